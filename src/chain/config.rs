@@ -1,0 +1,192 @@
+//! From what the user wrote to what serves. A directive's `parse` reads its lines into a [`BlockConfig`]: settings of the block,
+//! and parts. A part, [`Configured`], is a plain value; [`Configured::build`] makes the running thing of it.
+
+use super::{Carry, Directive, Observer};
+use crate::corefile::{Diagnostics, Loader, Span};
+use crate::message::Name;
+use crate::metrics::Registry;
+use futures_util::future::BoxFuture;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// The network interfaces of this machine, asked by `bind`.
+pub trait Interfaces {
+    /// Addresses of the interface; `None` if there is none of that name.
+    fn addresses(&self, name: &str) -> Option<Vec<IpAddr>>;
+}
+
+/// Files and interfaces a directive may ask while it is parsed.
+#[derive(Clone, Copy)]
+pub struct Loaders<'a> {
+    pub files: &'a dyn Loader,
+    pub interfaces: &'a dyn Interfaces,
+}
+
+/// What a directive's `parse` is given beside its lines.
+pub struct ParseContext<'a> {
+    pub diagnostics: &'a mut Diagnostics,
+    pub loaders: Loaders<'a>,
+    /// Zones of the server block, in the order of its keys.
+    pub zones: &'a [Name],
+}
+
+/// A server block as configured.
+#[derive(Default)]
+pub struct BlockConfig {
+    /// Addresses of `bind`, interfaces resolved and exceptions taken out. `None`: no `bind`, so the unspecified address.
+    pub bind: Option<Vec<IpAddr>>,
+    pub udp_cap: Option<u16>,
+    pub timeouts: Timeouts,
+    pub reload: Option<ReloadConfig>,
+    /// `health`'s lameduck: how long to serve on after SIGTERM.
+    pub lameduck: Duration,
+    /// `debug`: log at debug level.
+    pub debug: bool,
+    /// In the order of the file; the plan sorts them into the fixed order.
+    pub parts: Vec<Part>,
+}
+
+/// Timeouts of TCP connections from clients (`timeouts`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the rest of a message once its first octet is there.
+    pub read: Duration,
+    /// For an answer to be taken by the client.
+    pub write: Duration,
+    /// Between messages.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    /// The reference's: core/dnsserver of CoreDNS.
+    fn default() -> Self {
+        Self { read: Duration::from_secs(3), write: Duration::from_secs(5), idle: Duration::from_secs(10) }
+    }
+}
+
+/// `reload INTERVAL JITTER`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReloadConfig {
+    /// Zero: no polling.
+    pub interval: Duration,
+    pub jitter: Duration,
+}
+
+/// A configured directive and where it stands.
+pub struct Part {
+    pub keyword: &'static str,
+    pub span: Span,
+    pub configured: Box<dyn Configured>,
+}
+
+/// A directive as configured.
+pub trait Configured: Send + Sync {
+    /// Makes the running thing for one key of the server block. Must not touch the network; what runs on its own goes into
+    /// [`Built::background`].
+    fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError>;
+}
+
+/// Why a directive could not be built: what failed, on what, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BuildError(pub String);
+
+/// What a directive brings into a plan.
+#[derive(Default)]
+pub struct Built {
+    pub link: Option<Arc<dyn Directive>>,
+    pub observer: Option<Arc<dyn Observer>>,
+    /// Runs on the control thread from the moment the plan serves until it is replaced.
+    pub background: Vec<BoxFuture<'static, ()>>,
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// An HTTP path served on an address. The same address and path asked by several blocks is one endpoint.
+#[derive(Clone)]
+pub struct Endpoint {
+    pub address: SocketAddr,
+    pub path: &'static str,
+    pub answer: Arc<dyn Fn() -> HttpAnswer + Send + Sync>,
+}
+
+/// An HTTP answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpAnswer {
+    pub status: u16,
+    pub content_type: &'static str,
+    pub body: String,
+}
+
+/// What a directive is built with.
+pub struct BuildContext<'a> {
+    /// The key's zone.
+    pub zone: &'a Name,
+    /// All zones of the server block.
+    pub block_zones: &'a [Name],
+    /// Labels of the listen addresses this key serves on, such as `dns://127.0.0.1:53`; [`super::Request::server`] indexes it.
+    pub servers: &'a [String],
+    pub services: &'a Services,
+}
+
+/// What all plans of a process share.
+pub struct Services {
+    pub registry: Registry,
+    pub carry: Carry,
+    pub lifecycle: Lifecycle,
+    pub cache_memory: Arc<MemoryBudget>,
+    /// Workers that serve.
+    pub workers: usize,
+}
+
+/// Where the process stands.
+#[derive(Default)]
+pub struct Lifecycle {
+    serving: AtomicBool,
+    stopping: AtomicBool,
+}
+
+impl Lifecycle {
+    /// All sockets of a plan are served.
+    pub fn set_serving(&self) {
+        self.serving.store(true, Ordering::Release);
+    }
+    /// SIGTERM has come.
+    pub fn set_stopping(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+    pub fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Acquire) && !self.is_stopping()
+    }
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}
+
+/// Octets that all caches together may hold.
+pub struct MemoryBudget {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl MemoryBudget {
+    pub fn new(limit: usize) -> Self {
+        Self { limit, used: AtomicUsize::new(0) }
+    }
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+    /// Takes `octets` if they are free.
+    pub fn take(&self, octets: usize) -> bool {
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| used.checked_add(octets).filter(|sum| *sum <= self.limit))
+            .is_ok()
+    }
+    pub fn release(&self, octets: usize) {
+        self.used.fetch_sub(octets, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,73 @@
+//! The contract between the server, the directives and the plan: what a request is, how a directive answers it or hands it
+//! to the next, who sees the exchange afterwards, and what a directive is given when it is built.
+//!
+//! A block serves in two gears. The **quick** one is synchronous: every link is asked in order through [`Directive::quick`] and
+//! the first that answers writes the reply's octets. The **slow** one starts from the top through [`Directive::serve`], async,
+//! once a link said [`Quick::Slow`]. Whoever only watches (metrics, log, errors) is an [`Observer`] and costs a block that does
+//! not have it nothing.
+
+mod answer;
+mod carry;
+mod config;
+mod next;
+mod request;
+
+pub use answer::{Answer, Failure, Outcome};
+pub use carry::Carry;
+pub use config::{
+    BlockConfig, BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer, Interfaces, Lifecycle, Loaders, MemoryBudget,
+    ParseContext, Part, ReloadConfig, Services, Timeouts,
+};
+pub use next::{Chain, Next, Rest};
+pub use request::{OwnedRequest, Peer, Purpose, Request, Transport};
+
+use futures_util::future::BoxFuture;
+use std::time::Duration;
+
+/// What a link says in the quick gear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quick {
+    /// Nothing to say; the next link is asked.
+    Pass,
+    /// The reply has been written. With `refresh`, the slow gear is then run once more in the background with
+    /// [`Purpose::Refresh`] and its answer thrown away (prefetch, stale answers).
+    Answered { refresh: bool },
+    /// The slow gear must take this request, from the first link on.
+    Slow,
+}
+
+/// A link of a block's chain: one instance for each key of a server block, shared by all workers.
+pub trait Directive: Send + Sync {
+    /// The Corefile keyword.
+    fn keyword(&self) -> &'static str;
+
+    /// The synchronous attempt. Must not block or allocate; appends a whole reply to `reply` or leaves it as it was.
+    fn quick(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> Quick {
+        let _ = (request, reply);
+        Quick::Slow
+    }
+
+    /// Answers, or hands on with [`Next::run`]. Runs on the worker that received the request; never dropped halfway but on
+    /// shutdown.
+    fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome>;
+}
+
+/// Sees every finished exchange of a block, from either gear.
+pub trait Observer: Send + Sync {
+    /// Must not block. Called on the worker's thread, right after the reply's octets are ready.
+    fn observe(&self, exchange: &Exchange<'_>);
+}
+
+/// A finished exchange.
+#[derive(Clone, Copy)]
+pub struct Exchange<'a> {
+    pub request: Request<'a>,
+    /// The reply as it goes to the client.
+    pub reply: &'a [u8],
+    pub rcode: crate::message::Rcode,
+    /// Keyword of the directive that answered; empty if none did.
+    pub answered_by: &'static str,
+    pub failure: Option<&'a Failure>,
+    /// From the datagram's arrival to the reply.
+    pub elapsed: Duration,
+}

@@ -1,0 +1,111 @@
+//! A client's request on its way through a chain.
+
+use crate::message::{Query, Reply, TtlRule};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// How the request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    Udp,
+    Tcp,
+}
+
+impl Transport {
+    /// `udp` or `tcp`, as metrics and logs write it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// The two ends and the transport of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    pub client: SocketAddr,
+    pub local: SocketAddr,
+    pub transport: Transport,
+}
+
+/// Why the chain runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A client waits for the answer.
+    Answer,
+    /// The cache wants a newer answer; nobody waits.
+    Refresh,
+}
+
+/// The UDP payload size we state and ask for: what crosses every path unfragmented (DNS flag day 2020).
+pub const OWN_UDP_SIZE: u16 = 1232;
+
+/// A request, borrowed from the datagram it came in or from an [`OwnedRequest`].
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// The client's message.
+    pub wire: &'a [u8],
+    pub query: &'a Query,
+    pub peer: &'a Peer,
+    /// Index of the listen address in [`super::BuildContext::servers`].
+    pub server: usize,
+    /// The block's `bufsize`, if it has one: no UDP payload size above it is used or offered.
+    pub udp_cap: Option<u16>,
+    pub received: Instant,
+    pub purpose: Purpose,
+}
+
+impl Request<'_> {
+    /// Octets the reply may have.
+    pub fn limit(&self) -> usize {
+        match self.peer.transport {
+            Transport::Tcp => usize::from(u16::MAX),
+            Transport::Udp => usize::from(self.query.udp_limit().min(self.udp_cap.unwrap_or(u16::MAX)).max(512)),
+        }
+    }
+    /// The UDP payload size to state in OPT records, to the client and upstream.
+    pub fn udp_size(&self) -> u16 {
+        self.udp_cap.map_or(OWN_UDP_SIZE, |cap| cap.min(OWN_UDP_SIZE))
+    }
+    /// How the reply is shaped for this client.
+    pub fn reply(&self, ttl: TtlRule) -> Reply {
+        Reply { ttl, limit: self.limit(), udp_size: self.udp_size() }
+    }
+    pub fn to_owned(&self) -> OwnedRequest {
+        OwnedRequest {
+            wire: self.wire.into(),
+            query: self.query.clone(),
+            peer: *self.peer,
+            server: self.server,
+            udp_cap: self.udp_cap,
+            received: self.received,
+            purpose: self.purpose,
+        }
+    }
+}
+
+/// A request that outlives its datagram.
+pub struct OwnedRequest {
+    pub wire: Box<[u8]>,
+    pub query: Query,
+    pub peer: Peer,
+    pub server: usize,
+    pub udp_cap: Option<u16>,
+    pub received: Instant,
+    pub purpose: Purpose,
+}
+
+impl OwnedRequest {
+    pub fn borrow(&self) -> Request<'_> {
+        Request {
+            wire: &self.wire,
+            query: &self.query,
+            peer: &self.peer,
+            server: self.server,
+            udp_cap: self.udp_cap,
+            received: self.received,
+            purpose: self.purpose,
+        }
+    }
+}

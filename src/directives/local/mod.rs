@@ -1,0 +1,10 @@
+//! The `local` directive; see README.md beside this file.
+
+use crate::chain::{BlockConfig, ParseContext};
+use crate::corefile::Directive;
+
+/// Reads one `local` of a server block.
+pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+    let _ = (directive, block, context);
+    todo!()
+}

@@ -1,0 +1,22 @@
+//! A node-local DNS cache for Kubernetes: a drop-in for NodeLocal DNSCache.
+//!
+//! The modules below are listed in import order: each may import those above it, never one below
+//! (`tests/import_order.rs` enforces it). `ARCHITECTURE.md` tells the journey of a query through them.
+
+pub mod message;
+
+pub mod corefile;
+
+pub mod metrics;
+
+pub mod chain;
+
+pub mod directives;
+
+pub mod plan;
+
+pub mod server;
+
+pub mod cli;
+
+pub mod app;
