@@ -10,7 +10,7 @@ pub mod forward;
 pub mod health;
 pub mod local;
 pub mod log;
-pub mod loop_detection;
+pub mod r#loop;
 pub mod metadata;
 pub mod prometheus;
 pub mod ready;
@@ -99,7 +99,7 @@ pub const ORDER: &[Keyword] = &[
     not_yet("auto"),
     not_yet("secondary"),
     not_yet("etcd"),
-    here("loop", loop_detection::parse),
+    here("loop", r#loop::parse),
     repeatable("forward", forward::parse),
     not_yet("grpc"),
     not_yet("erratic"),
