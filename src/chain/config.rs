@@ -6,7 +6,7 @@ use crate::corefile::{Diagnostics, Loader, Span};
 use crate::message::Name;
 use crate::metrics::Registry;
 use futures_util::future::BoxFuture;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,6 +15,11 @@ use std::time::Duration;
 pub trait Interfaces {
     /// Addresses of the interface; `None` if there is none of that name.
     fn addresses(&self, name: &str) -> Option<Vec<IpAddr>>;
+    /// The interface's index, the zone of its link-local addresses (RFC 4007 section 6); `None` if there is none of that name.
+    fn index(&self, name: &str) -> Option<u32> {
+        let _ = name;
+        None
+    }
 }
 
 /// Files and interfaces a directive may ask while it is parsed.
@@ -37,6 +42,8 @@ pub struct ParseContext<'a> {
 pub struct BlockConfig {
     /// Addresses of `bind`, interfaces resolved and exceptions taken out. `None`: no `bind`, so the unspecified address.
     pub bind: Option<Vec<IpAddr>>,
+    /// Interface indices of the link-local addresses among `bind`; [`BlockConfig::listen_addresses`] joins the two.
+    pub bind_scopes: Vec<(Ipv6Addr, u32)>,
     pub udp_cap: Option<u16>,
     pub timeouts: Timeouts,
     pub reload: Option<ReloadConfig>,
@@ -46,6 +53,19 @@ pub struct BlockConfig {
     pub debug: bool,
     /// In the order of the file; the plan sorts them into the fixed order.
     pub parts: Vec<Part>,
+}
+
+impl BlockConfig {
+    /// The addresses of `bind` with `port`, link-local ones with their zone; `None` without `bind`.
+    pub fn listen_addresses(&self, port: u16) -> Option<Vec<SocketAddr>> {
+        let scope =
+            |address: Ipv6Addr| self.bind_scopes.iter().find(|(bound, _)| *bound == address).map_or(0, |(_, index)| *index);
+        let join = |address: &IpAddr| match *address {
+            IpAddr::V4(address) => SocketAddr::new(address.into(), port),
+            IpAddr::V6(address) => SocketAddrV6::new(address, port, 0, scope(address)).into(),
+        };
+        self.bind.as_ref().map(|addresses| addresses.iter().map(join).collect())
+    }
 }
 
 /// Timeouts of TCP connections from clients (`timeouts`).
@@ -140,9 +160,25 @@ pub struct Services {
     pub workers: usize,
 }
 
-/// Where the process stands.
+impl Services {
+    /// For a process with this many workers, whose caches may together hold this many octets.
+    pub fn new(workers: usize, cache_octets: usize) -> Self {
+        Self {
+            registry: Registry::new(workers + 1),
+            carry: Carry::default(),
+            lifecycle: Lifecycle::default(),
+            cache_memory: Arc::new(MemoryBudget::new(cache_octets)),
+            workers,
+        }
+    }
+}
+
+/// Where the process stands. Cloning shares it.
+#[derive(Clone, Default)]
+pub struct Lifecycle(Arc<Stages>);
+
 #[derive(Default)]
-pub struct Lifecycle {
+struct Stages {
     serving: AtomicBool,
     stopping: AtomicBool,
 }
@@ -150,17 +186,17 @@ pub struct Lifecycle {
 impl Lifecycle {
     /// All sockets of a plan are served.
     pub fn set_serving(&self) {
-        self.serving.store(true, Ordering::Release);
+        self.0.serving.store(true, Ordering::Release);
     }
     /// SIGTERM has come.
     pub fn set_stopping(&self) {
-        self.stopping.store(true, Ordering::Release);
+        self.0.stopping.store(true, Ordering::Release);
     }
     pub fn is_serving(&self) -> bool {
-        self.serving.load(Ordering::Acquire) && !self.is_stopping()
+        self.0.serving.load(Ordering::Acquire) && !self.is_stopping()
     }
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
+        self.0.stopping.load(Ordering::Acquire)
     }
 }
 

@@ -11,6 +11,10 @@ mod carry;
 mod config;
 mod next;
 mod request;
+mod upstreams;
+
+#[cfg(test)]
+pub mod testing;
 
 pub use answer::{Answer, Failure, Outcome};
 pub use carry::Carry;
@@ -20,6 +24,7 @@ pub use config::{
 };
 pub use next::{Chain, Next, Rest};
 pub use request::{OwnedRequest, Peer, Purpose, Request, Transport};
+pub use upstreams::{Ask, Upstream, Upstreams};
 
 use futures_util::future::BoxFuture;
 use std::time::Duration;

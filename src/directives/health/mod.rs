@@ -1,10 +1,127 @@
 //! The `health` directive; see README.md beside this file.
 
-use crate::chain::{BlockConfig, ParseContext};
-use crate::corefile::Directive;
+mod poll;
+
+use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer, ParseContext, Part};
+use crate::corefile::{Directive, Token, value};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+const KEYWORD: &str = "health";
+const PATH: &str = "/health";
+const DEFAULT_ADDRESS: &str = ":8080";
+/// Far beyond any grace period; keeps a slip of the pen from holding a node's shutdown up for days.
+const LONGEST_LAMEDUCK: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Reads one `health` of a server block.
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
-    let _ = (directive, block, context);
-    todo!()
+    let diagnostics = &mut *context.diagnostics;
+    for line in &directive.options {
+        if line.name.text != "lameduck" {
+            value::unknown_option(line, KEYWORD, &["lameduck"], diagnostics);
+            continue;
+        }
+        let Some([duration]) = value::exactly(&line.name, &line.arguments, "lameduck DURATION", diagnostics) else { continue };
+        if let Some(lameduck) = value::duration(duration, "the lameduck time", Duration::ZERO..=LONGEST_LAMEDUCK, diagnostics) {
+            block.lameduck = lameduck;
+        }
+    }
+    let default = Token { text: DEFAULT_ADDRESS.to_owned(), span: directive.keyword.span };
+    let token = match directive.arguments.as_slice() {
+        [] => &default,
+        [address] => address,
+        [_, extra, ..] => {
+            diagnostics
+                .error(extra.span, "health takes one address")
+                .help("write health [ADDRESS], such as health 127.0.0.1:8080");
+            return;
+        }
+    };
+    let Some(address) = value::listen_address(token, diagnostics) else { return };
+    block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(Health { address }) });
+}
+
+/// An HTTP path that answers as long as the process can answer at all.
+struct Health {
+    address: SocketAddr,
+}
+
+impl Configured for Health {
+    fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
+        let mut built = Built::default();
+        built.endpoints.push(Endpoint { address: self.address, path: PATH, answer: Arc::new(healthy) });
+        // A block's part is built once for each of its zones, and one poller is enough.
+        if context.block_zones.first() == Some(context.zone) {
+            built.background.push(Box::pin(poll::poll_forever(
+                self.address,
+                PATH,
+                poll::Series::new(&context.services.registry),
+            )));
+        }
+        Ok(built)
+    }
+}
+
+fn healthy() -> HttpAnswer {
+    HttpAnswer { status: 200, content_type: "text/plain; charset=utf-8", body: "OK".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+    use crate::chain::testing::{build, configure};
+    use crate::chain::{HttpAnswer, Services};
+    use std::time::Duration;
+
+    #[test]
+    fn health_is_served_on_the_address_written() {
+        let (block, said) = configure(parse, "health 127.0.0.1:8091");
+        assert_eq!(said, "");
+        let built = build(&block, &Services::new(1, 0));
+        let [endpoint] = built.endpoints.as_slice() else { panic!("one endpoint") };
+        assert_eq!((endpoint.address, endpoint.path), ("127.0.0.1:8091".parse().unwrap(), "/health"));
+        let expected = HttpAnswer { status: 200, content_type: "text/plain; charset=utf-8", body: "OK".into() };
+        assert_eq!((endpoint.answer)(), expected);
+        assert_eq!((built.background.len(), block.lameduck), (1, Duration::ZERO));
+    }
+
+    #[test]
+    fn health_is_served_on_port_8080_of_every_address_by_default() {
+        let (block, said) = configure(parse, "health");
+        assert_eq!(said, "");
+        let address = build(&block, &Services::new(1, 0)).endpoints[0].address;
+        assert!(address.ip().is_unspecified(), "{address}");
+        assert_eq!(address.port(), 8080);
+    }
+
+    #[test]
+    fn health_stays_200_while_the_process_stops() {
+        let (block, _) = configure(parse, "health :8091");
+        let services = Services::new(1, 0);
+        let built = build(&block, &services);
+        services.lifecycle.set_stopping();
+        assert_eq!((built.endpoints[0].answer)().status, 200);
+    }
+
+    #[test]
+    fn lameduck_goes_to_the_block() {
+        let (block, said) = configure(parse, "health :8091 {\n lameduck 5s\n}");
+        assert_eq!((block.lameduck, said.as_str()), (Duration::from_secs(5), ""));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for text in [
+            "health 127.0.0.1",
+            "health :8080 :8081",
+            "health {\n lameduck\n}",
+            "health {\n lameduck 5\n}",
+            "health {\n lameduck -5s\n}",
+            "health {\n lamedcuk 5s\n}",
+        ] {
+            let (_, said) = configure(parse, text);
+            assert!(said.contains("Corefile:"), "{text}: {said}");
+        }
+    }
 }

@@ -1,10 +1,258 @@
 //! The `local` directive; see README.md beside this file.
 
-use crate::chain::{BlockConfig, ParseContext};
-use crate::corefile::Directive;
+mod zones;
+
+use crate::chain::{
+    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Directive as Link, Failure, Next, Outcome, ParseContext,
+    Part, Quick, Request,
+};
+use crate::corefile::{Directive, value};
+use crate::message::{Class, Query, RecordType, Response, TtlRule};
+use crate::metrics::Counter;
+use futures_util::future::BoxFuture;
+use std::sync::Arc;
+use zones::Place;
+
+const KEYWORD: &str = "local";
 
 /// Reads one `local` of a server block.
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
-    let _ = (directive, block, context);
-    todo!()
+    value::no_arguments(directive, context.diagnostics);
+    value::no_options(directive, context.diagnostics);
+    block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(LocalConfig) });
+}
+
+struct LocalConfig;
+
+impl Configured for LocalConfig {
+    fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
+        let requests = context.services.registry.counter(
+            "coredns_local_localhost_requests_total",
+            "Requests for localhost.DOMAIN, which are answered with the loopback address.",
+            &[],
+        );
+        let ready = READY.iter().map(|(name, qtype)| Ready::new(name, *qtype)).collect::<Result<_, _>>();
+        let ready = ready.map_err(|error| BuildError(format!("local: its answers cannot be composed: {error}")))?;
+        Ok(Built { link: Some(Arc::new(Local { ready, requests })), ..Built::default() })
+    }
+}
+
+/// Questions answered in the quick gear: what a resolver asks of its own accord.
+const READY: [(&[u8], RecordType); 4] = [
+    (zones::LOCALHOST, RecordType::A),
+    (zones::LOCALHOST, RecordType::AAAA),
+    (zones::LOOPBACK_V4, RecordType::PTR),
+    (zones::LOOPBACK_V6, RecordType::PTR),
+];
+
+/// An answer made in advance.
+struct Ready {
+    name: &'static [u8],
+    qtype: RecordType,
+    response: Response,
+}
+
+impl Ready {
+    fn new(name: &'static [u8], qtype: RecordType) -> Result<Self, String> {
+        let wire = Query::compose(0, name, qtype, true);
+        let query = Query::read(&wire).map_err(|_| "malformed question".to_owned())?;
+        let place = zones::place(&query.name).ok_or("no such zone")?;
+        let response = zones::respond(place, &query, &wire).map_err(|error| error.to_string())?;
+        Ok(Self { name, qtype, response })
+    }
+}
+
+/// Answers names that mean this machine, or nothing at all, wherever they are asked (RFC 6761 section 6.3, RFC 6303 section 4).
+struct Local {
+    ready: Vec<Ready>,
+    requests: Counter,
+}
+
+impl Local {
+    fn place(query: &Query) -> Option<Place> {
+        if query.qclass == Class::IN { zones::place(&query.name) } else { None }
+    }
+    fn ready(&self, query: &Query) -> Option<&Response> {
+        let asked = |ready: &&Ready| ready.qtype == query.qtype && ready.name == query.name.as_wire();
+        self.ready.iter().find(asked).map(|ready| &ready.response)
+    }
+}
+
+impl Link for Local {
+    fn keyword(&self) -> &'static str {
+        KEYWORD
+    }
+
+    fn quick(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> Quick {
+        if Self::place(request.query).is_none() {
+            return Quick::Pass;
+        }
+        let Some(response) = self.ready(request.query) else { return Quick::Slow };
+        response.write(request.query, request.wire, request.reply(TtlRule::Keep), reply);
+        Quick::Answered { refresh: false }
+    }
+
+    fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
+        let Some(place) = Self::place(request.query) else { return next.run(request) };
+        if place == Place::LocalhostOfDomain {
+            self.requests.increment();
+            tracing::debug!("local: {} {} asked by {}", request.query.name.to_name(), request.query.qtype, request.peer.client);
+        }
+        let outcome = match self.ready(request.query) {
+            Some(response) => Ok(response.clone()),
+            None => zones::respond(place, request.query, request.wire),
+        };
+        let outcome =
+            outcome.map(|response| Answer { response, from: KEYWORD }).map_err(|error| Failure::servfail(KEYWORD, error));
+        Box::pin(async move { outcome })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+    use crate::chain::testing::{Question, build, configure, records};
+    use crate::chain::{Directive, Quick, Services};
+    use crate::message::{Class, Rcode, RecordType, Response};
+    use std::sync::Arc;
+
+    fn link(services: &Services) -> Arc<dyn Directive> {
+        let (block, said) = configure(parse, "local");
+        assert_eq!(said, "");
+        build(&block, services).link.unwrap()
+    }
+
+    async fn ask(name: &str, qtype: RecordType) -> (Rcode, Vec<String>) {
+        let answer = Question::new(name, qtype).ask(&link(&Services::new(1, 0))).await.unwrap();
+        (answer.response.rcode(), records(&answer))
+    }
+
+    fn soa(owner: &str) -> String {
+        format!("authority {owner} 604800 IN SOA localhost. root.localhost. 1 0 0 0 604800")
+    }
+
+    #[tokio::test]
+    async fn localhost_is_the_loopback_address() {
+        let answer = |text: &str| (Rcode::NOERROR, vec![format!("answer {text}")]);
+        assert_eq!(ask("localhost.", RecordType::A).await, answer("localhost. 604800 IN A 127.0.0.1"));
+        assert_eq!(ask("localhost.", RecordType::AAAA).await, answer("localhost. 604800 IN AAAA ::1"));
+        assert_eq!(ask("localhost.", RecordType::NS).await, answer("localhost. 604800 IN NS localhost."));
+        assert_eq!(ask("localhost.", RecordType::SOA).await.1, [soa("localhost.").replace("authority", "answer")]);
+        assert_eq!(ask("localhost.", RecordType::TXT).await, (Rcode::NOERROR, vec![soa("localhost.")]));
+    }
+
+    #[tokio::test]
+    async fn names_below_localhost_are_the_loopback_address_too() {
+        let answer = |text: &str| (Rcode::NOERROR, vec![format!("answer {text}")]);
+        assert_eq!(ask("app.localhost.", RecordType::A).await, answer("app.localhost. 604800 IN A 127.0.0.1"));
+        assert_eq!(ask("a.b.localhost.", RecordType::AAAA).await, answer("a.b.localhost. 604800 IN AAAA ::1"));
+        for other in [RecordType::NS, RecordType::SOA, RecordType::ANY, RecordType(65)] {
+            assert_eq!(ask("app.localhost.", other).await, (Rcode::NOERROR, vec![soa("localhost.")]), "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_loopback_addresses_have_a_reverse() {
+        let v4 = "1.0.0.127.in-addr.arpa.";
+        let v6 = format!("1.{}ip6.arpa.", "0.".repeat(31));
+        for name in [v4, &v6] {
+            assert_eq!(
+                ask(name, RecordType::PTR).await,
+                (Rcode::NOERROR, vec![format!("answer {name} 604800 IN PTR localhost.")])
+            );
+        }
+        assert_eq!(ask(v4, RecordType::A).await, (Rcode::NOERROR, vec![soa("127.in-addr.arpa.")]));
+        assert_eq!(ask(&v6, RecordType::A).await, (Rcode::NOERROR, vec![soa(&v6)]));
+        assert_eq!(ask(&v6, RecordType::SOA).await, (Rcode::NOERROR, vec![soa(&v6).replace("authority", "answer")]));
+    }
+
+    #[tokio::test]
+    async fn the_reverse_zones_are_empty_otherwise() {
+        for zone in ["0.in-addr.arpa.", "127.in-addr.arpa.", "255.in-addr.arpa."] {
+            assert_eq!(ask(zone, RecordType::A).await, (Rcode::NOERROR, vec![soa(zone)]));
+            assert_eq!(ask(zone, RecordType::NS).await.1, [format!("answer {zone} 604800 IN NS localhost.")]);
+            assert_eq!(ask(zone, RecordType::SOA).await.1, [soa(zone).replace("authority", "answer")]);
+            assert_eq!(ask(&format!("7.{zone}"), RecordType::PTR).await, (Rcode::NXDOMAIN, vec![soa(zone)]));
+        }
+    }
+
+    #[tokio::test]
+    async fn localhost_of_a_domain_is_answered_and_counted() {
+        let services = Services::new(1, 0);
+        let link = link(&services);
+        for (qtype, expected) in [
+            (RecordType::A, "answer localhost.Example.net. 604800 IN A 127.0.0.1".to_owned()),
+            (RecordType::AAAA, "answer localhost.Example.net. 604800 IN AAAA ::1".to_owned()),
+            (RecordType::SOA, soa("localhost.Example.net.")),
+        ] {
+            let answer = Question::new("localhost.Example.net.", qtype).ask(&link).await.unwrap();
+            assert_eq!((answer.response.rcode(), records(&answer)), (Rcode::NOERROR, vec![expected]));
+        }
+        Question::new("localhost.", RecordType::A).ask(&link).await.unwrap();
+        assert!(services.registry.encode().contains("coredns_local_localhost_requests_total 3\n"));
+    }
+
+    #[tokio::test]
+    async fn other_names_and_classes_are_handed_on() {
+        for name in [
+            "example.",
+            "notlocalhost.",
+            "a.localhosts.",
+            "xlocalhost.example.",
+            "128.in-addr.arpa.",
+            "1.0.0.10.in-addr.arpa.",
+            ".",
+        ] {
+            assert_eq!(ask(name, RecordType::A).await.0, Rcode::REFUSED, "{name}");
+        }
+        let mut wire = Question::new("localhost.", RecordType::A).wire;
+        *wire.last_mut().unwrap() = Class::CH.0 as u8;
+        let answer = Question::from_wire(wire).ask(&link(&Services::new(1, 0))).await.unwrap();
+        assert_eq!(answer.response.rcode(), Rcode::REFUSED);
+    }
+
+    #[test]
+    fn both_gears_give_the_same_answer_in_the_clients_case() {
+        let link = link(&Services::new(1, 0));
+        for (name, qtype) in [
+            ("LocalHost.", RecordType::A),
+            ("localhost.", RecordType::AAAA),
+            ("1.0.0.127.IN-ADDR.arpa.", RecordType::PTR),
+            (&format!("1.{}ip6.arpa.", "0.".repeat(31)), RecordType::PTR),
+        ] {
+            let question = Question::new(name, qtype);
+            let (quick, reply) = question.ask_quickly(&*link);
+            assert_eq!(quick, Quick::Answered { refresh: false }, "{name}");
+            let slow = futures_util::FutureExt::now_or_never(question.ask(&link)).unwrap().unwrap();
+            let read = Response::read(&reply).unwrap();
+            assert!(read.question_matches(question.query.name.as_wire(), qtype, Class::IN));
+            assert!(
+                reply.windows(name.len() / 4).any(|window| name.as_bytes().windows(name.len() / 4).any(|part| part == window))
+            );
+            let mut written = Vec::new();
+            let request = question.request();
+            slow.response.write(&question.query, &question.wire, request.reply(crate::message::TtlRule::Keep), &mut written);
+            assert_eq!(reply, written, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_quick_gear_passes_what_is_not_local_and_leaves_rare_answers_to_the_slow_one() {
+        let link = link(&Services::new(1, 0));
+        for (name, qtype, expected) in [
+            ("example.org.", RecordType::A, Quick::Pass),
+            ("10.in-addr.arpa.", RecordType::PTR, Quick::Pass),
+            ("localhost.", RecordType::TXT, Quick::Slow),
+            ("app.localhost.", RecordType::A, Quick::Slow),
+            ("localhost.example.org.", RecordType::A, Quick::Slow),
+        ] {
+            assert_eq!(Question::new(name, qtype).ask_quickly(&*link), (expected, Vec::new()), "{name}");
+        }
+    }
+
+    #[test]
+    fn arguments_and_options_are_refused() {
+        assert!(configure(parse, "local host").1.contains("Corefile:2:"));
+        assert!(configure(parse, "local {\n a b\n}").1.contains("local"));
+    }
 }

@@ -1,0 +1,119 @@
+//! What the tests of directives share: a block read from text, and a chain asked one question.
+
+use super::next::Fixed;
+use super::{
+    Answer, BlockConfig, BuildContext, Built, Chain, Directive, Interfaces, Loaders, Outcome, ParseContext, Peer, Purpose, Quick,
+    Request, Services, Transport,
+};
+use crate::corefile::{self, Diagnostics, Loader};
+use crate::message::{Name, Query, Rcode, RecordType};
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The type of a directive's `parse`.
+pub type Parse = fn(&corefile::Directive, &mut BlockConfig, &mut ParseContext<'_>);
+
+/// No files, no environment, no interfaces.
+pub struct Nowhere;
+
+impl Loader for Nowhere {
+    fn read(&self, path: &Path) -> io::Result<String> {
+        Err(io::Error::new(io::ErrorKind::NotFound, path.display().to_string()))
+    }
+    fn glob(&self, _pattern: &Path) -> io::Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+    fn environment(&self, _name: &str) -> Option<String> {
+        None
+    }
+}
+
+impl Interfaces for Nowhere {
+    fn addresses(&self, _name: &str) -> Option<Vec<IpAddr>> {
+        None
+    }
+}
+
+/// Reads the directives between the braces of a block for the root zone; also what the diagnostics print.
+pub fn configure(parse: Parse, directives: &str) -> (BlockConfig, String) {
+    configure_on(&Nowhere, parse, directives)
+}
+
+/// As [`configure`], on a machine with these interfaces.
+pub fn configure_on(interfaces: &dyn Interfaces, parse: Parse, directives: &str) -> (BlockConfig, String) {
+    let (tree, mut diagnostics) = corefile::parse(Path::new("Corefile"), &format!(".:53 {{\n{directives}\n}}\n"), &Nowhere);
+    let mut block = BlockConfig::default();
+    for server_block in &tree.blocks {
+        let zones: Vec<Name> = server_block.keys.iter().map(|key| key.zone.clone()).collect();
+        for directive in &server_block.directives {
+            let loaders = Loaders { files: &Nowhere, interfaces };
+            parse(directive, &mut block, &mut ParseContext { diagnostics: &mut diagnostics, loaders, zones: &zones });
+        }
+    }
+    (block, print(&diagnostics, &tree.sources))
+}
+
+fn print(diagnostics: &Diagnostics, sources: &corefile::Sources) -> String {
+    diagnostics.render(sources)
+}
+
+/// Builds the only part of `block` for the root zone on `dns://127.0.0.1:53`.
+pub fn build(block: &BlockConfig, services: &Services) -> Built {
+    let [part] = block.parts.as_slice() else { panic!("{} parts where one is tested", block.parts.len()) };
+    let zone = Name::root();
+    let servers = ["dns://127.0.0.1:53".to_owned()];
+    let context = BuildContext { zone: &zone, block_zones: std::slice::from_ref(&zone), servers: &servers, services };
+    part.configured.build(&context).expect("the part is built")
+}
+
+/// A question and who asks it.
+pub struct Question {
+    pub wire: Vec<u8>,
+    pub query: Query,
+    pub peer: Peer,
+}
+
+impl Question {
+    /// Class IN over UDP from 10.240.0.1:40212.
+    pub fn new(name: &str, qtype: RecordType) -> Self {
+        let name = Name::parse(name).expect("a test's name is well-formed");
+        Self::from_wire(Query::compose(1, name.as_wire(), qtype, true))
+    }
+    pub fn from_wire(wire: Vec<u8>) -> Self {
+        let Ok(query) = Query::read(&wire) else { panic!("a test's query is well-formed") };
+        let peer =
+            Peer { client: ([10, 240, 0, 1], 40212).into(), local: ([127, 0, 0, 1], 53).into(), transport: Transport::Udp };
+        Self { wire, query, peer }
+    }
+    pub fn request(&self) -> Request<'_> {
+        Request {
+            wire: &self.wire,
+            query: &self.query,
+            peer: &self.peer,
+            server: 0,
+            udp_cap: None,
+            received: Instant::now(),
+            purpose: Purpose::Answer,
+        }
+    }
+    /// Asks a chain of this one link, whose end answers REFUSED.
+    pub async fn ask(&self, link: &Arc<dyn Directive>) -> Outcome {
+        let end: Arc<dyn Directive> = Arc::new(Fixed(Ok(Rcode::REFUSED)));
+        Arc::new(Chain { links: Box::new([link.clone(), end]) }).start().run(self.request()).await
+    }
+    /// Asks the link in the quick gear; the reply, if it gave one.
+    pub fn ask_quickly(&self, link: &dyn Directive) -> (Quick, Vec<u8>) {
+        let mut reply = Vec::new();
+        (link.quick(&self.request(), &mut reply), reply)
+    }
+}
+
+/// The records of an answer as text, `section owner TTL class type data`.
+pub fn records(answer: &Answer) -> Vec<String> {
+    let message = answer.response.to_message().expect("the answer decodes");
+    let sections = [("answer", &message.answers), ("authority", &message.authorities), ("additional", &message.additionals)];
+    sections.iter().flat_map(|(section, records)| records.iter().map(move |record| format!("{section} {record}"))).collect()
+}

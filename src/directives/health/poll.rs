@@ -1,0 +1,166 @@
+//! Asks our own health path once a second, so that a process that is too busy to answer shows in its metrics.
+
+use crate::metrics::{Counter, Histogram, HistogramBuckets, Registry};
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::header::{CONNECTION, HOST};
+use hyper::{Request, StatusCode, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+/// The reference's plugin.SlimTimeBuckets: 0.00025 s × 10ⁿ, n = 0 to 4.
+const BUCKETS: HistogramBuckets = HistogramBuckets(&[0.00025, 0.0025, 0.025, 0.25, 2.5]);
+const PERIOD: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(3);
+/// A local answer that takes longer is worth a line.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// What the polls are counted in.
+pub(super) struct Series {
+    duration: Histogram,
+    failures: Counter,
+}
+
+impl Series {
+    pub(super) fn new(registry: &Registry) -> Self {
+        Self {
+            duration: registry.histogram(
+                "coredns_health_request_duration_seconds",
+                "Time our own request to the health path took, in seconds.",
+                BUCKETS,
+                &[],
+            ),
+            failures: registry.counter(
+                "coredns_health_request_failures_total",
+                "Requests of our own to the health path that failed.",
+                &[],
+            ),
+        }
+    }
+}
+
+/// Asks every second and counts, until it is dropped.
+pub(super) async fn poll_forever(listener: SocketAddr, path: &'static str, series: Series) {
+    let address = reachable(listener);
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick is immediate, and the listener may not serve yet.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        poll(address, path, &series).await;
+    }
+}
+
+async fn poll(address: SocketAddr, path: &str, series: &Series) {
+    let start = Instant::now();
+    let outcome = timeout(PATIENCE, ask(address, path)).await;
+    let elapsed = start.elapsed();
+    series.duration.observe(elapsed.as_secs_f64());
+    let failure = match outcome {
+        Ok(Ok(StatusCode::OK)) => None,
+        Ok(Ok(status)) => Some(format!("answered {status}")),
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some(format!("no answer in {} s", PATIENCE.as_secs())),
+    };
+    if let Some(failure) = failure {
+        series.failures.increment();
+        tracing::warn!("health: our own request to http://{address}{path} failed: {failure}");
+    } else if elapsed > SLOW {
+        tracing::warn!(
+            "health: our own request to http://{address}{path} took {elapsed:?}: the process or its node is overloaded"
+        );
+    }
+}
+
+async fn ask(address: SocketAddr, path: &str) -> Result<StatusCode, Box<dyn std::error::Error + Send + Sync>> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::get(path).header(HOST, address.to_string()).header(CONNECTION, "close").body(Empty::<Bytes>::new())?;
+    let answer = sender.send_request(request);
+    tokio::pin!(answer);
+    // The connection moves only while it is polled; it may end in the same breath as the answer comes.
+    tokio::select! {
+        biased;
+        answer = &mut answer => return Ok(answer?.status()),
+        ended = connection => ended?,
+    }
+    Ok(answer.await?.status())
+}
+
+/// Where a listener on this address is reached from this machine.
+fn reachable(listener: SocketAddr) -> SocketAddr {
+    if !listener.ip().is_unspecified() {
+        return listener;
+    }
+    // A listener on [::] takes IPv4 as well.
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), listener.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Series, poll, reachable};
+    use crate::metrics::Registry;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// Serves one connection with `answer`; returns the request.
+    async fn serve(listener: TcpListener, answer: &str) -> String {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 1024];
+        let length = stream.read(&mut request).await.unwrap();
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8(request[..length].to_vec()).unwrap()
+    }
+
+    async fn counted(answer: Option<&str>) -> (String, String) {
+        let registry = Registry::new(2);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let series = Series::new(&registry);
+        let request = if let Some(answer) = answer {
+            tokio::join!(poll(address, "/health", &series), serve(listener, answer)).1
+        } else {
+            drop(listener);
+            poll(address, "/health", &series).await;
+            String::new()
+        };
+        (request, registry.encode())
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_counted_and_no_failure() {
+        let (request, text) = counted(Some("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nOK")).await;
+        assert!(request.starts_with("GET /health HTTP/1.1\r\n"), "{request}");
+        assert!(text.contains("coredns_health_request_duration_seconds_count 1\n"), "{text}");
+        assert!(text.contains("coredns_health_request_duration_seconds_bucket{le=\"0.00025\"}"), "{text}");
+        assert!(text.contains("coredns_health_request_duration_seconds_bucket{le=\"2.5\"}"), "{text}");
+        assert!(text.contains("coredns_health_request_failures_total 0\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn another_status_nonsense_and_a_closed_port_are_failures() {
+        for answer in
+            [Some("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"), Some("nonsense\r\n\r\n"), Some(""), None]
+        {
+            let (_, text) = counted(answer).await;
+            assert!(text.contains("coredns_health_request_failures_total 1\n"), "{answer:?}: {text}");
+            assert!(text.contains("coredns_health_request_duration_seconds_count 1\n"), "{answer:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_listener_on_every_address_is_reached_over_loopback() {
+        for (listener, expected) in [
+            ("0.0.0.0:8080", "127.0.0.1:8080"),
+            ("[::]:8080", "127.0.0.1:8080"),
+            ("169.254.20.10:8080", "169.254.20.10:8080"),
+            ("[::1]:80", "[::1]:80"),
+        ] {
+            assert_eq!(reachable(listener.parse().unwrap()), expected.parse().unwrap());
+        }
+    }
+}
