@@ -1,0 +1,102 @@
+//! Whether the Corefile, or a file that it imports, is another one than before.
+
+use crate::corefile::Sources;
+use sha2::{Digest, Sha512};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+
+/// SHA-512 over the path and the text of every file of a Corefile, in the order they were read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint([u8; 64]);
+
+impl Fingerprint {
+    /// The name of the hash, for the `hash` label of `coredns_reload_version_info`.
+    pub const HASH: &'static str = "sha512";
+
+    /// Of everything that was read for one Corefile.
+    pub fn of(sources: &Sources) -> Self {
+        let mut hash = Sha512::new();
+        let mut feed = |octets: &[u8]| {
+            // Lengths keep the end of one part and the start of the next apart.
+            hash.update((octets.len() as u64).to_be_bytes());
+            hash.update(octets);
+        };
+        for (path, text) in &sources.files {
+            feed(path.as_os_str().as_bytes());
+            feed(text.as_bytes());
+        }
+        Self(hash.finalize().into())
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    /// In hexadecimal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+    }
+}
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{self}", Self::HASH)
+    }
+}
+
+/// Tells each change once, also one that turns out to be bad: a file that was refused is not tried again until it is another one.
+pub struct ChangeDetector {
+    seen: Fingerprint,
+}
+
+impl ChangeDetector {
+    /// Starts with what is served.
+    pub fn new(served: Fingerprint) -> Self {
+        Self { seen: served }
+    }
+    /// True if this differs from what was last shown.
+    pub fn is_changed(&mut self, now: Fingerprint) -> bool {
+        std::mem::replace(&mut self.seen, now) != now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ChangeDetector, Fingerprint};
+    use crate::corefile::Sources;
+
+    fn of(files: &[(&str, &str)]) -> Fingerprint {
+        Fingerprint::of(&Sources { files: files.iter().map(|(path, text)| ((*path).into(), (*text).into())).collect() })
+    }
+
+    #[test]
+    fn it_prints_as_128_hexadecimal_digits() {
+        let text = of(&[("Corefile", ".:53 { whoami }")]).to_string();
+        assert_eq!(text.len(), 128);
+        assert!(text.bytes().all(|octet| octet.is_ascii_digit() || (b'a'..=b'f').contains(&octet)), "{text}");
+        // printf '\0\0\0\0\0\0\0\1C\0\0\0\0\0\0\0\2{}' | sha512sum
+        assert!(of(&[("C", "{}")]).to_string().starts_with("cce916b947a1919cae26784ded515700"));
+    }
+
+    #[test]
+    fn every_imported_file_counts() {
+        let base = of(&[("Corefile", "import a b"), ("a", "cache"), ("b", "")]);
+        assert_eq!(base, of(&[("Corefile", "import a b"), ("a", "cache"), ("b", "")]));
+        for other in [
+            of(&[("Corefile", "import a b"), ("a", "cache 30"), ("b", "")]),
+            of(&[("Corefile", "import a b"), ("a", "cach"), ("b", "e")]),
+            of(&[("Corefile", "import a b"), ("b", ""), ("a", "cache")]),
+            of(&[("Corefile", "import a b"), ("a", "cache")]),
+            of(&[("Corefile", "import a b "), ("a", "cache"), ("b", "")]),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn a_change_is_told_once_even_if_it_was_bad() {
+        let (good, bad) = (of(&[("Corefile", "good")]), of(&[("Corefile", "bad")]));
+        let mut detector = ChangeDetector::new(good);
+        assert!(!detector.is_changed(good));
+        assert!(detector.is_changed(bad));
+        assert!(!detector.is_changed(bad));
+        assert!(detector.is_changed(good));
+    }
+}
