@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::Notify;
 
 /// Sends a query over the upstream's own transport and waits for its answer: true once one came, whatever its rcode; false if
-/// none came in the time the upstream is given. The query's ID may be changed.
+/// none came in the time the upstream is given. Also while the upstream is marked. The query's ID may be changed.
 pub type Ask = Box<dyn Fn(Vec<u8>) -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// The upstreams of the chain of one key. Lives as long as one of its upstreams or its `loop`, so also over a reload.
