@@ -106,7 +106,8 @@ pub struct Part {
 
 /// A directive as configured. `Any`, so that a directive that repeats can find and extend the part its first occurrence made.
 pub trait Configured: Any + Send + Sync {
-    /// Makes the running thing for one key of the server block. Must not touch the network; what runs on its own goes into
+    /// Makes the running thing, once for a server block: its keys share it, as in the reference. Must not touch the network; what
+    /// runs on its own goes into
     /// [`Built::background`].
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError>;
 }
@@ -144,12 +145,14 @@ pub struct HttpAnswer {
 
 /// What a directive is built with.
 pub struct BuildContext<'a> {
-    /// The key's zone.
+    /// The zone of the block's first key.
     pub zone: &'a Name,
-    /// All zones of the server block.
+    /// All zones of the server block, lower-cased; [`super::Request::zone`] indexes it.
     pub block_zones: &'a [Name],
-    /// Labels of the listen addresses this key serves on, such as `dns://127.0.0.1:53`; [`super::Request::server`] indexes it.
+    /// Labels of the listen addresses the block serves on, such as `dns://127.0.0.1:53`; [`super::Request::server`] indexes it.
     pub servers: &'a [String],
+    /// Keywords of all the block's directives.
+    pub keywords: &'a [&'static str],
     pub services: &'a Services,
 }
 

@@ -65,7 +65,9 @@ pub fn build(block: &BlockConfig, services: &Services) -> Built {
     let [part] = block.parts.as_slice() else { panic!("{} parts where one is tested", block.parts.len()) };
     let zone = Name::root();
     let servers = ["dns://127.0.0.1:53".to_owned()];
-    let context = BuildContext { zone: &zone, block_zones: std::slice::from_ref(&zone), servers: &servers, services };
+    let keywords: Vec<&'static str> = block.parts.iter().map(|part| part.keyword).collect();
+    let block_zones = std::slice::from_ref(&zone);
+    let context = BuildContext { zone: &zone, block_zones, servers: &servers, keywords: &keywords, services };
     part.configured.build(&context).expect("the part is built")
 }
 
@@ -94,6 +96,7 @@ impl Question {
             query: &self.query,
             peer: &self.peer,
             server: 0,
+            zone: 0,
             udp_cap: None,
             received: Instant::now(),
             purpose: Purpose::Answer,
