@@ -12,6 +12,8 @@ mod config;
 mod line_sink;
 mod next;
 mod request;
+#[cfg(test)]
+pub mod testing;
 
 pub use answer::{Answer, Failure, Outcome};
 pub use carry::Carry;
