@@ -1,6 +1,8 @@
 //! Lines about the process itself, in the reference's shape: `[INFO] plugin/reload: …`.
 
+use std::backtrace::Backtrace;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
@@ -10,7 +12,10 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Turns debug lines on and off while the process runs.
+/// Panics are logged with a backtrace (`errors { stacktrace }`).
+static STACKTRACE: AtomicBool = AtomicBool::new(false);
+
+/// How much is written; may change while the process runs.
 #[derive(Clone)]
 pub struct Verbosity(Option<Handle<LevelFilter, tracing_subscriber::Registry>>);
 
@@ -23,10 +28,19 @@ impl Verbosity {
             let _ = handle.modify(|filter| *filter = level);
         }
     }
+    /// Whether a panic's line is followed by a backtrace.
+    pub fn set_stacktrace(&self, stacktrace: bool) {
+        STACKTRACE.store(stacktrace, Ordering::Relaxed);
+    }
 }
 
-/// Begins to write lines of level info and above to standard output. Called again in one process (tests) it changes nothing.
+/// Begins to write lines of level info and above, and panics, to standard output. Called again in one process (tests) it changes nothing.
 pub fn start() -> Verbosity {
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace =
+            STACKTRACE.load(Ordering::Relaxed).then(|| format!("\n{}", Backtrace::force_capture())).unwrap_or_default();
+        tracing::error!("{panic}; this is a fault of nodelocaldns, please report it{backtrace}");
+    }));
     let (filter, handle) = reload::Layer::new(LevelFilter::INFO);
     let lines = tracing_subscriber::fmt::layer().event_format(Lines).with_writer(std::io::stdout);
     match tracing_subscriber::registry().with(filter).with(lines).try_init() {

@@ -53,7 +53,11 @@ mod tests {
 
     #[test]
     fn the_smallest_limit_on_the_way_to_the_root_counts() {
-        let files = [("kubepods/pod1/c/memory.max", "max\n"), ("kubepods/pod1/memory.max", "134217728\n"), ("memory.max", "999999999999\n")];
+        let files = [
+            ("kubepods/pod1/c/memory.max", "max\n"),
+            ("kubepods/pod1/memory.max", "134217728\n"),
+            ("memory.max", "999999999999\n"),
+        ];
         assert_eq!(limit("0::/kubepods/pod1/c\n", &files), Some(128 << 20));
     }
 

@@ -66,7 +66,6 @@ fn serve(options: &ServeOptions) -> anyhow::Result<ExitCode> {
         "this version does not set up the node's interface and rules yet: start it with -setupinterface=false -setupiptables=false"
     );
     let verbosity = log::start();
-    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}; this is a fault of nodelocaldns, please report it")));
     // Each TCP client and each upstream socket takes a descriptor; where the limit cannot be raised we serve within it.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::debug!("the limit of open files stays as it is: {error}");
@@ -81,7 +80,8 @@ fn serve(options: &ServeOptions) -> anyhow::Result<ExitCode> {
         let pid = std::process::id();
         std::fs::write(path, format!("{pid}\n")).with_context(|| format!("cannot write the process ID to {}", path.display()))?;
     }
-    let control = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the control runtime")?;
+    let control =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the control runtime")?;
     control.block_on(async {
         let options = Options {
             source,

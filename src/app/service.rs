@@ -4,8 +4,8 @@ use super::banner::banner;
 use super::load::{LoadError, Loaded, Source};
 use super::log::Verbosity;
 use crate::chain::{Endpoint, HttpAnswer, LineSink, Services};
+use crate::directives::prometheus::{self, ProcessMetrics};
 use crate::directives::reload::{ChangeDetector, Series};
-use crate::metrics::ProcessCollector;
 use crate::plan::Plan;
 use crate::server::{Limits, Server, Sockets};
 use anyhow::Context;
@@ -41,7 +41,7 @@ pub struct Service {
     changes: ChangeDetector,
     reloads: Series,
     lines: Arc<LineSink>,
-    _process: ProcessCollector,
+    _process: ProcessMetrics,
 }
 
 impl Service {
@@ -54,7 +54,7 @@ impl Service {
         let services = Services::new(options.workers, options.cache_memory);
         let lines = LineSink::stdout().context("cannot start the thread that writes log lines")?;
         lines.count_drops(&services.registry);
-        let process = ProcessCollector::register(&services.registry);
+        let process = ProcessMetrics::register(&services.registry);
         let mut server = Server::start(options.workers, Limits::default(), Handle::current(), &services.registry)?;
         let plan = build(&loaded, &services, &options)?;
         apply(&mut server, &plan, options.workers)?;
@@ -80,6 +80,8 @@ impl Service {
     /// What begins once a plan serves.
     fn begin(&mut self, loaded: &Loaded) {
         self.verbosity.set_debug(loaded.config.is_debug());
+        self.verbosity.set_stacktrace(loaded.config.wants_stacktrace());
+        prometheus::publish_enabled(&self.services.registry, &self.plan.enabled);
         self.background = JoinSet::new();
         for task in self.plan.take_background() {
             self.background.spawn(task);
@@ -143,6 +145,8 @@ impl Service {
             tracing::info!("plugin/health: going into lameduck mode for {:?}", self.plan.lameduck);
             tokio::time::sleep(self.plan.lameduck).await;
         }
+        // Some say a last thing when they are dropped.
+        drop(self.background);
         let unanswered = self.server.drain(DRAIN_LIMIT).await;
         if unanswered > 0 {
             tracing::warn!("{unanswered} queries were still waiting for their upstream and are left without an answer");
@@ -156,11 +160,7 @@ fn build(loaded: &Loaded, services: &Services, options: &Options) -> anyhow::Res
     let is_served = |endpoint: &Endpoint| options.node_metrics == Some(endpoint.address) && endpoint.path == "/metrics";
     if let Some(address) = options.node_metrics.filter(|_| !plan.endpoints.iter().any(is_served)) {
         let registry = services.registry.clone();
-        let answer = move || HttpAnswer {
-            status: 200,
-            content_type: crate::metrics::CONTENT_TYPE,
-            body: registry.encode(),
-        };
+        let answer = move || HttpAnswer { status: 200, content_type: crate::metrics::CONTENT_TYPE, body: registry.encode() };
         plan.endpoints.push(Endpoint { address, path: "/metrics", answer: Arc::new(answer) });
     }
     Ok(plan)

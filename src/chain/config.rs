@@ -4,7 +4,7 @@
 use super::{Carry, Directive, Observer};
 use crate::corefile::{Diagnostics, Loader, Span};
 use crate::message::Name;
-use crate::metrics::Registry;
+use crate::metrics::{Counter, Registry};
 use futures_util::future::BoxFuture;
 use std::any::Any;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -151,14 +151,14 @@ pub struct BuildContext<'a> {
     pub block_zones: &'a [Name],
     /// Labels of the listen addresses the block serves on, such as `dns://127.0.0.1:53`; [`super::Request::server`] indexes it.
     pub servers: &'a [String],
-    /// Keywords of all the block's directives.
-    pub keywords: &'a [&'static str],
     pub services: &'a Services,
 }
 
 /// What all plans of a process share.
 pub struct Services {
     pub registry: Registry,
+    /// Panics that were caught while a query was answered.
+    pub panics: Counter,
     pub carry: Carry,
     pub lifecycle: Lifecycle,
     pub cache_memory: Arc<MemoryBudget>,
@@ -169,8 +169,10 @@ pub struct Services {
 impl Services {
     /// For a process with this many workers, whose caches may together hold this many octets.
     pub fn new(workers: usize, cache_octets: usize) -> Self {
+        let registry = Registry::new(workers + 1);
         Self {
-            registry: Registry::new(workers + 1),
+            panics: registry.counter("coredns_panics_total", "Panics that were caught while a query was answered.", &[]),
+            registry,
             carry: Carry::default(),
             lifecycle: Lifecycle::default(),
             cache_memory: Arc::new(MemoryBudget::new(cache_octets)),

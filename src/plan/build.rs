@@ -4,7 +4,7 @@ use super::configure::BlockPlan;
 use super::zones::ZoneTable;
 use super::{Block, Listener, Plan, PlanConfig, Site};
 use crate::chain::{BuildContext, BuildError, Built, Chain, Endpoint, Observer, Services, Timeouts};
-use crate::directives::prometheus;
+use crate::directives::prometheus::{self, Enabled};
 use crate::message::Name;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -12,83 +12,104 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// A listener under construction.
-struct Draft {
-    timeouts: Timeouts,
-    zones: ZoneTable,
-    any_class: bool,
-    observed: bool,
-}
-
 /// Directives with which the reference answers classes other than IN (`EnableChaos` of its core/dnsserver).
 const ANY_CLASS: [&str; 3] = ["chaos", "forward", "proxy"];
 
 impl PlanConfig {
     /// Makes every directive's running thing. State of a predecessor is adopted through [`Services::carry`].
     pub fn build(&self, services: &Services) -> Result<Plan, BuildError> {
-        let mut drafts: BTreeMap<SocketAddr, Draft> = BTreeMap::new();
-        let mut endpoints: Vec<Endpoint> = Vec::new();
-        let mut background: Vec<BoxFuture<'static, ()>> = Vec::new();
-        let mut summary = Vec::new();
+        let mut draft = Draft::default();
         for block in &self.blocks {
-            let sockets = sockets(block);
-            let labels: Vec<String> = sockets.iter().map(server_label).collect();
-            let (built, parts) = build_block(block, &labels, services)?;
-            for part in parts {
-                background.extend(part.background);
-                for endpoint in part.endpoints {
-                    if !endpoints.iter().any(|other| other.address == endpoint.address && other.path == endpoint.path) {
-                        endpoints.push(endpoint);
-                    }
-                }
-            }
-            for (zone_index, (zone, port)) in block.zones.iter().enumerate() {
-                for (server, address) in sockets.iter().enumerate().filter(|(_, address)| address.port() == *port) {
-                    let draft = drafts.entry(*address).or_insert_with(|| Draft {
-                        timeouts: block.config.timeouts,
-                        zones: ZoneTable::default(),
-                        any_class: false,
-                        observed: false,
-                    });
-                    draft.any_class |= block.keywords.iter().any(|keyword| ANY_CLASS.contains(keyword));
-                    draft.observed |= block.keywords.contains(&"prometheus");
-                    draft.zones.insert(zone, Site { block: built.clone(), server, zone: zone_index });
-                    summary.push(format!("{zone} on {}", display(address)));
-                }
-            }
+            draft.add(block, services)?;
         }
-        let panics = prometheus::panics(&services.registry);
-        let listeners = drafts
-            .into_iter()
-            .map(|(address, draft)| {
-                let unmatched: Arc<[Arc<dyn Observer>]> = if draft.observed {
-                    [prometheus::unmatched(&services.registry, &server_label(&address))].into()
-                } else {
-                    [].into()
-                };
-                Arc::new(Listener {
-                    address,
-                    timeouts: draft.timeouts,
-                    zones: draft.zones,
-                    any_class: draft.any_class,
-                    unmatched,
-                    panics: panics.clone(),
-                })
-            })
-            .collect();
+        let listeners = draft.listeners.into_iter().map(|(address, listener)| listener.finish(address, services)).collect();
         Ok(Plan {
             listeners,
-            endpoints,
+            endpoints: draft.endpoints,
             lameduck: self.blocks.iter().map(|block| block.config.lameduck).max().unwrap_or_default(),
             reload: self.blocks.iter().find_map(|block| block.config.reload),
-            summary,
-            background: Mutex::new(background),
+            summary: draft.summary,
+            enabled: draft.enabled,
+            background: Mutex::new(draft.background),
         })
     }
 
     /// True if a block asks for debug logging (`debug`).
     pub fn is_debug(&self) -> bool {
         self.blocks.iter().any(|block| block.config.debug)
+    }
+
+    /// True if a block wants a backtrace with a panic's log line (`errors { stacktrace }`).
+    pub fn wants_stacktrace(&self) -> bool {
+        self.blocks.iter().any(|block| block.config.stacktrace)
+    }
+}
+
+/// A plan under construction.
+#[derive(Default)]
+struct Draft {
+    listeners: BTreeMap<SocketAddr, ListenerDraft>,
+    endpoints: Vec<Endpoint>,
+    background: Vec<BoxFuture<'static, ()>>,
+    summary: Vec<String>,
+    enabled: Vec<Enabled>,
+}
+
+#[derive(Default)]
+struct ListenerDraft {
+    timeouts: Timeouts,
+    zones: ZoneTable,
+    any_class: bool,
+    /// A block on it has `prometheus`.
+    is_counted: bool,
+}
+
+impl Draft {
+    fn add(&mut self, block: &BlockPlan, services: &Services) -> Result<(), BuildError> {
+        let sockets = sockets(block);
+        let labels: Vec<String> = sockets.iter().map(server_label).collect();
+        let parts = build_parts(block, &labels, services)?;
+        let (mut links, mut observers, mut keywords) = (Vec::new(), Vec::new(), Vec::new());
+        for (keyword, part) in parts {
+            if part.link.is_some() || part.observer.is_some() {
+                keywords.push(keyword);
+            }
+            links.extend(part.link);
+            observers.extend(part.observer);
+            self.background.extend(part.background);
+            for endpoint in part.endpoints {
+                if !self.endpoints.iter().any(|other| other.address == endpoint.address && other.path == endpoint.path) {
+                    self.endpoints.push(endpoint);
+                }
+            }
+        }
+        let chain = Arc::new(Chain { links: links.into() });
+        let running = Arc::new(Block { chain, observers: observers.into(), udp_cap: block.config.udp_cap });
+        let is_counted = block.keywords.contains(&"prometheus");
+        for (zone_index, (zone, port)) in block.zones.iter().enumerate() {
+            for (server, address) in sockets.iter().enumerate().filter(|(_, address)| address.port() == *port) {
+                let first = || ListenerDraft { timeouts: block.config.timeouts, ..ListenerDraft::default() };
+                let listener = self.listeners.entry(*address).or_insert_with(first);
+                listener.any_class |= block.keywords.iter().any(|keyword| ANY_CLASS.contains(keyword));
+                listener.is_counted |= is_counted;
+                listener.zones.insert(zone, Site { block: running.clone(), server, zone: zone_index });
+                self.summary.push(format!("{zone} on {}", display(address)));
+                if is_counted {
+                    let of = |keyword| Enabled { server: labels[server].clone(), zone: zone.to_string(), keyword };
+                    self.enabled.extend(keywords.iter().copied().map(of));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ListenerDraft {
+    fn finish(self, address: SocketAddr, services: &Services) -> Arc<Listener> {
+        let count = || prometheus::count_unserved(&services.registry, &server_label(&address));
+        let unmatched: Vec<Arc<dyn Observer>> = self.is_counted.then(count).into_iter().collect();
+        let Self { timeouts, zones, any_class, .. } = self;
+        Arc::new(Listener { address, timeouts, zones, any_class, unmatched: unmatched.into(), panics: services.panics.clone() })
     }
 }
 
@@ -105,20 +126,13 @@ fn sockets(block: &BlockPlan) -> Vec<SocketAddr> {
     sockets
 }
 
-fn build_block(block: &BlockPlan, servers: &[String], services: &Services) -> Result<(Arc<Block>, Vec<Built>), BuildError> {
+fn build_parts(block: &BlockPlan, servers: &[String], services: &Services) -> Result<Vec<(&'static str, Built)>, BuildError> {
     let zones: Vec<Name> = block.zones.iter().map(|(zone, _)| zone.clone()).collect();
     let Some(zone) = zones.first() else {
-        return Err(BuildError("a server block without a zone".to_owned()));
+        return Err(BuildError("a server block without a zone; write at least one, such as `.`".to_owned()));
     };
-    let context = BuildContext { zone, block_zones: &zones, servers, keywords: &block.keywords, services };
-    let mut parts = Vec::new();
-    for part in &block.config.parts {
-        parts.push(part.configured.build(&context)?);
-    }
-    let links = parts.iter_mut().filter_map(|part| part.link.take()).collect();
-    let observers = parts.iter_mut().filter_map(|part| part.observer.take()).collect();
-    let built = Block { chain: Arc::new(Chain { links }), observers, udp_cap: block.config.udp_cap };
-    Ok((Arc::new(built), parts))
+    let context = BuildContext { zone, block_zones: &zones, servers, services };
+    block.config.parts.iter().map(|part| Ok((part.keyword, part.configured.build(&context)?))).collect()
 }
 
 /// The `server` label of metrics, as the reference writes it: `dns://127.0.0.1:53`, or `dns://:53` for the unspecified address.

@@ -121,7 +121,6 @@ impl Served {
 
 /// One address, or the unspecified one of the same family; `::` takes IPv4 too.
 fn overlap(a: &SocketAddr, b: &SocketAddr) -> bool {
-    let covers =
-        |wide: &SocketAddr, narrow: &SocketAddr| wide.ip().is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4());
+    let covers = |wide: &SocketAddr, narrow: &SocketAddr| wide.ip().is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4());
     a == b || covers(a, b) || covers(b, a)
 }

@@ -10,6 +10,7 @@ pub use configure::{PlanConfig, configure};
 pub use dispatch::{Dispatch, Pending};
 
 use crate::chain::{Chain, Endpoint, Observer, ReloadConfig, Timeouts};
+use crate::directives::prometheus::Enabled;
 use crate::metrics::Counter;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -31,6 +32,8 @@ pub struct Plan {
     pub reload: Option<ReloadConfig>,
     /// One line for each zone and address, as the reference prints them at start.
     pub summary: Vec<String>,
+    /// What `coredns_plugin_enabled` tells while this plan serves.
+    pub enabled: Vec<Enabled>,
     background: Mutex<Vec<BoxFuture<'static, ()>>>,
 }
 
@@ -50,7 +53,7 @@ pub struct Listener {
     /// Classes other than IN are answered: a directive that knows about them is on this listener.
     any_class: bool,
     /// See requests that no zone matched.
-    unmatched: Arc<[Arc<dyn Observer>]>,
+    unmatched: Box<[Arc<dyn Observer>]>,
     panics: Counter,
 }
 
