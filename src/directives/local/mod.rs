@@ -199,6 +199,7 @@ mod tests {
         for name in [
             "example.",
             "notlocalhost.",
+            "x\\009localhost.",
             "a.localhosts.",
             "xlocalhost.example.",
             "128.in-addr.arpa.",
