@@ -61,13 +61,19 @@ pub struct BlockConfig {
 impl BlockConfig {
     /// The addresses of `bind` with `port`, link-local ones with their zone; `None` without `bind`.
     pub fn listen_addresses(&self, port: u16) -> Option<Vec<SocketAddr>> {
-        let scope =
-            |address: Ipv6Addr| self.bind_scopes.iter().find(|(bound, _)| *bound == address).map_or(0, |(_, index)| *index);
         let join = |address: &IpAddr| match *address {
-            IpAddr::V4(address) => SocketAddr::new(address.into(), port),
-            IpAddr::V6(address) => SocketAddrV6::new(address, port, 0, scope(address)).into(),
+            IpAddr::V4(address) => vec![SocketAddr::new(address.into(), port)],
+            IpAddr::V6(address) => {
+                // The same link-local address may stand on several interfaces.
+                let scopes = self.bind_scopes.iter().filter(|(bound, _)| *bound == address).map(|(_, index)| *index);
+                let mut scopes: Vec<u32> = scopes.collect();
+                if scopes.is_empty() {
+                    scopes.push(0);
+                }
+                scopes.into_iter().map(|index| SocketAddrV6::new(address, port, 0, index).into()).collect()
+            }
         };
-        self.bind.as_ref().map(|addresses| addresses.iter().map(join).collect())
+        self.bind.as_ref().map(|addresses| addresses.iter().flat_map(join).collect())
     }
 }
 

@@ -10,7 +10,8 @@ use super::{
     Request, Services, Transport,
 };
 use crate::corefile::{self, Diagnostics, Loader};
-use crate::message::{Name, Query, Rcode, RecordType};
+use crate::message::{Name, Query, Rcode, RecordType, TtlRule};
+use hickory_proto::op::Message;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -115,11 +116,16 @@ impl Question {
         let mut reply = Vec::new();
         (link.quick(&self.request(), &mut reply), reply)
     }
-}
-
-/// The records of an answer as text, `section owner TTL class type data`.
-pub fn records(answer: &Answer) -> Vec<String> {
-    let message = answer.response.to_message().expect("the answer decodes");
-    let sections = [("answer", &message.answers), ("authority", &message.authorities), ("additional", &message.additionals)];
-    sections.iter().flat_map(|(section, records)| records.iter().map(move |record| format!("{section} {record}"))).collect()
+    /// The reply that the client gets.
+    pub fn reply(&self, answer: &Answer) -> Vec<u8> {
+        let mut reply = Vec::new();
+        answer.response.write(&self.query, &self.wire, self.request().reply(TtlRule::Keep), &mut reply);
+        reply
+    }
+    /// The records that the client gets as text, `section owner TTL class type data`.
+    pub fn records(&self, answer: &Answer) -> Vec<String> {
+        let message = Message::from_vec(&self.reply(answer)).expect("the reply decodes");
+        let sections = [("answer", &message.answers), ("authority", &message.authorities), ("additional", &message.additionals)];
+        sections.iter().flat_map(|(section, records)| records.iter().map(move |record| format!("{section} {record}"))).collect()
+    }
 }

@@ -112,19 +112,20 @@ mod tests {
     use crate::chain::{BlockConfig, Interfaces};
     use std::net::{IpAddr, SocketAddr};
 
-    /// `eth0` is interface 2 with three addresses, `empty` has none.
+    /// `eth0` is interface 2 with three addresses, `eth1` interface 3 with one of them, `empty` has none.
     struct Machine;
 
     impl Interfaces for Machine {
         fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
             match name {
                 "eth0" => Some(["192.0.2.7", "2001:db8::7", "fe80::7"].map(|text| text.parse().unwrap()).into()),
+                "eth1" => Some(vec!["fe80::7".parse().unwrap()]),
                 "empty" => Some(Vec::new()),
                 _ => None,
             }
         }
         fn index(&self, name: &str) -> Option<u32> {
-            (name == "eth0").then_some(2)
+            ["eth0", "eth1"].iter().zip(2..).find_map(|(known, index)| (*known == name).then_some(index))
         }
     }
 
@@ -144,6 +145,13 @@ mod tests {
         let (block, said) = configure_on(&Machine, parse, "bind eth0");
         assert_eq!(said, "");
         assert_eq!(bound(&block), ["192.0.2.7:53", "[2001:db8::7]:53", "[fe80::7%2]:53"]);
+    }
+
+    #[test]
+    fn a_link_local_address_of_two_interfaces_is_bound_on_each() {
+        let (block, said) = configure_on(&Machine, parse, "bind eth1\nbind eth0 {\n except 192.0.2.7 2001:db8::7\n}");
+        assert_eq!(said, "");
+        assert_eq!(bound(&block), ["[fe80::7%3]:53", "[fe80::7%2]:53"]);
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Which names are local, and what is said of them. Names are in lower-case wire form.
 
-use crate::message::{LowerName, Query, Rcode, RecordType, Response, Section};
+use crate::message::{LowerName, Query, Rcode, RecordType, Response, Section, WireError};
 use hickory_proto::ProtoError;
 use hickory_proto::rr::rdata::{A, AAAA, NS, PTR, SOA};
 use hickory_proto::rr::{Name, RData, Record};
-use hickory_proto::serialize::binary::BinDecodable;
+use hickory_proto::serialize::binary::{BinDecodable, DecodeError};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 pub(super) const LOCALHOST: &[u8] = b"\x09localhost\0";
@@ -59,10 +59,21 @@ pub(super) fn place(name: &LowerName) -> Option<Place> {
     })
 }
 
+/// Why an answer could not be made, which a name that was read from a query should never cause.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RespondError {
+    #[error("the name asked for cannot be read: {0}")]
+    Name(#[from] DecodeError),
+    #[error("the answer's names cannot be composed: {0}")]
+    Composition(#[from] ProtoError),
+    #[error("the answer cannot be written: {0}")]
+    Answer(#[from] WireError),
+}
+
 /// The answer to a query for a name at `place`.
-pub(super) fn respond(place: Place, query: &Query, wire: &[u8]) -> Result<Response, ProtoError> {
-    // From the wire, not from the query, so that the records' names keep the client's case.
-    let name = Name::from_bytes(query.question(wire))?;
+pub(super) fn respond(place: Place, query: &Query, wire: &[u8]) -> Result<Response, RespondError> {
+    // In lower case it compresses to a pointer to the question, which has the client's case.
+    let name = Name::from_bytes(query.name.as_wire())?;
     let localhost = Name::from_bytes(LOCALHOST)?;
     let rname = localhost.prepend_label(b"root".as_slice())?;
     let answer = |data: RData| (Rcode::NOERROR, Section::Answer, Record::from_rdata(name.clone(), TTL, data));
@@ -87,5 +98,5 @@ pub(super) fn respond(place: Place, query: &Query, wire: &[u8]) -> Result<Respon
         (Place::Reverse(_), _) => nothing(Rcode::NXDOMAIN, zone),
         _ => nothing(Rcode::NOERROR, zone),
     };
-    Ok(Response::from_records(query, wire, rcode, &[(section, record)]))
+    Ok(Response::from_records(query, wire, rcode, &[(section, record)])?)
 }

@@ -1,7 +1,7 @@
 use super::parse;
 use crate::chain::testing::{Question, build, configure};
 use crate::chain::{BuildContext, Built, Directive, Quick, Services, Upstream, Upstreams};
-use crate::message::{Name, Query, Rcode, RecordType, Response};
+use crate::message::{Name, Query, Rcode, RecordType};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -73,7 +73,7 @@ fn register(upstreams: &Arc<Upstreams>, elsewhere: &Arc<Elsewhere>) -> Arc<Upstr
 }
 
 fn gauge(services: &Services) -> Option<String> {
-    let series = "nodelocaldns_loop_detected{server=\"dns://127.0.0.1:53\",zone=\".\",to=\"127.0.0.53:53\"} ";
+    let series = "nodelocaldns_loop_detected{server=\"dns://127.0.0.1:53\",to=\"127.0.0.53:53\",zone=\".\"} ";
     services.registry.encode().lines().find_map(|line| line.strip_prefix(series).map(str::to_owned))
 }
 

@@ -5,11 +5,11 @@ use crate::chain::{
     Part, Request,
 };
 use crate::corefile::{Directive, value};
-use crate::message::{Rcode, Response, Section};
+use crate::message::{Rcode, Response, Section, WireError};
 use futures_util::future::BoxFuture;
 use hickory_proto::rr::rdata::{A, AAAA, SRV};
 use hickory_proto::rr::{DNSClass, Name, RData, Record};
-use hickory_proto::serialize::binary::BinDecodable;
+use hickory_proto::serialize::binary::{BinDecodable, DecodeError};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -42,9 +42,18 @@ impl Link for Whoami {
     }
 }
 
-fn tell(request: Request<'_>) -> Result<Answer, hickory_proto::ProtoError> {
-    // From the wire, not from the query, so that the records' names keep the client's case.
-    let name = Name::from_bytes(request.query.question(request.wire))?;
+/// Why an answer could not be made, which a name that was read from a query should never cause.
+#[derive(Debug, thiserror::Error)]
+enum TellError {
+    #[error("the name asked for cannot be read: {0}")]
+    Name(#[from] DecodeError),
+    #[error("the answer cannot be written: {0}")]
+    Answer(#[from] WireError),
+}
+
+fn tell(request: Request<'_>) -> Result<Answer, TellError> {
+    // In lower case it compresses to a pointer to the question, which has the client's case.
+    let name = Name::from_bytes(request.query.name.as_wire())?;
     let class = DNSClass::from(request.query.qclass.0);
     let record = |name: Name, data: RData| {
         let mut record = Record::from_rdata(name, 0, data);
@@ -62,7 +71,7 @@ fn tell(request: Request<'_>) -> Result<Answer, hickory_proto::ProtoError> {
     if let Ok(service) = name.prepend_label(label.as_bytes()) {
         records.push(record(service, RData::SRV(SRV::new(0, 0, request.peer.client.port(), Name::root()))));
     }
-    let mut response = Response::from_records(request.query, request.wire, Rcode::NOERROR, &records);
+    let mut response = Response::from_records(request.query, request.wire, Rcode::NOERROR, &records)?;
     response.set_flag(AUTHORITATIVE, true);
     Ok(Answer { response, from: KEYWORD })
 }
@@ -70,24 +79,26 @@ fn tell(request: Request<'_>) -> Result<Answer, hickory_proto::ProtoError> {
 #[cfg(test)]
 mod tests {
     use super::parse;
-    use crate::chain::testing::{Question, build, configure, records};
+    use crate::chain::testing::{Question, build, configure};
     use crate::chain::{Answer, Services, Transport};
     use crate::message::{Rcode, RecordType};
 
-    async fn told(question: Question) -> Answer {
+    async fn told(question: Question) -> (Answer, Vec<String>) {
         let (block, said) = configure(parse, "whoami");
         assert_eq!(said, "");
         let link = build(&block, &Services::new(1, 0)).link.unwrap();
-        question.ask(&link).await.unwrap()
+        let answer = question.ask(&link).await.unwrap();
+        let records = question.records(&answer);
+        (answer, records)
     }
 
     #[tokio::test]
     async fn an_ipv4_client_is_told_in_the_additional_section() {
-        let answer = told(Question::new("x.Example.org.", RecordType::AAAA)).await;
+        let (answer, records) = told(Question::new("x.Example.org.", RecordType::AAAA)).await;
         assert_eq!(answer.response.rcode(), Rcode::NOERROR);
         assert!(answer.response.is_authoritative());
         assert_eq!(
-            records(&answer),
+            records,
             ["additional x.Example.org. 0 IN A 10.240.0.1", "additional _udp.x.Example.org. 0 IN SRV 0 0 40212 ."]
         );
     }
@@ -98,7 +109,7 @@ mod tests {
         question.peer.client = "[2001:db8::1]:53000".parse().unwrap();
         question.peer.transport = Transport::Tcp;
         assert_eq!(
-            records(&told(question).await),
+            told(question).await.1,
             ["additional x.example. 0 IN AAAA 2001:db8::1", "additional _tcp.x.example. 0 IN SRV 0 0 53000 ."]
         );
     }
@@ -107,14 +118,14 @@ mod tests {
     async fn an_ipv4_client_of_a_socket_for_both_families_is_told_its_ipv4_address() {
         let mut question = Question::new(".", RecordType::NS);
         question.peer.client = "[::ffff:192.0.2.9]:1025".parse().unwrap();
-        assert_eq!(records(&told(question).await), ["additional . 0 IN A 192.0.2.9", "additional _udp. 0 IN SRV 0 0 1025 ."]);
+        assert_eq!(told(question).await.1, ["additional . 0 IN A 192.0.2.9", "additional _udp. 0 IN SRV 0 0 1025 ."]);
     }
 
     #[tokio::test]
     async fn a_name_of_full_length_is_answered_without_the_srv_record() {
         let label = "a".repeat(63);
         let name = format!("{label}.{label}.{label}.{}.", "b".repeat(61));
-        assert_eq!(records(&told(Question::new(&name, RecordType::A)).await).len(), 1);
+        assert_eq!(told(Question::new(&name, RecordType::A)).await.1.len(), 1);
     }
 
     #[tokio::test]
@@ -122,7 +133,7 @@ mod tests {
         let mut wire = Question::new("x.", RecordType::TXT).wire;
         *wire.last_mut().unwrap() = 3;
         assert_eq!(
-            records(&told(Question::from_wire(wire)).await),
+            told(Question::from_wire(wire)).await.1,
             ["additional x. 0 CH A 10.240.0.1", "additional _udp.x. 0 CH SRV 0 0 40212 ."]
         );
     }
