@@ -194,3 +194,9 @@ fn an_import_without_a_name_or_with_a_block_is_refused() {
     assert!(report(". {\n import \"\"\n}").contains("`import` names nothing"));
     assert!(report("(a) {\n}\n. {\n import a {\n x\n }\n whoami\n}").contains("4:11: error: `import` takes no block"));
 }
+
+#[test]
+fn an_argument_for_what_takes_none_is_refused_as_the_reference_does() {
+    let report = report("(a) {\n errors\n}\n(b) {\n log\n}\n. {\n import a b\n}");
+    assert!(report.starts_with("/etc/Corefile:8:11: error: `a` takes no argument\n"), "{report}");
+}
