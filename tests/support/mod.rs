@@ -1,0 +1,12 @@
+//! What the tests of the whole program share: free ports, the running server, a small DNS client, scripted upstreams,
+//! network namespaces, and other people's programs.
+
+#![allow(dead_code, reason = "each test program uses a part of this")]
+
+pub mod client;
+pub mod namespace;
+pub mod ports;
+pub mod server;
+pub mod text;
+pub mod tools;
+pub mod upstream;
