@@ -17,6 +17,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use support::upstream::listed_rules;
 
 /// Cases at a time: they mostly wait, and more would make the clocks of others late.
 const CASES_AT_A_TIME: usize = 4;
@@ -36,7 +37,7 @@ fn main() {
 /// Every case as a test, and the names of those left out by the directive they want.
 fn load() -> (Vec<Trial>, BTreeMap<&'static str, Vec<String>>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/cases");
-    let lists: Arc<BTreeMap<String, Vec<support::upstream::Rule>>> = Arc::new(read(&folder.join("rules.json")));
+    let lists = Arc::new(listed_rules());
     let mut trials = Vec::new();
     let mut left_out: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
     for case in files(&folder).iter().flat_map(|path| read::<Vec<Case>>(path)) {

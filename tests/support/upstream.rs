@@ -51,6 +51,13 @@ pub fn address_rule(name: &str, ttl: u32, address: &str) -> Rule {
     Rule { name: name.to_owned(), rtype: "A".to_owned(), via: None, reply: Reply { answer, ..Reply::default() } }
 }
 
+/// Lists of rules by name, of the conformance cases' rules.json.
+pub fn listed_rules() -> BTreeMap<String, Vec<Rule>> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance/cases/rules.json");
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
 struct Script {
     rules: Vec<Rule>,
     default: Option<Reply>,
@@ -93,6 +100,12 @@ impl Upstream {
             }
         });
         Self { port, script, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Serves a list of rules.json.
+    pub fn of_list(name: &str) -> Self {
+        let rules = listed_rules().remove(name).unwrap_or_else(|| panic!("rules.json has no list {name:?}"));
+        Self::start(rules, None)
     }
 
     fn script(&self) -> MutexGuard<'_, Script> {
