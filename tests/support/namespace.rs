@@ -18,7 +18,9 @@ impl Namespace {
         require("nsenter");
         let mounts: String =
             files.iter().map(|(shown, place)| format!("mount --bind '{}' '{place}'\n", shown.display())).collect();
-        let script = format!("set -e\nip link set lo up\n{mounts}echo ready\nexec sleep infinity");
+        // glibc asks for addresses of a family only when the machine has one that is not loopback's (AI_ADDRCONFIG).
+        let addresses = "ip address add 10.244.0.5/32 dev lo\nip address add fd00::5/128 dev lo\n";
+        let script = format!("set -e\nip link set lo up\n{addresses}{mounts}echo ready\nexec sleep infinity");
         let mut command = tool("unshare");
         command.args(["--user", "--map-root-user", "--net", "--mount", "sh", "-c", &script]);
         let mut holder = command.stdout(Stdio::piped()).spawn().unwrap_or_else(|e| panic!("running {command:?}: {e}"));
