@@ -73,8 +73,7 @@ pub fn read_tcp(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 /// Status and body of `http://127.0.0.1:PORT/PATH`, where `place` is `PORT/PATH`; `None` when nobody answers.
 pub fn http(place: &str) -> Option<(u16, String)> {
     let response = minreq::get(format!("http://127.0.0.1:{place}")).with_timeout(PATIENCE.as_secs()).send().ok()?;
-    let status = u16::try_from(response.status_code).expect("an HTTP status");
-    Some((status, response.as_str().expect("the body is UTF-8").to_owned()))
+    Some((response.status_code, response.as_str().expect("the body is UTF-8").to_owned()))
 }
 
 /// The sum of all series of a metric whose labels hold those asked for, as in `coredns_x{type="A"}`; `None` when there are none.
