@@ -26,6 +26,7 @@ test: ## Install what the tests need, then check and test everything
 	    echo "$(CARGO) test --locked"; $(CARGO) test --locked --lib --bins --tests --no-fail-fast; \
 	fi
 	$(CARGO) test --locked --doc
+	@$(CARGO) test --quiet --locked --test conformance -- --quiet runner/ # for its list of what is left out
 
 check: ## Formatting, lints, documentation, scripts
 	$(CARGO) fmt --check
