@@ -1,0 +1,41 @@
+# make help says what there is.
+SHELL := /bin/bash
+CARGO ?= cargo
+# Where rustup puts cargo, for shells that have not read its environment; sbin, where Debian puts named.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
+FUZZ_SECONDS ?= 60
+SCRIPTS := scripts/install-test-deps .ci/run
+
+.PHONY: help build run test check fuzz
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+build: ## Build the program, optimised: target/release/nodelocaldns
+	$(CARGO) build --release --locked
+
+run: ## Serve on 127.0.0.1:1053 from the built-in Corefile
+	$(CARGO) run --locked
+
+test: ## Install what the tests need, then check and test everything
+	scripts/install-test-deps
+	$(MAKE) check
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	    echo "$(CARGO) nextest run --locked"; $(CARGO) nextest run --locked; \
+	else \
+	    echo "$(CARGO) test --locked"; $(CARGO) test --locked --lib --bins --tests --no-fail-fast; \
+	fi
+	$(CARGO) test --locked --doc
+	@$(CARGO) test --quiet --locked --test conformance -- --quiet runner/ # for its list of what is left out
+
+check: ## Formatting, lints, documentation, scripts
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+	@if command -v shellcheck >/dev/null; then echo "shellcheck $(SCRIPTS)"; shellcheck $(SCRIPTS); fi
+
+fuzz: ## Fuzz every target for FUZZ_SECONDS each (needs nightly Rust and cargo-fuzz)
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo "Please run: rustup toolchain install nightly && $(CARGO) install cargo-fuzz" >&2; exit 1; }
+	set -e; for target in $$($(CARGO) fuzz list); do \
+	    $(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
+	done

@@ -1,0 +1,379 @@
+//! The program as it is used: started, checked, reloaded, stopped.
+
+mod support;
+
+use hickory_proto::op::Message;
+use std::io::Read;
+use std::net::{TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+use support::client::{PATIENCE, ask, loopback, metric, query, read_tcp, send_tcp};
+use support::daemons::{Listen, start_unbound};
+use support::namespace::Namespace;
+use support::ports::free_port;
+use support::server::{Server, binary, scratch, wait_until};
+use support::steady::SteadyClient;
+use support::tools::{everything, require, run, write};
+use support::upstream::{Reply, Rule, Upstream, address_rule};
+
+/// How long a changed Corefile may take to be served, where the file asks for a look every 2 s.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
+
+// --- started without arguments
+
+/// The program without arguments, in a network of its own, with `resolv_conf` for /etc/resolv.conf.
+struct Plain {
+    namespace: Namespace,
+    server: Server,
+    _files: tempfile::TempDir,
+}
+
+impl Plain {
+    fn start(resolv_conf: &str) -> Self {
+        let files = scratch();
+        let resolv = write(files.path(), "resolv.conf", resolv_conf);
+        let namespace = Namespace::new(&[(&resolv, "/etc/resolv.conf")]);
+        let server = Server::spawn(namespace.command(binary()), scratch());
+        server.wait_output("dig ", Duration::from_secs(10));
+        let plain = Self { namespace, server, _files: files };
+        let ready = wait_until(Duration::from_secs(5), || plain.dig("localhost. A +short") == "127.0.0.1\n");
+        assert!(ready, "localhost. is not answered on 127.0.0.1:1053:\n{}", plain.server.tail(12));
+        plain
+    }
+    fn dig(&self, arguments: &str) -> String {
+        let mut command = self.namespace.command(require("dig"));
+        command.args(["@127.0.0.1", "-p", "1053", "+timeout=3", "+tries=1"]).args(arguments.split_whitespace());
+        everything(&command.output().expect("nsenter runs"))
+    }
+}
+
+#[test]
+fn without_arguments_it_serves_localhost_and_prints_a_dig_line_that_works() {
+    let plain = Plain::start("nameserver 127.0.0.2\n");
+    let output = plain.server.output();
+    assert!(output.contains("127.0.0.1:1053"), "it does not say where it listens:\n{output}");
+    let line = output.lines().find_map(|line| line.find("dig ").map(|start| &line[start..])).expect("a dig line");
+    let mut shell = plain.namespace.command("/bin/sh");
+    let answer = run(shell.arg("-c").arg(line));
+    assert!(!answer.trim().is_empty() && !answer.contains("no servers could be reached"), "{line} gave:\n{answer}");
+    for transport in ["+notcp", "+tcp"] {
+        assert_eq!(plain.dig(&format!("{transport} +short localhost. A")), "127.0.0.1\n");
+        assert_eq!(plain.dig(&format!("{transport} +short localhost. AAAA")), "::1\n");
+        assert_eq!(plain.dig(&format!("{transport} +short below.localhost. A")), "127.0.0.1\n", "RFC 6761 section 6.3");
+        assert_eq!(plain.dig(&format!("{transport} +short -x 127.0.0.1")), "localhost.\n");
+        assert_eq!(plain.dig(&format!("{transport} +short -x ::1")), "localhost.\n");
+    }
+    assert!(plain.dig("localhost. MX").contains("status: NOERROR"), "no data is no error");
+}
+
+#[test]
+fn without_arguments_it_asks_the_nameserver_of_resolv_conf() {
+    let plain = Plain::start("nameserver 127.0.0.2\n");
+    let zone = "$TTL 300\n@ SOA ns host 1 3600 600 86400 30\n@ NS ns\nns A 127.0.0.2\na A 192.0.2.1\n";
+    let listen = Listen { address: "127.0.0.2", port: 53, udp: true };
+    let _nameserver = start_unbound(listen, &[("example.test", zone)], scratch(), |program| plain.namespace.command(program));
+    let answered = wait_until(Duration::from_secs(10), || plain.dig("+short a.example.test. A") == "192.0.2.1\n");
+    assert!(answered, "{}\n{}", plain.dig("a.example.test. A"), plain.server.tail(12));
+}
+
+#[test]
+fn an_unusable_resolv_conf_is_said_and_does_not_stop_it() {
+    for text in ["", "search example.test\n", "nameserver not-an-address\n"] {
+        let plain = Plain::start(text);
+        let output = plain.server.output();
+        assert!(output.contains("resolv.conf"), "with {text:?} it says nothing of resolv.conf:\n{output}");
+        assert!(plain.dig("a.example.test. A").contains("status: SERVFAIL"), "with {text:?}");
+    }
+}
+
+// --- check
+
+fn check(files: &[&Path]) -> Output {
+    Command::new(binary()).arg("check").args(files).output().expect("the program runs")
+}
+
+#[test]
+fn check_accepts_a_good_corefile_with_status_0() {
+    let folder = scratch();
+    let good = write(folder.path(), "good", ".:1053 {\n bind 127.0.0.1\n errors\n cache 30\n forward . 192.0.2.53\n}\n");
+    let output = check(&[&good]);
+    assert_eq!(output.status.code(), Some(0), "{}", everything(&output));
+}
+
+#[test]
+fn check_tells_every_error_with_its_place_and_the_nearest_word_and_status_1() {
+    let folder = scratch();
+    let corefile = ".:1053 {\n bind 127.0.0.1\n cahce 30\n forward . 192.0.2.53 {\n  polcy random\n }\n}\n";
+    let bad = write(folder.path(), "bad", corefile);
+    let output = check(&[&bad]);
+    let said = everything(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let path = bad.display();
+    for part in [
+        format!("{path}:3:2"),
+        format!("{path}:5:3"),
+        "cahce".into(),
+        "cache".into(),
+        "polcy".into(),
+        "policy".into(),
+        "^".into(),
+    ] {
+        assert!(said.contains(&part), "{part:?} is not in:\n{said}");
+    }
+}
+
+#[test]
+fn check_looks_at_every_file_and_at_imports() {
+    let folder = scratch();
+    let good = write(folder.path(), "good", ".:1053 {\n whoami\n}\n");
+    let imported = write(folder.path(), "imported", "nonsense\n");
+    let bad = write(folder.path(), "bad", &format!(".:1053 {{\n whoami\n import {}\n}}\n", imported.display()));
+    let output = check(&[&good, &bad]);
+    let said = everything(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("{}:1:1", imported.display())), "the imported file's place is not in:\n{said}");
+    assert_eq!(check(&[&good, &good]).status.code(), Some(0));
+}
+
+#[test]
+fn check_names_a_file_that_is_not_there() {
+    let folder = scratch();
+    let missing = folder.path().join("no-such-file");
+    let output = check(&[&missing]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(everything(&output).contains("no-such-file"), "{}", everything(&output));
+}
+
+#[test]
+fn a_directive_of_the_reference_that_is_not_built_yet_is_refused_with_those_words() {
+    let folder = scratch();
+    let corefile = write(folder.path(), "Corefile", ".:1053 {\n whoami\n kubernetes cluster.local\n}\n");
+    let output = check(&[&corefile]);
+    let said = everything(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("kubernetes") && said.contains("yet"), "{said}");
+}
+
+// --- reloaded
+
+/// A ConfigMap as the kubelet mounts it: the file is a link through `..data`, which a rename replaces.
+struct ConfigMap {
+    folder: tempfile::TempDir,
+    versions: u32,
+}
+
+impl ConfigMap {
+    fn new(corefile: &str) -> Self {
+        let mut map = Self { folder: scratch(), versions: 0 };
+        map.replace(corefile);
+        std::os::unix::fs::symlink("..data/Corefile", map.corefile()).expect("the scratch folder can be written");
+        map
+    }
+    fn corefile(&self) -> PathBuf {
+        self.folder.path().join("Corefile")
+    }
+    fn replace(&mut self, corefile: &str) {
+        self.versions += 1;
+        let at = |name: &str| self.folder.path().join(name);
+        let version = format!("..version_{}", self.versions);
+        std::fs::create_dir(at(&version)).expect("the scratch folder can be written");
+        write(&at(&version), "Corefile", corefile);
+        std::os::unix::fs::symlink(&version, at("..data_tmp")).expect("the scratch folder can be written");
+        std::fs::rename(at("..data_tmp"), at("..data")).expect("the scratch folder can be written");
+        if self.versions > 1 {
+            std::fs::remove_dir_all(at(&format!("..version_{}", self.versions - 1))).expect("the old version is there");
+        }
+    }
+}
+
+/// Serves `corefile` as a container would, without a template to render it from.
+fn serve(corefile: &Path, port: u16) -> Server {
+    let mut command = Command::new(binary());
+    command
+        .args(["-localip", "127.0.0.1", "-setupinterface=false", "-setupiptables=false", "-skipteardown", "-conf"])
+        .arg(corefile);
+    command.arg("-metrics-listen-address").arg(format!("127.0.0.1:{}", free_port()));
+    let mut server = Server::spawn(command, scratch());
+    server.wait_ready(port).unwrap_or_else(|e| panic!("{e}"));
+    server
+}
+
+/// An upstream that says `address` whatever it is asked for, so that an answer tells who gave it.
+fn upstream_saying(address: &str) -> Upstream {
+    let address = (*address).to_owned();
+    // Names are the client's own, so each query is answered by a rule for its name.
+    let mut rules = vec![address_rule("steady.example.", 60, &address), address_rule("kept.example.", 60, &address)];
+    rules.push(address_rule("who.example.", 0, &address));
+    Upstream::start(rules, None)
+}
+
+/// Ports of one served Corefile.
+struct Ports {
+    dns: u16,
+    metrics: u16,
+}
+
+impl Ports {
+    fn new() -> Self {
+        Self { dns: free_port(), metrics: free_port() }
+    }
+    /// who.example. is never cached, everything else is.
+    fn corefile(&self, upstream: u16, reload: &str) -> String {
+        let Self { dns, metrics } = self;
+        format!(
+            ".:{dns} {{\n bind 127.0.0.1\n cache 300\n {reload}\n prometheus 127.0.0.1:{metrics}\n forward . 127.0.0.1:{upstream}\n}}\n\
+             who.example:{dns} {{\n bind 127.0.0.1\n forward . 127.0.0.1:{upstream}\n}}\n"
+        )
+    }
+    fn who(&self) -> Option<String> {
+        let answer = ask(loopback(self.dns), "who.example.", "A")?;
+        answer.answers.first().map(|record| record.data.to_string())
+    }
+    fn wait_who(&self, address: &str, server: &Server) {
+        let served = wait_until(RELOAD_PATIENCE, || self.who().as_deref() == Some(address));
+        assert!(served, "the changed Corefile was not served within {RELOAD_PATIENCE:?}:\n{}", server.tail(20));
+    }
+}
+
+const RELOAD: &str = "reload 2s 1s";
+
+#[test]
+fn a_configmaps_swap_is_served_and_no_query_is_lost() {
+    let (first, second) = (upstream_saying("192.0.2.1"), upstream_saying("192.0.2.2"));
+    let ports = Ports::new();
+    let mut map = ConfigMap::new(&ports.corefile(first.port, RELOAD));
+    let server = serve(&map.corefile(), ports.dns);
+    assert_eq!(ports.who().as_deref(), Some("192.0.2.1"));
+    let client = SteadyClient::start(ports.dns);
+    for (upstream, address) in [(&second, "192.0.2.2"), (&first, "192.0.2.1")] {
+        std::thread::sleep(Duration::from_millis(500));
+        map.replace(&ports.corefile(upstream.port, RELOAD));
+        ports.wait_who(address, &server);
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    client.finish();
+}
+
+#[test]
+fn a_file_written_in_place_is_served_and_the_cache_and_its_counters_live_on() {
+    let (first, second) = (upstream_saying("192.0.2.1"), upstream_saying("192.0.2.2"));
+    let ports = Ports::new();
+    let folder = scratch();
+    let corefile = write(folder.path(), "Corefile", &ports.corefile(first.port, RELOAD));
+    let server = serve(&corefile, ports.dns);
+    assert!(ask(loopback(ports.dns), "kept.example.", "A").is_some_and(|answer| answer.answers.len() == 1));
+    let misses = metric(ports.metrics, "coredns_cache_misses_total");
+    assert!(misses >= Some(1.0));
+    write(folder.path(), "Corefile", &ports.corefile(second.port, RELOAD));
+    ports.wait_who("192.0.2.2", &server);
+    let kept = ask(loopback(ports.dns), "kept.example.", "A").expect("an answer");
+    assert_eq!(
+        kept.answers.first().map(|record| record.data.to_string()).as_deref(),
+        Some("192.0.2.1"),
+        "the old answer is kept"
+    );
+    assert!(!second.take_seen().contains_key("udp kept.example. A"), "it was asked again");
+    assert_eq!(metric(ports.metrics, "coredns_cache_misses_total"), misses);
+}
+
+#[test]
+fn a_bad_corefile_is_refused_and_the_old_one_serves_on() {
+    let (first, second) = (upstream_saying("192.0.2.1"), upstream_saying("192.0.2.2"));
+    let ports = Ports::new();
+    let mut map = ConfigMap::new(&ports.corefile(first.port, RELOAD));
+    let server = serve(&map.corefile(), ports.dns);
+    let failures = || metric(ports.metrics, "coredns_reload_failed_total").unwrap_or_default();
+    assert_eq!(failures(), 0.0);
+    let client = SteadyClient::start(ports.dns);
+    map.replace(&ports.corefile(second.port, "reload 2s 1s\n cahce 30"));
+    let refused = wait_until(RELOAD_PATIENCE, || failures() >= 1.0);
+    assert!(refused, "coredns_reload_failed_total stayed 0:\n{}", server.tail(20));
+    let output = server.output();
+    assert!(output.contains("Corefile:5:2") && output.contains("cahce"), "the error's place is not told:\n{output}");
+    assert_eq!(ports.who().as_deref(), Some("192.0.2.1"), "the old plan serves on");
+    map.replace(&ports.corefile(second.port, RELOAD));
+    ports.wait_who("192.0.2.2", &server);
+    std::thread::sleep(Duration::from_millis(500));
+    client.finish();
+}
+
+#[test]
+fn sigusr1_reloads_a_corefile_that_does_not_ask_to_be_watched() {
+    let (first, second) = (upstream_saying("192.0.2.1"), upstream_saying("192.0.2.2"));
+    let ports = Ports::new();
+    let folder = scratch();
+    let corefile = write(folder.path(), "Corefile", &ports.corefile(first.port, ""));
+    let server = serve(&corefile, ports.dns);
+    let client = SteadyClient::start(ports.dns);
+    write(folder.path(), "Corefile", &ports.corefile(second.port, ""));
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(ports.who().as_deref(), Some("192.0.2.1"), "nobody asked for the change yet");
+    server.signal(libc::SIGUSR1);
+    ports.wait_who("192.0.2.2", &server);
+    std::thread::sleep(Duration::from_millis(500));
+    client.finish();
+}
+
+// --- stopped
+
+#[test]
+fn sigterm_answers_what_was_received_and_leaves_with_status_0() {
+    let reply = Reply { answer: vec!["slow.example. 0 IN A 192.0.2.7".to_owned()], delay: 0.7, ..Reply::default() };
+    let rule = Rule { name: "slow.example.".to_owned(), rtype: "A".to_owned(), via: None, reply };
+    let upstream = Upstream::start(vec![rule], None);
+    let port = free_port();
+    let corefile = format!(".:{port} {{\n bind 127.0.0.1\n forward . 127.0.0.1:{}\n}}\n", upstream.port);
+    let mut server = Server::start(&corefile, port);
+    let wire = query("slow.example.", "A").to_vec().expect("a query of ours encodes");
+    let udp = UdpSocket::bind(loopback(0)).expect("a socket");
+    udp.connect(loopback(port)).expect("loopback");
+    udp.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+    udp.send(&wire).expect("loopback");
+    let mut tcp = TcpStream::connect(loopback(port)).expect("it serves TCP");
+    tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+    send_tcp(&mut tcp, &wire).expect("it reads");
+    let arrived = || upstream.take_seen().values().sum::<u32>() > 0;
+    assert!(wait_until(PATIENCE, arrived), "no query reached the upstream");
+    std::thread::sleep(Duration::from_millis(100));
+
+    let stopped = Instant::now();
+    server.signal(libc::SIGTERM);
+    let mut buffer = [0; 512];
+    let length = udp.recv(&mut buffer).unwrap_or_else(|e| panic!("the query over UDP was lost: {e}\n{}", server.tail(12)));
+    let over_tcp = read_tcp(&mut tcp).unwrap_or_else(|e| panic!("the query over TCP was lost: {e}\n{}", server.tail(12)));
+    for answer in [&buffer[..length], &over_tcp] {
+        let answer = Message::from_vec(answer).expect("the answer is well-formed");
+        assert_eq!(answer.answers.len(), 1, "{answer:?}");
+    }
+    let status = server.wait_exit(Duration::from_secs(5).saturating_sub(stopped.elapsed()));
+    assert_eq!(status.and_then(|status| status.code()), Some(0), "{status:?} within 5 s of SIGTERM:\n{}", server.tail(12));
+}
+
+#[test]
+fn sigterm_ends_it_though_a_client_holds_its_connection_open() {
+    let port = free_port();
+    let mut server = Server::start(&format!(".:{port} {{\n bind 127.0.0.1\n whoami\n}}\n"), port);
+    let mut idle = TcpStream::connect(loopback(port)).expect("it serves TCP");
+    idle.set_read_timeout(Some(Duration::from_secs(6))).expect("a timeout above zero");
+    server.signal(libc::SIGTERM);
+    let status = server.wait_exit(Duration::from_secs(5));
+    assert_eq!(status.and_then(|status| status.code()), Some(0), "{status:?} within 5 s of SIGTERM:\n{}", server.tail(12));
+    assert_eq!(idle.read(&mut [0; 1]).ok(), Some(0), "the connection is closed");
+}
+
+// --- refused
+
+#[test]
+fn an_unknown_flag_is_named() {
+    let output = Command::new(binary()).arg("--no-such-flag").output().expect("the program runs");
+    assert!(!output.status.success());
+    assert!(everything(&output).contains("no-such-flag"), "{}", everything(&output));
+}
+
+#[test]
+fn a_missing_corefile_is_named() {
+    let output = Command::new(binary()).args(["-conf", "/no/such/Corefile"]).output().expect("the program runs");
+    assert!(!output.status.success());
+    assert!(everything(&output).contains("/no/such/Corefile"), "{}", everything(&output));
+}

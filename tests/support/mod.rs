@@ -1,0 +1,14 @@
+//! What the tests of the whole program share: free ports, the running server, a small DNS client, scripted upstreams, clients that ask
+//! all the while, network namespaces, and other people's programs.
+
+#![allow(dead_code, reason = "each test program uses a part of this")]
+
+pub mod client;
+pub mod daemons;
+pub mod namespace;
+pub mod ports;
+pub mod server;
+pub mod steady;
+pub mod text;
+pub mod tools;
+pub mod upstream;

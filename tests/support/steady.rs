@@ -1,0 +1,100 @@
+//! Clients that ask all the while something happens to the server.
+
+use super::client::{PATIENCE, exchange_tcp, loopback, query};
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Between two UDP queries of the steady client: 500 a second.
+const UDP_INTERVAL: Duration = Duration::from_millis(2);
+/// Between two TCP queries, each on a connection of its own.
+const TCP_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What became of the queries.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub asked: usize,
+    pub lost: usize,
+}
+
+/// Asks on a steady rate until told to stop, over UDP from one socket and over TCP; half of the queries for a name asked before (so
+/// that a cache answers), half for names never asked. Every query is sent once.
+pub struct SteadyClient {
+    stop: Arc<AtomicBool>,
+    udp: JoinHandle<Tally>,
+    tcp: JoinHandle<Tally>,
+}
+
+impl SteadyClient {
+    pub fn start(port: u16) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (udp_stop, tcp_stop) = (stop.clone(), stop.clone());
+        let udp = std::thread::spawn(move || ask_udp(port, &udp_stop));
+        let tcp = std::thread::spawn(move || ask_tcp(port, &tcp_stop));
+        Self { stop, udp, tcp }
+    }
+
+    /// Stops asking, waits for what is on the way, and fails if any query got no answer.
+    pub fn finish(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for (transport, client) in [("UDP", self.udp), ("TCP", self.tcp)] {
+            let tally = client.join().expect("the client does not panic");
+            assert!(tally.asked > 20, "too few queries over {transport} to tell anything: {tally:?}");
+            assert_eq!(tally.lost, 0, "queries lost over {transport}: {tally:?}");
+        }
+    }
+}
+
+/// A query as number `n` of a client, with its ID set to it.
+fn numbered(n: u16, transport: &str) -> Vec<u8> {
+    let name = if n.is_multiple_of(2) { "steady.example.".to_owned() } else { format!("{transport}{n}.steady.example.") };
+    let mut message = query(&name, "A");
+    message.metadata.id = n;
+    message.to_vec().expect("a query of ours encodes")
+}
+
+fn ask_udp(port: u16, stop: &AtomicBool) -> Tally {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+    socket.connect(loopback(port)).expect("loopback");
+    let mut open: HashSet<u16> = HashSet::new();
+    let mut asked = 0_u16;
+    let mut buffer = [0; 4096];
+    let mut next = Instant::now();
+    let mut last_asked = next;
+    loop {
+        let now = Instant::now();
+        let stopping = stop.load(Ordering::Relaxed);
+        if !stopping && now >= next {
+            // An error here is ICMP's word on an earlier query, which stays open and is counted as lost.
+            let _earlier = socket.send(&numbered(asked, "udp"));
+            open.insert(asked);
+            asked = asked.checked_add(1).expect("fewer queries than IDs");
+            (next, last_asked) = (next + UDP_INTERVAL, now);
+        }
+        if stopping && (open.is_empty() || now.duration_since(last_asked) > PATIENCE) {
+            return Tally { asked: usize::from(asked), lost: open.len() };
+        }
+        let left = next.saturating_duration_since(now).clamp(Duration::from_micros(100), UDP_INTERVAL);
+        socket.set_read_timeout(Some(left)).expect("a timeout above zero");
+        if let Ok(length) = socket.recv(&mut buffer)
+            && let Some([high, low]) = buffer[..length].first_chunk()
+        {
+            open.remove(&u16::from_be_bytes([*high, *low]));
+        }
+    }
+}
+
+fn ask_tcp(port: u16, stop: &AtomicBool) -> Tally {
+    let mut tally = Tally::default();
+    while !stop.load(Ordering::Relaxed) {
+        let number = u16::try_from(tally.asked).expect("fewer queries than IDs");
+        let answered = exchange_tcp(loopback(port), &numbered(number, "tcp"), PATIENCE).is_ok();
+        tally.asked += 1;
+        tally.lost += usize::from(!answered);
+        std::thread::sleep(TCP_INTERVAL);
+    }
+    tally
+}
