@@ -1,5 +1,9 @@
 //! The `cache` directive; see README.md beside this file.
 
+mod entry;
+mod shard;
+mod store;
+
 use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::Directive;
 
