@@ -6,6 +6,7 @@ use crate::corefile::{Diagnostics, Loader, Span};
 use crate::message::Name;
 use crate::metrics::Registry;
 use futures_util::future::BoxFuture;
+use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -44,6 +45,8 @@ pub struct BlockConfig {
     pub lameduck: Duration,
     /// `debug`: log at debug level.
     pub debug: bool,
+    /// `errors`'s stacktrace: a panic's log line carries a backtrace.
+    pub stacktrace: bool,
     /// In the order of the file; the plan sorts them into the fixed order.
     pub parts: Vec<Part>,
 }
@@ -81,8 +84,8 @@ pub struct Part {
     pub configured: Box<dyn Configured>,
 }
 
-/// A directive as configured.
-pub trait Configured: Send + Sync {
+/// A directive as configured. `Any`, so that a directive that repeats can find and extend the part its first occurrence made.
+pub trait Configured: Any + Send + Sync {
     /// Makes the running thing for one key of the server block. Must not touch the network; what runs on its own goes into
     /// [`Built::background`].
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError>;

@@ -9,6 +9,7 @@
 mod answer;
 mod carry;
 mod config;
+mod line_sink;
 mod next;
 mod request;
 
@@ -18,6 +19,7 @@ pub use config::{
     BlockConfig, BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer, Interfaces, Lifecycle, Loaders, MemoryBudget,
     ParseContext, Part, ReloadConfig, Services, Timeouts,
 };
+pub use line_sink::{Level, LineSink};
 pub use next::{Chain, Next, Rest};
 pub use request::{OwnedRequest, Peer, Purpose, Request, Transport};
 

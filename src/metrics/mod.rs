@@ -1,11 +1,18 @@
 //! Counters, gauges and histograms, their registry, and its exposition in the Prometheus text format 0.0.4. Counting writes
 //! only to the calling worker's own cache lines; a scrape adds the lanes up.
 
+mod cells;
+mod exposition;
 mod lane;
+pub mod process;
 mod registry;
+mod series;
+#[cfg(test)]
+mod tests;
 
 pub use lane::{enter_lane, lane};
-pub use registry::{Counter, Gauge, Histogram, HistogramBuckets, Registry};
+pub use registry::{Labels, Registry};
+pub use series::{Counter, Gauge, Histogram, HistogramBuckets};
 
 /// The buckets of `coredns_dns_request_duration_seconds` and its kin: 0.00025 s × 2ⁿ, n = 0 to 15.
 pub const TIME_BUCKETS: HistogramBuckets = HistogramBuckets(&[

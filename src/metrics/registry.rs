@@ -1,83 +1,140 @@
 //! Families and their series. Asking for a series that exists returns it, so that counters go on over a reload.
 
-use std::sync::Arc;
-
-/// Upper bounds, ascending, without +Inf.
-#[derive(Clone, Copy, Debug)]
-pub struct HistogramBuckets(pub &'static [f64]);
-
-/// All families of a process. Cloning shares it.
-#[derive(Clone)]
-pub struct Registry(Arc<()>);
-
-/// A count that only rises. Cloning shares the series.
-#[derive(Clone)]
-pub struct Counter;
-/// A value that rises and falls; set by one writer at a time.
-#[derive(Clone)]
-pub struct Gauge;
-/// Observations in buckets.
-#[derive(Clone)]
-pub struct Histogram;
+use super::cells::Arena;
+use super::exposition;
+use super::series::{Counter, Gauge, Histogram, HistogramBuckets};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
 
 /// Label names and values of one series, in the family's order.
 pub type Labels<'a> = &'a [(&'static str, &'a str)];
 
-impl Registry {
-    /// `lanes` is the number of workers plus one.
-    pub fn new(lanes: usize) -> Self {
-        todo!()
-    }
-    pub fn counter(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Counter {
-        todo!()
-    }
-    pub fn gauge(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Gauge {
-        todo!()
-    }
-    pub fn histogram(&self, name: &'static str, help: &'static str, buckets: HistogramBuckets, labels: Labels<'_>) -> Histogram {
-        todo!()
-    }
-    /// Drops the series of a family for which `keep` is false, given its label values in order.
-    pub fn retain(&self, name: &str, keep: impl Fn(&[String]) -> bool) {
-        todo!()
-    }
-    /// Calls `refresh` before each exposition, to set gauges from state held elsewhere. Kept until its `Weak` is dead.
-    pub fn before_scrape(&self, refresh: std::sync::Weak<dyn Fn() + Send + Sync>) {
-        todo!()
-    }
-    /// The whole registry in text format 0.0.4, families sorted by name, series by labels.
-    pub fn encode(&self) -> String {
-        todo!()
+/// All families of a process. Cloning shares it.
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+struct Inner {
+    families: Mutex<Families>,
+    refreshes: Mutex<Vec<Weak<dyn Fn() + Send + Sync>>>,
+}
+
+struct Families {
+    by_name: BTreeMap<&'static str, Family>,
+    arena: Arena,
+}
+
+pub(super) struct Family {
+    pub(super) help: &'static str,
+    pub(super) kind: Kind,
+    pub(super) label_names: Vec<&'static str>,
+    /// By label values, in the order of `label_names`.
+    pub(super) series: BTreeMap<Vec<String>, Series>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Kind {
+    Counter,
+    /// A counter whose count is kept elsewhere: its series are gauges.
+    ExternalCounter,
+    Gauge,
+    Histogram(HistogramBuckets),
+}
+
+#[derive(Clone)]
+pub(super) enum Series {
+    Counter(Counter),
+    Gauge(Gauge),
+    Histogram(Histogram),
+}
+
+impl Series {
+    fn new(kind: Kind, arena: &mut Arena) -> Self {
+        match kind {
+            Kind::Counter => Self::Counter(Counter(arena.take(1))),
+            Kind::ExternalCounter | Kind::Gauge => Self::Gauge(Gauge::default()),
+            Kind::Histogram(buckets) => Self::Histogram(Histogram::new(arena.take(Histogram::cell_count(buckets)), buckets)),
+        }
     }
 }
 
-impl Counter {
-    #[inline]
-    pub fn increment(&self) {
-        self.add(1)
+impl Registry {
+    /// `lanes` is the number of workers plus one.
+    pub fn new(lanes: usize) -> Self {
+        let families = Families { by_name: BTreeMap::new(), arena: Arena::new(lanes) };
+        Self(Arc::new(Inner { families: Mutex::new(families), refreshes: Mutex::default() }))
     }
-    #[inline]
-    pub fn add(&self, n: u64) {
-        todo!()
+    /// The counter of these labels; its family is made when first asked for.
+    pub fn counter(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Counter {
+        match self.series(name, help, Kind::Counter, labels) {
+            Series::Counter(counter) => counter,
+            _ => unreachable!("a series is of the kind asked for"),
+        }
     }
-    pub fn value(&self) -> u64 {
-        todo!()
+    /// A counter whose count is kept elsewhere (by the kernel, by a library) and copied with [`Gauge::set`] before a scrape.
+    pub fn external_counter(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Gauge {
+        match self.series(name, help, Kind::ExternalCounter, labels) {
+            Series::Gauge(gauge) => gauge,
+            _ => unreachable!("a series is of the kind asked for"),
+        }
     }
-}
-impl Gauge {
-    pub fn set(&self, value: f64) {
-        todo!()
+    /// The gauge of these labels.
+    pub fn gauge(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Gauge {
+        match self.series(name, help, Kind::Gauge, labels) {
+            Series::Gauge(gauge) => gauge,
+            _ => unreachable!("a series is of the kind asked for"),
+        }
     }
-    pub fn add(&self, delta: f64) {
-        todo!()
+    /// The histogram of these labels.
+    pub fn histogram(&self, name: &'static str, help: &'static str, buckets: HistogramBuckets, labels: Labels<'_>) -> Histogram {
+        match self.series(name, help, Kind::Histogram(buckets), labels) {
+            Series::Histogram(histogram) => histogram,
+            _ => unreachable!("a series is of the kind asked for"),
+        }
     }
-    pub fn value(&self) -> f64 {
-        todo!()
+
+    fn series(&self, name: &'static str, help: &'static str, kind: Kind, labels: Labels<'_>) -> Series {
+        let mut families = self.0.families.lock();
+        let Families { by_name, arena } = &mut *families;
+        let label_names = || labels.iter().map(|(name, _)| *name);
+        let family = by_name.entry(name).or_insert_with(|| Family {
+            help,
+            kind,
+            label_names: label_names().collect(),
+            series: BTreeMap::new(),
+        });
+        let is_same = family.kind == kind && family.help == help && family.label_names.iter().copied().eq(label_names());
+        debug_assert!(is_same, "{name} is asked for with another type, help, buckets or label names than before");
+        if !is_same {
+            // Two families cannot share a name. This one counts, unseen, rather than spoil the exposition of the other.
+            return Series::new(kind, arena);
+        }
+        let values = labels.iter().map(|(_, value)| (*value).to_owned()).collect();
+        family.series.entry(values).or_insert_with(|| Series::new(kind, arena)).clone()
     }
-}
-impl Histogram {
-    #[inline]
-    pub fn observe(&self, value: f64) {
-        todo!()
+
+    /// Drops the series of a family for which `keep` is false, given its label values in order. Handles that are still held count
+    /// on, unseen.
+    pub fn retain(&self, name: &str, keep: impl Fn(&[String]) -> bool) {
+        if let Some(family) = self.0.families.lock().by_name.get_mut(name) {
+            family.series.retain(|values, _| keep(values));
+        }
+    }
+
+    /// Calls `refresh` before each exposition, to set gauges from state held elsewhere. Kept until its `Weak` is dead.
+    pub fn before_scrape(&self, refresh: Weak<dyn Fn() + Send + Sync>) {
+        let mut refreshes = self.0.refreshes.lock();
+        refreshes.retain(|refresh| refresh.strong_count() > 0);
+        refreshes.push(refresh);
+    }
+
+    /// The whole registry in text format 0.0.4, families sorted by name, series by labels.
+    pub fn encode(&self) -> String {
+        // Called without the locks: a refresh may ask for series.
+        let refreshes: Vec<_> = self.0.refreshes.lock().iter().filter_map(Weak::upgrade).collect();
+        for refresh in refreshes {
+            refresh();
+        }
+        exposition::encode(&self.0.families.lock().by_name)
     }
 }
