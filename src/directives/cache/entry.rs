@@ -120,6 +120,10 @@ impl<T: Payload> Entry<T> {
         }
     }
 
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     pub fn is_for(&self, key: &Key<'_>) -> bool {
         self.hash == key.hash && self.flags == key.flags && self.payload.is_for(key)
     }
@@ -223,8 +227,8 @@ impl RefreshState {
         self.0.compare_exchange(word, in_flight, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// An attempt failed: the next may be made after `pause`.
-    pub fn fail(&self, now: Moment, pause: Duration) {
+    /// An attempt has ended: the next may be made after `pause`, which is zero unless it failed.
+    pub fn end(&self, now: Moment, pause: Duration) {
         let word = if pause.is_zero() { 0 } else { (now.0 + pause.as_millis() as u64) << 1 | 1 };
         self.0.store(word, Ordering::Release);
     }
@@ -312,7 +316,7 @@ mod tests {
         let state = RefreshState::default();
         assert!(state.begin(Moment(0)));
         assert!(!state.begin(Moment(29_999)));
-        state.fail(Moment(100), Duration::ZERO);
+        state.end(Moment(100), Duration::ZERO);
         assert!(state.begin(Moment(100)));
     }
 
@@ -328,7 +332,7 @@ mod tests {
         let state = RefreshState::default();
         assert!(state.begin(Moment(0)));
         assert!(!state.is_pausing(Moment(0)), "in flight is not pausing");
-        state.fail(Moment(1_000), Duration::from_secs(5));
+        state.end(Moment(1_000), Duration::from_secs(5));
         assert!(state.is_pausing(Moment(5_999)));
         assert!(!state.begin(Moment(5_999)));
         assert!(!state.is_pausing(Moment(6_000)));

@@ -36,6 +36,14 @@ struct Counts {
     octets: AtomicUsize,
 }
 
+/// What became of an insertion.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Insertion {
+    /// False if the answer had no room.
+    pub is_kept: bool,
+    pub evicted: Evicted,
+}
+
 /// How many entries of each kind were evicted to make room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evicted([u64; 2]);
@@ -121,17 +129,16 @@ impl<T: Payload> Store<T> {
         now: Moment,
         inherit: bool,
         useless: &dyn Fn(&Entry<T>) -> bool,
-    ) -> Evicted {
+    ) -> Insertion {
         let mut evicted = Evicted::default();
         let entry = Entry::new(key, kind, fresh, now);
         let octets = entry.octets();
-        if self.capacity(kind) == 0 || !self.take_octets(octets, key, kind, useless, &mut evicted) {
-            return evicted;
-        }
-        if !self.place(key, entry, inherit, useless, &mut evicted) {
+        let has_octets = self.capacity(kind) > 0 && self.take_octets(octets, key, kind, useless, &mut evicted);
+        let is_kept = has_octets && self.place(key, entry, inherit, useless, &mut evicted);
+        if has_octets && !is_kept {
             self.give_back(kind, octets);
         }
-        evicted
+        Insertion { is_kept, evicted }
     }
 
     /// Puts an entry whose octets are taken into its shard.

@@ -31,7 +31,7 @@ fn told(number: usize, version: u64, size: usize) -> Fresh<Told> {
 
 fn keep(store: &Store<Told>, kind: Kind, number: usize, version: u64, size: usize) -> Evicted {
     let name = name(number);
-    store.insert(&store.key(&name, 1, 1, 0), kind, told(number, version, size), Moment(0), false, &|_| false)
+    store.insert(&store.key(&name, 1, 1, 0), kind, told(number, version, size), Moment(0), false, &|_| false).evicted
 }
 
 fn version(store: &Store<Told>, kind: Kind, number: usize) -> Option<u64> {
@@ -215,14 +215,14 @@ proptest! {
                     let replaced = version(&store, kind, number).is_some();
                     let fresh = told(number, version_kept, size);
                     let octets = Entry::new(&key, kind, fresh.clone(), Moment(now)).octets();
-                    let evicted = store.insert(&key, kind, fresh, Moment(now), false, &useless);
+                    let insertion = store.insert(&key, kind, fresh, Moment(now), false, &useless);
+                    prop_assert_eq!(insertion.is_kept, version(&store, kind, number) == Some(version_kept));
                     last.insert((kind, number), (version_kept, now));
                     let has_room = octets <= free && (replaced || had[kind.index()] < capacity[kind.index()]);
                     if capacity[kind.index()] > 0 && has_room {
-                        prop_assert_eq!(evicted, Evicted::default());
-                        prop_assert_eq!(version(&store, kind, number), Some(version_kept));
+                        prop_assert_eq!(insertion, Insertion { is_kept: true, evicted: Evicted::default() });
                     }
-                    if version(&store, kind, number) != Some(version_kept) {
+                    if !insertion.is_kept {
                         // Not kept for lack of room: an older answer may be there, so forget what the model knew of its version.
                         match version(&store, kind, number) {
                             Some(older) => _ = last.insert((kind, number), (older, u64::MAX)),
