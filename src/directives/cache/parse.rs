@@ -13,8 +13,6 @@ const DEFAULT_CAPACITY: usize = 9984;
 const LONGEST_TTL: u64 = i32::MAX as u64;
 /// RFC 2308 section 7.1 for SERVFAIL, RFC 8767 section 5 for a failed refresh.
 const FIVE_MINUTES: Duration = Duration::from_secs(300);
-/// Beyond any use, and far from overflow.
-const LONGEST: Duration = Duration::from_secs(LONGEST_TTL);
 
 const OPTIONS: &[&str] =
     &["success", "denial", "prefetch", "serve_stale", "serve_stale_policy", "servfail", "disable", "keepttl"];
@@ -189,9 +187,9 @@ fn read_prefetch(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Pre
         return None;
     }
     let mut arguments = line.arguments.iter();
-    let amount = value::number(arguments.next()?, "the amount of prefetch", 0..=LONGEST_TTL, diagnostics)?;
+    let amount = value::number(arguments.next()?, "the amount of prefetch", 0..=u64::MAX, diagnostics)?;
     let gap = match arguments.next() {
-        Some(token) => value::duration(token, "the duration of prefetch", Duration::ZERO..=LONGEST, diagnostics)?,
+        Some(token) => value::duration(token, "the duration of prefetch", Duration::ZERO..=Duration::MAX, diagnostics)?,
         None => Duration::from_secs(60),
     };
     let percentage = match arguments.next() {
@@ -220,7 +218,7 @@ fn read_stale(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Stale>
     }
     let mut arguments = line.arguments.iter();
     let up_to = match arguments.next() {
-        Some(token) => value::duration(token, "the duration of serve_stale", Duration::ZERO..=LONGEST, diagnostics)?,
+        Some(token) => value::duration(token, "the duration of serve_stale", Duration::ZERO..=Duration::MAX, diagnostics)?,
         None => Duration::from_secs(3600),
     };
     if let Some(mode) = arguments.next()
@@ -233,7 +231,9 @@ fn read_stale(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Stale>
     }
     let mode = if is_verify {
         let timeout = match arguments.next() {
-            Some(token) => value::duration(token, "the verify timeout of serve_stale", Duration::ZERO..=LONGEST, diagnostics)?,
+            Some(token) => {
+                value::duration(token, "the verify timeout of serve_stale", Duration::ZERO..=Duration::MAX, diagnostics)?
+            }
             None => Duration::ZERO,
         };
         StaleMode::Verify { timeout: (!timeout.is_zero()).then_some(timeout) }
@@ -253,7 +253,12 @@ fn read_stale(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Stale>
 }
 
 fn read_response_ttl(token: &Token, diagnostics: &mut Diagnostics) -> Option<u32> {
-    let ttl = value::duration(token, "the response TTL of serve_stale", Duration::ZERO..=LONGEST, diagnostics)?;
+    let ttl = value::duration(
+        token,
+        "the response TTL of serve_stale",
+        Duration::ZERO..=Duration::from_secs(LONGEST_TTL),
+        diagnostics,
+    )?;
     if ttl.subsec_nanos() != 0 {
         let message = format!("the response TTL of serve_stale is not a whole number of seconds: `{}`", token.text);
         diagnostics.error(token.span, message).help("for example `30s`");
