@@ -1,11 +1,27 @@
 use super::*;
-use crate::corefile::{SystemLoader, parse};
-use std::path::Path;
+use crate::corefile::{Loader, parse};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// No files and no environment.
+struct Nothing;
+
+impl Loader for Nothing {
+    fn read(&self, _path: &Path) -> io::Result<String> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+    fn glob(&self, _pattern: &Path) -> io::Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+    fn environment(&self, _name: &str) -> Option<String> {
+        None
+    }
+}
 
 /// The configuration, and what is said of it.
 fn read_text(lines: &str) -> (Config, String) {
     let text = format!(". {{\n{lines}\n}}\n");
-    let (corefile, mut diagnostics) = parse(Path::new("Corefile"), &text, &SystemLoader);
+    let (corefile, mut diagnostics) = parse(Path::new("Corefile"), &text, &Nothing);
     let directive = corefile.blocks.first().and_then(|block| block.directives.first()).expect("a directive");
     let config = read(directive, &mut diagnostics);
     (config, diagnostics.render(&corefile.sources))
