@@ -1,10 +1,71 @@
 //! The `cache` directive; see README.md beside this file.
 
-use crate::chain::{BlockConfig, ParseContext};
+mod entry;
+mod link;
+mod metrics;
+mod parse;
+mod shard;
+mod store;
+mod verdict;
+#[cfg(test)]
+mod wire;
+
+use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Configured, ParseContext, Part};
 use crate::corefile::Directive;
+use crate::message::{LowerName, Name};
+use entry::Age;
+use link::{Cache, Inner, KEYWORD, Kept, Policy};
+use metrics::Metrics;
+use parse::Config;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Reads one `cache` of a server block.
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
-    let _ = (directive, block, context);
-    todo!()
+    let config = parse::read(directive, context.diagnostics);
+    block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(config) });
+}
+
+/// How often expired answers are looked for, so that other caches can have their memory.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+impl Configured for Config {
+    fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
+        let zones = if self.zones.is_empty() { context.block_zones } else { &self.zones };
+        let label = join(zones);
+        // What was kept under another `disable` may not be served under this one.
+        let disabled = self.disabled.each_ref().map(|zones| join(zones));
+        let key = format!("cache {} {:?} {label} {disabled:?}", context.zone.to_lower().to_name(), context.servers);
+        let kept = context.services.carry.adopt_or(&key, || Kept::new(self.capacity, context.services, context.servers, &label));
+        let covers_all = zones.iter().any(|zone| context.zone.is_within(zone));
+        let inner = Arc::new(Inner {
+            zones: (!covers_all).then(|| lower(zones)),
+            disabled: self.disabled.each_ref().map(|zones| lower(zones)),
+            policy: Policy { lifetimes: self.lifetimes, prefetch: self.prefetch, stale: self.stale, keep_ttl: self.keep_ttl },
+            kept,
+            metrics: context.servers.iter().map(|server| Metrics::new(&context.services.registry, server, &label)).collect(),
+        });
+        let background = Box::pin(maintain(inner.clone(), self.capacity));
+        Ok(Built { link: Some(Arc::new(Cache(inner))), background: vec![background], ..Built::default() })
+    }
+}
+
+/// Gives an adopted store the new capacities once this plan serves, then clears out what has expired, again and again.
+async fn maintain(inner: Arc<Inner>, [success, denial]: [usize; 2]) {
+    let store = &inner.kept.store;
+    store.resize(success, denial);
+    loop {
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        let now = store.moment(Instant::now());
+        store.sweep(&|entry| inner.policy.age(entry, now) == Age::Gone);
+    }
+}
+
+fn lower(zones: &[Name]) -> Box<[LowerName]> {
+    zones.iter().map(Name::to_lower).collect()
+}
+
+/// As the reference writes zones in labels.
+fn join(zones: &[Name]) -> String {
+    zones.iter().map(|zone| zone.to_lower().to_name().to_string()).collect::<Vec<_>>().join(",")
 }

@@ -1,0 +1,751 @@
+use super::super::parse::Config;
+use super::super::verdict::Bounds;
+use super::super::wire::{self, AA, AD, Sections, TC, a, query, record, response, soa};
+use super::*;
+use crate::chain::{BuildContext, Carry, Chain, Configured, Lifecycle, MemoryBudget};
+use crate::message::Name;
+use crate::metrics::Registry;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Gives what it is told to, then the last of it for ever.
+#[derive(Default)]
+struct Upstream {
+    answers: Mutex<VecDeque<Result<Response, Failure>>>,
+    asked: AtomicUsize,
+    transport: Mutex<Option<Transport>>,
+    /// Held to let it answer; `None`: at once.
+    gate: Option<tokio::sync::Semaphore>,
+}
+
+impl Upstream {
+    fn then(&self, answer: Response) {
+        self.answers.lock().push_back(Ok(answer));
+    }
+    fn instead(&self, answer: Result<Response, Failure>) {
+        *self.answers.lock() = VecDeque::from([answer]);
+    }
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Directive for Upstream {
+    fn keyword(&self) -> &'static str {
+        "upstream"
+    }
+    fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            *self.transport.lock() = Some(request.peer.transport);
+            if let Some(gate) = &self.gate {
+                gate.acquire().await.expect("the gate stays").forget();
+            }
+            let mut answers = self.answers.lock();
+            let answer = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
+            answer.expect("it was told what to answer").map(|response| Answer { response, from: "upstream" })
+        })
+    }
+}
+
+/// A chain of the directive and an upstream, a clock that goes on when told to, and what the metrics say.
+struct Bench {
+    services: Services,
+    chain: Arc<Chain>,
+    cache: Arc<dyn Directive>,
+    upstream: Arc<Upstream>,
+    start: Instant,
+    now_millis: u64,
+}
+
+const SERVER: &str = "dns://127.0.0.1:53";
+
+fn services(octets: usize) -> Services {
+    Services {
+        registry: Registry::new(1),
+        carry: Carry::default(),
+        lifecycle: Lifecycle::default(),
+        cache_memory: Arc::new(MemoryBudget::new(octets)),
+        workers: 1,
+    }
+}
+
+fn build(config: &Config, services: &Services) -> Arc<dyn Directive> {
+    let zone = Name::root();
+    let servers = [SERVER.to_owned()];
+    let context = BuildContext { zone: &zone, block_zones: std::slice::from_ref(&zone), servers: &servers, services };
+    config.build(&context).expect("it builds").link.expect("it has a link")
+}
+
+impl Bench {
+    fn new(config: &Config) -> Self {
+        Self::with_upstream(config, Upstream::default())
+    }
+
+    fn with_upstream(config: &Config, upstream: Upstream) -> Self {
+        let services = services(1 << 20);
+        let cache = build(config, &services);
+        let upstream = Arc::new(upstream);
+        let links: [Arc<dyn Directive>; 2] = [cache.clone(), upstream.clone()];
+        let chain = Arc::new(Chain { links: Box::new(links) });
+        Self { services, chain, cache, upstream, start: Instant::now(), now_millis: 0 }
+    }
+
+    /// Puts another configuration in the place of the first, as a reload does.
+    fn reload(&mut self, config: &Config) {
+        self.cache = build(config, &self.services);
+        let links: [Arc<dyn Directive>; 2] = [self.cache.clone(), self.upstream.clone()];
+        self.chain = Arc::new(Chain { links: Box::new(links) });
+    }
+
+    fn wait(&mut self, millis: u64) {
+        self.now_millis += millis;
+    }
+
+    fn peer() -> Peer {
+        let address = "127.0.0.1:53".parse().expect("an address");
+        Peer { client: address, local: address, transport: Transport::Udp }
+    }
+
+    fn request<'a>(&self, peer: &'a Peer, (wire, query): &'a (Vec<u8>, Query), purpose: Purpose) -> Request<'a> {
+        let received = self.start + Duration::from_millis(self.now_millis);
+        Request { wire, query, peer, server: 0, udp_cap: None, received, purpose }
+    }
+
+    fn quick(&self, asked: &(Vec<u8>, Query)) -> (Quick, Vec<u8>) {
+        let mut reply = Vec::new();
+        let quick = self.cache.quick(&self.request(&Self::peer(), asked, Purpose::Answer), &mut reply);
+        (quick, reply)
+    }
+
+    fn serve(&self, asked: &(Vec<u8>, Query), purpose: Purpose) -> Outcome {
+        let peer = Self::peer();
+        let request = self.request(&peer, asked, purpose);
+        futures_util::FutureExt::now_or_never(self.chain.start().run(request)).expect("the upstream answers at once")
+    }
+
+    /// As the server does: the quick gear, then the slow one if that says so, then a refresh if one is due. The reply, read.
+    fn ask(&self, asked: &(Vec<u8>, Query)) -> Told {
+        let (quick, mut reply) = self.quick(asked);
+        if quick == Quick::Slow {
+            let outcome = self.serve(asked, Purpose::Answer).expect("it is answered");
+            let peer = Self::peer();
+            let shape = self.request(&peer, asked, Purpose::Answer).reply(TtlRule::Keep);
+            outcome.response.write(&asked.1, &asked.0, shape, &mut reply);
+        }
+        if quick == (Quick::Answered { refresh: true }) {
+            let _ = self.serve(asked, Purpose::Refresh);
+        }
+        Told::read(&reply)
+    }
+
+    fn metric(&self, line: &str) -> f64 {
+        let text = self.services.registry.encode();
+        let value = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no {line} in\n{text}"))
+    }
+
+    fn counter(&self, name: &str) -> f64 {
+        self.metric(&format!("coredns_cache_{name}{{server=\"{SERVER}\",view=\"\",zones=\".\"}}"))
+    }
+
+    fn of_kind(&self, name: &str, kind: &str) -> f64 {
+        self.metric(&format!("{name}{{server=\"{SERVER}\",type=\"{kind}\",view=\"\",zones=\".\"}}"))
+    }
+}
+
+/// What a reply says.
+#[derive(Debug, PartialEq, Eq)]
+struct Told {
+    rcode: Rcode,
+    /// TTL and last octet of the data of each record.
+    records: Vec<(u32, u8)>,
+    authoritative: bool,
+    authentic: bool,
+}
+
+impl Told {
+    fn read(reply: &[u8]) -> Self {
+        let response = Response::read(reply).expect("a good reply");
+        let records = response.records().map(|record| (record.ttl, *record.rdata().last().expect("some data"))).collect();
+        Self {
+            rcode: response.rcode(),
+            records,
+            authoritative: response.is_authoritative(),
+            authentic: response.wire()[3] & 0x20 != 0,
+        }
+    }
+    fn positive(ttl: u32, last: u8) -> Self {
+        Self { rcode: Rcode::NOERROR, records: vec![(ttl, last)], authoritative: false, authentic: false }
+    }
+    fn code(rcode: Rcode) -> Self {
+        Self { rcode, records: vec![], authoritative: false, authentic: false }
+    }
+}
+
+const NAME: &str = "a.example.";
+
+fn positive(ttl: u32, last: u8) -> Response {
+    response(NAME, wire::A, wire::NOERROR, 0, &Sections::answer(&[a(NAME, ttl, last)]))
+}
+fn code(rcode: u16) -> Response {
+    response(NAME, wire::A, rcode, 0, &Sections::default())
+}
+fn nxdomain(ttl: u32) -> Response {
+    response(NAME, wire::A, wire::NXDOMAIN, 0, &Sections::authority(&[soa("example.", ttl, ttl)]))
+}
+fn question() -> (Vec<u8>, Query) {
+    query(NAME, wire::A, 0, None)
+}
+
+fn any_ttl() -> Config {
+    let mut config = Config::default();
+    config.lifetimes.success.shortest = 0;
+    config.lifetimes.denial.shortest = 0;
+    config
+}
+fn stale(mode: StaleMode) -> Config {
+    let stale = Stale { up_to: 3600, mode, response_ttl: 0, failure_recheck: Duration::ZERO, prefer_positive: false };
+    Config { stale: Some(stale), ..any_ttl() }
+}
+fn change_stale(mut config: Config, change: impl FnOnce(&mut Stale)) -> Config {
+    change(config.stale.as_mut().expect("a configuration with serve_stale"));
+    config
+}
+const VERIFY: StaleMode = StaleMode::Verify { timeout: None };
+
+#[test]
+fn a_kept_answer_is_served_with_the_ttl_that_is_left() {
+    let mut bench = Bench::new(&any_ttl());
+    bench.upstream.then(positive(60, 1));
+    assert_eq!(bench.ask(&question()), Told::positive(60, 1));
+    bench.wait(2_100);
+    assert_eq!(bench.ask(&question()), Told::positive(58, 1));
+    bench.wait(57_800);
+    assert_eq!(bench.ask(&question()), Told::positive(1, 1));
+    assert_eq!(bench.upstream.asked(), 1);
+    bench.wait(100);
+    assert_eq!(bench.ask(&question()), Told::positive(60, 1));
+    assert_eq!(bench.upstream.asked(), 2);
+    assert_eq!(bench.counter("requests_total"), 4.0);
+    assert_eq!(bench.counter("misses_total"), 2.0);
+    assert_eq!(bench.of_kind("coredns_cache_hits_total", "success"), 2.0);
+    assert_eq!(bench.of_kind("coredns_cache_entries", "success"), 1.0);
+    assert_eq!(bench.of_kind("coredns_cache_entries", "denial"), 0.0);
+    assert!(bench.of_kind("nodelocaldns_cache_bytes", "success") > 0.0);
+}
+
+#[test]
+fn a_hit_is_served_by_the_quick_gear_in_the_clients_spelling() {
+    let bench = Bench::new(&any_ttl());
+    bench.upstream.then(positive(60, 1));
+    bench.ask(&question());
+    let asked = query("A.eXample.", wire::A, 0, None);
+    let (quick, reply) = bench.quick(&asked);
+    assert_eq!(quick, Quick::Answered { refresh: false });
+    assert_eq!(reply.get(..2), Some(&[0x12, 0x34][..]));
+    assert_eq!(reply.get(12..24), asked.0.get(12..24));
+}
+
+#[test]
+fn nothing_is_written_when_nothing_is_kept() {
+    let bench = Bench::new(&any_ttl());
+    assert_eq!(bench.quick(&question()), (Quick::Slow, vec![]));
+}
+
+#[test]
+fn the_slow_gear_finds_a_kept_answer_too() {
+    let bench = Bench::new(&any_ttl());
+    bench.upstream.then(positive(60, 1));
+    bench.ask(&question());
+    let outcome = bench.serve(&question(), Purpose::Answer).expect("a hit");
+    assert_eq!(outcome.from, "cache");
+    assert_eq!(bench.upstream.asked(), 1);
+    assert_eq!(bench.of_kind("coredns_cache_hits_total", "success"), 1.0);
+}
+
+#[test]
+fn do_cd_and_type_have_their_own_answers() {
+    let bench = Bench::new(&any_ttl());
+    bench.upstream.then(positive(60, 1));
+    bench.ask(&question());
+    bench.ask(&query(NAME, wire::A, 0, Some(false)));
+    assert_eq!(bench.upstream.asked(), 1);
+    bench.ask(&query(NAME, wire::A, 0, Some(true)));
+    bench.ask(&query(NAME, wire::A, 0x0010, None));
+    assert_eq!(bench.upstream.asked(), 3);
+    bench.upstream.instead(Ok(response(
+        NAME,
+        wire::TXT,
+        wire::NOERROR,
+        0,
+        &Sections::answer(&[record(NAME, wire::TXT, 60, b"\x01x")]),
+    )));
+    bench.ask(&query(NAME, wire::TXT, 0, None));
+    assert_eq!(bench.upstream.asked(), 4);
+}
+
+#[test]
+fn ad_is_for_those_who_ask_for_it_and_aa_for_none() {
+    let bench = Bench::new(&any_ttl());
+    bench.upstream.then(response(NAME, wire::A, wire::NOERROR, AD | AA, &Sections::answer(&[a(NAME, 60, 1)])));
+    let told = bench.ask(&question());
+    assert_eq!((told.authentic, told.authoritative), (false, true));
+    let told = bench.ask(&query(NAME, wire::A, AD, None));
+    assert_eq!((told.authentic, told.authoritative), (true, false));
+    assert_eq!(bench.upstream.asked(), 1);
+}
+
+#[test]
+fn what_may_not_be_kept_is_asked_again() {
+    let truncated = response(NAME, wire::A, wire::NOERROR, TC, &Sections::answer(&[a(NAME, 60, 1)]));
+    let incomplete = response(NAME, wire::A, wire::NOERROR, 0, &Sections::answer(&[wire::cname(NAME, 60, "b.example.")]));
+    for answer in [code(wire::REFUSED), code(wire::NXDOMAIN), truncated, incomplete] {
+        let bench = Bench::new(&Config::default());
+        bench.upstream.then(answer);
+        bench.ask(&question());
+        bench.ask(&question());
+        assert_eq!(bench.upstream.asked(), 2);
+    }
+}
+
+#[test]
+fn failures_and_empty_answers_are_kept_five_seconds() {
+    for answer in [code(wire::SERVFAIL), code(wire::NOTIMP), code(wire::NOERROR)] {
+        let mut bench = Bench::new(&Config::default());
+        let told = Told::code(answer.rcode());
+        bench.upstream.then(answer);
+        bench.ask(&question());
+        bench.wait(4_900);
+        assert_eq!(bench.ask(&question()), told);
+        assert_eq!(bench.upstream.asked(), 1);
+        bench.wait(100);
+        bench.ask(&question());
+        assert_eq!(bench.upstream.asked(), 2);
+    }
+}
+
+#[test]
+fn a_failed_chain_is_not_kept() {
+    let bench = Bench::new(&any_ttl());
+    bench.upstream.instead(Err(Failure::servfail("upstream", "down")));
+    assert!(bench.serve(&question(), Purpose::Answer).is_err());
+    assert!(bench.serve(&question(), Purpose::Answer).is_err());
+    assert_eq!(bench.upstream.asked(), 2);
+}
+
+#[test]
+fn an_answer_to_another_question_is_passed_on_and_not_kept() {
+    let bench = Bench::new(&any_ttl());
+    bench.upstream.then(response("b.example.", wire::A, wire::NOERROR, 0, &Sections::answer(&[a("b.example.", 60, 1)])));
+    bench.serve(&question(), Purpose::Answer).expect("passed on");
+    assert_eq!(bench.counter("drops_total"), 1.0);
+    assert_eq!(bench.of_kind("coredns_cache_entries", "success"), 0.0);
+}
+
+#[test]
+fn keepttl_does_not_count_down() {
+    let mut bench = Bench::new(&Config { keep_ttl: true, ..any_ttl() });
+    bench.upstream.then(positive(60, 1));
+    bench.ask(&question());
+    bench.wait(30_000);
+    assert_eq!(bench.ask(&question()), Told::positive(60, 1));
+    bench.wait(30_000);
+    bench.ask(&question());
+    assert_eq!(bench.upstream.asked(), 2);
+}
+
+#[test]
+fn a_disabled_zone_is_not_kept() {
+    let zone = |text| Name::parse(text).expect("a zone");
+    let mut bench = Bench::new(&Config { disabled: [vec![zone("Example.")], vec![]], ..any_ttl() });
+    bench.upstream.then(positive(60, 1));
+    bench.ask(&question());
+    bench.ask(&question());
+    assert_eq!(bench.upstream.asked(), 2);
+    bench.upstream.instead(Ok(nxdomain(60)));
+    bench.ask(&question());
+    bench.ask(&question());
+    assert_eq!(bench.upstream.asked(), 3);
+    bench.reload(&Config { disabled: [vec![], vec![zone("example.")]], ..any_ttl() });
+    bench.ask(&question());
+    assert_eq!(bench.upstream.asked(), 4, "what was kept under another `disable` is not served");
+}
+
+#[test]
+fn names_outside_the_zones_pass_by() {
+    let bench = Bench::new(&Config { zones: vec![Name::parse("sub.example.").expect("a zone")], ..any_ttl() });
+    bench.upstream.then(positive(60, 1));
+    assert_eq!(bench.quick(&question()).0, Quick::Pass);
+    bench.serve(&question(), Purpose::Answer).expect("passed on");
+    bench.serve(&question(), Purpose::Answer).expect("passed on");
+    assert_eq!(bench.upstream.asked(), 2);
+    assert_eq!(bench.quick(&query("x.sub.example.", wire::A, 0, None)).0, Quick::Slow);
+}
+
+#[test]
+fn a_new_answer_takes_the_place_of_an_older_one_of_the_other_kind() {
+    let mut bench = Bench::new(&any_ttl());
+    bench.upstream.then(nxdomain(5));
+    bench.ask(&question());
+    bench.wait(5_000);
+    bench.upstream.instead(Ok(positive(60, 1)));
+    bench.ask(&question());
+    assert_eq!(bench.of_kind("coredns_cache_entries", "denial"), 0.0);
+    let _ = bench.upstream.answers.lock().pop_front();
+    bench.upstream.then(nxdomain(5));
+    bench.serve(&question(), Purpose::Refresh).expect("renewed");
+    assert_eq!(bench.ask(&question()).rcode, Rcode::NXDOMAIN);
+    bench.wait(5_000);
+    assert_eq!(bench.ask(&question()).rcode, Rcode::NXDOMAIN, "the older positive answer does not come back");
+}
+
+#[test]
+fn popular_answers_are_fetched_before_they_expire() {
+    let prefetch = Prefetch { amount: 2, gap: Duration::from_secs(60), percentage: 90 };
+    let mut bench = Bench::new(&Config { prefetch: Some(prefetch), ..any_ttl() });
+    bench.upstream.then(positive(2, 1));
+    bench.ask(&question());
+    assert_eq!(bench.quick(&question()).0, Quick::Answered { refresh: false });
+    assert_eq!(bench.quick(&question()).0, Quick::Answered { refresh: true });
+    assert_eq!(bench.quick(&question()).0, Quick::Answered { refresh: false }, "one refresh at a time");
+    bench.serve(&question(), Purpose::Refresh).expect("renewed");
+    bench.wait(1_200);
+    bench.upstream.instead(Ok(positive(9, 77)));
+    assert_eq!(bench.ask(&question()), Told::positive(1, 1), "the count goes on over a refresh");
+    assert_eq!(bench.ask(&question()), Told::positive(9, 77));
+    assert_eq!(bench.counter("prefetch_total"), 3.0);
+    assert_eq!(bench.counter("misses_total"), 1.0);
+}
+
+#[test]
+fn prefetch_waits_for_its_share_of_the_ttl() {
+    let prefetch = Prefetch { amount: 1, gap: Duration::from_secs(600), percentage: 10 };
+    let mut bench = Bench::new(&Config { prefetch: Some(prefetch), ..any_ttl() });
+    bench.upstream.then(positive(95, 1));
+    bench.ask(&question());
+    bench.wait(84_000);
+    assert_eq!(bench.quick(&question()).0, Quick::Answered { refresh: false });
+    bench.wait(1_000);
+    assert_eq!(bench.quick(&question()).0, Quick::Answered { refresh: true }, "10 left of 95: a tenth, rounded up");
+}
+
+#[test]
+fn a_failed_prefetch_leaves_the_answer_in_place() {
+    let prefetch = Prefetch { amount: 1, gap: Duration::from_secs(60), percentage: 90 };
+    let mut bench = Bench::new(&Config { prefetch: Some(prefetch), ..any_ttl() });
+    bench.upstream.then(nxdomain(10));
+    bench.ask(&question());
+    bench.wait(5_000);
+    bench.upstream.instead(Ok(code(wire::SERVFAIL)));
+    assert_eq!(bench.ask(&question()).rcode, Rcode::NXDOMAIN);
+    assert_eq!(bench.ask(&question()).rcode, Rcode::NXDOMAIN);
+    assert_eq!(bench.upstream.asked(), 3, "and it is tried again");
+}
+
+#[test]
+fn stale_answer_is_served_when_the_upstream_is_down() {
+    let mut bench = Bench::new(&stale(StaleMode::Immediate));
+    bench.upstream.then(positive(2, 1));
+    bench.ask(&question());
+    bench.wait(3_000);
+    bench.upstream.instead(Err(Failure::servfail("upstream", "down")));
+    assert_eq!(bench.ask(&question()), Told::positive(0, 1));
+    assert_eq!(bench.ask(&question()), Told::positive(0, 1));
+    assert_eq!(bench.counter("served_stale_total"), 2.0);
+    assert_eq!(bench.of_kind("coredns_cache_hits_total", "success"), 2.0);
+    bench.wait(3_600_000);
+    assert!(bench.serve(&question(), Purpose::Answer).is_err(), "too old");
+}
+
+#[test]
+fn stale_answer_is_refreshed_after_it_was_served() {
+    let mut bench = Bench::new(&stale(StaleMode::Immediate));
+    bench.upstream.then(positive(2, 1));
+    bench.ask(&question());
+    bench.wait(2_000);
+    bench.upstream.instead(Ok(positive(2, 77)));
+    assert_eq!(bench.quick(&question()).0, Quick::Answered { refresh: true });
+    assert_eq!(bench.quick(&question()).0, Quick::Answered { refresh: false }, "one refresh at a time");
+    bench.serve(&question(), Purpose::Refresh).expect("renewed");
+    assert_eq!(bench.ask(&question()), Told::positive(2, 77));
+}
+
+#[test]
+fn the_slow_gear_refreshes_a_stale_answer_by_itself() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut bench = Bench::new(&stale(StaleMode::Immediate));
+        bench.upstream.then(positive(2, 1));
+        bench.ask(&question());
+        bench.wait(2_000);
+        bench.upstream.instead(Ok(positive(2, 77)));
+        bench.serve(&question(), Purpose::Answer).expect("served stale");
+        while bench.upstream.asked() < 2 {
+            tokio::task::yield_now().await;
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(bench.ask(&question()), Told::positive(2, 77));
+    });
+}
+
+#[test]
+fn a_failure_does_not_push_out_what_is_stale() {
+    for kept in [positive(2, 1), nxdomain(2)] {
+        for refusal in [code(wire::SERVFAIL), code(wire::REFUSED), response(NAME, wire::A, 0, TC, &Sections::default())] {
+            let mut bench = Bench::new(&stale(StaleMode::Immediate));
+            let rcode = kept.rcode();
+            bench.upstream.then(kept.clone());
+            bench.ask(&question());
+            bench.wait(2_000);
+            bench.upstream.instead(Ok(refusal));
+            assert_eq!(bench.ask(&question()).rcode, rcode);
+            let told = bench.ask(&question());
+            assert_eq!(told.rcode, rcode);
+            assert!(told.records.iter().all(|(ttl, _)| *ttl == 0));
+        }
+    }
+}
+
+#[test]
+fn the_ttl_of_stale_answers_is_the_configured_one() {
+    for keep_ttl in [false, true] {
+        let config = change_stale(stale(StaleMode::Immediate), |stale| stale.response_ttl = 30);
+        let mut bench = Bench::new(&Config { keep_ttl, ..config });
+        bench.upstream.then(positive(2, 1));
+        bench.ask(&question());
+        bench.wait(2_000);
+        assert_eq!(bench.ask(&question()), Told::positive(30, 1));
+    }
+}
+
+#[test]
+fn a_failed_refresh_is_not_repeated_before_the_recheck() {
+    let config = change_stale(stale(StaleMode::Immediate), |stale| stale.failure_recheck = Duration::from_secs(30));
+    let mut bench = Bench::new(&config);
+    bench.upstream.then(positive(2, 1));
+    bench.ask(&question());
+    bench.wait(2_000);
+    bench.upstream.instead(Ok(code(wire::SERVFAIL)));
+    bench.ask(&question());
+    assert_eq!(bench.upstream.asked(), 2);
+    bench.wait(29_000);
+    bench.ask(&question());
+    assert_eq!(bench.upstream.asked(), 2);
+    bench.wait(1_001);
+    bench.ask(&question());
+    assert_eq!(bench.upstream.asked(), 3);
+}
+
+#[test]
+fn verify_asks_before_it_serves_a_stale_answer() {
+    let mut bench = Bench::new(&stale(VERIFY));
+    bench.upstream.then(positive(2, 1));
+    bench.ask(&question());
+    bench.wait(3_000);
+    bench.upstream.instead(Ok(code(wire::SERVFAIL)));
+    assert_eq!(bench.ask(&question()), Told::positive(0, 1));
+    assert_eq!(bench.counter("served_stale_total"), 1.0);
+    bench.upstream.instead(Ok(nxdomain(2)));
+    assert_eq!(bench.ask(&question()).rcode, Rcode::NXDOMAIN);
+    bench.wait(2_000);
+    bench.upstream.instead(Ok(positive(2, 77)));
+    assert_eq!(bench.ask(&question()), Told::positive(2, 77));
+    assert_eq!(bench.ask(&question()), Told::positive(2, 77));
+    assert_eq!(bench.upstream.asked(), 4);
+    assert_eq!(bench.counter("served_stale_total"), 1.0);
+}
+
+#[test]
+fn verify_does_not_ask_again_before_the_recheck() {
+    let config = change_stale(stale(VERIFY), |stale| stale.failure_recheck = Duration::from_secs(30));
+    let mut bench = Bench::new(&config);
+    bench.upstream.then(positive(2, 1));
+    bench.ask(&question());
+    bench.wait(3_000);
+    bench.upstream.instead(Err(Failure::servfail("upstream", "down")));
+    assert_eq!(bench.ask(&question()), Told::positive(0, 1));
+    assert_eq!(bench.ask(&question()), Told::positive(0, 1));
+    assert_eq!(bench.upstream.asked(), 2);
+    bench.wait(30_001);
+    bench.ask(&question());
+    assert_eq!(bench.upstream.asked(), 3);
+    assert_eq!(bench.counter("requests_total"), 4.0);
+    assert_eq!(bench.counter("served_stale_total"), 3.0);
+}
+
+#[test]
+fn verify_serves_the_stale_answer_after_its_timeout_and_keeps_the_late_one() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let upstream = Upstream { gate: Some(tokio::sync::Semaphore::new(1)), ..Upstream::default() };
+        let config = stale(StaleMode::Verify { timeout: Some(Duration::from_millis(20)) });
+        let mut bench = Bench::with_upstream(&config, upstream);
+        bench.upstream.then(positive(2, 1));
+        bench.ask(&question());
+        bench.wait(3_000);
+        bench.upstream.instead(Ok(positive(60, 77)));
+        let peer = Bench::peer();
+        let asked = question();
+        let request = bench.request(&peer, &asked, Purpose::Answer);
+        let answer = bench.chain.start().run(request).await.expect("the stale answer");
+        assert_eq!(answer.from, "cache");
+        assert_eq!(bench.counter("served_stale_total"), 1.0);
+        bench.upstream.gate.as_ref().expect("a gate").add_permits(1);
+        while bench.quick(&asked).0 == Quick::Slow {
+            tokio::task::yield_now().await;
+        }
+        let told = bench.ask(&asked);
+        assert_eq!((told.rcode, told.records.first().map(|record| record.1)), (Rcode::NOERROR, Some(77)));
+        assert_eq!(bench.upstream.asked(), 2);
+        bench.wait(70_000);
+        bench.upstream.instead(Ok(positive(60, 78)));
+        bench.upstream.gate.as_ref().expect("a gate").add_permits(1);
+        let request = bench.request(&peer, &asked, Purpose::Answer);
+        let answer = bench.chain.start().run(request).await.expect("the new answer");
+        assert_eq!(answer.from, "upstream");
+    });
+}
+
+#[test]
+fn a_good_answer_goes_before_a_kept_servfail() {
+    let upstream = Upstream { gate: Some(tokio::sync::Semaphore::new(0)), ..Upstream::default() };
+    let bench = Bench::with_upstream(&any_ttl(), upstream);
+    let (peer, asked) = (Bench::peer(), question());
+    let request = bench.request(&peer, &asked, Purpose::Answer);
+    // Two misses at once: one gets the answer, then the other a failure.
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    bench.upstream.then(positive(60, 1));
+    bench.upstream.then(code(wire::SERVFAIL));
+    runtime.block_on(async {
+        let open = async { bench.upstream.gate.as_ref().expect("a gate").add_permits(2) };
+        let both = futures_util::future::join3(bench.chain.start().run(request), bench.chain.start().run(request), open);
+        let (one, other, ()) = both.await;
+        assert_eq!(one.expect("answered").response.rcode(), Rcode::NOERROR);
+        assert_eq!(other.expect("answered").response.rcode(), Rcode::SERVFAIL);
+    });
+    assert_eq!(bench.of_kind("coredns_cache_entries", "denial"), 1.0);
+    assert_eq!(bench.of_kind("coredns_cache_entries", "success"), 1.0);
+    assert_eq!(bench.ask(&asked).rcode, Rcode::NOERROR);
+}
+
+#[test]
+fn prefer_positive_serves_the_last_good_answer_over_denials() {
+    for refusal in [nxdomain(60), code(wire::SERVFAIL), code(wire::NOERROR), referral()] {
+        for mode in [StaleMode::Immediate, VERIFY] {
+            let mut bench = Bench::new(&change_stale(stale(mode), |stale| stale.prefer_positive = true));
+            bench.upstream.then(positive(2, 1));
+            bench.ask(&question());
+            bench.wait(2_000);
+            bench.upstream.instead(Ok(refusal.clone()));
+            assert_eq!(bench.ask(&question()), Told::positive(0, 1));
+            assert_eq!(bench.ask(&question()), Told::positive(0, 1));
+            bench.upstream.instead(Ok(positive(60, 77)));
+            bench.ask(&question());
+            assert_eq!(bench.ask(&question()), Told::positive(60, 77));
+            assert_eq!(bench.of_kind("coredns_cache_entries", "denial"), 0.0);
+        }
+    }
+}
+
+#[test]
+fn prefer_positive_ends_with_the_stale_time() {
+    let mut bench = Bench::new(&change_stale(stale(VERIFY), |stale| stale.prefer_positive = true));
+    bench.upstream.then(positive(2, 1));
+    bench.ask(&question());
+    bench.wait(3_603_000);
+    bench.upstream.instead(Ok(nxdomain(60)));
+    assert_eq!(bench.ask(&question()).rcode, Rcode::NXDOMAIN);
+    assert_eq!(bench.ask(&question()).rcode, Rcode::NXDOMAIN);
+    assert_eq!(bench.upstream.asked(), 2);
+}
+
+fn referral() -> Response {
+    let ns = record("example.", wire::NS, 60, &wire::name("ns.example."));
+    response(NAME, wire::A, wire::NOERROR, 0, &Sections::authority(&[ns]))
+}
+
+#[test]
+fn a_contradicted_answer_is_not_served_though_the_new_one_is_not_kept() {
+    let config = Config { disabled: [vec![], vec![Name::root()]], ..stale(StaleMode::Immediate) };
+    let mut bench = Bench::new(&config);
+    bench.upstream.then(positive(2, 1));
+    bench.ask(&question());
+    bench.wait(2_000);
+    bench.upstream.instead(Ok(nxdomain(60)));
+    assert_eq!(bench.ask(&question()), Told::positive(0, 1));
+    assert_eq!(bench.ask(&question()).rcode, Rcode::NXDOMAIN);
+}
+
+#[test]
+fn an_answer_too_large_for_udp_is_refreshed_over_tcp() {
+    let large: Vec<Vec<u8>> = (0..60).map(|last| a(NAME, 2, last)).collect();
+    let large = response(NAME, wire::A, wire::NOERROR, 0, &Sections::answer(&large));
+    for (answer, transport) in [(large, Transport::Tcp), (positive(2, 1), Transport::Udp)] {
+        let mut bench = Bench::new(&stale(StaleMode::Immediate));
+        bench.upstream.then(answer);
+        bench.ask(&question());
+        assert_eq!(*bench.upstream.transport.lock(), Some(Transport::Udp));
+        bench.wait(2_000);
+        bench.ask(&question());
+        assert_eq!(bench.upstream.asked(), 2);
+        assert_eq!(*bench.upstream.transport.lock(), Some(transport));
+    }
+}
+
+#[test]
+fn a_reload_keeps_the_answers_and_a_lower_cap_holds_for_them() {
+    let mut bench = Bench::new(&any_ttl());
+    bench.upstream.then(positive(60, 1));
+    bench.ask(&question());
+    let mut config = any_ttl();
+    config.lifetimes.success = Bounds { longest: 10, shortest: 0 };
+    bench.reload(&config);
+    bench.wait(4_000);
+    assert_eq!(bench.ask(&question()), Told::positive(6, 1));
+    assert_eq!(bench.upstream.asked(), 1);
+    assert_eq!(bench.of_kind("coredns_cache_hits_total", "success"), 1.0);
+    assert_eq!(bench.of_kind("coredns_cache_entries", "success"), 1.0);
+    bench.wait(6_000);
+    assert_eq!(bench.ask(&question()), Told::positive(10, 1));
+    assert_eq!(bench.upstream.asked(), 2);
+}
+
+#[test]
+fn evictions_are_counted() {
+    let bench = Bench::new(&Config { capacity: [1, 1], ..any_ttl() });
+    for name in ["a.example.", "b.example.", "c.example."] {
+        bench.upstream.instead(Ok(response(name, wire::A, wire::NOERROR, 0, &Sections::answer(&[a(name, 60, 1)]))));
+        bench.ask(&query(name, wire::A, 0, None));
+    }
+    assert_eq!(bench.of_kind("coredns_cache_evictions_total", "success"), 2.0);
+    assert_eq!(bench.of_kind("coredns_cache_evictions_total", "denial"), 0.0);
+    assert_eq!(bench.of_kind("coredns_cache_entries", "success"), 1.0);
+}
+
+#[test]
+fn gauges_go_with_the_store() {
+    let mut bench = Bench::new(&any_ttl());
+    bench.upstream.then(positive(60, 1));
+    bench.ask(&question());
+    assert_eq!(bench.of_kind("coredns_cache_entries", "success"), 1.0);
+    bench.reload(&Config { disabled: [vec![], vec![Name::root()]], ..any_ttl() });
+    assert_eq!(bench.of_kind("coredns_cache_entries", "success"), 0.0);
+    assert_eq!(bench.services.cache_memory.used(), 0);
+}
+
+#[test]
+fn every_record_gets_the_entrys_ttl() {
+    let bench = Bench::new(&any_ttl());
+    let sections = Sections {
+        authority: vec![a("example.", 20, 2)],
+        additional: vec![a("c.example.", 40, 3)],
+        ..Sections::answer(&[a(NAME, 300, 1)])
+    };
+    bench.upstream.then(response(NAME, wire::A, wire::NOERROR, 0, &sections));
+    for _ in 0..2 {
+        let told = bench.ask(&question());
+        assert_eq!(told.records, vec![(20, 1), (20, 2), (20, 3)]);
+    }
+}

@@ -1,0 +1,108 @@
+//! Counters of the directive, and the gauges of its store.
+
+use super::entry::{Kind, Payload};
+use super::store::{Evicted, Store};
+use crate::metrics::{Counter, Gauge, Registry};
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// Of one listen address.
+pub struct Metrics {
+    pub requests: Counter,
+    pub misses: Counter,
+    pub prefetches: Counter,
+    pub drops: Counter,
+    pub served_stale: Counter,
+    hits: [Counter; 2],
+    evictions: [Counter; 2],
+}
+
+impl Metrics {
+    /// `zones` is the label's value: the zones, separated by commas.
+    pub fn new(registry: &Registry, server: &str, zones: &str) -> Self {
+        let labels = [("server", server), ("zones", zones), ("view", "")];
+        let counter = |name, help| registry.counter(name, help, &labels);
+        let of_kinds = |name, help| {
+            Kind::ALL.map(|kind| {
+                registry.counter(name, help, &[("server", server), ("type", kind.label()), ("zones", zones), ("view", "")])
+            })
+        };
+        Self {
+            requests: counter("coredns_cache_requests_total", "Queries looked up in the cache."),
+            misses: counter("coredns_cache_misses_total", "Queries that the cache had no answer for."),
+            prefetches: counter("coredns_cache_prefetch_total", "Answers asked for anew before or after they expired."),
+            drops: counter("coredns_cache_drops_total", "Answers not kept because they belong to another question."),
+            served_stale: counter("coredns_cache_served_stale_total", "Queries answered with an expired answer."),
+            hits: of_kinds("coredns_cache_hits_total", "Queries answered from the cache."),
+            evictions: of_kinds("coredns_cache_evictions_total", "Answers evicted to make room for others."),
+        }
+    }
+
+    pub fn hit(&self, kind: Kind) {
+        self.requests.increment();
+        self.hits[kind.index()].increment();
+    }
+
+    pub fn evicted(&self, evicted: Evicted) {
+        for kind in Kind::ALL {
+            if evicted.of(kind) > 0 {
+                self.evictions[kind.index()].add(evicted.of(kind));
+            }
+        }
+    }
+}
+
+/// A store and its gauges, one for each listen address it serves.
+///
+/// Several stores may have the same labels (the keys of one server block), so each adds to the gauges what has changed since it last
+/// did, and takes its part out again when it goes.
+pub struct Gauges<T: Payload> {
+    store: Arc<Store<T>>,
+    series: Vec<Series>,
+}
+
+struct Series {
+    kind: Kind,
+    entries: Gauge,
+    octets: Gauge,
+    /// This store's part of the two.
+    told: Mutex<(f64, f64)>,
+}
+
+impl<T: Payload> Gauges<T> {
+    pub fn new(store: Arc<Store<T>>, registry: &Registry, servers: &[String], zones: &str) -> Self {
+        let gauge = |server, kind: Kind, name, help| {
+            registry.gauge(name, help, &[("server", server), ("type", kind.label()), ("zones", zones), ("view", "")])
+        };
+        let series = |server, kind| Series {
+            kind,
+            entries: gauge(server, kind, "coredns_cache_entries", "Answers in the cache."),
+            octets: gauge(server, kind, "nodelocaldns_cache_bytes", "Memory that the answers in the cache take, in bytes."),
+            told: Mutex::default(),
+        };
+        let series = servers.iter().flat_map(|server| Kind::ALL.map(|kind| series(server.as_str(), kind))).collect();
+        Self { store, series }
+    }
+
+    /// Brings the gauges up to date.
+    pub fn refresh(&self) {
+        for series in &self.series {
+            series.tell(self.store.entries(series.kind) as f64, self.store.octets(series.kind) as f64);
+        }
+    }
+}
+
+impl Series {
+    fn tell(&self, entries: f64, octets: f64) {
+        let mut told = self.told.lock();
+        self.entries.add(entries - told.0);
+        self.octets.add(octets - told.1);
+        *told = (entries, octets);
+    }
+}
+
+impl<T: Payload> Drop for Gauges<T> {
+    fn drop(&mut self) {
+        self.series.iter().for_each(|series| series.tell(0.0, 0.0));
+    }
+}

@@ -1,0 +1,283 @@
+//! The kept answers of one cache: sharded, bounded exactly in entries for each kind, and in octets together with all other caches
+//! of the process.
+//!
+//! Why not moka: design.md and ARCHITECTURE.md measured about 500 octets an entry over the payload, a shared log written on every
+//! hit, and no bound in entries and octets at once. A look-up here takes one uncontended shared lock and allocates nothing.
+
+use super::entry::{Entry, Fresh, Key, Kind, Moment, Payload};
+use super::shard::Shard;
+use crate::chain::MemoryBudget;
+use foldhash::fast::RandomState;
+use parking_lot::{RwLock, RwLockReadGuard};
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// More would not make collisions of a node's few workers rarer by much.
+const MOST_SHARDS: usize = 64;
+/// With fewer entries in a shard, eviction would be close to random.
+const ENTRIES_IN_A_SHARD: usize = 64;
+
+/// Kept answers, shared by all workers.
+pub struct Store<T: Payload> {
+    shards: Box<[RwLock<Shard<T>>]>,
+    hasher: RandomState,
+    epoch: Instant,
+    kinds: [Counts; 2],
+    budget: Arc<MemoryBudget>,
+}
+
+/// Of one kind, over all shards.
+struct Counts {
+    capacity: AtomicUsize,
+    /// Never above the capacity: raised before an entry is added, lowered after one is gone.
+    entries: AtomicUsize,
+    octets: AtomicUsize,
+}
+
+/// What became of an insertion.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Insertion {
+    /// False if the answer had no room.
+    pub is_kept: bool,
+    pub evicted: Evicted,
+}
+
+/// How many entries of each kind were evicted to make room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evicted([u64; 2]);
+
+impl Evicted {
+    pub fn of(self, kind: Kind) -> u64 {
+        self.0[kind.index()]
+    }
+}
+
+/// One shard, for reading. While it is held, insertions wait.
+pub struct View<'a, T>(RwLockReadGuard<'a, Shard<T>>);
+
+impl<T: Payload> View<'_, T> {
+    /// The entry of this kind under the whole key, however old.
+    pub fn find(&self, kind: Kind, key: &Key<'_>) -> Option<&Entry<T>> {
+        self.0.find(kind, key)
+    }
+}
+
+impl<T: Payload> Store<T> {
+    /// A store for `success` and `denial` entries whose octets are taken from `budget`.
+    pub fn new(success: usize, denial: usize, budget: Arc<MemoryBudget>) -> Self {
+        let counts =
+            |capacity| Counts { capacity: AtomicUsize::new(capacity), entries: AtomicUsize::new(0), octets: AtomicUsize::new(0) };
+        let shards = (success.max(denial) / ENTRIES_IN_A_SHARD).clamp(1, MOST_SHARDS).next_power_of_two();
+        Self {
+            shards: (0..shards).map(|_| RwLock::new(Shard::default())).collect(),
+            hasher: RandomState::default(),
+            epoch: Instant::now(),
+            kinds: [counts(success), counts(denial)],
+            budget,
+        }
+    }
+
+    /// `now` on this store's clock.
+    pub fn moment(&self, now: Instant) -> Moment {
+        Moment(u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// The key of a lower-cased name in wire form, a type, a class, and the flags that answers differ by.
+    pub fn key<'a>(&self, name: &'a [u8], qtype: u16, qclass: u16, flags: u8) -> Key<'a> {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(name);
+        hasher.write_u64(u64::from(qtype) << 32 | u64::from(qclass) << 16 | u64::from(flags));
+        Key { hash: hasher.finish(), name, qtype, qclass, flags }
+    }
+
+    fn shard_number(&self, hash: u64) -> usize {
+        // The index inside a shard uses the lowest and the highest bits.
+        (hash >> 32) as usize & (self.shards.len() - 1)
+    }
+
+    fn shard(&self, hash: u64) -> &RwLock<Shard<T>> {
+        &self.shards[self.shard_number(hash)]
+    }
+
+    /// The entries under `key`, without waiting; `None` while another thread writes there.
+    pub fn try_view(&self, key: &Key<'_>) -> Option<View<'_, T>> {
+        self.shard(key.hash).try_read().map(View)
+    }
+
+    /// The entries under `key`.
+    pub fn view(&self, key: &Key<'_>) -> View<'_, T> {
+        View(self.shard(key.hash).read())
+    }
+
+    pub fn entries(&self, kind: Kind) -> usize {
+        self.kinds[kind.index()].entries.load(Ordering::Relaxed)
+    }
+
+    pub fn octets(&self, kind: Kind) -> usize {
+        self.kinds[kind.index()].octets.load(Ordering::Relaxed)
+    }
+
+    /// Keeps `fresh`, in the place of an entry with the same kind and key if there is one (whose frequency it inherits with
+    /// `inherit`). Entries that are `useless` are evicted before others. Does nothing if the answer has no room even so.
+    pub fn insert(
+        &self,
+        key: &Key<'_>,
+        kind: Kind,
+        fresh: Fresh<T>,
+        now: Moment,
+        inherit: bool,
+        useless: &dyn Fn(&Entry<T>) -> bool,
+    ) -> Insertion {
+        let mut evicted = Evicted::default();
+        let entry = Entry::new(key, kind, fresh, now);
+        let octets = entry.octets();
+        let has_octets = self.capacity(kind) > 0 && self.take_octets(octets, key, kind, useless, &mut evicted);
+        let is_kept = has_octets && self.place(key, entry, inherit, useless, &mut evicted);
+        if has_octets && !is_kept {
+            self.give_back(kind, octets);
+        }
+        Insertion { is_kept, evicted }
+    }
+
+    /// Puts an entry whose octets are taken into its shard.
+    fn place(
+        &self,
+        key: &Key<'_>,
+        entry: Entry<T>,
+        inherit: bool,
+        useless: &dyn Fn(&Entry<T>) -> bool,
+        evicted: &mut Evicted,
+    ) -> bool {
+        let kind = entry.kind;
+        let mut entry = entry;
+        // More rounds than one only if other threads fill the room as fast as this one makes it.
+        for _ in 0..8 {
+            let mut shard = self.shard(key.hash).write();
+            if inherit && let Some(old) = shard.find(kind, key) {
+                entry.frequency.inherit(&old.frequency);
+            }
+            entry = match shard.replace(key, entry) {
+                Ok(old) => {
+                    self.give_back(kind, old.octets());
+                    return true;
+                }
+                Err(entry) => entry,
+            };
+            let has_room = self.reserve(kind)
+                || shard.evict(kind, useless).is_some_and(|old| {
+                    self.give_back(kind, old.octets());
+                    evicted.0[kind.index()] += 1;
+                    true
+                });
+            if has_room {
+                let added = shard.add(entry);
+                if !added {
+                    self.kinds[kind.index()].entries.fetch_sub(1, Ordering::Relaxed);
+                }
+                return added;
+            }
+            drop(shard);
+            if !self.evict_one(kind, key.hash, useless, evicted) {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// Takes `octets` from the budget for `kind`, evicting this store's entries until they are free, but only if that can be enough.
+    fn take_octets(
+        &self,
+        octets: usize,
+        key: &Key<'_>,
+        kind: Kind,
+        useless: &dyn Fn(&Entry<T>) -> bool,
+        evicted: &mut Evicted,
+    ) -> bool {
+        while !self.budget.take(octets) {
+            let free = self.budget.limit().saturating_sub(self.budget.used());
+            let own: usize = Kind::ALL.iter().map(|kind| self.octets(*kind)).sum();
+            let can_be_enough = own.saturating_add(free) >= octets;
+            let evicted_one = can_be_enough
+                && (self.evict_one(kind, key.hash, useless, evicted) || self.evict_one(kind.other(), key.hash, useless, evicted));
+            if !evicted_one {
+                return false;
+            }
+        }
+        self.kinds[kind.index()].octets.fetch_add(octets, Ordering::Relaxed);
+        true
+    }
+
+    fn give_back(&self, kind: Kind, octets: usize) {
+        self.kinds[kind.index()].octets.fetch_sub(octets, Ordering::Relaxed);
+        self.budget.release(octets);
+    }
+
+    fn capacity(&self, kind: Kind) -> usize {
+        self.kinds[kind.index()].capacity.load(Ordering::Relaxed)
+    }
+
+    /// Counts one entry more if the capacity allows it.
+    fn reserve(&self, kind: Kind) -> bool {
+        let capacity = self.capacity(kind);
+        let counted = &self.kinds[kind.index()].entries;
+        counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |entries| (entries < capacity).then_some(entries + 1)).is_ok()
+    }
+
+    /// Evicts one entry of `kind`, from the hash's shard or, if that has none, from the next that has. Holds one lock at a time.
+    fn evict_one(&self, kind: Kind, hash: u64, useless: &dyn Fn(&Entry<T>) -> bool, evicted: &mut Evicted) -> bool {
+        let first = self.shard_number(hash);
+        for offset in 0..self.shards.len() {
+            let number = (first + offset) & (self.shards.len() - 1);
+            let old = self.shards[number].write().evict(kind, useless);
+            if let Some(old) = old {
+                self.forget(&old);
+                evicted.0[kind.index()] += 1;
+                return true;
+            }
+        }
+        false
+    }
+
+    fn forget(&self, old: &Entry<T>) {
+        self.give_back(old.kind, old.octets());
+        self.kinds[old.kind.index()].entries.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Removes the entry of this kind under the key.
+    pub fn remove(&self, kind: Kind, key: &Key<'_>) {
+        let old = self.shard(key.hash).write().remove(kind, key);
+        if let Some(old) = old {
+            self.forget(&old);
+        }
+    }
+
+    /// Gives back the memory of useless entries.
+    pub fn sweep(&self, useless: &dyn Fn(&Entry<T>) -> bool) {
+        for shard in &self.shards {
+            let old = shard.write().sweep(useless);
+            old.iter().for_each(|old| self.forget(old));
+        }
+    }
+
+    /// Sets new capacities and evicts what is above them.
+    pub fn resize(&self, success: usize, denial: usize) {
+        for (kind, capacity) in Kind::ALL.into_iter().zip([success, denial]) {
+            self.kinds[kind.index()].capacity.store(capacity, Ordering::Relaxed);
+            let mut shard = 0_u64;
+            while self.entries(kind) > capacity && self.evict_one(kind, shard << 32, &|_| false, &mut Evicted::default()) {
+                shard = shard.wrapping_add(1);
+            }
+        }
+    }
+}
+
+impl<T: Payload> Drop for Store<T> {
+    fn drop(&mut self) {
+        self.budget.release(Kind::ALL.iter().map(|kind| self.octets(*kind)).sum());
+    }
+}
+
+#[cfg(test)]
+mod tests;

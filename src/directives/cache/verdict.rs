@@ -1,0 +1,194 @@
+//! What an answer is, and how long it is kept (RFC 2308, pkg/response and pkg/dnsutil of CoreDNS).
+
+use super::entry::Kind;
+use crate::message::{Class as QueryClass, Name, Rcode, Record, RecordType, Response, Section};
+
+/// DNSSEC signatures (RFC 4034 section 3).
+const RRSIG: RecordType = RecordType(46);
+/// QCLASS `*` (RFC 1035 section 3.2.5).
+const ANY_CLASS: QueryClass = QueryClass(255);
+/// Seconds an answer lives that has no TTL of its own to go by.
+const WITHOUT_TTL: u32 = 5;
+
+/// What an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// NOERROR that is not one of the below.
+    Positive,
+    /// NOERROR whose answer section does not lead to the asked type, without an SOA record: an incomplete recursion.
+    Incomplete,
+    /// NOERROR that points to other name servers.
+    Delegation,
+    /// NOERROR that says with an SOA record that there is no such type (RFC 2308 section 2.2).
+    NoData,
+    /// NXDOMAIN with an SOA record (RFC 2308 section 2.1).
+    NameError,
+    /// SERVFAIL, NOTIMP.
+    ServerError,
+    /// Any other: other codes, zone transfers, NXDOMAIN without an SOA record, expired signatures.
+    Other,
+}
+
+impl Class {
+    /// In which cache it is kept; `None`: in neither.
+    pub fn kind(self) -> Option<Kind> {
+        match self {
+            Self::Positive | Self::Delegation => Some(Kind::Success),
+            Self::NoData | Self::NameError | Self::ServerError => Some(Kind::Denial),
+            Self::Incomplete | Self::Other => None,
+        }
+    }
+}
+
+/// An answer judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub class: Class,
+    /// True if it holds what was asked for: NOERROR, and the type at the end of the CNAME chain that begins with the question's name.
+    pub answering: bool,
+}
+
+/// Judges an answer by its own question. With DO set, a signature that is not valid at `unix_seconds` makes it [`Class::Other`].
+pub fn judge(response: &Response, unix_seconds: u32) -> Verdict {
+    let answering = response.rcode() == Rcode::NOERROR && answers(response);
+    Verdict { class: class(response, unix_seconds, answering), answering }
+}
+
+fn class(response: &Response, unix_seconds: u32, answering: bool) -> Class {
+    if matches!(response.question_type(), RecordType::AXFR | RecordType::IXFR) {
+        return Class::Other;
+    }
+    let is_expired = |record: Record<'_>| record.rtype == RRSIG && !is_valid_at(record.rdata(), unix_seconds);
+    if response.dnssec_ok() && response.records().any(is_expired) {
+        return Class::Other;
+    }
+    let rcode = response.rcode();
+    let has_answer = response.answer_count() > 0;
+    let has_authority = |rtype| response.records().any(|record| record.section == Section::Authority && record.rtype == rtype);
+    let has_soa = has_authority(RecordType::SOA);
+    match rcode {
+        Rcode::NOERROR if answering => Class::Positive,
+        Rcode::NOERROR if has_soa => Class::NoData,
+        Rcode::NOERROR if has_answer => Class::Incomplete,
+        Rcode::NOERROR if has_authority(RecordType::NS) => Class::Delegation,
+        Rcode::NOERROR => Class::Positive,
+        Rcode::NXDOMAIN if has_soa => Class::NameError,
+        Rcode::SERVFAIL | Rcode::NOTIMP => Class::ServerError,
+        _ => Class::Other,
+    }
+}
+
+/// Whether a signature's validity period holds `now`, in serial number arithmetic (RFC 4034 section 3.1.5).
+fn is_valid_at(rdata: &[u8], now: u32) -> bool {
+    let time = |at: usize| rdata.get(at..at + 4).and_then(|octets| octets.try_into().ok()).map(u32::from_be_bytes);
+    match (time(8), time(12)) {
+        (Some(expiration), Some(inception)) => {
+            now.wrapping_sub(inception).cast_signed() >= 0 && expiration.wrapping_sub(now).cast_signed() >= 0
+        }
+        _ => false,
+    }
+}
+
+/// Whether the answer section holds a record of the asked type at the end of the CNAME chain (RFC 1034 section 3.6.2). A name
+/// with two targets (RFC 2181 section 10.1) or a loop leads nowhere.
+fn answers(response: &Response) -> bool {
+    let (qtype, qclass) = (response.question_type(), response.question_class());
+    let is_asked_class = |record: &Record<'_>| qclass == ANY_CLASS || record.class == qclass;
+    let records = || response.records().filter(|record| record.section == Section::Answer).filter(is_asked_class);
+    let is_at = |record: &Record<'_>, name: &Name| record.owner() == *name;
+    let mut name = response.question_name();
+    match qtype {
+        RecordType::ANY => return records().any(|record| is_at(&record, &name)),
+        RecordType::CNAME => return matches!(alias(records(), &name), Ok(Some(_))),
+        _ => {}
+    }
+    // A chain longer than the records there are goes in a circle.
+    for _ in 0..=records().count() {
+        match alias(records(), &name) {
+            Ok(Some(target)) => name = target,
+            Ok(None) => return records().any(|record| record.rtype == qtype && is_at(&record, &name)),
+            Err(Ambiguous) => return false,
+        }
+    }
+    false
+}
+
+/// A name with two different CNAME targets.
+struct Ambiguous;
+
+/// What `name` is an alias of.
+fn alias<'a>(records: impl Iterator<Item = Record<'a>>, name: &Name) -> Result<Option<Name>, Ambiguous> {
+    let mut target: Option<Name> = None;
+    for record in records {
+        if record.rtype != RecordType::CNAME || record.owner() != *name {
+            continue;
+        }
+        let (found, _) = Name::read(record.message, record.rdata.0).map_err(|_| Ambiguous)?;
+        match &target {
+            Some(first) if *first != found => return Err(Ambiguous),
+            _ => target = Some(found),
+        }
+    }
+    Ok(target)
+}
+
+/// The longest and shortest lives the configuration allows, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    pub longest: u32,
+    pub shortest: u32,
+}
+
+impl Bounds {
+    /// The longest wins over the shortest.
+    fn apply(self, seconds: u32) -> u32 {
+        seconds.max(self.shortest).min(self.longest)
+    }
+}
+
+/// How long answers live, by what they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetimes {
+    pub success: Bounds,
+    pub denial: Bounds,
+    /// Of SERVFAIL and NOTIMP, in seconds.
+    pub server_error: u32,
+}
+
+impl Default for Lifetimes {
+    /// The reference's.
+    fn default() -> Self {
+        Self { success: Bounds { longest: 3600, shortest: 5 }, denial: Bounds { longest: 1800, shortest: 5 }, server_error: 5 }
+    }
+}
+
+impl Lifetimes {
+    /// Seconds this answer lives, which all its records get as their TTL. 0: it is not kept.
+    pub fn of(&self, class: Class, response: &Response) -> u32 {
+        match class {
+            Class::ServerError => self.server_error,
+            Class::NoData | Class::NameError => self.denial.apply(smallest_ttl(response, true)),
+            Class::Positive | Class::Incomplete => self.success.apply(smallest_ttl(response, false)),
+            Class::Delegation | Class::Other => self.success.apply(WITHOUT_TTL),
+        }
+    }
+
+    /// The longest life of an answer of this kind and code, in seconds, however long it was given when it was stored.
+    pub fn cap(&self, kind: Kind, rcode: Rcode) -> u32 {
+        match (kind, rcode) {
+            (Kind::Success, _) => self.success.longest,
+            (Kind::Denial, Rcode::SERVFAIL | Rcode::NOTIMP) => self.server_error,
+            (Kind::Denial, _) => self.denial.longest,
+        }
+    }
+}
+
+/// The smallest TTL of all records; for a denial also the SOA record's MINIMUM (RFC 2308 section 5).
+fn smallest_ttl(response: &Response, is_denial: bool) -> u32 {
+    let minimum = |record: &Record<'_>| record.soa_minimum().filter(|_| is_denial && record.section == Section::Authority);
+    let lives = response.records().map(|record| record.ttl.min(minimum(&record).unwrap_or(u32::MAX)));
+    lives.min().unwrap_or(WITHOUT_TTL)
+}
+
+#[cfg(test)]
+mod tests;
