@@ -1,17 +1,31 @@
 //! The wire: names, client queries read in place, and whole answers kept in wire form. Pure: bytes in, values out; no
 //! I/O and no clock (RFC 1035 section 4, RFC 6891).
 
+mod check;
+mod compose;
+mod layout;
 mod name;
+mod octets;
+mod opt;
+mod presentation;
 mod query;
+mod record;
+mod rejection;
+mod reply;
 mod response;
 mod types;
 
-pub use name::{LowerName, Name, NameError};
-pub use query::{Edns, Header, Query, Rejection};
-pub use response::{Record, Reply, Response, Section, TtlRule};
+pub use name::{LowerName, Name};
+pub use presentation::NameError;
+pub use query::{Edns, Header, Query};
+pub use record::{Record, Section};
+pub use rejection::Rejection;
+pub use reply::{Reply, TtlRule};
+pub use response::Response;
 pub use types::{Class, Rcode, RecordType};
 
-/// Why bytes could not be read as (part of) a DNS message. Every variant names the octet offset where reading stopped.
+/// Why bytes could not be read as (part of) a DNS message, or a message could not be made. Offsets are octets from the
+/// start of the message, where reading stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// The message ends inside a field.
@@ -26,4 +40,19 @@ pub enum WireError {
     /// The question section does not hold exactly one question.
     #[error("{0} questions where exactly one is allowed")]
     QuestionCount(u16),
+    /// More records than a message of this kind may hold.
+    #[error("{0} records, more than a message of this kind may hold")]
+    RecordCount(u32),
+    /// The opcode is not QUERY.
+    #[error("opcode {0} where only QUERY (0) is served")]
+    Opcode(u8),
+    /// The response bit is clear in what should be an answer.
+    #[error("the message is a query where an answer is expected")]
+    NotAResponse,
+    /// The message is longer than 65,535 octets.
+    #[error("the message is longer than 65535 octets")]
+    TooLong,
+    /// A record made here has no wire form: a text over 255 octets, for example.
+    #[error("a record of the answer has no wire form")]
+    Unencodable,
 }

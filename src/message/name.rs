@@ -1,21 +1,10 @@
 //! Domain names in uncompressed wire form (RFC 1035 section 3.1).
 
-use super::WireError;
+use super::octets::{MAX_NAME_LENGTH, walk_name};
+use super::presentation::NameError;
+use super::{WireError, presentation};
 use smallvec::SmallVec;
 use std::fmt;
-
-/// Why a text is not a domain name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
-    #[error("a label has {0} octets where at most 63 are allowed")]
-    LabelTooLong(usize),
-    #[error("the name has more than 255 octets")]
-    TooLong,
-    #[error("an empty label (two dots in a row)")]
-    EmptyLabel,
-    #[error("a malformed escape: \\ must be followed by three decimal digits up to 255, or one other character")]
-    BadEscape,
-}
 
 /// A domain name: uncompressed wire form with its root octet, its case kept. Equality and hash ignore ASCII case.
 #[derive(Clone)]
@@ -24,15 +13,18 @@ pub struct Name(SmallVec<[u8; 32]>);
 impl Name {
     /// The root, `.`.
     pub fn root() -> Self {
-        todo!()
+        Self(SmallVec::from_slice(&[0]))
     }
-    /// Reads presentation form with its escapes; the final dot may be missing.
+    /// Reads presentation form with its escapes (RFC 1035 section 5.1); the final dot may be missing.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        todo!()
+        presentation::parse(text).map(Self)
     }
     /// Reads a possibly compressed name at `offset` of `message`; returns it and the offset after it.
     pub fn read(message: &[u8], offset: usize) -> Result<(Self, usize), WireError> {
-        todo!()
+        let mut wire = SmallVec::new();
+        let after = walk_name(message, offset, |labels| wire.extend_from_slice(&message[labels]))?;
+        wire.push(0);
+        Ok((Self(wire), after))
     }
     /// Wire octets, root octet included.
     pub fn as_wire(&self) -> &[u8] {
@@ -43,15 +35,20 @@ impl Name {
     }
     /// The same name in lower case.
     pub fn to_lower(&self) -> LowerName {
-        todo!()
+        LowerName::from_wire(&self.0)
     }
     /// True if this is `zone` or lies below it.
     pub fn is_within(&self, zone: &Name) -> bool {
-        todo!()
+        suffix_of_length(&self.0, zone.0.len()).is_some_and(|suffix| suffix.eq_ignore_ascii_case(&zone.0))
     }
     /// Labels without the root.
     pub fn label_count(&self) -> usize {
-        todo!()
+        Suffixes(&self.0).count() - 1
+    }
+    /// The same name as hickory-proto has it.
+    pub fn to_hickory(&self) -> Result<hickory_proto::rr::Name, hickory_proto::ProtoError> {
+        use hickory_proto::serialize::binary::BinDecodable;
+        Ok(hickory_proto::rr::Name::from_bytes(&self.0)?)
     }
 }
 
@@ -63,13 +60,13 @@ impl PartialEq for Name {
 impl Eq for Name {}
 impl std::hash::Hash for Name {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        todo!()
+        state.write(self.to_lower().as_wire());
     }
 }
 impl fmt::Display for Name {
     /// Presentation form, absolute (`a.example.`), with escapes as RFC 1035 section 5.1 and miekg/dns write them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        todo!()
+        presentation::write(&self.0, f)
     }
 }
 impl fmt::Debug for Name {
@@ -82,23 +79,136 @@ impl fmt::Debug for Name {
 #[derive(Clone)]
 pub struct LowerName {
     length: u8,
-    octets: [u8; 255],
+    octets: [u8; MAX_NAME_LENGTH],
 }
 
 impl LowerName {
+    /// From a checked name in uncompressed wire form; what exceeds 255 octets is not taken.
+    #[inline]
+    pub(super) fn from_wire(wire: &[u8]) -> Self {
+        let mut octets = [0; MAX_NAME_LENGTH];
+        let length = wire.len().min(MAX_NAME_LENGTH);
+        // Length octets are at most 63, below the letters, so the whole name can be lower-cased without looking at labels.
+        for (lower, octet) in octets.iter_mut().zip(wire) {
+            *lower = octet.to_ascii_lowercase();
+        }
+        Self { length: length as u8, octets }
+    }
     /// Wire octets in lower case, root octet included.
+    #[inline]
     pub fn as_wire(&self) -> &[u8] {
         &self.octets[..self.length as usize]
     }
     /// This name, then each name above it, down to the root, each in wire form.
     pub fn suffixes(&self) -> impl Iterator<Item = &[u8]> {
-        std::iter::empty()
+        Suffixes(self.as_wire())
     }
     /// True if this is `zone` (lower-case wire form) or lies below it.
     pub fn is_within(&self, zone: &[u8]) -> bool {
-        todo!()
+        suffix_of_length(self.as_wire(), zone.len()) == Some(zone)
     }
     pub fn to_name(&self) -> Name {
-        todo!()
+        Name(SmallVec::from_slice(self.as_wire()))
+    }
+}
+
+impl fmt::Display for LowerName {
+    /// As [`Name`] is displayed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        presentation::write(self.as_wire(), f)
+    }
+}
+impl fmt::Debug for LowerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// A name in uncompressed wire form, then each name above it, down to the root.
+pub(super) struct Suffixes<'a>(pub(super) &'a [u8]);
+
+impl<'a> Iterator for Suffixes<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let suffix = self.0;
+        let length = usize::from(*suffix.first()?);
+        self.0 = if length == 0 { &[] } else { suffix.get(length + 1..).unwrap_or_default() };
+        Some(suffix)
+    }
+}
+
+/// The name of `length` octets at the end of `name`, if a label begins there.
+fn suffix_of_length(name: &[u8], length: usize) -> Option<&[u8]> {
+    Suffixes(name).find(|suffix| suffix.len() <= length).filter(|suffix| suffix.len() == length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn name(text: &str) -> Name {
+        Name::parse(text).unwrap()
+    }
+
+    #[test]
+    fn names_that_differ_in_case_are_equal_and_hash_alike() {
+        let names = HashSet::from([name("A.Example."), name("a.eXAMPLE"), name("b.example.")]);
+        assert_eq!(names.len(), 2);
+    }
+
+    #[test]
+    fn a_name_is_within_itself_its_ancestors_and_the_root_only() {
+        let host = name("a.Example.org.");
+        for zone in ["a.example.org.", "example.ORG", "org.", "."] {
+            assert!(host.is_within(&name(zone)), "{zone}");
+            assert!(host.to_lower().is_within(name(zone).to_lower().as_wire()), "{zone}");
+        }
+        for zone in ["b.example.org.", "ample.org.", "x.a.example.org.", "g."] {
+            assert!(!host.is_within(&name(zone)), "{zone}");
+            assert!(!host.to_lower().is_within(name(zone).to_lower().as_wire()), "{zone}");
+        }
+    }
+
+    #[test]
+    fn an_octet_that_looks_like_a_length_does_not_begin_a_label() {
+        assert!(!name(r"x\003org.").is_within(&name("org.")));
+        assert!(!name(r"x\003org.").to_lower().is_within(b"\x03org\x00"));
+    }
+
+    #[test]
+    fn suffixes_go_from_the_name_up_to_the_root() {
+        let lower = name("A.Bc.").to_lower();
+        assert_eq!(lower.suffixes().collect::<Vec<_>>(), [&b"\x01a\x02bc\x00"[..], b"\x02bc\x00", b"\x00"]);
+        assert_eq!(Name::root().to_lower().suffixes().collect::<Vec<_>>(), [b"\x00"]);
+    }
+
+    #[test]
+    fn labels_are_counted_without_the_root() {
+        assert_eq!(Name::root().label_count(), 0);
+        assert_eq!(name("a.b.c").label_count(), 3);
+    }
+
+    #[test]
+    fn a_compressed_name_is_read_whole_with_its_case() {
+        let message = [&[0; 12][..], b"\x07Example\x03org\x00\x01A\xc0\x0c"].concat();
+        let (read, after) = Name::read(&message, 25).unwrap();
+        assert_eq!((read.to_string(), after), ("A.Example.org.".to_owned(), 29));
+    }
+
+    #[test]
+    fn a_name_becomes_the_same_name_of_hickory() {
+        let same = name(r"a\.b.example.").to_hickory().unwrap();
+        assert_eq!(same.iter().collect::<Vec<_>>(), [&b"a.b"[..], b"example"]);
+        assert!(same.is_fqdn());
+    }
+
+    #[test]
+    fn the_longest_name_lower_cases_whole() {
+        let text = format!("{0}.{0}.{0}.{1}.", "X".repeat(63), "Y".repeat(61));
+        let longest = name(&text);
+        assert_eq!(longest.as_wire().len(), 255);
+        assert_eq!(longest.to_lower().to_string(), text.to_lowercase());
     }
 }

@@ -1,0 +1,175 @@
+//! Checks an upstream's answer, octet for octet, before anything else sees it.
+
+use super::layout;
+use super::octets::{MAX_MESSAGE_LENGTH, u16_at, walk_name};
+use super::opt::DNSSEC_OK;
+use super::query::{QR, TC, question_name_end};
+use super::record::{Record, Section};
+use super::{Rcode, RecordType, WireError};
+use smallvec::SmallVec;
+use std::ops::Range;
+
+/// Records an answer may hold: 65,535 octets have room for 4,094 addresses, so no sane answer has more.
+const MAX_RECORDS: u32 = 4096;
+
+/// Where a record stands: its owner's name and its TTL. Both fit, as a message has at most 65,535 octets.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub owner: u16,
+    pub ttl: u16,
+}
+
+/// An upstream's answer that has been found sound.
+pub(super) struct Checked<'a> {
+    pub wire: &'a [u8],
+    pub flags: u16,
+    /// The whole 12 bits.
+    pub rcode: Rcode,
+    pub dnssec_ok: bool,
+    pub question_end: usize,
+    /// Records of each section, OPT not counted.
+    pub counts: [u16; 3],
+    /// All of them but OPT.
+    pub places: SmallVec<[Place; 32]>,
+    /// Offset after the last of `places`.
+    pub end: usize,
+    /// False if the octets up to `end` must not be kept as they are: OPT stands among them, names are written out that could be
+    /// compressed, or a name borrows octets that will be patched.
+    pub keepable: bool,
+}
+
+impl<'a> Checked<'a> {
+    pub(super) fn records(&self) -> impl Iterator<Item = Record<'a>> {
+        let [answers, authorities, _] = self.counts.map(usize::from);
+        self.places.iter().enumerate().filter_map(move |(index, place)| {
+            let section = match index {
+                _ if index < answers => Section::Answer,
+                _ if index < answers + authorities => Section::Authority,
+                _ => Section::Additional,
+            };
+            Record::at(section, self.wire, usize::from(place.owner), usize::from(place.ttl) - 4).ok()
+        })
+    }
+}
+
+/// Checks the whole of `wire`. Octets after the last record are ignored. A message that ends early is accepted up to its last
+/// whole record if it says TC: some servers cut at an octet rather than a record.
+pub(super) fn check(wire: &[u8]) -> Result<Checked<'_>, WireError> {
+    if wire.len() > MAX_MESSAGE_LENGTH {
+        return Err(WireError::TooLong);
+    }
+    let flags = u16_at(wire, 2)?;
+    let counts = [u16_at(wire, 6)?, u16_at(wire, 8)?, u16_at(wire, 10)?];
+    if flags & QR == 0 {
+        return Err(WireError::NotAResponse);
+    }
+    let opcode = (flags >> 11) as u8 & 0x0f;
+    if opcode != 0 {
+        return Err(WireError::Opcode(opcode));
+    }
+    let questions = u16_at(wire, 4)?;
+    if questions != 1 {
+        return Err(WireError::QuestionCount(questions));
+    }
+    let total = counts.iter().map(|count| u32::from(*count)).sum();
+    if total > MAX_RECORDS {
+        return Err(WireError::RecordCount(total));
+    }
+    let question_end = question_name_end(wire)? + 4;
+    if question_end > wire.len() {
+        return Err(WireError::Short(question_end));
+    }
+    let mut checked = Checked {
+        wire,
+        flags,
+        rcode: Rcode(flags & 0x0f),
+        dnssec_ok: false,
+        question_end,
+        counts: [0; 3],
+        places: SmallVec::new(),
+        end: question_end,
+        keepable: true,
+    };
+    match checked.read_sections(counts) {
+        Err(WireError::Short(_)) if flags & TC != 0 => Ok(checked),
+        Err(error) => Err(error),
+        Ok(()) => Ok(checked),
+    }
+}
+
+impl Checked<'_> {
+    fn read_sections(&mut self, counts: [u16; 3]) -> Result<(), WireError> {
+        let mut at = self.question_end;
+        let mut opt_seen = false;
+        for (section, count) in Section::ALL.into_iter().zip(counts) {
+            for _ in 0..count {
+                let owner = at;
+                let (fixed, owner_compressed) = self.follow(owner)?;
+                let record = Record::at(section, self.wire, owner, fixed)?;
+                at = record.end();
+                if record.rtype == RecordType::OPT {
+                    if opt_seen || section != Section::Additional || fixed != owner + 1 {
+                        return Err(WireError::BadRecord(owner));
+                    }
+                    opt_seen = true;
+                    self.rcode = Rcode(self.rcode.0 | (record.ttl >> 24 << 4) as u16);
+                    self.dnssec_ok = record.ttl as u16 & DNSSEC_OK != 0;
+                    continue;
+                }
+                self.places.push(Place { owner: owner as u16, ttl: (fixed + 4) as u16 });
+                self.check_data(&record).map_err(|error| match error {
+                    // The record lies within the message, so this is no message cut short.
+                    WireError::Short(_) => WireError::BadRecord(owner),
+                    other => other,
+                })?;
+                self.counts[section as usize] += 1;
+                self.end = at;
+                // An OPT record before this one, or an owner written out, which an encoder that compresses does not do but for
+                // a name that shares nothing with those before it.
+                self.keepable &= !opt_seen && (owner_compressed || fixed == owner + 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows the name at `offset`; gives the offset after it and whether it is compressed.
+    fn follow(&mut self, offset: usize) -> Result<(usize, bool), WireError> {
+        let (places, keepable) = (&self.places, &mut self.keepable);
+        let mut compressed = false;
+        let after = walk_name(self.wire, offset, |labels| {
+            if labels.start != offset {
+                compressed = true;
+                *keepable &= !touches_ttl(places, &labels);
+            }
+        })?;
+        Ok((after, compressed))
+    }
+
+    /// Checks that the data has the layout of its type and that its names end within it.
+    fn check_data(&mut self, record: &Record<'_>) -> Result<(), WireError> {
+        let layout = layout::of(record.rtype, record.class);
+        let end = record.end();
+        let malformed = WireError::BadRecord(record.owner);
+        let mut at = record.rdata.0 + usize::from(layout.fixed);
+        for _ in 0..layout.strings {
+            at += 1 + usize::from(*self.wire.get(at).ok_or(malformed)?);
+        }
+        for _ in 0..layout.names {
+            if at >= end {
+                return Err(malformed);
+            }
+            at = self.follow(at)?.0;
+        }
+        match layout.rest {
+            Some(rest) if at + usize::from(rest) != end => Err(malformed),
+            None if at > end => Err(malformed),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// True if a run of labels, or the root or pointer that ends it, overlaps the TTL of a record: patching that would change a name.
+fn touches_ttl(places: &[Place], labels: &Range<usize>) -> bool {
+    let next = places.partition_point(|place| usize::from(place.ttl) + 4 <= labels.start);
+    places.get(next).is_some_and(|place| usize::from(place.ttl) <= labels.end + 1)
+}

@@ -1,0 +1,41 @@
+//! What to say to octets that are not a query we can answer.
+
+use super::opt;
+use super::query::{CD, OPCODE, QR, RD};
+use super::{Query, Rcode, WireError};
+
+/// The UDP payload size stated in a BADVERS reply, which comes before any server block and its `bufsize` is known: what crosses
+/// every path unfragmented (DNS flag day 2020).
+const UDP_SIZE: u16 = 1232;
+
+/// What to do with octets that are not a query we can answer.
+#[derive(Clone, Debug)]
+pub enum Rejection {
+    /// Say nothing: shorter than a header, or the response bit is set.
+    Drop,
+    /// Answer with this code and no question (malformed: FORMERR; an opcode other than QUERY: NOTIMP), header only.
+    Answer { id: u16, flags: u16, rcode: Rcode, why: WireError },
+    /// Answer BADVERS with an OPT record and the question (RFC 6891 section 6.1.3).
+    BadVersion(Box<Query>),
+}
+
+impl Rejection {
+    /// Appends the reply to `out`; false if there is nothing to say. `wire` is the message that was rejected.
+    pub fn write(&self, wire: &[u8], out: &mut Vec<u8>) -> bool {
+        let (id, flags, rcode, bad_version) = match self {
+            Self::Drop => return false,
+            Self::Answer { id, flags, rcode, .. } => (*id, *flags, *rcode, None),
+            Self::BadVersion(query) => (query.header.id, query.header.flags, Rcode::NOERROR, Some(query)),
+        };
+        let flags = QR | flags & (OPCODE | RD | CD) | rcode.0 & 0x0f;
+        let count = bad_version.is_some().into();
+        out.extend_from_slice(&id.to_be_bytes());
+        out.extend_from_slice(&flags.to_be_bytes());
+        out.extend_from_slice(&[0, count, 0, 0, 0, 0, 0, count]);
+        if let Some(query) = bad_version {
+            out.extend_from_slice(query.question(wire));
+            out.extend_from_slice(&opt::encode(UDP_SIZE, (Rcode::BADVERS.0 >> 4) as u8, query.dnssec_ok()));
+        }
+        true
+    }
+}
