@@ -32,6 +32,10 @@ impl<'a> Next<'a> {
             None => Box::pin(async { Err(Failure::servfail("", "no next plugin found")) }),
         }
     }
+    /// Keyword of the next link; `None` at the end of the chain.
+    pub fn keyword(&self) -> Option<&'static str> {
+        self.chain.links.get(self.index).map(|link| link.keyword())
+    }
     /// Keeps the rest of the chain for a task of its own.
     pub fn to_rest(self) -> Rest {
         Rest { chain: self.chain.clone(), index: self.index }

@@ -1,10 +1,230 @@
 //! The `forward` directive; see README.md beside this file.
+//!
+//! A request joins the flight of its question ([`flight`]); the first of them runs the exchange ([`exchange`]) with one upstream
+//! after another ([`upstream`]), each over this worker's own sockets ([`udp`]) or connections ([`tcp`]).
 
-use crate::chain::{BlockConfig, ParseContext};
-use crate::corefile::Directive;
+mod error;
+mod exchange;
+mod flight;
+mod health;
+mod line;
+mod metrics;
+mod parse;
+mod policy;
+mod resolve;
+mod target;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod udp;
+mod upstream;
+
+use crate::chain::{
+    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Directive, Failure, Next, Outcome, ParseContext, Part, Request,
+    Transport,
+};
+use crate::corefile;
+use crate::message::{LowerName, Name, Rcode, Response, Section};
+use exchange::{KEYWORD, OVERALL_TIMEOUT};
+use flight::{Flights, Seat};
+use futures_util::future::BoxFuture;
+use metrics::ForwardMetrics;
+use parse::{Config, Options};
+use policy::Selector;
+use resolve::Roster;
+use smallvec::SmallVec;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use upstream::Settings;
 
 /// Reads one `forward` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
-    let _ = (directive, block, context);
-    todo!()
+pub fn parse(directive: &corefile::Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+    if let Some(config) = parse::read(directive, context) {
+        block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(config) });
+    }
+}
+
+impl Configured for Config {
+    fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
+        let forward = Arc::new(Forward::new(self, context));
+        let mut built = Built { link: Some(forward.clone()), ..Built::default() };
+        if forward.roster.has_hosts() {
+            built.background.push(Box::pin(forward.roster.clone().keep_resolved()));
+        }
+        Ok(built)
+    }
+}
+
+/// The octets that make two questions one (see [`key_of`]).
+type Key = SmallVec<[u8; 64]>;
+
+/// The running directive.
+pub struct Forward {
+    from: LowerName,
+    except: Vec<LowerName>,
+    options: Options,
+    roster: Arc<Roster>,
+    selector: Selector,
+    flights: Flights<Key, Result<Response, Failure>>,
+    concurrent: AtomicUsize,
+    metrics: ForwardMetrics,
+}
+
+impl Forward {
+    fn new(config: &Config, context: &BuildContext<'_>) -> Self {
+        let options = &config.options;
+        let services = context.services;
+        let settings = Settings {
+            source_address: options.source_address,
+            expire: options.expire,
+            max_age: options.max_age,
+            connections_per_worker: (options.max_idle_conns > 0)
+                .then(|| (options.max_idle_conns / services.workers.max(1)).max(1)),
+            read_timeout: options.read_timeout,
+            probe_interval: options.probe_interval,
+            probe_name: options.probe_name.clone(),
+            probe_recursion_desired: options.probe_recursion_desired,
+            probe_tcp: options.force_tcp,
+        };
+        Self {
+            from: config.from.to_lower(),
+            except: config.except.iter().map(Name::to_lower).collect(),
+            options: options.clone(),
+            roster: Arc::new(Roster::new(
+                &config.targets,
+                settings,
+                options.resolvers.clone(),
+                &services.registry,
+                &services.carry,
+            )),
+            selector: Selector::new(options.policy),
+            flights: Flights::default(),
+            concurrent: AtomicUsize::new(0),
+            metrics: ForwardMetrics::new(&services.registry),
+        }
+    }
+
+    /// True if `name` is to be forwarded. FROM itself always is, whatever `except` says, as in the reference.
+    fn is_forwarded(&self, name: &LowerName) -> bool {
+        name.is_within(self.from.as_wire())
+            && (name.as_wire() == self.from.as_wire() || !self.except.iter().any(|zone| name.is_within(zone.as_wire())))
+    }
+
+    async fn answer(&self, request: Request<'_>, next: Next<'_>) -> Outcome {
+        let counted = self.count_request()?;
+        let response = self.shared_exchange(&request).await?;
+        drop(counted);
+        // Another forward is asked only if there is one right after this one.
+        if next.keyword() == Some(KEYWORD) && self.is_for_next(&response) {
+            return next.run(request).await;
+        }
+        Ok(Answer { response, from: KEYWORD })
+    }
+
+    /// One more request being forwarded, or the refusal of it.
+    fn count_request(&self) -> Result<Option<Counted<'_>>, Failure> {
+        let limit = self.options.max_concurrent;
+        if limit == 0 {
+            return Ok(None);
+        }
+        let counted = Counted(&self.concurrent);
+        if self.concurrent.fetch_add(1, Ordering::Relaxed) < limit {
+            return Ok(Some(counted));
+        }
+        self.metrics.max_concurrent_rejects.increment();
+        let cause = format!("concurrent queries exceeded maximum {limit}");
+        Err(Failure { rcode: Rcode::REFUSED, directive: KEYWORD, cause })
+    }
+
+    fn is_for_next(&self, response: &Response) -> bool {
+        let rcode = response.rcode();
+        self.options.next.contains(&rcode)
+            || (self.options.next_on_nodata
+                && rcode == Rcode::NOERROR
+                && !response.records().any(|record| record.section == Section::Answer))
+    }
+
+    /// The answer to the request's question, asked once for all who want it now.
+    async fn shared_exchange(&self, request: &Request<'_>) -> Result<Response, Failure> {
+        let client = request.peer.transport;
+        let (response, is_shared) = self.fly(request, client, key_of(request)).await?;
+        // What a UDP client asked for may be cut; the TCP client that came along asks for the whole.
+        if is_shared && client == Transport::Tcp && response.is_truncated() && !self.options.force_tcp {
+            let mut key = key_of(request);
+            key.push(b'T');
+            return Ok(self.fly(request, client, key).await?.0);
+        }
+        Ok(response)
+    }
+
+    /// Leads the flight of `key` or waits for it; true if it waited.
+    async fn fly(&self, request: &Request<'_>, transport: Transport, key: Key) -> Result<(Response, bool), Failure> {
+        // A leader ends within these bounds of its own; the rest is for one that is stuck.
+        let patience = OVERALL_TIMEOUT.max(self.options.read_timeout) + Duration::from_millis(500);
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.flights.join(key.clone()) {
+                Seat::Lead(lead) => {
+                    let outcome = self.exchange(request, transport).await;
+                    let waited = lead.finish(&outcome);
+                    self.metrics.shared.add(waited as u64);
+                    return outcome.map(|response| (response, false));
+                }
+                Seat::Wait(receiver) => match tokio::time::timeout_at(deadline.into(), receiver).await {
+                    Ok(Ok(outcome)) => return outcome.map(|response| (response, true)),
+                    // The leader is gone; somebody else leads.
+                    Ok(Err(_)) => {}
+                    Err(_) => return Err(Failure::servfail(KEYWORD, format!("no answer within {patience:?}"))),
+                },
+            }
+        }
+    }
+}
+
+/// Takes the request off the count of those being forwarded.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What two requests must have in common to share an answer: question, RD, AD, CD, and EDNS: its presence, DO and the options
+/// that go upstream.
+fn key_of(request: &Request<'_>) -> Key {
+    let query = request.query;
+    let mut key = Key::new();
+    key.extend_from_slice(query.name.as_wire());
+    key.extend_from_slice(&query.qtype.0.to_be_bytes());
+    key.extend_from_slice(&query.qclass.0.to_be_bytes());
+    let header = query.header;
+    key.push(
+        u8::from(header.recursion_desired())
+            | u8::from(header.authentic_data()) << 1
+            | u8::from(header.checking_disabled()) << 2
+            | u8::from(query.edns.is_some()) << 3
+            | u8::from(query.dnssec_ok()) << 4,
+    );
+    if query.edns.is_some_and(|edns| edns.options.1 > 0) {
+        // The message that goes upstream holds the end-to-end options and nothing that differs between such requests but the
+        // case of the question, which stands before them.
+        let upstream = query.to_upstream(request.wire, request.udp_size());
+        key.extend_from_slice(upstream.get(usize::from(query.question_end)..).unwrap_or_default());
+    }
+    key
+}
+
+impl Directive for Forward {
+    fn keyword(&self) -> &'static str {
+        KEYWORD
+    }
+
+    fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
+        if !self.is_forwarded(&request.query.name) {
+            return next.run(request);
+        }
+        Box::pin(self.answer(request, next))
+    }
 }

@@ -1,0 +1,151 @@
+//! What `forward` counts: the reference's names, the names they had before CoreDNS 1.11 (dashboards still ask for those), and
+//! ours.
+
+use crate::message::Rcode;
+use crate::metrics::{Counter, Histogram, Registry, TIME_BUCKETS};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// Value of the label `proxy_name`.
+const PROXY_NAME: &str = "forward";
+/// Response codes with a series kept at hand; all that a header without EDNS can hold, and those of EDNS (IANA).
+const RCODES: usize = 24;
+
+/// Counters that know no upstream.
+pub struct ForwardMetrics {
+    pub healthcheck_broken: Counter,
+    pub max_concurrent_rejects: Counter,
+    pub shared: Counter,
+}
+
+impl ForwardMetrics {
+    pub fn new(registry: &Registry) -> Self {
+        Self {
+            healthcheck_broken: registry.counter(
+                "coredns_forward_healthcheck_broken_total",
+                "Requests that met only upstreams that are down.",
+                &[],
+            ),
+            max_concurrent_rejects: registry.counter(
+                "coredns_forward_max_concurrent_rejects_total",
+                "Requests refused because max_concurrent requests were being forwarded.",
+                &[],
+            ),
+            shared: registry.counter(
+                "nodelocaldns_forward_shared_total",
+                "Requests answered by the upstream exchange of another identical request.",
+                &[],
+            ),
+        }
+    }
+}
+
+/// Counters of one upstream.
+pub struct UpstreamMetrics {
+    registry: Registry,
+    to: String,
+    requests: Counter,
+    by_rcode: [OnceLock<ByRcode>; RCODES],
+    healthcheck_failures: Counter,
+    healthcheck_failures_former: Counter,
+    pub udp_reused: Counter,
+    pub udp_opened: Counter,
+    pub tcp_reused: Counter,
+    pub tcp_opened: Counter,
+    pub retries: Counter,
+    pub mismatched: Counter,
+}
+
+/// The series of one upstream and response code.
+struct ByRcode {
+    responses: Counter,
+    duration: Histogram,
+    duration_former: Histogram,
+}
+
+impl UpstreamMetrics {
+    pub fn new(registry: &Registry, to: String) -> Self {
+        let counter = |name, help| registry.counter(name, help, &[("to", &to)]);
+        let connections = |name, help, proto| {
+            registry.counter(name, help, &[("proxy_name", PROXY_NAME), ("to", &to), ("proto", proto)])
+        };
+        let reused = |proto| {
+            connections("coredns_proxy_conn_cache_hits_total", "Queries sent on a socket or connection that was open.", proto)
+        };
+        let opened = |proto| {
+            connections("coredns_proxy_conn_cache_misses_total", "Sockets and connections that were opened.", proto)
+        };
+        Self {
+            requests: counter("coredns_forward_requests_total", "Queries asked of each upstream."),
+            by_rcode: std::array::from_fn(|_| OnceLock::new()),
+            healthcheck_failures: registry.counter(
+                "coredns_proxy_healthcheck_failures_total",
+                "Failed health checks.",
+                &[("proxy_name", PROXY_NAME), ("to", &to)],
+            ),
+            healthcheck_failures_former: counter("coredns_forward_healthcheck_failures_total", "Failed health checks."),
+            udp_reused: reused("udp"),
+            udp_opened: opened("udp"),
+            tcp_reused: reused("tcp"),
+            tcp_opened: opened("tcp"),
+            retries: counter(
+                "nodelocaldns_forward_retries_total",
+                "Queries sent again: a datagram seemed lost, or a connection broke or hung.",
+            ),
+            mismatched: counter(
+                "nodelocaldns_forward_mismatched_total",
+                "Messages from an upstream that answer no question in flight: forged, late or repeated.",
+            ),
+            registry: registry.clone(),
+            to,
+        }
+    }
+
+    /// A query goes to the upstream.
+    pub fn count_request(&self) {
+        self.requests.increment();
+    }
+
+    /// The upstream has answered.
+    pub fn count_response(&self, rcode: Rcode, elapsed: Duration) {
+        let seconds = elapsed.as_secs_f64();
+        let observe = |series: &ByRcode| {
+            series.responses.increment();
+            series.duration.observe(seconds);
+            series.duration_former.observe(seconds);
+        };
+        match self.by_rcode.get(usize::from(rcode.0)) {
+            Some(cell) => observe(cell.get_or_init(|| self.series(rcode))),
+            None => observe(&self.series(rcode)),
+        }
+    }
+
+    /// A health check has failed.
+    pub fn count_healthcheck_failure(&self) {
+        self.healthcheck_failures.increment();
+        self.healthcheck_failures_former.increment();
+    }
+
+    fn series(&self, rcode: Rcode) -> ByRcode {
+        let name = rcode.to_string();
+        // The reference labels codes without a mnemonic by their number.
+        let name = name.strip_prefix("RCODE").unwrap_or(&name);
+        let help = "Time from the query to the upstream's answer in seconds.";
+        let labels = &[("to", self.to.as_str()), ("rcode", name)];
+        ByRcode {
+            responses: self.registry.counter("coredns_forward_responses_total", "Answers of each upstream by response code.", labels),
+            duration: self.registry.histogram(
+                "coredns_proxy_request_duration_seconds",
+                help,
+                TIME_BUCKETS,
+                &[("proxy_name", PROXY_NAME), ("to", &self.to), ("rcode", name)],
+            ),
+            duration_former: self.registry.histogram(
+                "coredns_forward_request_duration_seconds",
+                help,
+                TIME_BUCKETS,
+                labels,
+            ),
+        }
+    }
+}

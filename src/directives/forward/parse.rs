@@ -1,0 +1,319 @@
+//! From a `forward` of the Corefile to its [`Config`].
+
+use super::policy::Policy;
+use super::target::{Target, read_target};
+use crate::chain::ParseContext;
+use crate::corefile::{Diagnostics, Directive, OptionLine, Token, nearest, value};
+use crate::message::{Name, Rcode};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Most TO arguments of one `forward`, as in the reference.
+pub const TARGET_LIMIT: usize = 15;
+const USAGE: &str = "forward FROM TO...";
+
+const OPTIONS: [&str; 18] = [
+    "except",
+    "force_tcp",
+    "prefer_udp",
+    "expire",
+    "max_age",
+    "max_idle_conns",
+    "read_timeout",
+    "max_fails",
+    "max_connect_attempts",
+    "policy",
+    "health_check",
+    "max_concurrent",
+    "next",
+    "next_on_nodata",
+    "failover",
+    "failfast_all_unhealthy_upstreams",
+    "source_address",
+    "resolver",
+];
+/// The reference's options that speak of TLS.
+const OPTIONS_OF_TLS: [&str; 3] = ["tls", "tls_servername", "tls_resolver"];
+
+/// A `forward` as configured.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub from: Name,
+    pub except: Vec<Name>,
+    pub targets: Vec<Target>,
+    pub options: Options,
+}
+
+/// The options of the block, at their defaults unless set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub force_tcp: bool,
+    pub prefer_udp: bool,
+    pub expire: Duration,
+    pub max_age: Option<Duration>,
+    /// 0: no limit given.
+    pub max_idle_conns: usize,
+    pub read_timeout: Duration,
+    pub max_fails: u32,
+    /// 0: no limit.
+    pub max_connect_attempts: u32,
+    pub policy: Policy,
+    pub probe_interval: Duration,
+    pub probe_recursion_desired: bool,
+    pub probe_name: Name,
+    /// 0: no limit.
+    pub max_concurrent: usize,
+    pub next: Vec<Rcode>,
+    pub next_on_nodata: bool,
+    pub failover: Vec<Rcode>,
+    pub failfast_all_unhealthy_upstreams: bool,
+    pub source_address: Option<IpAddr>,
+    /// Empty: those of /etc/resolv.conf.
+    pub resolvers: Vec<SocketAddr>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            force_tcp: false,
+            prefer_udp: false,
+            expire: Duration::from_secs(10),
+            max_age: None,
+            max_idle_conns: 0,
+            read_timeout: Duration::from_secs(2),
+            max_fails: 2,
+            max_connect_attempts: 0,
+            policy: Policy::Random,
+            probe_interval: Duration::from_millis(500),
+            probe_recursion_desired: true,
+            probe_name: Name::root(),
+            max_concurrent: 0,
+            next: Vec::new(),
+            next_on_nodata: false,
+            failover: Vec::new(),
+            failfast_all_unhealthy_upstreams: false,
+            source_address: None,
+            resolvers: Vec::new(),
+        }
+    }
+}
+
+/// Reads one `forward`. `None` if FROM or every TO is unusable; the diagnostics then say why.
+pub fn read(directive: &Directive, context: &mut ParseContext<'_>) -> Option<Config> {
+    // The block first: its errors are told also when the first line has some.
+    let mut except = Vec::new();
+    let mut options = Options::default();
+    for line in &directive.options {
+        read_option(line, &mut options, &mut except, context.diagnostics);
+    }
+    if let Some(age) = options.max_age.filter(|age| *age < options.expire)
+        && let Some(line) = directive.options.iter().rev().find(|line| line.name.text == "max_age")
+    {
+        let message = format!("max_age ({age:?}) is less than expire ({:?})", options.expire);
+        context.diagnostics.error(line.name.span, message).help("a connection cannot be idle for longer than it lives: raise max_age or lower expire");
+    }
+
+    let Some((from, to)) = directive.arguments.split_first().filter(|(_, to)| !to.is_empty()) else {
+        let message = format!("forward needs a zone and at least one upstream, it has {}", directive.arguments.len());
+        context.diagnostics.error(directive.keyword.span, message).help(format!("{USAGE}, such as `forward . 10.96.0.10` or `forward . /etc/resolv.conf`"));
+        return None;
+    };
+    let zones = value::zones(from, context.diagnostics);
+    if let Some([first, _, ..]) = zones.as_deref() {
+        let message = format!("{} stands for several reverse zones; only {first} is forwarded", from.text);
+        context.diagnostics.warning(from.span, message).help("use a prefix that ends at an octet (a multiple of 8 bits, for IPv6 of 4), or one forward for each zone");
+    }
+    if let Some(extra) = to.get(TARGET_LIMIT) {
+        let message = format!("{} upstreams where at most {TARGET_LIMIT} are allowed", to.len());
+        context.diagnostics.error(extra.span, message).help("remove some");
+    }
+    let mut targets: Vec<Target> = Vec::new();
+    for token in to.iter().take(TARGET_LIMIT) {
+        targets.extend(read_target(token, context));
+    }
+    if let Some(source) = options.source_address {
+        for (token, target) in to.iter().zip(&targets) {
+            if let Target::Address(address) = target
+                && address.is_ipv4() != source.is_ipv4()
+            {
+                let message = format!("{address} cannot be reached from the source_address {source}: one is IPv4, the other IPv6");
+                context.diagnostics.error(token.span, message).help("give both in the same family");
+            }
+        }
+    }
+    Some(Config { from: zones?.into_iter().next()?, except, targets, options })
+}
+
+fn read_option(line: &OptionLine, options: &mut Options, except: &mut Vec<Name>, diagnostics: &mut Diagnostics) {
+    if let Some(nested) = line.block.first() {
+        diagnostics.error(nested.name.span, format!("{} takes no block", line.name.text)).help("remove the braces and what is in them");
+    }
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    match line.name.text.as_str() {
+        "except" => {
+            for token in some(line, "except NAME...", diagnostics) {
+                except.extend(value::zones(token, diagnostics).unwrap_or_default());
+            }
+        }
+        "force_tcp" => options.force_tcp |= flag(line, diagnostics),
+        "prefer_udp" => options.prefer_udp |= flag(line, diagnostics),
+        "next_on_nodata" => options.next_on_nodata |= flag(line, diagnostics),
+        "failfast_all_unhealthy_upstreams" => options.failfast_all_unhealthy_upstreams |= flag(line, diagnostics),
+        "expire" => set(&mut options.expire, duration(line, Duration::ZERO..=YEAR, diagnostics)),
+        "max_age" => {
+            if let Some(age) = duration(line, Duration::ZERO..=YEAR, diagnostics) {
+                // As in the reference, 0 stands for no limit.
+                options.max_age = Some(if age.is_zero() { YEAR } else { age });
+            }
+        }
+        "read_timeout" => {
+            set(&mut options.read_timeout, duration(line, Duration::from_millis(1)..=Duration::from_secs(60), diagnostics));
+        }
+        "max_idle_conns" => set(&mut options.max_idle_conns, count(line, diagnostics).and_then(|n| n.try_into().ok())),
+        "max_fails" => set(&mut options.max_fails, count(line, diagnostics)),
+        "max_connect_attempts" => set(&mut options.max_connect_attempts, count(line, diagnostics)),
+        "max_concurrent" => set(&mut options.max_concurrent, count(line, diagnostics).and_then(|n| n.try_into().ok())),
+        "policy" => {
+            if let Some([word]) = value::exactly(&line.name, &line.arguments, "policy random|round_robin|sequential", diagnostics) {
+                match Policy::from_word(&word.text) {
+                    Some(policy) => options.policy = policy,
+                    None => {
+                        let help = match nearest(&word.text, Policy::WORDS) {
+                            Some(near) => format!("did you mean `{near}`?"),
+                            None => "one of random, round_robin and sequential".to_owned(),
+                        };
+                        diagnostics.error(word.span, format!("unknown policy `{}`", word.text)).help(help);
+                    }
+                }
+            }
+        }
+        "health_check" => read_health_check(line, options, diagnostics),
+        "next" => options.next.extend(rcodes(line, "next RCODE...", diagnostics).into_iter().map(|(rcode, _)| rcode)),
+        "failover" => {
+            for (rcode, token) in rcodes(line, "failover RCODE...", diagnostics) {
+                if rcode == Rcode::NOERROR {
+                    diagnostics
+                        .error(token.span, "failover cannot have NOERROR: it would ask every upstream every time")
+                        .help("name codes of failure, such as SERVFAIL or REFUSED");
+                } else {
+                    options.failover.push(rcode);
+                }
+            }
+        }
+        "source_address" => {
+            if let Some([word]) = value::exactly(&line.name, &line.arguments, "source_address IP", diagnostics) {
+                match word.text.parse() {
+                    Ok(address) => options.source_address = Some(address),
+                    Err(_) => {
+                        diagnostics
+                            .error(word.span, format!("source_address must be an IP address, not `{}`", word.text))
+                            .help("an address of this machine, such as 192.0.2.1");
+                    }
+                }
+            }
+        }
+        "resolver" => {
+            for token in some(line, "resolver IP[:PORT]...", diagnostics) {
+                match token.text.parse::<SocketAddr>().or_else(|_| {
+                    token.text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53))
+                }) {
+                    Ok(address) => options.resolvers.push(address),
+                    Err(_) => {
+                        diagnostics
+                            .error(token.span, format!("resolver must be IP or IP:PORT, not `{}`", token.text))
+                            .help("such as 10.0.0.1 or [2001:db8::1]:53");
+                    }
+                }
+            }
+        }
+        word if OPTIONS_OF_TLS.contains(&word) => {
+            diagnostics
+                .error(line.name.span, format!("{word} is not supported yet: upstreams are asked by UDP and TCP only"))
+                .help("remove it, or keep the reference for this zone for now");
+        }
+        _ => value::unknown_option(line, "forward", &OPTIONS, diagnostics),
+    }
+}
+
+fn read_health_check(line: &OptionLine, options: &mut Options, diagnostics: &mut Diagnostics) {
+    const USAGE: &str = "health_check DURATION [no_rec] [domain FQDN]";
+    let Some((interval, mut rest)) = line.arguments.split_first() else {
+        diagnostics.error(line.name.span, "health_check needs a duration").help(USAGE);
+        return;
+    };
+    let range = Duration::ZERO..=Duration::from_secs(24 * 3600);
+    set(&mut options.probe_interval, value::duration(interval, "the interval of health checks", range, diagnostics));
+    options.probe_name = Name::root();
+    while let Some((word, after)) = rest.split_first() {
+        rest = after;
+        match (word.text.as_str(), after) {
+            ("no_rec", _) => options.probe_recursion_desired = false,
+            ("domain", [name, after @ ..]) => {
+                rest = after;
+                match Name::parse(&name.text) {
+                    Ok(parsed) => options.probe_name = parsed.to_lower().to_name(),
+                    Err(error) => {
+                        diagnostics
+                            .error(name.span, format!("the domain of health_check, `{}`, is not a domain name: {error}", name.text))
+                            .help("such as `domain example.org`");
+                    }
+                }
+            }
+            ("domain", []) => {
+                diagnostics.error(word.span, "domain needs a name").help(USAGE);
+            }
+            (unknown, _) => {
+                let help = nearest(unknown, ["no_rec", "domain"]).map_or_else(|| USAGE.to_owned(), |near| format!("did you mean `{near}`?"));
+                diagnostics.error(word.span, format!("health_check has no option `{unknown}`")).help(help);
+            }
+        }
+    }
+}
+
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
+
+/// An option without arguments.
+fn flag(line: &OptionLine, diagnostics: &mut Diagnostics) -> bool {
+    let usage = line.name.text.clone();
+    value::exactly::<0>(&line.name, &line.arguments, &usage, diagnostics).is_some()
+}
+
+/// An option with one argument or more.
+fn some<'a>(line: &'a OptionLine, usage: &str, diagnostics: &mut Diagnostics) -> &'a [Token] {
+    if line.arguments.is_empty() {
+        diagnostics.error(line.name.span, format!("{} needs at least one argument", line.name.text)).help(usage);
+    }
+    &line.arguments
+}
+
+fn duration(line: &OptionLine, range: std::ops::RangeInclusive<Duration>, diagnostics: &mut Diagnostics) -> Option<Duration> {
+    let [token] = value::exactly(&line.name, &line.arguments, &format!("{} DURATION", line.name.text), diagnostics)?;
+    value::duration(token, &line.name.text, range, diagnostics)
+}
+
+/// A whole number of 32 bits.
+fn count(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<u32> {
+    let [token] = value::exactly(&line.name, &line.arguments, &format!("{} NUMBER", line.name.text), diagnostics)?;
+    value::number(token, &line.name.text, 0..=u64::from(u32::MAX), diagnostics)?.try_into().ok()
+}
+
+fn rcodes<'a>(line: &'a OptionLine, usage: &str, diagnostics: &mut Diagnostics) -> Vec<(Rcode, &'a Token)> {
+    let mut found = Vec::new();
+    for token in some(line, usage, diagnostics) {
+        match Rcode::from_mnemonic(&token.text) {
+            Some(rcode) => found.push((rcode, token)),
+            None => {
+                let help = match nearest(&token.text.to_uppercase(), ["NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"]) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "such as NXDOMAIN, SERVFAIL or REFUSED".to_owned(),
+                };
+                diagnostics.error(token.span, format!("`{}` is not a response code", token.text)).help(help);
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,104 @@
+//! The order in which upstreams are asked. Pure but for the random numbers, which are handed in.
+
+use smallvec::SmallVec;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// `policy random|round_robin|sequential`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    #[default]
+    Random,
+    RoundRobin,
+    Sequential,
+}
+
+impl Policy {
+    /// The words of the option.
+    pub const WORDS: [&'static str; 3] = ["random", "round_robin", "sequential"];
+
+    /// The policy of a word of the option.
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "random" => Some(Self::Random),
+            "round_robin" => Some(Self::RoundRobin),
+            "sequential" => Some(Self::Sequential),
+            _ => None,
+        }
+    }
+}
+
+/// Positions in the list of upstreams, in the order of asking.
+pub type Order = SmallVec<[usize; 15]>;
+
+/// A policy with its running state.
+#[derive(Debug, Default)]
+pub struct Selector {
+    policy: Policy,
+    robin: AtomicU32,
+}
+
+impl Selector {
+    pub fn new(policy: Policy) -> Self {
+        Self { policy, robin: AtomicU32::new(0) }
+    }
+
+    /// The order for one request among `count` upstreams. `below` gives a random number under its argument, which is never 0.
+    pub fn order(&self, count: usize, mut below: impl FnMut(usize) -> usize) -> Order {
+        let mut order: Order = (0..count).collect();
+        match self.policy {
+            Policy::Sequential => {}
+            Policy::Random => {
+                // Fisher and Yates.
+                for last in (1..count).rev() {
+                    order.swap(last, below(last + 1));
+                }
+            }
+            Policy::RoundRobin => {
+                // The reference asks the chosen one first and the others in the order of the Corefile.
+                if let Some(first) = (self.robin.fetch_add(1, Ordering::Relaxed).wrapping_add(1) as usize).checked_rem(count) {
+                    let chosen = order.remove(first);
+                    order.insert(0, chosen);
+                }
+            }
+        }
+        order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequential_keeps_the_order_of_the_corefile() {
+        assert_eq!(Selector::new(Policy::Sequential).order(3, |_| 0).as_slice(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn round_robin_takes_turns_and_keeps_the_rest_in_order() {
+        let selector = Selector::new(Policy::RoundRobin);
+        let orders: Vec<_> = (0..4).map(|_| selector.order(3, |_| 0).to_vec()).collect();
+        assert_eq!(orders, [vec![1, 0, 2], vec![2, 0, 1], vec![0, 1, 2], vec![1, 0, 2]]);
+    }
+
+    #[test]
+    fn random_gives_every_order_a_chance() {
+        let selector = Selector::new(Policy::Random);
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..500 {
+            let order = selector.order(3, |bound| rand::random_range(0..bound));
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted.as_slice(), [0, 1, 2]);
+            seen.insert(order.to_vec());
+        }
+        assert_eq!(seen.len(), 6);
+    }
+
+    #[test]
+    fn no_upstreams_have_no_order() {
+        for policy in [Policy::Random, Policy::RoundRobin, Policy::Sequential] {
+            assert!(Selector::new(policy).order(0, |_| 0).is_empty());
+        }
+    }
+}

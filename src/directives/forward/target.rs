@@ -1,0 +1,148 @@
+//! What a TO argument means: an address, a file of nameservers, or a host name.
+
+use crate::chain::ParseContext;
+use crate::corefile::{Loader, Token};
+use crate::message::Name;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::path::Path;
+
+const DNS_PORT: u16 = 53;
+const SYSTEM_RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Schemes of the reference and its kin that are no plain DNS.
+const OTHER_SCHEMES: [&str; 6] = ["tls", "https", "https3", "quic", "grpc", "unix"];
+
+/// Where queries go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Address(SocketAddr),
+    /// The nameservers of a resolv.conf-like file, as it was when the Corefile was read.
+    File { path: String, addresses: Vec<SocketAddr> },
+    /// Resolved, and kept resolved, while serving.
+    Host { name: Name, port: u16 },
+}
+
+/// Reads one TO; `None` after a diagnostic.
+pub fn read_target(token: &Token, context: &mut ParseContext<'_>) -> Option<Target> {
+    let text = match token.text.split_once("://") {
+        Some(("dns", rest)) => rest,
+        Some((scheme, _)) if OTHER_SCHEMES.contains(&scheme) => {
+            let message = format!("{}: upstreams by {scheme}:// are not supported yet", token.text);
+            context.diagnostics.error(token.span, message).help("plain DNS by UDP and TCP is: write the address alone, such as 10.96.0.10");
+            return None;
+        }
+        Some((scheme, _)) => {
+            let message = format!("{}: `{scheme}` is not a protocol of upstreams", token.text);
+            context.diagnostics.error(token.span, message).help("write the address alone, or dns:// before it");
+            return None;
+        }
+        None => token.text.as_str(),
+    };
+    match read_address(text, DNS_PORT, context.loaders.files) {
+        Ok(Some(address)) => return Some(Target::Address(address)),
+        Ok(None) => {}
+        Err(why) => {
+            context.diagnostics.error(token.span, format!("{}: {why}", token.text)).help("IP, IP:PORT or [IPv6%INTERFACE]:PORT");
+            return None;
+        }
+    }
+    match context.loaders.files.read(Path::new(text)) {
+        Ok(content) => Some(read_nameservers(token, text, &content, context)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && text == SYSTEM_RESOLV_CONF => {
+            let message = format!("{text} does not exist: there is no upstream in it, and queries for it will fail");
+            context.diagnostics.warning(token.span, message).help("create it, or name the upstreams' addresses");
+            Some(Target::File { path: text.to_owned(), addresses: Vec::new() })
+        }
+        Err(error) if text.contains('/') => {
+            let message = format!("the file {text} cannot be read: {error}");
+            context.diagnostics.error(token.span, message).help("check its path, or name the upstreams' addresses");
+            None
+        }
+        Err(_) => read_host(token, text, context),
+    }
+}
+
+fn read_host(token: &Token, text: &str, context: &mut ParseContext<'_>) -> Option<Target> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0)),
+        None => (text, Some(DNS_PORT)),
+    };
+    // An address that is mistyped must not become a name that never resolves.
+    let looks_like_an_address = host.split('.').all(|label| !label.is_empty() && label.bytes().all(|octet| octet.is_ascii_digit()));
+    let is_plain = host.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.'));
+    match (Name::parse(host), port) {
+        (Ok(name), Some(port)) if !host.is_empty() && is_plain && !looks_like_an_address && !name.is_root() => Some(Target::Host { name, port }),
+        _ => {
+            let message = format!("{} is neither an IP address, a file nor a host name", token.text);
+            context.diagnostics.error(token.span, message).help("such as 10.96.0.10, [2001:db8::1]:53, /etc/resolv.conf or dns.example.org");
+            None
+        }
+    }
+}
+
+fn read_nameservers(token: &Token, path: &str, content: &str, context: &mut ParseContext<'_>) -> Target {
+    let mut addresses = Vec::new();
+    let (config, _) = resolv_conf::Config::parse_with_errors(content.as_bytes());
+    for nameserver in &config.nameservers {
+        // Written out and read again, so that an IPv6 zone is treated as it is in a TO.
+        match read_address(&nameserver.to_string(), DNS_PORT, context.loaders.files) {
+            Ok(Some(address)) if !addresses.contains(&address) => addresses.push(address),
+            Ok(_) => {}
+            Err(why) => {
+                context.diagnostics.warning(token.span, format!("{path}: nameserver {nameserver} is passed over: {why}"));
+            }
+        }
+    }
+    if addresses.is_empty() {
+        let message = format!("{path} has no usable nameserver: there is no upstream in it, and queries for it will fail");
+        context.diagnostics.warning(token.span, message).help("add a line such as `nameserver 192.0.2.53`, or name the upstreams' addresses");
+    }
+    Target::File { path: path.to_owned(), addresses }
+}
+
+/// `IP`, `IP:PORT`, `[IPv6]`, `[IPv6]:PORT`, each IPv6 with `%ZONE` or without. `Ok(None)` if it is none of these; an error if
+/// it is one that cannot be used.
+fn read_address(text: &str, default_port: u16, files: &dyn Loader) -> Result<Option<SocketAddr>, String> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((host, "")) => (host, None),
+            Some((host, port)) => (host, port.strip_prefix(':')),
+            None => return Ok(None),
+        },
+        // One colon parts a port from an IPv4 address; more are an IPv6 address.
+        None => match text.split_once(':') {
+            Some((host, port)) if !port.contains(':') => (host, Some(port)),
+            _ => (text, None),
+        },
+    };
+    let (ip, zone) = match host.split_once('%') {
+        Some((ip, zone)) => (ip, Some(zone)),
+        None => (host, None),
+    };
+    let Ok(ip) = ip.parse::<IpAddr>() else { return Ok(None) };
+    let port = match port {
+        Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(|| format!("`{port}` is not a port (1 to 65535)"))?,
+        None => default_port,
+    };
+    match (ip, zone) {
+        (IpAddr::V6(ip), Some(zone)) => Ok(Some(SocketAddrV6::new(ip, port, 0, read_zone(ip, zone, files)?).into())),
+        (IpAddr::V4(_), Some(_)) => Err("only an IPv6 address has a zone".to_owned()),
+        (ip, None) => Ok(Some(SocketAddr::new(ip, port))),
+    }
+}
+
+/// The index of an interface, by number or by name (RFC 4007 section 11).
+fn read_zone(ip: Ipv6Addr, zone: &str, files: &dyn Loader) -> Result<u32, String> {
+    if let Ok(index) = zone.parse() {
+        return Ok(index);
+    }
+    if zone.is_empty() || zone.contains('/') || zone.starts_with('.') {
+        return Err(format!("`{zone}` is not an interface"));
+    }
+    let path = format!("/sys/class/net/{zone}/ifindex");
+    files
+        .read(Path::new(&path))
+        .ok()
+        .and_then(|index| index.trim().parse().ok())
+        .ok_or_else(|| format!("this machine has no interface `{zone}`, which {ip} needs"))
+}

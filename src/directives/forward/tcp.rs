@@ -1,0 +1,333 @@
+//! TCP to one upstream from one worker: few connections, each kept, filled with many queries, answered in any order
+//! (RFC 7766 sections 6.2.1 and 7). README.md tells when another one is opened and when one is left.
+
+use super::error::{Path, SystemError, TryError};
+use super::line::{Asked, Delivery, FailOnDrop, InFlight, Line, Try};
+use super::metrics::UpstreamMetrics;
+use super::upstream::Settings;
+use crate::chain::Transport;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use socket2::SockRef;
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Notify;
+
+/// Queries in flight on a connection from which on another is opened.
+const CROWDED: usize = 32;
+/// A connection with queries in flight that has said nothing for this long is passed by: many servers, CoreDNS among them, answer
+/// the queries of one connection one after another, so that a slow name holds up all behind it.
+const STALLED: Duration = Duration::from_millis(50);
+/// Connections per worker and upstream unless `max_idle_conns` says otherwise.
+const CONNECTIONS: usize = 8;
+/// A connection takes queries for this long, drawn for each, unless `max_age` says otherwise.
+const AGE_SECONDS: std::ops::RangeInclusive<f64> = 30.0..=60.0;
+/// How much is read at once.
+const READ_SIZE: usize = 65536;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into_boxed_slice());
+}
+
+/// The connections of one worker to one upstream. They are owned by their tasks.
+#[derive(Default)]
+pub struct TcpPool {
+    connections: Mutex<Vec<Weak<Connection>>>,
+}
+
+/// Which connection a query may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The least busy one, a new one if all are busy and another is allowed.
+    Any,
+    /// A new one of its own, closed after it: the last resort with servers that answer one query and close.
+    Own,
+}
+
+impl TcpPool {
+    /// Sends `asked` on a connection.
+    pub fn send(
+        &self,
+        remote: SocketAddr,
+        settings: &Settings,
+        metrics: &Arc<UpstreamMetrics>,
+        asked: &Arc<Asked>,
+        choice: Choice,
+    ) -> Result<Try, TryError> {
+        let now = Instant::now();
+        let connection = match choice {
+            Choice::Own => self.open(remote, settings, metrics, now, choice),
+            Choice::Any => self.pick(remote, settings, metrics, now),
+        };
+        let attempt = connection.begin(asked, now);
+        if choice == Choice::Own {
+            connection.retire();
+        }
+        attempt
+    }
+
+    fn pick(&self, remote: SocketAddr, settings: &Settings, metrics: &Arc<UpstreamMetrics>, now: Instant) -> Arc<Connection> {
+        let mut live: SmallVec<[(Load, Arc<Connection>); CONNECTIONS]> = SmallVec::new();
+        self.connections.lock().retain(|weak| {
+            let Some(connection) = weak.upgrade() else { return false };
+            let load = connection.load(now);
+            if let Some(load) = load {
+                live.push((load, connection));
+            }
+            load.is_some()
+        });
+        let room = live.len() < settings.connections_per_worker.unwrap_or(CONNECTIONS);
+        match live.into_iter().min_by_key(|(load, _)| *load) {
+            Some((load, connection)) if !load.busy || !room => {
+                metrics.tcp_reused.increment();
+                connection
+            }
+            _ => self.open(remote, settings, metrics, now, Choice::Any),
+        }
+    }
+
+    fn open(
+        &self,
+        remote: SocketAddr,
+        settings: &Settings,
+        metrics: &Arc<UpstreamMetrics>,
+        now: Instant,
+        choice: Choice,
+    ) -> Arc<Connection> {
+        metrics.tcp_opened.increment();
+        let age = settings.max_age.unwrap_or_else(|| Duration::from_secs_f64(rand::random_range(AGE_SECONDS)));
+        let connection = Arc::new(Connection {
+            remote,
+            metrics: metrics.clone(),
+            state: Mutex::new(State { outbox: Vec::new(), progress: now, local: None, retired: false, retires: now + age }),
+            in_flight: Mutex::default(),
+            wake: Notify::new(),
+        });
+        tokio::spawn(run(connection.clone(), settings.clone()));
+        if choice == Choice::Any {
+            self.connections.lock().push(Arc::downgrade(&connection));
+        }
+        connection
+    }
+}
+
+/// How much a connection has to do; the least is chosen.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Load {
+    busy: bool,
+    in_flight: usize,
+}
+
+struct Connection {
+    remote: SocketAddr,
+    metrics: Arc<UpstreamMetrics>,
+    state: Mutex<State>,
+    in_flight: Mutex<InFlight>,
+    /// Tells the task that there is something to write, or that the connection may be done.
+    wake: Notify,
+}
+
+struct State {
+    /// Messages with their length octets, to be written. The task writes all of them at once, so that queries which come
+    /// together leave together.
+    outbox: Vec<u8>,
+    /// When something came last, or when the first of the queries in flight was asked.
+    progress: Instant,
+    local: Option<SocketAddr>,
+    retired: bool,
+    retires: Instant,
+}
+
+impl Connection {
+    fn path(&self) -> Path {
+        Path { transport: Transport::Tcp, local: self.state.lock().local, remote: self.remote }
+    }
+
+    /// `None` if it takes no new queries.
+    fn load(&self, now: Instant) -> Option<Load> {
+        let in_flight = self.in_flight.lock().len();
+        let mut state = self.state.lock();
+        if !state.retired && now >= state.retires {
+            state.retired = true;
+            self.wake.notify_one();
+        }
+        let stalled = in_flight > 0 && now.saturating_duration_since(state.progress) > STALLED;
+        (!state.retired).then_some(Load { busy: stalled || in_flight >= CROWDED, in_flight })
+    }
+
+    fn begin(self: &Arc<Self>, asked: &Arc<Asked>, now: Instant) -> Result<Try, TryError> {
+        let (ahead, registered) = {
+            let mut in_flight = self.in_flight.lock();
+            (in_flight.len(), in_flight.register(asked))
+        };
+        let (id, receiver) = registered.ok_or_else(|| TryError::TooMany(self.path()))?;
+        let attempt = Try { line: self.clone(), id, receiver, sent: now, ahead };
+        let mut message: SmallVec<[u8; 512]> = SmallVec::new();
+        let length = u16::try_from(asked.len()).unwrap_or(u16::MAX);
+        message.extend_from_slice(&length.to_be_bytes());
+        asked.write(id, &mut message);
+        let mut state = self.state.lock();
+        if ahead == 0 {
+            state.progress = now;
+        }
+        state.outbox.extend_from_slice(&message);
+        drop(state);
+        self.wake.notify_one();
+        Ok(attempt)
+    }
+
+    fn is_done(&self) -> bool {
+        self.state.lock().retired && self.in_flight.lock().is_empty()
+    }
+}
+
+impl Line for Connection {
+    fn forget(&self, id: u16) {
+        self.in_flight.lock().forget(id);
+        if self.state.lock().retired {
+            self.wake.notify_one();
+        }
+    }
+
+    fn retire(&self) {
+        self.state.lock().retired = true;
+        self.wake.notify_one();
+    }
+
+    fn is_heard_since(&self, instant: Instant) -> bool {
+        self.state.lock().progress > instant
+    }
+
+    fn local(&self) -> Option<SocketAddr> {
+        self.state.lock().local
+    }
+}
+
+/// The life of a connection: connects, writes and reads until it breaks, is idle for long or is retired and done.
+async fn run(connection: Arc<Connection>, settings: Settings) {
+    let mut ended = FailOnDrop { in_flight: &connection.in_flight, error: TryError::Closed(connection.path()) };
+    match connect(&connection, &settings).await {
+        Ok(stream) => {
+            connection.state.lock().local = stream.local_addr().ok();
+            ended.error = match exchange(&connection, &stream, &settings).await {
+                Ok(()) => TryError::Closed(connection.path()),
+                Err(error) => TryError::Broken(connection.path(), error),
+            };
+        }
+        Err(error) => ended.error = TryError::Dial(connection.path(), error),
+    }
+    // From here on no query may be put on it; those that were are failed when `ended` goes.
+    connection.state.lock().retired = true;
+}
+
+async fn connect(connection: &Connection, settings: &Settings) -> Result<TcpStream, SystemError> {
+    let socket = if connection.remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(source) = settings.source_address {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    let connecting = tokio::time::timeout(settings.read_timeout, socket.connect(connection.remote)).await;
+    let stream = connecting.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    stream.set_nodelay(true)?;
+    // Without it the kernel sends for a quarter of an hour to a pod that is gone.
+    SockRef::from(&stream).set_tcp_user_timeout(Some(settings.read_timeout))?;
+    Ok(stream)
+}
+
+async fn exchange(connection: &Connection, stream: &TcpStream, settings: &Settings) -> Result<(), SystemError> {
+    let mut inbox = Vec::new();
+    let mut outbox = Vec::new();
+    let mut written = 0;
+    let tick = settings.expire.clamp(Duration::from_millis(10), Duration::from_secs(10));
+    let mut idle_since = Instant::now();
+    let idle_check = tokio::time::sleep(tick);
+    tokio::pin!(idle_check);
+    loop {
+        let mut blocked = false;
+        while !blocked {
+            if written == outbox.len() {
+                written = 0;
+                outbox.clear();
+                std::mem::swap(&mut outbox, &mut connection.state.lock().outbox);
+                if outbox.is_empty() {
+                    break;
+                }
+                idle_since = Instant::now();
+            }
+            match stream.try_write(outbox.get(written..).unwrap_or_default()) {
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => blocked = true,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if connection.is_done() {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            ready = stream.readable() => {
+                ready?;
+                if read(connection, stream, &mut inbox)? {
+                    return Ok(());
+                }
+                idle_since = Instant::now();
+            }
+            ready = stream.writable(), if blocked => ready?,
+            () = connection.wake.notified() => {}
+            () = &mut idle_check => {
+                let now = Instant::now();
+                // Retires it if its age has come.
+                connection.load(now);
+                if connection.in_flight.lock().is_empty() && now.saturating_duration_since(idle_since) >= settings.expire {
+                    connection.state.lock().retired = true;
+                    continue;
+                }
+                idle_check.as_mut().reset((now + tick).into());
+            }
+        }
+    }
+}
+
+/// Reads what has arrived and hands out the messages in it. True at the end of the stream.
+fn read(connection: &Connection, stream: &TcpStream, inbox: &mut Vec<u8>) -> Result<bool, SystemError> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        loop {
+            match stream.try_read(scratch) {
+                Ok(0) => return Ok(true),
+                Ok(length) => {
+                    inbox.extend_from_slice(scratch.get(..length).unwrap_or_default());
+                    deliver(connection, inbox);
+                    if length < READ_SIZE {
+                        return Ok(false);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    })
+}
+
+/// Takes the whole messages off the front of `inbox`.
+fn deliver(connection: &Connection, inbox: &mut Vec<u8>) {
+    let path = connection.path();
+    let mut rest = inbox.as_slice();
+    let mut in_flight = connection.in_flight.lock();
+    while let Some((length, after)) = rest.split_first_chunk().map(|(octets, after)| (u16::from_be_bytes(*octets), after)) {
+        let Some((message, after)) = after.split_at_checked(usize::from(length)) else { break };
+        // An answer nobody waits for any longer is no sign of forgery on a connection.
+        if in_flight.deliver(message, path) == Delivery::Mismatched {
+            connection.metrics.mismatched.increment();
+        }
+        rest = after;
+    }
+    drop(in_flight);
+    let taken = inbox.len() - rest.len();
+    if taken > 0 {
+        inbox.drain(..taken);
+        connection.state.lock().progress = Instant::now();
+    }
+}
