@@ -4,7 +4,7 @@
 use super::{Carry, Directive, Observer};
 use crate::corefile::{Diagnostics, Loader, Span};
 use crate::message::Name;
-use crate::metrics::Registry;
+use crate::metrics::{Counter, Registry};
 use futures_util::future::BoxFuture;
 use std::any::Any;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -112,7 +112,8 @@ pub struct Part {
 
 /// A directive as configured. `Any`, so that a directive that repeats can find and extend the part its first occurrence made.
 pub trait Configured: Any + Send + Sync {
-    /// Makes the running thing for one key of the server block. Must not touch the network; what runs on its own goes into
+    /// Makes the running thing, once for a server block: its keys share it, as in the reference. Must not touch the network; what
+    /// runs on its own goes into
     /// [`Built::background`].
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError>;
 }
@@ -150,11 +151,11 @@ pub struct HttpAnswer {
 
 /// What a directive is built with.
 pub struct BuildContext<'a> {
-    /// The key's zone.
+    /// The zone of the block's first key.
     pub zone: &'a Name,
-    /// All zones of the server block.
+    /// All zones of the server block, lower-cased; [`super::Request::zone`] indexes it.
     pub block_zones: &'a [Name],
-    /// Labels of the listen addresses this key serves on, such as `dns://127.0.0.1:53`; [`super::Request::server`] indexes it.
+    /// Labels of the listen addresses the block serves on, such as `dns://127.0.0.1:53`; [`super::Request::server`] indexes it.
     pub servers: &'a [String],
     pub services: &'a Services,
 }
@@ -162,6 +163,8 @@ pub struct BuildContext<'a> {
 /// What all plans of a process share.
 pub struct Services {
     pub registry: Registry,
+    /// Panics that were caught while a query was answered.
+    pub panics: Counter,
     pub carry: Carry,
     pub lifecycle: Lifecycle,
     pub cache_memory: Arc<MemoryBudget>,
@@ -172,8 +175,10 @@ pub struct Services {
 impl Services {
     /// For a process with this many workers, whose caches may together hold this many octets.
     pub fn new(workers: usize, cache_octets: usize) -> Self {
+        let registry = Registry::new(workers + 1);
         Self {
-            registry: Registry::new(workers + 1),
+            panics: registry.counter("coredns_panics_total", "Panics that were caught while a query was answered.", &[]),
+            registry,
             carry: Carry::default(),
             lifecycle: Lifecycle::default(),
             cache_memory: Arc::new(MemoryBudget::new(cache_octets)),

@@ -25,7 +25,7 @@ pub use config::{
 };
 pub use line_sink::{Level, LineSink};
 pub use next::{Chain, Next, Rest};
-pub use request::{OwnedRequest, Peer, Purpose, Request, Transport};
+pub use request::{OWN_UDP_SIZE, OwnedRequest, Peer, Purpose, Request, Transport};
 pub use upstreams::{Ask, Listing, Upstream, Upstreams};
 
 use futures_util::future::BoxFuture;
@@ -43,7 +43,7 @@ pub enum Quick {
     Slow,
 }
 
-/// A link of a block's chain: one instance for each key of a server block, shared by all workers.
+/// A link of a block's chain: one instance for a server block, shared by its zones, listen addresses and all workers.
 pub trait Directive: Send + Sync {
     /// The Corefile keyword.
     fn keyword(&self) -> &'static str;

@@ -50,6 +50,8 @@ pub struct Request<'a> {
     pub peer: &'a Peer,
     /// Index of the listen address in [`super::BuildContext::servers`].
     pub server: usize,
+    /// Index of the zone that matched in [`super::BuildContext::block_zones`].
+    pub zone: usize,
     /// The block's `bufsize`, if it has one: no UDP payload size above it is used or offered.
     pub udp_cap: Option<u16>,
     pub received: Instant,
@@ -78,6 +80,7 @@ impl Request<'_> {
             query: self.query.clone(),
             peer: *self.peer,
             server: self.server,
+            zone: self.zone,
             udp_cap: self.udp_cap,
             received: self.received,
             purpose: self.purpose,
@@ -91,6 +94,7 @@ pub struct OwnedRequest {
     pub query: Query,
     pub peer: Peer,
     pub server: usize,
+    pub zone: usize,
     pub udp_cap: Option<u16>,
     pub received: Instant,
     pub purpose: Purpose,
@@ -103,6 +107,7 @@ impl OwnedRequest {
             query: &self.query,
             peer: &self.peer,
             server: self.server,
+            zone: self.zone,
             udp_cap: self.udp_cap,
             received: self.received,
             purpose: self.purpose,

@@ -129,7 +129,7 @@ fn render_one(diagnostic: &Diagnostic, lines: &mut Lines<'_>, out: &mut String) 
     let severity = if diagnostic.warning { "warning" } else { "error" };
     let _ = writeln!(out, "{severity}: {}", printable(&diagnostic.message, false));
 
-    let mut margin = 2;
+    let mut margin = 1;
     if let Some(span) = diagnostic.span
         && let Some(line) = lines.line(span)
     {

@@ -47,6 +47,8 @@ pub(super) struct Stretch {
     lexemes: Arc<[Lexeme]>,
     next: usize,
     end: usize,
+    /// Holds a placeholder for an import's arguments.
+    takes_arguments: bool,
 }
 
 /// A stretch being read: the Corefile, or an import.
@@ -82,7 +84,7 @@ pub(super) struct Reader<'a> {
     pub sources: Sources,
     frames: Vec<Frame>,
     snippets: BTreeMap<String, Snippet>,
-    files: HashMap<PathBuf, (FileId, Arc<[Lexeme]>)>,
+    files: HashMap<PathBuf, (FileId, Stretch)>,
     unset_variables: HashSet<String>,
     source_octets: usize,
     text_octets: usize,
@@ -108,9 +110,8 @@ impl<'a> Reader<'a> {
             imports: 0,
             halted: false,
         };
-        if let Some((_, lexemes)) = reader.add_file(path, text) {
-            let end = lexemes.len();
-            reader.frames.push(Frame { stretch: Stretch { lexemes, next: 0, end }, start: 0, import: None });
+        if let Some((_, stretch)) = reader.add_file(path, text) {
+            reader.frames.push(Frame { stretch, start: 0, import: None });
         }
         reader
     }
@@ -213,7 +214,7 @@ impl<'a> Reader<'a> {
     /// file or snippet ends.
     pub fn take_block(&mut self) -> Option<Stretch> {
         let frame = self.frames.last()?;
-        let mut stretch = frame.stretch.clone();
+        let stretch = frame.stretch.clone();
         let mut depth = 0_usize;
         while let Some(lexeme) = self.frames.last().and_then(|frame| frame.stretch.peek()) {
             let kind = ahead(lexeme).kind;
@@ -222,8 +223,7 @@ impl<'a> Reader<'a> {
             match kind {
                 Kind::Open => depth += 1,
                 Kind::Close if depth == 0 => {
-                    stretch.end = index;
-                    return Some(stretch);
+                    return Some(Stretch::new(Arc::clone(&stretch.lexemes), stretch.next, index));
                 }
                 Kind::Close => depth -= 1,
                 _ => {}
@@ -284,10 +284,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Notes a file among the sources and splits it into words; `None` if it is too large.
-    fn add_file(&mut self, path: &Path, text: &str) -> Option<(FileId, Arc<[Lexeme]>)> {
-        if let Some((id, lexemes)) = self.files.get(path) {
-            return Some((*id, Arc::clone(lexemes)));
-        }
+    fn add_file(&mut self, path: &Path, text: &str) -> Option<(FileId, Stretch)> {
         self.source_octets = self.source_octets.saturating_add(text.len());
         if self.source_octets > SOURCE_OCTETS {
             self.halt(format!("{}: the Corefile and what it imports have more than {SOURCE_OCTETS} octets", path.display()));
@@ -300,9 +297,10 @@ impl<'a> Reader<'a> {
             self.halt(format!("{} has more than {WORDS} words", path.display()));
             return None;
         };
-        let lexemes: Arc<[Lexeme]> = lexemes.into();
-        self.files.insert(path.to_owned(), (id, Arc::clone(&lexemes)));
-        Some((id, lexemes))
+        let end = lexemes.len();
+        let stretch = Stretch::new(lexemes.into(), 0, end);
+        self.files.insert(path.to_owned(), (id, stretch.clone()));
+        Some((id, stretch))
     }
 
     /// `import NAME [ARGUMENT...]`: what it names is read next.
@@ -333,11 +331,20 @@ impl<'a> Reader<'a> {
             self.diagnostics.error(name.span, format!("imports are nested more than {IMPORT_DEPTH} deep"));
             return;
         }
-        let arguments: Rc<[String]> = words.map(|word| word.text).collect();
+        let arguments: Vec<Token> = words.collect();
         let stretches = match self.snippets.get(&name.text) {
             Some(snippet) => vec![(Origin::Snippet(name.text.clone()), snippet.body.clone())],
             None => self.read_files(&name),
         };
+        if let Some(argument) = arguments.first()
+            && !stretches.is_empty()
+            && stretches.iter().all(|(_, stretch)| !stretch.takes_arguments)
+        {
+            self.diagnostics
+                .error(argument.span, format!("{} takes no argument", quote(&name.text)))
+                .help("write one `import` for each snippet or file; a snippet uses arguments as `{args[0]}`, `{args[1]}`");
+        }
+        let arguments: Rc<[String]> = arguments.into_iter().map(|argument| argument.text).collect();
         // The frame pushed last is read first.
         for (origin, stretch) in stretches.into_iter().rev() {
             if self.is_cycle(&origin, within.as_deref(), &name) {
@@ -420,8 +427,8 @@ impl<'a> Reader<'a> {
     }
 
     fn read_file(&mut self, path: &Path, name: &Token, is_pattern: bool) -> Option<(Origin, Stretch)> {
-        let (id, lexemes) = match self.files.get(path) {
-            Some((id, lexemes)) => (*id, Arc::clone(lexemes)),
+        let (id, stretch) = match self.files.get(path) {
+            Some((id, stretch)) => (*id, stretch.clone()),
             None => match self.loader.read(path) {
                 Ok(text) => self.add_file(path, &text)?,
                 Err(error) => {
@@ -430,8 +437,7 @@ impl<'a> Reader<'a> {
                 }
             },
         };
-        let end = lexemes.len();
-        Some((Origin::File(id), Stretch { lexemes, next: 0, end }))
+        Some((Origin::File(id), stretch))
     }
 
     fn refuse_file(&mut self, path: &Path, name: &Token, is_pattern: bool, error: &std::io::Error) {
@@ -461,6 +467,11 @@ impl<'a> Reader<'a> {
 }
 
 impl Stretch {
+    fn new(lexemes: Arc<[Lexeme]>, next: usize, end: usize) -> Self {
+        let words = lexemes.get(next..end).unwrap_or_default();
+        let takes_arguments = words.iter().any(|lexeme| lexeme.text.contains("{args"));
+        Self { lexemes, next, end, takes_arguments }
+    }
     fn peek(&self) -> Option<&Lexeme> {
         if self.next < self.end { self.lexemes.get(self.next) } else { None }
     }

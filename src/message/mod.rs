@@ -3,6 +3,8 @@
 
 mod check;
 mod compose;
+#[cfg(test)]
+mod fixtures;
 mod layout;
 mod name;
 mod octets;

@@ -208,3 +208,193 @@ fn find_edns(wire: &[u8], question_end: usize, before_additional: u16, additiona
     }
     Ok(edns)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A_EXAMPLE: &[u8] = b"\x01A\x07eXample\x00\x00\x01\x00\x01";
+
+    /// A query for `A.eXample. A IN` with these header flags, counts after the question's and octets after the question.
+    fn message(flags: u16, counts: [u8; 3], rest: &[u8]) -> Vec<u8> {
+        let [high, low] = flags.to_be_bytes();
+        let [answers, authorities, additionals] = counts;
+        let header = [0x12, 0x34, high, low, 0, 1, 0, answers, 0, authorities, 0, additionals];
+        [&header, A_EXAMPLE, rest].concat()
+    }
+
+    /// An OPT record: UDP size, version, DO and options.
+    fn opt(udp_size: u16, version: u8, dnssec_ok: bool, options: &[u8]) -> Vec<u8> {
+        let mut record = opt::encode(udp_size, 0, dnssec_ok).to_vec();
+        record[6] = version;
+        record[10] = options.len() as u8;
+        record.extend_from_slice(options);
+        record
+    }
+
+    fn reply_to(wire: &[u8]) -> Option<Vec<u8>> {
+        let mut out = b"before".to_vec();
+        let said = Query::read(wire).unwrap_err().write(wire, &mut out);
+        assert!(out.starts_with(b"before"));
+        said.then(|| out.split_off(6))
+    }
+
+    fn why(wire: &[u8]) -> WireError {
+        match Query::read(wire).unwrap_err() {
+            Rejection::Answer { why, .. } => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_plain_query_is_read_with_its_name_in_lower_case() {
+        let wire = message(RD, [0, 0, 0], b"");
+        let query = Query::read(&wire).unwrap();
+        assert_eq!((query.header.id, query.header.recursion_desired()), (0x1234, true));
+        assert_eq!(query.name.to_string(), "a.example.");
+        assert_eq!((query.qtype, query.qclass), (RecordType::A, Class::IN));
+        assert_eq!(query.question(&wire), A_EXAMPLE);
+        assert_eq!((query.edns, query.udp_limit(), query.dnssec_ok()), (None, 512, false));
+    }
+
+    #[test]
+    fn what_opt_says_is_read() {
+        let wire = message(RD | AD | CD, [0, 0, 1], &opt(4096, 0, true, &[0xfd, 0xe9, 0, 1, 7]));
+        let query = Query::read(&wire).unwrap();
+        let options = ((HEADER_LENGTH + A_EXAMPLE.len() + OPT_LENGTH) as u16, 5);
+        assert_eq!(query.edns, Some(Edns { udp_size: 4096, dnssec_ok: true, version: 0, options }));
+        assert_eq!(query.udp_limit(), 4096);
+        assert!(query.header.authentic_data() && query.header.checking_disabled());
+    }
+
+    #[test]
+    fn a_udp_size_below_512_counts_as_512() {
+        let wire = message(0, [0, 0, 1], &opt(100, 0, false, &[]));
+        let query = Query::read(&wire).unwrap();
+        assert_eq!((query.udp_limit(), query.edns.unwrap().udp_size), (512, 100));
+    }
+
+    #[test]
+    fn opt_is_found_before_and_after_another_record() {
+        let tsig = b"\x01k\x00\x00\xfa\x00\xff\x00\x00\x00\x00\x00\x00";
+        for rest in [[&opt(1400, 0, false, &[])[..], tsig].concat(), [tsig, &opt(1400, 0, false, &[])[..]].concat()] {
+            assert_eq!(Query::read(&message(0, [0, 0, 2], &rest)).unwrap().udp_limit(), 1400);
+        }
+    }
+
+    #[test]
+    fn the_longest_name_is_read_and_a_longer_one_is_malformed() {
+        let with_last_label = |length: u8| {
+            let mut wire = vec![0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+            for length in [63, 63, 63, length] {
+                wire.push(length);
+                wire.extend(std::iter::repeat_n(b'X', length.into()));
+            }
+            wire.extend_from_slice(&[0, 0, 1, 0, 1]);
+            wire
+        };
+        assert_eq!(Query::read(&with_last_label(61)).unwrap().name.as_wire().len(), 255);
+        assert!(matches!(why(&with_last_label(62)), WireError::BadName(_)));
+        assert!(matches!(why(&with_last_label(63)), WireError::BadName(_)));
+    }
+
+    #[test]
+    fn octets_after_the_last_record_are_ignored() {
+        assert!(Query::read(&message(0, [0, 0, 0], b"garbage")).is_ok());
+    }
+
+    #[test]
+    fn a_query_with_one_record_in_the_answer_and_authority_sections_is_read() {
+        let record = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x00\x00\x00";
+        let rest = [&record[..], record, &opt(1400, 0, false, &[])].concat();
+        assert_eq!(Query::read(&message(0, [1, 1, 1], &rest)).unwrap().udp_limit(), 1400);
+    }
+
+    #[test]
+    fn a_fragment_of_a_header_and_a_response_are_dropped() {
+        assert_eq!(reply_to(b""), None);
+        assert_eq!(reply_to(&[0; 11]), None);
+        assert_eq!(reply_to(&message(QR | RD, [0, 0, 0], b"")), None);
+    }
+
+    #[test]
+    fn an_opcode_other_than_query_is_not_implemented() {
+        let reply = reply_to(&message(5 << 11 | RD | CD | AD, [0, 0, 0], b"")).unwrap();
+        assert_eq!(reply, [0x12, 0x34, 0xa9, 0x14, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_malformed_query_is_answered_formerr_with_a_header_only() {
+        let reply = reply_to(b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\xc0\x0c\x00\x01\x00\x01").unwrap();
+        assert_eq!(reply, [0x12, 0x34, 0x81, 0x01, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn every_malformation_is_told_apart() {
+        assert_eq!(why(&[0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), WireError::QuestionCount(0));
+        assert_eq!(why(&[0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0]), WireError::QuestionCount(2));
+        assert_eq!(why(&message(0, [2, 0, 0], b"")), WireError::RecordCount(2));
+        assert_eq!(why(&message(0, [0, 2, 0], b"")), WireError::RecordCount(2));
+        assert_eq!(why(&message(0, [0, 0, 3], b"")), WireError::RecordCount(3));
+        assert_eq!(why(b"\0\x01\0\0\0\x01\0\0\0\0\0\0\x03ab"), WireError::Short(16));
+        assert_eq!(why(b"\0\x01\0\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0"), WireError::Short(17));
+        assert_eq!(why(b"\0\x01\0\0\0\x01\0\0\0\0\0\0\x40a\0\0\x01\0\x01"), WireError::BadName(12));
+        assert_eq!(why(&message(0, [0, 0, 1], b"")), WireError::Short(27));
+        assert_eq!(why(&message(0, [0, 0, 1], &opt(512, 0, false, &[])[..10])), WireError::Short(28));
+        assert_eq!(why(&message(0, [0, 0, 1], b"\0\0\x29\x02\0\0\0\0\0\0\x04\0\0")), WireError::Short(38));
+    }
+
+    #[test]
+    fn an_opt_record_out_of_its_place_is_malformed() {
+        let opt = opt(512, 0, false, &[]);
+        assert_eq!(why(&message(0, [1, 0, 0], &opt)), WireError::BadRecord(27));
+        assert_eq!(why(&message(0, [0, 1, 0], &opt)), WireError::BadRecord(27));
+        assert_eq!(why(&message(0, [0, 0, 2], &[&opt[..], &opt].concat())), WireError::BadRecord(38));
+        assert_eq!(why(&message(0, [0, 0, 1], &[b"\x01a", &opt[..]].concat())), WireError::BadRecord(27));
+        assert_eq!(why(&message(0, [0, 0, 1], &[b"\xc0\x0c", &opt[1..]].concat())), WireError::BadRecord(27));
+    }
+
+    #[test]
+    fn options_that_overrun_their_record_are_malformed() {
+        let wire = message(0, [0, 0, 1], &opt(512, 0, false, &[0, 8, 0, 9, 1]));
+        assert_eq!(why(&wire), WireError::BadRecord(27));
+    }
+
+    #[test]
+    fn an_unknown_edns_version_is_answered_badvers_with_the_question_and_opt() {
+        let reply = reply_to(&message(RD, [0, 0, 1], &opt(4096, 1, true, &[0, 10, 0, 0]))).unwrap();
+        let header = [0x12, 0x34, 0x81, 0x00, 0, 1, 0, 0, 0, 0, 0, 1];
+        assert_eq!(reply, [&header[..], A_EXAMPLE, &[0, 0, 41, 4, 208, 1, 0, 0x80, 0, 0, 0]].concat());
+    }
+
+    #[test]
+    fn the_upstream_gets_the_question_the_flags_and_end_to_end_options_only() {
+        let ecs = [0, 8, 0, 4, 0, 1, 0, 0];
+        let own = [0xfd, 0xe9, 0, 2, 1, 2];
+        let options = [&[0, 10, 0, 1, 9][..], &ecs, &[0, 11, 0, 0], &[0, 12, 0, 2, 0, 0], &[0, 3, 0, 0], &own].concat();
+        let wire = message(RD | CD | AD | 0x0040, [0, 0, 1], &opt(4096, 0, true, &options));
+        let query = Query::read(&wire).unwrap();
+        let upstream = query.to_upstream(&wire, 1232);
+        let kept = [&ecs[..], &own].concat();
+        let mut expected = message(RD | CD | AD, [0, 0, 1], &opt(1232, 0, true, &kept));
+        expected[..2].fill(0);
+        assert_eq!(upstream, expected);
+        assert!(Query::read(&upstream).is_ok());
+    }
+
+    #[test]
+    fn the_upstream_gets_no_opt_if_the_client_sent_none() {
+        let wire = message(RD, [0, 0, 0], b"garbage");
+        let mut expected = message(RD, [0, 0, 0], b"");
+        expected[..2].fill(0);
+        assert_eq!(Query::read(&wire).unwrap().to_upstream(&wire, 1232), expected);
+    }
+
+    #[test]
+    fn a_query_of_our_own_reads_back() {
+        let wire = Query::compose(7, &[0], RecordType::NS, true);
+        let query = Query::read(&wire).unwrap();
+        assert_eq!((query.header, query.qtype, query.qclass), (Header { id: 7, flags: RD }, RecordType::NS, Class::IN));
+        assert_eq!((query.name.as_wire(), query.edns), (&[0][..], None));
+    }
+}

@@ -123,3 +123,201 @@ fn cut<'a>(parts: &Parts<'a>, budget: usize, counts: &mut [u16; 3]) -> (usize, &
     }
     (end, ttl_offsets)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{QUESTION_END, TO_QUESTION, address, answer, listing, opt, query, record};
+    use super::super::query::{AA, QR, RA};
+    use super::super::{RecordType, Section};
+    use super::*;
+    use Section::{Additional, Answer, Authority};
+
+    const PLAIN: Reply = Reply { ttl: TtlRule::Keep, limit: 65_535, udp_size: 1232 };
+
+    fn stored(flags: u16, records: &[(Section, Vec<u8>)]) -> Response {
+        Response::read(&answer(flags, records)).unwrap()
+    }
+
+    fn reply(response: &Response, client: &(Query, Vec<u8>), shape: Reply) -> Vec<u8> {
+        let mut out = b"before".to_vec();
+        response.write(&client.0, &client.1, shape, &mut out);
+        assert!(out.starts_with(b"before"));
+        out.split_off(6)
+    }
+
+    fn flags(reply: &[u8]) -> u16 {
+        u16::from_be_bytes([reply[2], reply[3]])
+    }
+
+    /// Octets of the OPT record at the end; `None` if the additional section is empty.
+    fn opt_of(reply: &[u8]) -> Option<&[u8]> {
+        (reply[11] > 0).then(|| &reply[reply.len() - OPT_LENGTH..])
+    }
+
+    fn addresses(count: u8) -> Vec<(Section, Vec<u8>)> {
+        (0..count).map(|last| address(Answer, 60, last)).collect()
+    }
+
+    #[test]
+    fn the_copy_has_the_clients_id_and_spelling() {
+        let response = stored(QR | RD | RA, &[address(Answer, 60, 1)]);
+        let mut expected = answer(QR | RD | RA, &[address(Answer, 60, 1)]);
+        expected[..2].copy_from_slice(&[0xab, 0xcd]);
+        expected[12..21].copy_from_slice(b"\x07eXAMPLe\x00");
+        assert_eq!(reply(&response, &query("eXAMPLe.", RD, None), PLAIN), expected);
+    }
+
+    #[test]
+    fn rd_and_cd_are_the_clients_and_the_rest_is_the_answers() {
+        let response = stored(QR | AA | TC | RD | RA | CD | 3, &[]);
+        assert_eq!(flags(&reply(&response, &query("example.", 0, None), PLAIN)), QR | AA | TC | RA | 3);
+        assert_eq!(flags(&reply(&response, &query("example.", RD | CD, None), PLAIN)), QR | AA | TC | RD | RA | CD | 3);
+    }
+
+    #[test]
+    fn ad_is_kept_for_a_client_that_sets_ad_or_do() {
+        let response = stored(QR | AD, &[]);
+        for (client, expected) in [
+            (query("example.", 0, None), 0),
+            (query("example.", 0, Some(false)), 0),
+            (query("example.", AD, None), AD),
+            (query("example.", 0, Some(true)), AD),
+        ] {
+            assert_eq!(flags(&reply(&response, &client, PLAIN)) & AD, expected);
+        }
+    }
+
+    #[test]
+    fn opt_is_there_only_if_the_client_sent_one_and_says_our_size_and_its_do() {
+        let response = stored(QR, &[address(Additional, 60, 1), opt(0x8000)]);
+        assert_eq!(listing(&reply(&response, &query("example.", 0, None), PLAIN)), ["Additional example. 60 A 4"]);
+        for dnssec_ok in [false, true] {
+            let reply = reply(&response, &query("example.", 0, Some(dnssec_ok)), PLAIN);
+            assert_eq!(reply[11], 2);
+            assert_eq!(opt_of(&reply), Some(&[0, 0, 41, 4, 208, 0, 0, if dnssec_ok { 0x80 } else { 0 }, 0, 0, 0][..]));
+        }
+    }
+
+    #[test]
+    fn an_extended_rcode_goes_into_opt_and_is_servfail_for_a_client_without() {
+        let response = stored(QR | 7, &[opt(1 << 24)]);
+        let with_opt = reply(&response, &query("example.", 0, Some(false)), PLAIN);
+        assert_eq!((flags(&with_opt) & 0x0f, opt_of(&with_opt).unwrap()[5]), (7, 1));
+        assert_eq!(flags(&reply(&response, &query("example.", 0, None), PLAIN)) & 0x0f, Rcode::SERVFAIL.0);
+    }
+
+    #[test]
+    fn every_ttl_is_set_but_that_of_opt() {
+        let response = stored(QR, &[address(Answer, 60, 1), address(Authority, 61, 2), address(Additional, 62, 3)]);
+        let shape = Reply { ttl: TtlRule::Set(5), ..PLAIN };
+        let reply = reply(&response, &query("example.", 0, Some(true)), shape);
+        assert_eq!(listing(&reply), ["Answer example. 5 A 4", "Authority example. 5 A 4", "Additional example. 5 A 4"]);
+        assert_eq!(opt_of(&reply).unwrap()[5..9], [0, 0, 0x80, 0]);
+    }
+
+    #[test]
+    fn an_answer_that_fills_the_limit_is_whole_and_one_octet_less_cuts_a_record() {
+        let response = stored(QR, &addresses(60));
+        let length = QUESTION_END + 60 * 16;
+        for (client, opt_length) in [(query("example.", 0, None), 0), (query("example.", 0, Some(false)), OPT_LENGTH)] {
+            let whole = reply(&response, &client, Reply { limit: length + opt_length, ..PLAIN });
+            assert_eq!((whole.len(), flags(&whole) & TC, whole[7]), (length + opt_length, 0, 60));
+            let cut = reply(&response, &client, Reply { limit: length + opt_length - 1, ..PLAIN });
+            assert_eq!((cut.len(), flags(&cut) & TC, cut[7]), (length + opt_length - 16, TC, 59));
+        }
+    }
+
+    #[test]
+    fn a_cut_keeps_as_many_records_as_the_reference_keeps() {
+        // Conformance: message/udp-answer-over-512-without-edns-is-truncated, message/edns-size-lets-a-larger-answer-through.
+        let mut upstream = answer(QR, &addresses(40));
+        upstream.splice(12..12, *b"\x06medium");
+        let response = Response::read(&upstream).unwrap();
+        let kept = |client: (Query, Vec<u8>), limit| reply(&response, &client, Reply { limit, ..PLAIN })[7];
+        assert_eq!(kept(query("medium.example.", RD, None), 512), 30);
+        assert_eq!(kept(query("medium.example.", RD, Some(false)), 512), 29);
+        assert_eq!(kept(query("medium.example.", RD, Some(false)), 1232), 40);
+    }
+
+    #[test]
+    fn records_after_the_first_that_does_not_fit_are_left_out_too() {
+        let large = record(Authority, TO_QUESTION, RecordType::TXT.0, 60, &[0; 400]);
+        let response = stored(QR, &[addresses(10), vec![large, address(Authority, 60, 1), address(Additional, 60, 2)]].concat());
+        let cut = reply(&response, &query("example.", 0, Some(false)), Reply { limit: 512, ..PLAIN });
+        assert_eq!(cut[6..12], [0, 10, 0, 0, 0, 1]);
+        assert_eq!(flags(&cut) & TC, TC);
+        assert_eq!(listing(&cut).len(), 10);
+    }
+
+    #[test]
+    fn the_sections_that_fit_are_kept_when_a_later_one_does_not() {
+        let large = record(Additional, TO_QUESTION, RecordType::TXT.0, 60, &[0; 500]);
+        let response = stored(QR, &[address(Answer, 60, 1), address(Authority, 60, 2), address(Additional, 60, 3), large]);
+        let cut = reply(&response, &query("example.", 0, None), Reply { limit: 512, ..PLAIN });
+        assert_eq!((&cut[6..12], flags(&cut) & TC), (&[0, 1, 0, 1, 0, 1][..], TC));
+    }
+
+    #[test]
+    fn ttls_of_a_cut_answer_are_set() {
+        let response = stored(QR, &addresses(60));
+        let shape = Reply { ttl: TtlRule::Set(9), limit: 512, ..PLAIN };
+        let cut = reply(&response, &query("example.", 0, None), shape);
+        assert_eq!(listing(&cut), vec!["Answer example. 9 A 4"; 30]);
+    }
+
+    #[test]
+    fn a_limit_below_512_counts_as_512() {
+        let response = stored(QR, &addresses(60));
+        let client = query("example.", 0, None);
+        let least = reply(&response, &client, Reply { limit: 0, ..PLAIN });
+        assert_eq!(least, reply(&response, &client, Reply { limit: 512, ..PLAIN }));
+    }
+
+    #[test]
+    fn opt_does_not_push_an_answer_over_what_tcp_carries() {
+        let count = (65_535 - QUESTION_END) / 16;
+        let response = stored(QR, &vec![address(Answer, 60, 1); count]);
+        let cut = reply(&response, &query("example.", 0, Some(false)), Reply { limit: usize::MAX, ..PLAIN });
+        assert!(cut.len() <= 65_535);
+        assert_eq!(flags(&cut) & TC, TC);
+    }
+
+    #[test]
+    fn another_name_in_the_question_leaves_the_records_as_they_were() {
+        let response = stored(QR | AA | RA, &[address(Answer, 60, 1), record(Answer, TO_QUESTION, 5, 60, b"\x01a\xc0\x0c")]);
+        for name in ["other.", "much.longer.Other.", "eXample.org.", "."] {
+            let client = query(name, RD, Some(true));
+            let reply = reply(&response, &client, PLAIN);
+            assert_eq!(listing(&reply), ["Answer example. 60 A 4", "Answer example. 60 CNAME 4"], "{name}");
+            assert_eq!(&reply[12..usize::from(client.0.question_end)], client.0.question(&client.1));
+            assert_eq!(flags(&reply), QR | AA | RD | RA);
+            assert_eq!(opt_of(&reply).map(|opt| opt[2]), Some(41));
+        }
+    }
+
+    #[test]
+    fn another_name_of_the_same_length_leaves_the_records_as_they_were() {
+        let response = stored(QR, &[address(Answer, 60, 1)]);
+        let reply = reply(&response, &query("elpmaxe.", 0, None), PLAIN);
+        assert_eq!(listing(&reply), ["Answer example. 60 A 4"]);
+    }
+
+    #[test]
+    fn an_answer_that_has_no_room_under_a_longer_name_is_cut() {
+        let count = (65_535 - QUESTION_END) / 16;
+        let response = stored(QR, &vec![address(Answer, 60, 1); count]);
+        let longer = format!("{0}.{0}.{0}.", "x".repeat(63));
+        let cut = reply(&response, &query(&longer, 0, None), PLAIN);
+        assert_eq!(flags(&cut) & TC, TC);
+        assert!(Response::read(&cut).unwrap().answer_count() > count - 20);
+    }
+
+    #[test]
+    fn a_query_that_belongs_to_other_octets_does_no_harm() {
+        let response = stored(QR, &[address(Answer, 60, 1)]);
+        let (query, _) = query("example.", RD, None);
+        let mut out = Vec::new();
+        response.write(&query, b"", PLAIN, &mut out);
+        assert_eq!(listing(&out), ["Answer example. 60 A 4"]);
+    }
+}

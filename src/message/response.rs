@@ -304,3 +304,304 @@ impl std::fmt::Debug for Response {
         write!(f, "Response({}, {} octets)", self.rcode(), self.wire().len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{QUESTION, QUESTION_END, TO_QUESTION, address, answer, listing, opt, query, record};
+    use super::super::octets::MAX_MESSAGE_LENGTH;
+    use super::*;
+    use Section::{Additional, Answer, Authority};
+    use hickory_proto::rr::rdata::{A, TXT};
+    use hickory_proto::rr::{DNSClass, RData};
+
+    const SOA: &[u8] = b"\x02ns\xc0\x0c\x04host\xc0\x0c\0\0\0\x07\0\0\x1c\x20\0\0\x03\x84\0\x12\x75\0\0\0\0\x3c";
+
+    fn read(records: &[(Section, Vec<u8>)]) -> Result<Response, WireError> {
+        Response::read(&answer(QR | RD | RA, records))
+    }
+
+    /// Data of all records with their names written out, as hickory-proto sees it.
+    fn decoded(response: &Response) -> Vec<String> {
+        let message = response.to_message().unwrap();
+        let sections = [&message.answers, &message.authorities, &message.additionals];
+        sections.into_iter().flatten().map(|record| record.to_string()).collect()
+    }
+
+    #[test]
+    fn an_answer_that_is_compressed_is_kept_octet_for_octet_without_opt_and_id() {
+        let records = [address(Answer, 60, 1), address(Answer, 60, 2)];
+        let wire = answer(QR | AA | RD | RA, &[&records[..], &[opt(0x8000)]].concat());
+        let response = Response::read(&wire).unwrap();
+        let mut expected = answer(QR | AA | RD | RA, &records);
+        expected[..2].fill(0);
+        assert_eq!(response.wire(), expected);
+        assert!(response.dnssec_ok() && response.is_authoritative() && !response.is_truncated());
+        assert_eq!(response.heap_size(), 8 + 2 * 2 + expected.len());
+    }
+
+    #[test]
+    fn records_are_listed_with_section_owner_ttl_and_data() {
+        let wire = answer(
+            QR,
+            &[
+                record(Answer, TO_QUESTION, 5, 30, b"\x01a\xc0\x0c"),
+                record(Answer, b"\xc0\x25", 1, 31, &[192, 0, 2, 1]),
+                record(Authority, TO_QUESTION, 6, 32, SOA),
+                record(Additional, b"\x02ns\xc0\x0c", 28, 33, &[0; 16]),
+            ],
+        );
+        assert_eq!(
+            listing(&wire),
+            [
+                "Answer example. 30 CNAME 4",
+                "Answer a.example. 31 A 4",
+                "Authority example. 32 SOA 32",
+                "Additional ns.example. 33 AAAA 16"
+            ]
+        );
+        let response = Response::read(&wire).unwrap();
+        assert_eq!((response.answer_count(), response.authority_count()), (2, 1));
+        assert_eq!(response.records().map(|record| record.soa_minimum()).collect::<Vec<_>>(), [None, None, Some(60), None]);
+    }
+
+    #[test]
+    fn the_question_is_kept_in_lower_case() {
+        let wire = [&answer(QR, &[])[..12], b"\x07EXample\x00\x00\x01\x00\x01"].concat();
+        let response = Response::read(&wire).unwrap();
+        assert_eq!(response.question_name().to_string(), "example.");
+        assert!(response.question_matches(b"\x07example\x00", RecordType::A, Class::IN));
+        assert!(!response.question_matches(b"\x07example\x00", RecordType::AAAA, Class::IN));
+        assert!(!response.question_matches(b"\x07example\x00", RecordType::A, Class::CH));
+        assert!(!response.question_matches(b"\x06xample\x00", RecordType::A, Class::IN));
+    }
+
+    #[test]
+    fn the_extended_rcode_of_opt_is_remembered() {
+        let response = Response::read(&answer(QR | 7, &[opt(0x01 << 24)])).unwrap();
+        assert_eq!(response.rcode(), Rcode(23));
+        assert_eq!(u16::from(response.to_message().unwrap().metadata.response_code), 23);
+    }
+
+    #[test]
+    fn the_reserved_header_bit_is_cleared() {
+        assert_eq!(Response::read(&answer(QR | 0x0040, &[])).unwrap().wire()[3], 0);
+    }
+
+    #[test]
+    fn names_written_out_are_compressed() {
+        let owner = b"\x01a\x07example\x00";
+        let records: Vec<_> = (1..=20).map(|last| record(Answer, owner, 1, 60, &[192, 0, 2, last])).collect();
+        let response = read(&records).unwrap();
+        assert_eq!(response.wire().len(), QUESTION_END + (4 + 14) + 19 * 16);
+        let expected: Vec<_> = (1..=20).map(|last| format!("a.example. 60 IN A 192.0.2.{last}")).collect();
+        assert_eq!(decoded(&response), expected);
+    }
+
+    #[test]
+    fn names_spelt_otherwise_than_the_question_keep_their_case_when_compressed() {
+        let target = b"\x07EXAMPLE\x00";
+        let response = read(&[record(Answer, QUESTION.split_at(9).0, 12, 60, target)]).unwrap();
+        assert_eq!(decoded(&response), ["example. 60 IN PTR EXAMPLE."]);
+    }
+
+    #[test]
+    fn names_in_data_are_compressed_only_where_rfc_3597_allows() {
+        let out = b"\x01x\x07example\x00";
+        let mx = record(Answer, out, 15, 60, &[&[0, 10][..], out].concat());
+        let srv = record(Answer, out, 33, 60, &[&[0, 0, 0, 100, 0, 53][..], out].concat());
+        let response = read(&[mx, srv]).unwrap();
+        let lengths: Vec<_> = response.records().map(|record| record.rdata().len()).collect();
+        assert_eq!(lengths, [4, 6 + 11]);
+        assert_eq!(decoded(&response), ["x.example. 60 IN MX 10 x.example.", "x.example. 60 IN SRV 0 100 53 x.example."]);
+    }
+
+    #[test]
+    fn opt_before_another_record_is_taken_out_and_pointers_past_it_still_lead_home() {
+        let first = record(Additional, b"\x02ns\xc0\x0c", 1, 60, &[192, 0, 2, 53]);
+        let past_opt = QUESTION_END + first.1.len() + 11;
+        let second = record(Additional, b"\x01b\xc0\x0c", 1, 60, &[192, 0, 2, 54]);
+        let third = record(Additional, &(0xc000 | past_opt as u16).to_be_bytes(), 1, 60, &[192, 0, 2, 55]);
+        let response = read(&[first, opt(0x8000), second, third]).unwrap();
+        assert_eq!(
+            decoded(&response),
+            ["ns.example. 60 IN A 192.0.2.53", "b.example. 60 IN A 192.0.2.54", "b.example. 60 IN A 192.0.2.55"]
+        );
+        assert!(response.dnssec_ok());
+    }
+
+    #[test]
+    fn data_of_unknown_types_is_carried_opaquely() {
+        let response = read(&[record(Answer, TO_QUESTION, 65400, 60, b"\xc0\xff\x00")]).unwrap();
+        assert_eq!(response.records().next().unwrap().rdata(), b"\xc0\xff\x00");
+    }
+
+    #[test]
+    fn a_ttl_with_the_top_bit_set_counts_as_zero() {
+        let response = read(&[address(Answer, 0x8000_0000, 1), address(Answer, i32::MAX as u32, 2)]).unwrap();
+        assert_eq!(response.records().map(|record| record.ttl).collect::<Vec<_>>(), [0, i32::MAX as u32]);
+    }
+
+    #[test]
+    fn a_name_that_borrows_the_octets_of_a_ttl_keeps_its_meaning_when_ttls_change() {
+        // The TTL 0x01780000 of the first record reads as the name `x.`, to which the second record's owner points.
+        let ttl_offset = QUESTION_END + 2 + 4;
+        let wire = answer(
+            QR,
+            &[
+                address(Answer, 0x0178_0000, 1),
+                record(Answer, &(0xc000 | ttl_offset as u16).to_be_bytes(), 1, 5, &[192, 0, 2, 2]),
+            ],
+        );
+        let mut response = Response::read(&wire).unwrap();
+        response.set_ttls(7);
+        assert_eq!(decoded(&response), ["example. 7 IN A 192.0.2.1", "x. 7 IN A 192.0.2.2"]);
+    }
+
+    #[test]
+    fn octets_after_the_last_record_are_dropped() {
+        let clean = answer(QR, &[address(Answer, 60, 1)]);
+        let dirty = [&clean[..], b"garbage"].concat();
+        assert_eq!(Response::read(&dirty), Response::read(&clean));
+    }
+
+    #[test]
+    fn a_truncated_answer_may_end_within_a_record() {
+        let records = [address(Answer, 60, 1), address(Answer, 60, 2), address(Additional, 60, 3)];
+        let whole = answer(QR | TC, &records);
+        for end in whole.len() - 31..whole.len() - 16 {
+            let response = Response::read(&whole[..end]).unwrap();
+            assert_eq!((response.answer_count(), response.records().count()), (1, 1), "{end}");
+        }
+        let mut claims_to_be_whole = answer(QR, &records);
+        claims_to_be_whole.truncate(whole.len() - 1);
+        assert!(matches!(Response::read(&claims_to_be_whole), Err(WireError::Short(_))));
+    }
+
+    #[test]
+    fn what_is_no_answer_to_one_question_is_refused() {
+        let with_questions = |count| {
+            let mut wire = answer(QR, &[]);
+            wire[5] = count;
+            Response::read(&wire)
+        };
+        assert_eq!(with_questions(0), Err(WireError::QuestionCount(0)));
+        assert_eq!(with_questions(2), Err(WireError::QuestionCount(2)));
+        assert_eq!(Response::read(&answer(0, &[])), Err(WireError::NotAResponse));
+        assert_eq!(Response::read(&answer(QR | 5 << 11, &[])), Err(WireError::Opcode(5)));
+        assert_eq!(Response::read(&[0; 65_536]), Err(WireError::TooLong));
+        for end in 0..QUESTION_END {
+            assert!(Response::read(&answer(QR, &[])[..end]).is_err(), "{end}");
+        }
+    }
+
+    #[test]
+    fn more_records_than_fit_into_a_message_of_addresses_are_refused() {
+        let mut wire = answer(QR, &[]);
+        wire[6..8].copy_from_slice(&4097_u16.to_be_bytes());
+        assert_eq!(Response::read(&wire), Err(WireError::RecordCount(4097)));
+    }
+
+    #[test]
+    fn a_message_of_nothing_but_addresses_may_be_as_long_as_tcp_carries() {
+        let count = (MAX_MESSAGE_LENGTH - QUESTION_END) / 16;
+        let wire = answer(QR, &vec![address(Answer, 60, 1); count]);
+        assert_eq!(Response::read(&wire).unwrap().answer_count(), count);
+    }
+
+    #[test]
+    fn opt_twice_or_out_of_its_place_is_refused() {
+        assert!(matches!(read(&[opt(0), opt(0)]), Err(WireError::BadRecord(_))));
+        assert!(matches!(read(&[(Answer, opt(0).1)]), Err(WireError::BadRecord(_))));
+        assert!(matches!(read(&[(Authority, opt(0).1)]), Err(WireError::BadRecord(_))));
+        let owned = [b"\x01a", &opt(0).1[..]].concat();
+        assert!(matches!(read(&[(Additional, owned)]), Err(WireError::BadRecord(_))));
+    }
+
+    #[test]
+    fn data_that_does_not_fit_its_type_is_refused() {
+        for (rtype, data) in [
+            (1, &[192, 0, 2][..]),
+            (28, &[0; 15]),
+            (5, b""),
+            (5, b"\x01a"),
+            (5, b"\x01a\x00\x00"),
+            (5, b"\xc0\xff"),
+            (6, &SOA[..SOA.len() - 1]),
+            (15, b"\x00"),
+            (33, b"\x00\x00\x00\x00\x00\x35"),
+            (35, b"\x00\x01\x00\x01\x01S\x08SIP"),
+            (46, &[0; 18]),
+        ] {
+            let record = record(Answer, TO_QUESTION, rtype, 60, data);
+            let mut wire = answer(QR, &[record, address(Answer, 60, 1)]);
+            assert!(Response::read(&wire).is_err(), "type {rtype}");
+            wire.truncate(wire.len() - 16);
+            wire[2..4].copy_from_slice(&(QR | TC).to_be_bytes());
+            assert!(Response::read(&wire).is_err(), "type {rtype}, truncated");
+        }
+    }
+
+    #[test]
+    fn naptr_with_its_strings_and_name_is_read() {
+        let naptr = record(Answer, b"\x01n\x07example\x00", 35, 60, b"\0\x01\0\x02\x01S\x07SIP+D2U\0\x04_sip\xc0\x0c");
+        let response = read(&[naptr]).unwrap();
+        assert_eq!(response.records().next().unwrap().rdata(), b"\0\x01\0\x02\x01S\x07SIP+D2U\0\x04_sip\x07example\x00");
+    }
+
+    #[test]
+    fn an_empty_answer_has_the_question_and_the_clients_rd_and_cd() {
+        let (query, wire) = query("Example.", RD | CD | AD, Some(true));
+        let response = Response::empty(&query, &wire, Rcode::SERVFAIL);
+        let mut expected = answer(QR | RD | CD | 2, &[]);
+        expected[..2].fill(0);
+        assert_eq!((response.wire(), response.rcode()), (&expected[..], Rcode::SERVFAIL));
+    }
+
+    #[test]
+    fn flags_are_set_and_cleared_one_by_one() {
+        let mut response = Response::read(&answer(QR | RA | AD, &[])).unwrap();
+        response.set_flag(AA, true);
+        response.set_flag(AD, false);
+        assert_eq!(response.wire()[2..4], (QR | AA | RA).to_be_bytes());
+    }
+
+    #[test]
+    fn records_made_by_a_directive_become_an_answer() {
+        let (query, wire) = query("Example.", RD, None);
+        let name = Name::parse("example.").unwrap().to_hickory().unwrap();
+        let address = hickory_proto::rr::Record::from_rdata(name, 30, RData::A(A::new(192, 0, 2, 1)));
+        let response = Response::from_records(&query, &wire, Rcode::NXDOMAIN, &[(Authority, address.clone()), (Answer, address)]);
+        let response = response.unwrap();
+        assert_eq!(listing(response.wire()), ["Answer example. 30 A 4", "Authority example. 30 A 4"]);
+        assert_eq!((response.rcode(), response.wire().len()), (Rcode::NXDOMAIN, QUESTION_END + 32));
+    }
+
+    #[test]
+    fn records_of_another_class_keep_it() {
+        let (query, wire) = query("example.", RD, None);
+        let name = Name::parse("example.").unwrap().to_hickory().unwrap();
+        let mut text = hickory_proto::rr::Record::from_rdata(name, 0, RData::TXT(TXT::new(vec!["1".to_owned()])));
+        text.dns_class = DNSClass::CH;
+        let response = Response::from_records(&query, &wire, Rcode::NOERROR, &[(Answer, text)]).unwrap();
+        assert_eq!(response.records().next().unwrap().class, Class::CH);
+    }
+
+    #[test]
+    fn records_that_have_no_room_in_one_message_are_an_error() {
+        let (query, wire) = query("example.", RD, None);
+        let name = Name::parse("example.").unwrap().to_hickory().unwrap();
+        let text = RData::TXT(TXT::new(vec!["x".repeat(255); 200]));
+        let record = hickory_proto::rr::Record::from_rdata(name, 0, text);
+        let made = Response::from_records(&query, &wire, Rcode::NOERROR, &[(Answer, record.clone()), (Answer, record)]);
+        assert_eq!(made, Err(WireError::TooLong));
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_encoded_is_an_error() {
+        let (query, wire) = query("example.", RD, None);
+        let name = Name::parse("example.").unwrap().to_hickory().unwrap();
+        let record = hickory_proto::rr::Record::from_rdata(name, 0, RData::TXT(TXT::new(vec!["x".repeat(256)])));
+        let made = Response::from_records(&query, &wire, Rcode::NOERROR, &[(Answer, record)]);
+        assert_eq!(made, Err(WireError::Unencodable));
+    }
+}

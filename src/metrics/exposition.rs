@@ -3,20 +3,14 @@
 use super::registry::{Family, Kind, Series};
 use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
-use std::collections::BTreeMap;
 
-/// All families that have series.
-pub(super) fn encode(families: &BTreeMap<&'static str, Family>) -> String {
-    let mut text = String::new();
-    for (name, family) in families.iter().filter(|(_, family)| !family.series.is_empty()) {
-        TextEncoder::new()
-            .encode_utf8(&[to_proto(name, family)], &mut text)
-            .expect("a String takes every write, and the family has a name and series");
-    }
-    text
+/// Appends a family that has series.
+pub(super) fn append(family: MetricFamily, text: &mut String) {
+    TextEncoder::new().encode_utf8(&[family], text).expect("a String takes every write, and the family has a name and series");
 }
 
-fn to_proto(name: &str, family: &Family) -> MetricFamily {
+/// A family as it stands.
+pub(super) fn to_proto(name: &str, family: &Family) -> MetricFamily {
     let mut proto = MetricFamily::default();
     proto.set_name(name.to_owned());
     proto.set_help(family.help.to_owned());

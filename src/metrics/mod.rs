@@ -22,3 +22,6 @@ pub const TIME_BUCKETS: HistogramBuckets = HistogramBuckets(&[
 /// The buckets of `coredns_dns_{request,response}_size_bytes`.
 pub const SIZE_BUCKETS: HistogramBuckets =
     HistogramBuckets(&[0.0, 100.0, 200.0, 300.0, 400.0, 511.0, 1023.0, 2047.0, 4095.0, 8291.0, 16e3, 32e3, 48e3, 64e3]);
+
+/// The media type of text format 0.0.4, as Go's client library states it.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -135,6 +135,16 @@ impl Registry {
         for refresh in refreshes {
             refresh();
         }
-        exposition::encode(&self.0.families.lock().by_name)
+        let names: Vec<_> = self.0.families.lock().by_name.keys().copied().collect();
+        let mut text = String::new();
+        for name in names {
+            // Locked only for a family at a time and not while text is written: a worker may be asking for a new series.
+            let snapshot = match self.0.families.lock().by_name.get(name) {
+                Some(family) if !family.series.is_empty() => exposition::to_proto(name, family),
+                _ => continue,
+            };
+            exposition::append(snapshot, &mut text);
+        }
+        text
     }
 }

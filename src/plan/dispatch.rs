@@ -1,7 +1,10 @@
 //! The way of one message: read, find its zone, try the quick gear, else hand over for the slow one.
 
-use super::Listener;
-use crate::chain::Peer;
+use super::{Block, Listener, Site};
+use crate::chain::{Exchange, Failure, Observer, OwnedRequest, Peer, Purpose, Quick, Request};
+use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
+use futures_util::FutureExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,21 +21,130 @@ pub enum Dispatch {
 }
 
 /// A request for the slow gear.
-pub struct Pending {}
+pub struct Pending {
+    listener: Arc<Listener>,
+    block: Arc<Block>,
+    request: OwnedRequest,
+}
 
 impl Listener {
     /// Takes one message from a client. Synchronous; neither blocks nor, on a cache hit, allocates. `out` is empty and gets the
-    /// reply (without TCP's length octets).
+    /// reply (without TCP's length octets). A panic below costs this message a SERVFAIL and is counted.
     pub fn dispatch(self: &Arc<Self>, wire: &[u8], peer: &Peer, now: Instant, out: &mut Vec<u8>) -> Dispatch {
-        let _ = (wire, peer, now, out);
-        todo!()
+        let query = match Query::read(wire) {
+            Ok(query) => query,
+            Err(rejection) => return reject(&rejection, wire, out),
+        };
+        let guarded = catch_unwind(AssertUnwindSafe(|| self.answer(&query, wire, peer, now, &mut *out)));
+        guarded.unwrap_or_else(|_| {
+            self.panics.increment();
+            out.clear();
+            write_empty(&query, wire, Rcode::SERVFAIL, out);
+            Dispatch::Reply
+        })
+    }
+
+    fn answer(self: &Arc<Self>, query: &Query, wire: &[u8], peer: &Peer, now: Instant, out: &mut Vec<u8>) -> Dispatch {
+        let site = self.zones.find(&query.name, query.qtype).filter(|_| self.any_class || query.qclass == Class::IN);
+        let Some(Site { block, server, zone }) = site else {
+            let request = request(query, wire, peer, 0, 0, None, now);
+            write_empty(query, wire, Rcode::REFUSED, out);
+            observe(&self.unmatched, request, out, Rcode::REFUSED, "", None);
+            return Dispatch::Reply;
+        };
+        let request = request(query, wire, peer, *server, *zone, block.udp_cap, now);
+        for link in &block.chain.links {
+            match link.quick(&request, out) {
+                Quick::Pass => {}
+                Quick::Slow => break,
+                Quick::Answered { refresh } => {
+                    observe(&block.observers, request, out, rcode_of(out), link.keyword(), None);
+                    return match refresh {
+                        false => Dispatch::Reply,
+                        true => Dispatch::ReplyAndRefresh(self.pending(block, &request, Purpose::Refresh)),
+                    };
+                }
+            }
+        }
+        Dispatch::Pending(self.pending(block, &request, Purpose::Answer))
+    }
+
+    fn pending(self: &Arc<Self>, block: &Arc<Block>, request: &Request<'_>, purpose: Purpose) -> Pending {
+        let request = OwnedRequest { purpose, ..request.to_owned() };
+        Pending { listener: self.clone(), block: block.clone(), request }
     }
 }
 
 impl Pending {
     /// Runs the slow gear and appends the reply to `out`; for a refresh nothing is appended. The future is Send; spawn it on the worker.
     pub async fn run(self, out: &mut Vec<u8>) {
-        let _ = out;
-        todo!()
+        let request = self.request.borrow();
+        let Request { query, wire, .. } = request;
+        let links = AssertUnwindSafe(self.block.chain.start().run(request));
+        let outcome = links.catch_unwind().await.unwrap_or_else(|_| {
+            self.listener.panics.increment();
+            Err(Failure::servfail("", "a directive panicked; this is a fault of nodelocaldns, please report it"))
+        });
+        if request.purpose == Purpose::Refresh {
+            return;
+        }
+        let observers = &self.block.observers;
+        match outcome {
+            Ok(answer) => {
+                answer.response.write(query, wire, request.reply(TtlRule::Keep), out);
+                observe(observers, request, out, answer.response.rcode(), answer.from, None);
+            }
+            Err(failure) => {
+                Response::empty(query, wire, failure.rcode).write(query, wire, request.reply(TtlRule::Keep), out);
+                observe(observers, request, out, failure.rcode, "", Some(&failure));
+            }
+        }
+    }
+}
+
+fn request<'a>(
+    query: &'a Query,
+    wire: &'a [u8],
+    peer: &'a Peer,
+    server: usize,
+    zone: usize,
+    udp_cap: Option<u16>,
+    received: Instant,
+) -> Request<'a> {
+    Request { wire, query, peer, server, zone, udp_cap, received, purpose: Purpose::Answer }
+}
+
+fn reject(rejection: &Rejection, wire: &[u8], out: &mut Vec<u8>) -> Dispatch {
+    match rejection.write(wire, out) {
+        true => Dispatch::Reply,
+        false => Dispatch::Silence,
+    }
+}
+
+fn write_empty(query: &Query, wire: &[u8], rcode: Rcode, out: &mut Vec<u8>) {
+    let limit = usize::from(query.udp_limit());
+    let reply = crate::message::Reply { ttl: TtlRule::Keep, limit, udp_size: crate::chain::OWN_UDP_SIZE };
+    Response::empty(query, wire, rcode).write(query, wire, reply, out);
+}
+
+/// The rcode in a reply's header; the quick gear gives no extended ones.
+fn rcode_of(reply: &[u8]) -> Rcode {
+    Rcode(reply.get(3).map_or(0, |octet| u16::from(octet & 0x0f)))
+}
+
+fn observe(
+    observers: &[Arc<dyn Observer>],
+    request: Request<'_>,
+    reply: &[u8],
+    rcode: Rcode,
+    answered_by: &'static str,
+    failure: Option<&Failure>,
+) {
+    if observers.is_empty() {
+        return;
+    }
+    let exchange = Exchange { request, reply, rcode, answered_by, failure, elapsed: request.received.elapsed() };
+    for observer in observers {
+        observer.observe(&exchange);
     }
 }

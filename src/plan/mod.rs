@@ -1,14 +1,25 @@
 //! The immutable plan that serves: listeners, the zones on each, their chains. [`configure`] reads a tree into a [`PlanConfig`] and
 //! collects every error; [`PlanConfig::build`] makes the [`Plan`]; [`Listener::dispatch`] is the way of a message through it.
 
+mod build;
+mod configure;
 mod dispatch;
+mod zones;
 
+pub use configure::{PlanConfig, configure};
 pub use dispatch::{Dispatch, Pending};
 
-use crate::chain::{Endpoint, Timeouts};
+use crate::chain::{Chain, Endpoint, Observer, ReloadConfig, Timeouts};
+use crate::directives::prometheus::Enabled;
+use crate::metrics::Counter;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The port of a key that names none (`-dns.port`).
+pub const DEFAULT_PORT: u16 = 53;
 
 /// Everything a Corefile asks for, ready to serve. Immutable: a changed Corefile makes a new one.
 pub struct Plan {
@@ -17,10 +28,45 @@ pub struct Plan {
     pub endpoints: Vec<Endpoint>,
     /// How long to serve on after SIGTERM: the longest of the blocks' lameducks.
     pub lameduck: Duration,
+    /// Whether and how often to look for a changed Corefile.
+    pub reload: Option<ReloadConfig>,
+    /// One line for each zone and address, as the reference prints them at start.
+    pub summary: Vec<String>,
+    /// What `coredns_plugin_enabled` tells while this plan serves.
+    pub enabled: Vec<Enabled>,
+    background: Mutex<Vec<BoxFuture<'static, ()>>>,
+}
+
+impl Plan {
+    /// What the plan's directives do on their own; to be spawned when the plan starts to serve and stopped when it is replaced.
+    /// Empty when called again.
+    pub fn take_background(&self) -> Vec<BoxFuture<'static, ()>> {
+        std::mem::take(&mut self.background.lock())
+    }
 }
 
 /// An address and port, and the zones served there.
 pub struct Listener {
     pub address: SocketAddr,
     pub timeouts: Timeouts,
+    zones: zones::ZoneTable,
+    /// Classes other than IN are answered: a directive that knows about them is on this listener.
+    any_class: bool,
+    /// See requests that no zone matched.
+    unmatched: Box<[Arc<dyn Observer>]>,
+    panics: Counter,
+}
+
+/// A server block that serves.
+struct Block {
+    chain: Arc<Chain>,
+    observers: Box<[Arc<dyn Observer>]>,
+    udp_cap: Option<u16>,
+}
+
+/// A zone on a listener.
+struct Site {
+    block: Arc<Block>,
+    server: usize,
+    zone: usize,
 }

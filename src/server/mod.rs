@@ -1,1 +1,200 @@
 //! Sockets: UDP and TCP from clients, HTTP for scrapes and probes; draining and the swap of plans. Holds no decisions.
+//!
+//! Each worker is a thread with a runtime of its own and one UDP socket of every listen address; a datagram is received, answered
+//! and sent, or waits for its answer, on one thread. TCP connections stay with the worker that accepted them. HTTP runs on the
+//! control runtime, so that a scrape does not keep a query waiting.
+//!
+//! [`Sockets::bind`] opens what a plan needs, or [`Sockets::from_fds`] takes it over; [`Server::apply`] swaps a plan in;
+//! [`Server::drain`] ends it all.
+
+mod answerer;
+mod batch;
+mod connections;
+mod http;
+mod meters;
+mod sockets;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod udp;
+mod worker;
+
+pub use answerer::{Answerer, Verdict};
+pub use sockets::{SocketError, Sockets, Use};
+
+use crate::chain::Endpoint;
+use crate::metrics::Registry;
+use crate::plan::Listener;
+use connections::Connections;
+use http::Http;
+use meters::Meters;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use worker::{Binding, Share, Worker};
+
+/// What clients may take of us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// TCP connections of clients in all. One more closes the longest idle one.
+    pub tcp_connections: usize,
+    /// Queries in flight on a TCP connection. At this many no more are read from it.
+    pub queries_per_connection: usize,
+    /// Queries in flight on a worker. One more is dropped, as a full socket would: the client asks again, or elsewhere.
+    pub queries_per_worker: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { tcp_connections: 4096, queries_per_connection: 128, queries_per_worker: 10_000 }
+    }
+}
+
+/// Why a server could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("cannot start worker {index}: {cause}; threads or open files are at their limit: raise it, or start fewer workers")]
+    Worker { index: usize, cause: io::Error },
+}
+
+/// Serves what it was last given by [`Server::apply`]. Dropping it ends everything where it stands.
+pub struct Server<A: Answerer = Listener> {
+    workers: Vec<Worker>,
+    bindings: HashMap<SocketAddr, Arc<Binding<A>>>,
+    sockets: Sockets,
+    http: Http,
+    /// Every binding has a clone; the receiver closes when the last task that has something to answer is done.
+    alive: mpsc::Sender<Infallible>,
+    all_done: mpsc::Receiver<Infallible>,
+    _gauges: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl<A: Answerer> Server<A> {
+    /// Starts as many workers as told, with nothing to serve yet. HTTP is served on `control`.
+    pub fn start(workers: usize, limits: Limits, control: Handle, registry: &Registry) -> Result<Self, ServerError> {
+        let meters = Arc::new(Meters::new(registry));
+        let connections = Arc::new(Connections::new(limits.tcp_connections, Instant::now()));
+        let start = |index| Worker::start(index, Share::new(limits, meters.clone(), connections.clone()));
+        let workers = (0..workers.max(1)).map(start).collect::<Result<Vec<_>, _>>()?;
+
+        let open = registry.gauge("nodelocaldns_tcp_connections", "TCP connections of clients that are open.", &[]);
+        let in_flight = registry.gauge("nodelocaldns_queries_in_flight", "Queries that wait for their answer.", &[]);
+        let shares: Vec<_> = workers.iter().map(|worker| worker.share.clone()).collect();
+        let gauges: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+            open.set(connections.count() as f64);
+            in_flight.set(shares.iter().map(|share| share.in_flight()).sum::<usize>() as f64);
+        });
+        registry.before_scrape(Arc::downgrade(&gauges));
+
+        let (alive, all_done) = mpsc::channel(1);
+        let (bindings, sockets) = (HashMap::new(), Sockets::default());
+        Ok(Self { workers, bindings, sockets, http: Http::new(control), alive, all_done, _gauges: gauges })
+    }
+
+    /// The sockets that are served, for [`Sockets::bind`] to keep.
+    pub fn sockets(&self) -> &Sockets {
+        &self.sockets
+    }
+
+    /// Serves `listeners` and `endpoints` on `sockets`, and nothing else: whole, or on an error not at all. Does not wait for
+    /// anything.
+    ///
+    /// Where an address keeps its sockets, the next query is answered by the new listener: nothing is lost, and established TCP
+    /// connections go on. Sockets that are left out take nothing new from now on; what they have received is still answered as
+    /// before. They cannot be applied again.
+    pub fn apply(&mut self, listeners: &[Arc<A>], endpoints: &[Endpoint], mut sockets: Sockets) -> Result<(), SocketError> {
+        let prepared = self.http.prepare(endpoints, &sockets)?;
+        let mut bindings = HashMap::new();
+        let mut kept = Vec::new();
+        let mut registered = Vec::new();
+        for listener in listeners {
+            let address = listener.address();
+            let bound = sockets.dns.get(&address).ok_or(SocketError::NotBound(address))?;
+            let current = self.sockets.dns.get(&address).filter(|current| Arc::ptr_eq(current, bound));
+            let binding = match current.and_then(|_| self.bindings.get(&address)) {
+                Some(binding) => {
+                    kept.push((binding.clone(), listener.clone()));
+                    binding.clone()
+                }
+                None => {
+                    let sockets = self.register(bound).map_err(|cause| SocketError::Register { address, cause })?;
+                    let binding = Arc::new(Binding::new(listener.clone(), self.alive.clone()));
+                    registered.push((binding.clone(), sockets));
+                    binding
+                }
+            };
+            bindings.insert(address, binding);
+        }
+
+        // Nothing below can fail.
+        for (binding, listener) in kept {
+            binding.answerer.store(listener);
+        }
+        for (binding, sockets) in registered {
+            for ((worker, tcp), udp) in self.workers.iter().zip(sockets.tcp).zip(sockets.udp) {
+                for socket in udp {
+                    worker.runtime.spawn(udp::serve(socket, binding.clone(), worker.share.clone()));
+                }
+                worker.runtime.spawn(tcp::accept(tcp, binding.clone(), worker.share.clone()));
+            }
+        }
+        self.http.apply(prepared);
+        sockets.dns.retain(|address, _| bindings.contains_key(address));
+        sockets.http.retain(|address, _| endpoints.iter().any(|endpoint| endpoint.address == *address));
+        let old_sockets = std::mem::replace(&mut self.sockets, sockets);
+        let old_bindings = std::mem::replace(&mut self.bindings, bindings);
+        for (address, binding) in old_bindings {
+            if self.bindings.get(&address).is_none_or(|binding_now| !Arc::ptr_eq(binding_now, &binding)) {
+                if let Some(left) = old_sockets.dns.get(&address) {
+                    left.stop_receiving();
+                }
+                binding.stop();
+            }
+        }
+        Ok(())
+    }
+
+    /// Registers the sockets of an address with the workers' runtimes, UDP sockets in turn.
+    fn register(&self, sockets: &sockets::DnsSockets) -> io::Result<Registered> {
+        let mut registered = Registered { udp: Vec::new(), tcp: Vec::new() };
+        for (index, worker) in self.workers.iter().enumerate() {
+            let _entered = worker.runtime.enter();
+            let own = sockets.udp.iter().skip(index).step_by(self.workers.len());
+            registered.udp.push(own.map(|socket| batch::register(socket.try_clone()?)).collect::<io::Result<_>>()?);
+            registered.tcp.push(TcpListener::from_std(sockets.tcp.try_clone()?)?);
+        }
+        Ok(registered)
+    }
+
+    /// Takes nothing new from now on, answers what has been received, and ends when that is done or `within` is over. HTTP is
+    /// served until then. Returns how many queries were left without an answer.
+    pub async fn drain(mut self, within: Duration) -> usize {
+        for (address, binding) in self.bindings.drain() {
+            if let Some(sockets) = self.sockets.dns.get(&address) {
+                sockets.stop_receiving();
+            }
+            binding.stop();
+        }
+        self.sockets.dns.clear();
+        drop(self.alive);
+        let is_done = tokio::time::timeout(within, self.all_done.recv()).await.is_ok();
+        let unanswered = if is_done { 0 } else { self.workers.iter().map(|worker| worker.share.in_flight()).sum() };
+        for worker in self.workers {
+            worker.end();
+        }
+        unanswered
+    }
+}
+
+/// Sockets of an address, registered: one entry for each worker.
+struct Registered {
+    udp: Vec<Vec<AsyncFd<std::net::UdpSocket>>>,
+    tcp: Vec<TcpListener>,
+}

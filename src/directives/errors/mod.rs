@@ -1,10 +1,121 @@
 //! The `errors` directive; see README.md beside this file.
 
-use crate::chain::{BlockConfig, ParseContext};
-use crate::corefile::Directive;
+mod consolidate;
+mod parse;
+#[cfg(test)]
+mod tests;
 
-/// Reads one `errors` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
-    let _ = (directive, block, context);
-    todo!()
+pub use parse::parse;
+
+use crate::chain::{BuildContext, BuildError, Built, Configured, Exchange, Level, LineSink, Observer};
+use consolidate::{Consolidation, Pattern};
+use futures_util::future::BoxFuture;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::Notify;
+
+/// `errors`, with its `consolidate` lines.
+struct Errors {
+    patterns: Vec<Pattern>,
+}
+
+impl Configured for Errors {
+    fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
+        let sink = LineSink::stdout().map_err(|error| {
+            BuildError(format!("errors cannot write to standard output: {error}; keep it open, or leave errors out"))
+        })?;
+        sink.count_drops(&context.services.registry);
+        Ok(Report::start(&self.patterns, sink))
+    }
+}
+
+/// Writes a line for every failure, or one for many alike.
+struct Report {
+    consolidations: Box<[Consolidation]>,
+    /// A consolidation has begun to count.
+    began: Notify,
+    sink: Arc<LineSink>,
+}
+
+impl Report {
+    fn start(patterns: &[Pattern], sink: Arc<LineSink>) -> Built {
+        let consolidations = patterns.iter().cloned().map(Consolidation::new).collect();
+        let report = Arc::new(Self { consolidations, began: Notify::new(), sink });
+        let background = match patterns {
+            [] => vec![],
+            _ => vec![StopOnDrop(report.clone()).tell_summaries()],
+        };
+        Built { observer: Some(report), background, ..Built::default() }
+    }
+
+    fn say(&self, level: Level, message: fmt::Arguments<'_>) {
+        // Debug lines are for blocks that run with `debug`, as all our own logging.
+        if level == Level::Debug && !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        self.sink.line(level, |line| {
+            // Writing to a String does not fail.
+            fmt::write(line, format_args!("plugin/errors: {message}")).ok();
+        });
+    }
+
+    /// Tells the summaries that are due; returns when the next one is.
+    fn tell_due(&self, now: Instant) -> Option<Instant> {
+        for consolidation in &self.consolidations {
+            if let Some(summary) = consolidation.take_due(now) {
+                self.say(consolidation.pattern.level, format_args!("{summary}"));
+            }
+        }
+        self.consolidations.iter().filter_map(Consolidation::due).min()
+    }
+}
+
+impl Observer for Report {
+    fn observe(&self, exchange: &Exchange<'_>) {
+        let Some(failure) = exchange.failure else { return };
+        let mut level = Level::Error;
+        if let Some(consolidation) = self.consolidations.iter().find(|it| it.pattern.regex.is_match(&failure.cause)) {
+            let verdict = consolidation.record(exchange.request.received + exchange.elapsed);
+            if verdict.begins {
+                self.began.notify_one();
+            }
+            if !verdict.is_told {
+                return;
+            }
+            level = consolidation.pattern.level;
+        }
+        let query = exchange.request.query;
+        self.say(level, format_args!("{} {} {}: {}", exchange.rcode.0, query.name.to_name(), query.qtype, failure.cause));
+    }
+}
+
+/// Tells what is pending when the plan is replaced or the process stops.
+struct StopOnDrop(Arc<Report>);
+
+impl StopOnDrop {
+    fn tell_summaries(self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let report = &self.0;
+            loop {
+                match report.tell_due(Instant::now()) {
+                    None => report.began.notified().await,
+                    Some(due) => tokio::select! {
+                        () = report.began.notified() => {}
+                        () = tokio::time::sleep_until(due.into()) => {}
+                    },
+                }
+            }
+        })
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        for consolidation in &self.0.consolidations {
+            if let Some(summary) = consolidation.stop() {
+                self.0.say(consolidation.pattern.level, format_args!("{summary}"));
+            }
+        }
+    }
 }

@@ -1,10 +1,68 @@
 //! The `log` directive; see README.md beside this file.
 
-use crate::chain::{BlockConfig, ParseContext};
-use crate::corefile::Directive;
+mod class;
+mod format;
+mod parse;
+#[cfg(test)]
+mod tests;
 
-/// Reads one `log` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
-    let _ = (directive, block, context);
-    todo!()
+pub use parse::parse;
+
+use crate::chain::{BuildContext, BuildError, Built, Configured, Exchange, Level, LineSink, Observer};
+use crate::message::LowerName;
+use class::{ClassSet, ResponseType};
+use format::Format;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// All `log` lines of a server block.
+#[derive(Default)]
+struct Log {
+    rules: Vec<Rule>,
+}
+
+/// What is logged of the queries for a name and everything below it.
+#[derive(Clone)]
+struct Rule {
+    scope: LowerName,
+    classes: ClassSet,
+    format: Arc<Format>,
+}
+
+impl Configured for Log {
+    fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
+        let sink = LineSink::stdout().map_err(|error| {
+            BuildError(format!("log cannot write to standard output: {error}; keep it open, or leave log out"))
+        })?;
+        sink.count_drops(&context.services.registry);
+        let logger = Logger { rules: self.rules.clone().into(), sink };
+        Ok(Built { observer: Some(Arc::new(logger)), ..Built::default() })
+    }
+}
+
+struct Logger {
+    rules: Box<[Rule]>,
+    sink: Arc<LineSink>,
+}
+
+impl Observer for Logger {
+    fn observe(&self, exchange: &Exchange<'_>) {
+        // Only the first rule in whose scope the name lies counts, as in the reference.
+        let Some(rule) = self.rules.iter().find(|rule| exchange.request.query.name.is_within(rule.scope.as_wire())) else {
+            return;
+        };
+        let needs_type = rule.classes != ClassSet::ALL || rule.format.shows_response_type();
+        let response_type = match needs_type {
+            true => ResponseType::of(exchange, unix_now()),
+            false => ResponseType::NoError,
+        };
+        if rule.classes.contains(response_type.class()) {
+            self.sink.line(Level::Info, |line| rule.format.append(exchange, response_type, line));
+        }
+    }
+}
+
+/// Seconds since the Unix epoch modulo 2³², as signatures' lifetimes are counted (RFC 4034 section 3.1.5).
+fn unix_now() -> u32 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32)
 }

@@ -1,5 +1,9 @@
 //! What the tests of directives share: a block read from text, and a chain asked one question.
 
+mod exchange;
+
+pub use exchange::{PlainRecord, Sample, SharedOutput, services};
+
 use super::next::Fixed;
 use super::{
     Answer, BlockConfig, BuildContext, Built, Chain, Directive, Interfaces, Loaders, Outcome, ParseContext, Peer, Purpose, Quick,
@@ -66,7 +70,8 @@ pub fn build(block: &BlockConfig, services: &Services) -> Built {
     let [part] = block.parts.as_slice() else { panic!("{} parts where one is tested", block.parts.len()) };
     let zone = Name::root();
     let servers = ["dns://127.0.0.1:53".to_owned()];
-    let context = BuildContext { zone: &zone, block_zones: std::slice::from_ref(&zone), servers: &servers, services };
+    let block_zones = std::slice::from_ref(&zone);
+    let context = BuildContext { zone: &zone, block_zones, servers: &servers, services };
     part.configured.build(&context).expect("the part is built")
 }
 
@@ -95,6 +100,7 @@ impl Question {
             query: &self.query,
             peer: &self.peer,
             server: 0,
+            zone: 0,
             udp_cap: None,
             received: Instant::now(),
             purpose: Purpose::Answer,

@@ -1,1 +1,0 @@
-//! The parts put together: load, build, serve, reload, stop.

@@ -1,0 +1,90 @@
+//! A Corefile from its file to a configuration.
+
+use crate::chain::Loaders;
+use crate::corefile::{self, SystemLoader};
+use crate::directives::bind::SystemInterfaces;
+use crate::directives::reload::Fingerprint;
+use crate::plan::{PlanConfig, configure};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// The Corefile that is served when the user names none.
+const BUILT_IN: &str = include_str!("../../config/Corefile.local");
+
+/// Where the Corefile comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The one shipped as config/Corefile.local.
+    BuiltIn,
+    File(PathBuf),
+    /// Read once, from standard input (`-conf stdin`).
+    Text(String),
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("cannot read the Corefile {path}: {cause}; check the path and its permissions, or name another with -conf")]
+    Read { path: PathBuf, cause: io::Error },
+    /// The Corefile is bad: its rendered diagnostics, and of which text.
+    #[error("{diagnostics}")]
+    Refused { diagnostics: String, fingerprint: Fingerprint },
+}
+
+/// A good configuration, what it was read from, and warnings.
+pub struct Loaded {
+    pub config: PlanConfig,
+    /// Of the Corefile and every file it imports.
+    pub fingerprint: Fingerprint,
+    /// Rendered; empty if there are none.
+    pub warnings: String,
+}
+
+impl Source {
+    /// Standard input for `stdin`, as the reference has it; else a file.
+    pub fn from_argument(path: &Path) -> Result<Self, LoadError> {
+        if path != Path::new("stdin") {
+            return Ok(Self::File(path.to_owned()));
+        }
+        let mut text = String::new();
+        match io::stdin().read_to_string(&mut text) {
+            Ok(_) => Ok(Self::Text(text)),
+            Err(cause) => Err(LoadError::Read { path: path.to_owned(), cause }),
+        }
+    }
+
+    fn read(&self) -> Result<(PathBuf, String), LoadError> {
+        match self {
+            Self::BuiltIn => Ok(("<built-in>".into(), BUILT_IN.to_owned())),
+            Self::Text(text) => Ok(("<stdin>".into(), text.clone())),
+            Self::File(path) => match std::fs::read(path) {
+                Ok(octets) => Ok((path.clone(), String::from_utf8_lossy(&octets).into_owned())),
+                Err(cause) => Err(LoadError::Read { path: path.clone(), cause }),
+            },
+        }
+    }
+
+    /// Reads and checks everything.
+    pub fn load(&self, default_port: u16) -> Result<Loaded, LoadError> {
+        let (path, text) = self.read()?;
+        let (corefile, mut diagnostics) = corefile::parse(&path, &text, &SystemLoader);
+        let loaders = Loaders { files: &SystemLoader, interfaces: &SystemInterfaces };
+        let (config, more) = configure(&corefile, default_port, loaders);
+        diagnostics.extend(more);
+        let rendered = diagnostics.render(&corefile.sources);
+        let fingerprint = Fingerprint::of(&corefile.sources);
+        match diagnostics.has_errors() {
+            true => Err(LoadError::Refused { diagnostics: rendered, fingerprint }),
+            false => Ok(Loaded { config, fingerprint, warnings: rendered }),
+        }
+    }
+}
+
+/// Checks one file for `nodelocaldns check`: the text to print, and whether the file is good.
+pub fn check(path: &Path, default_port: u16) -> (String, bool) {
+    match Source::File(path.to_owned()).load(default_port) {
+        Ok(loaded) if loaded.warnings.is_empty() => (format!("{}: good\n", path.display()), true),
+        Ok(loaded) => (loaded.warnings, true),
+        Err(error) => (format!("{error}\n"), false),
+    }
+}

@@ -1,0 +1,150 @@
+//! What sort of answer a response is (CoreDNS plugin/pkg/response).
+
+use crate::chain::Exchange;
+use crate::message::{Rcode, Record, RecordType, Response, Section};
+
+const RRSIG: RecordType = RecordType(46);
+
+/// The classes of `class CLASSES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    Success,
+    /// A name or a type that does not exist, proved by an SOA record (RFC 2308).
+    Denial,
+    Error,
+}
+
+impl Class {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Denial => "denial",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// Classes that are logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ClassSet {
+    success: bool,
+    denial: bool,
+    error: bool,
+}
+
+impl ClassSet {
+    /// What `class` may name.
+    pub(super) const WORDS: [&str; 4] = ["success", "denial", "error", "all"];
+    pub(super) const NONE: Self = Self { success: false, denial: false, error: false };
+    pub(super) const ALL: Self = Self { success: true, denial: true, error: true };
+
+    /// Adds a class by its word; false if there is none of that word.
+    pub(super) fn add(&mut self, word: &str) -> bool {
+        match word {
+            "success" => self.success = true,
+            "denial" => self.denial = true,
+            "error" => self.error = true,
+            "all" => *self = Self::ALL,
+            _ => return false,
+        }
+        true
+    }
+    pub(super) fn contains(self, class: Class) -> bool {
+        match class {
+            Class::Success => self.success,
+            Class::Denial => self.denial,
+            Class::Error => self.error,
+        }
+    }
+}
+
+/// The sort of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ResponseType {
+    NoError,
+    NameError,
+    ServerError,
+    NoData,
+    Delegation,
+    /// To a zone transfer.
+    Meta,
+    OtherError,
+}
+
+impl ResponseType {
+    /// Of the reply to a client. `unix_now` tells whether signatures have expired, which makes the answer to a client that asked
+    /// for them an error.
+    pub(super) fn of(exchange: &Exchange<'_>, unix_now: u32) -> Self {
+        let query = exchange.request.query;
+        if exchange.failure.is_some() {
+            return Self::OtherError;
+        }
+        if matches!(query.qtype, RecordType::AXFR | RecordType::IXFR) {
+            return Self::Meta;
+        }
+        let is_success = exchange.rcode == Rcode::NOERROR;
+        let has_answers = is_success && count(exchange.reply, ANSWER_COUNT) > 0;
+        if has_answers && !query.dnssec_ok() {
+            return Self::NoError;
+        }
+        let records = match query.dnssec_ok() || count(exchange.reply, AUTHORITY_COUNT) > 0 {
+            true => Response::read(exchange.reply).ok(),
+            false => None,
+        };
+        let records = || records.iter().flat_map(Response::records);
+        if query.dnssec_ok() && records().any(|record| record.rtype == RRSIG && !is_valid_at(&record, unix_now)) {
+            return Self::OtherError;
+        }
+        let has_authority = |rtype| records().any(|record| record.section == Section::Authority && record.rtype == rtype);
+        match exchange.rcode {
+            _ if has_answers => Self::NoError,
+            Rcode::NOERROR if has_authority(RecordType::SOA) => Self::NoData,
+            Rcode::NXDOMAIN if has_authority(RecordType::SOA) => Self::NameError,
+            Rcode::SERVFAIL | Rcode::NOTIMP => Self::ServerError,
+            Rcode::NOERROR if has_authority(RecordType::NS) => Self::Delegation,
+            Rcode::NOERROR => Self::NoError,
+            _ => Self::OtherError,
+        }
+    }
+
+    pub(super) fn class(self) -> Class {
+        match self {
+            Self::NoError | Self::Delegation => Class::Success,
+            Self::NameError | Self::NoData => Class::Denial,
+            Self::ServerError | Self::Meta | Self::OtherError => Class::Error,
+        }
+    }
+
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::NoError => "NOERROR",
+            Self::NameError => "NXDOMAIN",
+            Self::ServerError => "SERVERERROR",
+            Self::NoData => "NODATA",
+            Self::Delegation => "DELEGATION",
+            Self::Meta => "META",
+            Self::OtherError => "OTHERERROR",
+        }
+    }
+}
+
+/// Offsets of counts in the header (RFC 1035 section 4.1.1).
+const ANSWER_COUNT: usize = 6;
+const AUTHORITY_COUNT: usize = 8;
+
+fn count(reply: &[u8], offset: usize) -> u16 {
+    reply.get(offset..offset + 2).map_or(0, |octets| u16::from_be_bytes([octets[0], octets[1]]))
+}
+
+/// Whether an RRSIG record's lifetime holds `unix_now`, in serial number arithmetic (RFC 4034 section 3.1.5).
+fn is_valid_at(record: &Record<'_>, unix_now: u32) -> bool {
+    let field = |offset| {
+        let octets = record.rdata().get(offset..offset + 4)?;
+        Some(u32::from_be_bytes(octets.try_into().ok()?))
+    };
+    let is_not_after = |left: u32, right: u32| right.wrapping_sub(left) as i32 >= 0;
+    match (field(8), field(12)) {
+        (Some(expiration), Some(inception)) => is_not_after(inception, unix_now) && is_not_after(unix_now, expiration),
+        _ => false,
+    }
+}

@@ -1,0 +1,148 @@
+//! A configuration to the plan that serves.
+
+use super::configure::BlockPlan;
+use super::zones::ZoneTable;
+use super::{Block, Listener, Plan, PlanConfig, Site};
+use crate::chain::{BuildContext, BuildError, Built, Chain, Endpoint, Observer, Services, Timeouts};
+use crate::directives::prometheus::{self, Enabled};
+use crate::message::Name;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Directives with which the reference answers classes other than IN (`EnableChaos` of its core/dnsserver).
+const ANY_CLASS: [&str; 3] = ["chaos", "forward", "proxy"];
+
+impl PlanConfig {
+    /// Makes every directive's running thing. State of a predecessor is adopted through [`Services::carry`].
+    pub fn build(&self, services: &Services) -> Result<Plan, BuildError> {
+        let mut draft = Draft::default();
+        for block in &self.blocks {
+            draft.add(block, services)?;
+        }
+        let listeners = draft.listeners.into_iter().map(|(address, listener)| listener.finish(address, services)).collect();
+        Ok(Plan {
+            listeners,
+            endpoints: draft.endpoints,
+            lameduck: self.blocks.iter().map(|block| block.config.lameduck).max().unwrap_or_default(),
+            reload: self.blocks.iter().find_map(|block| block.config.reload),
+            summary: draft.summary,
+            enabled: draft.enabled,
+            background: Mutex::new(draft.background),
+        })
+    }
+
+    /// True if a block asks for debug logging (`debug`).
+    pub fn is_debug(&self) -> bool {
+        self.blocks.iter().any(|block| block.config.debug)
+    }
+
+    /// True if a block wants a backtrace with a panic's log line (`errors { stacktrace }`).
+    pub fn wants_stacktrace(&self) -> bool {
+        self.blocks.iter().any(|block| block.config.stacktrace)
+    }
+}
+
+/// A plan under construction.
+#[derive(Default)]
+struct Draft {
+    listeners: BTreeMap<SocketAddr, ListenerDraft>,
+    endpoints: Vec<Endpoint>,
+    background: Vec<BoxFuture<'static, ()>>,
+    summary: Vec<String>,
+    enabled: Vec<Enabled>,
+}
+
+#[derive(Default)]
+struct ListenerDraft {
+    timeouts: Timeouts,
+    zones: ZoneTable,
+    any_class: bool,
+    /// A block on it has `prometheus`.
+    is_counted: bool,
+}
+
+impl Draft {
+    fn add(&mut self, block: &BlockPlan, services: &Services) -> Result<(), BuildError> {
+        let sockets = sockets(block);
+        let labels: Vec<String> = sockets.iter().map(server_label).collect();
+        let parts = build_parts(block, &labels, services)?;
+        let (mut links, mut observers, mut keywords) = (Vec::new(), Vec::new(), Vec::new());
+        for (keyword, part) in parts {
+            if part.link.is_some() || part.observer.is_some() {
+                keywords.push(keyword);
+            }
+            links.extend(part.link);
+            observers.extend(part.observer);
+            self.background.extend(part.background);
+            for endpoint in part.endpoints {
+                if !self.endpoints.iter().any(|other| other.address == endpoint.address && other.path == endpoint.path) {
+                    self.endpoints.push(endpoint);
+                }
+            }
+        }
+        let chain = Arc::new(Chain { links: links.into() });
+        let running = Arc::new(Block { chain, observers: observers.into(), udp_cap: block.config.udp_cap });
+        let is_counted = block.keywords.contains(&"prometheus");
+        for (zone_index, (zone, port)) in block.zones.iter().enumerate() {
+            for (server, address) in sockets.iter().enumerate().filter(|(_, address)| address.port() == *port) {
+                let first = || ListenerDraft { timeouts: block.config.timeouts, ..ListenerDraft::default() };
+                let listener = self.listeners.entry(*address).or_insert_with(first);
+                listener.any_class |= block.keywords.iter().any(|keyword| ANY_CLASS.contains(keyword));
+                listener.is_counted |= is_counted;
+                listener.zones.insert(zone, Site { block: running.clone(), server, zone: zone_index });
+                self.summary.push(format!("{zone} on {}", display(address)));
+                if is_counted {
+                    let of = |keyword| Enabled { server: labels[server].clone(), zone: zone.to_string(), keyword };
+                    self.enabled.extend(keywords.iter().copied().map(of));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ListenerDraft {
+    fn finish(self, address: SocketAddr, services: &Services) -> Arc<Listener> {
+        let count = || prometheus::count_unserved(&services.registry, &server_label(&address));
+        let unmatched: Vec<Arc<dyn Observer>> = self.is_counted.then(count).into_iter().collect();
+        let Self { timeouts, zones, any_class, .. } = self;
+        Arc::new(Listener { address, timeouts, zones, any_class, unmatched: unmatched.into(), panics: services.panics.clone() })
+    }
+}
+
+/// Every address and port of a block, each once.
+fn sockets(block: &BlockPlan) -> Vec<SocketAddr> {
+    let mut sockets = Vec::new();
+    for (_, port) in &block.zones {
+        for socket in block.sockets_on(*port) {
+            if !sockets.contains(&socket) {
+                sockets.push(socket);
+            }
+        }
+    }
+    sockets
+}
+
+fn build_parts(block: &BlockPlan, servers: &[String], services: &Services) -> Result<Vec<(&'static str, Built)>, BuildError> {
+    let zones: Vec<Name> = block.zones.iter().map(|(zone, _)| zone.clone()).collect();
+    let Some(zone) = zones.first() else {
+        return Err(BuildError("a server block without a zone; write at least one, such as `.`".to_owned()));
+    };
+    let context = BuildContext { zone, block_zones: &zones, servers, services };
+    block.config.parts.iter().map(|part| Ok((part.keyword, part.configured.build(&context)?))).collect()
+}
+
+/// The `server` label of metrics, as the reference writes it: `dns://127.0.0.1:53`, or `dns://:53` for the unspecified address.
+fn server_label(address: &SocketAddr) -> String {
+    format!("dns://{}", display(address))
+}
+
+fn display(address: &SocketAddr) -> String {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => format!(":{}", address.port()),
+        _ => address.to_string(),
+    }
+}

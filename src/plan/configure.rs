@@ -1,0 +1,126 @@
+//! A parsed Corefile to a configuration that is known to be good. Pure but for what the directives ask of their loaders.
+
+use crate::chain::{BlockConfig, Loaders, ParseContext};
+use crate::corefile::{Corefile, Diagnostics, Directive, ServerBlock, Span, nearest};
+use crate::directives::{ORDER, Support};
+use crate::message::Name;
+use std::collections::HashMap;
+use std::net::{Ipv6Addr, SocketAddr};
+
+/// A whole Corefile as configured.
+pub struct PlanConfig {
+    pub(super) blocks: Vec<BlockPlan>,
+}
+
+/// One server block: its zones with their ports, the keywords it has, and its settings and parts.
+pub(super) struct BlockPlan {
+    pub(super) zones: Vec<(Name, u16)>,
+    pub(super) keywords: Vec<&'static str>,
+    pub(super) config: BlockConfig,
+}
+
+impl BlockPlan {
+    /// Where the block serves on a port; the unspecified address without `bind`.
+    pub(super) fn sockets_on(&self, port: u16) -> Vec<SocketAddr> {
+        self.config.listen_addresses(port).unwrap_or_else(|| vec![(Ipv6Addr::UNSPECIFIED, port).into()])
+    }
+}
+
+/// Reads every directive of the tree and checks what concerns several of them. The configuration is good only if the diagnostics have no error.
+pub fn configure(corefile: &Corefile, default_port: u16, loaders: Loaders<'_>) -> (PlanConfig, Diagnostics) {
+    let mut diagnostics = Diagnostics::default();
+    let mut blocks = Vec::new();
+    let mut served = Served::default();
+    for block in &corefile.blocks {
+        let plan = configure_block(block, default_port, loaders, &mut diagnostics);
+        served.add(block, &plan, &mut diagnostics);
+        blocks.push(plan);
+    }
+    (PlanConfig { blocks }, diagnostics)
+}
+
+fn configure_block(block: &ServerBlock, default_port: u16, loaders: Loaders<'_>, diagnostics: &mut Diagnostics) -> BlockPlan {
+    for key in &block.keys {
+        if key.scheme != "dns" {
+            diagnostics
+                .error(key.span, format!("`{}://` is not supported yet", key.scheme))
+                .help("nodelocaldns serves plain DNS over UDP and TCP: write the zone without a scheme, or with `dns://`");
+        }
+    }
+    let zones: Vec<Name> = block.keys.iter().map(|key| key.zone.to_lower().to_name()).collect();
+    let mut config = BlockConfig::default();
+    let mut first: HashMap<&'static str, Span> = HashMap::new();
+    let mut keywords = Vec::new();
+    for directive in &block.directives {
+        let Some((keyword, parse, repeats)) = look_up(directive, diagnostics) else { continue };
+        if let Some(earlier) = first.insert(keyword, directive.keyword.span)
+            && !repeats
+        {
+            diagnostics
+                .error(directive.keyword.span, format!("`{keyword}` stands twice in one server block"))
+                .help(format!("the first one is on line {}; keep one of them", earlier.line));
+            continue;
+        }
+        if !keywords.contains(&keyword) {
+            keywords.push(keyword);
+        }
+        parse(directive, &mut config, &mut ParseContext { diagnostics, loaders, zones: &zones });
+    }
+    config.parts.sort_by_key(|part| ORDER.iter().position(|keyword| keyword.name == part.keyword));
+    let ports = block.keys.iter().map(|key| key.port.unwrap_or(default_port));
+    BlockPlan { zones: zones.iter().cloned().zip(ports).collect(), keywords, config }
+}
+
+type Parse = fn(&Directive, &mut BlockConfig, &mut ParseContext<'_>);
+
+fn look_up(directive: &Directive, diagnostics: &mut Diagnostics) -> Option<(&'static str, Parse, bool)> {
+    let word = directive.keyword.text.as_str();
+    let Some(keyword) = ORDER.iter().find(|keyword| keyword.name == word) else {
+        let known = ORDER.iter().filter(|keyword| matches!(keyword.support, Support::Here { .. }));
+        let help = match nearest(word, known.map(|keyword| keyword.name)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "README.md lists the directives that nodelocaldns has".to_owned(),
+        };
+        diagnostics.error(directive.keyword.span, format!("unknown directive `{word}`")).help(help);
+        return None;
+    };
+    match keyword.support {
+        Support::Here { parse, repeats } => Some((keyword.name, parse, repeats)),
+        Support::NotYet => {
+            diagnostics
+                .error(directive.keyword.span, format!("CoreDNS has the directive `{word}`, nodelocaldns does not yet"))
+                .help("remove it, or forward the zones that need it to cluster DNS");
+            None
+        }
+    }
+}
+
+/// Which zones are served where, to find those that two blocks claim.
+#[derive(Default)]
+struct Served(HashMap<(Name, u16), Vec<(SocketAddr, Span)>>);
+
+impl Served {
+    fn add(&mut self, block: &ServerBlock, plan: &BlockPlan, diagnostics: &mut Diagnostics) {
+        for (key, (zone, port)) in block.keys.iter().zip(&plan.zones) {
+            let sockets = plan.sockets_on(*port);
+            let taken = self.0.entry((zone.clone(), *port)).or_default();
+            let clash = sockets.iter().find_map(|socket| {
+                let (_, earlier) = taken.iter().find(|(other, _)| overlap(socket, other))?;
+                Some((*socket, *earlier))
+            });
+            if let Some((socket, earlier)) = clash {
+                diagnostics
+                    .error(key.span, format!("zone `{zone}` is already served on {socket}"))
+                    .help(format!("line {} has it; join the blocks, or `bind` them to different addresses", earlier.line));
+                continue;
+            }
+            taken.extend(sockets.into_iter().map(|socket| (socket, key.span)));
+        }
+    }
+}
+
+/// One address, or the unspecified one of the same family; `::` takes IPv4 too.
+fn overlap(a: &SocketAddr, b: &SocketAddr) -> bool {
+    let covers = |wide: &SocketAddr, narrow: &SocketAddr| wide.ip().is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4());
+    a == b || covers(a, b) || covers(b, a)
+}

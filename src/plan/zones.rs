@@ -1,0 +1,94 @@
+//! Which site answers a name: the longest match of its suffixes.
+
+use super::Site;
+use crate::message::{LowerName, Name, RecordType};
+use hashbrown::HashMap;
+
+/// Sites by zone. Only suffix lengths that some zone has are looked up, so that many zones cost no more than one.
+#[derive(Default)]
+pub(super) struct ZoneTable {
+    sites: HashMap<Box<[u8]>, Site, foldhash::fast::RandomState>,
+    /// Bit n is set if a zone's wire form has n octets (mod 256).
+    lengths: [u64; 4],
+}
+
+impl ZoneTable {
+    /// Adds a zone; one that is there already stays.
+    pub(super) fn insert(&mut self, zone: &Name, site: Site) {
+        let lower = zone.to_lower();
+        let wire = lower.as_wire();
+        self.lengths[wire.len() / 64 % 4] |= 1 << (wire.len() % 64);
+        self.sites.entry(wire.into()).or_insert(site);
+    }
+
+    fn at(&self, suffix: &[u8]) -> Option<&Site> {
+        if self.lengths[suffix.len() / 64 % 4] & (1 << (suffix.len() % 64)) == 0 {
+            return None;
+        }
+        self.sites.get(suffix)
+    }
+
+    /// The site of the longest zone that holds `name`. A DS record belongs to the parent's side of a zone cut (RFC 4035 section 3.1.4.1), so
+    /// for that type the shortest zone below the root is taken, as the reference does.
+    pub(super) fn find(&self, name: &LowerName, qtype: RecordType) -> Option<&Site> {
+        if qtype != RecordType::DS {
+            return name.suffixes().find_map(|suffix| self.at(suffix));
+        }
+        let mut found = None;
+        for suffix in name.suffixes() {
+            match self.at(suffix) {
+                Some(site) if suffix.len() > 1 || found.is_none() => found = Some(site),
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::Chain;
+    use crate::plan::Block;
+    use std::sync::Arc;
+
+    fn table(zones: &[&str]) -> ZoneTable {
+        let chain = Arc::new(Chain { links: Box::new([]) });
+        let mut table = ZoneTable::default();
+        for (index, zone) in zones.iter().enumerate() {
+            let block = Arc::new(Block { chain: chain.clone(), observers: Box::new([]), udp_cap: None });
+            table.insert(&Name::parse(zone).unwrap(), Site { block, server: 0, zone: index });
+        }
+        table
+    }
+
+    fn find(zones: &[&str], name: &str, qtype: RecordType) -> Option<String> {
+        let table = table(zones);
+        let name = Name::parse(name).unwrap().to_lower();
+        table.find(&name, qtype).map(|site| zones[site.zone].to_owned())
+    }
+
+    #[test]
+    fn the_longest_zone_answers() {
+        let zones = [".", "local.", "cluster.local."];
+        assert_eq!(find(&zones, "a.CLUSTER.local.", RecordType::A).as_deref(), Some("cluster.local."));
+        assert_eq!(find(&zones, "cluster.local.", RecordType::A).as_deref(), Some("cluster.local."));
+        assert_eq!(find(&zones, "xcluster.local.", RecordType::A).as_deref(), Some("local."));
+        assert_eq!(find(&zones, "example.", RecordType::A).as_deref(), Some("."));
+        assert_eq!(find(&zones, ".", RecordType::NS).as_deref(), Some("."));
+    }
+
+    #[test]
+    fn no_zone_holds_a_name_outside_all() {
+        assert_eq!(find(&["cluster.local."], "example.", RecordType::A), None);
+        assert_eq!(find(&["cluster.local."], ".", RecordType::NS), None);
+    }
+
+    #[test]
+    fn a_ds_query_goes_to_the_shortest_zone_but_the_root() {
+        let zones = [".", "local.", "cluster.local."];
+        assert_eq!(find(&zones, "a.cluster.local.", RecordType::DS).as_deref(), Some("local."));
+        assert_eq!(find(&zones, "example.", RecordType::DS).as_deref(), Some("."));
+        assert_eq!(find(&["cluster.local."], "example.", RecordType::DS), None);
+    }
+}

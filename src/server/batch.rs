@@ -1,0 +1,405 @@
+//! Many datagrams in one system call, the socket options that neither the standard library nor socket2 has, and a socket's
+//! registration for reading only. All of the server's `unsafe` code is here: recvmmsg(2), sendmmsg(2), cmsg(3), IP_PKTINFO of ip(7), IPV6_RECVPKTINFO (RFC 3542 section 6).
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Datagrams taken or sent in one call. More than 32 no longer lowers the cost of a query.
+pub(super) const BATCH: usize = 32;
+
+/// Octets of the longest query that is read, over UDP and TCP: a name, and EDNS options far beyond any in use. What is longer is
+/// no question, and a buffer for it would only serve whoever wants us out of memory.
+pub(super) const MAX_QUERY: usize = 4096;
+
+/// From one buffer to the next. Not a multiple of the page size, so that the buffers' first lines do not share one set of the
+/// processor's cache.
+const STRIDE: usize = MAX_QUERY + 64;
+
+/// Room for one packet information message: 16 octets of header and at most 20 of content.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Control([u8; 64]);
+
+/// A socket address as the kernel reads and writes it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+union Name {
+    v4: libc::sockaddr_in,
+    v6: libc::sockaddr_in6,
+}
+
+/// What one call needs beside the octets. All fields are valid when zero.
+struct Frame {
+    headers: [libc::mmsghdr; BATCH],
+    parts: [libc::iovec; BATCH],
+    names: [Name; BATCH],
+    controls: [Control; BATCH],
+}
+
+impl Frame {
+    fn new() -> Self {
+        // SAFETY: the fields are integers, null pointers, and unions and arrays of integers, for which all zeroes is valid.
+        unsafe { mem::zeroed() }
+    }
+}
+
+/// A received datagram.
+pub(super) struct Datagram<'a> {
+    pub octets: &'a [u8],
+    /// It was longer than [`MAX_QUERY`]; the rest is lost.
+    pub is_cut: bool,
+    /// As the socket names it: on a dual-stack socket an IPv4 client has an IPv4-mapped address.
+    pub client: SocketAddr,
+    /// The address it was sent to, likewise; only known of sockets with packet information.
+    pub local: Option<IpAddr>,
+}
+
+#[derive(Clone, Copy)]
+struct Arrival {
+    length: usize,
+    is_cut: bool,
+    client: SocketAddr,
+    local: Option<IpAddr>,
+}
+
+/// Receives batches into buffers of its own, which are used again by the next batch.
+pub(super) struct Inbox {
+    octets: Box<[u8]>,
+    arrivals: Vec<Arrival>,
+    wants_local: bool,
+}
+
+impl Inbox {
+    /// `wants_local`: the socket was given to [`request_packet_information`].
+    pub fn new(wants_local: bool) -> Self {
+        Self { octets: vec![0; BATCH * STRIDE].into(), arrivals: Vec::with_capacity(BATCH), wants_local }
+    }
+
+    /// Takes up to [`BATCH`] datagrams, without waiting, in place of those of the last call. Fewer than that: the socket was empty.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.arrivals.clear();
+        let mut frame = Frame::new();
+        for (index, buffer) in self.octets.chunks_exact_mut(STRIDE).enumerate() {
+            frame.parts[index] = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: MAX_QUERY };
+            let header = &mut frame.headers[index].msg_hdr;
+            header.msg_iov = &raw mut frame.parts[index];
+            header.msg_iovlen = 1;
+            header.msg_name = (&raw mut frame.names[index]).cast();
+            header.msg_namelen = mem::size_of::<Name>() as _;
+            if self.wants_local {
+                header.msg_control = (&raw mut frame.controls[index]).cast();
+                header.msg_controllen = mem::size_of::<Control>() as _;
+            }
+        }
+        let received = retry(|| {
+            // SAFETY: every header points to an iovec, a name and a control buffer of the stated sizes, which live in `frame`, and
+            // through the iovec to MAX_QUERY octets of `self.octets`, which nobody else touches during the call.
+            unsafe {
+                libc::recvmmsg(
+                    socket.as_raw_fd(),
+                    frame.headers.as_mut_ptr(),
+                    BATCH as _,
+                    libc::MSG_DONTWAIT as _,
+                    ptr::null_mut(),
+                )
+            }
+        })?;
+        for (header, name) in frame.headers.iter().zip(&frame.names).take(received) {
+            // SAFETY: the kernel has filled this header, name and control buffer.
+            let (client, local) = unsafe { (read_name(name), read_packet_information(&header.msg_hdr)) };
+            self.arrivals.push(Arrival {
+                length: (header.msg_len as usize).min(MAX_QUERY),
+                is_cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+                // A datagram without a sender's address cannot come from an Internet socket; port 0 is answered nowhere.
+                client: client.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)),
+                local,
+            });
+        }
+        Ok(received)
+    }
+
+    /// The datagrams of the last [`Inbox::receive`].
+    pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
+        self.octets.chunks_exact(STRIDE).zip(&self.arrivals).map(|(buffer, arrival)| Datagram {
+            octets: buffer.get(..arrival.length).unwrap_or_default(),
+            is_cut: arrival.is_cut,
+            client: arrival.client,
+            local: arrival.local,
+        })
+    }
+}
+
+/// Where a reply goes, and the address it comes from if the socket has no address of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    pub to: SocketAddr,
+    pub from: Option<IpAddr>,
+}
+
+/// A datagram to send.
+pub(super) struct Outgoing {
+    pub route: Route,
+    pub octets: Vec<u8>,
+}
+
+/// Sends the first of `batch`, as many as one call takes, without waiting; tells how many were sent. An error is the first one's.
+pub(super) fn send(socket: BorrowedFd<'_>, batch: &[Outgoing]) -> io::Result<usize> {
+    let mut frame = Frame::new();
+    let count = batch.len().min(BATCH);
+    for (index, outgoing) in batch.iter().take(count).enumerate() {
+        // The kernel does not write to what is sent.
+        frame.parts[index] = libc::iovec { iov_base: outgoing.octets.as_ptr().cast_mut().cast(), iov_len: outgoing.octets.len() };
+        let header = &mut frame.headers[index].msg_hdr;
+        header.msg_iov = &raw mut frame.parts[index];
+        header.msg_iovlen = 1;
+        header.msg_namelen = write_name(outgoing.route.to, &mut frame.names[index]) as _;
+        header.msg_name = (&raw mut frame.names[index]).cast();
+        if let Some(from) = outgoing.route.from {
+            header.msg_control = (&raw mut frame.controls[index]).cast();
+            header.msg_controllen = mem::size_of::<Control>() as _;
+            // SAFETY: the control buffer is there, zeroed, aligned, and larger than any packet information message.
+            unsafe { write_packet_information(header, from) };
+        }
+    }
+    retry(|| {
+        // SAFETY: the first `count` headers point to iovecs, names and control buffers in `frame`, and to octets in `batch`; all
+        // of them outlive the call.
+        unsafe {
+            libc::sendmmsg(
+                socket.as_raw_fd(),
+                frame.headers.as_mut_ptr(),
+                count as _,
+                (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
+            )
+        }
+    })
+}
+
+/// Has every datagram tell the address it was sent to, so that a socket on the unspecified address can answer from there.
+pub(super) fn request_packet_information(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::Result<()> {
+    if is_ipv6 {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
+    } else {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
+    }
+}
+
+/// Sets the receive buffer beyond net.core.rmem_max, which needs NET_ADMIN.
+pub(super) fn force_receive_buffer(socket: BorrowedFd<'_>, octets: usize) -> io::Result<()> {
+    let octets = libc::c_int::try_from(octets).unwrap_or(libc::c_int::MAX);
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, octets)
+}
+
+/// Registers a socket with the runtime whose context this is called in. For reading only: told of writing too, as tokio's own socket
+/// is, the runtime would be woken by every datagram that leaves.
+pub(super) fn register(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
+    // SAFETY: the registration owns the socket and lends it only by shared reference, so its descriptor stays open and the same.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
+}
+
+fn set_option(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: the pointer and the size are those of `value`.
+    let outcome = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), mem::size_of_val(&value) as libc::socklen_t)
+    };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn retry(mut call: impl FnMut() -> libc::c_int) -> io::Result<usize> {
+    loop {
+        match usize::try_from(call()) {
+            Ok(count) => return Ok(count),
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `name` is initialised for as long as its family says.
+unsafe fn read_name(name: &Name) -> Option<SocketAddr> {
+    // SAFETY: both variants begin with the family; the rest is read as the family says.
+    unsafe {
+        match libc::c_int::from(name.v4.sin_family) {
+            libc::AF_INET => {
+                let ip = Ipv4Addr::from(u32::from_be(name.v4.sin_addr.s_addr));
+                Some(SocketAddrV4::new(ip, u16::from_be(name.v4.sin_port)).into())
+            }
+            libc::AF_INET6 => {
+                let ip = Ipv6Addr::from(name.v6.sin6_addr.s6_addr);
+                let port = u16::from_be(name.v6.sin6_port);
+                Some(SocketAddrV6::new(ip, port, name.v6.sin6_flowinfo, name.v6.sin6_scope_id).into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Writes `address` into the zeroed `name`; returns its length in octets.
+fn write_name(address: SocketAddr, name: &mut Name) -> usize {
+    match address {
+        SocketAddr::V4(address) => {
+            // SAFETY: `name` is zeroed, so each variant is initialised.
+            let v4 = unsafe { &mut name.v4 };
+            v4.sin_family = libc::AF_INET as _;
+            v4.sin_port = address.port().to_be();
+            v4.sin_addr.s_addr = u32::from(*address.ip()).to_be();
+            mem::size_of::<libc::sockaddr_in>()
+        }
+        SocketAddr::V6(address) => {
+            // SAFETY: as above.
+            let v6 = unsafe { &mut name.v6 };
+            v6.sin6_family = libc::AF_INET6 as _;
+            v6.sin6_port = address.port().to_be();
+            v6.sin6_addr.s6_addr = address.ip().octets();
+            v6.sin6_flowinfo = address.flowinfo();
+            v6.sin6_scope_id = address.scope_id();
+            mem::size_of::<libc::sockaddr_in6>()
+        }
+    }
+}
+
+/// # Safety
+/// `header` is as recvmmsg(2) left it, its control buffer still there.
+unsafe fn read_packet_information(header: &libc::msghdr) -> Option<IpAddr> {
+    // SAFETY: the macros stay within msg_controllen, which the kernel has set; content is read unaligned, and only of the type
+    // that the level and type of the message say.
+    unsafe {
+        let mut message = libc::CMSG_FIRSTHDR(header);
+        while let Some(current) = message.as_ref() {
+            match (current.cmsg_level, current.cmsg_type) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let information: libc::in_pktinfo = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
+                    // The local address; that in the header may be a broadcast address, from which nothing can be sent.
+                    let local = Ipv4Addr::from(u32::from_be(information.ipi_spec_dst.s_addr));
+                    let header = Ipv4Addr::from(u32::from_be(information.ipi_addr.s_addr));
+                    return Some(IpAddr::V4(if local.is_unspecified() { header } else { local }));
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let information: libc::in6_pktinfo = ptr::read_unaligned(libc::CMSG_DATA(message).cast());
+                    return Some(IpAddr::V6(Ipv6Addr::from(information.ipi6_addr.s6_addr)));
+                }
+                _ => message = libc::CMSG_NXTHDR(header, message),
+            }
+        }
+        None
+    }
+}
+
+/// Writes the message that sets the source address, the interface left to routing, and cuts the control length to it.
+///
+/// # Safety
+/// `header` has a zeroed control buffer of the size of [`Control`].
+unsafe fn write_packet_information(header: &mut libc::msghdr, from: IpAddr) {
+    // SAFETY: CMSG_SPACE of either content is below the size of the control buffer.
+    unsafe {
+        let Some(message) = libc::CMSG_FIRSTHDR(header).as_mut() else { return };
+        let length = match from {
+            IpAddr::V4(from) => {
+                let mut information: libc::in_pktinfo = mem::zeroed();
+                information.ipi_spec_dst.s_addr = u32::from(from).to_be();
+                message.cmsg_level = libc::IPPROTO_IP;
+                message.cmsg_type = libc::IP_PKTINFO;
+                ptr::write_unaligned(libc::CMSG_DATA(message).cast(), information);
+                mem::size_of::<libc::in_pktinfo>()
+            }
+            IpAddr::V6(from) => {
+                let mut information: libc::in6_pktinfo = mem::zeroed();
+                information.ipi6_addr.s6_addr = from.octets();
+                message.cmsg_level = libc::IPPROTO_IPV6;
+                message.cmsg_type = libc::IPV6_PKTINFO;
+                ptr::write_unaligned(libc::CMSG_DATA(message).cast(), information);
+                mem::size_of::<libc::in6_pktinfo>()
+            }
+        };
+        message.cmsg_len = libc::CMSG_LEN(length as _) as _;
+        header.msg_controllen = libc::CMSG_SPACE(length as _) as _;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    fn socket(address: &str) -> UdpSocket {
+        let socket = UdpSocket::bind(address).unwrap();
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        socket
+    }
+
+    #[test]
+    fn a_batch_is_received_whole_with_lengths_and_senders() {
+        let (server, client) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
+        for length in 1..=BATCH + 1 {
+            client.send_to(&vec![length as u8; length], server.local_addr().unwrap()).unwrap();
+        }
+        let mut inbox = Inbox::new(false);
+        assert_eq!(inbox.receive(server.as_fd()).unwrap(), BATCH);
+        for (index, datagram) in inbox.datagrams().enumerate() {
+            assert_eq!(datagram.octets, vec![index as u8 + 1; index + 1]);
+            assert_eq!(datagram.client, client.local_addr().unwrap());
+            assert_eq!((datagram.is_cut, datagram.local), (false, None));
+        }
+        assert_eq!(inbox.receive(server.as_fd()).unwrap(), 1);
+        assert_eq!(inbox.datagrams().count(), 1);
+        assert_eq!(inbox.receive(server.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(inbox.datagrams().count(), 0);
+    }
+
+    #[test]
+    fn a_datagram_beyond_the_longest_query_is_told() {
+        let (server, client) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
+        client.send_to(&[1; MAX_QUERY], server.local_addr().unwrap()).unwrap();
+        client.send_to(&[2; MAX_QUERY + 1], server.local_addr().unwrap()).unwrap();
+        client.send_to(&[], server.local_addr().unwrap()).unwrap();
+        let mut inbox = Inbox::new(false);
+        inbox.receive(server.as_fd()).unwrap();
+        let seen: Vec<_> = inbox.datagrams().map(|datagram| (datagram.octets.len(), datagram.is_cut)).collect();
+        assert_eq!(seen, [(MAX_QUERY, false), (MAX_QUERY, true), (0, false)]);
+    }
+
+    #[test]
+    fn packet_information_tells_the_address_asked_and_sets_that_of_the_reply() {
+        for (bind, asked) in [("0.0.0.0:0", "127.0.0.2"), ("[::]:0", "::1"), ("[::]:0", "127.0.0.3")] {
+            let server = socket(bind);
+            request_packet_information(server.as_fd(), bind.starts_with('[')).unwrap();
+            let asked: IpAddr = asked.parse().unwrap();
+            let client = socket(if asked.is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" });
+            let target = SocketAddr::new(asked, server.local_addr().unwrap().port());
+            client.send_to(b"ask", target).unwrap();
+            let mut inbox = Inbox::new(true);
+            assert_eq!(inbox.receive(server.as_fd()).unwrap(), 1);
+            let datagram = inbox.datagrams().next().unwrap();
+            assert_eq!(datagram.local.map(|local| local.to_canonical()), Some(asked));
+            let route = Route { to: datagram.client, from: datagram.local };
+            assert_eq!(send(server.as_fd(), &[Outgoing { route, octets: b"answer".to_vec() }]).unwrap(), 1);
+            let mut buffer = [0; 16];
+            let (length, from) = client.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..length], from), (&b"answer"[..], target));
+        }
+    }
+
+    #[test]
+    fn a_batch_stops_before_a_destination_that_fails_and_the_failure_is_told_next() {
+        let (server, client) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
+        let outgoing =
+            |to: &str, octets: &[u8]| Outgoing { route: Route { to: to.parse().unwrap(), from: None }, octets: octets.to_vec() };
+        let good = client.local_addr().unwrap().to_string();
+        // Port 0 is EINVAL.
+        let batch = [outgoing(&good, b"1"), outgoing("127.0.0.1:0", b"2"), outgoing(&good, b"3")];
+        assert_eq!(send(server.as_fd(), &batch).unwrap(), 1);
+        assert_eq!(send(server.as_fd(), &batch[1..]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(send(server.as_fd(), &batch[2..]).unwrap(), 1);
+    }
+}

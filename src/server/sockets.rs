@@ -1,0 +1,353 @@
+//! The bound sockets, apart from who serves on them: opened here, or taken over from the process that did.
+
+use super::batch::{force_receive_buffer, request_packet_information};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+/// Octets of a UDP socket's receive buffer: what arrives while a worker is busy, or while the process is being replaced.
+const UDP_RECEIVE_BUFFER: usize = 4 << 20;
+
+/// Octets of a TCP connection's buffers in the kernel, instead of the megabytes it would grow them to for a client that sends and
+/// never reads: one largest message and a bit.
+const TCP_RECEIVE_BUFFER: usize = 64 << 10;
+const TCP_SEND_BUFFER: usize = 128 << 10;
+
+/// Connections that wait to be accepted; the kernel caps it with net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
+/// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    DnsUdp,
+    DnsTcp,
+    Http,
+}
+
+impl fmt::Display for Use {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DnsUdp => "DNS over UDP",
+            Self::DnsTcp => "DNS over TCP",
+            Self::Http => "HTTP",
+        })
+    }
+}
+
+/// Why there is no socket to serve on.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    #[error("cannot listen on {address} for {usage}: {cause}{}", remedy(cause, *address))]
+    Bind { address: SocketAddr, usage: Use, cause: io::Error },
+    #[error(
+        "file descriptor {fd} was passed as a listening socket but is none: {cause}; pass bound UDP and listening TCP sockets only"
+    )]
+    NotListening { fd: i32, cause: io::Error },
+    #[error("UDP sockets on {0} were passed without a TCP listener; pass both for every address")]
+    NoTcpListener(SocketAddr),
+    #[error("no sockets for {0}; bind them before the plan is applied")]
+    NotBound(SocketAddr),
+    #[error("cannot serve on the sockets of {address}: {cause}; if open files are at their limit, raise it (`ulimit -n`)")]
+    Register { address: SocketAddr, cause: io::Error },
+}
+
+/// What to do about a failed bind, with the separator before it.
+fn remedy(cause: &io::Error, address: SocketAddr) -> String {
+    let port = address.port();
+    match cause.raw_os_error() {
+        Some(libc::EADDRINUSE) => format!(
+            "; another process holds it (`ss -lunpt 'sport = :{port}'` names it; often systemd-resolved, dnsmasq or another DNS \
+             cache): stop that one, or choose another address with `bind` or another port"
+        ),
+        Some(libc::EACCES | libc::EPERM) if port < 1024 => {
+            "; ports below 1024 need the capability NET_BIND_SERVICE (or a lower net.ipv4.ip_unprivileged_port_start): grant it, \
+             or choose a port such as 1053"
+                .to_owned()
+        }
+        Some(libc::EADDRNOTAVAIL) => {
+            format!("; no interface of this machine has the address {}: add it to one, or take it out of `bind`", address.ip())
+        }
+        Some(libc::EAFNOSUPPORT) => "; this kernel has no such address family: take the address out of `bind`".to_owned(),
+        Some(libc::EMFILE | libc::ENFILE) => "; open files are at their limit: raise it (`ulimit -n`)".to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// Sockets of one DNS listen address.
+pub(super) struct DnsSockets {
+    /// With SO_REUSEPORT: the kernel spreads clients over them, so all of them must be read.
+    pub udp: Vec<UdpSocket>,
+    pub tcp: TcpListener,
+    /// Another process holds them too.
+    is_shared: bool,
+}
+
+impl DnsSockets {
+    /// Has the kernel deliver no more datagrams here; those that wait can still be read, and replies sent. A UDP socket that is
+    /// connected receives only from that peer; nobody answers from our own discard port. Left alone if another process holds the
+    /// sockets too: what waits in them is then for that one to read.
+    pub fn stop_receiving(&self) {
+        if self.is_shared {
+            return;
+        }
+        for socket in &self.udp {
+            let Ok(mut peer) = socket.local_addr() else { continue };
+            if peer.ip().is_unspecified() {
+                // An IPv4 peer would take the IPv6 half of a dual-stack socket away, and with it replies still to be sent.
+                peer.set_ip(if peer.is_ipv6() { IpAddr::V6(std::net::Ipv6Addr::LOCALHOST) } else { Ipv4Addr::LOCALHOST.into() });
+            }
+            peer.set_port(9);
+            if let Err(cause) = SockRef::from(socket).connect(&peer.into()) {
+                tracing::debug!("datagrams may still arrive on {peer} while it is drained: {cause}");
+            }
+        }
+    }
+}
+
+/// Bound sockets by address. Cloning shares them; they close when nobody holds or serves them any longer.
+#[derive(Clone, Default)]
+pub struct Sockets {
+    pub(super) dns: BTreeMap<SocketAddr, Arc<DnsSockets>>,
+    pub(super) http: BTreeMap<SocketAddr, Arc<TcpListener>>,
+}
+
+impl Sockets {
+    /// Sockets for every address: those `previous` has, new ones for the others, as many UDP sockets as there are workers. All are
+    /// opened before anything serves, so that a plan is applied whole or not at all. On failure all errors are told.
+    ///
+    /// SO_REUSEPORT is set on all, as the reference does: the pod of a rolling update binds while its predecessor still serves.
+    /// The unspecified IPv6 address serves IPv4 too, as in the reference, and stands for the unspecified IPv4 address where the
+    /// kernel has no IPv6.
+    pub fn bind(
+        dns: impl IntoIterator<Item = SocketAddr>,
+        http: impl IntoIterator<Item = SocketAddr>,
+        workers: usize,
+        previous: &Self,
+    ) -> Result<Self, Vec<SocketError>> {
+        let mut sockets = Self::default();
+        let mut errors = Vec::new();
+        for address in dns.into_iter().collect::<BTreeSet<_>>() {
+            let found = find(&previous.dns, address).map_or_else(|| bind_dns(address, workers).map(Arc::new), Ok);
+            match found {
+                Ok(found) => _ = sockets.dns.insert(address, found),
+                Err(error) => errors.push(error),
+            }
+        }
+        for address in http.into_iter().collect::<BTreeSet<_>>() {
+            let found = find(&previous.http, address).map_or_else(|| bind_tcp(address, Use::Http).map(Arc::new), Ok);
+            match found {
+                Ok(found) => _ = sockets.http.insert(address, found),
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() { Ok(sockets) } else { Err(errors) }
+    }
+
+    /// Takes over what another process has bound. Each socket tells its own address and kind; a TCP listener on an address without
+    /// UDP sockets is for HTTP.
+    pub fn from_fds(fds: impl IntoIterator<Item = OwnedFd>) -> Result<Self, SocketError> {
+        let mut udp: BTreeMap<SocketAddr, Vec<UdpSocket>> = BTreeMap::new();
+        let mut tcp = BTreeMap::new();
+        for fd in fds {
+            let number = std::os::fd::AsRawFd::as_raw_fd(&fd);
+            let not_listening = |cause| SocketError::NotListening { fd: number, cause };
+            let socket = Socket::from(fd);
+            let address = socket.local_addr().map_err(not_listening)?.as_socket();
+            let address = address.ok_or_else(|| not_listening(io::Error::other("not an Internet socket")))?;
+            let is_datagram = socket.r#type().map_err(not_listening)? == Type::DGRAM;
+            if !is_datagram && !socket.is_listener().map_err(not_listening)? {
+                return Err(not_listening(io::Error::other("a TCP socket that does not listen")));
+            }
+            socket.set_nonblocking(true).map_err(not_listening)?;
+            socket.set_cloexec(true).map_err(not_listening)?;
+            if is_datagram {
+                tell_local_address(&socket, address).map_err(not_listening)?;
+                udp.entry(address).or_default().push(socket.into());
+            } else {
+                tcp.insert(address, TcpListener::from(socket));
+            }
+        }
+        let mut sockets = Self::default();
+        for (address, udp) in udp {
+            let tcp = tcp.remove(&address).ok_or(SocketError::NoTcpListener(address))?;
+            sockets.dns.insert(address, Arc::new(DnsSockets { udp, tcp, is_shared: true }));
+        }
+        sockets.http = tcp.into_iter().map(|(address, listener)| (address, Arc::new(listener))).collect();
+        Ok(sockets)
+    }
+
+    /// All of them, to be passed to another process and taken over there by [`Sockets::from_fds`].
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let dns = self.dns.values().flat_map(|sockets| sockets.udp.iter().map(AsFd::as_fd).chain([sockets.tcp.as_fd()]));
+        dns.chain(self.http.values().map(|listener| listener.as_fd()))
+    }
+
+    /// Addresses that serve DNS.
+    pub fn dns_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.dns.keys().copied()
+    }
+}
+
+/// What is bound for `address`, be it that of the other family which stands for it.
+fn find<T>(bound: &BTreeMap<SocketAddr, Arc<T>>, address: SocketAddr) -> Option<Arc<T>> {
+    bound.get(&address).or_else(|| bound.get(&without_ipv6(address)?)).cloned()
+}
+
+/// The unspecified IPv4 address in place of the unspecified IPv6 one.
+fn without_ipv6(address: SocketAddr) -> Option<SocketAddr> {
+    (address.is_ipv6() && address.ip().is_unspecified()).then(|| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
+}
+
+fn bind_dns(address: SocketAddr, workers: usize) -> Result<DnsSockets, SocketError> {
+    let udp = (0..workers.max(1)).map(|_| bind_udp(address)).collect::<Result<_, _>>()?;
+    Ok(DnsSockets { udp, tcp: bind_tcp(address, Use::DnsTcp)?, is_shared: false })
+}
+
+fn bind_udp(address: SocketAddr) -> Result<UdpSocket, SocketError> {
+    open(address, Use::DnsUdp, |socket, address| {
+        // Best effort: a smaller buffer serves as well until it overflows.
+        if force_receive_buffer(socket.as_fd(), UDP_RECEIVE_BUFFER).is_err() {
+            _ = socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
+        }
+        tell_local_address(socket, address)?;
+        socket.bind(&address.into())
+    })
+    .map(UdpSocket::from)
+}
+
+fn bind_tcp(address: SocketAddr, usage: Use) -> Result<TcpListener, SocketError> {
+    open(address, usage, |socket, address| {
+        socket.set_reuse_address(true)?;
+        if usage == Use::DnsTcp {
+            _ = socket.set_recv_buffer_size(TCP_RECEIVE_BUFFER);
+            _ = socket.set_send_buffer_size(TCP_SEND_BUFFER);
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)
+    })
+    .map(TcpListener::from)
+}
+
+/// On the unspecified address a reply must name the address that was asked, or the client would not know it for an answer.
+fn tell_local_address(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    if address.ip().is_unspecified() { request_packet_information(socket.as_fd(), address.is_ipv6()) } else { Ok(()) }
+}
+
+/// A socket made ready by `prepare`, which is given the address to bind.
+fn open(address: SocketAddr, usage: Use, prepare: impl Fn(&Socket, SocketAddr) -> io::Result<()>) -> Result<Socket, SocketError> {
+    let open = |address: SocketAddr| -> io::Result<Socket> {
+        let (kind, protocol) = match usage {
+            Use::DnsUdp => (Type::DGRAM, Protocol::UDP),
+            Use::DnsTcp | Use::Http => (Type::STREAM, Protocol::TCP),
+        };
+        let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+        socket.set_nonblocking(true)?;
+        socket.set_reuse_port(true)?;
+        if address.is_ipv6() && address.ip().is_unspecified() {
+            socket.set_only_v6(false)?;
+        }
+        prepare(&socket, address)?;
+        Ok(socket)
+    };
+    let opened = open(address).or_else(|cause| match (cause.raw_os_error(), without_ipv6(address)) {
+        (Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL), Some(instead)) => open(instead),
+        _ => Err(cause),
+    });
+    opened.map_err(|cause| SocketError::Bind { address, usage, cause })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn free() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    #[test]
+    fn an_address_of_the_previous_sockets_keeps_them() {
+        let (first, second) = (free(), free());
+        let before = Sockets::bind([first], [], 2, &Sockets::default()).unwrap();
+        let after = Sockets::bind([first, second], [], 2, &before).unwrap();
+        assert!(Arc::ptr_eq(&before.dns[&first], &after.dns[&first]));
+        assert_eq!(after.dns[&second].udp.len(), 2);
+        assert_eq!(after.fds().count(), 6);
+    }
+
+    #[test]
+    fn every_failed_bind_is_told_with_what_to_do() {
+        let holder = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let taken = holder.local_addr().unwrap();
+        let nowhere: SocketAddr = "192.0.2.1:1053".parse().unwrap();
+        let Err(errors) = Sockets::bind([taken, nowhere], [nowhere], 1, &Sockets::default()) else { panic!("bound") };
+        let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), 3);
+        assert!(
+            texts[0].starts_with(&format!("cannot listen on {taken} for DNS over UDP: Address already in use")),
+            "{}",
+            texts[0]
+        );
+        assert!(texts[0].contains(&format!("sport = :{}", taken.port())), "{}", texts[0]);
+        assert!(texts[1].contains("no interface of this machine has the address 192.0.2.1"), "{}", texts[1]);
+        assert!(texts[2].contains("192.0.2.1:1053 for HTTP"), "{}", texts[2]);
+    }
+
+    #[test]
+    fn a_privileged_port_asks_for_the_capability() {
+        let denied = io::Error::from_raw_os_error(libc::EACCES);
+        assert!(remedy(&denied, "127.0.0.1:53".parse().unwrap()).contains("NET_BIND_SERVICE"));
+        assert_eq!(remedy(&denied, "127.0.0.1:5300".parse().unwrap()), "");
+    }
+
+    #[test]
+    fn passed_descriptors_tell_their_own_addresses() {
+        let (dns, http) = (free(), free());
+        let bound = Sockets::bind([dns], [http], 3, &Sockets::default()).unwrap();
+        let taken = Sockets::from_fds(bound.fds().map(|fd| fd.try_clone_to_owned().unwrap())).unwrap();
+        assert_eq!(taken.dns[&dns].udp.len(), 3);
+        assert_eq!(taken.http.keys().copied().collect::<Vec<_>>(), [http]);
+        assert!(taken.dns[&dns].is_shared);
+    }
+
+    #[test]
+    fn passed_descriptors_that_cannot_serve_are_refused() {
+        let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        assert!(matches!(Sockets::from_fds([file]), Err(SocketError::NotListening { .. })));
+        let unbound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        assert!(matches!(Sockets::from_fds([unbound.into()]), Err(SocketError::NotListening { .. })));
+        let lonely = OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
+        assert!(matches!(Sockets::from_fds([lonely]), Err(SocketError::NoTcpListener(_))));
+    }
+
+    #[test]
+    fn a_socket_that_stopped_receiving_keeps_what_waits_and_can_still_reply() {
+        for (bind, asked) in [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("::", "127.0.0.1")] {
+            let port = free().port();
+            let (bind, asked) = (SocketAddr::new(bind.parse().unwrap(), port), SocketAddr::new(asked.parse().unwrap(), port));
+            let old = Sockets::bind([bind], [], 1, &Sockets::default()).unwrap();
+            let old = &old.dns[&bind];
+            let client = UdpSocket::bind(if asked.is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" }).unwrap();
+            client.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+            client.send_to(b"early", asked).unwrap();
+            old.stop_receiving();
+            let new = Sockets::bind([bind], [], 1, &Sockets::default()).unwrap();
+            for _ in 0..20 {
+                client.send_to(b"late", asked).unwrap();
+            }
+            let mut inbox = super::super::batch::Inbox::new(bind.ip().is_unspecified());
+            assert_eq!(inbox.receive(new.dns[&bind].udp[0].as_fd()).unwrap(), 20, "{bind}");
+            assert_eq!(inbox.receive(old.udp[0].as_fd()).unwrap(), 1, "{bind}");
+            let early = inbox.datagrams().next().unwrap();
+            assert_eq!(early.octets, b"early");
+            let route = super::super::batch::Route { to: early.client, from: early.local };
+            let reply = super::super::batch::Outgoing { route, octets: b"answer".to_vec() };
+            assert_eq!(super::super::batch::send(old.udp[0].as_fd(), &[reply]).unwrap(), 1);
+            let mut buffer = [0; 16];
+            assert_eq!(client.recv_from(&mut buffer).unwrap(), (6, asked), "{bind}");
+        }
+    }
+}

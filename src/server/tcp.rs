@@ -1,0 +1,389 @@
+//! Queries over TCP (RFC 7766): many on a connection, each answered as soon as its answer is there.
+
+use super::answerer::{Answerer, Verdict, dispatch};
+use super::batch::MAX_QUERY;
+use super::connections::{Admission, Ticket};
+use super::worker::{Binding, Permit, Share};
+use crate::chain::{Peer, Transport};
+use parking_lot::Mutex;
+use socket2::SockRef;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::consume_budget;
+use tokio::time::{sleep, timeout};
+
+/// After an accept that failed for want of something: files, memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Octets of replies that are gathered before they are written though more could be made.
+const ENOUGH_REPLIES: usize = 16 << 10;
+
+/// Octets of a buffer that an idle connection keeps.
+const KEPT_BUFFER: usize = 512;
+
+/// Accepts from one listener until its binding stops, then what has been waiting.
+pub(super) async fn accept<A: Answerer>(listener: TcpListener, binding: Arc<Binding<A>>, share: Arc<Share>) {
+    let mut stopped = pin!(binding.stopped());
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stopped => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => admit(stream, &binding, &share),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                // Mostly EMFILE: a file less is a connection more. UDP goes on meanwhile.
+                let evicted = share.connections.evict();
+                tracing::warn!("accepting on {} failed: {error}; an idle connection was closed: {evicted}", binding.address);
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, _)) = listener.accept() {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                admit(stream, &binding, &share);
+            }
+        }
+    }
+}
+
+/// accept(2) also tells errors of the connection that was to be accepted; the next one may be well.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable, TimedOut,
+    };
+    let kinds = [ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable, TimedOut];
+    kinds.contains(&error.kind()) || error.raw_os_error() == Some(libc::EPROTO)
+}
+
+fn admit<A: Answerer>(stream: TcpStream, binding: &Arc<Binding<A>>, share: &Arc<Share>) {
+    let now = Instant::now();
+    let ticket = match share.connections.admit(now) {
+        Admission::Room(ticket) => ticket,
+        Admission::Evicting(ticket) => {
+            share.meters.cut.evicted.increment();
+            ticket
+        }
+        Admission::Full => return share.meters.cut.refused.increment(),
+    };
+    // Fails only if the client is gone already.
+    if let (Ok(client), Ok(local)) = (stream.peer_addr(), stream.local_addr()) {
+        _ = stream.set_nodelay(true);
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        let peer = Peer { client: canonical(client), local: canonical(local), transport: Transport::Tcp };
+        let replies = Arc::new(Replies::default());
+        let conversation = Conversation {
+            binding: binding.clone(),
+            share: share.clone(),
+            peer,
+            input: Vec::new(),
+            replies,
+            awaiting_rest_since: None,
+            has_dispatched: false,
+        };
+        tokio::spawn(serve(stream, conversation, ticket));
+    }
+}
+
+/// Why a connection ends before the client wants it to.
+enum Cut {
+    Malformed,
+    SlowReader,
+    SlowSender,
+    /// Broken from the other side, or idle for too long: nothing to count.
+    Over,
+}
+
+impl From<io::Error> for Cut {
+    fn from(_: io::Error) -> Self {
+        Self::Over
+    }
+}
+
+async fn serve<A: Answerer>(mut stream: TcpStream, mut conversation: Conversation<A>, ticket: Ticket) {
+    let share = conversation.share.clone();
+    match converse(&mut stream, &mut conversation, &ticket).await {
+        // Replies are taken before the connection is seen to close.
+        Ok(()) => _ = stream.shutdown().await,
+        Err(Cut::Malformed) => share.meters.cut.malformed.increment(),
+        Err(Cut::SlowSender) => share.meters.cut.slow_sender.increment(),
+        Err(Cut::SlowReader) => {
+            share.meters.cut.slow_reader.increment();
+            // Otherwise the kernel would keep the unread replies and go on offering them for minutes.
+            _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        }
+        Err(Cut::Over) => {}
+    }
+}
+
+/// Serves until the client has closed its side, or the binding stops, and all is answered.
+async fn converse<A: Answerer>(stream: &mut TcpStream, conversation: &mut Conversation<A>, ticket: &Ticket) -> Result<(), Cut> {
+    let mut stopped = pin!(conversation.binding.stopped());
+    let mut alarm = pin!(sleep(Duration::ZERO));
+    let mut idle_since = Instant::now();
+    // Nothing more is read: the client has closed its side, or we stop.
+    let mut is_finishing = false;
+    loop {
+        let progress = conversation.dispatch_input()?;
+        let has_written = conversation.write(stream).await?;
+        if progress == Progress::Replies {
+            tokio::task::yield_now().await;
+            continue;
+        }
+
+        let is_waiting = conversation.replies.are_none_due();
+        if is_finishing && is_waiting && progress == Progress::Starved {
+            return Ok(());
+        }
+        if !is_waiting {
+            ticket.set_busy();
+        } else if has_written || conversation.has_dispatched {
+            conversation.has_dispatched = false;
+            idle_since = Instant::now();
+            ticket.set_idle(idle_since);
+        }
+        let deadline = conversation.deadline(is_waiting.then_some(idle_since)).filter(|_| !is_finishing);
+        let deadline = deadline.map(tokio::time::Instant::from_std);
+        if let Some(deadline) = deadline
+            && deadline != alarm.deadline()
+        {
+            alarm.as_mut().reset(deadline);
+        }
+
+        tokio::select! {
+            biased;
+            () = ticket.evicted() => return Err(Cut::Over),
+            () = conversation.replies.ready.notified() => {}
+            () = &mut stopped, if !is_finishing => {
+                conversation.read_all(stream)?;
+                is_finishing = true;
+            }
+            readable = stream.readable(), if progress == Progress::Starved && !is_finishing => {
+                readable?;
+                is_finishing = conversation.read(stream)? == Read::Closed;
+                // Waiting for a socket that has more never yields by itself.
+                consume_budget().await;
+            }
+            () = &mut alarm, if deadline.is_some() => {
+                return Err(if conversation.awaiting_rest_since.is_some() { Cut::SlowSender } else { Cut::Over });
+            }
+        }
+    }
+}
+
+/// Why no more of the input is dispatched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// There is no whole message in it.
+    Starved,
+    /// As many queries as allowed are in flight.
+    Full,
+    /// There are replies enough to write first.
+    Replies,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Read {
+    Some,
+    NothingYet,
+    Closed,
+}
+
+/// One connection's state. Small while idle: its buffers are then empty.
+struct Conversation<A> {
+    binding: Arc<Binding<A>>,
+    share: Arc<Share>,
+    peer: Peer,
+    /// What has been read and not dispatched.
+    input: Vec<u8>,
+    replies: Arc<Replies>,
+    /// Since when a message is incomplete.
+    awaiting_rest_since: Option<Instant>,
+    has_dispatched: bool,
+}
+
+impl<A: Answerer> Conversation<A> {
+    /// Reads what is there, up to a buffer's worth.
+    fn read(&mut self, stream: &TcpStream) -> io::Result<Read> {
+        // On the stack, where it costs the idle connections nothing.
+        let mut buffer = [0; 4096];
+        match stream.try_read(&mut buffer) {
+            Ok(0) => Ok(Read::Closed),
+            Ok(count) => {
+                self.input.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                Ok(Read::Some)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::NothingYet),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads all that has been received, within what the kernel's buffer holds.
+    fn read_all(&mut self, stream: &TcpStream) -> io::Result<()> {
+        while self.input.len() < 64 << 10 && self.read(stream)? == Read::Some {}
+        Ok(())
+    }
+
+    /// Dispatches whole messages of the input.
+    fn dispatch_input(&mut self) -> Result<Progress, Cut> {
+        if self.input.is_empty() {
+            return Ok(Progress::Starved);
+        }
+        let now = Instant::now();
+        let answerer = self.binding.answerer.load();
+        let mut reply = Vec::new();
+        let mut rest = self.input.as_slice();
+        let progress = loop {
+            let Some((length, after)) = rest.split_first_chunk() else { break Progress::Starved };
+            let length = usize::from(u16::from_be_bytes(*length));
+            if length == 0 || length > MAX_QUERY {
+                return Err(Cut::Malformed);
+            }
+            let Some((message, after)) = after.split_at_checked(length) else { break Progress::Starved };
+            if self.replies.in_flight() >= self.share.limits.queries_per_connection {
+                break Progress::Full;
+            }
+            if self.replies.octets() >= ENOUGH_REPLIES {
+                break Progress::Replies;
+            }
+            rest = after;
+            self.has_dispatched = true;
+            self.awaiting_rest_since = None;
+            reply.clear();
+            match dispatch(&answerer, message, &self.peer, now, &mut reply) {
+                Some(Verdict::Reply) => self.replies.push(&reply),
+                Some(Verdict::ReplyAndRefresh(pending)) => {
+                    self.replies.push(&reply);
+                    self.share.refresh::<A>(pending);
+                }
+                Some(Verdict::Pending(pending)) => {
+                    if let Some(permit) = self.share.admit() {
+                        let due = Due::new(self.replies.clone());
+                        tokio::spawn(answer(pending, due, permit, self.binding.clone()));
+                    }
+                }
+                Some(Verdict::Silence) => {}
+                None => self.share.meters.dropped.panic.increment(),
+            }
+        };
+        let consumed = self.input.len() - rest.len();
+        self.input.drain(..consumed);
+        if self.input.is_empty() && self.input.capacity() > KEPT_BUFFER {
+            self.input = Vec::new();
+        }
+        if progress == Progress::Starved && !self.input.is_empty() {
+            self.awaiting_rest_since.get_or_insert(now);
+        }
+        Ok(progress)
+    }
+
+    /// Writes the replies that are ready, in one piece; tells whether there were any.
+    async fn write(&self, stream: &mut TcpStream) -> Result<bool, Cut> {
+        let octets = self.replies.take();
+        if octets.is_empty() {
+            return Ok(false);
+        }
+        let written = match stream.try_write(&octets) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(rest) = octets.get(written..).filter(|rest| !rest.is_empty()) {
+            let patience = self.binding.answerer.load().timeouts().write;
+            timeout(patience, stream.write_all(rest)).await.map_err(|_| Cut::SlowReader)??;
+        }
+        self.replies.give_back(octets);
+        Ok(true)
+    }
+
+    /// When to give up on the client, were nothing to happen until then.
+    fn deadline(&self, idle_since: Option<Instant>) -> Option<Instant> {
+        let timeouts = self.binding.answerer.load().timeouts();
+        match self.awaiting_rest_since {
+            Some(since) => since.checked_add(timeouts.read),
+            None => idle_since?.checked_add(timeouts.idle),
+        }
+    }
+}
+
+/// Runs the slow gear. A task of its own: others may wait for the same answer, and a client that does not read, or is gone, must
+/// not keep it from them.
+async fn answer<A: Answerer>(pending: A::Pending, due: Due, permit: Permit, binding: Arc<Binding<A>>) {
+    let mut reply = Vec::new();
+    A::run(pending, &mut reply).await;
+    due.replies.push(&reply);
+    drop((due, permit, binding));
+}
+
+/// Replies on their way from those who answer to the one who writes.
+#[derive(Default)]
+struct Replies {
+    /// Each behind its two octets of length (RFC 1035 section 4.2.2).
+    octets: Mutex<Vec<u8>>,
+    in_flight: AtomicUsize,
+    /// A query has left the flight.
+    ready: Notify,
+}
+
+impl Replies {
+    /// Adds a reply; an empty one is none.
+    fn push(&self, reply: &[u8]) {
+        if let Ok(length @ 1..) = u16::try_from(reply.len()) {
+            let mut octets = self.octets.lock();
+            octets.extend_from_slice(&length.to_be_bytes());
+            octets.extend_from_slice(reply);
+        }
+    }
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.octets.lock())
+    }
+    /// Keeps a small buffer for the next replies.
+    fn give_back(&self, mut buffer: Vec<u8>) {
+        let mut octets = self.octets.lock();
+        if octets.capacity() == 0 && buffer.capacity() <= KEPT_BUFFER {
+            buffer.clear();
+            *octets = buffer;
+        }
+    }
+    fn octets(&self) -> usize {
+        self.octets.lock().len()
+    }
+    fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+    /// No query is in flight and no reply waits to be written. In this order: a reply is pushed before its query leaves the flight.
+    fn are_none_due(&self) -> bool {
+        self.in_flight() == 0 && self.octets() == 0
+    }
+}
+
+/// A reply that is due. However its task ends, the writer hears of it.
+struct Due {
+    replies: Arc<Replies>,
+}
+
+impl Due {
+    fn new(replies: Arc<Replies>) -> Self {
+        replies.in_flight.fetch_add(1, Ordering::AcqRel);
+        Self { replies }
+    }
+}
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        self.replies.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.replies.ready.notify_one();
+    }
+}
