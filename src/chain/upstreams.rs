@@ -1,7 +1,8 @@
-//! The upstreams of one chain: `forward` registers those it uses and leaves out the ones marked, `loop` probes and marks them.
+//! The upstreams of one chain: each `forward` lists those it uses and leaves out the ones marked, `loop` probes and marks them.
 
 use super::BuildContext;
 use crate::message::Name;
+use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
@@ -13,11 +14,18 @@ use tokio::sync::Notify;
 /// none came in the time the upstream is given. Also while the upstream is marked. The query's ID may be changed.
 pub type Ask = Box<dyn Fn(Vec<u8>) -> BoxFuture<'static, bool> + Send + Sync>;
 
-/// The upstreams of the chain of one key. Lives as long as one of its upstreams or its `loop`, so also over a reload.
+/// The upstreams of the chain of one key. Lives as long as one of its listings or its `loop`, so also over a reload.
 #[derive(Default)]
 pub struct Upstreams {
     list: Mutex<Vec<Weak<Upstream>>>,
-    registered: Notify,
+    listed: Notify,
+}
+
+/// The upstreams of one `forward`.
+pub struct Listing {
+    upstreams: Arc<Upstreams>,
+    from: Name,
+    current: ArcSwap<Vec<Arc<Upstream>>>,
 }
 
 /// One upstream of one `forward`.
@@ -26,8 +34,6 @@ pub struct Upstream {
     address: SocketAddr,
     ask: Ask,
     looping: AtomicBool,
-    // Keeps the list alive for a `loop` of the same chain that is built later.
-    _list: Arc<Upstreams>,
 }
 
 impl Upstreams {
@@ -37,28 +43,49 @@ impl Upstreams {
         context.services.carry.adopt_or(&key, Self::default)
     }
 
-    /// Adds an upstream that is asked for names in `from`. It is listed until the returned value is dropped. What `ask` captures
-    /// must not hold that value, or neither is ever dropped. An upstream that is registered anew, as in a reload, keeps its mark.
-    pub fn register(self: &Arc<Self>, from: &Name, address: SocketAddr, ask: Ask) -> Arc<Upstream> {
-        let mut list = self.list.lock();
-        list.retain(|upstream| upstream.strong_count() > 0);
-        let known = |upstream: &Arc<Upstream>| upstream.address == address && upstream.from == *from;
-        let looping = list.iter().filter_map(Weak::upgrade).any(|upstream| known(&upstream) && upstream.is_looping());
-        let upstream =
-            Arc::new(Upstream { from: from.clone(), address, ask, looping: AtomicBool::new(looping), _list: self.clone() });
-        list.push(Arc::downgrade(&upstream));
-        self.registered.notify_waiters();
-        upstream
-    }
-
     /// Those in use now.
     pub fn current(&self) -> Vec<Arc<Upstream>> {
         self.list.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Told whenever an upstream is registered from the call on.
-    pub fn registrations(&self) -> &Notify {
-        &self.registered
+    /// Told whenever an upstream is listed from the call on.
+    pub fn listed(&self) -> &Notify {
+        &self.listed
+    }
+
+    /// An upstream that is listed anew, as in a reload, keeps its mark.
+    fn add(&self, from: &Name, address: SocketAddr, ask: Ask) -> Arc<Upstream> {
+        let mut list = self.list.lock();
+        list.retain(|upstream| upstream.strong_count() > 0);
+        let known = |upstream: &Arc<Upstream>| upstream.address == address && upstream.from == *from;
+        let looping = list.iter().filter_map(Weak::upgrade).any(|upstream| known(&upstream) && upstream.is_looping());
+        let upstream = Arc::new(Upstream { from: from.clone(), address, ask, looping: AtomicBool::new(looping) });
+        list.push(Arc::downgrade(&upstream));
+        self.listed.notify_waiters();
+        upstream
+    }
+}
+
+impl Listing {
+    /// The empty list of a `forward` that asks for names in `from`. What it lists is listed until it is dropped.
+    pub fn new(upstreams: Arc<Upstreams>, from: Name) -> Self {
+        Self { upstreams, from, current: ArcSwap::default() }
+    }
+
+    /// From now on these are in use, and no others. What an [`Ask`] captures must not hold this listing, or neither is ever dropped.
+    pub fn set(&self, addresses: impl IntoIterator<Item = (SocketAddr, Ask)>) {
+        let former = self.current.load();
+        let find = |address| former.iter().find(|upstream| upstream.address == address);
+        let entry = |(address, ask)| match find(address) {
+            Some(upstream) => upstream.clone(),
+            None => self.upstreams.add(&self.from, address, ask),
+        };
+        self.current.store(Arc::new(addresses.into_iter().map(entry).collect()));
+    }
+
+    /// What is sent to this address comes back to us: not to be asked for a client until that has ended. Does not wait.
+    pub fn is_looping(&self, address: SocketAddr) -> bool {
+        self.current.load().iter().any(|upstream| upstream.address == address && upstream.is_looping())
     }
 }
 
@@ -74,7 +101,6 @@ impl Upstream {
     pub fn ask(&self, query: Vec<u8>) -> BoxFuture<'static, bool> {
         (self.ask)(query)
     }
-    /// What is sent to it comes back to us: not to be used until that has ended.
     pub fn is_looping(&self) -> bool {
         self.looping.load(Ordering::Relaxed)
     }
@@ -86,33 +112,51 @@ impl Upstream {
 
 #[cfg(test)]
 mod tests {
-    use super::Upstreams;
+    use super::{Ask, Listing, Upstreams};
     use crate::message::Name;
+    use std::net::SocketAddr;
     use std::sync::Arc;
 
-    fn silent() -> super::Ask {
-        Box::new(|_| Box::pin(async { false }))
+    fn entry(address: &str) -> (SocketAddr, Ask) {
+        (address.parse().unwrap(), Box::new(|_| Box::pin(async { false })))
+    }
+
+    fn listing(upstreams: &Arc<Upstreams>, from: &str, addresses: &[&str]) -> Listing {
+        let listing = Listing::new(upstreams.clone(), Name::parse(from).unwrap());
+        listing.set(addresses.iter().map(|address| entry(address)));
+        listing
+    }
+
+    fn addresses(upstreams: &Upstreams) -> Vec<String> {
+        upstreams.current().iter().map(|upstream| upstream.address().to_string()).collect()
     }
 
     #[test]
-    fn an_upstream_is_listed_until_it_is_dropped() {
+    fn upstreams_are_listed_until_they_are_replaced_or_their_listing_is_dropped() {
         let upstreams = Arc::new(Upstreams::default());
-        let first = upstreams.register(&Name::root(), "127.0.0.1:53".parse().unwrap(), silent());
-        let second = upstreams.register(&Name::root(), "127.0.0.2:53".parse().unwrap(), silent());
-        assert_eq!(upstreams.current().len(), 2);
+        let first = listing(&upstreams, ".", &["127.0.0.1:53", "127.0.0.2:53"]);
+        let second = listing(&upstreams, "example.", &["127.0.0.3:53"]);
+        first.set([entry("127.0.0.2:53"), entry("127.0.0.4:53")]);
+        assert_eq!(addresses(&upstreams), ["127.0.0.2:53", "127.0.0.3:53", "127.0.0.4:53"]);
         drop(first);
-        assert_eq!(upstreams.current().iter().map(|upstream| upstream.address()).collect::<Vec<_>>(), [second.address()]);
+        assert_eq!(addresses(&upstreams), ["127.0.0.3:53"]);
+        drop(second);
+        assert_eq!(addresses(&upstreams), [""; 0]);
     }
 
     #[test]
-    fn an_upstream_that_is_registered_anew_keeps_its_mark() {
+    fn a_mark_is_for_one_address_and_zone_and_outlives_a_reload() {
         let upstreams = Arc::new(Upstreams::default());
-        let address = "127.0.0.1:53".parse().unwrap();
-        let old = upstreams.register(&Name::root(), address, silent());
-        assert!(old.set_looping(true));
-        assert!(!old.set_looping(true));
-        assert!(upstreams.register(&Name::root(), address, silent()).is_looping());
-        assert!(!upstreams.register(&Name::parse("example.").unwrap(), address, silent()).is_looping());
-        assert!(!upstreams.register(&Name::root(), "127.0.0.2:53".parse().unwrap(), silent()).is_looping());
+        let (marked, other) = ("127.0.0.1:53", "127.0.0.2:53");
+        let old = listing(&upstreams, ".", &[marked, other]);
+        assert!(upstreams.current()[0].set_looping(true));
+        assert!(!upstreams.current()[0].set_looping(true));
+        old.set([entry(marked), entry(other)]);
+        let new = listing(&upstreams, ".", &[marked, other]);
+        let narrower = listing(&upstreams, "example.", &[marked]);
+        drop(old);
+        assert!(new.is_looping(marked.parse().unwrap()));
+        assert!(!new.is_looping(other.parse().unwrap()));
+        assert!(!narrower.is_looping(marked.parse().unwrap()));
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn probe_name(zone: &Name, random: [u64; 2]) -> Result<Name, NameErro
 #[cfg(test)]
 mod tests {
     use super::{Probes, probe_name, probed_zone};
-    use crate::chain::{Upstream, Upstreams};
+    use crate::chain::{Ask, Listing, Upstreams};
     use crate::message::Name;
     use std::sync::Arc;
 
@@ -58,17 +58,17 @@ mod tests {
         Name::parse(text).unwrap()
     }
 
-    fn upstream() -> Arc<Upstream> {
-        let ask = Box::new(|_| Box::pin(async { false }) as futures_util::future::BoxFuture<'static, bool>);
-        Arc::new(Upstreams::default()).register(&Name::root(), "127.0.0.1:53".parse().unwrap(), ask)
-    }
-
     #[test]
     fn a_probe_is_known_from_its_beginning_to_its_end() {
+        let upstreams = Arc::new(Upstreams::default());
+        let listing = Listing::new(upstreams.clone(), Name::root());
+        let ask: Ask = Box::new(|_| Box::pin(async { false }));
+        listing.set([("127.0.0.1:53".parse().unwrap(), ask)]);
+        let [upstream] = upstreams.current().try_into().ok().unwrap();
         let mut probes = Probes::default();
         let sent = name("1.2.Example.");
         assert!(probes.sight(&sent.to_lower()).is_none());
-        probes.begin(&sent, upstream());
+        probes.begin(&sent, upstream);
         assert!(!probes.has_returned(&sent));
         assert!(probes.sight(&name("1.3.example.").to_lower()).is_none());
         assert!(!probes.has_returned(&sent));

@@ -1,12 +1,14 @@
 use super::parse;
 use crate::chain::testing::{Question, build, configure};
-use crate::chain::{BuildContext, Built, Directive, Quick, Services, Upstream, Upstreams};
+use crate::chain::{Ask, BuildContext, Built, Directive, Listing, Quick, Services, Upstreams};
 use crate::message::{Name, Query, Rcode, RecordType};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::time::sleep;
+
+const UPSTREAM: &str = "127.0.0.53:53";
 
 /// An upstream that can be switched between answering, sending what it is asked back to us, and silence.
 #[derive(Default)]
@@ -38,8 +40,14 @@ struct Bench {
     services: Services,
     link: Arc<dyn Directive>,
     elsewhere: Arc<Elsewhere>,
-    upstream: Arc<Upstream>,
+    listing: Listing,
     upstreams: Arc<Upstreams>,
+}
+
+impl Bench {
+    fn is_looping(&self) -> bool {
+        self.listing.is_looping(UPSTREAM.parse().unwrap())
+    }
 }
 
 /// A chain of `loop` for the root zone with one upstream; its background runs.
@@ -62,14 +70,16 @@ fn bench(elsewhere: Elsewhere) -> Bench {
     let upstreams = Upstreams::of(&context);
     let elsewhere = Arc::new(elsewhere);
     assert!(elsewhere.link.set(Arc::downgrade(&link)).is_ok());
-    let upstream = register(&upstreams, &elsewhere);
-    Bench { services, link, elsewhere, upstream, upstreams }
+    let listing = list(&upstreams, &elsewhere);
+    Bench { services, link, elsewhere, listing, upstreams }
 }
 
-fn register(upstreams: &Arc<Upstreams>, elsewhere: &Arc<Elsewhere>) -> Arc<Upstream> {
+fn list(upstreams: &Arc<Upstreams>, elsewhere: &Arc<Elsewhere>) -> Listing {
+    let listing = Listing::new(upstreams.clone(), Name::root());
     let elsewhere = elsewhere.clone();
-    let ask = Box::new(move |query| Box::pin(elsewhere.clone().ask(query)) as futures_util::future::BoxFuture<'static, bool>);
-    upstreams.register(&Name::root(), "127.0.0.53:53".parse().unwrap(), ask)
+    let ask: Ask = Box::new(move |query| Box::pin(elsewhere.clone().ask(query)));
+    listing.set([(UPSTREAM.parse().unwrap(), ask)]);
+    listing
 }
 
 fn gauge(services: &Services) -> Option<String> {
@@ -81,16 +91,16 @@ fn gauge(services: &Services) -> Option<String> {
 async fn an_upstream_that_sends_the_probe_back_is_left_out_until_it_no_longer_does() {
     let bench = bench(Elsewhere { forwards_to_us: true.into(), ..Elsewhere::default() });
     sleep(Duration::from_secs(1)).await;
-    assert!(bench.upstream.is_looping());
+    assert!(bench.is_looping());
     assert_eq!((bench.elsewhere.asked(), gauge(&bench.services).as_deref()), (1, Some("1")));
 
     sleep(Duration::from_secs(60)).await;
-    assert!(bench.upstream.is_looping());
+    assert!(bench.is_looping());
     assert_eq!(bench.elsewhere.asked(), 3);
 
     bench.elsewhere.forwards_to_us.store(false, Ordering::Relaxed);
     sleep(Duration::from_secs(33)).await;
-    assert!(!bench.upstream.is_looping());
+    assert!(!bench.is_looping());
     assert_eq!((bench.elsewhere.asked(), gauge(&bench.services).as_deref()), (4, Some("0")));
 
     sleep(Duration::from_secs(600)).await;
@@ -101,7 +111,7 @@ async fn an_upstream_that_sends_the_probe_back_is_left_out_until_it_no_longer_do
 async fn an_upstream_that_answers_is_probed_once_with_a_random_hinfo_query() {
     let bench = bench(Elsewhere::default());
     sleep(Duration::from_secs(120)).await;
-    assert!(!bench.upstream.is_looping());
+    assert!(!bench.is_looping());
     assert_eq!((bench.elsewhere.asked(), gauge(&bench.services).as_deref()), (1, Some("0")));
     let Ok(query) = Query::read(&bench.elsewhere.last.lock().clone()) else { panic!("a query") };
     let name = query.name.to_name();
@@ -113,7 +123,7 @@ async fn an_upstream_that_answers_is_probed_once_with_a_random_hinfo_query() {
 async fn a_silent_upstream_is_asked_again_for_half_a_minute() {
     let bench = bench(Elsewhere { is_silent: true.into(), ..Elsewhere::default() });
     sleep(Duration::from_secs(120)).await;
-    assert!(!bench.upstream.is_looping());
+    assert!(!bench.is_looping());
     assert!((25..=35).contains(&bench.elsewhere.asked()), "{}", bench.elsewhere.asked());
 }
 
@@ -121,17 +131,17 @@ async fn a_silent_upstream_is_asked_again_for_half_a_minute() {
 async fn an_upstream_that_is_left_out_stays_so_while_it_is_silent() {
     let bench = bench(Elsewhere { forwards_to_us: true.into(), is_silent: true.into(), ..Elsewhere::default() });
     sleep(Duration::from_secs(1)).await;
-    assert!(bench.upstream.is_looping());
+    assert!(bench.is_looping());
     bench.elsewhere.forwards_to_us.store(false, Ordering::Relaxed);
     sleep(Duration::from_secs(120)).await;
-    assert!(bench.upstream.is_looping());
+    assert!(bench.is_looping());
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upstream_registered_later_is_probed_too() {
+async fn an_upstream_listed_later_is_probed_too() {
     let bench = bench(Elsewhere::default());
     sleep(Duration::from_secs(60)).await;
-    let _second = register(&bench.upstreams, &bench.elsewhere);
+    let _second = list(&bench.upstreams, &bench.elsewhere);
     sleep(Duration::from_secs(1)).await;
     assert_eq!(bench.elsewhere.asked(), 2);
 }
@@ -142,7 +152,7 @@ async fn a_probe_that_is_over_means_nothing() {
     sleep(Duration::from_secs(10)).await;
     let replayed = Question::from_wire(bench.elsewhere.last.lock().clone());
     assert_eq!(replayed.ask(&bench.link).await.unwrap().from, "fixed");
-    assert!(!bench.upstream.is_looping());
+    assert!(!bench.is_looping());
 }
 
 #[tokio::test(start_paused = true)]
@@ -155,7 +165,7 @@ async fn other_hinfo_queries_are_handed_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replaced_chain_takes_its_gauges_with_it() {
-    let Bench { services, link, upstream: _upstream, .. } =
+    let Bench { services, link, listing: _listing, .. } =
         bench(Elsewhere { forwards_to_us: true.into(), ..Elsewhere::default() });
     sleep(Duration::from_secs(1)).await;
     assert_eq!(gauge(&services).as_deref(), Some("1"));

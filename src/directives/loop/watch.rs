@@ -72,15 +72,15 @@ impl Watch {
         true
     }
 
-    /// Probes every upstream when it is registered, and those left out now and then, until it is dropped.
+    /// Probes every upstream when it is listed, and those left out now and then, until it is dropped.
     pub(super) async fn run(self: Arc<Self>) {
         let mut watched = FuturesUnordered::new();
         let mut known: Vec<Weak<Upstream>> = Vec::new();
         loop {
-            let registration = self.upstreams.registrations().notified();
-            tokio::pin!(registration);
-            // Before the list is read, so that none registered meanwhile is missed.
-            registration.as_mut().enable();
+            let listed = self.upstreams.listed().notified();
+            tokio::pin!(listed);
+            // Before the list is read, so that none listed meanwhile is missed.
+            listed.as_mut().enable();
             known.retain(|upstream| upstream.strong_count() > 0);
             for upstream in self.upstreams.current() {
                 let upstream = Arc::downgrade(&upstream);
@@ -91,7 +91,7 @@ impl Watch {
             }
             loop {
                 tokio::select! {
-                    () = &mut registration => break,
+                    () = &mut listed => break,
                     Some(()) = watched.next() => {}
                 }
             }
