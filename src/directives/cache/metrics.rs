@@ -54,7 +54,7 @@ impl Metrics {
 
 /// A store and its gauges, one for each listen address it serves.
 ///
-/// Several stores may have the same labels (the keys of one server block), so each adds to the gauges what has changed since it last
+/// A reload may bring a second store with the same labels before the first has gone, so each adds to the gauges what has changed since it last
 /// did, and takes its part out again when it goes.
 pub struct Gauges<T: Payload> {
     store: Arc<Store<T>>,

@@ -35,9 +35,9 @@ impl Configured for Config {
         let label = join(zones);
         // What was kept under another `disable` may not be served under this one.
         let disabled = self.disabled.each_ref().map(|zones| join(zones));
-        let key = format!("cache {} {:?} {label} {disabled:?}", context.zone.to_lower().to_name(), context.servers);
+        let key = format!("cache {} {:?} {label} {disabled:?}", join(context.block_zones), context.servers);
         let kept = context.services.carry.adopt_or(&key, || Kept::new(self.capacity, context.services, context.servers, &label));
-        let covers_all = zones.iter().any(|zone| context.zone.is_within(zone));
+        let covers_all = context.block_zones.iter().all(|served| zones.iter().any(|zone| served.is_within(zone)));
         let inner = Arc::new(Inner {
             zones: (!covers_all).then(|| lower(zones)),
             disabled: self.disabled.each_ref().map(|zones| lower(zones)),
