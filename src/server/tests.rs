@@ -3,10 +3,10 @@
 use super::*;
 use crate::chain::{HttpAnswer, Peer, Timeouts};
 use std::collections::HashSet;
-use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use tokio::runtime::Runtime;
@@ -59,15 +59,13 @@ impl Answerer for Toy {
             _ => Verdict::Silence,
         }
     }
-    fn run(pending: ToyPending, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send {
-        async move {
-            match pending {
-                ToyPending::Answer(gate, reply) => {
-                    gate.acquire().await.unwrap().forget();
-                    out.extend_from_slice(&reply);
-                }
-                ToyPending::Refresh(refreshed) => _ = refreshed.fetch_add(1, Ordering::Relaxed),
+    async fn run(pending: ToyPending, out: &mut Vec<u8>) {
+        match pending {
+            ToyPending::Answer(gate, reply) => {
+                gate.acquire().await.unwrap().forget();
+                out.extend_from_slice(&reply);
             }
+            ToyPending::Refresh(refreshed) => _ = refreshed.fetch_add(1, Ordering::Relaxed),
         }
     }
 }
@@ -390,6 +388,48 @@ fn one_connection_too_many_closes_the_longest_idle_one() {
 }
 
 #[test]
+fn udp_and_new_connections_are_served_when_descriptors_run_out() {
+    let address = free("127.0.0.1");
+    // The limit is a process's, so the server has one of its own.
+    let mut server = Command::new("sh")
+        .args(["-c", "ulimit -n 40; exec \"$0\" --ignored --exact server::tests::serve_with_few_descriptors"])
+        .arg(std::env::current_exe().unwrap())
+        .env("NODELOCALDNS_TEST_ADDRESS", address.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let client = client("127.0.0.1");
+    client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let ask = || {
+        let end = Instant::now() + SOON;
+        while client.send_to(b"h", address).is_err() || client.recv(&mut [0; 8]).is_err() {
+            assert!(Instant::now() < end, "no answer over UDP");
+        }
+    };
+    ask();
+    let mut talks = Vec::new();
+    for _ in 0..60 {
+        let mut talk = Talk::to(address);
+        talk.say(&[b"h"]);
+        assert_eq!(talk.hear(), b"\x01h");
+        talks.push(talk);
+        ask();
+    }
+    assert!(talks[0].is_closed(), "the limit was never reached");
+    drop(server.stdin.take());
+    assert!(server.wait().unwrap().success());
+}
+
+#[test]
+#[ignore = "run by the test above, in a process with few descriptors"]
+fn serve_with_few_descriptors() {
+    let mut rig = Rig::new(1, Limits::default());
+    rig.apply(&[std::env::var("NODELOCALDNS_TEST_ADDRESS").unwrap().parse().unwrap()], 1);
+    io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}
+
+#[test]
 fn swaps_under_load_lose_nothing() {
     let mut rig = Rig::new(2, Limits::default());
     let (lasting, coming) = (free("127.0.0.1"), free("127.0.0.1"));
@@ -419,18 +459,18 @@ fn swaps_under_load_lose_nothing() {
         let slow = scope.spawn(udp(b'm'));
         let tcp = scope.spawn(|| {
             let mut talk = Talk::to(lasting);
-            let mut versions = HashSet::new();
             while !is_over.load(Ordering::Relaxed) {
                 talk.say(&[b"m", b"h"]);
                 let (first, second) = (talk.hear(), talk.hear());
                 assert_eq!(HashSet::from([first[1], second[1]]), HashSet::from([b'm', b'h']));
-                versions.insert(first[0]);
             }
-            versions.len()
         });
+        let mut steady = Talk::to(lasting);
         for version in 1..=20_u8 {
             let addresses = [lasting, coming];
             rig.apply(&addresses[..1 + usize::from(version % 2)], version);
+            steady.say(&[b"h"]);
+            assert_eq!(steady.hear(), [version, b'h'], "an established connection is served by the new plan");
             // Every other plan serves one address more.
             if version % 2 == 1 {
                 let client = client("127.0.0.1");
@@ -440,9 +480,9 @@ fn swaps_under_load_lose_nothing() {
             thread::sleep(Duration::from_millis(10));
         }
         is_over.store(true, Ordering::Relaxed);
-        assert!(quick.join().unwrap() > 20);
-        assert!(slow.join().unwrap() > 20);
-        assert!(tcp.join().unwrap() > 5, "the connection is served by each plan in turn");
+        assert!(quick.join().unwrap() > 1);
+        assert!(slow.join().unwrap() > 1);
+        tcp.join().unwrap();
     });
     for reason in ["overload", "unsendable", "panic", "oversize"] {
         assert_eq!(rig.metric(&format!("nodelocaldns_queries_dropped_total{{reason=\"{reason}\"}}")), 0.0);
