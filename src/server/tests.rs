@@ -23,6 +23,8 @@ struct Toy {
     /// What the queries in flight wait for.
     gate: Arc<Semaphore>,
     refreshed: Arc<AtomicUsize>,
+    /// Times that a query has blocked its worker.
+    blocked: Arc<AtomicUsize>,
 }
 
 enum ToyPending {
@@ -55,6 +57,13 @@ impl Answerer for Toy {
             }
             Some(b'r') => Verdict::ReplyAndRefresh(ToyPending::Refresh(self.refreshed.clone())),
             Some(b'm') => Verdict::Pending(ToyPending::Answer(self.gate.clone(), std::mem::take(out))),
+            Some(b'w') => {
+                self.blocked.fetch_add(1, Ordering::Relaxed);
+                while self.gate.try_acquire().map(tokio::sync::SemaphorePermit::forget).is_err() {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Verdict::Reply
+            }
             Some(b'p') => panic!("as the test asked"),
             _ => Verdict::Silence,
         }
@@ -79,6 +88,7 @@ struct Rig {
     timeouts: Timeouts,
     gate: Arc<Semaphore>,
     refreshed: Arc<AtomicUsize>,
+    blocked: Arc<AtomicUsize>,
 }
 
 impl Rig {
@@ -87,13 +97,22 @@ impl Rig {
         let registry = Registry::new(workers + 1);
         let server = Server::start(workers, limits, runtime.handle().clone(), &registry).unwrap();
         let timeouts = Timeouts { read: SOON, write: SOON, idle: SOON };
-        Self { server, runtime, registry, workers, timeouts, gate: Arc::new(Semaphore::new(0)), refreshed: Arc::default() }
+        Self {
+            server,
+            runtime,
+            registry,
+            workers,
+            timeouts,
+            gate: Arc::new(Semaphore::new(0)),
+            refreshed: Arc::default(),
+            blocked: Arc::default(),
+        }
     }
 
     fn toys(&self, addresses: &[SocketAddr], version: u8) -> Vec<Arc<Toy>> {
         let toy = |address: &SocketAddr| {
-            let (gate, refreshed) = (self.gate.clone(), self.refreshed.clone());
-            Arc::new(Toy { address: *address, version, timeouts: self.timeouts, gate, refreshed })
+            let (gate, refreshed, blocked) = (self.gate.clone(), self.refreshed.clone(), self.blocked.clone());
+            Arc::new(Toy { address: *address, version, timeouts: self.timeouts, gate, refreshed, blocked })
         };
         addresses.iter().map(toy).collect()
     }
@@ -545,6 +564,36 @@ fn draining_answers_what_was_received_and_nothing_after() {
     late.set_nonblocking(true).unwrap();
     assert!(late.recv(&mut [0; 8]).is_err());
     assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn draining_answers_what_waits_in_the_sockets() {
+    let (rig, address) = rig(Limits::default());
+    let udp = client("127.0.0.1");
+    let mut established = Talk::to(address);
+    established.say(&[b"h"]);
+    established.hear();
+    // While the worker is held up, everything stays in the kernel; when it goes on it is to stop first of all.
+    udp.send_to(b"w", address).unwrap();
+    rig.wait_for("a blocked worker", |rig| rig.blocked.load(Ordering::Relaxed) == 1);
+    for number in 0..100_u8 {
+        udp.send_to(&[b'h', number], address).unwrap();
+    }
+    established.say(&[&b"h"[..]; 3]);
+    let mut unaccepted = Talk::to(address);
+    unaccepted.say(&[b"h"]);
+    let gate = rig.gate.clone();
+    let draining = thread::spawn(move || rig.drain(SOON));
+    thread::sleep(Duration::from_millis(50));
+    gate.add_permits(1);
+    let answers: HashSet<_> = (0..=100).map(|_| receive(&udp).0).collect();
+    assert_eq!(answers.len(), 101);
+    for _ in 0..3 {
+        assert_eq!(established.hear(), b"\x01h");
+    }
+    assert_eq!(unaccepted.hear(), b"\x01h");
+    assert!(established.is_closed() && unaccepted.is_closed());
+    assert_eq!(draining.join().unwrap(), 0);
 }
 
 #[test]
