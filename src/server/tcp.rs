@@ -7,20 +7,23 @@ use super::worker::{Binding, Permit, Share};
 use crate::chain::{Peer, Transport};
 use parking_lot::Mutex;
 use socket2::SockRef;
-use std::io;
+use std::future::poll_fn;
+use std::io::{self, Read as _};
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio::task::consume_budget;
 use tokio::time::{sleep, timeout};
 
-/// After an accept that failed for want of something: files, memory.
+/// After an accept that failed for want of something, files or memory: shorter where room could be made.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const EVICTION_PAUSE: Duration = Duration::from_millis(5);
 
 /// Octets of replies that are gathered before they are written though more could be made.
 const ENOUGH_REPLIES: usize = 16 << 10;
@@ -41,10 +44,15 @@ pub(super) async fn accept<A: Answerer>(listener: TcpListener, binding: Arc<Bind
             Ok((stream, _)) => admit(stream, &binding, &share),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                // Mostly EMFILE: a file less is a connection more. UDP goes on meanwhile.
-                let evicted = share.connections.evict();
-                tracing::warn!("accepting on {} failed: {error}; an idle connection was closed: {evicted}", binding.address);
-                sleep(ACCEPT_PAUSE).await;
+                // Mostly EMFILE: a connection less is a file more. UDP goes on meanwhile.
+                if share.connections.evict() {
+                    share.meters.cut.evicted.increment();
+                    tracing::debug!("accepting on {} failed: {error}; the longest idle connection makes room", binding.address);
+                    sleep(EVICTION_PAUSE).await;
+                } else {
+                    tracing::warn!("accepting on {} failed: {error}; no connection is idle", binding.address);
+                    sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     }
@@ -130,6 +138,7 @@ async fn serve<A: Answerer>(mut stream: TcpStream, mut conversation: Conversatio
 
 /// Serves until the client has closed its side, or the binding stops, and all is answered.
 async fn converse<A: Answerer>(stream: &mut TcpStream, conversation: &mut Conversation<A>, ticket: &Ticket) -> Result<(), Cut> {
+    let replies = conversation.replies.clone();
     let mut stopped = pin!(conversation.binding.stopped());
     let mut alarm = pin!(sleep(Duration::ZERO));
     let mut idle_since = Instant::now();
@@ -165,16 +174,15 @@ async fn converse<A: Answerer>(stream: &mut TcpStream, conversation: &mut Conver
         tokio::select! {
             biased;
             () = ticket.evicted() => return Err(Cut::Over),
-            () = conversation.replies.ready.notified() => {}
+            () = replies.ready.notified() => {}
             () = &mut stopped, if !is_finishing => {
-                conversation.read_all(stream)?;
+                conversation.read_received(stream)?;
                 is_finishing = true;
             }
-            readable = stream.readable(), if progress == Progress::Starved && !is_finishing => {
-                readable?;
-                is_finishing = conversation.read(stream)? == Read::Closed;
-                // Waiting for a socket that has more never yields by itself.
-                consume_budget().await;
+            read = poll_fn(|context| conversation.poll_read(Pin::new(stream), context)),
+                if progress == Progress::Starved && !is_finishing =>
+            {
+                is_finishing = read? == Read::Closed;
             }
             () = &mut alarm, if deadline.is_some() => {
                 return Err(if conversation.awaiting_rest_since.is_some() { Cut::SlowSender } else { Cut::Over });
@@ -197,7 +205,6 @@ enum Progress {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Read {
     Some,
-    NothingYet,
     Closed,
 }
 
@@ -215,24 +222,28 @@ struct Conversation<A> {
 }
 
 impl<A: Answerer> Conversation<A> {
-    /// Reads what is there, up to a buffer's worth.
-    fn read(&mut self, stream: &TcpStream) -> io::Result<Read> {
-        // On the stack, where it costs the idle connections nothing.
-        let mut buffer = [0; 4096];
-        match stream.try_read(&mut buffer) {
-            Ok(0) => Ok(Read::Closed),
-            Ok(count) => {
-                self.input.extend_from_slice(buffer.get(..count).unwrap_or_default());
-                Ok(Read::Some)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Read::NothingYet),
-            Err(error) => Err(error),
-        }
+    /// Reads up to a buffer's worth. The buffer is on the stack, where it costs the idle connections nothing.
+    fn poll_read(&mut self, stream: Pin<&mut TcpStream>, context: &mut Context<'_>) -> Poll<io::Result<Read>> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut buffer = ReadBuf::uninit(&mut buffer);
+        ready!(stream.poll_read(context, &mut buffer))?;
+        self.input.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(if buffer.filled().is_empty() { Read::Closed } else { Read::Some }))
     }
 
-    /// Reads all that has been received, within what the kernel's buffer holds.
-    fn read_all(&mut self, stream: &TcpStream) -> io::Result<()> {
-        while self.input.len() < 64 << 10 && self.read(stream)? == Read::Some {}
+    /// Reads all that has been received, asking the kernel itself: the runtime may not have heard of it yet.
+    fn read_received(&mut self, stream: &TcpStream) -> io::Result<()> {
+        let socket = SockRef::from(stream);
+        let mut buffer = [0; 4096];
+        // More than the kernel's buffer holds, so that only a client that goes on sending is cut off.
+        while self.input.len() < 256 << 10 {
+            match (&*socket).read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => self.input.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
     }
 

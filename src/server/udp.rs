@@ -232,3 +232,38 @@ impl Later {
         drop((self.permit, binding));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::batch::register;
+    use super::super::connections::Connections;
+    use super::super::meters::Meters;
+    use super::*;
+    use crate::metrics::Registry;
+
+    #[tokio::test]
+    async fn a_destination_that_fails_does_not_cost_the_others_their_replies() {
+        let meters = Arc::new(Meters::new(&Registry::new(1)));
+        let connections = Arc::new(Connections::new(1, Instant::now()));
+        let share = Share::new(super::super::Limits::default(), meters.clone(), connections);
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_nonblocking(true).unwrap();
+        let server = register(server).unwrap();
+        let good = client.local_addr().unwrap();
+        // EINVAL, and ENETUNREACH or EINVAL: an IPv4 socket has no way to an IPv6 address.
+        let bad = ["127.0.0.1:0".parse().unwrap(), "[::1]:53".parse().unwrap()];
+        let mut outbox = Outbox::default();
+        for (number, to) in [bad[0], good, bad[0], bad[1], good, good, bad[1]].into_iter().enumerate() {
+            outbox.next().push(number as u8);
+            outbox.keep(Route { to, from: None });
+        }
+        outbox.next();
+        outbox.keep(Route { to: good, from: None });
+        assert!(outbox.send(&server, &share).is_empty());
+        let mut buffer = [0; 8];
+        let received = std::iter::from_fn(|| client.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec()));
+        assert_eq!(received.collect::<Vec<_>>(), [[1], [4], [5]]);
+        assert_eq!(meters.dropped.unsendable.value(), 4);
+    }
+}

@@ -1,0 +1,168 @@
+//! Queries over TCP: order, bounds, and clients that misbehave.
+
+use super::*;
+
+#[test]
+fn tcp_answers_come_as_they_are_ready() {
+    let (rig, address) = rig(Limits::default());
+    let mut talk = Talk::to(address);
+    talk.say(&[b"m slow", b"h quick"]);
+    assert_eq!(talk.hear(), b"\x01h quick");
+    rig.gate.add_permits(1);
+    assert_eq!(talk.hear(), b"\x01m slow");
+    assert_eq!(rig.drain(SOON), 0);
+}
+
+#[test]
+fn pipelined_queries_in_odd_pieces_are_all_answered() {
+    let (_rig, address) = rig(Limits::default());
+    let mut talk = Talk::to(address);
+    let stream: Vec<u8> = (0..1000_u16).flat_map(|number| [&[0, 3, b'h'][..], &number.to_be_bytes()].concat()).collect();
+    for piece in stream.chunks(773) {
+        talk.0.write_all(piece).unwrap();
+        talk.0.flush().unwrap();
+    }
+    for number in 0..1000_u16 {
+        assert_eq!(talk.hear(), [&[1, b'h'][..], &number.to_be_bytes()].concat());
+    }
+}
+
+#[test]
+fn queries_in_flight_on_a_connection_are_bounded_and_the_rest_waits() {
+    let (rig, address) = rig(Limits { queries_per_connection: 4, ..Limits::default() });
+    let mut talk = Talk::to(address);
+    talk.say(&[&b"m"[..]; 10]);
+    rig.wait_for("a full connection", |rig| rig.metric("nodelocaldns_queries_in_flight") == 4.0);
+    rig.gate.add_permits(10);
+    for _ in 0..10 {
+        assert_eq!(talk.hear(), b"\x01m");
+    }
+}
+
+#[test]
+fn a_client_that_closes_its_side_still_gets_its_answers() {
+    let (rig, address) = rig(Limits::default());
+    let mut talk = Talk::to(address);
+    talk.say(&[b"m1", b"h2", b"m3"]);
+    talk.0.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(talk.hear(), b"\x01h2");
+    rig.gate.add_permits(2);
+    assert_eq!(HashSet::from([talk.hear(), talk.hear()]), HashSet::from([b"\x01m1".to_vec(), b"\x01m3".to_vec()]));
+    assert!(talk.is_closed());
+}
+
+#[test]
+fn a_reader_that_does_not_read_is_cut_off() {
+    let (mut rig, address) = rig(Limits::default());
+    rig.timeouts.write = Duration::from_millis(50);
+    rig.apply(&[address], 1);
+    let mut talk = Talk::to(address);
+    // Far more than the kernel's buffers of both sides hold.
+    for _ in 0..4 {
+        talk.say(&[&b"b"[..]; 64]);
+    }
+    rig.wait_for("a cut", |rig| rig.metric("nodelocaldns_tcp_connections_cut_total{reason=\"slow_reader\"}") == 1.0);
+    rig.wait_for("the end of it", |rig| rig.metric("nodelocaldns_tcp_connections") == 0.0);
+    assert!(talk.is_closed());
+}
+
+#[test]
+fn idle_and_unfinished_connections_are_closed_in_time() {
+    let (mut rig, address) = rig(Limits::default());
+    rig.timeouts = Timeouts { idle: Duration::from_millis(50), ..rig.timeouts };
+    rig.apply(&[address], 1);
+    let mut idle = Talk::to(address);
+    let mut served = Talk::to(address);
+    let mut waiting = Talk::to(address);
+    waiting.say(&[b"m"]);
+    served.say(&[b"h"]);
+    assert_eq!(served.hear(), b"\x01h");
+    assert!(idle.is_closed());
+    assert!(served.is_closed());
+    rig.gate.add_permits(1);
+    assert_eq!(waiting.hear(), b"\x01m", "a query in flight is not idleness");
+    assert!(waiting.is_closed());
+
+    rig.timeouts = Timeouts { read: Duration::from_millis(50), idle: SOON * 10, ..rig.timeouts };
+    rig.apply(&[address], 1);
+    let mut unfinished = Talk::to(address);
+    unfinished.0.write_all(&[0, 9, b'h']).unwrap();
+    assert!(unfinished.is_closed());
+    assert_eq!(rig.metric("nodelocaldns_tcp_connections_cut_total{reason=\"slow_sender\"}"), 1.0);
+}
+
+#[test]
+fn what_is_no_message_ends_the_connection() {
+    let (rig, address) = rig(Limits::default());
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0, 0]] {
+        let mut talk = Talk::to(address);
+        talk.0.write_all(garbage).unwrap();
+        assert!(talk.is_closed());
+    }
+    assert_eq!(rig.metric("nodelocaldns_tcp_connections_cut_total{reason=\"malformed\"}"), 2.0);
+}
+
+#[test]
+fn one_connection_too_many_closes_the_longest_idle_one() {
+    let (rig, address) = rig(Limits { tcp_connections: 2, ..Limits::default() });
+    let ask = |talk: &mut Talk| {
+        talk.say(&[b"h"]);
+        talk.hear()
+    };
+    let (mut first, mut second) = (Talk::to(address), Talk::to(address));
+    assert_eq!((ask(&mut first), ask(&mut second)), (b"\x01h".to_vec(), b"\x01h".to_vec()));
+    ask(&mut first);
+    let mut third = Talk::to(address);
+    assert_eq!(ask(&mut third), b"\x01h");
+    assert!(second.is_closed());
+    assert_eq!(ask(&mut first), b"\x01h");
+    // With queries in flight on all, the newcomer goes.
+    first.say(&[b"m"]);
+    third.say(&[b"m"]);
+    rig.wait_for("two queries in flight", |rig| rig.metric("nodelocaldns_queries_in_flight") == 2.0);
+    assert!(Talk::to(address).is_closed());
+    rig.gate.add_permits(2);
+    assert_eq!((first.hear(), third.hear()), (b"\x01m".to_vec(), b"\x01m".to_vec()));
+}
+
+#[test]
+fn udp_and_new_connections_are_served_when_descriptors_run_out() {
+    let address = free("127.0.0.1");
+    // The limit is a process's, so the server has one of its own.
+    let mut server = Command::new("sh")
+        .args(["-c", "ulimit -n 40; exec \"$0\" --ignored --exact server::tests::tcp::serve_with_few_descriptors"])
+        .arg(std::env::current_exe().unwrap())
+        .env("NODELOCALDNS_TEST_ADDRESS", address.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let client = client("127.0.0.1");
+    client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let ask = || {
+        let end = Instant::now() + SOON;
+        while client.send_to(b"h", address).is_err() || client.recv(&mut [0; 8]).is_err() {
+            assert!(Instant::now() < end, "no answer over UDP");
+        }
+    };
+    ask();
+    let mut talks = Vec::new();
+    for _ in 0..60 {
+        let mut talk = Talk::to(address);
+        talk.say(&[b"h"]);
+        assert_eq!(talk.hear(), b"\x01h");
+        talks.push(talk);
+        ask();
+    }
+    assert!(talks[0].is_closed(), "the limit was never reached");
+    drop(server.stdin.take());
+    assert!(server.wait().unwrap().success());
+}
+
+#[test]
+#[ignore = "run by the test above, in a process with few descriptors"]
+fn serve_with_few_descriptors() {
+    let mut rig = Rig::new(1, Limits::default());
+    rig.apply(&[std::env::var("NODELOCALDNS_TEST_ADDRESS").unwrap().parse().unwrap()], 1);
+    io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}

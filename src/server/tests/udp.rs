@@ -1,0 +1,80 @@
+//! Queries over UDP.
+
+use super::*;
+
+#[test]
+fn every_datagram_of_a_burst_is_answered() {
+    let (rig, address) = rig(Limits::default());
+    let client = client("127.0.0.1");
+    for number in 0..200_u8 {
+        client.send_to(&[b'h', number], address).unwrap();
+    }
+    let answers: HashSet<_> = (0..200).map(|_| receive(&client)).collect();
+    assert_eq!(answers, (0..200_u8).map(|number| (vec![1, b'h', number], address)).collect());
+    assert_eq!(rig.drain(SOON), 0);
+}
+
+#[test]
+fn a_reply_comes_from_the_address_that_was_asked() {
+    for (listen, asked) in [("0.0.0.0", "127.0.0.2"), ("::", "::1"), ("::", "127.0.0.3")] {
+        let mut rig = Rig::new(2, Limits::default());
+        let listen = free(listen);
+        rig.apply(&[listen], 1);
+        let asked = SocketAddr::new(asked.parse().unwrap(), listen.port());
+        let client = client(if asked.is_ipv6() { "::1" } else { "127.0.0.1" });
+        client.send_to(b"a", asked).unwrap();
+        let expected = format!("\u{1}a {} {asked} udp", client.local_addr().unwrap());
+        assert_eq!(receive(&client), (expected.into_bytes(), asked));
+        // The slow gear answers from there too.
+        rig.gate.add_permits(1);
+        client.send_to(b"m", asked).unwrap();
+        assert_eq!(receive(&client), (b"\x01m".to_vec(), asked));
+        let mut talk = Talk::to(asked);
+        talk.say(&[b"a"]);
+        let expected = format!("\u{1}a {} {asked} tcp", talk.0.local_addr().unwrap());
+        assert_eq!(talk.hear(), expected.into_bytes());
+    }
+}
+
+#[test]
+fn a_query_that_cannot_be_answered_costs_the_others_nothing() {
+    let (rig, address) = rig(Limits::default());
+    let client = client("127.0.0.1");
+    for query in [&b"h1"[..], b"p", b"silence", b"", &[b'h'; 5000], b"h2"] {
+        client.send_to(query, address).unwrap();
+    }
+    assert_eq!(receive(&client).0, b"\x01h1");
+    assert_eq!(receive(&client).0, b"\x01h2");
+    assert_eq!(rig.metric("nodelocaldns_queries_dropped_total{reason=\"panic\"}"), 1.0);
+    assert_eq!(rig.metric("nodelocaldns_queries_dropped_total{reason=\"oversize\"}"), 1.0);
+}
+
+#[test]
+fn a_refresh_runs_behind_its_reply_and_says_nothing() {
+    let (rig, address) = rig(Limits::default());
+    let client = client("127.0.0.1");
+    client.send_to(b"r", address).unwrap();
+    assert_eq!(receive(&client).0, b"\x01r");
+    let mut talk = Talk::to(address);
+    talk.say(&[b"r", b"h"]);
+    assert_eq!((talk.hear(), talk.hear()), (b"\x01r".to_vec(), b"\x01h".to_vec()));
+    rig.wait_for("both refreshes", |rig| rig.refreshed.load(Ordering::Relaxed) == 2);
+}
+
+#[test]
+fn queries_in_flight_on_a_worker_are_bounded() {
+    let (rig, address) = rig(Limits { queries_per_worker: 3, ..Limits::default() });
+    let client = client("127.0.0.1");
+    for _ in 0..5 {
+        client.send_to(b"m", address).unwrap();
+    }
+    client.send_to(b"h", address).unwrap();
+    assert_eq!(receive(&client).0, b"\x01h", "what needs no flight is answered all the same");
+    assert_eq!(rig.metric("nodelocaldns_queries_dropped_total{reason=\"overload\"}"), 2.0);
+    assert_eq!(rig.metric("nodelocaldns_queries_in_flight"), 3.0);
+    rig.gate.add_permits(3);
+    for _ in 0..3 {
+        assert_eq!(receive(&client).0, b"\x01m");
+    }
+    rig.wait_for("an empty flight", |rig| rig.metric("nodelocaldns_queries_in_flight") == 0.0);
+}
