@@ -1,0 +1,1 @@
+//! What the Corefile may say, and what is said about what it may not.
