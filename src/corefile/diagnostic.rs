@@ -1,6 +1,9 @@
 //! Errors with a position, collected so that all of a file are told at once.
 
-use super::tree::{Sources, Span};
+use super::tree::{FileId, Sources, Span};
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
+use unicode_width::UnicodeWidthChar;
 
 /// One thing wrong (or, with `warning`, doubtful).
 #[derive(Clone, Debug)]
@@ -22,28 +25,65 @@ pub struct Diagnostics {
 impl Diagnostics {
     /// Records an error; the returned reference lets the caller add [`Diagnostic::help`].
     pub fn error(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
-        todo!()
+        self.add(Some(span), message.into(), false)
     }
+    /// Records something doubtful that does not keep the file from being used.
     pub fn warning(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
-        todo!()
+        self.add(Some(span), message.into(), true)
     }
+    /// Records an error that concerns a file, or the Corefile, as a whole.
+    pub fn error_without_span(&mut self, message: impl Into<String>) -> &mut Diagnostic {
+        self.add(None, message.into(), false)
+    }
+    fn add(&mut self, span: Option<Span>, message: String, warning: bool) -> &mut Diagnostic {
+        self.list.push(Diagnostic { span, message, help: None, warning });
+        self.list.last_mut().expect("an element was just pushed")
+    }
+    /// Records a diagnostic made elsewhere.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.list.push(diagnostic);
     }
+    /// All, in the order found.
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.list.iter()
+    }
+    /// How many there are, warnings included.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+    /// True if there are so many that reading on helps nobody.
+    pub(super) fn is_full(&self) -> bool {
+        const ENOUGH: usize = 1_000;
+        self.list.len() > ENOUGH
+    }
+    /// True if there is neither an error nor a warning.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
     }
     /// True if at least one is an error.
     pub fn has_errors(&self) -> bool {
         self.list.iter().any(|diagnostic| !diagnostic.warning)
     }
+    /// Takes over another collection, after what is here.
     pub fn extend(&mut self, other: Diagnostics) {
         self.list.extend(other.list);
     }
-    /// All of them for a terminal or a log: each begins with `file:line:column: message`, then the line, a caret, and the help;
-    /// sorted by position.
+    /// All of them for a terminal or a log: each begins with `file:line:column: error: message` (or `warning:`), then come the
+    /// line, a caret under the token, and the help. Sorted by position; what concerns no place comes first; the same thing said
+    /// twice of one place (a snippet imported by two blocks) is told once. Control characters of the source are made visible.
     pub fn render(&self, sources: &Sources) -> String {
-        todo!()
+        let mut sorted: Vec<&Diagnostic> = self.list.iter().collect();
+        sorted.sort_by_key(|diagnostic| diagnostic.span.map(|span| (span.file.0, span.line, span.column)));
+        let mut lines = Lines { sources, files: HashMap::new() };
+        let mut told = HashSet::new();
+        let mut out = String::new();
+        for diagnostic in sorted {
+            let place = diagnostic.span.map(|span| (span.file, span.line, span.column, span.length));
+            if told.insert((place, &diagnostic.message)) {
+                render_one(diagnostic, &mut lines, &mut out);
+            }
+        }
+        out
     }
 }
 
@@ -52,4 +92,108 @@ impl Diagnostic {
     pub fn help(&mut self, text: impl Into<String>) {
         self.help = Some(text.into());
     }
+}
+
+/// The text of a token for a message: in backquotes, and cut short where it is long.
+pub(super) fn quote(text: &str) -> String {
+    const SHOWN_CHARACTERS: usize = 80;
+    match text.char_indices().nth(SHOWN_CHARACTERS) {
+        Some((end, _)) => format!("`{}…`", text.get(..end).unwrap_or_default()),
+        None => format!("`{text}`"),
+    }
+}
+
+/// Lines of the sources, split once a file.
+struct Lines<'a> {
+    sources: &'a Sources,
+    files: HashMap<FileId, Vec<&'a str>>,
+}
+
+impl<'a> Lines<'a> {
+    fn line(&mut self, span: Span) -> Option<&'a str> {
+        let (_, text) = self.sources.files.get(span.file.0 as usize)?;
+        let lines = self.files.entry(span.file).or_insert_with(|| text.split('\n').collect());
+        lines.get((span.line as usize).checked_sub(1)?).map(|line| line.strip_suffix('\r').unwrap_or(line))
+    }
+}
+
+fn render_one(diagnostic: &Diagnostic, lines: &mut Lines<'_>, out: &mut String) {
+    let file = diagnostic.span.map_or(0, |span| span.file.0 as usize);
+    if let Some((path, _)) = lines.sources.files.get(file) {
+        let _ = write!(out, "{}:", printable(&path.display().to_string(), false));
+        if let Some(span) = diagnostic.span {
+            let _ = write!(out, "{}:{}:", span.line, span.column);
+        }
+        out.push(' ');
+    }
+    let severity = if diagnostic.warning { "warning" } else { "error" };
+    let _ = writeln!(out, "{severity}: {}", printable(&diagnostic.message, false));
+
+    let mut margin = 1;
+    if let Some(span) = diagnostic.span
+        && let Some(line) = lines.line(span)
+    {
+        let number = span.line.to_string();
+        margin = number.len();
+        let (shown, padding, carets) = excerpt(line, span);
+        let _ = writeln!(out, " {number} | {shown}");
+        let _ = writeln!(out, " {:margin$} | {padding}{carets}", "");
+    }
+    if let Some(help) = &diagnostic.help {
+        let indent = format!("\n {:margin$}         ", "");
+        let _ = writeln!(out, " {:margin$} = help: {}", "", printable(help, true).replace('\n', &indent));
+    }
+}
+
+/// The part of `line` around the token, what stands below it up to the token, and the carets.
+fn excerpt(line: &str, span: Span) -> (String, String, String) {
+    const WINDOW_CHARACTERS: usize = 160;
+    const LEAD_CHARACTERS: usize = 60;
+    let token_start = (span.column as usize).saturating_sub(1);
+    let skipped = if token_start > WINDOW_CHARACTERS - LEAD_CHARACTERS { token_start - LEAD_CHARACTERS } else { 0 };
+
+    let (mut shown, mut padding, mut caret_count) = (String::new(), String::new(), 0);
+    if skipped > 0 {
+        shown.push('…');
+        padding.push(' ');
+    }
+    let mut characters = line.chars().enumerate().skip(skipped);
+    for (index, character) in characters.by_ref().take(WINDOW_CHARACTERS) {
+        let character = visible(character);
+        let width = character.width().unwrap_or(1);
+        shown.push(character);
+        if index < token_start {
+            // A tab below a tab keeps the columns aligned whatever the terminal's tab stops are.
+            if character == '\t' { padding.push('\t') } else { padding.extend(std::iter::repeat_n(' ', width)) }
+        } else if index < token_start.saturating_add(span.length as usize) {
+            caret_count += width;
+        }
+    }
+    if characters.next().is_some() {
+        shown.push('…');
+    }
+    (shown, padding, "^".repeat(caret_count.max(1)))
+}
+
+/// The character itself, or a stand-in for what would steer a terminal (control and bidirectional formatting characters).
+fn visible(character: char) -> char {
+    match character {
+        '\t' => '\t',
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => char::REPLACEMENT_CHARACTER,
+        _ if character.is_control() => char::REPLACEMENT_CHARACTER,
+        _ => character,
+    }
+}
+
+/// Text of ours with a user's text in it: one line of a log must stay one line, and a terminal must not be steered.
+fn printable(text: &str, keep_line_breaks: bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' if keep_line_breaks => out.push('\n'),
+            _ if character.is_control() => out.extend(character.escape_default()),
+            _ => out.push(visible(character)),
+        }
+    }
+    out
 }

@@ -2,8 +2,16 @@
 //! v1's, as CoreDNS uses it). Pure: files, globs and the environment are asked of a [`Loader`].
 
 mod diagnostic;
+mod expansion;
+mod lexer;
+mod loader;
+mod parser;
+mod reader;
+#[cfg(test)]
+mod tests;
 mod tree;
 pub mod value;
+mod zone;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use tree::{Corefile, Directive, FileId, Key, OptionLine, ServerBlock, Sources, Span, Token};
@@ -13,9 +21,11 @@ use std::path::{Path, PathBuf};
 
 /// What a Corefile may ask of the world.
 pub trait Loader {
+    /// The text of a file.
     fn read(&self, path: &Path) -> io::Result<String>;
     /// Paths that match a shell pattern, sorted.
     fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>>;
+    /// The value of an environment variable; `None` if it is not set.
     fn environment(&self, name: &str) -> Option<String>;
 }
 
@@ -25,10 +35,22 @@ pub struct SystemLoader;
 /// Parses `text`, which stands in `path`. The tree holds what could be read even when the diagnostics have errors, so that the
 /// directives' own errors can be reported with the grammar's.
 pub fn parse(path: &Path, text: &str, loader: &dyn Loader) -> (Corefile, Diagnostics) {
-    todo!()
+    parser::parse(reader::Reader::new(path, text, loader))
 }
 
-/// The candidate nearest to a misspelt word, if one is near enough to be meant.
+/// The candidate nearest to a misspelt word, if one is near enough to be meant: one edit in three characters, whatever the case.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    todo!()
+    const LONGEST_CHARACTERS: usize = 64;
+    let length = word.chars().take(LONGEST_CHARACTERS + 1).count();
+    if length > LONGEST_CHARACTERS {
+        return None;
+    }
+    let word = word.to_lowercase();
+    let distance = |candidate: &str| strsim::damerau_levenshtein(&word, &candidate.to_lowercase());
+    let nearest = candidates
+        .into_iter()
+        .filter(|candidate| candidate.len() <= 2 * LONGEST_CHARACTERS)
+        .map(|candidate| (distance(candidate), candidate));
+    let (distance, candidate) = nearest.min_by_key(|(distance, _)| *distance)?;
+    (distance <= (length / 3).max(1) && distance < length).then_some(candidate)
 }

@@ -1,0 +1,61 @@
+//! A Corefile and the files it imports: a tree or diagnostics, with every place inside its source, within the parser's bounds.
+
+use nodelocaldns::corefile::{Corefile, Diagnostics, Loader, OptionLine, Span, Token, parse};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The parts of the input between octets of zero: the Corefile, then the files `1`, `2`, ...
+struct Parts<'a>(Vec<&'a str>);
+
+impl Loader for Parts<'_> {
+    fn read(&self, path: &Path) -> io::Result<String> {
+        let number = path.to_str().and_then(|path| path.parse::<usize>().ok()).filter(|number| *number > 0);
+        number.and_then(|number| self.0.get(number)).map(|text| (*text).to_owned()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+    fn glob(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
+        Ok((1..self.0.len()).map(|number| number.to_string().into()).collect())
+    }
+    fn environment(&self, name: &str) -> Option<String> {
+        (name.len() < 8).then(|| format!("{name} {{$A}} {{args[0]}}\n"))
+    }
+}
+
+/// Panics if anything the directives or the report rely on does not hold.
+pub fn run(octets: &[u8]) {
+    let Ok(text) = std::str::from_utf8(octets) else { return };
+    let parts = Parts(text.split('\0').collect());
+    let (corefile, diagnostics) = parse(Path::new("Corefile"), parts.0.first().unwrap_or(&""), &parts);
+    check_spans(&corefile, &diagnostics);
+    let report = diagnostics.render(&corefile.sources);
+    assert_eq!(report.is_empty(), diagnostics.is_empty());
+    assert!(report.chars().all(|character| !character.is_control() || character == '\n' || character == '\t'));
+}
+
+fn check_spans(corefile: &Corefile, diagnostics: &Diagnostics) {
+    let lines: Vec<Vec<usize>> =
+        corefile.sources.files.iter().map(|(_, text)| text.split('\n').map(|line| line.chars().count()).collect()).collect();
+    let check = |span: Span| {
+        let characters = lines[span.file.0 as usize][span.line as usize - 1];
+        assert!(span.column >= 1 && (span.column - 1 + span.length) as usize <= characters, "{span:?} in a line of {characters}");
+    };
+    for block in &corefile.blocks {
+        block.keys.iter().for_each(|key| check(key.span));
+        for directive in &block.directives {
+            check_tokens(&directive.keyword, &directive.arguments, &check);
+            check_options(&directive.options, &check);
+        }
+    }
+    diagnostics.iter().filter_map(|diagnostic| diagnostic.span).for_each(check);
+}
+
+fn check_options(options: &[OptionLine], check: &dyn Fn(Span)) {
+    for option in options {
+        check_tokens(&option.name, &option.arguments, check);
+        check_options(&option.block, check);
+    }
+}
+
+fn check_tokens(name: &Token, arguments: &[Token], check: &dyn Fn(Span)) {
+    check(name.span);
+    arguments.iter().for_each(|token| check(token.span));
+}
