@@ -138,18 +138,14 @@ pub fn read(directive: &Directive, context: &mut ParseContext<'_>) -> Option<Con
     }
     let mut targets: Vec<Target> = Vec::new();
     for token in to.iter().take(TARGET_LIMIT) {
-        targets.extend(read_target(token, context));
-    }
-    if let Some(source) = options.source_address {
-        for (token, target) in to.iter().zip(&targets) {
-            if let Target::Address(address) = target
-                && address.is_ipv4() != source.is_ipv4()
-            {
-                let message =
-                    format!("{address} cannot be reached from the source_address {source}: one is IPv4, the other IPv6");
-                context.diagnostics.error(token.span, message).help("give both in the same family");
-            }
+        let Some(target) = read_target(token, context) else { continue };
+        if let (Target::Address(address), Some(source)) = (&target, options.source_address)
+            && address.is_ipv4() != source.is_ipv4()
+        {
+            let message = format!("{address} cannot be reached from the source_address {source}: one is IPv4, the other IPv6");
+            context.diagnostics.error(token.span, message).help("give both in the same family");
         }
+        targets.push(target);
     }
     Some(Config { from: zones?.into_iter().next()?, except, targets, options })
 }

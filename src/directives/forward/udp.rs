@@ -59,9 +59,21 @@ impl UdpPool {
             }
         }
         metrics.udp_opened.increment();
-        let line = UdpLine::open(remote, settings, metrics.clone(), now)?;
-        self.keep(slot, &line);
-        line.send(asked, now)
+        match UdpLine::open(remote, settings, metrics.clone(), now) {
+            Ok(line) => {
+                self.keep(slot, &line);
+                line.send(asked, now)
+            }
+            // Out of file descriptors or ports: an open socket, worn or not, is better than none.
+            Err(error) => match self.any_line() {
+                Some(line) => line.send(asked, now),
+                None => Err(error),
+            },
+        }
+    }
+
+    fn any_line(&self) -> Option<Arc<UdpLine>> {
+        self.sockets.lock().iter().find_map(Weak::upgrade)
     }
 
     fn line_at(&self, slot: usize, now: Instant) -> Option<Arc<UdpLine>> {
