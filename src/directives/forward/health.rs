@@ -86,7 +86,11 @@ async fn probe(remote: SocketAddr, settings: &Settings) -> io::Result<()> {
     let id = rand::random::<u16>();
     let query = Query::compose(id, settings.probe_name.as_wire(), RecordType::NS, settings.probe_recursion_desired);
     let asking = async {
-        if settings.probe_tcp { probe_tcp(remote, settings, id, &query).await } else { probe_udp(remote, settings, id, &query).await }
+        if settings.probe_tcp {
+            probe_tcp(remote, settings, id, &query).await
+        } else {
+            probe_udp(remote, settings, id, &query).await
+        }
     };
     tokio::time::timeout(PROBE_TIMEOUT, asking).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }

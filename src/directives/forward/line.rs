@@ -3,7 +3,7 @@
 
 use super::error::{Path, TryError};
 use crate::chain::Request;
-use crate::message::{Class, LowerName, RecordType, Response, WireError};
+use crate::message::{Class, LowerName, RecordType, Response};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use smallvec::SmallVec;

@@ -66,15 +66,13 @@ struct ByRcode {
 impl UpstreamMetrics {
     pub fn new(registry: &Registry, to: String) -> Self {
         let counter = |name, help| registry.counter(name, help, &[("to", &to)]);
-        let connections = |name, help, proto| {
-            registry.counter(name, help, &[("proxy_name", PROXY_NAME), ("to", &to), ("proto", proto)])
-        };
+        let connections =
+            |name, help, proto| registry.counter(name, help, &[("proxy_name", PROXY_NAME), ("to", &to), ("proto", proto)]);
         let reused = |proto| {
             connections("coredns_proxy_conn_cache_hits_total", "Queries sent on a socket or connection that was open.", proto)
         };
-        let opened = |proto| {
-            connections("coredns_proxy_conn_cache_misses_total", "Sockets and connections that were opened.", proto)
-        };
+        let opened =
+            |proto| connections("coredns_proxy_conn_cache_misses_total", "Sockets and connections that were opened.", proto);
         Self {
             requests: counter("coredns_forward_requests_total", "Queries asked of each upstream."),
             by_rcode: std::array::from_fn(|_| OnceLock::new()),
@@ -133,19 +131,18 @@ impl UpstreamMetrics {
         let help = "Time from the query to the upstream's answer in seconds.";
         let labels = &[("to", self.to.as_str()), ("rcode", name)];
         ByRcode {
-            responses: self.registry.counter("coredns_forward_responses_total", "Answers of each upstream by response code.", labels),
+            responses: self.registry.counter(
+                "coredns_forward_responses_total",
+                "Answers of each upstream by response code.",
+                labels,
+            ),
             duration: self.registry.histogram(
                 "coredns_proxy_request_duration_seconds",
                 help,
                 TIME_BUCKETS,
                 &[("proxy_name", PROXY_NAME), ("to", &self.to), ("rcode", name)],
             ),
-            duration_former: self.registry.histogram(
-                "coredns_forward_request_duration_seconds",
-                help,
-                TIME_BUCKETS,
-                labels,
-            ),
+            duration_former: self.registry.histogram("coredns_forward_request_duration_seconds", help, TIME_BUCKETS, labels),
         }
     }
 }

@@ -20,11 +20,11 @@ mod udp;
 mod upstream;
 
 use crate::chain::{
-    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Directive, Failure, Next, Outcome, ParseContext, Part, Request,
-    Transport,
+    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Directive, Failure, Next, Outcome, ParseContext, Part,
+    Request, Transport,
 };
 use crate::corefile;
-use crate::message::{LowerName, Name, Rcode, Response, Section};
+use crate::message::{LowerName, Name, Rcode, Response};
 use exchange::{KEYWORD, OVERALL_TIMEOUT};
 use flight::{Flights, Seat};
 use futures_util::future::BoxFuture;
@@ -140,9 +140,7 @@ impl Forward {
     fn is_for_next(&self, response: &Response) -> bool {
         let rcode = response.rcode();
         self.options.next.contains(&rcode)
-            || (self.options.next_on_nodata
-                && rcode == Rcode::NOERROR
-                && !response.records().any(|record| record.section == Section::Answer))
+            || (self.options.next_on_nodata && rcode == Rcode::NOERROR && response.answer_count() == 0)
     }
 
     /// The answer to the request's question, asked once for all who want it now.

@@ -110,18 +110,27 @@ pub fn read(directive: &Directive, context: &mut ParseContext<'_>) -> Option<Con
         && let Some(line) = directive.options.iter().rev().find(|line| line.name.text == "max_age")
     {
         let message = format!("max_age ({age:?}) is less than expire ({:?})", options.expire);
-        context.diagnostics.error(line.name.span, message).help("a connection cannot be idle for longer than it lives: raise max_age or lower expire");
+        context
+            .diagnostics
+            .error(line.name.span, message)
+            .help("a connection cannot be idle for longer than it lives: raise max_age or lower expire");
     }
 
     let Some((from, to)) = directive.arguments.split_first().filter(|(_, to)| !to.is_empty()) else {
         let message = format!("forward needs a zone and at least one upstream, it has {}", directive.arguments.len());
-        context.diagnostics.error(directive.keyword.span, message).help(format!("{USAGE}, such as `forward . 10.96.0.10` or `forward . /etc/resolv.conf`"));
+        context
+            .diagnostics
+            .error(directive.keyword.span, message)
+            .help(format!("{USAGE}, such as `forward . 10.96.0.10` or `forward . /etc/resolv.conf`"));
         return None;
     };
     let zones = value::zones(from, context.diagnostics);
     if let Some([first, _, ..]) = zones.as_deref() {
         let message = format!("{} stands for several reverse zones; only {first} is forwarded", from.text);
-        context.diagnostics.warning(from.span, message).help("use a prefix that ends at an octet (a multiple of 8 bits, for IPv6 of 4), or one forward for each zone");
+        context
+            .diagnostics
+            .warning(from.span, message)
+            .help("use a prefix that ends at an octet (a multiple of 8 bits, for IPv6 of 4), or one forward for each zone");
     }
     if let Some(extra) = to.get(TARGET_LIMIT) {
         let message = format!("{} upstreams where at most {TARGET_LIMIT} are allowed", to.len());
@@ -129,24 +138,23 @@ pub fn read(directive: &Directive, context: &mut ParseContext<'_>) -> Option<Con
     }
     let mut targets: Vec<Target> = Vec::new();
     for token in to.iter().take(TARGET_LIMIT) {
-        targets.extend(read_target(token, context));
-    }
-    if let Some(source) = options.source_address {
-        for (token, target) in to.iter().zip(&targets) {
-            if let Target::Address(address) = target
-                && address.is_ipv4() != source.is_ipv4()
-            {
-                let message = format!("{address} cannot be reached from the source_address {source}: one is IPv4, the other IPv6");
-                context.diagnostics.error(token.span, message).help("give both in the same family");
-            }
+        let Some(target) = read_target(token, context) else { continue };
+        if let (Target::Address(address), Some(source)) = (&target, options.source_address)
+            && address.is_ipv4() != source.is_ipv4()
+        {
+            let message = format!("{address} cannot be reached from the source_address {source}: one is IPv4, the other IPv6");
+            context.diagnostics.error(token.span, message).help("give both in the same family");
         }
+        targets.push(target);
     }
     Some(Config { from: zones?.into_iter().next()?, except, targets, options })
 }
 
 fn read_option(line: &OptionLine, options: &mut Options, except: &mut Vec<Name>, diagnostics: &mut Diagnostics) {
     if let Some(nested) = line.block.first() {
-        diagnostics.error(nested.name.span, format!("{} takes no block", line.name.text)).help("remove the braces and what is in them");
+        diagnostics
+            .error(nested.name.span, format!("{} takes no block", line.name.text))
+            .help("remove the braces and what is in them");
     }
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     match line.name.text.as_str() {
@@ -174,7 +182,8 @@ fn read_option(line: &OptionLine, options: &mut Options, except: &mut Vec<Name>,
         "max_connect_attempts" => set(&mut options.max_connect_attempts, count(line, diagnostics)),
         "max_concurrent" => set(&mut options.max_concurrent, count(line, diagnostics).and_then(|n| n.try_into().ok())),
         "policy" => {
-            if let Some([word]) = value::exactly(&line.name, &line.arguments, "policy random|round_robin|sequential", diagnostics) {
+            if let Some([word]) = value::exactly(&line.name, &line.arguments, "policy random|round_robin|sequential", diagnostics)
+            {
                 match Policy::from_word(&word.text) {
                     Some(policy) => options.policy = policy,
                     None => {
@@ -254,7 +263,10 @@ fn read_health_check(line: &OptionLine, options: &mut Options, diagnostics: &mut
                     Ok(parsed) => options.probe_name = parsed.to_lower().to_name(),
                     Err(error) => {
                         diagnostics
-                            .error(name.span, format!("the domain of health_check, `{}`, is not a domain name: {error}", name.text))
+                            .error(
+                                name.span,
+                                format!("the domain of health_check, `{}`, is not a domain name: {error}", name.text),
+                            )
                             .help("such as `domain example.org`");
                     }
                 }
@@ -263,7 +275,8 @@ fn read_health_check(line: &OptionLine, options: &mut Options, diagnostics: &mut
                 diagnostics.error(word.span, "domain needs a name").help(USAGE);
             }
             (unknown, _) => {
-                let help = nearest(unknown, ["no_rec", "domain"]).map_or_else(|| USAGE.to_owned(), |near| format!("did you mean `{near}`?"));
+                let help = nearest(unknown, ["no_rec", "domain"])
+                    .map_or_else(|| USAGE.to_owned(), |near| format!("did you mean `{near}`?"));
                 diagnostics.error(word.span, format!("health_check has no option `{unknown}`")).help(help);
             }
         }
@@ -307,7 +320,10 @@ fn rcodes<'a>(line: &'a OptionLine, usage: &str, diagnostics: &mut Diagnostics) 
         match Rcode::from_mnemonic(&token.text) {
             Some(rcode) => found.push((rcode, token)),
             None => {
-                let help = match nearest(&token.text.to_uppercase(), ["NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"]) {
+                let help = match nearest(
+                    &token.text.to_uppercase(),
+                    ["NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"],
+                ) {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => "such as NXDOMAIN, SERVFAIL or REFUSED".to_owned(),
                 };

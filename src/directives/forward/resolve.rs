@@ -65,7 +65,9 @@ impl Roster {
         let mut why_empty = RosterError::Empty;
         for target in targets {
             match target {
-                Target::Address(address) => sources.push(Source::Fixed(Upstream::adopt_or_new(*address, &settings, registry, carry))),
+                Target::Address(address) => {
+                    sources.push(Source::Fixed(Upstream::adopt_or_new(*address, &settings, registry, carry)))
+                }
                 Target::File { path, addresses } => {
                     why_empty = RosterError::EmptyFile(path.clone());
                     let adopted = addresses.iter().map(|address| Upstream::adopt_or_new(*address, &settings, registry, carry));
@@ -220,8 +222,7 @@ async fn look_up(name: &Name, resolvers: &[SocketAddr]) -> Result<(Vec<IpAddr>, 
     options.ip_strategy = hickory_resolver::config::LookupIpStrategy::Ipv4AndIpv6;
     // Each lookup is to see what is so now.
     options.cache_size = 0;
-    let resolver =
-        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options).build()?;
+    let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options).build()?;
     let text = name.to_string();
     // With resolv.conf its search list applies, unless the name is written with its final dot there; ours always prints one.
     let text = if resolvers.is_empty() { text.trim_end_matches('.') } else { &text };

@@ -17,9 +17,15 @@ const OTHER_SCHEMES: [&str; 6] = ["tls", "https", "https3", "quic", "grpc", "uni
 pub enum Target {
     Address(SocketAddr),
     /// The nameservers of a resolv.conf-like file, as it was when the Corefile was read.
-    File { path: String, addresses: Vec<SocketAddr> },
+    File {
+        path: String,
+        addresses: Vec<SocketAddr>,
+    },
     /// Resolved, and kept resolved, while serving.
-    Host { name: Name, port: u16 },
+    Host {
+        name: Name,
+        port: u16,
+    },
 }
 
 /// Reads one TO; `None` after a diagnostic.
@@ -28,7 +34,10 @@ pub fn read_target(token: &Token, context: &mut ParseContext<'_>) -> Option<Targ
         Some(("dns", rest)) => rest,
         Some((scheme, _)) if OTHER_SCHEMES.contains(&scheme) => {
             let message = format!("{}: upstreams by {scheme}:// are not supported yet", token.text);
-            context.diagnostics.error(token.span, message).help("plain DNS by UDP and TCP is: write the address alone, such as 10.96.0.10");
+            context
+                .diagnostics
+                .error(token.span, message)
+                .help("plain DNS by UDP and TCP is: write the address alone, such as 10.96.0.10");
             return None;
         }
         Some((scheme, _)) => {
@@ -68,13 +77,19 @@ fn read_host(token: &Token, text: &str, context: &mut ParseContext<'_>) -> Optio
         None => (text, Some(DNS_PORT)),
     };
     // An address that is mistyped must not become a name that never resolves.
-    let looks_like_an_address = host.split('.').all(|label| !label.is_empty() && label.bytes().all(|octet| octet.is_ascii_digit()));
+    let looks_like_an_address =
+        host.split('.').all(|label| !label.is_empty() && label.bytes().all(|octet| octet.is_ascii_digit()));
     let is_plain = host.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.'));
     match (Name::parse(host), port) {
-        (Ok(name), Some(port)) if !host.is_empty() && is_plain && !looks_like_an_address && !name.is_root() => Some(Target::Host { name, port }),
+        (Ok(name), Some(port)) if !host.is_empty() && is_plain && !looks_like_an_address && !name.is_root() => {
+            Some(Target::Host { name, port })
+        }
         _ => {
             let message = format!("{} is neither an IP address, a file nor a host name", token.text);
-            context.diagnostics.error(token.span, message).help("such as 10.96.0.10, [2001:db8::1]:53, /etc/resolv.conf or dns.example.org");
+            context
+                .diagnostics
+                .error(token.span, message)
+                .help("such as 10.96.0.10, [2001:db8::1]:53, /etc/resolv.conf or dns.example.org");
             None
         }
     }
@@ -95,7 +110,10 @@ fn read_nameservers(token: &Token, path: &str, content: &str, context: &mut Pars
     }
     if addresses.is_empty() {
         let message = format!("{path} has no usable nameserver: there is no upstream in it, and queries for it will fail");
-        context.diagnostics.warning(token.span, message).help("add a line such as `nameserver 192.0.2.53`, or name the upstreams' addresses");
+        context
+            .diagnostics
+            .warning(token.span, message)
+            .help("add a line such as `nameserver 192.0.2.53`, or name the upstreams' addresses");
     }
     Target::File { path: path.to_owned(), addresses }
 }
@@ -121,7 +139,9 @@ fn read_address(text: &str, default_port: u16, files: &dyn Loader) -> Result<Opt
     };
     let Ok(ip) = ip.parse::<IpAddr>() else { return Ok(None) };
     let port = match port {
-        Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or_else(|| format!("`{port}` is not a port (1 to 65535)"))?,
+        Some(port) => {
+            port.parse().ok().filter(|port| *port != 0).ok_or_else(|| format!("`{port}` is not a port (1 to 65535)"))?
+        }
         None => default_port,
     };
     match (ip, zone) {

@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::cell::RefCell;
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use tokio::io::Interest;
+use tokio::io::{Interest, Ready};
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 
@@ -59,9 +59,21 @@ impl UdpPool {
             }
         }
         metrics.udp_opened.increment();
-        let line = UdpLine::open(remote, settings, metrics.clone(), now)?;
-        self.keep(slot, &line);
-        line.send(asked, now)
+        match UdpLine::open(remote, settings, metrics.clone(), now) {
+            Ok(line) => {
+                self.keep(slot, &line);
+                line.send(asked, now)
+            }
+            // Out of file descriptors or ports: an open socket, worn or not, is better than none.
+            Err(error) => match self.any_line() {
+                Some(line) => line.send(asked, now),
+                None => Err(error),
+            },
+        }
+    }
+
+    fn any_line(&self) -> Option<Arc<UdpLine>> {
+        self.sockets.lock().iter().find_map(Weak::upgrade)
     }
 
     fn line_at(&self, slot: usize, now: Instant) -> Option<Arc<UdpLine>> {
@@ -101,12 +113,7 @@ struct UdpLine {
 
 impl UdpLine {
     /// Opens a socket on a port of the kernel's choice (random, as RFC 6056 wants) and starts its reader.
-    fn open(
-        remote: SocketAddr,
-        settings: &Settings,
-        metrics: Arc<UpstreamMetrics>,
-        now: Instant,
-    ) -> Result<Arc<Self>, TryError> {
+    fn open(remote: SocketAddr, settings: &Settings, metrics: Arc<UpstreamMetrics>, now: Instant) -> Result<Arc<Self>, TryError> {
         let failed = |error: io::Error| TryError::Dial(Path { transport: Transport::Udp, local: None, remote }, error.into());
         let socket = Socket::new(Domain::for_address(remote), Type::DGRAM.nonblocking(), Some(Protocol::UDP)).map_err(failed)?;
         if let Some(source) = settings.source_address {
@@ -159,13 +166,17 @@ impl UdpLine {
         self.retired.load(Ordering::Acquire) && self.in_flight.lock().is_empty()
     }
 
-    /// Takes what has arrived.
-    fn drain(&self) -> io::Result<()> {
-        // With ERROR, since an ICMP error alone does not make a socket readable.
-        let interest = Interest::READABLE | Interest::ERROR;
+    /// Takes what has arrived. An ICMP error alone does not make a socket readable; it is an event of its own.
+    fn drain(&self, ready: Ready) -> io::Result<()> {
+        if ready.is_error() {
+            self.forget_readiness(Interest::ERROR);
+            if let Some(error) = self.io.take_error()? {
+                return Err(error);
+            }
+        }
         SCRATCH.with_borrow_mut(|scratch| {
             loop {
-                let length = match self.io.try_io(interest, || (&*SockRef::from(&self.io)).read(scratch)) {
+                let length = match self.io.try_recv(scratch) {
                     Ok(length) => length,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                     Err(error) => return Err(error),
@@ -176,13 +187,18 @@ impl UdpLine {
                 }
                 if in_flight.is_empty() {
                     drop(in_flight);
-                    // Nothing more is expected: readiness is given back without the system call that would say so. What is
-                    // there nevertheless is read with the next datagram, whose arrival is an event of its own.
-                    let _ = self.io.try_io(interest, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+                    // Nothing more is expected. What is there nevertheless is read with the next datagram, whose arrival is an
+                    // event of its own.
+                    self.forget_readiness(Interest::READABLE);
                     return Ok(());
                 }
             }
         })
+    }
+
+    /// Waits for the next event from here on, without the system call that would say that nothing is there.
+    fn forget_readiness(&self, interest: Interest) {
+        let _ = self.io.try_io(interest, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
     }
 }
 
@@ -218,7 +234,7 @@ async fn read(line: Arc<UdpLine>) {
         tokio::select! {
             biased;
             ready = line.io.ready(Interest::READABLE | Interest::ERROR) => {
-                if let Err(error) = ready.and_then(|_| line.drain()) {
+                if let Err(error) = ready.and_then(|ready| line.drain(ready)) {
                     line.retired.store(true, Ordering::Release);
                     line.in_flight.lock().fail_all(&TryError::Read(line.path, error.into()));
                 }

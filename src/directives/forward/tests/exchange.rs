@@ -1,0 +1,283 @@
+//! Which transport, which upstream, and when to give up.
+
+use super::super::policy::Policy;
+use super::scripted::{Act, Upstream};
+use super::*;
+use crate::message::Rcode;
+
+fn sequential() -> Options {
+    Options { policy: Policy::Sequential, ..Options::default() }
+}
+
+#[tokio::test]
+async fn transport_is_the_clients_unless_an_option_says_otherwise() {
+    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    let cases = [
+        (Options::default(), Transport::Udp, Transport::Udp),
+        (Options::default(), Transport::Tcp, Transport::Tcp),
+        (Options { force_tcp: true, ..Options::default() }, Transport::Udp, Transport::Tcp),
+        (Options { prefer_udp: true, ..Options::default() }, Transport::Tcp, Transport::Udp),
+        (Options { prefer_udp: true, force_tcp: true, ..Options::default() }, Transport::Udp, Transport::Tcp),
+    ];
+    for (options, client, expected) in cases {
+        let running = Running::new(&[upstream.address], options.clone());
+        running.answer(&request("a.example.", client)).await;
+        assert_eq!(upstream.seen().last().unwrap().transport, expected, "{options:?} {client:?}");
+    }
+}
+
+#[tokio::test]
+async fn prefer_udp_asks_by_tcp_what_was_truncated() {
+    let upstream = Upstream::start(|seen| match seen.transport {
+        Transport::Udp => Act::Send(seen.truncated()),
+        Transport::Tcp => Act::Send(seen.answer(1)),
+    })
+    .await;
+    let running = Running::new(&[upstream.address], Options { prefer_udp: true, ..Options::default() });
+    let response = running.answer(&request("a.example.", Transport::Tcp)).await;
+    assert_eq!(address_in(&response), [192, 0, 2, 1]);
+    assert_eq!((upstream.count(Transport::Udp), upstream.count(Transport::Tcp)), (1, 1));
+}
+
+#[tokio::test]
+async fn names_outside_from_and_excepted_names_go_to_the_next_link() {
+    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    let services = services();
+    let config = Config {
+        from: Name::parse("example.").unwrap(),
+        except: vec![Name::parse("Not.example.").unwrap(), Name::parse("example.").unwrap()],
+        targets: vec![Target::Address(upstream.address)],
+        options: Options::default(),
+    };
+    let forward = build_config(&config, &services);
+    let names = ["example.", "a.example.", "NOT.example.", "x.not.example.", "other."];
+    // The second exception covers everything but FROM itself.
+    let forwarded: Vec<_> =
+        names.iter().filter(|name| forward.is_forwarded(&Name::parse(name).unwrap().to_lower())).copied().collect();
+    assert_eq!(forwarded, ["example."]);
+
+    let without = Config { except: vec![Name::parse("Not.example.").unwrap()], ..config };
+    let forward = build_config(&without, &services);
+    let chain = Arc::new(Chain {
+        links: [forward as Arc<dyn Directive>, Arc::new(Stub { keyword: "stub", rcode: Rcode::NXDOMAIN })].into(),
+    });
+    let mut from = Vec::new();
+    for name in names {
+        from.push(chain.start().run(request(name, Transport::Udp).borrow()).await.unwrap().from);
+    }
+    assert_eq!(from, ["forward", "forward", "stub", "stub", "stub"]);
+}
+
+#[tokio::test]
+async fn a_dead_upstream_is_passed_over_at_once() {
+    let sound = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let running = Running::new(&[dead_address(), sound.address], sequential());
+        let started = Instant::now();
+        let response = running.answer(&request("a.example.", transport)).await;
+        assert_eq!(address_in(&response), [192, 0, 2, 1]);
+        assert!(started.elapsed() < Duration::from_millis(600), "{:?}", started.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_silent_upstream_is_followed_by_the_next() {
+    let silent = Upstream::start(|_| Act::Silent).await;
+    let sound = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    let running = Running::new(&[silent.address, sound.address], Options { policy: Policy::Sequential, ..quick() });
+    let response = running.answer(&request("a.example.", Transport::Udp)).await;
+    assert_eq!(address_in(&response), [192, 0, 2, 1]);
+    let asked = silent.seen().iter().filter(|seen| seen.wire[12] != 0).count();
+    assert_eq!(asked, 3, "sent thrice before the next one is asked");
+}
+
+#[tokio::test]
+async fn failover_asks_the_next_upstream_and_the_last_answer_stands() {
+    let failing = Upstream::start(|seen| Act::Send(seen.empty(2))).await;
+    let refusing = Upstream::start(|seen| Act::Send(seen.empty(5))).await;
+    let sound = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    let options = Options { failover: vec![Rcode::SERVFAIL, Rcode::REFUSED], ..sequential() };
+
+    let running = Running::new(&[failing.address, refusing.address, sound.address], options.clone());
+    let response = running.answer(&request("a.example.", Transport::Udp)).await;
+    assert_eq!(address_in(&response), [192, 0, 2, 1]);
+
+    let running = Running::new(&[failing.address, refusing.address], options);
+    let response = running.answer(&request("a.example.", Transport::Udp)).await;
+    assert_eq!(response.rcode(), Rcode::REFUSED);
+    assert_eq!(failing.seen().len(), 2, "each upstream is asked once");
+}
+
+#[tokio::test]
+async fn next_asks_the_next_forward_and_no_other_link() {
+    let denying = Upstream::start(|seen| Act::Send(seen.empty(if seen.label() == "nodata" { 0 } else { 3 }))).await;
+    let services = services();
+    let options = Options { next: vec![Rcode::NXDOMAIN], next_on_nodata: true, ..Options::default() };
+    let forward = build(&[denying.address], options, &services);
+    for (keyword, expected) in [("forward", Rcode::REFUSED), ("whoami", Rcode::NXDOMAIN)] {
+        let next = Arc::new(Stub { keyword, rcode: Rcode::REFUSED });
+        let chain = Arc::new(Chain { links: [forward.clone() as Arc<dyn Directive>, next].into() });
+        let outcome = chain.start().run(request("nx.example.", Transport::Udp).borrow()).await;
+        assert_eq!(outcome.unwrap().response.rcode(), expected, "{keyword} follows");
+    }
+    let next = Arc::new(Stub { keyword: "forward", rcode: Rcode::REFUSED });
+    let chain = Arc::new(Chain { links: [forward as Arc<dyn Directive>, next].into() });
+    let outcome = chain.start().run(request("nodata.example.", Transport::Udp).borrow()).await;
+    assert_eq!(outcome.unwrap().response.rcode(), Rcode::REFUSED);
+}
+
+#[tokio::test]
+async fn over_max_concurrent_a_request_is_refused_and_counted() {
+    let upstream = Upstream::start(|seen| Act::Later(Duration::from_millis(100), seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], Options { max_concurrent: 2, ..Options::default() });
+    let requests = ["a.example.", "b.example.", "c.example."].map(|name| request(name, Transport::Udp));
+    let (first, second, third) = tokio::join!(running.ask(&requests[0]), running.ask(&requests[1]), running.ask(&requests[2]));
+    assert!(first.is_ok() && second.is_ok());
+    let refusal = third.unwrap_err();
+    assert_eq!(refusal.rcode, Rcode::REFUSED);
+    assert_eq!(refusal.cause, "concurrent queries exceeded maximum 2");
+    assert_eq!(running.metric("coredns_forward_max_concurrent_rejects_total"), 1.0);
+    // All that were counted, the refused one too, are off the count again.
+    running.answer(&requests[2]).await;
+    assert_eq!(running.forward.concurrent.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn with_all_upstreams_dead_the_request_fails_with_the_last_cause() {
+    let dead = dead_address();
+    let running =
+        Running::new(&[dead], Options { max_fails: 1, probe_interval: Duration::from_millis(10), ..Options::default() });
+    let failure = running.ask(&request("a.example.", Transport::Udp)).await.unwrap_err();
+    assert_eq!(failure.rcode, Rcode::SERVFAIL);
+    assert!(failure.cause.ends_with(&format!("->{dead}: read: connection refused")), "{}", failure.cause);
+    assert!(running.metric("coredns_forward_healthcheck_broken_total") >= 1.0);
+    assert!(running.metric("coredns_proxy_healthcheck_failures_total") >= 2.0);
+}
+
+#[tokio::test]
+async fn failfast_asks_nobody_when_all_are_down() {
+    let dead = dead_address();
+    let options = Options {
+        max_fails: 1,
+        probe_interval: Duration::from_millis(10),
+        failfast_all_unhealthy_upstreams: true,
+        ..Options::default()
+    };
+    let running = Running::new(&[dead], options);
+    running.ask(&request("a.example.", Transport::Udp)).await.unwrap_err();
+    let failure = running.ask(&request("b.example.", Transport::Udp)).await.unwrap_err();
+    assert_eq!(failure.cause, "no healthy proxies");
+}
+
+#[tokio::test]
+async fn an_upstream_that_comes_back_is_found_by_its_health_check() {
+    let address = dead_address();
+    let options = Options {
+        max_fails: 1,
+        probe_interval: Duration::from_millis(10),
+        failfast_all_unhealthy_upstreams: true,
+        ..Options::default()
+    };
+    let running = Running::new(&[address], options);
+    running.ask(&request("a.example.", Transport::Udp)).await.unwrap_err();
+    assert_eq!(running.ask(&request("a.example.", Transport::Udp)).await.unwrap_err().cause, "no healthy proxies");
+    let upstream = Upstream::start_at(address, |seen| Act::Send(seen.answer(1))).await;
+    for _ in 0..200 {
+        if running.ask(&request("a.example.", Transport::Udp)).await.is_ok() {
+            let probes = upstream.seen().iter().filter(|seen| seen.wire[12..17] == [0, 0, 2, 0, 1] && seen.wire[2] == 1).count();
+            assert_eq!(probes, 1, "probing ends with the first success");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the upstream stays down");
+}
+
+#[tokio::test]
+async fn round_robin_takes_turns() {
+    let (one, two) =
+        (Upstream::start(|seen| Act::Send(seen.answer(1))).await, Upstream::start(|seen| Act::Send(seen.answer(2))).await);
+    let running = Running::new(&[one.address, two.address], Options { policy: Policy::RoundRobin, ..Options::default() });
+    for _ in 0..4 {
+        running.answer(&request("a.example.", Transport::Udp)).await;
+    }
+    assert_eq!((one.seen().len(), two.seen().len()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_file_without_nameservers_fails_queries_with_that_cause() {
+    let services = services();
+    let config = Config {
+        from: Name::root(),
+        except: Vec::new(),
+        targets: vec![Target::File { path: "/etc/resolv.conf".to_owned(), addresses: Vec::new() }],
+        options: Options::default(),
+    };
+    let running = Running { forward: build_config(&config, &services), services };
+    let failure = running.ask(&request("a.example.", Transport::Udp)).await.unwrap_err();
+    assert_eq!(failure.rcode, Rcode::SERVFAIL);
+    assert!(failure.cause.contains("/etc/resolv.conf has no usable nameserver"), "{}", failure.cause);
+}
+
+#[tokio::test]
+async fn a_host_name_is_resolved_by_the_given_resolver_and_then_asked() {
+    // One server plays both: the resolver says that the host is 127.0.0.1, where the upstream listens on the same port.
+    let upstream = Upstream::start(|seen| {
+        if seen.label() != "dns" {
+            return Act::Send(seen.answer(1));
+        }
+        let type_is_a = seen.wire.get(seen.wire.iter().skip(12).position(|octet| *octet == 0).unwrap() + 14) == Some(&1);
+        let mut answer = if type_is_a { seen.answer(0) } else { seen.empty(0) };
+        if type_is_a {
+            let length = answer.len();
+            answer[length - 4..].copy_from_slice(&[127, 0, 0, 1]);
+        }
+        Act::Send(answer)
+    })
+    .await;
+    let services = services();
+    let config = Config {
+        from: Name::root(),
+        except: Vec::new(),
+        targets: vec![Target::Host { name: Name::parse("dns.upstream.test").unwrap(), port: upstream.address.port() }],
+        options: Options { resolvers: vec![upstream.address], ..Options::default() },
+    };
+    let running = Running { forward: build_config(&config, &services), services };
+    let resolving = tokio::spawn(running.forward.roster.clone().keep_resolved());
+    let response = running.answer(&request("a.example.", Transport::Udp)).await;
+    assert_eq!(address_in(&response), [192, 0, 2, 1]);
+    resolving.abort();
+}
+
+#[tokio::test]
+async fn an_upstream_with_unchanged_settings_lives_on_over_a_reload() {
+    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    let options = Options { force_tcp: true, ..Options::default() };
+    let mut running = Running::new(&[upstream.address], options.clone());
+    running.answer(&request("a.example.", Transport::Udp)).await;
+    running.forward = build(&[upstream.address], Options { max_fails: 7, ..options.clone() }, &running.services);
+    running.answer(&request("a.example.", Transport::Udp)).await;
+    assert_eq!(upstream.connections(), 1);
+    running.forward = build(&[upstream.address], Options { expire: Duration::from_secs(3), ..options }, &running.services);
+    running.answer(&request("a.example.", Transport::Udp)).await;
+    assert_eq!(upstream.connections(), 2);
+}
+
+#[tokio::test]
+async fn requests_are_counted_under_the_references_names_and_the_former_ones() {
+    let upstream = Upstream::start(|seen| Act::Send(seen.empty(3))).await;
+    let running = Running::new(&[upstream.address], Options::default());
+    running.answer(&request("a.example.", Transport::Udp)).await;
+    let to = upstream.address;
+    let text = running.services.registry.encode();
+    for line in [
+        format!("coredns_forward_requests_total{{to=\"{to}\"}} 1"),
+        format!("coredns_forward_responses_total{{rcode=\"NXDOMAIN\",to=\"{to}\"}} 1"),
+        format!("coredns_proxy_request_duration_seconds_count{{proxy_name=\"forward\",rcode=\"NXDOMAIN\",to=\"{to}\"}} 1"),
+        format!("coredns_forward_request_duration_seconds_count{{rcode=\"NXDOMAIN\",to=\"{to}\"}} 1"),
+        format!("coredns_proxy_conn_cache_misses_total{{proto=\"udp\",proxy_name=\"forward\",to=\"{to}\"}} 1"),
+        "coredns_forward_healthcheck_broken_total 0".to_owned(),
+    ] {
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    }
+}

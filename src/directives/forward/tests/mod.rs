@@ -1,0 +1,121 @@
+//! The directive against scripted upstreams on loopback.
+
+mod exchange;
+mod parse;
+mod scripted;
+mod sharing;
+mod tcp;
+mod udp;
+
+use super::Forward;
+use super::parse::{Config, Options};
+use super::target::Target;
+use crate::chain::{
+    BuildContext, Carry, Chain, Directive, Failure, Lifecycle, MemoryBudget, Next, Outcome, OwnedRequest, Peer, Purpose, Request,
+    Services, Transport,
+};
+use crate::message::{Name, Query, RecordType, Response};
+use crate::metrics::Registry;
+use futures_util::future::BoxFuture;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn services() -> Services {
+    Services {
+        registry: Registry::new(3),
+        carry: Carry::default(),
+        lifecycle: Lifecycle::default(),
+        cache_memory: Arc::new(MemoryBudget::new(1 << 20)),
+        workers: 1,
+    }
+}
+
+/// A running `forward . TO...` and what it was built with.
+struct Running {
+    forward: Arc<Forward>,
+    services: Services,
+}
+
+impl Running {
+    fn new(targets: &[SocketAddr], options: Options) -> Self {
+        let services = services();
+        let forward = build(targets, options, &services);
+        Self { forward, services }
+    }
+
+    async fn ask(&self, request: &OwnedRequest) -> Outcome {
+        let chain = Arc::new(Chain { links: [self.forward.clone() as Arc<dyn Directive>].into() });
+        chain.start().run(request.borrow()).await
+    }
+
+    /// The answer; a failure ends the test.
+    async fn answer(&self, request: &OwnedRequest) -> Response {
+        self.ask(request).await.expect("an answer").response
+    }
+
+    /// Value of the series whose line begins with `name`; 0 if there is none.
+    fn metric(&self, name: &str) -> f64 {
+        let text = self.services.registry.encode();
+        text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+fn build(targets: &[SocketAddr], options: Options, services: &Services) -> Arc<Forward> {
+    let config = Config {
+        from: Name::root(),
+        except: Vec::new(),
+        targets: targets.iter().copied().map(Target::Address).collect(),
+        options,
+    };
+    build_config(&config, services)
+}
+
+fn build_config(config: &Config, services: &Services) -> Arc<Forward> {
+    let zone = Name::root();
+    let servers = ["dns://127.0.0.1:53".to_owned()];
+    Arc::new(Forward::new(config, &BuildContext { zone: &zone, block_zones: &[], servers: &servers, services }))
+}
+
+/// An A query with RD, as a client sends it.
+fn request(name: &str, transport: Transport) -> OwnedRequest {
+    request_from(&Query::compose(7, Name::parse(name).unwrap().as_wire(), RecordType::A, true), transport)
+}
+
+fn request_from(wire: &[u8], transport: Transport) -> OwnedRequest {
+    let query = Query::read(wire).unwrap_or_else(|_| panic!("a query"));
+    let peer = Peer { client: "127.0.0.1:9999".parse().unwrap(), local: "127.0.0.1:53".parse().unwrap(), transport };
+    OwnedRequest { wire: wire.into(), query, peer, server: 0, udp_cap: None, received: Instant::now(), purpose: Purpose::Answer }
+}
+
+/// The octets of the first A record's address.
+fn address_in(response: &Response) -> Vec<u8> {
+    response.records().find(|record| record.rtype == RecordType::A).expect("an A record").rdata().to_vec()
+}
+
+/// A read timeout short enough for tests whose upstream is silent.
+fn quick() -> Options {
+    Options { read_timeout: Duration::from_millis(300), ..Options::default() }
+}
+
+/// A link that answers with a code and under a keyword of the test's choice.
+struct Stub {
+    keyword: &'static str,
+    rcode: crate::message::Rcode,
+}
+
+impl Directive for Stub {
+    fn keyword(&self) -> &'static str {
+        self.keyword
+    }
+    fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
+        let response = Response::empty(request.query, request.wire, self.rcode);
+        Box::pin(async move { Ok(crate::chain::Answer { response, from: self.keyword }) })
+    }
+}
+
+/// A loopback address where nobody listens.
+fn dead_address() -> SocketAddr {
+    // Bound by UDP only for the moment of finding it; the kernel does not give it out again soon.
+    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}

@@ -1,0 +1,268 @@
+//! What the Corefile may say, and what is said about what it may not.
+
+use super::super::parse::{Config, Options, read};
+use super::super::policy::Policy;
+use super::super::target::Target;
+use crate::chain::{Interfaces, Loaders, ParseContext};
+use crate::corefile::{self, Diagnostics, Loader};
+use crate::message::{Name, Rcode};
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+struct Machine(&'static [(&'static str, &'static str)]);
+
+impl Loader for Machine {
+    fn read(&self, path: &Path) -> io::Result<String> {
+        let found = self.0.iter().find(|(name, _)| Path::new(name) == path);
+        found.map(|(_, content)| (*content).to_owned()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+    fn glob(&self, _pattern: &Path) -> io::Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+    fn environment(&self, _name: &str) -> Option<String> {
+        None
+    }
+}
+
+impl Interfaces for Machine {
+    fn addresses(&self, _name: &str) -> Option<Vec<IpAddr>> {
+        None
+    }
+}
+
+const MACHINE: Machine = Machine(&[
+    ("/etc/resolv.conf", "# two\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\nnameserver 192.0.2.1\noptions ndots:5\n"),
+    ("/etc/empty.conf", "search example.org\n"),
+    ("resolv.local", "nameserver 192.0.2.7"),
+    ("/sys/class/net/eth0/ifindex", "3\n"),
+]);
+
+fn read_on(machine: &Machine, line: &str) -> (Option<Config>, Diagnostics) {
+    let (tree, mut diagnostics) = corefile::parse(Path::new("Corefile"), &format!(". {{\n{line}\n}}\n"), machine);
+    assert!(diagnostics.iter().next().is_none(), "{line}: {diagnostics:?}");
+    let loaders = Loaders { files: machine, interfaces: machine };
+    let mut context = ParseContext { diagnostics: &mut diagnostics, loaders, zones: &[] };
+    (read(&tree.blocks[0].directives[0], &mut context), diagnostics)
+}
+
+fn accepted(line: &str) -> Config {
+    let (config, diagnostics) = read_on(&MACHINE, line);
+    assert!(diagnostics.iter().next().is_none(), "{line}: {diagnostics:?}");
+    config.expect("a configuration")
+}
+
+/// The first error's message and help.
+fn refused(line: &str) -> String {
+    let (_, diagnostics) = read_on(&MACHINE, line);
+    let error = diagnostics.iter().find(|diagnostic| !diagnostic.warning).unwrap_or_else(|| panic!("{line} is accepted"));
+    assert!(error.span.is_some());
+    format!("{} / {}", error.message, error.help.as_deref().expect("help"))
+}
+
+fn option(line: &str) -> Options {
+    accepted(&format!("forward . 192.0.2.1 {{\n{line}\n}}")).options
+}
+
+fn refused_option(line: &str) -> String {
+    refused(&format!("forward . 192.0.2.1 {{\n{line}\n}}"))
+}
+
+fn addresses(targets: &[Target]) -> Vec<String> {
+    targets
+        .iter()
+        .map(|target| match target {
+            Target::Address(address) => address.to_string(),
+            Target::File { path, addresses } => format!("{path} {addresses:?}"),
+            Target::Host { name, port } => format!("{name} {port}"),
+        })
+        .collect()
+}
+
+#[test]
+fn defaults_are_the_references() {
+    let config = accepted("forward . 192.0.2.1");
+    assert!(config.from.is_root() && config.except.is_empty());
+    let options = config.options;
+    assert_eq!(options, Options::default());
+    assert_eq!(options.expire, Duration::from_secs(10));
+    assert_eq!(options.read_timeout, Duration::from_secs(2));
+    assert_eq!(options.probe_interval, Duration::from_millis(500));
+    assert_eq!((options.max_fails, options.policy, options.max_concurrent), (2, Policy::Random, 0));
+    assert!(options.probe_recursion_desired && options.probe_name.is_root());
+}
+
+#[test]
+fn upstreams_are_addresses_files_and_host_names() {
+    let config = accepted(
+        "forward example.org 192.0.2.1 192.0.2.2:5353 dns://192.0.2.3 2001:db8::1 [2001:db8::2] [2001:db8::3]:53 \
+         [fe80::1%eth0]:54 fe80::2%7 /etc/resolv.conf resolv.local dns.example.net dns_2.example.net.:5300",
+    );
+    assert_eq!(
+        addresses(&config.targets),
+        [
+            "192.0.2.1:53",
+            "192.0.2.2:5353",
+            "192.0.2.3:53",
+            "[2001:db8::1]:53",
+            "[2001:db8::2]:53",
+            "[2001:db8::3]:53",
+            "[fe80::1%3]:54",
+            "[fe80::2%7]:53",
+            "/etc/resolv.conf [192.0.2.1:53, [fe80::1%3]:53]",
+            "resolv.local [192.0.2.7:53]",
+            "dns.example.net. 53",
+            "dns_2.example.net. 5300",
+        ]
+    );
+}
+
+#[test]
+fn what_is_no_upstream_is_refused_with_a_hint() {
+    for (to, says) in [
+        ("tls://192.0.2.1", "upstreams by tls:// are not supported yet"),
+        ("https://dns.example/dns-query", "not supported yet"),
+        ("grpc://192.0.2.1", "not supported yet"),
+        ("smtp://192.0.2.1", "`smtp` is not a protocol"),
+        ("192.0.2.1:0", "`0` is not a port"),
+        ("192.0.2.1:99999", "`99999` is not a port"),
+        ("192.0.2.1%eth0", "only an IPv6 address has a zone"),
+        ("[fe80::1%eth9]:53", "no interface `eth9`"),
+        ("300.0.2.1", "neither an IP address, a file nor a host name"),
+        ("/no/such/file", "/no/such/file cannot be read"),
+        ("a..b", "neither an IP address"),
+        (".", "neither an IP address"),
+        ("dns.example.net:dns", "neither an IP address"),
+    ] {
+        let message = refused(&format!("forward . {to}"));
+        assert!(message.contains(says), "{to}: {message}");
+    }
+}
+
+#[test]
+fn a_file_without_nameservers_is_a_warning() {
+    for (machine, path) in [(&MACHINE, "/etc/empty.conf"), (&Machine(&[]), "/etc/resolv.conf")] {
+        let (config, diagnostics) = read_on(machine, &format!("forward . {path}"));
+        assert!(!diagnostics.has_errors());
+        assert_eq!(diagnostics.iter().count(), 1);
+        assert_eq!(config.unwrap().targets, [Target::File { path: path.to_owned(), addresses: Vec::new() }]);
+    }
+}
+
+#[test]
+fn a_zone_and_an_upstream_are_needed_and_fifteen_are_the_most() {
+    for line in ["forward", "forward ."] {
+        assert!(refused(line).contains("forward needs a zone and at least one upstream"));
+    }
+    let many = |count: usize| (1..=count).map(|last| format!(" 192.0.2.{last}")).collect::<String>();
+    assert_eq!(accepted(&format!("forward .{}", many(15))).targets.len(), 15);
+    assert!(refused(&format!("forward .{}", many(16))).contains("16 upstreams where at most 15 are allowed"));
+}
+
+#[test]
+fn from_may_be_a_network() {
+    assert_eq!(accepted("forward 10.0.0.0/8 192.0.2.1").from, Name::parse("10.in-addr.arpa.").unwrap());
+    let (config, diagnostics) = read_on(&MACHINE, "forward 10.0.0.0/9 192.0.2.1");
+    assert!(!diagnostics.has_errors());
+    assert!(diagnostics.iter().next().expect("a warning").message.contains("only"));
+    assert!(config.is_some());
+}
+
+#[test]
+fn every_option_is_read() {
+    let config = accepted(
+        "forward . 192.0.2.1 {
+            except a.example 10.0.0.0/8
+            except b.example
+            force_tcp
+            prefer_udp
+            expire 20s
+            max_age 1m
+            max_idle_conns 4
+            read_timeout 5s
+            max_fails 0
+            max_connect_attempts 3
+            policy round_robin
+            health_check 200ms no_rec domain Probe.example.
+            max_concurrent 1000
+            next NXDOMAIN refused
+            next_on_nodata
+            failover SERVFAIL
+            failfast_all_unhealthy_upstreams
+            source_address 192.0.2.200
+            resolver 192.0.2.10 192.0.2.11:5353 2001:db8::1 [2001:db8::2]:54
+        }",
+    );
+    assert_eq!(config.except, ["a.example.", "10.in-addr.arpa.", "b.example."].map(|name| Name::parse(name).unwrap()));
+    assert_eq!(
+        config.options,
+        Options {
+            force_tcp: true,
+            prefer_udp: true,
+            expire: Duration::from_secs(20),
+            max_age: Some(Duration::from_secs(60)),
+            max_idle_conns: 4,
+            read_timeout: Duration::from_secs(5),
+            max_fails: 0,
+            max_connect_attempts: 3,
+            policy: Policy::RoundRobin,
+            probe_interval: Duration::from_millis(200),
+            probe_recursion_desired: false,
+            probe_name: Name::parse("probe.example.").unwrap(),
+            max_concurrent: 1000,
+            next: vec![Rcode::NXDOMAIN, Rcode::REFUSED],
+            next_on_nodata: true,
+            failover: vec![Rcode::SERVFAIL],
+            failfast_all_unhealthy_upstreams: true,
+            source_address: Some("192.0.2.200".parse().unwrap()),
+            resolvers: ["192.0.2.10:53", "192.0.2.11:5353", "[2001:db8::1]:53", "[2001:db8::2]:54"]
+                .map(|address| address.parse().unwrap())
+                .to_vec(),
+        }
+    );
+    assert_eq!(option("policy sequential").policy, Policy::Sequential);
+}
+
+#[test]
+fn options_that_are_wrong_are_refused_by_name() {
+    for (line, says) in [
+        ("no_such_option", "no_such_option"),
+        ("force_tpc", "force_tcp"),
+        ("tls /cert /key", "tls is not supported yet"),
+        ("tls_servername dns.example", "tls_servername is not supported yet"),
+        ("policy fastest", "unknown policy `fastest`"),
+        ("policy randon", "did you mean `random`?"),
+        ("policy", "policy"),
+        ("expire -1s", "-1s"),
+        ("expire soon", "soon"),
+        ("read_timeout 0s", "0s"),
+        ("max_fails many", "many"),
+        ("max_fails -1", "-1"),
+        ("max_concurrent", "max_concurrent"),
+        ("max_idle_conns 1 2", "max_idle_conns"),
+        ("force_tcp yes", "force_tcp"),
+        ("except", "except needs at least one argument"),
+        ("next", "next needs at least one argument"),
+        ("next NXDOMIAN", "did you mean `NXDOMAIN`?"),
+        ("failover NOERROR", "failover cannot have NOERROR"),
+        ("health_check", "health_check needs a duration"),
+        ("health_check 1s norec", "did you mean `no_rec`?"),
+        ("health_check 1s domain", "domain needs a name"),
+        ("health_check 1s domain a..b", "a..b"),
+        ("source_address eth0", "source_address must be an IP address"),
+        ("source_address 2001:db8::1", "one is IPv4, the other IPv6"),
+        ("resolver dns.example", "resolver must be IP or IP:PORT"),
+        ("max_age 5s", "max_age (5s) is less than expire (10s)"),
+        ("force_tcp {\nx\n}", "force_tcp takes no block"),
+    ] {
+        let message = refused_option(line);
+        assert!(message.contains(says), "{line}: {message}");
+    }
+}
+
+#[test]
+fn all_errors_are_told_at_once() {
+    let (_, diagnostics) = read_on(&MACHINE, "forward . tls://192.0.2.1 192.0.2.1:0 {\npolicy fastest\nexpire x\n}");
+    assert_eq!(diagnostics.iter().count(), 4, "{diagnostics:?}");
+}

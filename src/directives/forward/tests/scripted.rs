@@ -1,0 +1,209 @@
+//! An upstream that does as the test says, on UDP and TCP of one loopback port.
+
+use crate::chain::Transport;
+use parking_lot::Mutex;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+
+/// A query that reached the upstream.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub transport: Transport,
+    pub wire: Vec<u8>,
+    pub client: SocketAddr,
+    /// Position among all queries that this upstream has seen, from 0.
+    pub index: usize,
+    /// Position of its TCP connection, from 0; 0 for UDP.
+    pub connection: usize,
+}
+
+impl Seen {
+    /// An answer with one A record `192.0.2.last`.
+    pub fn answer(&self, last: u8) -> Vec<u8> {
+        let mut message = self.header(0, 1);
+        message.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, last]);
+        message
+    }
+    /// An answer without records.
+    pub fn empty(&self, rcode: u8) -> Vec<u8> {
+        self.header(rcode, 0)
+    }
+    /// An empty answer with TC.
+    pub fn truncated(&self) -> Vec<u8> {
+        let mut message = self.header(0, 0);
+        message[2] |= 0x02;
+        message
+    }
+    pub fn has_edns(&self) -> bool {
+        self.wire[11] == 1
+    }
+    /// The first label of the question's name.
+    pub fn label(&self) -> String {
+        let length = usize::from(self.wire[12]);
+        String::from_utf8(self.wire[13..13 + length].to_vec()).unwrap()
+    }
+
+    fn header(&self, rcode: u8, answers: u8) -> Vec<u8> {
+        let mut message = self.wire[..2].to_vec();
+        message.extend_from_slice(&[0x80 | self.wire[2], 0x80 | rcode, 0, 1, 0, answers, 0, 0, 0, 0]);
+        let mut end = 12;
+        while self.wire[end] != 0 {
+            end += 1 + usize::from(self.wire[end]);
+        }
+        message.extend_from_slice(&self.wire[12..end + 5]);
+        message
+    }
+}
+
+/// What the upstream does about a query.
+pub enum Act {
+    Silent,
+    Send(Vec<u8>),
+    /// Several messages, one after another.
+    SendAll(Vec<Vec<u8>>),
+    Later(Duration, Vec<u8>),
+    /// Resets the TCP connection.
+    Reset,
+    /// Answers, then closes the TCP connection.
+    SendAndClose(Vec<u8>),
+}
+
+type Script = Arc<dyn Fn(&Seen) -> Act + Send + Sync>;
+
+pub struct Upstream {
+    pub address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    connections: Arc<Mutex<usize>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Upstream {
+    pub async fn start(script: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
+        let (udp, tcp) = loop {
+            let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+                break (udp, tcp);
+            }
+        };
+        Self::serve(udp, tcp, Arc::new(script))
+    }
+    pub async fn start_at(address: SocketAddr, script: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
+        let (udp, tcp) = (UdpSocket::bind(address).await.unwrap(), TcpListener::bind(address).await.unwrap());
+        Self::serve(udp, tcp, Arc::new(script))
+    }
+
+    fn serve(udp: UdpSocket, tcp: TcpListener, script: Script) -> Self {
+        let address = tcp.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let connections = Arc::new(Mutex::new(0));
+        let on_udp = tokio::spawn(serve_udp(Arc::new(udp), script.clone(), seen.clone()));
+        let on_tcp = tokio::spawn(serve_tcp(tcp, script, seen.clone(), connections.clone()));
+        Self { address, seen, connections, tasks: vec![on_udp, on_tcp] }
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().clone()
+    }
+    pub fn count(&self, transport: Transport) -> usize {
+        self.seen.lock().iter().filter(|seen| seen.transport == transport).count()
+    }
+    /// TCP connections accepted so far.
+    pub fn connections(&self) -> usize {
+        *self.connections.lock()
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+fn note(all: &Mutex<Vec<Seen>>, transport: Transport, wire: &[u8], client: SocketAddr, connection: usize) -> Seen {
+    let mut all = all.lock();
+    let seen = Seen { transport, wire: wire.to_vec(), client, index: all.len(), connection };
+    all.push(seen.clone());
+    seen
+}
+
+async fn serve_udp(socket: Arc<UdpSocket>, script: Script, all: Arc<Mutex<Vec<Seen>>>) {
+    let mut buffer = [0; 4096];
+    loop {
+        let (length, client) = socket.recv_from(&mut buffer).await.unwrap();
+        let seen = note(&all, Transport::Udp, &buffer[..length], client, 0);
+        match script(&seen) {
+            Act::Silent | Act::Reset => {}
+            Act::Send(message) | Act::SendAndClose(message) => drop(socket.send_to(&message, client).await),
+            Act::SendAll(messages) => {
+                for message in messages {
+                    let _ = socket.send_to(&message, client).await;
+                }
+            }
+            Act::Later(delay, message) => {
+                let socket = socket.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    let _ = socket.send_to(&message, client).await;
+                });
+            }
+        }
+    }
+}
+
+async fn serve_tcp(listener: TcpListener, script: Script, all: Arc<Mutex<Vec<Seen>>>, connections: Arc<Mutex<usize>>) {
+    loop {
+        let (stream, client) = listener.accept().await.unwrap();
+        let connection = {
+            let mut count = connections.lock();
+            *count += 1;
+            *count - 1
+        };
+        tokio::spawn(serve_connection(stream, client, connection, script.clone(), all.clone()));
+    }
+}
+
+async fn serve_connection(stream: TcpStream, client: SocketAddr, connection: usize, script: Script, all: Arc<Mutex<Vec<Seen>>>) {
+    let (mut reading, writing) = stream.into_split();
+    let writing = Arc::new(tokio::sync::Mutex::new(writing));
+    while let Ok(length) = reading.read_u16().await {
+        let mut wire = vec![0; usize::from(length)];
+        if reading.read_exact(&mut wire).await.is_err() {
+            return;
+        }
+        let seen = note(&all, Transport::Tcp, &wire, client, connection);
+        let send = async |message: Vec<u8>| {
+            let mut framed = u16::try_from(message.len()).unwrap().to_be_bytes().to_vec();
+            framed.extend_from_slice(&message);
+            let _ = writing.lock().await.write_all(&framed).await;
+        };
+        match script(&seen) {
+            Act::Silent => {}
+            Act::Send(message) => send(message).await,
+            Act::SendAll(messages) => {
+                for message in messages {
+                    send(message).await;
+                }
+            }
+            Act::Later(delay, message) => {
+                let writing = writing.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    let mut framed = u16::try_from(message.len()).unwrap().to_be_bytes().to_vec();
+                    framed.extend_from_slice(&message);
+                    let _ = writing.lock().await.write_all(&framed).await;
+                });
+            }
+            Act::Reset => {
+                let _ = socket2::SockRef::from(reading.as_ref()).set_linger(Some(Duration::ZERO));
+                return;
+            }
+            Act::SendAndClose(message) => {
+                send(message).await;
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Connections: few, shared, out of order, and no query lost with them.
+
+use super::scripted::{Act, Upstream};
+use super::*;
+use futures_util::future::join_all;
+
+fn tcp() -> Options {
+    Options { force_tcp: true, ..Options::default() }
+}
+
+#[tokio::test]
+async fn many_queries_share_one_connection() {
+    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], tcp());
+    let requests: Vec<_> = (0..20).map(|index| request(&format!("n{index}.example."), Transport::Udp)).collect();
+    join_all(requests.iter().map(|request| running.answer(request))).await;
+    for request in &requests {
+        running.answer(request).await;
+    }
+    assert_eq!(upstream.count(Transport::Tcp), 40);
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[tokio::test]
+async fn another_connection_is_opened_when_the_first_is_crowded_but_no_more_than_max_idle_conns() {
+    let upstream = Upstream::start(|seen| Act::Later(Duration::from_millis(20), seen.answer(1))).await;
+    let requests: Vec<_> = (0..100).map(|index| request(&format!("n{index}.example."), Transport::Tcp)).collect();
+    let running = Running::new(&[upstream.address], tcp());
+    join_all(requests.iter().map(|request| running.answer(request))).await;
+    assert_eq!(upstream.connections(), 4, "32 queries on each");
+
+    let running = Running::new(&[upstream.address], Options { max_idle_conns: 2, ..tcp() });
+    join_all(requests.iter().map(|request| running.answer(request))).await;
+    assert_eq!(upstream.connections(), 4 + 2);
+}
+
+#[tokio::test]
+async fn answers_may_come_in_any_order() {
+    let upstream = Upstream::start(|seen| match seen.label().as_str() {
+        "slow" => Act::Later(Duration::from_millis(80), seen.answer(1)),
+        _ => Act::Send(seen.answer(2)),
+    })
+    .await;
+    let running = Running::new(&[upstream.address], tcp());
+    let (slow, fast) = (request("slow.example.", Transport::Udp), request("fast.example.", Transport::Udp));
+    let order = parking_lot::Mutex::new(Vec::new());
+    let ask = async |request: &OwnedRequest| {
+        let last = address_in(&running.answer(request).await)[3];
+        order.lock().push(last);
+    };
+    tokio::join!(ask(&slow), ask(&fast));
+    assert_eq!(*order.lock(), [2, 1]);
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_reset_under_queries_loses_none() {
+    // The tenth query resets the first connection, when those before it are unanswered.
+    let upstream = Upstream::start(|seen| match (seen.connection, seen.index) {
+        (0, 9) => Act::Reset,
+        (0, _) => Act::Silent,
+        _ => Act::Send(seen.answer(1)),
+    })
+    .await;
+    let running = Running::new(&[upstream.address], tcp());
+    let requests: Vec<_> = (0..10).map(|index| request(&format!("n{index}.example."), Transport::Udp)).collect();
+    for response in join_all(requests.iter().map(|request| running.answer(request))).await {
+        assert_eq!(address_in(&response), [192, 0, 2, 1]);
+    }
+    assert_eq!(upstream.connections(), 2, "all were asked again on one other connection");
+    assert_eq!(running.metric("nodelocaldns_forward_retries_total"), 10.0);
+}
+
+#[tokio::test]
+async fn a_server_that_closes_after_each_answer_is_still_served_by() {
+    let upstream = Upstream::start(|seen| Act::SendAndClose(seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], tcp());
+    let requests: Vec<_> = (0..12).map(|index| request(&format!("n{index}.example."), Transport::Udp)).collect();
+    for response in join_all(requests.iter().map(|request| running.answer(request))).await {
+        assert_eq!(address_in(&response), [192, 0, 2, 1]);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_hangs_is_left_within_the_read_timeout() {
+    let upstream = Upstream::start(|seen| if seen.connection == 0 { Act::Silent } else { Act::Send(seen.answer(1)) }).await;
+    let running = Running::new(&[upstream.address], Options { force_tcp: true, ..quick() });
+    running.answer(&request("a.example.", Transport::Udp)).await;
+    assert_eq!(upstream.connections(), 2);
+    running.answer(&request("b.example.", Transport::Udp)).await;
+    assert_eq!(upstream.connections(), 2, "the one that hung takes no more queries");
+}
+
+#[tokio::test]
+async fn queries_behind_a_slow_one_do_not_wait_for_it_where_the_server_answers_in_turn() {
+    // As CoreDNS does: on one connection, one after another.
+    let upstream = Upstream::start(|seen| match (seen.label().as_str(), seen.connection) {
+        ("slow", _) | (_, 0) => Act::Silent,
+        _ => Act::Send(seen.answer(1)),
+    })
+    .await;
+    let running = Running::new(&[upstream.address], tcp());
+    let (slow, fast) = (request("slow.example.", Transport::Udp), request("fast.example.", Transport::Udp));
+    let started = Instant::now();
+    tokio::select! {
+        biased;
+        outcome = running.ask(&slow) => panic!("{outcome:?}"),
+        response = running.answer(&fast) => assert_eq!(address_in(&response), [192, 0, 2, 1]),
+    }
+    // Well before the 2 s of the read timeout.
+    assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn an_aged_connection_takes_no_new_queries() {
+    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], Options { max_age: Some(Duration::from_millis(1)), ..tcp() });
+    running.answer(&request("a.example.", Transport::Udp)).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    running.answer(&request("b.example.", Transport::Udp)).await;
+    assert_eq!(upstream.connections(), 2);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_after_expire() {
+    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], Options { expire: Duration::from_millis(20), ..tcp() });
+    running.answer(&request("a.example.", Transport::Udp)).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    running.answer(&request("b.example.", Transport::Udp)).await;
+    assert_eq!(upstream.connections(), 2);
+}

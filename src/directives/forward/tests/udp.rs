@@ -1,0 +1,146 @@
+//! Datagrams: ports and IDs, what is accepted, what is sent again.
+
+use super::scripted::{Act, Upstream};
+use super::*;
+use std::collections::HashSet;
+
+#[tokio::test]
+async fn each_query_has_its_own_id_and_ports_differ() {
+    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], Options::default());
+    for index in 0..60 {
+        running.answer(&request(&format!("n{index}.example."), Transport::Udp)).await;
+    }
+    let seen = upstream.seen();
+    let ports: HashSet<_> = seen.iter().map(|seen| seen.client.port()).collect();
+    let ids: HashSet<_> = seen.iter().map(|seen| [seen.wire[0], seen.wire[1]]).collect();
+    assert_eq!(seen.len(), 60);
+    // Of 32 places drawn 60 times, some 27 are met; 60 draws of 65,536 IDs hardly ever meet twice.
+    assert!(ports.len() >= 15, "{} ports", ports.len());
+    assert!(ids.len() >= 57, "{} IDs", ids.len());
+}
+
+#[tokio::test]
+async fn wrong_ids_and_wrong_questions_are_passed_over_and_counted() {
+    let upstream = Upstream::start(|seen| {
+        let mut wrong_id = seen.answer(66);
+        wrong_id[1] ^= 1;
+        let mut wrong_name = seen.answer(66);
+        wrong_name[13] ^= 1;
+        let mut wrong_type = seen.answer(66);
+        let type_at = wrong_type.len() - 16 - 3;
+        wrong_type[type_at] = 28;
+        let mut no_response = seen.answer(66);
+        no_response[2] &= 0x7f;
+        Act::SendAll(vec![wrong_id, wrong_name, wrong_type, no_response, seen.answer(1)])
+    })
+    .await;
+    let running = Running::new(&[upstream.address], Options::default());
+    let response = running.answer(&request("a.example.", Transport::Udp)).await;
+    assert_eq!(address_in(&response), [192, 0, 2, 1]);
+    assert_eq!(running.metric("nodelocaldns_forward_mismatched_total"), 4.0);
+    assert_eq!(upstream.seen().len(), 1, "the query goes on waiting, it is not asked again");
+}
+
+#[tokio::test]
+async fn an_answer_from_another_address_is_not_heard() {
+    let upstream = Upstream::start(|seen| {
+        let forger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        forger.send_to(&seen.answer(66), seen.client).unwrap();
+        Act::Later(Duration::from_millis(30), seen.answer(1))
+    })
+    .await;
+    let running = Running::new(&[upstream.address], Options::default());
+    let response = running.answer(&request("a.example.", Transport::Udp)).await;
+    assert_eq!(address_in(&response), [192, 0, 2, 1]);
+}
+
+#[tokio::test]
+async fn the_case_of_the_question_may_change_on_the_way() {
+    let upstream = Upstream::start(|seen| {
+        let mut answer = seen.answer(1);
+        answer[13..].iter_mut().take(1).for_each(|octet| *octet = octet.to_ascii_uppercase());
+        Act::Send(answer)
+    })
+    .await;
+    let running = Running::new(&[upstream.address], Options::default());
+    running.answer(&request("abc.example.", Transport::Udp)).await;
+}
+
+#[tokio::test]
+async fn a_lost_datagram_is_sent_again_from_another_port_with_another_id() {
+    let upstream = Upstream::start(|seen| if seen.index == 0 { Act::Silent } else { Act::Send(seen.answer(1)) }).await;
+    let running = Running::new(&[upstream.address], quick());
+    let response = running.answer(&request("a.example.", Transport::Udp)).await;
+    assert_eq!(address_in(&response), [192, 0, 2, 1]);
+    let seen = upstream.seen();
+    assert_eq!(seen.len(), 2);
+    assert_ne!(seen[0].client.port(), seen[1].client.port());
+    assert_ne!(seen[0].wire[..2], seen[1].wire[..2]);
+    assert_eq!(seen[0].wire[2..], seen[1].wire[2..]);
+    assert_eq!(running.metric("nodelocaldns_forward_retries_total"), 1.0);
+}
+
+#[tokio::test]
+async fn an_answer_to_the_first_datagram_counts_although_it_was_sent_again() {
+    let upstream =
+        Upstream::start(
+            |seen| if seen.index == 0 { Act::Later(Duration::from_millis(150), seen.answer(1)) } else { Act::Silent },
+        )
+        .await;
+    let running = Running::new(&[upstream.address], quick());
+    let response = running.answer(&request("a.example.", Transport::Udp)).await;
+    assert_eq!(address_in(&response), [192, 0, 2, 1]);
+    assert_eq!(upstream.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_malformed_answer_is_a_failed_try_and_the_next_upstream_is_asked() {
+    let broken = Upstream::start(|seen| {
+        let mut cut = seen.answer(66);
+        cut.truncate(cut.len() - 2);
+        Act::Send(cut)
+    })
+    .await;
+    let sound = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    let running = Running::new(
+        &[broken.address, sound.address],
+        Options { policy: super::super::policy::Policy::Sequential, ..Options::default() },
+    );
+    let response = running.answer(&request("a.example.", Transport::Udp)).await;
+    assert_eq!(address_in(&response), [192, 0, 2, 1]);
+}
+
+#[tokio::test]
+async fn an_error_code_without_the_question_becomes_formerr_as_in_the_reference() {
+    let upstream = Upstream::start(|seen| Act::Send(vec![seen.wire[0], seen.wire[1], 0x80, 0x04, 0, 0, 0, 0, 0, 0, 0, 0])).await;
+    let running = Running::new(&[upstream.address], Options::default());
+    let response = running.answer(&request("a.example.", Transport::Udp)).await;
+    assert_eq!(response.rcode(), crate::message::Rcode::FORMERR);
+}
+
+#[tokio::test]
+async fn truncation_is_passed_on_to_a_udp_client() {
+    let upstream = Upstream::start(|seen| Act::Send(seen.truncated())).await;
+    let running = Running::new(&[upstream.address], Options::default());
+    let response = running.answer(&request("a.example.", Transport::Udp)).await;
+    assert!(response.is_truncated());
+    assert_eq!((upstream.count(Transport::Udp), upstream.count(Transport::Tcp)), (1, 0));
+}
+
+#[tokio::test]
+async fn edns_goes_upstream_only_from_a_client_that_has_it() {
+    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], Options::default());
+    running.answer(&request("a.example.", Transport::Udp)).await;
+    let mut wire = request("a.example.", Transport::Udp).wire.to_vec();
+    wire[11] = 1;
+    wire.extend_from_slice(&[0, 0, 41, 16, 0, 0, 0, 0x80, 0, 0, 0]);
+    running.answer(&request_from(&wire, Transport::Udp)).await;
+    let seen = upstream.seen();
+    assert_eq!([seen[0].has_edns(), seen[1].has_edns()], [false, true]);
+    // Our payload size, not the client's 4096; its DO.
+    let opt = &seen[1].wire[seen[1].wire.len() - 11..];
+    assert_eq!(u16::from_be_bytes([opt[3], opt[4]]), 1232);
+    assert_eq!(opt[7], 0x80);
+}
