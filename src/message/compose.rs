@@ -74,9 +74,10 @@ impl Composer {
 
     /// Appends a record; gives the offset of its fixed fields.
     fn encode(&mut self, record: &Record<'_>) -> Result<usize, WireError> {
-        let layout = layout::of(record.rtype, record.class);
-        let message = record.message.get(..record.end()).ok_or(WireError::Short(record.rdata.0))?;
-        self.put_name(&Name::read(message, record.owner)?.0, true);
+        let compress = layout::of(record.rtype, record.class).compressible;
+        let (owner, _) = Name::read(record.message, record.owner)?;
+        let content = record.data()?;
+        self.put_name(&owner, true);
         let fixed = self.octets.len();
         self.octets.extend_from_slice(&record.rtype.0.to_be_bytes());
         self.octets.extend_from_slice(&record.class.0.to_be_bytes());
@@ -84,18 +85,11 @@ impl Composer {
         self.octets.extend_from_slice(&[0, 0]);
         let data = self.octets.len();
 
-        let mut at = record.rdata.0 + usize::from(layout.fixed);
-        for _ in 0..layout.strings {
-            at += 1 + usize::from(*message.get(at).ok_or(WireError::BadRecord(record.owner))?);
+        self.octets.extend_from_slice(content.head);
+        for name in &content.names {
+            self.put_name(name, compress);
         }
-        self.octets.extend_from_slice(message.get(record.rdata.0..at).ok_or(WireError::BadRecord(record.owner))?);
-        for _ in 0..layout.names {
-            let (name, after) = Name::read(message, at)?;
-            self.put_name(&name, layout.compressible);
-            at = after;
-        }
-        self.octets.extend_from_slice(message.get(at..).ok_or(WireError::BadRecord(record.owner))?);
-
+        self.octets.extend_from_slice(content.rest);
         let length = u16::try_from(self.octets.len() - data).map_err(|_| WireError::TooLong)?;
         self.octets[data - 2..data].copy_from_slice(&length.to_be_bytes());
         Ok(fixed)

@@ -20,7 +20,7 @@ mod types;
 pub use name::{LowerName, Name};
 pub use presentation::NameError;
 pub use query::{Edns, Header, Query};
-pub use record::{Record, Section};
+pub use record::{Data, Record, Section};
 pub use rejection::Rejection;
 pub use reply::{Reply, TtlRule};
 pub use response::Response;

@@ -1,7 +1,8 @@
 //! The records of a checked message, seen in place.
 
 use super::octets::{u16_at, u32_at};
-use super::{Class, Name, RecordType, WireError};
+use super::{Class, Name, RecordType, WireError, layout};
+use smallvec::SmallVec;
 
 /// The three sections that hold records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +56,44 @@ impl<'a> Record<'a> {
     pub fn rdata(&self) -> &'a [u8] {
         self.message.get(self.rdata.0..self.end()).unwrap_or_default()
     }
+    /// The data taken apart, names written out. Types without names, and unknown ones, are all head.
+    ///
+    /// # Errors
+    /// Only for a record that does not stand in a [`super::Response`].
+    pub fn data(&self) -> Result<Data<'a>, WireError> {
+        let layout = layout::of(self.rtype, self.class);
+        let message = self.message.get(..self.end()).ok_or(WireError::Short(self.rdata.0))?;
+        let malformed = WireError::BadRecord(self.owner);
+        let mut at = self.rdata.0 + usize::from(layout.fixed);
+        for _ in 0..layout.strings {
+            at += 1 + usize::from(*message.get(at).ok_or(malformed)?);
+        }
+        if layout.names == 0 {
+            return Ok(Data { head: self.rdata(), names: SmallVec::new(), rest: &[] });
+        }
+        let head = message.get(self.rdata.0..at).ok_or(malformed)?;
+        let mut names = SmallVec::new();
+        for _ in 0..layout.names {
+            let (name, after) = Name::read(message, at)?;
+            names.push(name);
+            at = after;
+        }
+        Ok(Data { head, names, rest: message.get(at..).ok_or(malformed)? })
+    }
     /// MINIMUM of an SOA record (RFC 1035 section 3.3.13, RFC 2308 section 4); `None` for other types.
     pub fn soa_minimum(&self) -> Option<u32> {
         let minimum = self.rdata().last_chunk()?;
         (self.rtype == RecordType::SOA).then(|| u32::from_be_bytes(*minimum))
     }
+}
+
+/// A record's data taken apart. Equal data is equal whatever the compression, and the case, of its names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Data<'a> {
+    /// What comes before the names.
+    pub head: &'a [u8],
+    /// For example the target of a CNAME record, or MNAME and RNAME of an SOA record.
+    pub names: SmallVec<[Name; 2]>,
+    /// What comes after them.
+    pub rest: &'a [u8],
 }

@@ -1,0 +1,52 @@
+//! Octets from a client: rejected with a reply that is whole, or read and answered.
+
+use nodelocaldns::message::{Name, Query, Rcode, Rejection, Reply, Response, TtlRule};
+
+/// Panics if anything the server relies on does not hold.
+pub fn run(octets: &[u8]) {
+    match Query::read(octets) {
+        Ok(query) => check_query(&query, octets),
+        Err(rejection) => check_rejection(&rejection, octets),
+    }
+}
+
+fn check_rejection(rejection: &Rejection, octets: &[u8]) {
+    let mut reply = Vec::new();
+    if !rejection.write(octets, &mut reply) {
+        assert!(matches!(rejection, Rejection::Drop) && reply.is_empty());
+        assert!(octets.len() < 12 || octets[2] & 0x80 != 0, "only a fragment or a response is dropped");
+        return;
+    }
+    assert_eq!(reply[..2], octets[..2], "the ID comes back");
+    assert_eq!(reply[2] & 0x80, 0x80, "a reply has the response bit set");
+    match rejection {
+        Rejection::BadVersion(query) => {
+            assert!(Response::read(&reply).unwrap().rcode() == Rcode::BADVERS && query.edns.is_some())
+        }
+        _ => assert_eq!(reply.len(), 12),
+    }
+}
+
+fn check_query(query: &Query, octets: &[u8]) {
+    let question = query.question(octets);
+    assert_eq!(query.name.as_wire(), question[..question.len() - 4].to_ascii_lowercase());
+    let name = Name::parse(&query.name.to_string()).unwrap();
+    assert_eq!(name.as_wire(), query.name.as_wire(), "what is displayed parses back");
+    assert_eq!(query.name.suffixes().count(), name.label_count() + 1);
+
+    let upstream = query.to_upstream(octets, 1232);
+    let sent = Query::read(&upstream).unwrap();
+    assert_eq!(sent.question(&upstream), question);
+    assert_eq!((sent.edns.is_some(), sent.dnssec_ok()), (query.edns.is_some(), query.dnssec_ok()));
+
+    for rcode in [Rcode::NOERROR, Rcode::SERVFAIL, Rcode(23)] {
+        let response = Response::empty(query, octets, rcode);
+        let mut reply = Vec::new();
+        response.write(query, octets, Reply { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 }, &mut reply);
+        assert_eq!((&reply[..2], &reply[12..12 + question.len()]), (&octets[..2], question));
+        let answer = Response::read(&reply).unwrap();
+        assert!(answer.question_matches(query.name.as_wire(), query.qtype, query.qclass));
+        let expected = if rcode.0 > 15 && query.edns.is_none() { Rcode::SERVFAIL } else { rcode };
+        assert_eq!(answer.rcode(), expected);
+    }
+}

@@ -1,0 +1,34 @@
+//! Every stored fuzz input goes through the same code as in the fuzzer, so that what was mended stays mended.
+
+#[path = "../fuzz/bodies/client_packet.rs"]
+mod client_packet;
+#[path = "../fuzz/bodies/upstream_answer.rs"]
+mod upstream_answer;
+
+use std::path::Path;
+
+/// Runs every file of a target's corpus.
+fn replay(target: &str, run: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut count = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let octets = std::fs::read(&path).unwrap();
+        if let Err(cause) = std::panic::catch_unwind(|| run(&octets)) {
+            eprintln!("input: {}", path.display());
+            std::panic::resume_unwind(cause);
+        }
+        count += 1;
+    }
+    assert!(count > 10, "{} holds only {count} inputs", folder.display());
+}
+
+#[test]
+fn client_packets_of_the_corpus_hold_what_the_fuzzer_demands() {
+    replay("client_packet", client_packet::run);
+}
+
+#[test]
+fn upstream_answers_of_the_corpus_hold_what_the_fuzzer_demands() {
+    replay("upstream_answer", upstream_answer::run);
+}
