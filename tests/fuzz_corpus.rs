@@ -2,6 +2,8 @@
 
 #[path = "../fuzz/bodies/client_packet.rs"]
 mod client_packet;
+#[path = "../fuzz/bodies/corefile.rs"]
+mod corefile;
 #[path = "../fuzz/bodies/upstream_answer.rs"]
 mod upstream_answer;
 
@@ -31,4 +33,9 @@ fn client_packets_of_the_corpus_hold_what_the_fuzzer_demands() {
 #[test]
 fn upstream_answers_of_the_corpus_hold_what_the_fuzzer_demands() {
     replay("upstream_answer", upstream_answer::run);
+}
+
+#[test]
+fn corefiles_of_the_corpus_hold_what_the_fuzzer_demands() {
+    replay("corefile", corefile::run);
 }

@@ -37,8 +37,16 @@ impl Verbosity {
 /// Begins to write lines of level info and above, and panics, to standard output. Called again in one process (tests) it changes nothing.
 pub fn start() -> Verbosity {
     std::panic::set_hook(Box::new(|panic| {
-        let backtrace =
-            STACKTRACE.load(Ordering::Relaxed).then(|| format!("\n{}", Backtrace::force_capture())).unwrap_or_default();
+        let wanted = STACKTRACE.load(Ordering::Relaxed);
+        let backtrace = if wanted {
+            format!(
+                "
+{}",
+                Backtrace::force_capture()
+            )
+        } else {
+            String::new()
+        };
         tracing::error!("{panic}; this is a fault of nodelocaldns, please report it{backtrace}");
     }));
     let (filter, handle) = reload::Layer::new(LevelFilter::INFO);

@@ -112,7 +112,7 @@ async fn run(mut service: Service) -> anyhow::Result<()> {
             _ = interrupt.recv() => break,
             _ = quit.recv() => break,
             _ = reload.recv() => service.reload(),
-            () = service.poll_interval() => service.reload_if_changed(),
+            () = service.poll_due() => service.reload_if_changed(),
         }
     }
     tokio::select! {

@@ -5,7 +5,7 @@ use super::load::{LoadError, Loaded, Source};
 use super::log::Verbosity;
 use crate::chain::{Endpoint, HttpAnswer, LineSink, Services};
 use crate::directives::prometheus::{self, ProcessMetrics};
-use crate::directives::reload::{ChangeDetector, Series};
+use crate::directives::reload::{self, ChangeDetector, Series};
 use crate::plan::Plan;
 use crate::server::{Limits, Server, Sockets};
 use anyhow::Context;
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// How long SIGTERM may take, lameduck aside: what was received is answered meanwhile.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -39,6 +40,7 @@ pub struct Service {
     plan: Plan,
     background: JoinSet<()>,
     changes: ChangeDetector,
+    next_look: Option<Instant>,
     reloads: Series,
     lines: Arc<LineSink>,
     _process: ProcessMetrics,
@@ -62,6 +64,7 @@ impl Service {
             reloads: Series::new(&services.registry, loaded.fingerprint),
             changes: ChangeDetector::new(loaded.fingerprint),
             background: JoinSet::new(),
+            next_look: next_look(&plan),
             plan,
             options,
             verbosity,
@@ -89,13 +92,10 @@ impl Service {
         self.services.lifecycle.set_serving();
     }
 
-    /// Resolves when it is time to look whether the Corefile has changed; never without `reload`.
-    pub async fn poll_interval(&self) {
-        match self.plan.reload {
-            Some(reload) if !reload.interval.is_zero() => {
-                let jitter = reload.jitter.mul_f64(fastrand::f64());
-                tokio::time::sleep(reload.interval + jitter).await;
-            }
+    /// Resolves when it is time to look whether the Corefile has changed; never without `reload`, nor where there is no file.
+    pub async fn poll_due(&self) {
+        match (&self.options.source, self.next_look) {
+            (Source::File(_), Some(due)) => tokio::time::sleep_until(due).await,
             _ => std::future::pending().await,
         }
     }
@@ -103,6 +103,7 @@ impl Service {
     /// Looks whether the Corefile or a file it imports has changed, and if so swaps it in.
     pub fn reload_if_changed(&mut self) {
         self.look(false);
+        self.next_look = next_look(&self.plan);
     }
 
     /// Reads the Corefile again and swaps it in, changed or not (SIGUSR1): an upstream's host file or an interface may have changed.
@@ -133,6 +134,7 @@ impl Service {
         let plan = build(loaded, &self.services, &self.options)?;
         apply(&mut self.server, &plan, self.options.workers)?;
         self.plan = plan;
+        self.next_look = next_look(&self.plan);
         self.begin(loaded);
         tracing::info!("plugin/reload: the changed Corefile serves");
         Ok(())
@@ -153,6 +155,11 @@ impl Service {
         }
         self.lines.flush(Duration::from_secs(1));
     }
+}
+
+fn next_look(plan: &Plan) -> Option<Instant> {
+    let config = plan.reload.filter(|config| !config.interval.is_zero())?;
+    Some(Instant::now() + reload::period(config, fastrand::f64()))
 }
 
 fn build(loaded: &Loaded, services: &Services, options: &Options) -> anyhow::Result<Plan> {

@@ -1,7 +1,6 @@
 //! The rest of a chain.
 
-use super::{Answer, Directive, Failure, Outcome, Request};
-use crate::message::{Rcode, Response};
+use super::{Directive, Failure, Outcome, Request};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
@@ -52,19 +51,5 @@ pub struct Rest {
 impl Rest {
     pub fn next(&self) -> Next<'_> {
         Next { chain: &self.chain, index: self.index }
-    }
-}
-
-/// A link that gives the same outcome to everyone: the end of a chain in tests of directives.
-pub struct Fixed(pub Result<Rcode, Failure>);
-
-impl Directive for Fixed {
-    fn keyword(&self) -> &'static str {
-        "fixed"
-    }
-    fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
-        let outcome =
-            self.0.clone().map(|rcode| Answer { response: Response::empty(request.query, request.wire, rcode), from: "fixed" });
-        Box::pin(async move { outcome })
     }
 }

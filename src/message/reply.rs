@@ -2,7 +2,7 @@
 
 use super::octets::{HEADER_LENGTH, MAX_MESSAGE_LENGTH};
 use super::opt::{self, OPT_LENGTH};
-use super::query::{AD, CD, OPCODE, RD, TC};
+use super::query::{AD, OPCODE, RD, TC};
 use super::response::{Parts, Response};
 use super::{Query, Rcode};
 
@@ -30,7 +30,7 @@ pub struct Reply {
 const MIN_LIMIT: usize = 512;
 
 impl Response {
-    /// Appends the reply for one client: the octets copied; ID, RD, CD, question case and TTLs patched; AD kept only if the
+    /// Appends the reply for one client: the octets copied; ID, RD, question case and TTLs patched; AD kept only if the
     /// client set DO or AD (RFC 6840 section 5.7); an OPT record if, and only if, the client sent one; cut to the limit.
     /// Allocates nothing when `out` has room and the question is the one the answer was stored for.
     ///
@@ -72,11 +72,11 @@ fn append(parts: Parts<'_>, mut truncated: bool, query: &Query, wire: &[u8], rep
     out.extend_from_slice(&message[..end]);
     let copy = &mut out[start..];
 
-    let mut kept = !(RD | CD);
+    let mut kept = !RD;
     if !query.dnssec_ok() && !query.header.authentic_data() {
         kept &= !AD;
     }
-    let mut flags = parts.header(1) & kept | query.header.flags & (OPCODE | RD | CD);
+    let mut flags = parts.header(1) & kept | query.header.flags & (OPCODE | RD);
     if truncated {
         flags |= TC;
     }
@@ -127,7 +127,7 @@ fn cut<'a>(parts: &Parts<'a>, budget: usize, counts: &mut [u16; 3]) -> (usize, &
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::{QUESTION_END, TO_QUESTION, address, answer, listing, opt, query, record};
-    use super::super::query::{AA, QR, RA};
+    use super::super::query::{AA, CD, QR, RA};
     use super::super::{RecordType, Section};
     use super::*;
     use Section::{Additional, Answer, Authority};
@@ -168,10 +168,10 @@ mod tests {
     }
 
     #[test]
-    fn rd_and_cd_are_the_clients_and_the_rest_is_the_answers() {
+    fn rd_is_the_clients_and_the_rest_is_the_answers() {
         let response = stored(QR | AA | TC | RD | RA | CD | 3, &[]);
-        assert_eq!(flags(&reply(&response, &query("example.", 0, None), PLAIN)), QR | AA | TC | RA | 3);
-        assert_eq!(flags(&reply(&response, &query("example.", RD | CD, None), PLAIN)), QR | AA | TC | RD | RA | CD | 3);
+        assert_eq!(flags(&reply(&response, &query("example.", 0, None), PLAIN)), QR | AA | TC | RA | CD | 3);
+        assert_eq!(flags(&reply(&response, &query("example.", RD, None), PLAIN)), QR | AA | TC | RD | RA | CD | 3);
     }
 
     #[test]

@@ -8,14 +8,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What became of a message.
-pub enum Dispatch {
+/// What became of a message; `P` is what is left to run, a [`Pending`] but in tests of the sockets.
+pub enum Dispatch<P = Pending> {
     /// `out` holds the reply.
     Reply,
     /// `out` holds the reply; the refresh runs in the background and answers nobody.
-    ReplyAndRefresh(Pending),
+    ReplyAndRefresh(P),
     /// The slow gear must run; it writes the reply.
-    Pending(Pending),
+    Pending(P),
     /// Say nothing.
     Silence,
 }
@@ -35,6 +35,7 @@ impl Listener {
             Ok(query) => query,
             Err(rejection) => return reject(&rejection, wire, out),
         };
+        // What a panic could leave half done is `out`, which is cleared.
         let guarded = catch_unwind(AssertUnwindSafe(|| self.answer(&query, wire, peer, now, &mut *out)));
         guarded.unwrap_or_else(|_| {
             self.panics.increment();

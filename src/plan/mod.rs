@@ -4,6 +4,8 @@
 mod build;
 mod configure;
 mod dispatch;
+#[cfg(test)]
+mod tests;
 mod zones;
 
 pub use configure::{PlanConfig, configure};

@@ -18,8 +18,6 @@ pub(super) struct Dropped {
     pub overload: Counter,
     /// The reply could not be sent.
     pub unsendable: Counter,
-    /// A bug: the query made us panic.
-    pub panic: Counter,
 }
 
 /// `nodelocaldns_tcp_connections_cut_total{reason}`.
@@ -47,12 +45,7 @@ impl Meters {
             registry.counter("nodelocaldns_tcp_connections_cut_total", help, &[("reason", reason)])
         };
         Self {
-            dropped: Dropped {
-                oversize: dropped("oversize"),
-                overload: dropped("overload"),
-                unsendable: dropped("unsendable"),
-                panic: dropped("panic"),
-            },
+            dropped: Dropped { oversize: dropped("oversize"), overload: dropped("overload"), unsendable: dropped("unsendable") },
             cut: Cut {
                 evicted: cut("evicted"),
                 refused: cut("refused"),

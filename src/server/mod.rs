@@ -19,7 +19,7 @@ mod tests;
 mod udp;
 mod worker;
 
-pub use answerer::{Answerer, Verdict};
+pub use answerer::Answerer;
 pub use sockets::{SocketError, Sockets, Use};
 
 use crate::chain::Endpoint;

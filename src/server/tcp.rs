@@ -1,10 +1,11 @@
 //! Queries over TCP (RFC 7766): many on a connection, each answered as soon as its answer is there.
 
-use super::answerer::{Answerer, Verdict, dispatch};
+use super::answerer::Answerer;
 use super::batch::MAX_QUERY;
 use super::connections::{Admission, Ticket};
 use super::worker::{Binding, Permit, Share};
 use crate::chain::{Peer, Transport};
+use crate::plan::Dispatch;
 use parking_lot::Mutex;
 use socket2::SockRef;
 use std::future::poll_fn;
@@ -273,20 +274,19 @@ impl<A: Answerer> Conversation<A> {
             self.has_dispatched = true;
             self.awaiting_rest_since = None;
             reply.clear();
-            match dispatch(&answerer, message, &self.peer, now, &mut reply) {
-                Some(Verdict::Reply) => self.replies.push(&reply),
-                Some(Verdict::ReplyAndRefresh(pending)) => {
+            match answerer.dispatch(message, &self.peer, now, &mut reply) {
+                Dispatch::Reply => self.replies.push(&reply),
+                Dispatch::ReplyAndRefresh(pending) => {
                     self.replies.push(&reply);
                     self.share.refresh::<A>(pending);
                 }
-                Some(Verdict::Pending(pending)) => {
+                Dispatch::Pending(pending) => {
                     if let Some(permit) = self.share.admit() {
                         let due = Due::new(self.replies.clone());
                         tokio::spawn(answer(pending, due, permit, self.binding.clone()));
                     }
                 }
-                Some(Verdict::Silence) => {}
-                None => self.share.meters.dropped.panic.increment(),
+                Dispatch::Silence => {}
             }
         };
         let consumed = self.input.len() - rest.len();

@@ -1,9 +1,10 @@
 //! Queries over UDP: a batch is received, each of its datagrams dispatched, and what could be answered at once sent in one call.
 
-use super::answerer::{Answerer, Verdict, dispatch};
+use super::answerer::Answerer;
 use super::batch::{BATCH, Inbox, Outgoing, Route, send};
 use super::worker::{Binding, Permit, Share};
 use crate::chain::{Peer, Transport};
+use crate::plan::Dispatch;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
@@ -102,20 +103,19 @@ impl<A: Answerer> Turns<A> {
                 transport: Transport::Udp,
             };
             let reply = self.outbox.next();
-            match dispatch(&answerer, datagram.octets, &peer, now, reply) {
-                Some(Verdict::Reply) => self.outbox.keep(route),
-                Some(Verdict::ReplyAndRefresh(pending)) => {
+            match answerer.dispatch(datagram.octets, &peer, now, reply) {
+                Dispatch::Reply => self.outbox.keep(route),
+                Dispatch::ReplyAndRefresh(pending) => {
                     self.outbox.keep(route);
                     self.share.refresh::<A>(pending);
                 }
-                Some(Verdict::Pending(pending)) => {
+                Dispatch::Pending(pending) => {
                     if let Some(permit) = self.share.admit() {
                         let later = Later { socket: self.socket.clone(), share: self.share.clone(), permit };
                         tokio::spawn(later.answer(pending, route, self.binding.clone()));
                     }
                 }
-                Some(Verdict::Silence) => {}
-                None => self.share.meters.dropped.panic.increment(),
+                Dispatch::Silence => {}
             }
         }
         drop(answerer);

@@ -4,13 +4,13 @@ mod exchange;
 
 pub use exchange::{PlainRecord, Sample, SharedOutput, services};
 
-use super::next::Fixed;
 use super::{
-    Answer, BlockConfig, BuildContext, Built, Chain, Directive, Interfaces, Loaders, Outcome, ParseContext, Peer, Purpose, Quick,
-    Request, Services, Transport,
+    Answer, BlockConfig, BuildContext, Built, Chain, Directive, Failure, Interfaces, Loaders, Next, Outcome, ParseContext, Peer,
+    Purpose, Quick, Request, Services, Transport,
 };
 use crate::corefile::{self, Diagnostics, Loader};
-use crate::message::{Name, Query, Rcode, RecordType, TtlRule};
+use crate::message::{Name, Query, Rcode, RecordType, Response, TtlRule};
+use futures_util::future::BoxFuture;
 use hickory_proto::op::Message;
 use std::io;
 use std::net::IpAddr;
@@ -127,5 +127,19 @@ impl Question {
         let message = Message::from_vec(&self.reply(answer)).expect("the reply decodes");
         let sections = [("answer", &message.answers), ("authority", &message.authorities), ("additional", &message.additionals)];
         sections.iter().flat_map(|(section, records)| records.iter().map(move |record| format!("{section} {record}"))).collect()
+    }
+}
+
+/// A link that gives everyone the same outcome: the end of a chain under test.
+pub struct Fixed(pub Result<Rcode, Failure>);
+
+impl Directive for Fixed {
+    fn keyword(&self) -> &'static str {
+        "fixed"
+    }
+    fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
+        let outcome =
+            self.0.clone().map(|rcode| Answer { response: Response::empty(request.query, request.wire, rcode), from: "fixed" });
+        Box::pin(async move { outcome })
     }
 }

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Header flag AA (RFC 1035 section 4.1.1).
 const AUTHORITATIVE: u16 = 0x0400;
+/// Header flag CD (RFC 4035 section 3.2.2).
+const CHECKING_DISABLED: u16 = 0x0010;
 
 impl Payload for Response {
     fn is_for(&self, key: &Key<'_>) -> bool {
@@ -340,6 +342,9 @@ impl Inner {
         let mut payload = answer.response.clone();
         // What is kept is no longer the authority's own word.
         payload.set_flag(AUTHORITATIVE, false);
+        // A kept answer repeats the client's CD, as a resolver's must (RFC 4035 section 3.2.2) and the reference's do; one handed on is the
+        // upstream's word.
+        payload.set_flag(CHECKING_DISABLED, request.query.header.checking_disabled());
         let fresh = Fresh { payload, ttl, answering: verdict.answering };
         let is_kept = self.keep(request, &key, kind, fresh, self.store().moment(now), is_refresh);
         (answer, is_kept)

@@ -6,6 +6,7 @@ mod udp;
 
 use super::*;
 use crate::chain::{HttpAnswer, Peer, Timeouts};
+use crate::plan::Dispatch;
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -45,31 +46,30 @@ impl Answerer for Toy {
     fn timeouts(&self) -> Timeouts {
         self.timeouts
     }
-    fn dispatch(self: &Arc<Self>, wire: &[u8], peer: &Peer, _now: Instant, out: &mut Vec<u8>) -> Verdict<ToyPending> {
+    fn dispatch(self: &Arc<Self>, wire: &[u8], peer: &Peer, _now: Instant, out: &mut Vec<u8>) -> Dispatch<ToyPending> {
         assert!(out.is_empty());
         out.push(self.version);
         out.extend_from_slice(wire);
         match wire.first() {
-            Some(b'h') => Verdict::Reply,
+            Some(b'h') => Dispatch::Reply,
             Some(b'a') => {
                 out.extend_from_slice(format!(" {} {} {}", peer.client, peer.local, peer.transport.label()).as_bytes());
-                Verdict::Reply
+                Dispatch::Reply
             }
             Some(b'b') => {
                 out.resize(60_000, b'b');
-                Verdict::Reply
+                Dispatch::Reply
             }
-            Some(b'r') => Verdict::ReplyAndRefresh(ToyPending::Refresh(self.refreshed.clone())),
-            Some(b'm') => Verdict::Pending(ToyPending::Answer(self.gate.clone(), std::mem::take(out))),
+            Some(b'r') => Dispatch::ReplyAndRefresh(ToyPending::Refresh(self.refreshed.clone())),
+            Some(b'm') => Dispatch::Pending(ToyPending::Answer(self.gate.clone(), std::mem::take(out))),
             Some(b'w') => {
                 self.blocked.fetch_add(1, Ordering::Relaxed);
                 while self.gate.try_acquire().map(tokio::sync::SemaphorePermit::forget).is_err() {
                     thread::sleep(Duration::from_millis(1));
                 }
-                Verdict::Reply
+                Dispatch::Reply
             }
-            Some(b'p') => panic!("as the test asked"),
-            _ => Verdict::Silence,
+            _ => Dispatch::Silence,
         }
     }
     async fn run(pending: ToyPending, out: &mut Vec<u8>) {

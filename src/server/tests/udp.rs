@@ -40,12 +40,11 @@ fn a_reply_comes_from_the_address_that_was_asked() {
 fn a_query_that_cannot_be_answered_costs_the_others_nothing() {
     let (rig, address) = rig(Limits::default());
     let client = client("127.0.0.1");
-    for query in [&b"h1"[..], b"p", b"silence", b"", &[b'h'; 5000], b"h2"] {
+    for query in [&b"h1"[..], b"silence", b"", &[b'h'; 5000], b"h2"] {
         client.send_to(query, address).unwrap();
     }
     assert_eq!(receive(&client).0, b"\x01h1");
     assert_eq!(receive(&client).0, b"\x01h2");
-    assert_eq!(rig.metric("nodelocaldns_queries_dropped_total{reason=\"panic\"}"), 1.0);
     assert_eq!(rig.metric("nodelocaldns_queries_dropped_total{reason=\"oversize\"}"), 1.0);
 }
 

@@ -11,24 +11,16 @@ use super::Forward;
 use super::parse::{Config, Options};
 use super::target::Target;
 use crate::chain::{
-    BuildContext, Carry, Chain, Directive, Failure, Lifecycle, MemoryBudget, Next, Outcome, OwnedRequest, Peer, Purpose, Request,
-    Services, Transport,
+    BuildContext, Chain, Directive, Failure, Next, Outcome, OwnedRequest, Peer, Purpose, Request, Services, Transport,
 };
 use crate::message::{Name, Query, RecordType, Response};
-use crate::metrics::Registry;
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 fn services() -> Services {
-    Services {
-        registry: Registry::new(3),
-        carry: Carry::default(),
-        lifecycle: Lifecycle::default(),
-        cache_memory: Arc::new(MemoryBudget::new(1 << 20)),
-        workers: 1,
-    }
+    Services::new(2, 1 << 20)
 }
 
 /// A running `forward . TO...` and what it was built with.
@@ -85,7 +77,16 @@ fn request(name: &str, transport: Transport) -> OwnedRequest {
 fn request_from(wire: &[u8], transport: Transport) -> OwnedRequest {
     let query = Query::read(wire).unwrap_or_else(|_| panic!("a query"));
     let peer = Peer { client: "127.0.0.1:9999".parse().unwrap(), local: "127.0.0.1:53".parse().unwrap(), transport };
-    OwnedRequest { wire: wire.into(), query, peer, server: 0, udp_cap: None, received: Instant::now(), purpose: Purpose::Answer }
+    OwnedRequest {
+        wire: wire.into(),
+        query,
+        peer,
+        server: 0,
+        zone: 0,
+        udp_cap: None,
+        received: Instant::now(),
+        purpose: Purpose::Answer,
+    }
 }
 
 /// The octets of the first A record's address.

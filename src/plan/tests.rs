@@ -1,0 +1,197 @@
+//! A Corefile's text to a plan, and messages through it.
+
+use super::{Dispatch, Listener, Plan, configure};
+use crate::chain::testing::{Nowhere, services};
+use crate::chain::{Chain, Directive, Exchange, Loaders, Next, Observer, Outcome, Peer, Quick, Request, Services, Transport};
+use crate::corefile;
+use crate::message::{Name, Query, Rcode, RecordType};
+use crate::plan::zones::ZoneTable;
+use crate::plan::{Block, Site};
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The diagnostics of a Corefile.
+fn refusal(text: &str) -> String {
+    let (tree, mut diagnostics) = corefile::parse(Path::new("Corefile"), text, &Nowhere);
+    let (_, more) = configure(&tree, 53, Loaders { files: &Nowhere, interfaces: &Nowhere });
+    diagnostics.extend(more);
+    diagnostics.render(&tree.sources)
+}
+
+fn plan(text: &str, services: &Services) -> Plan {
+    assert_eq!(refusal(text), "");
+    let (tree, _) = corefile::parse(Path::new("Corefile"), text, &Nowhere);
+    let (config, _) = configure(&tree, 53, Loaders { files: &Nowhere, interfaces: &Nowhere });
+    config.build(services).unwrap()
+}
+
+fn peer() -> Peer {
+    Peer { client: ([10, 0, 0, 1], 4000).into(), local: ([127, 0, 0, 1], 53).into(), transport: Transport::Udp }
+}
+
+/// The reply to a question, through both gears.
+async fn ask(listener: &Arc<Listener>, wire: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    match listener.dispatch(wire, &peer(), Instant::now(), &mut out) {
+        Dispatch::Reply | Dispatch::ReplyAndRefresh(_) | Dispatch::Silence => {}
+        Dispatch::Pending(pending) => pending.run(&mut out).await,
+    }
+    out
+}
+
+fn question(name: &str) -> Vec<u8> {
+    Query::compose(7, Name::parse(name).unwrap().as_wire(), RecordType::A, true)
+}
+
+fn rcode(reply: &[u8]) -> u16 {
+    u16::from(reply[3] & 0x0f)
+}
+
+#[test]
+fn a_directive_the_reference_has_and_we_do_not_is_refused_with_those_words() {
+    let said = refusal(".:53 {\n  kubernetes cluster.local\n}\n");
+    assert!(said.starts_with("Corefile:2:3: error: CoreDNS has the directive `kubernetes`, nodelocaldns does not yet"), "{said}");
+}
+
+#[test]
+fn a_misspelt_directive_names_its_nearest_neighbour() {
+    let said = refusal(".:53 {\n  forwrad . 192.0.2.1\n}\n");
+    assert!(said.contains("unknown directive `forwrad`") && said.contains("did you mean `forward`?"), "{said}");
+}
+
+#[test]
+fn a_directive_may_stand_once_in_a_block_unless_it_repeats() {
+    let said = refusal(".:53 {\n  cache\n  whoami\n  cache 30\n}\n");
+    assert!(said.starts_with("Corefile:4:3: error: `cache` stands twice") && said.contains("line 2"), "{said}");
+    assert_eq!(refusal(".:53 {\n  forward a. 192.0.2.1\n  forward . 192.0.2.2\n}\n"), "");
+}
+
+#[test]
+fn errors_of_all_blocks_are_told_at_once() {
+    let said = refusal(".:53 {\n  cahce\n}\nexample:53 {\n  forward .\n  bufsize 1\n}\n");
+    for expected in ["Corefile:2:3: ", "Corefile:5:", "Corefile:6:"] {
+        assert!(said.contains(expected), "{expected} in {said}");
+    }
+}
+
+#[test]
+fn a_zone_served_twice_on_an_address_is_refused() {
+    let twice = |first: &str, second: &str| refusal(&format!("a:53 {{\n{first}\n whoami\n}}\na:53 {{\n{second}\n whoami\n}}\n"));
+    for (first, second) in [("", ""), ("bind 127.0.0.1", "bind 127.0.0.1"), ("", "bind 127.0.0.1"), ("bind 127.0.0.1", "")] {
+        let said = twice(first, second);
+        assert!(said.contains("zone `a.` is already served") && said.contains("line 1 has it"), "{first}/{second}: {said}");
+    }
+    assert_eq!(twice("bind 127.0.0.1", "bind 127.0.0.2"), "");
+    assert_eq!(twice("bind 127.0.0.1", "bind ::1"), "");
+}
+
+#[test]
+fn a_scheme_other_than_dns_is_refused() {
+    let said = refusal("tls://.:853 {\n  whoami\n}\n");
+    assert!(said.contains("`tls://` is not supported yet"), "{said}");
+}
+
+#[test]
+fn listeners_are_the_blocks_addresses_and_ports_each_once() {
+    let services = services();
+    let plan = plan("a b:54 {\n bind 127.0.0.1 127.0.0.2\n whoami\n}\nc {\n whoami\n}\n", &services);
+    let addresses: Vec<String> = plan.listeners.iter().map(|listener| listener.address.to_string()).collect();
+    assert_eq!(addresses, ["127.0.0.1:53", "127.0.0.1:54", "127.0.0.2:53", "127.0.0.2:54", "[::]:53"]);
+    let lines = ["a. on 127.0.0.1:53", "a. on 127.0.0.2:53", "b. on 127.0.0.1:54", "b. on 127.0.0.2:54", "c. on :53"];
+    assert_eq!(plan.summary, lines);
+}
+
+#[tokio::test]
+async fn a_name_without_a_block_is_refused_and_counted_as_dropped() {
+    let services = services();
+    let plan = plan("example:53 {\n bind 127.0.0.1\n prometheus\n whoami\n}\n", &services);
+    let listener = &plan.listeners[0];
+    assert_eq!(rcode(&ask(listener, &question("a.example.")).await), 0);
+    assert_eq!(rcode(&ask(listener, &question("other.test.")).await), Rcode::REFUSED.0);
+    let text = services.registry.encode();
+    assert!(text.contains(r#"rcode="REFUSED",server="dns://127.0.0.1:53",view="",zone="dropped"} 1"#), "{text}");
+}
+
+#[tokio::test]
+async fn a_class_other_than_in_is_refused_unless_a_forward_could_know_it() {
+    let mut chaos = question("version.bind.");
+    let last = chaos.len() - 1;
+    chaos[last] = 3;
+    let services = services();
+    let plan =
+        plan(".:53 {\n bind 127.0.0.1\n whoami\n}\n.:54 {\n bind 127.0.0.1\n whoami\n forward x. 192.0.2.1\n}\n", &services);
+    assert_eq!(rcode(&ask(&plan.listeners[0], &chaos).await), Rcode::REFUSED.0);
+    assert_eq!(rcode(&ask(&plan.listeners[1], &chaos).await), 2);
+}
+
+#[tokio::test]
+async fn what_is_no_query_gets_silence_or_formerr() {
+    let services = services();
+    let plan = plan(".:53 {\n bind 127.0.0.1\n whoami\n}\n", &services);
+    let listener = &plan.listeners[0];
+    assert_eq!(ask(listener, b"").await, b"");
+    let mut response = question("a.");
+    response[2] |= 0x80;
+    assert_eq!(ask(listener, &response).await, b"");
+    let mut two = question("a.");
+    two[5] = 2;
+    assert_eq!(rcode(&ask(listener, &two).await), Rcode::FORMERR.0);
+}
+
+/// Panics in the gear it is told to.
+struct Faulty {
+    quickly: bool,
+}
+
+impl Directive for Faulty {
+    fn keyword(&self) -> &'static str {
+        "faulty"
+    }
+    fn quick(&self, _request: &Request<'_>, reply: &mut Vec<u8>) -> Quick {
+        if self.quickly {
+            reply.extend_from_slice(b"half a reply");
+            panic!("as the test asked");
+        }
+        Quick::Slow
+    }
+    fn serve<'a>(&'a self, _request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
+        Box::pin(async { panic!("as the test asked") })
+    }
+}
+
+#[derive(Default)]
+struct Seen(Mutex<Vec<(Rcode, bool)>>);
+
+impl Observer for Seen {
+    fn observe(&self, exchange: &Exchange<'_>) {
+        self.0.lock().push((exchange.rcode, exchange.failure.is_some()));
+    }
+}
+
+#[tokio::test]
+async fn a_panic_costs_its_query_a_servfail_and_is_counted() {
+    for quickly in [true, false] {
+        let services = services();
+        let seen = Arc::new(Seen::default());
+        let chain = Arc::new(Chain { links: Box::new([Arc::new(Faulty { quickly })]) });
+        let block = Arc::new(Block { chain, observers: Box::new([seen.clone()]), udp_cap: None });
+        let mut zones = ZoneTable::default();
+        zones.insert(&Name::root(), Site { block, server: 0, zone: 0 });
+        let listener = Arc::new(Listener {
+            address: ([127, 0, 0, 1], 53).into(),
+            timeouts: crate::chain::Timeouts::default(),
+            zones,
+            any_class: false,
+            unmatched: Box::new([]),
+            panics: services.panics.clone(),
+        });
+        let reply = ask(&listener, &question("a.example.")).await;
+        assert_eq!((rcode(&reply), &reply[..2]), (Rcode::SERVFAIL.0, &[0, 7][..]));
+        assert_eq!(services.panics.value(), 1);
+        let expected = if quickly { vec![] } else { vec![(Rcode::SERVFAIL, true)] };
+        assert_eq!(*seen.0.lock(), expected);
+    }
+}
