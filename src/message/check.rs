@@ -134,12 +134,16 @@ impl Checked<'_> {
 
     /// Follows the name at `offset`; gives the offset after it and whether it is compressed.
     fn follow(&mut self, offset: usize) -> Result<(usize, bool), WireError> {
-        let (places, keepable) = (&self.places, &mut self.keepable);
+        let (wire, places, keepable) = (self.wire, &self.places, &mut self.keepable);
+        let type_and_class = self.question_end - 4..self.question_end;
         let mut compressed = false;
-        let after = walk_name(self.wire, offset, |labels| {
+        let after = walk_name(wire, offset, |labels| {
             if labels.start != offset {
                 compressed = true;
-                *keepable &= !touches_ttl(places, &labels);
+                // What ends the run counts too: the root or a pointer.
+                let ends_in_root = wire.get(labels.end) == Some(&0);
+                let octets = labels.start..labels.end + if ends_in_root { 1 } else { 2 };
+                *keepable &= !overlap(&octets, &type_and_class) && !touches_ttl(places, &octets);
             }
         })?;
         Ok((after, compressed))
@@ -168,8 +172,57 @@ impl Checked<'_> {
     }
 }
 
-/// True if a run of labels, or the root or pointer that ends it, overlaps the TTL of a record: patching that would change a name.
-fn touches_ttl(places: &[Place], labels: &Range<usize>) -> bool {
-    let next = places.partition_point(|place| usize::from(place.ttl) + 4 <= labels.start);
-    places.get(next).is_some_and(|place| usize::from(place.ttl) <= labels.end + 1)
+fn overlap(one: &Range<usize>, other: &Range<usize>) -> bool {
+    one.start < other.end && other.start < one.end
+}
+
+/// True if octets overlap the TTL of a record; patching that would change a name that borrows them.
+fn touches_ttl(places: &[Place], octets: &Range<usize>) -> bool {
+    let ttl = |place: &Place| usize::from(place.ttl)..usize::from(place.ttl) + 4;
+    let next = places.partition_point(|place| ttl(place).end <= octets.start);
+    places.get(next).is_some_and(|place| overlap(octets, &ttl(place)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{QUESTION_END, TO_QUESTION, address, answer, opt, record};
+    use super::*;
+    use Section::{Additional, Answer, Authority};
+
+    fn keepable(records: &[(Section, Vec<u8>)]) -> bool {
+        check(&answer(QR, records)).unwrap().keepable
+    }
+
+    fn pointer(offset: usize) -> [u8; 2] {
+        (0xc000 | offset as u16).to_be_bytes()
+    }
+
+    #[test]
+    fn a_compressed_answer_is_kept_as_it_is() {
+        assert!(keepable(&[]));
+        assert!(keepable(&[
+            record(Answer, TO_QUESTION, 5, 60, b"\x01a\xc0\x0c"),
+            record(Answer, &pointer(QUESTION_END + 12), 1, 60, &[192, 0, 2, 1]),
+            record(Authority, b"\x00", 2, 60, &pointer(QUESTION_END + 12)),
+            record(Additional, b"\x02ns\xc0\x0c", 1, 60, &[192, 0, 2, 1]),
+            opt(0),
+        ]));
+    }
+
+    #[test]
+    fn what_will_be_patched_or_could_be_shorter_is_not_kept_as_it_is() {
+        let ttl = QUESTION_END + 2 + 4;
+        assert!(!keepable(&[record(Answer, b"\x01a\x07example\x00", 1, 60, &[192, 0, 2, 1])]), "an owner written out");
+        assert!(!keepable(&[opt(0), address(Additional, 60, 1)]), "OPT before another record");
+        for offset in [QUESTION_END - 4, QUESTION_END - 2] {
+            assert!(!keepable(&[record(Answer, TO_QUESTION, 5, 60, &pointer(offset))]), "a name in the question's type or class");
+        }
+        for offset in ttl..ttl + 3 {
+            assert!(
+                !keepable(&[address(Answer, 0, 1), record(Answer, &pointer(offset), 1, 60, &[192, 0, 2, 1])]),
+                "a name in a TTL"
+            );
+        }
+        assert!(!keepable(&[record(Answer, TO_QUESTION, 5, 0, &pointer(ttl))]), "a name in its own record's TTL");
+    }
 }

@@ -309,6 +309,7 @@ impl std::fmt::Debug for Response {
 mod tests {
     use super::super::fixtures::{QUESTION, QUESTION_END, TO_QUESTION, address, answer, listing, opt, query, record};
     use super::super::octets::MAX_MESSAGE_LENGTH;
+    use super::super::{Reply, TtlRule};
     use super::*;
     use Section::{Additional, Answer, Authority};
     use hickory_proto::rr::rdata::{A, TXT};
@@ -455,6 +456,20 @@ mod tests {
         let mut response = Response::read(&wire).unwrap();
         response.set_ttls(7);
         assert_eq!(decoded(&response), ["example. 7 IN A 192.0.2.1", "x. 7 IN A 192.0.2.2"]);
+    }
+
+    #[test]
+    fn a_name_that_borrows_octets_of_the_questions_class_keeps_its_meaning_under_another_class() {
+        // Found by fuzzing: the class's zero octet reads as the root, to which the record's data points.
+        let mut wire = answer(QR, &[record(Answer, TO_QUESTION, 5, 60, &(0xc000 | (QUESTION_END as u16 - 2)).to_be_bytes())]);
+        let (query, asked) = query("example.", 0, None);
+        wire[QUESTION_END - 2..QUESTION_END].copy_from_slice(&[0, 1]);
+        let response = Response::read(&wire).unwrap();
+        let mut asked_otherwise = asked.clone();
+        asked_otherwise[QUESTION_END - 2] = 1;
+        let mut copy = Vec::new();
+        response.write(&query, &asked_otherwise, Reply { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 }, &mut copy);
+        assert_eq!(Response::read(&copy).unwrap().records().next().unwrap().data().unwrap().names[..], [Name::root()]);
     }
 
     #[test]
