@@ -244,7 +244,7 @@ mod tests {
     #[tokio::test]
     async fn a_destination_that_fails_does_not_cost_the_others_their_replies() {
         let meters = Arc::new(Meters::new(&Registry::new(1)));
-        let connections = Arc::new(Connections::new(1, Instant::now()));
+        let connections = Arc::new(Connections::new(1, 0, Instant::now()));
         let share = Share::new(super::super::Limits::default(), meters.clone(), connections);
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
