@@ -49,6 +49,8 @@ pub struct Limits {
     pub queries_per_connection: usize,
     /// Queries in flight on a worker. One more is dropped, as a full socket would: the client asks again, or elsewhere.
     pub queries_per_worker: usize,
+    /// Those of one client's address among them, so that one client that asks for what is slow to come does not take the others' places.
+    pub queries_per_client: usize,
     /// Octets of replies that TCP clients have yet to take, over all connections. Beyond it, a connection that has more than a small reply
     /// waiting is cut off.
     pub reply_octets: usize,
@@ -56,7 +58,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { tcp_connections: 4096, queries_per_connection: 128, queries_per_worker: 10_000, reply_octets: 16 << 20 }
+        Self {
+            tcp_connections: 4096,
+            queries_per_connection: 128,
+            queries_per_worker: 10_000,
+            queries_per_client: 2_500,
+            reply_octets: 16 << 20,
+        }
     }
 }
 

@@ -288,7 +288,7 @@ impl<A: Answerer> Conversation<A> {
                     self.share.refresh::<A>(pending);
                 }
                 Dispatch::Pending(pending) => {
-                    if let Some(permit) = self.share.admit() {
+                    if let Some(permit) = self.share.admit(Some(self.peer.client.ip())) {
                         let due = Due::new(self.replies.clone());
                         tokio::spawn(answer(pending, due, permit, self.binding.clone()));
                     }

@@ -110,7 +110,7 @@ impl<A: Answerer> Turns<A> {
                     self.share.refresh::<A>(pending);
                 }
                 Dispatch::Pending(pending) => {
-                    if let Some(permit) = self.share.admit() {
+                    if let Some(permit) = self.share.admit(Some(peer.client.ip())) {
                         let later = Later { socket: self.socket.clone(), share: self.share.clone(), permit };
                         tokio::spawn(later.answer(pending, route, self.binding.clone()));
                     }
@@ -121,7 +121,7 @@ impl<A: Answerer> Turns<A> {
         drop(answerer);
         let unsent = self.outbox.send(&self.socket, &self.share);
         if !unsent.is_empty()
-            && let Some(permit) = self.share.admit()
+            && let Some(permit) = self.share.admit(None)
         {
             let later = Later { socket: self.socket.clone(), share: self.share.clone(), permit };
             tokio::spawn(later.send(unsent, self.binding.clone()));
