@@ -5,7 +5,9 @@ use crate::corefile::{self, SystemLoader};
 use crate::directives::bind::SystemInterfaces;
 use crate::directives::reload::Fingerprint;
 use crate::plan::{PlanConfig, configure};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// The Corefile that is served when the user names none.
@@ -41,14 +43,17 @@ pub struct Loaded {
 }
 
 impl Source {
-    /// Standard input for `stdin`, as the reference has it; else a file.
+    /// Standard input for `stdin`, as the reference has it; else a file. What can be read but once, such as a pipe, is read here.
     pub fn from_argument(path: &Path) -> Result<Self, LoadError> {
-        if path != Path::new("stdin") {
+        let octets = if path == Path::new("stdin") {
+            corefile::read_at_most(io::stdin())
+        } else if path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo() || metadata.file_type().is_char_device()) {
+            File::open(path).and_then(corefile::read_at_most)
+        } else {
             return Ok(Self::File(path.to_owned()));
-        }
-        let mut text = String::new();
-        match io::stdin().read_to_string(&mut text) {
-            Ok(_) => Ok(Self::Text(text)),
+        };
+        match octets {
+            Ok(octets) => Ok(Self::Text(String::from_utf8_lossy(&octets).into_owned())),
             Err(cause) => Err(LoadError::Read { path: path.to_owned(), cause }),
         }
     }
@@ -57,7 +62,7 @@ impl Source {
         match self {
             Self::BuiltIn => Ok(("<built-in>".into(), BUILT_IN.to_owned())),
             Self::Text(text) => Ok(("<stdin>".into(), text.clone())),
-            Self::File(path) => match std::fs::read(path) {
+            Self::File(path) => match corefile::read_file(path) {
                 Ok(octets) => Ok((path.clone(), String::from_utf8_lossy(&octets).into_owned())),
                 Err(cause) => Err(LoadError::Read { path: path.clone(), cause }),
             },
@@ -71,6 +76,12 @@ impl Source {
         let loaders = Loaders { files: &SystemLoader, interfaces: &SystemInterfaces };
         let (config, more) = configure(&corefile, default_port, loaders);
         diagnostics.extend(more);
+        if corefile.blocks.is_empty() && !diagnostics.has_errors() {
+            // A file that was emptied, or is still being written, must not end the service.
+            diagnostics
+                .error_without_span("there is no server block")
+                .help("write at least one, such as `.:53 {`, a `forward` or another directive, and `}`");
+        }
         let rendered = diagnostics.render(&corefile.sources);
         let fingerprint = Fingerprint::of(&corefile.sources);
         match diagnostics.has_errors() {
