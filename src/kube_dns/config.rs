@@ -52,7 +52,9 @@ impl fmt::Display for Nameserver {
 /// One thing wrong with the ConfigMap.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read the kube-dns ConfigMap folder {folder}: {cause}; mount the ConfigMap there, or name its folder with -kubednscm")]
+    #[error(
+        "cannot read the kube-dns ConfigMap folder {folder}: {cause}; mount the ConfigMap there, or name its folder with -kubednscm"
+    )]
     Folder { folder: PathBuf, cause: io::Error },
     #[error("cannot read {file} of the kube-dns ConfigMap: {cause}")]
     File { file: PathBuf, cause: io::Error },
@@ -62,7 +64,11 @@ pub enum ConfigError {
     Domain { file: PathBuf, domain: String, why: &'static str },
     #[error("{file}: the stub domain `{domain}` has no nameserver; list at least one, such as \"10.0.0.53\"")]
     NoNameserver { file: PathBuf, domain: String },
-    #[error("{file}: `{text}`{} is no nameserver: {why}; write an IP address, or one with a port, such as {}", of(domain), example(text))]
+    #[error(
+        "{file}: `{text}`{} is no nameserver: {why}; write an IP address, or one with a port, such as {}",
+        of(domain),
+        example(text)
+    )]
     Nameserver { file: PathBuf, domain: Option<String>, text: String, why: &'static str },
     #[error("{file}: {count} upstream nameservers are more than {MOST_UPSTREAM_NAMESERVERS}; take some away")]
     TooMany { file: PathBuf, count: usize },
@@ -184,9 +190,15 @@ fn parse_nameserver(text: &str) -> Result<Nameserver, &'static str> {
     }
     let host_and_port = text.rsplit_once(':').filter(|(host, _)| !host.contains(':') || host.ends_with(']'));
     Err(match host_and_port {
-        Some((host, _)) if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() => "its port is not a number between 1 and 65535",
+        Some((host, _)) if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() => {
+            "its port is not a number between 1 and 65535"
+        }
         _ if text.contains("://") => "other transports than plain DNS belong into the Corefile",
-        _ if text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).is_some_and(|text| text.parse::<Ipv6Addr>().is_ok()) => {
+        _ if text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'))
+            .is_some_and(|text| text.parse::<Ipv6Addr>().is_ok()) =>
+        {
             "brackets are for an address with a port"
         }
         _ => "it has no IP address",

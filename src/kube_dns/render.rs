@@ -85,7 +85,13 @@ pub enum RenderError {
 /// - upstream nameservers of the ConfigMap are asked over UDP: `force_tcp` is taken out of every `forward` to
 ///   `__PILLAR__UPSTREAM__SERVERS__`, however it is laid out (it is found by the Corefile's grammar);
 /// - every stub domain becomes a server block at the end, in the order of their names.
-pub fn render(path: &Path, template: &str, config: &Config, values: &Values, loader: &dyn Loader) -> Result<Rendered, RenderError> {
+pub fn render(
+    path: &Path,
+    template: &str,
+    config: &Config,
+    values: &Values,
+    loader: &dyn Loader,
+) -> Result<Rendered, RenderError> {
     let mut diagnostics = Diagnostics::default();
     let resolved = resolve(template, values, &mut diagnostics);
     if diagnostics.has_errors() {
@@ -153,7 +159,8 @@ fn value(pillar: &str, values: &Values) -> Result<String, (String, String)> {
         // The manifest's installer gives it a value where it is wanted; -localip has all addresses already.
         DNS_SERVER => Ok(String::new()),
         CLUSTER_DNS => values.cluster_dns.address().map(|address| address.to_string()).map_err(|why| {
-            let help = "-upstreamsvc names the Service of cluster DNS; it must exist, in the pod's namespace, before the pod starts";
+            let help =
+                "-upstreamsvc names the Service of cluster DNS; it must exist, in the pod's namespace, before the pod starts";
             (format!("{pillar} has no value: {why}"), help.to_owned())
         }),
         UPSTREAM_SERVERS => Ok(pillar.to_owned()),

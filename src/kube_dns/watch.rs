@@ -1,14 +1,14 @@
 //! Files watched with inotify. What happens in a folder is told once it has come to rest; when to look all the same, because
 //! something may have gone unseen, is [`Watch::poll_period`].
 
-use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
+use futures_util::StreamExt;
+use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tokio::io::unix::AsyncFd;
 
 /// A kubelet's swap of a ConfigMap is half a dozen events within a few milliseconds.
 const QUIET: Duration = Duration::from_millis(100);
@@ -18,6 +18,9 @@ const LONGEST_UNREST: Duration = Duration::from_millis(500);
 const WATCHED_POLL: Duration = Duration::from_secs(10);
 /// What cannot be watched is looked at as often as `reload` may be told to.
 const UNWATCHED_POLL: Duration = Duration::from_secs(2);
+
+/// For some dozens of events; more are read in turns.
+const BUFFER_OCTETS: usize = 4096;
 
 /// Turns a burst of events into one.
 #[derive(Debug)]
@@ -128,7 +131,7 @@ pub enum WatchError {
 
 /// Tells when watched files may have changed. Whatever cannot be watched is said once, in the log.
 pub struct Watch {
-    inotify: Option<AsyncFd<Inotify>>,
+    events: Option<EventStream<[u8; BUFFER_OCTETS]>>,
     watched: HashMap<WatchDescriptor, Interest>,
     debounce: Debounce,
     unwatched: BTreeSet<PathBuf>,
@@ -137,15 +140,15 @@ pub struct Watch {
 impl Watch {
     /// With nothing to watch yet. To be called within a tokio runtime.
     pub fn start() -> Self {
-        let inotify = Inotify::init().and_then(AsyncFd::register);
-        let inotify = inotify.map_err(|cause| tracing::warn!("{}", WatchError::Start(cause))).ok();
-        Self { inotify, watched: HashMap::new(), debounce: Debounce::new(QUIET, LONGEST_UNREST), unwatched: BTreeSet::new() }
+        let events = Inotify::init().and_then(|inotify| inotify.into_event_stream([0; BUFFER_OCTETS]));
+        let events = events.map_err(|cause| tracing::warn!("{}", WatchError::Start(cause))).ok();
+        Self { events, watched: HashMap::new(), debounce: Debounce::new(QUIET, LONGEST_UNREST), unwatched: BTreeSet::new() }
     }
 
     /// Watches these, and nothing else. To be called after each look: a folder may be another one by now, though its path is the same.
     pub fn follow(&mut self, subjects: Subjects) {
-        let Some(inotify) = &self.inotify else { return };
-        let mut watches = inotify.get_ref().watches();
+        let Some(events) = &self.events else { return };
+        let mut watches = events.watches();
         let mut watched: HashMap<WatchDescriptor, Interest> = HashMap::new();
         let mut unwatched = BTreeSet::new();
         for (folder, interest) in subjects.0 {
@@ -171,7 +174,7 @@ impl Watch {
 
     /// How often to look though nothing was told: some file systems tell nothing.
     pub fn poll_period(&self) -> Duration {
-        if self.inotify.is_some() && self.unwatched.is_empty() { WATCHED_POLL } else { UNWATCHED_POLL }
+        if self.events.is_some() && self.unwatched.is_empty() { WATCHED_POLL } else { UNWATCHED_POLL }
     }
 
     /// Resolves when something watched may have changed and is at rest. May be dropped and called again.
@@ -187,30 +190,35 @@ impl Watch {
                     None => std::future::pending().await,
                 }
             };
-            let Some(inotify) = &mut self.inotify else { return rest.await };
+            let Some(events) = &mut self.events else { return rest.await };
             tokio::select! {
                 () = rest => {}
-                events = next_events(inotify, &self.watched) => match events {
-                    Ok(true) => self.debounce.note(Instant::now()),
-                    Ok(false) => {}
-                    Err(cause) => {
-                        tracing::warn!("{}", WatchError::Lost(cause));
-                        self.inotify = None;
-                        // What was to be told by the watch that is gone.
-                        self.debounce.note(Instant::now());
-                    }
+                event = events.next() => match event {
+                    Some(Ok(event)) if concerns_us(&event, &self.watched) => self.debounce.note(Instant::now()),
+                    Some(Ok(_)) => {}
+                    Some(Err(cause)) => self.give_up(cause),
+                    None => self.give_up(io::ErrorKind::UnexpectedEof.into()),
                 },
             }
         }
     }
+
+    fn give_up(&mut self, cause: io::Error) {
+        tracing::warn!("{}", WatchError::Lost(cause));
+        self.events = None;
+        // For what has happened and will not be told.
+        self.debounce.note(Instant::now());
+    }
+}
+
+fn concerns_us(event: &EventOwned, watched: &HashMap<WatchDescriptor, Interest>) -> bool {
+    let is_included = || watched.get(&event.wd).is_some_and(|interest| interest.includes(event.name.as_deref()));
+    // Events were lost, and who knows which.
+    event.mask.contains(EventMask::Q_OVERFLOW) || !event.mask.contains(EventMask::IGNORED) && is_included()
 }
 
 /// Watches a folder or, as long as that is not there, the nearest one above it for what leads to it.
-fn watch_nearest(
-    watches: &mut inotify::Watches,
-    folder: &Path,
-    interest: Interest,
-) -> io::Result<(WatchDescriptor, Interest)> {
+fn watch_nearest(watches: &mut inotify::Watches, folder: &Path, interest: Interest) -> io::Result<(WatchDescriptor, Interest)> {
     let mask = WatchMask::CREATE
         | WatchMask::CLOSE_WRITE
         | WatchMask::DELETE
@@ -229,25 +237,6 @@ fn watch_nearest(
                 folder = or_here(above);
             }
             Err(cause) => return Err(cause),
-        }
-    }
-}
-
-/// Waits for events; whether one of them concerns us.
-async fn next_events(inotify: &mut AsyncFd<Inotify>, watched: &HashMap<WatchDescriptor, Interest>) -> io::Result<bool> {
-    loop {
-        let mut buffer = [0; 4096];
-        let mut ready = inotify.readable_mut().await?;
-        let events = ready.try_io(|inotify| {
-            let mut events = inotify.get_mut().read_events(&mut buffer)?;
-            Ok(events.any(|event| {
-                event.mask.contains(EventMask::Q_OVERFLOW)
-                    || !event.mask.contains(EventMask::IGNORED)
-                        && watched.get(&event.wd).is_some_and(|interest| interest.includes(event.name))
-            }))
-        });
-        if let Ok(events) = events {
-            return events;
         }
     }
 }

@@ -19,7 +19,8 @@ fn stub_domains(json: &str) -> Result<Vec<(String, Vec<String>)>, String> {
 }
 
 fn upstreams(json: &str) -> Result<Vec<String>, String> {
-    configured(&[("upstreamNameservers", json)]).map(|config| config.upstream_nameservers.iter().map(ToString::to_string).collect())
+    configured(&[("upstreamNameservers", json)])
+        .map(|config| config.upstream_nameservers.iter().map(ToString::to_string).collect())
 }
 
 #[test]
@@ -27,13 +28,17 @@ fn stub_domains_come_sorted_with_their_nameservers() {
     let read = stub_domains(
         r#"{"widget.local": ["[2001:db8:2:2:2::2]:10053", "2001:db8:3:3:3::3"], "acme.local": ["1.2.3.4:32564", "1.2.3.4:53"]}"#,
     );
-    let expected = [("acme.local", ["1.2.3.4:32564", "1.2.3.4"]), ("widget.local", ["[2001:db8:2:2:2::2]:10053", "2001:db8:3:3:3::3"])];
+    let expected =
+        [("acme.local", ["1.2.3.4:32564", "1.2.3.4"]), ("widget.local", ["[2001:db8:2:2:2::2]:10053", "2001:db8:3:3:3::3"])];
     assert_eq!(read, Ok(expected.map(|(domain, servers)| (domain.to_owned(), servers.map(str::to_owned).to_vec())).to_vec()));
 }
 
 #[test]
 fn up_to_three_upstream_nameservers_are_read_in_their_order() {
-    assert_eq!(upstreams(r#"["8.8.8.8", "1.2.3.4:5353", "2001:db8::1"]"#), Ok(vec!["8.8.8.8".into(), "1.2.3.4:5353".into(), "2001:db8::1".into()]));
+    assert_eq!(
+        upstreams(r#"["8.8.8.8", "1.2.3.4:5353", "2001:db8::1"]"#),
+        Ok(vec!["8.8.8.8".into(), "1.2.3.4:5353".into(), "2001:db8::1".into()])
+    );
     assert_eq!(upstreams("[]"), Ok(vec![]));
     assert!(upstreams(r#"["1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4"]"#).unwrap_err().contains("4 upstream nameservers"));
 }
@@ -87,7 +92,19 @@ fn domains_and_nameservers_are_as_strict_as_the_reference() {
     for domain in ["a", "foo.com", "8.8.in-addr.arpa", "x--y.example"] {
         assert!(stub_domains(&serde_json::json!({ domain: ["1.2.3.4"] }).to_string()).is_ok(), "{domain}");
     }
-    for server in ["$$$$", "", "1.2.3", "1.2.3.4:", "1.2.3.4:0", ":53", "[::1]", "::1:xyz", "tls://1.1.1.1", "fe80::1%eth0", "/etc/resolv.conf"] {
+    for server in [
+        "$$$$",
+        "",
+        "1.2.3",
+        "1.2.3.4:",
+        "1.2.3.4:0",
+        ":53",
+        "[::1]",
+        "::1:xyz",
+        "tls://1.1.1.1",
+        "fe80::1%eth0",
+        "/etc/resolv.conf",
+    ] {
         let json = serde_json::json!([server]).to_string();
         assert!(upstreams(&json).unwrap_err().contains("is no nameserver"), "{server}");
         assert!(stub_domains(&serde_json::json!({ "foo": [server] }).to_string()).is_err(), "{server}");

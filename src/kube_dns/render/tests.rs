@@ -101,7 +101,10 @@ fn the_manifests_pillars_are_filled_in_as_the_reference_does() {
         .replace("__PROMETHEUS__ENDPOINT__", ":9253");
     let rendered = rendered(MANIFEST, &Config::default());
     assert_eq!(rendered.text, expected);
-    assert_eq!((rendered.stub_domain_count, rendered.upstreams.as_str(), rendered.warnings.as_str()), (0, "/etc/resolv.conf", ""));
+    assert_eq!(
+        (rendered.stub_domain_count, rendered.upstreams.as_str(), rendered.warnings.as_str()),
+        (0, "/etc/resolv.conf", "")
+    );
 }
 
 #[test]
@@ -151,7 +154,8 @@ fn the_same_input_gives_the_same_text() {
 fn forwards(text: &str) -> Vec<(String, Vec<String>)> {
     let (tree, diagnostics) = corefile::parse(Path::new("Corefile"), text, &world(&[]));
     assert_eq!(diagnostics.render(&tree.sources), "", "{text}");
-    let directives = tree.blocks.iter().flat_map(|block| &block.directives).filter(|directive| directive.keyword.text == "forward");
+    let directives =
+        tree.blocks.iter().flat_map(|block| &block.directives).filter(|directive| directive.keyword.text == "forward");
     let read = directives.map(|directive| {
         let arguments: Vec<&str> = directive.arguments.iter().map(|argument| argument.text.as_str()).collect();
         (arguments.join(" "), directive.options.iter().map(|option| option.name.text.clone()).collect())
@@ -217,7 +221,10 @@ fn unknown_pillars_are_told_all_at_once_with_the_nearest_known() {
     let said = refused("__PILLAR__DNS__DOMAIN__:53 {\n bind __PILLAR__LOCAL_DNS__\n}\n", &world(&[]));
     assert!(said.contains(":1:1: error: __PILLAR__DNS__DOMAIN__ has no value"), "{said}");
     assert!(said.contains("before the manifest is applied"), "{said}");
-    assert!(said.contains(":2:7: error: __PILLAR__LOCAL_DNS__") && said.contains("did you mean `__PILLAR__LOCAL__DNS__`"), "{said}");
+    assert!(
+        said.contains(":2:7: error: __PILLAR__LOCAL_DNS__") && said.contains("did you mean `__PILLAR__LOCAL__DNS__`"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -51,7 +51,9 @@ fn of_a_files_folder_only_its_name_and_a_configmaps_links_concern_us() {
     subjects.add_file(Path::new("/no-such/etc/Corefile"));
     subjects.add_file(Path::new("/no-such/etc/other"));
     let interest = subjects.0.get(Path::new("/no-such/etc")).unwrap();
-    for (name, expected) in [("Corefile", true), ("other", true), ("..data", true), ("..2024_01", true), ("log", false), (".x", false)] {
+    for (name, expected) in
+        [("Corefile", true), ("other", true), ("..data", true), ("..2024_01", true), ("log", false), (".x", false)]
+    {
         assert_eq!(interest.includes(Some(OsStr::new(name))), expected, "{name}");
     }
     assert!(interest.includes(None), "the folder's own end");
@@ -181,5 +183,5 @@ async fn what_cannot_be_watched_is_polled_more_often() {
     assert_eq!(watch.poll_period(), super::UNWATCHED_POLL);
     watch.follow(Subjects::default());
     assert_eq!(watch.poll_period(), super::WATCHED_POLL);
-    assert_eq!(Watch { inotify: None, ..watch }.poll_period(), super::UNWATCHED_POLL);
+    assert_eq!(Watch { events: None, ..watch }.poll_period(), super::UNWATCHED_POLL);
 }
