@@ -118,9 +118,7 @@ impl Rendering {
             tracing::warn!("{warning}");
         }
         let base = self.template.base().display();
-        tracing::info!(
-            "the Corefile is rendered from {base} with {stub_domain_count} stub domains and the upstreams {upstreams}"
-        );
+        tracing::info!("the Corefile is rendered from {base}; stub domains: {stub_domain_count}; upstreams: {upstreams}");
         let path = self.target.path().to_owned();
         match self.target.write(text) {
             Ok(()) => Source::File(path),

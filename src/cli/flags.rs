@@ -38,13 +38,13 @@ pub(super) struct Flags {
     #[arg(long, value_name = "FILE", value_parser = values::path())]
     pub pidfile: Option<PathBuf>,
     /// Do not print where it listens
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean)]
     pub quiet: Option<bool>,
     /// List the directives a Corefile may hold, and exit
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean)]
     pub plugins: Option<bool>,
     /// Print the version, and exit
-    #[arg(long, short = 'V', num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean)]
+    #[arg(long, short = 'V', value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean)]
     pub version: Option<bool>,
     /// Address to serve all metrics on, whatever the Corefile says [default with -localip: 0.0.0.0:9353]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::listen_address)]
@@ -63,13 +63,13 @@ pub(super) struct Flags {
     #[arg(long, value_name = "ADDRESSES", value_parser = values::local_addresses, help_heading = NODE)]
     pub localip: Option<values::LocalAddresses>,
     /// Create the network interface, or adopt it, and give it the addresses [default: true]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean, help_heading = NODE)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean, help_heading = NODE)]
     pub setupinterface: Option<bool>,
     /// Name of the interface [default: nodelocaldns]
     #[arg(long, value_name = "NAME", value_parser = values::interface_name, help_heading = NODE)]
     pub interfacename: Option<String>,
     /// Install the rules that intercept queries [default: true]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean, help_heading = NODE)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean, help_heading = NODE)]
     pub setupiptables: Option<bool>,
     /// What the rules are made with [default: auto]
     #[arg(long, value_name = "HOW", help_heading = NODE)]
@@ -84,7 +84,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "PORT", value_parser = values::port, help_heading = NODE)]
     pub health_port: Option<u16>,
     /// Leave interface and rules in place on exit [default: false]
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean, help_heading = NODE)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean, help_heading = NODE)]
     pub skipteardown: Option<bool>,
     /// Template of the Corefile [default: /etc/coredns/Corefile.base]
     #[arg(long, value_name = "FILE", value_parser = values::path(), help_heading = NODE)]
@@ -99,7 +99,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::listen_address_text, help_heading = NODE)]
     pub prometheus_listen_address: Option<String>,
     /// Accepted for node-cache's sake: a newly rendered Corefile is always loaded at once
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean, help_heading = NODE)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean, help_heading = NODE)]
     pub reloadwithsignal: Option<bool>,
 }
 

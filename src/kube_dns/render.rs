@@ -236,7 +236,14 @@ fn without_force_tcp(path: &Path, text: &str, loader: &dyn Loader, warnings: &mu
 fn cut(lines: &mut [String], number: u32, column: u32) -> Option<()> {
     let line = lines.get_mut((number as usize).checked_sub(1)?)?;
     let (start, _) = line.char_indices().nth((column as usize).checked_sub(1)?)?;
-    line.get(start..)?.starts_with(FORCE_TCP).then(|| line.replace_range(start..start + FORCE_TCP.len(), ""))
+    if !line.get(start..)?.starts_with(FORCE_TCP) {
+        return None;
+    }
+    line.replace_range(start..start + FORCE_TCP.len(), "");
+    if line.trim().is_empty() {
+        *line = line.trim_start_matches([' ', '\t']).to_owned();
+    }
+    Some(())
 }
 
 #[cfg(test)]
