@@ -1,5 +1,5 @@
 //! The command line: the reference's flags in its spelling (one dash or two, `=` or a space), ours with two dashes, and subcommands.
-//! What was written ([`flags`]) becomes what is meant ([`Invocation`]), which holds no combination that makes no sense.
+//! What was written (`flags`) becomes what is meant ([`Invocation`]), which holds no combination that makes no sense.
 
 mod flags;
 mod values;
