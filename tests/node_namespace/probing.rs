@@ -49,6 +49,7 @@ fn walk(choice: Choice) {
             serve(SocketAddr::new(address.parse().unwrap(), 53), "node");
             serve(SocketAddr::new(CLUSTER_DNS[index].parse().unwrap(), 5353), "cluster DNS");
         }
+        while !run("ip -6 route get fd00:1::2").starts_with("local") {}
         everyone_gets("cluster DNS");
         let before = tracked_dns();
         assert!(before > 0, "conntrack is at work here");
@@ -87,7 +88,7 @@ fn udp(address: &str, mark: Option<u32>) -> UdpSocket {
 fn ask(socket: &UdpSocket) -> String {
     socket.send(b"who?").unwrap();
     let mut buffer = [0; 64];
-    let length = socket.recv(&mut buffer).expect("an answer comes");
+    let length = socket.recv(&mut buffer).unwrap_or_else(|e| panic!("no answer to {socket:?}: {e}\n{}", connections()));
     String::from_utf8_lossy(&buffer[..length]).into_owned()
 }
 

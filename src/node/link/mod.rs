@@ -11,10 +11,17 @@ use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::{AddressMessageBuilder, Handle, LinkDummy, LinkUnspec, MulticastGroup, new_multicast_connection};
+use rtnetlink::packet_route::route::RouteType;
+use rtnetlink::{
+    AddressMessageBuilder, Handle, LinkDummy, LinkUnspec, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
+};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
+
+/// How long the kernel may take until packets for a new IPv6 address are delivered here; it is a millisecond or so.
+const ROUTE_WAIT: Duration = Duration::from_secs(1);
 
 /// What the kernel tells without having been asked.
 type Notifications = BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>;
@@ -69,6 +76,9 @@ impl Link {
                 Err(error @ Error::LinkAdd { .. }) => return Err(error),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
+        }
+        if !wanted.is_empty() && first_error.is_none() {
+            first_error = self.wait_until_delivered_here().await.err();
         }
         let name = &self.wish.name;
         match view.as_ref() {
@@ -159,6 +169,29 @@ impl Link {
             }
             (Step::Raise | Step::Add(_), None) => Err(self.check_error("find again", io::Error::from_raw_os_error(libc::ENODEV))),
         }
+    }
+
+    /// The kernel adds an IPv6 address at once, but the route that delivers its packets here a little later, from a work queue. A socket that
+    /// asks for a route in between gets one out of the link, and may keep it.
+    async fn wait_until_delivered_here(&self) -> Result<(), Error> {
+        let started = Instant::now();
+        for address in &self.wish.addresses {
+            let IpAddr::V6(v6) = address else { continue };
+            while !self.is_delivered_here(*v6).await {
+                if started.elapsed() > ROUTE_WAIT {
+                    let late = io::Error::new(io::ErrorKind::TimedOut, "the kernel has made no local route for it yet");
+                    return Err(self.check_error(format!("use address {address} of"), late));
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_delivered_here(&self, address: Ipv6Addr) -> bool {
+        let message = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, prefix_length(&address.into())).build();
+        let mut routes = self.handle.route().get(message).execute();
+        matches!(routes.try_next().await, Ok(Some(route)) if route.header.kind == RouteType::Local)
     }
 
     /// The link as it is, or none.
