@@ -5,10 +5,10 @@
 //! kube-proxy rewrites a packet for a ClusterIP in the nat hooks, and nat acts on tracked connections only. A packet that a raw hook
 //! marks untracked therefore reaches the local socket that holds the ClusterIP: that is the whole interception.
 //!
-//! **Replies are untracked before anything else is, and as long as we run.** A tracked reply, `10.96.0.10:53 → pod:40000`, would make
+//! **Replies are untracked as long as we run.** A tracked reply, `10.96.0.10:53 → pod:40000`, would make
 //! a connection of its own. The pod's next query from port 40000 would belong to that connection (it looks like its answer), so nat
 //! would never be asked, and the query would stay on the node even with the interception off: lost, if it is off because the server is
-//! ill. Hence replies come first in [`Desired::rules`], and are there in [`Interception::Probing`] too.
+//! ill. Hence replies are untracked in [`Interception::Probing`] too: the server may still send some after the interception is off.
 //!
 //! **A probe** is a packet that the watchdog sends to a listening address with the mark of [`Wish::probe_mark`]. Its way, for an address
 //! that kube-proxy rewrites in nat OUTPUT:
@@ -55,7 +55,7 @@ pub enum Interception {
 pub struct Desired {
     /// Link with the addresses.
     pub link: Option<LinkWish>,
-    /// Rules in the order in which they must come; they must go in the reverse one.
+    /// Rules; their order does not matter.
     pub rules: Vec<Rule>,
 }
 
@@ -234,11 +234,13 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_untracked_before_queries_are() {
-        let rules = desired(&wish(), Interception::On).rules;
-        for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.hook.is_raw() && rule.end == End::Destination) {
-            let reply = Rule { hook: Hook::RawOutput, end: End::Source, mark: None, ..*rule };
-            assert!(rules[..index].contains(&reply), "{rule} without its replies");
+    fn no_query_is_untracked_without_its_reply() {
+        for interception in [Interception::Probing, Interception::On] {
+            let rules = desired(&wish(), interception).rules;
+            for rule in rules.iter().filter(|rule| rule.hook.is_raw() && rule.end == End::Destination) {
+                let reply = Rule { hook: Hook::RawOutput, end: End::Source, mark: None, ..*rule };
+                assert!(rules.contains(&reply), "{rule} without its replies");
+            }
         }
     }
 

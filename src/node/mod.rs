@@ -129,8 +129,7 @@ impl Node {
 
     /// Sees to it that the rules are those of `interception`, which also withdraws it.
     ///
-    /// On nftables this is one step, done or not. On iptables it is several, in an order that never leaves queries intercepted whose replies
-    /// are tracked; dropping the future does not stop them.
+    /// On nftables this is one step, done or not; on iptables it is one for each family and table, and dropping the future does not stop them.
     ///
     /// # Errors
     ///

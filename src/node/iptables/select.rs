@@ -24,6 +24,18 @@ impl Kind {
             (Self::Default, true) => "ip6tables",
         }
     }
+
+    /// The program that changes many rules at once.
+    pub fn restore_program(self, is_ipv6: bool) -> &'static str {
+        match (self, is_ipv6) {
+            (Self::Nft, false) => "iptables-nft-restore",
+            (Self::Nft, true) => "ip6tables-nft-restore",
+            (Self::Legacy, false) => "iptables-legacy-restore",
+            (Self::Legacy, true) => "ip6tables-legacy-restore",
+            (Self::Default, false) => "iptables-restore",
+            (Self::Default, true) => "ip6tables-restore",
+        }
+    }
 }
 
 /// What was found out about one kind: none if there is no such program.

@@ -48,17 +48,15 @@ pub struct Present {
     pub text: String,
 }
 
-/// What makes one table what it should be: first add, then remove.
+/// What makes one table what it should be.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// In the order in which they must come.
     pub missing: Vec<Rule>,
-    /// In the order in which they must go.
     pub surplus: Vec<Present>,
 }
 
 /// Name of the chain of `hook`.
-pub fn chain(hook: Hook) -> &'static str {
+fn chain(hook: Hook) -> &'static str {
     match hook {
         Hook::RawPrerouting => "PREROUTING",
         Hook::RawOutput => "OUTPUT",
@@ -72,8 +70,19 @@ pub fn takes_socket_match(rule: &Rule) -> bool {
     rule.hook == Hook::RawPrerouting
 }
 
-/// What stands after `-I CHAIN 1`.
-pub fn specification(rule: &Rule, needs_socket: bool) -> String {
+/// What iptables-restore reads to make `changes` so: new rules at the front of their chains, then those that go.
+pub fn script(table: Table, changes: &Changes, with_socket: bool) -> String {
+    let missing = changes.missing.iter().map(|rule| {
+        let text = specification(rule, with_socket && takes_socket_match(rule));
+        format!("-I {} 1 {text}\n", chain(rule.hook))
+    });
+    let surplus = changes.surplus.iter().map(|present| format!("-D {} {}\n", chain(present.rule.hook), present.text));
+    let lines: String = missing.chain(surplus).collect();
+    format!("*{}\n{lines}COMMIT\n", table.name())
+}
+
+/// What stands after the chain.
+fn specification(rule: &Rule, needs_socket: bool) -> String {
     let protocol = match rule.protocol {
         Protocol::Udp => "udp",
         Protocol::Tcp => "tcp",
@@ -179,10 +188,7 @@ pub fn changes(desired: &[Rule], with_socket: bool, present: &[Present], is_alon
             present.iter().take(*index).any(|earlier| earlier.text == candidate.text && earlier.rule == candidate.rule);
         is_repeated || (!is_desired && is_alone)
     });
-    // New rules go to the front, so that the front of a listing holds the last to have come, which are the first to go.
-    let mut surplus: Vec<Present> = surplus.map(|(_, present)| present.clone()).collect();
-    surplus.sort_by_key(|present| present.rule.end == End::Source);
-    Changes { missing: missing.copied().collect(), surplus }
+    Changes { missing: missing.copied().collect(), surplus: surplus.map(|(_, present)| present.clone()).collect() }
 }
 
 #[cfg(test)]
@@ -244,12 +250,13 @@ mod tests {
     }
 
     #[test]
-    fn queries_go_before_replies_do() {
-        let present = listed(&raw_rules(Interception::On), false);
-        let surplus = changes(&[], false, &present, true).surplus;
-        let first_reply = surplus.iter().position(|present| present.rule.end == End::Source).unwrap();
-        assert!(surplus[first_reply..].iter().all(|present| present.rule.end == End::Source));
-        assert_eq!(surplus.len(), present.len());
+    fn a_script_changes_one_table_and_leaves_the_rest_of_it() {
+        let on = raw_rules(Interception::On);
+        let surplus = present(Table::Raw, LISTING).remove(2);
+        let text = surplus.text.clone();
+        let changes = Changes { missing: vec![on[0]], surplus: vec![surplus] };
+        let expected = format!("*raw\n-I OUTPUT 1 {}\n-D OUTPUT {text}\nCOMMIT\n", specification(&on[0], false));
+        assert_eq!(script(Table::Raw, &changes, true), expected);
     }
 
     #[test]
