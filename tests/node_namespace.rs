@@ -277,8 +277,8 @@ fn a_table_of_our_name_that_is_not_ours_is_left_alone() {
 }
 
 #[test]
-fn a_missing_dummy_driver_is_explained() {
-    in_a_namespace("a_missing_dummy_driver_is_explained", || {
+fn a_dummy_link_is_made_and_deleted_or_the_lack_of_its_driver_explained() {
+    in_a_namespace("a_dummy_link_is_made_and_deleted_or_the_lack_of_its_driver_explained", || {
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
             // With the driver the link is made, marked as ours and deleted again; without it the way out is named.
@@ -287,9 +287,20 @@ fn a_missing_dummy_driver_is_explained() {
                     assert_eq!(addresses_on("nodelocaldns").len(), ADDRESSES.len());
                     assert!(run("ip -details link show nodelocaldns").contains("made by nodelocaldns"));
                     run("ip link delete nodelocaldns");
-                    mended_link(&mut node, || addresses_on("nodelocaldns").len() == ADDRESSES.len()).await;
+                    let is_whole = || link_exists("nodelocaldns") && addresses_on("nodelocaldns").len() == ADDRESSES.len();
+                    mended_link(&mut node, is_whole).await;
                     assert!(node.teardown().await.is_empty());
                     assert!(!link_exists("nodelocaldns"));
+                    // As a reference that crashed leaves it.
+                    run("ip link add nodelocaldns type dummy && ip address add 10.96.0.10/32 dev nodelocaldns");
+                    assert!(teardown(&wish()).await.is_empty());
+                    assert!(!link_exists("nodelocaldns"));
+                    // As somebody prepares it.
+                    run("ip link add nodelocaldns type dummy");
+                    let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+                    node.ensure_link().await.unwrap();
+                    assert!(node.teardown().await.is_empty());
+                    assert_eq!(addresses_on("nodelocaldns"), Vec::<String>::new());
                 }
                 Err(error) => {
                     assert!(!succeeds("ip link add probe type dummy"), "{error}");

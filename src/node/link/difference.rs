@@ -43,7 +43,8 @@ pub fn steps(wish: &LinkWish, view: Option<&LinkView>) -> Vec<Step> {
 }
 
 /// Whether the link is ours to delete: one that we made, or the leftover of a reference that crashed, which is a dummy link with the wanted name and
-/// none but addresses of ours. A dummy link that somebody prepared for us carries no address or others too, and stays.
+/// none but addresses of ours. A dummy link that somebody prepared for us carries no address or others too, and stays; asked before ours
+/// are added to it, that is.
 pub fn is_ours(wish: &LinkWish, view: &LinkView) -> bool {
     if view.kind.as_deref() != Some(DUMMY) {
         return false;

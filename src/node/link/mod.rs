@@ -32,9 +32,9 @@ pub struct Link {
     handle: Handle,
     notifications: Notifications,
     connection: JoinHandle<()>,
-    /// Index under which the link was last seen.
+    /// Index of the link when it was last seen.
     index: Option<u32>,
-    /// Whether the link was ours when it was last seen; it may have lost its addresses by the time it is to be removed.
+    /// Whether the link with that index was ours when it was first seen.
     is_ours: bool,
 }
 
@@ -105,7 +105,9 @@ impl Link {
     /// [`Error::LinkCheck`], the last of several.
     pub async fn remove(&mut self) -> Result<(), Error> {
         let Some(view) = self.view().await? else { return Ok(()) };
-        if self.is_ours || is_ours(&self.wish, &view) {
+        // What it carries by now are our own addresses, so what was decided when it was first seen holds.
+        let is_ours = if self.index == Some(view.index) { self.is_ours } else { is_ours(&self.wish, &view) };
+        if is_ours {
             tracing::info!("link {} is deleted", self.wish.name);
             let deleted = self.handle.link().del(view.index).execute().await;
             return accept(deleted, libc::ENODEV).map_err(|error| self.check_error("delete", error));
