@@ -222,6 +222,21 @@ fn rules_of_a_crashed_reference_are_cleaned_or_adopted() {
 }
 
 #[test]
+fn legacy_rules_of_a_crashed_predecessor_are_cleaned_although_kube_proxy_uses_nft() {
+    in_a_namespace("legacy_rules_of_a_crashed_predecessor_are_cleaned_although_kube_proxy_uses_nft", || {
+        run("iptables-nft -t nat -N KUBE-SERVICES");
+        run(
+            "iptables-legacy -t raw -I OUTPUT -p udp -d 10.96.0.10 --dport 53 -j NOTRACK -m comment --comment 'NodeLocal DNS Cache: skip conntrack'",
+        );
+        runtime().block_on(async {
+            let node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+            assert_eq!(notrack_rules(), 0);
+            drop(node);
+        });
+    });
+}
+
+#[test]
 fn a_held_xtables_lock_is_told_as_such() {
     in_a_namespace("a_held_xtables_lock_is_told_as_such", || {
         // Only the legacy programs take the lock.

@@ -131,21 +131,25 @@ impl Node {
     ///
     /// On nftables this is one step, done or not; on iptables it is one for each family and table, and dropping the future does not stop them.
     ///
+    /// Returns what went wrong beside it: the interception is as wanted, but rules that accept DNS traffic, which nodes need whose filter table drops
+    /// by default, may be lacking. They are looked after at [`Change::SyncDue`] and when somebody changed them.
+    ///
     /// # Errors
     ///
-    /// The rules could not all be put in place or taken away; worth another try.
-    pub async fn ensure(&mut self, interception: Interception) -> Result<(), Error> {
+    /// The interception could not be put in place or taken away; worth another try.
+    pub async fn ensure(&mut self, interception: Interception) -> Result<Vec<Error>, Error> {
         let is_mended = interception == self.interception;
         let rules = desired(&self.wish, interception).rules;
         let is_alone = self.is_alone();
+        let mut beside = Vec::new();
         let has_changed = match &mut self.rules {
             Rules::None => false,
             Rules::Nftables { table, filter, is_filter_due } => {
                 let has_changed = table.apply(&rules)?;
                 if let Some(filter) = filter.as_ref().filter(|_| *is_filter_due) {
-                    apply(filter, rules, &[iptables::Table::Filter], is_alone).await?;
+                    *is_filter_due = false;
+                    beside.extend(apply(filter, rules, &[iptables::Table::Filter], is_alone).await.err());
                 }
-                *is_filter_due = false;
                 has_changed
             }
             Rules::Iptables(programs) => apply(programs, rules, &iptables::Table::ALL, is_alone).await?,
@@ -154,7 +158,7 @@ impl Node {
         if has_changed && is_mended {
             tracing::warn!("interception rules had been changed by somebody and are mended");
         }
-        Ok(())
+        Ok(beside)
     }
 
     /// Waits until something should be looked at again. May be dropped while it waits without losing anything.

@@ -91,33 +91,33 @@ impl Iptables {
 /// Removes rules with our comments from `tables`, in whichever kind of iptables they are; returns how many there were, and what went wrong.
 pub fn clean(tables: &[Table]) -> (usize, Vec<Error>) {
     let (mut removed, mut errors) = (0, Vec::new());
-    for (kind, is_ipv6) in kinds_in_use() {
+    for is_ipv6 in [false, true] {
         for table in tables {
-            // A kernel without this table or family has no rules of ours in it.
-            let found = list(kind, is_ipv6, *table).unwrap_or_else(|error| {
-                tracing::debug!("nothing to clean: {error}");
-                Vec::new()
-            });
-            let todo = changes(&[], false, &found, true);
-            match restore(kind, is_ipv6, *table, &todo, false) {
-                Ok(()) => removed += todo.surplus.len(),
-                Err(error) => errors.push(error),
+            for kind in kinds_in_use(is_ipv6, table.name()) {
+                let cleaned = list(kind, is_ipv6, *table).and_then(|found| {
+                    let todo = changes(&[], false, &found, true);
+                    restore(kind, is_ipv6, *table, &todo, false).map(|()| todo.surplus.len())
+                });
+                match cleaned {
+                    Ok(count) => removed += count,
+                    Err(error @ Error::IptablesMissing { .. }) => tracing::debug!("nothing to clean: {error}"),
+                    Err(error) => errors.push(error),
+                }
             }
         }
     }
     (removed, errors)
 }
 
-/// The kinds that may hold rules. Legacy programs are run only where their tables exist, since they would make them.
-fn kinds_in_use() -> Vec<(Kind, bool)> {
+/// The kinds that may hold rules in `table`. Legacy programs are run only where the table exists, since they would make it.
+fn kinds_in_use(is_ipv6: bool, table: &str) -> impl Iterator<Item = Kind> {
     let newer = if has_program(Kind::Nft) { Kind::Nft } else { Kind::Default };
-    let has_legacy = |is_ipv6: bool| has_legacy_tables(is_ipv6).then_some((Kind::Legacy, is_ipv6));
-    [Some((newer, false)), Some((newer, true)), has_legacy(false), has_legacy(true)].into_iter().flatten().collect()
+    std::iter::once(newer).chain(has_legacy_table(is_ipv6, table).then_some(Kind::Legacy))
 }
 
-fn has_legacy_tables(is_ipv6: bool) -> bool {
+fn has_legacy_table(is_ipv6: bool, table: &str) -> bool {
     let file = if is_ipv6 { "/proc/self/net/ip6_tables_names" } else { "/proc/self/net/ip_tables_names" };
-    std::fs::read_to_string(file).is_ok_and(|names| !names.trim().is_empty())
+    std::fs::read_to_string(file).is_ok_and(|names| names.lines().any(|name| name == table))
 }
 
 /// What there is of `kind`: none without its program.
@@ -125,14 +125,11 @@ fn finding(kind: Kind) -> Option<Finding> {
     if !has_program(kind) {
         return None;
     }
-    let is_in_use = |is_ipv6| kind != Kind::Legacy || has_legacy_tables(is_ipv6);
+    // The kubelet's canary is in mangle; kube-proxy's chains are in nat.
     let has_chains = |is_ipv6| {
-        // The kubelet's canary is in mangle; kube-proxy's chains are in nat.
-        is_in_use(is_ipv6)
-            && ["mangle", "nat"].iter().any(|table| {
-                let listing = execute(kind, is_ipv6, table, "-S");
-                listing.is_ok_and(|listing| has_kubernetes_chains(&listing))
-            })
+        let in_use = ["mangle", "nat"].into_iter().filter(|table| kind != Kind::Legacy || has_legacy_table(is_ipv6, table));
+        let mut listings = in_use.map(|table| execute(kind, is_ipv6, table, "-S"));
+        listings.any(|listing| listing.is_ok_and(|listing| has_kubernetes_chains(&listing)))
     };
     Some(Finding { has_kubernetes_chains: [false, true].into_iter().any(has_chains) })
 }
@@ -197,6 +194,12 @@ fn check(output: &Output, command: impl FnOnce() -> String) -> Result<(), Error>
     if message.contains("holding the xtables lock") {
         return Err(Error::IptablesLock { command: command(), waited_seconds: LOCK_WAIT_SECONDS });
     }
-    let message = if message.is_empty() { output.status.to_string() } else { message };
+    let message = match message.as_str() {
+        "" => output.status.to_string(),
+        denied if denied.contains("Permission denied") || denied.contains("Operation not permitted") => {
+            format!("{denied}; it needs the capability NET_ADMIN, and iptables-legacy NET_RAW too")
+        }
+        _ => message,
+    };
     Err(Error::Iptables { command: command(), message })
 }
