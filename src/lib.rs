@@ -17,6 +17,8 @@ pub mod plan;
 
 pub mod server;
 
+pub mod node;
+
 pub mod kube_dns;
 
 pub mod cli;
