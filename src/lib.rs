@@ -17,6 +17,8 @@ pub mod plan;
 
 pub mod server;
 
+pub mod watchdog;
+
 pub mod cli;
 
 pub mod app;
