@@ -98,7 +98,8 @@ impl Message for Instruction {
 }
 
 fn cut(text: &mut String, octets: usize) {
-    text.truncate(text.floor_char_boundary(octets));
+    let boundary = (0..=octets.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    text.truncate(boundary.unwrap_or_default());
 }
 
 #[cfg(test)]

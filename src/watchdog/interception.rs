@@ -22,6 +22,9 @@ pub struct SetupError {
 
 /// Makes the node intercept queries, or not. Futures stay on one thread.
 pub trait Interceptor {
+    /// Whether there is anything to intercept; where there is not, the metric stays 0.
+    const INTERCEPTS: bool = true;
+
     /// Makes the node as wanted; called again after something changed, and cheap when nothing has.
     fn ensure(&mut self, interception: Interception) -> impl Future<Output = Result<(), Vec<SetupError>>>;
     /// As fast as can be: queries no longer come here. Link and addresses stay.
@@ -40,6 +43,8 @@ pub trait Interceptor {
 pub struct Idle;
 
 impl Interceptor for Idle {
+    const INTERCEPTS: bool = false;
+
     async fn ensure(&mut self, _: Interception) -> Result<(), Vec<SetupError>> {
         Ok(())
     }

@@ -23,7 +23,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep_until, timeout};
 
 /// A question that is not answered within this time counts as missed.
-const PROBE_DEADLINE: Duration = Duration::from_millis(300);
+const PROBE_DEADLINE: Duration = Duration::from_millis(250);
 
 /// How to guard.
 pub struct Settings {
@@ -76,6 +76,7 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
         probes: HashMap::new(),
         later: VecDeque::new(),
         status: None,
+        intercepts: I::INTERCEPTS,
     };
     guard.handle(Event::Tick, &node);
     loop {
@@ -133,6 +134,7 @@ struct Guard {
     /// Servers that ended before they began.
     later: VecDeque<Exit>,
     status: Option<u8>,
+    intercepts: bool,
 }
 
 impl Guard {
@@ -149,7 +151,6 @@ impl Guard {
             Action::Spawn => self.spawn(),
             Action::Kill => {
                 if let Some(server) = &mut self.server {
-                    tracing::warn!("watchdog: the server does not answer, and is replaced");
                     server.kill();
                 }
             }
@@ -167,7 +168,7 @@ impl Guard {
                 node.wish(Wish::Interception(interception));
             }
             Action::CountRestart(cause) => {
-                tracing::warn!("watchdog: another server is started; the one before ended, cause: {}", cause.label());
+                tracing::warn!("watchdog: the server is replaced; cause: {}", cause.label());
                 self.metrics.count_restart(cause);
             }
             Action::Teardown => node.wish(Wish::Teardown),
@@ -252,7 +253,7 @@ impl Guard {
             Wish::Teardown => Event::TornDown,
             Wish::Interception(interception) => {
                 if is_done {
-                    self.metrics.set_interception(interception == Interception::On);
+                    self.metrics.set_interception(self.intercepts && interception == Interception::On);
                 }
                 Event::Settled { interception, is_done }
             }
@@ -284,6 +285,11 @@ impl Guard {
             }
             News::Exited(exit) => {
                 self.server = None;
+                match exit {
+                    Exit::Status(status) => tracing::debug!("watchdog: the server ended with status {status}"),
+                    Exit::Signal(signal) => tracing::info!("watchdog: the server was ended by signal {signal}"),
+                    Exit::NotStarted => {}
+                }
                 self.handle(Event::Exited(exit), node);
             }
         }
