@@ -31,7 +31,7 @@ test: ## Install what the tests need, then check and test everything
 check: ## Formatting, lints, documentation, scripts
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --locked --no-deps --document-private-items
 	@if command -v shellcheck >/dev/null; then echo "shellcheck $(SCRIPTS)"; shellcheck $(SCRIPTS); fi
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS each (needs nightly Rust and cargo-fuzz)

@@ -26,7 +26,7 @@ pub use config::{
 pub use line_sink::{Level, LineSink};
 pub use next::{Chain, Next, Rest};
 pub use request::{OWN_UDP_SIZE, OwnedRequest, Peer, Purpose, Request, Transport};
-pub use upstreams::{Ask, Listing, Upstream, Upstreams};
+pub use upstreams::{Ask, Listing, Upstream, Upstreams, Watching};
 
 use futures_util::future::BoxFuture;
 use std::time::Duration;

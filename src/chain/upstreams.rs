@@ -6,7 +6,8 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use tokio::sync::Notify;
 
@@ -19,7 +20,12 @@ pub type Ask = Box<dyn Fn(Vec<u8>) -> BoxFuture<'static, bool> + Send + Sync>;
 pub struct Upstreams {
     list: Mutex<Vec<Weak<Upstream>>>,
     listed: Notify,
+    watches: AtomicUsize,
 }
+
+/// Says that somebody probes the upstreams of a chain. When the last of them is dropped, no upstream is marked any longer: nobody is
+/// left to find out that it may be used again.
+pub struct Watching(Arc<Upstreams>);
 
 /// The upstreams of one `forward`.
 pub struct Listing {
@@ -41,6 +47,12 @@ impl Upstreams {
     pub fn of(context: &BuildContext<'_>) -> Arc<Self> {
         let key = format!("upstreams {} {}", context.zone, context.servers.join(" "));
         context.services.carry.adopt_or(&key, Self::default)
+    }
+
+    /// From now until it is dropped, marks are looked after.
+    pub fn watch(self: Arc<Self>) -> Watching {
+        self.watches.fetch_add(1, Ordering::Relaxed);
+        Watching(self)
     }
 
     /// Those in use now.
@@ -83,9 +95,27 @@ impl Listing {
         self.current.store(Arc::new(addresses.into_iter().map(entry).collect()));
     }
 
-    /// What is sent to this address comes back to us: not to be asked for a client until that has ended. Does not wait.
-    pub fn is_looping(&self, address: SocketAddr) -> bool {
-        self.current.load().iter().any(|upstream| upstream.address == address && upstream.is_looping())
+    /// Addresses from which what is sent comes back to us: not to be asked for a client until that has ended. Does not wait.
+    pub fn looping(&self) -> Vec<SocketAddr> {
+        self.current.load().iter().filter(|upstream| upstream.is_looping()).map(|upstream| upstream.address).collect()
+    }
+}
+
+impl Deref for Watching {
+    type Target = Upstreams;
+
+    fn deref(&self) -> &Upstreams {
+        &self.0
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        if self.0.watches.fetch_sub(1, Ordering::AcqRel) == 1 {
+            for upstream in self.0.current() {
+                upstream.set_looping(false);
+            }
+        }
     }
 }
 
@@ -155,8 +185,20 @@ mod tests {
         let new = listing(&upstreams, ".", &[marked, other]);
         let narrower = listing(&upstreams, "example.", &[marked]);
         drop(old);
-        assert!(new.is_looping(marked.parse().unwrap()));
-        assert!(!new.is_looping(other.parse().unwrap()));
-        assert!(!narrower.is_looping(marked.parse().unwrap()));
+        assert_eq!(new.looping(), [marked.parse().unwrap()]);
+        assert_eq!(narrower.looping(), []);
+    }
+
+    #[test]
+    fn a_mark_ends_with_the_last_watch() {
+        let upstreams = Arc::new(Upstreams::default());
+        let listing = listing(&upstreams, ".", &["127.0.0.1:53"]);
+        let before = upstreams.clone().watch();
+        before.current()[0].set_looping(true);
+        let after = upstreams.watch();
+        drop(before);
+        assert_eq!(listing.looping().len(), 1);
+        drop(after);
+        assert_eq!(listing.looping(), []);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::layout;
 use super::octets::{MAX_MESSAGE_LENGTH, u16_at, walk_name};
-use super::opt::DNSSEC_OK;
+use super::opt::{DNSSEC_OK, OPT_LENGTH};
 use super::query::{QR, TC, question_name_end};
 use super::record::{Record, Section};
 use super::{Rcode, RecordType, WireError};
@@ -11,6 +11,9 @@ use std::ops::Range;
 
 /// Records an answer may hold: 65,535 octets have room for 4,094 addresses, so no sane answer has more.
 const MAX_RECORDS: u32 = 4096;
+
+/// Octets that every client has room for, with the OPT record it may get (RFC 1035 section 4.2.1).
+const ALWAYS_FITS: usize = 512 - OPT_LENGTH;
 
 /// Where a record stands: its owner's name and its TTL. Both fit, as a message has at most 65,535 octets.
 #[derive(Clone, Copy)]
@@ -33,9 +36,11 @@ pub(super) struct Checked<'a> {
     pub places: SmallVec<[Place; 32]>,
     /// Offset after the last of `places`.
     pub end: usize,
-    /// False if the octets up to `end` must not be kept as they are: OPT stands among them, names are written out that could be
-    /// compressed, or a name borrows octets that will be patched.
+    /// False if the octets up to `end` must not be kept as they are: OPT stands among them, a name borrows octets that will be
+    /// patched, or names are written out in an answer that some clients would get cut for its length.
     pub keepable: bool,
+    /// A name stands written out where it could be compressed, if an earlier one ends alike.
+    written_out: bool,
 }
 
 impl<'a> Checked<'a> {
@@ -89,12 +94,14 @@ pub(super) fn check(wire: &[u8]) -> Result<Checked<'_>, WireError> {
         places: SmallVec::new(),
         end: question_end,
         keepable: true,
+        written_out: false,
     };
     match checked.read_sections(counts) {
-        Err(WireError::Short(_)) if flags & TC != 0 => Ok(checked),
-        Err(error) => Err(error),
-        Ok(()) => Ok(checked),
+        Err(WireError::Short(_)) if flags & TC != 0 => (),
+        read => read?,
     }
+    checked.keepable &= !checked.written_out || checked.end <= ALWAYS_FITS;
+    Ok(checked)
 }
 
 impl Checked<'_> {
@@ -104,7 +111,7 @@ impl Checked<'_> {
         for (section, count) in Section::ALL.into_iter().zip(counts) {
             for _ in 0..count {
                 let owner = at;
-                let (fixed, owner_compressed) = self.follow(owner)?;
+                let fixed = self.follow(owner, true)?;
                 let record = Record::at(section, self.wire, owner, fixed)?;
                 at = record.end();
                 if record.rtype == RecordType::OPT {
@@ -124,25 +131,29 @@ impl Checked<'_> {
                 })?;
                 self.counts[section as usize] += 1;
                 self.end = at;
-                // An OPT record before this one, or an owner written out, which an encoder that compresses does not do but for
-                // a name that shares nothing with those before it.
-                self.keepable &= !opt_seen && (owner_compressed || fixed == owner + 1);
+                self.keepable &= !opt_seen;
             }
         }
         Ok(())
     }
 
-    /// Follows the name at `offset`; gives the offset after it and whether it is compressed.
-    fn follow(&mut self, offset: usize) -> Result<(usize, bool), WireError> {
-        let (places, keepable) = (&self.places, &mut self.keepable);
+    /// Follows the name at `offset`, which may or may not be written compressed; gives the offset after it.
+    fn follow(&mut self, offset: usize, compressible: bool) -> Result<usize, WireError> {
+        let (wire, places, keepable) = (self.wire, &self.places, &mut self.keepable);
+        let type_and_class = self.question_end - 4..self.question_end;
         let mut compressed = false;
-        let after = walk_name(self.wire, offset, |labels| {
+        let after = walk_name(wire, offset, |labels| {
             if labels.start != offset {
                 compressed = true;
-                *keepable &= !touches_ttl(places, &labels);
+                // What ends the run counts too: the root or a pointer.
+                let ends_in_root = wire.get(labels.end) == Some(&0);
+                let octets = labels.start..labels.end + if ends_in_root { 1 } else { 2 };
+                *keepable &= !overlap(&octets, &type_and_class) && !touches_ttl(places, &octets);
             }
         })?;
-        Ok((after, compressed))
+        let is_root = after == offset + 1;
+        self.written_out |= compressible && !compressed && !is_root;
+        Ok(after)
     }
 
     /// Checks that the data has the layout of its type and that its names end within it.
@@ -158,7 +169,7 @@ impl Checked<'_> {
             if at >= end {
                 return Err(malformed);
             }
-            at = self.follow(at)?.0;
+            at = self.follow(at, layout.compressible)?;
         }
         match layout.rest {
             Some(rest) if at + usize::from(rest) != end => Err(malformed),
@@ -168,8 +179,63 @@ impl Checked<'_> {
     }
 }
 
-/// True if a run of labels, or the root or pointer that ends it, overlaps the TTL of a record: patching that would change a name.
-fn touches_ttl(places: &[Place], labels: &Range<usize>) -> bool {
-    let next = places.partition_point(|place| usize::from(place.ttl) + 4 <= labels.start);
-    places.get(next).is_some_and(|place| usize::from(place.ttl) <= labels.end + 1)
+fn overlap(one: &Range<usize>, other: &Range<usize>) -> bool {
+    one.start < other.end && other.start < one.end
+}
+
+/// True if octets overlap the TTL of a record; patching that would change a name that borrows them.
+fn touches_ttl(places: &[Place], octets: &Range<usize>) -> bool {
+    let ttl = |place: &Place| usize::from(place.ttl)..usize::from(place.ttl) + 4;
+    let next = places.partition_point(|place| ttl(place).end <= octets.start);
+    places.get(next).is_some_and(|place| overlap(octets, &ttl(place)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{QUESTION_END, TO_QUESTION, address, answer, opt, record};
+    use super::*;
+    use Section::{Additional, Answer, Authority};
+
+    fn keepable(records: &[(Section, Vec<u8>)]) -> bool {
+        check(&answer(QR, records)).unwrap().keepable
+    }
+
+    fn pointer(offset: usize) -> [u8; 2] {
+        (0xc000 | offset as u16).to_be_bytes()
+    }
+
+    #[test]
+    fn a_compressed_answer_is_kept_as_it_is() {
+        assert!(keepable(&[]));
+        assert!(keepable(&[
+            record(Answer, TO_QUESTION, 5, 60, b"\x01a\xc0\x0c"),
+            record(Answer, &pointer(QUESTION_END + 12), 1, 60, &[192, 0, 2, 1]),
+            record(Authority, b"\x00", 2, 60, &pointer(QUESTION_END + 12)),
+            record(Additional, b"\x02ns\xc0\x0c", 1, 60, &[192, 0, 2, 1]),
+            opt(0),
+        ]));
+    }
+
+    #[test]
+    fn what_will_be_patched_or_could_be_shorter_is_not_kept_as_it_is() {
+        let ttl = QUESTION_END + 2 + 4;
+        let long = record(Answer, TO_QUESTION, 16, 60, &[0; 450]);
+        let owner_written_out = record(Answer, b"\x01a\x07example\x00", 1, 60, &[192, 0, 2, 1]);
+        let target_written_out = record(Answer, TO_QUESTION, 5, 60, b"\x01a\x07example\x00");
+        for written_out in [owner_written_out, target_written_out] {
+            assert!(keepable(std::slice::from_ref(&written_out)), "names written out in a short answer");
+            assert!(!keepable(&[long.clone(), written_out]), "names written out in a long one");
+        }
+        assert!(!keepable(&[opt(0), address(Additional, 60, 1)]), "OPT before another record");
+        for offset in [QUESTION_END - 4, QUESTION_END - 2] {
+            assert!(!keepable(&[record(Answer, TO_QUESTION, 5, 60, &pointer(offset))]), "a name in the question's type or class");
+        }
+        for offset in ttl..ttl + 3 {
+            assert!(
+                !keepable(&[address(Answer, 0, 1), record(Answer, &pointer(offset), 1, 60, &[192, 0, 2, 1])]),
+                "a name in a TTL"
+            );
+        }
+        assert!(!keepable(&[record(Answer, TO_QUESTION, 5, 0, &pointer(ttl))]), "a name in its own record's TTL");
+    }
 }

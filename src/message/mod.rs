@@ -6,6 +6,7 @@ mod compose;
 #[cfg(test)]
 mod fixtures;
 mod layout;
+mod made;
 mod name;
 mod octets;
 mod opt;

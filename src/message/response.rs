@@ -5,8 +5,7 @@ use super::compose::{Composed, Composer};
 use super::octets::HEADER_LENGTH;
 use super::query::{AA, AD, CD, QR, RA, RD, TC};
 use super::record::{Record, Section};
-use super::{Class, Name, Query, Rcode, RecordType, WireError};
-use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
+use super::{Class, Name, Rcode, RecordType, WireError};
 
 /// A validated answer: one question, every name and record within bounds, OPT taken out (its DO bit and extended rcode
 /// remembered), and the offset of every TTL known, so that a client's copy needs no parsing. One block of octets.
@@ -62,9 +61,10 @@ fn u16_of(octets: &[u8], offset: usize) -> u16 {
 }
 
 impl Response {
-    /// Checks and takes over an upstream's answer. Names are compressed anew where the upstream wrote them out or put OPT before
-    /// another record. TTLs with the top bit set become 0 (RFC 2181 section 8). Octets after the last record are dropped, and if
-    /// TC is set, so is a record that the message cuts off. TSIG and SIG(0) records are kept like any other.
+    /// Checks and takes over an upstream's answer. Names are compressed anew where the upstream put OPT before another record, or
+    /// wrote names out and some clients would get the answer cut for that (CoreDNS compresses next to nothing over TCP). TTLs with
+    /// the top bit set become 0 (RFC 2181 section 8). Octets after the last record are dropped, and if TC is set, so is a record
+    /// that the message cuts off. TSIG and SIG(0) records are kept like any other.
     ///
     /// # Errors
     /// Anything malformed; a query; an opcode other than QUERY; a number of questions other than one; two OPT records; over 4,096
@@ -90,53 +90,6 @@ impl Response {
         }
         response.map_ttls(|ttl| if ttl > i32::MAX as u32 { 0 } else { ttl });
         Ok(response)
-    }
-    /// An answer to `query` (whose octets are `wire`) with no records: rcode, RD and CD copied, RA clear.
-    pub fn empty(query: &Query, wire: &[u8], rcode: Rcode) -> Self {
-        Self::compose(query, wire, rcode, std::iter::empty()).0
-    }
-    /// From records made by a directive. The question is that of the query; RD and CD are copied, RA is clear.
-    ///
-    /// # Errors
-    /// A record that has no wire form, or too many of them for one message.
-    pub fn from_records(
-        query: &Query,
-        wire: &[u8],
-        rcode: Rcode,
-        records: &[(Section, hickory_proto::rr::Record)],
-    ) -> Result<Self, WireError> {
-        let made = Self::empty(query, wire, rcode);
-        let mut message = made.to_message().map_err(|_| WireError::Unencodable)?;
-        for (section, record) in records {
-            let section = match section {
-                Section::Answer => &mut message.answers,
-                Section::Authority => &mut message.authorities,
-                Section::Additional => &mut message.additionals,
-            };
-            section.push(record.clone());
-        }
-        Self::from_message(&message)
-    }
-    /// Takes over an answer that a directive has changed or made. An OPT record's flags are kept, its options are not.
-    ///
-    /// # Errors
-    /// As [`Response::read`]; and a record that has no wire form, or too many of them for one message.
-    pub fn from_message(message: &Message) -> Result<Self, WireError> {
-        let mut response = Self::read(&message.to_vec().map_err(|_| WireError::Unencodable)?)?;
-        let records = message.answers.len() + message.authorities.len() + message.additionals.len();
-        if response.parts().ttl_offsets.len() != records {
-            return Err(WireError::TooLong);
-        }
-        response.block[..2].copy_from_slice(&u16::from(message.metadata.response_code).to_be_bytes());
-        Ok(response)
-    }
-    /// Decodes all of it, for directives that change records.
-    pub fn to_message(&self) -> Result<Message, hickory_proto::ProtoError> {
-        let mut message = Message::from_vec(self.wire())?;
-        message.metadata.message_type = MessageType::Response;
-        message.metadata.op_code = OpCode::Query;
-        message.metadata.response_code = ResponseCode::from((self.rcode().0 >> 4) as u8, (self.rcode().0 & 0x0f) as u8);
-        Ok(message)
     }
     /// The DNS message, OPT left out, ID 0.
     pub fn wire(&self) -> &[u8] {
@@ -227,25 +180,7 @@ impl Response {
         }
     }
 
-    /// An answer with the question of `query` and records from elsewhere, RD and CD of the query; false with it if not all of the
-    /// records had room.
-    pub(super) fn compose<'a>(
-        query: &Query,
-        wire: &[u8],
-        rcode: Rcode,
-        records: impl Iterator<Item = Record<'a>>,
-    ) -> (Self, bool) {
-        let spelt = query.question(wire);
-        let lower: Vec<u8> = [query.name.as_wire(), &query.qtype.0.to_be_bytes()[..], &query.qclass.0.to_be_bytes()[..]].concat();
-        let mut composer = Composer::new(&lower);
-        composer.point_to_question(spelt);
-        let whole = records.map(|record| composer.push(&record)).all(|result| result.is_ok());
-        let mut response = Self::from_composed(rcode, HEADER_LENGTH + lower.len(), &composer.finish());
-        response.replace_header_flags(query.header.flags & (RD | CD));
-        (response, whole)
-    }
-
-    fn from_composed(rcode: Rcode, question_end: usize, composed: &Composed) -> Self {
+    pub(super) fn from_composed(rcode: Rcode, question_end: usize, composed: &Composed) -> Self {
         let ttl_offsets = composed.ttl_offsets.iter().copied();
         Self::assemble(rcode, question_end, ttl_offsets, &composed.octets, composed.counts)
     }
@@ -277,7 +212,13 @@ impl Response {
         &mut self.block[start..]
     }
 
-    fn replace_header_flags(&mut self, flags: u16) {
+    /// Replaces all 12 bits; the message's header holds the lower four.
+    pub(super) fn replace_rcode(&mut self, rcode: Rcode) {
+        self.block[..2].copy_from_slice(&rcode.0.to_be_bytes());
+        self.replace_header_flags(self.parts().header(1));
+    }
+
+    pub(super) fn replace_header_flags(&mut self, flags: u16) {
         let flags = QR | flags & KEPT_FLAGS | self.rcode().0 & 0x0f;
         self.message_mut()[2..4].copy_from_slice(&flags.to_be_bytes());
     }
@@ -309,15 +250,19 @@ impl std::fmt::Debug for Response {
 mod tests {
     use super::super::fixtures::{QUESTION, QUESTION_END, TO_QUESTION, address, answer, listing, opt, query, record};
     use super::super::octets::MAX_MESSAGE_LENGTH;
+    use super::super::{Reply, TtlRule};
     use super::*;
     use Section::{Additional, Answer, Authority};
-    use hickory_proto::rr::rdata::{A, TXT};
-    use hickory_proto::rr::{DNSClass, RData};
 
     const SOA: &[u8] = b"\x02ns\xc0\x0c\x04host\xc0\x0c\0\0\0\x07\0\0\x1c\x20\0\0\x03\x84\0\x12\x75\0\0\0\0\x3c";
 
     fn read(records: &[(Section, Vec<u8>)]) -> Result<Response, WireError> {
         Response::read(&answer(QR | RD | RA, records))
+    }
+
+    /// A record that makes an answer too long for some clients.
+    fn long() -> (Section, Vec<u8>) {
+        record(Answer, TO_QUESTION, 65400, 60, &[0; 450])
     }
 
     /// Data of all records with their names written out, as hickory-proto sees it.
@@ -388,20 +333,20 @@ mod tests {
     }
 
     #[test]
-    fn names_written_out_are_compressed() {
+    fn names_written_out_in_a_long_answer_are_compressed() {
         let owner = b"\x01a\x07example\x00";
-        let records: Vec<_> = (1..=20).map(|last| record(Answer, owner, 1, 60, &[192, 0, 2, last])).collect();
+        let records: Vec<_> = (1..=25).map(|last| record(Answer, owner, 1, 60, &[192, 0, 2, last])).collect();
         let response = read(&records).unwrap();
-        assert_eq!(response.wire().len(), QUESTION_END + (4 + 14) + 19 * 16);
-        let expected: Vec<_> = (1..=20).map(|last| format!("a.example. 60 IN A 192.0.2.{last}")).collect();
+        assert_eq!(response.wire().len(), QUESTION_END + (4 + 14) + 24 * 16);
+        let expected: Vec<_> = (1..=25).map(|last| format!("a.example. 60 IN A 192.0.2.{last}")).collect();
         assert_eq!(decoded(&response), expected);
     }
 
     #[test]
     fn names_spelt_otherwise_than_the_question_keep_their_case_when_compressed() {
         let target = b"\x07EXAMPLE\x00";
-        let response = read(&[record(Answer, QUESTION.split_at(9).0, 12, 60, target)]).unwrap();
-        assert_eq!(decoded(&response), ["example. 60 IN PTR EXAMPLE."]);
+        let response = read(&[record(Answer, QUESTION.split_at(9).0, 12, 60, target), long()]).unwrap();
+        assert_eq!(decoded(&response)[0], "example. 60 IN PTR EXAMPLE.");
     }
 
     #[test]
@@ -409,10 +354,10 @@ mod tests {
         let out = b"\x01x\x07example\x00";
         let mx = record(Answer, out, 15, 60, &[&[0, 10][..], out].concat());
         let srv = record(Answer, out, 33, 60, &[&[0, 0, 0, 100, 0, 53][..], out].concat());
-        let response = read(&[mx, srv]).unwrap();
-        let lengths: Vec<_> = response.records().map(|record| record.rdata().len()).collect();
+        let response = read(&[mx, srv, long()]).unwrap();
+        let lengths: Vec<_> = response.records().map(|record| record.rdata().len()).take(2).collect();
         assert_eq!(lengths, [4, 6 + 11]);
-        assert_eq!(decoded(&response), ["x.example. 60 IN MX 10 x.example.", "x.example. 60 IN SRV 0 100 53 x.example."]);
+        assert_eq!(decoded(&response)[..2], ["x.example. 60 IN MX 10 x.example.", "x.example. 60 IN SRV 0 100 53 x.example."]);
     }
 
     #[test]
@@ -455,6 +400,20 @@ mod tests {
         let mut response = Response::read(&wire).unwrap();
         response.set_ttls(7);
         assert_eq!(decoded(&response), ["example. 7 IN A 192.0.2.1", "x. 7 IN A 192.0.2.2"]);
+    }
+
+    #[test]
+    fn a_name_that_borrows_octets_of_the_questions_class_keeps_its_meaning_under_another_class() {
+        // Found by fuzzing: the class's zero octet reads as the root, to which the record's data points.
+        let mut wire = answer(QR, &[record(Answer, TO_QUESTION, 5, 60, &(0xc000 | (QUESTION_END as u16 - 2)).to_be_bytes())]);
+        let (query, asked) = query("example.", 0, None);
+        wire[QUESTION_END - 2..QUESTION_END].copy_from_slice(&[0, 1]);
+        let response = Response::read(&wire).unwrap();
+        let mut asked_otherwise = asked.clone();
+        asked_otherwise[QUESTION_END - 2] = 1;
+        let mut copy = Vec::new();
+        response.write(&query, &asked_otherwise, Reply { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 }, &mut copy);
+        assert_eq!(Response::read(&copy).unwrap().records().next().unwrap().data().unwrap().names[..], [Name::root()]);
     }
 
     #[test]
@@ -544,17 +503,8 @@ mod tests {
     #[test]
     fn naptr_with_its_strings_and_name_is_read() {
         let naptr = record(Answer, b"\x01n\x07example\x00", 35, 60, b"\0\x01\0\x02\x01S\x07SIP+D2U\0\x04_sip\xc0\x0c");
-        let response = read(&[naptr]).unwrap();
+        let response = read(&[naptr, long()]).unwrap();
         assert_eq!(response.records().next().unwrap().rdata(), b"\0\x01\0\x02\x01S\x07SIP+D2U\0\x04_sip\x07example\x00");
-    }
-
-    #[test]
-    fn an_empty_answer_has_the_question_and_the_clients_rd_and_cd() {
-        let (query, wire) = query("Example.", RD | CD | AD, Some(true));
-        let response = Response::empty(&query, &wire, Rcode::SERVFAIL);
-        let mut expected = answer(QR | RD | CD | 2, &[]);
-        expected[..2].fill(0);
-        assert_eq!((response.wire(), response.rcode()), (&expected[..], Rcode::SERVFAIL));
     }
 
     #[test]
@@ -563,45 +513,5 @@ mod tests {
         response.set_flag(AA, true);
         response.set_flag(AD, false);
         assert_eq!(response.wire()[2..4], (QR | AA | RA).to_be_bytes());
-    }
-
-    #[test]
-    fn records_made_by_a_directive_become_an_answer() {
-        let (query, wire) = query("Example.", RD, None);
-        let name = Name::parse("example.").unwrap().to_hickory().unwrap();
-        let address = hickory_proto::rr::Record::from_rdata(name, 30, RData::A(A::new(192, 0, 2, 1)));
-        let response = Response::from_records(&query, &wire, Rcode::NXDOMAIN, &[(Authority, address.clone()), (Answer, address)]);
-        let response = response.unwrap();
-        assert_eq!(listing(response.wire()), ["Answer example. 30 A 4", "Authority example. 30 A 4"]);
-        assert_eq!((response.rcode(), response.wire().len()), (Rcode::NXDOMAIN, QUESTION_END + 32));
-    }
-
-    #[test]
-    fn records_of_another_class_keep_it() {
-        let (query, wire) = query("example.", RD, None);
-        let name = Name::parse("example.").unwrap().to_hickory().unwrap();
-        let mut text = hickory_proto::rr::Record::from_rdata(name, 0, RData::TXT(TXT::new(vec!["1".to_owned()])));
-        text.dns_class = DNSClass::CH;
-        let response = Response::from_records(&query, &wire, Rcode::NOERROR, &[(Answer, text)]).unwrap();
-        assert_eq!(response.records().next().unwrap().class, Class::CH);
-    }
-
-    #[test]
-    fn records_that_have_no_room_in_one_message_are_an_error() {
-        let (query, wire) = query("example.", RD, None);
-        let name = Name::parse("example.").unwrap().to_hickory().unwrap();
-        let text = RData::TXT(TXT::new(vec!["x".repeat(255); 200]));
-        let record = hickory_proto::rr::Record::from_rdata(name, 0, text);
-        let made = Response::from_records(&query, &wire, Rcode::NOERROR, &[(Answer, record.clone()), (Answer, record)]);
-        assert_eq!(made, Err(WireError::TooLong));
-    }
-
-    #[test]
-    fn a_record_that_cannot_be_encoded_is_an_error() {
-        let (query, wire) = query("example.", RD, None);
-        let name = Name::parse("example.").unwrap().to_hickory().unwrap();
-        let record = hickory_proto::rr::Record::from_rdata(name, 0, RData::TXT(TXT::new(vec!["x".repeat(256)])));
-        let made = Response::from_records(&query, &wire, Rcode::NOERROR, &[(Answer, record)]);
-        assert_eq!(made, Err(WireError::Unencodable));
     }
 }

@@ -1,4 +1,4 @@
-//! The immutable plan that serves: listeners, the zones on each, their chains. [`configure`] reads a tree into a [`PlanConfig`] and
+//! The immutable plan that serves: listeners, the zones on each, their chains. [`configure()`] reads a tree into a [`PlanConfig`] and
 //! collects every error; [`PlanConfig::build`] makes the [`Plan`]; [`Listener::dispatch`] is the way of a message through it.
 
 mod build;

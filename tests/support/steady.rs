@@ -18,6 +18,8 @@ const TCP_INTERVAL: Duration = Duration::from_millis(20);
 pub struct Tally {
     pub asked: usize,
     pub lost: usize,
+    /// Answered SERVFAIL or REFUSED.
+    pub failed: usize,
 }
 
 /// Asks on a steady rate until told to stop, over UDP from one socket and over TCP; half of the queries for a name asked before (so
@@ -37,11 +39,11 @@ impl SteadyClient {
         Self { stop, udp, tcp }
     }
 
-    /// Stops asking, waits for what is on the way, and fails if any query got no answer.
+    /// Stops asking, waits for what is on the way, and fails if any query got no answer, or SERVFAIL or REFUSED.
     pub fn finish(self) {
         let (udp, tcp) = self.tally();
         for (transport, tally) in [("UDP", udp), ("TCP", tcp)] {
-            assert_eq!(tally.lost, 0, "queries lost over {transport}: {tally:?}");
+            assert_eq!((tally.lost, tally.failed), (0, 0), "queries lost or failed over {transport}: {tally:?}");
         }
     }
 
@@ -62,11 +64,16 @@ fn numbered(n: u16, transport: &str) -> Vec<u8> {
     message.to_vec().expect("a query of ours encodes")
 }
 
+/// True for SERVFAIL and REFUSED.
+fn is_failure(answer: &[u8]) -> bool {
+    answer.get(3).is_some_and(|octet| matches!(octet & 0x0f, 2 | 5))
+}
+
 fn ask_udp(port: u16, stop: &AtomicBool) -> Tally {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
     socket.connect(loopback(port)).expect("loopback");
     let mut open: HashSet<u16> = HashSet::new();
-    let mut asked = 0_u16;
+    let (mut asked, mut failed) = (0_u16, 0);
     let mut buffer = [0; 4096];
     let mut next = Instant::now();
     let mut last_asked = next;
@@ -81,7 +88,7 @@ fn ask_udp(port: u16, stop: &AtomicBool) -> Tally {
             (next, last_asked) = (next + UDP_INTERVAL, now);
         }
         if stopping && (open.is_empty() || now.duration_since(last_asked) > PATIENCE) {
-            return Tally { asked: usize::from(asked), lost: open.len() };
+            return Tally { asked: usize::from(asked), lost: open.len(), failed };
         }
         let left = next.saturating_duration_since(now).clamp(Duration::from_micros(100), UDP_INTERVAL);
         socket.set_read_timeout(Some(left)).expect("a timeout above zero");
@@ -89,6 +96,7 @@ fn ask_udp(port: u16, stop: &AtomicBool) -> Tally {
             && let Some([high, low]) = buffer[..length].first_chunk()
         {
             open.remove(&u16::from_be_bytes([*high, *low]));
+            failed += usize::from(is_failure(&buffer));
         }
     }
 }
@@ -97,9 +105,10 @@ fn ask_tcp(port: u16, stop: &AtomicBool) -> Tally {
     let mut tally = Tally::default();
     while !stop.load(Ordering::Relaxed) {
         let number = u16::try_from(tally.asked).expect("fewer queries than IDs");
-        let answered = exchange_tcp(loopback(port), &numbered(number, "tcp"), PATIENCE).is_ok();
+        let answer = exchange_tcp(loopback(port), &numbered(number, "tcp"), PATIENCE);
         tally.asked += 1;
-        tally.lost += usize::from(!answered);
+        tally.lost += usize::from(answer.is_err());
+        tally.failed += usize::from(answer.is_ok_and(|answer| is_failure(&answer)));
         std::thread::sleep(TCP_INTERVAL);
     }
     tally

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::oneshot;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// What to answer to whom. `*` as name or type matches all; the first rule that matches counts.
 #[derive(Clone, Debug, Deserialize)]
@@ -70,6 +71,7 @@ struct Script {
 pub struct Upstream {
     pub port: u16,
     script: Arc<Mutex<Script>>,
+    resets: watch::Sender<()>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -78,28 +80,34 @@ impl Upstream {
     /// Serves `rules`. What none matches gets `default`, else an NXDOMAIN with an SOA record; `. NS`, which health checks ask, an
     /// empty NOERROR.
     pub fn start(rules: Vec<Rule>, default: Option<Reply>) -> Self {
-        let (port, udp, tcp) = loop {
-            let port = free_port();
+        loop {
             // Another program may take the port between its being found free and here.
-            if let (Ok(udp), Ok(tcp)) = (UdpSocket::bind(loopback(port)), TcpListener::bind(loopback(port))) {
-                break (port, udp, tcp);
+            if let Ok(upstream) = Self::start_at(free_port(), &rules, default.as_ref()) {
+                return upstream;
             }
-        };
+        }
+    }
+
+    /// [`Upstream::start`] on a port that it may have served before. Fails if the port is taken.
+    pub fn start_at(port: u16, rules: &[Rule], default: Option<&Reply>) -> io::Result<Self> {
+        let (udp, tcp) = (UdpSocket::bind(loopback(port))?, TcpListener::bind(loopback(port))?);
+        let (rules, default) = (rules.to_vec(), default.cloned());
         let script = Arc::new(Mutex::new(Script { rules, default, down: false, seen: BTreeMap::new() }));
         let (stop, stopped) = oneshot::channel();
+        let resets = watch::Sender::new(());
         let thread = std::thread::spawn({
-            let script = script.clone();
+            let (script, resets) = (script.clone(), resets.clone());
             move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
                 runtime.block_on(async {
                     tokio::select! {
-                        outcome = serve(script, udp, tcp) => panic!("the scripted upstream ended: {outcome:?}"),
+                        outcome = serve(script, udp, tcp, resets) => panic!("the scripted upstream ended: {outcome:?}"),
                         _ = stopped => {}
                     }
                 });
             }
         });
-        Self { port, script, stop: Some(stop), thread: Some(thread) }
+        Ok(Self { port, script, resets, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Serves a list of rules.json.
@@ -118,6 +126,10 @@ impl Upstream {
     pub fn set_rules(&self, rules: Vec<Rule>) {
         self.script().rules = rules;
     }
+    /// Resets every TCP connection there is (RST), whatever waits on it.
+    pub fn reset_connections(&self) {
+        self.resets.send_replace(());
+    }
     /// Queries since the last call, by `udp a.example. A`. Health checks (`. NS`) are not counted.
     pub fn take_seen(&self) -> BTreeMap<String, u32> {
         std::mem::take(&mut self.script().seen)
@@ -134,12 +146,12 @@ impl Drop for Upstream {
     }
 }
 
-async fn serve(script: Arc<Mutex<Script>>, udp: UdpSocket, tcp: TcpListener) -> io::Result<()> {
+async fn serve(script: Arc<Mutex<Script>>, udp: UdpSocket, tcp: TcpListener, resets: watch::Sender<()>) -> io::Result<()> {
     udp.set_nonblocking(true)?;
     tcp.set_nonblocking(true)?;
     let udp = Arc::new(tokio::net::UdpSocket::from_std(udp)?);
     let tcp = tokio::net::TcpListener::from_std(tcp)?;
-    tokio::try_join!(serve_udp(&script, &udp), serve_tcp(&script, &tcp))?;
+    tokio::try_join!(serve_udp(&script, &udp), serve_tcp(&script, &tcp, &resets))?;
     Ok(())
 }
 
@@ -157,27 +169,44 @@ async fn serve_udp(script: &Arc<Mutex<Script>>, socket: &Arc<tokio::net::UdpSock
     }
 }
 
-async fn serve_tcp(script: &Arc<Mutex<Script>>, listener: &tokio::net::TcpListener) -> io::Result<()> {
+async fn serve_tcp(
+    script: &Arc<Mutex<Script>>,
+    listener: &tokio::net::TcpListener,
+    resets: &watch::Sender<()>,
+) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
-        let (mut reader, writer) = stream.into_split();
-        let (script, writer) = (script.clone(), Arc::new(tokio::sync::Mutex::new(writer)));
-        tokio::spawn(async move {
-            while let Ok(length) = reader.read_u16().await {
-                let mut wire = vec![0; usize::from(length)];
-                if reader.read_exact(&mut wire).await.is_err() {
-                    return;
-                }
-                let (script, writer) = (script.clone(), writer.clone());
-                tokio::spawn(async move {
-                    if let Some(answer) = reply(&script, &wire, "tcp").await {
-                        let length = u16::try_from(answer.len()).expect("an answer within the limit");
-                        let framed = [&length.to_be_bytes(), answer.as_slice()].concat();
-                        let _client_may_be_gone = writer.lock().await.write_all(&framed).await;
-                    }
-                });
+        tokio::spawn(serve_connection(script.clone(), stream, resets.subscribe()));
+    }
+}
+
+/// Answers in whatever order answers become ready, until the client has closed and all are written, or a reset is wanted.
+async fn serve_connection(script: Arc<Mutex<Script>>, mut stream: TcpStream, mut resets: watch::Receiver<()>) {
+    let (mut reader, mut writer) = stream.split();
+    let (answers, mut ready) = mpsc::unbounded_channel();
+    let read = async move {
+        while let Ok(length) = reader.read_u16().await {
+            let mut wire = vec![0; usize::from(length)];
+            if reader.read_exact(&mut wire).await.is_err() {
+                return;
             }
-        });
+            let (script, answers) = (script.clone(), answers.clone());
+            tokio::spawn(async move {
+                if let Some(answer) = reply(&script, &wire, "tcp").await {
+                    let _connection_may_be_gone = answers.send(answer);
+                }
+            });
+        }
+    };
+    let write = async {
+        while let Some(answer) = ready.recv().await {
+            let length = u16::try_from(answer.len()).expect("an answer within the limit");
+            let _client_may_be_gone = writer.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat()).await;
+        }
+    };
+    tokio::select! {
+        _ = async { tokio::join!(read, write) } => {}
+        _ = resets.changed() => stream.set_zero_linger().expect("a TCP socket can be told to reset"),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::error::{Path, TryError};
 use crate::chain::Request;
-use crate::message::{Class, LowerName, RecordType, Response};
+use crate::message::{Class, LowerName, Query, RecordType, Response};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -35,6 +35,12 @@ impl Asked {
             qtype: request.query.qtype,
             qclass: request.query.qclass,
         }
+    }
+
+    /// A query of our own; `None` if `wire` is none.
+    pub fn from_wire(wire: Vec<u8>) -> Option<Self> {
+        let Query { name, qtype, qclass, .. } = Query::read(&wire).ok()?;
+        Some(Self { wire, name, qtype, qclass })
     }
 
     /// Octets of the message.

@@ -1,8 +1,11 @@
 //! The upstreams there are right now: fixed ones, and those that host names stand for, kept resolved in the background.
 
+use super::error::TryError;
+use super::line::Asked;
+use super::parse::Config;
 use super::target::Target;
 use super::upstream::{Settings, Upstream};
-use crate::chain::Carry;
+use crate::chain::{Ask, BuildContext, Listing, Transport, Upstreams};
 use crate::message::Name;
 use crate::metrics::Registry;
 use arc_swap::ArcSwap;
@@ -33,6 +36,8 @@ pub enum RosterError {
     Unresolved(String),
     #[error("no forwarder defined")]
     Empty,
+    #[error("every upstream leads back to us; see the log lines of `loop` for what to change")]
+    Looping,
 }
 
 /// What a host name stands for at the moment. Lives on over a reload.
@@ -51,6 +56,8 @@ enum Source {
 pub struct Roster {
     sources: Vec<Source>,
     current: ArcSwap<Vec<Arc<Upstream>>>,
+    /// The same list for `loop`, which probes it and marks those that lead back to us.
+    listing: Listing,
     settings: Settings,
     registry: Registry,
     resolvers: Vec<SocketAddr>,
@@ -60,10 +67,12 @@ pub struct Roster {
 }
 
 impl Roster {
-    pub fn new(targets: &[Target], settings: Settings, resolvers: Vec<SocketAddr>, registry: &Registry, carry: &Carry) -> Self {
+    pub fn new(config: &Config, settings: Settings, context: &BuildContext<'_>) -> Self {
+        let (registry, carry) = (&context.services.registry, &context.services.carry);
+        let resolvers = config.options.resolvers.clone();
         let mut sources = Vec::new();
         let mut why_empty = RosterError::Empty;
-        for target in targets {
+        for target in &config.targets {
             match target {
                 Target::Address(address) => {
                     sources.push(Source::Fixed(Upstream::adopt_or_new(*address, &settings, registry, carry)))
@@ -85,6 +94,7 @@ impl Roster {
         let roster = Self {
             sources,
             current: ArcSwap::default(),
+            listing: Listing::new(Upstreams::of(context), config.from.clone()),
             settings,
             registry: registry.clone(),
             resolvers,
@@ -95,7 +105,8 @@ impl Roster {
         roster
     }
 
-    /// The upstreams, never none. Right after the start it waits, until `deadline` at most, for host names to be resolved.
+    /// The upstreams to ask, never none, and none that leads back to us. Right after the start it waits, until `deadline` at most, for
+    /// host names to be resolved.
     pub async fn upstreams(&self, deadline: Instant) -> Result<Arc<Vec<Arc<Upstream>>>, RosterError> {
         let mut upstreams = self.current.load_full();
         if upstreams.is_empty() {
@@ -105,7 +116,15 @@ impl Roster {
                 upstreams = self.current.load_full();
             }
         }
-        if upstreams.is_empty() { Err(self.why_empty.clone()) } else { Ok(upstreams) }
+        if upstreams.is_empty() {
+            return Err(self.why_empty.clone());
+        }
+        let looping = self.listing.looping();
+        if !looping.is_empty() {
+            let is_usable = |upstream: &&Arc<Upstream>| !looping.contains(&upstream.address);
+            upstreams = Arc::new(upstreams.iter().filter(is_usable).cloned().collect());
+        }
+        if upstreams.is_empty() { Err(RosterError::Looping) } else { Ok(upstreams) }
     }
 
     pub fn has_hosts(&self) -> bool {
@@ -126,6 +145,8 @@ impl Roster {
                 Source::Host(host) => host.upstreams.load().iter().for_each(&mut push),
             }
         }
+        let transport = if self.settings.probe_tcp { Transport::Tcp } else { Transport::Udp };
+        self.listing.set(list.iter().map(|upstream| (upstream.address, ask_of(upstream.clone(), transport))));
         self.current.store(Arc::new(list));
     }
 
@@ -174,6 +195,17 @@ impl Roster {
         self.compile();
         Some(valid)
     }
+}
+
+/// How `loop` asks an upstream: alone, whatever else is in flight and however healthy it is.
+fn ask_of(upstream: Arc<Upstream>, transport: Transport) -> Ask {
+    Box::new(move |query| {
+        let upstream = upstream.clone();
+        Box::pin(async move {
+            let Some(asked) = Asked::from_wire(query) else { return false };
+            matches!(upstream.ask(&Arc::new(asked), transport).await, Ok(_) | Err(TryError::NoQuestion(_)))
+        })
+    })
 }
 
 /// When a host is looked up next.

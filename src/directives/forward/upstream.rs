@@ -40,7 +40,7 @@ pub struct Settings {
     pub probe_interval: Duration,
     pub probe_name: Name,
     pub probe_recursion_desired: bool,
-    /// Probe by TCP (`force_tcp`).
+    /// Probe by TCP (`force_tcp`), for health and for loops.
     pub probe_tcp: bool,
 }
 

@@ -46,7 +46,7 @@ struct Bench {
 
 impl Bench {
     fn is_looping(&self) -> bool {
-        self.listing.is_looping(UPSTREAM.parse().unwrap())
+        self.listing.looping() == [UPSTREAM.parse().unwrap()]
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sends a probe to each upstream of a chain and marks those from which it comes back.
 
 use super::probes::{Probes, probe_name, probed_zone};
-use crate::chain::{Upstream, Upstreams};
+use crate::chain::{Upstream, Upstreams, Watching};
 use crate::message::{LowerName, Name, Query, RecordType};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -24,7 +24,7 @@ const RECHECK: Duration = Duration::from_secs(30);
 /// The upstreams of one chain and the probes sent to them.
 pub(super) struct Watch {
     zone: Name,
-    upstreams: Arc<Upstreams>,
+    upstreams: Watching,
     probes: Mutex<Probes>,
 }
 
@@ -41,7 +41,7 @@ enum Verdict {
 
 impl Watch {
     pub(super) fn new(zone: Name, upstreams: Arc<Upstreams>) -> Self {
-        Self { zone, upstreams, probes: Mutex::default() }
+        Self { zone, upstreams: upstreams.watch(), probes: Mutex::default() }
     }
 
     pub(super) fn zone(&self) -> &Name {

@@ -1,6 +1,7 @@
 //! The directive against scripted upstreams on loopback.
 
 mod exchange;
+mod loops;
 mod parse;
 mod scripted;
 mod sharing;
@@ -64,9 +65,14 @@ fn build(targets: &[SocketAddr], options: Options, services: &Services) -> Arc<F
 }
 
 fn build_config(config: &Config, services: &Services) -> Arc<Forward> {
+    in_context(services, |context| Arc::new(Forward::new(config, context)))
+}
+
+/// What a directive of the root zone on 127.0.0.1 is built with.
+fn in_context<T>(services: &Services, make: impl FnOnce(&BuildContext<'_>) -> T) -> T {
     let zone = Name::root();
     let servers = ["dns://127.0.0.1:53".to_owned()];
-    Arc::new(Forward::new(config, &BuildContext { zone: &zone, block_zones: &[], servers: &servers, services }))
+    make(&BuildContext { zone: &zone, block_zones: &[], servers: &servers, services })
 }
 
 /// An A query with RD, as a client sends it.
