@@ -80,7 +80,8 @@ impl Channel {
         let packet = encode(message)?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut beside = SendAncillaryBuffer::new(&mut space);
-        if !descriptors.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        let is_room = descriptors.len() <= MAX_DESCRIPTORS;
+        if !descriptors.is_empty() && !(is_room && beside.push(SendAncillaryMessage::ScmRights(descriptors))) {
             return Err(io::Error::other("more descriptors than go beside a packet").into());
         }
         rustix::io::retry_on_intr(|| sendmsg(&self.0, &[IoSlice::new(&packet)], &mut beside, SendFlags::NOSIGNAL))?;
