@@ -43,7 +43,6 @@ pub enum Invocation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServeOptions {
     pub mode: Mode,
-    pub process: Process,
     /// Port of server blocks that name none.
     pub dns_port: u16,
     pub pidfile: Option<PathBuf>,
@@ -54,15 +53,6 @@ pub struct ServeOptions {
     pub workers: Option<NonZeroUsize>,
     /// Octets that all caches together may take; `None`: a share of the cgroup's limit.
     pub cache_memory: Option<usize>,
-}
-
-/// Which of the two processes this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Process {
-    /// The one the user started.
-    First,
-    /// The watchdog's child (`--server-child`).
-    ServerChild,
 }
 
 /// What is served.
@@ -141,7 +131,6 @@ type Objection = (ErrorKind, String);
 fn serve_options(flags: Flags) -> Result<ServeOptions, Objection> {
     let default_metrics = flags.localip.as_ref().map(|_| DEFAULT_METRICS);
     Ok(ServeOptions {
-        process: if flags.server_child { Process::ServerChild } else { Process::First },
         dns_port: flags.dns_port.unwrap_or(DEFAULT_PORT),
         pidfile: unless_empty(flags.pidfile.clone()),
         quiet: flags.quiet.unwrap_or(false),

@@ -21,6 +21,8 @@ pub mod node;
 
 pub mod kube_dns;
 
+pub mod watchdog;
+
 pub mod cli;
 
 pub mod app;

@@ -5,12 +5,13 @@ use super::load::{LoadError, Loaded, Source};
 use super::log::Verbosity;
 use super::rendering::Rendering;
 use super::setup_errors::SetupErrors;
-use crate::chain::{Endpoint, HttpAnswer, LineSink, Services};
+use crate::chain::{LineSink, Services};
 use crate::directives::prometheus::{self, ProcessMetrics};
 use crate::directives::reload::{self, ChangeDetector, Fingerprint, Series};
 use crate::kube_dns::watch::{Subjects, Watch};
 use crate::plan::Plan;
-use crate::server::{Limits, Server, Sockets};
+use crate::server::{Limits, Server};
+use crate::watchdog::ServerEnd;
 use anyhow::Context;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,15 +32,29 @@ pub enum Origin {
     Rendering(Box<Rendering>),
 }
 
+/// The same when the watchdog is gone: as long as an upstream may take.
+const ORPHAN_DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
 /// What a service is started with.
 pub struct Options {
     pub default_port: u16,
     pub workers: usize,
     /// Octets all caches together may take.
     pub cache_memory: usize,
-    /// Where `-metrics-listen-address` wants the metrics served beside the Corefile's own addresses.
-    pub node_metrics: Option<SocketAddr>,
     pub quiet: bool,
+    /// Where the sockets come from.
+    pub watchdog: Arc<ServerEnd>,
+}
+
+/// Why a service stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// The watchdog says so, and has told the node.
+    Ordered,
+    /// The watchdog is gone, and queries go elsewhere already.
+    Orphaned,
+    /// Somebody else says so: another server will read on where this one stops.
+    Replaced,
 }
 
 /// Everything that serves.
@@ -66,14 +81,15 @@ pub struct Service {
 impl Service {
     /// Loads, binds and serves. Fails without having served.
     pub fn start(origin: Origin, options: Options, verbosity: Verbosity) -> anyhow::Result<Self> {
-        let services = Services::new(options.workers, options.cache_memory);
+        let mut services = Services::new(options.workers, options.cache_memory);
+        services.generation = Some(options.watchdog.generation());
         let (source, loaded, rendered) = match origin {
             Origin::Source(source) => {
                 let loaded = source.load(options.default_port)?;
                 (source, loaded, None)
             }
             Origin::Rendering(mut rendering) => {
-                let errors = SetupErrors::register(&services.registry);
+                let errors = SetupErrors::new(options.watchdog.clone());
                 let (source, loaded) = rendering.start(&errors)?;
                 (source, loaded, Some((rendering, errors)))
             }
@@ -85,8 +101,8 @@ impl Service {
         lines.count_drops(&services.registry);
         let process = ProcessMetrics::register(&services.registry);
         let mut server = Server::start(options.workers, Limits::default(), Handle::current(), &services.registry)?;
-        let plan = build(&loaded, &services, &options)?;
-        apply(&mut server, &plan, options.workers)?;
+        let plan = loaded.config.build(&services)?;
+        apply(&mut server, &plan, &options)?;
         let mut service = Self {
             reloads: Series::new(&services.registry, loaded.fingerprint),
             changes: ChangeDetector::new(loaded.fingerprint),
@@ -231,24 +247,28 @@ impl Service {
     }
 
     fn swap(&mut self, loaded: Loaded) -> anyhow::Result<()> {
-        let plan = build(&loaded, &self.services, &self.options)?;
-        apply(&mut self.server, &plan, self.options.workers)?;
+        let plan = loaded.config.build(&self.services)?;
+        apply(&mut self.server, &plan, &self.options)?;
         self.plan = plan;
         self.begin(loaded);
         tracing::info!("plugin/reload: the changed Corefile serves");
         Ok(())
     }
 
-    /// Serves on for the lameduck, then answers what has been received, and ends.
-    pub async fn stop(self) {
+    /// Serves on for the lameduck, then answers what has been received, and ends. Without a watchdog there is nobody left to wait for.
+    pub async fn stop(self, farewell: Farewell) {
         self.services.lifecycle.set_stopping();
-        if !self.plan.lameduck.is_zero() {
+        let is_orphaned = farewell == Farewell::Orphaned;
+        if farewell != Farewell::Replaced {
+            self.server.sockets().claim();
+        }
+        if !self.plan.lameduck.is_zero() && !is_orphaned {
             tracing::info!("plugin/health: going into lameduck mode for {:?}", self.plan.lameduck);
             tokio::time::sleep(self.plan.lameduck).await;
         }
         // Some say a last thing when they are dropped.
         drop(self.background);
-        let unanswered = self.server.drain(DRAIN_LIMIT).await;
+        let unanswered = self.server.drain(if is_orphaned { ORPHAN_DRAIN_LIMIT } else { DRAIN_LIMIT }).await;
         if unanswered > 0 {
             tracing::warn!("{unanswered} queries were still waiting for their upstream and are left without an answer");
         }
@@ -265,23 +285,13 @@ fn fingerprint(outcome: &Result<Loaded, LoadError>) -> Option<Fingerprint> {
     }
 }
 
-fn build(loaded: &Loaded, services: &Services, options: &Options) -> anyhow::Result<Plan> {
-    let mut plan = loaded.config.build(services)?;
-    let is_served = |endpoint: &Endpoint| options.node_metrics == Some(endpoint.address) && endpoint.path == "/metrics";
-    if let Some(address) = options.node_metrics.filter(|_| !plan.endpoints.iter().any(is_served)) {
-        let registry = services.registry.clone();
-        let answer = move || HttpAnswer { status: 200, content_type: crate::metrics::CONTENT_TYPE, body: registry.encode() };
-        plan.endpoints.push(Endpoint { address, path: "/metrics", answer: Arc::new(answer) });
-    }
-    Ok(plan)
-}
-
-fn apply(server: &mut Server, plan: &Plan, workers: usize) -> anyhow::Result<()> {
-    let dns = plan.listeners.iter().map(|listener| listener.address);
-    let http = plan.endpoints.iter().map(|endpoint| endpoint.address);
-    let sockets = Sockets::bind(dns, http, workers, server.sockets()).map_err(|errors| {
-        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!(lines.join("\n"))
-    })?;
-    server.apply(&plan.listeners, &plan.endpoints, sockets).context("cannot serve the Corefile")
+fn apply(server: &mut Server, plan: &Plan, options: &Options) -> anyhow::Result<()> {
+    let dns: Vec<SocketAddr> = plan.listeners.iter().map(|listener| listener.address).collect();
+    let http: Vec<SocketAddr> = plan.endpoints.iter().map(|endpoint| endpoint.address).collect();
+    let watchdog = &options.watchdog;
+    let sockets =
+        watchdog.sockets(&dns, &http, options.workers, server.sockets()).map_err(|errors| anyhow::anyhow!(errors.join("\n")))?;
+    server.apply(&plan.listeners, &plan.endpoints, sockets).context("cannot serve the Corefile")?;
+    watchdog.report_serving(dns, http, plan.lameduck + DRAIN_LIMIT);
+    Ok(())
 }

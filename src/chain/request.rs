@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 /// How the request came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
     Udp,
     Tcp,

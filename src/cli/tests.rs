@@ -1,4 +1,4 @@
-use super::{Agent, Backend, Corefile, Flags, Invocation, Mode, Process, ServeOptions};
+use super::{Agent, Backend, Corefile, Flags, Invocation, Mode, ServeOptions};
 use clap::CommandFactory;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -38,7 +38,6 @@ fn without_arguments_nothing_of_the_machine_is_touched() {
     let options = serve(&[]);
     assert_eq!(options.mode, Mode::Plain(Corefile::BuiltIn));
     assert_eq!((options.metrics_listen_address, options.dns_port, options.pidfile, options.quiet), (None, 53, None, false));
-    assert_eq!(options.process, Process::First);
 }
 
 #[test]
@@ -142,7 +141,6 @@ fn every_flag_of_the_reference_is_taken_in_its_spelling() {
             upstream_service: "kube-dns-upstream".to_owned(),
             prometheus_listen_address: "127.0.0.1:9254".to_owned(),
         })),
-        process: Process::First,
         dns_port: 5353,
         pidfile: Some("/pid".into()),
         quiet: true,
@@ -231,6 +229,5 @@ fn version_and_plugins_are_told_instead_of_serving() {
 
 #[test]
 fn the_watchdogs_child_is_told_apart() {
-    assert_eq!(serve(&["--server-child"]).process, Process::ServerChild);
     assert!(!Flags::command().render_long_help().to_string().contains("server-child"), "nobody starts it by hand");
 }

@@ -115,7 +115,15 @@ impl ListenerDraft {
         let count = || prometheus::count_unserved(&services.registry, &server_label(&address));
         let unmatched: Vec<Arc<dyn Observer>> = self.is_counted.then(count).into_iter().collect();
         let Self { timeouts, zones, any_class, .. } = self;
-        Arc::new(Listener { address, timeouts, zones, any_class, unmatched: unmatched.into(), panics: services.panics.clone() })
+        Arc::new(Listener {
+            address,
+            timeouts,
+            zones,
+            any_class,
+            unmatched: unmatched.into(),
+            panics: services.panics.clone(),
+            generation: services.generation,
+        })
     }
 }
 

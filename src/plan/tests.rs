@@ -137,6 +137,19 @@ async fn a_class_other_than_in_is_refused_unless_a_forward_could_know_it() {
 }
 
 #[tokio::test]
+async fn a_probe_is_answered_with_the_generation_before_any_zone() {
+    let probe_of = |generation| async move {
+        let services = Services { generation, ..services() };
+        let plan = plan("example:53 {\n bind 127.0.0.1\n whoami\n}\n", &services);
+        ask(&plan.listeners[0], &super::probe::question(77)).await
+    };
+    assert_eq!(super::probe::read_answer(77, &probe_of(Some(u64::MAX)).await), Some(u64::MAX));
+    assert_eq!(super::probe::read_answer(78, &probe_of(Some(5)).await), None, "another message's ID");
+    let unguarded = probe_of(None).await;
+    assert_eq!((rcode(&unguarded), super::probe::read_answer(77, &unguarded)), (Rcode::REFUSED.0, None));
+}
+
+#[tokio::test]
 async fn what_is_no_query_gets_silence_or_formerr() {
     let services = services();
     let plan = plan(".:53 {\n bind 127.0.0.1\n whoami\n}\n", &services);
@@ -196,6 +209,7 @@ async fn a_panic_costs_its_query_a_servfail_and_is_counted() {
             any_class: false,
             unmatched: Box::new([]),
             panics: services.panics.clone(),
+            generation: None,
         });
         let reply = ask(&listener, &question("a.example.")).await;
         assert_eq!((rcode(&reply), &reply[..2]), (Rcode::SERVFAIL.0, &[0, 7][..]));
