@@ -5,6 +5,7 @@ use nodelocaldns::node::{Choice, Interception, Node};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Addresses of the pod that stands for cluster DNS.
@@ -67,9 +68,23 @@ fn walk(choice: Choice) {
             node.ensure(Interception::Probing).await.unwrap();
             assert_eq!(ask(&socket), "cluster DNS");
         }
+        // A reply that the server sends when the interception is off already makes no connection that keeps its client here.
+        for address in ADDRESSES {
+            node.ensure(Interception::On).await.unwrap();
+            let socket = udp(address, None);
+            HOLDS_LATE_REPLIES.store(true, Ordering::SeqCst);
+            socket.send(b"late").unwrap();
+            node.ensure(Interception::Probing).await.unwrap();
+            HOLDS_LATE_REPLIES.store(false, Ordering::SeqCst);
+            assert_eq!(answer(&socket), "node");
+            assert_eq!(ask(&socket), "cluster DNS", "{}", connections());
+        }
         assert!(node.teardown().await.is_empty());
     });
 }
+
+/// While set, servers keep back their replies to the query "late".
+static HOLDS_LATE_REPLIES: AtomicBool = AtomicBool::new(false);
 
 /// Queries without the mark go where `wanted` says, probes to the node always, over UDP and TCP, IPv4 and IPv6.
 fn everyone_gets(wanted: &str) {
@@ -87,6 +102,10 @@ fn udp(address: &str, mark: Option<u32>) -> UdpSocket {
 
 fn ask(socket: &UdpSocket) -> String {
     socket.send(b"who?").unwrap();
+    answer(socket)
+}
+
+fn answer(socket: &UdpSocket) -> String {
     let mut buffer = [0; 64];
     let length = socket.recv(&mut buffer).unwrap_or_else(|e| panic!("no answer to {socket:?}: {e}\n{}", connections()));
     String::from_utf8_lossy(&buffer[..length]).into_owned()
@@ -117,7 +136,10 @@ fn serve(address: SocketAddr, name: &'static str) {
     let tcp = TcpListener::bind(address).unwrap();
     std::thread::spawn(move || {
         let mut buffer = [0; 64];
-        while let Ok((_, client)) = udp.recv_from(&mut buffer) {
+        while let Ok((length, client)) = udp.recv_from(&mut buffer) {
+            while &buffer[..length] == b"late" && HOLDS_LATE_REPLIES.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             let _the_client_may_be_gone = udp.send_to(name.as_bytes(), client);
         }
     });
