@@ -205,8 +205,9 @@ fn a_server_whose_watchdog_is_killed_ends_by_itself_at_once() {
     }
 }
 
+/// On a node, cluster DNS answers from the next packet on; a late reply of ours, which the kernel then tracks, would keep its client's port here.
 #[test]
-fn an_orphaned_server_answers_what_it_has_first() {
+fn an_orphaned_server_says_nothing_more() {
     let reply = Reply { answer: vec!["slow.example. 0 IN A 192.0.2.7".to_owned()], delay: 0.5, ..Reply::default() };
     let rule = Rule { name: "slow.example.".to_owned(), rtype: "A".to_owned(), via: None, reply };
     let upstream = Upstream::start(vec![rule], None);
@@ -214,13 +215,13 @@ fn an_orphaned_server_answers_what_it_has_first() {
     let guarded = Guarded::start(&corefile);
     upstream.take_seen();
     let client = UdpSocket::bind(loopback(0)).expect("a socket");
-    client.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+    client.set_read_timeout(Some(Duration::from_secs(2))).expect("a timeout above zero");
     client.connect(loopback(guarded.dns)).expect("loopback");
     client.send(&query("slow.example.", "A").to_vec().expect("a query of ours encodes")).expect("loopback");
     assert!(wait_until(PATIENCE, || upstream.take_seen().values().sum::<u32>() > 0), "it did not reach the upstream");
     guarded.watchdog.signal(libc::SIGKILL);
     let answer = client.recv(&mut [0; 512]);
-    assert!(answer.is_ok(), "{answer:?}\n{}", guarded.watchdog.tail(20));
+    assert!(answer.is_err(), "{answer:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Lines about the process itself, in the reference's shape: `[INFO] plugin/reload: …`.
 
+use crate::plan::PlanConfig;
 use std::backtrace::Backtrace;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,17 +22,14 @@ static STACKTRACE: AtomicBool = AtomicBool::new(false);
 pub struct Verbosity(Option<Handle<LevelFilter, tracing_subscriber::Registry>>);
 
 impl Verbosity {
-    /// With `debug`, lines of debug level are written too.
-    pub fn set_debug(&self, debug: bool) {
+    /// As much as a configuration asks for: lines of debug level (`debug`), a backtrace after a panic's line (`errors { stacktrace }`).
+    pub fn follow(&self, config: &PlanConfig) {
+        STACKTRACE.store(config.wants_stacktrace(), Ordering::Relaxed);
         if let Some(handle) = &self.0 {
-            let level = if debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
+            let level = if config.is_debug() { LevelFilter::DEBUG } else { LevelFilter::INFO };
             // Fails only when the subscriber is gone, at the end of the process.
             let _ = handle.modify(|filter| *filter = level);
         }
-    }
-    /// Whether a panic's line is followed by a backtrace.
-    pub fn set_stacktrace(&self, stacktrace: bool) {
-        STACKTRACE.store(stacktrace, Ordering::Relaxed);
     }
 }
 

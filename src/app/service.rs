@@ -102,6 +102,7 @@ impl Service {
         let process = ProcessMetrics::register(&services.registry);
         let mut server = Server::start(options.workers, Limits::default(), Handle::current(), &services.registry)?;
         let plan = loaded.config.build(&services)?;
+        verbosity.follow(&loaded.config);
         apply(&mut server, &plan, &options)?;
         let mut service = Self {
             reloads: Series::new(&services.registry, loaded.fingerprint),
@@ -130,8 +131,6 @@ impl Service {
 
     /// What begins once a plan serves.
     fn begin(&mut self, loaded: Loaded) {
-        self.verbosity.set_debug(loaded.config.is_debug());
-        self.verbosity.set_stacktrace(loaded.config.wants_stacktrace());
         prometheus::publish_enabled(&self.services.registry, &self.plan.enabled);
         self.background = JoinSet::new();
         for task in self.plan.take_background() {
@@ -249,6 +248,7 @@ impl Service {
     fn swap(&mut self, loaded: Loaded) -> anyhow::Result<()> {
         let plan = loaded.config.build(&self.services)?;
         apply(&mut self.server, &plan, &self.options)?;
+        self.verbosity.follow(&loaded.config);
         self.plan = plan;
         self.begin(loaded);
         tracing::info!("plugin/reload: the changed Corefile serves");
