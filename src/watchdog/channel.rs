@@ -81,7 +81,8 @@ impl Channel {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut beside = SendAncillaryBuffer::new(&mut space);
         let is_room = descriptors.len() <= MAX_DESCRIPTORS;
-        if !descriptors.is_empty() && !(is_room && beside.push(SendAncillaryMessage::ScmRights(descriptors))) {
+        let is_pushed = descriptors.is_empty() || is_room && beside.push(SendAncillaryMessage::ScmRights(descriptors));
+        if !is_pushed {
             return Err(io::Error::other("more descriptors than go beside a packet").into());
         }
         rustix::io::retry_on_intr(|| sendmsg(&self.0, &[IoSlice::new(&packet)], &mut beside, SendFlags::NOSIGNAL))?;
