@@ -3,7 +3,7 @@
 use super::load::Source;
 use super::log;
 use super::memory;
-use super::service::{Farewell, Options, Service};
+use super::service::{Farewell, ORPHAN_DRAIN_LIMIT, Options, Service};
 use crate::cli::ServeOptions;
 use crate::watchdog::{Order, ServerEnd};
 use anyhow::Context;
@@ -54,6 +54,8 @@ fn load_and_serve(options: &ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::
 
 struct Signals {
     terminate: tokio::signal::unix::Signal,
+    /// The watchdog is gone ([`ServerEnd::from_environment`]).
+    orphaned: tokio::signal::unix::Signal,
     reload: tokio::signal::unix::Signal,
     /// SIGINT and SIGQUIT of a terminal go to the watchdog too, which says when to stop; SIGHUP is ignored, as in the reference.
     _ignored: [tokio::signal::unix::Signal; 3],
@@ -63,6 +65,7 @@ impl Signals {
     fn catch() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
+            orphaned: signal(SignalKind::user_defined2())?,
             reload: signal(SignalKind::user_defined1())?,
             _ignored: [signal(SignalKind::interrupt())?, signal(SignalKind::quit())?, signal(SignalKind::hangup())?],
         })
@@ -78,10 +81,8 @@ async fn run(mut service: Service, watchdog: &ServerEnd, mut signals: Signals) {
                 Order::Stop => break Farewell::Ordered,
                 Order::Orphaned => break Farewell::Orphaned,
             },
-            // The watchdog's end sends it too (PR_SET_PDEATHSIG).
-            _ = signals.terminate.recv() => {
-                break if watchdog.is_orphaned() { Farewell::Orphaned } else { Farewell::Replaced };
-            }
+            _ = signals.terminate.recv() => break Farewell::Replaced,
+            _ = signals.orphaned.recv() => break Farewell::Orphaned,
             _ = signals.reload.recv() => service.reload(),
             () = service.poll_due() => service.reload_if_changed(),
         }
@@ -92,10 +93,12 @@ async fn run(mut service: Service, watchdog: &ServerEnd, mut signals: Signals) {
     }
     tokio::select! {
         () = service.stop(farewell) => {}
-        () = orphaned(watchdog) => tracing::warn!("the watchdog is gone: ending without waiting for answers"),
+        () = outlived(watchdog) => tracing::warn!("the watchdog is gone: ending without waiting for more answers"),
     }
 }
 
-async fn orphaned(watchdog: &ServerEnd) {
+/// Resolves when the watchdog has been gone for as long as answers are waited for then.
+async fn outlived(watchdog: &ServerEnd) {
     while watchdog.order().await != Order::Orphaned {}
+    tokio::time::sleep(ORPHAN_DRAIN_LIMIT).await;
 }

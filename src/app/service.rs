@@ -21,7 +21,7 @@ use tokio::time::Instant;
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// The same when the watchdog is gone: as long as an upstream may take.
-const ORPHAN_DRAIN_LIMIT: Duration = Duration::from_secs(2);
+pub const ORPHAN_DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a service is started with.
 pub struct Options {

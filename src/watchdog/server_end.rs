@@ -50,7 +50,7 @@ pub struct ServerEnd {
 
 impl ServerEnd {
     /// The end that the watchdog has passed; `None` in a process that no watchdog started. This process then has no capability any
-    /// longer. To be called before any thread is started, since capabilities are a thread's.
+    /// longer, and is sent SIGUSR2 when the watchdog is gone: a signal of its own, since SIGTERM may be somebody else's. To be called before any thread is started, since capabilities are a thread's.
     ///
     /// # Errors
     /// No socket was passed, or the watchdog does not answer.
@@ -59,8 +59,8 @@ impl ServerEnd {
         let value = value.to_string_lossy().into_owned();
         let channel = channel(&value).map_err(|error| ServerEndError::NoSocket(value, error))?;
         give_up_capabilities().map_err(|error| ServerEndError::Capabilities(error.into()))?;
-        // A second rope: the control socket tells of the watchdog's end too, but only a runtime that runs.
-        _ = set_parent_process_death_signal(Some(Signal::TERM));
+        // Beside the control socket, which another thread of the dying watchdog may keep open for a moment longer.
+        _ = set_parent_process_death_signal(Some(Signal::USR2));
         match channel.wait(PATIENCE)? {
             (Instruction::Hello { generation, is_first }, _) => {
                 Ok(Some(Self { channel, orders: Mutex::default(), generation, is_first }))
@@ -142,11 +142,6 @@ impl ServerEnd {
         if let Err(error) = self.channel.send(report, &[]) {
             tracing::warn!("the watchdog was not told: {error}");
         }
-    }
-
-    /// Whether the watchdog is gone.
-    pub fn is_orphaned(&self) -> bool {
-        self.channel.is_closed()
     }
 
     /// The next order. May be dropped and called again at any time.
