@@ -17,6 +17,10 @@ pub mod plan;
 
 pub mod server;
 
+pub mod node;
+
+pub mod kube_dns;
+
 pub mod watchdog;
 
 pub mod cli;

@@ -300,6 +300,41 @@ fn a_bad_corefile_is_refused_and_the_old_one_serves_on() {
 }
 
 #[test]
+fn an_emptied_corefile_is_refused_and_the_old_one_serves_on() {
+    let upstream = upstream_saying("192.0.2.1");
+    let ports = Ports::new();
+    let folder = scratch();
+    let corefile = write(folder.path(), "Corefile", &ports.corefile(upstream.port, ""));
+    let server = serve(&corefile, ports.dns);
+    let failures = || metric(ports.metrics, "coredns_reload_failed_total").unwrap_or_default();
+    for (number, text) in ["", "# nothing\n", "(unused) {\n whoami\n}\n"].into_iter().enumerate() {
+        write(folder.path(), "Corefile", text);
+        server.signal(libc::SIGUSR1);
+        let refused = wait_until(RELOAD_PATIENCE, || failures() > number as f64);
+        assert!(refused, "{text:?} was not refused:\n{}", server.tail(20));
+        assert_eq!(ports.who().as_deref(), Some("192.0.2.1"), "the old plan serves on");
+    }
+}
+
+#[test]
+fn a_pipe_in_the_place_of_the_corefile_is_refused_and_the_old_one_serves_on() {
+    let (first, second) = (upstream_saying("192.0.2.1"), upstream_saying("192.0.2.2"));
+    let ports = Ports::new();
+    let folder = scratch();
+    let corefile = write(folder.path(), "Corefile", &ports.corefile(first.port, ""));
+    let server = serve(&corefile, ports.dns);
+    let failures = || metric(ports.metrics, "coredns_reload_failed_total").unwrap_or_default();
+    std::fs::remove_file(&corefile).expect("the Corefile is there");
+    assert!(Command::new("mkfifo").arg(&corefile).status().expect("mkfifo runs").success());
+    server.signal(libc::SIGUSR1);
+    assert!(wait_until(RELOAD_PATIENCE, || failures() >= 1.0), "it was not refused:\n{}", server.tail(20));
+    std::fs::remove_file(&corefile).expect("the pipe is there");
+    write(folder.path(), "Corefile", &ports.corefile(second.port, ""));
+    server.signal(libc::SIGUSR1);
+    ports.wait_who("192.0.2.2", &server);
+}
+
+#[test]
 fn sigusr1_reloads_a_corefile_that_does_not_ask_to_be_watched() {
     let (first, second) = (upstream_saying("192.0.2.1"), upstream_saying("192.0.2.2"));
     let ports = Ports::new();

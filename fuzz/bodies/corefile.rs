@@ -1,14 +1,23 @@
-//! A Corefile and the files it imports: a tree or diagnostics, with every place inside its source, within the parser's bounds.
+//! A Corefile and the files it imports: a plan, or diagnostics with every place inside its source, within the parser's bounds.
 
+use nodelocaldns::chain::{Interfaces, Loaders, Services};
 use nodelocaldns::corefile::{Corefile, Diagnostics, Loader, OptionLine, Span, Token, parse};
+use nodelocaldns::plan::configure;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+
+/// Octets the caches of a plan may take; their number has no other bound than this.
+const CACHE_OCTETS: usize = 1 << 20;
 
 /// The parts of the input between octets of zero: the Corefile, then the files `1`, `2`, ...
 struct Parts<'a>(Vec<&'a str>);
 
 impl Loader for Parts<'_> {
     fn read(&self, path: &Path) -> io::Result<String> {
+        if path == Path::new("/etc/resolv.conf") {
+            return Ok("nameserver 192.0.2.53\nnameserver fe80::1%eth0\nsearch a.example\noptions ndots:5\n".to_owned());
+        }
         let number = path.to_str().and_then(|path| path.parse::<usize>().ok()).filter(|number| *number > 0);
         number.and_then(|number| self.0.get(number)).map(|text| (*text).to_owned()).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -20,15 +29,40 @@ impl Loader for Parts<'_> {
     }
 }
 
-/// Panics if anything the directives or the report rely on does not hold.
+/// `eth0` has addresses, one of them link-local; `lo1` has none.
+impl Interfaces for Parts<'_> {
+    fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
+        match name {
+            "eth0" => Some(vec![[192, 0, 2, 1].into(), [0xfe80, 0, 0, 0, 0, 0, 0, 1].into()]),
+            "lo1" => Some(Vec::new()),
+            _ => None,
+        }
+    }
+    fn index(&self, name: &str) -> Option<u32> {
+        (name == "eth0").then_some(2)
+    }
+}
+
+/// Panics if anything the directives, the report or the server rely on does not hold.
 pub fn run(octets: &[u8]) {
     let Ok(text) = std::str::from_utf8(octets) else { return };
     let parts = Parts(text.split('\0').collect());
-    let (corefile, diagnostics) = parse(Path::new("Corefile"), parts.0.first().unwrap_or(&""), &parts);
+    let (corefile, mut diagnostics) = parse(Path::new("Corefile"), parts.0.first().unwrap_or(&""), &parts);
+    let (config, more) = configure(&corefile, 53, Loaders { files: &parts, interfaces: &parts });
+    diagnostics.extend(more);
     check_spans(&corefile, &diagnostics);
     let report = diagnostics.render(&corefile.sources);
     assert_eq!(report.is_empty(), diagnostics.is_empty());
     assert!(report.chars().all(|character| !character.is_control() || character == '\n' || character == '\t'));
+    if !diagnostics.has_errors() {
+        // What cannot be built is told then; it may only not panic. Built twice, as a reload does it.
+        let services = Services::new(1, CACHE_OCTETS);
+        let built = config.build(&services);
+        let again = config.build(&services);
+        assert_eq!(built.is_ok(), again.is_ok());
+        drop((built, again));
+        services.registry.encode();
+    }
 }
 
 fn check_spans(corefile: &Corefile, diagnostics: &Diagnostics) {

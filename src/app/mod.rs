@@ -1,17 +1,20 @@
 //! The parts put together: load a Corefile, serve it, swap a changed one in, stop in order.
 
 mod banner;
+mod interceptor;
 mod load;
 mod log;
 mod memory;
+mod rendering;
 mod server_process;
 mod service;
+mod setup_errors;
 mod watchdog_process;
 
-use crate::cli::{Cli, Command, ServeOptions, go_style};
+use crate::cli::{Invocation, ServeOptions};
 use crate::directives::{ORDER, Support};
+use crate::plan::DEFAULT_PORT;
 use crate::watchdog::ServerEnd;
-use clap::Parser;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
@@ -19,18 +22,19 @@ use std::process::ExitCode;
 
 /// The whole program: reads the command line and does what it says.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(go_style(arguments)) {
-        Ok(cli) => cli,
+    let invocation = match Invocation::parse(arguments) {
+        Ok(invocation) => invocation,
         Err(error) => {
-            // Fails only when nobody reads; the exit status tells the rest. 0 for --help and --version, 2 for wrong usage.
+            // Fails only when nobody reads; the exit status tells the rest. 0 for --help, 2 for wrong usage.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let outcome = match cli.command {
-        Some(Command::Check { files }) => check(&files, cli.serve.dns_port),
-        None if cli.serve.plugins => print_directives(),
-        None => serve(&cli.serve),
+    let outcome = match invocation {
+        Invocation::Check { files } => check(&files, DEFAULT_PORT),
+        Invocation::ListDirectives => print_directives(),
+        Invocation::Version => print_version(),
+        Invocation::Serve(options) => serve(options),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("{error:#}");
@@ -59,12 +63,22 @@ fn print_directives() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// In the reference's shape: name and version, then what it was built for and from.
+fn print_version() -> anyhow::Result<ExitCode> {
+    // As Go, and container images, name them.
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let revision = option_env!("NODELOCALDNS_REVISION").map(|revision| format!(", {revision}")).unwrap_or_default();
+    let mut out = io::stdout().lock();
+    writeln!(out, "nodelocaldns-{}\n{}/{architecture}{revision}", env!("CARGO_PKG_VERSION"), std::env::consts::OS)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// As the watchdog, which starts this program again as the server.
-fn serve(options: &ServeOptions) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(
-        !options.node.setupinterface && !options.node.setupiptables,
-        "this version does not set up the node's interface and rules yet: start it with -setupinterface=false -setupiptables=false"
-    );
+fn serve(options: ServeOptions) -> anyhow::Result<ExitCode> {
     // First of all: capabilities are a thread's, and there must be one only.
     match ServerEnd::from_environment()? {
         Some(watchdog) => server_process::serve(options, watchdog),

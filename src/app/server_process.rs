@@ -3,19 +3,27 @@
 use super::load::Source;
 use super::log;
 use super::memory;
-use super::service::{Farewell, ORPHAN_DRAIN_LIMIT, Options, Service};
-use crate::cli::ServeOptions;
+use super::rendering::Rendering;
+use super::service::{Farewell, ORPHAN_DRAIN_LIMIT, Options, Origin, Service};
+use crate::cli::{Agent, Corefile, Mode, ServeOptions};
+use crate::corefile::SystemLoader;
+use crate::kube_dns::render::{ServiceAddress, Values};
+use crate::kube_dns::{Target, Template};
 use crate::watchdog::{Order, ServerEnd};
 use anyhow::Context;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Where the kube-dns ConfigMap is mounted if nobody says otherwise.
+const DEFAULT_KUBE_DNS: &str = "/etc/kube-dns";
 
 /// What `ps` and `top` call it; started through /proc/self/exe it would be `exe`.
 const NAME: &std::ffi::CStr = c"nodelocaldns";
 
 /// Serves until told to stop.
-pub fn serve(options: &ServeOptions, watchdog: ServerEnd) -> anyhow::Result<ExitCode> {
+pub fn serve(options: ServeOptions, watchdog: ServerEnd) -> anyhow::Result<ExitCode> {
     // Best effort: only for those who look.
     _ = rustix::thread::set_name(NAME);
     let watchdog = Arc::new(watchdog);
@@ -26,11 +34,13 @@ pub fn serve(options: &ServeOptions, watchdog: ServerEnd) -> anyhow::Result<Exit
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-fn load_and_serve(options: &ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::Result<()> {
+fn load_and_serve(options: ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::Result<()> {
     let verbosity = log::start();
-    let source = match options.conf.as_ref().or(options.corefile.as_ref()) {
-        Some(path) => Source::from_argument(path)?,
-        None => Source::BuiltIn,
+    let origin = match options.mode {
+        Mode::Plain(Corefile::BuiltIn) => Origin::Source(Source::built_in()),
+        Mode::Plain(Corefile::Stdin) => Origin::Source(Source::stdin()?),
+        Mode::Plain(Corefile::File(path)) => Origin::Source(Source::file(&path)?),
+        Mode::Agent(agent) => Origin::Rendering(Box::new(rendering(*agent, options.dns_port))),
     };
     let workers = options.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let cache_memory = options.cache_memory.unwrap_or_else(|| memory::default_cache_memory(memory::cgroup_limit()));
@@ -38,7 +48,6 @@ fn load_and_serve(options: &ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the control runtime")?;
     control.block_on(async {
         let options = Options {
-            source,
             default_port: options.dns_port,
             workers,
             cache_memory,
@@ -46,10 +55,23 @@ fn load_and_serve(options: &ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::
             watchdog: watchdog.clone(),
         };
         let signals = Signals::catch().context("cannot catch signals")?;
-        let service = Service::start(options, verbosity)?;
+        let service = Service::start(origin, options, verbosity)?;
         run(service, watchdog, signals).await;
         Ok(())
     })
+}
+
+/// How the agent's Corefile comes about.
+fn rendering(agent: Agent, default_port: u16) -> Rendering {
+    let values = Values {
+        local_addresses: agent.local_addresses,
+        port: default_port,
+        cluster_dns: ServiceAddress::read(&agent.upstream_service, &SystemLoader),
+        prometheus: agent.prometheus_listen_address,
+    };
+    let default_kube_dns = || Some(PathBuf::from(DEFAULT_KUBE_DNS)).filter(|folder| folder.exists());
+    let template = Template::new(agent.template.clone(), agent.kube_dns.or_else(default_kube_dns), values);
+    Rendering::new(template, Target::new(agent.conf, agent.template), default_port)
 }
 
 struct Signals {
@@ -84,7 +106,7 @@ async fn run(mut service: Service, watchdog: &ServerEnd, mut signals: Signals) {
             _ = signals.terminate.recv() => break Farewell::Replaced,
             _ = signals.orphaned.recv() => break Farewell::Orphaned,
             _ = signals.reload.recv() => service.reload(),
-            () = service.poll_due() => service.reload_if_changed(),
+            () = service.look_due() => service.reload_if_changed(),
         }
     };
     if farewell == Farewell::Orphaned {

@@ -5,6 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use unicode_width::UnicodeWidthChar;
 
+/// More than so many at once help nobody, and would fill a log.
+const ENOUGH: usize = 1_000;
+
 /// One thing wrong (or, with `warning`, doubtful).
 #[derive(Clone, Debug)]
 pub struct Diagnostic {
@@ -53,7 +56,6 @@ impl Diagnostics {
     }
     /// True if there are so many that reading on helps nobody.
     pub(super) fn is_full(&self) -> bool {
-        const ENOUGH: usize = 1_000;
         self.list.len() > ENOUGH
     }
     /// True if there is neither an error nor a warning.
@@ -70,7 +72,7 @@ impl Diagnostics {
     }
     /// All of them for a terminal or a log: each begins with `file:line:column: error: message` (or `warning:`), then come the
     /// line, a caret under the token, and the help. Sorted by position; what concerns no place comes first; the same thing said
-    /// twice of one place (a snippet imported by two blocks) is told once. Control characters of the source are made visible.
+    /// twice of one place (a snippet imported by two blocks) is told once; after a thousand it ends. Control characters of the source are made visible.
     pub fn render(&self, sources: &Sources) -> String {
         let mut sorted: Vec<&Diagnostic> = self.list.iter().collect();
         sorted.sort_by_key(|diagnostic| diagnostic.span.map(|span| (span.file.0, span.line, span.column)));
@@ -78,6 +80,10 @@ impl Diagnostics {
         let mut told = HashSet::new();
         let mut out = String::new();
         for diagnostic in sorted {
+            if told.len() >= ENOUGH {
+                let _ = writeln!(out, "there is more that is wrong; these are the first {ENOUGH}");
+                break;
+            }
             let place = diagnostic.span.map(|span| (span.file, span.line, span.column, span.length));
             if told.insert((place, &diagnostic.message)) {
                 render_one(diagnostic, &mut lines, &mut out);

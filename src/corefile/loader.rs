@@ -3,19 +3,41 @@
 use super::{Loader, SystemLoader};
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Octets of one file. More is no configuration (`import /dev/zero`), and must not fill the memory.
 const FILE_OCTETS: u64 = 16 << 20;
 
+/// The octets of a regular file, at most 16 MiB. Never waits, so that nobody who puts a named pipe in a file's place stops a reload.
+///
+/// # Errors
+/// As the operating system tells; a file that is not regular, or too large.
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() && !metadata.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a pipe, a device or a socket where a file is expected"));
+    }
+    read_at_most(file)
+}
+
+/// All that `source` gives, at most 16 MiB.
+///
+/// # Errors
+/// As the source tells; more than that.
+pub fn read_at_most(source: impl Read) -> io::Result<Vec<u8>> {
+    let mut octets = Vec::new();
+    source.take(FILE_OCTETS + 1).read_to_end(&mut octets)?;
+    match octets.len() as u64 > FILE_OCTETS {
+        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {FILE_OCTETS} octets"))),
+        false => Ok(octets),
+    }
+}
+
 impl Loader for SystemLoader {
     fn read(&self, path: &Path) -> io::Result<String> {
-        let mut octets = Vec::new();
-        File::open(path)?.take(FILE_OCTETS + 1).read_to_end(&mut octets)?;
-        if octets.len() as u64 > FILE_OCTETS {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {FILE_OCTETS} octets")));
-        }
-        String::from_utf8(octets).map_err(|error| {
+        String::from_utf8(read_file(path)?).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             io::Error::new(io::ErrorKind::InvalidData, format!("it is not UTF-8 text (octet {at})"))
         })
@@ -66,8 +88,20 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_file_is_refused() {
-        assert_eq!(SystemLoader.read(Path::new("/dev/zero")).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    fn an_endless_or_too_large_file_is_refused() {
+        assert_eq!(SystemLoader.read(Path::new("/dev/zero")).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(read_at_most(io::repeat(b'x')).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(FILE_OCTETS + 1).unwrap();
+        assert_eq!(SystemLoader.read(file.path()).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_named_pipe_is_refused_at_once_though_nobody_writes_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert_eq!(SystemLoader.read(&pipe).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

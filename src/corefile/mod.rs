@@ -14,6 +14,7 @@ pub mod value;
 mod zone;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use loader::{read_at_most, read_file};
 pub use tree::{Corefile, Directive, FileId, Key, OptionLine, ServerBlock, Sources, Span, Token};
 
 use std::io;

@@ -6,15 +6,17 @@ use super::octets::HEADER_LENGTH;
 use super::query::{AA, AD, CD, QR, RA, RD, TC};
 use super::record::{Record, Section};
 use super::{Class, Name, Rcode, RecordType, WireError};
+use std::sync::Arc;
 
 /// A validated answer: one question, every name and record within bounds, OPT taken out (its DO bit and extended rcode
 /// remembered), and the offset of every TTL known, so that a client's copy needs no parsing. One block of octets.
 ///
 /// The question is kept in lower case; each client's copy gets that client's spelling. The block: four 16-bit numbers of ours
-/// (rcode, flags, number of records, end of the question), the 16-bit offset of each record's TTL, the message.
+/// (rcode, flags, number of records, end of the question), the 16-bit offset of each record's TTL, the message. Clones share it until
+/// one is changed: thousands may wait for the same answer of 64 KiB.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Response {
-    block: Box<[u8]>,
+    block: Arc<[u8]>,
 }
 
 /// Octets of the block before the TTL offsets.
@@ -86,7 +88,7 @@ impl Response {
         };
         response.replace_header_flags(checked.flags);
         if checked.dnssec_ok {
-            response.block[2..4].copy_from_slice(&DNSSEC_OK.to_be_bytes());
+            response.block_mut()[2..4].copy_from_slice(&DNSSEC_OK.to_be_bytes());
         }
         response.map_ttls(|ttl| if ttl > i32::MAX as u32 { 0 } else { ttl });
         Ok(response)
@@ -204,17 +206,21 @@ impl Response {
             block[message + 2 * index..][..2].copy_from_slice(&number.to_be_bytes());
         }
         block[message + HEADER_LENGTH..message + question_end - 4].make_ascii_lowercase();
-        Self { block: block.into_boxed_slice() }
+        Self { block: block.into() }
+    }
+
+    fn block_mut(&mut self) -> &mut [u8] {
+        Arc::make_mut(&mut self.block)
     }
 
     fn message_mut(&mut self) -> &mut [u8] {
         let start = self.block.len() - self.wire().len();
-        &mut self.block[start..]
+        &mut self.block_mut()[start..]
     }
 
     /// Replaces all 12 bits; the message's header holds the lower four.
     pub(super) fn replace_rcode(&mut self, rcode: Rcode) {
-        self.block[..2].copy_from_slice(&rcode.0.to_be_bytes());
+        self.block_mut()[..2].copy_from_slice(&rcode.0.to_be_bytes());
         self.replace_header_flags(self.parts().header(1));
     }
 
@@ -230,7 +236,7 @@ impl Response {
 
     fn map_ttls(&mut self, change: impl Fn(u32) -> u32) {
         let start = self.block.len() - self.wire().len();
-        let (head, message) = self.block.split_at_mut(start);
+        let (head, message) = self.block_mut().split_at_mut(start);
         for offset in head[HEAD_LENGTH..].as_chunks().0 {
             let offset = usize::from(u16::from_be_bytes(*offset));
             if let Some(ttl) = message.get_mut(offset..).and_then(<[u8]>::first_chunk_mut) {
@@ -253,6 +259,15 @@ mod tests {
     use super::super::{Reply, TtlRule};
     use super::*;
     use Section::{Additional, Answer, Authority};
+
+    #[test]
+    fn clones_share_their_octets_until_one_is_changed() {
+        let first = read(&[address(Answer, 300, 1)]).unwrap();
+        let mut clone = first.clone();
+        assert_eq!(clone.wire().as_ptr(), first.wire().as_ptr());
+        clone.set_ttls(7);
+        assert_eq!((first.records().next().unwrap().ttl, clone.records().next().unwrap().ttl), (300, 7));
+    }
 
     const SOA: &[u8] = b"\x02ns\xc0\x0c\x04host\xc0\x0c\0\0\0\x07\0\0\x1c\x20\0\0\x03\x84\0\x12\x75\0\0\0\0\x3c";
 

@@ -104,6 +104,14 @@ fn listeners_are_the_blocks_addresses_and_ports_each_once() {
     assert_eq!(plan.summary, lines);
 }
 
+#[test]
+fn every_directive_that_stands_in_the_references_chain_counts_as_enabled() {
+    let text = ".:53 {\n bind 127.0.0.1\n debug\n whoami\n bufsize\n log\n metadata\n prometheus\n reload\n}\n";
+    let mut keywords: Vec<&str> = plan(text, &services()).enabled.iter().map(|enabled| enabled.keyword).collect();
+    keywords.sort_unstable();
+    assert_eq!(keywords, ["bufsize", "log", "metadata", "prometheus", "whoami"]);
+}
+
 #[tokio::test]
 async fn a_name_without_a_block_is_refused_and_counted_as_dropped() {
     let services = services();

@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 use tokio::sync::Notify;
 
@@ -13,6 +13,9 @@ const BUSY: u64 = u64::MAX;
 /// Open connections, bounded.
 pub(super) struct Connections {
     limit: usize,
+    reply_limit: usize,
+    /// Octets of replies that have yet to be taken, of all connections.
+    reply_octets: AtomicUsize,
     /// Times are counted from here.
     epoch: Instant,
     open: Mutex<Open>,
@@ -40,8 +43,23 @@ pub(super) enum Admission {
 }
 
 impl Connections {
-    pub fn new(limit: usize, now: Instant) -> Self {
-        Self { limit: limit.max(1), epoch: now, open: Mutex::default() }
+    pub fn new(limit: usize, reply_limit: usize, now: Instant) -> Self {
+        let limit = limit.max(1);
+        Self { limit, reply_limit, reply_octets: AtomicUsize::new(0), epoch: now, open: Mutex::default() }
+    }
+
+    /// Counts octets of replies that are kept for a client; tells whether there is room for them.
+    pub fn keep_reply(&self, octets: usize) -> bool {
+        self.reply_octets.fetch_add(octets, Ordering::Relaxed).saturating_add(octets) <= self.reply_limit
+    }
+
+    /// Takes back what [`Connections::keep_reply`] counted.
+    pub fn release_replies(&self, octets: usize) {
+        self.reply_octets.fetch_sub(octets, Ordering::Relaxed);
+    }
+
+    pub fn reply_octets(&self) -> usize {
+        self.reply_octets.load(Ordering::Relaxed)
     }
 
     pub fn count(&self) -> usize {
@@ -128,7 +146,7 @@ mod tests {
     fn the_longest_idle_connection_makes_room_and_busy_ones_never_do() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let connections = Arc::new(Connections::new(3, start));
+        let connections = Arc::new(Connections::new(3, 0, start));
         let busy = room(connections.admit(at(0)));
         busy.set_busy();
         let older = room(connections.admit(at(1)));

@@ -49,11 +49,22 @@ pub struct Limits {
     pub queries_per_connection: usize,
     /// Queries in flight on a worker. One more is dropped, as a full socket would: the client asks again, or elsewhere.
     pub queries_per_worker: usize,
+    /// Those of one client's address among them, so that one client that asks for what is slow to come does not take the others' places.
+    pub queries_per_client: usize,
+    /// Octets of replies that TCP clients have yet to take, over all connections. Beyond it, a connection that has more than a small reply
+    /// waiting is cut off.
+    pub reply_octets: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { tcp_connections: 4096, queries_per_connection: 128, queries_per_worker: 10_000 }
+        Self {
+            tcp_connections: 4096,
+            queries_per_connection: 128,
+            queries_per_worker: 10_000,
+            queries_per_client: 2_500,
+            reply_octets: 16 << 20,
+        }
     }
 }
 
@@ -80,15 +91,17 @@ impl<A: Answerer> Server<A> {
     /// Starts as many workers as told, with nothing to serve yet. HTTP is served on `control`.
     pub fn start(workers: usize, limits: Limits, control: Handle, registry: &Registry) -> Result<Self, ServerError> {
         let meters = Arc::new(Meters::new(registry));
-        let connections = Arc::new(Connections::new(limits.tcp_connections, Instant::now()));
+        let connections = Arc::new(Connections::new(limits.tcp_connections, limits.reply_octets, Instant::now()));
         let start = |index| Worker::start(index, Share::new(limits, meters.clone(), connections.clone()));
         let workers = (0..workers.max(1)).map(start).collect::<Result<Vec<_>, _>>()?;
 
         let open = registry.gauge("nodelocaldns_tcp_connections", "TCP connections of clients that are open.", &[]);
+        let replies = registry.gauge("nodelocaldns_tcp_reply_bytes", "Octets of replies that TCP clients have yet to take.", &[]);
         let in_flight = registry.gauge("nodelocaldns_queries_in_flight", "Queries that wait for their answer.", &[]);
         let shares: Vec<_> = workers.iter().map(|worker| worker.share.clone()).collect();
         let gauges: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
             open.set(connections.count() as f64);
+            replies.set(connections.reply_octets() as f64);
             in_flight.set(shares.iter().map(|share| share.in_flight()).sum::<usize>() as f64);
         });
         registry.before_scrape(Arc::downgrade(&gauges));

@@ -2,7 +2,7 @@
 
 use super::answerer::Answerer;
 use super::batch::MAX_QUERY;
-use super::connections::{Admission, Ticket};
+use super::connections::{Admission, Connections, Ticket};
 use super::worker::{Binding, Permit, Share};
 use crate::chain::{Peer, Transport};
 use crate::plan::Dispatch;
@@ -14,7 +14,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
@@ -28,6 +28,9 @@ const EVICTION_PAUSE: Duration = Duration::from_millis(5);
 
 /// Octets of replies that are gathered before they are written though more could be made.
 const ENOUGH_REPLIES: usize = 16 << 10;
+
+/// Octets of replies that a connection may have waiting however many wait elsewhere: those of everyday answers.
+const ALWAYS_KEPT_REPLIES: usize = 4 << 10;
 
 /// Octets of a buffer that an idle connection keeps.
 const KEPT_BUFFER: usize = 512;
@@ -92,7 +95,7 @@ fn admit<A: Answerer>(stream: TcpStream, binding: &Arc<Binding<A>>, share: &Arc<
         _ = stream.set_nodelay(true);
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         let peer = Peer { client: canonical(client), local: canonical(local), transport: Transport::Tcp };
-        let replies = Arc::new(Replies::default());
+        let replies = Arc::new(Replies::new(share.connections.clone()));
         let conversation = Conversation {
             binding: binding.clone(),
             share: share.clone(),
@@ -135,6 +138,7 @@ async fn serve<A: Answerer>(mut stream: TcpStream, mut conversation: Conversatio
         }
         Err(Cut::Over) => {}
     }
+    conversation.replies.close();
 }
 
 /// Serves until the client has closed its side, or the binding stops, and all is answered.
@@ -148,6 +152,9 @@ async fn converse<A: Answerer>(stream: &mut TcpStream, conversation: &mut Conver
     loop {
         let progress = conversation.dispatch_input()?;
         let has_written = conversation.write(stream).await?;
+        if replies.is_closed() {
+            return Err(Cut::SlowReader);
+        }
         if progress == Progress::Replies {
             tokio::task::yield_now().await;
             continue;
@@ -281,7 +288,7 @@ impl<A: Answerer> Conversation<A> {
                     self.share.refresh::<A>(pending);
                 }
                 Dispatch::Pending(pending) => {
-                    if let Some(permit) = self.share.admit() {
+                    if let Some(permit) = self.share.admit(Some(self.peer.client.ip())) {
                         let due = Due::new(self.replies.clone());
                         tokio::spawn(answer(pending, due, permit, self.binding.clone()));
                     }
@@ -315,6 +322,7 @@ impl<A: Answerer> Conversation<A> {
             let patience = self.binding.answerer.load().timeouts().write;
             timeout(patience, stream.write_all(rest)).await.map_err(|_| Cut::SlowReader)??;
         }
+        self.replies.release(octets.len());
         self.replies.give_back(octets);
         Ok(true)
     }
@@ -339,23 +347,62 @@ async fn answer<A: Answerer>(pending: A::Pending, due: Due, permit: Permit, bind
 }
 
 /// Replies on their way from those who answer to the one who writes.
-#[derive(Default)]
 struct Replies {
     /// Each behind its two octets of length (RFC 1035 section 4.2.2).
     octets: Mutex<Vec<u8>>,
+    /// Octets that are not written yet, those being written included.
+    unwritten: AtomicUsize,
+    connections: Arc<Connections>,
+    /// No reply is taken any more: the connection is over, or there was no room.
+    is_closed: AtomicBool,
     in_flight: AtomicUsize,
     /// A query has left the flight.
     ready: Notify,
 }
 
 impl Replies {
-    /// Adds a reply; an empty one is none.
-    fn push(&self, reply: &[u8]) {
-        if let Ok(length @ 1..) = u16::try_from(reply.len()) {
-            let mut octets = self.octets.lock();
-            octets.extend_from_slice(&length.to_be_bytes());
-            octets.extend_from_slice(reply);
+    fn new(connections: Arc<Connections>) -> Self {
+        Self {
+            octets: Mutex::default(),
+            unwritten: AtomicUsize::new(0),
+            connections,
+            is_closed: AtomicBool::new(false),
+            in_flight: AtomicUsize::new(0),
+            ready: Notify::new(),
         }
+    }
+
+    /// Adds a reply; an empty one is none. A client that takes its replies too slowly for the room that all of them share gets no more.
+    fn push(&self, reply: &[u8]) {
+        let Ok(length @ 1..) = u16::try_from(reply.len()) else { return };
+        let mut octets = self.octets.lock();
+        if self.is_closed() {
+            return;
+        }
+        let added = reply.len() + 2;
+        let unwritten = self.unwritten.fetch_add(added, Ordering::Relaxed) + added;
+        let has_room = self.connections.keep_reply(added);
+        if !has_room && unwritten > ALWAYS_KEPT_REPLIES {
+            self.release(added);
+            self.is_closed.store(true, Ordering::Release);
+            return;
+        }
+        octets.extend_from_slice(&length.to_be_bytes());
+        octets.extend_from_slice(reply);
+    }
+    /// Counts octets as written, or as never to be.
+    fn release(&self, octets: usize) {
+        self.unwritten.fetch_sub(octets, Ordering::Relaxed);
+        self.connections.release_replies(octets);
+    }
+    fn close(&self) {
+        let mut octets = self.octets.lock();
+        self.is_closed.store(true, Ordering::Release);
+        self.release(self.unwritten.load(Ordering::Relaxed));
+        *octets = Vec::new();
+    }
+    fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
     }
     fn take(&self) -> Vec<u8> {
         std::mem::take(&mut *self.octets.lock())
@@ -377,6 +424,13 @@ impl Replies {
     /// No query is in flight and no reply waits to be written. In this order: a reply is pushed before its query leaves the flight.
     fn are_none_due(&self) -> bool {
         self.in_flight() == 0 && self.octets() == 0
+    }
+}
+
+impl Drop for Replies {
+    /// A connection whose task was ended from outside has not been closed.
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

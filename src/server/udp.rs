@@ -110,7 +110,7 @@ impl<A: Answerer> Turns<A> {
                     self.share.refresh::<A>(pending);
                 }
                 Dispatch::Pending(pending) => {
-                    if let Some(permit) = self.share.admit() {
+                    if let Some(permit) = self.share.admit(Some(peer.client.ip())) {
                         let later = Later { socket: self.socket.clone(), share: self.share.clone(), permit };
                         tokio::spawn(later.answer(pending, route, self.binding.clone()));
                     }
@@ -121,7 +121,7 @@ impl<A: Answerer> Turns<A> {
         drop(answerer);
         let unsent = self.outbox.send(&self.socket, &self.share);
         if !unsent.is_empty()
-            && let Some(permit) = self.share.admit()
+            && let Some(permit) = self.share.admit(None)
         {
             let later = Later { socket: self.socket.clone(), share: self.share.clone(), permit };
             tokio::spawn(later.send(unsent, self.binding.clone()));
@@ -244,7 +244,7 @@ mod tests {
     #[tokio::test]
     async fn a_destination_that_fails_does_not_cost_the_others_their_replies() {
         let meters = Arc::new(Meters::new(&Registry::new(1)));
-        let connections = Arc::new(Connections::new(1, Instant::now()));
+        let connections = Arc::new(Connections::new(1, 0, Instant::now()));
         let share = Share::new(super::super::Limits::default(), meters.clone(), connections);
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -6,11 +6,14 @@ use super::meters::Meters;
 use super::{Limits, ServerError};
 use crate::metrics;
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Builder, JoinHandle};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -48,34 +51,51 @@ impl Worker {
 
 /// What all tasks of a worker share.
 pub(super) struct Share {
-    in_flight: AtomicUsize,
+    flight: Mutex<Flight>,
     pub limits: Limits,
     pub meters: Arc<Meters>,
     pub connections: Arc<Connections>,
 }
 
+/// The queries in flight of a worker.
+#[derive(Default)]
+struct Flight {
+    count: usize,
+    /// Those of each client's address that has any.
+    by_client: HashMap<IpAddr, usize, RandomState>,
+}
+
 impl Share {
     pub fn new(limits: Limits, meters: Arc<Meters>, connections: Arc<Connections>) -> Self {
-        Self { in_flight: AtomicUsize::new(0), limits, meters, connections }
+        Self { flight: Mutex::default(), limits, meters, connections }
     }
 
-    /// Room for one more query in flight; `None`, counted, if there is none.
-    pub fn admit(self: &Arc<Self>) -> Option<Permit> {
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) < self.limits.queries_per_worker {
-            return Some(Permit(self.clone()));
+    /// Room for one more query in flight; `None`, counted, if there is none. `client`: who waits for it.
+    pub fn admit(self: &Arc<Self>, client: Option<IpAddr>) -> Option<Permit> {
+        let mut flight = self.flight.lock();
+        let has_room = flight.count < self.limits.queries_per_worker
+            && client.is_none_or(|client| {
+                let own = flight.by_client.entry(client).or_default();
+                // An entry that was just made has room, as the limit is not 0.
+                let has_room = *own < self.limits.queries_per_client.max(1);
+                *own += usize::from(has_room);
+                has_room
+            });
+        flight.count += usize::from(has_room);
+        drop(flight);
+        if !has_room {
+            self.meters.dropped.overload.increment();
         }
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.meters.dropped.overload.increment();
-        None
+        has_room.then(|| Permit { share: self.clone(), client })
     }
 
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.flight.lock().count
     }
 
     /// Runs what nobody waits for.
     pub fn refresh<A: Answerer>(self: &Arc<Self>, pending: A::Pending) {
-        if let Some(permit) = self.admit() {
+        if let Some(permit) = self.admit(None) {
             tokio::spawn(async move {
                 A::run(pending, &mut Vec::new()).await;
                 drop(permit);
@@ -85,11 +105,23 @@ impl Share {
 }
 
 /// A place among the queries in flight of a worker.
-pub(super) struct Permit(Arc<Share>);
+pub(super) struct Permit {
+    share: Arc<Share>,
+    client: Option<IpAddr>,
+}
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let mut flight = self.share.flight.lock();
+        flight.count -= 1;
+        if let Some(client) = self.client
+            && let Entry::Occupied(mut own) = flight.by_client.entry(client)
+        {
+            *own.get_mut() -= 1;
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
     }
 }
 

@@ -201,6 +201,17 @@ fn the_same_error_in_a_snippet_imported_twice_is_told_once() {
 }
 
 #[test]
+fn a_report_of_very_many_errors_ends_after_a_thousand() {
+    let (corefile, mut diagnostics) = Memory::default().parse("a b");
+    for number in 0..5_000 {
+        diagnostics.error_without_span(format!("wrong {number}"));
+    }
+    let report = diagnostics.render(&corefile.sources);
+    assert_eq!(report.matches("error: ").count(), 1_000);
+    assert!(report.ends_with("these are the first 1000\n"), "{report}");
+}
+
+#[test]
 fn errors_of_imported_files_name_that_file() {
     let memory = Memory::with(&[("/etc/a", "whoami\n}\n")]);
     let report = memory.report(". {\n import a\n}\n");

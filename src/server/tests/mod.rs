@@ -62,6 +62,10 @@ impl Answerer for Toy {
             }
             Some(b'r') => Dispatch::ReplyAndRefresh(ToyPending::Refresh(self.refreshed.clone())),
             Some(b'm') => Dispatch::Pending(ToyPending::Answer(self.gate.clone(), std::mem::take(out))),
+            Some(b'M') => {
+                out.resize(60_000, b'M');
+                Dispatch::Pending(ToyPending::Answer(self.gate.clone(), std::mem::take(out)))
+            }
             Some(b'w') => {
                 self.blocked.fetch_add(1, Ordering::Relaxed);
                 while self.gate.try_acquire().map(tokio::sync::SemaphorePermit::forget).is_err() {

@@ -67,6 +67,29 @@ fn a_reader_that_does_not_read_is_cut_off() {
 }
 
 #[test]
+fn replies_that_clients_do_not_take_have_a_bound_in_common() {
+    const LIMIT: usize = 1 << 20;
+    let (rig, address) = rig(Limits { reply_octets: LIMIT, ..Limits::default() });
+    let mut greedy: Vec<Talk> = (0..4).map(|_| Talk::to(address)).collect();
+    for talk in &mut greedy {
+        // More than a connection may keep by itself and the kernel's buffers of both sides take.
+        talk.say(&[&b"M"[..]; 128]);
+    }
+    rig.wait_for("all in flight", |rig| rig.metric("nodelocaldns_queries_in_flight") == 512.0);
+    rig.gate.add_permits(512);
+    rig.wait_for("the cuts", |rig| {
+        assert!(rig.metric("nodelocaldns_tcp_reply_bytes") <= (LIMIT + 5 * 4096) as f64);
+        let mut modest = Talk::to(address);
+        modest.say(&[b"h"]);
+        assert_eq!(modest.hear(), b"\x01h");
+        rig.metric("nodelocaldns_tcp_connections_cut_total{reason=\"slow_reader\"}") >= 3.0
+    });
+    drop(greedy);
+    rig.wait_for("the end of them", |rig| rig.metric("nodelocaldns_tcp_connections") == 0.0);
+    assert_eq!(rig.metric("nodelocaldns_tcp_reply_bytes"), 0.0);
+}
+
+#[test]
 fn idle_and_unfinished_connections_are_closed_in_time() {
     let (mut rig, address) = rig(Limits::default());
     rig.timeouts = Timeouts { idle: Duration::from_millis(50), ..rig.timeouts };

@@ -77,3 +77,28 @@ fn queries_in_flight_on_a_worker_are_bounded() {
     }
     rig.wait_for("an empty flight", |rig| rig.metric("nodelocaldns_queries_in_flight") == 0.0);
 }
+
+#[test]
+fn one_client_does_not_take_the_places_in_flight_of_others() {
+    let (rig, address) = rig(Limits { queries_per_worker: 8, queries_per_client: 3, ..Limits::default() });
+    let (greedy, modest) = (client("127.0.0.2"), client("127.0.0.3"));
+    for _ in 0..9 {
+        greedy.send_to(b"m", address).unwrap();
+    }
+    greedy.send_to(b"h", address).unwrap();
+    assert_eq!(receive(&greedy).0, b"\x01h");
+    assert_eq!(rig.metric("nodelocaldns_queries_in_flight"), 3.0);
+    assert_eq!(rig.metric("nodelocaldns_queries_dropped_total{reason=\"overload\"}"), 6.0);
+    for _ in 0..3 {
+        modest.send_to(b"m", address).unwrap();
+    }
+    rig.wait_for("both clients in flight", |rig| rig.metric("nodelocaldns_queries_in_flight") == 6.0);
+    rig.gate.add_permits(6);
+    for client in [&greedy, &modest] {
+        for _ in 0..3 {
+            assert_eq!(receive(client).0, b"\x01m");
+        }
+    }
+    rig.wait_for("an empty flight", |rig| rig.metric("nodelocaldns_queries_in_flight") == 0.0);
+    assert_eq!(rig.metric("nodelocaldns_queries_dropped_total{reason=\"overload\"}"), 6.0);
+}
