@@ -98,25 +98,21 @@ async fn run(mut service: Service, watchdog: &ServerEnd, mut signals: Signals) {
             order = watchdog.order() => match order {
                 Order::Reload => service.reload(),
                 Order::Stop => break Farewell::Ordered,
-                Order::Orphaned => break Farewell::Orphaned,
+                Order::Orphaned => return tracing::warn!("{ORPHANED}"),
             },
-            // The watchdog's end sends it too (PR_SET_PDEATHSIG).
-            _ = signals.terminate.recv() => {
-                break if watchdog.is_orphaned() { Farewell::Orphaned } else { Farewell::Replaced };
-            }
+            _ = signals.terminate.recv() => break Farewell::Replaced,
             _ = signals.reload.recv() => service.reload(),
             () = service.look_due() => service.reload_if_changed(),
         }
     };
-    if farewell == Farewell::Orphaned {
-        tracing::warn!("the watchdog is gone, so this server ends");
-        return service.stop(farewell).await;
-    }
     tokio::select! {
         () = service.stop(farewell) => {}
-        () = orphaned(watchdog) => tracing::warn!("the watchdog is gone: ending without waiting for answers"),
+        () = orphaned(watchdog) => tracing::warn!("{ORPHANED}"),
     }
 }
+
+/// Why nothing more is said then: [`ServerEnd::from_environment`].
+const ORPHANED: &str = "the watchdog is gone, so this server ends at once";
 
 async fn orphaned(watchdog: &ServerEnd) {
     while watchdog.order().await != Order::Orphaned {}

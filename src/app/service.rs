@@ -32,9 +32,6 @@ pub enum Origin {
     Rendering(Box<Rendering>),
 }
 
-/// The same when the watchdog is gone: as long as an upstream may take.
-const ORPHAN_DRAIN_LIMIT: Duration = Duration::from_secs(2);
-
 /// What a service is started with.
 pub struct Options {
     pub default_port: u16,
@@ -51,8 +48,6 @@ pub struct Options {
 pub enum Farewell {
     /// The watchdog says so, and has told the node.
     Ordered,
-    /// The watchdog is gone, and queries go elsewhere already.
-    Orphaned,
     /// Somebody else says so: another server will read on where this one stops.
     Replaced,
 }
@@ -255,20 +250,19 @@ impl Service {
         Ok(())
     }
 
-    /// Serves on for the lameduck, then answers what has been received, and ends. Without a watchdog there is nobody left to wait for.
+    /// Serves on for the lameduck, then answers what has been received, and ends.
     pub async fn stop(self, farewell: Farewell) {
         self.services.lifecycle.set_stopping();
-        let is_orphaned = farewell == Farewell::Orphaned;
         if farewell != Farewell::Replaced {
             self.server.sockets().claim();
         }
-        if !self.plan.lameduck.is_zero() && !is_orphaned {
+        if !self.plan.lameduck.is_zero() {
             tracing::info!("plugin/health: going into lameduck mode for {:?}", self.plan.lameduck);
             tokio::time::sleep(self.plan.lameduck).await;
         }
         // Some say a last thing when they are dropped.
         drop(self.background);
-        let unanswered = self.server.drain(if is_orphaned { ORPHAN_DRAIN_LIMIT } else { DRAIN_LIMIT }).await;
+        let unanswered = self.server.drain(DRAIN_LIMIT).await;
         if unanswered > 0 {
             tracing::warn!("{unanswered} queries were still waiting for their upstream and are left without an answer");
         }

@@ -4,7 +4,7 @@
 //! held, and the server ends by itself.
 //!
 //! [`state`] decides, purely; [`control`] is the protocol between the two processes, [`channel`] its socket; [`child`] the server's
-//! process; [`probe`] the questions; [`interception`] the seam to the node; [`run`] puts them together. [`server_end`] is the
+//! process; [`probe`] the questions; [`interception`] the seam to the node; [`mod@run`] puts them together. [`server_end`] is the
 //! server's side.
 
 pub mod channel;

@@ -50,7 +50,7 @@ pub struct ServerEnd {
 
 impl ServerEnd {
     /// The end that the watchdog has passed; `None` in a process that no watchdog started. This process then has no capability any
-    /// longer. To be called before any thread is started, since capabilities are a thread's.
+    /// longer, and is killed when the watchdog ends. To be called before any thread is started, since capabilities are a thread's.
     ///
     /// # Errors
     /// No socket was passed, or the watchdog does not answer.
@@ -59,7 +59,8 @@ impl ServerEnd {
         let value = value.to_string_lossy().into_owned();
         let channel = channel(&value).map_err(|error| ServerEndError::NoSocket(value, error))?;
         give_up_capabilities().map_err(|error| ServerEndError::Capabilities(error.into()))?;
-        // A second rope: the control socket tells of the watchdog's end too, but only a runtime that runs.
+        // On a node the interception ends with the watchdog. A reply sent after that is tracked, and keeps its client's port on this node
+        // where nobody answers any longer: worse than no reply, for which the client asks again.
         _ = set_parent_process_death_signal(Some(Signal::KILL));
         match channel.wait(PATIENCE)? {
             (Instruction::Hello { generation, is_first }, _) => {
@@ -142,11 +143,6 @@ impl ServerEnd {
         if let Err(error) = self.channel.send(report, &[]) {
             tracing::warn!("the watchdog was not told: {error}");
         }
-    }
-
-    /// Whether the watchdog is gone.
-    pub fn is_orphaned(&self) -> bool {
-        self.channel.is_closed()
     }
 
     /// The next order. May be dropped and called again at any time.

@@ -91,7 +91,8 @@ pub struct Machine {
     without_service: Duration,
     delay: Duration,
     healthy_since: Option<Instant>,
-    /// When the last answer to [`Machine::wake_at`] was.
+    last_event: Option<Instant>,
+    /// What [`Machine::wake_at`] said after it.
     alarm: Option<Instant>,
     actions: Vec<Action>,
 }
@@ -117,6 +118,7 @@ impl Machine {
             without_service: Duration::ZERO,
             delay: Duration::ZERO,
             healthy_since: None,
+            last_event: None,
             alarm: None,
             actions: vec![Action::Intercept(Interception::Probing)],
         }
@@ -161,6 +163,7 @@ impl Machine {
             Event::Stop => self.stop(now),
         }
         self.advance(now);
+        self.last_event = Some(now);
         self.alarm = self.wake_at();
         std::mem::take(&mut self.actions)
     }
@@ -185,6 +188,8 @@ impl Machine {
             heard.min().map(|heard| heard + self.timing.silence_of_one),
             answered.filter(|_| self.wanted == Interception::On).map(|answered| answered + self.timing.silence_of_one),
             self.targets.values().filter_map(|standing| self.due(standing, self.suspicious_from())).min(),
+            // So that a stall of our own is known as one, whatever else there is to wait for.
+            self.last_event.map(|at| at + self.timing.watch_udp_interval),
         ];
         limits.into_iter().flatten().min()
     }
@@ -204,18 +209,19 @@ impl Machine {
         in_suspicion.into_iter().chain([standing.due]).min()
     }
 
-    /// Takes time in which the watchdog did not run out of everybody's account.
+    /// Time in which the watchdog did not run is held against nobody.
     fn forgive_own_stall(&mut self, now: Instant) {
         let Some(late) = self.alarm.map(|alarm| now.saturating_duration_since(alarm)) else { return };
         if late <= self.timing.own_stall {
             return;
         }
         for standing in self.targets.values_mut() {
-            standing.heard += late;
-            standing.answered += late;
+            // Answers may wait in our sockets, unread.
+            standing.heard = now;
+            standing.answered = now.min(standing.answered + late);
         }
         if let Some(grace) = &mut self.grace {
-            *grace += late;
+            *grace = now + self.timing.restart_grace;
         }
         if let Phase::Starting { limit } | Phase::Withdrawing { limit } | Phase::Draining { limit } = &mut self.phase {
             *limit += late;
