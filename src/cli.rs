@@ -16,6 +16,7 @@ use std::path::PathBuf;
                   Without arguments it serves on 127.0.0.1:1053 from a built-in Corefile that forwards to the nameservers of \
                   /etc/resolv.conf.\nFlags may be written with one dash, as node-cache does, or with two.",
     args_conflicts_with_subcommands = true,
+    args_override_self = true,
     disable_help_subcommand = true
 )]
 pub struct Cli {
@@ -151,6 +152,12 @@ mod tests {
         for arguments in [&["-conf", "a"][..], &["--conf", "a"], &["-conf=a"], &["--conf=a"]] {
             assert_eq!(parse(arguments).unwrap().serve.conf, Some(PathBuf::from("a")), "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn the_last_of_a_repeated_flag_counts_as_with_the_reference() {
+        let cli = parse(&["-conf", "a", "-conf=b", "-dns.port=1", "-dns.port", "2", "-skipteardown", "-skipteardown=false"]).unwrap();
+        assert_eq!((cli.serve.conf, cli.serve.dns_port, cli.serve.node.skipteardown), (Some(PathBuf::from("b")), 2, false));
     }
 
     #[test]
