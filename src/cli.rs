@@ -156,7 +156,8 @@ mod tests {
 
     #[test]
     fn the_last_of_a_repeated_flag_counts_as_with_the_reference() {
-        let cli = parse(&["-conf", "a", "-conf=b", "-dns.port=1", "-dns.port", "2", "-skipteardown", "-skipteardown=false"]).unwrap();
+        let cli =
+            parse(&["-conf", "a", "-conf=b", "-dns.port=1", "-dns.port", "2", "-skipteardown", "-skipteardown=false"]).unwrap();
         assert_eq!((cli.serve.conf, cli.serve.dns_port, cli.serve.node.skipteardown), (Some(PathBuf::from("b")), 2, false));
     }
 

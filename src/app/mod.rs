@@ -67,9 +67,10 @@ fn serve(options: &ServeOptions) -> anyhow::Result<ExitCode> {
     );
     let verbosity = log::start();
     // Each TCP client and each upstream socket takes a descriptor; where the limit cannot be raised we serve within it.
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+    let open_files = rlimit::increase_nofile_limit(u64::MAX).or_else(|error| {
         tracing::debug!("the limit of open files stays as it is: {error}");
-    }
+        rlimit::Resource::NOFILE.get_soft()
+    });
     let source = match options.conf.as_ref().or(options.corefile.as_ref()) {
         Some(path) => Source::from_argument(path)?,
         None => Source::BuiltIn,
@@ -88,6 +89,7 @@ fn serve(options: &ServeOptions) -> anyhow::Result<ExitCode> {
             default_port: options.dns_port,
             workers,
             cache_memory,
+            limits: service::limits(open_files.unwrap_or(u64::MAX)),
             node_metrics: options.node.metrics_listen_address,
             quiet: options.quiet,
         };
