@@ -1,98 +1,231 @@
 //! The command line: the reference's flags in its spelling (one dash or two, `=` or a space), ours with two dashes, and subcommands.
+//! What was written (`flags`) becomes what is meant ([`Invocation`]), which holds no combination that makes no sense.
 
-use clap::{Args, Parser, Subcommand};
+mod flags;
+mod values;
+
+use crate::plan::DEFAULT_PORT;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use flags::{Command, Flags, Interception};
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const DEFAULT_CONF: &str = "/etc/Corefile";
+const DEFAULT_TEMPLATE: &str = "/etc/coredns/Corefile.base";
+const DEFAULT_INTERFACE: &str = "nodelocaldns";
+const DEFAULT_SYNC_INTERVAL: Duration = Duration::from_secs(60);
+const DEFAULT_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 9353);
+const DEFAULT_PROMETHEUS: &str = ":9253";
+const DEFAULT_UPSTREAM_SERVICE: &str = "kube-dns";
+const DEFAULT_HEALTH_PORT: u16 = 8080;
+/// A bit that neither kube-proxy (0x4000, 0x8000) nor the common network plugins use.
+const DEFAULT_PROBE_MARK: u32 = 0x0010_0000;
 
 /// What the user asks for.
-#[derive(Debug, Parser)]
-#[command(
-    name = "nodelocaldns",
-    version,
-    about = "A node-local DNS cache for Kubernetes.",
-    long_about = "A node-local DNS cache for Kubernetes: a drop-in for NodeLocal DNSCache (node-cache).\n\n\
-                  Without arguments it serves on 127.0.0.1:1053 from a built-in Corefile that forwards to the nameservers of \
-                  /etc/resolv.conf.\nFlags may be written with one dash, as node-cache does, or with two.",
-    args_conflicts_with_subcommands = true,
-    args_override_self = true,
-    disable_help_subcommand = true
-)]
-pub struct Cli {
-    #[command(subcommand)]
-    pub command: Option<Command>,
-    #[command(flatten)]
-    pub serve: ServeOptions,
-}
-
-/// What to do other than serve.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Read Corefiles and report everything wrong with them, without serving. Exit status 0 if all are good, else 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Invocation {
+    /// `check FILE…`
     Check {
-        /// Corefiles to read
-        #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// `-plugins`
+    ListDirectives,
+    /// `-version`
+    Version,
+    Serve(ServeOptions),
 }
 
 /// How to serve.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServeOptions {
-    /// Corefile to serve; `stdin` reads it from standard input. Without it the built-in Corefile is served
-    #[arg(long, value_name = "FILE")]
-    pub conf: Option<PathBuf>,
-    /// Same as --conf, which wins when both are given
-    #[arg(long, value_name = "FILE")]
-    pub corefile: Option<PathBuf>,
-    /// Port of server blocks that name none
-    #[arg(long = "dns.port", short = 'p', value_name = "PORT", default_value_t = crate::plan::DEFAULT_PORT)]
+    pub mode: Mode,
+    /// Port of server blocks that name none.
     pub dns_port: u16,
-    /// File to write the process ID to
-    #[arg(long, value_name = "FILE")]
     pub pidfile: Option<PathBuf>,
-    /// Do not print where it listens
-    #[arg(long)]
     pub quiet: bool,
-    /// List the directives a Corefile may hold, and exit
-    #[arg(long)]
-    pub plugins: bool,
-    /// Worker threads; by default one for each processor this process may use
-    #[arg(long, value_name = "N")]
+    /// Where all metrics are served beside the Corefile's own addresses.
+    pub metrics_listen_address: Option<SocketAddr>,
+    /// Worker threads; `None`: one for each processor.
     pub workers: Option<NonZeroUsize>,
-    /// Memory that all caches together may take, such as 64MiB; by default a quarter of the cgroup's limit, at most 256MiB
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    /// Octets that all caches together may take; `None`: a share of the cgroup's limit.
     pub cache_memory: Option<usize>,
-    #[command(flatten)]
-    pub node: NodeOptions,
 }
 
-/// The reference's flags that concern the node. Taken so that its command lines work; what they ask for comes with the node agent.
-#[derive(Debug, Args)]
-pub struct NodeOptions {
-    /// Comma-separated addresses that the Corefile's `bind` lines name
-    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
-    pub localip: Vec<std::net::IpAddr>,
-    /// Set up the network interface
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub setupinterface: bool,
-    /// Set up the interception rules
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub setupiptables: bool,
-    /// Template of the Corefile; served itself when --conf does not exist
-    #[arg(long, value_name = "FILE")]
-    pub basecorefile: Option<PathBuf>,
-    /// Address to serve the node agent's metrics on
-    #[arg(long, value_name = "ADDRESS", value_parser = parse_listen_address)]
-    pub metrics_listen_address: Option<SocketAddr>,
-    /// Leave interface and rules in place on exit
-    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
-    pub skipteardown: bool,
+/// What is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A Corefile, and nothing of the machine is touched.
+    Plain(Corefile),
+    /// The node's agent (`-localip`).
+    Agent(Box<Agent>),
+}
+
+/// Where a Corefile comes from that is served as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Corefile {
+    BuiltIn,
+    Stdin,
+    File(PathBuf),
+}
+
+/// What the node's agent is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// At least one, none twice.
+    pub local_addresses: Vec<IpAddr>,
+    /// The interface to set up; `None`: none.
+    pub interface: Option<String>,
+    /// How queries are intercepted; `None`: not at all.
+    pub interception: Option<Backend>,
+    /// How often interface and rules are checked though nothing was noticed.
+    pub sync_interval: Duration,
+    /// Packet mark of probes.
+    pub probe_mark: u32,
+    pub health_port: u16,
+    /// Leave interface and rules in place on exit.
+    pub skip_teardown: bool,
+    /// Template of the Corefile.
+    pub template: PathBuf,
+    /// Where the rendered Corefile is written.
+    pub conf: PathBuf,
+    /// Folder of the kube-dns ConfigMap; `None`: the default one, if it is there.
+    pub kube_dns: Option<PathBuf>,
+    /// Service whose address stands for `__PILLAR__CLUSTER__DNS__`.
+    pub upstream_service: String,
+    /// What stands for `__PROMETHEUS__ENDPOINT__`.
+    pub prometheus_listen_address: String,
+}
+
+/// What rules are made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// nftables where the kernel has what it takes, else iptables.
+    Auto,
+    Nftables,
+    Iptables,
+}
+
+impl Invocation {
+    /// Reads a command line, the program's name first. The error prints itself, with what would be right; it also stands for `--help`.
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut flags = Flags::try_parse_from(go_style(arguments))?;
+        if let Some(Command::Check { files }) = flags.command.take() {
+            return Ok(Self::Check { files });
+        }
+        if flags.version.unwrap_or(false) {
+            return Ok(Self::Version);
+        }
+        if flags.plugins.unwrap_or(false) {
+            return Ok(Self::ListDirectives);
+        }
+        serve_options(flags).map(Self::Serve).map_err(|(kind, message)| Flags::command().error(kind, message))
+    }
+}
+
+type Objection = (ErrorKind, String);
+
+fn serve_options(flags: Flags) -> Result<ServeOptions, Objection> {
+    let default_metrics = flags.localip.as_ref().map(|_| DEFAULT_METRICS);
+    Ok(ServeOptions {
+        dns_port: flags.dns_port.unwrap_or(DEFAULT_PORT),
+        pidfile: unless_empty(flags.pidfile.clone()),
+        quiet: flags.quiet.unwrap_or(false),
+        metrics_listen_address: flags.metrics_listen_address.or(default_metrics),
+        workers: flags.workers,
+        cache_memory: flags.cache_memory,
+        mode: mode(flags)?,
+    })
+}
+
+fn mode(flags: Flags) -> Result<Mode, Objection> {
+    let given = unless_empty(flags.conf.clone()).or_else(|| unless_empty(flags.corefile.clone()));
+    let Some(values::LocalAddresses(local_addresses)) = flags.localip.clone() else {
+        let names = agent_flags(&flags);
+        if let Some(first) = names.first() {
+            let message = format!(
+                "{first} is for the node's agent, which needs the addresses to serve: add -localip, such as \
+                 -localip 169.254.20.10,10.96.0.10"
+            );
+            return Err((ErrorKind::MissingRequiredArgument, message));
+        }
+        return Ok(Mode::Plain(match given {
+            Some(path) if path == Path::new("stdin") => Corefile::Stdin,
+            Some(path) => Corefile::File(path),
+            None => Corefile::BuiltIn,
+        }));
+    };
+    if given.as_deref() == Some(Path::new("stdin")) {
+        let message =
+            "with -localip, -conf names the file that the rendered Corefile is written to; it cannot be stdin".to_owned();
+        return Err((ErrorKind::ArgumentConflict, message));
+    }
+    Ok(Mode::Agent(Box::new(Agent {
+        local_addresses,
+        interception: interception(&flags)?,
+        interface: flags
+            .setupinterface
+            .unwrap_or(true)
+            .then(|| flags.interfacename.unwrap_or_else(|| DEFAULT_INTERFACE.to_owned())),
+        sync_interval: flags.syncinterval.unwrap_or(DEFAULT_SYNC_INTERVAL),
+        probe_mark: flags.probe_mark.unwrap_or(DEFAULT_PROBE_MARK),
+        health_port: flags.health_port.unwrap_or(DEFAULT_HEALTH_PORT),
+        skip_teardown: flags.skipteardown.unwrap_or(false),
+        template: unless_empty(flags.basecorefile).unwrap_or_else(|| DEFAULT_TEMPLATE.into()),
+        conf: given.unwrap_or_else(|| DEFAULT_CONF.into()),
+        kube_dns: unless_empty(flags.kubednscm),
+        upstream_service: flags.upstreamsvc.unwrap_or_else(|| DEFAULT_UPSTREAM_SERVICE.to_owned()),
+        prometheus_listen_address: flags.prometheus_listen_address.unwrap_or_else(|| DEFAULT_PROMETHEUS.to_owned()),
+    })))
+}
+
+fn interception(flags: &Flags) -> Result<Option<Backend>, Objection> {
+    let conflict = |message: &str| Err((ErrorKind::ArgumentConflict, message.to_owned()));
+    match (flags.setupiptables, flags.interception) {
+        (Some(true), Some(Interception::None)) => {
+            conflict("-setupiptables=true asks for rules, --interception none for none: take one of them away")
+        }
+        (Some(false), Some(Interception::Auto | Interception::Nftables | Interception::Iptables)) => {
+            conflict("-setupiptables=false asks for no rules, --interception for some: take one of them away")
+        }
+        (Some(false), _) | (_, Some(Interception::None)) => Ok(None),
+        (_, Some(Interception::Nftables)) => Ok(Some(Backend::Nftables)),
+        (_, Some(Interception::Iptables)) => Ok(Some(Backend::Iptables)),
+        (_, Some(Interception::Auto) | None) => Ok(Some(Backend::Auto)),
+    }
+}
+
+/// The flags given that mean nothing without `-localip`. Those that ask for nothing are let pass.
+fn agent_flags(flags: &Flags) -> Vec<&'static str> {
+    let asks = |flag: Option<bool>| flag == Some(true);
+    let given = [
+        ("-setupinterface", asks(flags.setupinterface)),
+        ("-interfacename", flags.interfacename.is_some()),
+        ("-setupiptables", asks(flags.setupiptables)),
+        ("--interception", flags.interception.is_some_and(|how| how != Interception::None)),
+        ("-syncinterval", flags.syncinterval.is_some()),
+        ("--probe-mark", flags.probe_mark.is_some()),
+        ("-health-port", flags.health_port.is_some()),
+        ("-skipteardown", asks(flags.skipteardown)),
+        ("-basecorefile", flags.basecorefile.is_some()),
+        ("-kubednscm", flags.kubednscm.is_some()),
+        ("-upstreamsvc", flags.upstreamsvc.is_some()),
+        ("-prometheus-listen-address", flags.prometheus_listen_address.is_some()),
+        ("-reloadwithsignal", asks(flags.reloadwithsignal)),
+    ];
+    given.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect()
+}
+
+/// An empty path is none, as in the reference.
+fn unless_empty(path: Option<PathBuf>) -> Option<PathBuf> {
+    path.filter(|path| !path.as_os_str().is_empty())
 }
 
 /// Go programs take `-flag` as well as `--flag`; clap wants two dashes for a long name.
-pub fn go_style(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+fn go_style(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments = arguments.into_iter();
     let mut out: Vec<OsString> = arguments.next().into_iter().collect();
     for argument in arguments {
@@ -104,104 +237,5 @@ pub fn go_style(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> 
     out
 }
 
-/// `HOST:PORT` with an IP address as host; an empty host is every address.
-fn parse_listen_address(text: &str) -> Result<SocketAddr, String> {
-    let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
-    full.parse().map_err(|_| "expected ADDRESS:PORT, such as 127.0.0.1:9353 or :9353".to_owned())
-}
-
-/// Octets: a number with an optional unit `k`, `M`, `G` (powers of 1000) or `Ki`, `Mi`, `Gi` (of 1024), as Kubernetes writes quantities; a final
-/// `B` may follow.
-fn parse_size(text: &str) -> Result<usize, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: usize = match unit.trim_end_matches('B') {
-        "" => 1,
-        "k" | "K" => 1000,
-        "M" => 1000 * 1000,
-        "G" => 1000 * 1000 * 1000,
-        "Ki" => 1 << 10,
-        "Mi" => 1 << 20,
-        "Gi" => 1 << 30,
-        _ => return Err(format!("unknown unit `{unit}`: use Ki, Mi, Gi, k, M or G")),
-    };
-    number
-        .parse::<usize>()
-        .ok()
-        .and_then(|number| number.checked_mul(factor))
-        .ok_or_else(|| "expected a size such as 64Mi or 100000000".to_owned())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
-        let arguments = std::iter::once("nodelocaldns").chain(arguments.iter().copied()).map(OsString::from);
-        Cli::try_parse_from(go_style(arguments))
-    }
-
-    #[test]
-    fn the_declaration_is_consistent() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn flags_may_have_one_dash_or_two_and_a_space_or_an_equals_sign() {
-        for arguments in [&["-conf", "a"][..], &["--conf", "a"], &["-conf=a"], &["--conf=a"]] {
-            assert_eq!(parse(arguments).unwrap().serve.conf, Some(PathBuf::from("a")), "{arguments:?}");
-        }
-    }
-
-    #[test]
-    fn the_last_of_a_repeated_flag_counts_as_with_the_reference() {
-        let cli =
-            parse(&["-conf", "a", "-conf=b", "-dns.port=1", "-dns.port", "2", "-skipteardown", "-skipteardown=false"]).unwrap();
-        assert_eq!((cli.serve.conf, cli.serve.dns_port, cli.serve.node.skipteardown), (Some(PathBuf::from("b")), 2, false));
-    }
-
-    #[test]
-    fn a_boolean_takes_its_value_after_an_equals_sign_only() {
-        assert!(parse(&["-setupinterface"]).unwrap().serve.node.setupinterface);
-        assert!(parse(&["-setupinterface=true", "-quiet"]).unwrap().serve.node.setupinterface);
-        assert!(!parse(&["-setupinterface=false"]).unwrap().serve.node.setupinterface);
-        assert!(parse(&["-setupinterface", "false"]).is_err());
-    }
-
-    #[test]
-    fn the_reference_command_line_is_understood() {
-        let cli = parse(&[
-            "-localip",
-            "169.254.20.10,10.96.0.10",
-            "-conf",
-            "/etc/Corefile",
-            "-metrics-listen-address",
-            ":9353",
-            "-skipteardown",
-            "-dns.port=5353",
-        ])
-        .unwrap();
-        assert_eq!(cli.serve.node.localip.len(), 2);
-        assert_eq!(cli.serve.dns_port, 5353);
-        assert_eq!(cli.serve.node.metrics_listen_address, Some("0.0.0.0:9353".parse().unwrap()));
-    }
-
-    #[test]
-    fn check_wants_at_least_one_file() {
-        assert!(parse(&["check"]).is_err());
-        let Some(Command::Check { files }) = parse(&["check", "a", "b"]).unwrap().command else { panic!("not a check") };
-        assert_eq!(files.len(), 2);
-    }
-
-    #[test]
-    fn sizes_have_the_units_of_kubernetes() {
-        assert_eq!(parse_size("64Mi"), Ok(64 << 20));
-        assert_eq!(parse_size("64MiB"), Ok(64 << 20));
-        assert_eq!(parse_size("5M"), Ok(5_000_000));
-        assert_eq!(parse_size("123"), Ok(123));
-        for wrong in ["", "Mi", "5X", "-1", "99999999999999999999"] {
-            assert!(parse_size(wrong).is_err(), "{wrong}");
-        }
-    }
-}
+mod tests;

@@ -17,6 +17,12 @@ pub mod plan;
 
 pub mod server;
 
+pub mod node;
+
+pub mod kube_dns;
+
+pub mod watchdog;
+
 pub mod cli;
 
 pub mod app;

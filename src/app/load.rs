@@ -16,11 +16,12 @@ const BUILT_IN: &str = include_str!("../../config/Corefile.local");
 /// Where the Corefile comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The one shipped as config/Corefile.local.
-    BuiltIn,
     File(PathBuf),
-    /// Read once, from standard input (`-conf stdin`).
-    Text(String),
+    /// A text that stands nowhere else; the path is what diagnostics call it, and where its imports are relative to.
+    Text {
+        path: PathBuf,
+        text: String,
+    },
 }
 
 /// Why there is no configuration.
@@ -38,32 +39,47 @@ pub struct Loaded {
     pub config: PlanConfig,
     /// Of the Corefile and every file it imports.
     pub fingerprint: Fingerprint,
+    /// Files that it imports.
+    pub imports: Vec<PathBuf>,
     /// Rendered; empty if there are none.
     pub warnings: String,
 }
 
 impl Source {
-    /// Standard input for `stdin`, as the reference has it; else a file. What can be read but once, such as a pipe, is read here.
-    pub fn from_argument(path: &Path) -> Result<Self, LoadError> {
-        let octets = if path == Path::new("stdin") {
-            corefile::read_at_most(io::stdin())
-        } else if path.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo() || metadata.file_type().is_char_device()) {
-            File::open(path).and_then(corefile::read_at_most)
-        } else {
-            return Ok(Self::File(path.to_owned()));
-        };
-        match octets {
-            Ok(octets) => Ok(Self::Text(String::from_utf8_lossy(&octets).into_owned())),
-            Err(cause) => Err(LoadError::Read { path: path.to_owned(), cause }),
+    /// The one shipped as config/Corefile.local.
+    pub fn built_in() -> Self {
+        Self::Text { path: "<built-in>".into(), text: BUILT_IN.to_owned() }
+    }
+    /// Standard input, read to its end.
+    pub fn stdin() -> Result<Self, LoadError> {
+        Self::once("<stdin>".into(), corefile::read_at_most(io::stdin()))
+    }
+    /// A file. What can be read but once, such as a pipe, is read here.
+    pub fn file(path: &Path) -> Result<Self, LoadError> {
+        let is_stream = |metadata: std::fs::Metadata| metadata.file_type().is_fifo() || metadata.file_type().is_char_device();
+        match path.metadata().is_ok_and(is_stream) {
+            true => Self::once(path.to_owned(), File::open(path).and_then(corefile::read_at_most)),
+            false => Ok(Self::File(path.to_owned())),
         }
     }
-
-    fn read(&self) -> Result<(PathBuf, String), LoadError> {
+    fn once(path: PathBuf, octets: io::Result<Vec<u8>>) -> Result<Self, LoadError> {
+        match octets {
+            Ok(octets) => Ok(Self::Text { path, text: String::from_utf8_lossy(&octets).into_owned() }),
+            Err(cause) => Err(LoadError::Read { path, cause }),
+        }
+    }
+    /// Its path.
+    pub fn path(&self) -> &Path {
         match self {
-            Self::BuiltIn => Ok(("<built-in>".into(), BUILT_IN.to_owned())),
-            Self::Text(text) => Ok(("<stdin>".into(), text.clone())),
+            Self::File(path) | Self::Text { path, .. } => path,
+        }
+    }
+    /// The text as it stands now.
+    pub fn text(&self) -> Result<String, LoadError> {
+        match self {
+            Self::Text { text, .. } => Ok(text.clone()),
             Self::File(path) => match corefile::read_file(path) {
-                Ok(octets) => Ok((path.clone(), String::from_utf8_lossy(&octets).into_owned())),
+                Ok(octets) => Ok(String::from_utf8_lossy(&octets).into_owned()),
                 Err(cause) => Err(LoadError::Read { path: path.clone(), cause }),
             },
         }
@@ -71,8 +87,8 @@ impl Source {
 
     /// Reads and checks everything.
     pub fn load(&self, default_port: u16) -> Result<Loaded, LoadError> {
-        let (path, text) = self.read()?;
-        let (corefile, mut diagnostics) = corefile::parse(&path, &text, &SystemLoader);
+        let text = self.text()?;
+        let (corefile, mut diagnostics) = corefile::parse(self.path(), &text, &SystemLoader);
         let loaders = Loaders { files: &SystemLoader, interfaces: &SystemInterfaces };
         let (config, more) = configure(&corefile, default_port, loaders);
         diagnostics.extend(more);
@@ -86,7 +102,10 @@ impl Source {
         let fingerprint = Fingerprint::of(&corefile.sources);
         match diagnostics.has_errors() {
             true => Err(LoadError::Refused { diagnostics: rendered, fingerprint }),
-            false => Ok(Loaded { config, fingerprint, warnings: rendered }),
+            false => {
+                let imports = corefile.sources.files.into_iter().skip(1).map(|(path, _)| path).collect();
+                Ok(Loaded { config, fingerprint, imports, warnings: rendered })
+            }
         }
     }
 }

@@ -3,13 +3,18 @@
 use super::banner::banner;
 use super::load::{LoadError, Loaded, Source};
 use super::log::Verbosity;
-use crate::chain::{Endpoint, HttpAnswer, LineSink, Services};
+use super::rendering::Rendering;
+use super::setup_errors::SetupErrors;
+use crate::chain::{LineSink, Services};
 use crate::directives::prometheus::{self, ProcessMetrics};
-use crate::directives::reload::{self, ChangeDetector, Series};
+use crate::directives::reload::{self, ChangeDetector, Fingerprint, Series};
+use crate::kube_dns::watch::{Subjects, Watch};
 use crate::plan::Plan;
-use crate::server::{Limits, Server, Sockets};
+use crate::server::{Limits, Server};
+use crate::watchdog::ServerEnd;
 use anyhow::Context;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -19,18 +24,28 @@ use tokio::time::Instant;
 /// How long SIGTERM may take, lameduck aside: what was received is answered meanwhile.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
+/// Where the Corefile comes from.
+pub enum Origin {
+    /// It is served as it is.
+    Source(Source),
+    /// It is rendered, and rendered again whenever its template or the kube-dns ConfigMap changes.
+    Rendering(Box<Rendering>),
+}
+
+/// The same when the watchdog is gone: as long as an upstream may take.
+const ORPHAN_DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
 /// What a service is started with.
 pub struct Options {
-    pub source: Source,
     pub default_port: u16,
     pub workers: usize,
     /// Octets all caches together may take.
     pub cache_memory: usize,
     /// What clients may take.
     pub limits: Limits,
-    /// Where `-metrics-listen-address` wants the metrics served beside the Corefile's own addresses.
-    pub node_metrics: Option<SocketAddr>,
     pub quiet: bool,
+    /// Where the sockets come from.
+    pub watchdog: Arc<ServerEnd>,
 }
 
 /// What clients may take of a process that may open so many files: TCP clients half of them, so that upstreams are still asked and
@@ -41,9 +56,26 @@ pub fn limits(open_files: u64) -> Limits {
     Limits { tcp_connections: limits.tcp_connections.min(half), ..limits }
 }
 
+/// Why a service stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// The watchdog says so, and has told the node.
+    Ordered,
+    /// The watchdog is gone, and queries go elsewhere already.
+    Orphaned,
+    /// Somebody else says so: another server will read on where this one stops.
+    Replaced,
+}
+
 /// Everything that serves.
 pub struct Service {
     options: Options,
+    /// What is read when the Corefile may have changed.
+    source: Source,
+    /// Of what is served.
+    imports: Vec<PathBuf>,
+    rendered: Option<(Box<Rendering>, SetupErrors)>,
+    watch: Watch,
     verbosity: Verbosity,
     services: Services,
     server: Server,
@@ -58,23 +90,38 @@ pub struct Service {
 
 impl Service {
     /// Loads, binds and serves. Fails without having served.
-    pub fn start(options: Options, verbosity: Verbosity) -> anyhow::Result<Self> {
-        let loaded = options.source.load(options.default_port)?;
+    pub fn start(origin: Origin, options: Options, verbosity: Verbosity) -> anyhow::Result<Self> {
+        let mut services = Services::new(options.workers, options.cache_memory);
+        services.generation = Some(options.watchdog.generation());
+        let (source, loaded, rendered) = match origin {
+            Origin::Source(source) => {
+                let loaded = source.load(options.default_port)?;
+                (source, loaded, None)
+            }
+            Origin::Rendering(mut rendering) => {
+                let errors = SetupErrors::new(options.watchdog.clone());
+                let (source, loaded) = rendering.start(&errors)?;
+                (source, loaded, Some((rendering, errors)))
+            }
+        };
         if !loaded.warnings.is_empty() {
             eprintln!("{}", loaded.warnings);
         }
-        let services = Services::new(options.workers, options.cache_memory);
         let lines = LineSink::stdout().context("cannot start the thread that writes log lines")?;
         lines.count_drops(&services.registry);
         let process = ProcessMetrics::register(&services.registry);
         let mut server = Server::start(options.workers, options.limits, Handle::current(), &services.registry)?;
-        let plan = build(&loaded, &services, &options)?;
-        apply(&mut server, &plan, options.workers)?;
+        let plan = loaded.config.build(&services)?;
+        apply(&mut server, &plan, &options)?;
         let mut service = Self {
             reloads: Series::new(&services.registry, loaded.fingerprint),
             changes: ChangeDetector::new(loaded.fingerprint),
             background: JoinSet::new(),
-            next_look: next_look(&plan),
+            next_look: None,
+            watch: Watch::start(),
+            imports: Vec::new(),
+            source,
+            rendered,
             plan,
             options,
             verbosity,
@@ -83,7 +130,8 @@ impl Service {
             lines,
             _process: process,
         };
-        service.begin(&loaded);
+        service.begin(loaded);
+        service.watch();
         if !service.options.quiet {
             print!("{}", banner(&service.plan));
         }
@@ -91,7 +139,7 @@ impl Service {
     }
 
     /// What begins once a plan serves.
-    fn begin(&mut self, loaded: &Loaded) {
+    fn begin(&mut self, loaded: Loaded) {
         self.verbosity.set_debug(loaded.config.is_debug());
         self.verbosity.set_stacktrace(loaded.config.wants_stacktrace());
         prometheus::publish_enabled(&self.services.registry, &self.plan.enabled);
@@ -100,66 +148,137 @@ impl Service {
             self.background.spawn(task);
         }
         self.services.lifecycle.set_serving();
+        self.imports = loaded.imports;
     }
 
-    /// Resolves when it is time to look whether the Corefile has changed; never without `reload`, nor where there is no file.
-    pub async fn poll_due(&self) {
-        match (&self.options.source, self.next_look) {
-            (Source::File(_), Some(due)) => tokio::time::sleep_until(due).await,
-            _ => std::future::pending().await,
+    /// Resolves when it is time to look at the files: something watched has changed, or nobody looked for a while. Never where nothing
+    /// is to be looked for.
+    pub async fn look_due(&mut self) {
+        let poll = async {
+            match self.next_look {
+                Some(due) => tokio::time::sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = poll => {}
+            () = self.watch.changed() => {}
         }
     }
 
-    /// Looks whether the Corefile or a file it imports has changed, and if so swaps it in.
+    /// Looks whether template, ConfigMap, Corefile or a file it imports has changed, and if so swaps it in.
     pub fn reload_if_changed(&mut self) {
         self.look(false);
-        self.next_look = next_look(&self.plan);
+        self.watch();
     }
 
     /// Reads the Corefile again and swaps it in, changed or not (SIGUSR1): an upstream's host file or an interface may have changed.
     pub fn reload(&mut self) {
         self.look(true);
+        self.watch();
     }
 
-    fn look(&mut self, always: bool) {
-        let loaded = self.options.source.load(self.options.default_port);
-        let fingerprint = match &loaded {
-            Ok(loaded) => Some(loaded.fingerprint),
-            Err(LoadError::Refused { fingerprint, .. }) => Some(*fingerprint),
-            Err(LoadError::Read { .. }) => None,
-        };
-        if let Some(fingerprint) = fingerprint {
+    /// A Corefile that is not rendered, or was changed by hand since, is read only where it has `reload` or the user `asked`.
+    fn look(&mut self, asked: bool) {
+        let is_swapped = self.render();
+        if !is_swapped && (asked || self.plan.reload.is_some()) {
+            self.read(asked);
+        }
+    }
+
+    /// Renders the Corefile anew; true if there is a new one and it serves now.
+    fn render(&mut self) -> bool {
+        let judged = self.rendered.as_mut().and_then(|(rendering, errors)| rendering.refresh(errors));
+        let Some((rendered, outcome)) = judged else { return false };
+        if let Some(fingerprint) = fingerprint(&outcome) {
+            self.reloads.set_version(fingerprint);
+        }
+        let swapped = outcome.map_err(anyhow::Error::from).and_then(|loaded| {
+            let fingerprint = loaded.fingerprint;
+            self.swap(loaded).map(|()| fingerprint)
+        });
+        let Some((rendering, errors)) = &self.rendered else { return false };
+        match swapped {
+            Ok(fingerprint) => {
+                self.source = rendering.accept(&rendered, errors);
+                self.changes.is_changed(fingerprint);
+                true
+            }
+            Err(error) => {
+                errors.count_configmap();
+                self.refuse(&error);
+                false
+            }
+        }
+    }
+
+    /// Reads the Corefile as it stands and swaps it in if it has changed, or `always`.
+    fn read(&mut self, always: bool) {
+        let loaded = self.source.load(self.options.default_port);
+        if let Some(fingerprint) = fingerprint(&loaded) {
             if !self.changes.is_changed(fingerprint) && !always {
                 return;
             }
             self.reloads.set_version(fingerprint);
         }
-        if let Err(error) = loaded.map_err(anyhow::Error::from).and_then(|loaded| self.swap(&loaded)) {
-            self.reloads.count_failure();
-            tracing::error!("plugin/reload: the changed Corefile is refused, the one before serves on:\n{error:#}");
+        if let Err(error) = loaded.map_err(anyhow::Error::from).and_then(|loaded| self.swap(loaded)) {
+            self.refuse(&error);
         }
     }
 
-    fn swap(&mut self, loaded: &Loaded) -> anyhow::Result<()> {
-        let plan = build(loaded, &self.services, &self.options)?;
-        apply(&mut self.server, &plan, self.options.workers)?;
+    fn refuse(&self, error: &anyhow::Error) {
+        self.reloads.count_failure();
+        tracing::error!("plugin/reload: the changed Corefile is refused, the one before serves on:\n{error:#}");
+    }
+
+    /// Watches what is to be looked at, and sets when to look all the same.
+    fn watch(&mut self) {
+        let mut subjects = Subjects::default();
+        if let Some((rendering, _)) = &self.rendered {
+            subjects.add_file(rendering.template().base());
+            if let Some(folder) = rendering.template().kube_dns() {
+                subjects.add_folder(folder);
+            }
+        }
+        if let (Some(_), Source::File(path)) = (self.plan.reload, &self.source) {
+            subjects.add_file(path);
+        }
+        if self.plan.reload.is_some() {
+            for folder in self.imports.iter().filter_map(|path| path.parent()) {
+                subjects.add_folder(folder);
+            }
+        }
+        self.watch.follow(subjects);
+        let reload = self.plan.reload.filter(|config| !config.interval.is_zero());
+        let is_file = matches!(self.source, Source::File(_));
+        let read = reload.filter(|_| is_file).map(|config| reload::period(config, fastrand::f64()));
+        let render = self.rendered.as_ref().map(|_| self.watch.poll_period());
+        self.next_look = read.into_iter().chain(render).min().map(|period| Instant::now() + period);
+    }
+
+    fn swap(&mut self, loaded: Loaded) -> anyhow::Result<()> {
+        let plan = loaded.config.build(&self.services)?;
+        apply(&mut self.server, &plan, &self.options)?;
         self.plan = plan;
-        self.next_look = next_look(&self.plan);
         self.begin(loaded);
         tracing::info!("plugin/reload: the changed Corefile serves");
         Ok(())
     }
 
-    /// Serves on for the lameduck, then answers what has been received, and ends.
-    pub async fn stop(self) {
+    /// Serves on for the lameduck, then answers what has been received, and ends. Without a watchdog there is nobody left to wait for.
+    pub async fn stop(self, farewell: Farewell) {
         self.services.lifecycle.set_stopping();
-        if !self.plan.lameduck.is_zero() {
+        let is_orphaned = farewell == Farewell::Orphaned;
+        if farewell != Farewell::Replaced {
+            self.server.sockets().claim();
+        }
+        if !self.plan.lameduck.is_zero() && !is_orphaned {
             tracing::info!("plugin/health: going into lameduck mode for {:?}", self.plan.lameduck);
             tokio::time::sleep(self.plan.lameduck).await;
         }
         // Some say a last thing when they are dropped.
         drop(self.background);
-        let unanswered = self.server.drain(DRAIN_LIMIT).await;
+        let unanswered = self.server.drain(if is_orphaned { ORPHAN_DRAIN_LIMIT } else { DRAIN_LIMIT }).await;
         if unanswered > 0 {
             tracing::warn!("{unanswered} queries were still waiting for their upstream and are left without an answer");
         }
@@ -167,30 +286,24 @@ impl Service {
     }
 }
 
-fn next_look(plan: &Plan) -> Option<Instant> {
-    let config = plan.reload.filter(|config| !config.interval.is_zero())?;
-    Some(Instant::now() + reload::period(config, fastrand::f64()))
-}
-
-fn build(loaded: &Loaded, services: &Services, options: &Options) -> anyhow::Result<Plan> {
-    let mut plan = loaded.config.build(services)?;
-    let is_served = |endpoint: &Endpoint| options.node_metrics == Some(endpoint.address) && endpoint.path == "/metrics";
-    if let Some(address) = options.node_metrics.filter(|_| !plan.endpoints.iter().any(is_served)) {
-        let registry = services.registry.clone();
-        let answer = move || HttpAnswer { status: 200, content_type: crate::metrics::CONTENT_TYPE, body: registry.encode() };
-        plan.endpoints.push(Endpoint { address, path: "/metrics", answer: Arc::new(answer) });
+/// Of what was read, good or bad; `None` if nothing could be.
+fn fingerprint(outcome: &Result<Loaded, LoadError>) -> Option<Fingerprint> {
+    match outcome {
+        Ok(loaded) => Some(loaded.fingerprint),
+        Err(LoadError::Refused { fingerprint, .. }) => Some(*fingerprint),
+        Err(LoadError::Read { .. }) => None,
     }
-    Ok(plan)
 }
 
-fn apply(server: &mut Server, plan: &Plan, workers: usize) -> anyhow::Result<()> {
-    let dns = plan.listeners.iter().map(|listener| listener.address);
-    let http = plan.endpoints.iter().map(|endpoint| endpoint.address);
-    let sockets = Sockets::bind(dns, http, workers, server.sockets()).map_err(|errors| {
-        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!(lines.join("\n"))
-    })?;
-    server.apply(&plan.listeners, &plan.endpoints, sockets).context("cannot serve the Corefile")
+fn apply(server: &mut Server, plan: &Plan, options: &Options) -> anyhow::Result<()> {
+    let dns: Vec<SocketAddr> = plan.listeners.iter().map(|listener| listener.address).collect();
+    let http: Vec<SocketAddr> = plan.endpoints.iter().map(|endpoint| endpoint.address).collect();
+    let watchdog = &options.watchdog;
+    let sockets =
+        watchdog.sockets(&dns, &http, options.workers, server.sockets()).map_err(|errors| anyhow::anyhow!(errors.join("\n")))?;
+    server.apply(&plan.listeners, &plan.endpoints, sockets).context("cannot serve the Corefile")?;
+    watchdog.report_serving(dns, http, plan.lameduck + DRAIN_LIMIT);
+    Ok(())
 }
 
 #[cfg(test)]

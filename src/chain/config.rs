@@ -170,6 +170,8 @@ pub struct Services {
     pub cache_memory: Arc<MemoryBudget>,
     /// Workers that serve.
     pub workers: usize,
+    /// What this process answers the watchdog's probes with; `None` where no watchdog asks.
+    pub generation: Option<u64>,
 }
 
 impl Services {
@@ -183,6 +185,7 @@ impl Services {
             lifecycle: Lifecycle::default(),
             cache_memory: Arc::new(MemoryBudget::new(cache_octets)),
             workers,
+            generation: None,
         }
     }
 }

@@ -14,6 +14,13 @@ impl Chain {
     pub fn start(self: &Arc<Self>) -> Next<'_> {
         Next { chain: self, index: 0 }
     }
+    /// Why a query that every link handed on has no answer, in the reference's words: `errors { consolidate }` matches on them.
+    fn unanswered(&self) -> String {
+        match self.links.last() {
+            Some(last) => format!("plugin/{}: no next plugin found", last.keyword()),
+            None => "no next plugin found".to_owned(),
+        }
+    }
 }
 
 /// The links after the one that holds this.
@@ -28,7 +35,10 @@ impl<'a> Next<'a> {
     pub fn run(self, request: Request<'a>) -> BoxFuture<'a, Outcome> {
         match self.chain.links.get(self.index) {
             Some(link) => link.serve(request, Next { chain: self.chain, index: self.index + 1 }),
-            None => Box::pin(async { Err(Failure::servfail("", "no next plugin found")) }),
+            None => {
+                let cause = self.chain.unanswered();
+                Box::pin(async { Err(Failure::servfail("", cause)) })
+            }
         }
     }
     /// Keyword of the next link; `None` at the end of the chain.
@@ -51,5 +61,34 @@ pub struct Rest {
 impl Rest {
     pub fn next(&self) -> Next<'_> {
         Next { chain: &self.chain, index: self.index }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::testing::Sample;
+    use crate::message::RecordType;
+
+    struct HandsOn(&'static str);
+
+    impl Directive for HandsOn {
+        fn keyword(&self) -> &'static str {
+            self.0
+        }
+        fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
+            next.run(request)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_query_that_every_link_hands_on_fails_in_the_name_of_the_last() {
+        let sample = Sample::new("a.example.", RecordType::A);
+        let chain = Arc::new(Chain { links: Box::new([Arc::new(HandsOn("cache")), Arc::new(HandsOn("forward"))]) });
+        let failure = chain.start().run(sample.exchange().request).await.map(|_| ()).unwrap_err();
+        assert_eq!(failure.cause, "plugin/forward: no next plugin found");
+        let empty = Arc::new(Chain { links: Box::new([]) });
+        let failure = empty.start().run(sample.exchange().request).await.map(|_| ()).unwrap_err();
+        assert_eq!(failure.cause, "no next plugin found");
     }
 }

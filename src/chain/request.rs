@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 /// How the request came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
     Udp,
     Tcp,
@@ -66,9 +66,9 @@ impl Request<'_> {
             Transport::Udp => usize::from(self.query.udp_limit().min(self.udp_cap.unwrap_or(u16::MAX)).max(512)),
         }
     }
-    /// The UDP payload size to state in OPT records, to the client and upstream.
+    /// The UDP payload size to state in OPT records, to the client and upstream: what the block says, else ours.
     pub fn udp_size(&self) -> u16 {
-        self.udp_cap.map_or(OWN_UDP_SIZE, |cap| cap.min(OWN_UDP_SIZE))
+        self.udp_cap.unwrap_or(OWN_UDP_SIZE)
     }
     /// How the reply is shaped for this client.
     pub fn reply(&self, ttl: TtlRule) -> Reply {
@@ -111,6 +111,22 @@ impl OwnedRequest {
             udp_cap: self.udp_cap,
             received: self.received,
             purpose: self.purpose,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::chain::testing::Sample;
+    use crate::message::RecordType;
+
+    #[test]
+    fn the_size_that_the_block_says_is_stated_even_if_it_is_more_than_ours() {
+        let mut sample = Sample::with_edns("a.example.", RecordType::A, Some((4096, false)));
+        for (udp_cap, stated, limit) in [(None, 1232, 4096), (Some(600), 600, 600), (Some(4096), 4096, 4096)] {
+            sample.udp_cap = udp_cap;
+            let request = sample.exchange().request;
+            assert_eq!((request.udp_size(), request.limit()), (stated, limit), "{udp_cap:?}");
         }
     }
 }

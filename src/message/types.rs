@@ -46,6 +46,8 @@ pub struct Class(pub u16);
 impl Class {
     pub const IN: Self = Self(1);
     pub const CH: Self = Self(3);
+    /// Of questions only (RFC 1035 section 3.2.5).
+    pub const ANY: Self = Self(255);
 }
 
 impl fmt::Display for Class {

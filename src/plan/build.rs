@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+/// What only sets something here and stands in the chain in the reference, so that `coredns_plugin_enabled` has it.
+const SETTINGS_IN_CHAIN: [&str; 2] = ["metadata", "bufsize"];
+
 /// Directives with which the reference answers classes other than IN (`EnableChaos` of its core/dnsserver).
 const ANY_CLASS: [&str; 3] = ["chaos", "forward", "proxy"];
 
@@ -70,6 +73,7 @@ impl Draft {
         let labels: Vec<String> = sockets.iter().map(server_label).collect();
         let parts = build_parts(block, &labels, services)?;
         let (mut links, mut observers, mut keywords) = (Vec::new(), Vec::new(), Vec::new());
+        keywords.extend(SETTINGS_IN_CHAIN.into_iter().filter(|keyword| block.keywords.contains(keyword)));
         for (keyword, part) in parts {
             if part.link.is_some() || part.observer.is_some() {
                 keywords.push(keyword);
@@ -83,6 +87,8 @@ impl Draft {
                 }
             }
         }
+        // What stands last in the chain sees an answer first: the query is logged, then its error, then both are counted.
+        observers.reverse();
         let chain = Arc::new(Chain { links: links.into() });
         let running = Arc::new(Block { chain, observers: observers.into(), udp_cap: block.config.udp_cap });
         let is_counted = block.keywords.contains(&"prometheus");
@@ -109,7 +115,15 @@ impl ListenerDraft {
         let count = || prometheus::count_unserved(&services.registry, &server_label(&address));
         let unmatched: Vec<Arc<dyn Observer>> = self.is_counted.then(count).into_iter().collect();
         let Self { timeouts, zones, any_class, .. } = self;
-        Arc::new(Listener { address, timeouts, zones, any_class, unmatched: unmatched.into(), panics: services.panics.clone() })
+        Arc::new(Listener {
+            address,
+            timeouts,
+            zones,
+            any_class,
+            unmatched: unmatched.into(),
+            panics: services.panics.clone(),
+            generation: services.generation,
+        })
     }
 }
 

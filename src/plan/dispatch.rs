@@ -1,6 +1,6 @@
 //! The way of one message: read, find its zone, try the quick gear, else hand over for the slow one.
 
-use super::{Block, Listener, Site};
+use super::{Block, Listener, Site, probe};
 use crate::chain::{Exchange, Failure, Observer, OwnedRequest, Peer, Purpose, Quick, Request};
 use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
 use futures_util::FutureExt;
@@ -46,6 +46,13 @@ impl Listener {
     }
 
     fn answer(self: &Arc<Self>, query: &Query, wire: &[u8], peer: &Peer, now: Instant, out: &mut Vec<u8>) -> Dispatch {
+        if query.qclass == Class::CH
+            && let Some(generation) = self.generation
+            && let Some(response) = probe::answer(query, wire, generation)
+        {
+            write(&response, query, wire, out);
+            return Dispatch::Reply;
+        }
         let site = self.zones.find(&query.name, query.qtype).filter(|_| self.any_class || query.qclass == Class::IN);
         let Some(Site { block, server, zone }) = site else {
             let request = request(query, wire, peer, 0, 0, None, now);
@@ -123,9 +130,13 @@ fn reject(rejection: &Rejection, wire: &[u8], out: &mut Vec<u8>) -> Dispatch {
 }
 
 fn write_empty(query: &Query, wire: &[u8], rcode: Rcode, out: &mut Vec<u8>) {
+    write(&Response::empty(query, wire, rcode), query, wire, out);
+}
+
+fn write(response: &Response, query: &Query, wire: &[u8], out: &mut Vec<u8>) {
     let limit = usize::from(query.udp_limit());
     let reply = crate::message::Reply { ttl: TtlRule::Keep, limit, udp_size: crate::chain::OWN_UDP_SIZE };
-    Response::empty(query, wire, rcode).write(query, wire, reply, out);
+    response.write(query, wire, reply, out);
 }
 
 /// The rcode in a reply's header; the quick gear gives no extended ones.

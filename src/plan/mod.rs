@@ -4,6 +4,7 @@
 mod build;
 mod configure;
 mod dispatch;
+pub mod probe;
 #[cfg(test)]
 mod tests;
 mod zones;
@@ -57,6 +58,8 @@ pub struct Listener {
     /// See requests that no zone matched.
     unmatched: Box<[Arc<dyn Observer>]>,
     panics: Counter,
+    /// What the watchdog's probes are answered with, if there is a watchdog.
+    generation: Option<u64>,
 }
 
 /// A server block that serves.

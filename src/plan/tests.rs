@@ -104,6 +104,14 @@ fn listeners_are_the_blocks_addresses_and_ports_each_once() {
     assert_eq!(plan.summary, lines);
 }
 
+#[test]
+fn every_directive_that_stands_in_the_references_chain_counts_as_enabled() {
+    let text = ".:53 {\n bind 127.0.0.1\n debug\n whoami\n bufsize\n log\n metadata\n prometheus\n reload\n}\n";
+    let mut keywords: Vec<&str> = plan(text, &services()).enabled.iter().map(|enabled| enabled.keyword).collect();
+    keywords.sort_unstable();
+    assert_eq!(keywords, ["bufsize", "log", "metadata", "prometheus", "whoami"]);
+}
+
 #[tokio::test]
 async fn a_name_without_a_block_is_refused_and_counted_as_dropped() {
     let services = services();
@@ -126,6 +134,19 @@ async fn a_class_other_than_in_is_refused_unless_a_forward_could_know_it() {
     assert_eq!(rcode(&ask(&plan.listeners[0], &chaos).await), Rcode::REFUSED.0);
     // Not the forward's zone, so whoami answers, as in the reference.
     assert_eq!(rcode(&ask(&plan.listeners[1], &chaos).await), Rcode::NOERROR.0);
+}
+
+#[tokio::test]
+async fn a_probe_is_answered_with_the_generation_before_any_zone() {
+    let probe_of = |generation| async move {
+        let services = Services { generation, ..services() };
+        let plan = plan("example:53 {\n bind 127.0.0.1\n whoami\n}\n", &services);
+        ask(&plan.listeners[0], &super::probe::question(77)).await
+    };
+    assert_eq!(super::probe::read_answer(77, &probe_of(Some(u64::MAX)).await), Some(u64::MAX));
+    assert_eq!(super::probe::read_answer(78, &probe_of(Some(5)).await), None, "another message's ID");
+    let unguarded = probe_of(None).await;
+    assert_eq!((rcode(&unguarded), super::probe::read_answer(77, &unguarded)), (Rcode::REFUSED.0, None));
 }
 
 #[tokio::test]
@@ -188,6 +209,7 @@ async fn a_panic_costs_its_query_a_servfail_and_is_counted() {
             any_class: false,
             unmatched: Box::new([]),
             panics: services.panics.clone(),
+            generation: None,
         });
         let reply = ask(&listener, &question("a.example.")).await;
         assert_eq!((rcode(&reply), &reply[..2]), (Rcode::SERVFAIL.0, &[0, 7][..]));

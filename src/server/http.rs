@@ -29,8 +29,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 type Answer = Arc<dyn Fn() -> HttpAnswer + Send + Sync>;
 type Routes = HashMap<SocketAddr, HashMap<&'static str, Answer>>;
 
-/// The HTTP side of a server.
-pub(super) struct Http {
+/// Serves endpoints over HTTP: a server's side of it, or all that a process without DNS serves.
+pub struct Http {
     control: Handle,
     routes: Arc<ArcSwap<Routes>>,
     served: HashMap<SocketAddr, Served>,
@@ -49,12 +49,13 @@ impl Drop for Served {
 }
 
 /// Endpoints with listeners registered for those addresses that are new. All that can fail has been done.
-pub(super) struct Prepared {
+pub struct Prepared {
     routes: Routes,
     new: Vec<(SocketAddr, Arc<std::net::TcpListener>, TcpListener)>,
 }
 
 impl Http {
+    /// Nothing is served yet. Connections are served on `control`.
     pub fn new(control: Handle) -> Self {
         Self { control, routes: Arc::default(), served: HashMap::new() }
     }

@@ -20,13 +20,13 @@ mod udp;
 mod worker;
 
 pub use answerer::Answerer;
+pub use http::Http;
 pub use sockets::{SocketError, Sockets, Use};
 
 use crate::chain::Endpoint;
 use crate::metrics::Registry;
 use crate::plan::Listener;
 use connections::Connections;
-use http::Http;
 use meters::Meters;
 use std::collections::HashMap;
 use std::convert::Infallible;

@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Octets of a UDP socket's receive buffer: what arrives while a worker is busy, or while the process is being replaced.
 const UDP_RECEIVE_BUFFER: usize = 4 << 20;
@@ -82,8 +83,8 @@ pub(super) struct DnsSockets {
     /// With SO_REUSEPORT: the kernel spreads clients over them, so all of them must be read.
     pub udp: Vec<UdpSocket>,
     pub tcp: TcpListener,
-    /// Another process holds them too.
-    is_shared: bool,
+    /// Another process holds them too, and will read what waits in them when this one is gone.
+    is_shared: AtomicBool,
 }
 
 impl DnsSockets {
@@ -91,7 +92,7 @@ impl DnsSockets {
     /// connected receives only from that peer; nobody answers from our own discard port. Left alone if another process holds the
     /// sockets too: what waits in them is then for that one to read.
     pub fn stop_receiving(&self) {
-        if self.is_shared {
+        if self.is_shared.load(Ordering::Relaxed) {
             return;
         }
         for socket in &self.udp {
@@ -174,7 +175,7 @@ impl Sockets {
         let mut sockets = Self::default();
         for (address, udp) in udp {
             let tcp = tcp.remove(&address).ok_or(SocketError::NoTcpListener(address))?;
-            sockets.dns.insert(address, Arc::new(DnsSockets { udp, tcp, is_shared: true }));
+            sockets.dns.insert(address, Arc::new(DnsSockets { udp, tcp, is_shared: true.into() }));
         }
         sockets.http = tcp.into_iter().map(|(address, listener)| (address, Arc::new(listener))).collect();
         Ok(sockets)
@@ -184,6 +185,66 @@ impl Sockets {
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let dns = self.dns.values().flat_map(|sockets| sockets.udp.iter().map(AsFd::as_fd).chain([sockets.tcp.as_fd()]));
         dns.chain(self.http.values().map(|listener| listener.as_fd()))
+    }
+
+    /// DNS sockets for every address: those `previous` has, else those of `received`, which another process has bound. HTTP sockets
+    /// are opened here, where `previous` has none. On failure all errors are told.
+    pub fn assemble(
+        dns: impl IntoIterator<Item = SocketAddr>,
+        http: impl IntoIterator<Item = SocketAddr>,
+        received: &Self,
+        previous: &Self,
+    ) -> Result<Self, Vec<SocketError>> {
+        let (mut sockets, mut errors) = match Self::bind([], http, 0, previous) {
+            Ok(sockets) => (sockets, Vec::new()),
+            Err(errors) => (Self::default(), errors),
+        };
+        for address in dns {
+            match find(&previous.dns, address).or_else(|| find(&received.dns, address)) {
+                Some(found) => _ = sockets.dns.insert(address, found),
+                None => errors.push(SocketError::NotBound(address)),
+            }
+        }
+        if errors.is_empty() { Ok(sockets) } else { Err(errors) }
+    }
+
+    /// Those of `addresses` for which there are no DNS sockets.
+    pub fn lacking(&self, addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+        addresses.into_iter().filter(|address| find(&self.dns, *address).is_none()).collect()
+    }
+
+    /// The other process will not read them any more: from now on they may be stopped.
+    pub fn claim(&self) {
+        for sockets in self.dns.values() {
+            sockets.is_shared.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes the sockets of `other` in, beside its own.
+    pub fn join(&mut self, other: Self) {
+        self.dns.extend(other.dns);
+        self.http.extend(other.http);
+    }
+
+    /// Lets go of DNS sockets but those of `addresses`.
+    pub fn retain_dns(&mut self, addresses: &[SocketAddr]) {
+        self.dns.retain(|address, _| addresses.contains(address));
+    }
+
+    /// Lets go of DNS sockets that a process which holds them too has stopped ([`Sockets::claim`]): nothing arrives there any more.
+    pub fn drop_stopped(&mut self) {
+        self.dns.retain(|_, sockets| sockets.udp.iter().all(|socket| socket.peer_addr().is_err()));
+    }
+
+    /// Where a client on this machine reaches the DNS sockets of `address`: for the unspecified address the loopback one, that of
+    /// IPv4 if there is a choice, since an interface may have IPv6 switched off.
+    pub fn reachable(&self, address: SocketAddr) -> SocketAddr {
+        if !address.ip().is_unspecified() {
+            return address;
+        }
+        let only_v6 = find(&self.dns, address).is_some_and(|sockets| SockRef::from(&sockets.tcp).only_v6().unwrap_or(false));
+        let ip: IpAddr = if only_v6 { std::net::Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+        SocketAddr::new(ip, address.port())
     }
 
     /// Addresses that serve DNS.
@@ -204,7 +265,7 @@ fn without_ipv6(address: SocketAddr) -> Option<SocketAddr> {
 
 fn bind_dns(address: SocketAddr, workers: usize) -> Result<DnsSockets, SocketError> {
     let udp = (0..workers.max(1)).map(|_| bind_udp(address)).collect::<Result<_, _>>()?;
-    Ok(DnsSockets { udp, tcp: bind_tcp(address, Use::DnsTcp)?, is_shared: false })
+    Ok(DnsSockets { udp, tcp: bind_tcp(address, Use::DnsTcp)?, is_shared: false.into() })
 }
 
 fn bind_udp(address: SocketAddr) -> Result<UdpSocket, SocketError> {
@@ -310,7 +371,7 @@ mod tests {
         let taken = Sockets::from_fds(bound.fds().map(|fd| fd.try_clone_to_owned().unwrap())).unwrap();
         assert_eq!(taken.dns[&dns].udp.len(), 3);
         assert_eq!(taken.http.keys().copied().collect::<Vec<_>>(), [http]);
-        assert!(taken.dns[&dns].is_shared);
+        assert!(taken.dns[&dns].is_shared.load(Ordering::Relaxed));
     }
 
     #[test]
@@ -321,6 +382,48 @@ mod tests {
         assert!(matches!(Sockets::from_fds([unbound.into()]), Err(SocketError::NotListening { .. })));
         let lonely = OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
         assert!(matches!(Sockets::from_fds([lonely]), Err(SocketError::NoTcpListener(_))));
+    }
+
+    #[test]
+    fn what_was_received_is_assembled_with_what_is_served_and_only_the_rest_is_lacking() {
+        let (kept, new, http) = (free(), free(), free());
+        let dup = |sockets: &Sockets| {
+            Sockets::from_fds(sockets.fds().map(|fd| fd.try_clone_to_owned().unwrap()).collect::<Vec<_>>()).unwrap()
+        };
+        let watchdog = Sockets::bind([kept, new], [], 1, &Sockets::default()).unwrap();
+        let previous = dup(&Sockets::bind([kept], [], 1, &watchdog).unwrap());
+        assert_eq!(previous.lacking([kept, new]), [new]);
+        let received = dup(&watchdog);
+        let assembled = Sockets::assemble([kept, new], [http], &received, &previous).unwrap();
+        assert!(Arc::ptr_eq(&assembled.dns[&kept], &previous.dns[&kept]));
+        assert!(Arc::ptr_eq(&assembled.dns[&new], &received.dns[&new]));
+        assert!(assembled.http.contains_key(&http));
+        let Err(errors) = Sockets::assemble([kept, new], [], &Sockets::default(), &previous) else { panic!("assembled") };
+        assert!(matches!(errors[..], [SocketError::NotBound(missing)] if missing == new));
+    }
+
+    #[test]
+    fn shared_sockets_stop_only_when_claimed_and_the_other_process_sees_it() {
+        let (first, second) = (free(), free());
+        let mut held = Sockets::bind([first, second], [], 1, &Sockets::default()).unwrap();
+        let passed = Sockets::from_fds(held.fds().map(|fd| fd.try_clone_to_owned().unwrap()).collect::<Vec<_>>()).unwrap();
+        passed.dns[&first].stop_receiving();
+        held.drop_stopped();
+        assert_eq!(held.dns_addresses().count(), 2, "another process reads them on");
+        passed.claim();
+        passed.dns[&first].stop_receiving();
+        held.drop_stopped();
+        assert_eq!(held.dns_addresses().collect::<Vec<_>>(), [second]);
+    }
+
+    #[test]
+    fn an_unspecified_address_is_reached_through_loopback() {
+        let port = free().port();
+        let everywhere = SocketAddr::new("::".parse().unwrap(), port);
+        let sockets = Sockets::bind([everywhere], [], 1, &Sockets::default()).unwrap();
+        assert_eq!(sockets.reachable(everywhere), SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+        let one = free();
+        assert_eq!(sockets.reachable(one), one);
     }
 
     #[test]

@@ -41,12 +41,18 @@ impl SteadyClient {
 
     /// Stops asking, waits for what is on the way, and fails if any query got no answer, or SERVFAIL or REFUSED.
     pub fn finish(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for (transport, client) in [("UDP", self.udp), ("TCP", self.tcp)] {
-            let tally = client.join().expect("the client does not panic");
-            assert!(tally.asked > 20, "too few queries over {transport} to tell anything: {tally:?}");
+        let (udp, tcp) = self.tally();
+        for (transport, tally) in [("UDP", udp), ("TCP", tcp)] {
             assert_eq!((tally.lost, tally.failed), (0, 0), "queries lost or failed over {transport}: {tally:?}");
         }
+    }
+
+    /// Stops asking, waits for what is on the way, and tells what became of the queries over UDP and over TCP.
+    pub fn tally(self) -> (Tally, Tally) {
+        self.stop.store(true, Ordering::Relaxed);
+        let [udp, tcp] = [self.udp, self.tcp].map(|client| client.join().expect("the client does not panic"));
+        assert!(udp.asked > 20 && tcp.asked > 20, "too few queries to tell anything: {udp:?}, {tcp:?}");
+        (udp, tcp)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::class::ResponseType;
 use crate::chain::{Exchange, Transport};
-use crate::message::Rcode;
+use crate::message::{Class, Rcode};
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -136,7 +136,7 @@ impl Piece {
             Self::Literal(text) => line.write_str(text),
             Self::Type => write!(line, "{}", query.qtype),
             Self::Name => write!(line, "{}", query.name.to_name()),
-            Self::Class => write!(line, "{}", query.qclass),
+            Self::Class => append_class(query.qclass, line),
             Self::Proto => line.write_str(peer.transport.label()),
             Self::Size => write!(line, "{}", request.wire.len()),
             Self::Remote => append_address(peer.client.ip(), line),
@@ -173,6 +173,14 @@ fn append_address(address: IpAddr, line: &mut String) -> std::fmt::Result {
     match address.to_canonical() {
         IpAddr::V4(address) => write!(line, "{address}"),
         IpAddr::V6(address) => write!(line, "[{address}]"),
+    }
+}
+
+/// As the reference writes it: mnemonics that a type has as well are left to the type.
+fn append_class(class: Class, line: &mut String) -> std::fmt::Result {
+    match class {
+        Class::ANY => write!(line, "CLASS{}", class.0),
+        class => write!(line, "{class}"),
     }
 }
 

@@ -2,7 +2,7 @@ use super::class::{Class, ResponseType};
 use super::{Log, Logger, parse};
 use crate::chain::testing::{PlainRecord, Sample, SharedOutput, configure};
 use crate::chain::{LineSink, Observer, Transport};
-use crate::message::{Rcode, RecordType};
+use crate::message::{Query, Rcode, RecordType};
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +83,15 @@ fn tcp_offers_the_largest_buffer_and_unassigned_codes_are_numbers() {
     sample.peer.transport = Transport::Tcp;
     sample.rcode = Rcode(12);
     assert_eq!(log("log . \"{proto} {>bufsize} {rcode}\"", &[sample]), "[INFO] tcp 65535 12\n");
+}
+
+#[test]
+fn a_class_whose_mnemonic_is_a_types_too_is_a_number() {
+    let mut of_any_class = success("a.example.");
+    let end = of_any_class.wire.len();
+    of_any_class.wire[end - 2..].copy_from_slice(&[0, 255]);
+    of_any_class.query = Query::read(&of_any_class.wire).unwrap();
+    assert_eq!(log("log . \"{type} {class}\"", &[of_any_class]), "[INFO] A CLASS255\n");
 }
 
 #[test]

@@ -1,0 +1,81 @@
+//! The node, as the watchdog sees it.
+
+use crate::cli::{Agent, Backend};
+use crate::node::{Choice, Error, Interception as Rules, Node, Wish};
+use crate::watchdog::{Interception, Interceptor, SetupError};
+use std::future::pending;
+use std::time::Duration;
+
+/// Sets the node's link and rules up. The node is opened when something is first wanted of it, and again after that has failed.
+pub struct NodeInterceptor {
+    wish: Wish,
+    choice: Choice,
+    sync_interval: Duration,
+    node: Option<Node>,
+}
+
+impl NodeInterceptor {
+    /// For what the flags say.
+    pub fn new(agent: &Agent, dns_port: u16) -> Self {
+        let choice = match agent.interception {
+            Some(Backend::Auto) => Choice::Auto,
+            Some(Backend::Nftables) => Choice::Nftables,
+            Some(Backend::Iptables) => Choice::Iptables,
+            None => Choice::None,
+        };
+        Self { wish: wish(agent, dns_port), choice, sync_interval: agent.sync_interval, node: None }
+    }
+
+    async fn node(&mut self) -> Result<&mut Node, Error> {
+        let node = match self.node.take() {
+            Some(node) => node,
+            None => Node::open(self.wish.clone(), self.choice, self.sync_interval).await?,
+        };
+        Ok(self.node.insert(node))
+    }
+}
+
+/// What the node is to look like.
+pub fn wish(agent: &Agent, dns_port: u16) -> Wish {
+    Wish {
+        addresses: agent.local_addresses.clone(),
+        port: dns_port,
+        health_port: agent.health_port,
+        interface: agent.interface.clone(),
+        probe_mark: agent.probe_mark,
+    }
+}
+
+impl Interceptor for NodeInterceptor {
+    async fn ensure(&mut self, interception: Interception) -> Result<(), Vec<SetupError>> {
+        let rules = match interception {
+            Interception::Probing => Rules::Probing,
+            Interception::On => Rules::On,
+        };
+        let node = self.node().await.map_err(|error| vec![told(&error)])?;
+        // The rules do not wait for the link to be mended: an address that is missing here is nobody's.
+        let link = node.ensure_link().await;
+        let beside = node.ensure(rules).await.map_err(|error| vec![told(&error)])?;
+        for error in beside {
+            tracing::warn!("{error}; queries are intercepted as they should be all the same");
+        }
+        link.map_err(|error| vec![told(&error)])
+    }
+
+    async fn teardown(&mut self) -> Result<(), Vec<SetupError>> {
+        let Some(node) = self.node.take() else { return Ok(()) };
+        let errors: Vec<SetupError> = node.teardown().await.iter().map(told).collect();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    async fn changed(&mut self) {
+        match &mut self.node {
+            Some(node) => _ = node.changed().await,
+            None => pending().await,
+        }
+    }
+}
+
+fn told(error: &Error) -> SetupError {
+    SetupError { errortype: error.error_type(), message: error.to_string() }
+}

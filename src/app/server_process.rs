@@ -1,0 +1,126 @@
+//! The server: everything that answers queries, on sockets that the watchdog holds, without any capability.
+
+use super::load::Source;
+use super::log;
+use super::memory;
+use super::rendering::Rendering;
+use super::service::{Farewell, Options, Origin, Service, limits};
+use crate::cli::{Agent, Corefile, Mode, ServeOptions};
+use crate::corefile::SystemLoader;
+use crate::kube_dns::render::{ServiceAddress, Values};
+use crate::kube_dns::{Target, Template};
+use crate::watchdog::{Order, ServerEnd};
+use anyhow::Context;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Where the kube-dns ConfigMap is mounted if nobody says otherwise.
+const DEFAULT_KUBE_DNS: &str = "/etc/kube-dns";
+
+/// What `ps` and `top` call it; started through /proc/self/exe it would be `exe`.
+const NAME: &std::ffi::CStr = c"nodelocaldns";
+
+/// Serves until told to stop.
+pub fn serve(options: ServeOptions, watchdog: ServerEnd) -> anyhow::Result<ExitCode> {
+    // Best effort: only for those who look.
+    _ = rustix::thread::set_name(NAME);
+    let watchdog = Arc::new(watchdog);
+    let outcome = load_and_serve(options, &watchdog);
+    if let Err(error) = &outcome {
+        watchdog.report_failure(format!("{error:#}"));
+    }
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+fn load_and_serve(options: ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::Result<()> {
+    let verbosity = log::start();
+    let origin = match options.mode {
+        Mode::Plain(Corefile::BuiltIn) => Origin::Source(Source::built_in()),
+        Mode::Plain(Corefile::Stdin) => Origin::Source(Source::stdin()?),
+        Mode::Plain(Corefile::File(path)) => Origin::Source(Source::file(&path)?),
+        Mode::Agent(agent) => Origin::Rendering(Box::new(rendering(*agent, options.dns_port))),
+    };
+    let workers = options.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    let cache_memory = options.cache_memory.unwrap_or_else(|| memory::default_cache_memory(memory::cgroup_limit()));
+    // The watchdog has raised it.
+    let open_files = rlimit::Resource::NOFILE.get_soft().unwrap_or(u64::MAX);
+    let control =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the control runtime")?;
+    control.block_on(async {
+        let options = Options {
+            default_port: options.dns_port,
+            workers,
+            cache_memory,
+            limits: limits(open_files),
+            quiet: options.quiet || !watchdog.is_first(),
+            watchdog: watchdog.clone(),
+        };
+        let signals = Signals::catch().context("cannot catch signals")?;
+        let service = Service::start(origin, options, verbosity)?;
+        run(service, watchdog, signals).await;
+        Ok(())
+    })
+}
+
+/// How the agent's Corefile comes about.
+fn rendering(agent: Agent, default_port: u16) -> Rendering {
+    let values = Values {
+        local_addresses: agent.local_addresses,
+        port: default_port,
+        cluster_dns: ServiceAddress::read(&agent.upstream_service, &SystemLoader),
+        prometheus: agent.prometheus_listen_address,
+    };
+    let default_kube_dns = || Some(PathBuf::from(DEFAULT_KUBE_DNS)).filter(|folder| folder.exists());
+    let template = Template::new(agent.template.clone(), agent.kube_dns.or_else(default_kube_dns), values);
+    Rendering::new(template, Target::new(agent.conf, agent.template), default_port)
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    reload: tokio::signal::unix::Signal,
+    /// SIGINT and SIGQUIT of a terminal go to the watchdog too, which says when to stop; SIGHUP is ignored, as in the reference.
+    _ignored: [tokio::signal::unix::Signal; 3],
+}
+
+impl Signals {
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            reload: signal(SignalKind::user_defined1())?,
+            _ignored: [signal(SignalKind::interrupt())?, signal(SignalKind::quit())?, signal(SignalKind::hangup())?],
+        })
+    }
+}
+
+/// Serves until the watchdog, its end, or SIGTERM says to stop.
+async fn run(mut service: Service, watchdog: &ServerEnd, mut signals: Signals) {
+    let farewell = loop {
+        tokio::select! {
+            order = watchdog.order() => match order {
+                Order::Reload => service.reload(),
+                Order::Stop => break Farewell::Ordered,
+                Order::Orphaned => break Farewell::Orphaned,
+            },
+            // The watchdog's end sends it too (PR_SET_PDEATHSIG).
+            _ = signals.terminate.recv() => {
+                break if watchdog.is_orphaned() { Farewell::Orphaned } else { Farewell::Replaced };
+            }
+            _ = signals.reload.recv() => service.reload(),
+            () = service.look_due() => service.reload_if_changed(),
+        }
+    };
+    if farewell == Farewell::Orphaned {
+        tracing::warn!("the watchdog is gone, so this server ends");
+        return service.stop(farewell).await;
+    }
+    tokio::select! {
+        () = service.stop(farewell) => {}
+        () = orphaned(watchdog) => tracing::warn!("the watchdog is gone: ending without waiting for answers"),
+    }
+}
+
+async fn orphaned(watchdog: &ServerEnd) {
+    while watchdog.order().await != Order::Orphaned {}
+}

@@ -1,0 +1,17 @@
+//! What goes wrong in the server while the node is set up. The watchdog counts it, beside its own, in `coredns_nodecache_setup_errors_total`.
+
+use crate::watchdog::ServerEnd;
+use std::sync::Arc;
+
+/// Tells the watchdog.
+pub struct SetupErrors(Arc<ServerEnd>);
+
+impl SetupErrors {
+    pub fn new(watchdog: Arc<ServerEnd>) -> Self {
+        Self(watchdog)
+    }
+    /// A template or ConfigMap was refused, or the Corefile made of them, or it could not be written.
+    pub fn count_configmap(&self) {
+        self.0.report_setup_error("configmap");
+    }
+}

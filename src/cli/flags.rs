@@ -1,0 +1,125 @@
+//! The flags as written, before it is known what they mean together.
+
+use super::values;
+use clap::{Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything is optional, so that what was given can be told from what was not; the defaults are in [`super::Invocation`].
+#[derive(Debug, Parser)]
+#[command(
+    name = "nodelocaldns",
+    about = "A node-local DNS cache for Kubernetes.",
+    long_about = "A node-local DNS cache for Kubernetes: a drop-in for NodeLocal DNSCache (node-cache).\n\n\
+                  Without arguments it serves on 127.0.0.1:1053 from a built-in Corefile that forwards to the nameservers of \
+                  /etc/resolv.conf.\nWith -localip it is a node's agent.\nFlags may be written with one dash, as node-cache does, or \
+                  with two.",
+    args_conflicts_with_subcommands = true,
+    args_override_self = true,
+    disable_help_subcommand = true
+)]
+pub(super) struct Flags {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Corefile to serve; `stdin` reads it from standard input. Without it the built-in Corefile is served. With -localip: where the
+    /// rendered Corefile is written [default: /etc/Corefile]
+    #[arg(long, value_name = "FILE", value_parser = values::path())]
+    pub conf: Option<PathBuf>,
+    /// Same as -conf, which wins when both are given
+    #[arg(long, value_name = "FILE", value_parser = values::path())]
+    pub corefile: Option<PathBuf>,
+    /// Port of server blocks that name none [default: 53]
+    #[arg(long = "dns.port", short = 'p', alias = "p", value_name = "PORT", value_parser = values::port)]
+    pub dns_port: Option<u16>,
+    /// File to write the process ID to
+    #[arg(long, value_name = "FILE", value_parser = values::path())]
+    pub pidfile: Option<PathBuf>,
+    /// Do not print where it listens
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean)]
+    pub quiet: Option<bool>,
+    /// List the directives a Corefile may hold, and exit
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean)]
+    pub plugins: Option<bool>,
+    /// Print the version, and exit
+    #[arg(long, short = 'V', value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean)]
+    pub version: Option<bool>,
+    /// Address to serve all metrics on, whatever the Corefile says [default with -localip: 0.0.0.0:9353]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::listen_address)]
+    pub metrics_listen_address: Option<SocketAddr>,
+    /// Worker threads; by default one for each processor this process may use
+    #[arg(long, value_name = "N")]
+    pub workers: Option<NonZeroUsize>,
+    /// Memory that all caches together may take, such as 64MiB; by default a quarter of the cgroup's limit, at most 256MiB
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    pub cache_memory: Option<usize>,
+
+    /// Comma-separated addresses of the cache on this node, IPv4 and IPv6. Makes it the node's agent, which the flags below are about
+    #[arg(long, value_name = "ADDRESSES", value_parser = values::local_addresses, help_heading = NODE)]
+    pub localip: Option<values::LocalAddresses>,
+    /// Create the network interface, or adopt it, and give it the addresses [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean, help_heading = NODE)]
+    pub setupinterface: Option<bool>,
+    /// Name of the interface [default: nodelocaldns]
+    #[arg(long, value_name = "NAME", value_parser = values::interface_name, help_heading = NODE)]
+    pub interfacename: Option<String>,
+    /// Install the rules that intercept queries [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean, help_heading = NODE)]
+    pub setupiptables: Option<bool>,
+    /// What the rules are made with [default: auto]
+    #[arg(long, value_name = "HOW", help_heading = NODE)]
+    pub interception: Option<Interception>,
+    /// How often interface and rules are checked: seconds, or a duration such as 1m [default: 60]
+    #[arg(long, value_name = "INTERVAL", value_parser = values::sync_interval, help_heading = NODE)]
+    pub syncinterval: Option<Duration>,
+    /// Packet mark of the watchdog's own queries [default: 0x00100000]
+    #[arg(long, value_name = "MARK", value_parser = values::mark, help_heading = NODE)]
+    pub probe_mark: Option<u32>,
+    /// Port of the directive health, which the rules let through [default: 8080]
+    #[arg(long, value_name = "PORT", value_parser = values::port, help_heading = NODE)]
+    pub health_port: Option<u16>,
+    /// Leave interface and rules in place on exit [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean, help_heading = NODE)]
+    pub skipteardown: Option<bool>,
+    /// Template of the Corefile [default: /etc/coredns/Corefile.base]
+    #[arg(long, value_name = "FILE", value_parser = values::path(), help_heading = NODE)]
+    pub basecorefile: Option<PathBuf>,
+    /// Folder the kube-dns ConfigMap is mounted on [default: /etc/kube-dns, if it is there]
+    #[arg(long, value_name = "FOLDER", value_parser = values::path(), help_heading = NODE)]
+    pub kubednscm: Option<PathBuf>,
+    /// Service of cluster DNS; its address, from the environment, replaces __PILLAR__CLUSTER__DNS__ [default: kube-dns]
+    #[arg(long, value_name = "NAME", value_parser = values::service_name, help_heading = NODE)]
+    pub upstreamsvc: Option<String>,
+    /// Replaces __PROMETHEUS__ENDPOINT__ [default: :9253]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::listen_address_text, help_heading = NODE)]
+    pub prometheus_listen_address: Option<String>,
+    /// Accepted for node-cache's sake: a newly rendered Corefile is always loaded at once
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean, help_heading = NODE)]
+    pub reloadwithsignal: Option<bool>,
+}
+
+const NODE: &str = "Node agent";
+
+/// What to do other than serve.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Read Corefiles and report everything wrong with them, without serving. Exit status 0 if all are good, else 1.
+    Check {
+        /// Corefiles to read
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// `--interception`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Interception {
+    /// nftables where the kernel has what it takes, else iptables
+    Auto,
+    Nftables,
+    Iptables,
+    /// no rules, as -setupiptables=false
+    None,
+}

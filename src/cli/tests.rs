@@ -1,0 +1,233 @@
+use super::{Agent, Backend, Corefile, Flags, Invocation, Mode, ServeOptions};
+use clap::CommandFactory;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+fn parse(arguments: &[&str]) -> Result<Invocation, String> {
+    let arguments = std::iter::once("nodelocaldns").chain(arguments.iter().copied()).map(OsString::from);
+    Invocation::parse(arguments).map_err(|error| error.to_string())
+}
+
+fn serve(arguments: &[&str]) -> ServeOptions {
+    match parse(arguments) {
+        Ok(Invocation::Serve(options)) => options,
+        other => panic!("{arguments:?}: {other:?}"),
+    }
+}
+
+/// Of a command line that begins with `-localip 169.254.20.10`.
+fn agent(arguments: &[&str]) -> Agent {
+    match serve(&[&["-localip", "169.254.20.10"], arguments].concat()).mode {
+        Mode::Agent(agent) => *agent,
+        Mode::Plain(corefile) => panic!("{arguments:?}: {corefile:?}"),
+    }
+}
+
+fn refused(arguments: &[&str]) -> String {
+    parse(arguments).expect_err(&format!("{arguments:?}"))
+}
+
+#[test]
+fn the_declaration_is_consistent() {
+    Flags::command().debug_assert();
+}
+
+#[test]
+fn without_arguments_nothing_of_the_machine_is_touched() {
+    let options = serve(&[]);
+    assert_eq!(options.mode, Mode::Plain(Corefile::BuiltIn));
+    assert_eq!((options.metrics_listen_address, options.dns_port, options.pidfile, options.quiet), (None, 53, None, false));
+}
+
+#[test]
+fn flags_may_have_one_dash_or_two_and_a_space_or_an_equals_sign() {
+    for arguments in [&["-conf", "a"][..], &["--conf", "a"], &["-conf=a"], &["--conf=a"], &["-conf", "b", "-conf", "a"]] {
+        assert_eq!(serve(arguments).mode, Mode::Plain(Corefile::File(PathBuf::from("a"))), "{arguments:?}");
+    }
+    for arguments in [&["-p", "5353"][..], &["-p=5353"], &["--p=5353"], &["-dns.port=5353"], &["--dns.port", "5353"]] {
+        assert_eq!(serve(arguments).dns_port, 5353, "{arguments:?}");
+    }
+}
+
+#[test]
+fn conf_wins_over_corefile_and_stdin_is_standard_input() {
+    assert_eq!(serve(&["-corefile", "b"]).mode, Mode::Plain(Corefile::File("b".into())));
+    assert_eq!(serve(&["-corefile", "b", "-conf", "a"]).mode, Mode::Plain(Corefile::File("a".into())));
+    assert_eq!(serve(&["-corefile", "b", "-conf="]).mode, Mode::Plain(Corefile::File("b".into())));
+    assert_eq!(serve(&["-conf", "stdin"]).mode, Mode::Plain(Corefile::Stdin));
+}
+
+#[test]
+fn a_boolean_takes_its_value_after_an_equals_sign_only() {
+    assert!(serve(&["-quiet"]).quiet);
+    assert!(serve(&["-quiet=T", "-conf", "a"]).quiet);
+    assert!(!serve(&["-quiet=false"]).quiet);
+    assert!(!serve(&["-quiet", "-quiet=0"]).quiet);
+    assert!(refused(&["-quiet", "false"]).contains("false"));
+    assert!(refused(&["-quiet=maybe"]).contains("true or false"));
+}
+
+#[test]
+fn the_agents_defaults_are_the_references() {
+    let options = serve(&["-localip", "169.254.20.10"]);
+    assert_eq!(options.metrics_listen_address, Some("0.0.0.0:9353".parse().unwrap()));
+    let expected = Agent {
+        local_addresses: vec!["169.254.20.10".parse().unwrap()],
+        interface: Some("nodelocaldns".to_owned()),
+        interception: Some(Backend::Auto),
+        sync_interval: Duration::from_secs(60),
+        probe_mark: 0x0010_0000,
+        health_port: 8080,
+        skip_teardown: false,
+        template: "/etc/coredns/Corefile.base".into(),
+        conf: "/etc/Corefile".into(),
+        kube_dns: None,
+        upstream_service: "kube-dns".to_owned(),
+        prometheus_listen_address: ":9253".to_owned(),
+    };
+    assert_eq!(options.mode, Mode::Agent(Box::new(expected)));
+}
+
+#[test]
+fn every_flag_of_the_reference_is_taken_in_its_spelling() {
+    let options = serve(&[
+        "-localip",
+        "169.254.20.10,fd00::10",
+        "-setupinterface=false",
+        "-interfacename",
+        "dns0",
+        "-syncinterval",
+        "90",
+        "-metrics-listen-address",
+        ":9354",
+        "-prometheus-listen-address",
+        "127.0.0.1:9254",
+        "-setupiptables=false",
+        "-basecorefile",
+        "/base",
+        "-corefile",
+        "/corefile",
+        "-conf",
+        "/conf",
+        "-dns.port",
+        "5353",
+        "-pidfile",
+        "/pid",
+        "-kubednscm",
+        "/cm",
+        "-upstreamsvc",
+        "kube-dns-upstream",
+        "-health-port",
+        "8081",
+        "-skipteardown",
+        "-reloadwithsignal",
+        "-quiet",
+        "-plugins=false",
+        "-version=false",
+    ]);
+    let expected = ServeOptions {
+        mode: Mode::Agent(Box::new(Agent {
+            local_addresses: vec!["169.254.20.10".parse().unwrap(), "fd00::10".parse().unwrap()],
+            interface: None,
+            interception: None,
+            sync_interval: Duration::from_secs(90),
+            probe_mark: 0x0010_0000,
+            health_port: 8081,
+            skip_teardown: true,
+            template: "/base".into(),
+            conf: "/conf".into(),
+            kube_dns: Some("/cm".into()),
+            upstream_service: "kube-dns-upstream".to_owned(),
+            prometheus_listen_address: "127.0.0.1:9254".to_owned(),
+        })),
+        dns_port: 5353,
+        pidfile: Some("/pid".into()),
+        quiet: true,
+        metrics_listen_address: Some("[::]:9354".parse().unwrap()),
+        workers: None,
+        cache_memory: None,
+    };
+    assert_eq!(options, expected);
+}
+
+#[test]
+fn interception_and_setupiptables_must_agree() {
+    for (arguments, expected) in [
+        (&["--interception", "nftables"][..], Some(Backend::Nftables)),
+        (&["--interception=iptables", "-setupiptables"], Some(Backend::Iptables)),
+        (&["--interception=auto"], Some(Backend::Auto)),
+        (&["--interception=none"], None),
+        (&["--interception=none", "-setupiptables=false"], None),
+    ] {
+        assert_eq!(agent(arguments).interception, expected, "{arguments:?}");
+    }
+    let refused = |arguments: &[&str]| refused(&[&["-localip", "169.254.20.10"], arguments].concat());
+    assert!(refused(&["--interception=none", "-setupiptables=true"]).contains("take one of them away"));
+    assert!(refused(&["--interception=nftables", "-setupiptables=false"]).contains("take one of them away"));
+    assert!(refused(&["--interception=ebpf"]).contains("nftables"), "what is possible is told");
+}
+
+#[test]
+fn what_is_for_the_agent_needs_its_addresses() {
+    for arguments in [
+        &["-setupinterface"][..],
+        &["-setupiptables=true"],
+        &["-interfacename", "x"],
+        &["--interception", "auto"],
+        &["-syncinterval", "60"],
+        &["--probe-mark", "1"],
+        &["-health-port", "8080"],
+        &["-skipteardown"],
+        &["-basecorefile", "/base"],
+        &["-kubednscm", "/cm"],
+        &["-upstreamsvc", "x"],
+        &["-prometheus-listen-address", ":9253"],
+        &["-reloadwithsignal"],
+    ] {
+        let said = refused(arguments);
+        let name = arguments[0].split('=').next().unwrap();
+        assert!(said.contains(&format!("{name} is for")) && said.contains("-localip"), "{arguments:?}: {said}");
+    }
+    let harmless = ["-setupinterface=false", "-setupiptables=false", "--interception=none", "-skipteardown=false"];
+    assert_eq!(serve(&harmless).mode, Mode::Plain(Corefile::BuiltIn));
+}
+
+#[test]
+fn a_wrong_value_is_named_with_its_flag() {
+    for (arguments, parts) in [
+        (&["-localip", "10.0.0.1,10.0.0"][..], &["localip", "`10.0.0` is no IP address"][..]),
+        (&["-localip", ""], &["localip"]),
+        (&["-dns.port", "dns"], &["dns.port", "65535"]),
+        (&["-localip", "10.0.0.1", "-health-port", "0"], &["health-port", "65535"]),
+        (&["-localip", "10.0.0.1", "-syncinterval", "soon"], &["syncinterval", "duration"]),
+        (&["-metrics-listen-address", "9353"], &["metrics-listen-address", "the port is missing"]),
+        (&["-localip", "10.0.0.1", "-conf", "stdin"], &["-conf", "stdin"]),
+        (&["--no-such-flag"], &["no-such-flag"]),
+        (&["extra"], &["extra"]),
+    ] {
+        let said = refused(arguments);
+        for part in parts {
+            assert!(said.contains(part), "{arguments:?}: {part:?} is not in:\n{said}");
+        }
+    }
+}
+
+#[test]
+fn check_wants_at_least_one_file() {
+    assert!(parse(&["check"]).is_err());
+    assert_eq!(parse(&["check", "a", "b"]), Ok(Invocation::Check { files: vec!["a".into(), "b".into()] }));
+}
+
+#[test]
+fn version_and_plugins_are_told_instead_of_serving() {
+    for arguments in [&["-version"][..], &["--version"], &["-V"], &["-version=true", "-quiet"]] {
+        assert_eq!(parse(arguments), Ok(Invocation::Version), "{arguments:?}");
+    }
+    assert_eq!(parse(&["-plugins"]), Ok(Invocation::ListDirectives));
+}
+
+#[test]
+fn the_watchdogs_child_is_told_apart() {
+    assert!(!Flags::command().render_long_help().to_string().contains("server-child"), "nobody starts it by hand");
+}

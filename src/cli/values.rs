@@ -1,0 +1,204 @@
+//! Typed readings of flags' values. Each error says what would be right.
+
+use crate::corefile::{Diagnostics, FileId, Span, Token, value};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// IFNAMSIZ of the kernel, without the final zero.
+const INTERFACE_NAME_OCTETS: usize = 15;
+/// Of a label (RFC 1035 section 2.3.4).
+const SERVICE_NAME_OCTETS: usize = 63;
+
+/// Addresses of `-localip`: at least one, none twice, in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LocalAddresses(pub Vec<IpAddr>);
+
+pub(super) fn local_addresses(text: &str) -> Result<LocalAddresses, String> {
+    let mut addresses = Vec::new();
+    for part in text.split(',') {
+        let address = part.parse::<IpAddr>().map_err(|_| {
+            format!("`{part}` is no IP address: write addresses with commas between them, such as 169.254.20.10,10.96.0.10")
+        })?;
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(LocalAddresses(addresses))
+}
+
+/// A path, which may be empty.
+pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// As Go's flag package reads it.
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err("write true or false".to_owned()),
+    }
+}
+
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    text.parse().ok().filter(|port| *port != 0).ok_or_else(|| "expected a port between 1 and 65535".to_owned())
+}
+
+/// As the directives `prometheus` and `health` read it.
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    as_in_a_corefile(text, value::listen_address)
+}
+
+/// The same, as written.
+pub(super) fn listen_address_text(text: &str) -> Result<String, String> {
+    listen_address(text).map(|_| text.to_owned())
+}
+
+/// Seconds, or a Go duration. The reference takes nothing but a duration, of which it reads each nanosecond as a second: there 60 seconds
+/// are written `60ns`, and so they may be here.
+pub(super) fn sync_interval(text: &str) -> Result<Duration, String> {
+    const RANGE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::MAX;
+    let seconds =
+        text.strip_suffix("ns").filter(|digits| !digits.is_empty() && digits.bytes().all(|octet| octet.is_ascii_digit()));
+    as_in_a_corefile(seconds.unwrap_or(text), |token, diagnostics| {
+        value::seconds_or_duration(token, "the interval", RANGE, diagnostics)
+    })
+}
+
+fn as_in_a_corefile<T>(text: &str, read: impl FnOnce(&Token, &mut Diagnostics) -> Option<T>) -> Result<T, String> {
+    let mut diagnostics = Diagnostics::default();
+    let token = Token { text: text.to_owned(), span: Span { file: FileId(0), line: 1, column: 1, length: 0 } };
+    read(&token, &mut diagnostics).ok_or_else(|| {
+        let told = diagnostics.iter().flat_map(|diagnostic| [Some(diagnostic.message.as_str()), diagnostic.help.as_deref()]);
+        told.flatten().collect::<Vec<_>>().join("; ")
+    })
+}
+
+/// A name the kernel takes for an interface.
+pub(super) fn interface_name(text: &str) -> Result<String, String> {
+    let is_name =
+        !text.is_empty() && text != "." && text != ".." && !text.contains(|c: char| c.is_whitespace() || c == '/' || c == ':');
+    match is_name && text.len() <= INTERFACE_NAME_OCTETS {
+        true => Ok(text.to_owned()),
+        false => Err(format!("an interface's name has 1 to {INTERFACE_NAME_OCTETS} octets without blanks, `/` and `:`")),
+    }
+}
+
+/// The name of a Service (RFC 1035 label, as Kubernetes asks).
+pub(super) fn service_name(text: &str) -> Result<String, String> {
+    let is_known = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-';
+    match !text.is_empty() && text.len() <= SERVICE_NAME_OCTETS && text.bytes().all(is_known) {
+        true => Ok(text.to_owned()),
+        false => Err("expected the name of a Service, such as kube-dns-upstream: lower-case letters, digits and `-`".to_owned()),
+    }
+}
+
+/// A packet mark: decimal, or hexadecimal after `0x`.
+pub(super) fn mark(text: &str) -> Result<u32, String> {
+    let mark = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    mark.ok()
+        .filter(|mark| *mark != 0)
+        .ok_or_else(|| "expected a packet mark between 1 and 0xffffffff, such as 0x00100000".to_owned())
+}
+
+/// Octets: a number with an optional unit `k`, `M`, `G` (powers of 1000) or `Ki`, `Mi`, `Gi` (of 1024), as Kubernetes writes quantities; a final
+/// `B` may follow.
+pub(super) fn size(text: &str) -> Result<usize, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: usize = match unit.trim_end_matches('B') {
+        "" => 1,
+        "k" | "K" => 1000,
+        "M" => 1000 * 1000,
+        "G" => 1000 * 1000 * 1000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => return Err(format!("unknown unit `{unit}`: use Ki, Mi, Gi, k, M or G")),
+    };
+    number
+        .parse::<usize>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor))
+        .ok_or_else(|| "expected a size such as 64Mi or 100000000".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_the_units_of_kubernetes() {
+        assert_eq!(size("64Mi"), Ok(64 << 20));
+        assert_eq!(size("64MiB"), Ok(64 << 20));
+        assert_eq!(size("5M"), Ok(5_000_000));
+        assert_eq!(size("123"), Ok(123));
+        for wrong in ["", "Mi", "5X", "-1", "99999999999999999999"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn local_addresses_may_be_of_both_families_and_the_wrong_one_is_named() {
+        let read = local_addresses("169.254.20.10,fd00::10,169.254.20.10").unwrap();
+        assert_eq!(read, LocalAddresses(vec!["169.254.20.10".parse().unwrap(), "fd00::10".parse().unwrap()]));
+        for (text, part) in
+            [("", "``"), ("10.0.0.1,", "``"), ("10.0.0.1, 10.0.0.2", "` 10.0.0.2`"), ("10.0.0.256", "`10.0.0.256`")]
+        {
+            assert!(local_addresses(text).unwrap_err().starts_with(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_sync_interval_is_seconds_or_a_duration_or_what_the_reference_takes_for_seconds() {
+        for (text, seconds) in [("60", 60), ("1m", 60), ("60ns", 60), ("1h30m", 5400), ("1s", 1)] {
+            assert_eq!(sync_interval(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for wrong in ["0", "0s", "0ns", "500ms", "-1s", "soon", "", "ns", "1.5"] {
+            assert!(sync_interval(wrong).is_err(), "{wrong}");
+        }
+        assert!(sync_interval("10x").unwrap_err().contains("units are"));
+    }
+
+    #[test]
+    fn booleans_are_those_of_go() {
+        for (text, expected) in [("true", Ok(true)), ("1", Ok(true)), ("F", Ok(false)), ("False", Ok(false))] {
+            assert_eq!(boolean(text), expected);
+        }
+        assert!(boolean("yes").is_err());
+    }
+
+    #[test]
+    fn names_that_the_kernel_or_kubernetes_would_refuse_are_refused() {
+        assert!(interface_name("nodelocaldns").is_ok());
+        for wrong in ["", ".", "..", "a b", "a/b", "a:b", "sixteen-octets-x"] {
+            assert!(interface_name(wrong).is_err(), "{wrong}");
+        }
+        assert!(service_name("kube-dns-upstream").is_ok());
+        for wrong in ["", "Kube-DNS", "kube_dns", "kube.dns", "$X"] {
+            assert!(service_name(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn marks_are_decimal_or_hexadecimal_and_not_zero() {
+        assert_eq!(mark("0x00100000"), Ok(1 << 20));
+        assert_eq!(mark("16"), Ok(16));
+        for wrong in ["0", "0x0", "0x1ffffffff", "mark", "-1"] {
+            assert!(mark(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn listen_addresses_are_read_as_in_a_corefile() {
+        assert_eq!(listen_address("0.0.0.0:9353"), Ok("0.0.0.0:9353".parse().unwrap()));
+        assert_eq!(listen_address(":9353"), Ok("[::]:9353".parse().unwrap()));
+        assert_eq!(listen_address_text("localhost:9253"), Ok("localhost:9253".to_owned()));
+        assert!(listen_address_text("9253").unwrap_err().contains("the port is missing"));
+    }
+}

@@ -1,0 +1,245 @@
+//! Files watched with inotify. What happens in a folder is told once it has come to rest; when to look all the same, because
+//! something may have gone unseen, is [`Watch::poll_period`].
+
+use futures_util::StreamExt;
+use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A kubelet's swap of a ConfigMap is half a dozen events within a few milliseconds.
+const QUIET: Duration = Duration::from_millis(100);
+/// However busy a folder is, a change is told within this time.
+const LONGEST_UNREST: Duration = Duration::from_millis(500);
+/// As often as the reference looks.
+const WATCHED_POLL: Duration = Duration::from_secs(10);
+/// What cannot be watched is looked at as often as `reload` may be told to.
+const UNWATCHED_POLL: Duration = Duration::from_secs(2);
+
+/// For some dozens of events; more are read in turns.
+const BUFFER_OCTETS: usize = 4096;
+
+/// Turns a burst of events into one.
+#[derive(Debug)]
+pub struct Debounce {
+    quiet: Duration,
+    longest: Duration,
+    /// When the burst began, and its last event.
+    burst: Option<(Instant, Instant)>,
+}
+
+impl Debounce {
+    /// A burst ends once nothing happened for `quiet`, or `longest` after it began.
+    pub fn new(quiet: Duration, longest: Duration) -> Self {
+        Self { quiet, longest, burst: None }
+    }
+    /// Something happened.
+    pub fn note(&mut self, now: Instant) {
+        self.burst = Some((self.burst.map_or(now, |(first, _)| first), now));
+    }
+    /// When the burst ends, if nothing more happens; `None` outside a burst.
+    pub fn due(&self) -> Option<Instant> {
+        self.burst.map(|(first, last)| (last + self.quiet).min(first + self.longest))
+    }
+    /// True, once, when the burst has ended.
+    pub fn take(&mut self, now: Instant) -> bool {
+        let is_due = self.due().is_some_and(|due| now >= due);
+        if is_due {
+            self.burst = None;
+        }
+        is_due
+    }
+}
+
+/// What of a folder concerns us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Interest {
+    Everything,
+    /// These names, and those of a mounted ConfigMap's links and folders (`..data`).
+    Names(BTreeSet<OsString>),
+}
+
+impl Interest {
+    /// Whether an event on `name` concerns us; without a name it is the folder's own.
+    fn includes(&self, name: Option<&OsStr>) -> bool {
+        match (self, name) {
+            (Self::Everything, _) | (_, None) => true,
+            (Self::Names(names), Some(name)) => names.contains(name) || name.as_encoded_bytes().starts_with(b".."),
+        }
+    }
+    fn merge(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::Names(names), Self::Names(more)) => names.extend(more),
+            _ => *self = Self::Everything,
+        }
+    }
+}
+
+/// Files and folders to watch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subjects(BTreeMap<PathBuf, Interest>);
+
+impl Subjects {
+    /// A file: its name in its folder and, if that is a symbolic link, what it stands for.
+    pub fn add_file(&mut self, path: &Path) {
+        self.add_name(path);
+        if let Ok(real) = fs::canonicalize(path) {
+            self.add_name(&real);
+        }
+    }
+    /// All files of a folder.
+    pub fn add_folder(&mut self, path: &Path) {
+        self.add(or_here(path), Interest::Everything);
+    }
+    fn add_name(&mut self, path: &Path) {
+        if let (Some(folder), Some(name)) = (path.parent(), path.file_name()) {
+            self.add(or_here(folder), Interest::Names(BTreeSet::from([name.to_owned()])));
+        }
+    }
+    fn add(&mut self, folder: &Path, interest: Interest) {
+        match self.0.get_mut(folder) {
+            Some(known) => known.merge(interest),
+            None => drop(self.0.insert(folder.to_owned(), interest)),
+        }
+    }
+}
+
+/// The folder of a path without one.
+fn or_here(folder: &Path) -> &Path {
+    if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
+}
+
+/// Why files are polled rather than watched.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    #[error(
+        "cannot watch files: {0}; they are read every {UNWATCHED_POLL:?} instead. If fs.inotify.max_user_instances is used up, raise it \
+         (sysctl)"
+    )]
+    Start(io::Error),
+    #[error(
+        "cannot watch {folder}: {cause}; its files are read every {UNWATCHED_POLL:?} instead. If fs.inotify.max_user_watches is used up, \
+         raise it (sysctl)"
+    )]
+    Folder { folder: PathBuf, cause: io::Error },
+    #[error("files are watched no longer: {0}; they are read every {UNWATCHED_POLL:?} instead")]
+    Lost(io::Error),
+}
+
+/// Tells when watched files may have changed. Whatever cannot be watched is said once, in the log.
+pub struct Watch {
+    events: Option<EventStream<[u8; BUFFER_OCTETS]>>,
+    watched: HashMap<WatchDescriptor, Interest>,
+    debounce: Debounce,
+    unwatched: BTreeSet<PathBuf>,
+}
+
+impl Watch {
+    /// With nothing to watch yet. To be called within a tokio runtime.
+    pub fn start() -> Self {
+        let events = Inotify::init().and_then(|inotify| inotify.into_event_stream([0; BUFFER_OCTETS]));
+        let events = events.map_err(|cause| tracing::warn!("{}", WatchError::Start(cause))).ok();
+        Self { events, watched: HashMap::new(), debounce: Debounce::new(QUIET, LONGEST_UNREST), unwatched: BTreeSet::new() }
+    }
+
+    /// Watches these, and nothing else. To be called after each look: a folder may be another one by now, though its path is the same.
+    pub fn follow(&mut self, subjects: Subjects) {
+        let Some(events) = &self.events else { return };
+        let mut watches = events.watches();
+        let mut watched: HashMap<WatchDescriptor, Interest> = HashMap::new();
+        let mut unwatched = BTreeSet::new();
+        for (folder, interest) in subjects.0 {
+            match watch_nearest(&mut watches, &folder, interest) {
+                Ok((descriptor, interest)) => match watched.get_mut(&descriptor) {
+                    Some(known) => known.merge(interest),
+                    None => drop(watched.insert(descriptor, interest)),
+                },
+                Err(cause) => {
+                    if !self.unwatched.contains(&folder) {
+                        tracing::warn!("{}", WatchError::Folder { folder: folder.clone(), cause });
+                    }
+                    unwatched.insert(folder);
+                }
+            }
+        }
+        for descriptor in self.watched.keys().filter(|descriptor| !watched.contains_key(descriptor)) {
+            // Fails when the folder is gone, and the watch with it.
+            let _ = watches.remove(descriptor.clone());
+        }
+        (self.watched, self.unwatched) = (watched, unwatched);
+    }
+
+    /// How often to look though nothing was told: some file systems tell nothing.
+    pub fn poll_period(&self) -> Duration {
+        if self.events.is_some() && self.unwatched.is_empty() { WATCHED_POLL } else { UNWATCHED_POLL }
+    }
+
+    /// Resolves when something watched may have changed and is at rest. May be dropped and called again.
+    pub async fn changed(&mut self) {
+        loop {
+            if self.debounce.take(Instant::now()) {
+                return;
+            }
+            let due = self.debounce.due();
+            let rest = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let Some(events) = &mut self.events else { return rest.await };
+            tokio::select! {
+                () = rest => {}
+                event = events.next() => match event {
+                    Some(Ok(event)) if concerns_us(&event, &self.watched) => self.debounce.note(Instant::now()),
+                    Some(Ok(_)) => {}
+                    Some(Err(cause)) => self.give_up(cause),
+                    None => self.give_up(io::ErrorKind::UnexpectedEof.into()),
+                },
+            }
+        }
+    }
+
+    fn give_up(&mut self, cause: io::Error) {
+        tracing::warn!("{}", WatchError::Lost(cause));
+        self.events = None;
+        // For what has happened and will not be told.
+        self.debounce.note(Instant::now());
+    }
+}
+
+fn concerns_us(event: &EventOwned, watched: &HashMap<WatchDescriptor, Interest>) -> bool {
+    let is_included = || watched.get(&event.wd).is_some_and(|interest| interest.includes(event.name.as_deref()));
+    // Events were lost, and who knows which.
+    event.mask.contains(EventMask::Q_OVERFLOW) || !event.mask.contains(EventMask::IGNORED) && is_included()
+}
+
+/// Watches a folder or, as long as that is not there, the nearest one above it for what leads to it.
+fn watch_nearest(watches: &mut inotify::Watches, folder: &Path, interest: Interest) -> io::Result<(WatchDescriptor, Interest)> {
+    let mask = WatchMask::CREATE
+        | WatchMask::CLOSE_WRITE
+        | WatchMask::DELETE
+        | WatchMask::MOVED_FROM
+        | WatchMask::MOVED_TO
+        | WatchMask::DELETE_SELF
+        | WatchMask::MOVE_SELF
+        | WatchMask::ONLYDIR;
+    let (mut folder, mut interest) = (folder, interest);
+    loop {
+        match watches.add(folder, mask) {
+            Ok(descriptor) => return Ok((descriptor, interest)),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                let (Some(above), Some(name)) = (folder.parent(), folder.file_name()) else { return Err(cause) };
+                interest = Interest::Names(BTreeSet::from([name.to_owned()]));
+                folder = or_here(above);
+            }
+            Err(cause) => return Err(cause),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

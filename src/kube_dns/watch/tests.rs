@@ -1,0 +1,187 @@
+use super::{Debounce, Interest, Subjects, Watch};
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const QUIET: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_millis(500);
+/// How long a change may take to be told on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long nothing must be told to be believed.
+const SILENCE: Duration = Duration::from_millis(400);
+
+#[test]
+fn a_burst_is_told_once_it_is_over() {
+    let start = Instant::now();
+    let at = |milliseconds| start + Duration::from_millis(milliseconds);
+    let mut debounce = Debounce::new(QUIET, LONGEST);
+    assert_eq!(debounce.due(), None);
+    assert!(!debounce.take(start));
+    for event in [0, 10, 20, 90] {
+        debounce.note(at(event));
+    }
+    assert_eq!(debounce.due(), Some(at(190)));
+    assert!(!debounce.take(at(189)));
+    assert!(debounce.take(at(190)));
+    assert!(!debounce.take(at(191)), "told twice");
+    assert_eq!(debounce.due(), None);
+}
+
+#[test]
+fn endless_unrest_is_told_all_the_same() {
+    let start = Instant::now();
+    let mut debounce = Debounce::new(QUIET, LONGEST);
+    let mut told = Vec::new();
+    for milliseconds in (0..1200).step_by(50) {
+        let now = start + Duration::from_millis(milliseconds);
+        if debounce.take(now) {
+            told.push(milliseconds);
+        }
+        debounce.note(now);
+    }
+    assert_eq!(told, [500, 1000]);
+}
+
+#[test]
+fn of_a_files_folder_only_its_name_and_a_configmaps_links_concern_us() {
+    let mut subjects = Subjects::default();
+    subjects.add_file(Path::new("/no-such/etc/Corefile"));
+    subjects.add_file(Path::new("/no-such/etc/other"));
+    let interest = subjects.0.get(Path::new("/no-such/etc")).unwrap();
+    for (name, expected) in
+        [("Corefile", true), ("other", true), ("..data", true), ("..2024_01", true), ("log", false), (".x", false)]
+    {
+        assert_eq!(interest.includes(Some(OsStr::new(name))), expected, "{name}");
+    }
+    assert!(interest.includes(None), "the folder's own end");
+    subjects.add_folder(Path::new("/no-such/etc"));
+    assert_eq!(subjects.0.values().collect::<Vec<_>>(), [&Interest::Everything]);
+    subjects.add_file(Path::new("Corefile"));
+    assert!(subjects.0.contains_key(Path::new(".")));
+}
+
+/// A ConfigMap as the kubelet mounts it.
+struct ConfigMap {
+    folder: TempDir,
+    versions: u32,
+}
+
+impl ConfigMap {
+    fn new(text: &str) -> Self {
+        let mut map = Self { folder: tempfile::tempdir().unwrap(), versions: 0 };
+        map.swap(text);
+        symlink("..data/Corefile.base", map.path("Corefile.base")).unwrap();
+        map
+    }
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+    fn swap(&mut self, text: &str) {
+        self.versions += 1;
+        let version = format!("..version_{}", self.versions);
+        fs::create_dir(self.path(&version)).unwrap();
+        fs::write(self.path(&version).join("Corefile.base"), text).unwrap();
+        symlink(&version, self.path("..data_tmp")).unwrap();
+        fs::rename(self.path("..data_tmp"), self.path("..data")).unwrap();
+        if self.versions > 1 {
+            fs::remove_dir_all(self.path(&format!("..version_{}", self.versions - 1))).unwrap();
+        }
+    }
+}
+
+async fn is_told(watch: &mut Watch) -> bool {
+    tokio::time::timeout(PATIENCE, watch.changed()).await.is_ok()
+}
+
+async fn is_silent(watch: &mut Watch) -> bool {
+    tokio::time::timeout(SILENCE, watch.changed()).await.is_err()
+}
+
+fn file(path: &Path) -> Subjects {
+    let mut subjects = Subjects::default();
+    subjects.add_file(path);
+    subjects
+}
+
+#[tokio::test]
+async fn a_configmaps_swap_is_told_once_and_the_next_one_too() {
+    let mut map = ConfigMap::new("0");
+    let mut watch = Watch::start();
+    for text in ["1", "2", "3"] {
+        watch.follow(file(&map.path("Corefile.base")));
+        map.swap(text);
+        assert!(is_told(&mut watch).await, "swap {text}");
+        assert_eq!(fs::read_to_string(map.path("Corefile.base")).unwrap(), text);
+        assert!(is_silent(&mut watch).await, "swap {text} was told twice");
+    }
+}
+
+#[tokio::test]
+async fn a_file_written_in_place_or_replaced_is_told_and_its_neighbours_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("Corefile");
+    fs::write(&path, "0").unwrap();
+    let mut watch = Watch::start();
+    watch.follow(file(&path));
+    fs::write(&path, "1").unwrap();
+    assert!(is_told(&mut watch).await);
+    fs::write(folder.path().join("new"), "2").unwrap();
+    assert!(is_silent(&mut watch).await, "a neighbour was told");
+    fs::rename(folder.path().join("new"), &path).unwrap();
+    assert!(is_told(&mut watch).await);
+    fs::remove_file(&path).unwrap();
+    assert!(is_told(&mut watch).await);
+    watch.follow(Subjects::default());
+    fs::write(&path, "3").unwrap();
+    assert!(is_silent(&mut watch).await, "it is not followed any more");
+}
+
+#[tokio::test]
+async fn what_a_symbolic_link_stands_for_is_watched() {
+    let (links, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (link, real) = (links.path().join("Corefile"), files.path().join("real"));
+    fs::write(&real, "0").unwrap();
+    symlink(&real, &link).unwrap();
+    let mut watch = Watch::start();
+    watch.follow(file(&link));
+    fs::write(&real, "1").unwrap();
+    assert!(is_told(&mut watch).await);
+}
+
+#[tokio::test]
+async fn a_folder_that_comes_later_or_comes_back_is_watched() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("a").join("b");
+    let mut subjects = Subjects::default();
+    subjects.add_folder(&folder);
+    let mut watch = Watch::start();
+    for _ in 0..2 {
+        watch.follow(subjects.clone());
+        fs::create_dir_all(&folder).unwrap();
+        assert!(is_told(&mut watch).await, "the folder came");
+        watch.follow(subjects.clone());
+        fs::write(folder.join("stubDomains"), "{}").unwrap();
+        assert!(is_told(&mut watch).await, "a file came");
+        fs::remove_dir_all(parent.path().join("a")).unwrap();
+        assert!(is_told(&mut watch).await, "the folder went");
+    }
+    assert_eq!(watch.poll_period(), super::WATCHED_POLL);
+}
+
+#[tokio::test]
+async fn what_cannot_be_watched_is_polled_more_often() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    fs::write(&path, "").unwrap();
+    let mut watch = Watch::start();
+    let mut subjects = Subjects::default();
+    subjects.add_folder(&path);
+    watch.follow(subjects);
+    assert_eq!(watch.poll_period(), super::UNWATCHED_POLL);
+    watch.follow(Subjects::default());
+    assert_eq!(watch.poll_period(), super::WATCHED_POLL);
+    assert_eq!(Watch { events: None, ..watch }.poll_period(), super::UNWATCHED_POLL);
+}

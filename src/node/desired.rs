@@ -1,0 +1,259 @@
+//! What the node should look like, and nothing about how it gets there. Pure.
+//!
+//! # Why these rules
+//!
+//! kube-proxy rewrites a packet for a ClusterIP in the nat hooks, and nat acts on tracked connections only. A packet that a raw hook
+//! marks untracked therefore reaches the local socket that holds the ClusterIP: that is the whole interception.
+//!
+//! **Replies are untracked as long as we run.** A tracked reply, `10.96.0.10:53 → pod:40000`, would make
+//! a connection of its own. The pod's next query from port 40000 would belong to that connection (it looks like its answer), so nat
+//! would never be asked, and the query would stay on the node even with the interception off: lost, if it is off because the server is
+//! ill. Hence replies are untracked in [`Interception::Probing`] too: the server may still send some after the interception is off.
+//!
+//! **A probe** is a packet that the watchdog sends to a listening address with the mark of [`Wish::probe_mark`]. Its way, for an address
+//! that kube-proxy rewrites in nat OUTPUT:
+//!
+//! 1. Routing finds the address on the node's own link: out through `lo`, source address equal to the destination.
+//! 2. raw OUTPUT: marked, so untracked. nat OUTPUT passes it by.
+//! 3. It comes back in through `lo` as the same packet, which is untracked already, so conntrack and nat PREROUTING leave it alone. No
+//!    rule is needed in PREROUTING, and pods, whose marks do not survive the change of network namespace, cannot send such packets.
+//! 4. The server's reply carries no mark (a mark belongs to a socket). raw OUTPUT knows it by its source address and port: untracked.
+//!    Tracked, a TCP SYN-ACK whose SYN conntrack has not seen would be INVALID, and firewalls drop those.
+//!
+//! `tests/node_namespace.rs` walks this way with kube-proxy's rules in place.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::IpAddr;
+
+/// What the user asks of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// Listening addresses to intercept, IPv4 and IPv6 mixed (`-localip`).
+    pub addresses: Vec<IpAddr>,
+    /// DNS port (`-dns.port`).
+    pub port: u16,
+    /// TCP port of the health endpoint (`-health-port`).
+    pub health_port: u16,
+    /// Link that carries the addresses (`-interfacename`); none to leave links alone (`-setupinterface=false`).
+    pub interface: Option<String>,
+    /// Bits of the packet mark that tell a probe; all of them must be set in it. Not zero.
+    pub probe_mark: u32,
+}
+
+/// Whose packets are answered here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Interception {
+    /// The watchdog's probes only: every other query for a ClusterIP goes to cluster DNS.
+    Probing,
+    /// Everyone's.
+    On,
+}
+
+/// What the node should look like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// Link with the addresses.
+    pub link: Option<LinkWish>,
+    /// Rules; their order does not matter.
+    pub rules: Vec<Rule>,
+}
+
+/// A link and the addresses that it should carry, each with its whole length as prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkWish {
+    /// Name of the link.
+    pub name: String,
+    /// Addresses, none twice.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    Udp,
+    Tcp,
+}
+
+/// Where in a packet's way a rule stands, and with that what it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hook {
+    /// Raw priority, packets that came in: not tracked.
+    RawPrerouting,
+    /// Raw priority, packets made here: not tracked.
+    RawOutput,
+    /// The filter table, packets for this node: accepted.
+    FilterInput,
+    /// The filter table, packets made here: accepted.
+    FilterOutput,
+}
+
+/// Which end of the packet has the rule's address and port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum End {
+    Source,
+    Destination,
+}
+
+/// One rule: packets of `protocol` whose `end` is `address` and `port` (and which carry `mark`, if given) get what `hook` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rule {
+    pub hook: Hook,
+    pub protocol: Protocol,
+    pub end: End,
+    pub address: IpAddr,
+    pub port: u16,
+    /// Bits that must be set in the packet's mark.
+    pub mark: Option<u32>,
+}
+
+impl Hook {
+    /// Whether packets are left untracked here; else they are accepted.
+    pub fn is_raw(self) -> bool {
+        matches!(self, Self::RawPrerouting | Self::RawOutput)
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (place, verdict) = match self.hook {
+            Hook::RawPrerouting => ("raw PREROUTING", "NOTRACK"),
+            Hook::RawOutput => ("raw OUTPUT", "NOTRACK"),
+            Hook::FilterInput => ("filter INPUT", "ACCEPT"),
+            Hook::FilterOutput => ("filter OUTPUT", "ACCEPT"),
+        };
+        let protocol = match self.protocol {
+            Protocol::Udp => "udp",
+            Protocol::Tcp => "tcp",
+        };
+        let end = match self.end {
+            End::Source => "from",
+            End::Destination => "to",
+        };
+        write!(f, "{place}: {protocol} {end} {} port {}", self.address, self.port)?;
+        if let Some(mark) = self.mark {
+            write!(f, " with mark {mark:#x}")?;
+        }
+        write!(f, " {verdict}")
+    }
+}
+
+/// The node as `wish` wants it in the state `interception`. What is there for [`Interception::Probing`] is there for
+/// [`Interception::On`] too, so that going from one to the other only adds or only removes.
+pub fn desired(wish: &Wish, interception: Interception) -> Desired {
+    let addresses = distinct(&wish.addresses);
+    let mut rules = Vec::new();
+    let mut add = |hook, end, protocol, address, port, mark| rules.push(Rule { hook, protocol, end, address, port, mark });
+    let each = || addresses.iter().flat_map(|address| [Protocol::Udp, Protocol::Tcp].map(|protocol| (*address, protocol)));
+    for (address, protocol) in each() {
+        // Where the filter table lets only tracked connections through, untracked packets need a rule of their own.
+        add(Hook::FilterInput, End::Destination, protocol, address, wish.port, None);
+        add(Hook::FilterOutput, End::Source, protocol, address, wish.port, None);
+    }
+    for (address, protocol) in each() {
+        add(Hook::RawOutput, End::Source, protocol, address, wish.port, None);
+    }
+    for (address, protocol) in each() {
+        add(Hook::RawOutput, End::Destination, protocol, address, wish.port, Some(wish.probe_mark));
+    }
+    if interception == Interception::On {
+        for address in &addresses {
+            add(Hook::RawOutput, End::Source, Protocol::Tcp, *address, wish.health_port, None);
+            add(Hook::RawOutput, End::Destination, Protocol::Tcp, *address, wish.health_port, None);
+        }
+        for (address, protocol) in each() {
+            add(Hook::RawOutput, End::Destination, protocol, address, wish.port, None);
+        }
+        for (address, protocol) in each() {
+            add(Hook::RawPrerouting, End::Destination, protocol, address, wish.port, None);
+        }
+    }
+    let link = wish.interface.clone().map(|name| LinkWish { name, addresses });
+    Desired { link, rules }
+}
+
+/// Each address once; the unspecified ones stand for every address of the node, none of which we may take over.
+fn distinct(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let mut seen = HashSet::new();
+    let canonical = addresses.iter().map(IpAddr::to_canonical);
+    canonical.filter(|address| !address.is_unspecified() && seen.insert(*address)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish() -> Wish {
+        Wish {
+            addresses: vec!["169.254.20.10".parse().unwrap(), "fd00::10".parse().unwrap()],
+            port: 53,
+            health_port: 8080,
+            interface: Some("nodelocaldns".to_owned()),
+            probe_mark: 0x10_0000,
+        }
+    }
+
+    fn lines(interception: Interception) -> Vec<String> {
+        desired(&wish(), interception).rules.iter().map(Rule::to_string).collect()
+    }
+
+    #[test]
+    fn interception_has_the_reference_s_rules_for_each_address() {
+        let lines = lines(Interception::On);
+        for address in ["169.254.20.10", "fd00::10"] {
+            for protocol in ["udp", "tcp"] {
+                for rule in [
+                    format!("raw PREROUTING: {protocol} to {address} port 53 NOTRACK"),
+                    format!("raw OUTPUT: {protocol} to {address} port 53 NOTRACK"),
+                    format!("raw OUTPUT: {protocol} from {address} port 53 NOTRACK"),
+                    format!("filter INPUT: {protocol} to {address} port 53 ACCEPT"),
+                    format!("filter OUTPUT: {protocol} from {address} port 53 ACCEPT"),
+                ] {
+                    assert_eq!(lines.iter().filter(|line| **line == rule).count(), 1, "{rule}");
+                }
+            }
+            assert!(lines.contains(&format!("raw OUTPUT: tcp to {address} port 8080 NOTRACK")));
+            assert!(lines.contains(&format!("raw OUTPUT: tcp from {address} port 8080 NOTRACK")));
+        }
+        assert_eq!(lines.len(), 28, "and the four for probes: {lines:#?}");
+    }
+
+    #[test]
+    fn while_probing_only_probes_and_replies_are_untracked() {
+        let rules = desired(&wish(), Interception::Probing).rules;
+        let raw: Vec<&Rule> = rules.iter().filter(|rule| rule.hook.is_raw()).collect();
+        assert_eq!(raw.len(), 8);
+        assert!(raw.iter().all(|rule| rule.hook == Hook::RawOutput && (rule.end == End::Source || rule.mark == Some(0x10_0000))));
+    }
+
+    #[test]
+    fn turning_the_interception_on_only_adds() {
+        let probing = desired(&wish(), Interception::Probing).rules;
+        let on = desired(&wish(), Interception::On).rules;
+        assert_eq!(on[..probing.len()], probing);
+    }
+
+    #[test]
+    fn no_query_is_untracked_without_its_reply() {
+        for interception in [Interception::Probing, Interception::On] {
+            let rules = desired(&wish(), interception).rules;
+            for rule in rules.iter().filter(|rule| rule.hook.is_raw() && rule.end == End::Destination) {
+                let reply = Rule { hook: Hook::RawOutput, end: End::Source, mark: None, ..*rule };
+                assert!(rules.contains(&reply), "{rule} without its replies");
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_given_twice_counts_once_and_the_unspecified_one_not_at_all() {
+        let addresses = ["10.96.0.10", "::ffff:10.96.0.10", "0.0.0.0", "::"].map(|text| text.parse().unwrap()).to_vec();
+        let desired = desired(&Wish { addresses, ..wish() }, Interception::On);
+        assert_eq!(desired.link.unwrap().addresses, ["10.96.0.10".parse::<IpAddr>().unwrap()]);
+        assert_eq!(desired.rules.len(), 14);
+    }
+
+    #[test]
+    fn no_link_is_wanted_without_a_name() {
+        assert_eq!(desired(&Wish { interface: None, ..wish() }, Interception::On).link, None);
+    }
+}

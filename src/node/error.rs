@@ -1,0 +1,102 @@
+//! What can go wrong with the node, under the names by which the reference counts it.
+
+use std::io;
+
+/// Something about the node that is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No program of the name exists here.
+    #[error("cannot set iptables rules: no program {program}; install iptables in the image, or use --interception nftables")]
+    IptablesMissing { program: &'static str },
+    /// Somebody else held the lock for too long.
+    #[error(
+        "{command}: another program has held the xtables lock for {waited_seconds} s; it is tried again, but find out which program \
+         that is (`fuser /run/xtables.lock`)"
+    )]
+    IptablesLock { command: String, waited_seconds: u32 },
+    /// The program said no.
+    #[error("{command}: {message}")]
+    Iptables { command: String, message: String },
+    /// The kernel lacks what the nftables backend needs.
+    #[error(
+        "this kernel cannot hold interception rules in an nftables table with an owner ({source}; Linux 5.12 or later can): use --interception iptables or auto"
+    )]
+    NftablesUnsupported { source: io::Error },
+    /// The kernel refused a change or a question.
+    #[error("cannot {action} nftables table {table}: {source}{}", hint(source))]
+    Nftables { action: &'static str, table: String, source: io::Error },
+    /// The link is not there and could not be made.
+    #[error("cannot create link {name}: {source}{}", create_hint(source))]
+    LinkAdd { name: String, source: io::Error },
+    /// The link or its addresses could not be looked at or changed.
+    #[error("cannot {action} link {name}: {source}{}", hint(source))]
+    LinkCheck { action: String, name: String, source: io::Error },
+    /// No netlink socket.
+    #[error("cannot open a netlink socket for {purpose}: {source}{}", hint(source))]
+    Socket { purpose: &'static str, source: io::Error },
+    /// A task of ours ended early.
+    #[error("the task that {task} ended before its time: please report this")]
+    TaskEnded { task: &'static str },
+}
+
+impl Error {
+    /// Value of the label `errortype` of `coredns_nodecache_setup_errors_total`; all but `nftables` are the reference's.
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Self::IptablesLock { .. } => "iptables_lock",
+            Self::IptablesMissing { .. } | Self::Iptables { .. } | Self::TaskEnded { .. } => "iptables",
+            Self::NftablesUnsupported { .. } | Self::Nftables { .. } => "nftables",
+            Self::LinkAdd { .. } => "interface_add",
+            Self::LinkCheck { .. } | Self::Socket { .. } => "interface_check",
+        }
+    }
+
+    /// Whether this is for lack of rights, so that nothing else is worth trying either.
+    pub fn is_lack_of_rights(&self) -> bool {
+        match self {
+            Self::NftablesUnsupported { source }
+            | Self::Nftables { source, .. }
+            | Self::LinkAdd { source, .. }
+            | Self::LinkCheck { source, .. }
+            | Self::Socket { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            _ => false,
+        }
+    }
+}
+
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => "; the program needs the capability NET_ADMIN",
+        _ => "",
+    }
+}
+
+fn create_hint(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => {
+            "; this kernel has no dummy driver: load its module (`modprobe dummy`), or name an existing interface to carry the \
+             addresses with -interfacename"
+        }
+        _ => hint(source),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_the_dummy_driver_gets_told_of_the_interface_flag() {
+        let source = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+        let text = Error::LinkAdd { name: "nodelocaldns".to_owned(), source }.to_string();
+        assert!(text.contains("nodelocaldns") && text.contains("dummy driver") && text.contains("-interfacename"), "{text}");
+    }
+
+    #[test]
+    fn lack_of_rights_names_the_capability() {
+        let source = io::Error::from_raw_os_error(libc::EPERM);
+        let error = Error::Nftables { action: "change", table: "nodelocaldns".to_owned(), source };
+        assert!(error.is_lack_of_rights());
+        assert!(error.to_string().contains("NET_ADMIN"), "{error}");
+    }
+}

@@ -1,0 +1,205 @@
+//! Rules through the iptables programs: the interception where nftables has no owners, and in either case the ACCEPT rules of the filter
+//! table. Everything here waits for programs to end, so it belongs on a thread that may wait.
+
+mod select;
+mod text;
+
+use super::desired::Rule;
+use super::error::Error;
+use iptables::IPTables;
+use select::{Finding, Kind, has_kubernetes_chains, select};
+use std::io::{self, Write};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+pub use text::Table;
+use text::{Changes, Present, changes, present, script, takes_socket_match};
+
+/// How long a program waits for the xtables lock.
+const LOCK_WAIT_SECONDS: u32 = 5;
+
+/// The programs of one kind.
+pub struct Iptables {
+    kind: Kind,
+    reason: &'static str,
+    /// Whether `-m socket` may be had, for IPv4 and IPv6; so until a program says no.
+    socket_match: [AtomicBool; 2],
+}
+
+impl Iptables {
+    /// Finds the kind of iptables that kube-proxy uses here.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::IptablesMissing`].
+    pub fn find() -> Result<Self, Error> {
+        let has_default = has_program(Kind::Default);
+        let chosen = select(finding(Kind::Nft), finding(Kind::Legacy), has_default);
+        let (kind, reason) = chosen.ok_or(Error::IptablesMissing { program: Kind::Default.program(false) })?;
+        Ok(Self { kind, reason, socket_match: [AtomicBool::new(true), AtomicBool::new(true)] })
+    }
+
+    /// The program and why it is the one to use, for the log.
+    pub fn description(&self) -> String {
+        format!("{} ({})", self.kind.program(false), self.reason)
+    }
+
+    /// Sees to it that those of `rules` that belong into `tables` are there, and, if `is_alone`, no other rules with our comments; true when
+    /// something had to be changed. Each table of each family changes at once or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::IptablesLock`], [`Error::Iptables`], [`Error::IptablesMissing`].
+    pub fn apply(&self, rules: &[Rule], tables: &[Table], is_alone: bool) -> Result<bool, Error> {
+        let mut has_changed = false;
+        for is_ipv6 in [false, true] {
+            let is_wanted = |rule: &&Rule| rule.address.is_ipv6() == is_ipv6;
+            if !rules.iter().any(|rule| is_wanted(&rule)) {
+                continue;
+            }
+            for table in tables {
+                let desired: Vec<Rule> =
+                    rules.iter().filter(is_wanted).filter(|rule| Table::of(rule.hook) == *table).copied().collect();
+                has_changed |= self.apply_to(*table, is_ipv6, &desired, is_alone)?;
+            }
+        }
+        Ok(has_changed)
+    }
+
+    fn apply_to(&self, table: Table, is_ipv6: bool, desired: &[Rule], is_alone: bool) -> Result<bool, Error> {
+        let found = list(self.kind, is_ipv6, table)?;
+        let socket_match = &self.socket_match[usize::from(is_ipv6)];
+        let attempt = |with_socket| {
+            let todo = changes(desired, with_socket, &found, is_alone);
+            restore(self.kind, is_ipv6, table, &todo, with_socket).map(|()| todo != Changes::default())
+        };
+        if !socket_match.load(Ordering::Relaxed) {
+            return attempt(false);
+        }
+        match attempt(true) {
+            Err(error @ Error::Iptables { .. }) if desired.iter().any(takes_socket_match) => {
+                // Either the match is lacking, or the next attempt fails for the same reason and tells it.
+                let has_changed = attempt(false)?;
+                socket_match.store(false, Ordering::Relaxed);
+                tracing::info!("no `-m socket` here, so rules stay in force should this program be killed: {error}");
+                Ok(has_changed)
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+/// Removes rules with our comments from `tables`, in whichever kind of iptables they are; returns how many there were, and what went wrong.
+pub fn clean(tables: &[Table]) -> (usize, Vec<Error>) {
+    let (mut removed, mut errors) = (0, Vec::new());
+    for is_ipv6 in [false, true] {
+        for table in tables {
+            for kind in kinds_in_use(is_ipv6, table.name()) {
+                let cleaned = list(kind, is_ipv6, *table).and_then(|found| {
+                    let todo = changes(&[], false, &found, true);
+                    restore(kind, is_ipv6, *table, &todo, false).map(|()| todo.surplus.len())
+                });
+                match cleaned {
+                    Ok(count) => removed += count,
+                    Err(error @ Error::IptablesMissing { .. }) => tracing::debug!("nothing to clean: {error}"),
+                    Err(error) => errors.push(error),
+                }
+            }
+        }
+    }
+    (removed, errors)
+}
+
+/// The kinds that may hold rules in `table`. Legacy programs are run only where the table exists, since they would make it.
+fn kinds_in_use(is_ipv6: bool, table: &str) -> impl Iterator<Item = Kind> {
+    let newer = if has_program(Kind::Nft) { Kind::Nft } else { Kind::Default };
+    std::iter::once(newer).chain(has_legacy_table(is_ipv6, table).then_some(Kind::Legacy))
+}
+
+fn has_legacy_table(is_ipv6: bool, table: &str) -> bool {
+    let file = if is_ipv6 { "/proc/self/net/ip6_tables_names" } else { "/proc/self/net/ip_tables_names" };
+    std::fs::read_to_string(file).is_ok_and(|names| names.lines().any(|name| name == table))
+}
+
+/// What there is of `kind`: none without its program.
+fn finding(kind: Kind) -> Option<Finding> {
+    if !has_program(kind) {
+        return None;
+    }
+    // The kubelet's canary is in mangle; kube-proxy's chains are in nat.
+    let has_chains = |is_ipv6| {
+        let in_use = ["mangle", "nat"].into_iter().filter(|table| kind != Kind::Legacy || has_legacy_table(is_ipv6, table));
+        let mut listings = in_use.map(|table| execute(kind, is_ipv6, table, "-S"));
+        listings.any(|listing| listing.is_ok_and(|listing| has_kubernetes_chains(&listing)))
+    };
+    Some(Finding { has_kubernetes_chains: [false, true].into_iter().any(has_chains) })
+}
+
+fn has_program(kind: Kind) -> bool {
+    !matches!(execute(kind, false, "raw", "--version"), Err(Error::IptablesMissing { .. }))
+}
+
+fn list(kind: Kind, is_ipv6: bool, table: Table) -> Result<Vec<Present>, Error> {
+    execute(kind, is_ipv6, table.name(), "-S").map(|listing| present(table, &listing))
+}
+
+/// Makes `todo` so, all of it or nothing. The crate `iptables` knows rules one by one only: a program for each would take a tenth of a second
+/// for what this does in 4 ms, wait for the lock each time, and leave the rules half done on an error.
+fn restore(kind: Kind, is_ipv6: bool, table: Table, todo: &Changes, with_socket: bool) -> Result<(), Error> {
+    if *todo == Changes::default() {
+        return Ok(());
+    }
+    let program = kind.restore_program(is_ipv6);
+    let feed = || -> io::Result<Output> {
+        let mut command = Command::new(program);
+        command.args(["--noflush", "--wait", &LOCK_WAIT_SECONDS.to_string()]);
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        if let Some(mut input) = process.stdin.take() {
+            // A program that does not read to the end tells the reason itself.
+            let _it_may_have_ended = input.write_all(script(table, todo, with_socket).as_bytes());
+        }
+        process.wait_with_output()
+    };
+    let shown = || format!("{program}, table {}", table.name());
+    let output = feed().map_err(|error| failure_to_run(&error, program, shown()))?;
+    check(&output, shown)
+}
+
+/// Runs a program and returns what it printed.
+fn execute(kind: Kind, is_ipv6: bool, table: &str, command: &str) -> Result<String, Error> {
+    let program = kind.program(is_ipv6);
+    // The crate would wait for the lock without end.
+    let tables = IPTables { cmd: program, has_check: true, has_wait: false, is_numeric: true };
+    let shown = || format!("{program} -t {table} {command}");
+    let executed = tables.execute(table, &format!("{command} -w {LOCK_WAIT_SECONDS}"));
+    let output = executed.map_err(|error| match error.downcast::<io::Error>() {
+        Ok(error) => failure_to_run(&error, program, shown()),
+        Err(error) => Error::Iptables { command: shown(), message: error.to_string() },
+    })?;
+    check(&output, shown)?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn failure_to_run(error: &io::Error, program: &'static str, command: String) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => Error::IptablesMissing { program },
+        _ => Error::Iptables { command, message: error.to_string() },
+    }
+}
+
+fn check(output: &Output, command: impl FnOnce() -> String) -> Result<(), Error> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if message.contains("holding the xtables lock") {
+        return Err(Error::IptablesLock { command: command(), waited_seconds: LOCK_WAIT_SECONDS });
+    }
+    let message = match message.as_str() {
+        "" => output.status.to_string(),
+        denied if denied.contains("Permission denied") || denied.contains("Operation not permitted") => {
+            format!("{denied}; it needs the capability NET_ADMIN, and iptables-legacy NET_RAW too")
+        }
+        _ => message,
+    };
+    Err(Error::Iptables { command: command(), message })
+}

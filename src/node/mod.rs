@@ -1,0 +1,314 @@
+//! The machine: the link that carries the listening addresses, and the rules that make the ClusterIP mean this node.
+//!
+//! [`desired()`] says what should be (pure); [`Node`] sees to it and tells when somebody changed it. It needs the capability NET_ADMIN and
+//! a tokio runtime, of which one thread is enough.
+
+mod desired;
+mod error;
+mod iptables;
+mod link;
+mod nftables;
+mod presence;
+
+pub use desired::{Desired, End, Hook, Interception, LinkWish, Protocol, Rule, Wish, desired};
+pub use error::Error;
+
+use self::iptables::Iptables;
+use self::link::Link;
+use self::nftables::{Events, Subject};
+use self::presence::Presence;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
+
+/// What holds the interception rules (`--interception`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Choice {
+    /// nftables where the kernel can, else iptables.
+    Auto,
+    /// An nftables table that the kernel removes with us.
+    Nftables,
+    /// The iptables programs.
+    Iptables,
+    /// No rules at all (also `-setupiptables=false`).
+    None,
+}
+
+/// Something that [`Node::ensure_link`] or [`Node::ensure`] should look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// The link or its addresses were changed.
+    Link,
+    /// Rules were changed.
+    Rules,
+    /// The interval (`-syncinterval`) is over: look at everything.
+    SyncDue,
+}
+
+/// This node's link and rules, as far as they are ours. When it is dropped without [`Node::teardown`], or the process is killed, the link
+/// stays, nftables rules go, iptables rules stay.
+pub struct Node {
+    wish: Wish,
+    link: Option<Link>,
+    rules: Rules,
+    events: Option<Events>,
+    presence: Option<Presence>,
+    sync: Interval,
+    interception: Interception,
+}
+
+/// What holds the rules.
+enum Rules {
+    Nftables {
+        table: nftables::Table,
+        /// For the ACCEPT rules; none where no program was found.
+        filter: Option<Arc<Iptables>>,
+        is_filter_due: bool,
+    },
+    Iptables(Arc<Iptables>),
+    None,
+}
+
+impl Node {
+    /// Opens what is needed to set the node up, removes or takes over what a crashed predecessor left, and installs the rules of
+    /// [`Interception::Probing`]. The link is not touched yet.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the rules from being installed in the chosen way. Under [`Choice::Auto`] a kernel that lacks nftables owners is
+    /// no error.
+    pub async fn open(wish: Wish, choice: Choice, sync_interval: Duration) -> Result<Self, Error> {
+        let presence = Presence::announce().inspect_err(|error| {
+            tracing::warn!("other agents on this node will not know of this one: {error}");
+        });
+        let presence = presence.ok();
+        let is_alone = presence.as_ref().is_none_or(Presence::is_alone);
+        if !is_alone {
+            tracing::info!("another agent is at work on this node: what both need is left in place");
+        }
+        let probing = desired(&wish, Interception::Probing);
+        let link = probing.link.map(Link::open).transpose()?;
+        let rules = Rules::install(choice, &probing.rules, is_alone).await?;
+        let events = match &rules {
+            Rules::None => None,
+            Rules::Nftables { table, .. } => Some(Events::subscribe(Some((table.name().to_owned(), table.port_id())))),
+            Rules::Iptables(_) => Some(Events::subscribe(None)),
+        };
+        let events = events.transpose().unwrap_or_else(|error| {
+            tracing::warn!("changes of rules will be noticed every {} s only: {error}", sync_interval.as_secs());
+            None
+        });
+        // An interval of zero would never let anything else happen.
+        let sync_interval = sync_interval.max(Duration::from_secs(1));
+        let mut sync = interval_at(tokio::time::Instant::now() + sync_interval, sync_interval);
+        sync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self { wish, link, rules, events, presence, sync, interception: Interception::Probing })
+    }
+
+    /// What holds the rules: `nftables`, `iptables` or `none`.
+    pub fn backend(&self) -> &'static str {
+        match self.rules {
+            Rules::Nftables { .. } => "nftables",
+            Rules::Iptables(_) => "iptables",
+            Rules::None => "none",
+        }
+    }
+
+    /// Sees to it that the link exists, is up and carries the addresses, and says so in the log when something had to be done.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LinkAdd`], [`Error::LinkCheck`]; worth another try at the next [`Change`].
+    pub async fn ensure_link(&mut self) -> Result<(), Error> {
+        match &mut self.link {
+            Some(link) => link.ensure().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Sees to it that the rules are those of `interception`, which also withdraws it.
+    ///
+    /// On nftables this is one step, done or not; on iptables it is one for each family and table, and dropping the future does not stop them.
+    ///
+    /// Returns what went wrong beside it: the interception is as wanted, but rules that accept DNS traffic, which nodes need whose filter table drops
+    /// by default, may be lacking. They are looked after at [`Change::SyncDue`] and when somebody changed them.
+    ///
+    /// # Errors
+    ///
+    /// The interception could not be put in place or taken away; worth another try.
+    pub async fn ensure(&mut self, interception: Interception) -> Result<Vec<Error>, Error> {
+        let is_mended = interception == self.interception;
+        let rules = desired(&self.wish, interception).rules;
+        let is_alone = self.is_alone();
+        let mut beside = Vec::new();
+        let has_changed = match &mut self.rules {
+            Rules::None => false,
+            Rules::Nftables { table, filter, is_filter_due } => {
+                let has_changed = table.apply(&rules)?;
+                if let Some(filter) = filter.as_ref().filter(|_| *is_filter_due) {
+                    *is_filter_due = false;
+                    beside.extend(apply(filter, rules, &[iptables::Table::Filter], is_alone).await.err());
+                }
+                has_changed
+            }
+            Rules::Iptables(programs) => apply(programs, rules, &iptables::Table::ALL, is_alone).await?,
+        };
+        self.interception = interception;
+        if has_changed && is_mended {
+            tracing::warn!("interception rules had been changed by somebody and are mended");
+        }
+        Ok(beside)
+    }
+
+    /// Waits until something should be looked at again. May be dropped while it waits without losing anything.
+    pub async fn changed(&mut self) -> Change {
+        let link = async {
+            match &mut self.link {
+                Some(link) => link.changed().await,
+                None => pending().await,
+            }
+        };
+        let rules = async {
+            match &mut self.events {
+                Some(events) => events.next().await,
+                None => pending().await,
+            }
+        };
+        let change = tokio::select! {
+            () = link => Change::Link,
+            subject = rules => {
+                if let Err(error) = &subject {
+                    tracing::warn!("changes of rules will be noticed at intervals only: {error}");
+                    self.events = None;
+                }
+                self.look_at_filter(!matches!(subject, Ok(Subject::Table)));
+                Change::Rules
+            }
+            _ = self.sync.tick() => {
+                self.look_at_filter(true);
+                Change::SyncDue
+            }
+        };
+        tracing::debug!("the node may have changed: {change:?}");
+        change
+    }
+
+    /// Removes everything of ours: rules, addresses, and the link if we made it. What another agent on this node still needs stays.
+    /// Returns everything that went wrong; each thing is tried all the same.
+    pub async fn teardown(mut self) -> Vec<Error> {
+        let mut errors = Vec::new();
+        if let Rules::Nftables { table, .. } = &mut self.rules {
+            errors.extend(table.remove().err());
+        }
+        if !self.is_alone() {
+            tracing::info!("another agent is at work on this node: link and addresses are left to it");
+            return errors;
+        }
+        if !matches!(self.rules, Rules::None) {
+            errors.extend(clean(&iptables::Table::ALL).await.1);
+        }
+        if let Some(link) = &mut self.link {
+            errors.extend(link.remove().await.err());
+        }
+        errors
+    }
+
+    fn is_alone(&self) -> bool {
+        self.presence.as_ref().is_none_or(Presence::is_alone)
+    }
+
+    fn look_at_filter(&mut self, is_due: bool) {
+        if let Rules::Nftables { is_filter_due, .. } = &mut self.rules {
+            *is_filter_due |= is_due;
+        }
+    }
+}
+
+impl Rules {
+    async fn install(choice: Choice, rules: &[Rule], is_alone: bool) -> Result<Self, Error> {
+        let (table, why) = match choice {
+            Choice::None => {
+                tracing::info!("interception: none, as asked for");
+                return Ok(Self::None);
+            }
+            Choice::Iptables => (None, "as asked for".to_owned()),
+            Choice::Nftables => (Some(nftables::Table::create(rules)?), "as asked for".to_owned()),
+            Choice::Auto => match nftables::Table::create(rules) {
+                Ok(table) => (Some(table), "this kernel removes its rules the moment this program is gone".to_owned()),
+                Err(error @ Error::NftablesUnsupported { .. }) => (None, format!("since {error}")),
+                Err(error) => return Err(error),
+            },
+        };
+        let programs = off_the_runtime("looks for iptables", Iptables::find).await?;
+        let Some(table) = table else {
+            let programs = Arc::new(programs?);
+            tracing::info!("interception: iptables, {why}; program: {}", programs.description());
+            apply(&programs, rules.to_vec(), &iptables::Table::ALL, is_alone).await?;
+            return Ok(Self::Iptables(programs));
+        };
+        tracing::info!("interception: nftables table inet {}, {why}", table.name());
+        if is_alone {
+            // A predecessor's NOTRACK rules would outlive us, and with them an interception that nobody answers.
+            let (removed, errors) = clean(&[iptables::Table::Raw]).await;
+            if removed > 0 {
+                tracing::info!("{removed} iptables rules of a predecessor are removed from table raw");
+            }
+            for error in errors {
+                tracing::warn!("a predecessor's rule stays: {error}");
+            }
+        }
+        let filter = match programs {
+            Ok(programs) => {
+                let programs = Arc::new(programs);
+                let accepted = apply(&programs, rules.to_vec(), &[iptables::Table::Filter], is_alone).await;
+                if let Err(error) = accepted {
+                    tracing::warn!("rules that accept DNS traffic are not in place (it is tried again): {error}");
+                }
+                Some(programs)
+            }
+            Err(error) => {
+                tracing::warn!("{error}. Only nodes whose filter table drops by default need them, to accept DNS traffic");
+                None
+            }
+        };
+        Ok(Self::Nftables { table, filter, is_filter_due: true })
+    }
+}
+
+/// Removes from this node everything that an agent may have left for `wish`, ours or the reference's, whichever way it was set up. Returns what
+/// went wrong. A running agent keeps its nftables table, which nobody else may remove, and mends the rest.
+pub async fn teardown(wish: &Wish) -> Vec<Error> {
+    if presence::is_any() {
+        tracing::warn!("an agent is running on this node and will set it up again: stop it first");
+    }
+    let (removed, mut errors) = clean(&iptables::Table::ALL).await;
+    tracing::info!("{removed} iptables rules removed");
+    if let Some(link) = desired(wish, Interception::Probing).link {
+        match Link::open(link) {
+            Ok(mut link) => errors.extend(link.remove().await.err()),
+            Err(error) => errors.push(error),
+        }
+    }
+    errors
+}
+
+async fn apply(
+    programs: &Arc<Iptables>,
+    rules: Vec<Rule>,
+    tables: &'static [iptables::Table],
+    is_alone: bool,
+) -> Result<bool, Error> {
+    let programs = Arc::clone(programs);
+    off_the_runtime("runs iptables", move || programs.apply(&rules, tables, is_alone)).await?
+}
+
+async fn clean(tables: &'static [iptables::Table]) -> (usize, Vec<Error>) {
+    let cleaned = off_the_runtime("cleans iptables", move || iptables::clean(tables)).await;
+    cleaned.unwrap_or_else(|error| (0, vec![error]))
+}
+
+/// Runs `work`, which waits for programs, where nothing else has to wait with it.
+async fn off_the_runtime<T: Send + 'static>(task: &'static str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|_panicked| Error::TaskEnded { task })
+}

@@ -1,0 +1,179 @@
+//! Rules as nf_tables messages, with `netlink-bindings`. Pure.
+
+use crate::node::desired::{End, Hook, Protocol, Rule};
+use netlink_bindings::nftables::{
+    Chained, CmpOps, MetaKeys, Nfgenmsg, PayloadBase, PushExprListAttrs, Registers, TableFlags, VerdictCode,
+};
+use netlink_bindings::traits::Pusher;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+/// `NFPROTO_INET`: one table for both families.
+pub const FAMILY: u8 = libc::NFPROTO_INET as u8;
+/// `NFNL_SUBSYS_NFTABLES`, which a batch names as its destination.
+const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
+/// Before connection tracking (-200), after its defragmentation (-400).
+const RAW_PRIORITY: i32 = libc::NF_IP_PRI_RAW;
+/// What `nft list ruleset` shows beside each rule; the reference's rules carry the same words.
+const COMMENT: &[u8] = b"NodeLocal DNS Cache: skip conntrack\0";
+/// `NFTNL_UDATA_RULE_COMMENT` of libnftnl.
+const COMMENT_TYPE: u8 = 0;
+
+/// Messages that the kernel applies together or not at all.
+pub struct Batch {
+    /// As they go to the socket.
+    pub octets: Vec<u8>,
+    /// Sequence numbers of those that are answered.
+    pub sequence: RangeInclusive<u32>,
+}
+
+/// A batch after which `table`, with us as its owner, holds exactly `rules`, of which only those at raw priority count.
+///
+/// The same messages do for a table that is not there and for one that is: creating what exists is no error, and a flush empties
+/// what was there before.
+pub fn replace(table: &str, rules: &[Rule], first_sequence: u32) -> Batch {
+    let mut batch = Chained::new(first_sequence);
+    let (family, destination) = (header(FAMILY, 0), header(0, SUBSYSTEM));
+    batch.request().op_batch_begin_do(&destination);
+    let flags = TableFlags::Owner as u32;
+    batch.request().set_create().op_newtable_do(&family).encode().push_name_bytes(table.as_bytes()).push_flags(flags);
+    for hook in [Hook::RawPrerouting, Hook::RawOutput] {
+        let Some((chain, number)) = chain(hook) else { continue };
+        let mut request = batch.request().set_create().op_newchain_do(&family);
+        let attributes = request.encode().push_table_bytes(table.as_bytes()).push_name_bytes(chain.as_bytes());
+        let attributes = attributes.nested_hook().push_num(number).push_priority(RAW_PRIORITY).end_nested();
+        attributes.push_policy(VerdictCode::Accept as u32).push_type(c"filter");
+    }
+    batch.request().op_delrule_do(&family).encode().push_table_bytes(table.as_bytes());
+    for rule in rules {
+        let Some((chain, _)) = chain(rule.hook) else { continue };
+        let mut request = batch.request().set_create().set_append().op_newrule_do(&family);
+        let attributes = request.encode().push_table_bytes(table.as_bytes()).push_chain_bytes(chain.as_bytes());
+        expressions(attributes.nested_expressions(), rule).end_nested().push_userdata(&comment());
+    }
+    batch.request().op_batch_end_do(&destination);
+    finish(batch, first_sequence)
+}
+
+/// A batch that removes `table`.
+pub fn delete(table: &str, first_sequence: u32) -> Batch {
+    let mut batch = Chained::new(first_sequence);
+    batch.request().op_batch_begin_do(&header(0, SUBSYSTEM));
+    batch.request().op_deltable_do(&header(FAMILY, 0)).encode().push_name_bytes(table.as_bytes());
+    batch.request().op_batch_end_do(&header(0, SUBSYSTEM));
+    finish(batch, first_sequence)
+}
+
+/// Name and hook number (`NF_INET_…`) of the chain that stands for `hook`. The filter table is not ours: an accept in a table of ours could not override
+/// a drop there.
+fn chain(hook: Hook) -> Option<(&'static str, u32)> {
+    match hook {
+        Hook::RawPrerouting => Some(("prerouting", libc::NF_INET_PRE_ROUTING as u32)),
+        Hook::RawOutput => Some(("output", libc::NF_INET_LOCAL_OUT as u32)),
+        Hook::FilterInput | Hook::FilterOutput => None,
+    }
+}
+
+pub(super) fn header(family: u8, resource: u16) -> Nfgenmsg {
+    let mut header = Nfgenmsg::new();
+    header.nfgen_family = family;
+    header.set_res_id(resource);
+    header
+}
+
+/// The batch's octets. Kernels before 6.10 do not answer the two messages that bracket it, so nobody should wait for that.
+fn finish(batch: Chained<'static>, first_sequence: u32) -> Batch {
+    let octets = batch.finalize().into_chained().into_buf();
+    let messages = super::message::messages(&octets).count();
+    let last = u32::try_from(messages).unwrap_or(u32::MAX).saturating_sub(2);
+    Batch { octets, sequence: first_sequence.saturating_add(1)..=first_sequence.saturating_add(last) }
+}
+
+/// `rule` as the expressions that nf_tables evaluates from first to last, until one does not match.
+fn expressions<P: Pusher>(list: PushExprListAttrs<P>, rule: &Rule) -> PushExprListAttrs<P> {
+    let (family, address, address_offset) = match (rule.address, rule.end) {
+        (IpAddr::V4(address), end) => (libc::NFPROTO_IPV4, address.octets().to_vec(), if end == End::Source { 12 } else { 16 }),
+        (IpAddr::V6(address), end) => (libc::NFPROTO_IPV6, address.octets().to_vec(), if end == End::Source { 8 } else { 24 }),
+    };
+    let protocol = match rule.protocol {
+        Protocol::Udp => libc::IPPROTO_UDP,
+        Protocol::Tcp => libc::IPPROTO_TCP,
+    };
+    let port_offset = if rule.end == End::Source { 0 } else { 2 };
+    let mut list = list;
+    list = compare_meta(list, MetaKeys::Nfproto, &[family as u8]);
+    list = compare_payload(list, PayloadBase::NetworkHeader, address_offset, &address);
+    list = compare_meta(list, MetaKeys::L4Proto, &[protocol as u8]);
+    list = compare_payload(list, PayloadBase::TransportHeader, port_offset, &rule.port.to_be_bytes());
+    if let Some(mark) = rule.mark {
+        list = load_meta(list, MetaKeys::Mark);
+        list = keep_bits(list, mark);
+        list = compare(list, &mark.to_ne_bytes());
+    }
+    let counter = list.nested_elem().nested_data_counter().push_bytes(0).push_packets(0);
+    counter.end_nested().end_nested().nested_elem().push_name(c"notrack").end_nested()
+}
+
+fn compare_meta<P: Pusher>(list: PushExprListAttrs<P>, key: MetaKeys, value: &[u8]) -> PushExprListAttrs<P> {
+    compare(load_meta(list, key), value)
+}
+
+fn load_meta<P: Pusher>(list: PushExprListAttrs<P>, key: MetaKeys) -> PushExprListAttrs<P> {
+    let meta = list.nested_elem().nested_data_meta();
+    meta.push_key(key as u32).push_dreg(Registers::Reg1 as u32).end_nested().end_nested()
+}
+
+fn compare_payload<P: Pusher>(list: PushExprListAttrs<P>, base: PayloadBase, offset: u32, value: &[u8]) -> PushExprListAttrs<P> {
+    let payload = list.nested_elem().nested_data_payload().push_dreg(Registers::Reg1 as u32);
+    let payload = payload.push_base(base as u32).push_offset(offset).push_len(value.len() as u32);
+    compare(payload.end_nested().end_nested(), value)
+}
+
+fn keep_bits<P: Pusher>(list: PushExprListAttrs<P>, mask: u32) -> PushExprListAttrs<P> {
+    let bitwise = list.nested_elem().nested_data_bitwise();
+    let bitwise = bitwise.push_sreg(Registers::Reg1 as u32).push_dreg(Registers::Reg1 as u32).push_len(4);
+    let bitwise = bitwise.nested_mask().push_value(&mask.to_ne_bytes()).end_nested();
+    bitwise.nested_xor().push_value(&[0; 4]).end_nested().end_nested().end_nested()
+}
+
+fn compare<P: Pusher>(list: PushExprListAttrs<P>, value: &[u8]) -> PushExprListAttrs<P> {
+    let comparison = list.nested_elem().nested_data_cmp().push_sreg(Registers::Reg1 as u32).push_op(CmpOps::Eq as u32);
+    comparison.nested_data().push_value(value).end_nested().end_nested().end_nested()
+}
+
+fn comment() -> Vec<u8> {
+    let mut field = vec![COMMENT_TYPE, COMMENT.len() as u8];
+    field.extend_from_slice(COMMENT);
+    field
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::nftables::message::messages;
+
+    fn rule(hook: Hook) -> Rule {
+        Rule { hook, protocol: Protocol::Udp, end: End::Destination, address: [10, 96, 0, 10].into(), port: 53, mark: None }
+    }
+
+    #[test]
+    fn a_batch_is_bracketed_and_numbered() {
+        let batch = replace("nodelocaldns", &[rule(Hook::RawOutput), rule(Hook::FilterInput)], 100);
+        let types: Vec<u16> = messages(&batch.octets).map(|message| message.message_type()).collect();
+        // begin, table, two chains, flush, the raw rule, end (include/uapi/linux/netfilter/nf_tables.h).
+        assert_eq!(types, [16, 0xa00, 0xa03, 0xa03, 0xa08, 0xa06, 17]);
+        let numbers: Vec<u32> = messages(&batch.octets).map(|message| message.sequence_number()).collect();
+        assert_eq!(numbers, (100..107).collect::<Vec<u32>>());
+        assert_eq!(batch.sequence, 101..=105, "the brackets are not waited for");
+    }
+
+    #[test]
+    fn a_rule_compares_address_protocol_and_port_and_skips_tracking() {
+        let batch = replace("nodelocaldns", &[Rule { mark: Some(0x10_0000), ..rule(Hook::RawOutput) }], 1);
+        let octets = batch.octets;
+        let has = |wanted: &[u8]| octets.windows(wanted.len()).any(|window| window == wanted);
+        assert!(has(&[10, 96, 0, 10]) && has(&[0, 53]) && has(b"notrack\0") && has(b"counter\0"));
+        assert!(has(&0x10_0000_u32.to_ne_bytes()) && has(b"bitwise\0"));
+        assert!(has(COMMENT));
+    }
+}

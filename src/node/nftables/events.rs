@@ -1,0 +1,167 @@
+//! What others change in the kernel's tables, as it tells everyone who listens (NFNLGRP_NFTABLES). iptables programs of the nft kind change
+//! tables there too.
+
+use super::encode::FAMILY;
+use super::message::messages;
+use crate::node::error::Error;
+use netlink_bindings::nftables::{OpDelchainDo, OpDelruleDo, OpDeltableDo};
+use rtnetlink::sys::protocols::NETLINK_NETFILTER;
+use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
+use std::io;
+
+/// `NFNLGRP_NFTABLES` (include/uapi/linux/netfilter/nfnetlink.h).
+const GROUP: u32 = 7;
+/// A notification holds a rule, and rules are bounded by the size of an attribute.
+const DATAGRAM_LIMIT: usize = 128 * 1024;
+/// What `netlink-bindings` gives as types, in the numbers of nf_tables.h.
+const NEW_TABLE: u16 = 0xa00;
+const DELETE_TABLE: u16 = 0xa02;
+const NEW_CHAIN: u16 = 0xa03;
+const DELETE_CHAIN: u16 = 0xa05;
+const NEW_RULE: u16 = 0xa06;
+const DELETE_RULE: u16 = 0xa08;
+
+/// What a change concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// Our own table.
+    Table,
+    /// Chains into which iptables puts rules of ours.
+    Iptables,
+}
+
+/// A subscription.
+pub struct Events {
+    socket: TokioSocket,
+    datagram: Vec<u8>,
+    own_table: Option<(String, u32)>,
+}
+
+impl Events {
+    /// Subscribes; `own_table` is the name of our table and the port ID that our own changes carry, if we have one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Socket`].
+    pub fn subscribe(own_table: Option<(String, u32)>) -> Result<Self, Error> {
+        let open = || -> io::Result<TokioSocket> {
+            let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
+            socket.socket_mut().bind_auto()?;
+            socket.socket_ref().add_membership(GROUP)?;
+            Ok(socket)
+        };
+        let socket = open().map_err(|source| Error::Socket { purpose: "changes of nftables", source })?;
+        Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM_LIMIT), own_table })
+    }
+
+    /// Waits for a change that takes away something of ours. May be dropped while it waits without losing any.
+    ///
+    /// # Errors
+    ///
+    /// The socket is of no more use.
+    pub async fn next(&mut self) -> io::Result<Subject> {
+        loop {
+            self.datagram.clear();
+            match self.socket.recv(&mut self.datagram).await {
+                Ok(()) => {}
+                // Changes came faster than they were read: some are lost, and any may have been ours.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Subject::Iptables),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            let own = self.own_table.as_ref().map(|(name, port_id)| (name.as_str(), *port_id));
+            if let Some(subject) = subject(&self.datagram, own) {
+                return Ok(subject);
+            }
+        }
+    }
+}
+
+/// What the first change in `datagram` concerns that may have taken something of ours away. Rules that others add beside ours do not.
+fn subject(datagram: &[u8], own_table: Option<(&str, u32)>) -> Option<Subject> {
+    messages(datagram).find_map(|message| {
+        let payload = message.payload();
+        let kind = message.message_type();
+        let (header, table, chain) = match kind {
+            NEW_TABLE | DELETE_TABLE => {
+                let (header, attributes) = OpDeltableDo::decode_request(payload);
+                (header, attributes.get_name().ok()?, None)
+            }
+            NEW_CHAIN | DELETE_CHAIN => {
+                let (header, attributes) = OpDelchainDo::decode_request(payload);
+                (header, attributes.get_table().ok()?, attributes.get_name().ok())
+            }
+            NEW_RULE | DELETE_RULE => {
+                let (header, attributes) = OpDelruleDo::decode_request(payload);
+                (header, attributes.get_table().ok()?, attributes.get_chain().ok())
+            }
+            _ => return None,
+        };
+        let table = table.to_str().ok()?;
+        let is_own = |(name, port_id): (&str, u32)| name == table && message.port_number() != port_id;
+        if header.nfgen_family == FAMILY {
+            return own_table.is_some_and(is_own).then_some(Subject::Table);
+        }
+        let is_removal = matches!(kind, DELETE_TABLE | DELETE_CHAIN | DELETE_RULE);
+        let is_iptables = [libc::NFPROTO_IPV4 as u8, libc::NFPROTO_IPV6 as u8].contains(&header.nfgen_family);
+        let holds_ours = chain.is_none_or(|chain| match (table, chain.to_bytes()) {
+            ("raw", chain) => chain == b"PREROUTING" || chain == b"OUTPUT",
+            ("filter", chain) => chain == b"INPUT" || chain == b"OUTPUT",
+            _ => false,
+        });
+        let is_ours = ["raw", "filter"].contains(&table) && holds_ours;
+        (is_removal && is_iptables && is_ours).then_some(Subject::Iptables)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::nftables::encode::{delete, header};
+    use netlink_bindings::nftables::Chained;
+
+    fn rule_gone(family: u8, table: &str, chain: &str) -> Vec<u8> {
+        let mut batch = Chained::new(1);
+        let mut request = batch.request().op_delrule_do(&header(family, 0));
+        request.encode().push_table_bytes(table.as_bytes()).push_chain_bytes(chain.as_bytes());
+        drop(request);
+        batch.finalize().into_chained().into_buf()
+    }
+
+    #[test]
+    fn a_rule_gone_from_a_chain_of_ours_is_noticed() {
+        assert_eq!(subject(&rule_gone(2, "raw", "PREROUTING"), None), Some(Subject::Iptables));
+        assert_eq!(subject(&rule_gone(10, "filter", "INPUT"), None), Some(Subject::Iptables));
+    }
+
+    #[test]
+    fn what_kube_proxy_does_in_its_own_chains_is_not() {
+        assert_eq!(subject(&rule_gone(2, "filter", "KUBE-FORWARD"), None), None);
+        assert_eq!(subject(&rule_gone(2, "nat", "OUTPUT"), None), None);
+        assert_eq!(subject(&rule_gone(7, "raw", "PREROUTING"), None), None, "a bridge's table");
+    }
+
+    #[test]
+    fn our_own_table_counts_when_the_change_is_not_ours() {
+        let octets = delete("nodelocaldns", 1).octets;
+        assert_eq!(subject(&octets, Some(("nodelocaldns", 77))), Some(Subject::Table));
+        assert_eq!(subject(&octets, Some(("nodelocaldns", 0))), None, "messages that we build carry port ID 0");
+        assert_eq!(subject(&octets, Some(("nodelocaldns-77", 77))), None);
+        assert_eq!(subject(&octets, None), None);
+    }
+
+    #[test]
+    fn octets_that_are_no_message_are_passed_over() {
+        let whole = rule_gone(2, "raw", "PREROUTING");
+        for length in 0..whole.len() {
+            let _nothing_panics = subject(&whole[..length], None);
+        }
+        for index in 0..whole.len() {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut octets = whole.clone();
+                octets[index] = value;
+                let _nothing_panics = subject(&octets, Some(("raw", 1)));
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Interception rules in an nftables table that the kernel takes away when we are gone.
+//!
+//! The table carries the flag `owner` (Linux 5.12): only the netlink socket that made it may change it, and when that socket closes, for
+//! whatever reason, the kernel removes the table. Seen on Linux 6.18: `nft flush ruleset` of somebody else passes it over, and `nft
+//! delete table` and `nft add rule` are refused with EPERM; so nobody but us can take the rules away. [`Table::apply`] compares all the same
+//! before it trusts that they stand.
+//!
+//! `netlink-bindings` encodes and decodes everything here; sockets are those of `netlink-sys`, which `rtnetlink` brings anyway.
+
+mod encode;
+mod events;
+mod message;
+mod socket;
+
+pub use events::{Events, Subject};
+
+use super::desired::Rule;
+use super::error::Error;
+use socket::{Channel, RuleView};
+use std::io;
+
+/// Name of the table, unless another agent has one of this name (a rolling update with a surge runs two for a while).
+pub const TABLE_NAME: &str = "nodelocaldns";
+
+/// A table and the socket that owns it.
+pub struct Table {
+    channel: Channel,
+    name: String,
+    installed: Option<Installed>,
+}
+
+struct Installed {
+    rules: Vec<Rule>,
+    views: Vec<RuleView>,
+}
+
+impl Table {
+    /// Opens the socket, makes the table and fills it with `rules` (those at raw priority; others are passed over).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NftablesUnsupported`] when the kernel lacks nf_tables, owners or the NOTRACK expression; [`Error::Nftables`] else.
+    pub fn create(rules: &[Rule]) -> Result<Self, Error> {
+        let mut channel = Channel::open().map_err(|source| Error::NftablesUnsupported { source })?;
+        let refusal =
+            |source| Error::Nftables { action: "list what is there before creating", table: TABLE_NAME.to_owned(), source };
+        let tables = channel.tables().map_err(|source| unsupported(source, refusal))?;
+        let is_taken = tables.iter().any(|table| table.name == TABLE_NAME);
+        // Port IDs are unique among the sockets that are open, and so are names made of them among tables with an owner.
+        let name = if is_taken { format!("{TABLE_NAME}-{}", channel.port_id()) } else { TABLE_NAME.to_owned() };
+        if let Some(other) = tables.iter().find(|table| table.name == TABLE_NAME) {
+            let owner = if other.owner.is_some() { "another running agent" } else { "something that is no agent" };
+            tracing::info!("nftables table {TABLE_NAME} exists and belongs to {owner}: the rules go into table {name}");
+        }
+        let mut table = Self { channel, name, installed: None };
+        table.replace(rules).map_err(|error| match error {
+            Error::Nftables { action, table, source } => unsupported(source, |source| Error::Nftables { action, table, source }),
+            other => other,
+        })?;
+        let port_id = table.channel.port_id();
+        let is_owned = |table: &socket::TableView| table.owner == Some(port_id);
+        let tables = table.channel.tables().map_err(|source| table.refusal("look at", source))?;
+        if !tables.iter().any(|view| view.name == table.name && is_owned(view)) {
+            table.remove()?;
+            let source = io::Error::new(io::ErrorKind::Unsupported, "tables have no owners here");
+            return Err(Error::NftablesUnsupported { source });
+        }
+        Ok(table)
+    }
+
+    /// Name of the table, in family inet.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Port ID of the owner, the sender of every change that is ours.
+    pub fn port_id(&self) -> u32 {
+        self.channel.port_id()
+    }
+
+    /// Sees to it that the table holds exactly `rules`, all at once; true when something had to be changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Nftables`]; the table is as it was.
+    pub fn apply(&mut self, rules: &[Rule]) -> Result<bool, Error> {
+        if let Some(installed) = &self.installed {
+            let views = self.channel.rules(&self.name).map_err(|source| self.refusal("look at", source))?;
+            if installed.rules == rules && installed.views == views {
+                return Ok(false);
+            }
+        }
+        self.replace(rules)?;
+        Ok(true)
+    }
+
+    /// Removes the table.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Nftables`]; closing the socket removes it all the same.
+    pub fn remove(&mut self) -> Result<(), Error> {
+        self.installed = None;
+        match self.channel.commit(|sequence| encode::delete(&self.name, sequence)) {
+            Err(source) if source.raw_os_error() != Some(libc::ENOENT) => Err(self.refusal("remove", source)),
+            _ => Ok(()),
+        }
+    }
+
+    fn replace(&mut self, rules: &[Rule]) -> Result<(), Error> {
+        self.installed = None;
+        let committed = self.channel.commit(|sequence| encode::replace(&self.name, rules, sequence));
+        committed.map_err(|source| self.refusal("put rules into", source))?;
+        let views = self.channel.rules(&self.name).map_err(|source| self.refusal("look at", source))?;
+        self.installed = Some(Installed { rules: rules.to_vec(), views });
+        Ok(())
+    }
+
+    fn refusal(&self, action: &'static str, source: io::Error) -> Error {
+        Error::Nftables { action, table: self.name.clone(), source }
+    }
+}
+
+/// Whether `source` means that the kernel lacks something; `else_error` says what to make of it otherwise.
+fn unsupported(source: io::Error, else_error: impl FnOnce(io::Error) -> Error) -> Error {
+    // nfnetlink without nf_tables: EINVAL or EOPNOTSUPP; without family inet: EAFNOSUPPORT; an expression or chain type that is
+    // missing: ENOENT; the flag `owner` before 5.12: EINVAL.
+    let lacks = [libc::EINVAL, libc::EOPNOTSUPP, libc::EAFNOSUPPORT, libc::EPROTONOSUPPORT, libc::ENOENT];
+    match source.raw_os_error() {
+        Some(code) if lacks.contains(&code) => Error::NftablesUnsupported { source },
+        _ => else_error(source),
+    }
+}

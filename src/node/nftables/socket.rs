@@ -1,0 +1,156 @@
+//! A netlink socket to nf_tables. The kernel works a request off while it is sent and queues the answers before `send` returns, so nothing
+//! here waits, and no async is needed.
+
+use super::encode::{Batch, FAMILY, header};
+use super::message::{Answer, answer, messages};
+use netlink_bindings::nftables::{OpGetruleDump, OpGettableDump, Request};
+use netlink_bindings::traits::NetlinkRequest;
+use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
+use rtnetlink::sys::protocols::NETLINK_NETFILTER;
+use rtnetlink::sys::{Socket, SocketAddr};
+use std::io;
+use std::ops::RangeInclusive;
+
+/// The kernel puts at most 32 KiB into a datagram of a list, and acknowledgements are short.
+const DATAGRAM_LIMIT: usize = 64 * 1024;
+/// Room for the acknowledgements of a few thousand rules, as far as the machine allows it.
+const RECEIVE_BUFFER: libc::c_int = 1 << 20;
+
+/// A socket; tables that it creates with the flag `owner` go when it is closed. It is not passed on to programs that we start.
+pub struct Channel {
+    socket: Socket,
+    port_id: u32,
+    next_sequence: u32,
+}
+
+/// A table as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableView {
+    pub name: String,
+    /// Port ID of the socket that owns it.
+    pub owner: Option<u32>,
+}
+
+/// A rule as the kernel has it: another handle is another rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleView {
+    pub chain: String,
+    pub handle: u64,
+}
+
+impl Channel {
+    /// Opens a socket.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no netfilter over netlink, or descriptors are short.
+    pub fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        let port_id = socket.bind_auto()?.port_number();
+        socket.set_rx_buf_sz(RECEIVE_BUFFER)?;
+        // Refusals need not repeat the request.
+        socket.set_cap_ack(true)?;
+        Ok(Self { socket, port_id, next_sequence: 1 })
+    }
+
+    /// The number by which the kernel knows this socket: in a table's `owner`, and as the sender of a change.
+    pub fn port_id(&self) -> u32 {
+        self.port_id
+    }
+
+    /// Applies the batch that `build` makes from a first sequence number.
+    ///
+    /// # Errors
+    ///
+    /// The first refusal in the batch; nothing of it was applied.
+    pub fn commit(&mut self, build: impl FnOnce(u32) -> Batch) -> io::Result<()> {
+        let batch = build(self.next_sequence);
+        let begin = batch.sequence.start().saturating_sub(1);
+        self.next_sequence = batch.sequence.end().wrapping_add(2).max(1);
+        self.send(&batch.octets)?;
+        // A refusal of the whole batch, such as for lack of rights, comes as the answer to its first message.
+        self.receive(begin..=*batch.sequence.end(), |_| {})
+    }
+
+    /// The tables of family inet.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused, or has no nf_tables.
+    pub fn tables(&mut self) -> io::Result<Vec<TableView>> {
+        let request = Request::new().op_gettable_dump(&header(FAMILY, 0));
+        let mut tables = Vec::new();
+        self.dump(&request, |payload| {
+            let (family, attributes) = OpGettableDump::decode_reply(payload);
+            let name = attributes.get_name().ok().and_then(|name| name.to_str().ok()).map(str::to_owned);
+            if let Some(name) = name.filter(|_| family.nfgen_family == FAMILY) {
+                tables.push(TableView { name, owner: attributes.get_owner().ok() });
+            }
+        })?;
+        Ok(tables)
+    }
+
+    /// The rules of `table`, in the order of the kernel.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused.
+    pub fn rules(&mut self, table: &str) -> io::Result<Vec<RuleView>> {
+        let mut request = Request::new().op_getrule_dump(&header(FAMILY, 0));
+        request.encode().push_table_bytes(table.as_bytes());
+        let mut rules = Vec::new();
+        self.dump(&request, |payload| {
+            let (family, attributes) = OpGetruleDump::decode_reply(payload);
+            let is_here = attributes.get_table().is_ok_and(|name| name.to_bytes() == table.as_bytes());
+            let chain = attributes.get_chain().ok().and_then(|name| name.to_str().ok()).map(str::to_owned);
+            if let (true, FAMILY, Some(chain), Ok(handle)) = (is_here, family.nfgen_family, chain, attributes.get_handle()) {
+                rules.push(RuleView { chain, handle });
+            }
+        })?;
+        Ok(rules)
+    }
+
+    fn dump<R: NetlinkRequest>(&mut self, request: &R, part: impl FnMut(&[u8])) -> io::Result<()> {
+        let netlink_bindings::traits::Protocol::Raw { request_type, .. } = request.protocol() else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a request of nf_tables"));
+        };
+        let sequence = self.next_sequence;
+        self.next_sequence = sequence.wrapping_add(1).max(1);
+        let payload = request.payload();
+        let mut octets = Vec::with_capacity(16 + payload.len());
+        octets.extend((16 + payload.len() as u32).to_ne_bytes());
+        octets.extend(request_type.to_ne_bytes());
+        octets.extend((request.flags() | NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+        octets.extend(sequence.to_ne_bytes());
+        octets.extend(0_u32.to_ne_bytes());
+        octets.extend(payload);
+        self.send(&octets)?;
+        self.receive(sequence..=sequence, part)
+    }
+
+    fn send(&self, octets: &[u8]) -> io::Result<()> {
+        let kernel = SocketAddr::new(0, 0);
+        self.socket.send_to(octets, &kernel, 0).map(|_all_of_it| ())
+    }
+
+    /// Reads until the request with the last of the sequence numbers is answered or one of them is refused. Answers to earlier requests,
+    /// given up on after an error, are passed over.
+    fn receive(&self, sequence: RangeInclusive<u32>, mut part: impl FnMut(&[u8])) -> io::Result<()> {
+        let mut datagram = Vec::with_capacity(DATAGRAM_LIMIT);
+        loop {
+            datagram.clear();
+            self.socket.recv(&mut datagram, libc::MSG_DONTWAIT).map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::UnexpectedEof, "the kernel did not answer"),
+                _ => error,
+            })?;
+            for message in messages(&datagram).filter(|message| sequence.contains(&message.sequence_number())) {
+                match answer(&message) {
+                    Answer::Failed(error) => return Err(error),
+                    Answer::Done if message.sequence_number() == *sequence.end() => return Ok(()),
+                    Answer::Done => {}
+                    Answer::Part => part(message.payload()),
+                }
+            }
+        }
+    }
+}

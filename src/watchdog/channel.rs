@@ -1,0 +1,217 @@
+//! The control socket: packets with file descriptors beside them (SCM_RIGHTS, unix(7)). Never blocks but where it says so.
+
+use super::control::{MAX_MESSAGE, Message, MessageError, decode, encode};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Descriptors beside one packet; the kernel takes at most 253 (SCM_MAX_FD).
+pub const MAX_DESCRIPTORS: usize = 128;
+
+/// Why nothing could be said or heard.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    #[error("the control socket fails: {0}; the other process may be gone")]
+    Socket(#[from] io::Error),
+    #[error("a packet of the control socket is longer than any message, or lost its descriptors: raise the limit of open files")]
+    Cut,
+    #[error("no answer from the other process within {0:?}; is it stopped?")]
+    TimedOut(Duration),
+    #[error("the other process has closed the control socket")]
+    Closed,
+}
+
+impl From<rustix::io::Errno> for ChannelError {
+    fn from(error: rustix::io::Errno) -> Self {
+        Self::Socket(error.into())
+    }
+}
+
+/// One end of it.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+impl Channel {
+    /// Both ends.
+    ///
+    /// # Errors
+    /// Those of socketpair(2).
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (here, there) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        Ok((Self(here), Self(there)))
+    }
+
+    /// Takes over an end that another process has made.
+    ///
+    /// # Errors
+    /// What was passed is no such socket.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let socket = socket2::SockRef::from(&fd);
+        let kind = socket.r#type()?;
+        if kind != socket2::Type::SEQPACKET {
+            return Err(io::Error::other("not a socket that keeps the bounds of packets"));
+        }
+        socket.set_nonblocking(true)?;
+        socket.set_cloexec(true)?;
+        Ok(Self(fd))
+    }
+
+    /// The descriptor, to be passed to another process.
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
+    /// Sends a message, with descriptors beside it.
+    ///
+    /// # Errors
+    /// Also when the other side has not read for so long that there is no room.
+    pub fn send<M: Message>(&self, message: &M, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+        let packet = encode(message)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut beside = SendAncillaryBuffer::new(&mut space);
+        let is_room = descriptors.len() <= MAX_DESCRIPTORS;
+        if !descriptors.is_empty() && !(is_room && beside.push(SendAncillaryMessage::ScmRights(descriptors))) {
+            return Err(io::Error::other("more descriptors than go beside a packet").into());
+        }
+        rustix::io::retry_on_intr(|| sendmsg(&self.0, &[IoSlice::new(&packet)], &mut beside, SendFlags::NOSIGNAL))?;
+        Ok(())
+    }
+
+    /// The next message and what came beside it; `None` if there is none now.
+    ///
+    /// # Errors
+    /// [`ChannelError::Closed`] once the other side is gone.
+    pub fn receive<M: Message>(&self) -> Result<Option<(M, Vec<OwnedFd>)>, ChannelError> {
+        let mut packet = vec![0; MAX_MESSAGE];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut beside = RecvAncillaryBuffer::new(&mut space);
+        let received = rustix::io::retry_on_intr(|| {
+            recvmsg(&self.0, &mut [IoSliceMut::new(&mut packet)], &mut beside, RecvFlags::CMSG_CLOEXEC)
+        });
+        let received = match received {
+            Ok(received) => received,
+            Err(rustix::io::Errno::AGAIN) => return Ok(None),
+            Err(rustix::io::Errno::CONNRESET) => return Err(ChannelError::Closed),
+            Err(error) => return Err(error.into()),
+        };
+        let mut descriptors = Vec::new();
+        for message in beside.drain() {
+            if let RecvAncillaryMessage::ScmRights(passed) = message {
+                descriptors.extend(passed);
+            }
+        }
+        if received.bytes == 0 {
+            return Err(ChannelError::Closed);
+        }
+        if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+            return Err(ChannelError::Cut);
+        }
+        Ok(Some((decode(packet.get(..received.bytes).unwrap_or_default())?, descriptors)))
+    }
+
+    /// Waits for a message, blocking the thread.
+    ///
+    /// # Errors
+    /// As [`Channel::receive`], and [`ChannelError::TimedOut`].
+    pub fn wait<M: Message>(&self, patience: Duration) -> Result<(M, Vec<OwnedFd>), ChannelError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(received) = self.receive()? {
+                return Ok(received);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ChannelError::TimedOut(patience));
+            }
+            let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+            match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Tells in the present runtime when there is something to receive.
+    ///
+    /// # Errors
+    /// Those of dup(2) and epoll_ctl(2).
+    pub fn watch(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        // SAFETY: the registration owns the descriptor and lends it only by shared reference, so it stays open and the same.
+        Ok(unsafe { AsyncFd::register_with_interest(self.0.try_clone()?, Interest::READABLE) }?)
+    }
+
+    /// Whether the other side is gone, be there something left to read or not.
+    pub fn is_closed(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Channel, ChannelError, MAX_DESCRIPTORS};
+    use crate::watchdog::control::{Instruction, Report};
+    use std::net::UdpSocket;
+    use std::os::fd::{AsFd, BorrowedFd};
+    use std::time::Duration;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn messages_and_descriptors_arrive_in_order_and_packet_by_packet() {
+        let (here, there) = Channel::pair().unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let many: Vec<BorrowedFd<'_>> = vec![socket.as_fd(); MAX_DESCRIPTORS];
+        here.send(&Instruction::Sockets { more: true }, &many).unwrap();
+        here.send(&Instruction::Sockets { more: false }, &many[..1]).unwrap();
+        let (first, passed) = there.wait::<Instruction>(SOON).unwrap();
+        assert_eq!((first, passed.len()), (Instruction::Sockets { more: true }, MAX_DESCRIPTORS));
+        let (second, mut passed) = there.wait::<Instruction>(SOON).unwrap();
+        assert_eq!((second, passed.len()), (Instruction::Sockets { more: false }, 1));
+        let same = UdpSocket::from(passed.remove(0));
+        assert_eq!(same.local_addr().unwrap(), socket.local_addr().unwrap());
+        assert!(there.receive::<Instruction>().unwrap().is_none());
+        assert!(here.send(&Instruction::Stop, &vec![socket.as_fd(); MAX_DESCRIPTORS + 1]).is_err());
+    }
+
+    #[test]
+    fn what_was_said_before_the_end_is_heard_and_then_the_end() {
+        let (here, there) = Channel::pair().unwrap();
+        assert!(!there.is_closed());
+        here.send(&Report::Failed { message: "bad".to_owned() }, &[]).unwrap();
+        drop(here);
+        assert!(there.is_closed());
+        assert!(matches!(there.wait::<Report>(SOON), Ok((Report::Failed { .. }, _))));
+        assert!(matches!(there.wait::<Report>(SOON), Err(ChannelError::Closed)));
+        assert!(matches!(there.send(&Instruction::Stop, &[]), Err(ChannelError::Socket(_))));
+    }
+
+    #[test]
+    fn a_message_of_the_other_side_or_none_in_time_is_an_error() {
+        let (here, there) = Channel::pair().unwrap();
+        here.send(&Instruction::Stop, &[]).unwrap();
+        assert!(matches!(there.receive::<Report>(), Err(ChannelError::Message(_))));
+        assert!(matches!(there.wait::<Report>(Duration::from_millis(1)), Err(ChannelError::TimedOut(_))));
+    }
+
+    #[test]
+    fn only_a_socket_of_packets_is_taken_over() {
+        let stream = std::os::unix::net::UnixStream::pair().unwrap().0;
+        assert!(Channel::from_fd(stream.into()).is_err());
+        assert!(Channel::from_fd(std::fs::File::open("/dev/null").unwrap().into()).is_err());
+        let (here, _there) = Channel::pair().unwrap();
+        assert!(Channel::from_fd(here.into_fd()).is_ok());
+    }
+}

@@ -1,0 +1,193 @@
+//! The server's process: this program again, with the control socket as descriptor 3.
+
+use super::channel::{Channel, ChannelError};
+use super::control::{Instruction, Report};
+use super::state::Exit;
+use command_fds::{CommandFdExt, FdMapping};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::future::pending;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use tokio::io::unix::AsyncFd;
+use tokio::process::{Child, Command};
+
+/// Names the descriptor of the control socket in the server's environment.
+pub const CONTROL_FD: &str = "NODELOCALDNS_CONTROL_FD";
+const DESCRIPTOR: i32 = 3;
+
+/// Killed after everything else but what must never be killed (-1000).
+const OOM_SCORE: &str = "-999";
+const OWN_OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
+/// What to start, time and again.
+pub struct Program {
+    arguments: Vec<OsString>,
+    /// What the server reads as its standard input, each one from the beginning; else it has ours.
+    input: Option<File>,
+    /// The score that was ours before it was lowered, for the server.
+    oom_score: Option<String>,
+}
+
+impl Program {
+    /// This program with these arguments, the first of which is its name. With `input` standard input is read to its end now and
+    /// given to each server.
+    ///
+    /// # Errors
+    /// Standard input cannot be read, or not be kept.
+    pub fn new(arguments: Vec<OsString>, input: Option<&mut dyn Read>) -> io::Result<Self> {
+        let input = input.map(keep).transpose()?;
+        Ok(Self { arguments, input, oom_score: None })
+    }
+
+    /// Makes this process the last to be killed when memory runs out, if it may; the server keeps the score it has now.
+    pub fn shield_from_oom(&mut self) {
+        let Ok(before) = fs::read_to_string(OWN_OOM_SCORE) else { return };
+        match fs::write(OWN_OOM_SCORE, OOM_SCORE) {
+            Ok(()) => self.oom_score = Some(before),
+            Err(error) => tracing::debug!("watchdog: the score for the out-of-memory killer stays {}: {error}", before.trim()),
+        }
+    }
+
+    /// Starts a server.
+    pub(super) fn spawn(&mut self) -> io::Result<Server> {
+        let (here, there) = Channel::pair()?;
+        let mut command = Command::new("/proc/self/exe");
+        let mut arguments = self.arguments.iter();
+        if let Some(name) = arguments.next() {
+            command.arg0(name);
+        }
+        command.args(arguments).env(CONTROL_FD, DESCRIPTOR.to_string());
+        if let Some(input) = &mut self.input {
+            // The position is shared with the one before, which is gone.
+            input.rewind()?;
+            command.stdin(Stdio::from(input.try_clone()?));
+        }
+        let mapping = FdMapping { parent_fd: there.into_fd(), child_fd: DESCRIPTOR };
+        command.fd_mappings(vec![mapping]).map_err(io::Error::other)?;
+        let process = command.spawn()?;
+        if let (Some(score), Some(pid)) = (&self.oom_score, process.id())
+            && let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), score)
+        {
+            tracing::debug!("watchdog: the server keeps the watchdog's score for the out-of-memory killer: {error}");
+        }
+        let readable = here.watch()?;
+        Ok(Server { process, channel: Some((here, readable)) })
+    }
+}
+
+/// A file without a name that holds everything that `input` has.
+fn keep(input: &mut dyn Read) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("stdin", rustix::fs::MemfdFlags::CLOEXEC)?);
+    io::copy(input, &mut file)?;
+    file.flush()?;
+    Ok(file)
+}
+
+/// News of the server.
+#[derive(Debug)]
+pub(super) enum News {
+    Report(Report),
+    /// It has said what is no report; nothing it says is listened to any longer.
+    Gibberish(ChannelError),
+    /// It has ended, and all it had to say has been told.
+    Exited(Exit),
+}
+
+/// A running server. Killed when dropped.
+pub(super) struct Server {
+    process: Child,
+    channel: Option<(Channel, AsyncFd<OwnedFd>)>,
+}
+
+impl Server {
+    /// The next news. May be dropped and called again at any time.
+    pub async fn news(&mut self) -> News {
+        let Self { process, channel } = self;
+        // Through a pidfd, so that the end is known at once.
+        let exit = tokio::select! {
+            biased;
+            news = listen(channel) => return news,
+            exit = process.wait() => exit,
+        };
+        if let Some(Ok(Some((report, _)))) = channel.as_ref().map(|(channel, _)| channel.receive()) {
+            return News::Report(report);
+        }
+        News::Exited(exit.map_or(Exit::Status(1), to_exit))
+    }
+
+    /// Says something, with descriptors beside it.
+    pub fn tell(&self, instruction: &Instruction, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+        self.channel.as_ref().map_or(Err(ChannelError::Closed), |(channel, _)| channel.send(instruction, descriptors))
+    }
+
+    /// Ends it now, even if it is stopped.
+    pub fn kill(&mut self) {
+        // Fails only if it has ended.
+        _ = self.process.start_kill();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What the server says; silent for good once its end is closed.
+async fn listen(channel: &mut Option<(Channel, AsyncFd<OwnedFd>)>) -> News {
+    while let Some((open, readable)) = channel {
+        let Ok(mut ready) = readable.readable().await else { break };
+        match open.receive() {
+            Ok(Some((report, unasked))) => {
+                drop::<Vec<OwnedFd>>(unasked);
+                return News::Report(report);
+            }
+            Ok(None) => ready.clear_ready(),
+            Err(ChannelError::Closed) => {
+                drop(ready);
+                *channel = None;
+            }
+            Err(error) => {
+                drop(ready);
+                *channel = None;
+                return News::Gibberish(error);
+            }
+        }
+    }
+    pending().await
+}
+
+fn to_exit(status: ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Status(code),
+        (None, signal) => Exit::Signal(signal.unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Exit, keep, to_exit};
+    use std::io::{Read, Seek};
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    #[test]
+    fn input_is_kept_whole_and_read_from_the_beginning_each_time() {
+        let mut file = keep(&mut &b".:53 {\n}\n"[..]).unwrap();
+        for _ in 0..2 {
+            file.rewind().unwrap();
+            let mut text = String::new();
+            file.try_clone().unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!(text, ".:53 {\n}\n");
+        }
+    }
+
+    #[test]
+    fn an_exit_is_by_status_or_by_signal() {
+        assert_eq!(to_exit(ExitStatus::from_raw(3 << 8)), Exit::Status(3));
+        assert_eq!(to_exit(ExitStatus::from_raw(9)), Exit::Signal(9));
+    }
+}

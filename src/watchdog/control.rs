@@ -1,0 +1,192 @@
+//! What watchdog and server say to each other: one JSON document in each packet of a SOCK_SEQPACKET socket. Listening sockets
+//! travel beside it ([`super::channel`]). Pure.
+
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// Octets of the longest message. The kernel's default send buffer takes one of this length whole.
+pub const MAX_MESSAGE: usize = 128 << 10;
+
+/// Octets of texts in a message; the rest is cut.
+const MAX_TEXT: usize = 16 << 10;
+
+/// From the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Report {
+    /// It needs DNS sockets for these addresses, as many UDP sockets for each as there are workers.
+    Want { dns: Vec<SocketAddr>, workers: usize },
+    /// It serves these, HTTP on sockets of its own, and nothing else; it takes at most so many milliseconds to end.
+    Serving { dns: Vec<SocketAddr>, http: Vec<SocketAddr>, drain_ms: u64 },
+    /// It will not take its configuration, and ends. What is wrong it has told its standard error.
+    Failed { message: String },
+    /// Something it does for the node went wrong; counted in `coredns_nodecache_setup_errors_total` under this type.
+    SetupError { errortype: String },
+}
+
+/// From the watchdog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Instruction {
+    /// The first thing said: what to answer probes with, and whether this is the first server of its watchdog.
+    Hello { generation: u64, is_first: bool },
+    /// Sockets that were wanted, beside this packet; with `more` others follow.
+    Sockets { more: bool },
+    /// They could not be opened.
+    Refused { errors: Vec<String> },
+    /// Look at the configuration again.
+    Reload,
+    /// Answer what has been received, and end. Nobody takes the sockets over.
+    Stop,
+}
+
+/// Why a packet is no message, or a message no packet.
+#[derive(Debug, thiserror::Error)]
+pub enum MessageError {
+    #[error("a message of {0} octets is longer than the control socket takes ({MAX_MESSAGE}): serve fewer addresses")]
+    TooLong(usize),
+    #[error("not a message of the control socket: {0}; both processes must be of the same build")]
+    Malformed(#[from] serde_json::Error),
+}
+
+/// The packet of a message. Texts are cut to a length that fits.
+///
+/// # Errors
+/// [`MessageError::TooLong`] for a message with thousands of addresses.
+pub fn encode<M: Message>(message: &M) -> Result<Vec<u8>, MessageError> {
+    let octets = serde_json::to_vec(&message.shortened())?;
+    if octets.len() > MAX_MESSAGE { Err(MessageError::TooLong(octets.len())) } else { Ok(octets) }
+}
+
+/// The message of a packet.
+///
+/// # Errors
+/// [`MessageError::Malformed`] for anything else.
+pub fn decode<M: Message>(packet: &[u8]) -> Result<M, MessageError> {
+    Ok(serde_json::from_slice(packet)?)
+}
+
+/// [`Report`] or [`Instruction`].
+pub trait Message: Serialize + for<'de> Deserialize<'de> + Clone {
+    /// The same with texts of a length that fits.
+    fn shortened(&self) -> Self;
+}
+
+impl Message for Report {
+    fn shortened(&self) -> Self {
+        let mut short = self.clone();
+        if let Self::Failed { message: text } | Self::SetupError { errortype: text } = &mut short {
+            cut(text, MAX_TEXT);
+        }
+        short
+    }
+}
+
+impl Message for Instruction {
+    fn shortened(&self) -> Self {
+        let mut short = self.clone();
+        if let Self::Refused { errors } = &mut short {
+            let mut left = MAX_TEXT;
+            errors.retain_mut(|error| {
+                cut(error, left);
+                left -= error.len();
+                !error.is_empty()
+            });
+        }
+        short
+    }
+}
+
+fn cut(text: &mut String, octets: usize) {
+    let boundary = (0..=octets.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    text.truncate(boundary.unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Instruction, MAX_MESSAGE, MAX_TEXT, Message, MessageError, Report, decode, encode};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use std::fmt::Debug;
+    use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+
+    fn address() -> impl Strategy<Value = SocketAddr> {
+        let plain = (any::<IpAddr>(), any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip, port));
+        let scoped = (any::<std::net::Ipv6Addr>(), any::<u16>(), any::<u32>())
+            .prop_map(|(ip, port, scope)| SocketAddrV6::new(ip, port, 0, scope).into());
+        prop_oneof![plain, scoped]
+    }
+
+    fn report() -> impl Strategy<Value = Report> {
+        let addresses = || vec(address(), 0..40);
+        prop_oneof![
+            (addresses(), any::<usize>()).prop_map(|(dns, workers)| Report::Want { dns, workers }),
+            (addresses(), addresses(), any::<u64>()).prop_map(|(dns, http, drain_ms)| Report::Serving { dns, http, drain_ms }),
+            ".{0,200}".prop_map(|message| Report::Failed { message }),
+            ".{0,200}".prop_map(|errortype| Report::SetupError { errortype }),
+        ]
+    }
+
+    fn instruction() -> impl Strategy<Value = Instruction> {
+        prop_oneof![
+            (any::<u64>(), any::<bool>()).prop_map(|(generation, is_first)| Instruction::Hello { generation, is_first }),
+            any::<bool>().prop_map(|more| Instruction::Sockets { more }),
+            vec(".{1,100}", 0..20).prop_map(|errors| Instruction::Refused { errors }),
+            Just(Instruction::Reload),
+            Just(Instruction::Stop),
+        ]
+    }
+
+    fn comes_back<M: Message + PartialEq + Debug>(message: &M) {
+        assert_eq!(&decode::<M>(&encode(message).unwrap()).unwrap(), message);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_message_comes_out_as_it_went_in(report in report(), instruction in instruction()) {
+            comes_back(&report);
+            comes_back(&instruction);
+        }
+
+        #[test]
+        fn octets_that_are_no_message_are_refused_without_a_panic(
+            octets in vec(any::<u8>(), 0..300),
+            report in report(),
+            at in any::<prop::sample::Index>(),
+            octet in any::<u8>()
+        ) {
+            let _ = decode::<Report>(&octets);
+            let _ = decode::<Instruction>(&octets);
+            let mut packet = encode(&report).unwrap();
+            let end = packet.len();
+            prop_assert!(decode::<Report>(&packet[..at.index(end)]).is_err(), "cut short");
+            packet[at.index(end)] = octet;
+            let _ = decode::<Report>(&packet);
+        }
+    }
+
+    #[test]
+    fn long_texts_are_cut_and_many_addresses_refused() {
+        let long = "ü".repeat(MAX_TEXT);
+        let Report::Failed { message } = decode(&encode(&Report::Failed { message: long.clone() }).unwrap()).unwrap() else {
+            panic!("another message")
+        };
+        assert!(message.len() <= MAX_TEXT && long.starts_with(&message));
+        let errors = vec![long.clone(), long];
+        let Instruction::Refused { errors } = decode(&encode(&Instruction::Refused { errors }).unwrap()).unwrap() else {
+            panic!("another message")
+        };
+        assert_eq!(errors.len(), 1);
+        let many = Report::Want { dns: vec![([10, 0, 0, 1], 5353).into(); MAX_MESSAGE / 16], workers: 1 };
+        assert!(matches!(encode(&many), Err(MessageError::TooLong(_))));
+    }
+
+    #[test]
+    fn octets_after_a_message_and_unknown_fields_are_refused() {
+        assert!(decode::<Instruction>(b"\"stop\"").is_ok());
+        assert!(decode::<Instruction>(b"\"stop\" ~").is_err());
+        assert!(decode::<Instruction>(br#"{"sockets":{"more":true,"less":false}}"#).is_err());
+    }
+}

@@ -1,0 +1,251 @@
+//! The watchdog's questions: real ones, over the node's own network stack, to every listen address.
+
+use super::state::{Target, Verdict};
+use crate::chain::Transport;
+use crate::plan::probe::{question, read_answer};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, UdpSocket};
+use tokio::time::{sleep, timeout};
+
+/// Between two sendings of a question that is not answered. They leave from the same port: where each worker has its own socket, the
+/// kernel chooses by the port, so that one hanging worker among many is not excused by the others.
+const RESEND: Duration = Duration::from_millis(100);
+
+/// How long one port or connection is tried.
+const PATIENCE: Duration = Duration::from_millis(900);
+
+/// Before another try after somebody else's answer: from another port, perhaps our server's.
+const FOREIGN_PAUSE: Duration = Duration::from_millis(10);
+
+/// Tries until somebody else's answer is believed to be what there is.
+const FOREIGN_TRIES: u32 = 16;
+
+/// Octets of an answer; a longer one is none of ours.
+const MAX_ANSWER: usize = 512;
+
+/// How to ask.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Prober {
+    /// What our server answers with.
+    pub generation: u64,
+    /// Packets carry this mark (SO_MARK), which the rules let through untracked at all times. Needs NET_ADMIN.
+    pub mark: Option<u32>,
+}
+
+/// One attempt's end.
+enum Attempt {
+    Answered,
+    Foreign,
+    Silent,
+    /// The connection was closed without an answer.
+    Refused,
+}
+
+impl Prober {
+    /// Asks until something is heard, at most for as long as somebody else answers.
+    pub async fn ask(self, target: Target) -> Verdict {
+        let mut foreign = 0;
+        loop {
+            let started = Instant::now();
+            let attempt = match target.transport {
+                Transport::Udp => self.ask_udp(target.address).await,
+                Transport::Tcp => self.ask_tcp(target.address).await,
+            };
+            match attempt {
+                Ok(Attempt::Answered) => return Verdict::Answered,
+                Ok(Attempt::Foreign) if foreign < FOREIGN_TRIES => {
+                    foreign += 1;
+                    sleep(FOREIGN_PAUSE).await;
+                }
+                Ok(Attempt::Foreign) => {
+                    tracing::warn!(
+                        "watchdog: {} over {} is answered by somebody else than our server; another DNS server on the same \
+                         address, or a rule that redirects the question",
+                        target.address,
+                        target.transport.label()
+                    );
+                    return Verdict::Unproven;
+                }
+                Ok(Attempt::Refused) => return Verdict::Unproven,
+                Ok(Attempt::Silent) => sleep(RESEND.saturating_sub(started.elapsed())).await,
+                Err(error) => {
+                    tracing::warn!("watchdog: cannot ask {} over {}: {error}", target.address, target.transport.label());
+                    sleep(RESEND).await;
+                    return Verdict::Unproven;
+                }
+            }
+        }
+    }
+
+    async fn ask_udp(self, address: SocketAddr) -> io::Result<Attempt> {
+        let socket = self.socket(address, Type::DGRAM, Protocol::UDP)?;
+        socket.connect(&address.into())?;
+        let socket = UdpSocket::from_std(socket.into())?;
+        let id = fastrand::u16(..);
+        let question = question(id);
+        let give_up = Instant::now() + PATIENCE;
+        let mut buffer = [0; MAX_ANSWER];
+        while Instant::now() < give_up {
+            match socket.send(&question).await {
+                Ok(_) => {}
+                // ICMP's word on the one before: nobody listens there now.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM | libc::EPERM)) => {}
+                Err(error) => return Err(error),
+            }
+            let resend = tokio::time::Instant::now() + RESEND;
+            while let Ok(received) = tokio::time::timeout_at(resend, socket.recv(&mut buffer)).await {
+                match received {
+                    Ok(length) => {
+                        let answer = buffer.get(..length).unwrap_or_default();
+                        if answer.get(..2) == Some(&id.to_be_bytes()) {
+                            return Ok(self.judge(id, answer));
+                        }
+                    }
+                    Err(_) => tokio::time::sleep_until(resend).await,
+                }
+            }
+        }
+        Ok(Attempt::Silent)
+    }
+
+    async fn ask_tcp(self, address: SocketAddr) -> io::Result<Attempt> {
+        let socket = TcpSocket::from_std_stream(self.socket(address, Type::STREAM, Protocol::TCP)?.into());
+        // Closed with a reset: no connection of ours lingers in TIME_WAIT.
+        SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+        let id = fastrand::u16(..);
+        let exchange = async {
+            let mut stream = socket.connect(address).await?;
+            let question = question(id);
+            let length = u16::try_from(question.len()).map_err(io::Error::other)?;
+            stream.write_all(&[&length.to_be_bytes()[..], &question].concat()).await?;
+            let length = usize::from(stream.read_u16().await?);
+            let mut answer = vec![0; length.min(MAX_ANSWER)];
+            stream.read_exact(&mut answer).await?;
+            Ok::<_, io::Error>(answer)
+        };
+        match timeout(PATIENCE, exchange).await {
+            Err(_) => Ok(Attempt::Silent),
+            Ok(Ok(answer)) => Ok(self.judge(id, &answer)),
+            Ok(Err(error)) => match error.kind() {
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Ok(Attempt::Refused),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut => Ok(Attempt::Silent),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn judge(self, id: u16, answer: &[u8]) -> Attempt {
+        if read_answer(id, answer) == Some(self.generation) { Attempt::Answered } else { Attempt::Foreign }
+    }
+
+    fn socket(self, address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+        socket.set_nonblocking(true)?;
+        if let Some(mark) = self.mark {
+            socket.set_mark(mark)?;
+        }
+        Ok(socket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Prober, Target, Verdict};
+    use crate::chain::Transport;
+    use crate::message::{Query, Rcode, Response};
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, UdpSocket};
+
+    const PROBER: Prober = Prober { generation: 7, mark: None };
+
+    /// The answer of a server of this generation, made by the plan itself.
+    fn answer(generation: u64, question: &[u8]) -> Vec<u8> {
+        let query = Query::read(question).unwrap();
+        let mut out = Vec::new();
+        let response = crate::plan::probe::answer(&query, question, generation).unwrap();
+        let reply = crate::message::Reply { ttl: crate::message::TtlRule::Keep, limit: 512, udp_size: 1232 };
+        response.write(&query, question, reply, &mut out);
+        out
+    }
+
+    #[tokio::test]
+    async fn our_servers_answer_over_udp_proves_it_even_after_others() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let target = Target { address: server.local_addr().unwrap(), transport: Transport::Udp };
+        let asking = tokio::spawn(PROBER.ask(target));
+        let mut buffer = [0; 512];
+        let mut ports = Vec::new();
+        for generation in [6, 8, 7] {
+            let (length, client) = server.recv_from(&mut buffer).await.unwrap();
+            ports.push(client.port());
+            server.send_to(&answer(generation, &buffer[..length]), client).await.unwrap();
+        }
+        assert_eq!(asking.await.unwrap(), Verdict::Answered);
+        ports.dedup();
+        assert_eq!(ports.len(), 3, "another port, so that another socket of the address may get it");
+    }
+
+    #[tokio::test]
+    async fn a_question_without_answer_is_sent_again_from_the_same_port() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let target = Target { address: server.local_addr().unwrap(), transport: Transport::Udp };
+        let asking = tokio::spawn(PROBER.ask(target));
+        let mut buffer = [0; 512];
+        let first = server.recv_from(&mut buffer).await.unwrap().1;
+        let (length, second) = server.recv_from(&mut buffer).await.unwrap();
+        assert_eq!(first, second);
+        server.send_to(&answer(7, &buffer[..length]), second).await.unwrap();
+        assert_eq!(asking.await.unwrap(), Verdict::Answered);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_always_somebody_elses_is_no_proof() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let target = Target { address: server.local_addr().unwrap(), transport: Transport::Udp };
+        let answering = tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            loop {
+                let (length, client) = server.recv_from(&mut buffer).await.unwrap();
+                let query = Query::read(&buffer[..length]).unwrap();
+                let refused = Response::empty(&query, &buffer[..length], Rcode::REFUSED);
+                let mut out = Vec::new();
+                let reply = crate::message::Reply { ttl: crate::message::TtlRule::Keep, limit: 512, udp_size: 1232 };
+                refused.write(&query, &buffer[..length], reply, &mut out);
+                server.send_to(&out, client).await.unwrap();
+            }
+        });
+        assert_eq!(PROBER.ask(target).await, Verdict::Unproven);
+        answering.abort();
+    }
+
+    #[tokio::test]
+    async fn over_tcp_an_answer_proves_and_a_closed_connection_does_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target { address: listener.local_addr().unwrap(), transport: Transport::Tcp };
+        let asking = tokio::spawn(PROBER.ask(target));
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let length = stream.read_u16().await.unwrap();
+        let mut question = vec![0; usize::from(length)];
+        stream.read_exact(&mut question).await.unwrap();
+        let answer = answer(7, &question);
+        stream.write_all(&[&(answer.len() as u16).to_be_bytes()[..], &answer].concat()).await.unwrap();
+        assert_eq!(asking.await.unwrap(), Verdict::Answered);
+
+        let asking = tokio::spawn(PROBER.ask(target));
+        drop(listener.accept().await.unwrap());
+        assert_eq!(asking.await.unwrap(), Verdict::Unproven);
+    }
+
+    #[tokio::test]
+    async fn silence_is_waited_out_by_whoever_asked() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let target = Target { address: server.local_addr().unwrap(), transport: Transport::Udp };
+        assert!(tokio::time::timeout(Duration::from_millis(1200), PROBER.ask(target)).await.is_err());
+    }
+}

@@ -1,0 +1,400 @@
+//! The loop around the state machine: what happens goes in, and what comes out is done. Holds no decisions of its own.
+
+use super::channel::MAX_DESCRIPTORS;
+use super::child::{News, Program, Server};
+use super::control::{Instruction, Report};
+use super::interception::{Interceptor, Node, Outcome, Wish};
+use super::metrics::Metrics;
+use super::probe::Prober;
+use super::state::{Action, Event, Exit, Interception, Machine, Target, Timing, Verdict};
+use crate::chain::{Endpoint, HttpAnswer, Transport};
+use crate::server::{Http, Sockets};
+use std::collections::{HashMap, VecDeque};
+use std::future::{Future, pending};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::{sleep_until, timeout};
+
+/// A question that is not answered within this time counts as missed.
+const PROBE_DEADLINE: Duration = Duration::from_millis(250);
+
+/// How to guard.
+pub struct Settings {
+    pub program: Program,
+    pub timing: Timing,
+    /// Leave link and rules in place at the end (`-skipteardown`).
+    pub keep_node: bool,
+    /// What the probes' packets are marked with, if there are rules that look for it; needs NET_ADMIN.
+    pub probe_mark: Option<u32>,
+    /// Where the watchdog's metrics are served (`-metrics-listen-address`).
+    pub metrics_address: Option<SocketAddr>,
+}
+
+/// Why the watchdog could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("cannot catch signals: {0}")]
+    Signals(io::Error),
+    #[error("cannot start the thread that sets the node up: {0}")]
+    Thread(io::Error),
+}
+
+/// Guards until told to stop, or until the first server refuses its configuration. Returns the exit status.
+///
+/// To be called on the main thread: a server is told of the end of the thread that started it. `interceptor` makes what sets the node
+/// up, on a thread of its own.
+///
+/// # Errors
+/// What is needed before anything can be guarded is not to be had.
+pub async fn run<I: Interceptor, F: Future<Output = I>>(
+    settings: Settings,
+    interceptor: impl FnOnce() -> F + Send + 'static,
+) -> Result<u8, RunError> {
+    let mut signals = Signals::catch().map_err(RunError::Signals)?;
+    let mut node = Node::start(interceptor).map_err(RunError::Thread)?;
+    let machine = Machine::new(settings.timing, settings.keep_node, Instant::now());
+    let (probed, mut verdicts) = mpsc::unbounded_channel();
+    let metrics = Metrics::new();
+    let mut exposition = Exposition::new(settings.metrics_address, &metrics);
+    let mut guard = Guard {
+        program: settings.program,
+        probe_mark: settings.probe_mark,
+        machine,
+        metrics,
+        server: None,
+        generation: 0,
+        has_started: false,
+        sockets: Sockets::default(),
+        probed,
+        probes: HashMap::new(),
+        later: VecDeque::new(),
+        status: None,
+        intercepts: I::INTERCEPTS,
+    };
+    guard.handle(Event::Tick, &node);
+    loop {
+        while let Some(exit) = guard.later.pop_front() {
+            guard.handle(Event::Exited(exit), &node);
+        }
+        if let Some(status) = guard.status {
+            return Ok(status);
+        }
+        let wake = guard.machine.wake_at();
+        let alarm = async {
+            match wake {
+                Some(at) => sleep_until(at.into()).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            news = news(&mut guard.server) => guard.take_news(news, &node, &mut exposition),
+            Some(probed) = verdicts.recv() => guard.take_probed(probed, &node),
+            outcome = node.outcome() => guard.take_outcome(outcome, &node),
+            event = signals.next() => guard.handle(event, &node),
+            () = alarm => guard.handle(Event::Tick, &node),
+        }
+    }
+}
+
+async fn news(server: &mut Option<Server>) -> News {
+    match server {
+        Some(server) => server.news().await,
+        None => pending().await,
+    }
+}
+
+/// What a probe's task tells: that it is late, or its end.
+struct Probed {
+    target: Target,
+    inquiry: u64,
+    /// With how long it took; `None` while it goes on.
+    verdict: Option<(Verdict, Duration)>,
+}
+
+/// Everything that is guarded, and what it takes.
+struct Guard {
+    program: Program,
+    probe_mark: Option<u32>,
+    machine: Machine,
+    metrics: Metrics,
+    server: Option<Server>,
+    generation: u64,
+    has_started: bool,
+    /// Listening sockets, kept from one server to the next.
+    sockets: Sockets,
+    probed: mpsc::UnboundedSender<Probed>,
+    probes: HashMap<Target, AbortHandle>,
+    /// Servers that ended before they began.
+    later: VecDeque<Exit>,
+    status: Option<u8>,
+    intercepts: bool,
+}
+
+impl Guard {
+    fn handle(&mut self, event: Event<'_>, node: &Node) {
+        let now = Instant::now();
+        for action in self.machine.handle(event, now) {
+            self.perform(action, node);
+        }
+        self.metrics.set_without_service(self.machine.without_service(now));
+    }
+
+    fn perform(&mut self, action: Action, node: &Node) {
+        match action {
+            Action::Spawn => self.spawn(),
+            Action::Kill => {
+                if let Some(server) = &mut self.server {
+                    server.kill();
+                }
+            }
+            Action::Reload => self.tell(&Instruction::Reload),
+            Action::Stop => {
+                self.tell(&Instruction::Stop);
+                // Its own from now on, so that it can stop receiving.
+                self.sockets = Sockets::default();
+            }
+            Action::Probe { target, inquiry } => self.probe(target, inquiry),
+            Action::CancelProbes => self.probes.drain().for_each(|(_, probe)| probe.abort()),
+            Action::Intercept(interception) => {
+                let word = if interception == Interception::On { "on: the server has proved itself" } else { "off" };
+                tracing::debug!("watchdog: interception {word}");
+                node.wish(Wish::Interception(interception));
+            }
+            Action::CountRestart(cause) => {
+                tracing::warn!("watchdog: the server is replaced; cause: {}", cause.label());
+                self.metrics.count_restart(cause);
+            }
+            Action::Teardown => node.wish(Wish::Teardown),
+            Action::Exit(status) => self.status = Some(status),
+        }
+    }
+
+    fn spawn(&mut self) {
+        // Drawn anew, since another pod's server may listen on the same address.
+        self.generation = rand::random();
+        let hello = Instruction::Hello { generation: self.generation, is_first: !self.has_started };
+        match self.program.spawn() {
+            Ok(server) => {
+                self.has_started = true;
+                if let Err(error) = server.tell(&hello, &[]) {
+                    tracing::error!("watchdog: a new server cannot be spoken to: {error}");
+                }
+                self.server = Some(server);
+            }
+            Err(error) => {
+                tracing::error!(
+                    "watchdog: cannot start the server: {error}; processes, memory or open files may be at their limit"
+                );
+                self.later.push_back(Exit::NotStarted);
+            }
+        }
+    }
+
+    fn tell(&self, instruction: &Instruction) {
+        if let Some(Err(error)) = self.server.as_ref().map(|server| server.tell(instruction, &[])) {
+            tracing::warn!("watchdog: the server was not told: {error}");
+        }
+    }
+
+    fn probe(&mut self, target: Target, inquiry: u64) {
+        let prober = Prober { generation: self.generation, mark: self.probe_mark };
+        let probed = self.probed.clone();
+        let task = tokio::spawn(async move {
+            let started = Instant::now();
+            let mut asking = std::pin::pin!(prober.ask(target));
+            // Fails only when the watchdog ends.
+            let tell = |verdict| _ = probed.send(Probed { target, inquiry, verdict });
+            let verdict = match timeout(PROBE_DEADLINE, &mut asking).await {
+                Ok(verdict) => verdict,
+                Err(_) => {
+                    tell(None);
+                    asking.await
+                }
+            };
+            tell(Some((verdict, started.elapsed())));
+        });
+        if let Some(before) = self.probes.insert(target, task.abort_handle()) {
+            before.abort();
+        }
+    }
+
+    fn take_probed(&mut self, probed: Probed, node: &Node) {
+        let Probed { target, inquiry, verdict } = probed;
+        match verdict {
+            None => {
+                self.metrics.count_failure(target.transport);
+                self.handle(Event::ProbeLate { target, inquiry }, node);
+            }
+            Some((verdict, elapsed)) => {
+                match verdict {
+                    Verdict::Answered => self.metrics.observe_probe(elapsed),
+                    Verdict::Unproven if elapsed < PROBE_DEADLINE => self.metrics.count_failure(target.transport),
+                    Verdict::Unproven => {}
+                }
+                self.handle(Event::Probed { target, inquiry, verdict }, node);
+            }
+        }
+    }
+
+    fn take_outcome(&mut self, outcome: Outcome, node: &Node) {
+        for error in &outcome.errors {
+            tracing::error!("watchdog: {error}");
+            self.metrics.count_setup_error(error.errortype);
+        }
+        let is_done = outcome.errors.is_empty();
+        let event = match outcome.wish {
+            Wish::Teardown => Event::TornDown,
+            Wish::Interception(interception) => {
+                if is_done {
+                    self.metrics.set_interception(self.intercepts && interception == Interception::On);
+                }
+                Event::Settled { interception, is_done }
+            }
+        };
+        self.handle(event, node);
+    }
+
+    fn take_news(&mut self, news: News, node: &Node, exposition: &mut Exposition) {
+        match news {
+            News::Report(Report::Want { dns, workers }) => self.pass_sockets(&dns, workers),
+            News::Report(Report::Serving { dns, http, drain_ms }) => {
+                self.sockets.retain_dns(&dns);
+                exposition.make_way_for(&http);
+                let transports = [Transport::Udp, Transport::Tcp];
+                let addresses = dns.iter().map(|address| self.sockets.reachable(*address));
+                let targets: Vec<Target> =
+                    addresses.flat_map(|address| transports.map(|transport| Target { address, transport })).collect();
+                self.handle(Event::Serving { targets: &targets, drain: Duration::from_millis(drain_ms.min(MAX_DRAIN_MS)) }, node);
+            }
+            News::Report(Report::Failed { message }) => {
+                let first = message.lines().next().unwrap_or_default();
+                tracing::debug!("watchdog: the server refuses its configuration: {first}");
+                self.handle(Event::Failed, node);
+            }
+            News::Report(Report::SetupError { errortype }) => self.metrics.count_setup_error(&errortype),
+            News::Gibberish(error) => {
+                tracing::error!("watchdog: {error}");
+                self.handle(Event::Misbehaved, node);
+            }
+            News::Exited(exit) => {
+                self.server = None;
+                match exit {
+                    Exit::Status(status) => tracing::debug!("watchdog: the server ended with status {status}"),
+                    Exit::Signal(signal) => tracing::info!("watchdog: the server was ended by signal {signal}"),
+                    Exit::NotStarted => {}
+                }
+                self.handle(Event::Exited(exit), node);
+            }
+        }
+    }
+
+    /// Opens what is not held, and passes copies of all that is wanted.
+    fn pass_sockets(&mut self, dns: &[SocketAddr], workers: usize) {
+        self.sockets.drop_stopped();
+        let workers = workers.clamp(1, MAX_WORKERS);
+        let Some(server) = &self.server else { return };
+        let told = match Sockets::bind(dns.iter().copied(), [], workers, &self.sockets) {
+            Ok(wanted) => {
+                let descriptors: Vec<BorrowedFd<'_>> = wanted.fds().collect();
+                let mut packets = descriptors.chunks(MAX_DESCRIPTORS).peekable();
+                let mut told = Ok(());
+                while let Some(packet) = packets.next() {
+                    told = told.and_then(|()| server.tell(&Instruction::Sockets { more: packets.peek().is_some() }, packet));
+                }
+                drop(descriptors);
+                self.sockets.join(wanted);
+                told
+            }
+            Err(errors) => {
+                let errors = errors.iter().map(ToString::to_string).collect();
+                server.tell(&Instruction::Refused { errors }, &[])
+            }
+        };
+        if let Err(error) = told {
+            tracing::error!("watchdog: sockets could not be passed to the server: {error}");
+        }
+    }
+}
+
+/// Far beyond any grace period.
+const MAX_DRAIN_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// More than any machine has processors.
+const MAX_WORKERS: usize = 4096;
+
+/// The watchdog's metrics over HTTP.
+struct Exposition {
+    http: Http,
+    address: Option<SocketAddr>,
+}
+
+impl Exposition {
+    /// Serves them if it can: DNS goes before metrics.
+    fn new(address: Option<SocketAddr>, metrics: &Metrics) -> Self {
+        let mut http = Http::new(Handle::current());
+        let registry = metrics.registry().clone();
+        let answer = move || HttpAnswer { status: 200, content_type: crate::metrics::CONTENT_TYPE, body: registry.encode() };
+        if let Some(address) = address {
+            let endpoint = Endpoint { address, path: "/metrics", answer: Arc::new(answer) };
+            let bound = Sockets::bind([], [address], 0, &Sockets::default());
+            let first = |errors: Vec<_>| errors.into_iter().next();
+            match bound.map_err(first).and_then(|sockets| http.prepare(&[endpoint], &sockets).map_err(Some)) {
+                Ok(prepared) => http.apply(prepared),
+                Err(Some(error)) => tracing::error!("watchdog: its metrics are not served: {error}"),
+                Err(None) => {}
+            }
+        }
+        Self { http, address }
+    }
+
+    /// Leaves the address to the server if its Corefile names the same: half of the scrapes would get the one, half the other.
+    fn make_way_for(&mut self, http: &[SocketAddr]) {
+        if let Some(address) = self.address.take_if(|address| http.contains(address)) {
+            tracing::warn!(
+                "watchdog: the Corefile serves HTTP on {address}, so the watchdog's own metrics are not served; choose another \
+                 -metrics-listen-address"
+            );
+            if let Ok(nothing) = self.http.prepare(&[], &Sockets::default()) {
+                self.http.apply(nothing);
+            }
+        }
+    }
+}
+
+/// The signals that mean something to us.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    reload: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            reload: signal(SignalKind::user_defined1())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Event<'static> {
+        tokio::select! {
+            _ = self.terminate.recv() => Event::Stop,
+            _ = self.interrupt.recv() => Event::Stop,
+            _ = self.quit.recv() => Event::Stop,
+            _ = self.reload.recv() => Event::Reload,
+            _ = self.hangup.recv() => Event::Retry,
+        }
+    }
+}

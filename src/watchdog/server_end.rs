@@ -1,0 +1,203 @@
+//! The server's side of the control socket.
+
+use super::channel::{Channel, ChannelError};
+use super::child::CONTROL_FD;
+use super::control::{Instruction, Report};
+use crate::server::Sockets;
+use parking_lot::Mutex;
+use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::thread::{CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities, set_no_new_privs};
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::time::Duration;
+
+/// How long the watchdog may take to answer. It opens sockets at once; longer only if it is stopped.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a process that was started as a server cannot be one.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerEndError {
+    #[error("{CONTROL_FD}={0:?} names no control socket: {1}; it is for the watchdog to set, so start nodelocaldns without it")]
+    NoSocket(String, io::Error),
+    #[error("cannot give up capabilities: {0}")]
+    Capabilities(io::Error),
+    #[error("the watchdog did not say what to do: {0}")]
+    Channel(#[from] ChannelError),
+    #[error("the watchdog began with something else than the generation number; both processes must be of the same build")]
+    NoHello,
+}
+
+/// What the watchdog wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Look at the configuration again.
+    Reload,
+    /// Answer what has been received, and end. The sockets are this process's own now.
+    Stop,
+    /// The watchdog is gone, and interception with it: as for [`Order::Stop`], but at once.
+    Orphaned,
+}
+
+/// The server's end of the control socket.
+pub struct ServerEnd {
+    channel: Channel,
+    orders: Mutex<VecDeque<Order>>,
+    generation: u64,
+    is_first: bool,
+}
+
+impl ServerEnd {
+    /// The end that the watchdog has passed; `None` in a process that no watchdog started. This process then has no capability any
+    /// longer. To be called before any thread is started, since capabilities are a thread's.
+    ///
+    /// # Errors
+    /// No socket was passed, or the watchdog does not answer.
+    pub fn from_environment() -> Result<Option<Self>, ServerEndError> {
+        let Some(value) = std::env::var_os(CONTROL_FD) else { return Ok(None) };
+        let value = value.to_string_lossy().into_owned();
+        let channel = channel(&value).map_err(|error| ServerEndError::NoSocket(value, error))?;
+        give_up_capabilities().map_err(|error| ServerEndError::Capabilities(error.into()))?;
+        // A second rope: the control socket tells of the watchdog's end too, but only a runtime that runs.
+        _ = set_parent_process_death_signal(Some(Signal::KILL));
+        match channel.wait(PATIENCE)? {
+            (Instruction::Hello { generation, is_first }, _) => {
+                Ok(Some(Self { channel, orders: Mutex::default(), generation, is_first }))
+            }
+            _ => Err(ServerEndError::NoHello),
+        }
+    }
+
+    /// What to answer probes with.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether no server of this watchdog ran before.
+    pub fn is_first(&self) -> bool {
+        self.is_first
+    }
+
+    /// Sockets for every address: those that `previous` has, DNS sockets from the watchdog for the others, and HTTP sockets opened
+    /// here. Blocks until the watchdog has answered. On failure all errors are told.
+    pub fn sockets(
+        &self,
+        dns: &[SocketAddr],
+        http: &[SocketAddr],
+        workers: usize,
+        previous: &Sockets,
+    ) -> Result<Sockets, Vec<String>> {
+        let received = match previous.lacking(dns.iter().copied()) {
+            lacking if lacking.is_empty() => Ok(Sockets::default()),
+            lacking => self.want(lacking, workers),
+        };
+        let texts = |errors: Vec<crate::server::SocketError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+        match received {
+            Ok(received) => Sockets::assemble(dns.iter().copied(), http.iter().copied(), &received, previous).map_err(texts),
+            Err(mut errors) => {
+                let more = Sockets::bind([], http.iter().copied(), workers, previous).err();
+                errors.extend(more.map(texts).unwrap_or_default());
+                Err(errors)
+            }
+        }
+    }
+
+    fn want(&self, dns: Vec<SocketAddr>, workers: usize) -> Result<Sockets, Vec<String>> {
+        let failed = |error: ChannelError| vec![format!("no sockets from the watchdog: {error}")];
+        self.channel.send(&Report::Want { dns, workers }, &[]).map_err(failed)?;
+        let mut descriptors = Vec::new();
+        loop {
+            let (instruction, passed) = self.channel.wait(PATIENCE).map_err(failed)?;
+            match instruction {
+                Instruction::Sockets { more } => {
+                    descriptors.extend(passed);
+                    if !more {
+                        return Sockets::from_fds(descriptors).map_err(|error| vec![error.to_string()]);
+                    }
+                }
+                Instruction::Refused { errors } => return Err(errors),
+                other => self.orders.lock().extend(to_order(&other)),
+            }
+        }
+    }
+
+    /// Tells the watchdog what is served from now on, and how long the end may take.
+    pub fn report_serving(&self, dns: Vec<SocketAddr>, http: Vec<SocketAddr>, drain: Duration) {
+        let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
+        self.report(&Report::Serving { dns, http, drain_ms });
+    }
+
+    /// Tells the watchdog that the configuration cannot be served.
+    pub fn report_failure(&self, message: String) {
+        self.report(&Report::Failed { message });
+    }
+
+    /// Has the watchdog count an error of this type, such as `configmap`.
+    pub fn report_setup_error(&self, errortype: &str) {
+        self.report(&Report::SetupError { errortype: errortype.to_owned() });
+    }
+
+    fn report(&self, report: &Report) {
+        if let Err(error) = self.channel.send(report, &[]) {
+            tracing::warn!("the watchdog was not told: {error}");
+        }
+    }
+
+    /// Whether the watchdog is gone.
+    pub fn is_orphaned(&self) -> bool {
+        self.channel.is_closed()
+    }
+
+    /// The next order. May be dropped and called again at any time.
+    pub async fn order(&self) -> Order {
+        let Ok(readable) = self.channel.watch() else { return Order::Orphaned };
+        loop {
+            if let Some(order) = self.orders.lock().pop_front() {
+                return order;
+            }
+            match self.channel.receive() {
+                Ok(Some((instruction, _))) => self.orders.lock().extend(to_order(&instruction)),
+                Ok(None) => match readable.readable().await {
+                    Ok(mut ready) => ready.clear_ready(),
+                    Err(_) => return Order::Orphaned,
+                },
+                Err(ChannelError::Closed) => return Order::Orphaned,
+                Err(error) => {
+                    tracing::error!("the watchdog cannot be understood, so this server ends: {error}");
+                    return Order::Stop;
+                }
+            }
+        }
+    }
+}
+
+fn to_order(instruction: &Instruction) -> Option<Order> {
+    match instruction {
+        Instruction::Reload => Some(Order::Reload),
+        Instruction::Stop => Some(Order::Stop),
+        Instruction::Hello { .. } | Instruction::Sockets { .. } | Instruction::Refused { .. } => None,
+    }
+}
+
+fn channel(value: &str) -> io::Result<Channel> {
+    let number: i32 = value.parse().map_err(io::Error::other)?;
+    // Below are standard input, output and error, which have other owners.
+    if number <= 2 || std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
+        return Err(io::Error::other("no such descriptor is open"));
+    }
+    // SAFETY: it is open, and this is called once, at the start, before anything else could own it.
+    Channel::from_fd(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Leaves this thread, and those it starts, without any capability and without a way to get one back.
+fn give_up_capabilities() -> rustix::io::Result<()> {
+    set_no_new_privs(true)?;
+    match clear_ambient_capability_set() {
+        // Before Linux 4.3 there is no such set.
+        Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+        Err(error) => return Err(error),
+    }
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+}

@@ -1,0 +1,140 @@
+//! What the machine is told, and what it tells to do.
+
+use crate::chain::Transport;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What is probed: a listen address as a client on this machine reaches it, over one transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    pub address: SocketAddr,
+    pub transport: Transport,
+}
+
+/// Whether queries for the node's addresses come to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interception {
+    /// Only the watchdog's probes do.
+    Probing,
+    On,
+}
+
+/// How the server's process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this status.
+    Status(i32),
+    /// By this signal.
+    Signal(i32),
+    /// There was none: it could not be started.
+    NotStarted,
+}
+
+/// Why the server was replaced: the label of `nodelocaldns_watchdog_server_restarts_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// It ended by itself.
+    Exit,
+    /// A signal of somebody else's ended it: a crash, or out of memory.
+    Signal,
+    /// It did not answer, and was killed.
+    Hang,
+    /// It did not come to serve in time, and was killed, or there was no starting it.
+    Start,
+    /// It would not take its configuration.
+    Configuration,
+    /// It broke the protocol of the control socket, and was killed.
+    Protocol,
+}
+
+impl Cause {
+    /// All there are.
+    pub const ALL: [Self; 6] = [Self::Exit, Self::Signal, Self::Hang, Self::Start, Self::Configuration, Self::Protocol];
+
+    /// The label's value.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Exit => "exit",
+            Self::Signal => "signal",
+            Self::Hang => "hang",
+            Self::Start => "start",
+            Self::Configuration => "configuration",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
+/// What became of a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Our server answered.
+    Answered,
+    /// No answer from it, but a sign of life, or nothing that can be laid at its door: the connection was closed (it has as many as it
+    /// takes), somebody else answered (another pod on the same address, cluster DNS), or we could not ask.
+    Unproven,
+}
+
+/// What has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// Nothing but that time has passed.
+    Tick,
+    /// The server serves these, and takes at most `drain` to end.
+    Serving {
+        targets: &'a [Target],
+        drain: Duration,
+    },
+    /// The server says that it will not take its configuration.
+    Failed,
+    /// The server has said what it cannot have meant.
+    Misbehaved,
+    Exited(Exit),
+    Probed {
+        target: Target,
+        inquiry: u64,
+        verdict: Verdict,
+    },
+    /// A probe has had no answer for so long that it counts as missed; it is still under way.
+    ProbeLate {
+        target: Target,
+        inquiry: u64,
+    },
+    /// The node is as told, or could not be made so.
+    Settled {
+        interception: Interception,
+        is_done: bool,
+    },
+    TornDown,
+    /// SIGUSR1: look at the configuration again.
+    Reload,
+    /// SIGHUP: do not wait with a restart.
+    Retry,
+    /// SIGTERM and its like; a second time, without patience.
+    Stop,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Spawn,
+    /// End the server now.
+    Kill,
+    /// Tell the server to look at its configuration again.
+    Reload,
+    /// Tell the server to answer what it has, and end.
+    Stop,
+    /// Ask until something is heard.
+    Probe {
+        target: Target,
+        inquiry: u64,
+    },
+    /// Ask nobody any longer.
+    CancelProbes,
+    Intercept(Interception),
+    /// The server is replaced, for this reason.
+    CountRestart(Cause),
+    /// Take down what was set up on the node.
+    Teardown,
+    /// End, with this status.
+    Exit(u8),
+}

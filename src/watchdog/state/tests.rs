@@ -1,0 +1,585 @@
+//! The machine against a simulated server with a virtual clock.
+
+use super::{Action, Cause, Event, Exit, Interception, Machine, Target, Timing, Verdict};
+use crate::chain::Transport;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn targets() -> Vec<Target> {
+    let both = [Transport::Udp, Transport::Tcp];
+    ["127.0.0.1:53", "[::1]:53"]
+        .iter()
+        .flat_map(|address| both.map(|transport| Target { address: address.parse().unwrap(), transport }))
+        .collect()
+}
+
+/// How servers of the world behave from now on.
+#[derive(Clone, Debug)]
+struct Nature {
+    /// From its start until it reports that it serves.
+    startup: Duration,
+    latency: Duration,
+    hangs: bool,
+    /// Index of a target that is not answered.
+    deaf: Option<usize>,
+    /// Index of a target where somebody else answers.
+    foreign: Option<usize>,
+    /// It will not take its configuration.
+    fails: bool,
+}
+
+const WELL: Nature =
+    Nature { startup: Duration::from_millis(20), latency: MS, hangs: false, deaf: None, foreign: None, fails: false };
+
+/// What comes to the machine, when its time has come.
+#[derive(Clone, Debug)]
+enum Coming {
+    Report,
+    Exit(Exit),
+    Settled(Interception),
+    TornDown,
+}
+
+struct World {
+    start: Instant,
+    now: Instant,
+    machine: Machine,
+    timing: Timing,
+    nature: Nature,
+    targets: Vec<Target>,
+    coming: Vec<(Instant, Coming)>,
+    probes: BTreeMap<Target, (u64, Instant)>,
+    is_serving: bool,
+    /// Every target of the present server has been answerable, without a pause, since.
+    good_since: Option<Instant>,
+    answered: BTreeMap<Target, Instant>,
+    is_on: bool,
+    log: Vec<(Duration, Action)>,
+    is_stopping: bool,
+    exit: Option<u8>,
+}
+
+impl World {
+    fn new(nature: Nature) -> Self {
+        let now = Instant::now();
+        let timing = Timing::default();
+        let mut world = Self {
+            start: now,
+            now,
+            machine: Machine::new(timing, false, now),
+            timing,
+            nature,
+            targets: targets(),
+            coming: Vec::new(),
+            probes: BTreeMap::new(),
+            is_serving: false,
+            good_since: None,
+            answered: BTreeMap::new(),
+            is_on: false,
+            log: Vec::new(),
+            is_stopping: false,
+            exit: None,
+        };
+        world.tell(Event::Tick);
+        world
+    }
+
+    fn tell(&mut self, event: Event<'_>) {
+        self.is_stopping |= event == Event::Stop;
+        for action in self.machine.handle(event, self.now) {
+            self.log.push((self.now - self.start, action));
+            match action {
+                Action::Spawn => {
+                    let at = self.now + self.nature.startup;
+                    let next = if self.nature.fails { Coming::Exit(Exit::Status(1)) } else { Coming::Report };
+                    self.coming.push((at, next));
+                }
+                Action::Kill => self.end_server(Exit::Signal(9), MS),
+                Action::Stop => self.end_server(Exit::Status(0), 5 * MS),
+                Action::Probe { target, inquiry } => _ = self.probes.insert(target, (inquiry, self.now)),
+                Action::CancelProbes => self.probes.clear(),
+                Action::Intercept(interception) => {
+                    self.is_on = interception == Interception::On;
+                    self.coming.push((self.now + 2 * MS, Coming::Settled(interception)));
+                }
+                Action::Teardown => self.coming.push((self.now + MS, Coming::TornDown)),
+                Action::Exit(status) => self.exit = Some(status),
+                Action::Reload | Action::CountRestart(_) => {}
+            }
+        }
+    }
+
+    fn end_server(&mut self, exit: Exit, after: Duration) {
+        self.is_serving = false;
+        self.coming.retain(|(_, coming)| !matches!(coming, Coming::Report | Coming::Exit(_)));
+        self.coming.push((self.now + after, Coming::Exit(exit)));
+    }
+
+    /// A crash of a server there is.
+    fn crash(&mut self, exit: Exit) {
+        if self.is_serving {
+            self.end_server(exit, Duration::ZERO);
+        }
+    }
+
+    /// One millisecond.
+    fn step(&mut self) {
+        self.now += MS;
+        let now = self.now;
+        let is_quiet = self.probes.is_empty() && self.coming.iter().all(|(at, _)| *at > now);
+        if is_quiet && self.machine.wake_at().is_none_or(|at| at > now) {
+            return self.judge();
+        }
+        let (due, rest) = std::mem::take(&mut self.coming).into_iter().partition(|(at, _)| *at <= now);
+        self.coming = rest;
+        let due: Vec<(Instant, Coming)> = due;
+        for (_, coming) in due {
+            match coming {
+                Coming::Report => {
+                    self.is_serving = true;
+                    let targets = self.targets.clone();
+                    self.tell(Event::Serving { targets: &targets, drain: Duration::from_secs(5) });
+                }
+                Coming::Exit(exit) => {
+                    self.is_serving = false;
+                    if self.nature.fails {
+                        self.tell(Event::Failed);
+                    }
+                    self.tell(Event::Exited(exit));
+                }
+                Coming::Settled(interception) => self.tell(Event::Settled { interception, is_done: true }),
+                Coming::TornDown => self.tell(Event::TornDown),
+            }
+        }
+        for (index, target) in self.targets.clone().into_iter().enumerate() {
+            let Some((inquiry, asked)) = self.probes.get(&target).copied() else { continue };
+            if !self.is_serving || self.nature.hangs || self.nature.deaf == Some(index) || now < asked + self.nature.latency {
+                continue;
+            }
+            self.probes.remove(&target);
+            let verdict = if self.nature.foreign == Some(index) { Verdict::Unproven } else { Verdict::Answered };
+            if verdict == Verdict::Answered {
+                self.answered.insert(target, now);
+            }
+            self.tell(Event::Probed { target, inquiry, verdict });
+        }
+        if self.machine.wake_at().is_some_and(|at| at <= now) {
+            self.tell(Event::Tick);
+        }
+        assert!(self.machine.wake_at().is_none_or(|at| at > now), "it would spin");
+        self.judge();
+    }
+
+    /// The two promises.
+    fn judge(&mut self) {
+        assert_eq!(self.is_on, self.machine.wanted() == Interception::On);
+        let grace = self.timing.restart_grace + 2 * MS;
+        if self.is_on {
+            assert!(self.exit.is_none() || self.machine.keep_node);
+            let ago = |target| self.answered.get(target).map(|at| self.now - *at);
+            let all: Vec<Option<Duration>> = self.targets.iter().map(ago).collect();
+            let oldest = all.iter().map(|ago| ago.expect("on, though a target never answered")).max().unwrap();
+            let newest = all.iter().flatten().min().unwrap();
+            assert!(oldest <= self.timing.silence_of_one + grace, "on, though a target was silent for {oldest:?}");
+            let is_foreign = self.nature.foreign.is_some();
+            assert!(is_foreign || *newest <= self.timing.silence_of_all + grace, "on, though all were silent for {newest:?}");
+        }
+        let Nature { hangs, deaf, foreign, .. } = self.nature;
+        let is_good = self.is_serving && !hangs && deaf.is_none() && foreign.is_none() && !self.is_stopping;
+        if !is_good {
+            self.good_since = None;
+            return;
+        }
+        let since = *self.good_since.get_or_insert(self.now);
+        // A probe in flight that nobody will answer, and those of the proving time.
+        let proving = (self.timing.prove_interval + self.nature.latency + 2 * MS) * (self.timing.later_proofs + 1);
+        assert!(self.is_on || self.now - since <= proving + self.timing.watch_tcp_interval, "proven, and not intercepted");
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end && self.exit.is_none() {
+            self.step();
+        }
+    }
+
+    fn when(&self, wanted: Action) -> Vec<Duration> {
+        self.log.iter().filter(|(_, action)| *action == wanted).map(|(at, _)| *at).collect()
+    }
+
+    fn causes(&self) -> Vec<Cause> {
+        self.log
+            .iter()
+            .filter_map(|(_, action)| if let Action::CountRestart(cause) = action { Some(*cause) } else { None })
+            .collect()
+    }
+}
+
+const ON: Action = Action::Intercept(Interception::On);
+const OFF: Action = Action::Intercept(Interception::Probing);
+
+fn proven() -> World {
+    let mut world = World::new(WELL);
+    world.run(Duration::from_millis(500));
+    assert!(world.is_on);
+    world
+}
+
+#[test]
+fn the_node_is_prepared_then_the_server_started_proven_and_intercepted() {
+    let world = proven();
+    assert_eq!(world.log[0].1, OFF);
+    assert_eq!(world.when(Action::Spawn).len(), 1);
+    assert_eq!(world.when(ON).len(), 1);
+    let served = world.when(Action::Spawn)[0] + WELL.startup;
+    let proving = world.when(ON)[0] - served;
+    assert!(proving <= Duration::from_millis(80), "{proving:?}");
+}
+
+#[test]
+fn a_crashed_server_is_replaced_at_once_and_interception_stays() {
+    let mut world = proven();
+    world.crash(Exit::Signal(9));
+    let crashed = world.now - world.start;
+    world.run(Duration::from_millis(300));
+    assert_eq!(world.causes(), [Cause::Signal]);
+    assert!(world.when(Action::Spawn)[1] - crashed <= 2 * MS);
+    assert_eq!((world.when(ON).len(), world.when(OFF).len()), (1, 1));
+    let without = world.machine.without_service(world.now);
+    assert!(without < Duration::from_millis(300), "{without:?}");
+}
+
+#[test]
+fn a_server_that_hangs_is_replaced_within_the_promised_gap() {
+    let mut world = proven();
+    world.nature.hangs = true;
+    let hung = world.now - world.start;
+    world.run(Duration::from_millis(401));
+    assert_eq!(world.when(Action::Kill).len(), 1);
+    world.nature.hangs = false;
+    world.run(Duration::from_millis(200));
+    assert_eq!(world.causes(), [Cause::Hang]);
+    assert!(world.is_on && world.when(OFF).len() == 1);
+    let back = *world.answered.values().min().unwrap() - world.start;
+    assert!(back - hung < Duration::from_millis(700));
+}
+
+#[test]
+fn a_server_that_does_not_come_back_in_time_costs_the_interception_until_it_has_proved_itself_for_a_while() {
+    let mut world = proven();
+    world.nature.startup = Duration::from_millis(400);
+    world.crash(Exit::Status(101));
+    let crashed = world.now - world.start;
+    world.run(Duration::from_millis(110));
+    let withdrawn = world.when(OFF)[1] - crashed;
+    assert!((100 * MS..=103 * MS).contains(&withdrawn), "{withdrawn:?}");
+    world.run(Duration::from_secs(3));
+    let served = world.when(Action::Spawn)[1] + world.nature.startup;
+    let proving = world.when(ON)[1] - served;
+    assert!((Duration::from_secs(1)..Duration::from_millis(1300)).contains(&proving), "{proving:?}");
+    assert_eq!(world.causes(), [Cause::Exit]);
+}
+
+#[test]
+fn restarts_come_with_growing_delay_which_a_healthy_minute_resets() {
+    let mut world = proven();
+    let mut delays = Vec::new();
+    for _ in 0..12 {
+        world.crash(Exit::Signal(11));
+        let crashed = world.now - world.start;
+        world.run(Duration::from_secs(6));
+        delays.push((*world.when(Action::Spawn).last().unwrap() - crashed).as_millis() - 1);
+    }
+    assert_eq!(delays, [0, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5000, 5000]);
+    world.run(Duration::from_secs(61));
+    world.crash(Exit::Signal(11));
+    let crashed = world.now - world.start;
+    world.run(Duration::from_secs(1));
+    assert!(*world.when(Action::Spawn).last().unwrap() - crashed <= 2 * MS);
+}
+
+#[test]
+fn a_server_that_will_not_take_its_first_configuration_ends_the_watchdog_with_its_status() {
+    let mut world = World::new(Nature { fails: true, ..WELL });
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.exit, Some(1));
+    assert_eq!(world.when(Action::Spawn).len(), 1);
+    assert_eq!(world.when(ON).len(), 0);
+}
+
+#[test]
+fn a_later_configuration_that_is_refused_is_tried_again_when_told_or_in_time() {
+    let mut world = proven();
+    world.nature.fails = true;
+    world.crash(Exit::Signal(9));
+    world.run(Duration::from_secs(20));
+    assert_eq!((world.exit, world.is_on), (None, false));
+    assert!(world.causes()[1..].iter().all(|cause| *cause == Cause::Configuration));
+    let tried = world.when(Action::Spawn).len();
+    assert!((10..16).contains(&tried), "{tried}");
+    world.nature.fails = false;
+    world.tell(Event::Retry);
+    world.run(30 * MS);
+    assert_eq!(world.when(Action::Spawn).len(), tried + 1);
+    world.run(Duration::from_secs(2));
+    assert!(world.is_on);
+}
+
+#[test]
+fn a_server_that_cannot_be_started_is_tried_again() {
+    let mut world = World::new(WELL);
+    world.run(10 * MS);
+    world.coming.retain(|(_, coming)| !matches!(coming, Coming::Report));
+    world.tell(Event::Exited(Exit::NotStarted));
+    assert_eq!(world.causes(), [Cause::Start]);
+    world.run(Duration::from_secs(1));
+    assert!(world.is_on);
+}
+
+#[test]
+fn a_server_that_never_says_it_serves_is_replaced() {
+    let mut world = World::new(Nature { startup: Duration::from_secs(3600), ..WELL });
+    world.run(Duration::from_secs(31));
+    assert_eq!((world.when(Action::Kill).len(), world.causes()), (1, vec![Cause::Start]));
+}
+
+#[test]
+fn a_part_that_hangs_is_given_longer() {
+    let mut world = proven();
+    world.nature.deaf = Some(2);
+    world.run(Duration::from_secs(1));
+    assert!(world.is_on && world.when(Action::Kill).is_empty());
+    world.run(Duration::from_millis(1200));
+    assert_eq!((world.when(Action::Kill).len(), world.causes()), (1, vec![Cause::Hang]));
+}
+
+#[test]
+fn an_address_where_somebody_else_answers_is_not_intercepted_and_nobody_is_killed() {
+    let mut world = World::new(Nature { foreign: Some(0), ..WELL });
+    world.run(Duration::from_secs(10));
+    assert_eq!((world.when(ON).len(), world.when(Action::Kill).len()), (0, 0));
+    world.nature.foreign = None;
+    world.run(Duration::from_secs(1));
+    assert!(world.is_on);
+    world.nature.foreign = Some(3);
+    world.run(Duration::from_secs(3));
+    assert_eq!((world.is_on, world.when(Action::Kill).len()), (false, 0));
+}
+
+#[test]
+fn time_in_which_the_watchdog_did_not_run_is_nobodys_fault() {
+    let mut world = proven();
+    world.now += Duration::from_secs(30);
+    world.tell(Event::Tick);
+    assert!(world.when(Action::Kill).is_empty() && world.machine.wanted() == Interception::On);
+    for at in world.answered.values_mut() {
+        *at += Duration::from_secs(30);
+    }
+    world.run(Duration::from_secs(1));
+    assert!(world.when(Action::Kill).is_empty() && world.is_on);
+    world.nature.hangs = true;
+    world.run(Duration::from_millis(405));
+    assert_eq!(world.when(Action::Kill).len(), 1, "and it guards on");
+}
+
+#[test]
+fn stopping_withdraws_first_then_drains_then_tears_down_and_ends_well() {
+    let mut world = proven();
+    world.tell(Event::Stop);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.exit, Some(0));
+    let order: Vec<Action> = world.log.iter().rev().take(5).rev().map(|(_, action)| *action).collect();
+    let ending = [OFF, Action::Stop, Action::CancelProbes, Action::Teardown, Action::Exit(0)];
+    assert_eq!(order, ending);
+}
+
+#[test]
+fn stopping_with_the_node_kept_withdraws_nothing() {
+    let mut world = proven();
+    world.machine.keep_node = true;
+    world.tell(Event::Stop);
+    world.run(Duration::from_secs(1));
+    assert_eq!((world.exit, world.when(OFF).len(), world.when(Action::Teardown).len()), (Some(0), 1, 0));
+}
+
+#[test]
+fn a_server_that_does_not_stop_in_time_is_killed_and_a_second_signal_does_not_wait() {
+    for impatient in [false, true] {
+        let mut world = proven();
+        world.tell(Event::Stop);
+        world.run(4 * MS);
+        world.coming.retain(|(_, coming)| !matches!(coming, Coming::Exit(_)));
+        if impatient {
+            world.tell(Event::Stop);
+        }
+        world.run(Duration::from_secs(7));
+        assert_eq!((world.exit, world.when(Action::Kill).len()), (Some(0), 1));
+        let (stopped, killed) = (world.when(Action::Stop)[0], world.when(Action::Kill)[0]);
+        assert_eq!(killed - stopped < Duration::from_secs(1), impatient);
+    }
+}
+
+#[test]
+fn stopping_without_a_server_ends_at_once() {
+    let mut world = proven();
+    world.nature.fails = true;
+    world.crash(Exit::Signal(9));
+    world.run(Duration::from_secs(8));
+    world.tell(Event::Stop);
+    world.run(Duration::from_millis(50));
+    assert_eq!(world.exit, Some(0));
+}
+
+#[test]
+fn a_reload_is_passed_on_to_a_server_there_is() {
+    let mut world = proven();
+    world.tell(Event::Reload);
+    assert_eq!(world.when(Action::Reload).len(), 1);
+    world.tell(Event::Retry);
+    assert_eq!(world.when(Action::Reload).len(), 1);
+    let fewer = targets()[..2].to_vec();
+    world.targets.clone_from(&fewer);
+    world.answered.retain(|target, _| fewer.contains(target));
+    world.tell(Event::Serving { targets: &fewer, drain: Duration::ZERO });
+    world.probes.retain(|target, _| fewer.contains(target));
+    world.run(Duration::from_secs(3));
+    assert!(world.is_on && world.when(Action::Kill).is_empty(), "targets that are gone are not missed");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Run(u64),
+    Crash(i32),
+    Hang(bool),
+    Deaf(Option<usize>),
+    Foreign(Option<usize>),
+    Slow { startup: u64, latency: u64 },
+    Fail(bool),
+    Retry,
+    Reload,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (1_u64..1000).prop_map(Step::Run),
+        2 => (0_i32..16).prop_map(Step::Crash),
+        2 => any::<bool>().prop_map(Step::Hang),
+        1 => prop::option::of(0_usize..4).prop_map(Step::Deaf),
+        1 => prop::option::of(0_usize..4).prop_map(Step::Foreign),
+        1 => (1_u64..800, 1_u64..90).prop_map(|(startup, latency)| Step::Slow { startup, latency }),
+        1 => any::<bool>().prop_map(Step::Fail),
+        1 => Just(Step::Retry),
+        1 => Just(Step::Reload),
+    ]
+}
+
+fn wild_event(choice: u8, target: Target, inquiry: u64, all: &[Target]) -> Event<'_> {
+    match choice {
+        0 | 1 => Event::Tick,
+        2 => Event::Serving { targets: all, drain: Duration::from_secs(1) },
+        3 => Event::Failed,
+        4 => Event::Exited(Exit::Status(inquiry as i32 % 3)),
+        5 => Event::Exited(Exit::Signal(9)),
+        6..=9 => Event::Probed { target, inquiry, verdict: Verdict::Answered },
+        10 => Event::Probed { target, inquiry, verdict: Verdict::Unproven },
+        11 => Event::ProbeLate { target, inquiry },
+        12 => Event::Settled { interception: Interception::Probing, is_done: true },
+        13 => Event::Settled { interception: Interception::On, is_done: inquiry.is_multiple_of(2) },
+        14 => Event::Misbehaved,
+        15 => Event::Exited(Exit::NotStarted),
+        16 => Event::Reload,
+        17 => Event::Retry,
+        18 => Event::TornDown,
+        _ => Event::Stop,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// `World::judge` checks both promises after every millisecond.
+    #[test]
+    fn interception_is_on_only_while_the_server_is_proven_and_a_proven_server_is_intercepted_in_time(
+        steps in prop::collection::vec(step(), 1..24)
+    ) {
+        let mut world = proven();
+        for step in steps {
+            match step {
+                Step::Run(ms) => world.run(Duration::from_millis(ms)),
+                Step::Crash(code) => world.crash(if code < 2 { Exit::Status(code) } else { Exit::Signal(code) }),
+                Step::Hang(hangs) => world.nature.hangs = hangs,
+                Step::Deaf(deaf) => world.nature.deaf = deaf,
+                Step::Foreign(foreign) => world.nature.foreign = foreign,
+                Step::Slow { startup, latency } => {
+                    world.nature.startup = Duration::from_millis(startup);
+                    world.nature.latency = Duration::from_millis(latency);
+                    // Proving takes as long as its probes do: measured anew.
+                    world.good_since = None;
+                }
+                Step::Fail(fails) => world.nature.fails = fails,
+                Step::Retry => world.tell(Event::Retry),
+                Step::Reload => world.tell(Event::Reload),
+            }
+        }
+        // Whatever has happened: once all is well, it is intercepted again; and then it stops in order.
+        world.nature = WELL;
+        world.good_since = None;
+        world.run(Duration::from_secs(12));
+        prop_assert!(world.is_on);
+        world.tell(Event::Stop);
+        world.run(Duration::from_secs(1));
+        prop_assert_eq!(world.exit, Some(0));
+    }
+
+    /// Events in any order, sensible or not: no panic, and interception only goes on when every target has answered since the server
+    /// reported that it serves.
+    #[test]
+    fn no_sequence_of_events_brings_interception_without_proof(
+        events in prop::collection::vec((0_u8..20, 0_usize..4, 0_u64..40, 0_u64..120), 1..200)
+    ) {
+        let timing = Timing::default();
+        let all = targets();
+        let mut now = Instant::now();
+        let mut machine = Machine::new(timing, false, now);
+        let mut asked: BTreeMap<Target, u64> = BTreeMap::new();
+        let mut proofs: BTreeMap<Target, u32> = BTreeMap::new();
+        for (choice, index, guess, ms) in events {
+            now += Duration::from_millis(ms);
+            let target = all[index];
+            // Mostly the inquiry that is open, so that proofs come about.
+            let inquiry = if guess < 35 { asked.get(&target).copied().unwrap_or(guess) } else { guess };
+            // The end is rare, or nothing much would be seen.
+            if choice == 19 && guess < 30 {
+                continue;
+            }
+            let event = wild_event(choice, target, inquiry, &all);
+            match event {
+                Event::Probed { verdict: Verdict::Answered, .. } if asked.get(&target) == Some(&inquiry) => {
+                    *proofs.entry(target).or_default() += 1;
+                    asked.remove(&target);
+                }
+                Event::Probed { verdict: Verdict::Unproven, .. } if asked.get(&target) == Some(&inquiry) => {
+                    proofs.remove(&target);
+                    asked.remove(&target);
+                }
+                _ => {}
+            }
+            for action in machine.handle(event, now) {
+                match action {
+                    Action::Probe { target, inquiry } => _ = asked.insert(target, inquiry),
+                    Action::CancelProbes => {
+                        asked.clear();
+                        proofs.clear();
+                    }
+                    ON => for target in &all {
+                        prop_assert!(proofs.get(target) >= Some(&timing.first_proofs), "{:?}", proofs);
+                    },
+                    _ => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! How long the watchdog waits for what.
+
+use std::time::Duration;
+
+/// How long and how often. The defaults keep the gap of a hanging server under 700 ms: 400 ms until it is known, 100 ms until
+/// another one answers or the interception is withdrawn.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Between the end of a probe and the next one while the server is to prove itself.
+    pub prove_interval: Duration,
+    /// The same once it has, over UDP; over TCP, which costs a connection.
+    pub watch_udp_interval: Duration,
+    pub watch_tcp_interval: Duration,
+    /// While one that was asked has not answered for this long, all are asked as often as over UDP, so that it shows whether the whole
+    /// server hangs.
+    pub suspicion: Duration,
+    /// Without a word from any of them for this long the server hangs.
+    pub silence_of_all: Duration,
+    /// Without a word from one of them for this long a part of it hangs. Longer: under a flood single probes are dropped from a full
+    /// receive buffer, and a restart, which loses the cache, would make that worse.
+    pub silence_of_one: Duration,
+    /// Answers from each address and transport that prove a server at the first start.
+    pub first_proofs: u32,
+    /// The same after the interception had to be withdrawn.
+    pub later_proofs: u32,
+    /// How long the interception outlasts a server that is gone; queries wait in the sockets for the next one meanwhile.
+    pub restart_grace: Duration,
+    /// The first restart comes at once; the second after this, each later one after twice as long.
+    pub first_delay: Duration,
+    pub longest_delay: Duration,
+    /// After serving for this long the next restart comes at once again.
+    pub healthy_time: Duration,
+    /// How long a server may take to report that it serves.
+    pub start_limit: Duration,
+    /// How long the end waits for the rules to be withdrawn, and for everything to be taken down.
+    pub withdraw_limit: Duration,
+    pub teardown_limit: Duration,
+    /// Woken later than this the watchdog itself was held up (SIGSTOP, a frozen cgroup), and nobody is blamed for that time.
+    pub own_stall: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            prove_interval: Duration::from_millis(20),
+            watch_udp_interval: Duration::from_millis(100),
+            watch_tcp_interval: Duration::from_millis(500),
+            suspicion: Duration::from_millis(50),
+            silence_of_all: Duration::from_millis(400),
+            silence_of_one: Duration::from_secs(2),
+            first_proofs: 3,
+            later_proofs: 50,
+            restart_grace: Duration::from_millis(100),
+            first_delay: Duration::from_millis(10),
+            longest_delay: Duration::from_secs(5),
+            healthy_time: Duration::from_secs(60),
+            start_limit: Duration::from_secs(30),
+            withdraw_limit: Duration::from_secs(2),
+            teardown_limit: Duration::from_secs(5),
+            own_stall: Duration::from_millis(100),
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! The node agent's Corefile: rendered from its template and the kube-dns ConfigMap, and again whenever they change.
+
+mod support;
+
+use hickory_proto::op::ResponseCode;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use support::client::{ask, loopback, metric};
+use support::ports::free_port;
+use support::server::{Server, binary, scratch, wait_until};
+use support::steady::SteadyClient;
+use support::tools::{everything, write};
+use support::upstream::{Upstream, address_rule};
+use tempfile::TempDir;
+
+/// How long a change may take to be served, on a machine that is busy with other tests. Less than the period at which unwatched changes
+/// would be found (10 s).
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long something that must not happen is waited for.
+const SILENCE: Duration = Duration::from_millis(1500);
+/// What everything is asked for.
+const WHO: &str = "who.acme.local.";
+
+/// A ConfigMap as the kubelet mounts it: files are links through `..data`, which a rename replaces.
+struct ConfigMap {
+    folder: TempDir,
+    versions: u32,
+}
+
+impl ConfigMap {
+    fn new(keys: &[(&str, &str)]) -> Self {
+        let mut map = Self { folder: scratch(), versions: 0 };
+        map.swap(keys);
+        map
+    }
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+    fn swap(&mut self, keys: &[(&str, &str)]) {
+        self.versions += 1;
+        let version = format!("..version_{}", self.versions);
+        std::fs::create_dir(self.path(&version)).expect("the scratch folder can be written");
+        for (key, text) in keys {
+            write(&self.path(&version), key, text);
+        }
+        symlink(&version, self.path("..data_tmp")).expect("the scratch folder can be written");
+        std::fs::rename(self.path("..data_tmp"), self.path("..data")).expect("the scratch folder can be written");
+        for (key, _) in keys.iter().filter(|(key, _)| self.path(key).symlink_metadata().is_err()) {
+            symlink(Path::new("..data").join(key), self.path(key)).expect("the scratch folder can be written");
+        }
+        if self.versions > 1 {
+            std::fs::remove_dir_all(self.path(&format!("..version_{}", self.versions - 1))).expect("the old version is there");
+        }
+    }
+}
+
+/// An upstream that says `address` for every name the tests ask for.
+fn upstream_saying(address: &str) -> Upstream {
+    let names = [WHO, "steady.example.", "other.example."];
+    Upstream::start(names.iter().map(|name| address_rule(name, 0, address)).collect(), None)
+}
+
+/// Two upstreams, a template, a ConfigMap, and a program to serve them.
+struct Stage {
+    /// Says 192.0.2.1; the template's.
+    first: Upstream,
+    /// Says 192.0.2.2; the ConfigMap's.
+    second: Upstream,
+    template: ConfigMap,
+    kube_dns: ConfigMap,
+    conf: TempDir,
+    dns: u16,
+    metrics: u16,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self {
+            first: upstream_saying("192.0.2.1"),
+            second: upstream_saying("192.0.2.2"),
+            template: ConfigMap::new(&[]),
+            kube_dns: ConfigMap::new(&[]),
+            conf: scratch(),
+            dns: free_port(),
+            metrics: free_port(),
+        }
+    }
+    fn conf(&self) -> PathBuf {
+        self.conf.path().join("Corefile")
+    }
+    fn written(&self) -> String {
+        std::fs::read_to_string(self.conf()).unwrap_or_default()
+    }
+    /// A block for all names, with more directives.
+    fn template_text(&self, directives: &str) -> String {
+        format!(
+            ".:{} {{\n    bind __PILLAR__LOCAL__DNS__\n    forward . 127.0.0.1:{}\n    {directives}\n}}\n",
+            self.dns, self.first.port
+        )
+    }
+    fn set_template(&mut self, text: &str) {
+        self.template.swap(&[("Corefile.base", text)]);
+    }
+    fn stub_domain(&self) -> String {
+        format!("{{\"acme.local\": [\"127.0.0.1:{}\"]}}", self.second.port)
+    }
+    fn command(&self) -> Command {
+        let mut command = Command::new(binary());
+        command.args(["-localip", "127.0.0.1", "-setupinterface=false", "-setupiptables=false"]);
+        command.arg("-dns.port").arg(self.dns.to_string());
+        command.arg("-metrics-listen-address").arg(format!("127.0.0.1:{}", self.metrics));
+        command.arg("-basecorefile").arg(self.template.path("Corefile.base"));
+        command.arg("-kubednscm").arg(self.kube_dns.folder.path());
+        command.arg("-conf").arg(self.conf());
+        command
+    }
+    fn start(&self) -> Server {
+        self.spawn(self.command())
+    }
+    fn spawn(&self, command: Command) -> Server {
+        let mut server = Server::spawn(command, scratch());
+        server.wait_ready(self.dns).unwrap_or_else(|e| panic!("{e}"));
+        server
+    }
+    /// Who answers.
+    fn who(&self) -> Option<String> {
+        ask(loopback(self.dns), WHO, "A")?.answers.first().map(|record| record.data.to_string())
+    }
+    fn wait_who(&self, address: &str, server: &Server) {
+        let served = wait_until(PATIENCE, || self.who().as_deref() == Some(address));
+        assert!(served, "{address} did not answer within {PATIENCE:?}:\n{}\n--- written\n{}", server.tail(30), self.written());
+    }
+    fn errors(&self, error_type: &str) -> Option<f64> {
+        metric(self.metrics, &format!("coredns_nodecache_setup_errors_total{{errortype=\"{error_type}\"}}"))
+    }
+    fn wait_errors(&self, count: f64, server: &Server) {
+        let counted = wait_until(PATIENCE, || self.errors("configmap") == Some(count));
+        assert!(counted, "{:?} errors are counted, not {count}:\n{}", self.errors("configmap"), server.tail(30));
+    }
+}
+
+#[test]
+fn a_stub_domain_is_served_at_once_and_no_query_is_lost() {
+    let mut stage = Stage::new();
+    stage.set_template(&stage.template_text(""));
+    let server = stage.start();
+    assert_eq!(stage.who().as_deref(), Some("192.0.2.1"));
+    assert_eq!(stage.written(), stage.template_text("").replace("__PILLAR__LOCAL__DNS__", "127.0.0.1"));
+    for error_type in ["configmap", "interface_add", "interface_check", "iptables", "iptables_lock"] {
+        assert_eq!(stage.errors(error_type), Some(0.0), "{error_type}");
+    }
+    let client = SteadyClient::start(stage.dns);
+    stage.kube_dns.swap(&[("stubDomains", &stage.stub_domain())]);
+    stage.wait_who("192.0.2.2", &server);
+    let block = format!(
+        "\nacme.local:{} {{\n    errors\n    cache 30\n    bind 127.0.0.1\n    forward . 127.0.0.1:{}\n}}\n",
+        stage.dns, stage.second.port
+    );
+    assert!(stage.written().ends_with(&block), "{}", stage.written());
+    stage.kube_dns.swap(&[("stubDomains", "{}")]);
+    stage.wait_who("192.0.2.1", &server);
+    std::thread::sleep(Duration::from_millis(300));
+    client.finish();
+    assert_eq!(stage.errors("configmap"), Some(0.0));
+}
+
+#[test]
+fn a_changed_template_is_served_at_once_and_what_is_written_is_always_whole() {
+    let mut stage = Stage::new();
+    let text = |stage: &Stage, upstream: u16, number: u32| {
+        let padding = format!("# template {number} of a length that takes more than one write\n").repeat(2000);
+        format!(".:{} {{\n    bind __PILLAR__LOCAL__DNS__\n    forward . 127.0.0.1:{upstream}\n}}\n{padding}# end\n", stage.dns)
+    };
+    stage.set_template(&text(&stage, stage.first.port, 0));
+    let server = stage.start();
+    let conf = stage.conf();
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut count = 0_u32;
+            while !is_done.load(Ordering::Relaxed) {
+                let read = std::fs::read_to_string(&conf).expect("it is always there");
+                assert!(read.starts_with(".:") && read.ends_with("# end\n"), "a part of it: {} octets", read.len());
+                count += 1;
+            }
+            count
+        });
+        for number in 1..=6 {
+            let (upstream, address) =
+                if number % 2 == 1 { (stage.second.port, "192.0.2.2") } else { (stage.first.port, "192.0.2.1") };
+            stage.set_template(&text(&stage, upstream, number));
+            stage.wait_who(address, &server);
+        }
+        is_done.store(true, Ordering::Relaxed);
+        assert!(reader.join().expect("the reader saw whole files") > 10);
+    });
+    let left: Vec<_> = std::fs::read_dir(stage.conf.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["Corefile"], "nothing else is left");
+}
+
+#[test]
+fn a_bad_configmap_is_refused_counted_and_told_and_the_last_good_one_serves() {
+    let mut stage = Stage::new();
+    stage.set_template(&stage.template_text(""));
+    stage.kube_dns.swap(&[("stubDomains", &stage.stub_domain())]);
+    let server = stage.start();
+    assert_eq!(stage.who().as_deref(), Some("192.0.2.2"));
+    let good = stage.written();
+    stage.kube_dns.swap(&[("stubDomains", "{\"acme.local\": [\"ns.example\"]}")]);
+    stage.wait_errors(1.0, &server);
+    let path = stage.kube_dns.path("stubDomains");
+    let said = server.output();
+    assert!(said.contains(&format!("{}: `ns.example` of the stub domain `acme.local`", path.display())), "{said}");
+    stage.kube_dns.swap(&[("stubDomains", "{")]);
+    stage.wait_errors(2.0, &server);
+    assert_eq!(stage.who().as_deref(), Some("192.0.2.2"), "the last good one serves on");
+    assert_eq!(stage.written(), good);
+
+    // Neither is a changed template held up.
+    stage.set_template(&stage.template_text("# changed"));
+    assert!(wait_until(PATIENCE, || stage.written().contains("# changed")), "{}", server.tail(20));
+    assert!(stage.written().contains("acme.local"));
+    assert_eq!(stage.who().as_deref(), Some("192.0.2.2"));
+    stage.kube_dns.swap(&[("stubDomains", "{}")]);
+    stage.wait_who("192.0.2.1", &server);
+    assert_eq!(stage.errors("configmap"), Some(2.0));
+}
+
+#[test]
+fn a_corefile_that_comes_out_bad_is_refused_and_stands_beside_the_good_one() {
+    let mut stage = Stage::new();
+    stage.set_template(&stage.template_text(""));
+    let server = stage.start();
+    let good = stage.written();
+    stage.set_template(&stage.template_text("cahce 30"));
+    stage.wait_errors(1.0, &server);
+    assert_eq!(metric(stage.metrics, "coredns_reload_failed_total"), Some(1.0));
+    let said = server.output();
+    let refused = stage.conf.path().join("Corefile.refused");
+    assert!(said.contains(&format!("{}:4:5", refused.display())) && said.contains("`cache`"), "{said}");
+    assert!(said.contains(&stage.template.path("Corefile.base").display().to_string()), "{said}");
+    assert!(std::fs::read_to_string(&refused).is_ok_and(|text| text.lines().nth(3) == Some("    cahce 30")));
+    assert_eq!(stage.written(), good);
+    assert_eq!(stage.who().as_deref(), Some("192.0.2.1"));
+
+    // A pillar without a value is told with its place in the template.
+    stage.set_template(&stage.template_text("forward b.example __PILLAR__CLUSTER__DNS__"));
+    stage.wait_errors(2.0, &server);
+    let said = server.output();
+    assert!(said.contains("Corefile.base:4:23") && said.contains("-upstreamsvc"), "{said}");
+
+    stage.set_template(&stage.template_text("cache 30"));
+    assert!(wait_until(PATIENCE, || stage.written().contains("cache 30")), "{}", server.tail(20));
+    assert!(!refused.exists());
+}
+
+#[test]
+fn upstream_nameservers_of_the_configmap_are_asked_over_udp() {
+    let mut stage = Stage::new();
+    let template = format!(
+        ".:{} {{\n\tbind __PILLAR__LOCAL__DNS__\n\tforward . __PILLAR__UPSTREAM__SERVERS__ {{\n\t\tforce_tcp\n\t}}\n}}\n",
+        stage.dns
+    );
+    stage.set_template(&template);
+    let server = stage.start();
+    assert!(stage.written().contains("forward . /etc/resolv.conf {"), "{}", stage.written());
+    stage.kube_dns.swap(&[("upstreamNameservers", &format!("[\"127.0.0.1:{}\"]", stage.second.port))]);
+    stage.wait_who("192.0.2.2", &server);
+    let seen = stage.second.take_seen();
+    assert!(seen.keys().all(|query| query.starts_with("udp ")) && !seen.is_empty(), "{seen:?}");
+}
+
+#[test]
+fn pillars_come_from_flags_and_the_environment() {
+    let mut stage = Stage::new();
+    stage.set_template(&format!(
+        ".:{} {{\n    bind __PILLAR__LOCAL__DNS__ __PILLAR__DNS__SERVER__\n    forward . __PILLAR__CLUSTER__DNS__:{}\n    prometheus __PROMETHEUS__ENDPOINT__\n}}\n",
+        stage.dns, stage.first.port
+    ));
+    let prometheus = free_port();
+    let mut command = stage.command();
+    command.arg("-upstreamsvc=kube-dns-upstream").env("KUBE_DNS_UPSTREAM_SERVICE_HOST", "127.0.0.1");
+    command.arg(format!("-prometheus-listen-address=127.0.0.1:{prometheus}"));
+    let _server = stage.spawn(command);
+    assert_eq!(stage.who().as_deref(), Some("192.0.2.1"));
+    assert!(metric(prometheus, "coredns_build_info").is_some());
+}
+
+#[test]
+fn a_hand_edited_corefile_is_read_where_it_says_reload_or_on_sigusr1() {
+    for reload in ["", "reload 1h 0s"] {
+        let mut stage = Stage::new();
+        stage.set_template(&stage.template_text(reload));
+        let server = stage.start();
+        let edited =
+            stage.written().replace(&format!("127.0.0.1:{}", stage.first.port), &format!("127.0.0.1:{}", stage.second.port));
+        write(stage.conf.path(), "Corefile", &edited);
+        if reload.is_empty() {
+            assert!(!wait_until(SILENCE, || stage.who().as_deref() != Some("192.0.2.1")), "nobody asked for the change");
+            server.signal(libc::SIGUSR1);
+        }
+        stage.wait_who("192.0.2.2", &server);
+        assert_eq!(stage.written(), edited);
+        stage.set_template(&stage.template_text(&format!("{reload} # changed")));
+        stage.wait_who("192.0.2.1", &server);
+    }
+}
+
+#[test]
+fn where_nothing_can_be_written_it_serves_from_memory() {
+    let mut stage = Stage::new();
+    stage.set_template(&stage.template_text(""));
+    let mut command = stage.command();
+    command.args(["-conf", "/no/such/folder/Corefile"]);
+    let server = stage.spawn(command);
+    assert_eq!(stage.who().as_deref(), Some("192.0.2.1"));
+    assert_eq!(stage.errors("configmap"), Some(1.0));
+    assert!(server.output().contains("/no/such/folder/Corefile"), "{}", server.output());
+    stage.kube_dns.swap(&[("stubDomains", &stage.stub_domain())]);
+    stage.wait_who("192.0.2.2", &server);
+}
+
+#[test]
+fn a_template_that_is_also_the_corefile_is_served_and_never_overwritten() {
+    let stage = Stage::new();
+    let template = stage.template_text("");
+    let path = write(stage.conf.path(), "Corefile", &template);
+    let mut command = stage.command();
+    command.arg("-basecorefile").arg(&path);
+    let server = stage.spawn(command);
+    assert_eq!(stage.who().as_deref(), Some("192.0.2.1"));
+    assert_eq!(stage.written(), template);
+    assert!(server.output().contains("give -conf another path"), "{}", server.output());
+}
+
+#[test]
+fn without_a_template_the_corefile_is_served_as_it_stands_until_one_comes() {
+    let mut stage = Stage::new();
+    let text = stage.template_text("").replace("__PILLAR__LOCAL__DNS__", "127.0.0.1");
+    write(stage.conf.path(), "Corefile", &text);
+    let server = stage.start();
+    assert_eq!(stage.who().as_deref(), Some("192.0.2.1"));
+    assert_eq!(stage.errors("configmap"), Some(1.0));
+    assert!(server.output().contains("-basecorefile"), "{}", server.output());
+    stage.kube_dns.swap(&[("stubDomains", &stage.stub_domain())]);
+    stage.set_template(&stage.template_text(""));
+    stage.wait_who("192.0.2.2", &server);
+}
+
+#[test]
+fn started_with_a_bad_configmap_it_serves_what_served_last_or_the_template_alone() {
+    let mut stage = Stage::new();
+    stage.set_template(&stage.template_text(""));
+    stage.kube_dns.swap(&[("stubDomains", "{")]);
+    let server = stage.start();
+    assert_eq!(stage.who().as_deref(), Some("192.0.2.1"), "the template alone");
+    assert_eq!(stage.errors("configmap"), Some(1.0));
+    stage.kube_dns.swap(&[("stubDomains", &stage.stub_domain())]);
+    stage.wait_who("192.0.2.2", &server);
+    drop(server);
+
+    stage.kube_dns.swap(&[("stubDomains", "{")]);
+    let server = stage.start();
+    assert_eq!(stage.who().as_deref(), Some("192.0.2.2"), "what served last:\n{}", server.output());
+    drop(server);
+
+    stage.kube_dns.swap(&[("stubDomains", &stage.stub_domain())]);
+    stage.set_template(&stage.template_text("cahce"));
+    let server = stage.start();
+    assert_eq!(stage.who().as_deref(), Some("192.0.2.2"), "what served last:\n{}", server.output());
+    assert!(server.output().contains("`cahce`"), "{}", server.output());
+}
+
+#[test]
+fn a_bad_template_without_a_corefile_to_fall_back_on_ends_it_with_every_reason() {
+    let mut stage = Stage::new();
+    stage.set_template(&stage.template_text("forward b.example __PILLAR__CLUSTER__DNS__"));
+    let output = stage.command().output().expect("the program runs");
+    let said = everything(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in ["Corefile.base:4:23", "__PILLAR__CLUSTER__DNS__", "KUBE_DNS_SERVICE_HOST", "-upstreamsvc"] {
+        assert!(said.contains(part), "{part:?} is not in:\n{said}");
+    }
+}
+
+#[test]
+fn other_names_are_not_the_stub_domains() {
+    let mut stage = Stage::new();
+    stage.set_template(&stage.template_text(""));
+    stage.kube_dns.swap(&[("stubDomains", &stage.stub_domain())]);
+    let _server = stage.start();
+    let answer = ask(loopback(stage.dns), "other.example.", "A").expect("an answer");
+    assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+    assert_eq!(answer.answers.first().map(|record| record.data.to_string()).as_deref(), Some("192.0.2.1"));
+}
+
+#[test]
+fn the_node_is_not_touched_yet_and_that_is_said() {
+    let output = Command::new(binary()).args(["-localip", "127.0.0.1"]).output().expect("the program runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(everything(&output).contains("-setupinterface=false"), "{}", everything(&output));
+}
+
+#[test]
+fn the_version_is_printed_in_the_references_shape() {
+    let output = Command::new(binary()).arg("-version").output().expect("the program runs");
+    let said = everything(&output);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(lines.first().copied(), Some(concat!("nodelocaldns-", env!("CARGO_PKG_VERSION"))));
+    assert!(lines.get(1).is_some_and(|line| line.starts_with("linux/")), "{said}");
+}

@@ -1,0 +1,405 @@
+//! The node's link and rules on a real kernel, in network namespaces of the tests' own, without root.
+//!
+//! Each test runs itself again in a user and network namespace (`unshare`); a machine that allows none fails it. To look inside one, put
+//! a `sleep` before the assertion and `nsenter --target PID --user --net --preserve-credentials`.
+
+#[path = "node_namespace/probing.rs"]
+mod probing;
+#[path = "node_namespace/scene.rs"]
+mod scene;
+
+use nodelocaldns::node::{Change, Choice, Error, Interception, Node, Wish, teardown};
+use scene::{
+    ADDRESSES, Agent, NOTRACK_RULES_WHEN_ON, accept_rules, addresses_on, bridge, in_a_namespace, link_exists, mended, nft_tables,
+    notrack_rules, owned_rules, raw_rules_of, run, runtime, succeeds, wish,
+};
+use std::time::{Duration, Instant};
+
+/// As long as the reference waits between looks; what comes back sooner was noticed.
+const SYNC: Duration = Duration::from_secs(60);
+
+#[test]
+fn nftables_rules_follow_the_interception_and_leave_nothing() {
+    in_a_namespace("nftables_rules_follow_the_interception_and_leave_nothing", || {
+        runtime().block_on(async {
+            bridge("nodelocaldns");
+            let mut node = Node::open(wish(), Choice::Auto, SYNC).await.unwrap();
+            assert_eq!(node.backend(), "nftables");
+            node.ensure_link().await.unwrap();
+            let listing = owned_rules();
+            assert_eq!(listing.matches("notrack").count(), 8, "{listing}");
+            assert_eq!(listing.matches("meta mark & 0x00100000 == 0x00100000").count(), 4, "{listing}");
+            node.ensure(Interception::On).await.unwrap();
+            let listing = owned_rules();
+            assert_eq!(listing.matches("notrack").count(), NOTRACK_RULES_WHEN_ON, "{listing}");
+            assert!(listing.contains("flags owner"), "{listing}");
+            for rule in [
+                "ip daddr 10.96.0.10 udp dport 53 counter",
+                "ip6 daddr fd00::10 tcp dport 53 counter",
+                "ip6 saddr fd00::10 tcp sport 53 counter",
+                "ip saddr 10.96.0.10 tcp sport 8080 counter",
+            ] {
+                assert!(listing.contains(rule), "{rule} is not in\n{listing}");
+            }
+            assert_eq!(accept_rules(), 8, "each address, UDP and TCP, in and out");
+            node.ensure(Interception::Probing).await.unwrap();
+            assert_eq!(owned_rules().matches("notrack").count(), 8);
+            assert_eq!(node.teardown().await.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::<String>::new());
+            assert_eq!(nft_tables("nodelocaldns"), "");
+            assert_eq!(accept_rules() + notrack_rules(), 0);
+            assert!(link_exists("nodelocaldns"), "the link was there before");
+            assert_eq!(addresses_on("nodelocaldns"), Vec::<String>::new());
+        });
+    });
+}
+
+#[test]
+fn nobody_else_can_take_the_owned_rules_away() {
+    in_a_namespace("nobody_else_can_take_the_owned_rules_away", || {
+        runtime().block_on(async {
+            let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+            node.ensure(Interception::On).await.unwrap();
+            run("nft flush ruleset");
+            assert!(!succeeds("nft delete table inet nodelocaldns"));
+            assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
+            assert_eq!(accept_rules(), 0, "those of the filter table can be");
+            mended(&mut node, Interception::On, || accept_rules() == 8).await;
+            assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
+        });
+    });
+}
+
+#[test]
+fn the_kernel_removes_the_rules_when_their_owner_is_killed() {
+    in_a_namespace("the_kernel_removes_the_rules_when_their_owner_is_killed", || {
+        bridge("nodelocaldns");
+        let agent = Agent::start("nftables");
+        assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
+        agent.kill();
+        assert_eq!(nft_tables("nodelocaldns"), "");
+        assert_eq!(notrack_rules(), 0);
+        assert_eq!(addresses_on("nodelocaldns").len(), ADDRESSES.len(), "the link stays until somebody cleans up");
+        runtime().block_on(async {
+            assert!(teardown(&wish()).await.is_empty());
+        });
+        assert_eq!(accept_rules(), 0);
+        assert_eq!(addresses_on("nodelocaldns"), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn two_agents_at_once_leave_each_other_what_they_need() {
+    in_a_namespace("two_agents_at_once_leave_each_other_what_they_need", || {
+        bridge("nodelocaldns");
+        let old = Agent::start("nftables");
+        let new = Agent::start("nftables");
+        assert_eq!(nft_tables("nodelocaldns").lines().count(), 2);
+        old.stop();
+        assert_eq!(nft_tables("nodelocaldns").lines().count(), 1);
+        assert_eq!(addresses_on("nodelocaldns").len(), ADDRESSES.len());
+        assert_eq!(accept_rules(), 8);
+        new.stop();
+        assert_eq!(nft_tables("nodelocaldns"), "");
+        assert_eq!(addresses_on("nodelocaldns"), Vec::<String>::new());
+        assert_eq!(accept_rules(), 0);
+    });
+}
+
+#[test]
+fn a_new_agent_on_iptables_leaves_the_running_one_s_interception_on() {
+    in_a_namespace("a_new_agent_on_iptables_leaves_the_running_one_s_interception_on", || {
+        let old = Agent::start("iptables");
+        let on = notrack_rules();
+        assert_eq!(on, NOTRACK_RULES_WHEN_ON);
+        runtime().block_on(async {
+            let node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
+            assert_eq!(notrack_rules(), on);
+            drop(node);
+        });
+        old.stop();
+        assert_eq!(notrack_rules(), 0);
+    });
+}
+
+#[test]
+fn iptables_rules_follow_the_interception_and_leave_nothing() {
+    in_a_namespace("iptables_rules_follow_the_interception_and_leave_nothing", || {
+        for kind in ["nft", "legacy"] {
+            // kube-proxy's chain tells which kind it is.
+            run(&format!("iptables-{kind} -t nat -N KUBE-SERVICES"));
+            runtime().block_on(async {
+                let mut node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
+                assert_eq!(node.backend(), "iptables");
+                assert_eq!(raw_rules_of(kind).len(), 8);
+                node.ensure(Interception::On).await.unwrap();
+                let rules = raw_rules_of(kind);
+                assert_eq!(rules.len(), NOTRACK_RULES_WHEN_ON, "{rules:#?}");
+                let incoming: Vec<&String> = rules.iter().filter(|rule| rule.starts_with("-A PREROUTING")).collect();
+                assert_eq!(incoming.len(), 4);
+                assert!(incoming.iter().all(|rule| rule.contains("-m socket --nowildcard")), "{incoming:#?}");
+                let other = if kind == "nft" { "legacy" } else { "nft" };
+                assert_eq!(raw_rules_of(other).len(), 0);
+                node.ensure(Interception::Probing).await.unwrap();
+                assert_eq!(raw_rules_of(kind).len(), 8);
+                node.ensure(Interception::On).await.unwrap();
+                assert_eq!(node.teardown().await.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::<String>::new());
+                assert_eq!(raw_rules_of(kind).len(), 0);
+                assert_eq!(accept_rules(), 0);
+            });
+            run(&format!("iptables-{kind} -t nat -X KUBE-SERVICES"));
+        }
+    });
+}
+
+#[test]
+fn iptables_rules_come_back_when_they_are_flushed() {
+    in_a_namespace("iptables_rules_come_back_when_they_are_flushed", || {
+        runtime().block_on(async {
+            let mut node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
+            node.ensure(Interception::On).await.unwrap();
+            for flush in
+                ["iptables-nft -t raw -F", "ip6tables-nft -t raw -F OUTPUT", "nft flush ruleset", "nft delete table ip raw"]
+            {
+                run(flush);
+                assert!(notrack_rules() < NOTRACK_RULES_WHEN_ON, "{flush}");
+                mended(&mut node, Interception::On, || notrack_rules() == NOTRACK_RULES_WHEN_ON && accept_rules() == 8).await;
+            }
+        });
+    });
+}
+
+#[test]
+fn changes_of_others_beside_our_rules_wake_nobody() {
+    in_a_namespace("changes_of_others_beside_our_rules_wake_nobody", || {
+        runtime().block_on(async {
+            let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+            node.ensure(Interception::On).await.unwrap();
+            run("iptables-nft -t nat -N KUBE-SERVICES");
+            run("iptables-nft -t nat -A KUBE-SERVICES -j RETURN");
+            run("iptables-nft -t nat -F KUBE-SERVICES");
+            run("iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT");
+            assert!(tokio::time::timeout(Duration::from_millis(200), node.changed()).await.is_err());
+        });
+    });
+}
+
+#[test]
+fn rules_of_a_crashed_reference_are_cleaned_or_adopted() {
+    in_a_namespace("rules_of_a_crashed_reference_are_cleaned_or_adopted", || {
+        let leave = || {
+            for (chain, end) in [
+                ("PREROUTING", "-d 10.96.0.10 --dport 53"),
+                ("OUTPUT", "-s 10.96.0.10 --sport 53"),
+                ("OUTPUT", "-d 10.96.0.10 --dport 53"),
+                ("PREROUTING", "-d 10.96.0.99 --dport 53"),
+            ] {
+                // Twice, as several crashes would.
+                for _ in 0..2 {
+                    run(&format!(
+                        "iptables-nft -t raw -I {chain} -p udp {end} -j NOTRACK -m comment --comment 'NodeLocal DNS Cache: skip conntrack'"
+                    ));
+                }
+            }
+            run("iptables-nft -t raw -I OUTPUT -p udp -d 10.96.0.10 --dport 53 -j NOTRACK -m comment --comment 'somebody else'");
+            assert_eq!(raw_rules_of("nft").len(), 9);
+        };
+        runtime().block_on(async {
+            leave();
+            let node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+            let rules = raw_rules_of("nft");
+            assert!(matches!(&rules[..], [rule] if rule.contains("somebody else")), "{rules:#?}");
+            drop(node);
+            run("iptables-nft -t raw -F");
+            leave();
+            let mut node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
+            assert_eq!(raw_rules_of("nft").len(), 8 + 1, "only probes and replies, and the rule of somebody else");
+            node.ensure(Interception::On).await.unwrap();
+            assert_eq!(raw_rules_of("nft").len(), NOTRACK_RULES_WHEN_ON + 1);
+            assert!(node.teardown().await.is_empty());
+            assert_eq!(raw_rules_of("nft").len(), 1);
+        });
+    });
+}
+
+#[test]
+fn legacy_rules_of_a_crashed_predecessor_are_cleaned_although_kube_proxy_uses_nft() {
+    in_a_namespace("legacy_rules_of_a_crashed_predecessor_are_cleaned_although_kube_proxy_uses_nft", || {
+        run("iptables-nft -t nat -N KUBE-SERVICES");
+        run(
+            "iptables-legacy -t raw -I OUTPUT -p udp -d 10.96.0.10 --dport 53 -j NOTRACK -m comment --comment 'NodeLocal DNS Cache: skip conntrack'",
+        );
+        runtime().block_on(async {
+            let node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+            assert_eq!(notrack_rules(), 0);
+            drop(node);
+        });
+    });
+}
+
+#[test]
+fn a_held_xtables_lock_is_told_as_such() {
+    in_a_namespace("a_held_xtables_lock_is_told_as_such", || {
+        // Only the legacy programs take the lock.
+        run("iptables-legacy -t nat -N KUBE-SERVICES");
+        runtime().block_on(async {
+            let mut node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
+            let path = std::env::var("XTABLES_LOCKFILE").unwrap();
+            let file = std::fs::File::create(path).unwrap();
+            file.lock().unwrap();
+            let error = node.ensure(Interception::On).await.unwrap_err();
+            assert_eq!(error.error_type(), "iptables_lock", "{error}");
+            file.unlock().unwrap();
+            node.ensure(Interception::On).await.unwrap();
+            assert_eq!(raw_rules_of("legacy").len(), NOTRACK_RULES_WHEN_ON);
+        });
+    });
+}
+
+#[test]
+fn without_iptables_nftables_does_and_iptables_is_an_error() {
+    in_a_namespace("without_iptables_nftables_does_and_iptables_is_an_error", || {
+        let path = std::env::var_os("PATH").unwrap();
+        // SAFETY: no other thread of this process runs yet that could read the environment.
+        unsafe { std::env::set_var("PATH", "/nonexistent") };
+        let (with_nftables, error) = runtime().block_on(async {
+            let with_nftables = Node::open(wish(), Choice::Auto, SYNC).await.unwrap();
+            (with_nftables.backend(), Node::open(wish(), Choice::Iptables, SYNC).await.err().unwrap())
+        });
+        // SAFETY: the runtime has ended, and its threads with it.
+        unsafe { std::env::set_var("PATH", path) };
+        assert_eq!(with_nftables, "nftables");
+        assert!(
+            matches!(error, Error::IptablesMissing { .. }) && error.to_string().contains("--interception nftables"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn a_table_of_our_name_that_is_not_ours_is_left_alone() {
+    in_a_namespace("a_table_of_our_name_that_is_not_ours_is_left_alone", || {
+        run("nft add table inet nodelocaldns");
+        run("nft add chain inet nodelocaldns theirs");
+        runtime().block_on(async {
+            let mut node = Node::open(wish(), Choice::Auto, SYNC).await.unwrap();
+            node.ensure(Interception::On).await.unwrap();
+            assert_eq!(nft_tables("nodelocaldns-").lines().count(), 1);
+            assert!(node.teardown().await.is_empty());
+        });
+        assert_eq!(nft_tables("nodelocaldns").trim(), "table inet nodelocaldns");
+        run("nft list chain inet nodelocaldns theirs");
+    });
+}
+
+#[test]
+fn a_dummy_link_is_made_and_deleted_or_the_lack_of_its_driver_explained() {
+    in_a_namespace("a_dummy_link_is_made_and_deleted_or_the_lack_of_its_driver_explained", || {
+        runtime().block_on(async {
+            let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+            // With the driver the link is made, marked as ours and deleted again; without it the way out is named.
+            match node.ensure_link().await {
+                Ok(()) => {
+                    assert_eq!(addresses_on("nodelocaldns").len(), ADDRESSES.len());
+                    assert!(run("ip -details link show nodelocaldns").contains("made by nodelocaldns"));
+                    run("ip link delete nodelocaldns");
+                    let is_whole = || link_exists("nodelocaldns") && addresses_on("nodelocaldns").len() == ADDRESSES.len();
+                    mended_link(&mut node, is_whole).await;
+                    assert!(node.teardown().await.is_empty());
+                    assert!(!link_exists("nodelocaldns"));
+                    // As a reference that crashed leaves it.
+                    run("ip link add nodelocaldns type dummy && ip address add 10.96.0.10/32 dev nodelocaldns");
+                    assert!(teardown(&wish()).await.is_empty());
+                    assert!(!link_exists("nodelocaldns"));
+                    // As somebody prepares it.
+                    run("ip link add nodelocaldns type dummy");
+                    let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+                    node.ensure_link().await.unwrap();
+                    assert!(node.teardown().await.is_empty());
+                    assert_eq!(addresses_on("nodelocaldns"), Vec::<String>::new());
+                }
+                Err(error) => {
+                    assert!(!succeeds("ip link add probe type dummy"), "{error}");
+                    assert_eq!(error.error_type(), "interface_add");
+                    assert!(error.to_string().contains("-interfacename"), "{error}");
+                }
+            }
+        });
+    });
+}
+
+#[test]
+fn an_existing_link_is_adopted_and_gets_its_addresses_back_at_once() {
+    in_a_namespace("an_existing_link_is_adopted_and_gets_its_addresses_back_at_once", || {
+        bridge("nodelocaldns");
+        run("ip address add 192.0.2.1/24 dev nodelocaldns");
+        run("ip link set nodelocaldns down");
+        runtime().block_on(async {
+            let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+            node.ensure_link().await.unwrap();
+            let all = ["10.96.0.10/32", "192.0.2.1/24", "fd00::10/128"];
+            assert_eq!(addresses_on("nodelocaldns"), all);
+            let usable = std::net::UdpSocket::bind(("fd00::10", 53));
+            assert!(usable.is_ok(), "an IPv6 address can be used at once: {usable:?}");
+            for change in [
+                "ip address del 10.96.0.10/32 dev nodelocaldns",
+                "ip address del fd00::10/128 dev nodelocaldns",
+                "ip address flush dev nodelocaldns",
+                "ip link set nodelocaldns down",
+            ] {
+                run(change);
+                let is_whole = || {
+                    let addresses = addresses_on("nodelocaldns");
+                    ["10.96.0.10/32", "fd00::10/128"].iter().all(|wanted| addresses.iter().any(|address| address == wanted))
+                        && run("ip link show nodelocaldns").contains(",UP")
+                };
+                mended_link(&mut node, is_whole).await;
+            }
+            run("ip address add 192.0.2.1/24 dev nodelocaldns");
+            assert!(node.teardown().await.is_empty());
+            assert_eq!(addresses_on("nodelocaldns"), ["192.0.2.1/24"]);
+        });
+    });
+}
+
+#[test]
+fn a_link_that_is_deleted_and_made_anew_by_somebody_is_adopted_again() {
+    in_a_namespace("a_link_that_is_deleted_and_made_anew_by_somebody_is_adopted_again", || {
+        bridge("nodelocaldns");
+        runtime().block_on(async {
+            let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+            node.ensure_link().await.unwrap();
+            run("ip link delete nodelocaldns");
+            // Whether it can be made here depends on the dummy driver.
+            assert_eq!(next_change(&mut node).await, Change::Link);
+            let made = node.ensure_link().await;
+            if made.is_err() {
+                bridge("nodelocaldns");
+            }
+            mended_link(&mut node, || addresses_on("nodelocaldns").len() == ADDRESSES.len()).await;
+        });
+    });
+}
+
+#[test]
+fn the_interval_is_told_when_nothing_else_happens() {
+    in_a_namespace("the_interval_is_told_when_nothing_else_happens", || {
+        runtime().block_on(async {
+            let mut node = Node::open(Wish { interface: None, ..wish() }, Choice::None, Duration::from_secs(1)).await.unwrap();
+            assert_eq!(next_change(&mut node).await, Change::SyncDue);
+        });
+    });
+}
+
+/// Waits for changes of the link and mends them until `is_whole`, within the time that a notification takes at most.
+async fn mended_link(node: &mut Node, is_whole: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_whole() {
+        assert_eq!(next_change(node).await, Change::Link);
+        let _a_later_change_may_undo_it = node.ensure_link().await;
+        assert!(started.elapsed() < SYNC / 6, "not mended in time");
+    }
+}
+
+async fn next_change(node: &mut Node) -> Change {
+    tokio::time::timeout(SYNC / 6, node.changed()).await.expect("a change is noticed before the interval is over")
+}

@@ -1,0 +1,336 @@
+//! The two processes: what the watchdog does when the server ends, hangs or refuses, and the server when the watchdog is gone.
+
+mod support;
+
+use std::io::Write;
+use std::net::{TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use support::client::{PATIENCE, ask, loopback, metric, query};
+use support::namespace::Namespace;
+use support::ports::free_port;
+use support::server::{Server, binary, reference_command, scratch, wait_until, write_corefile};
+use support::steady::SteadyClient;
+use support::tools::write;
+use support::upstream::{Reply, Rule, Upstream};
+
+/// For what takes milliseconds on a machine that is not busy with other things.
+const SOON: Duration = Duration::from_secs(10);
+
+/// A program under test with its ports.
+struct Guarded {
+    watchdog: Server,
+    dns: u16,
+    metrics: u16,
+}
+
+impl Guarded {
+    /// Serves `corefile`, in which `{port}` stands for the port.
+    fn start(corefile: &str) -> Self {
+        let (dns, metrics) = (free_port(), free_port());
+        let folder = scratch();
+        let path = write_corefile(folder.path(), &corefile.replace("{port}", &dns.to_string()));
+        let mut watchdog = Server::spawn(reference_command(&path, metrics), folder);
+        watchdog.wait_ready(dns).unwrap_or_else(|e| panic!("{e}"));
+        let guarded = Self { watchdog, dns, metrics };
+        guarded.await_answer();
+        guarded
+    }
+
+    /// A server that answers from itself.
+    fn start_plain() -> Self {
+        Self::start(".:{port} {\n bind 127.0.0.1\n whoami\n}\n")
+    }
+
+    fn await_answer(&self) {
+        let answered = wait_until(SOON, || ask(loopback(self.dns), "ready.example.", "A").is_some());
+        assert!(answered, "no answer on port {}:\n{}", self.dns, self.watchdog.tail(20));
+    }
+
+    /// The server's process.
+    fn server(&self) -> i32 {
+        let mut found = None;
+        wait_until(SOON, || {
+            found = child_of(self.watchdog.pid());
+            found.is_some()
+        });
+        found.unwrap_or_else(|| panic!("the watchdog has no child:\n{}", self.watchdog.tail(20)))
+    }
+
+    fn restarts(&self, cause: &str) -> f64 {
+        let series = format!("nodelocaldns_watchdog_server_restarts_total{{cause=\"{cause}\"}}");
+        metric(self.metrics, &series).expect("the watchdog's metrics are served")
+    }
+
+    /// Waits until so many servers were replaced for this cause.
+    fn await_restarts(&self, cause: &str, count: f64) {
+        let counted = wait_until(SOON, || self.restarts(cause) >= count);
+        assert!(counted, "fewer than {count} restarts because of {cause}:\n{}", self.watchdog.tail(20));
+    }
+}
+
+/// The only child of a process.
+fn child_of(pid: u32) -> Option<i32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+fn signal(pid: i32, signal: libc::c_int) {
+    // SAFETY: kill has no memory effects; the process is a child of ours or of one of ours, seen a moment ago.
+    let outcome = unsafe { libc::kill(pid, signal) };
+    assert_eq!(outcome, 0, "sending signal {signal} to {pid}: {}", std::io::Error::last_os_error());
+}
+
+/// Whether the process has not ended; one that only waits to be reaped has.
+fn is_alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+}
+
+/// A field of /proc/PID/status.
+fn status_field(pid: i32, name: &str) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
+    let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+    line.unwrap_or_else(|| panic!("no {name} in\n{status}")).trim().to_owned()
+}
+
+#[test]
+fn a_server_that_is_killed_is_replaced_on_the_same_sockets_and_hardly_a_query_is_lost() {
+    let guarded = Guarded::start_plain();
+    let client = SteadyClient::start(guarded.dns);
+    for round in 1..=3 {
+        std::thread::sleep(Duration::from_millis(400));
+        let before = guarded.server();
+        signal(before, libc::SIGKILL);
+        guarded.await_restarts("signal", f64::from(round));
+        assert_ne!(guarded.server(), before);
+    }
+    std::thread::sleep(Duration::from_millis(400));
+    // Lost is what a server had read and not answered: a datagram or two of each, and the connection it had accepted.
+    let (udp, tcp) = client.tally();
+    assert!(udp.lost <= 6, "over UDP: {udp:?}\n{}", guarded.watchdog.tail(20));
+    assert!(tcp.lost <= 3, "over TCP: {tcp:?}\n{}", guarded.watchdog.tail(20));
+    for cause in ["hang", "exit", "configuration", "start", "protocol"] {
+        assert_eq!(guarded.restarts(cause), 0.0, "{cause}");
+    }
+    let without = metric(guarded.metrics, "nodelocaldns_watchdog_seconds_without_service_total");
+    assert!(without.is_some_and(|seconds| seconds > 0.0 && seconds < SOON.as_secs_f64()), "{without:?}");
+    let banners = guarded.watchdog.output().matches("try: dig").count();
+    assert_eq!(banners, 1, "it says where it listens once:\n{}", guarded.watchdog.output());
+}
+
+#[test]
+fn a_server_that_hangs_is_replaced_and_no_query_that_waits_is_lost() {
+    let guarded = Guarded::start_plain();
+    let client = SteadyClient::start(guarded.dns);
+    std::thread::sleep(Duration::from_millis(400));
+    let hung = guarded.server();
+    let stopped = Instant::now();
+    signal(hung, libc::SIGSTOP);
+    guarded.await_restarts("hang", 1.0);
+    guarded.await_answer();
+    let gap = stopped.elapsed();
+    assert!(gap < Duration::from_secs(3), "{gap:?}");
+    std::thread::sleep(Duration::from_millis(400));
+    // What the server had in hand when it stopped is gone with it: at most one datagram, and the connection it had accepted.
+    let (udp, tcp) = client.tally();
+    assert!(udp.lost <= 1 && tcp.lost <= 1, "{udp:?}, {tcp:?}\n{}", guarded.watchdog.tail(20));
+    assert!(!is_alive(hung));
+    assert!(metric(guarded.metrics, "nodelocaldns_watchdog_probe_failures_total{transport=\"udp\"}") >= Some(1.0));
+}
+
+#[test]
+fn a_watchdog_that_was_held_up_blames_nobody() {
+    let guarded = Guarded::start_plain();
+    let server = guarded.server();
+    guarded.watchdog.signal(libc::SIGSTOP);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(ask(loopback(guarded.dns), "a.example.", "A").is_some(), "the server serves without its watchdog");
+    guarded.watchdog.signal(libc::SIGCONT);
+    std::thread::sleep(Duration::from_millis(1000));
+    assert_eq!((guarded.server(), guarded.restarts("hang")), (server, 0.0), "{}", guarded.watchdog.tail(20));
+}
+
+#[test]
+fn a_server_that_cannot_start_again_is_tried_until_its_corefile_is_mended() {
+    let guarded = Guarded::start_plain();
+    let good = std::fs::read_to_string(guarded.watchdog.corefile()).expect("the Corefile is there");
+    write_corefile(guarded.watchdog.folder.path(), &good.replace("whoami", "whoma"));
+    signal(guarded.server(), libc::SIGKILL);
+    guarded.await_restarts("configuration", 3.0);
+    guarded.watchdog.wait_output("whoma", SOON);
+    write_corefile(guarded.watchdog.folder.path(), &good);
+    guarded.watchdog.signal(libc::SIGHUP);
+    guarded.await_answer();
+    assert_eq!(guarded.restarts("exit"), 0.0);
+}
+
+#[test]
+fn a_first_corefile_that_is_bad_ends_the_watchdog_with_its_message_once() {
+    let folder = scratch();
+    let corefile = write_corefile(folder.path(), ".:1 {\n cahce\n}\n");
+    let mut server = Server::spawn(reference_command(&corefile, free_port()), folder);
+    let status = server.wait_exit(SOON);
+    assert_eq!(status.and_then(|status| status.code()), Some(1), "{}", server.tail(20));
+    assert_eq!(server.output().matches("did you mean").count(), 1, "{}", server.output());
+}
+
+#[test]
+fn an_address_in_use_by_another_program_is_told_by_the_first_start() {
+    // Without SO_REUSEPORT, so that nobody else can bind it.
+    let holder = UdpSocket::bind(loopback(free_port())).expect("a free port");
+    let port = holder.local_addr().expect("it is bound").port();
+    let folder = scratch();
+    let corefile = write_corefile(folder.path(), &format!(".:{port} {{\n bind 127.0.0.1\n whoami\n}}\n"));
+    let mut server = Server::spawn(reference_command(&corefile, free_port()), folder);
+    let status = server.wait_exit(SOON);
+    assert_eq!(status.and_then(|status| status.code()), Some(1), "{}", server.tail(20));
+    assert!(server.output().contains(&format!("cannot listen on 127.0.0.1:{port}")), "{}", server.output());
+}
+
+#[test]
+fn a_server_whose_watchdog_is_killed_ends_by_itself_at_once() {
+    for lameduck in ["", "health 127.0.0.1:{health} {\n  lameduck 60s\n }"] {
+        let health = free_port().to_string();
+        let corefile = format!(".:{{port}} {{\n bind 127.0.0.1\n whoami\n {}\n}}\n", lameduck.replace("{health}", &health));
+        let guarded = Guarded::start(&corefile);
+        let server = guarded.server();
+        let killed = Instant::now();
+        guarded.watchdog.signal(libc::SIGKILL);
+        assert!(wait_until(SOON, || !is_alive(server)), "{}", guarded.watchdog.tail(20));
+        let took = killed.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?}\n{}", guarded.watchdog.tail(20));
+        assert!(TcpStream::connect(loopback(guarded.dns)).is_err(), "nobody listens any longer");
+    }
+}
+
+#[test]
+fn an_orphaned_server_answers_what_it_has_first() {
+    let reply = Reply { answer: vec!["slow.example. 0 IN A 192.0.2.7".to_owned()], delay: 0.5, ..Reply::default() };
+    let rule = Rule { name: "slow.example.".to_owned(), rtype: "A".to_owned(), via: None, reply };
+    let upstream = Upstream::start(vec![rule], None);
+    let corefile = format!(".:{{port}} {{\n bind 127.0.0.1\n forward . 127.0.0.1:{}\n}}\n", upstream.port);
+    let guarded = Guarded::start(&corefile);
+    upstream.take_seen();
+    let client = UdpSocket::bind(loopback(0)).expect("a socket");
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+    client.connect(loopback(guarded.dns)).expect("loopback");
+    client.send(&query("slow.example.", "A").to_vec().expect("a query of ours encodes")).expect("loopback");
+    assert!(wait_until(PATIENCE, || upstream.take_seen().values().sum::<u32>() > 0), "it did not reach the upstream");
+    guarded.watchdog.signal(libc::SIGKILL);
+    let answer = client.recv(&mut [0; 512]);
+    assert!(answer.is_ok(), "{answer:?}\n{}", guarded.watchdog.tail(20));
+}
+
+#[test]
+fn the_server_has_no_capability_though_the_watchdog_has_all() {
+    let namespace = Namespace::new(&[]);
+    let folder = scratch();
+    let corefile = write_corefile(folder.path(), ".:53 {\n bind 127.0.0.1\n whoami\n}\n");
+    let mut command = namespace.command(Path::new(reference_command(&corefile, 9353).get_program()));
+    command.args(reference_command(&corefile, 9353).get_args());
+    let watchdog = Server::spawn(command, folder);
+    watchdog.wait_output("try: dig", SOON);
+    let watchdog_pid = i32::try_from(watchdog.pid()).expect("a process ID");
+    assert_ne!(u64::from_str_radix(&status_field(watchdog_pid, "CapEff"), 16), Ok(0), "or this test shows nothing");
+    let server = child_of(watchdog.pid()).expect("it has a child");
+    let tasks = std::fs::read_dir(format!("/proc/{server}/task")).expect("the server lives");
+    let tasks: Vec<i32> = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok()).collect();
+    assert!(tasks.len() > 1, "its workers are threads");
+    for task in tasks {
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(status_field(task, set), "0000000000000000", "{set} of thread {task}");
+        }
+        assert_eq!(status_field(task, "NoNewPrivs"), "1", "thread {task}");
+    }
+}
+
+#[test]
+fn sigterm_leaves_no_process_behind_and_status_0() {
+    let mut guarded = Guarded::start_plain();
+    let server = guarded.server();
+    guarded.watchdog.signal(libc::SIGTERM);
+    let status = guarded.watchdog.wait_exit(SOON);
+    assert_eq!(status.and_then(|status| status.code()), Some(0), "{}", guarded.watchdog.tail(20));
+    assert!(!is_alive(server));
+}
+
+#[test]
+fn a_server_that_is_told_to_end_by_somebody_else_is_replaced() {
+    let guarded = Guarded::start_plain();
+    let client = SteadyClient::start(guarded.dns);
+    std::thread::sleep(Duration::from_millis(500));
+    signal(guarded.server(), libc::SIGTERM);
+    guarded.await_restarts("exit", 1.0);
+    guarded.await_answer();
+    std::thread::sleep(Duration::from_millis(500));
+    client.finish();
+}
+
+#[test]
+fn a_reload_takes_new_addresses_from_the_watchdog_and_gives_old_ones_back() {
+    let guarded = Guarded::start_plain();
+    let server = guarded.server();
+    let second = free_port();
+    let at = |ports: &[u16]| {
+        let blocks = ports.iter().map(|port| format!(".:{port} {{\n bind 127.0.0.1\n whoami\n}}\n"));
+        write_corefile(guarded.watchdog.folder.path(), &blocks.collect::<String>());
+        guarded.watchdog.signal(libc::SIGUSR1);
+    };
+    let answers = |port: u16| ask(loopback(port), "a.example.", "A").is_some();
+    at(&[guarded.dns, second]);
+    assert!(wait_until(SOON, || answers(second)), "{}", guarded.watchdog.tail(20));
+    at(&[second]);
+    let is_closed = || TcpStream::connect(loopback(guarded.dns)).is_err();
+    assert!(wait_until(SOON, is_closed), "the watchdog keeps a socket open that nobody serves:\n{}", guarded.watchdog.tail(20));
+    // And back again: what was given back is opened anew.
+    at(&[guarded.dns, second]);
+    assert!(wait_until(SOON, || answers(guarded.dns)), "{}", guarded.watchdog.tail(20));
+    for _ in 0..50 {
+        assert!(answers(guarded.dns) && answers(second), "{}", guarded.watchdog.tail(20));
+    }
+    assert_eq!(guarded.server(), server, "{}", guarded.watchdog.tail(20));
+}
+
+#[test]
+fn a_corefile_from_standard_input_outlives_the_server_that_read_it() {
+    let port = free_port();
+    let mut command = Command::new(binary());
+    command.args(["-conf", "stdin"]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut process = command.spawn().expect("the program runs");
+    let mut input = process.stdin.take().expect("standard input is a pipe");
+    write!(input, ".:{port} {{\n bind 127.0.0.1\n whoami\n}}\n").expect("the watchdog reads");
+    drop(input);
+    let answered = || ask(loopback(port), "a.example.", "A").is_some();
+    let first = wait_until(SOON, answered).then(|| child_of(process.id())).flatten();
+    if let Some(server) = first {
+        signal(server, libc::SIGKILL);
+    }
+    let is_replaced = wait_until(SOON, || child_of(process.id()).is_some_and(|server| Some(server) != first)) && answered();
+    process.kill().expect("it runs");
+    process.wait().expect("it is reaped");
+    assert!(first.is_some() && is_replaced, "{first:?} {is_replaced}");
+}
+
+#[test]
+fn the_pidfile_holds_the_watchdogs_process_id() {
+    let folder = scratch();
+    let corefile = write(folder.path(), "Corefile", &format!(".:{} {{\n bind 127.0.0.1\n whoami\n}}\n", free_port()));
+    let pidfile = folder.path().join("pid");
+    let mut command = Command::new(binary());
+    command.arg("-conf").arg(corefile).arg("-pidfile").arg(&pidfile);
+    let server = Server::spawn(command, folder);
+    server.wait_output("try: dig", SOON);
+    assert_eq!(std::fs::read_to_string(pidfile).ok(), Some(format!("{}\n", server.pid())));
+}
+
+#[test]
+fn a_control_descriptor_that_is_none_is_refused() {
+    for value in ["3", "1", "x", "999"] {
+        let output = Command::new(binary()).env("NODELOCALDNS_CONTROL_FD", value).output().expect("the program runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{value}: {said}");
+        assert!(said.contains("NODELOCALDNS_CONTROL_FD"), "{value}: {said}");
+    }
+}
