@@ -4,7 +4,7 @@ use super::load::Source;
 use super::log;
 use super::memory;
 use super::rendering::Rendering;
-use super::service::{Farewell, Options, Origin, Service};
+use super::service::{Farewell, Options, Origin, Service, limits};
 use crate::cli::{Agent, Corefile, Mode, ServeOptions};
 use crate::corefile::SystemLoader;
 use crate::kube_dns::render::{ServiceAddress, Values};
@@ -44,6 +44,8 @@ fn load_and_serve(options: ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::R
     };
     let workers = options.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let cache_memory = options.cache_memory.unwrap_or_else(|| memory::default_cache_memory(memory::cgroup_limit()));
+    // The watchdog has raised it.
+    let open_files = rlimit::Resource::NOFILE.get_soft().unwrap_or(u64::MAX);
     let control =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the control runtime")?;
     control.block_on(async {
@@ -51,6 +53,7 @@ fn load_and_serve(options: ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::R
             default_port: options.dns_port,
             workers,
             cache_memory,
+            limits: limits(open_files),
             quiet: options.quiet || !watchdog.is_first(),
             watchdog: watchdog.clone(),
         };

@@ -38,9 +38,19 @@ pub struct Options {
     pub workers: usize,
     /// Octets all caches together may take.
     pub cache_memory: usize,
+    /// What clients may take.
+    pub limits: Limits,
     pub quiet: bool,
     /// Where the sockets come from.
     pub watchdog: Arc<ServerEnd>,
+}
+
+/// What clients may take of a process that may open so many files: TCP clients half of them, so that upstreams are still asked and
+/// probes answered.
+pub fn limits(open_files: u64) -> Limits {
+    let limits = Limits::default();
+    let half = usize::try_from(open_files / 2).unwrap_or(usize::MAX);
+    Limits { tcp_connections: limits.tcp_connections.min(half), ..limits }
 }
 
 /// Why a service stops.
@@ -95,7 +105,7 @@ impl Service {
         let lines = LineSink::stdout().context("cannot start the thread that writes log lines")?;
         lines.count_drops(&services.registry);
         let process = ProcessMetrics::register(&services.registry);
-        let mut server = Server::start(options.workers, Limits::default(), Handle::current(), &services.registry)?;
+        let mut server = Server::start(options.workers, options.limits, Handle::current(), &services.registry)?;
         let plan = loaded.config.build(&services)?;
         verbosity.follow(&loaded.config);
         apply(&mut server, &plan, &options)?;
@@ -288,4 +298,15 @@ fn apply(server: &mut Server, plan: &Plan, options: &Options) -> anyhow::Result<
     server.apply(&plan.listeners, &plan.endpoints, sockets).context("cannot serve the Corefile")?;
     watchdog.report_serving(dns, http, plan.lameduck + DRAIN_LIMIT);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tcp_clients_leave_half_of_the_open_files_to_upstreams_and_probes() {
+        assert_eq!(limits(1024).tcp_connections, 512);
+        assert_eq!(limits(1 << 20), Limits::default());
+    }
 }

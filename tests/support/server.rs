@@ -3,6 +3,7 @@
 use super::client::loopback;
 use std::ffi::OsString;
 use std::fs::File;
+use std::io;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -55,7 +56,17 @@ impl Server {
         let output = File::create(&log).expect("the scratch folder can be written");
         let errors = output.try_clone().expect("a second handle to the log");
         command.current_dir(folder.path()).stdin(Stdio::null()).stdout(output).stderr(errors);
-        let process = command.spawn().unwrap_or_else(|e| panic!("starting {command:?}: {e}"));
+        let mut process = command.spawn();
+        // A program that was just copied is busy while a child that another test forked meanwhile, with the copy open, has yet to exec.
+        wait_until(Duration::from_secs(5), || {
+            let is_busy =
+                |process: &io::Result<Child>| process.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ExecutableFileBusy);
+            if is_busy(&process) {
+                process = command.spawn();
+            }
+            !is_busy(&process)
+        });
+        let process = process.unwrap_or_else(|e| panic!("starting {command:?}: {e}"));
         Self { process, log, folder }
     }
 
