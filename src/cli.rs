@@ -32,6 +32,11 @@ pub enum Invocation {
     Check {
         files: Vec<PathBuf>,
     },
+    /// `teardown`: remove what an agent with these addresses on this interface has left.
+    Teardown {
+        local_addresses: Vec<IpAddr>,
+        interface: String,
+    },
     /// `-plugins`
     ListDirectives,
     /// `-version`
@@ -113,8 +118,13 @@ impl Invocation {
     /// Reads a command line, the program's name first. The error prints itself, with what would be right; it also stands for `--help`.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut flags = Flags::try_parse_from(go_style(arguments))?;
-        if let Some(Command::Check { files }) = flags.command.take() {
-            return Ok(Self::Check { files });
+        match flags.command.take() {
+            Some(Command::Check { files }) => return Ok(Self::Check { files }),
+            Some(Command::Teardown { localip: values::LocalAddresses(local_addresses), interfacename }) => {
+                let interface = interfacename.unwrap_or_else(|| DEFAULT_INTERFACE.to_owned());
+                return Ok(Self::Teardown { local_addresses, interface });
+            }
+            None => {}
         }
         if flags.version.unwrap_or(false) {
             return Ok(Self::Version);

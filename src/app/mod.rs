@@ -13,10 +13,12 @@ mod watchdog_process;
 
 use crate::cli::{Invocation, ServeOptions};
 use crate::directives::{ORDER, Support};
+use crate::node::{self, Wish};
 use crate::plan::DEFAULT_PORT;
 use crate::watchdog::ServerEnd;
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -32,6 +34,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let outcome = match invocation {
         Invocation::Check { files } => check(&files, DEFAULT_PORT),
+        Invocation::Teardown { local_addresses, interface } => tear_down(local_addresses, interface),
         Invocation::ListDirectives => print_directives(),
         Invocation::Version => print_version(),
         Invocation::Serve(options) => serve(options),
@@ -53,6 +56,19 @@ fn check(files: &[impl AsRef<Path>], default_port: u16) -> anyhow::Result<ExitCo
         }
     }
     Ok(status)
+}
+
+/// Every error is told; what can be removed is.
+fn tear_down(addresses: Vec<IpAddr>, interface: String) -> anyhow::Result<ExitCode> {
+    log::start();
+    // Ports and mark do not matter: rules are known by their comments.
+    let wish = Wish { addresses, port: DEFAULT_PORT, health_port: 0, interface: Some(interface), probe_mark: 1 };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let errors = runtime.block_on(node::teardown(&wish));
+    for error in &errors {
+        tracing::error!("{error}");
+    }
+    Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn print_directives() -> anyhow::Result<ExitCode> {

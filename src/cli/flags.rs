@@ -111,6 +111,16 @@ pub(super) enum Command {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Remove from this node what an agent has left: interception rules, addresses, and the interface if an agent made it. Ours and
+    /// node-cache's. Exit status 0 if nothing of it is left, else 1.
+    Teardown {
+        /// Comma-separated addresses of the cache on this node, as the agent was given them
+        #[arg(long, value_name = "ADDRESSES", required = true, value_parser = values::local_addresses)]
+        localip: values::LocalAddresses,
+        /// Interface that carries the addresses [default: nodelocaldns]
+        #[arg(long, value_name = "NAME")]
+        interfacename: Option<String>,
+    },
 }
 
 /// `--interception`

@@ -231,3 +231,15 @@ fn version_and_plugins_are_told_instead_of_serving() {
 fn the_watchdogs_child_is_told_apart() {
     assert!(!Flags::command().render_long_help().to_string().contains("server-child"), "nobody starts it by hand");
 }
+
+#[test]
+fn teardown_wants_the_addresses_and_knows_the_default_interface() {
+    let parse = |arguments: &[&str]| Invocation::parse(["nodelocaldns", "teardown"].iter().chain(arguments).map(Into::into));
+    assert!(parse(&[]).is_err());
+    let expected = |interface: &str| Invocation::Teardown {
+        local_addresses: vec!["169.254.20.10".parse().unwrap(), "fd00::a".parse().unwrap()],
+        interface: interface.to_owned(),
+    };
+    assert_eq!(parse(&["-localip", "169.254.20.10,fd00::a"]).unwrap(), expected("nodelocaldns"));
+    assert_eq!(parse(&["-localip=169.254.20.10,fd00::a", "-interfacename=br0"]).unwrap(), expected("br0"));
+}
