@@ -4,15 +4,18 @@ CARGO ?= cargo
 # Where rustup puts cargo, for shells that have not read its environment; sbin, where Debian puts named.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 FUZZ_SECONDS ?= 60
-SCRIPTS := scripts/install-test-deps .ci/run
+SCRIPTS := scripts/install-test-deps scripts/build-image .ci/run
 
-.PHONY: help build run test check fuzz
+.PHONY: help build image run test check fuzz
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 build: ## Build the program, optimised: target/release/nodelocaldns
 	$(CARGO) build --release --locked
+
+image: ## Build the container image nodelocaldns:VERSION (needs buildah)
+	scripts/build-image
 
 run: ## Serve on 127.0.0.1:1053 from the built-in Corefile
 	$(CARGO) run --locked
