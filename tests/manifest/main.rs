@@ -1,7 +1,9 @@
 //! `manifests/nodelocaldns.yaml` is what the API takes, asks for no more rights than it needs, and holds together with the program and with
 //! the manifest that it takes the place of.
 
+mod container;
 mod objects;
+mod start;
 
 #[path = "../support/mod.rs"]
 mod support;
