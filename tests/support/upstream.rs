@@ -1,4 +1,4 @@
-//! A scripted DNS server on UDP and TCP of one loopback port.
+//! A scripted DNS server on UDP and TCP of one port.
 
 use super::client::loopback;
 use super::ports::free_port;
@@ -8,7 +8,7 @@ use hickory_proto::rr::RecordType;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -90,7 +90,12 @@ impl Upstream {
 
     /// [`Upstream::start`] on a port that it may have served before. Fails if the port is taken.
     pub fn start_at(port: u16, rules: &[Rule], default: Option<&Reply>) -> io::Result<Self> {
-        let (udp, tcp) = (UdpSocket::bind(loopback(port))?, TcpListener::bind(loopback(port))?);
+        Self::serving(loopback(port), rules, default)
+    }
+
+    /// [`Upstream::start_at`] on any address, in the network namespace of the calling thread.
+    pub fn serving(address: SocketAddr, rules: &[Rule], default: Option<&Reply>) -> io::Result<Self> {
+        let (udp, tcp) = (UdpSocket::bind(address)?, TcpListener::bind(address)?);
         let (rules, default) = (rules.to_vec(), default.cloned());
         let script = Arc::new(Mutex::new(Script { rules, default, down: false, seen: BTreeMap::new() }));
         let (stop, stopped) = oneshot::channel();
@@ -107,7 +112,7 @@ impl Upstream {
                 });
             }
         });
-        Ok(Self { port, script, resets, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { port: address.port(), script, resets, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Serves a list of rules.json.

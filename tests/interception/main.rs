@@ -1,0 +1,175 @@
+//! The whole program on a node with pods, KubeDNS and kube-proxy's rules: who answers whom, in health and when a process is killed.
+//!
+//! Each test runs itself again in a user and network namespace (`unshare`), so it needs no root, and leaves nothing when it ends. To look
+//! inside one, put a `sleep` before the assertion and `nsenter --target PID --user --net --preserve-credentials`.
+
+mod cluster;
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use cluster::{
+    CLUSTER_IPS, Cluster, FRESH, LOCAL, NAME, SOON, accept_rules, addresses, ask_on, assert_address, connected, in_a_namespace,
+    is_alive, kill, leaves_untracked, rules, tracked_dns,
+};
+use std::net::UdpSocket;
+use support::server::wait_until;
+
+/// Every address that the program serves.
+const SERVED: [&str; 3] = [LOCAL, CLUSTER_IPS[0], CLUSTER_IPS[1]];
+
+#[test]
+fn answers_come_from_the_node_and_no_connection_is_tracked_with_nftables() {
+    in_a_namespace("answers_come_from_the_node_and_no_connection_is_tracked_with_nftables", || {
+        answers_come_from_the_node("nftables")
+    });
+}
+
+#[test]
+fn answers_come_from_the_node_and_no_connection_is_tracked_with_iptables() {
+    in_a_namespace("answers_come_from_the_node_and_no_connection_is_tracked_with_iptables", || {
+        answers_come_from_the_node("iptables")
+    });
+}
+
+fn answers_come_from_the_node(backend: &str) {
+    let cluster = Cluster::new();
+    let asked = cluster.everyone_asks(&CLUSTER_IPS, NAME);
+    assert_eq!(cluster.kube_dns_count(NAME) as usize, asked, "without the program KubeDNS answers everyone");
+    assert!(tracked_dns().len() >= asked, "and conntrack knows of it: {:#?}", tracked_dns());
+
+    let agent = cluster.start(backend, &[]);
+    agent.await_interception();
+    cluster.everyone_asks(&SERVED[..1], NAME);
+    assert_eq!(cluster.kube_dns_count(NAME), 1, "the cache asks once");
+    let before = tracked_dns();
+    cluster.everyone_asks(&SERVED, NAME);
+    assert_eq!(cluster.kube_dns_count(NAME), 0, "and answers everyone");
+    let after = tracked_dns();
+    assert_eq!(after.difference(&before).collect::<Vec<_>>(), Vec::<&String>::new(), "tracked all the same");
+}
+
+#[test]
+fn after_the_server_is_killed_the_node_answers_again_with_nftables() {
+    in_a_namespace("after_the_server_is_killed_the_node_answers_again_with_nftables", || server_is_killed("nftables"));
+}
+
+#[test]
+fn after_the_server_is_killed_the_node_answers_again_with_iptables() {
+    in_a_namespace("after_the_server_is_killed_the_node_answers_again_with_iptables", || server_is_killed("iptables"));
+}
+
+fn server_is_killed(backend: &str) {
+    let cluster = Cluster::new();
+    let agent = cluster.start(backend, &[]);
+    agent.await_interception();
+    let clients = connected_clients(&cluster);
+    let before = agent.server();
+    kill(before);
+    for (index, (who, client)) in clients.iter().enumerate() {
+        // Some wait in the socket for the next server.
+        assert_address(ask_on(client, FRESH[index], SOON).as_ref(), who);
+    }
+    assert_ne!(agent.server(), before);
+    agent.await_interception();
+    cluster.everyone_asks(&SERVED, NAME);
+    cluster.kube_dns_count(NAME);
+    let tracked = tracked_dns();
+    cluster.everyone_asks(&SERVED, NAME);
+    assert_eq!(cluster.kube_dns_count(NAME), 0, "{}", agent.watchdog.tail(20));
+    assert_eq!(tracked_dns().difference(&tracked).count(), 0);
+}
+
+/// A socket of each client for each ClusterIP, on which the node has answered.
+fn connected_clients(cluster: &Cluster) -> Vec<(String, UdpSocket)> {
+    let mut clients = Vec::new();
+    for (who, place) in cluster.clients() {
+        for address in CLUSTER_IPS {
+            let socket = place.visit(|| connected(address));
+            assert_address(ask_on(&socket, NAME, SOON).as_ref(), who);
+            clients.push((format!("{who} to {address}"), socket));
+        }
+    }
+    clients
+}
+
+#[test]
+fn from_the_next_packet_after_the_watchdog_is_killed_kube_dns_answers() {
+    in_a_namespace("from_the_next_packet_after_the_watchdog_is_killed_kube_dns_answers", || {
+        let cluster = Cluster::new();
+        let mut agent = cluster.start("nftables", &[]);
+        agent.await_interception();
+        let clients = connected_clients(&cluster);
+        assert!(cluster.kube_dns_count(NAME) <= 1, "the node answers");
+        let server = agent.server();
+        agent.watchdog.signal(libc::SIGKILL);
+        agent.watchdog.wait_exit(SOON).expect("a killed process ends");
+        assert!(!leaves_untracked(), "{}", rules());
+        for (who, client) in &clients {
+            assert_address(ask_on(client, NAME, SOON).as_ref(), who);
+            assert_eq!(cluster.kube_dns_count(NAME), 1, "{who}: answered by somebody else");
+        }
+        assert!(wait_until(SOON, || !is_alive(server)), "the orphaned server goes on:\n{}", agent.watchdog.tail(20));
+        cluster.everyone_asks(&CLUSTER_IPS, NAME);
+        assert_ne!(cluster.kube_dns_count(NAME), 0);
+
+        let next = cluster.start("nftables", &[]);
+        next.await_interception();
+        cluster.everyone_asks(&SERVED, NAME);
+        cluster.kube_dns_count(NAME);
+        cluster.everyone_asks(&SERVED, NAME);
+        assert_eq!(cluster.kube_dns_count(NAME), 0, "its successor answers:\n{}", next.watchdog.tail(20));
+    });
+}
+
+#[test]
+fn sigterm_takes_everything_down_with_nftables() {
+    in_a_namespace("sigterm_takes_everything_down_with_nftables", || takes_everything_down("nftables"));
+}
+
+#[test]
+fn sigterm_takes_everything_down_with_iptables() {
+    in_a_namespace("sigterm_takes_everything_down_with_iptables", || takes_everything_down("iptables"));
+}
+
+fn takes_everything_down(backend: &str) {
+    let cluster = Cluster::new();
+    let mut agent = cluster.start(backend, &[]);
+    agent.await_interception();
+    // On the host network a connected socket's own address is the ClusterIP, which goes with the link.
+    let of_pods: Vec<_> = connected_clients(&cluster).into_iter().filter(|(who, _)| who.starts_with("pod")).collect();
+    assert!(leaves_untracked());
+    assert_eq!(accept_rules(), 4 * SERVED.len());
+    assert_eq!(addresses(), SERVED.map(str::to_owned).into());
+    agent.watchdog.signal(libc::SIGTERM);
+    let status = agent.watchdog.wait_exit(SOON).unwrap_or_else(|| panic!("it does not end:\n{}", agent.watchdog.tail(20)));
+    assert!(status.success(), "{status}:\n{}", agent.watchdog.tail(20));
+    assert!(!leaves_untracked(), "{}", rules());
+    assert_eq!((accept_rules(), addresses().len()), (0, 0), "{}\n{:?}", rules(), addresses());
+    assert!(!rules().contains("nodelocaldns"), "{}", rules());
+    cluster.kube_dns_count(NAME);
+    for (who, client) in &of_pods {
+        assert_address(ask_on(client, NAME, SOON).as_ref(), who);
+    }
+    let asked = cluster.everyone_asks(&CLUSTER_IPS, NAME) + of_pods.len();
+    assert_eq!(cluster.kube_dns_count(NAME) as usize, asked, "KubeDNS answers everyone");
+}
+
+#[test]
+fn with_skipteardown_the_link_and_what_iptables_holds_stay() {
+    in_a_namespace("with_skipteardown_the_link_and_what_iptables_holds_stay", || {
+        let cluster = Cluster::new();
+        for backend in ["nftables", "iptables"] {
+            let mut agent = cluster.start(backend, &["-skipteardown"]);
+            agent.await_interception();
+            agent.watchdog.signal(libc::SIGTERM);
+            let status =
+                agent.watchdog.wait_exit(SOON).unwrap_or_else(|| panic!("it does not end:\n{}", agent.watchdog.tail(20)));
+            assert!(status.success(), "{status}:\n{}", agent.watchdog.tail(20));
+            assert_eq!(addresses(), SERVED.map(str::to_owned).into(), "{backend}");
+            assert_eq!(accept_rules(), 4 * SERVED.len(), "{backend}");
+            // The kernel removes its table with the program, whatever the flag says.
+            assert_eq!(leaves_untracked(), backend == "iptables", "{backend}:\n{}", rules());
+        }
+    });
+}
