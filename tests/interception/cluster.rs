@@ -7,13 +7,16 @@ use crate::support::tools::{require, run, tool, write};
 use crate::support::upstream::{Reply, Rule, Upstream, address_rule};
 use hickory_proto::op::Message;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Set to the name of the test in the process that runs inside.
 const INSIDE: &str = "NODELOCALDNS_TEST_INSIDE";
@@ -301,6 +304,54 @@ pub fn ask_on(socket: &UdpSocket, name: &str, patience: Duration) -> Option<Mess
         let answer = Message::from_vec(&buffer[..length]).expect("the answer is well-formed");
         if answer.metadata.id == question.metadata.id {
             return Some(answer);
+        }
+    }
+}
+
+/// Asks for a cached name every few milliseconds on one socket. Every query is sent once.
+pub struct Steady {
+    stop: Arc<AtomicBool>,
+    client: JoinHandle<(usize, usize)>,
+}
+
+impl Steady {
+    pub fn start(socket: UdpSocket) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        Self { stop, client: std::thread::spawn(move || ask_until(&socket, &stopped)) }
+    }
+
+    /// Stops asking and waits for what is on the way: how many were asked, and how many of them got no answer.
+    pub fn finish(self) -> (usize, usize) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.client.join().expect("the client does not panic")
+    }
+}
+
+fn ask_until(socket: &UdpSocket, stop: &AtomicBool) -> (usize, usize) {
+    let mut question = query(NAME, "A");
+    let (mut asked, mut open) = (0_u16, HashSet::new());
+    let mut buffer = [0; 4096];
+    let mut stopped = None;
+    loop {
+        if !stop.load(Ordering::Relaxed) {
+            question.metadata.id = asked;
+            // An error is ICMP's word on an earlier query, which stays open and is counted as lost.
+            let _earlier = socket.send(&question.to_vec().expect("a query of ours encodes"));
+            open.insert(asked);
+            asked = asked.checked_add(1).expect("fewer queries than IDs");
+        } else if open.is_empty() || stopped.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+            return (asked.into(), open.len());
+        }
+        let next = Instant::now() + Duration::from_millis(2);
+        while let Some(left) = next.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            socket.set_read_timeout(Some(left)).expect("a timeout above zero");
+            if let Ok(length) = socket.recv(&mut buffer)
+                && let Ok(answer) = Message::from_vec(&buffer[..length])
+                && !answer.answers.is_empty()
+            {
+                open.remove(&answer.metadata.id);
+            }
         }
     }
 }
