@@ -154,7 +154,14 @@ impl Cluster {
         seen.filter(|(question, _)| question.split(' ').nth(1) == Some(name)).map(|(_, count)| count).sum()
     }
 
-    /// Starts the program as the DaemonSet does, with no more rights than it has there.
+    /// The program, with no more rights than the DaemonSet gives it.
+    pub fn program(&self) -> Command {
+        let mut command = tool("setpriv");
+        command.arg("--bounding-set=-all,+net_admin,+net_bind_service").arg(binary());
+        command
+    }
+
+    /// Starts the program as the DaemonSet does.
     pub fn start(&self, backend: &str, more: &[&str]) -> Agent {
         let folder = scratch();
         let template = write(
@@ -165,8 +172,7 @@ impl Cluster {
                  forward . __PILLAR__CLUSTER__DNS__ {{\n  force_tcp\n }}\n prometheus :9253\n health {LOCAL}:8080\n}}\n"
             ),
         );
-        let mut command = tool("setpriv");
-        command.arg("--bounding-set=-all,+net_admin,+net_bind_service").arg(binary());
+        let mut command = self.program();
         command.args(["-localip", &format!("{LOCAL},{}", CLUSTER_IPS.join(","))]);
         command.arg("-conf").arg(folder.path().join("Corefile")).arg("-basecorefile").arg(template);
         command.args(["-upstreamsvc", "kube-dns-upstream", "--interception", backend]).args(more);
@@ -329,6 +335,7 @@ impl Steady {
 }
 
 fn ask_until(socket: &UdpSocket, stop: &AtomicBool) -> (usize, usize) {
+    socket.set_nonblocking(true).expect("a socket can be told not to wait");
     let mut question = query(NAME, "A");
     let (mut asked, mut open) = (0_u16, HashSet::new());
     let mut buffer = [0; 4096];
@@ -343,11 +350,10 @@ fn ask_until(socket: &UdpSocket, stop: &AtomicBool) -> (usize, usize) {
         } else if open.is_empty() || stopped.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
             return (asked.into(), open.len());
         }
-        let next = Instant::now() + Duration::from_millis(2);
-        while let Some(left) = next.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-            socket.set_read_timeout(Some(left)).expect("a timeout above zero");
-            if let Ok(length) = socket.recv(&mut buffer)
-                && let Ok(answer) = Message::from_vec(&buffer[..length])
+        // Not a read timeout: the kernel counts those in ticks of up to 10 ms.
+        std::thread::sleep(Duration::from_millis(2));
+        while let Ok(length) = socket.recv(&mut buffer) {
+            if let Ok(answer) = Message::from_vec(&buffer[..length])
                 && !answer.answers.is_empty()
             {
                 open.remove(&answer.metadata.id);

@@ -15,6 +15,7 @@ use cluster::{
 use std::net::UdpSocket;
 use std::time::Duration;
 use support::server::wait_until;
+use support::tools::run;
 
 /// Every address that the program serves.
 const SERVED: [&str; 3] = [LOCAL, CLUSTER_IPS[0], CLUSTER_IPS[1]];
@@ -124,29 +125,42 @@ fn from_the_next_packet_after_the_watchdog_is_killed_kube_dns_answers() {
     });
 }
 
-/// With a steady client, and everything of the program killed, as when its container runs out of memory.
+#[test]
+fn hardly_a_query_is_lost_when_the_watchdog_is_killed() {
+    in_a_namespace("hardly_a_query_is_lost_when_the_watchdog_is_killed", || {
+        lose_hardly_a_query(|agent| agent.watchdog.signal(libc::SIGKILL));
+    });
+}
+
+/// As when its container runs out of memory.
 #[test]
 fn hardly_a_query_is_lost_when_watchdog_and_server_are_killed_at_once() {
     in_a_namespace("hardly_a_query_is_lost_when_watchdog_and_server_are_killed_at_once", || {
-        let cluster = Cluster::new();
-        let mut agent = cluster.start("nftables", &[]);
-        agent.await_interception();
-        for (who, client) in connected_clients(&cluster) {
+        lose_hardly_a_query(|agent| {
             let server = agent.server();
-            let steady = Steady::start(client);
-            std::thread::sleep(Duration::from_millis(200));
             agent.watchdog.signal(libc::SIGKILL);
             kill(server);
-            agent.watchdog.wait_exit(SOON).expect("a killed process ends");
-            std::thread::sleep(Duration::from_millis(200));
-            let (asked, lost) = steady.finish();
-            assert!(asked > 20, "{who}: too few to tell anything");
-            // What lay in the server's socket, or was read and not answered.
-            assert!(lost <= 10, "{who}: {lost} of {asked} lost");
-            agent = cluster.start("nftables", &[]);
-            agent.await_interception();
-        }
+        });
     });
+}
+
+fn lose_hardly_a_query(end: impl Fn(&Agent)) {
+    let cluster = Cluster::new();
+    let mut agent = cluster.start("nftables", &[]);
+    agent.await_interception();
+    for (who, client) in connected_clients(&cluster) {
+        let steady = Steady::start(client);
+        std::thread::sleep(Duration::from_millis(150));
+        end(&agent);
+        agent.watchdog.wait_exit(SOON).expect("a killed process ends");
+        std::thread::sleep(Duration::from_millis(150));
+        let (asked, lost) = steady.finish();
+        assert!(asked > 20, "{who}: too few to tell anything");
+        // What lay in the server's socket, or was read and not answered.
+        assert!(lost <= 10, "{who}: {lost} of {asked} lost");
+        agent = cluster.start("nftables", &[]);
+        agent.await_interception();
+    }
 }
 
 #[test]
@@ -170,6 +184,24 @@ fn with_iptables_kube_dns_answers_pods_when_the_orphaned_server_has_ended() {
         let next = cluster.start("iptables", &[]);
         next.await_interception();
         await_answers_of_the_node(&cluster, &next);
+    });
+}
+
+#[test]
+fn teardown_by_hand_removes_what_a_killed_agent_has_left() {
+    in_a_namespace("teardown_by_hand_removes_what_a_killed_agent_has_left", || {
+        let cluster = Cluster::new();
+        let mut agent = cluster.start("iptables", &[]);
+        agent.await_interception();
+        let server = agent.server();
+        agent.watchdog.signal(libc::SIGKILL);
+        agent.watchdog.wait_exit(SOON).expect("a killed process ends");
+        assert!(wait_until(SOON, || !is_alive(server)), "the orphaned server goes on:\n{}", agent.watchdog.tail(20));
+        assert!(leaves_untracked() && accept_rules() > 0 && !addresses().is_empty());
+        run(cluster.program().args(["teardown", "-localip", &SERVED.join(",")]));
+        assert!(!leaves_untracked(), "{}", rules());
+        assert_eq!((accept_rules(), addresses().len()), (0, 0), "{}\n{:?}", rules(), addresses());
+        cluster.everyone_asks(&CLUSTER_IPS, NAME);
     });
 }
 
