@@ -347,7 +347,7 @@ fn ask_until(socket: &UdpSocket, stop: &AtomicBool) -> (usize, usize) {
             let _earlier = socket.send(&question.to_vec().expect("a query of ours encodes"));
             open.insert(asked);
             asked = asked.checked_add(1).expect("fewer queries than IDs");
-        } else if open.is_empty() || stopped.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+        } else if open.is_empty() || stopped.get_or_insert_with(Instant::now).elapsed() > Duration::from_secs(1) {
             return (asked.into(), open.len());
         }
         // Not a read timeout: the kernel counts those in ticks of up to 10 ms.
@@ -430,10 +430,12 @@ fn connections() -> String {
     std::fs::read_to_string("/proc/self/net/nf_conntrack").expect("connections can be listed")
 }
 
-/// Whether the process has not ended; one that only waits to be reaped has.
+/// Whether the process has not ended; one that only waits to be reaped has. While a thread is left its sockets are open, though its first
+/// thread may be a zombie already.
 pub fn is_alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+    let is_running = stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'));
+    is_running || std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1)
 }
 
 /// Ends a process with SIGKILL.
