@@ -47,19 +47,26 @@ pub fn wish(agent: &Agent, dns_port: u16) -> Wish {
 }
 
 impl Interceptor for NodeInterceptor {
-    async fn ensure(&mut self, interception: Interception) -> Result<(), Vec<SetupError>> {
+    async fn ensure(&mut self, interception: Interception) -> Result<Vec<SetupError>, Vec<SetupError>> {
         let rules = match interception {
             Interception::Probing => Rules::Probing,
             Interception::On => Rules::On,
         };
         let node = self.node().await.map_err(|error| vec![told(&error)])?;
         // The rules do not wait for the link to be mended: an address that is missing here is nobody's.
-        let link = node.ensure_link().await;
-        let beside = node.ensure(rules).await.map_err(|error| vec![told(&error)])?;
-        for error in beside {
-            tracing::warn!("{error}; queries are intercepted as they should be all the same");
+        let mut errors: Vec<SetupError> = node.ensure_link().await.err().iter().map(told).collect();
+        match node.ensure(rules).await {
+            Ok(beside) => {
+                for error in beside {
+                    tracing::warn!("{error}; queries are intercepted as they should be all the same");
+                }
+                Ok(errors)
+            }
+            Err(error) => {
+                errors.push(told(&error));
+                Err(errors)
+            }
         }
-        link.map_err(|error| vec![told(&error)])
     }
 
     async fn teardown(&mut self) -> Result<(), Vec<SetupError>> {

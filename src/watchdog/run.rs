@@ -248,7 +248,7 @@ impl Guard {
             tracing::error!("watchdog: {error}");
             self.metrics.count_setup_error(error.errortype);
         }
-        let is_done = outcome.errors.is_empty();
+        let is_done = outcome.is_done;
         let event = match outcome.wish {
             Wish::Teardown => Event::TornDown,
             Wish::Interception(interception) => {
