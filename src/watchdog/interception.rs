@@ -22,9 +22,6 @@ pub struct SetupError {
 
 /// Makes the node intercept queries, or not. Futures stay on one thread.
 pub trait Interceptor {
-    /// Whether there is anything to intercept; where there is not, the metric stays 0.
-    const INTERCEPTS: bool = true;
-
     /// Makes the node as wanted; called again after something changed, and cheap when nothing has. Returns what went wrong beside it: the
     /// interception is as wanted all the same.
     ///
@@ -42,13 +39,11 @@ pub trait Interceptor {
     fn changed(&mut self) -> impl Future<Output = ()>;
 }
 
-/// Nothing to intercept: `--interception none`, and every start without the node's flags.
+/// Nothing to set up: every start without the node's flags.
 #[derive(Clone, Copy, Debug)]
 pub struct Idle;
 
 impl Interceptor for Idle {
-    const INTERCEPTS: bool = false;
-
     async fn ensure(&mut self, _: Interception) -> Result<Vec<SetupError>, Vec<SetupError>> {
         Ok(Vec::new())
     }
