@@ -276,6 +276,52 @@ fn without_iptables_nftables_does_and_iptables_is_an_error() {
 }
 
 #[test]
+fn without_rules_the_link_is_set_up_and_taken_down_all_the_same() {
+    in_a_namespace("without_rules_the_link_is_set_up_and_taken_down_all_the_same", || {
+        bridge("nodelocaldns");
+        let path = std::env::var_os("PATH").unwrap();
+        // SAFETY: no other thread of this process runs yet that could read the environment.
+        unsafe { std::env::set_var("PATH", "/nonexistent") };
+        let (refused, node) = runtime().block_on(async {
+            let mut node = Node::prepare(wish(), Choice::Iptables, SYNC).unwrap();
+            let refused = node.ensure(Interception::Probing).await.err().unwrap();
+            node.ensure_link().await.unwrap();
+            (refused, node.backend())
+        });
+        // SAFETY: the runtime has ended, and its threads with it.
+        unsafe { std::env::set_var("PATH", path) };
+        assert_eq!((refused.error_type(), node), ("iptables", "none"));
+        assert_eq!(addresses_on("nodelocaldns").len(), ADDRESSES.len());
+        runtime().block_on(async {
+            let mut node = Node::prepare(wish(), Choice::Iptables, SYNC).unwrap();
+            node.ensure_link().await.unwrap();
+            node.ensure(Interception::On).await.unwrap();
+            assert_eq!((node.backend(), notrack_rules()), ("iptables", NOTRACK_RULES_WHEN_ON));
+            assert!(node.teardown().await.is_empty());
+        });
+        assert_eq!(addresses_on("nodelocaldns"), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn kube_proxys_kind_of_iptables_is_found_while_it_holds_the_lock() {
+    in_a_namespace("kube_proxys_kind_of_iptables_is_found_while_it_holds_the_lock", || {
+        run("iptables-legacy -t nat -N KUBE-SERVICES");
+        let file = std::fs::File::create(std::env::var("XTABLES_LOCKFILE").unwrap()).unwrap();
+        file.lock().unwrap();
+        runtime().block_on(async {
+            let mut node =
+                Node::prepare(Wish { addresses: vec![ADDRESSES[0].parse().unwrap()], ..wish() }, Choice::Iptables, SYNC).unwrap();
+            let error = node.ensure(Interception::Probing).await.err().expect("the lock is held");
+            assert_eq!(error.error_type(), "iptables_lock", "{error}");
+            file.unlock().unwrap();
+            node.ensure(Interception::Probing).await.unwrap();
+        });
+        assert_eq!((raw_rules_of("legacy").len(), raw_rules_of("nft").len()), (4, 0));
+    });
+}
+
+#[test]
 fn a_table_of_our_name_that_is_not_ours_is_left_alone() {
     in_a_namespace("a_table_of_our_name_that_is_not_ours_is_left_alone", || {
         run("nft add table inet nodelocaldns");
