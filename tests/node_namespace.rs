@@ -312,7 +312,7 @@ fn kube_proxys_kind_of_iptables_is_found_while_it_holds_the_lock() {
         runtime().block_on(async {
             let mut node =
                 Node::prepare(Wish { addresses: vec![ADDRESSES[0].parse().unwrap()], ..wish() }, Choice::Iptables, SYNC).unwrap();
-            let error = node.ensure(Interception::Probing).await.err().expect("the lock is held");
+            let error = node.ensure(Interception::Probing).await.expect_err("the lock is held");
             assert_eq!(error.error_type(), "iptables_lock", "{error}");
             file.unlock().unwrap();
             node.ensure(Interception::Probing).await.unwrap();

@@ -362,7 +362,7 @@ impl Exposition {
 
     /// Leaves the address to the server if its Corefile names the same: half of the scrapes would get the one, half the other.
     fn make_way_for(&mut self, http: &[SocketAddr]) {
-        if let Some(address) = self.address.take_if(|address| http.contains(address)) {
+        if let Some(address) = self.address.take_if(|own| http.iter().any(|other| is_shared(*own, *other))) {
             tracing::warn!(
                 "watchdog: the Corefile serves HTTP on {address}, so the watchdog's own metrics are not served; choose another \
                  -metrics-listen-address"
@@ -372,6 +372,12 @@ impl Exposition {
             }
         }
     }
+}
+
+/// Whether clients of the one listener may reach the other instead: both have the same address, or both all, of whichever family.
+fn is_shared(one: SocketAddr, other: SocketAddr) -> bool {
+    let (ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
+    one.port() == other.port() && (ip == other_ip || ip.is_unspecified() && other_ip.is_unspecified())
 }
 
 /// The signals that mean something to us.
@@ -402,5 +408,20 @@ impl Signals {
             _ = self.reload.recv() => Event::Reload,
             _ = self.hangup.recv() => Event::Retry,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_shared;
+
+    #[test]
+    fn all_addresses_of_one_family_are_shared_with_all_of_the_other() {
+        let is_shared = |one: &str, other: &str| is_shared(one.parse().unwrap(), other.parse().unwrap());
+        assert!(is_shared("0.0.0.0:9353", "[::]:9353"));
+        assert!(is_shared("127.0.0.1:9353", "127.0.0.1:9353"));
+        assert!(is_shared("[::ffff:127.0.0.1]:9353", "127.0.0.1:9353"));
+        assert!(!is_shared("0.0.0.0:9353", "[::]:9253"));
+        assert!(!is_shared("0.0.0.0:9353", "127.0.0.1:9353"), "the kernel prefers the one that names the address");
     }
 }
