@@ -122,6 +122,23 @@ fn a_new_agent_on_iptables_leaves_the_running_one_s_interception_on() {
 }
 
 #[test]
+fn a_new_agent_on_nftables_removes_the_rules_that_an_old_one_on_iptables_left_to_it() {
+    in_a_namespace("a_new_agent_on_nftables_removes_the_rules_that_an_old_one_on_iptables_left_to_it", || {
+        let old = Agent::start("iptables");
+        runtime().block_on(async {
+            let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+            node.ensure(Interception::On).await.unwrap();
+            assert_eq!(notrack_rules(), NOTRACK_RULES_WHEN_ON, "the old one's");
+            old.stop();
+            node.ensure(Interception::On).await.unwrap();
+            assert_eq!(notrack_rules(), 0);
+            assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
+            assert_eq!(accept_rules(), 8);
+        });
+    });
+}
+
+#[test]
 fn iptables_rules_follow_the_interception_and_leave_nothing() {
     in_a_namespace("iptables_rules_follow_the_interception_and_leave_nothing", || {
         for kind in ["nft", "legacy"] {

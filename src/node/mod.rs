@@ -67,6 +67,8 @@ enum Rules {
         /// For the ACCEPT rules; none where no program was found.
         filter: Option<Arc<Iptables>>,
         is_filter_due: bool,
+        /// Another agent was at work when the table was made, so iptables rules for NOTRACK were left to it.
+        is_raw_due: bool,
     },
     Iptables(Arc<Iptables>),
     None,
@@ -151,8 +153,13 @@ impl Node {
         let mut beside = Vec::new();
         let has_changed = match held {
             Rules::None => false,
-            Rules::Nftables { table, filter, is_filter_due } => {
+            Rules::Nftables { table, filter, is_filter_due, is_raw_due } => {
                 let has_changed = table.apply(&rules)?;
+                if *is_raw_due && is_alone {
+                    let errors = clean_raw().await;
+                    *is_raw_due = !errors.is_empty();
+                    beside.extend(errors);
+                }
                 if let Some(filter) = filter.as_ref().filter(|_| *is_filter_due) {
                     *is_filter_due = false;
                     beside.extend(apply(filter, rules, &[iptables::Table::Filter], is_alone).await.err());
@@ -256,12 +263,7 @@ impl Rules {
         };
         tracing::info!("interception: nftables table inet {}, {why}", table.name());
         if is_alone {
-            // A predecessor's NOTRACK rules would outlive us, and with them an interception that nobody answers.
-            let (removed, errors) = clean(&[iptables::Table::Raw]).await;
-            if removed > 0 {
-                tracing::info!("{removed} iptables rules of a predecessor are removed from table raw");
-            }
-            for error in errors {
+            for error in clean_raw().await {
                 tracing::warn!("a predecessor's rule stays: {error}");
             }
         }
@@ -279,7 +281,7 @@ impl Rules {
                 None
             }
         };
-        Ok(Self::Nftables { table, filter, is_filter_due: true })
+        Ok(Self::Nftables { table, filter, is_filter_due: true, is_raw_due: !is_alone })
     }
 
     /// The kernel's word on changes that others make; none where there is nothing to tell or nobody who tells.
@@ -325,6 +327,15 @@ async fn apply(
 async fn clean(tables: &'static [iptables::Table]) -> (usize, Vec<Error>) {
     let cleaned = off_the_runtime("cleans iptables", move || iptables::clean(tables)).await;
     cleaned.unwrap_or_else(|error| (0, vec![error]))
+}
+
+/// A predecessor's NOTRACK rules would outlive us, and with them an interception that nobody answers. Returns what went wrong.
+async fn clean_raw() -> Vec<Error> {
+    let (removed, errors) = clean(&[iptables::Table::Raw]).await;
+    if removed > 0 {
+        tracing::info!("{removed} iptables rules of a predecessor are removed from table raw");
+    }
+    errors
 }
 
 /// Runs `work`, which waits for programs, where nothing else has to wait with it.
