@@ -122,6 +122,23 @@ fn a_new_agent_on_iptables_leaves_the_running_one_s_interception_on() {
 }
 
 #[test]
+fn a_new_agent_on_nftables_removes_the_rules_that_an_old_one_on_iptables_left_to_it() {
+    in_a_namespace("a_new_agent_on_nftables_removes_the_rules_that_an_old_one_on_iptables_left_to_it", || {
+        let old = Agent::start("iptables");
+        runtime().block_on(async {
+            let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+            node.ensure(Interception::On).await.unwrap();
+            assert_eq!(notrack_rules(), NOTRACK_RULES_WHEN_ON, "the old one's");
+            old.stop();
+            node.ensure(Interception::On).await.unwrap();
+            assert_eq!(notrack_rules(), 0);
+            assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
+            assert_eq!(accept_rules(), 8);
+        });
+    });
+}
+
+#[test]
 fn iptables_rules_follow_the_interception_and_leave_nothing() {
     in_a_namespace("iptables_rules_follow_the_interception_and_leave_nothing", || {
         for kind in ["nft", "legacy"] {
@@ -272,6 +289,52 @@ fn without_iptables_nftables_does_and_iptables_is_an_error() {
             matches!(error, Error::IptablesMissing { .. }) && error.to_string().contains("--interception nftables"),
             "{error}"
         );
+    });
+}
+
+#[test]
+fn without_rules_the_link_is_set_up_and_taken_down_all_the_same() {
+    in_a_namespace("without_rules_the_link_is_set_up_and_taken_down_all_the_same", || {
+        bridge("nodelocaldns");
+        let path = std::env::var_os("PATH").unwrap();
+        // SAFETY: no other thread of this process runs yet that could read the environment.
+        unsafe { std::env::set_var("PATH", "/nonexistent") };
+        let (refused, node) = runtime().block_on(async {
+            let mut node = Node::prepare(wish(), Choice::Iptables, SYNC).unwrap();
+            let refused = node.ensure(Interception::Probing).await.err().unwrap();
+            node.ensure_link().await.unwrap();
+            (refused, node.backend())
+        });
+        // SAFETY: the runtime has ended, and its threads with it.
+        unsafe { std::env::set_var("PATH", path) };
+        assert_eq!((refused.error_type(), node), ("iptables", "none"));
+        assert_eq!(addresses_on("nodelocaldns").len(), ADDRESSES.len());
+        runtime().block_on(async {
+            let mut node = Node::prepare(wish(), Choice::Iptables, SYNC).unwrap();
+            node.ensure_link().await.unwrap();
+            node.ensure(Interception::On).await.unwrap();
+            assert_eq!((node.backend(), notrack_rules()), ("iptables", NOTRACK_RULES_WHEN_ON));
+            assert!(node.teardown().await.is_empty());
+        });
+        assert_eq!(addresses_on("nodelocaldns"), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn kube_proxys_kind_of_iptables_is_found_while_it_holds_the_lock() {
+    in_a_namespace("kube_proxys_kind_of_iptables_is_found_while_it_holds_the_lock", || {
+        run("iptables-legacy -t nat -N KUBE-SERVICES");
+        let file = std::fs::File::create(std::env::var("XTABLES_LOCKFILE").unwrap()).unwrap();
+        file.lock().unwrap();
+        runtime().block_on(async {
+            let mut node =
+                Node::prepare(Wish { addresses: vec![ADDRESSES[0].parse().unwrap()], ..wish() }, Choice::Iptables, SYNC).unwrap();
+            let error = node.ensure(Interception::Probing).await.expect_err("the lock is held");
+            assert_eq!(error.error_type(), "iptables_lock", "{error}");
+            file.unlock().unwrap();
+            node.ensure(Interception::Probing).await.unwrap();
+        });
+        assert_eq!((raw_rules_of("legacy").len(), raw_rules_of("nft").len()), (4, 0));
     });
 }
 

@@ -335,3 +335,57 @@ fn a_control_descriptor_that_is_none_is_refused() {
         assert!(said.contains("NODELOCALDNS_CONTROL_FD"), "{value}: {said}");
     }
 }
+
+/// An agent in a network namespace of its own, whose link is a bridge.
+struct NamespacedAgent {
+    namespace: Namespace,
+    watchdog: Server,
+}
+
+impl NamespacedAgent {
+    fn start(interception: &str) -> Self {
+        let namespace = Namespace::new(&[]);
+        let folder = scratch();
+        let template = write_corefile(folder.path(), ".:53 {\n bind __PILLAR__LOCAL__DNS__\n whoami\n}\n");
+        let mut command = namespace.command(binary());
+        command.args(["-localip", "10.96.0.10", "--interception", interception, "-basecorefile"]).arg(&template);
+        command.arg("-conf").arg(folder.path().join("rendered"));
+        let add = namespace.command("ip").args(["link", "add", "nodelocaldns", "type", "bridge"]).status();
+        assert!(add.is_ok_and(|status| status.success()));
+        let watchdog = Server::spawn(command, folder);
+        watchdog.wait_output("try: dig", SOON);
+        Self { namespace, watchdog }
+    }
+
+    fn metric(&self, name: &str) -> Option<f64> {
+        let scraped = self.namespace.command("curl").args(["-s", "http://127.0.0.1:9353/metrics"]).output().expect("curl runs");
+        let text = String::from_utf8_lossy(&scraped.stdout).into_owned();
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+}
+
+const INTERCEPTION: &str = "nodelocaldns_watchdog_interception";
+
+#[test]
+fn the_interception_metric_stays_zero_where_none_is_asked_for() {
+    let agent = NamespacedAgent::start("none");
+    let count = "nodelocaldns_watchdog_probe_duration_seconds_count";
+    assert!(wait_until(SOON, || agent.metric(count).is_some_and(|count| count > 20.0)), "{}", agent.watchdog.tail(20));
+    assert_eq!(agent.metric(INTERCEPTION), Some(0.0));
+}
+
+#[test]
+fn a_link_that_is_gone_ends_the_interception_and_the_metric_and_the_log_say_so_once() {
+    let agent = NamespacedAgent::start("nftables");
+    assert!(wait_until(SOON, || agent.metric(INTERCEPTION) == Some(1.0)), "{}", agent.watchdog.tail(20));
+    let delete = agent.namespace.command("ip").args(["link", "delete", "nodelocaldns"]).status();
+    assert!(delete.is_ok_and(|status| status.success()));
+    // Or the kernel has the dummy driver, and the link is back before anybody looks.
+    let is_withdrawn = || agent.metric(INTERCEPTION) == Some(0.0) || agent.watchdog.output().contains("nodelocaldns: made");
+    assert!(wait_until(SOON, is_withdrawn), "{}", agent.watchdog.tail(20));
+    let failures = "nodelocaldns_watchdog_probe_failures_total{transport=\"udp\"}";
+    wait_until(Duration::from_secs(2), || agent.metric(failures).is_some_and(|count| count > 10.0));
+    // One for each transport, and another one if the kernel's reason changes.
+    let complaints = agent.watchdog.output().matches("cannot ask").count();
+    assert!(complaints <= 4, "{complaints} complaints:\n{}", agent.watchdog.tail(20));
+}

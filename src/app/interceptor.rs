@@ -26,10 +26,10 @@ impl NodeInterceptor {
         Self { wish: wish(agent, dns_port), choice, sync_interval: agent.sync_interval, node: None }
     }
 
-    async fn node(&mut self) -> Result<&mut Node, Error> {
+    fn node(&mut self) -> Result<&mut Node, Error> {
         let node = match self.node.take() {
             Some(node) => node,
-            None => Node::open(self.wish.clone(), self.choice, self.sync_interval).await?,
+            None => Node::prepare(self.wish.clone(), self.choice, self.sync_interval)?,
         };
         Ok(self.node.insert(node))
     }
@@ -47,19 +47,28 @@ pub fn wish(agent: &Agent, dns_port: u16) -> Wish {
 }
 
 impl Interceptor for NodeInterceptor {
-    async fn ensure(&mut self, interception: Interception) -> Result<(), Vec<SetupError>> {
+    async fn ensure(&mut self, interception: Interception) -> Result<Vec<SetupError>, Vec<SetupError>> {
         let rules = match interception {
             Interception::Probing => Rules::Probing,
             Interception::On => Rules::On,
         };
-        let node = self.node().await.map_err(|error| vec![told(&error)])?;
-        // The rules do not wait for the link to be mended: an address that is missing here is nobody's.
-        let link = node.ensure_link().await;
-        let beside = node.ensure(rules).await.map_err(|error| vec![told(&error)])?;
-        for error in beside {
-            tracing::warn!("{error}; queries are intercepted as they should be all the same");
+        let node = self.node().map_err(|error| vec![told(&error)])?;
+        // Neither waits for the other: without rules the addresses that are this node's alone are served all the same, and an address
+        // that is missing here is nobody's.
+        let rules = node.ensure(rules).await;
+        let mut errors: Vec<SetupError> = node.ensure_link().await.err().iter().map(told).collect();
+        match rules {
+            Ok(beside) => {
+                for error in beside {
+                    tracing::warn!("{error}; queries are intercepted as they should be all the same");
+                }
+                Ok(errors)
+            }
+            Err(error) => {
+                errors.insert(0, told(&error));
+                Err(errors)
+            }
         }
-        link.map_err(|error| vec![told(&error)])
     }
 
     async fn teardown(&mut self) -> Result<(), Vec<SetupError>> {

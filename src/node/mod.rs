@@ -50,8 +50,10 @@ pub enum Change {
 /// stays, nftables rules go, iptables rules stay.
 pub struct Node {
     wish: Wish,
+    choice: Choice,
     link: Option<Link>,
-    rules: Rules,
+    /// None until they could be installed.
+    rules: Option<Rules>,
     events: Option<Events>,
     presence: Option<Presence>,
     sync: Interval,
@@ -65,53 +67,52 @@ enum Rules {
         /// For the ACCEPT rules; none where no program was found.
         filter: Option<Arc<Iptables>>,
         is_filter_due: bool,
+        /// Another agent was at work when the table was made, so iptables rules for NOTRACK were left to it.
+        is_raw_due: bool,
     },
     Iptables(Arc<Iptables>),
     None,
 }
 
 impl Node {
-    /// Opens what is needed to set the node up, removes or takes over what a crashed predecessor left, and installs the rules of
-    /// [`Interception::Probing`]. The link is not touched yet.
+    /// Opens what is needed to set the node up, and changes nothing yet. Must be called on a tokio runtime.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the rules from being installed in the chosen way. Under [`Choice::Auto`] a kernel that lacks nftables owners is
-    /// no error.
-    pub async fn open(wish: Wish, choice: Choice, sync_interval: Duration) -> Result<Self, Error> {
+    /// [`Error::Socket`].
+    pub fn prepare(wish: Wish, choice: Choice, sync_interval: Duration) -> Result<Self, Error> {
         let presence = Presence::announce().inspect_err(|error| {
             tracing::warn!("other agents on this node will not know of this one: {error}");
         });
         let presence = presence.ok();
-        let is_alone = presence.as_ref().is_none_or(Presence::is_alone);
-        if !is_alone {
+        if presence.as_ref().is_some_and(|presence| !presence.is_alone()) {
             tracing::info!("another agent is at work on this node: what both need is left in place");
         }
-        let probing = desired(&wish, Interception::Probing);
-        let link = probing.link.map(Link::open).transpose()?;
-        let rules = Rules::install(choice, &probing.rules, is_alone).await?;
-        let events = match &rules {
-            Rules::None => None,
-            Rules::Nftables { table, .. } => Some(Events::subscribe(Some((table.name().to_owned(), table.port_id())))),
-            Rules::Iptables(_) => Some(Events::subscribe(None)),
-        };
-        let events = events.transpose().unwrap_or_else(|error| {
-            tracing::warn!("changes of rules will be noticed every {} s only: {error}", sync_interval.as_secs());
-            None
-        });
+        let link = desired(&wish, Interception::Probing).link.map(Link::open).transpose()?;
         // An interval of zero would never let anything else happen.
         let sync_interval = sync_interval.max(Duration::from_secs(1));
         let mut sync = interval_at(tokio::time::Instant::now() + sync_interval, sync_interval);
         sync.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self { wish, link, rules, events, presence, sync, interception: Interception::Probing })
+        Ok(Self { wish, choice, link, rules: None, events: None, presence, sync, interception: Interception::Probing })
     }
 
-    /// What holds the rules: `nftables`, `iptables` or `none`.
+    /// As [`Node::prepare`] and, at once, [`Node::ensure`] for [`Interception::Probing`]. The link is not touched yet.
+    ///
+    /// # Errors
+    ///
+    /// Those of both.
+    pub async fn open(wish: Wish, choice: Choice, sync_interval: Duration) -> Result<Self, Error> {
+        let mut node = Self::prepare(wish, choice, sync_interval)?;
+        node.ensure(Interception::Probing).await?;
+        Ok(node)
+    }
+
+    /// What holds the rules: `nftables`, `iptables` or, also while they could not be installed, `none`.
     pub fn backend(&self) -> &'static str {
         match self.rules {
-            Rules::Nftables { .. } => "nftables",
-            Rules::Iptables(_) => "iptables",
-            Rules::None => "none",
+            Some(Rules::Nftables { .. }) => "nftables",
+            Some(Rules::Iptables(_)) => "iptables",
+            Some(Rules::None) | None => "none",
         }
     }
 
@@ -127,7 +128,8 @@ impl Node {
         }
     }
 
-    /// Sees to it that the rules are those of `interception`, which also withdraws it.
+    /// Sees to it that the rules are those of `interception`, which also withdraws it. The first time it removes or takes over what a crashed
+    /// predecessor left. Under [`Choice::Auto`] a kernel that lacks nftables owners is no error.
     ///
     /// On nftables this is one step, done or not; on iptables it is one for each family and table, and dropping the future does not stop them.
     ///
@@ -141,11 +143,23 @@ impl Node {
         let is_mended = interception == self.interception;
         let rules = desired(&self.wish, interception).rules;
         let is_alone = self.is_alone();
+        let Some(held) = &mut self.rules else {
+            let installed = Rules::install(self.choice, &rules, is_alone).await?;
+            self.events = installed.events(self.sync.period());
+            self.rules = Some(installed);
+            self.interception = interception;
+            return Ok(Vec::new());
+        };
         let mut beside = Vec::new();
-        let has_changed = match &mut self.rules {
+        let has_changed = match held {
             Rules::None => false,
-            Rules::Nftables { table, filter, is_filter_due } => {
+            Rules::Nftables { table, filter, is_filter_due, is_raw_due } => {
                 let has_changed = table.apply(&rules)?;
+                if *is_raw_due && is_alone {
+                    let errors = clean_raw().await;
+                    *is_raw_due = !errors.is_empty();
+                    beside.extend(errors);
+                }
                 if let Some(filter) = filter.as_ref().filter(|_| *is_filter_due) {
                     *is_filter_due = false;
                     beside.extend(apply(filter, rules, &[iptables::Table::Filter], is_alone).await.err());
@@ -198,14 +212,14 @@ impl Node {
     /// Returns everything that went wrong; each thing is tried all the same.
     pub async fn teardown(mut self) -> Vec<Error> {
         let mut errors = Vec::new();
-        if let Rules::Nftables { table, .. } = &mut self.rules {
+        if let Some(Rules::Nftables { table, .. }) = &mut self.rules {
             errors.extend(table.remove().err());
         }
         if !self.is_alone() {
             tracing::info!("another agent is at work on this node: link and addresses are left to it");
             return errors;
         }
-        if !matches!(self.rules, Rules::None) {
+        if self.choice != Choice::None {
             errors.extend(clean(&iptables::Table::ALL).await.1);
         }
         if let Some(link) = &mut self.link {
@@ -219,7 +233,7 @@ impl Node {
     }
 
     fn look_at_filter(&mut self, is_due: bool) {
-        if let Rules::Nftables { is_filter_due, .. } = &mut self.rules {
+        if let Some(Rules::Nftables { is_filter_due, .. }) = &mut self.rules {
             *is_filter_due |= is_due;
         }
     }
@@ -249,12 +263,7 @@ impl Rules {
         };
         tracing::info!("interception: nftables table inet {}, {why}", table.name());
         if is_alone {
-            // A predecessor's NOTRACK rules would outlive us, and with them an interception that nobody answers.
-            let (removed, errors) = clean(&[iptables::Table::Raw]).await;
-            if removed > 0 {
-                tracing::info!("{removed} iptables rules of a predecessor are removed from table raw");
-            }
-            for error in errors {
+            for error in clean_raw().await {
                 tracing::warn!("a predecessor's rule stays: {error}");
             }
         }
@@ -272,7 +281,19 @@ impl Rules {
                 None
             }
         };
-        Ok(Self::Nftables { table, filter, is_filter_due: true })
+        Ok(Self::Nftables { table, filter, is_filter_due: true, is_raw_due: !is_alone })
+    }
+
+    /// The kernel's word on changes that others make; none where there is nothing to tell or nobody who tells.
+    fn events(&self, sync_interval: Duration) -> Option<Events> {
+        let subscribed = match self {
+            Self::None => return None,
+            Self::Nftables { table, .. } => Events::subscribe(Some((table.name().to_owned(), table.port_id()))),
+            Self::Iptables(_) => Events::subscribe(None),
+        };
+        let warn =
+            |error: &_| tracing::warn!("changes of rules will be noticed every {} s only: {error}", sync_interval.as_secs());
+        subscribed.inspect_err(warn).ok()
     }
 }
 
@@ -306,6 +327,15 @@ async fn apply(
 async fn clean(tables: &'static [iptables::Table]) -> (usize, Vec<Error>) {
     let cleaned = off_the_runtime("cleans iptables", move || iptables::clean(tables)).await;
     cleaned.unwrap_or_else(|error| (0, vec![error]))
+}
+
+/// A predecessor's NOTRACK rules would outlive us, and with them an interception that nobody answers. Returns what went wrong.
+async fn clean_raw() -> Vec<Error> {
+    let (removed, errors) = clean(&[iptables::Table::Raw]).await;
+    if removed > 0 {
+        tracing::info!("{removed} iptables rules of a predecessor are removed from table raw");
+    }
+    errors
 }
 
 /// Runs `work`, which waits for programs, where nothing else has to wait with it.

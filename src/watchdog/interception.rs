@@ -22,13 +22,14 @@ pub struct SetupError {
 
 /// Makes the node intercept queries, or not. Futures stay on one thread.
 pub trait Interceptor {
-    /// Whether there is anything to intercept; where there is not, the metric stays 0.
-    const INTERCEPTS: bool = true;
-
-    /// Makes the node as wanted; called again after something changed, and cheap when nothing has.
-    fn ensure(&mut self, interception: Interception) -> impl Future<Output = Result<(), Vec<SetupError>>>;
+    /// Makes the node as wanted; called again after something changed, and cheap when nothing has. Returns what went wrong beside it: the
+    /// interception is as wanted all the same.
+    ///
+    /// # Errors
+    /// The interception is not as wanted, and why.
+    fn ensure(&mut self, interception: Interception) -> impl Future<Output = Result<Vec<SetupError>, Vec<SetupError>>>;
     /// As fast as can be: queries no longer come here. Link and addresses stay.
-    fn withdraw(&mut self) -> impl Future<Output = Result<(), Vec<SetupError>>> {
+    fn withdraw(&mut self) -> impl Future<Output = Result<Vec<SetupError>, Vec<SetupError>>> {
         self.ensure(Interception::Probing)
     }
     /// Takes down everything that was set up.
@@ -38,15 +39,13 @@ pub trait Interceptor {
     fn changed(&mut self) -> impl Future<Output = ()>;
 }
 
-/// Nothing to intercept: `--interception none`, and every start without the node's flags.
+/// Nothing to set up: every start without the node's flags.
 #[derive(Clone, Copy, Debug)]
 pub struct Idle;
 
 impl Interceptor for Idle {
-    const INTERCEPTS: bool = false;
-
-    async fn ensure(&mut self, _: Interception) -> Result<(), Vec<SetupError>> {
-        Ok(())
+    async fn ensure(&mut self, _: Interception) -> Result<Vec<SetupError>, Vec<SetupError>> {
+        Ok(Vec::new())
     }
     async fn teardown(&mut self) -> Result<(), Vec<SetupError>> {
         Ok(())
@@ -67,6 +66,8 @@ pub(super) enum Wish {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
     pub wish: Wish,
+    /// It is so, whatever went wrong beside it.
+    pub is_done: bool,
     pub errors: Vec<SetupError>,
 }
 
@@ -118,11 +119,12 @@ async fn serve(
         let result = match wish {
             Wish::Interception(Interception::Probing) => interceptor.withdraw().await,
             Wish::Interception(on) => interceptor.ensure(on).await,
-            Wish::Teardown => interceptor.teardown().await,
+            Wish::Teardown => interceptor.teardown().await.map(|()| Vec::new()),
         };
-        let errors = result.err().unwrap_or_default();
+        let is_done = result.is_ok();
+        let errors = result.unwrap_or_else(|errors| errors);
         has_failed = !errors.is_empty();
-        if report.send(Outcome { wish, errors }).is_err() || wish == Wish::Teardown {
+        if report.send(Outcome { wish, is_done, errors }).is_err() || wish == Wish::Teardown {
             return;
         }
     }
@@ -139,14 +141,20 @@ mod tests {
     #[derive(Clone, Default)]
     struct Fake {
         failures: Arc<AtomicUsize>,
+        /// What fails does not keep the interception from being as wanted.
+        is_beside: bool,
         change: Arc<Notify>,
     }
 
     impl Interceptor for Fake {
-        async fn ensure(&mut self, _: Interception) -> Result<(), Vec<SetupError>> {
+        async fn ensure(&mut self, _: Interception) -> Result<Vec<SetupError>, Vec<SetupError>> {
             let fails = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
             let error = || SetupError { errortype: "iptables_lock", message: "held".to_owned() };
-            if fails { Err(vec![error()]) } else { Ok(()) }
+            match fails {
+                true if self.is_beside => Ok(vec![error()]),
+                true => Err(vec![error()]),
+                false => Ok(Vec::new()),
+            }
         }
         async fn teardown(&mut self) -> Result<(), Vec<SetupError>> {
             Ok(())
@@ -165,11 +173,23 @@ mod tests {
         let on = Wish::Interception(Interception::On);
         node.wish(on);
         let failed = node.outcome().await;
-        assert_eq!((failed.wish, failed.errors.len()), (on, 1));
-        assert_eq!(node.outcome().await, Outcome { wish: on, errors: vec![] }, "it is tried again by itself");
+        assert_eq!((failed.wish, failed.is_done, failed.errors.len()), (on, false, 1));
+        assert_eq!(node.outcome().await, Outcome { wish: on, is_done: true, errors: vec![] }, "it is tried again by itself");
         fake.change.notify_one();
-        assert_eq!(node.outcome().await, Outcome { wish: on, errors: vec![] }, "what changed is mended");
+        assert_eq!(node.outcome().await, Outcome { wish: on, is_done: true, errors: vec![] }, "what changed is mended");
         node.wish(Wish::Teardown);
         assert_eq!(node.outcome().await.wish, Wish::Teardown);
+    }
+
+    #[tokio::test]
+    async fn what_fails_beside_the_interception_is_told_and_tried_again_and_the_interception_is_as_wanted() {
+        let fake = Fake { is_beside: true, ..Fake::default() };
+        fake.failures.store(1, Ordering::Relaxed);
+        let mut node = Node::start(|| async { fake }).unwrap();
+        let off = Wish::Interception(Interception::Probing);
+        node.wish(off);
+        let outcome = node.outcome().await;
+        assert_eq!((outcome.wish, outcome.is_done, outcome.errors.len()), (off, true, 1));
+        assert_eq!(node.outcome().await, Outcome { wish: off, is_done: true, errors: vec![] });
     }
 }

@@ -4,6 +4,7 @@ use super::state::{Target, Verdict};
 use crate::chain::Transport;
 use crate::plan::probe::{question, read_answer};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -36,6 +37,45 @@ pub(super) struct Prober {
     pub mark: Option<u32>,
 }
 
+/// What a question came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub verdict: Verdict,
+    /// Why there is no proof, if there is something to be done about it.
+    pub complaint: Option<String>,
+}
+
+impl From<Verdict> for Finding {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, complaint: None }
+    }
+}
+
+/// Complaints that have been told, so that each is told once though it is found many times a second.
+#[derive(Debug, Default)]
+pub(super) struct Complaints(HashMap<Target, String>);
+
+impl Complaints {
+    /// The complaint, if it is news. A target that has answered may complain anew.
+    pub fn take(&mut self, target: Target, finding: Finding) -> Option<String> {
+        match finding {
+            Finding { verdict: Verdict::Answered, .. } => {
+                self.0.remove(&target);
+                None
+            }
+            Finding { complaint, .. } => {
+                let complaint = complaint?;
+                let before = self.0.insert(target, complaint.clone());
+                (before.as_ref() != Some(&complaint)).then_some(complaint)
+            }
+        }
+    }
+    /// Forgets targets that are asked no longer.
+    pub fn retain(&mut self, targets: &[Target]) {
+        self.0.retain(|target, _| targets.contains(target));
+    }
+}
+
 /// One attempt's end.
 enum Attempt {
     Answered,
@@ -47,7 +87,7 @@ enum Attempt {
 
 impl Prober {
     /// Asks until something is heard, at most for as long as somebody else answers.
-    pub async fn ask(self, target: Target) -> Verdict {
+    pub async fn ask(self, target: Target) -> Finding {
         let mut foreign = 0;
         loop {
             let started = Instant::now();
@@ -56,26 +96,26 @@ impl Prober {
                 Transport::Tcp => self.ask_tcp(target.address).await,
             };
             match attempt {
-                Ok(Attempt::Answered) => return Verdict::Answered,
+                Ok(Attempt::Answered) => return Verdict::Answered.into(),
                 Ok(Attempt::Foreign) if foreign < FOREIGN_TRIES => {
                     foreign += 1;
                     sleep(FOREIGN_PAUSE).await;
                 }
                 Ok(Attempt::Foreign) => {
-                    tracing::warn!(
-                        "watchdog: {} over {} is answered by somebody else than our server; another DNS server on the same \
+                    let complaint = format!(
+                        "{} over {} is answered by somebody else than our server; another DNS server on the same \
                          address, or a rule that redirects the question",
                         target.address,
                         target.transport.label()
                     );
-                    return Verdict::Unproven;
+                    return Finding { verdict: Verdict::Unproven, complaint: Some(complaint) };
                 }
-                Ok(Attempt::Refused) => return Verdict::Unproven,
+                Ok(Attempt::Refused) => return Verdict::Unproven.into(),
                 Ok(Attempt::Silent) => sleep(RESEND.saturating_sub(started.elapsed())).await,
                 Err(error) => {
-                    tracing::warn!("watchdog: cannot ask {} over {}: {error}", target.address, target.transport.label());
                     sleep(RESEND).await;
-                    return Verdict::Unproven;
+                    let complaint = format!("cannot ask {} over {}: {error}", target.address, target.transport.label());
+                    return Finding { verdict: Verdict::Unproven, complaint: Some(complaint) };
                 }
             }
         }
@@ -155,7 +195,7 @@ impl Prober {
 
 #[cfg(test)]
 mod tests {
-    use super::{Prober, Target, Verdict};
+    use super::{Complaints, Finding, Prober, Target, Verdict};
     use crate::chain::Transport;
     use crate::message::{Query, Rcode, Response};
     use std::time::Duration;
@@ -186,7 +226,7 @@ mod tests {
             ports.push(client.port());
             server.send_to(&answer(generation, &buffer[..length]), client).await.unwrap();
         }
-        assert_eq!(asking.await.unwrap(), Verdict::Answered);
+        assert_eq!(asking.await.unwrap().verdict, Verdict::Answered);
         ports.dedup();
         assert_eq!(ports.len(), 3, "another port, so that another socket of the address may get it");
     }
@@ -201,7 +241,7 @@ mod tests {
         let (length, second) = server.recv_from(&mut buffer).await.unwrap();
         assert_eq!(first, second);
         server.send_to(&answer(7, &buffer[..length]), second).await.unwrap();
-        assert_eq!(asking.await.unwrap(), Verdict::Answered);
+        assert_eq!(asking.await.unwrap().verdict, Verdict::Answered);
     }
 
     #[tokio::test]
@@ -220,7 +260,9 @@ mod tests {
                 server.send_to(&out, client).await.unwrap();
             }
         });
-        assert_eq!(PROBER.ask(target).await, Verdict::Unproven);
+        let finding = PROBER.ask(target).await;
+        assert_eq!(finding.verdict, Verdict::Unproven);
+        assert!(finding.complaint.is_some_and(|complaint| complaint.contains("somebody else")));
         answering.abort();
     }
 
@@ -235,11 +277,11 @@ mod tests {
         stream.read_exact(&mut question).await.unwrap();
         let answer = answer(7, &question);
         stream.write_all(&[&(answer.len() as u16).to_be_bytes()[..], &answer].concat()).await.unwrap();
-        assert_eq!(asking.await.unwrap(), Verdict::Answered);
+        assert_eq!(asking.await.unwrap().verdict, Verdict::Answered);
 
         let asking = tokio::spawn(PROBER.ask(target));
         drop(listener.accept().await.unwrap());
-        assert_eq!(asking.await.unwrap(), Verdict::Unproven);
+        assert_eq!(asking.await.unwrap().verdict, Verdict::Unproven);
     }
 
     #[tokio::test]
@@ -247,5 +289,22 @@ mod tests {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let target = Target { address: server.local_addr().unwrap(), transport: Transport::Udp };
         assert!(tokio::time::timeout(Duration::from_millis(1200), PROBER.ask(target)).await.is_err());
+    }
+
+    #[test]
+    fn a_complaint_is_told_once_until_it_is_another_one_or_the_target_has_answered() {
+        let target = Target { address: "192.0.2.1:53".parse().unwrap(), transport: Transport::Udp };
+        let found = |text: &str| Finding { verdict: Verdict::Unproven, complaint: Some(text.to_owned()) };
+        let mut complaints = Complaints::default();
+        let mut is_news = |finding| complaints.take(target, finding).is_some();
+        assert!(is_news(found("unreachable")));
+        assert!(!is_news(found("unreachable")));
+        assert!(!is_news(Verdict::Unproven.into()), "closed without a word");
+        assert!(!is_news(found("unreachable")));
+        assert!(is_news(found("denied")));
+        assert!(!is_news(Verdict::Answered.into()));
+        assert!(is_news(found("denied")));
+        complaints.retain(&[]);
+        assert!(complaints.take(target, found("denied")).is_some());
     }
 }

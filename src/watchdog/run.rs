@@ -5,7 +5,7 @@ use super::child::{News, Program, Server};
 use super::control::{Instruction, Report};
 use super::interception::{Interceptor, Node, Outcome, Wish};
 use super::metrics::Metrics;
-use super::probe::Prober;
+use super::probe::{Complaints, Finding, Prober};
 use super::state::{Action, Event, Exit, Interception, Machine, Target, Timing, Verdict};
 use crate::chain::{Endpoint, HttpAnswer, Transport};
 use crate::server::{Http, Sockets};
@@ -74,9 +74,9 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
         sockets: Sockets::default(),
         probed,
         probes: HashMap::new(),
+        complaints: Complaints::default(),
         later: VecDeque::new(),
         status: None,
-        intercepts: I::INTERCEPTS,
     };
     guard.handle(Event::Tick, &node);
     loop {
@@ -115,7 +115,7 @@ struct Probed {
     target: Target,
     inquiry: u64,
     /// With how long it took; `None` while it goes on.
-    verdict: Option<(Verdict, Duration)>,
+    finding: Option<(Finding, Duration)>,
 }
 
 /// Everything that is guarded, and what it takes.
@@ -131,10 +131,10 @@ struct Guard {
     sockets: Sockets,
     probed: mpsc::UnboundedSender<Probed>,
     probes: HashMap<Target, AbortHandle>,
+    complaints: Complaints,
     /// Servers that ended before they began.
     later: VecDeque<Exit>,
     status: Option<u8>,
-    intercepts: bool,
 }
 
 impl Guard {
@@ -210,15 +210,15 @@ impl Guard {
             let started = Instant::now();
             let mut asking = std::pin::pin!(prober.ask(target));
             // Fails only when the watchdog ends.
-            let tell = |verdict| _ = probed.send(Probed { target, inquiry, verdict });
-            let verdict = match timeout(PROBE_DEADLINE, &mut asking).await {
-                Ok(verdict) => verdict,
+            let tell = |finding| _ = probed.send(Probed { target, inquiry, finding });
+            let finding = match timeout(PROBE_DEADLINE, &mut asking).await {
+                Ok(finding) => finding,
                 Err(_) => {
                     tell(None);
                     asking.await
                 }
             };
-            tell(Some((verdict, started.elapsed())));
+            tell(Some((finding, started.elapsed())));
         });
         if let Some(before) = self.probes.insert(target, task.abort_handle()) {
             before.abort();
@@ -226,13 +226,17 @@ impl Guard {
     }
 
     fn take_probed(&mut self, probed: Probed, node: &Node) {
-        let Probed { target, inquiry, verdict } = probed;
-        match verdict {
+        let Probed { target, inquiry, finding } = probed;
+        match finding {
             None => {
                 self.metrics.count_failure(target.transport);
                 self.handle(Event::ProbeLate { target, inquiry }, node);
             }
-            Some((verdict, elapsed)) => {
+            Some((finding, elapsed)) => {
+                let verdict = finding.verdict;
+                if let Some(complaint) = self.complaints.take(target, finding) {
+                    tracing::warn!("watchdog: {complaint}");
+                }
                 match verdict {
                     Verdict::Answered => self.metrics.observe_probe(elapsed),
                     Verdict::Unproven if elapsed < PROBE_DEADLINE => self.metrics.count_failure(target.transport),
@@ -248,12 +252,13 @@ impl Guard {
             tracing::error!("watchdog: {error}");
             self.metrics.count_setup_error(error.errortype);
         }
-        let is_done = outcome.errors.is_empty();
+        let is_done = outcome.is_done;
         let event = match outcome.wish {
             Wish::Teardown => Event::TornDown,
             Wish::Interception(interception) => {
                 if is_done {
-                    self.metrics.set_interception(self.intercepts && interception == Interception::On);
+                    // A mark is for rules: without one there are none.
+                    self.metrics.set_interception(self.probe_mark.is_some() && interception == Interception::On);
                 }
                 Event::Settled { interception, is_done }
             }
@@ -271,6 +276,7 @@ impl Guard {
                 let addresses = dns.iter().map(|address| self.sockets.reachable(*address));
                 let targets: Vec<Target> =
                     addresses.flat_map(|address| transports.map(|transport| Target { address, transport })).collect();
+                self.complaints.retain(&targets);
                 self.handle(Event::Serving { targets: &targets, drain: Duration::from_millis(drain_ms.min(MAX_DRAIN_MS)) }, node);
             }
             News::Report(Report::Failed { message }) => {
@@ -356,7 +362,7 @@ impl Exposition {
 
     /// Leaves the address to the server if its Corefile names the same: half of the scrapes would get the one, half the other.
     fn make_way_for(&mut self, http: &[SocketAddr]) {
-        if let Some(address) = self.address.take_if(|address| http.contains(address)) {
+        if let Some(address) = self.address.take_if(|own| http.iter().any(|other| is_shared(*own, *other))) {
             tracing::warn!(
                 "watchdog: the Corefile serves HTTP on {address}, so the watchdog's own metrics are not served; choose another \
                  -metrics-listen-address"
@@ -366,6 +372,12 @@ impl Exposition {
             }
         }
     }
+}
+
+/// Whether clients of the one listener may reach the other instead: both have the same address, or both all, of whichever family.
+fn is_shared(one: SocketAddr, other: SocketAddr) -> bool {
+    let (ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
+    one.port() == other.port() && (ip == other_ip || ip.is_unspecified() && other_ip.is_unspecified())
 }
 
 /// The signals that mean something to us.
@@ -396,5 +408,20 @@ impl Signals {
             _ = self.reload.recv() => Event::Reload,
             _ = self.hangup.recv() => Event::Retry,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_shared;
+
+    #[test]
+    fn all_addresses_of_one_family_are_shared_with_all_of_the_other() {
+        let is_shared = |one: &str, other: &str| is_shared(one.parse().unwrap(), other.parse().unwrap());
+        assert!(is_shared("0.0.0.0:9353", "[::]:9353"));
+        assert!(is_shared("127.0.0.1:9353", "127.0.0.1:9353"));
+        assert!(is_shared("[::ffff:127.0.0.1]:9353", "127.0.0.1:9353"));
+        assert!(!is_shared("0.0.0.0:9353", "[::]:9253"));
+        assert!(!is_shared("0.0.0.0:9353", "127.0.0.1:9353"), "the kernel prefers the one that names the address");
     }
 }

@@ -129,7 +129,11 @@ fn finding(kind: Kind) -> Option<Finding> {
     let has_chains = |is_ipv6| {
         let in_use = ["mangle", "nat"].into_iter().filter(|table| kind != Kind::Legacy || has_legacy_table(is_ipv6, table));
         let mut listings = in_use.map(|table| execute(kind, is_ipv6, table, "-S"));
-        listings.any(|listing| listing.is_ok_and(|listing| has_kubernetes_chains(&listing)))
+        listings.any(|listing| match listing {
+            Ok(listing) => has_kubernetes_chains(&listing),
+            // Only legacy programs take the lock, so somebody is at work there: kube-proxy, most likely.
+            Err(error) => matches!(error, Error::IptablesLock { .. }),
+        })
     };
     Some(Finding { has_kubernetes_chains: [false, true].into_iter().any(has_chains) })
 }
