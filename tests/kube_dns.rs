@@ -16,8 +16,8 @@ use support::tools::{everything, write};
 use support::upstream::{Upstream, address_rule};
 use tempfile::TempDir;
 
-/// How long a change may take to be served, on a machine that is busy with other tests. Less than the period at which unwatched changes
-/// would be found (10 s).
+/// How long a change may take to be served, on a machine that is busy with other tests: the poll (10 s) included, which now and then is what
+/// notices it.
 const PATIENCE: Duration = Duration::from_secs(25);
 /// How long something that must not happen is waited for.
 const SILENCE: Duration = Duration::from_millis(1500);
