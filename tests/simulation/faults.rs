@@ -1,6 +1,6 @@
 //! What goes wrong, when, and for how long a client may then be without an answer: the fault table as data.
 
-use crate::client::{RETRY, Stream};
+use crate::client::Stream;
 use crate::kernel::{Addresses, Place};
 use fastrand::Rng;
 use nodelocaldns::node::Protocol;
@@ -9,6 +9,20 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 const MS: Duration = Duration::from_millis(1);
+
+// What the fault table grants, in its own numbers and not the machine's.
+
+/// Until KubeDNS answers in the place of a server that does not come back.
+const TAKEOVER: Duration = Duration::from_millis(100);
+
+/// Until a server that hangs is replaced.
+const HANG: Duration = Duration::from_millis(700);
+
+/// Until it is known that one address or protocol is not served (src/watchdog/README.md).
+const PART_HANGS: Duration = Duration::from_secs(2);
+
+/// Until what somebody has changed on the node is mended.
+pub const MENDING: Duration = Duration::from_millis(100);
 
 /// What holds the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,15 +191,13 @@ impl Fault {
 
     /// For how long clients may be without an answer because of this, as the fault table has it; `is_alone`: nothing else goes wrong.
     pub fn allows(&self, scene: &Scene, stream: &Stream, is_alone: bool) -> Duration {
-        let timing = Timing::default();
+        let start_limit = Timing::default().start_limit;
         let is_link_local = stream.address == scene.addresses.link_local;
         if is_link_local && !scene.has_fallback {
             // Nobody else has this address: whatever keeps the server away keeps the answer away.
-            let starting = if self.kind == Kind::StartsHang { timing.start_limit } else { Duration::ZERO };
+            let starting = if self.kind == Kind::StartsHang { start_limit } else { Duration::ZERO };
             return self.lasts + scene.restart + starting + Duration::from_secs(8);
         }
-        // Until KubeDNS answers in the place of a server that does not come back.
-        let takeover = timing.restart_grace + scene.backend.settling() + RETRY;
         // The rules of iptables outlive the watchdog; for pods they end with its sockets, where there is a match for sockets.
         let is_left_behind = match scene.backend {
             Backend::Nftables => false,
@@ -193,16 +205,16 @@ impl Fault {
         };
         let of_the_table = match self.kind {
             Kind::ServerKilled | Kind::ServerExits | Kind::ServerTalksNonsense => 50 * MS,
-            Kind::ServerStopped => 700 * MS,
-            Kind::StartsFail | Kind::StartsHang | Kind::StartsSlow | Kind::ForkFails => 100 * MS,
+            Kind::ServerStopped => HANG,
+            Kind::StartsFail | Kind::StartsHang | Kind::StartsSlow | Kind::ForkFails => TAKEOVER,
             Kind::Deaf(address, protocol) | Kind::Wrong(address, protocol) => {
                 let is_here = address == stream.address && protocol == stream.protocol;
-                if is_here { timing.silence_of_one + takeover } else { takeover }
+                if is_here { PART_HANGS + TAKEOVER } else { TAKEOVER }
             }
-            Kind::ProbesSlow | Kind::ProbesLost => takeover,
+            Kind::ProbesSlow | Kind::ProbesLost => TAKEOVER,
             Kind::WatchdogKilled | Kind::BothKilled if is_left_behind => scene.restart + 2 * scene.backend.settling(),
             Kind::BothStopped => self.lasts,
-            Kind::LinkRemoved => 100 * MS,
+            Kind::LinkRemoved => MENDING,
             Kind::WatchdogKilled
             | Kind::BothKilled
             | Kind::WatchdogStopped
@@ -219,15 +231,15 @@ impl Fault {
         }
         let longer = match self.kind {
             // Whatever else goes wrong meanwhile waits for it, and gets its whole grace once more.
-            Kind::WatchdogStopped => self.lasts + takeover,
+            Kind::WatchdogStopped => self.lasts + TAKEOVER,
             Kind::LockHeld | Kind::NodeFails => self.lasts + Duration::from_secs(1) + 2 * scene.backend.settling(),
-            Kind::ServerStopped | Kind::BothStopped => timing.silence_of_all + takeover,
+            Kind::ServerStopped | Kind::BothStopped => HANG,
             // Perhaps there is no agent to mend it until kubelet has started one.
-            Kind::RulesFlushed | Kind::LinkRemoved => takeover.max(scene.restart + 2 * scene.backend.settling()),
+            Kind::RulesFlushed | Kind::LinkRemoved => TAKEOVER.max(scene.restart + 2 * scene.backend.settling()),
             // Neither of two agents takes iptables' rules away, since the other one may need them; and who stays looks at them again
             // when its server serves.
-            Kind::Upgraded if scene.backend != Backend::Nftables => self.lasts + timing.start_limit + Duration::from_secs(8),
-            _ => takeover,
+            Kind::Upgraded if scene.backend != Backend::Nftables => self.lasts + start_limit + Duration::from_secs(8),
+            _ => TAKEOVER,
         };
         of_the_table.max(longer)
     }

@@ -11,8 +11,7 @@ impl World {
     pub fn begin(&mut self, kind: Kind) {
         for id in self.living() {
             match kind {
-                Kind::ServerKilled => self.end_server(id, Exit::Signal(9), Duration::ZERO),
-                Kind::StartsFail | Kind::StartsHang | Kind::StartsSlow | Kind::ForkFails => {
+                Kind::ServerKilled | Kind::StartsFail | Kind::StartsHang | Kind::StartsSlow | Kind::ForkFails => {
                     self.end_server(id, Exit::Signal(9), Duration::ZERO);
                 }
                 Kind::ServerExits => self.end_server(id, Exit::Status(3), Duration::ZERO),
@@ -24,7 +23,8 @@ impl World {
                     self.stop_watchdog(id);
                 }
                 Kind::WatchdogKilled | Kind::BothKilled => {
-                    // The server dies before the rules go (PR_SET_PDEATHSIG), or what outlives them is seen by this simulation.
+                    // The kernel kills the server when the watchdog's main thread ends, and removes the table when the last one has.
+                    // Here the server goes first. A `Design` says otherwise: what it then answers keeps clients' ports.
                     let orphaned = self.design.orphaned;
                     if orphaned.is_zero() {
                         self.end_server(id, Exit::Signal(9), Duration::ZERO);

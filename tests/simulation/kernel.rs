@@ -3,6 +3,7 @@
 //!
 //! What it leaves out: fragments, the filter table, and that a TCP connection is more than one packet each way.
 
+use crate::faults::Scene;
 use nodelocaldns::node::{End, Hook, Protocol, Rule};
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -176,6 +177,12 @@ impl<T> Kernel<T> {
         let missing: Vec<Rule> =
             rules.iter().filter(|rule| rule.hook.is_raw() && !self.iptables.contains(rule)).copied().collect();
         self.iptables.extend(missing);
+    }
+
+    /// Link, rules and fallback are there.
+    pub fn has_everything(&self, scene: &Scene) -> bool {
+        let has_rules = !self.owned.is_empty() || !self.iptables.is_empty();
+        self.has_link && has_rules && self.has_fallback == scene.has_fallback
     }
 
     /// Every connection has expired.

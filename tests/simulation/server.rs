@@ -170,7 +170,6 @@ impl World {
     pub fn end_server(&mut self, agent: u32, exit: Exit, after: Duration) {
         let Some(server) = self.server(agent).filter(|server| !server.has_ended) else { return };
         let number = server.number;
-        // What exits by itself has not served, or has stopped serving.
         server.has_ended = true;
         self.note(|_| format!("agent {agent}: server {number} ends: {exit:?}"));
         self.schedule(after, Happening::ServerEnded(number, exit));

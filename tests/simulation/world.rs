@@ -2,7 +2,7 @@
 
 use crate::agent::{Agent, Message};
 use crate::client::{Answerer, Query, RETRY, Stream};
-use crate::faults::{Fault, Kind, Scene};
+use crate::faults::{Fault, Kind, MENDING, Scene};
 use crate::kernel::{Arrival, DNS, Kernel, Packet, Place};
 use crate::server::Parcel;
 use fastrand::Rng;
@@ -213,6 +213,7 @@ impl World {
         let pause = if is_silent { RETRY } else { MS * self.rng.u32(30..100) * if is_waiting { 5 } else { 1 } };
         self.schedule(pause, Happening::Ask(index));
         self.judge_proof();
+        self.judge_mending();
         if self.well_since.is_none() && self.is_well() {
             self.begin_faults();
         }
@@ -250,6 +251,15 @@ impl World {
         let Some(since) = agent.serving_since().map(|since| since.max(end)) else { return };
         if self.now > since + PROVING {
             self.fail(format!("a server answers, and is not intercepted for {:?}: {}", self.now - since, agent.describe()));
+        }
+    }
+
+    /// What somebody has taken away is there again in time, if nothing else goes wrong.
+    fn judge_mending(&mut self) {
+        let (Some(since), [fault]) = (self.well_since, self.faults.as_slice()) else { return };
+        let is_change = matches!(fault.kind, Kind::RulesFlushed | Kind::LinkRemoved);
+        if is_change && self.now > since + fault.after + MENDING && !self.kernel.has_everything(&self.scene) {
+            self.fail(format!("{:?} is not mended after {MENDING:?}", fault.kind));
         }
     }
 
