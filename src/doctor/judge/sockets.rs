@@ -1,0 +1,108 @@
+//! Who listens on each address.
+
+use super::{OURS, RUN_WITH_RIGHTS, list};
+use crate::chain::Transport;
+use crate::doctor::diagnosis::Check;
+use crate::doctor::findings::{Findings, Listener, Question, Reply, Way};
+use std::net::IpAddr;
+
+/// Whose a socket is.
+#[derive(Debug, PartialEq, Eq)]
+enum Owner {
+    Ours,
+    Other(String),
+    Unseen,
+}
+
+/// The check.
+pub fn sockets(question: &Question, findings: &Findings) -> Check {
+    let mut check = Check::new("sockets");
+    let listeners = match &findings.listeners {
+        Ok(listeners) => listeners,
+        Err(error) => {
+            check.unknown(format!("the sockets of this node cannot be listed: {error}"), RUN_WITH_RIGHTS);
+            return check;
+        }
+    };
+    let mut good = Vec::new();
+    for address in &question.wish.addresses {
+        for transport in [Transport::Udp, Transport::Tcp] {
+            if socket(&mut check, question, findings, listeners, *address, transport) {
+                good.push(format!("{address} ({})", transport.label()));
+            }
+        }
+    }
+    if !good.is_empty() {
+        check.ok(format!("our server listens on port {} of {}", question.wish.port, list(good)));
+    }
+    check
+}
+
+/// Whether the sockets of one address and transport are ours alone; else the check tells.
+fn socket(
+    check: &mut Check,
+    question: &Question,
+    findings: &Findings,
+    listeners: &[Listener],
+    address: IpAddr,
+    transport: Transport,
+) -> bool {
+    let port = question.wish.port;
+    let here = format!("port {port} of {address} over {}", transport.label());
+    let of_port = || listeners.iter().filter(|listener| listener.transport == transport && listener.address.port() == port);
+    let exact: Vec<Owner> = of_port().filter(|listener| listener.address.ip() == address).map(|it| owner(findings, it)).collect();
+    // `::` takes IPv4 too, unless it is told not to, which cannot be seen.
+    let takes_all = |listener: &&Listener| {
+        let ip = listener.address.ip();
+        ip.is_unspecified() && (ip.is_ipv6() || address.is_ipv4())
+    };
+    let wildcard: Vec<Owner> = of_port().filter(takes_all).map(|listener| owner(findings, listener)).collect();
+    let others = |owners: &[Owner]| {
+        let named = owners.iter().filter_map(|owner| if let Owner::Other(name) = owner { Some(name.clone()) } else { None });
+        named.collect::<std::collections::BTreeSet<String>>()
+    };
+    let stop_it = "have that program not listen there: two on one address share the queries";
+    if !others(&exact).is_empty() {
+        check.problem(format!("{here}: {} listens there", list(others(&exact))), stop_it);
+        return false;
+    }
+    if exact.contains(&Owner::Ours) || wildcard.contains(&Owner::Ours) {
+        if !others(&wildcard).is_empty() {
+            check.warning(
+                format!("{here}: ours, but {} listens on every address and would answer if ours were gone", list(others(&wildcard))),
+                "have that program listen on its own addresses only",
+            );
+        }
+        return true;
+    }
+    if !exact.is_empty() || wildcard.contains(&Owner::Unseen) {
+        let is_proven = findings.asked.iter().any(|asked| {
+            let is_it = asked.address == address && asked.transport == transport && asked.way != Way::Name;
+            is_it && !asked.replies.is_empty() && asked.replies.iter().all(|reply| matches!(reply, Reply::Ours(_)))
+        });
+        match is_proven {
+            true => check.ok(format!("{here}: our server, in a process that cannot be seen from here")),
+            false => check.unknown(format!("{here}: a process listens that cannot be seen from here"), RUN_WITH_RIGHTS),
+        }
+        return false;
+    }
+    match others(&wildcard) {
+        names if names.is_empty() => check.problem(
+            format!("{here}: nobody listens"),
+            "the agent starts a server and opens its sockets: see that it runs, that the Corefile binds this address (`bind`), and its log",
+        ),
+        names => check.problem(format!("{here}: only {} listens, on every address, and answers instead of us", list(names)), stop_it),
+    }
+    false
+}
+
+fn owner(findings: &Findings, listener: &Listener) -> Owner {
+    let is_ours = |pid: i32| findings.agents.iter().any(|agent| agent.pid == pid && agent.program == OURS);
+    if listener.holders.iter().any(|holder| is_ours(holder.pid)) {
+        return Owner::Ours;
+    }
+    match listener.holders.first() {
+        Some(holder) => Owner::Other(format!("{} (process {})", holder.program, holder.pid)),
+        None => Owner::Unseen,
+    }
+}
