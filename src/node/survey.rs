@@ -40,7 +40,8 @@ pub async fn survey(wish: &Wish, patience: Duration) -> Survey {
     let links = link::look([name, IPVS_LINK, CILIUM_LINK]);
     let with_ipv6 = wish.addresses.iter().any(std::net::IpAddr::is_ipv6);
     let (addresses, port) = (wish.addresses.clone(), wish.port);
-    let nftables = within(patience, "lists nftables", || ruleset::read().map_err(|source| Error::Listing { what: "nftables", source }));
+    let nftables =
+        within(patience, "lists nftables", || ruleset::read().map_err(|source| Error::Listing { what: "nftables", source }));
     let listings = within(patience, "lists iptables", move || iptables::listings(with_ipv6));
     let chains = within(patience, "looks for kube-proxy", || Ok(iptables::has_legacy_kubernetes_chains()));
     let connections = within(patience, "lists connections", move || {

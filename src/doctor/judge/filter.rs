@@ -30,7 +30,10 @@ pub fn filter(question: &Question, findings: &Findings) -> Check {
                 let name = format!("{} {} {}", chain.family.name(), chain.table, chain.name);
                 check.warning(
                     format!("nftables chain {name} drops what no rule of its own accepts, and no rule of ours can change that"),
-                    format!("see that it accepts UDP and TCP port {} without connection tracking: `nft list chain {name}`", question.wish.port),
+                    format!(
+                        "see that it accepts UDP and TCP port {} without connection tracking: `nft list chain {name}`",
+                        question.wish.port
+                    ),
                 );
             }
         }
@@ -66,7 +69,8 @@ fn table(check: &mut Check, question: &Question, listing: &Listing) {
         }
     }
     if let Some(rule) = lacking {
-        check.problem(format!("{} -t filter: the policy is DROP, and nothing accepts {}", listing.program, packets(rule)), ACCEPT);
+        check
+            .problem(format!("{} -t filter: the policy is DROP, and nothing accepts {}", listing.program, packets(rule)), ACCEPT);
     }
     if covered > 0 {
         check.ok(format!("{} -t filter: {covered} ACCEPT rules of an agent", listing.program));

@@ -7,9 +7,7 @@ use super::RUN_WITH_RIGHTS;
 use super::rules::{Place as Holder, Standing, is_ours};
 use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::{Findings, Question};
-use crate::node::{
-    Ahead, Chain, Choice, Effect, Family, Interception, IptablesTable, Listing, Rule, Ruleset, ahead, desired,
-};
+use crate::node::{Ahead, Chain, Choice, Effect, Family, Interception, IptablesTable, Listing, Rule, Ruleset, ahead, desired};
 
 /// The check.
 pub fn order(question: &Question, findings: &Findings, standing: &Standing) -> Check {
@@ -52,7 +50,8 @@ pub fn order(question: &Question, findings: &Findings, standing: &Standing) -> C
 fn beside(check: &mut Check, chain: &Chain) {
     let name = format!("nftables chain {} {} {}", chain.family.name(), chain.table, chain.name);
     let has = |effect| chain.rules.iter().any(|rule| rule.effects.contains(&effect));
-    let look = || format!("look whether it is about DNS: `nft list chain {} {} {}`", chain.family.name(), chain.table, chain.name);
+    let look =
+        || format!("look whether it is about DNS: `nft list chain {} {} {}`", chain.family.name(), chain.table, chain.name);
     if has(Effect::Drop) || chain.base.is_some_and(|base| base.drops) {
         check.warning(format!("{name}, at raw priority or before, drops packets"), look());
     }
@@ -111,6 +110,7 @@ fn is_of_iptables(chain: &Chain) -> bool {
 
 /// Whether table raw can be told to hold nothing without a program to list it.
 fn is_raw_empty(findings: &Findings) -> bool {
-    let is_empty = |ruleset: &Ruleset| ruleset.chains.iter().filter(|chain| is_of_iptables(chain)).all(|chain| chain.rules.is_empty());
+    let is_empty =
+        |ruleset: &Ruleset| ruleset.chains.iter().filter(|chain| is_of_iptables(chain)).all(|chain| chain.rules.is_empty());
     findings.node.nftables.as_ref().is_ok_and(is_empty) && !findings.node.legacy_tables.iter().any(|name| name == "raw")
 }

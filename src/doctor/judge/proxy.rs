@@ -31,7 +31,9 @@ fn mode(findings: &Findings) -> Mode {
         Mode::Iptables
     } else if node.has_cilium {
         Mode::Cilium
-    } else if nftables.is_none() || (node.has_legacy_kubernetes_chains.is_none() && node.legacy_tables.iter().any(|name| name == "nat")) {
+    } else if nftables.is_none()
+        || (node.has_legacy_kubernetes_chains.is_none() && node.legacy_tables.iter().any(|name| name == "nat"))
+    {
         Mode::Unseen
     } else {
         Mode::NoneSeen

@@ -35,7 +35,8 @@ pub fn host(question: &Question, findings: &Findings) -> Check {
             continue;
         };
         let is_serving = is_serving(findings, *address, *transport);
-        let share = if ours.is_empty() { String::new() } else { format!(" ({} of {count} were answered by our server)", ours.len()) };
+        let share =
+            if ours.is_empty() { String::new() } else { format!(" ({} of {count} were answered by our server)", ours.len()) };
         let (seen, advice) = match other {
             Reply::Other(rcode) => {
                 let seen = format!("{here}: answered by somebody else than our server ({}){share}", code(*rcode));
@@ -52,7 +53,8 @@ pub fn host(question: &Question, findings: &Findings) -> Check {
         check.problem(seen, advice);
     }
     if !good.is_empty() {
-        let who = if servers.len() > 1 { format!("{} servers of ours (an update?)", servers.len()) } else { "our server".to_owned() };
+        let who =
+            if servers.len() > 1 { format!("{} servers of ours (an update?)", servers.len()) } else { "our server".to_owned() };
         check.ok(format!("asked as programs on the host's network ask, {who} answered at {}", list(good)));
     }
     if check.seen.is_empty() {

@@ -68,8 +68,7 @@ impl Standing {
                     let held: HashSet<Rule> = rules.iter().filter_map(|seen| seen.rule).collect();
                     let missing = lacking(&held);
                     if best.place == Place::Nowhere || missing.len() < best.missing.len() || missing.is_empty() {
-                        let incoming =
-                            rules.iter().filter(|seen| seen.rule.is_some_and(|rule| rule.hook == Hook::RawPrerouting));
+                        let incoming = rules.iter().filter(|seen| seen.rule.is_some_and(|rule| rule.hook == Hook::RawPrerouting));
                         best.packets = incoming.filter_map(|seen| seen.packets).reduce(|sum, packets| sum + packets);
                         best.is_probing = probing.iter().all(|rule| held.contains(rule));
                         best.missing = missing;

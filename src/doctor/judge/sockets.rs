@@ -69,7 +69,10 @@ fn socket(
     if exact.contains(&Owner::Ours) || wildcard.contains(&Owner::Ours) {
         if !others(&wildcard).is_empty() {
             check.warning(
-                format!("{here}: ours, but {} listens on every address and would answer if ours were gone", list(others(&wildcard))),
+                format!(
+                    "{here}: ours, but {} listens on every address and would answer if ours were gone",
+                    list(others(&wildcard))
+                ),
                 "have that program listen on its own addresses only",
             );
         }

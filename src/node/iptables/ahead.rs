@@ -174,7 +174,8 @@ mod tests {
 
     #[test]
     fn chains_that_are_jumped_to_are_followed_and_returning_from_them_decides_nothing() {
-        let lines = "-N mine\n-A PREROUTING -i cali+ -j mine\n-A mine -p tcp -j DROP\n-A mine -p udp -j ACCEPT\n-A mine -j RETURN";
+        let lines =
+            "-N mine\n-A PREROUTING -i cali+ -j mine\n-A mine -p tcp -j DROP\n-A mine -p udp -j ACCEPT\n-A mine -j RETURN";
         assert_eq!(targets(lines), [("ACCEPT".to_owned(), false)]);
         assert_eq!(targets("-N loop\n-A loop -j loop\n-A PREROUTING -j loop"), [], "it ends");
     }

@@ -7,14 +7,14 @@ mod text;
 
 use super::desired::Rule;
 use super::error::Error;
+pub use ahead::{Ahead, ahead};
 use iptables::IPTables;
 use select::{Finding, Kind, has_kubernetes_chains, select};
 use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-pub use ahead::{Ahead, ahead};
-pub use text::{Present, Table};
 use text::{Changes, changes, present, script, takes_socket_match};
+pub use text::{Present, Table};
 
 /// How long a program waits for the xtables lock.
 const LOCK_WAIT_SECONDS: u32 = 5;

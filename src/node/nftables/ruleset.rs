@@ -191,7 +191,10 @@ fn text(name: &CStr) -> String {
 enum Loaded {
     Nothing,
     Meta(u32),
-    Payload { base: u32, offset: u32 },
+    Payload {
+        base: u32,
+        offset: u32,
+    },
     /// Bits of the mark.
     Mark(u32),
 }
