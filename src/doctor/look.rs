@@ -18,7 +18,7 @@ pub use processes::agents;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Queries of one kind, each from a port of its own: the kernel chooses among the sockets of an address by it.
-const TRIES: usize = 4;
+const TRIES: usize = 8;
 
 /// Looks at everything that `question` is about. Changes nothing. Must be called on a tokio runtime; takes about 6 s at most.
 pub async fn look(question: &Question) -> Findings {

@@ -177,7 +177,7 @@ pub fn pod_path(question: &Question, standing: &Standing) -> Check {
     } else if !standing.is_incoming_missing() {
         match standing.packets {
             Some(0) => check.ok("rules for pods' queries are in place; no packet has met them yet"),
-            Some(count) => check.ok(format!("rules for pods' queries are in place; {count} packets have met them")),
+            Some(count) => check.ok(format!("rules for pods' queries are in place; {count} packets have met them (those of programs on the host's network too)")),
             None => check.ok("rules for pods' queries are in place"),
         }
         check.ok(format!("{not_seen}; {from_a_pod}"));

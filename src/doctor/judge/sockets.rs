@@ -3,7 +3,8 @@
 use super::{OURS, RUN_WITH_RIGHTS, list};
 use crate::chain::Transport;
 use crate::doctor::diagnosis::Check;
-use crate::doctor::findings::{Findings, Listener, Question, Reply, Way};
+use crate::doctor::findings::{Asked, Findings, Listener, Question, Reply, Way};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// Whose a socket is.
@@ -59,7 +60,7 @@ fn socket(
     let wildcard: Vec<Owner> = of_port().filter(takes_all).map(|listener| owner(findings, listener)).collect();
     let others = |owners: &[Owner]| {
         let named = owners.iter().filter_map(|owner| if let Owner::Other(name) = owner { Some(name.clone()) } else { None });
-        named.collect::<std::collections::BTreeSet<String>>()
+        named.collect::<BTreeSet<String>>()
     };
     let stop_it = "have that program not listen there: two on one address share the queries";
     if !others(&exact).is_empty() {
@@ -76,16 +77,17 @@ fn socket(
                 "have that program listen on its own addresses only",
             );
         }
+        if exact.contains(&Owner::Unseen) {
+            beside_ours(check, findings, &here, address, transport);
+        }
         return true;
     }
     if !exact.is_empty() || wildcard.contains(&Owner::Unseen) {
-        let is_proven = findings.asked.iter().any(|asked| {
-            let is_it = asked.address == address && asked.transport == transport && asked.way != Way::Name;
-            is_it && !asked.replies.is_empty() && asked.replies.iter().all(|reply| matches!(reply, Reply::Ours(_)))
-        });
-        match is_proven {
-            true => check.ok(format!("{here}: our server, in a process that cannot be seen from here")),
-            false => check.unknown(format!("{here}: a process listens that cannot be seen from here"), RUN_WITH_RIGHTS),
+        match proof(findings, address, transport) {
+            Proof::Ours(_) => check.ok(format!("{here}: our server, in a process that cannot be seen from here")),
+            Proof::Shared | Proof::None => {
+                check.unknown(format!("{here}: a process listens that cannot be seen from here"), RUN_WITH_RIGHTS)
+            }
         }
         return false;
     }
@@ -97,6 +99,47 @@ fn socket(
         names => check.problem(format!("{here}: only {} listens, on every address, and answers instead of us", list(names)), stop_it),
     }
     false
+}
+
+/// A socket beside ours, whose process cannot be seen: the agent of another pod, during an update, or anybody.
+fn beside_ours(check: &mut Check, findings: &Findings, here: &str, address: IpAddr, transport: Transport) {
+    let find_out =
+        "find out on the node who it is: `ss -lunp 'sport = 53'`, `ss -ltnp 'sport = 53'`; two on one address share the queries";
+    match proof(findings, address, transport) {
+        Proof::Ours(servers) if servers > 1 => check.ok(format!("{here}: {servers} servers of ours, as during an update")),
+        Proof::Ours(_) | Proof::None => {
+            check.unknown(format!("{here}: beside our server a process listens that cannot be seen from here"), find_out);
+        }
+        Proof::Shared => {
+            check.problem(
+                format!("{here}: beside our server a process listens that cannot be seen from here, and gets queries"),
+                find_out,
+            );
+        }
+    }
+}
+
+/// What test queries say about who listens.
+enum Proof {
+    /// So many servers, all of ours.
+    Ours(usize),
+    /// Some are ours.
+    Shared,
+    None,
+}
+
+fn proof(findings: &Findings, address: IpAddr, transport: Transport) -> Proof {
+    let of_socket = |asked: &&Asked| asked.address == address && asked.transport == transport && asked.way != Way::Name;
+    let replies: Vec<&Reply> = findings.asked.iter().filter(of_socket).flat_map(|asked| &asked.replies).collect();
+    let could_ask = |reply: &&&Reply| !matches!(reply, Reply::Failed(_));
+    let asked = replies.iter().filter(could_ask).count();
+    let numbers: Vec<u64> =
+        replies.iter().filter_map(|reply| if let Reply::Ours(number) = reply { Some(*number) } else { None }).collect();
+    match numbers.len() {
+        0 => Proof::None,
+        ours if ours == asked => Proof::Ours(numbers.into_iter().collect::<BTreeSet<u64>>().len()),
+        _ => Proof::Shared,
+    }
 }
 
 fn owner(findings: &Findings, listener: &Listener) -> Owner {

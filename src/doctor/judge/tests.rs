@@ -532,3 +532,17 @@ fn the_json_has_the_documented_fields() {
     assert!(check["seen"][0].is_string() && check["advice"][0].is_string());
     assert_eq!(serde_json::to_value(Verdict::Unknown).unwrap(), "unknown");
 }
+
+#[test]
+fn a_socket_beside_ours_that_cannot_be_attributed_is_not_passed_over() {
+    let with = |replies: &[Reply]| {
+        diagnose(|findings| {
+            let unseen = Listener { transport: Transport::Udp, address: format!("{LOCAL}:53").parse().unwrap(), holders: vec![] };
+            findings.listeners.as_mut().unwrap().push(unseen);
+            set_replies(findings, Way::Client, LOCAL, replies);
+        })
+    };
+    only(&with(&[Reply::Ours(9)]), Verdict::Unknown, &["sockets"]);
+    assert_eq!(with(&[Reply::Ours(9), Reply::Ours(4)]).verdict, Verdict::Ok, "another agent, during an update");
+    only(&with(&[Reply::Ours(9), Reply::Silent]), Verdict::Problem, &["sockets", "queries"]);
+}
