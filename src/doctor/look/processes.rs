@@ -3,6 +3,7 @@
 use crate::doctor::findings::{Agent, Holder};
 use procfs::process::{FDTarget, Process, all_processes};
 use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// What an agent is called: ours, and the reference.
@@ -52,13 +53,11 @@ fn agent(process: &Process, netfilter: &HashMap<u64, u32>) -> Option<(Agent, i32
     Some((Agent { pid: process.pid(), program, arguments, is_stopped, is_server: false, port_ids }, stat.ppid))
 }
 
-/// Whether the process sees the same sockets and rules as this one, or that cannot be told.
+/// Whether the process sees the same sockets and rules as this one. The link ns/net says so too, but not to whoever has fewer rights than the
+/// process; these lists are a file of their own for each network namespace, whose number anybody may see.
 fn is_of_this_network(pid: i32) -> bool {
-    let network = |pid: &str| std::fs::read_link(Path::new("/proc").join(pid).join("ns/net"));
-    match (network(&pid.to_string()), network("self")) {
-        (Ok(theirs), Ok(ours)) => theirs == ours,
-        _ => true,
-    }
+    let list = |pid: &str| std::fs::metadata(Path::new("/proc").join(pid).join("net/unix")).map(|list| list.ino());
+    matches!((list(&pid.to_string()), list("self")), (Ok(theirs), Ok(ours)) if theirs == ours)
 }
 
 /// The program's name without its folder; where that may not be read, what the process calls itself.
