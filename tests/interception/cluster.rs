@@ -26,10 +26,12 @@ pub const SOON: Duration = Duration::from_secs(20);
 
 /// The link-local address of the cache.
 pub const LOCAL: &str = "169.254.20.10";
+/// Addresses of the cache that mean nothing to anybody else.
+pub const LOCALS: [&str; 2] = [LOCAL, "fd00:53::10"];
 /// ClusterIPs of KubeDNS.
 pub const CLUSTER_IPS: [&str; 2] = ["10.96.0.10", "fd00::10"];
-/// ClusterIP of kube-dns-upstream, which nothing intercepts.
-const UPSTREAM: &str = "10.96.0.11";
+/// ClusterIPs of kube-dns-upstream, which nothing intercepts.
+const UPSTREAM: [&str; 2] = ["10.96.0.11", "fd00::11"];
 /// KubeDNS's pod.
 const KUBE_DNS: [&str; 2] = ["10.244.0.2", "fd00:1::2"];
 /// The pod that asks.
@@ -127,6 +129,8 @@ impl Cluster {
         let (pod, kube_dns_place) = (Place::new(), Place::new());
         attach(&pod, "pod", POD);
         attach(&kube_dns_place, "kubedns", KUBE_DNS);
+        // As on any other node: what comes from an address that every node has cannot be answered.
+        kube_dns_place.visit(|| LOCALS.map(|address| shell(&format!("ip route add blackhole {address}"))));
         for index in [0, 1] {
             proxy(index);
         }
@@ -173,10 +177,11 @@ impl Cluster {
             ),
         );
         let mut command = self.program();
-        command.args(["-localip", &format!("{LOCAL},{}", CLUSTER_IPS.join(","))]);
+        command.args(["-localip", &format!("{},{}", LOCALS.join(","), CLUSTER_IPS.join(","))]);
         command.arg("-conf").arg(folder.path().join("Corefile")).arg("-basecorefile").arg(template);
         command.args(["-upstreamsvc", "kube-dns-upstream", "--interception", backend]).args(more);
-        command.env("KUBE_DNS_UPSTREAM_SERVICE_HOST", UPSTREAM).env("KUBE_DNS_UPSTREAM_SERVICE_PORT", "53");
+        command.env("KUBE_DNS_UPSTREAM_SERVICE_HOST", UPSTREAM[0]).env("KUBE_DNS_UPSTREAM_SERVICE_PORT", "53");
+        command.env("KUBE_DNS_SERVICE_HOST", CLUSTER_IPS[0]);
         Agent { watchdog: Server::spawn(command, folder) }
     }
 
@@ -255,14 +260,13 @@ fn proxy(family: usize) {
         ("iptables-nft-restore", CLUSTER_IPS[0], "10.244.0.2:53", "10.244.0.0/16"),
         ("ip6tables-nft-restore", CLUSTER_IPS[1], "[fd00:1::2]:53", "fd00:1::/64"),
     ][family];
-    let services = if family == 0 { vec![cluster_ip, UPSTREAM] } else { vec![cluster_ip] };
     let mut nat = "*nat\n".to_owned();
     for chain in ["SERVICES", "SVC-DNS", "SEP-DNS", "MARK-MASQ", "POSTROUTING"] {
         nat += &format!(":KUBE-{chain} - [0:0]\n");
     }
     nat += "-A PREROUTING -j KUBE-SERVICES\n-A OUTPUT -j KUBE-SERVICES\n-A POSTROUTING -j KUBE-POSTROUTING\n";
     for protocol in ["udp", "tcp"] {
-        for service in &services {
+        for service in [cluster_ip, UPSTREAM[family]] {
             nat += &format!("-A KUBE-SERVICES -d {service} -p {protocol} --dport 53 -j KUBE-SVC-DNS\n");
         }
         nat += &format!("-A KUBE-SEP-DNS -p {protocol} -j DNAT --to-destination {pod}\n");
