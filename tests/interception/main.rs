@@ -4,6 +4,8 @@
 //! inside one, put a `sleep` before the assertion and `nsenter --target PID --user --net --preserve-credentials`.
 
 mod cluster;
+mod load;
+mod upgrade;
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -111,7 +111,10 @@ impl<T: Payload> Store<T> {
         let Copied { payload, kind, ttl, stored, is_used, .. } = copied;
         let fresh = Fresh { payload, ttl, answering: copied.answering };
         let is_kept = self.insert(key, kind, fresh, stored, false, &|_| false).is_kept;
-        if is_kept && is_used && let Some(entry) = self.view(key).find(kind, key) {
+        if is_kept
+            && is_used
+            && let Some(entry) = self.view(key).find(kind, key)
+        {
             entry.touch();
         }
         is_kept

@@ -118,7 +118,7 @@ fn encode(copied: &Copied<Response>, now: Moment) -> Option<Vec<u8>> {
     let length = u16::try_from(message.len()).ok()?;
     let count: [u8; 2] = message.get(ADDITIONAL_COUNT)?.try_into().ok()?;
     message.get_mut(ADDITIONAL_COUNT)?.copy_from_slice(&u16::from_be_bytes(count).checked_add(1)?.to_be_bytes());
-    let marks = u8::from(copied.kind == Kind::Denial) * DENIAL | u8::from(copied.is_used) * USED;
+    let marks = (u8::from(copied.kind == Kind::Denial) * DENIAL) | (u8::from(copied.is_used) * USED);
     let age = now.millis_since(copied.stored);
     let head = [&[ANSWER, marks, copied.flags][..], &copied.ttl.to_be_bytes(), &age.to_be_bytes(), &length.to_be_bytes()];
     Some([&head.concat()[..], &message].concat())
