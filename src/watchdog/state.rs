@@ -1,8 +1,8 @@
 //! The watchdog's decisions: events and the time in, actions out. Pure; sockets, processes and rules are `run`'s.
 //!
-//! Promises, held against random event sequences in `state/tests`: *interception is on only while the server is proven to answer*; *a
-//! proven server is intercepted within its proving time*; *sockets that another process reads are never taken from it*; *while a successor
-//! lives we serve no longer, and when it ends we serve again*.
+//! Promises, held in `state/tests`, and the first two in `tests/simulation` for the whole node under faults drawn at random: *interception
+//! is on only while the server is proven to answer*; *a proven server is intercepted within its proving time*; *sockets that another
+//! process reads are never taken from it*; *while a successor lives we serve no longer, and when it ends we serve again*.
 
 mod event;
 #[cfg(test)]
@@ -431,7 +431,8 @@ impl Machine {
         match self.phase {
             // Even if it could not be made ready: what the server then cannot bind it says better.
             Phase::Preparing => self.phase = Phase::Waiting { until: now },
-            Phase::Withdrawing { .. } if interception == Interception::Probing => self.begin_drain(now),
+            // What could not be withdrawn still brings queries to the server: it is tried again, within the limit.
+            Phase::Withdrawing { .. } if is_done && interception == Interception::Probing => self.begin_drain(now),
             _ => {}
         }
     }
