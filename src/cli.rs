@@ -66,6 +66,8 @@ pub struct ServeOptions {
     pub metrics_listen_address: Option<SocketAddr>,
     /// Worker threads; `None`: one for each processor.
     pub workers: Option<NonZeroUsize>,
+    /// Socket at which one instance takes over from another.
+    pub handover: Option<PathBuf>,
     /// Octets that all caches together may take; `None`: a share of the cgroup's limit.
     pub cache_memory: Option<usize>,
 }
@@ -199,6 +201,7 @@ fn serve_options(flags: Flags) -> Result<ServeOptions, Objection> {
         metrics_listen_address: flags.metrics_listen_address.or(default_metrics),
         workers: flags.workers,
         cache_memory: flags.cache_memory,
+        handover: unless_empty(flags.handover.clone()),
         mode: mode(flags)?,
     })
 }

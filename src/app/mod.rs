@@ -11,6 +11,7 @@ mod rendering;
 mod server_process;
 mod service;
 mod setup_errors;
+mod warmth;
 mod watchdog_process;
 
 use crate::cli::{Invocation, ServeOptions};

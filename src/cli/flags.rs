@@ -57,6 +57,9 @@ pub(super) struct Flags {
     /// Memory that all caches together may take, such as 64MiB; by default a quarter of the cgroup's limit, at most 256MiB
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub cache_memory: Option<usize>,
+    /// Socket in a folder that both see, at which a new instance takes over the old one's sockets and cache
+    #[arg(long, value_name = "PATH", value_parser = values::path())]
+    pub handover: Option<PathBuf>,
 
     /// Comma-separated addresses of the cache on this node, IPv4 and IPv6. Makes it the node's agent, which the flags below are about
     #[arg(long, value_name = "ADDRESSES", value_parser = values::local_addresses, help_heading = NODE)]

@@ -150,6 +150,7 @@ fn every_flag_of_the_reference_is_taken_in_its_spelling() {
         quiet: true,
         metrics_listen_address: Some("[::]:9354".parse().unwrap()),
         workers: None,
+        handover: None,
         cache_memory: None,
     };
     assert_eq!(options, expected);

@@ -28,6 +28,8 @@ pub const SOON: Duration = Duration::from_secs(20);
 pub const LOCAL: &str = "169.254.20.10";
 /// Addresses of the cache that mean nothing to anybody else.
 pub const LOCALS: [&str; 2] = [LOCAL, "fd00:53::10"];
+/// Where the watchdog's metrics are by default.
+pub const METRICS: u16 = 9353;
 /// ClusterIPs of KubeDNS.
 pub const CLUSTER_IPS: [&str; 2] = ["10.96.0.10", "fd00::10"];
 /// ClusterIPs of kube-dns-upstream, which nothing intercepts.
@@ -84,6 +86,11 @@ impl Place {
             File::open("/proc/thread-self/ns/net").expect("a thread can see its namespaces")
         });
         Self(opened.join().expect("a network namespace is made"))
+    }
+
+    /// The same place, for another thread.
+    pub fn again(&self) -> Self {
+        Self(self.0.try_clone().expect("a second handle to the namespace"))
     }
 
     /// What `work` gives, done by a thread that is there. Sockets it opens and programs it starts stay there.
@@ -152,6 +159,11 @@ impl Cluster {
         [("pod", &self.pod), ("host network", &self.host)]
     }
 
+    /// KubeDNS answers nobody any longer.
+    pub fn end_kube_dns(&mut self) {
+        self.kube_dns.clear();
+    }
+
     /// How often KubeDNS was asked for `name` since anything was last counted, by whomever.
     pub fn kube_dns_count(&self, name: &str) -> u32 {
         let seen = self.kube_dns.iter().flat_map(Upstream::take_seen);
@@ -167,6 +179,11 @@ impl Cluster {
 
     /// Starts the program as the DaemonSet does.
     pub fn start(&self, backend: &str, more: &[&str]) -> Agent {
+        self.start_with_metrics(backend, METRICS, more)
+    }
+
+    /// The same with the watchdog's metrics on another port, so that those of two agents can be told apart.
+    pub fn start_with_metrics(&self, backend: &str, metrics: u16, more: &[&str]) -> Agent {
         let folder = scratch();
         let template = write(
             folder.path(),
@@ -179,10 +196,11 @@ impl Cluster {
         let mut command = self.program();
         command.args(["-localip", &format!("{},{}", LOCALS.join(","), CLUSTER_IPS.join(","))]);
         command.arg("-conf").arg(folder.path().join("Corefile")).arg("-basecorefile").arg(template);
-        command.args(["-upstreamsvc", "kube-dns-upstream", "--interception", backend]).args(more);
+        command.args(["-upstreamsvc", "kube-dns-upstream", "--interception", backend]);
+        command.args(["-metrics-listen-address", &format!("127.0.0.1:{metrics}")]).args(more);
         command.env("KUBE_DNS_UPSTREAM_SERVICE_HOST", UPSTREAM[0]).env("KUBE_DNS_UPSTREAM_SERVICE_PORT", "53");
         command.env("KUBE_DNS_SERVICE_HOST", CLUSTER_IPS[0]);
-        Agent { watchdog: Server::spawn(command, folder) }
+        Agent { watchdog: Server::spawn(command, folder), metrics }
     }
 
     /// Asks everyone on every address over UDP and TCP. `served` are the addresses that are somebody's.
@@ -204,12 +222,14 @@ impl Cluster {
 /// The running program.
 pub struct Agent {
     pub watchdog: Server,
+    /// The port of the watchdog's metrics.
+    pub metrics: u16,
 }
 
 impl Agent {
     /// Waits until the program says that it intercepts.
     pub fn await_interception(&self) {
-        let on = || metric(9353, "nodelocaldns_watchdog_interception") == Some(1.0);
+        let on = || metric(self.metrics, "nodelocaldns_watchdog_interception") == Some(1.0);
         assert!(wait_until(SOON, on), "no interception:\n{}\n{}", self.watchdog.tail(30), rules());
     }
 

@@ -6,6 +6,8 @@
 mod cluster;
 mod doctor;
 mod fallback;
+mod load;
+mod upgrade;
 
 #[path = "../support/mod.rs"]
 mod support;
