@@ -72,6 +72,22 @@ fn nobody_else_can_take_the_owned_rules_away() {
 }
 
 #[test]
+fn the_rules_stand_until_the_last_descriptor_of_their_owner_is_closed() {
+    in_a_namespace("the_rules_stand_until_the_last_descriptor_of_their_owner_is_closed", || {
+        runtime().block_on(async {
+            let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+            let owner = node.take_owner().expect("it was just made");
+            node.ensure(Interception::On).await.unwrap();
+            assert!(node.take_owner().is_none(), "it is the same table still");
+            drop(node);
+            assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
+            drop(owner);
+            assert_eq!(nft_tables("nodelocaldns"), "");
+        });
+    });
+}
+
+#[test]
 fn the_kernel_removes_the_rules_when_their_owner_is_killed() {
     in_a_namespace("the_kernel_removes_the_rules_when_their_owner_is_killed", || {
         bridge("nodelocaldns");

@@ -103,7 +103,7 @@ async fn run(mut service: Service, watchdog: &ServerEnd, mut signals: Signals) {
                 Order::ExportCache => service.export_cache(),
                 Order::Stop { leave: false } => break Farewell::Ordered,
                 Order::Stop { leave: true } => break Farewell::Succeeded,
-                Order::Orphaned => return tracing::warn!("{ORPHANED}"),
+                Order::Orphaned => return end_orphaned(),
             },
             _ = signals.terminate.recv() => break Farewell::Replaced,
             _ = signals.reload.recv() => service.reload(),
@@ -112,12 +112,17 @@ async fn run(mut service: Service, watchdog: &ServerEnd, mut signals: Signals) {
     };
     tokio::select! {
         () = service.stop(farewell) => {}
-        () = orphaned(watchdog) => tracing::warn!("{ORPHANED}"),
+        () = orphaned(watchdog) => end_orphaned(),
     }
 }
 
-/// Why nothing more is said then: [`ServerEnd::from_environment`].
-const ORPHANED: &str = "the watchdog is gone, so this server ends at once";
+/// As the kernel is about to end this process, should that not be so already: rules first, then sockets. In any order of our own queries would
+/// meet rules without sockets, or answers be sent without rules.
+fn end_orphaned() {
+    tracing::warn!("the watchdog is gone, so this server ends at once");
+    // Fails for no process that there is.
+    _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+}
 
 async fn orphaned(watchdog: &ServerEnd) {
     while watchdog.order().await != Order::Orphaned {}

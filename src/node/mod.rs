@@ -27,6 +27,7 @@ use self::link::Link;
 use self::nftables::{Applied, Events, FALLBACK_TABLE_NAME, FallbackTable, OwnTable, Subject};
 use self::presence::Presence;
 use std::future::pending;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
@@ -69,6 +70,7 @@ pub struct Node {
     presence: Option<Presence>,
     sync: Interval,
     interception: Interception,
+    owner: Option<OwnedFd>,
 }
 
 /// What holds the rules.
@@ -105,7 +107,18 @@ impl Node {
         let sync_interval = sync_interval.max(Duration::from_secs(1));
         let mut sync = interval_at(tokio::time::Instant::now() + sync_interval, sync_interval);
         sync.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self { wish, choice, link, rules: None, fallback, events: None, presence, sync, interception: Interception::Probing })
+        Ok(Self {
+            wish,
+            choice,
+            link,
+            rules: None,
+            fallback,
+            events: None,
+            presence,
+            sync,
+            interception: Interception::Probing,
+            owner: None,
+        })
     }
 
     /// As [`Node::prepare`] and, at once, [`Node::ensure`] for [`Interception::Probing`]. The link is not touched yet.
@@ -158,6 +171,7 @@ impl Node {
         let Some(held) = &mut self.rules else {
             let installed = Rules::install(self.choice, &rules, is_alone).await?;
             self.events = installed.events(self.fallback.as_ref(), self.sync.period());
+            self.owner = installed.duplicate_owner();
             self.rules = Some(installed);
             self.interception = interception;
             return Ok(Vec::new());
@@ -218,6 +232,12 @@ impl Node {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// What the rules last as long as, once after they were made: they go when this is closed and the node is dropped, whichever comes last. None where
+    /// they stay anyway.
+    pub fn take_owner(&mut self) -> Option<OwnedFd> {
+        self.owner.take()
     }
 
     /// Waits until something should be looked at again. May be dropped while it waits without losing anything.
@@ -334,6 +354,12 @@ impl Rules {
             }
         };
         Ok(Self::Nftables { table, filter, is_filter_due: true, is_raw_due: !is_alone })
+    }
+
+    fn duplicate_owner(&self) -> Option<OwnedFd> {
+        let Self::Nftables { table, .. } = self else { return None };
+        let warn = |error: &_| tracing::warn!("the rules go with the watchdog, a little before its server does: {error}");
+        table.duplicate_owner().inspect_err(warn).ok()
     }
 
     /// The kernel's word on changes that others make; none where there is nothing to tell or nobody who tells.

@@ -33,6 +33,8 @@ pub enum Instruction {
     /// The first thing said: what to answer probes with, and whether this is the first server of its watchdog. What a predecessor's caches
     /// held is beside it, if anything is.
     Hello { generation: u64, is_first: bool },
+    /// What the rules last as long as is beside this packet: to be kept to the end, instead of one that came before.
+    Hold,
     /// Sockets that were wanted, beside this packet; with `more` others follow.
     Sockets { more: bool },
     /// They could not be opened.
@@ -136,6 +138,7 @@ mod tests {
     fn instruction() -> impl Strategy<Value = Instruction> {
         prop_oneof![
             (any::<u64>(), any::<bool>()).prop_map(|(generation, is_first)| Instruction::Hello { generation, is_first }),
+            Just(Instruction::Hold),
             any::<bool>().prop_map(|more| Instruction::Sockets { more }),
             vec(".{1,100}", 0..20).prop_map(|errors| Instruction::Refused { errors }),
             Just(Instruction::Reload),

@@ -4,6 +4,7 @@
 use super::state::Interception;
 use std::future::{Future, pending};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -36,6 +37,11 @@ pub trait Interceptor {
     }
     /// Takes down everything that was set up.
     fn teardown(&mut self) -> impl Future<Output = Result<(), Vec<SetupError>>>;
+    /// What the interception lasts as long as, once after it was made or made anew: it ends when this is closed and the process that made it has ended,
+    /// whichever comes last. None where nothing of the kind holds it.
+    fn take_owner(&mut self) -> Option<OwnedFd> {
+        None
+    }
     /// Resolves when something may have changed underneath us (netlink notifications, a periodic look). Dropped and called again at
     /// any time.
     fn changed(&mut self) -> impl Future<Output = ()>;
@@ -65,12 +71,14 @@ pub(super) enum Wish {
 }
 
 /// What became of it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Outcome {
     pub wish: Wish,
     /// It is so, whatever went wrong beside it.
     pub is_done: bool,
     pub errors: Vec<SetupError>,
+    /// [`Interceptor::take_owner`].
+    pub owner: Option<OwnedFd>,
 }
 
 /// The thread's handle. Wishes overtake each other: the last one counts.
@@ -169,7 +177,8 @@ async fn serve(
         if delay.is_some() && errors.is_empty() && wish != Wish::Teardown {
             tracing::info!("watchdog: the node is as it should be after all");
         }
-        if report.send(Outcome { wish, is_done, errors }).is_err() || wish == Wish::Teardown {
+        let owner = interceptor.take_owner();
+        if report.send(Outcome { wish, is_done, errors, owner }).is_err() || wish == Wish::Teardown {
             return;
         }
     }
@@ -258,6 +267,10 @@ mod tests {
         }
     }
 
+    fn shown(outcome: &Outcome) -> (Wish, bool, usize) {
+        (outcome.wish, outcome.is_done, outcome.errors.len())
+    }
+
     #[tokio::test]
     async fn wishes_failures_and_changes_lead_to_outcomes_until_the_teardown() {
         let fake = Fake::default();
@@ -266,11 +279,10 @@ mod tests {
         let mut node = Node::start(|| async { own }).unwrap();
         let on = Wish::Interception(Interception::On);
         node.wish(on);
-        let failed = node.outcome().await;
-        assert_eq!((failed.wish, failed.is_done, failed.errors.len()), (on, false, 1));
-        assert_eq!(node.outcome().await, Outcome { wish: on, is_done: true, errors: vec![] }, "it is tried again by itself");
+        assert_eq!(shown(&node.outcome().await), (on, false, 1));
+        assert_eq!(shown(&node.outcome().await), (on, true, 0), "it is tried again by itself");
         fake.change.notify_one();
-        assert_eq!(node.outcome().await, Outcome { wish: on, is_done: true, errors: vec![] }, "what changed is mended");
+        assert_eq!(shown(&node.outcome().await), (on, true, 0), "what changed is mended");
         node.wish(Wish::Teardown);
         assert_eq!(node.outcome().await.wish, Wish::Teardown);
     }
@@ -282,8 +294,7 @@ mod tests {
         let mut node = Node::start(|| async { fake }).unwrap();
         let off = Wish::Interception(Interception::Probing);
         node.wish(off);
-        let outcome = node.outcome().await;
-        assert_eq!((outcome.wish, outcome.is_done, outcome.errors.len()), (off, true, 1));
-        assert_eq!(node.outcome().await, Outcome { wish: off, is_done: true, errors: vec![] });
+        assert_eq!(shown(&node.outcome().await), (off, true, 1));
+        assert_eq!(shown(&node.outcome().await), (off, true, 0));
     }
 }

@@ -81,6 +81,7 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
         handover: Handover::default(),
         handover_path: settings.handover,
         cache: None,
+        owner: None,
         offer_by: None,
         probed,
         probes: HashMap::new(),
@@ -140,6 +141,8 @@ struct Guard {
     handover_path: Option<PathBuf>,
     /// What the caches of a server that is gone held, for the next one.
     cache: Option<OwnedFd>,
+    /// What the rules last as long as ([`Interceptor::take_owner`]).
+    owner: Option<OwnedFd>,
     /// A successor has asked, and is offered everything by then at the latest.
     offer_by: Option<Instant>,
     probed: mpsc::UnboundedSender<Probed>,
@@ -211,6 +214,7 @@ impl Guard {
                     tracing::error!("watchdog: a new server cannot be spoken to: {error}");
                 }
                 self.server = Some(server);
+                self.pass_owner();
             }
             Err(error) => {
                 tracing::error!(
@@ -218,6 +222,15 @@ impl Guard {
                 );
                 self.later.push_back(Exit::NotStarted);
             }
+        }
+    }
+
+    /// Has the server keep the rules until it has ended too. A reply that it sends after they are gone is tracked, and keeps its client's port on this
+    /// node, where nobody answers any longer.
+    fn pass_owner(&self) {
+        let (Some(server), Some(owner)) = (&self.server, &self.owner) else { return };
+        if let Err(error) = server.tell(&Instruction::Hold, &[owner.as_fd()]) {
+            tracing::warn!("watchdog: the server does not keep the rules: {error}");
         }
     }
 
@@ -274,6 +287,10 @@ impl Guard {
     fn take_outcome(&mut self, outcome: Outcome, node: &Node) {
         for error in &outcome.errors {
             self.metrics.count_setup_error(error.errortype);
+        }
+        if outcome.owner.is_some() {
+            self.owner = outcome.owner;
+            self.pass_owner();
         }
         let is_done = outcome.is_done;
         let event = match outcome.wish {

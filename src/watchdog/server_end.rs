@@ -16,6 +16,9 @@ use std::time::Duration;
 /// How long the watchdog may take to answer. It opens sockets at once; longer only if it is stopped.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// More descriptors than a server has when it begins to serve.
+const ABOVE_SOCKETS: i32 = 1000;
+
 /// Why a process that was started as a server cannot be one.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerEndError {
@@ -49,6 +52,8 @@ pub struct ServerEnd {
     generation: u64,
     is_first: bool,
     cache: Mutex<Option<OwnedFd>>,
+    /// Kept for its end alone.
+    rules_owner: Mutex<Option<OwnedFd>>,
 }
 
 impl ServerEnd {
@@ -62,13 +67,12 @@ impl ServerEnd {
         let value = value.to_string_lossy().into_owned();
         let channel = channel(&value).map_err(|error| ServerEndError::NoSocket(value, error))?;
         give_up_capabilities().map_err(|error| ServerEndError::Capabilities(error.into()))?;
-        // On a node the interception ends with the watchdog. A reply sent after that is tracked, and keeps its client's port on this node
-        // where nobody answers any longer: worse than no reply, for which the client asks again.
+        // Without a watchdog nobody withdraws the interception from a server that hangs.
         _ = set_parent_process_death_signal(Some(Signal::KILL));
         match channel.wait(PATIENCE)? {
             (Instruction::Hello { generation, is_first }, passed) => {
                 let cache = Mutex::new(passed.into_iter().next());
-                Ok(Some(Self { channel, orders: Mutex::default(), generation, is_first, cache }))
+                Ok(Some(Self { channel, orders: Mutex::default(), generation, is_first, cache, rules_owner: Mutex::default() }))
             }
             _ => Err(ServerEndError::NoHello),
         }
@@ -127,7 +131,7 @@ impl ServerEnd {
                     }
                 }
                 Instruction::Refused { errors } => return Err(errors),
-                other => self.orders.lock().extend(to_order(&other)),
+                other => self.take(&other, passed),
             }
         }
     }
@@ -163,6 +167,13 @@ impl ServerEnd {
         }
     }
 
+    fn take(&self, instruction: &Instruction, passed: Vec<OwnedFd>) {
+        match instruction {
+            Instruction::Hold => *self.rules_owner.lock() = passed.into_iter().next().map(close_before_sockets),
+            other => self.orders.lock().extend(to_order(other)),
+        }
+    }
+
     /// The next order. May be dropped and called again at any time.
     pub async fn order(&self) -> Order {
         let Ok(readable) = self.channel.watch() else { return Order::Orphaned };
@@ -171,7 +182,7 @@ impl ServerEnd {
                 return order;
             }
             match self.channel.receive() {
-                Ok(Some((instruction, _))) => self.orders.lock().extend(to_order(&instruction)),
+                Ok(Some((instruction, passed))) => self.take(&instruction, passed),
                 Ok(None) => match readable.readable().await {
                     Ok(mut ready) => ready.clear_ready(),
                     Err(_) => return Order::Orphaned,
@@ -191,7 +202,7 @@ fn to_order(instruction: &Instruction) -> Option<Order> {
         Instruction::Reload => Some(Order::Reload),
         Instruction::ExportCache => Some(Order::ExportCache),
         Instruction::Stop { leave } => Some(Order::Stop { leave: *leave }),
-        Instruction::Hello { .. } | Instruction::Sockets { .. } | Instruction::Refused { .. } => None,
+        Instruction::Hello { .. } | Instruction::Hold | Instruction::Sockets { .. } | Instruction::Refused { .. } => None,
     }
 }
 
@@ -203,6 +214,14 @@ fn channel(value: &str) -> io::Result<Channel> {
     }
     // SAFETY: it is open, and this is called once, at the start, before anything else could own it.
     Channel::from_fd(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// The same under a number above those of the listening sockets. When a process ends the kernel closes its files from the highest to the lowest
+/// (close_files() defers each to the task's work, which is done last first; seen on Linux 6.18): so the rules are gone before the sockets, and no
+/// query meets rules that lead here and a port that is closed.
+fn close_before_sockets(owner: OwnedFd) -> OwnedFd {
+    // Where so many files may not be open a query or two may be lost.
+    rustix::io::fcntl_dupfd_cloexec(&owner, ABOVE_SOCKETS).unwrap_or(owner)
 }
 
 /// Leaves this thread, and those it starts, without any capability and without a way to get one back.

@@ -16,7 +16,9 @@ use cluster::{
     Agent, CLUSTER_IPS, Cluster, FRESH, LOCAL, LOCALS, NAME, SOON, Steady, accept_rules, addresses, ask_on, assert_address,
     connected, drop_untracked_on_lo, in_a_namespace, is_alive, kill, leaves_untracked, rules, shell, tracked_dns,
 };
+use load::{Load, Ports};
 use std::net::UdpSocket;
+use std::path::Path;
 use std::time::Duration;
 use support::server::wait_until;
 use support::tools::run;
@@ -195,6 +197,70 @@ fn lose_hardly_a_query(end: impl Fn(&Agent)) {
         agent = cluster.start("nftables", &[]);
         agent.await_interception();
     }
+}
+
+/// A table that went a little before the server would let a late reply through to conntrack, and that client's port would lead here for good.
+#[test]
+fn no_client_is_kept_from_cluster_dns_however_often_the_watchdog_is_killed() {
+    in_a_namespace("no_client_is_kept_from_cluster_dns_however_often_the_watchdog_is_killed", || {
+        const TIMES: usize = 5;
+        let cluster = Cluster::new();
+        let mut agent = cluster.start("nftables", &[]);
+        agent.await_interception();
+        await_answers_of_the_node(&cluster, &agent);
+        let loads: Vec<_> = cluster.clients().into_iter().map(|(who, place)| (who, Load::start(place, Ports::Kept))).collect();
+        for _ in 0..TIMES {
+            std::thread::sleep(Duration::from_millis(150));
+            agent.watchdog.signal(libc::SIGKILL);
+            agent.watchdog.wait_exit(SOON).expect("a killed process ends");
+            std::thread::sleep(Duration::from_millis(150));
+            agent = cluster.start("nftables", &[]);
+            agent.await_interception();
+        }
+        for (who, load) in loads {
+            let tally = load.finish();
+            eprintln!(
+                "{who}: {} of {} lost over UDP, {} of {} over TCP",
+                tally.lost.len(),
+                tally.asked,
+                tally.tcp_lost,
+                tally.tcp_asked
+            );
+            // What lay in the server's socket, or was read and not answered.
+            assert!(tally.lost.len() <= 10 * TIMES && tally.tcp_lost <= TIMES, "{who}: {tally:?}");
+        }
+    });
+}
+
+#[test]
+fn the_server_too_holds_the_rules_under_a_number_above_its_sockets() {
+    in_a_namespace("the_server_too_holds_the_rules_under_a_number_above_its_sockets", || {
+        let cluster = Cluster::new();
+        let agent = cluster.start("nftables", &[]);
+        agent.await_interception();
+        let mut server = agent.server();
+        for _ in 0..2 {
+            let udp = sockets_of(server, "udp").into_iter().chain(sockets_of(server, "udp6")).max();
+            let netlink = sockets_of(server, "netlink").into_iter().max();
+            assert!(udp.is_some() && netlink > udp, "{netlink:?}, {udp:?}");
+            kill(server);
+            assert!(wait_until(SOON, || agent.server() != server), "no other server:\n{}", agent.watchdog.tail(20));
+            agent.await_interception();
+            server = agent.server();
+            assert!(wait_until(SOON, || !sockets_of(server, "udp").is_empty()), "{}", agent.watchdog.tail(20));
+        }
+    });
+}
+
+/// Descriptors of a process that are sockets of this protocol (a file in /proc/net).
+fn sockets_of(pid: i32, protocol: &str) -> Vec<u32> {
+    let table = std::fs::read_to_string(format!("/proc/self/net/{protocol}")).expect("the kernel has it");
+    let inodes: Vec<String> =
+        table.lines().filter_map(|line| line.split_whitespace().nth(9).map(|inode| format!("socket:[{inode}]"))).collect();
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives");
+    let is_one = |path: &Path| std::fs::read_link(path).is_ok_and(|link| inodes.iter().any(|inode| link == Path::new(inode)));
+    let paths = files.filter_map(|file| Some(file.ok()?.path()));
+    paths.filter(|path| is_one(path)).filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect()
 }
 
 #[test]

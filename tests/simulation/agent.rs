@@ -151,13 +151,15 @@ impl World {
         }
     }
 
-    /// The watchdog's process ends; the kernel closes what it held, and kills its server after `orphaned`.
+    /// The watchdog's process ends; the kernel closes what it alone held, and kills its server after `orphaned`.
     pub fn end_watchdog(&mut self, id: u32, orphaned: Duration) {
         let Some(agent) = self.agents.get_mut(&id).filter(|agent| !agent.is_dead) else { return };
         agent.is_dead = true;
         let has_server = agent.server.is_some();
         self.note(|_| format!("agent {id} has ended"));
-        self.kernel.disown(id);
+        if !self.design.holds_rules {
+            self.kernel.disown(id);
+        }
         if !has_server {
             self.bury(id);
         } else if let Some(number) = self.server(id).map(|server| server.number) {
@@ -167,8 +169,9 @@ impl World {
         self.schedule(restart, Happening::AgentStarts);
     }
 
-    /// Nobody is left who holds the sockets of agent `id`.
+    /// Nobody is left who holds the rules and the sockets of agent `id`.
     pub fn bury(&mut self, id: u32) {
+        self.kernel.disown(id);
         self.kernel.close(id);
         self.agents.remove(&id);
     }

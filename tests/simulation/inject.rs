@@ -23,10 +23,9 @@ impl World {
                     self.stop_watchdog(id);
                 }
                 Kind::WatchdogKilled | Kind::BothKilled => {
-                    // The kernel kills the server when the watchdog's main thread ends, and removes the table when the last one has.
-                    // Here the server goes first. A `Design` says otherwise: what it then answers keeps clients' ports.
-                    let orphaned = self.design.orphaned;
-                    if orphaned.is_zero() {
+                    // The kernel closes a process's files, and then kills its children.
+                    let orphaned = Duration::from_micros(self.rng.u64(..self.design.orphaned.as_micros() as u64 + 1));
+                    if kind == Kind::BothKilled {
                         self.end_server(id, Exit::Signal(9), Duration::ZERO);
                     }
                     self.end_watchdog(id, orphaned);

@@ -31,13 +31,15 @@ pub struct Design {
     pub is_set: fn(&Rule) -> bool,
     /// The node heeds the watchdog's wish to withdraw.
     pub withdraws: bool,
-    /// How long a server serves on when its watchdog was killed.
+    /// How long a server serves on at most when its watchdog was killed.
     pub orphaned: Duration,
+    /// The server holds the rules' owner too, so that they go with whichever process ends last.
+    pub holds_rules: bool,
 }
 
 impl Default for Design {
     fn default() -> Self {
-        Self { timing: Timing::default(), is_set: |_| true, withdraws: true, orphaned: Duration::ZERO }
+        Self { timing: Timing::default(), is_set: |_| true, withdraws: true, orphaned: 3 * MS, holds_rules: true }
     }
 }
 

@@ -22,6 +22,7 @@ use super::desired::Rule;
 use super::error::Error;
 use socket::Channel;
 use std::io;
+use std::os::fd::OwnedFd;
 
 /// Name of the table, unless another agent has one of this name (a rolling update with a surge runs two for a while).
 pub const TABLE_NAME: &str = "nodelocaldns";
@@ -81,6 +82,17 @@ impl Table {
     /// Port ID of the owner, the sender of every change that is ours.
     pub fn port_id(&self) -> u32 {
         self.channel.port_id()
+    }
+
+    /// What the table lasts as long as: it is gone when this is closed and `self` is dropped, whichever comes last. Who has it without the capability
+    /// NET_ADMIN cannot change the table, since netlink looks at the sender as well as at who opened the socket; it could only read answers
+    /// that are meant for us, which then take a change for failed.
+    ///
+    /// # Errors
+    ///
+    /// Descriptors are short.
+    pub fn duplicate_owner(&self) -> io::Result<OwnedFd> {
+        self.channel.duplicate()
     }
 
     /// Sees to it that the table holds exactly `rules`, all at once; true when something had to be changed.
