@@ -9,8 +9,9 @@
 //! 1. [`Stage::QueryPrerouting`], [`Stage::QueryOutput`]: just after the raw hooks. A query that is tracked gets a bit of the packet mark and the
 //!    upstream's address in place of ours. This is no DNAT, of which there is one for each connection: kube-proxy's, from the ClusterIP to a
 //!    pod, is still to come. Conntrack has not seen the packet yet, and never learns of our address.
-//! 2. [`Stage::MarkPrerouting`], [`Stage::MarkOutput`]: after conntrack. The bit moves to the connection's mark, and leaves the packet's before anybody
-//!    routes by it.
+//! 2. [`Stage::UnmarkPrerouting`], [`Stage::UnmarkOutput`], then [`Stage::MarkPrerouting`], [`Stage::MarkOutput`]: after conntrack. The bit moves to the
+//!    connection's mark, and leaves the packet's before anybody routes by it. A query that was sent to the upstream itself takes the bit away from the
+//!    connection, which to conntrack is the same if its client's port is.
 //! 3. kube-proxy, by whatever means, sends the query to a pod. It also reroutes what a program on the node sends, since routing had taken it
 //!    for us.
 //! 4. [`Stage::SourcePostrouting`]: a program on the node that talks to an address of the node does so from that very address, to which no pod
@@ -48,8 +49,12 @@ pub enum Stage {
     QueryPrerouting,
     /// Queries made here.
     QueryOutput,
+    /// Queries for the upstream itself that came in.
+    UnmarkPrerouting,
     /// Redirected queries that came in.
     MarkPrerouting,
+    /// Queries for the upstream itself made here.
+    UnmarkOutput,
     /// Redirected queries made here.
     MarkOutput,
     /// Redirected queries that leave with our address as their source.
@@ -61,11 +66,13 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// In the order of a packet's way.
-    pub const ALL: [Self; 7] = [
+    /// In the order of a packet's way. What takes the connection's mark away comes before what sets it, and then takes the packet's.
+    pub const ALL: [Self; 9] = [
         Self::QueryPrerouting,
         Self::QueryOutput,
+        Self::UnmarkPrerouting,
         Self::MarkPrerouting,
+        Self::UnmarkOutput,
         Self::MarkOutput,
         Self::SourcePostrouting,
         Self::AnswerPostrouting,
@@ -94,7 +101,7 @@ impl Fallback {
         ipv4.into_iter().chain(ipv6)
     }
 
-    /// The rules for queries to `port`; none without a redirection. Their order does not matter.
+    /// The rules for queries to `port`; none without a redirection. Those for one protocol and redirection are in the order of [`Stage::ALL`].
     pub fn rules(&self, port: u16) -> Vec<Rule> {
         let rule = |stage, protocol, redirection| Rule { stage, protocol, redirection, port, mark: self.mark };
         let of = |redirection| {
@@ -121,6 +128,9 @@ impl fmt::Display for Rule {
         match stage {
             Stage::QueryPrerouting | Stage::QueryOutput => {
                 write!(f, "{stage:?}: tracked {protocol} to {local} port {port}: mark {mark:#x}, destination {upstream}")
+            }
+            Stage::UnmarkPrerouting | Stage::UnmarkOutput => {
+                write!(f, "{stage:?}: {protocol} to {upstream} port {port} without mark {mark:#x}: off the connection's mark")
             }
             Stage::MarkPrerouting | Stage::MarkOutput => {
                 write!(f, "{stage:?}: {protocol} to {upstream} port {port} with mark {mark:#x}: the connection's mark instead")
@@ -153,6 +163,8 @@ mod tests {
                 for rule in [
                     format!("QueryPrerouting: tracked {protocol} to {local} port 53: mark 0x1000, destination {upstream}"),
                     format!("QueryOutput: tracked {protocol} to {local} port 53: mark 0x1000, destination {upstream}"),
+                    format!("UnmarkPrerouting: {protocol} to {upstream} port 53 without mark 0x1000: off the connection's mark"),
+                    format!("UnmarkOutput: {protocol} to {upstream} port 53 without mark 0x1000: off the connection's mark"),
                     format!("MarkPrerouting: {protocol} to {upstream} port 53 with mark 0x1000: the connection's mark instead"),
                     format!("MarkOutput: {protocol} to {upstream} port 53 with mark 0x1000: the connection's mark instead"),
                     format!("SourcePostrouting: {protocol} from {local} of a connection with mark 0x1000: masquerade"),
@@ -165,13 +177,13 @@ mod tests {
                 }
             }
         }
-        assert_eq!(lines.len(), 28, "{lines:#?}");
+        assert_eq!(lines.len(), 36, "{lines:#?}");
     }
 
     #[test]
     fn one_family_is_enough_and_none_is_no_fallback() {
         let ipv4 = Fallback { ipv6: None, ..fallback() };
-        assert_eq!(ipv4.rules(53).len(), 14);
+        assert_eq!(ipv4.rules(53).len(), 18);
         assert_eq!(ipv4.to_string(), "169.254.20.10 -> 10.96.0.11");
         assert_eq!(fallback().to_string(), "169.254.20.10 -> 10.96.0.11, fd00:53::10 -> fd00::11");
         assert_eq!(Fallback::default().rules(53), []);

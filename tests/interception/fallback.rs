@@ -7,10 +7,11 @@ use super::cluster::{
 use super::support::server::wait_until;
 use super::support::tools::run;
 use super::{SERVED, await_answers_of_the_node, connected_clients};
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 /// kube-dns-upstream at both families.
-const BOTH: [&str; 2] = ["--fallback", "10.96.0.11,fd00::11"];
+pub const BOTH: [&str; 2] = ["--fallback", "10.96.0.11,fd00::11"];
 
 #[test]
 fn from_the_next_packet_after_the_watchdog_is_killed_kube_dns_answers_at_the_link_local_address() {
@@ -60,6 +61,29 @@ fn kube_dns_answers_at_the_link_local_address_also_where_kube_proxy_masquerades_
             cluster.everyone_asks(&LOCALS, NAME);
             shell("ip link delete nodelocaldns");
             cluster.everyone_asks(&LOCALS, NAME);
+        },
+    );
+}
+
+#[test]
+fn who_asks_the_upstream_itself_is_answered_by_it_also_on_a_port_that_asked_the_link_local_address() {
+    in_a_namespace(
+        "fallback::who_asks_the_upstream_itself_is_answered_by_it_also_on_a_port_that_asked_the_link_local_address",
+        || {
+            let cluster = Cluster::new();
+            let mut agent = cluster.start("nftables", &BOTH);
+            agent.await_interception();
+            agent.watchdog.signal(libc::SIGKILL);
+            agent.watchdog.wait_exit(SOON).expect("a killed process ends");
+            for (any, local, upstream) in [("0.0.0.0:0", LOCALS[0], "10.96.0.11"), ("[::]:0", LOCALS[1], "fd00::11")] {
+                let pod = cluster.clients()[0].1;
+                let socket = pod.visit(|| UdpSocket::bind(any).expect("a socket"));
+                for asked in [local, upstream, local, upstream] {
+                    let asked = SocketAddr::new(asked.parse().expect("an address"), 53);
+                    socket.connect(asked).expect("there is a route");
+                    assert_address(ask_on(&socket, NAME, SOON).as_ref(), &asked.to_string());
+                }
+            }
         },
     );
 }

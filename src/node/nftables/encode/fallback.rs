@@ -32,7 +32,7 @@ pub fn replace(table: &str, rules: &[Rule], first_sequence: u32) -> Batch {
     batch.request().set_create().op_newtable_do(&family).encode().push_name_bytes(table.as_bytes());
     batch.request().op_deltable_do(&family).encode().push_name_bytes(table.as_bytes());
     batch.request().set_create().op_newtable_do(&family).encode().push_name_bytes(table.as_bytes());
-    for chain in Stage::ALL.map(Chain::of) {
+    for chain in Chain::all() {
         let mut request = batch.request().set_create().op_newchain_do(&family);
         chain.push(request.encode().push_table_bytes(table.as_bytes()));
     }
@@ -56,14 +56,25 @@ struct Chain {
 }
 
 impl Chain {
+    fn all() -> Vec<Self> {
+        let mut chains = Vec::from(Stage::ALL.map(Self::of));
+        // Stages that share one follow each other.
+        chains.dedup_by_key(|chain| chain.name);
+        chains
+    }
+
     fn of(stage: Stage) -> Self {
         let (name, kind, hook, priority) = match stage {
             // After those who keep packets from being tracked, before conntrack.
             Stage::QueryPrerouting => ("query-prerouting", c"filter", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_RAW + 1),
             Stage::QueryOutput => ("query-output", c"filter", libc::NF_INET_LOCAL_OUT, libc::NF_IP_PRI_RAW + 1),
             // After conntrack, before NAT. Not of type `route`, which would look for a way to a ClusterIP.
-            Stage::MarkPrerouting => ("mark-prerouting", c"filter", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_MANGLE),
-            Stage::MarkOutput => ("mark-output", c"filter", libc::NF_INET_LOCAL_OUT, libc::NF_IP_PRI_MANGLE),
+            Stage::UnmarkPrerouting | Stage::MarkPrerouting => {
+                ("mark-prerouting", c"filter", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_MANGLE)
+            }
+            Stage::UnmarkOutput | Stage::MarkOutput => {
+                ("mark-output", c"filter", libc::NF_INET_LOCAL_OUT, libc::NF_IP_PRI_MANGLE)
+            }
             // Just before kube-proxy's, which then has nothing left to do.
             Stage::SourcePostrouting => ("source-postrouting", c"nat", libc::NF_INET_POST_ROUTING, libc::NF_IP_PRI_NAT_SRC - 1),
             // After NAT, which has put the ClusterIP back.
@@ -92,6 +103,12 @@ fn expressions<P: Pusher>(list: PushExprListAttrs<P>, rule: &Rule) -> PushExprLi
             let list = compare(bitwise(load_ct(list, CtKeys::State), UNTRACKED, 0), &[0; 4]);
             let list = set_meta_mark(bitwise(load_meta(list, MetaKeys::Mark), !mark, mark));
             write_address(list, End::Destination, upstream)
+        }
+        Stage::UnmarkPrerouting | Stage::UnmarkOutput => {
+            let list = match_packets(list, protocol, End::Destination, upstream, Some(port));
+            let list = compare(bitwise(load_meta(list, MetaKeys::Mark), mark, 0), &[0; 4]);
+            let list = match_bits(load_ct(list, CtKeys::Mark), mark);
+            set_ct_mark(bitwise(load_ct(list, CtKeys::Mark), !mark, 0))
         }
         Stage::MarkPrerouting | Stage::MarkOutput => {
             let list = match_packets(list, protocol, End::Destination, upstream, Some(port));
@@ -160,25 +177,25 @@ mod tests {
         // begin, table made and deleted and made, its chains and rules, end (include/uapi/linux/netfilter/nf_tables.h).
         assert_eq!(types[..4], [16, 0xa00, 0xa02, 0xa00]);
         assert_eq!(types[4..11], [0xa03; 7]);
-        assert_eq!(types[11..39], [0xa06; 28]);
-        assert_eq!(types[39..], [17]);
-        assert_eq!(batch.sequence, 8..=45);
+        assert_eq!(types[11..47], [0xa06; 36]);
+        assert_eq!(types[47..], [17]);
+        assert_eq!(batch.sequence, 8..=53);
     }
 
     #[test]
     fn queries_go_by_the_untracked_before_conntrack_and_answers_come_after_nat() {
-        let priorities = Stage::ALL.map(|stage| Chain::of(stage).priority);
+        let priorities: Vec<i32> = Chain::all().iter().map(|chain| chain.priority).collect();
         assert_eq!(priorities, [-299, -299, -150, -150, 99, 300, 300]);
-        let names: std::collections::HashSet<&str> = Stage::ALL.map(|stage| Chain::of(stage).name).into();
-        assert_eq!(names.len(), Stage::ALL.len());
+        let names: std::collections::HashSet<&str> = Chain::all().iter().map(|chain| chain.name).collect();
+        assert_eq!(names.len(), priorities.len());
     }
 
     #[test]
     fn both_addresses_of_each_redirection_are_in_the_rules() {
         let octets = replace("fallback", &fallback().rules(53), 1).octets;
         let count = |wanted: &[u8]| octets.windows(wanted.len()).filter(|window| *window == wanted).count();
-        // Local in queries (2), source (1), answers (2); upstream in queries (2), marks (2), answers (2); over UDP and TCP.
-        assert_eq!((count(&[169, 254, 20, 10]), count(&[10, 96, 0, 11])), (10, 12));
+        // Local in queries (2), source (1), answers (2); upstream in queries (2), marks (4), answers (2); over UDP and TCP.
+        assert_eq!((count(&[169, 254, 20, 10]), count(&[10, 96, 0, 11])), (10, 16));
         assert_eq!(count(b"masq\0"), 4);
     }
 }
