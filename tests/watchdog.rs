@@ -287,6 +287,32 @@ fn a_server_that_is_told_to_end_by_somebody_else_is_replaced() {
     client.finish();
 }
 
+/// Queries that it does not read meanwhile wait for its successor.
+#[test]
+fn a_server_that_is_told_to_end_does_not_wait_long_for_an_upstream_that_is_dead() {
+    let silent = UdpSocket::bind(loopback(0)).expect("a socket");
+    let upstream = silent.local_addr().expect("it is bound");
+    let corefile = format!(
+        "dead.example:{{port}} {{\n bind 127.0.0.1\n forward . {upstream}\n}}\n.:{{port}} {{\n bind 127.0.0.1\n whoami\n}}\n"
+    );
+    let guarded = Guarded::start(&corefile);
+    let client = SteadyClient::start(guarded.dns);
+    std::thread::sleep(Duration::from_millis(500));
+    let misses = UdpSocket::bind(loopback(0)).expect("a socket");
+    misses.connect(loopback(guarded.dns)).expect("loopback");
+    for n in 0..20 {
+        let question = query(&format!("n{n}.dead.example."), "A").to_vec().expect("a query of ours encodes");
+        misses.send(&question).expect("loopback");
+    }
+    silent.set_read_timeout(Some(SOON)).expect("a timeout above zero");
+    silent.recv(&mut [0; 512]).expect("it is asked");
+    signal(guarded.server(), libc::SIGTERM);
+    guarded.await_restarts("exit", 1.0);
+    guarded.await_answer();
+    std::thread::sleep(Duration::from_millis(500));
+    client.finish();
+}
+
 #[test]
 fn a_reload_takes_new_addresses_from_the_watchdog_and_gives_old_ones_back() {
     let guarded = Guarded::start_plain();

@@ -26,6 +26,10 @@ use tokio::time::Instant;
 /// How long SIGTERM may take, lameduck aside: what was received is answered meanwhile.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
+/// The same where a successor waits for our end to read on: an upstream that lives has answered by then, and the watchdog has not yet taken
+/// us, who answer no probe, for hanging.
+const HASTY_DRAIN_LIMIT: Duration = Duration::from_millis(200);
+
 /// Where the Corefile comes from.
 pub enum Origin {
     /// It is served as it is.
@@ -283,12 +287,18 @@ impl Service {
 
     /// Serves on for the lameduck, then answers what has been received, and ends.
     pub async fn stop(self, farewell: Farewell) {
-        match farewell {
-            Farewell::Ordered => self.server.sockets().claim(),
-            Farewell::Succeeded => {}
-            // While the workers serve on.
-            Farewell::Replaced => _ = self.export().await,
-        }
+        let drain_limit = match farewell {
+            Farewell::Ordered => {
+                self.server.sockets().claim();
+                DRAIN_LIMIT
+            }
+            Farewell::Succeeded => DRAIN_LIMIT,
+            Farewell::Replaced => {
+                // While the workers serve on.
+                _ = self.export().await;
+                HASTY_DRAIN_LIMIT
+            }
+        };
         self.services.lifecycle.set_stopping();
         if farewell != Farewell::Succeeded && !self.plan.lameduck.is_zero() {
             tracing::info!("plugin/health: going into lameduck mode for {:?}", self.plan.lameduck);
@@ -296,7 +306,7 @@ impl Service {
         }
         // Some say a last thing when they are dropped.
         drop(self.background);
-        let unanswered = self.server.drain(DRAIN_LIMIT).await;
+        let unanswered = self.server.drain(drain_limit).await;
         if unanswered > 0 {
             tracing::warn!("{unanswered} queries were still waiting for their upstream and are left without an answer");
         }
