@@ -140,6 +140,21 @@ fn a_new_agent_on_iptables_leaves_the_running_one_s_interception_on() {
 }
 
 #[test]
+fn rules_that_an_agent_on_iptables_left_to_another_one_go_when_that_has_ended() {
+    in_a_namespace("rules_that_an_agent_on_iptables_left_to_another_one_go_when_that_has_ended", || {
+        let other = Agent::start("iptables");
+        runtime().block_on(async {
+            let mut node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
+            node.ensure(Interception::On).await.unwrap();
+            node.ensure(Interception::Probing).await.unwrap();
+            assert_eq!(notrack_rules(), NOTRACK_RULES_WHEN_ON, "the other one may need them");
+            other.kill();
+            mended(&mut node, Interception::Probing, || notrack_rules() == 8).await;
+        });
+    });
+}
+
+#[test]
 fn a_new_agent_on_nftables_removes_the_rules_that_an_old_one_on_iptables_left_to_it() {
     in_a_namespace("a_new_agent_on_nftables_removes_the_rules_that_an_old_one_on_iptables_left_to_it", || {
         let old = Agent::start("iptables");
@@ -149,7 +164,7 @@ fn a_new_agent_on_nftables_removes_the_rules_that_an_old_one_on_iptables_left_to
             assert_eq!(notrack_rules(), NOTRACK_RULES_WHEN_ON, "the old one's");
             old.stop();
             node.ensure(Interception::On).await.unwrap();
-            assert_eq!(notrack_rules(), 0);
+            mended(&mut node, Interception::On, || notrack_rules() == 0).await;
             assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
             assert_eq!(accept_rules(), ACCEPT_RULES);
         });
@@ -356,6 +371,28 @@ fn kube_proxys_kind_of_iptables_is_found_while_it_holds_the_lock() {
             node.ensure(Interception::Probing).await.unwrap();
         });
         assert_eq!((raw_rules_of("legacy").len(), raw_rules_of("nft").len()), (4, 0));
+    });
+}
+
+#[test]
+fn a_withdrawal_with_nftables_does_not_wait_for_who_holds_the_xtables_lock() {
+    in_a_namespace("a_withdrawal_with_nftables_does_not_wait_for_who_holds_the_xtables_lock", || {
+        run("iptables-legacy -t nat -N KUBE-SERVICES");
+        let file = std::fs::File::create(std::env::var("XTABLES_LOCKFILE").unwrap()).unwrap();
+        file.lock().unwrap();
+        runtime().block_on(async {
+            let started = Instant::now();
+            let mut node = Node::prepare(wish(), Choice::Nftables, SYNC).unwrap();
+            node.ensure(Interception::Probing).await.unwrap();
+            node.ensure(Interception::On).await.unwrap();
+            assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
+            node.ensure(Interception::Probing).await.unwrap();
+            assert_eq!(owned_rules().matches("notrack").count(), 8);
+            // Each program waits for 5 s.
+            assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+            file.unlock().unwrap();
+            mended(&mut node, Interception::Probing, || accept_rules() == ACCEPT_RULES).await;
+        });
     });
 }
 

@@ -6,6 +6,7 @@
 mod desired;
 mod error;
 mod fallback;
+mod filter;
 mod iptables;
 mod link;
 mod nftables;
@@ -22,6 +23,7 @@ pub use nftables::connections::Connection;
 pub use nftables::ruleset::{Base, Chain, Effect, Family, Place, Ruleset, RulesetTable, SeenRule};
 pub use survey::{Survey, survey};
 
+use self::filter::Filter;
 use self::iptables::Iptables;
 use self::link::Link;
 use self::nftables::{Applied, Events, FALLBACK_TABLE_NAME, FallbackTable, OwnTable, Subject};
@@ -31,6 +33,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
+
+/// How often an agent that has left rules to another one looks whether it is alone by now.
+const LOOK_FOR_OTHERS: Duration = Duration::from_secs(1);
 
 /// What holds the interception rules (`--interception`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,18 +76,13 @@ pub struct Node {
     sync: Interval,
     interception: Interception,
     owner: Option<OwnedFd>,
+    /// Rules that should be off may be on for another agent.
+    is_left_to_another: bool,
 }
 
 /// What holds the rules.
 enum Rules {
-    Nftables {
-        table: nftables::Table,
-        /// For the ACCEPT rules; none where no program was found.
-        filter: Option<Arc<Iptables>>,
-        is_filter_due: bool,
-        /// Another agent was at work when the table was made, so iptables rules for NOTRACK were left to it.
-        is_raw_due: bool,
-    },
+    Nftables { table: nftables::Table, filter: Filter },
     Iptables(Arc<Iptables>),
     None,
 }
@@ -118,10 +118,12 @@ impl Node {
             sync,
             interception: Interception::Probing,
             owner: None,
+            is_left_to_another: false,
         })
     }
 
-    /// As [`Node::prepare`] and, at once, [`Node::ensure`] for [`Interception::Probing`]. The link is not touched yet.
+    /// As [`Node::prepare`] and, at once, [`Node::ensure`] for [`Interception::Probing`], with everything that follows beside it.
+    /// The link is not touched yet.
     ///
     /// # Errors
     ///
@@ -129,6 +131,11 @@ impl Node {
     pub async fn open(wish: Wish, choice: Choice, sync_interval: Duration) -> Result<Self, Error> {
         let mut node = Self::prepare(wish, choice, sync_interval)?;
         node.ensure(Interception::Probing).await?;
+        if let Some(Rules::Nftables { filter, .. }) = &mut node.rules {
+            filter.finish().await;
+        }
+        // What was done until now is no news.
+        node.events = node.rules.as_ref().and_then(|rules| rules.events(node.fallback.as_ref(), node.sync.period()));
         Ok(node)
     }
 
@@ -157,14 +164,15 @@ impl Node {
     /// predecessor left. Under [`Choice::Auto`] a kernel that lacks nftables owners is no error.
     ///
     /// On nftables this is one step, done or not; on iptables it is one for each family and table, and dropping the future does not stop them.
+    /// Rules that accept DNS traffic, which nodes need whose filter table drops by default, follow on nftables while others wait for nothing; they are
+    /// looked after at [`Change::SyncDue`] and when somebody changed them.
     ///
-    /// Returns what went wrong beside it: the interception is as wanted, but rules that accept DNS traffic, which nodes need whose filter table drops
-    /// by default, may be lacking. They are looked after at [`Change::SyncDue`] and when somebody changed them.
+    /// While another agent is at work, rules of iptables that are wanted no longer are left to it; when it is gone, that is a [`Change::Rules`].
     ///
     /// # Errors
     ///
     /// The interception could not be put in place or taken away; worth another try.
-    pub async fn ensure(&mut self, interception: Interception) -> Result<Vec<Error>, Error> {
+    pub async fn ensure(&mut self, interception: Interception) -> Result<(), Error> {
         let is_mended = interception == self.interception;
         let rules = desired(&self.wish, interception).rules;
         let is_alone = self.is_alone();
@@ -174,31 +182,27 @@ impl Node {
             self.owner = installed.duplicate_owner();
             self.rules = Some(installed);
             self.interception = interception;
-            return Ok(Vec::new());
+            self.note_what_is_left(is_alone);
+            return Ok(());
         };
-        let mut beside = Vec::new();
         let has_changed = match held {
             Rules::None => false,
-            Rules::Nftables { table, filter, is_filter_due, is_raw_due } => {
+            Rules::Nftables { table, filter } => {
                 let has_changed = table.apply(&rules)?;
-                if *is_raw_due && is_alone {
-                    let errors = clean_raw().await;
-                    *is_raw_due = !errors.is_empty();
-                    beside.extend(errors);
+                if !is_mended {
+                    filter.retry();
                 }
-                if let Some(filter) = filter.as_ref().filter(|_| *is_filter_due) {
-                    *is_filter_due = false;
-                    beside.extend(apply(filter, rules, &[iptables::Table::Filter], is_alone).await.err());
-                }
+                filter.begin(&rules, is_alone);
                 has_changed
             }
-            Rules::Iptables(programs) => apply(programs, rules, &iptables::Table::ALL, is_alone).await?,
+            Rules::Iptables(programs) => apply(programs, rules, is_alone).await?,
         };
         self.interception = interception;
+        self.note_what_is_left(is_alone);
         if has_changed && is_mended {
             tracing::warn!("interception rules had been changed by somebody and are mended");
         }
-        Ok(beside)
+        Ok(())
     }
 
     /// Sees to it that the fallback is in place, or gone if none is wanted, and says so in the log when something had to be done. Without the rules
@@ -254,8 +258,25 @@ impl Node {
                 None => pending().await,
             }
         };
+        let filter = async {
+            match &mut self.rules {
+                Some(Rules::Nftables { filter, .. }) => filter.ended().await,
+                _ => pending().await,
+            }
+        };
+        let (presence, is_left) = (&self.presence, self.is_left_to_another);
+        let alone = async {
+            if !is_left {
+                pending::<()>().await;
+            }
+            while !presence.as_ref().is_none_or(Presence::is_alone) {
+                tokio::time::sleep(LOOK_FOR_OTHERS).await;
+            }
+        };
         let change = tokio::select! {
             () = link => Change::Link,
+            () = filter => Change::Rules,
+            () = alone => Change::Rules,
             subject = rules => {
                 if let Err(error) = &subject {
                     tracing::warn!("changes of rules will be noticed at intervals only: {error}");
@@ -278,8 +299,9 @@ impl Node {
     /// Returns everything that went wrong; each thing is tried all the same.
     pub async fn teardown(mut self) -> Vec<Error> {
         let mut errors = Vec::new();
-        if let Some(Rules::Nftables { table, .. }) = &mut self.rules {
+        if let Some(Rules::Nftables { table, filter }) = &mut self.rules {
             errors.extend(table.remove().err());
+            filter.finish().await;
         }
         if !self.is_alone() {
             tracing::info!("another agent is at work on this node: link and addresses are left to it");
@@ -305,9 +327,17 @@ impl Node {
     }
 
     fn look_at_filter(&mut self, is_due: bool) {
-        if let Some(Rules::Nftables { is_filter_due, .. }) = &mut self.rules {
-            *is_filter_due |= is_due;
+        if let Some(Rules::Nftables { filter, .. }) = &mut self.rules
+            && is_due
+        {
+            filter.look();
         }
+    }
+
+    /// Rules are off, but for those that another agent may need: should its server fail too, neither would remove them.
+    fn note_what_is_left(&mut self, is_alone: bool) {
+        let may_be_left = matches!(self.rules, Some(Rules::Iptables(_))) && self.interception == Interception::Probing;
+        self.is_left_to_another = may_be_left && !is_alone;
     }
 }
 
@@ -326,34 +356,16 @@ impl Rules {
                 Err(error) => return Err(error),
             },
         };
-        let programs = off_the_runtime("looks for iptables", Iptables::find).await?;
         let Some(table) = table else {
-            let programs = Arc::new(programs?);
+            let programs = Arc::new(off_the_runtime("looks for iptables", Iptables::find).await??);
             tracing::info!("interception: iptables, {why}; program: {}", programs.description());
-            apply(&programs, rules.to_vec(), &iptables::Table::ALL, is_alone).await?;
+            apply(&programs, rules.to_vec(), is_alone).await?;
             return Ok(Self::Iptables(programs));
         };
         tracing::info!("interception: nftables table inet {}, {why}", table.name());
-        if is_alone {
-            for error in clean_raw().await {
-                tracing::warn!("a predecessor's rule stays: {error}");
-            }
-        }
-        let filter = match programs {
-            Ok(programs) => {
-                let programs = Arc::new(programs);
-                let accepted = apply(&programs, rules.to_vec(), &[iptables::Table::Filter], is_alone).await;
-                if let Err(error) = accepted {
-                    tracing::warn!("rules that accept DNS traffic are not in place (it is tried again): {error}");
-                }
-                Some(programs)
-            }
-            Err(error) => {
-                tracing::warn!("{error}. Only nodes whose filter table drops by default need them, to accept DNS traffic");
-                None
-            }
-        };
-        Ok(Self::Nftables { table, filter, is_filter_due: true, is_raw_due: !is_alone })
+        let mut filter = Filter::new();
+        filter.begin(rules, is_alone);
+        Ok(Self::Nftables { table, filter })
     }
 
     fn duplicate_owner(&self) -> Option<OwnedFd> {
@@ -398,14 +410,9 @@ pub async fn teardown(wish: &Wish) -> Vec<Error> {
     errors
 }
 
-async fn apply(
-    programs: &Arc<Iptables>,
-    rules: Vec<Rule>,
-    tables: &'static [iptables::Table],
-    is_alone: bool,
-) -> Result<bool, Error> {
+async fn apply(programs: &Arc<Iptables>, rules: Vec<Rule>, is_alone: bool) -> Result<bool, Error> {
     let programs = Arc::clone(programs);
-    off_the_runtime("runs iptables", move || programs.apply(&rules, tables, is_alone)).await?
+    off_the_runtime("runs iptables", move || programs.apply(&rules, &iptables::Table::ALL, is_alone)).await?
 }
 
 async fn clean(tables: &'static [iptables::Table]) -> (usize, Vec<Error>) {
@@ -417,15 +424,6 @@ fn say_there_is_no_fallback(wanted: &Fallback, error: &Error) {
     for Redirection { local, .. } in wanted.redirections() {
         tracing::warn!("nobody will answer at {local} when this program is gone: {error}");
     }
-}
-
-/// A predecessor's NOTRACK rules would outlive us, and with them an interception that nobody answers. Returns what went wrong.
-async fn clean_raw() -> Vec<Error> {
-    let (removed, errors) = clean(&[iptables::Table::Raw]).await;
-    if removed > 0 {
-        tracing::info!("{removed} iptables rules of a predecessor are removed from table raw");
-    }
-    errors
 }
 
 /// Runs `work`, which waits for programs, where nothing else has to wait with it.

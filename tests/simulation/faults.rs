@@ -18,6 +18,9 @@ const TAKEOVER: Duration = Duration::from_millis(100);
 /// Until a server that hangs is replaced.
 const HANG: Duration = Duration::from_millis(700);
 
+/// How long an answer to a probe may be on its way while probes are slow.
+pub const SLOWEST_PROBE: Duration = Duration::from_millis(600);
+
 /// Until it is known that one address or protocol is not served (src/watchdog/README.md).
 const PART_HANGS: Duration = Duration::from_secs(2);
 
@@ -232,13 +235,19 @@ impl Fault {
         let longer = match self.kind {
             // Whatever else goes wrong meanwhile waits for it, and gets its whole grace once more.
             Kind::WatchdogStopped => self.lasts + TAKEOVER,
+            // What goes through iptables beside nftables keeps nobody waiting.
+            Kind::LockHeld if scene.backend == Backend::Nftables => TAKEOVER,
             Kind::LockHeld | Kind::NodeFails => self.lasts + Duration::from_secs(1) + 2 * scene.backend.settling(),
             Kind::ServerStopped | Kind::BothStopped => HANG,
+            // An answer from before a server hung is heard so much later.
+            Kind::ProbesSlow => SLOWEST_PROBE + TAKEOVER,
             // Perhaps there is no agent to mend it until kubelet has started one.
             Kind::RulesFlushed | Kind::LinkRemoved => TAKEOVER.max(scene.restart + 2 * scene.backend.settling()),
-            // Neither of two agents takes iptables' rules away, since the other one may need them; and who stays looks at them again
-            // when its server serves.
-            Kind::Upgraded if scene.backend != Backend::Nftables => self.lasts + start_limit + Duration::from_secs(8),
+            // Neither of two agents takes iptables' rules away, since the other one may need them; and who stays looks at them again each
+            // second, once the other one has drained and ended.
+            Kind::Upgraded if scene.backend != Backend::Nftables => {
+                self.lasts + Duration::from_secs(8) + 2 * scene.backend.settling()
+            }
             _ => TAKEOVER,
         };
         of_the_table.max(longer)

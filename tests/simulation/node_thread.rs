@@ -7,7 +7,7 @@ use nodelocaldns::node::{self, desired};
 use nodelocaldns::watchdog::state::Interception;
 use std::time::Duration;
 
-/// How long iptables waits for the xtables lock, and the thread after a failure.
+/// How long iptables waits for the xtables lock, and the thread after a failure, or while it leaves rules to another agent.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -27,27 +27,20 @@ struct Job {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    Rules,
-    /// ACCEPT rules, which go through iptables whatever holds the others.
-    Filter {
+    /// What goes through iptables beside it waits by itself.
+    Nftables,
+    Iptables {
         is_locked: bool,
     },
 }
 
 /// The thread.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct NodeThread {
     wish: Option<Wish>,
     is_due: bool,
-    is_filter_due: bool,
     job: Option<Job>,
     jobs: u32,
-}
-
-impl Default for NodeThread {
-    fn default() -> Self {
-        Self { wish: None, is_due: false, is_filter_due: true, job: None, jobs: 0 }
-    }
 }
 
 impl NodeThread {
@@ -74,7 +67,6 @@ impl World {
         for id in all {
             if let Some(agent) = self.agents.get_mut(&id).filter(|agent| agent.node.wish.is_some()) {
                 agent.node.is_due = true;
-                agent.node.is_filter_due = true;
             }
             self.begin_job(id);
         }
@@ -100,7 +92,7 @@ impl World {
         node.jobs += 1;
         let number = node.jobs;
         let (stage, takes) = match backend {
-            Backend::Nftables => (Stage::Rules, self.draw(1, 3)),
+            Backend::Nftables => (Stage::Nftables, self.draw(1, 3)),
             Backend::Iptables { .. } => self.run_iptables(),
         };
         if let Some(agent) = self.agents.get_mut(&id) {
@@ -113,9 +105,9 @@ impl World {
     fn run_iptables(&mut self) -> (Stage, Duration) {
         let held_for = self.ends(Kind::LockHeld).map_or(Duration::ZERO, |end| end - self.now);
         if held_for > LOCK_WAIT {
-            return (Stage::Filter { is_locked: true }, LOCK_WAIT);
+            return (Stage::Iptables { is_locked: true }, LOCK_WAIT);
         }
-        (Stage::Filter { is_locked: false }, held_for + self.draw(5, 25))
+        (Stage::Iptables { is_locked: false }, held_for + self.draw(5, 25))
     }
 
     pub fn node_step(&mut self, id: u32, number: u32) {
@@ -124,32 +116,16 @@ impl World {
         }
         let Some(agent) = self.agents.get(&id).filter(|agent| !agent.is_dead) else { return };
         let Some(job) = agent.node.job.filter(|job| job.number == number) else { return };
-        let is_filter_due = agent.node.is_filter_due;
         let fails = self.is_going_on(Kind::NodeFails);
-        let is_locked = job.stage == Stage::Filter { is_locked: true };
-        match (self.scene.backend, job.stage) {
-            (Backend::Nftables, Stage::Rules) if !fails => {
-                self.set_rules(id, job.wish);
-                if is_filter_due {
-                    let (stage, takes) = self.run_iptables();
-                    if let Some(agent) = self.agents.get_mut(&id) {
-                        agent.node.is_filter_due = false;
-                        agent.node.job = Some(Job { stage, ..job });
-                    }
-                    return self.schedule(takes, Happening::NodeStep(id, number));
-                }
-            }
-            (Backend::Iptables { .. }, _) if !fails && !is_locked => self.set_rules(id, job.wish),
-            _ => {}
+        let is_locked = job.stage == Stage::Iptables { is_locked: true };
+        let is_done = !fails && !is_locked;
+        if is_done {
+            self.set_rules(id, job.wish);
         }
         if !fails && job.wish != Wish::Teardown {
             self.kernel.has_link = true;
             self.kernel.has_fallback = self.scene.has_fallback;
         }
-        let is_done = match self.scene.backend {
-            Backend::Nftables => !fails || job.stage != Stage::Rules,
-            Backend::Iptables { .. } => !fails && !is_locked,
-        };
         if let Some(agent) = self.agents.get_mut(&id) {
             agent.node.job = None;
         }
@@ -157,7 +133,9 @@ impl World {
             Wish::Interception(interception) => {
                 self.note(|_| format!("agent {id}: the node is {interception:?}, done {is_done}"));
                 self.tell(id, settled(interception, is_done));
-                if fails || is_locked {
+                let is_iptables = job.stage != Stage::Nftables;
+                let is_left = is_iptables && interception == Interception::Probing && !self.has_node_alone(id);
+                if !is_done || is_left {
                     self.schedule(RETRY, Happening::NodeRetry(id));
                 }
                 self.begin_job(id);

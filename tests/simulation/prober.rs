@@ -1,7 +1,7 @@
 //! The watchdog's probes, on their way through the kernel as everybody's packets.
 
 use crate::agent::Message;
-use crate::faults::Kind;
+use crate::faults::{Kind, SLOWEST_PROBE};
 use crate::kernel::{Arrival, Packet, Place};
 use crate::server::Parcel;
 use crate::world::{Happening, PROBE_MARK, World};
@@ -72,7 +72,7 @@ impl World {
         if self.is_going_on(Kind::ProbesLost) && self.rng.u8(..4) > 0 {
             return;
         }
-        let latency = if self.is_going_on(Kind::ProbesSlow) { self.draw(1, 600) } else { MS / 4 };
+        let latency = if self.is_going_on(Kind::ProbesSlow) { self.draw(1, SLOWEST_PROBE.as_millis() as u64) } else { MS / 4 };
         let Some(agent) = self.agents.get_mut(&id) else { return };
         let Some(probe) = agent.probes.get_mut(&target).filter(|probe| probe.inquiry == inquiry && probe.source == source) else {
             return;
