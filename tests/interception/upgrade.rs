@@ -2,8 +2,9 @@
 
 use crate::cluster::{
     Agent, Cluster, FRESH, METRICS, NAME, SOON, Transport, addresses, ask, assert_address, in_a_namespace, leaves_untracked,
-    rules,
+    rules, shell,
 };
+use crate::fallback::BOTH;
 use crate::load::{Load, Ports, Tally};
 use crate::support::client::metric;
 use crate::support::server::{scratch, wait_until};
@@ -18,10 +19,11 @@ const ROUNDS: usize = 10;
 const A_WHILE: Duration = Duration::from_millis(200);
 
 /// Starts the agent number `round`, whose metrics can be told from those of the one before.
-fn start(cluster: &Cluster, backend: &str, round: usize, socket: Option<&Path>) -> Agent {
+fn start(cluster: &Cluster, backend: &str, round: usize, socket: Option<&Path>, fallback: &[&str]) -> Agent {
     let port = METRICS + u16::try_from(round % 2).expect("0 or 1");
     let socket = socket.map(|path| path.to_str().expect("a path in UTF-8"));
-    let more: Vec<&str> = socket.map_or_else(Vec::new, |path| vec!["--handover", path]);
+    let mut more: Vec<&str> = socket.map_or_else(Vec::new, |path| vec!["--handover", path]);
+    more.extend(fallback);
     cluster.start_with_metrics(backend, port, &more)
 }
 
@@ -53,13 +55,13 @@ fn finish(loads: Vec<(&'static str, Load)>) -> Vec<(&'static str, Tally)> {
 
 fn new_before_old(backend: &str, socket: Option<&Path>) -> Vec<(&'static str, Tally)> {
     let cluster = Cluster::new();
-    let mut old = start(&cluster, backend, 0, socket);
+    let mut old = start(&cluster, backend, 0, socket, &[]);
     old.await_interception();
     await_answers_of_the_node(&cluster, &old);
     let loads = loads(&cluster);
     std::thread::sleep(A_WHILE);
     for round in 1..=ROUNDS {
-        let new = start(&cluster, backend, round, socket);
+        let new = start(&cluster, backend, round, socket, &[]);
         new.await_interception();
         if socket.is_some() {
             old.watchdog.wait_output("a successor has taken over", SOON);
@@ -110,12 +112,12 @@ fn no_answer_is_lost_over_udp_when_new_and_old_share_the_port_alone() {
 }
 
 #[test]
-fn no_pods_answer_is_lost_when_the_old_ends_before_the_new_begins() {
-    in_a_namespace("upgrade::no_pods_answer_is_lost_when_the_old_ends_before_the_new_begins", || {
+fn no_answer_is_lost_when_the_old_ends_before_the_new_begins_and_there_is_a_fallback() {
+    in_a_namespace("upgrade::no_answer_is_lost_when_the_old_ends_before_the_new_begins_and_there_is_a_fallback", || {
         let folder = scratch();
         let socket = folder.path().join("handover.sock");
         let cluster = Cluster::new();
-        let mut agent = start(&cluster, "nftables", 0, Some(&socket));
+        let mut agent = start(&cluster, "nftables", 0, Some(&socket), &BOTH);
         agent.await_interception();
         let loads = loads(&cluster);
         for round in 1..=ROUNDS {
@@ -123,13 +125,11 @@ fn no_pods_answer_is_lost_when_the_old_ends_before_the_new_begins() {
             end(&mut agent);
             assert!(!socket.exists(), "nobody listens there");
             std::thread::sleep(A_WHILE);
-            agent = start(&cluster, "nftables", round, Some(&socket));
+            agent = start(&cluster, "nftables", round, Some(&socket), &BOTH);
             agent.await_interception();
         }
         std::thread::sleep(A_WHILE);
-        for (who, tally) in finish(loads) {
-            assert!(who != "pod" || tally.lost.is_empty() && tally.tcp_lost == 0, "{who}: {tally:?}");
-        }
+        assert_nothing_lost(&finish(loads));
     });
 }
 
@@ -139,14 +139,14 @@ fn what_the_old_had_cached_the_new_answers_though_kube_dns_is_dead() {
         let folder = scratch();
         let socket = folder.path().join("handover.sock");
         let mut cluster = Cluster::new();
-        let mut old = start(&cluster, "nftables", 0, Some(&socket));
+        let mut old = start(&cluster, "nftables", 0, Some(&socket), &[]);
         old.await_interception();
         await_answers_of_the_node(&cluster, &old);
         for name in FRESH {
             cluster.everyone_asks(&SERVED, name);
         }
         cluster.end_kube_dns();
-        let new = start(&cluster, "nftables", 1, Some(&socket));
+        let new = start(&cluster, "nftables", 1, Some(&socket), &[]);
         old.watchdog.wait_output("a successor has taken over", SOON);
         end(&mut old);
         for name in FRESH.iter().chain([&NAME]) {
@@ -159,15 +159,39 @@ fn what_the_old_had_cached_the_new_answers_though_kube_dns_is_dead() {
 }
 
 #[test]
+fn an_old_instance_that_is_killed_while_it_stands_by_leaves_no_table() {
+    in_a_namespace("upgrade::an_old_instance_that_is_killed_while_it_stands_by_leaves_no_table", || {
+        let folder = scratch();
+        let socket = folder.path().join("handover.sock");
+        let cluster = Cluster::new();
+        let mut old = start(&cluster, "nftables", 0, Some(&socket), &[]);
+        old.await_interception();
+        let new = start(&cluster, "nftables", 1, Some(&socket), &[]);
+        old.watchdog.wait_output("a successor has taken over", SOON);
+        let server_is_gone = || {
+            let pid = old.watchdog.pid();
+            std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).is_ok_and(|children| children.is_empty())
+        };
+        assert!(wait_until(SOON, server_is_gone), "{}", old.watchdog.tail(20));
+        let tables = || shell("nft list tables inet").lines().filter(|line| line.contains("inet nodelocaldns")).count();
+        assert_eq!(tables(), 2);
+        old.watchdog.signal(libc::SIGKILL);
+        old.watchdog.wait_exit(SOON).expect("a killed process ends");
+        assert_eq!(tables(), 1);
+        new.await_interception();
+    });
+}
+
+#[test]
 fn a_successor_that_dies_gives_everything_back() {
     in_a_namespace("upgrade::a_successor_that_dies_gives_everything_back", || {
         let folder = scratch();
         let socket = folder.path().join("handover.sock");
         let cluster = Cluster::new();
-        let mut old = start(&cluster, "nftables", 0, Some(&socket));
+        let mut old = start(&cluster, "nftables", 0, Some(&socket), &[]);
         old.await_interception();
         let loads = loads(&cluster);
-        let mut new = start(&cluster, "nftables", 1, Some(&socket));
+        let mut new = start(&cluster, "nftables", 1, Some(&socket), &[]);
         old.watchdog.wait_output("a successor has taken over", SOON);
         let withdrawn = || metric(old.metrics, "nodelocaldns_watchdog_interception") == Some(0.0);
         assert!(wait_until(SOON, withdrawn), "two intercept:\n{}", old.watchdog.tail(20));
@@ -179,7 +203,7 @@ fn a_successor_that_dies_gives_everything_back() {
             // What lay in the hands of a server that was killed.
             assert!(tally.lost.len() <= 64, "{who}: {tally:?}");
         }
-        let next = start(&cluster, "nftables", 1, Some(&socket));
+        let next = start(&cluster, "nftables", 1, Some(&socket), &[]);
         old.watchdog.wait_output("the successor is gone", SOON);
         next.await_interception();
         end(&mut old);
