@@ -1,10 +1,10 @@
 //! Queries over TCP (RFC 7766): many on a connection, each answered as soon as its answer is there.
 
 use super::answerer::Answerer;
-use super::batch::MAX_QUERY;
 use super::connections::{Admission, Connections, Ticket};
 use super::worker::{Binding, Permit, Share};
 use crate::chain::{Peer, Transport};
+use crate::datagrams::MAX_DATAGRAM;
 use crate::plan::Dispatch;
 use parking_lot::Mutex;
 use socket2::SockRef;
@@ -267,7 +267,7 @@ impl<A: Answerer> Conversation<A> {
         let progress = loop {
             let Some((length, after)) = rest.split_first_chunk() else { break Progress::Starved };
             let length = usize::from(u16::from_be_bytes(*length));
-            if length == 0 || length > MAX_QUERY {
+            if length == 0 || length > MAX_DATAGRAM {
                 return Err(Cut::Malformed);
             }
             let Some((message, after)) = after.split_at_checked(length) else { break Progress::Starved };

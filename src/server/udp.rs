@@ -1,9 +1,10 @@
-//! Queries over UDP: a batch is received, each of its datagrams dispatched, and what could be answered at once sent in one call.
+//! Queries over UDP: a batch is received, each of its datagrams dispatched, and what could be answered at once sent in one call. What
+//! the slow gear answers in one turn of the runtime leaves in one call too.
 
 use super::answerer::Answerer;
-use super::batch::{BATCH, Inbox, Outgoing, Route, send};
 use super::worker::{Binding, Permit, Share};
 use crate::chain::{Peer, Transport};
+use crate::datagrams::{BATCH, Inbox, Outbox, Outgoing, Route, send};
 use crate::plan::Dispatch;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -12,15 +13,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
 
 /// Full batches in a row before the worker's other tasks have their turn.
 const BATCHES_IN_A_ROW: usize = 4;
 
 /// Batches that are at most read once the socket is to stop. More than its receive buffer holds, so that only a flood is cut off.
 const LAST_BATCHES: usize = 1024;
-
-/// Octets a reply buffer keeps for the next query.
-const KEPT_REPLY: usize = 4096;
 
 /// How long a reply that the socket does not take is kept. The client asks again by then.
 const SEND_PATIENCE: Duration = Duration::from_secs(2);
@@ -77,12 +76,16 @@ struct Turns<A> {
     share: Arc<Share>,
     inbox: Inbox,
     outbox: Outbox,
+    /// To the task that sends what the slow gear has answered.
+    later: mpsc::UnboundedSender<Late<A>>,
 }
 
 impl<A: Answerer> Turns<A> {
     fn new(socket: Arc<AsyncFd<UdpSocket>>, binding: Arc<Binding<A>>, share: Arc<Share>) -> Self {
         let wants_local = socket.get_ref().local_addr().is_ok_and(|address| address.ip().is_unspecified());
-        Self { socket, binding, share, inbox: Inbox::new(wants_local), outbox: Outbox::default() }
+        let (later, late) = mpsc::unbounded_channel();
+        tokio::spawn(send_late(socket.clone(), share.clone(), late));
+        Self { socket, binding, share, inbox: Inbox::new(wants_local), outbox: Outbox::default(), later }
     }
 
     /// Receives a batch and answers it; tells how many datagrams it had.
@@ -104,73 +107,30 @@ impl<A: Answerer> Turns<A> {
             };
             let reply = self.outbox.next();
             match answerer.dispatch(datagram.octets, &peer, now, reply) {
-                Dispatch::Reply => self.outbox.keep(route),
+                Dispatch::Reply => self.outbox.keep(Some(route)),
                 Dispatch::ReplyAndRefresh(pending) => {
-                    self.outbox.keep(route);
+                    self.outbox.keep(Some(route));
                     self.share.refresh::<A>(pending);
                 }
                 Dispatch::Pending(pending) => {
                     if let Some(permit) = self.share.admit(Some(peer.client.ip())) {
-                        let later = Later { socket: self.socket.clone(), share: self.share.clone(), permit };
-                        tokio::spawn(later.answer(pending, route, self.binding.clone()));
+                        let held = Held { _permit: permit, _binding: self.binding.clone() };
+                        tokio::spawn(answer(pending, route, held, self.later.clone()));
                     }
                 }
                 Dispatch::Silence => {}
             }
         }
         drop(answerer);
-        let unsent = self.outbox.send(&self.socket, &self.share);
+        let sent = send_now(&self.socket, self.outbox.kept(), &self.share);
+        let unsent = self.outbox.clear(sent);
         if !unsent.is_empty()
             && let Some(permit) = self.share.admit(None)
         {
-            let later = Later { socket: self.socket.clone(), share: self.share.clone(), permit };
-            tokio::spawn(later.send(unsent, self.binding.clone()));
+            let held = vec![Held { _permit: permit, _binding: self.binding.clone() }];
+            tokio::spawn(send_patiently(self.socket.clone(), self.share.clone(), unsent, held));
         }
         Ok(count)
-    }
-}
-
-/// Replies of a batch, in buffers that are used again.
-#[derive(Default)]
-struct Outbox {
-    replies: Vec<Outgoing>,
-    used: usize,
-}
-
-impl Outbox {
-    /// The buffer for the next reply, empty.
-    fn next(&mut self) -> &mut Vec<u8> {
-        if self.used == self.replies.len() {
-            let nowhere = Route { to: SocketAddr::from(([0, 0, 0, 0], 0)), from: None };
-            self.replies.push(Outgoing { route: nowhere, octets: Vec::with_capacity(512) });
-        }
-        let octets = &mut self.replies[self.used].octets;
-        octets.clear();
-        octets
-    }
-
-    /// Keeps what was written to the buffer; an empty reply is none.
-    fn keep(&mut self, route: Route) {
-        if let Some(reply) = self.replies.get_mut(self.used)
-            && !reply.octets.is_empty()
-        {
-            reply.route = route;
-            self.used += 1;
-        }
-    }
-
-    /// Sends all; gives back what the socket does not take now.
-    fn send(&mut self, socket: &AsyncFd<UdpSocket>, share: &Share) -> Vec<Outgoing> {
-        let sent = send_now(socket, &self.replies[..self.used], share);
-        let unsent = self.replies[sent..self.used].iter_mut();
-        let unsent = unsent.map(|reply| Outgoing { route: reply.route, octets: std::mem::take(&mut reply.octets) }).collect();
-        for reply in &mut self.replies[..self.used] {
-            if reply.octets.capacity() > KEPT_REPLY {
-                reply.octets = Vec::new();
-            }
-        }
-        self.used = 0;
-        unsent
     }
 }
 
@@ -184,7 +144,8 @@ fn send_now(socket: &AsyncFd<UdpSocket>, replies: &[Outgoing], share: &Share) ->
             Err(error) if is_full(&error) => break,
             Err(error) => {
                 share.meters.dropped.unsendable.increment();
-                tracing::debug!("reply of {} octets to {} not sent: {error}", rest[0].octets.len(), rest[0].route.to);
+                let to = rest[0].route.map(|route| route.to);
+                tracing::debug!("reply of {} octets to {to:?} not sent: {error}", rest[0].octets.len());
                 done += 1;
             }
         }
@@ -197,48 +158,72 @@ fn is_full(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// What it takes to reply after the batch is done with.
-struct Later {
-    socket: Arc<AsyncFd<UdpSocket>>,
-    share: Arc<Share>,
-    permit: Permit,
+/// What a query holds until its reply is sent: its place among those in flight, and its listen address.
+struct Held<A> {
+    _permit: Permit,
+    _binding: Arc<Binding<A>>,
 }
 
-impl Later {
-    /// Runs the slow gear and sends its reply.
-    async fn answer<A: Answerer>(self, pending: A::Pending, route: Route, binding: Arc<Binding<A>>) {
-        let mut octets = Vec::new();
-        A::run(pending, &mut octets).await;
-        if !octets.is_empty() {
-            let reply = [Outgoing { route, octets }];
-            if send_now(&self.socket, &reply, &self.share) == 0 {
-                self.send(reply.into(), binding).await;
-            }
-        }
-    }
+/// A reply of the slow gear.
+struct Late<A> {
+    reply: Outgoing,
+    held: Held<A>,
+}
 
-    /// Sends replies that the socket did not take at once.
-    async fn send<A>(self, replies: Vec<Outgoing>, binding: Arc<Binding<A>>) {
-        let mut done = 0;
-        let mut pause = Duration::from_millis(1);
-        let give_up = Instant::now() + SEND_PATIENCE;
-        while done < replies.len() && Instant::now() < give_up {
-            // Not by waiting until the socket is writable: the queue that is full may be one below it.
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(32));
-            done += send_now(&self.socket, &replies[done..], &self.share);
-        }
-        self.share.meters.dropped.unsendable.add((replies.len() - done) as u64);
-        drop((self.permit, binding));
+/// Runs the slow gear and hands its reply over.
+async fn answer<A: Answerer>(pending: A::Pending, route: Route, held: Held<A>, later: mpsc::UnboundedSender<Late<A>>) {
+    let mut octets = Vec::new();
+    A::run(pending, &mut octets).await;
+    if !octets.is_empty() {
+        let reply = Outgoing { route: Some(route), octets };
+        // Fails only when the runtime goes.
+        _ = later.send(Late { reply, held });
     }
+}
+
+/// Sends replies of the slow gear as they come. Woken by the first, it has its turn after the tasks that were woken together with that
+/// one's, so that it finds their replies too.
+async fn send_late<A>(socket: Arc<AsyncFd<UdpSocket>>, share: Arc<Share>, mut late: mpsc::UnboundedReceiver<Late<A>>)
+where
+    Binding<A>: Send + Sync + 'static,
+{
+    let (mut batch, mut replies, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    while late.recv_many(&mut batch, BATCH).await > 0 {
+        for Late { reply, held: holds } in batch.drain(..) {
+            replies.push(reply);
+            held.push(holds);
+        }
+        let sent = send_now(&socket, &replies, &share);
+        if sent < replies.len() {
+            tokio::spawn(send_patiently(socket.clone(), share.clone(), replies.split_off(sent), held.split_off(sent)));
+        }
+        replies.clear();
+        held.clear();
+    }
+}
+
+/// Sends replies that the socket did not take at once.
+async fn send_patiently<A>(socket: Arc<AsyncFd<UdpSocket>>, share: Arc<Share>, replies: Vec<Outgoing>, held: Vec<Held<A>>) {
+    let mut done = 0;
+    let mut pause = Duration::from_millis(1);
+    let give_up = Instant::now() + SEND_PATIENCE;
+    while done < replies.len() && Instant::now() < give_up {
+        // Not by waiting until the socket is writable: the queue that is full may be one below it.
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(32));
+        done += send_now(&socket, &replies[done..], &share);
+    }
+    share.meters.dropped.unsendable.add((replies.len() - done) as u64);
+    drop(held);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::batch::register;
+    
     use super::super::connections::Connections;
     use super::super::meters::Meters;
     use super::*;
+    use crate::datagrams::register;
     use crate::metrics::Registry;
 
     #[tokio::test]
@@ -256,11 +241,11 @@ mod tests {
         let mut outbox = Outbox::default();
         for (number, to) in [bad[0], good, bad[0], bad[1], good, good, bad[1]].into_iter().enumerate() {
             outbox.next().push(number as u8);
-            outbox.keep(Route { to, from: None });
+            outbox.keep(Some(Route { to, from: None }));
         }
         outbox.next();
-        outbox.keep(Route { to: good, from: None });
-        assert!(outbox.send(&server, &share).is_empty());
+        outbox.keep(Some(Route { to: good, from: None }));
+        assert_eq!(send_now(&server, outbox.kept(), &share), 7, "the empty one was not kept");
         let mut buffer = [0; 8];
         let received = std::iter::from_fn(|| client.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec()));
         assert_eq!(received.collect::<Vec<_>>(), [[1], [4], [5]]);

@@ -1,5 +1,6 @@
 //! Many datagrams in one system call, the socket options that neither the standard library nor socket2 has, and a socket's
-//! registration for reading only. All of the server's `unsafe` code is here: recvmmsg(2), sendmmsg(2), cmsg(3), IP_PKTINFO of ip(7), IPV6_RECVPKTINFO (RFC 3542 section 6).
+//! registration for reading only; for clients' sockets and for those to upstreams. The `unsafe` code of the query's path is all here: recvmmsg(2),
+//! sendmmsg(2), cmsg(3), IP_PKTINFO of ip(7), IPV6_RECVPKTINFO (RFC 3542 section 6).
 #![allow(unsafe_code)]
 
 use std::io;
@@ -11,15 +12,15 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Datagrams taken or sent in one call. More than 32 no longer lowers the cost of a query.
-pub(super) const BATCH: usize = 32;
+pub const BATCH: usize = 32;
 
-/// Octets of the longest query that is read, over UDP and TCP: a name, and EDNS options far beyond any in use. What is longer is
-/// no question, and a buffer for it would only serve whoever wants us out of memory.
-pub(super) const MAX_QUERY: usize = 4096;
+/// Octets of the longest datagram that is read: a query with EDNS options far beyond any in use, or the longest answer that is ever
+/// asked for over UDP (`bufsize 4096`). A buffer for more would only serve whoever wants us out of memory.
+pub const MAX_DATAGRAM: usize = 4096;
 
 /// From one buffer to the next. Not a multiple of the page size, so that the buffers' first lines do not share one set of the
 /// processor's cache.
-const STRIDE: usize = MAX_QUERY + 64;
+const STRIDE: usize = MAX_DATAGRAM + 64;
 
 /// Room for one packet information message: 16 octets of header and at most 20 of content.
 #[repr(C, align(8))]
@@ -50,9 +51,9 @@ impl Frame {
 }
 
 /// A received datagram.
-pub(super) struct Datagram<'a> {
+pub struct Datagram<'a> {
     pub octets: &'a [u8],
-    /// It was longer than [`MAX_QUERY`]; the rest is lost.
+    /// It was longer than [`MAX_DATAGRAM`]; the rest is lost.
     pub is_cut: bool,
     /// As the socket names it: on a dual-stack socket an IPv4 client has an IPv4-mapped address.
     pub client: SocketAddr,
@@ -69,7 +70,7 @@ struct Arrival {
 }
 
 /// Receives batches into buffers of its own, which are used again by the next batch.
-pub(super) struct Inbox {
+pub struct Inbox {
     octets: Box<[u8]>,
     arrivals: Vec<Arrival>,
     wants_local: bool,
@@ -86,7 +87,7 @@ impl Inbox {
         self.arrivals.clear();
         let mut frame = Frame::new();
         for (index, buffer) in self.octets.chunks_exact_mut(STRIDE).enumerate() {
-            frame.parts[index] = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: MAX_QUERY };
+            frame.parts[index] = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: MAX_DATAGRAM };
             let header = &mut frame.headers[index].msg_hdr;
             header.msg_iov = &raw mut frame.parts[index];
             header.msg_iovlen = 1;
@@ -99,7 +100,7 @@ impl Inbox {
         }
         let received = retry(|| {
             // SAFETY: every header points to an iovec, a name and a control buffer of the stated sizes, which live in `frame`, and
-            // through the iovec to MAX_QUERY octets of `self.octets`, which nobody else touches during the call.
+            // through the iovec to MAX_DATAGRAM octets of `self.octets`, which nobody else touches during the call.
             unsafe {
                 libc::recvmmsg(
                     socket.as_raw_fd(),
@@ -114,7 +115,7 @@ impl Inbox {
             // SAFETY: the kernel has filled this header, name and control buffer.
             let (client, local) = unsafe { (read_name(name), read_packet_information(&header.msg_hdr)) };
             self.arrivals.push(Arrival {
-                length: (header.msg_len as usize).min(MAX_QUERY),
+                length: (header.msg_len as usize).min(MAX_DATAGRAM),
                 is_cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
                 // A datagram without a sender's address cannot come from an Internet socket; port 0 is answered nowhere.
                 client: client.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)),
@@ -137,19 +138,70 @@ impl Inbox {
 
 /// Where a reply goes, and the address it comes from if the socket has no address of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Route {
+pub struct Route {
     pub to: SocketAddr,
     pub from: Option<IpAddr>,
 }
 
 /// A datagram to send.
-pub(super) struct Outgoing {
-    pub route: Route,
+pub struct Outgoing {
+    /// `None`: to where the socket is connected.
+    pub route: Option<Route>,
     pub octets: Vec<u8>,
 }
 
+/// Octets a buffer keeps for the next datagram.
+const KEPT: usize = 4096;
+
+/// Datagrams gathered to be sent together, in buffers that are used again.
+#[derive(Default)]
+pub struct Outbox {
+    datagrams: Vec<Outgoing>,
+    used: usize,
+}
+
+impl Outbox {
+    /// The buffer for the next datagram, empty.
+    pub fn next(&mut self) -> &mut Vec<u8> {
+        if self.used == self.datagrams.len() {
+            self.datagrams.push(Outgoing { route: None, octets: Vec::with_capacity(512) });
+        }
+        let octets = &mut self.datagrams[self.used].octets;
+        octets.clear();
+        octets
+    }
+
+    /// Keeps what was written to the buffer; nothing is no datagram.
+    pub fn keep(&mut self, route: Option<Route>) {
+        if let Some(datagram) = self.datagrams.get_mut(self.used)
+            && !datagram.octets.is_empty()
+        {
+            datagram.route = route;
+            self.used += 1;
+        }
+    }
+
+    /// What is kept, in order.
+    pub fn kept(&self) -> &[Outgoing] {
+        &self.datagrams[..self.used]
+    }
+
+    /// Forgets what is kept but the datagrams from `done` on, which it gives back.
+    pub fn clear(&mut self, done: usize) -> Vec<Outgoing> {
+        let unsent = self.datagrams[done.min(self.used)..self.used].iter_mut();
+        let unsent = unsent.map(|datagram| Outgoing { route: datagram.route, octets: std::mem::take(&mut datagram.octets) }).collect();
+        for datagram in &mut self.datagrams[..self.used] {
+            if datagram.octets.capacity() > KEPT {
+                datagram.octets = Vec::new();
+            }
+        }
+        self.used = 0;
+        unsent
+    }
+}
+
 /// Sends the first of `batch`, as many as one call takes, without waiting; tells how many were sent. An error is the first one's.
-pub(super) fn send(socket: BorrowedFd<'_>, batch: &[Outgoing]) -> io::Result<usize> {
+pub fn send(socket: BorrowedFd<'_>, batch: &[Outgoing]) -> io::Result<usize> {
     let mut frame = Frame::new();
     let count = batch.len().min(BATCH);
     for (index, outgoing) in batch.iter().take(count).enumerate() {
@@ -158,9 +210,10 @@ pub(super) fn send(socket: BorrowedFd<'_>, batch: &[Outgoing]) -> io::Result<usi
         let header = &mut frame.headers[index].msg_hdr;
         header.msg_iov = &raw mut frame.parts[index];
         header.msg_iovlen = 1;
-        header.msg_namelen = write_name(outgoing.route.to, &mut frame.names[index]) as _;
+        let Some(route) = outgoing.route else { continue };
+        header.msg_namelen = write_name(route.to, &mut frame.names[index]) as _;
         header.msg_name = (&raw mut frame.names[index]).cast();
-        if let Some(from) = outgoing.route.from {
+        if let Some(from) = route.from {
             header.msg_control = (&raw mut frame.controls[index]).cast();
             header.msg_controllen = mem::size_of::<Control>() as _;
             // SAFETY: the control buffer is there, zeroed, aligned, and larger than any packet information message.
@@ -182,7 +235,7 @@ pub(super) fn send(socket: BorrowedFd<'_>, batch: &[Outgoing]) -> io::Result<usi
 }
 
 /// Has every datagram tell the address it was sent to, so that a socket on the unspecified address can answer from there.
-pub(super) fn request_packet_information(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::Result<()> {
+pub fn request_packet_information(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::Result<()> {
     if is_ipv6 {
         set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
     } else {
@@ -191,14 +244,14 @@ pub(super) fn request_packet_information(socket: BorrowedFd<'_>, is_ipv6: bool) 
 }
 
 /// Sets the receive buffer beyond net.core.rmem_max, which needs NET_ADMIN.
-pub(super) fn force_receive_buffer(socket: BorrowedFd<'_>, octets: usize) -> io::Result<()> {
+pub fn force_receive_buffer(socket: BorrowedFd<'_>, octets: usize) -> io::Result<()> {
     let octets = libc::c_int::try_from(octets).unwrap_or(libc::c_int::MAX);
     set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, octets)
 }
 
 /// Registers a socket with the runtime whose context this is called in. For reading only: told of writing too, as tokio's own socket
 /// is, the runtime would be woken by every datagram that leaves.
-pub(super) fn register(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
+pub fn register(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
     // SAFETY: the registration owns the socket and lends it only by shared reference, so its descriptor stays open and the same.
     Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
 }
@@ -360,13 +413,13 @@ mod tests {
     #[test]
     fn a_datagram_beyond_the_longest_query_is_told() {
         let (server, client) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
-        client.send_to(&[1; MAX_QUERY], server.local_addr().unwrap()).unwrap();
-        client.send_to(&[2; MAX_QUERY + 1], server.local_addr().unwrap()).unwrap();
+        client.send_to(&[1; MAX_DATAGRAM], server.local_addr().unwrap()).unwrap();
+        client.send_to(&[2; MAX_DATAGRAM + 1], server.local_addr().unwrap()).unwrap();
         client.send_to(&[], server.local_addr().unwrap()).unwrap();
         let mut inbox = Inbox::new(false);
         inbox.receive(server.as_fd()).unwrap();
         let seen: Vec<_> = inbox.datagrams().map(|datagram| (datagram.octets.len(), datagram.is_cut)).collect();
-        assert_eq!(seen, [(MAX_QUERY, false), (MAX_QUERY, true), (0, false)]);
+        assert_eq!(seen, [(MAX_DATAGRAM, false), (MAX_DATAGRAM, true), (0, false)]);
     }
 
     #[test]
@@ -382,7 +435,7 @@ mod tests {
             assert_eq!(inbox.receive(server.as_fd()).unwrap(), 1);
             let datagram = inbox.datagrams().next().unwrap();
             assert_eq!(datagram.local.map(|local| local.to_canonical()), Some(asked));
-            let route = Route { to: datagram.client, from: datagram.local };
+            let route = Some(Route { to: datagram.client, from: datagram.local });
             assert_eq!(send(server.as_fd(), &[Outgoing { route, octets: b"answer".to_vec() }]).unwrap(), 1);
             let mut buffer = [0; 16];
             let (length, from) = client.recv_from(&mut buffer).unwrap();
@@ -394,7 +447,7 @@ mod tests {
     fn a_batch_stops_before_a_destination_that_fails_and_the_failure_is_told_next() {
         let (server, client) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
         let outgoing =
-            |to: &str, octets: &[u8]| Outgoing { route: Route { to: to.parse().unwrap(), from: None }, octets: octets.to_vec() };
+            |to: &str, octets: &[u8]| Outgoing { route: Some(Route { to: to.parse().unwrap(), from: None }), octets: octets.to_vec() };
         let good = client.local_addr().unwrap().to_string();
         // Port 0 is EINVAL.
         let batch = [outgoing(&good, b"1"), outgoing("127.0.0.1:0", b"2"), outgoing(&good, b"3")];
