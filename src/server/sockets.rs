@@ -441,7 +441,7 @@ mod tests {
             for _ in 0..20 {
                 client.send_to(b"late", asked).unwrap();
             }
-            let mut inbox = crate::datagrams::Inbox::new(bind.ip().is_unspecified());
+            let mut inbox = crate::datagrams::Inbox::new(512, bind.ip().is_unspecified());
             assert_eq!(inbox.receive(new.dns[&bind].udp[0].as_fd()).unwrap(), 20, "{bind}");
             assert_eq!(inbox.receive(old.udp[0].as_fd()).unwrap(), 1, "{bind}");
             let early = inbox.datagrams().next().unwrap();

@@ -4,7 +4,6 @@ use super::answerer::Answerer;
 use super::connections::{Admission, Connections, Ticket};
 use super::worker::{Binding, Permit, Share};
 use crate::chain::{Peer, Transport};
-use crate::datagrams::MAX_DATAGRAM;
 use crate::plan::Dispatch;
 use parking_lot::Mutex;
 use socket2::SockRef;
@@ -25,6 +24,10 @@ use tokio::time::{sleep, timeout};
 /// After an accept that failed for want of something, files or memory: shorter where room could be made.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const EVICTION_PAUSE: Duration = Duration::from_millis(5);
+
+/// Octets of the longest query that is read: a name, and EDNS options far beyond any in use. What is longer is no question, and a buffer for it
+/// would only serve whoever wants us out of memory.
+const MAX_QUERY: usize = 4096;
 
 /// Octets of replies that are gathered before they are written though more could be made.
 const ENOUGH_REPLIES: usize = 16 << 10;
@@ -267,7 +270,7 @@ impl<A: Answerer> Conversation<A> {
         let progress = loop {
             let Some((length, after)) = rest.split_first_chunk() else { break Progress::Starved };
             let length = usize::from(u16::from_be_bytes(*length));
-            if length == 0 || length > MAX_DATAGRAM {
+            if length == 0 || length > MAX_QUERY {
                 return Err(Cut::Malformed);
             }
             let Some((message, after)) = after.split_at_checked(length) else { break Progress::Starved };

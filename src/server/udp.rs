@@ -4,7 +4,7 @@
 use super::answerer::Answerer;
 use super::worker::{Binding, Permit, Share};
 use crate::chain::{Peer, Transport};
-use crate::datagrams::{BATCH, Inbox, Outbox, Outgoing, Route, send};
+use crate::datagrams::{BATCH, Inbox, MAX_QUERY, Outbox, Outgoing, Route, send};
 use crate::plan::Dispatch;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -85,7 +85,7 @@ impl<A: Answerer> Turns<A> {
         let wants_local = socket.get_ref().local_addr().is_ok_and(|address| address.ip().is_unspecified());
         let (later, late) = mpsc::unbounded_channel();
         tokio::spawn(send_late(socket.clone(), share.clone(), late));
-        Self { socket, binding, share, inbox: Inbox::new(wants_local), outbox: Outbox::default(), later }
+        Self { socket, binding, share, inbox: Inbox::new(MAX_QUERY, wants_local), outbox: Outbox::default(), later }
     }
 
     /// Receives a batch and answers it; tells how many datagrams it had.

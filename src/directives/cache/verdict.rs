@@ -95,7 +95,7 @@ fn answers(response: &Response) -> bool {
     let (qtype, qclass) = (response.question_type(), response.question_class());
     let is_asked_class = |record: &Record<'_>| qclass == ANY_CLASS || record.class == qclass;
     let records = || response.records().filter(|record| record.section == Section::Answer).filter(is_asked_class);
-    let is_at = |record: &Record<'_>, name: &Name| record.owner() == *name;
+    let is_at = |record: &Record<'_>, name: &Name| record.is_owned_by(name);
     let mut name = response.question_name();
     match qtype {
         RecordType::ANY => return records().any(|record| is_at(&record, &name)),
@@ -120,7 +120,7 @@ struct Ambiguous;
 fn alias<'a>(records: impl Iterator<Item = Record<'a>>, name: &Name) -> Result<Option<Name>, Ambiguous> {
     let mut target: Option<Name> = None;
     for record in records {
-        if record.rtype != RecordType::CNAME || record.owner() != *name {
+        if record.rtype != RecordType::CNAME || !record.is_owned_by(name) {
             continue;
         }
         let (found, _) = Name::read(record.message, record.rdata.0).map_err(|_| Ambiguous)?;

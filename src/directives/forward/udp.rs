@@ -9,7 +9,7 @@ use super::line::{Asked, Delivery, FailOnDrop, InFlight, Line, Try};
 use super::metrics::UpstreamMetrics;
 use super::upstream::Settings;
 use crate::chain::Transport;
-use crate::datagrams::{self, BATCH, Inbox, Outbox};
+use crate::datagrams::{self, BATCH, Inbox, MAX_ANSWER, Outbox};
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::cell::RefCell;
@@ -32,7 +32,7 @@ const LIFETIME: Duration = Duration::from_secs(10);
 
 thread_local! {
     /// Where datagrams land, before their owners are found.
-    static INBOX: RefCell<Inbox> = RefCell::new(Inbox::new(false));
+    static INBOX: RefCell<Inbox> = RefCell::new(Inbox::new(MAX_ANSWER, false));
 }
 
 /// The sockets of one worker to one upstream. They are owned by the tasks that read them, so that a socket whose runtime is
