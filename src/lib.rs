@@ -25,6 +25,8 @@ pub mod kube_dns;
 
 pub mod watchdog;
 
+pub mod doctor;
+
 pub mod cli;
 
 pub mod app;

@@ -18,6 +18,7 @@ const LAYERS: &[&str] = &[
     "node",
     "kube_dns",
     "watchdog",
+    "doctor",
     "cli",
     "app",
     "main",
