@@ -184,7 +184,7 @@ impl Generator {
             }
             let due = |number: usize| Duration::from_secs_f64(number as f64 / rate);
             while sent < total && due(sent) <= now && !self.outgoing.is_full() && waiting < MOST_ON_THEIR_WAY {
-                let id = first + sent & 0xffff;
+                let id = (first + sent) & 0xffff;
                 let (question, at) = &mut asked[id];
                 outcome.lost += u64::from(at.is_some());
                 *at = Some(due(sent));

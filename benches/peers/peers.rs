@@ -164,7 +164,7 @@ impl Peer {
                     "dnsmasq.conf",
                     &format!(
                         "no-resolv\nno-hosts\nno-poll\nbind-interfaces\nlisten-address={ip}\nport={port}\n\
-                         server={upstream_ip}#{upstream_port}\ncache-size={CACHED_NAMES}\ndns-forward-max=10000\npid-file=\n\
+                         server={upstream_ip}#{upstream_port}\ncache-size={CACHED_NAMES}\npid-file=\n\
                          user={}\ngroup={}\n",
                         owner("-un")?,
                         owner("-gn")?

@@ -193,12 +193,23 @@ impl Questions for ClusterMix {
 
 /// `count` names with long lives.
 pub fn long_lived(count: usize) -> Vec<Question> {
-    (0..count).map(|number| Question::new(&format!("n{number}.cached.bench.example"), A)).collect()
+    labels(count).map(|label| Question::new(&format!("{label}.cached.bench.example"), A)).collect()
 }
 
 /// `count` names that do not exist.
 pub fn denied(count: usize) -> Vec<Question> {
-    (0..count).map(|number| Question::new(&format!("nx{number}.cached.bench.example"), A)).collect()
+    labels(count).map(|label| Question::new(&format!("nx{label}.cached.bench.example"), A)).collect()
+}
+
+/// Labels as people choose them, more or less: letters, of different lengths; numbered, so that no two are alike.
+fn labels(count: usize) -> impl Iterator<Item = String> {
+    let mut random = fastrand::Rng::with_seed(11);
+    (0..count).map(move |number| {
+        let length = random.usize(6..=12);
+        let letters: String = std::iter::repeat_with(|| random.lowercase()).take(length).collect();
+        // None begins as those that do not exist.
+        format!("h{letters}{number:x}")
+    })
 }
 
 #[cfg(test)]
