@@ -8,10 +8,10 @@ FUZZ_SECONDS ?= 60
 BENCH ?=
 SCRIPTS := scripts/install-test-deps scripts/build-image .ci/run
 
-.PHONY: help build image run test check bench fuzz
+.PHONY: help build image run test check bench bench-instructions fuzz
 
 help: ## Say what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
 
 build: ## Build the program, optimised: target/release/nodelocaldns
 	$(CARGO) build --release --locked
@@ -43,6 +43,11 @@ bench: ## Measure beside other DNS caches (benches/README.md): make bench BENCH=
 	scripts/install-test-deps
 	$(CARGO) build --release --locked --workspace
 	target/release/bench $(BENCH)
+
+bench-instructions: ## Count the instructions of a hit against benches/baseline.json; BENCH=--update makes that the baseline
+	scripts/install-test-deps
+	$(CARGO) build --release --locked --workspace
+	target/release/bench instructions $(BENCH)
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS each (needs nightly Rust and cargo-fuzz)
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo "Please run: rustup toolchain install nightly && $(CARGO) install cargo-fuzz" >&2; exit 1; }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Datagrams in one call.
@@ -51,6 +52,12 @@ impl Datagrams {
         &self.frame.octets[index][..self.frame.headers[index].msg_len as usize]
     }
 
+    /// Who sent the received datagram at `index`.
+    pub fn peer(&self, index: usize) -> SocketAddrV4 {
+        let peer = &self.frame.peers[index];
+        SocketAddrV4::new(Ipv4Addr::from(u32::from_be(peer.sin_addr.s_addr)), u16::from_be(peer.sin_port))
+    }
+
     /// Adds a datagram for the peer that the socket is connected to; `write` fills the buffer and returns the length. There must be room.
     pub fn push(&mut self, write: impl FnOnce(&mut [u8; LONGEST]) -> usize) {
         self.frame.parts[self.used].iov_len = write(&mut self.frame.octets[self.used]);
@@ -58,9 +65,12 @@ impl Datagrams {
         self.used += 1;
     }
 
-    /// Adds a datagram for whoever sent the one at `index` of `received`.
-    pub fn push_reply(&mut self, received: &Self, index: usize, write: impl FnOnce(&mut [u8; LONGEST]) -> usize) {
-        self.frame.peers[self.used] = received.frame.peers[index];
+    /// Adds a datagram for `peer`.
+    pub fn push_to(&mut self, peer: SocketAddrV4, write: impl FnOnce(&mut [u8; LONGEST]) -> usize) {
+        let name = &mut self.frame.peers[self.used];
+        name.sin_family = libc::AF_INET as _;
+        name.sin_port = peer.port().to_be();
+        name.sin_addr.s_addr = u32::from(*peer.ip()).to_be();
         self.frame.parts[self.used].iov_len = write(&mut self.frame.octets[self.used]);
         self.frame.headers[self.used].msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in>() as _;
         self.used += 1;

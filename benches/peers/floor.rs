@@ -16,7 +16,7 @@ pub fn serve(address: SocketAddr) -> io::Result<()> {
     loop {
         for index in 0..received.receive(socket.as_fd())? {
             let Some(id) = received.octets(index).first_chunk::<2>().copied() else { continue };
-            replies.push_reply(&received, index, |buffer| {
+            replies.push_to(received.peer(index), |buffer| {
                 buffer[..ANSWER.len()].copy_from_slice(ANSWER);
                 buffer[..2].copy_from_slice(&id);
                 ANSWER.len()

@@ -1,21 +1,23 @@
 //! The generator: queries over UDP, either a closed loop with so many outstanding, or at a fixed rate.
 
-use crate::datagrams::Datagrams;
+use crate::datagrams::{Datagrams, LONGEST};
 use crate::message::{A, id, is_right};
 use crate::questions::{Question, Questions};
 use anyhow::{Context, Result, ensure};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// A query without an answer for so long is lost.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub const PATIENCE: Duration = Duration::from_secs(1);
 /// How often a closed loop looks for lost queries when nothing comes.
 const LOOK: Duration = Duration::from_millis(100);
+/// While a closed loop begins.
+const BETWEEN_BATCHES: Duration = Duration::from_millis(1);
 /// Octets of answers that wait for the generator, so that none is lost while the upstream has its core.
-const RECEIVE_BUFFER: usize = 8 << 20;
+pub const RECEIVE_BUFFER: usize = 8 << 20;
 /// At a fixed rate, queries on their way at most; what is due beyond them waits, and its waiting counts. A generator that was kept from
 /// its core for a while would else flood the server's receive buffer (net.core.rmem_default has room for about 270).
 const MOST_ON_THEIR_WAY: usize = 128;
@@ -57,26 +59,52 @@ struct Slot {
 /// A socket to one server.
 pub struct Generator {
     socket: UdpSocket,
+    /// What is asked in turn, if it is more than the one address that the socket is connected to.
+    servers: Vec<SocketAddrV4>,
+    turn: usize,
     received: Datagrams,
     outgoing: Datagrams,
 }
 
 impl Generator {
-    pub fn new(server: SocketAddr) -> Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot open a socket to ask from")?;
-        socket.connect(server)?;
+    pub fn new(server: SocketAddrV4) -> Result<Self> {
+        Self::from_address(Ipv4Addr::LOCALHOST, server)
+    }
+
+    /// Asks from an address of its own.
+    pub fn from_address(client: Ipv4Addr, server: SocketAddrV4) -> Result<Self> {
+        let generator = Self::unconnected(client)?;
+        generator.socket.connect(server)?;
+        Ok(generator)
+    }
+
+    /// Asks each of `servers`, which are one server's addresses, in turn.
+    pub fn in_turn(servers: Vec<SocketAddrV4>) -> Result<Self> {
+        Ok(Self { servers, ..Self::unconnected(Ipv4Addr::LOCALHOST)? })
+    }
+
+    fn unconnected(client: Ipv4Addr) -> Result<Self> {
+        let socket = UdpSocket::bind((client, 0)).with_context(|| format!("cannot open a socket on {client} to ask from"))?;
         socket.set_read_timeout(Some(LOOK))?;
         // Where it may not exceed the limit, it gets as much as the limit has.
         _ = set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)
             .or_else(|_| set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER));
-        Ok(Self { socket, received: Datagrams::new(), outgoing: Datagrams::new() })
+        Ok(Self { socket, servers: Vec::new(), turn: 0, received: Datagrams::new(), outgoing: Datagrams::new() })
     }
 
-    /// Asks one question until it is rightly answered, for at most `patience`.
-    pub fn wait_for(&mut self, question: &Question, patience: Duration) -> Result<()> {
+    /// Asks one question again and again until it is rightly answered, for at most `patience`.
+    pub fn wait_for(&mut self, question: &Question, patience: Duration, interval: Duration) -> Result<()> {
+        self.socket.set_read_timeout(Some(interval))?;
+        let outcome = self.ask_until_answered(question, patience, interval);
+        self.socket.set_read_timeout(Some(LOOK))?;
+        outcome
+    }
+
+    fn ask_until_answered(&self, question: &Question, patience: Duration, interval: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
-        let mut buffer = [0; 1472];
+        let mut buffer = [0; LONGEST];
         loop {
+            let asked = Instant::now();
             // Refused while nobody listens yet.
             let received = self.socket.send(&question.octets).and_then(|_| self.socket.recv(&mut buffer));
             if let Ok(length) = received
@@ -85,7 +113,7 @@ impl Generator {
                 return Ok(());
             }
             ensure!(Instant::now() < deadline, "no right answer within {patience:?}");
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(interval.saturating_sub(asked.elapsed()));
         }
     }
 
@@ -112,14 +140,16 @@ impl Generator {
                     questions.next(&mut slot.question);
                     let id = slot.round << bits | number as u16;
                     slot.question.octets[..2].copy_from_slice(&id.to_be_bytes());
-                    self.outgoing.push(|buffer| {
-                        buffer[..slot.question.octets.len()].copy_from_slice(&slot.question.octets);
-                        slot.question.octets.len()
-                    });
+                    self.put(&slots[number].question);
                     sent += 1;
                     waiting += 1;
                 }
                 self.send()?;
+                if !free.is_empty() {
+                    // More than a batch at once could be more than the server's receive buffer has room for.
+                    std::thread::sleep(BETWEEN_BATCHES);
+                    now = Instant::now();
+                }
             }
             if waiting == 0 {
                 break;
@@ -190,10 +220,7 @@ impl Generator {
                 *at = Some(due(sent));
                 questions.next(question);
                 question.octets[..2].copy_from_slice(&(id as u16).to_be_bytes());
-                self.outgoing.push(|buffer| {
-                    buffer[..question.octets.len()].copy_from_slice(&question.octets);
-                    question.octets.len()
-                });
+                self.put(question);
                 sent += 1;
                 waiting += 1;
             }
@@ -222,6 +249,20 @@ impl Generator {
         outcome.lost += asked.iter().filter(|(_, at)| at.is_some()).count() as u64;
         outcome.elapsed = started.elapsed();
         Ok(outcome)
+    }
+
+    /// Adds a query to what is sent next. There must be room.
+    fn put(&mut self, question: &Question) {
+        let write = |buffer: &mut [u8; LONGEST]| {
+            buffer[..question.octets.len()].copy_from_slice(&question.octets);
+            question.octets.len()
+        };
+        if self.servers.is_empty() {
+            self.outgoing.push(write);
+        } else {
+            self.turn = (self.turn + 1) % self.servers.len();
+            self.outgoing.push_to(self.servers[self.turn], write);
+        }
     }
 
     fn send(&mut self) -> Result<()> {
@@ -257,6 +298,6 @@ fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted | ErrorKind::ConnectionRefused)
 }
 
-fn nanoseconds(duration: Duration) -> u32 {
+pub fn nanoseconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_nanos()).unwrap_or(u32::MAX)
 }

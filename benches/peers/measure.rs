@@ -1,33 +1,18 @@
 //! Rounds: every server in turn under the same load, again and again, so that what disturbs the machine for a while disturbs all.
 
-use crate::generator::{End, Generator, Outcome};
-use crate::message::A;
-use crate::options::Options;
-use crate::peers::{Peer, Place};
-use crate::process::{Memory, Process};
-use crate::questions::{Question, Questions};
-use crate::workloads::{Unchecked, Workload, warm_up};
+use crate::generator::{End, Outcome};
+use crate::lab::{Lab, Server, Setup};
+use crate::peers::Peer;
+use crate::process::Memory;
+use crate::questions::Questions;
+use crate::tcp;
+use crate::workloads::{Over, Workload};
 use anyhow::{Context, Result};
-use serde::Serialize;
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// The servers' core; the generator and the upstream have the other.
-const SERVER_CORE: usize = 0;
-pub const GENERATOR_CORE: usize = 1;
-/// Everything listens on addresses of 127.53.0.0/16 with this port; nothing else is likely to.
-const PORT: u16 = 5300;
-const UPSTREAM: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 53, 0, 1), PORT);
-/// How long a server may take to start.
-const START: Duration = Duration::from_secs(20);
-/// Under load before anything is measured.
-const SETTLE: Duration = Duration::from_millis(300);
-
 /// How a server was loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Load {
     /// A closed loop with so many queries outstanding.
@@ -37,7 +22,7 @@ pub enum Load {
 }
 
 /// What one round of one server gave.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sample {
     /// CPU time of all its processes, in microseconds a query.
     pub cpu_us: f64,
@@ -50,124 +35,64 @@ pub struct Sample {
 }
 
 /// All rounds of one server under one load.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Series {
-    pub peer: &'static str,
+    pub peer: String,
     pub load: Load,
     pub samples: Vec<Sample>,
 }
 
 /// What a workload gave.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct WorkloadResult {
-    pub workload: &'static str,
-    pub about: &'static str,
+    pub workload: String,
+    pub about: String,
     pub series: Vec<Series>,
     /// At the end of all rounds.
-    pub memory: Vec<(&'static str, Memory)>,
+    pub memory: Vec<(String, Memory)>,
 }
 
-/// A server under measurement.
-struct Subject {
-    peer: Peer,
-    process: Process,
-    generator: Generator,
-}
-
-/// The scripted upstream and the folder that everything is written to.
-pub struct Bench<'a> {
-    options: &'a Options,
-    folder: PathBuf,
-    _upstream: Process,
-}
-
-impl<'a> Bench<'a> {
-    pub fn start(options: &'a Options) -> Result<Self> {
-        let folder = &options.folder;
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        // Some servers change their working directory.
-        let folder = folder.canonicalize()?;
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["upstream", &UPSTREAM.to_string()]);
-        let mut upstream = Process::start(command, GENERATOR_CORE, &folder.join("upstream.log"))?;
-        let question = Question::new("ready.bench.example", A);
-        let ready = Generator::new(UPSTREAM.into())?.wait_for(&question, START);
-        upstream.check().and(ready).context("the scripted upstream does not answer")?;
-        Ok(Self { options, folder, _upstream: upstream })
-    }
-
-    /// Starts every chosen server that can do the workload.
-    fn subjects(&self, workload: &Workload) -> Result<Vec<Subject>> {
-        let mut subjects = Vec::new();
-        for peer in self.options.peers() {
-            if peer == Peer::Floor && !workload.has_floor {
-                continue;
-            }
-            let subject =
-                self.subject(peer, workload).with_context(|| format!("{} under the workload {}", peer.name(), workload.name))?;
-            subjects.extend(subject);
-        }
-        Ok(subjects)
-    }
-
-    fn subject(&self, peer: Peer, workload: &Workload) -> Result<Option<Subject>> {
-        let folder: PathBuf = self.folder.join(workload.name).join(peer.name());
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let address = SocketAddrV4::new(Ipv4Addr::new(127, 53, 1, 1 + peer as u8), PORT);
-        let node_cache = self.options.node_cache();
-        let place =
-            Place { address, upstream: UPSTREAM, folder: &folder, ours: &self.options.binary, node_cache: node_cache.as_deref() };
-        let Some(command) = peer.command(workload.service, &place)? else { return Ok(None) };
-        let mut process = Process::start(command, SERVER_CORE, &log(&folder))?;
-        let mut generator = Generator::new(address.into())?;
-        let mut question = Question::new("ready.bench.example", A);
-        if peer == Peer::Floor {
-            question.expected = crate::message::Expected::Anything;
-        }
-        let ready = generator.wait_for(&question, START);
-        process.check().and(ready)?;
-        let mut subject = Subject { peer, process, generator };
-        if let Some((questions, count)) = warm_up(workload) {
-            let mut questions = subject.questions(Box::new(questions));
-            subject
-                .generator
-                .closed_loop(&mut *questions, 16, End::Count(count))?
-                .check_answers()
-                .context("asking every name once")?;
-        }
-        Ok(Some(subject))
-    }
-
+impl Lab<'_> {
     /// Measures one workload.
     pub fn run(&self, workload: &Workload) -> Result<WorkloadResult> {
-        let mut subjects = self.subjects(workload)?;
+        let setup = Setup::new(workload.name, workload.service);
+        let mut servers = Vec::new();
+        for peer in self.options.peers() {
+            if (peer != Peer::Floor || workload.has_floor)
+                && let Some(mut server) = self.server(peer, &setup)?
+            {
+                server.ask_each((workload.warm)()).with_context(|| format!("{} under {}", peer.name(), workload.name))?;
+                servers.push(server);
+            }
+        }
         let mut series = Vec::new();
         let mut run = 0;
         for outstanding in workload.outstanding {
             let load = Load::Outstanding(*outstanding);
-            series.extend(self.rounds(workload, &mut subjects, load, &mut run)?);
+            series.extend(self.rounds(workload, &mut servers, load, &mut run)?);
         }
         if workload.at_fixed_rate {
             let load = Load::Rate(self.options.rate.unwrap_or_else(|| half_of_the_slowest(&series)));
-            series.extend(self.rounds(workload, &mut subjects, load, &mut run)?);
+            series.extend(self.rounds(workload, &mut servers, load, &mut run)?);
         }
         let memory =
-            subjects.iter().map(|subject| Ok((subject.peer.name(), subject.process.memory()?))).collect::<Result<_>>()?;
-        Ok(WorkloadResult { workload: workload.name, about: workload.about, series, memory })
+            servers.iter().map(|server| Ok((server.peer.name().to_owned(), server.process.memory()?))).collect::<Result<_>>()?;
+        Ok(WorkloadResult { workload: workload.name.to_owned(), about: workload.about.to_owned(), series, memory })
     }
 
-    fn rounds(&self, workload: &Workload, subjects: &mut [Subject], load: Load, run: &mut u32) -> Result<Vec<Series>> {
+    fn rounds(&self, workload: &Workload, servers: &mut [Server], load: Load, run: &mut u32) -> Result<Vec<Series>> {
         let mut all: Vec<Series> =
-            subjects.iter().map(|subject| Series { peer: subject.peer.name(), load, samples: Vec::new() }).collect();
+            servers.iter().map(|server| Series { peer: server.peer.name().to_owned(), load, samples: Vec::new() }).collect();
         for round in 0..=self.options.rounds() {
-            for (subject, series) in subjects.iter_mut().zip(&mut all) {
+            for (server, series) in servers.iter_mut().zip(&mut all) {
                 *run += 1;
-                let mut questions = subject.questions((workload.questions)(*run));
-                // The first one only settles: pages are touched, frequencies rise, connections open.
-                let duration = if round == 0 { SETTLE.min(self.options.duration()) } else { self.options.duration() };
-                let sample = subject
-                    .measure(&mut *questions, load, duration, !self.options.check)
-                    .with_context(|| format!("{} under the workload {}, {load:?}", subject.peer.name(), workload.name))?;
+                let mut questions = server.questions((workload.questions)(*run));
+                // The first one only settles.
+                let settle = Duration::from_secs_f64(workload.settle);
+                let duration = if round > 0 || self.options.check { self.options.duration() } else { settle };
+                let sample = server
+                    .measure(&mut *questions, workload.over, load, duration, !self.options.check)
+                    .with_context(|| format!("{} under the workload {}, {load:?}", server.peer.name(), workload.name))?;
                 if round > 0 {
                     series.samples.push(sample);
                 }
@@ -177,19 +102,25 @@ impl<'a> Bench<'a> {
     }
 }
 
-impl Subject {
-    fn questions(&self, questions: Box<dyn Questions>) -> Box<dyn Questions> {
-        if self.peer == Peer::Floor { Box::new(Unchecked(questions)) } else { questions }
-    }
-
-    fn measure(&mut self, questions: &mut dyn Questions, load: Load, duration: Duration, heeds_loss: bool) -> Result<Sample> {
-        self.process.check()?;
-        let before = self.process.cpu_time()?;
-        let outcome = match load {
-            Load::Outstanding(outstanding) => self.generator.closed_loop(questions, outstanding, End::After(duration))?,
-            Load::Rate(rate) => self.generator.fixed_rate(questions, f64::from(rate), duration)?,
-        };
-        let cpu = self.process.cpu_time()?.saturating_sub(before);
+impl Server {
+    /// One round.
+    pub fn measure(
+        &mut self,
+        questions: &mut dyn Questions,
+        over: Over,
+        load: Load,
+        duration: Duration,
+        heeds_loss: bool,
+    ) -> Result<Sample> {
+        let (outcome, cpu) = self.cpu_time_of(|server| match (load, over) {
+            (Load::Outstanding(outstanding), Over::Udp) => {
+                server.generator.closed_loop(questions, outstanding, End::After(duration))
+            }
+            (Load::Outstanding(outstanding), Over::Tcp { connections }) => {
+                tcp::closed_loop(server.address.into(), questions, connections, outstanding, duration)
+            }
+            (Load::Rate(rate), _) => server.generator.fixed_rate(questions, f64::from(rate), duration),
+        })?;
         outcome.check_answers()?;
         if heeds_loss {
             outcome.check_loss()?;
@@ -220,7 +151,7 @@ fn half_of_the_slowest(series: &[Series]) -> u32 {
         let of_peer = series.iter().filter(|series| series.peer == peer);
         of_peer.map(|series| median(&series.samples, |sample| sample.queries_per_second)).fold(0.0, f64::max)
     };
-    let slowest = series.iter().map(|series| best(series.peer)).fold(f64::INFINITY, f64::min);
+    let slowest = series.iter().map(|series| best(&series.peer)).fold(f64::INFINITY, f64::min);
     (slowest / 2.0 / 1000.0).floor().max(1.0) as u32 * 1000
 }
 
@@ -233,9 +164,4 @@ pub fn median(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> f64 {
         (count, middle) if count % 2 == 1 => figures[middle],
         (_, middle) => (figures[middle - 1] + figures[middle]) / 2.0,
     }
-}
-
-/// Where a server's output goes.
-fn log(folder: &Path) -> PathBuf {
-    folder.join("log")
 }

@@ -3,6 +3,7 @@
 
 /// Types of records.
 pub const A: u16 = 1;
+pub const PTR: u16 = 12;
 pub const AAAA: u16 = 28;
 
 /// Octets of the header.
@@ -91,8 +92,8 @@ pub fn question(message: &[u8]) -> Option<(Vec<&[u8]>, u16)> {
 /// What the scripted upstream says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// So many A or AAAA records, each with this TTL in seconds.
-    Addresses { count: u16, ttl: u32 },
+    /// So many A, AAAA or PTR records, each with this TTL in seconds.
+    Records { count: u16, ttl: u32 },
     /// No such type, with an SOA record for its TTL and minimum (RFC 2308).
     NoData { ttl: u32 },
     /// No such name, likewise.
@@ -104,7 +105,7 @@ pub fn write_reply(query: &[u8], content: Content, out: &mut Vec<u8>) {
     let Some(end) = question_end(query) else { return };
     let rtype = &query[end - 4..end - 2];
     let (rcode, answers, authority) = match content {
-        Content::Addresses { count, .. } => (0, count, 0_u16),
+        Content::Records { count, .. } => (0, count, 0_u16),
         Content::NoData { .. } => (0, 0, 1),
         Content::NoName { .. } => (3, 0, 1),
     };
@@ -115,12 +116,16 @@ pub fn write_reply(query: &[u8], content: Content, out: &mut Vec<u8>) {
     out.extend_from_slice(&[0, 0]);
     out.extend_from_slice(&query[HEADER..end]);
     match content {
-        Content::Addresses { count, ttl } => {
+        Content::Records { count, ttl } => {
             for number in 1..=count {
                 let low = number.to_be_bytes();
                 out.extend_from_slice(&[0xc0, 0x0c, rtype[0], rtype[1], 0, 1]);
                 out.extend_from_slice(&ttl.to_be_bytes());
-                if rtype == AAAA.to_be_bytes() {
+                if rtype == PTR.to_be_bytes() {
+                    // `host` below the last label.
+                    let pointer = last_label(query).to_be_bytes();
+                    out.extend_from_slice(&[0, 7, 4, b'h', b'o', b's', b't', 0xc0 | pointer[0], pointer[1]]);
+                } else if rtype == AAAA.to_be_bytes() {
                     out.extend_from_slice(&[0, 16, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, low[0], low[1]]);
                 } else {
                     out.extend_from_slice(&[0, 4, 198, 18, low[0], low[1]]);
@@ -168,7 +173,7 @@ mod tests {
     #[test]
     fn what_the_upstream_says_is_what_is_expected() {
         let cases = [
-            (Content::Addresses { count: 2, ttl: 30 }, Expected::Records),
+            (Content::Records { count: 2, ttl: 30 }, Expected::Records),
             (Content::NoData { ttl: 5 }, Expected::NoData),
             (Content::NoName { ttl: 5 }, Expected::NoName),
         ];
@@ -182,7 +187,7 @@ mod tests {
 
     #[test]
     fn an_answer_to_another_question_or_id_or_a_truncated_one_is_wrong() {
-        let (query, out) = reply("a.example", A, Content::Addresses { count: 1, ttl: 30 });
+        let (query, out) = reply("a.example", A, Content::Records { count: 1, ttl: 30 });
         assert!(is_right(&query, &out, Expected::Records));
         assert!(!is_right(&super::query(7, "b.example", A), &out, Expected::Records));
         assert!(!is_right(&super::query(8, "a.example", A), &out, Expected::Records));

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::hit_path::Kind;
 use crate::peers::Peer;
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
@@ -41,9 +42,20 @@ pub struct Options {
     pub json: Option<PathBuf>,
 }
 
-/// What this program is when it starts itself again.
+/// What this program does beside comparing servers; the hidden ones are for when it starts itself again.
 #[derive(Debug, Subcommand)]
 pub enum Role {
+    /// Count the instructions of a hit with valgrind and hold them against benches/baseline.json
+    Instructions {
+        /// Make what is counted the baseline
+        #[arg(long)]
+        update: bool,
+        /// Where callgrind's output is written
+        #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
+        folder: PathBuf,
+    },
+    #[command(hide = true)]
+    HitPath { kind: Kind },
     #[command(hide = true)]
     Floor { address: SocketAddr },
     #[command(hide = true)]

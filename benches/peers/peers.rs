@@ -1,5 +1,6 @@
 //! The servers: how each is told to be a cache in front of the scripted upstream, with one thread that answers.
 
+use crate::corefiles::corefile;
 use crate::process::find;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -61,6 +62,12 @@ pub enum Service {
     /// What the stock node-local Corefile does: ours and the reference get that file. Its cluster domain is asked for over TCP; the
     /// others have one upstream, over UDP, as they would be set up in its place.
     NodeLocal,
+    /// Only of ours and the reference: a cache of so many entries,
+    Entries(usize),
+    /// so many server blocks with a zone each,
+    Blocks(usize),
+    /// so many listen addresses.
+    Addresses(usize),
 }
 
 /// Where a server runs and whom it asks.
@@ -72,10 +79,14 @@ pub struct Place<'a> {
     /// The program under test.
     pub ours: &'a Path,
     pub node_cache: Option<&'a Path>,
+    /// Worker threads of ours and the reference.
+    pub workers: usize,
 }
 
 /// Names that a cache must hold at most.
 const CACHED_NAMES: usize = 10_000;
+/// How long TCP connections may be idle, so that idle ones stay while they are looked at.
+const IDLE_MILLISECONDS: u64 = 120_000;
 
 impl Peer {
     /// The command that runs it in the foreground; `None` where it cannot be what is wanted.
@@ -90,6 +101,11 @@ impl Peer {
             Ok(path)
         };
         let shown = folder.display();
+        let idle_seconds = IDLE_MILLISECONDS / 1000;
+        let is_for_corefiles = matches!(service, Service::Entries(_) | Service::Blocks(_) | Service::Addresses(_));
+        if is_for_corefiles && !matches!(self, Self::Ours | Self::NodeCache) {
+            return Ok(None);
+        }
         let command = match self {
             Self::Floor => {
                 let mut command = Command::new(std::env::current_exe()?);
@@ -98,17 +114,22 @@ impl Peer {
             }
             Self::Ours => {
                 let mut command = Command::new(place.ours);
-                command.arg("-conf").arg(write("Corefile", &corefile(service, place)?)?).args(["-quiet", "--workers", "1"]);
+                command.arg("-conf").arg(write("Corefile", &corefile(service, place))?).arg("-quiet");
+                command.args(["--workers", &place.workers.to_string()]);
+                if let Service::Entries(_) = service {
+                    // The entries alone are to be the bound.
+                    command.args(["--cache-memory", "4GiB"]);
+                }
                 command
             }
             Self::NodeCache => {
                 let Some(program) = place.node_cache else { return Ok(None) };
-                let text = corefile(service, place)?;
+                let text = corefile(service, place);
                 let (corefile, template) = (write("Corefile", &text)?, write("Corefile.base", &text)?);
                 let mut command = Command::new(program);
                 command.args(["-localip", &ip.to_string(), "-conf"]).arg(corefile).arg("-basecorefile").arg(template);
                 command.args(["-setupinterface=false", "-setupiptables=false", "-skipteardown"]);
-                command.args(["-metrics-listen-address", &format!("{ip}:9353")]).env("GOMAXPROCS", "1");
+                command.args(["-metrics-listen-address", &format!("{ip}:9353")]).env("GOMAXPROCS", place.workers.to_string());
                 command
             }
             Self::Unbound => {
@@ -120,7 +141,7 @@ impl Peer {
                          directory: \"{shown}\"\n pidfile: \"\"\n use-syslog: no\n do-daemonize: no\n module-config: \"iterator\"\n \
                          access-control: 127.0.0.0/8 allow\n do-not-query-localhost: no\n qname-minimisation: no\n \
                          outgoing-range: 8192\n num-queries-per-thread: 4096\n msg-cache-size: 64m\n rrset-cache-size: 128m\n \
-                         incoming-num-tcp: 5000\n tcp-upstream: {tcp}\n\
+                         incoming-num-tcp: 5000\n tcp-upstream: {tcp}\n tcp-idle-timeout: {IDLE_MILLISECONDS}\n\
                          remote-control:\n control-enable: no\n\
                          forward-zone:\n name: \".\"\n forward-addr: {upstream_ip}@{upstream_port}\n"
                     ),
@@ -134,7 +155,7 @@ impl Peer {
                     "dnsdist.conf",
                     &format!(
                         "setLocal('{ip}:{port}', {{maxConcurrentTCPConnections=0}})\nsetACL('127.0.0.0/8')\n\
-                         setSecurityPollSuffix('')\nsetMaxUDPOutstanding(65535)\nsetMaxTCPClientThreads(1)\n\
+                         setSecurityPollSuffix('')\nsetMaxUDPOutstanding(65535)\nsetMaxTCPClientThreads(1)\nsetTCPRecvTimeout({idle_seconds})\n\
                          newServer({{address='{upstream}', tcpOnly={over_tcp}}}):setUp()\n\
                          getPool(''):setCache(newPacketCache({CACHED_NAMES}, {{maxTTL=86400, minTTL=0, numberOfShards=1}}))\n"
                     ),
@@ -151,7 +172,7 @@ impl Peer {
                         "local-address={ip}\nlocal-port={port}\nthreads=1\npdns-distributes-queries=no\n\
                          forward-zones-recurse=.={upstream}\ndont-query=\ndnssec=off\nallow-from=127.0.0.0/8\ndaemon=no\n\
                          disable-syslog=yes\nsocket-dir={shown}\nsecurity-poll-suffix=\nsetuid=\nsetgid=\nquiet=yes\n\
-                         max-tcp-clients=5000\nmax-tcp-per-client=0\nmax-tcp-queries-per-connection=0\n"
+                         client-tcp-timeout={idle_seconds}\nmax-tcp-clients=5000\nmax-tcp-per-client=0\nmax-tcp-queries-per-connection=0\n"
                     ),
                 )?;
                 let mut command = Command::new(self.unconfined(folder)?);
@@ -196,30 +217,4 @@ impl Peer {
 fn owner(which: &str) -> Result<String> {
     let output = Command::new("id").arg(which).output().context("cannot run id")?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-/// The Corefile of ours and of the reference.
-fn corefile(service: Service, place: &Place<'_>) -> Result<String> {
-    let Place { address, upstream, .. } = place;
-    let (ip, port) = (address.ip(), address.port());
-    Ok(match service {
-        Service::Forward { over_tcp } => {
-            let options = if over_tcp { " {\n        force_tcp\n    }" } else { "" };
-            format!(
-                ".:{port} {{\n    errors\n    cache 3600\n    bind {ip}\n    forward . {upstream}{options}\n    prometheus {ip}:9253\n}}\n"
-            )
-        }
-        Service::NodeLocal => {
-            let stock = include_str!("../../config/Corefile.node-local");
-            let replacements = [
-                (":53 {", format!(":{port} {{")),
-                ("bind 169.254.20.10 10.96.0.10", format!("bind {ip}")),
-                ("10.96.0.11", upstream.to_string()),
-                ("/etc/resolv.conf", upstream.to_string()),
-                ("prometheus :9253", format!("prometheus {ip}:9253")),
-                ("169.254.20.10:8080", format!("{ip}:8080")),
-            ];
-            replacements.iter().fold(stock.to_owned(), |text, (from, to)| text.replace(from, to))
-        }
-    })
 }

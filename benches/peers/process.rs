@@ -1,7 +1,7 @@
 //! Servers as processes: pinned to a core, ended with this program however it ends, and what the kernel says they took.
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use std::fs::{self, File};
 use std::io;
@@ -17,6 +17,13 @@ pub fn pin_to(core: usize) -> Result<()> {
     sched_setaffinity(None, &set).with_context(|| format!("cannot pin this thread to core {core}: the bench needs cores 0 and 1"))
 }
 
+/// Raises the limit of open files as far as it goes, for thousands of connections here and, inherited, in the servers.
+pub fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it may not be raised, an experiment that needs more says so.
+    _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
 /// A running program. Killed when dropped, and by the kernel when this program ends without dropping it.
 pub struct Process {
     child: Child,
@@ -24,13 +31,13 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` on `core`; what it prints goes to `log`.
-    pub fn start(mut command: Command, core: usize, log: &Path) -> Result<Self> {
+    /// Starts `command` on `cores`; what it prints goes to `log`.
+    pub fn start(mut command: Command, cores: &[usize], log: &Path) -> Result<Self> {
         let output = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
         let errors = output.try_clone()?;
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
         let mut set = CpuSet::new();
-        set.set(core);
+        cores.iter().for_each(|core| set.set(*core));
         let prepare = move || -> io::Result<()> {
             sched_setaffinity(None, &set)?;
             set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -51,9 +58,9 @@ impl Process {
         bail!("it ended with {status}; its output is in {}, and ends so:\n{}", self.log.display(), tail.join("\n"));
     }
 
-    /// CPU time that it and its descendants have used, those of them aside that have ended.
+    /// CPU time that it and its descendants have used, those included that have ended and been waited for.
     pub fn cpu_time(&self) -> Result<Duration> {
-        self.tree()?.into_iter().map(cpu_time).sum()
+        self.tree()?.into_iter().map(|pid| Ok(cpu_time(pid)? + ended_children(pid)?)).sum()
     }
 
     /// Resident memory of it and its descendants.
@@ -97,7 +104,7 @@ impl Drop for Process {
 }
 
 /// Resident memory, in octets.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Memory {
     /// Pages in memory, each as often as a process has it.
     pub rss_octets: u64,
@@ -128,6 +135,18 @@ fn cpu_time(pid: i32) -> Result<Duration> {
     Ok(Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0)))
 }
 
+/// What children of a process that it has waited for, and theirs, had used: cutime and cstime of /proc/PID/stat, in clock ticks.
+fn ended_children(pid: i32) -> Result<Duration> {
+    let stat =
+        fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("cannot read the times of process {pid}"))?;
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect::<Vec<_>>()).unwrap_or_default();
+    let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<u64>().ok());
+    let (user, system) = ticks(13).zip(ticks(14)).with_context(|| format!("/proc/{pid}/stat has no times"))?;
+    // SAFETY: sysconf(3) only reads.
+    let ticks_per_second = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100).max(1);
+    Ok(Duration::from_millis((user + system) * 1000 / ticks_per_second))
+}
+
 /// Where a program is, on PATH or where Debian puts daemons.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -146,7 +165,7 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", "(while :; do :; done) & wait"]);
-        let process = Process::start(command, 0, &folder.join("log")).unwrap();
+        let process = Process::start(command, &[0], &folder.join("log")).unwrap();
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while process.cpu_time().unwrap() < Duration::from_millis(50) {
             assert!(std::time::Instant::now() < deadline, "a busy child is not seen");

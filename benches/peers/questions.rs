@@ -5,7 +5,6 @@ use crate::zone::expected;
 use std::collections::VecDeque;
 
 /// A query and what must come back.
-#[derive(Clone)]
 pub struct Question {
     pub octets: Vec<u8>,
     pub expected: Expected,
@@ -17,6 +16,18 @@ impl Question {
         let octets = query(0, name, rtype);
         let expected = expected(&octets);
         Self { octets, expected }
+    }
+}
+
+impl Clone for Question {
+    fn clone(&self) -> Self {
+        Self { octets: self.octets.clone(), expected: self.expected }
+    }
+
+    /// Into the buffer that is there.
+    fn clone_from(&mut self, other: &Self) {
+        self.octets.clone_from(&other.octets);
+        self.expected = other.expected;
     }
 }
 
@@ -33,21 +44,31 @@ pub struct Popular {
     at: usize,
 }
 
-/// Draws prepared beforehand; a power of two.
-const DRAWS: usize = 1 << 17;
+/// Draws prepared beforehand.
+const DRAWS: usize = 1 << 20;
 
 impl Popular {
     pub fn new(questions: Vec<Question>) -> Self {
         let zipf = Zipf::new(questions.len());
+        Self::drawn(questions, |random| zipf.draw(random))
+    }
+
+    /// Each as often as any other, in no order.
+    pub fn equally(questions: Vec<Question>) -> Self {
+        let count = questions.len();
+        Self::drawn(questions, |random| random.usize(..count))
+    }
+
+    fn drawn(questions: Vec<Question>, draw: impl Fn(&mut fastrand::Rng) -> usize) -> Self {
         let mut random = fastrand::Rng::with_seed(5);
-        let order = (0..DRAWS).map(|_| u32::try_from(zipf.draw(&mut random)).expect("below 2³² questions")).collect();
+        let order = (0..DRAWS).map(|_| u32::try_from(draw(&mut random)).expect("below 2³² questions")).collect();
         Self { questions, order, at: 0 }
     }
 }
 
 impl Questions for Popular {
     fn next(&mut self, out: &mut Question) {
-        self.at = (self.at + 1) & (DRAWS - 1);
+        self.at = (self.at + 1) % DRAWS;
         out.clone_from(&self.questions[self.order[self.at] as usize]);
     }
 }

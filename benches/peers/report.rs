@@ -1,7 +1,62 @@
 //! The figures as text and as JSON.
 
 use crate::measure::{Load, Sample, Series, WorkloadResult, median};
+use serde::{Deserialize, Serialize};
 use std::fmt::Write;
+
+/// Everything that a run gave.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Results {
+    pub workloads: Vec<WorkloadResult>,
+    pub tables: Vec<Table>,
+}
+
+/// Figures of an experiment: a row for each server, or size.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Table {
+    pub name: String,
+    pub about: String,
+    pub columns: Vec<String>,
+    pub rows: Vec<Row>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Row {
+    pub label: String,
+    pub cells: Vec<f64>,
+}
+
+impl Table {
+    pub fn new(name: &str, about: &str, columns: &[&str]) -> Self {
+        let columns = columns.iter().map(|column| (*column).to_owned()).collect();
+        Self { name: name.to_owned(), about: about.to_owned(), columns, rows: Vec::new() }
+    }
+
+    /// As text.
+    pub fn print(&self) -> String {
+        let mut out = format!("\n{} ({})\n", self.about, self.name);
+        let width = |column: &String| column.chars().count().max(10) + 2;
+        let first = self.rows.iter().map(|row| row.label.chars().count()).max().unwrap_or(0).max(14);
+        _ = write!(out, "{:first$}", "");
+        for column in &self.columns {
+            _ = write!(out, "{column:>0$}", width(column));
+        }
+        for row in &self.rows {
+            _ = write!(out, "\n{:first$}", row.label);
+            for (cell, column) in row.cells.iter().zip(&self.columns) {
+                let digits = if *cell >= 1000.0 { 0 } else { 2 };
+                _ = write!(out, "{cell:>0$.digits$}", width(column));
+            }
+        }
+        out + "\n"
+    }
+}
+
+impl Row {
+    pub fn new(label: &str, cells: &[f64]) -> Self {
+        Self { label: label.to_owned(), cells: cells.to_vec() }
+    }
+}
 
 /// A workload's table.
 pub fn table(result: &WorkloadResult) -> String {

@@ -8,13 +8,14 @@ pub fn content(labels: &[&[u8]], rtype: u16) -> Content {
     match labels {
         // Services with one IPv4 ClusterIP; whatever else is asked for below the cluster's domain comes of search paths.
         [_, namespace, b"svc", b"cluster", b"local"] if namespace.starts_with(b"ns-") => match rtype {
-            A => Content::Addresses { count: 1, ttl: 5 },
+            A => Content::Records { count: 1, ttl: 5 },
             _ => Content::NoData { ttl: 5 },
         },
+        [.., b"in-addr" | b"ip6", b"arpa"] => Content::Records { count: 1, ttl: 3600 },
         [.., b"cluster", b"local"] => Content::NoName { ttl: 5 },
         [first, ..] if first.starts_with(b"nx") => Content::NoName { ttl: 3600 },
-        [.., b"bench", b"example"] if is_address => Content::Addresses { count: 1, ttl: 3600 },
-        [.., b"test-site", b"com"] if is_address => Content::Addresses { count: 2, ttl: 30 },
+        [.., b"bench", b"example"] if is_address => Content::Records { count: 1, ttl: 3600 },
+        [.., b"test-site", b"com"] if is_address => Content::Records { count: 2, ttl: 30 },
         _ => Content::NoData { ttl: 30 },
     }
 }
@@ -23,7 +24,7 @@ pub fn content(labels: &[&[u8]], rtype: u16) -> Content {
 pub fn expected(query: &[u8]) -> Expected {
     let (labels, rtype) = question(query).expect("the generator's queries are well-formed");
     match content(&labels, rtype) {
-        Content::Addresses { .. } => Expected::Records,
+        Content::Records { .. } => Expected::Records,
         Content::NoData { .. } => Expected::NoData,
         Content::NoName { .. } => Expected::NoName,
     }
