@@ -32,6 +32,9 @@ test: ## Install what the tests need, then check and test everything
 	fi
 	$(CARGO) test --locked --doc
 	@$(CARGO) test --quiet --locked --test conformance -- --quiet runner/ # for its list of what is left out
+	$(CARGO) build --release --locked --workspace
+	target/release/bench instructions
+	target/release/bench --check
 
 check: ## Formatting, lints, documentation, scripts
 	$(CARGO) fmt --all --check

@@ -26,7 +26,11 @@ pub fn corefile(service: Service, place: &Place<'_>) -> String {
         Service::Forward { over_tcp: false } => block(".", &own, STOCK_ENTRIES, ""),
         Service::Forward { over_tcp: true } => block(".", &own, STOCK_ENTRIES, " {\n        force_tcp\n    }"),
         Service::Entries(entries) => block(".", &own, entries, ""),
-        Service::Blocks(count) => (0..count).map(|number| block(&zone(number), &own, STOCK_ENTRIES, "")).collect(),
+        Service::Blocks(count) => {
+            // The first one has all other names, too.
+            let zone = |number| if number == 0 { ".".to_owned() } else { zone(number) };
+            (0..count).map(|number| block(&zone(number), &own, STOCK_ENTRIES, "")).collect()
+        }
         Service::Addresses(count) => {
             let addresses: Vec<String> = (0..count).map(|number| listen_address(*address, number).ip().to_string()).collect();
             block(".", &addresses.join(" "), STOCK_ENTRIES, "")

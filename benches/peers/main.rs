@@ -13,6 +13,7 @@ mod measure;
 mod message;
 mod options;
 mod peers;
+mod plot;
 mod process;
 mod questions;
 mod report;
@@ -26,6 +27,7 @@ use clap::Parser;
 use experiments::EXPERIMENTS;
 use options::{Options, Role};
 use report::Results;
+use std::path::Path;
 use std::process::ExitCode;
 use workloads::WORKLOADS;
 
@@ -56,7 +58,7 @@ fn run(options: &Options) -> Result<()> {
     process::pin_to(lab::GENERATOR_CORE)?;
     process::raise_open_files();
     let lab = lab::Lab::start(options)?;
-    let mut results = Results::default();
+    let mut results = Results { machine: report::machine(), ..Results::default() };
     for workload in WORKLOADS.iter().filter(|workload| is_chosen(workload.name)) {
         let result = lab.run(workload)?;
         print!("{}", report::table(&result));
@@ -68,9 +70,11 @@ fn run(options: &Options) -> Result<()> {
             results.tables.push(table);
         }
     }
-    if let Some(path) = &options.json {
-        let text = serde_json::to_string_pretty(&results)?;
-        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    let write =
+        |path: &Path, text: String| std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()));
+    write(&options.json, serde_json::to_string_pretty(&results)? + "\n")?;
+    if let Some(plot) = plot::svg(&results) {
+        write(&options.svg, plot)?;
     }
     Ok(())
 }

@@ -37,9 +37,12 @@ pub struct Options {
     /// Where configurations and logs are written
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
     pub folder: PathBuf,
-    /// Write all figures to this file, too
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    /// Where all figures are written
+    #[arg(long, value_name = "FILE", default_value = "target/bench/results.json")]
+    pub json: PathBuf,
+    /// Where the plot is written
+    #[arg(long, value_name = "FILE", default_value = "target/bench/bench.svg")]
+    pub svg: PathBuf,
 }
 
 /// What this program does beside comparing servers; the hidden ones are for when it starts itself again.

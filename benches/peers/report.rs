@@ -7,8 +7,20 @@ use std::fmt::Write;
 /// Everything that a run gave.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Results {
+    /// Processor and kernel.
+    pub machine: String,
     pub workloads: Vec<WorkloadResult>,
     pub tables: Vec<Table>,
+}
+
+/// Processor and kernel of this machine, as far as /proc tells.
+pub fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let processors = read("/proc/cpuinfo");
+    let models: Vec<&str> =
+        processors.lines().filter_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|it| it.1).collect();
+    let model = models.first().copied().unwrap_or(std::env::consts::ARCH);
+    format!("{} × {model}, Linux {}", models.len().max(1), read("/proc/sys/kernel/osrelease").trim())
 }
 
 /// Figures of an experiment: a row for each server, or size.
