@@ -24,6 +24,9 @@ pub fn raise_open_files() {
     _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
+/// How often the times of a tree of processes are read until none of them ends meanwhile.
+const READ_TRIES: usize = 20;
+
 /// A running program. Killed when dropped, and by the kernel when this program ends without dropping it.
 pub struct Process {
     child: Child,
@@ -60,7 +63,15 @@ impl Process {
 
     /// CPU time that it and its descendants have used, those included that have ended and been waited for.
     pub fn cpu_time(&self) -> Result<Duration> {
-        self.tree()?.into_iter().map(|pid| Ok(cpu_time(pid)? + ended_children(pid)?)).sum()
+        // A descendant that ends between being listed and being read is then in its parent's sum: read again.
+        let mut tries = 0;
+        loop {
+            let sum: Result<Duration> = self.tree()?.into_iter().map(|pid| Ok(cpu_time(pid)? + ended_children(pid)?)).sum();
+            tries += 1;
+            if sum.is_ok() || tries == READ_TRIES {
+                return sum;
+            }
+        }
     }
 
     /// Resident memory of it and its descendants.
