@@ -265,7 +265,7 @@ impl<A: Answerer> Conversation<A> {
         }
         let now = Instant::now();
         let answerer = self.binding.answerer.load();
-        let mut reply = Vec::new();
+        let mut reply = self.share.take_scratch();
         let mut rest = self.input.as_slice();
         let progress = loop {
             let Some((length, after)) = rest.split_first_chunk() else { break Progress::Starved };
@@ -299,6 +299,7 @@ impl<A: Answerer> Conversation<A> {
                 Dispatch::Silence => {}
             }
         };
+        self.share.give_back_scratch(reply);
         let consumed = self.input.len() - rest.len();
         self.input.drain(..consumed);
         if self.input.is_empty() && self.input.capacity() > KEPT_BUFFER {
