@@ -226,7 +226,8 @@ impl Outbox {
     /// Forgets what is kept but the datagrams from `done` on, which it gives back.
     pub fn clear(&mut self, done: usize) -> Vec<Outgoing> {
         let unsent = self.datagrams[done.min(self.used)..self.used].iter_mut();
-        let unsent = unsent.map(|datagram| Outgoing { route: datagram.route, octets: std::mem::take(&mut datagram.octets) }).collect();
+        let unsent =
+            unsent.map(|datagram| Outgoing { route: datagram.route, octets: std::mem::take(&mut datagram.octets) }).collect();
         for datagram in &mut self.datagrams[..self.used] {
             if datagram.octets.capacity() > KEPT {
                 datagram.octets = Vec::new();
@@ -484,8 +485,10 @@ mod tests {
     #[test]
     fn a_batch_stops_before_a_destination_that_fails_and_the_failure_is_told_next() {
         let (server, client) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
-        let outgoing =
-            |to: &str, octets: &[u8]| Outgoing { route: Some(Route { to: to.parse().unwrap(), from: None }), octets: octets.to_vec() };
+        let outgoing = |to: &str, octets: &[u8]| Outgoing {
+            route: Some(Route { to: to.parse().unwrap(), from: None }),
+            octets: octets.to_vec(),
+        };
         let good = client.local_addr().unwrap().to_string();
         // Port 0 is EINVAL.
         let batch = [outgoing(&good, b"1"), outgoing("127.0.0.1:0", b"2"), outgoing(&good, b"3")];

@@ -7,7 +7,7 @@ use crate::peers::{Place, Service};
 use crate::upstream;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use nodelocaldns::chain::{Loaders, Peer, Services, Transport};
+use nodelocaldns::chain::{Clock, Loaders, Peer, Services, Transport};
 use nodelocaldns::corefile::SystemLoader;
 use nodelocaldns::directives::bind::SystemInterfaces;
 use nodelocaldns::plan::{Dispatch, Listener, configure};
@@ -79,7 +79,7 @@ pub fn run(kind: Kind) -> Result<()> {
     let mut out = Vec::with_capacity(512);
     for query in &queries {
         out.clear();
-        if let Dispatch::Pending(pending) = listener.dispatch(query, &peer, Instant::now(), &mut out) {
+        if let Dispatch::Pending(pending) = listener.dispatch(query, &peer, &mut Clock::start(Instant::now()), &mut out) {
             runtime.block_on(pending.run(&mut out));
         }
         let expected = crate::zone::expected(query);
@@ -98,7 +98,10 @@ fn hits_of_the_cache(listener: &Arc<Listener>, queries: &[Vec<u8>], peer: &Peer,
     let mut replies = 0;
     for query in queries.iter().cycle().take(HITS as usize) {
         out.clear();
-        replies += u64::from(matches!(listener.dispatch(black_box(query), peer, Instant::now(), out), Dispatch::Reply));
+        replies += u64::from(matches!(
+            listener.dispatch(black_box(query), peer, &mut Clock::start(Instant::now()), out),
+            Dispatch::Reply
+        ));
         black_box(&out);
     }
     replies

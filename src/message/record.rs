@@ -125,8 +125,12 @@ mod tests {
             assert_eq!(record.is_owned_by(&name), record.owner() == name, "{name} at {owner}");
             record.is_owned_by(&name)
         };
-        assert!(owned_by(12, "A.example.") && owned_by(23, "a.EXAMPLE.") && owned_by(25, "b.example.") && owned_by(29, "example."));
-        for (owner, name) in [(23, "example."), (23, "a."), (23, "."), (29, "a.example."), (25, "c.example."), (25, "ab.example.")] {
+        assert!(
+            owned_by(12, "A.example.") && owned_by(23, "a.EXAMPLE.") && owned_by(25, "b.example.") && owned_by(29, "example.")
+        );
+        for (owner, name) in
+            [(23, "example."), (23, "a."), (23, "."), (29, "a.example."), (25, "c.example."), (25, "ab.example.")]
+        {
             assert!(!owned_by(owner, name));
         }
     }

@@ -3,7 +3,7 @@
 use super::answerer::Answerer;
 use super::connections::{Admission, Connections, Ticket};
 use super::worker::{Binding, Permit, Share};
-use crate::chain::{Peer, Transport};
+use crate::chain::{Clock, Peer, Transport};
 use crate::plan::Dispatch;
 use parking_lot::Mutex;
 use socket2::SockRef;
@@ -264,6 +264,7 @@ impl<A: Answerer> Conversation<A> {
             return Ok(Progress::Starved);
         }
         let now = Instant::now();
+        let mut clock = Clock::start(now);
         let answerer = self.binding.answerer.load();
         let mut reply = self.share.take_scratch();
         let mut rest = self.input.as_slice();
@@ -284,7 +285,7 @@ impl<A: Answerer> Conversation<A> {
             self.has_dispatched = true;
             self.awaiting_rest_since = None;
             reply.clear();
-            match answerer.dispatch(message, &self.peer, now, &mut reply) {
+            match answerer.dispatch(message, &self.peer, &mut clock, &mut reply) {
                 Dispatch::Reply => self.replies.push(&reply),
                 Dispatch::ReplyAndRefresh(pending) => {
                     self.replies.push(&reply);

@@ -1,19 +1,24 @@
-//! Queries over UDP: a batch is received, each of its datagrams dispatched, and what could be answered at once sent in one call. What
-//! the slow gear answers in one turn of the runtime leaves in one call too.
+//! Queries over UDP: a batch is received, each of its datagrams dispatched, and what could be answered at once sent in one call. The others
+//! are answered by a second task, which sends in one call what it has answered in one turn of the runtime.
 
 use super::answerer::Answerer;
 use super::worker::{Binding, Permit, Share};
-use crate::chain::{Peer, Transport};
+use crate::chain::{Clock, Peer, Transport};
 use crate::datagrams::{BATCH, Inbox, MAX_QUERY, Outbox, Outgoing, Route, send};
 use crate::plan::Dispatch;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
+use tokio::task::unconstrained;
 
 /// Full batches in a row before the worker's other tasks have their turn.
 const BATCHES_IN_A_ROW: usize = 4;
@@ -70,22 +75,22 @@ pub(super) async fn serve<A: Answerer>(socket: AsyncFd<UdpSocket>, binding: Arc<
 }
 
 /// Buffers and surroundings of one socket's turns.
-struct Turns<A> {
+struct Turns<A: Answerer> {
     socket: Arc<AsyncFd<UdpSocket>>,
     binding: Arc<Binding<A>>,
     share: Arc<Share>,
     inbox: Inbox,
     outbox: Outbox,
-    /// To the task that sends what the slow gear has answered.
-    later: mpsc::UnboundedSender<Late<A>>,
+    /// To the task that runs the slow gear.
+    slow: mpsc::UnboundedSender<Slow<A>>,
 }
 
 impl<A: Answerer> Turns<A> {
     fn new(socket: Arc<AsyncFd<UdpSocket>>, binding: Arc<Binding<A>>, share: Arc<Share>) -> Self {
         let wants_local = socket.get_ref().local_addr().is_ok_and(|address| address.ip().is_unspecified());
-        let (later, late) = mpsc::unbounded_channel();
-        tokio::spawn(send_late(socket.clone(), share.clone(), late));
-        Self { socket, binding, share, inbox: Inbox::new(MAX_QUERY, wants_local), outbox: Outbox::default(), later }
+        let (slow, queries) = mpsc::unbounded_channel();
+        tokio::spawn(answer_slowly(socket.clone(), share.clone(), queries));
+        Self { socket, binding, share, inbox: Inbox::new(MAX_QUERY, wants_local), outbox: Outbox::default(), slow }
     }
 
     /// Receives and answers what is there.
@@ -101,7 +106,7 @@ impl<A: Answerer> Turns<A> {
     /// Receives a batch and answers it; tells how many datagrams it had.
     fn take(&mut self) -> io::Result<usize> {
         let count = self.inbox.receive(self.socket.as_fd())?;
-        let now = Instant::now();
+        let mut clock = Clock::start(Instant::now());
         let answerer = self.binding.answerer.load();
         for datagram in self.inbox.datagrams() {
             if datagram.is_cut {
@@ -116,7 +121,7 @@ impl<A: Answerer> Turns<A> {
                 transport: Transport::Udp,
             };
             let reply = self.outbox.next();
-            match answerer.dispatch(datagram.octets, &peer, now, reply) {
+            match answerer.dispatch(datagram.octets, &peer, &mut clock, reply) {
                 Dispatch::Reply => self.outbox.keep(Some(route)),
                 Dispatch::ReplyAndRefresh(pending) => {
                     self.outbox.keep(Some(route));
@@ -125,7 +130,8 @@ impl<A: Answerer> Turns<A> {
                 Dispatch::Pending(pending) => {
                     if let Some(permit) = self.share.admit(Some(peer.client.ip())) {
                         let held = Held { _permit: permit, _binding: self.binding.clone() };
-                        tokio::spawn(answer(pending, route, held, self.later.clone()));
+                        // Fails only when the runtime goes.
+                        _ = self.slow.send(Slow { pending, route, held });
                     }
                 }
                 Dispatch::Silence => {}
@@ -174,42 +180,72 @@ struct Held<A> {
     _binding: Arc<Binding<A>>,
 }
 
-/// A reply of the slow gear.
-struct Late<A> {
-    reply: Outgoing,
+/// A query for the slow gear.
+struct Slow<A: Answerer> {
+    pending: A::Pending,
+    route: Route,
     held: Held<A>,
 }
 
-/// Runs the slow gear and hands its reply over.
-async fn answer<A: Answerer>(pending: A::Pending, route: Route, held: Held<A>, later: mpsc::UnboundedSender<Late<A>>) {
-    let mut octets = Vec::new();
-    A::run(pending, &mut octets).await;
-    if !octets.is_empty() {
-        let reply = Outgoing { route: Some(route), octets };
-        // Fails only when the runtime goes.
-        _ = later.send(Late { reply, held });
+impl<A: Answerer> Slow<A> {
+    async fn answer(self) -> (Outgoing, Held<A>) {
+        let mut octets = Vec::new();
+        A::run(self.pending, &mut octets).await;
+        (Outgoing { route: Some(self.route), octets }, self.held)
     }
 }
 
-/// Sends replies of the slow gear as they come. Woken by the first, it has its turn after the tasks that were woken together with that
-/// one's, so that it finds their replies too.
-async fn send_late<A>(socket: Arc<AsyncFd<UdpSocket>>, share: Arc<Share>, mut late: mpsc::UnboundedReceiver<Late<A>>)
-where
-    Binding<A>: Send + Sync + 'static,
-{
-    let (mut batch, mut replies, mut held) = (Vec::new(), Vec::new(), Vec::new());
-    while late.recv_many(&mut batch, BATCH).await > 0 {
-        for Late { reply, held: holds } in batch.drain(..) {
-            replies.push(reply);
-            held.push(holds);
+/// Answers a socket's queries that need the slow gear, all in one task: replies that are ready in the same turn of the runtime leave in one call,
+/// and a query costs no task of its own (measured: benches/README.md).
+async fn answer_slowly<A: Answerer>(
+    socket: Arc<AsyncFd<UdpSocket>>,
+    share: Arc<Share>,
+    mut queries: mpsc::UnboundedReceiver<Slow<A>>,
+) {
+    let mut running = FuturesUnordered::new();
+    let (mut replies, mut held) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
+    let mut is_open = true;
+    let turns = poll_fn(move |context| {
+        while is_open {
+            match queries.poll_recv(context) {
+                Poll::Ready(Some(query)) => running.push(query.answer()),
+                Poll::Ready(None) => is_open = false,
+                Poll::Pending => break,
+            }
         }
+        let mut is_over = false;
+        while replies.len() < BATCH {
+            match running.poll_next_unpin(context) {
+                Poll::Ready(Some((reply, holds))) if !reply.octets.is_empty() => {
+                    replies.push(reply);
+                    held.push(holds);
+                }
+                Poll::Ready(Some(_)) => {}
+                Poll::Ready(None) => {
+                    is_over = !is_open;
+                    break;
+                }
+                Poll::Pending => break,
+            }
+        }
+        let is_full = replies.len() == BATCH;
         let sent = send_now(&socket, &replies, &share);
         if sent < replies.len() {
             tokio::spawn(send_patiently(socket.clone(), share.clone(), replies.split_off(sent), held.split_off(sent)));
         }
         replies.clear();
         held.clear();
-    }
+        if is_over {
+            return Poll::Ready(());
+        }
+        if is_full {
+            // There may be more; the worker's other tasks come first.
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
+    });
+    // The runtime's budget is one task's, not that of the thousands of queries in this one; it gives way by itself, above.
+    unconstrained(turns).await;
 }
 
 /// Sends replies that the socket did not take at once.
@@ -229,7 +265,7 @@ async fn send_patiently<A>(socket: Arc<AsyncFd<UdpSocket>>, share: Arc<Share>, r
 
 #[cfg(test)]
 mod tests {
-    
+
     use super::super::connections::Connections;
     use super::super::meters::Meters;
     use super::*;

@@ -65,6 +65,10 @@ impl<T: Payload> View<'_, T> {
     pub fn find(&self, kind: Kind, key: &Key<'_>) -> Option<&Entry<T>> {
         self.0.find(kind, key)
     }
+    /// The same of both kinds at once, by [`Kind::index`].
+    pub fn find_kinds(&self, key: &Key<'_>) -> [Option<&Entry<T>>; 2] {
+        self.0.find_kinds(key)
+    }
 }
 
 impl<T: Payload> Store<T> {

@@ -48,19 +48,21 @@ pub struct Verdict {
     pub answering: bool,
 }
 
-/// Judges an answer by its own question. With DO set, a signature that is not valid at `unix_seconds` makes it [`Class::Other`].
-pub fn judge(response: &Response, unix_seconds: u32) -> Verdict {
+/// Judges an answer by its own question. With DO set, a signature that is not valid at `unix_seconds` (asked for only then) makes it [`Class::Other`].
+pub fn judge(response: &Response, unix_seconds: impl FnOnce() -> u32) -> Verdict {
     let answering = response.rcode() == Rcode::NOERROR && answers(response);
     Verdict { class: class(response, unix_seconds, answering), answering }
 }
 
-fn class(response: &Response, unix_seconds: u32, answering: bool) -> Class {
+fn class(response: &Response, unix_seconds: impl FnOnce() -> u32, answering: bool) -> Class {
     if matches!(response.question_type(), RecordType::AXFR | RecordType::IXFR) {
         return Class::Other;
     }
-    let is_expired = |record: Record<'_>| record.rtype == RRSIG && !is_valid_at(record.rdata(), unix_seconds);
-    if response.dnssec_ok() && response.records().any(is_expired) {
-        return Class::Other;
+    if response.dnssec_ok() {
+        let now = unix_seconds();
+        if response.records().any(|record| record.rtype == RRSIG && !is_valid_at(record.rdata(), now)) {
+            return Class::Other;
+        }
     }
     let rcode = response.rcode();
     let has_answer = response.answer_count() > 0;

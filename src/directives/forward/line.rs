@@ -21,7 +21,7 @@ const IN_FLIGHT_LIMIT: usize = 8192;
 
 /// A query as it goes upstream; its ID is set for each try.
 pub struct Asked {
-    wire: Vec<u8>,
+    wire: SmallVec<[u8; 128]>,
     name: LowerName,
     qtype: RecordType,
     qclass: Class,
@@ -40,7 +40,7 @@ impl Asked {
     /// A query of our own; `None` if `wire` is none.
     pub fn from_wire(wire: Vec<u8>) -> Option<Self> {
         let Query { name, qtype, qclass, .. } = Query::read(&wire).ok()?;
-        Some(Self { wire, name, qtype, qclass })
+        Some(Self { wire: wire.into(), name, qtype, qclass })
     }
 
     /// Octets of the message.
