@@ -199,7 +199,7 @@ pub struct Outbox {
 
 impl Outbox {
     /// The buffer for the next datagram, empty.
-    pub fn next(&mut self) -> &mut Vec<u8> {
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
         if self.used == self.datagrams.len() {
             self.datagrams.push(Outgoing { route: None, octets: Vec::with_capacity(512) });
         }

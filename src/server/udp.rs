@@ -120,7 +120,7 @@ impl<A: Answerer> Turns<A> {
                 local: SocketAddr::new(local, self.binding.address.port()),
                 transport: Transport::Udp,
             };
-            let reply = self.outbox.next();
+            let reply = self.outbox.buffer();
             match answerer.dispatch(datagram.octets, &peer, &mut clock, reply) {
                 Dispatch::Reply => self.outbox.keep(Some(route)),
                 Dispatch::ReplyAndRefresh(pending) => {
@@ -286,10 +286,10 @@ mod tests {
         let bad = ["127.0.0.1:0".parse().unwrap(), "[::1]:53".parse().unwrap()];
         let mut outbox = Outbox::default();
         for (number, to) in [bad[0], good, bad[0], bad[1], good, good, bad[1]].into_iter().enumerate() {
-            outbox.next().push(number as u8);
+            outbox.buffer().push(number as u8);
             outbox.keep(Some(Route { to, from: None }));
         }
-        outbox.next();
+        outbox.buffer();
         outbox.keep(Some(Route { to: good, from: None }));
         assert_eq!(send_now(&server, outbox.kept(), &share), 7, "the empty one was not kept");
         let mut buffer = [0; 8];

@@ -177,7 +177,7 @@ impl UdpLine {
         };
         let (id, receiver) = registered.ok_or(TryError::TooMany(self.path))?;
         let mut outbox = self.outbox.lock();
-        asked.write(id, outbox.next());
+        asked.write(id, outbox.buffer());
         outbox.keep(None);
         drop(outbox);
         self.changed.notify_one();
