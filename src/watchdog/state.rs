@@ -368,6 +368,10 @@ impl Machine {
             _ => return,
         };
         self.actions.push(Action::CountRestart(cause));
+        if matches!(self.phase, Phase::Starting { .. }) {
+            // It did not come to serve, and the next one has no better prospects: nobody's query waits for that.
+            self.withdraw();
+        }
         let was_healthy = self.healthy_since.take().is_some_and(|since| now >= since + self.timing.healthy_time);
         if was_healthy {
             self.delay = Duration::ZERO;

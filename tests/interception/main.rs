@@ -10,7 +10,7 @@ mod support;
 
 use cluster::{
     Agent, CLUSTER_IPS, Cluster, FRESH, LOCAL, NAME, SOON, Steady, accept_rules, addresses, ask_on, assert_address, connected,
-    in_a_namespace, is_alive, kill, leaves_untracked, rules, tracked_dns,
+    in_a_namespace, is_alive, kill, leaves_untracked, program, rules, tracked_dns,
 };
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -198,7 +198,7 @@ fn teardown_by_hand_removes_what_a_killed_agent_has_left() {
         agent.watchdog.wait_exit(SOON).expect("a killed process ends");
         assert!(wait_until(SOON, || !is_alive(server)), "the orphaned server goes on:\n{}", agent.watchdog.tail(20));
         assert!(leaves_untracked() && accept_rules() > 0 && !addresses().is_empty());
-        run(cluster.program().args(["teardown", "-localip", &SERVED.join(",")]));
+        run(program().args(["teardown", "-localip", &SERVED.join(",")]));
         assert!(!leaves_untracked(), "{}", rules());
         assert_eq!((accept_rules(), addresses().len()), (0, 0), "{}\n{:?}", rules(), addresses());
         cluster.everyone_asks(&CLUSTER_IPS, NAME);

@@ -284,6 +284,19 @@ fn a_server_that_does_not_come_back_in_time_costs_the_interception_until_it_has_
 }
 
 #[test]
+fn a_server_that_ends_before_it_served_costs_the_interception_at_once() {
+    let mut world = proven();
+    world.nature.fails = true;
+    let crashed = world.now - world.start;
+    world.crash(Exit::Signal(9));
+    world.run(world.timing.restart_grace);
+    let off = world.when(Action::Intercept(Interception::Probing));
+    // What a server's start takes, and a step or two.
+    let latest = crashed + WELL.startup + 5 * MS;
+    assert!(off.last().is_some_and(|at| (crashed..latest).contains(at)), "{off:?}, crashed at {crashed:?}");
+}
+
+#[test]
 fn restarts_come_with_growing_delay_which_a_healthy_minute_resets() {
     let mut world = proven();
     let mut delays = Vec::new();

@@ -1,0 +1,136 @@
+//! Rows in which something runs out.
+
+use crate::cgroup::Cgroup;
+use crate::cluster::{CLUSTER_IPS, Transport, connected, program};
+use crate::processes::{assert_none_lost, replaced};
+use crate::row::row;
+use crate::scene::{RATES, Scene, cached, corefile};
+use crate::support::client::metric;
+use crate::wire::question;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Connections that clients open and hold.
+const CONNECTIONS: usize = 300;
+/// Files that the server may open beyond those it has.
+const SPARE_FILES: u64 = 20;
+
+#[test]
+fn tcp_clients_that_take_all_files_cost_udp_nothing() {
+    row(
+        "limits::tcp_clients_that_take_all_files_cost_udp_nothing",
+        "file descriptors exhausted by TCP clients",
+        "not measured",
+        |backend| {
+            let mut scene = Scene::start(backend);
+            let measure = |rate| {
+                let began = Instant::now();
+                let mut released = Duration::ZERO;
+                let server = scene.agent.server();
+                let records = scene.ask_during(cached(rate), |scene| {
+                    let before = limit_files(server, open_files(server) + SPARE_FILES);
+                    let held = open_connections(scene);
+                    std::thread::sleep(Duration::from_millis(500));
+                    limit_files(server, before);
+                    drop(held);
+                    released = began.elapsed();
+                    std::thread::sleep(Duration::from_millis(700));
+                });
+                let udp = records.of(|record| record.kind.transport == Transport::Udp);
+                assert_none_lost(&scene, &udp);
+                assert_none_lost(&scene, &records.after(released + Duration::from_millis(300)));
+                assert_eq!((replaced(), scene.agent.server()), (0.0, server), "the server is replaced, and its cache lost");
+                records.to_string()
+            };
+            RATES.map(measure).into()
+        },
+    );
+}
+
+/// Idle ones.
+fn open_connections(scene: &Scene) -> Vec<TcpStream> {
+    let server = SocketAddr::new(CLUSTER_IPS[0].parse().expect("an address"), 53);
+    let connect = || TcpStream::connect_timeout(&server, Duration::from_millis(200)).ok();
+    scene.network.pod.visit(|| (0..CONNECTIONS).filter_map(|_| connect()).collect())
+}
+
+fn open_files(pid: i32) -> u64 {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the server lives and is ours");
+    files.count() as u64
+}
+
+/// Sets how many files a process may have open; what it was before.
+fn limit_files(pid: i32, limit: u64) -> u64 {
+    let pid = Pid::from_raw(pid).expect("a process ID");
+    let now = prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(limit), maximum: None });
+    let before = now.unwrap_or_else(|e| panic!("limiting the server's files: {e}"));
+    before.current.expect("files are never without limit")
+}
+
+/// What the container may hold beyond what it has at the start.
+const ROOM: u64 = 48 << 20;
+
+/// Answers of 6 KiB for names that nobody has asked for, faster than any cache may keep them; `--cache-memory` promises more than there is.
+#[test]
+fn a_full_container_costs_the_cache_room_and_nobody_an_answer() {
+    row(
+        "limits::a_full_container_costs_the_cache_room_and_nobody_an_answer",
+        "memory limit of the cgroup reached by load",
+        "not measured",
+        |backend| {
+            let cgroup = Cgroup::make();
+            let template = corefile("cache 3600 {\n  success 1000000\n }");
+            let mut scene = Scene::with(backend, &template, cgroup.command(program()), &["--cache-memory", "1Gi"]);
+            let measure = |rate| {
+                let limit = cgroup.held() + ROOM;
+                cgroup.set_limit(limit);
+                let (server, killed) = (scene.agent.server(), cgroup.killed());
+                let mut filled = 0.0_f64;
+                let records = scene.ask_during(cached(rate), |scene| {
+                    let stop = AtomicBool::new(false);
+                    std::thread::scope(|scope| {
+                        scope.spawn(|| flood(scene, &stop));
+                        for _ in 0..60 {
+                            std::thread::sleep(Duration::from_millis(100));
+                            filled = filled.max(metric(9253, "nodelocaldns_cache_bytes").unwrap_or(0.0));
+                        }
+                        stop.store(true, Ordering::Relaxed);
+                    });
+                });
+                println!("at most {filled} octets in the cache, {} of {limit} held, {} kills", cgroup.held(), cgroup.killed());
+                assert!(filled > 16e6 && filled < ROOM as f64, "the limit was not reached, so this shows nothing: {filled}");
+                let is_same = scene.agent.server() == server && cgroup.killed() == killed;
+                if !is_same || records.lost() > 0 {
+                    scene.fail(&records, "the kernel kills the server, or something is lost");
+                }
+                records.to_string()
+            };
+            let cells = RATES.map(measure).into();
+            // Killed all the same, it is replaced as in the first row.
+            let server = scene.agent.server();
+            cgroup.kill_by_exhaustion(server);
+            scene.await_service();
+            assert!(scene.agent.server() != server && replaced() == 1.0, "{}", scene.agent.watchdog.tail(20));
+            cells
+        },
+    );
+}
+
+/// Asks for big answers under new names until told to stop.
+fn flood(scene: &Scene, stop: &AtomicBool) {
+    let sockets = scene.network.pod.visit(|| CLUSTER_IPS.map(connected));
+    for number in 0_u64.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut wire = question(&format!("n{number}-{}.big.example", fastrand::u32(..)));
+        wire[..2].copy_from_slice(&fastrand::u16(..).to_be_bytes());
+        // Whatever comes back is of no interest.
+        _ = sockets[(number % 2) as usize].send(&wire);
+        if number % 8 == 7 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
