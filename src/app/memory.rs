@@ -58,7 +58,8 @@ pub async fn watch(budget: Arc<MemoryBudget>) {
 struct Level {
     /// Octets it may hold.
     limit: u64,
-    /// Octets it holds and the kernel cannot take back by itself: without cached files.
+    /// Octets it holds without cached files that nobody has used lately, as kubelet counts its working set. Files in use count: they are this
+    /// program's own text, and a busy process without room for that reads it from the disk time and again.
     held: u64,
 }
 
@@ -128,21 +129,17 @@ struct Version {
     root: &'static str,
     limits: &'static [&'static str],
     usage: &'static str,
-    /// Entries of `memory.stat`: octets of files that are cached.
-    files: [&'static str; 2],
+    /// Entry of `memory.stat`: octets of cached files that were not used lately.
+    idle_files: &'static str,
 }
 
-const VERSION_2: Version = Version {
-    root: "",
-    limits: &["memory.max", "memory.high"],
-    usage: "memory.current",
-    files: ["inactive_file", "active_file"],
-};
+const VERSION_2: Version =
+    Version { root: "", limits: &["memory.max", "memory.high"], usage: "memory.current", idle_files: "inactive_file" };
 const VERSION_1: Version = Version {
     root: "memory",
     limits: &["memory.limit_in_bytes"],
     usage: "memory.usage_in_bytes",
-    files: ["total_inactive_file", "total_active_file"],
+    idle_files: "total_inactive_file",
 };
 
 impl Version {
@@ -150,10 +147,8 @@ impl Version {
         let number = |file: &str| read(&folder.join(file)).and_then(|text| text.trim().parse::<u64>().ok());
         let limit = self.limits.iter().filter_map(|file| number(file)).min()?;
         let stat = read(&folder.join("memory.stat")).unwrap_or_default();
-        let entries = stat.lines().filter_map(|line| line.split_once(' '));
-        let files =
-            entries.filter(|(name, _)| self.files.contains(name)).filter_map(|(_, value)| value.trim().parse::<u64>().ok());
-        Some(Level { limit, held: number(self.usage).unwrap_or(0).saturating_sub(files.sum()) })
+        let idle = stat.lines().find_map(|line| line.strip_prefix(self.idle_files)?.strip_prefix(' ')?.trim().parse().ok());
+        Some(Level { limit, held: number(self.usage).unwrap_or(0).saturating_sub(idle.unwrap_or(0)) })
     }
 }
 
@@ -168,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_cgroup_holds_is_told_without_cached_files() {
+    fn what_a_cgroup_holds_is_told_without_files_that_nobody_uses() {
         let files = |path: &Path| {
             let text = match path.to_str()? {
                 "a/memory.max" => "1000\n",
@@ -183,7 +178,7 @@ mod tests {
             Some(text.to_owned())
         };
         let found: Vec<Level> = levels("0::/a\n3:memory:/b\n", files).collect();
-        assert_eq!(found, [Level { limit: 800, held: 580 }, Level { limit: 500, held: 365 }]);
+        assert_eq!(found, [Level { limit: 800, held: 600 }, Level { limit: 500, held: 370 }]);
     }
 
     #[test]

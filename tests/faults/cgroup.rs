@@ -12,6 +12,8 @@ pub struct Cgroup {
     folder: PathBuf,
     limit: &'static str,
     usage: &'static str,
+    /// Entry of `memory.stat`.
+    idle_files: &'static str,
     /// File with a line `oom_kill NUMBER`.
     events: &'static str,
 }
@@ -24,10 +26,12 @@ impl Cgroup {
         let cgroup = if controllers.split_whitespace().any(|controller| controller == "memory") {
             // Processes may be in the root beside its children, nowhere else.
             _ = fs::write(root.join("cgroup.subtree_control"), "+memory");
-            Self { folder: root.join(name), limit: "memory.max", usage: "memory.current", events: "memory.events" }
+            let folder = root.join(name);
+            Self { folder, limit: "memory.max", usage: "memory.current", idle_files: "inactive_file", events: "memory.events" }
         } else {
             let folder = root.join("memory").join(name);
-            Self { folder, limit: "memory.limit_in_bytes", usage: "memory.usage_in_bytes", events: "memory.oom_control" }
+            let (limit, usage) = ("memory.limit_in_bytes", "memory.usage_in_bytes");
+            Self { folder, limit, usage, idle_files: "total_inactive_file", events: "memory.oom_control" }
         };
         let made = fs::create_dir(&cgroup.folder).and_then(|()| fs::metadata(cgroup.folder.join(cgroup.limit)));
         made.unwrap_or_else(|e| {
@@ -50,16 +54,21 @@ impl Cgroup {
             .unwrap_or_else(|e| panic!("limiting memory to {octets}: {e}"));
     }
 
-    /// Octets that it holds.
+    /// Octets that it holds without cached files that nobody uses.
     pub fn held(&self) -> u64 {
-        self.read(self.usage).trim().parse().expect("a number")
+        let usage: u64 = self.read(self.usage).trim().parse().expect("a number");
+        usage.saturating_sub(self.entry("memory.stat", self.idle_files))
     }
 
     /// How many of its processes the kernel has killed for want of memory.
     pub fn killed(&self) -> u64 {
-        let events = self.read(self.events);
-        let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        count.and_then(|count| count.trim().parse().ok()).expect("the kernel counts its kills")
+        self.entry(self.events, "oom_kill")
+    }
+
+    fn entry(&self, file: &str, name: &str) -> u64 {
+        let text = self.read(file);
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in {file}:\n{text}"))
     }
 
     fn read(&self, file: &str) -> String {

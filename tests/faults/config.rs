@@ -13,7 +13,7 @@ const RELOADS: usize = 20;
 
 #[test]
 fn reloads_cost_nothing() {
-    row("config::reloads_cost_nothing", "reload with a changed upstream, 20 times", "not measured", |backend| {
+    row("config::reloads_cost_nothing", "reload with a changed upstream, 20 times", "–", |backend| {
         let mut scene = Scene::start(backend);
         let measure = |rate| {
             let plan = Plan { fresh_every: Some(20), ..cached(rate) };
@@ -45,7 +45,7 @@ fn write(scene: &Scene, template: &str) {
 
 #[test]
 fn a_bad_corefile_is_refused_and_costs_nothing() {
-    row("config::a_bad_corefile_is_refused_and_costs_nothing", "bad Corefile swapped in", "not measured", |backend| {
+    row("config::a_bad_corefile_is_refused_and_costs_nothing", "bad Corefile swapped in", "–", |backend| {
         let mut scene = Scene::start(backend);
         let failed = || metric(9253, "coredns_reload_failed_total").expect("the server's metrics are served");
         let measure = |rate| {

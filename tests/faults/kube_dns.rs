@@ -48,7 +48,7 @@ impl KubeDns {
 
     /// Whether nothing reaches it any longer, nor anything of it anybody: its pod is gone, and nobody says so.
     pub fn set_dead(&self, is_dead: bool) {
-        let chain = "chain gone { type filter hook input priority 0; policy drop; }";
+        let chain = "chain gone { type filter hook input priority 0; policy drop; };";
         let change = if is_dead { format!("add table inet dead {{ {chain} }}") } else { "delete table inet dead".to_owned() };
         self.place.visit(|| shell(&format!("nft '{change}'")));
     }

@@ -25,7 +25,7 @@ fn pause(milliseconds: u64) {
 
 #[test]
 fn a_killed_server_costs_what_it_had_in_hand() {
-    row("processes::a_killed_server_costs_what_it_had_in_hand", "server SIGKILL", "3,985 of 6,000, no end", |backend| {
+    row("processes::a_killed_server_costs_what_it_had_in_hand", "server SIGKILL", "3,985 of 6,000 and on, until a restart", |backend| {
         let mut scene = Scene::start(backend);
         let measure = |rate| {
             let records = scene.ask_during(cached(rate), |scene| {
@@ -47,7 +47,7 @@ fn a_hanging_server_is_replaced_and_what_waits_is_answered() {
     row(
         "processes::a_hanging_server_is_replaced_and_what_waits_is_answered",
         "server SIGSTOP",
-        "6,004 of 8,000, no end",
+        "6,004 of 8,000 and on, without end",
         |backend| {
             let mut scene = Scene::start(backend);
             let measure = |rate| {
@@ -71,7 +71,7 @@ fn a_hanging_server_is_replaced_and_what_waits_is_answered() {
 
 #[test]
 fn kube_dns_answers_while_no_server_can_start() {
-    row("processes::kube_dns_answers_while_no_server_can_start", "server fails at every start", "every one", |backend| {
+    row("processes::kube_dns_answers_while_no_server_can_start", "server fails at every start", "–", |backend| {
         let mut scene = Scene::start(backend);
         let measure = |rate| {
             let folder = scene.agent.watchdog.folder.path().to_owned();
@@ -98,7 +98,7 @@ fn kube_dns_answers_while_no_server_can_start() {
 
 #[test]
 fn from_a_killed_watchdog_on_kube_dns_answers() {
-    row("processes::from_a_killed_watchdog_on_kube_dns_answers", "watchdog SIGKILL", "has none", |backend| {
+    row("processes::from_a_killed_watchdog_on_kube_dns_answers", "watchdog SIGKILL", "–", |backend| {
         measure_end(backend, |scene| {
             let server = scene.agent.server();
             scene.agent.watchdog.signal(libc::SIGKILL);
@@ -112,7 +112,7 @@ fn from_the_end_of_both_on_kube_dns_answers() {
     row(
         "processes::from_the_end_of_both_on_kube_dns_answers",
         "both SIGKILL at once",
-        "as the first row, and its rules stay",
+        "as server SIGKILL, and its rules stay",
         |backend| {
             measure_end(backend, |scene| {
                 let server = scene.agent.server();
@@ -158,7 +158,7 @@ fn measure_end(backend: &str, end: impl Fn(&mut Scene)) -> Vec<String> {
 
 #[test]
 fn a_server_serves_on_while_its_watchdog_hangs() {
-    row("processes::a_server_serves_on_while_its_watchdog_hangs", "watchdog SIGSTOP, then SIGCONT", "has none", |backend| {
+    row("processes::a_server_serves_on_while_its_watchdog_hangs", "watchdog SIGSTOP, then SIGCONT", "–", |backend| {
         let mut scene = Scene::start(backend);
         let measure = |rate| {
             let server = scene.agent.server();
@@ -186,7 +186,7 @@ fn a_server_serves_on_while_its_watchdog_hangs() {
 
 #[test]
 fn sigterm_costs_nothing() {
-    row("processes::sigterm_costs_nothing", "SIGTERM", "0 lost", |backend| {
+    row("processes::sigterm_costs_nothing", "SIGTERM", "0", |backend| {
         let mut scene = Scene::start(backend);
         let measure = |rate| {
             let records = scene.ask_during(cached(rate), |scene| {

@@ -3,7 +3,7 @@
 use crate::cluster::{CLUSTER_IPS, SOON, ask_on, connected};
 use crate::load::Plan;
 use crate::processes::assert_none_lost;
-use crate::row::{row, slow_row};
+use crate::row::{row, row_at_once};
 use crate::scene::{RATES, Scene, cached, corefile};
 use hickory_proto::op::ResponseCode;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ const OUTAGE: Duration = Duration::from_secs(60);
 
 #[test]
 fn an_outage_of_the_upstream_costs_no_cached_name_an_answer() {
-    slow_row(
+    row_at_once(
         "upstream::an_outage_of_the_upstream_costs_no_cached_name_an_answer",
         "upstream dead for 60 s, `serve_stale`",
-        "not measured",
+        "–",
         |backend| {
             // Everything is stale for most of the time.
             let template = corefile("cache 5 {\n  serve_stale 1h\n }");
@@ -59,13 +59,13 @@ fn reset_connections_to_the_upstream_cost_nothing() {
     row(
         "upstream::reset_connections_to_the_upstream_cost_nothing",
         "upstream resets TCP each second",
-        "not measured",
+        "–",
         |backend| {
             let mut scene = Scene::start(backend);
             let measure = |rate| {
                 let plan = Plan { fresh_every: Some(20), ..cached(rate) };
                 let records = scene.ask_during(plan, |scene| {
-                    for _ in 0..3 {
+                    for _ in 0..2 {
                         scene.kube_dns.reset_connections();
                         std::thread::sleep(Duration::from_secs(1));
                     }
