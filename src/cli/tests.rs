@@ -214,6 +214,20 @@ fn a_wrong_value_is_named_with_its_flag() {
 }
 
 #[test]
+fn an_address_that_no_link_can_carry_is_refused() {
+    for address in ["0.0.0.0", "::", "::ffff:0.0.0.0", "224.0.0.1", "ff02::1", "255.255.255.255"] {
+        for command in [&[][..], &["teardown"]] {
+            let said = refused(&[command, &["-localip", &format!("169.254.20.10,{address}")]].concat());
+            assert!(said.contains(&format!("`{address}` ")) && said.contains("169.254.20.10,10.96.0.10"), "{said}");
+        }
+    }
+    let mapped = serve(&["-localip", "::ffff:10.96.0.10,10.96.0.10"]);
+    assert!(
+        matches!(mapped.mode, Mode::Agent(agent) if agent.local_addresses == ["10.96.0.10".parse::<std::net::IpAddr>().unwrap()])
+    );
+}
+
+#[test]
 fn check_wants_at_least_one_file() {
     assert!(parse(&["check"]).is_err());
     assert_eq!(parse(&["check", "a", "b"]), Ok(Invocation::Check { files: vec!["a".into(), "b".into()] }));

@@ -11,7 +11,7 @@ const INTERFACE_NAME_OCTETS: usize = 15;
 /// Of a label (RFC 1035 section 2.3.4).
 const SERVICE_NAME_OCTETS: usize = 63;
 
-/// Addresses of `-localip`: at least one, none twice, in their order.
+/// Addresses of `-localip`: at least one, none twice, in their order; each can be a link's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LocalAddresses(pub Vec<IpAddr>);
 
@@ -21,11 +21,26 @@ pub(super) fn local_addresses(text: &str) -> Result<LocalAddresses, String> {
         let address = part.parse::<IpAddr>().map_err(|_| {
             format!("`{part}` is no IP address: write addresses with commas between them, such as 169.254.20.10,10.96.0.10")
         })?;
+        let address = address.to_canonical();
+        if let Some(objection) = objection_to_local_address(address) {
+            return Err(format!("`{part}` {objection}: name the addresses of the cache, such as 169.254.20.10,10.96.0.10"));
+        }
         if !addresses.contains(&address) {
             addresses.push(address);
         }
     }
     Ok(LocalAddresses(addresses))
+}
+
+/// Why `address` cannot be one that a link of this node carries and clients ask.
+fn objection_to_local_address(address: IpAddr) -> Option<&'static str> {
+    if address.is_unspecified() {
+        Some("stands for every address of the node, which cannot all be taken over")
+    } else if address.is_multicast() || matches!(address, IpAddr::V4(v4) if v4.is_broadcast()) {
+        Some("is many machines' address, not one's")
+    } else {
+        None
+    }
 }
 
 /// A path, which may be empty.

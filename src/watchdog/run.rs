@@ -249,7 +249,6 @@ impl Guard {
 
     fn take_outcome(&mut self, outcome: Outcome, node: &Node) {
         for error in &outcome.errors {
-            tracing::error!("watchdog: {error}");
             self.metrics.count_setup_error(error.errortype);
         }
         let is_done = outcome.is_done;

@@ -1,6 +1,6 @@
 //! The watchdog's decisions: events and the time in, actions out. Pure; sockets, processes and rules are `run`'s.
 //!
-//! Two promises, held against random event sequences in `state/tests`:
+//! Two promises, held in `state/tests`, and in `tests/simulation` for the whole node under faults drawn at random:
 //! *interception is on only while the server is proven to answer*, and *a proven server is intercepted within its proving time*.
 
 mod event;
@@ -401,7 +401,8 @@ impl Machine {
         match self.phase {
             // Even if it could not be made ready: what the server then cannot bind it says better.
             Phase::Preparing => self.phase = Phase::Waiting { until: now },
-            Phase::Withdrawing { .. } if interception == Interception::Probing => self.begin_drain(now),
+            // What could not be withdrawn still brings queries to the server: it is tried again, within the limit.
+            Phase::Withdrawing { .. } if is_done && interception == Interception::Probing => self.begin_drain(now),
             _ => {}
         }
     }

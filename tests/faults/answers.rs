@@ -26,22 +26,16 @@ fn a_server_that_answers_wrongly_is_found() {
 
 #[test]
 fn a_server_that_answers_on_some_addresses_only_is_found() {
-    row(
-        "answers::a_server_that_answers_on_some_addresses_only_is_found",
-        "server answers on some addresses",
-        "–",
-        |backend| measure(backend, &RATES[..1], SOME),
-    );
+    row("answers::a_server_that_answers_on_some_addresses_only_is_found", "server answers on some addresses", "–", |backend| {
+        measure(backend, &RATES[..1], SOME)
+    });
 }
 
 #[test]
 fn a_server_that_answers_over_udp_only_is_found() {
-    row_at_once(
-        "answers::a_server_that_answers_over_udp_only_is_found",
-        "server answers over UDP only",
-        "–",
-        |backend| measure(backend, &RATES[..1], UDP_ONLY),
-    );
+    row_at_once("answers::a_server_that_answers_over_udp_only_is_found", "server answers over UDP only", "–", |backend| {
+        measure(backend, &RATES[..1], UDP_ONLY)
+    });
 }
 
 /// `change` are rules for what leaves the node's own sockets. KubeDNS's answers pass through other hooks.

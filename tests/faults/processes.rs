@@ -25,21 +25,26 @@ fn pause(milliseconds: u64) {
 
 #[test]
 fn a_killed_server_costs_what_it_had_in_hand() {
-    row("processes::a_killed_server_costs_what_it_had_in_hand", "server SIGKILL", "3,985 of 6,000 and on, until a restart", |backend| {
-        let mut scene = Scene::start(backend);
-        let measure = |rate| {
-            let records = scene.ask_during(cached(rate), |scene| {
-                kill(scene.agent.server());
-                pause(700);
-            });
-            if records.lost() > in_hand() || records.longest_gap() > SETTLED {
-                scene.fail(&records, "more is lost than it had in hand");
-            }
-            scene.await_service();
-            records.to_string()
-        };
-        RATES.map(measure).into()
-    });
+    row(
+        "processes::a_killed_server_costs_what_it_had_in_hand",
+        "server SIGKILL",
+        "3,985 of 6,000 and on, until a restart",
+        |backend| {
+            let mut scene = Scene::start(backend);
+            let measure = |rate| {
+                let records = scene.ask_during(cached(rate), |scene| {
+                    kill(scene.agent.server());
+                    pause(700);
+                });
+                if records.lost() > in_hand() || records.longest_gap() > SETTLED {
+                    scene.fail(&records, "more is lost than it had in hand");
+                }
+                scene.await_service();
+                records.to_string()
+            };
+            RATES.map(measure).into()
+        },
+    );
 }
 
 #[test]

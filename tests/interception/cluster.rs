@@ -316,6 +316,19 @@ fn proxy(family: usize) {
     assert!(process.wait().expect("it ends").success(), "{program} takes the rules");
 }
 
+/// Makes the firewall drop, in and out, whatever conntrack does not know, loopback's own addresses and neighbour discovery aside.
+pub fn drop_untracked_on_lo() {
+    for (program, loopback, icmp) in [("iptables-nft", "127.0.0.1", "icmp"), ("ip6tables-nft", "::1", "icmpv6")] {
+        shell(&format!(
+            "{program} -D INPUT -i lo -j ACCEPT
+            {program} -A INPUT -d {loopback} -j ACCEPT
+            {program} -A OUTPUT -p {icmp} -j ACCEPT
+            {program} -A OUTPUT -m conntrack --ctstate NEW,RELATED,ESTABLISHED -j ACCEPT
+            {program} -P OUTPUT DROP"
+        ));
+    }
+}
+
 /// Runs lines of shell; each must succeed. What they print.
 pub fn shell(script: &str) -> String {
     run(Command::new("sh").args(["-euc", script]))

@@ -10,7 +10,7 @@ mod support;
 
 use cluster::{
     Agent, CLUSTER_IPS, Cluster, FRESH, LOCAL, NAME, SOON, Steady, accept_rules, addresses, ask_on, assert_address, connected,
-    in_a_namespace, is_alive, kill, leaves_untracked, program, rules, tracked_dns,
+    drop_untracked_on_lo, in_a_namespace, is_alive, kill, leaves_untracked, program, rules, shell, tracked_dns,
 };
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -19,6 +19,8 @@ use support::tools::run;
 
 /// Every address that the program serves.
 const SERVED: [&str; 3] = [LOCAL, CLUSTER_IPS[0], CLUSTER_IPS[1]];
+/// For each address: queries in, replies out, and both through `lo` the other way round, over UDP and TCP; the health port's four.
+const ACCEPT_RULES: usize = SERVED.len() * (4 * 2 + 4);
 
 #[test]
 fn answers_come_from_the_node_and_no_connection_is_tracked_with_nftables() {
@@ -59,6 +61,34 @@ fn await_answers_of_the_node(cluster: &Cluster, agent: &Agent) {
         count == 0 && new.is_empty()
     };
     assert!(wait_until(SOON, is_here), "{last}\n{}", agent.watchdog.tail(20));
+}
+
+#[test]
+fn a_firewall_that_lets_in_only_tracked_connections_even_on_lo_lets_ours_pass_with_nftables() {
+    in_a_namespace("a_firewall_that_lets_in_only_tracked_connections_even_on_lo_lets_ours_pass_with_nftables", || {
+        strict_firewall("nftables")
+    });
+}
+
+#[test]
+fn a_firewall_that_lets_in_only_tracked_connections_even_on_lo_lets_ours_pass_with_iptables() {
+    in_a_namespace("a_firewall_that_lets_in_only_tracked_connections_even_on_lo_lets_ours_pass_with_iptables", || {
+        strict_firewall("iptables")
+    });
+}
+
+fn strict_firewall(backend: &str) {
+    let cluster = Cluster::new();
+    drop_untracked_on_lo();
+    let agent = cluster.start(backend, &[]);
+    agent.await_interception();
+    await_answers_of_the_node(&cluster, &agent);
+    let status = || minreq::get(format!("http://{LOCAL}:8080/health")).with_timeout(5).send().map(|answer| answer.status_code);
+    assert!(wait_until(SOON, || status().is_ok_and(|status| status == 200)), "kubelet: {:?}\n{}", status(), rules());
+    // Nobody else is let in by that: what comes from another link with our address as its source.
+    let way = shell("iptables-nft -S; ip6tables-nft -S");
+    let from_us = way.lines().filter(|line| line.contains("INPUT") && line.contains("--sport"));
+    assert!(from_us.clone().count() > 0 && from_us.clone().all(|line| line.contains("-i lo")), "{way}");
 }
 
 #[test]
@@ -222,7 +252,7 @@ fn takes_everything_down(backend: &str) {
     // On the host network a connected socket's own address is the ClusterIP, which goes with the link.
     let of_pods: Vec<_> = connected_clients(&cluster).into_iter().filter(|(who, _)| who.starts_with("pod")).collect();
     assert!(leaves_untracked());
-    assert_eq!(accept_rules(), 4 * SERVED.len());
+    assert_eq!(accept_rules(), ACCEPT_RULES);
     assert_eq!(addresses(), SERVED.map(str::to_owned).into());
     agent.watchdog.signal(libc::SIGTERM);
     let status = agent.watchdog.wait_exit(SOON).unwrap_or_else(|| panic!("it does not end:\n{}", agent.watchdog.tail(20)));
@@ -250,7 +280,7 @@ fn with_skipteardown_the_link_and_what_iptables_holds_stay() {
                 agent.watchdog.wait_exit(SOON).unwrap_or_else(|| panic!("it does not end:\n{}", agent.watchdog.tail(20)));
             assert!(status.success(), "{status}:\n{}", agent.watchdog.tail(20));
             assert_eq!(addresses(), SERVED.map(str::to_owned).into(), "{backend}");
-            assert_eq!(accept_rules(), 4 * SERVED.len(), "{backend}");
+            assert_eq!(accept_rules(), ACCEPT_RULES, "{backend}");
             // The kernel removes its table with the program, whatever the flag says.
             assert_eq!(leaves_untracked(), backend == "iptables", "{backend}:\n{}", rules());
         }

@@ -70,7 +70,7 @@ fn chain(hook: Hook) -> Option<(&'static str, u32)> {
     match hook {
         Hook::RawPrerouting => Some(("prerouting", libc::NF_INET_PRE_ROUTING as u32)),
         Hook::RawOutput => Some(("output", libc::NF_INET_LOCAL_OUT as u32)),
-        Hook::FilterInput | Hook::FilterOutput => None,
+        Hook::FilterInput | Hook::FilterOutput | Hook::FilterInputLoopback | Hook::FilterOutputLoopback => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The machine against a simulated server with a virtual clock.
+//! The machine against a simulated server with a virtual clock, in scenes of its own; tests/simulation lets chance choose.
 
 use super::{Action, Cause, Event, Exit, Interception, Machine, Target, Timing, Verdict};
 use crate::chain::Transport;
@@ -275,7 +275,7 @@ fn a_server_that_does_not_come_back_in_time_costs_the_interception_until_it_has_
     let crashed = world.now - world.start;
     world.run(Duration::from_millis(110));
     let withdrawn = world.when(OFF)[1] - crashed;
-    assert!((100 * MS..=103 * MS).contains(&withdrawn), "{withdrawn:?}");
+    assert!((70 * MS..=73 * MS).contains(&withdrawn), "{withdrawn:?}");
     world.run(Duration::from_secs(3));
     let served = world.when(Action::Spawn)[1] + world.nature.startup;
     let proving = world.when(ON)[1] - served;
@@ -290,10 +290,23 @@ fn a_server_that_ends_before_it_served_costs_the_interception_at_once() {
     let crashed = world.now - world.start;
     world.crash(Exit::Signal(9));
     world.run(world.timing.restart_grace);
-    let off = world.when(Action::Intercept(Interception::Probing));
+    let off = world.when(OFF);
     // What a server's start takes, and a step or two.
     let latest = crashed + WELL.startup + 5 * MS;
     assert!(off.last().is_some_and(|at| (crashed..latest).contains(at)), "{off:?}, crashed at {crashed:?}");
+}
+
+#[test]
+fn servers_that_fail_at_every_start_cost_less_than_a_tenth_of_a_second() {
+    // iptables-restore takes that long on a node with kube-proxy's thousands of rules.
+    let settling = 25 * MS;
+    let mut world = proven();
+    world.nature.fails = true;
+    world.crash(Exit::Signal(9));
+    let crashed = world.now - world.start;
+    world.run(Duration::from_secs(1));
+    let lost = world.when(OFF)[1] - crashed + settling;
+    assert!(lost < 100 * MS, "{lost:?}");
 }
 
 #[test]
@@ -414,6 +427,19 @@ fn stopping_withdraws_first_then_drains_then_tears_down_and_ends_well() {
 }
 
 #[test]
+fn a_withdrawal_that_fails_is_waited_for_while_the_server_serves_on() {
+    let mut world = proven();
+    world.tell(Event::Stop);
+    world.coming.retain(|(_, coming)| !matches!(coming, Coming::Settled(_)));
+    world.tell(Event::Settled { interception: Interception::Probing, is_done: false });
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.when(Action::Stop), [], "queries still come to it");
+    world.tell(Event::Settled { interception: Interception::Probing, is_done: true });
+    world.run(Duration::from_secs(1));
+    assert_eq!((world.when(Action::Stop).len(), world.exit), (1, Some(0)));
+}
+
+#[test]
 fn stopping_with_the_node_kept_withdraws_nothing() {
     let mut world = proven();
     world.machine.keep_node = true;
@@ -466,33 +492,6 @@ fn a_reload_is_passed_on_to_a_server_there_is() {
     assert!(world.is_on && world.when(Action::Kill).is_empty(), "targets that are gone are not missed");
 }
 
-#[derive(Clone, Debug)]
-enum Step {
-    Run(u64),
-    Crash(i32),
-    Hang(bool),
-    Deaf(Option<usize>),
-    Foreign(Option<usize>),
-    Slow { startup: u64, latency: u64 },
-    Fail(bool),
-    Retry,
-    Reload,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        6 => (1_u64..1000).prop_map(Step::Run),
-        2 => (0_i32..16).prop_map(Step::Crash),
-        2 => any::<bool>().prop_map(Step::Hang),
-        1 => prop::option::of(0_usize..4).prop_map(Step::Deaf),
-        1 => prop::option::of(0_usize..4).prop_map(Step::Foreign),
-        1 => (1_u64..800, 1_u64..90).prop_map(|(startup, latency)| Step::Slow { startup, latency }),
-        1 => any::<bool>().prop_map(Step::Fail),
-        1 => Just(Step::Retry),
-        1 => Just(Step::Reload),
-    ]
-}
-
 fn wild_event(choice: u8, target: Target, inquiry: u64, all: &[Target]) -> Event<'_> {
     match choice {
         0 | 1 => Event::Tick,
@@ -516,40 +515,6 @@ fn wild_event(choice: u8, target: Target, inquiry: u64, all: &[Target]) -> Event
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// `World::judge` checks both promises after every millisecond.
-    #[test]
-    fn interception_is_on_only_while_the_server_is_proven_and_a_proven_server_is_intercepted_in_time(
-        steps in prop::collection::vec(step(), 1..24)
-    ) {
-        let mut world = proven();
-        for step in steps {
-            match step {
-                Step::Run(ms) => world.run(Duration::from_millis(ms)),
-                Step::Crash(code) => world.crash(if code < 2 { Exit::Status(code) } else { Exit::Signal(code) }),
-                Step::Hang(hangs) => world.nature.hangs = hangs,
-                Step::Deaf(deaf) => world.nature.deaf = deaf,
-                Step::Foreign(foreign) => world.nature.foreign = foreign,
-                Step::Slow { startup, latency } => {
-                    world.nature.startup = Duration::from_millis(startup);
-                    world.nature.latency = Duration::from_millis(latency);
-                    // Proving takes as long as its probes do: measured anew.
-                    world.good_since = None;
-                }
-                Step::Fail(fails) => world.nature.fails = fails,
-                Step::Retry => world.tell(Event::Retry),
-                Step::Reload => world.tell(Event::Reload),
-            }
-        }
-        // Whatever has happened: once all is well, it is intercepted again; and then it stops in order.
-        world.nature = WELL;
-        world.good_since = None;
-        world.run(Duration::from_secs(12));
-        prop_assert!(world.is_on);
-        world.tell(Event::Stop);
-        world.run(Duration::from_secs(1));
-        prop_assert_eq!(world.exit, Some(0));
-    }
 
     /// Events in any order, sensible or not: no panic, and interception only goes on when every target has answered since the server
     /// reported that it serves.
