@@ -148,7 +148,7 @@ impl Guard {
 
     fn perform(&mut self, action: Action, node: &Node) {
         match action {
-            Action::Spawn => self.spawn(),
+            Action::Spawn => self.spawn(node),
             Action::Kill => {
                 if let Some(server) = &mut self.server {
                     server.kill();
@@ -176,11 +176,11 @@ impl Guard {
         }
     }
 
-    fn spawn(&mut self) {
+    fn spawn(&mut self, node: &Node) {
         // Drawn anew, since another pod's server may listen on the same address.
         self.generation = rand::random();
         let hello = Instruction::Hello { generation: self.generation, is_first: !self.has_started };
-        match self.program.spawn() {
+        match self.program.spawn(node.keeper()) {
             Ok(server) => {
                 self.has_started = true;
                 if let Err(error) = server.tell(&hello, &[]) {
