@@ -4,7 +4,6 @@ use crate::cli::{Agent, Backend};
 use crate::node::{Choice, Error, Interception as Rules, Node, Wish};
 use crate::watchdog::{Interception, Interceptor, SetupError};
 use std::future::pending;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// Sets the node's link and rules up. The node is opened when something is first wanted of it, and again after that has failed.
@@ -76,10 +75,6 @@ impl Interceptor for NodeInterceptor {
         let Some(node) = self.node.take() else { return Ok(()) };
         let errors: Vec<SetupError> = node.teardown().await.iter().map(told).collect();
         if errors.is_empty() { Ok(()) } else { Err(errors) }
-    }
-
-    fn keeper(&self) -> Option<OwnedFd> {
-        self.node.as_ref().and_then(Node::keeper)
     }
 
     async fn changed(&mut self) {

@@ -18,7 +18,6 @@ use self::link::Link;
 use self::nftables::{Events, Subject};
 use self::presence::Presence;
 use std::future::pending;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
@@ -115,14 +114,6 @@ impl Node {
             Some(Rules::Iptables(_)) => "iptables",
             Some(Rules::None) | None => "none",
         }
-    }
-
-    /// A descriptor that keeps the rules in place as long as it is open in any process; none where they stay by themselves.
-    pub fn keeper(&self) -> Option<OwnedFd> {
-        let Some(Rules::Nftables { table, .. }) = &self.rules else { return None };
-        let warn =
-            |error: &_| tracing::warn!("the rules will not wait for the server's end, should this process be killed: {error}");
-        table.keeper().inspect_err(warn).ok()
     }
 
     /// Sees to it that the link exists, is up and carries the addresses, and says so in the log when something had to be done.

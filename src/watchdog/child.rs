@@ -17,8 +17,6 @@ use tokio::process::{Child, Command};
 /// Names the descriptor of the control socket in the server's environment.
 pub const CONTROL_FD: &str = "NODELOCALDNS_CONTROL_FD";
 const DESCRIPTOR: i32 = 3;
-/// Of what the server keeps open to its end and does nothing else with.
-const KEEPER: i32 = 4;
 
 /// Killed after everything else but what must never be killed (-1000).
 const OOM_SCORE: &str = "-999";
@@ -53,8 +51,8 @@ impl Program {
         }
     }
 
-    /// Starts a server, which holds `keeper` open until it has ended.
-    pub(super) fn spawn(&mut self, keeper: Option<OwnedFd>) -> io::Result<Server> {
+    /// Starts a server.
+    pub(super) fn spawn(&mut self) -> io::Result<Server> {
         let (here, there) = Channel::pair()?;
         let mut command = Command::new("/proc/self/exe");
         let mut arguments = self.arguments.iter();
@@ -68,8 +66,7 @@ impl Program {
             command.stdin(Stdio::from(input.try_clone()?));
         }
         let mapping = FdMapping { parent_fd: there.into_fd(), child_fd: DESCRIPTOR };
-        let keeper = keeper.map(|parent_fd| FdMapping { parent_fd, child_fd: KEEPER });
-        command.fd_mappings([mapping].into_iter().chain(keeper).collect()).map_err(io::Error::other)?;
+        command.fd_mappings(vec![mapping]).map_err(io::Error::other)?;
         let process = command.spawn()?;
         if let (Some(score), Some(pid)) = (&self.oom_score, process.id())
             && let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), score)

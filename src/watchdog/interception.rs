@@ -2,11 +2,8 @@
 //! thread of its own, since the tools it uses may block (the xtables lock), and a probe must not wait for that.
 
 use super::state::Interception;
-use parking_lot::Mutex;
 use std::future::{Future, pending};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -39,10 +36,6 @@ pub trait Interceptor {
     }
     /// Takes down everything that was set up.
     fn teardown(&mut self) -> impl Future<Output = Result<(), Vec<SetupError>>>;
-    /// A descriptor that keeps the interception as long as it is open in any process; none where that is not how it ends.
-    fn keeper(&self) -> Option<OwnedFd> {
-        None
-    }
     /// Resolves when something may have changed underneath us (netlink notifications, a periodic look). Dropped and called again at
     /// any time.
     fn changed(&mut self) -> impl Future<Output = ()>;
@@ -80,13 +73,9 @@ pub(super) struct Outcome {
     pub errors: Vec<SetupError>,
 }
 
-/// What [`Interceptor::keeper`] gave last.
-type Keeper = Arc<Mutex<Option<OwnedFd>>>;
-
 /// The thread's handle. Wishes overtake each other: the last one counts.
 pub(super) struct Node {
     wish: watch::Sender<Option<Wish>>,
-    keeper: Keeper,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
 }
 
@@ -95,23 +84,15 @@ impl Node {
     pub fn start<I: Interceptor, F: Future<Output = I>>(make: impl FnOnce() -> F + Send + 'static) -> io::Result<Self> {
         let (wish, wishes) = watch::channel(None);
         let (report, outcomes) = mpsc::unbounded_channel();
-        let keeper = Keeper::default();
-        let kept = keeper.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("interception".to_owned()).stack_size(512 << 10).spawn(move || {
-            runtime.block_on(async move { serve(make().await, wishes, &report, &kept).await });
+            runtime.block_on(async move { serve(make().await, wishes, &report).await });
         })?;
-        Ok(Self { wish, keeper, outcomes })
+        Ok(Self { wish, outcomes })
     }
 
     pub fn wish(&self, wish: Wish) {
         self.wish.send_replace(Some(wish));
-    }
-
-    /// For the next server, which takes it to its end: interception must not end before the last of our answers is out. One that the kernel would
-    /// track makes a connection of its own, and what its client asks from that port from then on would stay on this node.
-    pub fn keeper(&self) -> Option<OwnedFd> {
-        self.keeper.lock().as_ref().and_then(|keeper| keeper.try_clone().ok())
     }
 
     /// The next outcome; never, if the thread is gone.
@@ -159,7 +140,6 @@ async fn serve(
     mut interceptor: impl Interceptor,
     mut wishes: watch::Receiver<Option<Wish>>,
     report: &mpsc::UnboundedSender<Outcome>,
-    keeper: &Keeper,
 ) {
     let mut retries = Retries::default();
     loop {
@@ -181,7 +161,6 @@ async fn serve(
             Wish::Interception(on) => interceptor.ensure(on).await,
             Wish::Teardown => interceptor.teardown().await.map(|()| Vec::new()),
         };
-        *keeper.lock() = interceptor.keeper();
         let is_done = result.is_ok();
         let errors = result.unwrap_or_else(|errors| errors);
         for error in retries.take(wish, is_done, &errors) {

@@ -148,7 +148,7 @@ impl Guard {
 
     fn perform(&mut self, action: Action, node: &Node) {
         match action {
-            Action::Spawn => self.spawn(node),
+            Action::Spawn => self.spawn(),
             Action::Kill => {
                 if let Some(server) = &mut self.server {
                     server.kill();
@@ -176,11 +176,11 @@ impl Guard {
         }
     }
 
-    fn spawn(&mut self, node: &Node) {
+    fn spawn(&mut self) {
         // Drawn anew, since another pod's server may listen on the same address.
         self.generation = rand::random();
         let hello = Instruction::Hello { generation: self.generation, is_first: !self.has_started };
-        match self.program.spawn(node.keeper()) {
+        match self.program.spawn() {
             Ok(server) => {
                 self.has_started = true;
                 if let Err(error) = server.tell(&hello, &[]) {

@@ -18,7 +18,6 @@ use super::desired::Rule;
 use super::error::Error;
 use socket::{Channel, RuleView};
 use std::io;
-use std::os::fd::OwnedFd;
 
 /// Name of the table, unless another agent has one of this name (a rolling update with a surge runs two for a while).
 pub const TABLE_NAME: &str = "nodelocaldns";
@@ -77,15 +76,6 @@ impl Table {
     /// Port ID of the owner, the sender of every change that is ours.
     pub fn port_id(&self) -> u32 {
         self.channel.port_id()
-    }
-
-    /// A descriptor that keeps the table as long as it is open in any process.
-    ///
-    /// # Errors
-    ///
-    /// Descriptors are short.
-    pub fn keeper(&self) -> io::Result<OwnedFd> {
-        self.channel.duplicate()
     }
 
     /// Sees to it that the table holds exactly `rules`, all at once; true when something had to be changed.

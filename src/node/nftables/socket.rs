@@ -10,7 +10,6 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rtnetlink::sys::{Socket, SocketAddr};
 use std::io;
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, OwnedFd};
 
 /// The kernel puts at most 32 KiB into a datagram of a list, and acknowledgements are short.
 const DATAGRAM_LIMIT: usize = 64 * 1024;
@@ -57,15 +56,6 @@ impl Channel {
     /// The number by which the kernel knows this socket: in a table's `owner`, and as the sender of a change.
     pub fn port_id(&self) -> u32 {
         self.port_id
-    }
-
-    /// Another descriptor of the same socket, which is open until both are closed.
-    ///
-    /// # Errors
-    ///
-    /// Descriptors are short.
-    pub fn duplicate(&self) -> io::Result<OwnedFd> {
-        self.socket.as_fd().try_clone_to_owned()
     }
 
     /// Applies the batch that `build` makes from a first sequence number.
