@@ -1,13 +1,16 @@
 //! The command line: the reference's flags in its spelling (one dash or two, `=` or a space), ours with two dashes, and subcommands.
 //! What was written (`flags`) becomes what is meant ([`Invocation`]), which holds no combination that makes no sense.
 
+mod doctor;
 mod flags;
 mod values;
+
+pub use doctor::{Doctor, Output};
 
 use crate::plan::DEFAULT_PORT;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use flags::{Command, Flags, Interception};
+use flags::{Command, DoctorFlags, Flags, Interception};
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -37,6 +40,8 @@ pub enum Invocation {
         local_addresses: Vec<IpAddr>,
         interface: String,
     },
+    /// `doctor`: say whether this node's queries are intercepted.
+    Doctor(Box<Doctor>),
     /// `-plugins`
     ListDirectives,
     /// `-version`
@@ -124,6 +129,7 @@ impl Invocation {
                 let interface = interfacename.unwrap_or_else(|| DEFAULT_INTERFACE.to_owned());
                 return Ok(Self::Teardown { local_addresses, interface });
             }
+            Some(Command::Doctor(flags)) => return Ok(Self::Doctor(Box::new(doctor(*flags)))),
             None => {}
         }
         if flags.version.unwrap_or(false) {
@@ -133,6 +139,30 @@ impl Invocation {
             return Ok(Self::ListDirectives);
         }
         serve_options(flags).map(Self::Serve).map_err(|(kind, message)| Flags::command().error(kind, message))
+    }
+}
+
+fn doctor(flags: DoctorFlags) -> Doctor {
+    Doctor {
+        local_addresses: flags.localip.map(|values::LocalAddresses(addresses)| addresses),
+        interface: flags.interfacename,
+        dns_port: flags.dns_port,
+        interception: flags.interception.map(backend),
+        probe_mark: flags.probe_mark,
+        health_port: flags.health_port,
+        metrics_listen_address: flags.metrics_listen_address,
+        name: flags.name,
+        output: flags.output,
+    }
+}
+
+/// None: no rules.
+fn backend(interception: Interception) -> Option<Backend> {
+    match interception {
+        Interception::None => None,
+        Interception::Auto => Some(Backend::Auto),
+        Interception::Nftables => Some(Backend::Nftables),
+        Interception::Iptables => Some(Backend::Iptables),
     }
 }
 
@@ -201,10 +231,8 @@ fn interception(flags: &Flags) -> Result<Option<Backend>, Objection> {
         (Some(false), Some(Interception::Auto | Interception::Nftables | Interception::Iptables)) => {
             conflict("-setupiptables=false asks for no rules, --interception for some: take one of them away")
         }
-        (Some(false), _) | (_, Some(Interception::None)) => Ok(None),
-        (_, Some(Interception::Nftables)) => Ok(Some(Backend::Nftables)),
-        (_, Some(Interception::Iptables)) => Ok(Some(Backend::Iptables)),
-        (_, Some(Interception::Auto) | None) => Ok(Some(Backend::Auto)),
+        (Some(false), _) => Ok(None),
+        (_, given) => Ok(backend(given.unwrap_or(Interception::Auto))),
     }
 }
 

@@ -17,13 +17,7 @@ pub struct NodeInterceptor {
 impl NodeInterceptor {
     /// For what the flags say.
     pub fn new(agent: &Agent, dns_port: u16) -> Self {
-        let choice = match agent.interception {
-            Some(Backend::Auto) => Choice::Auto,
-            Some(Backend::Nftables) => Choice::Nftables,
-            Some(Backend::Iptables) => Choice::Iptables,
-            None => Choice::None,
-        };
-        Self { wish: wish(agent, dns_port), choice, sync_interval: agent.sync_interval, node: None }
+        Self { wish: wish(agent, dns_port), choice: choice(agent), sync_interval: agent.sync_interval, node: None }
     }
 
     fn node(&mut self) -> Result<&mut Node, Error> {
@@ -43,6 +37,16 @@ pub fn wish(agent: &Agent, dns_port: u16) -> Wish {
         health_port: agent.health_port,
         interface: agent.interface.clone(),
         probe_mark: agent.probe_mark,
+    }
+}
+
+/// What is to hold the rules.
+pub fn choice(agent: &Agent) -> Choice {
+    match agent.interception {
+        Some(Backend::Auto) => Choice::Auto,
+        Some(Backend::Nftables) => Choice::Nftables,
+        Some(Backend::Iptables) => Choice::Iptables,
+        None => Choice::None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The parts put together: load a Corefile, serve it, swap a changed one in, stop in order.
 
 mod banner;
+mod doctor;
 mod interceptor;
 mod load;
 mod log;
@@ -35,6 +36,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let outcome = match invocation {
         Invocation::Check { files } => check(&files, DEFAULT_PORT),
         Invocation::Teardown { local_addresses, interface } => tear_down(local_addresses, interface),
+        Invocation::Doctor(doctor) => doctor::examine(*doctor),
         Invocation::ListDirectives => print_directives(),
         Invocation::Version => print_version(),
         Invocation::Serve(options) => serve(options),

@@ -1,7 +1,9 @@
 //! The flags as written, before it is known what they mean together.
 
+use super::doctor::Output;
 use super::values;
-use clap::{Parser, Subcommand, ValueEnum};
+use crate::message::Name;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -121,6 +123,41 @@ pub(super) enum Command {
         #[arg(long, value_name = "NAME")]
         interfacename: Option<String>,
     },
+    /// Say whether this node's queries are really intercepted, and what to do if not. Changes nothing. Exit status 0 if nothing is wrong,
+    /// 1 if something is, 3 if nothing wrong was seen but not everything could be looked at.
+    Doctor(Box<DoctorFlags>),
+}
+
+/// What is not given is what the running agent was told, where one is seen, else the agent's default.
+#[derive(Debug, Args)]
+pub(super) struct DoctorFlags {
+    /// Comma-separated addresses of the cache on this node
+    #[arg(long, value_name = "ADDRESSES", value_parser = values::local_addresses)]
+    pub localip: Option<values::LocalAddresses>,
+    /// Interface that carries the addresses
+    #[arg(long, value_name = "NAME", value_parser = values::interface_name)]
+    pub interfacename: Option<String>,
+    /// DNS port
+    #[arg(long = "dns.port", short = 'p', alias = "p", value_name = "PORT", value_parser = values::port)]
+    pub dns_port: Option<u16>,
+    /// What the rules are made with
+    #[arg(long, value_name = "HOW")]
+    pub interception: Option<Interception>,
+    /// Packet mark of the watchdog's own queries
+    #[arg(long, value_name = "MARK", value_parser = values::mark)]
+    pub probe_mark: Option<u32>,
+    /// Port of the directive health
+    #[arg(long, value_name = "PORT", value_parser = values::port)]
+    pub health_port: Option<u16>,
+    /// Where the agent serves its metrics
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::listen_address)]
+    pub metrics_listen_address: Option<SocketAddr>,
+    /// An ordinary name to ask for, beside the question that only our server can answer
+    #[arg(long, value_name = "NAME", default_value = "kubernetes.default.svc.cluster.local.", value_parser = values::name)]
+    pub name: Name,
+    /// How to print
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    pub output: Output,
 }
 
 /// `--interception`

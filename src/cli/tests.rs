@@ -1,4 +1,4 @@
-use super::{Agent, Backend, Corefile, Flags, Invocation, Mode, ServeOptions};
+use super::{Agent, Backend, Corefile, Doctor, Flags, Invocation, Mode, Output, ServeOptions};
 use clap::CommandFactory;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -256,4 +256,63 @@ fn teardown_wants_the_addresses_and_knows_the_default_interface() {
     };
     assert_eq!(parse(&["-localip", "169.254.20.10,fd00::a"]).unwrap(), expected("nodelocaldns"));
     assert_eq!(parse(&["-localip=169.254.20.10,fd00::a", "-interfacename=br0"]).unwrap(), expected("br0"));
+}
+
+fn doctor(arguments: &[&str]) -> Doctor {
+    match parse(&[&["doctor"], arguments].concat()) {
+        Ok(Invocation::Doctor(doctor)) => *doctor,
+        other => panic!("{arguments:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn doctor_needs_nothing_and_takes_the_agents_flags_in_either_spelling() {
+    let expected = Doctor {
+        local_addresses: None,
+        interface: None,
+        dns_port: None,
+        interception: None,
+        probe_mark: None,
+        health_port: None,
+        metrics_listen_address: None,
+        name: crate::message::Name::parse("kubernetes.default.svc.cluster.local.").unwrap(),
+        output: Output::Text,
+    };
+    assert_eq!(doctor(&[]), expected);
+    let given = doctor(&[
+        "-localip=169.254.20.10",
+        "-interfacename",
+        "dns0",
+        "--dns.port=5353",
+        "--interception",
+        "none",
+        "-health-port=8081",
+        "-metrics-listen-address=:9354",
+        "--name",
+        "a.example",
+        "--output=json",
+    ]);
+    assert_eq!(given.local_addresses, Some(vec!["169.254.20.10".parse().unwrap()]));
+    assert_eq!((given.interface.as_deref(), given.dns_port, given.interception), (Some("dns0"), Some(5353), Some(None)));
+    assert_eq!((given.health_port, given.name.to_string(), given.output), (Some(8081), "a.example.".to_owned(), Output::Json));
+    assert!(refused(&["doctor", "--output", "xml"]).contains("json"), "what is possible is told");
+    assert!(refused(&["doctor", "--name", "a..b"]).contains("--name"));
+}
+
+#[test]
+fn what_doctor_is_not_told_is_what_the_running_agent_was_told_or_its_default() {
+    assert_eq!(doctor(&[]).completed(None), None, "nobody said which addresses");
+    let (options, agent) = doctor(&["-localip", "fd00::10"]).completed(None).unwrap();
+    assert_eq!((options.dns_port, options.metrics_listen_address), (53, Some("0.0.0.0:9353".parse().unwrap())));
+    assert_eq!((agent.interface.as_deref(), agent.interception), (Some("nodelocaldns"), Some(Backend::Auto)));
+    assert_eq!(agent.local_addresses, ["fd00::10".parse::<std::net::IpAddr>().unwrap()]);
+
+    let running =
+        || Some(serve(&["-localip", "169.254.20.10", "-setupinterface=false", "-health-port", "8081", "-dns.port", "5353"]));
+    let (options, agent) = doctor(&[]).completed(running()).unwrap();
+    assert_eq!((options.dns_port, agent.health_port, agent.interface.clone()), (5353, 8081, None));
+    assert_eq!(agent.local_addresses, ["169.254.20.10".parse::<std::net::IpAddr>().unwrap()]);
+    let (_, agent) = doctor(&["-localip", "fd00::10", "-interfacename", "dns0"]).completed(running()).unwrap();
+    assert_eq!((agent.health_port, agent.interface.as_deref()), (8081, Some("dns0")));
+    assert_eq!(agent.local_addresses, ["fd00::10".parse::<std::net::IpAddr>().unwrap()]);
 }

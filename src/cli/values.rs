@@ -1,6 +1,7 @@
 //! Typed readings of flags' values. Each error says what would be right.
 
 use crate::corefile::{Diagnostics, FileId, Span, Token, value};
+use crate::message::Name;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -41,6 +42,11 @@ fn objection_to_local_address(address: IpAddr) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// A name of the DNS, absolute with or without the final dot.
+pub(super) fn name(text: &str) -> Result<Name, String> {
+    Name::parse(text).map_err(|error| error.to_string())
 }
 
 /// A path, which may be empty.

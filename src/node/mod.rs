@@ -1,6 +1,6 @@
 //! The machine: the link that carries the listening addresses, and the rules that make the ClusterIP mean this node.
 //!
-//! [`desired()`] says what should be (pure); [`Node`] sees to it and tells when somebody changed it. It needs the capability NET_ADMIN and
+//! [`desired()`] says what should be (pure); [`Node`] sees to it and tells when somebody changed it; [`survey()`] only looks. It needs the capability NET_ADMIN and
 //! a tokio runtime, of which one thread is enough.
 
 mod desired;
@@ -9,9 +9,16 @@ mod iptables;
 mod link;
 mod nftables;
 mod presence;
+mod survey;
 
 pub use desired::{Desired, End, Hook, Interception, LinkWish, Protocol, Rule, Wish, desired};
 pub use error::Error;
+pub use iptables::{Ahead, Listing, Present, Table as IptablesTable, ahead};
+pub use link::LinkView;
+pub use nftables::TABLE_NAME;
+pub use nftables::connections::Connection;
+pub use nftables::ruleset::{Base, Chain, Effect, Family, Place, Ruleset, RulesetTable, SeenRule};
+pub use survey::{Survey, survey};
 
 use self::iptables::Iptables;
 use self::link::Link;

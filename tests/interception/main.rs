@@ -4,6 +4,7 @@
 //! inside one, put a `sleep` before the assertion and `nsenter --target PID --user --net --preserve-credentials`.
 
 mod cluster;
+mod doctor;
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -56,7 +56,7 @@ pub struct Changes {
 }
 
 /// Name of the chain of `hook`.
-fn chain(hook: Hook) -> &'static str {
+pub(super) fn chain(hook: Hook) -> &'static str {
     match hook {
         Hook::RawPrerouting => "PREROUTING",
         Hook::RawOutput => "OUTPUT",
@@ -180,7 +180,7 @@ fn parse(table: Table, line: &str) -> Option<Present> {
 }
 
 /// `10.96.0.10/32`, `fd00::10/128`: one address.
-fn host(text: &str) -> Option<IpAddr> {
+pub(super) fn host(text: &str) -> Option<IpAddr> {
     let (address, length) = text.split_once('/').unwrap_or((text, ""));
     let address: IpAddr = address.parse().ok()?;
     let whole = if address.is_ipv4() { "32" } else { "128" };

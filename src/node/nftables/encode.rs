@@ -13,7 +13,7 @@ pub const FAMILY: u8 = libc::NFPROTO_INET as u8;
 /// `NFNL_SUBSYS_NFTABLES`, which a batch names as its destination.
 const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
 /// Before connection tracking (-200), after its defragmentation (-400).
-const RAW_PRIORITY: i32 = libc::NF_IP_PRI_RAW;
+pub(super) const RAW_PRIORITY: i32 = libc::NF_IP_PRI_RAW;
 /// What `nft list ruleset` shows beside each rule; the reference's rules carry the same words.
 const COMMENT: &[u8] = b"NodeLocal DNS Cache: skip conntrack\0";
 /// `NFTNL_UDATA_RULE_COMMENT` of libnftnl.

@@ -7,9 +7,11 @@
 //!
 //! `netlink-bindings` encodes and decodes everything here; sockets are those of `netlink-sys`, which `rtnetlink` brings anyway.
 
+pub mod connections;
 mod encode;
 mod events;
 mod message;
+pub mod ruleset;
 mod socket;
 
 pub use events::{Events, Subject};

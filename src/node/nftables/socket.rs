@@ -110,7 +110,12 @@ impl Channel {
         Ok(rules)
     }
 
-    fn dump<R: NetlinkRequest>(&mut self, request: &R, part: impl FnMut(&[u8])) -> io::Result<()> {
+    /// Asks for a list and gives each of its parts to `part`.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused, or `request` asks for no list of netfilter.
+    pub(super) fn dump<R: NetlinkRequest>(&mut self, request: &R, part: impl FnMut(&[u8])) -> io::Result<()> {
         let netlink_bindings::traits::Protocol::Raw { request_type, .. } = request.protocol() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a request of nf_tables"));
         };
