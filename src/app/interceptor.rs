@@ -1,5 +1,6 @@
 //! The node, as the watchdog sees it.
 
+use super::fallback::{self, Services};
 use crate::cli::{Agent, Backend};
 use crate::node::{Choice, Error, Interception as Rules, Node, Wish};
 use crate::watchdog::{Interception, Interceptor, SetupError};
@@ -17,6 +18,9 @@ pub struct NodeInterceptor {
 impl NodeInterceptor {
     /// For what the flags say.
     pub fn new(agent: &Agent, dns_port: u16) -> Self {
+        for objection in fallback::plan(agent, dns_port, &Services::read(agent)).objections {
+            tracing::warn!("{objection}");
+        }
         Self { wish: wish(agent, dns_port), choice: choice(agent), sync_interval: agent.sync_interval, node: None }
     }
 
@@ -37,6 +41,7 @@ pub fn wish(agent: &Agent, dns_port: u16) -> Wish {
         health_port: agent.health_port,
         interface: agent.interface.clone(),
         probe_mark: agent.probe_mark,
+        fallback: fallback::plan(agent, dns_port, &Services::read(agent)).fallback,
     }
 }
 
@@ -61,6 +66,8 @@ impl Interceptor for NodeInterceptor {
         // that is missing here is nobody's.
         let rules = node.ensure(rules).await;
         let mut errors: Vec<SetupError> = node.ensure_link().await.err().iter().map(told).collect();
+        // Before the interception goes on for the first time, since it is told to be off first.
+        errors.extend(node.ensure_fallback().err().iter().map(told));
         match rules {
             Ok(beside) => {
                 for error in beside {

@@ -2,6 +2,7 @@
 
 mod banner;
 mod doctor;
+mod fallback;
 mod interceptor;
 mod load;
 mod log;
@@ -10,11 +11,12 @@ mod rendering;
 mod server_process;
 mod service;
 mod setup_errors;
+mod warmth;
 mod watchdog_process;
 
 use crate::cli::{Invocation, ServeOptions};
 use crate::directives::{ORDER, Support};
-use crate::node::{self, Wish};
+use crate::node::{self, Fallback, Wish};
 use crate::plan::DEFAULT_PORT;
 use crate::watchdog::ServerEnd;
 use std::ffi::OsString;
@@ -64,7 +66,8 @@ fn check(files: &[impl AsRef<Path>], default_port: u16) -> anyhow::Result<ExitCo
 fn tear_down(addresses: Vec<IpAddr>, interface: String) -> anyhow::Result<ExitCode> {
     log::start();
     // Ports and mark do not matter: rules are known by their comments.
-    let wish = Wish { addresses, port: DEFAULT_PORT, health_port: 0, interface: Some(interface), probe_mark: 1 };
+    let fallback = Fallback::default();
+    let wish = Wish { addresses, port: DEFAULT_PORT, health_port: 0, interface: Some(interface), probe_mark: 1, fallback };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let errors = runtime.block_on(node::teardown(&wish));
     for error in &errors {

@@ -1,7 +1,7 @@
 //! The flags as written, before it is known what they mean together.
 
 use super::doctor::Output;
-use super::values;
+use super::{FallbackTo, values};
 use crate::message::Name;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -57,6 +57,9 @@ pub(super) struct Flags {
     /// Memory that all caches together may take, such as 64MiB; by default a quarter of the cgroup's limit, at most 256MiB
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub cache_memory: Option<usize>,
+    /// Socket in a folder that both see, at which a new instance takes over the old one's sockets and cache
+    #[arg(long, value_name = "PATH", value_parser = values::path())]
+    pub handover: Option<PathBuf>,
 
     /// Comma-separated addresses of the cache on this node, IPv4 and IPv6. Makes it the node's agent, which the flags below are about
     #[arg(long, value_name = "ADDRESSES", value_parser = values::local_addresses, help_heading = NODE)]
@@ -79,6 +82,13 @@ pub(super) struct Flags {
     /// Packet mark of the watchdog's own queries [default: 0x00100000]
     #[arg(long, value_name = "MARK", value_parser = values::mark, help_heading = NODE)]
     pub probe_mark: Option<u32>,
+    /// Who answers at an address of this node alone when this program is gone: auto (the upstream service), none, or addresses of cluster
+    /// DNS that are not served here, one of each family [default: auto]
+    #[arg(long, value_name = "WHO", value_parser = values::fallback, help_heading = NODE)]
+    pub fallback: Option<FallbackTo>,
+    /// One bit of packet and connection marks for queries that go to the fallback [default: 0x1000]
+    #[arg(long, value_name = "MARK", value_parser = values::mark_bit, help_heading = NODE)]
+    pub fallback_mark: Option<u32>,
     /// Port of the directive health, which the rules let through [default: 8080]
     #[arg(long, value_name = "PORT", value_parser = values::port, help_heading = NODE)]
     pub health_port: Option<u16>,
@@ -113,7 +123,7 @@ pub(super) enum Command {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// Remove from this node what an agent has left: interception rules, addresses, and the interface if an agent made it. Ours and
+    /// Remove from this node what an agent has left: interception rules, the fallback, addresses, and the interface if an agent made it. Ours and
     /// node-cache's. Exit status 0 if nothing of it is left, else 1.
     Teardown {
         /// Comma-separated addresses of the cache on this node, as the agent was given them

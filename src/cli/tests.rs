@@ -1,4 +1,4 @@
-use super::{Agent, Backend, Corefile, Doctor, Flags, Invocation, Mode, Output, ServeOptions};
+use super::{Agent, Backend, Corefile, Doctor, FallbackTo, Flags, Invocation, Mode, Output, ServeOptions};
 use clap::CommandFactory;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -78,6 +78,8 @@ fn the_agents_defaults_are_the_references() {
         interception: Some(Backend::Auto),
         sync_interval: Duration::from_secs(60),
         probe_mark: 0x0010_0000,
+        fallback: FallbackTo::Upstream,
+        fallback_mark: 0x1000,
         health_port: 8080,
         skip_teardown: false,
         template: "/etc/coredns/Corefile.base".into(),
@@ -133,6 +135,8 @@ fn every_flag_of_the_reference_is_taken_in_its_spelling() {
             interception: None,
             sync_interval: Duration::from_secs(90),
             probe_mark: 0x0010_0000,
+            fallback: FallbackTo::Upstream,
+            fallback_mark: 0x1000,
             health_port: 8081,
             skip_teardown: true,
             template: "/base".into(),
@@ -146,6 +150,7 @@ fn every_flag_of_the_reference_is_taken_in_its_spelling() {
         quiet: true,
         metrics_listen_address: Some("[::]:9354".parse().unwrap()),
         workers: None,
+        handover: None,
         cache_memory: None,
     };
     assert_eq!(options, expected);
@@ -169,6 +174,50 @@ fn interception_and_setupiptables_must_agree() {
 }
 
 #[test]
+fn the_fallback_is_found_or_named_and_never_one_of_our_own_addresses() {
+    let addresses = |ipv4: &str, ipv6: Option<&str>| FallbackTo::Addresses {
+        ipv4: Some(ipv4.parse().unwrap()),
+        ipv6: ipv6.map(|ipv6| ipv6.parse().unwrap()),
+    };
+    for (arguments, expected) in [
+        (&["--fallback", "auto"][..], FallbackTo::Upstream),
+        (&["--fallback=none"], FallbackTo::Nowhere),
+        (&["--fallback=none", "--interception=none"], FallbackTo::Nowhere),
+        (&["--fallback", "10.96.0.11"], addresses("10.96.0.11", None)),
+        (&["--fallback", "fd00::11,10.96.0.11"], addresses("10.96.0.11", Some("fd00::11"))),
+    ] {
+        assert_eq!(agent(arguments).fallback, expected, "{arguments:?}");
+    }
+    let refused = |arguments: &[&str]| refused(&[&["-localip", "169.254.20.10"], arguments].concat());
+    for (value, part) in [
+        ("10.96.0.11,10.96.0.12", "a second address of its family"),
+        ("cluster", "`cluster` is no IP address"),
+        ("127.0.0.1", "no address of cluster DNS"),
+        ("::", "no address of cluster DNS"),
+        ("169.254.20.10", "is an address of -localip"),
+        ("::ffff:169.254.20.10", "is an address of -localip"),
+    ] {
+        let said = refused(&["--fallback", value]);
+        assert!(said.contains(part), "{value}: {said}");
+    }
+    assert!(refused(&["--fallback", "10.96.0.11", "-setupiptables=false"]).contains("needs interception rules"));
+}
+
+#[test]
+fn the_fallback_s_mark_is_one_bit_that_is_nobody_else_s() {
+    assert_eq!(agent(&["--fallback-mark", "0x2000"]).fallback_mark, 0x2000);
+    assert_eq!(agent(&["--fallback-mark", "0x00100000", "--probe-mark", "0x1000"]).fallback_mark, 0x10_0000);
+    let refused = |arguments: &[&str]| refused(&[&["-localip", "169.254.20.10"], arguments].concat());
+    for (mark, part) in [("0x3000", "one bit"), ("0x4000", "kube-proxy"), ("0x8000", "kube-proxy"), ("0x100000", "--probe-mark")]
+    {
+        let said = refused(&["--fallback-mark", mark]);
+        assert!(said.contains(part), "{mark}: {said}");
+    }
+    assert_eq!(agent(&["--probe-mark", "0x3000", "--fallback", "none"]).probe_mark, 0x3000);
+    assert!(refused(&["--probe-mark", "0x3000"]).contains("--fallback-mark 0x1000 is a bit of --probe-mark"));
+}
+
+#[test]
 fn what_is_for_the_agent_needs_its_addresses() {
     for arguments in [
         &["-setupinterface"][..],
@@ -177,6 +226,8 @@ fn what_is_for_the_agent_needs_its_addresses() {
         &["--interception", "auto"],
         &["-syncinterval", "60"],
         &["--probe-mark", "1"],
+        &["--fallback", "10.96.0.11"],
+        &["--fallback-mark", "0x2000"],
         &["-health-port", "8080"],
         &["-skipteardown"],
         &["-basecorefile", "/base"],
@@ -189,7 +240,8 @@ fn what_is_for_the_agent_needs_its_addresses() {
         let name = arguments[0].split('=').next().unwrap();
         assert!(said.contains(&format!("{name} is for")) && said.contains("-localip"), "{arguments:?}: {said}");
     }
-    let harmless = ["-setupinterface=false", "-setupiptables=false", "--interception=none", "-skipteardown=false"];
+    let harmless =
+        ["-setupinterface=false", "-setupiptables=false", "--interception=none", "--fallback=none", "-skipteardown=false"];
     assert_eq!(serve(&harmless).mode, Mode::Plain(Corefile::BuiltIn));
 }
 

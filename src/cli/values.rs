@@ -1,5 +1,6 @@
 //! Typed readings of flags' values. Each error says what would be right.
 
+use super::FallbackTo;
 use crate::corefile::{Diagnostics, FileId, Span, Token, value};
 use crate::message::Name;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -125,6 +126,39 @@ pub(super) fn mark(text: &str) -> Result<u32, String> {
     mark.ok()
         .filter(|mark| *mark != 0)
         .ok_or_else(|| "expected a packet mark between 1 and 0xffffffff, such as 0x00100000".to_owned())
+}
+
+/// A packet mark of one bit.
+pub(super) fn mark_bit(text: &str) -> Result<u32, String> {
+    let mark = mark(text)?;
+    if mark.is_power_of_two() { Ok(mark) } else { Err("expected a packet mark of one bit, such as 0x1000".to_owned()) }
+}
+
+/// `auto`, `none`, or addresses, at most one of each family.
+pub(super) fn fallback(text: &str) -> Result<FallbackTo, String> {
+    match text {
+        "auto" => return Ok(FallbackTo::Upstream),
+        "none" => return Ok(FallbackTo::Nowhere),
+        _ => {}
+    }
+    let (mut ipv4, mut ipv6) = (None, None);
+    for word in text.split(',') {
+        let address = word.parse().map(|address: IpAddr| address.to_canonical());
+        let is_repeated = match address {
+            Ok(address) if address.is_unspecified() || address.is_loopback() || address.is_multicast() => {
+                return Err(format!("`{word}` is no address of cluster DNS"));
+            }
+            Ok(IpAddr::V4(address)) => ipv4.replace(address).is_some(),
+            Ok(IpAddr::V6(address)) => ipv6.replace(address).is_some(),
+            Err(_) => {
+                return Err(format!("`{word}` is no IP address; write auto, none, or addresses such as 10.96.0.11,fd00::11"));
+            }
+        };
+        if is_repeated {
+            return Err(format!("`{word}` is a second address of its family: name one of each"));
+        }
+    }
+    Ok(FallbackTo::Addresses { ipv4, ipv6 })
 }
 
 /// Octets: a number with an optional unit `k`, `M`, `G` (powers of 1000) or `Ki`, `Mi`, `Gi` (of 1024), as Kubernetes writes quantities; a final

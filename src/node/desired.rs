@@ -27,6 +27,7 @@
 //!
 //! `tests/node_namespace.rs` walks the way of a probe with kube-proxy's rules in place.
 
+use super::fallback::Fallback;
 use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
@@ -44,6 +45,8 @@ pub struct Wish {
     pub interface: Option<String>,
     /// Bits of the packet mark that tell a probe; all of them must be set in it. Not zero.
     pub probe_mark: u32,
+    /// Who answers for addresses that are ours alone when we do not (`--fallback`).
+    pub fallback: Fallback,
 }
 
 /// Whose packets are answered here.
@@ -78,6 +81,15 @@ pub struct LinkWish {
 pub enum Protocol {
     Udp,
     Tcp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        })
+    }
 }
 
 /// Where in a packet's way a rule stands, and with that what it does.
@@ -133,15 +145,11 @@ impl fmt::Display for Rule {
             Hook::FilterInputLoopback => ("filter INPUT on lo", "ACCEPT"),
             Hook::FilterOutputLoopback => ("filter OUTPUT on lo", "ACCEPT"),
         };
-        let protocol = match self.protocol {
-            Protocol::Udp => "udp",
-            Protocol::Tcp => "tcp",
-        };
         let end = match self.end {
             End::Source => "from",
             End::Destination => "to",
         };
-        write!(f, "{place}: {protocol} {end} {} port {}", self.address, self.port)?;
+        write!(f, "{place}: {} {end} {} port {}", self.protocol, self.address, self.port)?;
         if let Some(mark) = self.mark {
             write!(f, " with mark {mark:#x}")?;
         }
@@ -210,6 +218,7 @@ mod tests {
             health_port: 8080,
             interface: Some("nodelocaldns".to_owned()),
             probe_mark: 0x10_0000,
+            fallback: Fallback::default(),
         }
     }
 

@@ -23,6 +23,11 @@ pub enum Error {
         "this kernel cannot hold interception rules in an nftables table with an owner ({source}; Linux 5.12 or later can): use --interception iptables or auto"
     )]
     NftablesUnsupported { source: io::Error },
+    /// The kernel lacks what the fallback needs.
+    #[error(
+        "this kernel cannot hold the fallback in an nftables table ({source}; Linux 5.2 or later with nf_tables, its chains of type nat and masquerading can)"
+    )]
+    FallbackUnsupported { source: io::Error },
     /// The kernel refused a change or a question.
     #[error("cannot {action} nftables table {table}: {source}{}", hint(source))]
     Nftables { action: &'static str, table: String, source: io::Error },
@@ -52,7 +57,10 @@ impl Error {
         match self {
             Self::IptablesLock { .. } => "iptables_lock",
             Self::IptablesMissing { .. } | Self::Iptables { .. } | Self::TaskEnded { .. } | Self::TaskSlow { .. } => "iptables",
-            Self::NftablesUnsupported { .. } | Self::Nftables { .. } | Self::Listing { .. } => "nftables",
+            Self::NftablesUnsupported { .. }
+            | Self::FallbackUnsupported { .. }
+            | Self::Nftables { .. }
+            | Self::Listing { .. } => "nftables",
             Self::LinkAdd { .. } => "interface_add",
             Self::LinkCheck { .. } | Self::Socket { .. } => "interface_check",
         }
@@ -62,6 +70,7 @@ impl Error {
     pub fn is_lack_of_rights(&self) -> bool {
         match self {
             Self::NftablesUnsupported { source }
+            | Self::FallbackUnsupported { source }
             | Self::Nftables { source, .. }
             | Self::Listing { source, .. }
             | Self::LinkAdd { source, .. }

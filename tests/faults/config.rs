@@ -19,7 +19,7 @@ fn reloads_cost_nothing() {
             let plan = Plan { fresh_every: Some(20), ..cached(rate) };
             let records = scene.ask_during(plan, |scene| {
                 for number in 0..RELOADS {
-                    let upstream = [KUBE_DNS[0], UPSTREAM][number % 2];
+                    let upstream = [KUBE_DNS[0], UPSTREAM[0]][number % 2];
                     swap(scene, &corefile("cache 3600").replace("__PILLAR__CLUSTER__DNS__", upstream));
                     std::thread::sleep(Duration::from_millis(20));
                 }

@@ -1,6 +1,6 @@
 //! A node on which the program intercepts, KubeDNS beside it, and clients that ask while something goes wrong.
 
-use crate::cluster::{Agent, CLUSTER_IPS, LOCAL, Network, SOON, program, rules};
+use crate::cluster::{Agent, CLUSTER_IPS, LOCAL, LOCALS, METRICS, Network, SOON, program, rules};
 use crate::kube_dns::KubeDns;
 use crate::load::{CACHED, Load, Plan};
 use crate::support::server::wait_until;
@@ -9,8 +9,9 @@ use crate::wire::Answer;
 use std::process::Command;
 use std::time::Duration;
 
-/// The addresses that are asked. Of those that the program serves, the ones that somebody else answers when it does not.
-pub const ADDRESSES: &[&str] = &CLUSTER_IPS;
+/// The addresses that are asked: all that the program serves. When it does not, kube-proxy sends queries for the ClusterIPs to KubeDNS, and the
+/// fallback those for the others.
+pub const ADDRESSES: &[&str] = &[LOCALS[0], LOCALS[1], CLUSTER_IPS[0], CLUSTER_IPS[1]];
 
 /// Queries a second.
 pub const RATES: [u32; 2] = [2_000, 10_000];
@@ -35,7 +36,7 @@ impl Scene {
     pub fn with(backend: &str, template: &str, command: Command, more: &[&str]) -> Self {
         let network = Network::new();
         let kube_dns = KubeDns::start(&network.kube_dns);
-        let agent = Agent::start(command, template, backend, more);
+        let agent = Agent::start(command, template, backend, METRICS, more);
         let scene = Self { network, kube_dns, agent, backend: backend.to_owned() };
         scene.await_service();
         scene
@@ -43,7 +44,7 @@ impl Scene {
 
     /// Starts the program again, after its end.
     pub fn start_again(&mut self) {
-        self.agent = Agent::start(program(), &corefile("cache 3600"), &self.backend, &[]);
+        self.agent = Agent::start(program(), &corefile("cache 3600"), &self.backend, METRICS, &[]);
         self.await_service();
     }
 

@@ -5,13 +5,16 @@
 
 mod cluster;
 mod doctor;
+mod fallback;
+mod load;
+mod upgrade;
 
 #[path = "../support/mod.rs"]
 mod support;
 
 use cluster::{
-    Agent, CLUSTER_IPS, Cluster, FRESH, LOCAL, NAME, SOON, Steady, accept_rules, addresses, ask_on, assert_address, connected,
-    drop_untracked_on_lo, in_a_namespace, is_alive, kill, leaves_untracked, program, rules, shell, tracked_dns,
+    Agent, CLUSTER_IPS, Cluster, FRESH, LOCAL, LOCALS, NAME, SOON, Steady, accept_rules, addresses, ask_on, assert_address,
+    connected, drop_untracked_on_lo, in_a_namespace, is_alive, kill, leaves_untracked, rules, shell, tracked_dns,
 };
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -19,7 +22,7 @@ use support::server::wait_until;
 use support::tools::run;
 
 /// Every address that the program serves.
-const SERVED: [&str; 3] = [LOCAL, CLUSTER_IPS[0], CLUSTER_IPS[1]];
+const SERVED: [&str; 4] = [LOCALS[0], LOCALS[1], CLUSTER_IPS[0], CLUSTER_IPS[1]];
 /// For each address: queries in, replies out, and both through `lo` the other way round, over UDP and TCP; the health port's four.
 const ACCEPT_RULES: usize = SERVED.len() * (4 * 2 + 4);
 
@@ -106,7 +109,7 @@ fn server_is_killed(backend: &str) {
     let cluster = Cluster::new();
     let agent = cluster.start(backend, &[]);
     agent.await_interception();
-    let clients = connected_clients(&cluster);
+    let clients = connected_clients(&cluster, &CLUSTER_IPS);
     let before = agent.server();
     kill(before);
     for (index, (who, client)) in clients.iter().enumerate() {
@@ -117,11 +120,11 @@ fn server_is_killed(backend: &str) {
     await_answers_of_the_node(&cluster, &agent);
 }
 
-/// A socket of each client for each ClusterIP, on which the node has answered.
-fn connected_clients(cluster: &Cluster) -> Vec<(String, UdpSocket)> {
+/// A socket of each client for each of `addresses`, on which the node has answered.
+fn connected_clients(cluster: &Cluster, addresses: &[&str]) -> Vec<(String, UdpSocket)> {
     let mut clients = Vec::new();
     for (who, place) in cluster.clients() {
-        for address in CLUSTER_IPS {
+        for address in addresses {
             let socket = place.visit(|| connected(address));
             assert_address(ask_on(&socket, NAME, SOON).as_ref(), who);
             clients.push((format!("{who} to {address}"), socket));
@@ -136,7 +139,7 @@ fn from_the_next_packet_after_the_watchdog_is_killed_kube_dns_answers() {
         let cluster = Cluster::new();
         let mut agent = cluster.start("nftables", &[]);
         agent.await_interception();
-        let clients = connected_clients(&cluster);
+        let clients = connected_clients(&cluster, &CLUSTER_IPS);
         assert!(cluster.kube_dns_count(NAME) <= 1, "the node answers");
         let server = agent.server();
         agent.watchdog.signal(libc::SIGKILL);
@@ -179,7 +182,7 @@ fn lose_hardly_a_query(end: impl Fn(&Agent)) {
     let cluster = Cluster::new();
     let mut agent = cluster.start("nftables", &[]);
     agent.await_interception();
-    for (who, client) in connected_clients(&cluster) {
+    for (who, client) in connected_clients(&cluster, &CLUSTER_IPS) {
         let steady = Steady::start(client);
         std::thread::sleep(Duration::from_millis(150));
         end(&agent);
@@ -200,7 +203,7 @@ fn with_iptables_kube_dns_answers_pods_when_the_orphaned_server_has_ended() {
         let cluster = Cluster::new();
         let mut agent = cluster.start("iptables", &[]);
         agent.await_interception();
-        let clients = connected_clients(&cluster);
+        let clients = connected_clients(&cluster, &CLUSTER_IPS);
         let server = agent.server();
         agent.watchdog.signal(libc::SIGKILL);
         agent.watchdog.wait_exit(SOON).expect("a killed process ends");
@@ -229,29 +232,32 @@ fn teardown_by_hand_removes_what_a_killed_agent_has_left() {
         agent.watchdog.wait_exit(SOON).expect("a killed process ends");
         assert!(wait_until(SOON, || !is_alive(server)), "the orphaned server goes on:\n{}", agent.watchdog.tail(20));
         assert!(leaves_untracked() && accept_rules() > 0 && !addresses().is_empty());
-        run(program().args(["teardown", "-localip", &SERVED.join(",")]));
+        assert!(rules().contains("table inet nodelocaldns-fallback"), "{}", rules());
+        run(cluster.program().args(["teardown", "-localip", &SERVED.join(",")]));
         assert!(!leaves_untracked(), "{}", rules());
         assert_eq!((accept_rules(), addresses().len()), (0, 0), "{}\n{:?}", rules(), addresses());
+        assert!(!rules().contains("nodelocaldns"), "{}", rules());
         cluster.everyone_asks(&CLUSTER_IPS, NAME);
     });
 }
 
 #[test]
-fn sigterm_takes_everything_down_with_nftables() {
-    in_a_namespace("sigterm_takes_everything_down_with_nftables", || takes_everything_down("nftables"));
+fn without_a_fallback_sigterm_takes_everything_down_with_nftables() {
+    in_a_namespace("without_a_fallback_sigterm_takes_everything_down_with_nftables", || takes_everything_down("nftables"));
 }
 
 #[test]
-fn sigterm_takes_everything_down_with_iptables() {
-    in_a_namespace("sigterm_takes_everything_down_with_iptables", || takes_everything_down("iptables"));
+fn without_a_fallback_sigterm_takes_everything_down_with_iptables() {
+    in_a_namespace("without_a_fallback_sigterm_takes_everything_down_with_iptables", || takes_everything_down("iptables"));
 }
 
 fn takes_everything_down(backend: &str) {
     let cluster = Cluster::new();
-    let mut agent = cluster.start(backend, &[]);
+    let mut agent = cluster.start(backend, &["--fallback", "none"]);
     agent.await_interception();
     // On the host network a connected socket's own address is the ClusterIP, which goes with the link.
-    let of_pods: Vec<_> = connected_clients(&cluster).into_iter().filter(|(who, _)| who.starts_with("pod")).collect();
+    let of_pods: Vec<_> =
+        connected_clients(&cluster, &CLUSTER_IPS).into_iter().filter(|(who, _)| who.starts_with("pod")).collect();
     assert!(leaves_untracked());
     assert_eq!(accept_rules(), ACCEPT_RULES);
     assert_eq!(addresses(), SERVED.map(str::to_owned).into());

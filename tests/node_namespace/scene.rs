@@ -1,6 +1,6 @@
 //! What the tests see and do in their namespaces.
 
-use nodelocaldns::node::{Change, Choice, Interception, Node, Wish};
+use nodelocaldns::node::{Change, Choice, Fallback, Interception, Node, Wish};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ pub fn wish() -> Wish {
         health_port: 8080,
         interface: Some("nodelocaldns".to_owned()),
         probe_mark: PROBE_MARK,
+        fallback: Fallback::default(),
     }
 }
 

@@ -137,7 +137,7 @@ impl World {
         match action {
             Action::Spawn => self.spawn(id),
             Action::Kill => self.end_server(id, Exit::Signal(9), MS),
-            Action::Stop => self.tell_server_to_stop(id),
+            Action::Stop { .. } => self.tell_server_to_stop(id),
             Action::Probe { target, inquiry } => self.probe(id, target, inquiry),
             Action::CancelProbes => {
                 if let Some(agent) = self.agents.get_mut(&id) {
@@ -147,7 +147,7 @@ impl World {
             Action::Intercept(interception) => self.wish(id, Wish::Interception(interception)),
             Action::Teardown => self.wish(id, Wish::Teardown),
             Action::Exit(_) => self.end_watchdog(id, Duration::ZERO),
-            Action::Reload | Action::CountRestart(_) => {}
+            Action::Reload | Action::CountRestart(_) | Action::Announce | Action::StopOffering => {}
         }
     }
 

@@ -6,7 +6,7 @@ use crate::faults::{Fault, Kind, MENDING, Scene};
 use crate::kernel::{Arrival, DNS, Kernel, Packet, Place};
 use crate::server::Parcel;
 use fastrand::Rng;
-use nodelocaldns::node::{Protocol, Rule, Wish};
+use nodelocaldns::node::{Fallback, Protocol, Rule, Wish};
 use nodelocaldns::watchdog::state::{Exit, Target, Timing};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -107,6 +107,8 @@ impl World {
             health_port: 8080,
             interface: Some("nodelocaldns".to_owned()),
             probe_mark: PROBE_MARK,
+            // The kernel here has the fallback by its description: it is no part of the rules that come and go.
+            fallback: Fallback::default(),
         };
         let mut world = Self {
             now,

@@ -4,8 +4,8 @@ use crate::doctor::diagnosis::{Check, Diagnosis, Verdict};
 use crate::doctor::findings::{Asked, Holder, Listener, Page, Reply, Way};
 use crate::message::{Name, Rcode};
 use crate::node::{
-    Base, Chain, Choice, Connection, Effect, Error, Family, Hook, Interception, IptablesTable, LinkView, Listing, Place,
-    Protocol, Ruleset, RulesetTable, SeenRule, Survey, Wish, desired,
+    Base, Chain, Choice, Connection, Effect, Error, Fallback, Family, Hook, Interception, IptablesTable, LinkView, Listing,
+    Place, Protocol, Ruleset, RulesetTable, SeenRule, Survey, Wish, desired,
 };
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +26,7 @@ fn question() -> Question {
             health_port: 8080,
             interface: Some("nodelocaldns".to_owned()),
             probe_mark: 0x10_0000,
+            fallback: Fallback::default(),
         },
         choice: Choice::Auto,
         metrics_address: Some("127.0.0.1:9353".parse().unwrap()),

@@ -212,11 +212,13 @@ pub fn changes(desired: &[Rule], with_socket: bool, present: &[Present], is_alon
 mod tests {
     use super::*;
     use crate::node::desired::{Interception, Wish, desired};
+    use crate::node::fallback::Fallback;
     use proptest::prelude::*;
 
     fn rules(interception: Interception) -> Vec<Rule> {
         let addresses = ["10.96.0.10", "169.254.20.10"].map(|text| text.parse().unwrap()).to_vec();
-        let wish = Wish { addresses, port: 53, health_port: 8080, interface: None, probe_mark: 0x10_0000 };
+        let fallback = Fallback::default();
+        let wish = Wish { addresses, port: 53, health_port: 8080, interface: None, probe_mark: 0x10_0000, fallback };
         desired(&wish, interception).rules
     }
 

@@ -335,7 +335,14 @@ mod tests {
     #[test]
     fn every_rule_that_we_write_is_read_back() {
         let addresses = ["169.254.20.10", "fd00::10"].map(|text| text.parse().unwrap()).to_vec();
-        let wish = Wish { addresses, port: 53, health_port: 8080, interface: None, probe_mark: 0x10_0000 };
+        let wish = Wish {
+            addresses,
+            port: 53,
+            health_port: 8080,
+            interface: None,
+            probe_mark: 0x10_0000,
+            fallback: crate::node::Fallback::default(),
+        };
         let rules = desired(&wish, Interception::On).rules;
         let raw: Vec<Rule> = rules.iter().filter(|rule| rule.hook.is_raw()).copied().collect();
         let read = read_back(&rules);
