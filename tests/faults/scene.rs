@@ -36,7 +36,7 @@ impl Scene {
     pub fn with(backend: &str, template: &str, command: Command, more: &[&str]) -> Self {
         let network = Network::new();
         let kube_dns = KubeDns::start(&network.kube_dns);
-        let agent = Agent::start(command, template, backend, METRICS, more);
+        let agent = Agent::start(command, template, backend, METRICS, &flags(more));
         let scene = Self { network, kube_dns, agent, backend: backend.to_owned() };
         scene.await_service();
         scene
@@ -44,7 +44,7 @@ impl Scene {
 
     /// Starts the program again, after its end.
     pub fn start_again(&mut self) {
-        self.agent = Agent::start(program(), &corefile("cache 3600"), &self.backend, METRICS, &[]);
+        self.agent = Agent::start(program(), &corefile("cache 3600"), &self.backend, METRICS, &flags(&[]));
         self.await_service();
     }
 
@@ -74,6 +74,11 @@ impl Scene {
     pub fn fail(&self, records: &Records, what: &str) -> ! {
         panic!("{what}: {records}\n{}\n{}", records.detail(), self.agent.watchdog.tail(40))
     }
+}
+
+/// Those of every start: the environment tells one address of the upstream Service, of one family.
+fn flags<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["--fallback", "10.96.0.11,fd00::11"], more].concat()
 }
 
 /// Queries for cached names alone.
