@@ -1,15 +1,18 @@
 //! The command line: the reference's flags in its spelling (one dash or two, `=` or a space), ours with two dashes, and subcommands.
 //! What was written (`flags`) becomes what is meant ([`Invocation`]), which holds no combination that makes no sense.
 
+mod doctor;
 mod flags;
 mod values;
+
+pub use doctor::{Doctor, Output};
 
 use crate::plan::DEFAULT_PORT;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use flags::{Command, Flags, Interception};
+use flags::{Command, DoctorFlags, Flags, Interception};
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +27,11 @@ const DEFAULT_UPSTREAM_SERVICE: &str = "kube-dns";
 const DEFAULT_HEALTH_PORT: u16 = 8080;
 /// A bit that neither kube-proxy (0x4000, 0x8000) nor the common network plugins use.
 const DEFAULT_PROBE_MARK: u32 = 0x0010_0000;
+/// A bit that neither kube-proxy nor the plugin portmap (0x2000), Cilium (0x0f00, a cluster and an identity in 0xffff00ff), Calico (0xffff0000) nor Istio
+/// (0x0fff) use with their defaults.
+const DEFAULT_FALLBACK_MARK: u32 = 0x1000;
+/// kube-proxy's: packets to drop, and to masquerade (`iptables-masquerade-bit`, if it is the default).
+const KUBE_PROXY_MARKS: u32 = 0x8000 | 0x4000;
 
 /// What the user asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +45,8 @@ pub enum Invocation {
         local_addresses: Vec<IpAddr>,
         interface: String,
     },
+    /// `doctor`: say whether this node's queries are intercepted.
+    Doctor(Box<Doctor>),
     /// `-plugins`
     ListDirectives,
     /// `-version`
@@ -56,6 +66,8 @@ pub struct ServeOptions {
     pub metrics_listen_address: Option<SocketAddr>,
     /// Worker threads; `None`: one for each processor.
     pub workers: Option<NonZeroUsize>,
+    /// Socket at which one instance takes over from another.
+    pub handover: Option<PathBuf>,
     /// Octets that all caches together may take; `None`: a share of the cgroup's limit.
     pub cache_memory: Option<usize>,
 }
@@ -90,6 +102,10 @@ pub struct Agent {
     pub sync_interval: Duration,
     /// Packet mark of probes.
     pub probe_mark: u32,
+    /// Who answers at an address of this node alone when this program is gone.
+    pub fallback: FallbackTo,
+    /// The bit of packet and connection marks that tells a query that goes there.
+    pub fallback_mark: u32,
     pub health_port: u16,
     /// Leave interface and rules in place on exit.
     pub skip_teardown: bool,
@@ -103,6 +119,19 @@ pub struct Agent {
     pub upstream_service: String,
     /// What stands for `__PROMETHEUS__ENDPOINT__`.
     pub prometheus_listen_address: String,
+}
+
+/// Who answers at an address of this node alone when this program is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FallbackTo {
+    /// The Service of `-upstreamsvc`, at the address that the environment tells.
+    Upstream,
+    Nowhere,
+    /// Addresses that are not served here; at least one.
+    Addresses {
+        ipv4: Option<Ipv4Addr>,
+        ipv6: Option<Ipv6Addr>,
+    },
 }
 
 /// What rules are made with.
@@ -124,6 +153,7 @@ impl Invocation {
                 let interface = interfacename.unwrap_or_else(|| DEFAULT_INTERFACE.to_owned());
                 return Ok(Self::Teardown { local_addresses, interface });
             }
+            Some(Command::Doctor(flags)) => return Ok(Self::Doctor(Box::new(doctor(*flags)))),
             None => {}
         }
         if flags.version.unwrap_or(false) {
@@ -133,6 +163,30 @@ impl Invocation {
             return Ok(Self::ListDirectives);
         }
         serve_options(flags).map(Self::Serve).map_err(|(kind, message)| Flags::command().error(kind, message))
+    }
+}
+
+fn doctor(flags: DoctorFlags) -> Doctor {
+    Doctor {
+        local_addresses: flags.localip.map(|values::LocalAddresses(addresses)| addresses),
+        interface: flags.interfacename,
+        dns_port: flags.dns_port,
+        interception: flags.interception.map(backend),
+        probe_mark: flags.probe_mark,
+        health_port: flags.health_port,
+        metrics_listen_address: flags.metrics_listen_address,
+        name: flags.name,
+        output: flags.output,
+    }
+}
+
+/// None: no rules.
+fn backend(interception: Interception) -> Option<Backend> {
+    match interception {
+        Interception::None => None,
+        Interception::Auto => Some(Backend::Auto),
+        Interception::Nftables => Some(Backend::Nftables),
+        Interception::Iptables => Some(Backend::Iptables),
     }
 }
 
@@ -147,6 +201,7 @@ fn serve_options(flags: Flags) -> Result<ServeOptions, Objection> {
         metrics_listen_address: flags.metrics_listen_address.or(default_metrics),
         workers: flags.workers,
         cache_memory: flags.cache_memory,
+        handover: unless_empty(flags.handover.clone()),
         mode: mode(flags)?,
     })
 }
@@ -173,9 +228,12 @@ fn mode(flags: Flags) -> Result<Mode, Objection> {
             "with -localip, -conf names the file that the rendered Corefile is written to; it cannot be stdin".to_owned();
         return Err((ErrorKind::ArgumentConflict, message));
     }
+    let interception = interception(&flags)?;
     Ok(Mode::Agent(Box::new(Agent {
+        fallback: fallback(&flags, &local_addresses, interception)?,
+        fallback_mark: fallback_mark(&flags)?,
         local_addresses,
-        interception: interception(&flags)?,
+        interception,
         interface: flags
             .setupinterface
             .unwrap_or(true)
@@ -201,11 +259,45 @@ fn interception(flags: &Flags) -> Result<Option<Backend>, Objection> {
         (Some(false), Some(Interception::Auto | Interception::Nftables | Interception::Iptables)) => {
             conflict("-setupiptables=false asks for no rules, --interception for some: take one of them away")
         }
-        (Some(false), _) | (_, Some(Interception::None)) => Ok(None),
-        (_, Some(Interception::Nftables)) => Ok(Some(Backend::Nftables)),
-        (_, Some(Interception::Iptables)) => Ok(Some(Backend::Iptables)),
-        (_, Some(Interception::Auto) | None) => Ok(Some(Backend::Auto)),
+        (Some(false), _) => Ok(None),
+        (_, given) => Ok(backend(given.unwrap_or(Interception::Auto))),
     }
+}
+
+fn fallback(flags: &Flags, local: &[IpAddr], interception: Option<Backend>) -> Result<FallbackTo, Objection> {
+    let fallback = flags.fallback.unwrap_or(FallbackTo::Upstream);
+    let FallbackTo::Addresses { ipv4, ipv6 } = fallback else { return Ok(fallback) };
+    let conflict = |message: String| Err((ErrorKind::ArgumentConflict, message));
+    let named = ipv4.map(IpAddr::from).into_iter().chain(ipv6.map(IpAddr::from));
+    if let Some(own) = named.into_iter().find(|address| local.iter().any(|local| local.to_canonical() == *address)) {
+        return conflict(format!(
+            "--fallback {own} is an address of -localip, which nobody answers when this program is gone: name one of cluster DNS that is not \
+             served here, such as the ClusterIP of kube-dns-upstream"
+        ));
+    }
+    if interception.is_none() {
+        return conflict(
+            "--fallback needs interception rules, which let queries come here while this program serves: take it away, or \
+             --interception none (-setupiptables=false)"
+                .to_owned(),
+        );
+    }
+    Ok(fallback)
+}
+
+fn fallback_mark(flags: &Flags) -> Result<u32, Objection> {
+    let mark = flags.fallback_mark.unwrap_or(DEFAULT_FALLBACK_MARK);
+    if flags.fallback == Some(FallbackTo::Nowhere) {
+        return Ok(mark);
+    }
+    let probe_mark = flags.probe_mark.unwrap_or(DEFAULT_PROBE_MARK);
+    for (other, whose) in [(probe_mark, "--probe-mark"), (KUBE_PROXY_MARKS, "kube-proxy")] {
+        if mark & other != 0 {
+            let message = format!("--fallback-mark {mark:#x} is a bit of {whose} ({other:#x}): choose another");
+            return Err((ErrorKind::ArgumentConflict, message));
+        }
+    }
+    Ok(mark)
 }
 
 /// The flags given that mean nothing without `-localip`. Those that ask for nothing are let pass.
@@ -218,6 +310,8 @@ fn agent_flags(flags: &Flags) -> Vec<&'static str> {
         ("--interception", flags.interception.is_some_and(|how| how != Interception::None)),
         ("-syncinterval", flags.syncinterval.is_some()),
         ("--probe-mark", flags.probe_mark.is_some()),
+        ("--fallback", flags.fallback.is_some_and(|to| to != FallbackTo::Nowhere)),
+        ("--fallback-mark", flags.fallback_mark.is_some()),
         ("-health-port", flags.health_port.is_some()),
         ("-skipteardown", asks(flags.skipteardown)),
         ("-basecorefile", flags.basecorefile.is_some()),

@@ -23,6 +23,8 @@ pub mod kube_dns;
 
 pub mod watchdog;
 
+pub mod doctor;
+
 pub mod cli;
 
 pub mod app;

@@ -1,5 +1,7 @@
 //! Every stored fuzz input goes through the same code as in the fuzzer, so that what was mended stays mended.
 
+#[path = "../fuzz/bodies/cache_transfer.rs"]
+mod cache_transfer;
 #[path = "../fuzz/bodies/client_packet.rs"]
 mod client_packet;
 #[path = "../fuzz/bodies/corefile.rs"]
@@ -38,4 +40,9 @@ fn upstream_answers_of_the_corpus_hold_what_the_fuzzer_demands() {
 #[test]
 fn corefiles_of_the_corpus_hold_what_the_fuzzer_demands() {
     replay("corefile", corefile::run);
+}
+
+#[test]
+fn handed_over_caches_of_the_corpus_hold_what_the_fuzzer_demands() {
+    replay("cache_transfer", cache_transfer::run);
 }

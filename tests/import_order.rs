@@ -17,6 +17,7 @@ const LAYERS: &[&str] = &[
     "node",
     "kube_dns",
     "watchdog",
+    "doctor",
     "cli",
     "app",
     "main",

@@ -6,7 +6,7 @@ use hickory_proto::op::ResponseCode;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, TryRecvError};
 use std::time::Duration;
 use support::client::{ask, loopback, metric};
 use support::ports::free_port;
@@ -16,9 +16,9 @@ use support::tools::{everything, write};
 use support::upstream::{Upstream, address_rule};
 use tempfile::TempDir;
 
-/// How long a change may take to be served, on a machine that is busy with other tests: the poll (10 s) included, which now and then is what
-/// notices it.
-const PATIENCE: Duration = Duration::from_secs(25);
+/// How long a change may take to be served, on a machine that is busy with other tests. Well below the poll (10 s), which would hide a
+/// change that was not noticed.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long something that must not happen is waited for.
 const SILENCE: Duration = Duration::from_millis(1500);
 /// What everything is asked for.
@@ -159,10 +159,12 @@ fn a_stub_domain_is_served_at_once_and_no_query_is_lost() {
         "\nacme.local:{} {{\n    errors\n    cache 30\n    bind 127.0.0.1\n    forward . 127.0.0.1:{}\n}}\n",
         stage.dns, stage.second.port
     );
-    assert!(stage.written().ends_with(&block), "{}", stage.written());
+    // It is written once it serves.
+    assert!(wait_until(PATIENCE, || stage.written().ends_with(&block)), "{}", stage.written());
     stage.kube_dns.swap(&[("stubDomains", "{}")]);
     stage.wait_who("192.0.2.1", &server);
-    std::thread::sleep(Duration::from_millis(300));
+    // Long enough for a slow machine's client to have asked something.
+    std::thread::sleep(Duration::from_secs(1));
     client.finish();
     assert_eq!(stage.errors("configmap"), Some(0.0));
 }
@@ -177,12 +179,14 @@ fn a_changed_template_is_served_at_once_and_what_is_written_is_always_whole() {
     stage.set_template(&text(&stage, stage.first.port, 0));
     let server = stage.start();
     let conf = stage.conf();
-    let is_done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let reader = scope.spawn(|| {
+        // Ends the reader when it is dropped, also by a wait that fails.
+        let (swapping, swapped) = mpsc::channel::<()>();
+        let conf = &conf;
+        let reader = scope.spawn(move || {
             let mut count = 0_u32;
-            while !is_done.load(Ordering::Relaxed) {
-                let read = std::fs::read_to_string(&conf).expect("it is always there");
+            while swapped.try_recv() == Err(TryRecvError::Empty) {
+                let read = std::fs::read_to_string(conf).expect("it is always there");
                 assert!(read.starts_with(".:") && read.ends_with("# end\n"), "a part of it: {} octets", read.len());
                 count += 1;
             }
@@ -194,7 +198,7 @@ fn a_changed_template_is_served_at_once_and_what_is_written_is_always_whole() {
             stage.set_template(&text(&stage, upstream, number));
             stage.wait_who(address, &server);
         }
-        is_done.store(true, Ordering::Relaxed);
+        drop(swapping);
         assert!(reader.join().expect("the reader saw whole files") > 10);
     });
     // The last one is written after it serves.

@@ -3,6 +3,8 @@
 //! Each test runs itself again in a user and network namespace (`unshare`); a machine that allows none fails it. To look inside one, put
 //! a `sleep` before the assertion and `nsenter --target PID --user --net --preserve-credentials`.
 
+#[path = "node_namespace/fallback.rs"]
+mod fallback;
 #[path = "node_namespace/probing.rs"]
 mod probing;
 #[path = "node_namespace/scene.rs"]
@@ -10,8 +12,8 @@ mod scene;
 
 use nodelocaldns::node::{Change, Choice, Error, Interception, Node, Wish, teardown};
 use scene::{
-    ADDRESSES, Agent, NOTRACK_RULES_WHEN_ON, accept_rules, addresses_on, bridge, in_a_namespace, link_exists, mended, nft_tables,
-    notrack_rules, owned_rules, raw_rules_of, run, runtime, succeeds, wish,
+    ACCEPT_RULES, ADDRESSES, Agent, NOTRACK_RULES_WHEN_ON, accept_rules, addresses_on, bridge, in_a_namespace, link_exists,
+    mended, nft_tables, notrack_rules, owned_rules, raw_rules_of, run, runtime, succeeds, wish,
 };
 use std::time::{Duration, Instant};
 
@@ -41,7 +43,7 @@ fn nftables_rules_follow_the_interception_and_leave_nothing() {
             ] {
                 assert!(listing.contains(rule), "{rule} is not in\n{listing}");
             }
-            assert_eq!(accept_rules(), 8, "each address, UDP and TCP, in and out");
+            assert_eq!(accept_rules(), ACCEPT_RULES);
             node.ensure(Interception::Probing).await.unwrap();
             assert_eq!(owned_rules().matches("notrack").count(), 8);
             assert_eq!(node.teardown().await.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::<String>::new());
@@ -63,7 +65,7 @@ fn nobody_else_can_take_the_owned_rules_away() {
             assert!(!succeeds("nft delete table inet nodelocaldns"));
             assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
             assert_eq!(accept_rules(), 0, "those of the filter table can be");
-            mended(&mut node, Interception::On, || accept_rules() == 8).await;
+            mended(&mut node, Interception::On, || accept_rules() == ACCEPT_RULES).await;
             assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
         });
     });
@@ -97,7 +99,7 @@ fn two_agents_at_once_leave_each_other_what_they_need() {
         old.stop();
         assert_eq!(nft_tables("nodelocaldns").lines().count(), 1);
         assert_eq!(addresses_on("nodelocaldns").len(), ADDRESSES.len());
-        assert_eq!(accept_rules(), 8);
+        assert_eq!(accept_rules(), ACCEPT_RULES);
         new.stop();
         assert_eq!(nft_tables("nodelocaldns"), "");
         assert_eq!(addresses_on("nodelocaldns"), Vec::<String>::new());
@@ -133,7 +135,7 @@ fn a_new_agent_on_nftables_removes_the_rules_that_an_old_one_on_iptables_left_to
             node.ensure(Interception::On).await.unwrap();
             assert_eq!(notrack_rules(), 0);
             assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
-            assert_eq!(accept_rules(), 8);
+            assert_eq!(accept_rules(), ACCEPT_RULES);
         });
     });
 }
@@ -179,7 +181,10 @@ fn iptables_rules_come_back_when_they_are_flushed() {
             {
                 run(flush);
                 assert!(notrack_rules() < NOTRACK_RULES_WHEN_ON, "{flush}");
-                mended(&mut node, Interception::On, || notrack_rules() == NOTRACK_RULES_WHEN_ON && accept_rules() == 8).await;
+                mended(&mut node, Interception::On, || {
+                    notrack_rules() == NOTRACK_RULES_WHEN_ON && accept_rules() == ACCEPT_RULES
+                })
+                .await;
             }
         });
     });

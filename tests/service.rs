@@ -256,6 +256,100 @@ fn a_configmaps_swap_is_served_and_no_query_is_lost() {
     client.finish();
 }
 
+/// Changes what is listened on so many times under load; what both the Corefile before and the one after serve is answered all the while.
+fn no_query_is_lost_over_udp(first: &str, second: &str) {
+    let upstream = upstream_saying("192.0.2.1");
+    let (dns, other) = (free_port(), free_port());
+    let text = |template: &str| {
+        let text = template.replace("{dns}", &dns.to_string()).replace("{other}", &other.to_string());
+        text.replace("{rest}", &format!("cache 300\n reload\n forward . 127.0.0.1:{} {{\n  force_tcp\n }}\n", upstream.port))
+    };
+    let folder = scratch();
+    let path = write(folder.path(), "Corefile", &text(first));
+    let server = serve(&path, dns);
+    let client = SteadyClient::start(dns);
+    for round in 0..20 {
+        std::thread::sleep(Duration::from_millis(150));
+        std::fs::write(&path, text(if round % 2 == 0 { second } else { first })).expect("the scratch folder can be written");
+        let served = || server.output().matches("the changed Corefile serves").count() > round;
+        assert!(wait_until(RELOAD_PATIENCE, served), "round {round}:\n{}", server.tail(20));
+    }
+    let (udp, tcp) = client.tally();
+    assert_eq!((udp.lost, udp.failed), (0, 0), "over UDP: {udp:?}");
+    // A connection that the kernel makes between the last accept and the listener's end is reset.
+    assert!(tcp.lost <= 1 && tcp.failed == 0, "over TCP: {tcp:?}");
+}
+
+#[test]
+fn an_address_that_comes_and_goes_costs_the_one_that_stays_no_answer() {
+    no_query_is_lost_over_udp(".:{dns} {\n bind 127.0.0.1\n {rest}}\n", ".:{dns} {\n bind 127.0.0.1 127.0.0.2\n {rest}}\n");
+}
+
+#[test]
+fn a_port_that_comes_and_goes_costs_the_one_that_stays_no_answer() {
+    no_query_is_lost_over_udp(".:{dns} {\n bind 127.0.0.1\n {rest}}\n", ".:{dns} .:{other} {\n bind 127.0.0.1\n {rest}}\n");
+}
+
+#[test]
+fn an_address_that_gives_way_to_all_and_comes_back_loses_no_answer() {
+    no_query_is_lost_over_udp(".:{dns} {\n bind 127.0.0.1\n {rest}}\n", ".:{dns} {\n {rest}}\n");
+}
+
+#[test]
+fn a_port_that_changes_answers_what_it_has_received() {
+    let slow = Reply { delay: 1.0, answer: vec!["slow.example. 60 IN A 192.0.2.9".to_owned()], ..Reply::default() };
+    let upstream =
+        Upstream::start(vec![Rule { name: "slow.example.".to_owned(), rtype: "A".to_owned(), via: None, reply: slow }], None);
+    let (before, after) = (free_port(), free_port());
+    let text = |port: u16| {
+        let upstream = upstream.port;
+        format!(".:{port} {{\n bind 127.0.0.1\n reload\n forward . 127.0.0.1:{upstream} {{\n  force_tcp\n }}\n}}\n")
+    };
+    let folder = scratch();
+    let path = write(folder.path(), "Corefile", &text(before));
+    let server = serve(&path, before);
+    let asking: Vec<_> = (0..4).map(|_| std::thread::spawn(move || ask(loopback(before), "slow.example.", "A"))).collect();
+    std::thread::sleep(Duration::from_millis(300));
+    std::fs::write(&path, text(after)).expect("the scratch folder can be written");
+    assert!(wait_until(RELOAD_PATIENCE, || ask(loopback(after), "slow.example.", "A").is_some()), "{}", server.tail(20));
+    for asking in asking {
+        let answer = asking.join().expect("the client does not panic").expect("what was in flight is answered");
+        assert_eq!(answer.answers.len(), 1, "{answer:?}");
+    }
+}
+
+#[test]
+fn queries_that_wait_for_an_upstream_over_tcp_survive_a_swap_and_a_drain() {
+    let slow = Reply { delay: 1.0, answer: vec!["slow.example. 60 IN A 192.0.2.9".to_owned()], ..Reply::default() };
+    let upstream =
+        Upstream::start(vec![Rule { name: "slow.example.".to_owned(), rtype: "A".to_owned(), via: None, reply: slow }], None);
+    let port = free_port();
+    let text = |option: &str| {
+        let upstream = upstream.port;
+        format!(".:{port} {{\n bind 127.0.0.1\n reload\n forward . 127.0.0.1:{upstream} {{\n  force_tcp\n  {option}\n }}\n}}\n")
+    };
+    for is_drain in [false, true] {
+        let folder = scratch();
+        let path = write(folder.path(), "Corefile", &text("expire 10s"));
+        let mut server = serve(&path, port);
+        let asking: Vec<_> = (0..8).map(|_| std::thread::spawn(move || ask(loopback(port), "slow.example.", "A"))).collect();
+        std::thread::sleep(Duration::from_millis(300));
+        if is_drain {
+            server.signal(libc::SIGTERM);
+        } else {
+            std::fs::write(&path, text("expire 20s")).expect("the scratch folder can be written");
+            server.wait_output("the changed Corefile serves", RELOAD_PATIENCE);
+        }
+        for asking in asking {
+            let answer = asking.join().expect("the client does not panic").expect("what was in flight is answered");
+            assert_eq!(answer.answers.len(), 1, "{answer:?}");
+        }
+        if is_drain {
+            assert!(server.wait_exit(PATIENCE).is_some_and(|status| status.success()));
+        }
+    }
+}
+
 #[test]
 fn a_file_written_in_place_is_served_and_the_cache_and_its_counters_live_on() {
     let (first, second) = (upstream_saying("192.0.2.1"), upstream_saying("192.0.2.2"));

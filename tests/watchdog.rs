@@ -13,7 +13,7 @@ use support::ports::free_port;
 use support::server::{Server, binary, reference_command, scratch, wait_until, write_corefile};
 use support::steady::SteadyClient;
 use support::tools::write;
-use support::upstream::{Reply, Rule, Upstream};
+use support::upstream::{Reply, Rule, Upstream, address_rule};
 
 /// For what takes milliseconds on a machine that is not busy with other things.
 const SOON: Duration = Duration::from_secs(10);
@@ -82,10 +82,12 @@ fn signal(pid: i32, signal: libc::c_int) {
     assert_eq!(outcome, 0, "sending signal {signal} to {pid}: {}", std::io::Error::last_os_error());
 }
 
-/// Whether the process has not ended; one that only waits to be reaped has.
+/// Whether the process has not ended; one that only waits to be reaped has. While a thread is left its sockets are open, though its first
+/// thread may be a zombie already.
 fn is_alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+    let is_running = stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'));
+    is_running || std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1)
 }
 
 /// A field of /proc/PID/status.
@@ -93,6 +95,22 @@ fn status_field(pid: i32, name: &str) -> String {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
     let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
     line.unwrap_or_else(|| panic!("no {name} in\n{status}")).trim().to_owned()
+}
+
+#[test]
+fn a_server_that_is_told_to_end_hands_its_cache_to_the_next_one() {
+    let upstream = Upstream::start(vec![address_rule("kept.example.", 300, "192.0.2.1")], None);
+    let corefile = ".:{port} {\n bind 127.0.0.1\n cache 300\n forward . 127.0.0.1:{upstream} {\n  read_timeout 200ms\n }\n}\n";
+    let guarded = Guarded::start(&corefile.replace("{upstream}", &upstream.port.to_string()));
+    assert_eq!(ask(loopback(guarded.dns), "kept.example.", "A").map(|answer| answer.answers.len()), Some(1));
+    drop(upstream);
+    let before = guarded.server();
+    signal(before, libc::SIGTERM);
+    guarded.await_restarts("exit", 1.0);
+    assert_ne!(guarded.server(), before);
+    let answer = ask(loopback(guarded.dns), "kept.example.", "A");
+    let records = answer.map(|answer| answer.answers.len());
+    assert_eq!(records, Some(1), "{}", guarded.watchdog.tail(20));
 }
 
 #[test]

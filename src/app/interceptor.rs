@@ -1,5 +1,6 @@
 //! The node, as the watchdog sees it.
 
+use super::fallback::{self, Services};
 use crate::cli::{Agent, Backend};
 use crate::node::{Choice, Error, Interception as Rules, Node, Wish};
 use crate::watchdog::{Interception, Interceptor, SetupError};
@@ -17,13 +18,10 @@ pub struct NodeInterceptor {
 impl NodeInterceptor {
     /// For what the flags say.
     pub fn new(agent: &Agent, dns_port: u16) -> Self {
-        let choice = match agent.interception {
-            Some(Backend::Auto) => Choice::Auto,
-            Some(Backend::Nftables) => Choice::Nftables,
-            Some(Backend::Iptables) => Choice::Iptables,
-            None => Choice::None,
-        };
-        Self { wish: wish(agent, dns_port), choice, sync_interval: agent.sync_interval, node: None }
+        for objection in fallback::plan(agent, dns_port, &Services::read(agent)).objections {
+            tracing::warn!("{objection}");
+        }
+        Self { wish: wish(agent, dns_port), choice: choice(agent), sync_interval: agent.sync_interval, node: None }
     }
 
     fn node(&mut self) -> Result<&mut Node, Error> {
@@ -43,6 +41,17 @@ pub fn wish(agent: &Agent, dns_port: u16) -> Wish {
         health_port: agent.health_port,
         interface: agent.interface.clone(),
         probe_mark: agent.probe_mark,
+        fallback: fallback::plan(agent, dns_port, &Services::read(agent)).fallback,
+    }
+}
+
+/// What is to hold the rules.
+pub fn choice(agent: &Agent) -> Choice {
+    match agent.interception {
+        Some(Backend::Auto) => Choice::Auto,
+        Some(Backend::Nftables) => Choice::Nftables,
+        Some(Backend::Iptables) => Choice::Iptables,
+        None => Choice::None,
     }
 }
 
@@ -57,6 +66,8 @@ impl Interceptor for NodeInterceptor {
         // that is missing here is nobody's.
         let rules = node.ensure(rules).await;
         let mut errors: Vec<SetupError> = node.ensure_link().await.err().iter().map(told).collect();
+        // Before the interception goes on for the first time, since it is told to be off first.
+        errors.extend(node.ensure_fallback().err().iter().map(told));
         match rules {
             Ok(beside) => {
                 for error in beside {

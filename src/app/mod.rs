@@ -1,6 +1,8 @@
 //! The parts put together: load a Corefile, serve it, swap a changed one in, stop in order.
 
 mod banner;
+mod doctor;
+mod fallback;
 mod interceptor;
 mod load;
 mod log;
@@ -9,11 +11,12 @@ mod rendering;
 mod server_process;
 mod service;
 mod setup_errors;
+mod warmth;
 mod watchdog_process;
 
 use crate::cli::{Invocation, ServeOptions};
 use crate::directives::{ORDER, Support};
-use crate::node::{self, Wish};
+use crate::node::{self, Fallback, Wish};
 use crate::plan::DEFAULT_PORT;
 use crate::watchdog::ServerEnd;
 use std::ffi::OsString;
@@ -35,6 +38,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let outcome = match invocation {
         Invocation::Check { files } => check(&files, DEFAULT_PORT),
         Invocation::Teardown { local_addresses, interface } => tear_down(local_addresses, interface),
+        Invocation::Doctor(doctor) => doctor::examine(*doctor),
         Invocation::ListDirectives => print_directives(),
         Invocation::Version => print_version(),
         Invocation::Serve(options) => serve(options),
@@ -62,7 +66,8 @@ fn check(files: &[impl AsRef<Path>], default_port: u16) -> anyhow::Result<ExitCo
 fn tear_down(addresses: Vec<IpAddr>, interface: String) -> anyhow::Result<ExitCode> {
     log::start();
     // Ports and mark do not matter: rules are known by their comments.
-    let wish = Wish { addresses, port: DEFAULT_PORT, health_port: 0, interface: Some(interface), probe_mark: 1 };
+    let fallback = Fallback::default();
+    let wish = Wish { addresses, port: DEFAULT_PORT, health_port: 0, interface: Some(interface), probe_mark: 1, fallback };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let errors = runtime.block_on(node::teardown(&wish));
     for error in &errors {

@@ -100,7 +100,9 @@ async fn run(mut service: Service, watchdog: &ServerEnd, mut signals: Signals) {
         tokio::select! {
             order = watchdog.order() => match order {
                 Order::Reload => service.reload(),
-                Order::Stop => break Farewell::Ordered,
+                Order::ExportCache => service.export_cache(),
+                Order::Stop { leave: false } => break Farewell::Ordered,
+                Order::Stop { leave: true } => break Farewell::Succeeded,
                 Order::Orphaned => return tracing::warn!("{ORPHANED}"),
             },
             _ = signals.terminate.recv() => break Farewell::Replaced,

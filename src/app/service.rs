@@ -5,6 +5,7 @@ use super::load::{LoadError, Loaded, Source};
 use super::log::Verbosity;
 use super::rendering::Rendering;
 use super::setup_errors::SetupErrors;
+use super::warmth;
 use crate::chain::{LineSink, Services};
 use crate::directives::prometheus::{self, ProcessMetrics};
 use crate::directives::reload::{self, ChangeDetector, Fingerprint, Series};
@@ -14,11 +15,12 @@ use crate::server::{Limits, Server};
 use crate::watchdog::ServerEnd;
 use anyhow::Context;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 /// How long SIGTERM may take, lameduck aside: what was received is answered meanwhile.
@@ -58,6 +60,8 @@ pub fn limits(open_files: u64) -> Limits {
 pub enum Farewell {
     /// The watchdog says so, and has told the node.
     Ordered,
+    /// The watchdog says so: another server reads the same sockets already.
+    Succeeded,
     /// Somebody else says so: another server will read on where this one stops.
     Replaced,
 }
@@ -108,6 +112,9 @@ impl Service {
         let mut server = Server::start(options.workers, options.limits, Handle::current(), &services.registry)?;
         let plan = loaded.config.build(&services)?;
         verbosity.follow(&loaded.config);
+        if let Some(cache) = options.watchdog.take_cache() {
+            warmth::restore(services.carry.clone(), cache);
+        }
         apply(&mut server, &plan, &options)?;
         let mut service = Self {
             reloads: Series::new(&services.registry, loaded.fingerprint),
@@ -260,13 +267,30 @@ impl Service {
         Ok(())
     }
 
+    /// Has what the caches hold written down for another server, beside everything else.
+    pub fn export_cache(&self) {
+        self.export();
+    }
+
+    fn export(&self) -> JoinHandle<()> {
+        let (carry, watchdog) = (self.services.carry.clone(), self.options.watchdog.clone());
+        let octets = self.options.cache_memory;
+        tokio::task::spawn_blocking(move || match warmth::save(&carry, octets) {
+            Ok(cache) => watchdog.report_cache(cache.as_fd()),
+            Err(error) => tracing::warn!("what the caches hold cannot be written down for the next server: {error}"),
+        })
+    }
+
     /// Serves on for the lameduck, then answers what has been received, and ends.
     pub async fn stop(self, farewell: Farewell) {
-        self.services.lifecycle.set_stopping();
-        if farewell != Farewell::Replaced {
-            self.server.sockets().claim();
+        match farewell {
+            Farewell::Ordered => self.server.sockets().claim(),
+            Farewell::Succeeded => {}
+            // While the workers serve on.
+            Farewell::Replaced => _ = self.export().await,
         }
-        if !self.plan.lameduck.is_zero() {
+        self.services.lifecycle.set_stopping();
+        if farewell != Farewell::Succeeded && !self.plan.lameduck.is_zero() {
             tracing::info!("plugin/health: going into lameduck mode for {:?}", self.plan.lameduck);
             tokio::time::sleep(self.plan.lameduck).await;
         }

@@ -23,6 +23,17 @@ impl Carry {
         map.insert(key.to_owned(), Arc::downgrade(&erased));
         made
     }
+
+    /// The state under `key`, if it lives and is a `T`.
+    pub fn find<T: Any + Send + Sync>(&self, key: &str) -> Option<Arc<T>> {
+        self.0.lock().get(key)?.upgrade()?.downcast().ok()
+    }
+
+    /// All state that lives and is a `T`, with its keys.
+    pub fn all<T: Any + Send + Sync>(&self) -> Vec<(String, Arc<T>)> {
+        let map = self.0.lock();
+        map.iter().filter_map(|(key, state)| Some((key.clone(), state.upgrade()?.downcast().ok()?))).collect()
+    }
 }
 
 #[cfg(test)]
@@ -37,6 +48,18 @@ mod tests {
         assert_eq!(*carry.adopt_or("cache example.", || 3_u32), 3);
         drop(first);
         assert_eq!(*carry.adopt_or("cache .", || 4_u32), 4);
+    }
+
+    #[test]
+    fn state_that_lives_is_found_by_its_key_and_by_its_type() {
+        let carry = Carry::default();
+        let first = carry.adopt_or("cache .", || 1_u32);
+        let _of_another_type = carry.adopt_or("forward .", || 2_u64);
+        assert_eq!(carry.find::<u32>("cache ."), Some(first.clone()));
+        assert_eq!((carry.find::<u64>("cache ."), carry.find::<u32>("cache example.")), (None, None));
+        assert_eq!(carry.all::<u32>(), [("cache .".to_owned(), first.clone())]);
+        drop(first);
+        assert_eq!((carry.find::<u32>("cache ."), carry.all::<u32>().len()), (None, 0));
     }
 
     #[test]

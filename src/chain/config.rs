@@ -165,7 +165,7 @@ pub struct Services {
     pub registry: Registry,
     /// Panics that were caught while a query was answered.
     pub panics: Counter,
-    pub carry: Carry,
+    pub carry: Arc<Carry>,
     pub lifecycle: Lifecycle,
     pub cache_memory: Arc<MemoryBudget>,
     /// Workers that serve.
@@ -181,7 +181,7 @@ impl Services {
         Self {
             panics: registry.counter("coredns_panics_total", "Panics that were caught while a query was answered.", &[]),
             registry,
-            carry: Carry::default(),
+            carry: Arc::default(),
             lifecycle: Lifecycle::default(),
             cache_memory: Arc::new(MemoryBudget::new(cache_octets)),
             workers,

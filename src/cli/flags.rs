@@ -1,7 +1,9 @@
 //! The flags as written, before it is known what they mean together.
 
-use super::values;
-use clap::{Parser, Subcommand, ValueEnum};
+use super::doctor::Output;
+use super::{FallbackTo, values};
+use crate::message::Name;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -55,6 +57,9 @@ pub(super) struct Flags {
     /// Memory that all caches together may take, such as 64MiB; by default a quarter of the cgroup's limit, at most 256MiB
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub cache_memory: Option<usize>,
+    /// Socket in a folder that both see, at which a new instance takes over the old one's sockets and cache
+    #[arg(long, value_name = "PATH", value_parser = values::path())]
+    pub handover: Option<PathBuf>,
 
     /// Comma-separated addresses of the cache on this node, IPv4 and IPv6. Makes it the node's agent, which the flags below are about
     #[arg(long, value_name = "ADDRESSES", value_parser = values::local_addresses, help_heading = NODE)]
@@ -77,6 +82,13 @@ pub(super) struct Flags {
     /// Packet mark of the watchdog's own queries [default: 0x00100000]
     #[arg(long, value_name = "MARK", value_parser = values::mark, help_heading = NODE)]
     pub probe_mark: Option<u32>,
+    /// Who answers at an address of this node alone when this program is gone: auto (the upstream service), none, or addresses of cluster
+    /// DNS that are not served here, one of each family [default: auto]
+    #[arg(long, value_name = "WHO", value_parser = values::fallback, help_heading = NODE)]
+    pub fallback: Option<FallbackTo>,
+    /// One bit of packet and connection marks for queries that go to the fallback [default: 0x1000]
+    #[arg(long, value_name = "MARK", value_parser = values::mark_bit, help_heading = NODE)]
+    pub fallback_mark: Option<u32>,
     /// Port of the directive health, which the rules let through [default: 8080]
     #[arg(long, value_name = "PORT", value_parser = values::port, help_heading = NODE)]
     pub health_port: Option<u16>,
@@ -111,7 +123,7 @@ pub(super) enum Command {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// Remove from this node what an agent has left: interception rules, addresses, and the interface if an agent made it. Ours and
+    /// Remove from this node what an agent has left: interception rules, the fallback, addresses, and the interface if an agent made it. Ours and
     /// node-cache's. Exit status 0 if nothing of it is left, else 1.
     Teardown {
         /// Comma-separated addresses of the cache on this node, as the agent was given them
@@ -121,6 +133,41 @@ pub(super) enum Command {
         #[arg(long, value_name = "NAME")]
         interfacename: Option<String>,
     },
+    /// Say whether this node's queries are really intercepted, and what to do if not. Changes nothing. Exit status 0 if nothing is wrong,
+    /// 1 if something is, 3 if nothing wrong was seen but not everything could be looked at.
+    Doctor(Box<DoctorFlags>),
+}
+
+/// What is not given is what the running agent was told, where one is seen, else the agent's default.
+#[derive(Debug, Args)]
+pub(super) struct DoctorFlags {
+    /// Comma-separated addresses of the cache on this node
+    #[arg(long, value_name = "ADDRESSES", value_parser = values::local_addresses)]
+    pub localip: Option<values::LocalAddresses>,
+    /// Interface that carries the addresses
+    #[arg(long, value_name = "NAME", value_parser = values::interface_name)]
+    pub interfacename: Option<String>,
+    /// DNS port
+    #[arg(long = "dns.port", short = 'p', alias = "p", value_name = "PORT", value_parser = values::port)]
+    pub dns_port: Option<u16>,
+    /// What the rules are made with
+    #[arg(long, value_name = "HOW")]
+    pub interception: Option<Interception>,
+    /// Packet mark of the watchdog's own queries
+    #[arg(long, value_name = "MARK", value_parser = values::mark)]
+    pub probe_mark: Option<u32>,
+    /// Port of the directive health
+    #[arg(long, value_name = "PORT", value_parser = values::port)]
+    pub health_port: Option<u16>,
+    /// Where the agent serves its metrics
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::listen_address)]
+    pub metrics_listen_address: Option<SocketAddr>,
+    /// An ordinary name to ask for, beside the question that only our server can answer
+    #[arg(long, value_name = "NAME", default_value = "kubernetes.default.svc.cluster.local.", value_parser = values::name)]
+    pub name: Name,
+    /// How to print
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    pub output: Output,
 }
 
 /// `--interception`

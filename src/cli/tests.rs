@@ -1,4 +1,4 @@
-use super::{Agent, Backend, Corefile, Flags, Invocation, Mode, ServeOptions};
+use super::{Agent, Backend, Corefile, Doctor, FallbackTo, Flags, Invocation, Mode, Output, ServeOptions};
 use clap::CommandFactory;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -78,6 +78,8 @@ fn the_agents_defaults_are_the_references() {
         interception: Some(Backend::Auto),
         sync_interval: Duration::from_secs(60),
         probe_mark: 0x0010_0000,
+        fallback: FallbackTo::Upstream,
+        fallback_mark: 0x1000,
         health_port: 8080,
         skip_teardown: false,
         template: "/etc/coredns/Corefile.base".into(),
@@ -133,6 +135,8 @@ fn every_flag_of_the_reference_is_taken_in_its_spelling() {
             interception: None,
             sync_interval: Duration::from_secs(90),
             probe_mark: 0x0010_0000,
+            fallback: FallbackTo::Upstream,
+            fallback_mark: 0x1000,
             health_port: 8081,
             skip_teardown: true,
             template: "/base".into(),
@@ -146,6 +150,7 @@ fn every_flag_of_the_reference_is_taken_in_its_spelling() {
         quiet: true,
         metrics_listen_address: Some("[::]:9354".parse().unwrap()),
         workers: None,
+        handover: None,
         cache_memory: None,
     };
     assert_eq!(options, expected);
@@ -169,6 +174,50 @@ fn interception_and_setupiptables_must_agree() {
 }
 
 #[test]
+fn the_fallback_is_found_or_named_and_never_one_of_our_own_addresses() {
+    let addresses = |ipv4: &str, ipv6: Option<&str>| FallbackTo::Addresses {
+        ipv4: Some(ipv4.parse().unwrap()),
+        ipv6: ipv6.map(|ipv6| ipv6.parse().unwrap()),
+    };
+    for (arguments, expected) in [
+        (&["--fallback", "auto"][..], FallbackTo::Upstream),
+        (&["--fallback=none"], FallbackTo::Nowhere),
+        (&["--fallback=none", "--interception=none"], FallbackTo::Nowhere),
+        (&["--fallback", "10.96.0.11"], addresses("10.96.0.11", None)),
+        (&["--fallback", "fd00::11,10.96.0.11"], addresses("10.96.0.11", Some("fd00::11"))),
+    ] {
+        assert_eq!(agent(arguments).fallback, expected, "{arguments:?}");
+    }
+    let refused = |arguments: &[&str]| refused(&[&["-localip", "169.254.20.10"], arguments].concat());
+    for (value, part) in [
+        ("10.96.0.11,10.96.0.12", "a second address of its family"),
+        ("cluster", "`cluster` is no IP address"),
+        ("127.0.0.1", "no address of cluster DNS"),
+        ("::", "no address of cluster DNS"),
+        ("169.254.20.10", "is an address of -localip"),
+        ("::ffff:169.254.20.10", "is an address of -localip"),
+    ] {
+        let said = refused(&["--fallback", value]);
+        assert!(said.contains(part), "{value}: {said}");
+    }
+    assert!(refused(&["--fallback", "10.96.0.11", "-setupiptables=false"]).contains("needs interception rules"));
+}
+
+#[test]
+fn the_fallback_s_mark_is_one_bit_that_is_nobody_else_s() {
+    assert_eq!(agent(&["--fallback-mark", "0x2000"]).fallback_mark, 0x2000);
+    assert_eq!(agent(&["--fallback-mark", "0x00100000", "--probe-mark", "0x1000"]).fallback_mark, 0x10_0000);
+    let refused = |arguments: &[&str]| refused(&[&["-localip", "169.254.20.10"], arguments].concat());
+    for (mark, part) in [("0x3000", "one bit"), ("0x4000", "kube-proxy"), ("0x8000", "kube-proxy"), ("0x100000", "--probe-mark")]
+    {
+        let said = refused(&["--fallback-mark", mark]);
+        assert!(said.contains(part), "{mark}: {said}");
+    }
+    assert_eq!(agent(&["--probe-mark", "0x3000", "--fallback", "none"]).probe_mark, 0x3000);
+    assert!(refused(&["--probe-mark", "0x3000"]).contains("--fallback-mark 0x1000 is a bit of --probe-mark"));
+}
+
+#[test]
 fn what_is_for_the_agent_needs_its_addresses() {
     for arguments in [
         &["-setupinterface"][..],
@@ -177,6 +226,8 @@ fn what_is_for_the_agent_needs_its_addresses() {
         &["--interception", "auto"],
         &["-syncinterval", "60"],
         &["--probe-mark", "1"],
+        &["--fallback", "10.96.0.11"],
+        &["--fallback-mark", "0x2000"],
         &["-health-port", "8080"],
         &["-skipteardown"],
         &["-basecorefile", "/base"],
@@ -189,7 +240,8 @@ fn what_is_for_the_agent_needs_its_addresses() {
         let name = arguments[0].split('=').next().unwrap();
         assert!(said.contains(&format!("{name} is for")) && said.contains("-localip"), "{arguments:?}: {said}");
     }
-    let harmless = ["-setupinterface=false", "-setupiptables=false", "--interception=none", "-skipteardown=false"];
+    let harmless =
+        ["-setupinterface=false", "-setupiptables=false", "--interception=none", "--fallback=none", "-skipteardown=false"];
     assert_eq!(serve(&harmless).mode, Mode::Plain(Corefile::BuiltIn));
 }
 
@@ -211,6 +263,20 @@ fn a_wrong_value_is_named_with_its_flag() {
             assert!(said.contains(part), "{arguments:?}: {part:?} is not in:\n{said}");
         }
     }
+}
+
+#[test]
+fn an_address_that_no_link_can_carry_is_refused() {
+    for address in ["0.0.0.0", "::", "::ffff:0.0.0.0", "224.0.0.1", "ff02::1", "255.255.255.255"] {
+        for command in [&[][..], &["teardown"]] {
+            let said = refused(&[command, &["-localip", &format!("169.254.20.10,{address}")]].concat());
+            assert!(said.contains(&format!("`{address}` ")) && said.contains("169.254.20.10,10.96.0.10"), "{said}");
+        }
+    }
+    let mapped = serve(&["-localip", "::ffff:10.96.0.10,10.96.0.10"]);
+    assert!(
+        matches!(mapped.mode, Mode::Agent(agent) if agent.local_addresses == ["10.96.0.10".parse::<std::net::IpAddr>().unwrap()])
+    );
 }
 
 #[test]
@@ -242,4 +308,63 @@ fn teardown_wants_the_addresses_and_knows_the_default_interface() {
     };
     assert_eq!(parse(&["-localip", "169.254.20.10,fd00::a"]).unwrap(), expected("nodelocaldns"));
     assert_eq!(parse(&["-localip=169.254.20.10,fd00::a", "-interfacename=br0"]).unwrap(), expected("br0"));
+}
+
+fn doctor(arguments: &[&str]) -> Doctor {
+    match parse(&[&["doctor"], arguments].concat()) {
+        Ok(Invocation::Doctor(doctor)) => *doctor,
+        other => panic!("{arguments:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn doctor_needs_nothing_and_takes_the_agents_flags_in_either_spelling() {
+    let expected = Doctor {
+        local_addresses: None,
+        interface: None,
+        dns_port: None,
+        interception: None,
+        probe_mark: None,
+        health_port: None,
+        metrics_listen_address: None,
+        name: crate::message::Name::parse("kubernetes.default.svc.cluster.local.").unwrap(),
+        output: Output::Text,
+    };
+    assert_eq!(doctor(&[]), expected);
+    let given = doctor(&[
+        "-localip=169.254.20.10",
+        "-interfacename",
+        "dns0",
+        "--dns.port=5353",
+        "--interception",
+        "none",
+        "-health-port=8081",
+        "-metrics-listen-address=:9354",
+        "--name",
+        "a.example",
+        "--output=json",
+    ]);
+    assert_eq!(given.local_addresses, Some(vec!["169.254.20.10".parse().unwrap()]));
+    assert_eq!((given.interface.as_deref(), given.dns_port, given.interception), (Some("dns0"), Some(5353), Some(None)));
+    assert_eq!((given.health_port, given.name.to_string(), given.output), (Some(8081), "a.example.".to_owned(), Output::Json));
+    assert!(refused(&["doctor", "--output", "xml"]).contains("json"), "what is possible is told");
+    assert!(refused(&["doctor", "--name", "a..b"]).contains("--name"));
+}
+
+#[test]
+fn what_doctor_is_not_told_is_what_the_running_agent_was_told_or_its_default() {
+    assert_eq!(doctor(&[]).completed(None), None, "nobody said which addresses");
+    let (options, agent) = doctor(&["-localip", "fd00::10"]).completed(None).unwrap();
+    assert_eq!((options.dns_port, options.metrics_listen_address), (53, Some("0.0.0.0:9353".parse().unwrap())));
+    assert_eq!((agent.interface.as_deref(), agent.interception), (Some("nodelocaldns"), Some(Backend::Auto)));
+    assert_eq!(agent.local_addresses, ["fd00::10".parse::<std::net::IpAddr>().unwrap()]);
+
+    let running =
+        || Some(serve(&["-localip", "169.254.20.10", "-setupinterface=false", "-health-port", "8081", "-dns.port", "5353"]));
+    let (options, agent) = doctor(&[]).completed(running()).unwrap();
+    assert_eq!((options.dns_port, agent.health_port, agent.interface.clone()), (5353, 8081, None));
+    assert_eq!(agent.local_addresses, ["169.254.20.10".parse::<std::net::IpAddr>().unwrap()]);
+    let (_, agent) = doctor(&["-localip", "fd00::10", "-interfacename", "dns0"]).completed(running()).unwrap();
+    assert_eq!((agent.health_port, agent.interface.as_deref()), (8081, Some("dns0")));
+    assert_eq!(agent.local_addresses, ["fd00::10".parse::<std::net::IpAddr>().unwrap()]);
 }

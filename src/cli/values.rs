@@ -1,6 +1,8 @@
 //! Typed readings of flags' values. Each error says what would be right.
 
+use super::FallbackTo;
 use crate::corefile::{Diagnostics, FileId, Span, Token, value};
+use crate::message::Name;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -11,7 +13,7 @@ const INTERFACE_NAME_OCTETS: usize = 15;
 /// Of a label (RFC 1035 section 2.3.4).
 const SERVICE_NAME_OCTETS: usize = 63;
 
-/// Addresses of `-localip`: at least one, none twice, in their order.
+/// Addresses of `-localip`: at least one, none twice, in their order; each can be a link's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LocalAddresses(pub Vec<IpAddr>);
 
@@ -21,11 +23,31 @@ pub(super) fn local_addresses(text: &str) -> Result<LocalAddresses, String> {
         let address = part.parse::<IpAddr>().map_err(|_| {
             format!("`{part}` is no IP address: write addresses with commas between them, such as 169.254.20.10,10.96.0.10")
         })?;
+        let address = address.to_canonical();
+        if let Some(objection) = objection_to_local_address(address) {
+            return Err(format!("`{part}` {objection}: name the addresses of the cache, such as 169.254.20.10,10.96.0.10"));
+        }
         if !addresses.contains(&address) {
             addresses.push(address);
         }
     }
     Ok(LocalAddresses(addresses))
+}
+
+/// Why `address` cannot be one that a link of this node carries and clients ask.
+fn objection_to_local_address(address: IpAddr) -> Option<&'static str> {
+    if address.is_unspecified() {
+        Some("stands for every address of the node, which cannot all be taken over")
+    } else if address.is_multicast() || matches!(address, IpAddr::V4(v4) if v4.is_broadcast()) {
+        Some("is many machines' address, not one's")
+    } else {
+        None
+    }
+}
+
+/// A name of the DNS, absolute with or without the final dot.
+pub(super) fn name(text: &str) -> Result<Name, String> {
+    Name::parse(text).map_err(|error| error.to_string())
 }
 
 /// A path, which may be empty.
@@ -104,6 +126,39 @@ pub(super) fn mark(text: &str) -> Result<u32, String> {
     mark.ok()
         .filter(|mark| *mark != 0)
         .ok_or_else(|| "expected a packet mark between 1 and 0xffffffff, such as 0x00100000".to_owned())
+}
+
+/// A packet mark of one bit.
+pub(super) fn mark_bit(text: &str) -> Result<u32, String> {
+    let mark = mark(text)?;
+    if mark.is_power_of_two() { Ok(mark) } else { Err("expected a packet mark of one bit, such as 0x1000".to_owned()) }
+}
+
+/// `auto`, `none`, or addresses, at most one of each family.
+pub(super) fn fallback(text: &str) -> Result<FallbackTo, String> {
+    match text {
+        "auto" => return Ok(FallbackTo::Upstream),
+        "none" => return Ok(FallbackTo::Nowhere),
+        _ => {}
+    }
+    let (mut ipv4, mut ipv6) = (None, None);
+    for word in text.split(',') {
+        let address = word.parse().map(|address: IpAddr| address.to_canonical());
+        let is_repeated = match address {
+            Ok(address) if address.is_unspecified() || address.is_loopback() || address.is_multicast() => {
+                return Err(format!("`{word}` is no address of cluster DNS"));
+            }
+            Ok(IpAddr::V4(address)) => ipv4.replace(address).is_some(),
+            Ok(IpAddr::V6(address)) => ipv6.replace(address).is_some(),
+            Err(_) => {
+                return Err(format!("`{word}` is no IP address; write auto, none, or addresses such as 10.96.0.11,fd00::11"));
+            }
+        };
+        if is_repeated {
+            return Err(format!("`{word}` is a second address of its family: name one of each"));
+        }
+    }
+    Ok(FallbackTo::Addresses { ipv4, ipv6 })
 }
 
 /// Octets: a number with an optional unit `k`, `M`, `G` (powers of 1000) or `Ki`, `Mi`, `Gi` (of 1024), as Kubernetes writes quantities; a final

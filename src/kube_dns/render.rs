@@ -45,15 +45,26 @@ pub struct Values {
 pub struct ServiceAddress {
     variable: String,
     value: Option<String>,
+    port: Option<u16>,
 }
 
 impl ServiceAddress {
-    /// Reads `NAME_SERVICE_HOST`, with `service` in upper case and its dashes as underscores.
+    /// Reads `NAME_SERVICE_HOST` and `NAME_SERVICE_PORT`, with `service` in upper case and its dashes as underscores.
     pub fn read(service: &str, environment: &dyn Loader) -> Self {
-        let variable = format!("{}_SERVICE_HOST", service.replace('-', "_").to_ascii_uppercase());
-        Self { value: environment.environment(&variable).filter(|value| !value.is_empty()), variable }
+        let name = service.replace('-', "_").to_ascii_uppercase();
+        let variable = format!("{name}_SERVICE_HOST");
+        let port = environment.environment(&format!("{name}_SERVICE_PORT")).and_then(|port| port.parse().ok());
+        Self { value: environment.environment(&variable).filter(|value| !value.is_empty()), variable, port }
     }
-    fn address(&self) -> Result<IpAddr, String> {
+    /// The Service's first port, if the environment tells it.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+    /// The ClusterIP.
+    ///
+    /// # Errors
+    /// Why it is not known.
+    pub fn address(&self) -> Result<IpAddr, String> {
         let Some(value) = &self.value else { return Err(format!("the environment variable {} is not set", self.variable)) };
         value.parse().map_err(|_| format!("the environment variable {} is `{value}`, which is no IP address", self.variable))
     }

@@ -146,6 +146,7 @@ impl Watch {
     }
 
     /// Watches these, and nothing else. To be called after each look: a folder may be another one by now, though its path is the same.
+    /// What was not watched before may have changed since that look, so something is told of it.
     pub fn follow(&mut self, subjects: Subjects) {
         let Some(events) = &self.events else { return };
         let mut watches = events.watches();
@@ -164,6 +165,9 @@ impl Watch {
                     unwatched.insert(folder);
                 }
             }
+        }
+        if watched.keys().any(|descriptor| !self.watched.contains_key(descriptor)) {
+            self.debounce.note(Instant::now());
         }
         for descriptor in self.watched.keys().filter(|descriptor| !watched.contains_key(descriptor)) {
             // Fails when the folder is gone, and the watch with it.

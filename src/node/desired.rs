@@ -20,8 +20,14 @@
 //! 4. The server's reply carries no mark (a mark belongs to a socket). raw OUTPUT knows it by its source address and port: untracked.
 //!    Tracked, a TCP SYN-ACK whose SYN conntrack has not seen would be INVALID, and firewalls drop those.
 //!
-//! `tests/node_namespace.rs` walks this way with kube-proxy's rules in place.
+//! **On `lo` a packet meets the filter table twice**, in OUTPUT and in INPUT, whoever sent it: replies to programs on the node, and to
+//! probes, come in by INPUT with our address as their source. A firewall that accepts tracked connections and not everything on `lo`
+//! would drop them, and kubelet's questions to the health port. The rules for those are for `lo` alone: from another link such a source is
+//! a lie, and the health port nobody's business.
+//!
+//! `tests/node_namespace.rs` walks the way of a probe with kube-proxy's rules in place.
 
+use super::fallback::Fallback;
 use std::collections::HashSet;
 use std::fmt;
 use std::net::IpAddr;
@@ -39,6 +45,8 @@ pub struct Wish {
     pub interface: Option<String>,
     /// Bits of the packet mark that tell a probe; all of them must be set in it. Not zero.
     pub probe_mark: u32,
+    /// Who answers for addresses that are ours alone when we do not (`--fallback`).
+    pub fallback: Fallback,
 }
 
 /// Whose packets are answered here.
@@ -75,6 +83,15 @@ pub enum Protocol {
     Tcp,
 }
 
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        })
+    }
+}
+
 /// Where in a packet's way a rule stands, and with that what it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hook {
@@ -86,6 +103,10 @@ pub enum Hook {
     FilterInput,
     /// The filter table, packets made here: accepted.
     FilterOutput,
+    /// As [`Hook::FilterInput`], of programs on this node (`lo`).
+    FilterInputLoopback,
+    /// As [`Hook::FilterOutput`], for programs on this node (`lo`).
+    FilterOutputLoopback,
 }
 
 /// Which end of the packet has the rule's address and port.
@@ -121,16 +142,14 @@ impl fmt::Display for Rule {
             Hook::RawOutput => ("raw OUTPUT", "NOTRACK"),
             Hook::FilterInput => ("filter INPUT", "ACCEPT"),
             Hook::FilterOutput => ("filter OUTPUT", "ACCEPT"),
-        };
-        let protocol = match self.protocol {
-            Protocol::Udp => "udp",
-            Protocol::Tcp => "tcp",
+            Hook::FilterInputLoopback => ("filter INPUT on lo", "ACCEPT"),
+            Hook::FilterOutputLoopback => ("filter OUTPUT on lo", "ACCEPT"),
         };
         let end = match self.end {
             End::Source => "from",
             End::Destination => "to",
         };
-        write!(f, "{place}: {protocol} {end} {} port {}", self.address, self.port)?;
+        write!(f, "{place}: {} {end} {} port {}", self.protocol, self.address, self.port)?;
         if let Some(mark) = self.mark {
             write!(f, " with mark {mark:#x}")?;
         }
@@ -149,6 +168,15 @@ pub fn desired(wish: &Wish, interception: Interception) -> Desired {
         // Where the filter table lets only tracked connections through, untracked packets need a rule of their own.
         add(Hook::FilterInput, End::Destination, protocol, address, wish.port, None);
         add(Hook::FilterOutput, End::Source, protocol, address, wish.port, None);
+        add(Hook::FilterInputLoopback, End::Source, protocol, address, wish.port, None);
+        add(Hook::FilterOutputLoopback, End::Destination, protocol, address, wish.port, None);
+    }
+    for address in &addresses {
+        for hook in [Hook::FilterInputLoopback, Hook::FilterOutputLoopback] {
+            for end in [End::Source, End::Destination] {
+                add(hook, end, Protocol::Tcp, *address, wish.health_port, None);
+            }
+        }
     }
     for (address, protocol) in each() {
         add(Hook::RawOutput, End::Source, protocol, address, wish.port, None);
@@ -190,6 +218,7 @@ mod tests {
             health_port: 8080,
             interface: Some("nodelocaldns".to_owned()),
             probe_mark: 0x10_0000,
+            fallback: Fallback::default(),
         }
     }
 
@@ -208,14 +237,20 @@ mod tests {
                     format!("raw OUTPUT: {protocol} from {address} port 53 NOTRACK"),
                     format!("filter INPUT: {protocol} to {address} port 53 ACCEPT"),
                     format!("filter OUTPUT: {protocol} from {address} port 53 ACCEPT"),
+                    // Beyond the reference's.
+                    format!("filter INPUT on lo: {protocol} from {address} port 53 ACCEPT"),
+                    format!("filter OUTPUT on lo: {protocol} to {address} port 53 ACCEPT"),
                 ] {
                     assert_eq!(lines.iter().filter(|line| **line == rule).count(), 1, "{rule}");
                 }
             }
             assert!(lines.contains(&format!("raw OUTPUT: tcp to {address} port 8080 NOTRACK")));
             assert!(lines.contains(&format!("raw OUTPUT: tcp from {address} port 8080 NOTRACK")));
+            for (chain, end) in [("INPUT", "to"), ("INPUT", "from"), ("OUTPUT", "to"), ("OUTPUT", "from")] {
+                assert!(lines.contains(&format!("filter {chain} on lo: tcp {end} {address} port 8080 ACCEPT")));
+            }
         }
-        assert_eq!(lines.len(), 28, "and the four for probes: {lines:#?}");
+        assert_eq!(lines.len(), 44, "and the eight for probes: {lines:#?}");
     }
 
     #[test]
@@ -249,7 +284,7 @@ mod tests {
         let addresses = ["10.96.0.10", "::ffff:10.96.0.10", "0.0.0.0", "::"].map(|text| text.parse().unwrap()).to_vec();
         let desired = desired(&Wish { addresses, ..wish() }, Interception::On);
         assert_eq!(desired.link.unwrap().addresses, ["10.96.0.10".parse::<IpAddr>().unwrap()]);
-        assert_eq!(desired.rules.len(), 14);
+        assert_eq!(desired.rules.len(), 22);
     }
 
     #[test]

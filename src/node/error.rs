@@ -1,6 +1,7 @@
 //! What can go wrong with the node, under the names by which the reference counts it.
 
 use std::io;
+use std::time::Duration;
 
 /// Something about the node that is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,11 @@ pub enum Error {
         "this kernel cannot hold interception rules in an nftables table with an owner ({source}; Linux 5.12 or later can): use --interception iptables or auto"
     )]
     NftablesUnsupported { source: io::Error },
+    /// The kernel lacks what the fallback needs.
+    #[error(
+        "this kernel cannot hold the fallback in an nftables table ({source}; Linux 5.2 or later with nf_tables, its chains of type nat and masquerading can)"
+    )]
+    FallbackUnsupported { source: io::Error },
     /// The kernel refused a change or a question.
     #[error("cannot {action} nftables table {table}: {source}{}", hint(source))]
     Nftables { action: &'static str, table: String, source: io::Error },
@@ -34,6 +40,12 @@ pub enum Error {
     /// No netlink socket.
     #[error("cannot open a netlink socket for {purpose}: {source}{}", hint(source))]
     Socket { purpose: &'static str, source: io::Error },
+    /// The kernel did not say something that was asked for.
+    #[error("cannot list {what}: {source}{}", hint(source))]
+    Listing { what: &'static str, source: io::Error },
+    /// A look at the node took too long.
+    #[error("what {task} has not come to an end in {} s", waited.as_secs())]
+    TaskSlow { task: &'static str, waited: Duration },
     /// A task of ours ended early.
     #[error("the task that {task} ended before its time: please report this")]
     TaskEnded { task: &'static str },
@@ -44,8 +56,11 @@ impl Error {
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::IptablesLock { .. } => "iptables_lock",
-            Self::IptablesMissing { .. } | Self::Iptables { .. } | Self::TaskEnded { .. } => "iptables",
-            Self::NftablesUnsupported { .. } | Self::Nftables { .. } => "nftables",
+            Self::IptablesMissing { .. } | Self::Iptables { .. } | Self::TaskEnded { .. } | Self::TaskSlow { .. } => "iptables",
+            Self::NftablesUnsupported { .. }
+            | Self::FallbackUnsupported { .. }
+            | Self::Nftables { .. }
+            | Self::Listing { .. } => "nftables",
             Self::LinkAdd { .. } => "interface_add",
             Self::LinkCheck { .. } | Self::Socket { .. } => "interface_check",
         }
@@ -55,7 +70,9 @@ impl Error {
     pub fn is_lack_of_rights(&self) -> bool {
         match self {
             Self::NftablesUnsupported { source }
+            | Self::FallbackUnsupported { source }
             | Self::Nftables { source, .. }
+            | Self::Listing { source, .. }
             | Self::LinkAdd { source, .. }
             | Self::LinkCheck { source, .. }
             | Self::Socket { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,

@@ -1,21 +1,30 @@
 //! The machine: the link that carries the listening addresses, and the rules that make the ClusterIP mean this node.
 //!
-//! [`desired()`] says what should be (pure); [`Node`] sees to it and tells when somebody changed it. It needs the capability NET_ADMIN and
+//! [`desired()`] says what should be (pure); [`Node`] sees to it and tells when somebody changed it; [`survey()`] only looks. It needs the capability NET_ADMIN and
 //! a tokio runtime, of which one thread is enough.
 
 mod desired;
 mod error;
+mod fallback;
 mod iptables;
 mod link;
 mod nftables;
 mod presence;
+mod survey;
 
 pub use desired::{Desired, End, Hook, Interception, LinkWish, Protocol, Rule, Wish, desired};
 pub use error::Error;
+pub use fallback::{Fallback, Redirection};
+pub use iptables::{Ahead, Listing, Present, Table as IptablesTable, ahead};
+pub use link::LinkView;
+pub use nftables::TABLE_NAME;
+pub use nftables::connections::Connection;
+pub use nftables::ruleset::{Base, Chain, Effect, Family, Place, Ruleset, RulesetTable, SeenRule};
+pub use survey::{Survey, survey};
 
 use self::iptables::Iptables;
 use self::link::Link;
-use self::nftables::{Events, Subject};
+use self::nftables::{Applied, Events, FALLBACK_TABLE_NAME, FallbackTable, OwnTable, Subject};
 use self::presence::Presence;
 use std::future::pending;
 use std::sync::Arc;
@@ -46,14 +55,16 @@ pub enum Change {
     SyncDue,
 }
 
-/// This node's link and rules, as far as they are ours. When it is dropped without [`Node::teardown`], or the process is killed, the link
-/// stays, nftables rules go, iptables rules stay.
+/// This node's link and rules, as far as they are ours. When it is dropped without [`Node::teardown`], or the process is killed, link and
+/// fallback stay, nftables rules go, iptables rules stay.
 pub struct Node {
     wish: Wish,
     choice: Choice,
     link: Option<Link>,
     /// None until they could be installed.
     rules: Option<Rules>,
+    /// None where the kernel can hold none.
+    fallback: Option<FallbackTable>,
     events: Option<Events>,
     presence: Option<Presence>,
     sync: Interval,
@@ -89,11 +100,12 @@ impl Node {
             tracing::info!("another agent is at work on this node: what both need is left in place");
         }
         let link = desired(&wish, Interception::Probing).link.map(Link::open).transpose()?;
+        let fallback = FallbackTable::open().inspect_err(|error| say_there_is_no_fallback(&wish.fallback, error)).ok();
         // An interval of zero would never let anything else happen.
         let sync_interval = sync_interval.max(Duration::from_secs(1));
         let mut sync = interval_at(tokio::time::Instant::now() + sync_interval, sync_interval);
         sync.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self { wish, choice, link, rules: None, events: None, presence, sync, interception: Interception::Probing })
+        Ok(Self { wish, choice, link, rules: None, fallback, events: None, presence, sync, interception: Interception::Probing })
     }
 
     /// As [`Node::prepare`] and, at once, [`Node::ensure`] for [`Interception::Probing`]. The link is not touched yet.
@@ -145,7 +157,7 @@ impl Node {
         let is_alone = self.is_alone();
         let Some(held) = &mut self.rules else {
             let installed = Rules::install(self.choice, &rules, is_alone).await?;
-            self.events = installed.events(self.sync.period());
+            self.events = installed.events(self.fallback.as_ref(), self.sync.period());
             self.rules = Some(installed);
             self.interception = interception;
             return Ok(Vec::new());
@@ -173,6 +185,39 @@ impl Node {
             tracing::warn!("interception rules had been changed by somebody and are mended");
         }
         Ok(beside)
+    }
+
+    /// Sees to it that the fallback is in place, or gone if none is wanted, and says so in the log when something had to be done. Without the rules
+    /// of [`Node::ensure`], which shadow it, it is left as it is.
+    ///
+    /// A kernel that can hold none is told of once, and is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Nftables`]; worth another try.
+    pub fn ensure_fallback(&mut self) -> Result<(), Error> {
+        let is_alone = self.is_alone();
+        let wanted = &self.wish.fallback;
+        let rules = match self.rules {
+            Some(Rules::Nftables { .. } | Rules::Iptables(_)) => wanted.rules(self.wish.port),
+            Some(Rules::None) => Vec::new(),
+            None => return Ok(()),
+        };
+        let Some(table) = &mut self.fallback else { return Ok(()) };
+        match table.apply(&rules, is_alone) {
+            Ok(Applied::Nothing) => {}
+            Ok(Applied::Installed) => tracing::info!(
+                "fallback: nftables table inet {FALLBACK_TABLE_NAME}; whenever this program is gone cluster DNS answers: {wanted}"
+            ),
+            Ok(Applied::Mended) => tracing::warn!("the fallback had been changed by somebody and is mended"),
+            Ok(Applied::Removed) => tracing::info!("a predecessor's fallback is removed: none is wanted"),
+            Err(error @ Error::FallbackUnsupported { .. }) => {
+                say_there_is_no_fallback(wanted, &error);
+                self.fallback = None;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Waits until something should be looked at again. May be dropped while it waits without losing anything.
@@ -208,7 +253,8 @@ impl Node {
         change
     }
 
-    /// Removes everything of ours: rules, addresses, and the link if we made it. What another agent on this node still needs stays.
+    /// Removes everything of ours: rules, addresses, and the link if we made it. What another agent on this node still needs stays; and where
+    /// there is a fallback it stays, and with it link and addresses, from which programs on the node have connected sockets.
     /// Returns everything that went wrong; each thing is tried all the same.
     pub async fn teardown(mut self) -> Vec<Error> {
         let mut errors = Vec::new();
@@ -222,7 +268,13 @@ impl Node {
         if self.choice != Choice::None {
             errors.extend(clean(&iptables::Table::ALL).await.1);
         }
-        if let Some(link) = &mut self.link {
+        if self.fallback.as_ref().is_some_and(FallbackTable::is_in_place) {
+            tracing::info!(
+                "link, addresses and nftables table inet {FALLBACK_TABLE_NAME} stay, so that cluster DNS answers ({}); nodelocaldns \
+                 teardown removes them",
+                self.wish.fallback
+            );
+        } else if let Some(link) = &mut self.link {
             errors.extend(link.remove().await.err());
         }
         errors
@@ -285,15 +337,16 @@ impl Rules {
     }
 
     /// The kernel's word on changes that others make; none where there is nothing to tell or nobody who tells.
-    fn events(&self, sync_interval: Duration) -> Option<Events> {
-        let subscribed = match self {
+    fn events(&self, fallback: Option<&FallbackTable>, sync_interval: Duration) -> Option<Events> {
+        let own = match self {
             Self::None => return None,
-            Self::Nftables { table, .. } => Events::subscribe(Some((table.name().to_owned(), table.port_id()))),
-            Self::Iptables(_) => Events::subscribe(None),
+            Self::Nftables { table, .. } => Some(OwnTable { name: table.name().to_owned(), port_id: table.port_id() }),
+            Self::Iptables(_) => None,
         };
+        let fallback = fallback.map(|table| OwnTable { name: FALLBACK_TABLE_NAME.to_owned(), port_id: table.port_id() });
         let warn =
             |error: &_| tracing::warn!("changes of rules will be noticed every {} s only: {error}", sync_interval.as_secs());
-        subscribed.inspect_err(warn).ok()
+        Events::subscribe(own.into_iter().chain(fallback).collect()).inspect_err(warn).ok()
     }
 }
 
@@ -305,6 +358,11 @@ pub async fn teardown(wish: &Wish) -> Vec<Error> {
     }
     let (removed, mut errors) = clean(&iptables::Table::ALL).await;
     tracing::info!("{removed} iptables rules removed");
+    match nftables::remove_fallback() {
+        Ok(true) => tracing::info!("nftables table inet {FALLBACK_TABLE_NAME} removed"),
+        Ok(false) => {}
+        Err(error) => errors.push(error),
+    }
     if let Some(link) = desired(wish, Interception::Probing).link {
         match Link::open(link) {
             Ok(mut link) => errors.extend(link.remove().await.err()),
@@ -327,6 +385,12 @@ async fn apply(
 async fn clean(tables: &'static [iptables::Table]) -> (usize, Vec<Error>) {
     let cleaned = off_the_runtime("cleans iptables", move || iptables::clean(tables)).await;
     cleaned.unwrap_or_else(|error| (0, vec![error]))
+}
+
+fn say_there_is_no_fallback(wanted: &Fallback, error: &Error) {
+    for Redirection { local, .. } in wanted.redirections() {
+        tracing::warn!("nobody will answer at {local} when this program is gone: {error}");
+    }
 }
 
 /// A predecessor's NOTRACK rules would outlive us, and with them an interception that nobody answers. Returns what went wrong.

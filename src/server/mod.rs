@@ -166,6 +166,9 @@ impl<A: Answerer> Server<A> {
         for (address, binding) in old_bindings {
             if self.bindings.get(&address).is_none_or(|binding_now| !Arc::ptr_eq(binding_now, &binding)) {
                 if let Some(left) = old_sockets.dns.get(&address) {
+                    // Whoever passed them lets go of them too once it hears what is served: from now on what comes to the address is for
+                    // sockets that still serve it (those of all addresses), not for a queue that nobody reads.
+                    left.claim();
                     left.stop_receiving();
                 }
                 binding.stop();

@@ -88,6 +88,11 @@ pub(super) struct DnsSockets {
 }
 
 impl DnsSockets {
+    /// The other process will not read them any more: from now on they may be stopped.
+    pub fn claim(&self) {
+        self.is_shared.store(false, Ordering::Relaxed);
+    }
+
     /// Has the kernel deliver no more datagrams here; those that wait can still be read, and replies sent. A UDP socket that is
     /// connected receives only from that peer; nobody answers from our own discard port. Left alone if another process holds the
     /// sockets too: what waits in them is then for that one to read.
@@ -215,9 +220,7 @@ impl Sockets {
 
     /// The other process will not read them any more: from now on they may be stopped.
     pub fn claim(&self) {
-        for sockets in self.dns.values() {
-            sockets.is_shared.store(false, Ordering::Relaxed);
-        }
+        self.dns.values().for_each(|sockets| sockets.claim());
     }
 
     /// Takes the sockets of `other` in, beside its own.

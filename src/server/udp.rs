@@ -19,6 +19,9 @@ const BATCHES_IN_A_ROW: usize = 4;
 /// Batches that are at most read once the socket is to stop. More than its receive buffer holds, so that only a flood is cut off.
 const LAST_BATCHES: usize = 1024;
 
+/// After the last batches, until what the kernel was about to put into the socket when it stopped receiving is there.
+const LAST_LOOK: Duration = Duration::from_millis(5);
+
 /// Octets a reply buffer keeps for the next query.
 const KEPT_REPLY: usize = 4096;
 
@@ -62,12 +65,9 @@ pub(super) async fn serve<A: Answerer>(socket: AsyncFd<UdpSocket>, binding: Arc<
             tokio::task::yield_now().await;
         }
     }
-    for _ in 0..LAST_BATCHES {
-        if !matches!(turns.take(), Ok(BATCH)) {
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
+    turns.take_last().await;
+    tokio::time::sleep(LAST_LOOK).await;
+    turns.take_last().await;
 }
 
 /// Buffers and surroundings of one socket's turns.
@@ -83,6 +83,16 @@ impl<A: Answerer> Turns<A> {
     fn new(socket: Arc<AsyncFd<UdpSocket>>, binding: Arc<Binding<A>>, share: Arc<Share>) -> Self {
         let wants_local = socket.get_ref().local_addr().is_ok_and(|address| address.ip().is_unspecified());
         Self { socket, binding, share, inbox: Inbox::new(wants_local), outbox: Outbox::default() }
+    }
+
+    /// Receives and answers what is there.
+    async fn take_last(&mut self) {
+        for _ in 0..LAST_BATCHES {
+            if !matches!(self.take(), Ok(BATCH)) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Receives a batch and answers it; tells how many datagrams it had.

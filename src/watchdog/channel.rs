@@ -89,6 +89,26 @@ impl Channel {
         Ok(())
     }
 
+    /// Sends as many descriptors as there are, in packets of as many as go beside one. `message` makes the message of each; it is told
+    /// whether others follow.
+    ///
+    /// # Errors
+    /// As [`Channel::send`].
+    pub fn send_in_packets<M: Message>(
+        &self,
+        descriptors: &[BorrowedFd<'_>],
+        message: impl Fn(bool) -> M,
+    ) -> Result<(), ChannelError> {
+        let (last, packets) = match descriptors.chunks(MAX_DESCRIPTORS).collect::<Vec<_>>().split_last() {
+            Some((last, packets)) => (*last, packets.to_vec()),
+            None => (&[][..], Vec::new()),
+        };
+        for packet in packets {
+            self.send(&message(true), packet)?;
+        }
+        self.send(&message(false), last)
+    }
+
     /// The next message and what came beside it; `None` if there is none now.
     ///
     /// # Errors
@@ -177,7 +197,7 @@ mod tests {
         let same = UdpSocket::from(passed.remove(0));
         assert_eq!(same.local_addr().unwrap(), socket.local_addr().unwrap());
         assert!(there.receive::<Instruction>().unwrap().is_none());
-        assert!(here.send(&Instruction::Stop, &vec![socket.as_fd(); MAX_DESCRIPTORS + 1]).is_err());
+        assert!(here.send(&Instruction::Reload, &vec![socket.as_fd(); MAX_DESCRIPTORS + 1]).is_err());
     }
 
     #[test]
@@ -187,13 +207,13 @@ mod tests {
         drop(here);
         assert!(matches!(there.wait::<Report>(SOON), Ok((Report::Failed { .. }, _))));
         assert!(matches!(there.wait::<Report>(SOON), Err(ChannelError::Closed)));
-        assert!(matches!(there.send(&Instruction::Stop, &[]), Err(ChannelError::Socket(_))));
+        assert!(matches!(there.send(&Instruction::Reload, &[]), Err(ChannelError::Socket(_))));
     }
 
     #[test]
     fn a_message_of_the_other_side_or_none_in_time_is_an_error() {
         let (here, there) = Channel::pair().unwrap();
-        here.send(&Instruction::Stop, &[]).unwrap();
+        here.send(&Instruction::Reload, &[]).unwrap();
         assert!(matches!(there.receive::<Report>(), Err(ChannelError::Message(_))));
         assert!(matches!(there.wait::<Report>(Duration::from_millis(1)), Err(ChannelError::TimedOut(_))));
     }

@@ -3,6 +3,7 @@
 use super::channel::{Channel, ChannelError};
 use super::control::{Instruction, Report};
 use super::state::Exit;
+use crate::server::Sockets;
 use command_fds::{CommandFdExt, FdMapping};
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -90,6 +91,8 @@ fn keep(input: &mut dyn Read) -> io::Result<File> {
 #[derive(Debug)]
 pub(super) enum News {
     Report(Report),
+    /// What its caches hold.
+    Cache(OwnedFd),
     /// It has said what is no report; nothing it says is listened to any longer.
     Gibberish(ChannelError),
     /// It has ended, and all it had to say has been told.
@@ -112,8 +115,8 @@ impl Server {
             news = listen(channel) => return news,
             exit = process.wait() => exit,
         };
-        if let Some(Ok(Some((report, _)))) = channel.as_ref().map(|(channel, _)| channel.receive()) {
-            return News::Report(report);
+        if let Some(Ok(Some((report, passed)))) = channel.as_ref().map(|(channel, _)| channel.receive()) {
+            return told(report, passed);
         }
         News::Exited(exit.map_or(Exit::Status(1), to_exit))
     }
@@ -121,6 +124,13 @@ impl Server {
     /// Says something, with descriptors beside it.
     pub fn tell(&self, instruction: &Instruction, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         self.channel.as_ref().map_or(Err(ChannelError::Closed), |(channel, _)| channel.send(instruction, descriptors))
+    }
+
+    /// Passes sockets that it wanted.
+    pub fn pass(&self, sockets: &Sockets) -> Result<(), ChannelError> {
+        let descriptors: Vec<BorrowedFd<'_>> = sockets.fds().collect();
+        let (channel, _) = self.channel.as_ref().ok_or(ChannelError::Closed)?;
+        channel.send_in_packets(&descriptors, |more| Instruction::Sockets { more })
     }
 
     /// Ends it now, even if it is stopped.
@@ -141,10 +151,7 @@ async fn listen(channel: &mut Option<(Channel, AsyncFd<OwnedFd>)>) -> News {
     while let Some((open, readable)) = channel {
         let Ok(mut ready) = readable.readable().await else { break };
         match open.receive() {
-            Ok(Some((report, unasked))) => {
-                drop::<Vec<OwnedFd>>(unasked);
-                return News::Report(report);
-            }
+            Ok(Some((report, passed))) => return told(report, passed),
             Ok(None) => ready.clear_ready(),
             Err(ChannelError::Closed) => {
                 drop(ready);
@@ -158,6 +165,14 @@ async fn listen(channel: &mut Option<(Channel, AsyncFd<OwnedFd>)>) -> News {
         }
     }
     pending().await
+}
+
+/// Descriptors beside any other report are unasked for, and closed.
+fn told(report: Report, passed: Vec<OwnedFd>) -> News {
+    match (report, passed.into_iter().next()) {
+        (Report::Cache, Some(cache)) => News::Cache(cache),
+        (report, _) => News::Report(report),
+    }
 }
 
 fn to_exit(status: ExitStatus) -> Exit {

@@ -20,6 +20,8 @@ pub enum Report {
     Serving { dns: Vec<SocketAddr>, http: Vec<SocketAddr>, drain_ms: u64 },
     /// It will not take its configuration, and ends. What is wrong it has told its standard error.
     Failed { message: String },
+    /// What its caches hold, in a file beside this packet ([`Instruction::ExportCache`], or its end by SIGTERM).
+    Cache,
     /// Something it does for the node went wrong; counted in `coredns_nodecache_setup_errors_total` under this type.
     SetupError { errortype: String },
 }
@@ -28,7 +30,8 @@ pub enum Report {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Instruction {
-    /// The first thing said: what to answer probes with, and whether this is the first server of its watchdog.
+    /// The first thing said: what to answer probes with, and whether this is the first server of its watchdog. What a predecessor's caches
+    /// held is beside it, if anything is.
     Hello { generation: u64, is_first: bool },
     /// Sockets that were wanted, beside this packet; with `more` others follow.
     Sockets { more: bool },
@@ -36,8 +39,10 @@ pub enum Instruction {
     Refused { errors: Vec<String> },
     /// Look at the configuration again.
     Reload,
-    /// Answer what has been received, and end. Nobody takes the sockets over.
-    Stop,
+    /// Report what the caches hold.
+    ExportCache,
+    /// Answer what has been received, and end. With `leave` another process reads the sockets on; else nobody does.
+    Stop { leave: bool },
 }
 
 /// Why a packet is no message, or a message no packet.
@@ -123,6 +128,7 @@ mod tests {
             (addresses(), any::<usize>()).prop_map(|(dns, workers)| Report::Want { dns, workers }),
             (addresses(), addresses(), any::<u64>()).prop_map(|(dns, http, drain_ms)| Report::Serving { dns, http, drain_ms }),
             ".{0,200}".prop_map(|message| Report::Failed { message }),
+            Just(Report::Cache),
             ".{0,200}".prop_map(|errortype| Report::SetupError { errortype }),
         ]
     }
@@ -133,7 +139,8 @@ mod tests {
             any::<bool>().prop_map(|more| Instruction::Sockets { more }),
             vec(".{1,100}", 0..20).prop_map(|errors| Instruction::Refused { errors }),
             Just(Instruction::Reload),
-            Just(Instruction::Stop),
+            Just(Instruction::ExportCache),
+            any::<bool>().prop_map(|leave| Instruction::Stop { leave }),
         ]
     }
 
@@ -185,8 +192,8 @@ mod tests {
 
     #[test]
     fn octets_after_a_message_and_unknown_fields_are_refused() {
-        assert!(decode::<Instruction>(b"\"stop\"").is_ok());
-        assert!(decode::<Instruction>(b"\"stop\" ~").is_err());
+        assert!(decode::<Instruction>(b"\"reload\"").is_ok());
+        assert!(decode::<Instruction>(b"\"reload\" ~").is_err());
         assert!(decode::<Instruction>(br#"{"sockets":{"more":true,"less":false}}"#).is_err());
     }
 }

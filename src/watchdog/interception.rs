@@ -7,8 +7,10 @@ use std::io;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-/// How long after a failure the same is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+/// How long after a failure the same is tried again; after each further one that is the same, twice as long.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// But no longer than this: what is missing may be there by now, and nobody tells.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// Something on the node could not be set up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,14 +104,52 @@ impl Node {
     }
 }
 
+/// What failed in vain, and when it is tried again.
+#[derive(Debug, Default)]
+struct Retries {
+    /// Tries that ended with the same errors.
+    in_vain: u32,
+    errors: Vec<SetupError>,
+    /// Queries may come here.
+    may_intercept: bool,
+    /// They may although they should not.
+    is_urgent: bool,
+}
+
+impl Retries {
+    /// Takes what became of a try. Returns the errors that the try before did not have.
+    fn take<'a>(&mut self, wish: Wish, is_done: bool, errors: &'a [SetupError]) -> Vec<&'a SetupError> {
+        let off = Wish::Interception(Interception::Probing);
+        // A failure may have left some of the rules in place.
+        self.may_intercept = if wish == off { self.may_intercept && !is_done } else { true };
+        self.is_urgent = wish == off && self.may_intercept;
+        let before = std::mem::replace(&mut self.errors, errors.to_vec());
+        self.in_vain = if before == errors { self.in_vain.saturating_add(1) } else { 1 };
+        errors.iter().filter(|error| !before.contains(error)).collect()
+    }
+
+    /// How long to wait; `None` when nothing failed.
+    fn delay(&self) -> Option<Duration> {
+        let doublings = if self.is_urgent { 0 } else { self.in_vain.saturating_sub(1) };
+        let delay = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST_RETRY);
+        (!self.errors.is_empty()).then_some(delay)
+    }
+}
+
 async fn serve(
     mut interceptor: impl Interceptor,
     mut wishes: watch::Receiver<Option<Wish>>,
     report: &mpsc::UnboundedSender<Outcome>,
 ) {
-    let mut has_failed = false;
+    let mut retries = Retries::default();
     loop {
-        let retry = async { if has_failed { tokio::time::sleep(RETRY).await } else { pending().await } };
+        let delay = retries.delay();
+        let retry = async {
+            match delay {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             changed = wishes.changed() => if changed.is_err() { return },
             () = interceptor.changed() => {}
@@ -123,7 +163,12 @@ async fn serve(
         };
         let is_done = result.is_ok();
         let errors = result.unwrap_or_else(|errors| errors);
-        has_failed = !errors.is_empty();
+        for error in retries.take(wish, is_done, &errors) {
+            tracing::error!("watchdog: {error} (told once; tried again at least every {LONGEST_RETRY:?})");
+        }
+        if delay.is_some() && errors.is_empty() && wish != Wish::Teardown {
+            tracing::info!("watchdog: the node is as it should be after all");
+        }
         if report.send(Outcome { wish, is_done, errors }).is_err() || wish == Wish::Teardown {
             return;
         }
@@ -132,11 +177,60 @@ async fn serve(
 
 #[cfg(test)]
 mod tests {
-    use super::{Interceptor, Node, Outcome, SetupError, Wish};
+    use super::{Interceptor, LONGEST_RETRY, Node, Outcome, Retries, SetupError, Wish};
     use crate::watchdog::state::Interception;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
     use tokio::sync::Notify;
+
+    const ON: Wish = Wish::Interception(Interception::On);
+    const OFF: Wish = Wish::Interception(Interception::Probing);
+
+    fn error(message: &str) -> SetupError {
+        SetupError { errortype: "iptables", message: message.to_owned() }
+    }
+
+    #[test]
+    fn what_fails_again_and_again_is_told_once_and_tried_ever_more_seldom() {
+        let mut retries = Retries::default();
+        assert_eq!(retries.delay(), None);
+        let missing = [error("no program iptables")];
+        let mut tell =
+            |errors: &[SetupError]| (retries.take(ON, false, errors).len(), retries.delay().map(|delay| delay.as_secs()));
+        let told: Vec<(usize, Option<u64>)> = (0..9).map(|_| tell(&missing)).collect();
+        assert_eq!(told.iter().map(|(told, _)| told).sum::<usize>(), 1, "{told:?}");
+        let delays: Vec<u64> = told.iter().filter_map(|(_, delay)| *delay).collect();
+        assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        let more = [error("no program iptables"), error("no link")];
+        assert_eq!(tell(&more), (1, Some(1)), "only the new one is told, and something has changed");
+        assert_eq!(tell(&more), (0, Some(2)));
+        assert_eq!(tell(&[]), (0, None));
+        assert_eq!(tell(&missing), (1, Some(1)), "it had been mended, so it is told again");
+        for _ in 0..100 {
+            tell(&missing);
+        }
+        assert_eq!(retries.delay(), Some(LONGEST_RETRY));
+    }
+
+    #[test]
+    fn an_interception_that_should_be_off_and_may_be_on_is_tried_each_second() {
+        let held = [error("another program holds the lock")];
+        let mut retries = Retries::default();
+        retries.take(OFF, false, &held);
+        retries.take(OFF, false, &held);
+        assert_eq!(retries.delay(), Some(Duration::from_secs(2)), "it never was on");
+        for is_done in [true, false] {
+            retries.take(ON, is_done, &[]);
+            for _ in 0..5 {
+                retries.take(OFF, false, &held);
+                assert_eq!(retries.delay(), Some(Duration::from_secs(1)));
+            }
+        }
+        retries.take(OFF, true, &held);
+        retries.take(OFF, true, &held);
+        assert!(retries.delay() > Some(Duration::from_secs(1)), "off it is, the rest is not urgent");
+    }
 
     #[derive(Clone, Default)]
     struct Fake {

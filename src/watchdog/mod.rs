@@ -4,12 +4,14 @@
 //! held, and the server ends by itself.
 //!
 //! [`state`] decides, purely; [`control`] is the protocol between the two processes, [`channel`] its socket; [`child`] the server's
-//! process; [`probe`] the questions; [`interception`] the seam to the node; [`mod@run`] puts them together. [`server_end`] is the
+//! process; [`probe`] the questions; [`interception`] the seam to the node; [`handover`] that to the watchdog before and the one after;
+//! [`mod@run`] puts them together. [`server_end`] is the
 //! server's side.
 
 pub mod channel;
 pub mod child;
 pub mod control;
+pub mod handover;
 pub mod interception;
 pub mod metrics;
 pub mod probe;

@@ -1,8 +1,8 @@
 //! The loop around the state machine: what happens goes in, and what comes out is done. Holds no decisions of its own.
 
-use super::channel::MAX_DESCRIPTORS;
 use super::child::{News, Program, Server};
 use super::control::{Instruction, Report};
+use super::handover::{Handover, Heard, at};
 use super::interception::{Interceptor, Node, Outcome, Wish};
 use super::metrics::Metrics;
 use super::probe::{Complaints, Finding, Prober};
@@ -13,17 +13,21 @@ use std::collections::{HashMap, VecDeque};
 use std::future::{Future, pending};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::timeout;
 
 /// A question that is not answered within this time counts as missed.
 const PROBE_DEADLINE: Duration = Duration::from_millis(250);
+
+/// How long a successor waits for what the caches hold, at most.
+const CACHE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How to guard.
 pub struct Settings {
@@ -33,6 +37,8 @@ pub struct Settings {
     pub keep_node: bool,
     /// What the probes' packets are marked with, if there are rules that look for it; needs NET_ADMIN.
     pub probe_mark: Option<u32>,
+    /// Where a predecessor may be found, and a successor finds us (`--handover`).
+    pub handover: Option<PathBuf>,
     /// Where the watchdog's metrics are served (`-metrics-listen-address`).
     pub metrics_address: Option<SocketAddr>,
 }
@@ -72,13 +78,18 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
         generation: 0,
         has_started: false,
         sockets: Sockets::default(),
+        handover: Handover::default(),
+        handover_path: settings.handover,
+        cache: None,
+        offer_by: None,
         probed,
         probes: HashMap::new(),
         complaints: Complaints::default(),
         later: VecDeque::new(),
         status: None,
     };
-    guard.handle(Event::Tick, &node);
+    guard.take_over();
+    guard.handle(Event::Shared { is_shared: guard.handover.is_shared() }, &node);
     loop {
         while let Some(exit) = guard.later.pop_front() {
             guard.handle(Event::Exited(exit), &node);
@@ -86,19 +97,15 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
         if let Some(status) = guard.status {
             return Ok(status);
         }
-        let wake = guard.machine.wake_at();
-        let alarm = async {
-            match wake {
-                Some(at) => sleep_until(at.into()).await,
-                None => pending().await,
-            }
-        };
+        let (wake, offer_by) = (guard.machine.wake_at(), guard.offer_by);
         tokio::select! {
             news = news(&mut guard.server) => guard.take_news(news, &node, &mut exposition),
             Some(probed) = verdicts.recv() => guard.take_probed(probed, &node),
             outcome = node.outcome() => guard.take_outcome(outcome, &node),
             event = signals.next() => guard.handle(event, &node),
-            () = alarm => guard.handle(Event::Tick, &node),
+            heard = guard.handover.next() => guard.take_heard(heard, &node),
+            () = at(offer_by) => guard.offer(&node),
+            () = at(wake) => guard.handle(Event::Tick, &node),
         }
     }
 }
@@ -129,6 +136,12 @@ struct Guard {
     has_started: bool,
     /// Listening sockets, kept from one server to the next.
     sockets: Sockets,
+    handover: Handover,
+    handover_path: Option<PathBuf>,
+    /// What the caches of a server that is gone held, for the next one.
+    cache: Option<OwnedFd>,
+    /// A successor has asked, and is offered everything by then at the latest.
+    offer_by: Option<Instant>,
     probed: mpsc::UnboundedSender<Probed>,
     probes: HashMap<Target, AbortHandle>,
     complaints: Complaints,
@@ -155,10 +168,12 @@ impl Guard {
                 }
             }
             Action::Reload => self.tell(&Instruction::Reload),
-            Action::Stop => {
-                self.tell(&Instruction::Stop);
-                // Its own from now on, so that it can stop receiving.
-                self.sockets = Sockets::default();
+            Action::Stop { leave } => {
+                self.tell(&Instruction::Stop { leave });
+                if !leave {
+                    // Its own from now on, so that it can stop receiving.
+                    self.sockets = Sockets::default();
+                }
             }
             Action::Probe { target, inquiry } => self.probe(target, inquiry),
             Action::CancelProbes => self.probes.drain().for_each(|(_, probe)| probe.abort()),
@@ -166,6 +181,13 @@ impl Guard {
                 let word = if interception == Interception::On { "on: the server has proved itself" } else { "off" };
                 tracing::debug!("watchdog: interception {word}");
                 node.wish(Wish::Interception(interception));
+            }
+            Action::Announce => self.handover.announce(self.handover_path.as_deref()),
+            Action::StopOffering => {
+                self.handover.stop_offering();
+                if self.offer_by.take().is_some() {
+                    self.handover.refuse("we end ourselves");
+                }
             }
             Action::CountRestart(cause) => {
                 tracing::warn!("watchdog: the server is replaced; cause: {}", cause.label());
@@ -183,7 +205,9 @@ impl Guard {
         match self.program.spawn() {
             Ok(server) => {
                 self.has_started = true;
-                if let Err(error) = server.tell(&hello, &[]) {
+                let cache = self.cache.take();
+                let beside: Vec<BorrowedFd<'_>> = cache.iter().map(AsFd::as_fd).collect();
+                if let Err(error) = server.tell(&hello, &beside) {
                     tracing::error!("watchdog: a new server cannot be spoken to: {error}");
                 }
                 self.server = Some(server);
@@ -249,7 +273,6 @@ impl Guard {
 
     fn take_outcome(&mut self, outcome: Outcome, node: &Node) {
         for error in &outcome.errors {
-            tracing::error!("watchdog: {error}");
             self.metrics.count_setup_error(error.errortype);
         }
         let is_done = outcome.is_done;
@@ -285,6 +308,15 @@ impl Guard {
                 self.handle(Event::Failed, node);
             }
             News::Report(Report::SetupError { errortype }) => self.metrics.count_setup_error(&errortype),
+            News::Report(Report::Cache) => {
+                tracing::warn!("watchdog: the server says that its cache is beside a packet, where none is")
+            }
+            News::Cache(cache) => {
+                self.cache = Some(cache);
+                if self.offer_by.is_some() {
+                    self.offer(node);
+                }
+            }
             News::Gibberish(error) => {
                 tracing::error!("watchdog: {error}");
                 self.handle(Event::Misbehaved, node);
@@ -301,6 +333,55 @@ impl Guard {
         }
     }
 
+    /// Begins with what a predecessor has, if there is one.
+    fn take_over(&mut self) {
+        let Some(path) = self.handover_path.as_deref() else { return };
+        match self.handover.take_over(path) {
+            Ok(None) => {}
+            Ok(Some(inheritance)) => {
+                self.sockets = inheritance.sockets;
+                self.cache = inheritance.cache;
+                let addresses: Vec<String> = self.sockets.dns_addresses().map(|address| address.to_string()).collect();
+                tracing::info!("watchdog: the sockets of {} come from a predecessor", addresses.join(", "));
+            }
+            Err(error) => tracing::warn!("watchdog: nothing is taken over at {}, this begins afresh: {error}", path.display()),
+        }
+    }
+
+    fn take_heard(&mut self, heard: Heard, node: &Node) {
+        match heard {
+            Heard::Asked => {
+                self.offer_by = Some(Instant::now() + CACHE_PATIENCE);
+                if self.server.is_some() {
+                    self.tell(&Instruction::ExportCache);
+                } else {
+                    self.offer(node);
+                }
+            }
+            Heard::Proven => {
+                tracing::info!("watchdog: a successor has taken over; this one stands by until it is told to end");
+                self.handle(Event::Succeeded, node);
+            }
+            Heard::SuccessorGone => {
+                self.offer_by = None;
+                self.handle(Event::Shared { is_shared: self.handover.is_shared() }, node);
+                self.handle(Event::SuccessorGone, node);
+            }
+            Heard::PredecessorGone => self.handle(Event::Shared { is_shared: self.handover.is_shared() }, node),
+        }
+    }
+
+    /// Gives the successor that asked what there is.
+    fn offer(&mut self, node: &Node) {
+        self.offer_by = None;
+        self.sockets.drop_stopped();
+        let cache = self.cache.take();
+        if self.handover.offer(&self.sockets, cache.as_ref().map(AsFd::as_fd)) {
+            tracing::info!("watchdog: a successor has been given the sockets");
+            self.handle(Event::Shared { is_shared: true }, node);
+        }
+    }
+
     /// Opens what is not held, and passes copies of all that is wanted.
     fn pass_sockets(&mut self, dns: &[SocketAddr], workers: usize) {
         self.sockets.drop_stopped();
@@ -308,13 +389,7 @@ impl Guard {
         let Some(server) = &self.server else { return };
         let told = match Sockets::bind(dns.iter().copied(), [], workers, &self.sockets) {
             Ok(wanted) => {
-                let descriptors: Vec<BorrowedFd<'_>> = wanted.fds().collect();
-                let mut packets = descriptors.chunks(MAX_DESCRIPTORS).peekable();
-                let mut told = Ok(());
-                while let Some(packet) = packets.next() {
-                    told = told.and_then(|()| server.tell(&Instruction::Sockets { more: packets.peek().is_some() }, packet));
-                }
-                drop(descriptors);
+                let told = server.pass(&wanted);
                 self.sockets.join(wanted);
                 told
             }

@@ -10,7 +10,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, clear_ambient_capability_set
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// How long the watchdog may take to answer. It opens sockets at once; longer only if it is stopped.
@@ -34,9 +34,11 @@ pub enum ServerEndError {
 pub enum Order {
     /// Look at the configuration again.
     Reload,
-    /// Answer what has been received, and end. The sockets are this process's own now.
-    Stop,
-    /// The watchdog is gone, and interception with it: as for [`Order::Stop`], but at once.
+    /// Report what the caches hold.
+    ExportCache,
+    /// Answer what has been received, and end. With `leave` another process reads the sockets on; else they are this process's own now.
+    Stop { leave: bool },
+    /// The watchdog is gone, and interception with it: it ends at once.
     Orphaned,
 }
 
@@ -46,6 +48,7 @@ pub struct ServerEnd {
     orders: Mutex<VecDeque<Order>>,
     generation: u64,
     is_first: bool,
+    cache: Mutex<Option<OwnedFd>>,
 }
 
 impl ServerEnd {
@@ -63,8 +66,9 @@ impl ServerEnd {
         // where nobody answers any longer: worse than no reply, for which the client asks again.
         _ = set_parent_process_death_signal(Some(Signal::KILL));
         match channel.wait(PATIENCE)? {
-            (Instruction::Hello { generation, is_first }, _) => {
-                Ok(Some(Self { channel, orders: Mutex::default(), generation, is_first }))
+            (Instruction::Hello { generation, is_first }, passed) => {
+                let cache = Mutex::new(passed.into_iter().next());
+                Ok(Some(Self { channel, orders: Mutex::default(), generation, is_first, cache }))
             }
             _ => Err(ServerEndError::NoHello),
         }
@@ -78,6 +82,11 @@ impl ServerEnd {
     /// Whether no server of this watchdog ran before.
     pub fn is_first(&self) -> bool {
         self.is_first
+    }
+
+    /// What a predecessor's caches held, once, if anything was handed over.
+    pub fn take_cache(&self) -> Option<OwnedFd> {
+        self.cache.lock().take()
     }
 
     /// Sockets for every address: those that `previous` has, DNS sockets from the watchdog for the others, and HTTP sockets opened
@@ -139,8 +148,17 @@ impl ServerEnd {
         self.report(&Report::SetupError { errortype: errortype.to_owned() });
     }
 
+    /// Hands the watchdog what the caches hold, for the server that comes next.
+    pub fn report_cache(&self, cache: BorrowedFd<'_>) {
+        self.report_beside(&Report::Cache, &[cache]);
+    }
+
     fn report(&self, report: &Report) {
-        if let Err(error) = self.channel.send(report, &[]) {
+        self.report_beside(report, &[]);
+    }
+
+    fn report_beside(&self, report: &Report, descriptors: &[BorrowedFd<'_>]) {
+        if let Err(error) = self.channel.send(report, descriptors) {
             tracing::warn!("the watchdog was not told: {error}");
         }
     }
@@ -161,7 +179,7 @@ impl ServerEnd {
                 Err(ChannelError::Closed) => return Order::Orphaned,
                 Err(error) => {
                     tracing::error!("the watchdog cannot be understood, so this server ends: {error}");
-                    return Order::Stop;
+                    return Order::Stop { leave: false };
                 }
             }
         }
@@ -171,7 +189,8 @@ impl ServerEnd {
 fn to_order(instruction: &Instruction) -> Option<Order> {
     match instruction {
         Instruction::Reload => Some(Order::Reload),
-        Instruction::Stop => Some(Order::Stop),
+        Instruction::ExportCache => Some(Order::ExportCache),
+        Instruction::Stop { leave } => Some(Order::Stop { leave: *leave }),
         Instruction::Hello { .. } | Instruction::Sockets { .. } | Instruction::Refused { .. } => None,
     }
 }

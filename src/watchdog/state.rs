@@ -1,7 +1,8 @@
 //! The watchdog's decisions: events and the time in, actions out. Pure; sockets, processes and rules are `run`'s.
 //!
-//! Two promises, held against random event sequences in `state/tests`:
-//! *interception is on only while the server is proven to answer*, and *a proven server is intercepted within its proving time*.
+//! Promises, held in `state/tests`, and the first two in `tests/simulation` for the whole node under faults drawn at random: *interception
+//! is on only while the server is proven to answer*; *a proven server is intercepted within its proving time*; *sockets that another
+//! process reads are never taken from it*; *while a successor lives we serve no longer, and when it ends we serve again*.
 
 mod event;
 #[cfg(test)]
@@ -39,12 +40,22 @@ enum Phase {
     /// The server answers what it has.
     Draining {
         limit: Instant,
+        then: Then,
     },
+    /// A successor serves; should it end before we are told to, we serve again.
+    StandingBy,
     TearingDown {
         limit: Instant,
         status: u8,
     },
     Ended,
+}
+
+/// What comes after the drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    TearDown,
+    StandBy,
 }
 
 /// Where one target stands.
@@ -91,6 +102,11 @@ pub struct Machine {
     without_service: Duration,
     delay: Duration,
     healthy_since: Option<Instant>,
+    /// Another process reads the sockets too.
+    is_shared: bool,
+    has_successor: bool,
+    /// Since the interception was last wanted.
+    is_announced: bool,
     last_event: Option<Instant>,
     /// What [`Machine::wake_at`] said after it.
     alarm: Option<Instant>,
@@ -118,6 +134,9 @@ impl Machine {
             without_service: Duration::ZERO,
             delay: Duration::ZERO,
             healthy_since: None,
+            is_shared: false,
+            has_successor: false,
+            is_announced: false,
             last_event: None,
             alarm: None,
             actions: vec![Action::Intercept(Interception::Probing)],
@@ -160,6 +179,14 @@ impl Machine {
                 Phase::Starting { .. } | Phase::Serving if event == Event::Reload => self.actions.push(Action::Reload),
                 _ => {}
             },
+            Event::Shared { is_shared } => self.is_shared = is_shared,
+            Event::Succeeded => self.succeed(now),
+            Event::SuccessorGone => {
+                self.has_successor = false;
+                if self.phase == Phase::StandingBy {
+                    self.take_back(now);
+                }
+            }
             Event::Stop => self.stop(now),
         }
         self.advance(now);
@@ -171,10 +198,10 @@ impl Machine {
     /// When to call [`Machine::handle`] again at the latest.
     pub fn wake_at(&self) -> Option<Instant> {
         let phase = match self.phase {
-            Phase::Preparing | Phase::Dying { .. } | Phase::Ended => None,
+            Phase::Preparing | Phase::Dying { .. } | Phase::StandingBy | Phase::Ended => None,
             Phase::Waiting { until } => Some(until),
-            Phase::Starting { limit } | Phase::Withdrawing { limit } | Phase::Draining { limit } => Some(limit),
-            Phase::TearingDown { limit, .. } => Some(limit),
+            Phase::Starting { limit } | Phase::Withdrawing { limit } => Some(limit),
+            Phase::Draining { limit, .. } | Phase::TearingDown { limit, .. } => Some(limit),
             Phase::Serving => self.next_watch(),
         };
         phase.into_iter().chain(self.grace.filter(|_| self.wanted == Interception::On)).min()
@@ -223,7 +250,7 @@ impl Machine {
         if let Some(grace) = &mut self.grace {
             *grace = now + self.timing.restart_grace;
         }
-        if let Phase::Starting { limit } | Phase::Withdrawing { limit } | Phase::Draining { limit } = &mut self.phase {
+        if let Phase::Starting { limit } | Phase::Withdrawing { limit } | Phase::Draining { limit, .. } = &mut self.phase {
             *limit += late;
         }
     }
@@ -240,15 +267,20 @@ impl Machine {
             Phase::Starting { limit } if now >= limit => self.kill(Cause::Start, now),
             Phase::Serving => self.watch(now),
             Phase::Withdrawing { limit } if now >= limit => self.begin_drain(now),
-            Phase::Draining { limit } if now >= limit => {
+            Phase::Draining { limit, then } if now >= limit => {
                 self.actions.push(Action::Kill);
-                self.phase = Phase::Draining { limit: now + self.timing.teardown_limit };
+                self.phase = Phase::Draining { limit: now + self.timing.teardown_limit, then };
             }
             Phase::TearingDown { limit, status } if now >= limit => self.end(status),
             _ => {}
         }
         if self.grace.is_some_and(|grace| now >= grace) {
             self.withdraw();
+        }
+        let is_on = self.wanted == Interception::On && self.settled == Some(Interception::On);
+        if !self.is_announced && is_on && self.phase == Phase::Serving && self.has_proofs(1) {
+            self.is_announced = true;
+            self.actions.push(Action::Announce);
         }
     }
 
@@ -354,7 +386,8 @@ impl Machine {
         self.has_server = false;
         self.lose_service(now, now);
         let cause = match (self.phase, exit) {
-            (Phase::Draining { .. }, _) => return self.tear_down(0, now),
+            (Phase::Draining { then: Then::TearDown, .. }, _) => return self.tear_down(0, now),
+            (Phase::Draining { then: Then::StandBy, .. }, _) => return self.stand_by(now),
             (Phase::Starting { .. } | Phase::Serving | Phase::Dying { .. }, Exit::Status(status)) if !self.has_served => {
                 // Whoever started us is told what is wrong, and how it ended, as by the server itself.
                 let status = u8::try_from(status).unwrap_or(1);
@@ -383,6 +416,7 @@ impl Machine {
             return;
         }
         self.wanted = Interception::Probing;
+        self.is_announced = false;
         self.proofs_needed = self.timing.later_proofs;
         for standing in self.targets.values_mut() {
             standing.proofs = 0;
@@ -397,7 +431,8 @@ impl Machine {
         match self.phase {
             // Even if it could not be made ready: what the server then cannot bind it says better.
             Phase::Preparing => self.phase = Phase::Waiting { until: now },
-            Phase::Withdrawing { .. } if interception == Interception::Probing => self.begin_drain(now),
+            // What could not be withdrawn still brings queries to the server: it is tried again, within the limit.
+            Phase::Withdrawing { .. } if is_done && interception == Interception::Probing => self.begin_drain(now),
             _ => {}
         }
     }
@@ -405,10 +440,12 @@ impl Machine {
     fn stop(&mut self, now: Instant) {
         match self.phase {
             Phase::Withdrawing { .. } => self.begin_drain(now),
-            Phase::Draining { .. } => self.phase = Phase::Draining { limit: now },
+            Phase::Draining { then: Then::TearDown, .. } => self.phase = Phase::Draining { limit: now, then: Then::TearDown },
+            Phase::Draining { limit, then: Then::StandBy } => self.phase = Phase::Draining { limit, then: Then::TearDown },
             Phase::TearingDown { status, .. } => self.end(status),
             Phase::Ended => {}
             _ => {
+                self.actions.push(Action::StopOffering);
                 let is_intercepted = self.wanted == Interception::On || self.settled == Some(Interception::On);
                 self.actions.push(Action::CancelProbes);
                 self.targets.clear();
@@ -426,8 +463,51 @@ impl Machine {
         if !self.has_server {
             return self.tear_down(0, now);
         }
-        self.actions.push(Action::Stop);
-        self.phase = Phase::Draining { limit: now + self.drain + Duration::from_secs(1) };
+        self.actions.push(Action::Stop { leave: self.is_shared });
+        self.phase = Phase::Draining { limit: now + self.drain + Duration::from_secs(1), then: Then::TearDown };
+    }
+
+    /// The successor serves and intercepts: this server goes, and with it our rules, but nothing that both need.
+    fn succeed(&mut self, now: Instant) {
+        let drain = |limit| Phase::Draining { limit: now + limit, then: Then::StandBy };
+        self.phase = match self.phase {
+            Phase::Preparing | Phase::Waiting { .. } => Phase::StandingBy,
+            Phase::Starting { .. } | Phase::Serving => {
+                self.actions.push(Action::Stop { leave: true });
+                drain(self.drain + Duration::from_secs(1))
+            }
+            Phase::Dying { .. } => drain(self.timing.teardown_limit),
+            _ => return,
+        };
+        self.has_successor = true;
+        self.actions.extend([Action::StopOffering, Action::CancelProbes]);
+        self.targets.clear();
+        self.withdraw();
+        self.rest(now);
+    }
+
+    /// Answering is the successor's business: that we do not is no outage.
+    fn rest(&mut self, now: Instant) {
+        self.grace = None;
+        if let Some(since) = self.down_since.take() {
+            self.without_service += now.saturating_duration_since(since);
+        }
+    }
+
+    fn stand_by(&mut self, now: Instant) {
+        self.rest(now);
+        self.phase = Phase::StandingBy;
+        if !self.has_successor {
+            self.take_back(now);
+        }
+    }
+
+    /// As at a first start: nobody has failed here.
+    fn take_back(&mut self, now: Instant) {
+        self.down_since = Some(now);
+        self.delay = Duration::ZERO;
+        self.proofs_needed = self.timing.first_proofs;
+        self.phase = Phase::Waiting { until: now };
     }
 
     fn tear_down(&mut self, status: u8, now: Instant) {

@@ -26,10 +26,14 @@ pub const SOON: Duration = Duration::from_secs(20);
 
 /// The link-local address of the cache.
 pub const LOCAL: &str = "169.254.20.10";
+/// Addresses of the cache that mean nothing to anybody else.
+pub const LOCALS: [&str; 2] = [LOCAL, "fd00:53::10"];
+/// Where the watchdog's metrics are by default.
+pub const METRICS: u16 = 9353;
 /// ClusterIPs of KubeDNS.
 pub const CLUSTER_IPS: [&str; 2] = ["10.96.0.10", "fd00::10"];
-/// ClusterIP of kube-dns-upstream, which nothing intercepts.
-const UPSTREAM: &str = "10.96.0.11";
+/// ClusterIPs of kube-dns-upstream, which nothing intercepts.
+const UPSTREAM: [&str; 2] = ["10.96.0.11", "fd00::11"];
 /// KubeDNS's pod.
 const KUBE_DNS: [&str; 2] = ["10.244.0.2", "fd00:1::2"];
 /// The pod that asks.
@@ -84,6 +88,11 @@ impl Place {
         Self(opened.join().expect("a network namespace is made"))
     }
 
+    /// The same place, for another thread.
+    pub fn again(&self) -> Self {
+        Self(self.0.try_clone().expect("a second handle to the namespace"))
+    }
+
     /// What `work` gives, done by a thread that is there. Sockets it opens and programs it starts stay there.
     pub fn visit<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let visit = || {
@@ -127,6 +136,8 @@ impl Cluster {
         let (pod, kube_dns_place) = (Place::new(), Place::new());
         attach(&pod, "pod", POD);
         attach(&kube_dns_place, "kubedns", KUBE_DNS);
+        // As on any other node: what comes from an address that every node has cannot be answered.
+        kube_dns_place.visit(|| LOCALS.map(|address| shell(&format!("ip route add blackhole {address}"))));
         for index in [0, 1] {
             proxy(index);
         }
@@ -148,6 +159,11 @@ impl Cluster {
         [("pod", &self.pod), ("host network", &self.host)]
     }
 
+    /// KubeDNS answers nobody any longer.
+    pub fn end_kube_dns(&mut self) {
+        self.kube_dns.clear();
+    }
+
     /// How often KubeDNS was asked for `name` since anything was last counted, by whomever.
     pub fn kube_dns_count(&self, name: &str) -> u32 {
         let seen = self.kube_dns.iter().flat_map(Upstream::take_seen);
@@ -163,6 +179,11 @@ impl Cluster {
 
     /// Starts the program as the DaemonSet does.
     pub fn start(&self, backend: &str, more: &[&str]) -> Agent {
+        self.start_with_metrics(backend, METRICS, more)
+    }
+
+    /// The same with the watchdog's metrics on another port, so that those of two agents can be told apart.
+    pub fn start_with_metrics(&self, backend: &str, metrics: u16, more: &[&str]) -> Agent {
         let folder = scratch();
         let template = write(
             folder.path(),
@@ -173,11 +194,13 @@ impl Cluster {
             ),
         );
         let mut command = self.program();
-        command.args(["-localip", &format!("{LOCAL},{}", CLUSTER_IPS.join(","))]);
+        command.args(["-localip", &format!("{},{}", LOCALS.join(","), CLUSTER_IPS.join(","))]);
         command.arg("-conf").arg(folder.path().join("Corefile")).arg("-basecorefile").arg(template);
-        command.args(["-upstreamsvc", "kube-dns-upstream", "--interception", backend]).args(more);
-        command.env("KUBE_DNS_UPSTREAM_SERVICE_HOST", UPSTREAM).env("KUBE_DNS_UPSTREAM_SERVICE_PORT", "53");
-        Agent { watchdog: Server::spawn(command, folder) }
+        command.args(["-upstreamsvc", "kube-dns-upstream", "--interception", backend]);
+        command.args(["-metrics-listen-address", &format!("127.0.0.1:{metrics}")]).args(more);
+        command.env("KUBE_DNS_UPSTREAM_SERVICE_HOST", UPSTREAM[0]).env("KUBE_DNS_UPSTREAM_SERVICE_PORT", "53");
+        command.env("KUBE_DNS_SERVICE_HOST", CLUSTER_IPS[0]);
+        Agent { watchdog: Server::spawn(command, folder), metrics }
     }
 
     /// Asks everyone on every address over UDP and TCP. `served` are the addresses that are somebody's.
@@ -199,12 +222,14 @@ impl Cluster {
 /// The running program.
 pub struct Agent {
     pub watchdog: Server,
+    /// The port of the watchdog's metrics.
+    pub metrics: u16,
 }
 
 impl Agent {
     /// Waits until the program says that it intercepts.
     pub fn await_interception(&self) {
-        let on = || metric(9353, "nodelocaldns_watchdog_interception") == Some(1.0);
+        let on = || metric(self.metrics, "nodelocaldns_watchdog_interception") == Some(1.0);
         assert!(wait_until(SOON, on), "no interception:\n{}\n{}", self.watchdog.tail(30), rules());
     }
 
@@ -255,14 +280,13 @@ fn proxy(family: usize) {
         ("iptables-nft-restore", CLUSTER_IPS[0], "10.244.0.2:53", "10.244.0.0/16"),
         ("ip6tables-nft-restore", CLUSTER_IPS[1], "[fd00:1::2]:53", "fd00:1::/64"),
     ][family];
-    let services = if family == 0 { vec![cluster_ip, UPSTREAM] } else { vec![cluster_ip] };
     let mut nat = "*nat\n".to_owned();
     for chain in ["SERVICES", "SVC-DNS", "SEP-DNS", "MARK-MASQ", "POSTROUTING"] {
         nat += &format!(":KUBE-{chain} - [0:0]\n");
     }
     nat += "-A PREROUTING -j KUBE-SERVICES\n-A OUTPUT -j KUBE-SERVICES\n-A POSTROUTING -j KUBE-POSTROUTING\n";
     for protocol in ["udp", "tcp"] {
-        for service in &services {
+        for service in [cluster_ip, UPSTREAM[family]] {
             nat += &format!("-A KUBE-SERVICES -d {service} -p {protocol} --dport 53 -j KUBE-SVC-DNS\n");
         }
         nat += &format!("-A KUBE-SEP-DNS -p {protocol} -j DNAT --to-destination {pod}\n");
@@ -283,6 +307,19 @@ fn proxy(family: usize) {
     input.write_all((nat + &filter).as_bytes()).expect("it reads its input");
     drop(input);
     assert!(process.wait().expect("it ends").success(), "{program} takes the rules");
+}
+
+/// Makes the firewall drop, in and out, whatever conntrack does not know, loopback's own addresses and neighbour discovery aside.
+pub fn drop_untracked_on_lo() {
+    for (program, loopback, icmp) in [("iptables-nft", "127.0.0.1", "icmp"), ("ip6tables-nft", "::1", "icmpv6")] {
+        shell(&format!(
+            "{program} -D INPUT -i lo -j ACCEPT
+            {program} -A INPUT -d {loopback} -j ACCEPT
+            {program} -A OUTPUT -p {icmp} -j ACCEPT
+            {program} -A OUTPUT -m conntrack --ctstate NEW,RELATED,ESTABLISHED -j ACCEPT
+            {program} -P OUTPUT DROP"
+        ));
+    }
 }
 
 /// Runs lines of shell; each must succeed. What they print.

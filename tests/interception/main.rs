@@ -4,13 +4,17 @@
 //! inside one, put a `sleep` before the assertion and `nsenter --target PID --user --net --preserve-credentials`.
 
 mod cluster;
+mod doctor;
+mod fallback;
+mod load;
+mod upgrade;
 
 #[path = "../support/mod.rs"]
 mod support;
 
 use cluster::{
-    Agent, CLUSTER_IPS, Cluster, FRESH, LOCAL, NAME, SOON, Steady, accept_rules, addresses, ask_on, assert_address, connected,
-    in_a_namespace, is_alive, kill, leaves_untracked, rules, tracked_dns,
+    Agent, CLUSTER_IPS, Cluster, FRESH, LOCAL, LOCALS, NAME, SOON, Steady, accept_rules, addresses, ask_on, assert_address,
+    connected, drop_untracked_on_lo, in_a_namespace, is_alive, kill, leaves_untracked, rules, shell, tracked_dns,
 };
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -18,7 +22,9 @@ use support::server::wait_until;
 use support::tools::run;
 
 /// Every address that the program serves.
-const SERVED: [&str; 3] = [LOCAL, CLUSTER_IPS[0], CLUSTER_IPS[1]];
+const SERVED: [&str; 4] = [LOCALS[0], LOCALS[1], CLUSTER_IPS[0], CLUSTER_IPS[1]];
+/// For each address: queries in, replies out, and both through `lo` the other way round, over UDP and TCP; the health port's four.
+const ACCEPT_RULES: usize = SERVED.len() * (4 * 2 + 4);
 
 #[test]
 fn answers_come_from_the_node_and_no_connection_is_tracked_with_nftables() {
@@ -62,6 +68,34 @@ fn await_answers_of_the_node(cluster: &Cluster, agent: &Agent) {
 }
 
 #[test]
+fn a_firewall_that_lets_in_only_tracked_connections_even_on_lo_lets_ours_pass_with_nftables() {
+    in_a_namespace("a_firewall_that_lets_in_only_tracked_connections_even_on_lo_lets_ours_pass_with_nftables", || {
+        strict_firewall("nftables")
+    });
+}
+
+#[test]
+fn a_firewall_that_lets_in_only_tracked_connections_even_on_lo_lets_ours_pass_with_iptables() {
+    in_a_namespace("a_firewall_that_lets_in_only_tracked_connections_even_on_lo_lets_ours_pass_with_iptables", || {
+        strict_firewall("iptables")
+    });
+}
+
+fn strict_firewall(backend: &str) {
+    let cluster = Cluster::new();
+    drop_untracked_on_lo();
+    let agent = cluster.start(backend, &[]);
+    agent.await_interception();
+    await_answers_of_the_node(&cluster, &agent);
+    let status = || minreq::get(format!("http://{LOCAL}:8080/health")).with_timeout(5).send().map(|answer| answer.status_code);
+    assert!(wait_until(SOON, || status().is_ok_and(|status| status == 200)), "kubelet: {:?}\n{}", status(), rules());
+    // Nobody else is let in by that: what comes from another link with our address as its source.
+    let way = shell("iptables-nft -S; ip6tables-nft -S");
+    let from_us = way.lines().filter(|line| line.contains("INPUT") && line.contains("--sport"));
+    assert!(from_us.clone().count() > 0 && from_us.clone().all(|line| line.contains("-i lo")), "{way}");
+}
+
+#[test]
 fn after_the_server_is_killed_the_node_answers_again_with_nftables() {
     in_a_namespace("after_the_server_is_killed_the_node_answers_again_with_nftables", || server_is_killed("nftables"));
 }
@@ -75,7 +109,7 @@ fn server_is_killed(backend: &str) {
     let cluster = Cluster::new();
     let agent = cluster.start(backend, &[]);
     agent.await_interception();
-    let clients = connected_clients(&cluster);
+    let clients = connected_clients(&cluster, &CLUSTER_IPS);
     let before = agent.server();
     kill(before);
     for (index, (who, client)) in clients.iter().enumerate() {
@@ -86,11 +120,11 @@ fn server_is_killed(backend: &str) {
     await_answers_of_the_node(&cluster, &agent);
 }
 
-/// A socket of each client for each ClusterIP, on which the node has answered.
-fn connected_clients(cluster: &Cluster) -> Vec<(String, UdpSocket)> {
+/// A socket of each client for each of `addresses`, on which the node has answered.
+fn connected_clients(cluster: &Cluster, addresses: &[&str]) -> Vec<(String, UdpSocket)> {
     let mut clients = Vec::new();
     for (who, place) in cluster.clients() {
-        for address in CLUSTER_IPS {
+        for address in addresses {
             let socket = place.visit(|| connected(address));
             assert_address(ask_on(&socket, NAME, SOON).as_ref(), who);
             clients.push((format!("{who} to {address}"), socket));
@@ -105,7 +139,7 @@ fn from_the_next_packet_after_the_watchdog_is_killed_kube_dns_answers() {
         let cluster = Cluster::new();
         let mut agent = cluster.start("nftables", &[]);
         agent.await_interception();
-        let clients = connected_clients(&cluster);
+        let clients = connected_clients(&cluster, &CLUSTER_IPS);
         assert!(cluster.kube_dns_count(NAME) <= 1, "the node answers");
         let server = agent.server();
         agent.watchdog.signal(libc::SIGKILL);
@@ -148,7 +182,7 @@ fn lose_hardly_a_query(end: impl Fn(&Agent)) {
     let cluster = Cluster::new();
     let mut agent = cluster.start("nftables", &[]);
     agent.await_interception();
-    for (who, client) in connected_clients(&cluster) {
+    for (who, client) in connected_clients(&cluster, &CLUSTER_IPS) {
         let steady = Steady::start(client);
         std::thread::sleep(Duration::from_millis(150));
         end(&agent);
@@ -169,7 +203,7 @@ fn with_iptables_kube_dns_answers_pods_when_the_orphaned_server_has_ended() {
         let cluster = Cluster::new();
         let mut agent = cluster.start("iptables", &[]);
         agent.await_interception();
-        let clients = connected_clients(&cluster);
+        let clients = connected_clients(&cluster, &CLUSTER_IPS);
         let server = agent.server();
         agent.watchdog.signal(libc::SIGKILL);
         agent.watchdog.wait_exit(SOON).expect("a killed process ends");
@@ -198,31 +232,34 @@ fn teardown_by_hand_removes_what_a_killed_agent_has_left() {
         agent.watchdog.wait_exit(SOON).expect("a killed process ends");
         assert!(wait_until(SOON, || !is_alive(server)), "the orphaned server goes on:\n{}", agent.watchdog.tail(20));
         assert!(leaves_untracked() && accept_rules() > 0 && !addresses().is_empty());
+        assert!(rules().contains("table inet nodelocaldns-fallback"), "{}", rules());
         run(cluster.program().args(["teardown", "-localip", &SERVED.join(",")]));
         assert!(!leaves_untracked(), "{}", rules());
         assert_eq!((accept_rules(), addresses().len()), (0, 0), "{}\n{:?}", rules(), addresses());
+        assert!(!rules().contains("nodelocaldns"), "{}", rules());
         cluster.everyone_asks(&CLUSTER_IPS, NAME);
     });
 }
 
 #[test]
-fn sigterm_takes_everything_down_with_nftables() {
-    in_a_namespace("sigterm_takes_everything_down_with_nftables", || takes_everything_down("nftables"));
+fn without_a_fallback_sigterm_takes_everything_down_with_nftables() {
+    in_a_namespace("without_a_fallback_sigterm_takes_everything_down_with_nftables", || takes_everything_down("nftables"));
 }
 
 #[test]
-fn sigterm_takes_everything_down_with_iptables() {
-    in_a_namespace("sigterm_takes_everything_down_with_iptables", || takes_everything_down("iptables"));
+fn without_a_fallback_sigterm_takes_everything_down_with_iptables() {
+    in_a_namespace("without_a_fallback_sigterm_takes_everything_down_with_iptables", || takes_everything_down("iptables"));
 }
 
 fn takes_everything_down(backend: &str) {
     let cluster = Cluster::new();
-    let mut agent = cluster.start(backend, &[]);
+    let mut agent = cluster.start(backend, &["--fallback", "none"]);
     agent.await_interception();
     // On the host network a connected socket's own address is the ClusterIP, which goes with the link.
-    let of_pods: Vec<_> = connected_clients(&cluster).into_iter().filter(|(who, _)| who.starts_with("pod")).collect();
+    let of_pods: Vec<_> =
+        connected_clients(&cluster, &CLUSTER_IPS).into_iter().filter(|(who, _)| who.starts_with("pod")).collect();
     assert!(leaves_untracked());
-    assert_eq!(accept_rules(), 4 * SERVED.len());
+    assert_eq!(accept_rules(), ACCEPT_RULES);
     assert_eq!(addresses(), SERVED.map(str::to_owned).into());
     agent.watchdog.signal(libc::SIGTERM);
     let status = agent.watchdog.wait_exit(SOON).unwrap_or_else(|| panic!("it does not end:\n{}", agent.watchdog.tail(20)));
@@ -250,7 +287,7 @@ fn with_skipteardown_the_link_and_what_iptables_holds_stay() {
                 agent.watchdog.wait_exit(SOON).unwrap_or_else(|| panic!("it does not end:\n{}", agent.watchdog.tail(20)));
             assert!(status.success(), "{status}:\n{}", agent.watchdog.tail(20));
             assert_eq!(addresses(), SERVED.map(str::to_owned).into(), "{backend}");
-            assert_eq!(accept_rules(), 4 * SERVED.len(), "{backend}");
+            assert_eq!(accept_rules(), ACCEPT_RULES, "{backend}");
             // The kernel removes its table with the program, whatever the flag says.
             assert_eq!(leaves_untracked(), backend == "iptables", "{backend}:\n{}", rules());
         }

@@ -22,13 +22,14 @@ pub struct Container {
 }
 
 impl Container {
-    /// Starts it in the node's network. `environment` is what links to Services give; `resolv_conf` is the node's.
-    pub fn start(manifest: &Manifest, node: &Namespace, environment: &[(&str, &str)], resolv_conf: &str) -> Self {
+    /// Starts it in the node's network. `environment` is what links to Services give; `resolv_conf` is the node's; `host` is where the node
+    /// has what its pods share.
+    pub fn start(manifest: &Manifest, node: &Namespace, environment: &[(&str, &str)], resolv_conf: &str, host: &Path) -> Self {
         require("unshare");
         let folder = scratch();
         let volumes = folder.path().join("volumes");
         for volume in manifest.pod().volumes.iter().flatten() {
-            fill(manifest, volume, &volumes.join(&volume.name));
+            fill(manifest, volume, &volumes.join(&volume.name), host);
         }
         write(folder.path(), "resolv.conf", resolv_conf);
         std::fs::create_dir(folder.path().join("root")).expect("the scratch folder can be written");
@@ -70,8 +71,8 @@ impl Container {
     }
 }
 
-/// Lays out a volume's content in `folder`, a ConfigMap's with the symbolic links that kubelet makes.
-fn fill(manifest: &Manifest, volume: &Volume, folder: &Path) {
+/// Lays out a volume's content in `folder`, a ConfigMap's with the symbolic links that kubelet makes, a host's path below `host`.
+fn fill(manifest: &Manifest, volume: &Volume, folder: &Path, host: &Path) {
     let create = |folder: &Path| std::fs::create_dir_all(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     match (&volume.config_map, &volume.host_path) {
         (Some(source), _) if Some(&source.name) == manifest.config_map.metadata.name.as_ref() => {
@@ -92,9 +93,14 @@ fn fill(manifest: &Manifest, volume: &Volume, folder: &Path) {
             assert_eq!(source.optional, Some(true), "ConfigMap {} is not in the manifest", source.name);
             create(folder);
         }
-        (None, Some(_)) => {
+        (None, Some(source)) => {
             create(folder.parent().expect("it is below the scratch folder"));
-            std::fs::write(folder, "").expect("the scratch folder can be written");
+            let place = host.join(&volume.name);
+            match source.type_.as_deref() {
+                Some("DirectoryOrCreate") => create(&place),
+                _ => std::fs::write(&place, "").expect("the scratch folder can be written"),
+            }
+            std::os::unix::fs::symlink(place, folder).expect("the scratch folder can be written");
         }
         (None, None) => create(folder),
     }

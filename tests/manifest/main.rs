@@ -154,8 +154,10 @@ fn every_mount_has_its_volume_and_every_volume_its_source() {
             }
             (None, Some(_), None) => assert_ne!(mount.read_only, Some(true)),
             (None, None, Some(host)) => {
-                assert_eq!((path, host.path.as_str()), ("/run/xtables.lock", "/run/xtables.lock"));
-                assert_eq!(host.type_.as_deref(), Some("FileOrCreate"));
+                let shared = (path, host.path.as_str(), host.type_.as_deref().unwrap_or_default());
+                let lock = ("/run/xtables.lock", "/run/xtables.lock", "FileOrCreate");
+                let handover = ("/run/handover", "/run/nodelocaldns", "DirectoryOrCreate");
+                assert!([lock, handover].contains(&shared), "{shared:?}");
                 assert_ne!(mount.read_only, Some(true));
             }
             _ => panic!("volume {} at {path} is not one we know", mount.name),
@@ -174,6 +176,15 @@ fn the_rendered_corefile_goes_where_the_read_only_root_lets_it() {
         .collect();
     let folder = Path::new(argument(manifest.container(), "-conf")).parent();
     assert!(writable.iter().any(|mounted| Some(mounted.as_path()) == folder), "{folder:?} is not in {writable:?}");
+}
+
+#[test]
+fn the_hand_over_is_in_a_folder_of_the_host_that_the_old_and_the_new_pod_share() {
+    let manifest = Manifest::read(KubeProxyMode::Iptables);
+    let folder = Path::new(argument(manifest.container(), "--handover")).parent().expect("a folder");
+    let mount = mounts(&manifest).into_iter().find(|mount| Path::new(&mount.mount_path) == folder).expect("it is mounted");
+    let volume = manifest.pod().volumes.iter().flatten().find(|volume| volume.name == mount.name);
+    assert!(volume.is_some_and(|volume| volume.host_path.is_some()), "{volume:?}");
 }
 
 fn mounts(manifest: &Manifest) -> Vec<VolumeMount> {

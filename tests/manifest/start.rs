@@ -10,6 +10,7 @@ use crate::support::tools::{everything, run};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::path::Path;
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// Long for a loaded machine; what is waited for comes within a second.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -20,6 +21,8 @@ const UPSTREAM: &str = "127.0.0.11";
 /// A node: KubeDNS behind the ClusterIP that nothing intercepts, and the link.
 struct Node {
     namespace: Namespace,
+    /// What pods see of its files.
+    host: TempDir,
     _kube_dns: Server,
 }
 
@@ -38,7 +41,7 @@ impl Node {
         let zones = zones.each_ref().map(|(name, text)| (*name, text.as_str()));
         let listen = Listen { address: UPSTREAM, port: 53, udp: true };
         let kube_dns = start_unbound(listen, &zones, scratch(), |program| namespace.command(program));
-        let node = Self { namespace, _kube_dns: kube_dns };
+        let node = Self { namespace, host: scratch(), _kube_dns: kube_dns };
         let answers = wait_until(PATIENCE, || node.resolves(UPSTREAM, "kubernetes.default.svc.cluster.local", "10.96.0.1"));
         assert!(answers, "KubeDNS does not answer");
         node
@@ -46,7 +49,7 @@ impl Node {
 
     fn start(&self, manifest: &Manifest) -> Container {
         let environment = [("KUBE_DNS_UPSTREAM_SERVICE_HOST", UPSTREAM), ("KUBE_DNS_UPSTREAM_SERVICE_PORT", "53")];
-        Container::start(manifest, &self.namespace, &environment, &format!("nameserver {UPSTREAM}\n"))
+        Container::start(manifest, &self.namespace, &environment, &format!("nameserver {UPSTREAM}\n"), self.host.path())
     }
 
     /// Whether `server` gives this address, over UDP and TCP.
@@ -119,7 +122,10 @@ fn the_pod_serves_with_the_rights_and_mounts_it_is_given() {
     let ended = pod.stop(PATIENCE).unwrap_or_else(|| panic!("it does not end:\n{}", pod.output()));
     assert!(ended.success(), "{ended}:\n{}", pod.output());
     assert!(!node.rules().contains("notrack"), "left behind:\n{}", node.rules());
-    assert_eq!(node.addresses(), "", "addresses left on the link that was there before");
+    assert!(node.rules().contains("table inet nodelocaldns-fallback"), "{}", node.rules());
+    let addresses = node.addresses();
+    let stay = addresses.contains(LOCAL_ADDRESS) && addresses.contains(KUBE_DNS);
+    assert!(stay, "with the fallback the addresses stay, for sockets connected from them: {addresses}");
 }
 
 #[test]
@@ -148,7 +154,10 @@ fn the_pod_of_a_rolling_update_takes_over_from_its_predecessor() {
         "the new pod does not come up:\n{}",
         new.output()
     );
-    assert!(node.is_served(), "with both pods:\n{}\n{}", old.output(), new.output());
+    let taken_over = || old.output().contains("a successor has taken over");
+    assert!(wait_until(PATIENCE, taken_over), "no hand-over:\n{}\n{}", old.output(), new.output());
+    assert!(new.output().contains("cached answers taken over"), "no cache:\n{}", new.output());
+    assert!(node.is_served() && node.intercepts(), "with both pods:\n{}\n{}", old.output(), new.output());
 
     let ended = old.stop(PATIENCE).unwrap_or_else(|| panic!("it does not end:\n{}", old.output()));
     assert!(ended.success(), "{ended}:\n{}", old.output());

@@ -1,6 +1,6 @@
 //! What the tests see and do in their namespaces.
 
-use nodelocaldns::node::{Change, Choice, Interception, Node, Wish};
+use nodelocaldns::node::{Change, Choice, Fallback, Interception, Node, Wish};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ const AGENT: &str = "NODELOCALDNS_TEST_AGENT";
 pub const ADDRESSES: [&str; 2] = ["10.96.0.10", "fd00::10"];
 /// For each address: queries in and out, replies, probes, over UDP and TCP, and the health port both ways.
 pub const NOTRACK_RULES_WHEN_ON: usize = 2 * (4 * 2 + 2);
+/// For each address: queries in, replies out, and both through `lo` the other way round, over UDP and TCP; the health port's four.
+pub const ACCEPT_RULES: usize = 2 * (4 * 2 + 4);
 pub const PROBE_MARK: u32 = 0x10_0000;
 
 pub fn wish() -> Wish {
@@ -23,6 +25,7 @@ pub fn wish() -> Wish {
         health_port: 8080,
         interface: Some("nodelocaldns".to_owned()),
         probe_mark: PROBE_MARK,
+        fallback: Fallback::default(),
     }
 }
 

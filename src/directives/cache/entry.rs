@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Milliseconds since the store was made.
+/// Milliseconds on the store's clock ([`super::store::Store::moment`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub u64);
 
 impl Moment {
-    fn millis_since(self, earlier: Self) -> u64 {
+    pub(super) fn millis_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }
@@ -91,6 +91,21 @@ pub struct Entry<T> {
     pub refresh: RefreshState,
 }
 
+/// What of an entry another process can go on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied<T> {
+    pub payload: T,
+    pub kind: Kind,
+    /// As in [`Key`].
+    pub flags: u8,
+    /// Seconds it lives.
+    pub ttl: u32,
+    pub answering: bool,
+    pub stored: Moment,
+    /// It was asked for since eviction last considered it.
+    pub is_used: bool,
+}
+
 /// How old an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
@@ -155,6 +170,21 @@ impl<T: Payload> Entry<T> {
     /// Whether it was used since it was last asked.
     pub(super) fn take_visited(&self) -> bool {
         self.visited.swap(false, Ordering::Relaxed)
+    }
+
+    /// When it was stored.
+    pub fn stored(&self) -> Moment {
+        self.stored
+    }
+
+    pub fn copy(&self) -> Copied<T>
+    where
+        T: Clone,
+    {
+        let is_used = self.visited.load(Ordering::Relaxed);
+        let payload = self.payload.clone();
+        let Self { kind, flags, ttl, answering, stored, .. } = *self;
+        Copied { payload, kind, flags, ttl, answering, stored, is_used }
     }
 
     /// Octets it takes: itself, its payload, its place in the index, and the allocator's headers.

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Header flag AA (RFC 1035 section 4.1.1).
-const AUTHORITATIVE: u16 = 0x0400;
+pub(super) const AUTHORITATIVE: u16 = 0x0400;
 /// Header flag CD (RFC 4035 section 3.2.2).
-const CHECKING_DISABLED: u16 = 0x0010;
+pub(super) const CHECKING_DISABLED: u16 = 0x0010;
 
 impl Payload for Response {
     fn is_for(&self, key: &Key<'_>) -> bool {
@@ -409,7 +409,7 @@ impl Clock {
 }
 
 /// For signatures, whose validity is in wall-clock time.
-fn unix_seconds() -> u32 {
+pub(super) fn unix_seconds() -> u32 {
     // Serial number arithmetic: the low 32 bits are what is compared (RFC 4034 section 3.1.5).
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32)
 }

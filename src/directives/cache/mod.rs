@@ -6,9 +6,12 @@ mod metrics;
 mod parse;
 mod shard;
 mod store;
+mod transfer;
 mod verdict;
 #[cfg(test)]
 mod wire;
+
+pub use transfer::{Bounds, Reading, Tally, TransferError, export, import};
 
 use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Configured, ParseContext, Part};
 use crate::corefile::Directive;

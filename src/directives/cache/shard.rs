@@ -103,6 +103,16 @@ impl<T: Payload> Shard<T> {
         }
     }
 
+    /// Every entry of `kind`, the oldest first.
+    pub fn oldest_first(&self, kind: Kind) -> impl Iterator<Item = &Entry<T>> {
+        let mut place = self.queues[kind.index()].oldest;
+        std::iter::from_fn(move || {
+            let entry = self.at(place)?;
+            place = entry.newer;
+            Some(entry)
+        })
+    }
+
     /// Takes out every useless entry.
     pub fn sweep(&mut self, useless: impl Fn(&Entry<T>) -> bool) -> Vec<Entry<T>> {
         let is_useless = |place: &u32| self.at(*place).is_some_and(&useless);

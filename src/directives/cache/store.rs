@@ -4,7 +4,7 @@
 //! Why not moka: design.md and ARCHITECTURE.md measured about 500 octets an entry over the payload, a shared log written on every
 //! hit, and no bound in entries and octets at once. A look-up here takes one uncontended shared lock and allocates nothing.
 
-use super::entry::{Entry, Fresh, Key, Kind, Moment, Payload};
+use super::entry::{Copied, Entry, Fresh, Key, Kind, Moment, Payload};
 use super::shard::Shard;
 use crate::chain::MemoryBudget;
 use foldhash::fast::RandomState;
@@ -18,6 +18,9 @@ use std::time::Instant;
 const MOST_SHARDS: usize = 64;
 /// With fewer entries in a shard, eviction would be close to random.
 const ENTRIES_IN_A_SHARD: usize = 64;
+
+/// What a store's clock shows when the store is made, so that answers taken over from another process can be older than it: 49 days.
+const HEAD_START: u64 = 1 << 32;
 
 /// Kept answers, shared by all workers.
 pub struct Store<T: Payload> {
@@ -81,7 +84,40 @@ impl<T: Payload> Store<T> {
 
     /// `now` on this store's clock.
     pub fn moment(&self, now: Instant) -> Moment {
-        Moment(u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX))
+        let elapsed = u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX);
+        Moment(HEAD_START.saturating_add(elapsed))
+    }
+
+    /// Copies of all entries, shard by shard, the oldest of each kind first.
+    pub fn copies(&self) -> impl Iterator<Item = Vec<Copied<T>>>
+    where
+        T: Clone,
+    {
+        self.shards.iter().map(|shard| {
+            let shard = shard.read();
+            Kind::ALL.into_iter().flat_map(|kind| shard.oldest_first(kind)).map(Entry::copy).collect()
+        })
+    }
+
+    /// Keeps what another process has kept, unless there is something under its key that this one has stored itself, or it has no room.
+    /// True if it is kept.
+    pub fn adopt(&self, key: &Key<'_>, copied: Copied<T>) -> bool {
+        let is_own = |entry: &Entry<T>| entry.stored().0 >= HEAD_START;
+        let view = self.view(key);
+        if Kind::ALL.into_iter().filter_map(|kind| view.find(kind, key)).any(is_own) {
+            return false;
+        }
+        drop(view);
+        let Copied { payload, kind, ttl, stored, is_used, .. } = copied;
+        let fresh = Fresh { payload, ttl, answering: copied.answering };
+        let is_kept = self.insert(key, kind, fresh, stored, false, &|_| false).is_kept;
+        if is_kept
+            && is_used
+            && let Some(entry) = self.view(key).find(kind, key)
+        {
+            entry.touch();
+        }
+        is_kept
     }
 
     /// The key of a lower-cased name in wire form, a type, a class, and the flags that answers differ by.

@@ -100,6 +100,15 @@ async fn is_silent(watch: &mut Watch) -> bool {
     tokio::time::timeout(SILENCE, watch.changed()).await.is_err()
 }
 
+/// Follows after a look, and looks once more where something is newly watched, until nothing is.
+async fn come_to_rest(watch: &mut Watch, subjects: &Subjects) {
+    watch.follow(subjects.clone());
+    if !is_silent(watch).await {
+        watch.follow(subjects.clone());
+        assert!(is_silent(watch).await, "the same is told again and again");
+    }
+}
+
 fn file(path: &Path) -> Subjects {
     let mut subjects = Subjects::default();
     subjects.add_file(path);
@@ -107,11 +116,33 @@ fn file(path: &Path) -> Subjects {
 }
 
 #[tokio::test]
+async fn what_changed_between_a_look_and_its_being_watched_is_told() {
+    let mut map = ConfigMap::new("0");
+    let path = map.path("Corefile.base");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "0");
+    let mut watch = Watch::start();
+    map.swap("1");
+    watch.follow(file(&path));
+    assert!(is_told(&mut watch).await, "the first look was before the swap, the watch after it");
+
+    // Behind a symbolic link into another folder, as long as that was not watched.
+    let files = tempfile::tempdir().unwrap();
+    fs::write(files.path().join("real"), "2").unwrap();
+    fs::remove_file(&path).unwrap();
+    symlink(files.path().join("real"), &path).unwrap();
+    assert!(is_told(&mut watch).await);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "2");
+    fs::write(files.path().join("real"), "3").unwrap();
+    watch.follow(file(&path));
+    assert!(is_told(&mut watch).await, "the file behind the link changed before its folder was watched");
+}
+
+#[tokio::test]
 async fn a_configmaps_swap_is_told_once_and_the_next_one_too() {
     let mut map = ConfigMap::new("0");
     let mut watch = Watch::start();
     for text in ["1", "2", "3"] {
-        watch.follow(file(&map.path("Corefile.base")));
+        come_to_rest(&mut watch, &file(&map.path("Corefile.base"))).await;
         map.swap(text);
         assert!(is_told(&mut watch).await, "swap {text}");
         assert_eq!(fs::read_to_string(map.path("Corefile.base")).unwrap(), text);
@@ -125,7 +156,7 @@ async fn a_file_written_in_place_or_replaced_is_told_and_its_neighbours_are_not(
     let path = folder.path().join("Corefile");
     fs::write(&path, "0").unwrap();
     let mut watch = Watch::start();
-    watch.follow(file(&path));
+    come_to_rest(&mut watch, &file(&path)).await;
     fs::write(&path, "1").unwrap();
     assert!(is_told(&mut watch).await);
     fs::write(folder.path().join("new"), "2").unwrap();
@@ -146,7 +177,7 @@ async fn what_a_symbolic_link_stands_for_is_watched() {
     fs::write(&real, "0").unwrap();
     symlink(&real, &link).unwrap();
     let mut watch = Watch::start();
-    watch.follow(file(&link));
+    come_to_rest(&mut watch, &file(&link)).await;
     fs::write(&real, "1").unwrap();
     assert!(is_told(&mut watch).await);
 }
@@ -159,10 +190,10 @@ async fn a_folder_that_comes_later_or_comes_back_is_watched() {
     subjects.add_folder(&folder);
     let mut watch = Watch::start();
     for _ in 0..2 {
-        watch.follow(subjects.clone());
+        come_to_rest(&mut watch, &subjects).await;
         fs::create_dir_all(&folder).unwrap();
         assert!(is_told(&mut watch).await, "the folder came");
-        watch.follow(subjects.clone());
+        come_to_rest(&mut watch, &subjects).await;
         fs::write(folder.join("stubDomains"), "{}").unwrap();
         assert!(is_told(&mut watch).await, "a file came");
         fs::remove_dir_all(parent.path().join("a")).unwrap();

@@ -1,18 +1,20 @@
 //! Rules through the iptables programs: the interception where nftables has no owners, and in either case the ACCEPT rules of the filter
 //! table. Everything here waits for programs to end, so it belongs on a thread that may wait.
 
+mod ahead;
 mod select;
 mod text;
 
 use super::desired::Rule;
 use super::error::Error;
+pub use ahead::{Ahead, ahead};
 use iptables::IPTables;
 use select::{Finding, Kind, has_kubernetes_chains, select};
 use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-pub use text::Table;
-use text::{Changes, Present, changes, present, script, takes_socket_match};
+use text::{Changes, changes, present, script, takes_socket_match};
+pub use text::{Present, Table};
 
 /// How long a program waits for the xtables lock.
 const LOCK_WAIT_SECONDS: u32 = 5;
@@ -109,6 +111,52 @@ pub fn clean(tables: &[Table]) -> (usize, Vec<Error>) {
     (removed, errors)
 }
 
+/// What one program says of one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    pub program: &'static str,
+    pub is_ipv6: bool,
+    pub table: Table,
+    /// The output of `-S`.
+    pub text: String,
+}
+
+impl Listing {
+    /// The rules in it with our comments.
+    pub fn ours(&self) -> Vec<Present> {
+        present(self.table, &self.text)
+    }
+}
+
+/// The tables `raw` and `filter` in whichever kind of iptables they are, IPv6 only if `with_ipv6`. Changes nothing.
+///
+/// # Errors
+///
+/// As of [`Iptables::apply`]. [`Error::IptablesMissing`] only where a table is known to be there that no program is there for, or none at all.
+pub fn listings(with_ipv6: bool) -> Result<Vec<Listing>, Error> {
+    let mut listings = Vec::new();
+    for is_ipv6 in [false, true].into_iter().filter(|is_ipv6| with_ipv6 || !is_ipv6) {
+        for table in Table::ALL {
+            for kind in kinds_in_use(is_ipv6, table.name()) {
+                let text = execute(kind, is_ipv6, table.name(), "-S")?;
+                listings.push(Listing { program: kind.program(is_ipv6), is_ipv6, table, text });
+            }
+        }
+    }
+    Ok(listings)
+}
+
+/// The legacy tables of one family that the kernel has; they are seen by legacy programs only.
+pub fn legacy_tables(is_ipv6: bool) -> Vec<String> {
+    let file = if is_ipv6 { "/proc/self/net/ip6_tables_names" } else { "/proc/self/net/ip_tables_names" };
+    std::fs::read_to_string(file).map(|names| names.lines().map(str::to_owned).collect()).unwrap_or_default()
+}
+
+/// Whether kube-proxy or the kubelet has chains in legacy tables; none where no program can tell.
+pub fn has_legacy_kubernetes_chains() -> Option<bool> {
+    finding(Kind::Legacy).map(|finding| finding.has_kubernetes_chains)
+}
+
 /// The kinds that may hold rules in `table`. Legacy programs are run only where the table exists, since they would make it.
 fn kinds_in_use(is_ipv6: bool, table: &str) -> impl Iterator<Item = Kind> {
     let newer = if has_program(Kind::Nft) { Kind::Nft } else { Kind::Default };
@@ -116,8 +164,7 @@ fn kinds_in_use(is_ipv6: bool, table: &str) -> impl Iterator<Item = Kind> {
 }
 
 fn has_legacy_table(is_ipv6: bool, table: &str) -> bool {
-    let file = if is_ipv6 { "/proc/self/net/ip6_tables_names" } else { "/proc/self/net/ip_tables_names" };
-    std::fs::read_to_string(file).is_ok_and(|names| names.lines().any(|name| name == table))
+    legacy_tables(is_ipv6).iter().any(|name| name == table)
 }
 
 /// What there is of `kind`: none without its program.

@@ -56,12 +56,21 @@ pub struct Changes {
 }
 
 /// Name of the chain of `hook`.
-fn chain(hook: Hook) -> &'static str {
+pub(super) fn chain(hook: Hook) -> &'static str {
     match hook {
         Hook::RawPrerouting => "PREROUTING",
         Hook::RawOutput => "OUTPUT",
-        Hook::FilterInput => "INPUT",
-        Hook::FilterOutput => "OUTPUT",
+        Hook::FilterInput | Hook::FilterInputLoopback => "INPUT",
+        Hook::FilterOutput | Hook::FilterOutputLoopback => "OUTPUT",
+    }
+}
+
+/// The match that narrows `hook` to the link it is for.
+fn link_match(hook: Hook) -> &'static str {
+    match hook {
+        Hook::FilterInputLoopback => "-i lo ",
+        Hook::FilterOutputLoopback => "-o lo ",
+        Hook::RawPrerouting | Hook::RawOutput | Hook::FilterInput | Hook::FilterOutput => "",
     }
 }
 
@@ -91,7 +100,8 @@ fn specification(rule: &Rule, needs_socket: bool) -> String {
         End::Source => ("-s", "--sport"),
         End::Destination => ("-d", "--dport"),
     };
-    let mut text = format!("-p {protocol} {address} {} {port} {}", rule.address, rule.port);
+    let link = link_match(rule.hook);
+    let mut text = format!("{link}-p {protocol} {address} {} {port} {}", rule.address, rule.port);
     if let Some(mark) = rule.mark {
         let _a_string_takes_it_all = write!(text, " -m mark --mark {mark:#x}/{mark:#x}");
     }
@@ -116,7 +126,7 @@ pub fn present(table: Table, listing: &str) -> Vec<Present> {
 fn parse(table: Table, line: &str) -> Option<Present> {
     let rest = line.strip_prefix("-A ")?;
     let (chain, text) = rest.split_once(' ')?;
-    let hook = match (table, chain) {
+    let mut hook = match (table, chain) {
         (Table::Raw, "PREROUTING") => Hook::RawPrerouting,
         (Table::Raw, "OUTPUT") => Hook::RawOutput,
         (Table::Filter, "INPUT") => Hook::FilterInput,
@@ -142,6 +152,13 @@ fn parse(table: Table, line: &str) -> Option<Present> {
             "--dport" => port = Some((End::Destination, words.next()?.parse().ok()?)),
             "--mark" => mark = Some(bits(words.next()?)?),
             "--nowildcard" => needs_socket = true,
+            "-i" | "-o" => {
+                hook = match (hook, word, words.next()?) {
+                    (Hook::FilterInput, "-i", "lo") => Hook::FilterInputLoopback,
+                    (Hook::FilterOutput, "-o", "lo") => Hook::FilterOutputLoopback,
+                    _ => return None,
+                }
+            }
             "-m" => match words.next()? {
                 "udp" | "tcp" | "mark" | "socket" => {}
                 _ => return None,
@@ -163,7 +180,7 @@ fn parse(table: Table, line: &str) -> Option<Present> {
 }
 
 /// `10.96.0.10/32`, `fd00::10/128`: one address.
-fn host(text: &str) -> Option<IpAddr> {
+pub(super) fn host(text: &str) -> Option<IpAddr> {
     let (address, length) = text.split_once('/').unwrap_or((text, ""));
     let address: IpAddr = address.parse().ok()?;
     let whole = if address.is_ipv4() { "32" } else { "128" };
@@ -195,12 +212,18 @@ pub fn changes(desired: &[Rule], with_socket: bool, present: &[Present], is_alon
 mod tests {
     use super::*;
     use crate::node::desired::{Interception, Wish, desired};
+    use crate::node::fallback::Fallback;
     use proptest::prelude::*;
 
-    fn raw_rules(interception: Interception) -> Vec<Rule> {
+    fn rules(interception: Interception) -> Vec<Rule> {
         let addresses = ["10.96.0.10", "169.254.20.10"].map(|text| text.parse().unwrap()).to_vec();
-        let wish = Wish { addresses, port: 53, health_port: 8080, interface: None, probe_mark: 0x10_0000 };
-        desired(&wish, interception).rules.into_iter().filter(|rule| rule.hook.is_raw()).collect()
+        let fallback = Fallback::default();
+        let wish = Wish { addresses, port: 53, health_port: 8080, interface: None, probe_mark: 0x10_0000, fallback };
+        desired(&wish, interception).rules
+    }
+
+    fn raw_rules(interception: Interception) -> Vec<Rule> {
+        rules(interception).into_iter().filter(|rule| rule.hook.is_raw()).collect()
     }
 
     /// As `iptables -S` writes it (1.8.9, both kinds).
@@ -244,6 +267,18 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_for_lo_is_none_for_every_link_and_none_for_another() {
+        let comment = "-m comment --comment \"NodeLocal DNS Cache: allow DNS traffic\" -j ACCEPT";
+        let line = |link: &str| format!("-A INPUT -s 10.96.0.10/32{link} -p udp -m udp --sport 53 {comment}");
+        let hook = |link: &str| present(Table::Filter, &line(link)).first().map(|present| present.rule.hook);
+        assert_eq!(hook(" -i lo"), Some(Hook::FilterInputLoopback));
+        assert_eq!(hook(""), Some(Hook::FilterInput));
+        for foreign in [" -i eth0", " ! -i lo", " -o lo", " -i lo -i lo"] {
+            assert_eq!(hook(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
     fn an_empty_table_lacks_everything_in_the_desired_order() {
         let rules = raw_rules(Interception::On);
         assert_eq!(changes(&rules, true, &[], true), Changes { missing: rules, surplus: vec![] });
@@ -283,13 +318,14 @@ mod tests {
             let text = specification(rule, with_socket && takes_socket_match(rule));
             format!("-A {} {text}", chain(rule.hook))
         };
-        present(Table::Raw, &rules.iter().map(line).collect::<Vec<_>>().join("\n"))
+        let listing = rules.iter().map(line).collect::<Vec<_>>().join("\n");
+        Table::ALL.iter().flat_map(|table| present(*table, &listing)).collect()
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(index in 0_usize..24, with_socket: bool) {
-            let rules = raw_rules(Interception::On);
+        fn what_is_written_is_read_back(index in 0_usize..44, with_socket: bool) {
+            let rules = rules(Interception::On);
             let rule = rules[index % rules.len()];
             let read = listed(&[rule], with_socket);
             prop_assert_eq!(read.len(), 1);

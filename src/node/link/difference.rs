@@ -20,6 +20,13 @@ pub struct LinkView {
     pub addresses: Vec<(IpAddr, u8)>,
 }
 
+impl LinkView {
+    /// Whether an agent made it; one that is there for another reason is adopted, and stays when the agent goes.
+    pub fn is_made_by_an_agent(&self) -> bool {
+        self.kind.as_deref() == Some(DUMMY) && self.alias.as_deref() == Some(ALIAS)
+    }
+}
+
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {

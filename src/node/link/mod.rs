@@ -4,7 +4,8 @@ mod difference;
 
 use super::desired::LinkWish;
 use super::error::Error;
-use difference::{ALIAS, LinkView, Step, addresses_to_remove, is_ours, prefix_length, steps};
+pub use difference::LinkView;
+use difference::{ALIAS, Step, addresses_to_remove, is_ours, prefix_length, steps};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
@@ -196,31 +197,56 @@ impl Link {
         matches!(routes.try_next().await, Ok(Some(route)) if route.header.kind == RouteType::Local)
     }
 
-    /// The link as it is, or none.
     async fn view(&self) -> Result<Option<LinkView>, Error> {
-        let mut links = self.handle.link().get().match_name(self.wish.name.clone()).execute();
-        let link = match links.try_next().await.map_err(into_io) {
-            Ok(Some(link)) => link,
-            Ok(None) => return Ok(None),
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
-            Err(error) => return Err(self.check_error("look at", error)),
-        };
-        let index = link.header.index;
-        let addresses = self.handle.address().get().set_link_index_filter(index).execute();
-        let addresses: Vec<AddressMessage> =
-            addresses.try_collect().await.map_err(|error| self.check_error("look at the addresses of", into_io(error)))?;
-        Ok(Some(LinkView {
-            index,
-            kind: link.attributes.iter().find_map(kind_of),
-            alias: link.attributes.iter().find_map(alias_of),
-            is_up: link.header.flags.contains(LinkFlags::Up),
-            addresses: addresses.iter().filter_map(address_of).collect(),
-        }))
+        view(&self.handle, &self.wish.name).await
     }
 
     fn check_error(&self, action: impl Into<String>, source: io::Error) -> Error {
-        Error::LinkCheck { action: action.into(), name: self.wish.name.clone(), source }
+        check_error(&self.wish.name, action, source)
     }
+}
+
+/// Each of the links `names` as it is, or none; no link has an empty name. Needs no rights; must be called on a tokio runtime.
+///
+/// # Errors
+///
+/// [`Error::Socket`], [`Error::LinkCheck`].
+pub async fn look<const N: usize>(names: [&str; N]) -> Result<[Option<LinkView>; N], Error> {
+    let opened = rtnetlink::new_connection();
+    let (connection, handle, _) = opened.map_err(|source| Error::Socket { purpose: "links", source })?;
+    let connection = tokio::spawn(connection);
+    let mut views = [const { None }; N];
+    for (view_of_name, name) in views.iter_mut().zip(names).filter(|(_, name)| !name.is_empty()) {
+        *view_of_name = view(&handle, name).await?;
+    }
+    connection.abort();
+    Ok(views)
+}
+
+/// The link as it is, or none.
+async fn view(handle: &Handle, name: &str) -> Result<Option<LinkView>, Error> {
+    let mut links = handle.link().get().match_name(name.to_owned()).execute();
+    let link = match links.try_next().await.map_err(into_io) {
+        Ok(Some(link)) => link,
+        Ok(None) => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
+        Err(error) => return Err(check_error(name, "look at", error)),
+    };
+    let index = link.header.index;
+    let addresses = handle.address().get().set_link_index_filter(index).execute();
+    let addresses: Vec<AddressMessage> =
+        addresses.try_collect().await.map_err(|error| check_error(name, "look at the addresses of", into_io(error)))?;
+    Ok(Some(LinkView {
+        index,
+        kind: link.attributes.iter().find_map(kind_of),
+        alias: link.attributes.iter().find_map(alias_of),
+        is_up: link.header.flags.contains(LinkFlags::Up),
+        addresses: addresses.iter().filter_map(address_of).collect(),
+    }))
+}
+
+fn check_error(name: &str, action: impl Into<String>, source: io::Error) -> Error {
+    Error::LinkCheck { action: action.into(), name: name.to_owned(), source }
 }
 
 fn name_of(link: &LinkMessage) -> Option<&String> {

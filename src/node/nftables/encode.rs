@@ -1,5 +1,9 @@
 //! Rules as nf_tables messages, with `netlink-bindings`. Pure.
 
+mod fallback;
+
+pub use fallback::replace as replace_fallback;
+
 use crate::node::desired::{End, Hook, Protocol, Rule};
 use netlink_bindings::nftables::{
     Chained, CmpOps, MetaKeys, Nfgenmsg, PayloadBase, PushExprListAttrs, Registers, TableFlags, VerdictCode,
@@ -13,7 +17,7 @@ pub const FAMILY: u8 = libc::NFPROTO_INET as u8;
 /// `NFNL_SUBSYS_NFTABLES`, which a batch names as its destination.
 const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
 /// Before connection tracking (-200), after its defragmentation (-400).
-const RAW_PRIORITY: i32 = libc::NF_IP_PRI_RAW;
+pub(super) const RAW_PRIORITY: i32 = libc::NF_IP_PRI_RAW;
 /// What `nft list ruleset` shows beside each rule; the reference's rules carry the same words.
 const COMMENT: &[u8] = b"NodeLocal DNS Cache: skip conntrack\0";
 /// `NFTNL_UDATA_RULE_COMMENT` of libnftnl.
@@ -49,7 +53,7 @@ pub fn replace(table: &str, rules: &[Rule], first_sequence: u32) -> Batch {
         let Some((chain, _)) = chain(rule.hook) else { continue };
         let mut request = batch.request().set_create().set_append().op_newrule_do(&family);
         let attributes = request.encode().push_table_bytes(table.as_bytes()).push_chain_bytes(chain.as_bytes());
-        expressions(attributes.nested_expressions(), rule).end_nested().push_userdata(&comment());
+        expressions(attributes.nested_expressions(), rule).end_nested().push_userdata(&comment(COMMENT));
     }
     batch.request().op_batch_end_do(&destination);
     finish(batch, first_sequence)
@@ -70,7 +74,7 @@ fn chain(hook: Hook) -> Option<(&'static str, u32)> {
     match hook {
         Hook::RawPrerouting => Some(("prerouting", libc::NF_INET_PRE_ROUTING as u32)),
         Hook::RawOutput => Some(("output", libc::NF_INET_LOCAL_OUT as u32)),
-        Hook::FilterInput | Hook::FilterOutput => None,
+        Hook::FilterInput | Hook::FilterOutput | Hook::FilterInputLoopback | Hook::FilterOutputLoopback => None,
     }
 }
 
@@ -91,27 +95,55 @@ fn finish(batch: Chained<'static>, first_sequence: u32) -> Batch {
 
 /// `rule` as the expressions that nf_tables evaluates from first to last, until one does not match.
 fn expressions<P: Pusher>(list: PushExprListAttrs<P>, rule: &Rule) -> PushExprListAttrs<P> {
-    let (family, address, address_offset) = match (rule.address, rule.end) {
-        (IpAddr::V4(address), end) => (libc::NFPROTO_IPV4, address.octets().to_vec(), if end == End::Source { 12 } else { 16 }),
-        (IpAddr::V6(address), end) => (libc::NFPROTO_IPV6, address.octets().to_vec(), if end == End::Source { 8 } else { 24 }),
-    };
-    let protocol = match rule.protocol {
-        Protocol::Udp => libc::IPPROTO_UDP,
-        Protocol::Tcp => libc::IPPROTO_TCP,
-    };
-    let port_offset = if rule.end == End::Source { 0 } else { 2 };
-    let mut list = list;
-    list = compare_meta(list, MetaKeys::Nfproto, &[family as u8]);
-    list = compare_payload(list, PayloadBase::NetworkHeader, address_offset, &address);
-    list = compare_meta(list, MetaKeys::L4Proto, &[protocol as u8]);
-    list = compare_payload(list, PayloadBase::TransportHeader, port_offset, &rule.port.to_be_bytes());
+    let mut list = match_packets(list, rule.protocol, rule.end, rule.address, Some(rule.port));
     if let Some(mark) = rule.mark {
-        list = load_meta(list, MetaKeys::Mark);
-        list = keep_bits(list, mark);
-        list = compare(list, &mark.to_ne_bytes());
+        list = match_bits(load_meta(list, MetaKeys::Mark), mark);
     }
     let counter = list.nested_elem().nested_data_counter().push_bytes(0).push_packets(0);
     counter.end_nested().end_nested().nested_elem().push_name(c"notrack").end_nested()
+}
+
+/// Packets of `protocol` whose `end` is `address` and, if given, `port`.
+fn match_packets<P: Pusher>(
+    list: PushExprListAttrs<P>,
+    protocol: Protocol,
+    end: End,
+    address: IpAddr,
+    port: Option<u16>,
+) -> PushExprListAttrs<P> {
+    let (family, octets) = match address {
+        IpAddr::V4(address) => (libc::NFPROTO_IPV4, address.octets().to_vec()),
+        IpAddr::V6(address) => (libc::NFPROTO_IPV6, address.octets().to_vec()),
+    };
+    let number = match protocol {
+        Protocol::Udp => libc::IPPROTO_UDP,
+        Protocol::Tcp => libc::IPPROTO_TCP,
+    };
+    let mut list = compare_meta(list, MetaKeys::Nfproto, &[family as u8]);
+    list = compare_payload(list, PayloadBase::NetworkHeader, address_offset(address, end), &octets);
+    list = compare_meta(list, MetaKeys::L4Proto, &[number as u8]);
+    match port {
+        Some(port) => {
+            let offset = if end == End::Source { 0 } else { 2 };
+            compare_payload(list, PayloadBase::TransportHeader, offset, &port.to_be_bytes())
+        }
+        None => list,
+    }
+}
+
+/// Where an address stands in the network header (RFC 791 section 3.1, RFC 8200 section 3).
+fn address_offset(address: IpAddr, end: End) -> u32 {
+    match (address, end) {
+        (IpAddr::V4(_), End::Source) => 12,
+        (IpAddr::V4(_), End::Destination) => 16,
+        (IpAddr::V6(_), End::Source) => 8,
+        (IpAddr::V6(_), End::Destination) => 24,
+    }
+}
+
+/// Goes on if all of `bits` are set in what was loaded.
+fn match_bits<P: Pusher>(list: PushExprListAttrs<P>, bits: u32) -> PushExprListAttrs<P> {
+    compare(bitwise(list, bits, 0), &bits.to_ne_bytes())
 }
 
 fn compare_meta<P: Pusher>(list: PushExprListAttrs<P>, key: MetaKeys, value: &[u8]) -> PushExprListAttrs<P> {
@@ -129,11 +161,12 @@ fn compare_payload<P: Pusher>(list: PushExprListAttrs<P>, base: PayloadBase, off
     compare(payload.end_nested().end_nested(), value)
 }
 
-fn keep_bits<P: Pusher>(list: PushExprListAttrs<P>, mask: u32) -> PushExprListAttrs<P> {
+/// What was loaded becomes `(it & mask) ^ xor`.
+fn bitwise<P: Pusher>(list: PushExprListAttrs<P>, mask: u32, xor: u32) -> PushExprListAttrs<P> {
     let bitwise = list.nested_elem().nested_data_bitwise();
     let bitwise = bitwise.push_sreg(Registers::Reg1 as u32).push_dreg(Registers::Reg1 as u32).push_len(4);
     let bitwise = bitwise.nested_mask().push_value(&mask.to_ne_bytes()).end_nested();
-    bitwise.nested_xor().push_value(&[0; 4]).end_nested().end_nested().end_nested()
+    bitwise.nested_xor().push_value(&xor.to_ne_bytes()).end_nested().end_nested().end_nested()
 }
 
 fn compare<P: Pusher>(list: PushExprListAttrs<P>, value: &[u8]) -> PushExprListAttrs<P> {
@@ -141,9 +174,10 @@ fn compare<P: Pusher>(list: PushExprListAttrs<P>, value: &[u8]) -> PushExprListA
     comparison.nested_data().push_value(value).end_nested().end_nested().end_nested()
 }
 
-fn comment() -> Vec<u8> {
-    let mut field = vec![COMMENT_TYPE, COMMENT.len() as u8];
-    field.extend_from_slice(COMMENT);
+/// `text` ends with a zero octet and has less than 256 of them.
+fn comment(text: &[u8]) -> Vec<u8> {
+    let mut field = vec![COMMENT_TYPE, text.len() as u8];
+    field.extend_from_slice(text);
     field
 }
 

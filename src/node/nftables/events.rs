@@ -21,29 +21,38 @@ const DELETE_CHAIN: u16 = 0xa05;
 const NEW_RULE: u16 = 0xa06;
 const DELETE_RULE: u16 = 0xa08;
 
-/// What a change concerns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a change concerns; what takes longer to look at is greater, and stands for the other too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
-    /// Our own table.
+    /// A table of our own.
     Table,
     /// Chains into which iptables puts rules of ours.
     Iptables,
+}
+
+/// A table that is ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnTable {
+    /// In family inet.
+    pub name: String,
+    /// Port ID that our own changes carry.
+    pub port_id: u32,
 }
 
 /// A subscription.
 pub struct Events {
     socket: TokioSocket,
     datagram: Vec<u8>,
-    own_table: Option<(String, u32)>,
+    own: Vec<OwnTable>,
 }
 
 impl Events {
-    /// Subscribes; `own_table` is the name of our table and the port ID that our own changes carry, if we have one.
+    /// Subscribes; `own` are the tables that are ours.
     ///
     /// # Errors
     ///
     /// [`Error::Socket`].
-    pub fn subscribe(own_table: Option<(String, u32)>) -> Result<Self, Error> {
+    pub fn subscribe(own: Vec<OwnTable>) -> Result<Self, Error> {
         let open = || -> io::Result<TokioSocket> {
             let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
             socket.socket_mut().bind_auto()?;
@@ -51,7 +60,7 @@ impl Events {
             Ok(socket)
         };
         let socket = open().map_err(|source| Error::Socket { purpose: "changes of nftables", source })?;
-        Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM_LIMIT), own_table })
+        Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM_LIMIT), own })
     }
 
     /// Waits for a change that takes away something of ours. May be dropped while it waits without losing any.
@@ -69,17 +78,16 @@ impl Events {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
-            let own = self.own_table.as_ref().map(|(name, port_id)| (name.as_str(), *port_id));
-            if let Some(subject) = subject(&self.datagram, own) {
+            if let Some(subject) = subject(&self.datagram, &self.own) {
                 return Ok(subject);
             }
         }
     }
 }
 
-/// What the first change in `datagram` concerns that may have taken something of ours away. Rules that others add beside ours do not.
-fn subject(datagram: &[u8], own_table: Option<(&str, u32)>) -> Option<Subject> {
-    messages(datagram).find_map(|message| {
+/// What the changes in `datagram` concern that may have taken something of ours away. Rules that others add beside ours do not.
+fn subject(datagram: &[u8], own: &[OwnTable]) -> Option<Subject> {
+    let subjects = messages(datagram).filter_map(|message| {
         let payload = message.payload();
         let kind = message.message_type();
         let (header, table, chain) = match kind {
@@ -98,9 +106,9 @@ fn subject(datagram: &[u8], own_table: Option<(&str, u32)>) -> Option<Subject> {
             _ => return None,
         };
         let table = table.to_str().ok()?;
-        let is_own = |(name, port_id): (&str, u32)| name == table && message.port_number() != port_id;
         if header.nfgen_family == FAMILY {
-            return own_table.is_some_and(is_own).then_some(Subject::Table);
+            let is_changed = |own: &OwnTable| own.name == table && message.port_number() != own.port_id;
+            return own.iter().any(is_changed).then_some(Subject::Table);
         }
         let is_removal = matches!(kind, DELETE_TABLE | DELETE_CHAIN | DELETE_RULE);
         let is_iptables = [libc::NFPROTO_IPV4 as u8, libc::NFPROTO_IPV6 as u8].contains(&header.nfgen_family);
@@ -111,7 +119,8 @@ fn subject(datagram: &[u8], own_table: Option<(&str, u32)>) -> Option<Subject> {
         });
         let is_ours = ["raw", "filter"].contains(&table) && holds_ours;
         (is_removal && is_iptables && is_ours).then_some(Subject::Iptables)
-    })
+    });
+    subjects.max()
 }
 
 #[cfg(test)]
@@ -128,39 +137,52 @@ mod tests {
         batch.finalize().into_chained().into_buf()
     }
 
+    fn own(name: &str, port_id: u32) -> OwnTable {
+        OwnTable { name: name.to_owned(), port_id }
+    }
+
     #[test]
     fn a_rule_gone_from_a_chain_of_ours_is_noticed() {
-        assert_eq!(subject(&rule_gone(2, "raw", "PREROUTING"), None), Some(Subject::Iptables));
-        assert_eq!(subject(&rule_gone(10, "filter", "INPUT"), None), Some(Subject::Iptables));
+        assert_eq!(subject(&rule_gone(2, "raw", "PREROUTING"), &[]), Some(Subject::Iptables));
+        assert_eq!(subject(&rule_gone(10, "filter", "INPUT"), &[]), Some(Subject::Iptables));
     }
 
     #[test]
     fn what_kube_proxy_does_in_its_own_chains_is_not() {
-        assert_eq!(subject(&rule_gone(2, "filter", "KUBE-FORWARD"), None), None);
-        assert_eq!(subject(&rule_gone(2, "nat", "OUTPUT"), None), None);
-        assert_eq!(subject(&rule_gone(7, "raw", "PREROUTING"), None), None, "a bridge's table");
+        assert_eq!(subject(&rule_gone(2, "filter", "KUBE-FORWARD"), &[]), None);
+        assert_eq!(subject(&rule_gone(2, "nat", "OUTPUT"), &[]), None);
+        assert_eq!(subject(&rule_gone(7, "raw", "PREROUTING"), &[]), None, "a bridge's table");
     }
 
     #[test]
     fn our_own_table_counts_when_the_change_is_not_ours() {
         let octets = delete("nodelocaldns", 1).octets;
-        assert_eq!(subject(&octets, Some(("nodelocaldns", 77))), Some(Subject::Table));
-        assert_eq!(subject(&octets, Some(("nodelocaldns", 0))), None, "messages that we build carry port ID 0");
-        assert_eq!(subject(&octets, Some(("nodelocaldns-77", 77))), None);
-        assert_eq!(subject(&octets, None), None);
+        assert_eq!(subject(&octets, &[own("nodelocaldns", 77)]), Some(Subject::Table));
+        assert_eq!(subject(&octets, &[own("nodelocaldns", 0)]), None, "messages that we build carry port ID 0");
+        assert_eq!(subject(&octets, &[own("nodelocaldns-77", 77)]), None);
+        assert_eq!(subject(&octets, &[]), None);
+    }
+
+    #[test]
+    fn who_takes_away_everything_takes_away_iptables_rules_too_whatever_comes_first() {
+        let (table, rule) = (delete("nodelocaldns-fallback", 1).octets, rule_gone(2, "raw", "PREROUTING"));
+        let tables = [own("nodelocaldns", 1), own("nodelocaldns-fallback", 2)];
+        for octets in [[table.clone(), rule.clone()].concat(), [rule, table].concat()] {
+            assert_eq!(subject(&octets, &tables), Some(Subject::Iptables));
+        }
     }
 
     #[test]
     fn octets_that_are_no_message_are_passed_over() {
         let whole = rule_gone(2, "raw", "PREROUTING");
         for length in 0..whole.len() {
-            let _nothing_panics = subject(&whole[..length], None);
+            let _nothing_panics = subject(&whole[..length], &[]);
         }
         for index in 0..whole.len() {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut octets = whole.clone();
                 octets[index] = value;
-                let _nothing_panics = subject(&octets, Some(("raw", 1)));
+                let _nothing_panics = subject(&octets, &[own("raw", 1)]);
             }
         }
     }

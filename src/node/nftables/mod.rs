@@ -1,4 +1,4 @@
-//! Interception rules in an nftables table that the kernel takes away when we are gone.
+//! Interception rules in an nftables table that the kernel takes away when we are gone, and the fallback in one that stays.
 //!
 //! The table carries the flag `owner` (Linux 5.12): only the netlink socket that made it may change it, and when that socket closes, for
 //! whatever reason, the kernel removes the table. Seen on Linux 6.18: `nft flush ruleset` of somebody else passes it over, and `nft
@@ -7,16 +7,20 @@
 //!
 //! `netlink-bindings` encodes and decodes everything here; sockets are those of `netlink-sys`, which `rtnetlink` brings anyway.
 
+pub mod connections;
 mod encode;
 mod events;
+mod fallback;
 mod message;
+pub mod ruleset;
 mod socket;
 
-pub use events::{Events, Subject};
+pub use events::{Events, OwnTable, Subject};
+pub use fallback::{Applied, FALLBACK_TABLE_NAME, FallbackTable, remove_fallback};
 
 use super::desired::Rule;
 use super::error::Error;
-use socket::{Channel, RuleView};
+use socket::Channel;
 use std::io;
 
 /// Name of the table, unless another agent has one of this name (a rolling update with a surge runs two for a while).
@@ -31,7 +35,8 @@ pub struct Table {
 
 struct Installed {
     rules: Vec<Rule>,
-    views: Vec<RuleView>,
+    /// Chain and handle of each, which nobody else has: another handle is another rule.
+    views: Vec<(String, u64)>,
 }
 
 impl Table {
@@ -84,11 +89,9 @@ impl Table {
     ///
     /// [`Error::Nftables`]; the table is as it was.
     pub fn apply(&mut self, rules: &[Rule]) -> Result<bool, Error> {
-        if let Some(installed) = &self.installed {
-            let views = self.channel.rules(&self.name).map_err(|source| self.refusal("look at", source))?;
-            if installed.rules == rules && installed.views == views {
-                return Ok(false);
-            }
+        let views = if self.installed.is_some() { self.views()? } else { Vec::new() };
+        if self.installed.as_ref().is_some_and(|installed| installed.rules == rules && installed.views == views) {
+            return Ok(false);
         }
         self.replace(rules)?;
         Ok(true)
@@ -111,9 +114,13 @@ impl Table {
         self.installed = None;
         let committed = self.channel.commit(|sequence| encode::replace(&self.name, rules, sequence));
         committed.map_err(|source| self.refusal("put rules into", source))?;
-        let views = self.channel.rules(&self.name).map_err(|source| self.refusal("look at", source))?;
-        self.installed = Some(Installed { rules: rules.to_vec(), views });
+        self.installed = Some(Installed { rules: rules.to_vec(), views: self.views()? });
         Ok(())
+    }
+
+    fn views(&mut self) -> Result<Vec<(String, u64)>, Error> {
+        let rules = self.channel.rules(&self.name).map_err(|source| self.refusal("look at", source))?;
+        Ok(rules.into_iter().map(|rule| (rule.chain, rule.handle)).collect())
     }
 
     fn refusal(&self, action: &'static str, source: io::Error) -> Error {
@@ -121,13 +128,15 @@ impl Table {
     }
 }
 
-/// Whether `source` means that the kernel lacks something; `else_error` says what to make of it otherwise.
+/// `source`, if it means that the kernel lacks something; `else_error` says what to make of it otherwise.
 fn unsupported(source: io::Error, else_error: impl FnOnce(io::Error) -> Error) -> Error {
+    if lacks(&source) { Error::NftablesUnsupported { source } } else { else_error(source) }
+}
+
+/// Whether `source` means that the kernel lacks something.
+fn lacks(source: &io::Error) -> bool {
     // nfnetlink without nf_tables: EINVAL or EOPNOTSUPP; without family inet: EAFNOSUPPORT; an expression or chain type that is
     // missing: ENOENT; the flag `owner` before 5.12: EINVAL.
     let lacks = [libc::EINVAL, libc::EOPNOTSUPP, libc::EAFNOSUPPORT, libc::EPROTONOSUPPORT, libc::ENOENT];
-    match source.raw_os_error() {
-        Some(code) if lacks.contains(&code) => Error::NftablesUnsupported { source },
-        _ => else_error(source),
-    }
+    source.raw_os_error().is_some_and(|code| lacks.contains(&code))
 }

@@ -31,11 +31,14 @@ pub struct TableView {
     pub owner: Option<u32>,
 }
 
-/// A rule as the kernel has it: another handle is another rule.
+/// A rule as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleView {
     pub chain: String,
+    /// Another handle is another rule.
     pub handle: u64,
+    /// What it does, as netlink attributes; counters among them go up.
+    pub expressions: Vec<u8>,
 }
 
 impl Channel {
@@ -104,13 +107,19 @@ impl Channel {
             let is_here = attributes.get_table().is_ok_and(|name| name.to_bytes() == table.as_bytes());
             let chain = attributes.get_chain().ok().and_then(|name| name.to_str().ok()).map(str::to_owned);
             if let (true, FAMILY, Some(chain), Ok(handle)) = (is_here, family.nfgen_family, chain, attributes.get_handle()) {
-                rules.push(RuleView { chain, handle });
+                let expressions = attributes.get_expressions().map(|list| list.get_buf().to_vec()).unwrap_or_default();
+                rules.push(RuleView { chain, handle, expressions });
             }
         })?;
         Ok(rules)
     }
 
-    fn dump<R: NetlinkRequest>(&mut self, request: &R, part: impl FnMut(&[u8])) -> io::Result<()> {
+    /// Asks for a list and gives each of its parts to `part`.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused, or `request` asks for no list of netfilter.
+    pub(super) fn dump<R: NetlinkRequest>(&mut self, request: &R, part: impl FnMut(&[u8])) -> io::Result<()> {
         let netlink_bindings::traits::Protocol::Raw { request_type, .. } = request.protocol() else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a request of nf_tables"));
         };

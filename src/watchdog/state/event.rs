@@ -105,6 +105,14 @@ pub enum Event<'a> {
         is_done: bool,
     },
     TornDown,
+    /// Another process reads the same sockets too (a predecessor's or a successor's server), or does no longer.
+    Shared {
+        is_shared: bool,
+    },
+    /// A successor has the sockets, its server has proved itself, and its interception is in place.
+    Succeeded,
+    /// It has ended, and nobody in its place.
+    SuccessorGone,
     /// SIGUSR1: look at the configuration again.
     Reload,
     /// SIGHUP: do not wait with a restart.
@@ -121,8 +129,10 @@ pub enum Action {
     Kill,
     /// Tell the server to look at its configuration again.
     Reload,
-    /// Tell the server to answer what it has, and end.
-    Stop,
+    /// Tell the server to answer what it has, and end. With `leave` somebody else reads its sockets on.
+    Stop {
+        leave: bool,
+    },
     /// Ask until something is heard.
     Probe {
         target: Target,
@@ -131,6 +141,10 @@ pub enum Action {
     /// Ask nobody any longer.
     CancelProbes,
     Intercept(Interception),
+    /// Queries come to a proven server: a predecessor is told so, and a successor may come.
+    Announce,
+    /// No successor may come any longer.
+    StopOffering,
     /// The server is replaced, for this reason.
     CountRestart(Cause),
     /// Take down what was set up on the node.

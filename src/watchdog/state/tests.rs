@@ -1,4 +1,4 @@
-//! The machine against a simulated server with a virtual clock.
+//! The machine against a simulated server with a virtual clock, in scenes of its own; tests/simulation lets chance choose.
 
 use super::{Action, Cause, Event, Exit, Interception, Machine, Target, Timing, Verdict};
 use crate::chain::Transport;
@@ -59,6 +59,10 @@ struct World {
     is_on: bool,
     log: Vec<(Duration, Action)>,
     is_stopping: bool,
+    /// Another process reads the sockets too.
+    is_shared: bool,
+    /// A successor has taken over and lives.
+    is_succeeded: bool,
     exit: Option<u8>,
 }
 
@@ -81,6 +85,8 @@ impl World {
             is_on: false,
             log: Vec::new(),
             is_stopping: false,
+            is_shared: false,
+            is_succeeded: false,
             exit: None,
         };
         world.tell(Event::Tick);
@@ -89,16 +95,26 @@ impl World {
 
     fn tell(&mut self, event: Event<'_>) {
         self.is_stopping |= event == Event::Stop;
+        match event {
+            Event::Shared { is_shared } => self.is_shared = is_shared,
+            Event::Succeeded => self.is_succeeded |= !self.is_stopping,
+            Event::SuccessorGone => self.is_succeeded = false,
+            _ => {}
+        }
         for action in self.machine.handle(event, self.now) {
             self.log.push((self.now - self.start, action));
             match action {
                 Action::Spawn => {
+                    assert!(!self.is_succeeded, "a server beside the successor's");
                     let at = self.now + self.nature.startup;
                     let next = if self.nature.fails { Coming::Exit(Exit::Status(1)) } else { Coming::Report };
                     self.coming.push((at, next));
                 }
                 Action::Kill => self.end_server(Exit::Signal(9), MS),
-                Action::Stop => self.end_server(Exit::Status(0), 5 * MS),
+                Action::Stop { leave } => {
+                    assert_eq!(leave, self.is_shared || self.is_succeeded, "sockets taken from another, or left to nobody");
+                    self.end_server(Exit::Status(0), 5 * MS);
+                }
                 Action::Probe { target, inquiry } => _ = self.probes.insert(target, (inquiry, self.now)),
                 Action::CancelProbes => self.probes.clear(),
                 Action::Intercept(interception) => {
@@ -107,7 +123,8 @@ impl World {
                 }
                 Action::Teardown => self.coming.push((self.now + MS, Coming::TornDown)),
                 Action::Exit(status) => self.exit = Some(status),
-                Action::Reload | Action::CountRestart(_) => {}
+                Action::Announce => assert!(self.is_on, "announced before queries come here"),
+                Action::Reload | Action::CountRestart(_) | Action::StopOffering => {}
             }
         }
     }
@@ -173,9 +190,10 @@ impl World {
         self.judge();
     }
 
-    /// The two promises.
+    /// The promises.
     fn judge(&mut self) {
         assert_eq!(self.is_on, self.machine.wanted() == Interception::On);
+        assert!(!self.is_on || !self.is_succeeded, "two intercept for one");
         let grace = self.timing.restart_grace + 2 * MS;
         if self.is_on {
             assert!(self.exit.is_none() || self.machine.keep_node);
@@ -220,6 +238,8 @@ impl World {
 
 const ON: Action = Action::Intercept(Interception::On);
 const OFF: Action = Action::Intercept(Interception::Probing);
+const STOP: Action = Action::Stop { leave: false };
+const LEAVE: Action = Action::Stop { leave: true };
 
 fn proven() -> World {
     let mut world = World::new(WELL);
@@ -275,12 +295,25 @@ fn a_server_that_does_not_come_back_in_time_costs_the_interception_until_it_has_
     let crashed = world.now - world.start;
     world.run(Duration::from_millis(110));
     let withdrawn = world.when(OFF)[1] - crashed;
-    assert!((100 * MS..=103 * MS).contains(&withdrawn), "{withdrawn:?}");
+    assert!((70 * MS..=73 * MS).contains(&withdrawn), "{withdrawn:?}");
     world.run(Duration::from_secs(3));
     let served = world.when(Action::Spawn)[1] + world.nature.startup;
     let proving = world.when(ON)[1] - served;
     assert!((Duration::from_secs(1)..Duration::from_millis(1300)).contains(&proving), "{proving:?}");
     assert_eq!(world.causes(), [Cause::Exit]);
+}
+
+#[test]
+fn servers_that_fail_at_every_start_cost_less_than_a_tenth_of_a_second() {
+    // iptables-restore takes that long on a node with kube-proxy's thousands of rules.
+    let settling = 25 * MS;
+    let mut world = proven();
+    world.nature.fails = true;
+    world.crash(Exit::Signal(9));
+    let crashed = world.now - world.start;
+    world.run(Duration::from_secs(1));
+    let lost = world.when(OFF)[1] - crashed + settling;
+    assert!(lost < 100 * MS, "{lost:?}");
 }
 
 #[test]
@@ -396,8 +429,21 @@ fn stopping_withdraws_first_then_drains_then_tears_down_and_ends_well() {
     world.run(Duration::from_secs(1));
     assert_eq!(world.exit, Some(0));
     let order: Vec<Action> = world.log.iter().rev().take(5).rev().map(|(_, action)| *action).collect();
-    let ending = [OFF, Action::Stop, Action::CancelProbes, Action::Teardown, Action::Exit(0)];
+    let ending = [OFF, STOP, Action::CancelProbes, Action::Teardown, Action::Exit(0)];
     assert_eq!(order, ending);
+}
+
+#[test]
+fn a_withdrawal_that_fails_is_waited_for_while_the_server_serves_on() {
+    let mut world = proven();
+    world.tell(Event::Stop);
+    world.coming.retain(|(_, coming)| !matches!(coming, Coming::Settled(_)));
+    world.tell(Event::Settled { interception: Interception::Probing, is_done: false });
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.when(STOP), [], "queries still come to it");
+    world.tell(Event::Settled { interception: Interception::Probing, is_done: true });
+    world.run(Duration::from_secs(1));
+    assert_eq!((world.when(STOP).len(), world.exit), (1, Some(0)));
 }
 
 #[test]
@@ -421,7 +467,7 @@ fn a_server_that_does_not_stop_in_time_is_killed_and_a_second_signal_does_not_wa
         }
         world.run(Duration::from_secs(7));
         assert_eq!((world.exit, world.when(Action::Kill).len()), (Some(0), 1));
-        let (stopped, killed) = (world.when(Action::Stop)[0], world.when(Action::Kill)[0]);
+        let (stopped, killed) = (world.when(STOP)[0], world.when(Action::Kill)[0]);
         assert_eq!(killed - stopped < Duration::from_secs(1), impatient);
     }
 }
@@ -453,6 +499,108 @@ fn a_reload_is_passed_on_to_a_server_there_is() {
     assert!(world.is_on && world.when(Action::Kill).is_empty(), "targets that are gone are not missed");
 }
 
+#[test]
+fn a_successor_may_come_once_queries_come_here() {
+    let world = proven();
+    let (on, announced) = (world.when(ON)[0], world.when(Action::Announce));
+    assert!(announced.len() == 1 && announced[0] >= on, "{announced:?}");
+}
+
+#[test]
+fn a_server_that_is_replaced_before_the_rules_stand_is_announced_all_the_same() {
+    let mut world = World::new(WELL);
+    while !world.is_on {
+        world.step();
+    }
+    world.crash(Exit::Signal(9));
+    world.run(Duration::from_millis(300));
+    assert_eq!((world.is_on, world.when(ON).len(), world.when(Action::Announce).len()), (true, 1, 1));
+}
+
+#[test]
+fn once_succeeded_the_server_goes_and_the_rules_and_nothing_else_until_told_to_end() {
+    let mut world = proven();
+    world.tell(Event::Shared { is_shared: true });
+    world.run(Duration::from_secs(3));
+    assert!(world.is_on && world.when(LEAVE).is_empty(), "both serve until the successor has proved itself");
+    let served = world.machine.without_service(world.now);
+    world.tell(Event::Succeeded);
+    world.run(Duration::from_secs(60));
+    assert_eq!((world.when(LEAVE).len(), world.when(STOP).len(), world.when(OFF).len()), (1, 0, 2));
+    assert_eq!((world.when(Action::Spawn).len(), world.when(Action::Teardown).len(), world.exit), (1, 0, None));
+    assert!(world.causes().is_empty());
+    assert_eq!(world.machine.without_service(world.now), served, "the successor serves");
+    world.tell(Event::Stop);
+    world.run(Duration::from_millis(50));
+    assert_eq!((world.exit, world.when(Action::Teardown).len()), (Some(0), 1));
+}
+
+#[test]
+fn told_to_end_while_the_successor_has_not_proved_itself_the_sockets_are_left_to_it() {
+    let mut world = proven();
+    world.tell(Event::Shared { is_shared: true });
+    world.tell(Event::Stop);
+    world.run(Duration::from_secs(1));
+    assert_eq!((world.exit, world.when(LEAVE).len(), world.when(STOP).len()), (Some(0), 1, 0));
+}
+
+#[test]
+fn told_to_end_while_it_drains_for_its_successor_it_drains_on_and_ends() {
+    let mut world = proven();
+    world.tell(Event::Succeeded);
+    world.tell(Event::Stop);
+    world.run(Duration::from_secs(1));
+    assert_eq!((world.exit, world.when(Action::Kill).len(), world.when(LEAVE).len()), (Some(0), 0, 1));
+}
+
+#[test]
+fn when_the_successor_ends_it_serves_again_at_once() {
+    for drained in [false, true] {
+        let mut world = proven();
+        world.tell(Event::Shared { is_shared: true });
+        world.tell(Event::Succeeded);
+        world.run(if drained { Duration::from_secs(30) } else { MS });
+        world.tell(Event::Shared { is_shared: false });
+        world.tell(Event::SuccessorGone);
+        let gone = world.now - world.start;
+        world.run(Duration::from_millis(200));
+        assert!(world.is_on && world.when(Action::Spawn)[1] - gone <= 8 * MS);
+        assert_eq!(world.when(Action::Announce).len(), 2, "and another successor may come");
+    }
+}
+
+#[test]
+fn a_successor_that_never_proves_itself_changes_nothing() {
+    let mut world = proven();
+    world.tell(Event::Shared { is_shared: true });
+    world.run(Duration::from_secs(5));
+    world.tell(Event::Shared { is_shared: false });
+    world.tell(Event::SuccessorGone);
+    world.run(Duration::from_secs(5));
+    assert!(world.is_on && world.when(OFF).len() == 1 && world.when(Action::Spawn).len() == 1);
+    world.tell(Event::Stop);
+    world.run(Duration::from_secs(1));
+    assert_eq!((world.exit, world.when(STOP).len()), (Some(0), 1));
+}
+
+#[test]
+fn a_server_that_is_lost_while_a_successor_takes_over_is_not_replaced() {
+    let mut world = proven();
+    world.tell(Event::Succeeded);
+    world.coming.retain(|(_, coming)| !matches!(coming, Coming::Exit(_)));
+    world.coming.push((world.now + MS, Coming::Exit(Exit::Signal(9))));
+    world.run(Duration::from_secs(1));
+    assert_eq!((world.exit, world.when(Action::Spawn).len(), world.causes().len()), (None, 1, 0));
+    let mut world = proven();
+    world.nature.hangs = true;
+    while world.when(Action::Kill).is_empty() {
+        world.step();
+    }
+    world.tell(Event::Succeeded);
+    world.run(Duration::from_secs(1));
+    assert_eq!((world.exit, world.when(Action::Spawn).len()), (None, 1));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Run(u64),
@@ -464,6 +612,9 @@ enum Step {
     Fail(bool),
     Retry,
     Reload,
+    Share(bool),
+    Succeed,
+    LoseSuccessor,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -477,6 +628,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::Fail),
         1 => Just(Step::Retry),
         1 => Just(Step::Reload),
+        1 => any::<bool>().prop_map(Step::Share),
+        1 => Just(Step::Succeed),
+        1 => Just(Step::LoseSuccessor),
     ]
 }
 
@@ -497,6 +651,9 @@ fn wild_event(choice: u8, target: Target, inquiry: u64, all: &[Target]) -> Event
         16 => Event::Reload,
         17 => Event::Retry,
         18 => Event::TornDown,
+        20 => Event::Shared { is_shared: inquiry.is_multiple_of(2) },
+        21 => Event::Succeeded,
+        22 => Event::SuccessorGone,
         _ => Event::Stop,
     }
 }
@@ -526,8 +683,12 @@ proptest! {
                 Step::Fail(fails) => world.nature.fails = fails,
                 Step::Retry => world.tell(Event::Retry),
                 Step::Reload => world.tell(Event::Reload),
+                Step::Share(is_shared) => world.tell(Event::Shared { is_shared }),
+                Step::Succeed => world.tell(Event::Succeeded),
+                Step::LoseSuccessor => world.tell(Event::SuccessorGone),
             }
         }
+        world.tell(Event::SuccessorGone);
         // Whatever has happened: once all is well, it is intercepted again; and then it stops in order.
         world.nature = WELL;
         world.good_since = None;
@@ -542,7 +703,7 @@ proptest! {
     /// reported that it serves.
     #[test]
     fn no_sequence_of_events_brings_interception_without_proof(
-        events in prop::collection::vec((0_u8..20, 0_usize..4, 0_u64..40, 0_u64..120), 1..200)
+        events in prop::collection::vec((0_u8..23, 0_usize..4, 0_u64..40, 0_u64..120), 1..200)
     ) {
         let timing = Timing::default();
         let all = targets();
@@ -550,6 +711,7 @@ proptest! {
         let mut machine = Machine::new(timing, false, now);
         let mut asked: BTreeMap<Target, u64> = BTreeMap::new();
         let mut proofs: BTreeMap<Target, u32> = BTreeMap::new();
+        let mut is_shared = false;
         for (choice, index, guess, ms) in events {
             now += Duration::from_millis(ms);
             let target = all[index];
@@ -561,6 +723,7 @@ proptest! {
             }
             let event = wild_event(choice, target, inquiry, &all);
             match event {
+                Event::Shared { is_shared: now_shared } => is_shared = now_shared,
                 Event::Probed { verdict: Verdict::Answered, .. } if asked.get(&target) == Some(&inquiry) => {
                     *proofs.entry(target).or_default() += 1;
                     asked.remove(&target);
@@ -578,6 +741,7 @@ proptest! {
                         asked.clear();
                         proofs.clear();
                     }
+                    Action::Stop { leave } => prop_assert!(leave || !is_shared, "taken from another process"),
                     ON => for target in &all {
                         prop_assert!(proofs.get(target) >= Some(&timing.first_proofs), "{:?}", proofs);
                     },

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// How long and how often. The defaults keep the gap of a hanging server under 700 ms: 400 ms until it is known, 100 ms until
-/// another one answers or the interception is withdrawn.
+/// How long and how often. The defaults keep the gap of a hanging server under 700 ms: 400 ms until it is known, 70 ms until
+/// another one answers or the interception is withdrawn, which costs less than 100 ms with either kind of rules.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// Between the end of a probe and the next one while the server is to prove itself.
@@ -50,7 +50,7 @@ impl Default for Timing {
             silence_of_one: Duration::from_secs(2),
             first_proofs: 3,
             later_proofs: 50,
-            restart_grace: Duration::from_millis(100),
+            restart_grace: Duration::from_millis(70),
             first_delay: Duration::from_millis(10),
             longest_delay: Duration::from_secs(5),
             healthy_time: Duration::from_secs(60),

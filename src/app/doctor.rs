@@ -1,0 +1,52 @@
+//! `doctor`: sees, judges, prints.
+
+use super::interceptor::{choice, wish};
+use crate::cli::{Doctor, Invocation, Mode, Output, ServeOptions};
+use crate::doctor::{Question, agents, judge, look};
+use anyhow::Context;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// Wrong usage, as clap's own errors.
+const USAGE: u8 = 2;
+
+/// Examines this node; the exit status is that of the diagnosis.
+pub fn examine(doctor: Doctor) -> anyhow::Result<ExitCode> {
+    let (output, name) = (doctor.output, doctor.name.clone());
+    let Some((options, agent)) = doctor.completed(running()) else {
+        eprintln!(
+            "no agent is seen here whose -localip could be taken over: add the addresses it serves, such as -localip 169.254.20.10,10.96.0.10"
+        );
+        return Ok(ExitCode::from(USAGE));
+    };
+    let question = Question {
+        wish: wish(&agent, options.dns_port),
+        choice: choice(&agent),
+        metrics_address: options.metrics_listen_address,
+        name,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let findings = runtime.block_on(look(&question));
+    // What was given up on is not waited for.
+    runtime.shutdown_background();
+    let diagnosis = judge(&question, &findings);
+    let mut out = io::stdout().lock();
+    match output {
+        Output::Text => write!(out, "{diagnosis}")?,
+        Output::Json => {
+            serde_json::to_writer_pretty(&mut out, &diagnosis)?;
+            writeln!(out)?;
+        }
+    }
+    Ok(ExitCode::from(diagnosis.verdict.exit_status()))
+}
+
+/// What the agent that runs here was told, if one is seen.
+fn running() -> Option<ServeOptions> {
+    let told = agents().into_iter().filter(|agent| !agent.is_server);
+    let options = told.filter_map(|agent| match Invocation::parse(agent.arguments.into_iter().map(Into::into)) {
+        Ok(Invocation::Serve(options)) => Some(options),
+        _ => None,
+    });
+    options.into_iter().find(|options| matches!(options.mode, Mode::Agent(_)))
+}

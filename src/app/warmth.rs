@@ -1,0 +1,95 @@
+//! What the caches hold, in a file without a name that goes from one server to the next.
+
+use crate::chain::Carry;
+use crate::directives::cache::{Bounds, Reading, export, import};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::time::{ClockId, clock_gettime};
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Seek};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::Builder;
+use std::time::{Duration, Instant};
+
+/// How long writing may take. The next server waits for it.
+const SAVE_LIMIT: Duration = Duration::from_millis(400);
+
+/// How long a server waits for its caches to be filled before it serves; what is left is filled in while it does. Less than the watchdog
+/// leaves the interception to a server that is being replaced (100 ms).
+const RESTORE_PATIENCE: Duration = Duration::from_millis(50);
+
+/// Octets that are read or written at once.
+const BUFFER: usize = 64 << 10;
+
+fn reading() -> Reading {
+    let uptime = clock_gettime(ClockId::Monotonic);
+    // Neither is negative.
+    let seconds = u64::try_from(uptime.tv_sec).unwrap_or_default();
+    let nanoseconds = u32::try_from(uptime.tv_nsec).unwrap_or_default();
+    Reading { now: Instant::now(), uptime: Duration::new(seconds, nanoseconds) }
+}
+
+/// Writes what the caches hold, at most this many octets.
+///
+/// # Errors
+/// Open files or memory are at their limit.
+pub fn save(carry: &Carry, octets: usize) -> io::Result<OwnedFd> {
+    let started = Instant::now();
+    let file = File::from(memfd_create("cache", MemfdFlags::CLOEXEC)?);
+    let mut out = BufWriter::with_capacity(BUFFER, file);
+    let tally = export(carry, &mut out, reading(), Bounds { octets, until: started + SAVE_LIMIT })?;
+    tracing::debug!("{} cached answers written down in {:?}", tally.kept, started.elapsed());
+    let mut file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// Fills the caches with what [`save`] has written, on a thread of its own, and waits a little for that.
+pub fn restore(carry: Arc<Carry>, cache: OwnedFd) {
+    let (done, is_done) = mpsc::channel();
+    let started = Instant::now();
+    let fill = move || {
+        let mut input = BufReader::with_capacity(BUFFER, File::from(cache));
+        match import(&carry, &mut input, reading()) {
+            Ok(tally) => {
+                tracing::info!("{} cached answers taken over in {:?}, {} not", tally.kept, started.elapsed(), tally.refused);
+            }
+            Err(error) => tracing::warn!("{error}"),
+        }
+        // Nobody waits any longer if it took too long.
+        _ = done.send(());
+    };
+    match Builder::new().name("cache-restore".to_owned()).spawn(fill) {
+        Ok(_) => _ = is_done.recv_timeout(RESTORE_PATIENCE),
+        Err(error) => tracing::warn!("the caches begin empty: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{reading, restore, save};
+    use crate::chain::Carry;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn no_caches_are_written_and_read_and_a_file_that_holds_none_is_let_go() {
+        let carry = Arc::new(Carry::default());
+        let file = save(&carry, 1000).unwrap();
+        restore(carry.clone(), file);
+        let started = Instant::now();
+        restore(carry, std::fs::File::open("/dev/zero").unwrap().into());
+        assert!(started.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn readings_of_both_clocks_go_on_together() {
+        let (first, second) = (reading(), {
+            std::thread::sleep(Duration::from_millis(20));
+            reading()
+        });
+        let (here, there) = (second.now - first.now, second.uptime - first.uptime);
+        assert!(here.abs_diff(there) < Duration::from_secs(1), "{here:?}, {there:?}");
+    }
+}

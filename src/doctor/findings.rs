@@ -1,0 +1,105 @@
+//! What the doctor is asked and what was seen: plain data.
+
+use crate::chain::Transport;
+use crate::message::Rcode;
+use crate::node::{Choice, Survey, Wish};
+use std::net::{IpAddr, SocketAddr};
+
+/// What to look at.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// How the node should look, as the agent was told.
+    pub wish: Wish,
+    /// What should hold the rules.
+    pub choice: Choice,
+    /// Where the agent serves its metrics; none if nowhere.
+    pub metrics_address: Option<SocketAddr>,
+    /// A name to ask for, absolute.
+    pub name: crate::message::Name,
+}
+
+/// What is there.
+#[derive(Debug)]
+pub struct Findings {
+    /// Agents' processes, as far as they can be seen.
+    pub agents: Vec<Agent>,
+    pub node: Survey,
+    /// Sockets on the DNS port and the health port, whoever's, or why they cannot be listed.
+    pub listeners: Result<Vec<Listener>, String>,
+    /// Test queries.
+    pub asked: Vec<Asked>,
+    /// What the health endpoint says on each address that somebody listens on.
+    pub health: Vec<(SocketAddr, Page)>,
+    /// What the metrics endpoint says; none if there is none.
+    pub metrics: Option<(SocketAddr, Page)>,
+}
+
+/// Status and body of a page, or why there is none.
+pub type Page = Result<(u16, String), String>;
+
+/// A process of an agent, ours or the reference's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agent {
+    pub pid: i32,
+    /// Such as `nodelocaldns` or `node-cache`.
+    pub program: String,
+    /// Its command line, the program's name first.
+    pub arguments: Vec<String>,
+    /// By a signal or a debugger: it does nothing.
+    pub is_stopped: bool,
+    /// Its parent is an agent too: it is that one's server.
+    pub is_server: bool,
+    /// Port IDs of its netlink sockets.
+    pub port_ids: Vec<u32>,
+}
+
+/// A socket that takes queries or connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    pub transport: Transport,
+    pub address: SocketAddr,
+    /// Processes that hold it; none where they cannot be seen.
+    pub holders: Vec<Holder>,
+}
+
+/// A process that holds a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    pub pid: i32,
+    pub program: String,
+}
+
+/// In which way a test query goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// As that of any program on the host's network.
+    Client,
+    /// With the watchdog's mark: to the sockets on this node, whether queries are intercepted or not.
+    Marked,
+    /// As any program's, for an ordinary name instead of the server's own.
+    Name,
+}
+
+/// Test queries of one kind; several, where different sockets may get them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    pub address: IpAddr,
+    pub transport: Transport,
+    pub way: Way,
+    pub replies: Vec<Reply>,
+}
+
+/// What came of a test query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// The answer that only a server of ours has, with its number.
+    Ours(u64),
+    /// Another answer: to a question for our server, somebody else's.
+    Other(Rcode),
+    /// Nobody listens there.
+    Refused,
+    /// Nothing within the time.
+    Silent,
+    /// It could not be sent.
+    Failed(String),
+}

@@ -1,0 +1,69 @@
+//! The link and its addresses.
+
+use super::{RUN_WITH_RIGHTS, is_any_at_work, list};
+use crate::doctor::diagnosis::Check;
+use crate::doctor::findings::{Findings, Question};
+use std::net::IpAddr;
+
+/// Whether the link exists and is up, and whose it is.
+pub fn link(question: &Question, findings: &Findings) -> Check {
+    let mut check = Check::new("link");
+    let Some(name) = &question.wish.interface else {
+        check.ok("none is asked for (-setupinterface=false)");
+        return check;
+    };
+    match &findings.node.link {
+        Err(error) => check.unknown(error.to_string(), RUN_WITH_RIGHTS),
+        Ok(None) => check.problem(format!("there is no link {name}"), advice(findings, name)),
+        Ok(Some(link)) => {
+            let kind = link.kind.as_deref().unwrap_or("a network card");
+            let origin = if link.is_made_by_an_agent() { "made by an agent" } else { "there before, adopted" };
+            match link.is_up {
+                true => check.ok(format!("{name} exists ({kind}, {origin}) and is up")),
+                false => check.problem(
+                    format!("{name} exists ({kind}, {origin}) but is down: its addresses take no queries"),
+                    if is_any_at_work(findings) {
+                        advice(findings, name)
+                    } else {
+                        format!("`ip link set {name} up`, or start the agent, which does it")
+                    },
+                ),
+            }
+        }
+    }
+    check
+}
+
+/// Whether the link carries every address.
+pub fn addresses(question: &Question, findings: &Findings) -> Check {
+    let mut check = Check::new("addresses");
+    let wanted = crate::node::desired(&question.wish, crate::node::Interception::On).link;
+    let (Some(wanted), Ok(view)) = (wanted, &findings.node.link) else {
+        match &findings.node.link {
+            Err(error) => check.unknown(error.to_string(), RUN_WITH_RIGHTS),
+            Ok(_) => check.ok("none is asked for (-setupinterface=false)"),
+        }
+        return check;
+    };
+    let carried = view.iter().flat_map(|link| &link.addresses).map(|(address, _)| address).collect::<Vec<_>>();
+    let (there, missing): (Vec<&IpAddr>, Vec<&IpAddr>) = wanted.addresses.iter().partition(|address| carried.contains(address));
+    if !there.is_empty() {
+        check.ok(format!("{} on {}", list(there), wanted.name));
+    }
+    if !missing.is_empty() {
+        let missing = list(missing);
+        check.problem(format!("{missing} not on {}", wanted.name), advice(findings, &wanted.name));
+    }
+    check
+}
+
+/// The agent does this by itself, at once; so if it has not, it cannot.
+fn advice(findings: &Findings, name: &str) -> String {
+    match is_any_at_work(findings) {
+        true => format!(
+            "the agent mends {name} the moment it changes: see why it does not (is it stopped? `interface_add` and `interface_check` in \
+             coredns_nodecache_setup_errors_total, and its log)"
+        ),
+        false => "start the agent, which makes it".to_owned(),
+    }
+}

@@ -1,0 +1,102 @@
+//! How kube-proxy works here, and what answers should the agent be killed.
+
+use super::{RUN_WITH_RIGHTS, list};
+use crate::doctor::diagnosis::Check;
+use crate::doctor::findings::{Findings, Question};
+use crate::node::{Family, Ruleset, TABLE_NAME};
+use std::net::IpAddr;
+
+/// How kube-proxy, or what stands for it, sends ClusterIPs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Ipvs,
+    Nftables,
+    Iptables,
+    Cilium,
+    Unseen,
+    NoneSeen,
+}
+
+fn mode(findings: &Findings) -> Mode {
+    let node = &findings.node;
+    let is_ip = |family: Family| matches!(family, Family::Ip | Family::Ip6);
+    let has_table = |ruleset: &Ruleset| ruleset.tables.iter().any(|table| is_ip(table.family) && table.name == "kube-proxy");
+    let has_chains = |ruleset: &Ruleset| ruleset.chains.iter().any(|chain| is_ip(chain.family) && chain.name == "KUBE-SERVICES");
+    let nftables = node.nftables.as_ref().ok();
+    if node.ipvs_link.is_some() {
+        Mode::Ipvs
+    } else if nftables.is_some_and(has_table) {
+        Mode::Nftables
+    } else if nftables.is_some_and(has_chains) || node.has_legacy_kubernetes_chains == Some(true) {
+        Mode::Iptables
+    } else if node.has_cilium {
+        Mode::Cilium
+    } else if nftables.is_none()
+        || (node.has_legacy_kubernetes_chains.is_none() && node.legacy_tables.iter().any(|name| name == "nat"))
+    {
+        Mode::Unseen
+    } else {
+        Mode::NoneSeen
+    }
+}
+
+/// kube-proxy's mode, and whether the addresses suit it.
+pub fn kube_proxy(question: &Question, findings: &Findings) -> Check {
+    let mut check = Check::new("kube_proxy");
+    match mode(findings) {
+        Mode::Ipvs => {
+            check.ok("IPVS (link kube-ipvs0)");
+            let held: Vec<IpAddr> = findings.node.ipvs_link.iter().flat_map(|link| &link.addresses).map(|(ip, _)| *ip).collect();
+            let taken: Vec<&IpAddr> = question.wish.addresses.iter().filter(|address| held.contains(address)).collect();
+            if !taken.is_empty() {
+                check.problem(
+                    format!("{} is held by IPVS (kube-ipvs0), which takes its packets whether they are tracked or not", list(taken)),
+                    "give the agent the link-local address alone (-localip) and point kubelet's --cluster-dns to it (docs/kubernetes.md, \
+                     \"Install\")",
+                );
+            }
+        }
+        Mode::Nftables => check.ok("nftables (table kube-proxy)"),
+        Mode::Iptables => check.ok("iptables (chain KUBE-SERVICES)"),
+        Mode::Cilium => check.warning(
+            "none seen; Cilium is here (link cilium_host) and may send ClusterIPs on before any rule sees them",
+            "with Cilium's kube-proxy replacement, have a CiliumLocalRedirectPolicy send DNS to the cache, or point kubelet's --cluster-dns \
+             to the link-local address",
+        ),
+        Mode::Unseen => check.unknown("its mode could not be seen", RUN_WITH_RIGHTS),
+        Mode::NoneSeen => check.ok("none seen: ClusterIPs are not rewritten on this node"),
+    }
+    check
+}
+
+/// What sends queries for addresses that are ours alone to cluster DNS when the agent is gone.
+pub fn fallback(question: &Question, findings: &Findings) -> Check {
+    let mut check = Check::new("fallback");
+    let is_ipvs = mode(findings) == Mode::Ipvs;
+    let is_ours_alone = |address: &&IpAddr| {
+        let is_link_local = match address {
+            IpAddr::V4(v4) => v4.is_link_local(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        is_ipvs || is_link_local
+    };
+    let alone: Vec<&IpAddr> = question.wish.addresses.iter().filter(is_ours_alone).collect();
+    if alone.is_empty() {
+        check.ok("not needed: without the agent every address is cluster DNS's again");
+        return check;
+    }
+    let alone = list(alone);
+    let name = format!("{TABLE_NAME}-fallback");
+    match &findings.node.nftables {
+        Ok(ruleset) if ruleset.tables.iter().any(|table| table.family == Family::Inet && table.name == name) => {
+            check.ok(format!("nftables table inet {name} is in place: should the agent be killed, cluster DNS answers at {alone}"));
+        }
+        Ok(_) => check.warning(
+            format!("no nftables table inet {name}: should the agent be killed, nobody answers at {alone} until it is back"),
+            "where pods ask the ClusterIP this concerns nobody; else see that the agent's interception is nftables and knows cluster DNS's \
+             ClusterIP (-upstreamsvc)",
+        ),
+        Err(error) => check.unknown(error.to_string(), RUN_WITH_RIGHTS),
+    }
+    check
+}

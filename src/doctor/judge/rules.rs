@@ -1,0 +1,195 @@
+//! The rules that leave packets untracked.
+
+use super::{RUN_WITH_RIGHTS, is_any_at_work, list, ours};
+use crate::doctor::diagnosis::Check;
+use crate::doctor::findings::{Findings, Question};
+use crate::node::{Choice, End, Hook, Interception, IptablesTable, Rule, RulesetTable, TABLE_NAME, desired};
+use std::collections::HashSet;
+
+/// How the rules stand.
+pub struct Standing {
+    /// Where the best of them were found.
+    pub place: Place,
+    /// Those of the whole interception that are not there.
+    pub missing: Vec<Rule>,
+    /// Why they could not all be looked at.
+    pub unseen: Vec<String>,
+    /// Packets that came in and were left untracked; none where nobody counts.
+    packets: Option<u64>,
+    /// What is there while only probes are let through.
+    is_probing: bool,
+    /// Iptables has the whole interception.
+    is_in_iptables: bool,
+}
+
+/// What holds the rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    Nftables(RulesetTable),
+    Iptables(&'static str),
+    Nowhere,
+}
+
+impl Standing {
+    pub fn of(question: &Question, findings: &Findings) -> Self {
+        let raw = |interception| {
+            let rules = desired(&question.wish, interception).rules;
+            rules.into_iter().filter(|rule| rule.hook.is_raw()).collect::<Vec<Rule>>()
+        };
+        let (on, probing) = (raw(Interception::On), raw(Interception::Probing));
+        let lacking = |held: &HashSet<Rule>| on.iter().filter(|rule| !held.contains(rule)).copied().collect::<Vec<Rule>>();
+        let mut best = Self {
+            place: Place::Nowhere,
+            missing: on.clone(),
+            unseen: Vec::new(),
+            packets: None,
+            is_probing: false,
+            is_in_iptables: false,
+        };
+        match &findings.node.iptables {
+            Ok(listings) => {
+                let of_raw = || listings.iter().filter(|listing| listing.table == IptablesTable::Raw);
+                let held: HashSet<Rule> = of_raw().flat_map(|listing| listing.ours()).map(|present| present.rule).collect();
+                let program = of_raw().find(|listing| !listing.ours().is_empty()).map(|listing| listing.program);
+                if let Some(program) = program {
+                    best.is_probing = probing.iter().all(|rule| held.contains(rule));
+                    best.missing = lacking(&held);
+                    best.is_in_iptables = best.missing.is_empty();
+                    best.place = Place::Iptables(program);
+                }
+            }
+            Err(error) => best.unseen.push(error.to_string()),
+        }
+        match &findings.node.nftables {
+            Ok(ruleset) => {
+                for table in ruleset.tables.iter().filter(|table| is_ours(&table.name)) {
+                    let chains = ruleset.chains.iter().filter(|chain| chain.table == table.name && chain.family == table.family);
+                    let rules: Vec<_> = chains.flat_map(|chain| &chain.rules).collect();
+                    let held: HashSet<Rule> = rules.iter().filter_map(|seen| seen.rule).collect();
+                    let missing = lacking(&held);
+                    if best.place == Place::Nowhere || missing.len() < best.missing.len() || missing.is_empty() {
+                        let incoming = rules.iter().filter(|seen| seen.rule.is_some_and(|rule| rule.hook == Hook::RawPrerouting));
+                        best.packets = incoming.filter_map(|seen| seen.packets).reduce(|sum, packets| sum + packets);
+                        best.is_probing = probing.iter().all(|rule| held.contains(rule));
+                        best.missing = missing;
+                        best.place = Place::Nftables(table.clone());
+                    }
+                }
+            }
+            Err(error) => best.unseen.push(error.to_string()),
+        }
+        best
+    }
+
+    /// Whether it could be that they are all there, only not seen.
+    fn may_be_unseen(&self) -> bool {
+        !self.missing.is_empty() && !self.unseen.is_empty()
+    }
+
+    /// Whether all queries are left untracked, or no rules are asked for. None if that could not be seen.
+    pub fn lets_pods_in(&self, question: &Question) -> Option<bool> {
+        let is_so = question.choice == Choice::None || self.missing.is_empty();
+        (is_so || !self.may_be_unseen()).then_some(is_so)
+    }
+
+    fn is_incoming_missing(&self) -> bool {
+        self.missing.iter().any(|rule| rule.hook == Hook::RawPrerouting)
+    }
+}
+
+/// Whether a table of this name is an agent's: the second of two has its owner's number behind the name.
+pub fn is_ours(table: &str) -> bool {
+    let number = table.strip_prefix(TABLE_NAME).map(|rest| rest.strip_prefix('-').unwrap_or(rest));
+    number.is_some_and(|number| number.bytes().all(|octet| octet.is_ascii_digit()))
+}
+
+/// Whether the rules are there, and live.
+pub fn rules(question: &Question, findings: &Findings, standing: &Standing) -> Check {
+    let mut check = Check::new("rules");
+    if question.choice == Choice::None {
+        check.ok("none are asked for (--interception none)");
+        return check;
+    }
+    match &standing.place {
+        Place::Nftables(table) => owner(&mut check, findings, table),
+        Place::Iptables(program) => {
+            check.ok(format!("{program}, table raw, holds rules of an agent"));
+            if standing.is_in_iptables && !is_any_at_work(findings) {
+                check.problem(
+                    "no agent runs, and its iptables rules are still there: queries stay on a node where nobody answers",
+                    "start the agent, or remove what is left: `nodelocaldns teardown -localip ADDRESSES`",
+                );
+            }
+        }
+        Place::Nowhere => {}
+    }
+    if standing.missing.is_empty() {
+        check.ok(format!("NOTRACK for queries and answers of {} is in place", list(&question.wish.addresses)));
+    } else if standing.may_be_unseen() {
+        for reason in &standing.unseen {
+            check.unknown(reason.clone(), RUN_WITH_RIGHTS);
+        }
+    } else if standing.is_probing {
+        check.problem(
+            "only the watchdog's own questions are let through: the agent has withdrawn the interception, or has not begun it, since its server \
+             does not answer on every address",
+            "see `sockets`, `queries` and the agent's log; it intercepts again after a second in which every question is answered",
+        );
+    } else {
+        let count = standing.missing.len();
+        let examples = list(standing.missing.iter().take(2));
+        let advice = if is_any_at_work(findings) {
+            "the agent puts them back the moment they are changed: see why it does not (is it stopped? `nftables` and `iptables` in \
+             coredns_nodecache_setup_errors_total, and its log)"
+        } else {
+            "start the agent"
+        };
+        check.problem(format!("{count} rules are missing, such as {examples}"), advice);
+    }
+    check
+}
+
+fn owner(check: &mut Check, findings: &Findings, table: &RulesetTable) {
+    let name = format!("nftables table {} {}", table.family.name(), table.name);
+    let Some(port_id) = table.owner else {
+        check.warning(
+            format!("{name} has no owner: it stays when the agent ends, and queries with it"),
+            format!("if no agent made it, remove it: `nft delete table {} {}`", table.family.name(), table.name),
+        );
+        return;
+    };
+    match ours(findings).find(|agent| agent.port_ids.contains(&port_id)) {
+        Some(agent) if agent.is_stopped => check.ok(format!("{name} belongs to process {}, which is stopped", agent.pid)),
+        Some(agent) => check.ok(format!("{name} belongs to process {}, and goes with it", agent.pid)),
+        None => check.ok(format!("{name} has a living owner (netlink port {port_id}, whose process cannot be seen)")),
+    }
+}
+
+/// What can be told from the node about the way of pods' queries.
+pub fn pod_path(question: &Question, standing: &Standing) -> Check {
+    let mut check = Check::new("pod_path");
+    let not_seen = "not seen from here: whether a pod's packets come through this node's PREROUTING at all (a network plugin with a datapath \
+                    of its own, such as Cilium's, may take another way), and whether network policies let them";
+    let from_a_pod = "to be sure, ask from a pod of this node: `kubectl exec POD -- nslookup kubernetes.default.svc.cluster.local`, and see \
+                      that coredns_dns_requests_total of this node grows";
+    if question.choice == Choice::None {
+        check.ok(format!("no rules are asked for; {not_seen}"));
+    } else if !standing.is_incoming_missing() {
+        match standing.packets {
+            Some(0) => check.ok("rules for pods' queries are in place; no packet has met them yet"),
+            Some(count) => check.ok(format!("rules for pods' queries are in place; {count} packets have met them (those of programs on the host's network too)")),
+            None => check.ok("rules for pods' queries are in place"),
+        }
+        check.ok(format!("{not_seen}; {from_a_pod}"));
+    } else if standing.may_be_unseen() {
+        check.unknown("whether rules for pods' queries are in place could not be seen (see `rules`)", RUN_WITH_RIGHTS);
+    } else {
+        let incoming = |rule: &&Rule| rule.hook == Hook::RawPrerouting && rule.end == End::Destination;
+        let missing: HashSet<_> = standing.missing.iter().filter(incoming).map(|rule| rule.address).collect();
+        check.problem(
+            format!("no rules for pods' queries to {}: kube-proxy sends them to cluster DNS", list(missing)),
+            "see `rules`",
+        );
+    }
+    check
+}

@@ -1,0 +1,154 @@
+//! Who listens on each address.
+
+use super::{OURS, RUN_WITH_RIGHTS, list};
+use crate::chain::Transport;
+use crate::doctor::diagnosis::Check;
+use crate::doctor::findings::{Asked, Findings, Listener, Question, Reply, Way};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+/// Whose a socket is.
+#[derive(Debug, PartialEq, Eq)]
+enum Owner {
+    Ours,
+    Other(String),
+    Unseen,
+}
+
+/// The check.
+pub fn sockets(question: &Question, findings: &Findings) -> Check {
+    let mut check = Check::new("sockets");
+    let listeners = match &findings.listeners {
+        Ok(listeners) => listeners,
+        Err(error) => {
+            check.unknown(format!("the sockets of this node cannot be listed: {error}"), RUN_WITH_RIGHTS);
+            return check;
+        }
+    };
+    let mut good = Vec::new();
+    for address in &question.wish.addresses {
+        for transport in [Transport::Udp, Transport::Tcp] {
+            if socket(&mut check, question, findings, listeners, *address, transport) {
+                good.push(format!("{address} ({})", transport.label()));
+            }
+        }
+    }
+    if !good.is_empty() {
+        check.ok(format!("our server listens on port {} of {}", question.wish.port, list(good)));
+    }
+    check
+}
+
+/// Whether the sockets of one address and transport are ours alone; else the check tells.
+fn socket(
+    check: &mut Check,
+    question: &Question,
+    findings: &Findings,
+    listeners: &[Listener],
+    address: IpAddr,
+    transport: Transport,
+) -> bool {
+    let port = question.wish.port;
+    let here = format!("port {port} of {address} over {}", transport.label());
+    let of_port = || listeners.iter().filter(|listener| listener.transport == transport && listener.address.port() == port);
+    let exact: Vec<Owner> = of_port().filter(|listener| listener.address.ip() == address).map(|it| owner(findings, it)).collect();
+    // `::` takes IPv4 too, unless it is told not to, which cannot be seen.
+    let takes_all = |listener: &&Listener| {
+        let ip = listener.address.ip();
+        ip.is_unspecified() && (ip.is_ipv6() || address.is_ipv4())
+    };
+    let wildcard: Vec<Owner> = of_port().filter(takes_all).map(|listener| owner(findings, listener)).collect();
+    let others = |owners: &[Owner]| {
+        let named = owners.iter().filter_map(|owner| if let Owner::Other(name) = owner { Some(name.clone()) } else { None });
+        named.collect::<BTreeSet<String>>()
+    };
+    let stop_it = "have that program not listen there: two on one address share the queries";
+    if !others(&exact).is_empty() {
+        check.problem(format!("{here}: {} listens there", list(others(&exact))), stop_it);
+        return false;
+    }
+    if exact.contains(&Owner::Ours) || wildcard.contains(&Owner::Ours) {
+        if !others(&wildcard).is_empty() {
+            check.warning(
+                format!(
+                    "{here}: ours, but {} listens on every address and would answer if ours were gone",
+                    list(others(&wildcard))
+                ),
+                "have that program listen on its own addresses only",
+            );
+        }
+        if exact.contains(&Owner::Unseen) {
+            beside_ours(check, findings, &here, address, transport);
+        }
+        return true;
+    }
+    if !exact.is_empty() || wildcard.contains(&Owner::Unseen) {
+        match proof(findings, address, transport) {
+            Proof::Ours(_) => check.ok(format!("{here}: our server, in a process that cannot be seen from here")),
+            Proof::Shared | Proof::None => {
+                check.unknown(format!("{here}: a process listens that cannot be seen from here"), RUN_WITH_RIGHTS)
+            }
+        }
+        return false;
+    }
+    match others(&wildcard) {
+        names if names.is_empty() => check.problem(
+            format!("{here}: nobody listens"),
+            "the agent starts a server and opens its sockets: see that it runs, that the Corefile binds this address (`bind`), and its log",
+        ),
+        names => check.problem(format!("{here}: only {} listens, on every address, and answers instead of us", list(names)), stop_it),
+    }
+    false
+}
+
+/// A socket beside ours, whose process cannot be seen: the agent of another pod, during an update, or anybody.
+fn beside_ours(check: &mut Check, findings: &Findings, here: &str, address: IpAddr, transport: Transport) {
+    let find_out =
+        "find out on the node who it is: `ss -lunp 'sport = 53'`, `ss -ltnp 'sport = 53'`; two on one address share the queries";
+    match proof(findings, address, transport) {
+        Proof::Ours(servers) if servers > 1 => check.ok(format!("{here}: {servers} servers of ours, as during an update")),
+        Proof::Ours(_) | Proof::None => {
+            check.unknown(format!("{here}: beside our server a process listens that cannot be seen from here"), find_out);
+        }
+        Proof::Shared => {
+            check.problem(
+                format!("{here}: beside our server a process listens that cannot be seen from here, and gets queries"),
+                find_out,
+            );
+        }
+    }
+}
+
+/// What test queries say about who listens.
+enum Proof {
+    /// So many servers, all of ours.
+    Ours(usize),
+    /// Some are ours.
+    Shared,
+    None,
+}
+
+fn proof(findings: &Findings, address: IpAddr, transport: Transport) -> Proof {
+    let of_socket = |asked: &&Asked| asked.address == address && asked.transport == transport && asked.way != Way::Name;
+    let replies: Vec<&Reply> = findings.asked.iter().filter(of_socket).flat_map(|asked| &asked.replies).collect();
+    let could_ask = |reply: &&&Reply| !matches!(reply, Reply::Failed(_));
+    let asked = replies.iter().filter(could_ask).count();
+    let numbers: Vec<u64> =
+        replies.iter().filter_map(|reply| if let Reply::Ours(number) = reply { Some(*number) } else { None }).collect();
+    match numbers.len() {
+        0 => Proof::None,
+        ours if ours == asked => Proof::Ours(numbers.into_iter().collect::<BTreeSet<u64>>().len()),
+        _ => Proof::Shared,
+    }
+}
+
+fn owner(findings: &Findings, listener: &Listener) -> Owner {
+    let is_ours = |pid: i32| findings.agents.iter().any(|agent| agent.pid == pid && agent.program == OURS);
+    if listener.holders.iter().any(|holder| is_ours(holder.pid)) {
+        return Owner::Ours;
+    }
+    match listener.holders.first() {
+        Some(holder) => Owner::Other(format!("{} (process {})", holder.program, holder.pid)),
+        None => Owner::Unseen,
+    }
+}

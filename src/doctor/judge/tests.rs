@@ -1,0 +1,549 @@
+use super::*;
+use crate::chain::Transport;
+use crate::doctor::diagnosis::{Check, Diagnosis, Verdict};
+use crate::doctor::findings::{Asked, Holder, Listener, Page, Reply, Way};
+use crate::message::{Name, Rcode};
+use crate::node::{
+    Base, Chain, Choice, Connection, Effect, Error, Fallback, Family, Hook, Interception, IptablesTable, LinkView, Listing,
+    Place, Protocol, Ruleset, RulesetTable, SeenRule, Survey, Wish, desired,
+};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+const LOCAL: &str = "169.254.20.10";
+const CLUSTER_IP: &str = "10.96.0.10";
+const WATCHDOG: i32 = 100;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn question() -> Question {
+    Question {
+        wish: Wish {
+            addresses: vec![ip(LOCAL), ip(CLUSTER_IP)],
+            port: 53,
+            health_port: 8080,
+            interface: Some("nodelocaldns".to_owned()),
+            probe_mark: 0x10_0000,
+            fallback: Fallback::default(),
+        },
+        choice: Choice::Auto,
+        metrics_address: Some("127.0.0.1:9353".parse().unwrap()),
+        name: Name::parse("kubernetes.default.svc.cluster.local.").unwrap(),
+    }
+}
+
+fn agents() -> Vec<Agent> {
+    let watchdog = Agent {
+        pid: WATCHDOG,
+        program: "nodelocaldns".to_owned(),
+        arguments: vec![],
+        is_stopped: false,
+        is_server: false,
+        port_ids: vec![7],
+    };
+    vec![watchdog.clone(), Agent { pid: 101, is_server: true, port_ids: vec![], ..watchdog }]
+}
+
+/// The agent's nftables with the rules of `interception`, and its fallback.
+fn ruleset(interception: Interception) -> Ruleset {
+    let chain = |name: &str, at: Place, hook: Hook| {
+        let rules = desired(&question().wish, interception).rules.into_iter().filter(|rule| rule.hook == hook);
+        Chain {
+            family: Family::Inet,
+            table: "nodelocaldns".to_owned(),
+            name: name.to_owned(),
+            base: Some(Base { at, priority: -300, drops: false }),
+            rules: rules.map(|rule| SeenRule { rule: Some(rule), packets: Some(2), effects: vec![] }).collect(),
+        }
+    };
+    let table = |name: &str, owner| RulesetTable { family: Family::Inet, name: name.to_owned(), owner };
+    Ruleset {
+        tables: vec![table("nodelocaldns", Some(7)), table("nodelocaldns-fallback", None)],
+        chains: vec![
+            chain("prerouting", Place::Prerouting, Hook::RawPrerouting),
+            chain("output", Place::Output, Hook::RawOutput),
+        ],
+    }
+}
+
+fn listing(table: IptablesTable, text: &str) -> Listing {
+    Listing { program: "iptables-nft", is_ipv6: false, table, text: text.to_owned() }
+}
+
+fn listener(transport: Transport, address: &str, pid: i32, program: &str) -> Listener {
+    let holders = vec![Holder { pid, program: program.to_owned() }];
+    Listener { transport, address: address.parse().unwrap(), holders }
+}
+
+fn healthy() -> Findings {
+    let addresses = [LOCAL, CLUSTER_IP];
+    let transports = [Transport::Udp, Transport::Tcp];
+    let each = || addresses.iter().flat_map(|address| transports.map(|transport| (*address, transport)));
+    let asked = each().flat_map(|(address, transport)| {
+        [(Way::Client, Reply::Ours(9)), (Way::Marked, Reply::Ours(9)), (Way::Name, Reply::Other(Rcode::NOERROR))]
+            .map(|(way, reply)| Asked { address: ip(address), transport, way, replies: vec![reply; 2] })
+    });
+    let link = LinkView {
+        index: 3,
+        kind: Some("dummy".to_owned()),
+        alias: Some("made by nodelocaldns".to_owned()),
+        is_up: true,
+        addresses: addresses.map(|address| (ip(address), 32)).to_vec(),
+    };
+    let page: Page = Ok((200, "# TYPE\nnodelocaldns_watchdog_interception 1\n".to_owned()));
+    Findings {
+        agents: agents(),
+        node: Survey {
+            link: Ok(Some(link)),
+            ipvs_link: None,
+            has_cilium: false,
+            nftables: Ok(ruleset(Interception::On)),
+            iptables: Ok(vec![
+                listing(IptablesTable::Raw, "-P PREROUTING ACCEPT\n-P OUTPUT ACCEPT\n"),
+                listing(IptablesTable::Filter, "-P INPUT ACCEPT\n-P OUTPUT ACCEPT\n"),
+            ]),
+            legacy_tables: vec![],
+            has_legacy_kubernetes_chains: None,
+            connections: Ok(vec![]),
+            has_agent: true,
+        },
+        listeners: Ok(each()
+            .map(|(address, transport)| listener(transport, &format!("{address}:53"), 101, "nodelocaldns"))
+            .chain([listener(Transport::Tcp, &format!("{LOCAL}:8080"), 101, "nodelocaldns")])
+            .collect()),
+        asked: asked.collect(),
+        health: vec![(format!("{LOCAL}:8080").parse().unwrap(), Ok((200, "OK".to_owned())))],
+        metrics: Some(("127.0.0.1:9353".parse().unwrap(), page)),
+    }
+}
+
+fn diagnose(change: impl FnOnce(&mut Findings)) -> Diagnosis {
+    let mut findings = healthy();
+    change(&mut findings);
+    judge(&question(), &findings)
+}
+
+/// The check of this name, which must have come out so and be the only one that did, or worse, but for those named.
+fn only<'a>(diagnosis: &'a Diagnosis, verdict: Verdict, names: &[&str]) -> &'a Check {
+    let found: Vec<&Check> = diagnosis.checks.iter().filter(|check| check.verdict != Verdict::Ok).collect();
+    let found_names: Vec<&str> = found.iter().map(|check| check.name).collect();
+    assert_eq!(found_names, names, "{diagnosis}");
+    assert_eq!(found[0].verdict, verdict, "{diagnosis}");
+    assert!(!found[0].advice.is_empty() || names.len() > 1, "no advice: {diagnosis}");
+    found[0]
+}
+
+fn set_replies(findings: &mut Findings, way: Way, address: &str, replies: &[Reply]) {
+    let asked = findings.asked.iter_mut().filter(|asked| asked.way == way && asked.address == ip(address));
+    asked.for_each(|asked| asked.replies = replies.to_vec());
+}
+
+fn denied(what: &'static str) -> Error {
+    Error::Listing { what, source: io::Error::from_raw_os_error(libc::EPERM) }
+}
+
+#[test]
+fn a_healthy_node_has_nothing_to_complain_of() {
+    let diagnosis = diagnose(|_| {});
+    assert_eq!((diagnosis.verdict, diagnosis.intercepted), (Verdict::Ok, Some(true)), "{diagnosis}");
+    assert!(diagnosis.checks.iter().all(|check| !check.seen.is_empty() && check.advice.is_empty()), "{diagnosis}");
+    assert_eq!(diagnosis.verdict.exit_status(), 0);
+}
+
+#[test]
+fn every_check_has_a_name_of_its_own_and_the_readme_lists_it() {
+    let readme = include_str!("../README.md");
+    let names: Vec<&str> = diagnose(|_| {}).checks.iter().map(|check| check.name).collect();
+    for name in &names {
+        assert!(readme.contains(&format!("| `{name}` |")), "{name} is not in the README");
+        assert_eq!(names.iter().filter(|other| *other == name).count(), 1);
+    }
+}
+
+#[test]
+fn a_link_that_is_down_is_a_problem_of_the_link() {
+    let diagnosis = diagnose(|findings| {
+        if let Ok(Some(link)) = &mut findings.node.link {
+            link.is_up = false;
+        }
+    });
+    assert!(only(&diagnosis, Verdict::Problem, &["link"]).seen[0].contains("is down"));
+}
+
+#[test]
+fn a_missing_address_is_named() {
+    let diagnosis = diagnose(|findings| {
+        if let Ok(Some(link)) = &mut findings.node.link {
+            link.addresses.remove(1);
+        }
+    });
+    let check = only(&diagnosis, Verdict::Problem, &["addresses"]);
+    assert!(check.seen[1].contains(CLUSTER_IP) && !check.seen[1].contains(LOCAL), "{diagnosis}");
+}
+
+#[test]
+fn without_its_link_an_agent_that_is_not_there_is_to_be_started() {
+    let diagnosis = diagnose(|findings| {
+        findings.agents.clear();
+        findings.node.has_agent = false;
+        findings.node.link = Ok(None);
+        findings.node.nftables = Ok(Ruleset::default());
+    });
+    assert_eq!((diagnosis.verdict, diagnosis.intercepted), (Verdict::Problem, Some(false)));
+    for name in ["agent", "link", "addresses", "rules", "pod_path"] {
+        assert_eq!(diagnosis.check(name).unwrap().verdict, Verdict::Problem, "{name}: {diagnosis}");
+    }
+    assert_eq!(diagnosis.check("link").unwrap().advice, ["start the agent, which makes it"]);
+}
+
+#[test]
+fn rules_that_only_let_probes_through_are_a_withdrawn_interception() {
+    let diagnosis = diagnose(|findings| findings.node.nftables = Ok(ruleset(Interception::Probing)));
+    let check = only(&diagnosis, Verdict::Problem, &["rules", "pod_path"]);
+    assert!(check.seen.last().unwrap().contains("withdrawn"), "{diagnosis}");
+    assert_eq!(diagnosis.intercepted, Some(false));
+}
+
+#[test]
+fn a_single_rule_that_is_missing_is_named() {
+    let diagnosis = diagnose(|findings| {
+        let Ok(ruleset) = &mut findings.node.nftables else { return };
+        ruleset.chains[1].rules.remove(0);
+    });
+    let check = only(&diagnosis, Verdict::Problem, &["rules"]);
+    assert!(check.seen[1].contains("raw OUTPUT: udp from 169.254.20.10"), "{diagnosis}");
+}
+
+#[test]
+fn rules_in_iptables_do_as_well_unless_nobody_is_there_to_answer() {
+    let lines: Vec<String> = desired(&question().wish, Interception::On)
+        .rules
+        .iter()
+        .filter(|rule| rule.hook.is_raw())
+        .map(|rule| {
+            let chain = if rule.hook == Hook::RawPrerouting { "PREROUTING" } else { "OUTPUT" };
+            let (end, port) = if rule.end == crate::node::End::Source { ("-s", "--sport") } else { ("-d", "--dport") };
+            let protocol = if rule.protocol == Protocol::Udp { "udp" } else { "tcp" };
+            let mark = rule.mark.map(|mark| format!("-m mark --mark {mark:#x}/{mark:#x} ")).unwrap_or_default();
+            format!(
+                "-A {chain} {end} {}/32 -p {protocol} -m {protocol} {port} {} {mark}-m comment --comment \"NodeLocal DNS Cache: skip \
+                 conntrack\" -j NOTRACK",
+                rule.address, rule.port
+            )
+        })
+        .collect();
+    let with_iptables = |findings: &mut Findings, first: &str| {
+        findings.node.nftables = Ok(Ruleset { tables: ruleset(Interception::On).tables.split_off(1), chains: vec![] });
+        let raw = format!("{first}\n{}\n", lines.join("\n"));
+        findings.node.iptables = Ok(vec![listing(IptablesTable::Raw, &raw), listing(IptablesTable::Filter, "-P INPUT ACCEPT\n")]);
+    };
+    let diagnosis = diagnose(|findings| with_iptables(findings, ""));
+    assert_eq!((diagnosis.verdict, diagnosis.intercepted), (Verdict::Ok, Some(true)), "{diagnosis}");
+
+    let diagnosis = diagnose(|findings| with_iptables(findings, "-A PREROUTING -p udp -j ACCEPT"));
+    let check = only(&diagnosis, Verdict::Problem, &["rule_order"]);
+    assert!(check.seen[0].contains("-A PREROUTING -p udp -j ACCEPT") && check.seen[0].contains("past our rules"), "{diagnosis}");
+
+    let diagnosis = diagnose(|findings| with_iptables(findings, "-A PREROUTING -i cali+ -j ACCEPT"));
+    only(&diagnosis, Verdict::Warning, &["rule_order"]);
+
+    let diagnosis = diagnose(|findings| {
+        with_iptables(findings, "");
+        findings.agents.clear();
+        findings.node.has_agent = false;
+    });
+    let check = diagnosis.check("rules").unwrap();
+    assert_eq!(check.verdict, Verdict::Problem);
+    assert!(check.advice[0].contains("teardown"), "{diagnosis}");
+}
+
+#[test]
+fn in_iptables_an_accept_does_not_matter_to_rules_in_nftables_but_a_zone_does() {
+    let with = |line: &str| {
+        let text = format!("-P PREROUTING ACCEPT\n-A PREROUTING {line}\n");
+        diagnose(|findings| {
+            if let Ok(listings) = &mut findings.node.iptables {
+                listings[0] = listing(IptablesTable::Raw, &text);
+            }
+        })
+    };
+    assert_eq!(with("-j ACCEPT").verdict, Verdict::Ok);
+    only(&with("-p udp -j CT --zone 1"), Verdict::Problem, &["rule_order"]);
+    assert_eq!(with("-d 192.0.2.0/24 -p udp -j CT --zone 1").verdict, Verdict::Ok);
+}
+
+#[test]
+fn somebodys_chain_that_drops_or_tracks_before_us_is_named() {
+    for (effect, word) in
+        [(Effect::Drop, "drops"), (Effect::Track, "zone"), (Effect::Rewrite, "writes"), (Effect::Jump, "not looked into")]
+    {
+        let diagnosis = diagnose(|findings| {
+            let Ok(ruleset) = &mut findings.node.nftables else { return };
+            ruleset.chains.push(Chain {
+                family: Family::Ip,
+                table: "guard".to_owned(),
+                name: "early".to_owned(),
+                base: Some(Base { at: Place::Prerouting, priority: -310, drops: false }),
+                rules: vec![SeenRule { effects: vec![effect], ..SeenRule::default() }],
+            });
+        });
+        let check = only(&diagnosis, Verdict::Warning, &["rule_order"]);
+        assert!(check.seen[0].contains("ip guard early") && check.seen[0].contains(word), "{diagnosis}");
+    }
+}
+
+#[test]
+fn a_firewall_that_drops_by_default_needs_our_accept_rules() {
+    let with = |text: &str| {
+        diagnose(|findings| {
+            if let Ok(listings) = &mut findings.node.iptables {
+                listings[1] = listing(IptablesTable::Filter, text);
+            }
+        })
+    };
+    let check = with("-P INPUT DROP\n-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n");
+    let check = only(&check, Verdict::Problem, &["filter"]);
+    assert!(check.seen[0].contains("policy is DROP") && check.advice[0].contains("iptables"), "{check:?}");
+    assert_eq!(with("-P INPUT DROP\n-A INPUT -j ACCEPT\n").verdict, Verdict::Ok);
+    only(
+        &with("-P INPUT ACCEPT\n-A INPUT -p udp -m udp --dport 53 -j REJECT --reject-with icmp-port-unreachable\n"),
+        Verdict::Problem,
+        &["filter"],
+    );
+    assert_eq!(with("-P INPUT ACCEPT\n-A INPUT -m conntrack --ctstate INVALID -j DROP\n").verdict, Verdict::Ok);
+}
+
+#[test]
+fn without_an_iptables_program_what_the_kernel_tells_may_do() {
+    let missing = || Err(Error::IptablesMissing { program: "iptables" });
+    assert_eq!(diagnose(|findings| findings.node.iptables = missing()).verdict, Verdict::Ok);
+    let diagnosis = diagnose(|findings| {
+        findings.node.iptables = missing();
+        findings.node.legacy_tables = vec!["raw".to_owned(), "filter".to_owned()];
+    });
+    assert_eq!(only(&diagnosis, Verdict::Unknown, &["rule_order", "filter"]).verdict.exit_status(), 3);
+    let diagnosis = diagnose(|findings| {
+        findings.node.iptables = missing();
+        let Ok(ruleset) = &mut findings.node.nftables else { return };
+        ruleset.chains.push(Chain {
+            family: Family::Ip,
+            table: "filter".to_owned(),
+            name: "INPUT".to_owned(),
+            base: Some(Base { at: Place::Input, priority: 0, drops: true }),
+            rules: vec![],
+        });
+    });
+    only(&diagnosis, Verdict::Problem, &["filter"]);
+}
+
+#[test]
+fn an_address_that_nobody_listens_on_is_named_and_so_is_somebody_else() {
+    let without = |findings: &mut Findings, transport: Transport| {
+        let Ok(listeners) = &mut findings.listeners else { return };
+        listeners.retain(|listener| listener.transport != transport || listener.address.ip() != ip(LOCAL));
+    };
+    let diagnosis = diagnose(|findings| without(findings, Transport::Udp));
+    let check = only(&diagnosis, Verdict::Problem, &["sockets"]);
+    assert!(check.seen[0].contains("169.254.20.10 over udp: nobody listens"), "{diagnosis}");
+
+    let add = |findings: &mut Findings, address: &str| {
+        findings.listeners.as_mut().unwrap().push(listener(Transport::Udp, address, 300, "dnsmasq"));
+    };
+    let diagnosis = diagnose(|findings| add(findings, &format!("{LOCAL}:53")));
+    assert!(only(&diagnosis, Verdict::Problem, &["sockets"]).seen[0].contains("dnsmasq (process 300)"), "{diagnosis}");
+    only(&diagnose(|findings| add(findings, "0.0.0.0:53")), Verdict::Warning, &["sockets"]);
+    let diagnosis = diagnose(|findings| {
+        without(findings, Transport::Udp);
+        add(findings, "0.0.0.0:53");
+    });
+    assert!(only(&diagnosis, Verdict::Problem, &["sockets"]).seen[0].contains("instead of us"), "{diagnosis}");
+}
+
+#[test]
+fn a_process_that_cannot_be_seen_is_ours_if_it_proves_it() {
+    let hide = |findings: &mut Findings| findings.listeners.as_mut().unwrap().iter_mut().for_each(|it| it.holders.clear());
+    let diagnosis = diagnose(|findings| {
+        hide(findings);
+        findings.agents.clear();
+    });
+    assert_eq!((diagnosis.verdict, diagnosis.intercepted), (Verdict::Ok, Some(true)), "{diagnosis}");
+    let diagnosis = diagnose(|findings| {
+        hide(findings);
+        for way in [Way::Client, Way::Marked] {
+            set_replies(findings, way, LOCAL, &[Reply::Silent]);
+        }
+    });
+    assert_eq!(diagnosis.check("sockets").unwrap().verdict, Verdict::Unknown, "{diagnosis}");
+}
+
+#[test]
+fn an_answer_of_somebody_else_means_that_queries_are_not_intercepted() {
+    let diagnosis = diagnose(|findings| set_replies(findings, Way::Client, CLUSTER_IP, &[Reply::Other(Rcode::REFUSED)]));
+    let check = only(&diagnosis, Verdict::Problem, &["queries"]);
+    assert_eq!(diagnosis.intercepted, Some(false));
+    assert!(check.seen[0].contains("somebody else") && check.seen[0].contains("REFUSED"), "{diagnosis}");
+    assert!(check.advice[0].contains("our server does answer there"), "the marked query tells: {diagnosis}");
+}
+
+#[test]
+fn one_strange_answer_among_many_is_enough() {
+    let mixed = [Reply::Ours(9), Reply::Other(Rcode::NXDOMAIN), Reply::Ours(9)];
+    let diagnosis = diagnose(|findings| set_replies(findings, Way::Client, LOCAL, &mixed));
+    assert!(only(&diagnosis, Verdict::Problem, &["queries"]).seen[0].contains("2 of 3"), "{diagnosis}");
+}
+
+#[test]
+fn silence_is_told_from_refusal_and_the_server_from_the_way_to_it() {
+    let with = |client: Reply, marked: Reply| {
+        diagnose(|findings| {
+            set_replies(findings, Way::Client, LOCAL, &[client]);
+            set_replies(findings, Way::Marked, LOCAL, &[marked]);
+        })
+    };
+    let advice = |diagnosis: &Diagnosis| only(diagnosis, Verdict::Problem, &["queries"]).advice[0].clone();
+    assert!(advice(&with(Reply::Silent, Reply::Silent)).contains("does not answer"));
+    assert!(advice(&with(Reply::Silent, Reply::Ours(9))).contains("drops packets on the way"));
+    assert!(advice(&with(Reply::Silent, Reply::Failed("rights".to_owned()))).contains("in that order"));
+    assert!(with(Reply::Refused, Reply::Refused).to_string().contains("nobody listens"));
+    let diagnosis = with(Reply::Failed("no route".to_owned()), Reply::Silent);
+    assert_eq!(diagnosis.intercepted, None);
+    only(&diagnosis, Verdict::Unknown, &["queries"]);
+}
+
+#[test]
+fn a_name_that_is_not_there_or_cannot_be_had_is_told() {
+    let with = |reply: Reply| diagnose(|findings| set_replies(findings, Way::Name, LOCAL, &[reply]));
+    assert!(only(&with(Reply::Other(Rcode::NXDOMAIN)), Verdict::Warning, &["name"]).advice[0].contains("--name"));
+    assert!(only(&with(Reply::Other(Rcode::SERVFAIL)), Verdict::Problem, &["name"]).advice[0].contains("KubeDNS"));
+    only(&with(Reply::Silent), Verdict::Problem, &["name"]);
+}
+
+#[test]
+fn kube_proxys_mode_is_told_and_an_address_that_ipvs_holds_is_a_problem() {
+    let seen = |diagnosis: &Diagnosis| diagnosis.check("kube_proxy").unwrap().seen[0].clone();
+    let ipvs = |addresses: &[&str]| {
+        let addresses = addresses.iter().map(|address| (ip(address), 32)).collect();
+        Some(LinkView { index: 9, kind: Some("dummy".to_owned()), addresses, ..LinkView::default() })
+    };
+    let diagnosis = diagnose(|findings| findings.node.ipvs_link = ipvs(&["10.96.0.1"]));
+    assert!(seen(&diagnosis).starts_with("IPVS") && diagnosis.verdict == Verdict::Ok, "{diagnosis}");
+    let diagnosis = diagnose(|findings| findings.node.ipvs_link = ipvs(&[CLUSTER_IP]));
+    assert!(only(&diagnosis, Verdict::Problem, &["kube_proxy"]).seen[1].contains(CLUSTER_IP), "{diagnosis}");
+
+    let diagnosis = diagnose(|findings| {
+        let Ok(ruleset) = &mut findings.node.nftables else { return };
+        ruleset.tables.push(RulesetTable { family: Family::Ip, name: "kube-proxy".to_owned(), owner: None });
+    });
+    assert!(seen(&diagnosis).starts_with("nftables"));
+    let diagnosis = diagnose(|findings| findings.node.has_legacy_kubernetes_chains = Some(true));
+    assert!(seen(&diagnosis).starts_with("iptables"));
+    assert!(seen(&diagnose(|_| {})).starts_with("none seen"));
+    only(&diagnose(|findings| findings.node.has_cilium = true), Verdict::Warning, &["kube_proxy"]);
+}
+
+#[test]
+fn the_fallback_matters_to_addresses_that_are_ours_alone() {
+    let remove = |findings: &mut Findings| {
+        let Ok(ruleset) = &mut findings.node.nftables else { return };
+        ruleset.tables.truncate(1);
+    };
+    let diagnosis = diagnose(remove);
+    let check = only(&diagnosis, Verdict::Warning, &["fallback"]);
+    assert!(check.seen[0].contains(LOCAL) && !check.seen[0].contains(CLUSTER_IP), "{diagnosis}");
+    let mut findings = healthy();
+    remove(&mut findings);
+    let mut question = question();
+    question.wish.addresses.remove(0);
+    assert_eq!(judge(&question, &findings).check("fallback").unwrap().verdict, Verdict::Ok);
+}
+
+#[test]
+fn tracked_queries_are_told_with_who_answers_them() {
+    let end = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let connection = Connection {
+        protocol: Protocol::Udp,
+        from: end("10.244.0.3:4000"),
+        to: end("10.96.0.10:53"),
+        answered_by: Some(end("10.244.0.2:53")),
+    };
+    let diagnosis = diagnose(|findings| findings.node.connections = Ok(vec![connection]));
+    let check = only(&diagnosis, Verdict::Warning, &["connections"]);
+    assert!(check.seen[0].contains("10.244.0.3") && check.seen[0].contains("10.244.0.2:53"), "{diagnosis}");
+}
+
+#[test]
+fn what_the_agent_says_of_itself_counts() {
+    let metrics = |page: Page| {
+        diagnose(|findings| {
+            if let Some((_, found)) = &mut findings.metrics {
+                *found = page;
+            }
+        })
+    };
+    only(&metrics(Ok((200, "nodelocaldns_watchdog_interception 0\n".to_owned()))), Verdict::Problem, &["metrics"]);
+    only(&metrics(Ok((200, "coredns_build_info 1\n".to_owned()))), Verdict::Warning, &["metrics"]);
+    only(&metrics(Err("Connection refused".to_owned())), Verdict::Problem, &["metrics"]);
+    only(&diagnose(|findings| findings.health[0].1 = Ok((503, String::new()))), Verdict::Problem, &["health"]);
+    only(&diagnose(|findings| findings.health.clear()), Verdict::Warning, &["health"]);
+}
+
+#[test]
+fn a_stopped_watchdog_is_a_problem_though_its_server_answers() {
+    let diagnosis = diagnose(|findings| findings.agents[0].is_stopped = true);
+    let check = only(&diagnosis, Verdict::Problem, &["agent"]);
+    assert!(check.advice[0].contains("kill -CONT 100"), "{diagnosis}");
+    assert_eq!(diagnosis.intercepted, Some(true));
+}
+
+#[test]
+fn without_rights_what_cannot_be_seen_is_unknown_and_no_failure() {
+    let diagnosis = diagnose(|findings| {
+        findings.node.nftables = Err(denied("nftables"));
+        findings.node.iptables = Err(denied("iptables"));
+        findings.node.connections = Err(denied("tracked connections"));
+        for address in [LOCAL, CLUSTER_IP] {
+            set_replies(findings, Way::Marked, address, &[Reply::Failed("a packet mark needs NET_ADMIN".to_owned())]);
+        }
+    });
+    let unknown: Vec<&str> =
+        diagnosis.checks.iter().filter(|check| check.verdict == Verdict::Unknown).map(|check| check.name).collect();
+    assert_eq!(unknown, ["rules", "rule_order", "filter", "pod_path", "kube_proxy", "fallback", "connections"], "{diagnosis}");
+    assert_eq!((diagnosis.verdict, diagnosis.intercepted), (Verdict::Unknown, None));
+    assert_eq!(diagnosis.verdict.exit_status(), 3);
+    assert!(diagnosis.to_string().contains("NET_ADMIN"), "{diagnosis}");
+}
+
+#[test]
+fn no_rules_are_missed_where_none_are_asked_for() {
+    let mut findings = healthy();
+    findings.node.nftables = Ok(Ruleset { tables: ruleset(Interception::On).tables.split_off(1), chains: vec![] });
+    findings.metrics.as_mut().unwrap().1 = Ok((200, "nodelocaldns_watchdog_interception 0\n".to_owned()));
+    let diagnosis = judge(&Question { choice: Choice::None, ..question() }, &findings);
+    assert_eq!((diagnosis.verdict, diagnosis.intercepted), (Verdict::Ok, Some(true)), "{diagnosis}");
+}
+
+#[test]
+fn the_json_has_the_documented_fields() {
+    let json = serde_json::to_value(diagnose(|findings| findings.agents[0].is_stopped = true)).unwrap();
+    assert_eq!((&json["verdict"], &json["intercepted"]), (&"problem".into(), &true.into()));
+    let check = &json["checks"][0];
+    assert_eq!((&check["name"], &check["verdict"]), (&"agent".into(), &"problem".into()));
+    assert!(check["seen"][0].is_string() && check["advice"][0].is_string());
+    assert_eq!(serde_json::to_value(Verdict::Unknown).unwrap(), "unknown");
+}
+
+#[test]
+fn a_socket_beside_ours_that_cannot_be_attributed_is_not_passed_over() {
+    let with = |replies: &[Reply]| {
+        diagnose(|findings| {
+            let unseen = Listener { transport: Transport::Udp, address: format!("{LOCAL}:53").parse().unwrap(), holders: vec![] };
+            findings.listeners.as_mut().unwrap().push(unseen);
+            set_replies(findings, Way::Client, LOCAL, replies);
+        })
+    };
+    only(&with(&[Reply::Ours(9)]), Verdict::Unknown, &["sockets"]);
+    assert_eq!(with(&[Reply::Ours(9), Reply::Ours(4)]).verdict, Verdict::Ok, "another agent, during an update");
+    only(&with(&[Reply::Ours(9), Reply::Silent]), Verdict::Problem, &["sockets", "queries"]);
+}

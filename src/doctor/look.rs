@@ -1,0 +1,89 @@
+//! Sees what is there. Every look is bounded, so that the whole is over within a few seconds.
+
+mod ask;
+mod http;
+mod processes;
+mod sockets;
+
+use super::findings::{Asked, Findings, Listener, Page, Question, Reply, Way};
+use crate::chain::Transport;
+use crate::node::survey;
+use futures_util::future::join_all;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+pub use processes::agents;
+
+/// For lists of the kernel's and programs that make them.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Queries of one kind, each from a port of its own: the kernel chooses among the sockets of an address by it.
+const TRIES: usize = 8;
+
+/// Looks at everything that `question` is about. Changes nothing. Must be called on a tokio runtime; takes about 6 s at most.
+pub async fn look(question: &Question) -> Findings {
+    let port = question.wish.port;
+    let ports = [port, question.wish.health_port];
+    let local = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || sockets::listeners(&ports)));
+    let agents = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(agents));
+    let asked = join_all(question.wish.addresses.iter().flat_map(|address| kinds(*address)).map(|kind| ask(question, kind)));
+    let metrics = async {
+        let address = reachable(question.metrics_address?);
+        Some((address, http::fetch(address, "/metrics").await))
+    };
+    let (local, agents, asked, metrics) = tokio::join!(local, agents, asked, metrics);
+    let late = |what: &str| format!("{what} took longer than {} s", PATIENCE.as_secs());
+    let listeners = match local {
+        Ok(Ok(listeners)) => listeners.map_err(|error| error.to_string()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(late("listing sockets")),
+    };
+    let health = health(question, listeners.as_deref().unwrap_or_default()).await;
+    Findings {
+        agents: agents.ok().and_then(Result::ok).unwrap_or_default(),
+        node: survey(&question.wish, PATIENCE).await,
+        listeners,
+        asked,
+        health,
+        metrics,
+    }
+}
+
+type Kind = (IpAddr, Transport, Way);
+
+fn kinds(address: IpAddr) -> impl Iterator<Item = Kind> {
+    let ways = [Way::Client, Way::Marked, Way::Name];
+    [Transport::Udp, Transport::Tcp].into_iter().flat_map(move |transport| ways.map(|way| (address, transport, way)))
+}
+
+async fn ask(question: &Question, (address, transport, way): Kind) -> Asked {
+    let server = SocketAddr::new(address, question.wish.port);
+    let mark = (way == Way::Marked).then_some(question.wish.probe_mark);
+    let name = (way == Way::Name).then_some(&question.name);
+    let tries = if way == Way::Client { TRIES } else { 1 };
+    let replies: Vec<Reply> = join_all((0..tries).map(|_| ask::ask(server, transport, name, mark))).await;
+    Asked { address, transport, way, replies }
+}
+
+/// The health page at each of our addresses that somebody listens on.
+async fn health(question: &Question, listeners: &[Listener]) -> Vec<(SocketAddr, Page)> {
+    let port = question.wish.health_port;
+    let is_served = |address: &SocketAddr| {
+        listeners.iter().any(|listener| {
+            let ip = listener.address.ip();
+            listener.transport == Transport::Tcp && listener.address.port() == port && (ip == address.ip() || ip.is_unspecified())
+        })
+    };
+    let addresses = question.wish.addresses.iter().map(|address| SocketAddr::new(*address, port));
+    let pages = addresses.filter(is_served).map(|address| async move { (address, http::fetch(address, "/health").await) });
+    join_all(pages).await
+}
+
+/// Where a listener on this address is reached from this machine.
+fn reachable(listener: SocketAddr) -> SocketAddr {
+    match listener.ip().is_unspecified() {
+        // A listener on [::] takes IPv4 as well.
+        true => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listener.port()),
+        false => listener,
+    }
+}

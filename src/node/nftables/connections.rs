@@ -1,0 +1,57 @@
+//! Connections that the kernel tracks (ctnetlink).
+
+use super::encode::header;
+use super::socket::Channel;
+use crate::node::desired::Protocol;
+use netlink_bindings::conntrack::{IterableTupleAttrs, Nfgenmsg, OpGetDump, Request};
+use netlink_bindings::traits::NetlinkRequest;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+/// A connection, as the client that began it sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Connection {
+    pub protocol: Protocol,
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+    /// Who answers in truth; differs from `to` where the destination is rewritten.
+    pub answered_by: Option<SocketAddr>,
+}
+
+/// Connections to `port` of `addresses`.
+///
+/// # Errors
+///
+/// The kernel cannot list them, or refuses for lack of NET_ADMIN.
+pub fn read(addresses: &[IpAddr], port: u16) -> io::Result<Vec<Connection>> {
+    let mut channel = Channel::open()?;
+    let mut family = Nfgenmsg::new();
+    family.nfgen_family = header(0, 0).nfgen_family;
+    let mut found = Vec::new();
+    channel.dump(&Request::new().op_get_dump(&family), |payload| {
+        let (_, attributes) = OpGetDump::decode_reply(payload);
+        let Some((protocol, from, to)) = attributes.get_tuple_orig().ok().and_then(|tuple| ends(&tuple)) else { return };
+        if to.port() == port && addresses.contains(&to.ip()) {
+            let answered_by = attributes.get_tuple_reply().ok().and_then(|tuple| ends(&tuple)).map(|(_, from, _)| from);
+            found.push(Connection { protocol, from, to, answered_by });
+        }
+    })?;
+    Ok(found)
+}
+
+/// Protocol, source and destination of one direction.
+fn ends(tuple: &IterableTupleAttrs<'_>) -> Option<(Protocol, SocketAddr, SocketAddr)> {
+    let ip = tuple.get_tuple_ip().ok()?;
+    let transport = tuple.get_tuple_proto().ok()?;
+    let protocol = match libc::c_int::from(transport.get_proto_num().ok()?) {
+        libc::IPPROTO_UDP => Protocol::Udp,
+        libc::IPPROTO_TCP => Protocol::Tcp,
+        _ => return None,
+    };
+    let (source, destination): (IpAddr, IpAddr) = match (ip.get_ip_v4_src(), ip.get_ip_v4_dst()) {
+        (Ok(source), Ok(destination)) => (source.into(), destination.into()),
+        _ => (ip.get_ip_v6_src().ok()?.into(), ip.get_ip_v6_dst().ok()?.into()),
+    };
+    let (from, to) = (transport.get_proto_src_port().ok()?, transport.get_proto_dst_port().ok()?);
+    Some((protocol, (source, from).into(), (destination, to).into()))
+}

@@ -1,0 +1,137 @@
+//! The fallback's table: an ordinary one, which nobody owns, so that it outlives us, and anybody may change or delete it.
+
+use super::encode;
+use super::lacks;
+use super::socket::Channel;
+use crate::node::error::Error;
+use crate::node::fallback::Rule;
+use std::io;
+
+/// Name of the table, always the same, so that a successor replaces what a predecessor left.
+pub const FALLBACK_TABLE_NAME: &str = "nodelocaldns-fallback";
+
+/// The table, and the socket that changes it.
+pub struct FallbackTable {
+    channel: Channel,
+    installed: Option<Installed>,
+}
+
+/// What we put there.
+struct Installed {
+    rules: Vec<Rule>,
+    contents: Contents,
+}
+
+/// Each rule's chain and expressions as the kernel lists them. Not its handle, which is another one when another agent has put the same there.
+type Contents = Vec<(String, Vec<u8>)>;
+
+/// What became of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// It was as wanted, or it is not ours to change.
+    Nothing,
+    /// It is there for the first time since we know of it.
+    Installed,
+    /// It was not any more what we had put there.
+    Mended,
+    /// It is gone.
+    Removed,
+}
+
+impl FallbackTable {
+    /// Opens the socket; changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FallbackUnsupported`]: the kernel has no netfilter over netlink, or descriptors are short.
+    pub fn open() -> Result<Self, Error> {
+        let channel = Channel::open().map_err(|source| Error::FallbackUnsupported { source })?;
+        Ok(Self { channel, installed: None })
+    }
+
+    /// The sender of every change that is ours.
+    pub fn port_id(&self) -> u32 {
+        self.channel.port_id()
+    }
+
+    /// Whether it is in place, as far as we know.
+    pub fn is_in_place(&self) -> bool {
+        self.installed.is_some()
+    }
+
+    /// Sees to it that the table holds exactly `rules`, all at once; that it is gone if there are none.
+    ///
+    /// Where another agent is at work, whoever put its rules there last has its way: else two who want different ones would never come to rest.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FallbackUnsupported`] when the kernel lacks something that the rules need, [`Error::Nftables`] else; the table is as it was.
+    pub fn apply(&mut self, rules: &[Rule], is_alone: bool) -> Result<Applied, Error> {
+        let present = self.contents()?;
+        if rules.is_empty() {
+            return match present {
+                Some(_) if is_alone => self.remove().map(|()| Applied::Removed),
+                _ => Ok(Applied::Nothing),
+            };
+        }
+        let known = self.installed.as_ref().filter(|installed| installed.rules == rules);
+        let is_known = known.is_some();
+        if let Some(installed) = known {
+            let is_anothers = !is_alone && present.as_ref().is_some_and(|present| !present.is_empty());
+            if is_anothers || present.as_ref() == Some(&installed.contents) {
+                return Ok(Applied::Nothing);
+            }
+        }
+        let committed = self.channel.commit(|sequence| encode::replace_fallback(FALLBACK_TABLE_NAME, rules, sequence));
+        committed.map_err(|source| refusal("put rules into", source))?;
+        let contents = self.contents()?.unwrap_or_default();
+        self.installed = Some(Installed { rules: rules.to_vec(), contents });
+        Ok(if is_known { Applied::Mended } else { Applied::Installed })
+    }
+
+    /// Removes the table; one that is not there is none to remove.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Nftables`].
+    pub fn remove(&mut self) -> Result<(), Error> {
+        self.installed = None;
+        match self.channel.commit(|sequence| encode::delete(FALLBACK_TABLE_NAME, sequence)) {
+            Err(source) if source.raw_os_error() != Some(libc::ENOENT) => Err(refusal("remove", source)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Of the table, or none if it is not there.
+    fn contents(&mut self) -> Result<Option<Contents>, Error> {
+        let tables = self.channel.tables().map_err(|source| refusal("look for", source))?;
+        if !tables.iter().any(|table| table.name == FALLBACK_TABLE_NAME) {
+            return Ok(None);
+        }
+        let rules = self.channel.rules(FALLBACK_TABLE_NAME).map_err(|source| refusal("look at", source))?;
+        Ok(Some(rules.into_iter().map(|rule| (rule.chain, rule.expressions)).collect()))
+    }
+}
+
+/// The fallback that an agent left is removed.
+///
+/// # Errors
+///
+/// [`Error::Nftables`]. A kernel that can hold none has none.
+pub fn remove_fallback() -> Result<bool, Error> {
+    let gone = FallbackTable::open().and_then(|mut table| {
+        let is_there = table.contents()?.is_some();
+        table.remove().map(|()| is_there)
+    });
+    match gone {
+        Err(Error::FallbackUnsupported { .. }) => Ok(false),
+        gone => gone,
+    }
+}
+
+fn refusal(action: &'static str, source: io::Error) -> Error {
+    if lacks(&source) {
+        return Error::FallbackUnsupported { source };
+    }
+    Error::Nftables { action, table: FALLBACK_TABLE_NAME.to_owned(), source }
+}

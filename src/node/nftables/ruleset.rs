@@ -1,0 +1,377 @@
+//! The kernel's nftables, whoever made them, as far as a DNS packet meets them. Reading needs NET_ADMIN too, and changes nothing.
+
+use super::encode::header;
+use super::socket::Channel;
+use crate::node::desired::{End, Hook, Protocol, Rule};
+use netlink_bindings::nftables::{
+    CtKeys, ExprOps, IterableExprListAttrs, MetaKeys, OpGetchainDump, OpGetruleDump, OpGettableDump, PayloadBase, Request,
+    VerdictCode,
+};
+use netlink_bindings::traits::NetlinkRequest;
+use std::ffi::CStr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// All tables and chains, and the rules of those chains that see DNS packets before connection tracking does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ruleset {
+    pub tables: Vec<RulesetTable>,
+    pub chains: Vec<Chain>,
+}
+
+/// A table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RulesetTable {
+    pub family: Family,
+    pub name: String,
+    /// Port ID of the netlink socket that owns it; the table lives no longer than that.
+    pub owner: Option<u32>,
+}
+
+/// Family of a table, under the name that `nft` gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    Inet,
+    Ip,
+    Ip6,
+    /// arp, bridge, netdev: packets that are no concern of ours.
+    Other,
+}
+
+/// A chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    pub family: Family,
+    pub table: String,
+    pub name: String,
+    /// None for a chain that is only jumped to.
+    pub base: Option<Base>,
+    /// In their order; read only where [`Chain::sees_packets_untracked`].
+    pub rules: Vec<SeenRule>,
+}
+
+/// Where a base chain is hooked in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Base {
+    pub at: Place,
+    pub priority: i32,
+    /// Whether packets that no rule decides on are dropped.
+    pub drops: bool,
+}
+
+/// The hooks (`NF_INET_…`) that queries and answers of this node pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    Prerouting,
+    Input,
+    Output,
+    Other,
+}
+
+/// A rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SeenRule {
+    /// What it is, if it is one such as we make.
+    pub rule: Option<Rule>,
+    /// Packets it has been applied to, if it counts.
+    pub packets: Option<u64>,
+    /// What may keep a packet from us, or from being left untracked.
+    pub effects: Vec<Effect>,
+}
+
+/// What a rule may do to a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Effect {
+    Drop,
+    /// Gives the packet a connection tracking template (zone or helper), after which NOTRACK does nothing.
+    Track,
+    /// Writes into the packet, its addresses perhaps.
+    Rewrite,
+    /// Hands it to another chain, which was not read.
+    Jump,
+}
+
+impl Family {
+    fn of(number: u8) -> Self {
+        match libc::c_int::from(number) {
+            libc::NFPROTO_INET => Self::Inet,
+            libc::NFPROTO_IPV4 => Self::Ip,
+            libc::NFPROTO_IPV6 => Self::Ip6,
+            _ => Self::Other,
+        }
+    }
+
+    /// As `nft` writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inet => "inet",
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
+            Self::Other => "other",
+        }
+    }
+
+    /// Whether tables of this family see packets for `address`.
+    pub fn sees(self, address: IpAddr) -> bool {
+        match self {
+            Self::Inet => true,
+            Self::Ip => address.is_ipv4(),
+            Self::Ip6 => address.is_ipv6(),
+            Self::Other => false,
+        }
+    }
+}
+
+impl Chain {
+    /// Whether packets come here that are not tracked yet: at raw priority or before.
+    pub fn sees_packets_untracked(&self) -> bool {
+        self.base.is_some_and(|base| {
+            base.priority <= super::encode::RAW_PRIORITY && matches!(base.at, Place::Prerouting | Place::Output)
+        })
+    }
+}
+
+/// Reads all of it.
+///
+/// # Errors
+///
+/// The kernel has no nf_tables, or refuses for lack of NET_ADMIN.
+pub fn read() -> io::Result<Ruleset> {
+    let mut channel = Channel::open()?;
+    let mut ruleset = Ruleset::default();
+    channel.dump(&Request::new().op_gettable_dump(&header(0, 0)), |payload| {
+        let (family, attributes) = OpGettableDump::decode_reply(payload);
+        if let Ok(name) = attributes.get_name() {
+            let family = Family::of(family.nfgen_family);
+            ruleset.tables.push(RulesetTable { family, name: text(name), owner: attributes.get_owner().ok() });
+        }
+    })?;
+    let mut families = Vec::new();
+    channel.dump(&Request::new().op_getchain_dump(&header(0, 0)), |payload| {
+        let (family, attributes) = OpGetchainDump::decode_reply(payload);
+        let (Ok(table), Ok(name)) = (attributes.get_table(), attributes.get_name()) else { return };
+        let base = attributes.get_hook().ok().and_then(|hook| {
+            let at = match libc::c_int::try_from(hook.get_num().ok()?).ok()? {
+                libc::NF_INET_PRE_ROUTING => Place::Prerouting,
+                libc::NF_INET_LOCAL_IN => Place::Input,
+                libc::NF_INET_LOCAL_OUT => Place::Output,
+                _ => Place::Other,
+            };
+            let drops = attributes.get_policy().ok() == Some(VerdictCode::Drop as u32);
+            Some(Base { at, priority: hook.get_priority().ok()?, drops })
+        });
+        families.push(family.nfgen_family);
+        let family = Family::of(family.nfgen_family);
+        ruleset.chains.push(Chain { family, table: text(table), name: text(name), base, rules: Vec::new() });
+    })?;
+    for (chain, number) in ruleset.chains.iter_mut().zip(families) {
+        if !chain.sees_packets_untracked() || chain.family == Family::Other {
+            continue;
+        }
+        let mut request = Request::new().op_getrule_dump(&header(number, 0));
+        request.encode().push_table_bytes(chain.table.as_bytes()).push_chain_bytes(chain.name.as_bytes());
+        let mut rules = Vec::new();
+        channel.dump(&request, |payload| {
+            let (_, attributes) = OpGetruleDump::decode_reply(payload);
+            if let Ok(expressions) = attributes.get_expressions() {
+                rules.push(interpret(chain.base.map(|base| base.at), &expressions));
+            }
+        })?;
+        chain.rules = rules;
+    }
+    Ok(ruleset)
+}
+
+fn text(name: &CStr) -> String {
+    name.to_string_lossy().into_owned()
+}
+
+/// What a register holds when it is compared.
+#[derive(Clone, Copy)]
+enum Loaded {
+    Nothing,
+    Meta(u32),
+    Payload {
+        base: u32,
+        offset: u32,
+    },
+    /// Bits of the mark.
+    Mark(u32),
+}
+
+/// Puts together what the expressions of one rule say, the inverse of what `encode` writes.
+fn interpret(at: Option<Place>, expressions: &IterableExprListAttrs<'_>) -> SeenRule {
+    let mut seen = SeenRule::default();
+    let (mut address, mut protocol, mut port, mut mark) = (None, None, None, None);
+    let (mut is_notrack, mut is_ours) = (false, true);
+    let mut loaded = Loaded::Nothing;
+    for expression in expressions.get_elem() {
+        let name = expression.get_name().unwrap_or_default().to_bytes();
+        match (name, expression.get_data().ok()) {
+            (b"notrack", _) => is_notrack = true,
+            (_, Some(ExprOps::Counter(counter))) => seen.packets = counter.get_packets().ok(),
+            (_, Some(ExprOps::Meta(meta))) => loaded = meta.get_key().map_or(Loaded::Nothing, Loaded::Meta),
+            (_, Some(ExprOps::Payload(payload))) if payload.get_sreg().is_ok() => seen.effects.push(Effect::Rewrite),
+            (_, Some(ExprOps::Payload(payload))) => {
+                loaded = match (payload.get_base(), payload.get_offset()) {
+                    (Ok(base), Ok(offset)) => Loaded::Payload { base, offset },
+                    _ => Loaded::Nothing,
+                }
+            }
+            (_, Some(ExprOps::Bitwise(bitwise))) => {
+                let mask = bitwise.get_mask().ok().and_then(|mask| mask.get_value().ok()?.try_into().ok());
+                loaded = match (loaded, mask) {
+                    (Loaded::Meta(key), Some(mask)) if key == MetaKeys::Mark as u32 => Loaded::Mark(u32::from_ne_bytes(mask)),
+                    _ => Loaded::Nothing,
+                };
+            }
+            (_, Some(ExprOps::Cmp(comparison))) => {
+                let data = comparison.get_data().ok();
+                let value = data.as_ref().and_then(|data| data.get_value().ok()).unwrap_or_default();
+                match std::mem::replace(&mut loaded, Loaded::Nothing) {
+                    Loaded::Meta(key) if key == MetaKeys::Nfproto as u32 => {}
+                    Loaded::Meta(key) if key == MetaKeys::L4Proto as u32 => protocol = protocol_of(value),
+                    Loaded::Mark(mask) => {
+                        let value = value.try_into().ok().map(u32::from_ne_bytes);
+                        (mark, is_ours) = (Some(mask), is_ours && value == Some(mask));
+                    }
+                    Loaded::Payload { base, offset } if base == PayloadBase::NetworkHeader as u32 => {
+                        address = address_of(offset, value);
+                    }
+                    Loaded::Payload { base, offset } if base == PayloadBase::TransportHeader as u32 => {
+                        port = port_of(offset, value);
+                    }
+                    _ => is_ours = false,
+                }
+            }
+            (_, Some(ExprOps::Ct(ct))) if ct.get_sreg().is_ok() => {
+                if ct.get_key().ok() == Some(CtKeys::Zone as u32) {
+                    seen.effects.push(Effect::Track);
+                }
+            }
+            (_, Some(ExprOps::Objref(_))) => seen.effects.push(Effect::Track),
+            (_, Some(ExprOps::Reject(_))) => seen.effects.push(Effect::Drop),
+            (_, Some(ExprOps::Immediate(immediate))) => {
+                let verdict = immediate.get_data().and_then(|data| data.get_verdict()).and_then(|verdict| verdict.get_code());
+                seen.effects.extend(verdict.ok().and_then(effect_of));
+                is_ours = false;
+            }
+            _ => is_ours = false,
+        }
+    }
+    let hook = match at {
+        Some(Place::Prerouting) => Some(Hook::RawPrerouting),
+        Some(Place::Output) => Some(Hook::RawOutput),
+        _ => None,
+    };
+    if let (true, true, Some(hook), Some((address_end, address)), Some(protocol), Some((port_end, port))) =
+        (is_ours, is_notrack, hook, address, protocol, port)
+        && address_end == port_end
+    {
+        seen.rule = Some(Rule { hook, protocol, end: port_end, address, port, mark });
+    }
+    seen
+}
+
+fn effect_of(verdict: u32) -> Option<Effect> {
+    match verdict {
+        code if code == VerdictCode::Drop as u32 => Some(Effect::Drop),
+        code if code == VerdictCode::Jump as u32 || code == VerdictCode::Goto as u32 => Some(Effect::Jump),
+        _ => None,
+    }
+}
+
+fn protocol_of(value: &[u8]) -> Option<Protocol> {
+    match libc::c_int::from(*value.first()?) {
+        libc::IPPROTO_UDP => Some(Protocol::Udp),
+        libc::IPPROTO_TCP => Some(Protocol::Tcp),
+        _ => None,
+    }
+}
+
+/// Offsets are those of the addresses in an IPv4 header (RFC 791) and an IPv6 one (RFC 8200).
+fn address_of(offset: u32, value: &[u8]) -> Option<(End, IpAddr)> {
+    let v4 = || <[u8; 4]>::try_from(value).ok().map(|octets| IpAddr::from(Ipv4Addr::from(octets)));
+    let v6 = || <[u8; 16]>::try_from(value).ok().map(|octets| IpAddr::from(Ipv6Addr::from(octets)));
+    match offset {
+        12 => Some((End::Source, v4()?)),
+        16 => Some((End::Destination, v4()?)),
+        8 => Some((End::Source, v6()?)),
+        24 => Some((End::Destination, v6()?)),
+        _ => None,
+    }
+}
+
+fn port_of(offset: u32, value: &[u8]) -> Option<(End, u16)> {
+    let port = u16::from_be_bytes(value.try_into().ok()?);
+    match offset {
+        0 => Some((End::Source, port)),
+        2 => Some((End::Destination, port)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::desired::{Interception, Wish, desired};
+    use crate::node::nftables::encode::replace;
+    use crate::node::nftables::message::messages;
+
+    fn read_back(rules: &[Rule]) -> Vec<SeenRule> {
+        let batch = replace("nodelocaldns", rules, 1);
+        let of_rules = messages(&batch.octets).filter(|message| message.message_type() == 0xa06);
+        let read = of_rules.map(|message| {
+            let (_, attributes) = OpGetruleDump::decode_reply(message.payload());
+            let at = match attributes.get_chain().unwrap().to_bytes() {
+                b"prerouting" => Place::Prerouting,
+                _ => Place::Output,
+            };
+            interpret(Some(at), &attributes.get_expressions().unwrap())
+        });
+        read.collect()
+    }
+
+    #[test]
+    fn every_rule_that_we_write_is_read_back() {
+        let addresses = ["169.254.20.10", "fd00::10"].map(|text| text.parse().unwrap()).to_vec();
+        let wish = Wish {
+            addresses,
+            port: 53,
+            health_port: 8080,
+            interface: None,
+            probe_mark: 0x10_0000,
+            fallback: crate::node::Fallback::default(),
+        };
+        let rules = desired(&wish, Interception::On).rules;
+        let raw: Vec<Rule> = rules.iter().filter(|rule| rule.hook.is_raw()).copied().collect();
+        let read = read_back(&rules);
+        assert_eq!(read.iter().map(|seen| seen.rule).collect::<Vec<_>>(), raw.iter().copied().map(Some).collect::<Vec<_>>());
+        assert!(read.iter().all(|seen| seen.packets == Some(0) && seen.effects.is_empty()));
+    }
+
+    #[test]
+    fn octets_that_are_no_rule_do_not_panic() {
+        let rule = Rule {
+            hook: Hook::RawOutput,
+            protocol: Protocol::Udp,
+            end: End::Source,
+            address: [10, 96, 0, 10].into(),
+            port: 53,
+            mark: Some(1),
+        };
+        let batch = replace("nodelocaldns", &[rule], 1);
+        let message = messages(&batch.octets).find(|message| message.message_type() == 0xa06).unwrap();
+        let payload = message.payload().to_vec();
+        for index in 0..payload.len() {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut octets = payload.clone();
+                octets[index] = value;
+                for octets in [&octets[..], &octets[..index]] {
+                    let (_, attributes) = OpGetruleDump::decode_reply(octets);
+                    let _nothing_panics = attributes.get_expressions().map(|list| interpret(Some(Place::Output), &list));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The node as it is, looked at without changing anything.
+
+use super::desired::Wish;
+use super::error::Error;
+use super::iptables::{self, Listing};
+use super::link::{self, LinkView};
+use super::nftables::connections::{self, Connection};
+use super::nftables::ruleset::{self, Ruleset};
+use super::{off_the_runtime, presence};
+use std::time::Duration;
+
+/// The link by which kube-proxy holds ClusterIPs in IPVS mode.
+const IPVS_LINK: &str = "kube-ipvs0";
+/// A link of Cilium's on every node.
+const CILIUM_LINK: &str = "cilium_host";
+
+/// What is there. What could not be looked at says why.
+#[derive(Debug)]
+pub struct Survey {
+    /// The link of [`Wish::interface`], or none if it is not there; none in any case if none is wished for.
+    pub link: Result<Option<LinkView>, Error>,
+    pub ipvs_link: Option<LinkView>,
+    pub has_cilium: bool,
+    pub nftables: Result<Ruleset, Error>,
+    /// The tables `raw` and `filter` as iptables programs list them.
+    pub iptables: Result<Vec<Listing>, Error>,
+    /// Names of legacy tables that the kernel has, of both families.
+    pub legacy_tables: Vec<String>,
+    /// None where no program can tell.
+    pub has_legacy_kubernetes_chains: Option<bool>,
+    /// Tracked connections to the DNS port of the addresses.
+    pub connections: Result<Vec<Connection>, Error>,
+    /// Whether an agent's presence is seen (it may be in another process namespace).
+    pub has_agent: bool,
+}
+
+/// Looks at everything that concerns `wish`, none of which takes longer than `patience`. Needs a tokio runtime, and NET_ADMIN for the rules.
+pub async fn survey(wish: &Wish, patience: Duration) -> Survey {
+    let name = wish.interface.as_deref().unwrap_or_default();
+    let links = link::look([name, IPVS_LINK, CILIUM_LINK]);
+    let with_ipv6 = wish.addresses.iter().any(std::net::IpAddr::is_ipv6);
+    let (addresses, port) = (wish.addresses.clone(), wish.port);
+    let nftables =
+        within(patience, "lists nftables", || ruleset::read().map_err(|source| Error::Listing { what: "nftables", source }));
+    let listings = within(patience, "lists iptables", move || iptables::listings(with_ipv6));
+    let chains = within(patience, "looks for kube-proxy", || Ok(iptables::has_legacy_kubernetes_chains()));
+    let connections = within(patience, "lists connections", move || {
+        connections::read(&addresses, port).map_err(|source| Error::Listing { what: "tracked connections", source })
+    });
+    let (links, nftables, iptables, chains, connections) = tokio::join!(links, nftables, listings, chains, connections);
+    let (link, ipvs_link, has_cilium) = match links {
+        Ok([link, ipvs, cilium]) => (Ok(link), ipvs, cilium.is_some()),
+        Err(error) => (Err(error), None, false),
+    };
+    Survey {
+        link,
+        ipvs_link,
+        has_cilium,
+        nftables,
+        iptables,
+        legacy_tables: [false, true].into_iter().flat_map(iptables::legacy_tables).collect(),
+        has_legacy_kubernetes_chains: chains.unwrap_or_default(),
+        connections,
+        has_agent: presence::is_any(),
+    }
+}
+
+/// `work`, given up on after `patience`; it then goes on by itself.
+async fn within<T: Send + 'static>(
+    patience: Duration,
+    task: &'static str,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::time::timeout(patience, off_the_runtime(task, work)).await {
+        Ok(done) => done?,
+        Err(_) => Err(Error::TaskSlow { task, waited: patience }),
+    }
+}

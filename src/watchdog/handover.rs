@@ -1,0 +1,342 @@
+//! The hand-over from one watchdog to the next over a Unix socket in a folder that both see (`--handover`): the listening sockets, so that
+//! both servers read the same queues and not a datagram in them is lost, and what the caches hold. JSON packets as on the control socket
+//! ([`super::control`]), descriptors beside them.
+//!
+//! The new watchdog connects, asks, and gets everything within [`PATIENCE`], or begins afresh. The connection stays open: over it the new
+//! one tells when it has proved itself, and its end tells each that the other is gone. Whatever the other side says or fails to say ends the
+//! connection at worst.
+
+use super::channel::{Channel, ChannelError};
+use super::control::Message;
+use crate::server::Sockets;
+use serde::{Deserialize, Serialize};
+use std::future::pending;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tokio::io::unix::AsyncFd;
+use tokio::time::{sleep_until, timeout_at};
+
+mod rendezvous;
+
+use rendezvous::Rendezvous;
+
+/// Of the messages below. Who speaks another one is refused.
+const VERSION: u32 = 1;
+
+/// How long a hand-over may take, from the connection to the last packet, whoever is slow.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// From the new watchdog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Request {
+    /// The first thing said.
+    TakeOver { version: u32 },
+    /// Its server has proved itself, and queries come to it.
+    Proven,
+    /// A successor of its own has: its end is no reason to serve again.
+    PassedOn,
+}
+
+/// From the old one, in this order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Offer {
+    /// Listening sockets are beside it; with `more` others follow.
+    Sockets { more: bool },
+    /// What the caches hold is beside it, if anything is. The last packet.
+    Cache,
+    /// Nothing comes.
+    Refused { reason: String },
+}
+
+impl Message for Request {
+    fn shortened(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Message for Offer {
+    fn shortened(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// Why nothing was taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum HandoverError {
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    #[error("whoever listens there is user {0}, neither root nor the user of this process")]
+    Stranger(u32),
+    #[error("it says no: {0}")]
+    Refused(String),
+    #[error("{0}")]
+    Channel(#[from] ChannelError),
+    #[error("what it passes cannot be served: {0}")]
+    Sockets(#[from] crate::server::SocketError),
+    #[error("what it passes belongs to another network namespace; both must be on the host's network")]
+    Elsewhere,
+    #[error("it did not keep to the order of messages")]
+    OutOfOrder,
+}
+
+/// What a predecessor has passed.
+pub struct Inheritance {
+    pub sockets: Sockets,
+    pub cache: Option<OwnedFd>,
+}
+
+/// What was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A successor asks for everything: [`Handover::offer`] or [`Handover::refuse`].
+    Asked,
+    /// The successor serves, and queries come to it.
+    Proven,
+    /// The successor is gone, and nobody in its place.
+    SuccessorGone,
+    PredecessorGone,
+}
+
+/// Another watchdog, connected.
+struct Peer {
+    channel: Channel,
+    readable: AsyncFd<OwnedFd>,
+}
+
+impl Peer {
+    fn new(channel: Channel) -> io::Result<Self> {
+        let readable = channel.watch()?;
+        Ok(Self { channel, readable })
+    }
+
+    /// The next message. May be dropped and called again at any time.
+    async fn listen<M: Message>(&self) -> Result<M, ChannelError> {
+        loop {
+            if let Some((message, unasked)) = self.channel.receive()? {
+                drop::<Vec<OwnedFd>>(unasked);
+                return Ok(message);
+            }
+            self.readable.readable().await.map_err(ChannelError::Socket)?.clear_ready();
+        }
+    }
+}
+
+/// This watchdog's side of both hand-overs: the one that it began with and the one that it ends with.
+#[derive(Default)]
+pub struct Handover {
+    rendezvous: Option<Rendezvous>,
+    predecessor: Option<Peer>,
+    /// Has connected, and has this long to ask.
+    caller: Option<(Peer, Instant)>,
+    successor: Option<Peer>,
+    /// The successor has proved itself.
+    has_proof: bool,
+    /// The successor has one of its own, which has proved itself.
+    has_passed_on: bool,
+}
+
+impl Handover {
+    /// Asks whoever listens at `path` for everything; nothing if nobody is there. Blocks for [`PATIENCE`] at most. To be called in a runtime.
+    ///
+    /// # Errors
+    /// Somebody is there, and nothing comes of it.
+    pub fn take_over(&mut self, path: &Path) -> Result<Option<Inheritance>, HandoverError> {
+        let Some(channel) = rendezvous::connect(path)? else { return Ok(None) };
+        let until = Instant::now() + PATIENCE;
+        channel.send(&Request::TakeOver { version: VERSION }, &[])?;
+        let mut descriptors = Vec::new();
+        let mut has_all = false;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let (offer, passed) = channel.wait(left).map_err(|error| match error {
+                ChannelError::TimedOut(_) => ChannelError::TimedOut(PATIENCE),
+                error => error,
+            })?;
+            match offer {
+                Offer::Sockets { more } if !has_all => {
+                    descriptors.extend(passed);
+                    has_all = !more;
+                }
+                Offer::Cache if has_all => {
+                    if !rendezvous::are_of_this_network(&descriptors) {
+                        return Err(HandoverError::Elsewhere);
+                    }
+                    let sockets = Sockets::from_fds(descriptors)?;
+                    self.predecessor = Some(Peer::new(channel).map_err(ChannelError::Socket)?);
+                    return Ok(Some(Inheritance { sockets, cache: passed.into_iter().next() }));
+                }
+                Offer::Refused { reason } => return Err(HandoverError::Refused(reason)),
+                Offer::Sockets { .. } | Offer::Cache => return Err(HandoverError::OutOfOrder),
+            }
+        }
+    }
+
+    /// Tells a predecessor that queries come here, and is there for a successor from now on.
+    pub fn announce(&mut self, path: Option<&Path>) {
+        if let Some(Err(error)) = self.predecessor.as_ref().map(|peer| peer.channel.send(&Request::Proven, &[])) {
+            tracing::warn!("watchdog: the predecessor was not told that its time is over: {error}");
+        }
+        let Some(path) = path.filter(|_| self.rendezvous.is_none()) else { return };
+        match Rendezvous::open(path) {
+            Ok(rendezvous) => self.rendezvous = Some(rendezvous),
+            Err(error) => {
+                let path = path.display();
+                tracing::warn!(
+                    "watchdog: a successor cannot take over, since there is no listening at {path}: {error}; does its folder exist, and may it be written?"
+                );
+            }
+        }
+    }
+
+    /// Is there for no successor any longer. One that has been given everything keeps it.
+    pub fn stop_offering(&mut self) {
+        self.rendezvous = None;
+        self.caller = None;
+    }
+
+    /// Whether another watchdog lives whose server may read the same sockets.
+    pub fn is_shared(&self) -> bool {
+        self.predecessor.is_some() || self.successor.is_some()
+    }
+
+    /// Passes everything to the successor that asked. False if it is gone.
+    pub fn offer(&mut self, sockets: &Sockets, cache: Option<BorrowedFd<'_>>) -> bool {
+        let Some(peer) = &self.successor else { return false };
+        let descriptors: Vec<BorrowedFd<'_>> = sockets.fds().collect();
+        let sent = peer
+            .channel
+            .send_in_packets(&descriptors, |more| Offer::Sockets { more })
+            .and_then(|()| peer.channel.send(&Offer::Cache, cache.as_slice()));
+        if let Err(error) = &sent {
+            tracing::warn!("watchdog: the successor could not be given the sockets: {error}");
+            self.successor = None;
+        }
+        sent.is_ok()
+    }
+
+    /// Sends the successor that asked away.
+    pub fn refuse(&mut self, reason: &str) {
+        if let Some(peer) = self.successor.take() {
+            send_away(&peer, reason);
+        }
+    }
+
+    /// What is heard next. May be dropped and called again at any time.
+    pub async fn next(&mut self) -> Heard {
+        loop {
+            let Self { rendezvous, predecessor, caller, successor, .. } = self;
+            let is_free = caller.is_none();
+            tokio::select! {
+                peer = call(rendezvous.as_ref()), if is_free => {
+                    *caller = peer.map(|peer| (peer, Instant::now() + PATIENCE));
+                }
+                request = asked(caller.as_ref()) => {
+                    let peer = caller.take().map(|(peer, _)| peer);
+                    if self.admit(peer, request) {
+                        return Heard::Asked;
+                    }
+                }
+                request = said::<Request>(successor.as_ref()) => {
+                    if let Some(heard) = self.take_request(request) {
+                        return heard;
+                    }
+                }
+                // It has nothing to say any more.
+                _ = said::<Offer>(predecessor.as_ref()) => {
+                    *predecessor = None;
+                    return Heard::PredecessorGone;
+                }
+            }
+        }
+    }
+
+    /// Whether the caller is the successor from now on.
+    fn admit(&mut self, caller: Option<Peer>, request: Result<Request, ChannelError>) -> bool {
+        let Some(peer) = caller else { return false };
+        match request {
+            Ok(Request::TakeOver { version: VERSION }) if self.successor.is_none() => {
+                self.successor = Some(peer);
+                (self.has_proof, self.has_passed_on) = (false, false);
+                return true;
+            }
+            Ok(Request::TakeOver { version: VERSION }) => send_away(&peer, "another one is taking over"),
+            Ok(Request::TakeOver { version }) => {
+                send_away(&peer, &format!("it speaks version {VERSION} of the hand-over, we {version}"));
+                tracing::warn!("watchdog: a successor speaks version {version} of the hand-over, we {VERSION}: it begins afresh");
+            }
+            Ok(_) => tracing::warn!("watchdog: a successor did not begin by asking, and is not listened to"),
+            // Who only looks whether somebody is there.
+            Err(ChannelError::Closed) => {}
+            Err(error) => tracing::warn!("watchdog: a successor cannot be understood, and is not listened to: {error}"),
+        }
+        false
+    }
+
+    fn take_request(&mut self, request: Result<Request, ChannelError>) -> Option<Heard> {
+        match request {
+            Ok(Request::Proven) if self.has_proof => None,
+            Ok(Request::Proven) => {
+                self.has_proof = true;
+                // Whatever becomes of us, the predecessor is needed no longer.
+                if let Some(Err(error)) = self.predecessor.as_ref().map(|peer| peer.channel.send(&Request::PassedOn, &[])) {
+                    tracing::debug!("watchdog: the predecessor was not told of our successor: {error}");
+                }
+                Some(Heard::Proven)
+            }
+            Ok(Request::PassedOn) => {
+                self.has_passed_on = true;
+                None
+            }
+            Ok(Request::TakeOver { .. }) => self.lose_successor("it asks twice"),
+            Err(ChannelError::Closed) => self.lose_successor("it has ended"),
+            Err(error) => self.lose_successor(&error.to_string()),
+        }
+    }
+
+    fn lose_successor(&mut self, why: &str) -> Option<Heard> {
+        self.successor = None;
+        tracing::info!("watchdog: the successor is gone: {why}");
+        (!self.has_passed_on).then_some(Heard::SuccessorGone)
+    }
+}
+
+fn send_away(peer: &Peer, reason: &str) {
+    // It learns as much from the end of the connection.
+    _ = peer.channel.send(&Offer::Refused { reason: reason.to_owned() }, &[]);
+}
+
+async fn call(rendezvous: Option<&Rendezvous>) -> Option<Peer> {
+    match rendezvous {
+        Some(rendezvous) => rendezvous.accept().await.map(Peer::new)?.ok(),
+        None => pending().await,
+    }
+}
+
+async fn asked(caller: Option<&(Peer, Instant)>) -> Result<Request, ChannelError> {
+    match caller {
+        Some((peer, until)) => timeout_at((*until).into(), peer.listen()).await.unwrap_or(Err(ChannelError::TimedOut(PATIENCE))),
+        None => pending().await,
+    }
+}
+
+async fn said<M: Message>(peer: Option<&Peer>) -> Result<M, ChannelError> {
+    match peer {
+        Some(peer) => peer.listen().await,
+        None => pending().await,
+    }
+}
+
+/// Resolves at that time, if there is one.
+pub async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time.into()).await,
+        None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

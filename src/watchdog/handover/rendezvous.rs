@@ -1,0 +1,165 @@
+//! The socket in the file system where a successor finds its predecessor.
+
+use super::super::channel::Channel;
+use super::HandoverError;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect as connect_to, listen, socket_with,
+};
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// For the owner alone.
+const MODE: u32 = 0o600;
+
+/// Successors that wait to be heard.
+const BACKLOG: i32 = 8;
+
+/// After an accept that failed for want of files or memory.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A socket of packets that listens at a path. The file is removed when this is dropped, if it still is this socket's: a successor has put
+/// its own in the place.
+pub(super) struct Rendezvous {
+    listener: AsyncFd<OwnedFd>,
+    path: PathBuf,
+    /// Device and inode of the file.
+    identity: (u64, u64),
+}
+
+impl Rendezvous {
+    /// Listens at `path`, in the place of whatever is there, all at once. To be called in a runtime.
+    ///
+    /// # Errors
+    /// The folder is not there or cannot be written, or the path is longer than a socket's may be.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let socket = packet_socket()?;
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{:08x}", fastrand::u32(..)));
+        let beside = PathBuf::from(name);
+        bind(&socket, &SocketAddrUnix::new(&beside)?)?;
+        let open = || -> io::Result<(u64, u64)> {
+            // Nobody can connect before it listens.
+            fs::set_permissions(&beside, Permissions::from_mode(MODE))?;
+            listen(&socket, BACKLOG)?;
+            let identity = identity(&beside)?;
+            fs::rename(&beside, path)?;
+            Ok(identity)
+        };
+        let identity = open().inspect_err(|_| _ = fs::remove_file(&beside))?;
+        // SAFETY: the registration owns the descriptor and lends it only by shared reference, so it stays open and the same.
+        let listener = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        Ok(Self { listener, path: path.to_owned(), identity })
+    }
+
+    /// The next one that connects; `None` for one that is not let in. May be dropped and called again at any time.
+    pub async fn accept(&self) -> Option<Channel> {
+        loop {
+            let Ok(mut ready) = self.listener.readable().await else { std::future::pending().await };
+            match accept_with(self.listener.get_ref(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(connection) => return admitted(connection),
+                Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
+                Err(error) => {
+                    tracing::warn!("watchdog: a successor cannot be heard: {error}");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Rendezvous {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|there| there == self.identity)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::debug!("watchdog: {} stays, a socket that nobody hears: {error}", self.path.display());
+        }
+    }
+}
+
+/// Root and this process's user may take over.
+fn admitted(connection: OwnedFd) -> Option<Channel> {
+    match stranger(&connection) {
+        Ok(None) => Channel::from_fd(connection).ok(),
+        Ok(Some(user)) => {
+            tracing::warn!("watchdog: user {user} may not take over, and is not listened to");
+            None
+        }
+        Err(error) => {
+            tracing::warn!("watchdog: who wants to take over cannot be told, and is not listened to: {error}");
+            None
+        }
+    }
+}
+
+/// Connects to whoever listens at `path`; `None` if nobody does.
+pub(super) fn connect(path: &Path) -> Result<Option<Channel>, HandoverError> {
+    let socket = packet_socket().map_err(HandoverError::Connect)?;
+    let address = SocketAddrUnix::new(path).map_err(|error| HandoverError::Connect(error.into()))?;
+    match rustix::io::retry_on_intr(|| connect_to(&socket, &address)) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(rustix::io::Errno::CONNREFUSED) => {
+            tracing::info!("watchdog: nobody listens at {} any longer: there is nothing to take over", path.display());
+            return Ok(None);
+        }
+        Err(error) => return Err(HandoverError::Connect(error.into())),
+    }
+    if let Some(user) = stranger(&socket).map_err(HandoverError::Connect)? {
+        return Err(HandoverError::Stranger(user));
+    }
+    Channel::from_fd(socket).map(Some).map_err(HandoverError::Connect)
+}
+
+/// Whether these sockets, and one opened here and now, belong to the same network namespace, as far as the kernel tells (Linux 5.14).
+pub(super) fn are_of_this_network(sockets: &[OwnedFd]) -> bool {
+    let Ok(here) = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|own| network(own.as_fd())) else { return true };
+    sockets.iter().all(|socket| network(socket.as_fd()).is_ok_and(|there| there == here))
+}
+
+fn packet_socket() -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?)
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// The user at the other end, unless it is root or our own.
+fn stranger(socket: &OwnedFd) -> io::Result<Option<u32>> {
+    // SAFETY: an ucred is three integers, for which all zeroes is valid.
+    let credentials: libc::ucred = unsafe { option(socket.as_fd(), libc::SO_PEERCRED) }?;
+    let is_known = credentials.uid == 0 || credentials.uid == rustix::process::geteuid().as_raw();
+    Ok((!is_known).then_some(credentials.uid))
+}
+
+/// The network namespace's cookie.
+fn network(socket: std::os::fd::BorrowedFd<'_>) -> io::Result<u64> {
+    // SAFETY: an integer.
+    unsafe { option(socket, libc::SO_NETNS_COOKIE) }
+}
+
+/// A socket's option: rustix reads a process ID of 0 (of a peer in another PID namespace) into a type that has no such value.
+///
+/// # Safety
+/// Any octets must be a valid `T`.
+unsafe fn option<T: Copy>(socket: std::os::fd::BorrowedFd<'_>, name: i32) -> io::Result<T> {
+    let mut value = std::mem::MaybeUninit::<T>::zeroed();
+    let mut length = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
+    // SAFETY: `value` has room for the stated length, and lives through the call.
+    let outcome = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, value.as_mut_ptr().cast(), &raw mut length) };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroed before, and of a type that may hold any octets.
+    Ok(unsafe { value.assume_init() })
+}

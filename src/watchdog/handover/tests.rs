@@ -1,0 +1,176 @@
+use super::*;
+use std::io::{Read, Seek, Write};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("handover.sock");
+    (folder, path)
+}
+
+fn bound() -> (SocketAddr, Sockets) {
+    let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    (address, Sockets::bind([address], [], 2, &Sockets::default()).unwrap())
+}
+
+fn file(text: &str) -> OwnedFd {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    file.into()
+}
+
+/// A predecessor that gives one successor everything, and tells what it hears after that, so many times.
+async fn serve(mut handover: Handover, sockets: Sockets, count: usize) -> (Handover, Vec<Heard>) {
+    let mut heard = Vec::new();
+    while heard.len() < count {
+        match tokio::time::timeout(SOON, handover.next()).await.expect("something is heard") {
+            Heard::Asked => assert!(handover.offer(&sockets, Some(file("warm").as_fd()))),
+            other => heard.push(other),
+        }
+    }
+    (handover, heard)
+}
+
+/// [`Handover::take_over`] where it does not keep the runtime from running.
+async fn take_over(path: &Path) -> (Handover, Result<Option<Inheritance>, HandoverError>) {
+    let path = path.to_owned();
+    let runtime = tokio::runtime::Handle::current();
+    let blocking = move || {
+        let _entered = runtime.enter();
+        let mut handover = Handover::default();
+        let outcome = handover.take_over(&path);
+        (handover, outcome)
+    };
+    tokio::task::spawn_blocking(blocking).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_successor_gets_sockets_and_cache_and_tells_of_its_proof_and_of_its_end() {
+    let (_folder, path) = folder();
+    let (address, sockets) = bound();
+    let mut old = Handover::default();
+    old.announce(Some(&path));
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let serving = tokio::spawn(serve(old, sockets.clone(), 2));
+    let (mut new, outcome) = take_over(&path).await;
+    let inheritance = outcome.unwrap().expect("somebody was there");
+    assert_eq!(inheritance.sockets.dns_addresses().collect::<Vec<_>>(), [address]);
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.send_to(b"waits", address).unwrap();
+    assert_eq!(inheritance.sockets.fds().count(), 3, "each socket, and no other in its place");
+    let mut warm = String::new();
+    std::fs::File::from(inheritance.cache.unwrap()).read_to_string(&mut warm).unwrap();
+    assert_eq!(warm, "warm");
+    assert!(new.is_shared());
+    new.announce(Some(&path));
+    new.announce(Some(&path));
+    drop(new);
+    let (old, heard) = serving.await.unwrap();
+    assert_eq!(heard, [Heard::Proven, Heard::SuccessorGone]);
+    assert!(!old.is_shared());
+}
+
+#[tokio::test]
+async fn the_socket_file_is_replaced_and_only_its_owner_removes_it() {
+    let (folder, path) = folder();
+    let (mut old, mut new) = (Handover::default(), Handover::default());
+    std::fs::write(&path, "anything").unwrap();
+    old.announce(Some(&path));
+    new.announce(Some(&path));
+    old.stop_offering();
+    assert!(path.exists(), "it is the new one's");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "and nothing beside it is left");
+    new.stop_offering();
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn nobody_a_dead_peer_and_a_file_that_is_no_socket_are_no_predecessor() {
+    let (_folder, path) = folder();
+    assert!(matches!(take_over(&path).await.1, Ok(None)));
+    // Bound, and closed without being removed.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(matches!(take_over(&path).await.1, Err(HandoverError::Connect(_)) | Ok(None)));
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "no socket").unwrap();
+    assert!(matches!(take_over(&path).await.1, Ok(None) | Err(HandoverError::Connect(_))));
+    let long = PathBuf::from(format!("/{}", "x".repeat(200)));
+    assert!(matches!(take_over(&long).await.1, Err(HandoverError::Connect(_))));
+}
+
+#[tokio::test]
+async fn a_predecessor_that_hangs_ends_or_talks_nonsense_costs_a_second_at_most() {
+    let (_folder, path) = folder();
+    for nonsense in [None, Some(&b"\xff\x00"[..]), Some(&br#"{"sockets":{"more":false,"new":1}}"#[..]), Some(&br#""cache""#[..])]
+    {
+        let rendezvous = Rendezvous::open(&path).unwrap();
+        let peer = tokio::spawn(async move {
+            let channel = rendezvous.accept().await.unwrap();
+            if let Some(nonsense) = nonsense {
+                rustix::net::send(channel.into_fd(), nonsense, rustix::net::SendFlags::empty()).unwrap();
+            } else {
+                tokio::time::sleep(SOON).await;
+            }
+        });
+        let started = Instant::now();
+        let (new, outcome) = take_over(&path).await;
+        assert!(matches!(outcome, Err(HandoverError::Channel(_) | HandoverError::OutOfOrder)), "{nonsense:?}");
+        assert!(started.elapsed() < SOON && !new.is_shared());
+        peer.abort();
+    }
+}
+
+#[tokio::test]
+async fn successors_that_talk_nonsense_hang_or_speak_another_version_do_not_keep_the_next_one_out() {
+    let (_folder, path) = folder();
+    let (_, sockets) = bound();
+    let mut old = Handover::default();
+    old.announce(Some(&path));
+    let serving = tokio::spawn(serve(old, sockets, 1));
+    let silent = rendezvous::connect(&path).unwrap().unwrap();
+    let gone = rendezvous::connect(&path).unwrap().unwrap();
+    drop(gone);
+    let talker = rendezvous::connect(&path).unwrap().unwrap();
+    talker.send(&Request::Proven, &[]).unwrap();
+    let newer = rendezvous::connect(&path).unwrap().unwrap();
+    newer.send(&Request::TakeOver { version: VERSION + 1 }, &[]).unwrap();
+    let told = tokio::task::spawn_blocking(move || newer.wait::<Offer>(SOON)).await.unwrap();
+    assert!(matches!(&told, Ok((Offer::Refused { reason }, _)) if reason.contains("version")), "{told:?}");
+    let (new, outcome) = take_over(&path).await;
+    assert!(outcome.unwrap().is_some());
+    let (second, refused) = take_over(&path).await;
+    assert!(matches!(refused, Err(HandoverError::Refused(_))) && !second.is_shared());
+    drop((silent, talker, new));
+    assert_eq!(serving.await.unwrap().1, [Heard::SuccessorGone]);
+}
+
+#[tokio::test]
+async fn who_has_passed_on_is_not_missed() {
+    let (_folder, path) = folder();
+    let (_, sockets) = bound();
+    let mut first = Handover::default();
+    first.announce(Some(&path));
+    let serving = tokio::spawn(serve(first, sockets.clone(), 1));
+    let (mut second, outcome) = take_over(&path).await;
+    outcome.unwrap().expect("somebody was there");
+    second.announce(Some(&path));
+    let (mut first, heard) = serving.await.unwrap();
+    assert_eq!(heard, [Heard::Proven]);
+
+    let serving = tokio::spawn(serve(second, sockets, 1));
+    let (mut third, outcome) = take_over(&path).await;
+    outcome.unwrap().expect("somebody was there");
+    third.announce(Some(&path));
+    let (second, heard) = serving.await.unwrap();
+    assert_eq!(heard, [Heard::Proven]);
+    drop(second);
+    assert!(tokio::time::timeout(Duration::from_millis(300), first.next()).await.is_err(), "the third one serves");
+    assert_eq!(tokio::time::timeout(SOON, third.next()).await, Ok(Heard::PredecessorGone));
+}

@@ -1,0 +1,192 @@
+//! Who answers at the addresses that are the program's alone when it is gone.
+
+use super::cluster::{
+    Agent, CLUSTER_IPS, Cluster, FRESH, LOCALS, NAME, SOON, Steady, addresses, ask_on, assert_address, in_a_namespace, is_alive,
+    kill, leaves_untracked, rules, shell,
+};
+use super::support::server::wait_until;
+use super::support::tools::run;
+use super::{SERVED, await_answers_of_the_node, connected_clients};
+use std::time::Duration;
+
+/// kube-dns-upstream at both families.
+const BOTH: [&str; 2] = ["--fallback", "10.96.0.11,fd00::11"];
+
+#[test]
+fn from_the_next_packet_after_the_watchdog_is_killed_kube_dns_answers_at_the_link_local_address() {
+    in_a_namespace(
+        "fallback::from_the_next_packet_after_the_watchdog_is_killed_kube_dns_answers_at_the_link_local_address",
+        || {
+            let cluster = Cluster::new();
+            let mut agent = cluster.start("nftables", &BOTH);
+            agent.await_interception();
+            await_answers_of_the_node(&cluster, &agent);
+            let clients = connected_clients(&cluster, &LOCALS);
+            assert!(cluster.kube_dns_count(NAME) <= 1, "the node answers");
+            agent.watchdog.signal(libc::SIGKILL);
+            agent.watchdog.wait_exit(SOON).expect("a killed process ends");
+            assert!(!leaves_untracked(), "{}", rules());
+            for (who, client) in &clients {
+                // A connected socket takes answers from the address that it asked only.
+                assert_address(ask_on(client, NAME, SOON).as_ref(), who);
+                assert_eq!(cluster.kube_dns_count(NAME), 1, "{who}: answered by somebody else");
+            }
+            let asked = cluster.everyone_asks(&LOCALS, NAME);
+            assert_eq!(cluster.kube_dns_count(NAME) as usize, asked);
+
+            let next = cluster.start("nftables", &BOTH);
+            next.await_interception();
+            await_answers_of_the_node(&cluster, &next);
+            for (who, client) in &clients {
+                assert_address(ask_on(client, NAME, SOON).as_ref(), who);
+            }
+            assert_eq!(cluster.kube_dns_count(NAME), 0, "the node answers again, on the same sockets too");
+        },
+    );
+}
+
+#[test]
+fn kube_dns_answers_at_the_link_local_address_also_where_kube_proxy_masquerades_nothing_and_without_the_link() {
+    in_a_namespace(
+        "fallback::kube_dns_answers_at_the_link_local_address_also_where_kube_proxy_masquerades_nothing_and_without_the_link",
+        || {
+            let cluster = Cluster::new();
+            let mut agent = cluster.start("nftables", &BOTH);
+            agent.await_interception();
+            agent.watchdog.signal(libc::SIGKILL);
+            agent.watchdog.wait_exit(SOON).expect("a killed process ends");
+            // As without --cluster-cidr.
+            shell("iptables-nft -t nat -F KUBE-MARK-MASQ && ip6tables-nft -t nat -F KUBE-MARK-MASQ");
+            cluster.everyone_asks(&LOCALS, NAME);
+            shell("ip link delete nodelocaldns");
+            cluster.everyone_asks(&LOCALS, NAME);
+        },
+    );
+}
+
+#[test]
+fn hardly_a_query_to_the_link_local_address_is_lost_when_the_watchdog_is_killed() {
+    in_a_namespace("fallback::hardly_a_query_to_the_link_local_address_is_lost_when_the_watchdog_is_killed", || {
+        let cluster = Cluster::new();
+        for is_server_too in [false, true] {
+            let mut agent = cluster.start("nftables", &BOTH);
+            agent.await_interception();
+            let steady = steady_clients(&cluster, &LOCALS);
+            std::thread::sleep(Duration::from_millis(150));
+            let server = agent.server();
+            agent.watchdog.signal(libc::SIGKILL);
+            if is_server_too {
+                kill(server);
+            }
+            agent.watchdog.wait_exit(SOON).expect("a killed process ends");
+            std::thread::sleep(Duration::from_millis(150));
+            for (who, client) in steady {
+                let (asked, lost) = client.finish();
+                assert!(asked > 20, "{who}: too few to tell anything");
+                // What lay in the server's socket, or was read and not answered.
+                assert!(lost <= 10, "{who}: {lost} of {asked} lost");
+            }
+        }
+    });
+}
+
+#[test]
+fn no_query_is_lost_from_sigterm_to_the_next_start_with_nftables() {
+    in_a_namespace("fallback::no_query_is_lost_from_sigterm_to_the_next_start_with_nftables", || loses_nothing("nftables"));
+}
+
+#[test]
+fn no_query_is_lost_from_sigterm_to_the_next_start_with_iptables() {
+    in_a_namespace("fallback::no_query_is_lost_from_sigterm_to_the_next_start_with_iptables", || loses_nothing("iptables"));
+}
+
+fn loses_nothing(backend: &str) {
+    let cluster = Cluster::new();
+    let agent = cluster.start(backend, &BOTH);
+    agent.await_interception();
+    await_answers_of_the_node(&cluster, &agent);
+    let steady = steady_clients(&cluster, &SERVED);
+    std::thread::sleep(Duration::from_millis(200));
+    stop(agent);
+    assert!(!leaves_untracked(), "{}", rules());
+    assert_eq!(addresses(), SERVED.map(str::to_owned).into(), "programs on the node have sockets connected from them");
+    cluster.kube_dns_count(NAME);
+    let asked = cluster.everyone_asks(&SERVED, NAME);
+    assert!(cluster.kube_dns_count(NAME) as usize >= asked, "KubeDNS answers everyone");
+    let next = cluster.start(backend, &BOTH);
+    next.await_interception();
+    std::thread::sleep(Duration::from_millis(200));
+    for (who, client) in steady {
+        let (asked, lost) = client.finish();
+        assert!(asked > 100, "{who}: too few to tell anything");
+        assert_eq!(lost, 0, "{who}: lost of {asked}");
+    }
+    await_answers_of_the_node(&cluster, &next);
+
+    stop(next);
+    run(cluster.program().args(["teardown", "-localip", &SERVED.join(",")]));
+    assert!(!rules().contains("nodelocaldns"), "{}", rules());
+    assert_eq!(addresses().len(), 0);
+    cluster.everyone_asks(&CLUSTER_IPS, NAME);
+}
+
+#[test]
+fn with_iptables_kube_dns_answers_pods_at_the_link_local_address_when_the_orphaned_server_has_ended() {
+    in_a_namespace(
+        "fallback::with_iptables_kube_dns_answers_pods_at_the_link_local_address_when_the_orphaned_server_has_ended",
+        || {
+            let cluster = Cluster::new();
+            let mut agent = cluster.start("iptables", &BOTH);
+            agent.await_interception();
+            let clients = connected_clients(&cluster, &LOCALS);
+            let server = agent.server();
+            agent.watchdog.signal(libc::SIGKILL);
+            agent.watchdog.wait_exit(SOON).expect("a killed process ends");
+            assert!(wait_until(SOON, || !is_alive(server)), "the orphaned server goes on:\n{}", agent.watchdog.tail(20));
+            cluster.kube_dns_count(NAME);
+            // Rules for pods match only while a socket is bound (-m socket); those for the node's own programs stay, and keep queries untracked.
+            for (who, client) in clients.iter().filter(|(who, _)| who.starts_with("pod")) {
+                assert_address(ask_on(client, NAME, SOON).as_ref(), who);
+                assert_eq!(cluster.kube_dns_count(NAME), 1, "{who}");
+            }
+            let next = cluster.start("iptables", &BOTH);
+            next.await_interception();
+            await_answers_of_the_node(&cluster, &next);
+        },
+    );
+}
+
+/// Also before the first start has proved itself, and while the server is given up.
+#[test]
+fn while_the_interception_is_off_kube_dns_answers_at_the_link_local_address() {
+    in_a_namespace("fallback::while_the_interception_is_off_kube_dns_answers_at_the_link_local_address", || {
+        let cluster = Cluster::new();
+        let agent = cluster.start("nftables", &BOTH);
+        agent.await_interception();
+        let rendered = agent.watchdog.corefile();
+        std::fs::write(rendered.with_file_name("Corefile.base"), "nonsense {").expect("the scratch folder can be written");
+        std::fs::remove_file(rendered).expect("the rendered Corefile is there");
+        kill(agent.server());
+        assert!(wait_until(SOON, || !leaves_queries_untracked()), "{}", rules());
+        for name in FRESH {
+            cluster.everyone_asks(&LOCALS, name);
+            assert_ne!(cluster.kube_dns_count(name), 0);
+        }
+    });
+}
+
+/// Whether more than replies and probes are.
+fn leaves_queries_untracked() -> bool {
+    rules().lines().any(|line| line.contains("notrack") && line.contains("dport 53") && !line.contains("mark"))
+}
+
+fn steady_clients(cluster: &Cluster, addresses: &[&str]) -> Vec<(String, Steady)> {
+    let clients = connected_clients(cluster, addresses);
+    clients.into_iter().map(|(who, client)| (who, Steady::start(client))).collect()
+}
+
+fn stop(mut agent: Agent) {
+    agent.watchdog.signal(libc::SIGTERM);
+    let status = agent.watchdog.wait_exit(SOON).unwrap_or_else(|| panic!("it does not end:\n{}", agent.watchdog.tail(20)));
+    assert!(status.success(), "{status}:\n{}", agent.watchdog.tail(20));
+}

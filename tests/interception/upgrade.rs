@@ -1,0 +1,188 @@
+//! One instance takes the place of another, in both orders, under load: nobody's answer is lost.
+
+use crate::cluster::{
+    Agent, Cluster, FRESH, METRICS, NAME, SOON, Transport, addresses, ask, assert_address, in_a_namespace, leaves_untracked,
+    rules,
+};
+use crate::load::{Load, Ports, Tally};
+use crate::support::client::metric;
+use crate::support::server::{scratch, wait_until};
+use crate::{SERVED, await_answers_of_the_node};
+use std::path::Path;
+use std::time::Duration;
+
+/// How often one instance takes the place of another in a test.
+const ROUNDS: usize = 10;
+
+/// Before and after what is done.
+const A_WHILE: Duration = Duration::from_millis(200);
+
+/// Starts the agent number `round`, whose metrics can be told from those of the one before.
+fn start(cluster: &Cluster, backend: &str, round: usize, socket: Option<&Path>) -> Agent {
+    let port = METRICS + u16::try_from(round % 2).expect("0 or 1");
+    let socket = socket.map(|path| path.to_str().expect("a path in UTF-8"));
+    let more: Vec<&str> = socket.map_or_else(Vec::new, |path| vec!["--handover", path]);
+    cluster.start_with_metrics(backend, port, &more)
+}
+
+fn end(agent: &mut Agent) {
+    agent.watchdog.signal(libc::SIGTERM);
+    let status = agent.watchdog.wait_exit(SOON).unwrap_or_else(|| panic!("it does not end:\n{}", agent.watchdog.tail(20)));
+    assert!(status.success(), "{status}:\n{}", agent.watchdog.tail(20));
+}
+
+fn loads(cluster: &Cluster) -> Vec<(&'static str, Load)> {
+    // The address that a socket on the host's network has is the ClusterIP itself, as long as the link has it.
+    let ports = |who: &str| if who == "pod" { Ports::Kept } else { Ports::Fresh };
+    cluster.clients().into_iter().map(|(who, place)| (who, Load::start(place, ports(who)))).collect()
+}
+
+fn finish(loads: Vec<(&'static str, Load)>) -> Vec<(&'static str, Tally)> {
+    let tallies: Vec<_> = loads.into_iter().map(|(who, load)| (who, load.finish())).collect();
+    for (who, tally) in &tallies {
+        eprintln!(
+            "{who}: {} of {} lost over UDP, {} of {} over TCP",
+            tally.lost.len(),
+            tally.asked,
+            tally.tcp_lost,
+            tally.tcp_asked
+        );
+    }
+    tallies
+}
+
+fn new_before_old(backend: &str, socket: Option<&Path>) -> Vec<(&'static str, Tally)> {
+    let cluster = Cluster::new();
+    let mut old = start(&cluster, backend, 0, socket);
+    old.await_interception();
+    await_answers_of_the_node(&cluster, &old);
+    let loads = loads(&cluster);
+    std::thread::sleep(A_WHILE);
+    for round in 1..=ROUNDS {
+        let new = start(&cluster, backend, round, socket);
+        new.await_interception();
+        if socket.is_some() {
+            old.watchdog.wait_output("a successor has taken over", SOON);
+        }
+        std::thread::sleep(A_WHILE);
+        end(&mut old);
+        old = new;
+        std::thread::sleep(A_WHILE);
+    }
+    let tallies = finish(loads);
+    assert_eq!(addresses(), SERVED.map(str::to_owned).into(), "what the new one needs was taken down");
+    old.await_interception();
+    await_answers_of_the_node(&cluster, &old);
+    end(&mut old);
+    assert!(!leaves_untracked() && addresses().is_empty(), "the last one leaves nothing: {}\n{:?}", rules(), addresses());
+    tallies
+}
+
+fn assert_nothing_lost(tallies: &[(&str, Tally)]) {
+    for (who, tally) in tallies {
+        assert!(tally.lost.is_empty() && tally.tcp_lost == 0, "{who}: {tally:?}");
+    }
+}
+
+#[test]
+fn no_answer_is_lost_when_the_new_takes_over_from_the_old_with_nftables() {
+    in_a_namespace("upgrade::no_answer_is_lost_when_the_new_takes_over_from_the_old_with_nftables", || {
+        let folder = scratch();
+        assert_nothing_lost(&new_before_old("nftables", Some(&folder.path().join("handover.sock"))));
+    });
+}
+
+#[test]
+fn no_answer_is_lost_when_the_new_takes_over_from_the_old_with_iptables() {
+    in_a_namespace("upgrade::no_answer_is_lost_when_the_new_takes_over_from_the_old_with_iptables", || {
+        let folder = scratch();
+        assert_nothing_lost(&new_before_old("iptables", Some(&folder.path().join("handover.sock"))));
+    });
+}
+
+#[test]
+fn no_answer_is_lost_over_udp_when_new_and_old_share_the_port_alone() {
+    in_a_namespace("upgrade::no_answer_is_lost_over_udp_when_new_and_old_share_the_port_alone", || {
+        for (who, tally) in new_before_old("nftables", None) {
+            assert!(tally.lost.is_empty(), "{who}: {tally:?}");
+        }
+    });
+}
+
+#[test]
+fn no_pods_answer_is_lost_when_the_old_ends_before_the_new_begins() {
+    in_a_namespace("upgrade::no_pods_answer_is_lost_when_the_old_ends_before_the_new_begins", || {
+        let folder = scratch();
+        let socket = folder.path().join("handover.sock");
+        let cluster = Cluster::new();
+        let mut agent = start(&cluster, "nftables", 0, Some(&socket));
+        agent.await_interception();
+        let loads = loads(&cluster);
+        for round in 1..=ROUNDS {
+            std::thread::sleep(A_WHILE);
+            end(&mut agent);
+            assert!(!socket.exists(), "nobody listens there");
+            std::thread::sleep(A_WHILE);
+            agent = start(&cluster, "nftables", round, Some(&socket));
+            agent.await_interception();
+        }
+        std::thread::sleep(A_WHILE);
+        for (who, tally) in finish(loads) {
+            assert!(who != "pod" || tally.lost.is_empty() && tally.tcp_lost == 0, "{who}: {tally:?}");
+        }
+    });
+}
+
+#[test]
+fn what_the_old_had_cached_the_new_answers_though_kube_dns_is_dead() {
+    in_a_namespace("upgrade::what_the_old_had_cached_the_new_answers_though_kube_dns_is_dead", || {
+        let folder = scratch();
+        let socket = folder.path().join("handover.sock");
+        let mut cluster = Cluster::new();
+        let mut old = start(&cluster, "nftables", 0, Some(&socket));
+        old.await_interception();
+        await_answers_of_the_node(&cluster, &old);
+        for name in FRESH {
+            cluster.everyone_asks(&SERVED, name);
+        }
+        cluster.end_kube_dns();
+        let new = start(&cluster, "nftables", 1, Some(&socket));
+        old.watchdog.wait_output("a successor has taken over", SOON);
+        end(&mut old);
+        for name in FRESH.iter().chain([&NAME]) {
+            for (who, place) in cluster.clients() {
+                let answer = place.visit(|| ask(SERVED[1], Transport::Udp, name));
+                assert_address(answer.as_ref(), &format!("{who}, {name}\n{}", new.watchdog.tail(20)));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_successor_that_dies_gives_everything_back() {
+    in_a_namespace("upgrade::a_successor_that_dies_gives_everything_back", || {
+        let folder = scratch();
+        let socket = folder.path().join("handover.sock");
+        let cluster = Cluster::new();
+        let mut old = start(&cluster, "nftables", 0, Some(&socket));
+        old.await_interception();
+        let loads = loads(&cluster);
+        let mut new = start(&cluster, "nftables", 1, Some(&socket));
+        old.watchdog.wait_output("a successor has taken over", SOON);
+        let withdrawn = || metric(old.metrics, "nodelocaldns_watchdog_interception") == Some(0.0);
+        assert!(wait_until(SOON, withdrawn), "two intercept:\n{}", old.watchdog.tail(20));
+        new.watchdog.signal(libc::SIGKILL);
+        new.watchdog.wait_exit(SOON).expect("a killed process ends");
+        old.await_interception();
+        await_answers_of_the_node(&cluster, &old);
+        for (who, tally) in finish(loads) {
+            // What lay in the hands of a server that was killed.
+            assert!(tally.lost.len() <= 64, "{who}: {tally:?}");
+        }
+        let next = start(&cluster, "nftables", 1, Some(&socket));
+        old.watchdog.wait_output("the successor is gone", SOON);
+        next.await_interception();
+        end(&mut old);
+        await_answers_of_the_node(&cluster, &next);
+    });
+}

@@ -1,0 +1,155 @@
+//! The fallback's table: that it stays, comes back, and goes when it should. Who is answered by it: `tests/interception`.
+
+use super::scene::{accept_rules, addresses_on, bridge, in_a_namespace, mended, nft_tables, run, runtime, wish};
+use nodelocaldns::node::{Change, Choice, Fallback, Interception, Node, Redirection, Wish, teardown};
+use std::time::Duration;
+
+const SYNC: Duration = Duration::from_secs(60);
+
+/// For the link-local address, with an upstream of each family whose last part is `last`.
+fn wish_for(last: u8) -> Wish {
+    let ipv4 = Redirection { local: [169, 254, 20, 10].into(), upstream: [10, 96, 0, last].into() };
+    let ipv6 = Redirection { local: "fd00:53::10".parse().unwrap(), upstream: [0xfd00, 0, 0, 0, 0, 0, 0, last.into()].into() };
+    Wish { fallback: Fallback { mark: 0x1000, ipv4: Some(ipv4), ipv6: Some(ipv6) }, ..wish() }
+}
+
+async fn start(wish: Wish, choice: Choice) -> Node {
+    let mut node = Node::open(wish, choice, SYNC).await.unwrap();
+    node.ensure_link().await.unwrap();
+    node.ensure_fallback().unwrap();
+    node
+}
+
+fn listing() -> String {
+    run("nft list table inet nodelocaldns-fallback")
+}
+
+fn is_there() -> bool {
+    !nft_tables("nodelocaldns-fallback").is_empty()
+}
+
+#[test]
+fn the_fallback_stays_with_the_link_when_its_agent_ends_and_the_next_one_replaces_it() {
+    in_a_namespace("fallback::the_fallback_stays_with_the_link_when_its_agent_ends_and_the_next_one_replaces_it", || {
+        bridge("nodelocaldns");
+        runtime().block_on(async {
+            let node = start(wish_for(11), Choice::Nftables).await;
+            let first = listing();
+            for rule in [
+                "ip daddr 169.254.20.10 udp dport 53 ct state",
+                "ip6 daddr fd00:53::10 tcp dport 53 ct state",
+                "untracked meta mark set meta mark | 0x00001000 ip daddr set 10.96.0.11",
+                "untracked meta mark set meta mark | 0x00001000 ip6 daddr set fd00::b",
+                "ip saddr 10.96.0.11 tcp sport 53 ct mark & 0x00001000 == 0x00001000 ip saddr set 169.254.20.10",
+                "type filter hook prerouting priority raw + 1; policy accept;",
+                "type nat hook postrouting priority srcnat - 1; policy accept;",
+            ] {
+                assert!(first.contains(rule), "{rule} is not in\n{first}");
+            }
+            assert!(node.teardown().await.is_empty());
+            assert_eq!(listing(), first);
+            assert_eq!(nft_tables("nodelocaldns").lines().count(), 1, "the interception is gone");
+            assert_eq!(addresses_on("nodelocaldns").len(), 2);
+
+            // Of another shape, as another version may leave it.
+            run("nft flush chain inet nodelocaldns-fallback query-output && nft delete chain inet nodelocaldns-fallback query-output");
+            run("nft add chain inet nodelocaldns-fallback query-output '{ type route hook output priority 0; }'");
+            let node = start(wish_for(11), Choice::Nftables).await;
+            assert_eq!(listing(), first);
+            drop(node);
+            let node = start(wish_for(12), Choice::Nftables).await;
+            assert!(listing().contains("set 10.96.0.12 ") && !listing().contains("10.96.0.11"), "{}", listing());
+            assert!(node.teardown().await.is_empty());
+            assert!(teardown(&wish()).await.is_empty());
+            assert_eq!((nft_tables("nodelocaldns"), addresses_on("nodelocaldns")), (String::new(), vec![]));
+        });
+    });
+}
+
+#[test]
+fn the_fallback_comes_back_when_somebody_takes_it_away_or_changes_it() {
+    in_a_namespace("fallback::the_fallback_comes_back_when_somebody_takes_it_away_or_changes_it", || {
+        runtime().block_on(async {
+            for choice in [Choice::Nftables, Choice::Iptables] {
+                let mut node = start(Wish { interface: None, ..wish_for(11) }, choice).await;
+                node.ensure(Interception::On).await.unwrap();
+                let whole = listing();
+                for change in [
+                    "nft delete table inet nodelocaldns-fallback",
+                    "nft flush ruleset",
+                    "nft flush chain inet nodelocaldns-fallback answer-input",
+                    "nft add rule inet nodelocaldns-fallback query-output drop",
+                ] {
+                    run(change);
+                    while !is_there() || listing() != whole {
+                        let change = tokio::time::timeout(SYNC / 6, node.changed()).await.expect("the change is noticed");
+                        assert_eq!(change, Change::Rules);
+                        assert!(node.ensure(Interception::On).await.unwrap().is_empty());
+                        node.ensure_fallback().unwrap();
+                    }
+                }
+                mended(&mut node, Interception::On, || accept_rules() == 8).await;
+            }
+        });
+    });
+}
+
+#[test]
+fn a_predecessors_fallback_goes_when_none_is_wanted_and_no_other_agent_needs_it() {
+    in_a_namespace("fallback::a_predecessors_fallback_goes_when_none_is_wanted_and_no_other_agent_needs_it", || {
+        runtime().block_on(async {
+            for choice in [Choice::Nftables, Choice::Iptables, Choice::None] {
+                let old = start(Wish { interface: None, ..wish_for(11) }, Choice::Nftables).await;
+                let mut new = start(Wish { interface: None, ..wish() }, choice).await;
+                assert!(is_there(), "the old one is at work");
+                drop(old);
+                new.ensure_fallback().unwrap();
+                assert!(!is_there(), "{choice:?}");
+            }
+        });
+    });
+}
+
+#[test]
+fn without_rules_that_shadow_it_no_fallback_is_made() {
+    in_a_namespace("fallback::without_rules_that_shadow_it_no_fallback_is_made", || {
+        runtime().block_on(async {
+            let _node = start(Wish { interface: None, ..wish_for(11) }, Choice::None).await;
+            assert!(!is_there());
+            let mut node = Node::prepare(Wish { interface: None, ..wish_for(11) }, Choice::Nftables, SYNC).unwrap();
+            node.ensure_fallback().unwrap();
+            assert!(!is_there(), "the rules are not there yet");
+        });
+    });
+}
+
+#[test]
+fn two_agents_that_want_different_fallbacks_come_to_rest() {
+    in_a_namespace("fallback::two_agents_that_want_different_fallbacks_come_to_rest", || {
+        runtime().block_on(async {
+            let mut old = start(Wish { interface: None, ..wish_for(11) }, Choice::Nftables).await;
+            let mut new = start(Wish { interface: None, ..wish_for(12) }, Choice::Nftables).await;
+            let has = |last: u8| is_there() && listing().contains(&format!("set 10.96.0.{last} "));
+            run("nft delete table inet nodelocaldns-fallback");
+            let quiet = Duration::from_millis(300);
+            let mut changes = 0;
+            loop {
+                let change = async {
+                    tokio::select! {
+                        change = old.changed() => (change, true),
+                        change = new.changed() => (change, false),
+                    }
+                };
+                let Ok((change, is_old)) = tokio::time::timeout(quiet, change).await else { break };
+                assert_eq!(change, Change::Rules);
+                if is_old { &mut old } else { &mut new }.ensure_fallback().unwrap();
+                changes += 1;
+                assert!(changes < 100, "they never stop");
+            }
+            assert!(has(11) || has(12), "it is back, whoever was first");
+            drop(new);
+            old.ensure_fallback().unwrap();
+            assert!(has(11), "who is left has its way:\n{}", listing());
+        });
+    });
+}

@@ -1,0 +1,110 @@
+//! The watchdog's probes, on their way through the kernel as everybody's packets.
+
+use crate::agent::Message;
+use crate::faults::Kind;
+use crate::kernel::{Arrival, Packet, Place};
+use crate::server::Parcel;
+use crate::world::{Happening, PROBE_MARK, World};
+use nodelocaldns::watchdog::state::{Target, Verdict};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// As `watchdog::probe` and `watchdog::run` have them.
+const RESEND: Duration = Duration::from_millis(100);
+const ONE_PORT: Duration = Duration::from_millis(900);
+const FOREIGN_PAUSE: Duration = Duration::from_millis(10);
+const FOREIGN_TRIES: u32 = 16;
+const PROBE_DEADLINE: Duration = Duration::from_millis(250);
+
+/// A question of the watchdog's that is on its way.
+pub struct Probe {
+    inquiry: u64,
+    /// Of the port that asks now; port 0 while none is open.
+    source: SocketAddr,
+    port_since: Instant,
+    foreign: u32,
+    sent: u32,
+}
+
+impl World {
+    /// Asks until something is heard.
+    pub fn probe(&mut self, id: u32, target: Target, inquiry: u64) {
+        let now = self.now;
+        let Some(agent) = self.agents.get_mut(&id) else { return };
+        let probe = Probe { inquiry, source: target.address, port_since: now, foreign: 0, sent: 0 };
+        agent.probes.insert(target, probe);
+        self.take_port(id, target);
+        self.send_probe(id, target);
+        if self.agents.get(&id).is_some_and(|agent| agent.probes.contains_key(&target)) {
+            self.schedule(PROBE_DEADLINE, Happening::Tell(id, Message::ProbeLate { target, inquiry }));
+        }
+    }
+
+    fn take_port(&mut self, id: u32, target: Target) {
+        let now = self.now;
+        let Some(agent) = self.agents.get_mut(&id) else { return };
+        agent.next_port = (agent.next_port + 1) % 4096;
+        let source = self.kernel.source(Place::Host, target.address.ip(), 50_000 + agent.next_port);
+        if let Some(probe) = agent.probes.get_mut(&target) {
+            (probe.source, probe.port_since) = (source, now);
+        }
+    }
+
+    fn send_probe(&mut self, id: u32, target: Target) {
+        let Some(probe) = self.agents.get_mut(&id).and_then(|agent| agent.probes.get_mut(&target)) else { return };
+        probe.sent += 1;
+        let (inquiry, source, sent) = (probe.inquiry, probe.source, probe.sent);
+        let (destination, protocol) = Self::end_of(target);
+        self.schedule(RESEND, Happening::ProbeAgain { agent: id, target, inquiry, sent });
+        let packet = Packet { protocol, source, destination, mark: PROBE_MARK };
+        let parcel = Parcel::Probe { agent: id, target, inquiry, source };
+        match self.kernel.send_query(packet, Place::Host, parcel, self.now) {
+            Arrival::Socket(agent) => self.read(agent),
+            Arrival::KubeDns(_) => self.take_probe_answer(id, target, inquiry, source, false),
+            Arrival::Nobody => {}
+        }
+    }
+
+    /// Somebody has answered a probe from this port.
+    pub fn take_probe_answer(&mut self, id: u32, target: Target, inquiry: u64, source: SocketAddr, is_ours: bool) {
+        if self.is_going_on(Kind::ProbesLost) && self.rng.u8(..4) > 0 {
+            return;
+        }
+        let latency = if self.is_going_on(Kind::ProbesSlow) { self.draw(1, 600) } else { MS / 4 };
+        let Some(agent) = self.agents.get_mut(&id) else { return };
+        let Some(probe) = agent.probes.get_mut(&target).filter(|probe| probe.inquiry == inquiry && probe.source == source) else {
+            return;
+        };
+        let verdict = match is_ours {
+            true => Verdict::Answered,
+            false if probe.foreign < FOREIGN_TRIES => {
+                probe.foreign += 1;
+                probe.sent += 1;
+                // Closed: another answer to this port is not heard.
+                probe.source.set_port(0);
+                let again = Happening::ProbeAgain { agent: id, target, inquiry, sent: probe.sent };
+                return self.schedule(FOREIGN_PAUSE, again);
+            }
+            false => Verdict::Unproven,
+        };
+        agent.probes.remove(&target);
+        self.schedule(latency, Happening::Tell(id, Message::Probed { target, inquiry, verdict }));
+    }
+
+    pub fn probe_again(&mut self, id: u32, target: Target, inquiry: u64, sent: u32) {
+        let now = self.now;
+        let Some(agent) = self.agents.get_mut(&id) else { return };
+        if agent.is_stopped {
+            return agent.held.push(Happening::ProbeAgain { agent: id, target, inquiry, sent });
+        }
+        let Some(probe) = agent.probes.get(&target).filter(|probe| probe.inquiry == inquiry && probe.sent == sent) else {
+            return;
+        };
+        if probe.source.port() == 0 || now - probe.port_since >= ONE_PORT {
+            self.take_port(id, target);
+        }
+        self.send_probe(id, target);
+    }
+}
