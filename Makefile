@@ -8,11 +8,7 @@ FUZZ_SECONDS ?= 60
 BENCH ?=
 SCRIPTS := scripts/install-test-deps scripts/build-image .ci/run
 
-<<<<<<< HEAD
-.PHONY: help build image run test check bench bench-instructions fuzz
-=======
-.PHONY: help build image run test check faults fuzz
->>>>>>> faults
+.PHONY: help build image run test check bench bench-instructions faults fuzz
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -46,7 +42,6 @@ check: ## Formatting, lints, documentation, scripts
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --locked --workspace --no-deps --document-private-items
 	@if command -v shellcheck >/dev/null; then echo "shellcheck $(SCRIPTS)"; shellcheck $(SCRIPTS); fi
 
-<<<<<<< HEAD
 bench: ## Measure beside other DNS caches (benches/README.md): make bench BENCH='--workload cached'
 	scripts/install-test-deps
 	$(CARGO) build --release --locked --workspace
@@ -56,7 +51,7 @@ bench-instructions: ## Count the instructions of a hit against benches/baseline.
 	scripts/install-test-deps
 	$(CARGO) build --release --locked --workspace
 	target/release/bench instructions $(BENCH)
-=======
+
 faults: ## Measure the fault table of README.md on this machine, as Markdown (the row about memory needs root)
 	$(CARGO) test --release --locked --test faults --no-run
 	@echo '| fault | reference | nftables, 2,000/s | nftables, 10,000/s | iptables, 2,000/s | iptables, 10,000/s |'
@@ -64,7 +59,6 @@ faults: ## Measure the fault table of README.md on this machine, as Markdown (th
 	@set -o pipefail; for rows in processes answers limits config node upstream; do \
 	    $(CARGO) test --release --locked --quiet --test faults -- --nocapture --test-threads=1 "$$rows::" | sed -n '/^| /p' || exit; \
 	done
->>>>>>> faults
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS each (needs nightly Rust and cargo-fuzz)
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo "Please run: rustup toolchain install nightly && $(CARGO) install cargo-fuzz" >&2; exit 1; }

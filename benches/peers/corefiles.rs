@@ -23,7 +23,7 @@ pub fn corefile(service: Service, place: &Place<'_>) -> String {
     };
     let own = ip.to_string();
     match service {
-        Service::Forward { over_tcp: false } => block(".", &own, STOCK_ENTRIES, ""),
+        Service::Forward { over_tcp: false } | Service::ManyClients => block(".", &own, STOCK_ENTRIES, ""),
         Service::Forward { over_tcp: true } => block(".", &own, STOCK_ENTRIES, " {\n        force_tcp\n    }"),
         Service::Entries(entries) => block(".", &own, entries, ""),
         Service::Blocks(count) => {

@@ -59,6 +59,8 @@ impl Peer {
 pub enum Service {
     /// Everything forwarded to the upstream, over UDP or TCP only.
     Forward { over_tcp: bool },
+    /// As over UDP, with thousands of TCP clients.
+    ManyClients,
     /// What the stock node-local Corefile does: ours and the reference get that file. Its cluster domain is asked for over TCP; the
     /// others have one upstream, over UDP, as they would be set up in its place.
     NodeLocal,
@@ -134,6 +136,8 @@ impl Peer {
             }
             Self::Unbound => {
                 let tcp = if over_tcp { "yes" } else { "no" };
+                // Each has a buffer. With half of them in use it would close idle connections early.
+                let tcp_clients = if service == Service::ManyClients { 10_000 } else { 100 };
                 let config = write(
                     "unbound.conf",
                     &format!(
@@ -141,7 +145,7 @@ impl Peer {
                          directory: \"{shown}\"\n pidfile: \"\"\n use-syslog: no\n do-daemonize: no\n module-config: \"iterator\"\n \
                          access-control: 127.0.0.0/8 allow\n do-not-query-localhost: no\n qname-minimisation: no\n \
                          outgoing-range: 8192\n num-queries-per-thread: 4096\n msg-cache-size: 64m\n rrset-cache-size: 128m\n \
-                         incoming-num-tcp: 5000\n tcp-upstream: {tcp}\n tcp-idle-timeout: {IDLE_MILLISECONDS}\n\
+                         incoming-num-tcp: {tcp_clients}\n tcp-upstream: {tcp}\n tcp-idle-timeout: {IDLE_MILLISECONDS}\n\
                          remote-control:\n control-enable: no\n\
                          forward-zone:\n name: \".\"\n forward-addr: {upstream_ip}@{upstream_port}\n"
                     ),

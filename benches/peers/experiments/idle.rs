@@ -5,7 +5,7 @@ use crate::lab::{Lab, Server, Setup};
 use crate::peers::{Peer, Service};
 use crate::questions::{Popular, long_lived};
 use crate::report::{Row, Table};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -22,6 +22,7 @@ pub fn run(lab: &Lab<'_>) -> Result<Vec<Table>> {
         "CPU ms/s, nothing asked",
         "UDP µs/query before",
         "UDP µs/query with",
+        "open at the end",
     ];
     let mut table = Table::new("idle", &format!("{count} idle TCP connections"), &columns);
     for peer in lab.options.peers() {
@@ -29,7 +30,7 @@ pub fn run(lab: &Lab<'_>) -> Result<Vec<Table>> {
         if matches!(peer, Peer::Floor | Peer::Dnsmasq) {
             continue;
         }
-        let setup = Setup::new("idle", Service::Forward { over_tcp: false });
+        let setup = Setup::new("idle", Service::ManyClients);
         let Some(mut server) = lab.server(peer, &setup)? else { continue };
         table.rows.push(row(lab, &mut server, count).with_context(|| format!("{} with {count} connections", peer.name()))?);
     }
@@ -49,7 +50,6 @@ fn row(lab: &Lab<'_>, server: &mut Server, count: usize) -> Result<Row> {
         Ok(())
     })?;
     let udp_with = cpu_per_query(lab, server, Box::new(Popular::new(names)))?;
-    ensure!(connections.iter().all(is_open), "it has closed idle connections");
     let cells = [
         mebibytes(before.rss_octets),
         mebibytes(with.rss_octets),
@@ -57,6 +57,7 @@ fn row(lab: &Lab<'_>, server: &mut Server, count: usize) -> Result<Row> {
         cpu.as_secs_f64() * 1e3 / quiet.as_secs_f64(),
         udp_before,
         udp_with,
+        connections.iter().filter(|connection| is_open(connection)).count() as f64,
     ];
     Ok(Row::new(server.peer.name(), &cells))
 }
