@@ -94,6 +94,26 @@ fn the_fallback_comes_back_when_somebody_takes_it_away_or_changes_it() {
     });
 }
 
+/// The kernel tells the listener of an overflow once, and of nothing more until all that waits has been read.
+#[test]
+fn a_change_is_noticed_also_after_others_came_faster_than_they_were_read() {
+    in_a_namespace("fallback::a_change_is_noticed_also_after_others_came_faster_than_they_were_read", || {
+        runtime().block_on(async {
+            let mut node = start(Wish { interface: None, ..wish_for(11) }, Choice::Nftables).await;
+            node.ensure(Interception::On).await.unwrap();
+            let whole = listing();
+            run("(echo 'table ip somebody { chain forward {'; for i in $(seq 5000); do echo 'counter'; done; echo '}'; echo '}') | nft -f -");
+            for _overflow_and_change in 0..2 {
+                let change = tokio::time::timeout(SYNC / 6, node.changed()).await.expect("the change is noticed");
+                assert_eq!(change, Change::Rules);
+                node.ensure_fallback().unwrap();
+                assert_eq!(listing(), whole);
+                run("nft delete table inet nodelocaldns-fallback");
+            }
+        });
+    });
+}
+
 #[test]
 fn a_predecessors_fallback_goes_when_none_is_wanted_and_no_other_agent_needs_it() {
     in_a_namespace("fallback::a_predecessors_fallback_goes_when_none_is_wanted_and_no_other_agent_needs_it", || {
