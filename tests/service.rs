@@ -197,6 +197,8 @@ fn serve(corefile: &Path, port: u16) -> Server {
     command.arg("-metrics-listen-address").arg(format!("127.0.0.1:{}", free_port()));
     let mut server = Server::spawn(command, scratch());
     server.wait_ready(port).unwrap_or_else(|e| panic!("{e}"));
+    // The watchdog has opened the sockets; a server that reads them comes a moment later, and says so.
+    server.wait_output(concat!("nodelocaldns ", env!("CARGO_PKG_VERSION"), " serves"), RELOAD_PATIENCE);
     server
 }
 
