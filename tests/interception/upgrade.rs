@@ -1,8 +1,8 @@
 //! One instance takes the place of another, in both orders, under load: nobody's answer is lost.
 
 use crate::cluster::{
-    Agent, Cluster, FRESH, METRICS, NAME, SOON, Transport, addresses, ask, assert_address, in_a_namespace, leaves_untracked,
-    rules,
+    Agent, Cluster, FRESH, METRICS, NAME, SOON, Transport, accept_rules, addresses, ask, assert_address, in_a_namespace,
+    leaves_untracked, rules, shell,
 };
 use crate::load::{Load, Ports, Tally};
 use crate::support::client::metric;
@@ -74,7 +74,9 @@ fn new_before_old(backend: &str, socket: Option<&Path>) -> Vec<(&'static str, Ta
     old.await_interception();
     await_answers_of_the_node(&cluster, &old);
     end(&mut old);
-    assert!(!leaves_untracked() && addresses().is_empty(), "the last one leaves nothing: {}\n{:?}", rules(), addresses());
+    assert!(!leaves_untracked() && accept_rules() == 0, "the last one leaves no rules but the fallback's: {}", rules());
+    assert_eq!(shell("nft list tables | grep nodelocaldns"), "table inet nodelocaldns-fallback\n");
+    assert_eq!(addresses(), SERVED.map(str::to_owned).into(), "programs on the node have sockets connected from them");
     tallies
 }
 
