@@ -1,6 +1,6 @@
 //! The fallback's table: that it stays, comes back, and goes when it should. Who is answered by it: `tests/interception`.
 
-use super::scene::{accept_rules, addresses_on, bridge, in_a_namespace, mended, nft_tables, run, runtime, wish};
+use super::scene::{ACCEPT_RULES, accept_rules, addresses_on, bridge, in_a_namespace, mended, nft_tables, run, runtime, wish};
 use nodelocaldns::node::{Change, Choice, Fallback, Interception, Node, Redirection, Wish, teardown};
 use std::time::Duration;
 
@@ -88,7 +88,30 @@ fn the_fallback_comes_back_when_somebody_takes_it_away_or_changes_it() {
                         node.ensure_fallback().unwrap();
                     }
                 }
-                mended(&mut node, Interception::On, || accept_rules() == 8).await;
+                mended(&mut node, Interception::On, || accept_rules() == ACCEPT_RULES).await;
+            }
+        });
+    });
+}
+
+/// The kernel tells the listener of an overflow once, and of nothing more until all that waits has been read.
+#[test]
+fn a_change_is_noticed_also_after_others_came_faster_than_they_were_read() {
+    in_a_namespace("fallback::a_change_is_noticed_also_after_others_came_faster_than_they_were_read", || {
+        runtime().block_on(async {
+            let mut node = start(Wish { interface: None, ..wish_for(11) }, Choice::Nftables).await;
+            node.ensure(Interception::On).await.unwrap();
+            let whole = listing();
+            run("nft 'add table ip somebody; add chain ip somebody forward'");
+            for _batch in 0..20 {
+                run("for i in $(seq 500); do echo 'add rule ip somebody forward counter'; done | nft -f -");
+            }
+            for _overflow_and_change in 0..2 {
+                let change = tokio::time::timeout(SYNC / 6, node.changed()).await.expect("the change is noticed");
+                assert_eq!(change, Change::Rules);
+                node.ensure_fallback().unwrap();
+                assert_eq!(listing(), whole);
+                run("nft delete table inet nodelocaldns-fallback");
             }
         });
     });
