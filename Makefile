@@ -4,12 +4,14 @@ CARGO ?= cargo
 # Where rustup puts cargo, for shells that have not read its environment; sbin, where Debian puts named.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 FUZZ_SECONDS ?= 60
+# What `make bench` is told: BENCH='--workload cached --rounds 3'. `make bench BENCH=--help` says what there is.
+BENCH ?=
 SCRIPTS := scripts/install-test-deps scripts/build-image .ci/run
 
-.PHONY: help build image run test check fuzz
+.PHONY: help build image run test check bench bench-instructions faults fuzz
 
 help: ## Say what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
 
 build: ## Build the program, optimised: target/release/nodelocaldns
 	$(CARGO) build --release --locked
@@ -24,18 +26,39 @@ test: ## Install what the tests need, then check and test everything
 	scripts/install-test-deps
 	$(MAKE) check
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	    echo "$(CARGO) nextest run --locked"; $(CARGO) nextest run --locked; \
+	    echo "$(CARGO) nextest run --locked --workspace"; $(CARGO) nextest run --locked --workspace; \
 	else \
-	    echo "$(CARGO) test --locked"; $(CARGO) test --locked --lib --bins --tests --no-fail-fast; \
+	    echo "$(CARGO) test --locked"; $(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast; \
 	fi
 	$(CARGO) test --locked --doc
 	@$(CARGO) test --quiet --locked --test conformance -- --quiet runner/ # for its list of what is left out
+	$(CARGO) build --release --locked --workspace
+	target/release/bench instructions
+	target/release/bench --check
 
 check: ## Formatting, lints, documentation, scripts
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --locked --no-deps --document-private-items
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --locked --workspace --no-deps --document-private-items
 	@if command -v shellcheck >/dev/null; then echo "shellcheck $(SCRIPTS)"; shellcheck $(SCRIPTS); fi
+
+bench: ## Measure beside other DNS caches (benches/README.md): make bench BENCH='--workload cached'
+	scripts/install-test-deps
+	$(CARGO) build --release --locked --workspace
+	target/release/bench $(BENCH)
+
+bench-instructions: ## Count the instructions of a hit against benches/baseline.json; BENCH=--update makes that the baseline
+	scripts/install-test-deps
+	$(CARGO) build --release --locked --workspace
+	target/release/bench instructions $(BENCH)
+
+faults: ## Measure the fault table of README.md on this machine, as Markdown (the row about memory needs root)
+	$(CARGO) test --release --locked --test faults --no-run
+	@echo '| fault | reference | nftables, 2,000/s | nftables, 10,000/s | iptables, 2,000/s | iptables, 10,000/s |'
+	@echo '| --- | --- | --- | --- | --- | --- |'
+	@set -o pipefail; for rows in processes answers limits config node upstream; do \
+	    $(CARGO) test --release --locked --quiet --test faults -- --nocapture --test-threads=1 "$$rows::" | sed -n '/^| /p' || exit; \
+	done
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS each (needs nightly Rust and cargo-fuzz)
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo "Please run: rustup toolchain install nightly && $(CARGO) install cargo-fuzz" >&2; exit 1; }

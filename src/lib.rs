@@ -9,6 +9,8 @@ pub mod corefile;
 
 pub mod metrics;
 
+pub mod datagrams;
+
 pub mod chain;
 
 pub mod directives;

@@ -1,7 +1,17 @@
-//! How much memory the caches may take when the user does not say.
+//! How much memory the caches may take: at the start when the user does not say, and all the while, so that what the cgroup has is never the reason
+//! for the kernel to kill the server.
 
+use crate::chain::MemoryBudget;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the cgroup is looked at. In that time a flood of misses brings in a few MiB.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// Octets that the caches are left with, however little there is.
+const LEAST: u64 = 1 << 20;
 
 /// Octets all caches together may take: a quarter of the cgroup's memory limit, at least 4 MiB and at most 256 MiB.
 pub fn default_cache_memory(cgroup_limit: Option<u64>) -> usize {
@@ -11,34 +21,135 @@ pub fn default_cache_memory(cgroup_limit: Option<u64>) -> usize {
     usize::try_from(quarter.clamp(LEAST, MOST)).unwrap_or(usize::MAX)
 }
 
-/// The smallest memory limit of this process's cgroup and those above it, in octets: `memory.max` of cgroup v2, or
-/// `memory.limit_in_bytes` of v1. `None` if there is none.
+/// The smallest memory limit of this process's cgroup and those above it, in octets; `None` if there is none.
 pub fn cgroup_limit() -> Option<u64> {
-    let membership = fs::read_to_string("/proc/self/cgroup").ok()?;
-    smallest_limit(&membership, |file| fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).ok())
+    levels(&membership()?, read_below_mount).map(|level| level.limit).min()
 }
 
-/// `membership` is /proc/self/cgroup (cgroups(7)); `read` reads a file below the cgroup mount.
-fn smallest_limit(membership: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
-    let mut smallest = None;
+/// Has the caches give up memory before the cgroup's limit is reached, and take it again when there is room. Never ends; does nothing where there
+/// is no limit.
+pub async fn watch(budget: Arc<MemoryBudget>) {
+    let configured = budget.limit();
+    let mut is_scarce = false;
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        // Read anew each time: a container's limit may be changed while it runs.
+        let fullest = membership().and_then(|membership| {
+            levels(&membership, read_below_mount).max_by(|one, other| one.fullness().total_cmp(&other.fullness()))
+        });
+        let limit = fullest.as_ref().map_or(configured, |level| cache_limit(level, budget.used(), configured));
+        let is_shrinking = limit < budget.used();
+        budget.set_limit(limit);
+        if let Some(Level { limit, held }) = fullest.filter(|_| is_shrinking != is_scarce) {
+            is_scarce = is_shrinking;
+            let change = if is_scarce { "the caches give up some" } else { "the caches keep what they have" };
+            tracing::warn!("memory: the container holds {} of {} KiB, so {change}", held >> 10, limit >> 10);
+        }
+        if is_shrinking {
+            // The caches' turn.
+            tokio::task::yield_now().await;
+            give_back();
+        }
+    }
+}
+
+/// A cgroup with a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Level {
+    /// Octets it may hold.
+    limit: u64,
+    /// Octets it holds without cached files that nobody has used lately, as kubelet counts its working set. Files in use count: they are this
+    /// program's own text, and a busy process without room for that reads it from the disk time and again.
+    held: u64,
+}
+
+impl Level {
+    fn fullness(&self) -> f64 {
+        self.held as f64 / self.limit.max(1) as f64
+    }
+}
+
+/// What the caches, which hold `used` octets, may hold at most, of what is `configured`: above seven eighths of the limit so much less that three
+/// quarters are left; from three quarters on no more; below as much as there is up to that.
+fn cache_limit(level: &Level, used: usize, configured: usize) -> usize {
+    let goal = level.limit / 4 * 3;
+    let used = used as u64;
+    let limit = if level.held > level.limit / 8 * 7 {
+        used.saturating_sub(level.held - goal)
+    } else {
+        used.saturating_add(goal.saturating_sub(level.held))
+    };
+    usize::try_from(limit.max(LEAST)).unwrap_or(usize::MAX).min(configured)
+}
+
+/// Gives memory that is no longer used back to the kernel, which the allocator would keep for later.
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes the allocator's own locks and touches no memory that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// /proc/self/cgroup (cgroups(7)).
+fn membership() -> Option<String> {
+    fs::read_to_string("/proc/self/cgroup").ok()
+}
+
+fn read_below_mount(file: &Path) -> Option<String> {
+    fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).ok()
+}
+
+/// The cgroups of `membership` that have a limit, each and those above it: `memory.max` or `memory.high`, whichever is smaller, of cgroup v2, or
+/// `memory.limit_in_bytes` of v1. `read` reads a file below the cgroup mount.
+fn levels(membership: &str, read: impl Fn(&Path) -> Option<String>) -> impl Iterator<Item = Level> {
+    let mut levels = Vec::new();
     for line in membership.lines() {
         let mut fields = line.splitn(3, ':');
         let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else { continue };
-        let (root, file) = match controllers {
-            "" => ("", "memory.max"),
-            "memory" => ("memory", "memory.limit_in_bytes"),
+        let version = match controllers {
+            "" => &VERSION_2,
+            "memory" => &VERSION_1,
             _ => continue,
         };
         // Inside a container's own cgroup namespace the path is `/`; without one the mount shows only the container's part, so
         // that the path may not exist there. Walking up ends at the mount's root either way.
         let mut folder = Some(Path::new(path.trim_start_matches('/')));
         while let Some(here) = folder {
-            let limit = read(&Path::new(root).join(here).join(file)).and_then(|text| text.trim().parse::<u64>().ok());
-            smallest = smallest.into_iter().chain(limit).min();
+            levels.extend(version.read(&Path::new(version.root).join(here), &read));
             folder = here.parent();
         }
     }
-    smallest
+    levels.into_iter()
+}
+
+/// How a version of cgroups tells.
+struct Version {
+    /// Below the mount.
+    root: &'static str,
+    limits: &'static [&'static str],
+    usage: &'static str,
+    /// Entry of `memory.stat`: octets of cached files that were not used lately.
+    idle_files: &'static str,
+}
+
+const VERSION_2: Version =
+    Version { root: "", limits: &["memory.max", "memory.high"], usage: "memory.current", idle_files: "inactive_file" };
+const VERSION_1: Version = Version {
+    root: "memory",
+    limits: &["memory.limit_in_bytes"],
+    usage: "memory.usage_in_bytes",
+    idle_files: "total_inactive_file",
+};
+
+impl Version {
+    fn read(&self, folder: &Path, read: &impl Fn(&Path) -> Option<String>) -> Option<Level> {
+        let number = |file: &str| read(&folder.join(file)).and_then(|text| text.trim().parse::<u64>().ok());
+        let limit = self.limits.iter().filter_map(|file| number(file)).min()?;
+        let stat = read(&folder.join("memory.stat")).unwrap_or_default();
+        let idle = stat.lines().find_map(|line| line.strip_prefix(self.idle_files)?.strip_prefix(' ')?.trim().parse().ok());
+        Some(Level { limit, held: number(self.usage).unwrap_or(0).saturating_sub(idle.unwrap_or(0)) })
+    }
 }
 
 #[cfg(test)]
@@ -48,7 +159,40 @@ mod tests {
 
     fn limit(membership: &str, files: &[(&str, &str)]) -> Option<u64> {
         let files: HashMap<&str, &str> = files.iter().copied().collect();
-        smallest_limit(membership, |path| files.get(path.to_str()?).map(|text| (*text).to_owned()))
+        levels(membership, |path| files.get(path.to_str()?).map(|text| (*text).to_owned())).map(|level| level.limit).min()
+    }
+
+    #[test]
+    fn what_a_cgroup_holds_is_told_without_files_that_nobody_uses() {
+        let files = |path: &Path| {
+            let text = match path.to_str()? {
+                "a/memory.max" => "1000\n",
+                "a/memory.high" => "800\n",
+                "a/memory.current" => "700\n",
+                "a/memory.stat" => "anon 300\ninactive_file 100\nactive_file 20\n",
+                "memory/b/memory.limit_in_bytes" => "500\n",
+                "memory/b/memory.usage_in_bytes" => "400\n",
+                "memory/b/memory.stat" => "cache 90\ntotal_inactive_file 30\ntotal_active_file 5\ninactive_file 1\n",
+                _ => return None,
+            };
+            Some(text.to_owned())
+        };
+        let found: Vec<Level> = levels("0::/a\n3:memory:/b\n", files).collect();
+        assert_eq!(found, [Level { limit: 800, held: 600 }, Level { limit: 500, held: 370 }]);
+    }
+
+    #[test]
+    fn caches_shrink_before_the_limit_and_grow_into_what_is_left() {
+        const MIB: usize = 1 << 20;
+        let level = |held: usize| Level { limit: 100 << 20, held: (held * MIB) as u64 };
+        let limit = |held, used: usize| cache_limit(&level(held), used * MIB, 60 * MIB) / MIB;
+        assert_eq!(limit(20, 10), 60, "as configured, when that fits");
+        assert_eq!(limit(50, 10), 35, "no more than leads to three quarters");
+        assert_eq!(limit(75, 35), 35);
+        assert_eq!(limit(87, 35), 35);
+        assert_eq!(limit(88, 35), 22);
+        assert_eq!(limit(130, 35), 1, "some is always left");
+        assert_eq!(limit(88, 0), 1);
     }
 
     #[test]

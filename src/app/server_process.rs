@@ -59,6 +59,7 @@ fn load_and_serve(options: ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::R
         };
         let signals = Signals::catch().context("cannot catch signals")?;
         let service = Service::start(origin, options, verbosity)?;
+        tokio::spawn(memory::watch(service.cache_memory()));
         run(service, watchdog, signals).await;
         Ok(())
     })

@@ -6,7 +6,7 @@ use super::log::Verbosity;
 use super::rendering::Rendering;
 use super::setup_errors::SetupErrors;
 use super::warmth;
-use crate::chain::{LineSink, Services};
+use crate::chain::{LineSink, MemoryBudget, Services};
 use crate::directives::prometheus::{self, ProcessMetrics};
 use crate::directives::reload::{self, ChangeDetector, Fingerprint, Series};
 use crate::kube_dns::watch::{Subjects, Watch};
@@ -139,6 +139,11 @@ impl Service {
             print!("{}", banner(&service.plan));
         }
         Ok(service)
+    }
+
+    /// What all caches together may hold.
+    pub fn cache_memory(&self) -> Arc<MemoryBudget> {
+        self.services.cache_memory.clone()
     }
 
     /// What begins once a plan serves.

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// The network interfaces of this machine, asked by `bind`.
 pub trait Interfaces {
@@ -219,24 +220,37 @@ impl Lifecycle {
 
 /// Octets that all caches together may hold.
 pub struct MemoryBudget {
-    limit: usize,
+    limit: AtomicUsize,
     used: AtomicUsize,
+    lowered: Notify,
 }
 
 impl MemoryBudget {
     pub fn new(limit: usize) -> Self {
-        Self { limit, used: AtomicUsize::new(0) }
+        Self { limit: AtomicUsize::new(limit), used: AtomicUsize::new(0), lowered: Notify::new() }
     }
     pub fn limit(&self) -> usize {
-        self.limit
+        self.limit.load(Ordering::Relaxed)
     }
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
+    /// Sets another limit. If more is used than that, whoever waits in [`MemoryBudget::exceeded`] is told.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+        if self.used() > limit {
+            self.lowered.notify_waiters();
+        }
+    }
+    /// Resolves when the limit was lowered below what is used.
+    pub async fn exceeded(&self) {
+        self.lowered.notified().await;
+    }
     /// Takes `octets` if they are free.
     pub fn take(&self, octets: usize) -> bool {
+        let limit = self.limit();
         self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| used.checked_add(octets).filter(|sum| *sum <= self.limit))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| used.checked_add(octets).filter(|sum| *sum <= limit))
             .is_ok()
     }
     pub fn release(&self, octets: usize) {

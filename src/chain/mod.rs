@@ -8,6 +8,7 @@
 
 mod answer;
 mod carry;
+mod clock;
 mod config;
 mod line_sink;
 mod next;
@@ -19,6 +20,7 @@ pub mod testing;
 
 pub use answer::{Answer, Failure, Outcome};
 pub use carry::Carry;
+pub use clock::Clock;
 pub use config::{
     BlockConfig, BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer, Interfaces, Lifecycle, Loaders, MemoryBudget,
     ParseContext, Part, ReloadConfig, Services, Timeouts,

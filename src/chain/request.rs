@@ -1,6 +1,7 @@
 //! A client's request on its way through a chain.
 
 use crate::message::{Query, Reply, TtlRule};
+use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -90,7 +91,8 @@ impl Request<'_> {
 
 /// A request that outlives its datagram.
 pub struct OwnedRequest {
-    pub wire: Box<[u8]>,
+    /// Most queries fit, and need no memory of their own.
+    pub wire: SmallVec<[u8; 128]>,
     pub query: Query,
     pub peer: Peer,
     pub server: usize,

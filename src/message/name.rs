@@ -6,9 +6,12 @@ use super::{WireError, presentation};
 use smallvec::SmallVec;
 use std::fmt;
 
+/// Octets of the longest name that is kept without the heap: most of a cluster's.
+pub(super) const INLINE: usize = 64;
+
 /// A domain name: uncompressed wire form with its root octet, its case kept. Equality and hash ignore ASCII case.
 #[derive(Clone)]
-pub struct Name(SmallVec<[u8; 32]>);
+pub struct Name(SmallVec<[u8; INLINE]>);
 
 impl Name {
     /// The root, `.`.

@@ -1,5 +1,6 @@
 //! Names as text: master-file escapes (RFC 1035 section 5.1), written as miekg/dns writes them.
 
+use super::name::INLINE;
 use super::octets::MAX_NAME_LENGTH;
 use smallvec::SmallVec;
 use std::fmt;
@@ -18,7 +19,7 @@ pub enum NameError {
 }
 
 /// The wire form of a name in presentation form.
-pub(super) fn parse(text: &str) -> Result<SmallVec<[u8; 32]>, NameError> {
+pub(super) fn parse(text: &str) -> Result<SmallVec<[u8; INLINE]>, NameError> {
     let mut wire = SmallVec::new();
     if text == "." {
         wire.push(0);
@@ -60,7 +61,7 @@ fn parse_escape(octets: &mut std::str::Bytes<'_>) -> Result<u8, NameError> {
     }
 }
 
-fn finish_label(wire: &mut SmallVec<[u8; 32]>, label: &mut SmallVec<[u8; 64]>) -> Result<(), NameError> {
+fn finish_label(wire: &mut SmallVec<[u8; INLINE]>, label: &mut SmallVec<[u8; 64]>) -> Result<(), NameError> {
     match label.len() {
         0 => return Err(NameError::EmptyLabel),
         length @ 1..=63 => wire.push(length as u8),

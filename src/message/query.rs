@@ -3,6 +3,7 @@
 use super::octets::{HEADER_LENGTH, MAX_MESSAGE_LENGTH, MAX_NAME_LENGTH, u16_at, walk_name};
 use super::opt::{self, OPT_LENGTH, Options};
 use super::{Class, LowerName, Rcode, RecordType, Rejection, WireError};
+use smallvec::SmallVec;
 
 /// The response bit of the header's second word.
 pub(super) const QR: u16 = 0x8000;
@@ -101,10 +102,10 @@ impl Query {
     /// The query to send upstream: the client's RD, AD and CD, its question, and, where the client sent OPT, an OPT with
     /// `udp_size`, its DO bit and its end-to-end options (hop-by-hop ones left out: NSID, cookie, keepalive, padding; RFC 5001,
     /// RFC 7873, RFC 7828, RFC 7830). ID is 0; the sender sets it.
-    pub fn to_upstream(&self, wire: &[u8], udp_size: u16) -> Vec<u8> {
+    pub fn to_upstream(&self, wire: &[u8], udp_size: u16) -> SmallVec<[u8; 128]> {
         let question = self.question(wire);
         let options = self.edns.map_or(0, |edns| usize::from(edns.options.1));
-        let mut message = Vec::with_capacity(HEADER_LENGTH + question.len() + OPT_LENGTH + options);
+        let mut message = SmallVec::with_capacity(HEADER_LENGTH + question.len() + OPT_LENGTH + options);
         let [high, low] = (self.header.flags & (RD | AD | CD)).to_be_bytes();
         message.extend_from_slice(&[0, 0, high, low, 0, 1, 0, 0, 0, 0, 0, self.edns.is_some().into()]);
         message.extend_from_slice(question);
@@ -378,7 +379,7 @@ mod tests {
         let kept = [&ecs[..], &own].concat();
         let mut expected = message(RD | CD | AD, [0, 0, 1], &opt(1232, 0, true, &kept));
         expected[..2].fill(0);
-        assert_eq!(upstream, expected);
+        assert_eq!(upstream.as_slice(), expected);
         assert!(Query::read(&upstream).is_ok());
     }
 
@@ -387,7 +388,7 @@ mod tests {
         let wire = message(RD, [0, 0, 0], b"garbage");
         let mut expected = message(RD, [0, 0, 0], b"");
         expected[..2].fill(0);
-        assert_eq!(Query::read(&wire).unwrap().to_upstream(&wire, 1232), expected);
+        assert_eq!(Query::read(&wire).unwrap().to_upstream(&wire, 1232).as_slice(), expected);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The records of a checked message, seen in place.
 
-use super::octets::{u16_at, u32_at};
+use super::octets::{u16_at, u32_at, walk_name};
 use super::{Class, Name, RecordType, WireError, layout};
 use smallvec::SmallVec;
 
@@ -53,6 +53,19 @@ impl<'a> Record<'a> {
         // A response's names have been followed once, when it was checked; only a record made by hand can lead nowhere.
         Name::read(self.message, self.owner).map_or_else(|_| Name::root(), |(name, _)| name)
     }
+    /// True if the owner is `name`, whatever the case; without writing it out.
+    pub fn is_owned_by(&self, name: &Name) -> bool {
+        let mut rest = name.as_wire();
+        let mut is_same = true;
+        let walked = walk_name(self.message, self.owner, |labels| {
+            let labels = self.message.get(labels).unwrap_or_default();
+            match rest.split_at_checked(labels.len()) {
+                Some((head, tail)) if head.eq_ignore_ascii_case(labels) => rest = tail,
+                _ => is_same = false,
+            }
+        });
+        walked.is_ok() && is_same && rest == [0]
+    }
     pub fn rdata(&self) -> &'a [u8] {
         self.message.get(self.rdata.0..self.end()).unwrap_or_default()
     }
@@ -96,4 +109,29 @@ pub struct Data<'a> {
     pub names: SmallVec<[Name; 2]>,
     /// What comes after them.
     pub rest: &'a [u8],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_is_known_by_its_whole_name_compressed_or_not_in_any_case() {
+        let message = [&[0; 12][..], b"\x01a\x07Example\x00", b"\xc0\x0c", b"\x01b\xc0\x0e", b"\xc0\x0e"].concat();
+        let owned_by = |owner: usize, name: &str| {
+            let (rtype, class) = (RecordType::A, Class::IN);
+            let record = Record { section: Section::Answer, message: &message, owner, rtype, class, ttl: 0, rdata: (0, 0) };
+            let name = Name::parse(name).unwrap();
+            assert_eq!(record.is_owned_by(&name), record.owner() == name, "{name} at {owner}");
+            record.is_owned_by(&name)
+        };
+        assert!(
+            owned_by(12, "A.example.") && owned_by(23, "a.EXAMPLE.") && owned_by(25, "b.example.") && owned_by(29, "example.")
+        );
+        for (owner, name) in
+            [(23, "example."), (23, "a."), (23, "."), (29, "a.example."), (25, "c.example."), (25, "ab.example.")]
+        {
+            assert!(!owned_by(owner, name));
+        }
+    }
 }

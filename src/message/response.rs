@@ -6,6 +6,7 @@ use super::octets::HEADER_LENGTH;
 use super::query::{AA, AD, CD, QR, RA, RD, TC};
 use super::record::{Record, Section};
 use super::{Class, Name, Rcode, RecordType, WireError};
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// A validated answer: one question, every name and record within bounds, OPT taken out (its DO bit and extended rcode
@@ -114,7 +115,10 @@ impl Response {
     /// Sets or clears one header flag bit of the second word (AA 0x0400, AD 0x0020, RA 0x0080, ...).
     pub fn set_flag(&mut self, bit: u16, on: bool) {
         let flags = self.parts().header(1);
-        self.replace_header_flags(if on { flags | bit } else { flags & !bit });
+        // Most answers are as they should be, and need no copy of their own.
+        if (flags & bit != 0) != on {
+            self.replace_header_flags(flags ^ bit);
+        }
     }
     /// Lower-cased question name.
     pub fn question_name(&self) -> Name {
@@ -196,7 +200,7 @@ impl Response {
         counts: [u16; 3],
     ) -> Self {
         let message = HEAD_LENGTH + 2 * ttl_offsets.len();
-        let mut block = Vec::with_capacity(message + octets.len());
+        let mut block: SmallVec<[u8; 512]> = SmallVec::with_capacity(message + octets.len());
         for number in [rcode.0, 0, ttl_offsets.len() as u16, question_end as u16].into_iter().chain(ttl_offsets) {
             block.extend_from_slice(&number.to_be_bytes());
         }
@@ -206,7 +210,7 @@ impl Response {
             block[message + 2 * index..][..2].copy_from_slice(&number.to_be_bytes());
         }
         block[message + HEADER_LENGTH..message + question_end - 4].make_ascii_lowercase();
-        Self { block: block.into() }
+        Self { block: block.as_slice().into() }
     }
 
     fn block_mut(&mut self) -> &mut [u8] {

@@ -1,12 +1,12 @@
 //! The way of one message: read, find its zone, try the quick gear, else hand over for the slow one.
 
 use super::{Block, Listener, Site, probe};
-use crate::chain::{Exchange, Failure, Observer, OwnedRequest, Peer, Purpose, Quick, Request};
+use crate::chain::{Clock, Exchange, Failure, Observer, OwnedRequest, Peer, Purpose, Quick, Request};
 use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
 use futures_util::FutureExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What became of a message; `P` is what is left to run, a [`Pending`] but in tests of the sockets.
 pub enum Dispatch<P = Pending> {
@@ -20,23 +20,23 @@ pub enum Dispatch<P = Pending> {
     Silence,
 }
 
-/// A request for the slow gear.
+/// A request for the slow gear. Small: it is moved from hand to hand, and a hit pays for the room of it.
 pub struct Pending {
     listener: Arc<Listener>,
     block: Arc<Block>,
-    request: OwnedRequest,
+    request: Box<OwnedRequest>,
 }
 
 impl Listener {
     /// Takes one message from a client. Synchronous; neither blocks nor, on a cache hit, allocates. `out` is empty and gets the
     /// reply (without TCP's length octets). A panic below costs this message a SERVFAIL and is counted.
-    pub fn dispatch(self: &Arc<Self>, wire: &[u8], peer: &Peer, now: Instant, out: &mut Vec<u8>) -> Dispatch {
+    pub fn dispatch(self: &Arc<Self>, wire: &[u8], peer: &Peer, clock: &mut Clock, out: &mut Vec<u8>) -> Dispatch {
         let query = match Query::read(wire) {
             Ok(query) => query,
             Err(rejection) => return reject(&rejection, wire, out),
         };
         // What a panic could leave half done is `out`, which is cleared.
-        let guarded = catch_unwind(AssertUnwindSafe(|| self.answer(&query, wire, peer, now, &mut *out)));
+        let guarded = catch_unwind(AssertUnwindSafe(|| self.answer(&query, wire, peer, clock, &mut *out)));
         guarded.unwrap_or_else(|_| {
             self.panics.increment();
             out.clear();
@@ -45,7 +45,8 @@ impl Listener {
         })
     }
 
-    fn answer(self: &Arc<Self>, query: &Query, wire: &[u8], peer: &Peer, now: Instant, out: &mut Vec<u8>) -> Dispatch {
+    fn answer(self: &Arc<Self>, query: &Query, wire: &[u8], peer: &Peer, clock: &mut Clock, out: &mut Vec<u8>) -> Dispatch {
+        let now = clock.received();
         if query.qclass == Class::CH
             && let Some(generation) = self.generation
             && let Some(response) = probe::answer(query, wire, generation)
@@ -57,7 +58,7 @@ impl Listener {
         let Some(Site { block, server, zone }) = site else {
             let request = request(query, wire, peer, 0, 0, None, now);
             write_empty(query, wire, Rcode::REFUSED, out);
-            observe(&self.unmatched, request, out, Rcode::REFUSED, "", None);
+            observe(&self.unmatched, request, out, Rcode::REFUSED, "", None, || clock.elapsed());
             return Dispatch::Reply;
         };
         let request = request(query, wire, peer, *server, *zone, block.udp_cap, now);
@@ -66,7 +67,7 @@ impl Listener {
                 Quick::Pass => {}
                 Quick::Slow => break,
                 Quick::Answered { refresh } => {
-                    observe(&block.observers, request, out, rcode_of(out), link.keyword(), None);
+                    observe(&block.observers, request, out, rcode_of(out), link.keyword(), None, || clock.elapsed());
                     return match refresh {
                         false => Dispatch::Reply,
                         true => Dispatch::ReplyAndRefresh(self.pending(block, &request, Purpose::Refresh)),
@@ -78,7 +79,7 @@ impl Listener {
     }
 
     fn pending(self: &Arc<Self>, block: &Arc<Block>, request: &Request<'_>, purpose: Purpose) -> Pending {
-        let request = OwnedRequest { purpose, ..request.to_owned() };
+        let request = Box::new(OwnedRequest { purpose, ..request.to_owned() });
         Pending { listener: self.clone(), block: block.clone(), request }
     }
 }
@@ -100,11 +101,11 @@ impl Pending {
         match outcome {
             Ok(answer) => {
                 answer.response.write(query, wire, request.reply(TtlRule::Keep), out);
-                observe(observers, request, out, answer.response.rcode(), answer.from, None);
+                observe(observers, request, out, answer.response.rcode(), answer.from, None, || request.received.elapsed());
             }
             Err(failure) => {
                 Response::empty(query, wire, failure.rcode).write(query, wire, request.reply(TtlRule::Keep), out);
-                observe(observers, request, out, failure.rcode, "", Some(&failure));
+                observe(observers, request, out, failure.rcode, "", Some(&failure), || request.received.elapsed());
             }
         }
     }
@@ -151,11 +152,12 @@ fn observe(
     rcode: Rcode,
     answered_by: &'static str,
     failure: Option<&Failure>,
+    elapsed: impl FnOnce() -> Duration,
 ) {
     if observers.is_empty() {
         return;
     }
-    let exchange = Exchange { request, reply, rcode, answered_by, failure, elapsed: request.received.elapsed() };
+    let exchange = Exchange { request, reply, rcode, answered_by, failure, elapsed: elapsed() };
     for observer in observers {
         observer.observe(&exchange);
     }

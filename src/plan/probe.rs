@@ -24,6 +24,9 @@ pub fn read_answer(id: u16, wire: &[u8]) -> Option<u64> {
         return None;
     }
     let response = Response::read(wire).ok().filter(|response| response.question_matches(NAME, RecordType::TXT, Class::CH))?;
+    if response.rcode() != Rcode::NOERROR {
+        return None;
+    }
     let record = response.records().find(|record| record.section == Section::Answer && record.rtype == RecordType::TXT)?;
     let (length, text) = record.rdata().split_first()?;
     std::str::from_utf8(text.get(..usize::from(*length))?).ok()?.parse().ok()
@@ -42,8 +45,8 @@ pub fn answer(query: &Query, wire: &[u8], generation: u64) -> Option<Response> {
 
 #[cfg(test)]
 mod tests {
-    use super::{NAME, question, read_answer};
-    use crate::message::{Class, Query, RecordType};
+    use super::{NAME, answer, question, read_answer};
+    use crate::message::{Class, Query, RecordType, Reply, TtlRule};
 
     #[test]
     fn the_question_is_a_well_formed_query_for_the_probes_name() {
@@ -51,6 +54,20 @@ mod tests {
         let query = Query::read(&wire).unwrap();
         assert_eq!((query.header.id, query.qtype, query.qclass), (0xabcd, RecordType::TXT, Class::CH));
         assert_eq!(query.name.as_wire(), NAME);
+    }
+
+    #[test]
+    fn an_answer_with_an_error_code_is_none_whatever_it_holds() {
+        let wire = question(1);
+        let query = Query::read(&wire).unwrap();
+        let mut out = Vec::new();
+        let reply = Reply { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 };
+        answer(&query, &wire, 7).unwrap().write(&query, &wire, reply, &mut out);
+        assert_eq!(read_answer(1, &out), Some(7));
+        for rcode in [2, 5] {
+            out[3] = out[3] & 0xf0 | rcode;
+            assert_eq!(read_answer(1, &out), None);
+        }
     }
 
     #[test]

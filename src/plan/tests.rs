@@ -2,7 +2,9 @@
 
 use super::{Dispatch, Listener, Plan, configure};
 use crate::chain::testing::{Nowhere, services};
-use crate::chain::{Chain, Directive, Exchange, Loaders, Next, Observer, Outcome, Peer, Quick, Request, Services, Transport};
+use crate::chain::{
+    Chain, Clock, Directive, Exchange, Loaders, Next, Observer, Outcome, Peer, Quick, Request, Services, Transport,
+};
 use crate::corefile;
 use crate::message::{Name, Query, Rcode, RecordType};
 use crate::plan::zones::ZoneTable;
@@ -35,7 +37,7 @@ fn peer() -> Peer {
 /// The reply to a question, through both gears.
 async fn ask(listener: &Arc<Listener>, wire: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    match listener.dispatch(wire, &peer(), Instant::now(), &mut out) {
+    match listener.dispatch(wire, &peer(), &mut Clock::start(Instant::now()), &mut out) {
         Dispatch::Reply | Dispatch::ReplyAndRefresh(_) | Dispatch::Silence => {}
         Dispatch::Pending(pending) => pending.run(&mut out).await,
     }

@@ -8,7 +8,6 @@
 //! [`Server::drain`] ends it all.
 
 mod answerer;
-mod batch;
 mod connections;
 mod http;
 mod meters;
@@ -24,6 +23,7 @@ pub use http::Http;
 pub use sockets::{SocketError, Sockets, Use};
 
 use crate::chain::Endpoint;
+use crate::datagrams;
 use crate::metrics::Registry;
 use crate::plan::Listener;
 use connections::Connections;
@@ -183,7 +183,7 @@ impl<A: Answerer> Server<A> {
         for (index, worker) in self.workers.iter().enumerate() {
             let _entered = worker.runtime.enter();
             let own = sockets.udp.iter().skip(index).step_by(self.workers.len());
-            registered.udp.push(own.map(|socket| batch::register(socket.try_clone()?)).collect::<io::Result<_>>()?);
+            registered.udp.push(own.map(|socket| datagrams::register(socket.try_clone()?)).collect::<io::Result<_>>()?);
             registered.tcp.push(TcpListener::from_std(sockets.tcp.try_clone()?)?);
         }
         Ok(registered)

@@ -1,6 +1,6 @@
 //! The bound sockets, apart from who serves on them: opened here, or taken over from the process that did.
 
-use super::batch::{force_receive_buffer, request_packet_information};
+use crate::datagrams::{force_receive_buffer, request_packet_information};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -444,14 +444,14 @@ mod tests {
             for _ in 0..20 {
                 client.send_to(b"late", asked).unwrap();
             }
-            let mut inbox = super::super::batch::Inbox::new(bind.ip().is_unspecified());
+            let mut inbox = crate::datagrams::Inbox::new(512, bind.ip().is_unspecified());
             assert_eq!(inbox.receive(new.dns[&bind].udp[0].as_fd()).unwrap(), 20, "{bind}");
             assert_eq!(inbox.receive(old.udp[0].as_fd()).unwrap(), 1, "{bind}");
             let early = inbox.datagrams().next().unwrap();
             assert_eq!(early.octets, b"early");
-            let route = super::super::batch::Route { to: early.client, from: early.local };
-            let reply = super::super::batch::Outgoing { route, octets: b"answer".to_vec() };
-            assert_eq!(super::super::batch::send(old.udp[0].as_fd(), &[reply]).unwrap(), 1);
+            let route = Some(crate::datagrams::Route { to: early.client, from: early.local });
+            let reply = crate::datagrams::Outgoing { route, octets: b"answer".to_vec() };
+            assert_eq!(crate::datagrams::send(old.udp[0].as_fd(), &[reply]).unwrap(), 1);
             let mut buffer = [0; 16];
             assert_eq!(client.recv_from(&mut buffer).unwrap(), (6, asked), "{bind}");
         }

@@ -1,10 +1,9 @@
 //! Queries over TCP (RFC 7766): many on a connection, each answered as soon as its answer is there.
 
 use super::answerer::Answerer;
-use super::batch::MAX_QUERY;
 use super::connections::{Admission, Connections, Ticket};
 use super::worker::{Binding, Permit, Share};
-use crate::chain::{Peer, Transport};
+use crate::chain::{Clock, Peer, Transport};
 use crate::plan::Dispatch;
 use parking_lot::Mutex;
 use socket2::SockRef;
@@ -25,6 +24,10 @@ use tokio::time::{sleep, timeout};
 /// After an accept that failed for want of something, files or memory: shorter where room could be made.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const EVICTION_PAUSE: Duration = Duration::from_millis(5);
+
+/// Octets of the longest query that is read: a name, and EDNS options far beyond any in use. What is longer is no question, and a buffer for it
+/// would only serve whoever wants us out of memory.
+const MAX_QUERY: usize = 4096;
 
 /// Octets of replies that are gathered before they are written though more could be made.
 const ENOUGH_REPLIES: usize = 16 << 10;
@@ -261,8 +264,9 @@ impl<A: Answerer> Conversation<A> {
             return Ok(Progress::Starved);
         }
         let now = Instant::now();
+        let mut clock = Clock::start(now);
         let answerer = self.binding.answerer.load();
-        let mut reply = Vec::new();
+        let mut reply = self.share.take_scratch();
         let mut rest = self.input.as_slice();
         let progress = loop {
             let Some((length, after)) = rest.split_first_chunk() else { break Progress::Starved };
@@ -281,7 +285,7 @@ impl<A: Answerer> Conversation<A> {
             self.has_dispatched = true;
             self.awaiting_rest_since = None;
             reply.clear();
-            match answerer.dispatch(message, &self.peer, now, &mut reply) {
+            match answerer.dispatch(message, &self.peer, &mut clock, &mut reply) {
                 Dispatch::Reply => self.replies.push(&reply),
                 Dispatch::ReplyAndRefresh(pending) => {
                     self.replies.push(&reply);
@@ -296,6 +300,7 @@ impl<A: Answerer> Conversation<A> {
                 Dispatch::Silence => {}
             }
         };
+        self.share.give_back_scratch(reply);
         let consumed = self.input.len() - rest.len();
         self.input.drain(..consumed);
         if self.input.is_empty() && self.input.capacity() > KEPT_BUFFER {

@@ -1,17 +1,24 @@
-//! Queries over UDP: a batch is received, each of its datagrams dispatched, and what could be answered at once sent in one call.
+//! Queries over UDP: a batch is received, each of its datagrams dispatched, and what could be answered at once sent in one call. The others
+//! are answered by a second task, which sends in one call what it has answered in one turn of the runtime.
 
 use super::answerer::Answerer;
-use super::batch::{BATCH, Inbox, Outgoing, Route, send};
 use super::worker::{Binding, Permit, Share};
-use crate::chain::{Peer, Transport};
+use crate::chain::{Clock, Peer, Transport};
+use crate::datagrams::{BATCH, Inbox, MAX_QUERY, Outbox, Outgoing, Route, send};
 use crate::plan::Dispatch;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::task::unconstrained;
 
 /// Full batches in a row before the worker's other tasks have their turn.
 const BATCHES_IN_A_ROW: usize = 4;
@@ -21,9 +28,6 @@ const LAST_BATCHES: usize = 1024;
 
 /// After the last batches, until what the kernel was about to put into the socket when it stopped receiving is there.
 const LAST_LOOK: Duration = Duration::from_millis(5);
-
-/// Octets a reply buffer keeps for the next query.
-const KEPT_REPLY: usize = 4096;
 
 /// How long a reply that the socket does not take is kept. The client asks again by then.
 const SEND_PATIENCE: Duration = Duration::from_secs(2);
@@ -71,18 +75,22 @@ pub(super) async fn serve<A: Answerer>(socket: AsyncFd<UdpSocket>, binding: Arc<
 }
 
 /// Buffers and surroundings of one socket's turns.
-struct Turns<A> {
+struct Turns<A: Answerer> {
     socket: Arc<AsyncFd<UdpSocket>>,
     binding: Arc<Binding<A>>,
     share: Arc<Share>,
     inbox: Inbox,
     outbox: Outbox,
+    /// To the task that runs the slow gear.
+    slow: mpsc::UnboundedSender<Slow<A>>,
 }
 
 impl<A: Answerer> Turns<A> {
     fn new(socket: Arc<AsyncFd<UdpSocket>>, binding: Arc<Binding<A>>, share: Arc<Share>) -> Self {
         let wants_local = socket.get_ref().local_addr().is_ok_and(|address| address.ip().is_unspecified());
-        Self { socket, binding, share, inbox: Inbox::new(wants_local), outbox: Outbox::default() }
+        let (slow, queries) = mpsc::unbounded_channel();
+        tokio::spawn(answer_slowly(socket.clone(), share.clone(), queries));
+        Self { socket, binding, share, inbox: Inbox::new(MAX_QUERY, wants_local), outbox: Outbox::default(), slow }
     }
 
     /// Receives and answers what is there.
@@ -98,7 +106,7 @@ impl<A: Answerer> Turns<A> {
     /// Receives a batch and answers it; tells how many datagrams it had.
     fn take(&mut self) -> io::Result<usize> {
         let count = self.inbox.receive(self.socket.as_fd())?;
-        let now = Instant::now();
+        let mut clock = Clock::start(Instant::now());
         let answerer = self.binding.answerer.load();
         for datagram in self.inbox.datagrams() {
             if datagram.is_cut {
@@ -112,75 +120,33 @@ impl<A: Answerer> Turns<A> {
                 local: SocketAddr::new(local, self.binding.address.port()),
                 transport: Transport::Udp,
             };
-            let reply = self.outbox.next();
-            match answerer.dispatch(datagram.octets, &peer, now, reply) {
-                Dispatch::Reply => self.outbox.keep(route),
+            let reply = self.outbox.buffer();
+            match answerer.dispatch(datagram.octets, &peer, &mut clock, reply) {
+                Dispatch::Reply => self.outbox.keep(Some(route)),
                 Dispatch::ReplyAndRefresh(pending) => {
-                    self.outbox.keep(route);
+                    self.outbox.keep(Some(route));
                     self.share.refresh::<A>(pending);
                 }
                 Dispatch::Pending(pending) => {
                     if let Some(permit) = self.share.admit(Some(peer.client.ip())) {
-                        let later = Later { socket: self.socket.clone(), share: self.share.clone(), permit };
-                        tokio::spawn(later.answer(pending, route, self.binding.clone()));
+                        let held = Held { _permit: permit, _binding: self.binding.clone() };
+                        // Fails only when the runtime goes.
+                        _ = self.slow.send(Slow { pending, route, held });
                     }
                 }
                 Dispatch::Silence => {}
             }
         }
         drop(answerer);
-        let unsent = self.outbox.send(&self.socket, &self.share);
+        let sent = send_now(&self.socket, self.outbox.kept(), &self.share);
+        let unsent = self.outbox.clear(sent);
         if !unsent.is_empty()
             && let Some(permit) = self.share.admit(None)
         {
-            let later = Later { socket: self.socket.clone(), share: self.share.clone(), permit };
-            tokio::spawn(later.send(unsent, self.binding.clone()));
+            let held = vec![Held { _permit: permit, _binding: self.binding.clone() }];
+            tokio::spawn(send_patiently(self.socket.clone(), self.share.clone(), unsent, held));
         }
         Ok(count)
-    }
-}
-
-/// Replies of a batch, in buffers that are used again.
-#[derive(Default)]
-struct Outbox {
-    replies: Vec<Outgoing>,
-    used: usize,
-}
-
-impl Outbox {
-    /// The buffer for the next reply, empty.
-    fn next(&mut self) -> &mut Vec<u8> {
-        if self.used == self.replies.len() {
-            let nowhere = Route { to: SocketAddr::from(([0, 0, 0, 0], 0)), from: None };
-            self.replies.push(Outgoing { route: nowhere, octets: Vec::with_capacity(512) });
-        }
-        let octets = &mut self.replies[self.used].octets;
-        octets.clear();
-        octets
-    }
-
-    /// Keeps what was written to the buffer; an empty reply is none.
-    fn keep(&mut self, route: Route) {
-        if let Some(reply) = self.replies.get_mut(self.used)
-            && !reply.octets.is_empty()
-        {
-            reply.route = route;
-            self.used += 1;
-        }
-    }
-
-    /// Sends all; gives back what the socket does not take now.
-    fn send(&mut self, socket: &AsyncFd<UdpSocket>, share: &Share) -> Vec<Outgoing> {
-        let sent = send_now(socket, &self.replies[..self.used], share);
-        let unsent = self.replies[sent..self.used].iter_mut();
-        let unsent = unsent.map(|reply| Outgoing { route: reply.route, octets: std::mem::take(&mut reply.octets) }).collect();
-        for reply in &mut self.replies[..self.used] {
-            if reply.octets.capacity() > KEPT_REPLY {
-                reply.octets = Vec::new();
-            }
-        }
-        self.used = 0;
-        unsent
     }
 }
 
@@ -194,7 +160,8 @@ fn send_now(socket: &AsyncFd<UdpSocket>, replies: &[Outgoing], share: &Share) ->
             Err(error) if is_full(&error) => break,
             Err(error) => {
                 share.meters.dropped.unsendable.increment();
-                tracing::debug!("reply of {} octets to {} not sent: {error}", rest[0].octets.len(), rest[0].route.to);
+                let to = rest[0].route.map(|route| route.to);
+                tracing::debug!("reply of {} octets to {to:?} not sent: {error}", rest[0].octets.len());
                 done += 1;
             }
         }
@@ -207,48 +174,102 @@ fn is_full(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// What it takes to reply after the batch is done with.
-struct Later {
-    socket: Arc<AsyncFd<UdpSocket>>,
-    share: Arc<Share>,
-    permit: Permit,
+/// What a query holds until its reply is sent: its place among those in flight, and its listen address.
+struct Held<A> {
+    _permit: Permit,
+    _binding: Arc<Binding<A>>,
 }
 
-impl Later {
-    /// Runs the slow gear and sends its reply.
-    async fn answer<A: Answerer>(self, pending: A::Pending, route: Route, binding: Arc<Binding<A>>) {
+/// A query for the slow gear.
+struct Slow<A: Answerer> {
+    pending: A::Pending,
+    route: Route,
+    held: Held<A>,
+}
+
+impl<A: Answerer> Slow<A> {
+    async fn answer(self) -> (Outgoing, Held<A>) {
         let mut octets = Vec::new();
-        A::run(pending, &mut octets).await;
-        if !octets.is_empty() {
-            let reply = [Outgoing { route, octets }];
-            if send_now(&self.socket, &reply, &self.share) == 0 {
-                self.send(reply.into(), binding).await;
+        A::run(self.pending, &mut octets).await;
+        (Outgoing { route: Some(self.route), octets }, self.held)
+    }
+}
+
+/// Answers a socket's queries that need the slow gear, all in one task: replies that are ready in the same turn of the runtime leave in one call,
+/// and a query costs no task of its own (measured: benches/README.md).
+async fn answer_slowly<A: Answerer>(
+    socket: Arc<AsyncFd<UdpSocket>>,
+    share: Arc<Share>,
+    mut queries: mpsc::UnboundedReceiver<Slow<A>>,
+) {
+    let mut running = FuturesUnordered::new();
+    let (mut replies, mut held) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
+    let mut is_open = true;
+    let turns = poll_fn(move |context| {
+        while is_open {
+            match queries.poll_recv(context) {
+                Poll::Ready(Some(query)) => running.push(query.answer()),
+                Poll::Ready(None) => is_open = false,
+                Poll::Pending => break,
             }
         }
-    }
-
-    /// Sends replies that the socket did not take at once.
-    async fn send<A>(self, replies: Vec<Outgoing>, binding: Arc<Binding<A>>) {
-        let mut done = 0;
-        let mut pause = Duration::from_millis(1);
-        let give_up = Instant::now() + SEND_PATIENCE;
-        while done < replies.len() && Instant::now() < give_up {
-            // Not by waiting until the socket is writable: the queue that is full may be one below it.
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(32));
-            done += send_now(&self.socket, &replies[done..], &self.share);
+        let mut is_over = false;
+        while replies.len() < BATCH {
+            match running.poll_next_unpin(context) {
+                Poll::Ready(Some((reply, holds))) if !reply.octets.is_empty() => {
+                    replies.push(reply);
+                    held.push(holds);
+                }
+                Poll::Ready(Some(_)) => {}
+                Poll::Ready(None) => {
+                    is_over = !is_open;
+                    break;
+                }
+                Poll::Pending => break,
+            }
         }
-        self.share.meters.dropped.unsendable.add((replies.len() - done) as u64);
-        drop((self.permit, binding));
+        let is_full = replies.len() == BATCH;
+        let sent = send_now(&socket, &replies, &share);
+        if sent < replies.len() {
+            tokio::spawn(send_patiently(socket.clone(), share.clone(), replies.split_off(sent), held.split_off(sent)));
+        }
+        replies.clear();
+        held.clear();
+        if is_over {
+            return Poll::Ready(());
+        }
+        if is_full {
+            // There may be more; the worker's other tasks come first.
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
+    });
+    // The runtime's budget is one task's, not that of the thousands of queries in this one; it gives way by itself, above.
+    unconstrained(turns).await;
+}
+
+/// Sends replies that the socket did not take at once.
+async fn send_patiently<A>(socket: Arc<AsyncFd<UdpSocket>>, share: Arc<Share>, replies: Vec<Outgoing>, held: Vec<Held<A>>) {
+    let mut done = 0;
+    let mut pause = Duration::from_millis(1);
+    let give_up = Instant::now() + SEND_PATIENCE;
+    while done < replies.len() && Instant::now() < give_up {
+        // Not by waiting until the socket is writable: the queue that is full may be one below it.
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(32));
+        done += send_now(&socket, &replies[done..], &share);
     }
+    share.meters.dropped.unsendable.add((replies.len() - done) as u64);
+    drop(held);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::batch::register;
+
     use super::super::connections::Connections;
     use super::super::meters::Meters;
     use super::*;
+    use crate::datagrams::register;
     use crate::metrics::Registry;
 
     #[tokio::test]
@@ -265,12 +286,12 @@ mod tests {
         let bad = ["127.0.0.1:0".parse().unwrap(), "[::1]:53".parse().unwrap()];
         let mut outbox = Outbox::default();
         for (number, to) in [bad[0], good, bad[0], bad[1], good, good, bad[1]].into_iter().enumerate() {
-            outbox.next().push(number as u8);
-            outbox.keep(Route { to, from: None });
+            outbox.buffer().push(number as u8);
+            outbox.keep(Some(Route { to, from: None }));
         }
-        outbox.next();
-        outbox.keep(Route { to: good, from: None });
-        assert!(outbox.send(&server, &share).is_empty());
+        outbox.buffer();
+        outbox.keep(Some(Route { to: good, from: None }));
+        assert_eq!(send_now(&server, outbox.kept(), &share), 7, "the empty one was not kept");
         let mut buffer = [0; 8];
         let received = std::iter::from_fn(|| client.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec()));
         assert_eq!(received.collect::<Vec<_>>(), [[1], [4], [5]]);

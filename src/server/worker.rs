@@ -18,6 +18,9 @@ use std::thread::{Builder, JoinHandle};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
+/// Octets of the scratch buffer that a worker keeps.
+const KEPT_SCRATCH: usize = 4096;
+
 /// A running worker. Dropping it ends its tasks where they stand.
 pub(super) struct Worker {
     pub runtime: runtime::Handle,
@@ -52,6 +55,7 @@ impl Worker {
 /// What all tasks of a worker share.
 pub(super) struct Share {
     flight: Mutex<Flight>,
+    scratch: Mutex<Vec<u8>>,
     pub limits: Limits,
     pub meters: Arc<Meters>,
     pub connections: Arc<Connections>,
@@ -67,7 +71,20 @@ struct Flight {
 
 impl Share {
     pub fn new(limits: Limits, meters: Arc<Meters>, connections: Arc<Connections>) -> Self {
-        Self { flight: Mutex::default(), limits, meters, connections }
+        Self { flight: Mutex::default(), scratch: Mutex::default(), limits, meters, connections }
+    }
+
+    /// An empty buffer that keeps its size from use to use, for what does not wait. Not the connections' own: most of them are idle.
+    pub fn take_scratch(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.scratch.lock())
+    }
+
+    /// Gives the buffer back; one that has grown large is freed.
+    pub fn give_back_scratch(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= KEPT_SCRATCH {
+            buffer.clear();
+            *self.scratch.lock() = buffer;
+        }
     }
 
     /// Room for one more query in flight; `None`, counted, if there is none. `client`: who waits for it.

@@ -405,6 +405,10 @@ impl Machine {
         if was_healthy {
             self.delay = Duration::ZERO;
         }
+        if matches!(self.phase, Phase::Starting { .. }) || self.delay >= self.timing.restart_grace {
+            // It did not come to serve, and the next one has no better prospects, or comes too late: nobody's query waits for that.
+            self.withdraw();
+        }
         self.phase = Phase::Waiting { until: now + self.delay };
         self.delay = (self.delay * 2).clamp(self.timing.first_delay, self.timing.longest_delay);
     }

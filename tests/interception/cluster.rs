@@ -33,9 +33,9 @@ pub const METRICS: u16 = 9353;
 /// ClusterIPs of KubeDNS.
 pub const CLUSTER_IPS: [&str; 2] = ["10.96.0.10", "fd00::10"];
 /// ClusterIPs of kube-dns-upstream, which nothing intercepts.
-const UPSTREAM: [&str; 2] = ["10.96.0.11", "fd00::11"];
+pub const UPSTREAM: [&str; 2] = ["10.96.0.11", "fd00::11"];
 /// KubeDNS's pod.
-const KUBE_DNS: [&str; 2] = ["10.244.0.2", "fd00:1::2"];
+pub const KUBE_DNS: [&str; 2] = ["10.244.0.2", "fd00:1::2"];
 /// The pod that asks.
 const POD: [&str; 2] = ["10.244.0.3", "fd00:1::3"];
 /// The node's end of each pod's link.
@@ -49,9 +49,20 @@ const ADDRESS: &str = "10.96.0.1";
 
 /// Runs `body`, the body of the test `name`, in a user and network namespace of its own, where it is root.
 pub fn in_a_namespace(name: &str, body: impl FnOnce()) {
-    if std::env::var(INSIDE).is_ok_and(|inside| inside == name) {
-        return body();
+    match inside() {
+        Some(inside) if inside == name => body(),
+        _ => _ = run_in_a_namespace(name, name),
     }
+}
+
+/// What [`run_in_a_namespace`] called this process; none outside.
+pub fn inside() -> Option<String> {
+    std::env::var(INSIDE).ok()
+}
+
+/// Runs the test `name` in a process of its own, in a user and network namespace where it is root, which is told that it is `role`. Everything
+/// it printed.
+pub fn run_in_a_namespace(name: &str, role: &str) -> String {
     for program in ["ip", "nft", "iptables-nft", "iptables-legacy", "setpriv"] {
         require(program);
     }
@@ -61,22 +72,24 @@ pub fn in_a_namespace(name: &str, body: impl FnOnce()) {
     command.args(["--exact", name, "--nocapture", "--test-threads=1"]);
     let path = format!("{}:/usr/local/sbin:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
     // An ordinary user may not write the machine's lock, and nobody outside should wait for us.
-    command.env(INSIDE, name).env("PATH", path).env("XTABLES_LOCKFILE", lock.path());
+    command.env(INSIDE, role).env("PATH", path).env("XTABLES_LOCKFILE", lock.path());
     let told = command.output().unwrap_or_else(|e| panic!("running {command:?}: {e}"));
     let everything = crate::support::tools::everything(&told);
     assert!(
         told.status.success() && everything.contains("1 passed"),
         "inside the namespace (are user namespaces allowed, kernel.unprivileged_userns_clone?):\n{everything}"
     );
+    everything
 }
 
 /// A network namespace. It ends when this is dropped and the last socket and process in it has ended.
-pub struct Place(File);
+#[derive(Clone)]
+pub struct Place(Arc<File>);
 
 impl Place {
     /// That of this process.
     fn here() -> Self {
-        Self(File::open("/proc/self/ns/net").expect("a process can see its namespaces"))
+        Self(File::open("/proc/self/ns/net").expect("a process can see its namespaces").into())
     }
 
     fn new() -> Self {
@@ -85,21 +98,21 @@ impl Place {
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("root in its user namespace may make networks");
             File::open("/proc/thread-self/ns/net").expect("a thread can see its namespaces")
         });
-        Self(opened.join().expect("a network namespace is made"))
-    }
-
-    /// The same place, for another thread.
-    pub fn again(&self) -> Self {
-        Self(self.0.try_clone().expect("a second handle to the namespace"))
+        Self(opened.join().expect("a network namespace is made").into())
     }
 
     /// What `work` gives, done by a thread that is there. Sockets it opens and programs it starts stay there.
     pub fn visit<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let visit = || {
-            move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network)).expect("the namespace is ours");
+            self.enter();
             work()
         };
         std::thread::scope(|scope| scope.spawn(visit).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+
+    /// Takes the calling thread there for good.
+    pub fn enter(&self) {
+        move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network)).expect("the namespace is ours");
     }
 }
 
@@ -110,15 +123,14 @@ pub enum Transport {
     Tcp,
 }
 
-/// The node, with this process on it, and its pods.
-pub struct Cluster {
-    host: Place,
-    pod: Place,
-    kube_dns: Vec<Upstream>,
-    _kube_dns_place: Place,
+/// The node, with this process on it, and its pods' networks.
+pub struct Network {
+    pub host: Place,
+    pub pod: Place,
+    pub kube_dns: Place,
 }
 
-impl Cluster {
+impl Network {
     pub fn new() -> Self {
         shell(
             "ip link set lo up
@@ -133,14 +145,27 @@ impl Cluster {
             ip link add nodelocaldns type bridge
             ip link set nodelocaldns up",
         );
-        let (pod, kube_dns_place) = (Place::new(), Place::new());
+        let (pod, kube_dns) = (Place::new(), Place::new());
         attach(&pod, "pod", POD);
-        attach(&kube_dns_place, "kubedns", KUBE_DNS);
+        attach(&kube_dns, "kubedns", KUBE_DNS);
         // As on any other node: what comes from an address that every node has cannot be answered.
-        kube_dns_place.visit(|| LOCALS.map(|address| shell(&format!("ip route add blackhole {address}"))));
+        kube_dns.visit(|| LOCALS.map(|address| shell(&format!("ip route add blackhole {address}"))));
         for index in [0, 1] {
             proxy(index);
         }
+        Self { host: Place::here(), pod, kube_dns }
+    }
+}
+
+/// The node and its pods, one of which is KubeDNS.
+pub struct Cluster {
+    network: Network,
+    kube_dns: Vec<Upstream>,
+}
+
+impl Cluster {
+    pub fn new() -> Self {
+        let network = Network::new();
         let rules: Vec<Rule> = FRESH.iter().chain([&NAME]).map(|name| address_rule(name, 30, ADDRESS)).collect();
         let serve = || {
             let nothing = Reply { rcode: Some("NXDOMAIN".to_owned()), ..Reply::default() };
@@ -150,13 +175,13 @@ impl Cluster {
             };
             KUBE_DNS.map(serve).into()
         };
-        let kube_dns = kube_dns_place.visit(serve);
-        Self { host: Place::here(), pod, kube_dns, _kube_dns_place: kube_dns_place }
+        let kube_dns = network.kube_dns.visit(serve);
+        Self { network, kube_dns }
     }
 
     /// Who asks: a pod, and a program on the node's own network.
     pub fn clients(&self) -> [(&'static str, &Place); 2] {
-        [("pod", &self.pod), ("host network", &self.host)]
+        [("pod", &self.network.pod), ("host network", &self.network.host)]
     }
 
     /// KubeDNS answers nobody any longer.
@@ -172,9 +197,7 @@ impl Cluster {
 
     /// The program, with no more rights than the DaemonSet gives it.
     pub fn program(&self) -> Command {
-        let mut command = tool("setpriv");
-        command.arg("--bounding-set=-all,+net_admin,+net_bind_service").arg(binary());
-        command
+        program()
     }
 
     /// Starts the program as the DaemonSet does.
@@ -184,23 +207,11 @@ impl Cluster {
 
     /// The same with the watchdog's metrics on another port, so that those of two agents can be told apart.
     pub fn start_with_metrics(&self, backend: &str, metrics: u16, more: &[&str]) -> Agent {
-        let folder = scratch();
-        let template = write(
-            folder.path(),
-            "Corefile.base",
-            &format!(
-                ".:53 {{\n errors\n cache 30\n reload\n loop\n bind __PILLAR__LOCAL__DNS__ __PILLAR__DNS__SERVER__\n \
-                 forward . __PILLAR__CLUSTER__DNS__ {{\n  force_tcp\n }}\n prometheus :9253\n health {LOCAL}:8080\n}}\n"
-            ),
+        let template = format!(
+            ".:53 {{\n errors\n cache 30\n reload\n loop\n bind __PILLAR__LOCAL__DNS__ __PILLAR__DNS__SERVER__\n \
+             forward . __PILLAR__CLUSTER__DNS__ {{\n  force_tcp\n }}\n prometheus :9253\n health {LOCAL}:8080\n}}\n"
         );
-        let mut command = self.program();
-        command.args(["-localip", &format!("{},{}", LOCALS.join(","), CLUSTER_IPS.join(","))]);
-        command.arg("-conf").arg(folder.path().join("Corefile")).arg("-basecorefile").arg(template);
-        command.args(["-upstreamsvc", "kube-dns-upstream", "--interception", backend]);
-        command.args(["-metrics-listen-address", &format!("127.0.0.1:{metrics}")]).args(more);
-        command.env("KUBE_DNS_UPSTREAM_SERVICE_HOST", UPSTREAM[0]).env("KUBE_DNS_UPSTREAM_SERVICE_PORT", "53");
-        command.env("KUBE_DNS_SERVICE_HOST", CLUSTER_IPS[0]);
-        Agent { watchdog: Server::spawn(command, folder), metrics }
+        Agent::start(program(), &template, backend, metrics, more)
     }
 
     /// Asks everyone on every address over UDP and TCP. `served` are the addresses that are somebody's.
@@ -227,6 +238,19 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// Starts what `command` runs, the program or something that becomes it, as the DaemonSet does, with a Corefile template.
+    pub fn start(mut command: Command, template: &str, backend: &str, metrics: u16, more: &[&str]) -> Self {
+        let folder = scratch();
+        let template = write(folder.path(), "Corefile.base", template);
+        command.args(["-localip", &format!("{},{}", LOCALS.join(","), CLUSTER_IPS.join(","))]);
+        command.arg("-conf").arg(folder.path().join("Corefile")).arg("-basecorefile").arg(template);
+        command.args(["-upstreamsvc", "kube-dns-upstream", "--interception", backend]);
+        command.args(["-metrics-listen-address", &format!("127.0.0.1:{metrics}")]).args(more);
+        command.env("KUBE_DNS_UPSTREAM_SERVICE_HOST", UPSTREAM[0]).env("KUBE_DNS_UPSTREAM_SERVICE_PORT", "53");
+        command.env("KUBE_DNS_SERVICE_HOST", CLUSTER_IPS[0]);
+        Self { watchdog: Server::spawn(command, folder), metrics }
+    }
+
     /// Waits until the program says that it intercepts.
     pub fn await_interception(&self) {
         let on = || metric(self.metrics, "nodelocaldns_watchdog_interception") == Some(1.0);
@@ -245,6 +269,13 @@ impl Agent {
         assert!(wait_until(SOON, is_there), "no server:\n{}", self.watchdog.tail(20));
         found.expect("it was found")
     }
+}
+
+/// The program, with no more rights than the DaemonSet gives it.
+pub fn program() -> Command {
+    let mut command = tool("setpriv");
+    command.arg("--bounding-set=-all,+net_admin,+net_bind_service").arg(binary());
+    command
 }
 
 /// Connects a pod's network with the node's.
@@ -477,7 +508,12 @@ pub fn is_alive(pid: i32) -> bool {
 
 /// Ends a process with SIGKILL.
 pub fn kill(pid: i32) {
+    signal(pid, libc::SIGKILL);
+}
+
+/// Sends a signal to a process.
+pub fn signal(pid: i32, signal: libc::c_int) {
     // SAFETY: kill has no memory effects; the process is a child of ours or of one of ours, seen a moment ago.
-    let outcome = unsafe { libc::kill(pid, libc::SIGKILL) };
-    assert_eq!(outcome, 0, "killing {pid}: {}", std::io::Error::last_os_error());
+    let outcome = unsafe { libc::kill(pid, signal) };
+    assert_eq!(outcome, 0, "sending signal {signal} to {pid}: {}", std::io::Error::last_os_error());
 }

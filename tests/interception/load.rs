@@ -51,7 +51,7 @@ impl Load {
     pub fn start(place: &Place, ports: Ports) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (udp_stop, tcp_stop) = (stop.clone(), stop.clone());
-        let (udp_place, tcp_place) = (place.again(), place.again());
+        let (udp_place, tcp_place) = (place.clone(), place.clone());
         let udp = std::thread::spawn(move || udp_place.visit(|| ask_udp(ports, &udp_stop)));
         let tcp = std::thread::spawn(move || tcp_place.visit(|| ask_tcp(&tcp_stop)));
         Self { stop, udp, tcp }

@@ -116,8 +116,9 @@ impl Inner {
     /// The entry to serve. A denial goes before a positive answer, which it is newer than; but not a SERVFAIL, which says nothing
     /// about the name; nor any with `prefer_positive`.
     fn select<'v>(&self, view: &'v View<'_, Response>, key: &Key<'_>, now: Moment) -> Option<Hit<'v>> {
-        let usable = |kind| {
-            let entry = view.find(kind, key)?;
+        let kept = view.find_kinds(key);
+        let usable = |kind: Kind| {
+            let entry = kept[kind.index()]?;
             let age = self.policy.age(entry, now);
             (age != Age::Gone).then_some(Hit { entry, age })
         };
@@ -220,7 +221,7 @@ impl Inner {
             Step::Ask => {
                 let clock = Clock::start(&request);
                 let answer = next.run(request).await?;
-                let verdict = judge(&answer.response, unix_seconds());
+                let verdict = judge(&answer.response, unix_seconds);
                 Ok(self.take(&request, answer, verdict, clock.now(), false).0)
             }
             Step::Serve { response, refresh } => {
@@ -295,7 +296,7 @@ impl Inner {
 
     /// Puts a newer answer in the place of what is kept, or refuses it.
     fn consider(&self, request: &Request<'_>, key: &Key<'_>, answer: Answer, now: Instant) -> Outcome {
-        let verdict = judge(&answer.response, unix_seconds());
+        let verdict = judge(&answer.response, unix_seconds);
         let fits = !answer.response.is_truncated() && answer.response.is_for(key);
         if fits && self.renews(verdict, answer.response.rcode()) {
             let (answer, is_kept) = self.take(request, answer, verdict, now, true);

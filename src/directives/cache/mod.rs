@@ -13,15 +13,16 @@ mod wire;
 
 pub use transfer::{Bounds, Reading, Tally, TransferError, export, import};
 
-use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Configured, ParseContext, Part};
+use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Configured, MemoryBudget, ParseContext, Part};
 use crate::corefile::Directive;
-use crate::message::{LowerName, Name};
-use entry::Age;
+use crate::message::{LowerName, Name, Response};
+use entry::{Age, Entry};
 use link::{Cache, Inner, KEYWORD, Kept, Policy};
 use metrics::Metrics;
 use parse::Config;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::time::{MissedTickBehavior, interval_at};
 
 /// Reads one `cache` of a server block.
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
@@ -48,19 +49,31 @@ impl Configured for Config {
             kept,
             metrics: context.servers.iter().map(|server| Metrics::new(&context.services.registry, server, &label)).collect(),
         });
-        let background = Box::pin(maintain(inner.clone(), self.capacity));
+        let budget = context.services.cache_memory.clone();
+        let background = Box::pin(maintain(inner.clone(), self.capacity, budget));
         Ok(Built { link: Some(Arc::new(Cache(inner))), background: vec![background], ..Built::default() })
     }
 }
 
-/// Gives an adopted store the new capacities once this plan serves, then clears out what has expired, again and again.
-async fn maintain(inner: Arc<Inner>, [success, denial]: [usize; 2]) {
+/// Gives an adopted store the new capacities once this plan serves, then clears out what has expired, again and again, and more when memory gets
+/// scarce.
+async fn maintain(inner: Arc<Inner>, [success, denial]: [usize; 2], budget: Arc<MemoryBudget>) {
     let store = &inner.kept.store;
     store.resize(success, denial);
+    let mut sweep = interval_at(tokio::time::Instant::now() + SWEEP_INTERVAL, SWEEP_INTERVAL);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::time::sleep(SWEEP_INTERVAL).await;
+        let is_exceeded = tokio::select! {
+            _ = sweep.tick() => false,
+            () = budget.exceeded() => true,
+        };
         let now = store.moment(Instant::now());
-        store.sweep(&|entry| inner.policy.age(entry, now) == Age::Gone);
+        let is_useless = |entry: &Entry<Response>| inner.policy.age(entry, now) == Age::Gone;
+        if is_exceeded {
+            store.shrink(&is_useless);
+        } else {
+            store.sweep(&is_useless);
+        }
     }
 }
 

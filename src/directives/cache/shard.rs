@@ -33,6 +33,15 @@ impl<T: Payload> Shard<T> {
         self.at(self.place(kind, key)?)
     }
 
+    /// The entries of both kinds under a key, found in one look-up.
+    pub fn find_kinds(&self, key: &Key<'_>) -> [Option<&Entry<T>>; 2] {
+        let mut found = [None; 2];
+        for entry in self.index.iter_hash(key.hash).filter_map(|place| self.at(*place)).filter(|entry| entry.is_for(key)) {
+            found[entry.kind.index()] = Some(entry);
+        }
+        found
+    }
+
     fn place(&self, kind: Kind, key: &Key<'_>) -> Option<u32> {
         let is_it = |place: &u32| self.at(*place).is_some_and(|entry| entry.kind == kind && entry.is_for(key));
         self.index.find(key.hash, is_it).copied()

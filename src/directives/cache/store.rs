@@ -65,6 +65,10 @@ impl<T: Payload> View<'_, T> {
     pub fn find(&self, kind: Kind, key: &Key<'_>) -> Option<&Entry<T>> {
         self.0.find(kind, key)
     }
+    /// The same of both kinds at once, by [`Kind::index`].
+    pub fn find_kinds(&self, key: &Key<'_>) -> [Option<&Entry<T>>; 2] {
+        self.0.find_kinds(key)
+    }
 }
 
 impl<T: Payload> Store<T> {
@@ -233,7 +237,7 @@ impl<T: Payload> Store<T> {
     ) -> bool {
         while !self.budget.take(octets) {
             let free = self.budget.limit().saturating_sub(self.budget.used());
-            let own: usize = Kind::ALL.iter().map(|kind| self.octets(*kind)).sum();
+            let own = self.octets_of_both();
             let can_be_enough = own.saturating_add(free) >= octets;
             let evicted_one = can_be_enough
                 && (self.evict_one(kind, key.hash, useless, evicted) || self.evict_one(kind.other(), key.hash, useless, evicted));
@@ -297,6 +301,25 @@ impl<T: Payload> Store<T> {
         }
     }
 
+    /// If all caches together hold more than they may, evicts this one's share of what is too much.
+    pub fn shrink(&self, useless: &dyn Fn(&Entry<T>) -> bool) {
+        let (used, limit) = (self.budget.used(), self.budget.limit());
+        let own = self.octets_of_both();
+        let kept = own as u128 * limit.min(used) as u128 / used.max(1) as u128;
+        let mut shard = 0_u64;
+        while self.octets_of_both() as u128 > kept {
+            let larger = if self.octets(Kind::Success) >= self.octets(Kind::Denial) { Kind::Success } else { Kind::Denial };
+            if !self.evict_one(larger, shard << 32, useless, &mut Evicted::default()) {
+                return;
+            }
+            shard = shard.wrapping_add(1);
+        }
+    }
+
+    fn octets_of_both(&self) -> usize {
+        Kind::ALL.iter().map(|kind| self.octets(*kind)).sum()
+    }
+
     /// Sets new capacities and evicts what is above them.
     pub fn resize(&self, success: usize, denial: usize) {
         for (kind, capacity) in Kind::ALL.into_iter().zip([success, denial]) {
@@ -311,7 +334,7 @@ impl<T: Payload> Store<T> {
 
 impl<T: Payload> Drop for Store<T> {
     fn drop(&mut self) {
-        self.budget.release(Kind::ALL.iter().map(|kind| self.octets(*kind)).sum());
+        self.budget.release(self.octets_of_both());
     }
 }
 

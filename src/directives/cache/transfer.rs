@@ -186,7 +186,7 @@ fn adopt(kept: &Kept, answer: Answer, elapsed: Duration, now: Instant) -> bool {
     let stored = kept.store.moment(now).0.checked_sub(age.saturating_add(elapsed));
     let (Some(stored), Ok(mut payload)) = (stored, Response::read(&message)) else { return false };
     let kind = if marks & DENIAL == 0 { Kind::Success } else { Kind::Denial };
-    let verdict = judge(&payload, unix_seconds());
+    let verdict = judge(&payload, unix_seconds);
     let is_well_formed = marks & !(DENIAL | USED) == 0 && flags & !KEY_FLAGS == 0 && (1..=MAX_TTL).contains(&ttl);
     if !is_well_formed || payload.is_truncated() || verdict.class.kind() != Some(kind) {
         return false;

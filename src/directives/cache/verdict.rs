@@ -48,19 +48,21 @@ pub struct Verdict {
     pub answering: bool,
 }
 
-/// Judges an answer by its own question. With DO set, a signature that is not valid at `unix_seconds` makes it [`Class::Other`].
-pub fn judge(response: &Response, unix_seconds: u32) -> Verdict {
+/// Judges an answer by its own question. With DO set, a signature that is not valid at `unix_seconds` (asked for only then) makes it [`Class::Other`].
+pub fn judge(response: &Response, unix_seconds: impl FnOnce() -> u32) -> Verdict {
     let answering = response.rcode() == Rcode::NOERROR && answers(response);
     Verdict { class: class(response, unix_seconds, answering), answering }
 }
 
-fn class(response: &Response, unix_seconds: u32, answering: bool) -> Class {
+fn class(response: &Response, unix_seconds: impl FnOnce() -> u32, answering: bool) -> Class {
     if matches!(response.question_type(), RecordType::AXFR | RecordType::IXFR) {
         return Class::Other;
     }
-    let is_expired = |record: Record<'_>| record.rtype == RRSIG && !is_valid_at(record.rdata(), unix_seconds);
-    if response.dnssec_ok() && response.records().any(is_expired) {
-        return Class::Other;
+    if response.dnssec_ok() {
+        let now = unix_seconds();
+        if response.records().any(|record| record.rtype == RRSIG && !is_valid_at(record.rdata(), now)) {
+            return Class::Other;
+        }
     }
     let rcode = response.rcode();
     let has_answer = response.answer_count() > 0;
@@ -95,7 +97,7 @@ fn answers(response: &Response) -> bool {
     let (qtype, qclass) = (response.question_type(), response.question_class());
     let is_asked_class = |record: &Record<'_>| qclass == ANY_CLASS || record.class == qclass;
     let records = || response.records().filter(|record| record.section == Section::Answer).filter(is_asked_class);
-    let is_at = |record: &Record<'_>, name: &Name| record.owner() == *name;
+    let is_at = |record: &Record<'_>, name: &Name| record.is_owned_by(name);
     let mut name = response.question_name();
     match qtype {
         RecordType::ANY => return records().any(|record| is_at(&record, &name)),
@@ -120,7 +122,7 @@ struct Ambiguous;
 fn alias<'a>(records: impl Iterator<Item = Record<'a>>, name: &Name) -> Result<Option<Name>, Ambiguous> {
     let mut target: Option<Name> = None;
     for record in records {
-        if record.rtype != RecordType::CNAME || record.owner() != *name {
+        if record.rtype != RecordType::CNAME || !record.is_owned_by(name) {
             continue;
         }
         let (found, _) = Name::read(record.message, record.rdata.0).map_err(|_| Ambiguous)?;

@@ -25,6 +25,8 @@ impl Forward {
     pub(super) async fn exchange(&self, request: &Request<'_>, transport: Transport) -> Result<Response, Failure> {
         let start = Instant::now();
         let deadline = start + OVERALL_TIMEOUT;
+        // Whoever asks knows by then that there is no answer, and may still ask elsewhere before his own patience (5 s, most often) ends.
+        let last_round = deadline.min(start + self.options.read_timeout);
         let upstreams = self.roster.upstreams(deadline).await.map_err(|error| Failure::servfail(KEYWORD, error))?;
         let order = self.selector.order(upstreams.len(), |bound| rand::random_range(0..bound));
         let asked = Arc::new(Asked::new(request));
@@ -80,7 +82,7 @@ impl Forward {
             if let Some(response) = last_response {
                 return Ok(response);
             }
-            if Instant::now() + pause >= deadline {
+            if Instant::now() + pause >= last_round {
                 return Err(Self::fail(failure));
             }
             tokio::time::sleep(pause).await;

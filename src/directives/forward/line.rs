@@ -21,7 +21,7 @@ const IN_FLIGHT_LIMIT: usize = 8192;
 
 /// A query as it goes upstream; its ID is set for each try.
 pub struct Asked {
-    wire: Vec<u8>,
+    wire: SmallVec<[u8; 128]>,
     name: LowerName,
     qtype: RecordType,
     qclass: Class,
@@ -40,7 +40,7 @@ impl Asked {
     /// A query of our own; `None` if `wire` is none.
     pub fn from_wire(wire: Vec<u8>) -> Option<Self> {
         let Query { name, qtype, qclass, .. } = Query::read(&wire).ok()?;
-        Some(Self { wire, name, qtype, qclass })
+        Some(Self { wire: wire.into(), name, qtype, qclass })
     }
 
     /// Octets of the message.
@@ -49,7 +49,7 @@ impl Asked {
     }
 
     /// Appends the message with `id` in its place.
-    pub fn write<const N: usize>(&self, id: u16, out: &mut SmallVec<[u8; N]>) {
+    pub fn write(&self, id: u16, out: &mut Vec<u8>) {
         out.extend_from_slice(&id.to_be_bytes());
         out.extend_from_slice(self.wire.get(2..).unwrap_or_default());
     }
@@ -130,6 +130,13 @@ impl InFlight {
             let _ = waiter.send(outcome);
         }
         Delivery::Taken
+    }
+
+    /// Ends the wait for `id` with `error`.
+    pub fn fail(&mut self, id: u16, error: TryError) {
+        if let Some((_, waiter)) = self.entries.remove(&id) {
+            let _ = waiter.send(Err(error));
+        }
     }
 
     /// Ends every wait with `error`.

@@ -158,7 +158,8 @@ impl Forward {
         loop {
             match self.flights.join(key.clone()) {
                 Seat::Lead(lead) => {
-                    let outcome = self.exchange(request, transport).await;
+                    // A future of its own: together with this one it would be beyond what the allocator keeps at hand (1 KiB).
+                    let outcome = Box::pin(self.exchange(request, transport)).await;
                     let waited = lead.finish(&outcome);
                     self.metrics.shared.add(waited as u64);
                     return outcome.map(|response| (response, false));

@@ -166,15 +166,13 @@ impl Connection {
         };
         let (id, receiver) = registered.ok_or_else(|| TryError::TooMany(self.path()))?;
         let attempt = Try { line: self.clone(), id, receiver, sent: now, ahead };
-        let mut message: SmallVec<[u8; 512]> = SmallVec::new();
         let length = u16::try_from(asked.len()).unwrap_or(u16::MAX);
-        message.extend_from_slice(&length.to_be_bytes());
-        asked.write(id, &mut message);
         let mut state = self.state.lock();
         if ahead == 0 {
             state.progress = now;
         }
-        state.outbox.extend_from_slice(&message);
+        state.outbox.extend_from_slice(&length.to_be_bytes());
+        asked.write(id, &mut state.outbox);
         drop(state);
         self.wake.notify_one();
         Ok(attempt)

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 
 /// Alias (`ip link` shows it) of links that we made, so that a later process knows them for ours.
 pub const ALIAS: &str = "made by nodelocaldns";
-/// Kind of the links that we make.
+/// Kind of the links that we, and the reference, make.
 const DUMMY: &str = "dummy";
+/// Kind of those that we make where the kernel has no dummy links.
+const BRIDGE: &str = "bridge";
 
 /// A link as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -53,11 +55,14 @@ pub fn steps(wish: &LinkWish, view: Option<&LinkView>) -> Vec<Step> {
 /// none but addresses of ours. A dummy link that somebody prepared for us carries no address or others too, and stays; asked before ours
 /// are added to it, that is.
 pub fn is_ours(wish: &LinkWish, view: &LinkView) -> bool {
-    if view.kind.as_deref() != Some(DUMMY) {
-        return false;
+    let is_made_by_us = view.alias.as_deref() == Some(ALIAS);
+    match view.kind.as_deref() {
+        Some(DUMMY) => {}
+        Some(BRIDGE) => return is_made_by_us,
+        _ => return false,
     }
     let mut given = view.addresses.iter().map(|(address, _)| address).filter(|address| !is_automatic(address)).peekable();
-    view.alias.as_deref() == Some(ALIAS) || (given.peek().is_some() && given.all(|address| wish.addresses.contains(address)))
+    is_made_by_us || (given.peek().is_some() && given.all(|address| wish.addresses.contains(address)))
 }
 
 /// Addresses to take off a link that stays: ours, as we put them there.
@@ -114,7 +119,15 @@ mod tests {
         view.alias = Some(ALIAS.to_owned());
         assert!(is_ours(&wish(), &view));
         view.kind = Some("bridge".to_owned());
-        assert!(!is_ours(&wish(), &view), "we make dummy links only");
+        assert!(is_ours(&wish(), &view), "made where the kernel has no dummy links");
+        view.kind = Some("veth".to_owned());
+        assert!(!is_ours(&wish(), &view), "we make no such links");
+    }
+
+    #[test]
+    fn a_bridge_with_none_but_our_addresses_is_not_ours() {
+        let view = LinkView { kind: Some("bridge".to_owned()), ..dummy(&[("169.254.20.10", 32)]) };
+        assert!(!is_ours(&wish(), &view));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The link that carries the listening addresses: a dummy link of ours, or one that is there already.
+//! The link that carries the listening addresses: a dummy link of ours (a bridge, where the kernel has no dummy links), or one that is there already.
 
 mod difference;
 
@@ -14,7 +14,8 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, Add
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::RouteType;
 use rtnetlink::{
-    AddressMessageBuilder, Handle, LinkDummy, LinkUnspec, MulticastGroup, RouteMessageBuilder, new_multicast_connection,
+    AddressMessageBuilder, Handle, LinkBridge, LinkDummy, LinkUnspec, MulticastGroup, RouteMessageBuilder,
+    new_multicast_connection,
 };
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -153,7 +154,12 @@ impl Link {
         match (step, view) {
             (Step::Create, _) => {
                 let created = self.handle.link().add(LinkDummy::new(name).build()).execute().await;
-                accept(created, libc::EEXIST).map_err(|source| Error::LinkAdd { name: name.clone(), source })?;
+                let mut created = accept(created, libc::EEXIST);
+                // A bridge without ports holds addresses as well; kernels of small virtual machines often come without dummy links.
+                if created.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EOPNOTSUPP)) {
+                    created = accept(self.handle.link().add(LinkBridge::new(name).build()).execute().await, libc::EEXIST);
+                }
+                created.map_err(|source| Error::LinkAdd { name: name.clone(), source })?;
                 // The kernel takes no alias when a link is made.
                 let alias = LinkAttribute::IfAlias(ALIAS.to_owned());
                 let message = LinkUnspec::new_with_name(name).append_extra_attribute(alias).build();

@@ -5,7 +5,7 @@ mod tcp;
 mod udp;
 
 use super::*;
-use crate::chain::{HttpAnswer, Peer, Timeouts};
+use crate::chain::{Clock, HttpAnswer, Peer, Timeouts};
 use crate::plan::Dispatch;
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -46,7 +46,7 @@ impl Answerer for Toy {
     fn timeouts(&self) -> Timeouts {
         self.timeouts
     }
-    fn dispatch(self: &Arc<Self>, wire: &[u8], peer: &Peer, _now: Instant, out: &mut Vec<u8>) -> Dispatch<ToyPending> {
+    fn dispatch(self: &Arc<Self>, wire: &[u8], peer: &Peer, _clock: &mut Clock, out: &mut Vec<u8>) -> Dispatch<ToyPending> {
         assert!(out.is_empty());
         out.push(self.version);
         out.extend_from_slice(wire);

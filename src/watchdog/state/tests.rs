@@ -304,6 +304,33 @@ fn a_server_that_does_not_come_back_in_time_costs_the_interception_until_it_has_
 }
 
 #[test]
+fn a_server_that_ends_before_it_served_costs_the_interception_at_once() {
+    let mut world = proven();
+    world.nature.fails = true;
+    let crashed = world.now - world.start;
+    world.crash(Exit::Signal(9));
+    world.run(world.timing.restart_grace);
+    let off = world.when(OFF);
+    // What a server's start takes, and a step or two.
+    let latest = crashed + WELL.startup + 5 * MS;
+    assert!(off.last().is_some_and(|at| (crashed..latest).contains(at)), "{off:?}, crashed at {crashed:?}");
+}
+
+#[test]
+fn a_server_whose_successor_would_come_too_late_costs_the_interception_at_once() {
+    let mut world = proven();
+    // The delays before them: none, 10, 20, 40, 80 ms.
+    for _ in 0..4 {
+        world.crash(Exit::Signal(9));
+        world.run(Duration::from_secs(3));
+    }
+    let crashed = world.now - world.start;
+    world.crash(Exit::Signal(9));
+    world.run(world.timing.restart_grace / 2);
+    assert!(world.when(OFF).last().is_some_and(|at| *at >= crashed), "{:?}, crashed at {crashed:?}", world.when(OFF));
+}
+
+#[test]
 fn servers_that_fail_at_every_start_cost_less_than_a_tenth_of_a_second() {
     // iptables-restore takes that long on a node with kube-proxy's thousands of rules.
     let settling = 25 * MS;

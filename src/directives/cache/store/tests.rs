@@ -46,6 +46,32 @@ fn plenty() -> Arc<MemoryBudget> {
 }
 
 #[test]
+fn a_lowered_limit_takes_its_share_of_every_cache() {
+    let budget = Arc::new(MemoryBudget::new(usize::MAX));
+    let stores = [Store::new(1000, 1000, budget.clone()), Store::new(1000, 1000, budget.clone())];
+    for number in 0..300 {
+        keep(&stores[0], Kind::Success, number, 1, 1000);
+        keep(&stores[0], Kind::Denial, number, 1, 1000);
+        keep(&stores[1], Kind::Success, number, 1, 1000);
+    }
+    let before = stores.each_ref().map(Store::octets_of_both);
+    stores[0].shrink(&|_| false);
+    assert_eq!(stores.each_ref().map(Store::octets_of_both), before, "nothing is too much");
+    let limit = budget.used() / 3;
+    budget.set_limit(limit);
+    stores[0].shrink(&|_| false);
+    let entry = before[1] / 300;
+    let kept = stores[0].octets_of_both();
+    assert!(kept <= before[0] / 3 && kept + entry > before[0] / 3, "a third of {}: {kept}", before[0]);
+    // Each takes its share of what there is then, again and again.
+    for _ in 0..8 {
+        stores.iter().for_each(|store| store.shrink(&|_| false));
+    }
+    assert!(budget.used() <= limit + 2 * entry, "{} of {limit}", budget.used());
+    assert!(stores.iter().all(|store| store.octets_of_both() > 0), "each keeps a share");
+}
+
+#[test]
 fn a_capacity_of_one_holds_the_newest_answer() {
     let store = Store::new(1, 1, plenty());
     for number in 0..100 {

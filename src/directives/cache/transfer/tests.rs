@@ -33,7 +33,7 @@ impl Process {
     fn keep(&self, kind: Kind, flags: u8, ttl: u32, payload: Response) {
         let name = payload.question_name();
         let key = self.store().key(name.as_wire(), payload.question_type().0, 1, flags);
-        let fresh = Fresh { answering: judge(&payload, 0).answering, payload, ttl };
+        let fresh = Fresh { answering: judge(&payload, || 0).answering, payload, ttl };
         assert!(self.store().insert(&key, kind, fresh, self.store().moment(self.reading.now), false, &|_| false).is_kept);
     }
     fn export(&self) -> Vec<u8> {

@@ -4,12 +4,12 @@ use super::*;
 const NOW: u32 = 1_700_000_000;
 
 fn class_of(qtype: u16, rcode: u16, sections: &Sections) -> Class {
-    judge(&response("a.example.", qtype, rcode, 0, sections), NOW).class
+    judge(&response("a.example.", qtype, rcode, 0, sections), || NOW).class
 }
 
 #[test]
 fn an_answer_with_the_asked_type_is_positive() {
-    let verdict = judge(&response("A.Example.", wire::A, wire::NOERROR, 0, &Sections::answer(&[a("a.exAMPLE.", 60, 1)])), NOW);
+    let verdict = judge(&response("A.Example.", wire::A, wire::NOERROR, 0, &Sections::answer(&[a("a.exAMPLE.", 60, 1)])), || NOW);
     assert_eq!(verdict, Verdict { class: Class::Positive, answering: true });
 }
 

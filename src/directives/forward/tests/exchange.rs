@@ -92,6 +92,18 @@ async fn a_silent_upstream_is_followed_by_the_next() {
 }
 
 #[tokio::test]
+async fn a_request_that_nobody_answers_fails_after_the_read_timeout() {
+    let silent = Upstream::start(|_| Act::Silent).await;
+    let options = quick();
+    let running = Running::new(&[silent.address], options.clone());
+    let started = std::time::Instant::now();
+    let failure = running.ask(&request("a.example.", Transport::Udp)).await.unwrap_err();
+    assert_eq!(failure.rcode, Rcode::SERVFAIL);
+    let took = started.elapsed();
+    assert!(took >= options.read_timeout && took < options.read_timeout * 2, "{took:?}");
+}
+
+#[tokio::test]
 async fn failover_asks_the_next_upstream_and_the_last_answer_stands() {
     let failing = Upstream::start(|seen| Act::Send(seen.empty(2))).await;
     let refusing = Upstream::start(|seen| Act::Send(seen.empty(5))).await;

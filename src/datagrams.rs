@@ -1,7 +1,9 @@
 //! Many datagrams in one system call, the socket options that neither the standard library nor socket2 has, and a socket's
-//! registration for reading only. All of the server's `unsafe` code is here: recvmmsg(2), sendmmsg(2), cmsg(3), IP_PKTINFO of ip(7), IPV6_RECVPKTINFO (RFC 3542 section 6).
+//! registration for reading only; for clients' sockets and for those to upstreams. The `unsafe` code of the query's path is all here: recvmmsg(2),
+//! sendmmsg(2), cmsg(3), IP_PKTINFO of ip(7), IPV6_RECVPKTINFO (RFC 3542 section 6).
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
@@ -10,16 +12,18 @@ use std::ptr;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Datagrams taken or sent in one call. More than 32 no longer lowers the cost of a query.
-pub(super) const BATCH: usize = 32;
+/// Datagrams taken or sent in one call.
+pub const BATCH: usize = 64;
 
-/// Octets of the longest query that is read, over UDP and TCP: a name, and EDNS options far beyond any in use. What is longer is
-/// no question, and a buffer for it would only serve whoever wants us out of memory.
-pub(super) const MAX_QUERY: usize = 4096;
+/// Octets of the longest query that is read over UDP: what crosses every path unfragmented (DNS flag day 2020), and far more than a name and
+/// the EDNS options in use.
+pub const MAX_QUERY: usize = 1232;
 
-/// From one buffer to the next. Not a multiple of the page size, so that the buffers' first lines do not share one set of the
-/// processor's cache.
-const STRIDE: usize = MAX_QUERY + 64;
+/// Octets of the longest answer that is ever asked for over UDP (`bufsize 4096`).
+pub const MAX_ANSWER: usize = 4096;
+
+/// Between one buffer and the next, so that their first lines do not share one set of the processor's cache.
+const GAP: usize = 64;
 
 /// Room for one packet information message: 16 octets of header and at most 20 of content.
 #[repr(C, align(8))]
@@ -34,7 +38,8 @@ union Name {
     v6: libc::sockaddr_in6,
 }
 
-/// What one call needs beside the octets. All fields are valid when zero.
+/// What one call needs beside the octets. All fields are valid when zero. Used again from call to call: to zero it each time cost as much as a
+/// tenth of a query's way through the program (measured: benches/README.md).
 struct Frame {
     headers: [libc::mmsghdr; BATCH],
     parts: [libc::iovec; BATCH],
@@ -42,17 +47,38 @@ struct Frame {
     controls: [Control; BATCH],
 }
 
+// SAFETY: the pointers in it are written before each use and lead to memory of whoever uses it then; nobody follows them otherwise.
+unsafe impl Send for Frame {}
+
 impl Frame {
-    fn new() -> Self {
+    fn new() -> Box<Self> {
         // SAFETY: the fields are integers, null pointers, and unions and arrays of integers, for which all zeroes is valid.
-        unsafe { mem::zeroed() }
+        Box::new(unsafe { mem::zeroed() })
+    }
+
+    /// Makes header and name of one datagram those of one with no address and no control message, its octets in `part`.
+    fn prepare(&mut self, index: usize, part: libc::iovec) {
+        self.parts[index] = part;
+        let header = &mut self.headers[index].msg_hdr;
+        header.msg_iov = &raw mut self.parts[index];
+        header.msg_iovlen = 1;
+        header.msg_name = ptr::null_mut();
+        header.msg_namelen = 0;
+        header.msg_control = ptr::null_mut();
+        header.msg_controllen = 0;
+        header.msg_flags = 0;
     }
 }
 
+thread_local! {
+    /// For sending.
+    static FRAME: RefCell<Box<Frame>> = RefCell::new(Frame::new());
+}
+
 /// A received datagram.
-pub(super) struct Datagram<'a> {
+pub struct Datagram<'a> {
     pub octets: &'a [u8],
-    /// It was longer than [`MAX_QUERY`]; the rest is lost.
+    /// It was longer than the inbox takes; the rest is lost.
     pub is_cut: bool,
     /// As the socket names it: on a dual-stack socket an IPv4 client has an IPv4-mapped address.
     pub client: SocketAddr,
@@ -69,37 +95,49 @@ struct Arrival {
 }
 
 /// Receives batches into buffers of its own, which are used again by the next batch.
-pub(super) struct Inbox {
+pub struct Inbox {
     octets: Box<[u8]>,
+    /// Octets of the longest datagram.
+    longest: usize,
     arrivals: Vec<Arrival>,
     wants_local: bool,
+    frame: Box<Frame>,
 }
 
 impl Inbox {
-    /// `wants_local`: the socket was given to [`request_packet_information`].
-    pub fn new(wants_local: bool) -> Self {
-        Self { octets: vec![0; BATCH * STRIDE].into(), arrivals: Vec::with_capacity(BATCH), wants_local }
+    /// For datagrams of at most `longest` octets. `wants_local`: the socket was given to [`request_packet_information`].
+    pub fn new(longest: usize, wants_local: bool) -> Self {
+        let octets = vec![0; BATCH * (longest + GAP)].into();
+        let mut inbox = Self { octets, longest, arrivals: Vec::with_capacity(BATCH), wants_local, frame: Frame::new() };
+        inbox.prepare(BATCH);
+        inbox
     }
 
-    /// Takes up to [`BATCH`] datagrams, without waiting, in place of those of the last call. Fewer than that: the socket was empty.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        self.arrivals.clear();
-        let mut frame = Frame::new();
-        for (index, buffer) in self.octets.chunks_exact_mut(STRIDE).enumerate() {
-            frame.parts[index] = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: MAX_QUERY };
+    /// Makes the first `count` headers those of datagrams to be received.
+    fn prepare(&mut self, count: usize) {
+        let Self { octets, longest, wants_local, frame, .. } = self;
+        for (index, buffer) in octets.chunks_exact_mut(*longest + GAP).take(count).enumerate() {
+            frame.prepare(index, libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: *longest });
             let header = &mut frame.headers[index].msg_hdr;
-            header.msg_iov = &raw mut frame.parts[index];
-            header.msg_iovlen = 1;
             header.msg_name = (&raw mut frame.names[index]).cast();
             header.msg_namelen = mem::size_of::<Name>() as _;
-            if self.wants_local {
+            if *wants_local {
                 header.msg_control = (&raw mut frame.controls[index]).cast();
                 header.msg_controllen = mem::size_of::<Control>() as _;
             }
         }
+    }
+
+    /// Takes up to [`BATCH`] datagrams, without waiting, in place of those of the last call. Fewer than that: the socket was empty.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        // The kernel has written to no other headers than those of the last call's datagrams.
+        self.prepare(self.arrivals.len());
+        let Self { longest, arrivals, frame, .. } = self;
+        arrivals.clear();
         let received = retry(|| {
             // SAFETY: every header points to an iovec, a name and a control buffer of the stated sizes, which live in `frame`, and
-            // through the iovec to MAX_QUERY octets of `self.octets`, which nobody else touches during the call.
+            // through the iovec to `longest` octets of `self.octets`, which nobody else touches during the call. Neither has moved since the headers
+            // were prepared, since both are boxed and stay with this inbox.
             unsafe {
                 libc::recvmmsg(
                     socket.as_raw_fd(),
@@ -113,8 +151,8 @@ impl Inbox {
         for (header, name) in frame.headers.iter().zip(&frame.names).take(received) {
             // SAFETY: the kernel has filled this header, name and control buffer.
             let (client, local) = unsafe { (read_name(name), read_packet_information(&header.msg_hdr)) };
-            self.arrivals.push(Arrival {
-                length: (header.msg_len as usize).min(MAX_QUERY),
+            arrivals.push(Arrival {
+                length: (header.msg_len as usize).min(*longest),
                 is_cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
                 // A datagram without a sender's address cannot come from an Internet socket; port 0 is answered nowhere.
                 client: client.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)),
@@ -126,7 +164,7 @@ impl Inbox {
 
     /// The datagrams of the last [`Inbox::receive`].
     pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
-        self.octets.chunks_exact(STRIDE).zip(&self.arrivals).map(|(buffer, arrival)| Datagram {
+        self.octets.chunks_exact(self.longest + GAP).zip(&self.arrivals).map(|(buffer, arrival)| Datagram {
             octets: buffer.get(..arrival.length).unwrap_or_default(),
             is_cut: arrival.is_cut,
             client: arrival.client,
@@ -137,52 +175,106 @@ impl Inbox {
 
 /// Where a reply goes, and the address it comes from if the socket has no address of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Route {
+pub struct Route {
     pub to: SocketAddr,
     pub from: Option<IpAddr>,
 }
 
 /// A datagram to send.
-pub(super) struct Outgoing {
-    pub route: Route,
+pub struct Outgoing {
+    /// `None`: to where the socket is connected.
+    pub route: Option<Route>,
     pub octets: Vec<u8>,
 }
 
-/// Sends the first of `batch`, as many as one call takes, without waiting; tells how many were sent. An error is the first one's.
-pub(super) fn send(socket: BorrowedFd<'_>, batch: &[Outgoing]) -> io::Result<usize> {
-    let mut frame = Frame::new();
-    let count = batch.len().min(BATCH);
-    for (index, outgoing) in batch.iter().take(count).enumerate() {
-        // The kernel does not write to what is sent.
-        frame.parts[index] = libc::iovec { iov_base: outgoing.octets.as_ptr().cast_mut().cast(), iov_len: outgoing.octets.len() };
-        let header = &mut frame.headers[index].msg_hdr;
-        header.msg_iov = &raw mut frame.parts[index];
-        header.msg_iovlen = 1;
-        header.msg_namelen = write_name(outgoing.route.to, &mut frame.names[index]) as _;
-        header.msg_name = (&raw mut frame.names[index]).cast();
-        if let Some(from) = outgoing.route.from {
-            header.msg_control = (&raw mut frame.controls[index]).cast();
-            header.msg_controllen = mem::size_of::<Control>() as _;
-            // SAFETY: the control buffer is there, zeroed, aligned, and larger than any packet information message.
-            unsafe { write_packet_information(header, from) };
+/// Octets a buffer keeps for the next datagram.
+const KEPT: usize = 4096;
+
+/// Datagrams gathered to be sent together, in buffers that are used again.
+#[derive(Default)]
+pub struct Outbox {
+    datagrams: Vec<Outgoing>,
+    used: usize,
+}
+
+impl Outbox {
+    /// The buffer for the next datagram, empty.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        if self.used == self.datagrams.len() {
+            self.datagrams.push(Outgoing { route: None, octets: Vec::with_capacity(512) });
+        }
+        let octets = &mut self.datagrams[self.used].octets;
+        octets.clear();
+        octets
+    }
+
+    /// Keeps what was written to the buffer; nothing is no datagram.
+    pub fn keep(&mut self, route: Option<Route>) {
+        if let Some(datagram) = self.datagrams.get_mut(self.used)
+            && !datagram.octets.is_empty()
+        {
+            datagram.route = route;
+            self.used += 1;
         }
     }
-    retry(|| {
-        // SAFETY: the first `count` headers point to iovecs, names and control buffers in `frame`, and to octets in `batch`; all
-        // of them outlive the call.
-        unsafe {
-            libc::sendmmsg(
-                socket.as_raw_fd(),
-                frame.headers.as_mut_ptr(),
-                count as _,
-                (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
-            )
+
+    /// What is kept, in order.
+    pub fn kept(&self) -> &[Outgoing] {
+        &self.datagrams[..self.used]
+    }
+
+    /// Forgets what is kept but the datagrams from `done` on, which it gives back.
+    pub fn clear(&mut self, done: usize) -> Vec<Outgoing> {
+        let unsent = self.datagrams[done.min(self.used)..self.used].iter_mut();
+        let unsent =
+            unsent.map(|datagram| Outgoing { route: datagram.route, octets: std::mem::take(&mut datagram.octets) }).collect();
+        for datagram in &mut self.datagrams[..self.used] {
+            if datagram.octets.capacity() > KEPT {
+                datagram.octets = Vec::new();
+            }
         }
+        self.used = 0;
+        unsent
+    }
+}
+
+/// Sends the first of `batch`, as many as one call takes, without waiting; tells how many were sent. An error is the first one's.
+pub fn send(socket: BorrowedFd<'_>, batch: &[Outgoing]) -> io::Result<usize> {
+    FRAME.with_borrow_mut(|frame| {
+        let count = batch.len().min(BATCH);
+        for (index, outgoing) in batch.iter().take(count).enumerate() {
+            // The kernel does not write to what is sent.
+            let iov_base = outgoing.octets.as_ptr().cast_mut().cast();
+            frame.prepare(index, libc::iovec { iov_base, iov_len: outgoing.octets.len() });
+            let Some(route) = outgoing.route else { continue };
+            let header = &mut frame.headers[index].msg_hdr;
+            header.msg_namelen = write_name(route.to, &mut frame.names[index]) as _;
+            header.msg_name = (&raw mut frame.names[index]).cast();
+            if let Some(from) = route.from {
+                frame.controls[index] = Control([0; 64]);
+                header.msg_control = (&raw mut frame.controls[index]).cast();
+                header.msg_controllen = mem::size_of::<Control>() as _;
+                // SAFETY: the control buffer is there, zeroed, aligned, and larger than any packet information message.
+                unsafe { write_packet_information(header, from) };
+            }
+        }
+        retry(|| {
+            // SAFETY: the first `count` headers point to iovecs, names and control buffers in `frame`, and to octets in `batch`; all
+            // of them outlive the call.
+            unsafe {
+                libc::sendmmsg(
+                    socket.as_raw_fd(),
+                    frame.headers.as_mut_ptr(),
+                    count as _,
+                    (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
+                )
+            }
+        })
     })
 }
 
 /// Has every datagram tell the address it was sent to, so that a socket on the unspecified address can answer from there.
-pub(super) fn request_packet_information(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::Result<()> {
+pub fn request_packet_information(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::Result<()> {
     if is_ipv6 {
         set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
     } else {
@@ -191,14 +283,14 @@ pub(super) fn request_packet_information(socket: BorrowedFd<'_>, is_ipv6: bool) 
 }
 
 /// Sets the receive buffer beyond net.core.rmem_max, which needs NET_ADMIN.
-pub(super) fn force_receive_buffer(socket: BorrowedFd<'_>, octets: usize) -> io::Result<()> {
+pub fn force_receive_buffer(socket: BorrowedFd<'_>, octets: usize) -> io::Result<()> {
     let octets = libc::c_int::try_from(octets).unwrap_or(libc::c_int::MAX);
     set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, octets)
 }
 
 /// Registers a socket with the runtime whose context this is called in. For reading only: told of writing too, as tokio's own socket
 /// is, the runtime would be woken by every datagram that leaves.
-pub(super) fn register(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
+pub fn register(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
     // SAFETY: the registration owns the socket and lends it only by shared reference, so its descriptor stays open and the same.
     Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
 }
@@ -245,11 +337,11 @@ unsafe fn read_name(name: &Name) -> Option<SocketAddr> {
     }
 }
 
-/// Writes `address` into the zeroed `name`; returns its length in octets.
+/// Writes `address` into `name`; returns its length in octets.
 fn write_name(address: SocketAddr, name: &mut Name) -> usize {
     match address {
         SocketAddr::V4(address) => {
-            // SAFETY: `name` is zeroed, so each variant is initialised.
+            // SAFETY: `name` was zeroed once and every variant is integers, so each is initialised.
             let v4 = unsafe { &mut name.v4 };
             v4.sin_family = libc::AF_INET as _;
             v4.sin_port = address.port().to_be();
@@ -344,7 +436,7 @@ mod tests {
         for length in 1..=BATCH + 1 {
             client.send_to(&vec![length as u8; length], server.local_addr().unwrap()).unwrap();
         }
-        let mut inbox = Inbox::new(false);
+        let mut inbox = Inbox::new(MAX_QUERY, false);
         assert_eq!(inbox.receive(server.as_fd()).unwrap(), BATCH);
         for (index, datagram) in inbox.datagrams().enumerate() {
             assert_eq!(datagram.octets, vec![index as u8 + 1; index + 1]);
@@ -363,7 +455,7 @@ mod tests {
         client.send_to(&[1; MAX_QUERY], server.local_addr().unwrap()).unwrap();
         client.send_to(&[2; MAX_QUERY + 1], server.local_addr().unwrap()).unwrap();
         client.send_to(&[], server.local_addr().unwrap()).unwrap();
-        let mut inbox = Inbox::new(false);
+        let mut inbox = Inbox::new(MAX_QUERY, false);
         inbox.receive(server.as_fd()).unwrap();
         let seen: Vec<_> = inbox.datagrams().map(|datagram| (datagram.octets.len(), datagram.is_cut)).collect();
         assert_eq!(seen, [(MAX_QUERY, false), (MAX_QUERY, true), (0, false)]);
@@ -378,11 +470,11 @@ mod tests {
             let client = socket(if asked.is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" });
             let target = SocketAddr::new(asked, server.local_addr().unwrap().port());
             client.send_to(b"ask", target).unwrap();
-            let mut inbox = Inbox::new(true);
+            let mut inbox = Inbox::new(MAX_QUERY, true);
             assert_eq!(inbox.receive(server.as_fd()).unwrap(), 1);
             let datagram = inbox.datagrams().next().unwrap();
             assert_eq!(datagram.local.map(|local| local.to_canonical()), Some(asked));
-            let route = Route { to: datagram.client, from: datagram.local };
+            let route = Some(Route { to: datagram.client, from: datagram.local });
             assert_eq!(send(server.as_fd(), &[Outgoing { route, octets: b"answer".to_vec() }]).unwrap(), 1);
             let mut buffer = [0; 16];
             let (length, from) = client.recv_from(&mut buffer).unwrap();
@@ -393,8 +485,10 @@ mod tests {
     #[test]
     fn a_batch_stops_before_a_destination_that_fails_and_the_failure_is_told_next() {
         let (server, client) = (socket("127.0.0.1:0"), socket("127.0.0.1:0"));
-        let outgoing =
-            |to: &str, octets: &[u8]| Outgoing { route: Route { to: to.parse().unwrap(), from: None }, octets: octets.to_vec() };
+        let outgoing = |to: &str, octets: &[u8]| Outgoing {
+            route: Some(Route { to: to.parse().unwrap(), from: None }),
+            octets: octets.to_vec(),
+        };
         let good = client.local_addr().unwrap().to_string();
         // Port 0 is EINVAL.
         let batch = [outgoing(&good, b"1"), outgoing("127.0.0.1:0", b"2"), outgoing(&good, b"3")];

@@ -1,0 +1,108 @@
+//! The pure path of a hit, in this process: read the query, find its block, get the answer, write the reply, count it. No sockets, so
+//! that its instructions can be counted.
+
+use crate::corefiles::corefile;
+use crate::message::{A, AAAA, query};
+use crate::peers::{Place, Service};
+use crate::upstream;
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use nodelocaldns::chain::{Clock, Loaders, Peer, Services, Transport};
+use nodelocaldns::corefile::SystemLoader;
+use nodelocaldns::directives::bind::SystemInterfaces;
+use nodelocaldns::plan::{Dispatch, Listener, configure};
+use std::hint::black_box;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What is hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Two A records of a site outside the cluster.
+    Answer,
+    /// The same, asked for with EDNS.
+    AnswerEdns,
+    /// A name of a search path that does not exist.
+    Denial,
+    /// AAAA of a service that has an IPv4 address only.
+    NoData,
+}
+
+/// Hits that are counted.
+pub const HITS: u64 = 10_000;
+/// Distinct names among them.
+const NAMES: usize = 64;
+/// The function whose instructions count.
+pub const COUNTED: &str = "hits_of_the_cache";
+
+const ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 53, 0, 3), 5300);
+const UPSTREAM: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 53, 0, 2), 5300);
+
+impl Kind {
+    fn query(self, number: usize) -> Vec<u8> {
+        let site = format!("api-{number}.test-site.com");
+        match self {
+            Self::Answer => query(7, &site, A),
+            Self::AnswerEdns => {
+                let mut query = query(7, &site, A);
+                query[11] = 1;
+                query.extend_from_slice(&[0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0]);
+                query
+            }
+            Self::Denial => query(7, &format!("{site}.ns-1.svc.cluster.local"), A),
+            Self::NoData => query(7, &format!("svc-{number}.ns-1.svc.cluster.local"), AAAA),
+        }
+    }
+}
+
+/// Fills the cache of the stock node-local Corefile, then hits it [`HITS`] times in [`hits_of_the_cache`].
+pub fn run(kind: Kind) -> Result<()> {
+    std::thread::spawn(|| upstream::serve(UPSTREAM.into()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let nowhere = Path::new("");
+    let place = Place { address: ADDRESS, upstream: UPSTREAM, folder: nowhere, ours: nowhere, node_cache: None, workers: 1 };
+    let text = corefile(Service::NodeLocal, &place);
+    let (tree, diagnostics) = nodelocaldns::corefile::parse(Path::new("Corefile"), &text, &SystemLoader);
+    ensure!(!diagnostics.has_errors(), "{}", diagnostics.render(&tree.sources));
+    let (config, diagnostics) = configure(&tree, 53, Loaders { files: &SystemLoader, interfaces: &SystemInterfaces });
+    ensure!(!diagnostics.has_errors(), "{}", diagnostics.render(&tree.sources));
+    let services = Services::new(1, 64 << 20);
+    let plan = config.build(&services).context("cannot build the stock Corefile")?;
+    let listener = plan.listeners.first().context("the stock Corefile listens nowhere")?;
+    let peer = Peer { client: (Ipv4Addr::new(127, 53, 0, 4), 1053).into(), local: ADDRESS.into(), transport: Transport::Udp };
+    nodelocaldns::metrics::enter_lane(1);
+
+    let queries: Vec<Vec<u8>> = (0..NAMES).map(|number| kind.query(number)).collect();
+    let mut out = Vec::with_capacity(512);
+    for query in &queries {
+        out.clear();
+        if let Dispatch::Pending(pending) = listener.dispatch(query, &peer, &mut Clock::start(Instant::now()), &mut out) {
+            runtime.block_on(pending.run(&mut out));
+        }
+        let expected = crate::zone::expected(query);
+        ensure!(crate::message::is_right(query, &out, expected), "{kind:?} is not rightly answered: {out:?}");
+    }
+    let replies = hits_of_the_cache(listener, &queries, &peer, &mut out);
+    ensure!(replies == HITS, "{replies} of {HITS} were hits");
+    Ok(())
+}
+
+/// The counted part. Its name is what valgrind is told. The clock is read for each hit, where a worker reads it for each batch: the time
+/// that a hit takes is observed, and must fall into the same bucket of the histogram however slow valgrind makes it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+fn hits_of_the_cache(listener: &Arc<Listener>, queries: &[Vec<u8>], peer: &Peer, out: &mut Vec<u8>) -> u64 {
+    let mut replies = 0;
+    for query in queries.iter().cycle().take(HITS as usize) {
+        out.clear();
+        replies += u64::from(matches!(
+            listener.dispatch(black_box(query), peer, &mut Clock::start(Instant::now()), out),
+            Dispatch::Reply
+        ));
+        black_box(&out);
+    }
+    replies
+}

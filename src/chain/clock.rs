@@ -1,0 +1,50 @@
+//! The time of a few messages at once.
+
+use std::time::{Duration, Instant};
+
+/// Messages for which the clock is read once.
+const MESSAGES: u32 = 8;
+
+/// When messages were received, and how long ago that is. To read the clock for every hit is a tenth of what the hit costs beside its
+/// system calls; read for every eighth, it is late by 2 µs where the first bucket of the duration's histogram ends at 250.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    received: Instant,
+    read: Instant,
+    asked: u32,
+}
+
+impl Clock {
+    /// For messages that were received at `now`.
+    pub fn start(now: Instant) -> Self {
+        Self { received: now, read: now, asked: 0 }
+    }
+    /// When they were received.
+    pub fn received(&self) -> Instant {
+        self.received
+    }
+    /// How long ago that is: as of now the first time, then as of at most eight questions ago.
+    #[inline]
+    pub fn elapsed(&mut self) -> Duration {
+        if self.asked.is_multiple_of(MESSAGES) {
+            self.read = Instant::now();
+        }
+        self.asked = self.asked.wrapping_add(1);
+        self.read.saturating_duration_since(self.received)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_is_read_the_first_time_and_then_for_every_eighth_message() {
+        let mut clock = Clock::start(Instant::now() - Duration::from_secs(1));
+        let first = clock.elapsed();
+        assert!(first >= Duration::from_secs(1));
+        std::thread::sleep(Duration::from_millis(2));
+        assert!((1..MESSAGES).all(|_| clock.elapsed() == first));
+        assert!(clock.elapsed() > first);
+    }
+}

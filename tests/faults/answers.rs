@@ -1,0 +1,64 @@
+//! Rows in which the server lives and answers, but not as it should. What it says is changed or dropped on its way out, by rules of the node's
+//! output hook that know its addresses: the probe and the clients see what they would see of a faulty server.
+
+use crate::cluster::{SOON, shell};
+use crate::row::{row, row_at_once};
+use crate::scene::{RATES, Scene, cached};
+use crate::support::client::metric;
+use crate::support::server::wait_until;
+use crate::wire::Answer;
+use std::time::{Duration, Instant};
+
+/// No watchdog may need longer to find the fault and to have KubeDNS answer; nominal: 2 s without proof, and a step.
+const FOUND: Duration = Duration::from_secs(4);
+
+/// Octets 2 and 3 of each answer say REFUSED: over UDP at the start of the payload, over TCP after the 32 octets that its header has, and the length.
+const WRONG: &str = "udp sport 53 @th,80,16 set 0x8185; tcp sport 53 @th,288,16 set 0x8185";
+const SOME: &str = "ip saddr 10.96.0.10 meta l4proto { tcp, udp } th sport 53 drop";
+const UDP_ONLY: &str = "tcp sport 53 drop";
+
+#[test]
+fn a_server_that_answers_wrongly_is_found() {
+    row("answers::a_server_that_answers_wrongly_is_found", "server answers wrongly", "–", |backend| {
+        measure(backend, &RATES, WRONG)
+    });
+}
+
+#[test]
+fn a_server_that_answers_on_some_addresses_only_is_found() {
+    row("answers::a_server_that_answers_on_some_addresses_only_is_found", "server answers on some addresses", "–", |backend| {
+        measure(backend, &RATES[..1], SOME)
+    });
+}
+
+#[test]
+fn a_server_that_answers_over_udp_only_is_found() {
+    row_at_once("answers::a_server_that_answers_over_udp_only_is_found", "server answers over UDP only", "–", |backend| {
+        measure(backend, &RATES[..1], UDP_ONLY)
+    });
+}
+
+/// `change` are rules for what leaves the node's own sockets. KubeDNS's answers pass through other hooks.
+fn measure(backend: &str, rates: &[u32], change: &str) -> Vec<String> {
+    let mut scene = Scene::start(backend);
+    let measure = |rate: &u32| {
+        let began = Instant::now();
+        let mut found = Duration::ZERO;
+        let records = scene.ask_during(cached(*rate), |scene| {
+            shell(&format!("nft 'add table inet faulty {{ chain out {{ type filter hook output priority 0; {change}; }}; }}'"));
+            let is_found = || metric(9353, "nodelocaldns_watchdog_interception") == Some(0.0);
+            assert!(wait_until(SOON, is_found), "not found:\n{}", scene.agent.watchdog.tail(20));
+            found = began.elapsed();
+            std::thread::sleep(Duration::from_millis(500));
+        });
+        // What was asked a moment before may have been answered wrongly yet.
+        let settled = records.after(found + Duration::from_millis(100));
+        if found > FOUND || settled.from(Answer::KubeDns) != settled.asked() {
+            scene.fail(&records, &format!("found after {found:?}, and then not all is answered by KubeDNS"));
+        }
+        shell("nft delete table inet faulty");
+        scene.await_service();
+        records.to_string()
+    };
+    rates.iter().map(measure).collect()
+}

@@ -1,0 +1,84 @@
+//! Rows in which somebody else takes away what makes the node intercept.
+
+use crate::cluster::{accept_rules, addresses, leaves_untracked, rules, shell};
+use crate::processes::assert_none_lost;
+use crate::row::row;
+use crate::scene::{RATES, Scene, cached};
+use crate::support::server::wait_until;
+use std::time::{Duration, Instant};
+
+/// Nominal: 100 ms, of which looking takes a good part here.
+const MENDED: Duration = Duration::from_secs(1);
+
+const FLUSH_RAW: &str = "iptables-nft -t raw -F; ip6tables-nft -t raw -F";
+
+#[test]
+fn a_flushed_ruleset_is_mended() {
+    row("node::a_flushed_ruleset_is_mended", "`nft flush ruleset`", "–", |backend| {
+        measure(backend, |scene, rate| {
+            let accepting = accept_rules();
+            let mut took = Duration::ZERO;
+            let records = scene.ask_during(cached(rate), |_| {
+                took = mended("nft flush ruleset", || accept_rules() == accepting && leaves_untracked());
+            });
+            assert_none_lost(scene, &records);
+            // kube-proxy's rules went too, and do not come back here.
+            format!("{records}; mended in {} ms", took.as_millis())
+        })
+    });
+}
+
+#[test]
+fn a_flushed_raw_table_is_mended() {
+    row("node::a_flushed_raw_table_is_mended", "`iptables -t raw -F`", "–", |backend| {
+        measure(backend, |scene, rate| {
+            let before = rules().matches("notrack").count();
+            let mut took = Duration::ZERO;
+            let records = scene.ask_during(cached(rate), |_| {
+                took = mended(FLUSH_RAW, || rules().matches("notrack").count() == before);
+            });
+            assert_none_lost(scene, &records);
+            format!("{records}; mended in {} ms", took.as_millis())
+        })
+    });
+}
+
+#[test]
+fn a_deleted_link_is_made_again() {
+    row("node::a_deleted_link_is_made_again", "`ip link del nodelocaldns`", "–", |backend| {
+        measure(backend, |scene, rate| {
+            let before = addresses();
+            let mut took = Duration::ZERO;
+            let records = scene.ask_during(cached(rate), |_| {
+                took = mended("ip link del nodelocaldns", || {
+                    shell("ip -oneline address show").contains("nodelocaldns") && addresses() == before
+                });
+            });
+            // Nominal: what came in within 100 ms.
+            if records.lost() > rate as usize / 2 {
+                scene.fail(&records, "more is lost than in half a second");
+            }
+            format!("{records}; mended in {} ms", took.as_millis())
+        })
+    });
+}
+
+fn measure(backend: &str, measure: impl Fn(&mut Scene, u32) -> String) -> Vec<String> {
+    let mut scene = Scene::start(backend);
+    let measure = |rate| {
+        let cell = measure(&mut scene, rate);
+        scene.await_service();
+        cell
+    };
+    RATES.map(measure).into()
+}
+
+/// Does the harm and waits until it is mended, and a little for what comes of it. How long that took, the looking included.
+fn mended(harm: &str, is_mended: impl Fn() -> bool) -> Duration {
+    shell(harm);
+    let harmed = Instant::now();
+    assert!(wait_until(MENDED, &is_mended), "not mended after {:?}:\n{}", harmed.elapsed(), rules());
+    let took = harmed.elapsed();
+    std::thread::sleep(Duration::from_millis(400));
+    took
+}
