@@ -18,15 +18,15 @@ pub use error::Error;
 pub use fallback::{Fallback, Redirection};
 pub use iptables::{Ahead, Listing, Present, Table as IptablesTable, ahead};
 pub use link::LinkView;
-pub use nftables::TABLE_NAME;
 pub use nftables::connections::Connection;
-pub use nftables::ruleset::{Base, Chain, Effect, Family, Place, Ruleset, RulesetTable, SeenRule};
+pub use nftables::ruleset::{Base, Chain, Effect, Family, Place, Rewrite, Ruleset, RulesetTable, SeenRule};
+pub use nftables::{FALLBACK_TABLE_NAME, TABLE_NAME};
 pub use survey::{Survey, survey};
 
 use self::filter::Filter;
 use self::iptables::Iptables;
 use self::link::Link;
-use self::nftables::{Applied, Events, FALLBACK_TABLE_NAME, FallbackTable, OwnTable, Subject};
+use self::nftables::{Applied, Events, FallbackTable, OwnTable, Subject};
 use self::presence::Presence;
 use std::future::pending;
 use std::os::fd::OwnedFd;

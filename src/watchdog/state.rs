@@ -481,6 +481,11 @@ impl Machine {
                 drain(self.drain + Duration::from_secs(1))
             }
             Phase::Dying { .. } => drain(self.timing.teardown_limit),
+            // For one that has ended since; this one serves in its stead.
+            Phase::Draining { then: Then::StandBy, .. } => {
+                self.has_successor = true;
+                return;
+            }
             _ => return,
         };
         self.has_successor = true;

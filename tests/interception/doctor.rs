@@ -1,6 +1,7 @@
 //! What `nodelocaldns doctor` says of this node in health, and when one thing after another is broken.
 
-use crate::cluster::{Agent, CLUSTER_IPS, Cluster, LOCAL, SOON, in_a_namespace, shell};
+use crate::SERVED;
+use crate::cluster::{Agent, CLUSTER_IPS, Cluster, LOCAL, LOCALS, SOON, in_a_namespace, shell};
 use crate::support::server::{binary, wait_until};
 use crate::support::tools::{everything, tool};
 use serde_json::Value;
@@ -117,13 +118,13 @@ fn finds_nothing_wrong(backend: &str) {
         (&said.json["intercepted"], said.names_with("problem"), said.names_with("unknown")),
         (&true.into(), vec![], vec![])
     );
-    // Each with its table only once the agent makes one; it costs nothing while the agent lives.
-    let warned: Vec<&str> = said.names_with("warning").into_iter().filter(|name| *name != "fallback").collect();
-    assert_eq!(warned, Vec::<&str>::new(), "{said}");
+    assert_eq!(said.names_with("warning"), Vec::<&str>::new(), "{said}");
     let names: Vec<&Value> = said.json["checks"].as_array().expect("an array").iter().map(|check| &check["name"]).collect();
     assert_eq!(names, CHECKS);
     assert!(said.check("addresses")["seen"].to_string().contains(LOCAL), "{said}");
     assert!(said.check("kube_proxy")["seen"].to_string().contains("iptables"), "{said}");
+    let fallback = format!("cluster DNS (10.96.0.11) answers at {LOCAL}");
+    assert!(said.check("fallback")["seen"].to_string().contains(&fallback), "{said}");
     if backend == "nftables" {
         let owner = format!("belongs to process {}", agent.watchdog.pid());
         assert!(said.check("rules")["seen"].to_string().contains(&owner), "{said}");
@@ -150,7 +151,7 @@ fn doctor_names_what_is_broken_on_the_node_and_says_what_to_do() {
         shell("ip link set nodelocaldns down");
         doctor(&cluster, &[]).complains("link", "is down", "the agent mends");
         shell("ip link set nodelocaldns up");
-        for address in CLUSTER_IPS {
+        for address in SERVED {
             shell(&format!("ip address replace {address} dev nodelocaldns nodad"));
         }
 
@@ -166,6 +167,20 @@ fn doctor_names_what_is_broken_on_the_node_and_says_what_to_do() {
 
         let said = doctor(&cluster, &[]);
         assert_eq!(said.names_with("problem"), ["agent", "metrics"], "everything is whole again: {said}");
+
+        let kept = shell("nft list table inet nodelocaldns-fallback");
+        for break_it in ["delete table inet nodelocaldns-fallback", "flush chain inet nodelocaldns-fallback answer-input"] {
+            shell(&format!("nft {break_it}"));
+            let check = doctor(&cluster, &[]).check("fallback").clone();
+            assert!(
+                check["verdict"] == "warning" && check["seen"].to_string().contains(&format!("nobody answers at {LOCAL}")),
+                "{check}"
+            );
+            shell(&format!(
+                "nft -f - <<'END'\ntable inet nodelocaldns-fallback\ndelete table inet nodelocaldns-fallback\n{kept}\nEND"
+            ));
+            assert_eq!(doctor(&cluster, &[]).check("fallback")["verdict"], "ok");
+        }
 
         shell("iptables-nft -t raw -I PREROUTING -p udp --dport 53 -j ACCEPT");
         doctor(&cluster, &[]).complains("rule_order", "lets packets past our rules", "after ours");
@@ -208,7 +223,7 @@ fn doctor_names_a_server_that_is_ill_and_one_that_is_somebody_elses() {
         assert_eq!(said.json["intercepted"], false, "{said}");
 
         // With the watchdog the table goes, and the server.
-        let localip = format!("{LOCAL},{}", CLUSTER_IPS.join(","));
+        let localip = SERVED.join(",");
         agent.watchdog.signal(libc::SIGKILL);
         agent.watchdog.wait_exit(SOON).expect("a killed process ends");
         let has_none = || doctor(&cluster, &["-localip", &localip]).check("agent")["verdict"] == "problem";
@@ -217,7 +232,10 @@ fn doctor_names_a_server_that_is_ill_and_one_that_is_somebody_elses() {
         said.complains("agent", "none runs", "kubectl get pods");
         said.complains("rules", "rules are missing", "start the agent");
         said.complains("sockets", "nobody listens", "the agent starts a server");
-        said.complains("queries", "nobody listens", "start the agent");
+        // Where there is a fallback, cluster DNS answers; there is none for the other address that is the agent's alone.
+        said.complains("queries", &format!("{LOCAL} over udp: answered by somebody else"), "see `rules`");
+        said.complains("queries", &format!("{} over udp: nobody listens", LOCALS[1]), "start the agent");
+        assert_eq!(said.check("fallback")["verdict"], "ok", "{said}");
         assert_eq!(said.json["intercepted"], false, "{said}");
 
         let output = cluster.program().arg("doctor").output().expect("the program runs");

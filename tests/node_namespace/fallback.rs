@@ -102,7 +102,10 @@ fn a_change_is_noticed_also_after_others_came_faster_than_they_were_read() {
             let mut node = start(Wish { interface: None, ..wish_for(11) }, Choice::Nftables).await;
             node.ensure(Interception::On).await.unwrap();
             let whole = listing();
-            run("(echo 'table ip somebody { chain forward {'; for i in $(seq 5000); do echo 'counter'; done; echo '}'; echo '}') | nft -f -");
+            run("nft 'add table ip somebody; add chain ip somebody forward'");
+            for _batch in 0..20 {
+                run("for i in $(seq 500); do echo 'add rule ip somebody forward counter'; done | nft -f -");
+            }
             for _overflow_and_change in 0..2 {
                 let change = tokio::time::timeout(SYNC / 6, node.changed()).await.expect("the change is noticed");
                 assert_eq!(change, Change::Rules);

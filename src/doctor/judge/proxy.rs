@@ -3,7 +3,7 @@
 use super::{RUN_WITH_RIGHTS, list};
 use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::{Findings, Question};
-use crate::node::{Family, Ruleset, TABLE_NAME};
+use crate::node::{FALLBACK_TABLE_NAME, Family, Ruleset};
 use std::net::IpAddr;
 
 /// How kube-proxy, or what stands for it, sends ClusterIPs on.
@@ -46,8 +46,7 @@ pub fn kube_proxy(question: &Question, findings: &Findings) -> Check {
     match mode(findings) {
         Mode::Ipvs => {
             check.ok("IPVS (link kube-ipvs0)");
-            let held: Vec<IpAddr> = findings.node.ipvs_link.iter().flat_map(|link| &link.addresses).map(|(ip, _)| *ip).collect();
-            let taken: Vec<&IpAddr> = question.wish.addresses.iter().filter(|address| held.contains(address)).collect();
+            let taken: Vec<&IpAddr> = question.wish.addresses.iter().filter(|address| is_held_by_ipvs(findings, **address)).collect();
             if !taken.is_empty() {
                 check.problem(
                     format!("{} is held by IPVS (kube-ipvs0), which takes its packets whether they are tracked or not", list(taken)),
@@ -69,6 +68,11 @@ pub fn kube_proxy(question: &Question, findings: &Findings) -> Check {
     check
 }
 
+/// IPVS holds every ClusterIP.
+fn is_held_by_ipvs(findings: &Findings, address: IpAddr) -> bool {
+    findings.node.ipvs_link.iter().flat_map(|link| &link.addresses).any(|(held, _)| *held == address)
+}
+
 /// What sends queries for addresses that are ours alone to cluster DNS when the agent is gone.
 pub fn fallback(question: &Question, findings: &Findings) -> Check {
     let mut check = Check::new("fallback");
@@ -78,25 +82,41 @@ pub fn fallback(question: &Question, findings: &Findings) -> Check {
             IpAddr::V4(v4) => v4.is_link_local(),
             IpAddr::V6(v6) => v6.is_unicast_link_local(),
         };
-        is_ipvs || is_link_local
+        let is_no_cluster_ip = is_ipvs && !is_held_by_ipvs(findings, **address);
+        is_no_cluster_ip || is_link_local || question.wish.fallback.redirections().any(|wanted| wanted.local == **address)
     };
-    let alone: Vec<&IpAddr> = question.wish.addresses.iter().filter(is_ours_alone).collect();
+    let alone: Vec<IpAddr> = question.wish.addresses.iter().filter(is_ours_alone).copied().collect();
     if alone.is_empty() {
         check.ok("not needed: without the agent every address is cluster DNS's again");
         return check;
     }
-    let alone = list(alone);
-    let name = format!("{TABLE_NAME}-fallback");
-    match &findings.node.nftables {
-        Ok(ruleset) if ruleset.tables.iter().any(|table| table.family == Family::Inet && table.name == name) => {
-            check.ok(format!("nftables table inet {name} is in place: should the agent be killed, cluster DNS answers at {alone}"));
+    let ruleset = match &findings.node.nftables {
+        Ok(ruleset) => ruleset,
+        Err(error) => {
+            check.unknown(error.to_string(), RUN_WITH_RIGHTS);
+            return check;
         }
-        Ok(_) => check.warning(
-            format!("no nftables table inet {name}: should the agent be killed, nobody answers at {alone} until it is back"),
-            "where pods ask the ClusterIP this concerns nobody; else see that the agent's interception is nftables and knows cluster DNS's \
-             ClusterIP (-upstreamsvc)",
-        ),
-        Err(error) => check.unknown(error.to_string(), RUN_WITH_RIGHTS),
+    };
+    let mut without = Vec::new();
+    for local in alone {
+        match ruleset.fallback_of(local, question.wish.port) {
+            Some(upstream) => check.ok(format!(
+                "nftables table inet {FALLBACK_TABLE_NAME} is in place: should the agent be killed, cluster DNS ({upstream}) answers at {local}"
+            )),
+            None => without.push(local),
+        }
+    }
+    if !without.is_empty() {
+        let is_there = ruleset.tables.iter().any(|table| table.family == Family::Inet && table.name == FALLBACK_TABLE_NAME);
+        let seen = if is_there { "lacks rules for that" } else { "is not there" };
+        check.warning(
+            format!(
+                "should the agent be killed, nobody answers at {} until it is back: nftables table inet {FALLBACK_TABLE_NAME} {seen}",
+                list(without)
+            ),
+            "where pods ask the ClusterIP this concerns nobody; else the agent's log says at its start why there is none, and --fallback names \
+             who is to answer (docs/kubernetes.md, \"The fallback\")",
+        );
     }
     check
 }

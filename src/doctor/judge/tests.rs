@@ -4,8 +4,8 @@ use crate::doctor::diagnosis::{Check, Diagnosis, Verdict};
 use crate::doctor::findings::{Asked, Holder, Listener, Page, Reply, Way};
 use crate::message::{Name, Rcode};
 use crate::node::{
-    Base, Chain, Choice, Connection, Effect, Error, Fallback, Family, Hook, Interception, IptablesTable, LinkView, Listing,
-    Place, Protocol, Ruleset, RulesetTable, SeenRule, Survey, Wish, desired,
+    Base, Chain, Choice, Connection, Effect, End, Error, Fallback, Family, Hook, Interception, IptablesTable, LinkView, Listing,
+    Place, Protocol, Redirection, Rewrite, Ruleset, RulesetTable, SeenRule, Survey, Wish, desired,
 };
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -55,17 +55,37 @@ fn ruleset(interception: Interception) -> Ruleset {
             table: "nodelocaldns".to_owned(),
             name: name.to_owned(),
             base: Some(Base { at, priority: -300, drops: false }),
-            rules: rules.map(|rule| SeenRule { rule: Some(rule), packets: Some(2), effects: vec![] }).collect(),
+            rules: rules.map(|rule| SeenRule { rule: Some(rule), packets: Some(2), ..SeenRule::default() }).collect(),
         }
     };
     let table = |name: &str, owner| RulesetTable { family: Family::Inet, name: name.to_owned(), owner };
-    Ruleset {
-        tables: vec![table("nodelocaldns", Some(7)), table("nodelocaldns-fallback", None)],
-        chains: vec![
-            chain("prerouting", Place::Prerouting, Hook::RawPrerouting),
-            chain("output", Place::Output, Hook::RawOutput),
-        ],
-    }
+    let mut chains =
+        vec![chain("prerouting", Place::Prerouting, Hook::RawPrerouting), chain("output", Place::Output, Hook::RawOutput)];
+    chains.extend(fallback_chains());
+    Ruleset { tables: vec![table("nodelocaldns", Some(7)), table("nodelocaldns-fallback", None)], chains }
+}
+
+/// Those of the fallback that write addresses.
+fn fallback_chains() -> [Chain; 4] {
+    let (local, upstream) = (ip(LOCAL), ip("10.96.0.11"));
+    let query = (End::Destination, local, upstream);
+    let answer = (End::Source, upstream, local);
+    [(Place::Prerouting, query), (Place::Output, query), (Place::Postrouting, answer), (Place::Input, answer)].map(
+        |(at, (end, from, to))| {
+            let rewrite = |protocol| SeenRule {
+                effects: vec![Effect::Rewrite],
+                rewrite: Some(Rewrite { end, protocol, from, to, port: 53 }),
+                ..SeenRule::default()
+            };
+            Chain {
+                family: Family::Inet,
+                table: "nodelocaldns-fallback".to_owned(),
+                name: format!("{at:?}"),
+                base: Some(Base { at, priority: -299, drops: false }),
+                rules: [Protocol::Udp, Protocol::Tcp].map(rewrite).into(),
+            }
+        },
+    )
 }
 
 fn listing(table: IptablesTable, text: &str) -> Listing {
@@ -235,7 +255,8 @@ fn rules_in_iptables_do_as_well_unless_nobody_is_there_to_answer() {
         })
         .collect();
     let with_iptables = |findings: &mut Findings, first: &str| {
-        findings.node.nftables = Ok(Ruleset { tables: ruleset(Interception::On).tables.split_off(1), chains: vec![] });
+        findings.node.nftables =
+            Ok(Ruleset { tables: ruleset(Interception::On).tables.split_off(1), chains: fallback_chains().into() });
         let raw = format!("{first}\n{}\n", lines.join("\n"));
         findings.node.iptables = Ok(vec![listing(IptablesTable::Raw, &raw), listing(IptablesTable::Filter, "-P INPUT ACCEPT\n")]);
     };
@@ -428,7 +449,9 @@ fn kube_proxys_mode_is_told_and_an_address_that_ipvs_holds_is_a_problem() {
         Some(LinkView { index: 9, kind: Some("dummy".to_owned()), addresses, ..LinkView::default() })
     };
     let diagnosis = diagnose(|findings| findings.node.ipvs_link = ipvs(&["10.96.0.1"]));
-    assert!(seen(&diagnosis).starts_with("IPVS") && diagnosis.verdict == Verdict::Ok, "{diagnosis}");
+    assert!(seen(&diagnosis).starts_with("IPVS"), "{diagnosis}");
+    // It is no ClusterIP then, and nobody's when the agent is gone.
+    assert!(only(&diagnosis, Verdict::Warning, &["fallback"]).seen[1].contains(CLUSTER_IP), "{diagnosis}");
     let diagnosis = diagnose(|findings| findings.node.ipvs_link = ipvs(&[CLUSTER_IP]));
     assert!(only(&diagnosis, Verdict::Problem, &["kube_proxy"]).seen[1].contains(CLUSTER_IP), "{diagnosis}");
 
@@ -445,9 +468,12 @@ fn kube_proxys_mode_is_told_and_an_address_that_ipvs_holds_is_a_problem() {
 
 #[test]
 fn the_fallback_matters_to_addresses_that_are_ours_alone() {
+    let check = diagnose(|_| {}).check("fallback").unwrap().seen.concat();
+    assert!(check.contains("cluster DNS (10.96.0.11) answers at 169.254.20.10"), "{check}");
     let remove = |findings: &mut Findings| {
         let Ok(ruleset) = &mut findings.node.nftables else { return };
         ruleset.tables.truncate(1);
+        ruleset.chains.truncate(2);
     };
     let diagnosis = diagnose(remove);
     let check = only(&diagnosis, Verdict::Warning, &["fallback"]);
@@ -457,6 +483,25 @@ fn the_fallback_matters_to_addresses_that_are_ours_alone() {
     let mut question = question();
     question.wish.addresses.remove(0);
     assert_eq!(judge(&question, &findings).check("fallback").unwrap().verdict, Verdict::Ok);
+}
+
+#[test]
+fn a_fallback_that_lacks_a_rule_or_is_for_another_address_is_none() {
+    for (chain, rule) in [(2, 0), (2, 1), (3, 0), (4, 1), (5, 0)] {
+        let diagnosis = diagnose(|findings| {
+            let Ok(ruleset) = &mut findings.node.nftables else { return };
+            ruleset.chains[chain].rules.remove(rule);
+        });
+        let check = only(&diagnosis, Verdict::Warning, &["fallback"]);
+        assert!(check.seen[0].contains("nobody answers at 169.254.20.10"), "{diagnosis}");
+    }
+    let mut question = question();
+    let local: std::net::Ipv4Addr = [10, 1, 1, 1].into();
+    question.wish.fallback.ipv4 = Some(Redirection { local, upstream: [10, 96, 0, 11].into() });
+    question.wish.addresses.push(local.into());
+    let diagnosis = judge(&question, &healthy());
+    let check = diagnosis.check("fallback").unwrap();
+    assert!(check.verdict == Verdict::Warning && check.seen[1].contains("nobody answers at 10.1.1.1 "), "{diagnosis}");
 }
 
 #[test]
@@ -518,7 +563,8 @@ fn without_rights_what_cannot_be_seen_is_unknown_and_no_failure() {
 #[test]
 fn no_rules_are_missed_where_none_are_asked_for() {
     let mut findings = healthy();
-    findings.node.nftables = Ok(Ruleset { tables: ruleset(Interception::On).tables.split_off(1), chains: vec![] });
+    findings.node.nftables =
+        Ok(Ruleset { tables: ruleset(Interception::On).tables.split_off(1), chains: fallback_chains().into() });
     findings.metrics.as_mut().unwrap().1 = Ok((200, "nodelocaldns_watchdog_interception 0\n".to_owned()));
     let diagnosis = judge(&Question { choice: Choice::None, ..question() }, &findings);
     assert_eq!((diagnosis.verdict, diagnosis.intercepted), (Verdict::Ok, Some(true)), "{diagnosis}");

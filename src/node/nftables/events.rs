@@ -74,12 +74,28 @@ impl Events {
             match self.socket.recv(&mut self.datagram).await {
                 Ok(()) => {}
                 // Changes came faster than they were read: some are lost, and any may have been ours.
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Subject::Iptables),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    self.discard_pending();
+                    return Ok(Subject::Iptables);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
             if let Some(subject) = subject(&self.datagram, &self.own) {
                 return Ok(subject);
+            }
+        }
+    }
+
+    /// After an overflow the kernel drops every further change, and says so no second time, until all that waits has been read
+    /// (`NETLINK_S_CONGESTED` in net/netlink/af_netlink.c). Who looked at the tables before that would miss what is changed in between.
+    fn discard_pending(&mut self) {
+        loop {
+            self.datagram.clear();
+            match self.socket.socket_ref().recv(&mut self.datagram, libc::MSG_DONTWAIT) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if ![Some(libc::ENOBUFS), Some(libc::EINTR)].contains(&error.raw_os_error()) => return,
+                _ => {}
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The kernel's nftables, whoever made them, as far as a DNS packet meets them. Reading needs NET_ADMIN too, and changes nothing.
 
+use super::FALLBACK_TABLE_NAME;
 use super::encode::header;
 use super::socket::Channel;
 use crate::node::desired::{End, Hook, Protocol, Rule};
@@ -8,11 +9,12 @@ use netlink_bindings::nftables::{
     VerdictCode,
 };
 use netlink_bindings::traits::NetlinkRequest;
+use std::collections::HashSet;
 use std::ffi::CStr;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// All tables and chains, and the rules of those chains that see DNS packets before connection tracking does.
+/// All tables and chains, and the rules of the fallback and of those chains that see DNS packets before connection tracking does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
     pub tables: Vec<RulesetTable>,
@@ -46,7 +48,7 @@ pub struct Chain {
     pub name: String,
     /// None for a chain that is only jumped to.
     pub base: Option<Base>,
-    /// In their order; read only where [`Chain::sees_packets_untracked`].
+    /// In their order; read only in the fallback's table and where [`Chain::sees_packets_untracked`].
     pub rules: Vec<SeenRule>,
 }
 
@@ -65,6 +67,7 @@ pub enum Place {
     Prerouting,
     Input,
     Output,
+    Postrouting,
     Other,
 }
 
@@ -77,6 +80,18 @@ pub struct SeenRule {
     pub packets: Option<u64>,
     /// What may keep a packet from us, or from being left untracked.
     pub effects: Vec<Effect>,
+    /// The address that it writes into packets, if it is one such as the fallback has.
+    pub rewrite: Option<Rewrite>,
+}
+
+/// DNS packets with address `from` at `end` get `to` there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rewrite {
+    pub end: End,
+    pub protocol: Protocol,
+    pub from: IpAddr,
+    pub to: IpAddr,
+    pub port: u16,
 }
 
 /// What a rule may do to a packet.
@@ -122,6 +137,32 @@ impl Family {
     }
 }
 
+impl Ruleset {
+    /// The address to which the fallback's table sends queries for `local`, over UDP and TCP, from pods and from programs on the node, and from
+    /// which it takes the answers back. None if it does not do all of that.
+    pub fn fallback_of(&self, local: IpAddr, port: u16) -> Option<IpAddr> {
+        let chains = self.chains.iter().filter(|chain| chain.family == Family::Inet && chain.table == FALLBACK_TABLE_NAME);
+        let rewrites: HashSet<(Place, Rewrite)> = chains
+            .filter_map(|chain| chain.base.map(|base| (base.at, &chain.rules)))
+            .flat_map(|(at, rules)| rules.iter().filter_map(move |seen| Some((at, seen.rewrite?))))
+            .collect();
+        let is_whole = |upstream: &IpAddr| {
+            let stages = [
+                (Place::Prerouting, End::Destination, local, *upstream),
+                (Place::Output, End::Destination, local, *upstream),
+                (Place::Postrouting, End::Source, *upstream, local),
+                (Place::Input, End::Source, *upstream, local),
+            ];
+            stages.into_iter().all(|(at, end, from, to)| {
+                let has = |protocol| rewrites.contains(&(at, Rewrite { end, protocol, from, to, port }));
+                has(Protocol::Udp) && has(Protocol::Tcp)
+            })
+        };
+        let queries = rewrites.iter().filter(|(_, rewrite)| rewrite.end == End::Destination && rewrite.from == local);
+        queries.map(|(_, rewrite)| rewrite.to).find(is_whole)
+    }
+}
+
 impl Chain {
     /// Whether packets come here that are not tracked yet: at raw priority or before.
     pub fn sees_packets_untracked(&self) -> bool {
@@ -155,6 +196,7 @@ pub fn read() -> io::Result<Ruleset> {
                 libc::NF_INET_PRE_ROUTING => Place::Prerouting,
                 libc::NF_INET_LOCAL_IN => Place::Input,
                 libc::NF_INET_LOCAL_OUT => Place::Output,
+                libc::NF_INET_POST_ROUTING => Place::Postrouting,
                 _ => Place::Other,
             };
             let drops = attributes.get_policy().ok() == Some(VerdictCode::Drop as u32);
@@ -165,7 +207,8 @@ pub fn read() -> io::Result<Ruleset> {
         ruleset.chains.push(Chain { family, table: text(table), name: text(name), base, rules: Vec::new() });
     })?;
     for (chain, number) in ruleset.chains.iter_mut().zip(families) {
-        if !chain.sees_packets_untracked() || chain.family == Family::Other {
+        let is_read = chain.sees_packets_untracked() || chain.table == FALLBACK_TABLE_NAME;
+        if !is_read || chain.family == Family::Other {
             continue;
         }
         let mut request = Request::new().op_getrule_dump(&header(number, 0));
@@ -204,14 +247,21 @@ fn interpret(at: Option<Place>, expressions: &IterableExprListAttrs<'_>) -> Seen
     let mut seen = SeenRule::default();
     let (mut address, mut protocol, mut port, mut mark) = (None, None, None, None);
     let (mut is_notrack, mut is_ours) = (false, true);
-    let mut loaded = Loaded::Nothing;
+    let (mut loaded, mut to_write, mut written) = (Loaded::Nothing, None, None);
     for expression in expressions.get_elem() {
         let name = expression.get_name().unwrap_or_default().to_bytes();
         match (name, expression.get_data().ok()) {
             (b"notrack", _) => is_notrack = true,
             (_, Some(ExprOps::Counter(counter))) => seen.packets = counter.get_packets().ok(),
             (_, Some(ExprOps::Meta(meta))) => loaded = meta.get_key().map_or(Loaded::Nothing, Loaded::Meta),
-            (_, Some(ExprOps::Payload(payload))) if payload.get_sreg().is_ok() => seen.effects.push(Effect::Rewrite),
+            (_, Some(ExprOps::Payload(payload))) if payload.get_sreg().is_ok() => {
+                seen.effects.push(Effect::Rewrite);
+                if let (Ok(base), Ok(offset)) = (payload.get_base(), payload.get_offset())
+                    && base == PayloadBase::NetworkHeader as u32
+                {
+                    written = to_write.and_then(|value| address_of(offset, value));
+                }
+            }
             (_, Some(ExprOps::Payload(payload))) => {
                 loaded = match (payload.get_base(), payload.get_offset()) {
                     (Ok(base), Ok(offset)) => Loaded::Payload { base, offset },
@@ -252,7 +302,9 @@ fn interpret(at: Option<Place>, expressions: &IterableExprListAttrs<'_>) -> Seen
             (_, Some(ExprOps::Objref(_))) => seen.effects.push(Effect::Track),
             (_, Some(ExprOps::Reject(_))) => seen.effects.push(Effect::Drop),
             (_, Some(ExprOps::Immediate(immediate))) => {
-                let verdict = immediate.get_data().and_then(|data| data.get_verdict()).and_then(|verdict| verdict.get_code());
+                let data = immediate.get_data();
+                to_write = data.as_ref().ok().and_then(|data| data.get_value().ok());
+                let verdict = data.and_then(|data| data.get_verdict()).and_then(|verdict| verdict.get_code());
                 seen.effects.extend(verdict.ok().and_then(effect_of));
                 is_ours = false;
             }
@@ -269,6 +321,13 @@ fn interpret(at: Option<Place>, expressions: &IterableExprListAttrs<'_>) -> Seen
         && address_end == port_end
     {
         seen.rule = Some(Rule { hook, protocol, end: port_end, address, port, mark });
+    }
+    if let (Some((end, to)), Some((address_end, from)), Some(protocol), Some((port_end, port))) =
+        (written, address, protocol, port)
+        && end == address_end
+        && end == port_end
+    {
+        seen.rewrite = Some(Rewrite { end, protocol, from, to, port });
     }
     seen
 }
@@ -315,7 +374,8 @@ fn port_of(offset: u32, value: &[u8]) -> Option<(End, u16)> {
 mod tests {
     use super::*;
     use crate::node::desired::{Interception, Wish, desired};
-    use crate::node::nftables::encode::replace;
+    use crate::node::fallback::{Fallback, Redirection};
+    use crate::node::nftables::encode::{replace, replace_fallback};
     use crate::node::nftables::message::messages;
 
     fn read_back(rules: &[Rule]) -> Vec<SeenRule> {
@@ -341,13 +401,40 @@ mod tests {
             health_port: 8080,
             interface: None,
             probe_mark: 0x10_0000,
-            fallback: crate::node::Fallback::default(),
+            fallback: Fallback::default(),
         };
         let rules = desired(&wish, Interception::On).rules;
         let raw: Vec<Rule> = rules.iter().filter(|rule| rule.hook.is_raw()).copied().collect();
         let read = read_back(&rules);
         assert_eq!(read.iter().map(|seen| seen.rule).collect::<Vec<_>>(), raw.iter().copied().map(Some).collect::<Vec<_>>());
         assert!(read.iter().all(|seen| seen.packets == Some(0) && seen.effects.is_empty()));
+    }
+
+    #[test]
+    fn the_fallback_that_we_write_is_read_back() {
+        let ipv4 = Redirection { local: [169, 254, 20, 10].into(), upstream: [10, 96, 0, 11].into() };
+        let ipv6 = Redirection { local: "fd00:53::10".parse().unwrap(), upstream: "fd00::11".parse().unwrap() };
+        let fallback = Fallback { mark: 0x1000, ipv4: Some(ipv4), ipv6: Some(ipv6) };
+        let batch = replace_fallback(FALLBACK_TABLE_NAME, &fallback.rules(53), 1);
+        let mut ruleset = Ruleset::default();
+        for message in messages(&batch.octets).filter(|message| message.message_type() == 0xa06) {
+            let (_, attributes) = OpGetruleDump::decode_reply(message.payload());
+            let name = text(attributes.get_chain().unwrap());
+            let at = match &*name {
+                "query-prerouting" | "mark-prerouting" => Place::Prerouting,
+                "query-output" | "mark-output" => Place::Output,
+                "answer-input" => Place::Input,
+                _ => Place::Postrouting,
+            };
+            let rules = vec![interpret(Some(at), &attributes.get_expressions().unwrap())];
+            let base = Some(Base { at, priority: 0, drops: false });
+            ruleset.chains.push(Chain { family: Family::Inet, table: FALLBACK_TABLE_NAME.to_owned(), name, base, rules });
+        }
+        for Redirection { local, upstream } in fallback.redirections() {
+            assert_eq!(ruleset.fallback_of(local, 53), Some(upstream));
+            assert_eq!((ruleset.fallback_of(local, 54), ruleset.fallback_of(upstream, 53)), (None, None));
+        }
+        assert!(ruleset.chains.iter().flat_map(|chain| &chain.rules).all(|seen| seen.rule.is_none()));
     }
 
     #[test]

@@ -597,6 +597,19 @@ fn when_the_successor_ends_it_serves_again_at_once() {
 }
 
 #[test]
+fn while_it_drains_for_a_successor_that_ended_another_one_may_take_its_place() {
+    let mut world = proven();
+    for event in [Event::Succeeded, Event::SuccessorGone, Event::Succeeded] {
+        world.tell(event);
+    }
+    world.run(Duration::from_secs(30));
+    assert_eq!((world.exit, world.when(LEAVE).len(), world.when(Action::Spawn).len()), (None, 1, 1));
+    world.tell(Event::SuccessorGone);
+    world.run(Duration::from_millis(200));
+    assert!(world.is_on && world.when(Action::Spawn).len() == 2);
+}
+
+#[test]
 fn a_successor_that_never_proves_itself_changes_nothing() {
     let mut world = proven();
     world.tell(Event::Shared { is_shared: true });
