@@ -85,6 +85,14 @@ impl UdpPool {
         self.sockets.lock().lines.iter().find_map(Weak::upgrade)
     }
 
+    /// Has the sockets of now refuse to send, as those do whose local address is taken from the machine.
+    #[cfg(test)]
+    pub fn shut_down(&self) {
+        for line in self.sockets.lock().lines.iter().filter_map(Weak::upgrade) {
+            socket2::SockRef::from(&line.socket).shutdown(std::net::Shutdown::Write).unwrap();
+        }
+    }
+
     /// The socket to send from, or the place for a new one.
     fn draw(&self, fresh: bool, now: Instant) -> Result<Arc<UdpLine>, usize> {
         let mut sockets = self.sockets.lock();

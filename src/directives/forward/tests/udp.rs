@@ -82,6 +82,18 @@ async fn a_lost_datagram_is_sent_again_from_another_port_with_another_id() {
 }
 
 #[tokio::test]
+async fn a_query_whose_socket_cannot_send_any_more_is_sent_by_a_new_one() {
+    let answering = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    let running = Running::new(&[answering.address], Options { max_connect_attempts: 1, ..Options::default() });
+    let upstreams = running.forward.roster.upstreams(Instant::now()).await.unwrap();
+    for index in 0..100 {
+        upstreams[0].udp_pool().shut_down();
+        running.answer(&request(&format!("n{index}.example."), Transport::Udp)).await;
+    }
+    assert!(running.metric("nodelocaldns_forward_retries_total") > 0.0, "no socket was met that could not send");
+}
+
+#[tokio::test]
 async fn an_answer_to_the_first_datagram_counts_although_it_was_sent_again() {
     let upstream =
         Upstream::start(
