@@ -309,6 +309,30 @@ fn a_held_xtables_lock_is_told_as_such() {
 }
 
 #[test]
+fn a_lock_that_is_held_beside_nftables_holds_nothing_up_and_is_told_once() {
+    in_a_namespace("a_lock_that_is_held_beside_nftables_holds_nothing_up_and_is_told_once", || {
+        run("iptables-legacy -t nat -N KUBE-SERVICES");
+        runtime().block_on(async {
+            let file = std::fs::File::create(std::env::var("XTABLES_LOCKFILE").unwrap()).unwrap();
+            file.lock().unwrap();
+            let mut node = Node::prepare(wish(), Choice::Nftables, SYNC).unwrap();
+            node.ensure(Interception::Probing).await.unwrap();
+            node.ensure(Interception::On).await.unwrap();
+            assert!(owned_rules().contains("notrack"));
+            let mut told = Vec::new();
+            let started = Instant::now();
+            while told.is_empty() && started.elapsed() < SYNC / 2 {
+                _ = tokio::time::timeout(Duration::from_secs(1), node.changed()).await;
+                told = node.take_errors_beside();
+            }
+            assert!(!told.is_empty() && told.iter().all(|error| error.error_type() == "iptables_lock"), "{told:?}");
+            assert!(node.take_errors_beside().is_empty());
+            file.unlock().unwrap();
+        });
+    });
+}
+
+#[test]
 fn without_iptables_nftables_does_and_iptables_is_an_error() {
     in_a_namespace("without_iptables_nftables_does_and_iptables_is_an_error", || {
         let path = std::env::var_os("PATH").unwrap();

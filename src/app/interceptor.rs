@@ -84,6 +84,10 @@ impl Interceptor for NodeInterceptor {
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
+    fn take_errors_beside(&mut self) -> Vec<SetupError> {
+        self.node.iter_mut().flat_map(Node::take_errors_beside).map(|error| told(&error)).collect()
+    }
+
     fn take_owner(&mut self) -> Option<OwnedFd> {
         self.node.as_mut().and_then(Node::take_owner)
     }

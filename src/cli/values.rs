@@ -40,6 +40,8 @@ fn objection_to_local_address(address: IpAddr) -> Option<&'static str> {
         Some("stands for every address of the node, which cannot all be taken over")
     } else if address.is_multicast() || matches!(address, IpAddr::V4(v4) if v4.is_broadcast()) {
         Some("is many machines' address, not one's")
+    } else if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+        Some("means an address only together with the name of an interface, which no client of the cache has")
     } else {
         None
     }
@@ -207,6 +209,11 @@ mod tests {
         {
             assert!(local_addresses(text).unwrap_err().starts_with(part), "{text}");
         }
+    }
+
+    #[test]
+    fn a_link_local_address_of_ipv6_which_no_socket_can_be_bound_to_is_no_local_address() {
+        assert!(local_addresses("169.254.20.10,fe80::10").unwrap_err().starts_with("`fe80::10` means an address only"));
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Filter {
     is_raw_due: bool,
     /// The last run was in vain. Another one is not begun for that alone, or there would be no end of them.
     has_failed: bool,
+    /// Of runs that have ended, until somebody asks.
+    errors: Vec<Error>,
     run: Option<JoinHandle<Ended>>,
 }
 
@@ -31,15 +33,15 @@ enum Programs {
 /// What became of a run.
 struct Ended {
     programs: Programs,
-    /// Whether it could be cleaned, if that was tried.
-    is_raw_clean: Option<bool>,
-    has_failed: bool,
+    /// That was tried, with success.
+    is_raw_clean: bool,
+    errors: Vec<Error>,
 }
 
 impl Filter {
     /// Everything is due, nothing is run.
     pub fn new() -> Self {
-        Self { programs: Programs::Unknown, is_due: true, is_raw_due: true, has_failed: false, run: None }
+        Self { programs: Programs::Unknown, is_due: true, is_raw_due: true, has_failed: false, errors: Vec::new(), run: None }
     }
 
     /// The rules may have been changed: the next [`Filter::begin`] looks.
@@ -62,17 +64,24 @@ impl Filter {
         let (programs, applies) = (self.programs.clone(), std::mem::take(&mut self.is_due));
         let rules = rules.to_vec();
         self.run = Some(spawn_blocking(move || {
-            let is_raw_clean = cleans_raw.then(clean_raw);
+            let mut errors = if cleans_raw { clean_raw() } else { Vec::new() };
+            let is_raw_clean = cleans_raw && errors.is_empty();
             let programs = programs.find();
             let applied = match &programs {
                 Programs::Found(found) if applies => found.apply(&rules, &[Table::Filter], is_alone).map(|_has_changed| ()),
                 _ => Ok(()),
             };
-            if let Err(error) = &applied {
+            if let Err(error) = applied {
                 tracing::warn!("{error}; queries are intercepted as they should be all the same (it is tried again)");
+                errors.push(error);
             }
-            Ended { programs, is_raw_clean, has_failed: applied.is_err() }
+            Ended { programs, is_raw_clean, errors }
         }));
+    }
+
+    /// What went wrong since this was last asked; it has been logged.
+    pub fn take_errors(&mut self) -> Vec<Error> {
+        std::mem::take(&mut self.errors)
     }
 
     /// Waits for the end of the present run, if there is one, else for ever. May be dropped and called again at any time.
@@ -81,10 +90,11 @@ impl Filter {
         let ended = run.await;
         self.run = None;
         match ended {
-            Ok(Ended { programs, is_raw_clean, has_failed }) => {
+            Ok(Ended { programs, is_raw_clean, errors }) => {
                 self.programs = programs;
-                self.is_raw_due &= is_raw_clean != Some(true);
-                self.has_failed = has_failed || is_raw_clean == Some(false);
+                self.is_raw_due &= !is_raw_clean;
+                self.has_failed = !errors.is_empty();
+                self.errors.extend(errors);
             }
             Err(_panicked) => tracing::error!("{}", Error::TaskEnded { task: "runs iptables" }),
         }
@@ -113,8 +123,8 @@ impl Programs {
     }
 }
 
-/// True if nothing went wrong.
-fn clean_raw() -> bool {
+/// Returns what went wrong.
+fn clean_raw() -> Vec<Error> {
     let (removed, errors) = iptables::clean(&[Table::Raw]);
     if removed > 0 {
         tracing::info!("{removed} iptables rules of a predecessor are removed from table raw");
@@ -122,5 +132,5 @@ fn clean_raw() -> bool {
     for error in &errors {
         tracing::warn!("a predecessor's rule stays: {error}");
     }
-    errors.is_empty()
+    errors
 }

@@ -238,6 +238,14 @@ impl Node {
         Ok(())
     }
 
+    /// What went wrong beside [`Node::ensure`] since this was last asked, each failure once; it has been logged and is tried again.
+    pub fn take_errors_beside(&mut self) -> Vec<Error> {
+        match &mut self.rules {
+            Some(Rules::Nftables { filter, .. }) => filter.take_errors(),
+            _ => Vec::new(),
+        }
+    }
+
     /// What the rules last as long as, once after they were made: they go when this is closed and the node is dropped, whichever comes last. None where
     /// they stay anyway.
     pub fn take_owner(&mut self) -> Option<OwnedFd> {

@@ -175,12 +175,21 @@ impl Handover {
         }
     }
 
-    /// Tells a predecessor that queries come here, and is there for a successor from now on.
+    /// Is there for a successor from now on, and tells a predecessor that queries come here.
     pub fn announce(&mut self, path: Option<&Path>) {
+        if let Some(path) = path {
+            self.open(path);
+        }
+        // Told first, it would remove its socket while ours takes the place, and might remove ours.
         if let Some(Err(error)) = self.predecessor.as_ref().map(|peer| peer.channel.send(&Request::Proven, &[])) {
             tracing::warn!("watchdog: the predecessor was not told that its time is over: {error}");
         }
-        let Some(path) = path.filter(|_| self.rendezvous.is_none()) else { return };
+    }
+
+    fn open(&mut self, path: &Path) {
+        if self.rendezvous.is_some() {
+            return;
+        }
         match Rendezvous::open(path) {
             Ok(rendezvous) => self.rendezvous = Some(rendezvous),
             Err(error) => {

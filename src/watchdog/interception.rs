@@ -37,6 +37,10 @@ pub trait Interceptor {
     }
     /// Takes down everything that was set up.
     fn teardown(&mut self) -> impl Future<Output = Result<(), Vec<SetupError>>>;
+    /// What went wrong in the background since this was last asked: told and tried again by whoever works there, and only to be counted here.
+    fn take_errors_beside(&mut self) -> Vec<SetupError> {
+        Vec::new()
+    }
     /// What the interception lasts as long as, once after it was made or made anew: it ends when this is closed and the process that made it has ended,
     /// whichever comes last. None where nothing of the kind holds it.
     fn take_owner(&mut self) -> Option<OwnedFd> {
@@ -170,13 +174,14 @@ async fn serve(
             Wish::Teardown => interceptor.teardown().await.map(|()| Vec::new()),
         };
         let is_done = result.is_ok();
-        let errors = result.unwrap_or_else(|errors| errors);
+        let mut errors = result.unwrap_or_else(|errors| errors);
         for error in retries.take(wish, is_done, &errors) {
             tracing::error!("watchdog: {error} (told once; tried again at least every {LONGEST_RETRY:?})");
         }
         if delay.is_some() && errors.is_empty() && wish != Wish::Teardown {
             tracing::info!("watchdog: the node is as it should be after all");
         }
+        errors.extend(interceptor.take_errors_beside());
         let owner = interceptor.take_owner();
         if report.send(Outcome { wish, is_done, errors, owner }).is_err() || wish == Wish::Teardown {
             return;
@@ -246,6 +251,8 @@ mod tests {
         failures: Arc<AtomicUsize>,
         /// What fails does not keep the interception from being as wanted.
         is_beside: bool,
+        /// Failures in the background.
+        beside: Arc<AtomicUsize>,
         change: Arc<Notify>,
     }
 
@@ -261,6 +268,9 @@ mod tests {
         }
         async fn teardown(&mut self) -> Result<(), Vec<SetupError>> {
             Ok(())
+        }
+        fn take_errors_beside(&mut self) -> Vec<SetupError> {
+            (0..self.beside.swap(0, Ordering::Relaxed)).map(|_| error("held in the background")).collect()
         }
         async fn changed(&mut self) {
             self.change.notified().await;
@@ -296,5 +306,20 @@ mod tests {
         node.wish(off);
         assert_eq!(shown(&node.outcome().await), (off, true, 1));
         assert_eq!(shown(&node.outcome().await), (off, true, 0));
+    }
+
+    #[tokio::test]
+    async fn what_fails_in_the_background_is_counted_once_and_not_tried_again_for_that() {
+        let fake = Fake::default();
+        let own = fake.clone();
+        let mut node = Node::start(|| async { own }).unwrap();
+        let on = Wish::Interception(Interception::On);
+        node.wish(on);
+        assert_eq!(shown(&node.outcome().await), (on, true, 0));
+        fake.beside.store(2, Ordering::Relaxed);
+        fake.change.notify_one();
+        assert_eq!(shown(&node.outcome().await), (on, true, 2));
+        let again = tokio::time::timeout(Duration::from_millis(1500), node.outcome()).await;
+        assert!(again.is_err(), "whoever works there tries again: {again:?}");
     }
 }

@@ -25,7 +25,7 @@ pub struct LinkView {
 impl LinkView {
     /// Whether an agent made it; one that is there for another reason is adopted, and stays when the agent goes.
     pub fn is_made_by_an_agent(&self) -> bool {
-        self.kind.as_deref() == Some(DUMMY) && self.alias.as_deref() == Some(ALIAS)
+        matches!(self.kind.as_deref(), Some(DUMMY | BRIDGE)) && self.alias.as_deref() == Some(ALIAS)
     }
 }
 
@@ -55,14 +55,14 @@ pub fn steps(wish: &LinkWish, view: Option<&LinkView>) -> Vec<Step> {
 /// none but addresses of ours. A dummy link that somebody prepared for us carries no address or others too, and stays; asked before ours
 /// are added to it, that is.
 pub fn is_ours(wish: &LinkWish, view: &LinkView) -> bool {
-    let is_made_by_us = view.alias.as_deref() == Some(ALIAS);
-    match view.kind.as_deref() {
-        Some(DUMMY) => {}
-        Some(BRIDGE) => return is_made_by_us,
-        _ => return false,
+    if view.is_made_by_an_agent() {
+        return true;
+    }
+    if view.kind.as_deref() != Some(DUMMY) {
+        return false;
     }
     let mut given = view.addresses.iter().map(|(address, _)| address).filter(|address| !is_automatic(address)).peekable();
-    is_made_by_us || (given.peek().is_some() && given.all(|address| wish.addresses.contains(address)))
+    given.peek().is_some() && given.all(|address| wish.addresses.contains(address))
 }
 
 /// Addresses to take off a link that stays: ours, as we put them there.
@@ -122,6 +122,13 @@ mod tests {
         assert!(is_ours(&wish(), &view), "made where the kernel has no dummy links");
         view.kind = Some("veth".to_owned());
         assert!(!is_ours(&wish(), &view), "we make no such links");
+    }
+
+    #[test]
+    fn a_bridge_of_an_agent_is_known_for_one() {
+        let bridge = |alias: &str| LinkView { kind: Some("bridge".to_owned()), alias: Some(alias.to_owned()), ..dummy(&[]) };
+        assert!(bridge(ALIAS).is_made_by_an_agent());
+        assert!(!bridge("of the virtual machines").is_made_by_an_agent());
     }
 
     #[test]

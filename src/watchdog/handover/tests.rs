@@ -2,7 +2,7 @@ use super::*;
 use std::io::{Read, Seek, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use tempfile::TempDir;
 
@@ -173,4 +173,40 @@ async fn who_has_passed_on_is_not_missed() {
     drop(second);
     assert!(tokio::time::timeout(Duration::from_millis(300), first.next()).await.is_err(), "the third one serves");
     assert_eq!(tokio::time::timeout(SOON, third.next()).await, Ok(Heard::PredecessorGone));
+}
+
+#[tokio::test]
+async fn the_socket_file_is_the_successors_before_its_predecessor_hears_of_the_proof() {
+    let (_folder, path) = folder();
+    for round in 0..20 {
+        let rendezvous = Rendezvous::open(&path).unwrap();
+        let own = std::fs::metadata(&path).unwrap().ino();
+        let there = path.clone();
+        let old = tokio::spawn(async move {
+            let channel = rendezvous.accept().await.unwrap();
+            channel.send(&Offer::Sockets { more: false }, &[]).unwrap();
+            channel.send(&Offer::Cache, &[]).unwrap();
+            let heard = move || {
+                assert!(matches!(channel.wait(SOON), Ok((Request::TakeOver { .. }, _))));
+                assert!(matches!(channel.wait(SOON), Ok((Request::Proven, _))));
+                std::fs::metadata(there).unwrap().ino()
+            };
+            let found = tokio::task::spawn_blocking(heard).await.unwrap();
+            drop(rendezvous);
+            found
+        });
+        let (mut new, outcome) = take_over(&path).await;
+        assert!(outcome.unwrap().is_some());
+        let announced = tokio::task::spawn_blocking({
+            let (path, runtime) = (path.clone(), tokio::runtime::Handle::current());
+            move || {
+                let _entered = runtime.enter();
+                new.announce(Some(&path));
+                new
+            }
+        });
+        let _new = announced.await.unwrap();
+        assert_ne!(old.await.unwrap(), own, "round {round}: who leaves now would remove the successor's");
+        assert!(path.exists());
+    }
 }
