@@ -29,6 +29,25 @@ fn is_there() -> bool {
 }
 
 #[test]
+fn a_fallback_that_is_as_wanted_is_taken_over_as_it_stands() {
+    in_a_namespace("fallback::a_fallback_that_is_as_wanted_is_taken_over_as_it_stands", || {
+        bridge("nodelocaldns");
+        let handles = || run("nft --handle list table inet nodelocaldns-fallback");
+        runtime().block_on(async {
+            assert!(start(wish_for(11), Choice::Nftables).await.teardown().await.is_empty());
+            let first = handles();
+            let node = start(wish_for(11), Choice::Nftables).await;
+            assert_eq!(handles(), first, "neither the table nor a rule of it is another one");
+            assert!(nft_tables("nodelocaldns-fallback-trial").is_empty());
+            assert!(node.teardown().await.is_empty());
+            let node = start(wish_for(12), Choice::Nftables).await;
+            assert_ne!(handles(), first, "one that is not as wanted is replaced");
+            assert!(node.teardown().await.is_empty());
+        });
+    });
+}
+
+#[test]
 fn the_fallback_stays_with_the_link_when_its_agent_ends_and_the_next_one_replaces_it() {
     in_a_namespace("fallback::the_fallback_stays_with_the_link_when_its_agent_ends_and_the_next_one_replaces_it", || {
         bridge("nodelocaldns");

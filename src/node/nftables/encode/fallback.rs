@@ -16,6 +16,8 @@ use std::net::IpAddr;
 const COMMENT: &[u8] = b"NodeLocal DNS Cache: fallback\0";
 /// `NF_CT_STATE_UNTRACKED_BIT` (include/uapi/linux/netfilter/nf_conntrack_common.h).
 const UNTRACKED: u32 = 1 << 6;
+/// `NFT_TABLE_F_DORMANT` (include/uapi/linux/netfilter/nf_tables.h).
+const DORMANT: u32 = 1;
 /// `NFT_PAYLOAD_CSUM_INET`, of the IPv4 header, and where it stands there.
 const HEADER_CHECKSUM: (u32, u32) = (1, 10);
 /// `NFT_PAYLOAD_L4CSUM_PSEUDOHDR`: UDP's and TCP's checksums cover the addresses.
@@ -25,13 +27,16 @@ const PSEUDO_HEADER: u32 = 1;
 ///
 /// It is deleted and made anew in one step, so that also a table of another shape, from another version of this program, can be replaced.
 /// To be deleted it must be there, hence the first message.
-pub fn replace(table: &str, rules: &[Rule], first_sequence: u32) -> Batch {
+///
+/// With `is_dormant` its chains stand at no hook (`NFT_TABLE_F_DORMANT`): no packet sees them.
+pub fn replace(table: &str, rules: &[Rule], is_dormant: bool, first_sequence: u32) -> Batch {
     let mut batch = Chained::new(first_sequence);
     let (family, destination) = (header(FAMILY, 0), header(0, SUBSYSTEM));
     batch.request().op_batch_begin_do(&destination);
     batch.request().set_create().op_newtable_do(&family).encode().push_name_bytes(table.as_bytes());
     batch.request().op_deltable_do(&family).encode().push_name_bytes(table.as_bytes());
-    batch.request().set_create().op_newtable_do(&family).encode().push_name_bytes(table.as_bytes());
+    let flags = if is_dormant { DORMANT } else { 0 };
+    batch.request().set_create().op_newtable_do(&family).encode().push_name_bytes(table.as_bytes()).push_flags(flags);
     for chain in Chain::all() {
         let mut request = batch.request().set_create().op_newchain_do(&family);
         chain.push(request.encode().push_table_bytes(table.as_bytes()));
@@ -172,7 +177,7 @@ mod tests {
 
     #[test]
     fn the_table_is_deleted_and_made_anew_in_one_batch() {
-        let batch = replace("fallback", &fallback().rules(53), 7);
+        let batch = replace("fallback", &fallback().rules(53), false, 7);
         let types: Vec<u16> = messages(&batch.octets).map(|message| message.message_type()).collect();
         // begin, table made and deleted and made, its chains and rules, end (include/uapi/linux/netfilter/nf_tables.h).
         assert_eq!(types[..4], [16, 0xa00, 0xa02, 0xa00]);
@@ -192,7 +197,7 @@ mod tests {
 
     #[test]
     fn both_addresses_of_each_redirection_are_in_the_rules() {
-        let octets = replace("fallback", &fallback().rules(53), 1).octets;
+        let octets = replace("fallback", &fallback().rules(53), false, 1).octets;
         let count = |wanted: &[u8]| octets.windows(wanted.len()).filter(|window| *window == wanted).count();
         // Local in queries (2), source (1), answers (2); upstream in queries (2), marks (4), answers (2); over UDP and TCP.
         assert_eq!((count(&[169, 254, 20, 10]), count(&[10, 96, 0, 11])), (10, 16));
