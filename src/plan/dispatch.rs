@@ -1,7 +1,7 @@
 //! The way of one message: read, find its zone, try the quick gear, else hand over for the slow one.
 
 use super::{Block, Listener, Site, probe};
-use crate::chain::{Clock, Exchange, Failure, Observer, OwnedRequest, Peer, Purpose, Quick, Request};
+use crate::chain::{Clock, Exchange, Failure, Observer, Outcome, OwnedRequest, Peer, Purpose, Quick, Request};
 use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
 use futures_util::FutureExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -85,11 +85,12 @@ impl Listener {
 }
 
 impl Pending {
-    /// Runs the slow gear and appends the reply to `out`; for a refresh nothing is appended. The future is Send; spawn it on the worker.
+    /// Runs the slow gear and appends the reply to `out`; for a refresh nothing is appended. A panic below costs this request a SERVFAIL and is
+    /// counted: one task runs many of these. The future is Send; run it on the worker.
     pub async fn run(self, out: &mut Vec<u8>) {
         let request = self.request.borrow();
-        let Request { query, wire, .. } = request;
-        let links = AssertUnwindSafe(self.block.chain.start().run(request));
+        // A link may do its work, and panic, before it has a future to give.
+        let links = AssertUnwindSafe(async { self.block.chain.start().run(request).await });
         let outcome = links.catch_unwind().await.unwrap_or_else(|_| {
             self.listener.panics.increment();
             Err(Failure::servfail("", "a directive panicked; this is a fault of nodelocaldns, please report it"))
@@ -97,6 +98,17 @@ impl Pending {
         if request.purpose == Purpose::Refresh {
             return;
         }
+        let start = out.len();
+        // What a panic could leave half done is what was appended to `out`.
+        if catch_unwind(AssertUnwindSafe(|| self.finish(request, outcome, &mut *out))).is_err() {
+            self.listener.panics.increment();
+            out.truncate(start);
+            write_empty(request.query, request.wire, Rcode::SERVFAIL, out);
+        }
+    }
+
+    fn finish(&self, request: Request<'_>, outcome: Outcome, out: &mut Vec<u8>) {
+        let Request { query, wire, .. } = request;
         let observers = &self.block.observers;
         match outcome {
             Ok(answer) => {

@@ -3,7 +3,7 @@
 use super::{Dispatch, Listener, Plan, configure};
 use crate::chain::testing::{Nowhere, services};
 use crate::chain::{
-    Chain, Clock, Directive, Exchange, Loaders, Next, Observer, Outcome, Peer, Quick, Request, Services, Transport,
+    Chain, Clock, Directive, Exchange, Failure, Loaders, Next, Observer, Outcome, Peer, Quick, Request, Services, Transport,
 };
 use crate::corefile;
 use crate::message::{Name, Query, Rcode, RecordType};
@@ -165,24 +165,41 @@ async fn what_is_no_query_gets_silence_or_formerr() {
     assert_eq!(rcode(&ask(listener, &two).await), Rcode::FORMERR.0);
 }
 
-/// Panics in the gear it is told to.
-struct Faulty {
-    quickly: bool,
+/// Where a query's way ends in a panic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Quick,
+    /// Before the link has made its future.
+    Serve,
+    Future,
+    Observer,
 }
+
+struct Faulty(Fault);
 
 impl Directive for Faulty {
     fn keyword(&self) -> &'static str {
         "faulty"
     }
     fn quick(&self, _request: &Request<'_>, reply: &mut Vec<u8>) -> Quick {
-        if self.quickly {
+        if self.0 == Fault::Quick {
             reply.extend_from_slice(b"half a reply");
             panic!("as the test asked");
         }
         Quick::Slow
     }
     fn serve<'a>(&'a self, _request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
-        Box::pin(async { panic!("as the test asked") })
+        match self.0 {
+            Fault::Observer => Box::pin(async { Err(Failure::servfail("faulty", "no answer")) }),
+            Fault::Future => Box::pin(async { panic!("as the test asked") }),
+            Fault::Serve | Fault::Quick => panic!("as the test asked"),
+        }
+    }
+}
+
+impl Observer for Faulty {
+    fn observe(&self, _exchange: &Exchange<'_>) {
+        assert_ne!(self.0, Fault::Observer, "as the test asked");
     }
 }
 
@@ -197,11 +214,12 @@ impl Observer for Seen {
 
 #[tokio::test]
 async fn a_panic_costs_its_query_a_servfail_and_is_counted() {
-    for quickly in [true, false] {
+    for fault in [Fault::Quick, Fault::Serve, Fault::Future, Fault::Observer] {
         let services = services();
         let seen = Arc::new(Seen::default());
-        let chain = Arc::new(Chain { links: Box::new([Arc::new(Faulty { quickly })]) });
-        let block = Arc::new(Block { chain, observers: Box::new([seen.clone()]), udp_cap: None });
+        let faulty = Arc::new(Faulty(fault));
+        let chain = Arc::new(Chain { links: Box::new([faulty.clone()]) });
+        let block = Arc::new(Block { chain, observers: Box::new([seen.clone(), faulty]), udp_cap: None });
         let mut zones = ZoneTable::default();
         zones.insert(&Name::root(), Site { block, server: 0, zone: 0 });
         let listener = Arc::new(Listener {
@@ -214,9 +232,9 @@ async fn a_panic_costs_its_query_a_servfail_and_is_counted() {
             generation: None,
         });
         let reply = ask(&listener, &question("a.example.")).await;
-        assert_eq!((rcode(&reply), &reply[..2]), (Rcode::SERVFAIL.0, &[0, 7][..]));
-        assert_eq!(services.panics.value(), 1);
-        let expected = if quickly { vec![] } else { vec![(Rcode::SERVFAIL, true)] };
+        assert_eq!((rcode(&reply), &reply[..2]), (Rcode::SERVFAIL.0, &[0, 7][..]), "{fault:?}");
+        assert_eq!((services.panics.value(), reply.len()), (1, question("a.example.").len()), "{fault:?}");
+        let expected = if fault == Fault::Quick { vec![] } else { vec![(Rcode::SERVFAIL, true)] };
         assert_eq!(*seen.0.lock(), expected);
     }
 }

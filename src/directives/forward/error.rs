@@ -81,9 +81,9 @@ pub enum TryError {
 }
 
 impl TryError {
-    /// True if the connection went under the query, so that it is asked again on another one.
-    pub fn is_broken_connection(&self) -> bool {
-        matches!(self, Self::Closed(_) | Self::Broken(..))
+    /// True if the socket or connection failed, not the upstream, so that the query is asked again on another one.
+    pub fn is_broken_line(&self) -> bool {
+        matches!(self, Self::Closed(_) | Self::Broken(..) | Self::Write(..))
     }
 }
 

@@ -81,8 +81,17 @@ impl UdpPool {
         }
     }
 
+    /// A socket whose task goes on. One that is done lives on as long as somebody holds his answered try.
     fn any_line(&self) -> Option<Arc<UdpLine>> {
-        self.sockets.lock().lines.iter().find_map(Weak::upgrade)
+        self.sockets.lock().lines.iter().find_map(|line| line.upgrade().filter(|line| !line.is_done()))
+    }
+
+    /// Has the sockets of now refuse to send, as those do whose local address is taken from the machine.
+    #[cfg(test)]
+    pub fn shut_down(&self) {
+        for line in self.sockets.lock().lines.iter().filter_map(Weak::upgrade) {
+            socket2::SockRef::from(&line.socket).shutdown(std::net::Shutdown::Write).unwrap();
+        }
     }
 
     /// The socket to send from, or the place for a new one.

@@ -20,6 +20,8 @@ use thread_local::ThreadLocal;
 const SENDINGS: u32 = 3;
 /// Connections that may break under one query before its try has failed.
 const CONNECTIONS_TRIED: u32 = 4;
+/// Sockets that may refuse to send it: what one of them has against it (its local address is gone, most likely), a new one often has not.
+const SOCKETS_TRIED: u32 = 2;
 /// A query behind others on a connection that says nothing does not wait longer than this for its turn.
 const PATIENCE_IN_LINE: Duration = Duration::from_millis(100);
 
@@ -76,7 +78,7 @@ impl Upstream {
     }
 
     /// Asks and waits for the answer for at most the read timeout. Within it, a datagram that seems lost is sent again from
-    /// another port, and a query whose connection breaks or hangs is asked again on another.
+    /// another port, and a query whose connection breaks or hangs, or whose socket does not send it, is asked again on another.
     pub async fn ask(&self, asked: &Arc<Asked>, transport: Transport) -> Result<Response, TryError> {
         let start = Instant::now();
         self.metrics.count_request();
@@ -88,20 +90,21 @@ impl Upstream {
         let mut patience = (transport == Transport::Tcp && race.tries.iter().any(|attempt| attempt.ahead > 0))
             .then(|| start + PATIENCE_IN_LINE.min(part));
         let mut broken = 0;
+        let lines_tried = if transport == Transport::Udp { SOCKETS_TRIED } else { CONNECTIONS_TRIED };
         loop {
             match race.wait(patience.unwrap_or(until).min(resend_at).min(until)).await {
                 Step::Answered(response) => {
                     self.metrics.count_response(response.rcode(), start.elapsed());
                     return Ok(response);
                 }
-                Step::Failed(error) if error.is_broken_connection() && Instant::now() < until => {
+                Step::Failed(error) if error.is_broken_line() && Instant::now() < until => {
                     broken += 1;
-                    if broken >= CONNECTIONS_TRIED {
+                    if broken >= lines_tried {
                         return Err(error);
                     }
                     self.metrics.retries.increment();
-                    let choice = if broken + 1 == CONNECTIONS_TRIED { Choice::Own } else { Choice::Any };
-                    race.tries.push(self.send(asked, transport, choice, false)?);
+                    let choice = if broken + 1 == lines_tried { Choice::Own } else { Choice::Any };
+                    race.tries.push(self.send(asked, transport, choice, true)?);
                 }
                 Step::Failed(error) => return Err(error),
                 Step::Due => {
@@ -129,6 +132,12 @@ impl Upstream {
                 }
             }
         }
+    }
+
+    /// This thread's sockets.
+    #[cfg(test)]
+    pub fn udp_pool(&self) -> &UdpPool {
+        &self.pools.get_or_default().udp
     }
 
     fn send(&self, asked: &Arc<Asked>, transport: Transport, choice: Choice, fresh: bool) -> Result<Try, TryError> {

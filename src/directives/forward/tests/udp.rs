@@ -1,5 +1,8 @@
 //! Datagrams: ports and IDs, what is accepted, what is sent again.
 
+use super::super::error::TryError;
+use super::super::line::Asked;
+use super::super::upstream::Settings;
 use super::scripted::{Act, Upstream};
 use super::*;
 use std::collections::HashSet;
@@ -79,6 +82,34 @@ async fn a_lost_datagram_is_sent_again_from_another_port_with_another_id() {
     assert_ne!(seen[0].wire[..2], seen[1].wire[..2]);
     assert_eq!(seen[0].wire[2..], seen[1].wire[2..]);
     assert_eq!(running.metric("nodelocaldns_forward_retries_total"), 1.0);
+}
+
+#[tokio::test]
+async fn a_query_whose_socket_cannot_send_any_more_is_sent_by_a_new_one() {
+    let answering = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    let running = Running::new(&[answering.address], Options { max_connect_attempts: 1, ..Options::default() });
+    let upstreams = running.forward.roster.upstreams(Instant::now()).await.unwrap();
+    for index in 0..100 {
+        upstreams[0].udp_pool().shut_down();
+        running.answer(&request(&format!("n{index}.example."), Transport::Udp)).await;
+    }
+    assert!(running.metric("nodelocaldns_forward_retries_total") > 0.0, "no socket was met that could not send");
+}
+
+#[tokio::test]
+async fn a_socket_whose_task_has_ended_is_not_used_even_if_no_other_can_be_opened() {
+    let answering = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    let running = Running::new(&[answering.address], Options::default());
+    let upstreams = running.forward.roster.upstreams(Instant::now()).await.unwrap();
+    let upstream = &upstreams[0];
+    let asked = Arc::new(Asked::new(&request("a.example.", Transport::Udp).borrow()));
+    let send = |settings: &Settings| upstream.udp_pool().send(upstream.address, settings, &upstream.metrics, &asked, true);
+    let mut attempt = send(&upstream.settings).unwrap_or_else(|error| panic!("{error}"));
+    (&mut attempt.receiver).await.unwrap().unwrap();
+    attempt.line.retire();
+    tokio::task::yield_now().await;
+    let nowhere = Settings { source_address: Some("192.0.2.1".parse().unwrap()), ..upstream.settings.clone() };
+    assert!(matches!(send(&nowhere), Err(TryError::Dial(..))), "sent by a socket that nobody flushes or reads");
 }
 
 #[tokio::test]
