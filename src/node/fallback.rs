@@ -15,7 +15,8 @@
 //! 3. kube-proxy, by whatever means, sends the query to a pod. It also reroutes what a program on the node sends, since routing had taken it
 //!    for us.
 //! 4. [`Stage::SourcePostrouting`]: a program on the node that talks to an address of the node does so from that very address, to which no pod
-//!    can answer. kube-proxy masquerades such packets only where it knows which addresses are the pods'; so we do.
+//!    can answer. kube-proxy masquerades such packets only where it knows which addresses are the pods'; so we do. Where it stays at an orderly
+//!    stop, so do the ClusterIPs on the link, of which the same is true ([`Stage::ClusterSourcePostrouting`]).
 //! 5. [`Stage::AnswerPostrouting`], [`Stage::AnswerInput`]: after every NAT, the answer bears the ClusterIP; it gets the address that was asked.
 //!
 //! With one bit there is one address of ours for each family. `tests/interception` walks this way.
@@ -59,6 +60,8 @@ pub enum Stage {
     MarkOutput,
     /// Redirected queries that leave with our address as their source.
     SourcePostrouting,
+    /// Queries to a ClusterIP that were sent on to a pod and leave with the ClusterIP as their source.
+    ClusterSourcePostrouting,
     /// Answers that go out.
     AnswerPostrouting,
     /// Answers to a program on the node.
@@ -66,7 +69,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// In the order of a packet's way. What takes the connection's mark away comes before what sets it, and then takes the packet's.
+    /// Those for a redirection, in the order of a packet's way. What takes the connection's mark away comes before what sets it, and then takes the packet's.
     pub const ALL: [Self; 9] = [
         Self::QueryPrerouting,
         Self::QueryOutput,
@@ -101,14 +104,25 @@ impl Fallback {
         ipv4.into_iter().chain(ipv6)
     }
 
-    /// The rules for queries to `port`; none without a redirection. Those for one protocol and redirection are in the order of [`Stage::ALL`].
-    pub fn rules(&self, port: u16) -> Vec<Rule> {
+    /// The rules for queries to `port` on a link that carries `addresses`; none without a redirection. Those for one protocol and redirection are in
+    /// the order of [`Stage::ALL`]. An address without one is a ClusterIP, which leads to cluster DNS by itself.
+    pub fn rules(&self, port: u16, addresses: &[IpAddr]) -> Vec<Rule> {
         let rule = |stage, protocol, redirection| Rule { stage, protocol, redirection, port, mark: self.mark };
         let of = |redirection| {
             let protocols = [Protocol::Udp, Protocol::Tcp];
             protocols.into_iter().flat_map(move |protocol| Stage::ALL.map(|stage| rule(stage, protocol, redirection)))
         };
-        self.redirections().flat_map(of).collect()
+        let mut rules: Vec<Rule> = self.redirections().flat_map(of).collect();
+        let is_redirected = |address: &IpAddr| self.redirections().any(|redirection| redirection.local == *address);
+        let is_cluster_ip = |address: &&IpAddr| !address.is_loopback() && !is_redirected(address);
+        let cluster_ips = addresses.iter().filter(|address| !rules.is_empty() && is_cluster_ip(address));
+        let of_cluster_ip = |address: &IpAddr| {
+            let itself = Redirection { local: *address, upstream: *address };
+            [Protocol::Udp, Protocol::Tcp].map(|protocol| rule(Stage::ClusterSourcePostrouting, protocol, itself))
+        };
+        let more: Vec<Rule> = cluster_ips.flat_map(of_cluster_ip).collect();
+        rules.extend(more);
+        rules
     }
 }
 
@@ -138,6 +152,7 @@ impl fmt::Display for Rule {
             Stage::SourcePostrouting => {
                 write!(f, "{stage:?}: {protocol} from {local} of a connection with mark {mark:#x}: masquerade")
             }
+            Stage::ClusterSourcePostrouting => write!(f, "{stage:?}: {protocol} from {local} that was sent on: masquerade"),
             Stage::AnswerPostrouting | Stage::AnswerInput => {
                 write!(f, "{stage:?}: {protocol} from {upstream} port {port} of a connection with mark {mark:#x}: source {local}")
             }
@@ -157,7 +172,7 @@ mod tests {
 
     #[test]
     fn queries_and_answers_of_both_families_and_protocols_are_rewritten_at_every_hook() {
-        let lines: Vec<String> = fallback().rules(53).iter().map(Rule::to_string).collect();
+        let lines: Vec<String> = fallback().rules(53, &[]).iter().map(Rule::to_string).collect();
         for (local, upstream) in [("169.254.20.10", "10.96.0.11"), ("fd00:53::10", "fd00::11")] {
             for protocol in ["udp", "tcp"] {
                 for rule in [
@@ -183,9 +198,18 @@ mod tests {
     #[test]
     fn one_family_is_enough_and_none_is_no_fallback() {
         let ipv4 = Fallback { ipv6: None, ..fallback() };
-        assert_eq!(ipv4.rules(53).len(), 18);
+        assert_eq!(ipv4.rules(53, &[]).len(), 18);
         assert_eq!(ipv4.to_string(), "169.254.20.10 -> 10.96.0.11");
         assert_eq!(fallback().to_string(), "169.254.20.10 -> 10.96.0.11, fd00:53::10 -> fd00::11");
-        assert_eq!(Fallback::default().rules(53), []);
+        assert_eq!(Fallback::default().rules(53, &[[10, 96, 0, 10].into()]), []);
+    }
+
+    #[test]
+    fn what_a_program_on_the_node_asks_a_cluster_ip_of_the_link_is_masqueraded() {
+        let addresses = ["169.254.20.10", "127.0.0.1", "10.96.0.10"].map(|address| address.parse().unwrap());
+        let lines: Vec<String> = fallback().rules(53, &addresses).iter().map(Rule::to_string).collect();
+        let expected = ["udp", "tcp"]
+            .map(|protocol| format!("ClusterSourcePostrouting: {protocol} from 10.96.0.10 that was sent on: masquerade"));
+        assert_eq!(lines[36..], expected);
     }
 }

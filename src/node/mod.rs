@@ -217,7 +217,7 @@ impl Node {
         let is_alone = self.is_alone();
         let wanted = &self.wish.fallback;
         let rules = match self.rules {
-            Some(Rules::Nftables { .. } | Rules::Iptables(_)) => wanted.rules(self.wish.port),
+            Some(Rules::Nftables { .. } | Rules::Iptables(_)) => wanted.rules(self.wish.port, &self.wish.addresses),
             Some(Rules::None) => Vec::new(),
             None => return Ok(()),
         };

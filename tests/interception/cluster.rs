@@ -184,6 +184,11 @@ impl Cluster {
         [("pod", &self.network.pod), ("host network", &self.network.host)]
     }
 
+    /// The network of KubeDNS.
+    pub fn kube_dns(&self) -> &Place {
+        &self.network.kube_dns
+    }
+
     /// KubeDNS answers nobody any longer.
     pub fn end_kube_dns(&mut self) {
         self.kube_dns.clear();

@@ -221,3 +221,20 @@ fn stop(mut agent: Agent) {
     let status = agent.watchdog.wait_exit(SOON).unwrap_or_else(|| panic!("it does not end:\n{}", agent.watchdog.tail(20)));
     assert!(status.success(), "{status}:\n{}", agent.watchdog.tail(20));
 }
+
+#[test]
+fn after_an_orderly_stop_cluster_ips_are_answered_also_where_kube_proxy_masquerades_nothing() {
+    in_a_namespace("fallback::after_an_orderly_stop_cluster_ips_are_answered_also_where_kube_proxy_masquerades_nothing", || {
+        let cluster = Cluster::new();
+        // As without --cluster-cidr, and KubeDNS on another node that has the addresses too.
+        shell("iptables-nft -t nat -F KUBE-MARK-MASQ && ip6tables-nft -t nat -F KUBE-MARK-MASQ");
+        cluster.kube_dns().visit(|| CLUSTER_IPS.map(|address| shell(&format!("ip route add blackhole {address}"))));
+        cluster.everyone_asks(&CLUSTER_IPS, NAME);
+        let mut agent = cluster.start("nftables", &BOTH);
+        agent.await_interception();
+        agent.watchdog.signal(libc::SIGTERM);
+        agent.watchdog.wait_exit(SOON).expect("it ends");
+        cluster.everyone_asks(&LOCALS, NAME);
+        cluster.everyone_asks(&CLUSTER_IPS, NAME);
+    });
+}

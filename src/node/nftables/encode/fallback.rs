@@ -18,6 +18,8 @@ const COMMENT: &[u8] = b"NodeLocal DNS Cache: fallback\0";
 const UNTRACKED: u32 = 1 << 6;
 /// `NFT_TABLE_F_DORMANT` (include/uapi/linux/netfilter/nf_tables.h).
 const DORMANT: u32 = 1;
+/// `IPS_DST_NAT` of a connection's status (same header).
+const SENT_ON: u32 = 1 << 5;
 /// `NFT_PAYLOAD_CSUM_INET`, of the IPv4 header, and where it stands there.
 const HEADER_CHECKSUM: (u32, u32) = (1, 10);
 /// `NFT_PAYLOAD_L4CSUM_PSEUDOHDR`: UDP's and TCP's checksums cover the addresses.
@@ -81,7 +83,9 @@ impl Chain {
                 ("mark-output", c"filter", libc::NF_INET_LOCAL_OUT, libc::NF_IP_PRI_MANGLE)
             }
             // Just before kube-proxy's, which then has nothing left to do.
-            Stage::SourcePostrouting => ("source-postrouting", c"nat", libc::NF_INET_POST_ROUTING, libc::NF_IP_PRI_NAT_SRC - 1),
+            Stage::SourcePostrouting | Stage::ClusterSourcePostrouting => {
+                ("source-postrouting", c"nat", libc::NF_INET_POST_ROUTING, libc::NF_IP_PRI_NAT_SRC - 1)
+            }
             // After NAT, which has put the ClusterIP back.
             Stage::AnswerPostrouting => {
                 ("answer-postrouting", c"filter", libc::NF_INET_POST_ROUTING, libc::NF_IP_PRI_CONNTRACK_HELPER)
@@ -124,6 +128,11 @@ fn expressions<P: Pusher>(list: PushExprListAttrs<P>, rule: &Rule) -> PushExprLi
         Stage::SourcePostrouting => {
             let list = match_packets(list, protocol, End::Source, local, None);
             let list = match_bits(load_ct(list, CtKeys::Mark), mark);
+            list.nested_elem().push_name(c"masq").end_nested()
+        }
+        Stage::ClusterSourcePostrouting => {
+            let list = match_packets(list, protocol, End::Source, local, None);
+            let list = match_bits(load_ct(list, CtKeys::Status), SENT_ON);
             list.nested_elem().push_name(c"masq").end_nested()
         }
         Stage::AnswerPostrouting | Stage::AnswerInput => {
@@ -177,7 +186,7 @@ mod tests {
 
     #[test]
     fn the_table_is_deleted_and_made_anew_in_one_batch() {
-        let batch = replace("fallback", &fallback().rules(53), false, 7);
+        let batch = replace("fallback", &fallback().rules(53, &[]), false, 7);
         let types: Vec<u16> = messages(&batch.octets).map(|message| message.message_type()).collect();
         // begin, table made and deleted and made, its chains and rules, end (include/uapi/linux/netfilter/nf_tables.h).
         assert_eq!(types[..4], [16, 0xa00, 0xa02, 0xa00]);
@@ -197,7 +206,7 @@ mod tests {
 
     #[test]
     fn both_addresses_of_each_redirection_are_in_the_rules() {
-        let octets = replace("fallback", &fallback().rules(53), false, 1).octets;
+        let octets = replace("fallback", &fallback().rules(53, &[]), false, 1).octets;
         let count = |wanted: &[u8]| octets.windows(wanted.len()).filter(|window| *window == wanted).count();
         // Local in queries (2), source (1), answers (2); upstream in queries (2), marks (4), answers (2); over UDP and TCP.
         assert_eq!((count(&[169, 254, 20, 10]), count(&[10, 96, 0, 11])), (10, 16));
