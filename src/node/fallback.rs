@@ -161,18 +161,22 @@ impl fmt::Display for Rule {
 }
 
 #[cfg(test)]
+impl Fallback {
+    /// For one address of each family.
+    pub(super) fn sample() -> Self {
+        let ipv4 = Redirection { local: [169, 254, 20, 10].into(), upstream: [10, 96, 0, 11].into() };
+        let ipv6 = Redirection { local: "fd00:53::10".parse().unwrap(), upstream: "fd00::11".parse().unwrap() };
+        Self { mark: 0x1000, ipv4: Some(ipv4), ipv6: Some(ipv6) }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    fn fallback() -> Fallback {
-        let ipv4 = Redirection { local: [169, 254, 20, 10].into(), upstream: [10, 96, 0, 11].into() };
-        let ipv6 = Redirection { local: "fd00:53::10".parse().unwrap(), upstream: "fd00::11".parse().unwrap() };
-        Fallback { mark: 0x1000, ipv4: Some(ipv4), ipv6: Some(ipv6) }
-    }
-
     #[test]
     fn queries_and_answers_of_both_families_and_protocols_are_rewritten_at_every_hook() {
-        let lines: Vec<String> = fallback().rules(53, &[]).iter().map(Rule::to_string).collect();
+        let lines: Vec<String> = Fallback::sample().rules(53, &[]).iter().map(Rule::to_string).collect();
         for (local, upstream) in [("169.254.20.10", "10.96.0.11"), ("fd00:53::10", "fd00::11")] {
             for protocol in ["udp", "tcp"] {
                 for rule in [
@@ -197,17 +201,17 @@ mod tests {
 
     #[test]
     fn one_family_is_enough_and_none_is_no_fallback() {
-        let ipv4 = Fallback { ipv6: None, ..fallback() };
+        let ipv4 = Fallback { ipv6: None, ..Fallback::sample() };
         assert_eq!(ipv4.rules(53, &[]).len(), 18);
         assert_eq!(ipv4.to_string(), "169.254.20.10 -> 10.96.0.11");
-        assert_eq!(fallback().to_string(), "169.254.20.10 -> 10.96.0.11, fd00:53::10 -> fd00::11");
+        assert_eq!(Fallback::sample().to_string(), "169.254.20.10 -> 10.96.0.11, fd00:53::10 -> fd00::11");
         assert_eq!(Fallback::default().rules(53, &[[10, 96, 0, 10].into()]), []);
     }
 
     #[test]
     fn what_a_program_on_the_node_asks_a_cluster_ip_of_the_link_is_masqueraded() {
         let addresses = ["169.254.20.10", "127.0.0.1", "10.96.0.10"].map(|address| address.parse().unwrap());
-        let lines: Vec<String> = fallback().rules(53, &addresses).iter().map(Rule::to_string).collect();
+        let lines: Vec<String> = Fallback::sample().rules(53, &addresses).iter().map(Rule::to_string).collect();
         let expected = ["udp", "tcp"]
             .map(|protocol| format!("ClusterSourcePostrouting: {protocol} from 10.96.0.10 that was sent on: masquerade"));
         assert_eq!(lines[36..], expected);

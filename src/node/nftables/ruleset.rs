@@ -412,9 +412,7 @@ mod tests {
 
     #[test]
     fn the_fallback_that_we_write_is_read_back() {
-        let ipv4 = Redirection { local: [169, 254, 20, 10].into(), upstream: [10, 96, 0, 11].into() };
-        let ipv6 = Redirection { local: "fd00:53::10".parse().unwrap(), upstream: "fd00::11".parse().unwrap() };
-        let fallback = Fallback { mark: 0x1000, ipv4: Some(ipv4), ipv6: Some(ipv6) };
+        let fallback = Fallback::sample();
         let batch = replace_fallback(FALLBACK_TABLE_NAME, &fallback.rules(53, &[[10, 96, 0, 10].into()]), false, 1);
         let mut ruleset = Ruleset::default();
         for message in messages(&batch.octets).filter(|message| message.message_type() == 0xa06) {

@@ -178,15 +178,9 @@ mod tests {
     use crate::node::fallback::Fallback;
     use crate::node::nftables::message::messages;
 
-    fn fallback() -> Fallback {
-        let ipv4 = Redirection { local: [169, 254, 20, 10].into(), upstream: [10, 96, 0, 11].into() };
-        let ipv6 = Redirection { local: "fd00:53::10".parse().unwrap(), upstream: "fd00::11".parse().unwrap() };
-        Fallback { mark: 0x1000, ipv4: Some(ipv4), ipv6: Some(ipv6) }
-    }
-
     #[test]
     fn the_table_is_deleted_and_made_anew_in_one_batch() {
-        let batch = replace("fallback", &fallback().rules(53, &[]), false, 7);
+        let batch = replace("fallback", &Fallback::sample().rules(53, &[]), false, 7);
         let types: Vec<u16> = messages(&batch.octets).map(|message| message.message_type()).collect();
         // begin, table made and deleted and made, its chains and rules, end (include/uapi/linux/netfilter/nf_tables.h).
         assert_eq!(types[..4], [16, 0xa00, 0xa02, 0xa00]);
@@ -206,7 +200,7 @@ mod tests {
 
     #[test]
     fn both_addresses_of_each_redirection_are_in_the_rules() {
-        let octets = replace("fallback", &fallback().rules(53, &[]), false, 1).octets;
+        let octets = replace("fallback", &Fallback::sample().rules(53, &[]), false, 1).octets;
         let count = |wanted: &[u8]| octets.windows(wanted.len()).filter(|window| *window == wanted).count();
         // Local in queries (2), source (1), answers (2); upstream in queries (2), marks (4), answers (2); over UDP and TCP.
         assert_eq!((count(&[169, 254, 20, 10]), count(&[10, 96, 0, 11])), (10, 16));
