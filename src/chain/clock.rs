@@ -10,14 +10,15 @@ const MESSAGES: u32 = 8;
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     received: Instant,
-    read: Instant,
+    /// As it was when the clock was read.
+    elapsed: Duration,
     asked: u32,
 }
 
 impl Clock {
     /// For messages that were received at `now`.
     pub fn start(now: Instant) -> Self {
-        Self { received: now, read: now, asked: 0 }
+        Self { received: now, elapsed: Duration::ZERO, asked: 0 }
     }
     /// When they were received.
     pub fn received(&self) -> Instant {
@@ -27,10 +28,10 @@ impl Clock {
     #[inline]
     pub fn elapsed(&mut self) -> Duration {
         if self.asked.is_multiple_of(MESSAGES) {
-            self.read = Instant::now();
+            self.elapsed = self.received.elapsed();
         }
         self.asked = self.asked.wrapping_add(1);
-        self.read.saturating_duration_since(self.received)
+        self.elapsed
     }
 }
 

@@ -44,6 +44,18 @@ impl<'a> Parts<'a> {
     pub(super) fn question_name(&self) -> &'a [u8] {
         self.message.get(HEADER_LENGTH..self.question_end - 4).unwrap_or_default()
     }
+    #[inline]
+    fn question_type(&self) -> RecordType {
+        RecordType(u16_of(self.message, self.question_end - 4))
+    }
+    #[inline]
+    fn question_class(&self) -> Class {
+        Class(u16_of(self.message, self.question_end - 2))
+    }
+    #[inline]
+    fn is_for(&self, name: &[u8], qtype: RecordType, qclass: Class) -> bool {
+        self.question_type() == qtype && self.question_name() == name && self.question_class() == qclass
+    }
     /// The header's 16-bit number `index`.
     #[inline]
     pub(super) fn header(&self, index: usize) -> u16 {
@@ -125,16 +137,14 @@ impl Response {
         Name::read(self.wire(), HEADER_LENGTH).map_or_else(|_| Name::root(), |(name, _)| name)
     }
     pub fn question_type(&self) -> RecordType {
-        let parts = self.parts();
-        RecordType(u16_of(parts.message, parts.question_end - 4))
+        self.parts().question_type()
     }
     pub fn question_class(&self) -> Class {
-        let parts = self.parts();
-        Class(u16_of(parts.message, parts.question_end - 2))
+        self.parts().question_class()
     }
     /// Lower-cased question name, type and class; what RFC 5452 section 9.1 wants compared.
     pub fn question_matches(&self, name: &[u8], qtype: RecordType, qclass: Class) -> bool {
-        self.parts().question_name() == name && self.question_type() == qtype && self.question_class() == qclass
+        self.parts().is_for(name, qtype, qclass)
     }
     /// Records in the answer section.
     pub fn answer_count(&self) -> usize {

@@ -23,31 +23,29 @@ impl Cells {
     /// Adds to the `index`th cell in the caller's lane. A worker is the only writer of its lane, so it needs no locked instruction.
     #[inline]
     pub(super) fn add(&self, index: usize, n: u64) {
-        match self.own(index) {
-            (cell, true) => cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed),
-            (cell, false) => {
-                cell.fetch_add(n, Ordering::Relaxed);
-            }
+        let (cells, is_sole_writer) = self.own();
+        add(&cells[index], is_sole_writer, n);
+    }
+    /// Adds 1 to the `index`th cell, and `value` to the `sum`th, which holds the bits of an f64, in the caller's lane.
+    #[inline]
+    pub(super) fn observe(&self, index: usize, sum: usize, value: f64) {
+        let (cells, is_sole_writer) = self.own();
+        add(&cells[index], is_sole_writer, 1);
+        let raised = |bits| (f64::from_bits(bits) + value).to_bits();
+        let cell = &cells[sum];
+        if is_sole_writer {
+            cell.store(raised(cell.load(Ordering::Relaxed)), Ordering::Relaxed);
+        } else {
+            cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| Some(raised(bits))).ok();
         }
     }
-    /// Adds to the `index`th cell, which holds the bits of an f64, in the caller's lane.
+    /// The caller's cells from the first on, and whether it is their only writer.
     #[inline]
-    pub(super) fn add_f64(&self, index: usize, value: f64) {
-        let sum = |bits| (f64::from_bits(bits) + value).to_bits();
-        match self.own(index) {
-            (cell, true) => cell.store(sum(cell.load(Ordering::Relaxed)), Ordering::Relaxed),
-            (cell, false) => {
-                cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| Some(sum(bits))).ok();
-            }
-        }
-    }
-    /// The caller's cell, and whether it is its only writer.
-    #[inline]
-    fn own(&self, index: usize) -> (&AtomicU64, bool) {
+    fn own(&self) -> (&[AtomicU64], bool) {
         let lane = lane();
         match self.lanes.get(lane) {
-            Some(cells) if lane != 0 => (&cells.0[self.first + index], true),
-            _ => (&self.lanes[0].0[self.first + index], false),
+            Some(cells) if lane != 0 => (&cells.0[self.first..], true),
+            _ => (&self.lanes[0].0[self.first..], false),
         }
     }
     /// The sum of the `index`th cell over all lanes.
@@ -60,6 +58,15 @@ impl Cells {
     }
     fn every(&self, index: usize) -> impl Iterator<Item = u64> {
         self.lanes.iter().map(move |cells| cells.0[self.first + index].load(Ordering::Relaxed))
+    }
+}
+
+#[inline]
+fn add(cell: &AtomicU64, is_sole_writer: bool, n: u64) {
+    if is_sole_writer {
+        cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    } else {
+        cell.fetch_add(n, Ordering::Relaxed);
     }
 }
 
@@ -122,8 +129,7 @@ mod tests {
                 scope.spawn(move || {
                     enter_lane(lane);
                     for _ in 0..1000 {
-                        cells.add(0, 1);
-                        cells.add_f64(1, 0.5);
+                        cells.observe(0, 1, 0.5);
                     }
                 });
             }

@@ -61,8 +61,7 @@ impl Histogram {
     pub fn observe(&self, value: f64) {
         let bounds = self.buckets.0;
         let bucket = bounds.iter().position(|bound| value <= *bound).unwrap_or(bounds.len());
-        self.cells.add(bucket, 1);
-        self.cells.add_f64(bounds.len() + 1, value);
+        self.cells.observe(bucket, bounds.len() + 1, value);
     }
     /// How many observations there were.
     pub fn count(&self) -> u64 {

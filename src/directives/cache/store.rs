@@ -88,8 +88,9 @@ impl<T: Payload> Store<T> {
 
     /// `now` on this store's clock.
     pub fn moment(&self, now: Instant) -> Moment {
-        let elapsed = u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX);
-        Moment(HEAD_START.saturating_add(elapsed))
+        let elapsed = now.saturating_duration_since(self.epoch);
+        // Not as_millis, which is of 128 bits.
+        Moment(HEAD_START + elapsed.as_secs() * 1000 + u64::from(elapsed.subsec_millis()))
     }
 
     /// Copies of all entries, shard by shard, the oldest of each kind first.
