@@ -163,7 +163,7 @@ impl Scene {
         for query in &queries {
             let mut out = Vec::new();
             if let Dispatch::Pending(pending) =
-                listener.dispatch(query, &peer(listener, Transport::Udp), &mut Clock::start(Instant::now()), &mut out)
+                listener.dispatch(query, &peer(listener, Transport::Udp), &mut Clock::start(Instant::now()), None, &mut out)
             {
                 runtime.block_on(pending.run(&mut out));
             }
@@ -210,7 +210,10 @@ fn dispatching_a_hit_allocates_nothing() {
         let work = || {
             scene.assert_hits_allocate_nothing(|query| {
                 out.clear();
-                assert!(matches!(listener.dispatch(query, &peer, &mut Clock::start(Instant::now()), &mut out), Dispatch::Reply));
+                assert!(matches!(
+                    listener.dispatch(query, &peer, &mut Clock::start(Instant::now()), None, &mut out),
+                    Dispatch::Reply
+                ));
             });
         };
         // On a thread that counts.

@@ -38,11 +38,25 @@ use std::time::Duration;
 pub enum Quick {
     /// Nothing to say; the next link is asked.
     Pass,
-    /// The reply has been written. With `refresh`, the slow gear is then run once more in the background with
-    /// [`Purpose::Refresh`] and its answer thrown away (prefetch, stale answers).
-    Answered { refresh: bool },
+    /// The reply has been written.
+    Answered(After),
     /// The slow gear must take this request, from the first link on.
     Slow,
+}
+
+/// What is to follow a reply of the quick gear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    Nothing,
+    /// The slow gear runs once more in the background with [`Purpose::Refresh`], and its answer is thrown away (prefetch, stale answers).
+    Refresh,
+    /// For so many milliseconds from the request's arrival the reply is right, but for its ID, for each request with the same octets to the
+    /// same listen address over the same transport; the links before this one pass such a request. It may be given again without
+    /// asking the chain, but [`Directive::repeated`] of this link is told, with this note.
+    Repeat {
+        millis: u16,
+        note: u8,
+    },
 }
 
 /// A link of a block's chain: one instance for a server block, shared by its zones, listen addresses and all workers.
@@ -54,6 +68,11 @@ pub trait Directive: Send + Sync {
     fn quick(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> Quick {
         let _ = (request, reply);
         Quick::Slow
+    }
+
+    /// A reply that it said may be given again was given again, to this request. Must not block or allocate.
+    fn repeated(&self, request: &Request<'_>, note: u8) {
+        let _ = (request, note);
     }
 
     /// Answers, or hands on with [`Next::run`]. Runs on the worker that received the request; never dropped halfway but on

@@ -11,6 +11,10 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The next listener's number.
+static LISTENERS: AtomicU64 = AtomicU64::new(0);
 
 /// What only sets something here and stands in the chain in the reference, so that `coredns_plugin_enabled` has it.
 const SETTINGS_IN_CHAIN: [&str; 2] = ["metadata", "bufsize"];
@@ -116,6 +120,7 @@ impl ListenerDraft {
         let unmatched: Vec<Arc<dyn Observer>> = self.is_counted.then(count).into_iter().collect();
         let Self { timeouts, zones, any_class, .. } = self;
         Arc::new(Listener {
+            number: LISTENERS.fetch_add(1, Ordering::Relaxed),
             address,
             timeouts,
             zones,

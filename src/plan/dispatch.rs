@@ -1,7 +1,8 @@
 //! The way of one message: read, find its zone, try the quick gear, else hand over for the slow one.
 
+use super::repeats::{Kept, Repeats, Source, Unknown};
 use super::{Block, Listener, Site, probe};
-use crate::chain::{Clock, Exchange, Failure, Observer, Outcome, OwnedRequest, Peer, Purpose, Quick, Request};
+use crate::chain::{After, Clock, Exchange, Failure, Observer, Outcome, OwnedRequest, Peer, Purpose, Quick, Request};
 use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
 use futures_util::FutureExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,23 +30,70 @@ pub struct Pending {
 
 impl Listener {
     /// Takes one message from a client. Synchronous; neither blocks nor, on a cache hit, allocates. `out` is empty and gets the
-    /// reply (without TCP's length octets). A panic below costs this message a SERVFAIL and is counted.
-    pub fn dispatch(self: &Arc<Self>, wire: &[u8], peer: &Peer, clock: &mut Clock, out: &mut Vec<u8>) -> Dispatch {
+    /// reply (without TCP's length octets). `repeats`: those of the socket, if it has any. A panic below costs this message a SERVFAIL
+    /// and is counted.
+    pub fn dispatch(
+        self: &Arc<Self>,
+        wire: &[u8],
+        peer: &Peer,
+        clock: &mut Clock,
+        repeats: Option<&mut Repeats>,
+        out: &mut Vec<u8>,
+    ) -> Dispatch {
+        let place = match repeats {
+            Some(repeats) => match repeats.find(wire, self.number, clock.received()) {
+                Ok(kept) => return self.repeat(kept, wire, peer, clock, out),
+                Err(unknown) => Some((repeats, unknown)),
+            },
+            None => None,
+        };
         let query = match Query::read(wire) {
             Ok(query) => query,
             Err(rejection) => return reject(&rejection, wire, out),
         };
-        // What a panic could leave half done is `out`, which is cleared.
-        let guarded = catch_unwind(AssertUnwindSafe(|| self.answer(&query, wire, peer, clock, &mut *out)));
-        guarded.unwrap_or_else(|_| {
+        self.guarded(&query, wire, out, |out| self.answer(&query, wire, peer, clock, place, out))
+    }
+
+    /// What a panic could leave half done is `out`, which is cleared.
+    #[inline]
+    fn guarded(&self, query: &Query, wire: &[u8], out: &mut Vec<u8>, work: impl FnOnce(&mut Vec<u8>) -> Dispatch) -> Dispatch {
+        catch_unwind(AssertUnwindSafe(|| work(&mut *out))).unwrap_or_else(|_| {
             self.panics.increment();
             out.clear();
-            write_empty(&query, wire, Rcode::SERVFAIL, out);
+            write_empty(query, wire, Rcode::SERVFAIL, out);
             Dispatch::Reply
         })
     }
 
-    fn answer(self: &Arc<Self>, query: &Query, wire: &[u8], peer: &Peer, clock: &mut Clock, out: &mut Vec<u8>) -> Dispatch {
+    /// Gives a reply again.
+    fn repeat(&self, kept: &mut Kept, wire: &[u8], peer: &Peer, clock: &mut Clock, out: &mut Vec<u8>) -> Dispatch {
+        if let Some(id) = wire.first_chunk::<2>() {
+            kept.query.header.id = u16::from_be_bytes(*id);
+            out.extend_from_slice(id);
+        }
+        let kept = &*kept;
+        self.guarded(&kept.query, wire, out, |out| {
+            out.extend_from_slice(kept.reply());
+            if let Some(Site { block, server, zone }) = self.zones.site(kept.source.site)
+                && let Some(link) = block.chain.links.get(kept.source.link)
+            {
+                let request = request(&kept.query, wire, peer, *server, *zone, block.udp_cap, clock.received());
+                link.repeated(&request, kept.source.note);
+                observe(&block.observers, request, out, rcode_of(out), link.keyword(), None, || clock.elapsed());
+            }
+            Dispatch::Reply
+        })
+    }
+
+    fn answer(
+        self: &Arc<Self>,
+        query: &Query,
+        wire: &[u8],
+        peer: &Peer,
+        clock: &mut Clock,
+        place: Option<(&mut Repeats, Unknown)>,
+        out: &mut Vec<u8>,
+    ) -> Dispatch {
         let now = clock.received();
         if query.qclass == Class::CH
             && let Some(generation) = self.generation
@@ -54,24 +102,32 @@ impl Listener {
             write(&response, query, wire, out);
             return Dispatch::Reply;
         }
-        let site = self.zones.find(&query.name, query.qtype).filter(|_| self.any_class || query.qclass == Class::IN);
-        let Some(Site { block, server, zone }) = site else {
+        let index = self.zones.find(&query.name, query.qtype).filter(|_| self.any_class || query.qclass == Class::IN);
+        let Some((index, Site { block, server, zone })) = index.and_then(|index| Some((index, self.zones.site(index)?))) else {
             let request = request(query, wire, peer, 0, 0, None, now);
             write_empty(query, wire, Rcode::REFUSED, out);
             observe(&self.unmatched, request, out, Rcode::REFUSED, "", None, || clock.elapsed());
             return Dispatch::Reply;
         };
         let request = request(query, wire, peer, *server, *zone, block.udp_cap, now);
-        for link in &block.chain.links {
+        for (link_index, link) in block.chain.links.iter().enumerate() {
             match link.quick(&request, out) {
                 Quick::Pass => {}
                 Quick::Slow => break,
-                Quick::Answered { refresh } => {
+                Quick::Answered(after) => {
                     observe(&block.observers, request, out, rcode_of(out), link.keyword(), None, || clock.elapsed());
-                    return match refresh {
-                        false => Dispatch::Reply,
-                        true => Dispatch::ReplyAndRefresh(self.pending(block, &request, Purpose::Refresh)),
-                    };
+                    match after {
+                        After::Nothing => {}
+                        After::Refresh => return Dispatch::ReplyAndRefresh(self.pending(block, &request, Purpose::Refresh)),
+                        After::Repeat { millis, note } => {
+                            if let Some((repeats, unknown)) = place {
+                                let source = Source { listener: self.number, site: index, link: link_index, note };
+                                let until = now + Duration::from_millis(millis.into());
+                                repeats.note(unknown, (now, until), (wire, out), query, source);
+                            }
+                        }
+                    }
+                    return Dispatch::Reply;
                 }
             }
         }

@@ -5,12 +5,14 @@ mod build;
 mod configure;
 mod dispatch;
 pub mod probe;
+mod repeats;
 #[cfg(test)]
 mod tests;
 mod zones;
 
 pub use configure::{PlanConfig, configure};
 pub use dispatch::{Dispatch, Pending};
+pub use repeats::Repeats;
 
 use crate::chain::{Chain, Endpoint, Observer, ReloadConfig, Timeouts};
 use crate::directives::prometheus::Enabled;
@@ -50,6 +52,8 @@ impl Plan {
 
 /// An address and port, and the zones served there.
 pub struct Listener {
+    /// No other of this process has it.
+    number: u64,
     pub address: SocketAddr,
     pub timeouts: Timeouts,
     zones: zones::ZoneTable,

@@ -3,17 +3,19 @@
 use super::{Dispatch, Listener, Plan, configure};
 use crate::chain::testing::{Nowhere, services};
 use crate::chain::{
-    Chain, Clock, Directive, Exchange, Failure, Loaders, Next, Observer, Outcome, Peer, Quick, Request, Services, Transport,
+    After, Chain, Clock, Directive, Exchange, Failure, Loaders, Next, Observer, Outcome, Peer, Quick, Request, Services,
+    Transport,
 };
 use crate::corefile;
 use crate::message::{Name, Query, Rcode, RecordType};
 use crate::plan::zones::ZoneTable;
-use crate::plan::{Block, Site};
+use crate::plan::{Block, Repeats, Site};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 /// The diagnostics of a Corefile.
 fn refusal(text: &str) -> String {
@@ -30,6 +32,24 @@ fn plan(text: &str, services: &Services) -> Plan {
     config.build(services).unwrap()
 }
 
+/// A listener whose root zone has one link.
+fn listener(number: u64, link: Arc<dyn Directive>, observers: Vec<Arc<dyn Observer>>, services: &Services) -> Arc<Listener> {
+    let chain = Arc::new(Chain { links: Box::new([link]) });
+    let block = Arc::new(Block { chain, observers: observers.into(), udp_cap: None });
+    let mut zones = ZoneTable::default();
+    zones.insert(&Name::root(), Site { block, server: 0, zone: 0 });
+    Arc::new(Listener {
+        number,
+        address: ([127, 0, 0, 1], 53).into(),
+        timeouts: crate::chain::Timeouts::default(),
+        zones,
+        any_class: false,
+        unmatched: Box::new([]),
+        panics: services.panics.clone(),
+        generation: None,
+    })
+}
+
 fn peer() -> Peer {
     Peer { client: ([10, 0, 0, 1], 4000).into(), local: ([127, 0, 0, 1], 53).into(), transport: Transport::Udp }
 }
@@ -37,7 +57,7 @@ fn peer() -> Peer {
 /// The reply to a question, through both gears.
 async fn ask(listener: &Arc<Listener>, wire: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    match listener.dispatch(wire, &peer(), &mut Clock::start(Instant::now()), &mut out) {
+    match listener.dispatch(wire, &peer(), &mut Clock::start(Instant::now()), None, &mut out) {
         Dispatch::Reply | Dispatch::ReplyAndRefresh(_) | Dispatch::Silence => {}
         Dispatch::Pending(pending) => pending.run(&mut out).await,
     }
@@ -218,23 +238,82 @@ async fn a_panic_costs_its_query_a_servfail_and_is_counted() {
         let services = services();
         let seen = Arc::new(Seen::default());
         let faulty = Arc::new(Faulty(fault));
-        let chain = Arc::new(Chain { links: Box::new([faulty.clone()]) });
-        let block = Arc::new(Block { chain, observers: Box::new([seen.clone(), faulty]), udp_cap: None });
-        let mut zones = ZoneTable::default();
-        zones.insert(&Name::root(), Site { block, server: 0, zone: 0 });
-        let listener = Arc::new(Listener {
-            address: ([127, 0, 0, 1], 53).into(),
-            timeouts: crate::chain::Timeouts::default(),
-            zones,
-            any_class: false,
-            unmatched: Box::new([]),
-            panics: services.panics.clone(),
-            generation: None,
-        });
+        let listener = listener(7, faulty.clone(), vec![seen.clone(), faulty], &services);
         let reply = ask(&listener, &question("a.example.")).await;
         assert_eq!((rcode(&reply), &reply[..2]), (Rcode::SERVFAIL.0, &[0, 7][..]), "{fault:?}");
         assert_eq!((services.panics.value(), reply.len()), (1, question("a.example.").len()), "{fault:?}");
         let expected = if fault == Fault::Quick { vec![] } else { vec![(Rcode::SERVFAIL, true)] };
         assert_eq!(*seen.0.lock(), expected);
     }
+}
+
+/// Answers with how often it was asked, and notes what it is told of repeated replies.
+#[derive(Default)]
+struct Repeating {
+    asked: AtomicU8,
+    /// IDs of the requests, with the note.
+    repeated: Mutex<Vec<(u16, u8)>>,
+    panics: bool,
+}
+
+impl Directive for Repeating {
+    fn keyword(&self) -> &'static str {
+        "repeating"
+    }
+    fn quick(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> Quick {
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        reply.extend_from_slice(&request.wire[..12]);
+        reply.push(asked);
+        Quick::Answered(After::Repeat { millis: 500, note: 3 })
+    }
+    fn repeated(&self, request: &Request<'_>, note: u8) {
+        assert!(!self.panics, "as the test asked");
+        assert_eq!(request.query.name.to_string(), "a.example.");
+        self.repeated.lock().push((request.query.header.id, note));
+    }
+    fn serve<'a>(&'a self, _request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
+        panic!("it is always answered at once")
+    }
+}
+
+/// The replies to queries with these IDs that come at once: ID, and how often the link had been asked by then.
+fn replies(listener: &Arc<Listener>, repeats: &mut Repeats, now: Instant, ids: &[u16]) -> Vec<(u16, u8)> {
+    let reply = |id: &u16| {
+        let mut out = Vec::new();
+        let wire = Query::compose(*id, Name::parse("a.example.").unwrap().as_wire(), RecordType::A, true);
+        assert!(matches!(
+            listener.dispatch(&wire, &peer(), &mut Clock::start(now), Some(&mut *repeats), &mut out),
+            Dispatch::Reply
+        ));
+        (u16::from_be_bytes([out[0], out[1]]), out[12])
+    };
+    ids.iter().map(reply).collect()
+}
+
+#[test]
+fn a_reply_is_repeated_under_the_requests_id_and_counted_while_it_is_right() {
+    let (services, seen, link) = (services(), Arc::new(Seen::default()), Arc::new(Repeating::default()));
+    let first = listener(1, link.clone(), vec![seen.clone()], &services);
+    let (mut repeats, now) = (Repeats::default(), Instant::now());
+    assert_eq!(replies(&first, &mut repeats, now, &[10, 11, 12, 13]), [(10, 1), (11, 2), (12, 2), (13, 2)]);
+    assert_eq!(*link.repeated.lock(), [(12, 3), (13, 3)]);
+    assert_eq!(*seen.0.lock(), [(Rcode::NOERROR, false); 4]);
+    let later = now + Duration::from_millis(500);
+    assert_eq!(replies(&first, &mut repeats, later, &[14, 15, 16]), [(14, 3), (15, 4), (16, 4)]);
+    // Another plan has taken over the socket.
+    let second = listener(2, Arc::new(Repeating::default()), vec![], &services);
+    assert_eq!(replies(&second, &mut repeats, later, &[17, 18]), [(17, 1), (18, 1)]);
+    assert_eq!(services.panics.value(), 0);
+}
+
+#[test]
+fn a_panic_while_a_reply_is_repeated_costs_that_query_a_servfail() {
+    let (services, link) = (services(), Arc::new(Repeating { panics: true, ..Repeating::default() }));
+    let listener = listener(1, link, vec![], &services);
+    let (mut repeats, now) = (Repeats::default(), Instant::now());
+    replies(&listener, &mut repeats, now, &[10, 11]);
+    let mut out = Vec::new();
+    let wire = Query::compose(12, Name::parse("a.example.").unwrap().as_wire(), RecordType::A, true);
+    listener.dispatch(&wire, &peer(), &mut Clock::start(now), Some(&mut repeats), &mut out);
+    assert_eq!((rcode(&out), &out[..2], services.panics.value()), (Rcode::SERVFAIL.0, &[0, 12][..], 1));
 }

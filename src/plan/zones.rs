@@ -7,7 +7,10 @@ use hashbrown::HashMap;
 /// Sites by zone. Only suffix lengths that some zone has are looked up, so that many zones cost no more than one.
 #[derive(Default)]
 pub(super) struct ZoneTable {
-    sites: HashMap<Box<[u8]>, Site, foldhash::fast::RandomState>,
+    sites: Vec<Site>,
+    /// Indices of `sites`, by the zone's lower-case wire form; that of the root has a place of its own.
+    below_root: HashMap<Box<[u8]>, usize, foldhash::fast::RandomState>,
+    root: Option<usize>,
     /// Bit n is set if a zone's wire form has n octets (mod 256).
     lengths: [u64; 4],
 }
@@ -17,20 +20,38 @@ impl ZoneTable {
     pub(super) fn insert(&mut self, zone: &Name, site: Site) {
         let lower = zone.to_lower();
         let wire = lower.as_wire();
-        self.lengths[wire.len() / 64 % 4] |= 1 << (wire.len() % 64);
-        self.sites.entry(wire.into()).or_insert(site);
+        if self.at(wire).is_some() {
+            return;
+        }
+        let index = self.sites.len();
+        self.sites.push(site);
+        if zone.is_root() {
+            self.root = Some(index);
+        } else {
+            self.lengths[wire.len() / 64 % 4] |= 1 << (wire.len() % 64);
+            self.below_root.insert(wire.into(), index);
+        }
     }
 
-    fn at(&self, suffix: &[u8]) -> Option<&Site> {
+    /// The site with this index.
+    #[inline]
+    pub(super) fn site(&self, index: usize) -> Option<&Site> {
+        self.sites.get(index)
+    }
+
+    fn at(&self, suffix: &[u8]) -> Option<usize> {
+        if suffix.len() == 1 {
+            return self.root;
+        }
         if self.lengths[suffix.len() / 64 % 4] & (1 << (suffix.len() % 64)) == 0 {
             return None;
         }
-        self.sites.get(suffix)
+        self.below_root.get(suffix).copied()
     }
 
-    /// The site of the longest zone that holds `name`. A DS record belongs to the parent's side of a zone cut (RFC 4035 section 3.1.4.1), so
+    /// The index of the longest zone's site that holds `name`. A DS record belongs to the parent's side of a zone cut (RFC 4035 section 3.1.4.1), so
     /// for that type the shortest zone below the root is taken, as the reference does.
-    pub(super) fn find(&self, name: &LowerName, qtype: RecordType) -> Option<&Site> {
+    pub(super) fn find(&self, name: &LowerName, qtype: RecordType) -> Option<usize> {
         if qtype != RecordType::DS {
             return name.suffixes().find_map(|suffix| self.at(suffix));
         }
@@ -65,7 +86,7 @@ mod tests {
     fn find(zones: &[&str], name: &str, qtype: RecordType) -> Option<String> {
         let table = table(zones);
         let name = Name::parse(name).unwrap().to_lower();
-        table.find(&name, qtype).map(|site| zones[site.zone].to_owned())
+        table.find(&name, qtype).and_then(|site| table.site(site)).map(|site| zones[site.zone].to_owned())
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the sockets need of a plan, and no more: the seam at which tests put something simpler.
 
 use crate::chain::{Clock, Peer, Timeouts};
-use crate::plan::{Dispatch, Listener, Pending};
+use crate::plan::{Dispatch, Listener, Pending, Repeats};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,14 @@ pub trait Answerer: Send + Sync + Sized + 'static {
     fn address(&self) -> SocketAddr;
     fn timeouts(&self) -> Timeouts;
     /// As [`Listener::dispatch`]; must not panic.
-    fn dispatch(self: &Arc<Self>, wire: &[u8], peer: &Peer, clock: &mut Clock, out: &mut Vec<u8>) -> Dispatch<Self::Pending>;
+    fn dispatch(
+        self: &Arc<Self>,
+        wire: &[u8],
+        peer: &Peer,
+        clock: &mut Clock,
+        repeats: Option<&mut Repeats>,
+        out: &mut Vec<u8>,
+    ) -> Dispatch<Self::Pending>;
     /// As [`Pending::run`]; must not panic.
     fn run(pending: Self::Pending, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send;
 }
@@ -29,8 +36,15 @@ impl Answerer for Listener {
         self.timeouts
     }
     #[inline]
-    fn dispatch(self: &Arc<Self>, wire: &[u8], peer: &Peer, clock: &mut Clock, out: &mut Vec<u8>) -> Dispatch {
-        Listener::dispatch(self, wire, peer, clock, out)
+    fn dispatch(
+        self: &Arc<Self>,
+        wire: &[u8],
+        peer: &Peer,
+        clock: &mut Clock,
+        repeats: Option<&mut Repeats>,
+        out: &mut Vec<u8>,
+    ) -> Dispatch {
+        Listener::dispatch(self, wire, peer, clock, repeats, out)
     }
     fn run(pending: Pending, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send {
         pending.run(out)

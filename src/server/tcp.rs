@@ -285,7 +285,7 @@ impl<A: Answerer> Conversation<A> {
             self.has_dispatched = true;
             self.awaiting_rest_since = None;
             reply.clear();
-            match answerer.dispatch(message, &self.peer, &mut clock, &mut reply) {
+            match answerer.dispatch(message, &self.peer, &mut clock, None, &mut reply) {
                 Dispatch::Reply => self.replies.push(&reply),
                 Dispatch::ReplyAndRefresh(pending) => {
                     self.replies.push(&reply);

@@ -160,6 +160,11 @@ impl<T: Payload> Entry<T> {
         }
     }
 
+    /// Milliseconds until its age in whole seconds is another, at least 1.
+    pub fn millis_to_next_second(&self, now: Moment) -> u16 {
+        1000 - (now.millis_since(self.stored) % 1000) as u16
+    }
+
     /// Marks it as used, for eviction. Written only when clear, so that hits do not fight over its cache line.
     pub fn touch(&self) {
         if !self.visited.load(Ordering::Relaxed) {

@@ -5,7 +5,7 @@ use super::metrics::{Gauges, Metrics};
 use super::parse::{Prefetch, Stale, StaleMode};
 use super::store::{Store, View};
 use super::verdict::{Class, Lifetimes, Verdict, judge};
-use crate::chain::{Answer, Directive, Failure, Next, Outcome, Peer, Purpose, Quick, Request, Services, Transport};
+use crate::chain::{After, Answer, Directive, Failure, Next, Outcome, Peer, Purpose, Quick, Request, Services, Transport};
 use crate::message::{LowerName, Query, Rcode, RecordType, Response, TtlRule};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -185,7 +185,22 @@ impl Inner {
         let shape = request.reply(TtlRule::Set(self.reply_ttl(&hit)));
         hit.entry.payload.write(request.query, request.wire, shape, reply);
         self.count_hit(request, &hit);
-        Quick::Answered { refresh: self.wants_refresh(&hit, now) }
+        Quick::Answered(self.after(&hit, now))
+    }
+
+    /// What is to follow a hit of the quick gear. A fresh answer may be repeated while its age in seconds is the same; but not where prefetch
+    /// counts the queries for each, and not to its last millisecond, which `now` is exact to.
+    fn after(&self, hit: &Hit<'_>, now: Moment) -> After {
+        if self.wants_refresh(hit, now) {
+            return After::Refresh;
+        }
+        let millis = hit.entry.millis_to_next_second(now).saturating_sub(1);
+        match hit.age {
+            Age::Fresh(_) if millis > 0 && self.policy.prefetch.is_none() => {
+                After::Repeat { millis, note: note_of(hit.entry.kind()) }
+            }
+            _ => After::Nothing,
+        }
     }
 
     fn step(&self, request: &Request<'_>, key: &Key<'_>) -> Step {
@@ -390,6 +405,11 @@ impl Inner {
     }
 }
 
+/// Note of a reply that may be repeated: the kind of the hit.
+fn note_of(kind: Kind) -> u8 {
+    kind.index() as u8
+}
+
 fn is_within_any(name: &LowerName, zones: &[LowerName]) -> bool {
     zones.iter().any(|zone| name.is_within(zone.as_wire()))
 }
@@ -424,6 +444,12 @@ impl Directive for Cache {
 
     fn quick(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> Quick {
         self.0.quick(request, reply)
+    }
+
+    fn repeated(&self, request: &Request<'_>, note: u8) {
+        if let (Some(metrics), Some(kind)) = (self.0.metrics(request), Kind::ALL.get(usize::from(note))) {
+            metrics.hit(*kind);
+        }
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {

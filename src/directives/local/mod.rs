@@ -3,8 +3,8 @@
 mod zones;
 
 use crate::chain::{
-    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Directive as Link, Failure, Next, Outcome, ParseContext,
-    Part, Quick, Request,
+    After, Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Directive as Link, Failure, Next, Outcome,
+    ParseContext, Part, Quick, Request,
 };
 use crate::corefile::{Directive, value};
 use crate::message::{Class, Query, RecordType, Response, TtlRule};
@@ -89,7 +89,7 @@ impl Link for Local {
         }
         let Some(response) = self.ready(request.query) else { return Quick::Slow };
         response.write(request.query, request.wire, request.reply(TtlRule::Keep), reply);
-        Quick::Answered { refresh: false }
+        Quick::Answered(After::Nothing)
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
@@ -112,7 +112,7 @@ impl Link for Local {
 mod tests {
     use super::parse;
     use crate::chain::testing::{Question, build, configure};
-    use crate::chain::{Directive, Quick, Services};
+    use crate::chain::{After, Directive, Quick, Services};
     use crate::message::{Class, Rcode, RecordType};
     use std::sync::Arc;
 
@@ -225,7 +225,7 @@ mod tests {
         ] {
             let question = Question::new(name, qtype);
             let (quick, reply) = question.ask_quickly(&*link);
-            assert_eq!(quick, Quick::Answered { refresh: false }, "{name}");
+            assert_eq!(quick, Quick::Answered(After::Nothing), "{name}");
             let slow = futures_util::FutureExt::now_or_never(question.ask(&link)).unwrap().unwrap();
             assert!(reply.get(12..).is_some_and(|rest| rest.starts_with(question.query.question(&question.wire))), "{name}");
             assert_eq!(reply, question.reply(&slow), "{name}");

@@ -6,7 +6,7 @@ mod udp;
 
 use super::*;
 use crate::chain::{Clock, HttpAnswer, Peer, Timeouts};
-use crate::plan::Dispatch;
+use crate::plan::{Dispatch, Repeats};
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -46,7 +46,14 @@ impl Answerer for Toy {
     fn timeouts(&self) -> Timeouts {
         self.timeouts
     }
-    fn dispatch(self: &Arc<Self>, wire: &[u8], peer: &Peer, _clock: &mut Clock, out: &mut Vec<u8>) -> Dispatch<ToyPending> {
+    fn dispatch(
+        self: &Arc<Self>,
+        wire: &[u8],
+        peer: &Peer,
+        _clock: &mut Clock,
+        _repeats: Option<&mut Repeats>,
+        out: &mut Vec<u8>,
+    ) -> Dispatch<ToyPending> {
         assert!(out.is_empty());
         out.push(self.version);
         out.extend_from_slice(wire);

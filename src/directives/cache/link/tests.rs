@@ -2,7 +2,7 @@ use super::super::parse::Config;
 use super::super::verdict::Bounds;
 use super::super::wire::{self, AA, AD, Sections, TC, a, query, record, response, soa};
 use super::*;
-use crate::chain::{BuildContext, Chain, Configured};
+use crate::chain::{After, BuildContext, Chain, Configured};
 use crate::message::Name;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -130,7 +130,7 @@ impl Bench {
             let shape = self.request(&peer, asked, Purpose::Answer).reply(TtlRule::Keep);
             outcome.response.write(&asked.1, &asked.0, shape, &mut reply);
         }
-        if quick == (Quick::Answered { refresh: true }) {
+        if quick == Quick::Answered(After::Refresh) {
             let _ = self.serve(asked, Purpose::Refresh);
         }
         Told::read(&reply)
@@ -223,13 +223,31 @@ fn a_kept_answer_is_served_with_the_ttl_that_is_left() {
 }
 
 #[test]
+fn a_fresh_hit_may_be_repeated_until_its_ttl_is_another_and_counts_as_a_hit_each_time() {
+    let repeat = |millis| Quick::Answered(After::Repeat { millis, note: note_of(Kind::Success) });
+    let mut bench = Bench::new(&any_ttl());
+    bench.upstream.then(positive(2, 1));
+    bench.ask(&question());
+    assert_eq!(bench.quick(&question()).0, repeat(999));
+    bench.wait(700);
+    assert_eq!(bench.quick(&question()).0, repeat(299));
+    bench.wait(299);
+    assert_eq!(bench.quick(&question()).0, Quick::Answered(After::Nothing), "in its last millisecond");
+    bench.wait(1);
+    assert_eq!(bench.quick(&question()).0, repeat(999));
+    let asked = question();
+    bench.cache.repeated(&bench.request(&Bench::peer(), &asked, Purpose::Answer), note_of(Kind::Success));
+    assert_eq!((bench.of_kind("coredns_cache_hits_total", "success"), bench.counter("requests_total")), (5.0, 6.0));
+}
+
+#[test]
 fn a_hit_is_served_by_the_quick_gear_in_the_clients_spelling() {
     let bench = Bench::new(&any_ttl());
     bench.upstream.then(positive(60, 1));
     bench.ask(&question());
     let asked = query("A.eXample.", wire::A, 0, None);
     let (quick, reply) = bench.quick(&asked);
-    assert_eq!(quick, Quick::Answered { refresh: false });
+    assert!(matches!(quick, Quick::Answered(_)));
     assert_eq!(reply.get(..2), Some(&[0x12, 0x34][..]));
     assert_eq!(reply.get(12..24), asked.0.get(12..24));
 }

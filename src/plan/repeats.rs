@@ -1,0 +1,260 @@
+//! Replies that are given again as they are. A link allows that for the rest of the second that the TTLs in its reply are right for; until
+//! then a request with the same octets needs no reading, no zone and no look-up in a cache.
+//!
+//! What that gives is in benches/README.md. A name pays for its place only once it is asked for twice within a second.
+
+use crate::message::Query;
+use foldhash::fast::RandomState;
+use std::hash::BuildHasher;
+use std::time::Instant;
+
+/// Places for requests. A power of two. Each takes its part of the memory, 0.7 KiB, when it is first used.
+const PLACES: usize = 1024;
+/// Octets of the longest request and the longest reply that are kept, without their IDs. Longer ones are rare.
+const LONGEST_REQUEST: usize = 94;
+const LONGEST_REPLY: usize = 254;
+
+/// Of one socket: one worker's, one listen address's, over UDP. So all that a reply depends on is the listener, which a swap of plans
+/// replaces, and the request's octets.
+#[derive(Default)]
+pub struct Repeats {
+    hasher: RandomState,
+    /// None until there is something to keep.
+    places: Box<[Place]>,
+    kept: Vec<Kept>,
+}
+
+/// Where a request belongs by its hash.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Bits of the hash that the place does not tell.
+    mark: u32,
+    /// Index of [`Repeats::kept`]; `u32::MAX` if this place has none yet.
+    kept: u32,
+    /// The request was seen before this, and its reply is right until then.
+    until: Option<Instant>,
+    /// What is kept is that reply.
+    is_kept: bool,
+}
+
+/// Where a request that is not known belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unknown(u64);
+
+/// Who answered, and how: what is needed beside the octets to count a repeated reply like the first.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    /// The listener's number, which no other has.
+    pub listener: u64,
+    /// The site's index on it.
+    pub site: usize,
+    /// The link's index in the site's chain.
+    pub link: usize,
+    /// What the link wants to be told.
+    pub note: u8,
+}
+
+/// A request and its reply.
+pub(super) struct Kept {
+    pub source: Source,
+    pub query: Query,
+    request: Octets<LONGEST_REQUEST>,
+    reply: Octets<LONGEST_REPLY>,
+}
+
+impl Kept {
+    /// The reply but for its ID.
+    pub fn reply(&self) -> &[u8] {
+        self.reply.as_slice()
+    }
+}
+
+/// Octets in place.
+struct Octets<const N: usize> {
+    length: u8,
+    octets: [u8; N],
+}
+
+impl<const N: usize> Octets<N> {
+    /// `None` for too many.
+    fn new(slice: &[u8]) -> Option<Self> {
+        let mut octets = [0; N];
+        octets.get_mut(..slice.len())?.copy_from_slice(slice);
+        Some(Self { length: u8::try_from(slice.len()).ok()?, octets })
+    }
+    #[inline]
+    fn as_slice(&self) -> &[u8] {
+        self.octets.get(..usize::from(self.length)).unwrap_or_default()
+    }
+}
+
+impl Place {
+    const EMPTY: Self = Self { mark: 0, kept: u32::MAX, until: None, is_kept: false };
+}
+
+impl Repeats {
+    /// The reply for a request that came to the listener `listener` at `now`, or else where it belongs.
+    #[inline]
+    pub(super) fn find(&mut self, request: &[u8], listener: u64, now: Instant) -> Result<&mut Kept, Unknown> {
+        let request = request.get(2..).unwrap_or_default();
+        let unknown = Unknown(self.hasher.hash_one(request));
+        let Some(place) = self.places.get(unknown.place()) else { return Err(unknown) };
+        if place.mark != unknown.mark() || !place.is_kept || place.until.is_none_or(|until| until <= now) {
+            return Err(unknown);
+        }
+        let kept = self.kept.get_mut(place.kept as usize).ok_or(unknown)?;
+        if kept.request.as_slice() == request && kept.source.listener == listener { Ok(kept) } else { Err(unknown) }
+    }
+
+    /// Notes that a request was answered at `now` with a reply that is right until `until`, and keeps both if it is the second time.
+    pub(super) fn note(
+        &mut self,
+        unknown: Unknown,
+        (now, until): (Instant, Instant),
+        (request, reply): (&[u8], &[u8]),
+        query: &Query,
+        source: Source,
+    ) {
+        if self.places.is_empty() {
+            self.places = vec![Place::EMPTY; PLACES].into();
+            self.kept.reserve_exact(PLACES);
+        }
+        let Some(place) = self.places.get_mut(unknown.place()) else { return };
+        if place.mark != unknown.mark() || place.until.is_none_or(|until| until <= now) {
+            *place = Place { mark: unknown.mark(), until: Some(until), is_kept: false, ..*place };
+            return;
+        }
+        let Some(request) = request.get(2..).and_then(Octets::new) else { return };
+        let Some(reply) = reply.get(2..).and_then(Octets::new) else { return };
+        let kept = Kept { source, query: query.clone(), request, reply };
+        match self.kept.get_mut(place.kept as usize) {
+            Some(old) => *old = kept,
+            None => {
+                place.kept = self.kept.len() as u32;
+                self.kept.push(kept);
+            }
+        }
+        (place.until, place.is_kept) = (Some(until), true);
+    }
+}
+
+impl Unknown {
+    fn place(self) -> usize {
+        self.0 as usize % PLACES
+    }
+    fn mark(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Name, RecordType};
+    use std::time::Duration;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const HERE: u64 = 1;
+
+    fn request(id: u16, name: &str) -> Vec<u8> {
+        Query::compose(id, Name::parse(name).unwrap().as_wire(), RecordType::A, true)
+    }
+
+    /// Answers, as a listener does, with `reply` after an ID if it is not repeated; the reply's octets after the ID, and whether they were.
+    fn answer(repeats: &mut Repeats, request: &[u8], listener: u64, now: Instant, until: Instant, reply: &str) -> (String, bool) {
+        let unknown = match repeats.find(request, listener, now) {
+            Ok(kept) => return (String::from_utf8(kept.reply().to_vec()).unwrap(), true),
+            Err(unknown) => unknown,
+        };
+        let source = Source { listener, site: 0, link: 0, note: 0 };
+        let octets = [&request[..2], reply.as_bytes()].concat();
+        repeats.note(unknown, (now, until), (request, &octets), &Query::read(request).unwrap(), source);
+        (reply.to_owned(), false)
+    }
+
+    #[test]
+    fn the_third_of_the_same_requests_within_the_time_gets_the_second_ones_reply() {
+        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        for (id, reply, expected) in
+            [(1, "a", ("a", false)), (2, "b", ("b", false)), (3, "c", ("b", true)), (4, "d", ("b", true))]
+        {
+            let (reply, repeated) = answer(&mut repeats, &request(id, "a.example."), HERE, now, now + SECOND, reply);
+            assert_eq!((&*reply, repeated), expected, "{id}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_repeated_from_its_end_on() {
+        let (mut repeats, start) = (Repeats::default(), Instant::now());
+        let request = request(1, "a.example.");
+        for _ in 0..2 {
+            answer(&mut repeats, &request, HERE, start, start + SECOND, "old");
+        }
+        let late = start + SECOND - Duration::from_nanos(1);
+        assert!(answer(&mut repeats, &request, HERE, late, start + SECOND, "new").1);
+        let after = start + SECOND;
+        for expected in [false, false, true] {
+            let (reply, repeated) = answer(&mut repeats, &request, HERE, after, after + SECOND, "new");
+            assert_eq!((&*reply, repeated), ("new", expected));
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_asked_for_once_in_a_while_is_never_kept() {
+        let (mut repeats, mut now) = (Repeats::default(), Instant::now());
+        for _ in 0..10 {
+            assert!(!answer(&mut repeats, &request(1, "a.example."), HERE, now, now + SECOND, "a").1);
+            now += SECOND;
+        }
+        assert!(repeats.kept.is_empty());
+    }
+
+    #[test]
+    fn another_request_or_another_listener_gets_nothing_of_it() {
+        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        let known = request(1, "a.example.");
+        for _ in 0..2 {
+            answer(&mut repeats, &known, HERE, now, now + SECOND, "a");
+        }
+        assert!(repeats.find(&known, HERE, now).is_ok());
+        assert!(repeats.find(&known, HERE + 1, now).is_err(), "another plan's");
+        let mut octet_by_octet = (2..known.len()).map(|at| {
+            let mut other = known.clone();
+            other[at] ^= 1;
+            repeats.find(&other, HERE, now).is_err()
+        });
+        assert!(octet_by_octet.all(|is_unknown| is_unknown));
+        let lengths = [&known[..known.len() - 1], &[&known[..], b"\0"].concat(), b"", b"\0"];
+        assert!(lengths.into_iter().all(|other| repeats.find(other, HERE, now).is_err()));
+    }
+
+    #[test]
+    fn what_is_too_long_is_not_kept() {
+        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        let fits = "x".repeat(LONGEST_REPLY);
+        for (name, reply) in
+            [("a.example.", "x".repeat(LONGEST_REPLY + 1)), (&*format!("{}.{}.", "n".repeat(63), "m".repeat(40)), "a".to_owned())]
+        {
+            for _ in 0..3 {
+                assert!(!answer(&mut repeats, &request(1, name), HERE, now, now + SECOND, &reply).1);
+            }
+        }
+        for expected in [false, true] {
+            // The place was seen, so it is kept at once.
+            assert_eq!(answer(&mut repeats, &request(1, "a.example."), HERE, now, now + SECOND, &fits).1, expected);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_a_place_is_used_again() {
+        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        for number in 0..10 * PLACES {
+            let request = request(1, &format!("n{number}.example."));
+            for expected in [false, false, true] {
+                assert_eq!(answer(&mut repeats, &request, HERE, now, now + SECOND, "a").1, expected);
+            }
+        }
+        assert_eq!(repeats.kept.len(), PLACES, "with ten names for each place");
+        assert!(size_of::<Kept>() <= 768);
+    }
+}
