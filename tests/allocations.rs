@@ -6,7 +6,7 @@ use nodelocaldns::chain::{Clock, Loaders, Peer, Services, Transport};
 use nodelocaldns::corefile::{self, SystemLoader};
 use nodelocaldns::directives::bind::SystemInterfaces;
 use nodelocaldns::metrics::Registry;
-use nodelocaldns::plan::{Dispatch, Listener, Plan, configure};
+use nodelocaldns::plan::{Dispatch, Listener, Plan, Repeats, configure};
 use nodelocaldns::server::{Limits, Server, Sockets};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Read, Write};
@@ -162,9 +162,13 @@ impl Scene {
         let listener = &plan.listeners[0];
         for query in &queries {
             let mut out = Vec::new();
-            if let Dispatch::Pending(pending) =
-                listener.dispatch(query, &peer(listener, Transport::Udp), &mut Clock::start(Instant::now()), None, &mut out)
-            {
+            if let Dispatch::Pending(pending) = listener.dispatch(
+                query,
+                &peer(listener, Transport::Udp),
+                &mut Clock::start(Instant::now()),
+                &mut Repeats::default(),
+                &mut out,
+            ) {
                 runtime.block_on(pending.run(&mut out));
             }
             assert!(out.len() > 12, "{query:?} is answered");
@@ -206,14 +210,13 @@ fn dispatching_a_hit_allocates_nothing() {
     let listener = scene.plan.listeners[0].clone();
     for transport in [Transport::Udp, Transport::Tcp] {
         let peer = peer(&listener, transport);
-        let mut out = Vec::with_capacity(512);
+        let (mut out, mut repeats) = (Vec::with_capacity(512), Repeats::default());
         let work = || {
             scene.assert_hits_allocate_nothing(|query| {
                 out.clear();
-                assert!(matches!(
-                    listener.dispatch(query, &peer, &mut Clock::start(Instant::now()), None, &mut out),
-                    Dispatch::Reply
-                ));
+                let mut clock = Clock::start(Instant::now());
+                let dispatched = listener.dispatch(query, &peer, &mut clock, &mut repeats, &mut out);
+                assert!(matches!(dispatched, Dispatch::Reply));
             });
         };
         // On a thread that counts.

@@ -1,6 +1,6 @@
 //! The way of one message: read, find its zone, try the quick gear, else hand over for the slow one.
 
-use super::repeats::{Kept, Repeats, Source, Unknown};
+use super::repeats::{Kept, Repeats, Source, Unknown, Way};
 use super::{Block, Listener, Site, probe};
 use crate::chain::{After, Clock, Exchange, Failure, Observer, Outcome, OwnedRequest, Peer, Purpose, Quick, Request};
 use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
@@ -30,28 +30,26 @@ pub struct Pending {
 
 impl Listener {
     /// Takes one message from a client. Synchronous; neither blocks nor, on a cache hit, allocates. `out` is empty and gets the
-    /// reply (without TCP's length octets). `repeats`: those of the socket, if it has any. A panic below costs this message a SERVFAIL
+    /// reply (without TCP's length octets). `repeats`: those of the worker. A panic below costs this message a SERVFAIL
     /// and is counted.
     pub fn dispatch(
         self: &Arc<Self>,
         wire: &[u8],
         peer: &Peer,
         clock: &mut Clock,
-        repeats: Option<&mut Repeats>,
+        repeats: &mut Repeats,
         out: &mut Vec<u8>,
     ) -> Dispatch {
-        let place = match repeats {
-            Some(repeats) => match repeats.find(wire, self.number, clock.received()) {
-                Ok(kept) => return self.repeat(kept, wire, peer, clock, out),
-                Err(unknown) => Some((repeats, unknown)),
-            },
-            None => None,
+        let way = Way { listener: self.number, transport: peer.transport };
+        let unknown = match repeats.find(wire, way, clock.received()) {
+            Ok(kept) => return self.repeat(kept, wire, peer, clock, out),
+            Err(unknown) => unknown,
         };
         let query = match Query::read(wire) {
             Ok(query) => query,
             Err(rejection) => return reject(&rejection, wire, out),
         };
-        self.guarded(&query, wire, out, |out| self.answer(&query, wire, peer, clock, place, out))
+        self.guarded(&query, wire, out, |out| self.answer(&query, wire, peer, clock, (repeats, unknown), out))
     }
 
     /// What a panic could leave half done is `out`, which is cleared.
@@ -91,7 +89,7 @@ impl Listener {
         wire: &[u8],
         peer: &Peer,
         clock: &mut Clock,
-        place: Option<(&mut Repeats, Unknown)>,
+        (repeats, unknown): (&mut Repeats, Unknown),
         out: &mut Vec<u8>,
     ) -> Dispatch {
         let now = clock.received();
@@ -120,11 +118,10 @@ impl Listener {
                         After::Nothing => {}
                         After::Refresh => return Dispatch::ReplyAndRefresh(self.pending(block, &request, Purpose::Refresh)),
                         After::Repeat { millis, note } => {
-                            if let Some((repeats, unknown)) = place {
-                                let source = Source { listener: self.number, site: index, link: link_index, note };
-                                let until = now + Duration::from_millis(millis.into());
-                                repeats.note(unknown, (now, until), (wire, out), query, source);
-                            }
+                            let way = Way { listener: self.number, transport: peer.transport };
+                            let source = Source { way, site: index, link: link_index, note };
+                            let until = now + Duration::from_millis(millis.into());
+                            repeats.note(unknown, (now, until), (wire, out), query, source);
                         }
                     }
                     return Dispatch::Reply;

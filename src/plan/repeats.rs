@@ -3,9 +3,10 @@
 //!
 //! What that gives is in benches/README.md. A name pays for its place only once it is asked for twice within a second.
 
+use crate::chain::Transport;
 use crate::message::Query;
 use foldhash::fast::RandomState;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 use std::time::Instant;
 
 /// Places for requests. A power of two. Each takes its part of the memory, 0.7 KiB, when it is first used.
@@ -14,8 +15,7 @@ const PLACES: usize = 1024;
 const LONGEST_REQUEST: usize = 94;
 const LONGEST_REPLY: usize = 254;
 
-/// Of one socket: one worker's, one listen address's, over UDP. So all that a reply depends on is the listener, which a swap of plans
-/// replaces, and the request's octets.
+/// Those of a worker. What a reply depends on is the listener, which a swap of plans replaces, the transport and the request's octets.
 #[derive(Default)]
 pub struct Repeats {
     hasher: RandomState,
@@ -41,11 +41,18 @@ struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unknown(u64);
 
+/// How a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Way {
+    /// The listener's number, which no other has.
+    pub listener: u64,
+    pub transport: Transport,
+}
+
 /// Who answered, and how: what is needed beside the octets to count a repeated reply like the first.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
-    /// The listener's number, which no other has.
-    pub listener: u64,
+    pub way: Way,
     /// The site's index on it.
     pub site: usize,
     /// The link's index in the site's chain.
@@ -93,17 +100,20 @@ impl Place {
 }
 
 impl Repeats {
-    /// The reply for a request that came to the listener `listener` at `now`, or else where it belongs.
+    /// The reply for a request that came at `now`, or else where it belongs.
     #[inline]
-    pub(super) fn find(&mut self, request: &[u8], listener: u64, now: Instant) -> Result<&mut Kept, Unknown> {
+    pub(super) fn find(&mut self, request: &[u8], way: Way, now: Instant) -> Result<&mut Kept, Unknown> {
         let request = request.get(2..).unwrap_or_default();
-        let unknown = Unknown(self.hasher.hash_one(request));
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(request);
+        hasher.write_u64(way.listener << 1 | u64::from(way.transport == Transport::Tcp));
+        let unknown = Unknown(hasher.finish());
         let Some(place) = self.places.get(unknown.place()) else { return Err(unknown) };
         if place.mark != unknown.mark() || !place.is_kept || place.until.is_none_or(|until| until <= now) {
             return Err(unknown);
         }
         let kept = self.kept.get_mut(place.kept as usize).ok_or(unknown)?;
-        if kept.request.as_slice() == request && kept.source.listener == listener { Ok(kept) } else { Err(unknown) }
+        if kept.request.as_slice() == request && kept.source.way == way { Ok(kept) } else { Err(unknown) }
     }
 
     /// Notes that a request was answered at `now` with a reply that is right until `until`, and keeps both if it is the second time.
@@ -154,19 +164,19 @@ mod tests {
     use std::time::Duration;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const HERE: u64 = 1;
+    const HERE: Way = Way { listener: 1, transport: Transport::Udp };
 
     fn request(id: u16, name: &str) -> Vec<u8> {
         Query::compose(id, Name::parse(name).unwrap().as_wire(), RecordType::A, true)
     }
 
     /// Answers, as a listener does, with `reply` after an ID if it is not repeated; the reply's octets after the ID, and whether they were.
-    fn answer(repeats: &mut Repeats, request: &[u8], listener: u64, now: Instant, until: Instant, reply: &str) -> (String, bool) {
-        let unknown = match repeats.find(request, listener, now) {
+    fn answer(repeats: &mut Repeats, request: &[u8], way: Way, now: Instant, until: Instant, reply: &str) -> (String, bool) {
+        let unknown = match repeats.find(request, way, now) {
             Ok(kept) => return (String::from_utf8(kept.reply().to_vec()).unwrap(), true),
             Err(unknown) => unknown,
         };
-        let source = Source { listener, site: 0, link: 0, note: 0 };
+        let source = Source { way, site: 0, link: 0, note: 0 };
         let octets = [&request[..2], reply.as_bytes()].concat();
         repeats.note(unknown, (now, until), (request, &octets), &Query::read(request).unwrap(), source);
         (reply.to_owned(), false)
@@ -210,14 +220,15 @@ mod tests {
     }
 
     #[test]
-    fn another_request_or_another_listener_gets_nothing_of_it() {
+    fn another_request_listener_or_transport_gets_nothing_of_it() {
         let (mut repeats, now) = (Repeats::default(), Instant::now());
         let known = request(1, "a.example.");
         for _ in 0..2 {
             answer(&mut repeats, &known, HERE, now, now + SECOND, "a");
         }
         assert!(repeats.find(&known, HERE, now).is_ok());
-        assert!(repeats.find(&known, HERE + 1, now).is_err(), "another plan's");
+        assert!(repeats.find(&known, Way { listener: 2, ..HERE }, now).is_err(), "another plan's");
+        assert!(repeats.find(&known, Way { transport: Transport::Tcp, ..HERE }, now).is_err());
         let mut octet_by_octet = (2..known.len()).map(|at| {
             let mut other = known.clone();
             other[at] ^= 1;

@@ -19,7 +19,7 @@ pub trait Answerer: Send + Sync + Sized + 'static {
         wire: &[u8],
         peer: &Peer,
         clock: &mut Clock,
-        repeats: Option<&mut Repeats>,
+        repeats: &mut Repeats,
         out: &mut Vec<u8>,
     ) -> Dispatch<Self::Pending>;
     /// As [`Pending::run`]; must not panic.
@@ -41,7 +41,7 @@ impl Answerer for Listener {
         wire: &[u8],
         peer: &Peer,
         clock: &mut Clock,
-        repeats: Option<&mut Repeats>,
+        repeats: &mut Repeats,
         out: &mut Vec<u8>,
     ) -> Dispatch {
         Listener::dispatch(self, wire, peer, clock, repeats, out)

@@ -267,6 +267,7 @@ impl<A: Answerer> Conversation<A> {
         let mut clock = Clock::start(now);
         let answerer = self.binding.answerer.load();
         let mut reply = self.share.take_scratch();
+        let mut repeats = self.share.repeats();
         let mut rest = self.input.as_slice();
         let progress = loop {
             let Some((length, after)) = rest.split_first_chunk() else { break Progress::Starved };
@@ -285,7 +286,7 @@ impl<A: Answerer> Conversation<A> {
             self.has_dispatched = true;
             self.awaiting_rest_since = None;
             reply.clear();
-            match answerer.dispatch(message, &self.peer, &mut clock, None, &mut reply) {
+            match answerer.dispatch(message, &self.peer, &mut clock, &mut repeats, &mut reply) {
                 Dispatch::Reply => self.replies.push(&reply),
                 Dispatch::ReplyAndRefresh(pending) => {
                     self.replies.push(&reply);
@@ -300,6 +301,7 @@ impl<A: Answerer> Conversation<A> {
                 Dispatch::Silence => {}
             }
         };
+        drop(repeats);
         self.share.give_back_scratch(reply);
         let consumed = self.input.len() - rest.len();
         self.input.drain(..consumed);

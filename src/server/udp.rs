@@ -5,7 +5,7 @@ use super::answerer::Answerer;
 use super::worker::{Binding, Permit, Share};
 use crate::chain::{Clock, Peer, Transport};
 use crate::datagrams::{BATCH, Inbox, MAX_QUERY, Outbox, Outgoing, Route, send};
-use crate::plan::{Dispatch, Repeats};
+use crate::plan::Dispatch;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::future::{Future, poll_fn};
@@ -87,7 +87,6 @@ struct Turns<A: Answerer> {
     share: Arc<Share>,
     inbox: Inbox,
     outbox: Outbox,
-    repeats: Repeats,
     /// To the task that runs the slow gear.
     slow: mpsc::UnboundedSender<Slow<A>>,
 }
@@ -97,15 +96,7 @@ impl<A: Answerer> Turns<A> {
         let wants_local = socket.get_ref().local_addr().is_ok_and(|address| address.ip().is_unspecified());
         let (slow, queries) = mpsc::unbounded_channel();
         tokio::spawn(answer_slowly(socket.clone(), share.clone(), queries));
-        Self {
-            socket,
-            binding,
-            share,
-            inbox: Inbox::new(MAX_QUERY, wants_local),
-            outbox: Outbox::default(),
-            repeats: Repeats::default(),
-            slow,
-        }
+        Self { socket, binding, share, inbox: Inbox::new(MAX_QUERY, wants_local), outbox: Outbox::default(), slow }
     }
 
     /// Receives and answers what is there.
@@ -123,6 +114,7 @@ impl<A: Answerer> Turns<A> {
         let count = self.inbox.receive(self.socket.as_fd())?;
         let mut clock = Clock::start(Instant::now());
         let answerer = self.binding.answerer.load();
+        let mut repeats = self.share.repeats();
         for datagram in self.inbox.datagrams() {
             if datagram.is_cut {
                 self.share.meters.dropped.oversize.increment();
@@ -136,7 +128,7 @@ impl<A: Answerer> Turns<A> {
                 transport: Transport::Udp,
             };
             let reply = self.outbox.buffer();
-            match answerer.dispatch(datagram.octets, &peer, &mut clock, Some(&mut self.repeats), reply) {
+            match answerer.dispatch(datagram.octets, &peer, &mut clock, &mut repeats, reply) {
                 Dispatch::Reply => self.outbox.keep(Some(route)),
                 Dispatch::ReplyAndRefresh(pending) => {
                     self.outbox.keep(Some(route));
@@ -152,7 +144,7 @@ impl<A: Answerer> Turns<A> {
                 Dispatch::Silence => {}
             }
         }
-        drop(answerer);
+        drop((answerer, repeats));
         let sent = send_now(&self.socket, self.outbox.kept(), &self.share);
         let unsent = self.outbox.clear(sent);
         if !unsent.is_empty()

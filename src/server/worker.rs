@@ -5,9 +5,10 @@ use super::connections::Connections;
 use super::meters::Meters;
 use super::{Limits, ServerError};
 use crate::metrics;
+use crate::plan::Repeats;
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::convert::Infallible;
@@ -56,6 +57,7 @@ impl Worker {
 pub(super) struct Share {
     flight: Mutex<Flight>,
     scratch: Mutex<Vec<u8>>,
+    repeats: Mutex<Repeats>,
     pub limits: Limits,
     pub meters: Arc<Meters>,
     pub connections: Arc<Connections>,
@@ -71,7 +73,12 @@ struct Flight {
 
 impl Share {
     pub fn new(limits: Limits, meters: Arc<Meters>, connections: Arc<Connections>) -> Self {
-        Self { flight: Mutex::default(), scratch: Mutex::default(), limits, meters, connections }
+        Self { flight: Mutex::default(), scratch: Mutex::default(), repeats: Mutex::default(), limits, meters, connections }
+    }
+
+    /// The replies to give again. No other thread asks for them, and no task keeps them while it waits.
+    pub fn repeats(&self) -> MutexGuard<'_, Repeats> {
+        self.repeats.lock()
     }
 
     /// An empty buffer that keeps its size from use to use, for what does not wait. Not the connections' own: most of them are idle.

@@ -51,7 +51,7 @@ impl Answerer for Toy {
         wire: &[u8],
         peer: &Peer,
         _clock: &mut Clock,
-        _repeats: Option<&mut Repeats>,
+        _repeats: &mut Repeats,
         out: &mut Vec<u8>,
     ) -> Dispatch<ToyPending> {
         assert!(out.is_empty());
