@@ -5,10 +5,11 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+use std::slice;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -96,7 +97,8 @@ struct Arrival {
 
 /// Receives batches into buffers of its own, which are used again by the next batch.
 pub struct Inbox {
-    octets: Box<[u8]>,
+    /// Not zeroed, so that buffers which no batch has reached take no memory: few sockets ever have so many datagrams waiting.
+    octets: Box<[MaybeUninit<u8>]>,
     /// Octets of the longest datagram.
     longest: usize,
     arrivals: Vec<Arrival>,
@@ -107,7 +109,7 @@ pub struct Inbox {
 impl Inbox {
     /// For datagrams of at most `longest` octets. `wants_local`: the socket was given to [`request_packet_information`].
     pub fn new(longest: usize, wants_local: bool) -> Self {
-        let octets = vec![0; BATCH * (longest + GAP)].into();
+        let octets = Box::new_uninit_slice(BATCH * (longest + GAP));
         let mut inbox = Self { octets, longest, arrivals: Vec::with_capacity(BATCH), wants_local, frame: Frame::new() };
         inbox.prepare(BATCH);
         inbox
@@ -164,11 +166,15 @@ impl Inbox {
 
     /// The datagrams of the last [`Inbox::receive`].
     pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
-        self.octets.chunks_exact(self.longest + GAP).zip(&self.arrivals).map(|(buffer, arrival)| Datagram {
-            octets: buffer.get(..arrival.length).unwrap_or_default(),
-            is_cut: arrival.is_cut,
-            client: arrival.client,
-            local: arrival.local,
+        self.octets.chunks_exact(self.longest + GAP).zip(&self.arrivals).map(|(buffer, arrival)| {
+            let received = buffer.get(..arrival.length).unwrap_or_default();
+            Datagram {
+                // SAFETY: the kernel has written these octets of the buffer, all of them.
+                octets: unsafe { slice::from_raw_parts(received.as_ptr().cast(), received.len()) },
+                is_cut: arrival.is_cut,
+                client: arrival.client,
+                local: arrival.local,
+            }
         })
     }
 }

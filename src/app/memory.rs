@@ -2,7 +2,8 @@
 //! for the kernel to kill the server.
 
 use crate::chain::MemoryBudget;
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ pub fn default_cache_memory(cgroup_limit: Option<u64>) -> usize {
 
 /// The smallest memory limit of this process's cgroup and those above it, in octets; `None` if there is none.
 pub fn cgroup_limit() -> Option<u64> {
-    levels(&membership()?, read_below_mount).map(|level| level.limit).min()
+    levels(&membership()?, read_below_mount, |_| false).map(|level| level.limit).min()
 }
 
 /// Has the caches give up memory before the cgroup's limit is reached, and take it again when there is room. Never ends; does nothing where there
@@ -33,14 +34,13 @@ pub async fn watch(budget: Arc<MemoryBudget>) {
     let mut is_scarce = false;
     loop {
         tokio::time::sleep(INTERVAL).await;
+        let used = budget.used();
         // Read anew each time: a container's limit may be changed while it runs.
-        let fullest = membership().and_then(|membership| {
-            levels(&membership, read_below_mount).max_by(|one, other| one.fullness().total_cmp(&other.fullness()))
-        });
-        let limit = fullest.as_ref().map_or(configured, |level| cache_limit(level, budget.used(), configured));
-        let is_shrinking = limit < budget.used();
+        let tightest = membership().and_then(|membership| tightest(&membership, read_below_mount, used, configured));
+        let limit = tightest.map_or(configured, |(_, limit)| limit);
+        let is_shrinking = limit < used;
         budget.set_limit(limit);
-        if let Some(Level { limit, held }) = fullest.filter(|_| is_shrinking != is_scarce) {
+        if let Some((Level { limit, held }, _)) = tightest.filter(|_| is_shrinking != is_scarce) {
             is_scarce = is_shrinking;
             let change = if is_scarce { "the caches give up some" } else { "the caches keep what they have" };
             tracing::warn!("memory: the container holds {} of {} KiB, so {change}", held >> 10, limit >> 10);
@@ -63,10 +63,10 @@ struct Level {
     held: u64,
 }
 
-impl Level {
-    fn fullness(&self) -> f64 {
-        self.held as f64 / self.limit.max(1) as f64
-    }
+/// The cgroup that lets the caches have least, and how much that is.
+fn tightest(membership: &str, read: impl Fn(&Path) -> Option<String>, used: usize, configured: usize) -> Option<(Level, usize)> {
+    let cap = |level: &Level| cache_limit(level, used, configured);
+    levels(membership, read, |level| cap(level) < configured).map(|level| (level, cap(&level))).min_by_key(|(_, cap)| *cap)
 }
 
 /// What the caches, which hold `used` octets, may hold at most, of what is `configured`: above seven eighths of the limit so much less that three
@@ -93,16 +93,28 @@ fn give_back() {
 
 /// /proc/self/cgroup (cgroups(7)).
 fn membership() -> Option<String> {
-    fs::read_to_string("/proc/self/cgroup").ok()
+    read_small(Path::new("/proc/self/cgroup"))
 }
 
 fn read_below_mount(file: &Path) -> Option<String> {
-    fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).ok()
+    read_small(&Path::new("/sys/fs/cgroup").join(file))
+}
+
+/// A file whose size the kernel does not tell beforehand: into one piece of memory, in one go.
+fn read_small(path: &Path) -> Option<String> {
+    let mut text = String::with_capacity(4096);
+    File::open(path).and_then(|mut file| file.read_to_string(&mut text)).ok()?;
+    Some(text)
 }
 
 /// The cgroups of `membership` that have a limit, each and those above it: `memory.max` or `memory.high`, whichever is smaller, of cgroup v2, or
-/// `memory.limit_in_bytes` of v1. `read` reads a file below the cgroup mount.
-fn levels(membership: &str, read: impl Fn(&Path) -> Option<String>) -> impl Iterator<Item = Level> {
+/// `memory.limit_in_bytes` of v1. `read` reads a file below the cgroup mount. Cached files are only told apart where it `matters`, given all that is
+/// held: the kernel adds up the counts of all processors for that, which takes longer than everything else here.
+fn levels(
+    membership: &str,
+    read: impl Fn(&Path) -> Option<String>,
+    matters: impl Fn(&Level) -> bool,
+) -> impl Iterator<Item = Level> {
     let mut levels = Vec::new();
     for line in membership.lines() {
         let mut fields = line.splitn(3, ':');
@@ -116,12 +128,15 @@ fn levels(membership: &str, read: impl Fn(&Path) -> Option<String>) -> impl Iter
         // that the path may not exist there. Walking up ends at the mount's root either way.
         let mut folder = Some(Path::new(path.trim_start_matches('/')));
         while let Some(here) = folder {
-            levels.extend(version.read(&Path::new(version.root).join(here), &read));
+            levels.extend(version.read(&Path::new(version.root).join(here), &read, &matters));
             folder = here.parent();
         }
     }
     levels.into_iter()
 }
+
+/// Version 1 has no word for no limit, but the largest number of octets in whole pages, whatever their size.
+const NO_LIMIT: u64 = 1 << 62;
 
 /// How a version of cgroups tells.
 struct Version {
@@ -143,12 +158,16 @@ const VERSION_1: Version = Version {
 };
 
 impl Version {
-    fn read(&self, folder: &Path, read: &impl Fn(&Path) -> Option<String>) -> Option<Level> {
+    fn read(&self, folder: &Path, read: &impl Fn(&Path) -> Option<String>, matters: &impl Fn(&Level) -> bool) -> Option<Level> {
         let number = |file: &str| read(&folder.join(file)).and_then(|text| text.trim().parse::<u64>().ok());
-        let limit = self.limits.iter().filter_map(|file| number(file)).min()?;
+        let limit = self.limits.iter().filter_map(|file| number(file)).min().filter(|limit| *limit < NO_LIMIT)?;
+        let all = Level { limit, held: number(self.usage).unwrap_or(0) };
+        if !matters(&all) {
+            return Some(all);
+        }
         let stat = read(&folder.join("memory.stat")).unwrap_or_default();
         let idle = stat.lines().find_map(|line| line.strip_prefix(self.idle_files)?.strip_prefix(' ')?.trim().parse().ok());
-        Some(Level { limit, held: number(self.usage).unwrap_or(0).saturating_sub(idle.unwrap_or(0)) })
+        Some(Level { held: all.held.saturating_sub(idle.unwrap_or(0)), ..all })
     }
 }
 
@@ -159,7 +178,9 @@ mod tests {
 
     fn limit(membership: &str, files: &[(&str, &str)]) -> Option<u64> {
         let files: HashMap<&str, &str> = files.iter().copied().collect();
-        levels(membership, |path| files.get(path.to_str()?).map(|text| (*text).to_owned())).map(|level| level.limit).min()
+        levels(membership, |path| files.get(path.to_str()?).map(|text| (*text).to_owned()), |_| true)
+            .map(|level| level.limit)
+            .min()
     }
 
     #[test]
@@ -177,8 +198,46 @@ mod tests {
             };
             Some(text.to_owned())
         };
-        let found: Vec<Level> = levels("0::/a\n3:memory:/b\n", files).collect();
+        let found: Vec<Level> = levels("0::/a\n3:memory:/b\n", files, |_| true).collect();
         assert_eq!(found, [Level { limit: 800, held: 600 }, Level { limit: 500, held: 370 }]);
+    }
+
+    #[test]
+    fn cached_files_are_only_told_apart_when_memory_may_be_short() {
+        const MIB: usize = 1 << 20;
+        let of = |held: usize, idle: usize| {
+            let asked = std::cell::Cell::new(false);
+            let files = |path: &Path| match path.to_str()? {
+                "memory.max" => Some((100 * MIB).to_string()),
+                "memory.current" => Some((held * MIB).to_string()),
+                "memory.stat" => {
+                    asked.set(true);
+                    Some(format!("inactive_file {}\n", idle * MIB))
+                }
+                _ => None,
+            };
+            let (_, cap) = tightest("0::/\n", files, 10 * MIB, 50 * MIB).unwrap();
+            (cap / MIB, asked.get())
+        };
+        assert_eq!(of(30, 0), (50, false), "45 MiB are left, 10 are in use: room for the 50 that are configured");
+        assert_eq!(of(90, 60), (50, true), "most of it is cached files");
+        assert_eq!(of(90, 0), (1, true));
+    }
+
+    #[test]
+    fn the_cgroup_that_leaves_least_decides() {
+        let files = |path: &Path| {
+            let text = match path.to_str()? {
+                "pod/c/memory.max" => "1000",
+                "pod/c/memory.current" => "500",
+                "pod/memory.max" => "100000000",
+                "pod/memory.current" => "95000000",
+                _ => return None,
+            };
+            Some(text.to_owned())
+        };
+        let (level, _) = tightest("0::/pod/c\n", files, 50_000_000, 60_000_000).unwrap();
+        assert_eq!(level.limit, 100_000_000, "half of the other is free");
     }
 
     #[test]
@@ -215,6 +274,8 @@ mod tests {
     fn no_limit_is_no_limit() {
         assert_eq!(limit("0::/\n", &[("memory.max", "max\n")]), None);
         assert_eq!(limit("nonsense", &[]), None);
+        assert_eq!(limit("5:memory:/\n", &[("memory/memory.limit_in_bytes", "9223372036854771712\n")]), None, "4 KiB pages");
+        assert_eq!(limit("5:memory:/\n", &[("memory/memory.limit_in_bytes", "9223372036854710272\n")]), None, "64 KiB pages");
     }
 
     #[test]

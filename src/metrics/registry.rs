@@ -1,11 +1,16 @@
 //! Families and their series. Asking for a series that exists returns it, so that counters go on over a reload.
 
 use super::cells::Arena;
-use super::exposition;
+use super::exposition::Sampler;
 use super::series::{Counter, Gauge, Histogram, HistogramBuckets};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+
+/// Series that are written before others have their turn at the registry: some ten microseconds.
+const SERIES_AT_ONCE: usize = 64;
 
 /// Label names and values of one series, in the family's order.
 pub type Labels<'a> = &'a [(&'static str, &'a str)];
@@ -17,6 +22,8 @@ pub struct Registry(Arc<Inner>);
 struct Inner {
     families: Mutex<Families>,
     refreshes: Mutex<Vec<Weak<dyn Fn() + Send + Sync>>>,
+    /// Octets of the last exposition, so that the next one has room from the beginning.
+    last_length: AtomicUsize,
 }
 
 struct Families {
@@ -27,9 +34,25 @@ struct Families {
 pub(super) struct Family {
     pub(super) help: &'static str,
     pub(super) kind: Kind,
-    pub(super) label_names: Vec<&'static str>,
-    /// By label values, in the order of `label_names`.
-    pub(super) series: BTreeMap<Vec<String>, Series>,
+    /// As they are asked for.
+    label_names: Vec<&'static str>,
+    /// Indices of `label_names`, by name: the order that labels are written in, as the reference's client library does.
+    order: Vec<usize>,
+    /// By label values in that order, which is the order that series are written in.
+    series: BTreeMap<Vec<String>, Series>,
+}
+
+impl Family {
+    fn new(help: &'static str, kind: Kind, label_names: Vec<&'static str>) -> Self {
+        let mut order: Vec<usize> = (0..label_names.len()).collect();
+        order.sort_by_key(|index| label_names[*index]);
+        Self { help, kind, label_names, order, series: BTreeMap::new() }
+    }
+
+    /// The label names in the order that they are written in.
+    pub(super) fn sorted_names(&self) -> impl Iterator<Item = &'static str> {
+        self.order.iter().map(|index| self.label_names[*index])
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,7 +85,7 @@ impl Registry {
     /// `lanes` is the number of workers plus one.
     pub fn new(lanes: usize) -> Self {
         let families = Families { by_name: BTreeMap::new(), arena: Arena::new(lanes) };
-        Self(Arc::new(Inner { families: Mutex::new(families), refreshes: Mutex::default() }))
+        Self(Arc::new(Inner { families: Mutex::new(families), refreshes: Mutex::default(), last_length: AtomicUsize::new(0) }))
     }
     /// The counter of these labels; its family is made when first asked for.
     pub fn counter(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Counter {
@@ -97,27 +120,26 @@ impl Registry {
         let mut families = self.0.families.lock();
         let Families { by_name, arena } = &mut *families;
         let label_names = || labels.iter().map(|(name, _)| *name);
-        let family = by_name.entry(name).or_insert_with(|| Family {
-            help,
-            kind,
-            label_names: label_names().collect(),
-            series: BTreeMap::new(),
-        });
+        let family = by_name.entry(name).or_insert_with(|| Family::new(help, kind, label_names().collect()));
         let is_same = family.kind == kind && family.help == help && family.label_names.iter().copied().eq(label_names());
         debug_assert!(is_same, "{name} is asked for with another type, help, buckets or label names than before");
         if !is_same {
             // Two families cannot share a name. This one counts, unseen, rather than spoil the exposition of the other.
             return Series::new(kind, arena);
         }
-        let values = labels.iter().map(|(_, value)| (*value).to_owned()).collect();
+        let values = family.order.iter().map(|index| labels[*index].1.to_owned()).collect();
         family.series.entry(values).or_insert_with(|| Series::new(kind, arena)).clone()
     }
 
-    /// Drops the series of a family for which `keep` is false, given its label values in order. Handles that are still held count
-    /// on, unseen.
-    pub fn retain(&self, name: &str, keep: impl Fn(&[String]) -> bool) {
-        if let Some(family) = self.0.families.lock().by_name.get_mut(name) {
-            family.series.retain(|values, _| keep(values));
+    /// Drops the series of a family for which `keep` is false, given its label values in the order that they are asked for in. Handles that are still
+    /// held count on, unseen.
+    pub fn retain(&self, name: &str, keep: impl Fn(&[&str]) -> bool) {
+        if let Some(Family { order, series, .. }) = self.0.families.lock().by_name.get_mut(name) {
+            series.retain(|values, _| {
+                let mut asked = vec![""; values.len()];
+                order.iter().zip(values).for_each(|(index, value)| asked[*index] = value);
+                keep(&asked)
+            });
         }
     }
 
@@ -136,15 +158,30 @@ impl Registry {
             refresh();
         }
         let names: Vec<_> = self.0.families.lock().by_name.keys().copied().collect();
-        let mut text = String::new();
+        let last_length = self.0.last_length.load(Ordering::Relaxed);
+        let mut text = String::with_capacity(last_length + last_length / 8);
         for name in names {
-            // Locked only for a family at a time and not while text is written: a worker may be asking for a new series.
-            let snapshot = match self.0.families.lock().by_name.get(name) {
-                Some(family) if !family.series.is_empty() => exposition::to_proto(name, family),
-                _ => continue,
-            };
-            exposition::append(snapshot, &mut text);
+            self.append(name, &mut text);
         }
+        self.0.last_length.store(text.len(), Ordering::Relaxed);
         text
+    }
+
+    /// Appends a family, if it has series. Locked for some series at a time only: a worker may be asking for a new one.
+    fn append(&self, name: &'static str, text: &mut String) {
+        let mut sampler = Sampler::new(name);
+        let mut last: Option<Vec<String>> = None;
+        loop {
+            let families = self.0.families.lock();
+            let Some(family) = families.by_name.get(name) else { return };
+            let after = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let mut written = None;
+            for (values, series) in family.series.range::<Vec<String>, _>((after, Bound::Unbounded)).take(SERIES_AT_ONCE) {
+                sampler.append(family, values, series, text);
+                written = Some(values);
+            }
+            let Some(written) = written.cloned() else { return };
+            last = Some(written);
+        }
     }
 }

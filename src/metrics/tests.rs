@@ -1,4 +1,6 @@
-use super::{HistogramBuckets, Registry, TIME_BUCKETS, enter_lane};
+use super::{Counter, Gauge, Histogram, HistogramBuckets, Registry, SIZE_BUCKETS, TIME_BUCKETS, enter_lane};
+use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Encoder, TextEncoder};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -120,4 +122,112 @@ fn refreshes_run_before_each_exposition_until_their_owner_is_gone() {
     assert!(registry.encode().ends_with("scrapes 2\n"));
     drop(refresh);
     assert!(registry.encode().ends_with("scrapes 2\n"));
+}
+
+/// What the `prometheus` crate makes of the same counts.
+#[derive(Default)]
+struct Reference(Vec<MetricFamily>);
+
+impl Reference {
+    fn family(&mut self, name: &str, help: &str, kind: MetricType) {
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(help.to_owned());
+        family.set_field_type(kind);
+        self.0.push(family);
+    }
+    /// One more series of the last family.
+    fn add(&mut self, labels: &[(&'static str, &str)], set: impl FnOnce(&mut Metric)) {
+        let mut sorted = labels.to_vec();
+        sorted.sort_unstable();
+        let pair = |(name, value): (&str, &str)| {
+            let mut pair = LabelPair::default();
+            pair.set_name(name.to_owned());
+            pair.set_value(value.to_owned());
+            pair
+        };
+        let mut metric = Metric::from_label(sorted.into_iter().map(pair).collect());
+        set(&mut metric);
+        self.0.last_mut().unwrap().mut_metric().push(metric);
+    }
+    fn text(mut self) -> String {
+        self.0.sort_by(|one, other| one.name().cmp(other.name()));
+        for family in &mut self.0 {
+            let labels = |metric: &Metric| -> Vec<(String, String)> {
+                metric.get_label().iter().map(|pair| (pair.name().to_owned(), pair.value().to_owned())).collect()
+            };
+            family.mut_metric().sort_by_key(labels);
+        }
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.0, &mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+}
+
+#[test]
+fn the_exposition_is_to_the_octet_that_of_the_prometheus_crate() {
+    let registry = Registry::new(2);
+    let mut reference = Reference::default();
+    let mut random = fastrand::Rng::with_seed(1);
+    // More than are written at once.
+    let zones: Vec<String> = (0..300).map(|number| format!("z{}.\"\\\n example{}.", number * 7919 % 300, number % 3)).collect();
+    let values = [0.0, -0.5, 2.38, 1e-9, 1e21, 18_446_744_073_709_551_615.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+
+    reference.family("requests_total", "Quotes \" stay, \\ and\nlines do not.", MetricType::COUNTER);
+    for zone in &zones {
+        let labels = [("zone", zone.as_str()), ("server", "dns://:53"), ("view", "")];
+        let count = random.u64(..) >> random.u32(0..64);
+        let counter: Counter = registry.counter("requests_total", "Quotes \" stay, \\ and\nlines do not.", &labels);
+        counter.add(count);
+        reference.add(&labels, |metric| {
+            let mut proto = proto::Counter::default();
+            proto.set_value(counter.value() as f64);
+            metric.set_counter(proto);
+        });
+    }
+    reference.family("a_gauge", "G.", MetricType::GAUGE);
+    for (number, value) in values.into_iter().enumerate() {
+        let labels = [("name", &*number.to_string())];
+        let gauge: Gauge = registry.gauge("a_gauge", "G.", &labels);
+        gauge.set(value);
+        reference.add(&labels, |metric| {
+            let mut proto = proto::Gauge::default();
+            proto.set_value(gauge.value());
+            metric.set_gauge(proto);
+        });
+    }
+    reference.family("outside_total", "Kept elsewhere.", MetricType::COUNTER);
+    registry.external_counter("outside_total", "Kept elsewhere.", &[]).set(1.5);
+    reference.add(&[], |metric| {
+        let mut proto = proto::Counter::default();
+        proto.set_value(1.5);
+        metric.set_counter(proto);
+    });
+    for (name, buckets, zones) in [("seconds", TIME_BUCKETS, &zones[..70]), ("size_bytes", SIZE_BUCKETS, &[])] {
+        reference.family(name, "H.", MetricType::HISTOGRAM);
+        let with_zone: Vec<_> = zones.iter().map(|zone| vec![("zone", zone.as_str())]).collect();
+        let without = [Vec::new()];
+        for labels in if zones.is_empty() { &without[..] } else { &with_zone } {
+            let histogram: Histogram = registry.histogram(name, "H.", buckets, labels);
+            for _ in 0..random.usize(0..20) {
+                histogram.observe(random.f64() * 10_f64.powi(random.i32(-5..6)));
+            }
+            reference.add(labels, |metric| metric.set_histogram(to_proto(&histogram)));
+        }
+    }
+    assert_eq!(registry.encode(), reference.text());
+}
+
+fn to_proto(histogram: &Histogram) -> proto::Histogram {
+    let bucket = |(bound, count)| {
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(count);
+        bucket
+    };
+    let mut proto = proto::Histogram::default();
+    proto.set_bucket(histogram.cumulative().map(bucket).collect());
+    proto.set_sample_count(histogram.count());
+    proto.set_sample_sum(histogram.sum());
+    proto
 }

@@ -7,11 +7,13 @@ use crate::message::{A, Expected};
 use crate::peers::{Peer, Service};
 use crate::questions::Question;
 use crate::report::{Row, Table};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 
 /// How often the server that starts is asked: what is lost before its socket is there costs at most this.
 const ASK_INTERVAL: Duration = Duration::from_micros(500);
+/// Octets of ours, both processes together, that `--check` lets pass.
+const MOST_PROPORTIONAL: u64 = 8_000_000;
 
 pub fn run(lab: &Lab<'_>) -> Result<Vec<Table>> {
     let columns = ["ms to the first answer", "slowest", "resident MiB", "proportional MiB"];
@@ -37,6 +39,12 @@ pub fn run(lab: &Lab<'_>) -> Result<Vec<Table>> {
                 memory = Some(server.process.memory()?);
             }
             if let Some(memory) = memory {
+                let is_small = memory.pss_octets < MOST_PROPORTIONAL || peer != Peer::Ours || !lab.options.check;
+                let taken = memory.pss_octets;
+                ensure!(
+                    is_small,
+                    "ours takes {taken} octets after its start, not below {MOST_PROPORTIONAL}: try scripts/order-text"
+                );
                 let slowest = times.iter().copied().fold(0.0, f64::max);
                 let cells = [median(times), slowest, mebibytes(memory.rss_octets), mebibytes(memory.pss_octets)];
                 table.rows.push(Row::new(&format!("{}{label}", peer.name()), &cells));

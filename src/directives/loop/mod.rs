@@ -72,7 +72,7 @@ impl Drop for Loop {
     fn drop(&mut self) {
         let zone = self.watch.zone().to_string();
         self.registry.retain(DETECTED, |labels| match labels {
-            [server, of, ..] => *of != zone || !self.servers.contains(server),
+            [server, of, ..] => *of != zone || !self.servers.iter().any(|own| own == server),
             _ => true,
         });
     }

@@ -40,7 +40,7 @@ pub fn publish_enabled(registry: &Registry, enabled: &[Enabled]) {
     for Enabled { server, zone, keyword } in enabled {
         let labels = [("server", server.as_str()), ("zone", zone.as_str()), ("view", ""), ("name", keyword)];
         registry.gauge(ENABLED, "1 for every directive that is enabled in a server block.", &labels).set(1.0);
-        published.insert(labels.map(|(_, value)| value.to_owned()).to_vec());
+        published.insert(labels.map(|(_, value)| value));
     }
     registry.retain(ENABLED, |values| published.contains(values));
 }

@@ -26,7 +26,7 @@ impl Series {
     /// The last version seen, refused or not, as in the reference. The one before goes.
     pub fn set_version(&self, version: Fingerprint) {
         let value = version.to_string();
-        self.registry.retain(VERSION, |labels| labels.get(1) == Some(&value));
+        self.registry.retain(VERSION, |labels| labels.get(1) == Some(&value.as_str()));
         let help = "Always 1; its labels tell which hash of the Corefile and its imports was last loaded.";
         self.registry.gauge(VERSION, help, &[("hash", Fingerprint::HASH), ("value", &value)]).set(1.0);
     }

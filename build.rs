@@ -1,0 +1,39 @@
+//! How the linker lays the optimised program out, since that decides how much of it is resident (benches/README.md, "Memory"). No code is made here,
+//! and nothing depends on it but memory.
+
+use std::env;
+
+/// Written by scripts/order-text, which says what it is.
+const TEXT_ORDER: &str = "scripts/text-order.ld";
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed={TEXT_ORDER}");
+    let is = |variable: &str, value: &str| env::var(variable).is_ok_and(|found| found == value);
+    if is("OPT_LEVEL", "0") || !is("CARGO_CFG_TARGET_OS", "linux") {
+        return;
+    }
+    let folder = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it for build scripts");
+    println!("cargo::rustc-link-arg-bins=-Wl,-T,{folder}/{TEXT_ORDER}");
+    // Relocations take 6 KiB instead of 540. The C library has to know the format; what is built for another machine keeps the old one.
+    if env::var("HOST") == env::var("TARGET") && glibc_knows_relr() {
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
+}
+
+/// Whether this machine's C library is glibc 2.36 or newer.
+#[cfg(target_env = "gnu")]
+fn glibc_knows_relr() -> bool {
+    unsafe extern "C" {
+        safe fn gnu_get_libc_version() -> *const std::ffi::c_char;
+    }
+    // SAFETY: it returns a string that lives as long as the process.
+    let version = unsafe { std::ffi::CStr::from_ptr(gnu_get_libc_version()) };
+    let mut numbers = version.to_str().unwrap_or_default().split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(2), Some(36))
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn glibc_knows_relr() -> bool {
+    false
+}
