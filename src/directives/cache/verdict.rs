@@ -104,15 +104,17 @@ fn answers(response: &Response) -> bool {
         RecordType::CNAME => return matches!(alias(records(), &name), Ok(Some(_))),
         _ => {}
     }
-    // A chain longer than the records there are goes in a circle.
-    for _ in 0..=records().count() {
+    let is_answer = |name: &Name| records().any(|record| record.rtype == qtype && is_at(&record, name));
+    let aliases = records().filter(|record| record.rtype == RecordType::CNAME).count();
+    // A chain longer than the aliases there are goes in a circle.
+    for _ in 0..aliases {
         match alias(records(), &name) {
             Ok(Some(target)) => name = target,
-            Ok(None) => return records().any(|record| record.rtype == qtype && is_at(&record, &name)),
+            Ok(None) => return is_answer(&name),
             Err(Ambiguous) => return false,
         }
     }
-    false
+    matches!(alias(records(), &name), Ok(None)) && is_answer(&name)
 }
 
 /// A name with two different CNAME targets.
