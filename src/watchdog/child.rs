@@ -203,10 +203,18 @@ fn to_exit(status: ExitStatus) -> Exit {
 
 #[cfg(test)]
 mod tests {
-    use super::{Exit, keep, to_exit};
+    use super::{Exit, keep, to_exit, tunables};
     use std::io::{Read, Seek};
     use std::os::unix::process::ExitStatusExt;
     use std::process::ExitStatus;
+
+    #[test]
+    fn the_allocator_is_told_to_keep_more_unless_the_user_says_otherwise() {
+        let ours = |text: &str| tunables(Some(text.into())).into_string().unwrap();
+        assert_eq!(tunables(None), "glibc.malloc.tcache_count=127");
+        assert_eq!(ours("glibc.malloc.arena_max=2"), "glibc.malloc.arena_max=2:glibc.malloc.tcache_count=127");
+        assert_eq!(ours("glibc.malloc.tcache_count=3"), "glibc.malloc.tcache_count=3");
+    }
 
     #[test]
     fn input_is_kept_whole_and_read_from_the_beginning_each_time() {

@@ -363,3 +363,66 @@ impl Drop for FailOnDrop<'_> {
         self.in_flight.lock().fail_all(&self.error);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::Transport;
+
+    #[test]
+    fn askers_are_woken_when_their_time_is_over_and_their_queries_stay_in_flight() {
+        let query = Query::compose(0, b"\x01a\0", RecordType::A, true);
+        let asked = Arc::new(Asked::from_wire(query).unwrap());
+        let mut queries = InFlight::default();
+        let (first, second) = (queries.register(&asked).unwrap(), queries.register(&asked).unwrap());
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let path = Path { transport: Transport::Udp, local: None, remote: "127.0.0.1:53".parse().unwrap() };
+        let woken = Arc::new(Count::default());
+        let waker = Waker::from(woken.clone());
+
+        assert!(matches!(queries.look(first, after(1), &waker), Look::Pending));
+        assert!(matches!(queries.look(second, after(2), &waker), Look::Pending));
+        assert_eq!(queries.alarm, Some(after(1)));
+        queries.ring(after(1));
+        assert_eq!((woken.wakes(), queries.alarm), (1, Some(after(2))));
+        assert!(matches!(queries.look(first, after(3), &waker), Look::Due));
+        assert!(matches!(queries.look(first, after(3), &waker), Look::Pending));
+
+        queries.fail(second, TryError::Closed(path));
+        queries.ring(after(2));
+        assert_eq!((woken.wakes(), queries.alarm), (2, Some(after(3))), "who has an outcome is woken once");
+        assert!(matches!(queries.look(second, after(4), &waker), Look::Over(Err(TryError::Closed(_)))));
+        assert_eq!(queries.len(), 1);
+    }
+
+    #[test]
+    fn an_earlier_wait_moves_the_alarm_and_tells_whoever_sees_to_it() {
+        let asked = Arc::new(Asked::from_wire(Query::compose(0, b"\x01a\0", RecordType::A, true)).unwrap());
+        let bell = Arc::new(Count::default());
+        let mut queries = InFlight { bell: Some(Waker::from(bell.clone())), ..InFlight::default() };
+        let ids = [(); 3].map(|()| queries.register(&asked).unwrap());
+        let start = Instant::now();
+        for (id, seconds, told) in [(ids[0], 2, 1), (ids[1], 3, 1), (ids[2], 1, 2)] {
+            queries.look(id, start + Duration::from_secs(seconds), Waker::noop());
+            assert_eq!(bell.wakes(), told);
+        }
+        assert_eq!(queries.alarm, Some(start + Duration::from_secs(1)));
+    }
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Count(std::sync::atomic::AtomicUsize);
+
+    impl Count {
+        fn wakes(&self) -> usize {
+            self.0.load(std::sync::atomic::Ordering::Relaxed)
+        }
+    }
+
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
