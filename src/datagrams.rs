@@ -102,28 +102,47 @@ pub struct Inbox {
     /// Octets of the longest datagram.
     longest: usize,
     arrivals: Vec<Arrival>,
-    wants_local: bool,
+    origin: Origin,
     frame: Box<Frame>,
+}
+
+/// What is to be told of a datagram beside its octets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Nothing,
+    Client,
+    ClientAndLocal,
 }
 
 impl Inbox {
     /// For datagrams of at most `longest` octets. `wants_local`: the socket was given to [`request_packet_information`].
     pub fn new(longest: usize, wants_local: bool) -> Self {
+        Self::of(longest, if wants_local { Origin::ClientAndLocal } else { Origin::Client })
+    }
+
+    /// The same for connected sockets, whose datagrams all come from where they are connected: [`Datagram::client`] is unspecified.
+    pub fn of_connected(longest: usize) -> Self {
+        Self::of(longest, Origin::Nothing)
+    }
+
+    fn of(longest: usize, origin: Origin) -> Self {
         let octets = Box::new_uninit_slice(BATCH * (longest + GAP));
-        let mut inbox = Self { octets, longest, arrivals: Vec::with_capacity(BATCH), wants_local, frame: Frame::new() };
+        let mut inbox = Self { octets, longest, arrivals: Vec::with_capacity(BATCH), origin, frame: Frame::new() };
         inbox.prepare(BATCH);
         inbox
     }
 
     /// Makes the first `count` headers those of datagrams to be received.
     fn prepare(&mut self, count: usize) {
-        let Self { octets, longest, wants_local, frame, .. } = self;
+        let Self { octets, longest, origin, frame, .. } = self;
         for (index, buffer) in octets.chunks_exact_mut(*longest + GAP).take(count).enumerate() {
             frame.prepare(index, libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: *longest });
             let header = &mut frame.headers[index].msg_hdr;
-            header.msg_name = (&raw mut frame.names[index]).cast();
-            header.msg_namelen = mem::size_of::<Name>() as _;
-            if *wants_local {
+            if *origin != Origin::Nothing {
+                header.msg_name = (&raw mut frame.names[index]).cast();
+                header.msg_namelen = mem::size_of::<Name>() as _;
+            }
+            if *origin == Origin::ClientAndLocal {
                 header.msg_control = (&raw mut frame.controls[index]).cast();
                 header.msg_controllen = mem::size_of::<Control>() as _;
             }
@@ -134,7 +153,7 @@ impl Inbox {
     pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         // The kernel has written to no other headers than those of the last call's datagrams.
         self.prepare(self.arrivals.len());
-        let Self { longest, arrivals, frame, .. } = self;
+        let Self { longest, arrivals, origin, frame, .. } = self;
         arrivals.clear();
         let received = retry(|| {
             // SAFETY: every header points to an iovec, a name and a control buffer of the stated sizes, which live in `frame`, and
@@ -151,8 +170,11 @@ impl Inbox {
             }
         })?;
         for (header, name) in frame.headers.iter().zip(&frame.names).take(received) {
-            // SAFETY: the kernel has filled this header, name and control buffer.
-            let (client, local) = unsafe { (read_name(name), read_packet_information(&header.msg_hdr)) };
+            let (client, local) = match origin {
+                Origin::Nothing => (None, None),
+                // SAFETY: the kernel has filled this header, name and control buffer.
+                _ => unsafe { (read_name(name), read_packet_information(&header.msg_hdr)) },
+            };
             arrivals.push(Arrival {
                 length: (header.msg_len as usize).min(*longest),
                 is_cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,

@@ -1,6 +1,6 @@
 //! The records of a checked message, seen in place.
 
-use super::octets::{u16_at, u32_at, walk_name};
+use super::octets::{HEADER_LENGTH, u16_at, u32_at, walk_name};
 use super::{Class, Name, RecordType, WireError, layout};
 use smallvec::SmallVec;
 
@@ -52,6 +52,10 @@ impl<'a> Record<'a> {
     pub fn owner(&self) -> Name {
         // A response's names have been followed once, when it was checked; only a record made by hand can lead nowhere.
         Name::read(self.message, self.owner).map_or_else(|_| Name::root(), |(name, _)| name)
+    }
+    /// True if the owner is written as a pointer to the question's name.
+    pub fn points_to_question(&self) -> bool {
+        self.message.get(self.owner..).is_some_and(|octets| octets.starts_with(&[0xc0, HEADER_LENGTH as u8]))
     }
     /// True if the owner is `name`, whatever the case; without writing it out.
     pub fn is_owned_by(&self, name: &Name) -> bool {

@@ -211,13 +211,16 @@ impl Response {
     ) -> Self {
         let message = HEAD_LENGTH + 2 * ttl_offsets.len();
         let mut block: SmallVec<[u8; 512]> = SmallVec::with_capacity(message + octets.len());
-        for number in [rcode.0, 0, ttl_offsets.len() as u16, question_end as u16].into_iter().chain(ttl_offsets) {
-            block.extend_from_slice(&number.to_be_bytes());
+        block.resize(message, 0);
+        let numbers = [rcode.0, 0, ttl_offsets.len() as u16, question_end as u16].into_iter().chain(ttl_offsets);
+        for (place, number) in block.as_chunks_mut().0.iter_mut().zip(numbers) {
+            *place = number.to_be_bytes();
         }
         block.extend_from_slice(octets);
         let [answers, authorities, additionals] = counts;
-        for (index, number) in [0, QR | rcode.0 & 0x0f, 1, answers, authorities, additionals].into_iter().enumerate() {
-            block[message + 2 * index..][..2].copy_from_slice(&number.to_be_bytes());
+        let header = [0, QR | rcode.0 & 0x0f, 1, answers, authorities, additionals];
+        for (place, number) in block[message..].as_chunks_mut().0.iter_mut().zip(header) {
+            *place = number.to_be_bytes();
         }
         block[message + HEADER_LENGTH..message + question_end - 4].make_ascii_lowercase();
         Self { block: block.as_slice().into() }

@@ -132,7 +132,7 @@ impl Listener {
     }
 
     fn pending(self: &Arc<Self>, block: &Arc<Block>, request: &Request<'_>, purpose: Purpose) -> Pending {
-        let request = Box::new(OwnedRequest { purpose, ..request.to_owned() });
+        let request = Box::new(Request { purpose, ..*request }.to_owned());
         Pending { listener: self.clone(), block: block.clone(), request }
     }
 }

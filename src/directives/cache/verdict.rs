@@ -67,14 +67,14 @@ fn class(response: &Response, unix_seconds: impl FnOnce() -> u32, answering: boo
     let rcode = response.rcode();
     let has_answer = response.answer_count() > 0;
     let has_authority = |rtype| response.records().any(|record| record.section == Section::Authority && record.rtype == rtype);
-    let has_soa = has_authority(RecordType::SOA);
+    let has_soa = || has_authority(RecordType::SOA);
     match rcode {
         Rcode::NOERROR if answering => Class::Positive,
-        Rcode::NOERROR if has_soa => Class::NoData,
+        Rcode::NOERROR if has_soa() => Class::NoData,
         Rcode::NOERROR if has_answer => Class::Incomplete,
         Rcode::NOERROR if has_authority(RecordType::NS) => Class::Delegation,
         Rcode::NOERROR => Class::Positive,
-        Rcode::NXDOMAIN if has_soa => Class::NameError,
+        Rcode::NXDOMAIN if has_soa() => Class::NameError,
         Rcode::SERVFAIL | Rcode::NOTIMP => Class::ServerError,
         _ => Class::Other,
     }
@@ -98,14 +98,20 @@ fn answers(response: &Response) -> bool {
     let is_asked_class = |record: &Record<'_>| qclass == ANY_CLASS || record.class == qclass;
     let records = || response.records().filter(|record| record.section == Section::Answer).filter(is_asked_class);
     let is_at = |record: &Record<'_>, name: &Name| record.is_owned_by(name);
+    let aliases = records().filter(|record| record.rtype == RecordType::CNAME).count();
+    if aliases == 0 && qtype != RecordType::ANY {
+        // Most answers, and most of their owners are written as a pointer to the question.
+        let is_at_question = |record: &Record<'_>| record.points_to_question() || is_at(record, &response.question_name());
+        return records().any(|record| record.rtype == qtype && is_at_question(&record));
+    }
     let mut name = response.question_name();
     match qtype {
         RecordType::ANY => return records().any(|record| is_at(&record, &name)),
         RecordType::CNAME => return matches!(alias(records(), &name), Ok(Some(_))),
         _ => {}
     }
-    // A chain longer than the records there are goes in a circle.
-    for _ in 0..=records().count() {
+    // A chain longer than the aliases there are goes in a circle.
+    for _ in 0..=aliases {
         match alias(records(), &name) {
             Ok(Some(target)) => name = target,
             Ok(None) => return records().any(|record| record.rtype == qtype && is_at(&record, &name)),

@@ -39,7 +39,7 @@ impl Forward {
         loop {
             let mut skipped = 0;
             for position in &order {
-                let Some(mut upstream) = upstreams.get(*position) else { continue };
+                let Some(mut upstream) = upstreams.get(usize::from(*position)) else { continue };
                 let mut is_last_resort = false;
                 if upstream.health.is_down(options.max_fails) {
                     skipped += 1;

@@ -2,16 +2,25 @@
 //! on whichever worker. No I/O here; waiting is a channel.
 
 use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::oneshot;
 
 /// Enough that two workers seldom meet on one lock.
 const SHARDS: usize = 32;
 
-type Shard<K, V> = Mutex<HashMap<K, Vec<oneshot::Sender<V>>, RandomState>>;
+/// By the hash of the key, which is computed once.
+type Shard<K, V> = Mutex<HashTable<Flight<K, V>>>;
+
+struct Flight<K, V> {
+    key: K,
+    hash: u64,
+    number: u64,
+    waiters: Vec<oneshot::Sender<V>>,
+}
 
 /// Questions in flight, and who waits for each. Cloning shares it.
 pub struct Flights<K, V> {
@@ -20,11 +29,13 @@ pub struct Flights<K, V> {
 
 struct Table<K, V> {
     hasher: RandomState,
+    /// Flights so far, so that each has a number of its own.
+    count: AtomicU64,
     shards: [Shard<K, V>; SHARDS],
 }
 
 /// What an asker is to do.
-pub enum Seat<K: Hash + Eq, V> {
+pub enum Seat<K, V> {
     /// Ask, then [`Lead::finish`].
     Lead(Lead<K, V>),
     /// Somebody asks already. An error from the receiver means that the leader is gone without an outcome: join again.
@@ -33,58 +44,69 @@ pub enum Seat<K: Hash + Eq, V> {
 
 /// The right, and the duty, to ask. Dropped without [`Lead::finish`] (a panic, a cancelled future), it sends its waiters back
 /// to [`Flights::join`], where one of them leads.
-pub struct Lead<K: Hash + Eq, V> {
+pub struct Lead<K, V> {
     table: Arc<Table<K, V>>,
-    /// Taken by `finish`.
-    key: Option<K>,
+    hash: u64,
+    number: u64,
 }
 
 impl<K, V> Default for Flights<K, V> {
     fn default() -> Self {
-        Self { table: Arc::new(Table { hasher: RandomState::default(), shards: std::array::from_fn(|_| Shard::default()) }) }
+        Self {
+            table: Arc::new(Table {
+                hasher: RandomState::default(),
+                count: AtomicU64::new(0),
+                shards: std::array::from_fn(|_| Shard::default()),
+            }),
+        }
     }
 }
 
-impl<K: Hash + Eq + Clone, V: Clone> Flights<K, V> {
+impl<K: Hash + Eq, V> Flights<K, V> {
     /// Leads the flight for `key` if there is none, else waits for the one there is.
     pub fn join(&self, key: K) -> Seat<K, V> {
-        let mut shard = self.table.shard(&key).lock();
-        match shard.get_mut(&key) {
-            Some(waiters) => {
+        let hash = self.table.hasher.hash_one(&key);
+        let mut shard = self.table.shard(hash).lock();
+        match shard.find_mut(hash, |flight| flight.hash == hash && flight.key == key) {
+            Some(flight) => {
                 let (sender, receiver) = oneshot::channel();
-                waiters.push(sender);
+                flight.waiters.push(sender);
                 Seat::Wait(receiver)
             }
             None => {
-                shard.insert(key.clone(), Vec::new());
-                Seat::Lead(Lead { table: self.table.clone(), key: Some(key) })
+                let number = self.table.count.fetch_add(1, Ordering::Relaxed);
+                shard.insert_unique(hash, Flight { key, hash, number, waiters: Vec::new() }, |flight| flight.hash);
+                Seat::Lead(Lead { table: self.table.clone(), hash, number })
             }
         }
     }
 }
 
-impl<K: Hash + Eq, V> Table<K, V> {
-    fn shard(&self, key: &K) -> &Shard<K, V> {
-        // The shards' maps hash with seeds of their own, so that these bits do not thin out their buckets.
-        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+impl<K, V> Table<K, V> {
+    fn shard(&self, hash: u64) -> &Shard<K, V> {
+        // The index inside a shard uses the lowest and the highest bits.
+        &self.shards[(hash >> 32) as usize % SHARDS]
     }
 }
 
-impl<K: Hash + Eq, V: Clone> Lead<K, V> {
+impl<K, V: Clone> Lead<K, V> {
     /// Ends the flight and gives `outcome` to everyone who waits; returns how many those are.
-    pub fn finish(mut self, outcome: &V) -> usize {
+    pub fn finish(self, outcome: &V) -> usize {
         let waiters = self.land();
         waiters.into_iter().filter_map(|waiter| waiter.send(outcome.clone()).ok()).count()
     }
 }
 
-impl<K: Hash + Eq, V> Lead<K, V> {
-    fn land(&mut self) -> Vec<oneshot::Sender<V>> {
-        self.key.take().and_then(|key| self.table.shard(&key).lock().remove(&key)).unwrap_or_default()
+impl<K, V> Lead<K, V> {
+    /// Nothing the second time.
+    fn land(&self) -> Vec<oneshot::Sender<V>> {
+        let mut shard = self.table.shard(self.hash).lock();
+        let landed = shard.find_entry(self.hash, |flight| flight.number == self.number);
+        landed.map(|entry| entry.remove().0.waiters).unwrap_or_default()
     }
 }
 
-impl<K: Hash + Eq, V> Drop for Lead<K, V> {
+impl<K, V> Drop for Lead<K, V> {
     fn drop(&mut self) {
         drop(self.land());
     }

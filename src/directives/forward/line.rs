@@ -8,13 +8,15 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Instant;
-use tokio::sync::oneshot;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+use tokio::time::Sleep;
 
 /// Queries in flight on one line. Keeps random IDs far from running out.
 const IN_FLIGHT_LIMIT: usize = 8192;
@@ -73,10 +75,57 @@ pub enum Delivery {
     Mismatched,
 }
 
-/// The queries in flight on one line, by ID.
+/// What a look at a query in flight tells.
+#[derive(Debug)]
+pub enum Look {
+    Pending,
+    /// The time that the asker gave himself is over; the query is still in flight.
+    Due,
+    Over(TryOutcome),
+}
+
+/// The queries in flight on one line, by ID, and when the next of their askers is to be woken without an answer. One alarm for all of them: a timer
+/// of the runtime for each cost more than the query's own way through here (benches/README.md).
 #[derive(Default)]
 pub struct InFlight {
-    entries: HashMap<u16, (Arc<Asked>, oneshot::Sender<TryOutcome>), RandomState>,
+    entries: HashMap<u16, Entry, RandomState>,
+    /// Not after the earliest time that an asker waits until. Those that have got their answers leave it where it is, so that it seldom moves.
+    alarm: Option<Instant>,
+    /// Whoever sees to it.
+    bell: Option<Waker>,
+}
+
+struct Entry {
+    asked: Arc<Asked>,
+    state: State,
+}
+
+/// How far a query in flight is.
+enum State {
+    /// Its asker has not looked yet.
+    Sent,
+    Waiting {
+        waker: Waker,
+        until: Instant,
+    },
+    /// The time of the last wait is over.
+    Due,
+    /// Its asker does not know yet.
+    Over(TryOutcome),
+}
+
+impl State {
+    fn is_open(&self) -> bool {
+        !matches!(self, Self::Over(_))
+    }
+
+    fn end(&mut self, outcome: TryOutcome) {
+        if self.is_open()
+            && let Self::Waiting { waker, .. } = std::mem::replace(self, Self::Over(outcome))
+        {
+            waker.wake();
+        }
+    }
 }
 
 impl InFlight {
@@ -89,16 +138,15 @@ impl InFlight {
     }
 
     /// Gives `asked` an unpredictable ID that is not in use here; `None` if too many are in flight.
-    pub fn register(&mut self, asked: &Arc<Asked>) -> Option<(u16, oneshot::Receiver<TryOutcome>)> {
+    pub fn register(&mut self, asked: &Arc<Asked>) -> Option<u16> {
         if self.entries.len() >= IN_FLIGHT_LIMIT {
             return None;
         }
         loop {
             let id = rand::random();
-            if let std::collections::hash_map::Entry::Vacant(vacant) = self.entries.entry(id) {
-                let (sender, receiver) = oneshot::channel();
-                vacant.insert((asked.clone(), sender));
-                return Some((id, receiver));
+            if let Vacant(vacant) = self.entries.entry(id) {
+                vacant.insert(Entry { asked: asked.clone(), state: State::Sent });
+                return Some(id);
             }
         }
     }
@@ -108,47 +156,119 @@ impl InFlight {
         self.entries.remove(&id);
     }
 
+    /// Looks what has become of `id`. Its asker is woken when that changes, or after `until`.
+    pub fn look(&mut self, id: u16, until: Instant, waker: &Waker) -> Look {
+        let Occupied(mut entry) = self.entries.entry(id) else { return Look::Pending };
+        match &mut entry.get_mut().state {
+            State::Over(_) => match entry.remove().state {
+                State::Over(outcome) => return Look::Over(outcome),
+                _ => return Look::Pending,
+            },
+            state @ State::Due => {
+                *state = State::Sent;
+                return Look::Due;
+            }
+            state => *state = State::Waiting { waker: waker.clone(), until },
+        }
+        if self.alarm.is_none_or(|alarm| until < alarm) {
+            self.alarm = Some(until);
+            self.bell.iter().for_each(Waker::wake_by_ref);
+        }
+        Look::Pending
+    }
+
     /// Takes a message that came from the upstream.
     pub fn deliver(&mut self, message: &[u8], path: Path) -> Delivery {
         let Some((&[id_high, id_low, flags, low_flags, questions_high, questions_low], _)) = message.split_first_chunk() else {
             return Delivery::Mismatched;
         };
         let id = u16::from_be_bytes([id_high, id_low]);
-        let Some((asked, _)) = self.entries.get(&id) else { return Delivery::Unasked };
+        let Some(Entry { asked, state }) = self.entries.get_mut(&id).filter(|entry| entry.state.is_open()) else {
+            return Delivery::Unasked;
+        };
         if flags & 0x80 == 0 {
             return Delivery::Mismatched;
         }
-        let outcome = match Response::read(message) {
+        state.end(match Response::read(message) {
             Ok(response) if asked.is_answered_by(&response) => Ok(response),
             Ok(_) => return Delivery::Mismatched,
             // A server that could not read the question answers with an error code alone.
             Err(_) if [questions_high, questions_low] == [0, 0] && low_flags & 0x0f != 0 => Err(TryError::NoQuestion(path)),
             Err(why) => Err(TryError::Malformed(path, why)),
-        };
-        if let Some((_, waiter)) = self.entries.remove(&id) {
-            // The asker may have gone meanwhile.
-            let _ = waiter.send(outcome);
-        }
+        });
         Delivery::Taken
     }
 
     /// Ends the wait for `id` with `error`.
     pub fn fail(&mut self, id: u16, error: TryError) {
-        if let Some((_, waiter)) = self.entries.remove(&id) {
-            let _ = waiter.send(Err(error));
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.state.end(Err(error));
         }
     }
 
     /// Ends every wait with `error`.
     pub fn fail_all(&mut self, error: &TryError) {
-        for (_, (_, waiter)) in self.entries.drain() {
-            let _ = waiter.send(Err(error.clone()));
+        for entry in self.entries.values_mut() {
+            entry.state.end(Err(error.clone()));
         }
+    }
+
+    /// Wakes every asker whose time is over at `now`, and sets the alarm for the next.
+    fn ring(&mut self, now: Instant) {
+        self.alarm = None;
+        for Entry { state, .. } in self.entries.values_mut() {
+            match state {
+                State::Waiting { until, .. } if *until <= now => {
+                    if let State::Waiting { waker, .. } = std::mem::replace(state, State::Due) {
+                        waker.wake();
+                    }
+                }
+                State::Waiting { until, .. } => self.alarm = Some(self.alarm.map_or(*until, |alarm| alarm.min(*until))),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Rings a line's alarm: the one timer of the runtime that a line has.
+pub struct Bell {
+    sleep: Pin<Box<Sleep>>,
+    /// What `sleep` is set to.
+    set: Option<Instant>,
+}
+
+impl Bell {
+    pub fn new() -> Self {
+        Self { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), set: None }
+    }
+
+    /// Wakes the askers whose time is over, whenever that is; never ends.
+    pub async fn ring(&mut self, in_flight: &Mutex<InFlight>) -> Infallible {
+        poll_fn(|context| {
+            loop {
+                let mut queries = in_flight.lock();
+                if !queries.bell.as_ref().is_some_and(|bell| bell.will_wake(context.waker())) {
+                    queries.bell = Some(context.waker().clone());
+                }
+                let Some(alarm) = queries.alarm else { return Poll::Pending };
+                drop(queries);
+                if self.set.is_none_or(|set| alarm < set) {
+                    self.sleep.as_mut().reset(alarm.into());
+                    self.set = Some(alarm);
+                }
+                ready!(self.sleep.as_mut().poll(context));
+                self.set = None;
+                in_flight.lock().ring(Instant::now());
+            }
+        })
+        .await
     }
 }
 
 /// A UDP socket or a TCP connection to one upstream.
 pub trait Line: Send + Sync {
+    /// Looks what has become of `id`; see [`InFlight::look`].
+    fn look(&self, id: u16, until: Instant, waker: &Waker) -> Look;
     /// Nobody waits for the answer to `id` any longer.
     fn forget(&self, id: u16);
     /// Takes no new queries; closes when none is in flight.
@@ -163,7 +283,6 @@ pub trait Line: Send + Sync {
 pub struct Try {
     pub line: Arc<dyn Line>,
     pub id: u16,
-    pub receiver: oneshot::Receiver<TryOutcome>,
     pub sent: Instant,
     /// Queries that were in flight on the line before this one.
     pub ahead: usize,
@@ -177,7 +296,7 @@ impl Drop for Try {
 
 /// Several tries of one query; the first answer wins.
 pub struct Race {
-    pub tries: SmallVec<[Try; 3]>,
+    pub tries: SmallVec<[Try; 1]>,
     pub path: Path,
 }
 
@@ -193,16 +312,19 @@ pub enum Step {
 impl Race {
     /// Waits for an answer, for the last try's failure, or until `until`.
     pub async fn wait(&mut self, until: Instant) -> Step {
-        tokio::time::timeout_at(until.into(), poll_fn(|context| self.poll(context))).await.unwrap_or(Step::Due)
+        poll_fn(|context| self.poll(until, context)).await
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Step> {
-        let (mut answer, mut failure) = (None, None);
-        self.tries.retain(|attempt| match Pin::new(&mut attempt.receiver).poll(context) {
-            Poll::Pending => true,
-            Poll::Ready(outcome) => {
-                // The sender is dropped only with its line's task, when the runtime goes.
-                match outcome.unwrap_or(Err(TryError::Closed(self.path))) {
+    fn poll(&mut self, until: Instant, context: &mut Context<'_>) -> Poll<Step> {
+        let (mut answer, mut failure, mut is_due) = (None, None, false);
+        self.tries.retain(|attempt| match attempt.line.look(attempt.id, until, context.waker()) {
+            Look::Pending => true,
+            Look::Due => {
+                is_due = true;
+                true
+            }
+            Look::Over(outcome) => {
+                match outcome {
                     Ok(response) => answer = Some(response),
                     Err(error) => failure = Some(error),
                 }
@@ -212,6 +334,7 @@ impl Race {
         match (answer, failure) {
             (Some(response), _) => Poll::Ready(Step::Answered(response)),
             (None, Some(error)) if self.tries.is_empty() => Poll::Ready(Step::Failed(error)),
+            _ if is_due => Poll::Ready(Step::Due),
             _ => Poll::Pending,
         }
     }
@@ -238,5 +361,68 @@ pub struct FailOnDrop<'a> {
 impl Drop for FailOnDrop<'_> {
     fn drop(&mut self) {
         self.in_flight.lock().fail_all(&self.error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::Transport;
+
+    #[test]
+    fn askers_are_woken_when_their_time_is_over_and_their_queries_stay_in_flight() {
+        let query = Query::compose(0, b"\x01a\0", RecordType::A, true);
+        let asked = Arc::new(Asked::from_wire(query).unwrap());
+        let mut queries = InFlight::default();
+        let (first, second) = (queries.register(&asked).unwrap(), queries.register(&asked).unwrap());
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let path = Path { transport: Transport::Udp, local: None, remote: "127.0.0.1:53".parse().unwrap() };
+        let woken = Arc::new(Count::default());
+        let waker = Waker::from(woken.clone());
+
+        assert!(matches!(queries.look(first, after(1), &waker), Look::Pending));
+        assert!(matches!(queries.look(second, after(2), &waker), Look::Pending));
+        assert_eq!(queries.alarm, Some(after(1)));
+        queries.ring(after(1));
+        assert_eq!((woken.wakes(), queries.alarm), (1, Some(after(2))));
+        assert!(matches!(queries.look(first, after(3), &waker), Look::Due));
+        assert!(matches!(queries.look(first, after(3), &waker), Look::Pending));
+
+        queries.fail(second, TryError::Closed(path));
+        queries.ring(after(2));
+        assert_eq!((woken.wakes(), queries.alarm), (2, Some(after(3))), "who has an outcome is woken once");
+        assert!(matches!(queries.look(second, after(4), &waker), Look::Over(Err(TryError::Closed(_)))));
+        assert_eq!(queries.len(), 1);
+    }
+
+    #[test]
+    fn an_earlier_wait_moves_the_alarm_and_tells_whoever_sees_to_it() {
+        let asked = Arc::new(Asked::from_wire(Query::compose(0, b"\x01a\0", RecordType::A, true)).unwrap());
+        let bell = Arc::new(Count::default());
+        let mut queries = InFlight { bell: Some(Waker::from(bell.clone())), ..InFlight::default() };
+        let ids = [(); 3].map(|()| queries.register(&asked).unwrap());
+        let start = Instant::now();
+        for (id, seconds, told) in [(ids[0], 2, 1), (ids[1], 3, 1), (ids[2], 1, 2)] {
+            queries.look(id, start + Duration::from_secs(seconds), Waker::noop());
+            assert_eq!(bell.wakes(), told);
+        }
+        assert_eq!(queries.alarm, Some(start + Duration::from_secs(1)));
+    }
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Count(std::sync::atomic::AtomicUsize);
+
+    impl Count {
+        fn wakes(&self) -> usize {
+            self.0.load(std::sync::atomic::Ordering::Relaxed)
+        }
+    }
+
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
     }
 }

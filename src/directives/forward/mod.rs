@@ -35,7 +35,7 @@ use resolve::Roster;
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use upstream::Settings;
 
 /// Reads one `forward` of a server block.
@@ -154,7 +154,7 @@ impl Forward {
     async fn fly(&self, request: &Request<'_>, transport: Transport, key: Key) -> Result<(Response, bool), Failure> {
         // A leader ends within these bounds of its own; the rest is for one that is stuck.
         let patience = OVERALL_TIMEOUT.max(self.options.read_timeout) + Duration::from_millis(500);
-        let deadline = Instant::now() + patience;
+        let mut deadline = None;
         loop {
             match self.flights.join(key.clone()) {
                 Seat::Lead(lead) => {
@@ -164,7 +164,12 @@ impl Forward {
                     self.metrics.shared.add(waited as u64);
                     return outcome.map(|response| (response, false));
                 }
-                Seat::Wait(receiver) => match tokio::time::timeout_at(deadline.into(), receiver).await {
+                Seat::Wait(receiver) => match tokio::time::timeout_at(
+                    *deadline.get_or_insert_with(|| tokio::time::Instant::now() + patience),
+                    receiver,
+                )
+                .await
+                {
                     Ok(Ok(outcome)) => return outcome.map(|response| (response, true)),
                     // The leader is gone; somebody else leads.
                     Ok(Err(_)) => {}

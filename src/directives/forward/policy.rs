@@ -27,8 +27,8 @@ impl Policy {
     }
 }
 
-/// Positions in the list of upstreams, in the order of asking.
-pub type Order = SmallVec<[usize; 15]>;
+/// Positions in the list of upstreams, in the order of asking. Small: each query in flight holds one.
+pub type Order = SmallVec<[u16; 8]>;
 
 /// A policy with its running state.
 #[derive(Debug, Default)]
@@ -44,18 +44,20 @@ impl Selector {
 
     /// The order for one request among `count` upstreams. `below` gives a random number under its argument, which is never 0.
     pub fn order(&self, count: usize, mut below: impl FnMut(usize) -> usize) -> Order {
-        let mut order: Order = (0..count).collect();
+        let mut order: Order = (0..u16::try_from(count).unwrap_or(u16::MAX)).collect();
         match self.policy {
             Policy::Sequential => {}
             Policy::Random => {
                 // Fisher and Yates.
-                for last in (1..count).rev() {
+                for last in (1..order.len()).rev() {
                     order.swap(last, below(last + 1));
                 }
             }
             Policy::RoundRobin => {
                 // The reference asks the chosen one first and the others in the order of the Corefile.
-                if let Some(first) = (self.robin.fetch_add(1, Ordering::Relaxed).wrapping_add(1) as usize).checked_rem(count) {
+                if let Some(first) =
+                    (self.robin.fetch_add(1, Ordering::Relaxed).wrapping_add(1) as usize).checked_rem(order.len())
+                {
                     let chosen = order.remove(first);
                     order.insert(0, chosen);
                 }

@@ -2,7 +2,7 @@
 //! (RFC 7766 sections 6.2.1 and 7). README.md tells when another one is opened and when one is left.
 
 use super::error::{Path, SystemError, TryError};
-use super::line::{Asked, Delivery, FailOnDrop, InFlight, Line, Try};
+use super::line::{Asked, Bell, Delivery, FailOnDrop, InFlight, Line, Look, Try};
 use super::metrics::UpstreamMetrics;
 use super::upstream::Settings;
 use crate::chain::Transport;
@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
@@ -57,8 +58,8 @@ impl TcpPool {
         metrics: &Arc<UpstreamMetrics>,
         asked: &Arc<Asked>,
         choice: Choice,
+        now: Instant,
     ) -> Result<Try, TryError> {
-        let now = Instant::now();
         let connection = match choice {
             Choice::Own => self.open(remote, settings, metrics, now, choice),
             Choice::Any => self.pick(remote, settings, metrics, now),
@@ -164,8 +165,8 @@ impl Connection {
             let mut in_flight = self.in_flight.lock();
             (in_flight.len(), in_flight.register(asked))
         };
-        let (id, receiver) = registered.ok_or_else(|| TryError::TooMany(self.path()))?;
-        let attempt = Try { line: self.clone(), id, receiver, sent: now, ahead };
+        let id = registered.ok_or_else(|| TryError::TooMany(self.path()))?;
+        let attempt = Try { line: self.clone(), id, sent: now, ahead };
         let length = u16::try_from(asked.len()).unwrap_or(u16::MAX);
         let mut state = self.state.lock();
         if ahead == 0 {
@@ -184,6 +185,10 @@ impl Connection {
 }
 
 impl Line for Connection {
+    fn look(&self, id: u16, until: Instant, waker: &Waker) -> Look {
+        self.in_flight.lock().look(id, until, waker)
+    }
+
     fn forget(&self, id: u16) {
         self.in_flight.lock().forget(id);
         if self.state.lock().retired {
@@ -208,18 +213,28 @@ impl Line for Connection {
 /// The life of a connection: connects, writes and reads until it breaks, is idle for long or is retired and done.
 async fn run(connection: Arc<Connection>, settings: Settings) {
     let mut ended = FailOnDrop { in_flight: &connection.in_flight, error: TryError::Closed(connection.path()) };
-    match connect(&connection, &settings).await {
-        Ok(stream) => {
-            connection.state.lock().local = stream.local_addr().ok();
-            ended.error = match exchange(&connection, &stream, &settings).await {
-                Ok(()) => TryError::Closed(connection.path()),
-                Err(error) => TryError::Broken(connection.path(), error),
-            };
-        }
-        Err(error) => ended.error = TryError::Dial(connection.path(), error),
-    }
+    let mut bell = Bell::new();
+    ended.error = tokio::select! {
+        biased;
+        error = live(&connection, &settings) => error,
+        never = bell.ring(&connection.in_flight) => match never {},
+    };
     // From here on no query may be put on it; those that were are failed when `ended` goes.
     connection.state.lock().retired = true;
+}
+
+/// Gives the reason of the end.
+async fn live(connection: &Connection, settings: &Settings) -> TryError {
+    match connect(connection, settings).await {
+        Ok(stream) => {
+            connection.state.lock().local = stream.local_addr().ok();
+            match exchange(connection, &stream, settings).await {
+                Ok(()) => TryError::Closed(connection.path()),
+                Err(error) => TryError::Broken(connection.path(), error),
+            }
+        }
+        Err(error) => TryError::Dial(connection.path(), error),
+    }
 }
 
 async fn connect(connection: &Connection, settings: &Settings) -> Result<TcpStream, SystemError> {

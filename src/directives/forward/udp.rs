@@ -5,7 +5,7 @@
 //! guesses ports and IDs it is the same, and a system call for each query would be a quarter of a miss's cost.
 
 use super::error::{Path, TryError};
-use super::line::{Asked, Delivery, FailOnDrop, InFlight, Line, Try};
+use super::line::{Asked, Bell, Delivery, FailOnDrop, InFlight, Line, Look, Try};
 use super::metrics::UpstreamMetrics;
 use super::upstream::Settings;
 use crate::chain::Transport;
@@ -18,6 +18,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::io::{Interest, Ready};
@@ -32,7 +33,7 @@ const LIFETIME: Duration = Duration::from_secs(10);
 
 thread_local! {
     /// Where datagrams land, before their owners are found.
-    static INBOX: RefCell<Inbox> = RefCell::new(Inbox::new(MAX_ANSWER, false));
+    static INBOX: RefCell<Inbox> = RefCell::new(Inbox::of_connected(MAX_ANSWER));
 }
 
 /// The sockets of one worker to one upstream. They are owned by the tasks that read them, so that a socket whose runtime is
@@ -58,8 +59,8 @@ impl UdpPool {
         metrics: &Arc<UpstreamMetrics>,
         asked: &Arc<Asked>,
         fresh: bool,
+        now: Instant,
     ) -> Result<Try, TryError> {
-        let now = Instant::now();
         let slot = match self.draw(fresh, now) {
             Ok(line) => {
                 metrics.udp_reused.increment();
@@ -184,13 +185,13 @@ impl UdpLine {
             let mut in_flight = self.in_flight.lock();
             (in_flight.len(), in_flight.register(asked))
         };
-        let (id, receiver) = registered.ok_or(TryError::TooMany(self.path))?;
+        let id = registered.ok_or(TryError::TooMany(self.path))?;
         let mut outbox = self.outbox.lock();
         asked.write(id, outbox.buffer());
         outbox.keep(None);
         drop(outbox);
         self.changed.notify_one();
-        Ok(Try { line: self.clone(), id, receiver, sent: now, ahead })
+        Ok(Try { line: self.clone(), id, sent: now, ahead })
     }
 
     /// Sends what was gathered.
@@ -254,6 +255,10 @@ impl UdpLine {
 }
 
 impl Line for UdpLine {
+    fn look(&self, id: u16, until: Instant, waker: &Waker) -> Look {
+        self.in_flight.lock().look(id, until, waker)
+    }
+
     fn forget(&self, id: u16) {
         self.in_flight.lock().forget(id);
         if self.retired.load(Ordering::Relaxed) {
@@ -279,6 +284,7 @@ impl Line for UdpLine {
 /// Sends and reads until the socket is worn out and nobody waits on it.
 async fn run(line: Arc<UdpLine>) {
     let _ended = FailOnDrop { in_flight: &line.in_flight, error: TryError::Closed(line.path) };
+    let mut bell = Bell::new();
     let end = tokio::time::sleep_until(line.ends.into());
     tokio::pin!(end);
     while !line.is_done() {
@@ -291,6 +297,7 @@ async fn run(line: Arc<UdpLine>) {
                     line.in_flight.lock().fail_all(&TryError::Read(line.path, error.into()));
                 }
             }
+            never = bell.ring(&line.in_flight) => match never {},
             () = &mut end, if !line.retired.load(Ordering::Relaxed) => line.retired.store(true, Ordering::Release),
         }
     }

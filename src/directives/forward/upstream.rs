@@ -83,7 +83,7 @@ impl Upstream {
         let start = Instant::now();
         self.metrics.count_request();
         let path = Path { transport, local: None, remote: self.address };
-        let mut race = Race { tries: smallvec![self.send(asked, transport, Choice::Any, false)?], path };
+        let mut race = Race { tries: smallvec![self.send(asked, transport, Choice::Any, false, start)?], path };
         let part = self.settings.read_timeout / SENDINGS;
         let until = start + part * SENDINGS;
         let mut resend_at = start + part;
@@ -104,7 +104,7 @@ impl Upstream {
                     }
                     self.metrics.retries.increment();
                     let choice = if broken + 1 == lines_tried { Choice::Own } else { Choice::Any };
-                    race.tries.push(self.send(asked, transport, choice, true)?);
+                    race.tries.push(self.send(asked, transport, choice, true, Instant::now())?);
                 }
                 Step::Failed(error) => return Err(error),
                 Step::Due => {
@@ -126,7 +126,7 @@ impl Upstream {
                     }
                     self.metrics.retries.increment();
                     // A second try that cannot be sent leaves the first one waiting.
-                    if let Ok(attempt) = self.send(asked, transport, Choice::Any, true) {
+                    if let Ok(attempt) = self.send(asked, transport, Choice::Any, true, now) {
                         race.tries.push(attempt);
                     }
                 }
@@ -140,11 +140,11 @@ impl Upstream {
         &self.pools.get_or_default().udp
     }
 
-    fn send(&self, asked: &Arc<Asked>, transport: Transport, choice: Choice, fresh: bool) -> Result<Try, TryError> {
+    fn send(&self, asked: &Arc<Asked>, transport: Transport, choice: Choice, fresh: bool, now: Instant) -> Result<Try, TryError> {
         let pools = self.pools.get_or_default();
         match transport {
-            Transport::Udp => pools.udp.send(self.address, &self.settings, &self.metrics, asked, fresh),
-            Transport::Tcp => pools.tcp.send(self.address, &self.settings, &self.metrics, asked, choice),
+            Transport::Udp => pools.udp.send(self.address, &self.settings, &self.metrics, asked, fresh, now),
+            Transport::Tcp => pools.tcp.send(self.address, &self.settings, &self.metrics, asked, choice, now),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Datagrams: ports and IDs, what is accepted, what is sent again.
 
-use super::super::error::TryError;
-use super::super::line::Asked;
+use super::super::error::{Path, TryError};
+use super::super::line::{Asked, Race, Step};
 use super::super::upstream::Settings;
 use super::scripted::{Act, Upstream};
 use super::*;
+use smallvec::smallvec;
 use std::collections::HashSet;
 
 #[tokio::test]
@@ -103,10 +104,15 @@ async fn a_socket_whose_task_has_ended_is_not_used_even_if_no_other_can_be_opene
     let upstreams = running.forward.roster.upstreams(Instant::now()).await.unwrap();
     let upstream = &upstreams[0];
     let asked = Arc::new(Asked::new(&request("a.example.", Transport::Udp).borrow()));
-    let send = |settings: &Settings| upstream.udp_pool().send(upstream.address, settings, &upstream.metrics, &asked, true);
-    let mut attempt = send(&upstream.settings).unwrap_or_else(|error| panic!("{error}"));
-    (&mut attempt.receiver).await.unwrap().unwrap();
-    attempt.line.retire();
+    let send = |settings: &Settings| {
+        upstream.udp_pool().send(upstream.address, settings, &upstream.metrics, &asked, true, Instant::now())
+    };
+    let attempt = send(&upstream.settings).unwrap_or_else(|error| panic!("{error}"));
+    let line = attempt.line.clone();
+    let path = Path { transport: Transport::Udp, local: None, remote: upstream.address };
+    let outcome = Race { tries: smallvec![attempt], path }.wait(Instant::now() + Duration::from_secs(5)).await;
+    assert!(matches!(outcome, Step::Answered(_)));
+    line.retire();
     tokio::task::yield_now().await;
     let nowhere = Settings { source_address: Some("192.0.2.1".parse().unwrap()), ..upstream.settings.clone() };
     assert!(matches!(send(&nowhere), Err(TryError::Dial(..))), "sent by a socket that nobody flushes or reads");
