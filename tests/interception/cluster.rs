@@ -207,16 +207,21 @@ impl Cluster {
 
     /// Starts the program as the DaemonSet does.
     pub fn start(&self, backend: &str, more: &[&str]) -> Agent {
-        self.start_with_metrics(backend, METRICS, more)
+        self.start_as(self.program(), backend, METRICS, more)
     }
 
     /// The same with the watchdog's metrics on another port, so that those of two agents can be told apart.
     pub fn start_with_metrics(&self, backend: &str, metrics: u16, more: &[&str]) -> Agent {
+        self.start_as(self.program(), backend, metrics, more)
+    }
+
+    /// The same with a command that becomes the program.
+    pub fn start_as(&self, command: Command, backend: &str, metrics: u16, more: &[&str]) -> Agent {
         let template = format!(
             ".:53 {{\n errors\n cache 30\n reload\n loop\n bind __PILLAR__LOCAL__DNS__ __PILLAR__DNS__SERVER__\n \
              forward . __PILLAR__CLUSTER__DNS__ {{\n  force_tcp\n }}\n prometheus :9253\n health {LOCAL}:8080\n}}\n"
         );
-        Agent::start(program(), &template, backend, metrics, more)
+        Agent::start(command, &template, backend, metrics, more)
     }
 
     /// Asks everyone on every address over UDP and TCP. `served` are the addresses that are somebody's.

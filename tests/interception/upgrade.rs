@@ -8,9 +8,12 @@ use crate::fallback::BOTH;
 use crate::load::{Load, Ports, Tally};
 use crate::support::client::metric;
 use crate::support::server::{scratch, wait_until};
-use crate::{SERVED, await_answers_of_the_node};
+use crate::support::tools::write;
+use crate::{ACCEPT_RULES, SERVED, await_answers_of_the_node};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// How often one instance takes the place of another in a test.
 const ROUNDS: usize = 10;
@@ -133,6 +136,37 @@ fn no_answer_is_lost_when_the_old_ends_before_the_new_begins_and_there_is_a_fall
         std::thread::sleep(A_WHILE);
         assert_nothing_lost(&finish(loads));
     });
+}
+
+/// A firewall that drops what is not tracked lets pods' queries in by rules of ours, which only iptables can make: the interception waits for them.
+/// (Of programs on the node a query may be lost while the kernel puts an address on the link, before it has the route to it.)
+#[test]
+fn no_answer_of_a_pod_is_lost_at_the_first_start_however_long_iptables_takes() {
+    in_a_namespace("upgrade::no_answer_of_a_pod_is_lost_at_the_first_start_however_long_iptables_takes", || {
+        let cluster = Cluster::new();
+        let slow = slow_iptables();
+        let [(who, pod), _] = cluster.clients();
+        let load = Load::start(pod, Ports::Kept);
+        std::thread::sleep(A_WHILE);
+        let mut command = cluster.program();
+        command.env("PATH", format!("{}:{}", slow.path().display(), std::env::var("PATH").expect("there is one")));
+        let agent = cluster.start_as(command, "nftables", METRICS, &[]);
+        agent.await_interception();
+        std::thread::sleep(A_WHILE);
+        assert_nothing_lost(&finish(vec![(who, load)]));
+        assert_eq!(accept_rules(), ACCEPT_RULES);
+    });
+}
+
+/// A folder of programs that change rules as those of their names do, and take their time.
+fn slow_iptables() -> TempDir {
+    let folder = scratch();
+    for name in ["iptables-nft-restore", "ip6tables-nft-restore"] {
+        let real = shell(&format!("command -v {name}"));
+        let path = write(folder.path(), name, &format!("#!/bin/sh\nsleep 0.5\nexec {} \"$@\"\n", real.trim()));
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("the file is ours");
+    }
+    folder
 }
 
 #[test]
