@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+/// Lost queries that a message names each.
+const SHOWN: usize = 20;
+
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Who {
@@ -91,7 +94,7 @@ impl Records {
         streams.into_values().map(of_stream).max().unwrap_or_default()
     }
 
-    /// How many got which answer, by kind; for messages.
+    /// How many got which answer, by kind, and when the first of those were sent that got none; for messages.
     pub fn detail(&self) -> String {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for record in &self.0 {
@@ -100,8 +103,14 @@ impl Records {
             let Kind { who, address, transport } = record.kind;
             *counts.entry(format!("{who:?} {address} {transport:?}{fresh}: {fate:?}")).or_default() += 1;
         }
-        counts.iter().map(|(what, count)| format!("{what}: {count}\n")).collect()
+        let lost: Vec<String> = self.of(|record| !record.is_answered()).0.iter().take(SHOWN).map(shown).collect();
+        counts.into_iter().map(|(what, count)| format!("{what}: {count}\n")).chain(lost).collect()
     }
+}
+
+fn shown(lost: &Record) -> String {
+    let Kind { who, address, transport } = lost.kind;
+    format!("lost: {who:?} {address} {transport:?} sent at {:?}: {:?}\n", lost.sent, lost.fate)
 }
 
 /// As it stands in the table.
