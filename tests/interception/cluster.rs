@@ -2,6 +2,7 @@
 //! namespace of its own. The calling process is on the node.
 
 use crate::support::client::{PATIENCE, exchange_tcp, metric, query};
+use crate::support::overrun::udp_overruns;
 use crate::support::server::{Server, binary, scratch, wait_until};
 use crate::support::tools::{require, run, tool, write};
 use crate::support::upstream::{Reply, Rule, Upstream, address_rule};
@@ -154,6 +155,12 @@ impl Network {
             proxy(index);
         }
         Self { host: Place::here(), pod, kube_dns }
+    }
+
+    /// How many datagrams were lost to the machine until now, at clients, the program or KubeDNS: whoever was to read them did not get to run, and
+    /// the kernel had no room left for them.
+    pub fn overruns(&self) -> usize {
+        [&self.host, &self.pod, &self.kube_dns].map(|place| place.visit(udp_overruns)).iter().sum()
     }
 }
 
