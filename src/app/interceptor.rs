@@ -78,6 +78,10 @@ impl Interceptor for NodeInterceptor {
         }
     }
 
+    fn is_ready_for_queries(&self) -> bool {
+        self.node.as_ref().is_none_or(Node::is_ready_for_queries)
+    }
+
     async fn teardown(&mut self) -> Result<(), Vec<SetupError>> {
         let Some(node) = self.node.take() else { return Ok(()) };
         let errors: Vec<SetupError> = node.teardown().await.iter().map(told).collect();

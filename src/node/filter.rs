@@ -79,6 +79,11 @@ impl Filter {
         }));
     }
 
+    /// Whether a run goes on.
+    pub fn is_running(&self) -> bool {
+        self.run.is_some()
+    }
+
     /// What went wrong since this was last asked; it has been logged.
     pub fn take_errors(&mut self) -> Vec<Error> {
         std::mem::take(&mut self.errors)

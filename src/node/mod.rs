@@ -164,8 +164,8 @@ impl Node {
     /// predecessor left. Under [`Choice::Auto`] a kernel that lacks nftables owners is no error.
     ///
     /// On nftables this is one step, done or not; on iptables it is one for each family and table, and dropping the future does not stop them.
-    /// Rules that accept DNS traffic, which nodes need whose filter table drops by default, follow on nftables while others wait for nothing; they are
-    /// looked after at [`Change::SyncDue`] and when somebody changed them.
+    /// Rules that accept DNS traffic, which nodes need whose filter table drops by default, follow on nftables while others wait for nothing
+    /// ([`Node::is_ready_for_queries`]); they are looked after at [`Change::SyncDue`] and when somebody changed them.
     ///
     /// While another agent is at work, rules of iptables that are wanted no longer are left to it; when it is gone, that is a [`Change::Rules`].
     ///
@@ -203,6 +203,16 @@ impl Node {
             tracing::warn!("interception rules had been changed by somebody and are mended");
         }
         Ok(())
+    }
+
+    /// Whether the interception may go on: at a node whose filter table drops by default, queries that are untracked before the rules are there
+    /// that accept them are lost. Until the programs that make those have ended, which is a [`Change::Rules`], it may not; what they could not do
+    /// holds nothing up. Once it is on, it may stay on.
+    pub fn is_ready_for_queries(&self) -> bool {
+        match &self.rules {
+            Some(Rules::Nftables { filter, .. }) => self.interception == Interception::On || !filter.is_running(),
+            _ => true,
+        }
     }
 
     /// Sees to it that the fallback is in place, or gone if none is wanted, and says so in the log when something had to be done. Without the rules

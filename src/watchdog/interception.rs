@@ -31,6 +31,10 @@ pub trait Interceptor {
     /// # Errors
     /// The interception is not as wanted, and why.
     fn ensure(&mut self, interception: Interception) -> impl Future<Output = Result<Vec<SetupError>, Vec<SetupError>>>;
+    /// Whether queries may be made to come here. Until then the wish for that waits, and [`Interceptor::changed`] resolves when it is so.
+    fn is_ready_for_queries(&self) -> bool {
+        true
+    }
     /// As fast as can be: queries no longer come here. Link and addresses stay.
     fn withdraw(&mut self) -> impl Future<Output = Result<Vec<SetupError>, Vec<SetupError>>> {
         self.ensure(Interception::Probing)
@@ -168,6 +172,9 @@ async fn serve(
             () = retry => {}
         }
         let Some(wish) = *wishes.borrow_and_update() else { continue };
+        if wish == Wish::Interception(Interception::On) && !interceptor.is_ready_for_queries() {
+            continue;
+        }
         let result = match wish {
             Wish::Interception(Interception::Probing) => interceptor.withdraw().await,
             Wish::Interception(on) => interceptor.ensure(on).await,
@@ -194,7 +201,7 @@ mod tests {
     use super::{Interceptor, LONGEST_RETRY, Node, Outcome, Retries, SetupError, Wish};
     use crate::watchdog::state::Interception;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::Duration;
     use tokio::sync::Notify;
 
@@ -251,6 +258,8 @@ mod tests {
         failures: Arc<AtomicUsize>,
         /// What fails does not keep the interception from being as wanted.
         is_beside: bool,
+        /// Queries may not come here yet.
+        is_unready: Arc<AtomicBool>,
         /// Failures in the background.
         beside: Arc<AtomicUsize>,
         change: Arc<Notify>,
@@ -265,6 +274,9 @@ mod tests {
                 true => Err(vec![error()]),
                 false => Ok(Vec::new()),
             }
+        }
+        fn is_ready_for_queries(&self) -> bool {
+            !self.is_unready.load(Ordering::Relaxed)
         }
         async fn teardown(&mut self) -> Result<(), Vec<SetupError>> {
             Ok(())
@@ -306,6 +318,23 @@ mod tests {
         node.wish(off);
         assert_eq!(shown(&node.outcome().await), (off, true, 1));
         assert_eq!(shown(&node.outcome().await), (off, true, 0));
+    }
+
+    #[tokio::test]
+    async fn queries_come_here_once_all_is_ready_for_them_and_a_withdrawal_waits_for_nothing() {
+        let fake = Fake::default();
+        fake.is_unready.store(true, Ordering::Relaxed);
+        let own = fake.clone();
+        let mut node = Node::start(|| async { own }).unwrap();
+        node.wish(ON);
+        let early = tokio::time::timeout(Duration::from_millis(200), node.outcome()).await;
+        assert!(early.is_err(), "{early:?}");
+        node.wish(OFF);
+        assert_eq!(shown(&node.outcome().await), (OFF, true, 0));
+        node.wish(ON);
+        fake.is_unready.store(false, Ordering::Relaxed);
+        fake.change.notify_one();
+        assert_eq!(shown(&node.outcome().await), (ON, true, 0));
     }
 
     #[tokio::test]

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A query without an answer for so long is lost.
-pub const PATIENCE: Duration = Duration::from_millis(1500);
+/// A query without an answer for so long is lost: resolver libraries wait for 5 s, and a busy machine takes its time.
+pub const PATIENCE: Duration = Duration::from_secs(3);
 /// UDP sockets, each with a port of its own, of one client for one address.
 const PORTS: usize = 16;
 /// One query in so many goes over TCP, on a connection of its own.
@@ -59,7 +59,7 @@ impl Load {
     pub fn finish(self) -> Records {
         self.stop.store(true, Ordering::Relaxed);
         let records = self.clients.into_iter().flat_map(|client| client.join().expect("the client does not panic"));
-        Records(records.collect())
+        Records::new(records.collect())
     }
 }
 

@@ -1,10 +1,11 @@
 //! Rows in which somebody else takes away what makes the node intercept.
 
-use crate::cluster::{Transport, accept_rules, addresses, leaves_untracked, rules, shell};
+use crate::cluster::{LOCALS, Transport, accept_rules, addresses, leaves_untracked, rules, shell};
 use crate::processes::assert_none_lost;
 use crate::row::row;
 use crate::scene::{ADDRESSES, RATES, Scene, cached};
 use crate::support::server::wait_until;
+use crate::tally::Record;
 use std::time::{Duration, Instant};
 
 /// Nominal: 100 ms, of which looking takes a good part here.
@@ -20,11 +21,22 @@ fn a_flushed_ruleset_is_mended() {
     row("node::a_flushed_ruleset_is_mended", "`nft flush ruleset`", "–", |backend| {
         measure(backend, |scene, rate| {
             let accepting = accept_rules();
-            let mut took = Duration::ZERO;
+            let (mut flushed, mut took) = (Duration::ZERO, Duration::ZERO);
+            let began = Instant::now();
             let records = scene.ask_during(cached(rate), |_| {
-                took = mended("nft flush ruleset", || accept_rules() == accepting && leaves_untracked());
+                shell("nft flush ruleset");
+                flushed = began.elapsed();
+                took = mended(|| accept_rules() == accepting && leaves_untracked());
             });
-            assert_none_lost(scene, &records);
+            // The kernel takes tables away one after the other. A query meanwhile may meet the fallback and no longer iptables' rules that shadow
+            // it, and is sent where kube-proxy no longer leads it on. The table that is ours is not taken away.
+            let may_be_lost =
+                |record: &Record| scene.backend == "iptables" && LOCALS.contains(&record.kind.address) && record.sent < flushed;
+            assert_none_lost(scene, &records.of(|record| !may_be_lost(record)));
+            // Nominal: what came in within microseconds.
+            if records.lost() > rate as usize / 10 {
+                scene.fail(&records, "more is lost than in 100 ms");
+            }
             // kube-proxy's rules went too, and do not come back here.
             format!("{records}; mended in {} ms", took.as_millis())
         })
@@ -38,7 +50,8 @@ fn a_flushed_raw_table_is_mended() {
             let before = rules().matches("notrack").count();
             let mut took = Duration::ZERO;
             let records = scene.ask_during(cached(rate), |_| {
-                took = mended(FLUSH_RAW, || rules().matches("notrack").count() == before);
+                shell(FLUSH_RAW);
+                took = mended(|| rules().matches("notrack").count() == before);
             });
             // kube-proxy picks up a pod's connection that is open when the rules go, and loses one that is open when they come back.
             let udp = records.of(|record| record.kind.transport == Transport::Udp);
@@ -59,9 +72,8 @@ fn a_deleted_link_is_made_again() {
             let before = addresses();
             let mut took = Duration::ZERO;
             let records = scene.ask_during(cached(rate), |_| {
-                took = mended("ip link del nodelocaldns", || {
-                    shell("ip -oneline address show").contains("nodelocaldns") && addresses() == before
-                });
+                shell("ip link del nodelocaldns");
+                took = mended(|| shell("ip -oneline address show").contains("nodelocaldns") && addresses() == before);
             });
             // Nominal: what came in within 100 ms.
             if records.lost() > rate as usize / 2 {
@@ -82,9 +94,8 @@ fn measure(backend: &str, measure: impl Fn(&mut Scene, u32) -> String) -> Vec<St
     RATES.map(measure).into()
 }
 
-/// Does the harm and waits until it is mended, and a little for what comes of it. How long that took, the looking included.
-fn mended(harm: &str, is_mended: impl Fn() -> bool) -> Duration {
-    shell(harm);
+/// Waits until the harm that was done is mended, and a little for what comes of it. How long that took, the looking included.
+fn mended(is_mended: impl Fn() -> bool) -> Duration {
     let harmed = Instant::now();
     assert!(wait_until(MENDED, &is_mended), "not mended after {:?}:\n{}", harmed.elapsed(), rules());
     let took = harmed.elapsed();

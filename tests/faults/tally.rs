@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+/// Lost queries that a message names each.
+const SHOWN: usize = 20;
+
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Who {
@@ -50,33 +53,45 @@ impl Record {
 }
 
 /// Of all clients.
-pub struct Records(pub Vec<Record>);
+pub struct Records {
+    records: Vec<Record>,
+    /// Datagrams of this load that were lost to the machine.
+    pub overruns: usize,
+}
 
 impl Records {
+    pub fn new(records: Vec<Record>) -> Self {
+        Self { records, overruns: 0 }
+    }
     pub fn of(&self, is_of: impl Fn(&Record) -> bool) -> Self {
-        Self(self.0.iter().filter(|record| is_of(record)).copied().collect())
+        let records = self.records.iter().filter(|record| is_of(record)).copied().collect();
+        Self { records, overruns: self.overruns }
     }
     pub fn after(&self, since: Duration) -> Self {
         self.of(|record| record.sent >= since)
     }
     pub fn asked(&self) -> usize {
-        self.0.len()
+        self.records.len()
     }
     /// Those without an answer, or with one of no use.
     pub fn lost(&self) -> usize {
         self.count(|record| !record.is_answered())
     }
+    /// Those that were lost though the machine had room for every datagram.
+    pub fn lost_by_us(&self) -> usize {
+        self.lost().saturating_sub(self.overruns)
+    }
     pub fn from(&self, answer: Answer) -> usize {
         self.count(|record| record.is_from(answer))
     }
     fn count(&self, is_of: impl Fn(&Record) -> bool) -> usize {
-        self.0.iter().filter(|record| is_of(record)).count()
+        self.records.iter().filter(|record| is_of(record)).count()
     }
 
     /// The longest that any client went without a UDP answer from any address while it asked.
     pub fn longest_gap(&self) -> Duration {
         let mut streams: BTreeMap<(Who, &str), Vec<&Record>> = BTreeMap::new();
-        for record in self.0.iter().filter(|record| record.kind.transport == Transport::Udp) {
+        for record in self.records.iter().filter(|record| record.kind.transport == Transport::Udp) {
             streams.entry((record.kind.who, record.kind.address)).or_default().push(record);
         }
         let of_stream = |records: Vec<&Record>| {
@@ -91,17 +106,24 @@ impl Records {
         streams.into_values().map(of_stream).max().unwrap_or_default()
     }
 
-    /// How many got which answer, by kind; for messages.
+    /// How many got which answer, by kind, and when the first of those were sent that got none; for messages.
     pub fn detail(&self) -> String {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        for record in &self.0 {
+        for record in &self.records {
             let fresh = if record.is_fresh { ", fresh" } else { "" };
             let fate = record.fate.map(|fate| fate.answer);
             let Kind { who, address, transport } = record.kind;
             *counts.entry(format!("{who:?} {address} {transport:?}{fresh}: {fate:?}")).or_default() += 1;
         }
-        counts.iter().map(|(what, count)| format!("{what}: {count}\n")).collect()
+        let lost: Vec<String> = self.of(|record| !record.is_answered()).records.iter().take(SHOWN).map(shown).collect();
+        let overruns = format!("datagrams lost to the machine: {}\n", self.overruns);
+        counts.into_iter().map(|(what, count)| format!("{what}: {count}\n")).chain([overruns]).chain(lost).collect()
     }
+}
+
+fn shown(lost: &Record) -> String {
+    let Kind { who, address, transport } = lost.kind;
+    format!("lost: {who:?} {address} {transport:?} sent at {:?}: {:?}\n", lost.sent, lost.fate)
 }
 
 /// As it stands in the table.

@@ -1,28 +1,30 @@
 //! A small cluster on one machine: a node whose kube-proxy stands for two Services, a pod, and the pod that is KubeDNS, each in a network
 //! namespace of its own. The calling process is on the node.
 
-use crate::support::client::{PATIENCE, exchange_tcp, metric, query};
+use crate::support::client::{exchange_tcp, metric, query};
+use crate::support::overrun::udp_overruns;
 use crate::support::server::{Server, binary, scratch, wait_until};
 use crate::support::tools::{require, run, tool, write};
 use crate::support::upstream::{Reply, Rule, Upstream, address_rule};
 use hickory_proto::op::Message;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Set to the name of the test in the process that runs inside.
 const INSIDE: &str = "NODELOCALDNS_TEST_INSIDE";
 
 /// For what takes a second on a machine that is not busy with other things.
 pub const SOON: Duration = Duration::from_secs(20);
+
+/// For an answer, as resolver libraries have by default. A TCP connection whose first packets are lost is there after 3 s.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The link-local address of the cache.
 pub const LOCAL: &str = "169.254.20.10";
@@ -155,6 +157,12 @@ impl Network {
         }
         Self { host: Place::here(), pod, kube_dns }
     }
+
+    /// How many datagrams were lost to the machine until now, at clients, the program or KubeDNS: whoever was to read them did not get to run, and
+    /// the kernel had no room left for them.
+    pub fn overruns(&self) -> usize {
+        [&self.host, &self.pod, &self.kube_dns].map(|place| place.visit(udp_overruns)).iter().sum()
+    }
 }
 
 /// The node and its pods, one of which is KubeDNS.
@@ -194,6 +202,11 @@ impl Cluster {
         self.kube_dns.clear();
     }
 
+    /// [`Network::overruns`].
+    pub fn overruns(&self) -> usize {
+        self.network.overruns()
+    }
+
     /// How often KubeDNS was asked for `name` since anything was last counted, by whomever.
     pub fn kube_dns_count(&self, name: &str) -> u32 {
         let seen = self.kube_dns.iter().flat_map(Upstream::take_seen);
@@ -207,16 +220,21 @@ impl Cluster {
 
     /// Starts the program as the DaemonSet does.
     pub fn start(&self, backend: &str, more: &[&str]) -> Agent {
-        self.start_with_metrics(backend, METRICS, more)
+        self.start_as(self.program(), backend, METRICS, more)
     }
 
     /// The same with the watchdog's metrics on another port, so that those of two agents can be told apart.
     pub fn start_with_metrics(&self, backend: &str, metrics: u16, more: &[&str]) -> Agent {
+        self.start_as(self.program(), backend, metrics, more)
+    }
+
+    /// The same with a command that becomes the program.
+    pub fn start_as(&self, command: Command, backend: &str, metrics: u16, more: &[&str]) -> Agent {
         let template = format!(
             ".:53 {{\n errors\n cache 30\n reload\n loop\n bind __PILLAR__LOCAL__DNS__ __PILLAR__DNS__SERVER__\n \
              forward . __PILLAR__CLUSTER__DNS__ {{\n  force_tcp\n }}\n prometheus :9253\n health {LOCAL}:8080\n}}\n"
         );
-        Agent::start(program(), &template, backend, metrics, more)
+        Agent::start(command, &template, backend, metrics, more)
     }
 
     /// Asks everyone on every address over UDP and TCP. `served` are the addresses that are somebody's.
@@ -260,6 +278,19 @@ impl Agent {
     pub fn await_interception(&self) {
         let on = || metric(self.metrics, "nodelocaldns_watchdog_interception") == Some(1.0);
         assert!(wait_until(SOON, on), "no interception:\n{}\n{}", self.watchdog.tail(30), rules());
+    }
+
+    /// Kills the watchdog with SIGKILL, and waits as [`Agent::await_end`].
+    pub fn kill(&mut self) {
+        let server = self.server();
+        self.watchdog.signal(libc::SIGKILL);
+        self.await_end(server);
+    }
+
+    /// Waits for the end of a watchdog that was killed, and of its server, which the kernel kills then: nftables' rules go when both have ended.
+    pub fn await_end(&mut self, server: i32) {
+        self.watchdog.wait_exit(SOON).expect("a killed process ends");
+        assert!(wait_until(SOON, || !is_alive(server)), "the orphaned server goes on:\n{}", self.watchdog.tail(20));
     }
 
     /// The server's process, once there is one.
@@ -383,54 +414,6 @@ pub fn ask_on(socket: &UdpSocket, name: &str, patience: Duration) -> Option<Mess
         let answer = Message::from_vec(&buffer[..length]).expect("the answer is well-formed");
         if answer.metadata.id == question.metadata.id {
             return Some(answer);
-        }
-    }
-}
-
-/// Asks for a cached name every few milliseconds on one socket. Every query is sent once.
-pub struct Steady {
-    stop: Arc<AtomicBool>,
-    client: JoinHandle<(usize, usize)>,
-}
-
-impl Steady {
-    pub fn start(socket: UdpSocket) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        Self { stop, client: std::thread::spawn(move || ask_until(&socket, &stopped)) }
-    }
-
-    /// Stops asking and waits for what is on the way: how many were asked, and how many of them got no answer.
-    pub fn finish(self) -> (usize, usize) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.client.join().expect("the client does not panic")
-    }
-}
-
-fn ask_until(socket: &UdpSocket, stop: &AtomicBool) -> (usize, usize) {
-    socket.set_nonblocking(true).expect("a socket can be told not to wait");
-    let mut question = query(NAME, "A");
-    let (mut asked, mut open) = (0_u16, HashSet::new());
-    let mut buffer = [0; 4096];
-    let mut stopped = None;
-    loop {
-        if !stop.load(Ordering::Relaxed) {
-            question.metadata.id = asked;
-            // An error is ICMP's word on an earlier query, which stays open and is counted as lost.
-            let _earlier = socket.send(&question.to_vec().expect("a query of ours encodes"));
-            open.insert(asked);
-            asked = asked.checked_add(1).expect("fewer queries than IDs");
-        } else if open.is_empty() || stopped.get_or_insert_with(Instant::now).elapsed() > Duration::from_secs(1) {
-            return (asked.into(), open.len());
-        }
-        // Not a read timeout: the kernel counts those in ticks of up to 10 ms.
-        std::thread::sleep(Duration::from_millis(2));
-        while let Ok(length) = socket.recv(&mut buffer) {
-            if let Ok(answer) = Message::from_vec(&buffer[..length])
-                && !answer.answers.is_empty()
-            {
-                open.remove(&answer.metadata.id);
-            }
         }
     }
 }

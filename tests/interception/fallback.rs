@@ -1,12 +1,13 @@
 //! Who answers at the addresses that are the program's alone when it is gone.
 
 use super::cluster::{
-    Agent, CLUSTER_IPS, Cluster, FRESH, LOCALS, NAME, SOON, Steady, addresses, ask_on, assert_address, in_a_namespace, is_alive,
-    kill, leaves_untracked, rules, shell,
+    Agent, CLUSTER_IPS, Cluster, FRESH, LOCALS, NAME, SOON, addresses, ask_on, assert_address, in_a_namespace, kill,
+    leaves_untracked, rules, shell,
 };
+use super::steady::Steady;
 use super::support::server::wait_until;
 use super::support::tools::run;
-use super::{SERVED, await_answers_of_the_node, connected_clients};
+use super::{SERVED, await_answers_of_the_node, connected_clients, hardly_any_lost_at_the_end};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -24,8 +25,7 @@ fn from_the_next_packet_after_the_watchdog_is_killed_kube_dns_answers_at_the_lin
             await_answers_of_the_node(&cluster, &agent);
             let clients = connected_clients(&cluster, &LOCALS);
             assert!(cluster.kube_dns_count(NAME) <= 1, "the node answers");
-            agent.watchdog.signal(libc::SIGKILL);
-            agent.watchdog.wait_exit(SOON).expect("a killed process ends");
+            agent.kill();
             assert!(!leaves_untracked(), "{}", rules());
             for (who, client) in &clients {
                 // A connected socket takes answers from the address that it asked only.
@@ -54,8 +54,7 @@ fn kube_dns_answers_at_the_link_local_address_also_where_kube_proxy_masquerades_
             let cluster = Cluster::new();
             let mut agent = cluster.start("nftables", &BOTH);
             agent.await_interception();
-            agent.watchdog.signal(libc::SIGKILL);
-            agent.watchdog.wait_exit(SOON).expect("a killed process ends");
+            agent.kill();
             // As without --cluster-cidr.
             shell("iptables-nft -t nat -F KUBE-MARK-MASQ && ip6tables-nft -t nat -F KUBE-MARK-MASQ");
             cluster.everyone_asks(&LOCALS, NAME);
@@ -73,8 +72,7 @@ fn who_asks_the_upstream_itself_is_answered_by_it_also_on_a_port_that_asked_the_
             let cluster = Cluster::new();
             let mut agent = cluster.start("nftables", &BOTH);
             agent.await_interception();
-            agent.watchdog.signal(libc::SIGKILL);
-            agent.watchdog.wait_exit(SOON).expect("a killed process ends");
+            agent.kill();
             for (any, local, upstream) in [("0.0.0.0:0", LOCALS[0], "10.96.0.11"), ("[::]:0", LOCALS[1], "fd00::11")] {
                 let pod = cluster.clients()[0].1;
                 let socket = pod.visit(|| UdpSocket::bind(any).expect("a socket"));
@@ -95,21 +93,7 @@ fn hardly_a_query_to_the_link_local_address_is_lost_when_the_watchdog_is_killed(
         for is_server_too in [false, true] {
             let mut agent = cluster.start("nftables", &BOTH);
             agent.await_interception();
-            let steady = steady_clients(&cluster, &LOCALS);
-            std::thread::sleep(Duration::from_millis(150));
-            let server = agent.server();
-            agent.watchdog.signal(libc::SIGKILL);
-            if is_server_too {
-                kill(server);
-            }
-            agent.watchdog.wait_exit(SOON).expect("a killed process ends");
-            std::thread::sleep(Duration::from_millis(150));
-            for (who, client) in steady {
-                let (asked, lost) = client.finish();
-                assert!(asked > 20, "{who}: too few to tell anything");
-                // What lay in the server's socket, or was read and not answered.
-                assert!(lost <= 10, "{who}: {lost} of {asked} lost");
-            }
+            hardly_any_lost_at_the_end(&cluster, &mut agent, &LOCALS, is_server_too);
         }
     });
 }
@@ -129,7 +113,7 @@ fn loses_nothing(backend: &str) {
     let agent = cluster.start(backend, &BOTH);
     agent.await_interception();
     await_answers_of_the_node(&cluster, &agent);
-    let steady = steady_clients(&cluster, &SERVED);
+    let steady = Steady::start(&cluster, &SERVED);
     std::thread::sleep(Duration::from_millis(200));
     stop(agent);
     assert!(!leaves_untracked(), "{}", rules());
@@ -137,21 +121,13 @@ fn loses_nothing(backend: &str) {
     cluster.kube_dns_count(NAME);
     let asked = cluster.everyone_asks(&SERVED, NAME);
     assert!(cluster.kube_dns_count(NAME) as usize >= asked, "KubeDNS answers everyone");
-    for (who, client) in steady {
-        let (asked, lost) = client.finish();
-        assert!(asked > 50, "{who}: too few to tell anything");
-        assert_eq!(lost, 0, "{who}: lost of {asked} at the stop");
-    }
-    let steady = steady_clients(&cluster, &SERVED);
+    steady.finish().assert_none_lost("at the stop");
+    let steady = Steady::start(&cluster, &SERVED);
     std::thread::sleep(Duration::from_millis(200));
     let next = cluster.start(backend, &BOTH);
     next.await_interception();
     std::thread::sleep(Duration::from_millis(200));
-    for (who, client) in steady {
-        let (asked, lost) = client.finish();
-        assert!(asked > 50, "{who}: too few to tell anything");
-        assert_eq!(lost, 0, "{who}: lost of {asked} at the next start");
-    }
+    steady.finish().assert_none_lost("at the next start");
     await_answers_of_the_node(&cluster, &next);
 
     stop(next);
@@ -170,10 +146,7 @@ fn with_iptables_kube_dns_answers_pods_at_the_link_local_address_when_the_orphan
             let mut agent = cluster.start("iptables", &BOTH);
             agent.await_interception();
             let clients = connected_clients(&cluster, &LOCALS);
-            let server = agent.server();
-            agent.watchdog.signal(libc::SIGKILL);
-            agent.watchdog.wait_exit(SOON).expect("a killed process ends");
-            assert!(wait_until(SOON, || !is_alive(server)), "the orphaned server goes on:\n{}", agent.watchdog.tail(20));
+            agent.kill();
             cluster.kube_dns_count(NAME);
             // Rules for pods match only while a socket is bound (-m socket); those for the node's own programs stay, and keep queries untracked.
             for (who, client) in clients.iter().filter(|(who, _)| who.starts_with("pod")) {
@@ -209,11 +182,6 @@ fn while_the_interception_is_off_kube_dns_answers_at_the_link_local_address() {
 /// Whether more than replies and probes are.
 fn leaves_queries_untracked() -> bool {
     rules().lines().any(|line| line.contains("notrack") && line.contains("dport 53") && !line.contains("mark"))
-}
-
-fn steady_clients(cluster: &Cluster, addresses: &[&str]) -> Vec<(String, Steady)> {
-    let clients = connected_clients(cluster, addresses);
-    clients.into_iter().map(|(who, client)| (who, Steady::start(client))).collect()
 }
 
 fn stop(mut agent: Agent) {

@@ -7,19 +7,21 @@ mod cluster;
 mod doctor;
 mod fallback;
 mod load;
+mod steady;
 mod upgrade;
 
 #[path = "../support/mod.rs"]
 mod support;
 
 use cluster::{
-    Agent, CLUSTER_IPS, Cluster, FRESH, LOCAL, LOCALS, NAME, SOON, Steady, accept_rules, addresses, ask_on, assert_address,
-    connected, drop_untracked_on_lo, in_a_namespace, is_alive, kill, leaves_untracked, rules, shell, tracked_dns,
+    Agent, CLUSTER_IPS, Cluster, FRESH, LOCAL, LOCALS, NAME, SOON, accept_rules, addresses, ask_on, assert_address, connected,
+    drop_untracked_on_lo, in_a_namespace, kill, leaves_untracked, rules, shell, signal, tracked_dns,
 };
 use load::{Load, Ports};
 use std::net::UdpSocket;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use steady::{IN_HAND, Steady};
 use support::server::wait_until;
 use support::tools::run;
 
@@ -113,13 +115,28 @@ fn server_is_killed(backend: &str) {
     agent.await_interception();
     let clients = connected_clients(&cluster, &CLUSTER_IPS);
     let before = agent.server();
-    kill(before);
-    for (index, (who, client)) in clients.iter().enumerate() {
-        // Some wait in the socket for the next server.
-        assert_address(ask_on(client, FRESH[index], SOON).as_ref(), who);
-    }
+    // So that it has read none of the queries, which wait in its sockets for the next one.
+    stop(before);
+    std::thread::scope(|scope| {
+        for ((who, client), name) in clients.iter().zip(FRESH) {
+            scope.spawn(move || assert_address(ask_on(client, name, SOON).as_ref(), who));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        kill(before);
+    });
     assert_ne!(agent.server(), before);
     await_answers_of_the_node(&cluster, &agent);
+}
+
+/// Stops a process with SIGSTOP, and waits until each of its threads has.
+fn stop(pid: i32) {
+    signal(pid, libc::SIGSTOP);
+    let is_stopped = |thread: std::io::Result<std::fs::DirEntry>| {
+        let stat = thread.and_then(|thread| std::fs::read_to_string(thread.path().join("stat")));
+        stat.is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+    };
+    let are_stopped = || std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|mut threads| threads.all(is_stopped));
+    assert!(wait_until(SOON, are_stopped), "it runs on");
 }
 
 /// A socket of each client for each of `addresses`, on which the node has answered.
@@ -143,15 +160,12 @@ fn from_the_next_packet_after_the_watchdog_is_killed_kube_dns_answers() {
         agent.await_interception();
         let clients = connected_clients(&cluster, &CLUSTER_IPS);
         assert!(cluster.kube_dns_count(NAME) <= 1, "the node answers");
-        let server = agent.server();
-        agent.watchdog.signal(libc::SIGKILL);
-        agent.watchdog.wait_exit(SOON).expect("a killed process ends");
+        agent.kill();
         assert!(!leaves_untracked(), "{}", rules());
         for (who, client) in &clients {
             assert_address(ask_on(client, NAME, SOON).as_ref(), who);
             assert_eq!(cluster.kube_dns_count(NAME), 1, "{who}: answered by somebody else");
         }
-        assert!(wait_until(SOON, || !is_alive(server)), "the orphaned server goes on:\n{}", agent.watchdog.tail(20));
         cluster.everyone_asks(&CLUSTER_IPS, NAME);
         assert_ne!(cluster.kube_dns_count(NAME), 0);
 
@@ -163,40 +177,37 @@ fn from_the_next_packet_after_the_watchdog_is_killed_kube_dns_answers() {
 
 #[test]
 fn hardly_a_query_is_lost_when_the_watchdog_is_killed() {
-    in_a_namespace("hardly_a_query_is_lost_when_the_watchdog_is_killed", || {
-        lose_hardly_a_query(|agent| agent.watchdog.signal(libc::SIGKILL));
-    });
+    in_a_namespace("hardly_a_query_is_lost_when_the_watchdog_is_killed", || lose_hardly_a_query(false));
 }
 
 /// As when its container runs out of memory.
 #[test]
 fn hardly_a_query_is_lost_when_watchdog_and_server_are_killed_at_once() {
-    in_a_namespace("hardly_a_query_is_lost_when_watchdog_and_server_are_killed_at_once", || {
-        lose_hardly_a_query(|agent| {
-            let server = agent.server();
-            agent.watchdog.signal(libc::SIGKILL);
-            kill(server);
-        });
-    });
+    in_a_namespace("hardly_a_query_is_lost_when_watchdog_and_server_are_killed_at_once", || lose_hardly_a_query(true));
 }
 
-fn lose_hardly_a_query(end: impl Fn(&Agent)) {
+fn lose_hardly_a_query(is_server_too: bool) {
     let cluster = Cluster::new();
-    let mut agent = cluster.start("nftables", &[]);
-    agent.await_interception();
-    for (who, client) in connected_clients(&cluster, &CLUSTER_IPS) {
-        let steady = Steady::start(client);
-        std::thread::sleep(Duration::from_millis(150));
-        end(&agent);
-        agent.watchdog.wait_exit(SOON).expect("a killed process ends");
-        std::thread::sleep(Duration::from_millis(150));
-        let (asked, lost) = steady.finish();
-        assert!(asked > 20, "{who}: too few to tell anything");
-        // What lay in the server's socket, or was read and not answered.
-        assert!(lost <= 10, "{who}: {lost} of {asked} lost");
-        agent = cluster.start("nftables", &[]);
+    for address in CLUSTER_IPS {
+        let mut agent = cluster.start("nftables", &[]);
         agent.await_interception();
+        hardly_any_lost_at_the_end(&cluster, &mut agent, &[address], is_server_too);
     }
+}
+
+/// The watchdog is killed, and its server with it by the kernel, or by us too.
+fn hardly_any_lost_at_the_end(cluster: &Cluster, agent: &mut Agent, addresses: &[&str], is_server_too: bool) {
+    let steady = Steady::start(cluster, addresses);
+    std::thread::sleep(Duration::from_millis(150));
+    let server = agent.server();
+    agent.watchdog.signal(libc::SIGKILL);
+    if is_server_too {
+        kill(server);
+    }
+    agent.await_end(server);
+    let gone = Instant::now();
+    std::thread::sleep(Duration::from_millis(150));
+    steady.finish().assert_hardly_any_lost(gone);
 }
 
 /// A table that went a little before the server would let a late reply through to conntrack, and that client's port would lead here for good.
@@ -211,8 +222,7 @@ fn no_client_is_kept_from_cluster_dns_however_often_the_watchdog_is_killed() {
         let loads: Vec<_> = cluster.clients().into_iter().map(|(who, place)| (who, Load::start(place, Ports::Kept))).collect();
         for _ in 0..TIMES {
             std::thread::sleep(Duration::from_millis(150));
-            agent.watchdog.signal(libc::SIGKILL);
-            agent.watchdog.wait_exit(SOON).expect("a killed process ends");
+            agent.kill();
             std::thread::sleep(Duration::from_millis(150));
             agent = cluster.start("nftables", &[]);
             agent.await_interception();
@@ -226,8 +236,7 @@ fn no_client_is_kept_from_cluster_dns_however_often_the_watchdog_is_killed() {
                 tally.tcp_lost,
                 tally.tcp_asked
             );
-            // What lay in the server's socket, or was read and not answered.
-            assert!(tally.lost.len() <= 10 * TIMES && tally.tcp_lost <= TIMES, "{who}: {tally:?}");
+            assert!(tally.lost.len() <= IN_HAND * TIMES && tally.tcp_lost <= TIMES, "{who}: {tally:?}");
         }
     });
 }
@@ -270,10 +279,7 @@ fn with_iptables_kube_dns_answers_pods_when_the_orphaned_server_has_ended() {
         let mut agent = cluster.start("iptables", &[]);
         agent.await_interception();
         let clients = connected_clients(&cluster, &CLUSTER_IPS);
-        let server = agent.server();
-        agent.watchdog.signal(libc::SIGKILL);
-        agent.watchdog.wait_exit(SOON).expect("a killed process ends");
-        assert!(wait_until(SOON, || !is_alive(server)), "the orphaned server goes on:\n{}", agent.watchdog.tail(20));
+        agent.kill();
         assert!(leaves_untracked(), "nobody is left to remove the rules");
         cluster.kube_dns_count(NAME);
         // Rules for pods match only while a socket is bound (-m socket).
@@ -293,10 +299,7 @@ fn teardown_by_hand_removes_what_a_killed_agent_has_left() {
         let cluster = Cluster::new();
         let mut agent = cluster.start("iptables", &[]);
         agent.await_interception();
-        let server = agent.server();
-        agent.watchdog.signal(libc::SIGKILL);
-        agent.watchdog.wait_exit(SOON).expect("a killed process ends");
-        assert!(wait_until(SOON, || !is_alive(server)), "the orphaned server goes on:\n{}", agent.watchdog.tail(20));
+        agent.kill();
         assert!(leaves_untracked() && accept_rules() > 0 && !addresses().is_empty());
         assert!(rules().contains("table inet nodelocaldns-fallback"), "{}", rules());
         run(cluster.program().args(["teardown", "-localip", &SERVED.join(",")]));

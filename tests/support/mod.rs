@@ -6,6 +6,7 @@
 pub mod client;
 pub mod daemons;
 pub mod namespace;
+pub mod overrun;
 pub mod ports;
 pub mod server;
 pub mod steady;
