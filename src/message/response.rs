@@ -89,7 +89,7 @@ impl Response {
         let mut response = if checked.keepable {
             let octets = wire.get(..checked.end).ok_or(WireError::Short(checked.end))?;
             let ttl_offsets = checked.places.iter().map(|place| place.ttl);
-            Self::assemble(checked.rcode, checked.question_end, ttl_offsets, octets, checked.counts)
+            Self::assemble(checked.rcode, checked.flags, checked.question_end, ttl_offsets, octets, checked.counts)
         } else {
             let question = wire.get(HEADER_LENGTH..checked.question_end).unwrap_or_default();
             let mut composer = Composer::new(&question.to_ascii_lowercase());
@@ -97,9 +97,10 @@ impl Response {
             for record in checked.records() {
                 composer.push(&record)?;
             }
-            Self::from_composed(checked.rcode, checked.question_end, &composer.finish())
+            let mut response = Self::from_composed(checked.rcode, checked.question_end, &composer.finish());
+            response.replace_header_flags(checked.flags);
+            response
         };
-        response.replace_header_flags(checked.flags);
         if checked.dnssec_ok {
             response.block_mut()[2..4].copy_from_slice(&DNSSEC_OK.to_be_bytes());
         }
@@ -198,12 +199,13 @@ impl Response {
 
     pub(super) fn from_composed(rcode: Rcode, question_end: usize, composed: &Composed) -> Self {
         let ttl_offsets = composed.ttl_offsets.iter().copied();
-        Self::assemble(rcode, question_end, ttl_offsets, &composed.octets, composed.counts)
+        Self::assemble(rcode, 0, question_end, ttl_offsets, &composed.octets, composed.counts)
     }
 
-    /// Makes the block and the message's header but for its flags, and lower-cases the question.
+    /// Makes the block and the message's header, and lower-cases the question.
     fn assemble(
         rcode: Rcode,
+        flags: u16,
         question_end: usize,
         ttl_offsets: impl ExactSizeIterator<Item = u16>,
         octets: &[u8],
@@ -218,7 +220,7 @@ impl Response {
         }
         block.extend_from_slice(octets);
         let [answers, authorities, additionals] = counts;
-        let header = [0, QR | rcode.0 & 0x0f, 1, answers, authorities, additionals];
+        let header = [0, QR | flags & KEPT_FLAGS | rcode.0 & 0x0f, 1, answers, authorities, additionals];
         for (place, number) in block[message..].as_chunks_mut().0.iter_mut().zip(header) {
             *place = number.to_be_bytes();
         }
@@ -252,6 +254,10 @@ impl Response {
     }
 
     fn map_ttls(&mut self, change: impl Fn(u32) -> u32) {
+        // Most answers are as they should be, and need no copy of their own.
+        if self.records().all(|record| change(record.ttl) == record.ttl) {
+            return;
+        }
         let start = self.block.len() - self.wire().len();
         let (head, message) = self.block_mut().split_at_mut(start);
         for offset in head[HEAD_LENGTH..].as_chunks().0 {

@@ -23,7 +23,7 @@ const DESCRIPTOR: i32 = 3;
 const TUNABLES: &str = "GLIBC_TUNABLES";
 const FREED_BLOCKS: &str = "glibc.malloc.tcache_count";
 /// Freed blocks of one size that glibc's allocator keeps at hand for a thread. Its own 7 are soon used up where the queries of a batch begin and
-/// end together: half of what allocation costs a miss was the slow way (benches/README.md).
+/// end together, and the slow way took a twelfth of a miss's instructions (benches/README.md).
 const MOST_FREED_BLOCKS: u32 = 127;
 
 /// Killed after everything else but what must never be killed (-1000).

@@ -104,7 +104,7 @@ impl<T: Payload> Shard<T> {
         loop {
             let entry = self.at(place)?;
             // Ends within two rounds: nobody else marks entries while this holds the shard alone.
-            if useless(entry) || !entry.take_visited() {
+            if !entry.take_visited() || useless(entry) {
                 self.queues[kind.index()].hand = place;
                 return self.take(place);
             }

@@ -85,7 +85,7 @@ pub enum Look {
 }
 
 /// The queries in flight on one line, by ID, and when the next of their askers is to be woken without an answer. One alarm for all of them: a timer
-/// of the runtime for each cost more than the query's own way through here (benches/README.md).
+/// of the runtime and a channel for each took a twelfth of a miss's instructions (benches/README.md).
 #[derive(Default)]
 pub struct InFlight {
     entries: HashMap<u16, Entry, RandomState>,
@@ -111,17 +111,20 @@ enum State {
     /// The time of the last wait is over.
     Due,
     /// Its asker does not know yet.
-    Over(TryOutcome),
+    Answered(Response),
+    /// Nor of a failure. Boxed: it is large and rare, and every entry would have room for it.
+    Failed(Box<TryError>),
 }
 
 impl State {
     fn is_open(&self) -> bool {
-        !matches!(self, Self::Over(_))
+        !matches!(self, Self::Answered(_) | Self::Failed(_))
     }
 
     fn end(&mut self, outcome: TryOutcome) {
+        let end = outcome.map_or_else(|error| Self::Failed(Box::new(error)), Self::Answered);
         if self.is_open()
-            && let Self::Waiting { waker, .. } = std::mem::replace(self, Self::Over(outcome))
+            && let Self::Waiting { waker, .. } = std::mem::replace(self, end)
         {
             waker.wake();
         }
@@ -160,8 +163,9 @@ impl InFlight {
     pub fn look(&mut self, id: u16, until: Instant, waker: &Waker) -> Look {
         let Occupied(mut entry) = self.entries.entry(id) else { return Look::Pending };
         match &mut entry.get_mut().state {
-            State::Over(_) => match entry.remove().state {
-                State::Over(outcome) => return Look::Over(outcome),
+            State::Answered(_) | State::Failed(_) => match entry.remove().state {
+                State::Answered(response) => return Look::Over(Ok(response)),
+                State::Failed(error) => return Look::Over(Err(*error)),
                 _ => return Look::Pending,
             },
             state @ State::Due => {
