@@ -1,18 +1,15 @@
 //! Rows in which somebody else takes away what makes the node intercept.
 
-use crate::cluster::{LOCALS, Transport, accept_rules, addresses, leaves_untracked, rules, shell};
-use crate::processes::assert_none_lost;
+use crate::cluster::{LOCALS, accept_rules, addresses, leaves_untracked, rules, shell};
+use crate::processes::{assert_few_connections_cut, assert_none_lost};
 use crate::row::row;
-use crate::scene::{ADDRESSES, RATES, Scene, cached};
+use crate::scene::{KINDS_OF_CONNECTIONS, RATES, Scene, cached};
 use crate::support::server::wait_until;
 use crate::tally::Record;
 use std::time::{Duration, Instant};
 
 /// Nominal: 100 ms, of which looking takes a good part here.
 const MENDED: Duration = Duration::from_secs(1);
-
-/// From pods and from the host network, to each address. Of each about one is open at a time.
-const KINDS_OF_CONNECTIONS: usize = 2 * ADDRESSES.len();
 
 const FLUSH_RAW: &str = "iptables-nft -t raw -F; ip6tables-nft -t raw -F";
 
@@ -54,12 +51,7 @@ fn a_flushed_raw_table_is_mended() {
                 took = mended(|| rules().matches("notrack").count() == before);
             });
             // kube-proxy picks up a pod's connection that is open when the rules go, and loses one that is open when they come back.
-            let udp = records.of(|record| record.kind.transport == Transport::Udp);
-            assert_none_lost(scene, &udp);
-            let may_be_cut = if scene.backend == "iptables" { 2 * KINDS_OF_CONNECTIONS } else { 0 };
-            if records.lost() > may_be_cut {
-                scene.fail(&records, &format!("more than {may_be_cut} connections are cut"));
-            }
+            assert_few_connections_cut(scene, &records, if scene.backend == "iptables" { 2 * KINDS_OF_CONNECTIONS } else { 0 });
             format!("{records}; mended in {} ms", took.as_millis())
         })
     });

@@ -13,6 +13,9 @@ use std::time::Duration;
 /// fallback those for the others.
 pub const ADDRESSES: &[&str] = &[LOCALS[0], LOCALS[1], CLUSTER_IPS[0], CLUSTER_IPS[1]];
 
+/// From pods and from the host network, to each address. Of each about one connection is open at a time.
+pub const KINDS_OF_CONNECTIONS: usize = 2 * ADDRESSES.len();
+
 /// Queries a second.
 pub const RATES: [u32; 2] = [2_000, 10_000];
 
