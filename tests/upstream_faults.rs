@@ -113,6 +113,8 @@ fn sigterm_answers_hundreds_of_queries_that_wait_for_the_upstream() {
         let socket = UdpSocket::bind(loopback(0)).expect("a socket");
         socket.connect(loopback(port)).expect("loopback");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        // All replies may come before this thread has its turn, and 277 fill an ordinary buffer.
+        socket2::SockRef::from(&socket).set_recv_buffer_size(1 << 20).expect("a socket's buffer can be set");
         for id in 0..300 {
             let mut message = query(&format!("n{id}.example."), "A");
             message.metadata.id = id;

@@ -5,7 +5,7 @@ use super::state::Interception;
 use std::future::{Future, pending};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 /// How long after a failure the same is tried again; after each further one that is the same, twice as long.
@@ -152,12 +152,40 @@ impl Retries {
     }
 }
 
+/// How long queries wait for all to be ready for them. Cluster DNS answers meanwhile, so there is no haste; but a program that hangs must not keep
+/// the node from its cache for ever.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether queries may come here.
+#[derive(Default)]
+struct Readiness {
+    /// Since when they wait.
+    waiting_since: Option<Instant>,
+}
+
+impl Readiness {
+    /// True if they may come: all `is_ready`, or has not been for too long.
+    fn allows(&mut self, is_ready: bool, now: Instant) -> bool {
+        if is_ready {
+            self.waiting_since = None;
+            return true;
+        }
+        now >= *self.waiting_since.get_or_insert(now) + PATIENCE
+    }
+
+    /// When to ask again whatever happens.
+    fn deadline(&self) -> Option<Instant> {
+        self.waiting_since.map(|since| since + PATIENCE)
+    }
+}
+
 async fn serve(
     mut interceptor: impl Interceptor,
     mut wishes: watch::Receiver<Option<Wish>>,
     report: &mpsc::UnboundedSender<Outcome>,
 ) {
     let mut retries = Retries::default();
+    let mut readiness = Readiness::default();
     loop {
         let delay = retries.delay();
         let retry = async {
@@ -170,10 +198,18 @@ async fn serve(
             changed = wishes.changed() => if changed.is_err() { return },
             () = interceptor.changed() => {}
             () = retry => {}
+            () = until(readiness.deadline()) => {}
         }
         let Some(wish) = *wishes.borrow_and_update() else { continue };
-        if wish == Wish::Interception(Interception::On) && !interceptor.is_ready_for_queries() {
+        let is_ready = wish != Wish::Interception(Interception::On) || interceptor.is_ready_for_queries();
+        if !readiness.allows(is_ready, Instant::now()) {
             continue;
+        }
+        if !is_ready {
+            readiness = Readiness::default();
+            tracing::warn!(
+                "watchdog: iptables has not accepted our traffic in {PATIENCE:?}; the interception goes on, a firewall may drop queries"
+            );
         }
         let result = match wish {
             Wish::Interception(Interception::Probing) => interceptor.withdraw().await,
@@ -196,13 +232,20 @@ async fn serve(
     }
 }
 
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Interceptor, LONGEST_RETRY, Node, Outcome, Retries, SetupError, Wish};
+    use super::{Interceptor, LONGEST_RETRY, Node, Outcome, PATIENCE, Readiness, Retries, SetupError, Wish};
     use crate::watchdog::state::Interception;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
     use tokio::sync::Notify;
 
     const ON: Wish = Wish::Interception(Interception::On);
@@ -318,6 +361,18 @@ mod tests {
         node.wish(off);
         assert_eq!(shown(&node.outcome().await), (off, true, 1));
         assert_eq!(shown(&node.outcome().await), (off, true, 0));
+    }
+
+    #[test]
+    fn queries_wait_for_what_hangs_no_longer_than_their_patience() {
+        let (mut readiness, start) = (Readiness::default(), Instant::now());
+        assert!(!readiness.allows(false, start));
+        assert!(!readiness.allows(false, start + PATIENCE / 2));
+        assert_eq!(readiness.deadline(), Some(start + PATIENCE));
+        assert!(readiness.allows(false, start + PATIENCE));
+        assert!(readiness.allows(true, start + PATIENCE));
+        assert_eq!(readiness.deadline(), None);
+        assert!(!readiness.allows(false, start + PATIENCE), "it is another wait");
     }
 
     #[tokio::test]

@@ -93,6 +93,8 @@ pub struct InFlight {
     alarm: Option<Instant>,
     /// Whoever sees to it.
     bell: Option<Waker>,
+    /// Set once nobody does: the line's task has ended.
+    ended: Option<TryError>,
 }
 
 struct Entry {
@@ -148,7 +150,8 @@ impl InFlight {
         loop {
             let id = rand::random();
             if let Vacant(vacant) = self.entries.entry(id) {
-                vacant.insert(Entry { asked: asked.clone(), state: State::Sent });
+                let state = self.ended.clone().map_or(State::Sent, |error| State::Failed(Box::new(error)));
+                vacant.insert(Entry { asked: asked.clone(), state });
                 return Some(id);
             }
         }
@@ -161,7 +164,7 @@ impl InFlight {
 
     /// Looks what has become of `id`. Its asker is woken when that changes, or after `until`.
     pub fn look(&mut self, id: u16, until: Instant, waker: &Waker) -> Look {
-        let Occupied(mut entry) = self.entries.entry(id) else { return Look::Pending };
+        let Occupied(mut entry) = self.entries.entry(id) else { return Look::Due };
         match &mut entry.get_mut().state {
             State::Answered(_) | State::Failed(_) => match entry.remove().state {
                 State::Answered(response) => return Look::Over(Ok(response)),
@@ -208,6 +211,12 @@ impl InFlight {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.state.end(Err(error));
         }
+    }
+
+    /// Ends every wait with `error`, and those to come: the line's task has ended, in whatever way.
+    fn end(&mut self, error: &TryError) {
+        self.fail_all(error);
+        self.ended = Some(error.clone());
     }
 
     /// Ends every wait with `error`.
@@ -364,7 +373,7 @@ pub struct FailOnDrop<'a> {
 
 impl Drop for FailOnDrop<'_> {
     fn drop(&mut self) {
-        self.in_flight.lock().fail_all(&self.error);
+        self.in_flight.lock().end(&self.error);
     }
 }
 
@@ -372,6 +381,21 @@ impl Drop for FailOnDrop<'_> {
 mod tests {
     use super::*;
     use crate::chain::Transport;
+
+    #[test]
+    fn what_is_asked_on_a_line_whose_task_has_ended_fails_at_once() {
+        let asked = Arc::new(Asked::from_wire(Query::compose(0, b"\x01a\0", RecordType::A, true)).unwrap());
+        let queries = Mutex::new(InFlight::default());
+        let path = Path { transport: Transport::Udp, local: None, remote: "127.0.0.1:53".parse().unwrap() };
+        let before = queries.lock().register(&asked).unwrap();
+        drop(FailOnDrop { in_flight: &queries, error: TryError::Closed(path) });
+        let after = queries.lock().register(&asked).unwrap();
+        let until = Instant::now() + Duration::from_secs(1);
+        for id in [before, after] {
+            let look = queries.lock().look(id, until, Waker::noop());
+            assert!(matches!(look, Look::Over(Err(TryError::Closed(_)))), "{look:?}");
+        }
+    }
 
     #[test]
     fn askers_are_woken_when_their_time_is_over_and_their_queries_stay_in_flight() {
