@@ -4,6 +4,7 @@ use crate::cluster::{CLUSTER_IPS, NAME, Place, Transport, ask, connected};
 use crate::support::client::query;
 use hickory_proto::op::Message;
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +31,12 @@ pub struct Tally {
     pub lost: Vec<Duration>,
     pub tcp_asked: usize,
     pub tcp_lost: usize,
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} lost over UDP, {} of {} over TCP", self.lost.len(), self.asked, self.tcp_lost, self.tcp_asked)
+    }
 }
 
 /// How a client takes its sockets.

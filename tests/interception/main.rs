@@ -229,13 +229,7 @@ fn no_client_is_kept_from_cluster_dns_however_often_the_watchdog_is_killed() {
         }
         for (who, load) in loads {
             let tally = load.finish();
-            eprintln!(
-                "{who}: {} of {} lost over UDP, {} of {} over TCP",
-                tally.lost.len(),
-                tally.asked,
-                tally.tcp_lost,
-                tally.tcp_asked
-            );
+            eprintln!("{who}: {tally}");
             assert!(tally.lost.len() <= IN_HAND * TIMES && tally.tcp_lost <= TIMES, "{who}: {tally:?}");
         }
     });

@@ -63,13 +63,7 @@ fn finish(loads: Loads<'_>) -> Tallies {
     let overruns = loads.cluster.overruns() - loads.overruns;
     eprintln!("{overruns} datagrams lost to the machine");
     for (who, tally) in &tallies {
-        eprintln!(
-            "{who}: {} of {} lost over UDP, {} of {} over TCP",
-            tally.lost.len(),
-            tally.asked,
-            tally.tcp_lost,
-            tally.tcp_asked
-        );
+        eprintln!("{who}: {tally}");
     }
     Tallies { clients: tallies, overruns }
 }
