@@ -117,7 +117,8 @@ impl Repeats {
         hasher.write_u64(way.listener << 1 | u64::from(way.transport == Transport::Tcp));
         let unknown = Unknown(hasher.finish());
         let Some(set) = self.sets.get(unknown.set()) else { return Err(unknown) };
-        let place = set.iter().find(|place| place.mark == unknown.mark() && place.is_kept && !place.is_over(now)).ok_or(unknown)?;
+        let place =
+            set.iter().find(|place| place.mark == unknown.mark() && place.is_kept && !place.is_over(now)).ok_or(unknown)?;
         let kept = self.kept.get_mut(place.kept as usize).ok_or(unknown)?;
         if kept.request.as_slice() == request && kept.source.way == way { Ok(kept) } else { Err(unknown) }
     }
@@ -275,7 +276,7 @@ mod tests {
             let mut ask = |request: &Vec<u8>| answer(&mut repeats, request, HERE, now, now + SECOND, "a").1;
             // Each twice in a row, for it to be kept if there is room.
             requests.iter().for_each(|request| _ = (ask(request), ask(request)));
-            requests.iter().map(|request| ask(request)).collect()
+            requests.iter().map(ask).collect()
         };
         let first = repeated(now);
         assert_eq!(first.iter().filter(|is_repeated| **is_repeated).count(), PLACES, "with ten names for each place");

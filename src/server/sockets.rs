@@ -1,6 +1,6 @@
 //! The bound sockets, apart from who serves on them: opened here, or taken over from the process that did.
 
-use crate::datagrams::{force_receive_buffer, request_packet_information};
+use crate::datagrams::{forbid_fragments, force_receive_buffer, request_packet_information};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -171,7 +171,7 @@ impl Sockets {
             socket.set_nonblocking(true).map_err(not_listening)?;
             socket.set_cloexec(true).map_err(not_listening)?;
             if is_datagram {
-                tell_local_address(&socket, address).map_err(not_listening)?;
+                prepare_replies(&socket, address).map_err(not_listening)?;
                 udp.entry(address).or_default().push(socket.into());
             } else {
                 tcp.insert(address, TcpListener::from(socket));
@@ -277,7 +277,7 @@ fn bind_udp(address: SocketAddr) -> Result<UdpSocket, SocketError> {
         if force_receive_buffer(socket.as_fd(), UDP_RECEIVE_BUFFER).is_err() {
             _ = socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
         }
-        tell_local_address(socket, address)?;
+        prepare_replies(socket, address)?;
         socket.bind(&address.into())
     })
     .map(UdpSocket::from)
@@ -296,8 +296,10 @@ fn bind_tcp(address: SocketAddr, usage: Use) -> Result<TcpListener, SocketError>
     .map(TcpListener::from)
 }
 
-/// On the unspecified address a reply must name the address that was asked, or the client would not know it for an answer.
-fn tell_local_address(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+/// Sets what replies need: on the unspecified address one must name the address that was asked, or the client would not know it for an answer.
+fn prepare_replies(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    // Best effort: replies are cheaper so.
+    _ = forbid_fragments(socket.as_fd());
     if address.ip().is_unspecified() { request_packet_information(socket.as_fd(), address.is_ipv6()) } else { Ok(()) }
 }
 

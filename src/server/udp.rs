@@ -4,7 +4,7 @@
 use super::answerer::Answerer;
 use super::worker::{Binding, Permit, Share};
 use crate::chain::{Clock, Peer, Transport};
-use crate::datagrams::{BATCH, Inbox, MAX_QUERY, Outbox, Outgoing, Route, send};
+use crate::datagrams::{BATCH, Inbox, MAX_QUERY, Outbox, Outgoing, Route, send, send_in_fragments};
 use crate::plan::Dispatch;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -162,7 +162,11 @@ impl<A: Answerer> Turns<A> {
 fn send_now(socket: &AsyncFd<UdpSocket>, replies: &[Outgoing], share: &Share) -> usize {
     let mut done = 0;
     while let Some(rest) = replies.get(done..).filter(|rest| !rest.is_empty()) {
-        match send(socket.as_fd(), rest) {
+        let sent = send(socket.as_fd(), rest).or_else(|error| match error.raw_os_error() {
+            Some(libc::EMSGSIZE) => send_in_fragments(socket.as_fd(), &rest[0]),
+            _ => Err(error),
+        });
+        match sent {
             Ok(sent) => done += sent.max(1),
             Err(error) if is_full(&error) => break,
             Err(error) => {

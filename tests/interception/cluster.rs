@@ -47,7 +47,10 @@ const GATEWAY: [&str; 2] = ["10.244.0.1", "fd00:1::1"];
 pub const NAME: &str = "kubernetes.default.svc.cluster.local.";
 /// Names that KubeDNS knows, for those who need one that no cache has.
 pub const FRESH: [&str; 4] = ["one.cluster.local.", "two.cluster.local.", "three.cluster.local.", "four.cluster.local."];
-const ADDRESS: &str = "10.96.0.1";
+/// A name that KubeDNS knows many addresses of: more than fit into a packet, and fewer than EDNS' usual 4096 octets hold.
+pub const LONG: &str = "long.cluster.local.";
+pub const LONG_ADDRESSES: usize = 200;
+pub const ADDRESS: &str = "10.96.0.1";
 
 /// Runs `body`, the body of the test `name`, in a user and network namespace of its own, where it is root.
 pub fn in_a_namespace(name: &str, body: impl FnOnce()) {
@@ -174,7 +177,9 @@ pub struct Cluster {
 impl Cluster {
     pub fn new() -> Self {
         let network = Network::new();
-        let rules: Vec<Rule> = FRESH.iter().chain([&NAME]).map(|name| address_rule(name, 30, ADDRESS)).collect();
+        let mut rules: Vec<Rule> = FRESH.iter().chain([&NAME]).map(|name| address_rule(name, 30, ADDRESS)).collect();
+        let answer = (0..LONG_ADDRESSES).map(|host| format!("{LONG} 30 IN A 10.0.0.{host}")).collect();
+        rules.push(Rule { reply: Reply { answer, ..Reply::default() }, ..address_rule(LONG, 30, ADDRESS) });
         let serve = || {
             let nothing = Reply { rcode: Some("NXDOMAIN".to_owned()), ..Reply::default() };
             let serve = |address: &str| {

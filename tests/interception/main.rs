@@ -6,6 +6,7 @@
 mod cluster;
 mod doctor;
 mod fallback;
+mod fragments;
 mod load;
 mod steady;
 mod upgrade;
