@@ -281,8 +281,14 @@ impl Agent {
 
     /// Waits until the program says that it intercepts.
     pub fn await_interception(&self) {
-        let on = || metric(self.metrics, "nodelocaldns_watchdog_interception") == Some(1.0);
-        assert!(wait_until(SOON, on), "no interception:\n{}\n{}", self.watchdog.tail(30), rules());
+        let mut is_on = false;
+        let has_ended = || !is_alive(self.watchdog.pid().cast_signed());
+        wait_until(SOON, || {
+            is_on = metric(self.metrics, "nodelocaldns_watchdog_interception") == Some(1.0);
+            is_on || has_ended()
+        });
+        let state = if has_ended() { "the watchdog has ended" } else { "no interception" };
+        assert!(is_on, "{state}:\n{}\n{}", self.watchdog.tail(30), rules());
     }
 
     /// Kills the watchdog with SIGKILL, and waits as [`Agent::await_end`].
