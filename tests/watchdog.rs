@@ -242,15 +242,22 @@ fn an_orphaned_server_says_nothing_more() {
     assert!(answer.is_err(), "{answer:?}");
 }
 
+/// The program in a namespace, once it serves.
+fn start_in(namespace: &Namespace) -> Server {
+    let folder = scratch();
+    let corefile = write_corefile(folder.path(), ".:53 {\n bind 127.0.0.1\n whoami\n}\n");
+    let reference = reference_command(&corefile, 9353);
+    let mut command = namespace.command(Path::new(reference.get_program()));
+    command.args(reference.get_args());
+    let watchdog = Server::spawn(command, folder);
+    watchdog.wait_output("try: dig", SOON);
+    watchdog
+}
+
 #[test]
 fn the_server_has_no_capability_though_the_watchdog_has_all() {
     let namespace = Namespace::new(&[]);
-    let folder = scratch();
-    let corefile = write_corefile(folder.path(), ".:53 {\n bind 127.0.0.1\n whoami\n}\n");
-    let mut command = namespace.command(Path::new(reference_command(&corefile, 9353).get_program()));
-    command.args(reference_command(&corefile, 9353).get_args());
-    let watchdog = Server::spawn(command, folder);
-    watchdog.wait_output("try: dig", SOON);
+    let watchdog = start_in(&namespace);
     let watchdog_pid = i32::try_from(watchdog.pid()).expect("a process ID");
     assert_ne!(u64::from_str_radix(&status_field(watchdog_pid, "CapEff"), 16), Ok(0), "or this test shows nothing");
     let server = child_of(watchdog.pid()).expect("it has a child");
@@ -263,6 +270,32 @@ fn the_server_has_no_capability_though_the_watchdog_has_all() {
         }
         assert_eq!(status_field(task, "NoNewPrivs"), "1", "thread {task}");
     }
+}
+
+/// In a container without CAP_SYS_RESOURCE the watchdog may not lower its own score, nor may it in a user namespace.
+#[test]
+fn out_of_memory_the_kernel_takes_each_server_before_its_watchdog() {
+    let namespace = Namespace::new(&[]);
+    let watchdog = start_in(&namespace);
+    let own = oom_score(watchdog.pid());
+    assert_eq!(own, oom_score(std::process::id()), "it may lower its own here, so this test shows nothing");
+    for _ in 0..2 {
+        let mut server = 0;
+        let is_first = || {
+            server = child_of(watchdog.pid()).unwrap_or_default();
+            // Where everything has the highest score already there is none above it.
+            server != 0 && (oom_score(server.unsigned_abs()) > own || own == 1000)
+        };
+        assert!(wait_until(SOON, is_first), "the server's score is not above {own}:\n{}", watchdog.tail(20));
+        signal(server, libc::SIGKILL);
+        assert!(wait_until(SOON, || child_of(watchdog.pid()).is_some_and(|next| next != server)), "{}", watchdog.tail(20));
+    }
+}
+
+/// What the kernel, when it looks for one to kill, adds to what the process holds, in thousandths of all there is.
+fn oom_score(pid: u32) -> i32 {
+    let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap_or_default();
+    score.trim().parse().unwrap_or(i32::MIN)
 }
 
 #[test]

@@ -26,17 +26,24 @@ const FREED_BLOCKS: &str = "glibc.malloc.tcache_count";
 /// end together, and the slow way took a twelfth of a miss's instructions (benches/README.md).
 const MOST_FREED_BLOCKS: u32 = 127;
 
-/// Killed after everything else but what must never be killed (-1000).
-const OOM_SCORE: &str = "-999";
+/// What a process asks to be added to what it holds when the kernel looks for one to kill, in thousandths of the memory that is short: the
+/// container's limit, or all of the machine's (proc_pid_oom_score_adj(5)).
 const OWN_OOM_SCORE: &str = "/proc/self/oom_score_adj";
+/// The watchdog's: killed after everything else but what must never be killed (-1000). Only CAP_SYS_RESOURCE may lower it.
+const OOM_SCORE: i32 = -999;
+/// How much above the watchdog's the server's is at least, which takes no capability. A server that has just begun holds less than the watchdog, and
+/// is to be killed all the same; the watchdog holds less than half of any limit that both can live with. The server of a node-critical pod, whose
+/// processes have -997, still goes after every ordinary one.
+const OOM_DISTANCE: i32 = 500;
+const MOST_OOM_SCORE: i32 = 1000;
 
 /// What to start, time and again.
 pub struct Program {
     arguments: Vec<OsString>,
     /// What the server reads as its standard input, each one from the beginning; else it has ours.
     input: Option<File>,
-    /// The score that was ours before it was lowered, for the server.
-    oom_score: Option<String>,
+    /// The server's score for the out-of-memory killer, if it is not simply ours.
+    oom_score: Option<i32>,
 }
 
 impl Program {
@@ -50,13 +57,13 @@ impl Program {
         Ok(Self { arguments, input, oom_score: None })
     }
 
-    /// Makes this process the last to be killed when memory runs out, if it may; the server keeps the score it has now.
+    /// Makes this process the last to be killed when memory runs out, as far as it may, and each server one that is killed before it.
     pub fn shield_from_oom(&mut self) {
-        let Ok(before) = fs::read_to_string(OWN_OOM_SCORE) else { return };
-        match fs::write(OWN_OOM_SCORE, OOM_SCORE) {
-            Ok(()) => self.oom_score = Some(before),
-            Err(error) => tracing::debug!("watchdog: the score for the out-of-memory killer stays {}: {error}", before.trim()),
+        let Some(before) = oom_score() else { return };
+        if let Err(error) = fs::write(OWN_OOM_SCORE, OOM_SCORE.to_string()) {
+            tracing::debug!("watchdog: the score for the out-of-memory killer stays {before}: {error}");
         }
+        self.oom_score = oom_score().map(|own| server_oom_score(before, own));
     }
 
     /// Starts a server.
@@ -76,14 +83,24 @@ impl Program {
         let mapping = FdMapping { parent_fd: there.into_fd(), child_fd: DESCRIPTOR };
         command.fd_mappings(vec![mapping]).map_err(io::Error::other)?;
         let process = command.spawn()?;
-        if let (Some(score), Some(pid)) = (&self.oom_score, process.id())
-            && let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), score)
+        if let (Some(score), Some(pid)) = (self.oom_score, process.id())
+            && let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string())
         {
             tracing::debug!("watchdog: the server keeps the watchdog's score for the out-of-memory killer: {error}");
         }
         let readable = here.watch()?;
         Ok(Server { process, channel: Some((here, readable)) })
     }
+}
+
+/// This process's score for the out-of-memory killer.
+fn oom_score() -> Option<i32> {
+    fs::read_to_string(OWN_OOM_SCORE).ok()?.trim().parse().ok()
+}
+
+/// The server's: the watchdog's `before` it was lowered to its `own`, unless that is too near.
+fn server_oom_score(before: i32, own: i32) -> i32 {
+    before.max(own + OOM_DISTANCE).min(MOST_OOM_SCORE)
 }
 
 /// The server's tunables: ours, and what we want if they do not say otherwise.
@@ -203,7 +220,7 @@ fn to_exit(status: ExitStatus) -> Exit {
 
 #[cfg(test)]
 mod tests {
-    use super::{Exit, keep, to_exit, tunables};
+    use super::{Exit, keep, server_oom_score, to_exit, tunables};
     use std::io::{Read, Seek};
     use std::os::unix::process::ExitStatusExt;
     use std::process::ExitStatus;
@@ -214,6 +231,15 @@ mod tests {
         assert_eq!(tunables(None), "glibc.malloc.tcache_count=127");
         assert_eq!(ours("glibc.malloc.arena_max=2"), "glibc.malloc.arena_max=2:glibc.malloc.tcache_count=127");
         assert_eq!(ours("glibc.malloc.tcache_count=3"), "glibc.malloc.tcache_count=3");
+    }
+
+    #[test]
+    fn a_server_is_far_enough_above_its_watchdog_for_the_out_of_memory_killer_and_not_above_the_most() {
+        assert_eq!(server_oom_score(0, -999), 0, "ours could be lowered");
+        assert_eq!(server_oom_score(-997, -997), -497, "a node-critical pod without CAP_SYS_RESOURCE");
+        assert_eq!(server_oom_score(-997, -999), -499, "with it");
+        assert_eq!(server_oom_score(0, 0), 500);
+        assert_eq!(server_oom_score(900, 900), 1000);
     }
 
     #[test]
