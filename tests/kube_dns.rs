@@ -364,6 +364,8 @@ fn started_with_a_bad_configmap_it_serves_what_served_last_or_the_template_alone
     stage.wait_errors(1.0, &server);
     stage.kube_dns.swap(&[("stubDomains", &stage.stub_domain())]);
     stage.wait_who("192.0.2.2", &server);
+    // What serves is written after that, and killed between the two it would have served nothing that its successor knows of.
+    assert!(wait_until(PATIENCE, || stage.written().contains("acme.local")), "{}", server.tail(30));
     drop(server);
 
     stage.kube_dns.swap(&[("stubDomains", "{")]);
