@@ -14,7 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Datagrams taken or sent in one call.
-pub const BATCH: usize = 64;
+pub const BATCH: usize = 32;
 
 /// Octets of the longest query that is read over UDP: what crosses every path unfragmented (DNS flag day 2020), and far more than a name and
 /// the EDNS options in use.

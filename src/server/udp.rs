@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::unconstrained;
 
 /// Full batches in a row before the worker's other tasks have their turn.
-const BATCHES_IN_A_ROW: usize = 4;
+const BATCHES_IN_A_ROW: usize = 8;
 
 /// Datagrams of a batch after which the next is tried at once, before epoll is asked. Under load there mostly is one, and to ask costs as much
 /// as half a dozen hits; after a lone query there is none, and to try costs as much as to ask.
