@@ -310,19 +310,24 @@ pub fn request_packet_information(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::
     }
 }
 
-/// Has IPv4 datagrams leave with DF set, and one that is too long for that not at all: EMSGSIZE, see [`send_in_fragments`]. By default only the first
-/// holds (IP_PMTUDISC_WANT of ip(7)). What is never fragmented needs no identification of its own (RFC 6864 section 4.1); to
-/// choose one is 3 % of what a hit costs (measured: benches/README.md).
+/// Has IPv4 datagrams that are too long for a packet not leave at all, EMSGSIZE, until [`allow_fragments`]: IP_PMTUDISC_DO of ip(7) in place of
+/// IP_PMTUDISC_WANT. What is never fragmented needs no identification of its own (RFC 6864 section 4.1); to choose one is 3 % of what
+/// a hit costs (measured: benches/README.md).
+///
+/// Where the node has path MTU discovery switched off (`net.ipv4.ip_no_pmtu_disc`) nothing changes: DF, which both set, must not be set there.
 pub fn forbid_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
-    set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)
+    match option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)? {
+        libc::IP_PMTUDISC_WANT => set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
+        _ => Ok(()),
+    }
 }
 
-/// Sends one datagram from a socket that [forbids](forbid_fragments) to fragment it, fragmented if need be.
-pub fn send_in_fragments(socket: BorrowedFd<'_>, outgoing: &Outgoing) -> io::Result<usize> {
-    set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT)?;
-    let sent = send(socket, slice::from_ref(outgoing));
-    forbid_fragments(socket)?;
-    sent
+/// Has the kernel fragment what is too long for a packet, from now on, if that was [forbidden](forbid_fragments).
+pub fn allow_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
+    match option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)? {
+        libc::IP_PMTUDISC_DO => set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT),
+        _ => Ok(()),
+    }
 }
 
 /// Sets the receive buffer beyond net.core.rmem_max, which needs NET_ADMIN.
@@ -344,6 +349,14 @@ fn set_option(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, val
         libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), mem::size_of_val(&value) as libc::socklen_t)
     };
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn option(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut size = mem::size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the pointers are those of `value` and of its size.
+    let outcome = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut size) };
+    if outcome == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
 fn retry(mut call: impl FnMut() -> libc::c_int) -> io::Result<usize> {

@@ -251,6 +251,34 @@ mod tests {
     }
 
     #[test]
+    fn a_request_whose_hash_is_anothers_gets_nothing_of_it() {
+        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        let (one, other) = (request(1, "a.example."), request(1, "b.example."));
+        let tcp = Way { transport: Transport::Tcp, ..HERE };
+        for (kept, way) in [(&other, HERE), (&one, tcp)] {
+            // As if both had the same hash.
+            let unknown = repeats.find(&one, HERE, now).err().unwrap();
+            for _ in 0..2 {
+                let source = Source { way, site: 0, link: 0, note: 0 };
+                repeats.note(unknown, (now, now + SECOND), (kept, b"\0\0reply"), &Query::read(kept).unwrap(), source);
+            }
+            assert_eq!(repeats.kept[0].source.way, way, "it is kept");
+            assert!(repeats.find(&one, HERE, now).is_err());
+        }
+    }
+
+    #[test]
+    fn names_that_were_seen_once_give_way() {
+        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        for number in 0..10 * PLACES {
+            assert!(!answer(&mut repeats, &request(1, &format!("n{number}.example.")), HERE, now, now + SECOND, "a").1);
+        }
+        for expected in [false, false, true] {
+            assert_eq!(answer(&mut repeats, &request(1, "a.example."), HERE, now, now + SECOND, "a").1, expected);
+        }
+    }
+
+    #[test]
     fn what_is_too_long_is_not_kept() {
         let (mut repeats, now) = (Repeats::default(), Instant::now());
         let fits = "x".repeat(LONGEST_REPLY);

@@ -171,7 +171,7 @@ impl Sockets {
             socket.set_nonblocking(true).map_err(not_listening)?;
             socket.set_cloexec(true).map_err(not_listening)?;
             if is_datagram {
-                prepare_replies(&socket, address).map_err(not_listening)?;
+                tell_local_address(&socket, address).map_err(not_listening)?;
                 udp.entry(address).or_default().push(socket.into());
             } else {
                 tcp.insert(address, TcpListener::from(socket));
@@ -277,7 +277,9 @@ fn bind_udp(address: SocketAddr) -> Result<UdpSocket, SocketError> {
         if force_receive_buffer(socket.as_fd(), UDP_RECEIVE_BUFFER).is_err() {
             _ = socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
         }
-        prepare_replies(socket, address)?;
+        // Best effort too: replies are cheaper so. Sockets that are taken over stay as they are, since their other process still sends from them.
+        _ = forbid_fragments(socket.as_fd());
+        tell_local_address(socket, address)?;
         socket.bind(&address.into())
     })
     .map(UdpSocket::from)
@@ -296,10 +298,8 @@ fn bind_tcp(address: SocketAddr, usage: Use) -> Result<TcpListener, SocketError>
     .map(TcpListener::from)
 }
 
-/// Sets what replies need: on the unspecified address one must name the address that was asked, or the client would not know it for an answer.
-fn prepare_replies(socket: &Socket, address: SocketAddr) -> io::Result<()> {
-    // Best effort: replies are cheaper so.
-    _ = forbid_fragments(socket.as_fd());
+/// On the unspecified address a reply must name the address that was asked, or the client would not know it for an answer.
+fn tell_local_address(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     if address.ip().is_unspecified() { request_packet_information(socket.as_fd(), address.is_ipv6()) } else { Ok(()) }
 }
 

@@ -32,9 +32,10 @@ const OWN_OOM_SCORE: &str = "/proc/self/oom_score_adj";
 /// The watchdog's: killed after everything else but what must never be killed (-1000). Only CAP_SYS_RESOURCE may lower it.
 const OOM_SCORE: i32 = -999;
 /// How much above the watchdog's the server's is at least, which takes no capability. A server that has just begun holds less than the watchdog, and
-/// is to be killed all the same; the watchdog holds less than half of any limit that both can live with. The server of a node-critical pod, whose
-/// processes have -997, still goes after every ordinary one.
-const OOM_DISTANCE: i32 = 500;
+/// is to be killed all the same: the watchdog holds less than a fifth of any limit above 32 MiB. Not more, since when the whole machine is short each
+/// process that has the score of a guaranteed or node-critical pod (-997) and holds less than this part of it is killed after the server; every ordinary one
+/// is killed before.
+const OOM_DISTANCE: i32 = 200;
 const MOST_OOM_SCORE: i32 = 1000;
 
 /// What to start, time and again.
@@ -236,9 +237,9 @@ mod tests {
     #[test]
     fn a_server_is_far_enough_above_its_watchdog_for_the_out_of_memory_killer_and_not_above_the_most() {
         assert_eq!(server_oom_score(0, -999), 0, "ours could be lowered");
-        assert_eq!(server_oom_score(-997, -997), -497, "a node-critical pod without CAP_SYS_RESOURCE");
-        assert_eq!(server_oom_score(-997, -999), -499, "with it");
-        assert_eq!(server_oom_score(0, 0), 500);
+        assert_eq!(server_oom_score(-997, -997), -797, "a node-critical pod without CAP_SYS_RESOURCE");
+        assert_eq!(server_oom_score(-997, -999), -799, "with it");
+        assert_eq!(server_oom_score(0, 0), 200);
         assert_eq!(server_oom_score(900, 900), 1000);
     }
 
