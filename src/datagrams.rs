@@ -315,6 +315,8 @@ pub fn request_packet_information(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::
 /// a hit costs (measured: benches/README.md).
 ///
 /// Where the node has path MTU discovery switched off (`net.ipv4.ip_no_pmtu_disc`) nothing changes: DF, which both set, must not be set there.
+/// Only where a route's MTU is locked (`ip route … mtu lock`) does DF appear that was not there before; a link beyond, with an MTU smaller still,
+/// drops such a reply.
 pub fn forbid_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
     match option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)? {
         libc::IP_PMTUDISC_WANT => set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
