@@ -318,18 +318,20 @@ pub fn request_packet_information(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::
 /// Only where a route's MTU is locked (`ip route … mtu lock`) does DF appear that was not there before; a link beyond, with an MTU smaller still,
 /// drops such a reply.
 pub fn forbid_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
-    match option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)? {
-        libc::IP_PMTUDISC_WANT => set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO),
-        _ => Ok(()),
-    }
+    change_discovery(socket, libc::IP_PMTUDISC_WANT, libc::IP_PMTUDISC_DO)
 }
 
 /// Has the kernel fragment what is too long for a packet, from now on, if that was [forbidden](forbid_fragments).
 pub fn allow_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
-    match option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)? {
-        libc::IP_PMTUDISC_DO => set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT),
-        _ => Ok(()),
+    change_discovery(socket, libc::IP_PMTUDISC_DO, libc::IP_PMTUDISC_WANT)
+}
+
+/// Sets path MTU discovery over IPv4 to `to` if it is `from`.
+fn change_discovery(socket: BorrowedFd<'_>, from: libc::c_int, to: libc::c_int) -> io::Result<()> {
+    if option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)? == from {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, to)?;
     }
+    Ok(())
 }
 
 /// Sets the receive buffer beyond net.core.rmem_max, which needs NET_ADMIN.
