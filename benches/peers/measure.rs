@@ -121,7 +121,7 @@ impl Server {
             }
             (Load::Rate(rate), _) => server.generator.fixed_rate(questions, f64::from(rate), duration),
         })?;
-        outcome.check_answers()?;
+        self.check_answers(&outcome)?;
         if heeds_loss {
             outcome.check_loss()?;
         }

@@ -64,6 +64,17 @@ pub fn is_right(query: &[u8], reply: &[u8], expected: Expected) -> bool {
         && same_question
 }
 
+/// What a reply says, for who reads that it is wrong.
+pub fn describe(reply: &[u8]) -> String {
+    match reply.first_chunk::<HEADER>() {
+        Some([_, _, flags, rcode, _, _, high, low, ..]) => {
+            let truncated = if flags & 2 == 0 { "" } else { ", truncated" };
+            format!("RCODE {}, {} answers{truncated}", rcode & 0xf, u16::from_be_bytes([*high, *low]))
+        }
+        None => format!("{} octets", reply.len()),
+    }
+}
+
 /// Where the first question ends: after its class.
 pub fn question_end(message: &[u8]) -> Option<usize> {
     let mut at = HEADER;

@@ -1,7 +1,7 @@
 //! The generator over TCP: some connections, each with several queries on their way (RFC 7766 section 6.2.1.1).
 
-use crate::generator::{Outcome, PATIENCE, nanoseconds};
-use crate::message::{A, id, is_right};
+use crate::generator::{Outcome, PATIENCE};
+use crate::message::{A, id};
 use crate::questions::{Question, Questions};
 use anyhow::{Context, Result, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -127,9 +127,7 @@ impl Connection {
             let slot = id(reply).and_then(|id| self.slots.get_mut(usize::from(id & 0xff)));
             let Some(slot) = slot.filter(|slot| reply.starts_with(&slot.question.octets[..2])) else { continue };
             let Some(sent) = slot.sent.take() else { continue };
-            outcome.answered += 1;
-            outcome.wrong += u64::from(!is_right(&slot.question.octets, reply, slot.question.expected));
-            outcome.latencies.push(nanoseconds(now - sent));
+            outcome.add(&slot.question, reply, now - sent);
         }
         let used = self.input.len() - rest.len();
         self.input.drain(..used);

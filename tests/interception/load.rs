@@ -20,6 +20,10 @@ const INTERVAL: Duration = Duration::from_millis(1);
 /// Between two TCP queries, each on a connection of its own.
 const TCP_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Queries below which a tally tells nothing: what is tested may be over sooner than they are asked.
+const ENOUGH: usize = 500;
+const ENOUGH_OVER_TCP: usize = 20;
+
 /// For an answer to come, as resolver libraries wait at least.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -64,12 +68,11 @@ impl Load {
         Self { stop, udp, tcp }
     }
 
-    /// Stops asking and waits for what is on the way.
+    /// Stops asking, once enough has been asked to tell anything, and waits for what is on the way.
     pub fn finish(self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         let mut tally = self.udp.join().expect("the client does not panic");
         (tally.tcp_asked, tally.tcp_lost) = self.tcp.join().expect("the client does not panic");
-        assert!(tally.asked > 200 && tally.tcp_asked > 10, "too few to tell anything: {tally:?}");
         tally
     }
 }
@@ -113,7 +116,7 @@ fn ask_udp(ports: Ports, stop: &AtomicBool) -> Tally {
     let start = Instant::now();
     let (mut asked, mut next) = (0_usize, start);
     let mut lost = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
+    while asked < ENOUGH || !stop.load(Ordering::Relaxed) {
         // The one that has rested longest.
         let mut asker = askers.pop_front().expect("there are some");
         asker.receive();
@@ -148,7 +151,7 @@ fn ask_udp(ports: Ports, stop: &AtomicBool) -> Tally {
 
 fn ask_tcp(stop: &AtomicBool) -> (usize, usize) {
     let (mut asked, mut lost) = (0, 0);
-    while !stop.load(Ordering::Relaxed) {
+    while asked < ENOUGH_OVER_TCP || !stop.load(Ordering::Relaxed) {
         let answer = ask(CLUSTER_IPS[asked % CLUSTER_IPS.len()], Transport::Tcp, NAME);
         asked += 1;
         lost += usize::from(answer.is_none_or(|answer| answer.answers.is_empty()));

@@ -6,7 +6,7 @@ use crate::lab::{GENERATOR_CORE, Lab, SERVER_CORE, Setup};
 use crate::peers::{Peer, Service};
 use crate::questions::{Popular, long_lived};
 use crate::report::{Row, Table};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::thread;
 use std::time::Duration;
@@ -31,6 +31,7 @@ pub fn run(lab: &Lab<'_>) -> Result<Vec<Table>> {
             // The first one only settles.
             for _ in 0..=lab.options.rounds() {
                 let (outcomes, cpu) = server.cpu_time_of(|server| ask_from_many(server.address, lab.options.duration()))?;
+                outcomes.iter().try_for_each(|outcome| server.check_answers(outcome))?;
                 let answered: u64 = outcomes.iter().map(|outcome| outcome.answered).sum();
                 costs.push(microseconds(cpu) / answered as f64);
                 rates.push(answered as f64 / lab.options.duration().as_secs_f64());
@@ -48,9 +49,7 @@ fn ask_from_many(server: SocketAddrV4, duration: Duration) -> Result<Vec<Outcome
             let client = Ipv4Addr::new(127, 53, 9, u8::try_from(number + 1)?);
             let mut generator = Generator::from_address(client, server)?;
             let mut questions = Popular::new(long_lived(1000));
-            let outcome = generator.closed_loop(&mut questions, OUTSTANDING / CLIENTS, End::After(duration))?;
-            outcome.check_answers().with_context(|| format!("client {client}"))?;
-            Ok(outcome)
+            generator.closed_loop(&mut questions, OUTSTANDING / CLIENTS, End::After(duration))
         };
         let threads: Vec<_> = (0..CLIENTS).map(|number| scope.spawn(move || ask(number))).collect();
         threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a client panicked"))?).collect()
