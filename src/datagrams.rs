@@ -199,6 +199,15 @@ impl Inbox {
             }
         })
     }
+
+    /// The octets of one of them.
+    pub fn octets(&self, index: usize) -> &[u8] {
+        let length = self.arrivals.get(index).map_or(0, |arrival| arrival.length);
+        let start = index * (self.longest + GAP);
+        let received = self.octets.get(start..start + length).unwrap_or_default();
+        // SAFETY: as above.
+        unsafe { slice::from_raw_parts(received.as_ptr().cast(), received.len()) }
+    }
 }
 
 /// Where a reply goes, and the address it comes from if the socket has no address of its own.

@@ -374,6 +374,63 @@ fn a_file_written_in_place_is_served_and_the_cache_and_its_counters_live_on() {
     assert_eq!(metric(ports.metrics, "coredns_cache_misses_total"), misses);
 }
 
+/// Queries of different lengths among datagrams that get no answer, so that a batch's replies are not where its queries are.
+#[test]
+fn each_of_the_replies_of_a_burst_is_counted_with_its_own_query() {
+    let upstream = upstream_saying("192.0.2.1");
+    let ports = Ports::new();
+    let folder = scratch();
+    let corefile = write(folder.path(), "Corefile", &ports.corefile(upstream.port, ""));
+    let server = serve(&corefile, ports.dns);
+    let series = |transport: &str| {
+        let zone = r#"zone=".""#;
+        [
+            format!(r#"coredns_dns_requests_total{{proto="{transport}",type="A",{zone}}}"#),
+            format!(r#"coredns_dns_request_size_bytes_sum{{proto="{transport}",{zone}}}"#),
+            format!(r#"coredns_dns_response_size_bytes_sum{{proto="{transport}",{zone}}}"#),
+            format!(r#"coredns_dns_responses_total{{plugin="cache",rcode="NOERROR",{zone}}}"#),
+            r#"coredns_cache_hits_total{type="success"}"#.to_owned(),
+        ]
+    };
+    let counts = |transport| series(transport).map(|series| metric(ports.metrics, &series).unwrap_or_default());
+    let socket = UdpSocket::bind(loopback(0)).expect("a socket");
+    socket.connect(loopback(ports.dns)).expect("a loopback address");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a socket has a timeout");
+    let wires = ["kept.example.", "steady.example."].map(|name| query(name, "A").to_vec().expect("a query of ours encodes"));
+    for wire in &wires {
+        socket.send(wire).expect("the query is sent");
+        socket.recv(&mut [0; 512]).expect("an answer");
+    }
+    let (mut stream, mut buffer) = (TcpStream::connect(loopback(ports.dns)).expect("a connection"), [0; 512]);
+    for transport in ["udp", "tcp"] {
+        let mut expected = counts(transport);
+        for _ in 0..50 {
+            for wire in [&wires[0], &wires[1], &wires[1], &wires[0]] {
+                if transport == "udp" {
+                    socket.send(b"no query").expect("a datagram is sent");
+                    socket.send(wire).expect("the query is sent");
+                } else {
+                    send_tcp(&mut stream, wire).expect("the query is sent");
+                }
+            }
+            for _ in 0..4 {
+                let length = match transport {
+                    "udp" => socket.recv(&mut buffer).expect("an answer"),
+                    _ => read_tcp(&mut stream).expect("an answer").len(),
+                };
+                expected[2] += length as f64;
+            }
+            let asked = 2 * (wires[0].len() + wires[1].len());
+            for (sum, more) in expected.iter_mut().zip([4.0, asked as f64, 0.0, 4.0, 4.0]) {
+                *sum += more;
+            }
+        }
+        // What is repeated is counted after it was sent.
+        assert!(wait_until(PATIENCE, || counts(transport) == expected), "{:?}, not {expected:?}", counts(transport));
+    }
+    drop(server);
+}
+
 #[test]
 fn a_bad_corefile_is_refused_and_the_old_one_serves_on() {
     let (first, second) = (upstream_saying("192.0.2.1"), upstream_saying("192.0.2.2"));

@@ -1,6 +1,6 @@
 //! The way of one message: read, find its zone, try the quick gear, else hand over for the slow one.
 
-use super::repeats::{Kept, Repeats, Source, Unknown, Way};
+use super::repeats::{Repeated, Repeats, Source, Unknown, Way};
 use super::{Block, Listener, Site, probe};
 use crate::chain::{After, Clock, Exchange, Failure, Observer, Outcome, OwnedRequest, Peer, Purpose, Quick, Request};
 use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 pub enum Dispatch<P = Pending> {
     /// `out` holds the reply.
     Reply,
+    /// `out` holds a reply that was given again. To be sent first, as its client waits, and then to be counted with [`Listener::count`].
+    Repeated(Repeated),
     /// `out` holds the reply; the refresh runs in the background and answers nobody.
     ReplyAndRefresh(P),
     /// The slow gear must run; it writes the reply.
@@ -42,7 +44,11 @@ impl Listener {
     ) -> Dispatch {
         let way = Way { listener: self.number, transport: peer.transport };
         let unknown = match repeats.find(wire, way, clock.received()) {
-            Ok(kept) => return self.repeat(kept, wire, peer, clock, out),
+            Ok((kept, repeated)) => {
+                out.extend_from_slice(wire.get(..2).unwrap_or_default());
+                out.extend_from_slice(kept.reply());
+                return Dispatch::Repeated(repeated);
+            }
             Err(unknown) => unknown,
         };
         let query = match Query::read(wire) {
@@ -63,24 +69,26 @@ impl Listener {
         })
     }
 
-    /// Gives a reply again.
-    fn repeat(&self, kept: &mut Kept, wire: &[u8], peer: &Peer, clock: &mut Clock, out: &mut Vec<u8>) -> Dispatch {
-        if let Some(id) = wire.first_chunk::<2>() {
+    /// Counts a reply that was given again. Takes what [`Listener::dispatch`] took, and the reply; before the next message that came at another
+    /// time. A panic below is counted.
+    pub fn count(&self, repeated: Repeated, wire: &[u8], peer: &Peer, clock: &mut Clock, repeats: &mut Repeats, reply: &[u8]) {
+        let Some(kept) = repeats.found(repeated) else { return };
+        if let Some(id) = wire.first_chunk() {
             kept.query.header.id = u16::from_be_bytes(*id);
-            out.extend_from_slice(id);
         }
         let kept = &*kept;
-        self.guarded(&kept.query, wire, out, |out| {
-            out.extend_from_slice(kept.reply());
+        let work = AssertUnwindSafe(|| {
             if let Some(Site { block, server, zone }) = self.zones.site(kept.source.site)
                 && let Some(link) = block.chain.links.get(kept.source.link)
             {
                 let request = request(&kept.query, wire, peer, *server, *zone, block.udp_cap, clock.received());
                 link.repeated(&request, kept.source.note);
-                observe(&block.observers, request, out, rcode_of(out), link.keyword(), None, || clock.elapsed());
+                observe(&block.observers, request, reply, rcode_of(reply), link.keyword(), None, || clock.elapsed());
             }
-            Dispatch::Reply
-        })
+        });
+        if catch_unwind(work).is_err() {
+            self.panics.increment();
+        }
     }
 
     fn answer(

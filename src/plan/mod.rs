@@ -12,7 +12,7 @@ mod zones;
 
 pub use configure::{PlanConfig, configure};
 pub use dispatch::{Dispatch, Pending};
-pub use repeats::Repeats;
+pub use repeats::{Repeated, Repeats};
 
 use crate::chain::{Chain, Endpoint, Observer, ReloadConfig, Timeouts};
 use crate::directives::prometheus::Enabled;

@@ -65,6 +65,11 @@ pub(super) struct Source {
     pub note: u8,
 }
 
+/// A reply that was given again and is still to be counted ([`super::Listener::count`]).
+#[must_use]
+#[derive(Clone, Copy, Debug)]
+pub struct Repeated(u32);
+
 /// A request and its reply.
 pub(super) struct Kept {
     pub source: Source,
@@ -108,9 +113,9 @@ impl Place {
 }
 
 impl Repeats {
-    /// The reply for a request that came at `now`, or else where it belongs.
+    /// What is kept of a request that came at `now`, or else where it belongs.
     #[inline]
-    pub(super) fn find(&mut self, request: &[u8], way: Way, now: Instant) -> Result<&mut Kept, Unknown> {
+    pub(super) fn find(&self, request: &[u8], way: Way, now: Instant) -> Result<(&Kept, Repeated), Unknown> {
         let request = request.get(2..).unwrap_or_default();
         let mut hasher = self.hasher.build_hasher();
         hasher.write(request);
@@ -119,8 +124,13 @@ impl Repeats {
         let Some(set) = self.sets.get(unknown.set()) else { return Err(unknown) };
         let place =
             set.iter().find(|place| place.mark == unknown.mark() && place.is_kept && !place.is_over(now)).ok_or(unknown)?;
-        let kept = self.kept.get_mut(place.kept as usize).ok_or(unknown)?;
-        if kept.request.as_slice() == request && kept.source.way == way { Ok(kept) } else { Err(unknown) }
+        let kept = self.kept.get(place.kept as usize).ok_or(unknown)?;
+        if kept.request.as_slice() == request && kept.source.way == way { Ok((kept, Repeated(place.kept))) } else { Err(unknown) }
+    }
+
+    /// What was found, until a request is noted that came when its time was over.
+    pub(super) fn found(&mut self, repeated: Repeated) -> Option<&mut Kept> {
+        self.kept.get_mut(repeated.0 as usize)
     }
 
     /// Notes that a request was answered at `now` with a reply that is right until `until`, and keeps both if it is the second time. What is
@@ -184,7 +194,7 @@ mod tests {
     /// Answers, as a listener does, with `reply` after an ID if it is not repeated; the reply's octets after the ID, and whether they were.
     fn answer(repeats: &mut Repeats, request: &[u8], way: Way, now: Instant, until: Instant, reply: &str) -> (String, bool) {
         let unknown = match repeats.find(request, way, now) {
-            Ok(kept) => return (String::from_utf8(kept.reply().to_vec()).unwrap(), true),
+            Ok((kept, _)) => return (String::from_utf8(kept.reply().to_vec()).unwrap(), true),
             Err(unknown) => unknown,
         };
         let source = Source { way, site: 0, link: 0, note: 0 };

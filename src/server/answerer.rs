@@ -1,7 +1,7 @@
 //! What the sockets need of a plan, and no more: the seam at which tests put something simpler.
 
 use crate::chain::{Clock, Peer, Timeouts};
-use crate::plan::{Dispatch, Listener, Pending, Repeats};
+use crate::plan::{Dispatch, Listener, Pending, Repeated, Repeats};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ pub trait Answerer: Send + Sync + Sized + 'static {
         repeats: &mut Repeats,
         out: &mut Vec<u8>,
     ) -> Dispatch<Self::Pending>;
+    /// As [`Listener::count`]; must not panic.
+    fn count(&self, repeated: Repeated, wire: &[u8], peer: &Peer, clock: &mut Clock, repeats: &mut Repeats, reply: &[u8]);
     /// As [`Pending::run`]; must not panic.
     fn run(pending: Self::Pending, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send;
 }
@@ -45,6 +47,10 @@ impl Answerer for Listener {
         out: &mut Vec<u8>,
     ) -> Dispatch {
         Listener::dispatch(self, wire, peer, clock, repeats, out)
+    }
+    #[inline]
+    fn count(&self, repeated: Repeated, wire: &[u8], peer: &Peer, clock: &mut Clock, repeats: &mut Repeats, reply: &[u8]) {
+        Listener::count(self, repeated, wire, peer, clock, repeats, reply);
     }
     fn run(pending: Pending, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send {
         pending.run(out)

@@ -288,6 +288,10 @@ impl<A: Answerer> Conversation<A> {
             reply.clear();
             match answerer.dispatch(message, &self.peer, &mut clock, &mut repeats, &mut reply) {
                 Dispatch::Reply => self.replies.push(&reply),
+                Dispatch::Repeated(repeated) => {
+                    self.replies.push(&reply);
+                    answerer.count(repeated, message, &self.peer, &mut clock, &mut repeats, &reply);
+                }
                 Dispatch::ReplyAndRefresh(pending) => {
                     self.replies.push(&reply);
                     self.share.refresh::<A>(pending);

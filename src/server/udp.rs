@@ -5,7 +5,7 @@ use super::answerer::Answerer;
 use super::worker::{Binding, Permit, Share};
 use crate::chain::{Clock, Peer, Transport};
 use crate::datagrams::{BATCH, Inbox, MAX_QUERY, Outbox, Outgoing, Route, allow_fragments, send};
-use crate::plan::Dispatch;
+use crate::plan::{Dispatch, Repeated};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::future::{Future, poll_fn};
@@ -39,13 +39,18 @@ const SEND_PATIENCE: Duration = Duration::from_secs(2);
 /// Serves one socket until its binding stops, and returns when all that came before is answered or handed on.
 pub(super) async fn serve<A: Answerer>(socket: AsyncFd<UdpSocket>, binding: Arc<Binding<A>>, share: Arc<Share>) {
     let socket = Arc::new(socket);
-    let mut stopped = pin!(binding.stopped());
+    // Polled once, it wakes this task. From then on to look is enough, which costs a tenth of a poll: one query at a time, that is felt.
+    let mut stopped = pin!(unconstrained(binding.stopped()));
+    let mut is_told = false;
     let mut turns = Turns::new(socket.clone(), binding.clone(), share);
     loop {
         // Not `readable`, which enters itself into a list each time: this task alone reads.
-        let ready = poll_fn(|context| match stopped.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => socket.poll_read_ready(context).map(Some),
+        let ready = poll_fn(|context| {
+            if (!is_told || binding.is_stopped()) && stopped.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            is_told = true;
+            socket.poll_read_ready(context).map(Some)
         });
         let mut ready = match ready.await {
             Some(Ok(ready)) => ready,
@@ -80,6 +85,16 @@ pub(super) async fn serve<A: Answerer>(socket: AsyncFd<UdpSocket>, binding: Arc<
     turns.take_last().await;
 }
 
+/// A reply that was given again, to be counted when it has been sent: one query at a time, that is 0.4 µs less for its client to wait.
+struct Uncounted {
+    /// Number of its query in the batch.
+    datagram: usize,
+    peer: Peer,
+    /// Its number among the replies.
+    reply: usize,
+    repeated: Repeated,
+}
+
 /// Buffers and surroundings of one socket's turns.
 struct Turns<A: Answerer> {
     socket: Arc<AsyncFd<UdpSocket>>,
@@ -87,6 +102,7 @@ struct Turns<A: Answerer> {
     share: Arc<Share>,
     inbox: Inbox,
     outbox: Outbox,
+    uncounted: Vec<Uncounted>,
     /// To the task that runs the slow gear.
     slow: mpsc::UnboundedSender<Slow<A>>,
 }
@@ -96,7 +112,8 @@ impl<A: Answerer> Turns<A> {
         let wants_local = socket.get_ref().local_addr().is_ok_and(|address| address.ip().is_unspecified());
         let (slow, queries) = mpsc::unbounded_channel();
         tokio::spawn(answer_slowly(socket.clone(), share.clone(), queries));
-        Self { socket, binding, share, inbox: Inbox::new(MAX_QUERY, wants_local), outbox: Outbox::default(), slow }
+        let (inbox, outbox, uncounted) = (Inbox::new(MAX_QUERY, wants_local), Outbox::default(), Vec::with_capacity(BATCH));
+        Self { socket, binding, share, inbox, outbox, uncounted, slow }
     }
 
     /// Receives and answers what is there.
@@ -115,7 +132,7 @@ impl<A: Answerer> Turns<A> {
         let mut clock = Clock::start(Instant::now());
         let answerer = self.binding.answerer.load();
         let mut repeats = self.share.repeats();
-        for datagram in self.inbox.datagrams() {
+        for (index, datagram) in self.inbox.datagrams().enumerate() {
             if datagram.is_cut {
                 self.share.meters.dropped.oversize.increment();
                 continue;
@@ -130,6 +147,10 @@ impl<A: Answerer> Turns<A> {
             let reply = self.outbox.buffer();
             match answerer.dispatch(datagram.octets, &peer, &mut clock, &mut repeats, reply) {
                 Dispatch::Reply => self.outbox.keep(Some(route)),
+                Dispatch::Repeated(repeated) => {
+                    self.uncounted.push(Uncounted { datagram: index, peer, reply: self.outbox.kept().len(), repeated });
+                    self.outbox.keep(Some(route));
+                }
                 Dispatch::ReplyAndRefresh(pending) => {
                     self.outbox.keep(Some(route));
                     self.share.refresh::<A>(pending);
@@ -144,8 +165,13 @@ impl<A: Answerer> Turns<A> {
                 Dispatch::Silence => {}
             }
         }
-        drop((answerer, repeats));
         let sent = send_now(&self.socket, self.outbox.kept(), &self.share);
+        for Uncounted { datagram, peer, reply, repeated } in self.uncounted.drain(..) {
+            if let Some(reply) = self.outbox.kept().get(reply) {
+                answerer.count(repeated, self.inbox.octets(datagram), &peer, &mut clock, &mut repeats, &reply.octets);
+            }
+        }
+        drop((answerer, repeats));
         let unsent = self.outbox.clear(sent);
         if !unsent.is_empty()
             && let Some(permit) = self.share.admit(None)

@@ -171,6 +171,11 @@ impl<A: Answerer> Binding<A> {
         self.stop.send_replace(true);
     }
 
+    /// Whether it is to stop.
+    pub fn is_stopped(&self) -> bool {
+        *self.stop.borrow()
+    }
+
     /// Resolves once it is to stop.
     pub fn stopped(&self) -> impl Future<Output = ()> + Send + use<A> {
         let mut stop = self.stop.subscribe();

@@ -6,7 +6,7 @@ mod udp;
 
 use super::*;
 use crate::chain::{Clock, HttpAnswer, Peer, Timeouts};
-use crate::plan::{Dispatch, Repeats};
+use crate::plan::{Dispatch, Repeated, Repeats};
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -83,6 +83,7 @@ impl Answerer for Toy {
             _ => Dispatch::Silence,
         }
     }
+    fn count(&self, _: Repeated, _wire: &[u8], _peer: &Peer, _clock: &mut Clock, _repeats: &mut Repeats, _reply: &[u8]) {}
     async fn run(pending: ToyPending, out: &mut Vec<u8>) {
         match pending {
             ToyPending::Answer(gate, reply) => {
