@@ -217,7 +217,7 @@ fn dispatching_a_hit_allocates_nothing() {
                 let mut clock = Clock::start(Instant::now());
                 match listener.dispatch(query, &peer, &mut clock, &mut repeats, &mut out) {
                     Dispatch::Reply => {}
-                    Dispatch::Repeated(repeated) => listener.count(repeated, query, &peer, &mut clock, &mut repeats, &out),
+                    Dispatch::Repeated(repeated) => listener.count(repeated, query, &peer, &mut clock, &repeats, &out),
                     _ => panic!("not a hit"),
                 }
             });

@@ -31,6 +31,7 @@ pub use request::{OWN_UDP_SIZE, OwnedRequest, Peer, Purpose, Request, Transport}
 pub use upstreams::{Ask, Listing, Upstream, Upstreams, Watching};
 
 use futures_util::future::BoxFuture;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a link says in the quick gear.
@@ -52,7 +53,7 @@ pub enum After {
     Refresh,
     /// For so many milliseconds from the request's arrival the reply is right, but for its ID, for each request with the same octets to the
     /// same listen address over the same transport; the links before this one pass such a request. It may be given again without
-    /// asking the chain, but [`Directive::repeated`] of this link is told, with this note.
+    /// asking the chain, and is then counted by what [`Directive::tally`] of this link gives for this note.
     Repeat {
         millis: u16,
         note: u8,
@@ -70,9 +71,10 @@ pub trait Directive: Send + Sync {
         Quick::Slow
     }
 
-    /// A reply that it said may be given again was given again, to this request. Must not block or allocate.
-    fn repeated(&self, request: &Request<'_>, note: u8) {
+    /// What counts the reply to this request, which it said may be given again, whenever it is. Must not block or allocate.
+    fn tally(&self, request: &Request<'_>, note: u8) -> Option<Arc<dyn Tally>> {
         let _ = (request, note);
+        None
     }
 
     /// Answers, or hands on with [`Next::run`]. Runs on the worker that received the request; never dropped halfway but on
@@ -84,6 +86,29 @@ pub trait Directive: Send + Sync {
 pub trait Observer: Send + Sync {
     /// Must not block. Called on the worker's thread, right after the reply's octets are ready.
     fn observe(&self, exchange: &Exchange<'_>);
+
+    /// What is to be done when the reply of this exchange, which it has observed, is given again ([`After::Repeat`]). Must not block or allocate.
+    fn again(&self, exchange: &Exchange<'_>) -> Again {
+        let _ = exchange;
+        Again::Observe
+    }
+}
+
+/// What an observer does when a reply is given again: to a request with the same octets, to the same listen address over the same
+/// transport, from a client of the same address family.
+pub enum Again {
+    /// Nothing.
+    Ignore,
+    /// It is counted by this.
+    Count(Arc<dyn Tally>),
+    /// It is observed as any other.
+    Observe,
+}
+
+/// Counts replies that are given again, all that count alike. Found once, so that nothing is looked up for each.
+pub trait Tally: Send + Sync {
+    /// Counts one more: the octets of request and reply, and the time from the request's arrival. Must not block or allocate.
+    fn count(&self, request: usize, reply: usize, elapsed: Duration);
 }
 
 /// A finished exchange.

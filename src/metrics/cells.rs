@@ -24,29 +24,34 @@ impl Cells {
     #[inline]
     pub(super) fn add(&self, index: usize, n: u64) {
         let (cells, is_sole_writer) = self.own();
-        add(&cells[index], is_sole_writer, n);
+        add(self.cell(cells, index), is_sole_writer, n);
     }
     /// Adds 1 to the `index`th cell, and `value` to the `sum`th, which holds the bits of an f64, in the caller's lane.
     #[inline]
     pub(super) fn observe(&self, index: usize, sum: usize, value: f64) {
         let (cells, is_sole_writer) = self.own();
-        add(&cells[index], is_sole_writer, 1);
+        add(self.cell(cells, index), is_sole_writer, 1);
         let raised = |bits| (f64::from_bits(bits) + value).to_bits();
-        let cell = &cells[sum];
+        let cell = self.cell(cells, sum);
         if is_sole_writer {
             cell.store(raised(cell.load(Ordering::Relaxed)), Ordering::Relaxed);
         } else {
             cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| Some(raised(bits))).ok();
         }
     }
-    /// The caller's cells from the first on, and whether it is their only writer.
+    /// The caller's lane, and whether it is its only writer.
     #[inline]
-    fn own(&self) -> (&[AtomicU64], bool) {
+    fn own(&self) -> (&LaneCells, bool) {
         let lane = lane();
         match self.lanes.get(lane) {
-            Some(cells) if lane != 0 => (&cells.0[self.first..], true),
-            _ => (&self.lanes[0].0[self.first..], false),
+            Some(cells) if lane != 0 => (cells, true),
+            _ => (&self.lanes[0], false),
         }
+    }
+    /// The `index`th cell in a lane. It is there: the remainder only tells the compiler so, who need not check then.
+    #[inline]
+    fn cell<'a>(&self, cells: &'a LaneCells, index: usize) -> &'a AtomicU64 {
+        &cells.0[(self.first + index) % CHUNK_CELLS]
     }
     /// The sum of the `index`th cell over all lanes.
     pub(super) fn total(&self, index: usize) -> u64 {
@@ -57,7 +62,7 @@ impl Cells {
         self.every(index).map(f64::from_bits).sum()
     }
     fn every(&self, index: usize) -> impl Iterator<Item = u64> {
-        self.lanes.iter().map(move |cells| cells.0[self.first + index].load(Ordering::Relaxed))
+        self.lanes.iter().map(move |cells| self.cell(cells, index).load(Ordering::Relaxed))
     }
 }
 

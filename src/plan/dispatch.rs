@@ -1,8 +1,10 @@
 //! The way of one message: read, find its zone, try the quick gear, else hand over for the slow one.
 
-use super::repeats::{Repeated, Repeats, Source, Unknown, Way};
+use super::repeats::{Counting, Kept, Repeated, Repeats, Unknown, Way};
 use super::{Block, Listener, Site, probe};
-use crate::chain::{After, Clock, Exchange, Failure, Observer, Outcome, OwnedRequest, Peer, Purpose, Quick, Request};
+use crate::chain::{
+    After, Again, Clock, Directive, Exchange, Failure, Observer, Outcome, OwnedRequest, Peer, Purpose, Quick, Request,
+};
 use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
 use futures_util::FutureExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,7 +44,7 @@ impl Listener {
         repeats: &mut Repeats,
         out: &mut Vec<u8>,
     ) -> Dispatch {
-        let way = Way { listener: self.number, transport: peer.transport };
+        let way = Way { listener: self.number, transport: peer.transport, is_ipv4: peer.client.is_ipv4() };
         let unknown = match repeats.find(wire, way, clock.received()) {
             Ok((kept, repeated)) => {
                 out.extend_from_slice(wire.get(..2).unwrap_or_default());
@@ -55,7 +57,7 @@ impl Listener {
             Ok(query) => query,
             Err(rejection) => return reject(&rejection, wire, out),
         };
-        self.guarded(&query, wire, out, |out| self.answer(&query, wire, peer, clock, (repeats, unknown), out))
+        self.guarded(&query, wire, out, |out| self.answer(&query, wire, peer, clock, (repeats, unknown, way), out))
     }
 
     /// What a panic could leave half done is `out`, which is cleared.
@@ -71,23 +73,32 @@ impl Listener {
 
     /// Counts a reply that was given again. Takes what [`Listener::dispatch`] took, and the reply; before the next message that came at another
     /// time. A panic below is counted.
-    pub fn count(&self, repeated: Repeated, wire: &[u8], peer: &Peer, clock: &mut Clock, repeats: &mut Repeats, reply: &[u8]) {
-        let Some(kept) = repeats.found(repeated) else { return };
-        if let Some(id) = wire.first_chunk() {
-            kept.query.header.id = u16::from_be_bytes(*id);
-        }
-        let kept = &*kept;
+    pub fn count(&self, repeated: Repeated, wire: &[u8], peer: &Peer, clock: &mut Clock, repeats: &Repeats, reply: &[u8]) {
+        let Some(Kept { counting, .. }) = repeats.found(repeated) else { return };
         let work = AssertUnwindSafe(|| {
-            if let Some(Site { block, server, zone }) = self.zones.site(kept.source.site)
-                && let Some(link) = block.chain.links.get(kept.source.link)
-            {
-                let request = request(&kept.query, wire, peer, *server, *zone, block.udp_cap, clock.received());
-                link.repeated(&request, kept.source.note);
-                observe(&block.observers, request, reply, rcode_of(reply), link.keyword(), None, || clock.elapsed());
+            if !counting.tallies.is_empty() {
+                let elapsed = clock.elapsed();
+                counting.tallies.iter().for_each(|tally| tally.count(wire.len(), reply.len(), elapsed));
+            }
+            if !counting.observers.is_empty() {
+                self.observe_again(counting, wire, peer, clock, reply);
             }
         });
         if catch_unwind(work).is_err() {
             self.panics.increment();
+        }
+    }
+
+    /// Shows a reply that was given again to those who want to see each.
+    fn observe_again(&self, counting: &Counting, wire: &[u8], peer: &Peer, clock: &mut Clock, reply: &[u8]) {
+        if let Some(Site { block, server, zone }) = self.zones.site(counting.site)
+            && let Some(link) = block.chain.links.get(counting.link)
+            && let Ok(query) = Query::read(wire)
+        {
+            let request = request(&query, wire, peer, *server, *zone, block.udp_cap, clock.received());
+            let exchange = quick_exchange(request, reply, link.keyword(), clock.elapsed());
+            let observers = counting.observers.iter().filter_map(|index| block.observers.get(usize::from(*index)));
+            observers.for_each(|observer| observer.observe(&exchange));
         }
     }
 
@@ -97,7 +108,7 @@ impl Listener {
         wire: &[u8],
         peer: &Peer,
         clock: &mut Clock,
-        (repeats, unknown): (&mut Repeats, Unknown),
+        (repeats, unknown, way): (&mut Repeats, Unknown, Way),
         out: &mut Vec<u8>,
     ) -> Dispatch {
         let now = clock.received();
@@ -126,10 +137,12 @@ impl Listener {
                         After::Nothing => {}
                         After::Refresh => return Dispatch::ReplyAndRefresh(self.pending(block, &request, Purpose::Refresh)),
                         After::Repeat { millis, note } => {
-                            let way = Way { listener: self.number, transport: peer.transport };
-                            let source = Source { way, site: index, link: link_index, note };
                             let until = now + Duration::from_millis(millis.into());
-                            repeats.note(unknown, (now, until), (wire, out), query, source);
+                            let counting = || {
+                                let exchange = quick_exchange(request, out, link.keyword(), Duration::ZERO);
+                                counting(&exchange, &**link, note, &block.observers, (index, link_index))
+                            };
+                            repeats.note((unknown, way), (now, until), (wire, out), counting);
                         }
                     }
                     return Dispatch::Reply;
@@ -216,6 +229,31 @@ fn write(response: &Response, query: &Query, wire: &[u8], out: &mut Vec<u8>) {
 /// The rcode in a reply's header; the quick gear gives no extended ones.
 fn rcode_of(reply: &[u8]) -> Rcode {
     Rcode(reply.get(3).map_or(0, |octet| u16::from(octet & 0x0f)))
+}
+
+/// How an exchange that `link` has answered is counted when its reply is given again.
+fn counting(
+    exchange: &Exchange<'_>,
+    link: &dyn Directive,
+    note: u8,
+    observers: &[Arc<dyn Observer>],
+    (site, link_index): (usize, usize),
+) -> Counting {
+    let tallies = link.tally(&exchange.request, note).into_iter().collect();
+    let mut counting = Counting { tallies, site, link: link_index, ..Counting::default() };
+    for (index, observer) in (0..).zip(observers) {
+        match observer.again(exchange) {
+            Again::Ignore => {}
+            Again::Count(tally) => counting.tallies.push(tally),
+            Again::Observe => counting.observers.push(index),
+        }
+    }
+    counting
+}
+
+/// An exchange of the quick gear.
+fn quick_exchange<'a>(request: Request<'a>, reply: &'a [u8], answered_by: &'static str, elapsed: Duration) -> Exchange<'a> {
+    Exchange { request, reply, rcode: rcode_of(reply), answered_by, failure: None, elapsed }
 }
 
 fn observe(

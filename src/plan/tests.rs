@@ -3,8 +3,8 @@
 use super::{Dispatch, Listener, Plan, configure};
 use crate::chain::testing::{Nowhere, services};
 use crate::chain::{
-    After, Chain, Clock, Directive, Exchange, Failure, Loaders, Next, Observer, Outcome, Peer, Quick, Request, Services,
-    Transport,
+    After, Again, Chain, Clock, Directive, Exchange, Failure, Loaders, Next, Observer, Outcome, Peer, Quick, Request, Services,
+    Tally, Transport,
 };
 use crate::corefile;
 use crate::message::{Name, Query, Rcode, RecordType};
@@ -247,13 +247,25 @@ async fn a_panic_costs_its_query_a_servfail_and_is_counted() {
     }
 }
 
-/// Answers with how often it was asked, and notes what it is told of repeated replies.
+/// Answers with how often it was asked, and has repeated replies counted.
 #[derive(Default)]
 struct Repeating {
     asked: AtomicU8,
-    /// IDs of the requests, with the note.
-    repeated: Mutex<Vec<(u16, u8)>>,
+    counted: Arc<Counted>,
+}
+
+/// Octets of request and reply of what was counted.
+#[derive(Default)]
+struct Counted {
+    sizes: Mutex<Vec<(usize, usize)>>,
     panics: bool,
+}
+
+impl Tally for Counted {
+    fn count(&self, request: usize, reply: usize, _elapsed: Duration) {
+        assert!(!self.panics, "as the test asked");
+        self.sizes.lock().push((request, reply));
+    }
 }
 
 impl Directive for Repeating {
@@ -266,13 +278,23 @@ impl Directive for Repeating {
         reply.push(asked);
         Quick::Answered(After::Repeat { millis: 500, note: 3 })
     }
-    fn repeated(&self, request: &Request<'_>, note: u8) {
-        assert!(!self.panics, "as the test asked");
-        assert_eq!(request.query.name.to_string(), "a.example.");
-        self.repeated.lock().push((request.query.header.id, note));
+    fn tally(&self, request: &Request<'_>, note: u8) -> Option<Arc<dyn Tally>> {
+        assert_eq!((request.query.name.to_string().as_str(), note), ("a.example.", 3));
+        Some(self.counted.clone())
     }
     fn serve<'a>(&'a self, _request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
         panic!("it is always answered at once")
+    }
+}
+
+/// Has the repeats of what it has observed counted, or ignores them.
+struct Counting(Option<Arc<Counted>>);
+
+impl Observer for Counting {
+    fn observe(&self, _exchange: &Exchange<'_>) {}
+    fn again(&self, exchange: &Exchange<'_>) -> Again {
+        assert_eq!((exchange.answered_by, exchange.reply.len()), ("repeating", 13));
+        self.0.clone().map_or(Again::Ignore, |counted| Again::Count(counted))
     }
 }
 
@@ -295,10 +317,14 @@ fn replies(listener: &Arc<Listener>, repeats: &mut Repeats, now: Instant, ids: &
 #[test]
 fn a_reply_is_repeated_under_the_requests_id_and_counted_while_it_is_right() {
     let (services, seen, link) = (services(), Arc::new(Seen::default()), Arc::new(Repeating::default()));
-    let first = listener(1, link.clone(), vec![seen.clone()], &services);
+    let counted = Arc::new(Counted::default());
+    let counting = [None, Some(counted.clone())].map(|counted| Arc::new(Counting(counted)) as Arc<dyn Observer>);
+    let first = listener(1, link.clone(), counting.into_iter().chain([seen.clone() as _]).collect(), &services);
     let (mut repeats, now) = (Repeats::default(), Instant::now());
     assert_eq!(replies(&first, &mut repeats, now, &[10, 11, 12, 13]), [(10, 1), (11, 2), (12, 2), (13, 2)]);
-    assert_eq!(*link.repeated.lock(), [(12, 3), (13, 3)]);
+    for counted in [&counted, &link.counted] {
+        assert_eq!(*counted.sizes.lock(), [(question("a.example.").len(), 13); 2]);
+    }
     assert_eq!(*seen.0.lock(), [(Rcode::NOERROR, false); 4]);
     let later = now + Duration::from_millis(500);
     assert_eq!(replies(&first, &mut repeats, later, &[14, 15, 16]), [(14, 3), (15, 4), (16, 4)]);
@@ -310,7 +336,8 @@ fn a_reply_is_repeated_under_the_requests_id_and_counted_while_it_is_right() {
 
 #[test]
 fn a_panic_while_a_repeated_reply_is_counted_costs_no_answer() {
-    let (services, link) = (services(), Arc::new(Repeating { panics: true, ..Repeating::default() }));
+    let counted = Arc::new(Counted { panics: true, ..Counted::default() });
+    let (services, link) = (services(), Arc::new(Repeating { counted, ..Repeating::default() }));
     let listener = listener(1, link, vec![], &services);
     let (mut repeats, now) = (Repeats::default(), Instant::now());
     replies(&listener, &mut repeats, now, &[10, 11]);

@@ -23,7 +23,7 @@ pub trait Answerer: Send + Sync + Sized + 'static {
         out: &mut Vec<u8>,
     ) -> Dispatch<Self::Pending>;
     /// As [`Listener::count`]; must not panic.
-    fn count(&self, repeated: Repeated, wire: &[u8], peer: &Peer, clock: &mut Clock, repeats: &mut Repeats, reply: &[u8]);
+    fn count(&self, repeated: Repeated, wire: &[u8], peer: &Peer, clock: &mut Clock, repeats: &Repeats, reply: &[u8]);
     /// As [`Pending::run`]; must not panic.
     fn run(pending: Self::Pending, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send;
 }
@@ -49,7 +49,7 @@ impl Answerer for Listener {
         Listener::dispatch(self, wire, peer, clock, repeats, out)
     }
     #[inline]
-    fn count(&self, repeated: Repeated, wire: &[u8], peer: &Peer, clock: &mut Clock, repeats: &mut Repeats, reply: &[u8]) {
+    fn count(&self, repeated: Repeated, wire: &[u8], peer: &Peer, clock: &mut Clock, repeats: &Repeats, reply: &[u8]) {
         Listener::count(self, repeated, wire, peer, clock, repeats, reply);
     }
     fn run(pending: Pending, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send {

@@ -290,7 +290,7 @@ impl<A: Answerer> Conversation<A> {
                 Dispatch::Reply => self.replies.push(&reply),
                 Dispatch::Repeated(repeated) => {
                     self.replies.push(&reply);
-                    answerer.count(repeated, message, &self.peer, &mut clock, &mut repeats, &reply);
+                    answerer.count(repeated, message, &self.peer, &mut clock, &repeats, &reply);
                 }
                 Dispatch::ReplyAndRefresh(pending) => {
                     self.replies.push(&reply);

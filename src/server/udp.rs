@@ -168,7 +168,7 @@ impl<A: Answerer> Turns<A> {
         let sent = send_now(&self.socket, self.outbox.kept(), &self.share);
         for Uncounted { datagram, peer, reply, repeated } in self.uncounted.drain(..) {
             if let Some(reply) = self.outbox.kept().get(reply) {
-                answerer.count(repeated, self.inbox.octets(datagram), &peer, &mut clock, &mut repeats, &reply.octets);
+                answerer.count(repeated, self.inbox.octets(datagram), &peer, &mut clock, &repeats, &reply.octets);
             }
         }
         drop((answerer, repeats));

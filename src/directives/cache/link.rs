@@ -5,7 +5,7 @@ use super::metrics::{Gauges, Metrics};
 use super::parse::{Prefetch, Stale, StaleMode};
 use super::store::{Store, View};
 use super::verdict::{Class, Lifetimes, Verdict, judge};
-use crate::chain::{After, Answer, Directive, Failure, Next, Outcome, Peer, Purpose, Quick, Request, Services, Transport};
+use crate::chain::{After, Answer, Directive, Failure, Next, Outcome, Peer, Purpose, Quick, Request, Services, Tally, Transport};
 use crate::message::{LowerName, Query, Rcode, RecordType, Response, TtlRule};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -208,8 +208,7 @@ impl Inner {
         let view = self.store().view(key);
         let Some(hit) = self.select(&view, key, now) else {
             if let Some(metrics) = self.metrics(request) {
-                metrics.requests.increment();
-                metrics.misses.increment();
+                metrics.miss();
             }
             return Step::Ask;
         };
@@ -446,10 +445,9 @@ impl Directive for Cache {
         self.0.quick(request, reply)
     }
 
-    fn repeated(&self, request: &Request<'_>, note: u8) {
-        if let (Some(metrics), Some(kind)) = (self.0.metrics(request), Kind::ALL.get(usize::from(note))) {
-            metrics.hit(*kind);
-        }
+    fn tally(&self, request: &Request<'_>, note: u8) -> Option<Arc<dyn Tally>> {
+        let (metrics, kind) = (self.0.metrics(request)?, Kind::ALL.get(usize::from(note))?);
+        Some(metrics.hits(*kind).clone())
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {

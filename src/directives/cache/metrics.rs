@@ -2,19 +2,40 @@
 
 use super::entry::{Kind, Payload};
 use super::store::{Evicted, Store};
+use crate::chain::Tally;
 use crate::metrics::{Counter, Gauge, Registry};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Of one listen address.
 pub struct Metrics {
-    pub requests: Counter,
-    pub misses: Counter,
+    misses: Counter,
     pub prefetches: Counter,
     pub drops: Counter,
     pub served_stale: Counter,
-    hits: [Counter; 2],
+    requests: Counter,
+    hits: [Arc<Hits>; 2],
     evictions: [Counter; 2],
+}
+
+/// Counts hits of one kind.
+pub struct Hits {
+    requests: Counter,
+    hits: Counter,
+}
+
+impl Hits {
+    fn increment(&self) {
+        self.requests.increment();
+        self.hits.increment();
+    }
+}
+
+impl Tally for Hits {
+    fn count(&self, _request: usize, _reply: usize, _elapsed: Duration) {
+        self.increment();
+    }
 }
 
 impl Metrics {
@@ -27,20 +48,32 @@ impl Metrics {
                 registry.counter(name, help, &[("server", server), ("type", kind.label()), ("zones", zones), ("view", "")])
             })
         };
+        let requests = counter("coredns_cache_requests_total", "Queries looked up in the cache.");
+        let hits = of_kinds("coredns_cache_hits_total", "Queries answered from the cache.");
         Self {
-            requests: counter("coredns_cache_requests_total", "Queries looked up in the cache."),
+            hits: hits.map(|hits| Arc::new(Hits { requests: requests.clone(), hits })),
+            requests,
             misses: counter("coredns_cache_misses_total", "Queries that the cache had no answer for."),
             prefetches: counter("coredns_cache_prefetch_total", "Answers asked for anew before or after they expired."),
             drops: counter("coredns_cache_drops_total", "Answers not kept because they belong to another question."),
             served_stale: counter("coredns_cache_served_stale_total", "Queries answered with an expired answer."),
-            hits: of_kinds("coredns_cache_hits_total", "Queries answered from the cache."),
             evictions: of_kinds("coredns_cache_evictions_total", "Answers evicted to make room for others."),
         }
     }
 
-    pub fn hit(&self, kind: Kind) {
+    /// A query that was looked up in vain.
+    pub fn miss(&self) {
         self.requests.increment();
+        self.misses.increment();
+    }
+
+    pub fn hit(&self, kind: Kind) {
         self.hits[kind.index()].increment();
+    }
+
+    /// What counts hits of a kind.
+    pub fn hits(&self, kind: Kind) -> &Arc<Hits> {
+        &self.hits[kind.index()]
     }
 
     pub fn evicted(&self, evicted: Evicted) {

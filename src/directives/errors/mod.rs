@@ -7,7 +7,7 @@ mod tests;
 
 pub use parse::parse;
 
-use crate::chain::{BuildContext, BuildError, Built, Configured, Exchange, Level, LineSink, Observer};
+use crate::chain::{Again, BuildContext, BuildError, Built, Configured, Exchange, Level, LineSink, Observer};
 use consolidate::{Consolidation, Pattern};
 use futures_util::future::BoxFuture;
 use std::fmt;
@@ -87,6 +87,11 @@ impl Observer for Report {
         }
         let query = exchange.request.query;
         self.say(level, format_args!("{} {} {}: {}", exchange.rcode.0, query.name.to_name(), query.qtype, failure.cause));
+    }
+
+    /// No failure is ever given again.
+    fn again(&self, _exchange: &Exchange<'_>) -> Again {
+        Again::Ignore
     }
 }
 

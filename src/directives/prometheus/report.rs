@@ -1,10 +1,12 @@
-//! Counts exchanges. A series is made when its first exchange comes, as in the reference; from then on it is found by array index.
+//! Counts exchanges. A series is made when its first exchange comes, as in the reference. From then on all that an exchange is counted in is found
+//! at once, side by side.
 
-use crate::chain::{Exchange, Observer, Transport};
+use crate::chain::{Again, Exchange, Observer, Tally, Transport};
 use crate::message::{Rcode, RecordType};
 use crate::metrics::{Counter, Histogram, Registry, SIZE_BUCKETS, TIME_BUCKETS};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// Query types that have a `type` of their own (CoreDNS plugin/metrics/vars/monitor.go), the frequent ones first.
 pub(super) const MONITORED_TYPES: [(u16, &str); 19] = [
@@ -48,24 +50,44 @@ pub(super) struct Report {
     sites: Box<[SiteSeries]>,
 }
 
-/// The series of one zone on one server.
-#[derive(Default)]
+/// The series of one zone on one server, for each kind of exchange.
 struct SiteSeries {
     server: String,
     zone: String,
-    durations: OnceLock<Histogram>,
-    dnssec_ok: OnceLock<Counter>,
-    udp: TransportSeries,
-    tcp: TransportSeries,
-    responses: ResponseTable,
+    /// By transport, address family, type and DO bit.
+    rows: [OnceLock<Arc<Row>>; HEADS],
 }
 
-#[derive(Default)]
-struct TransportSeries {
-    request_sizes: OnceLock<Histogram>,
-    response_sizes: OnceLock<Histogram>,
-    over_ipv4: [OnceLock<Counter>; TYPE_SLOTS],
-    over_ipv6: [OnceLock<Counter>; TYPE_SLOTS],
+/// The last rcode that fits in a header. Only an upstream gives others (RFC 6891 section 6.1.3), 4,080 if it will; they have no row kept.
+const LAST_PLAIN_RCODE: u16 = 15;
+
+/// Lists of rows: for each of two transports, two families, two states of the DO bit, and the types.
+const HEADS: usize = 8 * TYPE_SLOTS;
+
+/// The series that one kind of exchange counts in. They are found without a lock: rows are only ever appended to a list.
+struct Row {
+    rcode: Rcode,
+    from: &'static str,
+    requests: Counter,
+    dnssec_ok: Option<Counter>,
+    durations: Histogram,
+    request_sizes: Histogram,
+    response_sizes: Histogram,
+    responses: Counter,
+    next: OnceLock<Arc<Row>>,
+}
+
+impl Tally for Row {
+    fn count(&self, request: usize, reply: usize, elapsed: Duration) {
+        self.requests.increment();
+        if let Some(dnssec_ok) = &self.dnssec_ok {
+            dnssec_ok.increment();
+        }
+        self.durations.observe(elapsed.as_secs_f64());
+        self.request_sizes.observe(request as f64);
+        self.response_sizes.observe(reply as f64);
+        self.responses.increment();
+    }
 }
 
 /// Labels of a series beyond server, zone and view.
@@ -73,8 +95,11 @@ type More<'a> = &'a [(&'static str, &'a str)];
 
 impl Report {
     pub(super) fn new(registry: &Registry, zones: &[String], servers: &[String]) -> Self {
-        let site =
-            |server: &String, zone: &String| SiteSeries { server: server.clone(), zone: zone.clone(), ..SiteSeries::default() };
+        let site = |server: &String, zone: &String| SiteSeries {
+            server: server.clone(),
+            zone: zone.clone(),
+            rows: [const { OnceLock::new() }; HEADS],
+        };
         let sites = servers.iter().flat_map(|server| zones.iter().map(move |zone| site(server, zone)));
         Self { registry: registry.clone(), zones: zones.len(), sites: sites.collect() }
     }
@@ -118,65 +143,70 @@ impl Report {
     }
 }
 
-impl Observer for Report {
-    fn observe(&self, exchange: &Exchange<'_>) {
+impl Report {
+    /// Does something with the row that an exchange counts in. None is an exchange's of another block.
+    #[inline]
+    fn with_row<T>(&self, exchange: &Exchange<'_>, work: impl FnOnce(&Arc<Row>) -> T) -> Option<T> {
         let request = &exchange.request;
-        let Some(site) = self.sites.get(request.server * self.zones + request.zone) else { return };
-        let transport = request.peer.transport;
-        let proto = transport.label();
-        let by_transport = match transport {
-            Transport::Udp => &site.udp,
-            Transport::Tcp => &site.tcp,
-        };
-        let (slot, type_label) = monitored(request.query.qtype);
-        let (by_family, family) = match is_ipv4(&request.peer.client) {
-            true => (&by_transport.over_ipv4, "1"),
-            false => (&by_transport.over_ipv6, "2"),
-        };
-        by_family[slot].get_or_init(|| self.requests(site, proto, family, type_label)).increment();
-        if request.query.dnssec_ok() {
-            site.dnssec_ok.get_or_init(|| self.dnssec_ok(site)).increment();
+        let site = self.sites.get(request.server * self.zones + request.zone)?;
+        let slot = monitored(request.query.qtype);
+        let (is_tcp, is_ipv4) = (request.peer.transport == Transport::Tcp, is_ipv4(&request.peer.client));
+        let has_do = request.query.dnssec_ok();
+        let head = 8 * slot + 4 * usize::from(is_tcp) + 2 * usize::from(is_ipv4) + usize::from(has_do);
+        let mut place = site.rows.get(head)?;
+        if exchange.rcode.0 > LAST_PLAIN_RCODE {
+            return Some(work(&Arc::new(self.make_row(site, exchange))));
         }
-        site.durations.get_or_init(|| self.durations(site)).observe(exchange.elapsed.as_secs_f64());
-        by_transport.request_sizes.get_or_init(|| self.request_sizes(site, proto)).observe(request.wire.len() as f64);
-        by_transport.response_sizes.get_or_init(|| self.response_sizes(site, proto)).observe(exchange.reply.len() as f64);
-        let (rcode, from) = (exchange.rcode, exchange.answered_by);
-        site.responses.counter(rcode, from, || self.responses(site, rcode, from)).increment();
+        loop {
+            let row = place.get_or_init(|| Arc::new(self.make_row(site, exchange)));
+            // Most keywords are the same constant, which a look at the pointer tells.
+            if row.rcode == exchange.rcode && (std::ptr::eq(row.from, exchange.answered_by) || row.from == exchange.answered_by) {
+                return Some(work(row));
+            }
+            place = &row.next;
+        }
+    }
+
+    #[cold]
+    fn make_row(&self, site: &SiteSeries, exchange: &Exchange<'_>) -> Row {
+        let Exchange { request, rcode, answered_by: from, .. } = *exchange;
+        let proto = request.peer.transport.label();
+        let family = if is_ipv4(&request.peer.client) { "1" } else { "2" };
+        Row {
+            rcode,
+            from,
+            requests: self.requests(site, proto, family, type_label(request.query.qtype)),
+            dnssec_ok: request.query.dnssec_ok().then(|| self.dnssec_ok(site)),
+            durations: self.durations(site),
+            request_sizes: self.request_sizes(site, proto),
+            response_sizes: self.response_sizes(site, proto),
+            responses: self.responses(site, rcode, from),
+            next: OnceLock::new(),
+        }
     }
 }
 
-/// The slot and label of a query type.
-fn monitored(qtype: RecordType) -> (usize, &'static str) {
-    let known = MONITORED_TYPES.iter().enumerate().find(|(_, (number, _))| *number == qtype.0);
-    known.map_or((TYPE_SLOTS - 1, "other"), |(slot, (_, label))| (slot, *label))
+impl Observer for Report {
+    fn observe(&self, exchange: &Exchange<'_>) {
+        self.with_row(exchange, |row| row.count(exchange.request.wire.len(), exchange.reply.len(), exchange.elapsed));
+    }
+
+    fn again(&self, exchange: &Exchange<'_>) -> Again {
+        self.with_row(exchange, |row| Again::Count(row.clone())).unwrap_or(Again::Ignore)
+    }
+}
+
+/// The slot of a query type.
+fn monitored(qtype: RecordType) -> usize {
+    MONITORED_TYPES.iter().position(|(number, _)| *number == qtype.0).unwrap_or(TYPE_SLOTS - 1)
+}
+
+/// Its `type`.
+fn type_label(qtype: RecordType) -> &'static str {
+    MONITORED_TYPES.get(monitored(qtype)).map_or("other", |(_, label)| label)
 }
 
 /// An IPv4 client of a socket that serves both families counts as IPv4.
 fn is_ipv4(client: &SocketAddr) -> bool {
     client.ip().to_canonical().is_ipv4()
-}
-
-/// Counters by rcode and directive. They are found without a lock: nodes are only ever appended to the list of an rcode's slot.
-#[derive(Default)]
-struct ResponseTable([OnceLock<Box<ResponseNode>>; 16]);
-
-struct ResponseNode {
-    rcode: Rcode,
-    from: &'static str,
-    counter: Counter,
-    next: OnceLock<Box<ResponseNode>>,
-}
-
-impl ResponseTable {
-    fn counter(&self, rcode: Rcode, from: &'static str, make: impl Fn() -> Counter) -> &Counter {
-        let mut place = &self.0[usize::from(rcode.0) % self.0.len()];
-        loop {
-            let node = place.get_or_init(|| Box::new(ResponseNode { rcode, from, counter: make(), next: OnceLock::new() }));
-            // Most keywords are the same constant, which a look at the pointer tells.
-            if node.rcode == rcode && (std::ptr::eq(node.from, from) || node.from == from) {
-                return &node.counter;
-            }
-            place = &node.next;
-        }
-    }
 }

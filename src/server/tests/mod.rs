@@ -83,7 +83,7 @@ impl Answerer for Toy {
             _ => Dispatch::Silence,
         }
     }
-    fn count(&self, _: Repeated, _wire: &[u8], _peer: &Peer, _clock: &mut Clock, _repeats: &mut Repeats, _reply: &[u8]) {}
+    fn count(&self, _: Repeated, _wire: &[u8], _peer: &Peer, _clock: &mut Clock, _repeats: &Repeats, _reply: &[u8]) {}
     async fn run(pending: ToyPending, out: &mut Vec<u8>) {
         match pending {
             ToyPending::Answer(gate, reply) => {
