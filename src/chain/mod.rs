@@ -106,6 +106,7 @@ pub enum Again {
 }
 
 /// Counts replies that are given again, all that count alike. Found once, so that nothing is looked up for each.
+/// It may outlive its plan, with the reply that is kept, so it holds counters and nothing else.
 pub trait Tally: Send + Sync {
     /// Counts one more: the octets of request and reply, and the time from the request's arrival. Must not block or allocate.
     fn count(&self, request: usize, reply: usize, elapsed: Duration);

@@ -51,6 +51,7 @@ impl Cells {
     /// The `index`th cell in a lane. It is there: the remainder only tells the compiler so, who need not check then.
     #[inline]
     fn cell<'a>(&self, cells: &'a LaneCells, index: usize) -> &'a AtomicU64 {
+        debug_assert!(self.first + index < CHUNK_CELLS);
         &cells.0[(self.first + index) % CHUNK_CELLS]
     }
     /// The sum of the `index`th cell over all lanes.

@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Places for requests, in sets. Each takes its part of the memory, half a KiB, when it is first used: half a MiB a worker at most.
+/// Places for requests, in sets. Each takes its part of the memory, half a KiB, when it is first used: 0.53 MiB a worker at most.
 const PLACES: usize = SETS * WAYS;
 /// A power of two.
 const SETS: usize = 512;

@@ -58,13 +58,15 @@ struct SiteSeries {
     rows: [OnceLock<Arc<Row>>; HEADS],
 }
 
-/// The last rcode that fits in a header. Only an upstream gives others (RFC 6891 section 6.1.3), 4,080 if it will; they have no row kept.
+/// The last rcode that fits in a header. Only an upstream gives others (RFC 6891 section 6.1.3), 4,080 if it will; they have no row
+/// kept, so that it makes no memory of them; each such answer, of the slow gear alone, looks its series up in the registry.
 const LAST_PLAIN_RCODE: u16 = 15;
 
 /// Lists of rows: for each of two transports, two families, two states of the DO bit, and the types.
 const HEADS: usize = 8 * TYPE_SLOTS;
 
-/// The series that one kind of exchange counts in. They are found without a lock: rows are only ever appended to a list.
+/// The series that one kind of exchange counts in. A client with every type and flag makes some 0.3 MB of them for a zone, together with an upstream that gives
+/// every rcode 1.8 MB. They are found without a lock: rows are only ever appended to a list.
 struct Row {
     rcode: Rcode,
     from: &'static str,

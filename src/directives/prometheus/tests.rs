@@ -107,8 +107,9 @@ fn responses_count_by_rcode_and_directive() {
     observer.observe(&sample.exchange());
     sample.rcode = Rcode::NXDOMAIN;
     observer.observe(&sample.exchange());
-    // Shares a slot with NOERROR.
+    // Has no row kept, and yet one series.
     sample.rcode = Rcode(4080);
+    observer.observe(&sample.exchange());
     observer.observe(&sample.exchange());
     sample.fail("i/o timeout");
     observer.observe(&sample.exchange());
@@ -119,7 +120,7 @@ fn responses_count_by_rcode_and_directive() {
             format!(r#"coredns_dns_responses_total{{plugin="",rcode="SERVFAIL",{tail} 1"#),
             format!(r#"coredns_dns_responses_total{{plugin="cache",rcode="NOERROR",{tail} 2"#),
             format!(r#"coredns_dns_responses_total{{plugin="cache",rcode="NXDOMAIN",{tail} 1"#),
-            format!(r#"coredns_dns_responses_total{{plugin="cache",rcode="RCODE4080",{tail} 1"#),
+            format!(r#"coredns_dns_responses_total{{plugin="cache",rcode="RCODE4080",{tail} 2"#),
             format!(r#"coredns_dns_responses_total{{plugin="forward",rcode="NOERROR",{tail} 1"#),
         ]
     );
