@@ -188,24 +188,21 @@ impl Inbox {
 
     /// The datagrams of the last [`Inbox::receive`].
     pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
-        self.octets.chunks_exact(self.longest + GAP).zip(&self.arrivals).map(|(buffer, arrival)| {
-            let received = buffer.get(..arrival.length).unwrap_or_default();
-            Datagram {
-                // SAFETY: the kernel has written these octets of the buffer, all of them.
-                octets: unsafe { slice::from_raw_parts(received.as_ptr().cast(), received.len()) },
-                is_cut: arrival.is_cut,
-                client: arrival.client,
-                local: arrival.local,
-            }
+        self.arrivals.iter().enumerate().map(|(index, arrival)| Datagram {
+            octets: self.octets(index),
+            is_cut: arrival.is_cut,
+            client: arrival.client,
+            local: arrival.local,
         })
     }
 
     /// The octets of one of them.
+    #[inline]
     pub fn octets(&self, index: usize) -> &[u8] {
         let length = self.arrivals.get(index).map_or(0, |arrival| arrival.length);
         let start = index * (self.longest + GAP);
         let received = self.octets.get(start..start + length).unwrap_or_default();
-        // SAFETY: as above.
+        // SAFETY: the kernel has written these octets of the buffer, all of them.
         unsafe { slice::from_raw_parts(received.as_ptr().cast(), received.len()) }
     }
 }

@@ -87,12 +87,12 @@ pub(super) struct Kept {
 
 impl Kept {
     /// `None` for too many octets.
-    fn new(way: Way, request: &[u8], reply: &[u8], counting: Counting) -> Option<Self> {
+    fn new(way: Way, request: &[u8], reply: &[u8], counting: impl FnOnce() -> Counting) -> Option<Self> {
         let mut octets = [0; ROOM];
         let (request_end, reply_end) = (request.len(), request.len() + reply.len());
         octets.get_mut(..request_end)?.copy_from_slice(request);
         octets.get_mut(request_end..reply_end)?.copy_from_slice(reply);
-        Some(Self { way, request_end: request_end as u16, reply_end: reply_end as u16, octets, counting })
+        Some(Self { way, request_end: request_end as u16, reply_end: reply_end as u16, octets, counting: counting() })
     }
     #[inline]
     fn request(&self) -> &[u8] {
@@ -158,10 +158,7 @@ impl Repeats {
             return;
         };
         let (request, reply) = (request.get(2..).unwrap_or_default(), reply.get(2..).unwrap_or_default());
-        if request.len() + reply.len() > ROOM {
-            return;
-        }
-        let Some(kept) = Kept::new(way, request, reply, counting()) else { return };
+        let Some(kept) = Kept::new(way, request, reply, counting) else { return };
         match self.kept.get_mut(place.kept as usize) {
             Some(old) => *old = kept,
             None => {

@@ -143,22 +143,20 @@ impl Report {
         let (name, help) = ("coredns_dns_response_size_bytes", "Size of DNS responses, in bytes.");
         self.labelled(site, &[("proto", proto)], |labels| self.registry.histogram(name, help, SIZE_BUCKETS, labels))
     }
-}
 
-impl Report {
     /// Does something with the row that an exchange counts in. None is an exchange's of another block.
     #[inline]
     fn with_row<T>(&self, exchange: &Exchange<'_>, work: impl FnOnce(&Arc<Row>) -> T) -> Option<T> {
         let request = &exchange.request;
         let site = self.sites.get(request.server * self.zones + request.zone)?;
+        if exchange.rcode.0 > LAST_PLAIN_RCODE {
+            return Some(work(&Arc::new(self.make_row(site, exchange))));
+        }
         let slot = monitored(request.query.qtype);
         let (is_tcp, is_ipv4) = (request.peer.transport == Transport::Tcp, is_ipv4(&request.peer.client));
         let has_do = request.query.dnssec_ok();
         let head = 8 * slot + 4 * usize::from(is_tcp) + 2 * usize::from(is_ipv4) + usize::from(has_do);
         let mut place = site.rows.get(head)?;
-        if exchange.rcode.0 > LAST_PLAIN_RCODE {
-            return Some(work(&Arc::new(self.make_row(site, exchange))));
-        }
         loop {
             let row = place.get_or_init(|| Arc::new(self.make_row(site, exchange)));
             // Most keywords are the same constant, which a look at the pointer tells.
