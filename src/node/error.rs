@@ -43,6 +43,9 @@ pub enum Error {
     /// The kernel did not say something that was asked for.
     #[error("cannot list {what}: {source}{}", hint(source))]
     Listing { what: &'static str, source: io::Error },
+    /// Packets of clients come in and do not reach the cache.
+    #[error("packets of {clients} clients come in and do not arrive at the cache; the log names them")]
+    PathBlocked { clients: usize },
     /// A look at the node took too long.
     #[error("what {task} has not come to an end in {} s", waited.as_secs())]
     TaskSlow { task: &'static str, waited: Duration },
@@ -52,7 +55,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Value of the label `errortype` of `coredns_nodecache_setup_errors_total`; all but `nftables` are the reference's.
+    /// Value of the label `errortype` of `coredns_nodecache_setup_errors_total`; all but `nftables` and `path` are the reference's.
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::IptablesLock { .. } => "iptables_lock",
@@ -61,6 +64,7 @@ impl Error {
             | Self::FallbackUnsupported { .. }
             | Self::Nftables { .. }
             | Self::Listing { .. } => "nftables",
+            Self::PathBlocked { .. } => "path",
             Self::LinkAdd { .. } => "interface_add",
             Self::LinkCheck { .. } | Self::Socket { .. } => "interface_check",
         }

@@ -3,6 +3,8 @@
 //! [`desired()`] says what should be (pure); [`Node`] sees to it and tells when somebody changed it; [`survey()`] only looks. It needs the capability NET_ADMIN and
 //! a tokio runtime, of which one thread is enough.
 
+mod arrival;
+mod client_watch;
 mod desired;
 mod error;
 mod fallback;
@@ -13,6 +15,7 @@ mod nftables;
 mod presence;
 mod survey;
 
+pub use arrival::Reach;
 pub use desired::{Desired, End, Hook, Interception, LinkWish, Protocol, Rule, Wish, desired};
 pub use error::Error;
 pub use fallback::{Fallback, Redirection};
@@ -23,6 +26,7 @@ pub use nftables::ruleset::{Base, Chain, Effect, Family, Place, Rewrite, Ruleset
 pub use nftables::{FALLBACK_TABLE_NAME, TABLE_NAME};
 pub use survey::{Survey, survey};
 
+use self::client_watch::ClientWatch;
 use self::filter::Filter;
 use self::iptables::Iptables;
 use self::link::Link;
@@ -57,6 +61,8 @@ pub enum Change {
     Link,
     /// Rules were changed.
     Rules,
+    /// [`Node::reach`] is another.
+    Reach,
     /// The interval (`-syncinterval`) is over: look at everything.
     SyncDue,
 }
@@ -80,9 +86,15 @@ pub struct Node {
     is_left_to_another: bool,
 }
 
+/// What goes on beside the rules, and has come to something.
+enum Beside {
+    FilterEnded,
+    ClientsDue,
+}
+
 /// What holds the rules.
 enum Rules {
-    Nftables { table: nftables::Table, filter: Filter },
+    Nftables { table: nftables::Table, filter: Filter, clients: Box<ClientWatch> },
     Iptables(Arc<Iptables>),
     None,
 }
@@ -187,7 +199,7 @@ impl Node {
         };
         let has_changed = match held {
             Rules::None => false,
-            Rules::Nftables { table, filter } => {
+            Rules::Nftables { table, filter, .. } => {
                 let has_changed = table.apply(&rules)?;
                 if !is_mended {
                     filter.retry();
@@ -251,8 +263,18 @@ impl Node {
     /// What went wrong beside [`Node::ensure`] since this was last asked, each failure once; it has been logged and is tried again.
     pub fn take_errors_beside(&mut self) -> Vec<Error> {
         match &mut self.rules {
-            Some(Rules::Nftables { filter, .. }) => filter.take_errors(),
+            Some(Rules::Nftables { filter, clients, .. }) => {
+                filter.take_errors().into_iter().chain(clients.take_error()).collect()
+            }
             _ => Vec::new(),
+        }
+    }
+
+    /// Whether clients' packets, which the rules let in, arrive at the cache. Where the kernel does not tell, nobody is known to be blocked.
+    pub fn reach(&self) -> Reach {
+        match &self.rules {
+            Some(Rules::Nftables { clients, .. }) => clients.reach(),
+            _ => Reach::default(),
         }
     }
 
@@ -264,6 +286,17 @@ impl Node {
 
     /// Waits until something should be looked at again. May be dropped while it waits without losing anything.
     pub async fn changed(&mut self) -> Change {
+        let change = loop {
+            if let Some(change) = self.next_change().await {
+                break change;
+            }
+        };
+        tracing::debug!("the node may have changed: {change:?}");
+        change
+    }
+
+    /// None where what has happened changes nothing.
+    async fn next_change(&mut self) -> Option<Change> {
         let link = async {
             match &mut self.link {
                 Some(link) => link.changed().await,
@@ -276,9 +309,13 @@ impl Node {
                 None => pending().await,
             }
         };
-        let filter = async {
+        let is_on = self.interception == Interception::On;
+        let beside = async {
             match &mut self.rules {
-                Some(Rules::Nftables { filter, .. }) => filter.ended().await,
+                Some(Rules::Nftables { filter, clients, .. }) => tokio::select! {
+                    () = filter.ended() => Beside::FilterEnded,
+                    () = clients.due(), if is_on => Beside::ClientsDue,
+                },
                 _ => pending().await,
             }
         };
@@ -291,25 +328,30 @@ impl Node {
                 tokio::time::sleep(LOOK_FOR_OTHERS).await;
             }
         };
-        let change = tokio::select! {
-            () = link => Change::Link,
-            () = filter => Change::Rules,
-            () = alone => Change::Rules,
+        tokio::select! {
+            () = link => {
+                self.try_all_clients();
+                Some(Change::Link)
+            }
+            beside = beside => match (beside, &mut self.rules) {
+                (Beside::ClientsDue, Some(Rules::Nftables { table, clients, .. })) => clients.look(table).then_some(Change::Reach),
+                _ => Some(Change::Rules),
+            },
+            () = alone => Some(Change::Rules),
             subject = rules => {
                 if let Err(error) = &subject {
                     tracing::warn!("changes of rules will be noticed at intervals only: {error}");
                     self.events = None;
                 }
                 self.look_at_filter(!matches!(subject, Ok(Subject::Table)));
-                Change::Rules
+                self.try_all_clients();
+                Some(Change::Rules)
             }
             _ = self.sync.tick() => {
                 self.look_at_filter(true);
-                Change::SyncDue
+                Some(Change::SyncDue)
             }
-        };
-        tracing::debug!("the node may have changed: {change:?}");
-        change
+        }
     }
 
     /// Removes everything of ours: rules, addresses, and the link if we made it. What another agent on this node still needs stays; and where
@@ -317,7 +359,7 @@ impl Node {
     /// Returns everything that went wrong; each thing is tried all the same.
     pub async fn teardown(mut self) -> Vec<Error> {
         let mut errors = Vec::new();
-        if let Some(Rules::Nftables { table, filter }) = &mut self.rules {
+        if let Some(Rules::Nftables { table, filter, .. }) = &mut self.rules {
             errors.extend(table.remove().err());
             filter.finish().await;
         }
@@ -342,6 +384,13 @@ impl Node {
 
     fn is_alone(&self) -> bool {
         self.presence.as_ref().is_none_or(Presence::is_alone)
+    }
+
+    /// What kept clients' packets away may be gone.
+    fn try_all_clients(&mut self) {
+        if let Some(Rules::Nftables { table, clients, .. }) = &mut self.rules {
+            clients.try_all(table);
+        }
     }
 
     fn look_at_filter(&mut self, is_due: bool) {
@@ -383,7 +432,7 @@ impl Rules {
         tracing::info!("interception: nftables table inet {}, {why}", table.name());
         let mut filter = Filter::new();
         filter.begin(rules, is_alone);
-        Ok(Self::Nftables { table, filter })
+        Ok(Self::Nftables { table, filter, clients: Box::new(ClientWatch::new()) })
     }
 
     fn duplicate_owner(&self) -> Option<OwnedFd> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 const SETUP_ERRORS: (&str, &str) = ("coredns_nodecache_setup_errors_total", "Errors while the node was set up.");
 
 /// The reference's error types, and ours last. Shown from the start, so that an alert can tell zero from unknown.
-const ERROR_TYPES: [&str; 6] = ["iptables", "iptables_lock", "interface_add", "interface_check", "configmap", "nftables"];
+const ERROR_TYPES: [&str; 7] = ["iptables", "iptables_lock", "interface_add", "interface_check", "configmap", "nftables", "path"];
 
 /// The watchdog's series.
 pub struct Metrics {

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod doctor;
+mod eaten;
 mod fallback;
 mod fragments;
 mod load;

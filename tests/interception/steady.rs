@@ -40,7 +40,7 @@ pub struct Tally {
 pub struct Tallies {
     pub clients: Vec<(String, Tally)>,
     /// Datagrams that were lost to the machine meanwhile.
-    overruns: usize,
+    pub overruns: usize,
 }
 
 impl<'a> Steady<'a> {

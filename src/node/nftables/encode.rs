@@ -1,5 +1,6 @@
 //! Rules as nf_tables messages, with `netlink-bindings`. Pure.
 
+pub mod arrival;
 mod fallback;
 
 pub use fallback::replace as replace_fallback;
@@ -22,6 +23,9 @@ pub(super) const RAW_PRIORITY: i32 = libc::NF_IP_PRI_RAW;
 const COMMENT: &[u8] = b"NodeLocal DNS Cache: skip conntrack\0";
 /// `NFTNL_UDATA_RULE_COMMENT` of libnftnl.
 const COMMENT_TYPE: u8 = 0;
+
+/// The chain of packets that come in.
+const PREROUTING: &str = "prerouting";
 
 /// Messages that the kernel applies together or not at all.
 pub struct Batch {
@@ -48,12 +52,15 @@ pub fn replace(table: &str, rules: &[Rule], first_sequence: u32) -> Batch {
         let attributes = attributes.nested_hook().push_num(number).push_priority(RAW_PRIORITY).end_nested();
         attributes.push_policy(VerdictCode::Accept as u32).push_type(c"filter");
     }
+    arrival::push_frame(&mut batch, table);
     batch.request().op_delrule_do(&family).encode().push_table_bytes(table.as_bytes());
-    for rule in rules {
-        let Some((chain, _)) = chain(rule.hook) else { continue };
+    let written = rules.iter().filter_map(|rule| chain(rule.hook).map(|(chain, _)| (chain, expressions(rule))));
+    for (chain, octets) in arrival::rules(rules).into_iter().chain(written) {
         let mut request = batch.request().set_create().set_append().op_newrule_do(&family);
         let attributes = request.encode().push_table_bytes(table.as_bytes()).push_chain_bytes(chain.as_bytes());
-        expressions(attributes.nested_expressions(), rule).end_nested().push_userdata(&comment(COMMENT));
+        let mut list = attributes.nested_expressions();
+        list.as_vec_mut().extend_from_slice(&octets);
+        list.end_nested().push_userdata(&comment(COMMENT));
     }
     batch.request().op_batch_end_do(&destination);
     finish(batch, first_sequence)
@@ -72,7 +79,7 @@ pub fn delete(table: &str, first_sequence: u32) -> Batch {
 /// a drop there.
 fn chain(hook: Hook) -> Option<(&'static str, u32)> {
     match hook {
-        Hook::RawPrerouting => Some(("prerouting", libc::NF_INET_PRE_ROUTING as u32)),
+        Hook::RawPrerouting => Some((PREROUTING, libc::NF_INET_PRE_ROUTING as u32)),
         Hook::RawOutput => Some(("output", libc::NF_INET_LOCAL_OUT as u32)),
         Hook::FilterInput | Hook::FilterOutput | Hook::FilterInputLoopback | Hook::FilterOutputLoopback => None,
     }
@@ -94,13 +101,28 @@ fn finish(batch: Chained<'static>, first_sequence: u32) -> Batch {
 }
 
 /// `rule` as the expressions that nf_tables evaluates from first to last, until one does not match.
-fn expressions<P: Pusher>(list: PushExprListAttrs<P>, rule: &Rule) -> PushExprListAttrs<P> {
-    let mut list = match_packets(list, rule.protocol, rule.end, rule.address, Some(rule.port));
-    if let Some(mark) = rule.mark {
-        list = match_bits(load_meta(list, MetaKeys::Mark), mark);
-    }
-    let counter = list.nested_elem().nested_data_counter().push_bytes(0).push_packets(0);
-    counter.end_nested().end_nested().nested_elem().push_name(c"notrack").end_nested()
+fn expressions(rule: &Rule) -> Vec<u8> {
+    arrival::written(|list| {
+        let list = match_packets(list, rule.protocol, rule.end, rule.address, Some(rule.port));
+        match (rule.hook, rule.end, rule.mark) {
+            (Hook::RawPrerouting, ..) => arrival::enter(count(arrival::match_lease(list)), rule.address),
+            (_, End::Destination, None) => notrack(count(arrival::match_lease(list))),
+            (_, End::Destination, Some(mark)) => {
+                let list = match_bits(load_meta(list, MetaKeys::Mark), mark);
+                notrack(count(arrival::renew_lease(list)))
+            }
+            // Replies as long as we run: desired.rs says why.
+            (_, End::Source, _) => notrack(count(list)),
+        }
+    })
+}
+
+fn count<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
+    list.nested_elem().nested_data_counter().push_bytes(0).push_packets(0).end_nested().end_nested()
+}
+
+fn notrack<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
+    list.nested_elem().push_name(c"notrack").end_nested()
 }
 
 /// Packets of `protocol` whose `end` is `address` and, if given, `port`.
@@ -194,11 +216,14 @@ mod tests {
     fn a_batch_is_bracketed_and_numbered() {
         let batch = replace("nodelocaldns", &[rule(Hook::RawOutput), rule(Hook::FilterInput)], 100);
         let types: Vec<u16> = messages(&batch.octets).map(|message| message.message_type()).collect();
-        // begin, table, two chains, flush, the raw rule, end (include/uapi/linux/netfilter/nf_tables.h).
-        assert_eq!(types, [16, 0xa00, 0xa03, 0xa03, 0xa08, 0xa06, 17]);
+        // begin, table, two chains; seven sets and five chains; flush, rules, end (include/uapi/linux/netfilter/nf_tables.h).
+        assert_eq!(types[..4], [16, 0xa00, 0xa03, 0xa03]);
+        assert_eq!((&types[4..11], &types[11..16]), (&[0xa09; 7][..], &[0xa03; 5][..]));
+        let (flush, rules) = (types[16], &types[17..types.len() - 1]);
+        assert!(flush == 0xa08 && rules.iter().all(|kind| *kind == 0xa06) && types.last() == Some(&17), "{types:x?}");
         let numbers: Vec<u32> = messages(&batch.octets).map(|message| message.sequence_number()).collect();
-        assert_eq!(numbers, (100..107).collect::<Vec<u32>>());
-        assert_eq!(batch.sequence, 101..=105, "the brackets are not waited for");
+        assert_eq!(numbers, (100..100 + types.len() as u32).collect::<Vec<u32>>());
+        assert_eq!(batch.sequence, 101..=98 + types.len() as u32, "the brackets are not waited for");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The kernel's nftables, whoever made them, as far as a DNS packet meets them. Reading needs NET_ADMIN too, and changes nothing.
 
 use super::FALLBACK_TABLE_NAME;
-use super::encode::header;
+use super::encode::{arrival, header};
 use super::socket::Channel;
 use crate::node::desired::{End, Hook, Protocol, Rule};
 use netlink_bindings::nftables::{
@@ -304,10 +304,20 @@ fn interpret(at: Option<Place>, expressions: &IterableExprListAttrs<'_>) -> Seen
             (_, Some(ExprOps::Immediate(immediate))) => {
                 let data = immediate.get_data();
                 to_write = data.as_ref().ok().and_then(|data| data.get_value().ok());
-                let verdict = data.and_then(|data| data.get_verdict()).and_then(|verdict| verdict.get_code());
-                seen.effects.extend(verdict.ok().and_then(effect_of));
-                is_ours = false;
+                let verdict = data.and_then(|data| data.get_verdict());
+                let chain = verdict.as_ref().ok().and_then(|verdict| verdict.get_chain().ok());
+                if chain.is_some_and(|chain| arrival::is_entrance(chain.to_bytes())) {
+                    is_notrack = true;
+                } else {
+                    seen.effects.extend(verdict.and_then(|verdict| verdict.get_code()).ok().and_then(effect_of));
+                    is_ours = false;
+                }
             }
+            (_, Some(ExprOps::Lookup(lookup))) => {
+                is_ours &= lookup.get_set().is_ok_and(|set| arrival::is_lease(set.to_bytes()));
+            }
+            // Has no data that the crate knows; what it does to a set makes no other rule of this one.
+            (b"dynset", _) => {}
             _ => is_ours = false,
         }
     }
@@ -381,13 +391,14 @@ mod tests {
     fn read_back(rules: &[Rule]) -> Vec<SeenRule> {
         let batch = replace("nodelocaldns", rules, 1);
         let of_rules = messages(&batch.octets).filter(|message| message.message_type() == 0xa06);
-        let read = of_rules.map(|message| {
+        let read = of_rules.filter_map(|message| {
             let (_, attributes) = OpGetruleDump::decode_reply(message.payload());
             let at = match attributes.get_chain().unwrap().to_bytes() {
                 b"prerouting" => Place::Prerouting,
-                _ => Place::Output,
+                b"output" => Place::Output,
+                _ => return None,
             };
-            interpret(Some(at), &attributes.get_expressions().unwrap())
+            Some(interpret(Some(at), &attributes.get_expressions().unwrap()))
         });
         read.collect()
     }
@@ -405,7 +416,8 @@ mod tests {
         };
         let rules = desired(&wish, Interception::On).rules;
         let raw: Vec<Rule> = rules.iter().filter(|rule| rule.hook.is_raw()).copied().collect();
-        let read = read_back(&rules);
+        let (read, beside): (Vec<SeenRule>, Vec<SeenRule>) = read_back(&rules).into_iter().partition(|seen| seen.rule.is_some());
+        assert_eq!(beside, [SeenRule::default()], "what comes in by lo is passed by");
         assert_eq!(read.iter().map(|seen| seen.rule).collect::<Vec<_>>(), raw.iter().copied().map(Some).collect::<Vec<_>>());
         assert!(read.iter().all(|seen| seen.packets == Some(0) && seen.effects.is_empty()));
     }

@@ -1,0 +1,188 @@
+//! Clients whose packets are let in and do not arrive: what follows from what the kernel has noted of them. Pure.
+//!
+//! The kernel decides on each packet by itself (`nftables/encode/arrival.rs`). This makes a client that stays blocked be tried ever more seldom,
+//! and keeps count for the log and the metrics.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// How long the kernel leaves a client alone after the first packet that did not arrive.
+pub const FIRST_PAUSE: Duration = Duration::from_secs(10);
+/// The longest pause: each try may cost a query.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// A packet that was let in less than this ago may be on its way.
+const ON_THE_WAY: Duration = Duration::from_millis(100);
+/// The kernel's clock and ours read the same pause a little differently.
+const SLACK: Duration = Duration::from_secs(1);
+/// How long a client that asks no more is remembered after its pause.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+/// How long an arrival says that this node's path is open to some.
+const ARRIVAL_COUNTS_FOR: Duration = Duration::from_secs(30);
+
+/// A client, as a packet shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Client {
+    /// Index of the link by which its packets come in.
+    pub interface: u32,
+    /// Its address.
+    pub address: IpAddr,
+}
+
+/// What the kernel has noted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Clients whose last packet that was let in has not arrived (yet), and how long they are left alone from now on.
+    pub blocked: Vec<(Client, Duration)>,
+    /// Clients whose packets have arrived just now.
+    pub arriving: Vec<Client>,
+}
+
+/// What is new.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Their packets do not arrive.
+    pub blocked: Vec<Client>,
+    /// Their packets arrive again.
+    pub freed: Vec<Client>,
+    /// They are to be left alone for so long, having been tried in vain again.
+    pub lengthened: Vec<(Client, Duration)>,
+}
+
+/// How many clients are served, as far as the kernel could tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Clients whose packets do not arrive; they are left to cluster DNS.
+    pub blocked: usize,
+    /// There are such clients, and lately no other's packets have arrived either.
+    pub is_nobody_served: bool,
+}
+
+/// Everybody who is blocked.
+#[derive(Debug, Default)]
+pub struct Arrivals {
+    blocked: BTreeMap<Client, Blocked>,
+    last_arrival: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Blocked {
+    tries: u32,
+    until: Instant,
+}
+
+impl Arrivals {
+    /// Takes what was seen at `now`.
+    pub fn take(&mut self, look: &Look, now: Instant) -> Changes {
+        let mut changes = Changes::default();
+        if !look.arriving.is_empty() {
+            self.last_arrival = Some(now);
+        }
+        for (client, pause) in &look.blocked {
+            let until = now + *pause;
+            let known = self.blocked.get_mut(client);
+            if known.as_ref().is_some_and(|known| until <= known.until + SLACK) || *pause > FIRST_PAUSE - ON_THE_WAY {
+                continue;
+            }
+            match known {
+                None => {
+                    self.blocked.insert(*client, Blocked { tries: 1, until });
+                    changes.blocked.push(*client);
+                }
+                Some(known) => {
+                    let pause = (FIRST_PAUSE * 2_u32.saturating_pow(known.tries)).min(LONGEST_PAUSE);
+                    *known = Blocked { tries: known.tries.saturating_add(1), until: now + pause };
+                    changes.lengthened.push((*client, pause));
+                }
+            }
+        }
+        let noted: HashSet<&Client> = look.blocked.iter().map(|(client, _)| client).collect();
+        let arriving: HashSet<&Client> = look.arriving.iter().collect();
+        self.blocked.retain(|client, blocked| {
+            let is_freed = !noted.contains(client) && arriving.contains(client);
+            if is_freed {
+                changes.freed.push(*client);
+            }
+            !is_freed && (noted.contains(client) || now < blocked.until + REMEMBERED_FOR)
+        });
+        changes
+    }
+
+    /// How things stand at `now`.
+    pub fn reach(&self, now: Instant) -> Reach {
+        let is_any_served = self.last_arrival.is_some_and(|at| now < at + ARRIVAL_COUNTS_FOR);
+        Reach { blocked: self.blocked.len(), is_nobody_served: !self.blocked.is_empty() && !is_any_served }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POD: Client = Client { interface: 7, address: IpAddr::V4(std::net::Ipv4Addr::new(10, 244, 1, 2)) };
+    const OTHER: Client = Client { interface: 8, address: IpAddr::V4(std::net::Ipv4Addr::new(10, 244, 1, 3)) };
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn blocked(client: Client, pause: Duration) -> Look {
+        Look { blocked: vec![(client, pause)], arriving: Vec::new() }
+    }
+
+    fn arriving(client: Client) -> Look {
+        Look { blocked: Vec::new(), arriving: vec![client] }
+    }
+
+    #[test]
+    fn a_packet_that_is_on_its_way_blocks_nobody() {
+        let (mut arrivals, now) = (Arrivals::default(), Instant::now());
+        assert_eq!(arrivals.take(&blocked(POD, FIRST_PAUSE - ON_THE_WAY / 2), now), Changes::default());
+        assert_eq!(arrivals.reach(now), Reach::default());
+    }
+
+    #[test]
+    fn who_is_blocked_is_told_once_and_freed_when_a_packet_arrives() {
+        let (mut arrivals, now) = (Arrivals::default(), Instant::now());
+        let changes = arrivals.take(&blocked(POD, 9 * SECOND), now);
+        assert_eq!(changes.blocked, [POD]);
+        assert_eq!(arrivals.take(&blocked(POD, 8 * SECOND), now + SECOND), Changes::default());
+        assert_eq!(arrivals.take(&Look::default(), now + 11 * SECOND), Changes::default(), "it may only have asked no more");
+        assert_eq!(arrivals.reach(now + 11 * SECOND).blocked, 1);
+        let changes = arrivals.take(&arriving(POD), now + 12 * SECOND);
+        assert_eq!((changes.freed, changes.blocked), (vec![POD], vec![]));
+        assert_eq!(arrivals.reach(now + 12 * SECOND), Reach::default());
+    }
+
+    #[test]
+    fn who_is_tried_in_vain_is_tried_ever_more_seldom() {
+        let (mut arrivals, mut now) = (Arrivals::default(), Instant::now());
+        arrivals.take(&blocked(POD, 9 * SECOND), now);
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            // Each time the kernel begins with its own pause again, once the last one is over.
+            now += pauses.last().map_or(FIRST_PAUSE, |(_, pause)| *pause) + SECOND;
+            let changes = arrivals.take(&blocked(POD, 9 * SECOND + SECOND / 2), now);
+            assert!(changes.blocked.is_empty());
+            pauses.extend(changes.lengthened);
+        }
+        let seconds: Vec<u64> = pauses.iter().map(|(_, pause)| pause.as_secs()).collect();
+        assert_eq!(seconds, [20, 40, 80, 160, 300, 300, 300]);
+        // What the kernel then shows is what it was told.
+        assert_eq!(arrivals.take(&blocked(POD, 299 * SECOND), now + SECOND), Changes::default());
+    }
+
+    #[test]
+    fn who_asks_no_more_is_forgotten() {
+        let (mut arrivals, now) = (Arrivals::default(), Instant::now());
+        arrivals.take(&blocked(POD, 9 * SECOND), now);
+        arrivals.take(&Look::default(), now + 9 * SECOND + REMEMBERED_FOR);
+        assert_eq!(arrivals.reach(now + 9 * SECOND + REMEMBERED_FOR).blocked, 0);
+    }
+
+    #[test]
+    fn nobody_is_served_when_some_are_blocked_and_no_packet_has_arrived_lately() {
+        let (mut arrivals, now) = (Arrivals::default(), Instant::now());
+        arrivals.take(&arriving(OTHER), now);
+        arrivals.take(&blocked(POD, 9 * SECOND), now + SECOND);
+        assert_eq!(arrivals.reach(now + SECOND), Reach { blocked: 1, is_nobody_served: false });
+        assert_eq!(arrivals.reach(now + ARRIVAL_COUNTS_FOR), Reach { blocked: 1, is_nobody_served: true });
+    }
+}

@@ -1,0 +1,142 @@
+//! Watches the clients whose packets are let in and do not arrive, and says so.
+
+use super::arrival::{Arrivals, Client, Reach};
+use super::error::Error;
+use super::nftables::Table;
+use nix::net::if_::if_indextoname;
+use std::time::{Duration, Instant};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+/// How often the kernel's notes are read. Its decisions do not wait for that.
+const PERIOD: Duration = Duration::from_secs(1);
+/// A pod can make up addresses without end; the log says how many there were in this time.
+const LOG_PERIOD: Duration = Duration::from_secs(10);
+/// The shortest time between two tries of everybody, since each may cost everybody a query.
+const TRY_ALL_PERIOD: Duration = Duration::from_secs(10);
+/// Clients that are named in a line of the log.
+const NAMED: usize = 3;
+
+/// What is known of them, and what has not been said yet.
+pub struct ClientWatch {
+    arrivals: Arrivals,
+    tick: Interval,
+    reach: Reach,
+    unsaid: Vec<Client>,
+    said_at: Option<Instant>,
+    tried_all_at: Option<Instant>,
+    /// Newly blocked, until somebody counts them.
+    uncounted: usize,
+}
+
+impl ClientWatch {
+    /// Knows of nobody. Must be called on a tokio runtime.
+    pub fn new() -> Self {
+        let mut tick = interval(PERIOD);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            arrivals: Arrivals::default(),
+            tick,
+            reach: Reach::default(),
+            unsaid: Vec::new(),
+            said_at: None,
+            tried_all_at: None,
+            uncounted: 0,
+        }
+    }
+
+    /// How things stood at the last look.
+    pub fn reach(&self) -> Reach {
+        self.reach
+    }
+
+    /// Resolves when it is time for [`ClientWatch::look`].
+    pub async fn due(&mut self) {
+        self.tick.tick().await;
+    }
+
+    /// Reads the kernel's notes; true if [`ClientWatch::reach`] is another now.
+    pub fn look(&mut self, table: &mut Table) -> bool {
+        let look = match table.look_at_clients() {
+            Ok(look) => look,
+            Err(error) => {
+                tracing::debug!("clients whose packets do not arrive are not seen: {error}");
+                return false;
+            }
+        };
+        let now = Instant::now();
+        let changes = self.arrivals.take(&look, now);
+        if !changes.lengthened.is_empty()
+            && let Err(error) = table.leave_alone(&changes.lengthened)
+        {
+            tracing::debug!("clients are tried again sooner than they should be: {error}");
+        }
+        self.uncounted += changes.blocked.len();
+        self.unsaid.extend(changes.blocked);
+        if !self.unsaid.is_empty() && self.said_at.is_none_or(|at| now >= at + LOG_PERIOD) {
+            self.said_at = Some(now);
+            tracing::warn!("{}", blocked(&std::mem::take(&mut self.unsaid)));
+        }
+        if !changes.freed.is_empty() {
+            tracing::info!("packets from {} arrive at the cache again", named(&changes.freed));
+        }
+        let before = std::mem::replace(&mut self.reach, self.arrivals.reach(now));
+        before != self.reach
+    }
+
+    /// Something on the node has changed by which packets may arrive now.
+    pub fn try_all(&mut self, table: &mut Table) {
+        let now = Instant::now();
+        if self.reach.blocked == 0 || self.tried_all_at.is_some_and(|at| now < at + TRY_ALL_PERIOD) {
+            return;
+        }
+        self.tried_all_at = Some(now);
+        if let Err(error) = table.try_all_clients() {
+            tracing::debug!("clients are tried again later only: {error}");
+        }
+    }
+
+    /// The clients blocked since this was last asked, as an error to be counted.
+    pub fn take_error(&mut self) -> Option<Error> {
+        let count = std::mem::take(&mut self.uncounted);
+        (count > 0).then_some(Error::PathBlocked { clients: count })
+    }
+}
+
+fn blocked(clients: &[Client]) -> String {
+    format!(
+        "packets from {} for the cache's addresses come in and do not arrive at the cache: a firewall, policy routing, rp_filter or an eBPF program on \
+         this node takes them (`nodelocaldns doctor` looks for it). Cluster DNS answers these clients; they are tried again in 10 s, then ever more \
+         seldom",
+        named(clients)
+    )
+}
+
+/// The first few by address and link, and how many more.
+fn named(clients: &[Client]) -> String {
+    let link = |client: &Client| match if_indextoname(client.interface) {
+        Ok(name) if !name.is_empty() => name.to_string_lossy().into_owned(),
+        // It is gone.
+        _ => format!("link {}", client.interface),
+    };
+    let names: Vec<String> =
+        clients.iter().take(NAMED).map(|client| format!("{} (by {})", client.address, link(client))).collect();
+    match clients.len().saturating_sub(NAMED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more clients", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_clients_are_named_and_the_rest_counted() {
+        let client = |last| Client { interface: u32::MAX, address: [10, 244, 1, last].into() };
+        let clients: Vec<Client> = (2..7).map(client).collect();
+        assert_eq!(named(&clients[..1]), "10.244.1.2 (by link 4294967295)");
+        let text = blocked(&clients);
+        assert!(text.contains("10.244.1.4 (by link 4294967295) and 2 more clients") && !text.contains("10.244.1.5"), "{text}");
+        assert!(text.contains("firewall") && text.contains("nodelocaldns doctor"), "{text}");
+    }
+}

@@ -1,0 +1,69 @@
+//! What the owned table's sets hold of clients whose packets arrive, and do not.
+
+use super::encode::{FAMILY, arrival, header};
+use super::{Table, socket::Channel};
+use crate::node::arrival::{Client, Look};
+use crate::node::error::Error;
+use netlink_bindings::nftables::{OpGetsetelemDump, Request};
+use netlink_bindings::traits::NetlinkRequest;
+use std::io;
+use std::time::Duration;
+
+impl Table {
+    /// Who is blocked and whose packets arrive.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Nftables`].
+    pub fn look_at_clients(&mut self) -> Result<Look, Error> {
+        let mut look = Look::default();
+        for family in arrival::FAMILIES {
+            let blocked = members(&mut self.channel, &self.name, family.blocked);
+            look.blocked.extend(blocked.map_err(|source| self.refusal("look at", source))?);
+            let arriving = members(&mut self.channel, &self.name, family.arriving);
+            let arriving = arriving.map_err(|source| self.refusal("look at", source))?;
+            look.arriving.extend(arriving.into_iter().map(|(client, _)| client));
+        }
+        Ok(look)
+    }
+
+    /// Leaves each of `clients` alone for so long. Not one of them, if one has been freed meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Nftables`].
+    pub fn leave_alone(&mut self, clients: &[(Client, Duration)]) -> Result<(), Error> {
+        match self.channel.commit(|sequence| arrival::lengthen(&self.name, clients, sequence)) {
+            Err(source) if source.raw_os_error() != Some(libc::ENOENT) => Err(self.refusal("change", source)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tries every blocked client again with its next packet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Nftables`].
+    pub fn try_all_clients(&mut self) -> Result<(), Error> {
+        let committed = self.channel.commit(|sequence| arrival::free_all(&self.name, sequence));
+        committed.map_err(|source| self.refusal("change", source))
+    }
+}
+
+/// The clients in a set, each with what is left of its time.
+fn members(channel: &mut Channel, table: &str, set: &str) -> io::Result<Vec<(Client, Duration)>> {
+    let mut request = Request::new().op_getsetelem_dump(&header(FAMILY, 0));
+    request.encode().push_table_bytes(table.as_bytes()).push_set_bytes(set.as_bytes());
+    let mut members = Vec::new();
+    channel.dump(&request, |payload| {
+        let (_, attributes) = OpGetsetelemDump::decode_reply(payload);
+        let Ok(elements) = attributes.get_elements() else { return };
+        members.extend(elements.get_elem().filter_map(|element| {
+            let client = arrival::client(element.get_key().ok()?.get_value().ok()?)?;
+            // In network order, which `netlink-bindings` leaves as it is.
+            let left = element.get_expiration().map(u64::from_be).unwrap_or_default();
+            Some((client, Duration::from_millis(left)))
+        }));
+    })?;
+    Ok(members)
+}
