@@ -105,7 +105,7 @@ fn expressions(rule: &Rule) -> Vec<u8> {
     arrival::written(|list| {
         let list = match_packets(list, rule.protocol, rule.end, rule.address, Some(rule.port));
         match (rule.hook, rule.end, rule.mark) {
-            (Hook::RawPrerouting, ..) => arrival::enter(count(arrival::match_lease(list)), rule.address),
+            (Hook::RawPrerouting, ..) => arrival::enter(count(list), rule.address),
             (_, End::Destination, None) => notrack(count(arrival::match_lease(list))),
             (_, End::Destination, Some(mark)) => {
                 let list = match_bits(load_meta(list, MetaKeys::Mark), mark);
@@ -216,10 +216,10 @@ mod tests {
     fn a_batch_is_bracketed_and_numbered() {
         let batch = replace("nodelocaldns", &[rule(Hook::RawOutput), rule(Hook::FilterInput)], 100);
         let types: Vec<u16> = messages(&batch.octets).map(|message| message.message_type()).collect();
-        // begin, table, two chains; seven sets and five chains; flush, rules, end (include/uapi/linux/netfilter/nf_tables.h).
+        // begin, table, two chains; nine sets and five chains; flush, rules, end (include/uapi/linux/netfilter/nf_tables.h).
         assert_eq!(types[..4], [16, 0xa00, 0xa03, 0xa03]);
-        assert_eq!((&types[4..11], &types[11..16]), (&[0xa09; 7][..], &[0xa03; 5][..]));
-        let (flush, rules) = (types[16], &types[17..types.len() - 1]);
+        assert_eq!((&types[4..13], &types[13..18]), (&[0xa09; 9][..], &[0xa03; 5][..]));
+        let (flush, rules) = (types[18], &types[19..types.len() - 1]);
         assert!(flush == 0xa08 && rules.iter().all(|kind| *kind == 0xa06) && types.last() == Some(&17), "{types:x?}");
         let numbers: Vec<u32> = messages(&batch.octets).map(|message| message.sequence_number()).collect();
         assert_eq!(numbers, (100..100 + types.len() as u32).collect::<Vec<u32>>());

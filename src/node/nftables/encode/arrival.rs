@@ -7,6 +7,9 @@
 //! notes, by interface and source address, whose packets come through:
 //!
 //! - `arriving`: clients of which a packet has passed the last chain of the input hook within [`ARRIVING_FOR`].
+//! - `noted`: those of which that was written down within half that time, so that a packet costs one look-up at either end and hardly ever more
+//!   (0.4 µs a query more than rules without sets, where a write for each packet took 0.9; a flood over veth on Linux 6.18, sender and softirq
+//!   together 5.2 µs).
 //! - `blocked`: clients of which a packet was let in and has not arrived. Their other packets take the way that they would take without this program,
 //!   for [`FIRST_PAUSE`]; then one is tried again. Arrival takes a client out at once.
 //! - `trying`: clients of which a packet was let in less than [`TRYING_FOR`] ago, so that a second packet, which another processor handles at
@@ -17,8 +20,8 @@
 //!
 //! # The lease
 //!
-//! Each probe of the watchdog puts its family into `watched` for [`WATCHED_FOR`]. Without that no query is left untracked: a watchdog that is
-//! stopped or hangs, and could not withdraw the rules, intercepts nothing.
+//! Each probe of the watchdog puts its family into `watched` for [`WATCHED_FOR`]. Without that no client's arrival is noted and none is tried: a
+//! watchdog that is stopped or hangs, and could not withdraw the rules, intercepts nothing.
 
 use super::{Batch, FAMILY, PREROUTING, SUBSYSTEM, compare_meta, finish, header, load_meta, match_packets, notrack};
 use crate::node::arrival::{Client, FIRST_PAUSE};
@@ -35,6 +38,7 @@ use std::time::Duration;
 /// How long a packet's arrival stands for those that follow, and with that how long a firewall that appears can eat them. Twice the time
 /// would lose twice as many; with half of it, more clients that ask now and then would be tried anew.
 const ARRIVING_FOR: Duration = Duration::from_millis(150);
+const NOTED_FOR: Duration = Duration::from_millis(75);
 /// Longer than the way from one hook to the other takes, on a machine that is not stuck.
 const TRYING_FOR: Duration = Duration::from_millis(8);
 /// Twenty probes over UDP.
@@ -80,7 +84,8 @@ enum Operation {
 pub struct Family {
     /// Clients whose packets arrive.
     pub arriving: &'static str,
-    pub trying: &'static str,
+    noted: &'static str,
+    trying: &'static str,
     /// Clients whose packets were let in and did not arrive.
     pub blocked: &'static str,
     /// Where a packet for a listen address goes at raw priority,
@@ -97,6 +102,7 @@ pub struct Family {
 pub const FAMILIES: [Family; 2] = [
     Family {
         arriving: "arriving-ip",
+        noted: "noted-ip",
         trying: "trying-ip",
         blocked: "blocked-ip",
         enter: "enter-ip",
@@ -107,6 +113,7 @@ pub const FAMILIES: [Family; 2] = [
     },
     Family {
         arriving: "arriving-ip6",
+        noted: "noted-ip6",
         trying: "trying-ip6",
         blocked: "blocked-ip6",
         enter: "enter-ip6",
@@ -151,9 +158,10 @@ pub(super) fn push_frame(batch: &mut Chained<'_>, table: &str) {
         set.push_id(id).push_timeout(milliseconds(timeout));
     };
     set(WATCHED, TYPE_NF_PROTO, 1, WATCHED_FOR, 8);
-    for Family { arriving, trying, blocked, address_type, address_length, .. } in FAMILIES {
+    for Family { arriving, noted, trying, blocked, address_type, address_length, .. } in FAMILIES {
         let (key_type, key_length) = (TYPE_INTERFACE << TYPE_BITS | address_type, 4 + address_length);
         set(arriving, key_type, key_length, ARRIVING_FOR, SET_SIZE);
+        set(noted, key_type, key_length, NOTED_FOR, SET_SIZE);
         set(trying, key_type, key_length, TRYING_FOR, SET_SIZE);
         set(blocked, key_type, key_length, FIRST_PAUSE, SET_SIZE);
     }
@@ -237,17 +245,19 @@ pub(super) type ChainRule = (&'static str, Vec<u8>);
 pub(super) fn rules(rules: &[Rule]) -> Vec<ChainRule> {
     let mut all = Vec::new();
     for family in FAMILIES {
-        let Family { arriving, trying, blocked, enter, arrive, .. } = family;
+        let Family { arriving, noted, trying, blocked, enter, arrive, .. } = family;
         let is_in = |list, set| look_up(load_client(list, family), set);
         let change_in = |list, set, operation| change(load_client(list, family), set, operation);
         all.push((enter, written(|list| accept(notrack(is_in(list, arriving))))));
         all.push((enter, written(|list| accept(notrack(is_in(list, trying))))));
         all.push((enter, written(|list| accept(is_in(list, blocked)))));
-        let tried = |list| change_in(change_in(list, blocked, Operation::Add), trying, Operation::Update);
+        let tried = |list| change_in(change_in(match_lease(list), blocked, Operation::Add), trying, Operation::Update);
         all.push((enter, written(|list| accept(notrack(tried(list))))));
-        // Two rules: where there is nothing to delete, the first ends there.
+        all.push((arrive, written(|list| accept(is_in(list, noted)))));
+        // Not in one rule with what follows: where there is nothing to delete, it ends there.
         all.push((arrive, written(|list| change_in(list, blocked, Operation::Delete))));
-        all.push((arrive, written(|list| change_in(list, arriving, Operation::Update))));
+        let note = |list| change_in(change_in(match_lease(list), arriving, Operation::Update), noted, Operation::Update);
+        all.push((arrive, written(note)));
     }
     for chain in [PREROUTING, ARRIVED] {
         all.push((chain, written(|list| accept(match_loopback(list)))));
