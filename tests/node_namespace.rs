@@ -10,10 +10,10 @@ mod probing;
 #[path = "node_namespace/scene.rs"]
 mod scene;
 
-use nodelocaldns::node::{Change, Choice, Error, Interception, Node, Wish, teardown};
+use nodelocaldns::node::{Change, Choice, Error, Node, Wish, teardown};
 use scene::{
     ACCEPT_RULES, ADDRESSES, Agent, NOTRACK_RULES_WHEN_ON, accept_rules, addresses_on, bridge, in_a_namespace, link_exists,
-    mended, nft_tables, notrack_rules, owned_rules, raw_rules_of, run, runtime, succeeds, wish,
+    mended, nft_tables, notrack_rules, off, on, owned_rules, raw_rules_of, run, runtime, succeeds, wish,
 };
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ fn nftables_rules_follow_the_interception_and_leave_nothing() {
             let listing = owned_rules();
             assert_eq!(listing.matches("notrack").count(), 8, "{listing}");
             assert_eq!(listing.matches("meta mark & 0x00100000 == 0x00100000").count(), 4, "{listing}");
-            node.ensure(Interception::On).await.unwrap();
+            node.ensure(&on()).await.unwrap();
             let listing = owned_rules();
             assert_eq!(listing.matches("notrack").count(), NOTRACK_RULES_WHEN_ON, "{listing}");
             assert!(listing.contains("flags owner"), "{listing}");
@@ -44,7 +44,7 @@ fn nftables_rules_follow_the_interception_and_leave_nothing() {
                 assert!(listing.contains(rule), "{rule} is not in\n{listing}");
             }
             assert_eq!(accept_rules(), ACCEPT_RULES);
-            node.ensure(Interception::Probing).await.unwrap();
+            node.ensure(&off()).await.unwrap();
             assert_eq!(owned_rules().matches("notrack").count(), 8);
             assert_eq!(node.teardown().await.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::<String>::new());
             assert_eq!(nft_tables("nodelocaldns"), "");
@@ -60,12 +60,12 @@ fn nobody_else_can_take_the_owned_rules_away() {
     in_a_namespace("nobody_else_can_take_the_owned_rules_away", || {
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
-            node.ensure(Interception::On).await.unwrap();
+            node.ensure(&on()).await.unwrap();
             run("nft flush ruleset");
             assert!(!succeeds("nft delete table inet nodelocaldns"));
             assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
             assert_eq!(accept_rules(), 0, "those of the filter table can be");
-            mended(&mut node, Interception::On, || accept_rules() == ACCEPT_RULES).await;
+            mended(&mut node, &on(), || accept_rules() == ACCEPT_RULES).await;
             assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
         });
     });
@@ -77,7 +77,7 @@ fn the_rules_stand_until_the_last_descriptor_of_their_owner_is_closed() {
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
             let owner = node.take_owner().expect("it was just made");
-            node.ensure(Interception::On).await.unwrap();
+            node.ensure(&on()).await.unwrap();
             assert!(node.take_owner().is_none(), "it is the same table still");
             drop(node);
             assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
@@ -145,11 +145,11 @@ fn rules_that_an_agent_on_iptables_left_to_another_one_go_when_that_has_ended() 
         let other = Agent::start("iptables");
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
-            node.ensure(Interception::On).await.unwrap();
-            node.ensure(Interception::Probing).await.unwrap();
+            node.ensure(&on()).await.unwrap();
+            node.ensure(&off()).await.unwrap();
             assert_eq!(notrack_rules(), NOTRACK_RULES_WHEN_ON, "the other one may need them");
             other.kill();
-            mended(&mut node, Interception::Probing, || notrack_rules() == 8).await;
+            mended(&mut node, &off(), || notrack_rules() == 8).await;
         });
     });
 }
@@ -160,11 +160,11 @@ fn a_new_agent_on_nftables_removes_the_rules_that_an_old_one_on_iptables_left_to
         let old = Agent::start("iptables");
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
-            node.ensure(Interception::On).await.unwrap();
+            node.ensure(&on()).await.unwrap();
             assert_eq!(notrack_rules(), NOTRACK_RULES_WHEN_ON, "the old one's");
             old.stop();
-            node.ensure(Interception::On).await.unwrap();
-            mended(&mut node, Interception::On, || notrack_rules() == 0).await;
+            node.ensure(&on()).await.unwrap();
+            mended(&mut node, &on(), || notrack_rules() == 0).await;
             assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
             assert_eq!(accept_rules(), ACCEPT_RULES);
         });
@@ -181,7 +181,7 @@ fn iptables_rules_follow_the_interception_and_leave_nothing() {
                 let mut node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
                 assert_eq!(node.backend(), "iptables");
                 assert_eq!(raw_rules_of(kind).len(), 8);
-                node.ensure(Interception::On).await.unwrap();
+                node.ensure(&on()).await.unwrap();
                 let rules = raw_rules_of(kind);
                 assert_eq!(rules.len(), NOTRACK_RULES_WHEN_ON, "{rules:#?}");
                 let incoming: Vec<&String> = rules.iter().filter(|rule| rule.starts_with("-A PREROUTING")).collect();
@@ -189,9 +189,9 @@ fn iptables_rules_follow_the_interception_and_leave_nothing() {
                 assert!(incoming.iter().all(|rule| rule.contains("-m socket --nowildcard")), "{incoming:#?}");
                 let other = if kind == "nft" { "legacy" } else { "nft" };
                 assert_eq!(raw_rules_of(other).len(), 0);
-                node.ensure(Interception::Probing).await.unwrap();
+                node.ensure(&off()).await.unwrap();
                 assert_eq!(raw_rules_of(kind).len(), 8);
-                node.ensure(Interception::On).await.unwrap();
+                node.ensure(&on()).await.unwrap();
                 assert_eq!(node.teardown().await.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::<String>::new());
                 assert_eq!(raw_rules_of(kind).len(), 0);
                 assert_eq!(accept_rules(), 0);
@@ -206,16 +206,13 @@ fn iptables_rules_come_back_when_they_are_flushed() {
     in_a_namespace("iptables_rules_come_back_when_they_are_flushed", || {
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
-            node.ensure(Interception::On).await.unwrap();
+            node.ensure(&on()).await.unwrap();
             for flush in
                 ["iptables-nft -t raw -F", "ip6tables-nft -t raw -F OUTPUT", "nft flush ruleset", "nft delete table ip raw"]
             {
                 run(flush);
                 assert!(notrack_rules() < NOTRACK_RULES_WHEN_ON, "{flush}");
-                mended(&mut node, Interception::On, || {
-                    notrack_rules() == NOTRACK_RULES_WHEN_ON && accept_rules() == ACCEPT_RULES
-                })
-                .await;
+                mended(&mut node, &on(), || notrack_rules() == NOTRACK_RULES_WHEN_ON && accept_rules() == ACCEPT_RULES).await;
             }
         });
     });
@@ -226,7 +223,7 @@ fn changes_of_others_beside_our_rules_wake_nobody() {
     in_a_namespace("changes_of_others_beside_our_rules_wake_nobody", || {
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
-            node.ensure(Interception::On).await.unwrap();
+            node.ensure(&on()).await.unwrap();
             run("iptables-nft -t nat -N KUBE-SERVICES");
             run("iptables-nft -t nat -A KUBE-SERVICES -j RETURN");
             run("iptables-nft -t nat -F KUBE-SERVICES");
@@ -266,7 +263,7 @@ fn rules_of_a_crashed_reference_are_cleaned_or_adopted() {
             leave();
             let mut node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
             assert_eq!(raw_rules_of("nft").len(), 8 + 1, "only probes and replies, and the rule of somebody else");
-            node.ensure(Interception::On).await.unwrap();
+            node.ensure(&on()).await.unwrap();
             assert_eq!(raw_rules_of("nft").len(), NOTRACK_RULES_WHEN_ON + 1);
             assert!(node.teardown().await.is_empty());
             assert_eq!(raw_rules_of("nft").len(), 1);
@@ -299,10 +296,10 @@ fn a_held_xtables_lock_is_told_as_such() {
             let path = std::env::var("XTABLES_LOCKFILE").unwrap();
             let file = std::fs::File::create(path).unwrap();
             file.lock().unwrap();
-            let error = node.ensure(Interception::On).await.unwrap_err();
+            let error = node.ensure(&on()).await.unwrap_err();
             assert_eq!(error.error_type(), "iptables_lock", "{error}");
             file.unlock().unwrap();
-            node.ensure(Interception::On).await.unwrap();
+            node.ensure(&on()).await.unwrap();
             assert_eq!(raw_rules_of("legacy").len(), NOTRACK_RULES_WHEN_ON);
         });
     });
@@ -316,8 +313,8 @@ fn a_lock_that_is_held_beside_nftables_holds_nothing_up_and_is_told_once() {
             let file = std::fs::File::create(std::env::var("XTABLES_LOCKFILE").unwrap()).unwrap();
             file.lock().unwrap();
             let mut node = Node::prepare(wish(), Choice::Nftables, SYNC).unwrap();
-            node.ensure(Interception::Probing).await.unwrap();
-            node.ensure(Interception::On).await.unwrap();
+            node.ensure(&off()).await.unwrap();
+            node.ensure(&on()).await.unwrap();
             assert!(owned_rules().contains("notrack"));
             let mut told = Vec::new();
             let started = Instant::now();
@@ -361,7 +358,7 @@ fn without_rules_the_link_is_set_up_and_taken_down_all_the_same() {
         unsafe { std::env::set_var("PATH", "/nonexistent") };
         let (refused, node) = runtime().block_on(async {
             let mut node = Node::prepare(wish(), Choice::Iptables, SYNC).unwrap();
-            let refused = node.ensure(Interception::Probing).await.err().unwrap();
+            let refused = node.ensure(&off()).await.err().unwrap();
             node.ensure_link().await.unwrap();
             (refused, node.backend())
         });
@@ -372,7 +369,7 @@ fn without_rules_the_link_is_set_up_and_taken_down_all_the_same() {
         runtime().block_on(async {
             let mut node = Node::prepare(wish(), Choice::Iptables, SYNC).unwrap();
             node.ensure_link().await.unwrap();
-            node.ensure(Interception::On).await.unwrap();
+            node.ensure(&on()).await.unwrap();
             assert_eq!((node.backend(), notrack_rules()), ("iptables", NOTRACK_RULES_WHEN_ON));
             assert!(node.teardown().await.is_empty());
         });
@@ -389,10 +386,10 @@ fn kube_proxys_kind_of_iptables_is_found_while_it_holds_the_lock() {
         runtime().block_on(async {
             let mut node =
                 Node::prepare(Wish { addresses: vec![ADDRESSES[0].parse().unwrap()], ..wish() }, Choice::Iptables, SYNC).unwrap();
-            let error = node.ensure(Interception::Probing).await.expect_err("the lock is held");
+            let error = node.ensure(&off()).await.expect_err("the lock is held");
             assert_eq!(error.error_type(), "iptables_lock", "{error}");
             file.unlock().unwrap();
-            node.ensure(Interception::Probing).await.unwrap();
+            node.ensure(&off()).await.unwrap();
         });
         assert_eq!((raw_rules_of("legacy").len(), raw_rules_of("nft").len()), (4, 0));
     });
@@ -407,15 +404,15 @@ fn a_withdrawal_with_nftables_does_not_wait_for_who_holds_the_xtables_lock() {
         runtime().block_on(async {
             let started = Instant::now();
             let mut node = Node::prepare(wish(), Choice::Nftables, SYNC).unwrap();
-            node.ensure(Interception::Probing).await.unwrap();
-            node.ensure(Interception::On).await.unwrap();
+            node.ensure(&off()).await.unwrap();
+            node.ensure(&on()).await.unwrap();
             assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
-            node.ensure(Interception::Probing).await.unwrap();
+            node.ensure(&off()).await.unwrap();
             assert_eq!(owned_rules().matches("notrack").count(), 8);
             // Each program waits for 5 s.
             assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
             file.unlock().unwrap();
-            mended(&mut node, Interception::Probing, || accept_rules() == ACCEPT_RULES).await;
+            mended(&mut node, &off(), || accept_rules() == ACCEPT_RULES).await;
         });
     });
 }
@@ -427,7 +424,7 @@ fn a_table_of_our_name_that_is_not_ours_is_left_alone() {
         run("nft add chain inet nodelocaldns theirs");
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::Auto, SYNC).await.unwrap();
-            node.ensure(Interception::On).await.unwrap();
+            node.ensure(&on()).await.unwrap();
             assert_eq!(nft_tables("nodelocaldns-").lines().count(), 1);
             assert!(node.teardown().await.is_empty());
         });

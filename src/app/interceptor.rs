@@ -2,8 +2,8 @@
 
 use super::fallback::{self, Services};
 use crate::cli::{Agent, Backend};
-use crate::node::{Choice, Error, Interception as Rules, Node, Wish};
-use crate::watchdog::{Interception, Interceptor, SetupError};
+use crate::node::{Choice, Error, Interception, Node, Wish};
+use crate::watchdog::{Interceptor, SetupError};
 use std::future::pending;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -57,15 +57,11 @@ pub fn choice(agent: &Agent) -> Choice {
 }
 
 impl Interceptor for NodeInterceptor {
-    async fn ensure(&mut self, interception: Interception) -> Result<Vec<SetupError>, Vec<SetupError>> {
-        let rules = match interception {
-            Interception::Probing => Rules::Probing,
-            Interception::On => Rules::On,
-        };
+    async fn ensure(&mut self, interception: &Interception) -> Result<Vec<SetupError>, Vec<SetupError>> {
         let node = self.node().map_err(|error| vec![told(&error)])?;
         // Neither waits for the other: without rules the addresses that are this node's alone are served all the same, and an address
         // that is missing here is nobody's.
-        let rules = node.ensure(rules).await;
+        let rules = node.ensure(interception).await;
         let mut errors: Vec<SetupError> = node.ensure_link().await.err().iter().map(told).collect();
         // Before the interception goes on for the first time, since it is told to be off first.
         errors.extend(node.ensure_fallback().err().iter().map(told));

@@ -36,6 +36,7 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
         timing: Timing::default(),
         keep_node: agent.as_ref().is_some_and(|agent| agent.skip_teardown),
         probe_mark: agent.as_ref().and_then(|agent| agent.interception.map(|_| agent.probe_mark)),
+        addresses: agent.as_ref().map(|agent| agent.local_addresses.clone()).unwrap_or_default(),
         handover: options.handover,
         metrics_address: options.metrics_listen_address,
     };

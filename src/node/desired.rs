@@ -8,7 +8,7 @@
 //! **Replies are untracked as long as we run.** A tracked reply, `10.96.0.10:53 → pod:40000`, would make
 //! a connection of its own. The pod's next query from port 40000 would belong to that connection (it looks like its answer), so nat
 //! would never be asked, and the query would stay on the node even with the interception off: lost, if it is off because the server is
-//! ill. Hence replies are untracked in [`Interception::Probing`] too: the server may still send some after the interception is off.
+//! ill. Hence replies are untracked at addresses that are not intercepted too: the server may still send some after the interception is off.
 //!
 //! **A probe** is a packet that the watchdog sends to a listening address with the mark of [`Wish::probe_mark`]. Its way, for an address
 //! that kube-proxy rewrites in nat OUTPUT:
@@ -28,7 +28,7 @@
 //! `tests/node_namespace.rs` walks the way of a probe with kube-proxy's rules in place.
 
 use super::fallback::Fallback;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -49,13 +49,62 @@ pub struct Wish {
     pub fallback: Fallback,
 }
 
-/// Whose packets are answered here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Interception {
-    /// The watchdog's probes only: every other query for a ClusterIP goes to cluster DNS.
-    Probing,
-    /// Everyone's.
-    On,
+/// The listening addresses whose queries come here, whoever sends them. At every other one only the watchdog's probes do, and every other
+/// query for a ClusterIP goes to cluster DNS. [`Interception::default`] is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Interception(BTreeSet<IpAddr>);
+
+impl Interception {
+    /// That of these addresses.
+    pub fn of(addresses: &[IpAddr]) -> Self {
+        addresses.iter().copied().collect()
+    }
+
+    /// Whether queries for no address come here.
+    pub fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether queries for `address` come here.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+
+    /// Whether `other` has all of these addresses, and perhaps more.
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.0.is_subset(&other.0)
+    }
+
+    /// The addresses that are in both.
+    pub fn in_both(&self, other: &Self) -> Self {
+        self.0.intersection(&other.0).copied().collect()
+    }
+
+    /// The addresses that are in either.
+    pub fn in_either(&self, other: &Self) -> Self {
+        self.0.union(&other.0).copied().collect()
+    }
+
+    /// The addresses, in their order.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.0.iter().copied()
+    }
+}
+
+impl FromIterator<IpAddr> for Interception {
+    fn from_iter<T: IntoIterator<Item = IpAddr>>(addresses: T) -> Self {
+        Self(addresses.into_iter().map(|address| address.to_canonical()).collect())
+    }
+}
+
+impl fmt::Display for Interception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_none() {
+            return f.write_str("no address");
+        }
+        let addresses: Vec<String> = self.addresses().map(|address| address.to_string()).collect();
+        f.write_str(&addresses.join(", "))
+    }
 }
 
 /// What the node should look like.
@@ -157,9 +206,9 @@ impl fmt::Display for Rule {
     }
 }
 
-/// The node as `wish` wants it in the state `interception`. What is there for [`Interception::Probing`] is there for
-/// [`Interception::On`] too, so that going from one to the other only adds or only removes.
-pub fn desired(wish: &Wish, interception: Interception) -> Desired {
+/// The node as `wish` wants it with this interception. What is there without one is there with any, so that going from less to more only adds
+/// rules, and from more to less only removes them.
+pub fn desired(wish: &Wish, interception: &Interception) -> Desired {
     let addresses = distinct(&wish.addresses);
     let mut rules = Vec::new();
     let mut add = |hook, end, protocol, address, port, mark| rules.push(Rule { hook, protocol, end, address, port, mark });
@@ -184,17 +233,16 @@ pub fn desired(wish: &Wish, interception: Interception) -> Desired {
     for (address, protocol) in each() {
         add(Hook::RawOutput, End::Destination, protocol, address, wish.port, Some(wish.probe_mark));
     }
-    if interception == Interception::On {
-        for address in &addresses {
-            add(Hook::RawOutput, End::Source, Protocol::Tcp, *address, wish.health_port, None);
-            add(Hook::RawOutput, End::Destination, Protocol::Tcp, *address, wish.health_port, None);
-        }
-        for (address, protocol) in each() {
-            add(Hook::RawOutput, End::Destination, protocol, address, wish.port, None);
-        }
-        for (address, protocol) in each() {
-            add(Hook::RawPrerouting, End::Destination, protocol, address, wish.port, None);
-        }
+    let is_intercepted = |address: &IpAddr| interception.contains(*address);
+    for address in addresses.iter().copied().filter(is_intercepted) {
+        add(Hook::RawOutput, End::Source, Protocol::Tcp, address, wish.health_port, None);
+        add(Hook::RawOutput, End::Destination, Protocol::Tcp, address, wish.health_port, None);
+    }
+    for (address, protocol) in each().filter(|(address, _)| is_intercepted(address)) {
+        add(Hook::RawOutput, End::Destination, protocol, address, wish.port, None);
+    }
+    for (address, protocol) in each().filter(|(address, _)| is_intercepted(address)) {
+        add(Hook::RawPrerouting, End::Destination, protocol, address, wish.port, None);
     }
     let link = wish.interface.clone().map(|name| LinkWish { name, addresses });
     Desired { link, rules }
@@ -222,13 +270,17 @@ mod tests {
         }
     }
 
-    fn lines(interception: Interception) -> Vec<String> {
+    fn on() -> Interception {
+        Interception::of(&wish().addresses)
+    }
+
+    fn lines(interception: &Interception) -> Vec<String> {
         desired(&wish(), interception).rules.iter().map(Rule::to_string).collect()
     }
 
     #[test]
     fn interception_has_the_reference_s_rules_for_each_address() {
-        let lines = lines(Interception::On);
+        let lines = lines(&on());
         for address in ["169.254.20.10", "fd00::10"] {
             for protocol in ["udp", "tcp"] {
                 for rule in [
@@ -255,7 +307,7 @@ mod tests {
 
     #[test]
     fn while_probing_only_probes_and_replies_are_untracked() {
-        let rules = desired(&wish(), Interception::Probing).rules;
+        let rules = desired(&wish(), &Interception::default()).rules;
         let raw: Vec<&Rule> = rules.iter().filter(|rule| rule.hook.is_raw()).collect();
         assert_eq!(raw.len(), 8);
         assert!(raw.iter().all(|rule| rule.hook == Hook::RawOutput && (rule.end == End::Source || rule.mark == Some(0x10_0000))));
@@ -263,15 +315,39 @@ mod tests {
 
     #[test]
     fn turning_the_interception_on_only_adds() {
-        let probing = desired(&wish(), Interception::Probing).rules;
-        let on = desired(&wish(), Interception::On).rules;
+        let probing = desired(&wish(), &Interception::default()).rules;
+        let on = desired(&wish(), &on()).rules;
         assert_eq!(on[..probing.len()], probing);
     }
 
     #[test]
+    fn each_address_is_intercepted_for_itself() {
+        let probing = lines(&Interception::default());
+        let [first, second] = [0, 1].map(|index| Interception::of(&wish().addresses[index..=index]));
+        let added = |interception: &Interception| -> Vec<String> {
+            lines(interception).into_iter().filter(|line| !probing.contains(line)).collect()
+        };
+        assert!(probing.iter().all(|rule| lines(&first).contains(rule)), "nothing is taken away");
+        assert_eq!(added(&first).len(), 6, "queries in and out over UDP and TCP, and the health port's: {:?}", added(&first));
+        assert!(added(&first).iter().all(|rule| rule.contains(" 169.254.20.10 ")), "{:?}", added(&first));
+        assert_eq!(added(&first).len() + added(&second).len(), added(&on()).len());
+        let elsewhere = Interception::of(&["127.0.0.1".parse().unwrap()]);
+        assert_eq!(lines(&elsewhere), probing, "an address that is not ours is no business of the rules");
+    }
+
+    #[test]
+    fn interceptions_are_compared_address_by_address() {
+        let [both, one, none] = [on(), Interception::of(&wish().addresses[..1]), Interception::default()];
+        assert!(none.is_within(&one) && one.is_within(&both) && !both.is_within(&one));
+        assert_eq!((one.in_both(&both), one.in_either(&both)), (one.clone(), both.clone()));
+        assert!(Interception::of(&["::ffff:169.254.20.10".parse().unwrap()]).contains("169.254.20.10".parse().unwrap()));
+        assert_eq!((none.to_string(), both.to_string()), ("no address".to_owned(), "169.254.20.10, fd00::10".to_owned()));
+    }
+
+    #[test]
     fn no_query_is_untracked_without_its_reply() {
-        for interception in [Interception::Probing, Interception::On] {
-            let rules = desired(&wish(), interception).rules;
+        for interception in [Interception::default(), Interception::of(&wish().addresses[..1]), on()] {
+            let rules = desired(&wish(), &interception).rules;
             for rule in rules.iter().filter(|rule| rule.hook.is_raw() && rule.end == End::Destination) {
                 let reply = Rule { hook: Hook::RawOutput, end: End::Source, mark: None, ..*rule };
                 assert!(rules.contains(&reply), "{rule} without its replies");
@@ -282,13 +358,14 @@ mod tests {
     #[test]
     fn an_address_given_twice_counts_once_and_the_unspecified_one_not_at_all() {
         let addresses = ["10.96.0.10", "::ffff:10.96.0.10", "0.0.0.0", "::"].map(|text| text.parse().unwrap()).to_vec();
-        let desired = desired(&Wish { addresses, ..wish() }, Interception::On);
+        let on = Interception::of(&addresses);
+        let desired = desired(&Wish { addresses, ..wish() }, &on);
         assert_eq!(desired.link.unwrap().addresses, ["10.96.0.10".parse::<IpAddr>().unwrap()]);
         assert_eq!(desired.rules.len(), 22);
     }
 
     #[test]
     fn no_link_is_wanted_without_a_name() {
-        assert_eq!(desired(&Wish { interface: None, ..wish() }, Interception::On).link, None);
+        assert_eq!(desired(&Wish { interface: None, ..wish() }, &on()).link, None);
     }
 }

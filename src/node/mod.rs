@@ -113,7 +113,7 @@ impl Node {
         if presence.as_ref().is_some_and(|presence| !presence.is_alone()) {
             tracing::info!("another agent is at work on this node: what both need is left in place");
         }
-        let link = desired(&wish, Interception::Probing).link.map(Link::open).transpose()?;
+        let link = desired(&wish, &Interception::default()).link.map(Link::open).transpose()?;
         let fallback = FallbackTable::open().inspect_err(|error| say_there_is_no_fallback(&wish.fallback, error)).ok();
         // An interval of zero would never let anything else happen.
         let sync_interval = sync_interval.max(Duration::from_secs(1));
@@ -128,13 +128,13 @@ impl Node {
             events: None,
             presence,
             sync,
-            interception: Interception::Probing,
+            interception: Interception::default(),
             owner: None,
             is_left_to_another: false,
         })
     }
 
-    /// As [`Node::prepare`] and, at once, [`Node::ensure`] for [`Interception::Probing`], with everything that follows beside it.
+    /// As [`Node::prepare`] and, at once, [`Node::ensure`] for no interception, with everything that follows beside it.
     /// The link is not touched yet.
     ///
     /// # Errors
@@ -142,7 +142,7 @@ impl Node {
     /// Those of both.
     pub async fn open(wish: Wish, choice: Choice, sync_interval: Duration) -> Result<Self, Error> {
         let mut node = Self::prepare(wish, choice, sync_interval)?;
-        node.ensure(Interception::Probing).await?;
+        node.ensure(&Interception::default()).await?;
         if let Some(Rules::Nftables { filter, .. }) = &mut node.rules {
             filter.finish().await;
         }
@@ -184,8 +184,8 @@ impl Node {
     /// # Errors
     ///
     /// The interception could not be put in place or taken away; worth another try.
-    pub async fn ensure(&mut self, interception: Interception) -> Result<(), Error> {
-        let is_mended = interception == self.interception;
+    pub async fn ensure(&mut self, interception: &Interception) -> Result<(), Error> {
+        let is_mended = *interception == self.interception;
         let rules = desired(&self.wish, interception).rules;
         let is_alone = self.is_alone();
         let Some(held) = &mut self.rules else {
@@ -193,7 +193,7 @@ impl Node {
             self.events = installed.events(self.fallback.as_ref(), self.sync.period());
             self.owner = installed.duplicate_owner();
             self.rules = Some(installed);
-            self.interception = interception;
+            self.interception = interception.clone();
             self.note_what_is_left(is_alone);
             return Ok(());
         };
@@ -209,7 +209,7 @@ impl Node {
             }
             Rules::Iptables(programs) => apply(programs, rules, is_alone).await?,
         };
-        self.interception = interception;
+        self.interception = interception.clone();
         self.note_what_is_left(is_alone);
         if has_changed && is_mended {
             tracing::warn!("interception rules had been changed by somebody and are mended");
@@ -217,12 +217,12 @@ impl Node {
         Ok(())
     }
 
-    /// Whether the interception may go on: at a node whose filter table drops by default, queries that are untracked before the rules are there
-    /// that accept them are lost. Until the programs that make those have ended, which is a [`Change::Rules`], it may not; what they could not do
-    /// holds nothing up. Once it is on, it may stay on.
+    /// Whether more addresses may be intercepted: at a node whose filter table drops by default, queries that are untracked before the rules are
+    /// there that accept them are lost. Until the programs that make those have ended, which is a [`Change::Rules`], they may not; what they could
+    /// not do holds nothing up.
     pub fn is_ready_for_queries(&self) -> bool {
         match &self.rules {
-            Some(Rules::Nftables { filter, .. }) => self.interception == Interception::On || !filter.is_running(),
+            Some(Rules::Nftables { filter, .. }) => !filter.is_running(),
             _ => true,
         }
     }
@@ -401,9 +401,10 @@ impl Node {
         }
     }
 
-    /// Rules are off, but for those that another agent may need: should its server fail too, neither would remove them.
+    /// Rules of some address are off, but for those that another agent may need: should its server fail too, neither would remove them.
     fn note_what_is_left(&mut self, is_alone: bool) {
-        let may_be_left = matches!(self.rules, Some(Rules::Iptables(_))) && self.interception == Interception::Probing;
+        let is_whole = Interception::of(&self.wish.addresses).is_within(&self.interception);
+        let may_be_left = matches!(self.rules, Some(Rules::Iptables(_))) && !is_whole;
         self.is_left_to_another = may_be_left && !is_alone;
     }
 }
@@ -468,7 +469,7 @@ pub async fn teardown(wish: &Wish) -> Vec<Error> {
         Ok(false) => {}
         Err(error) => errors.push(error),
     }
-    if let Some(link) = desired(wish, Interception::Probing).link {
+    if let Some(link) = desired(wish, &Interception::default()).link {
         match Link::open(link) {
             Ok(mut link) => errors.extend(link.remove().await.err()),
             Err(error) => errors.push(error),

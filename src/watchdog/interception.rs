@@ -1,7 +1,7 @@
 //! The seam to the node: whoever can make the node intercept, or not, told what is wanted and telling what became of it. It has a
 //! thread of its own, since the tools it uses may block (the xtables lock), and a probe must not wait for that.
 
-use super::state::Interception;
+use crate::node::Interception;
 use std::future::{Future, pending};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -30,14 +30,11 @@ pub trait Interceptor {
     ///
     /// # Errors
     /// The interception is not as wanted, and why.
-    fn ensure(&mut self, interception: Interception) -> impl Future<Output = Result<Vec<SetupError>, Vec<SetupError>>>;
-    /// Whether queries may be made to come here. Until then the wish for that waits, and [`Interceptor::changed`] resolves when it is so.
+    fn ensure(&mut self, interception: &Interception) -> impl Future<Output = Result<Vec<SetupError>, Vec<SetupError>>>;
+    /// Whether queries for more addresses may be made to come here. Until then the wish for that waits, and [`Interceptor::changed`] resolves when
+    /// it is so.
     fn is_ready_for_queries(&self) -> bool {
         true
-    }
-    /// As fast as can be: queries no longer come here. Link and addresses stay.
-    fn withdraw(&mut self) -> impl Future<Output = Result<Vec<SetupError>, Vec<SetupError>>> {
-        self.ensure(Interception::Probing)
     }
     /// Takes down everything that was set up.
     fn teardown(&mut self) -> impl Future<Output = Result<(), Vec<SetupError>>>;
@@ -60,7 +57,7 @@ pub trait Interceptor {
 pub struct Idle;
 
 impl Interceptor for Idle {
-    async fn ensure(&mut self, _: Interception) -> Result<Vec<SetupError>, Vec<SetupError>> {
+    async fn ensure(&mut self, _: &Interception) -> Result<Vec<SetupError>, Vec<SetupError>> {
         Ok(Vec::new())
     }
     async fn teardown(&mut self) -> Result<(), Vec<SetupError>> {
@@ -72,7 +69,7 @@ impl Interceptor for Idle {
 }
 
 /// What is wanted of the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     Interception(Interception),
     Teardown,
@@ -126,19 +123,20 @@ struct Retries {
     /// Tries that ended with the same errors.
     in_vain: u32,
     errors: Vec<SetupError>,
-    /// Queries may come here.
-    may_intercept: bool,
-    /// They may although they should not.
+    /// Addresses whose queries may come here.
+    may_be_on: Interception,
+    /// Some may although they should not.
     is_urgent: bool,
 }
 
 impl Retries {
     /// Takes what became of a try. Returns the errors that the try before did not have.
-    fn take<'a>(&mut self, wish: Wish, is_done: bool, errors: &'a [SetupError]) -> Vec<&'a SetupError> {
-        let off = Wish::Interception(Interception::Probing);
-        // A failure may have left some of the rules in place.
-        self.may_intercept = if wish == off { self.may_intercept && !is_done } else { true };
-        self.is_urgent = wish == off && self.may_intercept;
+    fn take<'a>(&mut self, wish: &Wish, is_done: bool, errors: &'a [SetupError]) -> Vec<&'a SetupError> {
+        if let Wish::Interception(interception) = wish {
+            // A failure may have left some of the rules in place, and may have made some.
+            self.may_be_on = if is_done { interception.clone() } else { self.may_be_on.in_either(interception) };
+            self.is_urgent = !self.may_be_on.is_within(interception);
+        }
         let before = std::mem::replace(&mut self.errors, errors.to_vec());
         self.in_vain = if before == errors { self.in_vain.saturating_add(1) } else { 1 };
         errors.iter().filter(|error| !before.contains(error)).collect()
@@ -186,6 +184,7 @@ async fn serve(
 ) {
     let mut retries = Retries::default();
     let mut readiness = Readiness::default();
+    let mut standing = Interception::default();
     loop {
         let delay = retries.delay();
         let retry = async {
@@ -200,25 +199,33 @@ async fn serve(
             () = retry => {}
             () = until(readiness.deadline()) => {}
         }
-        let Some(wish) = *wishes.borrow_and_update() else { continue };
-        let is_ready = wish != Wish::Interception(Interception::On) || interceptor.is_ready_for_queries();
+        let Some(mut wish) = wishes.borrow_and_update().clone() else { continue };
+        let adds = matches!(&wish, Wish::Interception(interception) if !interception.is_within(&standing));
+        let is_ready = !adds || interceptor.is_ready_for_queries();
         if !readiness.allows(is_ready, Instant::now()) {
-            continue;
-        }
-        if !is_ready {
+            // What is to be withdrawn waits for nothing.
+            let Wish::Interception(interception) = &wish else { continue };
+            let rest = interception.in_both(&standing);
+            if rest == standing {
+                continue;
+            }
+            wish = Wish::Interception(rest);
+        } else if !is_ready {
             readiness = Readiness::default();
             tracing::warn!(
                 "watchdog: iptables has not accepted our traffic in {PATIENCE:?}; the interception goes on, a firewall may drop queries"
             );
         }
-        let result = match wish {
-            Wish::Interception(Interception::Probing) => interceptor.withdraw().await,
-            Wish::Interception(on) => interceptor.ensure(on).await,
+        let result = match &wish {
+            Wish::Interception(interception) => interceptor.ensure(interception).await,
             Wish::Teardown => interceptor.teardown().await.map(|()| Vec::new()),
         };
         let is_done = result.is_ok();
+        if let (Wish::Interception(interception), true) = (&wish, is_done) {
+            standing.clone_from(interception);
+        }
         let mut errors = result.unwrap_or_else(|errors| errors);
-        for error in retries.take(wish, is_done, &errors) {
+        for error in retries.take(&wish, is_done, &errors) {
             tracing::error!("watchdog: {error} (told once; tried again at least every {LONGEST_RETRY:?})");
         }
         if delay.is_some() && errors.is_empty() && wish != Wish::Teardown {
@@ -226,7 +233,8 @@ async fn serve(
         }
         errors.extend(interceptor.take_errors_beside());
         let owner = interceptor.take_owner();
-        if report.send(Outcome { wish, is_done, errors, owner }).is_err() || wish == Wish::Teardown {
+        let is_over = wish == Wish::Teardown;
+        if report.send(Outcome { wish, is_done, errors, owner }).is_err() || is_over {
             return;
         }
     }
@@ -242,14 +250,26 @@ async fn until(deadline: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::{Interceptor, LONGEST_RETRY, Node, Outcome, PATIENCE, Readiness, Retries, SetupError, Wish};
-    use crate::watchdog::state::Interception;
+    use crate::node::Interception;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::{Duration, Instant};
     use tokio::sync::Notify;
 
-    const ON: Wish = Wish::Interception(Interception::On);
-    const OFF: Wish = Wish::Interception(Interception::Probing);
+    const ADDRESSES: [&str; 2] = ["169.254.20.10", "10.96.0.10"];
+
+    /// The wish for these of the addresses.
+    fn wish_for(addresses: &[&str]) -> Wish {
+        Wish::Interception(addresses.iter().map(|text| text.parse::<std::net::IpAddr>().unwrap()).collect())
+    }
+
+    fn on() -> Wish {
+        wish_for(&ADDRESSES)
+    }
+
+    fn off() -> Wish {
+        wish_for(&[])
+    }
 
     fn error(message: &str) -> SetupError {
         SetupError { errortype: "iptables", message: message.to_owned() }
@@ -261,7 +281,7 @@ mod tests {
         assert_eq!(retries.delay(), None);
         let missing = [error("no program iptables")];
         let mut tell =
-            |errors: &[SetupError]| (retries.take(ON, false, errors).len(), retries.delay().map(|delay| delay.as_secs()));
+            |errors: &[SetupError]| (retries.take(&on(), false, errors).len(), retries.delay().map(|delay| delay.as_secs()));
         let told: Vec<(usize, Option<u64>)> = (0..9).map(|_| tell(&missing)).collect();
         assert_eq!(told.iter().map(|(told, _)| told).sum::<usize>(), 1, "{told:?}");
         let delays: Vec<u64> = told.iter().filter_map(|(_, delay)| *delay).collect();
@@ -281,18 +301,18 @@ mod tests {
     fn an_interception_that_should_be_off_and_may_be_on_is_tried_each_second() {
         let held = [error("another program holds the lock")];
         let mut retries = Retries::default();
-        retries.take(OFF, false, &held);
-        retries.take(OFF, false, &held);
+        retries.take(&off(), false, &held);
+        retries.take(&off(), false, &held);
         assert_eq!(retries.delay(), Some(Duration::from_secs(2)), "it never was on");
-        for is_done in [true, false] {
-            retries.take(ON, is_done, &[]);
+        for (is_done, less) in [(true, off()), (false, off()), (true, wish_for(&ADDRESSES[..1]))] {
+            retries.take(&on(), is_done, &[]);
             for _ in 0..5 {
-                retries.take(OFF, false, &held);
+                retries.take(&less, false, &held);
                 assert_eq!(retries.delay(), Some(Duration::from_secs(1)));
             }
         }
-        retries.take(OFF, true, &held);
-        retries.take(OFF, true, &held);
+        retries.take(&off(), true, &held);
+        retries.take(&off(), true, &held);
         assert!(retries.delay() > Some(Duration::from_secs(1)), "off it is, the rest is not urgent");
     }
 
@@ -309,7 +329,7 @@ mod tests {
     }
 
     impl Interceptor for Fake {
-        async fn ensure(&mut self, _: Interception) -> Result<Vec<SetupError>, Vec<SetupError>> {
+        async fn ensure(&mut self, _: &Interception) -> Result<Vec<SetupError>, Vec<SetupError>> {
             let fails = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
             let error = || SetupError { errortype: "iptables_lock", message: "held".to_owned() };
             match fails {
@@ -333,7 +353,7 @@ mod tests {
     }
 
     fn shown(outcome: &Outcome) -> (Wish, bool, usize) {
-        (outcome.wish, outcome.is_done, outcome.errors.len())
+        (outcome.wish.clone(), outcome.is_done, outcome.errors.len())
     }
 
     #[tokio::test]
@@ -342,12 +362,11 @@ mod tests {
         fake.failures.store(1, Ordering::Relaxed);
         let own = fake.clone();
         let mut node = Node::start(|| async { own }).unwrap();
-        let on = Wish::Interception(Interception::On);
-        node.wish(on);
-        assert_eq!(shown(&node.outcome().await), (on, false, 1));
-        assert_eq!(shown(&node.outcome().await), (on, true, 0), "it is tried again by itself");
+        node.wish(on());
+        assert_eq!(shown(&node.outcome().await), (on(), false, 1));
+        assert_eq!(shown(&node.outcome().await), (on(), true, 0), "it is tried again by itself");
         fake.change.notify_one();
-        assert_eq!(shown(&node.outcome().await), (on, true, 0), "what changed is mended");
+        assert_eq!(shown(&node.outcome().await), (on(), true, 0), "what changed is mended");
         node.wish(Wish::Teardown);
         assert_eq!(node.outcome().await.wish, Wish::Teardown);
     }
@@ -357,10 +376,9 @@ mod tests {
         let fake = Fake { is_beside: true, ..Fake::default() };
         fake.failures.store(1, Ordering::Relaxed);
         let mut node = Node::start(|| async { fake }).unwrap();
-        let off = Wish::Interception(Interception::Probing);
-        node.wish(off);
-        assert_eq!(shown(&node.outcome().await), (off, true, 1));
-        assert_eq!(shown(&node.outcome().await), (off, true, 0));
+        node.wish(off());
+        assert_eq!(shown(&node.outcome().await), (off(), true, 1));
+        assert_eq!(shown(&node.outcome().await), (off(), true, 0));
     }
 
     #[test]
@@ -381,15 +399,30 @@ mod tests {
         fake.is_unready.store(true, Ordering::Relaxed);
         let own = fake.clone();
         let mut node = Node::start(|| async { own }).unwrap();
-        node.wish(ON);
+        node.wish(on());
         let early = tokio::time::timeout(Duration::from_millis(200), node.outcome()).await;
         assert!(early.is_err(), "{early:?}");
-        node.wish(OFF);
-        assert_eq!(shown(&node.outcome().await), (OFF, true, 0));
-        node.wish(ON);
+        node.wish(off());
+        assert_eq!(shown(&node.outcome().await), (off(), true, 0));
+        node.wish(on());
         fake.is_unready.store(false, Ordering::Relaxed);
         fake.change.notify_one();
-        assert_eq!(shown(&node.outcome().await), (ON, true, 0));
+        assert_eq!(shown(&node.outcome().await), (on(), true, 0));
+    }
+
+    #[tokio::test]
+    async fn an_address_is_withdrawn_while_another_one_waits_to_be_intercepted() {
+        let fake = Fake::default();
+        let own = fake.clone();
+        let mut node = Node::start(|| async { own }).unwrap();
+        node.wish(wish_for(&ADDRESSES[..1]));
+        assert_eq!(shown(&node.outcome().await), (wish_for(&ADDRESSES[..1]), true, 0));
+        fake.is_unready.store(true, Ordering::Relaxed);
+        node.wish(wish_for(&ADDRESSES[1..]));
+        assert_eq!(shown(&node.outcome().await), (off(), true, 0));
+        fake.is_unready.store(false, Ordering::Relaxed);
+        fake.change.notify_one();
+        assert_eq!(shown(&node.outcome().await), (wish_for(&ADDRESSES[1..]), true, 0));
     }
 
     #[tokio::test]
@@ -397,12 +430,11 @@ mod tests {
         let fake = Fake::default();
         let own = fake.clone();
         let mut node = Node::start(|| async { own }).unwrap();
-        let on = Wish::Interception(Interception::On);
-        node.wish(on);
-        assert_eq!(shown(&node.outcome().await), (on, true, 0));
+        node.wish(on());
+        assert_eq!(shown(&node.outcome().await), (on(), true, 0));
         fake.beside.store(2, Ordering::Relaxed);
         fake.change.notify_one();
-        assert_eq!(shown(&node.outcome().await), (on, true, 2));
+        assert_eq!(shown(&node.outcome().await), (on(), true, 2));
         let again = tokio::time::timeout(Duration::from_millis(1500), node.outcome()).await;
         assert!(again.is_err(), "whoever works there tries again: {again:?}");
     }

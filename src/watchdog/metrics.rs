@@ -4,6 +4,9 @@ use super::state::Cause;
 use crate::chain::Transport;
 use crate::metrics::process::ProcessCollector;
 use crate::metrics::{Counter, Gauge, Histogram, Registry, TIME_BUCKETS};
+use crate::node::Interception;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 const SETUP_ERRORS: (&str, &str) = ("coredns_nodecache_setup_errors_total", "Errors while the node was set up.");
@@ -16,14 +19,23 @@ pub struct Metrics {
     registry: Registry,
     probe_duration: Histogram,
     interception: Gauge,
+    intercepted: BTreeMap<IpAddr, Gauge>,
     without_service: Gauge,
     _process: ProcessCollector,
 }
 
 impl Metrics {
-    /// In a registry of their own.
-    pub fn new() -> Self {
+    /// In a registry of their own, for a node with these addresses (`-localip`).
+    pub fn new(addresses: &[IpAddr]) -> Self {
         let registry = Registry::new(1);
+        let intercepted = addresses.iter().map(|address| {
+            let gauge = registry.gauge(
+                "nodelocaldns_watchdog_intercepted",
+                "1 while queries for this address are intercepted, else 0.",
+                &[("address", &address.to_canonical().to_string())],
+            );
+            (address.to_canonical(), gauge)
+        });
         let metrics = Self {
             probe_duration: registry.histogram(
                 "nodelocaldns_watchdog_probe_duration_seconds",
@@ -33,9 +45,10 @@ impl Metrics {
             ),
             interception: registry.gauge(
                 "nodelocaldns_watchdog_interception",
-                "1 while queries for the node's addresses are intercepted, else 0.",
+                "1 while queries for all of the node's addresses are intercepted, else 0.",
                 &[],
             ),
+            intercepted: intercepted.collect(),
             without_service: registry.external_counter(
                 "nodelocaldns_watchdog_seconds_without_service_total",
                 "Seconds in which no server answered on every address.",
@@ -86,28 +99,29 @@ impl Metrics {
     pub(super) fn observe_probe(&self, elapsed: Duration) {
         self.probe_duration.observe(elapsed.as_secs_f64());
     }
-    pub(super) fn set_interception(&self, is_on: bool) {
-        self.interception.set(f64::from(u8::from(is_on)));
+    pub(super) fn set_interception(&self, interception: &Interception) {
+        let set = |gauge: &Gauge, is_on: bool| gauge.set(f64::from(u8::from(is_on)));
+        for (address, gauge) in &self.intercepted {
+            set(gauge, interception.contains(*address));
+        }
+        let is_whole = self.intercepted.keys().all(|address| interception.contains(*address));
+        set(&self.interception, is_whole && !self.intercepted.is_empty());
     }
     pub(super) fn set_without_service(&self, time: Duration) {
         self.without_service.set(time.as_secs_f64());
     }
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::Metrics;
+    use crate::node::Interception;
     use crate::watchdog::state::Cause;
+    use std::net::IpAddr;
 
     #[test]
     fn series_are_there_from_the_start_and_unknown_error_types_are_not_made() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(&[]);
         metrics.count_restart(Cause::Hang);
         metrics.count_setup_error("configmap");
         metrics.count_setup_error("anything\"");
@@ -124,5 +138,25 @@ mod tests {
             assert!(text.contains(series), "{series} in {text}");
         }
         assert!(!text.contains("anything"), "{text}");
+    }
+
+    #[test]
+    fn the_interception_is_1_for_each_address_that_is_intercepted_and_for_all_only_if_each_is() {
+        let [first, second]: [IpAddr; 2] = ["169.254.20.10", "10.96.0.10"].map(|text| text.parse().unwrap());
+        let metrics = Metrics::new(&[first, second]);
+        for (intercepted, expected) in [(vec![], [0, 0, 0]), (vec![first], [0, 1, 0]), (vec![first, second], [1, 1, 1])] {
+            metrics.set_interception(&Interception::of(&intercepted));
+            let text = metrics.registry().encode();
+            for (series, value) in [
+                "nodelocaldns_watchdog_interception",
+                "nodelocaldns_watchdog_intercepted{address=\"169.254.20.10\"}",
+                "nodelocaldns_watchdog_intercepted{address=\"10.96.0.10\"}",
+            ]
+            .iter()
+            .zip(expected)
+            {
+                assert!(text.contains(&format!("{series} {value}\n")), "{series} {value} in {text}");
+            }
+        }
     }
 }

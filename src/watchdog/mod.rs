@@ -23,4 +23,3 @@ pub use interception::{Idle, Interceptor, SetupError};
 pub use metrics::Metrics;
 pub use run::{Settings, run};
 pub use server_end::{Order, ServerEnd};
-pub use state::Interception;

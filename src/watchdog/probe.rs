@@ -35,6 +35,8 @@ pub(super) struct Prober {
     pub generation: u64,
     /// Packets carry this mark (SO_MARK), which the rules let through untracked at all times. Needs NET_ADMIN.
     pub mark: Option<u32>,
+    /// One packet or connection, and no more, whatever comes of it.
+    pub is_sparing: bool,
 }
 
 /// What a question came to.
@@ -97,7 +99,7 @@ impl Prober {
             };
             match attempt {
                 Ok(Attempt::Answered) => return Verdict::Answered.into(),
-                Ok(Attempt::Foreign) if foreign < FOREIGN_TRIES => {
+                Ok(Attempt::Foreign) if foreign < FOREIGN_TRIES && !self.is_sparing => {
                     foreign += 1;
                     sleep(FOREIGN_PAUSE).await;
                 }
@@ -108,9 +110,10 @@ impl Prober {
                         target.address,
                         target.transport.label()
                     );
-                    return Finding { verdict: Verdict::Unproven, complaint: Some(complaint) };
+                    return Finding { verdict: Verdict::Foreign, complaint: Some(complaint) };
                 }
                 Ok(Attempt::Refused) => return Verdict::Unproven.into(),
+                Ok(Attempt::Silent) if self.is_sparing => return Verdict::Silent.into(),
                 Ok(Attempt::Silent) => sleep(RESEND.saturating_sub(started.elapsed())).await,
                 Err(error) => {
                     sleep(RESEND).await;
@@ -202,7 +205,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, UdpSocket};
 
-    const PROBER: Prober = Prober { generation: 7, mark: None };
+    const PROBER: Prober = Prober { generation: 7, mark: None, is_sparing: false };
 
     /// The answer of a server of this generation, made by the plan itself.
     fn answer(generation: u64, question: &[u8]) -> Vec<u8> {
@@ -261,7 +264,7 @@ mod tests {
             }
         });
         let finding = PROBER.ask(target).await;
-        assert_eq!(finding.verdict, Verdict::Unproven);
+        assert_eq!(finding.verdict, Verdict::Foreign);
         assert!(finding.complaint.is_some_and(|complaint| complaint.contains("somebody else")));
         answering.abort();
     }

@@ -6,13 +6,13 @@ use super::handover::{Handover, Heard, at};
 use super::interception::{Interceptor, Node, Outcome, Wish};
 use super::metrics::Metrics;
 use super::probe::{Complaints, Finding, Prober};
-use super::state::{Action, Event, Exit, Interception, Machine, Target, Timing, Verdict};
+use super::state::{Action, Event, Exit, Machine, Obstacle, Target, Timing, Verdict};
 use crate::chain::{Endpoint, HttpAnswer, Transport};
 use crate::server::{Http, Sockets};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::{Future, pending};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub struct Settings {
     pub keep_node: bool,
     /// What the probes' packets are marked with, if there are rules that look for it; needs NET_ADMIN.
     pub probe_mark: Option<u32>,
+    /// Addresses of the node whose queries are to be intercepted (`-localip`).
+    pub addresses: Vec<IpAddr>,
     /// Where a predecessor may be found, and a successor finds us (`--handover`).
     pub handover: Option<PathBuf>,
     /// Where the watchdog's metrics are served (`-metrics-listen-address`).
@@ -67,11 +69,12 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
     let mut node = Node::start(interceptor).map_err(RunError::Thread)?;
     let machine = Machine::new(settings.timing, settings.keep_node, Instant::now());
     let (probed, mut verdicts) = mpsc::unbounded_channel();
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(&settings.addresses);
     let mut exposition = Exposition::new(settings.metrics_address, &metrics);
     let mut guard = Guard {
         program: settings.program,
         probe_mark: settings.probe_mark,
+        addresses: settings.addresses,
         machine,
         metrics,
         server: None,
@@ -130,6 +133,7 @@ struct Probed {
 struct Guard {
     program: Program,
     probe_mark: Option<u32>,
+    addresses: Vec<IpAddr>,
     machine: Machine,
     metrics: Metrics,
     server: Option<Server>,
@@ -178,12 +182,19 @@ impl Guard {
                     self.sockets = Sockets::default();
                 }
             }
-            Action::Probe { target, inquiry } => self.probe(target, inquiry),
+            Action::Probe { target, inquiry, is_sparing } => self.probe(target, inquiry, is_sparing),
             Action::CancelProbes => self.probes.drain().for_each(|(_, probe)| probe.abort()),
             Action::Intercept(interception) => {
-                let word = if interception == Interception::On { "on: the server has proved itself" } else { "off" };
-                tracing::debug!("watchdog: interception {word}");
+                tracing::debug!("watchdog: queries for {interception} are to come here: there the server has proved itself");
                 node.wish(Wish::Interception(interception));
+            }
+            Action::Tell { address, obstacle } => {
+                let why = match obstacle {
+                    Obstacle::Foreign => "somebody else answers the watchdog's questions there",
+                    Obstacle::Astray => "the watchdog's questions do not come to the server",
+                    Obstacle::Silence => "the watchdog's questions are not answered there",
+                };
+                tracing::warn!("watchdog: {address} is not intercepted: {why}; nodelocaldns doctor says more");
             }
             Action::Announce => self.handover.announce(self.handover_path.as_deref()),
             Action::StopOffering => {
@@ -240,8 +251,8 @@ impl Guard {
         }
     }
 
-    fn probe(&mut self, target: Target, inquiry: u64) {
-        let prober = Prober { generation: self.generation, mark: self.probe_mark };
+    fn probe(&mut self, target: Target, inquiry: u64, is_sparing: bool) {
+        let prober = Prober { generation: self.generation, mark: self.probe_mark, is_sparing };
         let probed = self.probed.clone();
         let task = tokio::spawn(async move {
             let started = Instant::now();
@@ -276,8 +287,9 @@ impl Guard {
                 }
                 match verdict {
                     Verdict::Answered => self.metrics.observe_probe(elapsed),
-                    Verdict::Unproven if elapsed < PROBE_DEADLINE => self.metrics.count_failure(target.transport),
-                    Verdict::Unproven => {}
+                    _ if elapsed < PROBE_DEADLINE => self.metrics.count_failure(target.transport),
+                    // Counted when it was late.
+                    _ => {}
                 }
                 self.handle(Event::Probed { target, inquiry, verdict }, node);
             }
@@ -293,12 +305,12 @@ impl Guard {
             self.pass_owner();
         }
         let is_done = outcome.is_done;
-        let event = match outcome.wish {
+        let event = match &outcome.wish {
             Wish::Teardown => Event::TornDown,
             Wish::Interception(interception) => {
-                if is_done {
-                    // A mark is for rules: without one there are none.
-                    self.metrics.set_interception(self.probe_mark.is_some() && interception == Interception::On);
+                // A mark is for rules: without one there are none.
+                if is_done && self.probe_mark.is_some() {
+                    self.metrics.set_interception(interception);
                 }
                 Event::Settled { interception, is_done }
             }
@@ -313,9 +325,10 @@ impl Guard {
                 self.sockets.retain_dns(&dns);
                 exposition.make_way_for(&http);
                 let transports = [Transport::Udp, Transport::Tcp];
-                let addresses = dns.iter().map(|address| self.sockets.reachable(*address));
+                let addresses: BTreeSet<SocketAddr> =
+                    dns.iter().flat_map(|listens| reached(*listens, self.sockets.reachable(*listens), &self.addresses)).collect();
                 let targets: Vec<Target> =
-                    addresses.flat_map(|address| transports.map(|transport| Target { address, transport })).collect();
+                    addresses.into_iter().flat_map(|address| transports.map(|transport| Target { address, transport })).collect();
                 self.complaints.retain(&targets);
                 self.handle(Event::Serving { targets: &targets, drain: Duration::from_millis(drain_ms.min(MAX_DRAIN_MS)) }, node);
             }
@@ -421,6 +434,16 @@ impl Guard {
     }
 }
 
+/// Where the server is asked that listens at `listens` and is reached by programs on this node at `reachable`: with the unspecified address it
+/// listens at each of the `intercepted` ones too, and each of them is to be proven.
+fn reached(listens: SocketAddr, reachable: SocketAddr, intercepted: &[IpAddr]) -> Vec<SocketAddr> {
+    let is_meant =
+        |ip: &IpAddr| listens.ip().is_unspecified() && (ip.is_ipv4() == listens.is_ipv4() || ip.is_ipv4() && reachable.is_ipv4());
+    let intercepted = intercepted.iter().map(IpAddr::to_canonical).filter(|ip| !ip.is_unspecified());
+    let meant = intercepted.filter(is_meant).map(|ip| SocketAddr::new(ip, listens.port()));
+    [reachable].into_iter().chain(meant).collect()
+}
+
 /// Far beyond any grace period.
 const MAX_DRAIN_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -505,7 +528,21 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
-    use super::is_shared;
+    use super::{is_shared, reached};
+    use std::net::IpAddr;
+
+    #[test]
+    fn a_server_on_the_unspecified_address_is_asked_at_each_address_that_is_intercepted() {
+        let intercepted: Vec<IpAddr> = ["10.96.0.10", "fd00::10"].map(|text| text.parse().unwrap()).to_vec();
+        let reached = |listens: &str, reachable: &str| -> Vec<String> {
+            let targets = reached(listens.parse().unwrap(), reachable.parse().unwrap(), &intercepted);
+            targets.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(reached("10.96.0.10:53", "10.96.0.10:53"), ["10.96.0.10:53"]);
+        assert_eq!(reached("0.0.0.0:53", "127.0.0.1:53"), ["127.0.0.1:53", "10.96.0.10:53"]);
+        assert_eq!(reached("[::]:53", "127.0.0.1:53"), ["127.0.0.1:53", "10.96.0.10:53", "[fd00::10]:53"]);
+        assert_eq!(reached("[::]:53", "[::1]:53"), ["[::1]:53", "[fd00::10]:53"], "of IPv6 alone");
+    }
 
     #[test]
     fn all_addresses_of_one_family_are_shared_with_all_of_the_other() {

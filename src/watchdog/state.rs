@@ -1,19 +1,25 @@
 //! The watchdog's decisions: events and the time in, actions out. Pure; sockets, processes and rules are `run`'s.
 //!
-//! Promises, held in `state/tests`, and the first two in `tests/simulation` for the whole node under faults drawn at random: *interception
-//! is on only while the server is proven to answer*; *a proven server is intercepted within its proving time*; *sockets that another
-//! process reads are never taken from it*; *while a successor lives we serve no longer, and when it ends we serve again*.
+//! Promises, held in `state/tests`, and the first two in `tests/simulation` for the whole node under faults drawn at random: *an address is
+//! intercepted only while the server is proven to answer there*; *an address where the server is proven is intercepted within its proving
+//! time, whatever becomes of the others*; *where somebody else answers, or nobody ever did, ever fewer questions are asked, and nobody is
+//! killed for it*; *sockets that another process reads are never taken from it*; *while a successor lives we serve no longer, and when it
+//! ends we serve again*.
+//!
+//! An address is proven when all of its targets are: each of its ports, over UDP and TCP, since a client chooses among them.
 
 mod event;
 #[cfg(test)]
 mod tests;
 mod timing;
 
-pub use event::{Action, Cause, Event, Exit, Interception, Target, Verdict};
+pub use event::{Action, Cause, Event, Exit, Obstacle, Target, Verdict};
 pub use timing::Timing;
 
 use crate::chain::Transport;
-use std::collections::BTreeMap;
+use crate::node::Interception;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +77,13 @@ struct Standing {
     answered: Instant,
     /// Answers without a miss.
     proofs: u32,
+    /// The present server has answered here.
+    has_answered: bool,
+    /// Questions in a row that came to nothing for which no silence of the server's is to blame: somebody else answered, or they did not come
+    /// to a server that has never answered here.
+    in_vain: u32,
+    /// What the last of them came to.
+    obstacle: Obstacle,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +91,17 @@ struct Asked {
     inquiry: u64,
     at: Instant,
 }
+
+impl Standing {
+    /// Since when it is asked without a sign of life.
+    fn unheard_since(&self) -> Option<Instant> {
+        self.asked.map(|asked| asked.at.max(self.heard))
+    }
+}
+
+/// So many questions in vain before they become sparing: where a predecessor or another agent's server reads the same queue, or one of the same
+/// group, an answer that is not ours says little about the next one.
+const INSISTENCE: u32 = 2;
 
 /// The state machine.
 pub struct Machine {
@@ -94,10 +118,13 @@ pub struct Machine {
     last_inquiry: u64,
     wanted: Interception,
     settled: Option<Interception>,
-    proofs_needed: u32,
-    /// There is no service since, until every target of a new server has answered.
+    /// Addresses that had to be withdrawn: they are to be proven for longer.
+    withdrawn: BTreeSet<IpAddr>,
+    /// What has been told of addresses that are not intercepted.
+    told: BTreeMap<IpAddr, Obstacle>,
+    /// There is no service since, until every target of a new server has answered that can.
     down_since: Option<Instant>,
-    /// The server is gone, and the interception with it unless another one answers by then.
+    /// The server is gone, and with it the interception of each address at which no other one answers by then.
     grace: Option<Instant>,
     without_service: Duration,
     delay: Duration,
@@ -126,9 +153,10 @@ impl Machine {
             drain: Duration::ZERO,
             targets: BTreeMap::new(),
             last_inquiry: 0,
-            wanted: Interception::Probing,
+            wanted: Interception::default(),
             settled: None,
-            proofs_needed: timing.first_proofs,
+            withdrawn: BTreeSet::new(),
+            told: BTreeMap::new(),
             down_since: Some(now),
             grace: None,
             without_service: Duration::ZERO,
@@ -139,13 +167,13 @@ impl Machine {
             is_announced: false,
             last_event: None,
             alarm: None,
-            actions: vec![Action::Intercept(Interception::Probing)],
+            actions: vec![Action::Intercept(Interception::default())],
         }
     }
 
     /// What the node should be like.
-    pub fn wanted(&self) -> Interception {
-        self.wanted
+    pub fn wanted(&self) -> &Interception {
+        &self.wanted
     }
 
     /// For how long in all no server has answered.
@@ -204,36 +232,67 @@ impl Machine {
             Phase::Draining { limit, .. } | Phase::TearingDown { limit, .. } => Some(limit),
             Phase::Serving => self.next_watch(),
         };
-        phase.into_iter().chain(self.grace.filter(|_| self.wanted == Interception::On)).min()
+        phase.into_iter().chain(self.grace.filter(|_| !self.wanted.is_none())).min()
     }
 
     fn next_watch(&self) -> Option<Instant> {
-        let heard = self.targets.values().map(|standing| standing.heard);
-        let answered = self.targets.values().map(|standing| standing.answered).min();
+        let heard = self.accountable().map(|standing| standing.heard);
+        let answering = self.accountable().filter(|standing| standing.has_answered).map(|standing| standing.heard);
+        let asked = self.targets.values().filter_map(Standing::unheard_since);
+        let wanted = self.targets.iter().filter(|(target, _)| self.wanted.contains(target.address.ip()));
+        let suspicious_from = self.suspicious_from();
         let limits = [
-            heard.clone().max().map(|heard| heard + self.timing.silence_of_all),
-            heard.min().map(|heard| heard + self.timing.silence_of_one),
-            answered.filter(|_| self.wanted == Interception::On).map(|answered| answered + self.timing.silence_of_one),
-            self.targets.values().filter_map(|standing| self.due(standing, self.suspicious_from())).min(),
+            heard.max().map(|heard| heard + self.timing.silence_of_all),
+            answering.chain(asked).min().map(|heard| heard + self.timing.silence_of_one),
+            wanted.map(|(_, standing)| standing.answered + self.timing.silence_of_one).min(),
+            self.targets.iter().filter_map(|(target, standing)| self.due(target, standing, suspicious_from)).min(),
             // So that a stall of our own is known as one, whatever else there is to wait for.
             self.last_event.map(|at| at + self.timing.watch_udp_interval),
         ];
         limits.into_iter().flatten().min()
     }
 
+    /// Whether the server is to blame if nothing is heard from this one: where somebody else answers, silence is as well somebody else's.
+    fn is_accountable(&self, target: &Target, standing: &Standing) -> bool {
+        standing.in_vain == 0 || self.wanted.contains(target.address.ip())
+    }
+
+    fn accountable(&self) -> impl Iterator<Item = &Standing> {
+        self.targets.iter().filter(|(target, standing)| self.is_accountable(target, standing)).map(|(_, standing)| standing)
+    }
+
     /// When the one that was asked first and has not answered becomes suspect.
     fn suspicious_from(&self) -> Option<Instant> {
-        let asked = self.targets.values().filter_map(|standing| standing.asked.map(|asked| asked.at)).min();
+        let asked = self.accountable().filter_map(|standing| standing.asked.map(|asked| asked.at)).min();
         asked.map(|at| at + self.timing.suspicion)
     }
 
     /// When to ask this one, unless it is being asked.
-    fn due(&self, standing: &Standing, suspicious_from: Option<Instant>) -> Option<Instant> {
+    fn due(&self, target: &Target, standing: &Standing, suspicious_from: Option<Instant>) -> Option<Instant> {
         if standing.asked.is_some() {
             return None;
         }
-        let in_suspicion = suspicious_from.map(|from| from.max(standing.heard + self.timing.watch_udp_interval));
+        let in_suspicion = suspicious_from
+            .filter(|_| self.is_accountable(target, standing))
+            .map(|from| from.max(standing.heard + self.timing.watch_udp_interval));
         in_suspicion.into_iter().chain([standing.due]).min()
+    }
+
+    /// How long after the end of a question the next one is asked.
+    fn interval(&self, target: &Target, standing: &Standing) -> Duration {
+        let address = target.address.ip();
+        let is_proven = standing.proofs >= self.proofs_needed(address);
+        match target.transport {
+            _ if standing.in_vain > 0 && !self.wanted.contains(address) => {
+                let doubled = self.timing.prove_interval.saturating_mul(2_u32.saturating_pow(standing.in_vain));
+                doubled.min(self.timing.longest_prove_interval)
+            }
+            Transport::Udp if self.wanted.contains(address) => self.timing.watch_udp_interval,
+            Transport::Tcp if self.wanted.contains(address) => self.timing.watch_tcp_interval,
+            // Proven, though another one of its address is not. Perhaps it is all that can be heard of the server.
+            _ if is_proven => self.timing.watch_udp_interval,
+            _ => self.timing.prove_interval,
+        }
     }
 
     /// Time in which the watchdog did not run is held against nobody.
@@ -275,13 +334,28 @@ impl Machine {
             _ => {}
         }
         if self.grace.is_some_and(|grace| now >= grace) {
-            self.withdraw();
+            self.grace = None;
+            self.want(self.wanted.in_both(&self.proven(|_| 1)));
         }
-        let is_on = self.wanted == Interception::On && self.settled == Some(Interception::On);
-        if !self.is_announced && is_on && self.phase == Phase::Serving && self.has_proofs(1) {
+        if !self.is_announced && self.phase == Phase::Serving && self.may_be_succeeded(now) {
             self.is_announced = true;
             self.actions.push(Action::Announce);
         }
+    }
+
+    /// A successor that is announced takes the interception from its predecessor, at every address. So it waits for each: until that is
+    /// intercepted here, or has gone without a proof for as long as it would have been left intercepted. That it never can be (somebody else
+    /// answers, its queries cannot be had) does not keep the update of a node up for ever; but one address there must be.
+    fn may_be_succeeded(&self, now: Instant) -> bool {
+        let proven = self.proven(|_| 1);
+        let is_unprovable = |address: IpAddr| {
+            let mut standings = self.targets.iter().filter(|(target, _)| target.address.ip().to_canonical() == address);
+            standings.any(|(_, standing)| now.saturating_duration_since(standing.answered) >= self.timing.silence_of_one)
+        };
+        let is_settled = self.settled.as_ref() == Some(&self.wanted) && !self.wanted.is_none();
+        is_settled
+            && self.wanted.is_within(&proven)
+            && self.served().addresses().all(|address| self.wanted.contains(address) || is_unprovable(address))
     }
 
     fn begin_serving(&mut self, targets: &[Target], drain: Duration, now: Instant) {
@@ -293,47 +367,102 @@ impl Machine {
         self.drain = drain;
         self.targets.retain(|target, _| targets.contains(target));
         for target in targets {
-            let new = Standing { asked: None, due: now, heard: now, answered: now, proofs: 0 };
+            let new = Standing {
+                asked: None,
+                due: now,
+                heard: now,
+                answered: now,
+                proofs: 0,
+                has_answered: false,
+                in_vain: 0,
+                obstacle: Obstacle::Silence,
+            };
             self.targets.entry(*target).or_insert(new);
         }
     }
 
     fn watch(&mut self, now: Instant) {
         let since = |then: Instant| now.saturating_duration_since(then);
-        let heard = self.targets.values().map(|standing| since(standing.heard));
-        let (shortest, longest) = (heard.clone().min().unwrap_or_default(), heard.max().unwrap_or_default());
-        if shortest >= self.timing.silence_of_all || longest >= self.timing.silence_of_one {
+        let is_silent = |heard: Instant| since(heard) >= self.timing.silence_of_one;
+        let shortest = self.accountable().map(|standing| since(standing.heard)).min();
+        let hangs_in_part = self.accountable().any(|standing| standing.has_answered && is_silent(standing.heard));
+        if shortest.is_some_and(|shortest| shortest >= self.timing.silence_of_all) || hangs_in_part {
             return self.kill(Cause::Hang, now);
         }
-        if self.targets.values().any(|standing| since(standing.answered) >= self.timing.silence_of_one) {
-            self.withdraw();
+        let asked = self.targets.iter().filter(|(_, standing)| standing.unheard_since().is_some_and(is_silent));
+        let unheard: Vec<Target> = asked.map(|(target, _)| *target).collect();
+        for target in unheard {
+            self.conclude(target, Verdict::Silent, now);
         }
-        let suspicious_from = self.suspicious_from();
-        let is_due = |standing: &Standing| self.due(standing, suspicious_from).is_some_and(|due| now >= due);
-        let due: Vec<Target> = self.targets.iter().filter(|(_, standing)| is_due(standing)).map(|(target, _)| *target).collect();
-        for target in due {
-            if let Some(standing) = self.targets.get_mut(&target) {
-                self.last_inquiry += 1;
-                standing.asked = Some(Asked { inquiry: self.last_inquiry, at: now });
-                self.actions.push(Action::Probe { target, inquiry: self.last_inquiry });
-            }
-        }
-        if self.has_proofs(1) {
-            self.grace = None;
+        self.tell_obstacles(now);
+        let lost = self.targets.iter().filter(|(_, standing)| since(standing.answered) >= self.timing.silence_of_one);
+        let lost: Interception = lost.map(|(target, _)| target.address.ip()).collect();
+        let served = self.served();
+        self.want(self.wanted.addresses().filter(|address| served.contains(*address) && !lost.contains(*address)).collect());
+        self.ask_who_is_due(now);
+        if self.answers_where_it_can() {
             self.healthy_since.get_or_insert(now);
             if let Some(since) = self.down_since.take() {
                 self.without_service += now.saturating_duration_since(since);
             }
         }
-        if self.wanted == Interception::Probing && self.has_proofs(self.proofs_needed) {
-            self.wanted = Interception::On;
-            self.actions.push(Action::Intercept(Interception::On));
+        if self.wanted.is_within(&self.proven(|_| 1)) {
+            self.grace = None;
+        }
+        self.want(self.wanted.in_either(&self.proven(|address| self.proofs_needed(address))));
+    }
+
+    fn ask_who_is_due(&mut self, now: Instant) {
+        let suspicious_from = self.suspicious_from();
+        let is_due =
+            |(target, standing): &(&Target, &Standing)| self.due(target, standing, suspicious_from).is_some_and(|due| now >= due);
+        let due: Vec<Target> = self.targets.iter().filter(is_due).map(|(target, _)| *target).collect();
+        for target in due {
+            let is_intercepted = self.wanted.contains(target.address.ip());
+            let Some(standing) = self.targets.get_mut(&target) else { continue };
+            self.last_inquiry += 1;
+            standing.asked = Some(Asked { inquiry: self.last_inquiry, at: now });
+            let is_sparing = standing.in_vain >= INSISTENCE && !is_intercepted;
+            self.actions.push(Action::Probe { target, inquiry: self.last_inquiry, is_sparing });
         }
     }
 
-    /// Every target there is has answered so often.
-    fn has_proofs(&self, count: u32) -> bool {
-        !self.targets.is_empty() && self.targets.values().all(|standing| standing.proofs >= count)
+    /// Says of each address that has gone without a proof for a while, why.
+    fn tell_obstacles(&mut self, now: Instant) {
+        let proven = self.wanted.in_either(&self.proven(|_| 1));
+        self.told.retain(|address, _| !proven.contains(*address));
+        for (target, standing) in &self.targets {
+            let address = target.address.ip().to_canonical();
+            let is_unproven = now.saturating_duration_since(standing.answered) >= self.timing.silence_of_one;
+            if is_unproven && !self.told.contains_key(&address) {
+                self.told.insert(address, standing.obstacle);
+                self.actions.push(Action::Tell { address, obstacle: standing.obstacle });
+            }
+        }
+    }
+
+    /// Addresses that have targets.
+    fn served(&self) -> Interception {
+        self.targets.keys().map(|target| target.address.ip()).collect()
+    }
+
+    /// Addresses of which every target has answered so often without a miss.
+    fn proven(&self, needed: impl Fn(IpAddr) -> u32) -> Interception {
+        let lacking = self.targets.iter().filter(|(target, standing)| standing.proofs < needed(target.address.ip()));
+        let lacking: Interception = lacking.map(|(target, _)| target.address.ip()).collect();
+        self.served().addresses().filter(|address| !lacking.contains(*address)).collect()
+    }
+
+    fn proofs_needed(&self, address: IpAddr) -> u32 {
+        let is_later = self.withdrawn.contains(&address.to_canonical());
+        if is_later { self.timing.later_proofs } else { self.timing.first_proofs }
+    }
+
+    /// Every target has answered, but for those where it is not the server's fault.
+    fn answers_where_it_can(&self) -> bool {
+        let mut standings = self.targets.values();
+        standings.clone().any(|standing| standing.proofs > 0)
+            && standings.all(|standing| standing.proofs > 0 || standing.in_vain > 0)
     }
 
     fn asked(&mut self, target: Target, inquiry: u64) -> Option<&mut Standing> {
@@ -341,22 +470,44 @@ impl Machine {
     }
 
     fn take_verdict(&mut self, target: Target, inquiry: u64, verdict: Verdict, now: Instant) {
-        let is_proving = self.wanted == Interception::Probing;
-        let interval = match target.transport {
-            _ if is_proving => self.timing.prove_interval,
-            Transport::Udp => self.timing.watch_udp_interval,
-            Transport::Tcp => self.timing.watch_tcp_interval,
-        };
-        let Some(standing) = self.asked(target, inquiry) else { return };
+        if self.asked(target, inquiry).is_some() {
+            self.conclude(target, verdict, now);
+        }
+    }
+
+    /// The question to `target` has come to this.
+    fn conclude(&mut self, target: Target, verdict: Verdict, now: Instant) {
+        let Some(standing) = self.targets.get_mut(&target) else { return };
         standing.asked = None;
-        standing.due = now + interval;
         standing.heard = now;
-        match verdict {
+        let obstacle = match verdict {
             Verdict::Answered => {
                 standing.answered = now;
                 standing.proofs = standing.proofs.saturating_add(1);
+                standing.has_answered = true;
+                None
             }
-            Verdict::Unproven => standing.proofs = 0,
+            Verdict::Foreign => Some(Obstacle::Foreign),
+            // Where it has answered before, that it does not is its own affair: it goes on being asked, and is watched.
+            Verdict::Unproven => Some(Obstacle::Astray).filter(|_| !standing.has_answered),
+            Verdict::Silent => Some(Obstacle::Silence).filter(|_| !standing.has_answered),
+        };
+        if verdict != Verdict::Answered {
+            standing.proofs = 0;
+        }
+        standing.in_vain = obstacle.map_or(0, |_| standing.in_vain.saturating_add(1));
+        standing.obstacle = obstacle.unwrap_or(Obstacle::Silence);
+        let standing = *standing;
+        let due = now + self.interval(&target, &standing);
+        if let Some(standing) = self.targets.get_mut(&target) {
+            standing.due = due;
+        }
+    }
+
+    /// The node has changed: what was in vain may not be so any longer.
+    fn ask_again(&mut self, now: Instant) {
+        for standing in self.targets.values_mut().filter(|standing| standing.in_vain > 0) {
+            standing.due = standing.due.min(now.max(standing.heard + self.timing.change_interval));
         }
     }
 
@@ -372,9 +523,10 @@ impl Machine {
         if !matches!(self.phase, Phase::Starting { .. } | Phase::Serving) {
             return;
         }
-        let heard = self.targets.values().map(|standing| standing.heard);
-        let all_silent = heard.clone().max().filter(|heard| now.saturating_duration_since(*heard) >= self.timing.silence_of_all);
-        self.lose_service(all_silent.or(heard.min()).unwrap_or(now), now);
+        let heard: Vec<Instant> = self.accountable().map(|standing| standing.heard).collect();
+        let last = heard.iter().max().copied();
+        let all_silent = last.filter(|heard| now.saturating_duration_since(*heard) >= self.timing.silence_of_all);
+        self.lose_service(all_silent.or(heard.into_iter().min()).unwrap_or(now), now);
         self.actions.push(Action::Kill);
         self.phase = Phase::Dying { cause };
     }
@@ -413,30 +565,42 @@ impl Machine {
         self.delay = (self.delay * 2).clamp(self.timing.first_delay, self.timing.longest_delay);
     }
 
-    /// Queries go to cluster DNS until a server has proved itself for a while.
+    /// Queries for all addresses go to cluster DNS until a server has proved itself for a while.
     fn withdraw(&mut self) {
         self.grace = None;
-        if self.wanted == Interception::Probing {
-            return;
-        }
-        self.wanted = Interception::Probing;
-        self.is_announced = false;
-        self.proofs_needed = self.timing.later_proofs;
-        for standing in self.targets.values_mut() {
-            standing.proofs = 0;
-        }
-        self.actions.push(Action::Intercept(Interception::Probing));
+        self.want(Interception::default());
     }
 
-    fn take_settled(&mut self, interception: Interception, is_done: bool, now: Instant) {
-        if is_done {
-            self.settled = Some(interception);
+    /// Has these addresses intercepted, and no others.
+    fn want(&mut self, wanted: Interception) {
+        if wanted == self.wanted {
+            return;
         }
+        let before = std::mem::replace(&mut self.wanted, wanted.clone());
+        for address in before.addresses().filter(|address| !wanted.contains(*address)) {
+            self.withdrawn.insert(address);
+            for (target, standing) in &mut self.targets {
+                if target.address.ip().to_canonical() == address {
+                    standing.proofs = 0;
+                }
+            }
+        }
+        if wanted.is_none() {
+            self.is_announced = false;
+        }
+        self.actions.push(Action::Intercept(wanted));
+    }
+
+    fn take_settled(&mut self, interception: &Interception, is_done: bool, now: Instant) {
+        if is_done {
+            self.settled = Some(interception.clone());
+        }
+        self.ask_again(now);
         match self.phase {
             // Even if it could not be made ready: what the server then cannot bind it says better.
             Phase::Preparing => self.phase = Phase::Waiting { until: now },
             // What could not be withdrawn still brings queries to the server: it is tried again, within the limit.
-            Phase::Withdrawing { .. } if is_done && interception == Interception::Probing => self.begin_drain(now),
+            Phase::Withdrawing { .. } if is_done && interception.is_none() => self.begin_drain(now),
             _ => {}
         }
     }
@@ -450,7 +614,8 @@ impl Machine {
             Phase::Ended => {}
             _ => {
                 self.actions.push(Action::StopOffering);
-                let is_intercepted = self.wanted == Interception::On || self.settled == Some(Interception::On);
+                let may_be_intercepted = |interception: &Interception| !interception.is_none();
+                let is_intercepted = may_be_intercepted(&self.wanted) || self.settled.as_ref().is_some_and(may_be_intercepted);
                 self.actions.push(Action::CancelProbes);
                 self.targets.clear();
                 if is_intercepted && !self.keep_node {
@@ -515,7 +680,7 @@ impl Machine {
     fn take_back(&mut self, now: Instant) {
         self.down_since = Some(now);
         self.delay = Duration::ZERO;
-        self.proofs_needed = self.timing.first_proofs;
+        self.withdrawn.clear();
         self.phase = Phase::Waiting { until: now };
     }
 
@@ -524,7 +689,7 @@ impl Machine {
         if self.keep_node {
             return self.end(status);
         }
-        self.wanted = Interception::Probing;
+        self.wanted = Interception::default();
         self.actions.push(Action::Teardown);
         self.phase = Phase::TearingDown { limit: now + self.timing.teardown_limit, status };
     }

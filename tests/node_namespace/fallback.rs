@@ -1,7 +1,9 @@
 //! The fallback's table: that it stays, comes back, and goes when it should. Who is answered by it: `tests/interception`.
 
-use super::scene::{ACCEPT_RULES, accept_rules, addresses_on, bridge, in_a_namespace, mended, nft_tables, run, runtime, wish};
-use nodelocaldns::node::{Change, Choice, Fallback, Interception, Node, Redirection, Wish, teardown};
+use super::scene::{
+    ACCEPT_RULES, accept_rules, addresses_on, bridge, in_a_namespace, mended, nft_tables, on, run, runtime, wish,
+};
+use nodelocaldns::node::{Change, Choice, Fallback, Node, Redirection, Wish, teardown};
 use std::time::Duration;
 
 const SYNC: Duration = Duration::from_secs(60);
@@ -91,7 +93,7 @@ fn the_fallback_comes_back_when_somebody_takes_it_away_or_changes_it() {
         runtime().block_on(async {
             for choice in [Choice::Nftables, Choice::Iptables] {
                 let mut node = start(Wish { interface: None, ..wish_for(11) }, choice).await;
-                node.ensure(Interception::On).await.unwrap();
+                node.ensure(&on()).await.unwrap();
                 let whole = listing();
                 for change in [
                     "nft delete table inet nodelocaldns-fallback",
@@ -103,11 +105,11 @@ fn the_fallback_comes_back_when_somebody_takes_it_away_or_changes_it() {
                     while !is_there() || listing() != whole {
                         let change = tokio::time::timeout(SYNC / 6, node.changed()).await.expect("the change is noticed");
                         assert_eq!(change, Change::Rules);
-                        node.ensure(Interception::On).await.unwrap();
+                        node.ensure(&on()).await.unwrap();
                         node.ensure_fallback().unwrap();
                     }
                 }
-                mended(&mut node, Interception::On, || accept_rules() == ACCEPT_RULES).await;
+                mended(&mut node, &on(), || accept_rules() == ACCEPT_RULES).await;
             }
         });
     });
@@ -119,7 +121,7 @@ fn a_change_is_noticed_also_after_others_came_faster_than_they_were_read() {
     in_a_namespace("fallback::a_change_is_noticed_also_after_others_came_faster_than_they_were_read", || {
         runtime().block_on(async {
             let mut node = start(Wish { interface: None, ..wish_for(11) }, Choice::Nftables).await;
-            node.ensure(Interception::On).await.unwrap();
+            node.ensure(&on()).await.unwrap();
             let whole = listing();
             run("nft 'add table ip somebody; add chain ip somebody forward'");
             for _batch in 0..20 {

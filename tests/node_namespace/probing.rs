@@ -1,7 +1,7 @@
 //! The way of a query on a node whose kube-proxy rewrites the ClusterIP, as `src/node/desired.rs` tells it.
 
-use super::scene::{ADDRESSES, PROBE_MARK, bridge, in_a_namespace, run, runtime, wish};
-use nodelocaldns::node::{Choice, Interception, Node};
+use super::scene::{ADDRESSES, PROBE_MARK, bridge, in_a_namespace, off, on, run, runtime, wish};
+use nodelocaldns::node::{Choice, Node};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -54,27 +54,27 @@ fn walk(choice: Choice) {
         everyone_gets("cluster DNS");
         let before = tracked_dns();
         assert!(before > 0, "conntrack is at work here");
-        node.ensure(Interception::On).await.unwrap();
+        node.ensure(&on()).await.unwrap();
         everyone_gets("node");
         assert_eq!(tracked_dns(), before, "an intercepted query makes no connection:\n{}", connections());
-        node.ensure(Interception::Probing).await.unwrap();
+        node.ensure(&off()).await.unwrap();
         everyone_gets("cluster DNS");
         // A connected socket changes sides with the interception, although its port stays the same.
         for address in ADDRESSES {
             let socket = udp(address, None);
             assert_eq!(ask(&socket), "cluster DNS");
-            node.ensure(Interception::On).await.unwrap();
+            node.ensure(&on()).await.unwrap();
             assert_eq!(ask(&socket), "node");
-            node.ensure(Interception::Probing).await.unwrap();
+            node.ensure(&off()).await.unwrap();
             assert_eq!(ask(&socket), "cluster DNS");
         }
         // A reply that the server sends when the interception is off already makes no connection that keeps its client here.
         for address in ADDRESSES {
-            node.ensure(Interception::On).await.unwrap();
+            node.ensure(&on()).await.unwrap();
             let socket = udp(address, None);
             HOLDS_LATE_REPLIES.store(true, Ordering::SeqCst);
             socket.send(b"late").unwrap();
-            node.ensure(Interception::Probing).await.unwrap();
+            node.ensure(&off()).await.unwrap();
             HOLDS_LATE_REPLIES.store(false, Ordering::SeqCst);
             assert_eq!(answer(&socket), "node");
             assert_eq!(ask(&socket), "cluster DNS", "{}", connections());

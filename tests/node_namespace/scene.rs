@@ -29,6 +29,16 @@ pub fn wish() -> Wish {
     }
 }
 
+/// The interception of all addresses.
+pub fn on() -> Interception {
+    Interception::of(&wish().addresses)
+}
+
+/// That of none.
+pub fn off() -> Interception {
+    Interception::default()
+}
+
 /// Runs `body`, the body of the test `name`, in namespaces of its own, where it is root.
 pub fn in_a_namespace(name: &str, body: impl FnOnce()) {
     if let Ok(backend) = std::env::var(AGENT) {
@@ -127,7 +137,7 @@ fn rules_of(kind: &str, table: &str) -> Vec<String> {
 }
 
 /// Waits for changes of rules and mends them until `is_whole`, long before the interval is over.
-pub async fn mended(node: &mut Node, interception: Interception, is_whole: impl Fn() -> bool) {
+pub async fn mended(node: &mut Node, interception: &Interception, is_whole: impl Fn() -> bool) {
     let started = Instant::now();
     while !is_whole() {
         let change = tokio::time::timeout(Duration::from_secs(10), node.changed()).await.expect("the change is noticed");
@@ -178,7 +188,7 @@ fn play_agent(backend: &str) {
         let wish = if has_link { wish() } else { Wish { interface: None, ..wish() } };
         let mut node = Node::open(wish, choice, Duration::from_secs(60)).await.unwrap();
         node.ensure_link().await.unwrap();
-        node.ensure(Interception::On).await.unwrap();
+        node.ensure(&on()).await.unwrap();
         let mut output = std::io::stdout();
         writeln!(output, "the agent is ready").unwrap();
         output.flush().unwrap();

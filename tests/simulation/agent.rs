@@ -5,7 +5,8 @@ use crate::prober::Probe;
 use crate::server::Server;
 use crate::world::{Happening, World};
 use nodelocaldns::chain::Transport;
-use nodelocaldns::watchdog::state::{Action, Event, Exit, Interception, Machine, Target, Verdict};
+use nodelocaldns::node::Interception;
+use nodelocaldns::watchdog::state::{Action, Event, Exit, Machine, Target, Verdict};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -56,8 +57,14 @@ impl Agent {
         self.wake.filter(|_| !self.is_stopped && !self.is_dead)
     }
 
-    pub fn is_settled(&self) -> bool {
-        !self.is_dead && !self.is_stopped && self.machine.wanted() == Interception::On && self.node.is_idle()
+    /// It lives, and has done what it means to.
+    pub fn is_idle(&self) -> bool {
+        !self.is_dead && !self.is_stopped && self.node.is_idle()
+    }
+
+    /// What it wants to be intercepted.
+    pub fn wanted(&self) -> &Interception {
+        self.machine.wanted()
     }
 
     pub fn serving_since(&self) -> Option<Instant> {
@@ -112,7 +119,7 @@ impl World {
             Message::Exited(exit) => Event::Exited(exit),
             Message::Probed { target, inquiry, verdict } => Event::Probed { target, inquiry, verdict },
             Message::ProbeLate { target, inquiry } => Event::ProbeLate { target, inquiry },
-            Message::Settled { interception, is_done } => Event::Settled { interception, is_done },
+            Message::Settled { ref interception, is_done } => Event::Settled { interception, is_done },
             Message::TornDown => Event::TornDown,
             Message::Reload => Event::Reload,
             Message::Retry => Event::Retry,
@@ -138,7 +145,7 @@ impl World {
             Action::Spawn => self.spawn(id),
             Action::Kill => self.end_server(id, Exit::Signal(9), MS),
             Action::Stop { .. } => self.tell_server_to_stop(id),
-            Action::Probe { target, inquiry } => self.probe(id, target, inquiry),
+            Action::Probe { target, inquiry, is_sparing } => self.probe(id, target, inquiry, is_sparing),
             Action::CancelProbes => {
                 if let Some(agent) = self.agents.get_mut(&id) {
                     agent.probes.clear();
@@ -147,7 +154,7 @@ impl World {
             Action::Intercept(interception) => self.wish(id, Wish::Interception(interception)),
             Action::Teardown => self.wish(id, Wish::Teardown),
             Action::Exit(_) => self.end_watchdog(id, Duration::ZERO),
-            Action::Reload | Action::CountRestart(_) | Action::Announce | Action::StopOffering => {}
+            Action::Reload | Action::CountRestart(_) | Action::Announce | Action::StopOffering | Action::Tell { .. } => {}
         }
     }
 

@@ -55,6 +55,8 @@ impl Backend {
 pub struct Scene {
     pub backend: Backend,
     pub addresses: Addresses,
+    /// The ClusterIP is IPVS's: its queries cannot be had, whatever the rules say.
+    pub is_ipvs: bool,
     /// The kernel can hold the fallback of the link-local address.
     pub has_fallback: bool,
     /// How long kubelet takes to start an agent after one has ended.
@@ -75,6 +77,7 @@ impl Scene {
         Self {
             backend,
             addresses: Addresses { cluster_ip, link_local, upstream, kube_dns, pod, node },
+            is_ipvs: rng.u8(..6) == 0,
             has_fallback,
             restart: MS * rng.u32(50..800),
         }

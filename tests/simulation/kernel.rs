@@ -90,6 +90,8 @@ pub struct Kernel<T> {
     pub iptables: Vec<Rule>,
     /// PREROUTING rules of iptables have `-m socket --nowildcard`.
     pub has_socket_match: bool,
+    /// kube-proxy balances by IPVS, which takes packets for a Service's address whether they are tracked or not.
+    pub is_ipvs: bool,
     /// The table that sends queries for the link-local address to the upstream Service unless they are untracked.
     pub has_fallback: bool,
     pub sockets: Vec<Socket<T>>,
@@ -99,13 +101,14 @@ pub struct Kernel<T> {
 }
 
 impl<T> Kernel<T> {
-    pub fn new(addresses: Addresses, has_socket_match: bool) -> Self {
+    pub fn new(addresses: Addresses, has_socket_match: bool, is_ipvs: bool) -> Self {
         Self {
             addresses,
             has_link: false,
             owned: HashMap::new(),
             iptables: Vec::new(),
             has_socket_match,
+            is_ipvs,
             has_fallback: false,
             sockets: Vec::new(),
             connections: Vec::new(),
@@ -125,6 +128,9 @@ impl<T> Kernel<T> {
 
     /// A query on its way; `parcel` is what a socket gets of it.
     pub fn send_query(&mut self, mut packet: Packet, place: Place, parcel: T, now: Instant) -> Arrival {
+        if self.is_ipvs && packet.destination == SocketAddr::new(self.addresses.cluster_ip, DNS) {
+            return Arrival::KubeDns(packet.destination);
+        }
         let hook = if place == Place::Pod { Hook::RawPrerouting } else { Hook::RawOutput };
         if self.is_untracked(hook, &packet) {
             return self.deliver(packet, packet.destination, parcel);

@@ -3,22 +3,21 @@
 use crate::agent::Message;
 use crate::faults::{Backend, Kind};
 use crate::world::{Happening, World};
-use nodelocaldns::node::{self, desired};
-use nodelocaldns::watchdog::state::Interception;
+use nodelocaldns::node::{Interception, desired};
 use std::time::Duration;
 
 /// How long iptables waits for the xtables lock, and the thread after a failure, or while it leaves rules to another agent.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wish {
     Interception(Interception),
     Teardown,
 }
 
 /// What is being done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Job {
     number: u32,
     wish: Wish,
@@ -51,8 +50,9 @@ impl NodeThread {
 
 impl World {
     pub fn wish(&mut self, agent: u32, wish: Wish) {
-        if wish == Wish::Interception(Interception::Probing) && !self.design.withdraws && self.kernel.has_link {
-            return self.schedule(Duration::ZERO, Happening::Tell(agent, settled(Interception::Probing, true)));
+        let none = Interception::default();
+        if wish == Wish::Interception(none.clone()) && !self.design.withdraws && self.kernel.has_link {
+            return self.schedule(Duration::ZERO, Happening::Tell(agent, settled(none, true)));
         }
         if let Some(agent) = self.agents.get_mut(&agent) {
             agent.node.wish = Some(wish);
@@ -87,7 +87,7 @@ impl World {
         let backend = self.scene.backend;
         let Some(agent) = self.agents.get_mut(&id).filter(|agent| !agent.is_dead && !agent.is_stopped) else { return };
         let node = &mut agent.node;
-        let (Some(wish), true, None) = (node.wish, node.is_due, node.job) else { return };
+        let (Some(wish), true, None) = (node.wish.clone(), node.is_due, &node.job) else { return };
         node.is_due = false;
         node.jobs += 1;
         let number = node.jobs;
@@ -115,12 +115,12 @@ impl World {
             return;
         }
         let Some(agent) = self.agents.get(&id).filter(|agent| !agent.is_dead) else { return };
-        let Some(job) = agent.node.job.filter(|job| job.number == number) else { return };
+        let Some(job) = agent.node.job.clone().filter(|job| job.number == number) else { return };
         let fails = self.is_going_on(Kind::NodeFails);
         let is_locked = job.stage == Stage::Iptables { is_locked: true };
         let is_done = !fails && !is_locked;
         if is_done {
-            self.set_rules(id, job.wish);
+            self.set_rules(id, &job.wish);
         }
         if !fails && job.wish != Wish::Teardown {
             self.kernel.has_link = true;
@@ -131,10 +131,11 @@ impl World {
         }
         match job.wish {
             Wish::Interception(interception) => {
-                self.note(|_| format!("agent {id}: the node is {interception:?}, done {is_done}"));
+                self.note(|_| format!("agent {id}: the node intercepts {interception}, done {is_done}"));
+                let is_whole = Interception::of(&self.wish.addresses).is_within(&interception);
                 self.tell(id, settled(interception, is_done));
                 let is_iptables = job.stage != Stage::Nftables;
-                let is_left = is_iptables && interception == Interception::Probing && !self.has_node_alone(id);
+                let is_left = is_iptables && !is_whole && !self.has_node_alone(id);
                 if !is_done || is_left {
                     self.schedule(RETRY, Happening::NodeRetry(id));
                 }
@@ -144,11 +145,10 @@ impl World {
         }
     }
 
-    fn set_rules(&mut self, id: u32, wish: Wish) {
+    fn set_rules(&mut self, id: u32, wish: &Wish) {
         let is_alone = self.has_node_alone(id);
         let interception = match wish {
-            Wish::Interception(Interception::On) => node::Interception::On,
-            Wish::Interception(Interception::Probing) => node::Interception::Probing,
+            Wish::Interception(interception) => interception,
             Wish::Teardown => {
                 self.kernel.disown(id);
                 if is_alone {

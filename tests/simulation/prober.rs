@@ -26,14 +26,16 @@ pub struct Probe {
     port_since: Instant,
     foreign: u32,
     sent: u32,
+    /// One packet, and no other.
+    is_sparing: bool,
 }
 
 impl World {
     /// Asks until something is heard.
-    pub fn probe(&mut self, id: u32, target: Target, inquiry: u64) {
+    pub fn probe(&mut self, id: u32, target: Target, inquiry: u64, is_sparing: bool) {
         let now = self.now;
         let Some(agent) = self.agents.get_mut(&id) else { return };
-        let probe = Probe { inquiry, source: target.address, port_since: now, foreign: 0, sent: 0 };
+        let probe = Probe { inquiry, source: target.address, port_since: now, foreign: 0, sent: 0, is_sparing };
         agent.probes.insert(target, probe);
         self.take_port(id, target);
         self.send_probe(id, target);
@@ -57,12 +59,14 @@ impl World {
         probe.sent += 1;
         let (inquiry, source, sent) = (probe.inquiry, probe.source, probe.sent);
         let (destination, protocol) = Self::end_of(target);
-        self.schedule(RESEND, Happening::ProbeAgain { agent: id, target, inquiry, sent });
+        let again = if probe.is_sparing { ONE_PORT } else { RESEND };
+        self.schedule(again, Happening::ProbeAgain { agent: id, target, inquiry, sent });
         let packet = Packet { protocol, source, destination, mark: PROBE_MARK };
         let parcel = Parcel::Probe { agent: id, target, inquiry, source };
         match self.kernel.send_query(packet, Place::Host, parcel, self.now) {
             Arrival::Socket(agent) => self.read(agent),
-            Arrival::KubeDns(_) => self.take_probe_answer(id, target, inquiry, source, false),
+            // The kernel refuses to send it there.
+            Arrival::KubeDns(_) => self.end_probe(id, target, inquiry, Verdict::Unproven, MS / 4),
             Arrival::Nobody => {}
         }
     }
@@ -79,7 +83,7 @@ impl World {
         };
         let verdict = match is_ours {
             true => Verdict::Answered,
-            false if probe.foreign < FOREIGN_TRIES => {
+            false if probe.foreign < FOREIGN_TRIES && !probe.is_sparing => {
                 probe.foreign += 1;
                 probe.sent += 1;
                 // Closed: another answer to this port is not heard.
@@ -87,9 +91,16 @@ impl World {
                 let again = Happening::ProbeAgain { agent: id, target, inquiry, sent: probe.sent };
                 return self.schedule(FOREIGN_PAUSE, again);
             }
-            false => Verdict::Unproven,
+            false => Verdict::Foreign,
         };
-        agent.probes.remove(&target);
+        self.end_probe(id, target, inquiry, verdict, latency);
+    }
+
+    /// The watchdog hears after `latency` what its question came to.
+    fn end_probe(&mut self, id: u32, target: Target, inquiry: u64, verdict: Verdict, latency: Duration) {
+        if let Some(agent) = self.agents.get_mut(&id) {
+            agent.probes.remove(&target);
+        }
         self.schedule(latency, Happening::Tell(id, Message::Probed { target, inquiry, verdict }));
     }
 
@@ -102,6 +113,9 @@ impl World {
         let Some(probe) = agent.probes.get(&target).filter(|probe| probe.inquiry == inquiry && probe.sent == sent) else {
             return;
         };
+        if probe.is_sparing {
+            return self.end_probe(id, target, inquiry, Verdict::Silent, Duration::ZERO);
+        }
         if probe.source.port() == 0 || now - probe.port_since >= ONE_PORT {
             self.take_port(id, target);
         }

@@ -6,10 +6,10 @@ use crate::faults::{Fault, Kind, MENDING, Scene};
 use crate::kernel::{Arrival, DNS, Kernel, Packet, Place};
 use crate::server::Parcel;
 use fastrand::Rng;
-use nodelocaldns::node::{Fallback, Protocol, Rule, Wish};
+use nodelocaldns::node::{Fallback, Interception, Protocol, Rule, Wish};
 use nodelocaldns::watchdog::state::{Exit, Target, Timing};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// Of the watchdog's probes.
@@ -119,7 +119,7 @@ impl World {
             design,
             scene,
             wish,
-            kernel: Kernel::new(scene.addresses, scene.backend.has_socket_match()),
+            kernel: Kernel::new(scene.addresses, scene.backend.has_socket_match(), scene.is_ipvs),
             agents: BTreeMap::new(),
             last_number: 0,
             streams,
@@ -213,7 +213,7 @@ impl World {
         }
         let is_silent = self.streams[index].silent_since.is_some();
         // Nothing new comes of asking often while a server is awaited that hangs at its start.
-        let is_waiting = self.is_calm() && !self.agents.values().all(Agent::is_settled);
+        let is_waiting = self.is_calm() && !self.agents.values().all(|agent| self.is_settled(agent));
         let pause = if is_silent { RETRY } else { MS * self.rng.u32(30..100) * if is_waiting { 5 } else { 1 } };
         self.schedule(pause, Happening::Ask(index));
         self.judge_proof();
@@ -251,11 +251,35 @@ impl World {
     /// Whoever answers everywhere is intercepted within its proving time.
     fn judge_proof(&mut self) {
         let (Some(end), 1) = (self.last_end(), self.agents.len()) else { return };
-        let Some(agent) = self.agents.values().next().filter(|agent| !agent.is_settled()) else { return };
+        let Some(agent) = self.agents.values().next().filter(|agent| !self.is_settled(agent)) else { return };
         let Some(since) = agent.serving_since().map(|since| since.max(end)) else { return };
-        if self.now > since + PROVING {
+        let missing = self.provable().addresses().find(|address| !agent.wanted().contains(*address));
+        let limit = PROVING + missing.map_or(Duration::ZERO, |address| self.asked_again_within(address));
+        if self.now > since + limit {
             self.fail(format!("a server answers, and is not intercepted for {:?}: {}", self.now - since, agent.describe()));
         }
+    }
+
+    /// The addresses that can be intercepted.
+    fn provable(&self) -> Interception {
+        let is_had = |address: &&IpAddr| !self.scene.is_ipvs || **address != self.scene.addresses.cluster_ip;
+        self.wish.addresses.iter().filter(is_had).copied().collect()
+    }
+
+    /// Whether all that can be is intercepted, and nothing else.
+    fn is_settled(&self, agent: &Agent) -> bool {
+        agent.is_idle() && *agent.wanted() == self.provable()
+    }
+
+    /// How long it may take until this address is asked once more, after a fault that has made questions to it rare: somebody else has answered
+    /// there, an agent beside this one perhaps, or nobody.
+    fn asked_again_within(&self, address: IpAddr) -> Duration {
+        let makes_rare = |fault: &Fault| match fault.kind {
+            Kind::Deaf(at, _) | Kind::Wrong(at, _) => at == address,
+            Kind::Upgraded | Kind::Terminated => true,
+            _ => false,
+        };
+        if self.faults.iter().any(makes_rare) { self.design.timing.longest_prove_interval } else { Duration::ZERO }
     }
 
     /// What somebody has taken away is there again in time, if nothing else goes wrong.
@@ -311,14 +335,19 @@ impl World {
         let is_hanging = self.faults.iter().any(|fault| fault.kind == Kind::StartsHang);
         // One that was started while they hang has that long to come to something.
         let starting = if is_hanging { self.design.timing.start_limit } else { Duration::ZERO };
-        self.last_end().map_or(Duration::ZERO, |end| end - self.start) + starting + SETTLING
+        let asked = self.wish.addresses.iter().map(|address| self.asked_again_within(*address)).max().unwrap_or_default();
+        self.last_end().map_or(Duration::ZERO, |end| end - self.start) + starting + SETTLING + asked
     }
 
-    /// Everything is in place: one agent, interception on, and the node has answered everybody since the last fault.
+    /// Everything is in place: one agent, everything intercepted that can be, and the node has answered everybody there since the last fault.
     fn is_well(&self) -> bool {
         let since = self.last_end().unwrap_or(self.start);
-        let is_here = |stream: &Stream| stream.last_answer.is_some_and(|(at, by)| at > since && by == Answerer::Node);
-        self.agents.len() == 1 && self.agents.values().all(Agent::is_settled) && self.streams.iter().all(is_here)
+        let provable = self.provable();
+        let is_right = |stream: &Stream| {
+            let wanted = if provable.contains(stream.address) { Answerer::Node } else { Answerer::KubeDns };
+            stream.last_answer.is_some_and(|(at, by)| at > since && by == wanted)
+        };
+        self.agents.len() == 1 && self.agents.values().all(|agent| self.is_settled(agent)) && self.streams.iter().all(is_right)
     }
 
     fn unsettled(&self) -> String {

@@ -49,7 +49,7 @@ pub fn filter(question: &Question, findings: &Findings) -> Check {
 
 fn table(check: &mut Check, question: &Question, listing: &Listing) {
     let ours = listing.ours();
-    let rules = desired(&question.wish, Interception::On).rules;
+    let rules = desired(&question.wish, &Interception::of(&question.wish.addresses)).rules;
     let mut lacking = None;
     let mut covered = 0;
     for rule in rules.iter().filter(|rule| !rule.hook.is_raw() && rule.address.is_ipv6() == listing.is_ipv6) {

@@ -37,7 +37,7 @@ pub fn link(question: &Question, findings: &Findings) -> Check {
 /// Whether the link carries every address.
 pub fn addresses(question: &Question, findings: &Findings) -> Check {
     let mut check = Check::new("addresses");
-    let wanted = crate::node::desired(&question.wish, crate::node::Interception::On).link;
+    let wanted = crate::node::desired(&question.wish, &crate::node::Interception::default()).link;
     let (Some(wanted), Ok(view)) = (wanted, &findings.node.link) else {
         match &findings.node.link {
             Err(error) => check.unknown(error.to_string(), RUN_WITH_RIGHTS),

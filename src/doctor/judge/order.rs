@@ -69,7 +69,7 @@ fn beside(check: &mut Check, chain: &Chain) {
 /// What comes before our rules in an iptables chain, or, if ours are elsewhere, what is there.
 fn first(check: &mut Check, question: &Question, listing: &Listing, has_iptables: bool) {
     let is_query = |rule: &Rule| rule.hook.is_raw() && rule.mark.is_none() && rule.address.is_ipv6() == listing.is_ipv6;
-    let rules = desired(&question.wish, Interception::On).rules;
+    let rules = desired(&question.wish, &Interception::of(&question.wish.addresses)).rules;
     let matters = |ahead: &Ahead| match ahead.target.as_str() {
         "ACCEPT" | "RETURN" => has_iptables && !listing.ours().is_empty(),
         _ => true,

@@ -32,11 +32,11 @@ pub enum Place {
 
 impl Standing {
     pub fn of(question: &Question, findings: &Findings) -> Self {
-        let raw = |interception| {
+        let raw = |interception: &Interception| {
             let rules = desired(&question.wish, interception).rules;
             rules.into_iter().filter(|rule| rule.hook.is_raw()).collect::<Vec<Rule>>()
         };
-        let (on, probing) = (raw(Interception::On), raw(Interception::Probing));
+        let (on, probing) = (raw(&Interception::of(&question.wish.addresses)), raw(&Interception::default()));
         let lacking = |held: &HashSet<Rule>| on.iter().filter(|rule| !held.contains(rule)).copied().collect::<Vec<Rule>>();
         let mut best = Self {
             place: Place::Nowhere,

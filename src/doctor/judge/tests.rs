@@ -46,8 +46,12 @@ fn agents() -> Vec<Agent> {
     vec![watchdog.clone(), Agent { pid: 101, is_server: true, port_ids: vec![], ..watchdog }]
 }
 
+fn on() -> Interception {
+    Interception::of(&question().wish.addresses)
+}
+
 /// The agent's nftables with the rules of `interception`, and its fallback.
-fn ruleset(interception: Interception) -> Ruleset {
+fn ruleset(interception: &Interception) -> Ruleset {
     let chain = |name: &str, at: Place, hook: Hook| {
         let rules = desired(&question().wish, interception).rules.into_iter().filter(|rule| rule.hook == hook);
         Chain {
@@ -119,7 +123,7 @@ fn healthy() -> Findings {
             link: Ok(Some(link)),
             ipvs_link: None,
             has_cilium: false,
-            nftables: Ok(ruleset(Interception::On)),
+            nftables: Ok(ruleset(&on())),
             iptables: Ok(vec![
                 listing(IptablesTable::Raw, "-P PREROUTING ACCEPT\n-P OUTPUT ACCEPT\n"),
                 listing(IptablesTable::Filter, "-P INPUT ACCEPT\n-P OUTPUT ACCEPT\n"),
@@ -220,7 +224,7 @@ fn without_its_link_an_agent_that_is_not_there_is_to_be_started() {
 
 #[test]
 fn rules_that_only_let_probes_through_are_a_withdrawn_interception() {
-    let diagnosis = diagnose(|findings| findings.node.nftables = Ok(ruleset(Interception::Probing)));
+    let diagnosis = diagnose(|findings| findings.node.nftables = Ok(ruleset(&Interception::default())));
     let check = only(&diagnosis, Verdict::Problem, &["rules", "pod_path"]);
     assert!(check.seen.last().unwrap().contains("withdrawn"), "{diagnosis}");
     assert_eq!(diagnosis.intercepted, Some(false));
@@ -238,7 +242,7 @@ fn a_single_rule_that_is_missing_is_named() {
 
 #[test]
 fn rules_in_iptables_do_as_well_unless_nobody_is_there_to_answer() {
-    let lines: Vec<String> = desired(&question().wish, Interception::On)
+    let lines: Vec<String> = desired(&question().wish, &on())
         .rules
         .iter()
         .filter(|rule| rule.hook.is_raw())
@@ -255,8 +259,7 @@ fn rules_in_iptables_do_as_well_unless_nobody_is_there_to_answer() {
         })
         .collect();
     let with_iptables = |findings: &mut Findings, first: &str| {
-        findings.node.nftables =
-            Ok(Ruleset { tables: ruleset(Interception::On).tables.split_off(1), chains: fallback_chains().into() });
+        findings.node.nftables = Ok(Ruleset { tables: ruleset(&on()).tables.split_off(1), chains: fallback_chains().into() });
         let raw = format!("{first}\n{}\n", lines.join("\n"));
         findings.node.iptables = Ok(vec![listing(IptablesTable::Raw, &raw), listing(IptablesTable::Filter, "-P INPUT ACCEPT\n")]);
     };
@@ -563,8 +566,7 @@ fn without_rights_what_cannot_be_seen_is_unknown_and_no_failure() {
 #[test]
 fn no_rules_are_missed_where_none_are_asked_for() {
     let mut findings = healthy();
-    findings.node.nftables =
-        Ok(Ruleset { tables: ruleset(Interception::On).tables.split_off(1), chains: fallback_chains().into() });
+    findings.node.nftables = Ok(Ruleset { tables: ruleset(&on()).tables.split_off(1), chains: fallback_chains().into() });
     findings.metrics.as_mut().unwrap().1 = Ok((200, "nodelocaldns_watchdog_interception 0\n".to_owned()));
     let diagnosis = judge(&Question { choice: Choice::None, ..question() }, &findings);
     assert_eq!((diagnosis.verdict, diagnosis.intercepted), (Verdict::Ok, Some(true)), "{diagnosis}");

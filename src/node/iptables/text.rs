@@ -215,14 +215,18 @@ mod tests {
     use crate::node::fallback::Fallback;
     use proptest::prelude::*;
 
-    fn rules(interception: Interception) -> Vec<Rule> {
-        let addresses = ["10.96.0.10", "169.254.20.10"].map(|text| text.parse().unwrap()).to_vec();
+    fn on() -> Interception {
+        Interception::of(&["10.96.0.10", "169.254.20.10"].map(|text| text.parse().unwrap()))
+    }
+
+    fn rules(interception: &Interception) -> Vec<Rule> {
+        let addresses = on().addresses().collect();
         let fallback = Fallback::default();
         let wish = Wish { addresses, port: 53, health_port: 8080, interface: None, probe_mark: 0x10_0000, fallback };
         desired(&wish, interception).rules
     }
 
-    fn raw_rules(interception: Interception) -> Vec<Rule> {
+    fn raw_rules(interception: &Interception) -> Vec<Rule> {
         rules(interception).into_iter().filter(|rule| rule.hook.is_raw()).collect()
     }
 
@@ -257,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_rule_is_written_for_the_front_of_its_chain() {
-        let rules = raw_rules(Interception::On);
+        let rules = raw_rules(&on());
         let rule = rules.last().unwrap();
         assert_eq!(
             specification(rule, true),
@@ -280,13 +284,13 @@ mod tests {
 
     #[test]
     fn an_empty_table_lacks_everything_in_the_desired_order() {
-        let rules = raw_rules(Interception::On);
+        let rules = raw_rules(&on());
         assert_eq!(changes(&rules, true, &[], true), Changes { missing: rules, surplus: vec![] });
     }
 
     #[test]
     fn a_script_changes_one_table_and_leaves_the_rest_of_it() {
-        let on = raw_rules(Interception::On);
+        let on = raw_rules(&on());
         let surplus = present(Table::Raw, LISTING).remove(2);
         let text = surplus.text.clone();
         let changes = Changes { missing: vec![on[0]], surplus: vec![surplus] };
@@ -296,16 +300,16 @@ mod tests {
 
     #[test]
     fn another_agent_s_rules_stay_but_repeated_ones_go() {
-        let on = raw_rules(Interception::On);
+        let on = raw_rules(&on());
         let mut present = listed(&on, false);
         present.push(present[0].clone());
-        let changes = changes(&raw_rules(Interception::Probing), false, &present, false);
+        let changes = changes(&raw_rules(&Interception::default()), false, &present, false);
         assert_eq!(changes, Changes { missing: vec![], surplus: vec![present[0].clone()] });
     }
 
     #[test]
     fn the_reference_s_rule_without_the_socket_match_is_replaced() {
-        let on = raw_rules(Interception::On);
+        let on = raw_rules(&on());
         let changes = changes(&on, true, &listed(&on, false), true);
         assert_eq!(changes.missing.len(), 4);
         assert!(changes.missing.iter().all(takes_socket_match));
@@ -325,7 +329,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_back(index in 0_usize..44, with_socket: bool) {
-            let rules = rules(Interception::On);
+            let rules = rules(&on());
             let rule = rules[index % rules.len()];
             let read = listed(&[rule], with_socket);
             prop_assert_eq!(read.len(), 1);
@@ -335,10 +339,10 @@ mod tests {
 
         /// Whatever is there, the changes make it what it should be, and a second look finds nothing to do.
         #[test]
-        fn changes_lead_to_what_is_desired(picks in prop::collection::vec((0_usize..24, any::<bool>()), 0..30), on: bool, with_socket: bool) {
-            let all = raw_rules(Interception::On);
+        fn changes_lead_to_what_is_desired(picks in prop::collection::vec((0_usize..24, any::<bool>()), 0..30), intercepted in prop::sample::subsequence(on().addresses().collect::<Vec<_>>(), 0..=2), with_socket: bool) {
+            let all = raw_rules(&on());
             let before: Vec<Present> = picks.iter().flat_map(|(index, socket)| listed(&[all[index % all.len()]], *socket)).collect();
-            let desired = raw_rules(if on { Interception::On } else { Interception::Probing });
+            let desired = raw_rules(&Interception::of(&intercepted));
             let changes_found = changes(&desired, with_socket, &before, true);
             let mut after: Vec<Present> = before;
             after.extend(listed(&changes_found.missing, with_socket));

@@ -414,7 +414,7 @@ mod tests {
             probe_mark: 0x10_0000,
             fallback: Fallback::default(),
         };
-        let rules = desired(&wish, Interception::On).rules;
+        let rules = desired(&wish, &Interception::of(&wish.addresses)).rules;
         let raw: Vec<Rule> = rules.iter().filter(|rule| rule.hook.is_raw()).copied().collect();
         let (read, beside): (Vec<SeenRule>, Vec<SeenRule>) = read_back(&rules).into_iter().partition(|seen| seen.rule.is_some());
         assert_eq!(beside, [SeenRule::default()], "what comes in by lo is passed by");

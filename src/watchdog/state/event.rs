@@ -1,7 +1,8 @@
 //! What the machine is told, and what it tells to do.
 
 use crate::chain::Transport;
-use std::net::SocketAddr;
+use crate::node::Interception;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// What is probed: a listen address as a client on this machine reaches it, over one transport.
@@ -9,14 +10,6 @@ use std::time::Duration;
 pub struct Target {
     pub address: SocketAddr,
     pub transport: Transport,
-}
-
-/// Whether queries for the node's addresses come to the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interception {
-    /// Only the watchdog's probes do.
-    Probing,
-    On,
 }
 
 /// How the server's process ended.
@@ -69,9 +62,24 @@ impl Cause {
 pub enum Verdict {
     /// Our server answered.
     Answered,
+    /// Somebody else did: another pod on the same address, cluster DNS.
+    Foreign,
     /// No answer from it, but a sign of life, or nothing that can be laid at its door: the connection was closed (it has as many as it
-    /// takes), somebody else answered (another pod on the same address, cluster DNS), or we could not ask.
+    /// takes), nobody listens where the question went, or it could not be asked on this node at all.
     Unproven,
+    /// Nobody answered the one packet of a sparing probe.
+    Silent,
+}
+
+/// Why an address is not intercepted though the server serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Somebody else answers there.
+    Foreign,
+    /// The question does not come to the server: nobody listens where it goes, or it would leave the node.
+    Astray,
+    /// Nobody answers.
+    Silence,
 }
 
 /// What has happened.
@@ -101,7 +109,7 @@ pub enum Event<'a> {
     },
     /// The node is as told, or could not be made so.
     Settled {
-        interception: Interception,
+        interception: &'a Interception,
         is_done: bool,
     },
     TornDown,
@@ -122,7 +130,7 @@ pub enum Event<'a> {
 }
 
 /// What to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Spawn,
     /// End the server now.
@@ -133,14 +141,22 @@ pub enum Action {
     Stop {
         leave: bool,
     },
-    /// Ask until something is heard.
+    /// Ask until something is heard; a sparing probe is one packet, and ends with [`Verdict::Silent`] if nobody answers it. It takes the
+    /// place of the one before.
     Probe {
         target: Target,
         inquiry: u64,
+        is_sparing: bool,
     },
     /// Ask nobody any longer.
     CancelProbes,
+    /// Queries for these addresses are to come to the server, and for no others.
     Intercept(Interception),
+    /// Say that queries for this address do not come to a server that serves, and why. Once, until that changes.
+    Tell {
+        address: IpAddr,
+        obstacle: Obstacle,
+    },
     /// Queries come to a proven server: a predecessor is told so, and a successor may come.
     Announce,
     /// No successor may come any longer.

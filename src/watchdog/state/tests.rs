@@ -1,9 +1,11 @@
 //! The machine against a simulated server with a virtual clock, in scenes of its own; tests/simulation lets chance choose.
 
-use super::{Action, Cause, Event, Exit, Interception, Machine, Target, Timing, Verdict};
+use super::{Action, Cause, Event, Exit, Machine, Obstacle, Target, Timing, Verdict};
 use crate::chain::Transport;
+use crate::node::Interception;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 const MS: Duration = Duration::from_millis(1);
@@ -15,6 +17,14 @@ fn targets() -> Vec<Target> {
         .flat_map(|address| both.map(|transport| Target { address: address.parse().unwrap(), transport }))
         .collect()
 }
+
+/// The addresses of the targets, in the order of those.
+fn addresses() -> [IpAddr; 2] {
+    ["127.0.0.1", "::1"].map(|text| text.parse().unwrap())
+}
+
+/// How long a sparing probe waits for its answer.
+const PATIENCE: Duration = Duration::from_millis(900);
 
 /// How servers of the world behave from now on.
 #[derive(Clone, Debug)]
@@ -51,12 +61,15 @@ struct World {
     nature: Nature,
     targets: Vec<Target>,
     coming: Vec<(Instant, Coming)>,
-    probes: BTreeMap<Target, (u64, Instant)>,
+    /// With the number of each, since when it is asked, and whether that is one packet only.
+    probes: BTreeMap<Target, (u64, Instant, bool)>,
     is_serving: bool,
-    /// Every target of the present server has been answerable, without a pause, since.
-    good_since: Option<Instant>,
+    /// Every target of this address has been answerable by the present server, without a pause, since.
+    good_since: BTreeMap<IpAddr, Instant>,
+    /// Addresses that are asked more seldom, since the present server did not answer there or somebody else did.
+    doubtful: BTreeSet<IpAddr>,
     answered: BTreeMap<Target, Instant>,
-    is_on: bool,
+    on: Interception,
     log: Vec<(Duration, Action)>,
     is_stopping: bool,
     /// Another process reads the sockets too.
@@ -80,9 +93,10 @@ impl World {
             coming: Vec::new(),
             probes: BTreeMap::new(),
             is_serving: false,
-            good_since: None,
+            good_since: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
             answered: BTreeMap::new(),
-            is_on: false,
+            on: Interception::default(),
             log: Vec::new(),
             is_stopping: false,
             is_shared: false,
@@ -102,7 +116,7 @@ impl World {
             _ => {}
         }
         for action in self.machine.handle(event, self.now) {
-            self.log.push((self.now - self.start, action));
+            self.log.push((self.now - self.start, action.clone()));
             match action {
                 Action::Spawn => {
                     assert!(!self.is_succeeded, "a server beside the successor's");
@@ -115,16 +129,18 @@ impl World {
                     assert_eq!(leave, self.is_shared || self.is_succeeded, "sockets taken from another, or left to nobody");
                     self.end_server(Exit::Status(0), 5 * MS);
                 }
-                Action::Probe { target, inquiry } => _ = self.probes.insert(target, (inquiry, self.now)),
+                Action::Probe { target, inquiry, is_sparing } => {
+                    self.probes.insert(target, (inquiry, self.now, is_sparing));
+                }
                 Action::CancelProbes => self.probes.clear(),
                 Action::Intercept(interception) => {
-                    self.is_on = interception == Interception::On;
+                    self.on.clone_from(&interception);
                     self.coming.push((self.now + 2 * MS, Coming::Settled(interception)));
                 }
                 Action::Teardown => self.coming.push((self.now + MS, Coming::TornDown)),
                 Action::Exit(status) => self.exit = Some(status),
-                Action::Announce => assert!(self.is_on, "announced before queries come here"),
-                Action::Reload | Action::CountRestart(_) | Action::StopOffering => {}
+                Action::Announce => assert!(!self.on.is_none(), "announced before queries come here"),
+                Action::Reload | Action::CountRestart(_) | Action::StopOffering | Action::Tell { .. } => {}
             }
         }
     }
@@ -157,6 +173,7 @@ impl World {
             match coming {
                 Coming::Report => {
                     self.is_serving = true;
+                    self.doubtful.clear();
                     let targets = self.targets.clone();
                     self.tell(Event::Serving { targets: &targets, drain: Duration::from_secs(5) });
                 }
@@ -167,17 +184,21 @@ impl World {
                     }
                     self.tell(Event::Exited(exit));
                 }
-                Coming::Settled(interception) => self.tell(Event::Settled { interception, is_done: true }),
+                Coming::Settled(interception) => self.tell(Event::Settled { interception: &interception, is_done: true }),
                 Coming::TornDown => self.tell(Event::TornDown),
             }
         }
         for (index, target) in self.targets.clone().into_iter().enumerate() {
-            let Some((inquiry, asked)) = self.probes.get(&target).copied() else { continue };
-            if !self.is_serving || self.nature.hangs || self.nature.deaf == Some(index) || now < asked + self.nature.latency {
-                continue;
-            }
+            let Some((inquiry, asked, is_sparing)) = self.probes.get(&target).copied() else { continue };
+            let is_foreign = self.nature.foreign == Some(index);
+            let is_ours = self.is_serving && !self.nature.hangs && self.nature.deaf != Some(index);
+            let verdict = match (is_foreign || is_ours) && now >= asked + self.nature.latency {
+                true if is_foreign => Verdict::Foreign,
+                true => Verdict::Answered,
+                false if is_sparing && now >= asked + PATIENCE => Verdict::Silent,
+                false => continue,
+            };
             self.probes.remove(&target);
-            let verdict = if self.nature.foreign == Some(index) { Verdict::Unproven } else { Verdict::Answered };
             if verdict == Verdict::Answered {
                 self.answered.insert(target, now);
             }
@@ -190,31 +211,54 @@ impl World {
         self.judge();
     }
 
+    /// Whether all addresses are intercepted.
+    fn is_on(&self) -> bool {
+        Interception::of(&addresses()).is_within(&self.on)
+    }
+
+    fn of(&self, address: IpAddr) -> impl Iterator<Item = (usize, &Target)> {
+        self.targets.iter().enumerate().filter(move |(_, target)| target.address.ip() == address)
+    }
+
     /// The promises.
     fn judge(&mut self) {
-        assert_eq!(self.is_on, self.machine.wanted() == Interception::On);
-        assert!(!self.is_on || !self.is_succeeded, "two intercept for one");
+        assert_eq!(&self.on, self.machine.wanted());
+        assert!(self.on.is_none() || !self.is_succeeded, "two intercept for one");
+        assert!(self.on.is_none() || self.exit.is_none() || self.machine.keep_node);
         let grace = self.timing.restart_grace + 2 * MS;
-        if self.is_on {
-            assert!(self.exit.is_none() || self.machine.keep_node);
-            let ago = |target| self.answered.get(target).map(|at| self.now - *at);
-            let all: Vec<Option<Duration>> = self.targets.iter().map(ago).collect();
-            let oldest = all.iter().map(|ago| ago.expect("on, though a target never answered")).max().unwrap();
-            let newest = all.iter().flatten().min().unwrap();
-            assert!(oldest <= self.timing.silence_of_one + grace, "on, though a target was silent for {oldest:?}");
-            let is_foreign = self.nature.foreign.is_some();
-            assert!(is_foreign || *newest <= self.timing.silence_of_all + grace, "on, though all were silent for {newest:?}");
+        let mut newest = None;
+        for address in self.on.addresses() {
+            for (_, target) in self.of(address) {
+                let at = self.answered.get(target).unwrap_or_else(|| panic!("{address} on, though {target:?} never answered"));
+                let ago = self.now - *at;
+                assert!(ago <= self.timing.silence_of_one + grace, "{address} on, though {target:?} was silent for {ago:?}");
+                newest = newest.max(Some(*at));
+            }
         }
-        let Nature { hangs, deaf, foreign, .. } = self.nature;
-        let is_good = self.is_serving && !hangs && deaf.is_none() && foreign.is_none() && !self.is_stopping;
+        let silence = newest.map_or(Duration::ZERO, |at| self.now - at);
+        let is_foreign = self.nature.foreign.is_some();
+        assert!(is_foreign || silence <= self.timing.silence_of_all + grace, "on, though all were silent for {silence:?}");
+        addresses().into_iter().for_each(|address| self.judge_proof(address));
+    }
+
+    /// A server that answers at this address is intercepted there in time, whatever becomes of the other one.
+    fn judge_proof(&mut self, address: IpAddr) {
+        let Nature { hangs, deaf, foreign, latency, .. } = self.nature;
+        let is_well = |index| deaf != Some(index) && foreign != Some(index);
+        let is_answering = self.is_serving && !hangs && !self.is_stopping;
+        let is_good = is_answering && self.of(address).next().is_some() && self.of(address).all(|(index, _)| is_well(index));
         if !is_good {
-            self.good_since = None;
+            self.good_since.remove(&address);
+            self.doubtful.insert(address);
             return;
         }
-        let since = *self.good_since.get_or_insert(self.now);
+        let since = *self.good_since.entry(address).or_insert(self.now);
         // A probe in flight that nobody will answer, and those of the proving time.
-        let proving = (self.timing.prove_interval + self.nature.latency + 2 * MS) * (self.timing.later_proofs + 1);
-        assert!(self.is_on || self.now - since <= proving + self.timing.watch_tcp_interval, "proven, and not intercepted");
+        let proving = (self.timing.prove_interval + latency + 2 * MS) * (self.timing.later_proofs + 1);
+        let until_asked = if self.doubtful.contains(&address) { self.timing.longest_prove_interval } else { Duration::ZERO };
+        let limit = proving + self.timing.watch_tcp_interval + until_asked;
+        let is_on = self.on.contains(address);
+        assert!(is_on || self.now - since <= limit, "{address} proven, and not intercepted");
     }
 
     fn run(&mut self, time: Duration) {
@@ -236,26 +280,37 @@ impl World {
     }
 }
 
-const ON: Action = Action::Intercept(Interception::On);
-const OFF: Action = Action::Intercept(Interception::Probing);
+fn on() -> Action {
+    Action::Intercept(Interception::of(&addresses()))
+}
+
+fn off() -> Action {
+    Action::Intercept(Interception::default())
+}
+
+/// The interception of one of the addresses alone.
+fn only(index: usize) -> Interception {
+    Interception::of(&[addresses()[index]])
+}
+
 const STOP: Action = Action::Stop { leave: false };
 const LEAVE: Action = Action::Stop { leave: true };
 
 fn proven() -> World {
     let mut world = World::new(WELL);
     world.run(Duration::from_millis(500));
-    assert!(world.is_on);
+    assert!(world.is_on());
     world
 }
 
 #[test]
 fn the_node_is_prepared_then_the_server_started_proven_and_intercepted() {
     let world = proven();
-    assert_eq!(world.log[0].1, OFF);
+    assert_eq!(world.log[0].1, off());
     assert_eq!(world.when(Action::Spawn).len(), 1);
-    assert_eq!(world.when(ON).len(), 1);
+    assert_eq!(world.when(on()).len(), 1);
     let served = world.when(Action::Spawn)[0] + WELL.startup;
-    let proving = world.when(ON)[0] - served;
+    let proving = world.when(on())[0] - served;
     assert!(proving <= Duration::from_millis(80), "{proving:?}");
 }
 
@@ -267,7 +322,7 @@ fn a_crashed_server_is_replaced_at_once_and_interception_stays() {
     world.run(Duration::from_millis(300));
     assert_eq!(world.causes(), [Cause::Signal]);
     assert!(world.when(Action::Spawn)[1] - crashed <= 2 * MS);
-    assert_eq!((world.when(ON).len(), world.when(OFF).len()), (1, 1));
+    assert_eq!((world.when(on()).len(), world.when(off()).len()), (1, 1));
     let without = world.machine.without_service(world.now);
     assert!(without < Duration::from_millis(300), "{without:?}");
 }
@@ -282,7 +337,7 @@ fn a_server_that_hangs_is_replaced_within_the_promised_gap() {
     world.nature.hangs = false;
     world.run(Duration::from_millis(200));
     assert_eq!(world.causes(), [Cause::Hang]);
-    assert!(world.is_on && world.when(OFF).len() == 1);
+    assert!(world.is_on() && world.when(off()).len() == 1);
     let back = *world.answered.values().min().unwrap() - world.start;
     assert!(back - hung < Duration::from_millis(700));
 }
@@ -294,11 +349,11 @@ fn a_server_that_does_not_come_back_in_time_costs_the_interception_until_it_has_
     world.crash(Exit::Status(101));
     let crashed = world.now - world.start;
     world.run(Duration::from_millis(110));
-    let withdrawn = world.when(OFF)[1] - crashed;
+    let withdrawn = world.when(off())[1] - crashed;
     assert!((70 * MS..=73 * MS).contains(&withdrawn), "{withdrawn:?}");
     world.run(Duration::from_secs(3));
     let served = world.when(Action::Spawn)[1] + world.nature.startup;
-    let proving = world.when(ON)[1] - served;
+    let proving = world.when(on())[1] - served;
     assert!((Duration::from_secs(1)..Duration::from_millis(1300)).contains(&proving), "{proving:?}");
     assert_eq!(world.causes(), [Cause::Exit]);
 }
@@ -310,7 +365,7 @@ fn a_server_that_ends_before_it_served_costs_the_interception_at_once() {
     let crashed = world.now - world.start;
     world.crash(Exit::Signal(9));
     world.run(world.timing.restart_grace);
-    let off = world.when(OFF);
+    let off = world.when(off());
     // What a server's start takes, and a step or two.
     let latest = crashed + WELL.startup + 5 * MS;
     assert!(off.last().is_some_and(|at| (crashed..latest).contains(at)), "{off:?}, crashed at {crashed:?}");
@@ -327,7 +382,7 @@ fn a_server_whose_successor_would_come_too_late_costs_the_interception_at_once()
     let crashed = world.now - world.start;
     world.crash(Exit::Signal(9));
     world.run(world.timing.restart_grace / 2);
-    assert!(world.when(OFF).last().is_some_and(|at| *at >= crashed), "{:?}, crashed at {crashed:?}", world.when(OFF));
+    assert!(world.when(off()).last().is_some_and(|at| *at >= crashed), "{:?}, crashed at {crashed:?}", world.when(off()));
 }
 
 #[test]
@@ -339,7 +394,7 @@ fn servers_that_fail_at_every_start_cost_less_than_a_tenth_of_a_second() {
     world.crash(Exit::Signal(9));
     let crashed = world.now - world.start;
     world.run(Duration::from_secs(1));
-    let lost = world.when(OFF)[1] - crashed + settling;
+    let lost = world.when(off())[1] - crashed + settling;
     assert!(lost < 100 * MS, "{lost:?}");
 }
 
@@ -367,7 +422,7 @@ fn a_server_that_will_not_take_its_first_configuration_ends_the_watchdog_with_it
     world.run(Duration::from_secs(1));
     assert_eq!(world.exit, Some(1));
     assert_eq!(world.when(Action::Spawn).len(), 1);
-    assert_eq!(world.when(ON).len(), 0);
+    assert_eq!(world.when(on()).len(), 0);
 }
 
 #[test]
@@ -376,7 +431,7 @@ fn a_later_configuration_that_is_refused_is_tried_again_when_told_or_in_time() {
     world.nature.fails = true;
     world.crash(Exit::Signal(9));
     world.run(Duration::from_secs(20));
-    assert_eq!((world.exit, world.is_on), (None, false));
+    assert_eq!((world.exit, world.is_on()), (None, false));
     assert!(world.causes()[1..].iter().all(|cause| *cause == Cause::Configuration));
     let tried = world.when(Action::Spawn).len();
     assert!((10..16).contains(&tried), "{tried}");
@@ -385,7 +440,7 @@ fn a_later_configuration_that_is_refused_is_tried_again_when_told_or_in_time() {
     world.run(30 * MS);
     assert_eq!(world.when(Action::Spawn).len(), tried + 1);
     world.run(Duration::from_secs(2));
-    assert!(world.is_on);
+    assert!(world.is_on());
 }
 
 #[test]
@@ -396,7 +451,7 @@ fn a_server_that_cannot_be_started_is_tried_again() {
     world.tell(Event::Exited(Exit::NotStarted));
     assert_eq!(world.causes(), [Cause::Start]);
     world.run(Duration::from_secs(1));
-    assert!(world.is_on);
+    assert!(world.is_on());
 }
 
 #[test]
@@ -411,22 +466,125 @@ fn a_part_that_hangs_is_given_longer() {
     let mut world = proven();
     world.nature.deaf = Some(2);
     world.run(Duration::from_secs(1));
-    assert!(world.is_on && world.when(Action::Kill).is_empty());
+    assert!(world.is_on() && world.when(Action::Kill).is_empty());
     world.run(Duration::from_millis(1200));
     assert_eq!((world.when(Action::Kill).len(), world.causes()), (1, vec![Cause::Hang]));
 }
 
 #[test]
-fn an_address_where_somebody_else_answers_is_not_intercepted_and_nobody_is_killed() {
+fn an_address_where_somebody_else_answers_is_not_intercepted_and_the_other_one_is() {
     let mut world = World::new(Nature { foreign: Some(0), ..WELL });
-    world.run(Duration::from_secs(10));
-    assert_eq!((world.when(ON).len(), world.when(Action::Kill).len()), (0, 0));
+    world.run(Duration::from_millis(200));
+    assert_eq!(world.on, only(1), "it waits for nobody");
+    world.run(Duration::from_secs(30));
+    assert_eq!((world.on.clone(), world.when(Action::Kill).len()), (only(1), 0));
     world.nature.foreign = None;
-    world.run(Duration::from_secs(1));
-    assert!(world.is_on);
+    world.run(Duration::from_secs(11));
+    assert!(world.is_on());
+}
+
+#[test]
+fn an_address_that_loses_its_proof_is_withdrawn_alone_and_told_of_once() {
+    let mut world = proven();
+    world.nature.foreign = Some(3);
+    world.run(Duration::from_secs(30));
+    assert_eq!((world.on.clone(), world.when(Action::Kill).len(), world.when(off()).len()), (only(0), 0, 1));
+    let obstacle = Obstacle::Foreign;
+    assert_eq!(world.when(Action::Tell { address: addresses()[1], obstacle }).len(), 1);
+    world.crash(Exit::Signal(9));
+    world.run(Duration::from_secs(3));
+    assert_eq!((world.on.clone(), world.when(off()).len()), (only(0), 1), "nobody waits for it when the server is replaced");
+    world.nature.foreign = None;
+    world.run(Duration::from_secs(12));
+    assert!(world.is_on());
     world.nature.foreign = Some(3);
     world.run(Duration::from_secs(3));
-    assert_eq!((world.is_on, world.when(Action::Kill).len()), (false, 0));
+    assert_eq!(world.when(Action::Tell { address: addresses()[1], obstacle }).len(), 2, "it had been proven in between");
+}
+
+/// When this target was asked, and whether with one packet only.
+fn asked(world: &World, wanted: Target) -> Vec<(Duration, bool)> {
+    let of_probe = |(at, action): &(Duration, Action)| match action {
+        Action::Probe { target, is_sparing, .. } if *target == wanted => Some((*at, *is_sparing)),
+        _ => None,
+    };
+    world.log.iter().filter_map(of_probe).collect()
+}
+
+#[test]
+fn what_is_asked_in_vain_is_asked_ever_more_seldom_down_to_one_packet_in_ten_seconds() {
+    for nature in [Nature { foreign: Some(0), ..WELL }, Nature { deaf: Some(0), ..WELL }] {
+        let mut world = World::new(nature);
+        world.run(Duration::from_secs(200));
+        let other = asked(&world, targets()[1]);
+        let asked = asked(&world, targets()[0]);
+        assert!(asked.len() < 35, "{asked:?}");
+        let gaps: Vec<Duration> = asked.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
+        assert!(gaps.iter().rev().take(10).all(|gap| *gap >= Duration::from_secs(10)), "{gaps:?}");
+        assert!(asked[2..].iter().all(|(_, is_sparing)| *is_sparing), "{asked:?}");
+        assert_eq!((world.on.clone(), world.when(Action::Kill).len()), (only(1), 0), "the rest goes on");
+        assert!(other.len() > 1500, "what answers is watched");
+        let without = world.machine.without_service(world.now);
+        assert!(without < Duration::from_secs(5), "the server answers where it can: {without:?}");
+    }
+}
+
+#[test]
+fn what_is_asked_seldom_is_asked_at_once_when_the_node_has_changed_but_no_more_than_once_a_second() {
+    let mut world = World::new(Nature { foreign: Some(0), ..WELL });
+    world.run(Duration::from_secs(60));
+    let before = asked(&world, targets()[0]).len();
+    let settled = only(1);
+    for _ in 0..500 {
+        world.run(20 * MS);
+        world.tell(Event::Settled { interception: &settled, is_done: true });
+    }
+    let more = asked(&world, targets()[0]).len() - before;
+    assert!((9..=11).contains(&more), "{more} in ten seconds of changes");
+    world.nature.foreign = None;
+    world.run(Duration::from_millis(1100));
+    world.tell(Event::Settled { interception: &settled, is_done: true });
+    world.run(Duration::from_millis(200));
+    assert!(world.is_on(), "it was never withdrawn, so that few proofs do");
+}
+
+#[test]
+fn a_new_server_is_asked_everywhere_at_once() {
+    let mut world = World::new(Nature { foreign: Some(0), ..WELL });
+    world.run(Duration::from_secs(60));
+    world.nature.foreign = None;
+    world.crash(Exit::Signal(9));
+    world.run(Duration::from_millis(300));
+    assert!(world.is_on());
+}
+
+#[test]
+fn a_server_that_hangs_is_replaced_in_time_though_somebody_else_answers_at_another_address() {
+    let mut world = World::new(Nature { foreign: Some(0), ..WELL });
+    world.run(Duration::from_secs(60));
+    world.nature.hangs = true;
+    world.run(Duration::from_millis(510));
+    assert_eq!(world.causes(), [Cause::Hang]);
+}
+
+#[test]
+fn a_part_that_the_next_server_does_not_serve_either_costs_no_further_server() {
+    let mut world = proven();
+    world.nature.deaf = Some(2);
+    world.run(Duration::from_secs(60));
+    assert_eq!((world.causes(), world.on.clone()), (vec![Cause::Hang], only(0)));
+    world.nature.deaf = None;
+    world.run(Duration::from_secs(12));
+    assert!(world.is_on());
+}
+
+#[test]
+fn a_successor_waits_for_an_address_that_cannot_be_proven_no_longer_than_it_would_stay_intercepted() {
+    let mut world = World::new(Nature { foreign: Some(0), ..WELL });
+    world.run(Duration::from_secs(5));
+    let (served, announced) = (world.when(Action::Spawn)[0] + WELL.startup, world.when(Action::Announce));
+    assert_eq!(announced.len(), 1);
+    assert!((2000 * MS..2200 * MS).contains(&(announced[0] - served)), "{announced:?}");
 }
 
 #[test]
@@ -438,12 +596,12 @@ fn time_in_which_the_watchdog_did_not_run_is_nobodys_fault() {
     world.now += Duration::from_secs(30);
     world.tell(Event::Tick);
     world.nature.hangs = false;
-    assert!(world.when(Action::Kill).is_empty() && world.machine.wanted() == Interception::On);
+    assert!(world.when(Action::Kill).is_empty() && !world.machine.wanted().is_none());
     for at in world.answered.values_mut() {
         *at += Duration::from_secs(30);
     }
     world.run(Duration::from_secs(1));
-    assert!(world.when(Action::Kill).is_empty() && world.is_on);
+    assert!(world.when(Action::Kill).is_empty() && world.is_on());
     world.nature.hangs = true;
     world.run(Duration::from_millis(405));
     assert_eq!(world.when(Action::Kill).len(), 1, "and it guards on");
@@ -455,8 +613,8 @@ fn stopping_withdraws_first_then_drains_then_tears_down_and_ends_well() {
     world.tell(Event::Stop);
     world.run(Duration::from_secs(1));
     assert_eq!(world.exit, Some(0));
-    let order: Vec<Action> = world.log.iter().rev().take(5).rev().map(|(_, action)| *action).collect();
-    let ending = [OFF, STOP, Action::CancelProbes, Action::Teardown, Action::Exit(0)];
+    let order: Vec<Action> = world.log.iter().rev().take(5).rev().map(|(_, action)| action.clone()).collect();
+    let ending = [off(), STOP, Action::CancelProbes, Action::Teardown, Action::Exit(0)];
     assert_eq!(order, ending);
 }
 
@@ -465,10 +623,10 @@ fn a_withdrawal_that_fails_is_waited_for_while_the_server_serves_on() {
     let mut world = proven();
     world.tell(Event::Stop);
     world.coming.retain(|(_, coming)| !matches!(coming, Coming::Settled(_)));
-    world.tell(Event::Settled { interception: Interception::Probing, is_done: false });
+    world.tell(Event::Settled { interception: &Interception::default(), is_done: false });
     world.run(Duration::from_secs(1));
     assert_eq!(world.when(STOP), [], "queries still come to it");
-    world.tell(Event::Settled { interception: Interception::Probing, is_done: true });
+    world.tell(Event::Settled { interception: &Interception::default(), is_done: true });
     world.run(Duration::from_secs(1));
     assert_eq!((world.when(STOP).len(), world.exit), (1, Some(0)));
 }
@@ -479,7 +637,7 @@ fn stopping_with_the_node_kept_withdraws_nothing() {
     world.machine.keep_node = true;
     world.tell(Event::Stop);
     world.run(Duration::from_secs(1));
-    assert_eq!((world.exit, world.when(OFF).len(), world.when(Action::Teardown).len()), (Some(0), 1, 0));
+    assert_eq!((world.exit, world.when(off()).len(), world.when(Action::Teardown).len()), (Some(0), 1, 0));
 }
 
 #[test]
@@ -521,27 +679,29 @@ fn a_reload_is_passed_on_to_a_server_there_is() {
     world.targets.clone_from(&fewer);
     world.answered.retain(|target, _| fewer.contains(target));
     world.tell(Event::Serving { targets: &fewer, drain: Duration::ZERO });
+    assert_eq!(world.on, only(0));
     world.probes.retain(|target, _| fewer.contains(target));
     world.run(Duration::from_secs(3));
-    assert!(world.is_on && world.when(Action::Kill).is_empty(), "targets that are gone are not missed");
+    assert!(world.when(Action::Kill).is_empty(), "targets that are gone are not missed");
+    assert_eq!(world.on, only(0), "an address where nobody listens is not intercepted");
 }
 
 #[test]
 fn a_successor_may_come_once_queries_come_here() {
     let world = proven();
-    let (on, announced) = (world.when(ON)[0], world.when(Action::Announce));
+    let (on, announced) = (world.when(on())[0], world.when(Action::Announce));
     assert!(announced.len() == 1 && announced[0] >= on, "{announced:?}");
 }
 
 #[test]
 fn a_server_that_is_replaced_before_the_rules_stand_is_announced_all_the_same() {
     let mut world = World::new(WELL);
-    while !world.is_on {
+    while !world.is_on() {
         world.step();
     }
     world.crash(Exit::Signal(9));
     world.run(Duration::from_millis(300));
-    assert_eq!((world.is_on, world.when(ON).len(), world.when(Action::Announce).len()), (true, 1, 1));
+    assert_eq!((world.is_on(), world.when(on()).len(), world.when(Action::Announce).len()), (true, 1, 1));
 }
 
 #[test]
@@ -549,11 +709,11 @@ fn once_succeeded_the_server_goes_and_the_rules_and_nothing_else_until_told_to_e
     let mut world = proven();
     world.tell(Event::Shared { is_shared: true });
     world.run(Duration::from_secs(3));
-    assert!(world.is_on && world.when(LEAVE).is_empty(), "both serve until the successor has proved itself");
+    assert!(world.is_on() && world.when(LEAVE).is_empty(), "both serve until the successor has proved itself");
     let served = world.machine.without_service(world.now);
     world.tell(Event::Succeeded);
     world.run(Duration::from_secs(60));
-    assert_eq!((world.when(LEAVE).len(), world.when(STOP).len(), world.when(OFF).len()), (1, 0, 2));
+    assert_eq!((world.when(LEAVE).len(), world.when(STOP).len(), world.when(off()).len()), (1, 0, 2));
     assert_eq!((world.when(Action::Spawn).len(), world.when(Action::Teardown).len(), world.exit), (1, 0, None));
     assert!(world.causes().is_empty());
     assert_eq!(world.machine.without_service(world.now), served, "the successor serves");
@@ -591,7 +751,7 @@ fn when_the_successor_ends_it_serves_again_at_once() {
         world.tell(Event::SuccessorGone);
         let gone = world.now - world.start;
         world.run(Duration::from_millis(200));
-        assert!(world.is_on && world.when(Action::Spawn)[1] - gone <= 8 * MS);
+        assert!(world.is_on() && world.when(Action::Spawn)[1] - gone <= 8 * MS);
         assert_eq!(world.when(Action::Announce).len(), 2, "and another successor may come");
     }
 }
@@ -606,7 +766,7 @@ fn while_it_drains_for_a_successor_that_ended_another_one_may_take_its_place() {
     assert_eq!((world.exit, world.when(LEAVE).len(), world.when(Action::Spawn).len()), (None, 1, 1));
     world.tell(Event::SuccessorGone);
     world.run(Duration::from_millis(200));
-    assert!(world.is_on && world.when(Action::Spawn).len() == 2);
+    assert!(world.is_on() && world.when(Action::Spawn).len() == 2);
 }
 
 #[test]
@@ -617,7 +777,7 @@ fn a_successor_that_never_proves_itself_changes_nothing() {
     world.tell(Event::Shared { is_shared: false });
     world.tell(Event::SuccessorGone);
     world.run(Duration::from_secs(5));
-    assert!(world.is_on && world.when(OFF).len() == 1 && world.when(Action::Spawn).len() == 1);
+    assert!(world.is_on() && world.when(off()).len() == 1 && world.when(Action::Spawn).len() == 1);
     world.tell(Event::Stop);
     world.run(Duration::from_secs(1));
     assert_eq!((world.exit, world.when(STOP).len()), (Some(0), 1));
@@ -674,7 +834,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn wild_event(choice: u8, target: Target, inquiry: u64, all: &[Target]) -> Event<'_> {
+fn wild_event<'a>(choice: u8, target: Target, inquiry: u64, all: &'a [Target], settled: &'a [Interception; 3]) -> Event<'a> {
     match choice {
         0 | 1 => Event::Tick,
         2 => Event::Serving { targets: all, drain: Duration::from_secs(1) },
@@ -682,10 +842,13 @@ fn wild_event(choice: u8, target: Target, inquiry: u64, all: &[Target]) -> Event
         4 => Event::Exited(Exit::Status(inquiry as i32 % 3)),
         5 => Event::Exited(Exit::Signal(9)),
         6..=9 => Event::Probed { target, inquiry, verdict: Verdict::Answered },
-        10 => Event::Probed { target, inquiry, verdict: Verdict::Unproven },
+        10 => {
+            let verdicts = [Verdict::Unproven, Verdict::Foreign, Verdict::Silent];
+            Event::Probed { target, inquiry, verdict: verdicts[inquiry as usize % verdicts.len()] }
+        }
         11 => Event::ProbeLate { target, inquiry },
-        12 => Event::Settled { interception: Interception::Probing, is_done: true },
-        13 => Event::Settled { interception: Interception::On, is_done: inquiry.is_multiple_of(2) },
+        12 => Event::Settled { interception: &settled[0], is_done: true },
+        13 => Event::Settled { interception: &settled[1 + inquiry as usize % 2], is_done: inquiry.is_multiple_of(3) },
         14 => Event::Misbehaved,
         15 => Event::Exited(Exit::NotStarted),
         16 => Event::Reload,
@@ -703,7 +866,7 @@ proptest! {
 
     /// `World::judge` checks both promises after every millisecond.
     #[test]
-    fn interception_is_on_only_while_the_server_is_proven_and_a_proven_server_is_intercepted_in_time(
+    fn an_address_is_intercepted_only_while_the_server_is_proven_there_and_where_it_is_proven_in_time(
         steps in prop::collection::vec(step(), 1..24)
     ) {
         let mut world = proven();
@@ -718,7 +881,7 @@ proptest! {
                     world.nature.startup = Duration::from_millis(startup);
                     world.nature.latency = Duration::from_millis(latency);
                     // Proving takes as long as its probes do: measured anew.
-                    world.good_since = None;
+                    world.good_since.clear();
                 }
                 Step::Fail(fails) => world.nature.fails = fails,
                 Step::Retry => world.tell(Event::Retry),
@@ -731,16 +894,16 @@ proptest! {
         world.tell(Event::SuccessorGone);
         // Whatever has happened: once all is well, it is intercepted again; and then it stops in order.
         world.nature = WELL;
-        world.good_since = None;
-        world.run(Duration::from_secs(12));
-        prop_assert!(world.is_on);
+        world.good_since.clear();
+        world.run(Duration::from_secs(24));
+        prop_assert!(world.is_on());
         world.tell(Event::Stop);
         world.run(Duration::from_secs(1));
         prop_assert_eq!(world.exit, Some(0));
     }
 
-    /// Events in any order, sensible or not: no panic, and interception only goes on when every target has answered since the server
-    /// reported that it serves.
+    /// Events in any order, sensible or not: no panic, and an address is only intercepted when every target of it has answered since the
+    /// server reported that it serves.
     #[test]
     fn no_sequence_of_events_brings_interception_without_proof(
         events in prop::collection::vec((0_u8..23, 0_usize..4, 0_u64..40, 0_u64..120), 1..200)
@@ -751,6 +914,8 @@ proptest! {
         let mut machine = Machine::new(timing, false, now);
         let mut asked: BTreeMap<Target, u64> = BTreeMap::new();
         let mut proofs: BTreeMap<Target, u32> = BTreeMap::new();
+        let mut intercepted = Interception::default();
+        let settled = [Interception::default(), only(0), Interception::of(&addresses())];
         let mut is_shared = false;
         for (choice, index, guess, ms) in events {
             now += Duration::from_millis(ms);
@@ -761,14 +926,14 @@ proptest! {
             if choice == 19 && guess < 30 {
                 continue;
             }
-            let event = wild_event(choice, target, inquiry, &all);
+            let event = wild_event(choice, target, inquiry, &all, &settled);
             match event {
                 Event::Shared { is_shared: now_shared } => is_shared = now_shared,
                 Event::Probed { verdict: Verdict::Answered, .. } if asked.get(&target) == Some(&inquiry) => {
                     *proofs.entry(target).or_default() += 1;
                     asked.remove(&target);
                 }
-                Event::Probed { verdict: Verdict::Unproven, .. } if asked.get(&target) == Some(&inquiry) => {
+                Event::Probed { .. } if asked.get(&target) == Some(&inquiry) => {
                     proofs.remove(&target);
                     asked.remove(&target);
                 }
@@ -776,15 +941,21 @@ proptest! {
             }
             for action in machine.handle(event, now) {
                 match action {
-                    Action::Probe { target, inquiry } => _ = asked.insert(target, inquiry),
+                    Action::Probe { target, inquiry, .. } => _ = asked.insert(target, inquiry),
                     Action::CancelProbes => {
                         asked.clear();
                         proofs.clear();
                     }
                     Action::Stop { leave } => prop_assert!(leave || !is_shared, "taken from another process"),
-                    ON => for target in &all {
-                        prop_assert!(proofs.get(target) >= Some(&timing.first_proofs), "{:?}", proofs);
-                    },
+                    Action::Intercept(interception) => {
+                        let is_new = |target: &&Target| {
+                            interception.contains(target.address.ip()) && !intercepted.contains(target.address.ip())
+                        };
+                        for target in all.iter().filter(is_new) {
+                            prop_assert!(proofs.get(target) >= Some(&timing.first_proofs), "{:?}", proofs);
+                        }
+                        intercepted = interception;
+                    }
                     _ => {}
                 }
             }

@@ -8,6 +8,10 @@ use std::time::Duration;
 pub struct Timing {
     /// Between the end of a probe and the next one while the server is to prove itself.
     pub prove_interval: Duration,
+    /// The longest that this becomes, doubled each time, where somebody else answers or nobody ever did.
+    pub longest_prove_interval: Duration,
+    /// At the earliest so long after a question that was in vain it is asked again because the node has changed.
+    pub change_interval: Duration,
     /// The same once it has, over UDP; over TCP, which costs a connection.
     pub watch_udp_interval: Duration,
     pub watch_tcp_interval: Duration,
@@ -16,7 +20,8 @@ pub struct Timing {
     pub suspicion: Duration,
     /// Without a word from any of them for this long the server hangs.
     pub silence_of_all: Duration,
-    /// Without a word from one of them for this long a part of it hangs. Longer: under a flood single probes are dropped from a full
+    /// Without a word from one of them that has answered before for this long a part of it hangs; and an address is withdrawn that has proved
+    /// nothing for this long. Longer: under a flood single probes are dropped from a full
     /// receive buffer, and a restart, which loses the cache, would make that worse.
     pub silence_of_one: Duration,
     /// Answers from each address and transport that prove a server at the first start.
@@ -43,6 +48,8 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             prove_interval: Duration::from_millis(20),
+            longest_prove_interval: Duration::from_secs(10),
+            change_interval: Duration::from_secs(1),
             watch_udp_interval: Duration::from_millis(100),
             watch_tcp_interval: Duration::from_millis(500),
             suspicion: Duration::from_millis(50),
