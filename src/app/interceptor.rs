@@ -2,7 +2,7 @@
 
 use super::fallback::{self, Services};
 use crate::cli::{Agent, Backend};
-use crate::node::{Choice, Error, Interception, Node, Wish};
+use crate::node::{Choice, Error, Interception, Node, Reach, Wish};
 use crate::watchdog::{Interceptor, SetupError};
 use std::future::pending;
 use std::os::fd::OwnedFd;
@@ -76,6 +76,10 @@ impl Interceptor for NodeInterceptor {
 
     fn is_ready_for_queries(&self) -> bool {
         self.node.as_ref().is_none_or(Node::is_ready_for_queries)
+    }
+
+    fn reach(&self) -> Reach {
+        self.node.as_ref().map(Node::reach).unwrap_or_default()
     }
 
     async fn teardown(&mut self) -> Result<(), Vec<SetupError>> {

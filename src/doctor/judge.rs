@@ -36,7 +36,7 @@ pub fn judge(question: &Question, findings: &Findings) -> Diagnosis {
         sockets::sockets(question, findings),
         queries,
         queries::name(question, findings),
-        rules::pod_path(question, &standing),
+        rules::pod_path(question, findings, &standing),
         proxy::kube_proxy(question, findings),
         proxy::fallback(question, findings),
         connections::connections(findings),

@@ -38,6 +38,14 @@ pub struct Look {
     pub arriving: Vec<Client>,
 }
 
+impl Look {
+    /// The blocked ones without those whose packet may be on its way.
+    pub fn surely_blocked(&self) -> impl Iterator<Item = Client> {
+        let is_on_the_way = |pause: Duration| pause > FIRST_PAUSE - ON_THE_WAY && pause <= FIRST_PAUSE;
+        self.blocked.iter().filter(move |(_, pause)| !is_on_the_way(*pause)).map(|(client, _)| *client)
+    }
+}
+
 /// What is new.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -167,6 +175,12 @@ mod tests {
         assert_eq!(seconds, [20, 40, 80, 160, 300, 300, 300]);
         // What the kernel then shows is what it was told.
         assert_eq!(arrivals.take(&blocked(POD, 299 * SECOND), now + SECOND), Changes::default());
+    }
+
+    #[test]
+    fn who_was_let_in_just_now_is_not_surely_blocked() {
+        let look = |pause| blocked(POD, pause).surely_blocked().count();
+        assert_eq!([FIRST_PAUSE, FIRST_PAUSE - 2 * ON_THE_WAY, 30 * SECOND].map(look), [0, 1, 1]);
     }
 
     #[test]

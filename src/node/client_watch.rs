@@ -112,7 +112,7 @@ fn blocked(clients: &[Client]) -> String {
 }
 
 /// The first few by address and link, and how many more.
-fn named(clients: &[Client]) -> String {
+pub fn named(clients: &[Client]) -> String {
     let link = |client: &Client| match if_indextoname(client.interface) {
         Ok(name) if !name.is_empty() => name.to_string_lossy().into_owned(),
         // It is gone.

@@ -15,7 +15,8 @@ mod nftables;
 mod presence;
 mod survey;
 
-pub use arrival::Reach;
+pub use arrival::{Client, Reach};
+pub use client_watch::named as clients_named;
 pub use desired::{Desired, End, Hook, Interception, LinkWish, Protocol, Rule, Wish, desired};
 pub use error::Error;
 pub use fallback::{Fallback, Redirection};
@@ -309,7 +310,7 @@ impl Node {
                 None => pending().await,
             }
         };
-        let is_on = self.interception == Interception::On;
+        let is_on = !self.interception.is_none();
         let beside = async {
             match &mut self.rules {
                 Some(Rules::Nftables { filter, clients, .. }) => tokio::select! {

@@ -1,12 +1,14 @@
 //! The node as it is, looked at without changing anything.
 
+use super::arrival::Client;
 use super::desired::Wish;
 use super::error::Error;
 use super::iptables::{self, Listing};
 use super::link::{self, LinkView};
+use super::nftables::arrival;
 use super::nftables::connections::{self, Connection};
 use super::nftables::ruleset::{self, Ruleset};
-use super::{off_the_runtime, presence};
+use super::{TABLE_NAME, off_the_runtime, presence};
 use std::time::Duration;
 
 /// The link by which kube-proxy holds ClusterIPs in IPVS mode.
@@ -28,6 +30,8 @@ pub struct Survey {
     pub legacy_tables: Vec<String>,
     /// None where no program can tell.
     pub has_legacy_kubernetes_chains: Option<bool>,
+    /// Clients whose packets come in and do not arrive, as the agents' tables have it.
+    pub blocked_clients: Vec<Client>,
     /// Tracked connections to the DNS port of the addresses.
     pub connections: Result<Vec<Connection>, Error>,
     /// Whether an agent's presence is seen (it may be in another process namespace).
@@ -48,6 +52,11 @@ pub async fn survey(wish: &Wish, patience: Duration) -> Survey {
         connections::read(&addresses, port).map_err(|source| Error::Listing { what: "tracked connections", source })
     });
     let (links, nftables, iptables, chains, connections) = tokio::join!(links, nftables, listings, chains, connections);
+    let owned = nftables.iter().flat_map(|ruleset| &ruleset.tables).filter(|table| table.owner.is_some());
+    let of_agents = owned.filter(|table| table.name.starts_with(TABLE_NAME));
+    // What cannot be read blocks nobody that we know of; why not, the listing says.
+    let looks = of_agents.filter_map(|table| arrival::read(&table.name).ok());
+    let blocked_clients = looks.flat_map(|look| look.surely_blocked().collect::<Vec<_>>()).collect();
     let (link, ipvs_link, has_cilium) = match links {
         Ok([link, ipvs, cilium]) => (Ok(link), ipvs, cilium.is_some()),
         Err(error) => (Err(error), None, false),
@@ -60,6 +69,7 @@ pub async fn survey(wish: &Wish, patience: Duration) -> Survey {
         iptables,
         legacy_tables: [false, true].into_iter().flat_map(iptables::legacy_tables).collect(),
         has_legacy_kubernetes_chains: chains.unwrap_or_default(),
+        blocked_clients,
         connections,
         has_agent: presence::is_any(),
     }

@@ -1,7 +1,7 @@
 //! The seam to the node: whoever can make the node intercept, or not, told what is wanted and telling what became of it. It has a
 //! thread of its own, since the tools it uses may block (the xtables lock), and a probe must not wait for that.
 
-use crate::node::Interception;
+use crate::node::{Interception, Reach};
 use std::future::{Future, pending};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -35,6 +35,10 @@ pub trait Interceptor {
     /// it is so.
     fn is_ready_for_queries(&self) -> bool {
         true
+    }
+    /// How many clients the interception does not reach. [`Interceptor::changed`] resolves when that is another number.
+    fn reach(&self) -> Reach {
+        Reach::default()
     }
     /// Takes down everything that was set up.
     fn teardown(&mut self) -> impl Future<Output = Result<(), Vec<SetupError>>>;
@@ -81,6 +85,8 @@ pub(super) struct Outcome {
     pub wish: Wish,
     /// It is so, whatever went wrong beside it.
     pub is_done: bool,
+    /// [`Interceptor::reach`].
+    pub reach: Reach,
     pub errors: Vec<SetupError>,
     /// [`Interceptor::take_owner`].
     pub owner: Option<OwnedFd>,
@@ -234,7 +240,8 @@ async fn serve(
         errors.extend(interceptor.take_errors_beside());
         let owner = interceptor.take_owner();
         let is_over = wish == Wish::Teardown;
-        if report.send(Outcome { wish, is_done, errors, owner }).is_err() || is_over {
+        let reach = interceptor.reach();
+        if report.send(Outcome { wish, is_done, reach, errors, owner }).is_err() || is_over {
             return;
         }
     }

@@ -4,7 +4,7 @@ use super::state::Cause;
 use crate::chain::Transport;
 use crate::metrics::process::ProcessCollector;
 use crate::metrics::{Counter, Gauge, Histogram, Registry, TIME_BUCKETS};
-use crate::node::Interception;
+use crate::node::{Interception, Reach};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,6 +20,7 @@ pub struct Metrics {
     probe_duration: Histogram,
     interception: Gauge,
     intercepted: BTreeMap<IpAddr, Gauge>,
+    blocked_clients: Gauge,
     without_service: Gauge,
     _process: ProcessCollector,
 }
@@ -45,10 +46,15 @@ impl Metrics {
             ),
             interception: registry.gauge(
                 "nodelocaldns_watchdog_interception",
-                "1 while queries for all of the node's addresses are intercepted, else 0.",
+                "1 while queries for all of the node's addresses are intercepted and any client's arrive, else 0.",
                 &[],
             ),
             intercepted: intercepted.collect(),
+            blocked_clients: registry.gauge(
+                "nodelocaldns_watchdog_blocked_clients",
+                "Clients whose packets come in and do not arrive at the cache: cluster DNS answers them.",
+                &[],
+            ),
             without_service: registry.external_counter(
                 "nodelocaldns_watchdog_seconds_without_service_total",
                 "Seconds in which no server answered on every address.",
@@ -99,13 +105,15 @@ impl Metrics {
     pub(super) fn observe_probe(&self, elapsed: Duration) {
         self.probe_duration.observe(elapsed.as_secs_f64());
     }
-    pub(super) fn set_interception(&self, interception: &Interception) {
+    /// Whom the rules intercept, and whom they reach.
+    pub(super) fn set_interception(&self, interception: &Interception, reach: Reach) {
         let set = |gauge: &Gauge, is_on: bool| gauge.set(f64::from(u8::from(is_on)));
         for (address, gauge) in &self.intercepted {
             set(gauge, interception.contains(*address));
         }
         let is_whole = self.intercepted.keys().all(|address| interception.contains(*address));
-        set(&self.interception, is_whole && !self.intercepted.is_empty());
+        set(&self.interception, is_whole && !self.intercepted.is_empty() && !reach.is_nobody_served);
+        self.blocked_clients.set(reach.blocked as f64);
     }
     pub(super) fn set_without_service(&self, time: Duration) {
         self.without_service.set(time.as_secs_f64());
@@ -115,7 +123,7 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::Metrics;
-    use crate::node::Interception;
+    use crate::node::{Interception, Reach};
     use crate::watchdog::state::Cause;
     use std::net::IpAddr;
 
@@ -145,7 +153,7 @@ mod tests {
         let [first, second]: [IpAddr; 2] = ["169.254.20.10", "10.96.0.10"].map(|text| text.parse().unwrap());
         let metrics = Metrics::new(&[first, second]);
         for (intercepted, expected) in [(vec![], [0, 0, 0]), (vec![first], [0, 1, 0]), (vec![first, second], [1, 1, 1])] {
-            metrics.set_interception(&Interception::of(&intercepted));
+            metrics.set_interception(&Interception::of(&intercepted), Reach::default());
             let text = metrics.registry().encode();
             for (series, value) in [
                 "nodelocaldns_watchdog_interception",
@@ -157,6 +165,18 @@ mod tests {
             {
                 assert!(text.contains(&format!("{series} {value}\n")), "{series} {value} in {text}");
             }
+        }
+    }
+
+    #[test]
+    fn who_intercepts_and_reaches_nobody_does_not_intercept() {
+        let address: IpAddr = "10.96.0.10".parse().unwrap();
+        let metrics = Metrics::new(&[address]);
+        for (blocked, is_nobody_served, expected) in [(1, false, 1), (2, true, 0)] {
+            metrics.set_interception(&Interception::of(&[address]), Reach { blocked, is_nobody_served });
+            let text = metrics.registry().encode();
+            assert!(text.contains(&format!("nodelocaldns_watchdog_interception {expected}\n")), "{text}");
+            assert!(text.contains(&format!("nodelocaldns_watchdog_blocked_clients {blocked}\n")), "{text}");
         }
     }
 }

@@ -310,7 +310,7 @@ impl Guard {
             Wish::Interception(interception) => {
                 // A mark is for rules: without one there are none.
                 if is_done && self.probe_mark.is_some() {
-                    self.metrics.set_interception(interception);
+                    self.metrics.set_interception(interception, outcome.reach);
                 }
                 Event::Settled { interception, is_done }
             }

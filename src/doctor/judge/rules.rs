@@ -3,7 +3,7 @@
 use super::{RUN_WITH_RIGHTS, is_any_at_work, list, ours};
 use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::{Findings, Question};
-use crate::node::{Choice, End, Hook, Interception, IptablesTable, Rule, RulesetTable, TABLE_NAME, desired};
+use crate::node::{Choice, End, Hook, Interception, IptablesTable, Rule, RulesetTable, TABLE_NAME, clients_named, desired};
 use std::collections::HashSet;
 
 /// How the rules stand.
@@ -166,14 +166,22 @@ fn owner(check: &mut Check, findings: &Findings, table: &RulesetTable) {
 }
 
 /// What can be told from the node about the way of pods' queries.
-pub fn pod_path(question: &Question, standing: &Standing) -> Check {
+pub fn pod_path(question: &Question, findings: &Findings, standing: &Standing) -> Check {
     let mut check = Check::new("pod_path");
     let not_seen = "not seen from here: whether a pod's packets come through this node's PREROUTING at all (a network plugin with a datapath \
                     of its own, such as Cilium's, may take another way), and whether network policies let them";
     let from_a_pod = "to be sure, ask from a pod of this node: `kubectl exec POD -- nslookup kubernetes.default.svc.cluster.local`, and see \
                       that coredns_dns_requests_total of this node grows";
+    let blocked = &findings.node.blocked_clients;
     if question.choice == Choice::None {
         check.ok(format!("no rules are asked for; {not_seen}"));
+    } else if !blocked.is_empty() {
+        check.problem(
+            format!("packets from {} come in and do not arrive at the cache: cluster DNS answers these clients", clients_named(blocked)),
+            "find what takes them between PREROUTING and the socket, and let UDP and TCP packets to the cache's addresses and port pass: the node's \
+             firewall (see `filter`), policy routing ahead of the table `local` (`ip rule`), rp_filter (`sysctl net.ipv4.conf.all.rp_filter`), an \
+             eBPF program (`bpftool net`)",
+        );
     } else if !standing.is_incoming_missing() {
         match standing.packets {
             Some(0) => check.ok("rules for pods' queries are in place; no packet has met them yet"),

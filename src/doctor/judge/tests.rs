@@ -4,8 +4,8 @@ use crate::doctor::diagnosis::{Check, Diagnosis, Verdict};
 use crate::doctor::findings::{Asked, Holder, Listener, Page, Reply, Way};
 use crate::message::{Name, Rcode};
 use crate::node::{
-    Base, Chain, Choice, Connection, Effect, End, Error, Fallback, Family, Hook, Interception, IptablesTable, LinkView, Listing,
-    Place, Protocol, Redirection, Rewrite, Ruleset, RulesetTable, SeenRule, Survey, Wish, desired,
+    Base, Chain, Choice, Client, Connection, Effect, End, Error, Fallback, Family, Hook, Interception, IptablesTable, LinkView,
+    Listing, Place, Protocol, Redirection, Rewrite, Ruleset, RulesetTable, SeenRule, Survey, Wish, desired,
 };
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -130,6 +130,7 @@ fn healthy() -> Findings {
             ]),
             legacy_tables: vec![],
             has_legacy_kubernetes_chains: None,
+            blocked_clients: vec![],
             connections: Ok(vec![]),
             has_agent: true,
         },
@@ -228,6 +229,14 @@ fn rules_that_only_let_probes_through_are_a_withdrawn_interception() {
     let check = only(&diagnosis, Verdict::Problem, &["rules", "pod_path"]);
     assert!(check.seen.last().unwrap().contains("withdrawn"), "{diagnosis}");
     assert_eq!(diagnosis.intercepted, Some(false));
+}
+
+#[test]
+fn clients_whose_packets_do_not_arrive_are_a_problem_and_named() {
+    let client = Client { interface: u32::MAX, address: ip("10.244.1.2") };
+    let diagnosis = diagnose(|findings| findings.node.blocked_clients = vec![client]);
+    let check = only(&diagnosis, Verdict::Problem, &["pod_path"]);
+    assert!(check.seen[0].contains("10.244.1.2") && check.advice[0].contains("rp_filter"), "{diagnosis}");
 }
 
 #[test]

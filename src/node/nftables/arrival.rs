@@ -50,6 +50,20 @@ impl Table {
     }
 }
 
+/// Who is blocked, as an owned table of this name has it; anybody with NET_ADMIN may read it.
+///
+/// # Errors
+///
+/// The kernel refused.
+pub fn read(table: &str) -> io::Result<Look> {
+    let mut channel = Channel::open()?;
+    let mut look = Look::default();
+    for family in arrival::FAMILIES {
+        look.blocked.extend(members(&mut channel, table, family.blocked)?);
+    }
+    Ok(look)
+}
+
 /// The clients in a set, each with what is left of its time.
 fn members(channel: &mut Channel, table: &str, set: &str) -> io::Result<Vec<(Client, Duration)>> {
     let mut request = Request::new().op_getsetelem_dump(&header(FAMILY, 0));

@@ -7,7 +7,7 @@
 //!
 //! `netlink-bindings` encodes and decodes everything here; sockets are those of `netlink-sys`, which `rtnetlink` brings anyway.
 
-mod arrival;
+pub mod arrival;
 pub mod connections;
 mod encode;
 mod events;
