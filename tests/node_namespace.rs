@@ -5,6 +5,8 @@
 
 #[path = "node_namespace/fallback.rs"]
 mod fallback;
+#[path = "node_namespace/links.rs"]
+mod links;
 #[path = "node_namespace/probing.rs"]
 mod probing;
 #[path = "node_namespace/scene.rs"]

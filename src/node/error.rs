@@ -1,6 +1,7 @@
 //! What can go wrong with the node, under the names by which the reference counts it.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Something about the node that is not as it should be.
@@ -37,6 +38,18 @@ pub enum Error {
     /// The link or its addresses could not be looked at or changed.
     #[error("cannot {action} link {name}: {source}{}", hint(source))]
     LinkCheck { action: String, name: String, source: io::Error },
+    /// A link of ours has another name, and could not be given back its own.
+    #[error(
+        "cannot rename link {called} back to {name}: {source}; it is used under that name all the same{}",
+        rename_hint(source, called)
+    )]
+    LinkName { name: String, called: String, source: io::Error },
+    /// IPv6 is switched off.
+    #[error(
+        "cannot add address {address} to link {link}: IPv6 is disabled there ({} = 1). Set it to 0 (`sysctl -w {}=0`), or leave the IPv6 \
+         addresses out of -localip", sysctls.join(" = 1, "), sysctls.join("=0 ")
+    )]
+    Ipv6Disabled { address: IpAddr, link: String, sysctls: Vec<String> },
     /// No netlink socket.
     #[error("cannot open a netlink socket for {purpose}: {source}{}", hint(source))]
     Socket { purpose: &'static str, source: io::Error },
@@ -66,7 +79,7 @@ impl Error {
             | Self::Listing { .. } => "nftables",
             Self::PathBlocked { .. } => "path",
             Self::LinkAdd { .. } => "interface_add",
-            Self::LinkCheck { .. } | Self::Socket { .. } => "interface_check",
+            Self::LinkCheck { .. } | Self::LinkName { .. } | Self::Ipv6Disabled { .. } | Self::Socket { .. } => "interface_check",
         }
     }
 
@@ -79,6 +92,7 @@ impl Error {
             | Self::Listing { source, .. }
             | Self::LinkAdd { source, .. }
             | Self::LinkCheck { source, .. }
+            | Self::LinkName { source, .. }
             | Self::Socket { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
             _ => false,
         }
@@ -89,6 +103,15 @@ fn hint(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::PermissionDenied => "; the program needs the capability NET_ADMIN",
         _ => "",
+    }
+}
+
+fn rename_hint(source: &io::Error, called: &str) -> String {
+    match source.raw_os_error() {
+        Some(libc::EBUSY) => format!(
+            ". This kernel renames no link that is up: find out who renamed it, and `ip link set {called} down` has it renamed and raised again"
+        ),
+        _ => hint(source).to_owned(),
     }
 }
 

@@ -10,9 +10,11 @@ mod error;
 mod fallback;
 mod filter;
 mod iptables;
+mod ipv6;
 mod link;
 mod nftables;
 mod presence;
+mod rate_limit;
 mod survey;
 
 pub use arrival::{Client, Reach};
@@ -25,6 +27,7 @@ pub use link::LinkView;
 pub use nftables::connections::Connection;
 pub use nftables::ruleset::{Base, Chain, Effect, Family, Place, Rewrite, Ruleset, RulesetTable, SeenRule};
 pub use nftables::{FALLBACK_TABLE_NAME, TABLE_NAME};
+pub use rate_limit::{RateLimit, times};
 pub use survey::{Survey, survey};
 
 use self::client_watch::ClientWatch;
@@ -36,7 +39,7 @@ use self::presence::Presence;
 use std::future::pending;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 /// How often an agent that has left rules to another one looks whether it is alone by now.
@@ -85,6 +88,9 @@ pub struct Node {
     owner: Option<OwnedFd>,
     /// Rules that should be off may be on for another agent.
     is_left_to_another: bool,
+    /// What others did to the rules, and to the fallback.
+    mended_rules: RateLimit,
+    mended_fallback: RateLimit,
 }
 
 /// What goes on beside the rules, and has come to something.
@@ -132,6 +138,8 @@ impl Node {
             interception: Interception::default(),
             owner: None,
             is_left_to_another: false,
+            mended_rules: RateLimit::default(),
+            mended_fallback: RateLimit::default(),
         })
     }
 
@@ -213,7 +221,13 @@ impl Node {
         self.interception = interception.clone();
         self.note_what_is_left(is_alone);
         if has_changed && is_mended {
-            tracing::warn!("interception rules had been changed by somebody and are mended");
+            self.mended_rules.add();
+        }
+        if let Some(count) = self.mended_rules.due(Instant::now()) {
+            tracing::warn!(
+                "interception rules had been changed by somebody and are mended{}; `nft monitor` shows who changes them",
+                times(count)
+            );
         }
         Ok(())
     }
@@ -250,13 +264,19 @@ impl Node {
             Ok(Applied::Installed) => tracing::info!(
                 "fallback: nftables table inet {FALLBACK_TABLE_NAME}; whenever this program is gone cluster DNS answers: {wanted}"
             ),
-            Ok(Applied::Mended) => tracing::warn!("the fallback had been changed by somebody and is mended"),
+            Ok(Applied::Mended) => self.mended_fallback.add(),
             Ok(Applied::Removed) => tracing::info!("a predecessor's fallback is removed: none is wanted"),
             Err(error @ Error::FallbackUnsupported { .. }) => {
                 say_there_is_no_fallback(wanted, &error);
                 self.fallback = None;
             }
             Err(error) => return Err(error),
+        }
+        if let Some(count) = self.mended_fallback.due(Instant::now()) {
+            tracing::warn!(
+                "the fallback had been changed by somebody and is mended{}; `nft monitor` shows who changes it",
+                times(count)
+            );
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The seam to the node: whoever can make the node intercept, or not, told what is wanted and telling what became of it. It has a
 //! thread of its own, since the tools it uses may block (the xtables lock), and a probe must not wait for that.
 
-use crate::node::{Interception, Reach};
+use crate::node::{Interception, RateLimit, Reach, times};
 use std::future::{Future, pending};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,6 +12,9 @@ use tokio::sync::{mpsc, watch};
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// But no longer than this: what is missing may be there by now, and nobody tells.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
+
+/// Failures of which is remembered when they were told.
+const REMEMBERED: usize = 64;
 
 /// Something on the node could not be set up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -129,6 +132,9 @@ struct Retries {
     /// Tries that ended with the same errors.
     in_vain: u32,
     errors: Vec<SetupError>,
+    /// What comes and goes is told now and then only.
+    told: Vec<(SetupError, RateLimit)>,
+    mended: RateLimit,
     /// Addresses whose queries may come here.
     may_be_on: Interception,
     /// Some may although they should not.
@@ -136,8 +142,9 @@ struct Retries {
 }
 
 impl Retries {
-    /// Takes what became of a try. Returns the errors that the try before did not have.
-    fn take<'a>(&mut self, wish: &Wish, is_done: bool, errors: &'a [SetupError]) -> Vec<&'a SetupError> {
+    /// Takes what became of a try. Returns the errors to tell, each with how often it has come up since it was last told: those that the try
+    /// before did not have, unless they were told a moment ago.
+    fn take(&mut self, wish: &Wish, is_done: bool, errors: &[SetupError], now: Instant) -> Vec<(SetupError, u64)> {
         if let Wish::Interception(interception) = wish {
             // A failure may have left some of the rules in place, and may have made some.
             self.may_be_on = if is_done { interception.clone() } else { self.may_be_on.in_either(interception) };
@@ -145,7 +152,30 @@ impl Retries {
         }
         let before = std::mem::replace(&mut self.errors, errors.to_vec());
         self.in_vain = if before == errors { self.in_vain.saturating_add(1) } else { 1 };
-        errors.iter().filter(|error| !before.contains(error)).collect()
+        if errors.is_empty() && !before.is_empty() {
+            self.mended.add();
+        }
+        if self.told.len() >= REMEMBERED {
+            self.told.retain(|(_, limit)| limit.is_recent(now));
+        }
+        let news = errors.iter().filter(|error| !before.contains(error));
+        news.filter_map(|error| Some((error.clone(), self.limit(error).map_or(Some(1), |limit| limit.count(now))?))).collect()
+    }
+
+    /// None where there are too many of them.
+    fn limit(&mut self, error: &SetupError) -> Option<&mut RateLimit> {
+        let position = self.told.iter().position(|(known, _)| known == error);
+        if position.is_none() && self.told.len() < REMEMBERED {
+            self.told.push((error.clone(), RateLimit::default()));
+        }
+        let last = self.told.len().checked_sub(1)?;
+        let (known, limit) = self.told.get_mut(position.unwrap_or(last))?;
+        (known == error).then_some(limit)
+    }
+
+    /// How often a failure has come to its end since that was last told, if it is to be told now.
+    fn mended(&mut self, now: Instant) -> Option<u64> {
+        if self.errors.is_empty() { self.mended.due(now) } else { None }
     }
 
     /// How long to wait; `None` when nothing failed.
@@ -231,11 +261,12 @@ async fn serve(
             standing.clone_from(interception);
         }
         let mut errors = result.unwrap_or_else(|errors| errors);
-        for error in retries.take(&wish, is_done, &errors) {
-            tracing::error!("watchdog: {error} (told once; tried again at least every {LONGEST_RETRY:?})");
+        let now = Instant::now();
+        for (error, count) in retries.take(&wish, is_done, &errors, now) {
+            tracing::error!("watchdog: {error} (told once; tried again at least every {LONGEST_RETRY:?}){}", times(count));
         }
-        if delay.is_some() && errors.is_empty() && wish != Wish::Teardown {
-            tracing::info!("watchdog: the node is as it should be after all");
+        if let Some(count) = retries.mended(now).filter(|_| wish != Wish::Teardown) {
+            tracing::info!("watchdog: the node is as it should be after all{}", times(count));
         }
         errors.extend(interceptor.take_errors_beside());
         let owner = interceptor.take_owner();
@@ -256,7 +287,7 @@ async fn until(deadline: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Interceptor, LONGEST_RETRY, Node, Outcome, PATIENCE, Readiness, Retries, SetupError, Wish};
+    use super::{Interceptor, LONGEST_RETRY, Node, Outcome, PATIENCE, REMEMBERED, Readiness, Retries, SetupError, Wish};
     use crate::node::Interception;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -287,8 +318,11 @@ mod tests {
         let mut retries = Retries::default();
         assert_eq!(retries.delay(), None);
         let missing = [error("no program iptables")];
-        let mut tell =
-            |errors: &[SetupError]| (retries.take(&on(), false, errors).len(), retries.delay().map(|delay| delay.as_secs()));
+        let mut now = Instant::now();
+        let mut tell = |errors: &[SetupError]| {
+            now += LONGEST_RETRY;
+            (retries.take(&on(), false, errors, now).len(), retries.delay().map(|delay| delay.as_secs()))
+        };
         let told: Vec<(usize, Option<u64>)> = (0..9).map(|_| tell(&missing)).collect();
         assert_eq!(told.iter().map(|(told, _)| told).sum::<usize>(), 1, "{told:?}");
         let delays: Vec<u64> = told.iter().filter_map(|(_, delay)| *delay).collect();
@@ -305,21 +339,46 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_and_goes_many_times_a_second_is_told_once_a_minute_with_its_number() {
+        let (start, mut retries) = (Instant::now(), Retries::default());
+        let (held, missing) = ([error("held")], [error("no link")]);
+        let (mut told, mut mended) = (Vec::new(), Vec::new());
+        for turn in 0..60 * 90 {
+            let now = start + Duration::from_millis(turn * 1_000 / 60);
+            for errors in [&held[..], &missing, &[]] {
+                told.extend(retries.take(&on(), false, errors, now));
+                mended.extend(retries.mended(now));
+            }
+        }
+        let counts: Vec<u64> = told.iter().map(|(_, count)| *count).collect();
+        assert_eq!((counts, mended), (vec![1, 1, 3_600, 3_600], vec![1, 3_600]), "{told:?}");
+    }
+
+    #[test]
+    fn failures_that_are_all_different_are_remembered_up_to_a_bound() {
+        let (now, mut retries) = (Instant::now(), Retries::default());
+        for number in 0..1_000 {
+            assert_eq!(retries.take(&on(), false, &[error(&number.to_string())], now).len(), 1);
+        }
+        assert_eq!(retries.told.len(), REMEMBERED);
+    }
+
+    #[test]
     fn an_interception_that_should_be_off_and_may_be_on_is_tried_each_second() {
         let held = [error("another program holds the lock")];
         let mut retries = Retries::default();
-        retries.take(&off(), false, &held);
-        retries.take(&off(), false, &held);
+        retries.take(&off(), false, &held, Instant::now());
+        retries.take(&off(), false, &held, Instant::now());
         assert_eq!(retries.delay(), Some(Duration::from_secs(2)), "it never was on");
         for (is_done, less) in [(true, off()), (false, off()), (true, wish_for(&ADDRESSES[..1]))] {
-            retries.take(&on(), is_done, &[]);
+            retries.take(&on(), is_done, &[], Instant::now());
             for _ in 0..5 {
-                retries.take(&less, false, &held);
+                retries.take(&less, false, &held, Instant::now());
                 assert_eq!(retries.delay(), Some(Duration::from_secs(1)));
             }
         }
-        retries.take(&off(), true, &held);
-        retries.take(&off(), true, &held);
+        retries.take(&off(), true, &held, Instant::now());
+        retries.take(&off(), true, &held, Instant::now());
         assert!(retries.delay() > Some(Duration::from_secs(1)), "off it is, the rest is not urgent");
     }
 

@@ -112,7 +112,8 @@ fn healthy() -> Findings {
     let link = LinkView {
         index: 3,
         kind: Some("dummy".to_owned()),
-        alias: Some("made by nodelocaldns".to_owned()),
+        name: "nodelocaldns".to_owned(),
+        alias: Some("made by nodelocaldns as nodelocaldns".to_owned()),
         is_up: true,
         addresses: addresses.map(|address| (ip(address), 32)).to_vec(),
     };

@@ -3,8 +3,8 @@
 use crate::node::desired::LinkWish;
 use std::net::IpAddr;
 
-/// Alias (`ip link` shows it) of links that we made, so that a later process knows them for ours.
-pub const ALIAS: &str = "made by nodelocaldns";
+/// How the alias (`ip link` shows it) of each link begins that an agent made.
+const ALIAS: &str = "made by nodelocaldns";
 /// Kind of the links that we, and the reference, make.
 const DUMMY: &str = "dummy";
 /// Kind of those that we make where the kernel has no dummy links.
@@ -14,6 +14,7 @@ const BRIDGE: &str = "bridge";
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LinkView {
     pub index: u32,
+    pub name: String,
     /// Kind such as `dummy` or `bridge`; none for hardware.
     pub kind: Option<String>,
     pub alias: Option<String>,
@@ -25,7 +26,48 @@ pub struct LinkView {
 impl LinkView {
     /// Whether an agent made it; one that is there for another reason is adopted, and stays when the agent goes.
     pub fn is_made_by_an_agent(&self) -> bool {
-        matches!(self.kind.as_deref(), Some(DUMMY | BRIDGE)) && self.alias.as_deref() == Some(ALIAS)
+        self.is_of_our_kinds() && self.alias.as_ref().is_some_and(|alias| alias.starts_with(ALIAS))
+    }
+
+    /// Whether an agent made it under this name, whatever it is called now.
+    pub fn is_made_as(&self, name: &str) -> bool {
+        self.is_of_our_kinds() && self.alias.as_ref().is_some_and(|present| *present == alias(name))
+    }
+
+    fn is_of_our_kinds(&self) -> bool {
+        matches!(self.kind.as_deref(), Some(DUMMY | BRIDGE))
+    }
+}
+
+/// Alias of a link that we made under this name, so that a later process knows it for ours, also when somebody has renamed it.
+pub fn alias(name: &str) -> String {
+    format!("{ALIAS} as {name}")
+}
+
+/// Which link to look after, and what there is beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Found {
+    /// None if it is to be made.
+    pub link: Option<LinkView>,
+    /// Ours too: it goes, since no address is to be on two links.
+    pub surplus: Vec<LinkView>,
+    /// No link has the wanted name.
+    pub is_name_free: bool,
+}
+
+impl Found {
+    /// `named` has the wanted name; `made` are those that we made under it, with whatever name. `known` is the index of the one that we have looked
+    /// after until now.
+    pub fn among(named: Option<LinkView>, made: Vec<LinkView>, known: Option<u32>) -> Self {
+        let is_name_free = named.is_none();
+        let index_of = |wanted: Option<u32>| made.iter().position(|link| Some(link.index) == wanted);
+        let chosen = index_of(named.as_ref().map(|link| link.index)).or_else(|| index_of(known));
+        let mut surplus = made;
+        let link = match chosen.or((!surplus.is_empty()).then_some(0)) {
+            Some(position) => Some(surplus.remove(position)),
+            None => named,
+        };
+        Self { link, surplus, is_name_free }
     }
 }
 
@@ -34,21 +76,29 @@ impl LinkView {
 pub enum Step {
     /// Make the link, with our alias.
     Create,
+    /// Give it our alias.
+    Mark,
+    /// Give it back its name.
+    Rename,
     /// Set it up.
     Raise,
     /// Add an address.
     Add(IpAddr),
 }
 
-/// What makes `view` what `wish` wants, in order.
-pub fn steps(wish: &LinkWish, view: Option<&LinkView>) -> Vec<Step> {
+/// What makes `view` what `wish` wants, in order. Name and alias are touched only if the link `is_ours`, the name only if it `may_be_renamed`.
+pub fn steps(wish: &LinkWish, view: Option<&LinkView>, is_ours: bool, may_be_renamed: bool) -> Vec<Step> {
     let Some(view) = view else {
         let addresses = wish.addresses.iter().copied().map(Step::Add);
         return [Step::Create, Step::Raise].into_iter().chain(addresses).collect();
     };
+    let mark = (is_ours && view.alias.as_ref() != Some(&alias(&wish.name))).then_some(Step::Mark);
+    let rename = (is_ours && may_be_renamed && view.name != wish.name).then_some(Step::Rename);
     let raise = (!view.is_up).then_some(Step::Raise);
     let is_missing = |address: &&IpAddr| !view.addresses.iter().any(|(present, _)| present == *address);
-    raise.into_iter().chain(wish.addresses.iter().filter(is_missing).copied().map(Step::Add)).collect()
+    // Addresses before the name: queries wait for them.
+    let missing = wish.addresses.iter().filter(is_missing).copied().map(Step::Add);
+    raise.into_iter().chain(missing).chain(mark).chain(rename).collect()
 }
 
 /// Whether the link is ours to delete: one that we made, or the leftover of a reference that crashed, which is a dummy link with the wanted name and
@@ -95,28 +145,74 @@ mod tests {
 
     fn dummy(addresses: &[(&str, u8)]) -> LinkView {
         let addresses = addresses.iter().map(|(address, prefix)| (ip(address), *prefix)).collect();
-        LinkView { index: 3, kind: Some("dummy".to_owned()), alias: None, is_up: true, addresses }
+        LinkView {
+            index: 3,
+            name: "nodelocaldns".to_owned(),
+            kind: Some("dummy".to_owned()),
+            alias: None,
+            is_up: true,
+            addresses,
+        }
     }
 
     #[test]
     fn a_link_that_is_missing_is_made_raised_and_addressed() {
-        assert_eq!(steps(&wish(), None), [Step::Create, Step::Raise, Step::Add(ip("169.254.20.10")), Step::Add(ip("fd00::10"))]);
+        assert_eq!(
+            steps(&wish(), None, true, true),
+            [Step::Create, Step::Raise, Step::Add(ip("169.254.20.10")), Step::Add(ip("fd00::10"))]
+        );
     }
 
     #[test]
     fn only_what_is_missing_is_done() {
         let mut view = dummy(&[("169.254.20.10", 32), ("fd00::10", 128), ("192.0.2.1", 24)]);
-        assert_eq!(steps(&wish(), Some(&view)), []);
+        assert_eq!(steps(&wish(), Some(&view), false, true), []);
         view.is_up = false;
         view.addresses.remove(0);
-        assert_eq!(steps(&wish(), Some(&view)), [Step::Raise, Step::Add(ip("169.254.20.10"))]);
+        assert_eq!(steps(&wish(), Some(&view), false, true), [Step::Raise, Step::Add(ip("169.254.20.10"))]);
+    }
+
+    #[test]
+    fn name_and_alias_are_given_back_to_a_link_of_ours_only() {
+        let mut view = LinkView { name: "dns0".to_owned(), ..dummy(&[("169.254.20.10", 32), ("fd00::10", 128)]) };
+        assert_eq!(steps(&wish(), Some(&view), true, true), [Step::Mark, Step::Rename]);
+        assert_eq!(steps(&wish(), Some(&view), false, true), []);
+        view.alias = Some(alias("nodelocaldns"));
+        assert_eq!(steps(&wish(), Some(&view), true, false), [], "the name is somebody else's");
+        assert_eq!(steps(&wish(), Some(&view), true, true), [Step::Rename]);
+    }
+
+    #[test]
+    fn the_link_that_we_made_is_looked_after_whatever_its_name_and_another_one_of_ours_goes() {
+        let link = |index: u32, name: &str| LinkView { index, name: name.to_owned(), ..dummy(&[]) };
+        let found = |named: Option<u32>, made: &[u32], known| {
+            let made = made.iter().map(|index| link(*index, "any")).collect();
+            let found = Found::among(named.map(|index| link(index, "nodelocaldns")), made, known);
+            let surplus: Vec<u32> = found.surplus.iter().map(|link| link.index).collect();
+            (found.link.map(|link| link.index), surplus, found.is_name_free)
+        };
+        assert_eq!(found(None, &[], None), (None, vec![], true));
+        assert_eq!(found(Some(3), &[], None), (Some(3), vec![], false), "somebody's");
+        assert_eq!(found(Some(3), &[3], None), (Some(3), vec![], false));
+        assert_eq!(found(None, &[5], None), (Some(5), vec![], true), "renamed");
+        assert_eq!(found(Some(3), &[5], None), (Some(5), vec![], false), "renamed, and the name is somebody else's now");
+        assert_eq!(found(Some(3), &[5, 3], Some(5)), (Some(3), vec![5], false));
+        assert_eq!(found(None, &[5, 6], Some(6)), (Some(6), vec![5], true));
+    }
+
+    #[test]
+    fn a_link_is_known_by_the_name_it_was_made_under() {
+        let view = LinkView { alias: Some(alias("nodelocaldns")), name: "dns0".to_owned(), ..dummy(&[]) };
+        assert!(view.is_made_by_an_agent() && view.is_made_as("nodelocaldns"));
+        assert!(!view.is_made_as("nodelocaldns2") && !view.is_made_as("dns0"));
+        assert!(!LinkView { kind: Some("veth".to_owned()), ..view }.is_made_as("nodelocaldns"), "we make no such links");
     }
 
     #[test]
     fn a_link_that_we_made_is_ours_whatever_it_carries() {
         let mut view = dummy(&[("192.0.2.1", 24)]);
         assert!(!is_ours(&wish(), &view));
-        view.alias = Some(ALIAS.to_owned());
+        view.alias = Some(alias("nodelocaldns"));
         assert!(is_ours(&wish(), &view));
         view.kind = Some("bridge".to_owned());
         assert!(is_ours(&wish(), &view), "made where the kernel has no dummy links");
@@ -127,7 +223,7 @@ mod tests {
     #[test]
     fn a_bridge_of_an_agent_is_known_for_one() {
         let bridge = |alias: &str| LinkView { kind: Some("bridge".to_owned()), alias: Some(alias.to_owned()), ..dummy(&[]) };
-        assert!(bridge(ALIAS).is_made_by_an_agent());
+        assert!(bridge(&alias("nodelocaldns")).is_made_by_an_agent());
         assert!(!bridge("of the virtual machines").is_made_by_an_agent());
     }
 

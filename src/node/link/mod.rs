@@ -1,20 +1,25 @@
 //! The link that carries the listening addresses: a dummy link of ours (a bridge, where the kernel has no dummy links), or one that is there already.
 
 mod difference;
+mod read;
 
 use super::desired::LinkWish;
 use super::error::Error;
+use super::ipv6;
+use super::rate_limit::{RateLimit, times};
 pub use difference::LinkView;
-use difference::{ALIAS, Step, addresses_to_remove, is_ours, prefix_length, steps};
+use difference::{Found, Step, addresses_to_remove, alias, is_ours, prefix_length, steps};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
+pub use read::look;
+use read::{check_error, made_as, name_of, view, view_of_index};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::address::{AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::route::RouteType;
 use rtnetlink::{
-    AddressMessageBuilder, Handle, LinkBridge, LinkDummy, LinkUnspec, MulticastGroup, RouteMessageBuilder,
+    AddressMessageBuilder, Handle, LinkBridge, LinkDummy, LinkMessageBuilder, LinkUnspec, MulticastGroup, RouteMessageBuilder,
     new_multicast_connection,
 };
 use std::io;
@@ -24,6 +29,9 @@ use tokio::task::JoinHandle;
 
 /// How long the kernel may take until packets for a new IPv6 address are delivered here; it is a millisecond or so.
 const ROUTE_WAIT: Duration = Duration::from_secs(1);
+
+/// How long a name is left alone after it was given back: somebody else may want another one, and neither should keep the other busy.
+const RENAME_PAUSE: Duration = Duration::from_secs(60);
 
 /// What the kernel tells without having been asked.
 type Notifications = BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>;
@@ -38,6 +46,15 @@ pub struct Link {
     index: Option<u32>,
     /// Whether the link with that index was ours when it was first seen.
     is_ours: bool,
+    /// When it was last given back its name, or that was tried.
+    renamed: Option<Instant>,
+    /// Why it has another name, as it was told.
+    misnomer: Option<String>,
+    /// What others did to it.
+    mended: RateLimit,
+    last_mended: Vec<Step>,
+    /// Links that were made because the one before was gone.
+    made: RateLimit,
 }
 
 impl Drop for Link {
@@ -58,70 +75,167 @@ impl Link {
         let (connection, handle, notifications) = opened.map_err(|source| Error::Socket { purpose: "links", source })?;
         let connection = tokio::spawn(connection);
         let notifications = notifications.map(|(message, _sender)| message).boxed();
-        Ok(Self { wish, handle, notifications, connection, index: None, is_ours: false })
+        Ok(Self {
+            wish,
+            handle,
+            notifications,
+            connection,
+            index: None,
+            is_ours: false,
+            renamed: None,
+            misnomer: None,
+            mended: RateLimit::default(),
+            last_mended: Vec::new(),
+            made: RateLimit::default(),
+        })
     }
 
-    /// Sees to it that the link exists, is up and carries the addresses.
+    /// Sees to it that the link exists, is up and carries the addresses. One that we made is looked after also when somebody has renamed it, and
+    /// gets its name back if that is free.
     ///
     /// # Errors
     ///
-    /// [`Error::LinkAdd`] when it cannot be made, [`Error::LinkCheck`] for the rest, after everything has been tried.
+    /// [`Error::LinkAdd`] when it cannot be made, [`Error::Ipv6Disabled`] and [`Error::LinkCheck`] for the rest, after everything has been tried.
     pub async fn ensure(&mut self) -> Result<(), Error> {
-        let mut view = self.view().await?;
-        let wanted = steps(&self.wish, view.as_ref());
-        let is_new = self.index.is_none();
-        let mut first_error = None;
-        for step in &wanted {
-            match self.take(step, view.as_ref()).await {
-                Ok(()) if *step == Step::Create => view = self.view().await?,
-                Ok(()) => {}
+        let found = self.find().await?;
+        let before = found.link.clone();
+        let is_known = before.as_ref().is_some_and(|link| self.index == Some(link.index));
+        let mut is_ours = if is_known { self.is_ours } else { before.as_ref().is_none_or(|link| is_ours(&self.wish, link)) };
+        let may_be_renamed = found.is_name_free && self.renamed.is_none_or(|renamed| renamed.elapsed() >= RENAME_PAUSE);
+        let wanted = steps(&self.wish, before.as_ref(), is_ours, may_be_renamed);
+        let (mut view, mut done, mut first_error, mut misnomer) = (before, Vec::new(), None, None);
+        for step in wanted {
+            if step == Step::Rename {
+                self.renamed = Some(Instant::now());
+            }
+            match self.take(&step, view.as_ref()).await {
+                Ok(()) => {
+                    if step == Step::Create {
+                        view = self.view().await?;
+                        is_ours = true;
+                    }
+                    done.push(step);
+                }
                 Err(error @ Error::LinkAdd { .. }) => return Err(error),
+                // It serves under any name.
+                Err(error @ Error::LinkName { .. }) => misnomer = Some(error.to_string()),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
-        if !wanted.is_empty() && first_error.is_none() {
+        if !done.is_empty() && first_error.is_none() {
             first_error = self.wait_until_delivered_here().await.err();
         }
-        let name = &self.wish.name;
-        match view.as_ref() {
-            Some(view) if is_new || self.index != Some(view.index) => {
-                self.is_ours = wanted.contains(&Step::Create) || is_ours(&self.wish, view);
-                let origin = match (wanted.contains(&Step::Create), self.is_ours) {
-                    (true, _) => "made",
-                    (false, true) => "found a predecessor's; it is ours from now on",
-                    (false, false) => "found; only our addresses will be taken off it again",
-                };
-                tracing::info!("link {name}: {origin}");
-            }
-            _ if !wanted.is_empty() => tracing::warn!("link {name} had been changed by somebody and is mended: {wanted:?}"),
-            _ => {}
+        for link in &found.surplus {
+            tracing::warn!("link {} is deleted: we made it too, and no address is to be on two links", link.name);
+            first_error = first_error.or(self.delete(link).await.err());
         }
+        first_error = first_error.or(self.leave(view.as_ref()).await.err());
+        self.tell(view.as_ref(), is_known, is_ours, &done);
+        let called = view.as_ref().map(|link| &link.name).filter(|called| **called != self.wish.name).cloned();
+        if !found.is_name_free && is_ours {
+            let taken = |called| {
+                format!("our link {} is called {called} now and is used as that: another link has its name", self.wish.name)
+            };
+            misnomer = called.map(taken);
+        }
+        self.tell_misnomer(misnomer);
         self.index = view.map(|view| view.index);
+        self.is_ours = is_ours;
         first_error.map_or(Ok(()), Err)
     }
 
-    /// Deletes the link if it is ours, else takes our addresses off it. Nothing is left to do when it is gone already.
+    /// Says what has been done, the same at most once a minute.
+    fn tell(&mut self, view: Option<&LinkView>, is_known: bool, is_ours: bool, done: &[Step]) {
+        let (name, now) = (&self.wish.name, Instant::now());
+        if view.is_some() && !is_known {
+            let origin = match (done.contains(&Step::Create), is_ours) {
+                (true, _) => "made",
+                (false, true) => "found a predecessor's; it is ours from now on",
+                (false, false) => "found; only our addresses will be taken off it again",
+            };
+            if let Some(count) = self.made.count(now) {
+                tracing::info!("link {name}: {origin}{}", times(count));
+            }
+        } else if !done.is_empty() {
+            self.mended.add();
+            self.last_mended = done.to_vec();
+        }
+        if let Some(count) = self.mended.due(now) {
+            tracing::warn!(
+                "link {name} had been changed by somebody and is mended: {:?}{}; `ip monitor link address` shows when it changes",
+                self.last_mended,
+                times(count)
+            );
+        }
+    }
+
+    /// Says once why the link is called otherwise than it should be.
+    fn tell_misnomer(&mut self, misnomer: Option<String>) {
+        if let Some(misnomer) = misnomer.as_ref().filter(|misnomer| self.misnomer.as_ref() != Some(*misnomer)) {
+            tracing::warn!("{misnomer}");
+        }
+        self.misnomer = misnomer;
+    }
+
+    /// Deletes the link if it is ours, whatever its name, else takes our addresses off it. Nothing is left to do when it is gone already.
     ///
     /// # Errors
     ///
     /// [`Error::LinkCheck`], the last of several.
     pub async fn remove(&mut self) -> Result<(), Error> {
-        let Some(view) = self.view().await? else { return Ok(()) };
-        // What it carries by now are our own addresses, so what was decided when it was first seen holds.
-        let is_ours = if self.index == Some(view.index) { self.is_ours } else { is_ours(&self.wish, &view) };
-        if is_ours {
-            tracing::info!("link {} is deleted", self.wish.name);
-            let deleted = self.handle.link().del(view.index).execute().await;
-            return accept(deleted, libc::ENODEV).map_err(|error| self.check_error("delete", error));
-        }
+        let Found { link, surplus, .. } = self.find().await?;
         let mut outcome = Ok(());
-        for (address, prefix) in addresses_to_remove(&self.wish, &view) {
-            let deleted = self.handle.address().del(address_message(view.index, address, prefix)).execute().await;
+        for link in link.iter().chain(&surplus) {
+            // What it carries by now are our own addresses, so what was decided when it was first seen holds.
+            let is_ours = if self.index == Some(link.index) { self.is_ours } else { is_ours(&self.wish, link) };
+            let removed = if is_ours {
+                tracing::info!("link {} is deleted", link.name);
+                self.delete(link).await
+            } else {
+                self.take_addresses_off(link).await
+            };
+            outcome = outcome.and(removed);
+        }
+        outcome
+    }
+
+    /// Takes our addresses off a link of somebody's that had the wanted name, and has not any more.
+    async fn leave(&self, now: Option<&LinkView>) -> Result<(), Error> {
+        let Some(before) = self.index.filter(|index| now.is_some_and(|link| link.index != *index)) else { return Ok(()) };
+        match view_of_index(&self.handle, before, &self.wish.name).await? {
+            Some(link) => self.take_addresses_off(&link).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn take_addresses_off(&self, link: &LinkView) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        for (address, prefix) in addresses_to_remove(&self.wish, link) {
+            let deleted = self.handle.address().del(address_message(link.index, address, prefix)).execute().await;
             if let Err(error) = accept(deleted, libc::EADDRNOTAVAIL) {
-                outcome = Err(self.check_error(format!("take address {address} off"), error));
+                outcome = Err(check_error(&link.name, format!("take address {address} off"), error));
             }
         }
         outcome
+    }
+
+    async fn delete(&self, link: &LinkView) -> Result<(), Error> {
+        let deleted = self.handle.link().del(link.index).execute().await;
+        accept(deleted, libc::ENODEV).map_err(|error| check_error(&link.name, "delete", error))
+    }
+
+    /// The link to look after. All links are looked through only while the one that is known is not the one of the wanted name.
+    async fn find(&self) -> Result<Found, Error> {
+        let named = self.view().await?;
+        if named.is_some() && named.as_ref().map(|link| link.index) == self.index {
+            return Ok(Found { link: named, ..Found::default() });
+        }
+        let mut made = made_as(&self.handle, &self.wish.name).await?;
+        // Ours, also if somebody took its alias.
+        if let Some(known) = self.index.filter(|known| self.is_ours && !made.iter().any(|link| link.index == *known)) {
+            made.extend(view_of_index(&self.handle, known, &self.wish.name).await?);
+        }
+        Ok(Found::among(named, made, self.index))
     }
 
     /// Waits until the kernel tells of something about the link or its addresses, our own changes included. May be dropped while it
@@ -161,10 +275,13 @@ impl Link {
                 }
                 created.map_err(|source| Error::LinkAdd { name: name.clone(), source })?;
                 // The kernel takes no alias when a link is made.
-                let alias = LinkAttribute::IfAlias(ALIAS.to_owned());
-                let message = LinkUnspec::new_with_name(name).append_extra_attribute(alias).build();
-                let marked = self.handle.link().set(message).execute().await;
-                accept(marked, 0).map_err(|error| self.check_error("give an alias to", error))
+                self.mark(LinkUnspec::new_with_name(name)).await
+            }
+            (Step::Mark, Some(view)) => self.mark(LinkUnspec::new_with_index(view.index)).await,
+            (Step::Rename, Some(view)) => {
+                let message = LinkUnspec::new_with_index(view.index).name(name.clone()).build();
+                let renamed = accept(self.handle.link().set(message).execute().await, 0);
+                renamed.map_err(|source| Error::LinkName { name: name.clone(), called: view.name.clone(), source })
             }
             (Step::Raise, Some(view)) => {
                 let raised = self.handle.link().set(LinkUnspec::new_with_index(view.index).up().build()).execute().await;
@@ -173,11 +290,24 @@ impl Link {
             (Step::Add(address), Some(view)) => {
                 let mut request = self.handle.address().add(view.index, *address, prefix_length(address));
                 *request.message_mut() = address_message(view.index, *address, prefix_length(address));
-                accept(request.execute().await, libc::EEXIST)
-                    .map_err(|error| self.check_error(format!("add address {address} to"), error))
+                accept(request.execute().await, libc::EEXIST).map_err(|source| self.add_error(*address, &view.name, source))
             }
-            (Step::Raise | Step::Add(_), None) => Err(self.check_error("find again", io::Error::from_raw_os_error(libc::ENODEV))),
+            (_, None) => Err(self.check_error("find again", io::Error::from_raw_os_error(libc::ENODEV))),
         }
+    }
+
+    async fn mark(&self, link: LinkMessageBuilder<LinkUnspec>) -> Result<(), Error> {
+        let message = link.append_extra_attribute(LinkAttribute::IfAlias(alias(&self.wish.name))).build();
+        let marked = self.handle.link().set(message).execute().await;
+        accept(marked, 0).map_err(|error| self.check_error("give an alias to", error))
+    }
+
+    fn add_error(&self, address: IpAddr, link: &str, source: io::Error) -> Error {
+        let sysctls = if address.is_ipv6() { ipv6::disabled_by(link) } else { Vec::new() };
+        if source.raw_os_error() == Some(libc::EACCES) && !sysctls.is_empty() {
+            return Error::Ipv6Disabled { address, link: link.to_owned(), sysctls };
+        }
+        check_error(link, format!("add address {address} to"), source)
     }
 
     /// The kernel adds an IPv6 address at once, but the route that delivers its packets here a little later, from a work queue. A socket that
@@ -210,84 +340,6 @@ impl Link {
     fn check_error(&self, action: impl Into<String>, source: io::Error) -> Error {
         check_error(&self.wish.name, action, source)
     }
-}
-
-/// Each of the links `names` as it is, or none; no link has an empty name. Needs no rights; must be called on a tokio runtime.
-///
-/// # Errors
-///
-/// [`Error::Socket`], [`Error::LinkCheck`].
-pub async fn look<const N: usize>(names: [&str; N]) -> Result<[Option<LinkView>; N], Error> {
-    let opened = rtnetlink::new_connection();
-    let (connection, handle, _) = opened.map_err(|source| Error::Socket { purpose: "links", source })?;
-    let connection = tokio::spawn(connection);
-    let mut views = [const { None }; N];
-    for (view_of_name, name) in views.iter_mut().zip(names).filter(|(_, name)| !name.is_empty()) {
-        *view_of_name = view(&handle, name).await?;
-    }
-    connection.abort();
-    Ok(views)
-}
-
-/// The link as it is, or none.
-async fn view(handle: &Handle, name: &str) -> Result<Option<LinkView>, Error> {
-    let mut links = handle.link().get().match_name(name.to_owned()).execute();
-    let link = match links.try_next().await.map_err(into_io) {
-        Ok(Some(link)) => link,
-        Ok(None) => return Ok(None),
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
-        Err(error) => return Err(check_error(name, "look at", error)),
-    };
-    let index = link.header.index;
-    let addresses = handle.address().get().set_link_index_filter(index).execute();
-    let addresses: Vec<AddressMessage> =
-        addresses.try_collect().await.map_err(|error| check_error(name, "look at the addresses of", into_io(error)))?;
-    Ok(Some(LinkView {
-        index,
-        kind: link.attributes.iter().find_map(kind_of),
-        alias: link.attributes.iter().find_map(alias_of),
-        is_up: link.header.flags.contains(LinkFlags::Up),
-        addresses: addresses.iter().filter_map(address_of).collect(),
-    }))
-}
-
-fn check_error(name: &str, action: impl Into<String>, source: io::Error) -> Error {
-    Error::LinkCheck { action: action.into(), name: name.to_owned(), source }
-}
-
-fn name_of(link: &LinkMessage) -> Option<&String> {
-    link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name),
-        _ => None,
-    })
-}
-
-fn alias_of(attribute: &LinkAttribute) -> Option<String> {
-    match attribute {
-        LinkAttribute::IfAlias(alias) => Some(alias.clone()),
-        _ => None,
-    }
-}
-
-fn kind_of(attribute: &LinkAttribute) -> Option<String> {
-    let LinkAttribute::LinkInfo(infos) = attribute else { return None };
-    infos.iter().find_map(|info| match info {
-        LinkInfo::Kind(kind) => Some(kind.to_string()),
-        _ => None,
-    })
-}
-
-/// The address itself; on links between two ends, `Address` is the other end's.
-fn address_of(message: &AddressMessage) -> Option<(IpAddr, u8)> {
-    let local = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(address) => Some(*address),
-        _ => None,
-    });
-    let other = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Address(address) => Some(*address),
-        _ => None,
-    });
-    local.or(other).map(|address| (address, message.header.prefix_len))
 }
 
 fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
