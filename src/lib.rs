@@ -11,6 +11,8 @@ pub mod metrics;
 
 pub mod datagrams;
 
+pub mod threads;
+
 pub mod chain;
 
 pub mod directives;

@@ -11,6 +11,7 @@ const LAYERS: &[&str] = &[
     "corefile",
     "metrics",
     "datagrams",
+    "threads",
     "chain",
     "directives",
     "plan",

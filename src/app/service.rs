@@ -12,6 +12,7 @@ use crate::directives::reload::{self, ChangeDetector, Fingerprint, Series};
 use crate::kube_dns::watch::{Subjects, Watch};
 use crate::plan::Plan;
 use crate::server::{Limits, Server};
+use crate::threads;
 use crate::watchdog::ServerEnd;
 use anyhow::Context;
 use std::net::SocketAddr;
@@ -20,7 +21,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// How long SIGTERM may take, lameduck aside: what was received is answered meanwhile.
@@ -281,12 +283,18 @@ impl Service {
         self.export();
     }
 
-    fn export(&self) -> JoinHandle<()> {
+    /// Resolves when that is done, or could not be.
+    fn export(&self) -> oneshot::Receiver<()> {
         let (carry, watchdog) = (self.services.carry.clone(), self.options.watchdog.clone());
         let octets = self.options.cache_memory;
-        tokio::task::spawn_blocking(move || match warmth::save(&carry, octets) {
+        let cannot = "what the caches hold cannot be written down for the next server";
+        let save = move || match warmth::save(&carry, octets) {
             Ok(cache) => watchdog.report_cache(cache.as_fd()),
-            Err(error) => tracing::warn!("what the caches hold cannot be written down for the next server: {error}"),
+            Err(error) => tracing::warn!("{cannot}: {error}"),
+        };
+        threads::run_blocking("cache-save", save).unwrap_or_else(|error| {
+            tracing::warn!("{cannot}: {error}");
+            oneshot::channel().1
         })
     }
 

@@ -2,6 +2,7 @@
 
 use crate::chain::Carry;
 use crate::directives::cache::{Bounds, Reading, export, import};
+use crate::threads;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::time::{ClockId, clock_gettime};
 use std::fs::File;
@@ -9,7 +10,6 @@ use std::io::{self, BufReader, BufWriter, Seek};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 /// How long writing may take. The next server waits for it.
@@ -60,7 +60,7 @@ pub fn restore(carry: Arc<Carry>, cache: OwnedFd) {
         // Nobody waits any longer if it took too long.
         _ = done.send(());
     };
-    match Builder::new().name("cache-restore".to_owned()).spawn(fill) {
+    match threads::spawn("cache-restore", None, fill) {
         Ok(_) => _ = is_done.recv_timeout(RESTORE_PATIENCE),
         Err(error) => tracing::warn!("the caches begin empty: {error}"),
     }

@@ -4,11 +4,11 @@
 //! Not `tracing-appender`: it bounds lines rather than octets, and at exit its guard prints to the very stdout that may be blocked.
 
 use crate::metrics::{Counter, Registry};
+use crate::threads;
 use parking_lot::{Condvar, Mutex};
 use std::cell::RefCell;
 use std::io::{self, Write};
 use std::sync::{Arc, LazyLock, OnceLock};
-use std::thread;
 use std::time::{Duration, Instant};
 
 /// Octets of lines that may wait to be written.
@@ -69,7 +69,7 @@ impl LineSink {
             dropped: OnceLock::new(),
         });
         let sink = Self(shared.clone());
-        thread::Builder::new().name("lines".to_owned()).spawn(move || shared.drain(output))?;
+        threads::spawn("lines", None, move || shared.drain(output))?;
         Ok(sink)
     }
 

@@ -8,6 +8,7 @@ mod sockets;
 use super::findings::{Asked, Findings, Listener, Page, Question, Reply, Way};
 use crate::chain::Transport;
 use crate::node::survey;
+use crate::threads;
 use futures_util::future::join_all;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -24,28 +25,32 @@ const TRIES: usize = 8;
 pub async fn look(question: &Question) -> Findings {
     let port = question.wish.port;
     let ports = [port, question.wish.health_port];
-    let local = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || sockets::listeners(&ports)));
-    let agents = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(agents));
+    let local = aside("listing sockets", move || sockets::listeners(&ports));
+    let agents = aside("looking for agents", agents);
     let asked = join_all(question.wish.addresses.iter().flat_map(|address| kinds(*address)).map(|kind| ask(question, kind)));
     let metrics = async {
         let address = reachable(question.metrics_address?);
         Some((address, http::fetch(address, "/metrics").await))
     };
     let (local, agents, asked, metrics) = tokio::join!(local, agents, asked, metrics);
-    let late = |what: &str| format!("{what} took longer than {} s", PATIENCE.as_secs());
-    let listeners = match local {
-        Ok(Ok(listeners)) => listeners.map_err(|error| error.to_string()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(late("listing sockets")),
-    };
+    let listeners = local.and_then(|listed| listed.map_err(|error| error.to_string()));
     let health = health(question, listeners.as_deref().unwrap_or_default()).await;
     Findings {
-        agents: agents.ok().and_then(Result::ok).unwrap_or_default(),
+        agents: agents.unwrap_or_default(),
         node: survey(&question.wish, PATIENCE).await,
         listeners,
         asked,
         health,
         metrics,
+    }
+}
+
+/// What comes of `work`, or why nothing does.
+async fn aside<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    let result = threads::run_blocking("look", work).map_err(|error| error.to_string())?;
+    match tokio::time::timeout(PATIENCE, result).await {
+        Ok(done) => done.map_err(|_panicked| format!("{what} ended before its time: please report this")),
+        Err(_) => Err(format!("{what} took longer than {} s", PATIENCE.as_secs())),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What can go wrong with the node, under the names by which the reference counts it.
 
+use crate::threads::ThreadError;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -62,6 +63,9 @@ pub enum Error {
     /// A look at the node took too long.
     #[error("what {task} has not come to an end in {} s", waited.as_secs())]
     TaskSlow { task: &'static str, waited: Duration },
+    /// No thread for a task of ours.
+    #[error("what {task} cannot be begun: {source}")]
+    Thread { task: &'static str, source: ThreadError },
     /// A task of ours ended early.
     #[error("the task that {task} ended before its time: please report this")]
     TaskEnded { task: &'static str },
@@ -72,7 +76,11 @@ impl Error {
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::IptablesLock { .. } => "iptables_lock",
-            Self::IptablesMissing { .. } | Self::Iptables { .. } | Self::TaskEnded { .. } | Self::TaskSlow { .. } => "iptables",
+            Self::IptablesMissing { .. }
+            | Self::Iptables { .. }
+            | Self::TaskEnded { .. }
+            | Self::TaskSlow { .. }
+            | Self::Thread { .. } => "iptables",
             Self::NftablesUnsupported { .. }
             | Self::FallbackUnsupported { .. }
             | Self::Nftables { .. }

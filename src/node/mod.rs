@@ -36,6 +36,7 @@ use self::iptables::Iptables;
 use self::link::Link;
 use self::nftables::{Applied, Events, FallbackTable, OwnTable, Subject};
 use self::presence::Presence;
+use crate::threads;
 use std::future::pending;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -517,5 +518,6 @@ fn say_there_is_no_fallback(wanted: &Fallback, error: &Error) {
 
 /// Runs `work`, which waits for programs, where nothing else has to wait with it.
 async fn off_the_runtime<T: Send + 'static>(task: &'static str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.map_err(|_panicked| Error::TaskEnded { task })
+    let result = threads::run_blocking("node", work).map_err(|source| Error::Thread { task, source })?;
+    result.await.map_err(|_panicked| Error::TaskEnded { task })
 }

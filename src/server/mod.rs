@@ -26,6 +26,7 @@ use crate::chain::Endpoint;
 use crate::datagrams;
 use crate::metrics::Registry;
 use crate::plan::Listener;
+use crate::threads::ThreadError;
 use connections::Connections;
 use meters::Meters;
 use std::collections::HashMap;
@@ -71,8 +72,8 @@ impl Default for Limits {
 /// Why a server could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    #[error("cannot start worker {index}: {cause}; threads or open files are at their limit: raise it, or start fewer workers")]
-    Worker { index: usize, cause: io::Error },
+    #[error("no worker can be started: {0}")]
+    Worker(#[from] ThreadError),
 }
 
 /// Serves what it was last given by [`Server::apply`]. Dropping it ends everything where it stands.
@@ -88,12 +89,13 @@ pub struct Server<A: Answerer = Listener> {
 }
 
 impl<A: Answerer> Server<A> {
-    /// Starts as many workers as told, with nothing to serve yet. HTTP is served on `control`.
+    /// Starts as many workers as told, with nothing to serve yet, or as many as can be: one at least, which then reads the other ones' sockets too.
+    /// HTTP is served on `control`.
     pub fn start(workers: usize, limits: Limits, control: Handle, registry: &Registry) -> Result<Self, ServerError> {
         let meters = Arc::new(Meters::new(registry));
         let connections = Arc::new(Connections::new(limits.tcp_connections, limits.reply_octets, Instant::now()));
         let start = |index| Worker::start(index, Share::new(limits, meters.clone(), connections.clone()));
-        let workers = (0..workers.max(1)).map(start).collect::<Result<Vec<_>, _>>()?;
+        let workers = as_many_as_can_be(workers.max(1), start)?;
 
         let open = registry.gauge("nodelocaldns_tcp_connections", "TCP connections of clients that are open.", &[]);
         let replies = registry.gauge("nodelocaldns_tcp_reply_bytes", "Octets of replies that TCP clients have yet to take.", &[]);
@@ -207,6 +209,22 @@ impl<A: Answerer> Server<A> {
         }
         unanswered
     }
+}
+
+/// As many of `count` workers as can be started.
+fn as_many_as_can_be<T, E: std::fmt::Display>(count: usize, mut start: impl FnMut(usize) -> Result<T, E>) -> Result<Vec<T>, E> {
+    let mut started = Vec::with_capacity(count);
+    for index in 0..count {
+        match start(index) {
+            Ok(worker) => started.push(worker),
+            Err(error) if index > 0 => {
+                tracing::warn!("{index} workers of {count} serve, more cannot be started: {error}");
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(started)
 }
 
 /// Sockets of an address, registered: one entry for each worker.

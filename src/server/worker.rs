@@ -6,6 +6,7 @@ use super::meters::Meters;
 use super::{Limits, ServerError};
 use crate::metrics;
 use crate::plan::Repeats;
+use crate::threads;
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
@@ -15,7 +16,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -33,17 +34,16 @@ pub(super) struct Worker {
 impl Worker {
     /// Starts the worker with number `index`, counted from zero.
     pub fn start(index: usize, share: Share) -> Result<Self, ServerError> {
-        let start = |cause| ServerError::Worker { index, cause };
-        let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(start)?;
-        let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel::<Infallible>();
-        let thread = Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let make = || runtime::Builder::new_current_thread().enable_io().enable_time().build();
+        let work = move |runtime: runtime::Runtime| {
             metrics::enter_lane(index + 1);
             _ = runtime.block_on(ended);
             // Without waiting for what a directive may have put on a blocking thread.
             runtime.shutdown_background();
-        });
-        Ok(Self { runtime: handle, share: Arc::new(share), end, thread: thread.map_err(start)? })
+        };
+        let (runtime, thread) = threads::spawn_with_runtime(&format!("worker-{index}"), None, make, work)?;
+        Ok(Self { runtime, share: Arc::new(share), end, thread })
     }
 
     /// Ends the tasks where they stand and waits for the thread.

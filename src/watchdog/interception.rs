@@ -2,8 +2,8 @@
 //! thread of its own, since the tools it uses may block (the xtables lock), and a probe must not wait for that.
 
 use crate::node::{Interception, RateLimit, Reach, times};
+use crate::threads::{self, ThreadError};
 use std::future::{Future, pending};
-use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -103,11 +103,11 @@ pub(super) struct Node {
 
 impl Node {
     /// Starts the thread; `make` is called on it, in a runtime.
-    pub fn start<I: Interceptor, F: Future<Output = I>>(make: impl FnOnce() -> F + Send + 'static) -> io::Result<Self> {
+    pub fn start<I: Interceptor, F: Future<Output = I>>(make: impl FnOnce() -> F + Send + 'static) -> Result<Self, ThreadError> {
         let (wish, wishes) = watch::channel(None);
         let (report, outcomes) = mpsc::unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::Builder::new().name("interception".to_owned()).stack_size(512 << 10).spawn(move || {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+        threads::spawn_with_runtime("interception", Some(512 << 10), runtime, move |runtime| {
             runtime.block_on(async move { serve(make().await, wishes, &report).await });
         })?;
         Ok(Self { wish, outcomes })

@@ -9,6 +9,7 @@ use super::probe::{Complaints, Finding, Prober};
 use super::state::{Action, Event, Exit, Machine, Obstacle, Target, Timing, Verdict};
 use crate::chain::{Endpoint, HttpAnswer, Transport};
 use crate::server::{Http, Sockets};
+use crate::threads::ThreadError;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::{Future, pending};
 use std::io;
@@ -50,8 +51,8 @@ pub struct Settings {
 pub enum RunError {
     #[error("cannot catch signals: {0}")]
     Signals(io::Error),
-    #[error("cannot start the thread that sets the node up: {0}")]
-    Thread(io::Error),
+    #[error("nothing can set the node up: {0}")]
+    Thread(#[from] ThreadError),
 }
 
 /// Guards until told to stop, or until the first server refuses its configuration. Returns the exit status.
@@ -66,7 +67,7 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
     interceptor: impl FnOnce() -> F + Send + 'static,
 ) -> Result<u8, RunError> {
     let mut signals = Signals::catch().map_err(RunError::Signals)?;
-    let mut node = Node::start(interceptor).map_err(RunError::Thread)?;
+    let mut node = Node::start(interceptor)?;
     let machine = Machine::new(settings.timing, settings.keep_node, Instant::now());
     let (probed, mut verdicts) = mpsc::unbounded_channel();
     let metrics = Metrics::new(&settings.addresses);

@@ -3,6 +3,7 @@
 mod swap;
 mod tcp;
 mod udp;
+mod workers;
 
 use super::*;
 use crate::chain::{Clock, HttpAnswer, Peer, Timeouts};
