@@ -10,16 +10,16 @@ use tokio::sync::oneshot;
 
 /// A thread could not be started, or not what it needs.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot start the thread {name}: {source}{}", hint(source))]
+#[error("cannot start the thread {name}: {cause}{}", hint(cause))]
 pub struct ThreadError {
     /// What the thread would have been called.
     name: String,
-    source: io::Error,
+    cause: io::Error,
 }
 
 impl From<ThreadError> for io::Error {
     fn from(error: ThreadError) -> Self {
-        Self::new(error.source.kind(), error.to_string())
+        Self::new(error.cause.kind(), error.to_string())
     }
 }
 
@@ -31,7 +31,7 @@ impl From<ThreadError> for io::Error {
 pub fn spawn(name: &str, stack: Option<usize>, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ThreadError> {
     let builder = Builder::new().name(name.to_owned());
     let builder = stack.into_iter().fold(builder, Builder::stack_size);
-    builder.spawn(body).map_err(|source| ThreadError { name: name.to_owned(), source })
+    builder.spawn(body).map_err(|cause| ThreadError { name: name.to_owned(), cause })
 }
 
 /// Starts a thread with a runtime of its own, which `body` gets. It is made on that thread: a runtime must not be dropped on one that runs another,
@@ -57,7 +57,7 @@ pub fn spawn_with_runtime(
     };
     let thread = spawn(name, stack, run)?;
     let made = is_made.recv().unwrap_or_else(|_panicked| Err(io::Error::other("it ended at once")));
-    let handle = made.map_err(|source| ThreadError { name: name.to_owned(), source })?;
+    let handle = made.map_err(|cause| ThreadError { name: name.to_owned(), cause })?;
     Ok((handle, thread))
 }
 
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn each_reason_says_what_to_do() {
-        let text = |code| ThreadError { name: "lines".to_owned(), source: io::Error::from_raw_os_error(code) }.to_string();
+        let text = |code| ThreadError { name: "lines".to_owned(), cause: io::Error::from_raw_os_error(code) }.to_string();
         assert!(text(libc::EAGAIN).contains("pids.max") && text(libc::EAGAIN).contains("the thread lines"));
         for refusal in [libc::EPERM, libc::ENOSYS] {
             assert!(text(refusal).contains("clone3") && text(refusal).contains("seccomp"), "{}", text(refusal));

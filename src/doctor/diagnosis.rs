@@ -30,7 +30,7 @@ pub struct Check {
 /// Everything together. Its field names are those of the JSON output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnosis {
-    /// The heaviest of all checks.
+    /// The heaviest of all checks, and no lighter than what `intercepted` says.
     pub verdict: Verdict,
     /// Whether queries for every address are answered by this node's cache; none where that could not be told.
     pub intercepted: Option<bool>,
@@ -83,7 +83,12 @@ impl Check {
 
 impl Diagnosis {
     pub(super) fn new(intercepted: Option<bool>, checks: Vec<Check>) -> Self {
-        let verdict = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Unknown);
+        let upshot = match intercepted {
+            Some(true) => Verdict::Ok,
+            Some(false) => Verdict::Problem,
+            None => Verdict::Unknown,
+        };
+        let verdict = checks.iter().map(|check| check.verdict).fold(upshot, Verdict::max);
         Self { verdict, intercepted, checks }
     }
 

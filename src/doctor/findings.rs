@@ -23,6 +23,10 @@ pub struct Question {
 pub struct Findings {
     /// Agents' processes, as far as they can be seen.
     pub agents: Vec<Agent>,
+    /// Processes of agents that are seen, in another network namespace than this one.
+    pub elsewhere: Vec<i32>,
+    /// What the one who looks may.
+    pub rights: Rights,
     pub node: Survey,
     /// Sockets on the DNS port and the health port, whoever's, or why they cannot be listed.
     pub listeners: Result<Vec<Listener>, String>,
@@ -32,6 +36,18 @@ pub struct Findings {
     pub health: Vec<(SocketAddr, Page)>,
     /// What the metrics endpoint says; none if there is none.
     pub metrics: Option<(SocketAddr, Page)>,
+}
+
+/// What this process may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rights {
+    pub is_root: bool,
+    /// The capability NET_ADMIN.
+    pub has_net_admin: bool,
+    /// The capability NET_RAW.
+    pub has_net_raw: bool,
+    /// Its capabilities are for a user namespace that is not the machine's own.
+    pub is_in_a_user_namespace: bool,
 }
 
 /// Status and body of a page, or why there is none.

@@ -7,6 +7,7 @@ mod link;
 mod order;
 mod proxy;
 mod queries;
+mod rights;
 mod rules;
 mod sockets;
 
@@ -26,7 +27,7 @@ pub fn judge(question: &Question, findings: &Findings) -> Diagnosis {
         (Some(true), Some(true)) => Some(true),
         _ => None,
     };
-    let checks = vec![
+    let mut checks = vec![
         agent::process(findings),
         link::link(question, findings),
         link::addresses(question, findings),
@@ -43,12 +44,14 @@ pub fn judge(question: &Question, findings: &Findings) -> Diagnosis {
         agent::metrics(question, findings),
         agent::health(question, findings),
     ];
+    let advice = rights::advice(findings.rights);
+    let lacking = checks.iter_mut().flat_map(|check| &mut check.advice).filter(|advice| *advice == RUN_WITH_RIGHTS);
+    lacking.for_each(|lacking| lacking.clone_from(&advice));
     Diagnosis::new(intercepted, checks)
 }
 
-/// What to do where rights are lacking.
-const RUN_WITH_RIGHTS: &str = "run it where the agent's rights are: `kubectl exec -n kube-system POD -- /nodelocaldns doctor`, or as root \
-                               on the node";
+/// Advice of checks that could not look: [`judge`] puts in its place what is to be done by whoever runs this.
+const RUN_WITH_RIGHTS: &str = "get the rights";
 
 /// The agents that are ours.
 fn ours(findings: &Findings) -> impl Iterator<Item = &Agent> {

@@ -3,6 +3,7 @@
 mod ask;
 mod http;
 mod processes;
+mod rights;
 mod sockets;
 
 use super::findings::{Asked, Findings, Listener, Page, Question, Reply, Way};
@@ -27,16 +28,19 @@ pub async fn look(question: &Question) -> Findings {
     let ports = [port, question.wish.health_port];
     let local = aside("listing sockets", move || sockets::listeners(&ports));
     let agents = aside("looking for agents", agents);
+    let elsewhere = aside("looking for agents elsewhere", processes::elsewhere);
     let asked = join_all(question.wish.addresses.iter().flat_map(|address| kinds(*address)).map(|kind| ask(question, kind)));
     let metrics = async {
         let address = reachable(question.metrics_address?);
         Some((address, http::fetch(address, "/metrics").await))
     };
-    let (local, agents, asked, metrics) = tokio::join!(local, agents, asked, metrics);
+    let (local, agents, elsewhere, asked, metrics) = tokio::join!(local, agents, elsewhere, asked, metrics);
     let listeners = local.and_then(|listed| listed.map_err(|error| error.to_string()));
     let health = health(question, listeners.as_deref().unwrap_or_default()).await;
     Findings {
         agents: agents.unwrap_or_default(),
+        elsewhere: elsewhere.unwrap_or_default(),
+        rights: rights::rights(),
         node: survey(&question.wish, PATIENCE).await,
         listeners,
         asked,

@@ -9,6 +9,6 @@ mod judge;
 mod look;
 
 pub use diagnosis::{Check, Diagnosis, Verdict};
-pub use findings::{Agent, Asked, Findings, Holder, Listener, Page, Question, Reply, Way};
+pub use findings::{Agent, Asked, Findings, Holder, Listener, Page, Question, Reply, Rights, Way};
 pub use judge::judge;
 pub use look::{agents, look};

@@ -25,9 +25,21 @@ pub enum Error {
         "this kernel cannot hold interception rules in an nftables table with an owner ({source}; Linux 5.12 or later can): use --interception iptables or auto"
     )]
     NftablesUnsupported { source: io::Error },
+    /// The kernel has no nf_tables at all.
+    #[error(
+        "this kernel has no nf_tables ({source}): load the module (`modprobe nf_tables`; CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET), or have \
+         the iptables programs hold the rules (--interception iptables or auto)"
+    )]
+    NftablesMissing { source: io::Error },
+    /// Neither backend can hold the interception.
+    #[error(
+        "nothing here can hold the interception: there is no program {program}, and {nftables}. Install iptables in the image or mend the \
+         kernel; until then queries go to cluster DNS"
+    )]
+    NoBackend { program: &'static str, nftables: String },
     /// The kernel lacks what the fallback needs.
     #[error(
-        "this kernel cannot hold the fallback in an nftables table ({source}; Linux 5.2 or later with nf_tables, its chains of type nat and masquerading can)"
+        "this kernel cannot hold the fallback in an nftables table ({source}; Linux 5.2 or later with the module nf_tables, its chains of type nat and masquerading can)"
     )]
     FallbackUnsupported { source: io::Error },
     /// The kernel refused a change or a question.
@@ -55,7 +67,7 @@ pub enum Error {
     #[error("cannot open a netlink socket for {purpose}: {source}{}", hint(source))]
     Socket { purpose: &'static str, source: io::Error },
     /// The kernel did not say something that was asked for.
-    #[error("cannot list {what}: {source}{}", hint(source))]
+    #[error("cannot list {what}: {source}{}", listing_hint(what, source))]
     Listing { what: &'static str, source: io::Error },
     /// Packets of clients come in and do not reach the cache.
     #[error("packets of {clients} clients come in and do not arrive at the cache; the log names them")]
@@ -71,17 +83,22 @@ pub enum Error {
     TaskEnded { task: &'static str },
 }
 
+/// What [`Error::Listing`] calls nftables.
+pub const NFTABLES: &str = "nftables";
+
 impl Error {
     /// Value of the label `errortype` of `coredns_nodecache_setup_errors_total`; all but `nftables` and `path` are the reference's.
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::IptablesLock { .. } => "iptables_lock",
             Self::IptablesMissing { .. }
+            | Self::NoBackend { .. }
             | Self::Iptables { .. }
             | Self::TaskEnded { .. }
             | Self::TaskSlow { .. }
             | Self::Thread { .. } => "iptables",
             Self::NftablesUnsupported { .. }
+            | Self::NftablesMissing { .. }
             | Self::FallbackUnsupported { .. }
             | Self::Nftables { .. }
             | Self::Listing { .. } => "nftables",
@@ -95,6 +112,7 @@ impl Error {
     pub fn is_lack_of_rights(&self) -> bool {
         match self {
             Self::NftablesUnsupported { source }
+            | Self::NftablesMissing { source }
             | Self::FallbackUnsupported { source }
             | Self::Nftables { source, .. }
             | Self::Listing { source, .. }
@@ -111,6 +129,20 @@ fn hint(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::PermissionDenied => "; the program needs the capability NET_ADMIN",
         _ => "",
+    }
+}
+
+fn listing_hint(what: &str, source: &io::Error) -> &'static str {
+    let is_lacking = [libc::EINVAL, libc::EOPNOTSUPP, libc::EPROTONOSUPPORT, libc::EAFNOSUPPORT];
+    match source.raw_os_error() {
+        Some(code) if is_lacking.contains(&code) && what == NFTABLES => {
+            "; this kernel has no nf_tables: load the module (`modprobe nf_tables`; CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET), or iptables \
+             programs are needed to see and set rules"
+        }
+        Some(code) if is_lacking.contains(&code) => {
+            "; this kernel cannot list them: load the module (`modprobe nf_conntrack_netlink`; CONFIG_NF_CT_NETLINK)"
+        }
+        _ => hint(source),
     }
 }
 
@@ -142,6 +174,49 @@ mod tests {
         let source = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
         let text = Error::LinkAdd { name: "nodelocaldns".to_owned(), source }.to_string();
         assert!(text.contains("nodelocaldns") && text.contains("dummy driver") && text.contains("-interfacename"), "{text}");
+    }
+
+    #[test]
+    fn a_kernel_without_nf_tables_is_told_as_such_with_module_and_options() {
+        let source = || io::Error::from_raw_os_error(libc::EINVAL);
+        for error in [Error::NftablesMissing { source: source() }, Error::Listing { what: NFTABLES, source: source() }] {
+            let text = error.to_string();
+            assert!(
+                ["no nf_tables", "modprobe nf_tables", "CONFIG_NF_TABLES_INET", "iptables"]
+                    .iter()
+                    .all(|word| text.contains(word)),
+                "{text}"
+            );
+        }
+        let text = Error::Listing { what: "tracked connections", source: source() }.to_string();
+        assert!(text.contains("nf_conntrack_netlink") && !text.contains("nf_tables"), "{text}");
+        let neither = Error::NoBackend { program: "iptables", nftables: Error::NftablesMissing { source: source() }.to_string() };
+        assert!(neither.to_string().contains("no program iptables") && neither.to_string().contains("no nf_tables"), "{neither}");
+        assert_eq!(neither.error_type(), "iptables");
+    }
+
+    #[test]
+    fn a_link_whose_name_cannot_be_given_back_says_what_helps() {
+        let error = |code| Error::LinkName {
+            name: "nodelocaldns".to_owned(),
+            called: "dns0".to_owned(),
+            source: io::Error::from_raw_os_error(code),
+        };
+        let busy = error(libc::EBUSY).to_string();
+        assert!(busy.contains("dns0 back to nodelocaldns") && busy.contains("ip link set dns0 down"), "{busy}");
+        assert!(error(libc::EPERM).to_string().contains("NET_ADMIN"));
+    }
+
+    #[test]
+    fn ipv6_that_is_switched_off_names_every_sysctl_that_does_it() {
+        let sysctls = ["all", "nodelocaldns"].map(|place| format!("net.ipv6.conf.{place}.disable_ipv6")).to_vec();
+        let error = Error::Ipv6Disabled { address: "fd00::10".parse().unwrap(), link: "nodelocaldns".to_owned(), sysctls };
+        let text = error.to_string();
+        assert!(
+            text.contains("`sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.nodelocaldns.disable_ipv6=0`"),
+            "{text}"
+        );
+        assert!(!error.is_lack_of_rights());
     }
 
     #[test]

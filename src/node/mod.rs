@@ -5,6 +5,7 @@
 
 mod arrival;
 mod client_watch;
+mod conntrack;
 mod desired;
 mod error;
 mod fallback;
@@ -19,6 +20,7 @@ mod survey;
 
 pub use arrival::{Client, Reach};
 pub use client_watch::named as clients_named;
+pub use conntrack::ConnectionTable;
 pub use desired::{Desired, End, Hook, Interception, LinkWish, Protocol, Rule, Wish, desired};
 pub use error::Error;
 pub use fallback::{Fallback, Redirection};
@@ -433,6 +435,7 @@ impl Node {
 
 impl Rules {
     async fn install(choice: Choice, rules: &[Rule], is_alone: bool) -> Result<Self, Error> {
+        let mut lack = None;
         let (table, why) = match choice {
             Choice::None => {
                 tracing::info!("interception: none, as asked for");
@@ -442,12 +445,19 @@ impl Rules {
             Choice::Nftables => (Some(nftables::Table::create(rules)?), "as asked for".to_owned()),
             Choice::Auto => match nftables::Table::create(rules) {
                 Ok(table) => (Some(table), "this kernel removes its rules the moment this program is gone".to_owned()),
-                Err(error @ Error::NftablesUnsupported { .. }) => (None, format!("since {error}")),
+                Err(error @ (Error::NftablesUnsupported { .. } | Error::NftablesMissing { .. })) => {
+                    lack = Some(error.to_string());
+                    (None, format!("since {error}"))
+                }
                 Err(error) => return Err(error),
             },
         };
         let Some(table) = table else {
-            let programs = Arc::new(off_the_runtime("looks for iptables", Iptables::find).await??);
+            let found = off_the_runtime("looks for iptables", Iptables::find).await?;
+            let programs = Arc::new(found.map_err(|error| match (error, lack) {
+                (Error::IptablesMissing { program }, Some(nftables)) => Error::NoBackend { program, nftables },
+                (error, _) => error,
+            })?);
             tracing::info!("interception: iptables, {why}; program: {}", programs.description());
             apply(&programs, rules.to_vec(), is_alone).await?;
             return Ok(Self::Iptables(programs));

@@ -1,9 +1,11 @@
 //! The node as it is, looked at without changing anything.
 
 use super::arrival::Client;
+use super::conntrack::{self, ConnectionTable};
 use super::desired::Wish;
-use super::error::Error;
+use super::error::{self, Error};
 use super::iptables::{self, Listing};
+use super::ipv6;
 use super::link::{self, LinkView};
 use super::nftables::arrival;
 use super::nftables::connections::{self, Connection};
@@ -19,8 +21,10 @@ const CILIUM_LINK: &str = "cilium_host";
 /// What is there. What could not be looked at says why.
 #[derive(Debug)]
 pub struct Survey {
-    /// The link of [`Wish::interface`], or none if it is not there; none in any case if none is wished for.
+    /// The link of [`Wish::interface`], or the one that an agent made under this name, or none; none in any case if none is wished for.
     pub link: Result<Option<LinkView>, Error>,
+    /// Sysctls that switch IPv6 off on the link.
+    pub ipv6_disabled_by: Vec<String>,
     pub ipvs_link: Option<LinkView>,
     pub has_cilium: bool,
     pub nftables: Result<Ruleset, Error>,
@@ -34,6 +38,8 @@ pub struct Survey {
     pub blocked_clients: Vec<Client>,
     /// Tracked connections to the DNS port of the addresses.
     pub connections: Result<Vec<Connection>, Error>,
+    /// None where nothing is tracked.
+    pub connection_table: Option<ConnectionTable>,
     /// Whether an agent's presence is seen (it may be in another process namespace).
     pub has_agent: bool,
 }
@@ -45,7 +51,7 @@ pub async fn survey(wish: &Wish, patience: Duration) -> Survey {
     let with_ipv6 = wish.addresses.iter().any(std::net::IpAddr::is_ipv6);
     let (addresses, port) = (wish.addresses.clone(), wish.port);
     let nftables =
-        within(patience, "lists nftables", || ruleset::read().map_err(|source| Error::Listing { what: "nftables", source }));
+        within(patience, "lists nftables", || ruleset::read().map_err(|source| Error::Listing { what: error::NFTABLES, source }));
     let listings = within(patience, "lists iptables", move || iptables::listings(with_ipv6));
     let chains = within(patience, "looks for kube-proxy", || Ok(iptables::has_legacy_kubernetes_chains()));
     let connections = within(patience, "lists connections", move || {
@@ -61,8 +67,10 @@ pub async fn survey(wish: &Wish, patience: Duration) -> Survey {
         Ok([link, ipvs, cilium]) => (Ok(link), ipvs, cilium.is_some()),
         Err(error) => (Err(error), None, false),
     };
+    let link_name = link.as_ref().ok().and_then(|link| Some(link.as_ref()?.name.clone())).unwrap_or_else(|| name.to_owned());
     Survey {
         link,
+        ipv6_disabled_by: ipv6::disabled_by(&link_name),
         ipvs_link,
         has_cilium,
         nftables,
@@ -71,6 +79,7 @@ pub async fn survey(wish: &Wish, patience: Duration) -> Survey {
         has_legacy_kubernetes_chains: chains.unwrap_or_default(),
         blocked_clients,
         connections,
+        connection_table: conntrack::read(),
         has_agent: presence::is_any(),
     }
 }

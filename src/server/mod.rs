@@ -72,7 +72,7 @@ impl Default for Limits {
 /// Why a server could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    #[error("no worker can be started: {0}")]
+    #[error(transparent)]
     Worker(#[from] ThreadError),
 }
 

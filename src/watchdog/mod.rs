@@ -11,6 +11,7 @@
 pub mod channel;
 pub mod child;
 pub mod control;
+mod foreign;
 pub mod handover;
 pub mod interception;
 pub mod metrics;

@@ -1,5 +1,6 @@
 //! The watchdog's questions: real ones, over the node's own network stack, to every listen address.
 
+use super::foreign;
 use super::state::{Target, Verdict};
 use crate::chain::Transport;
 use crate::plan::probe::{question, read_answer};
@@ -37,6 +38,8 @@ pub(super) struct Prober {
     pub mark: Option<u32>,
     /// One packet or connection, and no more, whatever comes of it.
     pub is_sparing: bool,
+    /// Our rules could not be set.
+    pub lacks_rules: bool,
 }
 
 /// What a question came to.
@@ -105,10 +108,10 @@ impl Prober {
                 }
                 Ok(Attempt::Foreign) => {
                     let complaint = format!(
-                        "{} over {} is answered by somebody else than our server; another DNS server on the same \
-                         address, or a rule that redirects the question",
+                        "{} over {} is answered by somebody else than our server: {}",
                         target.address,
-                        target.transport.label()
+                        target.transport.label(),
+                        foreign::cause(target.address, self.lacks_rules)
                     );
                     return Finding { verdict: Verdict::Foreign, complaint: Some(complaint) };
                 }
@@ -205,7 +208,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, UdpSocket};
 
-    const PROBER: Prober = Prober { generation: 7, mark: None, is_sparing: false };
+    const PROBER: Prober = Prober { generation: 7, mark: None, is_sparing: false, lacks_rules: false };
 
     /// The answer of a server of this generation, made by the plan itself.
     fn answer(generation: u64, question: &[u8]) -> Vec<u8> {

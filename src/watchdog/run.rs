@@ -51,7 +51,7 @@ pub struct Settings {
 pub enum RunError {
     #[error("cannot catch signals: {0}")]
     Signals(io::Error),
-    #[error("nothing can set the node up: {0}")]
+    #[error(transparent)]
     Thread(#[from] ThreadError),
 }
 
@@ -76,6 +76,7 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
         program: settings.program,
         probe_mark: settings.probe_mark,
         addresses: settings.addresses,
+        lacks_rules: false,
         machine,
         metrics,
         server: None,
@@ -135,6 +136,8 @@ struct Guard {
     program: Program,
     probe_mark: Option<u32>,
     addresses: Vec<IpAddr>,
+    /// What was last wanted of the node could not be done.
+    lacks_rules: bool,
     machine: Machine,
     metrics: Metrics,
     server: Option<Server>,
@@ -253,7 +256,8 @@ impl Guard {
     }
 
     fn probe(&mut self, target: Target, inquiry: u64, is_sparing: bool) {
-        let prober = Prober { generation: self.generation, mark: self.probe_mark, is_sparing };
+        let (generation, mark, lacks_rules) = (self.generation, self.probe_mark, self.lacks_rules);
+        let prober = Prober { generation, mark, is_sparing, lacks_rules };
         let probed = self.probed.clone();
         let task = tokio::spawn(async move {
             let started = Instant::now();
@@ -306,6 +310,7 @@ impl Guard {
             self.pass_owner();
         }
         let is_done = outcome.is_done;
+        self.lacks_rules = !is_done;
         let event = match &outcome.wish {
             Wish::Teardown => Event::TornDown,
             Wish::Interception(interception) => {

@@ -35,6 +35,14 @@ pub fn process(findings: &Findings) -> Check {
     if findings.agents.is_empty() {
         match findings.node.has_agent {
             true => check.ok("one runs on this node, in a process namespace that cannot be seen into from here"),
+            false if !findings.elsewhere.is_empty() => check.problem(
+                format!(
+                    "process {} is an agent of another network namespace than the one that is looked at here, so nothing of what follows is about \
+                     it",
+                    list(&findings.elsewhere)
+                ),
+                format!("look where it is: `nsenter --target {} --net nodelocaldns doctor`", list(findings.elsewhere.first())),
+            ),
             false => check.problem(
                 "none runs on this node",
                 "see why its pod is not there: `kubectl get pods -n kube-system -l k8s-app=node-local-dns -o wide`",

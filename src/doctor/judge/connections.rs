@@ -3,11 +3,15 @@
 use super::{RUN_WITH_RIGHTS, list};
 use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::Findings;
+use crate::node::ConnectionTable;
 use std::collections::BTreeSet;
 
 /// Tracked ones are looked at by kube-proxy's rules; there are none while queries are intercepted.
 pub fn connections(findings: &Findings) -> Check {
     let mut check = Check::new("connections");
+    if let Some(table) = findings.node.connection_table {
+        room(&mut check, table);
+    }
     match &findings.node.connections {
         Err(error) => check.unknown(error.to_string(), RUN_WITH_RIGHTS),
         Ok(connections) if connections.is_empty() => check.ok("no query for these addresses is tracked"),
@@ -30,3 +34,31 @@ pub fn connections(findings: &Findings) -> Check {
     }
     check
 }
+
+/// Whether there is room for the cache's own queries to cluster DNS, which are tracked.
+fn room(check: &mut Check, table: ConnectionTable) {
+    let ConnectionTable { count, max, dropped } = table;
+    let share = count.saturating_mul(100).checked_div(max).unwrap_or_default();
+    let seen = format!("the kernel's table of connections (nf_conntrack) holds {count} of at most {max}");
+    let drops = format!("{dropped} packets have been dropped for want of room in it since the machine started");
+    let raise = format!(
+        "raise it: `sysctl -w net.netfilter.nf_conntrack_max={}` (kube-proxy sets it, --conntrack-max-per-core), and find out who makes so many: \
+         `conntrack -L`",
+        max.saturating_mul(2).max(1)
+    );
+    match (share, dropped) {
+        // 0 is without limit.
+        _ if max == 0 => {}
+        (FULL.., _) => check.problem(
+            format!("{seen}: it is full, and packets of new connections are dropped, the cache's queries to cluster DNS among them; {drops}"),
+            raise,
+        ),
+        (NEARLY_FULL.., _) => check.warning(format!("{seen}: it is nearly full; {drops}"), raise),
+        (_, 1..) => check.warning(format!("{seen}, but {drops}: it was full at times, and names cannot be looked up then"), raise),
+        _ => {}
+    }
+}
+
+/// Parts of a hundred. The kernel begins to drop at all of it, and the number goes up and down all the time.
+const FULL: u64 = 98;
+const NEARLY_FULL: u64 = 85;

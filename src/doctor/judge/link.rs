@@ -18,6 +18,15 @@ pub fn link(question: &Question, findings: &Findings) -> Check {
         Ok(Some(link)) => {
             let kind = link.kind.as_deref().unwrap_or("a network card");
             let origin = if link.is_made_by_an_agent() { "made by an agent" } else { "there before, adopted" };
+            if link.name != *name {
+                check.warning(
+                    format!("it is called {} by now, since somebody has renamed it; it is used all the same", link.name),
+                    format!(
+                        "find out who renames links (udev, systemd-networkd, NetworkManager) and have that leave {name} alone; the agent gives \
+                         it back its name once no other link has that"
+                    ),
+                );
+            }
             match link.is_up {
                 true => check.ok(format!("{name} exists ({kind}, {origin}) and is up")),
                 false => check.problem(
@@ -51,8 +60,18 @@ pub fn addresses(question: &Question, findings: &Findings) -> Check {
         check.ok(format!("{} on {}", list(there), wanted.name));
     }
     if !missing.is_empty() {
-        let missing = list(missing);
-        check.problem(format!("{missing} not on {}", wanted.name), advice(findings, &wanted.name));
+        let off = &findings.node.ipv6_disabled_by;
+        let (disabled, missing): (Vec<&IpAddr>, Vec<&IpAddr>) =
+            missing.into_iter().partition(|address| address.is_ipv6() && !off.is_empty());
+        if !disabled.is_empty() {
+            check.problem(
+                format!("{} not on {}: IPv6 is disabled there ({} = 1)", list(disabled), wanted.name, off.join(" = 1, ")),
+                format!("`sysctl -w {}=0`, or leave the IPv6 addresses out of -localip", off.join("=0 ")),
+            );
+        }
+        if !missing.is_empty() {
+            check.problem(format!("{} not on {}", list(missing), wanted.name), advice(findings, &wanted.name));
+        }
     }
     check
 }

@@ -69,7 +69,7 @@ pub fn kube_proxy(question: &Question, findings: &Findings) -> Check {
 }
 
 /// IPVS holds every ClusterIP.
-fn is_held_by_ipvs(findings: &Findings, address: IpAddr) -> bool {
+pub fn is_held_by_ipvs(findings: &Findings, address: IpAddr) -> bool {
     findings.node.ipvs_link.iter().flat_map(|link| &link.addresses).any(|(held, _)| *held == address)
 }
 

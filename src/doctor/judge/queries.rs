@@ -40,7 +40,8 @@ pub fn host(question: &Question, findings: &Findings) -> Check {
         let (seen, advice) = match other {
             Reply::Other(rcode) => {
                 let seen = format!("{here}: answered by somebody else than our server ({}){share}", code(*rcode));
-                (seen, elsewhere(question, is_serving))
+                let is_held = super::proxy::is_held_by_ipvs(findings, *address);
+                (seen, if is_held { HELD_BY_IPVS.to_owned() } else { elsewhere(question, is_serving) })
             }
             Reply::Refused => (format!("{here}: nobody listens{share}"), nobody(findings)),
             Reply::Silent => (format!("{here}: no answer{share}"), silence(is_serving)),
@@ -71,6 +72,9 @@ fn is_serving(findings: &Findings, address: IpAddr, transport: Transport) -> Opt
         reply => Some(matches!(reply, Reply::Ours(_))),
     }
 }
+
+const HELD_BY_IPVS: &str =
+    "kube-proxy holds the address (kube-ipvs0) and takes its packets whatever the rules say: see `kube_proxy`";
 
 fn elsewhere(question: &Question, is_serving: Option<bool>) -> String {
     match is_serving {

@@ -1,11 +1,12 @@
 use super::*;
 use crate::chain::Transport;
 use crate::doctor::diagnosis::{Check, Diagnosis, Verdict};
-use crate::doctor::findings::{Asked, Holder, Listener, Page, Reply, Way};
+use crate::doctor::findings::{Asked, Holder, Listener, Page, Reply, Rights, Way};
 use crate::message::{Name, Rcode};
 use crate::node::{
-    Base, Chain, Choice, Client, Connection, Effect, End, Error, Fallback, Family, Hook, Interception, IptablesTable, LinkView,
-    Listing, Place, Protocol, Redirection, Rewrite, Ruleset, RulesetTable, SeenRule, Survey, Wish, desired,
+    Base, Chain, Choice, Client, Connection, ConnectionTable, Effect, End, Error, Fallback, Family, Hook, Interception,
+    IptablesTable, LinkView, Listing, Place, Protocol, Redirection, Rewrite, Ruleset, RulesetTable, SeenRule, Survey, Wish,
+    desired,
 };
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -120,8 +121,11 @@ fn healthy() -> Findings {
     let page: Page = Ok((200, "# TYPE\nnodelocaldns_watchdog_interception 1\n".to_owned()));
     Findings {
         agents: agents(),
+        elsewhere: vec![],
+        rights: Rights { is_root: true, has_net_admin: true, has_net_raw: true, is_in_a_user_namespace: false },
         node: Survey {
             link: Ok(Some(link)),
+            ipv6_disabled_by: vec![],
             ipvs_link: None,
             has_cilium: false,
             nftables: Ok(ruleset(&on())),
@@ -133,6 +137,7 @@ fn healthy() -> Findings {
             has_legacy_kubernetes_chains: None,
             blocked_clients: vec![],
             connections: Ok(vec![]),
+            connection_table: Some(ConnectionTable { count: 900, max: 262_144, dropped: 0 }),
             has_agent: true,
         },
         listeners: Ok(each()
@@ -604,4 +609,107 @@ fn a_socket_beside_ours_that_cannot_be_attributed_is_not_passed_over() {
     only(&with(&[Reply::Ours(9)]), Verdict::Unknown, &["sockets"]);
     assert_eq!(with(&[Reply::Ours(9), Reply::Ours(4)]).verdict, Verdict::Ok, "another agent, during an update");
     only(&with(&[Reply::Ours(9), Reply::Silent]), Verdict::Problem, &["sockets", "queries"]);
+}
+
+#[test]
+fn a_link_that_somebody_renamed_is_told_and_serves() {
+    let diagnosis = diagnose(|findings| {
+        if let Ok(Some(link)) = &mut findings.node.link {
+            link.name = "dns0".to_owned();
+        }
+    });
+    assert!(only(&diagnosis, Verdict::Warning, &["link"]).seen[0].contains("called dns0"), "{diagnosis}");
+}
+
+#[test]
+fn an_address_that_is_missing_since_ipv6_is_switched_off_says_so() {
+    let mut question = question();
+    question.wish.addresses.push(ip("fd00::10"));
+    let mut findings = healthy();
+    findings.node.ipv6_disabled_by = vec!["net.ipv6.conf.all.disable_ipv6".to_owned()];
+    let diagnosis = judge(&question, &findings);
+    let check = diagnosis.check("addresses").unwrap();
+    assert_eq!(check.verdict, Verdict::Problem);
+    assert!(check.seen[1].contains("fd00::10") && check.seen[1].contains("net.ipv6.conf.all.disable_ipv6 = 1"), "{diagnosis}");
+    assert!(check.advice[0].contains("sysctl -w net.ipv6.conf.all.disable_ipv6=0"), "{diagnosis}");
+}
+
+#[test]
+fn a_full_table_of_connections_is_a_problem_with_numbers_and_sysctl() {
+    let with =
+        |count, max, dropped| diagnose(|findings| findings.node.connection_table = Some(ConnectionTable { count, max, dropped }));
+    let diagnosis = with(262_144, 262_144, 7);
+    let check = only(&diagnosis, Verdict::Problem, &["connections"]);
+    assert!(check.seen[0].contains("262144 of at most 262144") && check.seen[0].contains("7 packets"), "{diagnosis}");
+    assert!(check.advice[0].contains("net.netfilter.nf_conntrack_max=524288"), "{diagnosis}");
+    assert_eq!(diagnosis.verdict.exit_status(), 1);
+    only(&with(230_000, 262_144, 0), Verdict::Warning, &["connections"]);
+    assert!(only(&with(900, 262_144, 7), Verdict::Warning, &["connections"]).seen[0].contains("full at times"));
+    assert_eq!(with(900, 0, 0).verdict, Verdict::Ok, "no limit");
+    assert_eq!(diagnose(|findings| findings.node.connection_table = None).verdict, Verdict::Ok, "nothing is tracked");
+}
+
+#[test]
+fn whoever_lacks_rights_is_told_which() {
+    let advice = |rights: Rights| {
+        let diagnosis = diagnose(|findings| {
+            findings.rights = rights;
+            findings.node.connections = Err(denied("tracked connections"));
+        });
+        only(&diagnosis, Verdict::Unknown, &["connections"]).advice[0].clone()
+    };
+    let all = Rights { is_root: true, has_net_admin: true, has_net_raw: true, is_in_a_user_namespace: false };
+    assert!(advice(Rights::default()).contains("as root on the node"));
+    let without = advice(Rights { has_net_admin: false, ..all });
+    assert!(without.contains("root without the capability NET_ADMIN") && !without.contains("as root on the node"), "{without}");
+    assert!(advice(Rights { is_in_a_user_namespace: true, ..all }).contains("user namespace"));
+    assert!(advice(Rights { has_net_raw: false, ..all }).contains("NET_RAW"));
+    assert!(advice(all).contains("not for lack of rights"));
+}
+
+#[test]
+fn an_agent_in_another_network_namespace_is_told_from_none() {
+    let diagnosis = diagnose(|findings| {
+        findings.agents.clear();
+        findings.node.has_agent = false;
+        findings.elsewhere = vec![4711];
+    });
+    let check = diagnosis.check("agent").unwrap();
+    assert!(
+        check.seen[0].contains("another network namespace") && check.advice[0].contains("--target 4711 --net"),
+        "{diagnosis}"
+    );
+}
+
+#[test]
+fn an_answer_of_kube_proxys_under_ipvs_says_who_holds_the_address() {
+    let diagnosis = diagnose(|findings| {
+        let addresses = vec![(ip(CLUSTER_IP), 32)];
+        findings.node.ipvs_link = Some(LinkView { kind: Some("dummy".to_owned()), addresses, ..LinkView::default() });
+        set_replies(findings, Way::Client, CLUSTER_IP, &[Reply::Other(Rcode::REFUSED)]);
+    });
+    assert!(diagnosis.check("queries").unwrap().advice[0].contains("kube-ipvs0"), "{diagnosis}");
+}
+
+#[test]
+fn the_exit_status_is_0_only_if_all_queries_are_answered_here() {
+    for (intercepted, verdict) in [(Some(true), Verdict::Ok), (Some(false), Verdict::Problem), (None, Verdict::Unknown)] {
+        assert_eq!(Diagnosis::new(intercepted, vec![Check::new("agent")]).verdict, verdict);
+    }
+    let warned = || {
+        let mut check = Check::new("agent");
+        check.warning("seen", "do");
+        vec![check]
+    };
+    assert_eq!(Diagnosis::new(None, warned()).verdict.exit_status(), 3);
+    assert_eq!(Diagnosis::new(Some(true), warned()).verdict.exit_status(), 0);
+}
+
+#[test]
+fn legacy_chains_that_cannot_be_listed_leave_kube_proxys_mode_open() {
+    let diagnosis = diagnose(|findings| {
+        findings.node.legacy_tables = vec!["nat".to_owned()];
+        findings.node.has_legacy_kubernetes_chains = None;
+    });
+    assert_eq!(diagnosis.check("kube_proxy").unwrap().verdict, Verdict::Unknown, "{diagnosis}");
 }

@@ -21,6 +21,12 @@ pub fn agents() -> Vec<Agent> {
     found.into_iter().map(|(agent, parent)| Agent { is_server: pids.contains(&parent), ..agent }).collect()
 }
 
+/// Processes of agents that are in another network namespace than this one.
+pub fn elsewhere() -> Vec<i32> {
+    let of_agents = processes().filter(|process| is_agent(process) && !is_of_this_network(process.pid()));
+    of_agents.map(|process| process.pid()).collect()
+}
+
 /// Processes by the inodes of the sockets that they hold, of `wanted`, as far as their descriptors can be read.
 pub fn holders(wanted: &HashSet<u64>) -> HashMap<u64, Vec<Holder>> {
     let mut holders: HashMap<u64, Vec<Holder>> = HashMap::new();
@@ -39,18 +45,21 @@ fn processes() -> impl Iterator<Item = Process> {
 
 /// The agent that `process` is, if it is one, and its parent.
 fn agent(process: &Process, netfilter: &HashMap<u64, u32>) -> Option<(Agent, i32)> {
-    let program = program(process);
-    let arguments = process.cmdline().ok()?;
-    let is_agent = PROGRAMS.contains(&program.as_str())
-        && arguments.iter().skip(1).any(|argument| argument.trim_start_matches('-').starts_with("localip"))
-        && !arguments.get(1).is_some_and(|command| ["doctor", "teardown"].contains(&command.as_str()));
-    if !is_agent || !is_of_this_network(process.pid()) {
+    if !is_agent(process) || !is_of_this_network(process.pid()) {
         return None;
     }
+    let (program, arguments) = (program(process), process.cmdline().ok()?);
     let stat = process.stat().ok()?;
     let port_ids = sockets(process).filter_map(|inode| netfilter.get(&inode).copied()).collect();
     let is_stopped = matches!(stat.state, 'T' | 't');
     Some((Agent { pid: process.pid(), program, arguments, is_stopped, is_server: false, port_ids }, stat.ppid))
+}
+
+fn is_agent(process: &Process) -> bool {
+    let Ok(arguments) = process.cmdline() else { return false };
+    PROGRAMS.contains(&program(process).as_str())
+        && arguments.iter().skip(1).any(|argument| argument.trim_start_matches('-').starts_with("localip"))
+        && !arguments.get(1).is_some_and(|command| ["doctor", "teardown"].contains(&command.as_str()))
 }
 
 /// Whether the process sees the same sockets and rules as this one. The link ns/net says so too, but not to whoever has fewer rights than the

@@ -154,7 +154,11 @@ pub fn legacy_tables(is_ipv6: bool) -> Vec<String> {
 
 /// Whether kube-proxy or the kubelet has chains in legacy tables; none where no program can tell.
 pub fn has_legacy_kubernetes_chains() -> Option<bool> {
-    finding(Kind::Legacy).map(|finding| finding.has_kubernetes_chains)
+    match finding(Kind::Legacy)? {
+        Finding::Chains => Some(true),
+        Finding::NoChains => Some(false),
+        Finding::Unlisted { .. } => None,
+    }
 }
 
 /// The kinds that may hold rules in `table`. Legacy programs are run only where the table exists, since they would make it.
@@ -173,16 +177,21 @@ fn finding(kind: Kind) -> Option<Finding> {
         return None;
     }
     // The kubelet's canary is in mangle; kube-proxy's chains are in nat.
-    let has_chains = |is_ipv6| {
-        let in_use = ["mangle", "nat"].into_iter().filter(|table| kind != Kind::Legacy || has_legacy_table(is_ipv6, table));
-        let mut listings = in_use.map(|table| execute(kind, is_ipv6, table, "-S"));
-        listings.any(|listing| match listing {
-            Ok(listing) => has_kubernetes_chains(&listing),
-            // Only legacy programs take the lock, so somebody is at work there: kube-proxy, most likely.
-            Err(error) => matches!(error, Error::IptablesLock { .. }),
-        })
-    };
-    Some(Finding { has_kubernetes_chains: [false, true].into_iter().any(has_chains) })
+    let tables = [false, true].into_iter().flat_map(|is_ipv6| ["mangle", "nat"].map(|table| (is_ipv6, table)));
+    let in_use = tables.filter(|(is_ipv6, table)| kind != Kind::Legacy || has_legacy_table(*is_ipv6, table));
+    let listings: Vec<_> = in_use.map(|(is_ipv6, table)| execute(kind, is_ipv6, table, "-S")).collect();
+    // A program for nf_tables on a kernel without it is none.
+    let is_useless = |listing: &Result<String, Error>| matches!(listing, Err(Error::Iptables { message, .. }) if message.contains("Failed to initialize nft"));
+    if !listings.is_empty() && listings.iter().all(is_useless) {
+        return None;
+    }
+    Some(Finding::among(listings.into_iter().map(|listing| match listing {
+        Ok(listing) if has_kubernetes_chains(&listing) => Finding::Chains,
+        Ok(_) => Finding::NoChains,
+        // Only legacy programs take the lock, so somebody is at work there: kube-proxy, most likely.
+        Err(Error::IptablesLock { .. }) => Finding::Chains,
+        Err(error) => Finding::Unlisted { is_denied: matches!(&error, Error::Iptables { message, .. } if is_denial(message)) },
+    })))
 }
 
 fn has_program(kind: Kind) -> bool {
@@ -230,6 +239,11 @@ fn execute(kind: Kind, is_ipv6: bool, table: &str, command: &str) -> Result<Stri
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Whether a program says that rights are lacking.
+fn is_denial(message: &str) -> bool {
+    message.contains("Permission denied") || message.contains("Operation not permitted")
+}
+
 fn failure_to_run(error: &io::Error, program: &'static str, command: String) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound => Error::IptablesMissing { program },
@@ -247,7 +261,7 @@ fn check(output: &Output, command: impl FnOnce() -> String) -> Result<(), Error>
     }
     let message = match message.as_str() {
         "" => output.status.to_string(),
-        denied if denied.contains("Permission denied") || denied.contains("Operation not permitted") => {
+        denied if is_denial(denied) => {
             format!("{denied}; it needs the capability NET_ADMIN, and iptables-legacy NET_RAW too")
         }
         _ => message,

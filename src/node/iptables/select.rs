@@ -40,18 +40,51 @@ impl Kind {
 
 /// What was found out about one kind: none if there is no such program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Finding {
-    /// Whether the kubelet or kube-proxy has chains there.
-    pub has_kubernetes_chains: bool,
+pub enum Finding {
+    /// The kubelet or kube-proxy has chains there.
+    Chains,
+    /// Neither has.
+    NoChains,
+    /// It has tables, which could not be listed.
+    Unlisted {
+        /// For lack of rights.
+        is_denied: bool,
+    },
+}
+
+impl Finding {
+    /// Of what listing each table came to: whether it has chains, or [`Finding::Unlisted`].
+    pub fn among(tables: impl IntoIterator<Item = Finding>) -> Self {
+        let found: Vec<Self> = tables.into_iter().collect();
+        if found.contains(&Self::Chains) {
+            return Self::Chains;
+        }
+        let unlisted = found.into_iter().filter(|finding| *finding != Self::NoChains).reduce(|one, other| match one {
+            Self::Unlisted { is_denied: true } => one,
+            _ => other,
+        });
+        unlisted.unwrap_or(Self::NoChains)
+    }
 }
 
 /// The kind to use and why, if there is any.
 pub fn select(nft: Option<Finding>, legacy: Option<Finding>, has_default: bool) -> Option<(Kind, &'static str)> {
-    let has_chains = |finding: Option<Finding>| finding.is_some_and(|finding| finding.has_kubernetes_chains);
+    let has_chains = |finding: Option<Finding>| finding == Some(Finding::Chains);
     if has_chains(nft) {
         Some((Kind::Nft, "Kubernetes' chains are there"))
     } else if has_chains(legacy) {
         Some((Kind::Legacy, "Kubernetes' chains are there"))
+    } else if let (Some(_), Some(Finding::Unlisted { is_denied })) = (nft, legacy) {
+        let reason = match is_denied {
+            true => {
+                "it has no chains of Kubernetes; whether iptables-legacy has some, as where kube-proxy uses it, cannot be seen without the \
+                 capability NET_RAW: add it, or rules may be put where kube-proxy's are not"
+            }
+            false => {
+                "it has no chains of Kubernetes; iptables-legacy has tables that could not be listed: see what `iptables-legacy -t nat -S` says"
+            }
+        };
+        Some((Kind::Nft, reason))
     } else if nft.is_some() {
         Some((Kind::Nft, "neither kind has chains of Kubernetes, and this one is the newer"))
     } else if has_default {
@@ -70,8 +103,8 @@ pub fn has_kubernetes_chains(listing: &str) -> bool {
 mod tests {
     use super::*;
 
-    const EMPTY: Option<Finding> = Some(Finding { has_kubernetes_chains: false });
-    const USED: Option<Finding> = Some(Finding { has_kubernetes_chains: true });
+    const EMPTY: Option<Finding> = Some(Finding::NoChains);
+    const USED: Option<Finding> = Some(Finding::Chains);
 
     #[test]
     fn the_kind_that_kube_proxy_uses_is_chosen() {
@@ -84,6 +117,24 @@ mod tests {
         assert_eq!(kind(None, None), Some(Kind::Default));
         assert_eq!(select(None, EMPTY, false).map(|(kind, _)| kind), Some(Kind::Legacy));
         assert_eq!(select(None, None, false), None);
+    }
+
+    #[test]
+    fn legacy_tables_that_cannot_be_listed_are_not_said_to_be_without_chains() {
+        let reason = |is_denied| select(EMPTY, Some(Finding::Unlisted { is_denied }), true).unwrap();
+        let (kind, text) = reason(true);
+        assert!(kind == Kind::Nft && text.contains("NET_RAW") && !text.contains("neither"), "{text}");
+        assert!(!reason(false).1.contains("NET_RAW"));
+        assert!(!select(USED, Some(Finding::Unlisted { is_denied: true }), true).unwrap().1.contains("NET_RAW"));
+    }
+
+    #[test]
+    fn chains_in_one_table_are_enough_and_one_that_cannot_be_listed_leaves_it_open() {
+        let denied = Finding::Unlisted { is_denied: true };
+        assert_eq!(Finding::among([]), Finding::NoChains);
+        assert_eq!(Finding::among([denied, Finding::Chains]), Finding::Chains);
+        assert_eq!(Finding::among([Finding::NoChains, denied, Finding::Unlisted { is_denied: false }]), denied);
+        assert_eq!(Finding::among([Finding::Unlisted { is_denied: false }, denied]), denied);
     }
 
     #[test]

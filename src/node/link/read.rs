@@ -10,7 +10,7 @@ use rtnetlink::{Handle, LinkGetRequest};
 use std::io;
 use std::net::IpAddr;
 
-/// Each of the links `names` as it is, or none; no link has an empty name. Needs no rights; must be called on a tokio runtime.
+/// Each of the links `names` as it is, or the one that an agent made under this name, or none; no link has an empty name. Needs no rights; must be called on a tokio runtime.
 ///
 /// # Errors
 ///
@@ -21,7 +21,10 @@ pub async fn look<const N: usize>(names: [&str; N]) -> Result<[Option<LinkView>;
     let connection = tokio::spawn(connection);
     let mut views = [const { None }; N];
     for (view_of_name, name) in views.iter_mut().zip(names).filter(|(_, name)| !name.is_empty()) {
-        *view_of_name = view(&handle, name).await?;
+        *view_of_name = match view(&handle, name).await? {
+            Some(view) => Some(view),
+            None => made_as(&handle, name).await?.into_iter().next(),
+        };
     }
     connection.abort();
     Ok(views)

@@ -46,12 +46,17 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// [`Error::NftablesUnsupported`] when the kernel lacks nf_tables, owners or the NOTRACK expression; [`Error::Nftables`] else.
+    /// [`Error::NftablesMissing`], [`Error::NftablesUnsupported`] when the kernel lacks owners or the NOTRACK expression; [`Error::Nftables`] else.
     pub fn create(rules: &[Rule]) -> Result<Self, Error> {
-        let mut channel = Channel::open().map_err(|source| Error::NftablesUnsupported { source })?;
-        let refusal =
+        let missing_or = |source, else_error: fn(io::Error) -> Error| {
+            if lacks(&source) { Error::NftablesMissing { source } } else { else_error(source) }
+        };
+        let mut channel =
+            Channel::open().map_err(|source| missing_or(source, |source| Error::Socket { purpose: "nftables", source }))?;
+        let refusal: fn(io::Error) -> Error =
             |source| Error::Nftables { action: "list what is there before creating", table: TABLE_NAME.to_owned(), source };
-        let tables = channel.tables().map_err(|source| unsupported(source, refusal))?;
+        // Whatever has nf_tables can list its tables.
+        let tables = channel.tables().map_err(|source| missing_or(source, refusal))?;
         let is_taken = tables.iter().any(|table| table.name == TABLE_NAME);
         // Port IDs are unique among the sockets that are open, and so are names made of them among tables with an owner.
         let name = if is_taken { format!("{TABLE_NAME}-{}", channel.port_id()) } else { TABLE_NAME.to_owned() };
