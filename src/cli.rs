@@ -45,6 +45,10 @@ pub enum Invocation {
         local_addresses: Vec<IpAddr>,
         interface: String,
     },
+    /// `sleep`: wait so long, and end.
+    Sleep {
+        time: Duration,
+    },
     /// `doctor`: say whether this node's queries are intercepted.
     Doctor(Box<Doctor>),
     /// `-plugins`
@@ -153,6 +157,7 @@ impl Invocation {
                 let interface = interfacename.unwrap_or_else(|| DEFAULT_INTERFACE.to_owned());
                 return Ok(Self::Teardown { local_addresses, interface });
             }
+            Some(Command::Sleep { time }) => return Ok(Self::Sleep { time }),
             Some(Command::Doctor(flags)) => return Ok(Self::Doctor(Box::new(doctor(*flags)))),
             None => {}
         }

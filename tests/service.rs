@@ -551,6 +551,17 @@ fn sigterm_ends_it_though_a_client_holds_its_connection_open() {
     assert_eq!(idle.read(&mut [0; 1]).ok(), Some(0), "the connection is closed");
 }
 
+// --- waits
+
+/// As a preStop hook runs it, beside the container's own process.
+#[test]
+fn sleep_ends_with_status_0_after_the_time_and_says_nothing() {
+    let started = Instant::now();
+    let output = Command::new(binary()).args(["sleep", "300ms"]).output().expect("the program runs");
+    assert_eq!((output.status.code(), everything(&output).as_str()), (Some(0), ""));
+    assert!(started.elapsed() >= Duration::from_millis(300), "no sooner than asked for");
+}
+
 // --- refused
 
 #[test]

@@ -38,6 +38,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let outcome = match invocation {
         Invocation::Check { files } => check(&files, DEFAULT_PORT),
         Invocation::Teardown { local_addresses, interface } => tear_down(local_addresses, interface),
+        Invocation::Sleep { time } => {
+            std::thread::sleep(time);
+            Ok(ExitCode::SUCCESS)
+        }
         Invocation::Doctor(doctor) => doctor::examine(*doctor),
         Invocation::ListDirectives => print_directives(),
         Invocation::Version => print_version(),

@@ -133,6 +133,12 @@ pub(super) enum Command {
         #[arg(long, value_name = "NAME")]
         interfacename: Option<String>,
     },
+    /// Wait, and exit with status 0: for a preStop hook, since an image of ours has no shell that could. Touches nothing.
+    Sleep {
+        /// How long: seconds, or a duration such as 1m30s
+        #[arg(value_name = "TIME", value_parser = values::pause)]
+        time: Duration,
+    },
     /// Say whether this node's queries are really intercepted, and what to do if not. Changes nothing. Exit status 0 if nothing is wrong,
     /// 1 if something is, 3 if nothing wrong was seen but not everything could be looked at.
     Doctor(Box<DoctorFlags>),

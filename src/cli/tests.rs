@@ -310,6 +310,16 @@ fn teardown_wants_the_addresses_and_knows_the_default_interface() {
     assert_eq!(parse(&["-localip=169.254.20.10,fd00::a", "-interfacename=br0"]).unwrap(), expected("br0"));
 }
 
+#[test]
+fn sleep_takes_one_time_and_no_flags() {
+    assert_eq!(parse(&["sleep", "20"]), Ok(Invocation::Sleep { time: Duration::from_secs(20) }));
+    assert_eq!(parse(&["sleep", "1m30s"]), Ok(Invocation::Sleep { time: Duration::from_secs(90) }));
+    assert!(refused(&["sleep", "20x"]).contains("units are"), "what is possible is told");
+    for wrong in [&["sleep"][..], &["sleep", "1", "2"], &["sleep", "1", "-quiet"], &["-localip", "127.0.0.1", "sleep", "1"]] {
+        refused(wrong);
+    }
+}
+
 fn doctor(arguments: &[&str]) -> Doctor {
     match parse(&[&["doctor"], arguments].concat()) {
         Ok(Invocation::Doctor(doctor)) => *doctor,

@@ -91,6 +91,13 @@ pub(super) fn sync_interval(text: &str) -> Result<Duration, String> {
     })
 }
 
+/// Seconds, as sleep(1) takes them, or a Go duration.
+pub(super) fn pause(text: &str) -> Result<Duration, String> {
+    as_in_a_corefile(text, |token, diagnostics| {
+        value::seconds_or_duration(token, "the time", Duration::ZERO..=Duration::MAX, diagnostics)
+    })
+}
+
 fn as_in_a_corefile<T>(text: &str, read: impl FnOnce(&Token, &mut Diagnostics) -> Option<T>) -> Result<T, String> {
     let mut diagnostics = Diagnostics::default();
     let token = Token { text: text.to_owned(), span: Span { file: FileId(0), line: 1, column: 1, length: 0 } };
@@ -225,6 +232,17 @@ mod tests {
             assert!(sync_interval(wrong).is_err(), "{wrong}");
         }
         assert!(sync_interval("10x").unwrap_err().contains("units are"));
+    }
+
+    #[test]
+    fn a_pause_is_seconds_or_a_duration() {
+        for (text, seconds) in [("20", 20), ("20s", 20), ("1m30s", 90), ("0", 0)] {
+            assert_eq!(pause(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        assert_eq!(pause("500ms"), Ok(Duration::from_millis(500)));
+        for wrong in ["", "-1s", "soon", "20 s", "1.5", "20x"] {
+            assert!(pause(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
