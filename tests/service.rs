@@ -4,7 +4,7 @@ mod support;
 
 use hickory_proto::op::Message;
 use std::io::Read;
-use std::net::{TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -12,13 +12,16 @@ use support::client::{PATIENCE, ask, loopback, metric, query, read_tcp, send_tcp
 use support::daemons::{Listen, start_unbound};
 use support::namespace::Namespace;
 use support::ports::free_port;
-use support::server::{Server, binary, scratch, wait_until};
+use support::server::{Server, binary, reference_command, scratch, wait_until, write_corefile};
 use support::steady::SteadyClient;
 use support::tools::{everything, require, run, write};
 use support::upstream::{Reply, Rule, Upstream, address_rule};
 
 /// How long a changed Corefile may take to be served, where the file asks for a look every 2 s.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long what has become free may take to be listened on: tries come after 1, 2, 4 … seconds, and a busy machine is slow to the first.
+const FREE_PATIENCE: Duration = Duration::from_secs(60);
 
 // --- started without arguments
 
@@ -502,6 +505,116 @@ fn sigusr1_reloads_a_corefile_that_does_not_ask_to_be_watched() {
     ports.wait_who("192.0.2.2", &server);
     std::thread::sleep(Duration::from_millis(500));
     client.finish();
+}
+
+// --- addresses that cannot be listened on
+
+/// Has a port as another program would, which shares it with nobody.
+fn hold(port: u16) -> TcpListener {
+    TcpListener::bind(loopback(port)).expect("the port is free")
+}
+
+/// The body that is served at `path`, if anything is.
+fn get(port: u16, path: &str) -> Option<String> {
+    let answer = minreq::get(format!("http://127.0.0.1:{port}{path}")).with_timeout(5).send().ok()?;
+    (answer.status_code == 200).then(|| answer.as_str().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn a_port_of_health_ready_or_metrics_that_another_has_costs_no_dns_and_is_served_once_it_is_free() {
+    let [dns, metrics, health, ready, watchdog] = std::array::from_fn(|_| free_port());
+    let held = [metrics, health, ready, watchdog].map(hold);
+    let folder = scratch();
+    let text = format!(
+        ".:{dns} {{\n bind 127.0.0.1\n whoami\n prometheus 127.0.0.1:{metrics}\n health 127.0.0.1:{health}\n \
+         ready 127.0.0.1:{ready}\n}}\n"
+    );
+    let corefile = write_corefile(folder.path(), &text);
+    let mut server = Server::spawn(reference_command(&corefile, watchdog), folder);
+    server.wait_ready(dns).unwrap_or_else(|e| panic!("{e}"));
+    assert!(wait_until(PATIENCE, || ask(loopback(dns), "a.example.", "A").is_some()), "{}", server.tail(20));
+    for port in [metrics, health, ready, watchdog] {
+        server.wait_output(&format!("cannot listen on 127.0.0.1:{port} for HTTP"), PATIENCE);
+    }
+    drop(held);
+    for (port, path) in [(metrics, "/metrics"), (health, "/health"), (ready, "/ready"), (watchdog, "/metrics")] {
+        assert!(wait_until(FREE_PATIENCE, || get(port, path).is_some()), "{port}{path}:\n{}", server.tail(20));
+        let told = server.output().matches(&format!("cannot listen on 127.0.0.1:{port} ")).count();
+        assert_eq!(told, 1, "it is told once:\n{}", server.tail(20));
+    }
+    // One by the watchdog and three by the server at the least.
+    let counted = metric(watchdog, r#"coredns_nodecache_setup_errors_total{errortype="http_listen"}"#);
+    assert!(counted >= Some(4.0), "{counted:?}");
+}
+
+#[test]
+fn a_changed_corefile_is_served_though_another_has_the_port_of_its_metrics() {
+    let upstream = upstream_saying("192.0.2.1");
+    let (before, after) = (Ports::new(), Ports::new());
+    let folder = scratch();
+    let corefile = write(folder.path(), "Corefile", &before.corefile(upstream.port, RELOAD));
+    let server = serve(&corefile, before.dns);
+    let held = hold(after.metrics);
+    write(folder.path(), "Corefile", &after.corefile(upstream.port, RELOAD));
+    after.wait_who("192.0.2.1", &server);
+    server.wait_output(&format!("cannot listen on 127.0.0.1:{} for HTTP", after.metrics), PATIENCE);
+    drop(held);
+    assert!(wait_until(FREE_PATIENCE, || get(after.metrics, "/metrics").is_some()), "{}", server.tail(20));
+}
+
+#[test]
+fn a_changed_corefile_whose_dns_port_another_has_is_served_by_itself_once_it_is_free() {
+    let (first, second) = (upstream_saying("192.0.2.1"), upstream_saying("192.0.2.2"));
+    let (before, after) = (Ports::new(), Ports { metrics: free_port(), dns: free_port() });
+    let folder = scratch();
+    let corefile = write(folder.path(), "Corefile", &before.corefile(first.port, RELOAD));
+    let server = serve(&corefile, before.dns);
+    let held = UdpSocket::bind(loopback(after.dns)).expect("the port is free");
+    write(folder.path(), "Corefile", &after.corefile(second.port, RELOAD));
+    server.wait_output(&format!("cannot listen on 127.0.0.1:{} for DNS over UDP", after.dns), RELOAD_PATIENCE);
+    assert_eq!(before.who().as_deref(), Some("192.0.2.1"), "the old plan serves on");
+    assert_eq!(metric(before.metrics, "coredns_reload_failed_total"), Some(1.0));
+    drop(held);
+    assert!(wait_until(FREE_PATIENCE, || after.who().as_deref() == Some("192.0.2.2")), "{}", server.tail(20));
+    let refusals = server.output().matches("the changed Corefile is refused").count();
+    assert_eq!((refusals, metric(after.metrics, "coredns_reload_failed_total")), (1, Some(1.0)), "{}", server.tail(20));
+}
+
+#[test]
+fn a_rendered_corefile_whose_dns_port_another_has_is_served_and_written_once_it_is_free() {
+    let [before, after] = std::array::from_fn(|_| free_port());
+    let mut server = Server::start(&format!(".:{before} {{\n bind 127.0.0.1\n whoami\n}}\n"), before);
+    server.wait_ready(before).unwrap_or_else(|e| panic!("{e}"));
+    let held = UdpSocket::bind(loopback(after)).expect("the port is free");
+    let changed = format!(".:{after} {{\n bind 127.0.0.1\n whoami\n}}\n");
+    write(server.folder.path(), "Corefile.base", &changed);
+    server.wait_output(&format!("cannot listen on 127.0.0.1:{after} for DNS over UDP"), RELOAD_PATIENCE);
+    assert!(ask(loopback(before), "a.example.", "A").is_some(), "the old plan serves on");
+    drop(held);
+    let served = wait_until(FREE_PATIENCE, || ask(loopback(after), "a.example.", "A").is_some());
+    assert!(served, "{}", server.tail(20));
+    let written = wait_until(PATIENCE, || std::fs::read_to_string(server.corefile()).is_ok_and(|text| text == changed));
+    assert!(written, "{}", server.tail(20));
+}
+
+/// As where kubelet's probe asks an address that a link gets later.
+#[test]
+fn health_on_an_address_that_the_machine_does_not_have_costs_no_dns_and_is_served_once_it_has_it() {
+    let namespace = Namespace::new(&[]);
+    let folder = scratch();
+    let corefile = write(folder.path(), "Corefile", ".:1053 {\n bind 127.0.0.1\n whoami\n health 192.0.2.1:8080\n}\n");
+    let mut command = namespace.command(binary());
+    command.arg("-conf").arg(corefile);
+    let server = Server::spawn(command, folder);
+    server.wait_output("no interface of this machine has the address 192.0.2.1", RELOAD_PATIENCE);
+    let asked = || {
+        let mut dig = namespace.command(require("kdig"));
+        dig.args(["@127.0.0.1", "-p", "1053", "+timeout=3", "+retry=0", "+short", "a.example.", "A"]);
+        everything(&dig.output().expect("nsenter runs"))
+    };
+    assert!(wait_until(PATIENCE, || !asked().contains("WARNING")), "{}\n{}", asked(), server.tail(20));
+    run(namespace.command("ip").args(["address", "add", "192.0.2.1/32", "dev", "lo"]));
+    server.wait_output("HTTP is served on every address", FREE_PATIENCE);
 }
 
 // --- stopped

@@ -108,7 +108,7 @@ async fn run(mut service: Service, watchdog: &ServerEnd, mut signals: Signals) {
             },
             _ = signals.terminate.recv() => break Farewell::Replaced,
             _ = signals.reload.recv() => service.reload(),
-            () = service.look_due() => service.reload_if_changed(),
+            due = service.due() => service.perform(due),
         }
     };
     tokio::select! {

@@ -6,15 +6,17 @@ use super::log::Verbosity;
 use super::rendering::Rendering;
 use super::setup_errors::SetupErrors;
 use super::warmth;
-use crate::chain::{LineSink, MemoryBudget, Services};
+use crate::chain::{BuildError, LineSink, MemoryBudget, Services};
 use crate::directives::prometheus::{self, ProcessMetrics};
 use crate::directives::reload::{self, ChangeDetector, Fingerprint, Series};
+use crate::kube_dns::render::Rendered;
 use crate::kube_dns::watch::{Subjects, Watch};
 use crate::plan::Plan;
-use crate::server::{Limits, Server};
+use crate::server::{Limits, Retries, Server};
 use crate::threads;
-use crate::watchdog::ServerEnd;
+use crate::watchdog::{HTTP_LISTEN, ServerEnd};
 use anyhow::Context;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -72,6 +74,34 @@ pub enum Farewell {
     Replaced,
 }
 
+/// What it is time for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// To look at the files: something watched has changed, or nobody looked for a while.
+    Look,
+    /// To try again to serve the Corefile that could not be served.
+    Swap,
+    /// To try again to listen where HTTP is to be served.
+    Listen,
+}
+
+/// A good Corefile, and what it was rendered from if it was.
+struct Candidate {
+    loaded: Loaded,
+    rendered: Option<Rendered>,
+}
+
+/// Why a good Corefile is not served.
+#[derive(Debug, thiserror::Error)]
+enum SwapError {
+    /// It never can be.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// Listen addresses that another has, or that this machine does not have yet: each with what to do.
+    #[error("{}\nit is tried again by itself, at least every minute", .0.join("\n"))]
+    Sockets(Vec<String>),
+}
+
 /// Everything that serves.
 pub struct Service {
     options: Options,
@@ -88,6 +118,10 @@ pub struct Service {
     background: JoinSet<()>,
     changes: ChangeDetector,
     next_look: Option<Instant>,
+    /// A changed Corefile that will be served once its sockets can be had.
+    candidate: Option<Candidate>,
+    swaps: Retries,
+    listens: Retries,
     reloads: Series,
     lines: Arc<LineSink>,
     _process: ProcessMetrics,
@@ -121,12 +155,15 @@ impl Service {
         if let Some(cache) = options.watchdog.take_cache() {
             warmth::restore(services.carry.clone(), cache);
         }
-        apply(&mut server, &plan, &options)?;
+        apply(&mut server, &plan, &options).map_err(|errors| anyhow::anyhow!(errors.join("\n")))?;
         let mut service = Self {
             reloads: Series::new(&services.registry, loaded.fingerprint),
             changes: ChangeDetector::new(loaded.fingerprint),
             background: JoinSet::new(),
             next_look: None,
+            candidate: None,
+            swaps: Retries::default(),
+            listens: Retries::default(),
             watch: Watch::start(),
             imports: Vec::new(),
             source,
@@ -140,6 +177,7 @@ impl Service {
             _process: process,
         };
         service.begin(loaded);
+        service.listen_http();
         service.watch();
         if !service.options.quiet {
             print!("{}", banner(&service.plan));
@@ -163,24 +201,27 @@ impl Service {
         self.imports = loaded.imports;
     }
 
-    /// Resolves when it is time to look at the files: something watched has changed, or nobody looked for a while. Never where nothing
-    /// is to be looked for.
-    pub async fn look_due(&mut self) {
-        let poll = async {
-            match self.next_look {
-                Some(due) => tokio::time::sleep_until(due).await,
-                None => std::future::pending().await,
-            }
-        };
+    /// Resolves when it is time for something. May be dropped and called again at any time.
+    pub async fn due(&mut self) -> Due {
         tokio::select! {
-            () = poll => {}
-            () = self.watch.changed() => {}
+            () = at(self.next_look) => Due::Look,
+            () = self.watch.changed() => Due::Look,
+            () = at(self.swaps.due().map(Instant::from_std)) => Due::Swap,
+            () = at(self.listens.due().map(Instant::from_std)) => Due::Listen,
         }
     }
 
-    /// Looks whether template, ConfigMap, Corefile or a file it imports has changed, and if so swaps it in.
-    pub fn reload_if_changed(&mut self) {
-        self.look(false);
+    /// Does what it is time for. To look is to find out whether template, ConfigMap, Corefile or a file it imports has changed, and if so to
+    /// swap it in.
+    pub fn perform(&mut self, due: Due) {
+        match due {
+            Due::Look => self.look(false),
+            Due::Swap => match self.candidate.take() {
+                Some(candidate) => _ = self.serve(candidate),
+                None => self.swaps = Retries::default(),
+            },
+            Due::Listen => return self.listen_http(),
+        }
         self.watch();
     }
 
@@ -205,20 +246,11 @@ impl Service {
         if let Some(fingerprint) = fingerprint(&outcome) {
             self.reloads.set_version(fingerprint);
         }
-        let swapped = outcome.map_err(anyhow::Error::from).and_then(|loaded| {
-            let fingerprint = loaded.fingerprint;
-            self.swap(loaded).map(|()| fingerprint)
-        });
-        let Some((rendering, errors)) = &self.rendered else { return false };
-        match swapped {
-            Ok(fingerprint) => {
-                self.source = rendering.accept(&rendered, errors);
-                self.changes.is_changed(fingerprint);
-                true
-            }
+        self.forget_candidate();
+        match outcome {
+            Ok(loaded) => self.serve(Candidate { loaded, rendered: Some(rendered) }),
             Err(error) => {
-                errors.count_configmap();
-                self.refuse(&error);
+                self.refuse(&error.into(), true);
                 false
             }
         }
@@ -233,13 +265,71 @@ impl Service {
             }
             self.reloads.set_version(fingerprint);
         }
-        if let Err(error) = loaded.map_err(anyhow::Error::from).and_then(|loaded| self.swap(loaded)) {
-            self.refuse(&error);
+        self.forget_candidate();
+        match loaded {
+            Ok(loaded) => _ = self.serve(Candidate { loaded, rendered: None }),
+            Err(error) => self.refuse(&error.into(), false),
         }
     }
 
-    fn refuse(&self, error: &anyhow::Error) {
+    /// Another text has come in its place.
+    fn forget_candidate(&mut self) {
+        self.candidate = None;
+        self.swaps = Retries::default();
+    }
+
+    /// Serves a good Corefile instead of the one before; true if it could be. If only its sockets are not to be had it is tried again.
+    fn serve(&mut self, candidate: Candidate) -> bool {
+        let is_retry = self.swaps.due().is_some();
+        let is_rendered = candidate.rendered.is_some();
+        match self.swap(&candidate.loaded) {
+            Ok(plan) => {
+                self.swaps = Retries::default();
+                self.plan = plan;
+                let Candidate { loaded, rendered } = candidate;
+                if let (Some(rendered), Some((rendering, errors))) = (rendered, &self.rendered) {
+                    self.source = rendering.accept(&rendered, errors);
+                    self.changes.is_changed(loaded.fingerprint);
+                }
+                self.begin(loaded);
+                self.listen_http();
+                tracing::info!("plugin/reload: the changed Corefile serves");
+                return true;
+            }
+            Err(error) => {
+                let mut new = Vec::new();
+                if let SwapError::Sockets(errors) = &error {
+                    new = self.swaps.take(errors, std::time::Instant::now());
+                    self.candidate = Some(candidate);
+                }
+                if !is_retry {
+                    self.refuse(&error.into(), is_rendered);
+                } else if !new.is_empty() {
+                    tracing::error!("plugin/reload: the changed Corefile still cannot be served:\n{}", new.join("\n"));
+                }
+            }
+        }
+        false
+    }
+
+    /// Listens where HTTP is to be served and is not yet. What cannot be is told, and tried again: DNS is served without it.
+    fn listen_http(&mut self) {
+        let is_retry = self.listens.due().is_some();
+        let errors = self.server.listen_http();
+        errors.iter().for_each(|_| self.options.watchdog.report_setup_error(HTTP_LISTEN));
+        for error in self.listens.take(&errors, std::time::Instant::now()) {
+            tracing::error!("{error} (DNS is served without it; told once, tried again at least every minute)");
+        }
+        if is_retry && errors.is_empty() {
+            tracing::info!("HTTP is served on every address that the Corefile names after all");
+        }
+    }
+
+    fn refuse(&self, error: &anyhow::Error, is_rendered: bool) {
         self.reloads.count_failure();
+        if let (true, Some((_, errors))) = (is_rendered, &self.rendered) {
+            errors.count_configmap();
+        }
         tracing::error!("plugin/reload: the changed Corefile is refused, the one before serves on:\n{error:#}");
     }
 
@@ -268,14 +358,12 @@ impl Service {
         self.next_look = read.into_iter().chain(render).min().map(|period| Instant::now() + period);
     }
 
-    fn swap(&mut self, loaded: Loaded) -> anyhow::Result<()> {
+    /// Serves the plan of `loaded` and returns it.
+    fn swap(&mut self, loaded: &Loaded) -> Result<Plan, SwapError> {
         let plan = loaded.config.build(&self.services)?;
-        apply(&mut self.server, &plan, &self.options)?;
+        apply(&mut self.server, &plan, &self.options).map_err(SwapError::Sockets)?;
         self.verbosity.follow(&loaded.config);
-        self.plan = plan;
-        self.begin(loaded);
-        tracing::info!("plugin/reload: the changed Corefile serves");
-        Ok(())
+        Ok(plan)
     }
 
     /// Has what the caches hold written down for another server, beside everything else.
@@ -336,15 +424,22 @@ fn fingerprint(outcome: &Result<Loaded, LoadError>) -> Option<Fingerprint> {
     }
 }
 
-fn apply(server: &mut Server, plan: &Plan, options: &Options) -> anyhow::Result<()> {
+/// Serves `plan`, HTTP where it is listened already. On failure everything is as it was, and why is told.
+fn apply(server: &mut Server, plan: &Plan, options: &Options) -> Result<(), Vec<String>> {
     let dns: Vec<SocketAddr> = plan.listeners.iter().map(|listener| listener.address).collect();
     let http: Vec<SocketAddr> = plan.endpoints.iter().map(|endpoint| endpoint.address).collect();
     let watchdog = &options.watchdog;
-    let sockets =
-        watchdog.sockets(&dns, &http, options.workers, server.sockets()).map_err(|errors| anyhow::anyhow!(errors.join("\n")))?;
-    server.apply(&plan.listeners, &plan.endpoints, sockets).context("cannot serve the Corefile")?;
+    let sockets = watchdog.sockets(&dns, options.workers, server.sockets())?;
+    server.apply(&plan.listeners, &plan.endpoints, sockets).map_err(|error| vec![error.to_string()])?;
     watchdog.report_serving(dns, http, plan.lameduck + DRAIN_LIMIT);
     Ok(())
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => pending().await,
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! Scrapes and probes over HTTP/1.1, on the control runtime: a table of addresses and paths, swapped with the plan.
+//! Scrapes and probes over HTTP/1.1, on the control runtime: a table of addresses and paths, swapped with the plan. Its sockets are its own
+//! and nothing waits for them: DNS is served whether or not an address can be listened on, and that is tried again ([`Http::listen`]).
 
-use super::sockets::{SocketError, Sockets};
+use super::sockets::{SocketError, bind_http};
 use crate::chain::{Endpoint, HttpAnswer};
 use arc_swap::ArcSwap;
 use http_body_util::Full;
@@ -33,59 +34,54 @@ type Routes = HashMap<SocketAddr, HashMap<&'static str, Answer>>;
 pub struct Http {
     control: Handle,
     routes: Arc<ArcSwap<Routes>>,
-    served: HashMap<SocketAddr, Served>,
+    /// Addresses that are listened on.
+    listening: HashMap<SocketAddr, Listening>,
 }
 
-/// An address that is accepted on.
-struct Served {
-    listener: Arc<std::net::TcpListener>,
-    task: AbortHandle,
-}
+/// Accepts connections until it is dropped.
+struct Listening(AbortHandle);
 
-impl Drop for Served {
+impl Drop for Listening {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.abort();
     }
-}
-
-/// Endpoints with listeners registered for those addresses that are new. All that can fail has been done.
-pub struct Prepared {
-    routes: Routes,
-    new: Vec<(SocketAddr, Arc<std::net::TcpListener>, TcpListener)>,
 }
 
 impl Http {
     /// Nothing is served yet. Connections are served on `control`.
     pub fn new(control: Handle) -> Self {
-        Self { control, routes: Arc::default(), served: HashMap::new() }
+        Self { control, routes: Arc::default(), listening: HashMap::new() }
     }
 
-    /// Makes ready to serve `endpoints` on the sockets bound for them.
-    pub fn prepare(&self, endpoints: &[Endpoint], sockets: &Sockets) -> Result<Prepared, SocketError> {
+    /// From now on these endpoints are served and nothing else: where it is listened already at once, at other addresses from the next
+    /// [`Http::listen`] on.
+    pub fn serve(&mut self, endpoints: &[Endpoint]) {
         let mut routes = Routes::new();
         for endpoint in endpoints {
             routes.entry(endpoint.address).or_default().entry(endpoint.path).or_insert_with(|| endpoint.answer.clone());
         }
-        let mut new = Vec::new();
-        let _entered = self.control.enter();
-        for address in routes.keys().copied() {
-            let listener = sockets.http.get(&address).ok_or(SocketError::NotBound(address))?;
-            if self.served.get(&address).is_none_or(|served| !Arc::ptr_eq(&served.listener, listener)) {
-                let registered = listener.try_clone().and_then(TcpListener::from_std);
-                new.push((address, listener.clone(), registered.map_err(|cause| SocketError::Register { address, cause })?));
-            }
-        }
-        Ok(Prepared { routes, new })
+        self.listening.retain(|address, _| routes.contains_key(address));
+        self.routes.store(Arc::new(routes));
     }
 
-    /// Serves what was prepared, and nothing else.
-    pub fn apply(&mut self, prepared: Prepared) {
-        self.served.retain(|address, _| prepared.routes.contains_key(address));
-        self.routes.store(Arc::new(prepared.routes));
-        for (address, listener, registered) in prepared.new {
-            let task = self.control.spawn(accept(registered, address, self.routes.clone())).abort_handle();
-            self.served.insert(address, Served { listener, task });
+    /// Listens on every address that is served and not listened on. Returns why some of them could not be: worth another try.
+    pub fn listen(&mut self) -> Vec<SocketError> {
+        let mut errors = Vec::new();
+        let mut lacking: Vec<SocketAddr> = self.routes.load().keys().copied().collect();
+        lacking.retain(|address| !self.listening.contains_key(address));
+        lacking.sort_unstable();
+        for address in lacking {
+            let _entered = self.control.enter();
+            let register = |listener| TcpListener::from_std(listener).map_err(|cause| SocketError::Register { address, cause });
+            match bind_http(address).and_then(register) {
+                Ok(listener) => {
+                    let task = self.control.spawn(accept(listener, address, self.routes.clone())).abort_handle();
+                    self.listening.insert(address, Listening(task));
+                }
+                Err(error) => errors.push(error),
+            }
         }
+        errors
     }
 }
 
@@ -168,5 +164,25 @@ mod tests {
         assert_eq!(status(there, Method::GET, "/ready"), 404);
         let allowed = respond(&routes, here, &Method::DELETE, "/ready");
         assert_eq!(allowed.headers()[ALLOW], "GET, HEAD");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_another_has_is_listened_on_once_it_is_free_and_the_others_meanwhile() {
+        let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let busy = holder.local_addr().unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let answer: Answer = Arc::new(|| HttpAnswer { status: 200, content_type: "text/plain", body: "OK".to_owned() });
+        let endpoint = |address| Endpoint { address, path: "/health", answer: answer.clone() };
+        let mut http = Http::new(Handle::current());
+        http.serve(&[endpoint(busy), endpoint(free)]);
+        let told = |errors: Vec<SocketError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+        for _ in 0..2 {
+            let told = told(http.listen());
+            assert!(told.len() == 1 && told[0].contains(&format!("cannot listen on {busy} for HTTP")), "{told:?}");
+            assert!(TcpStream::connect(free).await.is_ok());
+        }
+        drop(holder);
+        assert_eq!(told(http.listen()), [""; 0]);
+        assert!(TcpStream::connect(busy).await.is_ok());
     }
 }

@@ -5,12 +5,13 @@
 //! control runtime, so that a scrape does not keep a query waiting.
 //!
 //! [`Sockets::bind`] opens what a plan needs, or [`Sockets::from_fds`] takes it over; [`Server::apply`] swaps a plan in;
-//! [`Server::drain`] ends it all.
+//! [`Server::listen_http`] opens what HTTP needs, [`Server::drain`] ends it all.
 
 mod answerer;
 mod connections;
 mod http;
 mod meters;
+mod retries;
 mod sockets;
 mod tcp;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod worker;
 
 pub use answerer::Answerer;
 pub use http::Http;
+pub use retries::Retries;
 pub use sockets::{SocketError, Sockets, Use};
 
 use crate::chain::Endpoint;
@@ -123,9 +125,8 @@ impl<A: Answerer> Server<A> {
     ///
     /// Where an address keeps its sockets, the next query is answered by the new listener: nothing is lost, and established TCP
     /// connections go on. Sockets that are left out take nothing new from now on; what they have received is still answered as
-    /// before. They cannot be applied again.
+    /// before. They cannot be applied again. Endpoints on addresses that no plan before had wait for [`Server::listen_http`].
     pub fn apply(&mut self, listeners: &[Arc<A>], endpoints: &[Endpoint], mut sockets: Sockets) -> Result<(), SocketError> {
-        let prepared = self.http.prepare(endpoints, &sockets)?;
         let mut bindings = HashMap::new();
         let mut kept = Vec::new();
         let mut registered = Vec::new();
@@ -160,9 +161,8 @@ impl<A: Answerer> Server<A> {
                 worker.runtime.spawn(tcp::accept(tcp, binding.clone(), worker.share.clone()));
             }
         }
-        self.http.apply(prepared);
+        self.http.serve(endpoints);
         sockets.dns.retain(|address, _| bindings.contains_key(address));
-        sockets.http.retain(|address, _| endpoints.iter().any(|endpoint| endpoint.address == *address));
         let old_sockets = std::mem::replace(&mut self.sockets, sockets);
         let old_bindings = std::mem::replace(&mut self.bindings, bindings);
         for (address, binding) in old_bindings {
@@ -177,6 +177,11 @@ impl<A: Answerer> Server<A> {
             }
         }
         Ok(())
+    }
+
+    /// [`Http::listen`]
+    pub fn listen_http(&mut self) -> Vec<SocketError> {
+        self.http.listen()
     }
 
     /// Registers the sockets of an address with the workers' runtimes, UDP sockets in turn.

@@ -1,4 +1,4 @@
-//! The bound sockets, apart from who serves on them: opened here, or taken over from the process that did.
+//! The bound DNS sockets, apart from who serves on them: opened here, or taken over from the process that did.
 
 use crate::datagrams::{forbid_fragments, force_receive_buffer, request_packet_information};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -42,7 +42,7 @@ impl fmt::Display for Use {
 /// Why there is no socket to serve on.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    #[error("cannot listen on {address} for {usage}: {cause}{}", remedy(cause, *address))]
+    #[error("cannot listen on {address} for {usage}: {cause}{}", remedy(cause, *address, *usage))]
     Bind { address: SocketAddr, usage: Use, cause: io::Error },
     #[error(
         "file descriptor {fd} was passed as a listening socket but is none: {cause}; pass bound UDP and listening TCP sockets only"
@@ -50,6 +50,8 @@ pub enum SocketError {
     NotListening { fd: i32, cause: io::Error },
     #[error("UDP sockets on {0} were passed without a TCP listener; pass both for every address")]
     NoTcpListener(SocketAddr),
+    #[error("a TCP listener on {0} was passed without UDP sockets; pass both for every address")]
+    NoUdpSocket(SocketAddr),
     #[error("no sockets for {0}; bind them before the plan is applied")]
     NotBound(SocketAddr),
     #[error("cannot serve on the sockets of {address}: {cause}; if open files are at their limit, raise it (`ulimit -n`)")]
@@ -57,9 +59,13 @@ pub enum SocketError {
 }
 
 /// What to do about a failed bind, with the separator before it.
-fn remedy(cause: &io::Error, address: SocketAddr) -> String {
+fn remedy(cause: &io::Error, address: SocketAddr, usage: Use) -> String {
     let port = address.port();
     match cause.raw_os_error() {
+        Some(libc::EADDRINUSE) if usage == Use::Http => format!(
+            "; another process holds it (`ss -lntp 'sport = :{port}'` names it): stop that one, or write another port in the Corefile \
+             (`prometheus`, `health`, `ready`) or after -metrics-listen-address"
+        ),
         Some(libc::EADDRINUSE) => format!(
             "; another process holds it (`ss -lunpt 'sport = :{port}'` names it; often systemd-resolved, dnsmasq or another DNS \
              cache): stop that one, or choose another address with `bind` or another port"
@@ -70,7 +76,8 @@ fn remedy(cause: &io::Error, address: SocketAddr) -> String {
                 .to_owned()
         }
         Some(libc::EADDRNOTAVAIL) => {
-            format!("; no interface of this machine has the address {}: add it to one, or take it out of `bind`", address.ip())
+            let place = if usage == Use::Http { "the Corefile" } else { "`bind`" };
+            format!("; no interface of this machine has the address {}: add it to one, or take it out of {place}", address.ip())
         }
         Some(libc::EAFNOSUPPORT) => "; this kernel has no such address family: take the address out of `bind`".to_owned(),
         Some(libc::EMFILE | libc::ENFILE) => "; open files are at their limit: raise it (`ulimit -n`)".to_owned(),
@@ -118,7 +125,6 @@ impl DnsSockets {
 #[derive(Clone, Default)]
 pub struct Sockets {
     pub(super) dns: BTreeMap<SocketAddr, Arc<DnsSockets>>,
-    pub(super) http: BTreeMap<SocketAddr, Arc<TcpListener>>,
 }
 
 impl Sockets {
@@ -128,12 +134,7 @@ impl Sockets {
     /// SO_REUSEPORT is set on all, as the reference does: the pod of a rolling update binds while its predecessor still serves.
     /// The unspecified IPv6 address serves IPv4 too, as in the reference, and stands for the unspecified IPv4 address where the
     /// kernel has no IPv6.
-    pub fn bind(
-        dns: impl IntoIterator<Item = SocketAddr>,
-        http: impl IntoIterator<Item = SocketAddr>,
-        workers: usize,
-        previous: &Self,
-    ) -> Result<Self, Vec<SocketError>> {
+    pub fn bind(dns: impl IntoIterator<Item = SocketAddr>, workers: usize, previous: &Self) -> Result<Self, Vec<SocketError>> {
         let mut sockets = Self::default();
         let mut errors = Vec::new();
         for address in dns.into_iter().collect::<BTreeSet<_>>() {
@@ -143,18 +144,10 @@ impl Sockets {
                 Err(error) => errors.push(error),
             }
         }
-        for address in http.into_iter().collect::<BTreeSet<_>>() {
-            let found = find(&previous.http, address).map_or_else(|| bind_tcp(address, Use::Http).map(Arc::new), Ok);
-            match found {
-                Ok(found) => _ = sockets.http.insert(address, found),
-                Err(error) => errors.push(error),
-            }
-        }
         if errors.is_empty() { Ok(sockets) } else { Err(errors) }
     }
 
-    /// Takes over what another process has bound. Each socket tells its own address and kind; a TCP listener on an address without
-    /// UDP sockets is for HTTP.
+    /// Takes over what another process has bound. Each socket tells its own address and kind.
     pub fn from_fds(fds: impl IntoIterator<Item = OwnedFd>) -> Result<Self, SocketError> {
         let mut udp: BTreeMap<SocketAddr, Vec<UdpSocket>> = BTreeMap::new();
         let mut tcp = BTreeMap::new();
@@ -182,28 +175,25 @@ impl Sockets {
             let tcp = tcp.remove(&address).ok_or(SocketError::NoTcpListener(address))?;
             sockets.dns.insert(address, Arc::new(DnsSockets { udp, tcp, is_shared: true.into() }));
         }
-        sockets.http = tcp.into_iter().map(|(address, listener)| (address, Arc::new(listener))).collect();
-        Ok(sockets)
+        match tcp.into_keys().next() {
+            Some(address) => Err(SocketError::NoUdpSocket(address)),
+            None => Ok(sockets),
+        }
     }
 
     /// All of them, to be passed to another process and taken over there by [`Sockets::from_fds`].
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let dns = self.dns.values().flat_map(|sockets| sockets.udp.iter().map(AsFd::as_fd).chain([sockets.tcp.as_fd()]));
-        dns.chain(self.http.values().map(|listener| listener.as_fd()))
+        self.dns.values().flat_map(|sockets| sockets.udp.iter().map(AsFd::as_fd).chain([sockets.tcp.as_fd()]))
     }
 
-    /// DNS sockets for every address: those `previous` has, else those of `received`, which another process has bound. HTTP sockets
-    /// are opened here, where `previous` has none. On failure all errors are told.
+    /// Sockets for every address: those `previous` has, else those of `received`, which another process has bound. On failure all
+    /// errors are told.
     pub fn assemble(
         dns: impl IntoIterator<Item = SocketAddr>,
-        http: impl IntoIterator<Item = SocketAddr>,
         received: &Self,
         previous: &Self,
     ) -> Result<Self, Vec<SocketError>> {
-        let (mut sockets, mut errors) = match Self::bind([], http, 0, previous) {
-            Ok(sockets) => (sockets, Vec::new()),
-            Err(errors) => (Self::default(), errors),
-        };
+        let (mut sockets, mut errors) = (Self::default(), Vec::new());
         for address in dns {
             match find(&previous.dns, address).or_else(|| find(&received.dns, address)) {
                 Some(found) => _ = sockets.dns.insert(address, found),
@@ -226,7 +216,6 @@ impl Sockets {
     /// Takes the sockets of `other` in, beside its own.
     pub fn join(&mut self, other: Self) {
         self.dns.extend(other.dns);
-        self.http.extend(other.http);
     }
 
     /// Lets go of DNS sockets but those of `addresses`.
@@ -285,6 +274,11 @@ fn bind_udp(address: SocketAddr) -> Result<UdpSocket, SocketError> {
     .map(UdpSocket::from)
 }
 
+/// A listener for HTTP. SO_REUSEPORT as for DNS.
+pub(super) fn bind_http(address: SocketAddr) -> Result<TcpListener, SocketError> {
+    bind_tcp(address, Use::Http)
+}
+
 fn bind_tcp(address: SocketAddr, usage: Use) -> Result<TcpListener, SocketError> {
     open(address, usage, |socket, address| {
         socket.set_reuse_address(true)?;
@@ -337,8 +331,8 @@ mod tests {
     #[test]
     fn an_address_of_the_previous_sockets_keeps_them() {
         let (first, second) = (free(), free());
-        let before = Sockets::bind([first], [], 2, &Sockets::default()).unwrap();
-        let after = Sockets::bind([first, second], [], 2, &before).unwrap();
+        let before = Sockets::bind([first], 2, &Sockets::default()).unwrap();
+        let after = Sockets::bind([first, second], 2, &before).unwrap();
         assert!(Arc::ptr_eq(&before.dns[&first], &after.dns[&first]));
         assert_eq!(after.dns[&second].udp.len(), 2);
         assert_eq!(after.fds().count(), 6);
@@ -349,9 +343,10 @@ mod tests {
         let holder = UdpSocket::bind("127.0.0.1:0").unwrap();
         let taken = holder.local_addr().unwrap();
         let nowhere: SocketAddr = "192.0.2.1:1053".parse().unwrap();
-        let Err(errors) = Sockets::bind([taken, nowhere], [nowhere], 1, &Sockets::default()) else { panic!("bound") };
+        let Err(mut errors) = Sockets::bind([taken, nowhere], 1, &Sockets::default()) else { panic!("bound") };
+        errors.extend([taken, nowhere].map(|address| bind_http(address).err()).into_iter().flatten());
         let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        assert_eq!(texts.len(), 3);
+        assert_eq!(texts.len(), 3, "the port is free for TCP");
         assert!(
             texts[0].starts_with(&format!("cannot listen on {taken} for DNS over UDP: Address already in use")),
             "{}",
@@ -365,17 +360,16 @@ mod tests {
     #[test]
     fn a_privileged_port_asks_for_the_capability() {
         let denied = io::Error::from_raw_os_error(libc::EACCES);
-        assert!(remedy(&denied, "127.0.0.1:53".parse().unwrap()).contains("NET_BIND_SERVICE"));
-        assert_eq!(remedy(&denied, "127.0.0.1:5300".parse().unwrap()), "");
+        assert!(remedy(&denied, "127.0.0.1:53".parse().unwrap(), Use::DnsUdp).contains("NET_BIND_SERVICE"));
+        assert_eq!(remedy(&denied, "127.0.0.1:5300".parse().unwrap(), Use::DnsUdp), "");
     }
 
     #[test]
     fn passed_descriptors_tell_their_own_addresses() {
-        let (dns, http) = (free(), free());
-        let bound = Sockets::bind([dns], [http], 3, &Sockets::default()).unwrap();
+        let dns = free();
+        let bound = Sockets::bind([dns], 3, &Sockets::default()).unwrap();
         let taken = Sockets::from_fds(bound.fds().map(|fd| fd.try_clone_to_owned().unwrap())).unwrap();
         assert_eq!(taken.dns[&dns].udp.len(), 3);
-        assert_eq!(taken.http.keys().copied().collect::<Vec<_>>(), [http]);
         assert!(taken.dns[&dns].is_shared.load(Ordering::Relaxed));
     }
 
@@ -387,30 +381,31 @@ mod tests {
         assert!(matches!(Sockets::from_fds([unbound.into()]), Err(SocketError::NotListening { .. })));
         let lonely = OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
         assert!(matches!(Sockets::from_fds([lonely]), Err(SocketError::NoTcpListener(_))));
+        let lonely = OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
+        assert!(matches!(Sockets::from_fds([lonely]), Err(SocketError::NoUdpSocket(_))));
     }
 
     #[test]
     fn what_was_received_is_assembled_with_what_is_served_and_only_the_rest_is_lacking() {
-        let (kept, new, http) = (free(), free(), free());
+        let (kept, new) = (free(), free());
         let dup = |sockets: &Sockets| {
             Sockets::from_fds(sockets.fds().map(|fd| fd.try_clone_to_owned().unwrap()).collect::<Vec<_>>()).unwrap()
         };
-        let watchdog = Sockets::bind([kept, new], [], 1, &Sockets::default()).unwrap();
-        let previous = dup(&Sockets::bind([kept], [], 1, &watchdog).unwrap());
+        let watchdog = Sockets::bind([kept, new], 1, &Sockets::default()).unwrap();
+        let previous = dup(&Sockets::bind([kept], 1, &watchdog).unwrap());
         assert_eq!(previous.lacking([kept, new]), [new]);
         let received = dup(&watchdog);
-        let assembled = Sockets::assemble([kept, new], [http], &received, &previous).unwrap();
+        let assembled = Sockets::assemble([kept, new], &received, &previous).unwrap();
         assert!(Arc::ptr_eq(&assembled.dns[&kept], &previous.dns[&kept]));
         assert!(Arc::ptr_eq(&assembled.dns[&new], &received.dns[&new]));
-        assert!(assembled.http.contains_key(&http));
-        let Err(errors) = Sockets::assemble([kept, new], [], &Sockets::default(), &previous) else { panic!("assembled") };
+        let Err(errors) = Sockets::assemble([kept, new], &Sockets::default(), &previous) else { panic!("assembled") };
         assert!(matches!(errors[..], [SocketError::NotBound(missing)] if missing == new));
     }
 
     #[test]
     fn shared_sockets_stop_only_when_claimed_and_the_other_process_sees_it() {
         let (first, second) = (free(), free());
-        let mut held = Sockets::bind([first, second], [], 1, &Sockets::default()).unwrap();
+        let mut held = Sockets::bind([first, second], 1, &Sockets::default()).unwrap();
         let passed = Sockets::from_fds(held.fds().map(|fd| fd.try_clone_to_owned().unwrap()).collect::<Vec<_>>()).unwrap();
         passed.dns[&first].stop_receiving();
         held.drop_stopped();
@@ -425,7 +420,7 @@ mod tests {
     fn an_unspecified_address_is_reached_through_loopback() {
         let port = free().port();
         let everywhere = SocketAddr::new("::".parse().unwrap(), port);
-        let sockets = Sockets::bind([everywhere], [], 1, &Sockets::default()).unwrap();
+        let sockets = Sockets::bind([everywhere], 1, &Sockets::default()).unwrap();
         assert_eq!(sockets.reachable(everywhere), SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
         let one = free();
         assert_eq!(sockets.reachable(one), one);
@@ -436,13 +431,13 @@ mod tests {
         for (bind, asked) in [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("::", "127.0.0.1")] {
             let port = free().port();
             let (bind, asked) = (SocketAddr::new(bind.parse().unwrap(), port), SocketAddr::new(asked.parse().unwrap(), port));
-            let old = Sockets::bind([bind], [], 1, &Sockets::default()).unwrap();
+            let old = Sockets::bind([bind], 1, &Sockets::default()).unwrap();
             let old = &old.dns[&bind];
             let client = UdpSocket::bind(if asked.is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" }).unwrap();
             client.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
             client.send_to(b"early", asked).unwrap();
             old.stop_receiving();
-            let new = Sockets::bind([bind], [], 1, &Sockets::default()).unwrap();
+            let new = Sockets::bind([bind], 1, &Sockets::default()).unwrap();
             for _ in 0..20 {
                 client.send_to(b"late", asked).unwrap();
             }

@@ -11,8 +11,12 @@ use std::time::Duration;
 
 const SETUP_ERRORS: (&str, &str) = ("coredns_nodecache_setup_errors_total", "Errors while the node was set up.");
 
+/// An address that HTTP is to be served on cannot be listened on.
+pub const HTTP_LISTEN: &str = "http_listen";
+
 /// The reference's error types, and ours last. Shown from the start, so that an alert can tell zero from unknown.
-const ERROR_TYPES: [&str; 7] = ["iptables", "iptables_lock", "interface_add", "interface_check", "configmap", "nftables", "path"];
+const ERROR_TYPES: [&str; 8] =
+    ["iptables", "iptables_lock", "interface_add", "interface_check", "configmap", "nftables", "path", HTTP_LISTEN];
 
 /// The watchdog's series.
 pub struct Metrics {

@@ -21,6 +21,6 @@ pub mod server_end;
 pub mod state;
 
 pub use interception::{Idle, Interceptor, SetupError};
-pub use metrics::Metrics;
+pub use metrics::{HTTP_LISTEN, Metrics};
 pub use run::{Settings, run};
 pub use server_end::{Order, ServerEnd};

@@ -4,11 +4,11 @@ use super::child::{News, Program, Server};
 use super::control::{Instruction, Report};
 use super::handover::{Handover, Heard, at};
 use super::interception::{Interceptor, Node, Outcome, Wish};
-use super::metrics::Metrics;
+use super::metrics::{HTTP_LISTEN, Metrics};
 use super::probe::{Complaints, Finding, Prober};
 use super::state::{Action, Event, Exit, Machine, Obstacle, Target, Timing, Verdict};
 use crate::chain::{Endpoint, HttpAnswer, Transport};
-use crate::server::{Http, Sockets};
+use crate::server::{Http, Retries, Sockets};
 use crate::threads::ThreadError;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::{Future, pending};
@@ -72,6 +72,7 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
     let (probed, mut verdicts) = mpsc::unbounded_channel();
     let metrics = Metrics::new(&settings.addresses);
     let mut exposition = Exposition::new(settings.metrics_address, &metrics);
+    exposition.listen(&metrics);
     let mut guard = Guard {
         program: settings.program,
         probe_mark: settings.probe_mark,
@@ -103,7 +104,7 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
         if let Some(status) = guard.status {
             return Ok(status);
         }
-        let (wake, offer_by) = (guard.machine.wake_at(), guard.offer_by);
+        let (wake, offer_by, listen_due) = (guard.machine.wake_at(), guard.offer_by, exposition.retries.due());
         tokio::select! {
             news = news(&mut guard.server) => guard.take_news(news, &node, &mut exposition),
             Some(probed) = verdicts.recv() => guard.take_probed(probed, &node),
@@ -112,6 +113,7 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
             heard = guard.handover.next() => guard.take_heard(heard, &node),
             () = at(offer_by) => guard.offer(&node),
             () = at(wake) => guard.handle(Event::Tick, &node),
+            () = at(listen_due) => exposition.listen(&guard.metrics),
         }
     }
 }
@@ -423,7 +425,7 @@ impl Guard {
         self.sockets.drop_stopped();
         let workers = workers.clamp(1, MAX_WORKERS);
         let Some(server) = &self.server else { return };
-        let told = match Sockets::bind(dns.iter().copied(), [], workers, &self.sockets) {
+        let told = match Sockets::bind(dns.iter().copied(), workers, &self.sockets) {
             Ok(wanted) => {
                 let told = server.pass(&wanted);
                 self.sockets.join(wanted);
@@ -460,25 +462,32 @@ const MAX_WORKERS: usize = 4096;
 struct Exposition {
     http: Http,
     address: Option<SocketAddr>,
+    retries: Retries,
 }
 
 impl Exposition {
-    /// Serves them if it can: DNS goes before metrics.
+    /// Nothing is listened on yet.
     fn new(address: Option<SocketAddr>, metrics: &Metrics) -> Self {
         let mut http = Http::new(Handle::current());
         let registry = metrics.registry().clone();
-        let answer = move || HttpAnswer { status: 200, content_type: crate::metrics::CONTENT_TYPE, body: registry.encode() };
-        if let Some(address) = address {
-            let endpoint = Endpoint { address, path: "/metrics", answer: Arc::new(answer) };
-            let bound = Sockets::bind([], [address], 0, &Sockets::default());
-            let first = |errors: Vec<_>| errors.into_iter().next();
-            match bound.map_err(first).and_then(|sockets| http.prepare(&[endpoint], &sockets).map_err(Some)) {
-                Ok(prepared) => http.apply(prepared),
-                Err(Some(error)) => tracing::error!("watchdog: its metrics are not served: {error}"),
-                Err(None) => {}
-            }
+        let answer: Arc<dyn Fn() -> HttpAnswer + Send + Sync> =
+            Arc::new(move || HttpAnswer { status: 200, content_type: crate::metrics::CONTENT_TYPE, body: registry.encode() });
+        let endpoint = |address| Endpoint { address, path: "/metrics", answer: answer.clone() };
+        http.serve(&address.map(endpoint).into_iter().collect::<Vec<_>>());
+        Self { http, address, retries: Retries::default() }
+    }
+
+    /// Serves them if it can, else later: DNS goes before metrics.
+    fn listen(&mut self, metrics: &Metrics) {
+        let is_retry = self.retries.due().is_some();
+        let errors = self.http.listen();
+        errors.iter().for_each(|_| metrics.count_setup_error(HTTP_LISTEN));
+        for error in self.retries.take(&errors, Instant::now()) {
+            tracing::error!("watchdog: its metrics are not served: {error} (told once; tried again at least every minute)");
         }
-        Self { http, address }
+        if is_retry && errors.is_empty() {
+            tracing::info!("watchdog: its metrics are served after all");
+        }
     }
 
     /// Leaves the address to the server if its Corefile names the same: half of the scrapes would get the one, half the other.
@@ -488,9 +497,8 @@ impl Exposition {
                 "watchdog: the Corefile serves HTTP on {address}, so the watchdog's own metrics are not served; choose another \
                  -metrics-listen-address"
             );
-            if let Ok(nothing) = self.http.prepare(&[], &Sockets::default()) {
-                self.http.apply(nothing);
-            }
+            self.http.serve(&[]);
+            self.retries = Retries::default();
         }
     }
 }

@@ -93,28 +93,15 @@ impl ServerEnd {
         self.cache.lock().take()
     }
 
-    /// Sockets for every address: those that `previous` has, DNS sockets from the watchdog for the others, and HTTP sockets opened
-    /// here. Blocks until the watchdog has answered. On failure all errors are told.
-    pub fn sockets(
-        &self,
-        dns: &[SocketAddr],
-        http: &[SocketAddr],
-        workers: usize,
-        previous: &Sockets,
-    ) -> Result<Sockets, Vec<String>> {
+    /// DNS sockets for every address: those that `previous` has, from the watchdog for the others. Blocks until the watchdog has answered.
+    /// On failure all errors are told.
+    pub fn sockets(&self, dns: &[SocketAddr], workers: usize, previous: &Sockets) -> Result<Sockets, Vec<String>> {
         let received = match previous.lacking(dns.iter().copied()) {
-            lacking if lacking.is_empty() => Ok(Sockets::default()),
-            lacking => self.want(lacking, workers),
+            lacking if lacking.is_empty() => Sockets::default(),
+            lacking => self.want(lacking, workers)?,
         };
-        let texts = |errors: Vec<crate::server::SocketError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-        match received {
-            Ok(received) => Sockets::assemble(dns.iter().copied(), http.iter().copied(), &received, previous).map_err(texts),
-            Err(mut errors) => {
-                let more = Sockets::bind([], http.iter().copied(), workers, previous).err();
-                errors.extend(more.map(texts).unwrap_or_default());
-                Err(errors)
-            }
-        }
+        Sockets::assemble(dns.iter().copied(), &received, previous)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect())
     }
 
     fn want(&self, dns: Vec<SocketAddr>, workers: usize) -> Result<Sockets, Vec<String>> {

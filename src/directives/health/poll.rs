@@ -49,13 +49,22 @@ pub(super) async fn poll_forever(listener: SocketAddr, path: &'static str, serie
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first tick is immediate, and the listener may not serve yet.
     ticks.tick().await;
+    let mut before = None;
     loop {
         ticks.tick().await;
-        poll(address, path, &series).await;
+        let failure = poll(address, path, &series).await;
+        match &failure {
+            // Once, since it may be so for long: where the address cannot be listened on, say.
+            Some(why) if failure != before => tracing::warn!("health: our own request to http://{address}{path} failed: {why}"),
+            None if before.is_some() => tracing::info!("health: our own request to http://{address}{path} is answered again"),
+            _ => {}
+        }
+        before = failure;
     }
 }
 
-async fn poll(address: SocketAddr, path: &str, series: &Series) {
+/// Asks once and counts. Returns why it failed, if it did.
+async fn poll(address: SocketAddr, path: &str, series: &Series) -> Option<String> {
     let start = Instant::now();
     let outcome = timeout(PATIENCE, ask(address, path)).await;
     let elapsed = start.elapsed();
@@ -66,14 +75,14 @@ async fn poll(address: SocketAddr, path: &str, series: &Series) {
         Ok(Err(error)) => Some(error.to_string()),
         Err(_) => Some(format!("no answer in {} s", PATIENCE.as_secs())),
     };
-    if let Some(failure) = failure {
+    if failure.is_some() {
         series.failures.increment();
-        tracing::warn!("health: our own request to http://{address}{path} failed: {failure}");
     } else if elapsed > SLOW {
         tracing::warn!(
             "health: our own request to http://{address}{path} took {elapsed:?}: the process or its node is overloaded"
         );
     }
+    failure
 }
 
 async fn ask(address: SocketAddr, path: &str) -> Result<StatusCode, Box<dyn std::error::Error + Send + Sync>> {

@@ -136,7 +136,7 @@ impl Rig {
 
     fn apply(&mut self, addresses: &[SocketAddr], version: u8) {
         let toys = self.toys(addresses, version);
-        let sockets = Sockets::bind(addresses.iter().copied(), [], self.workers, self.server.sockets()).unwrap();
+        let sockets = Sockets::bind(addresses.iter().copied(), self.workers, self.server.sockets()).unwrap();
         self.server.apply(&toys, &[], sockets).unwrap();
     }
 

@@ -16,7 +16,7 @@ fn folder() -> (TempDir, PathBuf) {
 
 fn bound() -> (SocketAddr, Sockets) {
     let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    (address, Sockets::bind([address], [], 2, &Sockets::default()).unwrap())
+    (address, Sockets::bind([address], 2, &Sockets::default()).unwrap())
 }
 
 fn file(text: &str) -> OwnedFd {
