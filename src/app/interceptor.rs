@@ -5,6 +5,7 @@ use crate::cli::{Agent, Backend};
 use crate::node::{Choice, Error, Interception, Node, Reach, Wish};
 use crate::watchdog::{Interceptor, SetupError};
 use std::future::pending;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ pub struct NodeInterceptor {
     wish: Wish,
     choice: Choice,
     sync_interval: Duration,
+    /// Addresses that are not intercepted, since the server sends queries there.
+    spared: Interception,
     node: Option<Node>,
 }
 
@@ -22,7 +25,13 @@ impl NodeInterceptor {
         for objection in fallback::plan(agent, dns_port, &Services::read(agent)).objections {
             tracing::warn!("{objection}");
         }
-        Self { wish: wish(agent, dns_port), choice: choice(agent), sync_interval: agent.sync_interval, node: None }
+        Self {
+            wish: wish(agent, dns_port),
+            choice: choice(agent),
+            sync_interval: agent.sync_interval,
+            spared: Interception::default(),
+            node: None,
+        }
     }
 
     fn node(&mut self) -> Result<&mut Node, Error> {
@@ -58,10 +67,11 @@ pub fn choice(agent: &Agent) -> Choice {
 
 impl Interceptor for NodeInterceptor {
     async fn ensure(&mut self, interception: &Interception) -> Result<Vec<SetupError>, Vec<SetupError>> {
+        let interception = interception.without(&self.spared);
         let node = self.node().map_err(|error| vec![told(&error)])?;
         // Neither waits for the other: without rules the addresses that are this node's alone are served all the same, and an address
         // that is missing here is nobody's.
-        let rules = node.ensure(interception).await;
+        let rules = node.ensure(&interception).await;
         let mut errors: Vec<SetupError> = node.ensure_link().await.err().iter().map(told).collect();
         // Before the interception goes on for the first time, since it is told to be off first.
         errors.extend(node.ensure_fallback().err().iter().map(told));
@@ -72,6 +82,19 @@ impl Interceptor for NodeInterceptor {
                 Err(errors)
             }
         }
+    }
+
+    fn spare(&mut self, upstreams: &[SocketAddr]) -> Interception {
+        let spared = spared(&self.wish.addresses, self.wish.port, upstreams);
+        for address in spared.without(&self.spared).addresses().filter(|_| self.choice != Choice::None) {
+            tracing::error!(
+                "queries for {address} are not intercepted: the Corefile sends its own there, and they would come back. Cluster DNS answers \
+                 whoever asks that address. Make another Service of cluster DNS, such as kube-dns-upstream, and name it with -upstreamsvc, \
+                 or take {address} out of -localip"
+            );
+        }
+        self.spared.clone_from(&spared);
+        spared
     }
 
     fn is_ready_for_queries(&self) -> bool {
@@ -104,6 +127,36 @@ impl Interceptor for NodeInterceptor {
     }
 }
 
+/// The addresses of ours that queries are sent to, but for those that lead nowhere else: whatever is sent to a link-local address comes here
+/// with and without an interception.
+fn spared(own: &[IpAddr], port: u16, upstreams: &[SocketAddr]) -> Interception {
+    let is_asked =
+        |own: &IpAddr| upstreams.iter().any(|upstream| upstream.ip().to_canonical() == *own && upstream.port() == port);
+    let leads_elsewhere = |own: &IpAddr| !own.is_loopback() && !matches!(own, IpAddr::V4(own) if own.is_link_local());
+    let own = own.iter().map(IpAddr::to_canonical);
+    own.filter(|own| leads_elsewhere(own) && is_asked(own)).collect()
+}
+
 fn told(error: &Error) -> SetupError {
     SetupError { errortype: error.error_type(), message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spared;
+    use std::net::{IpAddr, SocketAddr};
+
+    #[test]
+    fn a_cluster_ip_that_queries_are_sent_to_is_spared_and_what_is_ours_alone_is_not() {
+        let own: Vec<IpAddr> = ["169.254.20.10", "10.96.0.10", "fd00::10"].map(|own| own.parse().unwrap()).into();
+        let spared = |upstreams: &[&str]| {
+            let upstreams: Vec<SocketAddr> = upstreams.iter().map(|upstream| upstream.parse().unwrap()).collect();
+            spared(&own, 53, &upstreams).addresses().map(|address| address.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(spared(&["10.96.0.11:53", "192.0.2.1:53"]), [""; 0]);
+        assert_eq!(spared(&["10.96.0.10:53", "10.96.0.11:53"]), ["10.96.0.10"]);
+        assert_eq!(spared(&["[fd00::10]:53", "[::ffff:10.96.0.10]:53"]), ["10.96.0.10", "fd00::10"]);
+        assert_eq!(spared(&["10.96.0.10:5353"]), [""; 0], "no rule is for another port");
+        assert_eq!(spared(&["169.254.20.10:53"]), [""; 0], "it comes here whatever the rules are");
+    }
 }

@@ -101,6 +101,7 @@ async fn run(mut service: Service, watchdog: &ServerEnd, mut signals: Signals) {
         tokio::select! {
             order = watchdog.order() => match order {
                 Order::Reload => service.reload(),
+                Order::ProbeUpstreams => service.probe_upstreams(),
                 Order::ExportCache => service.export_cache(),
                 Order::Stop { leave: false } => break Farewell::Ordered,
                 Order::Stop { leave: true } => break Farewell::Succeeded,

@@ -6,7 +6,7 @@ use super::log::Verbosity;
 use super::rendering::Rendering;
 use super::setup_errors::SetupErrors;
 use super::warmth;
-use crate::chain::{BuildError, LineSink, MemoryBudget, Services};
+use crate::chain::{BuildError, LineSink, MemoryBudget, Services, Upstreams};
 use crate::directives::prometheus::{self, ProcessMetrics};
 use crate::directives::reload::{self, ChangeDetector, Fingerprint, Series};
 use crate::kube_dns::render::Rendered;
@@ -16,6 +16,7 @@ use crate::server::{Limits, Retries, Server};
 use crate::threads;
 use crate::watchdog::{HTTP_LISTEN, ServerEnd};
 use anyhow::Context;
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -120,6 +121,8 @@ pub struct Service {
     next_look: Option<Instant>,
     /// A changed Corefile that will be served once its sockets can be had.
     candidate: Option<Candidate>,
+    /// Where queries are sent, as the watchdog was told.
+    upstreams: Vec<SocketAddr>,
     swaps: Retries,
     listens: Retries,
     reloads: Series,
@@ -155,6 +158,9 @@ impl Service {
         if let Some(cache) = options.watchdog.take_cache() {
             warmth::restore(services.carry.clone(), cache);
         }
+        // First, since from then on the addresses that are served may be intercepted.
+        let upstreams = upstreams(&services);
+        options.watchdog.report_upstreams(upstreams.clone());
         apply(&mut server, &plan, &options).map_err(|errors| anyhow::anyhow!(errors.join("\n")))?;
         let mut service = Self {
             reloads: Series::new(&services.registry, loaded.fingerprint),
@@ -162,6 +168,7 @@ impl Service {
             background: JoinSet::new(),
             next_look: None,
             candidate: None,
+            upstreams,
             swaps: Retries::default(),
             listens: Retries::default(),
             watch: Watch::start(),
@@ -335,6 +342,7 @@ impl Service {
 
     /// Watches what is to be looked at, and sets when to look all the same.
     fn watch(&mut self) {
+        self.report_upstreams();
         let mut subjects = Subjects::default();
         if let Some((rendering, _)) = &self.rendered {
             subjects.add_file(rendering.template().base());
@@ -361,9 +369,25 @@ impl Service {
     /// Serves the plan of `loaded` and returns it.
     fn swap(&mut self, loaded: &Loaded) -> Result<Plan, SwapError> {
         let plan = loaded.config.build(&self.services)?;
+        self.report_upstreams();
         apply(&mut self.server, &plan, &self.options).map_err(SwapError::Sockets)?;
         self.verbosity.follow(&loaded.config);
         Ok(plan)
+    }
+
+    /// Probes every upstream again, where `loop` does.
+    pub fn probe_upstreams(&self) {
+        self.services.carry.all::<Upstreams>().iter().for_each(|(_, upstreams)| upstreams.doubt());
+    }
+
+    /// Tells the watchdog where queries are sent, if that has changed: also since a host name stands for other addresses, or the last query of a
+    /// plan that is gone has been answered.
+    fn report_upstreams(&mut self) {
+        let upstreams = upstreams(&self.services);
+        if upstreams != self.upstreams {
+            self.options.watchdog.report_upstreams(upstreams.clone());
+            self.upstreams = upstreams;
+        }
     }
 
     /// Has what the caches hold written down for another server, beside everything else.
@@ -433,6 +457,13 @@ fn apply(server: &mut Server, plan: &Plan, options: &Options) -> Result<(), Vec<
     server.apply(&plan.listeners, &plan.endpoints, sockets).map_err(|error| vec![error.to_string()])?;
     watchdog.report_serving(dns, http, plan.lameduck + DRAIN_LIMIT);
     Ok(())
+}
+
+/// Where queries are sent, each address once, in their order.
+fn upstreams(services: &Services) -> Vec<SocketAddr> {
+    let all = services.carry.all::<Upstreams>();
+    let addresses = all.iter().flat_map(|(_, upstreams)| upstreams.current()).map(|upstream| upstream.address());
+    addresses.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 async fn at(time: Option<Instant>) {

@@ -20,6 +20,7 @@ pub type Ask = Box<dyn Fn(Vec<u8>) -> BoxFuture<'static, bool> + Send + Sync>;
 pub struct Upstreams {
     list: Mutex<Vec<Weak<Upstream>>>,
     listed: Notify,
+    doubted: Notify,
     watches: AtomicUsize,
 }
 
@@ -63,6 +64,16 @@ impl Upstreams {
     /// Told whenever an upstream is listed from the call on.
     pub fn listed(&self) -> &Notify {
         &self.listed
+    }
+
+    /// Something has changed on the way to them: whoever probes them is to do so again.
+    pub fn doubt(&self) {
+        self.doubted.notify_waiters();
+    }
+
+    /// Told of each [`Upstreams::doubt`] from the call on.
+    pub fn doubted(&self) -> &Notify {
+        &self.doubted
     }
 
     /// An upstream that is listed anew, as in a reload, keeps its mark.

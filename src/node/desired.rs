@@ -80,6 +80,11 @@ impl Interception {
         self.0.intersection(&other.0).copied().collect()
     }
 
+    /// These addresses but for those of `other`.
+    pub fn without(&self, other: &Self) -> Self {
+        self.0.difference(&other.0).copied().collect()
+    }
+
     /// The addresses that are in either.
     pub fn in_either(&self, other: &Self) -> Self {
         self.0.union(&other.0).copied().collect()
@@ -340,6 +345,7 @@ mod tests {
         let [both, one, none] = [on(), Interception::of(&wish().addresses[..1]), Interception::default()];
         assert!(none.is_within(&one) && one.is_within(&both) && !both.is_within(&one));
         assert_eq!((one.in_both(&both), one.in_either(&both)), (one.clone(), both.clone()));
+        assert_eq!((both.without(&one), one.without(&both)), (Interception::of(&wish().addresses[1..]), none.clone()));
         assert!(Interception::of(&["::ffff:169.254.20.10".parse().unwrap()]).contains("169.254.20.10".parse().unwrap()));
         assert_eq!((none.to_string(), both.to_string()), ("no address".to_owned(), "169.254.20.10, fd00::10".to_owned()));
     }

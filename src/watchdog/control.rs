@@ -18,6 +18,8 @@ pub enum Report {
     Want { dns: Vec<SocketAddr>, workers: usize },
     /// It serves these, HTTP on sockets of its own, and nothing else; it takes at most so many milliseconds to end.
     Serving { dns: Vec<SocketAddr>, http: Vec<SocketAddr>, drain_ms: u64 },
+    /// It sends queries to these: none of them may be made to come back to it.
+    Upstreams { addresses: Vec<SocketAddr> },
     /// It will not take its configuration, and ends. What is wrong it has told its standard error.
     Failed { message: String },
     /// What its caches hold, in a file beside this packet ([`Instruction::ExportCache`], or its end by SIGTERM).
@@ -41,6 +43,8 @@ pub enum Instruction {
     Refused { errors: Vec<String> },
     /// Look at the configuration again.
     Reload,
+    /// Queries for more of its addresses come to it now: its own to its upstreams may, too.
+    Intercepted,
     /// Report what the caches hold.
     ExportCache,
     /// Answer what has been received, and end. With `leave` another process reads the sockets on; else nobody does.
@@ -129,6 +133,7 @@ mod tests {
         prop_oneof![
             (addresses(), any::<usize>()).prop_map(|(dns, workers)| Report::Want { dns, workers }),
             (addresses(), addresses(), any::<u64>()).prop_map(|(dns, http, drain_ms)| Report::Serving { dns, http, drain_ms }),
+            addresses().prop_map(|addresses| Report::Upstreams { addresses }),
             ".{0,200}".prop_map(|message| Report::Failed { message }),
             Just(Report::Cache),
             ".{0,200}".prop_map(|errortype| Report::SetupError { errortype }),
@@ -142,6 +147,7 @@ mod tests {
             any::<bool>().prop_map(|more| Instruction::Sockets { more }),
             vec(".{1,100}", 0..20).prop_map(|errors| Instruction::Refused { errors }),
             Just(Instruction::Reload),
+            Just(Instruction::Intercepted),
             Just(Instruction::ExportCache),
             any::<bool>().prop_map(|leave| Instruction::Stop { leave }),
         ]

@@ -4,6 +4,7 @@
 use crate::node::{Interception, RateLimit, Reach, times};
 use crate::threads::{self, ThreadError};
 use std::future::{Future, pending};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -34,6 +35,11 @@ pub trait Interceptor {
     /// # Errors
     /// The interception is not as wanted, and why.
     fn ensure(&mut self, interception: &Interception) -> impl Future<Output = Result<Vec<SetupError>, Vec<SetupError>>>;
+    /// The server sends queries to these addresses: those of the node among them are not intercepted whatever [`Interceptor::ensure`] is told, since its
+    /// own queries would come back to it. Returns them.
+    fn spare(&mut self, _upstreams: &[SocketAddr]) -> Interception {
+        Interception::default()
+    }
     /// Whether queries for more addresses may be made to come here. Until then the wish for that waits, and [`Interceptor::changed`] resolves when
     /// it is so.
     fn is_ready_for_queries(&self) -> bool {
@@ -91,6 +97,8 @@ pub(super) struct Outcome {
     /// [`Interceptor::reach`].
     pub reach: Reach,
     pub errors: Vec<SetupError>,
+    /// [`Interceptor::spare`]: not intercepted all the same.
+    pub spared: Interception,
     /// [`Interceptor::take_owner`].
     pub owner: Option<OwnedFd>,
 }
@@ -98,6 +106,7 @@ pub(super) struct Outcome {
 /// The thread's handle. Wishes overtake each other: the last one counts.
 pub(super) struct Node {
     wish: watch::Sender<Option<Wish>>,
+    upstreams: watch::Sender<Vec<SocketAddr>>,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
 }
 
@@ -105,16 +114,22 @@ impl Node {
     /// Starts the thread; `make` is called on it, in a runtime.
     pub fn start<I: Interceptor, F: Future<Output = I>>(make: impl FnOnce() -> F + Send + 'static) -> Result<Self, ThreadError> {
         let (wish, wishes) = watch::channel(None);
+        let (upstreams, spared) = watch::channel(Vec::new());
         let (report, outcomes) = mpsc::unbounded_channel();
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
         threads::spawn_with_runtime("interception", Some(512 << 10), runtime, move |runtime| {
-            runtime.block_on(async move { serve(make().await, wishes, &report).await });
+            runtime.block_on(async move { serve(make().await, wishes, spared, &report).await });
         })?;
-        Ok(Self { wish, outcomes })
+        Ok(Self { wish, upstreams, outcomes })
     }
 
     pub fn wish(&self, wish: Wish) {
         self.wish.send_replace(Some(wish));
+    }
+
+    /// [`Interceptor::spare`]
+    pub fn spare(&self, upstreams: Vec<SocketAddr>) {
+        self.upstreams.send_replace(upstreams);
     }
 
     /// The next outcome; never, if the thread is gone.
@@ -216,6 +231,7 @@ impl Readiness {
 async fn serve(
     mut interceptor: impl Interceptor,
     mut wishes: watch::Receiver<Option<Wish>>,
+    mut upstreams: watch::Receiver<Vec<SocketAddr>>,
     report: &mpsc::UnboundedSender<Outcome>,
 ) {
     let mut retries = Retries::default();
@@ -231,10 +247,12 @@ async fn serve(
         };
         tokio::select! {
             changed = wishes.changed() => if changed.is_err() { return },
+            changed = upstreams.changed() => if changed.is_err() { return },
             () = interceptor.changed() => {}
             () = retry => {}
             () = until(readiness.deadline()) => {}
         }
+        let spared = interceptor.spare(&upstreams.borrow_and_update());
         let Some(mut wish) = wishes.borrow_and_update().clone() else { continue };
         let adds = matches!(&wish, Wish::Interception(interception) if !interception.is_within(&standing));
         let is_ready = !adds || interceptor.is_ready_for_queries();
@@ -272,7 +290,7 @@ async fn serve(
         let owner = interceptor.take_owner();
         let is_over = wish == Wish::Teardown;
         let reach = interceptor.reach();
-        if report.send(Outcome { wish, is_done, reach, errors, owner }).is_err() || is_over {
+        if report.send(Outcome { wish, is_done, reach, errors, spared, owner }).is_err() || is_over {
             return;
         }
     }

@@ -8,6 +8,7 @@ use super::metrics::{HTTP_LISTEN, Metrics};
 use super::probe::{Complaints, Finding, Prober};
 use super::state::{Action, Event, Exit, Machine, Obstacle, Target, Timing, Verdict};
 use crate::chain::{Endpoint, HttpAnswer, Transport};
+use crate::node::Interception;
 use crate::server::{Http, Retries, Sockets};
 use crate::threads::ThreadError;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -83,6 +84,7 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
         server: None,
         generation: 0,
         has_started: false,
+        settled: Interception::default(),
         sockets: Sockets::default(),
         handover: Handover::default(),
         handover_path: settings.handover,
@@ -145,6 +147,8 @@ struct Guard {
     server: Option<Server>,
     generation: u64,
     has_started: bool,
+    /// The interception that is in place.
+    settled: Interception,
     /// Listening sockets, kept from one server to the next.
     sockets: Sockets,
     handover: Handover,
@@ -316,9 +320,16 @@ impl Guard {
         let event = match &outcome.wish {
             Wish::Teardown => Event::TornDown,
             Wish::Interception(interception) => {
-                // A mark is for rules: without one there are none.
-                if is_done && self.probe_mark.is_some() {
-                    self.metrics.set_interception(interception, outcome.reach);
+                if is_done {
+                    let in_place = interception.without(&outcome.spared);
+                    // A mark is for rules: without one there are none.
+                    if self.probe_mark.is_some() {
+                        self.metrics.set_interception(&in_place, outcome.reach);
+                    }
+                    if !in_place.is_within(&self.settled) {
+                        self.tell(&Instruction::Intercepted);
+                    }
+                    self.settled = in_place;
                 }
                 Event::Settled { interception, is_done }
             }
@@ -340,6 +351,7 @@ impl Guard {
                 self.complaints.retain(&targets);
                 self.handle(Event::Serving { targets: &targets, drain: Duration::from_millis(drain_ms.min(MAX_DRAIN_MS)) }, node);
             }
+            News::Report(Report::Upstreams { addresses }) => node.spare(addresses),
             News::Report(Report::Failed { message }) => {
                 let first = message.lines().next().unwrap_or_default();
                 tracing::debug!("watchdog: the server refuses its configuration: {first}");

@@ -37,6 +37,8 @@ pub enum ServerEndError {
 pub enum Order {
     /// Look at the configuration again.
     Reload,
+    /// Queries for more of the listen addresses come here: see whether those to upstreams do too.
+    ProbeUpstreams,
     /// Report what the caches hold.
     ExportCache,
     /// Answer what has been received, and end. With `leave` another process reads the sockets on; else they are this process's own now.
@@ -129,6 +131,11 @@ impl ServerEnd {
         self.report(&Report::Serving { dns, http, drain_ms });
     }
 
+    /// Tells the watchdog where queries are sent.
+    pub fn report_upstreams(&self, addresses: Vec<SocketAddr>) {
+        self.report(&Report::Upstreams { addresses });
+    }
+
     /// Tells the watchdog that the configuration cannot be served.
     pub fn report_failure(&self, message: String) {
         self.report(&Report::Failed { message });
@@ -187,6 +194,7 @@ impl ServerEnd {
 fn to_order(instruction: &Instruction) -> Option<Order> {
     match instruction {
         Instruction::Reload => Some(Order::Reload),
+        Instruction::Intercepted => Some(Order::ProbeUpstreams),
         Instruction::ExportCache => Some(Order::ExportCache),
         Instruction::Stop { leave } => Some(Order::Stop { leave: *leave }),
         Instruction::Hello { .. } | Instruction::Hold | Instruction::Sockets { .. } | Instruction::Refused { .. } => None,

@@ -24,6 +24,7 @@ use std::net::UdpSocket;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use steady::{IN_HAND, Steady};
+use support::client::metric;
 use support::server::wait_until;
 use support::tools::run;
 
@@ -128,6 +129,44 @@ fn server_is_killed(backend: &str) {
     });
     assert_ne!(agent.server(), before);
     await_answers_of_the_node(&cluster, &agent);
+}
+
+/// `-upstreamsvc` is kube-dns by default, whose address is intercepted where kube-proxy does not use IPVS.
+#[test]
+fn cluster_names_are_answered_where_the_upstream_service_is_the_intercepted_one_with_nftables() {
+    in_a_namespace("cluster_names_are_answered_where_the_upstream_service_is_the_intercepted_one_with_nftables", || {
+        upstream_is_intercepted("nftables")
+    });
+}
+
+#[test]
+fn cluster_names_are_answered_where_the_upstream_service_is_the_intercepted_one_with_iptables() {
+    in_a_namespace("cluster_names_are_answered_where_the_upstream_service_is_the_intercepted_one_with_iptables", || {
+        upstream_is_intercepted("iptables")
+    });
+}
+
+fn upstream_is_intercepted(backend: &str) {
+    let cluster = Cluster::new();
+    let agent = cluster.start(backend, &["-upstreamsvc", "kube-dns"]);
+    let is_on = |address: &str| {
+        metric(agent.metrics, &format!("nodelocaldns_watchdog_intercepted{{address=\"{address}\"}}")) == Some(1.0)
+    };
+    let others = [LOCALS[0], LOCALS[1], CLUSTER_IPS[1]];
+    assert!(wait_until(SOON, || others.iter().all(|other| is_on(other))), "{}", agent.watchdog.tail(20));
+    for name in FRESH {
+        cluster.everyone_asks(&SERVED, name);
+    }
+    assert!(leaves_untracked(), "the other addresses are intercepted:\n{}", rules());
+    for (addresses, is_here) in [(&CLUSTER_IPS[..1], false), (&others, true)] {
+        cluster.everyone_asks(addresses, NAME);
+        cluster.kube_dns_count(NAME);
+        cluster.everyone_asks(addresses, NAME);
+        assert_eq!(cluster.kube_dns_count(NAME) == 0, is_here, "{addresses:?}\n{}", agent.watchdog.tail(20));
+    }
+    assert!(!is_on(CLUSTER_IPS[0]), "nor does it say so of itself");
+    agent.watchdog.wait_output("queries for 10.96.0.10 are not intercepted", SOON);
+    assert!(!agent.watchdog.output().contains("come back to us"), "{}", agent.watchdog.tail(20));
 }
 
 /// Stops a process with SIGSTOP, and waits until each of its threads has.

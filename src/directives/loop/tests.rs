@@ -146,6 +146,22 @@ async fn an_upstream_listed_later_is_probed_too() {
     assert_eq!(bench.elsewhere.asked(), 2);
 }
 
+/// As when queries begin to be intercepted, those to an upstream among them.
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_was_no_loop_is_probed_again_when_the_way_to_it_is_in_doubt() {
+    let bench = bench(Elsewhere::default());
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!((bench.elsewhere.asked(), bench.is_looping()), (1, false));
+    bench.elsewhere.forwards_to_us.store(true, Ordering::Relaxed);
+    bench.upstreams.doubt();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!((bench.elsewhere.asked(), bench.is_looping()), (2, true));
+    bench.elsewhere.forwards_to_us.store(false, Ordering::Relaxed);
+    bench.upstreams.doubt();
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!((bench.elsewhere.asked(), bench.is_looping()), (3, false), "one that is left out is asked at once too");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_is_over_means_nothing() {
     let bench = bench(Elsewhere::default());

@@ -72,15 +72,16 @@ impl Watch {
         true
     }
 
-    /// Probes every upstream when it is listed, and those left out now and then, until it is dropped.
+    /// Probes every upstream when it is listed, and again when the way to it may have changed, and those left out now and then, until it is dropped.
     pub(super) async fn run(self: Arc<Self>) {
         let mut watched = FuturesUnordered::new();
         let mut known: Vec<Weak<Upstream>> = Vec::new();
         loop {
-            let listed = self.upstreams.listed().notified();
-            tokio::pin!(listed);
+            let (listed, doubted) = (self.upstreams.listed().notified(), self.upstreams.doubted().notified());
+            tokio::pin!(listed, doubted);
             // Before the list is read, so that none listed meanwhile is missed.
             listed.as_mut().enable();
+            doubted.as_mut().enable();
             known.retain(|upstream| upstream.strong_count() > 0);
             for upstream in self.upstreams.current() {
                 let upstream = Arc::downgrade(&upstream);
@@ -92,6 +93,11 @@ impl Watch {
             loop {
                 tokio::select! {
                     () = &mut listed => break,
+                    () = &mut doubted => {
+                        watched.clear();
+                        known.clear();
+                        break;
+                    }
                     Some(()) = watched.next() => {}
                 }
             }
