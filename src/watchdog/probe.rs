@@ -1,4 +1,9 @@
 //! The watchdog's questions: real ones, over the node's own network stack, to every listen address.
+//!
+//! They are no business of other machines, nor of KubeDNS. An address that is not this machine's is not asked: a question comes *from* the address that
+//! it goes to, which only works where that is local. And a packet has one hop to live: local delivery does not look at that, while a router
+//! and IPVS drop it, should something on the way have given it another destination. A connection that kube-proxy redirects to a pod of this very
+//! node still gets there; so the machine asks ever more seldom where somebody else answers.
 
 use super::foreign;
 use super::state::{Target, Verdict};
@@ -25,6 +30,9 @@ const FOREIGN_PAUSE: Duration = Duration::from_millis(10);
 
 /// Tries until somebody else's answer is believed to be what there is.
 const FOREIGN_TRIES: u32 = 16;
+
+/// How far a packet may go: to this machine.
+const HOPS: u32 = 1;
 
 /// Octets of an answer; a longer one is none of ours.
 const MAX_ANSWER: usize = 512;
@@ -120,7 +128,13 @@ impl Prober {
                 Ok(Attempt::Silent) => sleep(RESEND.saturating_sub(started.elapsed())).await,
                 Err(error) => {
                     sleep(RESEND).await;
-                    let complaint = format!("cannot ask {} over {}: {error}", target.address, target.transport.label());
+                    let why = match error.kind() {
+                        io::ErrorKind::AddrNotAvailable => {
+                            "it is no address of this machine, and nobody else is asked".to_owned()
+                        }
+                        _ => error.to_string(),
+                    };
+                    let complaint = format!("cannot ask {} over {}: {why}", target.address, target.transport.label());
                     return Finding { verdict: Verdict::Unproven, complaint: Some(complaint) };
                 }
             }
@@ -135,14 +149,16 @@ impl Prober {
         let question = question(id);
         let give_up = Instant::now() + PATIENCE;
         let mut buffer = [0; MAX_ANSWER];
+        let mut is_sent = false;
         while Instant::now() < give_up {
-            match socket.send(&question).await {
+            match if is_sent && self.is_sparing { Ok(0) } else { socket.send(&question).await } {
                 Ok(_) => {}
                 // ICMP's word on the one before: nobody listens there now.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM | libc::EPERM)) => {}
                 Err(error) => return Err(error),
             }
+            is_sent = true;
             let resend = tokio::time::Instant::now() + RESEND;
             while let Ok(received) = tokio::time::timeout_at(resend, socket.recv(&mut buffer)).await {
                 match received {
@@ -195,6 +211,13 @@ impl Prober {
         if let Some(mark) = self.mark {
             socket.set_mark(mark)?;
         }
+        match address {
+            SocketAddr::V4(_) => socket.set_ttl_v4(HOPS)?,
+            SocketAddr::V6(_) => socket.set_unicast_hops_v6(HOPS)?,
+        }
+        let mut own = address;
+        own.set_port(0);
+        socket.bind(&own.into())?;
         Ok(socket)
     }
 }
@@ -270,6 +293,32 @@ mod tests {
         assert_eq!(finding.verdict, Verdict::Foreign);
         assert!(finding.complaint.is_some_and(|complaint| complaint.contains("somebody else")));
         answering.abort();
+    }
+
+    #[tokio::test]
+    async fn a_sparing_question_is_one_packet_whatever_comes_of_it() {
+        let sparing = Prober { is_sparing: true, ..PROBER };
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let target = Target { address: server.local_addr().unwrap(), transport: Transport::Udp };
+        assert_eq!(sparing.ask(target).await.verdict, Verdict::Silent);
+        let mut buffer = [0; 512];
+        server.try_recv_from(&mut buffer).unwrap();
+        assert!(server.try_recv_from(&mut buffer).is_err(), "nothing is sent again");
+        let asking = tokio::spawn(sparing.ask(target));
+        let (length, client) = server.recv_from(&mut buffer).await.unwrap();
+        server.send_to(&answer(6, &buffer[..length]), client).await.unwrap();
+        assert_eq!(asking.await.unwrap().verdict, Verdict::Foreign);
+        assert!(server.try_recv_from(&mut buffer).is_err(), "nor to the next one");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_not_this_machines_is_not_asked() {
+        for transport in [Transport::Udp, Transport::Tcp] {
+            let target = Target { address: "192.0.2.1:53".parse().unwrap(), transport };
+            let finding = PROBER.ask(target).await;
+            assert_eq!(finding.verdict, Verdict::Unproven);
+            assert!(finding.complaint.is_some_and(|complaint| complaint.contains("no address of this machine")));
+        }
     }
 
     #[tokio::test]

@@ -111,6 +111,8 @@ pub struct Machine {
     has_server: bool,
     /// A server has once reported that it serves.
     has_served: bool,
+    /// One has answered a question.
+    has_been_heard: bool,
     /// The present one has said that it will not take its configuration.
     has_failed: bool,
     drain: Duration,
@@ -149,6 +151,7 @@ impl Machine {
             phase: Phase::Preparing,
             has_server: false,
             has_served: false,
+            has_been_heard: false,
             has_failed: false,
             drain: Duration::ZERO,
             targets: BTreeMap::new(),
@@ -242,7 +245,7 @@ impl Machine {
         let wanted = self.targets.iter().filter(|(target, _)| self.wanted.contains(target.address.ip()));
         let suspicious_from = self.suspicious_from();
         let limits = [
-            heard.max().map(|heard| heard + self.timing.silence_of_all),
+            heard.max().filter(|_| self.has_been_heard).map(|heard| heard + self.timing.silence_of_all),
             answering.chain(asked).min().map(|heard| heard + self.timing.silence_of_one),
             wanted.map(|(_, standing)| standing.answered + self.timing.silence_of_one).min(),
             self.targets.iter().filter_map(|(target, standing)| self.due(target, standing, suspicious_from)).min(),
@@ -386,7 +389,15 @@ impl Machine {
         let is_silent = |heard: Instant| since(heard) >= self.timing.silence_of_one;
         let shortest = self.accountable().map(|standing| since(standing.heard)).min();
         let hangs_in_part = self.accountable().any(|standing| standing.has_answered && is_silent(standing.heard));
-        if shortest.is_some_and(|shortest| shortest >= self.timing.silence_of_all) || hangs_in_part {
+        // Nobody has been heard here yet: the questions may not come to any server, and another one is no better.
+        let limit = if self.has_been_heard { self.timing.silence_of_all } else { self.timing.start_limit };
+        let mut standings = self.targets.values();
+        let was_never_heard = standings.len() > 0
+            && standings.all(|standing| {
+                let is_mute = !standing.has_answered && standing.obstacle == Obstacle::Silence;
+                is_mute && since(standing.answered) >= self.timing.start_limit
+            });
+        if shortest.is_some_and(|shortest| shortest >= limit) || hangs_in_part || was_never_heard {
             return self.kill(Cause::Hang, now);
         }
         let asked = self.targets.iter().filter(|(_, standing)| standing.unheard_since().is_some_and(is_silent));
@@ -422,7 +433,9 @@ impl Machine {
             let Some(standing) = self.targets.get_mut(&target) else { continue };
             self.last_inquiry += 1;
             standing.asked = Some(Asked { inquiry: self.last_inquiry, at: now });
-            let is_sparing = standing.in_vain >= INSISTENCE && !is_intercepted;
+            // Where rules are wanted that cannot be had, nothing keeps a question from going to whoever kube-proxy sends it to.
+            let is_exposed = self.settled.is_none() && !standing.has_answered;
+            let is_sparing = (standing.in_vain >= INSISTENCE || is_exposed) && !is_intercepted;
             self.actions.push(Action::Probe { target, inquiry: self.last_inquiry, is_sparing });
         }
     }
@@ -498,6 +511,7 @@ impl Machine {
         standing.in_vain = obstacle.map_or(0, |_| standing.in_vain.saturating_add(1));
         standing.obstacle = obstacle.unwrap_or(Obstacle::Silence);
         let standing = *standing;
+        self.has_been_heard |= standing.has_answered;
         let due = now + self.interval(&target, &standing);
         if let Some(standing) = self.targets.get_mut(&target) {
             standing.due = due;

@@ -253,9 +253,7 @@ impl World {
         let (Some(end), 1) = (self.last_end(), self.agents.len()) else { return };
         let Some(agent) = self.agents.values().next().filter(|agent| !self.is_settled(agent)) else { return };
         let Some(since) = agent.serving_since().map(|since| since.max(end)) else { return };
-        let missing = self.provable().addresses().find(|address| !agent.wanted().contains(*address));
-        let limit = PROVING + missing.map_or(Duration::ZERO, |address| self.asked_again_within(address));
-        if self.now > since + limit {
+        if self.now > since + PROVING + self.asked_again_within() {
             self.fail(format!("a server answers, and is not intercepted for {:?}: {}", self.now - since, agent.describe()));
         }
     }
@@ -271,14 +269,11 @@ impl World {
         agent.is_idle() && *agent.wanted() == self.provable()
     }
 
-    /// How long it may take until this address is asked once more, after a fault that has made questions to it rare: somebody else has answered
+    /// How long it may take until every address is asked once more, after a fault that has made questions to one rare: somebody else has answered
     /// there, an agent beside this one perhaps, or nobody.
-    fn asked_again_within(&self, address: IpAddr) -> Duration {
-        let makes_rare = |fault: &Fault| match fault.kind {
-            Kind::Deaf(at, _) | Kind::Wrong(at, _) => at == address,
-            Kind::Upgraded | Kind::Terminated => true,
-            _ => false,
-        };
+    fn asked_again_within(&self) -> Duration {
+        let makes_rare =
+            |fault: &Fault| matches!(fault.kind, Kind::Deaf(..) | Kind::Wrong(..) | Kind::Upgraded | Kind::Terminated);
         if self.faults.iter().any(makes_rare) { self.design.timing.longest_prove_interval } else { Duration::ZERO }
     }
 
@@ -335,8 +330,7 @@ impl World {
         let is_hanging = self.faults.iter().any(|fault| fault.kind == Kind::StartsHang);
         // One that was started while they hang has that long to come to something.
         let starting = if is_hanging { self.design.timing.start_limit } else { Duration::ZERO };
-        let asked = self.wish.addresses.iter().map(|address| self.asked_again_within(*address)).max().unwrap_or_default();
-        self.last_end().map_or(Duration::ZERO, |end| end - self.start) + starting + SETTLING + asked
+        self.last_end().map_or(Duration::ZERO, |end| end - self.start) + starting + SETTLING + self.asked_again_within()
     }
 
     /// Everything is in place: one agent, everything intercepted that can be, and the node has answered everybody there since the last fault.

@@ -579,6 +579,32 @@ fn a_part_that_the_next_server_does_not_serve_either_costs_no_further_server() {
 }
 
 #[test]
+fn a_first_server_of_which_nothing_is_ever_heard_is_given_the_time_of_a_start() {
+    let mut world = World::new(Nature { hangs: true, ..WELL });
+    world.run(Duration::from_secs(30));
+    assert!(world.causes().is_empty(), "the questions may not come to any server");
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.causes(), [Cause::Hang]);
+    world.nature.hangs = false;
+    world.run(Duration::from_millis(300));
+    assert!(world.is_on());
+    world.nature.hangs = true;
+    world.run(Duration::from_millis(410));
+    assert_eq!(world.causes().len(), 2, "who has been heard is missed at once");
+}
+
+#[test]
+fn where_the_rules_cannot_be_had_every_question_is_sparing_until_the_first_answer() {
+    let mut world = World::new(Nature { foreign: Some(0), ..WELL });
+    world.coming.clear();
+    world.tell(Event::Settled { interception: &Interception::default(), is_done: false });
+    world.run(Duration::from_millis(200));
+    let [first, second] = [0, 2].map(|index| asked(&world, targets()[index]));
+    assert!(first.len() > 2 && first.iter().all(|(_, is_sparing)| *is_sparing), "{first:?}");
+    assert!(second.len() > 2 && second[0].1 && !second[1].1, "it is watched once it has answered: {second:?}");
+}
+
+#[test]
 fn a_successor_waits_for_an_address_that_cannot_be_proven_no_longer_than_it_would_stay_intercepted() {
     let mut world = World::new(Nature { foreign: Some(0), ..WELL });
     world.run(Duration::from_secs(5));
