@@ -9,6 +9,7 @@ mod eaten;
 mod fallback;
 mod fragments;
 mod load;
+mod part;
 mod steady;
 mod upgrade;
 

@@ -6,6 +6,8 @@ use crate::doctor::findings::{Findings, Page, Question};
 use std::net::SocketAddr;
 
 const GAUGE: &str = "nodelocaldns_watchdog_interception";
+/// The same for each address.
+const GAUGE_OF_ADDRESS: &str = "nodelocaldns_watchdog_intercepted";
 const LOOK_AT_LOG: &str = "the agent's log says since when and why: `kubectl logs -n kube-system -l k8s-app=node-local-dns`";
 
 /// Whether an agent runs, and whether it may.
@@ -61,13 +63,18 @@ pub fn metrics(question: &Question, findings: &Findings) -> Check {
         check.ok("no metrics endpoint is configured");
         return check;
     };
-    let gauge = text(page).map(|body| gauge(&body));
+    let body = text(page);
+    let gauge = body.as_ref().map(|body| gauge(body));
     let wants_rules = question.choice != crate::node::Choice::None;
     match gauge {
         Ok(Some(1.0)) => check.ok(format!("http://{address}/metrics: {GAUGE} is 1")),
         Ok(Some(_)) if !wants_rules => check.ok(format!("http://{address}/metrics: {GAUGE} is 0, as without rules")),
         Ok(Some(value)) => {
-            check.problem(format!("http://{address}/metrics: {GAUGE} is {value}: the agent does not intercept"), LOOK_AT_LOG);
+            let of = match body.as_deref().map(not_intercepted).unwrap_or_default() {
+                addresses if addresses.is_empty() => String::new(),
+                addresses => format!(" queries for {}", list(addresses)),
+            };
+            check.problem(format!("http://{address}/metrics: {GAUGE} is {value}: the agent does not intercept{of}"), LOOK_AT_LOG);
         }
         Ok(None) => check.warning(
             format!("http://{address}/metrics has no {GAUGE}: it is another program's"),
@@ -124,4 +131,12 @@ fn text(page: &Page) -> Result<String, String> {
 /// The gauge's value in an exposition.
 fn gauge(exposition: &str) -> Option<f64> {
     exposition.lines().find_map(|line| line.strip_prefix(GAUGE)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// The addresses that are not intercepted, as an exposition has them.
+fn not_intercepted(exposition: &str) -> Vec<&str> {
+    exposition
+        .lines()
+        .filter_map(|line| line.strip_prefix(GAUGE_OF_ADDRESS)?.strip_prefix("{address=\"")?.strip_suffix("\"} 0"))
+        .collect()
 }

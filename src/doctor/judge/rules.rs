@@ -5,6 +5,7 @@ use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::{Findings, Question};
 use crate::node::{Choice, End, Hook, Interception, IptablesTable, Rule, RulesetTable, TABLE_NAME, clients_named, desired};
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 /// How the rules stand.
 pub struct Standing {
@@ -92,6 +93,22 @@ impl Standing {
         (is_so || !self.may_be_unseen()).then_some(is_so)
     }
 
+    /// The addresses that only the watchdog's own questions are let through to.
+    fn withdrawn(&self, question: &Question) -> Vec<IpAddr> {
+        let raw = |interception: &Interception| {
+            let rules = desired(&question.wish, interception).rules;
+            rules.into_iter().filter(|rule| rule.hook.is_raw()).collect::<HashSet<Rule>>()
+        };
+        let probing = raw(&Interception::default());
+        let is_withdrawn = |address: &IpAddr| {
+            let own = raw(&Interception::of(&[*address]));
+            let mut own = own.difference(&probing).peekable();
+            own.peek().is_some() && own.all(|rule| self.missing.contains(rule))
+        };
+        let addresses = question.wish.addresses.iter().filter(|_| self.is_probing);
+        addresses.copied().filter(is_withdrawn).collect()
+    }
+
     fn is_incoming_missing(&self) -> bool {
         self.missing.iter().any(|rule| rule.hook == Hook::RawPrerouting)
     }
@@ -129,24 +146,38 @@ pub fn rules(question: &Question, findings: &Findings, standing: &Standing) -> C
         for reason in &standing.unseen {
             check.unknown(reason.clone(), RUN_WITH_RIGHTS);
         }
-    } else if standing.is_probing {
-        check.problem(
-            "only the watchdog's own questions are let through: the agent has withdrawn the interception, or has not begun it, since its server \
-             does not answer on every address",
-            "see `sockets`, `queries` and the agent's log; it intercepts again after a second in which every question is answered",
-        );
     } else {
-        let count = standing.missing.len();
-        let examples = list(standing.missing.iter().take(2));
-        let advice = if is_any_at_work(findings) {
-            "the agent puts them back the moment they are changed: see why it does not (is it stopped? `nftables` and `iptables` in \
-             coredns_nodecache_setup_errors_total, and its log)"
-        } else {
-            "start the agent"
-        };
-        check.problem(format!("{count} rules are missing, such as {examples}"), advice);
+        say_what_is_missing(&mut check, question, findings, standing);
     }
     check
+}
+
+/// An address whose interception the agent has withdrawn is told apart from rules that somebody has taken away.
+fn say_what_is_missing(check: &mut Check, question: &Question, findings: &Findings, standing: &Standing) {
+    let withdrawn = standing.withdrawn(question);
+    let missing: Vec<&Rule> = standing.missing.iter().filter(|rule| !withdrawn.contains(&rule.address)).collect();
+    if !withdrawn.is_empty() {
+        check.problem(
+            format!(
+                "only the watchdog's own questions are let through to {}: the agent has withdrawn the interception there, or has not begun it, \
+                 since its server does not answer them, or somebody else does",
+                list(&withdrawn)
+            ),
+            "see `sockets`, `queries` and the agent's log; it intercepts again after a second in which every question is answered",
+        );
+    }
+    if missing.is_empty() {
+        return;
+    }
+    let count = missing.len();
+    let examples = list(missing.iter().take(2));
+    let advice = if is_any_at_work(findings) {
+        "the agent puts them back the moment they are changed: see why it does not (is it stopped? `nftables` and `iptables` in \
+         coredns_nodecache_setup_errors_total, and its log)"
+    } else {
+        "start the agent"
+    };
+    check.problem(format!("{count} rules are missing, such as {examples}"), advice);
 }
 
 fn owner(check: &mut Check, findings: &Findings, table: &RulesetTable) {

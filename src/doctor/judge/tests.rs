@@ -246,6 +246,26 @@ fn clients_whose_packets_do_not_arrive_are_a_problem_and_named() {
 }
 
 #[test]
+fn an_address_that_is_not_intercepted_is_named_and_the_others_are_not() {
+    let addresses = question().wish.addresses;
+    let (first, second) = (addresses[0], addresses[1]);
+    let page = format!(
+        "nodelocaldns_watchdog_interception 0\nnodelocaldns_watchdog_intercepted{{address=\"{first}\"}} 1\n\
+         nodelocaldns_watchdog_intercepted{{address=\"{second}\"}} 0\n"
+    );
+    let diagnosis = diagnose(|findings| {
+        findings.node.nftables = Ok(ruleset(&Interception::of(&[first])));
+        findings.metrics.as_mut().unwrap().1 = Ok((200, page));
+    });
+    only(&diagnosis, Verdict::Problem, &["rules", "pod_path", "metrics"]);
+    for check in ["rules", "pod_path", "metrics"] {
+        let said = diagnosis.check(check).unwrap().seen.join("\n");
+        assert!(said.contains(&second.to_string()) && !said.contains(&first.to_string()), "{check}: {diagnosis}");
+    }
+    assert_eq!(diagnosis.intercepted, Some(false));
+}
+
+#[test]
 fn a_single_rule_that_is_missing_is_named() {
     let diagnosis = diagnose(|findings| {
         let Ok(ruleset) = &mut findings.node.nftables else { return };
