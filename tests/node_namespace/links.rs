@@ -161,6 +161,24 @@ fn who_removes_an_address_over_and_over_is_told_of_once() {
 }
 
 #[test]
+fn a_link_that_is_made_anew_is_told_at_once_and_over_and_over_only_once() {
+    in_a_namespace("links::a_link_that_is_made_anew_is_told_at_once_and_over_and_over_only_once", || {
+        let lines = Lines::start();
+        bridge("nodelocaldns");
+        runtime().block_on(async {
+            let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+            node.ensure_link().await.unwrap();
+            for _ in 0..10 {
+                run("ip link delete nodelocaldns");
+                node.ensure_link().await.unwrap();
+            }
+            assert_eq!(lines.with("nodelocaldns: found").len(), 1, "{lines:?}");
+            assert_eq!(lines.with("nodelocaldns: made").len(), 1, "{lines:?}");
+        });
+    });
+}
+
+#[test]
 fn ipv6_that_is_switched_off_is_told_as_such_and_nothing_is_called_mended() {
     in_a_namespace("links::ipv6_that_is_switched_off_is_told_as_such_and_nothing_is_called_mended", || {
         let lines = Lines::start();

@@ -153,7 +153,9 @@ impl Link {
                 (false, true) => "found a predecessor's; it is ours from now on",
                 (false, false) => "found; only our addresses will be taken off it again",
             };
-            if let Some(count) = self.made.count(now) {
+            // The first one is no sign that somebody takes them away.
+            let count = if self.index.is_none() { Some(1) } else { self.made.count(now) };
+            if let Some(count) = count {
                 tracing::info!("link {name}: {origin}{}", times(count));
             }
         } else if !done.is_empty() {
