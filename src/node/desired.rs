@@ -32,6 +32,9 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 
+/// The comment of rules that accept: the reference's, ours too.
+pub const ALLOW_TRAFFIC: &str = "NodeLocal DNS Cache: allow DNS traffic";
+
 /// What the user asks of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish {

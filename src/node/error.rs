@@ -72,6 +72,19 @@ pub enum Error {
     /// Packets of clients come in and do not reach the cache.
     #[error("packets of {clients} clients come in and do not arrive at the cache; the log names them")]
     PathBlocked { clients: usize },
+    /// The node's firewall drops pods' packets, whatever we do.
+    #[error(
+        "pods' DNS packets for {address} are dropped by {by}, and no rule of ours can change that: {address} is not intercepted, cluster DNS answers \
+         pods; accept UDP and TCP packets to and from {address} there, untracked ones too (`nft -a list ruleset`)"
+    )]
+    Filtered { address: IpAddr, by: String },
+    /// Nobody here can read legacy iptables.
+    #[error(
+        "legacy iptables has a filter table, and there is no program iptables-legacy here to read it or to put rules into it: if it drops what comes in, pods \
+         may lose queries; install iptables in the image, or accept UDP and TCP packets to and from the cache's addresses there \
+         (`iptables-legacy -S INPUT` on the node)"
+    )]
+    LegacyFilter,
     /// A look at the node took too long.
     #[error("what {task} has not come to an end in {} s", waited.as_secs())]
     TaskSlow { task: &'static str, waited: Duration },
@@ -87,7 +100,7 @@ pub enum Error {
 pub const NFTABLES: &str = "nftables";
 
 impl Error {
-    /// Value of the label `errortype` of `coredns_nodecache_setup_errors_total`; all but `nftables` and `path` are the reference's.
+    /// Value of the label `errortype` of `coredns_nodecache_setup_errors_total`; all but `nftables`, `filter` and `path` are the reference's.
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::IptablesLock { .. } => "iptables_lock",
@@ -103,6 +116,7 @@ impl Error {
             | Self::Nftables { .. }
             | Self::Listing { .. } => "nftables",
             Self::PathBlocked { .. } => "path",
+            Self::Filtered { .. } | Self::LegacyFilter => "filter",
             Self::LinkAdd { .. } => "interface_add",
             Self::LinkCheck { .. } | Self::LinkName { .. } | Self::Ipv6Disabled { .. } | Self::Socket { .. } => "interface_check",
         }

@@ -1,81 +1,120 @@
-//! What goes through the iptables programs beside an nftables table: rules that accept DNS traffic, which nodes need whose filter table drops by
-//! default, and a predecessor's rules for NOTRACK. The programs may wait for the xtables lock for seconds, for which a withdrawal, which is
-//! nftables' alone, must not wait: so they run beside everything else, one run at a time.
+//! What the node's firewall does to DNS packets, and what is done about it beside an nftables table of ours: rules that accept them, in the chains of
+//! iptables-nft over netlink, in legacy iptables through its programs; and a predecessor's rules for NOTRACK.
+//!
+//! Programs may wait for the xtables lock for seconds, and a big firewall takes a while to read, for which a withdrawal, which is the table's alone, must not
+//! wait: so this runs beside everything else, one run at a time.
 
 use super::Rule;
 use super::error::Error;
+use super::firewall::{Eater, Fate, Packet, fate};
 use super::iptables::{self, Iptables, Table};
+use super::nftables::{AcceptRules, Chains};
+use super::pace::{Pace, Urgency};
+use std::collections::BTreeMap;
 use std::future::pending;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// The rules of the filter table, and the present run of the programs.
+/// Addresses for which pods' packets are sure to be dropped, and what drops them.
+pub type Refused = BTreeMap<IpAddr, Eater>;
+
+/// The firewall, and the present run.
 pub struct Filter {
-    programs: Programs,
-    is_due: bool,
+    tools: Tools,
+    /// The sender of changes that are ours.
+    port_id: Option<u32>,
+    pace: Pace,
     /// A predecessor's rules for NOTRACK, which would outlive us, and with them an interception that nobody answers, may be there.
     is_raw_due: bool,
     /// The last run was in vain. Another one is not begun for that alone, or there would be no end of them.
     has_failed: bool,
     /// Of runs that have ended, until somebody asks.
     errors: Vec<Error>,
+    /// What the last run made of the firewall.
+    refused: Refused,
     run: Option<JoinHandle<Ended>>,
 }
 
-#[derive(Clone)]
-enum Programs {
-    /// Not looked for yet.
-    Unknown,
-    Found(Arc<Iptables>),
-    Missing,
+/// What the work is done with; a run has it while it goes on.
+#[derive(Default)]
+struct Tools {
+    accept: Option<AcceptRules>,
+    /// For iptables-nft, should the kernel not take rules over netlink.
+    programs: Option<Arc<Iptables>>,
+    legacy_programs: Option<Arc<Iptables>>,
 }
 
 /// What became of a run.
 struct Ended {
-    programs: Programs,
+    tools: Tools,
     /// That was tried, with success.
     is_raw_clean: bool,
+    /// Rules were put in.
+    has_put: bool,
+    refused: Refused,
     errors: Vec<Error>,
 }
 
 impl Filter {
     /// Everything is due, nothing is run.
     pub fn new() -> Self {
-        Self { programs: Programs::Unknown, is_due: true, is_raw_due: true, has_failed: false, errors: Vec::new(), run: None }
+        let mut errors = Vec::new();
+        let opened = AcceptRules::open();
+        let accept = opened.map_err(|error| tell(error, &mut errors)).ok();
+        Self {
+            port_id: accept.as_ref().map(AcceptRules::port_id),
+            tools: Tools { accept, ..Tools::default() },
+            pace: Pace::new(Instant::now()),
+            is_raw_due: true,
+            has_failed: false,
+            errors,
+            refused: Refused::new(),
+            run: None,
+        }
     }
 
-    /// The rules may have been changed: the next [`Filter::begin`] looks.
-    pub fn look(&mut self) {
-        self.is_due = true;
+    /// The sender of changes that are ours.
+    pub fn port_id(&self) -> Option<u32> {
+        self.port_id
+    }
+
+    /// The rules may have been changed: a [`Filter::begin`] looks, when it is time.
+    pub fn look(&mut self, urgency: Urgency) {
+        self.pace.want(urgency, Instant::now());
     }
 
     /// What failed may succeed by now: the next [`Filter::begin`] tries again.
     pub fn retry(&mut self) {
-        self.is_due |= self.has_failed;
+        if self.has_failed {
+            self.look(Urgency::Now);
+        }
     }
 
-    /// Sees to it that those of `rules` for the filter table are there, and does not wait for it. Nothing if nothing is due, or a run goes on:
-    /// then what is due is so at its end. What goes wrong is logged.
+    /// Addresses for which the firewall drops pods' packets.
+    pub fn refused(&self) -> &Refused {
+        &self.refused
+    }
+
+    /// Sees to it that those of `rules` that accept are there, and how the firewall takes them, and does not wait for it. Nothing if nothing is due, or a run
+    /// goes on: then what is due is so at its end. What goes wrong is logged.
     pub fn begin(&mut self, rules: &[Rule], is_alone: bool) {
-        let cleans_raw = self.is_raw_due && is_alone && (self.is_due || !self.has_failed);
-        if self.run.is_some() || !self.is_due && !cleans_raw {
+        let now = Instant::now();
+        let is_due = self.pace.is_due(now);
+        let cleans_raw = self.is_raw_due && is_alone && (is_due || !self.has_failed);
+        if self.run.is_some() || !is_due && !cleans_raw {
             return;
         }
-        let (programs, applies) = (self.programs.clone(), std::mem::take(&mut self.is_due));
-        let rules = rules.to_vec();
+        self.pace.begin(now);
+        let mut tools = std::mem::take(&mut self.tools);
+        let rules: Vec<Rule> = rules.iter().filter(|rule| !rule.hook.is_raw()).copied().collect();
         self.run = Some(spawn_blocking(move || {
             let mut errors = if cleans_raw { clean_raw() } else { Vec::new() };
             let is_raw_clean = cleans_raw && errors.is_empty();
-            let programs = programs.find();
-            let applied = match &programs {
-                Programs::Found(found) if applies => found.apply(&rules, &[Table::Filter], is_alone).map(|_has_changed| ()),
-                _ => Ok(()),
-            };
-            if let Err(error) = applied {
-                tracing::warn!("{error}; queries are intercepted as they should be all the same (it is tried again)");
-                errors.push(error);
-            }
-            Ended { programs, is_raw_clean, errors }
+            let has_put = tools.accept(&rules, is_alone, &mut errors);
+            let refused = tools.refused(&rules, &mut errors);
+            Ended { tools, is_raw_clean, has_put, refused, errors }
         }));
     }
 
@@ -89,19 +128,14 @@ impl Filter {
         std::mem::take(&mut self.errors)
     }
 
-    /// Waits for the end of the present run, if there is one, else for ever. May be dropped and called again at any time.
-    pub async fn ended(&mut self) {
-        let Some(run) = &mut self.run else { return pending().await };
-        let ended = run.await;
-        self.run = None;
-        match ended {
-            Ok(Ended { programs, is_raw_clean, errors }) => {
-                self.programs = programs;
-                self.is_raw_due &= !is_raw_clean;
-                self.has_failed = !errors.is_empty();
-                self.errors.extend(errors);
-            }
-            Err(_panicked) => tracing::error!("{}", Error::TaskEnded { task: "runs iptables" }),
+    /// Waits for the end of the present run, or, if there is none, until it is time for the next. May be dropped and called again at any time.
+    pub async fn due(&mut self) {
+        if self.run.is_some() {
+            return self.ended().await;
+        }
+        match self.pace.due_at() {
+            Some(at) => tokio::time::sleep_until(at.into()).await,
+            None => pending().await,
         }
     }
 
@@ -111,21 +145,116 @@ impl Filter {
             self.ended().await;
         }
     }
-}
 
-impl Programs {
-    fn find(self) -> Self {
-        match self {
-            Self::Unknown => match Iptables::find() {
-                Ok(programs) => Self::Found(Arc::new(programs)),
-                Err(error) => {
-                    tracing::warn!("{error}. Only nodes whose filter table drops by default need them, to accept DNS traffic");
-                    Self::Missing
+    async fn ended(&mut self) {
+        let Some(run) = &mut self.run else { return };
+        let ended = run.await;
+        self.run = None;
+        match ended {
+            Ok(Ended { tools, is_raw_clean, has_put, refused, errors }) => {
+                self.tools = tools;
+                self.is_raw_due &= !is_raw_clean;
+                self.has_failed = !errors.is_empty();
+                self.errors.extend(errors);
+                if self.pace.end(has_put, Instant::now()) {
+                    tracing::warn!(
+                        "rules that accept DNS packets have been taken away or put behind others again and again; they are put back ever more seldom"
+                    );
                 }
-            },
-            known => known,
+                self.take_refused(refused);
+            }
+            Err(_panicked) => {
+                let error = Error::TaskEnded { task: "looks after the firewall" };
+                tracing::error!("{error}");
+                self.errors.push(error);
+                self.tools.accept = AcceptRules::open().ok();
+            }
         }
     }
+
+    /// Says what is new.
+    fn take_refused(&mut self, refused: Refused) {
+        let before = std::mem::replace(&mut self.refused, refused);
+        for (address, by) in self.refused.iter().filter(|(address, by)| before.get(address) != Some(by)) {
+            let error = Error::Filtered { address: *address, by: by.to_string() };
+            tracing::error!("{error}");
+            self.errors.push(error);
+        }
+        for address in before.keys().filter(|address| !self.refused.contains_key(address)) {
+            tracing::info!("the node's firewall lets pods' packets for {address} in again: they are intercepted");
+        }
+    }
+}
+
+impl Tools {
+    /// Sees to it that `rules` are in each kind of iptables that has a filter table; whether any had to be put there.
+    fn accept(&mut self, rules: &[Rule], is_alone: bool, errors: &mut Vec<Error>) -> bool {
+        let mut has_put = false;
+        let done = self.accept.as_mut().map(|accept| accept.chains().and_then(|chains| accept.apply(rules, &chains, is_alone)));
+        match done {
+            Some(Ok(done)) => {
+                if done != super::nftables::Done::default() {
+                    tracing::debug!("{} rules that accept DNS packets put into iptables-nft's chains, {} removed", done.put, done.removed);
+                }
+                has_put |= done.put > 0;
+            }
+            Some(Err(error)) => match self.accept_by_programs(rules, is_alone) {
+                Some(Ok(has_changed)) => {
+                    tracing::debug!("{error}; its programs have done it");
+                    has_put |= has_changed;
+                }
+                Some(Err(by_programs)) => tell(by_programs, errors),
+                None => tell(error, errors),
+            },
+            None => {}
+        }
+        let has_table = [false, true].map(|is_ipv6| iptables::legacy_tables(is_ipv6).iter().any(|name| name == Table::Filter.name()));
+        let rules: Vec<Rule> = rules.iter().filter(|rule| has_table[usize::from(rule.address.is_ipv6())]).copied().collect();
+        if !rules.is_empty() {
+            self.legacy_programs = self.legacy_programs.take().or_else(|| Iptables::legacy().map(Arc::new));
+            let applied = match &self.legacy_programs {
+                Some(programs) => programs.apply(&rules, &[Table::Filter], is_alone),
+                None => Err(Error::LegacyFilter),
+            };
+            applied.map_or_else(|error| tell(error, errors), |has_changed| has_put |= has_changed);
+        }
+        has_put
+    }
+
+    /// None where there are no programs for iptables-nft.
+    fn accept_by_programs(&mut self, rules: &[Rule], is_alone: bool) -> Option<Result<bool, Error>> {
+        self.programs = self.programs.take().or_else(|| Iptables::find().ok().map(Arc::new));
+        Some(self.programs.as_ref()?.apply(rules, &[Table::Filter], is_alone))
+    }
+
+    /// What the firewall does now to the packets for which `rules` are.
+    fn refused(&mut self, rules: &[Rule], errors: &mut Vec<Error>) -> Refused {
+        let Some(accept) = &mut self.accept else { return Refused::new() };
+        match accept.chains() {
+            Ok(chains) => refused(rules, &chains),
+            Err(error) => {
+                tell(error, errors);
+                Refused::new()
+            }
+        }
+    }
+}
+
+/// The addresses of `rules` for which pods' packets, or the answers, are sure to be dropped. What is not sure the kernel notes (`arrival`).
+pub fn refused(rules: &[Rule], chains: &Chains) -> Refused {
+    let mut refused = Refused::new();
+    for packet in rules.iter().filter_map(Packet::of).filter(|packet| !packet.is_loopback) {
+        if let Fate::Dropped { by } = fate(chains, &packet) {
+            refused.entry(packet.address).or_insert(by);
+        }
+    }
+    refused
+}
+
+/// Logs an error, and keeps it to be counted.
+fn tell(error: Error, errors: &mut Vec<Error>) {
+    tracing::warn!("{error} (it is tried again)");
+    errors.push(error);
 }
 
 /// Returns what went wrong.

@@ -10,10 +10,12 @@ mod desired;
 mod error;
 mod fallback;
 mod filter;
+mod firewall;
 mod iptables;
 mod ipv6;
 mod link;
 mod nftables;
+mod pace;
 mod presence;
 mod rate_limit;
 mod survey;
@@ -33,10 +35,11 @@ pub use rate_limit::{RateLimit, times};
 pub use survey::{Survey, survey};
 
 use self::client_watch::ClientWatch;
-use self::filter::Filter;
+use self::filter::{Filter, Refused};
 use self::iptables::Iptables;
 use self::link::Link;
-use self::nftables::{Applied, Events, FallbackTable, OwnTable, Subject};
+use self::nftables::{AcceptRules, Applied, Events, FallbackTable, Own, Subject};
+use self::pace::Urgency;
 use self::presence::Presence;
 use crate::threads;
 use std::future::pending;
@@ -88,6 +91,8 @@ pub struct Node {
     presence: Option<Presence>,
     sync: Interval,
     interception: Interception,
+    /// Addresses for which the rules let no pods' packets in, since the node's firewall drops them.
+    refused: Refused,
     owner: Option<OwnedFd>,
     /// Rules that should be off may be on for another agent.
     is_left_to_another: bool,
@@ -98,7 +103,7 @@ pub struct Node {
 
 /// What goes on beside the rules, and has come to something.
 enum Beside {
-    FilterEnded,
+    FilterDue,
     ClientsDue,
 }
 
@@ -139,6 +144,7 @@ impl Node {
             presence,
             sync,
             interception: Interception::default(),
+            refused: Refused::new(),
             owner: None,
             is_left_to_another: false,
             mended_rules: RateLimit::default(),
@@ -189,7 +195,8 @@ impl Node {
     ///
     /// On nftables this is one step, done or not; on iptables it is one for each family and table, and dropping the future does not stop them.
     /// Rules that accept DNS traffic, which nodes need whose filter table drops by default, follow on nftables while others wait for nothing
-    /// ([`Node::is_ready_for_queries`]); they are looked after at [`Change::SyncDue`] and when somebody changed them.
+    /// ([`Node::is_ready_for_queries`]); they are looked after at [`Change::SyncDue`] and when somebody changed them. Pods' packets for an address are not let
+    /// in while the node's firewall is sure to drop them all the same ([`Error::Filtered`], beside).
     ///
     /// While another agent is at work, rules of iptables that are wanted no longer are left to it; when it is gone, that is a [`Change::Rules`].
     ///
@@ -197,8 +204,11 @@ impl Node {
     ///
     /// The interception could not be put in place or taken away; worth another try.
     pub async fn ensure(&mut self, interception: &Interception) -> Result<(), Error> {
-        let is_mended = *interception == self.interception;
-        let rules = desired(&self.wish, interception).rules;
+        let refused = self.refused_now();
+        let is_mended = *interception == self.interception && refused == self.refused;
+        let mut rules = desired(&self.wish, interception).rules;
+        // Programs on the node are not concerned: theirs come by `lo`, and a probe would tell.
+        rules.retain(|rule| rule.hook != Hook::RawPrerouting || !refused.contains_key(&rule.address));
         let is_alone = self.is_alone();
         let Some(held) = &mut self.rules else {
             let installed = Rules::install(self.choice, &rules, is_alone).await?;
@@ -206,6 +216,7 @@ impl Node {
             self.owner = installed.duplicate_owner();
             self.rules = Some(installed);
             self.interception = interception.clone();
+            self.refused = refused;
             self.note_what_is_left(is_alone);
             return Ok(());
         };
@@ -222,6 +233,7 @@ impl Node {
             Rules::Iptables(programs) => apply(programs, rules, is_alone).await?,
         };
         self.interception = interception.clone();
+        self.refused = refused;
         self.note_what_is_left(is_alone);
         if has_changed && is_mended {
             self.mended_rules.add();
@@ -236,8 +248,8 @@ impl Node {
     }
 
     /// Whether more addresses may be intercepted: at a node whose filter table drops by default, queries that are untracked before the rules are
-    /// there that accept them are lost. Until the programs that make those have ended, which is a [`Change::Rules`], they may not; what they could
-    /// not do holds nothing up.
+    /// there that accept them are lost. Until what the firewall does is known, which is a [`Change::Rules`], they may not; what could not be done
+    /// about it holds nothing up.
     pub fn is_ready_for_queries(&self) -> bool {
         match &self.rules {
             Some(Rules::Nftables { filter, .. }) => !filter.is_running(),
@@ -294,10 +306,15 @@ impl Node {
         }
     }
 
-    /// Whether clients' packets, which the rules let in, arrive at the cache. Where the kernel does not tell, nobody is known to be blocked.
+    /// Whether clients' packets arrive at the cache: those that the rules let in, and are any let in? Where the kernel does not tell, nobody is known to be blocked.
     pub fn reach(&self) -> Reach {
         match &self.rules {
-            Some(Rules::Nftables { clients, .. }) => clients.reach(),
+            Some(Rules::Nftables { clients, .. }) => {
+                let reach = clients.reach();
+                let are_all_refused = !self.refused.is_empty()
+                    && self.wish.addresses.iter().all(|address| self.refused.contains_key(&address.to_canonical()));
+                Reach { is_nobody_served: reach.is_nobody_served || are_all_refused, ..reach }
+            }
             _ => Reach::default(),
         }
     }
@@ -337,7 +354,7 @@ impl Node {
         let beside = async {
             match &mut self.rules {
                 Some(Rules::Nftables { filter, clients, .. }) => tokio::select! {
-                    () = filter.ended() => Beside::FilterEnded,
+                    () = filter.due() => Beside::FilterDue,
                     () = clients.due(), if is_on => Beside::ClientsDue,
                 },
                 _ => pending().await,
@@ -367,12 +384,11 @@ impl Node {
                     tracing::warn!("changes of rules will be noticed at intervals only: {error}");
                     self.events = None;
                 }
-                self.look_at_filter(!matches!(subject, Ok(Subject::Table)));
                 self.try_all_clients();
-                Some(Change::Rules)
+                self.note_change(subject.unwrap_or(Subject::Iptables))
             }
             _ = self.sync.tick() => {
-                self.look_at_filter(true);
+                self.look_at_filter(Urgency::Now);
                 Some(Change::SyncDue)
             }
         }
@@ -392,6 +408,7 @@ impl Node {
             return errors;
         }
         if self.choice != Choice::None {
+            errors.extend(AcceptRules::remove_all().err());
             errors.extend(clean(&iptables::Table::ALL).await.1);
         }
         if self.fallback.as_ref().is_some_and(FallbackTable::is_in_place) {
@@ -417,11 +434,23 @@ impl Node {
         }
     }
 
-    fn look_at_filter(&mut self, is_due: bool) {
-        if let Some(Rules::Nftables { filter, .. }) = &mut self.rules
-            && is_due
-        {
-            filter.look();
+    /// Somebody has changed what `subject` says; none if that is for the filter alone, which takes its time.
+    fn note_change(&mut self, subject: Subject) -> Option<Change> {
+        self.look_at_filter(if subject == Subject::Iptables { Urgency::Prompt } else { Urgency::Calm });
+        (subject != Subject::Firewall).then_some(Change::Rules)
+    }
+
+    fn look_at_filter(&mut self, urgency: Urgency) {
+        if let Some(Rules::Nftables { filter, .. }) = &mut self.rules {
+            filter.look(urgency);
+        }
+    }
+
+    /// As the firewall was at the last look.
+    fn refused_now(&self) -> Refused {
+        match &self.rules {
+            Some(Rules::Nftables { filter, .. }) => filter.refused().clone(),
+            _ => Refused::new(),
         }
     }
 
@@ -476,15 +505,22 @@ impl Rules {
 
     /// The kernel's word on changes that others make; none where there is nothing to tell or nobody who tells.
     fn events(&self, fallback: Option<&FallbackTable>, sync_interval: Duration) -> Option<Events> {
-        let own = match self {
+        let mut own = Own::default();
+        match self {
             Self::None => return None,
-            Self::Nftables { table, .. } => Some(OwnTable { name: table.name().to_owned(), port_id: table.port_id() }),
-            Self::Iptables(_) => None,
-        };
-        let fallback = fallback.map(|table| OwnTable { name: FALLBACK_TABLE_NAME.to_owned(), port_id: table.port_id() });
+            Self::Nftables { table, filter, .. } => {
+                own.tables.push(table.name().to_owned());
+                own.port_ids.extend(std::iter::once(table.port_id()).chain(filter.port_id()));
+            }
+            Self::Iptables(_) => {}
+        }
+        if let Some(table) = fallback {
+            own.tables.push(FALLBACK_TABLE_NAME.to_owned());
+            own.port_ids.push(table.port_id());
+        }
         let warn =
             |error: &_| tracing::warn!("changes of rules will be noticed every {} s only: {error}", sync_interval.as_secs());
-        Events::subscribe(own.into_iter().chain(fallback).collect()).inspect_err(warn).ok()
+        Events::subscribe(own).inspect_err(warn).ok()
     }
 }
 
@@ -494,8 +530,10 @@ pub async fn teardown(wish: &Wish) -> Vec<Error> {
     if presence::is_any() {
         tracing::warn!("an agent is running on this node and will set it up again: stop it first");
     }
+    let accepting = AcceptRules::remove_all();
     let (removed, mut errors) = clean(&iptables::Table::ALL).await;
-    tracing::info!("{removed} iptables rules removed");
+    tracing::info!("{} iptables rules removed", removed + accepting.as_ref().unwrap_or(&0));
+    errors.extend(accepting.err());
     match nftables::remove_fallback() {
         Ok(true) => tracing::info!("nftables table inet {FALLBACK_TABLE_NAME} removed"),
         Ok(false) => {}

@@ -40,6 +40,18 @@ impl Iptables {
         Ok(Self { kind, reason, socket_match: [AtomicBool::new(true), AtomicBool::new(true)] })
     }
 
+    /// The programs for legacy tables, if there are any.
+    pub fn legacy() -> Option<Self> {
+        let kind = if has_program(Kind::Legacy) {
+            Kind::Legacy
+        } else {
+            // The others name themselves `nf_tables`.
+            let version = execute(Kind::Default, false, Table::Filter.name(), "--version").ok()?;
+            (!version.contains("nf_tables")).then_some(Kind::Default)?
+        };
+        Some(Self { kind, reason: "there is a legacy table", socket_match: [AtomicBool::new(true), AtomicBool::new(true)] })
+    }
+
     /// The program and why it is the one to use, for the log.
     pub fn description(&self) -> String {
         format!("{} ({})", self.kind.program(false), self.reason)

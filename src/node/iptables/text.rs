@@ -1,13 +1,11 @@
 //! Rules as iptables writes them, and what there is to do to those that exist. Pure.
 
-use crate::node::desired::{End, Hook, Protocol, Rule};
+use crate::node::desired::{ALLOW_TRAFFIC, End, Hook, Protocol, Rule};
 use std::fmt::Write;
 use std::net::IpAddr;
 
 /// The reference's comment on NOTRACK rules, ours too.
 const SKIP_CONNTRACK: &str = "NodeLocal DNS Cache: skip conntrack";
-/// The reference's comment on ACCEPT rules, ours too.
-const ALLOW_TRAFFIC: &str = "NodeLocal DNS Cache: allow DNS traffic";
 
 /// Tables that hold rules of ours, with what they do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,8 +1,10 @@
 //! Rules as nf_tables messages, with `netlink-bindings`. Pure.
 
+mod accept;
 pub mod arrival;
 mod fallback;
 
+pub use accept::accept;
 pub use fallback::replace as replace_fallback;
 
 use crate::node::desired::{End, Hook, Protocol, Rule};
@@ -137,13 +139,9 @@ fn match_packets<P: Pusher>(
         IpAddr::V4(address) => (libc::NFPROTO_IPV4, address.octets().to_vec()),
         IpAddr::V6(address) => (libc::NFPROTO_IPV6, address.octets().to_vec()),
     };
-    let number = match protocol {
-        Protocol::Udp => libc::IPPROTO_UDP,
-        Protocol::Tcp => libc::IPPROTO_TCP,
-    };
     let mut list = compare_meta(list, MetaKeys::Nfproto, &[family as u8]);
     list = compare_payload(list, PayloadBase::NetworkHeader, address_offset(address, end), &octets);
-    list = compare_meta(list, MetaKeys::L4Proto, &[number as u8]);
+    list = compare_meta(list, MetaKeys::L4Proto, &[protocol_number(protocol)]);
     match port {
         Some(port) => {
             let offset = if end == End::Source { 0 } else { 2 };
@@ -153,8 +151,16 @@ fn match_packets<P: Pusher>(
     }
 }
 
+/// `IPPROTO_…`
+fn protocol_number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Udp => libc::IPPROTO_UDP as u8,
+        Protocol::Tcp => libc::IPPROTO_TCP as u8,
+    }
+}
+
 /// Where an address stands in the network header (RFC 791 section 3.1, RFC 8200 section 3).
-fn address_offset(address: IpAddr, end: End) -> u32 {
+pub(super) fn address_offset(address: IpAddr, end: End) -> u32 {
     match (address, end) {
         (IpAddr::V4(_), End::Source) => 12,
         (IpAddr::V4(_), End::Destination) => 16,

@@ -1,6 +1,7 @@
 //! What others change in the kernel's tables, as it tells everyone who listens (NFNLGRP_NFTABLES). iptables programs of the nft kind change
 //! tables there too.
 
+use super::TABLE_NAME;
 use super::encode::FAMILY;
 use super::message::messages;
 use crate::node::error::Error;
@@ -21,38 +22,43 @@ const DELETE_CHAIN: u16 = 0xa05;
 const NEW_RULE: u16 = 0xa06;
 const DELETE_RULE: u16 = 0xa08;
 
-/// What a change concerns; what takes longer to look at is greater, and stands for the other too.
+/// Tables that hold nothing at the filter hooks, or, of kube-proxy's own, nothing that concerns untracked packets, and change all the time.
+const BUSY_TABLES: [&str; 3] = ["nat", "raw", "kube-proxy"];
+
+/// What a change concerns; a greater one stands for the others too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
+    /// Somebody else's rules, which may drop DNS packets, or do so no more.
+    Firewall,
     /// A table of our own.
     Table,
     /// Chains into which iptables puts rules of ours.
     Iptables,
 }
 
-/// A table that is ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnTable {
-    /// In family inet.
-    pub name: String,
-    /// Port ID that our own changes carry.
-    pub port_id: u32,
+/// What is ours.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Own {
+    /// Tables in family inet.
+    pub tables: Vec<String>,
+    /// Port IDs that our own changes carry.
+    pub port_ids: Vec<u32>,
 }
 
 /// A subscription.
 pub struct Events {
     socket: TokioSocket,
     datagram: Vec<u8>,
-    own: Vec<OwnTable>,
+    own: Own,
 }
 
 impl Events {
-    /// Subscribes; `own` are the tables that are ours.
+    /// Subscribes; `own` is what is ours.
     ///
     /// # Errors
     ///
     /// [`Error::Socket`].
-    pub fn subscribe(own: Vec<OwnTable>) -> Result<Self, Error> {
+    pub fn subscribe(own: Own) -> Result<Self, Error> {
         let open = || -> io::Result<TokioSocket> {
             let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
             socket.socket_mut().bind_auto()?;
@@ -63,7 +69,7 @@ impl Events {
         Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM_LIMIT), own })
     }
 
-    /// Waits for a change that takes away something of ours. May be dropped while it waits without losing any.
+    /// Waits for a change by which something of ours may be gone, or the firewall another. May be dropped while it waits without losing any.
     ///
     /// # Errors
     ///
@@ -101,9 +107,10 @@ impl Events {
     }
 }
 
-/// What the changes in `datagram` concern that may have taken something of ours away. Rules that others add beside ours do not.
-fn subject(datagram: &[u8], own: &[OwnTable]) -> Option<Subject> {
-    let subjects = messages(datagram).filter_map(|message| {
+/// What the changes in `datagram` concern that others have made.
+fn subject(datagram: &[u8], own: &Own) -> Option<Subject> {
+    let others = messages(datagram).filter(|message| !own.port_ids.contains(&message.port_number()));
+    let subjects = others.filter_map(|message| {
         let payload = message.payload();
         let kind = message.message_type();
         let (header, table, chain) = match kind {
@@ -122,19 +129,23 @@ fn subject(datagram: &[u8], own: &[OwnTable]) -> Option<Subject> {
             _ => return None,
         };
         let table = table.to_str().ok()?;
-        if header.nfgen_family == FAMILY {
-            let is_changed = |own: &OwnTable| own.name == table && message.port_number() != own.port_id;
-            return own.iter().any(is_changed).then_some(Subject::Table);
+        let is_inet = header.nfgen_family == FAMILY;
+        let is_iptables = [libc::NFPROTO_IPV4 as u8, libc::NFPROTO_IPV6 as u8].contains(&header.nfgen_family);
+        if is_inet && own.tables.iter().any(|own| own == table) {
+            return Some(Subject::Table);
         }
         let is_removal = matches!(kind, DELETE_TABLE | DELETE_CHAIN | DELETE_RULE);
-        let is_iptables = [libc::NFPROTO_IPV4 as u8, libc::NFPROTO_IPV6 as u8].contains(&header.nfgen_family);
         let holds_ours = chain.is_none_or(|chain| match (table, chain.to_bytes()) {
             ("raw", chain) => chain == b"PREROUTING" || chain == b"OUTPUT",
             ("filter", chain) => chain == b"INPUT" || chain == b"OUTPUT",
             _ => false,
         });
-        let is_ours = ["raw", "filter"].contains(&table) && holds_ours;
-        (is_removal && is_iptables && is_ours).then_some(Subject::Iptables)
+        if is_removal && is_iptables && ["raw", "filter"].contains(&table) && holds_ours {
+            return Some(Subject::Iptables);
+        }
+        // Another agent's table has an owner, and lets everything in.
+        let is_firewall = (is_inet || is_iptables) && !BUSY_TABLES.contains(&table) && !table.starts_with(TABLE_NAME);
+        is_firewall.then_some(Subject::Firewall)
     });
     subjects.max()
 }
@@ -153,38 +164,47 @@ mod tests {
         batch.finalize().into_chained().into_buf()
     }
 
-    fn own(name: &str, port_id: u32) -> OwnTable {
-        OwnTable { name: name.to_owned(), port_id }
+    fn own(table: &str, port_id: u32) -> Own {
+        Own { tables: vec![table.to_owned()], port_ids: vec![port_id] }
     }
 
     #[test]
     fn a_rule_gone_from_a_chain_of_ours_is_noticed() {
-        assert_eq!(subject(&rule_gone(2, "raw", "PREROUTING"), &[]), Some(Subject::Iptables));
-        assert_eq!(subject(&rule_gone(10, "filter", "INPUT"), &[]), Some(Subject::Iptables));
+        assert_eq!(subject(&rule_gone(2, "raw", "PREROUTING"), &Own::default()), Some(Subject::Iptables));
+        assert_eq!(subject(&rule_gone(10, "filter", "INPUT"), &Own::default()), Some(Subject::Iptables));
     }
 
     #[test]
-    fn what_kube_proxy_does_in_its_own_chains_is_not() {
-        assert_eq!(subject(&rule_gone(2, "filter", "KUBE-FORWARD"), &[]), None);
-        assert_eq!(subject(&rule_gone(2, "nat", "OUTPUT"), &[]), None);
-        assert_eq!(subject(&rule_gone(7, "raw", "PREROUTING"), &[]), None, "a bridge's table");
+    fn what_kube_proxy_does_to_services_is_nothing_to_look_at() {
+        for (family, table, chain) in [(2, "nat", "OUTPUT"), (2, "nat", "KUBE-SERVICES"), (2, "kube-proxy", "services"), (2, "raw", "X")] {
+            assert_eq!(subject(&rule_gone(family, table, chain), &Own::default()), None, "{table} {chain}");
+        }
+        assert_eq!(subject(&rule_gone(7, "raw", "PREROUTING"), &Own::default()), None, "a bridge's table");
+    }
+
+    #[test]
+    fn what_others_do_to_a_firewall_is_noticed() {
+        for (family, table, chain) in [(1, "firewalld", "filter_INPUT"), (2, "filter", "KUBE-FORWARD"), (10, "mangle", "INPUT")] {
+            assert_eq!(subject(&rule_gone(family, table, chain), &Own::default()), Some(Subject::Firewall), "{table} {chain}");
+        }
+        assert_eq!(subject(&rule_gone(1, "nodelocaldns-4711", "prerouting"), &Own::default()), None, "another agent's");
     }
 
     #[test]
     fn our_own_table_counts_when_the_change_is_not_ours() {
         let octets = delete("nodelocaldns", 1).octets;
-        assert_eq!(subject(&octets, &[own("nodelocaldns", 77)]), Some(Subject::Table));
-        assert_eq!(subject(&octets, &[own("nodelocaldns", 0)]), None, "messages that we build carry port ID 0");
-        assert_eq!(subject(&octets, &[own("nodelocaldns-77", 77)]), None);
-        assert_eq!(subject(&octets, &[]), None);
+        assert_eq!(subject(&octets, &own("nodelocaldns", 77)), Some(Subject::Table));
+        assert_eq!(subject(&octets, &own("nodelocaldns", 0)), None, "messages that we build carry port ID 0");
+        assert_eq!(subject(&octets, &own("nodelocaldns-77", 77)), None);
+        assert_eq!(subject(&rule_gone(2, "filter", "INPUT"), &own("nodelocaldns", 0)), None, "what we take away ourselves");
     }
 
     #[test]
     fn who_takes_away_everything_takes_away_iptables_rules_too_whatever_comes_first() {
         let (table, rule) = (delete("nodelocaldns-fallback", 1).octets, rule_gone(2, "raw", "PREROUTING"));
-        let tables = [own("nodelocaldns", 1), own("nodelocaldns-fallback", 2)];
+        let own = Own { tables: vec!["nodelocaldns".to_owned(), "nodelocaldns-fallback".to_owned()], port_ids: vec![1, 2] };
         for octets in [[table.clone(), rule.clone()].concat(), [rule, table].concat()] {
-            assert_eq!(subject(&octets, &tables), Some(Subject::Iptables));
+            assert_eq!(subject(&octets, &own), Some(Subject::Iptables));
         }
     }
 
@@ -192,13 +212,13 @@ mod tests {
     fn octets_that_are_no_message_are_passed_over() {
         let whole = rule_gone(2, "raw", "PREROUTING");
         for length in 0..whole.len() {
-            let _nothing_panics = subject(&whole[..length], &[]);
+            let _nothing_panics = subject(&whole[..length], &Own::default());
         }
         for index in 0..whole.len() {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut octets = whole.clone();
                 octets[index] = value;
-                let _nothing_panics = subject(&octets, &[own("raw", 1)]);
+                let _nothing_panics = subject(&octets, &own("raw", 1));
             }
         }
     }

@@ -7,17 +7,24 @@
 //!
 //! `netlink-bindings` encodes and decodes everything here; sockets are those of `netlink-sys`, which `rtnetlink` brings anyway.
 
+mod accept;
 pub mod arrival;
+mod chains;
 pub mod connections;
 mod encode;
 mod events;
+mod expression;
 mod fallback;
 mod message;
 pub mod ruleset;
 mod socket;
 
-pub use events::{Events, OwnTable, Subject};
+pub use accept::{AcceptRules, Done};
+pub use chains::{BaseChain, Chains, Element, Name};
+pub use events::{Events, Own, Subject};
+pub use expression::{Expression, Verdict};
 pub use fallback::{Applied, FALLBACK_TABLE_NAME, FallbackTable, remove_fallback};
+pub use ruleset::Place;
 
 use super::desired::Rule;
 use super::error::Error;

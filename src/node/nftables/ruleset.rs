@@ -31,7 +31,7 @@ pub struct RulesetTable {
 }
 
 /// Family of a table, under the name that `nft` gives it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
     Inet,
     Ip,
@@ -71,6 +71,19 @@ pub enum Place {
     Other,
 }
 
+impl Place {
+    /// From `NF_INET_…`.
+    pub(super) fn of(hook: u32) -> Self {
+        match libc::c_int::try_from(hook) {
+            Ok(libc::NF_INET_PRE_ROUTING) => Self::Prerouting,
+            Ok(libc::NF_INET_LOCAL_IN) => Self::Input,
+            Ok(libc::NF_INET_LOCAL_OUT) => Self::Output,
+            Ok(libc::NF_INET_POST_ROUTING) => Self::Postrouting,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// A rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SeenRule {
@@ -107,13 +120,24 @@ pub enum Effect {
 }
 
 impl Family {
-    fn of(number: u8) -> Self {
+    pub(super) fn of(number: u8) -> Self {
         match libc::c_int::from(number) {
             libc::NFPROTO_INET => Self::Inet,
             libc::NFPROTO_IPV4 => Self::Ip,
             libc::NFPROTO_IPV6 => Self::Ip6,
             _ => Self::Other,
         }
+    }
+
+    /// `NFPROTO_…`
+    pub(super) fn number(self) -> u8 {
+        let number = match self {
+            Self::Inet => libc::NFPROTO_INET,
+            Self::Ip => libc::NFPROTO_IPV4,
+            Self::Ip6 => libc::NFPROTO_IPV6,
+            Self::Other => libc::NFPROTO_UNSPEC,
+        };
+        number as u8
     }
 
     /// As `nft` writes it.
@@ -192,13 +216,7 @@ pub fn read() -> io::Result<Ruleset> {
         let (family, attributes) = OpGetchainDump::decode_reply(payload);
         let (Ok(table), Ok(name)) = (attributes.get_table(), attributes.get_name()) else { return };
         let base = attributes.get_hook().ok().and_then(|hook| {
-            let at = match libc::c_int::try_from(hook.get_num().ok()?).ok()? {
-                libc::NF_INET_PRE_ROUTING => Place::Prerouting,
-                libc::NF_INET_LOCAL_IN => Place::Input,
-                libc::NF_INET_LOCAL_OUT => Place::Output,
-                libc::NF_INET_POST_ROUTING => Place::Postrouting,
-                _ => Place::Other,
-            };
+            let at = Place::of(hook.get_num().ok()?);
             let drops = attributes.get_policy().ok() == Some(VerdictCode::Drop as u32);
             Some(Base { at, priority: hook.get_priority().ok()?, drops })
         });

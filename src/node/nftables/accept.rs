@@ -1,0 +1,287 @@
+//! Rules that accept DNS packets, in the chains of iptables-nft, which are nftables chains: put there without its programs, in the form that these read.
+//!
+//! Only there can an accept outweigh what drops in the same chain. A chain that is not there drops nothing, and is not made.
+
+use super::chains::{BaseChain, Chains, Name};
+use super::encode;
+use super::lacks;
+use super::expression::{Expression, Verdict};
+use super::ruleset::{Family, Place};
+use super::socket::Channel;
+use crate::node::desired::{ALLOW_TRAFFIC, End, Hook, Protocol, Rule};
+use crate::node::error::Error;
+use crate::node::firewall::{Packet, Ruling, ruling_of};
+use netlink_bindings::nftables::{CmpOps, MetaKeys, PayloadBase};
+use std::collections::HashSet;
+use std::io;
+use std::net::IpAddr;
+
+/// The rules, in the kernel, and the socket by which they are put there.
+pub struct AcceptRules {
+    channel: Channel,
+}
+
+/// A chain of iptables-nft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chain {
+    pub is_ipv6: bool,
+    /// INPUT, else OUTPUT.
+    pub is_input: bool,
+}
+
+/// What there is to do to a chain.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// To be put to the front.
+    pub missing: Vec<Rule>,
+    /// Handles.
+    pub surplus: Vec<u64>,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Rules put in, again or for the first time.
+    pub put: usize,
+    pub removed: usize,
+}
+
+impl Chain {
+    pub const TABLE: &str = "filter";
+    const ALL: [Self; 4] = [
+        Self { is_ipv6: false, is_input: true },
+        Self { is_ipv6: false, is_input: false },
+        Self { is_ipv6: true, is_input: true },
+        Self { is_ipv6: true, is_input: false },
+    ];
+
+    pub fn name(self) -> &'static str {
+        if self.is_input { "INPUT" } else { "OUTPUT" }
+    }
+
+    /// `NFPROTO_…`
+    pub fn family(self) -> u8 {
+        (if self.is_ipv6 { libc::NFPROTO_IPV6 } else { libc::NFPROTO_IPV4 }) as u8
+    }
+
+    /// Whether rules for `hook` are for `lo` alone.
+    pub fn is_loopback(self, hook: Hook) -> bool {
+        matches!(hook, Hook::FilterInputLoopback | Hook::FilterOutputLoopback)
+    }
+
+    fn hook(self, is_loopback: bool) -> Hook {
+        match (self.is_input, is_loopback) {
+            (true, false) => Hook::FilterInput,
+            (true, true) => Hook::FilterInputLoopback,
+            (false, false) => Hook::FilterOutput,
+            (false, true) => Hook::FilterOutputLoopback,
+        }
+    }
+
+    fn holds(self, rule: &Rule) -> bool {
+        rule.address.is_ipv6() == self.is_ipv6 && [false, true].map(|is_loopback| self.hook(is_loopback)).contains(&rule.hook)
+    }
+
+    /// It in `chains`, if it is there and hooked in as iptables does, and may be changed.
+    fn find(self, chains: &Chains) -> Option<&BaseChain> {
+        let name = Name {
+            family: if self.is_ipv6 { Family::Ip6 } else { Family::Ip },
+            table: Self::TABLE.to_owned(),
+            name: self.name().to_owned(),
+        };
+        let at = if self.is_input { Place::Input } else { Place::Output };
+        let is_owned = chains.owned_tables.contains(&(name.family, name.table.clone()));
+        chains.bases.iter().find(|chain| chain.name == name && chain.base.at == at && !is_owned)
+    }
+}
+
+impl AcceptRules {
+    /// Opens the socket; changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Nftables`]: the kernel has no netfilter over netlink, or descriptors are short.
+    pub fn open() -> Result<Self, Error> {
+        let channel = Channel::open().map_err(|source| refusal("open", source))?;
+        Ok(Self { channel })
+    }
+
+    /// The sender of every change that is ours.
+    pub fn port_id(&self) -> u32 {
+        self.channel.port_id()
+    }
+
+    /// What stands at the hooks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Listing`].
+    pub fn chains(&mut self) -> Result<Chains, Error> {
+        Chains::read(&mut self.channel).map_err(|source| Error::Listing { what: "the rules of the firewall", source })
+    }
+
+    /// Sees to it that those of `rules` that accept are in the chains of iptables-nft in `chains`, where packets reach them, and, if `is_alone`, no others with our
+    /// comment: all at once. A rule that others have put theirs before is put to the front again only if those may drop its packets: else two who want to be first
+    /// would never come to rest.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Nftables`]; the chains are as they were.
+    pub fn apply(&mut self, rules: &[Rule], chains: &Chains, is_alone: bool) -> Result<Done, Error> {
+        let todo: Vec<(Chain, Changes)> = Chain::ALL
+            .into_iter()
+            .filter_map(|chain| {
+                let base = chain.find(chains)?;
+                let wanted: Vec<Rule> = rules.iter().filter(|rule| chain.holds(rule)).copied().collect();
+                let todo = changes(chain, &wanted, base, chains, is_alone);
+                (todo != Changes::default()).then_some((chain, todo))
+            })
+            .collect();
+        if todo.is_empty() {
+            return Ok(Done::default());
+        }
+        let committed = self.channel.commit(|sequence| encode::accept(&todo, sequence));
+        committed.map_err(|source| refusal("put rules that accept DNS packets into", source))?;
+        let put = todo.iter().map(|(_, changes)| changes.missing.len()).sum();
+        let removed = todo.iter().map(|(_, changes)| changes.surplus.len()).sum();
+        Ok(Done { put, removed })
+    }
+
+    /// Removes all rules with our comment; returns how many there were.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Nftables`], [`Error::Listing`]. A kernel that can hold none has none.
+    pub fn remove_all() -> Result<usize, Error> {
+        let mut rules = match Channel::open() {
+            Ok(channel) => Self { channel },
+            Err(source) if lacks(&source) => return Ok(0),
+            Err(source) => return Err(refusal("open", source)),
+        };
+        match rules.chains() {
+            Ok(chains) => rules.apply(&[], &chains, true).map(|done| done.removed),
+            Err(Error::Listing { source, .. }) if lacks(&source) => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What makes `base` what it should be.
+fn changes(chain: Chain, wanted: &[Rule], base: &BaseChain, chains: &Chains, is_alone: bool) -> Changes {
+    let listed = chains.rules.get(&base.name).map(Vec::as_slice).unwrap_or_default();
+    let mut changes = Changes::default();
+    let mut in_place = HashSet::new();
+    let mut is_front = true;
+    for listed in listed {
+        let Some(rule) = ours(chain, &listed.expressions) else {
+            is_front = false;
+            continue;
+        };
+        let is_repeated = in_place.contains(&rule);
+        let is_wanted = wanted.contains(&rule);
+        let is_reached = || {
+            is_front || Packet::of(&rule).is_none_or(|packet| ruling_of(chains, base, &packet) == Ruling::Accepts)
+        };
+        if is_repeated || (!is_wanted && is_alone) || (is_wanted && !is_reached()) {
+            changes.surplus.push(listed.handle);
+        } else {
+            in_place.insert(rule);
+        }
+    }
+    changes.missing = wanted.iter().filter(|rule| !in_place.contains(rule)).copied().collect();
+    changes
+}
+
+/// The rule that `expressions` are, if it is one such as we or the reference put into `chain`, in whichever form the programs write it.
+fn ours(chain: Chain, expressions: &[Expression]) -> Option<Rule> {
+    let (mut address, mut protocol, mut port) = (None, None, None);
+    let (mut is_loopback, mut has_comment, mut accepts) = (false, false, false);
+    let mut rest = expressions.iter();
+    while let Some(expression) = rest.next() {
+        match expression {
+            Expression::LoadMeta { key, register } => {
+                let value = compared(rest.next()?, *register)?;
+                let own_link = if chain.is_input { MetaKeys::Iifname } else { MetaKeys::Oifname };
+                match *key {
+                    key if key == MetaKeys::L4Proto as u32 => protocol = Some(protocol_of(value)?),
+                    key if key == own_link as u32 && value.strip_prefix(b"lo\0").is_some_and(|rest| rest.iter().all(|octet| *octet == 0)) => {
+                        is_loopback = true;
+                    }
+                    _ => return None,
+                }
+            }
+            Expression::LoadPayload { base, offset, length, register } => {
+                let value = compared(rest.next()?, *register)?;
+                match (*base, *offset, *length) {
+                    (base, 9, 1) if base == PayloadBase::NetworkHeader as u32 && !chain.is_ipv6 => {
+                        protocol = Some(protocol_of(value)?);
+                    }
+                    (base, offset, _) if base == PayloadBase::NetworkHeader as u32 => {
+                        address = Some(address_of(chain.is_ipv6, offset, value)?);
+                    }
+                    (base, 0, 2) if base == PayloadBase::TransportHeader as u32 => {
+                        port = Some((End::Source, u16::from_be_bytes(value.try_into().ok()?)));
+                    }
+                    (base, 2, 2) if base == PayloadBase::TransportHeader as u32 => {
+                        port = Some((End::Destination, u16::from_be_bytes(value.try_into().ok()?)));
+                    }
+                    _ => return None,
+                }
+            }
+            Expression::Match { name, revision: 0, info } => match name.as_str() {
+                "udp" | "tcp" => port = Some(port_of(info)?),
+                "comment" => has_comment = info.split(|octet| *octet == 0).next() == Some(ALLOW_TRAFFIC.as_bytes()),
+                _ => return None,
+            },
+            Expression::Pass => {}
+            Expression::Decide(Verdict::Accept) => accepts = true,
+            _ => return None,
+        }
+    }
+    let ((end, address), (port_end, port)) = (address?, port?);
+    let is_whole = has_comment && accepts && end == port_end;
+    let hook = chain.hook(is_loopback);
+    is_whole.then_some(Rule { hook, protocol: protocol?, end, address, port, mark: None })
+}
+
+/// What the register must be equal to.
+fn compared(expression: &Expression, loaded: u32) -> Option<&[u8]> {
+    match expression {
+        Expression::Compare { register, operator, value } if *register == loaded && *operator == CmpOps::Eq as u32 => Some(value),
+        _ => None,
+    }
+}
+
+fn protocol_of(value: &[u8]) -> Option<Protocol> {
+    match libc::c_int::from(*value.first()?) {
+        libc::IPPROTO_UDP => Some(Protocol::Udp),
+        libc::IPPROTO_TCP => Some(Protocol::Tcp),
+        _ => None,
+    }
+}
+
+fn address_of(is_ipv6: bool, offset: u32, value: &[u8]) -> Option<(End, IpAddr)> {
+    let address: IpAddr = match is_ipv6 {
+        false => <[u8; 4]>::try_from(value).ok()?.into(),
+        true => <[u8; 16]>::try_from(value).ok()?.into(),
+    };
+    let end = [End::Source, End::Destination].into_iter().find(|end| encode::address_offset(address, *end) == offset)?;
+    Some((end, address))
+}
+
+/// Of `xt_udp` or `xt_tcp` that ask for one port and nothing else.
+fn port_of(info: &[u8]) -> Option<(End, u16)> {
+    let mut numbers = info.chunks_exact(2).map(|octets| u16::from_ne_bytes([octets[0], octets[1]]));
+    let ports = [numbers.next()?, numbers.next()?, numbers.next()?, numbers.next()?];
+    let asks_more = numbers.any(|number| number != 0);
+    match ports {
+        _ if asks_more => None,
+        [first, last, 0, u16::MAX] if first == last => Some((End::Source, first)),
+        [0, u16::MAX, first, last] if first == last => Some((End::Destination, first)),
+        _ => None,
+    }
+}
+
+fn refusal(action: &'static str, source: io::Error) -> Error {
+    Error::Nftables { action, table: Chain::TABLE.to_owned(), source }
+}

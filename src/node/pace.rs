@@ -1,0 +1,170 @@
+//! When the firewall is looked at: at once, but not again and again, should somebody else change it all the time, or want his rules before ours. Pure.
+
+use std::time::{Duration, Instant};
+
+/// The shortest time between two looks that are for others' changes: somebody who fills a table makes many.
+const QUIET: Duration = Duration::from_secs(1);
+/// After rules of ours were put back, the next time is at least so much later; each time within [`PEACE`], twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause. Calico looks whether its rules are the first every 90 s.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Who leaves ours in peace for so long fights no more.
+const PEACE: Duration = Duration::from_secs(120);
+/// So many times in a row are a fight, of which somebody should know.
+const FIGHT: u32 = 4;
+
+/// Why it is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// It is time for it.
+    Now,
+    /// Something of ours may be gone.
+    Prompt,
+    /// Others have changed what is theirs.
+    Calm,
+}
+
+/// When the next look is due.
+#[derive(Debug)]
+pub struct Pace {
+    due: Option<Instant>,
+    began: Option<Instant>,
+    /// Rules have been put back so many times without peace between.
+    put_back: u32,
+    put_at: Option<Instant>,
+}
+
+impl Pace {
+    /// The first look is due at once.
+    pub fn new(now: Instant) -> Self {
+        Self { due: Some(now), began: None, put_back: 0, put_at: None }
+    }
+
+    /// A look is wanted; the earliest time that is allowed counts.
+    pub fn want(&mut self, urgency: Urgency, now: Instant) {
+        if urgency != Urgency::Now && self.put_at.is_some_and(|at| now >= at + PEACE) {
+            self.put_back = 0;
+        }
+        let pause = match self.put_back {
+            0 => Duration::ZERO,
+            times => FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(times - 1)).min(LONGEST_PAUSE),
+        };
+        let earliest = match urgency {
+            Urgency::Now => now,
+            Urgency::Prompt => self.after(pause, now),
+            Urgency::Calm => self.after(pause.max(QUIET), now),
+        };
+        self.due = Some(self.due.map_or(earliest, |due| due.min(earliest)));
+    }
+
+    /// When to look; none if nothing asks for it.
+    pub fn due_at(&self) -> Option<Instant> {
+        self.due
+    }
+
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.due.is_some_and(|due| due <= now)
+    }
+
+    /// A look begins.
+    pub fn begin(&mut self, now: Instant) {
+        self.due = None;
+        self.began = Some(now);
+    }
+
+    /// It has ended, and rules had to be put in, or not. True when that has become a fight.
+    pub fn end(&mut self, has_put: bool, now: Instant) -> bool {
+        if !has_put {
+            return false;
+        }
+        // The first time they were not there.
+        if self.put_at.is_some() {
+            self.put_back = self.put_back.saturating_add(1);
+        }
+        self.put_at = Some(now);
+        self.put_back == FIGHT
+    }
+
+    fn after(&self, pause: Duration, now: Instant) -> Instant {
+        self.began.map_or(now, |began| now.max(began + pause))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks whenever it is due while somebody interferes each 10 ms for `total`; how many times, and whether it was called a fight.
+    fn fight(total: Duration, urgency: Urgency, takes_away: bool) -> (usize, usize) {
+        let start = Instant::now();
+        let (mut pace, mut looks, mut told) = (Pace::new(start), 0, 0);
+        let mut elapsed = Duration::ZERO;
+        while elapsed < total {
+            let now = start + elapsed;
+            if pace.is_due(now) {
+                pace.begin(now);
+                looks += 1;
+                told += usize::from(pace.end(takes_away, now));
+            }
+            elapsed += Duration::from_millis(10);
+            pace.want(urgency, start + elapsed);
+        }
+        (looks, told)
+    }
+
+    #[test]
+    fn the_first_look_is_due_at_once_and_the_next_when_something_happens() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        assert!(pace.is_due(now));
+        pace.begin(now);
+        assert_eq!(pace.due_at(), None);
+        pace.want(Urgency::Prompt, now + Duration::from_millis(1));
+        assert!(pace.is_due(now + Duration::from_millis(1)), "what is gone is put back at once");
+    }
+
+    #[test]
+    fn somebody_who_wants_to_be_first_is_answered_ever_more_seldom_and_told_of_once() {
+        let (looks, told) = fight(Duration::from_secs(600), Urgency::Prompt, true);
+        assert!((10..=22).contains(&looks), "{looks}");
+        assert_eq!(told, 1);
+    }
+
+    #[test]
+    fn others_changes_are_looked_at_once_a_second() {
+        let (looks, told) = fight(Duration::from_secs(10), Urgency::Calm, false);
+        assert!((10..=11).contains(&looks), "{looks}");
+        assert_eq!(told, 0);
+    }
+
+    #[test]
+    fn after_a_time_of_peace_it_begins_anew() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(now);
+        for _ in 0..10 {
+            pace.begin(now);
+            pace.end(true, now);
+            pace.want(Urgency::Prompt, now);
+            now = pace.due_at().unwrap();
+        }
+        pace.begin(now);
+        now += PEACE * 2;
+        pace.want(Urgency::Prompt, now);
+        pace.begin(now);
+        pace.end(true, now);
+        pace.want(Urgency::Prompt, now);
+        assert_eq!(pace.due_at(), Some(now + FIRST_PAUSE));
+    }
+
+    #[test]
+    fn a_look_that_is_due_sooner_is_not_put_off() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        pace.begin(now);
+        pace.want(Urgency::Calm, now);
+        assert_eq!(pace.due_at(), Some(now + QUIET));
+        pace.want(Urgency::Now, now);
+        pace.want(Urgency::Calm, now);
+        assert!(pace.is_due(now));
+    }
+}
