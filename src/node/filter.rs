@@ -194,7 +194,11 @@ impl Tools {
         match done {
             Some(Ok(done)) => {
                 if done != super::nftables::Done::default() {
-                    tracing::debug!("{} rules that accept DNS packets put into iptables-nft's chains, {} removed", done.put, done.removed);
+                    tracing::debug!(
+                        "{} rules that accept DNS packets put into iptables-nft's chains, {} removed",
+                        done.put,
+                        done.removed
+                    );
                 }
                 has_put |= done.put > 0;
             }
@@ -208,7 +212,8 @@ impl Tools {
             },
             None => {}
         }
-        let has_table = [false, true].map(|is_ipv6| iptables::legacy_tables(is_ipv6).iter().any(|name| name == Table::Filter.name()));
+        let has_table =
+            [false, true].map(|is_ipv6| iptables::legacy_tables(is_ipv6).iter().any(|name| name == Table::Filter.name()));
         let rules: Vec<Rule> = rules.iter().filter(|rule| has_table[usize::from(rule.address.is_ipv6())]).copied().collect();
         if !rules.is_empty() {
             self.legacy_programs = self.legacy_programs.take().or_else(|| Iptables::legacy().map(Arc::new));

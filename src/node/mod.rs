@@ -26,11 +26,12 @@ pub use conntrack::ConnectionTable;
 pub use desired::{Desired, End, Hook, Interception, LinkWish, Protocol, Rule, Wish, desired};
 pub use error::Error;
 pub use fallback::{Fallback, Redirection};
+pub use firewall::{Eater, Fate, Packet, fate};
 pub use iptables::{Ahead, Listing, Present, Table as IptablesTable, ahead};
 pub use link::LinkView;
 pub use nftables::connections::Connection;
 pub use nftables::ruleset::{Base, Chain, Effect, Family, Place, Rewrite, Ruleset, RulesetTable, SeenRule};
-pub use nftables::{FALLBACK_TABLE_NAME, TABLE_NAME};
+pub use nftables::{BaseChain, ChainRule, Chains, Expression, FALLBACK_TABLE_NAME, Name, TABLE_NAME, Verdict};
 pub use rate_limit::{RateLimit, times};
 pub use survey::{Survey, survey};
 

@@ -10,6 +10,7 @@ use super::link::{self, LinkView};
 use super::nftables::arrival;
 use super::nftables::connections::{self, Connection};
 use super::nftables::ruleset::{self, Ruleset};
+use super::nftables::{AcceptRules, Chains};
 use super::{TABLE_NAME, off_the_runtime, presence};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct Survey {
     pub ipvs_link: Option<LinkView>,
     pub has_cilium: bool,
     pub nftables: Result<Ruleset, Error>,
+    /// What stands at the hooks `input` and `output`.
+    pub firewall: Result<Chains, Error>,
     /// The tables `raw` and `filter` as iptables programs list them.
     pub iptables: Result<Vec<Listing>, Error>,
     /// Names of legacy tables that the kernel has, of both families.
@@ -52,12 +55,14 @@ pub async fn survey(wish: &Wish, patience: Duration) -> Survey {
     let (addresses, port) = (wish.addresses.clone(), wish.port);
     let nftables =
         within(patience, "lists nftables", || ruleset::read().map_err(|source| Error::Listing { what: error::NFTABLES, source }));
+    let firewall = within(patience, "lists the firewall", || AcceptRules::open()?.chains());
     let listings = within(patience, "lists iptables", move || iptables::listings(with_ipv6));
     let chains = within(patience, "looks for kube-proxy", || Ok(iptables::has_legacy_kubernetes_chains()));
     let connections = within(patience, "lists connections", move || {
         connections::read(&addresses, port).map_err(|source| Error::Listing { what: "tracked connections", source })
     });
-    let (links, nftables, iptables, chains, connections) = tokio::join!(links, nftables, listings, chains, connections);
+    let (links, nftables, firewall, iptables, chains, connections) =
+        tokio::join!(links, nftables, firewall, listings, chains, connections);
     let owned = nftables.iter().flat_map(|ruleset| &ruleset.tables).filter(|table| table.owner.is_some());
     let of_agents = owned.filter(|table| table.name.starts_with(TABLE_NAME));
     // What cannot be read blocks nobody that we know of; why not, the listing says.
@@ -74,6 +79,7 @@ pub async fn survey(wish: &Wish, patience: Duration) -> Survey {
         ipvs_link,
         has_cilium,
         nftables,
+        firewall,
         iptables,
         legacy_tables: [false, true].into_iter().flat_map(iptables::legacy_tables).collect(),
         has_legacy_kubernetes_chains: chains.unwrap_or_default(),

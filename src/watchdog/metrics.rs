@@ -15,8 +15,8 @@ const SETUP_ERRORS: (&str, &str) = ("coredns_nodecache_setup_errors_total", "Err
 pub const HTTP_LISTEN: &str = "http_listen";
 
 /// The reference's error types, and ours last. Shown from the start, so that an alert can tell zero from unknown.
-const ERROR_TYPES: [&str; 8] =
-    ["iptables", "iptables_lock", "interface_add", "interface_check", "configmap", "nftables", "path", HTTP_LISTEN];
+const ERROR_TYPES: [&str; 9] =
+    ["iptables", "iptables_lock", "interface_add", "interface_check", "configmap", "nftables", "filter", "path", HTTP_LISTEN];
 
 /// The watchdog's series.
 pub struct Metrics {

@@ -162,7 +162,7 @@ fn doctor_names_what_is_broken_on_the_node_and_says_what_to_do() {
 
         let kept = shell("iptables-nft-save -t filter");
         shell("iptables-nft -F INPUT");
-        doctor(&cluster, &[]).complains("filter", "the policy is DROP", "iptables");
+        doctor(&cluster, &[]).complains("filter", "the policy of nftables chain ip filter INPUT drops", "iptables-nft");
         shell(&format!("iptables-nft-restore <<'END'\n{kept}\nEND"));
 
         let said = doctor(&cluster, &[]);

@@ -46,6 +46,7 @@ pub fn in_a_namespace(name: &str, body: impl FnOnce()) {
     }
     if std::env::var(INSIDE).is_ok_and(|inside| inside == name) {
         run("ip link set lo up");
+        kubelet();
         return body();
     }
     let lock = tempfile::NamedTempFile::new().expect("a scratch file can be made");
@@ -76,6 +77,15 @@ pub fn run(line: &str) -> String {
 
 pub fn succeeds(line: &str) -> bool {
     Command::new("sh").args(["-c", line]).output().unwrap().status.success()
+}
+
+/// The chains that a kubelet makes in iptables-nft's filter table: without any, there is no INPUT that could drop something.
+pub fn kubelet() {
+    for program in ["iptables-nft", "ip6tables-nft"] {
+        run(&format!(
+            "{program} -N KUBE-FIREWALL && {program} -A INPUT -j KUBE-FIREWALL && {program} -A OUTPUT -j KUBE-FIREWALL"
+        ));
+    }
 }
 
 /// A link for the program to adopt: not every kernel has the dummy driver.

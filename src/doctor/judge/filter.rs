@@ -1,45 +1,36 @@
 //! Whether a firewall on the node lets untracked DNS packets in.
 
-use super::RUN_WITH_RIGHTS;
+use super::{RUN_WITH_RIGHTS, list};
 use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::{Findings, Question};
-use crate::node::{Family, Hook, Interception, IptablesTable, Listing, Place, Rule, ahead, desired};
+use crate::node::{Chains, Fate, Hook, Interception, IptablesTable, Listing, Packet, Place, Rule, ahead, desired, fate};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// What accepts DNS packets where the rest is dropped.
+/// What accepts DNS packets where legacy iptables drops the rest.
 const ACCEPT: &str = "let the agent have iptables programs (docs/kubernetes.md, \"iptables\"), so that it adds its ACCEPT rules, or accept UDP \
                       and TCP packets to and from the cache's addresses and port there yourself";
 
 /// The check.
 pub fn filter(question: &Question, findings: &Findings) -> Check {
     let mut check = Check::new("filter");
-    match &findings.node.iptables {
-        Ok(listings) => {
-            for listing in listings.iter().filter(|listing| listing.table == IptablesTable::Filter) {
-                table(&mut check, question, listing);
-            }
-        }
-        Err(error) => unlisted(&mut check, findings, error),
-    }
-    match &findings.node.nftables {
-        Ok(ruleset) => {
-            let dropping = ruleset.chains.iter().filter(|chain| {
-                let drops = chain.base.is_some_and(|base| base.drops && base.at == Place::Input);
-                drops && !is_of_iptables(chain.family, &chain.table)
-            });
-            for chain in dropping {
-                let name = format!("{} {} {}", chain.family.name(), chain.table, chain.name);
-                check.warning(
-                    format!("nftables chain {name} drops what no rule of its own accepts, and no rule of ours can change that"),
-                    format!(
-                        "see that it accepts UDP and TCP port {} without connection tracking: `nft list chain {name}`",
-                        question.wish.port
-                    ),
-                );
-            }
-        }
-        // The programs have told what counts.
+    let rules = desired(&question.wish, &Interception::of(&question.wish.addresses)).rules;
+    match &findings.node.firewall {
+        Ok(chains) => nftables(&mut check, &rules, chains),
+        // The programs tell what counts.
         Err(_) if findings.node.iptables.is_ok() => {}
         Err(error) => check.unknown(error.to_string(), RUN_WITH_RIGHTS),
+    }
+    // What the programs of the nft kind list is among the chains.
+    let is_new_to_us = |listing: &&Listing| {
+        listing.table == IptablesTable::Filter && (findings.node.firewall.is_err() || !listing.program.ends_with("-nft"))
+    };
+    match &findings.node.iptables {
+        Ok(listings) => listings.iter().filter(is_new_to_us).for_each(|listing| table(&mut check, &rules, listing)),
+        Err(error) if findings.node.legacy_tables.iter().any(|name| name == "filter") => check.unknown(
+            format!("legacy iptables has a filter table that cannot be read here: {error}"),
+            "look on the node: `iptables-legacy -S INPUT`; if it begins with `-P INPUT DROP`, DNS packets need ACCEPT rules",
+        ),
+        Err(_) => {}
     }
     if check.seen.is_empty() {
         check.ok("no firewall on the node drops DNS packets for these addresses");
@@ -47,9 +38,46 @@ pub fn filter(question: &Question, findings: &Findings) -> Check {
     check
 }
 
-fn table(check: &mut Check, question: &Question, listing: &Listing) {
+/// What stands at the kernel's hooks, iptables-nft's chains among it.
+fn nftables(check: &mut Check, rules: &[Rule], chains: &Chains) {
+    let (mut dropped, mut doubtful) = (BTreeMap::<String, BTreeSet<String>>::new(), BTreeMap::<String, BTreeSet<String>>::new());
+    for packet in rules.iter().filter_map(Packet::of) {
+        let (kind, by) = match fate(chains, &packet) {
+            Fate::Accepted => continue,
+            Fate::Dropped { by } => (&mut dropped, by),
+            Fate::Unknown { by } => (&mut doubtful, by),
+        };
+        kind.entry(by.to_string()).or_default().insert(shown(&packet));
+    }
+    for (by, packets) in dropped {
+        check.problem(
+            format!("{by} drops {}", list(packets)),
+            "accept UDP and TCP packets to and from the cache's addresses there, untracked ones too (`nft -a list ruleset`); into iptables-nft's chains \
+             (table filter, INPUT and OUTPUT) the agent puts such rules itself",
+        );
+    }
+    for (by, packets) in doubtful {
+        check.warning(
+            format!("{by} may drop {}: that depends on what cannot be told from here, such as the interface", list(packets)),
+            "the agent leaves clients to cluster DNS whose packets do not arrive (see pod_path); accept UDP and TCP packets to and from the cache's \
+             addresses there (`nft -a list ruleset`)",
+        );
+    }
+}
+
+/// The packets that `packet` stands for, over either protocol.
+fn shown(packet: &Packet) -> String {
+    let Packet { address, port, .. } = packet;
+    match (packet.is_loopback, packet.at) {
+        (false, Place::Input) => format!("queries to {address} port {port}"),
+        (false, _) => format!("answers from {address} port {port}"),
+        (true, _) => format!("what programs on the node and {address} port {port} send each other"),
+    }
+}
+
+/// What a program lists.
+fn table(check: &mut Check, rules: &[Rule], listing: &Listing) {
     let ours = listing.ours();
-    let rules = desired(&question.wish, &Interception::of(&question.wish.addresses)).rules;
     let mut lacking = None;
     let mut covered = 0;
     for rule in rules.iter().filter(|rule| !rule.hook.is_raw() && rule.address.is_ipv6() == listing.is_ipv6) {
@@ -89,29 +117,4 @@ fn is_refusal(target: &str) -> bool {
 fn is_dropped_by_policy(listing: &Listing, hook: Hook) -> bool {
     let chain = if hook == Hook::FilterInput { "INPUT" } else { "OUTPUT" };
     listing.text.lines().any(|line| line.strip_prefix("-P ").is_some_and(|rest| rest == format!("{chain} DROP")))
-}
-
-/// No program can list the table; what the kernel says without one may be enough.
-fn unlisted(check: &mut Check, findings: &Findings, error: &crate::node::Error) {
-    let drops = findings.node.nftables.as_ref().map(|ruleset| {
-        let mut chains = ruleset.chains.iter().filter(|chain| is_of_iptables(chain.family, &chain.table));
-        chains.any(|chain| chain.base.is_some_and(|base| base.drops && base.at == Place::Input))
-    });
-    let has_legacy = findings.node.legacy_tables.iter().any(|name| name == "filter");
-    match drops {
-        Ok(true) => check.problem(
-            format!("iptables drops by default what comes in (INPUT), and no program is here to say or see to it that DNS is accepted: {error}"),
-            ACCEPT,
-        ),
-        Ok(false) if !has_legacy => check.ok("iptables does not drop by default what comes in (INPUT)"),
-        Ok(false) => check.unknown(
-            format!("legacy iptables has a filter table that cannot be read here: {error}"),
-            "look on the node: `iptables-legacy -S INPUT`; if it begins with `-P INPUT DROP`, DNS packets need ACCEPT rules",
-        ),
-        Err(_) => check.unknown(error.to_string(), RUN_WITH_RIGHTS),
-    }
-}
-
-fn is_of_iptables(family: Family, table: &str) -> bool {
-    matches!(family, Family::Ip | Family::Ip6) && table == "filter"
 }

@@ -4,9 +4,9 @@ use crate::doctor::diagnosis::{Check, Diagnosis, Verdict};
 use crate::doctor::findings::{Asked, Holder, Listener, Page, Reply, Rights, Way};
 use crate::message::{Name, Rcode};
 use crate::node::{
-    Base, Chain, Choice, Client, Connection, ConnectionTable, Effect, End, Error, Fallback, Family, Hook, Interception,
-    IptablesTable, LinkView, Listing, Place, Protocol, Redirection, Rewrite, Ruleset, RulesetTable, SeenRule, Survey, Wish,
-    desired,
+    self, Base, BaseChain, Chain, ChainRule, Chains, Choice, Client, Connection, ConnectionTable, Effect, End, Error, Expression,
+    Fallback, Family, Hook, Interception, IptablesTable, LinkView, Listing, Place, Protocol, Redirection, Rewrite, Ruleset,
+    RulesetTable, SeenRule, Survey, Wish, desired,
 };
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -129,6 +129,7 @@ fn healthy() -> Findings {
             ipvs_link: None,
             has_cilium: false,
             nftables: Ok(ruleset(&on())),
+            firewall: Ok(Chains::default()),
             iptables: Ok(vec![
                 listing(IptablesTable::Raw, "-P PREROUTING ACCEPT\n-P OUTPUT ACCEPT\n"),
                 listing(IptablesTable::Filter, "-P INPUT ACCEPT\n-P OUTPUT ACCEPT\n"),
@@ -358,7 +359,7 @@ fn a_firewall_that_drops_by_default_needs_our_accept_rules() {
     let with = |text: &str| {
         diagnose(|findings| {
             if let Ok(listings) = &mut findings.node.iptables {
-                listings[1] = listing(IptablesTable::Filter, text);
+                listings[1] = Listing { program: "iptables-legacy", ..listing(IptablesTable::Filter, text) };
             }
         })
     };
@@ -383,18 +384,49 @@ fn without_an_iptables_program_what_the_kernel_tells_may_do() {
         findings.node.legacy_tables = vec!["raw".to_owned(), "filter".to_owned()];
     });
     assert_eq!(only(&diagnosis, Verdict::Unknown, &["rule_order", "filter"]).verdict.exit_status(), 3);
-    let diagnosis = diagnose(|findings| {
-        findings.node.iptables = missing();
-        let Ok(ruleset) = &mut findings.node.nftables else { return };
-        ruleset.chains.push(Chain {
-            family: Family::Ip,
-            table: "filter".to_owned(),
-            name: "INPUT".to_owned(),
-            base: Some(Base { at: Place::Input, priority: 0, drops: true }),
-            rules: vec![],
-        });
-    });
-    only(&diagnosis, Verdict::Problem, &["filter"]);
+}
+
+/// A table of somebody's with one chain at the hook `input`, of which `expressions` are the only rule.
+fn firewall(drops: bool, expressions: Vec<Expression>) -> Chains {
+    let name = node::Name { family: Family::Inet, table: "wall".to_owned(), name: "incoming".to_owned() };
+    let base = Base { at: Place::Input, priority: 10, drops };
+    let mut chains = Chains::default();
+    chains.bases.push(BaseChain { name: name.clone(), base });
+    chains.rules.insert(name, vec![ChainRule { handle: 7, expressions }]);
+    chains
+}
+
+#[test]
+fn a_firewall_that_drops_is_named_whether_or_not_there_is_a_program() {
+    for has_programs in [true, false] {
+        for (chains, by) in [
+            (firewall(true, vec![]), "the policy of nftables chain inet wall incoming drops"),
+            (
+                firewall(false, vec![Expression::Decide(node::Verdict::Drop)]),
+                "the rule with handle 7 of nftables chain inet wall incoming drops",
+            ),
+        ] {
+            let diagnosis = diagnose(|findings| {
+                findings.node.firewall = Ok(chains);
+                if !has_programs {
+                    findings.node.iptables = Err(Error::IptablesMissing { program: "iptables" });
+                }
+            });
+            let check = only(&diagnosis, Verdict::Problem, &["filter"]);
+            assert!(check.seen[0].contains(by) && check.seen[0].contains(&format!("queries to {LOCAL} port 53")), "{diagnosis}");
+            assert_eq!(diagnosis.verdict.exit_status(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_firewall_that_may_drop_is_a_warning_and_one_that_accepts_nothing() {
+    let rule = |verdict| vec![Expression::May { name: "limit".to_owned() }, Expression::Decide(verdict)];
+    let diagnosis = diagnose(|findings| findings.node.firewall = Ok(firewall(false, rule(node::Verdict::Drop))));
+    let check = only(&diagnosis, Verdict::Warning, &["filter"]);
+    assert!(check.seen[0].contains("may drop"), "{diagnosis}");
+    let accepting = firewall(true, vec![Expression::Decide(node::Verdict::Accept)]);
+    assert_eq!(diagnose(|findings| findings.node.firewall = Ok(accepting)).verdict, Verdict::Ok);
 }
 
 #[test]
@@ -584,6 +616,7 @@ fn a_stopped_watchdog_is_a_problem_though_its_server_answers() {
 fn without_rights_what_cannot_be_seen_is_unknown_and_no_failure() {
     let diagnosis = diagnose(|findings| {
         findings.node.nftables = Err(denied("nftables"));
+        findings.node.firewall = Err(denied("the rules of the firewall"));
         findings.node.iptables = Err(denied("iptables"));
         findings.node.connections = Err(denied("tracked connections"));
         for address in [LOCAL, CLUSTER_IP] {

@@ -18,8 +18,25 @@ const MULTIPORT_SOURCE: u8 = 0;
 const MULTIPORT_DESTINATION: u8 = 1;
 /// Targets after which the packet goes on.
 const PASSING: [&str; 19] = [
-    "LOG", "NFLOG", "ULOG", "MARK", "CONNMARK", "CT", "NOTRACK", "SET", "TRACE", "AUDIT", "SECMARK", "CONNSECMARK", "CLASSIFY",
-    "TOS", "DSCP", "TTL", "HL", "TCPMSS", "RATEEST",
+    "LOG",
+    "NFLOG",
+    "ULOG",
+    "MARK",
+    "CONNMARK",
+    "CT",
+    "NOTRACK",
+    "SET",
+    "TRACE",
+    "AUDIT",
+    "SECMARK",
+    "CONNSECMARK",
+    "CLASSIFY",
+    "TOS",
+    "DSCP",
+    "TTL",
+    "HL",
+    "TCPMSS",
+    "RATEEST",
 ];
 
 /// Whether a packet that is untracked fulfils a match; what is not known here, it may.

@@ -205,15 +205,18 @@ impl Registers {
     /// Each interval reaches from its element to the next greater one.
     fn intervals<'a>(&self, register: u32, elements: &'a [Element]) -> Vec<(Holds, &'a Element)> {
         let keyed = || elements.iter().filter_map(|element| Some((element.key.as_ref()?, element)));
-        let orders: Option<Vec<_>> =
-            keyed().map(|(key, element)| Some((self.order(register, key)?, key, element))).collect();
+        let orders: Option<Vec<_>> = keyed().map(|(key, element)| Some((self.order(register, key)?, key, element))).collect();
         let Some(orders) = orders else {
             let starts = keyed().filter(|(_, element)| !element.ends_interval);
             return starts.map(|(_, element)| (Holds::May, element)).collect();
         };
         let reached = orders.into_iter().filter(|(order, _, _)| *order != Ordering::Less);
         let nearest = reached.max_by_key(|(_, key, element)| (*key, !element.ends_interval));
-        nearest.into_iter().filter(|(_, _, element)| !element.ends_interval).map(|(_, _, element)| (Holds::Yes, element)).collect()
+        nearest
+            .into_iter()
+            .filter(|(_, _, element)| !element.ends_interval)
+            .map(|(_, _, element)| (Holds::Yes, element))
+            .collect()
     }
 
     fn equals(&self, register: u32, value: &[u8]) -> Holds {

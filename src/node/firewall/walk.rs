@@ -159,9 +159,9 @@ impl Walk<'_> {
                         }
                         (Some(elements), Some(0)) => {
                             let found = registers.elements(*register, elements);
-                            let decided = found.into_iter().filter_map(|(holds, element)| {
-                                Some((holds.min(certainty), element.verdict.clone()?))
-                            });
+                            let decided = found
+                                .into_iter()
+                                .filter_map(|(holds, element)| Some((holds.min(certainty), element.verdict.clone()?)));
                             return decided.collect();
                         }
                         // A map of verdicts that was not read.

@@ -4,8 +4,8 @@
 
 use super::chains::{BaseChain, Chains, Name};
 use super::encode;
-use super::lacks;
 use super::expression::{Expression, Verdict};
+use super::lacks;
 use super::ruleset::{Family, Place};
 use super::socket::Channel;
 use crate::node::desired::{ALLOW_TRAFFIC, End, Hook, Protocol, Rule};
@@ -179,9 +179,8 @@ fn changes(chain: Chain, wanted: &[Rule], base: &BaseChain, chains: &Chains, is_
         };
         let is_repeated = in_place.contains(&rule);
         let is_wanted = wanted.contains(&rule);
-        let is_reached = || {
-            is_front || Packet::of(&rule).is_none_or(|packet| ruling_of(chains, base, &packet) == Ruling::Accepts)
-        };
+        let is_reached =
+            || is_front || Packet::of(&rule).is_none_or(|packet| ruling_of(chains, base, &packet) == Ruling::Accepts);
         if is_repeated || (!is_wanted && is_alone) || (is_wanted && !is_reached()) {
             changes.surplus.push(listed.handle);
         } else {
@@ -204,7 +203,9 @@ fn ours(chain: Chain, expressions: &[Expression]) -> Option<Rule> {
                 let own_link = if chain.is_input { MetaKeys::Iifname } else { MetaKeys::Oifname };
                 match *key {
                     key if key == MetaKeys::L4Proto as u32 => protocol = Some(protocol_of(value)?),
-                    key if key == own_link as u32 && value.strip_prefix(b"lo\0").is_some_and(|rest| rest.iter().all(|octet| *octet == 0)) => {
+                    key if key == own_link as u32
+                        && value.strip_prefix(b"lo\0").is_some_and(|rest| rest.iter().all(|octet| *octet == 0)) =>
+                    {
                         is_loopback = true;
                     }
                     _ => return None,

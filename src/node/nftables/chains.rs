@@ -4,9 +4,7 @@ use super::encode::header;
 use super::expression::{Expression, Verdict, attribute, decode, decode_verdict, text, value};
 use super::ruleset::{Base, Family, Place};
 use super::socket::Channel;
-use netlink_bindings::nftables::{
-    OpGetchainDump, OpGetruleDump, OpGetsetelemDump, OpGettableDump, Request, VerdictCode,
-};
+use netlink_bindings::nftables::{OpGetchainDump, OpGetruleDump, OpGetsetelemDump, OpGettableDump, Request, VerdictCode};
 use netlink_bindings::traits::NetlinkRequest;
 use std::collections::{HashMap, HashSet};
 use std::io;

@@ -176,7 +176,9 @@ mod tests {
 
     #[test]
     fn what_kube_proxy_does_to_services_is_nothing_to_look_at() {
-        for (family, table, chain) in [(2, "nat", "OUTPUT"), (2, "nat", "KUBE-SERVICES"), (2, "kube-proxy", "services"), (2, "raw", "X")] {
+        for (family, table, chain) in
+            [(2, "nat", "OUTPUT"), (2, "nat", "KUBE-SERVICES"), (2, "kube-proxy", "services"), (2, "raw", "X")]
+        {
             assert_eq!(subject(&rule_gone(family, table, chain), &Own::default()), None, "{table} {chain}");
         }
         assert_eq!(subject(&rule_gone(7, "raw", "PREROUTING"), &Own::default()), None, "a bridge's table");

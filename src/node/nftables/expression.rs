@@ -1,8 +1,6 @@
 //! The expressions of a rule, as far as it takes to know what becomes of a DNS packet. Pure.
 
-use netlink_bindings::nftables::{
-    ExprOps, IterableDataAttrs, IterableExprListAttrs, IterableVerdictAttrs, VerdictCode,
-};
+use netlink_bindings::nftables::{ExprOps, IterableDataAttrs, IterableExprListAttrs, IterableVerdictAttrs, VerdictCode};
 use rtnetlink::packet_core::NlaBuffer;
 use std::ffi::CStr;
 
@@ -18,30 +16,77 @@ const QUEUE: u32 = 3;
 /// What one expression does. Registers are in the kernel's numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expression {
-    LoadMeta { key: u32, register: u32 },
-    LoadPayload { base: u32, offset: u32, length: u32, register: u32 },
-    LoadCt { key: u32, register: u32 },
-    LoadFib { flags: u32, result: u32, register: u32 },
-    LoadImmediate { value: Vec<u8>, register: u32 },
+    LoadMeta {
+        key: u32,
+        register: u32,
+    },
+    LoadPayload {
+        base: u32,
+        offset: u32,
+        length: u32,
+        register: u32,
+    },
+    LoadCt {
+        key: u32,
+        register: u32,
+    },
+    LoadFib {
+        flags: u32,
+        result: u32,
+        register: u32,
+    },
+    LoadImmediate {
+        value: Vec<u8>,
+        register: u32,
+    },
     /// The source becomes `(it & mask) ^ xor`.
-    Bitwise { source: u32, register: u32, mask: Vec<u8>, xor: Vec<u8> },
+    Bitwise {
+        source: u32,
+        register: u32,
+        mask: Vec<u8>,
+        xor: Vec<u8>,
+    },
     /// Goes on if the comparison holds.
-    Compare { register: u32, operator: u32, value: Vec<u8> },
+    Compare {
+        register: u32,
+        operator: u32,
+        value: Vec<u8>,
+    },
     /// Goes on if the value is between both, or, if `is_inverted`, if it is not.
-    Range { register: u32, is_inverted: bool, from: Vec<u8>, to: Vec<u8> },
+    Range {
+        register: u32,
+        is_inverted: bool,
+        from: Vec<u8>,
+        to: Vec<u8>,
+    },
     /// Goes on if the set holds the value; a map loads what belongs to it, or decides on the packet.
-    Lookup { set: String, register: u32, is_inverted: bool, into: Option<u32> },
+    Lookup {
+        set: String,
+        register: u32,
+        is_inverted: bool,
+        into: Option<u32>,
+    },
     /// A match of iptables.
-    Match { name: String, revision: u32, info: Vec<u8> },
+    Match {
+        name: String,
+        revision: u32,
+        info: Vec<u8>,
+    },
     /// A target of iptables.
-    Target { name: String },
+    Target {
+        name: String,
+    },
     Decide(Verdict),
     /// Counts, writes to the log, marks: the packet goes on as it came, as far as firewalls go.
     Pass,
     /// May match or not, and nothing else; with its name.
-    May { name: String },
+    May {
+        name: String,
+    },
     /// Loads what is not known here into a register.
-    LoadUnknown { register: u32 },
+    LoadUnknown {
+        register: u32,
+    },
 }
 
 /// What becomes of a packet.
@@ -94,11 +139,9 @@ fn operation(name: String, data: &ExprOps<'_>) -> Option<Expression> {
             (Ok(register), Ok(key)) => Expression::LoadCt { key, register },
             _ => Expression::Pass,
         },
-        ExprOps::Fib(fib) => Expression::LoadFib {
-            flags: fib.get_flags().ok()?,
-            result: fib.get_result().ok()?,
-            register: fib.get_dreg().ok()?,
-        },
+        ExprOps::Fib(fib) => {
+            Expression::LoadFib { flags: fib.get_flags().ok()?, result: fib.get_result().ok()?, register: fib.get_dreg().ok()? }
+        }
         ExprOps::Numgen(number) => Expression::LoadUnknown { register: number.get_dreg().ok()? },
         ExprOps::Immediate(immediate) => {
             let data = immediate.get_data().ok()?;
@@ -126,7 +169,8 @@ fn operation(name: String, data: &ExprOps<'_>) -> Option<Expression> {
             to: value(&range.get_to_data().ok()?)?,
         },
         ExprOps::Lookup(lookup) => {
-            let number = |kind| attribute(lookup.get_buf(), kind).and_then(|value| Some(u32::from_be_bytes(value.try_into().ok()?)));
+            let number =
+                |kind| attribute(lookup.get_buf(), kind).and_then(|value| Some(u32::from_be_bytes(value.try_into().ok()?)));
             Expression::Lookup {
                 set: text(lookup.get_set().ok()?),
                 register: number(LOOKUP_SOURCE)?,

@@ -20,7 +20,7 @@ pub mod ruleset;
 mod socket;
 
 pub use accept::{AcceptRules, Done};
-pub use chains::{BaseChain, Chains, Element, Name};
+pub use chains::{BaseChain, ChainRule, Chains, Element, Name};
 pub use events::{Events, Own, Subject};
 pub use expression::{Expression, Verdict};
 pub use fallback::{Applied, FALLBACK_TABLE_NAME, FallbackTable, remove_fallback};
