@@ -5,6 +5,8 @@
 
 #[path = "node_namespace/fallback.rs"]
 mod fallback;
+#[path = "node_namespace/firewall.rs"]
+mod firewall;
 #[path = "node_namespace/links.rs"]
 mod links;
 #[path = "node_namespace/probing.rs"]
@@ -14,8 +16,8 @@ mod scene;
 
 use nodelocaldns::node::{Change, Choice, Error, Node, Wish, teardown};
 use scene::{
-    ACCEPT_RULES, ADDRESSES, Agent, NOTRACK_RULES_WHEN_ON, accept_rules, addresses_on, bridge, in_a_namespace, link_exists,
-    mended, nft_tables, notrack_rules, off, on, owned_rules, raw_rules_of, run, runtime, succeeds, wish,
+    ACCEPT_RULES, ADDRESSES, Agent, NOTRACK_RULES_WHEN_ON, accept_rules, addresses_on, bridge, in_a_namespace, kubelet,
+    link_exists, mended, nft_tables, notrack_rules, off, on, owned_rules, raw_rules_of, run, runtime, succeeds, wish,
 };
 use std::time::{Duration, Instant};
 
@@ -67,6 +69,7 @@ fn nobody_else_can_take_the_owned_rules_away() {
             assert!(!succeeds("nft delete table inet nodelocaldns"));
             assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
             assert_eq!(accept_rules(), 0, "those of the filter table can be");
+            kubelet();
             mended(&mut node, &on(), || accept_rules() == ACCEPT_RULES).await;
             assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
         });
@@ -229,7 +232,6 @@ fn changes_of_others_beside_our_rules_wake_nobody() {
             run("iptables-nft -t nat -N KUBE-SERVICES");
             run("iptables-nft -t nat -A KUBE-SERVICES -j RETURN");
             run("iptables-nft -t nat -F KUBE-SERVICES");
-            run("iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT");
             assert!(tokio::time::timeout(Duration::from_millis(200), node.changed()).await.is_err());
         });
     });
@@ -310,7 +312,7 @@ fn a_held_xtables_lock_is_told_as_such() {
 #[test]
 fn a_lock_that_is_held_beside_nftables_holds_nothing_up_and_is_told_once() {
     in_a_namespace("a_lock_that_is_held_beside_nftables_holds_nothing_up_and_is_told_once", || {
-        run("iptables-legacy -t nat -N KUBE-SERVICES");
+        run("iptables-legacy -N KUBE-FIREWALL && ip6tables-legacy -N KUBE-FIREWALL");
         runtime().block_on(async {
             let file = std::fs::File::create(std::env::var("XTABLES_LOCKFILE").unwrap()).unwrap();
             file.lock().unwrap();
@@ -400,7 +402,7 @@ fn kube_proxys_kind_of_iptables_is_found_while_it_holds_the_lock() {
 #[test]
 fn a_withdrawal_with_nftables_does_not_wait_for_who_holds_the_xtables_lock() {
     in_a_namespace("a_withdrawal_with_nftables_does_not_wait_for_who_holds_the_xtables_lock", || {
-        run("iptables-legacy -t nat -N KUBE-SERVICES");
+        run("iptables-legacy -N KUBE-FIREWALL && ip6tables-legacy -N KUBE-FIREWALL");
         let file = std::fs::File::create(std::env::var("XTABLES_LOCKFILE").unwrap()).unwrap();
         file.lock().unwrap();
         runtime().block_on(async {
@@ -414,7 +416,7 @@ fn a_withdrawal_with_nftables_does_not_wait_for_who_holds_the_xtables_lock() {
             // Each program waits for 5 s.
             assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
             file.unlock().unwrap();
-            mended(&mut node, &off(), || accept_rules() == ACCEPT_RULES).await;
+            mended(&mut node, &off(), || accept_rules() == 2 * ACCEPT_RULES).await;
         });
     });
 }

@@ -134,7 +134,10 @@ impl Filter {
             return self.ended().await;
         }
         match self.pace.due_at() {
-            Some(at) => tokio::time::sleep_until(at.into()).await,
+            Some(at) => {
+                tokio::time::sleep_until(at.into()).await;
+                self.pace.announce();
+            }
             None => pending().await,
         }
     }

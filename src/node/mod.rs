@@ -39,7 +39,7 @@ use self::client_watch::ClientWatch;
 use self::filter::{Filter, Refused};
 use self::iptables::Iptables;
 use self::link::Link;
-use self::nftables::{AcceptRules, Applied, Events, FallbackTable, Own, Subject};
+use self::nftables::{AcceptRules, Applied, Events, FallbackTable, Own, Subjects};
 use self::pace::Urgency;
 use self::presence::Presence;
 use crate::threads;
@@ -380,13 +380,13 @@ impl Node {
                 _ => Some(Change::Rules),
             },
             () = alone => Some(Change::Rules),
-            subject = rules => {
-                if let Err(error) = &subject {
+            subjects = rules => {
+                if let Err(error) = &subjects {
                     tracing::warn!("changes of rules will be noticed at intervals only: {error}");
                     self.events = None;
                 }
                 self.try_all_clients();
-                self.note_change(subject.unwrap_or(Subject::Iptables))
+                self.note_change(subjects.unwrap_or(Subjects::ALL))
             }
             _ = self.sync.tick() => {
                 self.look_at_filter(Urgency::Now);
@@ -435,10 +435,14 @@ impl Node {
         }
     }
 
-    /// Somebody has changed what `subject` says; none if that is for the filter alone, which takes its time.
-    fn note_change(&mut self, subject: Subject) -> Option<Change> {
-        self.look_at_filter(if subject == Subject::Iptables { Urgency::Prompt } else { Urgency::Calm });
-        (subject != Subject::Firewall).then_some(Change::Rules)
+    /// Somebody has changed what `subjects` says; none if that is for the filter alone, which takes its time.
+    fn note_change(&mut self, subjects: Subjects) -> Option<Change> {
+        if subjects.iptables {
+            self.look_at_filter(Urgency::Prompt);
+        } else if subjects.firewall {
+            self.look_at_filter(Urgency::Calm);
+        }
+        (subjects.own_table || subjects.iptables).then_some(Change::Rules)
     }
 
     fn look_at_filter(&mut self, urgency: Urgency) {

@@ -28,6 +28,8 @@ pub enum Urgency {
 #[derive(Debug)]
 pub struct Pace {
     due: Option<Instant>,
+    /// Somebody has been told that it is due.
+    is_announced: bool,
     began: Option<Instant>,
     /// Rules have been put back so many times without peace between.
     put_back: u32,
@@ -37,7 +39,7 @@ pub struct Pace {
 impl Pace {
     /// The first look is due at once.
     pub fn new(now: Instant) -> Self {
-        Self { due: Some(now), began: None, put_back: 0, put_at: None }
+        Self { due: Some(now), is_announced: false, began: None, put_back: 0, put_at: None }
     }
 
     /// A look is wanted; the earliest time that is allowed counts.
@@ -54,12 +56,20 @@ impl Pace {
             Urgency::Prompt => self.after(pause, now),
             Urgency::Calm => self.after(pause.max(QUIET), now),
         };
-        self.due = Some(self.due.map_or(earliest, |due| due.min(earliest)));
+        if self.due.is_none_or(|due| earliest < due) {
+            self.due = Some(earliest);
+            self.is_announced = false;
+        }
     }
 
-    /// When to look; none if nothing asks for it.
+    /// When somebody is to be told to look; none if nothing asks for it.
     pub fn due_at(&self) -> Option<Instant> {
-        self.due
+        self.due.filter(|_| !self.is_announced)
+    }
+
+    /// Whoever should look has been told: once is enough.
+    pub fn announce(&mut self) {
+        self.is_announced = true;
     }
 
     pub fn is_due(&self, now: Instant) -> bool {
@@ -154,6 +164,18 @@ mod tests {
         pace.end(true, now);
         pace.want(Urgency::Prompt, now);
         assert_eq!(pace.due_at(), Some(now + FIRST_PAUSE));
+    }
+
+    #[test]
+    fn who_has_been_told_is_told_no_second_time_and_may_look_all_the_same() {
+        let now = Instant::now();
+        let mut pace = Pace::new(now);
+        pace.announce();
+        assert_eq!(pace.due_at(), None);
+        assert!(pace.is_due(now));
+        pace.begin(now);
+        pace.want(Urgency::Calm, now);
+        assert_eq!(pace.due_at(), Some(now + QUIET));
     }
 
     #[test]

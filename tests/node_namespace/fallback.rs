@@ -1,7 +1,7 @@
 //! The fallback's table: that it stays, comes back, and goes when it should. Who is answered by it: `tests/interception`.
 
 use super::scene::{
-    ACCEPT_RULES, accept_rules, addresses_on, bridge, in_a_namespace, mended, nft_tables, on, run, runtime, wish,
+    ACCEPT_RULES, accept_rules, addresses_on, bridge, in_a_namespace, kubelet, mended, nft_tables, on, run, runtime, wish,
 };
 use nodelocaldns::node::{Change, Choice, Fallback, Node, Redirection, Wish, teardown};
 use std::time::Duration;
@@ -109,6 +109,7 @@ fn the_fallback_comes_back_when_somebody_takes_it_away_or_changes_it() {
                         node.ensure_fallback().unwrap();
                     }
                 }
+                kubelet();
                 mended(&mut node, &on(), || accept_rules() == ACCEPT_RULES).await;
             }
         });

@@ -25,15 +25,29 @@ const DELETE_RULE: u16 = 0xa08;
 /// Tables that hold nothing at the filter hooks, or, of kube-proxy's own, nothing that concerns untracked packets, and change all the time.
 const BUSY_TABLES: [&str; 3] = ["nat", "raw", "kube-proxy"];
 
-/// What a change concerns; a greater one stands for the others too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Subject {
-    /// Somebody else's rules, which may drop DNS packets, or do so no more.
-    Firewall,
+/// What changes concern.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Subjects {
     /// A table of our own.
-    Table,
-    /// Chains into which iptables puts rules of ours.
-    Iptables,
+    pub own_table: bool,
+    /// Chains into which we or iptables programs put rules of ours, of which some may be gone.
+    pub iptables: bool,
+    /// Somebody else's rules, which may drop DNS packets, or do so no more.
+    pub firewall: bool,
+}
+
+impl Subjects {
+    /// Anything may have changed.
+    pub const ALL: Self = Self { own_table: true, iptables: true, firewall: true };
+    const NONE: Self = Self { own_table: false, iptables: false, firewall: false };
+
+    fn or(self, other: Self) -> Self {
+        Self {
+            own_table: self.own_table || other.own_table,
+            iptables: self.iptables || other.iptables,
+            firewall: self.firewall || other.firewall,
+        }
+    }
 }
 
 /// What is ours.
@@ -74,7 +88,7 @@ impl Events {
     /// # Errors
     ///
     /// The socket is of no more use.
-    pub async fn next(&mut self) -> io::Result<Subject> {
+    pub async fn next(&mut self) -> io::Result<Subjects> {
         loop {
             self.datagram.clear();
             match self.socket.recv(&mut self.datagram).await {
@@ -82,13 +96,14 @@ impl Events {
                 // Changes came faster than they were read: some are lost, and any may have been ours.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     self.discard_pending();
-                    return Ok(Subject::Iptables);
+                    return Ok(Subjects::ALL);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
-            if let Some(subject) = subject(&self.datagram, &self.own) {
-                return Ok(subject);
+            let subjects = subjects(&self.datagram, &self.own);
+            if subjects != Subjects::NONE {
+                return Ok(subjects);
             }
         }
     }
@@ -108,9 +123,9 @@ impl Events {
 }
 
 /// What the changes in `datagram` concern that others have made.
-fn subject(datagram: &[u8], own: &Own) -> Option<Subject> {
+fn subjects(datagram: &[u8], own: &Own) -> Subjects {
     let others = messages(datagram).filter(|message| !own.port_ids.contains(&message.port_number()));
-    let subjects = others.filter_map(|message| {
+    let each = others.filter_map(|message| {
         let payload = message.payload();
         let kind = message.message_type();
         let (header, table, chain) = match kind {
@@ -132,7 +147,7 @@ fn subject(datagram: &[u8], own: &Own) -> Option<Subject> {
         let is_inet = header.nfgen_family == FAMILY;
         let is_iptables = [libc::NFPROTO_IPV4 as u8, libc::NFPROTO_IPV6 as u8].contains(&header.nfgen_family);
         if is_inet && own.tables.iter().any(|own| own == table) {
-            return Some(Subject::Table);
+            return Some(Subjects { own_table: true, ..Subjects::NONE });
         }
         let is_removal = matches!(kind, DELETE_TABLE | DELETE_CHAIN | DELETE_RULE);
         let holds_ours = chain.is_none_or(|chain| match (table, chain.to_bytes()) {
@@ -141,13 +156,13 @@ fn subject(datagram: &[u8], own: &Own) -> Option<Subject> {
             _ => false,
         });
         if is_removal && is_iptables && ["raw", "filter"].contains(&table) && holds_ours {
-            return Some(Subject::Iptables);
+            return Some(Subjects { iptables: true, ..Subjects::NONE });
         }
         // Another agent's table has an owner, and lets everything in.
         let is_firewall = (is_inet || is_iptables) && !BUSY_TABLES.contains(&table) && !table.starts_with(TABLE_NAME);
-        is_firewall.then_some(Subject::Firewall)
+        Some(Subjects { firewall: is_firewall, ..Subjects::NONE })
     });
-    subjects.max()
+    each.fold(Subjects::NONE, Subjects::or)
 }
 
 #[cfg(test)]
@@ -155,6 +170,10 @@ mod tests {
     use super::*;
     use crate::node::nftables::encode::{delete, header};
     use netlink_bindings::nftables::Chained;
+
+    const OWN_TABLE: Subjects = Subjects { own_table: true, ..Subjects::NONE };
+    const IPTABLES: Subjects = Subjects { iptables: true, ..Subjects::NONE };
+    const FIREWALL: Subjects = Subjects { firewall: true, ..Subjects::NONE };
 
     fn rule_gone(family: u8, table: &str, chain: &str) -> Vec<u8> {
         let mut batch = Chained::new(1);
@@ -170,8 +189,8 @@ mod tests {
 
     #[test]
     fn a_rule_gone_from_a_chain_of_ours_is_noticed() {
-        assert_eq!(subject(&rule_gone(2, "raw", "PREROUTING"), &Own::default()), Some(Subject::Iptables));
-        assert_eq!(subject(&rule_gone(10, "filter", "INPUT"), &Own::default()), Some(Subject::Iptables));
+        assert_eq!(subjects(&rule_gone(2, "raw", "PREROUTING"), &Own::default()), IPTABLES);
+        assert_eq!(subjects(&rule_gone(10, "filter", "INPUT"), &Own::default()), IPTABLES);
     }
 
     #[test]
@@ -179,34 +198,43 @@ mod tests {
         for (family, table, chain) in
             [(2, "nat", "OUTPUT"), (2, "nat", "KUBE-SERVICES"), (2, "kube-proxy", "services"), (2, "raw", "X")]
         {
-            assert_eq!(subject(&rule_gone(family, table, chain), &Own::default()), None, "{table} {chain}");
+            assert_eq!(subjects(&rule_gone(family, table, chain), &Own::default()), Subjects::NONE, "{table} {chain}");
         }
-        assert_eq!(subject(&rule_gone(7, "raw", "PREROUTING"), &Own::default()), None, "a bridge's table");
+        assert_eq!(subjects(&rule_gone(7, "raw", "PREROUTING"), &Own::default()), Subjects::NONE, "a bridge's table");
     }
 
     #[test]
     fn what_others_do_to_a_firewall_is_noticed() {
         for (family, table, chain) in [(1, "firewalld", "filter_INPUT"), (2, "filter", "KUBE-FORWARD"), (10, "mangle", "INPUT")] {
-            assert_eq!(subject(&rule_gone(family, table, chain), &Own::default()), Some(Subject::Firewall), "{table} {chain}");
+            assert_eq!(subjects(&rule_gone(family, table, chain), &Own::default()), FIREWALL, "{table} {chain}");
         }
-        assert_eq!(subject(&rule_gone(1, "nodelocaldns-4711", "prerouting"), &Own::default()), None, "another agent's");
+        assert_eq!(
+            subjects(&rule_gone(1, "nodelocaldns-4711", "prerouting"), &Own::default()),
+            Subjects::NONE,
+            "another agent's"
+        );
     }
 
     #[test]
     fn our_own_table_counts_when_the_change_is_not_ours() {
         let octets = delete("nodelocaldns", 1).octets;
-        assert_eq!(subject(&octets, &own("nodelocaldns", 77)), Some(Subject::Table));
-        assert_eq!(subject(&octets, &own("nodelocaldns", 0)), None, "messages that we build carry port ID 0");
-        assert_eq!(subject(&octets, &own("nodelocaldns-77", 77)), None);
-        assert_eq!(subject(&rule_gone(2, "filter", "INPUT"), &own("nodelocaldns", 0)), None, "what we take away ourselves");
+        assert_eq!(subjects(&octets, &own("nodelocaldns", 77)), OWN_TABLE);
+        assert_eq!(subjects(&octets, &own("nodelocaldns", 0)), Subjects::NONE, "messages that we build carry port ID 0");
+        assert_eq!(subjects(&octets, &own("nodelocaldns-77", 77)), Subjects::NONE);
+        assert_eq!(
+            subjects(&rule_gone(2, "filter", "INPUT"), &own("nodelocaldns", 0)),
+            Subjects::NONE,
+            "what we take away ourselves"
+        );
     }
 
     #[test]
-    fn who_takes_away_everything_takes_away_iptables_rules_too_whatever_comes_first() {
+    fn who_takes_away_everything_takes_away_everything_of_ours_whatever_comes_first() {
         let (table, rule) = (delete("nodelocaldns-fallback", 1).octets, rule_gone(2, "raw", "PREROUTING"));
+        let wall = delete("firewalld", 1).octets;
         let own = Own { tables: vec!["nodelocaldns".to_owned(), "nodelocaldns-fallback".to_owned()], port_ids: vec![1, 2] };
-        for octets in [[table.clone(), rule.clone()].concat(), [rule, table].concat()] {
-            assert_eq!(subject(&octets, &own), Some(Subject::Iptables));
+        for octets in [[table.clone(), rule.clone(), wall.clone()].concat(), [wall, rule, table].concat()] {
+            assert_eq!(subjects(&octets, &own), Subjects::ALL);
         }
     }
 
@@ -214,13 +242,13 @@ mod tests {
     fn octets_that_are_no_message_are_passed_over() {
         let whole = rule_gone(2, "raw", "PREROUTING");
         for length in 0..whole.len() {
-            let _nothing_panics = subject(&whole[..length], &Own::default());
+            let _nothing_panics = subjects(&whole[..length], &Own::default());
         }
         for index in 0..whole.len() {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut octets = whole.clone();
                 octets[index] = value;
-                let _nothing_panics = subject(&octets, &own("raw", 1));
+                let _nothing_panics = subjects(&octets, &own("raw", 1));
             }
         }
     }

@@ -21,7 +21,7 @@ mod socket;
 
 pub use accept::{AcceptRules, Done};
 pub use chains::{BaseChain, ChainRule, Chains, Element, Name};
-pub use events::{Events, Own, Subject};
+pub use events::{Events, Own, Subjects};
 pub use expression::{Expression, Verdict};
 pub use fallback::{Applied, FALLBACK_TABLE_NAME, FallbackTable, remove_fallback};
 pub use ruleset::Place;
