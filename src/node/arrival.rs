@@ -70,6 +70,8 @@ pub struct Reach {
 #[derive(Debug, Default)]
 pub struct Arrivals {
     blocked: BTreeMap<Client, Blocked>,
+    /// How many of them the kernel left alone at the last look.
+    left_alone: usize,
     last_arrival: Option<Instant>,
 }
 
@@ -107,19 +109,26 @@ impl Arrivals {
         let noted: HashSet<&Client> = look.blocked.iter().map(|(client, _)| client).collect();
         let arriving: HashSet<&Client> = look.arriving.iter().collect();
         self.blocked.retain(|client, blocked| {
-            let is_freed = !noted.contains(client) && arriving.contains(client);
+            // The kernel takes out whose packet has arrived, before its pause is over.
+            let is_freed = !noted.contains(client) && (arriving.contains(client) || now + SLACK < blocked.until);
             if is_freed {
                 changes.freed.push(*client);
             }
             !is_freed && (noted.contains(client) || now < blocked.until + REMEMBERED_FOR)
         });
+        self.left_alone = self.blocked.keys().filter(|client| noted.contains(client)).count();
         changes
+    }
+
+    /// Everybody will be tried again, as if each pause was over at `now`.
+    pub fn end_pauses(&mut self, now: Instant) {
+        self.blocked.values_mut().for_each(|blocked| blocked.until = now);
     }
 
     /// How things stand at `now`.
     pub fn reach(&self, now: Instant) -> Reach {
         let is_any_served = self.last_arrival.is_some_and(|at| now < at + ARRIVAL_COUNTS_FOR);
-        Reach { blocked: self.blocked.len(), is_nobody_served: !self.blocked.is_empty() && !is_any_served }
+        Reach { blocked: self.left_alone, is_nobody_served: self.left_alone > 0 && !is_any_served }
     }
 }
 
@@ -152,11 +161,25 @@ mod tests {
         let changes = arrivals.take(&blocked(POD, 9 * SECOND), now);
         assert_eq!(changes.blocked, [POD]);
         assert_eq!(arrivals.take(&blocked(POD, 8 * SECOND), now + SECOND), Changes::default());
+        assert_eq!(arrivals.reach(now + SECOND).blocked, 1);
         assert_eq!(arrivals.take(&Look::default(), now + 11 * SECOND), Changes::default(), "it may only have asked no more");
-        assert_eq!(arrivals.reach(now + 11 * SECOND).blocked, 1);
         let changes = arrivals.take(&arriving(POD), now + 12 * SECOND);
         assert_eq!((changes.freed, changes.blocked), (vec![POD], vec![]));
         assert_eq!(arrivals.reach(now + 12 * SECOND), Reach::default());
+    }
+
+    #[test]
+    fn who_is_taken_out_before_its_pause_is_over_is_freed_unless_all_pauses_were_ended() {
+        for is_ended in [false, true] {
+            let (mut arrivals, now) = (Arrivals::default(), Instant::now());
+            arrivals.take(&blocked(POD, 9 * SECOND), now);
+            if is_ended {
+                arrivals.end_pauses(now);
+            }
+            let freed = arrivals.take(&Look::default(), now + SECOND).freed;
+            assert_eq!(freed, if is_ended { vec![] } else { vec![POD] });
+            assert_eq!(arrivals.reach(now + SECOND), Reach::default());
+        }
     }
 
     #[test]
@@ -188,7 +211,8 @@ mod tests {
         let (mut arrivals, now) = (Arrivals::default(), Instant::now());
         arrivals.take(&blocked(POD, 9 * SECOND), now);
         arrivals.take(&Look::default(), now + 9 * SECOND + REMEMBERED_FOR);
-        assert_eq!(arrivals.reach(now + 9 * SECOND + REMEMBERED_FOR).blocked, 0);
+        let changes = arrivals.take(&blocked(POD, 9 * SECOND), now + 2 * REMEMBERED_FOR);
+        assert_eq!(changes.blocked, [POD], "as if for the first time");
     }
 
     #[test]
@@ -197,6 +221,7 @@ mod tests {
         arrivals.take(&arriving(OTHER), now);
         arrivals.take(&blocked(POD, 9 * SECOND), now + SECOND);
         assert_eq!(arrivals.reach(now + SECOND), Reach { blocked: 1, is_nobody_served: false });
+        arrivals.take(&blocked(POD, 8 * SECOND), now + ARRIVAL_COUNTS_FOR);
         assert_eq!(arrivals.reach(now + ARRIVAL_COUNTS_FOR), Reach { blocked: 1, is_nobody_served: true });
     }
 }

@@ -90,8 +90,9 @@ impl ClientWatch {
             return;
         }
         self.tried_all_at = Some(now);
-        if let Err(error) = table.try_all_clients() {
-            tracing::debug!("clients are tried again later only: {error}");
+        match table.try_all_clients() {
+            Ok(()) => self.arrivals.end_pauses(now),
+            Err(error) => tracing::debug!("clients are tried again later only: {error}"),
         }
     }
 

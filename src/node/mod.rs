@@ -11,6 +11,7 @@ mod error;
 mod fallback;
 mod filter;
 mod firewall;
+mod guard;
 mod iptables;
 mod ipv6;
 mod link;
@@ -31,12 +32,13 @@ pub use iptables::{Ahead, Listing, Present, Table as IptablesTable, ahead};
 pub use link::LinkView;
 pub use nftables::connections::Connection;
 pub use nftables::ruleset::{Base, Chain, Effect, Family, Place, Rewrite, Ruleset, RulesetTable, SeenRule};
-pub use nftables::{BaseChain, ChainRule, Chains, Expression, FALLBACK_TABLE_NAME, Name, TABLE_NAME, Verdict};
+pub use nftables::{BaseChain, ChainRule, Chains, Expression, FALLBACK_TABLE_NAME, GUARD_TABLE_NAME, Name, TABLE_NAME, Verdict};
 pub use rate_limit::{RateLimit, times};
 pub use survey::{Survey, survey};
 
 use self::client_watch::ClientWatch;
 use self::filter::{Filter, Refused};
+use self::guard::Guard;
 use self::iptables::Iptables;
 use self::link::Link;
 use self::nftables::{AcceptRules, Applied, Events, FallbackTable, Own, Subjects};
@@ -111,7 +113,7 @@ enum Beside {
 /// What holds the rules.
 enum Rules {
     Nftables { table: nftables::Table, filter: Filter, clients: Box<ClientWatch> },
-    Iptables(Arc<Iptables>),
+    Iptables { programs: Arc<Iptables>, guard: Option<Guard> },
     None,
 }
 
@@ -174,7 +176,7 @@ impl Node {
     pub fn backend(&self) -> &'static str {
         match self.rules {
             Some(Rules::Nftables { .. }) => "nftables",
-            Some(Rules::Iptables(_)) => "iptables",
+            Some(Rules::Iptables { .. }) => "iptables",
             Some(Rules::None) | None => "none",
         }
     }
@@ -231,7 +233,14 @@ impl Node {
                 filter.begin(&rules, is_alone);
                 has_changed
             }
-            Rules::Iptables(programs) => apply(programs, rules, is_alone).await?,
+            Rules::Iptables { programs, guard } => {
+                if let Some(held) = guard
+                    && !held.apply(&rules, is_alone)?
+                {
+                    *guard = None;
+                }
+                apply(programs, rules, is_alone).await?
+            }
         };
         self.interception = interception.clone();
         self.refused = refused;
@@ -270,7 +279,7 @@ impl Node {
         let is_alone = self.is_alone();
         let wanted = &self.wish.fallback;
         let rules = match self.rules {
-            Some(Rules::Nftables { .. } | Rules::Iptables(_)) => wanted.rules(self.wish.port, &self.wish.addresses),
+            Some(Rules::Nftables { .. } | Rules::Iptables { .. }) => wanted.rules(self.wish.port, &self.wish.addresses),
             Some(Rules::None) => Vec::new(),
             None => return Ok(()),
         };
@@ -303,11 +312,13 @@ impl Node {
             Some(Rules::Nftables { filter, clients, .. }) => {
                 filter.take_errors().into_iter().chain(clients.take_error()).collect()
             }
+            Some(Rules::Iptables { guard: Some(guard), .. }) => guard.clients.take_error().into_iter().collect(),
             _ => Vec::new(),
         }
     }
 
-    /// Whether clients' packets arrive at the cache: those that the rules let in, and are any let in? Where the kernel does not tell, nobody is known to be blocked.
+    /// Whether clients' packets arrive at the cache: those that the rules let in, and are any let in? Where the kernel does not tell, nobody is known
+    /// to be blocked.
     pub fn reach(&self) -> Reach {
         match &self.rules {
             Some(Rules::Nftables { clients, .. }) => {
@@ -316,6 +327,7 @@ impl Node {
                     && self.wish.addresses.iter().all(|address| self.refused.contains_key(&address.to_canonical()));
                 Reach { is_nobody_served: reach.is_nobody_served || are_all_refused, ..reach }
             }
+            Some(Rules::Iptables { guard: Some(guard), .. }) => guard.clients.reach(),
             _ => Reach::default(),
         }
     }
@@ -358,6 +370,10 @@ impl Node {
                     () = filter.due() => Beside::FilterDue,
                     () = clients.due(), if is_on => Beside::ClientsDue,
                 },
+                Some(Rules::Iptables { guard: Some(guard), .. }) if is_on => {
+                    guard.clients.due().await;
+                    Beside::ClientsDue
+                }
                 _ => pending().await,
             }
         };
@@ -375,8 +391,8 @@ impl Node {
                 self.try_all_clients();
                 Some(Change::Link)
             }
-            beside = beside => match (beside, &mut self.rules) {
-                (Beside::ClientsDue, Some(Rules::Nftables { table, clients, .. })) => clients.look(table).then_some(Change::Reach),
+            beside = beside => match (beside, self.rules.as_mut().and_then(Rules::clients)) {
+                (Beside::ClientsDue, Some((table, clients))) => clients.look(table).then_some(Change::Reach),
                 _ => Some(Change::Rules),
             },
             () = alone => Some(Change::Rules),
@@ -404,7 +420,13 @@ impl Node {
             errors.extend(table.remove().err());
             filter.finish().await;
         }
-        if !self.is_alone() {
+        let is_alone = self.is_alone();
+        if let Some(Rules::Iptables { guard: Some(guard), .. }) = &mut self.rules
+            && is_alone
+        {
+            errors.extend(guard.table.remove().err());
+        }
+        if !is_alone {
             tracing::info!("another agent is at work on this node: link and addresses are left to it");
             return errors;
         }
@@ -430,7 +452,7 @@ impl Node {
 
     /// What kept clients' packets away may be gone.
     fn try_all_clients(&mut self) {
-        if let Some(Rules::Nftables { table, clients, .. }) = &mut self.rules {
+        if let Some((table, clients)) = self.rules.as_mut().and_then(Rules::clients) {
             clients.try_all(table);
         }
     }
@@ -462,7 +484,7 @@ impl Node {
     /// Rules of some address are off, but for those that another agent may need: should its server fail too, neither would remove them.
     fn note_what_is_left(&mut self, is_alone: bool) {
         let is_whole = Interception::of(&self.wish.addresses).is_within(&self.interception);
-        let may_be_left = matches!(self.rules, Some(Rules::Iptables(_))) && !is_whole;
+        let may_be_left = matches!(self.rules, Some(Rules::Iptables { .. })) && !is_whole;
         self.is_left_to_another = may_be_left && !is_alone;
     }
 }
@@ -493,13 +515,30 @@ impl Rules {
                 (error, _) => error,
             })?);
             tracing::info!("interception: iptables, {why}; program: {}", programs.description());
+            let guard = match Guard::open() {
+                Some(mut guard) => guard.apply(rules, is_alone)?.then_some(guard),
+                None => None,
+            };
             apply(&programs, rules.to_vec(), is_alone).await?;
-            return Ok(Self::Iptables(programs));
+            return Ok(Self::Iptables { programs, guard });
         };
         tracing::info!("interception: nftables table inet {}, {why}", table.name());
+        // A predecessor's, whose rules of iptables go too.
+        if is_alone && let Err(error) = nftables::remove_guard() {
+            tracing::warn!("a predecessor's table stays: {error}");
+        }
         let mut filter = Filter::new();
         filter.begin(rules, is_alone);
         Ok(Self::Nftables { table, filter, clients: Box::new(ClientWatch::new()) })
+    }
+
+    /// The table in which the kernel notes whose packets arrive, and what is known of them.
+    fn clients(&mut self) -> Option<(&mut nftables::Table, &mut ClientWatch)> {
+        match self {
+            Self::Nftables { table, clients, .. } => Some((table, clients)),
+            Self::Iptables { guard, .. } => guard.as_mut().map(|guard| (&mut guard.table, &mut *guard.clients)),
+            Self::None => None,
+        }
     }
 
     fn duplicate_owner(&self) -> Option<OwnedFd> {
@@ -517,7 +556,12 @@ impl Rules {
                 own.tables.push(table.name().to_owned());
                 own.port_ids.extend(std::iter::once(table.port_id()).chain(filter.port_id()));
             }
-            Self::Iptables(_) => {}
+            Self::Iptables { guard, .. } => {
+                if let Some(Guard { table, .. }) = guard {
+                    own.tables.push(table.name().to_owned());
+                    own.port_ids.push(table.port_id());
+                }
+            }
         }
         if let Some(table) = fallback {
             own.tables.push(FALLBACK_TABLE_NAME.to_owned());
@@ -539,6 +583,7 @@ pub async fn teardown(wish: &Wish) -> Vec<Error> {
     let (removed, mut errors) = clean(&iptables::Table::ALL).await;
     tracing::info!("{} iptables rules removed", removed + accepting.as_ref().unwrap_or(&0));
     errors.extend(accepting.err());
+    errors.extend(nftables::remove_guard().err());
     match nftables::remove_fallback() {
         Ok(true) => tracing::info!("nftables table inet {FALLBACK_TABLE_NAME} removed"),
         Ok(false) => {}

@@ -9,9 +9,9 @@ use super::ipv6;
 use super::link::{self, LinkView};
 use super::nftables::arrival;
 use super::nftables::connections::{self, Connection};
-use super::nftables::ruleset::{self, Ruleset};
+use super::nftables::ruleset::{self, Ruleset, RulesetTable};
 use super::nftables::{AcceptRules, Chains};
-use super::{TABLE_NAME, off_the_runtime, presence};
+use super::{GUARD_TABLE_NAME, TABLE_NAME, off_the_runtime, presence};
 use std::time::Duration;
 
 /// The link by which kube-proxy holds ClusterIPs in IPVS mode.
@@ -63,8 +63,9 @@ pub async fn survey(wish: &Wish, patience: Duration) -> Survey {
     });
     let (links, nftables, firewall, iptables, chains, connections) =
         tokio::join!(links, nftables, firewall, listings, chains, connections);
-    let owned = nftables.iter().flat_map(|ruleset| &ruleset.tables).filter(|table| table.owner.is_some());
-    let of_agents = owned.filter(|table| table.name.starts_with(TABLE_NAME));
+    let tables = nftables.iter().flat_map(|ruleset| &ruleset.tables);
+    let is_an_agents = |table: &&RulesetTable| table.owner.is_some() && table.name.starts_with(TABLE_NAME);
+    let of_agents = tables.filter(|table| is_an_agents(table) || table.name == GUARD_TABLE_NAME);
     // What cannot be read blocks nobody that we know of; why not, the listing says.
     let looks = of_agents.filter_map(|table| arrival::read(&table.name).ok());
     let blocked_clients = looks.flat_map(|look| look.surely_blocked().collect::<Vec<_>>()).collect();

@@ -33,85 +33,115 @@ fn path_errors(agent: &Agent) -> f64 {
 }
 
 #[test]
-fn pods_whose_packets_a_firewall_takes_from_now_on_are_answered_by_kube_dns() {
-    in_a_namespace("eaten::pods_whose_packets_a_firewall_takes_from_now_on_are_answered_by_kube_dns", || {
-        let cluster = Cluster::new();
-        let agent = cluster.start("nftables", &[]);
-        agent.await_interception();
-        await_answers_of_the_node(&cluster, &agent);
-        let steady = Steady::start(&cluster, &SHARED);
-        std::thread::sleep(Duration::from_millis(200));
-        shell(APPEAR);
-        std::thread::sleep(Duration::from_secs(1));
-        let tallies = steady.finish();
-        for (who, tally) in &tallies.clients {
-            // A query each 2 ms: 200 ms of them, and 20 ms for a try.
-            let most = if who.starts_with("pod") { 110 } else { 0 };
-            assert!(tally.lost.len() <= most + tallies.overruns, "{who}: {} of {} lost", tally.lost.len(), tally.asked);
-        }
-        assert!(
-            tallies.clients.iter().any(|(who, tally)| who.starts_with("pod") && !tally.lost.is_empty()),
-            "the firewall takes nothing"
-        );
-        assert!(wait_until(SOON, || kube_dns_answers_pods(&cluster)), "{}", agent.watchdog.tail(20));
-        assert!(wait_until(SOON, || path_errors(&agent) >= 1.0), "nobody counts it:\n{}", agent.watchdog.tail(20));
-        let told = |text: &str| agent.watchdog.tail(50).contains(text);
-        assert!(wait_until(SOON, || told("do not arrive at the cache") && told("veth-pod")), "{}", agent.watchdog.tail(20));
-        shell(DISAPPEAR);
-        await_answers_of_the_node(&cluster, &agent);
-        assert!(wait_until(SOON, || told("arrive at the cache again")), "{}", agent.watchdog.tail(20));
+fn pods_whose_packets_a_firewall_takes_from_now_on_are_answered_by_kube_dns_with_nftables() {
+    in_a_namespace("eaten::pods_whose_packets_a_firewall_takes_from_now_on_are_answered_by_kube_dns_with_nftables", || {
+        firewall_appears("nftables")
     });
+}
+
+#[test]
+fn pods_whose_packets_a_firewall_takes_from_now_on_are_answered_by_kube_dns_with_iptables() {
+    in_a_namespace("eaten::pods_whose_packets_a_firewall_takes_from_now_on_are_answered_by_kube_dns_with_iptables", || {
+        firewall_appears("iptables")
+    });
+}
+
+fn firewall_appears(backend: &str) {
+    let cluster = Cluster::new();
+    let agent = cluster.start(backend, &[]);
+    agent.await_interception();
+    await_answers_of_the_node(&cluster, &agent);
+    let steady = Steady::start(&cluster, &SHARED);
+    std::thread::sleep(Duration::from_millis(200));
+    shell(APPEAR);
+    std::thread::sleep(Duration::from_secs(1));
+    let tallies = steady.finish();
+    for (who, tally) in &tallies.clients {
+        // A query each 2 ms: 200 ms of them, and 20 ms for a try.
+        let most = if who.starts_with("pod") { 110 } else { 0 };
+        assert!(tally.lost.len() <= most + tallies.overruns, "{who}: {} of {} lost", tally.lost.len(), tally.asked);
+    }
+    assert!(
+        tallies.clients.iter().any(|(who, tally)| who.starts_with("pod") && !tally.lost.is_empty()),
+        "the firewall takes nothing"
+    );
+    assert!(wait_until(SOON, || kube_dns_answers_pods(&cluster)), "{}", agent.watchdog.tail(20));
+    assert!(wait_until(SOON, || path_errors(&agent) >= 1.0), "nobody counts it:\n{}", agent.watchdog.tail(20));
+    let told = |text: &str| agent.watchdog.tail(50).contains(text);
+    assert!(wait_until(SOON, || told("do not arrive at the cache") && told("veth-pod")), "{}", agent.watchdog.tail(20));
+    shell(DISAPPEAR);
+    await_answers_of_the_node(&cluster, &agent);
+    let blocked = || metric(agent.metrics, "nodelocaldns_watchdog_blocked_clients");
+    assert!(wait_until(SOON, || blocked() == Some(0.0)), "{:?}\n{}", blocked(), agent.watchdog.tail(20));
 }
 
 /// As amazon-vpc-cni's strict mode for security groups: what a pod sends is routed before the table `local` is asked.
 #[test]
-fn pods_whose_packets_are_routed_past_the_node_are_answered_by_kube_dns() {
-    in_a_namespace("eaten::pods_whose_packets_are_routed_past_the_node_are_answered_by_kube_dns", || {
-        let cluster = Cluster::new();
-        shell(
-            "for address in 10.96.0.10 169.254.20.10; do ip route add $address via 192.168.9.254 dev uplink table 101; done
-            ip -6 route add fd00::10 via fd00:9::fe dev uplink table 101
-            for family in -4 -6; do
-                ip $family rule add pref 20 lookup local
-                ip $family rule add pref 10 iif veth-pod lookup 101
-                ip $family rule del pref 0
-            done",
-        );
-        let agent = cluster.start("nftables", &[]);
-        agent.await_interception();
-        assert!(wait_until(SOON, || kube_dns_answers_pods(&cluster)), "{}", agent.watchdog.tail(20));
-        let [(_, pod), (_, host)] = cluster.clients();
-        for address in SHARED {
-            assert_address(pod.visit(|| ask(address, Transport::Tcp, NAME)).as_ref(), address);
-        }
-        // Others are served by the node all the same.
-        cluster.kube_dns_count(NAME);
-        for address in SHARED {
-            assert_address(host.visit(|| ask(address, Transport::Udp, NAME)).as_ref(), address);
-        }
-        assert!(wait_until(SOON, || {
-            cluster.kube_dns_count(NAME);
-            let answer = host.visit(|| ask(CLUSTER_IPS[0], Transport::Udp, NAME));
-            answer.is_some() && cluster.kube_dns_count(NAME) == 0
-        }));
+fn pods_whose_packets_are_routed_past_the_node_are_answered_by_kube_dns_with_nftables() {
+    in_a_namespace("eaten::pods_whose_packets_are_routed_past_the_node_are_answered_by_kube_dns_with_nftables", || {
+        routed_past("nftables")
     });
+}
+
+#[test]
+fn pods_whose_packets_are_routed_past_the_node_are_answered_by_kube_dns_with_iptables() {
+    in_a_namespace("eaten::pods_whose_packets_are_routed_past_the_node_are_answered_by_kube_dns_with_iptables", || {
+        routed_past("iptables")
+    });
+}
+
+fn routed_past(backend: &str) {
+    let cluster = Cluster::new();
+    shell(
+        "for address in 10.96.0.10 169.254.20.10; do ip route add $address via 192.168.9.254 dev uplink table 101; done
+        ip -6 route add fd00::10 via fd00:9::fe dev uplink table 101
+        for family in -4 -6; do
+            ip $family rule add pref 20 lookup local
+            ip $family rule add pref 10 iif veth-pod lookup 101
+            ip $family rule del pref 0
+        done",
+    );
+    let agent = cluster.start(backend, &[]);
+    agent.await_interception();
+    assert!(wait_until(SOON, || kube_dns_answers_pods(&cluster)), "{}", agent.watchdog.tail(20));
+    let [(_, pod), (_, host)] = cluster.clients();
+    for address in SHARED {
+        assert_address(pod.visit(|| ask(address, Transport::Tcp, NAME)).as_ref(), address);
+    }
+    // Others are served by the node all the same.
+    cluster.kube_dns_count(NAME);
+    for address in SHARED {
+        assert_address(host.visit(|| ask(address, Transport::Udp, NAME)).as_ref(), address);
+    }
+    assert!(wait_until(SOON, || {
+        cluster.kube_dns_count(NAME);
+        let answer = host.visit(|| ask(CLUSTER_IPS[0], Transport::Udp, NAME));
+        answer.is_some() && cluster.kube_dns_count(NAME) == 0
+    }));
 }
 
 /// Nobody is left to withdraw the rules.
 #[test]
-fn a_watchdog_that_is_stopped_intercepts_nothing_soon() {
-    in_a_namespace("eaten::a_watchdog_that_is_stopped_intercepts_nothing_soon", || {
-        let cluster = Cluster::new();
-        let agent = cluster.start("nftables", &[]);
-        agent.await_interception();
-        await_answers_of_the_node(&cluster, &agent);
-        let watchdog = agent.watchdog.pid().cast_signed();
-        stop(watchdog);
-        kill(agent.server());
-        assert!(wait_until(SOON, || kube_dns_answers_pods(&cluster)), "{}", crate::cluster::rules());
-        let [_, (_, host)] = cluster.clients();
-        assert_address(host.visit(|| ask(CLUSTER_IPS[0], Transport::Udp, NAME)).as_ref(), "a program on the node");
-        signal(watchdog, libc::SIGCONT);
-        await_answers_of_the_node(&cluster, &agent);
-    });
+fn a_watchdog_that_is_stopped_intercepts_nothing_soon_with_nftables() {
+    in_a_namespace("eaten::a_watchdog_that_is_stopped_intercepts_nothing_soon_with_nftables", || watchdog_is_stopped("nftables"));
+}
+
+#[test]
+fn a_watchdog_that_is_stopped_intercepts_nothing_soon_with_iptables() {
+    in_a_namespace("eaten::a_watchdog_that_is_stopped_intercepts_nothing_soon_with_iptables", || watchdog_is_stopped("iptables"));
+}
+
+fn watchdog_is_stopped(backend: &str) {
+    let cluster = Cluster::new();
+    let agent = cluster.start(backend, &[]);
+    agent.await_interception();
+    await_answers_of_the_node(&cluster, &agent);
+    let watchdog = agent.watchdog.pid().cast_signed();
+    stop(watchdog);
+    kill(agent.server());
+    assert!(wait_until(SOON, || kube_dns_answers_pods(&cluster)), "{}", crate::cluster::rules());
+    let [_, (_, host)] = cluster.clients();
+    assert_address(host.visit(|| ask(CLUSTER_IPS[0], Transport::Udp, NAME)).as_ref(), "a program on the node");
+    signal(watchdog, libc::SIGCONT);
+    await_answers_of_the_node(&cluster, &agent);
 }

@@ -7,7 +7,9 @@ use super::RUN_WITH_RIGHTS;
 use super::rules::{Place as Holder, Standing, is_ours};
 use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::{Findings, Question};
-use crate::node::{Ahead, Chain, Choice, Effect, Family, Interception, IptablesTable, Listing, Rule, Ruleset, ahead, desired};
+use crate::node::{
+    Ahead, Chain, Choice, Effect, Family, GUARD_TABLE_NAME, Interception, IptablesTable, Listing, Rule, Ruleset, ahead, desired,
+};
 
 /// The check.
 pub fn order(question: &Question, findings: &Findings, standing: &Standing) -> Check {
@@ -19,7 +21,10 @@ pub fn order(question: &Question, findings: &Findings, standing: &Standing) -> C
     let has_iptables = matches!(standing.place, Holder::Iptables(_));
     match &findings.node.nftables {
         Ok(ruleset) => {
-            let foreign = ruleset.chains.iter().filter(|chain| !is_ours(&chain.table) && !is_of_iptables(chain));
+            let foreign = ruleset
+                .chains
+                .iter()
+                .filter(|chain| !is_ours(&chain.table) && chain.table != GUARD_TABLE_NAME && !is_of_iptables(chain));
             for chain in foreign.filter(|chain| concerns(question, chain)) {
                 beside(&mut check, chain);
             }

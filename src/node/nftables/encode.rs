@@ -9,7 +9,7 @@ pub use fallback::replace as replace_fallback;
 
 use crate::node::desired::{End, Hook, Protocol, Rule};
 use netlink_bindings::nftables::{
-    Chained, CmpOps, MetaKeys, Nfgenmsg, PayloadBase, PushExprListAttrs, Registers, TableFlags, VerdictCode,
+    Chained, CmpOps, CtKeys, MetaKeys, Nfgenmsg, PayloadBase, PushExprListAttrs, Registers, TableFlags, VerdictCode,
 };
 use netlink_bindings::traits::Pusher;
 use std::net::IpAddr;
@@ -37,27 +37,54 @@ pub struct Batch {
     pub sequence: RangeInclusive<u32>,
 }
 
-/// A batch after which `table`, with us as its owner, holds exactly `rules`, of which only those at raw priority count.
+/// What a table with rules at raw priority is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It leaves packets untracked, and the kernel removes it with its owner, us.
+    Untrack,
+    /// Rules of iptables leave packets untracked, and stay when we are gone; this table, which stays too, keeps them from it where
+    /// [`arrival`] says so. It stands just before them, and gives a packet a template of connection tracking's own zone: NOTRACK leaves packets alone
+    /// that have one, and connection tracking takes them as any other.
+    Guard,
+}
+
+impl Role {
+    fn flags(self) -> u32 {
+        match self {
+            Self::Untrack => TableFlags::Owner as u32,
+            Self::Guard => 0,
+        }
+    }
+
+    fn priority(self) -> i32 {
+        match self {
+            Self::Untrack => RAW_PRIORITY,
+            Self::Guard => RAW_PRIORITY - 1,
+        }
+    }
+}
+
+/// A batch after which `table` holds exactly `rules`, of which only those at raw priority count.
 ///
 /// The same messages do for a table that is not there and for one that is: creating what exists is no error, and a flush empties
 /// what was there before.
-pub fn replace(table: &str, rules: &[Rule], first_sequence: u32) -> Batch {
+pub fn replace(table: &str, role: Role, rules: &[Rule], first_sequence: u32) -> Batch {
     let mut batch = Chained::new(first_sequence);
     let (family, destination) = (header(FAMILY, 0), header(0, SUBSYSTEM));
     batch.request().op_batch_begin_do(&destination);
-    let flags = TableFlags::Owner as u32;
-    batch.request().set_create().op_newtable_do(&family).encode().push_name_bytes(table.as_bytes()).push_flags(flags);
+    let name = table.as_bytes();
+    batch.request().set_create().op_newtable_do(&family).encode().push_name_bytes(name).push_flags(role.flags());
     for hook in [Hook::RawPrerouting, Hook::RawOutput] {
         let Some((chain, number)) = chain(hook) else { continue };
         let mut request = batch.request().set_create().op_newchain_do(&family);
         let attributes = request.encode().push_table_bytes(table.as_bytes()).push_name_bytes(chain.as_bytes());
-        let attributes = attributes.nested_hook().push_num(number).push_priority(RAW_PRIORITY).end_nested();
+        let attributes = attributes.nested_hook().push_num(number).push_priority(role.priority()).end_nested();
         attributes.push_policy(VerdictCode::Accept as u32).push_type(c"filter");
     }
     arrival::push_frame(&mut batch, table);
     batch.request().op_delrule_do(&family).encode().push_table_bytes(table.as_bytes());
-    let written = rules.iter().filter_map(|rule| chain(rule.hook).map(|(chain, _)| (chain, expressions(rule))));
-    for (chain, octets) in arrival::rules(rules).into_iter().chain(written) {
+    let written = rules.iter().filter_map(|rule| Some((chain(rule.hook)?.0, expressions(rule, role)?)));
+    for (chain, octets) in arrival::rules(rules, role).into_iter().chain(written) {
         let mut request = batch.request().set_create().set_append().op_newrule_do(&family);
         let attributes = request.encode().push_table_bytes(table.as_bytes()).push_chain_bytes(chain.as_bytes());
         let mut list = attributes.nested_expressions();
@@ -102,25 +129,40 @@ fn finish(batch: Chained<'static>, first_sequence: u32) -> Batch {
     Batch { octets, sequence: first_sequence.saturating_add(1)..=first_sequence.saturating_add(last) }
 }
 
-/// `rule` as the expressions that nf_tables evaluates from first to last, until one does not match.
-fn expressions(rule: &Rule) -> Vec<u8> {
-    arrival::written(|list| {
-        let list = match_packets(list, rule.protocol, rule.end, rule.address, Some(rule.port));
-        match (rule.hook, rule.end, rule.mark) {
-            (Hook::RawPrerouting, ..) => arrival::enter(count(list), rule.address),
-            (_, End::Destination, None) => notrack(count(arrival::match_lease(list))),
-            (_, End::Destination, Some(mark)) => {
-                let list = match_bits(load_meta(list, MetaKeys::Mark), mark);
-                notrack(count(arrival::renew_lease(list)))
-            }
-            // Replies as long as we run: desired.rs says why.
-            (_, End::Source, _) => notrack(count(list)),
+/// `rule` as the expressions that nf_tables evaluates from first to last, until one does not match; none where the role asks for nothing.
+fn expressions(rule: &Rule, role: Role) -> Option<Vec<u8>> {
+    let packets = |list| match_packets(list, rule.protocol, rule.end, rule.address, Some(rule.port));
+    let marked = |list, mark| match_bits(load_meta(packets(list), MetaKeys::Mark), mark);
+    let written = match (rule.hook, rule.end, rule.mark, role) {
+        (Hook::RawPrerouting, ..) => arrival::written(|list| arrival::enter(count(packets(list)), rule.address)),
+        (_, End::Destination, None, Role::Untrack) => {
+            arrival::written(|list| notrack(count(arrival::match_lease(packets(list)))))
         }
-    })
+        (_, End::Destination, None, Role::Guard) => arrival::written(|list| track(arrival::match_no_lease(packets(list)))),
+        (_, End::Destination, Some(mark), Role::Untrack) => {
+            arrival::written(|list| notrack(count(arrival::renew_lease(marked(list, mark)))))
+        }
+        (_, End::Destination, Some(mark), Role::Guard) => {
+            // Accepted, or the rule for those without the mark would see it too.
+            arrival::written(|list| arrival::accept(arrival::renew_lease(marked(list, mark))))
+        }
+        // Replies as long as we run: desired.rs says why.
+        (_, End::Source, _, Role::Untrack) => arrival::written(|list| notrack(count(packets(list)))),
+        (_, End::Source, _, Role::Guard) => return None,
+    };
+    Some(written)
 }
 
 fn count<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
     list.nested_elem().nested_data_counter().push_bytes(0).push_packets(0).end_nested().end_nested()
+}
+
+/// The packet is tracked, in connection tracking's own zone (`NF_CT_DEFAULT_ZONE_ID`), whatever NOTRACK says later.
+fn track<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
+    let immediate = list.nested_elem().nested_data_immediate().push_dreg(Registers::Reg1 as u32);
+    let list = immediate.nested_data().push_value(&0_u16.to_ne_bytes()).end_nested().end_nested().end_nested();
+    let ct = list.nested_elem().nested_data_ct();
+    ct.push_key(CtKeys::Zone as u32).push_sreg(Registers::Reg1 as u32).end_nested().end_nested()
 }
 
 fn notrack<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
@@ -220,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_bracketed_and_numbered() {
-        let batch = replace("nodelocaldns", &[rule(Hook::RawOutput), rule(Hook::FilterInput)], 100);
+        let batch = replace("nodelocaldns", Role::Untrack, &[rule(Hook::RawOutput), rule(Hook::FilterInput)], 100);
         let types: Vec<u16> = messages(&batch.octets).map(|message| message.message_type()).collect();
         // begin, table, two chains; nine sets and five chains; flush, rules, end (include/uapi/linux/netfilter/nf_tables.h).
         assert_eq!(types[..4], [16, 0xa00, 0xa03, 0xa03]);
@@ -234,11 +276,21 @@ mod tests {
 
     #[test]
     fn a_rule_compares_address_protocol_and_port_and_skips_tracking() {
-        let batch = replace("nodelocaldns", &[Rule { mark: Some(0x10_0000), ..rule(Hook::RawOutput) }], 1);
+        let batch = replace("nodelocaldns", Role::Untrack, &[Rule { mark: Some(0x10_0000), ..rule(Hook::RawOutput) }], 1);
         let octets = batch.octets;
         let has = |wanted: &[u8]| octets.windows(wanted.len()).any(|window| window == wanted);
         assert!(has(&[10, 96, 0, 10]) && has(&[0, 53]) && has(b"notrack\0") && has(b"counter\0"));
         assert!(has(&0x10_0000_u32.to_ne_bytes()) && has(b"bitwise\0"));
         assert!(has(COMMENT));
+    }
+
+    #[test]
+    fn a_guard_untracks_nothing_has_no_owner_and_stands_before_iptables() {
+        let rules = [rule(Hook::RawPrerouting), rule(Hook::RawOutput), Rule { end: End::Source, ..rule(Hook::RawOutput) }];
+        let [owned, guard] = [Role::Untrack, Role::Guard].map(|role| replace("nodelocaldns", role, &rules, 1).octets);
+        let has = |octets: &[u8], wanted: &[u8]| octets.windows(wanted.len()).any(|window| window == wanted);
+        assert!(has(&owned, b"notrack\0") && !has(&guard, b"notrack\0"));
+        assert!(has(&owned, &RAW_PRIORITY.to_be_bytes()) && has(&guard, &(RAW_PRIORITY - 1).to_be_bytes()));
+        assert!(!has(&guard, &RAW_PRIORITY.to_be_bytes()));
     }
 }

@@ -28,6 +28,7 @@ pub use ruleset::Place;
 
 use super::desired::Rule;
 use super::error::Error;
+use encode::Role;
 use socket::Channel;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -35,10 +36,14 @@ use std::os::fd::OwnedFd;
 /// Name of the table, unless another agent has one of this name (a rolling update with a surge runs two for a while).
 pub const TABLE_NAME: &str = "nodelocaldns";
 
-/// A table and the socket that owns it.
+/// Name of the table that guards rules of iptables.
+pub const GUARD_TABLE_NAME: &str = "nodelocaldns-guard";
+
+/// A table and the socket that makes it, which owns the one that leaves packets untracked itself.
 pub struct Table {
     channel: Channel,
     name: String,
+    role: Role,
     installed: Option<Installed>,
 }
 
@@ -71,7 +76,7 @@ impl Table {
             let owner = if other.owner.is_some() { "another running agent" } else { "something that is no agent" };
             tracing::info!("nftables table {TABLE_NAME} exists and belongs to {owner}: the rules go into table {name}");
         }
-        let mut table = Self { channel, name, installed: None };
+        let mut table = Self { channel, name, role: Role::Untrack, installed: None };
         table.replace(rules).map_err(|error| match error {
             Error::Nftables { action, table, source } => unsupported(source, |source| Error::Nftables { action, table, source }),
             other => other,
@@ -85,6 +90,16 @@ impl Table {
             return Err(Error::NftablesUnsupported { source });
         }
         Ok(table)
+    }
+
+    /// Opens the socket for the table that guards rules of iptables, and leaves it as it is; [`Table::apply`] makes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NftablesUnsupported`] when the kernel lacks nf_tables.
+    pub fn guard() -> Result<Self, Error> {
+        let channel = Channel::open().map_err(|source| Error::NftablesUnsupported { source })?;
+        Ok(Self { channel, name: GUARD_TABLE_NAME.to_owned(), role: Role::Guard, installed: None })
     }
 
     /// Name of the table, in family inet.
@@ -122,6 +137,23 @@ impl Table {
         Ok(true)
     }
 
+    /// [`Table::apply`] for a table that several agents share: while there are others, what another one has put there stays.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NftablesUnsupported`] when the kernel lacks something that the rules need, [`Error::Nftables`] else.
+    pub fn apply_shared(&mut self, rules: &[Rule], is_alone: bool) -> Result<bool, Error> {
+        let views = self.views()?;
+        let is_ours = self.installed.as_ref().is_some_and(|installed| installed.views == views);
+        if !is_alone && !is_ours && !views.is_empty() {
+            return Ok(false);
+        }
+        self.apply(rules).map_err(|error| match error {
+            Error::Nftables { action, table, source } => unsupported(source, |source| Error::Nftables { action, table, source }),
+            other => other,
+        })
+    }
+
     /// Removes the table.
     ///
     /// # Errors
@@ -137,7 +169,7 @@ impl Table {
 
     fn replace(&mut self, rules: &[Rule]) -> Result<(), Error> {
         self.installed = None;
-        let committed = self.channel.commit(|sequence| encode::replace(&self.name, rules, sequence));
+        let committed = self.channel.commit(|sequence| encode::replace(&self.name, self.role, rules, sequence));
         committed.map_err(|source| self.refusal("put rules into", source))?;
         self.installed = Some(Installed { rules: rules.to_vec(), views: self.views()? });
         Ok(())
@@ -151,6 +183,16 @@ impl Table {
     fn refusal(&self, action: &'static str, source: io::Error) -> Error {
         Error::Nftables { action, table: self.name.clone(), source }
     }
+}
+
+/// Removes the table that guards rules of iptables; one that is not there is none to remove.
+///
+/// # Errors
+///
+/// [`Error::Nftables`].
+pub fn remove_guard() -> Result<(), Error> {
+    // A kernel without nf_tables holds no table.
+    Table::guard().map_or(Ok(()), |mut table| table.remove())
 }
 
 /// `source`, if it means that the kernel lacks something; `else_error` says what to make of it otherwise.

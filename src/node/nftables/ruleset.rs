@@ -403,11 +403,11 @@ mod tests {
     use super::*;
     use crate::node::desired::{Interception, Wish, desired};
     use crate::node::fallback::{Fallback, Redirection};
-    use crate::node::nftables::encode::{replace, replace_fallback};
+    use crate::node::nftables::encode::{Role, replace, replace_fallback};
     use crate::node::nftables::message::messages;
 
     fn read_back(rules: &[Rule]) -> Vec<SeenRule> {
-        let batch = replace("nodelocaldns", rules, 1);
+        let batch = replace("nodelocaldns", Role::Untrack, rules, 1);
         let of_rules = messages(&batch.octets).filter(|message| message.message_type() == 0xa06);
         let read = of_rules.filter_map(|message| {
             let (_, attributes) = OpGetruleDump::decode_reply(message.payload());
@@ -475,7 +475,7 @@ mod tests {
             port: 53,
             mark: Some(1),
         };
-        let batch = replace("nodelocaldns", &[rule], 1);
+        let batch = replace("nodelocaldns", Role::Untrack, &[rule], 1);
         let message = messages(&batch.octets).find(|message| message.message_type() == 0xa06).unwrap();
         let payload = message.payload().to_vec();
         for index in 0..payload.len() {

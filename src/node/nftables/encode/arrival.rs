@@ -23,7 +23,7 @@
 //! Each probe of the watchdog puts its family into `watched` for [`WATCHED_FOR`]. Without that no client's arrival is noted and none is tried: a
 //! watchdog that is stopped or hangs, and could not withdraw the rules, intercepts nothing.
 
-use super::{Batch, FAMILY, PREROUTING, SUBSYSTEM, compare_meta, finish, header, load_meta, match_packets, notrack};
+use super::{Batch, FAMILY, PREROUTING, Role, SUBSYSTEM, compare_meta, finish, header, load_meta, match_packets, notrack, track};
 use crate::node::arrival::{Client, FIRST_PAUSE};
 use crate::node::desired::{Hook, Rule};
 use netlink_bindings::nftables::{
@@ -48,10 +48,12 @@ const SET_SIZE: u32 = 8192;
 /// Behind every filter: connections are confirmed at the very last place (`NF_IP_PRI_CONNTRACK_CONFIRM`), which leaves untracked packets alone.
 const LAST_PRIORITY: i32 = i32::MAX - 1;
 
-/// `NFTA_DYNSET_SET_NAME` and `NFTA_LOOKUP_SET`, `NFTA_LOOKUP_SREG`, `NFTA_DYNSET_OP`, `NFTA_DYNSET_SREG_KEY`
-/// (include/uapi/linux/netfilter/nf_tables.h).
+/// `NFTA_DYNSET_SET_NAME` and `NFTA_LOOKUP_SET`, `NFTA_LOOKUP_SREG`, `NFTA_LOOKUP_FLAGS`, `NFT_LOOKUP_F_INV`, `NFTA_DYNSET_OP`,
+/// `NFTA_DYNSET_SREG_KEY` (include/uapi/linux/netfilter/nf_tables.h).
 const SET_NAME: u16 = 1;
 const LOOKUP_REGISTER: u16 = 2;
+const LOOKUP_FLAGS: u16 = 5;
+const LOOKUP_INVERTED: u32 = 1;
 const DYNSET_OPERATION: u16 = 3;
 const DYNSET_KEY_REGISTER: u16 = 4;
 /// `NFTA_EXPR_DATA`.
@@ -241,18 +243,23 @@ pub fn client(key: &[u8]) -> Option<Client> {
 /// A chain of the table, and the expressions of a rule in it.
 pub(super) type ChainRule = (&'static str, Vec<u8>);
 
-/// What leaves packets untracked, family by family, and notes their arrival; `rules` say which packets.
-pub(super) fn rules(rules: &[Rule]) -> Vec<ChainRule> {
+/// What decides on packets, family by family, and notes their arrival; `rules` say which packets.
+pub(super) fn rules(rules: &[Rule], role: Role) -> Vec<ChainRule> {
     let mut all = Vec::new();
+    // Who is let in and who is left to others, for this table or for iptables, which comes next.
+    let let_in = |list| accept(if role == Role::Untrack { notrack(list) } else { list });
+    let leave = |list| accept(if role == Role::Guard { track(list) } else { list });
     for family in FAMILIES {
         let Family { arriving, noted, trying, blocked, enter, arrive, .. } = family;
         let is_in = |list, set| look_up(load_client(list, family), set);
         let change_in = |list, set, operation| change(load_client(list, family), set, operation);
-        all.push((enter, written(|list| accept(notrack(is_in(list, arriving))))));
-        all.push((enter, written(|list| accept(notrack(is_in(list, trying))))));
-        all.push((enter, written(|list| accept(is_in(list, blocked)))));
+        all.push((enter, written(|list| let_in(is_in(list, arriving)))));
+        all.push((enter, written(|list| let_in(is_in(list, trying)))));
+        all.push((enter, written(|list| leave(is_in(list, blocked)))));
         let tried = |list| change_in(change_in(match_lease(list), blocked, Operation::Add), trying, Operation::Update);
-        all.push((enter, written(|list| accept(notrack(tried(list))))));
+        all.push((enter, written(|list| let_in(tried(list)))));
+        // A set is full, or nobody watches.
+        all.push((enter, written(leave)));
         all.push((arrive, written(|list| accept(is_in(list, noted)))));
         // Not in one rule with what follows: where there is nothing to delete, it ends there.
         all.push((arrive, written(|list| change_in(list, blocked, Operation::Delete))));
@@ -302,6 +309,12 @@ fn load_client<P: Pusher>(list: PushExprListAttrs<P>, family: Family) -> PushExp
     payload.push_len(family.address_length).end_nested().end_nested()
 }
 
+/// Goes on if it has not.
+pub(super) fn match_no_lease<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
+    let numbers = [(LOOKUP_REGISTER, Registers::Reg1 as u32), (LOOKUP_FLAGS, LOOKUP_INVERTED)];
+    about_set(load_meta(list, MetaKeys::Nfproto), c"lookup", WATCHED, &numbers)
+}
+
 /// Goes on if what was loaded is in `set`.
 fn look_up<P: Pusher>(list: PushExprListAttrs<P>, set: &str) -> PushExprListAttrs<P> {
     about_set(list, c"lookup", set, &[(LOOKUP_REGISTER, Registers::Reg1 as u32)])
@@ -331,7 +344,7 @@ fn about_set<P: Pusher>(list: PushExprListAttrs<P>, name: &CStr, set: &str, numb
 }
 
 /// Ends the packet's way through this table's chain, not through others' at the same hook.
-fn accept<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
+pub(super) fn accept<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
     let immediate = list.nested_elem().nested_data_immediate().push_dreg(Registers::RegVerdict as u32);
     let verdict = immediate.nested_data().nested_verdict().push_code(VerdictCode::Accept as u32);
     verdict.end_nested().end_nested().end_nested().end_nested()
@@ -369,7 +382,7 @@ mod tests {
             port: 53,
             mark: None,
         };
-        let noted = |rules: &[Rule]| super::rules(rules).iter().filter(|(chain, _)| *chain == ARRIVED).count();
+        let noted = |rules: &[Rule]| super::rules(rules, Role::Untrack).iter().filter(|(chain, _)| *chain == ARRIVED).count();
         assert_eq!(noted(&[]), 1, "what comes by lo is passed by");
         assert_eq!(noted(&[entering, Rule { hook: Hook::RawOutput, ..entering }]), 2);
     }

@@ -1,0 +1,44 @@
+//! The table that guards rules of iptables: it keeps them from clients whose packets do not arrive, and from everybody when the watchdog asks no more.
+
+use super::client_watch::ClientWatch;
+use super::desired::Rule;
+use super::error::Error;
+use super::nftables::Table;
+
+/// The table, and the clients in it.
+pub struct Guard {
+    pub table: Table,
+    pub clients: Box<ClientWatch>,
+}
+
+impl Guard {
+    /// Changes nothing yet. None where the kernel has no nf_tables, which is logged. Must be called on a tokio runtime.
+    pub fn open() -> Option<Self> {
+        let table = Table::guard().inspect_err(say_there_is_none).ok()?;
+        Some(Self { table, clients: Box::new(ClientWatch::new()) })
+    }
+
+    /// Sees to it that the table is there for `rules`; false where the kernel cannot hold it, which is logged: then there is no guard.
+    ///
+    /// While another agent is at work, the table is left as it is to whoever put the last rules there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Nftables`]; worth another try.
+    pub fn apply(&mut self, rules: &[Rule], is_alone: bool) -> Result<bool, Error> {
+        match self.table.apply_shared(rules, is_alone) {
+            Ok(_has_changed) => Ok(true),
+            Err(error @ Error::NftablesUnsupported { .. }) => {
+                say_there_is_none(&error);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn say_there_is_none(error: &Error) {
+    tracing::warn!(
+        "clients whose packets a firewall takes are not noticed, and the rules of iptables stay in force should this program be killed: {error}"
+    );
+}
