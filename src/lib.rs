@@ -13,6 +13,8 @@ pub mod datagrams;
 
 pub mod threads;
 
+pub mod deadline;
+
 pub mod chain;
 
 pub mod directives;

@@ -12,6 +12,7 @@ const LAYERS: &[&str] = &[
     "metrics",
     "datagrams",
     "threads",
+    "deadline",
     "chain",
     "directives",
     "plan",

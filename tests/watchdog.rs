@@ -72,8 +72,7 @@ impl Guarded {
 
 /// The only child of a process.
 fn child_of(pid: u32) -> Option<i32> {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    children.split_whitespace().next()?.parse().ok()
+    support::processes::children(pid).first().copied()
 }
 
 fn signal(pid: i32, signal: libc::c_int) {

@@ -1,9 +1,14 @@
-//! Lines about the process itself, in the reference's shape: `[INFO] plugin/reload: …`.
+//! Lines about the process itself, in the reference's shape: `[INFO] plugin/reload: …`. They go through a [`LineSink`], so that nobody waits
+//! for whoever should read them.
 
+use crate::chain::LineSink;
 use crate::plan::PlanConfig;
 use std::backtrace::Backtrace;
 use std::fmt;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
@@ -16,6 +21,12 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// Panics are logged with a backtrace (`errors { stacktrace }`).
 static STACKTRACE: AtomicBool = AtomicBool::new(false);
+
+/// Standard output, once lines go there.
+static LINES: OnceLock<Arc<LineSink>> = OnceLock::new();
+
+/// How long the end of the process waits for what it has said to be read.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How much is written; may change while the process runs.
 #[derive(Clone)]
@@ -34,16 +45,58 @@ impl Verbosity {
 }
 
 /// Begins to write lines of level info and above, and panics, to standard output. Called again in one process (tests) it changes nothing.
-pub fn start() -> Verbosity {
+///
+/// # Errors
+/// No thread can be started to write them.
+pub fn start() -> io::Result<Verbosity> {
+    let sink = LineSink::stdout()?;
+    LINES.get_or_init(|| sink.clone());
     std::panic::set_hook(Box::new(|panic| {
         let wanted = STACKTRACE.load(Ordering::Relaxed);
         let backtrace = if wanted { format!("\n{}", Backtrace::force_capture()) } else { String::new() };
         tracing::error!("{panic}; this is a fault of nodelocaldns, please report it{backtrace}");
     }));
     let (filter, handle) = reload::Layer::new(LevelFilter::INFO);
-    match tracing_subscriber::registry().with(filter).with(lines(std::io::stdout)).try_init() {
+    let writer = move || Writes(sink.clone());
+    Ok(match tracing_subscriber::registry().with(filter).with(lines(writer)).try_init() {
         Ok(()) => Verbosity(Some(handle)),
         Err(_) => Verbosity(None),
+    })
+}
+
+/// Writes whole lines to standard error, and waits for that a little: whoever should read them may not.
+pub fn complain(lines: &str) {
+    match LineSink::stderr() {
+        Ok(sink) => {
+            sink.text(format!("{lines}\n").as_bytes());
+            sink.flush(FAREWELL);
+        }
+        // No thread is to be had, which is most likely what the complaint is about.
+        Err(_) => eprintln!("{lines}"),
+    }
+}
+
+/// Waits a little for all lines to be written when it is dropped, also by a panic: the process ends.
+pub struct Farewell;
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        if let Some(sink) = LINES.get() {
+            sink.flush(FAREWELL);
+        }
+    }
+}
+
+/// Takes an event's line, which is written in one piece.
+struct Writes(Arc<LineSink>);
+
+impl Write for Writes {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.text(octets);
+        Ok(octets.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -79,8 +132,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{self, Write};
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);

@@ -6,7 +6,9 @@ mod fallback;
 mod interceptor;
 mod load;
 mod log;
+mod look;
 mod memory;
+mod pidfile;
 mod rendering;
 mod server_process;
 mod service;
@@ -15,6 +17,7 @@ mod warmth;
 mod watchdog_process;
 
 use crate::cli::{Invocation, ServeOptions};
+use crate::deadline;
 use crate::directives::{ORDER, Support};
 use crate::node::{self, Fallback, Wish};
 use crate::plan::DEFAULT_PORT;
@@ -24,17 +27,29 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long wrong usage is told of, should nobody read it.
+const COMPLAINT_LIMIT: Duration = Duration::from_secs(2);
 
 /// The whole program: reads the command line and does what it says.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let invocation = match Invocation::parse(arguments) {
         Ok(invocation) => invocation,
         Err(error) => {
-            // Fails only when nobody reads; the exit status tells the rest. 0 for --help, 2 for wrong usage.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            // 0 for --help, 2 for wrong usage.
+            let status = u8::try_from(error.exit_code()).unwrap_or(2);
+            // Fails only when nobody reads; the status tells the rest. Help is waited for, since a pager reads it as it is turned.
+            let print = move || _ = error.print();
+            if status == 0 {
+                print();
+            } else {
+                _ = deadline::within(COMPLAINT_LIMIT, print);
+            }
+            return ExitCode::from(status);
         }
     };
+    let _farewell = log::Farewell;
     let outcome = match invocation {
         Invocation::Check { files } => check(&files, DEFAULT_PORT),
         Invocation::Teardown { local_addresses, interface } => tear_down(local_addresses, interface),
@@ -48,7 +63,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Invocation::Serve(options) => serve(options),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("{error:#}");
+        log::complain(&format!("{error:#}"));
         ExitCode::FAILURE
     })
 }
@@ -68,7 +83,7 @@ fn check(files: &[impl AsRef<Path>], default_port: u16) -> anyhow::Result<ExitCo
 
 /// Every error is told; what can be removed is.
 fn tear_down(addresses: Vec<IpAddr>, interface: String) -> anyhow::Result<ExitCode> {
-    log::start();
+    log::start()?;
     // Ports and mark do not matter: rules are known by their comments.
     let fallback = Fallback::default();
     let wish = Wish { addresses, port: DEFAULT_PORT, health_port: 0, interface: Some(interface), probe_mark: 1, fallback };

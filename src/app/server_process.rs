@@ -1,23 +1,28 @@
 //! The server: everything that answers queries, on sockets that the watchdog holds, without any capability.
 
-use super::load::Source;
 use super::log;
+use super::look::Origin;
 use super::memory;
 use super::rendering::Rendering;
-use super::service::{Farewell, Options, Origin, Service, limits};
-use crate::cli::{Agent, Corefile, Mode, ServeOptions};
+use super::service::{Farewell, Options, Service, limits};
+use crate::cli::{Agent, Mode, ServeOptions};
 use crate::corefile::SystemLoader;
+use crate::deadline;
 use crate::kube_dns::render::{ServiceAddress, Values};
 use crate::kube_dns::{Target, Template};
 use crate::watchdog::{Order, ServerEnd};
 use anyhow::Context;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Where the kube-dns ConfigMap is mounted if nobody says otherwise.
 const DEFAULT_KUBE_DNS: &str = "/etc/kube-dns";
+
+/// How long the start waits to know whether it is there.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What `ps` and `top` call it; started through /proc/self/exe it would be `exe`.
 const NAME: &std::ffi::CStr = c"nodelocaldns";
@@ -35,11 +40,9 @@ pub fn serve(options: ServeOptions, watchdog: ServerEnd) -> anyhow::Result<ExitC
 }
 
 fn load_and_serve(options: ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::Result<()> {
-    let verbosity = log::start();
+    let verbosity = log::start().context("cannot start the thread that writes log lines")?;
     let origin = match options.mode {
-        Mode::Plain(Corefile::BuiltIn) => Origin::Source(Source::built_in()),
-        Mode::Plain(Corefile::Stdin) => Origin::Source(Source::stdin()?),
-        Mode::Plain(Corefile::File(path)) => Origin::Source(Source::file(&path)?),
+        Mode::Plain(corefile) => Origin::Plain(corefile),
         Mode::Agent(agent) => Origin::Rendering(Box::new(rendering(*agent, options.dns_port))),
     };
     let workers = options.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
@@ -58,7 +61,7 @@ fn load_and_serve(options: ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::R
             watchdog: watchdog.clone(),
         };
         let signals = Signals::catch().context("cannot catch signals")?;
-        let service = Service::start(origin, options, verbosity)?;
+        let service = Service::start(origin, options, verbosity).await?;
         tokio::spawn(memory::watch(service.cache_memory()));
         run(service, watchdog, signals).await;
         Ok(())
@@ -73,7 +76,9 @@ fn rendering(agent: Agent, default_port: u16) -> Rendering {
         cluster_dns: ServiceAddress::read(&agent.upstream_service, &SystemLoader),
         prometheus: agent.prometheus_listen_address,
     };
-    let default_kube_dns = || Some(PathBuf::from(DEFAULT_KUBE_DNS)).filter(|folder| folder.exists());
+    // A file system that does not answer is there, and is waited for where it is read.
+    let exists = || deadline::within(PATIENCE, || Path::new(DEFAULT_KUBE_DNS).exists()).unwrap_or(true);
+    let default_kube_dns = || exists().then(|| PathBuf::from(DEFAULT_KUBE_DNS));
     let template = Template::new(agent.template.clone(), agent.kube_dns.or_else(default_kube_dns), values);
     Rendering::new(template, Target::new(agent.conf, agent.template), default_port)
 }
@@ -109,7 +114,7 @@ async fn run(mut service: Service, watchdog: &ServerEnd, mut signals: Signals) {
             },
             _ = signals.terminate.recv() => break Farewell::Replaced,
             _ = signals.reload.recv() => service.reload(),
-            due = service.due() => service.perform(due),
+            due = service.due() => service.perform(due).await,
         }
     };
     tokio::select! {

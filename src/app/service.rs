@@ -3,14 +3,14 @@
 use super::banner::banner;
 use super::load::{LoadError, Loaded, Source};
 use super::log::Verbosity;
-use super::rendering::Rendering;
+use super::look::{self, Files, First, Found, Origin, Settled, Work};
 use super::setup_errors::SetupErrors;
 use super::warmth;
 use crate::chain::{BuildError, LineSink, MemoryBudget, Services, Upstreams};
 use crate::directives::prometheus::{self, ProcessMetrics};
 use crate::directives::reload::{self, ChangeDetector, Fingerprint, Series};
 use crate::kube_dns::render::Rendered;
-use crate::kube_dns::watch::{Subjects, Watch};
+use crate::kube_dns::watch::Watch;
 use crate::plan::Plan;
 use crate::server::{Limits, Retries, Server};
 use crate::threads;
@@ -18,6 +18,7 @@ use crate::watchdog::{HTTP_LISTEN, ServerEnd};
 use anyhow::Context;
 use std::collections::BTreeSet;
 use std::future::pending;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -34,14 +35,6 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// The same where a successor waits for our end to read on: an upstream that lives has answered by then, and the watchdog has not yet taken
 /// us, who answer no probe, for hanging.
 const HASTY_DRAIN_LIMIT: Duration = Duration::from_millis(200);
-
-/// Where the Corefile comes from.
-pub enum Origin {
-    /// It is served as it is.
-    Source(Source),
-    /// It is rendered, and rendered again whenever its template or the kube-dns ConfigMap changes.
-    Rendering(Box<Rendering>),
-}
 
 /// What a service is started with.
 pub struct Options {
@@ -76,10 +69,13 @@ pub enum Farewell {
 }
 
 /// What it is time for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
     /// To look at the files: something watched has changed, or nobody looked for a while.
     Look,
+    /// To take what the look has found.
+    Looked(Box<io::Result<(Files, Found)>>),
+    /// To take what has come of writing and watching.
+    Settled(io::Result<Settled>),
     /// To try again to serve the Corefile that could not be served.
     Swap,
     /// To try again to listen where HTTP is to be served.
@@ -107,10 +103,21 @@ enum SwapError {
 pub struct Service {
     options: Options,
     /// What is read when the Corefile may have changed.
-    source: Source,
+    files: Files,
+    looking: Work<(Files, Found)>,
+    settling: Work<Settled>,
+    /// Another look is due once what runs has ended.
+    is_look_due: bool,
+    /// The user has asked for the look that is due, and for the one that runs.
+    is_asked: bool,
+    is_looking_asked: bool,
+    /// The last look, and the last writing and watching, did not come to an end.
+    is_unread: bool,
+    is_unsettled: bool,
+    /// Is served, and not written yet.
+    unwritten: Option<Rendered>,
     /// Of what is served.
     imports: Vec<PathBuf>,
-    rendered: Option<(Box<Rendering>, SetupErrors)>,
     watch: Watch,
     verbosity: Verbosity,
     services: Services,
@@ -132,22 +139,13 @@ pub struct Service {
 
 impl Service {
     /// Loads, binds and serves. Fails without having served.
-    pub fn start(origin: Origin, options: Options, verbosity: Verbosity) -> anyhow::Result<Self> {
+    pub async fn start(origin: Origin, options: Options, verbosity: Verbosity) -> anyhow::Result<Self> {
         let mut services = Services::new(options.workers, options.cache_memory);
         services.generation = Some(options.watchdog.generation());
-        let (source, loaded, rendered) = match origin {
-            Origin::Source(source) => {
-                let loaded = source.load(options.default_port)?;
-                (source, loaded, None)
-            }
-            Origin::Rendering(mut rendering) => {
-                let errors = SetupErrors::new(options.watchdog.clone());
-                let (source, loaded) = rendering.start(&errors)?;
-                (source, loaded, Some((rendering, errors)))
-            }
-        };
+        let errors = SetupErrors::new(options.watchdog.clone());
+        let First { files, loaded, unwritten } = origin.load(options.default_port, errors).await?;
         if !loaded.warnings.is_empty() {
-            eprintln!("{}", loaded.warnings);
+            LineSink::stderr()?.text(format!("{}\n", loaded.warnings).as_bytes());
         }
         let lines = LineSink::stdout().context("cannot start the thread that writes log lines")?;
         lines.count_drops(&services.registry);
@@ -161,7 +159,7 @@ impl Service {
         // First, since from then on the addresses that are served may be intercepted.
         let upstreams = upstreams(&services);
         options.watchdog.report_upstreams(upstreams.clone());
-        apply(&mut server, &plan, &options).map_err(|errors| anyhow::anyhow!(errors.join("\n")))?;
+        apply(&mut server, &plan, &options).await.map_err(|errors| anyhow::anyhow!(errors.join("\n")))?;
         let mut service = Self {
             reloads: Series::new(&services.registry, loaded.fingerprint),
             changes: ChangeDetector::new(loaded.fingerprint),
@@ -173,8 +171,15 @@ impl Service {
             listens: Retries::default(),
             watch: Watch::start(),
             imports: Vec::new(),
-            source,
-            rendered,
+            files,
+            looking: Work::default(),
+            settling: Work::default(),
+            is_look_due: false,
+            is_asked: false,
+            is_looking_asked: false,
+            is_unread: false,
+            is_unsettled: false,
+            unwritten,
             plan,
             options,
             verbosity,
@@ -185,9 +190,9 @@ impl Service {
         };
         service.begin(loaded);
         service.listen_http();
-        service.watch();
+        service.settle();
         if !service.options.quiet {
-            print!("{}", banner(&service.plan));
+            service.lines.text(banner(&service.plan).as_bytes());
         }
         Ok(service)
     }
@@ -210,52 +215,104 @@ impl Service {
 
     /// Resolves when it is time for something. May be dropped and called again at any time.
     pub async fn due(&mut self) -> Due {
+        let is_idle = !self.is_at_work();
         tokio::select! {
-            () = at(self.next_look) => Due::Look,
+            looked = self.looking.outcome() => Due::Looked(Box::new(looked)),
+            settled = self.settling.outcome() => Due::Settled(settled),
+            () = at(self.next_look), if is_idle => Due::Look,
             () = self.watch.changed() => Due::Look,
             () = at(self.swaps.due().map(Instant::from_std)) => Due::Swap,
             () = at(self.listens.due().map(Instant::from_std)) => Due::Listen,
         }
     }
 
-    /// Does what it is time for. To look is to find out whether template, ConfigMap, Corefile or a file it imports has changed, and if so to
-    /// swap it in.
-    pub fn perform(&mut self, due: Due) {
+    /// Does what it is time for, and waits for nothing but the watchdog's sockets. To look is to find out whether template, ConfigMap, Corefile or a
+    /// file it imports has changed, and if so to swap it in.
+    pub async fn perform(&mut self, due: Due) {
         match due {
-            Due::Look => self.look(false),
-            Due::Swap => match self.candidate.take() {
-                Some(candidate) => _ = self.serve(candidate),
-                None => self.swaps = Retries::default(),
+            Due::Look => self.look(),
+            Due::Looked(looked) => match *looked {
+                Ok((files, found)) => self.take_found(files, found).await,
+                Err(error) => self.leave_unread(&error),
             },
-            Due::Listen => return self.listen_http(),
+            Due::Settled(settled) => self.take_settled(settled),
+            Due::Swap => {
+                match self.candidate.take() {
+                    Some(candidate) => _ = self.serve(candidate).await,
+                    None => self.swaps = Retries::default(),
+                }
+                if !self.is_at_work() {
+                    self.settle();
+                }
+            }
+            Due::Listen => self.listen_http(),
         }
-        self.watch();
+    }
+
+    fn is_at_work(&self) -> bool {
+        self.looking.is_running() || self.settling.is_running()
     }
 
     /// Reads the Corefile again and swaps it in, changed or not (SIGUSR1): an upstream's host file or an interface may have changed.
     pub fn reload(&mut self) {
-        self.look(true);
-        self.watch();
+        self.is_asked = true;
+        self.look();
     }
 
-    /// A Corefile that is not rendered, or was changed by hand since, is read only where it has `reload` or the user `asked`.
-    fn look(&mut self, asked: bool) {
-        let is_swapped = self.render();
-        if !is_swapped && (asked || self.plan.reload.is_some()) {
-            self.read(asked);
+    /// Begins to look. A Corefile that is not rendered, or was changed by hand since, is read only where it has `reload` or the user asked.
+    fn look(&mut self) {
+        self.is_look_due = self.is_at_work();
+        if self.is_look_due {
+            return;
+        }
+        self.is_looking_asked = std::mem::take(&mut self.is_asked);
+        let (files, reads) = (self.files.clone(), self.is_looking_asked || self.plan.reload.is_some());
+        if let Err(error) = self.looking.begin(move || files.look(reads)) {
+            self.leave_unread(&error);
         }
     }
 
-    /// Renders the Corefile anew; true if there is a new one and it serves now.
-    fn render(&mut self) -> bool {
-        let judged = self.rendered.as_mut().and_then(|(rendering, errors)| rendering.refresh(errors));
-        let Some((rendered, outcome)) = judged else { return false };
+    /// What serves serves on, and the same look is taken again.
+    fn leave_unread(&mut self, error: &io::Error) {
+        self.is_asked |= std::mem::take(&mut self.is_looking_asked);
+        self.next_look = Some(Instant::now() + look::PAUSE);
+        if !std::mem::replace(&mut self.is_unread, true) {
+            self.reloads.count_failure();
+            self.count_configmap();
+            let path =
+                self.files.rendering.as_ref().map_or(self.files.source.path(), |(rendering, _)| rendering.template().base());
+            let path = path.display();
+            tracing::error!(
+                "plugin/reload: {path} and what belongs to it cannot be read: {error} What served before serves on; it is tried again"
+            );
+        }
+    }
+
+    /// Swaps in what has changed.
+    async fn take_found(&mut self, files: Files, found: Found) {
+        self.files.rendering = files.rendering;
+        let always = std::mem::take(&mut self.is_looking_asked);
+        if std::mem::take(&mut self.is_unread) {
+            tracing::info!("plugin/reload: the configuration can be read again");
+        }
+        let is_swapped = match found.rendered {
+            Some((rendered, outcome)) => self.take_rendered(rendered, outcome).await,
+            None => false,
+        };
+        if let Some(loaded) = found.read.filter(|_| !is_swapped) {
+            self.take_read(loaded, always).await;
+        }
+        self.settle();
+    }
+
+    /// True if it serves now.
+    async fn take_rendered(&mut self, rendered: Rendered, outcome: Result<Loaded, LoadError>) -> bool {
         if let Some(fingerprint) = fingerprint(&outcome) {
             self.reloads.set_version(fingerprint);
         }
         self.forget_candidate();
         match outcome {
-            Ok(loaded) => self.serve(Candidate { loaded, rendered: Some(rendered) }),
+            Ok(loaded) => self.serve(Candidate { loaded, rendered: Some(rendered) }).await,
             Err(error) => {
                 self.refuse(&error.into(), true);
                 false
@@ -263,9 +320,8 @@ impl Service {
         }
     }
 
-    /// Reads the Corefile as it stands and swaps it in if it has changed, or `always`.
-    fn read(&mut self, always: bool) {
-        let loaded = self.source.load(self.options.default_port);
+    /// Swaps the Corefile in as it stands if it has changed, or `always`.
+    async fn take_read(&mut self, loaded: Result<Loaded, LoadError>, always: bool) {
         if let Some(fingerprint) = fingerprint(&loaded) {
             if !self.changes.is_changed(fingerprint) && !always {
                 return;
@@ -274,7 +330,7 @@ impl Service {
         }
         self.forget_candidate();
         match loaded {
-            Ok(loaded) => _ = self.serve(Candidate { loaded, rendered: None }),
+            Ok(loaded) => _ = self.serve(Candidate { loaded, rendered: None }).await,
             Err(error) => self.refuse(&error.into(), false),
         }
     }
@@ -286,16 +342,19 @@ impl Service {
     }
 
     /// Serves a good Corefile instead of the one before; true if it could be. If only its sockets are not to be had it is tried again.
-    fn serve(&mut self, candidate: Candidate) -> bool {
+    async fn serve(&mut self, candidate: Candidate) -> bool {
         let is_retry = self.swaps.due().is_some();
         let is_rendered = candidate.rendered.is_some();
-        match self.swap(&candidate.loaded) {
+        match self.swap(&candidate.loaded).await {
             Ok(plan) => {
                 self.swaps = Retries::default();
                 self.plan = plan;
                 let Candidate { loaded, rendered } = candidate;
-                if let (Some(rendered), Some((rendering, errors))) = (rendered, &self.rendered) {
-                    self.source = rendering.accept(&rendered, errors);
+                if let (Some(rendered), Some((rendering, _))) = (rendered, &self.files.rendering) {
+                    rendering.announce(&rendered);
+                    // Until it is written.
+                    self.files.source = Source::Text { path: self.files.source.path().to_owned(), text: rendered.text.clone() };
+                    self.unwritten = Some(rendered);
                     self.changes.is_changed(loaded.fingerprint);
                 }
                 self.begin(loaded);
@@ -334,43 +393,74 @@ impl Service {
 
     fn refuse(&self, error: &anyhow::Error, is_rendered: bool) {
         self.reloads.count_failure();
-        if let (true, Some((_, errors))) = (is_rendered, &self.rendered) {
-            errors.count_configmap();
+        if is_rendered {
+            self.count_configmap();
         }
         tracing::error!("plugin/reload: the changed Corefile is refused, the one before serves on:\n{error:#}");
     }
 
-    /// Watches what is to be looked at, and sets when to look all the same.
-    fn watch(&mut self) {
+    /// Writes and watches what there is to write and to watch, beside everything else.
+    fn settle(&mut self) {
         self.report_upstreams();
-        let mut subjects = Subjects::default();
-        if let Some((rendering, _)) = &self.rendered {
-            subjects.add_file(rendering.template().base());
-            if let Some(folder) = rendering.template().kube_dns() {
-                subjects.add_folder(folder);
+        self.schedule();
+        if self.settling.has_threads() {
+            // One of them may still write what has been rendered before. The next look settles it.
+            return;
+        }
+        let (files, unwritten, imports) = (self.files.clone(), self.unwritten.clone(), self.imports.clone());
+        let (reads, watcher) = (self.plan.reload.is_some(), self.watch.watcher());
+        if let Err(error) = self.settling.begin(move || files.settle(unwritten, imports, reads, watcher)) {
+            self.take_settled(Err(error));
+        }
+    }
+
+    fn take_settled(&mut self, settled: io::Result<Settled>) {
+        match settled {
+            Ok(Settled { written, placed }) => {
+                self.is_unsettled = false;
+                if let (Some((text, outcome)), Some((rendering, errors))) = (written, &self.files.rendering)
+                    && let Some(rendered) = self.unwritten.take_if(|rendered| rendered.text == text)
+                {
+                    self.files.source = rendering.written(&rendered, outcome, errors);
+                }
+                if let Some(placed) = placed {
+                    self.watch.adopt(placed);
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_unsettled, true) {
+                    self.count_configmap();
+                    let path = self.files.source.path().display();
+                    tracing::error!("{path} is not written, or files are not watched: {error} It is tried again");
+                }
             }
         }
-        if let (Some(_), Source::File(path)) = (self.plan.reload, &self.source) {
-            subjects.add_file(path);
+        self.schedule();
+        if self.is_look_due {
+            self.look();
         }
-        if self.plan.reload.is_some() {
-            for folder in self.imports.iter().filter_map(|path| path.parent()) {
-                subjects.add_folder(folder);
-            }
+    }
+
+    fn count_configmap(&self) {
+        if let Some((_, errors)) = &self.files.rendering {
+            errors.count_configmap();
         }
-        self.watch.follow(subjects);
+    }
+
+    /// Sets when to look though nothing is told.
+    fn schedule(&mut self) {
         let reload = self.plan.reload.filter(|config| !config.interval.is_zero());
-        let is_file = matches!(self.source, Source::File(_));
+        let is_file = matches!(self.files.source, Source::File(_));
         let read = reload.filter(|_| is_file).map(|config| reload::period(config, fastrand::f64()));
-        let render = self.rendered.as_ref().map(|_| self.watch.poll_period());
+        let render = self.files.rendering.as_ref().map(|_| self.watch.poll_period());
         self.next_look = read.into_iter().chain(render).min().map(|period| Instant::now() + period);
     }
 
     /// Serves the plan of `loaded` and returns it.
-    fn swap(&mut self, loaded: &Loaded) -> Result<Plan, SwapError> {
+    async fn swap(&mut self, loaded: &Loaded) -> Result<Plan, SwapError> {
         let plan = loaded.config.build(&self.services)?;
         self.report_upstreams();
-        apply(&mut self.server, &plan, &self.options).map_err(SwapError::Sockets)?;
+        apply(&mut self.server, &plan, &self.options).await.map_err(SwapError::Sockets)?;
         self.verbosity.follow(&loaded.config);
         Ok(plan)
     }
@@ -449,11 +539,11 @@ fn fingerprint(outcome: &Result<Loaded, LoadError>) -> Option<Fingerprint> {
 }
 
 /// Serves `plan`, HTTP where it is listened already. On failure everything is as it was, and why is told.
-fn apply(server: &mut Server, plan: &Plan, options: &Options) -> Result<(), Vec<String>> {
+async fn apply(server: &mut Server, plan: &Plan, options: &Options) -> Result<(), Vec<String>> {
     let dns: Vec<SocketAddr> = plan.listeners.iter().map(|listener| listener.address).collect();
     let http: Vec<SocketAddr> = plan.endpoints.iter().map(|endpoint| endpoint.address).collect();
     let watchdog = &options.watchdog;
-    let sockets = watchdog.sockets(&dns, options.workers, server.sockets())?;
+    let sockets = watchdog.sockets(&dns, options.workers, server.sockets()).await?;
     server.apply(&plan.listeners, &plan.endpoints, sockets).map_err(|error| vec![error.to_string()])?;
     watchdog.report_serving(dns, http, plan.lameduck + DRAIN_LIMIT);
     Ok(())

@@ -4,6 +4,7 @@ use crate::watchdog::ServerEnd;
 use std::sync::Arc;
 
 /// Tells the watchdog.
+#[derive(Clone)]
 pub struct SetupErrors(Arc<ServerEnd>);
 
 impl SetupErrors {

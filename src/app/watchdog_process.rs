@@ -2,30 +2,36 @@
 
 use super::interceptor::NodeInterceptor;
 use super::log;
+use super::pidfile::Pidfile;
 use crate::cli::{Corefile, Mode, ServeOptions};
+use crate::deadline;
 use crate::watchdog::child::Program;
 use crate::watchdog::state::Timing;
 use crate::watchdog::{Idle, Settings, run};
 use anyhow::Context;
-use std::io::Read;
+use std::ffi::OsString;
 use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Guards the server until told to stop.
 pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
-    log::start();
+    log::start().context("cannot start the thread that writes log lines")?;
     // For the server, which inherits it and may not raise it: each TCP client and each upstream socket takes a descriptor.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::debug!("the limit of open files stays as it is: {error}");
     }
-    if let Some(path) = &options.pidfile {
-        let pid = std::process::id();
-        std::fs::write(path, format!("{pid}\n")).with_context(|| format!("cannot write the process ID to {}", path.display()))?;
-    }
-    let mut stdin = std::io::stdin();
+    // Removed at whichever end of this function.
+    let _pidfile = options.pidfile.map(Pidfile::write).transpose()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let reads_stdin = options.mode == Mode::Plain(Corefile::Stdin);
-    let input = reads_stdin.then_some(&mut stdin as &mut dyn Read);
-    let mut program =
-        Program::new(std::env::args_os().collect(), input).context("cannot keep the Corefile from standard input")?;
+    let arguments = std::env::args_os().collect();
+    let mut program = match reads_stdin {
+        false => Program::new(arguments, None)?,
+        true => match runtime.block_on(program_with_stdin(arguments))? {
+            Some(program) => program,
+            None => return Ok(ExitCode::SUCCESS),
+        },
+    };
     program.shield_from_oom();
     let agent = match options.mode {
         Mode::Agent(agent) => Some(*agent),
@@ -40,7 +46,6 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
         handover: options.handover,
         metrics_address: options.metrics_listen_address,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let status = runtime.block_on(async {
         match agent.filter(|agent| agent.interface.is_some() || agent.interception.is_some()) {
             Some(agent) => {
@@ -49,6 +54,20 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
             }
             None => run(settings, || async { Idle }).await,
         }
-    })?;
-    Ok(ExitCode::from(status))
+    });
+    // Nothing that it may still wait for keeps this process.
+    runtime.shutdown_background();
+    Ok(ExitCode::from(status?))
+}
+
+/// With the Corefile that standard input has, as soon as that ends. None if this process is told to end first: whoever writes it may hang.
+async fn program_with_stdin(arguments: Vec<OsString>) -> anyhow::Result<Option<Program>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let read = deadline::begin(move || Program::new(arguments, Some(&mut std::io::stdin())))?;
+    tokio::select! {
+        program = read => Ok(Some(program?.context("cannot keep the Corefile from standard input")?)),
+        _ = terminate.recv() => Ok(None),
+        _ = interrupt.recv() => Ok(None),
+    }
 }

@@ -1,5 +1,6 @@
-//! Lines for standard output (`log`, `errors`) that never make a worker wait. Lines gather in one bounded buffer, which a thread
-//! of its own writes out in large pieces; when whoever reads the output falls behind, lines are dropped and counted.
+//! Lines for standard output and standard error that never make who says them wait: those of `log` and `errors`, and what either process says
+//! of itself. Lines gather in one bounded buffer, which a thread of its own writes out; when whoever reads the output falls behind, lines are
+//! dropped, counted, and told of once there is room again.
 //!
 //! Not `tracing-appender`: it bounds lines rather than octets, and at exit its guard prints to the very stdout that may be blocked.
 
@@ -7,12 +8,22 @@ use crate::metrics::{Counter, Registry};
 use crate::threads;
 use parking_lot::{Condvar, Mutex};
 use std::cell::RefCell;
+use std::fs::File;
 use std::io::{self, Write};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, LazyLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Octets of lines that may wait to be written.
 const CAPACITY: usize = 1 << 20;
+
+/// Octets that are written at once, where a line is not longer: a pipe, which both processes write to, takes so many in one piece (PIPE_BUF,
+/// pipe(7)), and no line of the one gets into a line of the other.
+const PIECE: usize = 4096;
+
+/// Until an output is tried again that somebody has made non-blocking.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// How grave a line is; what it begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +55,6 @@ struct Shared {
     filled: Condvar,
     /// Everything has been written.
     drained: Condvar,
-    dropped: OnceLock<Counter>,
 }
 
 #[derive(Default)]
@@ -52,47 +62,68 @@ struct State {
     pending: Vec<u8>,
     is_writing: bool,
     is_closed: bool,
+    /// Lines that were dropped and not told of.
+    untold: u64,
+    /// Lines that were dropped before there was a counter.
+    uncounted: u64,
+    dropped: Option<Counter>,
 }
 
 thread_local! {
     static LINE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
+type Process = LazyLock<io::Result<Arc<LineSink>>>;
+
 impl LineSink {
     /// Writes to `output`, holding back at most `capacity` octets of lines. Fails if no thread can be started.
     pub fn to(output: impl Write + Send + 'static, capacity: usize) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            state: Mutex::default(),
-            capacity,
-            filled: Condvar::new(),
-            drained: Condvar::new(),
-            dropped: OnceLock::new(),
-        });
+        let shared = Arc::new(Shared { state: Mutex::default(), capacity, filled: Condvar::new(), drained: Condvar::new() });
         let sink = Self(shared.clone());
+        let output = Output { output, is_within_line: false };
         threads::spawn("lines", None, move || shared.drain(output))?;
         Ok(sink)
     }
 
     /// The process's standard output. Fails if it is closed, or no thread can be started.
     pub fn stdout() -> io::Result<Arc<Self>> {
-        static STDOUT: LazyLock<io::Result<Arc<LineSink>>> = LazyLock::new(|| {
+        static STDOUT: Process = LazyLock::new(|| {
             use std::os::fd::AsFd;
-            // A descriptor of its own, so that a blocked write holds no lock that `println!` wants.
-            let output = std::fs::File::from(io::stdout().as_fd().try_clone_to_owned()?);
-            Ok(Arc::new(LineSink::to(output, CAPACITY)?))
+            LineSink::to_copy_of(io::stdout().as_fd())
         });
-        STDOUT.as_ref().map(Arc::clone).map_err(|error| io::Error::new(error.kind(), error.to_string()))
+        Self::shared(&STDOUT)
     }
 
-    /// Counts dropped lines in `registry` from now on. The first registry keeps them.
-    pub fn count_drops(&self, registry: &Registry) {
-        self.0.dropped.get_or_init(|| {
-            registry.counter(
-                "nodelocaldns_log_lines_dropped_total",
-                "Lines of log and errors that were not written because the reader of standard output fell behind or it failed.",
-                &[],
-            )
+    /// The process's standard error, as [`LineSink::stdout`].
+    pub fn stderr() -> io::Result<Arc<Self>> {
+        static STDERR: Process = LazyLock::new(|| {
+            use std::os::fd::AsFd;
+            LineSink::to_copy_of(io::stderr().as_fd())
         });
+        Self::shared(&STDERR)
+    }
+
+    fn shared(process: &Process) -> io::Result<Arc<Self>> {
+        process.as_ref().map(Arc::clone).map_err(|error| io::Error::new(error.kind(), error.to_string()))
+    }
+
+    /// A descriptor of its own, so that a blocked write holds no lock that `println!` wants.
+    fn to_copy_of(output: BorrowedFd<'_>) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self::to(File::from(output.try_clone_to_owned()?), CAPACITY)?))
+    }
+
+    /// Counts dropped lines in `registry`, those before as well. The first registry keeps them.
+    pub fn count_drops(&self, registry: &Registry) {
+        let mut state = self.0.state.lock();
+        if state.dropped.is_none() {
+            let dropped = registry.counter(
+                "nodelocaldns_log_lines_dropped_total",
+                "Log lines that were not written because the reader of standard output fell behind or it failed.",
+                &[],
+            );
+            dropped.add(std::mem::take(&mut state.uncounted));
+            state.dropped = Some(dropped);
+        }
     }
 
     /// Appends one line: `level`'s prefix, what `compose` appends, a line feed. Dropped if it does not fit.
@@ -104,6 +135,11 @@ impl LineSink {
             line.push('\n');
             self.0.push(line.as_bytes());
         });
+    }
+
+    /// Appends whole lines as they are, all or none of them.
+    pub fn text(&self, lines: &[u8]) {
+        self.0.push(lines);
     }
 
     /// Waits until all lines so far are written, at most for `timeout`; tells whether they are. To be called before the process ends.
@@ -127,23 +163,32 @@ impl Drop for LineSink {
     }
 }
 
+impl State {
+    fn drop_lines(&mut self, lines: u64) {
+        self.untold += lines;
+        match &self.dropped {
+            Some(dropped) => dropped.add(lines),
+            None => self.uncounted += lines,
+        }
+    }
+}
+
 impl Shared {
-    fn push(&self, line: &[u8]) {
+    fn push(&self, lines: &[u8]) {
         let mut state = self.state.lock();
-        if state.pending.len() + line.len() > self.capacity {
-            drop(state);
-            return self.count_dropped(1);
+        if state.pending.len() + lines.len() > self.capacity {
+            return state.drop_lines(count(lines));
         }
         let was_empty = state.pending.is_empty();
-        state.pending.extend_from_slice(line);
+        state.pending.extend_from_slice(lines);
         drop(state);
         if was_empty {
             self.filled.notify_one();
         }
     }
 
-    fn drain(&self, mut output: impl Write) {
-        let mut piece = Vec::new();
+    fn drain(&self, mut output: Output<impl Write>) {
+        let mut lines = Vec::new();
         let mut state = self.state.lock();
         loop {
             if state.pending.is_empty() {
@@ -154,29 +199,88 @@ impl Shared {
                 self.filled.wait(&mut state);
                 continue;
             }
-            std::mem::swap(&mut state.pending, &mut piece);
+            std::mem::swap(&mut state.pending, &mut lines);
+            // They were dropped after those that wait had been taken.
+            let untold = std::mem::take(&mut state.untold);
             state.is_writing = true;
             drop(state);
-            if output.write_all(&piece).and_then(|()| output.flush()).is_err() {
-                // Nowhere left to say so but the metric.
-                self.count_dropped(piece.iter().filter(|octet| **octet == b'\n').count() as u64);
+            let mut failed = 0;
+            for piece in pieces(&lines) {
+                if output.write(piece).is_err() {
+                    failed += count(piece);
+                }
             }
-            piece.clear();
+            let is_told = untold == 0 || failed == 0 && output.write(notice(untold).as_bytes()).is_ok();
+            lines.clear();
             state = self.state.lock();
             state.is_writing = false;
+            state.untold += if is_told { 0 } else { untold };
+            state.drop_lines(failed);
         }
     }
+}
 
-    fn count_dropped(&self, lines: u64) {
-        if let Some(dropped) = self.dropped.get() {
-            dropped.add(lines);
+/// What is said in the place of lines that were dropped.
+fn notice(lines: u64) -> String {
+    format!("{}{lines} lines were dropped since nobody read the output, or it could not be written\n", Level::Warning.prefix())
+}
+
+fn count(lines: &[u8]) -> u64 {
+    lines.iter().filter(|octet| **octet == b'\n').count() as u64
+}
+
+/// Whole lines, of [`PIECE`] octets or less where no single one is longer.
+fn pieces(mut lines: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let feed = |octets: &[u8]| octets.iter().rposition(|octet| *octet == b'\n');
+        let first = || lines.iter().position(|octet| *octet == b'\n');
+        let end = match lines.len() {
+            0 => return None,
+            short if short <= PIECE => short,
+            all => lines.get(..PIECE).and_then(feed).or_else(first).map_or(all, |at| at + 1),
+        };
+        let (piece, rest) = lines.split_at(end);
+        lines = rest;
+        Some(piece)
+    })
+}
+
+/// Where lines go.
+struct Output<W> {
+    output: W,
+    /// A write has failed in the middle of a line.
+    is_within_line: bool,
+}
+
+impl<W: Write> Output<W> {
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        if self.is_within_line {
+            self.write_all(b"\n")?;
         }
+        self.write_all(piece)
+    }
+
+    fn write_all(&mut self, mut octets: &[u8]) -> io::Result<()> {
+        while !octets.is_empty() {
+            match self.output.write(octets) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    let (done, rest) = octets.split_at(written.min(octets.len()));
+                    self.is_within_line = !done.ends_with(b"\n");
+                    octets = rest;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(PAUSE),
+                Err(error) => return Err(error),
+            }
+        }
+        self.output.flush()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Level, LineSink};
+    use super::{Level, LineSink, Output, PIECE, count, pieces};
     use crate::metrics::Registry;
     use std::io::{self, Write};
     use std::sync::mpsc::{Receiver, Sender, channel};
@@ -211,7 +315,7 @@ mod tests {
         registry
             .counter(
                 "nodelocaldns_log_lines_dropped_total",
-                "Lines of log and errors that were not written because the reader of standard output fell behind or it failed.",
+                "Log lines that were not written because the reader of standard output fell behind or it failed.",
                 &[],
             )
             .value()
@@ -246,7 +350,11 @@ mod tests {
         drop(permit);
         assert!(sink.flush(LONG));
         let written: String = lines.try_iter().collect();
-        assert_eq!(written.lines().count() as u64 + lost, 6, "{written}");
+        let (notices, kept): (Vec<&str>, Vec<&str>) =
+            written.lines().partition(|line| line.contains("dropped since nobody read"));
+        let told: u64 = notices.iter().filter_map(|notice| notice.split(' ').nth(1)?.parse::<u64>().ok()).sum();
+        assert_eq!(told, lost, "{written}");
+        assert_eq!(kept.len() as u64 + lost, 6, "{written}");
         assert!(written.starts_with("[INFO] first\n"), "{written}");
     }
 
@@ -259,10 +367,63 @@ mod tests {
         sink.line(Level::Info, |line| line.push_str("lost"));
         assert!(sink.flush(LONG));
         assert_eq!(dropped(&registry), 1);
-        permit.send(Ok(())).unwrap();
+        drop(permit);
         sink.line(Level::Info, |line| line.push_str("kept"));
         assert!(sink.flush(LONG));
-        assert_eq!(lines.try_iter().collect::<String>(), "[INFO] kept\n");
+        let written: String = lines.try_iter().collect();
+        assert!(written.starts_with("[INFO] kept\n[WARNING] 1 lines were dropped"), "{written}");
+        sink.line(Level::Info, |line| line.push_str("told"));
+        assert!(sink.flush(LONG));
+        assert_eq!(lines.try_iter().collect::<String>(), "[INFO] told\n", "it is told once");
+    }
+
+    #[test]
+    fn what_was_dropped_before_there_was_a_counter_is_counted() {
+        let (registry, (sink, permit, _lines)) = (Registry::new(1), gated(10));
+        sink.line(Level::Info, |line| line.push_str("longer than there is room for"));
+        sink.count_drops(&registry);
+        assert_eq!(dropped(&registry), 1);
+        drop(permit);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_by_a_full_disk_does_not_run_into_the_next_one() {
+        /// Takes ten octets, then nothing, then everything.
+        struct Disk(Vec<u8>, u32);
+        impl Write for &mut Disk {
+            fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+                self.1 += 1;
+                match self.1 {
+                    2 => Err(io::ErrorKind::StorageFull.into()),
+                    turn => {
+                        let taken = if turn == 1 { 10 } else { octets.len() };
+                        self.0.extend(&octets[..taken]);
+                        Ok(taken)
+                    }
+                }
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut disk = Disk(Vec::new(), 0);
+        let mut output = Output { output: &mut disk, is_within_line: false };
+        assert!(output.write(b"[INFO] a line that is cut\n").is_err());
+        output.write(b"[INFO] whole\n").unwrap();
+        assert_eq!(String::from_utf8_lossy(&disk.0), "[INFO] a l\n[INFO] whole\n");
+    }
+
+    #[test]
+    fn pieces_end_where_lines_end_and_are_no_longer_than_a_pipe_takes_at_once() {
+        let short = b"0123456789\n".repeat(1000);
+        let long = [vec![b'x'; 3 * PIECE], b"\n".to_vec(), short.clone()].concat();
+        for lines in [short, long] {
+            let all: Vec<&[u8]> = pieces(&lines).collect();
+            assert_eq!(all.concat(), lines);
+            assert!(all.iter().all(|piece| piece.ends_with(b"\n") && (piece.len() <= PIECE || count(piece) == 1)));
+            assert!(all.len() < 5);
+        }
+        assert_eq!(pieces(b"").count(), 0);
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub struct Refresh {
 }
 
 /// Where a Corefile is rendered from.
+#[derive(Clone)]
 pub struct Template {
     base: PathBuf,
     kube_dns: Option<PathBuf>,

@@ -129,6 +129,32 @@ pub enum WatchError {
     Lost(io::Error),
 }
 
+/// Places watches for a [`Watch`].
+pub struct Watcher(inotify::Watches);
+
+/// Watches that were placed, and folders where that failed.
+pub struct Placed {
+    watched: HashMap<WatchDescriptor, Interest>,
+    failed: Vec<(PathBuf, io::Error)>,
+}
+
+impl Watcher {
+    /// Places watches on these. May wait for their file systems.
+    pub fn place(mut self, subjects: Subjects) -> Placed {
+        let mut placed = Placed { watched: HashMap::new(), failed: Vec::new() };
+        for (folder, interest) in subjects.0 {
+            match watch_nearest(&mut self.0, &folder, interest) {
+                Ok((descriptor, interest)) => match placed.watched.get_mut(&descriptor) {
+                    Some(known) => known.merge(interest),
+                    None => drop(placed.watched.insert(descriptor, interest)),
+                },
+                Err(cause) => placed.failed.push((folder, cause)),
+            }
+        }
+        placed
+    }
+}
+
 /// Tells when watched files may have changed. Whatever cannot be watched is said once, in the log.
 pub struct Watch {
     events: Option<EventStream<[u8; BUFFER_OCTETS]>>,
@@ -145,26 +171,23 @@ impl Watch {
         Self { events, watched: HashMap::new(), debounce: Debounce::new(QUIET, LONGEST_UNREST), unwatched: BTreeSet::new() }
     }
 
-    /// Watches these, and nothing else. To be called after each look: a folder may be another one by now, though its path is the same.
+    /// What places watches, on whichever thread may wait for the file system; none where nothing can be watched.
+    pub fn watcher(&self) -> Option<Watcher> {
+        self.events.as_ref().map(|events| Watcher(events.watches()))
+    }
+
+    /// Watches what was placed, and nothing else. To be called after each look: a folder may be another one by now, though its path is the same.
     /// What was not watched before may have changed since that look, so something is told of it.
-    pub fn follow(&mut self, subjects: Subjects) {
+    pub fn adopt(&mut self, placed: Placed) {
         let Some(events) = &self.events else { return };
         let mut watches = events.watches();
-        let mut watched: HashMap<WatchDescriptor, Interest> = HashMap::new();
+        let Placed { watched, failed } = placed;
         let mut unwatched = BTreeSet::new();
-        for (folder, interest) in subjects.0 {
-            match watch_nearest(&mut watches, &folder, interest) {
-                Ok((descriptor, interest)) => match watched.get_mut(&descriptor) {
-                    Some(known) => known.merge(interest),
-                    None => drop(watched.insert(descriptor, interest)),
-                },
-                Err(cause) => {
-                    if !self.unwatched.contains(&folder) {
-                        tracing::warn!("{}", WatchError::Folder { folder: folder.clone(), cause });
-                    }
-                    unwatched.insert(folder);
-                }
+        for (folder, cause) in failed {
+            if !self.unwatched.contains(&folder) {
+                tracing::warn!("{}", WatchError::Folder { folder: folder.clone(), cause });
             }
+            unwatched.insert(folder);
         }
         if watched.keys().any(|descriptor| !self.watched.contains_key(descriptor)) {
             self.debounce.note(Instant::now());

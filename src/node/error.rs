@@ -17,6 +17,9 @@ pub enum Error {
          that is (`fuser /run/xtables.lock`)"
     )]
     IptablesLock { command: String, waited_seconds: u32 },
+    /// The program did not end.
+    #[error("{command} has not come to an end in {} s and was killed; it is tried again, but find out what it waits for", waited.as_secs())]
+    IptablesHangs { command: String, waited: Duration },
     /// The program said no.
     #[error("{command}: {message}")]
     Iptables { command: String, message: String },
@@ -105,6 +108,7 @@ impl Error {
         match self {
             Self::IptablesLock { .. } => "iptables_lock",
             Self::IptablesMissing { .. }
+            | Self::IptablesHangs { .. }
             | Self::NoBackend { .. }
             | Self::Iptables { .. }
             | Self::TaskEnded { .. }

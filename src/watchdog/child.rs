@@ -4,6 +4,7 @@ use super::channel::{Channel, ChannelError};
 use super::control::{Instruction, Report};
 use super::state::Exit;
 use crate::server::Sockets;
+use crate::threads::{self, ThreadError};
 use command_fds::{CommandFdExt, FdMapping};
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -12,12 +13,18 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
+use std::sync::mpsc;
 use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 /// Names the descriptor of the control socket in the server's environment.
 pub const CONTROL_FD: &str = "NODELOCALDNS_CONTROL_FD";
 const DESCRIPTOR: i32 = 3;
+
+/// Octets of stack of the thread that starts servers.
+const STACK: usize = 512 << 10;
 
 /// Read by glibc when a program starts.
 const TUNABLES: &str = "GLIBC_TUNABLES";
@@ -67,8 +74,8 @@ impl Program {
         self.oom_score = oom_score().map(|own| server_oom_score(before, own));
     }
 
-    /// Starts a server.
-    pub(super) fn spawn(&mut self) -> io::Result<Server> {
+    /// Starts a server. May wait for the memory and the file system that a program is started from.
+    fn spawn(&mut self) -> io::Result<Server> {
         let (here, there) = Channel::pair()?;
         let mut command = Command::new("/proc/self/exe");
         let mut arguments = self.arguments.iter();
@@ -91,6 +98,39 @@ impl Program {
         }
         let readable = here.watch()?;
         Ok(Server { process, channel: Some((here, readable)) })
+    }
+}
+
+/// Starts servers on a thread of its own, which lives as long as this does: a server is told of the end of the thread that started it.
+pub(super) struct Spawner(mpsc::Sender<oneshot::Sender<io::Result<Server>>>);
+
+impl Spawner {
+    /// To be called in the runtime in which the servers are watched.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn start(mut program: Program) -> Result<Self, ThreadError> {
+        let runtime = Handle::current();
+        let (order, orders) = mpsc::channel::<oneshot::Sender<io::Result<Server>>>();
+        let work = move || {
+            let _entered = runtime.enter();
+            while let Ok(wanted) = orders.recv() {
+                if !wanted.is_closed() {
+                    // One that comes too late is killed as it is dropped.
+                    _ = wanted.send(program.spawn());
+                }
+            }
+        };
+        threads::spawn("spawner", Some(STACK), work)?;
+        Ok(Self(order))
+    }
+
+    /// A new server, once it is started. Dropped, it is not wanted any longer.
+    pub fn spawn(&self) -> oneshot::Receiver<io::Result<Server>> {
+        let (wanted, server) = oneshot::channel();
+        // The thread ends with this.
+        _ = self.0.send(wanted);
+        server
     }
 }
 

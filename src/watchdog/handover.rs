@@ -8,25 +8,30 @@
 
 use super::channel::{Channel, ChannelError};
 use super::control::Message;
+use crate::deadline;
 use crate::server::Sockets;
 use serde::{Deserialize, Serialize};
 use std::future::pending;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::sync::oneshot;
+use tokio::time::{sleep_until, timeout, timeout_at};
 
 mod rendezvous;
 
-use rendezvous::Rendezvous;
+use rendezvous::{Place, Rendezvous};
 
 /// Of the messages below. Who speaks another one is refused.
 const VERSION: u32 = 1;
 
 /// How long a hand-over may take, from the connection to the last packet, whoever is slow.
 pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the socket's folder may take before a predecessor is told all the same that queries come here, and before the process ends.
+const FOLDER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// From the new watchdog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,10 +130,32 @@ impl Peer {
     }
 }
 
+struct Opening {
+    place: oneshot::Receiver<io::Result<Place>>,
+    path: PathBuf,
+    /// When it is late; none once that has been told.
+    limit: Option<Instant>,
+}
+
+impl Opening {
+    /// What has come of it; `None` if it is late. May be dropped and called again at any time.
+    async fn outcome(opening: &mut Option<Self>) -> Option<io::Result<Place>> {
+        let Some(Self { place, limit, .. }) = opening else { return pending().await };
+        tokio::select! {
+            place = place => Some(place.unwrap_or_else(|_panicked| Err(io::Error::other("it ended before its time: please report this")))),
+            () = at(*limit) => None,
+        }
+    }
+}
+
 /// This watchdog's side of both hand-overs: the one that it began with and the one that it ends with.
 #[derive(Default)]
 pub struct Handover {
     rendezvous: Option<Rendezvous>,
+    /// A socket that is being put into its folder, on a thread of its own.
+    opening: Option<Opening>,
+    /// One that is being taken away.
+    closing: Option<oneshot::Receiver<()>>,
     predecessor: Option<Peer>,
     /// Has connected, and has this long to ask.
     caller: Option<(Peer, Instant)>,
@@ -140,12 +167,15 @@ pub struct Handover {
 }
 
 impl Handover {
-    /// Asks whoever listens at `path` for everything; nothing if nobody is there. Blocks for [`PATIENCE`] at most. To be called in a runtime.
+    /// Asks whoever listens at `path` for everything; nothing if nobody is there. Blocks for twice [`PATIENCE`] at most, once for the path's file
+    /// system. To be called in a runtime.
     ///
     /// # Errors
     /// Somebody is there, and nothing comes of it.
     pub fn take_over(&mut self, path: &Path) -> Result<Option<Inheritance>, HandoverError> {
-        let Some(channel) = rendezvous::connect(path)? else { return Ok(None) };
+        let whoever = path.to_owned();
+        let connected = deadline::within(PATIENCE, move || rendezvous::connect(&whoever)).map_err(HandoverError::Connect)?;
+        let Some(channel) = connected? else { return Ok(None) };
         let until = Instant::now() + PATIENCE;
         channel.send(&Request::TakeOver { version: VERSION }, &[])?;
         let mut descriptors = Vec::new();
@@ -175,36 +205,64 @@ impl Handover {
         }
     }
 
-    /// Is there for a successor from now on, and tells a predecessor that queries come here.
+    /// Is there for a successor soon, and then tells a predecessor that queries come here: told first, it would remove its socket while ours takes the
+    /// place, and might remove ours. Both are [`Handover::next`]'s work.
     pub fn announce(&mut self, path: Option<&Path>) {
-        if let Some(path) = path {
-            self.open(path);
+        let Some(path) = path.filter(|_| self.rendezvous.is_none()) else { return self.tell_proven() };
+        if self.opening.is_some() {
+            return;
         }
-        // Told first, it would remove its socket while ours takes the place, and might remove ours.
+        let own = path.to_owned();
+        match deadline::begin(move || Place::take(&own)) {
+            Ok(place) => {
+                self.opening = Some(Opening { place, path: path.to_owned(), limit: Some(Instant::now() + FOLDER_PATIENCE) });
+            }
+            Err(error) => {
+                say_nobody_can_come(path, &error);
+                self.tell_proven();
+            }
+        }
+    }
+
+    fn take_opened(&mut self, outcome: Option<io::Result<Place>>) {
+        let Some(mut opening) = self.opening.take() else { return };
+        let Some(place) = outcome else {
+            say_nobody_can_come(&opening.path, &deadline::late(FOLDER_PATIENCE));
+            opening.limit = None;
+            self.opening = Some(opening);
+            return self.tell_proven();
+        };
+        match place.and_then(Rendezvous::open) {
+            Ok(rendezvous) => self.rendezvous = Some(rendezvous),
+            Err(error) => say_nobody_can_come(&opening.path, &error),
+        }
+        if opening.limit.is_some() {
+            self.tell_proven();
+        }
+    }
+
+    fn tell_proven(&self) {
         if let Some(Err(error)) = self.predecessor.as_ref().map(|peer| peer.channel.send(&Request::Proven, &[])) {
             tracing::warn!("watchdog: the predecessor was not told that its time is over: {error}");
         }
     }
 
-    fn open(&mut self, path: &Path) {
-        if self.rendezvous.is_some() {
-            return;
-        }
-        match Rendezvous::open(path) {
-            Ok(rendezvous) => self.rendezvous = Some(rendezvous),
-            Err(error) => {
-                let path = path.display();
-                tracing::warn!(
-                    "watchdog: a successor cannot take over, since there is no listening at {path}: {error}; does its folder exist, and may it be written?"
-                );
-            }
-        }
-    }
-
     /// Is there for no successor any longer. One that has been given everything keeps it.
     pub fn stop_offering(&mut self) {
-        self.rendezvous = None;
+        // What is being opened is removed again by its thread.
+        self.opening = None;
+        if let Some(closing) = self.rendezvous.take().map(Rendezvous::close) {
+            self.closing = closing.inspect_err(|error| tracing::debug!("watchdog: the hand-over's socket stays: {error}")).ok();
+        }
         self.caller = None;
+    }
+
+    /// Waits a little until the socket's file is gone, if one is being taken away.
+    pub async fn closed(&mut self) {
+        if let Some(closing) = self.closing.take() {
+            // The file of a folder that hangs stays: a successor finds nobody there.
+            _ = timeout(FOLDER_PATIENCE, closing).await;
+        }
     }
 
     /// Whether another watchdog lives whose server may read the same sockets.
@@ -237,9 +295,10 @@ impl Handover {
     /// What is heard next. May be dropped and called again at any time.
     pub async fn next(&mut self) -> Heard {
         loop {
-            let Self { rendezvous, predecessor, caller, successor, .. } = self;
+            let Self { rendezvous, opening, predecessor, caller, successor, .. } = self;
             let is_free = caller.is_none();
             tokio::select! {
+                outcome = Opening::outcome(opening) => self.take_opened(outcome),
                 peer = call(rendezvous.as_ref()), if is_free => {
                     *caller = peer.map(|peer| (peer, Instant::now() + PATIENCE));
                 }
@@ -311,6 +370,13 @@ impl Handover {
         tracing::info!("watchdog: the successor is gone: {why}");
         (!self.has_passed_on).then_some(Heard::SuccessorGone)
     }
+}
+
+fn say_nobody_can_come(path: &Path, error: &io::Error) {
+    let path = path.display();
+    tracing::warn!(
+        "watchdog: a successor cannot take over, since there is no listening at {path}: {error}; does its folder exist, and may it be written?"
+    );
 }
 
 fn send_away(peer: &Peer, reason: &str) {

@@ -1,13 +1,13 @@
 //! The loop around the state machine: what happens goes in, and what comes out is done. Holds no decisions of its own.
 
-use super::child::{News, Program, Server};
+use super::child::{News, Program, Server, Spawner};
 use super::control::{Instruction, Report};
 use super::handover::{Handover, Heard, at};
 use super::interception::{Interceptor, Node, Outcome, Wish};
 use super::metrics::{HTTP_LISTEN, Metrics};
 use super::probe::{Complaints, Finding, Prober};
 use super::state::{Action, Event, Exit, Machine, Obstacle, Target, Timing, Verdict};
-use crate::chain::{Endpoint, HttpAnswer, Transport};
+use crate::chain::{Endpoint, HttpAnswer, LineSink, Transport};
 use crate::node::Interception;
 use crate::server::{Http, Retries, Sockets};
 use crate::threads::ThreadError;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
@@ -52,14 +52,15 @@ pub struct Settings {
 pub enum RunError {
     #[error("cannot catch signals: {0}")]
     Signals(io::Error),
+    #[error("cannot start the thread that writes log lines: {0}")]
+    Lines(io::Error),
     #[error(transparent)]
     Thread(#[from] ThreadError),
 }
 
 /// Guards until told to stop, or until the first server refuses its configuration. Returns the exit status.
 ///
-/// To be called on the main thread: a server is told of the end of the thread that started it. `interceptor` makes what sets the node
-/// up, on a thread of its own.
+/// `interceptor` makes what sets the node up, on a thread of its own. Nothing here waits for files, programs or whoever reads the log.
 ///
 /// # Errors
 /// What is needed before anything can be guarded is not to be had.
@@ -72,10 +73,12 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
     let machine = Machine::new(settings.timing, settings.keep_node, Instant::now());
     let (probed, mut verdicts) = mpsc::unbounded_channel();
     let metrics = Metrics::new(&settings.addresses);
+    LineSink::stdout().map_err(RunError::Lines)?.count_drops(metrics.registry());
     let mut exposition = Exposition::new(settings.metrics_address, &metrics);
     exposition.listen(&metrics);
     let mut guard = Guard {
-        program: settings.program,
+        spawner: Spawner::start(settings.program)?,
+        spawning: None,
         probe_mark: settings.probe_mark,
         addresses: settings.addresses,
         lacks_rules: false,
@@ -104,10 +107,12 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
             guard.handle(Event::Exited(exit), &node);
         }
         if let Some(status) = guard.status {
+            guard.handover.closed().await;
             return Ok(status);
         }
         let (wake, offer_by, listen_due) = (guard.machine.wake_at(), guard.offer_by, exposition.retries.due());
         tokio::select! {
+            started = started(&mut guard.spawning) => guard.take_started(started),
             news = news(&mut guard.server) => guard.take_news(news, &node, &mut exposition),
             Some(probed) = verdicts.recv() => guard.take_probed(probed, &node),
             outcome = node.outcome() => guard.take_outcome(outcome, &node),
@@ -117,6 +122,14 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
             () = at(wake) => guard.handle(Event::Tick, &node),
             () = at(listen_due) => exposition.listen(&guard.metrics),
         }
+    }
+}
+
+/// The server that is being started; never where none is.
+async fn started(spawning: &mut Option<oneshot::Receiver<io::Result<Server>>>) -> io::Result<Server> {
+    match spawning {
+        Some(server) => server.await.unwrap_or_else(|_ended| Err(io::Error::other("its thread has ended: please report this"))),
+        None => pending().await,
     }
 }
 
@@ -137,7 +150,9 @@ struct Probed {
 
 /// Everything that is guarded, and what it takes.
 struct Guard {
-    program: Program,
+    spawner: Spawner,
+    /// A server that is being started.
+    spawning: Option<oneshot::Receiver<io::Result<Server>>>,
     probe_mark: Option<u32>,
     addresses: Vec<IpAddr>,
     /// What was last wanted of the node could not be done.
@@ -182,6 +197,11 @@ impl Guard {
             Action::Kill => {
                 if let Some(server) = &mut self.server {
                     server.kill();
+                } else if self.spawning.take().is_some() {
+                    tracing::error!(
+                        "watchdog: a server could not be started in time; do memory or the program's file system hang?"
+                    );
+                    self.later.push_back(Exit::NotStarted);
                 }
             }
             Action::Reload => self.tell(&Instruction::Reload),
@@ -225,8 +245,13 @@ impl Guard {
     fn spawn(&mut self) {
         // Drawn anew, since another pod's server may listen on the same address.
         self.generation = rand::random();
+        self.spawning = Some(self.spawner.spawn());
+    }
+
+    fn take_started(&mut self, started: io::Result<Server>) {
+        self.spawning = None;
         let hello = Instruction::Hello { generation: self.generation, is_first: !self.has_started };
-        match self.program.spawn() {
+        match started {
             Ok(server) => {
                 self.has_started = true;
                 let cache = self.cache.take();

@@ -95,23 +95,32 @@ impl ServerEnd {
         self.cache.lock().take()
     }
 
-    /// DNS sockets for every address: those that `previous` has, from the watchdog for the others. Blocks until the watchdog has answered.
-    /// On failure all errors are told.
-    pub fn sockets(&self, dns: &[SocketAddr], workers: usize, previous: &Sockets) -> Result<Sockets, Vec<String>> {
+    /// DNS sockets for every address: those that `previous` has, from the watchdog for the others. Waits until the watchdog has answered.
+    /// On failure all errors are told. Not to be called while an order is awaited.
+    pub async fn sockets(&self, dns: &[SocketAddr], workers: usize, previous: &Sockets) -> Result<Sockets, Vec<String>> {
         let received = match previous.lacking(dns.iter().copied()) {
             lacking if lacking.is_empty() => Sockets::default(),
-            lacking => self.want(lacking, workers)?,
+            lacking => self.want(lacking, workers).await?,
         };
         Sockets::assemble(dns.iter().copied(), &received, previous)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect())
     }
 
-    fn want(&self, dns: Vec<SocketAddr>, workers: usize) -> Result<Sockets, Vec<String>> {
+    async fn want(&self, dns: Vec<SocketAddr>, workers: usize) -> Result<Sockets, Vec<String>> {
         let failed = |error: ChannelError| vec![format!("no sockets from the watchdog: {error}")];
+        let readable = self.channel.watch().map_err(|error| failed(error.into()))?;
         self.channel.send(&Report::Want { dns, workers }, &[]).map_err(failed)?;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         let mut descriptors = Vec::new();
         loop {
-            let (instruction, passed) = self.channel.wait(PATIENCE).map_err(failed)?;
+            let Some((instruction, passed)) = self.channel.receive().map_err(failed)? else {
+                match tokio::time::timeout_at(deadline, readable.readable()).await {
+                    Ok(Ok(mut ready)) => ready.clear_ready(),
+                    Ok(Err(error)) => return Err(failed(error.into())),
+                    Err(_) => return Err(failed(ChannelError::TimedOut(PATIENCE))),
+                }
+                continue;
+            };
             match instruction {
                 Instruction::Sockets { more } => {
                     descriptors.extend(passed);

@@ -131,6 +131,8 @@ pub struct Machine {
     without_service: Duration,
     delay: Duration,
     healthy_since: Option<Instant>,
+    /// The server was killed while it drained before the end.
+    is_drain_killed: bool,
     /// Another process reads the sockets too.
     is_shared: bool,
     has_successor: bool,
@@ -165,6 +167,7 @@ impl Machine {
             without_service: Duration::ZERO,
             delay: Duration::ZERO,
             healthy_since: None,
+            is_drain_killed: false,
             is_shared: false,
             has_successor: false,
             is_announced: false,
@@ -329,7 +332,10 @@ impl Machine {
             Phase::Starting { limit } if now >= limit => self.kill(Cause::Start, now),
             Phase::Serving => self.watch(now),
             Phase::Withdrawing { limit } if now >= limit => self.begin_drain(now),
+            // The kernel keeps it in spite of that: on a file system that hangs, say.
+            Phase::Draining { limit, then: Then::TearDown } if now >= limit && self.is_drain_killed => self.tear_down(0, now),
             Phase::Draining { limit, then } if now >= limit => {
+                self.is_drain_killed = then == Then::TearDown;
                 self.actions.push(Action::Kill);
                 self.phase = Phase::Draining { limit: now + self.timing.teardown_limit, then };
             }

@@ -3,6 +3,7 @@
 
 use crate::support::client::{exchange_tcp, metric, query};
 use crate::support::overrun::udp_overruns;
+use crate::support::processes::children;
 use crate::support::server::{Server, binary, scratch, wait_until};
 use crate::support::tools::{require, run, tool, write};
 use crate::support::upstream::{Reply, Rule, Upstream, address_rule};
@@ -309,8 +310,7 @@ impl Agent {
         let mut found = None;
         let pid = self.watchdog.pid();
         let is_there = || {
-            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-            found = children.split_whitespace().next().and_then(|pid| pid.parse().ok());
+            found = children(pid).first().copied();
             found.is_some()
         };
         assert!(wait_until(SOON, is_there), "no server:\n{}", self.watchdog.tail(20));

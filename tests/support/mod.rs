@@ -5,9 +5,11 @@
 
 pub mod client;
 pub mod daemons;
+pub mod mounts;
 pub mod namespace;
 pub mod overrun;
 pub mod ports;
+pub mod processes;
 pub mod server;
 pub mod steady;
 pub mod text;

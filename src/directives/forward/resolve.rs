@@ -6,17 +6,23 @@ use super::parse::Config;
 use super::target::Target;
 use super::upstream::{Settings, Upstream};
 use crate::chain::{Ask, BuildContext, Listing, Transport, Upstreams};
+use crate::deadline;
 use crate::message::Name;
 use crate::metrics::Registry;
 use arc_swap::ArcSwap;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::system_conf::read_system_conf;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 /// A host name is resolved again when its TTL is over, but within these bounds.
 const SHORTEST_REFRESH: Duration = Duration::from_secs(5);
@@ -24,6 +30,10 @@ const LONGEST_REFRESH: Duration = Duration::from_secs(300);
 /// After a failure, the pause doubles from here to [`LONGEST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// How long /etc/resolv.conf and /etc/hosts may take, and threads that may hang over them.
+const FILES_LIMIT: Duration = Duration::from_secs(5);
+const MOST_READERS: usize = 4;
+static READERS: AtomicUsize = AtomicUsize::new(0);
 /// Most addresses of one host that are used.
 const ADDRESS_LIMIT: usize = 32;
 
@@ -236,8 +246,42 @@ impl Schedule {
     }
 }
 
-/// Addresses of a host and how long they are valid. Asks `resolvers`, or those of /etc/resolv.conf if there are none.
-async fn look_up(name: &Name, resolvers: &[SocketAddr]) -> Result<(Vec<IpAddr>, Duration), hickory_resolver::net::NetError> {
+/// A thread that reads the machine's files.
+struct Reader;
+
+impl Reader {
+    /// None if too many of them hang.
+    fn new() -> Option<Self> {
+        let may_read = |readers: usize| (readers < MOST_READERS).then_some(readers + 1);
+        READERS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, may_read).is_ok().then_some(Self)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        READERS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Who asks `resolvers`, or those of /etc/resolv.conf if there are none, and looks into /etc/hosts. Read on a thread of its own, since their file system
+/// may hang.
+async fn resolver(resolvers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
+    let late = || deadline::late(FILES_LIMIT);
+    let reader = Reader::new().ok_or_else(late)?;
+    let (resolvers, runtime) = (resolvers.to_vec(), Handle::current());
+    let made = deadline::begin(move || {
+        let _entered = runtime.enter();
+        let made = make_resolver(&resolvers);
+        drop(reader);
+        made
+    })?;
+    match timeout(FILES_LIMIT, made).await {
+        Ok(made) => made.unwrap_or_else(|_panicked| Err(io::Error::other("it ended before its time: please report this").into())),
+        Err(_) => Err(late().into()),
+    }
+}
+
+fn make_resolver(resolvers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
     let (config, mut options) = if resolvers.is_empty() {
         // Read each time, since the file may have changed.
         read_system_conf()?
@@ -254,7 +298,12 @@ async fn look_up(name: &Name, resolvers: &[SocketAddr]) -> Result<(Vec<IpAddr>, 
     options.ip_strategy = hickory_resolver::config::LookupIpStrategy::Ipv4AndIpv6;
     // Each lookup is to see what is so now.
     options.cache_size = 0;
-    let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options).build()?;
+    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options).build()
+}
+
+/// Addresses of a host and how long they are valid. Asks `resolvers`, or those of /etc/resolv.conf if there are none.
+async fn look_up(name: &Name, resolvers: &[SocketAddr]) -> Result<(Vec<IpAddr>, Duration), NetError> {
+    let resolver = resolver(resolvers).await?;
     let text = name.to_string();
     // With resolv.conf its search list applies, unless the name is written with its final dot there; ours always prints one.
     let text = if resolvers.is_empty() { text.trim_end_matches('.') } else { &text };

@@ -100,11 +100,17 @@ async fn is_silent(watch: &mut Watch) -> bool {
     tokio::time::timeout(SILENCE, watch.changed()).await.is_err()
 }
 
+fn follow(watch: &mut Watch, subjects: Subjects) {
+    if let Some(watcher) = watch.watcher() {
+        watch.adopt(watcher.place(subjects));
+    }
+}
+
 /// Follows after a look, and looks once more where something is newly watched, until nothing is.
 async fn come_to_rest(watch: &mut Watch, subjects: &Subjects) {
-    watch.follow(subjects.clone());
+    follow(watch, subjects.clone());
     if !is_silent(watch).await {
-        watch.follow(subjects.clone());
+        follow(watch, subjects.clone());
         assert!(is_silent(watch).await, "the same is told again and again");
     }
 }
@@ -122,7 +128,7 @@ async fn what_changed_between_a_look_and_its_being_watched_is_told() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "0");
     let mut watch = Watch::start();
     map.swap("1");
-    watch.follow(file(&path));
+    follow(&mut watch, file(&path));
     assert!(is_told(&mut watch).await, "the first look was before the swap, the watch after it");
 
     // Behind a symbolic link into another folder, as long as that was not watched.
@@ -133,7 +139,7 @@ async fn what_changed_between_a_look_and_its_being_watched_is_told() {
     assert!(is_told(&mut watch).await);
     assert_eq!(fs::read_to_string(&path).unwrap(), "2");
     fs::write(files.path().join("real"), "3").unwrap();
-    watch.follow(file(&path));
+    follow(&mut watch, file(&path));
     assert!(is_told(&mut watch).await, "the file behind the link changed before its folder was watched");
 }
 
@@ -165,7 +171,7 @@ async fn a_file_written_in_place_or_replaced_is_told_and_its_neighbours_are_not(
     assert!(is_told(&mut watch).await);
     fs::remove_file(&path).unwrap();
     assert!(is_told(&mut watch).await);
-    watch.follow(Subjects::default());
+    follow(&mut watch, Subjects::default());
     fs::write(&path, "3").unwrap();
     assert!(is_silent(&mut watch).await, "it is not followed any more");
 }
@@ -210,9 +216,9 @@ async fn what_cannot_be_watched_is_polled_more_often() {
     let mut watch = Watch::start();
     let mut subjects = Subjects::default();
     subjects.add_folder(&path);
-    watch.follow(subjects);
+    follow(&mut watch, subjects);
     assert_eq!(watch.poll_period(), super::UNWATCHED_POLL);
-    watch.follow(Subjects::default());
+    follow(&mut watch, Subjects::default());
     assert_eq!(watch.poll_period(), super::WATCHED_POLL);
     assert_eq!(Watch { events: None, ..watch }.poll_period(), super::UNWATCHED_POLL);
 }

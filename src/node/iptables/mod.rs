@@ -2,16 +2,16 @@
 //! table. Everything here waits for programs to end, so it belongs on a thread that may wait.
 
 mod ahead;
+mod program;
 mod select;
 mod text;
 
 use super::desired::Rule;
 use super::error::Error;
 pub use ahead::{Ahead, ahead};
-use iptables::IPTables;
 use select::{Finding, Kind, has_kubernetes_chains, select};
-use std::io::{self, Write};
-use std::process::{Command, Output, Stdio};
+use std::io;
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use text::{Changes, changes, present, script, takes_socket_match};
 pub use text::{Present, Table};
@@ -32,9 +32,13 @@ impl Iptables {
     ///
     /// # Errors
     ///
-    /// [`Error::IptablesMissing`].
+    /// [`Error::IptablesMissing`], [`Error::IptablesHangs`].
     pub fn find() -> Result<Self, Error> {
-        let has_default = has_program(Kind::Default);
+        let has_default = match version(Kind::Default) {
+            // The others are most likely the same program.
+            Err(error @ Error::IptablesHangs { .. }) => return Err(error),
+            version => is_there(&version),
+        };
         let chosen = select(finding(Kind::Nft), finding(Kind::Legacy), has_default);
         let (kind, reason) = chosen.ok_or(Error::IptablesMissing { program: Kind::Default.program(false) })?;
         Ok(Self { kind, reason, socket_match: [AtomicBool::new(true), AtomicBool::new(true)] })
@@ -115,6 +119,11 @@ pub fn clean(tables: &[Table]) -> (usize, Vec<Error>) {
                 match cleaned {
                     Ok(count) => removed += count,
                     Err(error @ Error::IptablesMissing { .. }) => tracing::debug!("nothing to clean: {error}"),
+                    // So would the others.
+                    Err(error @ Error::IptablesHangs { .. }) => {
+                        errors.push(error);
+                        return (removed, errors);
+                    }
                     Err(error) => errors.push(error),
                 }
             }
@@ -191,7 +200,16 @@ fn finding(kind: Kind) -> Option<Finding> {
     // The kubelet's canary is in mangle; kube-proxy's chains are in nat.
     let tables = [false, true].into_iter().flat_map(|is_ipv6| ["mangle", "nat"].map(|table| (is_ipv6, table)));
     let in_use = tables.filter(|(is_ipv6, table)| kind != Kind::Legacy || has_legacy_table(*is_ipv6, table));
-    let listings: Vec<_> = in_use.map(|(is_ipv6, table)| execute(kind, is_ipv6, table, "-S")).collect();
+    let mut listings = Vec::new();
+    for (is_ipv6, table) in in_use {
+        let listing = execute(kind, is_ipv6, table, "-S");
+        // One that hangs does so for the other tables too.
+        let hangs = matches!(listing, Err(Error::IptablesHangs { .. }));
+        listings.push(listing);
+        if hangs {
+            break;
+        }
+    }
     // A program for nf_tables on a kernel without it is none.
     let is_useless = |listing: &Result<String, Error>| matches!(listing, Err(Error::Iptables { message, .. }) if message.contains("Failed to initialize nft"));
     if !listings.is_empty() && listings.iter().all(is_useless) {
@@ -207,46 +225,43 @@ fn finding(kind: Kind) -> Option<Finding> {
 }
 
 fn has_program(kind: Kind) -> bool {
-    !matches!(execute(kind, false, "raw", "--version"), Err(Error::IptablesMissing { .. }))
+    is_there(&version(kind))
+}
+
+fn version(kind: Kind) -> Result<String, Error> {
+    execute(kind, false, "raw", "--version")
+}
+
+fn is_there(version: &Result<String, Error>) -> bool {
+    !matches!(version, Err(Error::IptablesMissing { .. }))
 }
 
 fn list(kind: Kind, is_ipv6: bool, table: Table) -> Result<Vec<Present>, Error> {
     execute(kind, is_ipv6, table.name(), "-S").map(|listing| present(table, &listing))
 }
 
-/// Makes `todo` so, all of it or nothing. The crate `iptables` knows rules one by one only: a program for each would take a tenth of a second
-/// for what this does in 4 ms, wait for the lock each time, and leave the rules half done on an error.
+/// Makes `todo` so, all of it or nothing. A program for each rule would take a tenth of a second for what this does in 4 ms, wait for the lock each
+/// time, and leave the rules half done on an error.
 fn restore(kind: Kind, is_ipv6: bool, table: Table, todo: &Changes, with_socket: bool) -> Result<(), Error> {
     if *todo == Changes::default() {
         return Ok(());
     }
     let program = kind.restore_program(is_ipv6);
-    let feed = || -> io::Result<Output> {
-        let mut command = Command::new(program);
-        command.args(["--noflush", "--wait", &LOCK_WAIT_SECONDS.to_string()]);
-        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-        if let Some(mut input) = process.stdin.take() {
-            // A program that does not read to the end tells the reason itself.
-            let _it_may_have_ended = input.write_all(script(table, todo, with_socket).as_bytes());
-        }
-        process.wait_with_output()
-    };
+    let mut command = Command::new(program);
+    command.args(["--noflush", "--wait", &LOCK_WAIT_SECONDS.to_string()]);
     let shown = || format!("{program}, table {}", table.name());
-    let output = feed().map_err(|error| failure_to_run(&error, program, shown()))?;
-    check(&output, shown)
+    let output = program::run(command, script(table, todo, with_socket).into(), program::LIMIT);
+    check(&output.map_err(|error| failure_to_run(&error, program, shown()))?, shown)
 }
 
 /// Runs a program and returns what it printed.
-fn execute(kind: Kind, is_ipv6: bool, table: &str, command: &str) -> Result<String, Error> {
+fn execute(kind: Kind, is_ipv6: bool, table: &str, order: &str) -> Result<String, Error> {
     let program = kind.program(is_ipv6);
-    // The crate would wait for the lock without end.
-    let tables = IPTables { cmd: program, has_check: true, has_wait: false, is_numeric: true };
-    let shown = || format!("{program} -t {table} {command}");
-    let executed = tables.execute(table, &format!("{command} -w {LOCK_WAIT_SECONDS}"));
-    let output = executed.map_err(|error| match error.downcast::<io::Error>() {
-        Ok(error) => failure_to_run(&error, program, shown()),
-        Err(error) => Error::Iptables { command: shown(), message: error.to_string() },
-    })?;
+    let mut command = Command::new(program);
+    command.args(["-t", table, order, "-w", &LOCK_WAIT_SECONDS.to_string()]);
+    let shown = || format!("{program} -t {table} {order}");
+    let output = program::run(command, Vec::new(), program::LIMIT);
+    let output = output.map_err(|error| failure_to_run(&error, program, shown()))?;
     check(&output, shown)?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -259,6 +274,7 @@ fn is_denial(message: &str) -> bool {
 fn failure_to_run(error: &io::Error, program: &'static str, command: String) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound => Error::IptablesMissing { program },
+        io::ErrorKind::TimedOut => Error::IptablesHangs { command, waited: program::LIMIT },
         _ => Error::Iptables { command, message: error.to_string() },
     }
 }

@@ -2,6 +2,7 @@
 
 use super::super::channel::Channel;
 use super::HandoverError;
+use crate::deadline;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect as connect_to, listen, socket_with,
 };
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
 
 /// For the owner alone.
 const MODE: u32 = 0o600;
@@ -23,21 +25,31 @@ const BACKLOG: i32 = 8;
 /// After an accept that failed for want of files or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A socket of packets that listens at a path. The file is removed when this is dropped, if it still is this socket's: a successor has put
-/// its own in the place.
+/// A socket of packets that listens at a path.
 pub(super) struct Rendezvous {
     listener: AsyncFd<OwnedFd>,
+    file: SocketFile,
+}
+
+/// A socket that listens at a path and that nobody hears yet.
+pub(super) struct Place {
+    socket: OwnedFd,
+    file: SocketFile,
+}
+
+/// The file of a socket. It is removed when this is dropped, if it still is this socket's: a successor has put its own in the place.
+struct SocketFile {
     path: PathBuf,
-    /// Device and inode of the file.
+    /// Device and inode.
     identity: (u64, u64),
 }
 
-impl Rendezvous {
-    /// Listens at `path`, in the place of whatever is there, all at once. To be called in a runtime.
+impl Place {
+    /// Listens at `path`, in the place of whatever is there, all at once. May wait for the folder's file system.
     ///
     /// # Errors
     /// The folder is not there or cannot be written, or the path is longer than a socket's may be.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub fn take(path: &Path) -> io::Result<Self> {
         let socket = packet_socket()?;
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".{:08x}", fastrand::u32(..)));
@@ -52,9 +64,29 @@ impl Rendezvous {
             Ok(identity)
         };
         let identity = open().inspect_err(|_| _ = fs::remove_file(&beside))?;
+        Ok(Self { socket, file: SocketFile { path: path.to_owned(), identity } })
+    }
+}
+
+impl Rendezvous {
+    /// Hears whoever comes to `place`. To be called in a runtime.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn open(place: Place) -> io::Result<Self> {
         // SAFETY: the registration owns the descriptor and lends it only by shared reference, so it stays open and the same.
-        let listener = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
-        Ok(Self { listener, path: path.to_owned(), identity })
+        let listener = unsafe { AsyncFd::register_with_interest(place.socket, Interest::READABLE) }?;
+        Ok(Self { listener, file: place.file })
+    }
+
+    /// Hears nobody any longer, and removes the file on a thread of its own.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn close(self) -> io::Result<oneshot::Receiver<()>> {
+        let Self { listener, file } = self;
+        drop(listener);
+        deadline::begin(move || drop(file))
     }
 
     /// The next one that connects; `None` for one that is not let in. May be dropped and called again at any time.
@@ -74,7 +106,7 @@ impl Rendezvous {
     }
 }
 
-impl Drop for Rendezvous {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         if identity(&self.path).is_ok_and(|there| there == self.identity)
             && let Err(error) = fs::remove_file(&self.path)
@@ -99,7 +131,7 @@ fn admitted(connection: OwnedFd) -> Option<Channel> {
     }
 }
 
-/// Connects to whoever listens at `path`; `None` if nobody does.
+/// Connects to whoever listens at `path`; `None` if nobody does. May wait for the folder's file system.
 pub(super) fn connect(path: &Path) -> Result<Option<Channel>, HandoverError> {
     let socket = packet_socket().map_err(HandoverError::Connect)?;
     let address = SocketAddrUnix::new(path).map_err(|error| HandoverError::Connect(error.into()))?;

@@ -38,6 +38,15 @@ async fn serve(mut handover: Handover, sockets: Sockets, count: usize) -> (Hando
     (handover, heard)
 }
 
+/// [`Handover::announce`], and what [`Handover::next`] does for it.
+async fn announce(handover: &mut Handover, path: &Path) {
+    handover.announce(Some(path));
+    while handover.opening.is_some() {
+        let outcome = Opening::outcome(&mut handover.opening).await;
+        handover.take_opened(outcome);
+    }
+}
+
 /// [`Handover::take_over`] where it does not keep the runtime from running.
 async fn take_over(path: &Path) -> (Handover, Result<Option<Inheritance>, HandoverError>) {
     let path = path.to_owned();
@@ -56,7 +65,7 @@ async fn a_successor_gets_sockets_and_cache_and_tells_of_its_proof_and_of_its_en
     let (_folder, path) = folder();
     let (address, sockets) = bound();
     let mut old = Handover::default();
-    old.announce(Some(&path));
+    announce(&mut old, &path).await;
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let serving = tokio::spawn(serve(old, sockets.clone(), 2));
     let (mut new, outcome) = take_over(&path).await;
@@ -69,8 +78,8 @@ async fn a_successor_gets_sockets_and_cache_and_tells_of_its_proof_and_of_its_en
     std::fs::File::from(inheritance.cache.unwrap()).read_to_string(&mut warm).unwrap();
     assert_eq!(warm, "warm");
     assert!(new.is_shared());
-    new.announce(Some(&path));
-    new.announce(Some(&path));
+    announce(&mut new, &path).await;
+    announce(&mut new, &path).await;
     drop(new);
     let (old, heard) = serving.await.unwrap();
     assert_eq!(heard, [Heard::Proven, Heard::SuccessorGone]);
@@ -82,12 +91,14 @@ async fn the_socket_file_is_replaced_and_only_its_owner_removes_it() {
     let (folder, path) = folder();
     let (mut old, mut new) = (Handover::default(), Handover::default());
     std::fs::write(&path, "anything").unwrap();
-    old.announce(Some(&path));
-    new.announce(Some(&path));
+    announce(&mut old, &path).await;
+    announce(&mut new, &path).await;
     old.stop_offering();
+    old.closed().await;
     assert!(path.exists(), "it is the new one's");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "and nothing beside it is left");
     new.stop_offering();
+    new.closed().await;
     assert!(!path.exists());
 }
 
@@ -110,7 +121,7 @@ async fn a_predecessor_that_hangs_ends_or_talks_nonsense_costs_a_second_at_most(
     let (_folder, path) = folder();
     for nonsense in [None, Some(&b"\xff\x00"[..]), Some(&br#"{"sockets":{"more":false,"new":1}}"#[..]), Some(&br#""cache""#[..])]
     {
-        let rendezvous = Rendezvous::open(&path).unwrap();
+        let rendezvous = Rendezvous::open(Place::take(&path).unwrap()).unwrap();
         let peer = tokio::spawn(async move {
             let channel = rendezvous.accept().await.unwrap();
             if let Some(nonsense) = nonsense {
@@ -132,7 +143,7 @@ async fn successors_that_talk_nonsense_hang_or_speak_another_version_do_not_keep
     let (_folder, path) = folder();
     let (_, sockets) = bound();
     let mut old = Handover::default();
-    old.announce(Some(&path));
+    announce(&mut old, &path).await;
     let serving = tokio::spawn(serve(old, sockets, 1));
     let silent = rendezvous::connect(&path).unwrap().unwrap();
     let gone = rendezvous::connect(&path).unwrap().unwrap();
@@ -156,18 +167,18 @@ async fn who_has_passed_on_is_not_missed() {
     let (_folder, path) = folder();
     let (_, sockets) = bound();
     let mut first = Handover::default();
-    first.announce(Some(&path));
+    announce(&mut first, &path).await;
     let serving = tokio::spawn(serve(first, sockets.clone(), 1));
     let (mut second, outcome) = take_over(&path).await;
     outcome.unwrap().expect("somebody was there");
-    second.announce(Some(&path));
+    announce(&mut second, &path).await;
     let (mut first, heard) = serving.await.unwrap();
     assert_eq!(heard, [Heard::Proven]);
 
     let serving = tokio::spawn(serve(second, sockets, 1));
     let (mut third, outcome) = take_over(&path).await;
     outcome.unwrap().expect("somebody was there");
-    third.announce(Some(&path));
+    announce(&mut third, &path).await;
     let (second, heard) = serving.await.unwrap();
     assert_eq!(heard, [Heard::Proven]);
     drop(second);
@@ -179,7 +190,7 @@ async fn who_has_passed_on_is_not_missed() {
 async fn the_socket_file_is_the_successors_before_its_predecessor_hears_of_the_proof() {
     let (_folder, path) = folder();
     for round in 0..20 {
-        let rendezvous = Rendezvous::open(&path).unwrap();
+        let rendezvous = Rendezvous::open(Place::take(&path).unwrap()).unwrap();
         let own = std::fs::metadata(&path).unwrap().ino();
         let there = path.clone();
         let old = tokio::spawn(async move {
@@ -192,20 +203,12 @@ async fn the_socket_file_is_the_successors_before_its_predecessor_hears_of_the_p
                 std::fs::metadata(there).unwrap().ino()
             };
             let found = tokio::task::spawn_blocking(heard).await.unwrap();
-            drop(rendezvous);
+            rendezvous.close().unwrap().await.unwrap();
             found
         });
         let (mut new, outcome) = take_over(&path).await;
         assert!(outcome.unwrap().is_some());
-        let announced = tokio::task::spawn_blocking({
-            let (path, runtime) = (path.clone(), tokio::runtime::Handle::current());
-            move || {
-                let _entered = runtime.enter();
-                new.announce(Some(&path));
-                new
-            }
-        });
-        let _new = announced.await.unwrap();
+        announce(&mut new, &path).await;
         assert_ne!(old.await.unwrap(), own, "round {round}: who leaves now would remove the successor's");
         assert!(path.exists());
     }

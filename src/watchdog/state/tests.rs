@@ -988,3 +988,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_server_that_even_a_kill_does_not_end_keeps_nobody_from_ending() {
+    let (start, timing) = (Instant::now(), Timing::default());
+    let mut machine = Machine::new(timing, false, start);
+    let settled = Event::Settled { interception: &Interception::default(), is_done: true };
+    assert!(machine.handle(settled, start).contains(&Action::Spawn));
+    assert_eq!(machine.handle(Event::Stop, start), [Action::StopOffering, Action::CancelProbes, Action::Stop { leave: false }]);
+    let mut said = Vec::new();
+    while let Some(wake) = machine.wake_at() {
+        said.extend(machine.handle(Event::Tick, wake));
+        assert!(said.len() < 10, "{said:?}");
+    }
+    assert_eq!(said, [Action::Kill, Action::Teardown, Action::Exit(0)]);
+}

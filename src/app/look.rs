@@ -1,0 +1,235 @@
+//! What the server does with files, each piece of it on a thread of its own, since a file system may hang: reading and judging the
+//! configuration, writing the rendered Corefile, and finding what to watch.
+
+use super::load::{LoadError, Loaded, Source};
+use super::rendering::{Rendering, Start};
+use super::setup_errors::SetupErrors;
+use crate::cli::Corefile;
+use crate::deadline;
+use crate::kube_dns::WriteError;
+use crate::kube_dns::render::Rendered;
+use crate::kube_dns::watch::{Placed, Subjects, Watcher};
+use anyhow::Context;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// How long files may take. Later the service goes on with what it has, and looks again.
+pub const LIMIT: Duration = Duration::from_secs(5);
+
+/// When it looks again.
+pub const PAUSE: Duration = Duration::from_secs(2);
+
+/// Threads that may hang at the same time in the same kind of work.
+const MOST_THREADS: usize = 4;
+
+/// Where the Corefile comes from, as the user says.
+pub enum Origin {
+    /// It is served as it is.
+    Plain(Corefile),
+    /// It is rendered, and rendered again whenever its template or the kube-dns ConfigMap changes.
+    Rendering(Box<Rendering>),
+}
+
+/// What is read first.
+pub struct First {
+    pub files: Files,
+    pub loaded: Loaded,
+    /// Is to be written still.
+    pub unwritten: Option<Rendered>,
+}
+
+impl Origin {
+    /// Loads what is to be served, and waits for that as long as it takes: there is nothing else to serve. It is told what is waited for.
+    ///
+    /// # Errors
+    /// It is bad, or cannot be read.
+    pub async fn load(self, default_port: u16, errors: SetupErrors) -> anyhow::Result<First> {
+        let waits_for = match &self {
+            Self::Plain(Corefile::File(path)) => path.display().to_string(),
+            Self::Plain(_) => "the Corefile".to_owned(),
+            Self::Rendering(rendering) => format!("{} or the kube-dns ConfigMap", rendering.template().base().display()),
+        };
+        let mut outcome = deadline::begin(move || self.load_here(default_port, errors))?;
+        loop {
+            match timeout(LIMIT, &mut outcome).await {
+                Ok(done) => return done.context("loading the configuration ended before its time: please report this")?,
+                Err(_) => tracing::warn!(
+                    "still waiting for {waits_for}; does its file system hang? Until it can be read this server answers no queries"
+                ),
+            }
+        }
+    }
+
+    fn load_here(self, default_port: u16, errors: SetupErrors) -> anyhow::Result<First> {
+        let source = match self {
+            Self::Plain(Corefile::BuiltIn) => Source::built_in(),
+            Self::Plain(Corefile::Stdin) => Source::stdin()?,
+            Self::Plain(Corefile::File(path)) => Source::file(&path)?,
+            Self::Rendering(mut rendering) => {
+                let Start { source, loaded, unwritten } = rendering.start(&errors)?;
+                let files = Files { source, rendering: Some((*rendering, errors)), default_port };
+                return Ok(First { files, loaded, unwritten });
+            }
+        };
+        let loaded = source.load(default_port)?;
+        Ok(First { files: Files { source, rendering: None, default_port }, loaded, unwritten: None })
+    }
+}
+
+/// Where the Corefile comes from.
+#[derive(Clone)]
+pub struct Files {
+    pub source: Source,
+    /// Of a Corefile that is rendered.
+    pub rendering: Option<(Rendering, SetupErrors)>,
+    pub default_port: u16,
+}
+
+/// What a look at them has found.
+pub struct Found {
+    /// Another Corefile than before, if one is rendered.
+    pub rendered: Option<(Rendered, Result<Loaded, LoadError>)>,
+    /// The Corefile as it stands, if it was read.
+    pub read: Option<Result<Loaded, LoadError>>,
+}
+
+impl Files {
+    /// Renders the Corefile anew. If it is as before, or refused, and `reads`, reads what stands there.
+    pub fn look(mut self, reads: bool) -> (Self, Found) {
+        let rendered = self.rendering.as_mut().and_then(|(rendering, errors)| rendering.refresh(errors));
+        let is_good = rendered.as_ref().is_some_and(|(_, outcome)| outcome.is_ok());
+        let read = (reads && !is_good).then(|| self.source.load(self.default_port));
+        (self, Found { rendered, read })
+    }
+
+    /// Writes what is rendered and served, and watches what is to be looked at. Of files that are read, not rendered, only if `reads`.
+    pub fn settle(
+        mut self,
+        unwritten: Option<Rendered>,
+        imports: Vec<PathBuf>,
+        reads: bool,
+        watcher: Option<Watcher>,
+    ) -> Settled {
+        let write = |rendered: Rendered| {
+            let (rendering, _) = self.rendering.as_ref()?;
+            let outcome = rendering.write(&rendered);
+            Some((rendered.text, outcome))
+        };
+        let written = unwritten.and_then(write);
+        if let Some((_, Ok(()))) = &written {
+            self.source = Source::File(self.source.path().to_owned());
+        }
+        let mut subjects = Subjects::default();
+        if let Some((rendering, _)) = &self.rendering {
+            subjects.add_file(rendering.template().base());
+            if let Some(folder) = rendering.template().kube_dns() {
+                subjects.add_folder(folder);
+            }
+        }
+        if reads {
+            if let Source::File(path) = &self.source {
+                subjects.add_file(path);
+            }
+            for folder in imports.iter().filter_map(|path| path.parent()) {
+                subjects.add_folder(folder);
+            }
+        }
+        Settled { written, placed: watcher.map(|watcher| watcher.place(subjects)) }
+    }
+}
+
+/// What has become of it.
+pub struct Settled {
+    /// Which text was to be written, and whether it is.
+    pub written: Option<(String, Result<(), WriteError>)>,
+    pub placed: Option<Placed>,
+}
+
+/// Work on a thread of its own, one piece at a time.
+pub struct Work<T> {
+    running: Option<(oneshot::Receiver<T>, Instant)>,
+    /// One for each thread, those included that nobody waits for any longer.
+    threads: Arc<()>,
+}
+
+impl<T> Default for Work<T> {
+    fn default() -> Self {
+        Self { running: None, threads: Arc::default() }
+    }
+}
+
+impl<T: Send + 'static> Work<T> {
+    /// Whether it is waited for.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+    /// Whether a thread is at it, waited for or not.
+    pub fn has_threads(&self) -> bool {
+        Arc::strong_count(&self.threads) > 1
+    }
+
+    /// Begins it, unless too many threads hang.
+    ///
+    /// # Errors
+    /// That; no thread can be started.
+    pub fn begin(&mut self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<()> {
+        if Arc::strong_count(&self.threads) > MOST_THREADS {
+            return Err(deadline::late(LIMIT));
+        }
+        let thread = self.threads.clone();
+        let outcome = deadline::begin(move || {
+            let done = work();
+            drop(thread);
+            done
+        })?;
+        self.running = Some((outcome, Instant::now() + LIMIT));
+        Ok(())
+    }
+
+    /// What has come of it; never where nothing runs. May be dropped and called again at any time.
+    ///
+    /// # Errors
+    /// It is late, and nobody waits for it any longer.
+    pub async fn outcome(&mut self) -> io::Result<T> {
+        let Some((outcome, limit)) = &mut self.running else { return std::future::pending().await };
+        let done = tokio::select! {
+            biased;
+            done = outcome => done.map_err(|_panicked| io::Error::other("it ended before its time: please report this")),
+            () = sleep_until(*limit) => Err(deadline::late(LIMIT)),
+        };
+        self.running = None;
+        done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MOST_THREADS, Work};
+    use std::io::ErrorKind;
+    use std::sync::mpsc::channel;
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_hangs_is_given_up_on_and_begun_again_but_not_without_end() {
+        let mut work = Work::default();
+        let mut releases = Vec::new();
+        for _ in 0..MOST_THREADS {
+            let (release, held) = channel::<()>();
+            releases.push(release);
+            work.begin(move || _ = held.recv()).unwrap();
+            assert_eq!(work.outcome().await.unwrap_err().kind(), ErrorKind::TimedOut);
+            assert!(!work.is_running() && work.has_threads());
+        }
+        assert!(work.begin(|| ()).is_err());
+        drop(releases);
+        while work.has_threads() {
+            std::thread::yield_now();
+        }
+        work.begin(|| ()).unwrap();
+        tokio::time::resume();
+        work.outcome().await.unwrap();
+    }
+}
