@@ -345,7 +345,7 @@ fn iptables_programs_that_hang_are_killed_and_keep_nobody_from_ending() {
 #[test]
 fn a_standard_input_that_does_not_end_can_be_ended() {
     let mut command = Command::new(binary());
-    command.args(["-conf", "-"]).stdin(Stdio::piped()).stdout(Stdio::null());
+    command.args(["-conf", "stdin"]).stdin(Stdio::piped()).stdout(Stdio::null());
     let mut program = Silent(command.spawn().expect("the program starts"));
     // Signals are caught once it has more threads than one.
     let tasks = || std::fs::read_dir(format!("/proc/{}/task", program.0.id())).map_or(0, Iterator::count);

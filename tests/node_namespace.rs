@@ -33,11 +33,11 @@ fn nftables_rules_follow_the_interception_and_leave_nothing() {
             assert_eq!(node.backend(), "nftables");
             node.ensure_link().await.unwrap();
             let listing = owned_rules();
-            assert_eq!(listing.matches("notrack").count(), 8, "{listing}");
+            assert_eq!(listing.matches("counter packets").count(), 8, "{listing}");
             assert_eq!(listing.matches("meta mark & 0x00100000 == 0x00100000").count(), 4, "{listing}");
             node.ensure(&on()).await.unwrap();
             let listing = owned_rules();
-            assert_eq!(listing.matches("notrack").count(), NOTRACK_RULES_WHEN_ON, "{listing}");
+            assert_eq!(listing.matches("counter packets").count(), NOTRACK_RULES_WHEN_ON, "{listing}");
             assert!(listing.contains("flags owner"), "{listing}");
             for rule in [
                 "ip daddr 10.96.0.10 udp dport 53 counter",
@@ -49,7 +49,7 @@ fn nftables_rules_follow_the_interception_and_leave_nothing() {
             }
             assert_eq!(accept_rules(), ACCEPT_RULES);
             node.ensure(&off()).await.unwrap();
-            assert_eq!(owned_rules().matches("notrack").count(), 8);
+            assert_eq!(owned_rules().matches("counter packets").count(), 8);
             assert_eq!(node.teardown().await.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::<String>::new());
             assert_eq!(nft_tables("nodelocaldns"), "");
             assert_eq!(accept_rules() + notrack_rules(), 0);
@@ -67,11 +67,11 @@ fn nobody_else_can_take_the_owned_rules_away() {
             node.ensure(&on()).await.unwrap();
             run("nft flush ruleset");
             assert!(!succeeds("nft delete table inet nodelocaldns"));
-            assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
+            assert_eq!(owned_rules().matches("counter packets").count(), NOTRACK_RULES_WHEN_ON);
             assert_eq!(accept_rules(), 0, "those of the filter table can be");
             kubelet();
             mended(&mut node, &on(), || accept_rules() == ACCEPT_RULES).await;
-            assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
+            assert_eq!(owned_rules().matches("counter packets").count(), NOTRACK_RULES_WHEN_ON);
         });
     });
 }
@@ -85,7 +85,7 @@ fn the_rules_stand_until_the_last_descriptor_of_their_owner_is_closed() {
             node.ensure(&on()).await.unwrap();
             assert!(node.take_owner().is_none(), "it is the same table still");
             drop(node);
-            assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
+            assert_eq!(owned_rules().matches("counter packets").count(), NOTRACK_RULES_WHEN_ON);
             drop(owner);
             assert_eq!(nft_tables("nodelocaldns"), "");
         });
@@ -97,7 +97,7 @@ fn the_kernel_removes_the_rules_when_their_owner_is_killed() {
     in_a_namespace("the_kernel_removes_the_rules_when_their_owner_is_killed", || {
         bridge("nodelocaldns");
         let agent = Agent::start("nftables");
-        assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
+        assert_eq!(owned_rules().matches("counter packets").count(), NOTRACK_RULES_WHEN_ON);
         agent.kill();
         assert_eq!(nft_tables("nodelocaldns"), "");
         assert_eq!(notrack_rules(), 0);
@@ -170,7 +170,7 @@ fn a_new_agent_on_nftables_removes_the_rules_that_an_old_one_on_iptables_left_to
             old.stop();
             node.ensure(&on()).await.unwrap();
             mended(&mut node, &on(), || notrack_rules() == 0).await;
-            assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
+            assert_eq!(owned_rules().matches("counter packets").count(), NOTRACK_RULES_WHEN_ON);
             assert_eq!(accept_rules(), ACCEPT_RULES);
         });
     });
@@ -410,9 +410,9 @@ fn a_withdrawal_with_nftables_does_not_wait_for_who_holds_the_xtables_lock() {
             let mut node = Node::prepare(wish(), Choice::Nftables, SYNC).unwrap();
             node.ensure(&off()).await.unwrap();
             node.ensure(&on()).await.unwrap();
-            assert_eq!(owned_rules().matches("notrack").count(), NOTRACK_RULES_WHEN_ON);
+            assert_eq!(owned_rules().matches("counter packets").count(), NOTRACK_RULES_WHEN_ON);
             node.ensure(&off()).await.unwrap();
-            assert_eq!(owned_rules().matches("notrack").count(), 8);
+            assert_eq!(owned_rules().matches("counter packets").count(), 8);
             // Each program waits for 5 s.
             assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
             file.unlock().unwrap();

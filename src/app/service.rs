@@ -295,12 +295,21 @@ impl Service {
         if std::mem::take(&mut self.is_unread) {
             tracing::info!("plugin/reload: the configuration can be read again");
         }
-        let is_swapped = match found.rendered {
-            Some((rendered, outcome)) => self.take_rendered(rendered, outcome).await,
-            None => false,
-        };
-        if let Some(loaded) = found.read.filter(|_| !is_swapped) {
-            self.take_read(loaded, always).await;
+        let waits = self.candidate.take_if(|candidate| always && candidate.rendered.is_some());
+        match (found.rendered, waits) {
+            (Some((rendered, outcome)), _) => {
+                let is_swapped = self.take_rendered(rendered, outcome).await;
+                if let Some(loaded) = found.read.filter(|_| !is_swapped) {
+                    self.take_read(loaded, always).await;
+                }
+            }
+            // Who asks wants what is rendered, not what stands there of the time before.
+            (None, Some(candidate)) => _ = self.serve(candidate).await,
+            (None, None) => {
+                if let Some(loaded) = found.read {
+                    self.take_read(loaded, always).await;
+                }
+            }
         }
         self.settle();
     }

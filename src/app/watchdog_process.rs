@@ -5,13 +5,21 @@ use super::log;
 use super::pidfile::Pidfile;
 use crate::cli::{Corefile, Mode, ServeOptions};
 use crate::deadline;
-use crate::watchdog::child::Program;
+use crate::threads;
+use crate::watchdog::child::{Program, Spawner};
 use crate::watchdog::state::Timing;
 use crate::watchdog::{Idle, Settings, run};
 use anyhow::Context;
 use std::ffi::OsString;
+use std::io;
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How long the end waits for a server that is just being started.
+const START_LIMIT: Duration = Duration::from_secs(1);
 
 /// Guards the server until told to stop.
 pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
@@ -22,7 +30,7 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
     }
     // Removed at whichever end of this function.
     let _pidfile = options.pidfile.map(Pidfile::write).transpose()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime = new_runtime().context("cannot start the runtime")?;
     let reads_stdin = options.mode == Mode::Plain(Corefile::Stdin);
     let arguments = std::env::args_os().collect();
     let mut program = match reads_stdin {
@@ -37,8 +45,9 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
         Mode::Agent(agent) => Some(*agent),
         Mode::Plain(_) => None,
     };
+    let (spawner, starter) = Spawner::new(program);
     let settings = Settings {
-        program,
+        spawner,
         timing: Timing::default(),
         keep_node: agent.as_ref().is_some_and(|agent| agent.skip_teardown),
         probe_mark: agent.as_ref().and_then(|agent| agent.interception.map(|_| agent.probe_mark)),
@@ -46,7 +55,9 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
         handover: options.handover,
         metrics_address: options.metrics_listen_address,
     };
-    let status = runtime.block_on(async {
+    // This thread, the main one, starts servers; all else is on another, which nothing that a start may wait for holds up.
+    drop(runtime);
+    let guard = async move {
         match agent.filter(|agent| agent.interface.is_some() || agent.interception.is_some()) {
             Some(agent) => {
                 let interceptor = NodeInterceptor::new(&agent, options.dns_port);
@@ -54,10 +65,26 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
             }
             None => run(settings, || async { Idle }).await,
         }
-    });
-    // Nothing that it may still wait for keeps this process.
-    runtime.shutdown_background();
-    Ok(ExitCode::from(status?))
+    };
+    let (end, ended) = mpsc::channel();
+    let (handle, _guarding) = threads::spawn_with_runtime("watchdog", None, new_runtime, move |runtime| {
+        let status = runtime.block_on(guard);
+        // Nothing that it may still wait for keeps this process.
+        runtime.shutdown_background();
+        let exit = status.as_ref().map_or(1, |status| i32::from(*status));
+        if end.send(status).is_ok() {
+            std::thread::sleep(START_LIMIT);
+        }
+        // The main thread still waits for a start.
+        drop(log::Farewell);
+        std::process::exit(exit);
+    })?;
+    starter.serve(&handle);
+    Ok(ExitCode::from(ended.recv().context("the watchdog's thread has ended before its time: please report this")??))
+}
+
+fn new_runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// With the Corefile that standard input has, as soon as that ends. None if this process is told to end first: whoever writes it may hang.

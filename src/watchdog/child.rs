@@ -4,7 +4,6 @@ use super::channel::{Channel, ChannelError};
 use super::control::{Instruction, Report};
 use super::state::Exit;
 use crate::server::Sockets;
-use crate::threads::{self, ThreadError};
 use command_fds::{CommandFdExt, FdMapping};
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -22,9 +21,6 @@ use tokio::sync::oneshot;
 /// Names the descriptor of the control socket in the server's environment.
 pub const CONTROL_FD: &str = "NODELOCALDNS_CONTROL_FD";
 const DESCRIPTOR: i32 = 3;
-
-/// Octets of stack of the thread that starts servers.
-const STACK: usize = 512 << 10;
 
 /// Read by glibc when a program starts.
 const TUNABLES: &str = "GLIBC_TUNABLES";
@@ -101,36 +97,42 @@ impl Program {
     }
 }
 
-/// Starts servers on a thread of its own, which lives as long as this does: a server is told of the end of the thread that started it.
-pub(super) struct Spawner(mpsc::Sender<oneshot::Sender<io::Result<Server>>>);
+/// Orders servers. They are started by whoever has the other end ([`Starter`]), which may wait for the file system that a program is started from.
+pub struct Spawner(mpsc::Sender<oneshot::Sender<io::Result<Server>>>);
+
+/// Starts the servers that are ordered.
+pub struct Starter {
+    program: Program,
+    orders: mpsc::Receiver<oneshot::Sender<io::Result<Server>>>,
+}
 
 impl Spawner {
-    /// To be called in the runtime in which the servers are watched.
-    ///
-    /// # Errors
-    /// No thread can be started.
-    pub fn start(mut program: Program) -> Result<Self, ThreadError> {
-        let runtime = Handle::current();
-        let (order, orders) = mpsc::channel::<oneshot::Sender<io::Result<Server>>>();
-        let work = move || {
-            let _entered = runtime.enter();
-            while let Ok(wanted) = orders.recv() {
-                if !wanted.is_closed() {
-                    // One that comes too late is killed as it is dropped.
-                    _ = wanted.send(program.spawn());
-                }
-            }
-        };
-        threads::spawn("spawner", Some(STACK), work)?;
-        Ok(Self(order))
+    /// Both ends.
+    pub fn new(program: Program) -> (Self, Starter) {
+        let (order, orders) = mpsc::channel();
+        (Self(order), Starter { program, orders })
     }
 
     /// A new server, once it is started. Dropped, it is not wanted any longer.
-    pub fn spawn(&self) -> oneshot::Receiver<io::Result<Server>> {
+    pub(super) fn spawn(&self) -> oneshot::Receiver<io::Result<Server>> {
         let (wanted, server) = oneshot::channel();
-        // The thread ends with this.
+        // Fails only when the process ends.
         _ = self.0.send(wanted);
         server
+    }
+}
+
+impl Starter {
+    /// Starts servers, to be watched in `runtime`, until the [`Spawner`] is gone. To be called on the main thread, which lives as long as the process: a
+    /// server is killed when the thread ends that started it, and is among that thread's children in /proc.
+    pub fn serve(mut self, runtime: &Handle) {
+        let _entered = runtime.enter();
+        while let Ok(wanted) = self.orders.recv() {
+            if !wanted.is_closed() {
+                // One that comes too late is killed as it is dropped.
+                _ = wanted.send(self.program.spawn());
+            }
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The loop around the state machine: what happens goes in, and what comes out is done. Holds no decisions of its own.
 
-use super::child::{News, Program, Server, Spawner};
+use super::child::{News, Server, Spawner};
 use super::control::{Instruction, Report};
 use super::handover::{Handover, Heard, at};
 use super::interception::{Interceptor, Node, Outcome, Wish};
@@ -33,7 +33,8 @@ const CACHE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How to guard.
 pub struct Settings {
-    pub program: Program,
+    /// What starts servers.
+    pub spawner: Spawner,
     pub timing: Timing,
     /// Leave link and rules in place at the end (`-skipteardown`).
     pub keep_node: bool,
@@ -77,7 +78,7 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
     let mut exposition = Exposition::new(settings.metrics_address, &metrics);
     exposition.listen(&metrics);
     let mut guard = Guard {
-        spawner: Spawner::start(settings.program)?,
+        spawner: settings.spawner,
         spawning: None,
         probe_mark: settings.probe_mark,
         addresses: settings.addresses,
