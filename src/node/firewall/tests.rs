@@ -135,3 +135,22 @@ fn intervals_and_verdict_maps_are_read() {
     assert_eq!(udp(68), Fate::Accepted);
     assert_ne!(udp(5353), Fate::Accepted, "it is for multicast addresses");
 }
+
+#[test]
+fn octets_that_are_no_ruleset_do_not_panic() {
+    let recordings: [&[u8]; 3] = [
+        include_bytes!("recorded/nftables-drop.nlmsg"),
+        include_bytes!("recorded/ufw.nlmsg"),
+        include_bytes!("recorded/calico.nlmsg"),
+    ];
+    for recording in recordings {
+        for index in (0..recording.len()).step_by(3) {
+            for value in [0, 0xff] {
+                let mut octets = recording.to_vec();
+                octets[index] = value;
+                let chains = Chains::recorded(&octets);
+                let _nothing_panics = fate(&chains, &packets()[0]);
+            }
+        }
+    }
+}

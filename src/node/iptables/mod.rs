@@ -1,4 +1,4 @@
-//! Rules through the iptables programs: the interception where nftables has no owners, and in either case the ACCEPT rules of the filter
+//! Rules through the iptables programs: the interception where nftables has no owners, and in either case the ACCEPT rules of a legacy filter
 //! table. Everything here waits for programs to end, so it belongs on a thread that may wait.
 
 mod ahead;

@@ -286,3 +286,116 @@ fn port_of(info: &[u8]) -> Option<(End, u16)> {
 fn refusal(action: &'static str, source: io::Error) -> Error {
     Error::Nftables { action, table: Chain::TABLE.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::desired::{Interception, Wish, desired};
+    use crate::node::fallback::Fallback;
+    use crate::node::nftables::chains::ChainRule;
+    use crate::node::nftables::expression::decode;
+    use crate::node::nftables::message::messages;
+    use crate::node::nftables::ruleset::Base;
+    use netlink_bindings::nftables::OpGetruleDump;
+    use netlink_bindings::traits::NetlinkRequest;
+
+    const INPUT: Chain = Chain { is_ipv6: false, is_input: true };
+
+    fn rules() -> Vec<Rule> {
+        let addresses = ["169.254.20.10", "fd00::10"].map(|text| text.parse().unwrap()).to_vec();
+        let fallback = Fallback::default();
+        let wish = Wish { addresses, port: 53, health_port: 8080, interface: None, probe_mark: 0x10_0000, fallback };
+        desired(&wish, &Interception::default()).rules
+    }
+
+    /// `rules` as the kernel would list them once they are written.
+    fn written(chain: Chain, rules: &[Rule]) -> Vec<ChainRule> {
+        let changes = Changes { missing: rules.to_vec(), surplus: vec![] };
+        let batch = encode::accept(&[(chain, changes)], 1);
+        let of_rules = messages(&batch.octets).filter(|message| message.message_type() == 0xa06);
+        let mut written: Vec<ChainRule> = of_rules
+            .map(|message| {
+                let (_, attributes) = OpGetruleDump::decode_reply(message.payload());
+                ChainRule { handle: 0, expressions: decode(&attributes.get_expressions().unwrap()) }
+            })
+            .collect();
+        // Each goes before the one before.
+        written.reverse();
+        for (handle, rule) in (1..).zip(&mut written) {
+            rule.handle = handle;
+        }
+        written
+    }
+
+    fn chains(rules: Vec<ChainRule>) -> Chains {
+        let name = Name { family: Family::Ip, table: "filter".to_owned(), name: "INPUT".to_owned() };
+        let base = Base { at: Place::Input, priority: 0, drops: true };
+        let mut chains = Chains::default();
+        chains.bases.push(BaseChain { name: name.clone(), base });
+        chains.rules.insert(name, rules);
+        chains
+    }
+
+    fn drop_rule() -> ChainRule {
+        ChainRule { handle: 99, expressions: vec![Expression::Decide(Verdict::Drop)] }
+    }
+
+    #[test]
+    fn every_rule_that_we_write_is_read_back_from_its_own_chain() {
+        let mut count = 0;
+        for chain in Chain::ALL {
+            let wanted: Vec<Rule> = rules().into_iter().filter(|rule| chain.holds(rule)).collect();
+            let read: Vec<Option<Rule>> = written(chain, &wanted).iter().map(|rule| ours(chain, &rule.expressions)).collect();
+            count += read.len();
+            assert_eq!(read, wanted.into_iter().map(Some).collect::<Vec<_>>());
+        }
+        assert_eq!(count, 24);
+    }
+
+    #[test]
+    fn a_rule_that_says_more_or_something_else_is_somebody_else_s() {
+        let rule = rules().into_iter().find(|rule| INPUT.holds(rule)).unwrap();
+        let expressions = written(INPUT, &[rule]).remove(0).expressions;
+        assert_eq!(ours(INPUT, &expressions), Some(rule));
+        for index in 0..expressions.len() {
+            let mut fewer = expressions.clone();
+            let gone = fewer.remove(index);
+            let is_needed = gone != Expression::Pass;
+            assert_eq!(ours(INPUT, &fewer).is_none(), is_needed, "{gone:?}");
+        }
+        let mut more = expressions.clone();
+        more.insert(0, Expression::May { name: "limit".to_owned() });
+        assert_eq!(ours(INPUT, &more), None);
+        let mut drops = expressions;
+        drops.pop();
+        drops.push(Expression::Decide(Verdict::Drop));
+        assert_eq!(ours(INPUT, &drops), None);
+    }
+
+    #[test]
+    fn what_is_missing_or_behind_what_drops_is_put_to_the_front_and_nothing_else() {
+        let wanted: Vec<Rule> = rules().into_iter().filter(|rule| INPUT.holds(rule)).collect();
+        let todo = |rules: Vec<ChainRule>, is_alone| {
+            let chains = chains(rules);
+            changes(INPUT, &wanted, &chains.bases[0], &chains, is_alone)
+        };
+        assert_eq!(todo(vec![drop_rule()], true), Changes { missing: wanted.clone(), surplus: vec![] });
+        let in_place = written(INPUT, &wanted);
+        assert_eq!(todo([in_place.clone(), vec![drop_rule()]].concat(), true), Changes::default());
+        let behind = todo([vec![drop_rule()], in_place.clone()].concat(), true);
+        assert_eq!(behind, Changes { missing: wanted.clone(), surplus: (1..=6).collect() });
+        let harmless = ChainRule { handle: 98, expressions: vec![Expression::Pass] };
+        assert_eq!(todo([vec![harmless], in_place.clone()].concat(), true), Changes::default());
+        let twice = todo([in_place.clone(), in_place].concat(), false);
+        assert_eq!(twice, Changes { missing: vec![], surplus: (1..=6).collect() }, "also beside another agent");
+    }
+
+    #[test]
+    fn another_agent_s_rules_go_only_when_it_is_gone() {
+        let wanted: Vec<Rule> = rules().into_iter().filter(|rule| INPUT.holds(rule)).collect();
+        let chains = chains(written(INPUT, &wanted));
+        let todo = |is_alone| changes(INPUT, &wanted[1..], &chains.bases[0], &chains, is_alone);
+        assert_eq!(todo(false), Changes::default());
+        assert_eq!(todo(true), Changes { missing: vec![], surplus: vec![1] });
+    }
+}

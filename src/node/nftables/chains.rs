@@ -236,10 +236,10 @@ impl Chains {
         let mut chains = Self::default();
         for message in super::message::messages(octets) {
             chains.take(message.message_type(), message.payload());
-            if message.message_type() == NEW_CHAIN {
-                let (header, attributes) = OpGetchainDump::decode_reply(message.payload());
-                let [table, name] = [attributes.get_table().unwrap(), attributes.get_name().unwrap()].map(text);
-                chains.rules.insert(Name { family: Family::of(header.nfgen_family), table, name }, Vec::new());
+            let (header, attributes) = OpGetchainDump::decode_reply(message.payload());
+            if let (NEW_CHAIN, Ok(table), Ok(name)) = (message.message_type(), attributes.get_table(), attributes.get_name()) {
+                let name = Name { family: Family::of(header.nfgen_family), table: text(table), name: text(name) };
+                chains.rules.insert(name, Vec::new());
             }
         }
         chains
