@@ -112,7 +112,7 @@ enum Beside {
 
 /// What holds the rules.
 enum Rules {
-    Nftables { table: nftables::Table, filter: Filter, clients: Box<ClientWatch> },
+    Nftables { table: nftables::Table, filter: Box<Filter>, clients: Box<ClientWatch> },
     Iptables { programs: Arc<Iptables>, guard: Option<Guard> },
     None,
 }
@@ -527,7 +527,7 @@ impl Rules {
         if is_alone && let Err(error) = nftables::remove_guard() {
             tracing::warn!("a predecessor's table stays: {error}");
         }
-        let mut filter = Filter::new();
+        let mut filter = Box::new(Filter::new());
         filter.begin(rules, is_alone);
         Ok(Self::Nftables { table, filter, clients: Box::new(ClientWatch::new()) })
     }

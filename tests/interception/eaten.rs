@@ -13,9 +13,10 @@ use std::time::Duration;
 /// Addresses at which somebody answers when the cache does not.
 const SHARED: [&str; 3] = [CLUSTER_IPS[0], CLUSTER_IPS[1], LOCAL];
 
-/// A table of somebody else's that takes what pods send to port 53, as firewalld does; no accept of ours overrides it.
+/// A table of somebody else's that takes what pods send to port 53; no accept of ours overrides it. It goes by the interface, so that its rules do not tell
+/// what becomes of a pod's packets.
 const APPEAR: &str = "nft 'table inet eater { chain input { type filter hook input priority filter + 10; \
-                      iif \"lo\" accept; meta l4proto { udp, tcp } th dport 53 drop; }; }'";
+                      iif \"lo\" accept; iifname \"veth-pod\" meta l4proto { udp, tcp } th dport 53 drop; }; }'";
 const DISAPPEAR: &str = "nft delete table inet eater";
 
 /// Whether KubeDNS is who answers a pod, at each of the addresses.
