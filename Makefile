@@ -56,7 +56,7 @@ faults: ## Measure the fault table of README.md on this machine, as Markdown (th
 	$(CARGO) test --release --locked --test faults --no-run
 	@echo '| fault | reference | nftables, 2,000/s | nftables, 10,000/s | iptables, 2,000/s | iptables, 10,000/s |'
 	@echo '| --- | --- | --- | --- | --- | --- |'
-	@set -o pipefail; for rows in processes answers limits config node upstream; do \
+	@set -o pipefail; for rows in processes answers limits config node eaten upstream; do \
 	    $(CARGO) test --release --locked --quiet --test faults -- --nocapture --test-threads=1 "$$rows::" | sed -n '/^| /p' || exit; \
 	done
 

@@ -4,6 +4,7 @@
 mod answers;
 mod cgroup;
 mod config;
+mod eaten;
 mod kube_dns;
 mod limits;
 mod load;

@@ -1,13 +1,19 @@
 //! What `nodelocaldns doctor` says of this node in health, and when one thing after another is broken.
 
 use crate::SERVED;
-use crate::cluster::{Agent, CLUSTER_IPS, Cluster, LOCAL, LOCALS, SOON, in_a_namespace, shell};
+use crate::cluster::{Agent, CLUSTER_IPS, Cluster, LOCAL, LOCALS, SOON, connected, in_a_namespace, shell};
 use crate::support::server::{binary, wait_until};
 use crate::support::tools::{everything, tool};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// The default of `--probe-mark`.
+const PROBE_MARK: u32 = 0x10_0000;
 
 /// In the order in which they are told.
 const CHECKS: [&str; 15] = [
@@ -81,6 +87,37 @@ fn stop(pid: u32) {
     assert!(wait_until(SOON, is_stopped), "{pid} does not stop");
 }
 
+/// Probes in place of a watchdog's that is stopped: without any for 2 s nothing is intercepted.
+struct Lease(Arc<AtomicBool>);
+
+impl Lease {
+    fn keep() -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let told = is_over.clone();
+        std::thread::spawn(move || {
+            let sockets = CLUSTER_IPS.map(|address| {
+                let socket = connected(address);
+                socket2::SockRef::from(&socket).set_mark(PROBE_MARK).expect("root in its namespaces may mark");
+                socket
+            });
+            while !told.load(Ordering::Relaxed) {
+                for socket in &sockets {
+                    // What becomes of it is no matter.
+                    _ = socket.send(b"a packet with the mark");
+                }
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        });
+        Self(is_over)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn signal(pid: u32, signal: libc::c_int) {
     let pid = pid.try_into().expect("a process ID");
     // SAFETY: kill has no memory effects; the process is a child of ours or of one of ours.
@@ -142,6 +179,7 @@ fn doctor_names_what_is_broken_on_the_node_and_says_what_to_do() {
         let agent = cluster.start("iptables", &[]);
         agent.await_interception();
         stop(agent.watchdog.pid());
+        let _lease = Lease::keep();
         let said = doctor(&cluster, &[]);
         said.complains("agent", "is stopped", "kill -CONT");
         // Who is stopped does not answer for its metrics either.

@@ -2,7 +2,7 @@
 
 use crate::cluster::{
     Agent, CLUSTER_IPS, Cluster, LOCAL, NAME, SOON, Transport, ask, ask_on, assert_address, connected, in_a_namespace, kill,
-    shell, signal,
+    leaves_untracked, shell, signal,
 };
 use crate::steady::Steady;
 use crate::support::client::metric;
@@ -145,4 +145,26 @@ fn watchdog_is_stopped(backend: &str) {
     assert_address(host.visit(|| ask(CLUSTER_IPS[0], Transport::Udp, NAME)).as_ref(), "a program on the node");
     signal(watchdog, libc::SIGCONT);
     await_answers_of_the_node(&cluster, &agent);
+}
+
+/// Rules of iptables stay when both processes are killed. Those for programs on the node match whether or not somebody listens.
+#[test]
+fn what_iptables_holds_keeps_no_program_on_the_node_from_kube_dns_for_long_after_both_are_killed() {
+    let name = "eaten::what_iptables_holds_keeps_no_program_on_the_node_from_kube_dns_for_long_after_both_are_killed";
+    in_a_namespace(name, || {
+        let cluster = Cluster::new();
+        let mut agent = cluster.start("iptables", &[]);
+        agent.await_interception();
+        await_answers_of_the_node(&cluster, &agent);
+        agent.kill();
+        assert!(leaves_untracked(), "nobody is left to remove the rules");
+        let [_, (_, host)] = cluster.clients();
+        for address in CLUSTER_IPS {
+            let asks = || host.visit(|| ask_on(&connected(address), NAME, Duration::from_secs(1)));
+            assert!(wait_until(SOON, || asks().is_some()), "{address}: {}", crate::cluster::rules());
+        }
+        let next = cluster.start("iptables", &[]);
+        next.await_interception();
+        await_answers_of_the_node(&cluster, &next);
+    });
 }

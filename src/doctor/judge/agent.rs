@@ -39,11 +39,14 @@ pub fn process(findings: &Findings) -> Check {
             true => check.ok("one runs on this node, in a process namespace that cannot be seen into from here"),
             false if !findings.elsewhere.is_empty() => check.problem(
                 format!(
-                    "process {} is an agent of another network namespace than the one that is looked at here, so nothing of what follows is about \
-                     it",
+                    "none runs in this network namespace; process {} is an agent of another one, so nothing of what follows is about it",
                     list(&findings.elsewhere)
                 ),
-                format!("look where it is: `nsenter --target {} --net nodelocaldns doctor`", list(findings.elsewhere.first())),
+                format!(
+                    "look where it is: `nsenter --target {} --net nodelocaldns doctor`; if that is not this node's, see why its own pod is not there: \
+                     `kubectl get pods -n kube-system -l k8s-app=node-local-dns -o wide`",
+                    list(findings.elsewhere.first())
+                ),
             ),
             false => check.problem(
                 "none runs on this node",

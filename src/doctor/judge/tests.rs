@@ -729,7 +729,7 @@ fn an_agent_in_another_network_namespace_is_told_from_none() {
     });
     let check = diagnosis.check("agent").unwrap();
     assert!(
-        check.seen[0].contains("another network namespace") && check.advice[0].contains("--target 4711 --net"),
+        check.seen[0].contains("is an agent of another one") && check.advice[0].contains("--target 4711 --net"),
         "{diagnosis}"
     );
 }

@@ -8,6 +8,7 @@ mod workers;
 use super::*;
 use crate::chain::{Clock, HttpAnswer, Peer, Timeouts};
 use crate::plan::{Dispatch, Repeated, Repeats};
+use socket2::{Domain, Socket, Type};
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -195,6 +196,16 @@ struct Talk(TcpStream);
 impl Talk {
     fn to(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.set_write_timeout(Some(SOON)).unwrap();
+        Self(stream)
+    }
+    /// Of a client whose kernel takes little that it does not read: by itself it takes up to `net.ipv4.tcp_rmem`, tens of megabytes on some machines.
+    fn with_little_room(address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(64 << 10).unwrap();
+        socket.connect(&address.into()).unwrap();
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(SOON)).unwrap();
         stream.set_write_timeout(Some(SOON)).unwrap();
         Self(stream)

@@ -70,7 +70,7 @@ fn a_reader_that_does_not_read_is_cut_off() {
 fn replies_that_clients_do_not_take_have_a_bound_in_common() {
     const LIMIT: usize = 1 << 20;
     let (rig, address) = rig(Limits { reply_octets: LIMIT, ..Limits::default() });
-    let mut greedy: Vec<Talk> = (0..4).map(|_| Talk::to(address)).collect();
+    let mut greedy: Vec<Talk> = (0..4).map(|_| Talk::with_little_room(address)).collect();
     for talk in &mut greedy {
         // More than a connection may keep by itself and the kernel's buffers of both sides take.
         talk.say(&[&b"M"[..]; 128]);
