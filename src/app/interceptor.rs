@@ -105,6 +105,10 @@ impl Interceptor for NodeInterceptor {
         self.node.as_ref().map(Node::reach).unwrap_or_default()
     }
 
+    fn refused(&self) -> Interception {
+        self.node.as_ref().map(Node::refused).unwrap_or_default()
+    }
+
     async fn teardown(&mut self) -> Result<(), Vec<SetupError>> {
         let Some(node) = self.node.take() else { return Ok(()) };
         let errors: Vec<SetupError> = node.teardown().await.iter().map(told).collect();

@@ -24,6 +24,8 @@ pub struct ClientWatch {
     unsaid: Vec<Client>,
     said_at: Option<Instant>,
     tried_all_at: Option<Instant>,
+    /// Everybody is to be tried once that is allowed.
+    is_try_owed: bool,
     /// Newly blocked, until somebody counts them.
     uncounted: usize,
 }
@@ -40,6 +42,7 @@ impl ClientWatch {
             unsaid: Vec::new(),
             said_at: None,
             tried_all_at: None,
+            is_try_owed: false,
             uncounted: 0,
         }
     }
@@ -80,13 +83,17 @@ impl ClientWatch {
             tracing::info!("packets from {} arrive at the cache again", named(&changes.freed));
         }
         let before = std::mem::replace(&mut self.reach, self.arrivals.reach(now));
+        if self.is_try_owed {
+            self.try_all(table);
+        }
         before != self.reach
     }
 
     /// Something on the node has changed by which packets may arrive now.
     pub fn try_all(&mut self, table: &mut Table) {
         let now = Instant::now();
-        if self.reach.blocked == 0 || self.tried_all_at.is_some_and(|at| now < at + TRY_ALL_PERIOD) {
+        self.is_try_owed = self.tried_all_at.is_some_and(|at| now < at + TRY_ALL_PERIOD);
+        if self.is_try_owed {
             return;
         }
         self.tried_all_at = Some(now);

@@ -10,12 +10,13 @@ use super::firewall::{Eater, Fate, Packet, fate};
 use super::iptables::{self, Iptables, Table};
 use super::nftables::{AcceptRules, Chains};
 use super::pace::{Pace, Urgency};
+use crate::threads;
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::oneshot;
 
 /// Addresses for which pods' packets are sure to be dropped, and what drops them.
 pub type Refused = BTreeMap<IpAddr, Eater>;
@@ -34,7 +35,7 @@ pub struct Filter {
     errors: Vec<Error>,
     /// What the last run made of the firewall.
     refused: Refused,
-    run: Option<JoinHandle<Ended>>,
+    run: Option<oneshot::Receiver<Ended>>,
 }
 
 /// What the work is done with; a run has it while it goes on.
@@ -56,6 +57,9 @@ struct Ended {
     refused: Refused,
     errors: Vec<Error>,
 }
+
+/// What a run does, for messages.
+const TASK: &str = "looks after the firewall";
 
 impl Filter {
     /// Everything is due, nothing is run.
@@ -109,13 +113,28 @@ impl Filter {
         self.pace.begin(now);
         let mut tools = std::mem::take(&mut self.tools);
         let rules: Vec<Rule> = rules.iter().filter(|rule| !rule.hook.is_raw()).copied().collect();
-        self.run = Some(spawn_blocking(move || {
+        let begun = threads::run_blocking("firewall", move || {
             let mut errors = if cleans_raw { clean_raw() } else { Vec::new() };
             let is_raw_clean = cleans_raw && errors.is_empty();
             let has_put = tools.accept(&rules, is_alone, &mut errors);
             let refused = tools.refused(&rules, &mut errors);
             Ended { tools, is_raw_clean, has_put, refused, errors }
-        }));
+        });
+        match begun {
+            Ok(run) => self.run = Some(run),
+            Err(source) => self.give_up(Error::Thread { task: TASK, source }),
+        }
+    }
+
+    /// A run did not come to its end, and its tools are gone with it. It is tried again.
+    fn give_up(&mut self, error: Error) {
+        if !self.has_failed {
+            tracing::error!("{error}");
+        }
+        self.has_failed = true;
+        self.errors.push(error);
+        self.tools.accept = AcceptRules::open().ok();
+        self.pace.want(Urgency::Calm, Instant::now());
     }
 
     /// Whether a run goes on.
@@ -166,12 +185,7 @@ impl Filter {
                 }
                 self.take_refused(refused);
             }
-            Err(_panicked) => {
-                let error = Error::TaskEnded { task: "looks after the firewall" };
-                tracing::error!("{error}");
-                self.errors.push(error);
-                self.tools.accept = AcceptRules::open().ok();
-            }
+            Err(_panicked) => self.give_up(Error::TaskEnded { task: TASK }),
         }
     }
 

@@ -3,31 +3,36 @@
 use super::client_watch::ClientWatch;
 use super::desired::Rule;
 use super::error::Error;
-use super::nftables::Table;
+use super::nftables::{Shared, Table};
 
 /// The table, and the clients in it.
 pub struct Guard {
     pub table: Table,
     pub clients: Box<ClientWatch>,
+    /// The table is as another agent wants it.
+    pub is_left: bool,
 }
 
 impl Guard {
     /// Changes nothing yet. None where the kernel has no nf_tables, which is logged. Must be called on a tokio runtime.
     pub fn open() -> Option<Self> {
         let table = Table::guard().inspect_err(say_there_is_none).ok()?;
-        Some(Self { table, clients: Box::new(ClientWatch::new()) })
+        Some(Self { table, clients: Box::new(ClientWatch::new()), is_left: false })
     }
 
     /// Sees to it that the table is there for `rules`; false where the kernel cannot hold it, which is logged: then there is no guard.
     ///
-    /// While another agent is at work, the table is left as it is to whoever put the last rules there.
+    /// While another agent is at work, the table is left as it is to whoever put the last rules there, and nothing is taken out of it.
     ///
     /// # Errors
     ///
     /// [`Error::Nftables`]; worth another try.
     pub fn apply(&mut self, rules: &[Rule], is_alone: bool) -> Result<bool, Error> {
         match self.table.apply_shared(rules, is_alone) {
-            Ok(_has_changed) => Ok(true),
+            Ok(shared) => {
+                self.is_left = shared == Shared::Left;
+                Ok(true)
+            }
             Err(error @ Error::NftablesUnsupported { .. }) => {
                 say_there_is_none(&error);
                 Ok(false)

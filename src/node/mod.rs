@@ -234,12 +234,21 @@ impl Node {
                 has_changed
             }
             Rules::Iptables { programs, guard } => {
+                // The guard is there as long as there are rules to guard: programs may hang.
+                let takes_away = interception.is_within(&self.interception);
+                let mut has_changed = false;
+                if takes_away {
+                    has_changed = apply(programs, rules.clone(), is_alone).await?;
+                }
                 if let Some(held) = guard
                     && !held.apply(&rules, is_alone)?
                 {
                     *guard = None;
                 }
-                apply(programs, rules, is_alone).await?
+                if !takes_away {
+                    has_changed = apply(programs, rules, is_alone).await?;
+                }
+                has_changed
             }
         };
         self.interception = interception.clone();
@@ -330,6 +339,11 @@ impl Node {
             Some(Rules::Iptables { guard: Some(guard), .. }) => guard.clients.reach(),
             _ => Reach::default(),
         }
+    }
+
+    /// Addresses for which no pods' packets are let in, since the node's firewall drops them.
+    pub fn refused(&self) -> Interception {
+        self.refused.keys().copied().collect()
     }
 
     /// What the rules last as long as, once after they were made: they go when this is closed and the node is dropped, whichever comes last. None where
@@ -484,7 +498,10 @@ impl Node {
     /// Rules of some address are off, but for those that another agent may need: should its server fail too, neither would remove them.
     fn note_what_is_left(&mut self, is_alone: bool) {
         let is_whole = Interception::of(&self.wish.addresses).is_within(&self.interception);
-        let may_be_left = matches!(self.rules, Some(Rules::Iptables { .. })) && !is_whole;
+        let may_be_left = match &self.rules {
+            Some(Rules::Iptables { guard, .. }) => !is_whole || guard.as_ref().is_some_and(|guard| guard.is_left),
+            _ => false,
+        };
         self.is_left_to_another = may_be_left && !is_alone;
     }
 }
@@ -515,11 +532,18 @@ impl Rules {
                 (error, _) => error,
             })?);
             tracing::info!("interception: iptables, {why}; program: {}", programs.description());
+            // What a predecessor left goes first, while its guard is there.
+            let lets_in = rules.iter().any(|rule| rule.hook == Hook::RawPrerouting);
+            if !lets_in {
+                apply(&programs, rules.to_vec(), is_alone).await?;
+            }
             let guard = match Guard::open() {
                 Some(mut guard) => guard.apply(rules, is_alone)?.then_some(guard),
                 None => None,
             };
-            apply(&programs, rules.to_vec(), is_alone).await?;
+            if lets_in {
+                apply(&programs, rules.to_vec(), is_alone).await?;
+            }
             return Ok(Self::Iptables { programs, guard });
         };
         tracing::info!("interception: nftables table inet {}, {why}", table.name());

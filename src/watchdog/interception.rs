@@ -49,6 +49,10 @@ pub trait Interceptor {
     fn reach(&self) -> Reach {
         Reach::default()
     }
+    /// Addresses that are not intercepted for pods although that is wanted, since it would cost them their answers.
+    fn refused(&self) -> Interception {
+        Interception::default()
+    }
     /// Takes down everything that was set up.
     fn teardown(&mut self) -> impl Future<Output = Result<(), Vec<SetupError>>>;
     /// What went wrong in the background since this was last asked: told and tried again by whoever works there, and only to be counted here.
@@ -96,6 +100,8 @@ pub(super) struct Outcome {
     pub is_done: bool,
     /// [`Interceptor::reach`].
     pub reach: Reach,
+    /// [`Interceptor::refused`].
+    pub refused: Interception,
     pub errors: Vec<SetupError>,
     /// [`Interceptor::spare`]: not intercepted all the same.
     pub spared: Interception,
@@ -132,12 +138,9 @@ impl Node {
         self.upstreams.send_replace(upstreams);
     }
 
-    /// The next outcome; never, if the thread is gone.
-    pub async fn outcome(&mut self) -> Outcome {
-        match self.outcomes.recv().await {
-            Some(outcome) => outcome,
-            None => pending().await,
-        }
+    /// The next outcome; none if the thread is gone: then nothing can be withdrawn any longer.
+    pub async fn outcome(&mut self) -> Option<Outcome> {
+        self.outcomes.recv().await
     }
 }
 
@@ -289,8 +292,8 @@ async fn serve(
         errors.extend(interceptor.take_errors_beside());
         let owner = interceptor.take_owner();
         let is_over = wish == Wish::Teardown;
-        let reach = interceptor.reach();
-        if report.send(Outcome { wish, is_done, reach, errors, spared, owner }).is_err() || is_over {
+        let (reach, refused) = (interceptor.reach(), interceptor.refused());
+        if report.send(Outcome { wish, is_done, reach, refused, errors, spared, owner }).is_err() || is_over {
             return;
         }
     }
@@ -447,12 +450,12 @@ mod tests {
         let own = fake.clone();
         let mut node = Node::start(|| async { own }).unwrap();
         node.wish(on());
-        assert_eq!(shown(&node.outcome().await), (on(), false, 1));
-        assert_eq!(shown(&node.outcome().await), (on(), true, 0), "it is tried again by itself");
+        assert_eq!(shown(&node.outcome().await.unwrap()), (on(), false, 1));
+        assert_eq!(shown(&node.outcome().await.unwrap()), (on(), true, 0), "it is tried again by itself");
         fake.change.notify_one();
-        assert_eq!(shown(&node.outcome().await), (on(), true, 0), "what changed is mended");
+        assert_eq!(shown(&node.outcome().await.unwrap()), (on(), true, 0), "what changed is mended");
         node.wish(Wish::Teardown);
-        assert_eq!(node.outcome().await.wish, Wish::Teardown);
+        assert_eq!(node.outcome().await.unwrap().wish, Wish::Teardown);
     }
 
     #[tokio::test]
@@ -461,8 +464,8 @@ mod tests {
         fake.failures.store(1, Ordering::Relaxed);
         let mut node = Node::start(|| async { fake }).unwrap();
         node.wish(off());
-        assert_eq!(shown(&node.outcome().await), (off(), true, 1));
-        assert_eq!(shown(&node.outcome().await), (off(), true, 0));
+        assert_eq!(shown(&node.outcome().await.unwrap()), (off(), true, 1));
+        assert_eq!(shown(&node.outcome().await.unwrap()), (off(), true, 0));
     }
 
     #[test]
@@ -487,11 +490,11 @@ mod tests {
         let early = tokio::time::timeout(Duration::from_millis(200), node.outcome()).await;
         assert!(early.is_err(), "{early:?}");
         node.wish(off());
-        assert_eq!(shown(&node.outcome().await), (off(), true, 0));
+        assert_eq!(shown(&node.outcome().await.unwrap()), (off(), true, 0));
         node.wish(on());
         fake.is_unready.store(false, Ordering::Relaxed);
         fake.change.notify_one();
-        assert_eq!(shown(&node.outcome().await), (on(), true, 0));
+        assert_eq!(shown(&node.outcome().await.unwrap()), (on(), true, 0));
     }
 
     #[tokio::test]
@@ -500,13 +503,13 @@ mod tests {
         let own = fake.clone();
         let mut node = Node::start(|| async { own }).unwrap();
         node.wish(wish_for(&ADDRESSES[..1]));
-        assert_eq!(shown(&node.outcome().await), (wish_for(&ADDRESSES[..1]), true, 0));
+        assert_eq!(shown(&node.outcome().await.unwrap()), (wish_for(&ADDRESSES[..1]), true, 0));
         fake.is_unready.store(true, Ordering::Relaxed);
         node.wish(wish_for(&ADDRESSES[1..]));
-        assert_eq!(shown(&node.outcome().await), (off(), true, 0));
+        assert_eq!(shown(&node.outcome().await.unwrap()), (off(), true, 0));
         fake.is_unready.store(false, Ordering::Relaxed);
         fake.change.notify_one();
-        assert_eq!(shown(&node.outcome().await), (wish_for(&ADDRESSES[1..]), true, 0));
+        assert_eq!(shown(&node.outcome().await.unwrap()), (wish_for(&ADDRESSES[1..]), true, 0));
     }
 
     #[tokio::test]
@@ -515,10 +518,10 @@ mod tests {
         let own = fake.clone();
         let mut node = Node::start(|| async { own }).unwrap();
         node.wish(on());
-        assert_eq!(shown(&node.outcome().await), (on(), true, 0));
+        assert_eq!(shown(&node.outcome().await.unwrap()), (on(), true, 0));
         fake.beside.store(2, Ordering::Relaxed);
         fake.change.notify_one();
-        assert_eq!(shown(&node.outcome().await), (on(), true, 2));
+        assert_eq!(shown(&node.outcome().await.unwrap()), (on(), true, 2));
         let again = tokio::time::timeout(Duration::from_millis(1500), node.outcome()).await;
         assert!(again.is_err(), "whoever works there tries again: {again:?}");
     }

@@ -116,7 +116,14 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
             started = started(&mut guard.spawning) => guard.take_started(started),
             news = news(&mut guard.server) => guard.take_news(news, &node, &mut exposition),
             Some(probed) = verdicts.recv() => guard.take_probed(probed, &node),
-            outcome = node.outcome() => guard.take_outcome(outcome, &node),
+            outcome = node.outcome() => match outcome {
+                Some(outcome) => guard.take_outcome(outcome, &node),
+                None => {
+                    // With this process the kernel takes the rules away, which nobody else could.
+                    tracing::error!("watchdog: the thread that sets the node up has ended before its time: please report this");
+                    guard.status = Some(1);
+                }
+            },
             event = signals.next() => guard.handle(event, &node),
             heard = guard.handover.next() => guard.take_heard(heard, &node),
             () = at(offer_by) => guard.offer(&node),
@@ -350,7 +357,7 @@ impl Guard {
                     let in_place = interception.without(&outcome.spared);
                     // A mark is for rules: without one there are none.
                     if self.probe_mark.is_some() {
-                        self.metrics.set_interception(&in_place, outcome.reach);
+                        self.metrics.set_interception(&in_place.without(&outcome.refused), outcome.reach);
                     }
                     if !in_place.is_within(&self.settled) {
                         self.tell(&Instruction::Intercepted);

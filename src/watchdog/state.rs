@@ -416,6 +416,11 @@ impl Machine {
         let lost: Interception = lost.map(|(target, _)| target.address.ip()).collect();
         let served = self.served();
         self.want(self.wanted.addresses().filter(|address| served.contains(*address) && !lost.contains(*address)).collect());
+        // Answers at what has just been withdrawn, of somebody else perhaps, may have been all that was heard.
+        let shortest = self.accountable().map(|standing| since(standing.heard)).min();
+        if shortest.is_some_and(|shortest| shortest >= limit) {
+            return self.kill(Cause::Hang, now);
+        }
         self.ask_who_is_due(now);
         if self.answers_where_it_can() {
             self.healthy_since.get_or_insert(now);

@@ -181,7 +181,11 @@ impl Walk<'_> {
                 },
                 Expression::Decide(verdict) => return vec![(certainty, verdict.clone())],
                 Expression::Pass => Holds::Yes,
-                Expression::May { .. } => Holds::May,
+                Expression::May { .. } => {
+                    // It may have loaded something.
+                    registers = Registers::new();
+                    Holds::May
+                }
             };
             match certainty.min(holds) {
                 Holds::No => return Vec::new(),

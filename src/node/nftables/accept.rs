@@ -168,8 +168,9 @@ impl AcceptRules {
 
 /// What makes `base` what it should be.
 fn changes(chain: Chain, wanted: &[Rule], base: &BaseChain, chains: &Chains, is_alone: bool) -> Changes {
-    let listed = chains.rules.get(&base.name).map(Vec::as_slice).unwrap_or_default();
     let mut changes = Changes::default();
+    // Of a chain that was not read, since there are too many rules before it, nothing is known: what is there may be ours.
+    let Some(listed) = chains.rules.get(&base.name) else { return changes };
     let mut in_place = HashSet::new();
     let mut is_front = true;
     for listed in listed {

@@ -47,6 +47,15 @@ pub struct Table {
     installed: Option<Installed>,
 }
 
+/// What became of a table that several agents share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shared {
+    /// It is as wanted.
+    Applied,
+    /// Another agent may need what is there.
+    Left,
+}
+
 struct Installed {
     rules: Vec<Rule>,
     /// Chain and handle of each, which nobody else has: another handle is another rule.
@@ -137,21 +146,26 @@ impl Table {
         Ok(true)
     }
 
-    /// [`Table::apply`] for a table that several agents share: while there are others, what another one has put there stays.
+    /// [`Table::apply`] for a table that several agents share: while there are others, what another one has put there stays, and so does what it may
+    /// still need of ours.
     ///
     /// # Errors
     ///
     /// [`Error::NftablesUnsupported`] when the kernel lacks something that the rules need, [`Error::Nftables`] else.
-    pub fn apply_shared(&mut self, rules: &[Rule], is_alone: bool) -> Result<bool, Error> {
+    pub fn apply_shared(&mut self, rules: &[Rule], is_alone: bool) -> Result<Shared, Error> {
         let views = self.views()?;
-        let is_ours = self.installed.as_ref().is_some_and(|installed| installed.views == views);
-        if !is_alone && !is_ours && !views.is_empty() {
-            return Ok(false);
+        let ours = self.installed.as_ref().filter(|installed| installed.views == views);
+        let only_takes_away = ours.is_some_and(|ours| ours.rules != rules && rules.iter().all(|rule| ours.rules.contains(rule)));
+        if !is_alone && !views.is_empty() && (ours.is_none() || only_takes_away) {
+            return Ok(Shared::Left);
         }
-        self.apply(rules).map_err(|error| match error {
-            Error::Nftables { action, table, source } => unsupported(source, |source| Error::Nftables { action, table, source }),
-            other => other,
-        })
+        match self.apply(rules) {
+            Ok(_has_changed) => Ok(Shared::Applied),
+            Err(Error::Nftables { action, table, source }) => {
+                Err(unsupported(source, |source| Error::Nftables { action, table, source }))
+            }
+            Err(other) => Err(other),
+        }
     }
 
     /// Removes the table.

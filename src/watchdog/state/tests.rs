@@ -69,6 +69,8 @@ struct World {
     /// Addresses that are asked more seldom, since the present server did not answer there or somebody else did.
     doubtful: BTreeSet<IpAddr>,
     answered: BTreeMap<Target, Instant>,
+    /// Somebody else has answered a probe.
+    foreign_at: Option<Instant>,
     on: Interception,
     log: Vec<(Duration, Action)>,
     is_stopping: bool,
@@ -96,6 +98,7 @@ impl World {
             good_since: BTreeMap::new(),
             doubtful: BTreeSet::new(),
             answered: BTreeMap::new(),
+            foreign_at: None,
             on: Interception::default(),
             log: Vec::new(),
             is_stopping: false,
@@ -199,8 +202,10 @@ impl World {
                 false => continue,
             };
             self.probes.remove(&target);
-            if verdict == Verdict::Answered {
-                self.answered.insert(target, now);
+            match verdict {
+                Verdict::Answered => _ = self.answered.insert(target, now),
+                Verdict::Foreign => self.foreign_at = Some(now),
+                _ => {}
             }
             self.tell(Event::Probed { target, inquiry, verdict });
         }
@@ -235,9 +240,10 @@ impl World {
                 newest = newest.max(Some(*at));
             }
         }
-        let silence = newest.map_or(Duration::ZERO, |at| self.now - at);
-        let is_foreign = self.nature.foreign.is_some();
-        assert!(is_foreign || silence <= self.timing.silence_of_all + grace, "on, though all were silent for {silence:?}");
+        // Who answers there is somebody else, perhaps, but not nobody.
+        let silence = newest.max(self.foreign_at).map_or(Duration::ZERO, |at| self.now - at);
+        let is_silent = newest.is_some() && silence > self.timing.silence_of_all + grace;
+        assert!(!is_silent, "on, though all were silent for {silence:?}");
         addresses().into_iter().for_each(|address| self.judge_proof(address));
     }
 
@@ -481,6 +487,20 @@ fn an_address_where_somebody_else_answers_is_not_intercepted_and_the_other_one_i
     world.nature.foreign = None;
     world.run(Duration::from_secs(11));
     assert!(world.is_on());
+}
+
+/// What was heard there was all that was heard: a server that hangs must not seem to have been heard when the address is withdrawn.
+#[test]
+fn a_server_that_hangs_while_somebody_else_answers_is_killed_with_the_withdrawal_of_that_address() {
+    let mut world = proven();
+    world.nature.foreign = Some(1);
+    world.run(Duration::from_millis(698));
+    world.nature.hangs = true;
+    world.run(Duration::from_secs(3));
+    let kill = world.when(Action::Kill)[0];
+    let withdraws = |action: &Action| matches!(action, Action::Intercept(interception) if !interception.contains(addresses()[0]));
+    let withdrawn = world.log.iter().find(|(at, action)| *at > Duration::from_secs(1) && withdraws(action));
+    assert_eq!(withdrawn.map(|(at, _)| *at), Some(kill), "{:?}", world.log);
 }
 
 #[test]

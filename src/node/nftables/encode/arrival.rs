@@ -39,10 +39,14 @@ use std::time::Duration;
 /// would lose twice as many; with half of it, more clients that ask now and then would be tried anew.
 const ARRIVING_FOR: Duration = Duration::from_millis(150);
 const NOTED_FOR: Duration = Duration::from_millis(75);
-/// Longer than the way from one hook to the other takes, on a machine that is not stuck.
-const TRYING_FOR: Duration = Duration::from_millis(8);
+/// Longer than the way from one hook to the other takes, on a machine that is not stuck. Two ticks of a kernel with 100 a second: what is less than one
+/// was no limit at all before Linux 6.12 (`nf_msecs_to_jiffies64`).
+const TRYING_FOR: Duration = Duration::from_millis(20);
 /// Twenty probes over UDP.
 const WATCHED_FOR: Duration = Duration::from_secs(2);
+/// Before Linux 6.5 and its stable branches of summer 2023 an element that a packet deletes keeps its place in the set: after so many tries that went well
+/// nobody is tried any more, and cluster DNS answers, until the table is made anew.
+///
 /// A node has some hundred pods. What a pod that makes up source addresses can take of the kernel's memory is about 1 MiB a set.
 const SET_SIZE: u32 = 8192;
 /// Behind every filter: connections are confirmed at the very last place (`NF_IP_PRI_CONNTRACK_CONFIRM`), which leaves untracked packets alone.
