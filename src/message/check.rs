@@ -1,7 +1,7 @@
 //! Checks an upstream's answer, octet for octet, before anything else sees it.
 
 use super::layout;
-use super::octets::{MAX_MESSAGE_LENGTH, u16_at, walk_name};
+use super::octets::{MAX_MESSAGE_LENGTH, Steps, u16_at, walk_name_within};
 use super::opt::{DNSSEC_OK, OPT_LENGTH};
 use super::query::{QR, TC, question_name_end};
 use super::record::{Record, Section};
@@ -41,6 +41,8 @@ pub(super) struct Checked<'a> {
     pub keepable: bool,
     /// A name stands written out where it could be compressed, if an earlier one ends alike.
     written_out: bool,
+    /// What following names may still cost.
+    steps: Steps,
 }
 
 impl<'a> Checked<'a> {
@@ -95,6 +97,7 @@ pub(super) fn check(wire: &[u8]) -> Result<Checked<'_>, WireError> {
         end: question_end,
         keepable: true,
         written_out: false,
+        steps: Steps::of_message(wire.len()),
     };
     match checked.read_sections(counts) {
         Err(WireError::Short(_)) if flags & TC != 0 => (),
@@ -142,7 +145,7 @@ impl Checked<'_> {
         let (wire, places, keepable) = (self.wire, &self.places, &mut self.keepable);
         let type_and_class = self.question_end - 4..self.question_end;
         let mut compressed = false;
-        let after = walk_name(wire, offset, |labels| {
+        let after = walk_name_within(wire, offset, &mut self.steps, |labels| {
             if labels.start != offset {
                 compressed = true;
                 // What ends the run counts too: the root or a pointer.
@@ -186,6 +189,10 @@ fn overlap(one: &Range<usize>, other: &Range<usize>) -> bool {
 /// True if octets overlap the TTL of a record; patching that would change a name that borrows them.
 fn touches_ttl(places: &[Place], octets: &Range<usize>) -> bool {
     let ttl = |place: &Place| usize::from(place.ttl)..usize::from(place.ttl) + 4;
+    // Most pointers lead to the question, before every record.
+    if places.first().is_none_or(|first| octets.end <= usize::from(first.owner)) {
+        return false;
+    }
     let next = places.partition_point(|place| ttl(place).end <= octets.start);
     places.get(next).is_some_and(|place| overlap(octets, &ttl(place)))
 }

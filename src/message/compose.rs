@@ -4,7 +4,7 @@ use super::layout;
 use super::name::Suffixes;
 use super::octets::{HEADER_LENGTH, MAX_MESSAGE_LENGTH};
 use super::record::Record;
-use super::{Name, WireError};
+use super::{Name, WireError, work};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 
@@ -97,6 +97,7 @@ impl Composer {
 
     fn put_name(&mut self, name: &Name, compress: bool) {
         for suffix in Suffixes(name.as_wire()) {
+            work::count();
             let at = self.octets.len();
             if suffix.len() > 1 {
                 if compress && let Some(offset) = self.suffixes.get(suffix) {

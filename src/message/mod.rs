@@ -5,6 +5,8 @@ mod check;
 mod compose;
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+pub(crate) mod hostile;
 mod layout;
 mod made;
 mod name;
@@ -17,6 +19,7 @@ mod rejection;
 mod reply;
 mod response;
 mod types;
+pub(crate) mod work;
 
 pub use name::{LowerName, Name};
 pub use presentation::NameError;
@@ -37,6 +40,9 @@ pub enum WireError {
     /// A name is malformed: a label type other than 00 and 11, over 255 octets, or a pointer that does not go strictly back.
     #[error("malformed name at octet {0}")]
     BadName(usize),
+    /// The names up to the one at this octet take more steps to follow than a message of this length may cost.
+    #[error("too many labels and compression pointers up to the name at octet {0}")]
+    TooManySteps(usize),
     /// A record is malformed, for example a second OPT record (RFC 6891 section 6.1.1).
     #[error("malformed record at octet {0}")]
     BadRecord(usize),

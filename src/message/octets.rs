@@ -1,6 +1,6 @@
 //! Reading numbers and names at an offset of a message, with every bound checked.
 
-use super::WireError;
+use super::{WireError, work};
 use std::ops::Range;
 
 /// Octets of the message header (RFC 1035 section 4.1.1); the question begins here.
@@ -12,9 +12,36 @@ pub(super) const MAX_NAME_LENGTH: usize = 255;
 /// Octets a message may have: TCP frames it with a 16-bit length (RFC 1035 section 4.2.2).
 pub(super) const MAX_MESSAGE_LENGTH: usize = 65_535;
 
-/// Pointers one name may follow: a name of 255 octets has at most 127 labels, so no sane encoder needs more. Without a bound,
-/// a message of nothing but pointers to pointers would cost the square of its length.
+/// Pointers one name may follow: a name of 255 octets has at most 127 labels, so no sane encoder needs more.
 const MAX_POINTERS: usize = 127;
+
+/// What following the names of one message may cost, in labels. Each name alone is bounded, but thousands of them may lead down the same long
+/// way: without a bound for all, 64 KiB cost as much as a hundred times as many octets written out. A name written out costs half a step an
+/// octet at most; 4,000 addresses of a name of 34 labels (ip6.arpa), each owner a pointer, less than three. So nothing that a server has to say
+/// comes near.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Steps {
+    left: usize,
+}
+
+impl Steps {
+    /// For each octet of the message.
+    const PER_OCTET: usize = 4;
+    /// For any message: enough for the longest way that one name may take, and for short messages of long names.
+    const AT_LEAST: usize = 4096;
+    /// A pointer costs more than a label, since where it leads has to be checked.
+    const PER_POINTER: usize = 8;
+
+    /// For one message of so many octets.
+    pub(super) const fn of_message(octets: usize) -> Self {
+        Self { left: Self::AT_LEAST + Self::PER_OCTET * octets }
+    }
+
+    fn spend(&mut self, steps: usize, offset: usize) -> Result<(), WireError> {
+        self.left = self.left.checked_sub(steps).ok_or(WireError::TooManySteps(offset))?;
+        Ok(())
+    }
+}
 
 /// The 16-bit number at `offset`.
 pub(super) fn u16_at(message: &[u8], offset: usize) -> Result<u16, WireError> {
@@ -38,7 +65,19 @@ pub(super) fn u32_at(message: &[u8], offset: usize) -> Result<u32, WireError> {
 /// A pointer must lead to labels that end before the run it continues begins: "a prior occurrence of the same name" (RFC 1035
 /// section 4.1.4). So a name never depends on octets after it, no pointer loops, and a message cut at a record boundary stays
 /// whole.
-pub(super) fn walk_name(message: &[u8], offset: usize, mut visit: impl FnMut(Range<usize>)) -> Result<usize, WireError> {
+///
+/// For a name that was followed within a message's [`Steps`] before, or stands alone in it.
+pub(super) fn walk_name(message: &[u8], offset: usize, visit: impl FnMut(Range<usize>)) -> Result<usize, WireError> {
+    walk_name_within(message, offset, &mut Steps { left: usize::MAX }, visit)
+}
+
+/// [`walk_name`] at the cost of a message's `steps`.
+pub(super) fn walk_name_within(
+    message: &[u8],
+    offset: usize,
+    steps: &mut Steps,
+    mut visit: impl FnMut(Range<usize>),
+) -> Result<usize, WireError> {
     let mut after = None;
     let mut length = 1;
     let mut pointers = 0;
@@ -51,6 +90,7 @@ pub(super) fn walk_name(message: &[u8], offset: usize, mut visit: impl FnMut(Ran
             None if after.is_none() => return Err(WireError::Short(at)),
             None => return Err(WireError::BadName(at)),
         };
+        work::count();
         match octet {
             0 => {
                 visit(start..at);
@@ -62,8 +102,10 @@ pub(super) fn walk_name(message: &[u8], offset: usize, mut visit: impl FnMut(Ran
                     return Err(WireError::BadName(offset));
                 }
                 at += octet + 1;
+                steps.spend(1, offset)?;
             }
             0xc0.. => {
+                steps.spend(Steps::PER_POINTER, offset)?;
                 let target = usize::from(u16_at(message, at)? & 0x3fff);
                 pointers += 1;
                 if target < HEADER_LENGTH || target >= start || at + 2 > bound || pointers > MAX_POINTERS {
@@ -151,5 +193,20 @@ mod tests {
         let message = with_header(&rest);
         assert_eq!(after(&message, 13 + 2 * 126), Ok(13 + 2 * 127));
         assert!(after(&message, 13 + 2 * 127).is_err());
+    }
+    #[test]
+    fn the_names_of_a_message_share_one_budget_that_the_longest_way_of_one_name_does_not_use_up() {
+        let mut rest = b"\x01a\x00".to_vec();
+        for index in 0..126_u16 {
+            rest.extend((0xc000 | if index == 0 { 12 } else { 15 + 2 * (index - 1) }).to_be_bytes());
+        }
+        let message = with_header(&rest);
+        let mut steps = Steps::of_message(message.len());
+        let mut follow = || walk_name_within(&message, 15 + 2 * 125, &mut steps, |_| ());
+        assert_eq!(follow(), Ok(15 + 2 * 126));
+        let followed = (1..1000).take_while(|_| follow().is_ok()).count();
+        // 126 pointers and a label each.
+        assert_eq!(1 + followed, (4096 + 4 * message.len()) / (126 * 8 + 1));
+        assert_eq!(follow(), Err(WireError::TooManySteps(15 + 2 * 125)));
     }
 }

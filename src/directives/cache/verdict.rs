@@ -2,11 +2,16 @@
 
 use super::entry::Kind;
 use crate::message::{Class as QueryClass, Name, Rcode, Record, RecordType, Response, Section};
+use smallvec::SmallVec;
 
 /// DNSSEC signatures (RFC 4034 section 3).
 const RRSIG: RecordType = RecordType(46);
 /// QCLASS `*` (RFC 1035 section 3.2.5).
 const ANY_CLASS: QueryClass = QueryClass(255);
+/// CNAME records that an answer may have. unbound and BIND begin anew 11 times at most for one query (`max-query-restarts`), so neither gives an answer
+/// with more. One with more is given on as it is, since whoever asks may make something of it, but is not kept: judging it would cost the
+/// square of their number.
+const MAX_ALIASES: usize = 12;
 /// Seconds an answer lives that has no TTL of its own to go by.
 const WITHOUT_TTL: u32 = 5;
 
@@ -15,7 +20,8 @@ const WITHOUT_TTL: u32 = 5;
 pub enum Class {
     /// NOERROR that is not one of the below.
     Positive,
-    /// NOERROR whose answer section does not lead to the asked type, without an SOA record: an incomplete recursion.
+    /// NOERROR whose answer section does not lead to the asked type, without an SOA record: an incomplete recursion. Or one with more
+    /// than [`MAX_ALIASES`].
     Incomplete,
     /// NOERROR that points to other name servers.
     Delegation,
@@ -50,11 +56,11 @@ pub struct Verdict {
 
 /// Judges an answer by its own question. With DO set, a signature that is not valid at `unix_seconds` (asked for only then) makes it [`Class::Other`].
 pub fn judge(response: &Response, unix_seconds: impl FnOnce() -> u32) -> Verdict {
-    let answering = response.rcode() == Rcode::NOERROR && answers(response);
-    Verdict { class: class(response, unix_seconds, answering), answering }
+    let lead = if response.rcode() == Rcode::NOERROR { lead(response) } else { Lead::Nowhere };
+    Verdict { class: class(response, unix_seconds, lead), answering: lead == Lead::Answer }
 }
 
-fn class(response: &Response, unix_seconds: impl FnOnce() -> u32, answering: bool) -> Class {
+fn class(response: &Response, unix_seconds: impl FnOnce() -> u32, lead: Lead) -> Class {
     if matches!(response.question_type(), RecordType::AXFR | RecordType::IXFR) {
         return Class::Other;
     }
@@ -69,7 +75,8 @@ fn class(response: &Response, unix_seconds: impl FnOnce() -> u32, answering: boo
     let has_authority = |rtype| response.records().any(|record| record.section == Section::Authority && record.rtype == rtype);
     let has_soa = || has_authority(RecordType::SOA);
     match rcode {
-        Rcode::NOERROR if answering => Class::Positive,
+        Rcode::NOERROR if lead == Lead::Answer => Class::Positive,
+        Rcode::NOERROR if lead == Lead::TooFar => Class::Incomplete,
         Rcode::NOERROR if has_soa() => Class::NoData,
         Rcode::NOERROR if has_answer => Class::Incomplete,
         Rcode::NOERROR if has_authority(RecordType::NS) => Class::Delegation,
@@ -91,46 +98,61 @@ fn is_valid_at(rdata: &[u8], now: u32) -> bool {
     }
 }
 
-/// Whether the answer section holds a record of the asked type at the end of the CNAME chain (RFC 1034 section 3.6.2). A name
-/// with two targets (RFC 2181 section 10.1) or a loop leads nowhere.
-fn answers(response: &Response) -> bool {
+/// Where the CNAME chain that begins with the question's name leads (RFC 1034 section 3.6.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lead {
+    /// To a record of the asked type.
+    Answer,
+    /// To none: the chain ends, goes in a circle, or a name has two targets (RFC 2181 section 10.1).
+    Nowhere,
+    /// There are more than [`MAX_ALIASES`].
+    TooFar,
+}
+
+/// Looks at each record once, but for the aliases, of which there may be few: each of them once for each.
+fn lead(response: &Response) -> Lead {
     let (qtype, qclass) = (response.question_type(), response.question_class());
     let is_asked_class = |record: &Record<'_>| qclass == ANY_CLASS || record.class == qclass;
     let records = || response.records().filter(|record| record.section == Section::Answer).filter(is_asked_class);
-    let is_at = |record: &Record<'_>, name: &Name| record.is_owned_by(name);
-    let aliases = records().filter(|record| record.rtype == RecordType::CNAME).count();
-    if aliases == 0 && qtype != RecordType::ANY {
+    let lead_to = |is_there: bool| if is_there { Lead::Answer } else { Lead::Nowhere };
+    let mut aliases: SmallVec<[Record<'_>; MAX_ALIASES]> = SmallVec::new();
+    if qtype != RecordType::ANY {
+        aliases.extend(records().filter(|record| record.rtype == RecordType::CNAME).take(MAX_ALIASES + 1));
+    }
+    if aliases.is_empty() {
         // Most answers, and most of their owners are written as a pointer to the question.
-        let is_at_question = |record: &Record<'_>| record.points_to_question() || is_at(record, &response.question_name());
-        return records().any(|record| record.rtype == qtype && is_at_question(&record));
+        let mut question = None;
+        let mut is_at_question = |record: &Record<'_>| {
+            record.points_to_question() || record.is_owned_by(question.get_or_insert_with(|| response.question_name()))
+        };
+        let is_asked = |record: &Record<'_>| qtype == RecordType::ANY || record.rtype == qtype;
+        return lead_to(records().any(|record| is_asked(&record) && is_at_question(&record)));
+    }
+    if aliases.len() > MAX_ALIASES {
+        return Lead::TooFar;
     }
     let mut name = response.question_name();
-    match qtype {
-        RecordType::ANY => return records().any(|record| is_at(&record, &name)),
-        RecordType::CNAME => return matches!(alias(records(), &name), Ok(Some(_))),
-        _ => {}
+    if qtype == RecordType::CNAME {
+        return lead_to(matches!(alias(&aliases, &name), Ok(Some(_))));
     }
     // A chain longer than the aliases there are goes in a circle.
-    for _ in 0..=aliases {
-        match alias(records(), &name) {
+    for _ in 0..=aliases.len() {
+        match alias(&aliases, &name) {
             Ok(Some(target)) => name = target,
-            Ok(None) => return records().any(|record| record.rtype == qtype && is_at(&record, &name)),
-            Err(Ambiguous) => return false,
+            Ok(None) => return lead_to(records().any(|record| record.rtype == qtype && record.is_owned_by(&name))),
+            Err(Ambiguous) => return Lead::Nowhere,
         }
     }
-    false
+    Lead::Nowhere
 }
 
 /// A name with two different CNAME targets.
 struct Ambiguous;
 
 /// What `name` is an alias of.
-fn alias<'a>(records: impl Iterator<Item = Record<'a>>, name: &Name) -> Result<Option<Name>, Ambiguous> {
+fn alias(aliases: &[Record<'_>], name: &Name) -> Result<Option<Name>, Ambiguous> {
     let mut target: Option<Name> = None;
-    for record in records {
-        if record.rtype != RecordType::CNAME || !record.is_owned_by(name) {
-            continue;
-        }
+    for record in aliases.iter().filter(|record| record.is_owned_by(name)) {
         let (found, _) = Name::read(record.message, record.rdata.0).map_err(|_| Ambiguous)?;
         match &target {
             Some(first) if *first != found => return Err(Ambiguous),

@@ -1,5 +1,6 @@
 use super::super::wire::{self, Sections, a, cname, record, response, soa};
 use super::*;
+use crate::message::{hostile, work};
 
 const NOW: u32 = 1_700_000_000;
 
@@ -32,6 +33,42 @@ fn a_chain_in_a_circle_or_with_two_targets_answers_nothing() {
     assert_eq!(class_of(wire::A, wire::NOERROR, &Sections::answer(&two)), Class::Incomplete);
     let twice_the_same = [cname("a.example.", 60, "b.example."), cname("a.example.", 60, "B.example."), a("b.example.", 60, 1)];
     assert_eq!(class_of(wire::A, wire::NOERROR, &Sections::answer(&twice_the_same)), Class::Positive);
+}
+
+/// The question and so many aliases, then an address.
+fn aliases(count: usize) -> Vec<Vec<u8>> {
+    let name = |number: usize| if number == 0 { "a.example.".to_owned() } else { format!("{number}.example.") };
+    let mut records: Vec<_> = (0..count).map(|number| cname(&name(number), 60, &name(number + 1))).collect();
+    records.push(a(&name(count), 60, 1));
+    records
+}
+
+#[test]
+fn a_dozen_aliases_are_followed_and_an_answer_with_more_is_not_kept_whatever_else_it_says() {
+    assert_eq!(class_of(wire::A, wire::NOERROR, &Sections::answer(&aliases(MAX_ALIASES))), Class::Positive);
+    let longer = Sections::answer(&aliases(MAX_ALIASES + 1));
+    let with_soa = Sections { authority: vec![soa("example.", 60, 60)], ..longer.clone() };
+    for sections in [longer, with_soa] {
+        let verdict = judge(&response("a.example.", wire::A, wire::NOERROR, 0, &sections), || NOW);
+        assert_eq!(verdict, Verdict { class: Class::Incomplete, answering: false });
+        assert_eq!(verdict.class.kind(), None);
+    }
+}
+
+#[test]
+fn the_order_of_a_chain_does_not_matter() {
+    let mut records = aliases(MAX_ALIASES);
+    records.reverse();
+    assert_eq!(class_of(wire::A, wire::NOERROR, &Sections::answer(&records)), Class::Positive);
+}
+
+#[test]
+fn judging_takes_steps_in_proportion_to_an_answers_octets_whatever_it_holds() {
+    for hostile::Hostile { kind, wire } in hostile::answers() {
+        let Ok(response) = Response::read(&wire) else { continue };
+        let (verdict, steps) = work::of(|| judge(&response, || NOW));
+        assert!(steps <= 5 * wire.len(), "{kind}: {steps} steps for {} octets, {verdict:?}", wire.len());
+    }
 }
 
 #[test]
