@@ -71,6 +71,9 @@ pub enum TryError {
     Closed(Path),
     #[error("read {0}: read: {1}")]
     Broken(Path, SystemError),
+    /// The connection brought more messages than queries were put on it.
+    #[error("read {0}: an answer that nobody asked for")]
+    Unasked(Path),
     #[error("read {0}: malformed answer: {1}")]
     Malformed(Path, WireError),
     /// An error code without the question it is about.
@@ -83,7 +86,7 @@ pub enum TryError {
 impl TryError {
     /// True if the socket or connection failed, not the upstream, so that the query is asked again on another one.
     pub fn is_broken_line(&self) -> bool {
-        matches!(self, Self::Closed(_) | Self::Broken(..) | Self::Write(..))
+        matches!(self, Self::Closed(_) | Self::Broken(..) | Self::Write(..) | Self::Unasked(_))
     }
 }
 

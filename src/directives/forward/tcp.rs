@@ -104,7 +104,14 @@ impl TcpPool {
         let connection = Arc::new(Connection {
             remote,
             metrics: metrics.clone(),
-            state: Mutex::new(State { outbox: Vec::new(), progress: now, local: None, retired: false, retires: now + age }),
+            state: Mutex::new(State {
+                outbox: Vec::new(),
+                unanswered: 0,
+                progress: now,
+                local: None,
+                retired: false,
+                retires: now + age,
+            }),
             in_flight: Mutex::default(),
             wake: Notify::new(),
         });
@@ -136,6 +143,8 @@ struct State {
     /// Messages with their length octets, to be written. The task writes all of them at once, so that queries which come
     /// together leave together.
     outbox: Vec<u8>,
+    /// Queries that were put on it, less the messages that came. Nobody may wait for some of their answers any longer.
+    unanswered: usize,
     /// When something came last, or when the first of the queries in flight was asked.
     progress: Instant,
     local: Option<SocketAddr>,
@@ -172,6 +181,7 @@ impl Connection {
         if ahead == 0 {
             state.progress = now;
         }
+        state.unanswered += 1;
         state.outbox.extend_from_slice(&length.to_be_bytes());
         asked.write(id, &mut state.outbox);
         drop(state);
@@ -230,7 +240,8 @@ async fn live(connection: &Connection, settings: &Settings) -> TryError {
             connection.state.lock().local = stream.local_addr().ok();
             match exchange(connection, &stream, settings).await {
                 Ok(()) => TryError::Closed(connection.path()),
-                Err(error) => TryError::Broken(connection.path(), error),
+                Err(Break::System(error)) => TryError::Broken(connection.path(), error),
+                Err(Break::Unasked) => TryError::Unasked(connection.path()),
             }
         }
         Err(error) => TryError::Dial(connection.path(), error),
@@ -250,7 +261,20 @@ async fn connect(connection: &Connection, settings: &Settings) -> Result<TcpStre
     Ok(stream)
 }
 
-async fn exchange(connection: &Connection, stream: &TcpStream, settings: &Settings) -> Result<(), SystemError> {
+/// Why a connection is given up.
+enum Break {
+    System(SystemError),
+    /// It brought more messages than queries were put on it.
+    Unasked,
+}
+
+impl From<io::Error> for Break {
+    fn from(error: io::Error) -> Self {
+        Self::System(error.into())
+    }
+}
+
+async fn exchange(connection: &Connection, stream: &TcpStream, settings: &Settings) -> Result<(), Break> {
     let mut inbox = Vec::new();
     let mut outbox = Vec::new();
     let mut written = 0;
@@ -283,8 +307,11 @@ async fn exchange(connection: &Connection, stream: &TcpStream, settings: &Settin
             biased;
             ready = stream.readable() => {
                 ready?;
-                if read(connection, stream, &mut inbox)? {
-                    return Ok(());
+                match read(connection, stream, &mut inbox)? {
+                    Got::End => return Ok(()),
+                    // Others on this worker have their turn before what may be an endless stream.
+                    Got::AllThatFits => tokio::task::yield_now().await,
+                    Got::Rest => (),
                 }
                 idle_since = Instant::now();
             }
@@ -304,33 +331,44 @@ async fn exchange(connection: &Connection, stream: &TcpStream, settings: &Settin
     }
 }
 
-/// Reads what has arrived and hands out the messages in it. True at the end of the stream.
-fn read(connection: &Connection, stream: &TcpStream, inbox: &mut Vec<u8>) -> Result<bool, SystemError> {
-    SCRATCH.with_borrow_mut(|scratch| {
-        loop {
-            match stream.try_read(scratch) {
-                Ok(0) => return Ok(true),
-                Ok(length) => {
-                    inbox.extend_from_slice(scratch.get(..length).unwrap_or_default());
-                    deliver(connection, inbox);
-                    if length < READ_SIZE {
-                        return Ok(false);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(error.into()),
-            }
+/// What a turn of reading got.
+enum Got {
+    /// As much as is read at once: there may be more.
+    AllThatFits,
+    /// What had arrived.
+    Rest,
+    /// The end of the stream.
+    End,
+}
+
+/// Reads what has arrived, [`READ_SIZE`] at most, and hands out the messages in it.
+fn read(connection: &Connection, stream: &TcpStream, inbox: &mut Vec<u8>) -> Result<Got, Break> {
+    SCRATCH.with_borrow_mut(|scratch| match stream.try_read(scratch) {
+        Ok(0) => Ok(Got::End),
+        Ok(length) => {
+            inbox.extend_from_slice(scratch.get(..length).unwrap_or_default());
+            deliver(connection, inbox)?;
+            Ok(if length < READ_SIZE { Got::Rest } else { Got::AllThatFits })
         }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Got::Rest),
+        Err(error) => Err(error.into()),
     })
 }
 
-/// Takes the whole messages off the front of `inbox`.
-fn deliver(connection: &Connection, inbox: &mut Vec<u8>) {
+/// Takes the whole messages off the front of `inbox`, as many as there can be answers.
+fn deliver(connection: &Connection, inbox: &mut Vec<u8>) -> Result<(), Break> {
     let path = connection.path();
+    let unanswered = connection.state.lock().unanswered;
+    let mut messages = 0;
     let mut rest = inbox.as_slice();
     let mut in_flight = connection.in_flight.lock();
     while let Some((length, after)) = rest.split_first_chunk().map(|(octets, after)| (u16::from_be_bytes(*octets), after)) {
         let Some((message, after)) = after.split_at_checked(usize::from(length)) else { break };
+        if messages == unanswered {
+            connection.metrics.mismatched.increment();
+            return Err(Break::Unasked);
+        }
+        messages += 1;
         // An answer nobody waits for any longer is no sign of forgery on a connection.
         if in_flight.deliver(message, path) == Delivery::Mismatched {
             connection.metrics.mismatched.increment();
@@ -341,6 +379,9 @@ fn deliver(connection: &Connection, inbox: &mut Vec<u8>) {
     let taken = inbox.len() - rest.len();
     if taken > 0 {
         inbox.drain(..taken);
-        connection.state.lock().progress = Instant::now();
+        let mut state = connection.state.lock();
+        state.progress = Instant::now();
+        state.unanswered -= messages;
     }
+    Ok(())
 }

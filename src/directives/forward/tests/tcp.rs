@@ -130,3 +130,28 @@ async fn an_idle_connection_is_closed_after_expire() {
     running.answer(&request("b.example.", Transport::Udp)).await;
     assert_eq!(upstream.connections(), 2);
 }
+
+#[tokio::test]
+async fn a_connection_that_brings_more_messages_than_were_asked_for_is_closed() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let running = Running::new(&[listener.local_addr().unwrap()], Options { force_tcp: true, ..quick() });
+    let connections = std::cell::Cell::new(0_u32);
+    let pour = async {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            connections.set(connections.get() + 1);
+            // Until we close it: were it kept, the query would fail by its timeout.
+            while tokio::io::AsyncWriteExt::write_all(&mut stream, &[0; 4096]).await.is_ok() {}
+        }
+    };
+    let request = request("a.example.", Transport::Udp);
+    let outcome = tokio::select! {
+        outcome = running.ask(&request) => outcome,
+        () = pour => unreachable!(),
+    };
+    let failure = format!("{:?}", outcome.unwrap_err());
+    assert!(failure.contains("nobody asked for") || failure.contains("Unasked"), "{failure}");
+    let mismatched = running.metric("nodelocaldns_forward_mismatched_total");
+    assert!(connections.get() > 1 && mismatched >= 2.0, "each is left for another one: {connections:?}, {mismatched}");
+    assert!(mismatched <= f64::from(4 * connections.get()), "{mismatched} messages were counted on {connections:?} connections");
+}
