@@ -47,6 +47,34 @@ fn data() -> impl Strategy<Value = RData> {
     ]
 }
 
+/// A client's query as octets: few questions, and anything that a client may say besides.
+fn client_query() -> impl Strategy<Value = Vec<u8>> {
+    let question = prop::sample::select(vec![&b"\x01a\x02bc"[..], b"\x01A\x02bC", b"\x01b\x02bc", b"\x04a\x02bc"]);
+    let class_and_type = prop::sample::select(vec![[0, 1, 0, 1], [0, 28, 0, 1], [0, 1, 0, 3], [1, 0, 1, 0]]);
+    let options = vec((prop_oneof![0..20_u16, any::<u16>()], vec(any::<u8>(), 0..9)), 0..4);
+    let opt = prop::option::of((any::<u16>(), any::<[u8; 2]>(), options));
+    (any::<u16>(), any::<u16>(), question, class_and_type, opt, any::<bool>(), vec(any::<u8>(), 0..5)).prop_map(
+        |(id, flags, name, class_and_type, opt, has_tsig, rest)| {
+            let additionals = u8::from(opt.is_some()) + u8::from(has_tsig);
+            // No response, and opcode QUERY.
+            let mut wire = [&id.to_be_bytes()[..], &(flags & 0x07ff).to_be_bytes(), &[0, 1, 0, 0, 0, 0, 0, additionals]].concat();
+            wire.extend([name, &[0], &class_and_type].concat());
+            if let Some((size, flags, options)) = opt {
+                let option =
+                    |(code, data): &(u16, Vec<u8>)| [&code.to_be_bytes()[..], &(data.len() as u16).to_be_bytes(), data].concat();
+                let data: Vec<u8> = options.iter().flat_map(option).collect();
+                wire.extend(
+                    [&[0, 0, 41][..], &size.to_be_bytes(), &[0, 0], &flags, &(data.len() as u16).to_be_bytes(), &data].concat(),
+                );
+            }
+            if has_tsig {
+                wire.extend_from_slice(b"\x01k\x00\x00\xfa\x00\xff\x00\x00\x00\x00\x00\x00");
+            }
+            [wire, rest].concat()
+        },
+    )
+}
+
 fn record() -> impl Strategy<Value = HickoryRecord> {
     (name(), 0..=i32::MAX as u32, data()).prop_map(|(owner, ttl, data)| HickoryRecord::from_rdata(owner, ttl, data))
 }
@@ -241,9 +269,27 @@ proptest! {
             query.edns.map(|edns| (edns.udp_size, edns.dnssec_ok)),
             client_edns.map(|edns| (edns.max_payload(), edns.flags().dnssec_ok))
         );
-        let upstream = Message::from_vec(&query.to_upstream(&wire, 1232)).unwrap();
+        let upstream = Message::from_vec(&query.key().to_upstream(query.edns.map(|_| 1232))).unwrap();
         prop_assert_eq!(&upstream.queries, &message.queries);
         prop_assert_eq!(upstream.edns.is_some(), message.edns.is_some());
+    }
+
+    #[test]
+    fn two_queries_with_the_same_key_draw_the_same_answer_and_two_with_different_keys_are_asked_apart(
+        wires in vec(client_query(), 24)
+    ) {
+        let queries: Vec<_> = wires.iter().map(|wire| Query::read(wire).unwrap()).collect();
+        let keys: Vec<_> = queries.iter().map(Query::key).collect();
+        for (index, one) in keys.iter().enumerate() {
+            for other in &keys[index..] {
+                let is_same = one == other;
+                prop_assert_eq!(one.octets() == other.octets(), is_same);
+                prop_assert_eq!(one.octets().starts_with(&other.octets()), is_same);
+                // An upstream sees nothing else of either.
+                prop_assert_eq!(one.to_upstream(Some(1232)) == other.to_upstream(Some(1232)), is_same);
+                prop_assert!(!is_same || one.to_upstream(None) == other.to_upstream(None));
+            }
+        }
     }
 
     #[test]

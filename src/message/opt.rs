@@ -17,7 +17,7 @@ pub(super) fn encode(udp_size: u16, extended_rcode: u8, dnssec_ok: bool) -> [u8;
 
 /// The options of an OPT record's data: code and the whole option, header included. Ends early where the framing breaks;
 /// [`are_well_framed`] tells.
-pub(super) struct Options<'a>(pub(super) &'a [u8]);
+struct Options<'a>(&'a [u8]);
 
 impl<'a> Iterator for Options<'a> {
     type Item = (u16, &'a [u8]);
@@ -36,12 +36,6 @@ pub(super) fn are_well_framed(data: &[u8]) -> bool {
     let mut options = Options(data);
     options.by_ref().for_each(drop);
     options.0.is_empty()
-}
-
-/// True for an option that speaks of this client and this server only, so it must not be passed on: NSID (RFC 5001 section 2.1),
-/// COOKIE (RFC 7873 section 5), edns-tcp-keepalive (RFC 7828 section 3), Padding (RFC 7830 section 3).
-pub(super) fn is_hop_by_hop(code: u16) -> bool {
-    matches!(code, 3 | 10 | 11 | 12)
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! A client's query, read from its datagram without copying anything but the lower-cased name.
 
 use super::octets::{HEADER_LENGTH, MAX_MESSAGE_LENGTH, MAX_NAME_LENGTH, u16_at, walk_name};
-use super::opt::{self, OPT_LENGTH, Options};
+use super::opt;
 use super::{Class, LowerName, Rcode, RecordType, Rejection, WireError};
-use smallvec::SmallVec;
 
 /// The response bit of the header's second word.
 pub(super) const QR: u16 = 0x8000;
@@ -41,14 +40,13 @@ impl Header {
     }
 }
 
-/// What a query's OPT record says (RFC 6891 section 6.1). Its options begin at `options` of the message: (offset, length).
+/// What a query's OPT record says (RFC 6891 section 6.1). Of options only the framing is looked at: none is served or passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edns {
     /// The requestor's UDP payload size in octets, as sent (may be below 512).
     pub udp_size: u16,
     pub dnssec_ok: bool,
     pub version: u8,
-    pub options: (u16, u16),
 }
 
 /// A well-formed query with exactly one question. Holds facts and offsets; the octets stay in the datagram.
@@ -98,30 +96,6 @@ impl Query {
     /// Octets a UDP answer may have: 512, or what EDNS offers if that is more (RFC 6891 section 6.2.3).
     pub fn udp_limit(&self) -> u16 {
         self.edns.map_or(512, |edns| edns.udp_size.max(512))
-    }
-    /// The query to send upstream: the client's RD, AD and CD, its question, and, where the client sent OPT, an OPT with
-    /// `udp_size`, its DO bit and its end-to-end options (hop-by-hop ones left out: NSID, cookie, keepalive, padding; RFC 5001,
-    /// RFC 7873, RFC 7828, RFC 7830). ID is 0; the sender sets it.
-    pub fn to_upstream(&self, wire: &[u8], udp_size: u16) -> SmallVec<[u8; 128]> {
-        let question = self.question(wire);
-        let options = self.edns.map_or(0, |edns| usize::from(edns.options.1));
-        let mut message = SmallVec::with_capacity(HEADER_LENGTH + question.len() + OPT_LENGTH + options);
-        let [high, low] = (self.header.flags & (RD | AD | CD)).to_be_bytes();
-        message.extend_from_slice(&[0, 0, high, low, 0, 1, 0, 0, 0, 0, 0, self.edns.is_some().into()]);
-        message.extend_from_slice(question);
-        if let Some(edns) = self.edns {
-            let start = message.len() + OPT_LENGTH;
-            message.extend_from_slice(&opt::encode(udp_size, 0, edns.dnssec_ok));
-            let (offset, length) = (usize::from(edns.options.0), usize::from(edns.options.1));
-            for (code, option) in Options(wire.get(offset..offset + length).unwrap_or_default()) {
-                if !opt::is_hop_by_hop(code) {
-                    message.extend_from_slice(option);
-                }
-            }
-            let length = (message.len() - start) as u16;
-            message[start - 2..start].copy_from_slice(&length.to_be_bytes());
-        }
-        message
     }
     /// A query made by us: `name` in wire form, class IN, RD as told, no EDNS. For health checks and probes.
     pub fn compose(id: u16, name: &[u8], qtype: RecordType, recursion_desired: bool) -> Vec<u8> {
@@ -200,12 +174,7 @@ fn find_edns(wire: &[u8], question_end: usize, before_additional: u16, additiona
         if edns.is_some() || index < before_additional || fixed != owner + 1 || !opt::are_well_framed(options) {
             return Err(WireError::BadRecord(owner));
         }
-        edns = Some(Edns {
-            udp_size: u16::from_be_bytes([size_high, size_low]),
-            dnssec_ok: flags & 0x80 != 0,
-            version,
-            options: (data as u16, length),
-        });
+        edns = Some(Edns { udp_size: u16::from_be_bytes([size_high, size_low]), dnssec_ok: flags & 0x80 != 0, version });
     }
     Ok(edns)
 }
@@ -262,8 +231,7 @@ mod tests {
     fn what_opt_says_is_read() {
         let wire = message(RD | AD | CD, [0, 0, 1], &opt(4096, 0, true, &[0xfd, 0xe9, 0, 1, 7]));
         let query = Query::read(&wire).unwrap();
-        let options = ((HEADER_LENGTH + A_EXAMPLE.len() + OPT_LENGTH) as u16, 5);
-        assert_eq!(query.edns, Some(Edns { udp_size: 4096, dnssec_ok: true, version: 0, options }));
+        assert_eq!(query.edns, Some(Edns { udp_size: 4096, dnssec_ok: true, version: 0 }));
         assert_eq!(query.udp_limit(), 4096);
         assert!(query.header.authentic_data() && query.header.checking_disabled());
     }
@@ -366,29 +334,6 @@ mod tests {
         let reply = reply_to(&message(RD, [0, 0, 1], &opt(4096, 1, true, &[0, 10, 0, 0]))).unwrap();
         let header = [0x12, 0x34, 0x81, 0x00, 0, 1, 0, 0, 0, 0, 0, 1];
         assert_eq!(reply, [&header[..], A_EXAMPLE, &[0, 0, 41, 4, 208, 1, 0, 0x80, 0, 0, 0]].concat());
-    }
-
-    #[test]
-    fn the_upstream_gets_the_question_the_flags_and_end_to_end_options_only() {
-        let ecs = [0, 8, 0, 4, 0, 1, 0, 0];
-        let own = [0xfd, 0xe9, 0, 2, 1, 2];
-        let options = [&[0, 10, 0, 1, 9][..], &ecs, &[0, 11, 0, 0], &[0, 12, 0, 2, 0, 0], &[0, 3, 0, 0], &own].concat();
-        let wire = message(RD | CD | AD | 0x0040, [0, 0, 1], &opt(4096, 0, true, &options));
-        let query = Query::read(&wire).unwrap();
-        let upstream = query.to_upstream(&wire, 1232);
-        let kept = [&ecs[..], &own].concat();
-        let mut expected = message(RD | CD | AD, [0, 0, 1], &opt(1232, 0, true, &kept));
-        expected[..2].fill(0);
-        assert_eq!(upstream.as_slice(), expected);
-        assert!(Query::read(&upstream).is_ok());
-    }
-
-    #[test]
-    fn the_upstream_gets_no_opt_if_the_client_sent_none() {
-        let wire = message(RD, [0, 0, 0], b"garbage");
-        let mut expected = message(RD, [0, 0, 0], b"");
-        expected[..2].fill(0);
-        assert_eq!(Query::read(&wire).unwrap().to_upstream(&wire, 1232).as_slice(), expected);
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub struct Key<'a> {
     pub name: &'a [u8],
     pub qtype: u16,
     pub qclass: u16,
-    /// DO and CD, which answers differ by.
+    /// Bits of [`crate::message::KeyFlags`].
     pub flags: u8,
 }
 

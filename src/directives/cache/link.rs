@@ -105,8 +105,7 @@ impl Inner {
     }
 
     fn key<'q>(&self, query: &'q Query) -> Key<'q> {
-        let flags = u8::from(query.dnssec_ok()) | u8::from(query.header.checking_disabled()) << 1;
-        self.store().key(query.name.as_wire(), query.qtype.0, query.qclass.0, flags)
+        self.store().key(query.key())
     }
 
     fn metrics(&self, request: &Request<'_>) -> Option<&Metrics> {

@@ -7,6 +7,7 @@
 use super::entry::{Copied, Entry, Fresh, Key, Kind, Moment, Payload};
 use super::shard::Shard;
 use crate::chain::MemoryBudget;
+use crate::message::{Class, QuestionKey, RecordType};
 use foldhash::fast::RandomState;
 use parking_lot::{RwLock, RwLockReadGuard};
 use std::hash::{BuildHasher, Hasher};
@@ -125,8 +126,11 @@ impl<T: Payload> Store<T> {
         is_kept
     }
 
-    /// The key of a lower-cased name in wire form, a type, a class, and the flags that answers differ by.
-    pub fn key<'a>(&self, name: &'a [u8], qtype: u16, qclass: u16, flags: u8) -> Key<'a> {
+    /// What an answer to this question is kept under.
+    pub fn key<'a>(&self, question: QuestionKey<'a>) -> Key<'a> {
+        // All of it: what is added there is not to be forgotten here.
+        let QuestionKey { name, qtype: RecordType(qtype), qclass: Class(qclass), flags } = question;
+        let flags = flags.bits();
         let mut hasher = self.hasher.build_hasher();
         hasher.write(name);
         hasher.write_u64(u64::from(qtype) << 32 | u64::from(qclass) << 16 | u64::from(flags));

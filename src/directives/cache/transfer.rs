@@ -11,7 +11,7 @@ use super::entry::{Copied, Kind, Moment};
 use super::link::{AUTHORITATIVE, CHECKING_DISABLED, Kept, unix_seconds};
 use super::verdict::judge;
 use crate::chain::Carry;
-use crate::message::Response;
+use crate::message::{KeyFlags, QuestionKey, Response};
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
@@ -24,11 +24,6 @@ const ANSWER: u8 = 2;
 
 const DENIAL: u8 = 1;
 const USED: u8 = 2;
-/// The flags a key may have: DO and CD.
-const KEY_FLAGS: u8 = 3;
-/// CD among them.
-const KEY_CD: u8 = 2;
-
 /// A TTL above it counts as 0 (RFC 2181 section 8).
 const MAX_TTL: u32 = i32::MAX.cast_unsigned();
 
@@ -184,18 +179,22 @@ fn adopt(kept: &Kept, answer: Answer, elapsed: Duration, now: Instant) -> bool {
     let Answer { marks, flags, ttl, age, message } = answer;
     let elapsed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
     let stored = kept.store.moment(now).0.checked_sub(age.saturating_add(elapsed));
-    let (Some(stored), Ok(mut payload)) = (stored, Response::read(&message)) else { return false };
+    let (Some(stored), Ok(mut payload), Some(key_flags)) = (stored, Response::read(&message), KeyFlags::from_bits(flags)) else {
+        return false;
+    };
     let kind = if marks & DENIAL == 0 { Kind::Success } else { Kind::Denial };
     let verdict = judge(&payload, unix_seconds);
-    let is_well_formed = marks & !(DENIAL | USED) == 0 && flags & !KEY_FLAGS == 0 && (1..=MAX_TTL).contains(&ttl);
+    let is_well_formed = marks & !(DENIAL | USED) == 0 && (1..=MAX_TTL).contains(&ttl);
     if !is_well_formed || payload.is_truncated() || verdict.class.kind() != Some(kind) {
         return false;
     }
     payload.set_flag(AUTHORITATIVE, false);
-    payload.set_flag(CHECKING_DISABLED, flags & KEY_CD != 0);
+    payload.set_flag(CHECKING_DISABLED, key_flags.contains(KeyFlags::CHECKING_DISABLED));
     payload.set_ttls(ttl);
     let name = payload.question_name();
-    let key = kept.store.key(name.as_wire(), payload.question_type().0, payload.question_class().0, flags);
+    let question =
+        QuestionKey { name: name.as_wire(), qtype: payload.question_type(), qclass: payload.question_class(), flags: key_flags };
+    let key = kept.store.key(question);
     let (is_used, answering) = (marks & USED != 0, verdict.answering);
     kept.store.adopt(&key, Copied { payload, kind, flags, ttl, answering, stored: Moment(stored), is_used })
 }

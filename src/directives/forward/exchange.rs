@@ -22,7 +22,7 @@ pub const KEYWORD: &str = "forward";
 
 impl Forward {
     /// Asks upstreams in the order of the policy until one answers.
-    pub(super) async fn exchange(&self, request: &Request<'_>, transport: Transport) -> Result<Response, Failure> {
+    pub(super) async fn exchange(&self, request: &Request<'_>) -> Result<Response, Failure> {
         let start = Instant::now();
         let deadline = start + OVERALL_TIMEOUT;
         // Whoever asks knows by then that there is no answer, and may still ask elsewhere before his own patience (5 s, most often) ends.
@@ -56,7 +56,7 @@ impl Forward {
                         upstream = any;
                     }
                 }
-                match self.ask(upstream, &asked, transport).await {
+                match self.ask(upstream, &asked, request).await {
                     Ok(response) if options.failover.contains(&response.rcode()) => {
                         // The answer of the last upstream stands.
                         last_response = Some(response);
@@ -90,8 +90,26 @@ impl Forward {
         }
     }
 
+    /// Asks one upstream, and again without EDNS if it does not understand that (RFC 6891 section 7): so what it answers is not the one thing with
+    /// EDNS and another without.
+    async fn ask(&self, upstream: &Arc<Upstream>, asked: &Arc<Asked>, request: &Request<'_>) -> Result<Response, TryError> {
+        let mut plain = None;
+        loop {
+            let outcome = self.ask_once(upstream, plain.as_ref().unwrap_or(asked), request.peer.transport).await;
+            let is_refusal = match &outcome {
+                // One that repeats DO has understood the OPT record, and refuses something else.
+                Ok(response) => matches!(response.rcode(), Rcode::FORMERR | Rcode::NOTIMP) && !response.dnssec_ok(),
+                Err(error) => matches!(error, TryError::NoQuestion(_)),
+            };
+            if !is_refusal || plain.is_some() || request.query.edns.is_none() {
+                return outcome;
+            }
+            plain = Some(Arc::new(Asked::without_edns(request)));
+        }
+    }
+
     /// Asks one upstream by the transport that the options and the client's own give.
-    async fn ask(&self, upstream: &Arc<Upstream>, asked: &Arc<Asked>, client: Transport) -> Result<Response, TryError> {
+    async fn ask_once(&self, upstream: &Arc<Upstream>, asked: &Arc<Asked>, client: Transport) -> Result<Response, TryError> {
         let transport = match (self.options.force_tcp, self.options.prefer_udp) {
             (true, _) => Transport::Tcp,
             (false, true) => Transport::Udp,

@@ -30,13 +30,19 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// With an OPT record if the client sent one.
     pub fn new(request: &Request<'_>) -> Self {
-        Self {
-            wire: request.query.to_upstream(request.wire, request.udp_size()),
-            name: request.query.name.clone(),
-            qtype: request.query.qtype,
-            qclass: request.query.qclass,
-        }
+        let udp_size = request.query.edns.map(|_| request.udp_size());
+        Self::with(request.query, udp_size)
+    }
+
+    /// The same question without an OPT record, for an upstream that does not understand one.
+    pub fn without_edns(request: &Request<'_>) -> Self {
+        Self::with(request.query, None)
+    }
+
+    fn with(query: &Query, udp_size: Option<u16>) -> Self {
+        Self { wire: query.key().to_upstream(udp_size), name: query.name.clone(), qtype: query.qtype, qclass: query.qclass }
     }
 
     /// A query of our own; `None` if `wire` is none.

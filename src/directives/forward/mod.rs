@@ -56,8 +56,24 @@ impl Configured for Config {
     }
 }
 
-/// The octets that make two questions one (see [`key_of`]).
+/// A [`crate::message::QuestionKey`]'s octets, and a [`Room`] where an answer was truncated.
 type Key = SmallVec<[u8; 64]>;
+
+/// How much of an answer can come from upstream for a request: without EDNS 512 octets, with it our payload size, by TCP all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Room {
+    Plain,
+    Edns,
+    Tcp,
+}
+
+/// What a flight brings.
+#[derive(Clone)]
+struct Flown {
+    response: Response,
+    /// What its leader had.
+    room: Room,
+}
 
 /// The running directive.
 pub struct Forward {
@@ -66,7 +82,7 @@ pub struct Forward {
     options: Options,
     roster: Arc<Roster>,
     selector: Selector,
-    flights: Flights<Key, Result<Response, Failure>>,
+    flights: Flights<Key, Result<Flown, Failure>>,
     concurrent: AtomicUsize,
     metrics: ForwardMetrics,
 }
@@ -137,21 +153,32 @@ impl Forward {
             || (self.options.next_on_nodata && rcode == Rcode::NOERROR && response.answer_count() == 0)
     }
 
-    /// The answer to the request's question, asked once for all who want it now.
+    /// The answer to the request's question, asked once for all who want it now: those who would be answered from one entry of a cache.
     async fn shared_exchange(&self, request: &Request<'_>) -> Result<Response, Failure> {
-        let client = request.peer.transport;
-        let (response, is_shared) = self.fly(request, client, key_of(request)).await?;
-        // What a UDP client asked for may be cut; the TCP client that came along asks for the whole.
-        if is_shared && client == Transport::Tcp && response.is_truncated() && !self.options.force_tcp {
-            let mut key = key_of(request);
-            key.push(b'T');
-            return Ok(self.fly(request, client, key).await?.0);
+        let room = self.room_of(request);
+        let mut key = request.query.key().octets();
+        let flown = self.fly(request, room, &key).await?;
+        // What came for one who had room for less may be cut; whoever has more asks for that.
+        if flown.response.is_truncated() && flown.room < room {
+            key.push(room as u8);
+            return Ok(self.fly(request, room, &key).await?.response);
         }
-        Ok(response)
+        Ok(flown.response)
     }
 
-    /// Leads the flight of `key` or waits for it; true if it waited.
-    async fn fly(&self, request: &Request<'_>, transport: Transport, key: Key) -> Result<(Response, bool), Failure> {
+    fn room_of(&self, request: &Request<'_>) -> Room {
+        // With either option all are asked for alike, in the end by TCP.
+        let is_alike = self.options.force_tcp || self.options.prefer_udp;
+        match request.peer.transport {
+            Transport::Udp if is_alike => Room::Tcp,
+            Transport::Udp if request.query.edns.is_some() => Room::Edns,
+            Transport::Udp => Room::Plain,
+            Transport::Tcp => Room::Tcp,
+        }
+    }
+
+    /// Leads the flight of `key` or waits for it.
+    async fn fly(&self, request: &Request<'_>, room: Room, key: &Key) -> Result<Flown, Failure> {
         // A leader ends within these bounds of its own; the rest is for one that is stuck.
         let patience = OVERALL_TIMEOUT.max(self.options.read_timeout) + Duration::from_millis(500);
         let mut deadline = None;
@@ -159,10 +186,10 @@ impl Forward {
             match self.flights.join(key.clone()) {
                 Seat::Lead(lead) => {
                     // A future of its own: together with this one it would be beyond what the allocator keeps at hand (1 KiB).
-                    let outcome = Box::pin(self.exchange(request, transport)).await;
+                    let outcome = Box::pin(self.exchange(request)).await.map(|response| Flown { response, room });
                     let waited = lead.finish(&outcome);
                     self.metrics.shared.add(waited as u64);
-                    return outcome.map(|response| (response, false));
+                    return outcome;
                 }
                 Seat::Wait(receiver) => match tokio::time::timeout_at(
                     *deadline.get_or_insert_with(|| tokio::time::Instant::now() + patience),
@@ -170,7 +197,7 @@ impl Forward {
                 )
                 .await
                 {
-                    Ok(Ok(outcome)) => return outcome.map(|response| (response, true)),
+                    Ok(Ok(outcome)) => return outcome,
                     // The leader is gone; somebody else leads.
                     Ok(Err(_)) => {}
                     Err(_) => return Err(Failure::servfail(KEYWORD, format!("no answer within {patience:?}"))),
@@ -187,31 +214,6 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// What two requests must have in common to share an answer: question, RD, AD, CD, and EDNS: its presence, DO and the options
-/// that go upstream.
-fn key_of(request: &Request<'_>) -> Key {
-    let query = request.query;
-    let mut key = Key::new();
-    key.extend_from_slice(query.name.as_wire());
-    key.extend_from_slice(&query.qtype.0.to_be_bytes());
-    key.extend_from_slice(&query.qclass.0.to_be_bytes());
-    let header = query.header;
-    key.push(
-        u8::from(header.recursion_desired())
-            | u8::from(header.authentic_data()) << 1
-            | u8::from(header.checking_disabled()) << 2
-            | u8::from(query.edns.is_some()) << 3
-            | u8::from(query.dnssec_ok()) << 4,
-    );
-    if query.edns.is_some_and(|edns| edns.options.1 > 0) {
-        // The message that goes upstream holds the end-to-end options and nothing that differs between such requests but the
-        // case of the question, which stands before them.
-        let upstream = query.to_upstream(request.wire, request.udp_size());
-        key.extend_from_slice(upstream.get(usize::from(query.question_end)..).unwrap_or_default());
-    }
-    key
 }
 
 impl Directive for Forward {

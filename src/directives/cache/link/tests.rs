@@ -291,6 +291,30 @@ fn do_cd_and_type_have_their_own_answers() {
     assert_eq!(bench.upstream.asked(), 4);
 }
 
+/// What a client without RD asks.
+fn non_recursive() -> (Vec<u8>, Query) {
+    let (mut wire, _) = question();
+    wire[2] &= !0x01;
+    let query = Query::read(&wire).expect("a good query");
+    (wire, query)
+}
+
+#[test]
+fn what_a_query_without_rd_drew_is_given_to_no_query_with_it() {
+    let referral = Sections::authority(&[record("example.", wire::NS, 60, &wire::name("ns.example."))]);
+    let referral = response(NAME, wire::A, wire::NOERROR, 0, &referral);
+    for drawn in [referral, code(wire::SERVFAIL), code(wire::NOERROR), nxdomain(60)] {
+        let bench = Bench::new(&Config::default());
+        bench.upstream.then(drawn.clone());
+        bench.upstream.then(positive(60, 1));
+        let told = bench.ask(&non_recursive());
+        assert_eq!(bench.ask(&question()), Told::positive(60, 1));
+        assert_eq!(bench.ask(&question()), Told::positive(60, 1));
+        assert_eq!(bench.ask(&non_recursive()).rcode, told.rcode);
+        assert_eq!(bench.upstream.asked(), 2, "each has an answer of its own");
+    }
+}
+
 #[test]
 fn ad_is_for_those_who_ask_for_it_and_aa_for_none() {
     let bench = Bench::new(&any_ttl());

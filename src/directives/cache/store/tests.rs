@@ -1,5 +1,6 @@
 use super::super::entry::Age;
 use super::*;
+use crate::message::KeyFlags;
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -25,18 +26,22 @@ fn name(number: usize) -> Vec<u8> {
     format!("name{number}").into_bytes()
 }
 
+fn asked(name: &[u8], flags: u8) -> QuestionKey<'_> {
+    QuestionKey { name, qtype: RecordType::A, qclass: Class::IN, flags: KeyFlags::from_bits(flags).unwrap() }
+}
+
 fn told(number: usize, version: u64, size: usize) -> Fresh<Told> {
     Fresh { payload: Told { name: name(number), version, size }, ttl: 60, answering: true }
 }
 
 fn keep(store: &Store<Told>, kind: Kind, number: usize, version: u64, size: usize) -> Evicted {
     let name = name(number);
-    store.insert(&store.key(&name, 1, 1, 0), kind, told(number, version, size), Moment(0), false, &|_| false).evicted
+    store.insert(&store.key(asked(&name, 0)), kind, told(number, version, size), Moment(0), false, &|_| false).evicted
 }
 
 fn version(store: &Store<Told>, kind: Kind, number: usize) -> Option<u64> {
     let name = name(number);
-    let key = store.key(&name, 1, 1, 0);
+    let key = store.key(asked(&name, 0));
     let view = store.view(&key);
     view.find(kind, &key).map(|entry| entry.payload.version)
 }
@@ -171,7 +176,7 @@ fn a_sweep_gives_back_what_is_useless() {
 fn a_refreshed_entry_inherits_its_frequency() {
     let store = Store::new(10, 10, plenty());
     let name = name(1);
-    let key = store.key(&name, 1, 1, 0);
+    let key = store.key(asked(&name, 0));
     let gap = std::time::Duration::from_secs(60);
     let count = || store.view(&key).find(Kind::Success, &key).map(|entry| entry.frequency.count(Moment(1), gap));
     store.insert(&key, Kind::Success, told(1, 1, 1), Moment(0), false, &|_| false);
@@ -186,7 +191,7 @@ fn a_refreshed_entry_inherits_its_frequency() {
 fn a_shard_being_written_is_not_waited_for() {
     let store = Store::<Told>::new(10, 10, plenty());
     let name = name(1);
-    let key = store.key(&name, 1, 1, 0);
+    let key = store.key(asked(&name, 0));
     let writing = store.shard(key.hash).write();
     assert!(store.try_view(&key).is_none());
     drop(writing);
@@ -235,7 +240,7 @@ proptest! {
                 Step::Keep { kind, number, size } => {
                     version_kept += 1;
                     let name = name(number);
-                    let key = store.key(&name, 1, 1, 0);
+                    let key = store.key(asked(&name, 0));
                     let had = [store.entries(Kind::Success), store.entries(Kind::Denial)];
                     let free = limit - budget.used();
                     let replaced = version(&store, kind, number).is_some();
@@ -258,7 +263,7 @@ proptest! {
                 }
                 Step::Ask { kind, number } => {
                     let name = name(number);
-                    let key = store.key(&name, 1, 1, 0);
+                    let key = store.key(asked(&name, 0));
                     let view = store.view(&key);
                     if let Some(entry) = view.find(kind, &key) {
                         entry.touch();
@@ -271,12 +276,12 @@ proptest! {
                             prop_assert_eq!(entry.age(Moment(now), u32::MAX, 0), expected);
                         }
                     }
-                    let foreign = store.key(&name, 1, 1, 1);
+                    let foreign = store.key(asked(&name, 1));
                     prop_assert!(store.view(&foreign).find(kind, &foreign).is_none());
                 }
                 Step::Remove { kind, number } => {
                     let name = name(number);
-                    store.remove(kind, &store.key(&name, 1, 1, 0));
+                    store.remove(kind, &store.key(asked(&name, 0)));
                     prop_assert_eq!(version(&store, kind, number), None);
                 }
                 Step::Resize { success, denial } => {
@@ -316,7 +321,7 @@ fn threads_that_read_and_write_at_once_see_whole_answers_within_the_bounds() {
                         let kind = Kind::ALL[random.usize(0..2)];
                         let number = random.usize(0..1000);
                         match random.u8(0..50) {
-                            0 => store.remove(kind, &store.key(&name(number), 1, 1, 0)),
+                            0 => store.remove(kind, &store.key(asked(&name(number), 0))),
                             1 => store.sweep(&|entry| entry.payload.size < 5),
                             _ => _ = keep(store, kind, number, version, random.usize(0..400)),
                         }
@@ -330,7 +335,7 @@ fn threads_that_read_and_write_at_once_see_whole_answers_within_the_bounds() {
                 let mut random = fastrand::Rng::with_seed(100 + reader);
                 while !done.load(Ordering::Relaxed) {
                     let name = name(random.usize(0..1000));
-                    let key = store.key(&name, 1, 1, 0);
+                    let key = store.key(asked(&name, 0));
                     for kind in Kind::ALL {
                         assert!(store.entries(kind) <= CAPACITY);
                         if let Some(view) = store.try_view(&key)

@@ -3,6 +3,7 @@ use super::super::store::Store;
 use super::super::wire::{self, NXDOMAIN, SERVFAIL, Sections, a, response, soa};
 use super::*;
 use crate::chain::Services;
+use crate::message::{Class, RecordType};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ impl Process {
     }
     fn keep(&self, kind: Kind, flags: u8, ttl: u32, payload: Response) {
         let name = payload.question_name();
-        let key = self.store().key(name.as_wire(), payload.question_type().0, 1, flags);
+        let key = self.store().key(asked(name.as_wire(), flags));
         let fresh = Fresh { answering: judge(&payload, || 0).answering, payload, ttl };
         assert!(self.store().insert(&key, kind, fresh, self.store().moment(self.reading.now), false, &|_| false).is_kept);
     }
@@ -47,13 +48,17 @@ impl Process {
     }
     fn age(&self, kind: Kind, name: &str, flags: u8) -> Option<Age> {
         let name = wire::name(name);
-        let key: Key<'_> = self.store().key(&name, wire::A, 1, flags);
+        let key: Key<'_> = self.store().key(asked(&name, flags));
         let view = self.store().view(&key);
         view.find(kind, &key).map(|entry| entry.age(self.store().moment(self.reading.now), u32::MAX, 0))
     }
     fn len(&self) -> usize {
         Kind::ALL.iter().map(|kind| self.store().entries(*kind)).sum()
     }
+}
+
+fn asked(name: &[u8], flags: u8) -> QuestionKey<'_> {
+    QuestionKey { name, qtype: RecordType::A, qclass: Class::IN, flags: KeyFlags::from_bits(flags).unwrap() }
 }
 
 fn answer(name: &str) -> Response {
@@ -156,7 +161,7 @@ fn answers_that_no_cache_could_have_kept_are_refused_one_by_one() {
         // A denial that is none, a mark and a flag that do not exist, TTLs of 0 and beyond 2^31, an age from before all clocks.
         (first + 1, DENIAL),
         (first + 1, 4),
-        (first + 2, 4),
+        (first + 2, 8),
         (first + 6, 0),
         (first + 3, 0xff),
         (first + 7, 0xff),

@@ -1,7 +1,8 @@
 //! Identical questions in flight.
 
-use super::scripted::{Act, Upstream};
+use super::scripted::{Act, Seen, Upstream};
 use super::*;
+use crate::message::Rcode;
 use futures_util::future::join_all;
 
 async fn slow_upstream() -> Upstream {
@@ -37,49 +38,133 @@ async fn questions_asked_one_after_another_are_each_asked() {
     assert_eq!(upstream.seen().len(), 3);
 }
 
+/// The query for `a.example. A` with RD, changed.
+fn changed(change: impl FnOnce(&mut Vec<u8>)) -> OwnedRequest {
+    let mut wire = request("a.example.", Transport::Udp).wire.to_vec();
+    change(&mut wire);
+    request_from(&wire, Transport::Udp)
+}
+
+/// … with an OPT record.
+fn with_opt(size: u16, flags: u8, options: &[u8]) -> OwnedRequest {
+    changed(|wire| {
+        wire[11] = 1;
+        let [high, low] = size.to_be_bytes();
+        wire.extend_from_slice(&[0, 0, 41, high, low, 0, 0, flags, 0, 0, u8::try_from(options.len()).unwrap()]);
+        wire.extend_from_slice(options);
+    })
+}
+
 #[tokio::test]
-async fn questions_that_differ_in_type_flags_or_edns_are_asked_apart() {
+async fn questions_that_answers_differ_by_are_asked_apart() {
     let upstream = slow_upstream().await;
     let running = Running::new(&[upstream.address], Options::default());
-    let plain = request("a.example.", Transport::Udp).wire.to_vec();
-    let changed = |change: &dyn Fn(&mut Vec<u8>)| {
-        let mut wire = plain.clone();
-        change(&mut wire);
-        request_from(&wire, Transport::Udp)
-    };
-    let with_opt = |wire: &mut Vec<u8>, flags: u8, options: &[u8]| {
-        wire[11] = 1;
-        wire.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, flags, 0, 0, u8::try_from(options.len()).unwrap()]);
-        wire.extend_from_slice(options);
-    };
-    let type_at = plain.len() - 3;
+    let type_at = request("a.example.", Transport::Udp).wire.len() - 3;
     let requests = [
-        changed(&|_| {}),
-        changed(&|wire| wire[2] &= !0x01),
-        changed(&|wire| wire[3] |= 0x10),
-        changed(&|wire| wire[3] |= 0x20),
-        changed(&|wire| wire[type_at] = 28),
-        changed(&|wire| wire[type_at + 2] = 3),
-        changed(&|wire| with_opt(wire, 0, &[])),
-        changed(&|wire| with_opt(wire, 0x80, &[])),
-        changed(&|wire| with_opt(wire, 0, &[0, 8, 0, 4, 0, 1, 0, 0])),
+        changed(|_| {}),
+        changed(|wire| wire[2] &= !0x01),
+        changed(|wire| wire[3] |= 0x10),
+        changed(|wire| wire[type_at] = 28),
+        changed(|wire| wire[type_at + 2] = 3),
+        with_opt(1232, 0x80, &[]),
     ];
     join_all(requests.iter().map(|request| running.answer(request))).await;
     assert_eq!(upstream.seen().len(), requests.len());
 }
 
 #[tokio::test]
-async fn cookies_which_do_not_go_upstream_do_not_part_questions() {
+async fn nothing_else_that_a_client_says_parts_questions_or_goes_upstream() {
     let upstream = slow_upstream().await;
     let running = Running::new(&[upstream.address], Options::default());
-    let requests = [1_u8, 2].map(|cookie| {
-        let mut wire = request("a.example.", Transport::Udp).wire.to_vec();
-        wire[11] = 1;
-        wire.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 12, 0, 10, 0, 8, cookie, 2, 3, 4, 5, 6, 7, 8]);
-        request_from(&wire, Transport::Udp)
-    });
+    let mut requests = vec![
+        changed(|_| {}),
+        changed(|wire| wire[13] = b'A'),
+        // AA, TC, RA, Z, AD.
+        changed(|wire| wire[2] |= 0x06),
+        changed(|wire| wire[3] |= 0xe0),
+        with_opt(1232, 0, &[]),
+        with_opt(65_535, 0x7f, &[]),
+    ];
+    // NSID, Client Subnet, COOKIE, keepalive, Padding, EDE, and what nobody knows.
+    for code in [3, 8, 10, 11, 12, 15, 65_001_u16] {
+        let [high, low] = code.to_be_bytes();
+        requests.extend([1, 2].map(|value| with_opt(1232, 0, &[high, low, 0, 4, 0, value, 0, 0])));
+    }
     join_all(requests.iter().map(|request| running.answer(request))).await;
     assert_eq!(upstream.seen().len(), 1);
+    // Each alone: with the same room the upstream sees the same octets.
+    for request in &requests {
+        running.answer(request).await;
+    }
+    let mut seen: Vec<_> = upstream.seen().into_iter().map(|seen| seen.wire[2..].to_vec()).collect();
+    assert_eq!(seen.len(), 1 + requests.len());
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 2, "one with EDNS and one without: {seen:?}");
+}
+
+#[tokio::test]
+async fn a_client_with_edns_asks_again_itself_when_the_shared_answer_was_cut_for_one_without() {
+    let upstream = Upstream::start(|seen| match seen.has_edns() {
+        false => Act::Later(Duration::from_millis(60), seen.truncated()),
+        true => Act::Send(seen.answer(1)),
+    })
+    .await;
+    let running = Running::new(&[upstream.address], Options::default());
+    let (plain, with_edns) = (changed(|_| {}), with_opt(1232, 0, &[]));
+    let (cut, whole, also) = tokio::join!(running.answer(&plain), running.answer(&with_edns), running.answer(&plain));
+    assert!(cut.is_truncated() && !whole.is_truncated() && also.is_truncated());
+    assert_eq!(upstream.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_was_cut_is_not_asked_for_again_by_those_who_have_no_more_room() {
+    let upstream = Upstream::start(|seen| Act::Later(Duration::from_millis(60), seen.truncated())).await;
+    let running = Running::new(&[upstream.address], Options::default());
+    let requests = [with_opt(1232, 0, &[]), with_opt(4096, 0, &[]), changed(|_| {})];
+    join_all(requests.iter().map(|request| running.answer(request))).await;
+    assert_eq!(upstream.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_understand_edns_is_asked_without() {
+    let refusals: [fn(&Seen) -> Vec<u8>; 3] = [
+        |seen| seen.empty(1),
+        |seen| seen.empty(4),
+        // FORMERR by one that did not come to the question.
+        |seen| [&seen.wire[..2], &[0x80, 0x81, 0, 0, 0, 0, 0, 0, 0, 0]].concat(),
+    ];
+    for refusal in refusals {
+        let upstream = Upstream::start(move |seen| Act::Send(if seen.has_edns() { refusal(seen) } else { seen.answer(1) })).await;
+        let running = Running::new(&[upstream.address], Options::default());
+        let response = running.answer(&with_opt(1232, 0x80, &[])).await;
+        assert_eq!(address_in(&response), [192, 0, 2, 1]);
+        assert_eq!(upstream.seen().iter().map(Seen::has_edns).collect::<Vec<_>>(), [true, false]);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_by_an_upstream_that_understands_edns_stands() {
+    let upstream = Upstream::start(|seen| {
+        let mut refusal = seen.empty(1);
+        refusal[11] = 1;
+        refusal.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 0]);
+        Act::Send(refusal)
+    })
+    .await;
+    let running = Running::new(&[upstream.address], Options::default());
+    assert_eq!(running.answer(&with_opt(1232, 0x80, &[])).await.rcode(), Rcode::FORMERR);
+    assert_eq!(upstream.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_that_edns_has_no_part_in_stands() {
+    let upstream = Upstream::start(|seen| Act::Send(seen.empty(4))).await;
+    let running = Running::new(&[upstream.address], Options::default());
+    for (request, asked) in [(changed(|_| {}), 1), (with_opt(1232, 0, &[]), 3)] {
+        assert_eq!(running.answer(&request).await.rcode(), Rcode::NOTIMP);
+        assert_eq!(upstream.seen().len(), asked);
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,120 @@
+//! Everything of a query that its answer may depend on, in one place: what a cache keeps an answer under, what those in flight are shared by,
+//! and what is asked upstream. The three cannot drift apart, for the third is made of nothing else.
+
+use super::octets::HEADER_LENGTH;
+use super::opt::{self, OPT_LENGTH};
+use super::query::{AD, CD, RD};
+use super::{Class, Query, RecordType};
+use smallvec::SmallVec;
+
+/// Bits of a query that answers differ by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct KeyFlags(u8);
+
+impl KeyFlags {
+    /// DO (RFC 3225): signatures are wanted.
+    pub const DNSSEC_OK: Self = Self(1);
+    /// CD (RFC 4035 section 3.2.2): what fails validation is wanted too.
+    pub const CHECKING_DISABLED: Self = Self(2);
+    /// RD is clear (RFC 1035 section 4.1.1): a referral or a refusal is right where anybody else is to have an answer.
+    pub const NON_RECURSIVE: Self = Self(4);
+    const ALL: u8 = 7;
+
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+    /// `None` if a bit is set that has no meaning.
+    pub fn from_bits(bits: u8) -> Option<Self> {
+        (bits & !Self::ALL == 0).then_some(Self(bits))
+    }
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// Two queries with the same key draw the same answer, but for what a client has room for: over UDP, without EDNS, an answer may come
+/// truncated that others get whole. All else that a client can say is answered here, or is not passed on: other header bits, EDNS options,
+/// its payload size, records after the question, letter case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QuestionKey<'a> {
+    /// Lower-case wire form.
+    pub name: &'a [u8],
+    pub qtype: RecordType,
+    pub qclass: Class,
+    pub flags: KeyFlags,
+}
+
+impl Query {
+    #[inline]
+    pub fn key(&self) -> QuestionKey<'_> {
+        let flags = u8::from(self.dnssec_ok())
+            | u8::from(self.header.checking_disabled()) << 1
+            | u8::from(!self.header.recursion_desired()) << 2;
+        QuestionKey { name: self.name.as_wire(), qtype: self.qtype, qclass: self.qclass, flags: KeyFlags(flags) }
+    }
+}
+
+impl QuestionKey<'_> {
+    /// The key as octets, which no other key has; nor does any begin with them, or end what these begin.
+    pub fn octets(&self) -> SmallVec<[u8; 64]> {
+        let mut octets = SmallVec::with_capacity(self.name.len() + 5);
+        octets.extend_from_slice(self.name);
+        octets.extend_from_slice(&self.qtype.0.to_be_bytes());
+        octets.extend_from_slice(&self.qclass.0.to_be_bytes());
+        octets.push(self.flags.bits());
+        octets
+    }
+
+    /// The query to send upstream, with ID 0 for the sender to set: the key's RD, CD and question; AD, since whoever keeps an answer wants to know
+    /// (RFC 6840 section 5.7); and an OPT record without options where a UDP payload size is offered, with the key's DO.
+    pub fn to_upstream(&self, udp_size: Option<u16>) -> SmallVec<[u8; 128]> {
+        let mut message = SmallVec::with_capacity(HEADER_LENGTH + self.name.len() + 4 + OPT_LENGTH);
+        let mut flags = AD;
+        if !self.flags.contains(KeyFlags::NON_RECURSIVE) {
+            flags |= RD;
+        }
+        if self.flags.contains(KeyFlags::CHECKING_DISABLED) {
+            flags |= CD;
+        }
+        let [high, low] = flags.to_be_bytes();
+        message.extend_from_slice(&[0, 0, high, low, 0, 1, 0, 0, 0, 0, 0, udp_size.is_some().into()]);
+        message.extend_from_slice(self.name);
+        message.extend_from_slice(&self.qtype.0.to_be_bytes());
+        message.extend_from_slice(&self.qclass.0.to_be_bytes());
+        if let Some(udp_size) = udp_size {
+            message.extend_from_slice(&opt::encode(udp_size, 0, self.flags.contains(KeyFlags::DNSSEC_OK)));
+        }
+        message
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::query;
+    use super::*;
+
+    /// The query that goes upstream for a client's with these header flags and, with EDNS, this DO.
+    fn upstream(flags: u16, dnssec_ok: Option<bool>) -> Vec<u8> {
+        let (query, _) = query("A.eXample.", flags, dnssec_ok);
+        query.key().to_upstream(dnssec_ok.map(|_| 1232)).to_vec()
+    }
+
+    #[test]
+    fn the_upstream_gets_rd_cd_do_and_the_question_and_the_rest_is_ours() {
+        let question = b"\x01a\x07example\0\0\x01\0\x01";
+        let expected = |flags: u8, low_flags: u8, opt: &[u8]| {
+            [&[0, 0, flags, low_flags, 0, 1, 0, 0, 0, 0, 0, u8::from(!opt.is_empty())][..], question, opt].concat()
+        };
+        // Every bit but QR and the opcode, which no query to be forwarded has.
+        assert_eq!(upstream(0x07ff, Some(true)), expected(1, 0x30, &[0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 0]));
+        assert_eq!(upstream(0x0100, Some(false)), expected(1, 0x20, &[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(upstream(0, None), expected(0, 0x20, &[]));
+    }
+
+    #[test]
+    fn flags_without_a_meaning_are_none() {
+        for bits in 0..=u8::MAX {
+            assert_eq!(KeyFlags::from_bits(bits).map(KeyFlags::bits), (bits < 8).then_some(bits));
+        }
+    }
+}
