@@ -264,10 +264,10 @@ mod tests {
     fn a_batch_is_bracketed_and_numbered() {
         let batch = replace("nodelocaldns", Role::Untrack, &[rule(Hook::RawOutput), rule(Hook::FilterInput)], 100);
         let types: Vec<u16> = messages(&batch.octets).map(|message| message.message_type()).collect();
-        // begin, table, two chains; nine sets and five chains; flush, rules, end (include/uapi/linux/netfilter/nf_tables.h).
+        // begin, table, two chains; nine sets, two elements and five chains; flush, rules, end (include/uapi/linux/netfilter/nf_tables.h).
         assert_eq!(types[..4], [16, 0xa00, 0xa03, 0xa03]);
-        assert_eq!((&types[4..13], &types[13..18]), (&[0xa09; 9][..], &[0xa03; 5][..]));
-        let (flush, rules) = (types[18], &types[19..types.len() - 1]);
+        assert_eq!((&types[4..13], &types[13..15], &types[15..20]), (&[0xa09; 9][..], &[0xa0c; 2][..], &[0xa03; 5][..]));
+        let (flush, rules) = (types[20], &types[21..types.len() - 1]);
         assert!(flush == 0xa08 && rules.iter().all(|kind| *kind == 0xa06) && types.last() == Some(&17), "{types:x?}");
         let numbers: Vec<u32> = messages(&batch.octets).map(|message| message.sequence_number()).collect();
         assert_eq!(numbers, (100..100 + types.len() as u32).collect::<Vec<u32>>());

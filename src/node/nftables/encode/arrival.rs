@@ -150,7 +150,7 @@ fn family_of(address: IpAddr) -> Family {
     if address.is_ipv4() { ipv4 } else { ipv6 }
 }
 
-/// Sets and chains, before any rule that names them. Sets that are there keep what they hold.
+/// Sets and chains, before any rule that names them. Sets that are there keep what they hold, and the lease is there.
 pub(super) fn push_frame(batch: &mut Chained<'_>, table: &str) {
     let family = header(FAMILY, 0);
     let mut id = 0;
@@ -170,6 +170,12 @@ pub(super) fn push_frame(batch: &mut Chained<'_>, table: &str) {
         set(noted, key_type, key_length, NOTED_FOR, SET_SIZE);
         set(trying, key_type, key_length, TRYING_FOR, SET_SIZE);
         set(blocked, key_type, key_length, FIRST_PAUSE, SET_SIZE);
+    }
+    // Who writes this is told by the watchdog: a table that somebody took away need not wait for its next probe.
+    for number in [libc::NFPROTO_IPV4, libc::NFPROTO_IPV6] {
+        let mut request = batch.request().set_create().op_newsetelem_do(&family);
+        let elements = request.encode().push_table_bytes(table.as_bytes()).push_set_bytes(WATCHED.as_bytes()).nested_elements();
+        elements.nested_elem().nested_key().push_value(&[number as u8]).end_nested().end_nested().end_nested();
     }
     for name in FAMILIES.iter().flat_map(|family| [family.enter, family.arrive]) {
         let mut request = batch.request().set_create().op_newchain_do(&family);
