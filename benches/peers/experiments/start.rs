@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 /// How often the server that starts is asked: what is lost before its socket is there costs at most this.
 const ASK_INTERVAL: Duration = Duration::from_micros(500);
-/// Octets of ours, both processes together, that `--check` lets pass.
-const MOST_PROPORTIONAL: u64 = 8_000_000;
+/// Octets of ours, both processes together, that `--check` lets pass. Those of the firewall and of the threads that keep the watchdog from waiting came
+/// to half a megabyte.
+const MOST_PROPORTIONAL: u64 = 9_500_000;
 
 pub fn run(lab: &Lab<'_>) -> Result<Vec<Table>> {
     let columns = ["ms to the first answer", "slowest", "resident MiB", "proportional MiB"];
