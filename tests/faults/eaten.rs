@@ -10,7 +10,7 @@ use crate::wire::Answer;
 use std::process::Command;
 use std::time::Duration;
 
-/// Nominal: 200 ms of a client's queries, and a try of 8 ms.
+/// Nominal: 200 ms of a client's queries, and a try of 20 ms.
 const LOST: Duration = Duration::from_millis(400);
 /// How long a watchdog that asks nothing is waited for, and a little.
 const UNWATCHED: Duration = Duration::from_millis(2500);
