@@ -1,9 +1,9 @@
 //! One question, several upstreams: whom to ask next, and when to give up.
 
 use super::Forward;
+use super::asked::Asked;
 use super::error::TryError;
 use super::health;
-use super::line::Asked;
 use super::upstream::Upstream;
 use crate::chain::{Failure, Request, Transport};
 use crate::message::{Rcode, Response};

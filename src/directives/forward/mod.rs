@@ -3,10 +3,12 @@
 //! A request joins the flight of its question ([`flight`]); the first of them runs the exchange ([`exchange`]) with one upstream
 //! after another ([`upstream`]), each over this worker's own sockets ([`udp`]) or connections ([`tcp`]).
 
+mod asked;
 mod error;
 mod exchange;
 mod flight;
 mod health;
+mod in_flight;
 mod line;
 mod metrics;
 mod parse;

@@ -1,7 +1,7 @@
 //! The upstreams there are right now: fixed ones, and those that host names stand for, kept resolved in the background.
 
+use super::asked::Asked;
 use super::error::TryError;
-use super::line::Asked;
 use super::parse::Config;
 use super::target::Target;
 use super::upstream::{Settings, Upstream};

@@ -1,8 +1,10 @@
 //! TCP to one upstream from one worker: few connections, each kept, filled with many queries, answered in any order
 //! (RFC 7766 sections 6.2.1 and 7). README.md tells when another one is opened and when one is left.
 
+use super::asked::Asked;
 use super::error::{Path, SystemError, TryError};
-use super::line::{Asked, Bell, Delivery, FailOnDrop, InFlight, Line, Look, Try};
+use super::in_flight::{Delivery, InFlight, Look};
+use super::line::{Bell, FailOnDrop, Line, Try};
 use super::metrics::UpstreamMetrics;
 use super::upstream::Settings;
 use crate::chain::Transport;

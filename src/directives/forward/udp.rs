@@ -4,8 +4,10 @@
 //! Queries of one turn of the runtime leave by one socket, drawn at random, in one call, and their answers come in in one: to whoever
 //! guesses ports and IDs it is the same, and a system call for each query would be a quarter of a miss's cost.
 
+use super::asked::Asked;
 use super::error::{Path, TryError};
-use super::line::{Asked, Bell, Delivery, FailOnDrop, InFlight, Line, Look, Try};
+use super::in_flight::{Delivery, InFlight, Look};
+use super::line::{Bell, FailOnDrop, Line, Try};
 use super::metrics::UpstreamMetrics;
 use super::upstream::Settings;
 use crate::chain::Transport;

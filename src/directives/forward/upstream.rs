@@ -1,9 +1,10 @@
 //! One upstream: its address, its health, and each worker's sockets and connections to it. It outlives a reload that leaves it
 //! as it was.
 
+use super::asked::Asked;
 use super::error::{Path, TryError};
 use super::health::Health;
-use super::line::{Asked, Race, Step, Try};
+use super::line::{Race, Step, Try};
 use super::metrics::UpstreamMetrics;
 use super::tcp::{Choice, TcpPool};
 use super::udp::UdpPool;

@@ -1,7 +1,8 @@
 //! Datagrams: ports and IDs, what is accepted, what is sent again.
 
+use super::super::asked::Asked;
 use super::super::error::{Path, TryError};
-use super::super::line::{Asked, Race, Step};
+use super::super::line::{Race, Step};
 use super::super::upstream::Settings;
 use super::scripted::{Act, Upstream};
 use super::*;

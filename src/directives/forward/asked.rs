@@ -1,0 +1,98 @@
+//! A query as it goes upstream.
+
+use crate::chain::Request;
+use crate::message::{Query, QuestionKey};
+use smallvec::SmallVec;
+
+/// Octets of a message before its question.
+const HEADER: usize = 12;
+/// Octets of a question after its name.
+const TYPE_AND_CLASS: usize = 4;
+
+/// A query as it goes upstream; its ID is set for each try.
+pub struct Asked {
+    wire: SmallVec<[u8; 128]>,
+    /// Offset of its type and class; the name is written out before them.
+    name_end: u16,
+}
+
+impl Asked {
+    /// With an OPT record if the client sent one.
+    pub fn new(request: &Request<'_>) -> Self {
+        let udp_size = request.query.edns.map(|_| request.udp_size());
+        Self::with(&request.query.key(), udp_size)
+    }
+
+    /// The same question without an OPT record, for an upstream that does not understand one.
+    pub fn without_edns(request: &Request<'_>) -> Self {
+        Self::with(&request.query.key(), None)
+    }
+
+    fn with(key: &QuestionKey<'_>, udp_size: Option<u16>) -> Self {
+        Self { wire: key.to_upstream(udp_size), name_end: (HEADER + key.name.len()) as u16 }
+    }
+
+    /// A query of our own; `None` if `wire` is none.
+    pub fn from_wire(wire: Vec<u8>) -> Option<Self> {
+        let name_end = HEADER + Query::read(&wire).ok()?.name.as_wire().len();
+        Some(Self { wire: wire.into(), name_end: name_end as u16 })
+    }
+
+    /// Octets of the message.
+    pub fn len(&self) -> usize {
+        self.wire.len()
+    }
+
+    /// Appends the message with `id` in its place.
+    pub fn write(&self, id: u16, out: &mut Vec<u8>) {
+        out.extend_from_slice(&id.to_be_bytes());
+        out.extend_from_slice(self.wire.get(2..).unwrap_or_default());
+    }
+
+    /// True if the one question of `message` is this one, letter case aside (RFC 5452 section 9.1). Looks at the header and the question only.
+    pub fn is_question_of(&self, message: &[u8]) -> bool {
+        let name_end = usize::from(self.name_end);
+        let end = name_end + TYPE_AND_CLASS;
+        // Length octets are at most 63, below the letters, so the whole name can be compared without looking at labels.
+        let is_same = |one: &[u8], other: &[u8]| match (one.split_at_checked(name_end), other.split_at_checked(name_end)) {
+            (Some((name, rest)), Some((other_name, other_rest))) => {
+                name[HEADER..].eq_ignore_ascii_case(&other_name[HEADER..]) && rest == other_rest
+            }
+            _ => false,
+        };
+        match (self.wire.get(..end), message.get(..end)) {
+            (Some(own), Some(theirs)) => theirs[4..6] == [0, 1] && is_same(own, theirs),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::RecordType;
+
+    fn query(name: &[u8]) -> Vec<u8> {
+        Query::compose(0, name, RecordType(0x4142), true)
+    }
+
+    #[test]
+    fn a_question_is_the_same_in_any_case_of_its_name_and_no_other() {
+        let wire = query(b"\x01a\x02bc\0");
+        let asked = Asked::from_wire(wire.clone()).unwrap();
+        let changed = |at: usize, octet: u8| {
+            let mut message = wire.clone();
+            message[at] = octet;
+            message
+        };
+        assert!(asked.is_question_of(&wire));
+        assert!(asked.is_question_of(&changed(13, b'A')) && asked.is_question_of(&changed(16, b'C')));
+        for (at, octet) in [(5, 2), (5, 0), (4, 1), (13, b'b'), (12, 2), (18, 0x61), (19, 0x62), (21, 3)] {
+            assert!(!asked.is_question_of(&changed(at, octet)), "octet {at} is {octet}");
+        }
+        for length in 0..wire.len() {
+            assert!(!asked.is_question_of(&wire[..length]), "{length} octets");
+        }
+        assert!(asked.is_question_of(&[&wire[..], b"more"].concat()));
+    }
+}
