@@ -225,17 +225,30 @@ pub struct Outgoing {
 const KEPT: usize = 4096;
 
 /// Datagrams gathered to be sent together, in buffers that are used again.
-#[derive(Default)]
 pub struct Outbox {
     datagrams: Vec<Outgoing>,
     used: usize,
+    /// Octets that a buffer begins with.
+    room: usize,
+}
+
+impl Default for Outbox {
+    /// For replies.
+    fn default() -> Self {
+        Self::of_short(512)
+    }
 }
 
 impl Outbox {
+    /// For datagrams most of which have no more than so many octets.
+    pub fn of_short(room: usize) -> Self {
+        Self { datagrams: Vec::new(), used: 0, room }
+    }
+
     /// The buffer for the next datagram, empty.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         if self.used == self.datagrams.len() {
-            self.datagrams.push(Outgoing { route: None, octets: Vec::with_capacity(512) });
+            self.datagrams.push(Outgoing { route: None, octets: Vec::with_capacity(self.room) });
         }
         let octets = &mut self.datagrams[self.used].octets;
         octets.clear();

@@ -43,6 +43,16 @@ impl Asked {
         self.wire.len()
     }
 
+    /// Name, type and class, as they go upstream.
+    pub fn question(&self) -> &[u8] {
+        self.wire.get(HEADER..usize::from(self.name_end) + TYPE_AND_CLASS).unwrap_or_default()
+    }
+
+    /// True if it has an OPT record, the only one that a query of ours may have after its question.
+    pub fn has_edns(&self) -> bool {
+        self.wire.get(10..HEADER) != Some(&[0, 0])
+    }
+
     /// Appends the message with `id` in its place.
     pub fn write(&self, id: u16, out: &mut Vec<u8>) {
         out.extend_from_slice(&id.to_be_bytes());

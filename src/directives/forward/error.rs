@@ -79,11 +79,25 @@ pub enum TryError {
     /// An error code without the question it is about.
     #[error("read {0}: an error code without a question")]
     NoQuestion(Path),
+    /// Datagrams with a wrong ID or question came, so that a right one may be a lucky guess.
+    #[error("read {0}: somebody seems to guess answers (spoofing)")]
+    Spoofed(Path),
     #[error("write {0}: too many queries in flight")]
     TooMany(Path),
+    /// As many sockets are open as may be, and none of them can be shared.
+    #[error("dial {0}: no connection takes a query and no more may be opened; see nodelocaldns_forward_sockets_limit")]
+    NoSocket(Path),
+    /// Its socket was closed to make room for another one; whoever waited on it asks again.
+    #[error("read {0}: the socket was given up for a newer one")]
+    GivenUp(Path),
 }
 
 impl TryError {
+    /// True if it is a datagram that says so, which anybody may have sent: it ends no query, but what the upstream says over TCP does.
+    pub fn is_unproven(&self) -> bool {
+        matches!(self, Self::Malformed(path, _) | Self::NoQuestion(path) | Self::Spoofed(path) if path.transport == Transport::Udp)
+    }
+
     /// True if the socket or connection failed, not the upstream, so that the query is asked again on another one.
     pub fn is_broken_line(&self) -> bool {
         matches!(self, Self::Closed(_) | Self::Broken(..) | Self::Write(..) | Self::Unasked(_))

@@ -1,6 +1,6 @@
 //! Whether an upstream is to be asked. It is probed only after a query to it has failed, until a probe succeeds.
 
-use super::upstream::{Settings, Upstream};
+use super::upstream::{Remote, Settings, Upstream};
 use crate::message::{Query, RecordType};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -63,7 +63,7 @@ pub fn start_probing(upstream: &Arc<Upstream>) {
     let probing = Probing(Arc::downgrade(upstream));
     tokio::spawn(async move {
         while let Some(upstream) = probing.0.upgrade() {
-            match probe(upstream.address, &upstream.settings).await {
+            match probe(&upstream).await {
                 Ok(()) => {
                     upstream.health.record_success();
                     return;
@@ -82,7 +82,10 @@ pub fn start_probing(upstream: &Arc<Upstream>) {
 }
 
 /// Asks once. Any DNS message in response is health, whatever its code.
-async fn probe(remote: SocketAddr, settings: &Settings) -> io::Result<()> {
+async fn probe(remote: &Remote) -> io::Result<()> {
+    // One at a time for an upstream, and never refused: without it, nobody learns that the upstream is back.
+    let _room = remote.sockets.take_beyond();
+    let (remote, settings) = (remote.address, &remote.settings);
     let id = rand::random::<u16>();
     let query = Query::compose(id, settings.probe_name.as_wire(), RecordType::NS, settings.probe_recursion_desired);
     let asking = async {

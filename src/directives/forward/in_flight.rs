@@ -21,7 +21,9 @@ pub type TryOutcome = Result<Response, TryError>;
 pub enum Delivery {
     /// It ended a query's wait.
     Taken,
-    /// Nobody waits for its ID: late, repeated, or forged.
+    /// Its ID is that of a query that is over: late or repeated.
+    Late,
+    /// Nobody waits for its ID: forged, or late on a line that does not remember.
     Unasked,
     /// Its ID is waited for, its question is not (RFC 5452 section 9.1), or it is no response. The query waits on.
     Mismatched,
@@ -47,6 +49,10 @@ pub struct InFlight {
     bell: Option<Waker>,
     /// Set once nobody does: the line's task has ended.
     ended: Option<TryError>,
+    /// When the last answer came that somebody waited for.
+    heard: Option<Instant>,
+    /// IDs of queries that are over, on a line that remembers them.
+    spent: Option<Vec<u16>>,
 }
 
 struct Entry {
@@ -86,6 +92,16 @@ impl State {
 }
 
 impl InFlight {
+    /// Remembers which IDs are spent, so that what comes late is not taken for forged. For a line of few queries.
+    pub fn remembering() -> Self {
+        Self { spent: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// True if another query may be registered.
+    pub fn has_room(&self) -> bool {
+        self.entries.len() + self.spent.as_ref().map_or(0, Vec::len) < IN_FLIGHT_LIMIT
+    }
+
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -96,7 +112,7 @@ impl InFlight {
 
     /// Gives `asked` an unpredictable ID that is not in use here; `None` if too many are in flight.
     pub fn register(&mut self, asked: &Arc<Asked>) -> Option<u16> {
-        if self.entries.len() >= IN_FLIGHT_LIMIT {
+        if !self.has_room() {
             return None;
         }
         loop {
@@ -111,18 +127,26 @@ impl InFlight {
 
     /// Nobody waits for `id` any longer.
     pub fn forget(&mut self, id: u16) {
-        self.entries.remove(&id);
+        if self.entries.remove(&id).is_some()
+            && let Some(spent) = &mut self.spent
+        {
+            spent.push(id);
+        }
     }
 
     /// Looks what has become of `id`. Its asker is woken when that changes, or after `until`.
     pub fn look(&mut self, id: u16, until: Instant, waker: &Waker) -> Look {
         let Occupied(mut entry) = self.entries.entry(id) else { return Look::Due };
         match &mut entry.get_mut().state {
-            State::Answered(_) | State::Failed(_) => match entry.remove().state {
-                State::Answered(response) => return Look::Over(Ok(response)),
-                State::Failed(error) => return Look::Over(Err(*error)),
-                _ => return Look::Pending,
-            },
+            State::Answered(_) | State::Failed(_) => {
+                let state = entry.remove().state;
+                self.spent.iter_mut().for_each(|spent| spent.push(id));
+                return match state {
+                    State::Answered(response) => Look::Over(Ok(response)),
+                    State::Failed(error) => Look::Over(Err(*error)),
+                    _ => Look::Pending,
+                };
+            }
             state @ State::Due => {
                 *state = State::Sent;
                 return Look::Due;
@@ -137,20 +161,24 @@ impl InFlight {
     }
 
     /// Takes a message that came from the upstream. Header and question are compared before the rest is read, so that what is forged, late or
-    /// repeated costs little, whatever its length.
-    pub fn deliver(&mut self, message: &[u8], path: Path) -> Delivery {
+    /// repeated costs little, whatever its length. No message answers a question that `is_suspected`.
+    pub fn deliver(&mut self, message: &[u8], path: Path, now: Instant, is_suspected: impl Fn(&Asked) -> bool) -> Delivery {
         let Some((&[id_high, id_low, flags, low_flags, questions_high, questions_low], _)) = message.split_first_chunk() else {
             return Delivery::Mismatched;
         };
         let id = u16::from_be_bytes([id_high, id_low]);
-        let Some(Entry { asked, state }) = self.entries.get_mut(&id).filter(|entry| entry.state.is_open()) else {
-            return Delivery::Unasked;
+        let Some(Entry { asked, state }) = self.entries.get_mut(&id) else {
+            let is_spent = self.spent.as_ref().is_some_and(|spent| spent.contains(&id));
+            return if is_spent { Delivery::Late } else { Delivery::Unasked };
         };
+        if !state.is_open() {
+            return Delivery::Late;
+        }
         if flags & 0x80 == 0 {
             return Delivery::Mismatched;
         }
         let questions = u16::from_be_bytes([questions_high, questions_low]);
-        state.end(if questions == 1 {
+        let outcome = if questions == 1 {
             if !asked.is_question_of(message) {
                 return Delivery::Mismatched;
             }
@@ -160,8 +188,26 @@ impl InFlight {
             Err(TryError::NoQuestion(path))
         } else {
             Err(TryError::Malformed(path, WireError::QuestionCount(questions)))
-        });
+        };
+        state.end(if is_suspected(asked) { Err(TryError::Spoofed(path)) } else { outcome });
+        self.heard = Some(now);
         Delivery::Taken
+    }
+
+    /// Ends every wait because somebody seems to guess the answers; gives what was asked to `each`, and tells how many were waited for.
+    pub fn end_as_spoofed(&mut self, path: Path, mut each: impl FnMut(&Asked)) -> usize {
+        let mut ended = 0;
+        for Entry { asked, state } in self.entries.values_mut().filter(|entry| entry.state.is_open()) {
+            each(asked);
+            state.end(Err(TryError::Spoofed(path)));
+            ended += 1;
+        }
+        ended
+    }
+
+    /// True if an answer that somebody waited for came at `instant` or after it.
+    pub fn is_heard_since(&self, instant: Instant) -> bool {
+        self.heard.is_some_and(|heard| heard >= instant)
     }
 
     /// Ends the wait for `id` with `error`.
@@ -245,9 +291,43 @@ mod tests {
             let id = queries.register(&Arc::new(Asked::from_wire(other).unwrap())).unwrap();
             let with_id = |id: u16| [&id.to_be_bytes()[..], &wire[2..]].concat();
             for (message, expected) in [(with_id(id), Delivery::Mismatched), (with_id(!id), Delivery::Unasked)] {
-                assert_eq!(work::of(|| queries.deliver(&message, path())), (expected, 0), "{kind}");
+                assert_eq!(work::of(|| queries.deliver(&message, path(), Instant::now(), |_| false)), (expected, 0), "{kind}");
             }
         }
+    }
+
+    #[test]
+    fn what_comes_for_an_id_that_is_spent_is_late_and_not_forged() {
+        let wire = Query::compose(0, b"\x01a\0", RecordType::A, true);
+        let asked = Arc::new(Asked::from_wire(wire.clone()).unwrap());
+        for (mut queries, expected) in [(InFlight::remembering(), Delivery::Late), (InFlight::default(), Delivery::Unasked)] {
+            let (answered, forgotten, open) =
+                (queries.register(&asked).unwrap(), queries.register(&asked).unwrap(), queries.register(&asked).unwrap());
+            let now = Instant::now();
+            let answer = |id: u16| [&id.to_be_bytes()[..], &[0x81, 0x80], &wire[4..]].concat();
+            let deliver = |queries: &mut InFlight, id| queries.deliver(&answer(id), path(), now, |_| false);
+            assert_eq!(deliver(&mut queries, answered), Delivery::Taken);
+            assert_eq!(deliver(&mut queries, answered), Delivery::Late, "its asker has not looked yet");
+            assert!(matches!(queries.look(answered, now, Waker::noop()), Look::Over(Ok(_))));
+            queries.forget(answered);
+            queries.forget(forgotten);
+            assert_eq!([answered, forgotten].map(|id| deliver(&mut queries, id)), [expected; 2]);
+            let unknown = (0..=u16::MAX).find(|id| ![answered, forgotten, open].contains(id)).unwrap();
+            assert_eq!(deliver(&mut queries, unknown), Delivery::Unasked);
+            assert_eq!(deliver(&mut queries, open), Delivery::Taken);
+        }
+    }
+
+    #[test]
+    fn a_right_answer_to_a_suspected_question_is_not_believed() {
+        let wire = Query::compose(0, b"\x01a\0", RecordType::A, true);
+        let mut queries = InFlight::remembering();
+        let id = queries.register(&Arc::new(Asked::from_wire(wire.clone()).unwrap())).unwrap();
+        let answer = [&id.to_be_bytes()[..], &[0x81, 0x80], &wire[4..]].concat();
+        let now = Instant::now();
+        assert_eq!(queries.deliver(&answer, path(), now, |_| true), Delivery::Taken);
+        let look = queries.look(id, now, Waker::noop());
+        assert!(matches!(look, Look::Over(Err(TryError::Spoofed(_)))), "{look:?}");
     }
 
     #[test]

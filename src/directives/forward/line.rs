@@ -54,6 +54,8 @@ pub trait Line: Send + Sync {
     fn retire(&self);
     /// True if anything came from the upstream after `instant`.
     fn is_heard_since(&self, instant: Instant) -> bool;
+    /// Retires it if it has brought nothing since `instant`: behind a ClusterIP it may lead to a pod that is gone.
+    fn retire_if_silent_since(&self, instant: Instant);
     /// The local end, once there is one.
     fn local(&self) -> Option<SocketAddr>;
 }
@@ -82,7 +84,7 @@ pub struct Race {
 /// How a wait of a [`Race`] ended.
 pub enum Step {
     Answered(Response),
-    /// No try is left; the last one's error.
+    /// No try is left, or none counts any longer ([`TryError::is_unproven`]); the last one's error.
     Failed(TryError),
     /// The time is over and at least one try still waits.
     Due,
@@ -112,16 +114,16 @@ impl Race {
         });
         match (answer, failure) {
             (Some(response), _) => Poll::Ready(Step::Answered(response)),
-            (None, Some(error)) if self.tries.is_empty() => Poll::Ready(Step::Failed(error)),
+            (None, Some(error)) if self.tries.is_empty() || error.is_unproven() => Poll::Ready(Step::Failed(error)),
             _ if is_due => Poll::Ready(Step::Due),
             _ => Poll::Pending,
         }
     }
 
-    /// No line of this race is to be used for new queries.
-    pub fn retire_lines(&self) {
+    /// The lines of this race that have brought nothing since they took its query are not to be used for new ones.
+    pub fn retire_silent_lines(&self) {
         for attempt in &self.tries {
-            attempt.line.retire();
+            attempt.line.retire_if_silent_since(attempt.sent);
         }
     }
 

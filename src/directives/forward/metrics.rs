@@ -2,7 +2,7 @@
 //! ours.
 
 use crate::message::Rcode;
-use crate::metrics::{Counter, Histogram, Registry, TIME_BUCKETS};
+use crate::metrics::{Counter, Gauge, Histogram, Registry, TIME_BUCKETS};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -40,6 +40,21 @@ impl ForwardMetrics {
     }
 }
 
+/// Sockets to all upstreams.
+pub struct SocketMetrics {
+    pub open: Gauge,
+    pub limit: Gauge,
+}
+
+impl SocketMetrics {
+    pub fn new(registry: &Registry) -> Self {
+        Self {
+            open: registry.gauge("nodelocaldns_forward_sockets", "Open UDP sockets and TCP connections to upstreams.", &[]),
+            limit: registry.gauge("nodelocaldns_forward_sockets_limit", "Sockets to upstreams that may be open.", &[]),
+        }
+    }
+}
+
 /// Counters of one upstream.
 pub struct UpstreamMetrics {
     registry: Registry,
@@ -54,6 +69,8 @@ pub struct UpstreamMetrics {
     pub tcp_opened: Counter,
     pub retries: Counter,
     pub mismatched: Counter,
+    pub sockets_exhausted: Counter,
+    pub spoof_suspected: Counter,
 }
 
 /// The series of one upstream and response code.
@@ -93,6 +110,14 @@ impl UpstreamMetrics {
             mismatched: counter(
                 "nodelocaldns_forward_mismatched_total",
                 "Messages from an upstream that answer no question in flight: forged, late or repeated.",
+            ),
+            sockets_exhausted: counter(
+                "nodelocaldns_forward_sockets_exhausted_total",
+                "Queries for which no socket could be opened because as many were open as may be; they shared one.",
+            ),
+            spoof_suspected: counter(
+                "nodelocaldns_forward_spoof_suspected_total",
+                "Sockets that got several datagrams with a wrong ID or question and were given up, their queries asked over TCP.",
             ),
             registry: registry.clone(),
             to,

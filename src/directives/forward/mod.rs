@@ -14,11 +14,14 @@ mod metrics;
 mod parse;
 mod policy;
 mod resolve;
+mod sockets;
+mod suspects;
 mod target;
 mod tcp;
 #[cfg(test)]
 mod tests;
 mod udp;
+mod udp_socket;
 mod upstream;
 
 use crate::chain::{

@@ -3,6 +3,7 @@
 use super::asked::Asked;
 use super::error::TryError;
 use super::parse::Config;
+use super::sockets::SocketBudget;
 use super::target::Target;
 use super::upstream::{Settings, Upstream};
 use crate::chain::{Ask, BuildContext, Listing, Transport, Upstreams};
@@ -70,6 +71,7 @@ pub struct Roster {
     listing: Listing,
     settings: Settings,
     registry: Registry,
+    sockets: Arc<SocketBudget>,
     resolvers: Vec<SocketAddr>,
     /// True once every host name was looked up, with success or without.
     is_settled: watch::Sender<bool>,
@@ -79,18 +81,17 @@ pub struct Roster {
 impl Roster {
     pub fn new(config: &Config, settings: Settings, context: &BuildContext<'_>) -> Self {
         let (registry, carry) = (&context.services.registry, &context.services.carry);
+        let sockets = SocketBudget::shared(carry, registry);
+        let adopt = |address: &SocketAddr| Upstream::adopt_or_new(*address, &settings, registry, carry, &sockets);
         let resolvers = config.options.resolvers.clone();
         let mut sources = Vec::new();
         let mut why_empty = RosterError::Empty;
         for target in &config.targets {
             match target {
-                Target::Address(address) => {
-                    sources.push(Source::Fixed(Upstream::adopt_or_new(*address, &settings, registry, carry)))
-                }
+                Target::Address(address) => sources.push(Source::Fixed(adopt(address))),
                 Target::File { path, addresses } => {
                     why_empty = RosterError::EmptyFile(path.clone());
-                    let adopted = addresses.iter().map(|address| Upstream::adopt_or_new(*address, &settings, registry, carry));
-                    sources.extend(adopted.map(Source::Fixed));
+                    sources.extend(addresses.iter().map(adopt).map(Source::Fixed));
                 }
                 Target::Host { name, port } => {
                     why_empty = RosterError::Unresolved(name.to_string());
@@ -105,8 +106,9 @@ impl Roster {
             sources,
             current: ArcSwap::default(),
             listing: Listing::new(Upstreams::of(context), config.from.clone()),
-            settings,
             registry: registry.clone(),
+            sockets: sockets.clone(),
+            settings,
             resolvers,
             is_settled: watch::Sender::new(!has_hosts),
             why_empty,
@@ -198,7 +200,7 @@ impl Roster {
             .map(|ip| SocketAddr::new(ip, host.port))
             .map(|address| match former.iter().find(|upstream| upstream.address == address) {
                 Some(upstream) => upstream.clone(),
-                None => Arc::new(Upstream::new(address, self.settings.clone(), &self.registry)),
+                None => Arc::new(Upstream::new(address, self.settings.clone(), &self.registry, self.sockets.clone())),
             })
             .collect();
         host.upstreams.store(Arc::new(upstreams));

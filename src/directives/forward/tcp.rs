@@ -5,8 +5,8 @@ use super::asked::Asked;
 use super::error::{Path, SystemError, TryError};
 use super::in_flight::{Delivery, InFlight, Look};
 use super::line::{Bell, FailOnDrop, Line, Try};
-use super::metrics::UpstreamMetrics;
-use super::upstream::Settings;
+use super::sockets::Room;
+use super::upstream::Remote;
 use crate::chain::Transport;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -27,6 +27,9 @@ const CROWDED: usize = 32;
 const STALLED: Duration = Duration::from_millis(50);
 /// Connections per worker and upstream unless `max_idle_conns` says otherwise.
 const CONNECTIONS: usize = 8;
+/// Connections per worker and upstream that live, or twice those that take queries if that is more: some may still wait for answers, some are for one
+/// query alone.
+const LIVE_CONNECTIONS: usize = 64;
 /// A connection takes queries for this long, drawn for each, unless `max_age` says otherwise.
 const AGE_SECONDS: std::ops::RangeInclusive<f64> = 30.0..=60.0;
 /// How much is read at once.
@@ -53,75 +56,55 @@ pub enum Choice {
 
 impl TcpPool {
     /// Sends `asked` on a connection.
-    pub fn send(
-        &self,
-        remote: SocketAddr,
-        settings: &Settings,
-        metrics: &Arc<UpstreamMetrics>,
-        asked: &Arc<Asked>,
-        choice: Choice,
-        now: Instant,
-    ) -> Result<Try, TryError> {
-        let connection = match choice {
-            Choice::Own => self.open(remote, settings, metrics, now, choice),
-            Choice::Any => self.pick(remote, settings, metrics, now),
-        };
+    pub fn send(&self, remote: &Arc<Remote>, asked: &Arc<Asked>, choice: Choice, now: Instant) -> Result<Try, TryError> {
+        let (connection, is_own) = self.pick(remote, choice, now)?;
         let attempt = connection.begin(asked, now);
-        if choice == Choice::Own {
+        if is_own {
             connection.retire();
         }
         attempt
     }
 
-    fn pick(&self, remote: SocketAddr, settings: &Settings, metrics: &Arc<UpstreamMetrics>, now: Instant) -> Arc<Connection> {
-        let mut live: SmallVec<[(Load, Arc<Connection>); CONNECTIONS]> = SmallVec::new();
-        self.connections.lock().retain(|weak| {
+    /// The connection to send on, and whether it is for this query alone.
+    fn pick(&self, remote: &Arc<Remote>, choice: Choice, now: Instant) -> Result<(Arc<Connection>, bool), TryError> {
+        let mut usable: SmallVec<[(Load, Arc<Connection>); CONNECTIONS]> = SmallVec::new();
+        let mut connections = self.connections.lock();
+        connections.retain(|weak| {
             let Some(connection) = weak.upgrade() else { return false };
-            let load = connection.load(now);
-            if let Some(load) = load {
-                live.push((load, connection));
+            if let Some(load) = connection.load(now) {
+                usable.push((load, connection));
             }
-            load.is_some()
+            true
         });
-        let room = live.len() < settings.connections_per_worker.unwrap_or(CONNECTIONS);
-        match live.into_iter().min_by_key(|(load, _)| *load) {
-            Some((load, connection)) if !load.busy || !room => {
-                metrics.tcp_reused.increment();
-                connection
+        let limit = remote.settings.connections_per_worker.unwrap_or(CONNECTIONS);
+        let least_busy = usable.iter().min_by_key(|(load, _)| *load);
+        let is_wanted = choice == Choice::Own || (usable.len() < limit && least_busy.is_none_or(|(load, _)| load.busy));
+        let reused = |connection: &Arc<Connection>| {
+            remote.metrics.tcp_reused.increment();
+            Ok((connection.clone(), false))
+        };
+        match least_busy {
+            Some((_, connection)) if !is_wanted => return reused(connection),
+            _ => (),
+        }
+        let has_room = connections.len() < LIVE_CONNECTIONS.max(limit.saturating_mul(2));
+        let room = match has_room.then(|| remote.sockets.take()).flatten() {
+            Some(room) => room,
+            None => {
+                remote.metrics.sockets_exhausted.increment();
+                match least_busy {
+                    Some((_, connection)) => return reused(connection),
+                    // Each worker can have one that takes queries, beside those that are about to end.
+                    None if connections.len() < limit => remote.sockets.take_beyond(),
+                    None => {
+                        return Err(TryError::NoSocket(Path { transport: Transport::Tcp, local: None, remote: remote.address }));
+                    }
+                }
             }
-            _ => self.open(remote, settings, metrics, now, Choice::Any),
-        }
-    }
-
-    fn open(
-        &self,
-        remote: SocketAddr,
-        settings: &Settings,
-        metrics: &Arc<UpstreamMetrics>,
-        now: Instant,
-        choice: Choice,
-    ) -> Arc<Connection> {
-        metrics.tcp_opened.increment();
-        let age = settings.max_age.unwrap_or_else(|| Duration::from_secs_f64(rand::random_range(AGE_SECONDS)));
-        let connection = Arc::new(Connection {
-            remote,
-            metrics: metrics.clone(),
-            state: Mutex::new(State {
-                outbox: Vec::new(),
-                unanswered: 0,
-                progress: now,
-                local: None,
-                retired: false,
-                retires: now + age,
-            }),
-            in_flight: Mutex::default(),
-            wake: Notify::new(),
-        });
-        tokio::spawn(run(connection.clone(), settings.clone()));
-        if choice == Choice::Any {
-            self.connections.lock().push(Arc::downgrade(&connection));
-        }
-        connection
+        };
+        let connection = Connection::open(remote, room, now);
+        connections.push(Arc::downgrade(&connection));
+        Ok((connection, choice == Choice::Own))
     }
 }
 
@@ -133,12 +116,12 @@ struct Load {
 }
 
 struct Connection {
-    remote: SocketAddr,
-    metrics: Arc<UpstreamMetrics>,
+    remote: Arc<Remote>,
     state: Mutex<State>,
     in_flight: Mutex<InFlight>,
     /// Tells the task that there is something to write, or that the connection may be done.
     wake: Notify,
+    _room: Room,
 }
 
 struct State {
@@ -155,8 +138,30 @@ struct State {
 }
 
 impl Connection {
+    /// Starts the task that connects and then serves it.
+    fn open(remote: &Arc<Remote>, room: Room, now: Instant) -> Arc<Self> {
+        remote.metrics.tcp_opened.increment();
+        let age = remote.settings.max_age.unwrap_or_else(|| Duration::from_secs_f64(rand::random_range(AGE_SECONDS)));
+        let connection = Arc::new(Self {
+            remote: remote.clone(),
+            state: Mutex::new(State {
+                outbox: Vec::new(),
+                unanswered: 0,
+                progress: now,
+                local: None,
+                retired: false,
+                retires: now + age,
+            }),
+            in_flight: Mutex::default(),
+            wake: Notify::new(),
+            _room: room,
+        });
+        tokio::spawn(run(connection.clone()));
+        connection
+    }
+
     fn path(&self) -> Path {
-        Path { transport: Transport::Tcp, local: self.state.lock().local, remote: self.remote }
+        Path { transport: Transport::Tcp, local: self.state.lock().local, remote: self.remote.address }
     }
 
     /// `None` if it takes no new queries.
@@ -217,18 +222,23 @@ impl Line for Connection {
         self.state.lock().progress > instant
     }
 
+    fn retire_if_silent_since(&self, _instant: Instant) {
+        // Who asks has looked whether it is heard, or a query on it has had its whole time.
+        self.retire();
+    }
+
     fn local(&self) -> Option<SocketAddr> {
         self.state.lock().local
     }
 }
 
 /// The life of a connection: connects, writes and reads until it breaks, is idle for long or is retired and done.
-async fn run(connection: Arc<Connection>, settings: Settings) {
+async fn run(connection: Arc<Connection>) {
     let mut ended = FailOnDrop { in_flight: &connection.in_flight, error: TryError::Closed(connection.path()) };
     let mut bell = Bell::new();
     ended.error = tokio::select! {
         biased;
-        error = live(&connection, &settings) => error,
+        error = live(&connection) => error,
         never = bell.ring(&connection.in_flight) => match never {},
     };
     // From here on no query may be put on it; those that were are failed when `ended` goes.
@@ -236,11 +246,11 @@ async fn run(connection: Arc<Connection>, settings: Settings) {
 }
 
 /// Gives the reason of the end.
-async fn live(connection: &Connection, settings: &Settings) -> TryError {
-    match connect(connection, settings).await {
+async fn live(connection: &Connection) -> TryError {
+    match connect(connection).await {
         Ok(stream) => {
             connection.state.lock().local = stream.local_addr().ok();
-            match exchange(connection, &stream, settings).await {
+            match exchange(connection, &stream).await {
                 Ok(()) => TryError::Closed(connection.path()),
                 Err(Break::System(error)) => TryError::Broken(connection.path(), error),
                 Err(Break::Unasked) => TryError::Unasked(connection.path()),
@@ -250,12 +260,13 @@ async fn live(connection: &Connection, settings: &Settings) -> TryError {
     }
 }
 
-async fn connect(connection: &Connection, settings: &Settings) -> Result<TcpStream, SystemError> {
-    let socket = if connection.remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+async fn connect(connection: &Connection) -> Result<TcpStream, SystemError> {
+    let Remote { address, settings, .. } = &*connection.remote;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(source) = settings.source_address {
         socket.bind(SocketAddr::new(source, 0))?;
     }
-    let connecting = tokio::time::timeout(settings.read_timeout, socket.connect(connection.remote)).await;
+    let connecting = tokio::time::timeout(settings.read_timeout, socket.connect(*address)).await;
     let stream = connecting.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;
     // Without it the kernel sends for a quarter of an hour to a pod that is gone.
@@ -276,7 +287,8 @@ impl From<io::Error> for Break {
     }
 }
 
-async fn exchange(connection: &Connection, stream: &TcpStream, settings: &Settings) -> Result<(), Break> {
+async fn exchange(connection: &Connection, stream: &TcpStream) -> Result<(), Break> {
+    let settings = &connection.remote.settings;
     let mut inbox = Vec::new();
     let mut outbox = Vec::new();
     let mut written = 0;
@@ -363,17 +375,18 @@ fn deliver(connection: &Connection, inbox: &mut Vec<u8>) -> Result<(), Break> {
     let unanswered = connection.state.lock().unanswered;
     let mut messages = 0;
     let mut rest = inbox.as_slice();
+    let now = Instant::now();
     let mut in_flight = connection.in_flight.lock();
     while let Some((length, after)) = rest.split_first_chunk().map(|(octets, after)| (u16::from_be_bytes(*octets), after)) {
         let Some((message, after)) = after.split_at_checked(usize::from(length)) else { break };
         if messages == unanswered {
-            connection.metrics.mismatched.increment();
+            connection.remote.metrics.mismatched.increment();
             return Err(Break::Unasked);
         }
         messages += 1;
         // An answer nobody waits for any longer is no sign of forgery on a connection.
-        if in_flight.deliver(message, path) == Delivery::Mismatched {
-            connection.metrics.mismatched.increment();
+        if in_flight.deliver(message, path, now, |_| false) == Delivery::Mismatched {
+            connection.remote.metrics.mismatched.increment();
         }
         rest = after;
     }
@@ -382,7 +395,7 @@ fn deliver(connection: &Connection, inbox: &mut Vec<u8>) -> Result<(), Break> {
     if taken > 0 {
         inbox.drain(..taken);
         let mut state = connection.state.lock();
-        state.progress = Instant::now();
+        state.progress = now;
         state.unanswered -= messages;
     }
     Ok(())

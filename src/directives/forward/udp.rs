@@ -5,38 +5,24 @@
 //! guesses ports and IDs it is the same, and a system call for each query would be a quarter of a miss's cost.
 
 use super::asked::Asked;
-use super::error::{Path, TryError};
-use super::in_flight::{Delivery, InFlight, Look};
-use super::line::{Bell, FailOnDrop, Line, Try};
-use super::metrics::UpstreamMetrics;
-use super::upstream::Settings;
-use crate::chain::Transport;
-use crate::datagrams::{self, BATCH, Inbox, MAX_ANSWER, Outbox};
+use super::error::TryError;
+use super::line::{Line, Try};
+use super::sockets::Room;
+use super::udp_socket::UdpSocket;
+use super::upstream::Remote;
 use parking_lot::Mutex;
-use socket2::{Domain, Protocol, Socket, Type};
-use std::cell::RefCell;
-use std::io;
-use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use smallvec::SmallVec;
 use std::sync::{Arc, Weak};
-use std::task::Waker;
-use std::time::{Duration, Instant};
-use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
-use tokio::io::{Interest, Ready};
-use tokio::sync::Notify;
+use std::time::Instant;
 
-/// Sockets per worker and upstream. The queries of one turn take one at random.
+/// Sockets per worker and upstream that take queries. The queries of one turn take one at random.
 pub const SOCKETS: usize = 32;
-/// Queries a socket is good for; each draws its own number, so that an observer cannot count a port's end.
-const USES: std::ops::RangeInclusive<u32> = 64..=192;
-/// A socket lives this long at most, or `expire` if that is less.
-const LIFETIME: Duration = Duration::from_secs(10);
-
-thread_local! {
-    /// Where datagrams land, before their owners are found.
-    static INBOX: RefCell<Inbox> = RefCell::new(Inbox::of_connected(MAX_ANSWER));
-}
+/// Sockets per worker and upstream that live: as many again as take queries may still wait for answers to theirs. At 64 to 192
+/// queries each that is room for some 8,000 queries in flight before sockets are used beyond their share.
+pub const LIVE_SOCKETS: usize = 2 * SOCKETS;
+/// When as many live as may, queries share those that are left. Below this number, the upstream being silent on all others, the oldest one that
+/// waits is given up for a new one, so that which port a query leaves from stays hard to guess.
+pub const FEWEST_SHARED: usize = 8;
 
 /// The sockets of one worker to one upstream. They are owned by the tasks that read them, so that a socket whose runtime is
 /// gone is gone from here too.
@@ -47,260 +33,134 @@ pub struct UdpPool {
 
 #[derive(Default)]
 struct Sockets {
-    lines: Vec<Weak<UdpLine>>,
-    /// The one that was drawn last.
+    /// Those that take queries.
+    places: [Weak<UdpSocket>; SOCKETS],
+    /// The place that was drawn last.
     drawn: usize,
+    /// All that live and have not been given up, oldest first.
+    live: Vec<Weak<UdpSocket>>,
+}
+
+/// How a query gets a socket.
+enum Draw {
+    Use(Arc<UdpSocket>),
+    /// A new one, to be put in this place.
+    Open(usize),
 }
 
 impl UdpPool {
-    /// Sends `asked` from the socket drawn for this turn; from a new one if `fresh`.
-    pub fn send(
-        &self,
-        remote: SocketAddr,
-        settings: &Settings,
-        metrics: &Arc<UpstreamMetrics>,
-        asked: &Arc<Asked>,
-        fresh: bool,
-        now: Instant,
-    ) -> Result<Try, TryError> {
-        let slot = match self.draw(fresh, now) {
-            Ok(line) => {
-                metrics.udp_reused.increment();
-                return line.send(asked, now);
+    /// Sends `asked` from the socket drawn for this turn. One that is sent `again`, beside these tries, leaves by a new one, or if there is no
+    /// room for that by another one than theirs.
+    pub fn send(&self, remote: &Arc<Remote>, asked: &Arc<Asked>, again: Option<&[Try]>, now: Instant) -> Result<Try, TryError> {
+        let place = match self.draw(again, now) {
+            Draw::Use(socket) => {
+                remote.metrics.udp_reused.increment();
+                return socket.send(asked, now);
             }
-            Err(slot) => slot,
+            Draw::Open(place) => place,
         };
-        metrics.udp_opened.increment();
-        match UdpLine::open(remote, settings, metrics.clone(), now) {
-            Ok(line) => {
-                self.keep(slot, &line);
-                line.send(asked, now)
+        let room = match self.room(remote, again.unwrap_or_default()) {
+            Ok(room) => room,
+            Err(shared) => {
+                remote.metrics.udp_reused.increment();
+                return shared.send(asked, now);
+            }
+        };
+        remote.metrics.udp_opened.increment();
+        match UdpSocket::open(remote, room, now) {
+            Ok(socket) => {
+                self.keep(place, &socket);
+                socket.send(asked, now)
             }
             // Out of file descriptors or ports: an open socket, worn or not, is better than none.
-            Err(error) => match self.any_line() {
-                Some(line) => line.send(asked, now),
+            Err(error) => match self.any() {
+                Some(socket) => socket.send(asked, now),
                 None => Err(error),
             },
         }
     }
 
     /// A socket whose task goes on. One that is done lives on as long as somebody holds his answered try.
-    fn any_line(&self) -> Option<Arc<UdpLine>> {
-        self.sockets.lock().lines.iter().find_map(|line| line.upgrade().filter(|line| !line.is_done()))
+    fn any(&self) -> Option<Arc<UdpSocket>> {
+        self.sockets.lock().live.iter().filter_map(Weak::upgrade).find(|socket| !socket.is_done())
     }
 
     /// Has the sockets of now refuse to send, as those do whose local address is taken from the machine.
     #[cfg(test)]
     pub fn shut_down(&self) {
-        for line in self.sockets.lock().lines.iter().filter_map(Weak::upgrade) {
-            socket2::SockRef::from(&line.socket).shutdown(std::net::Shutdown::Write).unwrap();
+        for socket in self.sockets.lock().places.iter().filter_map(Weak::upgrade) {
+            socket.shut_down();
         }
     }
 
-    /// The socket to send from, or the place for a new one.
-    fn draw(&self, fresh: bool, now: Instant) -> Result<Arc<UdpLine>, usize> {
-        let mut sockets = self.sockets.lock();
-        let line_at = |slot: usize| sockets.lines.get(slot).and_then(Weak::upgrade);
-        if !fresh && let Some(line) = line_at(sockets.drawn).filter(|line| line.is_gathering() && line.take_use(now)) {
-            return Ok(line);
-        }
-        let slot = rand::random_range(0..SOCKETS);
-        let line = line_at(slot).filter(|line| !fresh && line.take_use(now));
-        sockets.drawn = slot;
-        line.ok_or(slot)
+    /// Gives up the sockets of now, as for newer ones.
+    #[cfg(test)]
+    pub fn give_up(&self) {
+        self.sockets.lock().live.iter().filter_map(Weak::upgrade).for_each(|socket| socket.give_up());
     }
 
-    fn keep(&self, slot: usize, line: &Arc<UdpLine>) {
+    fn draw(&self, again: Option<&[Try]>, now: Instant) -> Draw {
         let mut sockets = self.sockets.lock();
-        let weak = Arc::downgrade(line);
-        if slot >= sockets.lines.len() {
-            // Places are drawn before there are so many.
-            sockets.drawn = sockets.lines.len();
-            sockets.lines.push(weak);
-            return;
+        // What is asked again in one turn leaves by one new socket, as what is asked first leaves by one of any age.
+        let gathers = |socket: &Arc<UdpSocket>| {
+            socket.is_gathering() && again.is_none_or(|tries| socket.is_unused() && !socket.is_among(tries))
+        };
+        if let Some(socket) = sockets.places[sockets.drawn].upgrade().filter(|socket| gathers(socket) && socket.take_use(now)) {
+            return Draw::Use(socket);
         }
-        let replaced = std::mem::replace(&mut sockets.lines[slot], weak);
+        let drawn = rand::random_range(0..SOCKETS);
+        if again.is_some() {
+            // Sockets that bring answers are left where they are, while there are others.
+            let mut places = (drawn..SOCKETS).chain(0..drawn);
+            let vacant = |place: &usize| sockets.places[*place].upgrade().is_none_or(|socket| !socket.is_shareable());
+            return Draw::Open(places.find(vacant).unwrap_or(drawn));
+        }
+        sockets.drawn = drawn;
+        match sockets.places[drawn].upgrade().filter(|socket| socket.take_use(now)) {
+            Some(socket) => Draw::Use(socket),
+            None => Draw::Open(drawn),
+        }
+    }
+
+    /// Room for a new socket; where there is none, the socket to share.
+    fn room(&self, remote: &Remote, avoid: &[Try]) -> Result<Room, Arc<UdpSocket>> {
+        let mut sockets = self.sockets.lock();
+        sockets.live.retain(|socket| socket.strong_count() > 0);
+        if sockets.live.len() < LIVE_SOCKETS
+            && let Some(room) = remote.sockets.take()
+        {
+            return Ok(room);
+        }
+        let mut shared: SmallVec<[Arc<UdpSocket>; SOCKETS]> =
+            sockets.places.iter().filter_map(Weak::upgrade).filter(|socket| socket.is_shareable()).collect();
+        if shared.iter().any(|socket| !socket.is_among(avoid)) {
+            shared.retain(|socket| !socket.is_among(avoid));
+        }
+        if shared.len() < FEWEST_SHARED {
+            let oldest = sockets.live.iter().position(|socket| socket.upgrade().is_some_and(|socket| socket.is_waiting()));
+            if let Some(oldest) = oldest.and_then(|index| sockets.live.remove(index).upgrade()) {
+                drop(sockets);
+                oldest.give_up();
+                return Ok(remote.sockets.take_beyond());
+            }
+        }
+        remote.metrics.sockets_exhausted.increment();
+        if shared.is_empty() {
+            // Each worker can have one.
+            return Ok(remote.sockets.take_beyond());
+        }
+        Err(shared.swap_remove(rand::random_range(0..shared.len())))
+    }
+
+    fn keep(&self, place: usize, socket: &Arc<UdpSocket>) {
+        let mut sockets = self.sockets.lock();
+        let replaced = std::mem::replace(&mut sockets.places[place], Arc::downgrade(socket));
+        // Where queries of this turn go on to.
+        sockets.drawn = place;
+        sockets.live.push(Arc::downgrade(socket));
         drop(sockets);
         if let Some(old) = replaced.upgrade() {
             old.retire();
-        }
-    }
-}
-
-/// A connected socket.
-struct UdpLine {
-    socket: AsyncFd<UdpSocket>,
-    path: Path,
-    metrics: Arc<UpstreamMetrics>,
-    in_flight: Mutex<InFlight>,
-    /// Queries of this turn; the socket's task sends them, which has its turn after those that ask.
-    outbox: Mutex<Outbox>,
-    uses: AtomicU32,
-    ends: Instant,
-    retired: AtomicBool,
-    /// Tells the socket's task that something is to be sent, or that the socket may be done.
-    changed: Notify,
-}
-
-impl UdpLine {
-    /// Opens a socket on a port of the kernel's choice (random, as RFC 6056 wants) and starts its task.
-    fn open(remote: SocketAddr, settings: &Settings, metrics: Arc<UpstreamMetrics>, now: Instant) -> Result<Arc<Self>, TryError> {
-        let failed = |error: io::Error| TryError::Dial(Path { transport: Transport::Udp, local: None, remote }, error.into());
-        let socket = Socket::new(Domain::for_address(remote), Type::DGRAM.nonblocking(), Some(Protocol::UDP)).map_err(failed)?;
-        if let Some(source) = settings.source_address {
-            socket.bind(&SocketAddr::new(source, 0).into()).map_err(failed)?;
-        }
-        socket.connect(&remote.into()).map_err(failed)?;
-        let local = socket.local_addr().ok().and_then(|address| address.as_socket());
-        let socket = datagrams::register(socket.into()).map_err(failed)?;
-        let lifetime = LIFETIME.min(settings.expire);
-        let line = Arc::new(Self {
-            path: Path { transport: Transport::Udp, local, remote },
-            socket,
-            metrics,
-            in_flight: Mutex::default(),
-            outbox: Mutex::default(),
-            uses: AtomicU32::new(rand::random_range(USES)),
-            ends: now + lifetime.mul_f64(rand::random_range(0.5..=1.0)),
-            retired: AtomicBool::new(false),
-            changed: Notify::new(),
-        });
-        tokio::spawn(run(line.clone()));
-        Ok(line)
-    }
-
-    /// Counts one use; false if the socket has had its share.
-    fn take_use(&self, now: Instant) -> bool {
-        if self.retired.load(Ordering::Relaxed) || now >= self.ends {
-            return false;
-        }
-        self.uses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |uses| uses.checked_sub(1)).is_ok()
-    }
-
-    /// Something is gathered that has not been sent yet, and there is room for more.
-    fn is_gathering(&self) -> bool {
-        (1..BATCH).contains(&self.outbox.lock().kept().len())
-    }
-
-    fn send(self: &Arc<Self>, asked: &Arc<Asked>, now: Instant) -> Result<Try, TryError> {
-        let (ahead, registered) = {
-            let mut in_flight = self.in_flight.lock();
-            (in_flight.len(), in_flight.register(asked))
-        };
-        let id = registered.ok_or(TryError::TooMany(self.path))?;
-        let mut outbox = self.outbox.lock();
-        asked.write(id, outbox.buffer());
-        outbox.keep(None);
-        drop(outbox);
-        self.changed.notify_one();
-        Ok(Try { line: self.clone(), id, sent: now, ahead })
-    }
-
-    /// Sends what was gathered.
-    fn flush(&self) {
-        let mut outbox = self.outbox.lock();
-        let queries = outbox.kept();
-        let mut done = 0;
-        // The socket reports the errors of earlier datagrams (ICMP) first, once each.
-        let mut is_reported = false;
-        while let Some(rest) = queries.get(done..).filter(|rest| !rest.is_empty()) {
-            match datagrams::send(self.socket.as_fd(), rest) {
-                Ok(sent) => (done, is_reported) = (done + sent.max(1), false),
-                // A full send buffer is a lost datagram; it is sent again in time.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_) if !std::mem::replace(&mut is_reported, true) => self.retired.store(true, Ordering::Release),
-                Err(error) => {
-                    if let Some(id) = rest[0].octets.first_chunk() {
-                        let error = TryError::Write(self.path, error.into());
-                        self.in_flight.lock().fail(u16::from_be_bytes(*id), error);
-                    }
-                    (done, is_reported) = (done + 1, false);
-                }
-            }
-        }
-        outbox.clear(usize::MAX);
-    }
-
-    fn is_done(&self) -> bool {
-        self.retired.load(Ordering::Acquire) && self.in_flight.lock().is_empty()
-    }
-
-    /// Takes what has arrived. An ICMP error alone does not make a socket readable; it is an event of its own.
-    fn drain(&self, mut ready: AsyncFdReadyGuard<'_, UdpSocket>) -> io::Result<()> {
-        if ready.ready().is_error() {
-            ready.clear_ready_matching(Ready::ERROR);
-            if let Some(error) = self.socket.get_ref().take_error()? {
-                return Err(error);
-            }
-        }
-        INBOX.with_borrow_mut(|inbox| {
-            loop {
-                let count = match inbox.receive(self.socket.as_fd()) {
-                    Ok(count) => count,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                    Err(error) => return Err(error),
-                };
-                let mut in_flight = self.in_flight.lock();
-                for datagram in inbox.datagrams() {
-                    if in_flight.deliver(datagram.octets, self.path) != Delivery::Taken {
-                        self.metrics.mismatched.increment();
-                    }
-                }
-                if count < BATCH {
-                    // The socket was empty; what comes from now on is an event of its own.
-                    ready.clear_ready_matching(Ready::READABLE);
-                    return Ok(());
-                }
-            }
-        })
-    }
-}
-
-impl Line for UdpLine {
-    fn look(&self, id: u16, until: Instant, waker: &Waker) -> Look {
-        self.in_flight.lock().look(id, until, waker)
-    }
-
-    fn forget(&self, id: u16) {
-        self.in_flight.lock().forget(id);
-        if self.retired.load(Ordering::Relaxed) {
-            self.changed.notify_one();
-        }
-    }
-
-    fn retire(&self) {
-        self.retired.store(true, Ordering::Release);
-        self.changed.notify_one();
-    }
-
-    fn is_heard_since(&self, _instant: Instant) -> bool {
-        // Each datagram goes its own way: that others arrived says nothing of this one.
-        false
-    }
-
-    fn local(&self) -> Option<SocketAddr> {
-        self.path.local
-    }
-}
-
-/// Sends and reads until the socket is worn out and nobody waits on it.
-async fn run(line: Arc<UdpLine>) {
-    let _ended = FailOnDrop { in_flight: &line.in_flight, error: TryError::Closed(line.path) };
-    let mut bell = Bell::new();
-    let end = tokio::time::sleep_until(line.ends.into());
-    tokio::pin!(end);
-    while !line.is_done() {
-        tokio::select! {
-            biased;
-            () = line.changed.notified() => line.flush(),
-            ready = line.socket.ready(Interest::READABLE | Interest::ERROR) => {
-                if let Err(error) = ready.and_then(|ready| line.drain(ready)) {
-                    line.retired.store(true, Ordering::Release);
-                    line.in_flight.lock().fail_all(&TryError::Read(line.path, error.into()));
-                }
-            }
-            never = bell.ring(&line.in_flight) => match never {},
-            () = &mut end, if !line.retired.load(Ordering::Relaxed) => line.retired.store(true, Ordering::Release),
         }
     }
 }

@@ -6,6 +6,8 @@ use super::error::{Path, TryError};
 use super::health::Health;
 use super::line::{Race, Step, Try};
 use super::metrics::UpstreamMetrics;
+use super::sockets::SocketBudget;
+use super::suspects::Suspects;
 use super::tcp::{Choice, TcpPool};
 use super::udp::UdpPool;
 use crate::chain::{Carry, Transport};
@@ -13,6 +15,7 @@ use crate::message::{Name, Response};
 use crate::metrics::Registry;
 use smallvec::smallvec;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thread_local::ThreadLocal;
@@ -47,13 +50,29 @@ pub struct Settings {
     pub probe_tcp: bool,
 }
 
-/// An upstream server.
-pub struct Upstream {
+/// An upstream server as each of its sockets and connections knows it.
+pub struct Remote {
     pub address: SocketAddr,
     pub settings: Settings,
+    pub metrics: UpstreamMetrics,
+    /// Those of all upstreams.
+    pub sockets: Arc<SocketBudget>,
+    pub suspects: Suspects,
+}
+
+/// An upstream server.
+pub struct Upstream {
+    remote: Arc<Remote>,
     pub health: Health,
-    pub metrics: Arc<UpstreamMetrics>,
     pools: ThreadLocal<Pools>,
+}
+
+impl Deref for Upstream {
+    type Target = Remote;
+
+    fn deref(&self) -> &Remote {
+        &self.remote
+    }
 }
 
 #[derive(Default)]
@@ -63,28 +82,48 @@ struct Pools {
 }
 
 impl Upstream {
-    pub fn new(address: SocketAddr, settings: Settings, registry: &Registry) -> Self {
-        Self {
-            metrics: Arc::new(UpstreamMetrics::new(registry, address.to_string())),
-            health: Health::default(),
-            pools: ThreadLocal::new(),
-            address,
-            settings,
-        }
+    pub fn new(address: SocketAddr, settings: Settings, registry: &Registry, sockets: Arc<SocketBudget>) -> Self {
+        let metrics = UpstreamMetrics::new(registry, address.to_string());
+        let remote = Arc::new(Remote { address, settings, metrics, sockets, suspects: Suspects::default() });
+        Self { remote, health: Health::default(), pools: ThreadLocal::new() }
     }
 
     /// The upstream of the running plan if it has the same settings, else a new one.
-    pub fn adopt_or_new(address: SocketAddr, settings: &Settings, registry: &Registry, carry: &Carry) -> Arc<Self> {
-        carry.adopt_or(&format!("forward upstream {address} {settings:?}"), || Self::new(address, settings.clone(), registry))
+    pub fn adopt_or_new(
+        address: SocketAddr,
+        settings: &Settings,
+        registry: &Registry,
+        carry: &Carry,
+        sockets: &Arc<SocketBudget>,
+    ) -> Arc<Self> {
+        let new = || Self::new(address, settings.clone(), registry, sockets.clone());
+        carry.adopt_or(&format!("forward upstream {address} {settings:?}"), new)
     }
 
     /// Asks and waits for the answer for at most the read timeout. Within it, a datagram that seems lost is sent again from
     /// another port, and a query whose connection breaks or hangs, or whose socket does not send it, is asked again on another.
+    ///
+    /// A datagram that anybody may have sent ends no query: over TCP it is asked again, and given the read timeout again, when one was malformed or
+    /// had no question, or when somebody seems to guess the answers. Only an error code without a question to a query with EDNS is handed on:
+    /// whoever asks without EDNS next believes nothing of it.
     pub async fn ask(&self, asked: &Arc<Asked>, transport: Transport) -> Result<Response, TryError> {
+        if transport == Transport::Udp && !self.suspects.holds(asked.question(), Instant::now()) {
+            match self.ask_over(asked, Transport::Udp).await {
+                Err(TryError::NoQuestion(path)) if asked.has_edns() => return Err(TryError::NoQuestion(path)),
+                Err(error) if error.is_unproven() => {
+                    tracing::debug!(upstream = %self.address, %error, "asked over TCP");
+                }
+                outcome => return outcome,
+            }
+        }
+        self.ask_over(asked, Transport::Tcp).await
+    }
+
+    async fn ask_over(&self, asked: &Arc<Asked>, transport: Transport) -> Result<Response, TryError> {
         let start = Instant::now();
         self.metrics.count_request();
         let path = Path { transport, local: None, remote: self.address };
-        let mut race = Race { tries: smallvec![self.send(asked, transport, Choice::Any, false, start)?], path };
+        let mut race = Race { tries: smallvec![self.send(asked, transport, Choice::Any, None, start)?], path };
         let part = self.settings.read_timeout / SENDINGS;
         let until = start + part * SENDINGS;
         let mut resend_at = start + part;
@@ -93,7 +132,15 @@ impl Upstream {
         let mut broken = 0;
         let lines_tried = if transport == Transport::Udp { SOCKETS_TRIED } else { CONNECTIONS_TRIED };
         loop {
-            match race.wait(patience.unwrap_or(until).min(resend_at).min(until)).await {
+            let step = match race.wait(patience.unwrap_or(until).min(resend_at).min(until)).await {
+                // As good as a lost datagram, and sent again when one is: at once, it would ask for a socket that there is no room for.
+                Step::Failed(TryError::GivenUp(_)) => {
+                    tokio::time::sleep_until(resend_at.min(until).into()).await;
+                    Step::Due
+                }
+                step => step,
+            };
+            match step {
                 Step::Answered(response) => {
                     self.metrics.count_response(response.rcode(), start.elapsed());
                     return Ok(response);
@@ -105,13 +152,13 @@ impl Upstream {
                     }
                     self.metrics.retries.increment();
                     let choice = if broken + 1 == lines_tried { Choice::Own } else { Choice::Any };
-                    race.tries.push(self.send(asked, transport, choice, true, Instant::now())?);
+                    race.tries.push(self.send(asked, transport, choice, Some(&[]), Instant::now())?);
                 }
                 Step::Failed(error) => return Err(error),
                 Step::Due => {
                     let now = Instant::now();
                     if now >= until {
-                        race.retire_lines();
+                        race.retire_silent_lines();
                         return Err(TryError::Timeout(race.newest_path()));
                     }
                     let in_line = patience.take_if(|patience| now >= *patience).is_some();
@@ -121,14 +168,16 @@ impl Upstream {
                         if race.tries.iter().any(|attempt| attempt.line.is_heard_since(attempt.sent)) {
                             continue;
                         }
-                        race.retire_lines();
+                        race.retire_silent_lines();
                     } else if !in_line || race.tries.iter().any(|attempt| attempt.line.is_heard_since(attempt.sent)) {
                         continue;
                     }
                     self.metrics.retries.increment();
-                    // A second try that cannot be sent leaves the first one waiting.
-                    if let Ok(attempt) = self.send(asked, transport, Choice::Any, true, now) {
-                        race.tries.push(attempt);
+                    match self.send(asked, transport, Choice::Any, Some(&race.tries), now) {
+                        Ok(attempt) => race.tries.push(attempt),
+                        // A second try that cannot be sent leaves the first one waiting.
+                        Err(_) if !race.tries.is_empty() => (),
+                        Err(error) => return Err(error),
                     }
                 }
             }
@@ -141,11 +190,19 @@ impl Upstream {
         &self.pools.get_or_default().udp
     }
 
-    fn send(&self, asked: &Arc<Asked>, transport: Transport, choice: Choice, fresh: bool, now: Instant) -> Result<Try, TryError> {
+    /// Sends `asked` once; `again`, beside these tries, on another line than theirs if that can be.
+    fn send(
+        &self,
+        asked: &Arc<Asked>,
+        transport: Transport,
+        choice: Choice,
+        again: Option<&[Try]>,
+        now: Instant,
+    ) -> Result<Try, TryError> {
         let pools = self.pools.get_or_default();
         match transport {
-            Transport::Udp => pools.udp.send(self.address, &self.settings, &self.metrics, asked, fresh, now),
-            Transport::Tcp => pools.tcp.send(self.address, &self.settings, &self.metrics, asked, choice, now),
+            Transport::Udp => pools.udp.send(&self.remote, asked, again, now),
+            Transport::Tcp => pools.tcp.send(&self.remote, asked, choice, now),
         }
     }
 }

@@ -5,11 +5,14 @@ mod loops;
 mod parse;
 mod scripted;
 mod sharing;
+mod sockets;
+mod spoofing;
 mod tcp;
 mod udp;
 
 use super::Forward;
 use super::parse::{Config, Options};
+use super::sockets::SocketBudget;
 use super::target::Target;
 use crate::chain::{
     BuildContext, Chain, Directive, Failure, Next, Outcome, OwnedRequest, Peer, Purpose, Request, Services, Transport,
@@ -45,6 +48,10 @@ impl Running {
     /// The answer; a failure ends the test.
     async fn answer(&self, request: &OwnedRequest) -> Response {
         self.ask(request).await.expect("an answer").response
+    }
+
+    fn sockets(&self) -> Arc<SocketBudget> {
+        SocketBudget::shared(&self.services.carry, &self.services.registry)
     }
 
     /// Value of the series whose line begins with `name`; 0 if there is none.

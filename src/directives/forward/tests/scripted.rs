@@ -75,6 +75,7 @@ type Script = Arc<dyn Fn(&Seen) -> Act + Send + Sync>;
 
 pub struct Upstream {
     pub address: SocketAddr,
+    udp: Arc<UdpSocket>,
     seen: Arc<Mutex<Vec<Seen>>>,
     connections: Arc<Mutex<usize>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -99,11 +100,16 @@ impl Upstream {
         let address = tcp.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let connections = Arc::new(Mutex::new(0));
-        let on_udp = tokio::spawn(serve_udp(Arc::new(udp), script.clone(), seen.clone()));
+        let udp = Arc::new(udp);
+        let on_udp = tokio::spawn(serve_udp(udp.clone(), script.clone(), seen.clone()));
         let on_tcp = tokio::spawn(serve_tcp(tcp, script, seen.clone(), connections.clone()));
-        Self { address, seen, connections, tasks: vec![on_udp, on_tcp] }
+        Self { address, udp, seen, connections, tasks: vec![on_udp, on_tcp] }
     }
 
+    /// Its socket, to say what nobody asked for.
+    pub fn udp(&self) -> &UdpSocket {
+        &self.udp
+    }
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().clone()
     }

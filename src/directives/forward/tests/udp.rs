@@ -3,7 +3,9 @@
 use super::super::asked::Asked;
 use super::super::error::{Path, TryError};
 use super::super::line::{Race, Step};
-use super::super::upstream::Settings;
+use super::super::metrics::UpstreamMetrics;
+use super::super::suspects::Suspects;
+use super::super::upstream::{Remote, Settings};
 use super::scripted::{Act, Upstream};
 use super::*;
 use smallvec::smallvec;
@@ -27,24 +29,33 @@ async fn each_query_has_its_own_id_and_ports_differ() {
 
 #[tokio::test]
 async fn wrong_ids_and_wrong_questions_are_passed_over_and_counted() {
-    let upstream = Upstream::start(|seen| {
-        let mut wrong_id = seen.answer(66);
-        wrong_id[1] ^= 1;
-        let mut wrong_name = seen.answer(66);
-        wrong_name[13] ^= 1;
-        let mut wrong_type = seen.answer(66);
-        let type_at = wrong_type.len() - 16 - 3;
-        wrong_type[type_at] = 28;
-        let mut no_response = seen.answer(66);
-        no_response[2] &= 0x7f;
-        Act::SendAll(vec![wrong_id, wrong_name, wrong_type, no_response, seen.answer(1)])
-    })
-    .await;
-    let running = Running::new(&[upstream.address], Options::default());
-    let response = running.answer(&request("a.example.", Transport::Udp)).await;
-    assert_eq!(address_in(&response), [192, 0, 2, 1]);
-    assert_eq!(running.metric("nodelocaldns_forward_mismatched_total"), 4.0);
-    assert_eq!(upstream.seen().len(), 1, "the query goes on waiting, it is not asked again");
+    let wrong = [
+        |answer: &mut Vec<u8>| answer[1] ^= 1,
+        |answer: &mut Vec<u8>| answer[13] ^= 1,
+        |answer: &mut Vec<u8>| {
+            let type_at = answer.len() - 16 - 3;
+            answer[type_at] = 28;
+        },
+        |answer: &mut Vec<u8>| answer[2] &= 0x7f,
+        |answer: &mut Vec<u8>| answer.truncate(5),
+    ];
+    for pair in wrong.windows(2) {
+        let [one, other] = [0, 1].map(|index| pair[index]);
+        let upstream = Upstream::start(move |seen| {
+            let forged = [one, other].map(|change| {
+                let mut answer = seen.answer(66);
+                change(&mut answer);
+                answer
+            });
+            Act::SendAll([&forged[..], &[seen.answer(1)]].concat())
+        })
+        .await;
+        let running = Running::new(&[upstream.address], Options::default());
+        let response = running.answer(&request("a.example.", Transport::Udp)).await;
+        assert_eq!(address_in(&response), [192, 0, 2, 1]);
+        assert_eq!(running.metric("nodelocaldns_forward_mismatched_total"), 2.0);
+        assert_eq!(upstream.seen().len(), 1, "the query goes on waiting, it is not asked again");
+    }
 }
 
 #[tokio::test]
@@ -106,7 +117,16 @@ async fn a_socket_whose_task_has_ended_is_not_used_even_if_no_other_can_be_opene
     let upstream = &upstreams[0];
     let asked = Arc::new(Asked::new(&request("a.example.", Transport::Udp).borrow()));
     let send = |settings: &Settings| {
-        upstream.udp_pool().send(upstream.address, settings, &upstream.metrics, &asked, true, Instant::now())
+        let metrics = UpstreamMetrics::new(&running.services.registry, String::new());
+        let sockets = upstream.sockets.clone();
+        let remote = Arc::new(Remote {
+            address: upstream.address,
+            settings: settings.clone(),
+            metrics,
+            sockets,
+            suspects: Suspects::default(),
+        });
+        upstream.udp_pool().send(&remote, &asked, Some(&[]), Instant::now())
     };
     let attempt = send(&upstream.settings).unwrap_or_else(|error| panic!("{error}"));
     let line = attempt.line.clone();

@@ -1,0 +1,145 @@
+//! How many sockets there are, whatever is asked.
+
+use super::super::udp::{FEWEST_SHARED, LIVE_SOCKETS};
+use super::scripted::{Act, Seen, Upstream};
+use super::*;
+use futures_util::future::join_all;
+use std::collections::HashSet;
+
+/// Silent where the name begins with `s`.
+fn silent_or_answer(seen: &Seen) -> Act {
+    if seen.label().starts_with('s') { Act::Silent } else { Act::Send(seen.answer(1)) }
+}
+
+fn requests(prefix: &str, count: usize, transport: Transport) -> Vec<OwnedRequest> {
+    (0..count).map(|index| request(&format!("{prefix}{index}.example."), transport)).collect()
+}
+
+/// Most sockets that were open until `work` was done, and what came of it.
+async fn peak<T>(sockets: &SocketBudget, work: impl Future<Output = T>) -> (usize, T) {
+    let mut peak = 0;
+    tokio::pin!(work);
+    loop {
+        let done = tokio::select! {
+            biased;
+            done = &mut work => Some(done),
+            () = tokio::time::sleep(Duration::from_millis(1)) => None,
+        };
+        peak = peak.max(sockets.open());
+        if let Some(done) = done {
+            return (peak, done);
+        }
+    }
+}
+
+#[tokio::test]
+async fn sockets_to_a_silent_upstream_are_bounded_whatever_the_number_of_queries() {
+    let upstream = Upstream::start(silent_or_answer).await;
+    let running = Running::new(&[upstream.address], quick());
+    let requests = requests("s", 3000, Transport::Udp);
+    let all = join_all(requests.iter().map(|request| running.ask(request)));
+    let (peak, outcomes) = peak(&running.sockets(), all).await;
+    assert!(outcomes.iter().all(Result::is_err));
+    // Those that have been given up close in their turn; one is the health check's.
+    assert!(peak <= LIVE_SOCKETS + FEWEST_SHARED + 1, "{peak} sockets");
+}
+
+#[tokio::test]
+async fn names_that_are_answered_go_on_being_answered_while_others_hold_all_sockets() {
+    let upstream = Upstream::start(silent_or_answer).await;
+    let services = services();
+    let _sockets = services.carry.adopt_or("forward sockets", || SocketBudget::new(16));
+    let forward = build(&[upstream.address], Options { max_fails: 0, ..Options::default() }, &services);
+    let running = Running { forward, services };
+    let silent = requests("s", 1500, Transport::Udp);
+    let polite = requests("p", 40, Transport::Udp);
+    let flood = async {
+        join_all(silent.iter().map(|request| running.ask(request))).await;
+        std::future::pending::<()>().await;
+    };
+    let answers = async {
+        for request in &polite {
+            assert_eq!(address_in(&running.answer(request).await), [192, 0, 2, 1]);
+        }
+    };
+    tokio::select! {
+        biased;
+        () = flood => unreachable!(),
+        () = answers => (),
+    }
+    assert!(running.metric("nodelocaldns_forward_sockets_exhausted_total") > 0.0, "there was room for all");
+    let ports: HashSet<_> = upstream.seen().iter().filter(|seen| seen.label().starts_with('p')).map(|seen| seen.client).collect();
+    assert!(ports.len() >= FEWEST_SHARED / 2, "they left by {} ports", ports.len());
+}
+
+#[tokio::test]
+async fn what_is_asked_again_in_one_turn_shares_a_new_socket() {
+    let upstream = Upstream::start(|seen| if seen.index < 400 { Act::Silent } else { Act::Send(seen.answer(1)) }).await;
+    let running = Running::new(&[upstream.address], quick());
+    let requests = requests("a", 400, Transport::Udp);
+    join_all(requests.iter().map(|request| running.answer(request))).await;
+    let opened = running.metric("coredns_proxy_conn_cache_misses_total{proto=\"udp\"");
+    assert!(opened <= 60.0, "{opened} sockets were opened");
+}
+
+#[tokio::test]
+async fn all_upstreams_together_have_no_more_sockets_than_the_process_may_and_each_has_one() {
+    let act = |seen: &Seen| Act::Later(Duration::from_millis(30), seen.answer(1));
+    let upstreams = [Upstream::start(act).await, Upstream::start(act).await, Upstream::start(act).await];
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let services = services();
+        let sockets = services.carry.adopt_or("forward sockets", || SocketBudget::new(6));
+        let options =
+            Options { policy: super::super::policy::Policy::RoundRobin, max_age: Some(Duration::from_millis(5)), ..quick() };
+        let forward = build(&upstreams.each_ref().map(|upstream| upstream.address), options, &services);
+        let running = Running { forward, services };
+        let (mut most, mut failed) = (0, 0);
+        for round in 0..20 {
+            let requests = requests(&format!("r{round}n"), 100, transport);
+            let all = join_all(requests.iter().map(|request| running.ask(request)));
+            let (peak, outcomes) = peak(&sockets, all).await;
+            most = most.max(peak);
+            failed += outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        }
+        assert_eq!(failed, 0, "{transport:?}");
+        assert!(most <= 6 + upstreams.len(), "{transport:?}: {most} sockets");
+    }
+}
+
+#[tokio::test]
+async fn a_query_whose_socket_is_given_up_is_sent_again_when_a_lost_one_would_be() {
+    let upstream = Upstream::start(|seen| if seen.index == 0 { Act::Silent } else { Act::Send(seen.answer(1)) }).await;
+    let running = Running::new(&[upstream.address], quick());
+    let upstreams = running.forward.roster.upstreams(Instant::now()).await.unwrap();
+    let request = request("a.example.", Transport::Udp);
+    let started = Instant::now();
+    let give_up = async {
+        while upstream.seen().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        upstreams[0].udp_pool().give_up();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        response = running.answer(&request) => assert_eq!(address_in(&response), [192, 0, 2, 1]),
+        () = give_up => unreachable!(),
+    }
+    assert!(started.elapsed() >= quick().read_timeout / 3, "{:?}", started.elapsed());
+    assert_eq!(upstream.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_flood_on_one_socket_leaves_others_their_turn() {
+    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], Options::default());
+    running.answer(&request("a.example.", Transport::Udp)).await;
+    let (port, forger) = (upstream.seen()[0].client, upstream.udp());
+    let sent = (0..250).filter(|_| forger.try_send_to(&[0; 12], port).is_ok()).count() as f64;
+    let mut seen = vec![0.0];
+    while seen.last() < Some(&sent) {
+        tokio::task::yield_now().await;
+        seen.push(running.metric("nodelocaldns_forward_mismatched_total"));
+    }
+    let most = seen.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+    assert!(most <= 128.0, "{most} of {sent} datagrams were read in one turn");
+}

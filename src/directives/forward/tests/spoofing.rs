@@ -1,0 +1,173 @@
+//! Whoever guesses answers, or says nonsense with a right ID, wins nothing (RFC 5452).
+
+use super::super::policy::Policy;
+use super::super::suspects::NEAR_MISSES;
+use super::scripted::{Act, Seen, Upstream};
+use super::*;
+use futures_util::future::join_all;
+
+const SUSPECTED: &str = "nodelocaldns_forward_spoof_suspected_total";
+const FORGED: u8 = 66;
+
+/// Guesses the ID so often that it is told, then gets it right.
+fn guesses(seen: &Seen) -> Act {
+    let mut messages = vec![seen.answer(FORGED); NEAR_MISSES as usize];
+    messages.iter_mut().for_each(|message| message[0] ^= 0x80);
+    messages.push(seen.answer(FORGED));
+    Act::SendAll(messages)
+}
+
+/// Over UDP as told, over TCP the truth.
+async fn upstream(over_udp: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Upstream {
+    Upstream::start(move |seen| match seen.transport {
+        Transport::Udp => over_udp(seen),
+        Transport::Tcp => Act::Send(seen.answer(1)),
+    })
+    .await
+}
+
+fn with_dnssec_ok(name: &str) -> OwnedRequest {
+    let mut wire = request(name, Transport::Udp).wire.to_vec();
+    wire[11] = 1;
+    wire.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 0]);
+    request_from(&wire, Transport::Udp)
+}
+
+#[tokio::test]
+async fn after_a_few_guesses_all_that_is_asked_on_the_socket_is_asked_over_tcp() {
+    let upstream = upstream(|seen| if seen.index == 9 { guesses(seen) } else { Act::Silent }).await;
+    let running = Running::new(&[upstream.address], Options::default());
+    // Ten of one turn, on one socket.
+    let requests: Vec<_> = (0..10).map(|index| request(&format!("n{index}.example."), Transport::Udp)).collect();
+    for response in join_all(requests.iter().map(|request| running.answer(request))).await {
+        assert_eq!(address_in(&response), [192, 0, 2, 1]);
+    }
+    assert_eq!((upstream.count(Transport::Udp), upstream.count(Transport::Tcp)), (10, 10));
+    assert_eq!(running.metric(SUSPECTED), 1.0);
+    // Nor is it asked over UDP now; other names are.
+    running.answer(&requests[0]).await;
+    assert_eq!((upstream.count(Transport::Udp), upstream.count(Transport::Tcp)), (10, 11));
+    let other = request("other.example.", Transport::Udp);
+    tokio::select! {
+        biased;
+        _ = running.ask(&other) => panic!("nobody answers it"),
+        () = async { while upstream.count(Transport::Udp) == 10 { tokio::task::yield_now().await } } => (),
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_is_guessed_at_on_one_socket_is_not_believed_on_another() {
+    let upstream =
+        upstream(|seen| if seen.has_edns() { Act::Later(Duration::from_millis(50), seen.answer(FORGED)) } else { guesses(seen) })
+            .await;
+    let running = Running::new(&[upstream.address], Options::default());
+    let with_edns = with_dnssec_ok("a.example.");
+    let plain = request("a.example.", Transport::Udp);
+    let later = async {
+        while upstream.seen().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        running.answer(&plain).await
+    };
+    let (one, other) = tokio::join!(running.answer(&with_edns), later);
+    assert_eq!([address_in(&one), address_in(&other)], [[192, 0, 2, 1]; 2]);
+    assert_eq!((upstream.count(Transport::Udp), upstream.count(Transport::Tcp)), (2, 2));
+}
+
+#[tokio::test]
+async fn where_tcp_fails_the_next_upstream_is_asked_and_this_one_not_by_udp_again() {
+    let guessed_at = Upstream::start(|seen| if seen.transport == Transport::Udp { guesses(seen) } else { Act::Reset }).await;
+    let sound = Upstream::start(|seen| Act::Send(seen.answer(2))).await;
+    let options = Options { policy: Policy::Sequential, max_fails: 0, ..Options::default() };
+    let running = Running::new(&[guessed_at.address, sound.address], options.clone());
+    let request = request("a.example.", Transport::Udp);
+    assert_eq!(address_in(&running.answer(&request).await), [192, 0, 2, 2]);
+    assert_eq!(guessed_at.count(Transport::Udp), 1);
+    let alone = Running::new(&[guessed_at.address], options);
+    assert_eq!(alone.ask(&request).await.unwrap_err().rcode, crate::message::Rcode::SERVFAIL);
+    assert_eq!(guessed_at.count(Transport::Udp), 2, "once for each of the two");
+}
+
+#[tokio::test]
+async fn what_an_upstream_says_late_is_no_guess() {
+    let options = quick();
+    let late = options.read_timeout + Duration::from_millis(50);
+    let upstream = upstream(move |seen| Act::Later(late, seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], Options { max_fails: 0, ..options });
+    // All of one turn are on one socket.
+    let requests: Vec<_> = (0..8).map(|index| request(&format!("n{index}.example."), Transport::Udp)).collect();
+    for _ in 0..2 {
+        let outcomes = join_all(requests.iter().map(|request| running.ask(request))).await;
+        assert!(outcomes.iter().all(Result::is_err));
+    }
+    tokio::time::sleep(late).await;
+    assert_eq!(running.metric(SUSPECTED), 0.0);
+    assert_eq!(upstream.count(Transport::Tcp), 0);
+}
+
+#[tokio::test]
+async fn a_malformed_datagram_ends_no_query_and_it_is_asked_over_tcp_at_once() {
+    let upstream = upstream(|seen| {
+        let mut answer = seen.answer(FORGED);
+        match seen.label().as_str() {
+            "cut" => answer.truncate(answer.len() - 2),
+            "two" => answer[5] = 2,
+            "opcode" => answer[2] |= 0x10,
+            _ => (answer[5], answer[7]) = (0, 0),
+        }
+        Act::Send(answer)
+    })
+    .await;
+    let running = Running::new(&[upstream.address], Options::default());
+    for name in ["cut", "two", "opcode", "questionless"] {
+        let response = running.answer(&request(&format!("{name}.example."), Transport::Udp)).await;
+        assert_eq!(address_in(&response), [192, 0, 2, 1], "{name}");
+    }
+    assert_eq!((upstream.count(Transport::Udp), upstream.count(Transport::Tcp)), (4, 4));
+}
+
+#[tokio::test]
+async fn a_datagram_that_is_longer_than_we_take_or_ends_in_a_record_is_asked_for_over_tcp() {
+    let upstream = Upstream::start(|seen| {
+        let mut answer = seen.answer(1);
+        answer[11] = 20;
+        for _ in 0..20 {
+            // A TXT record of 256 octets.
+            answer.extend_from_slice(&[0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 60, 1, 0, 255]);
+            answer.extend_from_slice(&[b'x'; 255]);
+        }
+        if seen.transport == Transport::Udp && seen.label() == "cut" {
+            answer.truncate(1232);
+        }
+        Act::Send(answer)
+    })
+    .await;
+    let running = Running::new(&[upstream.address], Options::default());
+    for name in ["long.example.", "cut.example."] {
+        let response = running.answer(&request(name, Transport::Udp)).await;
+        assert_eq!(response.records().count(), 21, "{name}");
+    }
+    assert_eq!((upstream.count(Transport::Udp), upstream.count(Transport::Tcp)), (2, 2));
+}
+
+#[tokio::test]
+async fn an_error_code_without_a_question_is_believed_over_tcp_only() {
+    let error = |seen: &Seen| vec![seen.wire[0], seen.wire[1], 0x80, 0x81, 0, 0, 0, 0, 0, 0, 0, 0];
+    let running_with = async |upstream: &Upstream| Running::new(&[upstream.address], Options::default());
+
+    let forged = upstream(move |seen| Act::Send(error(seen))).await;
+    let response = running_with(&forged).await.answer(&request("a.example.", Transport::Udp)).await;
+    assert_eq!(address_in(&response), [192, 0, 2, 1]);
+    assert_eq!((forged.count(Transport::Udp), forged.count(Transport::Tcp)), (1, 1));
+
+    // A server from before EDNS, which has no TCP either.
+    let old = Upstream::start(move |seen| match seen.transport {
+        Transport::Udp if seen.has_edns() => Act::Send(error(seen)),
+        Transport::Udp => Act::Send(seen.answer(1)),
+        Transport::Tcp => Act::Reset,
+    })
+    .await;
+    let response = running_with(&old).await.answer(&with_dnssec_ok("a.example.")).await;
+    assert_eq!(address_in(&response), [192, 0, 2, 1]);
+    assert_eq!((old.count(Transport::Udp), old.count(Transport::Tcp)), (2, 0));
+}
