@@ -3,6 +3,7 @@
 
 mod check;
 mod compose;
+mod echo;
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod response;
 mod types;
 pub(crate) mod work;
 
+pub use echo::lower_case_echoes;
 pub use name::{LowerName, Name};
 pub use presentation::NameError;
 pub use query::{Edns, Header, Query};

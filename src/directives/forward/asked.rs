@@ -1,5 +1,6 @@
 //! A query as it goes upstream.
 
+use super::letter_case::LetterCase;
 use crate::chain::Request;
 use crate::message::{Query, QuestionKey};
 use smallvec::SmallVec;
@@ -53,28 +54,39 @@ impl Asked {
         self.wire.get(10..HEADER) != Some(&[0, 0])
     }
 
-    /// Appends the message with `id` in its place.
-    pub fn write(&self, id: u16, out: &mut Vec<u8>) {
+    /// Appends the message with `id` in its place and the name in the case given.
+    pub fn write(&self, id: u16, case: LetterCase, out: &mut Vec<u8>) {
+        let start = out.len();
         out.extend_from_slice(&id.to_be_bytes());
         out.extend_from_slice(self.wire.get(2..).unwrap_or_default());
+        case.apply(out.get_mut(start + HEADER..start + usize::from(self.name_end)).unwrap_or_default());
     }
 
-    /// True if the one question of `message` is this one, letter case aside (RFC 5452 section 9.1). Looks at the header and the question only.
-    pub fn is_question_of(&self, message: &[u8]) -> bool {
+    /// How the question of `message` compares to this one, sent in this case (RFC 5452 section 9.1). Looks at header and question only.
+    pub fn compare(&self, message: &[u8], case: LetterCase) -> Comparison {
         let name_end = usize::from(self.name_end);
         let end = name_end + TYPE_AND_CLASS;
+        let (Some(own), Some(theirs)) = (self.wire.get(..end), message.get(..end)) else { return Comparison::Other };
+        let ((own, own_type), (theirs, their_type)) = (own.split_at(name_end), theirs.split_at(name_end));
+        let (own_name, name) = (&own[HEADER..], &theirs[HEADER..]);
         // Length octets are at most 63, below the letters, so the whole name can be compared without looking at labels.
-        let is_same = |one: &[u8], other: &[u8]| match (one.split_at_checked(name_end), other.split_at_checked(name_end)) {
-            (Some((name, rest)), Some((other_name, other_rest))) => {
-                name[HEADER..].eq_ignore_ascii_case(&other_name[HEADER..]) && rest == other_rest
-            }
-            _ => false,
-        };
-        match (self.wire.get(..end), message.get(..end)) {
-            (Some(own), Some(theirs)) => theirs[4..6] == [0, 1] && is_same(own, theirs),
-            _ => false,
+        if theirs[4..6] != [0, 1] || own_type != their_type || !own_name.eq_ignore_ascii_case(name) {
+            Comparison::Other
+        } else if case.is_of(name) {
+            Comparison::Same
+        } else {
+            Comparison::OtherCase
         }
     }
+}
+
+/// How the question of a message compares to one that was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    Same,
+    /// The same but for the case of letters, which was drawn.
+    OtherCase,
+    Other,
 }
 
 #[cfg(test)]
@@ -95,14 +107,33 @@ mod tests {
             message[at] = octet;
             message
         };
-        assert!(asked.is_question_of(&wire));
-        assert!(asked.is_question_of(&changed(13, b'A')) && asked.is_question_of(&changed(16, b'C')));
+        let same = |message: &[u8]| asked.compare(message, LetterCase::default()) == Comparison::Same;
+        assert!(same(&wire));
+        assert!(same(&changed(13, b'A')) && same(&changed(16, b'C')));
         for (at, octet) in [(5, 2), (5, 0), (4, 1), (13, b'b'), (12, 2), (18, 0x61), (19, 0x62), (21, 3)] {
-            assert!(!asked.is_question_of(&changed(at, octet)), "octet {at} is {octet}");
+            assert!(!same(&changed(at, octet)), "octet {at} is {octet}");
         }
         for length in 0..wire.len() {
-            assert!(!asked.is_question_of(&wire[..length]), "{length} octets");
+            assert!(!same(&wire[..length]), "{length} octets");
         }
-        assert!(asked.is_question_of(&[&wire[..], b"more"].concat()));
+        assert!(same(&[&wire[..], b"more"].concat()));
+    }
+
+    #[test]
+    fn a_name_sent_in_a_drawn_case_must_come_back_in_it() {
+        let wire = query(b"\x10abcdefghijklmnop\x02qr\0");
+        let asked = Asked::from_wire(wire.clone()).unwrap();
+        let case = LetterCase::draw();
+        let mut sent = vec![9];
+        asked.write(0x1234, case, &mut sent);
+        assert_eq!(sent[1..3], [0x12, 0x34]);
+        assert!(sent[3..].eq_ignore_ascii_case(&wire[2..]));
+        let mut other = sent[1..].to_vec();
+        assert_eq!(asked.compare(&other, case), Comparison::Same);
+        other[13] ^= 0x20;
+        assert_eq!(asked.compare(&other, case), Comparison::OtherCase);
+        assert_eq!(asked.compare(&other, LetterCase::default()), Comparison::Same);
+        other[13] = b'z';
+        assert_eq!(asked.compare(&other, case), Comparison::Other);
     }
 }

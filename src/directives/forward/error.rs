@@ -79,6 +79,9 @@ pub enum TryError {
     /// An error code without the question it is about.
     #[error("read {0}: an error code without a question")]
     NoQuestion(Path),
+    /// The question came back, the case of its letters did not (`use_caps_for_id`).
+    #[error("read {0}: the question came back in another case; use_caps_for_id needs an upstream that repeats it as it is")]
+    OtherCase(Path),
     /// Datagrams with a wrong ID or question came, so that a right one may be a lucky guess.
     #[error("read {0}: somebody seems to guess answers (spoofing)")]
     Spoofed(Path),
@@ -95,7 +98,7 @@ pub enum TryError {
 impl TryError {
     /// True if it is a datagram that says so, which anybody may have sent: it ends no query, but what the upstream says over TCP does.
     pub fn is_unproven(&self) -> bool {
-        matches!(self, Self::Malformed(path, _) | Self::NoQuestion(path) | Self::Spoofed(path) if path.transport == Transport::Udp)
+        matches!(self, Self::Malformed(path, _) | Self::NoQuestion(path) | Self::OtherCase(path) | Self::Spoofed(path) if path.transport == Transport::Udp)
     }
 
     /// True if the socket or connection failed, not the upstream, so that the query is asked again on another one.

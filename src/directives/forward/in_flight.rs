@@ -1,8 +1,9 @@
 //! The queries in flight on one line, answers matched to them by ID and question. No I/O here; the clock is the caller's.
 
-use super::asked::Asked;
+use super::asked::{Asked, Comparison};
 use super::error::{Path, TryError};
-use crate::message::{Response, WireError};
+use super::letter_case::LetterCase;
+use crate::message::{Response, WireError, lower_case_echoes};
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
@@ -25,7 +26,8 @@ pub enum Delivery {
     Late,
     /// Nobody waits for its ID: forged, or late on a line that does not remember.
     Unasked,
-    /// Its ID is waited for, its question is not (RFC 5452 section 9.1), or it is no response. The query waits on.
+    /// Its ID is waited for, its question is not (RFC 5452 section 9.1), or it is no response. The query waits on, unless only the case of letters is
+    /// another.
     Mismatched,
 }
 
@@ -57,6 +59,7 @@ pub struct InFlight {
 
 struct Entry {
     asked: Arc<Asked>,
+    case: LetterCase,
     state: State,
 }
 
@@ -110,8 +113,8 @@ impl InFlight {
         self.entries.len()
     }
 
-    /// Gives `asked` an unpredictable ID that is not in use here; `None` if too many are in flight.
-    pub fn register(&mut self, asked: &Arc<Asked>) -> Option<u16> {
+    /// Gives `asked`, to be sent in this case, an unpredictable ID that is not in use here; `None` if too many are in flight.
+    pub fn register(&mut self, asked: &Arc<Asked>, case: LetterCase) -> Option<u16> {
         if !self.has_room() {
             return None;
         }
@@ -119,7 +122,7 @@ impl InFlight {
             let id = rand::random();
             if let Vacant(vacant) = self.entries.entry(id) {
                 let state = self.ended.clone().map_or(State::Sent, |error| State::Failed(Box::new(error)));
-                vacant.insert(Entry { asked: asked.clone(), state });
+                vacant.insert(Entry { asked: asked.clone(), case, state });
                 return Some(id);
             }
         }
@@ -167,7 +170,7 @@ impl InFlight {
             return Delivery::Mismatched;
         };
         let id = u16::from_be_bytes([id_high, id_low]);
-        let Some(Entry { asked, state }) = self.entries.get_mut(&id) else {
+        let Some(Entry { asked, case, state }) = self.entries.get_mut(&id) else {
             let is_spent = self.spent.as_ref().is_some_and(|spent| spent.contains(&id));
             return if is_spent { Delivery::Late } else { Delivery::Unasked };
         };
@@ -179,10 +182,22 @@ impl InFlight {
         }
         let questions = u16::from_be_bytes([questions_high, questions_low]);
         let outcome = if questions == 1 {
-            if !asked.is_question_of(message) {
-                return Delivery::Mismatched;
+            match asked.compare(message, *case) {
+                Comparison::Same => (),
+                Comparison::OtherCase => {
+                    state.end(Err(TryError::OtherCase(path)));
+                    return Delivery::Mismatched;
+                }
+                Comparison::Other => return Delivery::Mismatched,
             }
-            Response::read(message).map_err(|why| TryError::Malformed(path, why))
+            let read = if case.is_drawn() {
+                let mut message = message.to_vec();
+                lower_case_echoes(&mut message);
+                Response::read(&message)
+            } else {
+                Response::read(message)
+            };
+            read.map_err(|why| TryError::Malformed(path, why))
         } else if questions == 0 && low_flags & 0x0f != 0 {
             // A server that could not read the question answers with an error code alone.
             Err(TryError::NoQuestion(path))
@@ -197,7 +212,7 @@ impl InFlight {
     /// Ends every wait because somebody seems to guess the answers; gives what was asked to `each`, and tells how many were waited for.
     pub fn end_as_spoofed(&mut self, path: Path, mut each: impl FnMut(&Asked)) -> usize {
         let mut ended = 0;
-        for Entry { asked, state } in self.entries.values_mut().filter(|entry| entry.state.is_open()) {
+        for Entry { asked, state, .. } in self.entries.values_mut().filter(|entry| entry.state.is_open()) {
             each(asked);
             state.end(Err(TryError::Spoofed(path)));
             ended += 1;
@@ -273,9 +288,9 @@ mod tests {
         let asked = Arc::new(Asked::from_wire(Query::compose(0, b"\x01a\0", RecordType::A, true)).unwrap());
         let queries = Mutex::new(InFlight::default());
         let path = path();
-        let before = queries.lock().register(&asked).unwrap();
+        let before = queries.lock().register(&asked, LetterCase::default()).unwrap();
         drop(FailOnDrop { in_flight: &queries, error: TryError::Closed(path) });
-        let after = queries.lock().register(&asked).unwrap();
+        let after = queries.lock().register(&asked, LetterCase::default()).unwrap();
         let until = Instant::now() + Duration::from_secs(1);
         for id in [before, after] {
             let look = queries.lock().look(id, until, Waker::noop());
@@ -288,7 +303,7 @@ mod tests {
         for hostile::Hostile { kind, wire } in hostile::answers() {
             let other = Query::compose(0, b"\x05other\0", RecordType::A, true);
             let mut queries = InFlight::default();
-            let id = queries.register(&Arc::new(Asked::from_wire(other).unwrap())).unwrap();
+            let id = queries.register(&Arc::new(Asked::from_wire(other).unwrap()), LetterCase::default()).unwrap();
             let with_id = |id: u16| [&id.to_be_bytes()[..], &wire[2..]].concat();
             for (message, expected) in [(with_id(id), Delivery::Mismatched), (with_id(!id), Delivery::Unasked)] {
                 assert_eq!(work::of(|| queries.deliver(&message, path(), Instant::now(), |_| false)), (expected, 0), "{kind}");
@@ -301,8 +316,11 @@ mod tests {
         let wire = Query::compose(0, b"\x01a\0", RecordType::A, true);
         let asked = Arc::new(Asked::from_wire(wire.clone()).unwrap());
         for (mut queries, expected) in [(InFlight::remembering(), Delivery::Late), (InFlight::default(), Delivery::Unasked)] {
-            let (answered, forgotten, open) =
-                (queries.register(&asked).unwrap(), queries.register(&asked).unwrap(), queries.register(&asked).unwrap());
+            let (answered, forgotten, open) = (
+                queries.register(&asked, LetterCase::default()).unwrap(),
+                queries.register(&asked, LetterCase::default()).unwrap(),
+                queries.register(&asked, LetterCase::default()).unwrap(),
+            );
             let now = Instant::now();
             let answer = |id: u16| [&id.to_be_bytes()[..], &[0x81, 0x80], &wire[4..]].concat();
             let deliver = |queries: &mut InFlight, id| queries.deliver(&answer(id), path(), now, |_| false);
@@ -322,7 +340,7 @@ mod tests {
     fn a_right_answer_to_a_suspected_question_is_not_believed() {
         let wire = Query::compose(0, b"\x01a\0", RecordType::A, true);
         let mut queries = InFlight::remembering();
-        let id = queries.register(&Arc::new(Asked::from_wire(wire.clone()).unwrap())).unwrap();
+        let id = queries.register(&Arc::new(Asked::from_wire(wire.clone()).unwrap()), LetterCase::default()).unwrap();
         let answer = [&id.to_be_bytes()[..], &[0x81, 0x80], &wire[4..]].concat();
         let now = Instant::now();
         assert_eq!(queries.deliver(&answer, path(), now, |_| true), Delivery::Taken);
@@ -335,7 +353,8 @@ mod tests {
         let query = Query::compose(0, b"\x01a\0", RecordType::A, true);
         let asked = Arc::new(Asked::from_wire(query).unwrap());
         let mut queries = InFlight::default();
-        let (first, second) = (queries.register(&asked).unwrap(), queries.register(&asked).unwrap());
+        let (first, second) =
+            (queries.register(&asked, LetterCase::default()).unwrap(), queries.register(&asked, LetterCase::default()).unwrap());
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let path = path();
@@ -362,7 +381,7 @@ mod tests {
         let asked = Arc::new(Asked::from_wire(Query::compose(0, b"\x01a\0", RecordType::A, true)).unwrap());
         let bell = Arc::new(Count::default());
         let mut queries = InFlight { bell: Some(Waker::from(bell.clone())), ..InFlight::default() };
-        let ids = [(); 3].map(|()| queries.register(&asked).unwrap());
+        let ids = [(); 3].map(|()| queries.register(&asked, LetterCase::default()).unwrap());
         let start = Instant::now();
         for (id, seconds, told) in [(ids[0], 2, 1), (ids[1], 3, 1), (ids[2], 1, 2)] {
             queries.look(id, start + Duration::from_secs(seconds), Waker::noop());

@@ -9,6 +9,7 @@ mod exchange;
 mod flight;
 mod health;
 mod in_flight;
+mod letter_case;
 mod line;
 mod metrics;
 mod parse;
@@ -103,6 +104,7 @@ impl Forward {
             connections_per_worker: (options.max_idle_conns > 0)
                 .then(|| (options.max_idle_conns / services.workers.max(1)).max(1)),
             read_timeout: options.read_timeout,
+            use_caps_for_id: options.use_caps_for_id,
             probe_interval: options.probe_interval,
             probe_name: options.probe_name.clone(),
             probe_recursion_desired: options.probe_recursion_desired,

@@ -12,7 +12,7 @@ use std::time::Duration;
 pub const TARGET_LIMIT: usize = 15;
 const USAGE: &str = "forward FROM TO...";
 
-const OPTIONS: [&str; 18] = [
+const OPTIONS: [&str; 19] = [
     "except",
     "force_tcp",
     "prefer_udp",
@@ -30,6 +30,7 @@ const OPTIONS: [&str; 18] = [
     "failover",
     "failfast_all_unhealthy_upstreams",
     "source_address",
+    "use_caps_for_id",
     "resolver",
 ];
 /// The reference's options that speak of TLS.
@@ -68,6 +69,8 @@ pub struct Options {
     pub failover: Vec<Rcode>,
     pub failfast_all_unhealthy_upstreams: bool,
     pub source_address: Option<IpAddr>,
+    /// Names go upstream in a case drawn by chance.
+    pub use_caps_for_id: bool,
     /// Empty: those of /etc/resolv.conf.
     pub resolvers: Vec<SocketAddr>,
 }
@@ -93,6 +96,7 @@ impl Default for Options {
             failover: Vec::new(),
             failfast_all_unhealthy_upstreams: false,
             source_address: None,
+            use_caps_for_id: false,
             resolvers: Vec::new(),
         }
     }
@@ -165,6 +169,7 @@ fn read_option(line: &OptionLine, options: &mut Options, except: &mut Vec<Name>,
         }
         "force_tcp" => options.force_tcp |= flag(line, diagnostics),
         "prefer_udp" => options.prefer_udp |= flag(line, diagnostics),
+        "use_caps_for_id" => options.use_caps_for_id |= flag(line, diagnostics),
         "next_on_nodata" => options.next_on_nodata |= flag(line, diagnostics),
         "failfast_all_unhealthy_upstreams" => options.failfast_all_unhealthy_upstreams |= flag(line, diagnostics),
         "expire" => set(&mut options.expire, duration(line, Duration::ZERO..=YEAR, diagnostics)),

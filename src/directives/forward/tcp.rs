@@ -4,6 +4,7 @@
 use super::asked::Asked;
 use super::error::{Path, SystemError, TryError};
 use super::in_flight::{Delivery, InFlight, Look};
+use super::letter_case::LetterCase;
 use super::line::{Bell, FailOnDrop, Line, Try};
 use super::sockets::Room;
 use super::upstream::Remote;
@@ -179,7 +180,7 @@ impl Connection {
     fn begin(self: &Arc<Self>, asked: &Arc<Asked>, now: Instant) -> Result<Try, TryError> {
         let (ahead, registered) = {
             let mut in_flight = self.in_flight.lock();
-            (in_flight.len(), in_flight.register(asked))
+            (in_flight.len(), in_flight.register(asked, LetterCase::default()))
         };
         let id = registered.ok_or_else(|| TryError::TooMany(self.path()))?;
         let attempt = Try { line: self.clone(), id, sent: now, ahead };
@@ -190,7 +191,7 @@ impl Connection {
         }
         state.unanswered += 1;
         state.outbox.extend_from_slice(&length.to_be_bytes());
-        asked.write(id, &mut state.outbox);
+        asked.write(id, LetterCase::default(), &mut state.outbox);
         drop(state);
         self.wake.notify_one();
         Ok(attempt)

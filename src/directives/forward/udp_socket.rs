@@ -3,6 +3,7 @@
 use super::asked::Asked;
 use super::error::{Path, TryError};
 use super::in_flight::{Delivery, InFlight, Look};
+use super::letter_case::LetterCase;
 use super::line::{Bell, FailOnDrop, Line, Try};
 use super::sockets::Room;
 use super::suspects::{NEAR_MISSES, Notice};
@@ -138,13 +139,14 @@ impl UdpSocket {
     }
 
     pub fn send(self: &Arc<Self>, asked: &Arc<Asked>, now: Instant) -> Result<Try, TryError> {
+        let case = if self.remote.settings.use_caps_for_id { LetterCase::draw() } else { LetterCase::default() };
         let (ahead, registered) = {
             let mut in_flight = self.in_flight.lock();
-            (in_flight.len(), in_flight.register(asked))
+            (in_flight.len(), in_flight.register(asked, case))
         };
         let id = registered.ok_or(TryError::TooMany(self.path))?;
         let mut outbox = self.outbox.lock();
-        asked.write(id, outbox.buffer());
+        asked.write(id, case, outbox.buffer());
         outbox.keep(None);
         drop(outbox);
         self.changed.notify_one();
@@ -186,15 +188,12 @@ impl UdpSocket {
 
     /// A datagram with a wrong ID or question has come. After a few of them no datagram to this socket counts: each guess more could be the right one.
     fn note_near_miss(&self, in_flight: &mut InFlight, now: Instant) {
-        if in_flight.is_empty() || self.near_misses.fetch_add(1, Ordering::Relaxed) + 1 < NEAR_MISSES {
+        if in_flight.is_empty() || self.near_misses.fetch_add(1, Ordering::Relaxed) + 1 != NEAR_MISSES {
             return;
         }
         self.retired.store(true, Ordering::Release);
         let Remote { address, suspects, metrics, .. } = &*self.remote;
         let queries = in_flight.end_as_spoofed(self.path, |asked| suspects.add(asked.question(), now));
-        if queries == 0 {
-            return;
-        }
         metrics.spoof_suspected.increment();
         if let Some(Notice { sockets, queries }) = suspects.note(queries, now) {
             tracing::warn!(

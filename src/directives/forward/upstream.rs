@@ -42,6 +42,8 @@ pub struct Settings {
     pub connections_per_worker: Option<usize>,
     /// `read_timeout`.
     pub read_timeout: Duration,
+    /// `use_caps_for_id`.
+    pub use_caps_for_id: bool,
     /// `health_check`.
     pub probe_interval: Duration,
     pub probe_name: Name,
@@ -107,8 +109,9 @@ impl Upstream {
     /// had no question, or when somebody seems to guess the answers. Only an error code without a question to a query with EDNS is handed on:
     /// whoever asks without EDNS next believes nothing of it.
     pub async fn ask(&self, asked: &Arc<Asked>, transport: Transport) -> Result<Response, TryError> {
-        if transport == Transport::Udp && !self.suspects.holds(asked.question(), Instant::now()) {
-            match self.ask_over(asked, Transport::Udp).await {
+        let start = Instant::now();
+        if transport == Transport::Udp && !self.suspects.holds(asked.question(), start) {
+            match self.ask_over(asked, Transport::Udp, start).await {
                 Err(TryError::NoQuestion(path)) if asked.has_edns() => return Err(TryError::NoQuestion(path)),
                 Err(error) if error.is_unproven() => {
                     tracing::debug!(upstream = %self.address, %error, "asked over TCP");
@@ -116,11 +119,10 @@ impl Upstream {
                 outcome => return outcome,
             }
         }
-        self.ask_over(asked, Transport::Tcp).await
+        self.ask_over(asked, Transport::Tcp, Instant::now()).await
     }
 
-    async fn ask_over(&self, asked: &Arc<Asked>, transport: Transport) -> Result<Response, TryError> {
-        let start = Instant::now();
+    async fn ask_over(&self, asked: &Arc<Asked>, transport: Transport, start: Instant) -> Result<Response, TryError> {
         self.metrics.count_request();
         let path = Path { transport, local: None, remote: self.address };
         let mut race = Race { tries: smallvec![self.send(asked, transport, Choice::Any, None, start)?], path };

@@ -270,9 +270,16 @@ async fn an_upstream_with_unchanged_settings_lives_on_over_a_reload() {
     running.forward = build(&[upstream.address], Options { max_fails: 7, ..options.clone() }, &running.services);
     running.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(upstream.connections(), 1);
-    running.forward = build(&[upstream.address], Options { expire: Duration::from_secs(3), ..options }, &running.services);
-    running.answer(&request("a.example.", Transport::Udp)).await;
-    assert_eq!(upstream.connections(), 2);
+    let changed = [
+        (Options { expire: Duration::from_secs(3), ..options.clone() }, 2),
+        (Options { use_caps_for_id: true, ..options.clone() }, 3),
+        (Options { use_caps_for_id: true, max_fails: 7, ..options }, 3),
+    ];
+    for (options, connections) in changed {
+        running.forward = build(&[upstream.address], options, &running.services);
+        running.answer(&request("a.example.", Transport::Udp)).await;
+        assert_eq!(upstream.connections(), connections);
+    }
 }
 
 #[tokio::test]

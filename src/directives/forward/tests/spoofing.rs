@@ -171,3 +171,48 @@ async fn an_error_code_without_a_question_is_believed_over_tcp_only() {
     assert_eq!(address_in(&response), [192, 0, 2, 1]);
     assert_eq!((old.count(Transport::Udp), old.count(Transport::Tcp)), (2, 0));
 }
+
+fn with_caps() -> Options {
+    Options { use_caps_for_id: true, ..Options::default() }
+}
+
+#[tokio::test]
+async fn with_use_caps_for_id_each_query_has_a_case_of_its_own_and_its_answer_the_case_it_has_without() {
+    let act = |seen: &Seen| {
+        // Owner names written out, as some servers do.
+        let mut answer = seen.answer(1);
+        let name_end = answer.len() - 16 - 4;
+        let name = answer[12..name_end].to_vec();
+        let record = answer.split_off(name_end + 4);
+        answer.extend_from_slice(&[&name[..], &record[2..]].concat());
+        Act::Send(answer)
+    };
+    let upstream = Upstream::start(act).await;
+    let name = "some-longer-name-with-many-letters.example.";
+    let without = Running::new(&[upstream.address], Options::default()).answer(&request(name, Transport::Udp)).await;
+    let running = Running::new(&[upstream.address], with_caps());
+    for _ in 0..2 {
+        assert_eq!(running.answer(&request(name, Transport::Udp)).await, without);
+    }
+    running.answer(&request(name, Transport::Tcp)).await;
+    let names: Vec<_> = upstream.seen().iter().map(|seen| seen.wire[12..].to_vec()).collect();
+    assert!(names[0] != names[1] && names[1] != names[2], "drawn for each");
+    assert_eq!(names[0], names[3], "not over TCP");
+    assert!(names.iter().all(|name| name.eq_ignore_ascii_case(&names[0])));
+    assert_eq!(running.metric("nodelocaldns_forward_mismatched_total"), 0.0);
+}
+
+#[tokio::test]
+async fn with_use_caps_for_id_an_answer_in_another_case_is_a_near_miss_and_asked_over_tcp() {
+    let upstream = upstream(|seen| {
+        let mut answer = seen.answer(FORGED);
+        answer[12..].iter_mut().take(20).for_each(u8::make_ascii_lowercase);
+        Act::Send(answer)
+    })
+    .await;
+    let running = Running::new(&[upstream.address], with_caps());
+    let response = running.answer(&request("some-longer-name-with-many-letters.example.", Transport::Udp)).await;
+    assert_eq!(address_in(&response), [192, 0, 2, 1]);
+    assert_eq!(running.metric("nodelocaldns_forward_mismatched_total"), 1.0);
+    assert_eq!((upstream.count(Transport::Udp), upstream.count(Transport::Tcp)), (1, 1));
+}
