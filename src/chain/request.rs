@@ -53,21 +53,26 @@ pub struct Request<'a> {
     pub server: usize,
     /// Index of the zone that matched in [`super::BuildContext::block_zones`].
     pub zone: usize,
-    /// The block's `bufsize`, if it has one: no UDP payload size above it is used or offered.
+    /// The block's `bufsize`, if it has one, in place of [`OWN_UDP_SIZE`].
     pub udp_cap: Option<u16>,
     pub received: Instant,
     pub purpose: Purpose,
 }
 
 impl Request<'_> {
-    /// Octets the reply may have.
+    /// Octets the reply may have. Over UDP no client's offer takes more than [`Request::udp_size`]: its address may be another's, which then
+    /// gets what it never asked for.
     pub fn limit(&self) -> usize {
         match self.peer.transport {
             Transport::Tcp => usize::from(u16::MAX),
-            Transport::Udp => usize::from(self.query.udp_limit().min(self.udp_cap.unwrap_or(u16::MAX)).max(512)),
+            Transport::Udp => self.udp_limit(),
         }
     }
-    /// The UDP payload size to state in OPT records, to the client and upstream: what the block says, else ours.
+    /// Octets that a reply to this query may have over UDP, however it came.
+    pub fn udp_limit(&self) -> usize {
+        usize::from(self.query.udp_limit().min(self.udp_size()).max(512))
+    }
+    /// The largest UDP payload size, and the one to state in OPT records, to the client and upstream: what the block says, else ours.
     pub fn udp_size(&self) -> u16 {
         self.udp_cap.unwrap_or(OWN_UDP_SIZE)
     }
@@ -123,12 +128,19 @@ mod tests {
     use crate::message::RecordType;
 
     #[test]
-    fn the_size_that_the_block_says_is_stated_even_if_it_is_more_than_ours() {
-        let mut sample = Sample::with_edns("a.example.", RecordType::A, Some((4096, false)));
-        for (udp_cap, stated, limit) in [(None, 1232, 4096), (Some(600), 600, 600), (Some(4096), 4096, 4096)] {
+    fn no_offer_takes_more_over_udp_than_the_block_says_or_else_1232_octets() {
+        for (offer, udp_cap, stated, limit) in [
+            (u16::MAX, None, 1232, 1232),
+            (1231, None, 1232, 1231),
+            (4096, Some(600), 600, 600),
+            (u16::MAX, Some(4096), 4096, 4096),
+            (2000, Some(4096), 4096, 2000),
+            (100, None, 1232, 512),
+        ] {
+            let mut sample = Sample::with_edns("a.example.", RecordType::A, Some((offer, false)));
             sample.udp_cap = udp_cap;
             let request = sample.exchange().request;
-            assert_eq!((request.udp_size(), request.limit()), (stated, limit), "{udp_cap:?}");
+            assert_eq!((request.udp_size(), request.limit()), (stated, limit), "{offer}, {udp_cap:?}");
         }
     }
 }

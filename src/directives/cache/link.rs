@@ -281,7 +281,7 @@ impl Inner {
     fn refresh_peer(&self, request: &Request<'_>) -> Peer {
         let key = self.key(request.query);
         let view = self.store().view(&key);
-        let limit = usize::from(request.query.udp_limit().min(request.udp_size()).max(512));
+        let limit = request.udp_limit();
         let is_large = |kind| view.find(kind, &key).is_some_and(|entry| entry.payload.wire().len() > limit);
         match Kind::ALL.into_iter().any(is_large) {
             true => Peer { transport: Transport::Tcp, ..*request.peer },
