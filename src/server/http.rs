@@ -1,8 +1,14 @@
 //! Scrapes and probes over HTTP/1.1, on the control runtime: a table of addresses and paths, swapped with the plan. Its sockets are its own
 //! and nothing waits for them: DNS is served whether or not an address can be listened on, and that is tried again ([`Http::listen`]).
+//!
+//! Anybody may come here, as in the reference, so whoever comes is bounded: connections ([`seats`]), the octets of a request and of what the kernel
+//! holds for a connection, the time for either direction, and how much is made for all who ask ([`page`]).
+
+mod page;
+mod seats;
 
 use super::sockets::{SocketError, bind_http};
-use crate::chain::{Endpoint, HttpAnswer};
+use crate::chain::Endpoint;
 use arc_swap::ArcSwap;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -11,24 +17,43 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::collections::{HashMap, VecDeque};
+use page::{Body, Page, not_before};
+use parking_lot::Mutex;
+use seats::Seats;
+use socket2::SockRef;
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, yield_now};
+use tokio::time::Instant;
+use tokio_io_timeout::TimeoutStream;
 
-/// Connections to one address. A scraper and the kubelet need two; beyond this many the oldest is closed, so that nobody who opens
-/// connections keeps a probe from being answered.
-const CONNECTIONS: usize = 128;
+/// Connections to one address. A scraper and the kubelet need two; one more has the client that holds most lose its oldest.
+const CONNECTIONS: usize = 64;
 
 /// For a request's header, and between requests on a connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Answer = Arc<dyn Fn() -> HttpAnswer + Send + Sync>;
-type Routes = HashMap<SocketAddr, HashMap<&'static str, Answer>>;
+/// How long a client may take nothing of an answer that waits for it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// From one answer on a connection to the next. Requests that come sooner wait, and what comes after them stays in the socket.
+const SPACING: Duration = Duration::from_millis(50);
+
+/// Octets of a request's header.
+const MAX_HEADER: usize = 16 << 10;
+
+/// Octets that the kernel keeps of a connection's requests, and of its answers; it takes twice as many. They count against the container's limit
+/// of memory, and would be up to 4 MiB each way.
+const RECEIVE_BUFFER: usize = 16 << 10;
+const SEND_BUFFER: usize = 32 << 10;
+
+type Routes = HashMap<SocketAddr, HashMap<&'static str, Arc<Page>>>;
 
 /// Serves endpoints over HTTP: a server's side of it, or all that a process without DNS serves.
 pub struct Http {
@@ -58,7 +83,8 @@ impl Http {
     pub fn serve(&mut self, endpoints: &[Endpoint]) {
         let mut routes = Routes::new();
         for endpoint in endpoints {
-            routes.entry(endpoint.address).or_default().entry(endpoint.path).or_insert_with(|| endpoint.answer.clone());
+            let page = || Arc::new(Page::new(endpoint.answer.clone()));
+            routes.entry(endpoint.address).or_default().entry(endpoint.path).or_insert_with(page);
         }
         self.listening.retain(|address, _| routes.contains_key(address));
         self.routes.store(Arc::new(routes));
@@ -73,7 +99,7 @@ impl Http {
         for address in lacking {
             let _entered = self.control.enter();
             let register = |listener| TcpListener::from_std(listener).map_err(|cause| SocketError::Register { address, cause });
-            match bind_http(address).and_then(register) {
+            match bind_http(address).inspect(bound_buffers).and_then(register) {
                 Ok(listener) => {
                     let task = self.control.spawn(accept(listener, address, self.routes.clone())).abort_handle();
                     self.listening.insert(address, Listening(task));
@@ -85,18 +111,26 @@ impl Http {
     }
 }
 
+/// What is accepted there has the same.
+fn bound_buffers(listener: &std::net::TcpListener) {
+    let socket = SockRef::from(listener);
+    // It works with larger ones too.
+    _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    _ = socket.set_send_buffer_size(SEND_BUFFER);
+}
+
 async fn accept(listener: TcpListener, address: SocketAddr, routes: Arc<ArcSwap<Routes>>) {
-    let mut connections: VecDeque<AbortHandle> = VecDeque::new();
+    let mut seats: Seats<AbortHandle> = Seats::new(CONNECTIONS);
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                connections.retain(|connection| !connection.is_finished());
-                if connections.len() >= CONNECTIONS
-                    && let Some(oldest) = connections.pop_front()
-                {
-                    oldest.abort();
+            Ok((stream, client)) => {
+                seats.retain(|connection| !connection.is_finished());
+                let connection = tokio::spawn(converse(stream, address, routes.clone())).abort_handle();
+                if let Some(evicted) = seats.take(client.ip(), connection) {
+                    evicted.abort();
+                    // Each that comes has a turn before the next one may cost it its seat.
+                    yield_now().await;
                 }
-                connections.push_back(tokio::spawn(converse(stream, address, routes.clone())).abort_handle());
             }
             Err(error) => {
                 tracing::warn!("accepting HTTP on {address} failed: {error}");
@@ -106,29 +140,37 @@ async fn accept(listener: TcpListener, address: SocketAddr, routes: Arc<ArcSwap<
     }
 }
 
-async fn converse(stream: TcpStream, address: SocketAddr, routes: Arc<ArcSwap<Routes>>) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let response = respond(&routes.load(), address, request.method(), request.uri().path());
-        async move { Ok::<_, Infallible>(response) }
+async fn converse(stream: impl AsyncRead + AsyncWrite, address: SocketAddr, routes: Arc<ArcSwap<Routes>>) {
+    let next = Mutex::new(Instant::now());
+    let (next, routes) = (&next, &*routes);
+    let service = service_fn(|request: Request<Incoming>| async move {
+        let due = *next.lock();
+        not_before(due).await;
+        let response = respond(routes, address, request.method(), request.uri().path()).await;
+        *next.lock() = Instant::now() + SPACING;
+        Ok::<_, Infallible>(response)
     });
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .max_buf_size(16 << 10)
-        .serve_connection(TokioIo::new(stream), service);
+        .max_buf_size(MAX_HEADER)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
     if let Err(error) = connection.await {
         tracing::debug!("HTTP connection to {address}: {error}");
     }
 }
 
-fn respond(routes: &Routes, address: SocketAddr, method: &Method, path: &str) -> Response<Full<Bytes>> {
+async fn respond(routes: &ArcSwap<Routes>, address: SocketAddr, method: &Method, path: &str) -> Response<Full<Bytes>> {
     let plain = |status, text: &'static str| {
         let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         response
     };
-    let Some(answer) = routes.get(&address).and_then(|paths| paths.get(path)) else {
+    let page = routes.load().get(&address).and_then(|pages| pages.get(path)).cloned();
+    let Some(page) = page else {
         return plain(StatusCode::NOT_FOUND, "404 page not found\n");
     };
     if !matches!(*method, Method::GET | Method::HEAD) {
@@ -136,53 +178,14 @@ fn respond(routes: &Routes, address: SocketAddr, method: &Method, path: &str) ->
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    let HttpAnswer { status, content_type, body } = answer();
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    if let Ok(content_type) = HeaderValue::from_str(content_type) {
+    let answer = page.answer().await;
+    let mut response = Response::new(Full::new(Bytes::from_owner(Body(answer.clone()))));
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Ok(content_type) = HeaderValue::from_str(answer.content_type) {
         response.headers_mut().insert(CONTENT_TYPE, content_type);
     }
     response
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_known_paths_of_the_address_are_answered_and_only_get_and_head() {
-        let here: SocketAddr = "127.0.0.1:9253".parse().unwrap();
-        let there: SocketAddr = "127.0.0.1:8080".parse().unwrap();
-        let answer: Answer = Arc::new(|| HttpAnswer { status: 503, content_type: "text/plain", body: "not ready".to_owned() });
-        let routes = Routes::from([(here, HashMap::from([("/ready", answer)]))]);
-        let status = |address, method, path| respond(&routes, address, &method, path).status().as_u16();
-        assert_eq!(status(here, Method::GET, "/ready"), 503);
-        assert_eq!(status(here, Method::HEAD, "/ready"), 503);
-        assert_eq!(status(here, Method::POST, "/ready"), 405);
-        assert_eq!(status(here, Method::GET, "/ready/"), 404);
-        assert_eq!(status(here, Method::POST, "/"), 404);
-        assert_eq!(status(there, Method::GET, "/ready"), 404);
-        let allowed = respond(&routes, here, &Method::DELETE, "/ready");
-        assert_eq!(allowed.headers()[ALLOW], "GET, HEAD");
-    }
-
-    #[tokio::test]
-    async fn an_address_that_another_has_is_listened_on_once_it_is_free_and_the_others_meanwhile() {
-        let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let busy = holder.local_addr().unwrap();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let answer: Answer = Arc::new(|| HttpAnswer { status: 200, content_type: "text/plain", body: "OK".to_owned() });
-        let endpoint = |address| Endpoint { address, path: "/health", answer: answer.clone() };
-        let mut http = Http::new(Handle::current());
-        http.serve(&[endpoint(busy), endpoint(free)]);
-        let told = |errors: Vec<SocketError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-        for _ in 0..2 {
-            let told = told(http.listen());
-            assert!(told.len() == 1 && told[0].contains(&format!("cannot listen on {busy} for HTTP")), "{told:?}");
-            assert!(TcpStream::connect(free).await.is_ok());
-        }
-        drop(holder);
-        assert_eq!(told(http.listen()), [""; 0]);
-        assert!(TcpStream::connect(busy).await.is_ok());
-    }
-}
+mod tests;

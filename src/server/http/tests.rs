@@ -1,0 +1,123 @@
+use super::*;
+use crate::chain::HttpAnswer;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::TcpStream;
+
+const HERE: &str = "127.0.0.1:9253";
+const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+
+fn here() -> SocketAddr {
+    HERE.parse().unwrap()
+}
+
+/// `/metrics` with so many octets, which counts how often it was made.
+fn routes(octets: usize) -> (Arc<ArcSwap<Routes>>, Arc<AtomicUsize>) {
+    let made = Arc::new(AtomicUsize::new(0));
+    let counter = made.clone();
+    let answer = move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        HttpAnswer { status: 200, content_type: "text/plain", body: "x".repeat(octets) }
+    };
+    let pages = HashMap::from([("/metrics", Arc::new(Page::new(Arc::new(answer))))]);
+    (Arc::new(ArcSwap::from_pointee(Routes::from([(here(), pages)]))), made)
+}
+
+/// A connection, and the client's end of it; between them 4 KiB at most.
+fn connect(routes: &Arc<ArcSwap<Routes>>) -> (tokio::task::JoinHandle<()>, DuplexStream) {
+    let (server, client) = duplex(4 << 10);
+    (tokio::spawn(converse(server, here(), routes.clone())), client)
+}
+
+#[tokio::test]
+async fn only_known_paths_of_the_address_are_answered_and_only_get_and_head() {
+    let there: SocketAddr = "127.0.0.1:8080".parse().unwrap();
+    let answer = Arc::new(|| HttpAnswer { status: 503, content_type: "text/plain", body: "not ready".to_owned() });
+    let pages = HashMap::from([("/ready", Arc::new(Page::new(answer)))]);
+    let routes = ArcSwap::from_pointee(Routes::from([(here(), pages)]));
+    for (address, method, path, status) in [
+        (here(), Method::GET, "/ready", 503),
+        (here(), Method::HEAD, "/ready", 503),
+        (here(), Method::POST, "/ready", 405),
+        (here(), Method::GET, "/ready/", 404),
+        (here(), Method::POST, "/", 404),
+        (there, Method::GET, "/ready", 404),
+    ] {
+        assert_eq!(respond(&routes, address, &method, path).await.status().as_u16(), status, "{method} {path}");
+    }
+    let allowed = respond(&routes, here(), &Method::DELETE, "/ready").await;
+    assert_eq!(allowed.headers()[ALLOW], "GET, HEAD");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_pipelines_and_reads_nothing_has_one_answer_made_and_is_let_go() {
+    let (routes, made) = routes(200 << 10);
+    let (serving, mut client) = connect(&routes);
+    client.write_all(&REQUEST.repeat(50)).await.unwrap();
+    tokio::time::sleep(WRITE_TIMEOUT - Duration::from_secs(1)).await;
+    assert!(!serving.is_finished());
+    serving.await.unwrap();
+    assert_eq!(made.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_on_one_connection_come_apart_and_in_order() {
+    let (routes, made) = routes(100);
+    let (_serving, mut client) = connect(&routes);
+    client.write_all(&REQUEST.repeat(20)).await.unwrap();
+    let mut answers = vec![0; 1 << 20];
+    let mut length = 0;
+    let started = Instant::now();
+    while answers[..length].windows(15).filter(|octets| octets == b"HTTP/1.1 200 OK").count() < 20 {
+        length += client.read(&mut answers[length..]).await.unwrap();
+    }
+    assert!(started.elapsed() >= SPACING * 19, "on the paused clock: {:?}", started.elapsed());
+    assert_eq!(made.load(Ordering::Relaxed), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_header_that_does_not_end_and_a_connection_that_says_nothing_are_let_go() {
+    let (routes, _) = routes(1);
+    for start in [&b""[..], b"GET /metrics HTTP/1.1\r\nX: ", REQUEST] {
+        let (serving, mut client) = connect(&routes);
+        client.write_all(start).await.unwrap();
+        tokio::time::timeout(HEADER_TIMEOUT * 3, serving).await.expect("it ends").unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_header_beyond_16_kib_is_refused() {
+    let (routes, made) = routes(1);
+    let (serving, mut client) = connect(&routes);
+    let header = [b"GET /metrics HTTP/1.1\r\nX: ", &[b'a'; 2 * MAX_HEADER][..], b"\r\n\r\n"].concat();
+    // Not all of it is taken.
+    _ = client.write_all(&header).await;
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&answer));
+    serving.await.unwrap();
+    assert_eq!(made.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn an_address_that_another_has_is_listened_on_once_it_is_free_and_the_others_meanwhile() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = holder.local_addr().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let endpoint = |address| Endpoint {
+        address,
+        path: "/health",
+        answer: Arc::new(|| HttpAnswer { status: 200, content_type: "text/plain", body: "OK".to_owned() }),
+    };
+    let mut http = Http::new(Handle::current());
+    http.serve(&[endpoint(busy), endpoint(free)]);
+    let told = |errors: Vec<SocketError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+    for _ in 0..2 {
+        let told = told(http.listen());
+        assert!(told.len() == 1 && told[0].contains(&format!("cannot listen on {busy} for HTTP")), "{told:?}");
+        assert!(TcpStream::connect(free).await.is_ok());
+    }
+    drop(holder);
+    assert_eq!(told(http.listen()), [""; 0]);
+    assert!(TcpStream::connect(busy).await.is_ok());
+}
