@@ -30,14 +30,17 @@ impl Process {
         Self { services, _plan: plan, reading: Reading { now: Instant::now(), uptime: Duration::from_secs(1 << 20) } }
     }
     fn import(&self, octets: &[u8]) -> Tally {
-        import(&self.services.carry, &mut &octets[..], self.reading).unwrap_or_default()
+        import(&self.services.carry, &mut &octets[..], self.reading, all()).unwrap_or_default()
     }
     fn export(&self) -> (Vec<u8>, Tally) {
         let mut out = Vec::new();
-        let bounds = Bounds { octets: usize::MAX, until: Instant::now() + Duration::from_secs(60) };
-        let tally = export(&self.services.carry, &mut out, self.reading, bounds).expect("a vector takes everything");
+        let tally = export(&self.services.carry, &mut out, self.reading, all()).expect("a vector takes everything");
         (out, tally)
     }
+}
+
+fn all() -> Bounds {
+    Bounds { octets: usize::MAX, until: Instant::now() + Duration::from_secs(60) }
 }
 
 /// Panics if anything the server relies on does not hold.

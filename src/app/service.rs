@@ -154,7 +154,7 @@ impl Service {
         let plan = loaded.config.build(&services)?;
         verbosity.follow(&loaded.config);
         if let Some(cache) = options.watchdog.take_cache() {
-            warmth::restore(services.carry.clone(), cache);
+            warmth::restore(services.carry.clone(), cache, options.cache_memory);
         }
         // First, since from then on the addresses that are served may be intercepted.
         let upstreams = upstreams(&services);

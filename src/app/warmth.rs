@@ -3,7 +3,7 @@
 use crate::chain::Carry;
 use crate::directives::cache::{Bounds, Reading, export, import};
 use crate::threads;
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, fcntl_get_seals, memfd_create};
 use rustix::time::{ClockId, clock_gettime};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek};
@@ -18,6 +18,9 @@ const SAVE_LIMIT: Duration = Duration::from_millis(400);
 /// How long a server waits for its caches to be filled before it serves; what is left is filled in while it does. Less than the watchdog
 /// leaves the interception to a server that is being replaced (100 ms).
 const RESTORE_PATIENCE: Duration = Duration::from_millis(50);
+
+/// How long reading may take, which goes on while this server serves.
+const RESTORE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Octets that are read or written at once.
 const BUFFER: usize = 64 << 10;
@@ -45,13 +48,19 @@ pub fn save(carry: &Carry, octets: usize) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Fills the caches with what [`save`] has written, on a thread of its own, and waits a little for that.
-pub fn restore(carry: Arc<Carry>, cache: OwnedFd) {
+/// Fills the caches with what [`save`] has written, on a thread of its own, and waits a little for that. No more octets are read than the caches may
+/// take, and nothing but a file in memory: whoever passes another may never have anything to say, and the thread would wait for it.
+pub fn restore(carry: Arc<Carry>, cache: OwnedFd, octets: usize) {
+    if let Err(error) = fcntl_get_seals(&cache) {
+        return tracing::warn!(
+            "what was handed over as a predecessor's cache is no file in memory ({error}); this server begins with an empty one"
+        );
+    }
     let (done, is_done) = mpsc::channel();
     let started = Instant::now();
     let fill = move || {
         let mut input = BufReader::with_capacity(BUFFER, File::from(cache));
-        match import(&carry, &mut input, reading()) {
+        match import(&carry, &mut input, reading(), Bounds { octets, until: started + RESTORE_LIMIT }) {
             Ok(tally) => {
                 tracing::info!("{} cached answers taken over in {:?}, {} not", tally.kept, started.elapsed(), tally.refused);
             }
@@ -70,17 +79,24 @@ pub fn restore(carry: Arc<Carry>, cache: OwnedFd) {
 mod tests {
     use super::{reading, restore, save};
     use crate::chain::Carry;
+    use std::io::Write;
     use std::sync::Arc;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     #[test]
     fn no_caches_are_written_and_read_and_a_file_that_holds_none_is_let_go() {
         let carry = Arc::new(Carry::default());
         let file = save(&carry, 1000).unwrap();
-        restore(carry.clone(), file);
-        let started = Instant::now();
-        restore(carry, std::fs::File::open("/dev/zero").unwrap().into());
-        assert!(started.elapsed() < Duration::from_secs(5));
+        restore(carry.clone(), file, 1000);
+        restore(carry, std::fs::File::open("/dev/zero").unwrap().into(), 1000);
+    }
+
+    #[test]
+    fn a_pipe_that_never_speaks_or_never_ends_is_let_go_before_a_thread_waits_for_it() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        restore(Arc::new(Carry::default()), reader.into(), 1000);
+        let error = writer.write_all(b"nldc").expect_err("nobody reads it");
+        assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
     }
 
     #[test]

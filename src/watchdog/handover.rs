@@ -30,6 +30,9 @@ const VERSION: u32 = 1;
 /// How long a hand-over may take, from the connection to the last packet, whoever is slow.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
+/// After a message that says nothing new the successor is not listened to for so long.
+const REPETITION_PAUSE: Duration = Duration::from_millis(100);
+
 /// How long the socket's folder may take before a predecessor is told all the same that queries come here, and before the process ends.
 const FOLDER_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -164,6 +167,8 @@ pub struct Handover {
     has_proof: bool,
     /// The successor has one of its own, which has proved itself.
     has_passed_on: bool,
+    /// Until then the successor is not listened to.
+    deaf_until: Option<Instant>,
 }
 
 impl Handover {
@@ -182,6 +187,10 @@ impl Handover {
         let mut has_all = false;
         loop {
             let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                // Whoever talks on without an end has always said something, and would be listened to for ever.
+                return Err(ChannelError::TimedOut(PATIENCE).into());
+            }
             let (offer, passed) = channel.wait(left).map_err(|error| match error {
                 ChannelError::TimedOut(_) => ChannelError::TimedOut(PATIENCE),
                 error => error,
@@ -295,7 +304,9 @@ impl Handover {
     /// What is heard next. May be dropped and called again at any time.
     pub async fn next(&mut self) -> Heard {
         loop {
-            let Self { rendezvous, opening, predecessor, caller, successor, .. } = self;
+            // Whoever comes, or speaks, again and again keeps nothing else of this process waiting.
+            tokio::task::consume_budget().await;
+            let Self { rendezvous, opening, predecessor, caller, successor, deaf_until, .. } = self;
             let is_free = caller.is_none();
             tokio::select! {
                 outcome = Opening::outcome(opening) => self.take_opened(outcome),
@@ -308,7 +319,7 @@ impl Handover {
                         return Heard::Asked;
                     }
                 }
-                request = said::<Request>(successor.as_ref()) => {
+                request = said_after::<Request>(*deaf_until, successor.as_ref()) => {
                     if let Some(heard) = self.take_request(request) {
                         return heard;
                     }
@@ -328,7 +339,7 @@ impl Handover {
         match request {
             Ok(Request::TakeOver { version: VERSION }) if self.successor.is_none() => {
                 self.successor = Some(peer);
-                (self.has_proof, self.has_passed_on) = (false, false);
+                (self.has_proof, self.has_passed_on, self.deaf_until) = (false, false, None);
                 return true;
             }
             Ok(Request::TakeOver { version: VERSION }) => send_away(&peer, "another one is taking over"),
@@ -346,7 +357,8 @@ impl Handover {
 
     fn take_request(&mut self, request: Result<Request, ChannelError>) -> Option<Heard> {
         match request {
-            Ok(Request::Proven) if self.has_proof => None,
+            Ok(Request::Proven) if self.has_proof => self.pause(),
+            Ok(Request::PassedOn) if self.has_passed_on => self.pause(),
             Ok(Request::Proven) => {
                 self.has_proof = true;
                 // Whatever becomes of us, the predecessor is needed no longer.
@@ -363,6 +375,12 @@ impl Handover {
             Err(ChannelError::Closed) => self.lose_successor("it has ended"),
             Err(error) => self.lose_successor(&error.to_string()),
         }
+    }
+
+    /// Nothing new was said.
+    fn pause(&mut self) -> Option<Heard> {
+        self.deaf_until = Some(Instant::now() + REPETITION_PAUSE);
+        None
     }
 
     fn lose_successor(&mut self, why: &str) -> Option<Heard> {
@@ -403,6 +421,13 @@ async fn said<M: Message>(peer: Option<&Peer>) -> Result<M, ChannelError> {
         Some(peer) => peer.listen().await,
         None => pending().await,
     }
+}
+
+async fn said_after<M: Message>(time: Option<Instant>, peer: Option<&Peer>) -> Result<M, ChannelError> {
+    if time.is_some() {
+        at(time).await;
+    }
+    said(peer).await
 }
 
 /// Resolves at that time, if there is one.

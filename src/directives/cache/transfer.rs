@@ -39,11 +39,11 @@ pub struct Reading {
     pub uptime: Duration,
 }
 
-/// How much is written at most.
+/// How much is written, or read, at most.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     pub octets: usize,
-    /// Writing ends then.
+    /// It ends then.
     pub until: Instant,
 }
 
@@ -68,6 +68,10 @@ pub enum TransferError {
     Clock,
     #[error("a predecessor's cache is damaged after {0} answers; this server begins with those")]
     Malformed(usize),
+    #[error(
+        "a predecessor's cache is larger than this server's may be, or takes long to read; this server begins with {0} answers of it"
+    )]
+    TooMuch(usize),
 }
 
 /// Writes what every cache in `carry` holds, as far as the bounds allow.
@@ -119,12 +123,26 @@ fn encode(copied: &Copied<Response>, now: Moment) -> Option<Vec<u8>> {
     Some([&head.concat()[..], &message].concat())
 }
 
-/// Reads what [`export`] has written into the caches of the same keys in `carry`.
+/// Reads what [`export`] has written into the caches of the same keys in `carry`, as far as the bounds allow. `input` is never to wait.
 ///
 /// # Errors
-/// Nothing more can be read.
-pub fn import(carry: &Carry, input: &mut impl Read, reading: Reading) -> Result<Tally, TransferError> {
+/// Nothing more can be read, or is.
+pub fn import(carry: &Carry, input: &mut impl Read, reading: Reading, bounds: Bounds) -> Result<Tally, TransferError> {
     let mut tally = Tally::default();
+    let mut input = input.take(bounds.octets.try_into().unwrap_or(u64::MAX));
+    match import_all(carry, &mut input, reading, bounds.until, &mut tally) {
+        Err(TransferError::Read(_)) if input.limit() == 0 => Err(TransferError::TooMuch(tally.kept)),
+        outcome => outcome.map(|()| tally),
+    }
+}
+
+fn import_all(
+    carry: &Carry,
+    input: &mut impl Read,
+    reading: Reading,
+    until: Instant,
+    tally: &mut Tally,
+) -> Result<(), TransferError> {
     let header: [u8; 13] = take(input).map_err(|_| TransferError::NotACache)?;
     let (magic, rest) = header.split_at(MAGIC.len());
     if magic != MAGIC {
@@ -138,9 +156,12 @@ pub fn import(carry: &Carry, input: &mut impl Read, reading: Reading) -> Result<
     let elapsed = reading.uptime.checked_sub(written).ok_or(TransferError::Clock)?;
     let mut kept = None;
     loop {
+        if Instant::now() >= until {
+            return Err(TransferError::TooMuch(tally.kept));
+        }
         let [tag] = take(input)?;
         match tag {
-            END => return Ok(tally),
+            END => return Ok(()),
             SECTION => {
                 let key = take_long(input)?;
                 let key = String::from_utf8(key).map_err(|_| TransferError::Malformed(tally.kept))?;

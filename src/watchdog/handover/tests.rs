@@ -213,3 +213,49 @@ async fn the_socket_file_is_the_successors_before_its_predecessor_hears_of_the_p
         assert!(path.exists());
     }
 }
+
+#[tokio::test]
+async fn a_predecessor_that_never_ends_costs_a_second_at_most() {
+    let (_folder, path) = folder();
+    let rendezvous = Rendezvous::open(Place::take(&path).unwrap()).unwrap();
+    let peer = tokio::spawn(async move {
+        let channel = rendezvous.accept().await.unwrap();
+        // Until nobody hears it, and waiting a little where there is no room.
+        while !matches!(channel.send(&Offer::Sockets { more: true }, &[]), Err(ChannelError::Socket(error)) if error.kind() != io::ErrorKind::WouldBlock)
+        {
+            tokio::task::yield_now().await;
+        }
+    });
+    let (new, outcome) = tokio::time::timeout(SOON, take_over(&path)).await.expect("it ends");
+    assert!(matches!(outcome, Err(HandoverError::Channel(ChannelError::TimedOut(_)))));
+    assert!(!new.is_shared());
+    peer.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_successor_that_says_the_same_without_end_is_heard_once_and_holds_nothing_up() {
+    let (_folder, path) = folder();
+    let (_, sockets) = bound();
+    let mut old = Handover::default();
+    announce(&mut old, &path).await;
+    let talker = rendezvous::connect(&path).unwrap().unwrap();
+    talker.send(&Request::TakeOver { version: VERSION }, &[]).unwrap();
+    assert_eq!(old.next().await, Heard::Asked);
+    assert!(old.offer(&sockets, None));
+    talker.send(&Request::Proven, &[]).unwrap();
+    assert_eq!(old.next().await, Heard::Proven);
+    let fill = || {
+        let mut count = 0;
+        while talker.send(&Request::Proven, &[]).is_ok() && talker.send(&Request::PassedOn, &[]).is_ok() {
+            count += 1;
+        }
+        count
+    };
+    let waiting = fill();
+    assert!(waiting > 10, "its messages wait: {waiting}");
+    for _ in 0..3 {
+        // What the watchdog does beside comes to its turn, however much there is to hear.
+        assert!(tokio::time::timeout(Duration::from_millis(1), old.next()).await.is_err());
+        assert!(fill() < waiting / 2, "most of them wait still");
+    }
+}

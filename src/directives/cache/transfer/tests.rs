@@ -39,12 +39,11 @@ impl Process {
     }
     fn export(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let bounds = Bounds { octets: usize::MAX, until: Instant::now() + Duration::from_secs(60) };
-        export(&self.services.carry, &mut out, self.reading, bounds).unwrap();
+        export(&self.services.carry, &mut out, self.reading, all()).unwrap();
         out
     }
     fn import(&self, octets: &[u8]) -> Result<Tally, TransferError> {
-        import(&self.services.carry, &mut &octets[..], self.reading)
+        import(&self.services.carry, &mut &octets[..], self.reading, all())
     }
     fn age(&self, kind: Kind, name: &str, flags: u8) -> Option<Age> {
         let name = wire::name(name);
@@ -55,6 +54,10 @@ impl Process {
     fn len(&self) -> usize {
         Kind::ALL.iter().map(|kind| self.store().entries(*kind)).sum()
     }
+}
+
+fn all() -> Bounds {
+    Bounds { octets: usize::MAX, until: Instant::now() + Duration::from_secs(60) }
 }
 
 fn asked(name: &[u8], flags: u8) -> QuestionKey<'_> {
@@ -108,7 +111,7 @@ fn a_cache_that_is_not_there_any_more_takes_nothing() {
     let octets = filled().export();
     let elsewhere = Services::new(1, 1 << 20);
     let reading = Reading { now: Instant::now(), uptime: Duration::from_secs(1000) };
-    assert_eq!(import(&elsewhere.carry, &mut &octets[..], reading).unwrap(), Tally { kept: 0, refused: 4 });
+    assert_eq!(import(&elsewhere.carry, &mut &octets[..], reading, all()).unwrap(), Tally { kept: 0, refused: 4 });
 }
 
 #[test]
@@ -208,5 +211,33 @@ proptest! {
         let new = Process::new([3, 3], 2048);
         let _ = new.import(&octets);
         prop_assert!(new.len() <= 6 && new.services.cache_memory.used() <= 2048);
+    }
+}
+
+#[test]
+fn what_never_ends_is_read_up_to_the_bounds() {
+    let octets = filled().export();
+    // All but the end, and then sections without end.
+    let section = [&[SECTION, 0, 3][..], b"key"].concat();
+    let endless = || (&octets[..octets.len() - 1]).chain(Repeat(section.clone(), 0));
+    let new = Process::new([100, 100], 1 << 20);
+    let some = Bounds { octets: 1 << 16, ..all() };
+    let outcome = import(&new.services.carry, &mut endless(), new.reading, some);
+    assert!(matches!(outcome, Err(TransferError::TooMuch(4))), "{outcome:?}");
+    let brief = Bounds { until: Instant::now() + Duration::from_millis(5), ..all() };
+    let outcome = import(&new.services.carry, &mut endless(), new.reading, brief);
+    assert!(matches!(outcome, Err(TransferError::TooMuch(_))), "{outcome:?}");
+}
+
+/// The same octets for ever, from that place on.
+struct Repeat(Vec<u8>, usize);
+
+impl Read for Repeat {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        for octet in &mut *buffer {
+            *octet = self.0[self.1];
+            self.1 = (self.1 + 1) % self.0.len();
+        }
+        Ok(buffer.len())
     }
 }
