@@ -3,6 +3,7 @@
 use crate::chain::Loaders;
 use crate::corefile::{self, SystemLoader};
 use crate::directives::bind::SystemInterfaces;
+use crate::directives::is_keyword_or_near;
 use crate::directives::reload::Fingerprint;
 use crate::plan::{PlanConfig, configure};
 use std::fs::File;
@@ -43,6 +44,8 @@ pub struct Loaded {
     pub imports: Vec<PathBuf>,
     /// Rendered; empty if there are none.
     pub warnings: String,
+    /// What is right and yet to be known, in one line.
+    pub notice: Option<String>,
 }
 
 impl Source {
@@ -98,23 +101,114 @@ impl Source {
                 .error_without_span("there is no server block")
                 .help("write at least one, such as `.:53 {`, a `forward` or another directive, and `}`");
         }
+        diagnostics.conceal(&corefile.sources, &is_keyword_or_near);
         let rendered = diagnostics.render(&corefile.sources);
         let fingerprint = Fingerprint::of(&corefile.sources);
         match diagnostics.has_errors() {
             true => Err(LoadError::Refused { diagnostics: rendered, fingerprint }),
             false => {
                 let imports = corefile.sources.files.into_iter().skip(1).map(|(path, _)| path).collect();
-                Ok(Loaded { config, fingerprint, imports, warnings: rendered })
+                let notice = open_to_all(&config.on_all_addresses());
+                Ok(Loaded { config, fingerprint, imports, warnings: rendered, notice })
             }
         }
     }
 }
 
+/// What to know where clients may come by any address of the machine.
+fn open_to_all(ports: &[u16]) -> Option<String> {
+    let ports = match ports {
+        [] => return None,
+        [port] => format!("port {port}"),
+        ports => format!("ports {}", ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")),
+    };
+    Some(format!(
+        "{ports} is served on all addresses of this machine, so that the node's neighbours can ask too, not its pods alone: `bind` names the \
+         addresses that are to be served; the directive `acl`, which chooses by client, nodelocaldns does not have yet"
+    ))
+}
+
 /// Checks one file for `nodelocaldns check`: the text to print, and whether the file is good.
 pub fn check(path: &Path, default_port: u16) -> (String, bool) {
     match Source::File(path.to_owned()).load(default_port) {
-        Ok(loaded) if loaded.warnings.is_empty() => (format!("{}: good\n", path.display()), true),
-        Ok(loaded) => (loaded.warnings, true),
+        Ok(Loaded { warnings, notice, .. }) => {
+            let path = path.display();
+            let verdict = if warnings.is_empty() { format!("{path}: good\n") } else { warnings };
+            (verdict + &notice.map(|notice| format!("{path}: note: {notice}\n")).unwrap_or_default(), true)
+        }
         Err(error) => (format!("{error}\n"), false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LoadError, Loaded, Source};
+
+    fn load(text: &str) -> Result<Loaded, LoadError> {
+        Source::Text { path: "/etc/coredns/Corefile".into(), text: text.to_owned() }.load(53)
+    }
+
+    #[test]
+    fn a_block_that_listens_on_all_addresses_is_told_of_and_no_other() {
+        let notice = |text: &str| load(text).unwrap_or_else(|error| panic!("{error}")).notice.unwrap_or_default();
+        for text in [".:53 {\n whoami\n}\n", ".:53 {\n bind 0.0.0.0\n whoami\n}\n", ".:53 {\n bind ::\n whoami\n}\n"] {
+            let told = notice(text);
+            assert!(told.contains("port 53 is") && told.contains("neighbours") && told.contains("`acl`"), "{text}: {told}");
+        }
+        assert!(notice("a:53 b:54 {\n whoami\n}\nc:53 {\n whoami\n}\n").contains("ports 53, 54"));
+        assert_eq!(notice(".:53 {\n bind 127.0.0.1 169.254.20.10\n whoami\n}\n"), "");
+        let built_in = Source::built_in().load(53).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(built_in.notice, None);
+        assert_eq!(notice(include_str!("../../config/Corefile.node-local")), "");
+    }
+
+    /// What is said of a Corefile that imports `text`.
+    fn said_of_import(text: &str, corefile: impl Fn(&str) -> String) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("imported");
+        std::fs::write(&path, text).unwrap();
+        load(&corefile(&path.display().to_string())).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn nothing_of_an_imported_file_that_is_no_corefile_is_told() {
+        let secrets = [
+            "root:$6$hunter2$hash:19000:0:99999:7:::\nbin:*:19000:::\n",
+            "hunter2\n",
+            "  hunter2 {\n}\n",
+            "hunter2 \"x\n",
+            "-----BEGIN hunter2-----\nMIIEhunter2 {$hunter2}\n}\n",
+            "apiVersion: hunter2\nkind: {\n",
+        ];
+        let corefiles: [fn(&str) -> String; 5] = [
+            |path| format!(".:53 {{\n import {path}\n whoami\n}}\n"),
+            |path| format!("import {path}\n.:53 {{\n whoami\n}}\n"),
+            |path| format!(".:53 {{\n import {path}\n {{\n }}\n}}\n"),
+            |path| format!(".:53 {{\n forward . 192.0.2.1 {{\n import {path}\n }}\n}}\n"),
+            |path| format!(".:53 {{\n whoami\n import {path}\n"),
+        ];
+        for secret in secrets {
+            for (index, corefile) in corefiles.iter().enumerate() {
+                let said = said_of_import(secret, corefile);
+                // One of them is a whole server block.
+                assert!(said.contains("error") || (index, secret) == (1, "  hunter2 {\n}\n"), "{index}: {secret}");
+                assert!(!said.contains("hunter2") && !said.contains("MII") && !said.contains("root"), "{index}: {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_in_an_imported_part_of_a_corefile_is_shown() {
+        let within = |path: &str| format!(".:53 {{\n import {path}\n whoami\n}}\n");
+        let said = said_of_import("# upstreams\nforwrad . 192.0.2.1\n", within);
+        assert!(
+            said.contains("imported:2:1: error: unknown directive `forwrad`") && said.contains("2 | forwrad . 192"),
+            "{said}"
+        );
+        let said = said_of_import("cache {\n success many\n}\n", within);
+        assert!(said.contains("`many`") && said.contains("success many"), "{said}");
+        let said =
+            said_of_import("max_fails many\n", |path| format!(".:53 {{\n forward . 192.0.2.1 {{\n import {path}\n }}\n}}\n"));
+        assert!(said.contains("imported:1:11: error: this imported file") && said.contains("at 1:11"), "{said}");
     }
 }

@@ -188,6 +188,9 @@ impl Service {
             lines,
             _process: process,
         };
+        if let Some(notice) = &loaded.notice {
+            tracing::info!("{notice}");
+        }
         service.begin(loaded);
         service.listen_http();
         service.settle();

@@ -17,6 +17,8 @@ pub struct Diagnostic {
     /// What would be right.
     pub help: Option<String>,
     pub warning: bool,
+    /// The line where it stands is not to be shown.
+    pub is_secret: bool,
 }
 
 /// What was found wrong, in the order found.
@@ -39,12 +41,16 @@ impl Diagnostics {
         self.add(None, message.into(), false)
     }
     fn add(&mut self, span: Option<Span>, message: String, warning: bool) -> &mut Diagnostic {
-        self.list.push(Diagnostic { span, message, help: None, warning });
+        self.list.push(Diagnostic { span, message, help: None, warning, is_secret: false });
         self.list.last_mut().expect("an element was just pushed")
     }
     /// Records a diagnostic made elsewhere.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.list.push(diagnostic);
+    }
+    /// Drops those of which `keep` says so.
+    pub(super) fn retain(&mut self, keep: impl FnMut(&Diagnostic) -> bool) {
+        self.list.retain(keep);
     }
     /// All, in the order found.
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
@@ -137,6 +143,7 @@ fn render_one(diagnostic: &Diagnostic, lines: &mut Lines<'_>, out: &mut String) 
 
     let mut margin = 1;
     if let Some(span) = diagnostic.span
+        && !diagnostic.is_secret
         && let Some(line) = lines.line(span)
     {
         let number = span.line.to_string();

@@ -1,6 +1,7 @@
 //! Corefile text to a tree with source positions, and the diagnostics of everything wrong with it (the grammar is Caddyfile
 //! v1's, as CoreDNS uses it). Pure: files, globs and the environment are asked of a [`Loader`].
 
+mod concealed;
 mod diagnostic;
 mod expansion;
 mod lexer;

@@ -195,12 +195,14 @@ impl Parser<'_> {
             }
         }
         if let Some(ahead) = self.reader.peek().filter(|ahead| ahead.kind == Kind::Open) {
+            // What stands in another file is not quoted here ([`Diagnostics::conceal`]).
+            let opener = match ahead.span.file == line.name.span.file {
+                true => quote(&line.name.text),
+                false => "an imported line".to_owned(),
+            };
             self.reader
                 .diagnostics
-                .error(
-                    ahead.span,
-                    format!("the brace that opens the block of {} stands on a line of its own", quote(&line.name.text)),
-                )
+                .error(ahead.span, format!("the brace that opens the block of {opener} stands on a line of its own"))
                 .help("put it at the end of the line before");
             self.reader.skip();
             line.block = self.options(ahead.span, &line.name, depth + 1);
@@ -298,7 +300,7 @@ impl Parser<'_> {
             return;
         }
         let help = match (next_block, &self.suspect) {
-            (_, Some((close, opener))) => {
+            (_, Some((close, opener))) if close.file == open.file => {
                 format!(
                     "put a `}}` where the block ends; the one on line {} closes {} of line {}, though it is indented less",
                     close.line,
@@ -306,8 +308,8 @@ impl Parser<'_> {
                     opener.span.line
                 )
             }
-            (Some(head), None) => format!("put a `}}` before line {}, where another server block begins", head.line),
-            (None, None) => "put a `}` where the block ends".to_owned(),
+            (Some(head), _) => format!("put a `}}` before line {}, where another server block begins", head.line),
+            (None, _) => "put a `}` where the block ends".to_owned(),
         };
         self.reader.diagnostics.error(open, "this block is never closed").help(help);
     }

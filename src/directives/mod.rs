@@ -19,7 +19,7 @@ pub mod timeouts;
 pub mod whoami;
 
 use crate::chain::{BlockConfig, ParseContext};
-use crate::corefile::Directive;
+use crate::corefile::{Directive, nearest};
 
 /// A keyword the Corefile may hold.
 pub struct Keyword {
@@ -45,6 +45,11 @@ const fn repeatable(name: &'static str, parse: fn(&Directive, &mut BlockConfig, 
 
 const fn not_yet(name: &'static str) -> Keyword {
     Keyword { name, support: Support::NotYet }
+}
+
+/// Whether a word is `import` or a keyword that there is, or is near enough to one to be meant.
+pub fn is_keyword_or_near(word: &str) -> bool {
+    word == "import" || nearest(word, ORDER.iter().map(|keyword| keyword.name)).is_some()
 }
 
 /// Every keyword in the order in which their links stand in a chain.

@@ -4,7 +4,7 @@ use crate::chain::{BlockConfig, Loaders, ParseContext};
 use crate::corefile::{Corefile, Diagnostics, Directive, ServerBlock, Span, nearest};
 use crate::directives::{ORDER, Support};
 use crate::message::Name;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv6Addr, SocketAddr};
 
 /// A whole Corefile as configured.
@@ -17,6 +17,15 @@ pub(super) struct BlockPlan {
     pub(super) zones: Vec<(Name, u16)>,
     pub(super) keywords: Vec<&'static str>,
     pub(super) config: BlockConfig,
+}
+
+impl PlanConfig {
+    /// Ports that are served on all addresses of the machine, sorted.
+    pub fn on_all_addresses(&self) -> Vec<u16> {
+        let sockets = self.blocks.iter().flat_map(|block| block.zones.iter().flat_map(|(_, port)| block.sockets_on(*port)));
+        let ports: BTreeSet<u16> = sockets.filter(|socket| socket.ip().is_unspecified()).map(|socket| socket.port()).collect();
+        ports.into_iter().collect()
+    }
 }
 
 impl BlockPlan {
