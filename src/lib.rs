@@ -15,6 +15,8 @@ pub mod threads;
 
 pub mod deadline;
 
+pub mod fairness;
+
 pub mod chain;
 
 pub mod directives;

@@ -13,7 +13,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 use support::client::{PATIENCE, loopback, query};
@@ -180,8 +180,8 @@ impl Scene {
     /// Serves the plan with one worker; what is at its address.
     fn serve(&self) -> (Server, SocketAddr) {
         let registry = Registry::new(2);
-        let mut server =
-            Server::start(1, Limits::default(), self.runtime.handle().clone(), &registry).expect("the server starts");
+        let mut server = Server::start(1, Limits::default(), Arc::default(), self.runtime.handle().clone(), &registry)
+            .expect("the server starts");
         let addresses = self.plan.listeners.iter().map(|listener| listener.address);
         let sockets = Sockets::bind(addresses, 1, &Sockets::default()).expect("the ports are free");
         server.apply(&self.plan.listeners, &[], sockets).expect("the plan is applied");

@@ -13,6 +13,7 @@ const LAYERS: &[&str] = &[
     "datagrams",
     "threads",
     "deadline",
+    "fairness",
     "chain",
     "directives",
     "plan",

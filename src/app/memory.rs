@@ -1,7 +1,11 @@
-//! How much memory the caches may take: at the start when the user does not say, and all the while, so that what the cgroup has is never the reason
-//! for the kernel to kill the server.
+//! How much memory clients and caches may take: at the start when the user does not say, and all the while, so that what the cgroup has is never the
+//! reason for the kernel to kill the server. Clients' part ([`clients`]) is given up first.
+
+mod clients;
 
 use crate::chain::MemoryBudget;
+use crate::server::{Capacity, Limits};
+use clients::{Peak, limits_for, places_left};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -27,16 +31,29 @@ pub fn cgroup_limit() -> Option<u64> {
     levels(&membership()?, read_below_mount, |_| false).map(|level| level.limit).min()
 }
 
-/// Has the caches give up memory before the cgroup's limit is reached, and take it again when there is room. Never ends; does nothing where there
-/// is no limit.
-pub async fn watch(budget: Arc<MemoryBudget>) {
+/// What clients may take in a cgroup with this limit, of a process with so many workers that may open so many files.
+pub fn client_limits(cgroup_limit: Option<u64>, workers: usize, open_files: u64) -> Limits {
+    limits_for(cgroup_limit, workers, open_files, clients::ALL)
+}
+
+/// Has clients, then the caches, give up memory before the cgroup's limit is reached, and take it again when there is room; and has what a peak of
+/// clients took given back to the kernel when it is over. Never ends.
+pub async fn watch(budget: Arc<MemoryBudget>, capacity: Capacity, workers: usize, open_files: u64) {
     let configured = budget.limit();
-    let mut is_scarce = false;
+    let (mut is_scarce, mut peak) = (false, Peak::default());
+    let mut limits = client_limits(cgroup_limit(), workers, open_files);
     loop {
         tokio::time::sleep(INTERVAL).await;
         let used = budget.used();
         // Read anew each time: a container's limit may be changed while it runs.
-        let tightest = membership().and_then(|membership| tightest(&membership, read_below_mount, used, configured));
+        let levels = membership().map(|membership| look(&membership, read_below_mount, used, configured)).unwrap_or_default();
+        let places = levels.iter().map(places_left).min().unwrap_or(clients::ALL);
+        let new = limits_for(levels.iter().map(|level| level.limit).min(), workers, open_files, places);
+        if new != limits {
+            limits = new;
+            capacity.set(limits);
+        }
+        let tightest = tightest(&levels, used, configured);
         let limit = tightest.map_or(configured, |(_, limit)| limit);
         let is_shrinking = limit < used;
         budget.set_limit(limit);
@@ -45,7 +62,9 @@ pub async fn watch(budget: Arc<MemoryBudget>) {
             let change = if is_scarce { "the caches give up some" } else { "the caches keep what they have" };
             tracing::warn!("memory: the container holds {} of {} KiB, so {change}", held >> 10, limit >> 10);
         }
-        if is_shrinking {
+        let load = capacity.load();
+        let is_peak_over = peak.is_over(load.queries + load.connections);
+        if is_shrinking || is_peak_over {
             // The caches' turn.
             tokio::task::yield_now().await;
             give_back();
@@ -63,10 +82,16 @@ struct Level {
     held: u64,
 }
 
+/// The cgroups with a limit. Files are told apart where that may matter to caches, which hold `used` octets of what is `configured`, or to clients.
+fn look(membership: &str, read: impl Fn(&Path) -> Option<String>, used: usize, configured: usize) -> Vec<Level> {
+    let matters = |level: &Level| cache_limit(level, used, configured) < configured || places_left(level) < clients::ALL;
+    levels(membership, read, matters).collect()
+}
+
 /// The cgroup that lets the caches have least, and how much that is.
-fn tightest(membership: &str, read: impl Fn(&Path) -> Option<String>, used: usize, configured: usize) -> Option<(Level, usize)> {
-    let cap = |level: &Level| cache_limit(level, used, configured);
-    levels(membership, read, |level| cap(level) < configured).map(|level| (level, cap(&level))).min_by_key(|(_, cap)| *cap)
+fn tightest(levels: &[Level], used: usize, configured: usize) -> Option<(Level, usize)> {
+    let caps = levels.iter().map(|level| (*level, cache_limit(level, used, configured)));
+    caps.min_by_key(|(_, cap)| *cap)
 }
 
 /// What the caches, which hold `used` octets, may hold at most, of what is `configured`: above seven eighths of the limit so much less that three
@@ -216,7 +241,8 @@ mod tests {
                 }
                 _ => None,
             };
-            let (_, cap) = tightest("0::/\n", files, 10 * MIB, 50 * MIB).unwrap();
+            let (used, configured) = (10 * MIB, 50 * MIB);
+            let (_, cap) = tightest(&look("0::/\n", files, used, configured), used, configured).unwrap();
             (cap / MIB, asked.get())
         };
         assert_eq!(of(30, 0), (50, false), "45 MiB are left, 10 are in use: room for the 50 that are configured");
@@ -236,7 +262,8 @@ mod tests {
             };
             Some(text.to_owned())
         };
-        let (level, _) = tightest("0::/pod/c\n", files, 50_000_000, 60_000_000).unwrap();
+        let levels = look("0::/pod/c\n", files, 50_000_000, 60_000_000);
+        let (level, _) = tightest(&levels, 50_000_000, 60_000_000).unwrap();
         assert_eq!(level.limit, 100_000_000, "half of the other is free");
     }
 

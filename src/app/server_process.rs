@@ -4,7 +4,7 @@ use super::log;
 use super::look::Origin;
 use super::memory;
 use super::rendering::Rendering;
-use super::service::{Farewell, Options, Service, limits};
+use super::service::{Farewell, Options, Service};
 use crate::cli::{Agent, Mode, ServeOptions};
 use crate::corefile::SystemLoader;
 use crate::deadline;
@@ -46,7 +46,8 @@ fn load_and_serve(options: ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::R
         Mode::Agent(agent) => Origin::Rendering(Box::new(rendering(*agent, options.dns_port))),
     };
     let workers = options.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
-    let cache_memory = options.cache_memory.unwrap_or_else(|| memory::default_cache_memory(memory::cgroup_limit()));
+    let cgroup_limit = memory::cgroup_limit();
+    let cache_memory = options.cache_memory.unwrap_or_else(|| memory::default_cache_memory(cgroup_limit));
     // The watchdog has raised it.
     let open_files = rlimit::Resource::NOFILE.get_soft().unwrap_or(u64::MAX);
     let control =
@@ -56,13 +57,13 @@ fn load_and_serve(options: ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::R
             default_port: options.dns_port,
             workers,
             cache_memory,
-            limits: limits(open_files),
+            limits: memory::client_limits(cgroup_limit, workers, open_files),
             quiet: options.quiet || !watchdog.is_first(),
             watchdog: watchdog.clone(),
         };
         let signals = Signals::catch().context("cannot catch signals")?;
         let service = Service::start(origin, options, verbosity).await?;
-        tokio::spawn(memory::watch(service.cache_memory()));
+        tokio::spawn(memory::watch(service.cache_memory(), service.capacity(), workers, open_files));
         run(service, watchdog, signals).await;
         Ok(())
     })

@@ -12,7 +12,7 @@ use crate::directives::reload::{self, ChangeDetector, Fingerprint, Series};
 use crate::kube_dns::render::Rendered;
 use crate::kube_dns::watch::Watch;
 use crate::plan::Plan;
-use crate::server::{Limits, Retries, Server};
+use crate::server::{Capacity, Limits, Retries, Server};
 use crate::threads;
 use crate::watchdog::{HTTP_LISTEN, ServerEnd};
 use anyhow::Context;
@@ -47,14 +47,6 @@ pub struct Options {
     pub quiet: bool,
     /// Where the sockets come from.
     pub watchdog: Arc<ServerEnd>,
-}
-
-/// What clients may take of a process that may open so many files: TCP clients half of them, so that upstreams are still asked and
-/// probes answered.
-pub fn limits(open_files: u64) -> Limits {
-    let limits = Limits::default();
-    let half = usize::try_from(open_files / 2).unwrap_or(usize::MAX);
-    Limits { tcp_connections: limits.tcp_connections.min(half), ..limits }
 }
 
 /// Why a service stops.
@@ -150,7 +142,8 @@ impl Service {
         let lines = LineSink::stdout().context("cannot start the thread that writes log lines")?;
         lines.count_drops(&services.registry);
         let process = ProcessMetrics::register(&services.registry);
-        let mut server = Server::start(options.workers, options.limits, Handle::current(), &services.registry)?;
+        let fairness = services.fairness.clone();
+        let mut server = Server::start(options.workers, options.limits, fairness, Handle::current(), &services.registry)?;
         let plan = loaded.config.build(&services)?;
         verbosity.follow(&loaded.config);
         if let Some(cache) = options.watchdog.take_cache() {
@@ -200,6 +193,11 @@ impl Service {
         Ok(service)
     }
 
+    /// What clients take, and may take.
+    pub fn capacity(&self) -> Capacity {
+        self.server.capacity()
+    }
+
     /// What all caches together may hold.
     pub fn cache_memory(&self) -> Arc<MemoryBudget> {
         self.services.cache_memory.clone()
@@ -207,6 +205,7 @@ impl Service {
 
     /// What begins once a plan serves.
     fn begin(&mut self, loaded: Loaded) {
+        self.services.fairness.set(self.plan.fairness);
         prometheus::publish_enabled(&self.services.registry, &self.plan.enabled);
         self.background = JoinSet::new();
         for task in self.plan.take_background() {
@@ -572,16 +571,5 @@ async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
         None => pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tcp_clients_leave_half_of_the_open_files_to_upstreams_and_probes() {
-        assert_eq!(limits(1024).tcp_connections, 512);
-        assert_eq!(limits(1 << 20), Limits::default());
     }
 }

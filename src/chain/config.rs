@@ -3,6 +3,7 @@
 
 use super::{Carry, Directive, Observer};
 use crate::corefile::{Diagnostics, Loader, Span};
+use crate::fairness::{Fairness, Policy};
 use crate::message::Name;
 use crate::metrics::{Counter, Registry};
 use futures_util::future::BoxFuture;
@@ -49,6 +50,8 @@ pub struct BlockConfig {
     pub udp_cap: Option<u16>,
     pub timeouts: Timeouts,
     pub reload: Option<ReloadConfig>,
+    /// `fairness`, of the whole process, and where it stands.
+    pub fairness: Option<(Fairness, Span)>,
     /// `health`'s lameduck: how long to serve on after SIGTERM.
     pub lameduck: Duration,
     /// `debug`: log at debug level.
@@ -171,6 +174,8 @@ pub struct Services {
     pub cache_memory: Arc<MemoryBudget>,
     /// Workers that serve.
     pub workers: usize,
+    /// Who counts as one client where something is full.
+    pub fairness: Arc<Policy>,
     /// What this process answers the watchdog's probes with; `None` where no watchdog asks.
     pub generation: Option<u64>,
 }
@@ -186,6 +191,7 @@ impl Services {
             lifecycle: Lifecycle::default(),
             cache_memory: Arc::new(MemoryBudget::new(cache_octets)),
             workers,
+            fairness: Arc::default(),
             generation: None,
         }
     }

@@ -77,8 +77,8 @@ pub trait Directive: Send + Sync {
         None
     }
 
-    /// Answers, or hands on with [`Next::run`]. Runs on the worker that received the request; never dropped halfway but on
-    /// shutdown.
+    /// Answers, or hands on with [`Next::run`]. Runs on the worker that received the request. Dropped halfway where the request
+    /// loses its place to another client's, so whatever it has begun ends or goes on without it.
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome>;
 }
 

@@ -1,11 +1,12 @@
 //! One room for each Corefile keyword, and the one list that fixes their order: the reference's
-//! (CoreDNS 1.14.4, core/dnsserver/zdirectives.go). Rooms never import each other.
+//! (CoreDNS 1.14.4, core/dnsserver/zdirectives.go), and what is ours alone. Rooms never import each other.
 
 pub mod bind;
 pub mod bufsize;
 pub mod cache;
 pub mod debug;
 pub mod errors;
+pub mod fairness;
 pub mod forward;
 pub mod health;
 pub mod local;
@@ -65,6 +66,8 @@ pub const ORDER: &[Keyword] = &[
     not_yet("https"),
     not_yet("https3"),
     here("timeouts", timeouts::parse),
+    // Ours.
+    here("fairness", fairness::parse),
     not_yet("multisocket"),
     here("reload", reload::parse),
     not_yet("nsid"),

@@ -35,6 +35,12 @@ impl PlanConfig {
             endpoints: draft.endpoints,
             lameduck: self.blocks.iter().map(|block| block.config.lameduck).max().unwrap_or_default(),
             reload: self.blocks.iter().find_map(|block| block.config.reload),
+            fairness: self
+                .blocks
+                .iter()
+                .find_map(|block| block.config.fairness)
+                .map(|(fairness, _)| fairness)
+                .unwrap_or_default(),
             summary: draft.summary,
             enabled: draft.enabled,
             background: Mutex::new(draft.background),

@@ -45,6 +45,7 @@ pub fn configure(corefile: &Corefile, default_port: u16, loaders: Loaders<'_>) -
         served.add(block, &plan, &mut diagnostics);
         blocks.push(plan);
     }
+    check_fairness(&blocks, &mut diagnostics);
     (PlanConfig { blocks }, diagnostics)
 }
 
@@ -101,6 +102,17 @@ fn look_up(directive: &Directive, diagnostics: &mut Diagnostics) -> Option<(&'st
                 .help("remove it, or forward the zones that need it to cluster DNS");
             None
         }
+    }
+}
+
+/// What clients take places in is the whole process's, so blocks that say who gives way say the same.
+fn check_fairness(blocks: &[BlockPlan], diagnostics: &mut Diagnostics) {
+    let mut said = blocks.iter().filter_map(|block| block.config.fairness);
+    let Some((first, at)) = said.next() else { return };
+    for (_, span) in said.filter(|(fairness, _)| *fairness != first) {
+        diagnostics
+            .error(span, "`fairness` is for the whole process, and another server block says otherwise")
+            .help(format!("line {} has the other; write it in one block, or the same in both", at.line));
     }
 }
 

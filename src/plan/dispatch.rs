@@ -160,8 +160,8 @@ impl Listener {
 
 impl Pending {
     /// Runs the slow gear and appends the reply to `out`; for a refresh nothing is appended. A panic below costs this request a SERVFAIL and is
-    /// counted: one task runs many of these. The future is Send; run it on the worker.
-    pub async fn run(self, out: &mut Vec<u8>) {
+    /// counted: one task runs many of these. The future is Send; run it on the worker. Dropped halfway, it has appended nothing.
+    pub async fn run(&self, out: &mut Vec<u8>) {
         let request = self.request.borrow();
         // A link may do its work, and panic, before it has a future to give.
         let links = AssertUnwindSafe(async { self.block.chain.start().run(request).await });
@@ -178,6 +178,24 @@ impl Pending {
             self.listener.panics.increment();
             out.truncate(start);
             write_empty(request.query, request.wire, Rcode::SERVFAIL, out);
+        }
+    }
+
+    /// Appends the reply to a request that is not run, or not to its end, because others have a better right to its place: SERVFAIL, upon which a stub
+    /// resolver asks elsewhere or again at once. Nothing for a refresh.
+    pub fn refuse(&self, out: &mut Vec<u8>) {
+        let request = self.request.borrow();
+        if request.purpose == Purpose::Refresh {
+            return;
+        }
+        let start = out.len();
+        let work = AssertUnwindSafe(|| {
+            let reply = request.reply(TtlRule::Keep);
+            Response::empty(request.query, request.wire, Rcode::SERVFAIL).write(request.query, request.wire, reply, out);
+            observe(&self.block.observers, request, &out[start..], Rcode::SERVFAIL, "", None, || request.received.elapsed());
+        });
+        if catch_unwind(work).is_err() {
+            self.listener.panics.increment();
         }
     }
 

@@ -16,6 +16,7 @@ pub use repeats::{Repeated, Repeats};
 
 use crate::chain::{Chain, Endpoint, Observer, ReloadConfig, Timeouts};
 use crate::directives::prometheus::Enabled;
+use crate::fairness::Fairness;
 use crate::metrics::Counter;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -35,6 +36,8 @@ pub struct Plan {
     pub lameduck: Duration,
     /// Whether and how often to look for a changed Corefile.
     pub reload: Option<ReloadConfig>,
+    /// Who gives way when something is full.
+    pub fairness: Fairness,
     /// One line for each zone and address, as the reference prints them at start.
     pub summary: Vec<String>,
     /// What `coredns_plugin_enabled` tells while this plan serves.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// Answers the messages that come to one listen address. [`Listener`] is the one that serves.
 pub trait Answerer: Send + Sync + Sized + 'static {
     /// A request that cannot be answered at once.
-    type Pending: Send + 'static;
+    type Pending: Send + Sync + 'static;
 
     fn address(&self) -> SocketAddr;
     fn timeouts(&self) -> Timeouts;
@@ -25,7 +25,9 @@ pub trait Answerer: Send + Sync + Sized + 'static {
     /// As [`Listener::count`]; must not panic.
     fn count(&self, repeated: Repeated, wire: &[u8], peer: &Peer, clock: &mut Clock, repeats: &Repeats, reply: &[u8]);
     /// As [`Pending::run`]; must not panic.
-    fn run(pending: Self::Pending, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send;
+    fn run(pending: &Self::Pending, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send;
+    /// As [`Pending::refuse`]; must not panic.
+    fn refuse(pending: &Self::Pending, out: &mut Vec<u8>);
 }
 
 impl Answerer for Listener {
@@ -52,7 +54,10 @@ impl Answerer for Listener {
     fn count(&self, repeated: Repeated, wire: &[u8], peer: &Peer, clock: &mut Clock, repeats: &Repeats, reply: &[u8]) {
         Listener::count(self, repeated, wire, peer, clock, repeats, reply);
     }
-    fn run(pending: Pending, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send {
+    fn run(pending: &Pending, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send {
         pending.run(out)
+    }
+    fn refuse(pending: &Pending, out: &mut Vec<u8>) {
+        pending.refuse(out);
     }
 }

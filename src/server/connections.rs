@@ -1,7 +1,8 @@
-//! The TCP connections of all workers: how many there are, and which one makes room when there are too many.
+//! The TCP connections of all workers: how many there are, which one makes room when there are too many, and how much is kept for their clients.
 
+use crate::fairness::{Admission, Client, Evicted, Occupant, Place, Places};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -10,21 +11,26 @@ use tokio::sync::Notify;
 /// Stands for a connection with queries in flight.
 const BUSY: u64 = u64::MAX;
 
+/// Places beside those of clients, for connections from the very address that they come to, as the watchdog's probes do. No other machine's and
+/// no pod's packets have such an address, only those of programs on the node's own network; and one of these has its place for one reply, or
+/// until so many more have come. A probe asks at once when it is connected, so it has been answered long before.
+const RESERVED: usize = 32;
+
 /// Open connections, bounded.
 pub(super) struct Connections {
-    limit: usize,
-    reply_limit: usize,
-    /// Octets of replies that have yet to be taken, of all connections.
-    reply_octets: AtomicUsize,
+    buffer_limit: AtomicUsize,
+    /// Octets that are kept for clients: what they have sent of unfinished queries, and replies that they have yet to take, of all connections.
+    buffered: AtomicUsize,
+    /// Of these, the replies.
+    replies: AtomicUsize,
     /// Times are counted from here.
     epoch: Instant,
     open: Mutex<Open>,
 }
 
-#[derive(Default)]
 struct Open {
-    by_number: HashMap<u64, Arc<Activity>>,
-    next: u64,
+    places: Places<Arc<Activity>>,
+    reserved: VecDeque<Arc<Activity>>,
 }
 
 struct Activity {
@@ -33,57 +39,118 @@ struct Activity {
     evicted: Notify,
 }
 
+impl Activity {
+    fn is_idle(&self) -> bool {
+        self.idle_since.load(Ordering::Relaxed) != BUSY
+    }
+}
+
+impl Occupant for Arc<Activity> {
+    const IDLES: bool = true;
+
+    fn idle_since(&self) -> Option<u64> {
+        Some(self.idle_since.load(Ordering::Relaxed)).filter(|since| *since != BUSY)
+    }
+}
+
+/// Who asks for a connection.
+#[derive(Clone, Copy)]
+pub(super) struct Caller {
+    pub client: Client,
+    /// From the very address that it comes to.
+    pub is_own: bool,
+}
+
 /// How a connection was let in.
-pub(super) enum Admission {
+pub(super) enum Entry {
     Room(Ticket),
-    /// The longest idle one has been told to close.
-    Evicting(Ticket),
-    /// None is idle.
+    /// Another one has been told to close.
+    Instead(Ticket, Closed),
+    /// No client has more than this one, and none of its own is idle.
     Full,
 }
 
+/// A connection that has been told to close.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Closed {
+    pub client: Client,
+    /// Connections that the client had, with this one.
+    pub held: usize,
+    pub was_idle: bool,
+}
+
 impl Connections {
-    pub fn new(limit: usize, reply_limit: usize, now: Instant) -> Self {
-        let limit = limit.max(1);
-        Self { limit, reply_limit, reply_octets: AtomicUsize::new(0), epoch: now, open: Mutex::default() }
+    /// At most `limit` connections, for whose clients `buffer_limit` octets are kept.
+    pub fn new(limit: usize, buffer_limit: usize, now: Instant) -> Self {
+        let open = Mutex::new(Open { places: Places::new(limit), reserved: VecDeque::new() });
+        let (buffered, replies) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { buffer_limit: AtomicUsize::new(buffer_limit), buffered, replies, epoch: now, open }
     }
 
-    /// Counts octets of replies that are kept for a client; tells whether there is room for them.
+    /// From now on so many connections, and octets for their clients. Those that are closed for it.
+    pub fn set_limits(&self, limit: usize, buffer_limit: usize) -> Vec<Closed> {
+        self.buffer_limit.store(buffer_limit, Ordering::Relaxed);
+        let evicted = self.open.lock().places.set_limit(limit);
+        evicted.into_iter().map(close).collect()
+    }
+
+    /// Counts octets that are kept for a client; tells whether there is room for them.
+    pub fn keep(&self, octets: usize) -> bool {
+        let before = self.buffered.fetch_add(octets, Ordering::Relaxed);
+        before.saturating_add(octets) <= self.buffer_limit.load(Ordering::Relaxed)
+    }
+
+    /// Takes back what [`Connections::keep`] counted.
+    pub fn release(&self, octets: usize) {
+        self.buffered.fetch_sub(octets, Ordering::Relaxed);
+    }
+
+    /// As [`Connections::keep`], of a reply.
     pub fn keep_reply(&self, octets: usize) -> bool {
-        self.reply_octets.fetch_add(octets, Ordering::Relaxed).saturating_add(octets) <= self.reply_limit
+        self.replies.fetch_add(octets, Ordering::Relaxed);
+        self.keep(octets)
     }
 
     /// Takes back what [`Connections::keep_reply`] counted.
     pub fn release_replies(&self, octets: usize) {
-        self.reply_octets.fetch_sub(octets, Ordering::Relaxed);
+        self.replies.fetch_sub(octets, Ordering::Relaxed);
+        self.release(octets);
     }
 
     pub fn reply_octets(&self) -> usize {
-        self.reply_octets.load(Ordering::Relaxed)
+        self.replies.load(Ordering::Relaxed)
     }
 
     pub fn count(&self) -> usize {
-        self.open.lock().by_number.len()
+        let open = self.open.lock();
+        open.places.len() + open.reserved.len()
     }
 
-    /// Lets a connection in, at the cost of the longest idle one if there are as many as allowed.
-    pub fn admit(self: &Arc<Self>, now: Instant) -> Admission {
-        let mut open = self.open.lock();
-        let is_full = open.by_number.len() >= self.limit;
-        if is_full && !open.evict() {
-            return Admission::Full;
-        }
-        let number = open.next;
-        open.next += 1;
+    /// Lets a connection in, at the cost of one of the client that has most if there are as many as allowed.
+    pub fn admit(self: &Arc<Self>, caller: Caller, is_fair: bool, now: Instant) -> Entry {
         let activity = Arc::new(Activity { idle_since: AtomicU64::new(self.time(now)), evicted: Notify::new() });
-        open.by_number.insert(number, activity.clone());
-        let ticket = Ticket { connections: self.clone(), number, activity };
-        if is_full { Admission::Evicting(ticket) } else { Admission::Room(ticket) }
+        let mut open = self.open.lock();
+        let admission = open.places.admit(caller.client, activity.clone(), is_fair);
+        if matches!(admission, Admission::Full) && caller.is_own {
+            open.reserved.push_back(activity.clone());
+            let oldest = if open.reserved.len() > RESERVED { open.reserved.pop_front() } else { None };
+            drop(open);
+            oldest.inspect(|oldest| oldest.evicted.notify_one());
+            return Entry::Room(Ticket { connections: self.clone(), place: None, activity });
+        }
+        drop(open);
+        let ticket = |place| Ticket { connections: self.clone(), place: Some(place), activity };
+        match admission {
+            Admission::Room(place) => Entry::Room(ticket(place)),
+            Admission::Instead(place, evicted) => Entry::Instead(ticket(place), close(evicted)),
+            Admission::Full => Entry::Full,
+        }
     }
 
-    /// Closes the longest idle connection; tells whether there was one.
-    pub fn evict(&self) -> bool {
-        self.open.lock().evict()
+    /// Closes a connection of the client that has most, if it is idle or that client has more than a few: for want of something else than places.
+    pub fn evict(&self) -> Option<Closed> {
+        let evicted = self.open.lock().places.evict_spare_one();
+        evicted.map(close)
     }
 
     fn time(&self, at: Instant) -> u64 {
@@ -91,22 +158,17 @@ impl Connections {
     }
 }
 
-impl Open {
-    fn evict(&mut self) -> bool {
-        let idle = self.by_number.iter().map(|(number, activity)| (activity.idle_since.load(Ordering::Relaxed), *number));
-        // Only reached at the limit, so that walking through all of them costs no one who behaves.
-        let Some((_, number)) = idle.filter(|(since, _)| *since != BUSY).min() else { return false };
-        if let Some(activity) = self.by_number.remove(&number) {
-            activity.evicted.notify_one();
-        }
-        true
-    }
+fn close(evicted: Evicted<Arc<Activity>>) -> Closed {
+    let Evicted { occupant, client, held } = evicted;
+    occupant.evicted.notify_one();
+    Closed { client, held, was_idle: occupant.is_idle() }
 }
 
 /// A connection's place among the open ones.
 pub(super) struct Ticket {
     connections: Arc<Connections>,
-    number: u64,
+    /// `None` for one of the reserved.
+    place: Option<Place>,
     activity: Arc<Activity>,
 }
 
@@ -121,38 +183,53 @@ impl Ticket {
     pub fn set_busy(&self) {
         self.activity.idle_since.store(BUSY, Ordering::Relaxed);
     }
+    /// It is good for one reply.
+    pub fn is_reserved(&self) -> bool {
+        self.place.is_none()
+    }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.connections.open.lock().by_number.remove(&self.number);
+        let mut open = self.connections.open.lock();
+        match self.place {
+            Some(place) => _ = open.places.release(place),
+            None => open.reserved.retain(|activity| !Arc::ptr_eq(activity, &self.activity)),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fairness::Fairness;
     use futures_util::FutureExt;
     use std::time::Duration;
 
-    fn room(admission: Admission) -> Ticket {
-        match admission {
-            Admission::Room(ticket) | Admission::Evicting(ticket) => ticket,
-            Admission::Full => panic!("full"),
+    fn caller(last: u8) -> Caller {
+        Caller { client: Fairness::default().client([192, 0, 2, last].into()), is_own: false }
+    }
+
+    fn room(entry: Entry) -> Ticket {
+        match entry {
+            Entry::Room(ticket) | Entry::Instead(ticket, _) => ticket,
+            Entry::Full => panic!("full"),
         }
     }
 
     #[test]
-    fn the_longest_idle_connection_makes_room_and_busy_ones_never_do() {
+    fn the_longest_idle_connection_makes_room_for_another_of_its_client() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let connections = Arc::new(Connections::new(3, 0, start));
-        let busy = room(connections.admit(at(0)));
+        let admit = |seconds| connections.admit(caller(1), true, at(seconds));
+        let busy = room(admit(0));
         busy.set_busy();
-        let older = room(connections.admit(at(1)));
-        let newer = room(connections.admit(at(2)));
+        let older = room(admit(1));
+        let newer = room(admit(2));
         older.set_idle(at(5));
-        let Admission::Evicting(latest) = connections.admit(at(6)) else { panic!("not full") };
+        let Entry::Instead(latest, closed) = admit(6) else { panic!("not full") };
+        assert_eq!(closed, Closed { client: caller(1).client, held: 3, was_idle: true });
         assert!(newer.evicted().now_or_never().is_some());
         assert!(older.evicted().now_or_never().is_none());
         assert_eq!(connections.count(), 3);
@@ -160,8 +237,50 @@ mod tests {
         assert_eq!(connections.count(), 3, "an evicted connection has given its place away already");
         older.set_busy();
         latest.set_busy();
-        assert!(matches!(connections.admit(at(7)), Admission::Full));
+        assert!(matches!(admit(7), Entry::Full));
         drop(busy);
-        assert!(matches!(connections.admit(at(8)), Admission::Room(_)));
+        assert!(matches!(admit(8), Entry::Room(_)));
+    }
+
+    #[test]
+    fn busy_connections_of_the_client_that_has_most_make_room_for_others() {
+        let start = Instant::now();
+        let connections = Arc::new(Connections::new(3, 0, start));
+        let theirs: Vec<Ticket> = (0..3).map(|_| room(connections.admit(caller(1), true, start))).collect();
+        theirs.iter().for_each(Ticket::set_busy);
+        let Entry::Instead(modest, closed) = connections.admit(caller(2), true, start) else { panic!("refused") };
+        assert_eq!((closed.client, closed.was_idle), (caller(1).client, false));
+        modest.set_busy();
+        assert!(matches!(connections.admit(caller(1), true, start), Entry::Full), "it has most still");
+        assert!(matches!(connections.admit(caller(3), false, start), Entry::Full), "without fairness all alike");
+    }
+
+    #[test]
+    fn connections_from_the_nodes_own_address_have_places_that_no_client_takes() {
+        let start = Instant::now();
+        let connections = Arc::new(Connections::new(2, 0, start));
+        let own = Caller { is_own: true, ..caller(1) };
+        let held: Vec<Ticket> = (0..2).map(|_| room(connections.admit(own, true, start))).collect();
+        held.iter().for_each(Ticket::set_busy);
+        let reserved: Vec<Ticket> = (0..=RESERVED).map(|_| room(connections.admit(own, true, start))).collect();
+        assert!(reserved.iter().all(Ticket::is_reserved) && !held.iter().any(Ticket::is_reserved));
+        assert_eq!(connections.count(), 2 + RESERVED);
+        assert!(reserved[0].evicted().now_or_never().is_some(), "the oldest");
+        assert!(reserved[1..].iter().chain(&held).all(|ticket| ticket.evicted().now_or_never().is_none()));
+        drop(reserved);
+        assert_eq!(connections.count(), 2);
+    }
+
+    #[test]
+    fn a_lower_limit_closes_connections_of_those_who_have_most() {
+        let start = Instant::now();
+        let connections = Arc::new(Connections::new(40, 0, start));
+        let tickets: Vec<Ticket> =
+            (0..40).map(|number| room(connections.admit(caller(u8::from(number % 4 == 0)), true, start))).collect();
+        let closed = connections.set_limits(20, 0);
+        assert_eq!((closed.len(), connections.count()), (20, 20));
+        assert!(closed.iter().all(|closed| closed.client == caller(0).client));
+        drop(tickets);
+        assert_eq!(connections.count(), 0);
     }
 }

@@ -14,22 +14,28 @@ pub(super) struct Meters {
 pub(super) struct Dropped {
     /// Longer than the longest query that is read.
     pub oversize: Counter,
-    /// As many queries as allowed were in flight.
+    /// As many queries as allowed were in flight, and no other client had more of them. Answered SERVFAIL.
     pub overload: Counter,
+    /// A place in flight was taken from a client that had most, for another client. Answered SERVFAIL.
+    pub evicted: Counter,
     /// The reply could not be sent.
     pub unsendable: Counter,
 }
 
 /// `nodelocaldns_tcp_connections_cut_total{reason}`.
 pub(super) struct Cut {
-    /// The longest idle one made room for a new one.
+    /// The longest idle one of the client that has most made room for a new one.
     pub evicted: Counter,
-    /// A new one found no room: all others had queries in flight.
+    /// One of the client that has most made room for a new one, and had queries in flight.
+    pub evicted_busy: Counter,
+    /// A new one found no room: its client has most, and none of its own is idle.
     pub refused: Counter,
     /// The client did not take its answers in time.
     pub slow_reader: Counter,
     /// The rest of a message did not come in time.
     pub slow_sender: Counter,
+    /// A query was begun that is longer than most, and too much was kept for clients to wait for the rest.
+    pub crowded: Counter,
     /// What came is no DNS message.
     pub malformed: Counter,
 }
@@ -37,7 +43,7 @@ pub(super) struct Cut {
 impl Meters {
     pub fn new(registry: &Registry) -> Self {
         let dropped = |reason| {
-            let help = "Queries that were received and not answered, by reason.";
+            let help = "Queries that were received and got no answer but SERVFAIL for want of a place, or none, by reason.";
             registry.counter("nodelocaldns_queries_dropped_total", help, &[("reason", reason)])
         };
         let cut = |reason| {
@@ -45,12 +51,19 @@ impl Meters {
             registry.counter("nodelocaldns_tcp_connections_cut_total", help, &[("reason", reason)])
         };
         Self {
-            dropped: Dropped { oversize: dropped("oversize"), overload: dropped("overload"), unsendable: dropped("unsendable") },
+            dropped: Dropped {
+                oversize: dropped("oversize"),
+                overload: dropped("overload"),
+                evicted: dropped("evicted"),
+                unsendable: dropped("unsendable"),
+            },
             cut: Cut {
                 evicted: cut("evicted"),
+                evicted_busy: cut("evicted_busy"),
                 refused: cut("refused"),
                 slow_reader: cut("slow_reader"),
                 slow_sender: cut("slow_sender"),
+                crowded: cut("crowded"),
                 malformed: cut("malformed"),
             },
         }

@@ -8,6 +8,7 @@
 //! [`Server::listen_http`] opens what HTTP needs, [`Server::drain`] ends it all.
 
 mod answerer;
+mod capacity;
 mod connections;
 mod http;
 mod meters;
@@ -20,17 +21,20 @@ mod udp;
 mod worker;
 
 pub use answerer::Answerer;
+pub use capacity::{Capacity, Load};
 pub use http::Http;
 pub use retries::Retries;
 pub use sockets::{SocketError, Sockets, Use};
 
 use crate::chain::Endpoint;
 use crate::datagrams;
+use crate::fairness::Policy;
 use crate::metrics::Registry;
 use crate::plan::Listener;
 use crate::threads::ThreadError;
 use connections::Connections;
 use meters::Meters;
+use socket2::SockRef;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
@@ -41,22 +45,23 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use worker::{Binding, Share, Worker};
+use worker::{Binding, Common, Share, Worker};
 
 /// What clients may take of us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// TCP connections of clients in all. One more closes the longest idle one.
+    /// TCP connections of clients in all. One more closes one of the client that has most: its longest idle one, if one is idle.
     pub tcp_connections: usize,
     /// Queries in flight on a TCP connection. At this many no more are read from it.
     pub queries_per_connection: usize,
-    /// Queries in flight on a worker. One more is dropped, as a full socket would: the client asks again, or elsewhere.
+    /// Queries in flight on a worker. One more takes the place of one of the client that has most, or is refused if that is its own client: either is
+    /// answered SERVFAIL.
     pub queries_per_worker: usize,
-    /// Those of one client's address among them, so that one client that asks for what is slow to come does not take the others' places.
-    pub queries_per_client: usize,
-    /// Octets of replies that TCP clients have yet to take, over all connections. Beyond it, a connection that has more than a small reply
-    /// waiting is cut off.
-    pub reply_octets: usize,
+    /// Octets of replies that TCP clients have yet to take, and of queries that they have not finished, over all connections. Beyond it, a connection that
+    /// has more than a small reply waiting, or more than a usual query begun, is cut off.
+    pub buffer_octets: usize,
+    /// Octets of a TCP connection's buffers in the kernel, in each direction; `None` leaves them as they are.
+    pub socket_buffer: Option<usize>,
 }
 
 impl Default for Limits {
@@ -65,8 +70,8 @@ impl Default for Limits {
             tcp_connections: 4096,
             queries_per_connection: 128,
             queries_per_worker: 10_000,
-            queries_per_client: 2_500,
-            reply_octets: 16 << 20,
+            buffer_octets: 16 << 20,
+            socket_buffer: None,
         }
     }
 }
@@ -81,6 +86,7 @@ pub enum ServerError {
 /// Serves what it was last given by [`Server::apply`]. Dropping it ends everything where it stands.
 pub struct Server<A: Answerer = Listener> {
     workers: Vec<Worker>,
+    connections: Arc<Connections>,
     bindings: HashMap<SocketAddr, Arc<Binding<A>>>,
     sockets: Sockets,
     http: Http,
@@ -92,27 +98,40 @@ pub struct Server<A: Answerer = Listener> {
 
 impl<A: Answerer> Server<A> {
     /// Starts as many workers as told, with nothing to serve yet, or as many as can be: one at least, which then reads the other ones' sockets too.
-    /// HTTP is served on `control`.
-    pub fn start(workers: usize, limits: Limits, control: Handle, registry: &Registry) -> Result<Self, ServerError> {
-        let meters = Arc::new(Meters::new(registry));
-        let connections = Arc::new(Connections::new(limits.tcp_connections, limits.reply_octets, Instant::now()));
-        let start = |index| Worker::start(index, Share::new(limits, meters.clone(), connections.clone()));
+    /// HTTP is served on `control`. `fairness` says who counts as one client.
+    pub fn start(
+        workers: usize,
+        limits: Limits,
+        fairness: Arc<Policy>,
+        control: Handle,
+        registry: &Registry,
+    ) -> Result<Self, ServerError> {
+        let common = Arc::new(Common::new(Meters::new(registry), fairness));
+        let connections = Arc::new(Connections::new(limits.tcp_connections, limits.buffer_octets, Instant::now()));
+        let start = |index| Worker::start(index, Share::new(limits, common.clone(), connections.clone()));
         let workers = as_many_as_can_be(workers.max(1), start)?;
 
         let open = registry.gauge("nodelocaldns_tcp_connections", "TCP connections of clients that are open.", &[]);
         let replies = registry.gauge("nodelocaldns_tcp_reply_bytes", "Octets of replies that TCP clients have yet to take.", &[]);
         let in_flight = registry.gauge("nodelocaldns_queries_in_flight", "Queries that wait for their answer.", &[]);
         let shares: Vec<_> = workers.iter().map(|worker| worker.share.clone()).collect();
+        let clients = connections.clone();
         let gauges: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
-            open.set(connections.count() as f64);
-            replies.set(connections.reply_octets() as f64);
+            open.set(clients.count() as f64);
+            replies.set(clients.reply_octets() as f64);
             in_flight.set(shares.iter().map(|share| share.in_flight()).sum::<usize>() as f64);
         });
         registry.before_scrape(Arc::downgrade(&gauges));
 
         let (alive, all_done) = mpsc::channel(1);
         let (bindings, sockets) = (HashMap::new(), Sockets::default());
-        Ok(Self { workers, bindings, sockets, http: Http::new(control), alive, all_done, _gauges: gauges })
+        Ok(Self { workers, connections, bindings, sockets, http: Http::new(control), alive, all_done, _gauges: gauges })
+    }
+
+    /// What clients take, and how much of it they may.
+    pub fn capacity(&self) -> Capacity {
+        let shares = self.workers.iter().map(|worker| worker.share.clone()).collect();
+        Capacity::new(shares, self.connections.clone())
     }
 
     /// The sockets that are served, for [`Sockets::bind`] to keep.
@@ -189,6 +208,12 @@ impl<A: Answerer> Server<A> {
         let mut registered = Registered { udp: Vec::new(), tcp: Vec::new() };
         for (index, worker) in self.workers.iter().enumerate() {
             let _entered = worker.runtime.enter();
+            if let Some(octets) = worker.share.limits.socket_buffer {
+                // Connections inherit them. Best effort: larger ones serve as well.
+                let listener = SockRef::from(&sockets.tcp);
+                _ = listener.set_send_buffer_size(octets);
+                _ = listener.set_recv_buffer_size(octets);
+            }
             let own = sockets.udp.iter().skip(index).step_by(self.workers.len());
             registered.udp.push(own.map(|socket| datagrams::register(socket.try_clone()?)).collect::<io::Result<_>>()?);
             registered.tcp.push(TcpListener::from_std(sockets.tcp.try_clone()?)?);

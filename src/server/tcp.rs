@@ -1,9 +1,10 @@
 //! Queries over TCP (RFC 7766): many on a connection, each answered as soon as its answer is there.
 
 use super::answerer::Answerer;
-use super::connections::{Admission, Connections, Ticket};
-use super::worker::{Binding, Permit, Share};
+use super::connections::{Caller, Closed, Connections, Entry, Ticket};
+use super::worker::{Binding, Share};
 use crate::chain::{Clock, Peer, Transport};
+use crate::fairness::Pass;
 use crate::plan::Dispatch;
 use parking_lot::Mutex;
 use socket2::SockRef;
@@ -35,6 +36,9 @@ const ENOUGH_REPLIES: usize = 16 << 10;
 /// Octets of replies that a connection may have waiting however many wait elsewhere: those of everyday answers.
 const ALWAYS_KEPT_REPLIES: usize = 4 << 10;
 
+/// Octets of unfinished queries that a connection may have, however many others have: everyday ones are shorter, and come in one piece.
+const ALWAYS_KEPT_INPUT: usize = 512;
+
 /// Octets of a buffer that an idle connection keeps.
 const KEPT_BUFFER: usize = 512;
 
@@ -52,9 +56,13 @@ pub(super) async fn accept<A: Answerer>(listener: TcpListener, binding: Arc<Bind
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 // Mostly EMFILE: a connection less is a file more. UDP goes on meanwhile.
-                if share.connections.evict() {
-                    share.meters.cut.evicted.increment();
-                    tracing::debug!("accepting on {} failed: {error}; the longest idle connection makes room", binding.address);
+                if let Some(closed) = share.connections.evict() {
+                    share.count_closed(&closed);
+                    tracing::debug!(
+                        "accepting on {} failed: {error}; a connection of {} makes room",
+                        binding.address,
+                        closed.client
+                    );
                     sleep(EVICTION_PAUSE).await;
                 } else {
                     tracing::warn!("accepting on {} failed: {error}; no connection is idle", binding.address);
@@ -84,32 +92,41 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 fn admit<A: Answerer>(stream: TcpStream, binding: &Arc<Binding<A>>, share: &Arc<Share>) {
-    let now = Instant::now();
-    let ticket = match share.connections.admit(now) {
-        Admission::Room(ticket) => ticket,
-        Admission::Evicting(ticket) => {
-            share.meters.cut.evicted.increment();
+    // Fails only if the client is gone already.
+    let (Ok(client), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
+    let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    let peer = Peer { client: canonical(client), local: canonical(local), transport: Transport::Tcp };
+    let (now, fairness) = (Instant::now(), share.common.fairness.get());
+    let caller = Caller { client: fairness.client(peer.client.ip()), is_own: peer.client.ip() == peer.local.ip() };
+    let ticket = match share.connections.admit(caller, fairness.is_on, now) {
+        Entry::Room(ticket) => ticket,
+        Entry::Instead(ticket, closed) => {
+            share.count_closed(&closed);
+            if share.common.connections.is_due(now) {
+                let Closed { client, held, .. } = closed;
+                tracing::warn!(
+                    "there are as many TCP connections as there may be: {client}, which has most of them ({held}), gives some up for others (told once \
+                     a minute at most; nodelocaldns_tcp_connections_cut_total counts)"
+                );
+            }
             ticket
         }
-        Admission::Full => return share.meters.cut.refused.increment(),
+        Entry::Full => return share.meters().cut.refused.increment(),
     };
-    // Fails only if the client is gone already.
-    if let (Ok(client), Ok(local)) = (stream.peer_addr(), stream.local_addr()) {
-        _ = stream.set_nodelay(true);
-        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-        let peer = Peer { client: canonical(client), local: canonical(local), transport: Transport::Tcp };
-        let replies = Arc::new(Replies::new(share.connections.clone()));
-        let conversation = Conversation {
-            binding: binding.clone(),
-            share: share.clone(),
-            peer,
-            input: Vec::new(),
-            replies,
-            awaiting_rest_since: None,
-            has_dispatched: false,
-        };
-        tokio::spawn(serve(stream, conversation, ticket));
-    }
+    _ = stream.set_nodelay(true);
+    let replies = Arc::new(Replies::new(share.connections.clone()));
+    let input = Input { octets: Vec::new(), counted: 0, connections: share.connections.clone() };
+    let conversation = Conversation {
+        binding: binding.clone(),
+        share: share.clone(),
+        peer,
+        input,
+        replies,
+        awaiting_rest_since: None,
+        has_dispatched: false,
+        is_reserved: ticket.is_reserved(),
+    };
+    tokio::spawn(serve(stream, conversation, ticket));
 }
 
 /// Why a connection ends before the client wants it to.
@@ -117,6 +134,10 @@ enum Cut {
     Malformed,
     SlowReader,
     SlowSender,
+    /// Too much is kept for clients already to wait for the rest of a long query.
+    Crowded,
+    /// It makes room for another one.
+    Evicted,
     /// Broken from the other side, or idle for too long: nothing to count.
     Over,
 }
@@ -129,19 +150,31 @@ impl From<io::Error> for Cut {
 
 async fn serve<A: Answerer>(mut stream: TcpStream, mut conversation: Conversation<A>, ticket: Ticket) {
     let share = conversation.share.clone();
-    match converse(&mut stream, &mut conversation, &ticket).await {
+    // Also while it writes to a client that does not read.
+    let outcome = tokio::select! {
+        biased;
+        () = ticket.evicted() => Err(Cut::Evicted),
+        outcome = converse(&mut stream, &mut conversation, &ticket) => outcome,
+    };
+    match outcome {
         // Replies are taken before the connection is seen to close.
         Ok(()) => _ = stream.shutdown().await,
-        Err(Cut::Malformed) => share.meters.cut.malformed.increment(),
-        Err(Cut::SlowSender) => share.meters.cut.slow_sender.increment(),
+        Err(Cut::Malformed) => share.meters().cut.malformed.increment(),
+        Err(Cut::SlowSender) => share.meters().cut.slow_sender.increment(),
+        Err(Cut::Crowded) => share.meters().cut.crowded.increment(),
         Err(Cut::SlowReader) => {
-            share.meters.cut.slow_reader.increment();
-            // Otherwise the kernel would keep the unread replies and go on offering them for minutes.
-            _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            share.meters().cut.slow_reader.increment();
+            forget_unread(&stream);
         }
-        Err(Cut::Over) => {}
+        Err(Cut::Evicted) if conversation.replies.unwritten() > 0 => forget_unread(&stream),
+        Err(Cut::Evicted | Cut::Over) => {}
     }
     conversation.replies.close();
+}
+
+/// Has the kernel drop what the client has not read, when the connection is closed. It would keep that and go on offering it for minutes.
+fn forget_unread(stream: &TcpStream) {
+    _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// Serves until the client has closed its side, or the binding stops, and all is answered.
@@ -157,6 +190,12 @@ async fn converse<A: Answerer>(stream: &mut TcpStream, conversation: &mut Conver
         let has_written = conversation.write(stream).await?;
         if replies.is_closed() {
             return Err(Cut::SlowReader);
+        }
+        if has_written && conversation.is_reserved {
+            return Ok(());
+        }
+        if !conversation.input.count() {
+            return Err(Cut::Crowded);
         }
         if progress == Progress::Replies {
             tokio::task::yield_now().await;
@@ -184,7 +223,6 @@ async fn converse<A: Answerer>(stream: &mut TcpStream, conversation: &mut Conver
 
         tokio::select! {
             biased;
-            () = ticket.evicted() => return Err(Cut::Over),
             () = replies.ready.notified() => {}
             () = &mut stopped, if !is_finishing => {
                 conversation.read_received(stream)?;
@@ -225,11 +263,38 @@ struct Conversation<A> {
     share: Arc<Share>,
     peer: Peer,
     /// What has been read and not dispatched.
-    input: Vec<u8>,
+    input: Input,
     replies: Arc<Replies>,
     /// Since when a message is incomplete.
     awaiting_rest_since: Option<Instant>,
     has_dispatched: bool,
+    /// It has one of the places for the watchdog's probes, and gets one reply.
+    is_reserved: bool,
+}
+
+/// What a client has sent, counted among what is kept for all.
+struct Input {
+    octets: Vec<u8>,
+    counted: usize,
+    connections: Arc<Connections>,
+}
+
+impl Input {
+    /// Counts what is there now; false if there is no room for it.
+    fn count(&mut self) -> bool {
+        let (now, before) = (self.octets.len(), std::mem::replace(&mut self.counted, self.octets.len()));
+        if now <= before {
+            self.connections.release(before - now);
+            return true;
+        }
+        self.connections.keep(now - before) || now <= ALWAYS_KEPT_INPUT
+    }
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        self.connections.release(self.counted);
+    }
 }
 
 impl<A: Answerer> Conversation<A> {
@@ -238,7 +303,7 @@ impl<A: Answerer> Conversation<A> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut buffer = ReadBuf::uninit(&mut buffer);
         ready!(stream.poll_read(context, &mut buffer))?;
-        self.input.extend_from_slice(buffer.filled());
+        self.input.octets.extend_from_slice(buffer.filled());
         Poll::Ready(Ok(if buffer.filled().is_empty() { Read::Closed } else { Read::Some }))
     }
 
@@ -247,10 +312,10 @@ impl<A: Answerer> Conversation<A> {
         let socket = SockRef::from(stream);
         let mut buffer = [0; 4096];
         // More than the kernel's buffer holds, so that only a client that goes on sending is cut off.
-        while self.input.len() < 256 << 10 {
+        while self.input.octets.len() < 256 << 10 {
             match (&*socket).read(&mut buffer) {
                 Ok(0) => break,
-                Ok(count) => self.input.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+                Ok(count) => self.input.octets.extend_from_slice(buffer.get(..count).unwrap_or_default()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
@@ -260,7 +325,7 @@ impl<A: Answerer> Conversation<A> {
 
     /// Dispatches whole messages of the input.
     fn dispatch_input(&mut self) -> Result<Progress, Cut> {
-        if self.input.is_empty() {
+        if self.input.octets.is_empty() {
             return Ok(Progress::Starved);
         }
         let now = Instant::now();
@@ -268,7 +333,7 @@ impl<A: Answerer> Conversation<A> {
         let answerer = self.binding.answerer.load();
         let mut reply = self.share.take_scratch();
         let mut repeats = self.share.repeats();
-        let mut rest = self.input.as_slice();
+        let mut rest = self.input.octets.as_slice();
         let progress = loop {
             let Some((length, after)) = rest.split_first_chunk() else { break Progress::Starved };
             let length = usize::from(u16::from_be_bytes(*length));
@@ -294,28 +359,37 @@ impl<A: Answerer> Conversation<A> {
                 }
                 Dispatch::ReplyAndRefresh(pending) => {
                     self.replies.push(&reply);
-                    self.share.refresh::<A>(pending);
+                    self.share.refresh::<A>(pending, self.peer.client.ip());
                 }
-                Dispatch::Pending(pending) => {
-                    if let Some(permit) = self.share.admit(Some(self.peer.client.ip())) {
+                Dispatch::Pending(pending) => match self.admit() {
+                    Some(pass) => {
                         let due = Due::new(self.replies.clone());
-                        tokio::spawn(answer(pending, due, permit, self.binding.clone()));
+                        tokio::spawn(answer::<A>(pending, due, pass, self.binding.clone()));
                     }
-                }
+                    None => {
+                        A::refuse(&pending, &mut reply);
+                        self.replies.push(&reply);
+                    }
+                },
                 Dispatch::Silence => {}
             }
         };
         drop(repeats);
         self.share.give_back_scratch(reply);
-        let consumed = self.input.len() - rest.len();
-        self.input.drain(..consumed);
-        if self.input.is_empty() && self.input.capacity() > KEPT_BUFFER {
-            self.input = Vec::new();
+        let consumed = self.input.octets.len() - rest.len();
+        self.input.octets.drain(..consumed);
+        if self.input.octets.is_empty() && self.input.octets.capacity() > KEPT_BUFFER {
+            self.input.octets = Vec::new();
         }
-        if progress == Progress::Starved && !self.input.is_empty() {
+        if progress == Progress::Starved && !self.input.octets.is_empty() {
             self.awaiting_rest_since.get_or_insert(now);
         }
         Ok(progress)
+    }
+
+    /// A place for one more query.
+    fn admit(&self) -> Option<Pass> {
+        if self.is_reserved { None } else { self.share.admit(self.peer.client.ip()) }
     }
 
     /// Writes the replies that are ready, in one piece; tells whether there were any.
@@ -350,11 +424,13 @@ impl<A: Answerer> Conversation<A> {
 
 /// Runs the slow gear. A task of its own: others may wait for the same answer, and a client that does not read, or is gone, must
 /// not keep it from them.
-async fn answer<A: Answerer>(pending: A::Pending, due: Due, permit: Permit, binding: Arc<Binding<A>>) {
+async fn answer<A: Answerer>(pending: A::Pending, due: Due, pass: Pass, binding: Arc<Binding<A>>) {
     let mut reply = Vec::new();
-    A::run(pending, &mut reply).await;
+    if pass.hold(A::run(&pending, &mut reply)).await.is_none() {
+        A::refuse(&pending, &mut reply);
+    }
     due.replies.push(&reply);
-    drop((due, permit, binding));
+    drop((due, pass, binding));
 }
 
 /// Replies on their way from those who answer to the one who writes.
@@ -425,6 +501,9 @@ impl Replies {
             buffer.clear();
             *octets = buffer;
         }
+    }
+    fn unwritten(&self) -> usize {
+        self.unwritten.load(Ordering::Relaxed)
     }
     fn octets(&self) -> usize {
         self.octets.lock().len()

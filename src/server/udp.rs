@@ -2,9 +2,10 @@
 //! are answered by a second task, which sends in one call what it has answered in one turn of the runtime.
 
 use super::answerer::Answerer;
-use super::worker::{Binding, Permit, Share};
+use super::worker::{Binding, Share};
 use crate::chain::{Clock, Peer, Transport};
 use crate::datagrams::{BATCH, Inbox, MAX_QUERY, Outbox, Outgoing, Route, allow_fragments, send};
+use crate::fairness::Pass;
 use crate::plan::{Dispatch, Repeated};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -134,7 +135,7 @@ impl<A: Answerer> Turns<A> {
         let mut repeats = self.share.repeats();
         for (index, datagram) in self.inbox.datagrams().enumerate() {
             if datagram.is_cut {
-                self.share.meters.dropped.oversize.increment();
+                self.share.meters().dropped.oversize.increment();
                 continue;
             }
             let route = Route { to: datagram.client, from: datagram.local };
@@ -153,15 +154,19 @@ impl<A: Answerer> Turns<A> {
                 }
                 Dispatch::ReplyAndRefresh(pending) => {
                     self.outbox.keep(Some(route));
-                    self.share.refresh::<A>(pending);
+                    self.share.refresh::<A>(pending, peer.client.ip());
                 }
-                Dispatch::Pending(pending) => {
-                    if let Some(permit) = self.share.admit(Some(peer.client.ip())) {
-                        let held = Held { _permit: permit, _binding: self.binding.clone() };
+                Dispatch::Pending(pending) => match self.share.admit(peer.client.ip()) {
+                    Some(pass) => {
+                        let held = Held { pass, _binding: self.binding.clone() };
                         // Fails only when the runtime goes.
                         _ = self.slow.send(Slow { pending, route, held });
                     }
-                }
+                    None => {
+                        A::refuse(&pending, reply);
+                        self.outbox.keep(Some(route));
+                    }
+                },
                 Dispatch::Silence => {}
             }
         }
@@ -173,10 +178,10 @@ impl<A: Answerer> Turns<A> {
         }
         drop((answerer, repeats));
         let unsent = self.outbox.clear(sent);
-        if !unsent.is_empty()
-            && let Some(permit) = self.share.admit(None)
+        if let Some(to) = unsent.first().and_then(|unsent| unsent.route).map(|route| route.to)
+            && let Some(pass) = self.share.admit(to.ip().to_canonical())
         {
-            let held = vec![Held { _permit: permit, _binding: self.binding.clone() }];
+            let held = vec![Held { pass, _binding: self.binding.clone() }];
             tokio::spawn(send_patiently(self.socket.clone(), self.share.clone(), unsent, held));
         }
         Ok(count)
@@ -199,7 +204,7 @@ fn send_now(socket: &AsyncFd<UdpSocket>, replies: &[Outgoing], share: &Share) ->
                 _ = allow_fragments(socket.as_fd());
             }
             Err(error) => {
-                share.meters.dropped.unsendable.increment();
+                share.meters().dropped.unsendable.increment();
                 let to = rest[0].route.map(|route| route.to);
                 tracing::debug!("reply of {} octets to {to:?} not sent: {error}", rest[0].octets.len());
                 done += 1;
@@ -216,7 +221,7 @@ fn is_full(error: &io::Error) -> bool {
 
 /// What a query holds until its reply is sent: its place among those in flight, and its listen address.
 struct Held<A> {
-    _permit: Permit,
+    pass: Pass,
     _binding: Arc<Binding<A>>,
 }
 
@@ -230,7 +235,9 @@ struct Slow<A: Answerer> {
 impl<A: Answerer> Slow<A> {
     async fn answer(self) -> (Outgoing, Held<A>) {
         let mut octets = Vec::new();
-        A::run(self.pending, &mut octets).await;
+        if self.held.pass.hold(A::run(&self.pending, &mut octets)).await.is_none() {
+            A::refuse(&self.pending, &mut octets);
+        }
         (Outgoing { route: Some(self.route), octets }, self.held)
     }
 }
@@ -299,7 +306,7 @@ async fn send_patiently<A>(socket: Arc<AsyncFd<UdpSocket>>, share: Arc<Share>, r
         pause = (pause * 2).min(Duration::from_millis(32));
         done += send_now(&socket, &replies[done..], &share);
     }
-    share.meters.dropped.unsendable.add((replies.len() - done) as u64);
+    share.meters().dropped.unsendable.add((replies.len() - done) as u64);
     drop(held);
 }
 
@@ -308,15 +315,16 @@ mod tests {
 
     use super::super::connections::Connections;
     use super::super::meters::Meters;
+    use super::super::worker::Common;
     use super::*;
     use crate::datagrams::register;
     use crate::metrics::Registry;
 
     #[tokio::test]
     async fn a_destination_that_fails_does_not_cost_the_others_their_replies() {
-        let meters = Arc::new(Meters::new(&Registry::new(1)));
+        let common = Arc::new(Common::new(Meters::new(&Registry::new(1)), Arc::default()));
         let connections = Arc::new(Connections::new(1, 0, Instant::now()));
-        let share = Share::new(super::super::Limits::default(), meters.clone(), connections);
+        let share = Share::new(super::super::Limits::default(), common, connections);
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_nonblocking(true).unwrap();
@@ -338,6 +346,6 @@ mod tests {
         let mut buffer = [0; 8];
         let received = std::iter::from_fn(|| client.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec()));
         assert_eq!(received.collect::<Vec<_>>(), [[1], [4], [5]]);
-        assert_eq!(meters.dropped.unsendable.value(), 5);
+        assert_eq!(share.meters().dropped.unsendable.value(), 5);
     }
 }

@@ -1,22 +1,21 @@
 //! A worker: one thread, one single-threaded runtime, its share of the sockets. And what the tasks on it have in common.
 
 use super::answerer::Answerer;
-use super::connections::Connections;
+use super::connections::{Closed, Connections};
 use super::meters::Meters;
 use super::{Limits, ServerError};
+use crate::fairness::{Entry, Gate, Notice, Pass, Policy};
 use crate::metrics;
 use crate::plan::Repeats;
 use crate::threads;
 use arc_swap::ArcSwap;
-use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -55,25 +54,39 @@ impl Worker {
 
 /// What all tasks of a worker share.
 pub(super) struct Share {
-    flight: Mutex<Flight>,
+    /// The queries in flight.
+    flight: Arc<Gate>,
     scratch: Mutex<Vec<u8>>,
     repeats: Mutex<Repeats>,
     pub limits: Limits,
-    pub meters: Arc<Meters>,
+    pub common: Arc<Common>,
     pub connections: Arc<Connections>,
 }
 
-/// The queries in flight of a worker.
-#[derive(Default)]
-struct Flight {
-    count: usize,
-    /// Those of each client's address that has any.
-    by_client: HashMap<IpAddr, usize, RandomState>,
+/// What all workers have in common.
+pub(super) struct Common {
+    pub meters: Meters,
+    pub fairness: Arc<Policy>,
+    /// Told when queries give way, and when connections do.
+    pub queries: Notice,
+    pub connections: Notice,
+}
+
+impl Common {
+    pub fn new(meters: Meters, fairness: Arc<Policy>) -> Self {
+        let now = Instant::now();
+        Self { meters, fairness, queries: Notice::new(now), connections: Notice::new(now) }
+    }
 }
 
 impl Share {
-    pub fn new(limits: Limits, meters: Arc<Meters>, connections: Arc<Connections>) -> Self {
-        Self { flight: Mutex::default(), scratch: Mutex::default(), repeats: Mutex::default(), limits, meters, connections }
+    pub fn new(limits: Limits, common: Arc<Common>, connections: Arc<Connections>) -> Self {
+        let flight = Arc::new(Gate::new(limits.queries_per_worker));
+        Self { flight, scratch: Mutex::default(), repeats: Mutex::default(), limits, common, connections }
+    }
+
+    pub fn meters(&self) -> &Meters {
+        &self.common.meters
     }
 
     /// The replies to give again. No other thread asks for them, and no task keeps them while it waits.
@@ -94,57 +107,48 @@ impl Share {
         }
     }
 
-    /// Room for one more query in flight; `None`, counted, if there is none. `client`: who waits for it.
-    pub fn admit(self: &Arc<Self>, client: Option<IpAddr>) -> Option<Permit> {
-        let mut flight = self.flight.lock();
-        let has_room = flight.count < self.limits.queries_per_worker
-            && client.is_none_or(|client| {
-                let own = flight.by_client.entry(client).or_default();
-                // An entry that was just made has room, as the limit is not 0.
-                let has_room = *own < self.limits.queries_per_client.max(1);
-                *own += usize::from(has_room);
-                has_room
-            });
-        flight.count += usize::from(has_room);
-        drop(flight);
-        if !has_room {
-            self.meters.dropped.overload.increment();
+    /// A place for one more query in flight of `client`, who waits for it or has caused it. `None`, counted, if all are taken and no other client
+    /// has more.
+    pub fn admit(&self, client: IpAddr) -> Option<Pass> {
+        let fairness = self.common.fairness.get();
+        match self.flight.admit(fairness.client(client), fairness.is_on) {
+            Entry::Room(pass) => Some(pass),
+            Entry::Instead { pass, client, held } => {
+                self.meters().dropped.evicted.increment();
+                if self.common.queries.is_due(Instant::now()) {
+                    tracing::warn!(
+                        "a worker has as many queries in flight as it may: {client}, which has most of them ({held}), gives way to others \
+                         (told once a minute at most; nodelocaldns_queries_dropped_total counts)"
+                    );
+                }
+                Some(pass)
+            }
+            Entry::Full => {
+                self.meters().dropped.overload.increment();
+                None
+            }
         }
-        has_room.then(|| Permit { share: self.clone(), client })
+    }
+
+    /// Counts a connection that was told to close.
+    pub fn count_closed(&self, closed: &Closed) {
+        let cut = &self.meters().cut;
+        if closed.was_idle { &cut.evicted } else { &cut.evicted_busy }.increment();
     }
 
     pub fn in_flight(&self) -> usize {
-        self.flight.lock().count
+        self.flight.running()
     }
 
-    /// Runs what nobody waits for.
-    pub fn refresh<A: Answerer>(self: &Arc<Self>, pending: A::Pending) {
-        if let Some(permit) = self.admit(None) {
-            tokio::spawn(async move {
-                A::run(pending, &mut Vec::new()).await;
-                drop(permit);
-            });
-        }
+    /// From now on so many queries may be in flight.
+    pub fn set_queries(&self, limit: usize) {
+        self.meters().dropped.evicted.add(self.flight.set_limit(limit) as u64);
     }
-}
 
-/// A place among the queries in flight of a worker.
-pub(super) struct Permit {
-    share: Arc<Share>,
-    client: Option<IpAddr>,
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut flight = self.share.flight.lock();
-        flight.count -= 1;
-        if let Some(client) = self.client
-            && let Entry::Occupied(mut own) = flight.by_client.entry(client)
-        {
-            *own.get_mut() -= 1;
-            if *own.get() == 0 {
-                own.remove();
-            }
+    /// Runs what nobody waits for, and `client` has caused.
+    pub fn refresh<A: Answerer>(&self, pending: A::Pending, client: IpAddr) {
+        if let Some(pass) = self.admit(client) {
+            tokio::spawn(async move { pass.hold(A::run(&pending, &mut Vec::new())).await });
         }
     }
 }

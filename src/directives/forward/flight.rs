@@ -12,6 +12,9 @@ use tokio::sync::oneshot;
 /// Enough that two workers seldom meet on one lock.
 const SHARDS: usize = 32;
 
+/// Flights that a shard keeps room for when it is empty.
+const KEPT: usize = 64;
+
 /// By the hash of the key, which is computed once.
 type Shard<K, V> = Mutex<HashTable<Flight<K, V>>>;
 
@@ -19,7 +22,15 @@ struct Flight<K, V> {
     key: K,
     hash: u64,
     number: u64,
-    waiters: Vec<oneshot::Sender<V>>,
+    /// The latest last.
+    waiters: Vec<oneshot::Sender<Landing<K, V>>>,
+}
+
+/// What a waiter gets.
+pub enum Landing<K, V> {
+    Outcome(V),
+    /// The leader is gone without an outcome, and the flight goes on: whoever gets this leads now.
+    Succession(Lead<K, V>),
 }
 
 /// Questions in flight, and who waits for each. Cloning shares it.
@@ -38,14 +49,15 @@ struct Table<K, V> {
 pub enum Seat<K, V> {
     /// Ask, then [`Lead::finish`].
     Lead(Lead<K, V>),
-    /// Somebody asks already. An error from the receiver means that the leader is gone without an outcome: join again.
-    Wait(oneshot::Receiver<V>),
+    /// Somebody asks already.
+    Wait(oneshot::Receiver<Landing<K, V>>),
 }
 
-/// The right, and the duty, to ask. Dropped without [`Lead::finish`] (a panic, a cancelled future), it sends its waiters back
-/// to [`Flights::join`], where one of them leads.
+/// The right, and the duty, to ask. Dropped without [`Lead::finish`] (a panic, a cancelled future), it goes to one of the waiters: the
+/// latest, since where leaders have to give way, the oldest do first, and the question shall not be asked anew for each of them.
 pub struct Lead<K, V> {
-    table: Arc<Table<K, V>>,
+    /// `None` once somebody else leads.
+    table: Option<Arc<Table<K, V>>>,
     hash: u64,
     number: u64,
 }
@@ -70,13 +82,17 @@ impl<K: Hash + Eq, V> Flights<K, V> {
         match shard.find_mut(hash, |flight| flight.hash == hash && flight.key == key) {
             Some(flight) => {
                 let (sender, receiver) = oneshot::channel();
+                if flight.waiters.len() == flight.waiters.capacity() {
+                    // Those that have left take no room from those to come.
+                    flight.waiters.retain(|waiter| !waiter.is_closed());
+                }
                 flight.waiters.push(sender);
                 Seat::Wait(receiver)
             }
             None => {
                 let number = self.table.count.fetch_add(1, Ordering::Relaxed);
                 shard.insert_unique(hash, Flight { key, hash, number, waiters: Vec::new() }, |flight| flight.hash);
-                Seat::Lead(Lead { table: self.table.clone(), hash, number })
+                Seat::Lead(Lead { table: Some(self.table.clone()), hash, number })
             }
         }
     }
@@ -91,24 +107,45 @@ impl<K, V> Table<K, V> {
 
 impl<K, V: Clone> Lead<K, V> {
     /// Ends the flight and gives `outcome` to everyone who waits; returns how many those are.
-    pub fn finish(self, outcome: &V) -> usize {
-        let waiters = self.land();
-        waiters.into_iter().filter_map(|waiter| waiter.send(outcome.clone()).ok()).count()
+    pub fn finish(mut self, outcome: &V) -> usize {
+        let waiters = self.table.take().map(|table| table.land(self.hash, self.number)).unwrap_or_default();
+        waiters.into_iter().filter_map(|waiter| waiter.send(Landing::Outcome(outcome.clone())).ok()).count()
     }
 }
 
-impl<K, V> Lead<K, V> {
-    /// Nothing the second time.
-    fn land(&self) -> Vec<oneshot::Sender<V>> {
-        let mut shard = self.table.shard(self.hash).lock();
-        let landed = shard.find_entry(self.hash, |flight| flight.number == self.number);
-        landed.map(|entry| entry.remove().0.waiters).unwrap_or_default()
+impl<K, V> Table<K, V> {
+    fn land(&self, hash: u64, number: u64) -> Vec<oneshot::Sender<Landing<K, V>>> {
+        let mut shard = self.shard(hash).lock();
+        let landed = shard.find_entry(hash, |flight| flight.number == number);
+        let waiters = landed.map(|entry| entry.remove().0.waiters).unwrap_or_default();
+        if shard.is_empty() && shard.capacity() > KEPT {
+            *shard = HashTable::new();
+        }
+        waiters
+    }
+
+    /// The latest waiter; without one the flight is over.
+    fn successor(&self, hash: u64, number: u64) -> Option<oneshot::Sender<Landing<K, V>>> {
+        let mut shard = self.shard(hash).lock();
+        let mut flight = shard.find_entry(hash, |flight| flight.number == number).ok()?;
+        let successor = flight.get_mut().waiters.pop();
+        if successor.is_none() {
+            flight.remove();
+        }
+        successor
     }
 }
 
 impl<K, V> Drop for Lead<K, V> {
     fn drop(&mut self) {
-        drop(self.land());
+        let Some(mut table) = self.table.take() else { return };
+        while let Some(waiter) = table.successor(self.hash, self.number) {
+            let lead = Self { table: Some(table), hash: self.hash, number: self.number };
+            // One that has left gives it back. It is not dropped here: there would be as many calls in one another as waiters that have left.
+            let Err(Landing::Succession(mut lead)) = waiter.send(Landing::Succession(lead)) else { return };
+            let Some(back) = lead.table.take() else { return };
+            table = back;
+        }
     }
 }
 
@@ -123,7 +160,23 @@ mod tests {
         }
     }
 
-    fn wait(seat: Seat<&'static str, u32>) -> oneshot::Receiver<u32> {
+    /// What a waiter has got by now; `None` if it waits still.
+    fn outcome(waiter: &mut oneshot::Receiver<Landing<&'static str, u32>>) -> Option<u32> {
+        match waiter.try_recv() {
+            Ok(Landing::Outcome(outcome)) => Some(outcome),
+            Ok(Landing::Succession(_)) => panic!("it leads"),
+            Err(_) => None,
+        }
+    }
+
+    fn succession(waiter: &mut oneshot::Receiver<Landing<&'static str, u32>>) -> Lead<&'static str, u32> {
+        match waiter.try_recv() {
+            Ok(Landing::Succession(lead)) => lead,
+            _ => panic!("it does not lead"),
+        }
+    }
+
+    fn wait(seat: Seat<&'static str, u32>) -> oneshot::Receiver<Landing<&'static str, u32>> {
         match seat {
             Seat::Wait(receiver) => receiver,
             Seat::Lead(_) => panic!("nobody leads"),
@@ -136,7 +189,7 @@ mod tests {
         let leader = lead(flights.join("a"));
         let mut waiters = [wait(flights.join("a")), wait(flights.join("a"))];
         assert_eq!(leader.finish(&7), 2);
-        assert_eq!(waiters.each_mut().map(|waiter| waiter.try_recv()), [Ok(7), Ok(7)]);
+        assert_eq!(waiters.each_mut().map(outcome), [Some(7), Some(7)]);
     }
 
     #[test]
@@ -154,17 +207,50 @@ mod tests {
     }
 
     #[test]
-    fn a_waiter_leads_when_the_leader_is_dropped() {
+    fn the_latest_waiter_leads_when_the_leader_is_dropped_and_the_others_wait_on() {
+        let flights = Flights::default();
+        let leader = lead(flights.join("a"));
+        let mut waiters: Vec<_> = (0..4).map(|_| wait(flights.join("a"))).collect();
+        drop(waiters.pop());
+        drop(leader);
+        let leader = succession(&mut waiters[2]);
+        assert_eq!(waiters[..2].iter_mut().map(outcome).collect::<Vec<_>>(), [None, None]);
+        let mut late = wait(flights.join("a"));
+        drop(leader);
+        let leader = succession(&mut late);
+        assert_eq!(leader.finish(&3), 2);
+        assert_eq!(waiters[..2].iter_mut().map(outcome).collect::<Vec<_>>(), [Some(3), Some(3)]);
+        drop(lead(flights.join("a")));
+    }
+
+    #[test]
+    fn a_successor_that_never_looks_hands_the_lead_on() {
         let flights = Flights::default();
         let leader = lead(flights.join("a"));
         let mut first = wait(flights.join("a"));
-        let mut second = wait(flights.join("a"));
+        let second = wait(flights.join("a"));
         drop(leader);
-        assert!(first.try_recv().is_err() && second.try_recv().is_err());
+        drop(second);
+        drop(succession(&mut first));
+        drop(lead(flights.join("a")));
+    }
+
+    #[test]
+    fn waiters_that_have_left_take_no_room_however_many_they_are() {
+        let flights = Flights::default();
         let leader = lead(flights.join("a"));
-        let mut second = wait(flights.join("a"));
-        leader.finish(&3);
-        assert_eq!(second.try_recv(), Ok(3));
+        for _ in 0..10_000 {
+            drop(wait(flights.join("a")));
+        }
+        let hash = flights.table.hasher.hash_one("a");
+        let waiters =
+            flights.table.shard(hash).lock().find(hash, |flight| flight.key == "a").map(|flight| flight.waiters.capacity());
+        assert!(waiters.is_some_and(|room| room < 16), "{waiters:?}");
+        // Without as many calls in one another.
+        let waiting: Vec<_> = (0..100_000).map(|_| wait(flights.join("a"))).collect();
+        drop(waiting);
+        drop(leader);
+        drop(lead(flights.join("a")));
     }
 
     #[test]

@@ -30,9 +30,10 @@ use crate::chain::{
     Request, Transport,
 };
 use crate::corefile;
+use crate::fairness::{Entry, Gate, Policy};
 use crate::message::{LowerName, Name, Rcode, Response};
 use exchange::{KEYWORD, OVERALL_TIMEOUT};
-use flight::{Flights, Seat};
+use flight::{Flights, Landing, Seat};
 use futures_util::future::BoxFuture;
 use metrics::ForwardMetrics;
 use parse::{Config, Options};
@@ -40,7 +41,6 @@ use policy::Selector;
 use resolve::Roster;
 use smallvec::SmallVec;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use upstream::Settings;
 
@@ -89,7 +89,9 @@ pub struct Forward {
     roster: Arc<Roster>,
     selector: Selector,
     flights: Flights<Key, Result<Flown, Failure>>,
-    concurrent: AtomicUsize,
+    /// Of `max_concurrent`.
+    gate: Option<Arc<Gate>>,
+    fairness: Arc<Policy>,
     metrics: ForwardMetrics,
 }
 
@@ -117,7 +119,8 @@ impl Forward {
             roster: Arc::new(Roster::new(config, settings, context)),
             selector: Selector::new(options.policy),
             flights: Flights::default(),
-            concurrent: AtomicUsize::new(0),
+            gate: (options.max_concurrent > 0).then(|| Arc::new(Gate::new(options.max_concurrent))),
+            fairness: services.fairness.clone(),
             metrics: ForwardMetrics::new(&services.registry),
         }
     }
@@ -129,9 +132,10 @@ impl Forward {
     }
 
     async fn answer(&self, request: Request<'_>, next: Next<'_>) -> Outcome {
-        let counted = self.count_request()?;
-        let response = self.shared_exchange(&request).await?;
-        drop(counted);
+        let response = match &self.gate {
+            Some(gate) => Box::pin(self.gated_exchange(gate, &request)).await?,
+            None => self.shared_exchange(&request).await?,
+        };
         // Another forward is asked only if there is one right after this one.
         if next.keyword() == Some(KEYWORD) && self.is_for_next(&response) {
             return next.run(request).await;
@@ -139,18 +143,20 @@ impl Forward {
         Ok(Answer { response, from: KEYWORD })
     }
 
-    /// One more request being forwarded, or the refusal of it.
-    fn count_request(&self) -> Result<Option<Counted<'_>>, Failure> {
-        let limit = self.options.max_concurrent;
-        if limit == 0 {
-            return Ok(None);
-        }
-        let counted = Counted(&self.concurrent);
-        if self.concurrent.fetch_add(1, Ordering::Relaxed) < limit {
-            return Ok(Some(counted));
+    /// As [`Forward::shared_exchange`], for at most `max_concurrent` at a time. Those of the client that has most are refused, also halfway.
+    async fn gated_exchange(&self, gate: &Arc<Gate>, request: &Request<'_>) -> Result<Response, Failure> {
+        let fairness = self.fairness.get();
+        let pass = match gate.admit(fairness.client(request.peer.client.ip()), fairness.is_on) {
+            Entry::Room(pass) | Entry::Instead { pass, .. } => Some(pass),
+            Entry::Full => None,
+        };
+        if let Some(pass) = pass
+            && let Some(outcome) = pass.hold(self.shared_exchange(request)).await
+        {
+            return outcome;
         }
         self.metrics.max_concurrent_rejects.increment();
-        let cause = format!("concurrent queries exceeded maximum {limit}");
+        let cause = format!("concurrent queries exceeded maximum {}", self.options.max_concurrent);
         Err(Failure { rcode: Rcode::REFUSED, directive: KEYWORD, cause })
     }
 
@@ -186,40 +192,25 @@ impl Forward {
 
     /// Leads the flight of `key` or waits for it.
     async fn fly(&self, request: &Request<'_>, room: Room, key: &Key) -> Result<Flown, Failure> {
-        // A leader ends within these bounds of its own; the rest is for one that is stuck.
-        let patience = OVERALL_TIMEOUT.max(self.options.read_timeout) + Duration::from_millis(500);
-        let mut deadline = None;
-        loop {
-            match self.flights.join(key.clone()) {
-                Seat::Lead(lead) => {
-                    // A future of its own: together with this one it would be beyond what the allocator keeps at hand (1 KiB).
-                    let outcome = Box::pin(self.exchange(request)).await.map(|response| Flown { response, room });
-                    let waited = lead.finish(&outcome);
-                    self.metrics.shared.add(waited as u64);
-                    return outcome;
+        let lead = match self.flights.join(key.clone()) {
+            Seat::Lead(lead) => lead,
+            Seat::Wait(receiver) => {
+                // A leader ends within these bounds of its own; the rest is for one that is stuck.
+                let patience = OVERALL_TIMEOUT.max(self.options.read_timeout) + Duration::from_millis(500);
+                match tokio::time::timeout(patience, receiver).await {
+                    Ok(Ok(Landing::Outcome(outcome))) => return outcome,
+                    // The leader is gone, and this request leads in its place.
+                    Ok(Ok(Landing::Succession(lead))) => lead,
+                    // Not for longer than the process lives.
+                    Ok(Err(_)) | Err(_) => return Err(Failure::servfail(KEYWORD, format!("no answer within {patience:?}"))),
                 }
-                Seat::Wait(receiver) => match tokio::time::timeout_at(
-                    *deadline.get_or_insert_with(|| tokio::time::Instant::now() + patience),
-                    receiver,
-                )
-                .await
-                {
-                    Ok(Ok(outcome)) => return outcome,
-                    // The leader is gone; somebody else leads.
-                    Ok(Err(_)) => {}
-                    Err(_) => return Err(Failure::servfail(KEYWORD, format!("no answer within {patience:?}"))),
-                },
             }
-        }
-    }
-}
-
-/// Takes the request off the count of those being forwarded.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        };
+        // A future of its own: together with this one it would be beyond what the allocator keeps at hand (1 KiB).
+        let outcome = Box::pin(self.exchange(request)).await.map(|response| Flown { response, room });
+        let waited = lead.finish(&outcome);
+        self.metrics.shared.add(waited as u64);
+        outcome
     }
 }
 

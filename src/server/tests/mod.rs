@@ -86,13 +86,19 @@ impl Answerer for Toy {
         }
     }
     fn count(&self, _: Repeated, _wire: &[u8], _peer: &Peer, _clock: &mut Clock, _repeats: &Repeats, _reply: &[u8]) {}
-    async fn run(pending: ToyPending, out: &mut Vec<u8>) {
+    async fn run(pending: &ToyPending, out: &mut Vec<u8>) {
         match pending {
             ToyPending::Answer(gate, reply) => {
                 gate.acquire().await.unwrap().forget();
-                out.extend_from_slice(&reply);
+                out.extend_from_slice(reply);
             }
             ToyPending::Refresh(refreshed) => _ = refreshed.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+    fn refuse(pending: &ToyPending, out: &mut Vec<u8>) {
+        if let ToyPending::Answer(_, reply) = pending {
+            out.push(b'!');
+            out.extend(reply.iter().take(8));
         }
     }
 }
@@ -113,7 +119,7 @@ impl Rig {
     fn new(workers: usize, limits: Limits) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let registry = Registry::new(workers + 1);
-        let server = Server::start(workers, limits, runtime.handle().clone(), &registry).unwrap();
+        let server = Server::start(workers, limits, Arc::default(), runtime.handle().clone(), &registry).unwrap();
         let timeouts = Timeouts { read: SOON, write: SOON, idle: SOON };
         Self {
             server,
@@ -195,7 +201,15 @@ struct Talk(TcpStream);
 
 impl Talk {
     fn to(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::of(TcpStream::connect(address).unwrap())
+    }
+    fn from(ip: &str, address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(ip.parse().unwrap(), 0).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Self::of(socket.into())
+    }
+    fn of(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(SOON)).unwrap();
         stream.set_write_timeout(Some(SOON)).unwrap();
         Self(stream)
@@ -205,10 +219,7 @@ impl Talk {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(64 << 10).unwrap();
         socket.connect(&address.into()).unwrap();
-        let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(SOON)).unwrap();
-        stream.set_write_timeout(Some(SOON)).unwrap();
-        Self(stream)
+        Self::of(socket.into())
     }
     fn say(&mut self, messages: &[&[u8]]) {
         let framed = messages.iter().flat_map(|message| [&(message.len() as u16).to_be_bytes()[..], message].concat());

@@ -69,7 +69,7 @@ fn a_reader_that_does_not_read_is_cut_off() {
 #[test]
 fn replies_that_clients_do_not_take_have_a_bound_in_common() {
     const LIMIT: usize = 1 << 20;
-    let (rig, address) = rig(Limits { reply_octets: LIMIT, ..Limits::default() });
+    let (rig, address) = rig(Limits { buffer_octets: LIMIT, ..Limits::default() });
     let mut greedy: Vec<Talk> = (0..4).map(|_| Talk::with_little_room(address)).collect();
     for talk in &mut greedy {
         // More than a connection may keep by itself and the kernel's buffers of both sides take.
@@ -125,27 +125,93 @@ fn what_is_no_message_ends_the_connection() {
     assert_eq!(rig.metric("nodelocaldns_tcp_connections_cut_total{reason=\"malformed\"}"), 2.0);
 }
 
+fn ask(talk: &mut Talk) -> Vec<u8> {
+    talk.say(&[b"h"]);
+    talk.hear()
+}
+
 #[test]
 fn one_connection_too_many_closes_the_longest_idle_one() {
     let (rig, address) = rig(Limits { tcp_connections: 2, ..Limits::default() });
-    let ask = |talk: &mut Talk| {
-        talk.say(&[b"h"]);
-        talk.hear()
-    };
-    let (mut first, mut second) = (Talk::to(address), Talk::to(address));
+    let another = || Talk::from("127.0.0.2", address);
+    let (mut first, mut second) = (another(), another());
     assert_eq!((ask(&mut first), ask(&mut second)), (b"\x01h".to_vec(), b"\x01h".to_vec()));
     ask(&mut first);
-    let mut third = Talk::to(address);
+    let mut third = another();
     assert_eq!(ask(&mut third), b"\x01h");
     assert!(second.is_closed());
     assert_eq!(ask(&mut first), b"\x01h");
-    // With queries in flight on all, the newcomer goes.
+    // With queries in flight on all, the newcomer goes: its client has most.
     first.say(&[b"m"]);
     third.say(&[b"m"]);
     rig.wait_for("two queries in flight", |rig| rig.metric("nodelocaldns_queries_in_flight") == 2.0);
-    assert!(Talk::to(address).is_closed());
+    assert!(another().is_closed());
+    assert_eq!(rig.metric("nodelocaldns_tcp_connections_cut_total{reason=\"refused\"}"), 1.0);
+    // Another client's does not.
+    let mut modest = Talk::from("127.0.0.3", address);
+    assert_eq!(ask(&mut modest), b"\x01h");
+    assert_eq!(rig.metric("nodelocaldns_tcp_connections_cut_total{reason=\"evicted_busy\"}"), 1.0);
     rig.gate.add_permits(2);
-    assert_eq!((first.hear(), third.hear()), (b"\x01m".to_vec(), b"\x01m".to_vec()));
+    let mut left = [first.0, third.0].into_iter().filter_map(|mut stream| {
+        let mut reply = [0; 4];
+        stream.read_exact(&mut reply).ok().map(|()| reply)
+    });
+    assert_eq!((left.next(), left.next()), (Some([0, 2, 1, b'm']), None), "one of the two was closed");
+}
+
+#[test]
+fn queries_of_tcp_clients_give_way_as_those_of_udp_clients_and_are_told() {
+    let (rig, address) = rig(Limits { queries_per_worker: 3, ..Limits::default() });
+    let mut greedy = Talk::from("127.0.0.2", address);
+    greedy.say(&[b"m1", b"m2", b"m3", b"m4"]);
+    assert_eq!(greedy.hear(), b"!\x01m4");
+    let modest = client("127.0.0.3");
+    modest.send_to(b"m", address).unwrap();
+    assert_eq!(greedy.hear(), b"!\x01m1");
+    rig.gate.add_permits(3);
+    assert_eq!(receive(&modest).0, b"\x01m");
+    assert_eq!(HashSet::from([greedy.hear(), greedy.hear()]), HashSet::from([b"\x01m2".to_vec(), b"\x01m3".to_vec()]));
+}
+
+#[test]
+fn who_comes_from_the_nodes_own_address_as_probes_do_is_answered_once_when_all_places_are_taken() {
+    let (rig, address) = rig(Limits { tcp_connections: 2, ..Limits::default() });
+    let mut held: Vec<Talk> = (0..2).map(|_| Talk::to(address)).collect();
+    for talk in &mut held {
+        talk.say(&[b"m"]);
+    }
+    rig.wait_for("two queries in flight", |rig| rig.metric("nodelocaldns_queries_in_flight") == 2.0);
+    let silent: Vec<Talk> = (0..100).map(|_| Talk::to(address)).collect();
+    for _ in 0..100 {
+        let mut probe = Talk::to(address);
+        assert_eq!(ask(&mut probe), b"\x01h");
+        assert!(probe.is_closed(), "it has had its reply");
+    }
+    let mut slow = Talk::to(address);
+    slow.say(&[b"m"]);
+    assert_eq!(slow.hear(), b"!\x01m", "nothing is asked for it");
+    drop((silent, slow));
+    rig.gate.add_permits(2);
+    assert!(held.iter_mut().all(|talk| talk.hear() == b"\x01m"));
+}
+
+#[test]
+fn long_queries_that_are_not_finished_have_a_bound_in_common() {
+    let (rig, address) = rig(Limits { buffer_octets: 8 << 10, ..Limits::default() });
+    let begin = |length: u16, octets: usize| {
+        let mut talk = Talk::to(address);
+        talk.0.write_all(&[&length.to_be_bytes()[..], &vec![b'h'; octets]].concat()).unwrap();
+        talk
+    };
+    let _held: Vec<Talk> = (0..3).map(|_| begin(4000, 3000)).collect();
+    let crowded = |rig: &Rig| rig.metric("nodelocaldns_tcp_connections_cut_total{reason=\"crowded\"}");
+    rig.wait_for("a cut", |rig| crowded(rig) == 1.0);
+    let mut short = begin(500, 400);
+    let mut modest = Talk::to(address);
+    assert_eq!(ask(&mut modest), b"\x01h");
+    short.0.write_all(&[b'h'; 100]).unwrap();
+    assert_eq!(short.hear().len(), 501, "a begun query of usual length is waited for");
+    assert_eq!(crowded(&rig), 1.0);
 }
 
 #[test]

@@ -60,15 +60,21 @@ fn a_refresh_runs_behind_its_reply_and_says_nothing() {
     rig.wait_for("both refreshes", |rig| rig.refreshed.load(Ordering::Relaxed) == 2);
 }
 
+/// What the toy says to those whose query it does not run to its end.
+fn refusal(query: &[u8]) -> Vec<u8> {
+    [b"!\x01", query].concat()
+}
+
 #[test]
-fn queries_in_flight_on_a_worker_are_bounded() {
+fn queries_in_flight_on_a_worker_are_bounded_and_what_is_refused_is_told() {
     let (rig, address) = rig(Limits { queries_per_worker: 3, ..Limits::default() });
     let client = client("127.0.0.1");
     for _ in 0..5 {
         client.send_to(b"m", address).unwrap();
     }
     client.send_to(b"h", address).unwrap();
-    assert_eq!(receive(&client).0, b"\x01h", "what needs no flight is answered all the same");
+    let said: Vec<_> = (0..3).map(|_| receive(&client).0).collect();
+    assert_eq!(said, [refusal(b"m"), refusal(b"m"), b"\x01h".to_vec()], "what needs no flight is answered all the same");
     assert_eq!(rig.metric("nodelocaldns_queries_dropped_total{reason=\"overload\"}"), 2.0);
     assert_eq!(rig.metric("nodelocaldns_queries_in_flight"), 3.0);
     rig.gate.add_permits(3);
@@ -79,26 +85,63 @@ fn queries_in_flight_on_a_worker_are_bounded() {
 }
 
 #[test]
-fn one_client_does_not_take_the_places_in_flight_of_others() {
-    let (rig, address) = rig(Limits { queries_per_worker: 8, queries_per_client: 3, ..Limits::default() });
+fn the_client_with_most_queries_in_flight_gives_way_to_others_and_is_told() {
+    let (rig, address) = rig(Limits { queries_per_worker: 8, ..Limits::default() });
     let (greedy, modest) = (client("127.0.0.2"), client("127.0.0.3"));
-    for _ in 0..9 {
-        greedy.send_to(b"m", address).unwrap();
+    for number in 0..8_u8 {
+        greedy.send_to(&[b'm', number], address).unwrap();
     }
-    greedy.send_to(b"h", address).unwrap();
-    assert_eq!(receive(&greedy).0, b"\x01h");
-    assert_eq!(rig.metric("nodelocaldns_queries_in_flight"), 3.0);
-    assert_eq!(rig.metric("nodelocaldns_queries_dropped_total{reason=\"overload\"}"), 6.0);
-    for _ in 0..3 {
-        modest.send_to(b"m", address).unwrap();
+    rig.wait_for("a full flight", |rig| rig.metric("nodelocaldns_queries_in_flight") == 8.0);
+    for number in 0..3_u8 {
+        modest.send_to(&[b'm', number], address).unwrap();
+        assert_eq!(receive(&greedy).0, refusal(&[b'm', number]), "the oldest");
     }
-    rig.wait_for("both clients in flight", |rig| rig.metric("nodelocaldns_queries_in_flight") == 6.0);
-    rig.gate.add_permits(6);
-    for client in [&greedy, &modest] {
-        for _ in 0..3 {
-            assert_eq!(receive(client).0, b"\x01m");
-        }
+    greedy.send_to(&[b'm', 8], address).unwrap();
+    assert_eq!(receive(&greedy).0, refusal(&[b'm', 8]), "who has most gets no more");
+    let dropped = |reason: &str| rig.metric(&format!("nodelocaldns_queries_dropped_total{{reason=\"{reason}\"}}"));
+    assert_eq!((dropped("evicted"), dropped("overload")), (3.0, 1.0));
+    rig.gate.add_permits(8);
+    for number in 0..3_u8 {
+        assert_eq!(receive(&modest).0, [1, b'm', number]);
+    }
+    for number in 3..8_u8 {
+        assert_eq!(receive(&greedy).0, [1, b'm', number]);
     }
     rig.wait_for("an empty flight", |rig| rig.metric("nodelocaldns_queries_in_flight") == 0.0);
-    assert_eq!(rig.metric("nodelocaldns_queries_dropped_total{reason=\"overload\"}"), 6.0);
+}
+
+#[test]
+fn a_pods_hits_are_never_limited_by_its_misses() {
+    let (rig, address) = rig(Limits { queries_per_worker: 2, ..Limits::default() });
+    let (client, other) = (client("127.0.0.2"), client("127.0.0.3"));
+    client.send_to(b"m", address).unwrap();
+    other.send_to(b"m", address).unwrap();
+    rig.wait_for("a full flight", |rig| rig.metric("nodelocaldns_queries_in_flight") == 2.0);
+    for _ in 0..100 {
+        for client in [&client, &other] {
+            client.send_to(b"h", address).unwrap();
+            assert_eq!(receive(client).0, b"\x01h");
+        }
+    }
+    assert_eq!(rig.metric("nodelocaldns_queries_in_flight"), 2.0, "no hit takes a place");
+}
+
+#[test]
+fn places_that_are_taken_away_while_a_server_runs_are_those_of_who_has_most() {
+    let (rig, address) = rig(Limits::default());
+    let (greedy, modest) = (client("127.0.0.2"), client("127.0.0.3"));
+    for _ in 0..6 {
+        greedy.send_to(b"m", address).unwrap();
+    }
+    modest.send_to(b"m", address).unwrap();
+    rig.wait_for("all in flight", |rig| rig.metric("nodelocaldns_queries_in_flight") == 7.0);
+    let capacity = rig.server.capacity();
+    assert_eq!(capacity.load(), Load { queries: 7, connections: 0 });
+    capacity.set(Limits { queries_per_worker: 3, ..Limits::default() });
+    for _ in 0..4 {
+        assert_eq!(receive(&greedy).0, refusal(b"m"));
+    }
+    assert_eq!(capacity.load().queries, 3);
+    rig.gate.add_permits(3);
+    assert_eq!(receive(&modest).0, b"\x01m");
 }

@@ -151,7 +151,26 @@ async fn over_max_concurrent_a_request_is_refused_and_counted() {
     assert_eq!(running.metric("coredns_forward_max_concurrent_rejects_total"), 1.0);
     // All that were counted, the refused one too, are off the count again.
     running.answer(&requests[2]).await;
-    assert_eq!(running.forward.concurrent.load(std::sync::atomic::Ordering::Relaxed), 0);
+    assert_eq!(running.forward.gate.as_ref().map(|gate| gate.running()), Some(0));
+}
+
+#[tokio::test]
+async fn at_max_concurrent_the_client_that_has_most_makes_room_for_another() {
+    let upstream = Upstream::start(|seen| Act::Later(Duration::from_millis(100), seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], Options { max_concurrent: 3, ..Options::default() });
+    let mut requests =
+        ["a.example.", "b.example.", "c.example.", "d.example.", "e.example."].map(|name| request(name, Transport::Udp));
+    requests[3].peer.client = "192.0.2.7:9999".parse().unwrap();
+    let outcomes = futures_util::future::join_all(requests.iter().map(|request| running.ask(request))).await;
+    let rcodes: Vec<Rcode> =
+        outcomes.iter().map(|outcome| outcome.as_ref().map_or_else(|refusal| refusal.rcode, |_| Rcode::NOERROR)).collect();
+    assert_eq!(
+        rcodes,
+        [Rcode::REFUSED, Rcode::NOERROR, Rcode::NOERROR, Rcode::NOERROR, Rcode::REFUSED],
+        "its oldest, and one too many"
+    );
+    assert_eq!(running.metric("coredns_forward_max_concurrent_rejects_total"), 2.0);
+    assert_eq!(running.forward.gate.as_ref().map(|gate| gate.running()), Some(0));
 }
 
 #[tokio::test]
