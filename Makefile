@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 BENCH ?=
 SCRIPTS := scripts/install-test-deps scripts/build-image scripts/order-text .ci/run
 
-.PHONY: help build image run test check bench bench-instructions faults fuzz
+.PHONY: help build image run test check bench bench-instructions faults attacks fuzz
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -59,6 +59,15 @@ faults: ## Measure the fault table of README.md on this machine, as Markdown (th
 	@set -o pipefail; for rows in processes answers limits config node eaten upstream; do \
 	    $(CARGO) test --release --locked --quiet --test faults -- --nocapture --test-threads=1 "$$rows::" | sed -n '/^| /p' || exit; \
 	done
+
+attacks: ## Attack the program and print what others lose, the table of docs/attacks.md; NODE_CACHE=PATH has the reference beside it (some rows need root)
+	$(CARGO) test --release --locked --test attacks --no-run
+	@$(CARGO) test --release --locked --quiet --test attacks -- --ignored --nocapture row::head | sed -n '/^|/p'
+	@set -o pipefail; broken=0; for rows in answers flights others misses connections pours sizes queries http rights memory; do \
+	    ATTACKS=whole $(CARGO) test --release --locked --quiet --test attacks -- --ignored --nocapture --test-threads=1 "$$rows::" \
+	        2>target/attacks.log | sed -un '/^| /p' || broken=1; \
+	    sed -n '/does not hold:$$/,/^$$/{/^$$/!p}' target/attacks.log >&2; \
+	done; exit $$broken
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS each (needs nightly Rust and cargo-fuzz)
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo "Please run: rustup toolchain install nightly && $(CARGO) install cargo-fuzz" >&2; exit 1; }

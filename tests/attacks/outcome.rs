@@ -1,0 +1,104 @@
+//! What came of an attack: the cells of a row, and what did not hold.
+
+use crate::polite::Tally;
+use crate::sockets::Full;
+use crate::starvation::TOO_LONG;
+use crate::target::Target;
+use std::time::Duration;
+
+pub struct Outcome {
+    pub udp: Tally,
+    pub tcp: Tally,
+    /// Octets.
+    pub peak: u64,
+    pub before: u64,
+    /// 0: not looked at.
+    pub after: u64,
+    pub files: usize,
+    pub replaced: usize,
+    /// Processors used while attacked.
+    pub processor: f64,
+    pub besides: Vec<String>,
+    broken: Vec<String>,
+}
+
+/// What the machine lost, or kept from running.
+pub struct Machine {
+    pub full: Full,
+    /// The longest that a thread waited for a processor.
+    pub starved: Duration,
+}
+
+impl Outcome {
+    /// Nobody polite may have lost anything, and no server may have been replaced; unless the machine was not there for that.
+    pub fn new(target: &Target, [udp, tcp]: [Tally; 2], machine: Machine, before: u64, processor: f64) -> Self {
+        let mut outcome = Self {
+            udp,
+            tcp,
+            peak: target.peak(),
+            before,
+            after: 0,
+            files: target.files(),
+            replaced: target.replaced(),
+            processor,
+            besides: Vec::new(),
+            broken: Vec::new(),
+        };
+        let Machine { full, starved } = machine;
+        if full.datagrams > 0 {
+            outcome.tell(format!("{} datagrams found the server's sockets full", full.datagrams));
+        }
+        let is_all_well = udp.missed() + tcp.missed() + outcome.replaced == 0;
+        if !is_all_well {
+            println!("{}", target.server.tail(20));
+        }
+        outcome.hold(udp.wrong + tcp.wrong == 0, "polite clients get their own answers");
+        if !is_all_well && starved > TOO_LONG {
+            outcome.tell(format!("not judged: the machine gave a thread no time for {} ms", starved.as_millis()));
+            return outcome;
+        }
+        let lost = udp.lost[0] + udp.lost[1];
+        outcome.hold(lost <= full.excuses(udp.sent) && udp.failed == 0, "polite UDP clients lose nothing");
+        outcome.hold(tcp.missed() == 0, "polite TCP clients lose nothing");
+        outcome.hold(outcome.replaced == 0, "no server is replaced");
+        outcome
+    }
+
+    /// Notes that something must hold.
+    pub fn hold(&mut self, does: bool, what: &str) {
+        if !does {
+            self.broken.push(what.to_owned());
+        }
+    }
+
+    /// Adds a cell's part.
+    pub fn tell(&mut self, what: impl Into<String>) {
+        self.besides.push(what.into());
+    }
+
+    /// A number that may be so large at most.
+    pub fn at_most(&mut self, what: &str, number: u64, most: u64) {
+        self.tell(format!("{what} {number}"));
+        self.hold(number <= most, &format!("{what} at most {most}, not {number}"));
+    }
+
+    /// What the table says: misses over UDP and TCP, memory, descriptors, processors, replaced servers, what else is worth a word.
+    pub fn cells(&self) -> [String; 7] {
+        let mebibytes = |octets: u64| format!("{:.0}", octets as f64 / f64::from(1 << 20));
+        let after = if self.after == 0 { "–".to_owned() } else { mebibytes(self.after) };
+        [
+            self.udp.to_string(),
+            self.tcp.to_string(),
+            format!("{} → {} → {after}", mebibytes(self.before), mebibytes(self.peak)),
+            self.files.to_string(),
+            format!("{:.2}", self.processor.max(0.0)),
+            self.replaced.to_string(),
+            self.besides.join("; "),
+        ]
+    }
+
+    /// What should have held and did not.
+    pub fn broken(&self) -> &[String] {
+        &self.broken
+    }
+}
