@@ -1,16 +1,20 @@
 //! Rows in which an upstream's answers cost as much to judge as they can.
 
+use crate::crowd::{Manners, crowd};
+use crate::flood::{Flood, addresses};
 use crate::hostile::{CHAINS, Kind, POINTERS, SECTIONS};
 use crate::outcome::Outcome;
-use crate::polite::udp_from;
+use crate::polite::{ask_on_a_connection, udp_from};
 use crate::row::row;
-use crate::scene::{Scene, Setup, duration};
+use crate::scene::{Scene, Setup, duration, strength};
 use crate::target::Program;
 use crate::upstream::{Reply, Script, Via};
-use crate::wire::{A, Named, query};
+use crate::wire::{A, AAAA, ANY, Ask, CNAME, Named, TXT, framed, name, query};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+const TYPES: [u16; 6] = [A, AAAA, CNAME, TXT, ANY, 65];
 
 /// Between two hostile answers.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -69,7 +73,9 @@ pub fn hostile_answers(program: Program, kinds: &'static [Named<Kind>], via: Via
         let mut number = 0;
         while Instant::now() < ends {
             let name = format!("k{}-{:x}.evil.example", number % kinds.len(), fastrand::u32(..));
-            socket.send(&query(&name, A)).expect("the server listens");
+            // The type decides where aliases may lead.
+            let rtype = TYPES[number / kinds.len() % TYPES.len()];
+            socket.send(&query(&name, rtype)).expect("the server listens");
             number += 1;
             std::thread::sleep(INTERVAL);
         }
@@ -94,4 +100,28 @@ fn of_kinds(kinds: &'static [Named<Kind>]) -> Script {
             None => Reply::Silence,
         }
     })
+}
+
+#[test]
+#[ignore = "a row of make attacks"]
+fn large_answers_from_the_cache() {
+    let attack = "5,000 queries a second with an offer of 65,535 octets, and 50 TCP connections with 10 each 100 ms, for a cached answer of 64 KiB";
+    row("answers::large_answers_from_the_cache", attack, |program| {
+        let scene = Scene::start(program, Setup::default());
+        _ = ask_on_a_connection(scene.server, &query("hot.big.example", TXT));
+        let (flood, addresses) = (Flood::from(&addresses(16), scene.server), addresses(16));
+        let asked = Ask::with_payload(65_535).about(&name("hot.big.example"), TXT);
+        let many = |_: usize| framed(&query("hot.big.example", TXT)).repeat(10);
+        let (mut outcome, (sent, told)) = scene.attack(|scene| {
+            std::thread::scope(|scope| {
+                let manners = Manners { greeting: many, then: many, ..Manners::default() };
+                let connected = scope.spawn(|| crowd(&addresses, scene.server, strength(50), duration(), &{ manners }));
+                let sent = flood.send(strength(5_000), duration(), |_| asked.clone());
+                (sent, connected.join().expect("it does not panic"))
+            })
+        });
+        outcome.tell(format!("{sent} queries; {told}"));
+        scene.see_memory(&mut outcome);
+        outcome
+    });
 }

@@ -1,22 +1,23 @@
 //! Rows in which clients hold TCP connections, and do whatever costs the server most.
 
 use crate::crowd::{Manners, crowd};
-use crate::flood::{addresses, random_name};
+use crate::flood::{addresses, addresses_of_networks, addresses_of_one_network, random_name};
+use crate::hostile::{CHAINS, POINTERS, SECTIONS};
 use crate::outcome::Outcome;
 use crate::row::row;
-use crate::scene::{Scene, Setup, duration, strength};
+use crate::scene::{SERVER_IPV6, Scene, Setup, duration, strength};
 use crate::target::Program;
-use crate::wire::{A, TXT, framed, query};
+use crate::wire::{A, Question, TXT, framed, query};
+use std::net::IpAddr;
 
 /// Connections from so many addresses.
 pub fn held(program: Program, count: u32, from: usize, manners: &Manners) -> Outcome {
-    held_with(program, Setup::default(), count, from, manners)
+    held_from(program, Setup::default(), count, &addresses(from), manners)
 }
 
-pub fn held_with(program: Program, setup: Setup, count: u32, from: usize, manners: &Manners) -> Outcome {
+fn held_from(program: Program, setup: Setup, count: u32, addresses: &[IpAddr], manners: &Manners) -> Outcome {
     let scene = Scene::start(program, setup);
-    let addresses = addresses(from);
-    let (mut outcome, told) = scene.attack(|scene| crowd(&addresses, scene.server, strength(count), duration(), manners));
+    let (mut outcome, told) = scene.attack(|scene| crowd(addresses, scene.server, strength(count), duration(), manners));
     outcome.tell(told.to_string());
     scene.memory_goes_back(&mut outcome);
     outcome
@@ -189,4 +190,76 @@ fn junk() {
         };
         held(program, 500, 16, &Manners { greeting: many, then: many, ..Manners::default() })
     });
+}
+
+#[test]
+#[ignore = "a row of make attacks"]
+fn busy_from_one_ipv6_network() {
+    row(
+        "connections::busy_from_one_ipv6_network",
+        "4,200 TCP connections with a query for a silent name each, 200 addresses of one /64",
+        |program| over_ipv6(program, &addresses_of_one_network(200)),
+    );
+}
+
+#[test]
+#[ignore = "a row of make attacks"]
+fn busy_from_many_ipv6_networks() {
+    row(
+        "connections::busy_from_many_ipv6_networks",
+        "4,200 TCP connections with a query for a silent name each, 200 /64s",
+        |program| over_ipv6(program, &addresses_of_networks(200)),
+    );
+}
+
+fn over_ipv6(program: Program, addresses: &[IpAddr]) -> Outcome {
+    held_from(program, Setup { server: SERVER_IPV6, ..Setup::default() }, 4_200, addresses, &BUSY)
+}
+
+#[test]
+#[ignore = "a row of make attacks"]
+fn large_queries() {
+    row(
+        "connections::large_queries",
+        "32 TCP connections with two queries of 64 KiB each 100 ms, full of aliases, pointers, options",
+        |program| {
+            let many = |number: usize| -> Vec<u8> {
+                let plain = query(&random_name("polite.example"), A);
+                let question = Question::of(&plain).expect("it is ours");
+                let kinds: Vec<_> = CHAINS.iter().chain(POINTERS).chain(SECTIONS).collect();
+                let large = |offset: usize| {
+                    let (_, make) = kinds[(number + offset) % kinds.len()];
+                    let mut wire = make(&plain, &question, 65_535);
+                    // What was an answer is a query; every other one with all of it among the additional records.
+                    wire[2] = 1;
+                    if offset.is_multiple_of(2) && wire[6..8] != [0, 0] {
+                        wire.copy_within(6..8, 10);
+                        wire[6..10].fill(0);
+                    }
+                    framed(&wire)
+                };
+                (0..2).flat_map(|offset| large(offset + fastrand::usize(..16))).collect()
+            };
+            held(program, 32, 16, &Manners { greeting: many, then: many, ..Manners::default() })
+        },
+    );
+}
+
+/// What the watchdog asks its server for.
+#[test]
+#[ignore = "a row of make attacks"]
+fn the_watchdogs_question() {
+    row(
+        "connections::the_watchdogs_question",
+        "500 TCP connections that ask for the watchdog's own record 20 times each 100 ms, 16 addresses",
+        |program| {
+            let many = |_: usize| {
+                let mut asked = query("probe.nodelocaldns", TXT);
+                let class = asked.len() - 1;
+                asked[class] = 3;
+                framed(&asked).repeat(20)
+            };
+            held(program, 500, 16, &Manners { greeting: many, then: many, ..Manners::default() })
+        },
+    );
 }

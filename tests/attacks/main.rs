@@ -24,6 +24,7 @@ mod sizes;
 mod sockets;
 mod starvation;
 mod target;
+mod together;
 mod upstream;
 mod wire;
 

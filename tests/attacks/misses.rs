@@ -3,11 +3,12 @@
 use crate::flood::{Flood, addresses, addresses_of_networks, addresses_of_one_network, random_name};
 use crate::neighbour::Neighbour;
 use crate::outcome::Outcome;
+use crate::polite::{PATIENCE, exchange};
 use crate::row::row;
 use crate::scene::{SERVER_IPV6, Scene, Setup, duration, shell, strength};
 use crate::target::Program;
 use crate::upstream::Reply;
-use crate::wire::{A, Ask, name, query};
+use crate::wire::{A, Answer, Ask, Question, name, query};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -185,6 +186,56 @@ fn silent_over_tcp() {
         |program| {
             let setup = Setup::with_evil("force_tcp", Arc::new(|_, _, _| Reply::Silence));
             flooded(program, Names { rate: RATE / 4, setup, ..Names::of("evil.example", 16) })
+        },
+    );
+}
+
+#[test]
+#[ignore = "a row of make attacks"]
+fn truncated_everywhere() {
+    row(
+        "misses::truncated_everywhere",
+        "2,000 random names a second, upstream says TC over UDP and over TCP, 16 addresses",
+        |program| {
+            let truncated = |query: &[u8], question: &Question, _| Reply::Message(Answer::to(query, question).truncated().wire);
+            let setup = Setup::with_evil("", Arc::new(truncated));
+            flooded(program, Names { rate: RATE / 10, setup, ..Names::of("evil.example", 16) })
+        },
+    );
+}
+
+/// A client that asks for more than it can have still gets what needs no upstream.
+#[test]
+#[ignore = "a row of make attacks"]
+fn its_own_hits() {
+    row(
+        "misses::its_own_hits",
+        "one client: 5,000 random names a second, upstream silent, and 100 cached names a second",
+        |program| {
+            let scene = Scene::start(program, Setup::default());
+            let flood = Flood::from(&addresses(1), scene.server);
+            let (mut outcome, (sent, hits, lost)) = scene.attack(|scene| {
+                std::thread::scope(|scope| {
+                    let hits = scope.spawn(|| {
+                        let socket = crate::polite::udp_from(addresses(1)[0], scene.server);
+                        let (started, mut hits, mut lost) = (std::time::Instant::now(), 0, 0);
+                        while started.elapsed() < duration() {
+                            hits += 1;
+                            let asked = query(&format!("hot{}.polite.example", hits % 50), A);
+                            lost += usize::from(exchange(&socket, &asked, PATIENCE).is_none());
+                            std::thread::sleep(std::time::Duration::from_millis(10));
+                        }
+                        (hits, lost)
+                    });
+                    let sent = flood.send(strength(RATE / 4), duration(), |_| query(&random_name("silent.example"), A));
+                    let (hits, lost) = hits.join().expect("it does not panic");
+                    (sent, hits, lost)
+                })
+            });
+            outcome.tell(format!("{sent} names"));
+            outcome.at_most(&format!("of {hits} own hits lost"), lost as u64, 0);
+            scene.memory_goes_back(&mut outcome);
+            outcome
         },
     );
 }

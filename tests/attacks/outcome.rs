@@ -48,6 +48,10 @@ impl Outcome {
         if full.datagrams > 0 {
             outcome.tell(format!("{} datagrams found the server's sockets full", full.datagrams));
         }
+        let log = target.server.output().len() >> 20;
+        if log > 0 {
+            outcome.tell(format!("a log of {log} MiB"));
+        }
         let is_all_well = udp.missed() + tcp.missed() + outcome.replaced == 0;
         if !is_all_well {
             println!("{}", target.server.tail(20));

@@ -136,7 +136,11 @@ impl Polite {
 
 /// One datagram there and one back, from any address.
 pub fn ask_once(server: SocketAddr, wire: &[u8], patience: Duration) -> Option<Vec<u8>> {
-    let socket = udp_from(source(server, 8), server);
+    exchange(&udp_from(source(server, 8), server), wire, patience)
+}
+
+/// The answer to a query of the same ID on a connected socket.
+pub fn exchange(socket: &UdpSocket, wire: &[u8], patience: Duration) -> Option<Vec<u8>> {
     socket.send(wire).ok()?;
     let deadline = Instant::now() + patience;
     let mut buffer = vec![0; 65_535];
