@@ -17,6 +17,8 @@ pub mod deadline;
 
 pub mod fairness;
 
+pub mod sandbox;
+
 pub mod chain;
 
 pub mod directives;

@@ -14,6 +14,7 @@ const LAYERS: &[&str] = &[
     "threads",
     "deadline",
     "fairness",
+    "sandbox",
     "chain",
     "directives",
     "plan",

@@ -1,8 +1,8 @@
 //! A Corefile from its file to a configuration.
 
+use super::files::{Machine, System};
 use crate::chain::Loaders;
-use crate::corefile::{self, SystemLoader};
-use crate::directives::bind::SystemInterfaces;
+use crate::corefile;
 use crate::directives::is_keyword_or_near;
 use crate::directives::reload::Fingerprint;
 use crate::plan::{PlanConfig, configure};
@@ -13,6 +13,10 @@ use std::path::{Path, PathBuf};
 
 /// The Corefile that is served when the user names none.
 const BUILT_IN: &str = include_str!("../../config/Corefile.local");
+
+/// What diagnostics call the Corefile that is in no file.
+pub const BUILT_IN_PATH: &str = "<built-in>";
+pub const STDIN: &str = "<stdin>";
 
 /// Where the Corefile comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,11 +55,11 @@ pub struct Loaded {
 impl Source {
     /// The one shipped as config/Corefile.local.
     pub fn built_in() -> Self {
-        Self::Text { path: "<built-in>".into(), text: BUILT_IN.to_owned() }
+        Self::Text { path: BUILT_IN_PATH.into(), text: BUILT_IN.to_owned() }
     }
-    /// Standard input, read to its end.
-    pub fn stdin() -> Result<Self, LoadError> {
-        Self::once("<stdin>".into(), corefile::read_at_most(io::stdin()))
+    /// What standard input had.
+    pub fn stdin(octets: &[u8]) -> Self {
+        Self::Text { path: STDIN.into(), text: String::from_utf8_lossy(octets).into_owned() }
     }
     /// A file. What can be read but once, such as a pipe, is read here.
     pub fn file(path: &Path) -> Result<Self, LoadError> {
@@ -77,22 +81,19 @@ impl Source {
             Self::File(path) | Self::Text { path, .. } => path,
         }
     }
-    /// The text as it stands now.
-    pub fn text(&self) -> Result<String, LoadError> {
+    /// The text as it stands on this machine.
+    pub fn text(&self, machine: &dyn Machine) -> Result<String, LoadError> {
         match self {
             Self::Text { text, .. } => Ok(text.clone()),
-            Self::File(path) => match corefile::read_file(path) {
-                Ok(octets) => Ok(String::from_utf8_lossy(&octets).into_owned()),
-                Err(cause) => Err(LoadError::Read { path: path.clone(), cause }),
-            },
+            Self::File(path) => machine.text(path).map_err(|cause| LoadError::Read { path: path.clone(), cause }),
         }
     }
 
     /// Reads and checks everything.
-    pub fn load(&self, default_port: u16) -> Result<Loaded, LoadError> {
-        let text = self.text()?;
-        let (corefile, mut diagnostics) = corefile::parse(self.path(), &text, &SystemLoader);
-        let loaders = Loaders { files: &SystemLoader, interfaces: &SystemInterfaces };
+    pub fn load(&self, default_port: u16, machine: &dyn Machine) -> Result<Loaded, LoadError> {
+        let text = self.text(machine)?;
+        let (corefile, mut diagnostics) = corefile::parse(self.path(), &text, machine);
+        let loaders = Loaders { files: machine, interfaces: machine };
         let (config, more) = configure(&corefile, default_port, loaders);
         diagnostics.extend(more);
         if corefile.blocks.is_empty() && !diagnostics.has_errors() {
@@ -130,7 +131,7 @@ fn open_to_all(ports: &[u16]) -> Option<String> {
 
 /// Checks one file for `nodelocaldns check`: the text to print, and whether the file is good.
 pub fn check(path: &Path, default_port: u16) -> (String, bool) {
-    match Source::File(path.to_owned()).load(default_port) {
+    match Source::File(path.to_owned()).load(default_port, &System) {
         Ok(Loaded { warnings, notice, .. }) => {
             let path = path.display();
             let verdict = if warnings.is_empty() { format!("{path}: good\n") } else { warnings };
@@ -142,10 +143,10 @@ pub fn check(path: &Path, default_port: u16) -> (String, bool) {
 
 #[cfg(test)]
 mod tests {
-    use super::{LoadError, Loaded, Source};
+    use super::{LoadError, Loaded, Source, System};
 
     fn load(text: &str) -> Result<Loaded, LoadError> {
-        Source::Text { path: "/etc/coredns/Corefile".into(), text: text.to_owned() }.load(53)
+        Source::Text { path: "/etc/coredns/Corefile".into(), text: text.to_owned() }.load(53, &System)
     }
 
     #[test]

@@ -1,17 +1,18 @@
-//! What the server does with files, each piece of it on a thread of its own, since a file system may hang: reading and judging the
-//! configuration, writing the rendered Corefile, and finding what to watch.
+//! What the server does with files, each piece of it on a thread of its own, since a file system may hang: having them read and judging the
+//! configuration, having the rendered Corefile written, and its files watched.
 
-use super::load::{LoadError, Loaded, Source};
+use super::files;
+use super::load::{BUILT_IN_PATH, LoadError, Loaded, STDIN, Source};
 use super::rendering::{Rendering, Start};
 use super::setup_errors::SetupErrors;
 use crate::cli::Corefile;
 use crate::deadline;
 use crate::kube_dns::WriteError;
 use crate::kube_dns::render::Rendered;
-use crate::kube_dns::watch::{Placed, Subjects, Watcher};
+use crate::kube_dns::watch::Placed;
 use anyhow::Context;
 use std::io;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -47,13 +48,13 @@ impl Origin {
     ///
     /// # Errors
     /// It is bad, or cannot be read.
-    pub async fn load(self, default_port: u16, errors: SetupErrors) -> anyhow::Result<First> {
+    pub async fn load(self, default_port: u16, files: Arc<files::Files>, errors: SetupErrors) -> anyhow::Result<First> {
         let waits_for = match &self {
             Self::Plain(Corefile::File(path)) => path.display().to_string(),
             Self::Plain(_) => "the Corefile".to_owned(),
             Self::Rendering(rendering) => format!("{} or the kube-dns ConfigMap", rendering.template().base().display()),
         };
-        let mut outcome = deadline::begin(move || self.load_here(default_port, errors))?;
+        let mut outcome = deadline::begin(move || self.load_here(default_port, files, errors))?;
         loop {
             match timeout(LIMIT, &mut outcome).await {
                 Ok(done) => return done.context("loading the configuration ended before its time: please report this")?,
@@ -64,19 +65,24 @@ impl Origin {
         }
     }
 
-    fn load_here(self, default_port: u16, errors: SetupErrors) -> anyhow::Result<First> {
-        let source = match self {
-            Self::Plain(Corefile::BuiltIn) => Source::built_in(),
-            Self::Plain(Corefile::Stdin) => Source::stdin()?,
-            Self::Plain(Corefile::File(path)) => Source::file(&path)?,
+    fn load_here(self, default_port: u16, reader: Arc<files::Files>, errors: SetupErrors) -> anyhow::Result<First> {
+        let path = match self {
+            Self::Plain(Corefile::BuiltIn) => BUILT_IN_PATH.into(),
+            Self::Plain(Corefile::Stdin) => STDIN.into(),
+            Self::Plain(Corefile::File(path)) => path,
             Self::Rendering(mut rendering) => {
                 let Start { source, loaded, unwritten } = rendering.start(&errors)?;
-                let files = Files { source, rendering: Some((*rendering, errors)), default_port };
+                let files = Files { source, rendering: Some((*rendering, errors)), default_port, reader };
                 return Ok(First { files, loaded, unwritten });
             }
         };
-        let loaded = source.load(default_port)?;
-        Ok(First { files: Files { source, rendering: None, default_port }, loaded, unwritten: None })
+        let record = reader.corefile()?;
+        let source = match record.is_fixed {
+            true => Source::Text { text: Source::File(path.clone()).text(&record)?, path },
+            false => Source::File(path),
+        };
+        let loaded = source.load(default_port, &record)?;
+        Ok(First { files: Files { source, rendering: None, default_port, reader }, loaded, unwritten: None })
     }
 }
 
@@ -87,6 +93,8 @@ pub struct Files {
     /// Of a Corefile that is rendered.
     pub rendering: Option<(Rendering, SetupErrors)>,
     pub default_port: u16,
+    /// Who reads and writes it.
+    pub reader: Arc<files::Files>,
 }
 
 /// What a look at them has found.
@@ -99,21 +107,32 @@ pub struct Found {
 
 impl Files {
     /// Renders the Corefile anew. If it is as before, or refused, and `reads`, reads what stands there.
-    pub fn look(mut self, reads: bool) -> (Self, Found) {
-        let rendered = self.rendering.as_mut().and_then(|(rendering, errors)| rendering.refresh(errors));
+    ///
+    /// # Errors
+    /// They cannot be had from the watchdog.
+    pub fn look(mut self, reads: bool) -> io::Result<(Self, Found)> {
+        let mut rendered = None;
+        let mut record = None;
+        if let Some((rendering, errors)) = &mut self.rendering {
+            let of_template = self.reader.template()?;
+            rendered = rendering.refresh(&of_template, errors);
+            // What is rendered and not written yet names what the template does.
+            record = matches!(self.source, Source::Text { .. }).then_some(of_template);
+        }
         let is_good = rendered.as_ref().is_some_and(|(_, outcome)| outcome.is_ok());
-        let read = (reads && !is_good).then(|| self.source.load(self.default_port));
-        (self, Found { rendered, read })
+        let mut read = None;
+        if reads && !is_good {
+            let record = record.map_or_else(|| self.reader.corefile(), Ok)?;
+            read = Some(self.source.load(self.default_port, &record));
+        }
+        Ok((self, Found { rendered, read }))
     }
 
-    /// Writes what is rendered and served, and watches what is to be looked at. Of files that are read, not rendered, only if `reads`.
-    pub fn settle(
-        mut self,
-        unwritten: Option<Rendered>,
-        imports: Vec<PathBuf>,
-        reads: bool,
-        watcher: Option<Watcher>,
-    ) -> Settled {
+    /// Writes what is rendered and served, and watches what is to be looked at in `inotify`. Of files that are read, not rendered, only if `reads`.
+    ///
+    /// # Errors
+    /// The watchdog does not answer.
+    pub fn settle(mut self, unwritten: Option<Rendered>, reads: bool, inotify: Option<OwnedFd>) -> io::Result<Settled> {
         let write = |rendered: Rendered| {
             let (rendering, _) = self.rendering.as_ref()?;
             let outcome = rendering.write(&rendered);
@@ -123,22 +142,8 @@ impl Files {
         if let Some((_, Ok(()))) = &written {
             self.source = Source::File(self.source.path().to_owned());
         }
-        let mut subjects = Subjects::default();
-        if let Some((rendering, _)) = &self.rendering {
-            subjects.add_file(rendering.template().base());
-            if let Some(folder) = rendering.template().kube_dns() {
-                subjects.add_folder(folder);
-            }
-        }
-        if reads {
-            if let Source::File(path) = &self.source {
-                subjects.add_file(path);
-            }
-            for folder in imports.iter().filter_map(|path| path.parent()) {
-                subjects.add_folder(folder);
-            }
-        }
-        Settled { written, placed: watcher.map(|watcher| watcher.place(subjects)) }
+        let placed = inotify.map(|inotify| self.reader.watch(reads, inotify.as_fd())).transpose()?;
+        Ok(Settled { written, placed })
     }
 }
 

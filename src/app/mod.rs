@@ -3,6 +3,7 @@
 mod banner;
 mod doctor;
 mod fallback;
+mod files;
 mod interceptor;
 mod load;
 mod log;

@@ -1,18 +1,47 @@
 //! The node agent's Corefile: rendered, judged, written. What is refused stands beside it, and what served before serves on.
 
+use super::files::{Files, Machine, Record};
 use super::load::{LoadError, Loaded, Source};
 use super::setup_errors::SetupErrors;
+use crate::cli::Agent;
 use crate::corefile::SystemLoader;
 use crate::deadline;
-use crate::kube_dns::render::Rendered;
+use crate::kube_dns::render::{Rendered, ServiceAddress, Values};
 use crate::kube_dns::{Refresh, Target, Template, TemplateError, WriteError};
 use crate::threads;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 /// How long the start waits for the template's file system before it serves what a predecessor has written, and for what it writes itself.
 const START_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where the kube-dns ConfigMap is mounted if nobody says otherwise.
+const DEFAULT_KUBE_DNS: &str = "/etc/kube-dns";
+
+/// How long the start waits to know whether it is there.
+const KUBE_DNS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How the agent's Corefile comes about.
+pub fn template(agent: &Agent, default_port: u16) -> Template {
+    let values = Values {
+        local_addresses: agent.local_addresses.clone(),
+        port: default_port,
+        cluster_dns: ServiceAddress::read(&agent.upstream_service, &SystemLoader),
+        prometheus: agent.prometheus_listen_address.clone(),
+    };
+    // A file system that does not answer is there, and is waited for where it is read.
+    let exists = || deadline::within(KUBE_DNS_PATIENCE, || Path::new(DEFAULT_KUBE_DNS).exists()).unwrap_or(true);
+    let default_kube_dns = || exists().then(|| PathBuf::from(DEFAULT_KUBE_DNS));
+    Template::new(agent.template.clone(), agent.kube_dns.clone().or_else(default_kube_dns), values)
+}
+
+/// Where it is written.
+pub fn target(agent: &Agent) -> Target {
+    Target::new(agent.conf.clone(), agent.template.clone())
+}
 
 /// A Corefile's template and what becomes of it.
 #[derive(Clone)]
@@ -20,15 +49,16 @@ pub struct Rendering {
     template: Template,
     target: Target,
     default_port: u16,
+    files: Arc<Files>,
 }
 
 /// A rendered Corefile, and what it is good for.
 type Judged = (Rendered, Result<Loaded, LoadError>);
 
 impl Rendering {
-    /// `target` is where the Corefile rendered from `template` is written.
-    pub fn new(template: Template, target: Target, default_port: u16) -> Self {
-        Self { template, target, default_port }
+    /// As the agent is told. `files` reads and writes them.
+    pub fn new(agent: &Agent, default_port: u16, files: Arc<Files>) -> Self {
+        Self { template: template(agent, default_port), target: target(agent), default_port, files }
     }
     /// The template.
     pub fn template(&self) -> &Template {
@@ -39,9 +69,9 @@ impl Rendering {
     /// written (this process's predecessor served it) or, where nothing does, the template alone. May wait for a file system that hangs, but serves
     /// what a predecessor has written first.
     pub fn start(&mut self, errors: &SetupErrors) -> anyhow::Result<Start> {
-        let Some(refresh) = self.first_refresh(errors)? else {
+        let Some((refresh, record)) = self.first_refresh(errors)? else {
             let source = Source::File(self.target.path().to_owned());
-            let loaded = source.load(self.default_port)?;
+            let loaded = source.load(self.default_port, &self.files.corefile()?)?;
             return Ok(Start { source, loaded, unwritten: None });
         };
         let mut refusals = Vec::new();
@@ -52,7 +82,7 @@ impl Rendering {
         }
         let mut refused_text = None;
         if let Some(rendered) = refresh.rendered.filter(|_| is_config_good) {
-            let (rendered, outcome) = self.judge(rendered);
+            let (rendered, outcome) = self.judge(rendered, &record);
             match outcome {
                 Ok(loaded) => return Ok(self.accept_first(rendered, loaded, errors)),
                 Err(error) => {
@@ -64,13 +94,14 @@ impl Rendering {
         }
         let written = Source::File(self.target.path().to_owned());
         // The text that was refused a moment ago, or no text after a refusal, is not worth being told of.
-        let is_worthwhile = match (written.text(), &refused_text) {
+        let standing = self.files.corefile()?;
+        let is_worthwhile = match (written.text(&standing), &refused_text) {
             (Ok(text), Some(refused)) => text != *refused,
             (Err(_), Some(_)) => false,
             (_, None) => true,
         };
         if is_worthwhile {
-            match written.load(self.default_port) {
+            match written.load(self.default_port, &standing) {
                 Ok(loaded) => {
                     tell(&refusals);
                     tracing::warn!("{} is served as it stands", self.target.path().display());
@@ -79,10 +110,12 @@ impl Rendering {
                 Err(error) => refusals.push(error.to_string()),
             }
         }
-        if let Ok(rendered) = self.template.render_without_config(&SystemLoader)
+        // Read once more: a file system that hung may have failed what was asked of it meanwhile.
+        let record = self.files.template()?;
+        if let Ok(rendered) = self.template.render_without_config(&record)
             && refused_text.as_ref() != Some(&rendered.text)
         {
-            let (rendered, outcome) = self.judge(rendered);
+            let (rendered, outcome) = self.judge(rendered, &record);
             match outcome {
                 Ok(loaded) => {
                     tell(&refusals);
@@ -95,23 +128,25 @@ impl Rendering {
         anyhow::bail!(refusals.join("\n"))
     }
 
-    /// A Corefile that is another one than before, judged. Whatever keeps template and ConfigMap from being used is told and counted.
-    pub fn refresh(&mut self, errors: &SetupErrors) -> Option<Judged> {
-        let refresh = self.template.refresh(&SystemLoader);
+    /// A Corefile that is another one than before, judged, as `record` has its files. Whatever keeps template and ConfigMap from being used is told and
+    /// counted.
+    pub fn refresh(&mut self, record: &Record, errors: &SetupErrors) -> Option<Judged> {
+        let refresh = self.template.refresh(record);
         for problem in refresh.problems {
             errors.count_configmap();
             tracing::error!("{problem}");
         }
-        refresh.rendered.map(|rendered| self.judge(rendered))
+        refresh.rendered.map(|rendered| self.judge(rendered, record))
     }
 
     /// Reads the text as if it stood where it is to be written. If it is refused it is written beside that, so that whoever reads
     /// the diagnostics finds their lines.
-    fn judge(&self, rendered: Rendered) -> Judged {
-        let load = |path: &Path| Source::Text { path: path.to_owned(), text: rendered.text.clone() }.load(self.default_port);
+    fn judge(&self, rendered: Rendered, machine: &dyn Machine) -> Judged {
+        let load =
+            |path: &Path| Source::Text { path: path.to_owned(), text: rendered.text.clone() }.load(self.default_port, machine);
         let outcome = load(self.target.path()).map_err(|error| match error {
             LoadError::Refused { diagnostics, fingerprint } => {
-                let again = self.target.write_refused(&rendered.text).ok().map(|path| load(&path));
+                let again = self.files.write_refused(&rendered.text).ok().map(|()| load(&self.target.refused_path()));
                 let diagnostics = match again {
                     Some(Err(LoadError::Refused { diagnostics, .. })) => diagnostics,
                     _ => diagnostics,
@@ -125,30 +160,31 @@ impl Rendering {
     }
 
     /// The template as it is read first. None if its file system hangs and what a predecessor has written is good: that is to be served.
-    fn first_refresh(&mut self, errors: &SetupErrors) -> anyhow::Result<Option<Refresh>> {
+    fn first_refresh(&mut self, errors: &SetupErrors) -> anyhow::Result<Option<(Refresh, Record)>> {
         let (done, outcome) = sync_channel(1);
-        let mut template = self.template.clone();
+        let (mut template, files) = (self.template.clone(), self.files.clone());
         threads::spawn("template", None, move || {
-            let refresh = template.refresh(&SystemLoader);
+            let read = files.template().map(|record| (template.refresh(&record), template, record));
             // Nobody waits any longer if something else is served.
-            _ = done.send((template, refresh));
+            _ = done.send(read);
         })?;
-        let (template, refresh) = match outcome.recv_timeout(START_PATIENCE) {
+        let (refresh, template, record) = match outcome.recv_timeout(START_PATIENCE) {
             Err(RecvTimeoutError::Timeout) => {
                 errors.count_configmap();
                 let base = self.template.base().display();
                 tracing::warn!("{base} or the kube-dns ConfigMap cannot be read yet: {}", deadline::late(START_PATIENCE));
-                let (written, port) = (Source::File(self.target.path().to_owned()), self.default_port);
-                if let Ok(Ok(_)) = deadline::within(START_PATIENCE, move || written.load(port)) {
+                let (written, port, files) = (Source::File(self.target.path().to_owned()), self.default_port, self.files.clone());
+                let is_good = move || io::Result::Ok(written.load(port, &files.corefile()?).is_ok());
+                if let Ok(Ok(true)) = deadline::within(START_PATIENCE, is_good) {
                     tracing::warn!("{} is served as it stands", self.target.path().display());
                     return Ok(None);
                 }
-                outcome.recv()?
+                outcome.recv()??
             }
-            outcome => outcome?,
+            outcome => outcome??,
         };
         self.template = template;
-        Ok(Some(refresh))
+        Ok(Some((refresh, record)))
     }
 
     /// The rendered Corefile is good: writes it before it serves, if that does not take long.
@@ -156,8 +192,8 @@ impl Rendering {
         self.announce(&rendered);
         let (path, text) = (self.target.path().to_owned(), rendered.text.clone());
         let from_memory = Source::Text { path: path.clone(), text: text.clone() };
-        let target = self.target.clone();
-        match deadline::within(START_PATIENCE, move || target.write(&text)) {
+        let files = self.files.clone();
+        match deadline::within(START_PATIENCE, move || files.write(&text)) {
             Ok(written) => Start { source: self.written(&rendered, written, errors), loaded, unwritten: None },
             Err(error) => {
                 errors.count_configmap();
@@ -179,7 +215,7 @@ impl Rendering {
 
     /// Writes it. May wait for a file system that hangs.
     pub fn write(&self, rendered: &Rendered) -> Result<(), WriteError> {
-        self.target.write(&rendered.text)
+        self.files.write(&rendered.text)
     }
 
     /// Where to read the Corefile from now: where it could not be written it is kept in memory.

@@ -1,28 +1,18 @@
 //! The server: everything that answers queries, on sockets that the watchdog holds, without any capability.
 
+use super::files::Files;
 use super::log;
 use super::look::Origin;
 use super::memory;
 use super::rendering::Rendering;
 use super::service::{Farewell, Options, Service};
-use crate::cli::{Agent, Mode, ServeOptions};
-use crate::corefile::SystemLoader;
-use crate::deadline;
-use crate::kube_dns::render::{ServiceAddress, Values};
-use crate::kube_dns::{Target, Template};
+use crate::cli::{Mode, ServeOptions};
+use crate::sandbox::Lack;
 use crate::watchdog::{Order, ServerEnd};
 use anyhow::Context;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-
-/// Where the kube-dns ConfigMap is mounted if nobody says otherwise.
-const DEFAULT_KUBE_DNS: &str = "/etc/kube-dns";
-
-/// How long the start waits to know whether it is there.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What `ps` and `top` call it; started through /proc/self/exe it would be `exe`.
 const NAME: &std::ffi::CStr = c"nodelocaldns";
@@ -41,9 +31,12 @@ pub fn serve(options: ServeOptions, watchdog: ServerEnd) -> anyhow::Result<ExitC
 
 fn load_and_serve(options: ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::Result<()> {
     let verbosity = log::start().context("cannot start the thread that writes log lines")?;
+    tell_lacks(watchdog);
+    let files = watchdog.take_files().context("the watchdog has passed nothing to read files with: please report this")?;
+    let files = Arc::new(Files::new(files).context("what the watchdog has passed to read files with cannot be used")?);
     let origin = match options.mode {
         Mode::Plain(corefile) => Origin::Plain(corefile),
-        Mode::Agent(agent) => Origin::Rendering(Box::new(rendering(*agent, options.dns_port))),
+        Mode::Agent(agent) => Origin::Rendering(Box::new(Rendering::new(&agent, options.dns_port, files.clone()))),
     };
     let workers = options.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let cgroup_limit = memory::cgroup_limit();
@@ -59,6 +52,7 @@ fn load_and_serve(options: ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::R
             cache_memory,
             limits: memory::client_limits(cgroup_limit, workers, open_files),
             quiet: options.quiet || !watchdog.is_first(),
+            files,
             watchdog: watchdog.clone(),
         };
         let signals = Signals::catch().context("cannot catch signals")?;
@@ -69,19 +63,15 @@ fn load_and_serve(options: ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::R
     })
 }
 
-/// How the agent's Corefile comes about.
-fn rendering(agent: Agent, default_port: u16) -> Rendering {
-    let values = Values {
-        local_addresses: agent.local_addresses,
-        port: default_port,
-        cluster_dns: ServiceAddress::read(&agent.upstream_service, &SystemLoader),
-        prometheus: agent.prometheus_listen_address,
-    };
-    // A file system that does not answer is there, and is waited for where it is read.
-    let exists = || deadline::within(PATIENCE, || Path::new(DEFAULT_KUBE_DNS).exists()).unwrap_or(true);
-    let default_kube_dns = || exists().then(|| PathBuf::from(DEFAULT_KUBE_DNS));
-    let template = Template::new(agent.template.clone(), agent.kube_dns.or_else(default_kube_dns), values);
-    Rendering::new(template, Target::new(agent.conf, agent.template), default_port)
+/// Says once what the sandbox lacks.
+fn tell_lacks(watchdog: &ServerEnd) {
+    let lacks = watchdog.lacks();
+    let text = lacks.iter().map(ToString::to_string).collect::<Vec<_>>().join("; without ");
+    match watchdog.is_first() && !lacks.iter().all(Lack::is_expected) {
+        true => tracing::info!("sandbox: the server runs without {text}"),
+        false if !lacks.is_empty() => tracing::debug!("sandbox: the server runs without {text}"),
+        false => {}
+    }
 }
 
 struct Signals {

@@ -1,6 +1,7 @@
 //! A running service: the plan that serves and the swap to its successor.
 
 use super::banner::banner;
+use super::files;
 use super::load::{LoadError, Loaded, Source};
 use super::log::Verbosity;
 use super::look::{self, Files, First, Found, Origin, Settled, Work};
@@ -17,11 +18,12 @@ use crate::threads;
 use crate::watchdog::{HTTP_LISTEN, ServerEnd};
 use anyhow::Context;
 use std::collections::BTreeSet;
+use std::convert::identity;
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -45,6 +47,8 @@ pub struct Options {
     /// What clients may take.
     pub limits: Limits,
     pub quiet: bool,
+    /// Who reads the configuration.
+    pub files: Arc<files::Files>,
     /// Where the sockets come from.
     pub watchdog: Arc<ServerEnd>,
 }
@@ -96,8 +100,8 @@ pub struct Service {
     options: Options,
     /// What is read when the Corefile may have changed.
     files: Files,
-    looking: Work<(Files, Found)>,
-    settling: Work<Settled>,
+    looking: Work<io::Result<(Files, Found)>>,
+    settling: Work<io::Result<Settled>>,
     /// Another look is due once what runs has ended.
     is_look_due: bool,
     /// The user has asked for the look that is due, and for the one that runs.
@@ -108,8 +112,6 @@ pub struct Service {
     is_unsettled: bool,
     /// Is served, and not written yet.
     unwritten: Option<Rendered>,
-    /// Of what is served.
-    imports: Vec<PathBuf>,
     watch: Watch,
     verbosity: Verbosity,
     services: Services,
@@ -135,7 +137,12 @@ impl Service {
         let mut services = Services::new(options.workers, options.cache_memory);
         services.generation = Some(options.watchdog.generation());
         let errors = SetupErrors::new(options.watchdog.clone());
-        let First { files, loaded, unwritten } = origin.load(options.default_port, errors).await?;
+        let reader = options.files.clone();
+        services.files = {
+            let reader = reader.clone();
+            Arc::new(move |path: &Path| reader.of_resolver(path))
+        };
+        let First { files, loaded, unwritten } = origin.load(options.default_port, reader, errors).await?;
         if !loaded.warnings.is_empty() {
             LineSink::stderr()?.text(format!("{}\n", loaded.warnings).as_bytes());
         }
@@ -163,7 +170,6 @@ impl Service {
             swaps: Retries::default(),
             listens: Retries::default(),
             watch: Watch::start(),
-            imports: Vec::new(),
             files,
             looking: Work::default(),
             settling: Work::default(),
@@ -184,7 +190,7 @@ impl Service {
         if let Some(notice) = &loaded.notice {
             tracing::info!("{notice}");
         }
-        service.begin(loaded);
+        service.begin();
         service.listen_http();
         service.settle();
         if !service.options.quiet {
@@ -204,7 +210,7 @@ impl Service {
     }
 
     /// What begins once a plan serves.
-    fn begin(&mut self, loaded: Loaded) {
+    fn begin(&mut self) {
         self.services.fairness.set(self.plan.fairness);
         prometheus::publish_enabled(&self.services.registry, &self.plan.enabled);
         self.background = JoinSet::new();
@@ -212,15 +218,14 @@ impl Service {
             self.background.spawn(task);
         }
         self.services.lifecycle.set_serving();
-        self.imports = loaded.imports;
     }
 
     /// Resolves when it is time for something. May be dropped and called again at any time.
     pub async fn due(&mut self) -> Due {
         let is_idle = !self.is_at_work();
         tokio::select! {
-            looked = self.looking.outcome() => Due::Looked(Box::new(looked)),
-            settled = self.settling.outcome() => Due::Settled(settled),
+            looked = self.looking.outcome() => Due::Looked(Box::new(looked.and_then(identity))),
+            settled = self.settling.outcome() => Due::Settled(settled.and_then(identity)),
             () = at(self.next_look), if is_idle => Due::Look,
             () = self.watch.changed() => Due::Look,
             () = at(self.swaps.due().map(Instant::from_std)) => Due::Swap,
@@ -368,7 +373,7 @@ impl Service {
                     self.unwritten = Some(rendered);
                     self.changes.is_changed(loaded.fingerprint);
                 }
-                self.begin(loaded);
+                self.begin();
                 self.listen_http();
                 tracing::info!("plugin/reload: the changed Corefile serves");
                 return true;
@@ -418,9 +423,10 @@ impl Service {
             // One of them may still write what has been rendered before. The next look settles it.
             return;
         }
-        let (files, unwritten, imports) = (self.files.clone(), self.unwritten.clone(), self.imports.clone());
-        let (reads, watcher) = (self.plan.reload.is_some(), self.watch.watcher());
-        if let Err(error) = self.settling.begin(move || files.settle(unwritten, imports, reads, watcher)) {
+        let (files, unwritten, reads) = (self.files.clone(), self.unwritten.clone(), self.plan.reload.is_some());
+        let inotify = self.watch.descriptor().map(|inotify| inotify.try_clone_to_owned()).transpose();
+        let begun = inotify.and_then(|inotify| self.settling.begin(move || files.settle(unwritten, reads, inotify)));
+        if let Err(error) = begun {
             self.take_settled(Err(error));
         }
     }

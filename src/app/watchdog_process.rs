@@ -1,18 +1,20 @@
 //! The watchdog: the process that the user starts.
 
+use super::files::Keeper;
 use super::interceptor::NodeInterceptor;
 use super::log;
 use super::pidfile::Pidfile;
 use crate::cli::{Corefile, Mode, ServeOptions};
+use crate::corefile;
 use crate::deadline;
 use crate::threads;
 use crate::watchdog::child::{Program, Spawner};
 use crate::watchdog::state::Timing;
 use crate::watchdog::{Idle, Settings, run};
 use anyhow::Context;
-use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -32,15 +34,16 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
     let _pidfile = options.pidfile.map(Pidfile::write).transpose()?;
     let runtime = new_runtime().context("cannot start the runtime")?;
     let reads_stdin = options.mode == Mode::Plain(Corefile::Stdin);
-    let arguments = std::env::args_os().collect();
-    let mut program = match reads_stdin {
-        false => Program::new(arguments, None)?,
-        true => match runtime.block_on(program_with_stdin(arguments))? {
-            Some(program) => program,
+    let input = match reads_stdin {
+        false => None,
+        true => match runtime.block_on(read_stdin())? {
+            Some(input) => Some(input),
             None => return Ok(ExitCode::SUCCESS),
         },
     };
+    let mut program = Program::new(std::env::args_os().collect());
     program.shield_from_oom();
+    let keeper = Arc::new(Keeper::new(options.mode.clone(), options.dns_port, input));
     let agent = match options.mode {
         Mode::Agent(agent) => Some(*agent),
         Mode::Plain(_) => None,
@@ -48,6 +51,7 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
     let (spawner, starter) = Spawner::new(program);
     let settings = Settings {
         spawner,
+        files: Box::new(move |channel| keeper.serve(channel)),
         timing: Timing::default(),
         keep_node: agent.as_ref().is_some_and(|agent| agent.skip_teardown),
         probe_mark: agent.as_ref().and_then(|agent| agent.interception.map(|_| agent.probe_mark)),
@@ -87,13 +91,13 @@ fn new_runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// With the Corefile that standard input has, as soon as that ends. None if this process is told to end first: whoever writes it may hang.
-async fn program_with_stdin(arguments: Vec<OsString>) -> anyhow::Result<Option<Program>> {
+/// All that standard input has, as soon as that ends. None if this process is told to end first: whoever writes it may hang.
+async fn read_stdin() -> anyhow::Result<Option<Vec<u8>>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let read = deadline::begin(move || Program::new(arguments, Some(&mut std::io::stdin())))?;
+    let read = deadline::begin(|| corefile::read_at_most(io::stdin()))?;
     tokio::select! {
-        program = read => Ok(Some(program?.context("cannot keep the Corefile from standard input")?)),
+        input = read => Ok(Some(input?.context("cannot read the Corefile from standard input")?)),
         _ = terminate.recv() => Ok(None),
         _ = interrupt.recv() => Ok(None),
     }

@@ -8,7 +8,9 @@ use crate::message::Name;
 use crate::metrics::{Counter, Registry};
 use futures_util::future::BoxFuture;
 use std::any::Any;
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -178,7 +180,12 @@ pub struct Services {
     pub fairness: Arc<Policy>,
     /// What this process answers the watchdog's probes with; `None` where no watchdog asks.
     pub generation: Option<u64>,
+    /// How `/etc/resolv.conf` and `/etc/hosts` are read, which may take as long as a file system does.
+    pub files: ReadFile,
 }
+
+/// Gives the text of a file.
+pub type ReadFile = Arc<dyn Fn(&Path) -> io::Result<String> + Send + Sync>;
 
 impl Services {
     /// For a process with this many workers, whose caches may together hold this many octets.
@@ -193,6 +200,7 @@ impl Services {
             workers,
             fairness: Arc::default(),
             generation: None,
+            files: Arc::new(|path: &Path| std::fs::read_to_string(path)),
         }
     }
 }

@@ -23,7 +23,7 @@ pub use carry::Carry;
 pub use clock::Clock;
 pub use config::{
     BlockConfig, BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer, Interfaces, Lifecycle, Loaders, MemoryBudget,
-    ParseContext, Part, ReloadConfig, Services, Timeouts,
+    ParseContext, Part, ReadFile, ReloadConfig, Services, Timeouts,
 };
 pub use line_sink::{Level, LineSink};
 pub use next::{Chain, Next, Rest};

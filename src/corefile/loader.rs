@@ -57,6 +57,10 @@ impl Loader for SystemLoader {
         Ok(found)
     }
 
+    fn list(&self, folder: &Path) -> io::Result<()> {
+        std::fs::read_dir(folder).map(drop)
+    }
+
     fn environment(&self, name: &str) -> Option<String> {
         // What no variable can be called makes std::env::var_os fail or panic on some systems.
         if name.is_empty() || name.contains(['=', '\0']) {

@@ -27,6 +27,11 @@ pub trait Loader {
     fn read(&self, path: &Path) -> io::Result<String>;
     /// Paths that match a shell pattern, sorted.
     fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>>;
+    /// Whether a folder is there and can be listed.
+    fn list(&self, folder: &Path) -> io::Result<()> {
+        let _ = folder;
+        Ok(())
+    }
     /// The value of an environment variable; `None` if it is not set.
     fn environment(&self, name: &str) -> Option<String>;
 }

@@ -98,7 +98,7 @@ fn lines(errors: &[ConfigError]) -> String {
 
 /// Reads the folder the ConfigMap is mounted on. Its other files concern somebody else; a file that is not there asks for nothing.
 pub fn read(folder: &Path, files: &dyn Loader) -> Result<Config, ConfigErrors> {
-    if let Err(cause) = std::fs::read_dir(folder) {
+    if let Err(cause) = files.list(folder) {
         return Err(ConfigErrors(vec![ConfigError::Folder { folder: folder.to_owned(), cause }]));
     }
     let mut errors = Vec::new();

@@ -2,11 +2,14 @@
 //! something may have gone unseen, is [`Watch::poll_period`].
 
 use futures_util::StreamExt;
-use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
+use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchMask};
+use rustix::fs::inotify::{CreateFlags, init, remove_watch};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -55,7 +58,8 @@ impl Debounce {
 }
 
 /// What of a folder concerns us.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Interest {
     Everything,
     /// These names, and those of a mounted ConfigMap's links and folders (`..data`).
@@ -124,31 +128,38 @@ pub enum WatchError {
         "cannot watch {folder}: {cause}; its files are read every {UNWATCHED_POLL:?} instead. If fs.inotify.max_user_watches is used up, \
          raise it (sysctl)"
     )]
-    Folder { folder: PathBuf, cause: io::Error },
+    Folder { folder: PathBuf, cause: String },
     #[error("files are watched no longer: {0}; they are read every {UNWATCHED_POLL:?} instead")]
     Lost(io::Error),
 }
 
-/// Places watches for a [`Watch`].
-pub struct Watcher(inotify::Watches);
+/// Places watches for a [`Watch`], in whichever process may see the folders.
+pub struct Watcher(Inotify);
 
-/// Watches that were placed, and folders where that failed.
+/// Watches that were placed, by the kernel's numbers, and folders where that failed, with why.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Placed {
-    watched: HashMap<WatchDescriptor, Interest>,
-    failed: Vec<(PathBuf, io::Error)>,
+    watched: HashMap<i32, Interest>,
+    failed: Vec<(PathBuf, String)>,
 }
 
 impl Watcher {
+    /// `inotify` is that of the [`Watch`], or another descriptor of the same.
+    pub fn new(inotify: OwnedFd) -> Self {
+        Self(inotify.into())
+    }
+
     /// Places watches on these. May wait for their file systems.
-    pub fn place(mut self, subjects: Subjects) -> Placed {
-        let mut placed = Placed { watched: HashMap::new(), failed: Vec::new() };
+    pub fn place(self, subjects: Subjects) -> Placed {
+        let mut placed = Placed::default();
         for (folder, interest) in subjects.0 {
-            match watch_nearest(&mut self.0, &folder, interest) {
+            match watch_nearest(&mut self.0.watches(), &folder, interest) {
                 Ok((descriptor, interest)) => match placed.watched.get_mut(&descriptor) {
                     Some(known) => known.merge(interest),
                     None => drop(placed.watched.insert(descriptor, interest)),
                 },
-                Err(cause) => placed.failed.push((folder, cause)),
+                Err(cause) => placed.failed.push((folder, cause.to_string())),
             }
         }
         placed
@@ -157,8 +168,8 @@ impl Watcher {
 
 /// Tells when watched files may have changed. Whatever cannot be watched is said once, in the log.
 pub struct Watch {
-    events: Option<EventStream<[u8; BUFFER_OCTETS]>>,
-    watched: HashMap<WatchDescriptor, Interest>,
+    events: Option<(EventStream<[u8; BUFFER_OCTETS]>, OwnedFd)>,
+    watched: HashMap<i32, Interest>,
     debounce: Debounce,
     unwatched: BTreeSet<PathBuf>,
 }
@@ -166,21 +177,23 @@ pub struct Watch {
 impl Watch {
     /// With nothing to watch yet. To be called within a tokio runtime.
     pub fn start() -> Self {
-        let events = Inotify::init().and_then(|inotify| inotify.into_event_stream([0; BUFFER_OCTETS]));
-        let events = events.map_err(|cause| tracing::warn!("{}", WatchError::Start(cause))).ok();
+        let start = || {
+            let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+            io::Result::Ok((Inotify::from(inotify.try_clone()?).into_event_stream([0; BUFFER_OCTETS])?, inotify))
+        };
+        let events = start().map_err(|cause| tracing::warn!("{}", WatchError::Start(cause))).ok();
         Self { events, watched: HashMap::new(), debounce: Debounce::new(QUIET, LONGEST_UNREST), unwatched: BTreeSet::new() }
     }
 
-    /// What places watches, on whichever thread may wait for the file system; none where nothing can be watched.
-    pub fn watcher(&self) -> Option<Watcher> {
-        self.events.as_ref().map(|events| Watcher(events.watches()))
+    /// What a [`Watcher`] is made of; none where nothing can be watched.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.events.as_ref().map(|(_, inotify)| inotify.as_fd())
     }
 
     /// Watches what was placed, and nothing else. To be called after each look: a folder may be another one by now, though its path is the same.
     /// What was not watched before may have changed since that look, so something is told of it.
     pub fn adopt(&mut self, placed: Placed) {
-        let Some(events) = &self.events else { return };
-        let mut watches = events.watches();
+        let Some((_, inotify)) = &self.events else { return };
         let Placed { watched, failed } = placed;
         let mut unwatched = BTreeSet::new();
         for (folder, cause) in failed {
@@ -194,7 +207,7 @@ impl Watch {
         }
         for descriptor in self.watched.keys().filter(|descriptor| !watched.contains_key(descriptor)) {
             // Fails when the folder is gone, and the watch with it.
-            let _ = watches.remove(descriptor.clone());
+            let _ = remove_watch(inotify, *descriptor);
         }
         (self.watched, self.unwatched) = (watched, unwatched);
     }
@@ -217,7 +230,7 @@ impl Watch {
                     None => std::future::pending().await,
                 }
             };
-            let Some(events) = &mut self.events else { return rest.await };
+            let Some((events, _)) = &mut self.events else { return rest.await };
             tokio::select! {
                 () = rest => {}
                 event = events.next() => match event {
@@ -238,14 +251,15 @@ impl Watch {
     }
 }
 
-fn concerns_us(event: &EventOwned, watched: &HashMap<WatchDescriptor, Interest>) -> bool {
-    let is_included = || watched.get(&event.wd).is_some_and(|interest| interest.includes(event.name.as_deref()));
+fn concerns_us(event: &EventOwned, watched: &HashMap<i32, Interest>) -> bool {
+    let is_included =
+        || watched.get(&event.wd.get_watch_descriptor_id()).is_some_and(|interest| interest.includes(event.name.as_deref()));
     // Events were lost, and who knows which.
     event.mask.contains(EventMask::Q_OVERFLOW) || !event.mask.contains(EventMask::IGNORED) && is_included()
 }
 
 /// Watches a folder or, as long as that is not there, the nearest one above it for what leads to it.
-fn watch_nearest(watches: &mut inotify::Watches, folder: &Path, interest: Interest) -> io::Result<(WatchDescriptor, Interest)> {
+fn watch_nearest(watches: &mut inotify::Watches, folder: &Path, interest: Interest) -> io::Result<(i32, Interest)> {
     let mask = WatchMask::CREATE
         | WatchMask::CLOSE_WRITE
         | WatchMask::DELETE
@@ -257,7 +271,7 @@ fn watch_nearest(watches: &mut inotify::Watches, folder: &Path, interest: Intere
     let (mut folder, mut interest) = (folder, interest);
     loop {
         match watches.add(folder, mask) {
-            Ok(descriptor) => return Ok((descriptor, interest)),
+            Ok(descriptor) => return Ok((descriptor.get_watch_descriptor_id(), interest)),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
                 let (Some(above), Some(name)) = (folder.parent(), folder.file_name()) else { return Err(cause) };
                 interest = Interest::Names(BTreeSet::from([name.to_owned()]));

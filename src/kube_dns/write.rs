@@ -17,6 +17,9 @@ pub enum WriteError {
     IsTemplate(PathBuf),
     #[error("cannot write the rendered Corefile to {path}: {cause}; name a path in a folder that can be written with -conf")]
     Write { path: PathBuf, cause: io::Error },
+    /// As whoever was asked to write it says.
+    #[error("{0}")]
+    Told(String),
 }
 
 /// Where `-conf` wants the rendered Corefile.

@@ -6,12 +6,12 @@ use super::state::Exit;
 use crate::server::Sockets;
 use command_fds::{CommandFdExt, FdMapping};
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::future::pending;
-use std::io::{self, Read, Seek, Write};
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::mpsc;
 use tokio::io::unix::AsyncFd;
 use tokio::process::{Child, Command};
@@ -44,21 +44,14 @@ const MOST_OOM_SCORE: i32 = 1000;
 /// What to start, time and again.
 pub struct Program {
     arguments: Vec<OsString>,
-    /// What the server reads as its standard input, each one from the beginning; else it has ours.
-    input: Option<File>,
     /// The server's score for the out-of-memory killer, if it is not simply ours.
     oom_score: Option<i32>,
 }
 
 impl Program {
-    /// This program with these arguments, the first of which is its name. With `input` standard input is read to its end now and
-    /// given to each server.
-    ///
-    /// # Errors
-    /// Standard input cannot be read, or not be kept.
-    pub fn new(arguments: Vec<OsString>, input: Option<&mut dyn Read>) -> io::Result<Self> {
-        let input = input.map(keep).transpose()?;
-        Ok(Self { arguments, input, oom_score: None })
+    /// This program with these arguments, the first of which is its name.
+    pub fn new(arguments: Vec<OsString>) -> Self {
+        Self { arguments, oom_score: None }
     }
 
     /// Makes this process the last to be killed when memory runs out, as far as it may, and each server one that is killed before it.
@@ -71,7 +64,7 @@ impl Program {
     }
 
     /// Starts a server. May wait for the memory and the file system that a program is started from.
-    fn spawn(&mut self) -> io::Result<Server> {
+    fn spawn(&self) -> io::Result<Server> {
         let (here, there) = Channel::pair()?;
         let mut command = Command::new("/proc/self/exe");
         let mut arguments = self.arguments.iter();
@@ -79,11 +72,6 @@ impl Program {
             command.arg0(name);
         }
         command.args(arguments).env(CONTROL_FD, DESCRIPTOR.to_string()).env(TUNABLES, tunables(std::env::var_os(TUNABLES)));
-        if let Some(input) = &mut self.input {
-            // The position is shared with the one before, which is gone.
-            input.rewind()?;
-            command.stdin(Stdio::from(input.try_clone()?));
-        }
         let mapping = FdMapping { parent_fd: there.into_fd(), child_fd: DESCRIPTOR };
         command.fd_mappings(vec![mapping]).map_err(io::Error::other)?;
         let process = command.spawn()?;
@@ -125,7 +113,7 @@ impl Spawner {
 impl Starter {
     /// Starts servers, to be watched in `runtime`, until the [`Spawner`] is gone. To be called on the main thread, which lives as long as the process: a
     /// server is killed when the thread ends that started it, and is among that thread's children in /proc.
-    pub fn serve(mut self, runtime: &Handle) {
+    pub fn serve(self, runtime: &Handle) {
         let _entered = runtime.enter();
         while let Ok(wanted) = self.orders.recv() {
             if !wanted.is_closed() {
@@ -156,14 +144,6 @@ fn tunables(ours: Option<OsString>) -> OsString {
         tunables.push(format!("{FREED_BLOCKS}={MOST_FREED_BLOCKS}"));
     }
     tunables
-}
-
-/// A file without a name that holds everything that `input` has.
-fn keep(input: &mut dyn Read) -> io::Result<File> {
-    let mut file = File::from(rustix::fs::memfd_create("stdin", rustix::fs::MemfdFlags::CLOEXEC)?);
-    io::copy(input, &mut file)?;
-    file.flush()?;
-    Ok(file)
 }
 
 /// News of the server.
@@ -263,8 +243,7 @@ fn to_exit(status: ExitStatus) -> Exit {
 
 #[cfg(test)]
 mod tests {
-    use super::{Exit, keep, server_oom_score, to_exit, tunables};
-    use std::io::{Read, Seek};
+    use super::{Exit, server_oom_score, to_exit, tunables};
     use std::os::unix::process::ExitStatusExt;
     use std::process::ExitStatus;
 
@@ -283,17 +262,6 @@ mod tests {
         assert_eq!(server_oom_score(-997, -999), -799, "with it");
         assert_eq!(server_oom_score(0, 0), 200);
         assert_eq!(server_oom_score(900, 900), 1000);
-    }
-
-    #[test]
-    fn input_is_kept_whole_and_read_from_the_beginning_each_time() {
-        let mut file = keep(&mut &b".:53 {\n}\n"[..]).unwrap();
-        for _ in 0..2 {
-            file.rewind().unwrap();
-            let mut text = String::new();
-            file.try_clone().unwrap().read_to_string(&mut text).unwrap();
-            assert_eq!(text, ".:53 {\n}\n");
-        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The loop around the state machine: what happens goes in, and what comes out is done. Holds no decisions of its own.
 
+use super::channel::{Channel, ChannelError};
 use super::child::{News, Server, Spawner};
 use super::control::{Instruction, Report};
 use super::handover::{Handover, Heard, at};
@@ -35,6 +36,8 @@ const CACHE_PATIENCE: Duration = Duration::from_millis(500);
 pub struct Settings {
     /// What starts servers.
     pub spawner: Spawner,
+    /// Gives a server the configuration's files, at this end of a socket, until it is gone.
+    pub files: ServeFiles,
     pub timing: Timing,
     /// Leave link and rules in place at the end (`-skipteardown`).
     pub keep_node: bool,
@@ -47,6 +50,9 @@ pub struct Settings {
     /// Where the watchdog's metrics are served (`-metrics-listen-address`).
     pub metrics_address: Option<SocketAddr>,
 }
+
+/// What serves files to a server, in the present runtime.
+pub type ServeFiles = Box<dyn Fn(Channel) + Send>;
 
 /// Why the watchdog could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +85,7 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
     exposition.listen(&metrics);
     let mut guard = Guard {
         spawner: settings.spawner,
+        files: settings.files,
         spawning: None,
         probe_mark: settings.probe_mark,
         addresses: settings.addresses,
@@ -159,6 +166,7 @@ struct Probed {
 /// Everything that is guarded, and what it takes.
 struct Guard {
     spawner: Spawner,
+    files: ServeFiles,
     /// A server that is being started.
     spawning: Option<oneshot::Receiver<io::Result<Server>>>,
     probe_mark: Option<u32>,
@@ -263,8 +271,14 @@ impl Guard {
             Ok(server) => {
                 self.has_started = true;
                 let cache = self.cache.take();
-                let beside: Vec<BorrowedFd<'_>> = cache.iter().map(AsFd::as_fd).collect();
-                if let Err(error) = server.tell(&hello, &beside) {
+                let greet = || -> Result<(), ChannelError> {
+                    let (here, there) = Channel::pair()?;
+                    let there = there.into_fd();
+                    let beside: Vec<BorrowedFd<'_>> = [&there].into_iter().chain(&cache).map(AsFd::as_fd).collect();
+                    (self.files)(here);
+                    server.tell(&hello, &beside)
+                };
+                if let Err(error) = greet() {
                     tracing::error!("watchdog: a new server cannot be spoken to: {error}");
                 }
                 self.server = Some(server);

@@ -3,10 +3,10 @@
 use super::channel::{Channel, ChannelError};
 use super::child::CONTROL_FD;
 use super::control::{Instruction, Report};
+use crate::sandbox::{self, Lack, SandboxError, Walls};
 use crate::server::Sockets;
 use parking_lot::Mutex;
-use rustix::process::{Signal, set_parent_process_death_signal};
-use rustix::thread::{CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities, set_no_new_privs};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -24,8 +24,10 @@ const ABOVE_SOCKETS: i32 = 1000;
 pub enum ServerEndError {
     #[error("{CONTROL_FD}={0:?} names no control socket: {1}; it is for the watchdog to set, so start nodelocaldns without it")]
     NoSocket(String, io::Error),
-    #[error("cannot give up capabilities: {0}")]
-    Capabilities(io::Error),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    #[error("the watchdog is gone")]
+    Orphaned,
     #[error("the watchdog did not say what to do: {0}")]
     Channel(#[from] ChannelError),
     #[error("the watchdog began with something else than the generation number; both processes must be of the same build")]
@@ -53,14 +55,16 @@ pub struct ServerEnd {
     orders: Mutex<VecDeque<Order>>,
     generation: u64,
     is_first: bool,
+    lacks: Vec<Lack>,
+    files: Mutex<Option<OwnedFd>>,
     cache: Mutex<Option<OwnedFd>>,
     /// Kept for its end alone.
     rules_owner: Mutex<Option<OwnedFd>>,
 }
 
 impl ServerEnd {
-    /// The end that the watchdog has passed; `None` in a process that no watchdog started. This process then has no capability any
-    /// longer, and is killed when the watchdog ends. To be called before any thread is started, since capabilities are a thread's.
+    /// The end that the watchdog has passed; `None` in a process that no watchdog started. This process then is in its sandbox, and is
+    /// killed when the watchdog ends. To be called before any thread is started, since capabilities are a thread's.
     ///
     /// # Errors
     /// No socket was passed, or the watchdog does not answer.
@@ -68,13 +72,19 @@ impl ServerEnd {
         let Some(value) = std::env::var_os(CONTROL_FD) else { return Ok(None) };
         let value = value.to_string_lossy().into_owned();
         let channel = channel(&value).map_err(|error| ServerEndError::NoSocket(value, error))?;
-        give_up_capabilities().map_err(|error| ServerEndError::Capabilities(error.into()))?;
+        let parent = getppid();
+        let end_with_parent = || _ = set_parent_process_death_signal(Some(Signal::KILL));
         // Without a watchdog nobody withdraws the interception from a server that hangs.
-        _ = set_parent_process_death_signal(Some(Signal::KILL));
+        let lacks = sandbox::enter(Walls::ALL, end_with_parent)?;
+        if getppid() != parent {
+            return Err(ServerEndError::Orphaned);
+        }
         match channel.wait(PATIENCE)? {
             (Instruction::Hello { generation, is_first }, passed) => {
-                let cache = Mutex::new(passed.into_iter().next());
-                Ok(Some(Self { channel, orders: Mutex::default(), generation, is_first, cache, rules_owner: Mutex::default() }))
+                let mut passed = passed.into_iter();
+                let (files, cache) = (Mutex::new(passed.next()), Mutex::new(passed.next()));
+                let (orders, rules_owner) = (Mutex::default(), Mutex::default());
+                Ok(Some(Self { channel, orders, generation, is_first, lacks, files, cache, rules_owner }))
             }
             _ => Err(ServerEndError::NoHello),
         }
@@ -88,6 +98,16 @@ impl ServerEnd {
     /// Whether no server of this watchdog ran before.
     pub fn is_first(&self) -> bool {
         self.is_first
+    }
+
+    /// What the sandbox lacks.
+    pub fn lacks(&self) -> &[Lack] {
+        &self.lacks
+    }
+
+    /// The socket at which the configuration's files are to be had, once.
+    pub fn take_files(&self) -> Option<OwnedFd> {
+        self.files.lock().take()
     }
 
     /// What a predecessor's caches held, once, if anything was handed over.
@@ -226,16 +246,4 @@ fn channel(value: &str) -> io::Result<Channel> {
 fn close_before_sockets(owner: OwnedFd) -> OwnedFd {
     // Where so many files may not be open a query or two may be lost.
     rustix::io::fcntl_dupfd_cloexec(&owner, ABOVE_SOCKETS).unwrap_or(owner)
-}
-
-/// Leaves this thread, and those it starts, without any capability and without a way to get one back.
-fn give_up_capabilities() -> rustix::io::Result<()> {
-    set_no_new_privs(true)?;
-    match clear_ambient_capability_set() {
-        // Before Linux 4.3 there is no such set.
-        Ok(()) | Err(rustix::io::Errno::INVAL) => {}
-        Err(error) => return Err(error),
-    }
-    let none = CapabilitySet::empty();
-    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
 }

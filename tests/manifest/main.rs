@@ -72,13 +72,14 @@ fn the_addresses_are_those_that_kube_proxys_mode_asks_for() {
 }
 
 #[test]
-fn the_container_has_two_capabilities_and_no_other_right() {
+fn the_container_has_five_capabilities_and_no_other_right() {
     let manifest = Manifest::read(KubeProxyMode::Iptables);
     let pod = manifest.pod();
     let context = manifest.container().security_context.as_ref().expect("a security context");
     let capabilities = context.capabilities.as_ref().expect("capabilities");
     assert_eq!(capabilities.drop.as_deref(), Some(&["ALL".to_owned()][..]));
-    assert_eq!(capabilities.add.as_deref(), Some(&["NET_ADMIN".to_owned(), "NET_BIND_SERVICE".to_owned()][..]));
+    let added = ["NET_ADMIN", "NET_BIND_SERVICE", "KILL", "SETGID", "SETUID"].map(str::to_owned);
+    assert_eq!(capabilities.add.as_deref(), Some(&added[..]));
     assert_eq!(context.privileged, Some(false));
     assert_eq!(context.allow_privilege_escalation, Some(false));
     assert_eq!(context.read_only_root_filesystem, Some(true));

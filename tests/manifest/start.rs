@@ -115,9 +115,9 @@ fn the_pod_serves_with_the_rights_and_mounts_it_is_given() {
         pod.read("rendered", Path::new(argument(container, "-conf")).file_name().expect("a file")).expect("it is there");
     assert!(rendered.contains(&format!("forward . {UPSTREAM}")) && !rendered.contains("__"), "{rendered}");
 
-    // capabilities(7): bits 10 and 12, NET_BIND_SERVICE and NET_ADMIN.
+    // capabilities(7): bits 5, 6, 7, 10 and 12, KILL, SETGID, SETUID, NET_BIND_SERVICE and NET_ADMIN.
     let status = pod.first_process_status();
-    assert!(status.contains("CapBnd:\t0000000000001400") && status.contains("NoNewPrivs:\t1"), "{status}");
+    assert!(status.contains("CapBnd:\t00000000000014e0") && status.contains("NoNewPrivs:\t1"), "{status}");
 
     let ended = pod.stop(PATIENCE).unwrap_or_else(|| panic!("it does not end:\n{}", pod.output()));
     assert!(ended.success(), "{ended}:\n{}", pod.output());

@@ -6,18 +6,19 @@ use super::parse::Config;
 use super::sockets::SocketBudget;
 use super::target::Target;
 use super::upstream::{Settings, Upstream};
-use crate::chain::{Ask, BuildContext, Listing, Transport, Upstreams};
+use crate::chain::{Ask, BuildContext, Listing, ReadFile, Transport, Upstreams};
 use crate::deadline;
 use crate::message::Name;
 use crate::metrics::Registry;
 use arc_swap::ArcSwap;
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::system_conf::read_system_conf;
+use hickory_resolver::system_conf::parse_resolv_conf;
+use hickory_resolver::{Hosts, TokioResolver};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -31,6 +32,9 @@ const LONGEST_REFRESH: Duration = Duration::from_secs(300);
 /// After a failure, the pause doubles from here to [`LONGEST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// What tells whom to ask, and what is known without asking.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const HOSTS: &str = "/etc/hosts";
 /// How long /etc/resolv.conf and /etc/hosts may take, and threads that may hang over them.
 const FILES_LIMIT: Duration = Duration::from_secs(5);
 const MOST_READERS: usize = 4;
@@ -73,6 +77,7 @@ pub struct Roster {
     registry: Registry,
     sockets: Arc<SocketBudget>,
     resolvers: Vec<SocketAddr>,
+    files: ReadFile,
     /// True once every host name was looked up, with success or without.
     is_settled: watch::Sender<bool>,
     why_empty: RosterError,
@@ -110,6 +115,7 @@ impl Roster {
             sockets: sockets.clone(),
             settings,
             resolvers,
+            files: context.services.files.clone(),
             is_settled: watch::Sender::new(!has_hosts),
             why_empty,
         };
@@ -186,7 +192,7 @@ impl Roster {
 
     /// Looks one host up; returns how long its addresses are valid, `None` if that failed.
     async fn refresh(&self, host: &Host) -> Option<Duration> {
-        let (addresses, valid) = match look_up(&host.name, &self.resolvers).await {
+        let (addresses, valid) = match look_up(&host.name, &self.resolvers, &self.files).await {
             Ok(found) => found,
             Err(error) => {
                 let has_former = !host.upstreams.load().is_empty();
@@ -267,13 +273,13 @@ impl Drop for Reader {
 
 /// Who asks `resolvers`, or those of /etc/resolv.conf if there are none, and looks into /etc/hosts. Read on a thread of its own, since their file system
 /// may hang.
-async fn resolver(resolvers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
+async fn resolver(resolvers: &[SocketAddr], files: &ReadFile) -> Result<TokioResolver, NetError> {
     let late = || deadline::late(FILES_LIMIT);
     let reader = Reader::new().ok_or_else(late)?;
-    let (resolvers, runtime) = (resolvers.to_vec(), Handle::current());
+    let (resolvers, files, runtime) = (resolvers.to_vec(), files.clone(), Handle::current());
     let made = deadline::begin(move || {
         let _entered = runtime.enter();
-        let made = make_resolver(&resolvers);
+        let made = make_resolver(&resolvers, &files);
         drop(reader);
         made
     })?;
@@ -283,10 +289,10 @@ async fn resolver(resolvers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
     }
 }
 
-fn make_resolver(resolvers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
+fn make_resolver(resolvers: &[SocketAddr], files: &ReadFile) -> Result<TokioResolver, NetError> {
     let (config, mut options) = if resolvers.is_empty() {
         // Read each time, since the file may have changed.
-        read_system_conf()?
+        parse_resolv_conf(files(Path::new(RESOLV_CONF))?)?
     } else {
         let servers = resolvers.iter().map(|address| {
             let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
@@ -300,12 +306,21 @@ fn make_resolver(resolvers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
     options.ip_strategy = hickory_resolver::config::LookupIpStrategy::Ipv4AndIpv6;
     // Each lookup is to see what is so now.
     options.cache_size = 0;
-    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options).build()
+    options.use_hosts_file = ResolveHosts::Never;
+    let mut resolver =
+        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).with_options(options).build()?;
+    let mut hosts = Hosts::default();
+    // Without it names are asked for all the same, as resolvers do.
+    if let Ok(text) = files(Path::new(HOSTS)) {
+        hosts.read_hosts_conf(text.as_bytes())?;
+    }
+    resolver.set_hosts(Arc::new(hosts));
+    Ok(resolver)
 }
 
 /// Addresses of a host and how long they are valid. Asks `resolvers`, or those of /etc/resolv.conf if there are none.
-async fn look_up(name: &Name, resolvers: &[SocketAddr]) -> Result<(Vec<IpAddr>, Duration), NetError> {
-    let resolver = resolver(resolvers).await?;
+async fn look_up(name: &Name, resolvers: &[SocketAddr], files: &ReadFile) -> Result<(Vec<IpAddr>, Duration), NetError> {
+    let resolver = resolver(resolvers, files).await?;
     let text = name.to_string();
     // With resolv.conf its search list applies, unless the name is written with its final dot there; ours always prints one.
     let text = if resolvers.is_empty() { text.trim_end_matches('.') } else { &text };

@@ -1,4 +1,4 @@
-use super::{Debounce, Interest, Subjects, Watch};
+use super::{Debounce, Interest, Subjects, Watch, Watcher};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -101,7 +101,8 @@ async fn is_silent(watch: &mut Watch) -> bool {
 }
 
 fn follow(watch: &mut Watch, subjects: Subjects) {
-    if let Some(watcher) = watch.watcher() {
+    if let Some(inotify) = watch.descriptor() {
+        let watcher = Watcher::new(inotify.try_clone_to_owned().unwrap());
         watch.adopt(watcher.place(subjects));
     }
 }

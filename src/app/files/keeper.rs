@@ -1,0 +1,218 @@
+//! The watchdog's side: reads and writes the configuration's files, each time on a thread of its own, since a file system may hang. Which files those
+//! are follows from the command line and from what they name, never from what the server says.
+
+use super::record::{Machine, Record, Recorder, System};
+use super::{Ask, Reply, file_of, text_of};
+use crate::app::load::{LoadError, Source};
+use crate::app::rendering::{target, template};
+use crate::cli::{Corefile, Mode};
+use crate::deadline;
+use crate::kube_dns::watch::{Subjects, Watcher};
+use crate::kube_dns::{Target, Template};
+use crate::watchdog::channel::{Channel, ChannelError};
+use parking_lot::Mutex;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+/// Threads that may hang at the same time for one server. It has no more at work itself.
+const MOST_THREADS: usize = 16;
+
+/// What host names of upstreams are resolved with.
+const OF_RESOLVER: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
+
+/// Of [`Keeper::imports`].
+const AS_IT_STANDS: usize = 0;
+const RENDERED: usize = 1;
+
+/// Knows where the configuration is.
+pub struct Keeper {
+    mode: Mode,
+    default_port: u16,
+    /// What standard input had.
+    input: Option<Vec<u8>>,
+    /// A Corefile that can be read but once.
+    fixed: Mutex<Option<Source>>,
+    rendering: OnceLock<(Template, Target)>,
+    /// What the last good Corefile imports, as it stands and as it is rendered.
+    imports: Mutex<[Vec<PathBuf>; 2]>,
+}
+
+impl Keeper {
+    /// For servers that are started with this mode and port. `input` is all that standard input had, if that is the Corefile.
+    pub fn new(mode: Mode, default_port: u16, input: Option<Vec<u8>>) -> Self {
+        let (fixed, rendering, imports) = (Mutex::default(), OnceLock::new(), Mutex::default());
+        Self { mode, default_port, input, fixed, rendering, imports }
+    }
+
+    /// Answers a server in the present runtime until it is gone.
+    pub fn serve(self: &Arc<Self>, channel: Channel) {
+        let keeper = self.clone();
+        tokio::spawn(async move {
+            let threads = Arc::new(());
+            let Ok(readable) = channel.watch() else { return };
+            loop {
+                match channel.receive::<Ask>() {
+                    Ok(Some((ask, passed))) => keeper.begin(ask, passed, threads.clone()),
+                    Ok(None) => match readable.readable().await {
+                        Ok(mut ready) => ready.clear_ready(),
+                        Err(_) => return,
+                    },
+                    Err(ChannelError::Closed) => return,
+                    Err(error) => {
+                        tracing::error!(
+                            "watchdog: the server is read no files any longer, since it cannot be understood: {error}"
+                        );
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Whoever asks too much at a time, or without a socket for the answer, gets none.
+    fn begin(self: &Arc<Self>, ask: Ask, passed: Vec<OwnedFd>, threads: Arc<()>) {
+        let mut passed = passed.into_iter();
+        let (Some(reply_to), beside) = (passed.next(), passed.next()) else { return };
+        if Arc::strong_count(&threads) > MOST_THREADS {
+            return;
+        }
+        let keeper = self.clone();
+        let work = move || {
+            let _thread = threads;
+            // Fails where nobody waits any longer.
+            _ = Channel::from_fd(reply_to).map(|channel| keeper.answer(&ask, beside, &channel));
+        };
+        if let Err(error) = deadline::begin(work) {
+            tracing::warn!("watchdog: the server's files are not read: {error}");
+        }
+    }
+
+    fn answer(&self, ask: &Ask, beside: Option<OwnedFd>, reply_to: &Channel) -> Result<(), ChannelError> {
+        let nothing_beside = || io::Error::other("nothing is beside it");
+        let reply = match ask {
+            Ask::Corefile => return send(&self.read_corefile(), reply_to),
+            Ask::Template => return send(&self.read_template(), reply_to),
+            Ask::Resolver => return send(&read_resolver(), reply_to),
+            Ask::Write { is_refused } => {
+                let text = beside.ok_or_else(nothing_beside).and_then(text_of);
+                let written = text.map_err(|error| error.to_string()).and_then(|text| self.write(*is_refused, &text));
+                Reply::Written { error: written.err() }
+            }
+            Ask::Watch { reads } => match beside {
+                Some(inotify) => Reply::Watched(Watcher::new(inotify).place(self.subjects(*reads))),
+                None => Reply::Failed { error: nothing_beside().to_string() },
+            },
+        };
+        reply_to.send(&reply, &[])
+    }
+
+    fn rendering(&self) -> Option<&(Template, Target)> {
+        let Mode::Agent(agent) = &self.mode else { return None };
+        Some(self.rendering.get_or_init(|| (template(agent, self.default_port), target(agent))))
+    }
+
+    /// The Corefile, and its path if it could not be had.
+    fn source(&self) -> Result<Source, LoadError> {
+        let corefile = match &self.mode {
+            Mode::Agent(agent) => return Ok(Source::File(agent.conf.clone())),
+            Mode::Plain(corefile) => corefile,
+        };
+        let mut fixed = self.fixed.lock();
+        if let Some(source) = &*fixed {
+            return Ok(source.clone());
+        }
+        let source = match corefile {
+            Corefile::BuiltIn => Ok(Source::built_in()),
+            Corefile::Stdin => Ok(Source::stdin(self.input.as_deref().unwrap_or_default())),
+            Corefile::File(path) => Source::file(path),
+        }?;
+        if matches!(source, Source::Text { .. }) {
+            *fixed = Some(source.clone());
+        }
+        Ok(source)
+    }
+
+    fn read_corefile(&self) -> Record {
+        let mut record = Record::default();
+        let source = match self.source() {
+            Ok(source) => source,
+            Err(LoadError::Read { path, cause }) => {
+                record.set_text(&path, Err(cause));
+                return record;
+            }
+            Err(_) => return record,
+        };
+        if let Source::Text { path, text } = &source {
+            record.is_fixed = true;
+            record.set_text(path, Ok(text.clone()));
+        }
+        let recorder = Recorder::new(&System, record);
+        self.load(&source, &recorder, AS_IT_STANDS);
+        recorder.finish()
+    }
+
+    fn read_template(&self) -> Record {
+        let recorder = Recorder::new(&System, Record::default());
+        if let Some((template, target)) = self.rendering() {
+            // With the ConfigMap as it is, and without: what the server renders with the last good one reads no more than both.
+            let with = template.clone().refresh(&recorder).rendered;
+            let without = template.render_without_config(&recorder).ok();
+            for rendered in without.into_iter().chain(with) {
+                let source = Source::Text { path: target.path().to_owned(), text: rendered.text };
+                self.load(&source, &recorder, RENDERED);
+            }
+        }
+        recorder.finish()
+    }
+
+    /// Only for what it reads; the server judges.
+    fn load(&self, source: &Source, recorder: &Recorder<'_>, which: usize) {
+        if let Ok(loaded) = source.load(self.default_port, recorder) {
+            self.imports.lock()[which] = loaded.imports;
+        }
+    }
+
+    fn write(&self, is_refused: bool, text: &str) -> Result<(), String> {
+        let Some((_, target)) = self.rendering() else { return Err("no Corefile is rendered here".to_owned()) };
+        let written = if is_refused { target.write_refused(text).map(drop) } else { target.write(text) };
+        written.map_err(|error| error.to_string())
+    }
+
+    /// What is to be watched for a Corefile that `reads` its files again.
+    fn subjects(&self, reads: bool) -> Subjects {
+        let mut subjects = Subjects::default();
+        if let Some((template, _)) = self.rendering() {
+            subjects.add_file(template.base());
+            if let Some(folder) = template.kube_dns() {
+                subjects.add_folder(folder);
+            }
+        }
+        if reads {
+            if let Ok(Source::File(path)) = self.source() {
+                subjects.add_file(&path);
+            }
+            for folder in self.imports.lock().iter().flatten().filter_map(|path| path.parent()) {
+                subjects.add_folder(folder);
+            }
+        }
+        subjects
+    }
+}
+
+fn read_resolver() -> Record {
+    let recorder = Recorder::new(&System, Record::default());
+    for path in OF_RESOLVER {
+        // Noted, whatever comes of it.
+        _ = recorder.text(Path::new(path));
+    }
+    recorder.finish()
+}
+
+fn send(record: &Record, reply_to: &Channel) -> Result<(), ChannelError> {
+    match file_of(|file| Ok(serde_json::to_writer(file, record)?)) {
+        Ok(file) => reply_to.send(&Reply::Record, &[file.as_fd()]),
+        Err(error) => reply_to.send(&Reply::Failed { error: error.to_string() }, &[]),
+    }
+}

@@ -1,0 +1,197 @@
+//! The configuration's files, which the watchdog reads and writes for the server: the server has a user of its own and may open none of them
+//! ([`crate::sandbox`]). It asks for all of one kind at once, and what comes back is a [`Record`]. What it may not do is name a path: which files
+//! belong to the configuration the watchdog finds out by itself ([`keeper`]).
+//!
+//! Each question carries a socket for its answer, so that one whose file system hangs holds up no other.
+
+mod keeper;
+mod record;
+
+pub use keeper::Keeper;
+pub use record::{Machine, Record, System};
+
+use crate::corefile::read_at_most;
+use crate::kube_dns::WriteError;
+use crate::kube_dns::watch::Placed;
+use crate::watchdog::channel::{Channel, ChannelError};
+use crate::watchdog::control::Message;
+use rustix::fs::{MemfdFlags, memfd_create};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a thread waits at most for an answer. Whoever needs it sooner waits for that thread no longer ([`crate::deadline`]).
+const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What the server asks. Beside it is a socket for the answer and, where that is said, one thing more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Ask {
+    /// Read the Corefile as it stands, and what it names.
+    Corefile,
+    /// Read the template and the kube-dns ConfigMap, and what the Corefile rendered from them names.
+    Template,
+    /// Read what host names of upstreams are resolved with.
+    Resolver,
+    /// Write the rendered Corefile, whose text is beside this; one that is refused beside it.
+    Write { is_refused: bool },
+    /// Watch the files that are read, in the inotify instance beside this. Of those of the Corefile itself only if it `reads` it.
+    Watch { reads: bool },
+}
+
+/// What the watchdog answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Reply {
+    /// The record is beside this.
+    Record,
+    /// Or why not.
+    Written {
+        error: Option<String>,
+    },
+    Watched(Placed),
+    Failed {
+        error: String,
+    },
+}
+
+impl Message for Ask {
+    fn shortened(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Message for Reply {
+    fn shortened(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// The server's end. Whatever it is asked may take as long as the file system takes.
+pub struct Files(Channel);
+
+impl Files {
+    /// `end` is what the watchdog has passed.
+    ///
+    /// # Errors
+    /// It is no such socket.
+    pub fn new(end: OwnedFd) -> io::Result<Self> {
+        Channel::from_fd(end).map(Self)
+    }
+
+    /// The Corefile as it stands, and what it names.
+    ///
+    /// # Errors
+    /// As of each of these: the watchdog does not answer. What could not be read is in the record.
+    pub fn corefile(&self) -> io::Result<Record> {
+        self.record(&Ask::Corefile)
+    }
+
+    /// The template and the ConfigMap, and what the Corefile rendered from them names.
+    ///
+    /// # Errors
+    /// See [`Files::corefile`].
+    pub fn template(&self) -> io::Result<Record> {
+        self.record(&Ask::Template)
+    }
+
+    /// /etc/resolv.conf or /etc/hosts as it stands now.
+    ///
+    /// # Errors
+    /// See [`Files::corefile`]; that of the file.
+    pub fn of_resolver(&self, path: &Path) -> io::Result<String> {
+        self.record(&Ask::Resolver)?.text(path)
+    }
+
+    /// Writes the rendered Corefile.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub fn write(&self, text: &str) -> Result<(), WriteError> {
+        self.write_as(false, text)
+    }
+
+    /// Writes what is refused beside it.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub fn write_refused(&self, text: &str) -> Result<(), WriteError> {
+        self.write_as(true, text)
+    }
+
+    /// Has the files that are read watched in this inotify instance.
+    ///
+    /// # Errors
+    /// See [`Files::corefile`].
+    pub fn watch(&self, reads: bool, inotify: BorrowedFd<'_>) -> io::Result<Placed> {
+        match self.ask(&Ask::Watch { reads }, Some(inotify))? {
+            (Reply::Watched(placed), _) => Ok(placed),
+            (reply, _) => Err(unexpected(reply)),
+        }
+    }
+
+    fn record(&self, ask: &Ask) -> io::Result<Record> {
+        match self.ask(ask, None)? {
+            (Reply::Record, Some(record)) => Ok(serde_json::from_reader(io::BufReader::new(File::from(record)))?),
+            (reply, _) => Err(unexpected(reply)),
+        }
+    }
+
+    fn write_as(&self, is_refused: bool, text: &str) -> Result<(), WriteError> {
+        let ask = || {
+            let text = file_of(|file| file.write_all(text.as_bytes()))?;
+            self.ask(&Ask::Write { is_refused }, Some(text.as_fd()))
+        };
+        match ask() {
+            Ok((Reply::Written { error: None }, _)) => Ok(()),
+            Ok((Reply::Written { error: Some(error) }, _)) => Err(WriteError::Told(error)),
+            Ok((reply, _)) => Err(WriteError::Told(unexpected(reply).to_string())),
+            Err(error) => Err(WriteError::Told(format!("the watchdog does not write the rendered Corefile: {error}"))),
+        }
+    }
+
+    fn ask(&self, ask: &Ask, beside: Option<BorrowedFd<'_>>) -> io::Result<(Reply, Option<OwnedFd>)> {
+        let failed = |error: ChannelError| io::Error::other(format!("the watchdog does not read it: {error}"));
+        let (here, there) = Channel::pair()?;
+        let there = there.into_fd();
+        let descriptors: Vec<BorrowedFd<'_>> = [there.as_fd()].into_iter().chain(beside).collect();
+        self.0.send(ask, &descriptors).map_err(failed)?;
+        // So that the end of the other process, or of its thread, is the end of this socket.
+        drop(there);
+        let (reply, passed) = here.wait(PATIENCE).map_err(failed)?;
+        Ok((reply, passed.into_iter().next()))
+    }
+}
+
+fn unexpected(reply: Reply) -> io::Error {
+    match reply {
+        Reply::Failed { error } => io::Error::other(error),
+        _ => io::Error::other("the watchdog answers something else; both processes must be of the same build"),
+    }
+}
+
+/// A file without a name, to be read from its beginning.
+fn file_of(fill: impl FnOnce(&mut io::BufWriter<File>) -> io::Result<()>) -> io::Result<OwnedFd> {
+    let mut file = io::BufWriter::new(File::from(memfd_create("configuration", MemfdFlags::CLOEXEC)?));
+    fill(&mut file)?;
+    let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// The text that [`file_of`] has written, at most as long as a Corefile may be.
+fn text_of(file: OwnedFd) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&read_at_most(File::from(file))?).into_owned())
+}
+
+/// What a path is called in a record: names need not be UTF-8, and JSON is.
+fn key(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn path(key: &str) -> PathBuf {
+    PathBuf::from(key)
+}
