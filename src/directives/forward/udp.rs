@@ -37,6 +37,8 @@ struct Sockets {
     places: [Weak<UdpSocket>; SOCKETS],
     /// The place that was drawn last.
     drawn: usize,
+    /// Its socket is shared beyond its uses: no other one could be opened.
+    is_shared: bool,
     /// All that live and have not been given up, oldest first.
     live: Vec<Weak<UdpSocket>>,
 }
@@ -80,9 +82,9 @@ impl UdpPool {
         }
     }
 
-    /// A socket whose task goes on. One that is done lives on as long as somebody holds his answered try.
+    /// A socket whose task goes on, and whose answers nobody guesses. One that is done lives on as long as somebody holds his answered try.
     fn any(&self) -> Option<Arc<UdpSocket>> {
-        self.sockets.lock().live.iter().filter_map(Weak::upgrade).find(|socket| !socket.is_done())
+        self.sockets.lock().live.iter().filter_map(Weak::upgrade).find(|socket| !socket.is_done() && !socket.is_guessed_at())
     }
 
     /// Has the sockets of now refuse to send, as those do whose local address is taken from the machine.
@@ -101,13 +103,17 @@ impl UdpPool {
 
     fn draw(&self, again: Option<&[Try]>, now: Instant) -> Draw {
         let mut sockets = self.sockets.lock();
+        let is_shared = sockets.is_shared;
         // What is asked again in one turn leaves by one new socket, as what is asked first leaves by one of any age.
         let gathers = |socket: &Arc<UdpSocket>| {
-            socket.is_gathering() && again.is_none_or(|tries| socket.is_unused() && !socket.is_among(tries))
+            socket.is_gathering()
+                && again.is_none_or(|tries| (is_shared || socket.is_unused()) && !socket.is_among(tries))
+                && (socket.take_use(now) || is_shared && socket.is_shareable())
         };
-        if let Some(socket) = sockets.places[sockets.drawn].upgrade().filter(|socket| gathers(socket) && socket.take_use(now)) {
+        if let Some(socket) = sockets.places[sockets.drawn].upgrade().filter(gathers) {
             return Draw::Use(socket);
         }
+        sockets.is_shared = false;
         let drawn = rand::random_range(0..SOCKETS);
         if again.is_some() {
             // Sockets that bring answers are left where they are, while there are others.
@@ -131,10 +137,12 @@ impl UdpPool {
         {
             return Ok(room);
         }
-        let mut shared: SmallVec<[Arc<UdpSocket>; SOCKETS]> =
-            sockets.places.iter().filter_map(Weak::upgrade).filter(|socket| socket.is_shareable()).collect();
-        if shared.iter().any(|socket| !socket.is_among(avoid)) {
-            shared.retain(|socket| !socket.is_among(avoid));
+        let upgrade = |(place, socket): (usize, &Weak<UdpSocket>)| Some((place, socket.upgrade()?));
+        let mut shared: SmallVec<[(usize, Arc<UdpSocket>); SOCKETS]> =
+            sockets.places.iter().enumerate().filter_map(upgrade).collect();
+        shared.retain(|(_, socket)| socket.is_shareable());
+        if shared.iter().any(|(_, socket)| !socket.is_among(avoid)) {
+            shared.retain(|(_, socket)| !socket.is_among(avoid));
         }
         if shared.len() < FEWEST_SHARED {
             let oldest = sockets.live.iter().position(|socket| socket.upgrade().is_some_and(|socket| socket.is_waiting()));
@@ -149,7 +157,9 @@ impl UdpPool {
             // Each worker can have one.
             return Ok(remote.sockets.take_beyond());
         }
-        Err(shared.swap_remove(rand::random_range(0..shared.len())))
+        let (place, socket) = shared.swap_remove(rand::random_range(0..shared.len()));
+        (sockets.drawn, sockets.is_shared) = (place, true);
+        Err(socket)
     }
 
     fn keep(&self, place: usize, socket: &Arc<UdpSocket>) {

@@ -121,6 +121,11 @@ impl UdpSocket {
         self.retired.load(Ordering::Relaxed) && !self.in_flight.lock().is_empty()
     }
 
+    /// True if so many datagrams with a wrong ID or question have come that no datagram counts.
+    pub fn is_guessed_at(&self) -> bool {
+        self.near_misses.load(Ordering::Relaxed) >= NEAR_MISSES
+    }
+
     /// True if one of `tries` is on it.
     pub fn is_among(self: &Arc<Self>, tries: &[Try]) -> bool {
         tries.iter().any(|attempt| std::ptr::addr_eq(Arc::as_ptr(&attempt.line), Arc::as_ptr(self)))
