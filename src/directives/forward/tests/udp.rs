@@ -143,10 +143,10 @@ async fn a_socket_whose_task_has_ended_is_not_used_even_if_no_other_can_be_opene
 async fn an_answer_to_the_first_datagram_counts_although_it_was_sent_again() {
     let upstream =
         Upstream::start(
-            |seen| if seen.index == 0 { Act::Later(Duration::from_millis(150), seen.answer(1)) } else { Act::Silent },
+            |seen| if seen.index == 0 { Act::Later(Duration::from_millis(1500), seen.answer(1)) } else { Act::Silent },
         )
         .await;
-    let running = Running::new(&[upstream.address], quick());
+    let running = Running::new(&[upstream.address], Options { read_timeout: Duration::from_secs(3), ..Options::default() });
     let response = running.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(address_in(&response), [192, 0, 2, 1]);
     assert_eq!(upstream.seen().len(), 2);
