@@ -6,18 +6,18 @@
 
 mod page;
 mod seats;
+mod text;
 
 use super::sockets::{SocketError, bind_http};
 use crate::chain::Endpoint;
 use arc_swap::ArcSwap;
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use page::{Body, Page, not_before};
+use page::{Page, not_before};
 use parking_lot::Mutex;
 use seats::Seats;
 use socket2::SockRef;
@@ -26,6 +26,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use text::Text;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -162,9 +163,9 @@ async fn converse(stream: impl AsyncRead + AsyncWrite, address: SocketAddr, rout
     }
 }
 
-async fn respond(routes: &ArcSwap<Routes>, address: SocketAddr, method: &Method, path: &str) -> Response<Full<Bytes>> {
+async fn respond(routes: &ArcSwap<Routes>, address: SocketAddr, method: &Method, path: &str) -> Response<Text> {
     let plain = |status, text: &'static str| {
-        let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+        let mut response = Response::new(Text::from(text));
         *response.status_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         response
@@ -178,10 +179,10 @@ async fn respond(routes: &ArcSwap<Routes>, address: SocketAddr, method: &Method,
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    let answer = page.answer().await;
-    let mut response = Response::new(Full::new(Bytes::from_owner(Body(answer.clone()))));
-    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    if let Ok(content_type) = HeaderValue::from_str(answer.content_type) {
+    let made = page.answer().await;
+    let mut response = Response::new(made.text());
+    *response.status_mut() = StatusCode::from_u16(made.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Ok(content_type) = HeaderValue::from_str(made.content_type) {
         response.headers_mut().insert(CONTENT_TYPE, content_type);
     }
     response

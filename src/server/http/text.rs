@@ -1,0 +1,74 @@
+//! The octets of an answer on their way to one or several clients. They are copied in pieces, so that those which wait for a client are few; the whole can
+//! be withdrawn, whoever still reads it.
+
+use hyper::body::{Body, Bytes, Frame, SizeHint};
+use parking_lot::Mutex;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// Octets that are passed on at once.
+const PIECE: usize = 16 << 10;
+
+/// What several clients may be sent.
+pub(super) struct Source {
+    octets: usize,
+    /// None once it is withdrawn.
+    text: Mutex<Option<String>>,
+}
+
+/// Why an answer ends before its time.
+#[derive(Debug, thiserror::Error)]
+#[error("the client reads so slowly that newer answers have taken the memory of this one")]
+pub(super) struct Withdrawn;
+
+/// What one client is still to be sent.
+pub(super) struct Text {
+    source: Arc<Source>,
+    sent: usize,
+}
+
+impl Source {
+    pub fn new(text: String) -> Arc<Self> {
+        Arc::new(Self { octets: text.len(), text: Mutex::new(Some(text)) })
+    }
+    pub fn octets(&self) -> usize {
+        self.octets
+    }
+    pub fn text(self: &Arc<Self>) -> Text {
+        Text { source: self.clone(), sent: 0 }
+    }
+    /// Gives its memory back. Who has not read all of it has the connection closed.
+    pub fn withdraw(&self) {
+        *self.text.lock() = None;
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Source::new(text.to_owned()).text()
+    }
+}
+
+impl Body for Text {
+    type Data = Bytes;
+    type Error = Withdrawn;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Withdrawn>>> {
+        let piece = match &*self.source.text.lock() {
+            None => return Poll::Ready(Some(Err(Withdrawn))),
+            Some(text) => {
+                let rest = text.as_bytes().get(self.sent..).unwrap_or_default();
+                Bytes::copy_from_slice(rest.get(..PIECE).unwrap_or(rest))
+            }
+        };
+        self.sent += piece.len();
+        Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
+    }
+    fn is_end_stream(&self) -> bool {
+        self.sent >= self.source.octets
+    }
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.source.octets.saturating_sub(self.sent) as u64)
+    }
+}
