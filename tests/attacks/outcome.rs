@@ -2,9 +2,8 @@
 
 use crate::polite::Tally;
 use crate::sockets::Full;
-use crate::starvation::TOO_LONG;
+use crate::starvation::TOO_MUCH;
 use crate::target::Target;
-use std::time::Duration;
 
 pub struct Outcome {
     pub udp: Tally,
@@ -22,16 +21,9 @@ pub struct Outcome {
     broken: Vec<String>,
 }
 
-/// What the machine lost, or kept from running.
-pub struct Machine {
-    pub full: Full,
-    /// The longest that a thread waited for a processor.
-    pub starved: Duration,
-}
-
 impl Outcome {
     /// Nobody polite may have lost anything, and no server may have been replaced; unless the machine was not there for that.
-    pub fn new(target: &Target, [udp, tcp]: [Tally; 2], machine: Machine, before: u64, processor: f64) -> Self {
+    pub fn new(target: &Target, [udp, tcp]: [Tally; 2], full: Full, before: u64, processor: f64) -> Self {
         let mut outcome = Self {
             udp,
             tcp,
@@ -44,7 +36,6 @@ impl Outcome {
             besides: Vec::new(),
             broken: Vec::new(),
         };
-        let Machine { full, starved } = machine;
         if full.datagrams > 0 {
             outcome.tell(format!("{} datagrams found the server's sockets full", full.datagrams));
         }
@@ -57,8 +48,9 @@ impl Outcome {
             println!("{}", target.server.tail(20));
         }
         outcome.hold(udp.wrong + tcp.wrong == 0, "polite clients get their own answers");
-        if !is_all_well && starved > TOO_LONG {
-            outcome.tell(format!("not judged: the machine gave a thread no time for {} ms", starved.as_millis()));
+        let waited = target.waited();
+        if !is_all_well && waited > TOO_MUCH {
+            outcome.tell(format!("not judged: the server waited for a processor for {:.0} % of some 400 ms", waited * 100.0));
             return outcome;
         }
         let lost = udp.lost[0] + udp.lost[1];

@@ -18,7 +18,7 @@ const ROWS: &[&str] = &[
 ];
 
 /// Rows at a time, each in namespaces of its own; they mostly wait.
-const AT_ONCE: usize = 3;
+const AT_ONCE: usize = 4;
 
 #[test]
 fn short_attacks_cost_nobody_an_answer() {

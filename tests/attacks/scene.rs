@@ -1,8 +1,7 @@
 //! What every row has: the upstream's stand-in, the program that forwards to it, and a polite client beside the attack.
 
-use crate::outcome::{Machine, Outcome};
+use crate::outcome::Outcome;
 use crate::polite::{Polite, ask_once};
-use crate::starvation::Meter;
 use crate::support::tools::run;
 use crate::target::{Program, Target};
 use crate::upstream::{Script, Upstream, honest};
@@ -37,7 +36,7 @@ pub fn is_whole() -> bool {
 
 /// How long an attack goes on.
 pub fn duration() -> Duration {
-    if is_whole() { Duration::from_secs(5) } else { Duration::from_secs(2) }
+    if is_whole() { Duration::from_secs(5) } else { Duration::from_millis(1_500) }
 }
 
 /// What of `count` things (queries a second, connections) a short attack has.
@@ -118,7 +117,7 @@ impl Scene {
     /// What a polite client loses while `attack` goes on.
     pub fn attack<T: Send>(&self, attack: impl FnOnce(&Self) -> T + Send) -> (Outcome, T) {
         let full = crate::sockets::found_full(self.server.port());
-        let (polite, meter) = (Polite::start(self.server), Meter::start());
+        let polite = Polite::start(self.server);
         std::thread::sleep(LEAD);
         let (started, used) = (Instant::now(), self.target.processor_time());
         // On a thread of its own, since attackers make their threads less important.
@@ -129,8 +128,7 @@ impl Scene {
         std::thread::sleep(LEAD);
         let [udp, tcp] = polite.finish();
         let full = crate::sockets::found_full(self.server.port()).since(&full);
-        let machine = Machine { full, starved: meter.finish() };
-        let mut outcome = Outcome::new(&self.target, [udp, tcp], machine, self.before, processor);
+        let mut outcome = Outcome::new(&self.target, [udp, tcp], full, self.before, processor);
         outcome.hold(is_answered(self.server), "a name that nobody has asked for is answered after the attack");
         (outcome, told)
     }

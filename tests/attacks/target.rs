@@ -1,5 +1,6 @@
 //! The program under attack: ours, or the reference. What /proc tells of the process that serves.
 
+use crate::starvation::Waits;
 use crate::support::processes::children;
 use crate::support::server::{Server, binary, reference_command, scratch, wait_until, write_corefile};
 use std::collections::BTreeSet;
@@ -72,6 +73,7 @@ struct Seen {
     /// Octets.
     peak: u64,
     files: usize,
+    waits: Waits,
 }
 
 impl Target {
@@ -110,6 +112,10 @@ impl Target {
     /// The most descriptors that it had.
     pub fn files(&self) -> usize {
         self.seen.lock().expect("no test panics with this lock held").files
+    }
+    /// The largest share of any 400 ms in which one of its threads waited for a processor.
+    pub fn waited(&self) -> f64 {
+        self.seen.lock().expect("no test panics with this lock held").waits.worst()
     }
     /// Octets of resident memory now.
     pub fn memory(&self) -> u64 {
@@ -151,6 +157,7 @@ impl Seen {
         self.peak = self.peak.max(peak << 10);
         let files = std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
         self.files = self.files.max(files);
+        self.waits.look(pid);
     }
 }
 
