@@ -4,11 +4,12 @@ use crate::crowd::{Manners, crowd};
 use crate::flood::{addresses, addresses_of_networks, addresses_of_one_network, random_name};
 use crate::hostile::{CHAINS, POINTERS, SECTIONS};
 use crate::outcome::Outcome;
+use crate::raw::Raw;
 use crate::row::row;
-use crate::scene::{SERVER_IPV6, Scene, Setup, duration, strength};
+use crate::scene::{SERVER_IPV6, Scene, Setup, duration, shell, strength};
 use crate::target::Program;
 use crate::wire::{A, Question, TXT, framed, query};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Connections from so many addresses.
 pub fn held(program: Program, count: u32, from: usize, manners: &Manners) -> Outcome {
@@ -29,15 +30,20 @@ fn silent_query() -> Vec<u8> {
 
 /// One query in flight each, and one more in one round of ten.
 pub const BUSY: Manners =
-    Manners { greeting: |_| silent_query(), then: |_| now_and_then(silent_query), is_deaf: false, is_fickle: false };
+    Manners { greeting: |_| silent_query(), then: |_| now_and_then(silent_query), is_deaf: false, is_fickle: false, ends: false };
 
 fn now_and_then(make: fn() -> Vec<u8>) -> Vec<u8> {
     if fastrand::u8(..10) == 0 { make() } else { Vec::new() }
 }
 
 /// Two hundred queries in flight each, and as many more in each round.
-pub const PIPELINED_MISSES: Manners =
-    Manners { greeting: |_| many_silent_queries(), then: |_| many_silent_queries(), is_deaf: false, is_fickle: false };
+pub const PIPELINED_MISSES: Manners = Manners {
+    greeting: |_| many_silent_queries(),
+    then: |_| many_silent_queries(),
+    is_deaf: false,
+    is_fickle: false,
+    ends: false,
+};
 
 fn many_silent_queries() -> Vec<u8> {
     (0..strength(200)).flat_map(|_| silent_query()).collect()
@@ -49,6 +55,7 @@ pub const KEPT_CLAIMS: Manners = Manners {
     then: |_| Vec::new(),
     is_deaf: false,
     is_fickle: false,
+    ends: false,
 };
 
 /// A hundred answers of 64 KiB each, of which nothing is read.
@@ -57,6 +64,7 @@ pub const SLOW_READERS: Manners = Manners {
     then: |_| Vec::new(),
     is_deaf: true,
     is_fickle: false,
+    ends: false,
 };
 
 #[test]
@@ -260,6 +268,48 @@ fn the_watchdogs_question() {
                 framed(&asked).repeat(20)
             };
             held(program, 500, 16, &Manners { greeting: many, then: many, ..Manners::default() })
+        },
+    );
+}
+
+#[test]
+#[ignore = "a row of make attacks"]
+fn half_open() {
+    row("connections::half_open", "4,000 SYN a second from addresses that never answer", |program| {
+        let scene = Scene::start(program, Setup::default());
+        let port = scene.server.port();
+        // What the addresses would say to the server's answers.
+        shell(&format!(
+            "nft 'add table ip silence {{ chain out {{ type filter hook output priority 0; ip daddr 127.65.0.0/16 tcp sport {port} drop; }}; }}'"
+        ));
+        let raw = Raw::open();
+        let (mut outcome, sent) = scene.attack(|_| {
+            let (started, mut sent) = (std::time::Instant::now(), 0_u32);
+            while started.elapsed() < duration() {
+                while f64::from(sent) < started.elapsed().as_secs_f64() * f64::from(strength(4_000)) {
+                    let [_, _, high, low] = sent.to_be_bytes();
+                    raw.send_syn((Ipv4Addr::new(127, 65, high, low), fastrand::u16(1024..)), (Ipv4Addr::LOCALHOST, port));
+                    sent += 1;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            sent
+        });
+        outcome.tell(format!("{sent} SYN"));
+        scene.memory_goes_back(&mut outcome);
+        outcome
+    });
+}
+
+#[test]
+#[ignore = "a row of make attacks"]
+fn half_closed() {
+    row(
+        "connections::half_closed",
+        "2,000 TCP connections that ask for 20 silent names, and say that no more will come, 200 addresses",
+        |program| {
+            let greeting = |_: usize| (0..20).flat_map(|_| silent_query()).collect();
+            held(program, 2_000, 200, &Manners { greeting, ends: true, ..Manners::default() })
         },
     );
 }

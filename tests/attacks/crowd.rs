@@ -21,11 +21,13 @@ pub struct Manners {
     pub is_deaf: bool,
     /// Closed with RST after each round.
     pub is_fickle: bool,
+    /// Half of it is closed after the greeting: nothing more will be asked.
+    pub ends: bool,
 }
 
 impl Default for Manners {
     fn default() -> Self {
-        Self { greeting: |_| Vec::new(), then: |_| Vec::new(), is_deaf: false, is_fickle: false }
+        Self { greeting: |_| Vec::new(), then: |_| Vec::new(), is_deaf: false, is_fickle: false, ends: false }
     }
 }
 
@@ -113,6 +115,9 @@ fn open(source: IpAddr, server: SocketAddr, number: usize, manners: &Manners) ->
     stream.set_nonblocking(true)?;
     // What does not fit is not sent: a greeting may be longer than the server reads.
     _ = stream.write(&(manners.greeting)(number));
+    if manners.ends {
+        stream.shutdown(std::net::Shutdown::Write)?;
+    }
     Ok(stream)
 }
 

@@ -4,12 +4,12 @@ use crate::flood::{Flood, addresses};
 use crate::outcome::Outcome;
 use crate::polite::ask_once;
 use crate::row::row;
-use crate::scene::{SERVER, Scene, Setup, UPSTREAM, duration, strength};
+use crate::scene::{EVIL, SERVER, Scene, Setup, UPSTREAM, duration, strength};
 use crate::sockets::{connected_to, unconnected};
 use crate::target::Program;
 use crate::upstream::{Reply, SLOWLY, Script, Via, honest};
 use crate::wire::{A, Answer, Ask, Edns, Make, Named, POISON, QUESTION_NAME, Question, Section, address_of, holds, name, query};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -252,4 +252,33 @@ fn wrong_first() -> Script {
         messages.push(good);
         Reply::Messages(messages)
     })
+}
+
+#[test]
+#[ignore = "a row of make attacks"]
+fn upstream_asks_back() {
+    row(
+        "flights::upstream_asks_back",
+        "an upstream that forwards each question back, ten times and in disguise, 20 questions a second",
+        |program| {
+            let back = UdpSocket::bind((EVIL.ip(), 0)).expect("the address is ours");
+            _ = socket2::SockRef::from(&back).set_recv_buffer_size(4096);
+            let asks: Script = Arc::new(move |query, question, _| {
+                for number in 0..10 {
+                    let ask = Ask::with_option(65_001 + number, &fastrand::u64(..).to_be_bytes());
+                    _ = back.send_to(&ask.about(&name(&question.name), A), SERVER);
+                }
+                Reply::Late(SLOWLY, Answer::to(query, question).rcode(crate::wire::SERVFAIL).wire)
+            });
+            let scene = Scene::start(program, Setup::with_evil("", asks));
+            let flood = Flood::from(&addresses(1), scene.server);
+            let (mut outcome, sent) =
+                scene.attack(|_| flood.send(20, duration(), |_| query(&crate::flood::random_name("evil.example"), A)));
+            let asked = scene.evil.as_ref().expect("it was set up").asked("evil.example");
+            outcome.tell(format!("{sent} questions"));
+            outcome.at_most("queries upstream", asked, 10 * sent as u64);
+            scene.memory_goes_back(&mut outcome);
+            outcome
+        },
+    );
 }

@@ -87,7 +87,7 @@ fn huge_body() {
 #[ignore = "a row of make attacks"]
 fn unread_scrapes() {
     row("http::unread_scrapes", "100 connections to each HTTP port that pipeline 200 scrapes and read nothing", |program| {
-        let manners = Manners { greeting: |_| SCRAPE.repeat(200), then: |_| Vec::new(), is_deaf: true, is_fickle: false };
+        let manners = Manners { greeting: |_| SCRAPE.repeat(200), then: |_| Vec::new(), is_deaf: true, ..Manners::default() };
         let mut outcome = besieged(program, 100, &manners);
         outcome.hold(outcome.processor < MOST_PROCESSORS, "scrapes that nobody reads cost no processor");
         outcome

@@ -17,6 +17,7 @@ mod polite;
 mod pours;
 mod queries;
 mod quick;
+mod raw;
 mod rights;
 mod row;
 mod scene;

@@ -14,12 +14,12 @@ use std::sync::Arc;
 /// Octets.
 const LIMIT: u64 = 64 << 20;
 
-fn limited(program: Program, forward: &str, attack: impl FnOnce(&Scene) -> String + Send) -> Outcome {
+fn limited(program: Program, setup: Setup, attack: impl FnOnce(&Scene) -> String + Send) -> Outcome {
     let cgroup = Arc::new(Cgroup::make());
     cgroup.set_limit(LIMIT);
     let inside = cgroup.clone();
     let around = Box::new(move |command| inside.command(command));
-    let scene = Scene::start(program, Setup { around, forward: forward.to_owned(), ..Setup::default() });
+    let scene = Scene::start(program, Setup { around, ..setup });
     let (mut outcome, told) = scene.attack(attack);
     outcome.tell(told);
     outcome.at_most("kills for want of memory", cgroup.killed(), 0);
@@ -28,14 +28,16 @@ fn limited(program: Program, forward: &str, attack: impl FnOnce(&Scene) -> Strin
 }
 
 fn flooded(program: Program, forward: &str, rate: u32, make: fn(usize) -> Vec<u8>) -> Outcome {
-    limited(program, forward, |scene| {
+    limited(program, Setup { forward: forward.to_owned(), ..Setup::default() }, |scene| {
         let flood = Flood::from(&addresses(16), scene.server);
         format!("{} queries", flood.send(strength(rate), 2 * duration(), make))
     })
 }
 
 fn crowded(program: Program, count: u32, manners: &Manners) -> Outcome {
-    limited(program, "", |scene| crowd(&addresses(200), scene.server, strength(count), 2 * duration(), manners).to_string())
+    limited(program, Setup::default(), |scene| {
+        crowd(&addresses(200), scene.server, strength(count), 2 * duration(), manners).to_string()
+    })
 }
 
 #[test]
@@ -100,4 +102,12 @@ fn claims() {
         "64 MiB: 4,000 TCP connections that announce 60,000 octets and send all but one, 200 addresses",
         |program| crowded(program, 4_000, &crate::connections::KEPT_CLAIMS),
     );
+}
+
+#[test]
+#[ignore = "a row of make attacks"]
+fn all_kinds() {
+    row("memory::all_kinds", "64 MiB: all at once, as in the row of that", |program| {
+        limited(program, crate::together::setup(), crate::together::all_of_them)
+    });
 }

@@ -260,7 +260,7 @@ fn no_such_names() {
 #[test]
 #[ignore = "a row of make attacks"]
 fn failures() {
-    row("misses::failures", "20,000 random names a second that fail, 16 addresses", |program| {
+    row("misses::failures", "20,000 random names a second that fail in five ways, 16 addresses", |program| {
         flooded(program, Names { is_forgotten: false, ..Names::of("broken.example", 16) })
     });
 }

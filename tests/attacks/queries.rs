@@ -2,12 +2,14 @@
 
 use crate::flood::{Flood, addresses};
 use crate::outcome::Outcome;
+use crate::raw::Raw;
 use crate::row::row;
 use crate::scene::{METRICS, Scene, Setup, duration, strength};
 use crate::support::client::http;
 use crate::target::Program;
 use crate::wire::{A, Answer, Ask, CNAME, Make, Named, OPT, QUESTION_NAME, Question, Section, name_of, query};
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// Datagrams that no resolver sends.
@@ -89,9 +91,7 @@ pub fn no_queries(program: Program) -> Outcome {
 fn reflected() {
     row("queries::reflected", "20,000 datagrams a second that say they come from the server itself", |program| {
         let scene = Scene::start(program, Setup::default());
-        let raw = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::RAW, Some(libc::IPPROTO_RAW.into()));
-        let raw = raw.expect("root in its namespace may make raw sockets");
-        let to = socket2::SockAddr::from(scene.server);
+        let raw = Raw::open();
         let (mut outcome, sent) = scene.attack(|scene| {
             let (started, mut sent) = (std::time::Instant::now(), 0_u32);
             while started.elapsed() < duration() {
@@ -100,7 +100,7 @@ fn reflected() {
                     let mut wire = query("hot1.polite.example", A);
                     // Some of them malformed, which are answered, too.
                     wire[5] = u8::from(!sent.is_multiple_of(3));
-                    _ = raw.send_to(&in_ip(port, scene.server.port(), &wire), &to);
+                    raw.send_udp((Ipv4Addr::LOCALHOST, port), (Ipv4Addr::LOCALHOST, scene.server.port()), &wire);
                     sent += 1;
                 }
                 std::thread::sleep(Duration::from_millis(1));
@@ -110,20 +110,6 @@ fn reflected() {
         outcome.tell(format!("{sent} datagrams"));
         outcome
     });
-}
-
-/// A datagram from 127.0.0.1 to 127.0.0.1 without checksums.
-fn in_ip(from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
-    let length = |octets: usize| u16::try_from(octets).expect("a short datagram").to_be_bytes();
-    let mut packet = vec![0x45, 0];
-    packet.extend_from_slice(&length(28 + payload.len()));
-    packet.extend_from_slice(&[0, 1, 0, 0, 64, 17, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1]);
-    packet.extend_from_slice(&from.to_be_bytes());
-    packet.extend_from_slice(&to.to_be_bytes());
-    packet.extend_from_slice(&length(8 + payload.len()));
-    packet.extend_from_slice(&[0, 0]);
-    packet.extend_from_slice(payload);
-    packet
 }
 
 /// Labels that would be something else in a log, on a terminal, in an exposition of metrics, or in a format.

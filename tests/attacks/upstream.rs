@@ -230,7 +230,11 @@ pub fn honest() -> Script {
         match question.zone() {
             "silent.example" => Reply::Silence,
             "nx.example" => Reply::Message(answer.rcode(NXDOMAIN).with_soa(300).wire),
-            "broken.example" => Reply::Message(answer.rcode(crate::wire::SERVFAIL).wire),
+            "broken.example" => {
+                // SERVFAIL, REFUSED, FORMERR, NOTIMP, NOTAUTH.
+                let [.., octet] = address_of(&question.name);
+                Reply::Message(answer.rcode([2, 5, 1, 4, 9][usize::from(octet) % 5]).wire)
+            }
             "big.example" | "many.example" | "servers.example" if via == Via::Udp => Reply::Message(answer.truncated().wire),
             "big.example" => Reply::Message(filled(answer, TXT, &[&[255][..], &[b'x'; 255]].concat())),
             "many.example" => Reply::Message(filled(answer, A, &[10, 9, 8, 7])),
