@@ -45,7 +45,7 @@ pub fn besieged(program: Program, count: u32, manners: &Manners) -> Outcome {
     outcome.tell(format!("health / metrics / the watchdog's: {told}"));
     let of_port = |port: u16| failed.iter().filter(|failed| **failed == port).count();
     outcome.tell(format!("failed of {probes} probes: {}", PORTS.map(|(port, _)| of_port(port).to_string()).join(" / ")));
-    outcome.hold(failed.is_empty(), "probes and scrapes are answered");
+    outcome.hold_unless_starved(failed.is_empty(), "probes and scrapes are answered");
     scene.memory_goes_back(&mut outcome);
     outcome
 }

@@ -233,7 +233,8 @@ fn its_own_hits() {
                 })
             });
             outcome.tell(format!("{sent} names"));
-            outcome.at_most(&format!("of {hits} own hits lost"), lost as u64, 0);
+            outcome.tell(format!("{lost} of {hits} own hits lost"));
+            outcome.hold_unless_starved(lost == 0, "a client's hits are not limited by its misses");
             scene.memory_goes_back(&mut outcome);
             outcome
         },

@@ -19,6 +19,8 @@ pub struct Outcome {
     pub processor: f64,
     pub besides: Vec<String>,
     broken: Vec<String>,
+    /// False when the machine kept the server from running.
+    is_judged: bool,
 }
 
 impl Outcome {
@@ -35,6 +37,7 @@ impl Outcome {
             processor,
             besides: Vec::new(),
             broken: Vec::new(),
+            is_judged: true,
         };
         if full.datagrams > 0 {
             outcome.tell(format!("{} datagrams found the server's sockets full", full.datagrams));
@@ -50,6 +53,7 @@ impl Outcome {
         outcome.hold(udp.wrong + tcp.wrong == 0, "polite clients get their own answers");
         let waited = target.waited();
         if !is_all_well && waited > TOO_MUCH {
+            outcome.is_judged = false;
             outcome.tell(format!("not judged: the server waited for a processor for {:.0} % of some 400 ms", waited * 100.0));
             return outcome;
         }
@@ -65,6 +69,11 @@ impl Outcome {
         if !does {
             self.broken.push(what.to_owned());
         }
+    }
+
+    /// Notes that something must hold where the server got to run.
+    pub fn hold_unless_starved(&mut self, does: bool, what: &str) {
+        self.hold(does || !self.is_judged, what);
     }
 
     /// Adds a cell's part.
