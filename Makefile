@@ -6,9 +6,9 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 FUZZ_SECONDS ?= 60
 # What `make bench` is told: BENCH='--workload cached --rounds 3'. `make bench BENCH=--help` says what there is.
 BENCH ?=
-SCRIPTS := scripts/install-test-deps scripts/build-image scripts/order-text .ci/run
+SCRIPTS := scripts/install-test-deps scripts/build-image scripts/fuzz scripts/fuzz-rustc scripts/order-text scripts/supply-chain .ci/run
 
-.PHONY: help build image run test check bench bench-instructions faults attacks fuzz
+.PHONY: help build image run test check supply-chain bench bench-instructions faults attacks fuzz
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -25,31 +25,36 @@ run: ## Serve on 127.0.0.1:1053 from the built-in Corefile
 test: ## Install what the tests need, then check and test everything
 	scripts/install-test-deps
 	$(MAKE) check
+	scripts/supply-chain
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	    echo "$(CARGO) nextest run --locked --workspace"; $(CARGO) nextest run --locked --workspace; \
+	    echo "$(CARGO) nextest run --locked --workspace --exclude nodelocaldns-fuzz"; $(CARGO) nextest run --locked --workspace --exclude nodelocaldns-fuzz; \
 	else \
-	    echo "$(CARGO) test --locked"; $(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast; \
+	    echo "$(CARGO) test --locked"; $(CARGO) test --locked --workspace --exclude nodelocaldns-fuzz --lib --bins --tests --no-fail-fast; \
 	fi
 	$(CARGO) test --locked --doc
 	@$(CARGO) test --quiet --locked --test conformance -- --quiet runner/ # for its list of what is left out
-	$(CARGO) build --release --locked --workspace
+	$(CARGO) build --release --locked --workspace --exclude nodelocaldns-fuzz
 	target/release/bench instructions
 	target/release/bench --check
+	scripts/fuzz --quick --seconds 20
+
+supply-chain: ## Licences, sources and doubled versions of all crates, against deny.toml
+	scripts/supply-chain
 
 check: ## Formatting, lints, documentation, scripts
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	$(CARGO) clippy --locked --workspace --exclude nodelocaldns-fuzz --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" $(CARGO) doc --locked --workspace --exclude nodelocaldns-fuzz --no-deps --document-private-items
 	@if command -v shellcheck >/dev/null; then echo "shellcheck $(SCRIPTS)"; shellcheck $(SCRIPTS); fi
 
 bench: ## Measure beside other DNS caches (benches/README.md): make bench BENCH='--workload cached'
 	scripts/install-test-deps
-	$(CARGO) build --release --locked --workspace
+	$(CARGO) build --release --locked --workspace --exclude nodelocaldns-fuzz
 	target/release/bench $(BENCH)
 
 bench-instructions: ## Count the instructions of a hit against benches/baseline.json; BENCH=--update makes that the baseline
 	scripts/install-test-deps
-	$(CARGO) build --release --locked --workspace
+	$(CARGO) build --release --locked --workspace --exclude nodelocaldns-fuzz
 	target/release/bench instructions $(BENCH)
 
 faults: ## Measure the fault table of README.md on this machine, as Markdown (the row about memory needs root)
@@ -69,8 +74,5 @@ attacks: ## Attack the program and print what others lose, the table of docs/att
 	    sed -n '/does not hold:$$/,/^$$/{/^$$/!p}' target/attacks.log >&2; \
 	done; exit $$broken
 
-fuzz: ## Fuzz every target for FUZZ_SECONDS each (needs nightly Rust and cargo-fuzz)
-	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo "Please run: rustup toolchain install nightly && $(CARGO) install cargo-fuzz" >&2; exit 1; }
-	set -e; for target in $$($(CARGO) fuzz list); do \
-	    $(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
-	done
+fuzz: ## Fuzz every target for FUZZ_SECONDS each, two at a time (fuzz/README.md)
+	scripts/fuzz --seconds $(FUZZ_SECONDS)

@@ -6,6 +6,14 @@ mod cache_transfer;
 mod client_packet;
 #[path = "../fuzz/bodies/corefile.rs"]
 mod corefile;
+#[path = "../fuzz/bodies/netlink.rs"]
+mod netlink;
+#[path = "../fuzz/bodies/node_text.rs"]
+mod node_text;
+#[path = "../fuzz/bodies/packets.rs"]
+mod packets;
+#[path = "../fuzz/bodies/streams.rs"]
+mod streams;
 #[path = "../fuzz/bodies/upstream_answer.rs"]
 mod upstream_answer;
 
@@ -45,4 +53,24 @@ fn corefiles_of_the_corpus_hold_what_the_fuzzer_demands() {
 #[test]
 fn handed_over_caches_of_the_corpus_hold_what_the_fuzzer_demands() {
     replay("cache_transfer", cache_transfer::run);
+}
+
+#[test]
+fn netlink_messages_of_the_corpus_hold_what_the_fuzzer_demands() {
+    replay("netlink", netlink::run);
+}
+
+#[test]
+fn texts_of_the_corpus_hold_what_the_fuzzer_demands() {
+    replay("node_text", node_text::run);
+}
+
+#[test]
+fn packets_of_the_corpus_hold_what_the_fuzzer_demands() {
+    replay("packets", packets::run);
+}
+
+#[test]
+fn streams_of_the_corpus_hold_what_the_fuzzer_demands() {
+    replay("streams", streams::run);
 }

@@ -1,10 +1,17 @@
 //! Octets from a client: rejected with a reply that is whole, or read and answered.
 
-use nodelocaldns::message::{Name, Query, Rcode, Rejection, Reply, Response, TtlRule};
+use nodelocaldns::message::{Name, Query, Rcode, Rejection, Reply, Response, TtlRule, work};
+
+/// Steps that reading a query may take for any message, and for each of its octets: four records at most have a name, of 127 labels and as many
+/// pointers each.
+const STEPS: usize = 2048;
+const STEPS_PER_OCTET: usize = 1;
 
 /// Panics if anything the server relies on does not hold.
 pub fn run(octets: &[u8]) {
-    match Query::read(octets) {
+    let (read, steps) = work::of(|| Query::read(octets));
+    assert!(steps <= STEPS + STEPS_PER_OCTET * octets.len(), "{steps} steps for {} octets", octets.len());
+    match read {
         Ok(query) => check_query(&query, octets),
         Err(rejection) => check_rejection(&rejection, octets),
     }

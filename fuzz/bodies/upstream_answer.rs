@@ -1,13 +1,26 @@
 //! Octets from an upstream: refused, or an answer whose copies for clients are whole and say the same.
 
-use nodelocaldns::message::{Data, Name, Query, Record, Reply, Response, TtlRule};
+use nodelocaldns::directives::cache::judge;
+use nodelocaldns::message::{Data, Name, Query, Record, Reply, Response, TtlRule, work};
+
+/// Steps that an answer may take to be read, judged, or written for a client, for any message and for each of its octets.
+const STEPS: usize = 8192;
+const STEPS_PER_OCTET: usize = 8;
 
 /// A record as a client sees it: section, owner, type, class, TTL, data.
 type Seen<'a> = (u8, Name, u16, u16, u32, Data<'a>);
 
+/// What `task` gives, if that takes no more steps than a message of so many octets may cost.
+fn within_bounds<T>(octets: usize, task: impl FnOnce() -> T) -> T {
+    let (done, steps) = work::of(task);
+    assert!(steps <= STEPS + STEPS_PER_OCTET * octets, "{steps} steps for {octets} octets");
+    done
+}
+
 /// Panics if anything the server relies on does not hold.
 pub fn run(octets: &[u8]) {
-    let Ok(mut response) = Response::read(octets) else { return };
+    let Ok(mut response) = within_bounds(octets.len(), || Response::read(octets)) else { return };
+    within_bounds(octets.len(), || judge(&response, || 0));
     let again = Response::read(response.wire()).expect("what was accepted is accepted again");
     assert!(seen(&again) == seen(&response), "and says the same");
     assert_eq!(again.wire()[2..12], response.wire()[2..12]);
@@ -42,7 +55,8 @@ fn check_copy(response: &Response, asked: &[u8], opt: bool, limit: usize, stored
     }
     let Ok(query) = Query::read(&wire) else { panic!("our own query is well-formed") };
     let mut reply = Vec::new();
-    response.write(&query, &wire, Reply { ttl: TtlRule::Set(3), limit, udp_size: 1232 }, &mut reply);
+    let shape = Reply { ttl: TtlRule::Set(3), limit, udp_size: 1232 };
+    within_bounds(response.wire().len(), || response.write(&query, &wire, shape, &mut reply));
     assert!(reply.len() <= limit);
     assert_eq!((&reply[..2], &reply[12..query.question_end.into()]), (&[0xab, 0xcd][..], query.question(&wire)));
     let copy = Response::read(&reply).expect("a copy is a whole message");

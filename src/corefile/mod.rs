@@ -14,7 +14,7 @@ mod tree;
 pub mod value;
 mod zone;
 
-pub use diagnostic::{Diagnostic, Diagnostics};
+pub use diagnostic::{Diagnostic, Diagnostics, printable};
 pub use loader::{read_at_most, read_file};
 pub use tree::{Corefile, Directive, FileId, Key, OptionLine, ServerBlock, Sources, Span, Token};
 

@@ -1,5 +1,6 @@
 //! What the doctor says. Pure.
 
+use crate::corefile::printable;
 use serde::Serialize;
 use std::fmt;
 
@@ -109,17 +110,17 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// For people: a line for each thing seen, what to do indented below it, and the upshot last.
+/// For people: a line for each thing seen, what to do indented below it, and the upshot last. Names and pages that others have written steer no terminal.
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for check in &self.checks {
             let mut head = (check.verdict.to_string(), check.name);
             for seen in &check.seen {
-                writeln!(f, "{:<8} {:<12} {seen}", head.0, head.1)?;
+                writeln!(f, "{:<8} {:<12} {}", head.0, head.1, printable(seen, false))?;
                 head = (String::new(), "");
             }
             for advice in &check.advice {
-                writeln!(f, "{:<8} {:<12}   → {advice}", "", "")?;
+                writeln!(f, "{:<8} {:<12}   → {}", "", "", printable(advice, false))?;
             }
         }
         let upshot = match self.intercepted {

@@ -14,7 +14,8 @@ use futures_util::future::join_all;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-pub use processes::agents;
+pub use processes::{agents, netfilter_sockets};
+pub use rights::of as rights_of;
 
 /// For lists of the kernel's and programs that make them.
 const PATIENCE: Duration = Duration::from_secs(3);

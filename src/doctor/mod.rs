@@ -11,4 +11,4 @@ mod look;
 pub use diagnosis::{Check, Diagnosis, Verdict};
 pub use findings::{Agent, Asked, Findings, Holder, Listener, Page, Question, Reply, Rights, Way};
 pub use judge::judge;
-pub use look::{agents, look};
+pub use look::{agents, look, netfilter_sockets, rights_of};

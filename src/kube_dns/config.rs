@@ -111,14 +111,25 @@ pub fn read(folder: &Path, files: &dyn Loader) -> Result<Config, ConfigErrors> {
         }
     };
     let (stub_domains, upstream_nameservers) = (text(STUB_DOMAINS), text(UPSTREAM_NAMESERVERS));
+    let config = parse(folder, stub_domains.as_deref(), upstream_nameservers.as_deref(), &mut errors);
+    if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
+}
+
+/// The values of both keys, as far as they are there; what is wrong with them goes to `errors`. `folder` is named there. Pure.
+pub fn parse(
+    folder: &Path,
+    stub_domains: Option<&str>,
+    upstream_nameservers: Option<&str>,
+    errors: &mut Vec<ConfigError>,
+) -> Config {
     let mut config = Config::default();
     if let Some(text) = stub_domains {
-        config.stub_domains = parse_stub_domains(&folder.join(STUB_DOMAINS), &text, &mut errors);
+        config.stub_domains = parse_stub_domains(&folder.join(STUB_DOMAINS), text, errors);
     }
     if let Some(text) = upstream_nameservers {
-        config.upstream_nameservers = parse_upstream_nameservers(&folder.join(UPSTREAM_NAMESERVERS), &text, &mut errors);
+        config.upstream_nameservers = parse_upstream_nameservers(&folder.join(UPSTREAM_NAMESERVERS), text, errors);
     }
-    if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
+    config
 }
 
 fn parse_stub_domains(file: &Path, text: &str, errors: &mut Vec<ConfigError>) -> BTreeMap<StubDomain, Vec<Nameserver>> {

@@ -5,7 +5,7 @@ use super::octets::{MAX_MESSAGE_LENGTH, Steps, u16_at, walk_name_within};
 use super::opt::{DNSSEC_OK, OPT_LENGTH};
 use super::query::{QR, TC, question_name_end};
 use super::record::{Record, Section};
-use super::{Rcode, RecordType, WireError};
+use super::{Rcode, RecordType, WireError, work};
 use smallvec::SmallVec;
 use std::ops::Range;
 
@@ -113,6 +113,7 @@ impl Checked<'_> {
         let mut opt_seen = false;
         for (section, count) in Section::ALL.into_iter().zip(counts) {
             for _ in 0..count {
+                work::count();
                 let owner = at;
                 let fixed = self.follow(owner, true)?;
                 let record = Record::at(section, self.wire, owner, fixed)?;

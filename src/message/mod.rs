@@ -6,6 +6,7 @@ mod compose;
 mod echo;
 #[cfg(test)]
 mod fixtures;
+pub mod framing;
 #[cfg(test)]
 pub(crate) mod hostile;
 mod layout;
@@ -21,7 +22,7 @@ mod rejection;
 mod reply;
 mod response;
 mod types;
-pub(crate) mod work;
+pub mod work;
 
 pub use echo::lower_case_echoes;
 pub use name::{LowerName, Name};

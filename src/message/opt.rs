@@ -1,6 +1,7 @@
 //! The OPT pseudo-record of EDNS(0) (RFC 6891 section 6.1).
 
 use super::octets::u16_at;
+use super::work;
 
 /// Octets of an OPT record without options.
 pub(super) const OPT_LENGTH: usize = 11;
@@ -23,6 +24,7 @@ impl<'a> Iterator for Options<'a> {
     type Item = (u16, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
+        work::count();
         let code = u16_at(self.0, 0).ok()?;
         let length = usize::from(u16_at(self.0, 2).ok()?);
         let (option, rest) = self.0.split_at_checked(4 + length)?;

@@ -2,7 +2,7 @@
 
 use super::octets::{HEADER_LENGTH, MAX_MESSAGE_LENGTH, MAX_NAME_LENGTH, u16_at, walk_name};
 use super::opt;
-use super::{Class, LowerName, Rcode, RecordType, Rejection, WireError};
+use super::{Class, LowerName, Rcode, RecordType, Rejection, WireError, work};
 
 /// The response bit of the header's second word.
 pub(super) const QR: u16 = 0x8000;
@@ -140,6 +140,7 @@ fn read_body(wire: &[u8], header: Header, counts: [u16; 4]) -> Result<Query, Wir
 pub(super) fn question_name_end(wire: &[u8]) -> Result<usize, WireError> {
     let mut at = HEADER_LENGTH;
     loop {
+        work::count();
         match wire.get(at) {
             Some(0) => return Ok(at + 1),
             Some(length @ 1..=63) => at += usize::from(*length) + 1,

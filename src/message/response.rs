@@ -5,7 +5,7 @@ use super::compose::{Composed, Composer};
 use super::octets::HEADER_LENGTH;
 use super::query::{AA, AD, CD, QR, RA, RD, TC};
 use super::record::{Record, Section};
-use super::{Class, Name, Rcode, RecordType, WireError};
+use super::{Class, Name, Rcode, RecordType, WireError, work};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -162,6 +162,7 @@ impl Response {
         let additional = authority + self.authority_count();
         let mut owner = parts.question_end;
         parts.ttl_offsets.iter().enumerate().filter_map(move |(index, ttl_offset)| {
+            work::count();
             let section = match index {
                 _ if index < authority => Section::Answer,
                 _ if index < additional => Section::Authority,

@@ -1,23 +1,32 @@
-//! Counts the work done on messages, in test builds only: tests assert on it, as they must not on time.
+//! Counts the work done on messages, where debug assertions are on: tests and fuzz targets assert on it, as they must not on time.
 
-#[cfg(test)]
+#[cfg(debug_assertions)]
 thread_local! {
     static STEPS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// Notes one step: a label or pointer followed, a name looked up.
+/// Notes one step: a label or pointer followed, a name looked up, a record looked at.
 #[inline(always)]
 pub fn count() {
-    #[cfg(test)]
+    #[cfg(debug_assertions)]
     STEPS.set(STEPS.get() + 1);
 }
 
-/// What `work` gives, and the steps that it took on this thread.
-#[cfg(test)]
+/// What `work` gives, and the steps that it took on this thread; none where they are not counted.
 pub fn of<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    let before = STEPS.get();
+    let before = taken();
     let result = work();
-    (result, STEPS.get() - before)
+    (result, taken() - before)
+}
+
+#[cfg(debug_assertions)]
+fn taken() -> usize {
+    STEPS.get()
+}
+
+#[cfg(not(debug_assertions))]
+fn taken() -> usize {
+    0
 }
 
 #[cfg(test)]

@@ -27,8 +27,8 @@ pub fn read() -> Option<ConnectionTable> {
     Some(ConnectionTable { count: number(COUNT)?, max: number(MAX)?, dropped })
 }
 
-/// The sum of the column `drop`.
-fn dropped(statistics: &str) -> u64 {
+/// The sum of the column `drop` in the kernel's statistics. Pure.
+pub fn dropped(statistics: &str) -> u64 {
     let mut lines = statistics.lines();
     let names = lines.next().unwrap_or_default();
     let Some(column) = names.split_whitespace().position(|name| name == "drop") else { return 0 };

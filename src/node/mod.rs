@@ -7,6 +7,7 @@ mod arrival;
 mod client_watch;
 mod conntrack;
 mod desired;
+pub mod dumps;
 mod error;
 mod fallback;
 mod filter;
@@ -24,15 +25,20 @@ mod survey;
 pub use arrival::{Client, Reach};
 pub use client_watch::named as clients_named;
 pub use conntrack::ConnectionTable;
+pub use conntrack::dropped as dropped_connections;
 pub use desired::{Desired, End, Hook, Interception, LinkWish, Protocol, Rule, Wish, desired};
 pub use error::Error;
 pub use fallback::{Fallback, Redirection};
 pub use firewall::{Eater, Fate, Packet, fate};
-pub use iptables::{Ahead, Listing, Present, Table as IptablesTable, ahead};
+pub use iptables::{
+    Ahead, Changes as IptablesChanges, Listing, Present, Table as IptablesTable, ahead, changes, present, script,
+};
 pub use link::LinkView;
 pub use nftables::connections::Connection;
 pub use nftables::ruleset::{Base, Chain, Effect, Family, Place, Rewrite, Ruleset, RulesetTable, SeenRule};
 pub use nftables::{BaseChain, ChainRule, Chains, Expression, FALLBACK_TABLE_NAME, GUARD_TABLE_NAME, Name, TABLE_NAME, Verdict};
+pub use nftables::{Own, Subjects};
+pub use presence::others as other_agents;
 pub use rate_limit::{RateLimit, times};
 pub use survey::{Survey, survey};
 
@@ -41,7 +47,7 @@ use self::filter::{Filter, Refused};
 use self::guard::Guard;
 use self::iptables::Iptables;
 use self::link::Link;
-use self::nftables::{AcceptRules, Applied, Events, FallbackTable, Own, Subjects};
+use self::nftables::{AcceptRules, Applied, Events, FallbackTable};
 use self::pace::Urgency;
 use self::presence::Presence;
 use crate::threads;

@@ -41,7 +41,8 @@ pub fn is_any() -> bool {
     std::fs::read_to_string(LISTING).is_ok_and(|listing| others(&listing, None) > 0)
 }
 
-fn others(listing: &str, own: Option<&str>) -> usize {
+/// How many agents but `own` there are in a listing of Unix sockets, as the kernel writes it. Pure.
+pub fn others(listing: &str, own: Option<&str>) -> usize {
     let names = listing.lines().filter_map(|line| line.split_whitespace().nth(7)?.strip_prefix('@'));
     names.filter(|name| name.starts_with(PREFIX) && Some(*name) != own).count()
 }

@@ -5,6 +5,7 @@ use super::connections::{Caller, Closed, Connections, Entry, Ticket};
 use super::worker::{Binding, Share};
 use crate::chain::{Clock, Peer, Transport};
 use crate::fairness::Pass;
+use crate::message::framing::{self, Frame};
 use crate::plan::Dispatch;
 use parking_lot::Mutex;
 use socket2::SockRef;
@@ -335,12 +336,11 @@ impl<A: Answerer> Conversation<A> {
         let mut repeats = self.share.repeats();
         let mut rest = self.input.octets.as_slice();
         let progress = loop {
-            let Some((length, after)) = rest.split_first_chunk() else { break Progress::Starved };
-            let length = usize::from(u16::from_be_bytes(*length));
-            if length == 0 || length > MAX_QUERY {
-                return Err(Cut::Malformed);
-            }
-            let Some((message, after)) = after.split_at_checked(length) else { break Progress::Starved };
+            let (message, after) = match framing::first(rest, 1..=MAX_QUERY) {
+                Frame::Message { octets, rest } => (octets, rest),
+                Frame::Incomplete => break Progress::Starved,
+                Frame::OutOfBounds => return Err(Cut::Malformed),
+            };
             if self.replies.in_flight() >= self.share.limits.queries_per_connection {
                 break Progress::Full;
             }

@@ -39,7 +39,7 @@ const FOLDER_PATIENCE: Duration = Duration::from_secs(1);
 /// From the new watchdog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Request {
+pub enum Request {
     /// The first thing said.
     TakeOver { version: u32 },
     /// Its server has proved itself, and queries come to it.
@@ -51,7 +51,7 @@ enum Request {
 /// From the old one, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Offer {
+pub enum Offer {
     /// Listening sockets are beside it; with `more` others follow.
     Sockets { more: bool },
     /// What the caches hold is beside it, if anything is. The last packet.

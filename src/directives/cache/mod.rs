@@ -12,6 +12,7 @@ mod verdict;
 mod wire;
 
 pub use transfer::{Bounds, Reading, Tally, TransferError, export, import};
+pub use verdict::{Verdict, judge};
 
 use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Configured, MemoryBudget, ParseContext, Part};
 use crate::corefile::Directive;

@@ -9,6 +9,7 @@ use super::line::{Bell, FailOnDrop, Line, Try};
 use super::sockets::Room;
 use super::upstream::Remote;
 use crate::chain::Transport;
+use crate::message::framing::{self, Frame};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use socket2::SockRef;
@@ -378,8 +379,7 @@ fn deliver(connection: &Connection, inbox: &mut Vec<u8>) -> Result<(), Break> {
     let mut rest = inbox.as_slice();
     let now = Instant::now();
     let mut in_flight = connection.in_flight.lock();
-    while let Some((length, after)) = rest.split_first_chunk().map(|(octets, after)| (u16::from_be_bytes(*octets), after)) {
-        let Some((message, after)) = after.split_at_checked(usize::from(length)) else { break };
+    while let Frame::Message { octets: message, rest: after } = framing::first(rest, 0..=usize::from(u16::MAX)) {
         if messages == unanswered {
             connection.remote.metrics.mismatched.increment();
             return Err(Break::Unasked);

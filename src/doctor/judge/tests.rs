@@ -766,3 +766,13 @@ fn legacy_chains_that_cannot_be_listed_leave_kube_proxys_mode_open() {
     });
     assert_eq!(diagnosis.check("kube_proxy").unwrap().verdict, Verdict::Unknown, "{diagnosis}");
 }
+
+#[test]
+fn what_others_have_written_steers_no_terminal() {
+    let diagnosis = diagnose(|findings| {
+        let page = "nodelocaldns_watchdog_interception 0\nnodelocaldns_watchdog_intercepted{address=\"\u{1b}[31m\u{202e}\"} 0\n";
+        findings.metrics = Some(("127.0.0.1:9353".parse().unwrap(), Ok((200, page.to_owned()))));
+    });
+    let told = diagnosis.to_string();
+    assert!(told.contains("\\u{1b}[31m") && !told.contains(['\u{1b}', '\u{202e}']), "{told}");
+}

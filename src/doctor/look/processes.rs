@@ -86,8 +86,8 @@ fn sockets(process: &Process) -> impl Iterator<Item = u64> {
     })
 }
 
-/// Port IDs of netfilter's netlink sockets by inode, from a listing as the kernel writes it: pointer, protocol, port ID, …, inode.
-fn netfilter_sockets(listing: &str) -> HashMap<u64, u32> {
+/// Port IDs of netfilter's netlink sockets by inode, from a listing as the kernel writes it: pointer, protocol, port ID, …, inode. Pure.
+pub fn netfilter_sockets(listing: &str) -> HashMap<u64, u32> {
     let of_line = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let is_netfilter = fields.get(1)?.parse() == Ok(libc::NETLINK_NETFILTER);

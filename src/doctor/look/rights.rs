@@ -14,7 +14,8 @@ pub fn rights() -> Rights {
     status.map_or_else(|_| Rights::default(), |status| of(status.euid, status.capeff, &map))
 }
 
-fn of(user: u32, capabilities: u64, map: &str) -> Rights {
+/// What a user with these capabilities may, in a user namespace with this map of users (/proc/PID/uid_map). Pure.
+pub fn of(user: u32, capabilities: u64, map: &str) -> Rights {
     Rights {
         is_root: user == 0,
         has_net_admin: capabilities & NET_ADMIN != 0,

@@ -6,7 +6,7 @@ use crate::node::nftables::Chains;
 /// `recorded/NAME.nlmsg`
 macro_rules! recorded {
     ($name:literal) => {
-        Chains::recorded(include_bytes!(concat!("recorded/", $name, ".nlmsg")))
+        Chains::listed(include_bytes!(concat!("recorded/", $name, ".nlmsg")))
     };
 }
 
@@ -148,7 +148,7 @@ fn octets_that_are_no_ruleset_do_not_panic() {
             for value in [0, 0xff] {
                 let mut octets = recording.to_vec();
                 octets[index] = value;
-                let chains = Chains::recorded(&octets);
+                let chains = Chains::listed(&octets);
                 let _nothing_panics = fate(&chains, &packets()[0]);
             }
         }

@@ -3,6 +3,7 @@
 use super::text::{Table, chain, present};
 use crate::node::desired::{End, Protocol, Rule};
 use ipnet::IpNet;
+use std::collections::{HashMap, HashSet};
 
 /// How deep chains may jump into each other before nothing more is said of them.
 const DEPTH: usize = 8;
@@ -19,36 +20,54 @@ pub struct Ahead {
 }
 
 /// The rules in `listing`, the output of `-S` for `table`, that a packet of `rule` meets before `rule` and that would end its way through the
-/// chain, or have it tracked. All of the chain's, if `rule` is not there.
+/// chain, or have it tracked. All of the chain's, if `rule` is not there. Each once, however often it is met; the work is linear in the listing.
 pub fn ahead(table: Table, listing: &str, rule: &Rule) -> Vec<Ahead> {
-    let mut found = Vec::new();
-    walk(table, listing, chain(rule.hook), rule, true, DEPTH, &mut found);
-    found
-}
-
-/// Whether the walk through the chain ends in `rule`.
-fn walk(table: Table, listing: &str, chain: &str, rule: &Rule, is_certain: bool, depth: usize, found: &mut Vec<Ahead>) -> bool {
-    let prefix = format!("-A {chain} ");
+    let mut chains: HashMap<&str, Vec<(&str, &str)>> = HashMap::new();
     for line in listing.lines() {
-        let Some(conditions) = line.strip_prefix(&prefix) else { continue };
-        if present(table, line).iter().any(|present| present.rule == *rule) {
-            return true;
-        }
-        let Some((matches, target)) = applies(conditions, rule) else { continue };
-        let is_certain = is_certain && matches;
-        let decides = match target.as_str() {
-            // In a chain of somebody's it only goes back.
-            "RETURN" => depth == DEPTH,
-            "ACCEPT" | "DROP" | "REJECT" | "CT" | "QUEUE" | "NFQUEUE" => true,
-            _ => false,
-        };
-        if decides {
-            found.push(Ahead { line: line.to_owned(), target, is_certain });
-        } else if depth > 0 && listing.lines().any(|line| line.strip_prefix("-N ") == Some(&target)) {
-            walk(table, listing, &target, rule, is_certain, depth - 1, found);
+        if let Some(name) = line.strip_prefix("-N ") {
+            chains.entry(name).or_default();
+        } else if let Some((name, conditions)) = line.strip_prefix("-A ").and_then(|rest| rest.split_once(' ')) {
+            chains.entry(name).or_default().push((line, conditions));
         }
     }
-    false
+    let mut walk = Walk { table, rule, chains, walked: HashSet::new(), told: HashSet::new(), found: Vec::new() };
+    walk.follow(chain(rule.hook), true, DEPTH);
+    walk.found
+}
+
+struct Walk<'a> {
+    table: Table,
+    rule: &'a Rule,
+    /// Line and conditions of each rule, by chain.
+    chains: HashMap<&'a str, Vec<(&'a str, &'a str)>>,
+    /// What was followed: chain, whether all packets come there, depth.
+    walked: HashSet<(String, bool, usize)>,
+    told: HashSet<(&'a str, bool)>,
+    found: Vec<Ahead>,
+}
+
+impl Walk<'_> {
+    /// Follows a chain up to its end or the rule.
+    fn follow(&mut self, chain: &str, is_certain: bool, depth: usize) {
+        for (line, conditions) in self.chains.get(chain).cloned().unwrap_or_default() {
+            if present(self.table, line).iter().any(|present| present.rule == *self.rule) {
+                return;
+            }
+            let Some((matches, target)) = applies(conditions, self.rule) else { continue };
+            let is_certain = is_certain && matches;
+            let decides = match target.as_str() {
+                // In a chain of somebody's it only goes back.
+                "RETURN" => depth == DEPTH,
+                "ACCEPT" | "DROP" | "REJECT" | "CT" | "QUEUE" | "NFQUEUE" => true,
+                _ => false,
+            };
+            if decides && self.told.insert((line, is_certain)) {
+                self.found.push(Ahead { line: line.to_owned(), target, is_certain });
+            } else if !decides && depth > 0 && self.walked.insert((target.clone(), is_certain, depth)) {
+                self.follow(&target, is_certain, depth - 1);
+            }
+        }
+    }
 }
 
 /// None if no packet of `rule` can match; else whether all do, and the target. Conditions that are not known may match.
@@ -178,5 +197,12 @@ mod tests {
             "-N mine\n-A PREROUTING -i cali+ -j mine\n-A mine -p tcp -j DROP\n-A mine -p udp -j ACCEPT\n-A mine -j RETURN";
         assert_eq!(targets(lines), [("ACCEPT".to_owned(), false)]);
         assert_eq!(targets("-N loop\n-A loop -j loop\n-A PREROUTING -j loop"), [], "it ends");
+    }
+
+    #[test]
+    fn chains_that_jump_into_each_other_many_times_are_followed_once() {
+        let jumps = ["-A one -j two\n-A two -j one\n"; 50].concat();
+        let lines = format!("-N one\n-N two\n-A PREROUTING -j one\n{jumps}-A two -p udp -j ACCEPT");
+        assert_eq!(targets(&lines), [("ACCEPT".to_owned(), true)]);
     }
 }

@@ -13,8 +13,8 @@ use select::{Finding, Kind, has_kubernetes_chains, select};
 use std::io;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
-use text::{Changes, changes, present, script, takes_socket_match};
-pub use text::{Present, Table};
+use text::takes_socket_match;
+pub use text::{Changes, Present, Table, changes, present, script};
 
 /// How long a program waits for the xtables lock.
 const LOCK_WAIT_SECONDS: u32 = 5;

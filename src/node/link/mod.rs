@@ -12,6 +12,7 @@ use difference::{Found, Step, addresses_to_remove, alias, is_ours, prefix_length
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 pub use read::look;
+pub(in crate::node) use read::{address_of, of};
 use read::{check_error, made_as, name_of, view, view_of_index};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;

@@ -68,7 +68,7 @@ async fn with_addresses(handle: &Handle, link: &LinkMessage, name: &str) -> Resu
 }
 
 /// The link without its addresses.
-fn of(link: &LinkMessage) -> LinkView {
+pub(in crate::node) fn of(link: &LinkMessage) -> LinkView {
     LinkView {
         index: link.header.index,
         name: name_of(link).cloned().unwrap_or_default(),
@@ -106,7 +106,7 @@ fn kind_of(attribute: &LinkAttribute) -> Option<String> {
 }
 
 /// The address itself; on links between two ends, `Address` is the other end's.
-fn address_of(message: &AddressMessage) -> Option<(IpAddr, u8)> {
+pub(in crate::node) fn address_of(message: &AddressMessage) -> Option<(IpAddr, u8)> {
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,

@@ -128,15 +128,7 @@ impl AcceptRules {
     ///
     /// [`Error::Nftables`]; the chains are as they were.
     pub fn apply(&mut self, rules: &[Rule], chains: &Chains, is_alone: bool) -> Result<Done, Error> {
-        let todo: Vec<(Chain, Changes)> = Chain::ALL
-            .into_iter()
-            .filter_map(|chain| {
-                let base = chain.find(chains)?;
-                let wanted: Vec<Rule> = rules.iter().filter(|rule| chain.holds(rule)).copied().collect();
-                let todo = changes(chain, &wanted, base, chains, is_alone);
-                (todo != Changes::default()).then_some((chain, todo))
-            })
-            .collect();
+        let todo = due(rules, chains, is_alone);
         if todo.is_empty() {
             return Ok(Done::default());
         }
@@ -164,6 +156,17 @@ impl AcceptRules {
             Err(error) => Err(error),
         }
     }
+}
+
+/// What makes all chains what they should be.
+pub(in crate::node) fn due(rules: &[Rule], chains: &Chains, is_alone: bool) -> Vec<(Chain, Changes)> {
+    let of_chain = |chain: Chain| {
+        let base = chain.find(chains)?;
+        let wanted: Vec<Rule> = rules.iter().filter(|rule| chain.holds(rule)).copied().collect();
+        let todo = changes(chain, &wanted, base, chains, is_alone);
+        (todo != Changes::default()).then_some((chain, todo))
+    };
+    Chain::ALL.into_iter().filter_map(of_chain).collect()
 }
 
 /// What makes `base` what it should be.

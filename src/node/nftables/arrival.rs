@@ -69,15 +69,19 @@ fn members(channel: &mut Channel, table: &str, set: &str) -> io::Result<Vec<(Cli
     let mut request = Request::new().op_getsetelem_dump(&header(FAMILY, 0));
     request.encode().push_table_bytes(table.as_bytes()).push_set_bytes(set.as_bytes());
     let mut members = Vec::new();
-    channel.dump(&request, |payload| {
-        let (_, attributes) = OpGetsetelemDump::decode_reply(payload);
-        let Ok(elements) = attributes.get_elements() else { return };
-        members.extend(elements.get_elem().filter_map(|element| {
-            let client = arrival::client(element.get_key().ok()?.get_value().ok()?)?;
-            // In network order, which `netlink-bindings` leaves as it is.
-            let left = element.get_expiration().map(u64::from_be).unwrap_or_default();
-            Some((client, Duration::from_millis(left)))
-        }));
-    })?;
+    channel.dump(&request, |payload| members.extend(clients(payload)))?;
     Ok(members)
+}
+
+/// The clients that a message tells of as elements of a set, each with what is left of its time.
+pub(in crate::node) fn clients(payload: &[u8]) -> Vec<(Client, Duration)> {
+    let (_, attributes) = OpGetsetelemDump::decode_reply(payload);
+    let elements = attributes.get_elements().ok();
+    let clients = elements.iter().flat_map(|elements| elements.get_elem()).filter_map(|element| {
+        let client = arrival::client(element.get_key().ok()?.get_value().ok()?)?;
+        // In network order, which `netlink-bindings` leaves as it is.
+        let left = element.get_expiration().map(u64::from_be).unwrap_or_default();
+        Some((client, Duration::from_millis(left)))
+    });
+    clients.collect()
 }

@@ -2,6 +2,7 @@
 
 use super::encode::header;
 use super::expression::{Expression, Verdict, attribute, decode, decode_verdict, text, value};
+use super::message::messages;
 use super::ruleset::{Base, Family, Place};
 use super::socket::Channel;
 use netlink_bindings::nftables::{OpGetchainDump, OpGetruleDump, OpGetsetelemDump, OpGettableDump, Request, VerdictCode};
@@ -23,9 +24,9 @@ const DATA_VALUE: u16 = 1;
 /// nft gives sets without a name of their own names that begin so. Those never change.
 const ANONYMOUS: &str = "__";
 /// Types of messages, in the numbers of nf_tables.h.
-const NEW_TABLE: u16 = 0xa00;
-const NEW_CHAIN: u16 = 0xa03;
-const NEW_RULE: u16 = 0xa06;
+pub(in crate::node) const NEW_TABLE: u16 = 0xa00;
+pub(in crate::node) const NEW_CHAIN: u16 = 0xa03;
+pub(in crate::node) const NEW_RULE: u16 = 0xa06;
 const NEW_ELEMENTS: u16 = 0xa0c;
 
 /// Where a chain or a set is.
@@ -127,6 +128,20 @@ impl Chains {
         Ok(chains)
     }
 
+    /// From the messages of a listing, in the kernel's order. A chain that is told of has all its rules in it.
+    pub(in crate::node) fn listed(octets: &[u8]) -> Self {
+        let mut chains = Self::default();
+        for message in messages(octets) {
+            chains.take(message.message_type(), message.payload());
+            let (header, attributes) = OpGetchainDump::decode_reply(message.payload());
+            if let (NEW_CHAIN, Ok(table), Ok(name)) = (message.message_type(), attributes.get_table(), attributes.get_name()) {
+                let name = Name { family: Family::of(header.nfgen_family), table: text(table), name: text(name) };
+                chains.rules.entry(name).or_default();
+            }
+        }
+        chains
+    }
+
     /// Takes a message that says what is there.
     fn take(&mut self, kind: u16, payload: &[u8]) {
         // What is not whole is not there.
@@ -226,22 +241,5 @@ impl Chains {
             }
         }
         targets
-    }
-}
-
-#[cfg(test)]
-impl Chains {
-    /// From the messages of a recording (`firewall/recorded/`), in the kernel's order.
-    pub fn recorded(octets: &[u8]) -> Self {
-        let mut chains = Self::default();
-        for message in super::message::messages(octets) {
-            chains.take(message.message_type(), message.payload());
-            let (header, attributes) = OpGetchainDump::decode_reply(message.payload());
-            if let (NEW_CHAIN, Ok(table), Ok(name)) = (message.message_type(), attributes.get_table(), attributes.get_name()) {
-                let name = Name { family: Family::of(header.nfgen_family), table: text(table), name: text(name) };
-                chains.rules.insert(name, Vec::new());
-            }
-        }
-        chains
     }
 }

@@ -28,15 +28,19 @@ pub fn read(addresses: &[IpAddr], port: u16) -> io::Result<Vec<Connection>> {
     let mut family = Nfgenmsg::new();
     family.nfgen_family = header(0, 0).nfgen_family;
     let mut found = Vec::new();
-    channel.dump(&Request::new().op_get_dump(&family), |payload| {
-        let (_, attributes) = OpGetDump::decode_reply(payload);
-        let Some((protocol, from, to)) = attributes.get_tuple_orig().ok().and_then(|tuple| ends(&tuple)) else { return };
-        if to.port() == port && addresses.contains(&to.ip()) {
-            let answered_by = attributes.get_tuple_reply().ok().and_then(|tuple| ends(&tuple)).map(|(_, from, _)| from);
-            found.push(Connection { protocol, from, to, answered_by });
-        }
-    })?;
+    let is_asked_for = |connection: &Connection| connection.to.port() == port && addresses.contains(&connection.to.ip());
+    channel.dump(&Request::new().op_get_dump(&family), |payload| found.extend(Connection::of(payload).filter(is_asked_for)))?;
     Ok(found)
+}
+
+impl Connection {
+    /// What a message tells of a connection.
+    pub(in crate::node) fn of(payload: &[u8]) -> Option<Self> {
+        let (_, attributes) = OpGetDump::decode_reply(payload);
+        let (protocol, from, to) = ends(&attributes.get_tuple_orig().ok()?)?;
+        let answered_by = attributes.get_tuple_reply().ok().and_then(|tuple| ends(&tuple)).map(|(_, from, _)| from);
+        Some(Self { protocol, from, to, answered_by })
+    }
 }
 
 /// Protocol, source and destination of one direction.

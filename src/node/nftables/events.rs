@@ -122,8 +122,8 @@ impl Events {
     }
 }
 
-/// What the changes in `datagram` concern that others have made.
-fn subjects(datagram: &[u8], own: &Own) -> Subjects {
+/// What the changes in `datagram`, a notification of the kernel's, concern that others have made. Pure.
+pub fn subjects(datagram: &[u8], own: &Own) -> Subjects {
     let others = messages(datagram).filter(|message| !own.port_ids.contains(&message.port_number()));
     let each = others.filter_map(|message| {
         let payload = message.payload();

@@ -2,6 +2,7 @@
 
 use rtnetlink::packet_core::{ErrorBuffer, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer};
 use std::io;
+use std::ops::RangeInclusive;
 
 /// The messages of a datagram, up to the first that is not whole.
 pub fn messages(octets: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
@@ -17,7 +18,7 @@ pub fn messages(octets: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
 
 /// What a message says about the request it answers.
 #[derive(Debug)]
-pub enum Answer {
+enum Answer {
     /// The request failed.
     Failed(io::Error),
     /// The request, or the list it asked for, is through.
@@ -26,8 +27,26 @@ pub enum Answer {
     Part,
 }
 
+/// Gives to `part` what the messages of `datagram` bring that answer requests of these sequence numbers. True once the last of the requests is
+/// answered; answers to earlier ones, given up on after an error, are passed over.
+///
+/// # Errors
+///
+/// One of the requests was refused.
+pub fn take_answers(datagram: &[u8], sequence: &RangeInclusive<u32>, mut part: impl FnMut(&[u8])) -> io::Result<bool> {
+    for message in messages(datagram).filter(|message| sequence.contains(&message.sequence_number())) {
+        match answer(&message) {
+            Answer::Failed(error) => return Err(error),
+            Answer::Done if message.sequence_number() == *sequence.end() => return Ok(true),
+            Answer::Done => {}
+            Answer::Part => part(message.payload()),
+        }
+    }
+    Ok(false)
+}
+
 /// Reads `message` as the answer to a request.
-pub fn answer(message: &NetlinkBuffer<&[u8]>) -> Answer {
+fn answer(message: &NetlinkBuffer<&[u8]>) -> Answer {
     match message.message_type() {
         NLMSG_DONE => Answer::Done,
         NLMSG_ERROR => match ErrorBuffer::new_checked(message.payload()).map(|error| error.code()) {

@@ -19,17 +19,21 @@ mod message;
 pub mod ruleset;
 mod socket;
 
+pub(in crate::node) use accept::due;
 pub use accept::{AcceptRules, Done};
 pub use chains::{BaseChain, ChainRule, Chains, Element, Name};
-pub use events::{Events, Own, Subjects};
+pub(in crate::node) use chains::{NEW_CHAIN, NEW_RULE, NEW_TABLE};
+pub use events::{Events, Own, Subjects, subjects};
 pub use expression::{Expression, Verdict};
 pub use fallback::{Applied, FALLBACK_TABLE_NAME, FallbackTable, remove_fallback};
+pub(in crate::node) use message::{messages, take_answers};
 pub use ruleset::Place;
 
 use super::desired::Rule;
 use super::error::Error;
 use encode::Role;
 use socket::Channel;
+pub(in crate::node) use socket::{RuleView, TableView};
 use std::io;
 use std::os::fd::OwnedFd;
 

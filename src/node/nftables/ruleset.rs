@@ -120,7 +120,7 @@ pub enum Effect {
 }
 
 impl Family {
-    pub(super) fn of(number: u8) -> Self {
+    pub(in crate::node) fn of(number: u8) -> Self {
         match libc::c_int::from(number) {
             libc::NFPROTO_INET => Self::Inet,
             libc::NFPROTO_IPV4 => Self::Ip,
@@ -187,7 +187,42 @@ impl Ruleset {
     }
 }
 
+impl RulesetTable {
+    /// What a message tells of a table.
+    pub(in crate::node) fn of(payload: &[u8]) -> Option<Self> {
+        let (header, attributes) = OpGettableDump::decode_reply(payload);
+        let name = text(attributes.get_name().ok()?);
+        Some(Self { family: Family::of(header.nfgen_family), name, owner: attributes.get_owner().ok() })
+    }
+}
+
 impl Chain {
+    /// What a message tells of a chain, none of its rules among it.
+    pub(in crate::node) fn of(payload: &[u8]) -> Option<Self> {
+        let (header, attributes) = OpGetchainDump::decode_reply(payload);
+        let (table, name) = (text(attributes.get_table().ok()?), text(attributes.get_name().ok()?));
+        let base = attributes.get_hook().ok().and_then(|hook| {
+            let at = Place::of(hook.get_num().ok()?);
+            let drops = attributes.get_policy().ok() == Some(VerdictCode::Drop as u32);
+            Some(Base { at, priority: hook.get_priority().ok()?, drops })
+        });
+        Some(Self { family: Family::of(header.nfgen_family), table, name, base, rules: Vec::new() })
+    }
+
+    /// Family, table and name of the chain of the rule that a message tells of.
+    pub(in crate::node) fn of_rule(payload: &[u8]) -> Option<(Family, String, String)> {
+        let (header, attributes) = OpGetruleDump::decode_reply(payload);
+        Some((Family::of(header.nfgen_family), text(attributes.get_table().ok()?), text(attributes.get_chain().ok()?)))
+    }
+
+    /// Adds the rule that a message tells of.
+    pub(in crate::node) fn take_rule(&mut self, payload: &[u8]) {
+        let (_, attributes) = OpGetruleDump::decode_reply(payload);
+        if let Ok(expressions) = attributes.get_expressions() {
+            self.rules.push(interpret(self.base.map(|base| base.at), &expressions));
+        }
+    }
+
     /// Whether packets come here that are not tracked yet: at raw priority or before.
     pub fn sees_packets_untracked(&self) -> bool {
         self.base.is_some_and(|base| {
@@ -204,41 +239,16 @@ impl Chain {
 pub fn read() -> io::Result<Ruleset> {
     let mut channel = Channel::open()?;
     let mut ruleset = Ruleset::default();
-    channel.dump(&Request::new().op_gettable_dump(&header(0, 0)), |payload| {
-        let (family, attributes) = OpGettableDump::decode_reply(payload);
-        if let Ok(name) = attributes.get_name() {
-            let family = Family::of(family.nfgen_family);
-            ruleset.tables.push(RulesetTable { family, name: text(name), owner: attributes.get_owner().ok() });
-        }
-    })?;
-    let mut families = Vec::new();
-    channel.dump(&Request::new().op_getchain_dump(&header(0, 0)), |payload| {
-        let (family, attributes) = OpGetchainDump::decode_reply(payload);
-        let (Ok(table), Ok(name)) = (attributes.get_table(), attributes.get_name()) else { return };
-        let base = attributes.get_hook().ok().and_then(|hook| {
-            let at = Place::of(hook.get_num().ok()?);
-            let drops = attributes.get_policy().ok() == Some(VerdictCode::Drop as u32);
-            Some(Base { at, priority: hook.get_priority().ok()?, drops })
-        });
-        families.push(family.nfgen_family);
-        let family = Family::of(family.nfgen_family);
-        ruleset.chains.push(Chain { family, table: text(table), name: text(name), base, rules: Vec::new() });
-    })?;
-    for (chain, number) in ruleset.chains.iter_mut().zip(families) {
+    channel.dump(&Request::new().op_gettable_dump(&header(0, 0)), |payload| ruleset.tables.extend(RulesetTable::of(payload)))?;
+    channel.dump(&Request::new().op_getchain_dump(&header(0, 0)), |payload| ruleset.chains.extend(Chain::of(payload)))?;
+    for chain in &mut ruleset.chains {
         let is_read = chain.sees_packets_untracked() || chain.table == FALLBACK_TABLE_NAME;
         if !is_read || chain.family == Family::Other {
             continue;
         }
-        let mut request = Request::new().op_getrule_dump(&header(number, 0));
+        let mut request = Request::new().op_getrule_dump(&header(chain.family.number(), 0));
         request.encode().push_table_bytes(chain.table.as_bytes()).push_chain_bytes(chain.name.as_bytes());
-        let mut rules = Vec::new();
-        channel.dump(&request, |payload| {
-            let (_, attributes) = OpGetruleDump::decode_reply(payload);
-            if let Ok(expressions) = attributes.get_expressions() {
-                rules.push(interpret(chain.base.map(|base| base.at), &expressions));
-            }
-        })?;
-        chain.rules = rules;
+        channel.dump(&request, |payload| chain.take_rule(payload))?;
     }
     Ok(ruleset)
 }

@@ -2,7 +2,7 @@
 //! here waits, and no async is needed.
 
 use super::encode::{Batch, FAMILY, header};
-use super::message::{Answer, answer, messages};
+use super::message::take_answers;
 use netlink_bindings::nftables::{OpGetruleDump, OpGettableDump, Request};
 use netlink_bindings::traits::NetlinkRequest;
 use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_REQUEST};
@@ -40,6 +40,27 @@ pub struct RuleView {
     pub handle: u64,
     /// What it does, as netlink attributes; counters among them go up.
     pub expressions: Vec<u8>,
+}
+
+impl TableView {
+    /// What a message tells of a table of family inet.
+    pub fn of(payload: &[u8]) -> Option<Self> {
+        let (family, attributes) = OpGettableDump::decode_reply(payload);
+        let name = attributes.get_name().ok()?.to_str().ok()?.to_owned();
+        (family.nfgen_family == FAMILY).then(|| Self { name, owner: attributes.get_owner().ok() })
+    }
+}
+
+impl RuleView {
+    /// What a message tells of a rule of the table of this name, in family inet.
+    pub fn of(payload: &[u8], table: &str) -> Option<Self> {
+        let (family, attributes) = OpGetruleDump::decode_reply(payload);
+        let is_here = attributes.get_table().ok()?.to_bytes() == table.as_bytes();
+        let chain = attributes.get_chain().ok()?.to_str().ok()?.to_owned();
+        let handle = attributes.get_handle().ok()?;
+        let expressions = attributes.get_expressions().map(|list| list.get_buf().to_vec()).unwrap_or_default();
+        (is_here && family.nfgen_family == FAMILY).then_some(Self { chain, handle, expressions })
+    }
 }
 
 impl Channel {
@@ -93,13 +114,7 @@ impl Channel {
     pub fn tables(&mut self) -> io::Result<Vec<TableView>> {
         let request = Request::new().op_gettable_dump(&header(FAMILY, 0));
         let mut tables = Vec::new();
-        self.dump(&request, |payload| {
-            let (family, attributes) = OpGettableDump::decode_reply(payload);
-            let name = attributes.get_name().ok().and_then(|name| name.to_str().ok()).map(str::to_owned);
-            if let Some(name) = name.filter(|_| family.nfgen_family == FAMILY) {
-                tables.push(TableView { name, owner: attributes.get_owner().ok() });
-            }
-        })?;
+        self.dump(&request, |payload| tables.extend(TableView::of(payload)))?;
         Ok(tables)
     }
 
@@ -112,15 +127,7 @@ impl Channel {
         let mut request = Request::new().op_getrule_dump(&header(FAMILY, 0));
         request.encode().push_table_bytes(table.as_bytes());
         let mut rules = Vec::new();
-        self.dump(&request, |payload| {
-            let (family, attributes) = OpGetruleDump::decode_reply(payload);
-            let is_here = attributes.get_table().is_ok_and(|name| name.to_bytes() == table.as_bytes());
-            let chain = attributes.get_chain().ok().and_then(|name| name.to_str().ok()).map(str::to_owned);
-            if let (true, FAMILY, Some(chain), Ok(handle)) = (is_here, family.nfgen_family, chain, attributes.get_handle()) {
-                let expressions = attributes.get_expressions().map(|list| list.get_buf().to_vec()).unwrap_or_default();
-                rules.push(RuleView { chain, handle, expressions });
-            }
-        })?;
+        self.dump(&request, |payload| rules.extend(RuleView::of(payload, table)))?;
         Ok(rules)
     }
 
@@ -162,13 +169,8 @@ impl Channel {
                 io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::UnexpectedEof, "the kernel did not answer"),
                 _ => error,
             })?;
-            for message in messages(&datagram).filter(|message| sequence.contains(&message.sequence_number())) {
-                match answer(&message) {
-                    Answer::Failed(error) => return Err(error),
-                    Answer::Done if message.sequence_number() == *sequence.end() => return Ok(()),
-                    Answer::Done => {}
-                    Answer::Part => part(message.payload()),
-                }
+            if take_answers(&datagram, &sequence, &mut part)? {
+                return Ok(());
             }
         }
     }

@@ -1,0 +1,45 @@
+//! Packets between watchdog and server, and between one watchdog and the next; and answers to the watchdog's probe. The first octet says which.
+
+use nodelocaldns::message::{Name, Query};
+use nodelocaldns::plan::probe;
+use nodelocaldns::watchdog::control::{Instruction, MAX_MESSAGE, Message, MessageError, Report, decode, encode};
+use nodelocaldns::watchdog::handover::{Offer, Request};
+use std::fmt::Debug;
+
+/// Panics if anything that either process relies on does not hold.
+pub fn run(octets: &[u8]) {
+    let Some((kind, packet)) = octets.split_first() else { return };
+    match kind {
+        b'r' => check_message::<Report>(packet),
+        b'i' => check_message::<Instruction>(packet),
+        b'q' => check_message::<Request>(packet),
+        b'o' => check_message::<Offer>(packet),
+        b'p' => check_probe(packet),
+        _ => {}
+    }
+}
+
+/// A message that is understood can be said, unless it is too long for any packet, and is then understood as the same.
+fn check_message<M: Message + PartialEq + Debug>(packet: &[u8]) {
+    let Ok(message) = decode::<M>(packet) else { return };
+    match encode(&message) {
+        Ok(said) => {
+            assert!(said.len() <= MAX_MESSAGE);
+            assert_eq!(decode::<M>(&said).expect("what we say is a message"), message.shortened());
+        }
+        Err(MessageError::TooLong(length)) => assert!(length > MAX_MESSAGE && packet.len() > MAX_MESSAGE / 8, "{message:?}"),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Only an answer with the probe's ID and question tells a generation.
+fn check_probe(packet: &[u8]) {
+    let id = packet.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
+    if let Some(generation) = probe::read_answer(id, packet) {
+        assert_eq!(probe::read_answer(id ^ 1, packet), None);
+        let (question, name) = (probe::question(id), Name::parse("probe.nodelocaldns.").expect("a good name"));
+        let query = Query::read(&question).expect("our own query");
+        assert_eq!(query.name.as_wire(), name.as_wire());
+        assert!(probe::answer(&query, &question, generation).is_some());
+    }
+}

@@ -1,0 +1,111 @@
+//! What the kernel's netlink messages say, apart from the sockets that they come by: several messages one behind the other, as in a datagram or in
+//! a file of them. For what has no kernel to ask: tests and fuzz targets. Pure.
+
+use super::arrival::Client;
+use super::desired::Rule;
+use super::firewall::Eater;
+use super::link::{LinkView, address_of, of};
+use super::nftables::connections::Connection;
+use super::nftables::ruleset::{Chain, Ruleset, RulesetTable};
+use super::nftables::{
+    Chains, NEW_CHAIN, NEW_RULE, NEW_TABLE, Own, RuleView, Subjects, TableView, arrival, due, messages, take_answers,
+};
+use super::{filter, nftables};
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use std::io;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// The parts of a list that answer requests of these sequence numbers, and whether the last request is answered.
+///
+/// # Errors
+///
+/// The kernel's refusal of one of them.
+pub fn answers(datagram: &[u8], sequence: &RangeInclusive<u32>) -> io::Result<(Vec<Vec<u8>>, bool)> {
+    let mut parts = Vec::new();
+    let is_over = take_answers(datagram, sequence, |part| parts.push(part.to_vec()))?;
+    Ok((parts, is_over))
+}
+
+/// Tables, chains and the rules of all chains that were told of before them.
+pub fn ruleset(octets: &[u8]) -> Ruleset {
+    let mut ruleset = Ruleset::default();
+    for message in messages(octets) {
+        let payload = message.payload();
+        match message.message_type() {
+            NEW_TABLE => ruleset.tables.extend(RulesetTable::of(payload)),
+            NEW_CHAIN => ruleset.chains.extend(Chain::of(payload)),
+            NEW_RULE => {
+                let rule = Chain::of_rule(payload);
+                let is_there = |chain: &&mut Chain| {
+                    rule.as_ref()
+                        .is_some_and(|(family, table, name)| (chain.family, &chain.table, &chain.name) == (*family, table, name))
+                };
+                if let Some(chain) = ruleset.chains.iter_mut().find(is_there) {
+                    chain.take_rule(payload);
+                }
+            }
+            _ => {}
+        }
+    }
+    ruleset
+}
+
+/// Tables of family inet with their owners, and chain and handle of each rule of the table `name`.
+pub fn owned(octets: &[u8], name: &str) -> (Vec<(String, Option<u32>)>, Vec<(String, u64)>) {
+    let of_kind = |kind: u16| messages(octets).filter(move |message| message.message_type() == kind);
+    let tables = of_kind(NEW_TABLE).filter_map(|message| TableView::of(message.payload()));
+    let rules = of_kind(NEW_RULE).filter_map(|message| RuleView::of(message.payload(), name));
+    (tables.map(|table| (table.name, table.owner)).collect(), rules.map(|rule| (rule.chain, rule.handle)).collect())
+}
+
+/// The chains at the hooks `input` and `output`, and what they lead to.
+pub fn chains(octets: &[u8]) -> Chains {
+    Chains::listed(octets)
+}
+
+/// The addresses of `rules` for which packets are sure to be dropped, and by what.
+pub fn refused(rules: &[Rule], chains: &Chains) -> Vec<(IpAddr, Eater)> {
+    filter::refused(rules, chains).into_iter().collect()
+}
+
+/// Rules to be put into the chains of iptables-nft so that they accept what `rules` are for, and handles of those that are to go.
+pub fn accepting(rules: &[Rule], chains: &Chains, is_alone: bool) -> (Vec<Rule>, Vec<u64>) {
+    let due = due(rules, chains, is_alone);
+    let missing = due.iter().flat_map(|(_, changes)| changes.missing.clone()).collect();
+    (missing, due.into_iter().flat_map(|(_, changes)| changes.surplus).collect())
+}
+
+/// What the changes in a notification concern that others have made.
+pub fn subjects(datagram: &[u8], own: &Own) -> Subjects {
+    nftables::subjects(datagram, own)
+}
+
+/// Clients that the elements of sets tell of, each with what is left of its time.
+pub fn clients(octets: &[u8]) -> Vec<(Client, Duration)> {
+    messages(octets).flat_map(|message| arrival::clients(message.payload())).collect()
+}
+
+/// Tracked connections.
+pub fn connections(octets: &[u8]) -> Vec<Connection> {
+    messages(octets).filter_map(|message| Connection::of(message.payload())).collect()
+}
+
+/// Links with the addresses that were told of after them.
+pub fn links(octets: &[u8]) -> Vec<LinkView> {
+    let mut links: Vec<LinkView> = Vec::new();
+    for message in messages(octets) {
+        let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message.into_inner()) else { continue };
+        match message.payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => links.push(of(&link)),
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address)) => {
+                let link = links.iter_mut().find(|link| link.index == address.header.index);
+                link.into_iter().for_each(|link| link.addresses.extend(address_of(&address)));
+            }
+            _ => {}
+        }
+    }
+    links
+}
