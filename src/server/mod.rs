@@ -69,7 +69,9 @@ impl Default for Limits {
         Self {
             tcp_connections: 4096,
             queries_per_connection: 128,
-            queries_per_worker: 10_000,
+            // What unbound and PowerDNS have for a thread is about as much. With four times of it a worker that is short of processor time was seen to be
+            // taken for hanging, when all of them ended or were sent again together.
+            queries_per_worker: 2_500,
             buffer_octets: 16 << 20,
             socket_buffer: None,
         }

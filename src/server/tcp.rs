@@ -284,7 +284,10 @@ impl Input {
     /// Counts what is there now; false if there is no room for it.
     fn count(&mut self) -> bool {
         let (now, before) = (self.octets.len(), std::mem::replace(&mut self.counted, self.octets.len()));
-        if now <= before {
+        if now == before {
+            return true;
+        }
+        if now < before {
             self.connections.release(before - now);
             return true;
         }
