@@ -242,6 +242,8 @@ fn a_corefile_that_comes_out_bad_is_refused_and_stands_beside_the_good_one() {
     let good = stage.written();
     stage.set_template(&stage.template_text("cahce 30"));
     stage.wait_errors(1.0, &server);
+    // Counted first, and told by another thread.
+    server.wait_output("`cache`", PATIENCE);
     let said = server.output();
     let refused = stage.conf.path().join("Corefile.refused");
     assert!(said.contains(&format!("{}:4:5", refused.display())) && said.contains("`cache`"), "{said}");
@@ -253,6 +255,7 @@ fn a_corefile_that_comes_out_bad_is_refused_and_stands_beside_the_good_one() {
     // A pillar without a value is told with its place in the template.
     stage.set_template(&stage.template_text("forward b.example __PILLAR__CLUSTER__DNS__"));
     stage.wait_errors(2.0, &server);
+    server.wait_output("Corefile.base:4:23", PATIENCE);
     let said = server.output();
     assert!(said.contains("Corefile.base:4:23") && said.contains("-upstreamsvc"), "{said}");
 

@@ -121,6 +121,7 @@ const NEEDS: &[(&str, Make)] = &[
         own.fd_count().and_then(|_| own.limits()).and_then(|_| own.stat()).map_err(Error::other)?;
         fs::read("/proc/self/cgroup").and(fs::read("/proc/stat")).map(drop)
     }),
+    ("read the range of the node's ports", |_| fs::read("/proc/sys/net/ipv4/ip_local_port_range").map(drop)),
     (
         "read its cgroup's",
         |_| if Path::new("/sys/fs/cgroup").exists() { fs::read_dir("/sys/fs/cgroup").map(drop) } else { Ok(()) },
