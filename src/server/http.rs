@@ -25,6 +25,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use text::Text;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -120,15 +121,23 @@ fn bound_buffers(listener: &std::net::TcpListener) {
     _ = socket.set_send_buffer_size(SEND_BUFFER);
 }
 
+struct Connection {
+    task: AbortHandle,
+    /// Has asked, and waits for its first answer.
+    waits: Arc<AtomicBool>,
+}
+
 async fn accept(listener: TcpListener, address: SocketAddr, routes: Arc<ArcSwap<Routes>>) {
-    let mut seats: Seats<AbortHandle> = Seats::new(CONNECTIONS);
+    let mut seats: Seats<Connection> = Seats::new(CONNECTIONS);
     loop {
         match listener.accept().await {
             Ok((stream, client)) => {
-                seats.retain(|connection| !connection.is_finished());
-                let connection = tokio::spawn(converse(stream, address, routes.clone())).abort_handle();
-                if let Some(evicted) = seats.take(client.ip(), connection) {
-                    evicted.abort();
+                seats.retain(|connection| !connection.task.is_finished());
+                let waits = Arc::new(AtomicBool::new(false));
+                let task = tokio::spawn(converse(stream, address, routes.clone(), waits.clone())).abort_handle();
+                let waiting = |connection: &Connection| connection.waits.load(Ordering::Relaxed);
+                if let Some(evicted) = seats.take(client.ip(), Connection { task, waits }, waiting) {
+                    evicted.task.abort();
                     // Each that comes has a turn before the next one may cost it its seat.
                     yield_now().await;
                 }
@@ -141,14 +150,23 @@ async fn accept(listener: TcpListener, address: SocketAddr, routes: Arc<ArcSwap<
     }
 }
 
-async fn converse(stream: impl AsyncRead + AsyncWrite, address: SocketAddr, routes: Arc<ArcSwap<Routes>>) {
-    let next = Mutex::new(Instant::now());
-    let (next, routes) = (&next, &*routes);
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite,
+    address: SocketAddr,
+    routes: Arc<ArcSwap<Routes>>,
+    waits: Arc<AtomicBool>,
+) {
+    let next = Mutex::new(None);
+    let (next, routes, waits) = (&next, &*routes, &*waits);
     let service = service_fn(|request: Request<Incoming>| async move {
         let due = *next.lock();
-        not_before(due).await;
+        waits.store(due.is_none(), Ordering::Relaxed);
+        if let Some(due) = due {
+            not_before(due).await;
+        }
         let response = respond(routes, address, request.method(), request.uri().path()).await;
-        *next.lock() = Instant::now() + SPACING;
+        waits.store(false, Ordering::Relaxed);
+        *next.lock() = Some(Instant::now() + SPACING);
         Ok::<_, Infallible>(response)
     });
     let mut stream = TimeoutStream::new(stream);

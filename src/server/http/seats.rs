@@ -19,9 +19,10 @@ impl<T> Seats<T> {
         self.held.retain(|(_, connection)| is_open(connection));
     }
 
-    /// Seats a client's connection. Returns the one that loses its seat, if there are too many: the oldest of the client that holds most, whoever has
-    /// just come; among several such clients that of the one who came first.
-    pub fn take(&mut self, client: IpAddr, connection: T) -> Option<T> {
+    /// Seats a client's connection. Returns the one that loses its seat, if there are too many: of the client that holds most, whoever has just come, the
+    /// oldest that does not wait for its first answer, or else the oldest; among several such clients that of the one who came first. Many hosts may come
+    /// from one address, where it is translated.
+    pub fn take(&mut self, client: IpAddr, connection: T, waits: impl Fn(&T) -> bool) -> Option<T> {
         self.held.push_back((network(client), connection));
         if self.held.len() <= self.limit {
             return None;
@@ -31,8 +32,11 @@ impl<T> Seats<T> {
             *counts.entry(*holder).or_default() += 1;
         }
         let most = counts.values().max().copied()?;
-        let oldest = self.held.iter().position(|(holder, _)| counts.get(holder) == Some(&most))?;
-        self.held.remove(oldest).map(|(_, connection)| connection)
+        let (holder, _) = self.held.iter().find(|(holder, _)| counts.get(holder) == Some(&most))?;
+        let of_holder = || self.held.iter().enumerate().filter(|(_, (other, _))| other == holder);
+        let loser = of_holder().find(|(_, (_, connection))| !waits(connection)).or_else(|| of_holder().next());
+        let (index, _) = loser?;
+        self.held.remove(index).map(|(_, connection)| connection)
     }
 }
 
@@ -52,7 +56,7 @@ mod tests {
     /// Seats for four, taken by these in turn; who loses a seat each time, by the order of coming.
     fn losers(clients: &[&str]) -> Vec<Option<usize>> {
         let mut seats = Seats::new(4);
-        let take = |(number, client): (usize, &&str)| seats.take(client.parse::<IpAddr>().unwrap(), number);
+        let take = |(number, client): (usize, &&str)| seats.take(client.parse::<IpAddr>().unwrap(), number, |_| false);
         clients.iter().enumerate().map(take).skip(4).collect()
     }
 
@@ -80,9 +84,19 @@ mod tests {
     fn what_is_over_takes_no_seat() {
         let mut seats = Seats::new(1);
         let client: IpAddr = "192.0.2.1".parse().unwrap();
-        assert_eq!(seats.take(client, 1), None);
+        assert_eq!(seats.take(client, 1, |_| false), None);
         seats.retain(|connection| *connection != 1);
-        assert_eq!(seats.take(client, 2), None);
-        assert_eq!(seats.take(client, 3), Some(2));
+        assert_eq!(seats.take(client, 2, |_| false), None);
+        assert_eq!(seats.take(client, 3, |_| false), Some(2));
+    }
+
+    #[test]
+    fn who_waits_for_a_first_answer_loses_no_seat_to_those_of_one_address_that_have_theirs() {
+        let mut seats = Seats::new(3);
+        let client: IpAddr = "192.0.2.1".parse().unwrap();
+        let waits = |connection: &i32| [1, 4, 5].contains(connection);
+        let losers: Vec<_> = (1..=6).map(|number| seats.take(client, number, waits)).collect();
+        assert_eq!(losers, [None, None, None, Some(2), Some(3), Some(6)]);
+        assert_eq!(seats.take(client, 7, |_| true), Some(1), "all wait");
     }
 }

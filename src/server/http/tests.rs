@@ -26,7 +26,7 @@ fn routes(octets: usize) -> (Arc<ArcSwap<Routes>>, Arc<AtomicUsize>) {
 /// A connection, and the client's end of it; between them 4 KiB at most.
 fn connect(routes: &Arc<ArcSwap<Routes>>) -> (tokio::task::JoinHandle<()>, DuplexStream) {
     let (server, client) = duplex(4 << 10);
-    (tokio::spawn(converse(server, here(), routes.clone())), client)
+    (tokio::spawn(converse(server, here(), routes.clone(), Arc::default())), client)
 }
 
 #[tokio::test]
