@@ -53,8 +53,14 @@ pub fn ruleset(octets: &[u8]) -> Ruleset {
     ruleset
 }
 
+/// A table's name, and the port ID of the socket that owns it.
+pub type OwnedTable = (String, Option<u32>);
+
+/// Chain and handle of a rule.
+pub type Handle = (String, u64);
+
 /// Tables of family inet with their owners, and chain and handle of each rule of the table `name`.
-pub fn owned(octets: &[u8], name: &str) -> (Vec<(String, Option<u32>)>, Vec<(String, u64)>) {
+pub fn owned(octets: &[u8], name: &str) -> (Vec<OwnedTable>, Vec<Handle>) {
     let of_kind = |kind: u16| messages(octets).filter(move |message| message.message_type() == kind);
     let tables = of_kind(NEW_TABLE).filter_map(|message| TableView::of(message.payload()));
     let rules = of_kind(NEW_RULE).filter_map(|message| RuleView::of(message.payload(), name));
