@@ -158,7 +158,7 @@ mod tests {
         }
         assert!(notice("a:53 b:54 {\n whoami\n}\nc:53 {\n whoami\n}\n").contains("ports 53, 54"));
         assert_eq!(notice(".:53 {\n bind 127.0.0.1 169.254.20.10\n whoami\n}\n"), "");
-        let built_in = Source::built_in().load(53).unwrap_or_else(|error| panic!("{error}"));
+        let built_in = Source::built_in().load(53, &System).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(built_in.notice, None);
         assert_eq!(notice(include_str!("../../config/Corefile.node-local")), "");
     }
