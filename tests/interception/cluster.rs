@@ -236,11 +236,7 @@ impl Cluster {
 
     /// The same with a command that becomes the program.
     pub fn start_as(&self, command: Command, backend: &str, metrics: u16, more: &[&str]) -> Agent {
-        let template = format!(
-            ".:53 {{\n errors\n cache 30\n reload\n loop\n bind __PILLAR__LOCAL__DNS__ __PILLAR__DNS__SERVER__\n \
-             forward . __PILLAR__CLUSTER__DNS__ {{\n  force_tcp\n }}\n prometheus :9253\n health {LOCAL}:8080\n}}\n"
-        );
-        Agent::start(command, &template, backend, metrics, more)
+        Agent::start(command, &corefile_template(""), backend, metrics, more)
     }
 
     /// Asks everyone on every address over UDP and TCP. `served` are the addresses that are somebody's.
@@ -257,6 +253,14 @@ impl Cluster {
         }
         asked
     }
+}
+
+/// A Corefile template as the DaemonSet has, with one more line in its block.
+pub fn corefile_template(line: &str) -> String {
+    format!(
+        ".:53 {{\n errors\n cache 30\n reload\n loop\n bind __PILLAR__LOCAL__DNS__ __PILLAR__DNS__SERVER__\n \
+         forward . __PILLAR__CLUSTER__DNS__ {{\n  force_tcp\n }}\n prometheus :9253\n health {LOCAL}:8080\n {line}\n}}\n"
+    )
 }
 
 /// The running program.

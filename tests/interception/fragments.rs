@@ -1,7 +1,8 @@
 //! Replies that no packet of the pod's network takes whole.
 
 use super::cluster::{
-    ADDRESS, CLUSTER_IPS, Cluster, LONG, LONG_ADDRESSES, NAME, Transport, ask, assert_address, connected, in_a_namespace, shell,
+    ADDRESS, Agent, CLUSTER_IPS, Cluster, LONG, LONG_ADDRESSES, METRICS, NAME, Transport, ask, assert_address, connected,
+    corefile_template, in_a_namespace, shell,
 };
 use super::support::client::query;
 use hickory_proto::op::{Edns, Message};
@@ -13,7 +14,7 @@ use std::time::Duration;
 fn a_reply_that_is_longer_than_a_packet_reaches_the_pod_as_do_those_beside_it() {
     in_a_namespace("fragments::a_reply_that_is_longer_than_a_packet_reaches_the_pod_as_do_those_beside_it", || {
         let cluster = Cluster::new();
-        let agent = cluster.start("nftables", &[]);
+        let agent = Agent::start(cluster.program(), &corefile_template("bufsize 4096"), "nftables", METRICS, &[]);
         agent.await_interception();
         for (who, place) in cluster.clients() {
             for address in CLUSTER_IPS {
