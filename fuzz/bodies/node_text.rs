@@ -150,10 +150,20 @@ fn check_resolv_conf(text: &str) {
     assert_sound(".:53 {\n forward . /etc/resolv.conf\n}\n", &Nothing { resolv_conf: text });
 }
 
+/// /proc/PID/stat behind the process's name.
+const STAT_AFTER_NAME: &[u8] =
+    b") S 1 7 7 0 -1 4194304 94 0 0 0 0 0 0 0 20 0 1 0 999 1 1 18446744073709551615 1 1 1 0 0 0 0 0 0 0 0 0 17 0 0 0 \
+    0 0 0 1 1 1 1 1 1 1 0\n";
+
 /// Files of /proc, as octets: what they say of a process, the process may have written itself.
 fn check_proc(kind: &u8, octets: &[u8]) {
     match kind {
-        b's' => _ = Stat::from_read(octets),
+        // A process chooses its name, of 15 octets at most, and the kernel writes the rest.
+        b's' => {
+            let name = octets.get(..octets.len().min(15)).unwrap_or_default();
+            let stat = [b"7 (", name, STAT_AFTER_NAME].concat();
+            assert!(Stat::from_read(&stat[..]).is_ok_and(|stat| stat.ppid == 1), "{}", String::from_utf8_lossy(&stat));
+        }
         b'S' => _ = Status::from_buf_read(octets),
         b'u' => {
             if let Ok(sockets) = procfs::net::UdpNetEntries::from_buf_read(octets, &LocalSystemInfo) {

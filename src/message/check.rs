@@ -37,7 +37,7 @@ pub(super) struct Checked<'a> {
     /// Offset after the last of `places`.
     pub end: usize,
     /// False if the octets up to `end` must not be kept as they are: OPT stands among them, a name borrows octets that will be
-    /// patched, or names are written out in an answer that some clients would get cut for its length.
+    /// patched or a pointer from within the question, or names are written out in an answer that some clients would get cut for its length.
     pub keepable: bool,
     /// A name stands written out where it could be compressed, if an earlier one ends alike.
     written_out: bool,
@@ -152,7 +152,9 @@ impl Checked<'_> {
                 // What ends the run counts too: the root or a pointer.
                 let ends_in_root = wire.get(labels.end) == Some(&0);
                 let octets = labels.start..labels.end + if ends_in_root { 1 } else { 2 };
-                *keepable &= !overlap(&octets, &type_and_class) && !touches_ttl(places, &octets);
+                // Within the question's labels a pointer's second octet may be a letter, which each client spells as it likes.
+                let is_spelt_anew = !ends_in_root && labels.end < type_and_class.start;
+                *keepable &= !is_spelt_anew && !overlap(&octets, &type_and_class) && !touches_ttl(places, &octets);
             }
         })?;
         let is_root = after == offset + 1;

@@ -456,6 +456,21 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_borrows_a_pointer_from_within_the_questions_labels_keeps_its_meaning() {
+        // Found by fuzzing: the pointer's second octet is a letter, which is written in lower case, and then as the client spells it.
+        let long = [&[63][..], &[b'x'; 52], b"\x01q\x00", &[b'x'; 8]].concat();
+        let question = [&long[..], b"\x02\xc0\x41\x00\x00\x01\x00\x01"].concat();
+        let owner = (0xc000 | (12 + long.len() as u16 + 1)).to_be_bytes();
+        let (_, record) = record(Answer, &owner, 1, 60, &[192, 0, 2, 1]);
+        let mut header = answer(QR, &[])[..12].to_vec();
+        header[7] = 1;
+        let response = Response::read(&[header, question, record].concat()).unwrap();
+        let owner = |response: &Response| response.records().next().map(|record| record.owner().to_string());
+        assert_eq!(owner(&response).as_deref(), Some("q."));
+        assert_eq!(owner(&Response::read(response.wire()).unwrap()).as_deref(), Some("q."));
+    }
+
+    #[test]
     fn octets_after_the_last_record_are_dropped() {
         let clean = answer(QR, &[address(Answer, 60, 1)]);
         let dirty = [&clean[..], b"garbage"].concat();
