@@ -57,7 +57,7 @@ bench-instructions: ## Count the instructions of a hit against benches/baseline.
 	$(CARGO) build --release --locked --workspace --exclude nodelocaldns-fuzz
 	target/release/bench instructions $(BENCH)
 
-faults: ## Measure the fault table of README.md on this machine, as Markdown (the row about memory needs root)
+faults: ## Measure the fault table of docs/faults.md on this machine, as Markdown (the row about memory needs root)
 	$(CARGO) test --release --locked --test faults --no-run
 	@echo '| fault | reference | nftables, 2,000/s | nftables, 10,000/s | iptables, 2,000/s | iptables, 10,000/s |'
 	@echo '| --- | --- | --- | --- | --- | --- |'

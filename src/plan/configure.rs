@@ -89,7 +89,7 @@ fn look_up(directive: &Directive, diagnostics: &mut Diagnostics) -> Option<(&'st
         let known = ORDER.iter().filter(|keyword| matches!(keyword.support, Support::Here { .. }));
         let help = match nearest(word, known.map(|keyword| keyword.name)) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => "README.md lists the directives that nodelocaldns has".to_owned(),
+            None => "docs/directives.md lists the directives that nodelocaldns has".to_owned(),
         };
         diagnostics.error(directive.keyword.span, format!("unknown directive `{word}`")).help(help);
         return None;
