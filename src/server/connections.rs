@@ -1,10 +1,11 @@
-//! The TCP connections of all workers: how many there are, which one makes room when there are too many, and how much is kept for their clients.
+//! The TCP connections of all workers: how many there are, and which one makes room when there are too many.
 
+use super::buffers::Buffers;
 use crate::fairness::{Admission, Client, Evicted, Occupant, Place, Places};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::sync::Notify;
 
@@ -18,11 +19,8 @@ const RESERVED: usize = 32;
 
 /// Open connections, bounded.
 pub(super) struct Connections {
-    buffer_limit: AtomicUsize,
-    /// Octets that are kept for clients: what they have sent of unfinished queries, and replies that they have yet to take, of all connections.
-    buffered: AtomicUsize,
-    /// Of these, the replies.
-    replies: AtomicUsize,
+    /// What is kept for their clients.
+    pub buffers: Arc<Buffers>,
     /// Times are counted from here.
     epoch: Instant,
     open: Mutex<Open>,
@@ -83,42 +81,18 @@ impl Connections {
     /// At most `limit` connections, for whose clients `buffer_limit` octets are kept.
     pub fn new(limit: usize, buffer_limit: usize, now: Instant) -> Self {
         let open = Mutex::new(Open { places: Places::new(limit), reserved: VecDeque::new() });
-        let (buffered, replies) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { buffer_limit: AtomicUsize::new(buffer_limit), buffered, replies, epoch: now, open }
+        Self { buffers: Arc::new(Buffers::new(buffer_limit)), epoch: now, open }
     }
 
-    /// From now on so many connections, and octets for their clients. Those that are closed for it.
+    /// From now on so many connections, and octets for their clients. Those that are closed for the former.
     pub fn set_limits(&self, limit: usize, buffer_limit: usize) -> Vec<Closed> {
-        self.buffer_limit.store(buffer_limit, Ordering::Relaxed);
+        self.buffers.set_limit(buffer_limit);
         let evicted = self.open.lock().places.set_limit(limit);
         evicted.into_iter().map(close).collect()
     }
 
-    /// Counts octets that are kept for a client; tells whether there is room for them.
-    pub fn keep(&self, octets: usize) -> bool {
-        let before = self.buffered.fetch_add(octets, Ordering::Relaxed);
-        before.saturating_add(octets) <= self.buffer_limit.load(Ordering::Relaxed)
-    }
-
-    /// Takes back what [`Connections::keep`] counted.
-    pub fn release(&self, octets: usize) {
-        self.buffered.fetch_sub(octets, Ordering::Relaxed);
-    }
-
-    /// As [`Connections::keep`], of a reply.
-    pub fn keep_reply(&self, octets: usize) -> bool {
-        self.replies.fetch_add(octets, Ordering::Relaxed);
-        self.keep(octets)
-    }
-
-    /// Takes back what [`Connections::keep_reply`] counted.
-    pub fn release_replies(&self, octets: usize) {
-        self.replies.fetch_sub(octets, Ordering::Relaxed);
-        self.release(octets);
-    }
-
     pub fn reply_octets(&self) -> usize {
-        self.replies.load(Ordering::Relaxed)
+        self.buffers.replies.load(Ordering::Relaxed)
     }
 
     pub fn count(&self) -> usize {

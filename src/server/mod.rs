@@ -8,6 +8,7 @@
 //! [`Server::listen_http`] opens what HTTP needs, [`Server::drain`] ends it all.
 
 mod answerer;
+mod buffers;
 mod capacity;
 mod connections;
 mod http;

@@ -1,7 +1,8 @@
 //! Queries over TCP (RFC 7766): many on a connection, each answered as soon as its answer is there.
 
 use super::answerer::Answerer;
-use super::connections::{Caller, Closed, Connections, Entry, Ticket};
+use super::buffers::{Account, Kept};
+use super::connections::{Caller, Closed, Entry, Ticket};
 use super::worker::{Binding, Share};
 use crate::chain::{Clock, Peer, Transport};
 use crate::fairness::Pass;
@@ -115,19 +116,18 @@ fn admit<A: Answerer>(stream: TcpStream, binding: &Arc<Binding<A>>, share: &Arc<
         Entry::Full => return share.meters().cut.refused.increment(),
     };
     _ = stream.set_nodelay(true);
-    let replies = Arc::new(Replies::new(share.connections.clone()));
-    let input = Input { octets: Vec::new(), counted: 0, connections: share.connections.clone() };
+    let account = share.connections.buffers.account(caller.client, fairness.is_on);
     let conversation = Conversation {
         binding: binding.clone(),
         share: share.clone(),
         peer,
-        input,
-        replies,
+        input: Input { octets: Vec::new(), kept: Kept::new(account.clone()) },
+        replies: Arc::new(Replies::new(account.clone())),
         awaiting_rest_since: None,
         has_dispatched: false,
         is_reserved: ticket.is_reserved(),
     };
-    tokio::spawn(serve(stream, conversation, ticket));
+    tokio::spawn(serve(stream, conversation, ticket, account));
 }
 
 /// Why a connection ends before the client wants it to.
@@ -135,7 +135,7 @@ enum Cut {
     Malformed,
     SlowReader,
     SlowSender,
-    /// Too much is kept for clients already to wait for the rest of a long query.
+    /// Too much is kept for clients, and it is one of those for whom most is kept.
     Crowded,
     /// It makes room for another one.
     Evicted,
@@ -149,12 +149,13 @@ impl From<io::Error> for Cut {
     }
 }
 
-async fn serve<A: Answerer>(mut stream: TcpStream, mut conversation: Conversation<A>, ticket: Ticket) {
+async fn serve<A: Answerer>(mut stream: TcpStream, mut conversation: Conversation<A>, ticket: Ticket, account: Arc<Account>) {
     let share = conversation.share.clone();
     // Also while it writes to a client that does not read.
     let outcome = tokio::select! {
         biased;
         () = ticket.evicted() => Err(Cut::Evicted),
+        () = account.cut() => Err(Cut::Crowded),
         outcome = converse(&mut stream, &mut conversation, &ticket) => outcome,
     };
     match outcome {
@@ -162,8 +163,8 @@ async fn serve<A: Answerer>(mut stream: TcpStream, mut conversation: Conversatio
         Ok(()) => _ = stream.shutdown().await,
         Err(Cut::Malformed) => share.meters().cut.malformed.increment(),
         Err(Cut::SlowSender) => share.meters().cut.slow_sender.increment(),
-        Err(Cut::Crowded) => share.meters().cut.crowded.increment(),
-        Err(Cut::SlowReader) => {
+        Err(Cut::Crowded) if conversation.replies.unwritten() == 0 => share.meters().cut.crowded.increment(),
+        Err(Cut::SlowReader | Cut::Crowded) => {
             share.meters().cut.slow_reader.increment();
             forget_unread(&stream);
         }
@@ -276,28 +277,14 @@ struct Conversation<A> {
 /// What a client has sent, counted among what is kept for all.
 struct Input {
     octets: Vec<u8>,
-    counted: usize,
-    connections: Arc<Connections>,
+    kept: Kept,
 }
 
 impl Input {
     /// Counts what is there now; false if there is no room for it.
     fn count(&mut self) -> bool {
-        let (now, before) = (self.octets.len(), std::mem::replace(&mut self.counted, self.octets.len()));
-        if now == before {
-            return true;
-        }
-        if now < before {
-            self.connections.release(before - now);
-            return true;
-        }
-        self.connections.keep(now - before) || now <= ALWAYS_KEPT_INPUT
-    }
-}
-
-impl Drop for Input {
-    fn drop(&mut self) {
-        self.connections.release(self.counted);
+        let octets = self.octets.len();
+        self.kept.fit(if octets > ALWAYS_KEPT_INPUT { octets } else { 0 })
     }
 }
 
@@ -410,7 +397,6 @@ impl<A: Answerer> Conversation<A> {
             let patience = self.binding.answerer.load().timeouts().write;
             timeout(patience, stream.write_all(rest)).await.map_err(|_| Cut::SlowReader)??;
         }
-        self.replies.release(octets.len());
         self.replies.give_back(octets);
         Ok(true)
     }
@@ -438,11 +424,10 @@ async fn answer<A: Answerer>(pending: A::Pending, due: Due, pass: Pass, binding:
 
 /// Replies on their way from those who answer to the one who writes.
 struct Replies {
-    /// Each behind its two octets of length (RFC 1035 section 4.2.2).
-    octets: Mutex<Vec<u8>>,
+    waiting: Mutex<Waiting>,
     /// Octets that are not written yet, those being written included.
     unwritten: AtomicUsize,
-    connections: Arc<Connections>,
+    account: Arc<Account>,
     /// No reply is taken any more: the connection is over, or there was no room.
     is_closed: AtomicBool,
     in_flight: AtomicUsize,
@@ -450,12 +435,19 @@ struct Replies {
     ready: Notify,
 }
 
+struct Waiting {
+    /// Each behind its two octets of length (RFC 1035 section 4.2.2).
+    octets: Vec<u8>,
+    /// For all that is unwritten.
+    kept: Kept,
+}
+
 impl Replies {
-    fn new(connections: Arc<Connections>) -> Self {
+    fn new(account: Arc<Account>) -> Self {
         Self {
-            octets: Mutex::default(),
+            waiting: Mutex::new(Waiting { octets: Vec::new(), kept: Kept::new(account.clone()) }),
             unwritten: AtomicUsize::new(0),
-            connections,
+            account,
             is_closed: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             ready: Notify::new(),
@@ -465,51 +457,52 @@ impl Replies {
     /// Adds a reply; an empty one is none. A client that takes its replies too slowly for the room that all of them share gets no more.
     fn push(&self, reply: &[u8]) {
         let Ok(length @ 1..) = u16::try_from(reply.len()) else { return };
-        let mut octets = self.octets.lock();
+        let mut waiting = self.waiting.lock();
         if self.is_closed() {
             return;
         }
         let added = reply.len() + 2;
-        let unwritten = self.unwritten.fetch_add(added, Ordering::Relaxed) + added;
-        let has_room = self.connections.keep_reply(added);
-        if !has_room && unwritten > ALWAYS_KEPT_REPLIES {
-            self.release(added);
+        if !waiting.kept.fit((self.unwritten() + added).saturating_sub(ALWAYS_KEPT_REPLIES)) {
             self.is_closed.store(true, Ordering::Release);
             return;
         }
-        octets.extend_from_slice(&length.to_be_bytes());
-        octets.extend_from_slice(reply);
+        self.unwritten.fetch_add(added, Ordering::Relaxed);
+        self.account.buffers().replies.fetch_add(added, Ordering::Relaxed);
+        waiting.octets.extend_from_slice(&length.to_be_bytes());
+        waiting.octets.extend_from_slice(reply);
     }
     /// Counts octets as written, or as never to be.
-    fn release(&self, octets: usize) {
-        self.unwritten.fetch_sub(octets, Ordering::Relaxed);
-        self.connections.release_replies(octets);
+    fn release(&self, octets: usize, waiting: &mut Waiting) {
+        let before = self.unwritten.fetch_sub(octets, Ordering::Relaxed);
+        self.account.buffers().replies.fetch_sub(octets, Ordering::Relaxed);
+        waiting.kept.fit((before - octets).saturating_sub(ALWAYS_KEPT_REPLIES));
     }
     fn close(&self) {
-        let mut octets = self.octets.lock();
+        let mut waiting = self.waiting.lock();
         self.is_closed.store(true, Ordering::Release);
-        self.release(self.unwritten.load(Ordering::Relaxed));
-        *octets = Vec::new();
+        self.release(self.unwritten(), &mut waiting);
+        waiting.octets = Vec::new();
     }
     fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Acquire)
     }
     fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut *self.octets.lock())
+        std::mem::take(&mut self.waiting.lock().octets)
     }
-    /// Keeps a small buffer for the next replies.
-    fn give_back(&self, mut buffer: Vec<u8>) {
-        let mut octets = self.octets.lock();
-        if octets.capacity() == 0 && buffer.capacity() <= KEPT_BUFFER {
-            buffer.clear();
-            *octets = buffer;
+    /// Counts what has been written, and keeps a small buffer for the next replies.
+    fn give_back(&self, mut written: Vec<u8>) {
+        let mut waiting = self.waiting.lock();
+        self.release(written.len(), &mut waiting);
+        if waiting.octets.capacity() == 0 && written.capacity() <= KEPT_BUFFER {
+            written.clear();
+            waiting.octets = written;
         }
     }
     fn unwritten(&self) -> usize {
         self.unwritten.load(Ordering::Relaxed)
     }
     fn octets(&self) -> usize {
-        self.octets.lock().len()
+        self.waiting.lock().octets.len()
     }
     fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Acquire)

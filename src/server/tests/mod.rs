@@ -215,8 +215,9 @@ impl Talk {
         Self(stream)
     }
     /// Of a client whose kernel takes little that it does not read: by itself it takes up to `net.ipv4.tcp_rmem`, tens of megabytes on some machines.
-    fn with_little_room(address: SocketAddr) -> Self {
+    fn with_little_room(ip: &str, address: SocketAddr) -> Self {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(ip.parse().unwrap(), 0).into()).unwrap();
         socket.set_recv_buffer_size(64 << 10).unwrap();
         socket.connect(&address.into()).unwrap();
         Self::of(socket.into())

@@ -70,7 +70,7 @@ fn a_reader_that_does_not_read_is_cut_off() {
 fn replies_that_clients_do_not_take_have_a_bound_in_common() {
     const LIMIT: usize = 1 << 20;
     let (rig, address) = rig(Limits { buffer_octets: LIMIT, ..Limits::default() });
-    let mut greedy: Vec<Talk> = (0..4).map(|_| Talk::with_little_room(address)).collect();
+    let mut greedy: Vec<Talk> = (0..4).map(|_| Talk::with_little_room("127.0.0.1", address)).collect();
     for talk in &mut greedy {
         // More than a connection may keep by itself and the kernel's buffers of both sides take.
         talk.say(&[&b"M"[..]; 128]);
@@ -87,6 +87,48 @@ fn replies_that_clients_do_not_take_have_a_bound_in_common() {
     drop(greedy);
     rig.wait_for("the end of them", |rig| rig.metric("nodelocaldns_tcp_connections") == 0.0);
     assert_eq!(rig.metric("nodelocaldns_tcp_reply_bytes"), 0.0);
+}
+
+#[test]
+fn replies_that_one_client_does_not_take_cost_another_client_none() {
+    const LIMIT: usize = 1 << 20;
+    let (rig, address) = rig(Limits { buffer_octets: LIMIT, socket_buffer: Some(8 << 10), ..Limits::default() });
+    let mut greedy = Vec::new();
+    let mut modest = Talk::from("127.0.0.3", address);
+    for round in 0..50 {
+        for _ in 0..if round == 0 { 20 } else { 2 } {
+            let mut talk = Talk::with_little_room("127.0.0.2", address);
+            talk.say(&[&b"b"[..]; 100]);
+            greedy.push(talk);
+        }
+        rig.wait_for("much that is not taken", |rig| rig.metric("nodelocaldns_tcp_reply_bytes") >= 900_000.0);
+        modest.say(&[b"b"]);
+        assert_eq!(modest.hear().len(), 60_000, "round {round}");
+    }
+    drop((greedy, modest));
+    rig.wait_for("the end of them", |rig| rig.metric("nodelocaldns_tcp_connections") == 0.0);
+    assert_eq!(rig.metric("nodelocaldns_tcp_reply_bytes"), 0.0);
+}
+
+#[test]
+fn queries_that_one_client_does_not_finish_cost_another_client_none() {
+    let (rig, address) = rig(Limits { buffer_octets: 64 << 10, ..Limits::default() });
+    let unfinished = |talk: &mut Talk, of: u16, octets: usize| {
+        let message = [&of.to_be_bytes()[..], b"h", &vec![0; usize::from(of)]].concat();
+        // With a query before it, whose reply tells that all of it has been read.
+        talk.0.write_all(&[&[0, 1, b'h'][..], &message[..octets]].concat()).unwrap();
+        message[octets..usize::from(of) + 2].to_vec()
+    };
+    let mut greedy: Vec<Talk> = (0..40).map(|_| Talk::from("127.0.0.2", address)).collect();
+    for talk in &mut greedy {
+        unfinished(talk, 3000, 2000);
+    }
+    rig.wait_for("no room", |rig| rig.metric("nodelocaldns_tcp_connections_cut_total{reason=\"crowded\"}") >= 8.0);
+    let mut modest = Talk::from("127.0.0.3", address);
+    let rest = unfinished(&mut modest, 3000, 2500);
+    assert_eq!(modest.hear(), b"\x01h");
+    modest.0.write_all(&rest).unwrap();
+    assert_eq!(modest.hear().len(), 3001);
 }
 
 #[test]

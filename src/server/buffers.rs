@@ -1,0 +1,158 @@
+//! What is kept for TCP clients, of all connections: queries that they have not finished, and replies that they have yet to take. It is counted in
+//! pieces, which are places as queries and connections are: when there are no more, a connection of the client that has most of them makes room.
+
+use crate::fairness::{Admission, Client, Evicted, Occupant, Place, Places};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tokio::sync::Notify;
+
+/// Octets of a piece.
+const PIECE: usize = 4 << 10;
+
+/// The pieces of all connections.
+pub(super) struct Buffers {
+    pieces: Mutex<Places<Arc<Account>>>,
+    /// Octets of replies that clients have yet to take, those that need no piece included.
+    pub replies: AtomicUsize,
+}
+
+/// A connection that may have pieces.
+pub(super) struct Account {
+    buffers: Arc<Buffers>,
+    client: Client,
+    is_fair: bool,
+    is_cut: AtomicBool,
+    cut: Notify,
+}
+
+/// The pieces that one of a connection's buffers has.
+pub(super) struct Kept {
+    account: Arc<Account>,
+    pieces: Vec<Place>,
+}
+
+impl Occupant for Arc<Account> {
+    const IDLES: bool = false;
+
+    fn idle_since(&self) -> Option<u64> {
+        None
+    }
+}
+
+impl Buffers {
+    /// For so many octets, at least those of one piece.
+    pub fn new(octets: usize) -> Self {
+        Self { pieces: Mutex::new(Places::new(octets / PIECE)), replies: AtomicUsize::new(0) }
+    }
+
+    /// From now on for so many octets. Connections that have too much are told to make room.
+    pub fn set_limit(&self, octets: usize) {
+        let evicted = self.pieces.lock().set_limit(octets / PIECE);
+        evicted.iter().for_each(cut);
+    }
+
+    /// The account of a connection of `client`, which takes from others what they have more than it, if that `is_fair`.
+    pub fn account(self: &Arc<Self>, client: Client, is_fair: bool) -> Arc<Account> {
+        Arc::new(Account { buffers: self.clone(), client, is_fair, is_cut: AtomicBool::new(false), cut: Notify::new() })
+    }
+}
+
+/// Its connection ends, and the other pieces that it has are free with that.
+fn cut(evicted: &Evicted<Arc<Account>>) {
+    evicted.occupant.is_cut.store(true, Ordering::Release);
+    evicted.occupant.cut.notify_one();
+}
+
+impl Account {
+    /// Resolves when the connection is to make room.
+    pub async fn cut(&self) {
+        self.cut.notified().await;
+    }
+
+    /// Of all connections.
+    pub fn buffers(&self) -> &Buffers {
+        &self.buffers
+    }
+}
+
+impl Kept {
+    /// None yet.
+    pub fn new(account: Arc<Account>) -> Self {
+        Self { account, pieces: Vec::new() }
+    }
+
+    /// Has what so many octets need, no more and no less; false if there is no room for them, or the connection is to make room itself.
+    pub fn fit(&mut self, octets: usize) -> bool {
+        let Self { account, pieces } = self;
+        let wanted = octets.div_ceil(PIECE);
+        let mut evicted = Vec::new();
+        if wanted != pieces.len() {
+            let mut places = account.buffers.pieces.lock();
+            while pieces.len() > wanted {
+                pieces.pop().map(|piece| places.release(piece));
+            }
+            while pieces.len() < wanted {
+                match places.admit(account.client, account.clone(), account.is_fair) {
+                    Admission::Room(piece) => pieces.push(piece),
+                    Admission::Instead(piece, other) => {
+                        pieces.push(piece);
+                        evicted.push(other);
+                    }
+                    Admission::Full => break,
+                }
+            }
+        }
+        evicted.iter().for_each(cut);
+        pieces.len() == wanted && !account.is_cut.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.fit(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fairness::Fairness;
+    use futures_util::FutureExt;
+
+    fn client(last: u8) -> Client {
+        Fairness::default().client([192, 0, 2, last].into())
+    }
+
+    fn is_cut(kept: &Kept) -> bool {
+        kept.account.cut().now_or_never().is_some()
+    }
+
+    #[test]
+    fn a_connection_of_the_client_that_has_most_makes_room_for_another_clients() {
+        let buffers = Arc::new(Buffers::new(8 * PIECE));
+        let kept = |last, is_fair| Kept::new(buffers.account(client(last), is_fair));
+        let mut greedy = [kept(1, true), kept(1, true)];
+        assert!(greedy[0].fit(4 * PIECE) && greedy[1].fit(3 * PIECE + 1));
+        assert!(!greedy[1].fit(4 * PIECE + 1), "it has most itself");
+        assert!(greedy[1].fit(4 * PIECE));
+        assert!(!kept(2, false).fit(1), "without fairness all alike");
+        let mut modest = kept(2, true);
+        assert!(modest.fit(3 * PIECE));
+        assert_eq!(greedy.each_ref().map(is_cut), [true, false], "the one that has had its pieces longest");
+        assert!(!greedy[0].fit(4 * PIECE) && !greedy[0].fit(0), "it is over");
+        assert!(!is_cut(&modest));
+    }
+
+    #[test]
+    fn pieces_are_given_back_and_fewer_of_them_cut_who_has_most() {
+        let buffers = Arc::new(Buffers::new(8 * PIECE));
+        let kept = |last| Kept::new(buffers.account(client(last), true));
+        let (mut one, mut other) = (kept(1), kept(2));
+        assert!(one.fit(8 * PIECE) && one.fit(5 * PIECE) && other.fit(3 * PIECE));
+        buffers.set_limit(6 * PIECE);
+        assert!(is_cut(&one) && !is_cut(&other));
+        drop((one, other));
+        assert!(buffers.pieces.lock().is_empty());
+    }
+}
