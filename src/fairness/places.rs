@@ -7,12 +7,19 @@ use super::lists::{self, Linked, Links, NONE};
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 
-/// Places that a client may hold without counting as one who holds many: what a pod has in flight when it looks up a name or two. Between clients
-/// that hold no more, the oldest place gives way: what is answered soon has gone by then, and the other rule would hit a pod that has two queries
-/// in flight when a flood comes from as many addresses as there are places. (unbound's `jostle-timeout` has the same reason.)
-const FEW: usize = 8;
+/// Places that a client may hold without counting as one who holds many: what a pod has in flight when it looks up a name. Between clients that hold
+/// no more, the oldest place gives way: what is answered soon has gone by then, and the other rule would hit a pod that has two queries in flight when
+/// a flood comes from as many addresses as there are places. (unbound's `jostle-timeout` has the same reason.) Were it more, fewer addresses could
+/// flood without counting as large holders, and whose upstream is slow would lose its oldest query to them.
+const FEW: usize = 2;
 /// But where there are not many places in all, that would be a large part.
 const FEW_PART: usize = 64;
+/// What may be idle is not gone soon, so the oldest place is mostly that of who keeps one for long. Only between clients with one place each the age
+/// counts, and first of all who is idle.
+const FEW_THAT_IDLE: usize = 1;
+
+/// A client that holds no more has none to spare.
+const SPARE: usize = 8;
 
 /// Places of a list that are looked at for the longest idle one.
 const LOOKED_AT: usize = 32;
@@ -193,17 +200,17 @@ impl<P: Occupant> Places<P> {
         self.evict(seat)
     }
 
-    /// As [`Places::evict_one`], if that place is idle or its client holds more than a few.
+    /// As [`Places::evict_one`], if that place is idle or its client has some to spare.
     pub fn evict_spare_one(&mut self) -> Option<Evicted<P>> {
         let seat = self.victim(ALL);
         let Seat { occupant, node, .. } = self.seats.get(seat as usize)?;
         let is_spare = occupant.as_ref().is_some_and(|occupant| occupant.idle_since().is_some());
-        if is_spare || self.nodes[*node as usize].count > FEW { self.evict(seat) } else { None }
+        if is_spare || self.nodes[*node as usize].count > SPARE { self.evict(seat) } else { None }
     }
 
     /// Places that a client holds without holding many.
     fn few(&self) -> usize {
-        FEW.min(self.limit / FEW_PART)
+        if P::IDLES { FEW_THAT_IDLE } else { FEW.min(self.limit / FEW_PART) }
     }
 
     /// A place of one who holds more than `client`: of another client, or of another address that counts as the same.

@@ -88,13 +88,44 @@ fn between_clients_that_hold_few_the_oldest_place_gives_way() {
         let address = Ipv4Addr::from_bits(0x0a00_0000 + number as u32);
         places.admit(Fairness::default().client(address.into()), Busy(number), true);
     }
-    for number in 0..8 {
+    for number in 0..2 {
         let Admission::Instead(_, evicted) = places.admit(v4(1), Busy(2000), true) else { panic!("refused") };
         assert_eq!(evicted.occupant, Busy(number), "not those of the one that comes");
     }
     assert_eq!(places.admit(v4(1), Busy(2001), true), Admission::Full, "it has most now, and no longer few");
     let Admission::Instead(_, evicted) = places.admit(v4(2), Busy(2002), true) else { panic!("refused") };
-    assert_eq!(evicted.occupant, Busy(8));
+    assert_eq!(evicted.occupant, Busy(2));
+}
+
+#[test]
+fn one_in_flight_outlasts_a_flood_from_an_eighth_as_many_addresses_as_places() {
+    let mut places = Places::new(1000);
+    let Admission::Room(polite) = places.admit(v4(1), Busy(0), true) else { panic!("full") };
+    for number in 0..10_000_u32 {
+        let address = Ipv4Addr::from_bits(0x0a00_0000 + number % 200);
+        places.admit(Fairness::default().client(address.into()), Busy(1), true);
+    }
+    assert_eq!(places.occupant(polite), Some(&mut Busy(0)));
+}
+
+#[test]
+fn an_idle_connection_of_a_small_holder_outlasts_busy_ones_of_many() {
+    let mut places = Places::new(1000);
+    let Admission::Room(polite) = places.admit(v4(1), (0, Some(1)), true) else { panic!("full") };
+    for number in 0..10_000_u32 {
+        let address = Ipv4Addr::from_bits(0x0a00_0000 + number % 200);
+        places.admit(Fairness::default().client(address.into()), (1, None), true);
+    }
+    assert_eq!(places.occupant(polite), Some(&mut (0, Some(1))));
+}
+
+#[test]
+fn between_holders_of_one_each_an_idle_place_gives_way() {
+    let mut places = Places::new(20);
+    for last in 0..20 {
+        places.admit(v4(last), (usize::from(last), (last == 7).then_some(1)), true);
+    }
+    assert_eq!(evicted(&mut places, v4(100), (100, None)), Some(v4(7)));
 }
 
 #[test]
@@ -258,7 +289,7 @@ proptest! {
         let (mut limit, mut taken) = (limit, Vec::<(Place, Client)>::new());
         let mut numbers = 0;
         for step in steps {
-            let few = 8.min(limit / 64);
+            let few = 2.min(limit / 64);
             match step {
                 Step::Leave(number) if !taken.is_empty() => {
                     let (place, _) = taken.swap_remove(number % taken.len());
