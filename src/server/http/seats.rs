@@ -1,12 +1,18 @@
 //! Who holds the connections to one HTTP address, and whose makes room for the next.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Connections, the oldest first, each with whose it is.
 pub(super) struct Seats<T> {
     limit: usize,
-    held: VecDeque<(IpAddr, T)>,
+    held: VecDeque<Seat<T>>,
+}
+
+struct Seat<T> {
+    address: IpAddr,
+    connection: T,
 }
 
 impl<T> Seats<T> {
@@ -16,33 +22,40 @@ impl<T> Seats<T> {
 
     /// Keeps those that are not over.
     pub fn retain(&mut self, is_open: impl Fn(&T) -> bool) {
-        self.held.retain(|(_, connection)| is_open(connection));
+        self.held.retain(|seat| is_open(&seat.connection));
     }
 
-    /// Seats a client's connection. Returns the one that loses its seat, if there are too many: of the client that holds most, whoever has just come, the
-    /// oldest that does not wait for its first answer, or else the oldest; among several such clients that of the one who came first. Many hosts may come
-    /// from one address, where it is translated.
+    /// Seats a client's connection. Returns the one that loses its seat, if there are too many: of the network that holds most, whoever has just come,
+    /// and in it of the address that holds most, the oldest that does not wait for its first answer, or else the oldest; among several such networks or
+    /// addresses that of the one who came first. Many hosts may come from one address, where it is translated.
     pub fn take(&mut self, client: IpAddr, connection: T, waits: impl Fn(&T) -> bool) -> Option<T> {
-        self.held.push_back((network(client), connection));
+        self.held.push_back(Seat { address: client.to_canonical(), connection });
         if self.held.len() <= self.limit {
             return None;
         }
-        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
-        for (holder, _) in &self.held {
-            *counts.entry(*holder).or_default() += 1;
-        }
-        let most = counts.values().max().copied()?;
-        let (holder, _) = self.held.iter().find(|(holder, _)| counts.get(holder) == Some(&most))?;
-        let of_holder = || self.held.iter().enumerate().filter(|(_, (other, _))| other == holder);
-        let loser = of_holder().find(|(_, (_, connection))| !waits(connection)).or_else(|| of_holder().next());
+        let addresses = || self.held.iter().map(|seat| seat.address);
+        let largest_network = largest(addresses().map(network))?;
+        let largest = largest(addresses().filter(|address| network(*address) == largest_network))?;
+        let of_largest = || self.held.iter().enumerate().filter(|(_, seat)| seat.address == largest);
+        let loser = of_largest().find(|(_, seat)| !waits(&seat.connection)).or_else(|| of_largest().next());
         let (index, _) = loser?;
-        self.held.remove(index).map(|(_, connection)| connection)
+        self.held.remove(index).map(|seat| seat.connection)
     }
 }
 
+/// What is there most often; of several such the one that comes first.
+fn largest<K: Copy + Eq + Hash>(items: impl Iterator<Item = K> + Clone) -> Option<K> {
+    let mut counts: HashMap<K, usize> = HashMap::new();
+    for item in items.clone() {
+        *counts.entry(item).or_default() += 1;
+    }
+    let most = counts.values().max().copied()?;
+    items.into_iter().find(|item| counts.get(item) == Some(&most))
+}
+
 /// What counts as one client: an IPv4 address, or the /64 that a host may choose its IPv6 addresses from (RFC 4291 section 2.5.1).
-fn network(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
+fn network(address: IpAddr) -> IpAddr {
+    match address {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
         address => address,
     }
@@ -78,6 +91,17 @@ mod tests {
     fn a_64_counts_as_one_client_and_a_mapped_address_as_the_ipv4_one() {
         assert_eq!(losers(&["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2:2", "192.0.2.3"]), [Some(2)]);
         assert_eq!(losers(&["192.0.2.1", "2001:db8::1", "2001:db8:0:1::1", "::ffff:192.0.2.1", "192.0.2.3"]), [Some(0)]);
+    }
+
+    #[test]
+    fn within_a_64_the_address_that_holds_most_makes_room() {
+        let (attack, modest) = ("2001:db8::66", "2001:db8::9");
+        assert_eq!(losers(&[modest, attack, attack, attack, attack, attack]), [Some(1), Some(2)]);
+        assert_eq!(losers(&[attack, attack, attack, attack, modest]), [Some(0)]);
+        // Nor does it matter that all but the one who comes wait for a first answer.
+        let mut seats = Seats::new(2);
+        let mut take = |address: &str, number| seats.take(address.parse().unwrap(), number, |number| *number != 3);
+        assert_eq!([take(attack, 1), take(attack, 2), take(modest, 3)], [None, None, Some(1)]);
     }
 
     #[test]
