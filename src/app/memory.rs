@@ -82,6 +82,14 @@ struct Level {
     held: u64,
 }
 
+impl Level {
+    /// Octets of which what is to be left free is a part: the limit, or 4 GiB if it is more. A part of a large node's memory would be far more than clients
+    /// and caches could ever fill, and mostly other pods hold it.
+    fn reckoned(&self) -> u64 {
+        self.limit.min(4 << 30)
+    }
+}
+
 /// The cgroups with a limit. Files are told apart where that may matter to caches, which hold `used` octets of what is `configured`, or to clients.
 fn look(membership: &str, read: impl Fn(&Path) -> Option<String>, used: usize, configured: usize) -> Vec<Level> {
     let matters = |level: &Level| cache_limit(level, used, configured) < configured || places_left(level) < clients::ALL;
@@ -94,12 +102,12 @@ fn tightest(levels: &[Level], used: usize, configured: usize) -> Option<(Level, 
     caps.min_by_key(|(_, cap)| *cap)
 }
 
-/// What the caches, which hold `used` octets, may hold at most, of what is `configured`: above seven eighths of the limit so much less that three
-/// quarters are left; from three quarters on no more; below as much as there is up to that.
+/// What the caches, which hold `used` octets, may hold at most, of what is `configured`: where less than an eighth of the limit is free (512 MiB of a
+/// limit of 4 GiB or more) so much less that a quarter is (1 GiB); up to a quarter no more; beyond that as much as there is.
 fn cache_limit(level: &Level, used: usize, configured: usize) -> usize {
-    let goal = level.limit / 4 * 3;
+    let goal = level.limit - level.reckoned() / 4;
     let used = used as u64;
-    let limit = if level.held > level.limit / 8 * 7 {
+    let limit = if level.held > level.limit - level.reckoned() / 8 {
         used.saturating_sub(level.held - goal)
     } else {
         used.saturating_add(goal.saturating_sub(level.held))
@@ -279,6 +287,13 @@ mod tests {
         assert_eq!(limit(88, 35), 22);
         assert_eq!(limit(130, 35), 1, "some is always left");
         assert_eq!(limit(88, 0), 1);
+    }
+
+    #[test]
+    fn a_large_cgroup_that_others_fill_costs_the_caches_nothing_while_a_gib_is_free() {
+        let limit =
+            |free: u64| cache_limit(&Level { limit: 64 << 30, held: (64 << 30) - (free << 20) }, 100 << 20, 256 << 20) >> 20;
+        assert_eq!([9000, 1180, 1024, 513, 500].map(limit), [256, 256, 100, 100, 1]);
     }
 
     #[test]

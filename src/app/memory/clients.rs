@@ -54,10 +54,10 @@ pub fn limits_for(memory: Option<u64>, workers: usize, open_files: u64, parts: P
     }
 }
 
-/// How much of their places clients have in a cgroup that holds so much: all up to five eighths of the limit, and one part from thirteen sixteenths on,
-/// where the caches have not begun to give up anything.
+/// How much of their places clients have in a cgroup that holds so much: all while three eighths of the limit are free (1.5 GiB of a limit of 4 GiB or
+/// more), and one part from three sixteenths on (768 MiB), where the caches have not begun to give up anything.
 pub fn places_left(level: &Level) -> Parts {
-    let (from, to) = (level.limit / 8 * 5, level.limit / 16 * 13);
+    let (from, to) = (level.limit - level.reckoned() / 8 * 3, level.limit - level.reckoned() / 16 * 3);
     let step = ((to - from) / (ALL - 1)).max(1);
     ALL - (level.held.saturating_sub(from).div_ceil(step)).min(ALL - 1)
 }
@@ -128,6 +128,13 @@ mod tests {
         assert!(limits(4).queries_per_worker * 2 <= limits(8).queries_per_worker + 1);
         assert_eq!(limits(1).tcp_connections, 128);
         assert_eq!(places_left(&Level { limit: 0, held: 0 }), ALL);
+    }
+
+    #[test]
+    fn a_large_cgroup_that_others_fill_costs_clients_no_places() {
+        let left = |held: u64| places_left(&Level { limit: 64 << 30, held });
+        assert_eq!([52 << 30, 55 << 30, (62 << 30) + (512 << 20)].map(left), [ALL; 3]);
+        assert_eq!(left((63 << 30) + (256 << 20)), 1, "three quarters of a GiB are free");
     }
 
     #[test]
