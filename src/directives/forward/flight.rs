@@ -85,6 +85,10 @@ impl<K: Hash + Eq, V> Flights<K, V> {
                 if flight.waiters.len() == flight.waiters.capacity() {
                     // Those that have left take no room from those to come.
                     flight.waiters.retain(|waiter| !waiter.is_closed());
+                    // Else one that comes and one that leaves would have all the others looked at each time.
+                    if flight.waiters.len() > flight.waiters.capacity() / 2 {
+                        flight.waiters.reserve(flight.waiters.capacity());
+                    }
                 }
                 flight.waiters.push(sender);
                 Seat::Wait(receiver)
@@ -251,6 +255,33 @@ mod tests {
         drop(waiting);
         drop(leader);
         drop(lead(flights.join("a")));
+    }
+
+    #[test]
+    fn waiters_that_come_and_go_at_the_edge_of_room_cost_a_few_looks_each() {
+        let flights = Flights::default();
+        let _leader = lead(flights.join("a"));
+        let hash = flights.table.hasher.hash_one("a");
+        // When there is no room, each waiter is looked at.
+        let looks_of_next = || {
+            let shard = flights.table.shard(hash).lock();
+            let waiters =
+                shard.find(hash, |flight| flight.key == "a").map(|flight| (flight.waiters.len(), flight.waiters.capacity()));
+            waiters.map_or(0, |(count, room)| if count == room { count } else { 0 })
+        };
+        let mut waiting = Vec::new();
+        while waiting.len() < 1000 || looks_of_next() == 0 {
+            waiting.push(wait(flights.join("a")));
+        }
+        drop(waiting.pop());
+        let looks: usize = (0..10_000)
+            .map(|_| {
+                let looks = looks_of_next();
+                drop(wait(flights.join("a")));
+                looks
+            })
+            .sum();
+        assert!(looks <= 4 * 10_000, "{looks}");
     }
 
     #[test]
