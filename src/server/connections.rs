@@ -14,8 +14,9 @@ const BUSY: u64 = u64::MAX;
 
 /// Places beside those of clients, for connections from the very address that they come to, as the watchdog's probes do. No other machine's and
 /// no pod's packets have such an address, only those of programs on the node's own network; and one of these has its place for one reply, or
-/// until so many more have come. A probe asks at once when it is connected, so it has been answered long before.
-const RESERVED: usize = 32;
+/// until so many more have come. A probe asks at once when it is connected, so it has been answered long before, also where a whole turn of accepts
+/// (128 in tokio) comes before it is served.
+const RESERVED: usize = 256;
 
 /// Open connections, bounded.
 pub(super) struct Connections {
@@ -243,6 +244,18 @@ mod tests {
         assert!(reserved[1..].iter().chain(&held).all(|ticket| ticket.evicted().now_or_never().is_none()));
         drop(reserved);
         assert_eq!(connections.count(), 2);
+    }
+
+    #[test]
+    fn a_reserved_connection_outlasts_a_turn_of_accepts() {
+        // What tokio accepts until other tasks have their turn.
+        const TURN: usize = 128;
+        let start = Instant::now();
+        let connections = Arc::new(Connections::new(1, 0, start));
+        let own = Caller { is_own: true, ..caller(1) };
+        let tickets: Vec<Ticket> =
+            (0..2 + TURN).map(|_| room(connections.admit(own, true, start))).inspect(Ticket::set_busy).collect();
+        assert!(tickets.iter().all(|ticket| ticket.evicted().now_or_never().is_none()));
     }
 
     #[test]

@@ -64,6 +64,9 @@ pub fn places_left(level: &Level) -> Parts {
 
 /// Looks in a row at which there is little left of a peak, until it counts as over: queries to a silent upstream take seconds.
 const CALM_LOOKS: u32 = 8;
+/// Looks from one peak that is over to the next, 30 s: to give memory back takes a worker's allocations a while, and who makes one peak after another
+/// shall not cause that each time.
+const LOOKS_BETWEEN: u32 = 120;
 /// A peak has so many queries and connections at least: less takes little memory.
 const LEAST_PEAK: usize = 512;
 
@@ -72,17 +75,20 @@ const LEAST_PEAK: usize = 512;
 pub struct Peak {
     highest: usize,
     calm_looks: u32,
+    /// Looks until one may be over again.
+    pause: u32,
 }
 
 impl Peak {
-    /// Takes what clients have now; true once when a peak is over.
+    /// Takes what clients have now; true once when a peak is over, and not again for a while.
     pub fn is_over(&mut self, now: usize) -> bool {
         self.highest = self.highest.max(now);
         let is_calm = self.highest >= LEAST_PEAK && now <= self.highest / 4;
         self.calm_looks = if is_calm { self.calm_looks + 1 } else { 0 };
-        let is_over = self.calm_looks == CALM_LOOKS;
+        self.pause = self.pause.saturating_sub(1);
+        let is_over = self.calm_looks >= CALM_LOOKS && self.pause == 0;
         if is_over {
-            *self = Self { highest: now, calm_looks: 0 };
+            *self = Self { highest: now, calm_looks: 0, pause: LOOKS_BETWEEN };
         }
         is_over
     }
@@ -145,6 +151,16 @@ mod tests {
         assert_eq!(over(&[9000, 5000, 100, 100, 3000]), 0, "it comes again");
         assert_eq!(over(&[100; 7]), 0);
         assert_eq!(over(&[100; 50]), 1);
+        assert_eq!(over(&[0; 200]), 0);
         assert_eq!(over(&[600, 0, 0, 0, 0, 0, 0, 0, 0]), 1, "the next one");
+    }
+
+    #[test]
+    fn peaks_that_come_time_and_again_are_over_once_in_thirty_seconds() {
+        let mut peak = Peak::default();
+        let pulse = [600, 0, 0, 0, 0, 0, 0, 0, 0];
+        let looks: Vec<usize> = pulse.iter().copied().cycle().take(1200).collect();
+        let over = looks.iter().filter(|load| peak.is_over(**load)).count();
+        assert!((9..=10).contains(&over), "{over} in 300 s");
     }
 }
