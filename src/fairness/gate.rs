@@ -117,7 +117,8 @@ impl Pass {
         Hold { pass: self, has_begun: false, work }
     }
 
-    fn is_valid(&self) -> bool {
+    /// It has not been taken away.
+    pub fn is_valid(&self) -> bool {
         self.gate.places.lock().occupant(self.place).is_some()
     }
 

@@ -178,11 +178,13 @@ impl<A: Answerer> Turns<A> {
         }
         drop((answerer, repeats));
         let unsent = self.outbox.clear(sent);
-        if let Some(to) = unsent.first().and_then(|unsent| unsent.route).map(|route| route.to)
-            && let Some(pass) = self.share.admit(to.ip().to_canonical())
-        {
-            let held = vec![Held { pass, _binding: self.binding.clone() }];
-            tokio::spawn(send_patiently(self.socket.clone(), self.share.clone(), unsent, held));
+        let keep = |reply: Outgoing| {
+            let pass = self.share.admit(reply.route?.to.ip().to_canonical())?;
+            Some((reply, Held { pass, _binding: self.binding.clone() }))
+        };
+        let unsent: Vec<_> = unsent.into_iter().filter_map(keep).collect();
+        if !unsent.is_empty() {
+            tokio::spawn(send_patiently(self.socket.clone(), self.share.clone(), unsent));
         }
         Ok(count)
     }
@@ -220,20 +222,20 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 /// What a query holds until its reply is sent: its place among those in flight, and its listen address.
-struct Held<A> {
+struct Held<B> {
     pass: Pass,
-    _binding: Arc<Binding<A>>,
+    _binding: B,
 }
 
 /// A query for the slow gear.
 struct Slow<A: Answerer> {
     pending: A::Pending,
     route: Route,
-    held: Held<A>,
+    held: Held<Arc<Binding<A>>>,
 }
 
 impl<A: Answerer> Slow<A> {
-    async fn answer(self) -> (Outgoing, Held<A>) {
+    async fn answer(self) -> (Outgoing, Held<Arc<Binding<A>>>) {
         let mut octets = Vec::new();
         if self.held.pass.hold(A::run(&self.pending, &mut octets)).await.is_none() {
             A::refuse(&self.pending, &mut octets);
@@ -278,7 +280,8 @@ async fn answer_slowly<A: Answerer>(
         let is_full = replies.len() == BATCH;
         let sent = send_now(&socket, &replies, &share);
         if sent < replies.len() {
-            tokio::spawn(send_patiently(socket.clone(), share.clone(), replies.split_off(sent), held.split_off(sent)));
+            let unsent = replies.drain(sent..).zip(held.drain(sent..)).collect();
+            tokio::spawn(send_patiently(socket.clone(), share.clone(), unsent));
         }
         replies.clear();
         held.clear();
@@ -295,19 +298,21 @@ async fn answer_slowly<A: Answerer>(
     unconstrained(turns).await;
 }
 
-/// Sends replies that the socket did not take at once.
-async fn send_patiently<A>(socket: Arc<AsyncFd<UdpSocket>>, share: Arc<Share>, replies: Vec<Outgoing>, held: Vec<Held<A>>) {
-    let mut done = 0;
+/// Sends replies that the socket did not take at once, of those whose places are not taken away meanwhile.
+async fn send_patiently<B>(socket: Arc<AsyncFd<UdpSocket>>, share: Arc<Share>, unsent: Vec<(Outgoing, Held<B>)>) {
+    let (mut replies, mut held): (Vec<Outgoing>, Vec<Held<B>>) = unsent.into_iter().unzip();
     let mut pause = Duration::from_millis(1);
     let give_up = Instant::now() + SEND_PATIENCE;
-    while done < replies.len() && Instant::now() < give_up {
+    while !replies.is_empty() && Instant::now() < give_up {
         // Not by waiting until the socket is writable: the queue that is full may be one below it.
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(32));
-        done += send_now(&socket, &replies[done..], &share);
+        (replies, held) = replies.into_iter().zip(held).filter(|(_, held)| held.pass.is_valid()).unzip();
+        let done = send_now(&socket, &replies, &share);
+        replies.drain(..done);
+        held.drain(..done);
     }
-    share.meters().dropped.unsendable.add((replies.len() - done) as u64);
-    drop(held);
+    share.meters().dropped.unsendable.add(replies.len() as u64);
 }
 
 #[cfg(test)]
@@ -347,5 +352,27 @@ mod tests {
         let received = std::iter::from_fn(|| client.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec()));
         assert_eq!(received.collect::<Vec<_>>(), [[1], [4], [5]]);
         assert_eq!(share.meters().dropped.unsendable.value(), 5);
+    }
+
+    #[tokio::test]
+    async fn unsent_replies_of_one_who_gives_way_are_dropped() {
+        let common = Arc::new(Common::new(Meters::new(&Registry::new(1)), Arc::default()));
+        let connections = Arc::new(Connections::new(1, 0, Instant::now()));
+        let limits = super::super::Limits { queries_per_worker: 3, ..super::super::Limits::default() };
+        let share = Arc::new(Share::new(limits, common, connections));
+        let server = Arc::new(register(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap());
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_nonblocking(true).unwrap();
+        let route = Route { to: client.local_addr().unwrap(), from: None };
+        let admit = |ip: [u8; 4]| share.admit(ip.into()).map(|pass| Held { pass, _binding: () });
+        let unsent = (0..3).map(|number| (Outgoing { route: Some(route), octets: vec![number] }, admit([127, 0, 0, 1]).unwrap()));
+        let unsent = unsent.collect();
+        let other = admit([127, 0, 0, 2]);
+        assert!(other.is_some(), "the other client took the first reply's place");
+        send_patiently(server, share.clone(), unsent).await;
+        let mut buffer = [0; 8];
+        let received = std::iter::from_fn(|| client.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec()));
+        assert_eq!(received.collect::<Vec<_>>(), [[1], [2]]);
+        assert_eq!((share.in_flight(), share.meters().dropped.unsendable.value()), (1, 0));
     }
 }
