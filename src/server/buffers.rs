@@ -1,7 +1,7 @@
 //! What is kept for TCP clients, of all connections: queries that they have not finished, and replies that they have yet to take. It is counted in
 //! pieces, which are places as queries and connections are: when there are no more, a connection of the client that has most of them makes room.
 
-use crate::fairness::{Admission, Client, Evicted, Occupant, Place, Places};
+use crate::fairness::{Admission, Client, Occupant, Place, Places};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -49,7 +49,7 @@ impl Buffers {
     /// From now on for so many octets. Connections that have too much are told to make room.
     pub fn set_limit(&self, octets: usize) {
         let evicted = self.pieces.lock().set_limit(octets / PIECE);
-        evicted.iter().for_each(cut);
+        evicted.iter().for_each(|evicted| evicted.occupant.close());
     }
 
     /// The account of a connection of `client`, which takes from others what they have more than it, if that `is_fair`.
@@ -58,14 +58,14 @@ impl Buffers {
     }
 }
 
-/// Its connection ends, and the other pieces that it has are free with that.
-fn cut(evicted: &Evicted<Arc<Account>>) {
-    evicted.occupant.is_cut.store(true, Ordering::Release);
-    evicted.occupant.cut.notify_one();
-}
-
 impl Account {
-    /// Resolves when the connection is to make room.
+    /// Its connection ends, and the other pieces that it has are free with that.
+    fn close(&self) {
+        self.is_cut.store(true, Ordering::Release);
+        self.cut.notify_one();
+    }
+
+    /// Resolves when the connection is to end for want of room.
     pub async fn cut(&self) {
         self.cut.notified().await;
     }
@@ -82,7 +82,7 @@ impl Kept {
         Self { account, pieces: Vec::new() }
     }
 
-    /// Has what so many octets need, no more and no less; false if there is no room for them, or the connection is to make room itself.
+    /// Has what so many octets need, no more and no less. Where there is no room for them the connection is to end; false then, or if it was to already.
     pub fn fit(&mut self, octets: usize) -> bool {
         let Self { account, pieces } = self;
         let wanted = octets.div_ceil(PIECE);
@@ -103,8 +103,11 @@ impl Kept {
                 }
             }
         }
-        evicted.iter().for_each(cut);
-        pieces.len() == wanted && !account.is_cut.load(Ordering::Acquire)
+        evicted.iter().for_each(|evicted| evicted.occupant.close());
+        if pieces.len() < wanted {
+            account.close();
+        }
+        !account.is_cut.load(Ordering::Acquire)
     }
 }
 
@@ -132,15 +135,14 @@ mod tests {
     fn a_connection_of_the_client_that_has_most_makes_room_for_another_clients() {
         let buffers = Arc::new(Buffers::new(8 * PIECE));
         let kept = |last, is_fair| Kept::new(buffers.account(client(last), is_fair));
-        let mut greedy = [kept(1, true), kept(1, true)];
-        assert!(greedy[0].fit(4 * PIECE) && greedy[1].fit(3 * PIECE + 1));
-        assert!(!greedy[1].fit(4 * PIECE + 1), "it has most itself");
-        assert!(greedy[1].fit(4 * PIECE));
+        let (mut first, mut second, mut third) = (kept(1, true), kept(1, true), kept(1, true));
+        assert!(first.fit(4 * PIECE) && second.fit(3 * PIECE + 1));
+        assert!(!third.fit(1) && is_cut(&third), "its client has most itself");
         assert!(!kept(2, false).fit(1), "without fairness all alike");
         let mut modest = kept(2, true);
         assert!(modest.fit(3 * PIECE));
-        assert_eq!(greedy.each_ref().map(is_cut), [true, false], "the one that has had its pieces longest");
-        assert!(!greedy[0].fit(4 * PIECE) && !greedy[0].fit(0), "it is over");
+        assert_eq!((is_cut(&first), is_cut(&second)), (true, false), "the one that has had its pieces longest");
+        assert!(!first.fit(4 * PIECE) && !first.fit(0), "it is over");
         assert!(!is_cut(&modest));
     }
 

@@ -163,7 +163,7 @@ async fn serve<A: Answerer>(mut stream: TcpStream, mut conversation: Conversatio
         Ok(()) => _ = stream.shutdown().await,
         Err(Cut::Malformed) => share.meters().cut.malformed.increment(),
         Err(Cut::SlowSender) => share.meters().cut.slow_sender.increment(),
-        Err(Cut::Crowded) if conversation.replies.unwritten() == 0 => share.meters().cut.crowded.increment(),
+        Err(Cut::Crowded) if !conversation.replies.lack_room() => share.meters().cut.crowded.increment(),
         Err(Cut::SlowReader | Cut::Crowded) => {
             share.meters().cut.slow_reader.increment();
             forget_unread(&stream);
@@ -497,6 +497,10 @@ impl Replies {
             written.clear();
             waiting.octets = written;
         }
+    }
+    /// Some are not written, or could not be taken.
+    fn lack_room(&self) -> bool {
+        self.is_closed() || self.unwritten() > 0
     }
     fn unwritten(&self) -> usize {
         self.unwritten.load(Ordering::Relaxed)
