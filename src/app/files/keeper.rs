@@ -176,8 +176,26 @@ impl Keeper {
 
     fn write(&self, is_refused: bool, text: &str) -> Result<(), String> {
         let Some((_, target)) = self.rendering() else { return Err("no Corefile is rendered here".to_owned()) };
+        if !self.follows_from_template(target, is_refused, text) {
+            return Err(format!(
+                "the rendered Corefile is not written to {}: it names files that the template does not, as the template is now; reload if \
+                 that has just been changed",
+                target.path().display()
+            ));
+        }
         let written = if is_refused { target.write_refused(text).map(drop) } else { target.write(text) };
         written.map_err(|error| error.to_string())
+    }
+
+    /// Whether `text` names no file beyond those that the template names as it stands. Else whoever commands the server could have any file read by
+    /// an `import` in what it writes, which is read as this machine's Corefile next. Names are compared, since what cannot be read may be but a warning;
+    /// and unless it is refused the text is good, so that none stands behind an error that ends the reading now and is gone then.
+    fn follows_from_template(&self, target: &Target, is_refused: bool, text: &str) -> bool {
+        let template = self.read_template();
+        let asked = Recorder::new(&template, Record::default());
+        let source = Source::Text { path: target.path().to_owned(), text: text.to_owned() };
+        let is_good = source.load(self.default_port, &asked).is_ok();
+        (is_good || is_refused) && template.covers(&asked.finish())
     }
 
     /// What is to be watched for a Corefile that `reads` its files again.
@@ -216,3 +234,6 @@ fn send(record: &Record, reply_to: &Channel) -> Result<(), ChannelError> {
         Err(error) => reply_to.send(&Reply::Failed { error: error.to_string() }, &[]),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -94,6 +94,17 @@ impl Record {
     pub fn set_text(&mut self, path: &Path, text: io::Result<String>) {
         self.texts.insert(key(path), text.map_err(Failure::from));
     }
+
+    /// Whether every file, folder and pattern that `other` was asked for is in this one, whatever came of it.
+    pub fn covers(&self, other: &Self) -> bool {
+        fn has_all<A, B>(ours: &BTreeMap<String, A>, theirs: &BTreeMap<String, B>) -> bool {
+            theirs.keys().all(|asked| ours.contains_key(asked))
+        }
+        has_all(&self.texts, &other.texts)
+            && has_all(&self.files, &other.files)
+            && has_all(&self.folders, &other.folders)
+            && has_all(&self.globs, &other.globs)
+    }
 }
 
 /// The answer of `kind` to `asked`.

@@ -1,0 +1,103 @@
+//! What a server gets that another commands, and what it needs.
+
+use super::Keeper;
+use crate::app::files::Files;
+use crate::cli::Invocation;
+use crate::watchdog::channel::Channel;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// A folder with a template, a ConfigMap and a file that neither names, and a watchdog that reads them for a server.
+struct Stage {
+    folder: TempDir,
+    keeper: Arc<Keeper>,
+    files: Files,
+    _runtime: tokio::runtime::Runtime,
+}
+
+const SECRET: &str = "hunter2";
+
+impl Stage {
+    fn new(base: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("kube-dns")).unwrap();
+        fs::write(folder.path().join("base"), base).unwrap();
+        fs::write(folder.path().join("secret"), SECRET).unwrap();
+        let at = |name: &str| folder.path().join(name).into_os_string();
+        let words = [("-localip", OsString::from("127.0.0.1")), ("-conf", at("Corefile"))];
+        let words = words.into_iter().chain([("-basecorefile", at("base")), ("-kubednscm", at("kube-dns"))]);
+        let words = words.flat_map(|(flag, value)| [OsString::from(flag), value]);
+        let Ok(Invocation::Serve(options)) = Invocation::parse([OsString::from("nodelocaldns")].into_iter().chain(words)) else {
+            panic!("no command line")
+        };
+        let keeper = Arc::new(Keeper::new(options.mode, options.dns_port, None));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (here, there) = Channel::pair().unwrap();
+        let files = Files::new(there.into_fd()).unwrap();
+        let entered = runtime.enter();
+        keeper.serve(here);
+        drop(entered);
+        Self { folder, keeper, files, _runtime: runtime }
+    }
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+    fn put(&self, name: &str, text: &str) {
+        fs::write(self.at(name), text).unwrap();
+    }
+    /// What the server renders.
+    fn rendered(&self) -> String {
+        let (template, _) = self.keeper.rendering().unwrap();
+        template.clone().refresh(&self.files.template().unwrap()).rendered.expect("it is good").text
+    }
+}
+
+#[test]
+fn a_server_that_writes_a_corefile_with_an_import_is_refused_and_reads_nothing_by_it() {
+    let stage = Stage::new(".:53 {\n errors\n forward . __PILLAR__UPSTREAM__SERVERS__\n}\n");
+    let secret = stage.at("secret").display().to_string();
+    let folder = stage.folder.path().display();
+    for text in [
+        ".:53 {\n import secret\n}\n".to_owned(),
+        format!(".:53 {{\n import {secret}\n}}\n"),
+        format!(".:53 {{\n import {folder}/*\n}}\n"),
+        format!(".:53 {{\n forward . {secret}\n}}\n"),
+        // Reading ends before it, this time.
+        format!("}}\n.:53 {{\n import {secret}\n}}\n"),
+        format!(".:53 {{\n import no-such-snippet\n}}\na:53 {{\n import {secret}\n}}\n"),
+    ] {
+        let error = stage.files.write(&text).expect_err(&text).to_string();
+        assert!(error.contains("names files that the template does not"), "{error}");
+        assert!(!stage.at("Corefile").exists(), "{text}");
+        if !text.starts_with('}') {
+            assert!(stage.files.write_refused(&text).is_err(), "{text}");
+            assert!(!stage.at("Corefile.refused").exists(), "{text}");
+        }
+    }
+    let record = serde_json::to_string(&stage.files.corefile().unwrap()).unwrap();
+    assert!(!record.contains(SECRET) && !record.contains("secret"), "{record}");
+}
+
+#[test]
+fn what_the_template_and_the_configmap_give_is_written_also_with_the_last_good_configmap() {
+    let stage = Stage::new("import zones/*.conf\n.:53 {\n import part\n forward . __PILLAR__UPSTREAM__SERVERS__\n}\n");
+    fs::create_dir(stage.at("zones")).unwrap();
+    stage.put("zones/one.conf", "one.test:53 {\n forward . 192.0.2.1\n}\n");
+    stage.put("part", "errors\n");
+    let written = |text: &str| {
+        stage.files.write(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(fs::read_to_string(stage.at("Corefile")).unwrap(), text);
+        stage.files.write_refused(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    };
+    written(&stage.rendered());
+    stage.put("kube-dns/stubDomains", r#"{"acme.local": ["1.2.3.4"]}"#);
+    stage.put("kube-dns/upstreamNameservers", r#"["192.0.2.2"]"#);
+    let good = stage.rendered();
+    assert!(good.contains("acme.local:53") && good.contains("192.0.2.2"), "{good}");
+    written(&good);
+    stage.put("kube-dns/stubDomains", "{");
+    written(&good);
+}
