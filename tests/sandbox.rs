@@ -68,6 +68,12 @@ const ATTEMPTS: &[Attempt] = &[
     attempt("write its own", |_| write("/proc/self/oom_score_adj")),
     varying("trace the watchdog", |stage| call(libc::SYS_ptrace, [libc::PTRACE_SEIZE.into(), stage.victim.into(), 0, 0, 0, 0])),
     varying("read the watchdog's memory", read_memory),
+    attempt("have a close wait (`SO_LINGER`)", |_| {
+        let linger = libc::linger { l_onoff: 1, l_linger: 3600 };
+        let (stream, length) = (TcpListener::bind("127.0.0.1:0")?, size_of::<libc::linger>() as c_long);
+        let arguments = [stream.as_raw_fd().into(), libc::SOL_SOCKET.into(), libc::SO_LINGER.into(), &raw const linger as c_long];
+        call(libc::SYS_setsockopt, [arguments[0], arguments[1], arguments[2], arguments[3], length, 0])
+    }),
     attempt("outlive the watchdog", |_| call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG.into(), 0, 0, 0, 0, 0])),
     attempt("rename the hand-over socket", rename_socket),
     attempt("connect to the hand-over socket", |stage| connect(&SocketAddr::from_pathname(stage.folder.join("socket"))?)),

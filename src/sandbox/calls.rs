@@ -62,7 +62,6 @@ const FREE: &[i64] = &[
     libc::SYS_getsockname,
     libc::SYS_getpeername,
     libc::SYS_getsockopt,
-    libc::SYS_setsockopt,
     libc::SYS_sendto,
     libc::SYS_recvfrom,
     libc::SYS_sendmsg,
@@ -128,53 +127,61 @@ const FREE_OF_OLD: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const FREE_OF_OLD: &[i64] = &[];
 
-/// A condition on one argument: its place, the bits that count, and what they must be.
-type Argument = (u8, u64, u64);
+/// A condition on one argument: its place, and how it is compared with what.
+type Argument = (u8, SeccompCmpOp, u64);
 
 /// Of an argument of which the kernel reads no more than these.
 const ALL_BITS: u64 = u32::MAX as u64;
 /// No new limit is beside prlimit64.
-const NO_POINTER: Argument = (2, u64::MAX, 0);
+const NO_POINTER: Argument = (2, SeccompCmpOp::MaskedEq(u64::MAX), 0);
 /// socket(2)'s kinds without their flags.
 const KIND: u64 = 0xf;
+
+/// These bits of the argument at `place` must be `value`.
+fn bits(place: u8, mask: u64, value: u64) -> Argument {
+    (place, SeccompCmpOp::MaskedEq(mask), value)
+}
 
 /// Calls that may be made with one of these lists of arguments.
 fn bound() -> Vec<(i64, Vec<Vec<Argument>>)> {
     let own = u64::from(std::process::id());
-    let is = |place: u8, value: i32| (place, ALL_BITS, value as u32 as u64);
+    let is = |place: u8, value: i32| bits(place, ALL_BITS, value as u32 as u64);
+    let is_not = |place: u8, value: i32| (place, SeccompCmpOp::Ne, value as u32 as u64);
     let one_of = |place: u8, values: &[i32]| values.iter().map(|value| vec![is(place, *value)]).collect::<Vec<_>>();
     let changes_nothing = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE) & !libc::O_DIRECTORY;
-    let reads = |place: u8| vec![vec![(place, changes_nothing as u64, libc::O_RDONLY as u64)]];
-    let no_code = vec![vec![(2, libc::PROT_EXEC as u64, 0)]];
+    let reads = |place: u8| vec![vec![bits(place, changes_nothing as u64, libc::O_RDONLY as u64)]];
+    let no_code = vec![vec![bits(2, libc::PROT_EXEC as u64, 0)]];
     let thread = (libc::CLONE_THREAD | libc::CLONE_VM) as u64;
     let mut internet = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
         for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM] {
             for protocol in [0, if kind == libc::SOCK_STREAM { libc::IPPROTO_TCP } else { libc::IPPROTO_UDP }] {
-                internet.push(vec![is(0, family), (1, KIND, kind as u64), is(2, protocol)]);
+                internet.push(vec![is(0, family), bits(1, KIND, kind as u64), is(2, protocol)]);
             }
         }
     }
     // No datagrams, which could be sent to any socket that has a path.
-    let pair = |kind: i32| vec![is(0, libc::AF_UNIX), (1, KIND, kind as u64)];
+    let pair = |kind: i32| vec![is(0, libc::AF_UNIX), bits(1, KIND, kind as u64)];
     vec![
         (libc::SYS_socket, internet),
         (libc::SYS_socketpair, vec![pair(libc::SOCK_STREAM), pair(libc::SOCK_SEQPACKET)]),
+        // No close that waits, be it in a process that a socket is passed to.
+        (libc::SYS_setsockopt, vec![vec![is_not(1, libc::SOL_SOCKET)], vec![is_not(2, libc::SO_LINGER)]]),
         (libc::SYS_openat, reads(2)),
         #[cfg(target_arch = "x86_64")]
         (libc::SYS_open, reads(1)),
         (libc::SYS_mmap, no_code.clone()),
         (libc::SYS_mprotect, no_code),
-        (libc::SYS_clone, vec![vec![(0, thread, thread)]]),
+        (libc::SYS_clone, vec![vec![bits(0, thread, thread)]]),
         // Its end when the watchdog is gone, and abort(3).
-        (libc::SYS_kill, vec![vec![(0, ALL_BITS, own)]]),
-        (libc::SYS_tgkill, vec![vec![(0, ALL_BITS, own)]]),
+        (libc::SYS_kill, vec![vec![bits(0, ALL_BITS, own)]]),
+        (libc::SYS_tgkill, vec![vec![bits(0, ALL_BITS, own)]]),
         // Limits may be read: without a new one.
-        (libc::SYS_prlimit64, vec![vec![is(0, 0), NO_POINTER], vec![(0, ALL_BITS, own), NO_POINTER]]),
+        (libc::SYS_prlimit64, vec![vec![is(0, 0), NO_POINTER], vec![bits(0, ALL_BITS, own), NO_POINTER]]),
         (libc::SYS_prctl, one_of(0, &[libc::PR_SET_NAME, libc::PR_GET_NAME, libc::PR_SET_VMA])),
         (
             libc::SYS_ioctl,
-            [libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TCGETS].map(|request| vec![(1, ALL_BITS, request)]).into(),
+            [libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TCGETS].map(|request| vec![bits(1, ALL_BITS, request)]).into(),
         ),
     ]
 }
@@ -194,9 +201,10 @@ fn filters() -> Result<[BpfProgram; 2], BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FREE.iter().chain(FREE_OF_OLD).map(|call| (*call, Vec::new())).collect();
     for (call, ways) in bound() {
         let rule = |arguments: Vec<Argument>| {
-            let condition = |(place, mask, value): Argument| {
-                let length = if mask > ALL_BITS { SeccompCmpArgLen::Qword } else { SeccompCmpArgLen::Dword };
-                SeccompCondition::new(place, length, SeccompCmpOp::MaskedEq(mask), value)
+            let condition = |(place, comparison, value): Argument| {
+                let is_long = matches!(comparison, SeccompCmpOp::MaskedEq(mask) if mask > ALL_BITS);
+                let length = if is_long { SeccompCmpArgLen::Qword } else { SeccompCmpArgLen::Dword };
+                SeccompCondition::new(place, length, comparison, value)
             };
             SeccompRule::new(arguments.into_iter().map(condition).collect::<Result<_, _>>()?)
         };

@@ -174,9 +174,10 @@ async fn serve<A: Answerer>(mut stream: TcpStream, mut conversation: Conversatio
     conversation.replies.close();
 }
 
-/// Has the kernel drop what the client has not read, when the connection is closed. It would keep that and go on offering it for minutes.
+/// Has the kernel reset the connection and drop what the client has not read. It would keep that and go on offering it for minutes. Not by SO_LINGER,
+/// which the server may not set ([`crate::sandbox`]).
 fn forget_unread(stream: &TcpStream) {
-    _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    _ = rustix::net::connect_unspec(stream);
 }
 
 /// Serves until the client has closed its side, or the binding stops, and all is answered.
@@ -540,5 +541,38 @@ impl Drop for Due {
     fn drop(&mut self) {
         self.replies.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.replies.ready.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::forget_unread;
+    use std::io::{ErrorKind, Read};
+    use tokio::net::TcpStream;
+
+    #[tokio::test]
+    async fn what_a_client_has_not_read_is_dropped_with_a_reset() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let stream = TcpStream::from_std(stream).unwrap();
+        stream.writable().await.unwrap();
+        let mut written = 0;
+        while let Ok(octets) = stream.try_write(&[0; 65536]) {
+            written += octets;
+        }
+        forget_unread(&stream);
+        drop(stream);
+        let (mut read, mut octets) = (0, vec![0; 65536]);
+        let end = loop {
+            match client.read(&mut octets) {
+                Ok(0) => break None,
+                Ok(length) => read += length,
+                Err(error) => break Some(error.kind()),
+            }
+        };
+        assert_eq!(end, Some(ErrorKind::ConnectionReset));
+        assert!(read < written, "{read} of {written}");
     }
 }

@@ -25,6 +25,10 @@ pub enum ChannelError {
     Socket(#[from] io::Error),
     #[error("a packet of the control socket is longer than any message, or lost its descriptors: raise the limit of open files")]
     Cut,
+    #[error(
+        "what came beside a message of the control socket is not what belongs there; both processes must be of the same build"
+    )]
+    Unasked,
     #[error("no answer from the other process within {0:?}; is it stopped?")]
     TimedOut(Duration),
     #[error("the other process has closed the control socket")]
@@ -132,6 +136,10 @@ impl Channel {
                 descriptors.extend(passed);
             }
         }
+        for passed in &descriptors {
+            // Whichever of them is closed here, its close must not wait. What is no socket has no such option; a server may not set it.
+            _ = socket2::SockRef::from(passed).set_linger(None);
+        }
         if received.bytes == 0 {
             return Err(ChannelError::Closed);
         }
@@ -177,8 +185,10 @@ impl Channel {
 mod tests {
     use super::{Channel, ChannelError, MAX_DESCRIPTORS};
     use crate::watchdog::control::{Instruction, Report};
+    use std::io::Write;
     use std::net::UdpSocket;
     use std::os::fd::{AsFd, BorrowedFd};
+    use std::sync::mpsc;
     use std::time::Duration;
 
     const SOON: Duration = Duration::from_secs(5);
@@ -225,5 +235,24 @@ mod tests {
         assert!(Channel::from_fd(std::fs::File::open("/dev/null").unwrap().into()).is_err());
         let (here, _there) = Channel::pair().unwrap();
         assert!(Channel::from_fd(here.into_fd()).is_ok());
+    }
+
+    #[test]
+    fn a_descriptor_whose_close_waits_does_not_stop_the_watchdog() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        while stream.write(&[0; 65536]).is_ok() {}
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::from_secs(3600))).unwrap();
+        let (here, there) = Channel::pair().unwrap();
+        here.send(&Report::SetupError { errortype: "text".to_owned() }, &[stream.as_fd()]).unwrap();
+        // For a close of this copy, the last but one, nobody waits.
+        drop(stream);
+        let (done, is_done) = mpsc::channel();
+        std::thread::spawn(move || {
+            drop(there.wait::<Report>(SOON).unwrap());
+            done.send(())
+        });
+        is_done.recv_timeout(Duration::from_secs(60)).expect("it is closed");
     }
 }

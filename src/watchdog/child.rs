@@ -5,6 +5,7 @@ use super::control::{Instruction, Report};
 use super::state::Exit;
 use crate::server::Sockets;
 use command_fds::{CommandFdExt, FdMapping};
+use rustix::fs::fcntl_get_seals;
 use std::ffi::OsString;
 use std::fs;
 use std::future::pending;
@@ -210,7 +211,14 @@ async fn listen(channel: &mut Option<(Channel, AsyncFd<OwnedFd>)>) -> News {
     while let Some((open, readable)) = channel {
         let Ok(mut ready) = readable.readable().await else { break };
         match open.receive() {
-            Ok(Some((report, passed))) => return told(report, passed),
+            Ok(Some((report, passed))) => {
+                let news = told(report, passed);
+                if matches!(news, News::Gibberish(_)) {
+                    drop(ready);
+                    *channel = None;
+                }
+                return news;
+            }
             Ok(None) => ready.clear_ready(),
             Err(ChannelError::Closed) => {
                 drop(ready);
@@ -226,11 +234,12 @@ async fn listen(channel: &mut Option<(Channel, AsyncFd<OwnedFd>)>) -> News {
     pending().await
 }
 
-/// Descriptors beside any other report are unasked for, and closed.
-fn told(report: Report, passed: Vec<OwnedFd>) -> News {
-    match (report, passed.into_iter().next()) {
-        (Report::Cache, Some(cache)) => News::Cache(cache),
-        (report, _) => News::Report(report),
+/// Beside a cache belongs a file in memory, beside any other report nothing: what else came could be anything, and is kept by nobody.
+fn told(report: Report, mut passed: Vec<OwnedFd>) -> News {
+    match (report, passed.pop()) {
+        (Report::Cache, Some(cache)) if passed.is_empty() && fcntl_get_seals(&cache).is_ok() => News::Cache(cache),
+        (report, None) => News::Report(report),
+        (_, Some(_)) => News::Gibberish(ChannelError::Unasked),
     }
 }
 
@@ -243,7 +252,9 @@ fn to_exit(status: ExitStatus) -> Exit {
 
 #[cfg(test)]
 mod tests {
-    use super::{Exit, server_oom_score, to_exit, tunables};
+    use super::{Exit, News, server_oom_score, to_exit, told, tunables};
+    use crate::watchdog::control::Report;
+    use rustix::fs::{MemfdFlags, memfd_create};
     use std::os::unix::process::ExitStatusExt;
     use std::process::ExitStatus;
 
@@ -268,5 +279,18 @@ mod tests {
     fn an_exit_is_by_status_or_by_signal() {
         assert_eq!(to_exit(ExitStatus::from_raw(3 << 8)), Exit::Status(3));
         assert_eq!(to_exit(ExitStatus::from_raw(9)), Exit::Signal(9));
+    }
+
+    #[test]
+    fn nothing_but_a_file_in_memory_is_taken_and_that_beside_a_cache_alone() {
+        let file = || memfd_create("cache", MemfdFlags::CLOEXEC).unwrap();
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let other = || Report::SetupError { errortype: "text".to_owned() };
+        assert!(matches!(told(Report::Cache, vec![file()]), News::Cache(_)));
+        assert!(matches!(told(Report::Cache, vec![]), News::Report(Report::Cache)));
+        assert!(matches!(told(other(), vec![]), News::Report(_)));
+        assert!(matches!(told(Report::Cache, vec![reader.into()]), News::Gibberish(_)));
+        assert!(matches!(told(Report::Cache, vec![file(), file()]), News::Gibberish(_)));
+        assert!(matches!(told(other(), vec![file()]), News::Gibberish(_)));
     }
 }
