@@ -54,7 +54,16 @@ impl Keeper {
             let Ok(readable) = channel.watch() else { return };
             loop {
                 match channel.receive::<Ask>() {
-                    Ok(Some((ask, passed))) => keeper.begin(ask, passed, threads.clone()),
+                    Ok(Some((ask, passed))) => {
+                        if !keeper.begin(ask, passed, threads.clone()) {
+                            tracing::error!(
+                                "watchdog: the server is read no files any longer, since it asks without a socket for the answer"
+                            );
+                            return;
+                        }
+                        // Who asks without end keeps nothing else of this runtime waiting.
+                        tokio::task::yield_now().await;
+                    }
                     Ok(None) => match readable.readable().await {
                         Ok(mut ready) => ready.clear_ready(),
                         Err(_) => return,
@@ -71,12 +80,12 @@ impl Keeper {
         });
     }
 
-    /// Whoever asks too much at a time, or without a socket for the answer, gets none.
-    fn begin(self: &Arc<Self>, ask: Ask, passed: Vec<OwnedFd>, threads: Arc<()>) {
+    /// Whoever asks too much at a time gets no answer. False if there is no socket for it, or more beside the question than belongs there.
+    fn begin(self: &Arc<Self>, ask: Ask, passed: Vec<OwnedFd>, threads: Arc<()>) -> bool {
         let mut passed = passed.into_iter();
-        let (Some(reply_to), beside) = (passed.next(), passed.next()) else { return };
+        let (Some(reply_to), beside, None) = (passed.next(), passed.next(), passed.next()) else { return false };
         if Arc::strong_count(&threads) > MOST_THREADS {
-            return;
+            return true;
         }
         let keeper = self.clone();
         let work = move || {
@@ -87,6 +96,7 @@ impl Keeper {
         if let Err(error) = deadline::begin(work) {
             tracing::warn!("watchdog: the server's files are not read: {error}");
         }
+        true
     }
 
     fn answer(&self, ask: &Ask, beside: Option<OwnedFd>, reply_to: &Channel) -> Result<(), ChannelError> {

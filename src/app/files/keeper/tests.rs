@@ -1,11 +1,12 @@
 //! What a server gets that another commands, and what it needs.
 
 use super::Keeper;
-use crate::app::files::Files;
-use crate::cli::Invocation;
+use crate::app::files::{Ask, Files};
+use crate::cli::{Corefile, Invocation, Mode};
 use crate::watchdog::channel::Channel;
 use std::ffi::OsString;
 use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -100,4 +101,37 @@ fn what_the_template_and_the_configmap_give_is_written_also_with_the_last_good_c
     written(&good);
     stage.put("kube-dns/stubDomains", "{");
     written(&good);
+}
+
+#[test]
+fn a_server_that_asks_without_end_keeps_nothing_else_waiting() {
+    const QUESTIONS: usize = 100;
+    let (here, there) = Channel::pair().unwrap();
+    let (answer, _answers) = Channel::pair().unwrap();
+    let answer: OwnedFd = answer.into_fd();
+    for _ in 0..QUESTIONS {
+        there.send(&Ask::Resolver, &[answer.as_fd()]).unwrap();
+    }
+    let here = here.into_fd();
+    let same = Channel::from_fd(here.try_clone().unwrap()).unwrap();
+    let keeper = Arc::new(Keeper::new(Mode::Plain(Corefile::BuiltIn), 53, None));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let left = runtime.block_on(async {
+        keeper.serve(Channel::from_fd(here).unwrap());
+        // The task has its turn, and this one the next.
+        tokio::task::yield_now().await;
+        std::iter::from_fn(|| same.receive::<Ask>().unwrap()).count()
+    });
+    assert!((QUESTIONS / 2..QUESTIONS).contains(&left), "{left} of {QUESTIONS}");
+}
+
+#[test]
+fn a_server_that_asks_without_a_socket_for_the_answer_is_listened_to_no_longer() {
+    let stage = Stage::new(".:53 {\n whoami\n}\n");
+    stage.files.0.send(&Ask::Resolver, &[]).unwrap();
+    // The other end closes.
+    while stage.files.0.send(&Ask::Resolver, &[]).is_ok() {
+        std::thread::yield_now();
+    }
+    assert!(stage.files.corefile().is_err());
 }
