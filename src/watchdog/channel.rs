@@ -89,7 +89,9 @@ impl Channel {
         if !is_pushed {
             return Err(io::Error::other("more descriptors than go beside a packet").into());
         }
-        rustix::io::retry_on_intr(|| sendmsg(&self.0, &[IoSlice::new(&packet)], &mut beside, SendFlags::NOSIGNAL))?;
+        // Whoever passed this end may have made it one that blocks since.
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        rustix::io::retry_on_intr(|| sendmsg(&self.0, &[IoSlice::new(&packet)], &mut beside, flags))?;
         Ok(())
     }
 

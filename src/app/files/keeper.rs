@@ -18,6 +18,8 @@ use std::sync::{Arc, OnceLock};
 
 /// Threads that may hang at the same time for one server. It has no more at work itself.
 const MOST_THREADS: usize = 16;
+/// The same of all servers, those included that are gone.
+const MOST_THREADS_OF_ALL: usize = 64;
 
 /// What host names of upstreams are resolved with.
 const OF_RESOLVER: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
@@ -37,13 +39,15 @@ pub struct Keeper {
     rendering: OnceLock<(Template, Target)>,
     /// What the last good Corefile imports, as it stands and as it is rendered.
     imports: Mutex<[Vec<PathBuf>; 2]>,
+    /// Of each thread, for whichever server.
+    threads: Arc<()>,
 }
 
 impl Keeper {
     /// For servers that are started with this mode and port. `input` is all that standard input had, if that is the Corefile.
     pub fn new(mode: Mode, default_port: u16, input: Option<Vec<u8>>) -> Self {
         let (fixed, rendering, imports) = (Mutex::default(), OnceLock::new(), Mutex::default());
-        Self { mode, default_port, input, fixed, rendering, imports }
+        Self { mode, default_port, input, fixed, rendering, imports, threads: Arc::default() }
     }
 
     /// Answers a server in the present runtime until it is gone.
@@ -84,12 +88,12 @@ impl Keeper {
     fn begin(self: &Arc<Self>, ask: Ask, passed: Vec<OwnedFd>, threads: Arc<()>) -> bool {
         let mut passed = passed.into_iter();
         let (Some(reply_to), beside, None) = (passed.next(), passed.next(), passed.next()) else { return false };
-        if Arc::strong_count(&threads) > MOST_THREADS {
+        if Arc::strong_count(&threads) > MOST_THREADS || Arc::strong_count(&self.threads) > MOST_THREADS_OF_ALL {
             return true;
         }
-        let keeper = self.clone();
+        let (keeper, of_all) = (self.clone(), self.threads.clone());
         let work = move || {
-            let _thread = threads;
+            let _thread = (threads, of_all);
             // Fails where nobody waits any longer.
             _ = Channel::from_fd(reply_to).map(|channel| keeper.answer(&ask, beside, &channel));
         };

@@ -15,7 +15,7 @@ use crate::kube_dns::WriteError;
 use crate::kube_dns::watch::Placed;
 use crate::watchdog::channel::{Channel, ChannelError};
 use crate::watchdog::control::Message;
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, fcntl_get_seals, memfd_create};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -182,8 +182,10 @@ fn file_of(fill: impl FnOnce(&mut io::BufWriter<File>) -> io::Result<()>) -> io:
     Ok(file.into())
 }
 
-/// The text that [`file_of`] has written, at most as long as a Corefile may be.
+/// The text that [`file_of`] has written, at most as long as a Corefile may be. Of nothing but a file in memory: a pipe may never have anything to say,
+/// and the thread would wait for it.
 fn text_of(file: OwnedFd) -> io::Result<String> {
+    fcntl_get_seals(&file).map_err(|error| io::Error::other(format!("what is beside it is no file in memory ({error})")))?;
     Ok(String::from_utf8_lossy(&read_at_most(File::from(file))?).into_owned())
 }
 

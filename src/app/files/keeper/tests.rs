@@ -1,7 +1,7 @@
 //! What a server gets that another commands, and what it needs.
 
 use super::Keeper;
-use crate::app::files::{Ask, Files};
+use crate::app::files::{Ask, Files, Reply};
 use crate::cli::{Corefile, Invocation, Mode};
 use crate::watchdog::channel::Channel;
 use std::ffi::OsString;
@@ -101,6 +101,15 @@ fn what_the_template_and_the_configmap_give_is_written_also_with_the_last_good_c
     written(&good);
     stage.put("kube-dns/stubDomains", "{");
     written(&good);
+}
+
+#[test]
+fn a_pipe_in_place_of_a_text_is_refused_and_holds_no_thread() {
+    let stage = Stage::new(".:53 {\n whoami\n}\n");
+    let (reader, writer) = std::io::pipe().unwrap();
+    let (reply, _) = stage.files.ask(&Ask::Write { is_refused: true }, Some(reader.as_fd())).unwrap();
+    assert!(matches!(reply, Reply::Written { error: Some(_) }), "{reply:?}");
+    drop(writer);
 }
 
 #[test]
