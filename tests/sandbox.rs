@@ -68,6 +68,10 @@ const ATTEMPTS: &[Attempt] = &[
     attempt("write its own", |_| write("/proc/self/oom_score_adj")),
     varying("trace the watchdog", |stage| call(libc::SYS_ptrace, [libc::PTRACE_SEIZE.into(), stage.victim.into(), 0, 0, 0, 0])),
     varying("read the watchdog's memory", read_memory),
+    attempt("name the watchdog as who gets a descriptor's signals (`F_SETOWN`)", |stage| {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        call(libc::SYS_fcntl, [socket.as_raw_fd().into(), libc::F_SETOWN.into(), stage.victim.into(), 0, 0, 0])
+    }),
     attempt("have a close wait (`SO_LINGER`)", |_| {
         let linger = libc::linger { l_onoff: 1, l_linger: 3600 };
         let (stream, length) = (TcpListener::bind("127.0.0.1:0")?, size_of::<libc::linger>() as c_long);

@@ -24,7 +24,6 @@ const FREE: &[i64] = &[
     libc::SYS_close_range,
     libc::SYS_dup,
     libc::SYS_dup3,
-    libc::SYS_fcntl,
     libc::SYS_fstat,
     libc::SYS_fstatfs,
     libc::SYS_ftruncate,
@@ -165,6 +164,22 @@ fn bound() -> Vec<(i64, Vec<Vec<Argument>>)> {
     vec![
         (libc::SYS_socket, internet),
         (libc::SYS_socketpair, vec![pair(libc::SOCK_STREAM), pair(libc::SOCK_SEQPACKET)]),
+        // Neither leases nor signals, which the kernel would send to whom the server names.
+        (
+            libc::SYS_fcntl,
+            one_of(
+                1,
+                &[
+                    libc::F_DUPFD,
+                    libc::F_DUPFD_CLOEXEC,
+                    libc::F_GETFD,
+                    libc::F_SETFD,
+                    libc::F_GETFL,
+                    libc::F_SETFL,
+                    libc::F_GET_SEALS,
+                ],
+            ),
+        ),
         // No close that waits, be it in a process that a socket is passed to.
         (libc::SYS_setsockopt, vec![vec![is_not(1, libc::SOL_SOCKET)], vec![is_not(2, libc::SO_LINGER)]]),
         (libc::SYS_openat, reads(2)),
