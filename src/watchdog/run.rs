@@ -387,6 +387,11 @@ impl Guard {
     fn take_news(&mut self, news: News, node: &Node, exposition: &mut Exposition) {
         match news {
             News::Report(Report::Want { dns, workers }) => self.pass_sockets(&dns, workers),
+            // It has no sockets for so many.
+            News::Report(Report::Serving { dns, .. }) if dns.len() > MOST_ADDRESSES => {
+                tracing::error!("watchdog: the server says that it serves {} addresses, more than it was given", dns.len());
+                self.handle(Event::Misbehaved, node);
+            }
             News::Report(Report::Serving { dns, http, drain_ms }) => {
                 self.sockets.retain_dns(&dns);
                 exposition.make_way_for(&http);
@@ -484,6 +489,12 @@ impl Guard {
         self.sockets.drop_stopped();
         let workers = workers.clamp(1, MAX_WORKERS);
         let Some(server) = &self.server else { return };
+        let count = address_count(&self.sockets, dns);
+        if count > MOST_ADDRESSES {
+            let errors = vec![format!("DNS would be served at {count} addresses, more than {MOST_ADDRESSES}: serve fewer")];
+            self.tell(&Instruction::Refused { errors });
+            return;
+        }
         let told = match Sockets::bind(dns.iter().copied(), workers, &self.sockets) {
             Ok(wanted) => {
                 let told = server.pass(&wanted);
@@ -516,6 +527,14 @@ const MAX_DRAIN_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// More than any machine has processors.
 const MAX_WORKERS: usize = 4096;
+
+/// Addresses at which sockets are held for a server, those of a configuration and of the one that it replaces: far more than any node has.
+const MOST_ADDRESSES: usize = 512;
+
+/// At how many addresses there are sockets once those of `wanted` are held too.
+fn address_count(held: &Sockets, wanted: &[SocketAddr]) -> usize {
+    held.dns_addresses().chain(wanted.iter().copied()).collect::<BTreeSet<_>>().len()
+}
 
 /// The watchdog's metrics over HTTP.
 struct Exposition {
@@ -601,8 +620,20 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_shared, reached};
-    use std::net::IpAddr;
+    use super::{MOST_ADDRESSES, address_count, is_shared, reached};
+    use crate::server::Sockets;
+    use std::net::{IpAddr, SocketAddr};
+
+    #[test]
+    fn a_server_is_passed_no_more_sockets_than_of_512_addresses_those_that_are_held_included() {
+        let at = |port: usize| SocketAddr::from(([192, 0, 2, 1], u16::try_from(port).unwrap()));
+        let wanted: Vec<SocketAddr> = (0..MOST_ADDRESSES).map(|port| at(port + 1)).collect();
+        assert_eq!(address_count(&Sockets::default(), &wanted), MOST_ADDRESSES);
+        let twice = [&wanted[..], &wanted[..]].concat();
+        assert_eq!(address_count(&Sockets::default(), &twice), MOST_ADDRESSES);
+        let held = Sockets::bind([([127, 0, 0, 1], 0).into()], 1, &Sockets::default()).unwrap();
+        assert_eq!(address_count(&held, &wanted), MOST_ADDRESSES + 1, "more than may be");
+    }
 
     #[test]
     fn a_server_on_the_unspecified_address_is_asked_at_each_address_that_is_intercepted() {
