@@ -137,7 +137,8 @@ fn files_that_only_root_may_read_are_read_at_start_reload_and_replacement_and_th
     let upstream = Upstream::start(vec![address_rule("up.example.", 60, "192.0.2.1")], None);
     let scene = Scene::start(" whoami\n");
     let template = std::fs::read_to_string(scene.path("Corefile.base")).expect("it was written");
-    assert!(scene.watchdog.output().contains("ready.example."), "the import is in force:\n{}", scene.watchdog.output());
+    // The import is in force: `log` writes by a thread of its own.
+    scene.watchdog.wait_output("ready.example.", SOON);
     // A folder that nobody knew of at the start, with a resolv.conf that only root may read, and a host name.
     let new = scene.path("new");
     std::fs::create_dir(&new).expect("the scratch folder can be written");
