@@ -61,6 +61,18 @@ pub(super) struct Network {
     pub length: u8,
 }
 
+impl Client {
+    /// Its address as IPv6, IPv4-mapped if it is none.
+    pub fn address(self) -> u128 {
+        self.address
+    }
+
+    /// The same for all addresses that count as one client.
+    pub fn holder(self) -> u128 {
+        self.network.map_or(self.address, |network| network.bits)
+    }
+}
+
 impl fmt::Display for Client {
     /// The address, or the network: `192.0.2.1`, `2001:db8::/64`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

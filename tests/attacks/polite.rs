@@ -6,6 +6,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Socket, Type};
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::Hash;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -39,6 +40,13 @@ impl Tally {
     /// What was of no use.
     pub fn missed(&self) -> usize {
         self.lost[0] + self.lost[1] + self.failed + self.wrong
+    }
+
+    /// Counts as lost what nobody waits for any longer.
+    fn give_up_late<K: Eq + Hash>(&mut self, open: &mut HashMap<K, (Name, Instant)>) {
+        for (_, (name, _)) in open.extract_if(|_, (_, sent)| sent.elapsed() > PATIENCE) {
+            self.note(&name, None);
+        }
     }
 
     fn note(&mut self, name: &Name, answer: Option<&[u8]>) {
@@ -192,13 +200,7 @@ fn ask_udp(server: SocketAddr, stop: &AtomicBool) -> Tally {
     let mut buffer = [0; 4096];
     loop {
         let stopping = stop.load(Ordering::Relaxed);
-        open.retain(|_, (name, sent)| {
-            let is_open = sent.elapsed() <= PATIENCE;
-            if !is_open {
-                tally.note(name, None);
-            }
-            is_open
-        });
+        tally.give_up_late(&mut open);
         if stopping && open.is_empty() {
             return tally;
         }
@@ -303,13 +305,7 @@ fn ask_on_one_connection(server: SocketAddr, stop: &AtomicBool) -> Tally {
     let mut buffer = vec![0; 65_537];
     loop {
         let stopping = stop.load(Ordering::Relaxed);
-        open.retain(|_, (name, sent)| {
-            let is_open = sent.elapsed() <= PATIENCE;
-            if !is_open {
-                tally.note(name, None);
-            }
-            is_open
-        });
+        tally.give_up_late(&mut open);
         if stopping && open.is_empty() {
             return tally;
         }

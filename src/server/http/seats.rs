@@ -1,8 +1,9 @@
 //! Who holds the connections to one HTTP address, and whose makes room for the next.
 
+use crate::fairness::{Client, Fairness};
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// Connections, the oldest first, each with whose it is.
 pub(super) struct Seats<T> {
@@ -11,7 +12,7 @@ pub(super) struct Seats<T> {
 }
 
 struct Seat<T> {
-    address: IpAddr,
+    client: Client,
     connection: T,
 }
 
@@ -29,14 +30,14 @@ impl<T> Seats<T> {
     /// and in it of the address that holds most, the oldest that does not wait for its first answer, or else the oldest; among several such networks or
     /// addresses that of the one who came first. Many hosts may come from one address, where it is translated.
     pub fn take(&mut self, client: IpAddr, connection: T, waits: impl Fn(&T) -> bool) -> Option<T> {
-        self.held.push_back(Seat { address: client.to_canonical(), connection });
+        self.held.push_back(Seat { client: Fairness::default().client(client), connection });
         if self.held.len() <= self.limit {
             return None;
         }
-        let addresses = || self.held.iter().map(|seat| seat.address);
-        let largest_network = largest(addresses().map(network))?;
-        let largest = largest(addresses().filter(|address| network(*address) == largest_network))?;
-        let of_largest = || self.held.iter().enumerate().filter(|(_, seat)| seat.address == largest);
+        let clients = || self.held.iter().map(|seat| seat.client);
+        let largest_holder = largest(clients().map(Client::holder))?;
+        let largest = largest(clients().filter(|client| client.holder() == largest_holder).map(Client::address))?;
+        let of_largest = || self.held.iter().enumerate().filter(|(_, seat)| seat.client.address() == largest);
         let loser = of_largest().find(|(_, seat)| !waits(&seat.connection)).or_else(|| of_largest().next());
         let (index, _) = loser?;
         self.held.remove(index).map(|seat| seat.connection)
@@ -51,14 +52,6 @@ fn largest<K: Copy + Eq + Hash>(items: impl Iterator<Item = K> + Clone) -> Optio
     }
     let most = counts.values().max().copied()?;
     items.into_iter().find(|item| counts.get(item) == Some(&most))
-}
-
-/// What counts as one client: an IPv4 address, or the /64 that a host may choose its IPv6 addresses from (RFC 4291 section 2.5.1).
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-        address => address,
-    }
 }
 
 #[cfg(test)]
