@@ -134,9 +134,21 @@ pub struct BuildError(pub String);
 pub struct Built {
     pub link: Option<Arc<dyn Directive>>,
     pub observer: Option<Arc<dyn Observer>>,
+    /// Who sees the exchanges that no block of a listener takes: one for each of [`BuildContext::servers`], or none. With them the block's plugins
+    /// are shown as enabled.
+    pub unmatched: Vec<Arc<dyn Observer>>,
     /// Runs on the control thread from the moment the plan serves until it is replaced.
     pub background: Vec<BoxFuture<'static, ()>>,
     pub endpoints: Vec<Endpoint>,
+}
+
+/// A directive that stands in a server block's chain, in a block whose queries are counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enabled {
+    /// Label of the listen address.
+    pub server: String,
+    pub zone: String,
+    pub keyword: &'static str,
 }
 
 /// An HTTP path served on an address. The same address and path asked by several blocks is one endpoint.

@@ -22,8 +22,8 @@ pub use answer::{Answer, Failure, Outcome};
 pub use carry::Carry;
 pub use clock::Clock;
 pub use config::{
-    BlockConfig, BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer, Interfaces, Lifecycle, Loaders, MemoryBudget,
-    ParseContext, Part, ReadFile, ReloadConfig, Services, Timeouts,
+    BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, Endpoint, HttpAnswer, Interfaces, Lifecycle, Loaders,
+    MemoryBudget, ParseContext, Part, ReadFile, ReloadConfig, Services, Timeouts,
 };
 pub use line_sink::{Level, LineSink};
 pub use next::{Chain, Next, Rest};

@@ -22,30 +22,56 @@ pub mod whoami;
 use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, nearest};
 
-/// A keyword the Corefile may hold.
+/// A keyword the Corefile may hold, and all that the plan knows of it.
 pub struct Keyword {
     pub name: &'static str,
     pub support: Support,
+    /// Stands in the chain in the reference, so `coredns_plugin_enabled` shows it; else it only sets something.
+    pub is_plugin: bool,
+    /// With it the reference answers classes other than IN (`EnableChaos` of its core/dnsserver).
+    pub any_class: bool,
 }
 
 /// What we can do with a keyword.
 pub enum Support {
     /// Built here. `parse` reads one occurrence into the block.
-    Here { parse: fn(&Directive, &mut BlockConfig, &mut ParseContext<'_>), repeats: bool },
+    Here { parse: Parse, repeats: bool },
     /// The reference has it, we do not yet: refused with those words.
     NotYet,
 }
 
-const fn here(name: &'static str, parse: fn(&Directive, &mut BlockConfig, &mut ParseContext<'_>)) -> Keyword {
-    Keyword { name, support: Support::Here { parse, repeats: false } }
+/// Reads one occurrence of a directive into its block, and reports everything that is wrong with it.
+pub type Parse = fn(&Directive, &mut BlockConfig, &mut ParseContext<'_>);
+
+impl Keyword {
+    const fn here(name: &'static str, parse: Parse, is_plugin: bool) -> Self {
+        Self { name, support: Support::Here { parse, repeats: false }, is_plugin, any_class: false }
+    }
+
+    /// May stand several times in a server block.
+    const fn repeatable(mut self) -> Self {
+        if let Support::Here { repeats, .. } = &mut self.support {
+            *repeats = true;
+        }
+        self
+    }
+
+    const fn any_class(mut self) -> Self {
+        self.any_class = true;
+        self
+    }
 }
 
-const fn repeatable(name: &'static str, parse: fn(&Directive, &mut BlockConfig, &mut ParseContext<'_>)) -> Keyword {
-    Keyword { name, support: Support::Here { parse, repeats: true } }
+const fn plugin(name: &'static str, parse: Parse) -> Keyword {
+    Keyword::here(name, parse, true)
+}
+
+const fn setting(name: &'static str, parse: Parse) -> Keyword {
+    Keyword::here(name, parse, false)
 }
 
 const fn not_yet(name: &'static str) -> Keyword {
-    Keyword { name, support: Support::NotYet }
+    Keyword { name, support: Support::NotYet, is_plugin: false, any_class: false }
 }
 
 /// Whether a word is `import` or a keyword that there is, or is near enough to one to be meant.
@@ -56,7 +82,7 @@ pub fn is_keyword_or_near(word: &str) -> bool {
 /// Every keyword in the order in which their links stand in a chain.
 pub const ORDER: &[Keyword] = &[
     not_yet("root"),
-    here("metadata", metadata::parse),
+    plugin("metadata", metadata::parse),
     not_yet("geoip"),
     not_yet("cancel"),
     not_yet("tls"),
@@ -65,30 +91,30 @@ pub const ORDER: &[Keyword] = &[
     not_yet("grpc_server"),
     not_yet("https"),
     not_yet("https3"),
-    here("timeouts", timeouts::parse),
+    setting("timeouts", timeouts::parse),
     // Ours.
-    here("fairness", fairness::parse),
+    setting("fairness", fairness::parse),
     not_yet("multisocket"),
-    here("reload", reload::parse),
+    setting("reload", reload::parse),
     not_yet("nsid"),
-    here("bufsize", bufsize::parse),
-    repeatable("bind", bind::parse),
-    here("debug", debug::parse),
+    plugin("bufsize", bufsize::parse),
+    setting("bind", bind::parse).repeatable(),
+    setting("debug", debug::parse),
     not_yet("trace"),
-    here("ready", ready::parse),
-    here("health", health::parse),
+    setting("ready", ready::parse),
+    setting("health", health::parse),
     not_yet("pprof"),
-    here("prometheus", prometheus::parse),
-    here("errors", errors::parse),
-    repeatable("log", log::parse),
+    plugin("prometheus", prometheus::parse),
+    plugin("errors", errors::parse),
+    plugin("log", log::parse).repeatable(),
     not_yet("dnstap"),
-    here("local", local::parse),
+    plugin("local", local::parse),
     not_yet("dns64"),
     not_yet("any"),
-    not_yet("chaos"),
+    not_yet("chaos").any_class(),
     not_yet("loadbalance"),
     not_yet("tsig"),
-    here("cache", cache::parse),
+    plugin("cache", cache::parse),
     not_yet("rewrite"),
     not_yet("acl"),
     not_yet("header"),
@@ -107,11 +133,11 @@ pub const ORDER: &[Keyword] = &[
     not_yet("auto"),
     not_yet("secondary"),
     not_yet("etcd"),
-    here("loop", r#loop::parse),
-    repeatable("forward", forward::parse),
+    plugin("loop", r#loop::parse),
+    plugin("forward", forward::parse).repeatable().any_class(),
     not_yet("grpc"),
     not_yet("erratic"),
-    here("whoami", whoami::parse),
+    plugin("whoami", whoami::parse),
     not_yet("on"),
     not_yet("sign"),
     not_yet("view"),

@@ -3,8 +3,8 @@
 use super::configure::BlockPlan;
 use super::zones::ZoneTable;
 use super::{Block, Listener, Plan, PlanConfig, Site};
-use crate::chain::{BuildContext, BuildError, Built, Chain, Endpoint, Observer, Services, Timeouts};
-use crate::directives::prometheus::{self, Enabled};
+use crate::chain::{BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Observer, Services, Timeouts};
+use crate::directives::Keyword;
 use crate::message::Name;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -15,12 +15,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The next listener's number.
 static LISTENERS: AtomicU64 = AtomicU64::new(0);
-
-/// What only sets something here and stands in the chain in the reference, so that `coredns_plugin_enabled` has it.
-const SETTINGS_IN_CHAIN: [&str; 2] = ["metadata", "bufsize"];
-
-/// Directives with which the reference answers classes other than IN (`EnableChaos` of its core/dnsserver).
-const ANY_CLASS: [&str; 3] = ["chaos", "forward", "proxy"];
 
 impl PlanConfig {
     /// Makes every directive's running thing. State of a predecessor is adopted through [`Services::carry`].
@@ -73,8 +67,7 @@ struct ListenerDraft {
     timeouts: Timeouts,
     zones: ZoneTable,
     any_class: bool,
-    /// A block on it has `prometheus`.
-    is_counted: bool,
+    unmatched: Option<Arc<dyn Observer>>,
 }
 
 impl Draft {
@@ -82,14 +75,11 @@ impl Draft {
         let sockets = sockets(block);
         let labels: Vec<String> = sockets.iter().map(server_label).collect();
         let parts = build_parts(block, &labels, services)?;
-        let (mut links, mut observers, mut keywords) = (Vec::new(), Vec::new(), Vec::new());
-        keywords.extend(SETTINGS_IN_CHAIN.into_iter().filter(|keyword| block.keywords.contains(keyword)));
-        for (keyword, part) in parts {
-            if part.link.is_some() || part.observer.is_some() {
-                keywords.push(keyword);
-            }
+        let (mut links, mut observers, mut unmatched) = (Vec::new(), Vec::new(), Vec::new());
+        for part in parts {
             links.extend(part.link);
             observers.extend(part.observer);
+            unmatched.extend(part.unmatched);
             self.background.extend(part.background);
             for endpoint in part.endpoints {
                 if !self.endpoints.iter().any(|other| other.address == endpoint.address && other.path == endpoint.path) {
@@ -101,18 +91,23 @@ impl Draft {
         observers.reverse();
         let chain = Arc::new(Chain { links: links.into() });
         let running = Arc::new(Block { chain, observers: observers.into(), udp_cap: block.config.udp_cap });
-        let is_counted = block.keywords.contains(&"prometheus");
+        let any_class = block.keywords.iter().any(|keyword| keyword.any_class);
         for (zone_index, (zone, port)) in block.zones.iter().enumerate() {
             for (server, address) in sockets.iter().enumerate().filter(|(_, address)| address.port() == *port) {
                 let first = || ListenerDraft { timeouts: block.config.timeouts, ..ListenerDraft::default() };
                 let listener = self.listeners.entry(*address).or_insert_with(first);
-                listener.any_class |= block.keywords.iter().any(|keyword| ANY_CLASS.contains(keyword));
-                listener.is_counted |= is_counted;
+                listener.any_class |= any_class;
                 listener.zones.insert(zone, Site { block: running.clone(), server, zone: zone_index });
                 self.summary.push(format!("{zone} on {}", display(address)));
-                if is_counted {
-                    let of = |keyword| Enabled { server: labels[server].clone(), zone: zone.to_string(), keyword };
-                    self.enabled.extend(keywords.iter().copied().map(of));
+                if let Some(observer) = unmatched.get(server) {
+                    listener.unmatched = Some(observer.clone());
+                    let plugins = block.keywords.iter().filter(|keyword| keyword.is_plugin);
+                    let of = |keyword: &&Keyword| Enabled {
+                        server: labels[server].clone(),
+                        zone: zone.to_string(),
+                        keyword: keyword.name,
+                    };
+                    self.enabled.extend(plugins.map(of));
                 }
             }
         }
@@ -122,16 +117,14 @@ impl Draft {
 
 impl ListenerDraft {
     fn finish(self, address: SocketAddr, services: &Services) -> Arc<Listener> {
-        let count = || prometheus::count_unserved(&services.registry, &server_label(&address));
-        let unmatched: Vec<Arc<dyn Observer>> = self.is_counted.then(count).into_iter().collect();
-        let Self { timeouts, zones, any_class, .. } = self;
+        let Self { timeouts, zones, any_class, unmatched } = self;
         Arc::new(Listener {
             number: LISTENERS.fetch_add(1, Ordering::Relaxed),
             address,
             timeouts,
             zones,
             any_class,
-            unmatched: unmatched.into(),
+            unmatched: unmatched.into_iter().collect(),
             panics: services.panics.clone(),
             generation: services.generation,
         })
@@ -151,13 +144,13 @@ fn sockets(block: &BlockPlan) -> Vec<SocketAddr> {
     sockets
 }
 
-fn build_parts(block: &BlockPlan, servers: &[String], services: &Services) -> Result<Vec<(&'static str, Built)>, BuildError> {
+fn build_parts(block: &BlockPlan, servers: &[String], services: &Services) -> Result<Vec<Built>, BuildError> {
     let zones: Vec<Name> = block.zones.iter().map(|(zone, _)| zone.clone()).collect();
     let Some(zone) = zones.first() else {
         return Err(BuildError("a server block without a zone; write at least one, such as `.`".to_owned()));
     };
     let context = BuildContext { zone, block_zones: &zones, servers, services };
-    block.config.parts.iter().map(|part| Ok((part.keyword, part.configured.build(&context)?))).collect()
+    block.config.parts.iter().map(|part| part.configured.build(&context)).collect()
 }
 
 /// The `server` label of metrics, as the reference writes it: `dns://127.0.0.1:53`, or `dns://:53` for the unspecified address.

@@ -2,9 +2,10 @@
 
 use crate::chain::{BlockConfig, Loaders, ParseContext};
 use crate::corefile::{Corefile, Diagnostics, Directive, ServerBlock, Span, nearest};
-use crate::directives::{ORDER, Support};
+use crate::directives::{Keyword, ORDER, Parse, Support};
 use crate::message::Name;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv6Addr, SocketAddr};
 
 /// A whole Corefile as configured.
@@ -12,10 +13,10 @@ pub struct PlanConfig {
     pub(super) blocks: Vec<BlockPlan>,
 }
 
-/// One server block: its zones with their ports, the keywords it has, and its settings and parts.
+/// One server block: its zones with their ports, the keywords it has, in the order of [`ORDER`], and its settings and parts.
 pub(super) struct BlockPlan {
     pub(super) zones: Vec<(Name, u16)>,
-    pub(super) keywords: Vec<&'static str>,
+    pub(super) keywords: Vec<&'static Keyword>,
     pub(super) config: BlockConfig,
 }
 
@@ -59,33 +60,32 @@ fn configure_block(block: &ServerBlock, default_port: u16, loaders: Loaders<'_>,
     }
     let zones: Vec<Name> = block.keys.iter().map(|key| key.zone.to_lower().to_name()).collect();
     let mut config = BlockConfig::default();
-    let mut first: HashMap<&'static str, Span> = HashMap::new();
-    let mut keywords = Vec::new();
+    // By place in the chain's order.
+    let mut first: BTreeMap<usize, Span> = BTreeMap::new();
     for directive in &block.directives {
-        let Some((keyword, parse, repeats)) = look_up(directive, diagnostics) else { continue };
-        if let Some(earlier) = first.insert(keyword, directive.keyword.span)
-            && !repeats
-        {
-            diagnostics
-                .error(directive.keyword.span, format!("`{keyword}` stands twice in one server block"))
-                .help(format!("the first one is on line {}; keep one of them", earlier.line));
-            continue;
-        }
-        if !keywords.contains(&keyword) {
-            keywords.push(keyword);
+        let Some((place, parse, repeats)) = look_up(directive, diagnostics) else { continue };
+        match first.entry(place) {
+            Entry::Vacant(vacant) => _ = vacant.insert(directive.keyword.span),
+            Entry::Occupied(earlier) if !repeats => {
+                diagnostics
+                    .error(directive.keyword.span, format!("`{}` stands twice in one server block", directive.keyword.text))
+                    .help(format!("the first one is on line {}; keep one of them", earlier.get().line));
+                continue;
+            }
+            Entry::Occupied(_) => {}
         }
         parse(directive, &mut config, &mut ParseContext { diagnostics, loaders, zones: &zones });
     }
     config.parts.sort_by_key(|part| ORDER.iter().position(|keyword| keyword.name == part.keyword));
+    let keywords = first.keys().filter_map(|place| ORDER.get(*place)).collect();
     let ports = block.keys.iter().map(|key| key.port.unwrap_or(default_port));
     BlockPlan { zones: zones.iter().cloned().zip(ports).collect(), keywords, config }
 }
 
-type Parse = fn(&Directive, &mut BlockConfig, &mut ParseContext<'_>);
-
-fn look_up(directive: &Directive, diagnostics: &mut Diagnostics) -> Option<(&'static str, Parse, bool)> {
+/// The directive's place in [`ORDER`], how it is read, and whether it may stand there several times.
+fn look_up(directive: &Directive, diagnostics: &mut Diagnostics) -> Option<(usize, Parse, bool)> {
     let word = directive.keyword.text.as_str();
-    let Some(keyword) = ORDER.iter().find(|keyword| keyword.name == word) else {
+    let Some((place, keyword)) = ORDER.iter().enumerate().find(|(_, keyword)| keyword.name == word) else {
         let known = ORDER.iter().filter(|keyword| matches!(keyword.support, Support::Here { .. }));
         let help = match nearest(word, known.map(|keyword| keyword.name)) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -95,7 +95,7 @@ fn look_up(directive: &Directive, diagnostics: &mut Diagnostics) -> Option<(&'st
         return None;
     };
     match keyword.support {
-        Support::Here { parse, repeats } => Some((keyword.name, parse, repeats)),
+        Support::Here { parse, repeats } => Some((place, parse, repeats)),
         Support::NotYet => {
             diagnostics
                 .error(directive.keyword.span, format!("CoreDNS has the directive `{word}`, nodelocaldns does not yet"))

@@ -14,8 +14,7 @@ pub use configure::{PlanConfig, configure};
 pub use dispatch::{Dispatch, Pending};
 pub use repeats::{Repeated, Repeats};
 
-use crate::chain::{Chain, Endpoint, Observer, ReloadConfig, Timeouts};
-use crate::directives::prometheus::Enabled;
+use crate::chain::{Chain, Enabled, Endpoint, Observer, ReloadConfig, Timeouts};
 use crate::fairness::Fairness;
 use crate::metrics::Counter;
 use futures_util::future::BoxFuture;

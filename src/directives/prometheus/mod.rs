@@ -7,12 +7,11 @@ mod report;
 mod tests;
 
 pub use parse::parse;
-pub use process::{Enabled, ProcessMetrics, publish_enabled};
-pub use report::count_unserved;
+pub use process::{ProcessMetrics, publish_enabled};
 
-use crate::chain::{BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer};
+use crate::chain::{BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer, Observer};
 use crate::metrics::CONTENT_TYPE;
-use report::Report;
+use report::{Report, UNSERVED_ZONE};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -27,9 +26,14 @@ impl Configured for Prometheus {
         let registry = context.services.registry.clone();
         let zones: Vec<String> = context.block_zones.iter().map(ToString::to_string).collect();
         let report = Report::new(&registry, &zones, context.servers);
+        let unserved = |server: &String| -> Arc<dyn Observer> {
+            Arc::new(Report::new(&registry, &[UNSERVED_ZONE.to_owned()], std::slice::from_ref(server)))
+        };
+        let unmatched = context.servers.iter().map(unserved).collect();
         let answer = Arc::new(move || HttpAnswer { status: 200, content_type: CONTENT_TYPE, body: registry.encode() });
         Ok(Built {
             observer: Some(Arc::new(report)),
+            unmatched,
             endpoints: vec![Endpoint { address: self.address, path: "/metrics", answer }],
             ..Built::default()
         })

@@ -1,5 +1,6 @@
 //! Metrics of the process as a whole and of the plan it serves.
 
+use crate::chain::Enabled;
 use crate::metrics::Registry;
 use crate::metrics::process::ProcessCollector;
 use std::collections::BTreeSet;
@@ -23,15 +24,6 @@ impl ProcessMetrics {
         registry.gauge("coredns_build_info", "Always 1; the labels tell what was built.", &labels).set(1.0);
         Self { _collector: ProcessCollector::register(registry) }
     }
-}
-
-/// A directive that sees the queries of a zone on a listen address, in a server block that has `prometheus`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Enabled {
-    /// Label of the listen address.
-    pub server: String,
-    pub zone: String,
-    pub keyword: &'static str,
 }
 
 /// Sets `coredns_plugin_enabled` to 1 for the directives of a plan that begins to serve, and drops its series for all others.

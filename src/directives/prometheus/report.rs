@@ -33,14 +33,8 @@ pub(super) const MONITORED_TYPES: [(u16, &str); 19] = [
 /// One more, for all other types.
 const TYPE_SLOTS: usize = MONITORED_TYPES.len() + 1;
 
-/// The `zone` of queries that no server block answers. It has no final dot, so it is no zone's name.
-const UNSERVED_ZONE: &str = "dropped";
-
-/// Counts the exchanges that no server block of `server` takes (REFUSED), under the zone `dropped`. The exchange's
-/// [`crate::chain::Request::server`] is 0.
-pub fn count_unserved(registry: &Registry, server: &str) -> Arc<dyn Observer> {
-    Arc::new(Report::new(registry, &[UNSERVED_ZONE.to_owned()], &[server.to_owned()]))
-}
+/// The `zone` of queries that no server block answers (REFUSED). It has no final dot, so it is no zone's name.
+pub(super) const UNSERVED_ZONE: &str = "dropped";
 
 /// Counts the exchanges of a server block.
 pub(super) struct Report {

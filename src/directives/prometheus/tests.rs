@@ -1,6 +1,6 @@
-use super::{Enabled, ProcessMetrics, Prometheus, count_unserved, parse, publish_enabled};
+use super::{ProcessMetrics, Prometheus, parse, publish_enabled};
 use crate::chain::testing::{Sample, configure, services};
-use crate::chain::{BuildContext, Built, Observer, Transport};
+use crate::chain::{BuildContext, Built, Enabled, Observer, Transport};
 use crate::message::{Name, Rcode, RecordType};
 use crate::metrics::{Registry, enter_lane};
 use std::any::Any;
@@ -196,10 +196,11 @@ fn counting_goes_on_when_the_same_zone_is_built_again() {
 
 #[test]
 fn queries_of_no_block_count_under_a_zone_that_cannot_be() {
-    let registry = Registry::new(2);
+    let (registry, built) = build();
     let mut sample = Sample::new("a.example.", RecordType::A);
     (sample.rcode, sample.answered_by) = (Rcode::REFUSED, "");
-    count_unserved(&registry, "dns://127.0.0.1:53").observe(&sample.exchange());
+    assert_eq!(built.unmatched.len(), SERVERS.len(), "one for each server");
+    built.unmatched[0].observe(&sample.exchange());
     assert_eq!(
         lines(&registry, "coredns_dns_responses_total{"),
         [r#"coredns_dns_responses_total{plugin="",rcode="REFUSED",server="dns://127.0.0.1:53",view="",zone="dropped"} 1"#]
