@@ -2,11 +2,11 @@
 
 mod support;
 
-use nodelocaldns::chain::{Clock, Loaders, Peer, Services, Transport};
+use nodelocaldns::chain::{BatchClock, Loaders, Peer, Received, Services, Transport};
 use nodelocaldns::corefile::{self, SystemLoader};
 use nodelocaldns::directives::bind::SystemInterfaces;
 use nodelocaldns::metrics::Registry;
-use nodelocaldns::plan::{Dispatch, Listener, Plan, Repeats, configure};
+use nodelocaldns::plan::{Dispatch, Listener, PacketCache, Plan, configure};
 use nodelocaldns::server::{Limits, Server, Sockets};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Read, Write};
@@ -162,13 +162,9 @@ impl Scene {
         let listener = &plan.listeners[0];
         for query in &queries {
             let mut out = Vec::new();
-            if let Dispatch::Pending(pending) = listener.dispatch(
-                query,
-                &peer(listener, Transport::Udp),
-                &mut Clock::start(Instant::now()),
-                &mut Repeats::default(),
-                &mut out,
-            ) {
+            let (peer, clock) = (peer(listener, Transport::Udp), BatchClock::start(Instant::now()));
+            let received = Received { wire: query, peer: &peer, clock: &clock };
+            if let Dispatch::Pending(pending) = listener.dispatch(received, &mut PacketCache::default(), &mut out) {
                 runtime.block_on(pending.run(&mut out));
             }
             assert!(out.len() > 12, "{query:?} is answered");
@@ -210,14 +206,15 @@ fn dispatching_a_hit_allocates_nothing() {
     let listener = scene.plan.listeners[0].clone();
     for transport in [Transport::Udp, Transport::Tcp] {
         let peer = peer(&listener, transport);
-        let (mut out, mut repeats) = (Vec::with_capacity(512), Repeats::default());
+        let (mut out, mut packets) = (Vec::with_capacity(512), PacketCache::default());
         let work = || {
             scene.assert_hits_allocate_nothing(|query| {
                 out.clear();
-                let mut clock = Clock::start(Instant::now());
-                match listener.dispatch(query, &peer, &mut clock, &mut repeats, &mut out) {
+                let clock = BatchClock::start(Instant::now());
+                let received = Received { wire: query, peer: &peer, clock: &clock };
+                match listener.dispatch(received, &mut packets, &mut out) {
                     Dispatch::Reply => {}
-                    Dispatch::Repeated(repeated) => listener.count(repeated, query, &peer, &mut clock, &repeats, &out),
+                    Dispatch::PacketHit(hit) => listener.count(hit, received, &packets, &out),
                     _ => panic!("not a hit"),
                 }
             });

@@ -7,10 +7,10 @@ use crate::peers::{Place, Service};
 use crate::upstream;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use nodelocaldns::chain::{Clock, Loaders, Peer, Services, Transport};
+use nodelocaldns::chain::{BatchClock, Loaders, Peer, Received, Services, Transport};
 use nodelocaldns::corefile::SystemLoader;
 use nodelocaldns::directives::bind::SystemInterfaces;
-use nodelocaldns::plan::{Dispatch, Listener, Repeats, configure};
+use nodelocaldns::plan::{Dispatch, Listener, PacketCache, configure};
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
@@ -29,8 +29,8 @@ pub enum Kind {
     Denial,
     /// AAAA of a service that has an IPv4 address only.
     NoData,
-    /// As the first, asked for so often within a second that the socket gives the same reply again.
-    Repeated,
+    /// As the first, asked for so often within a second that the packet cache answers.
+    PacketHit,
 }
 
 /// Hits that are counted.
@@ -45,7 +45,7 @@ impl Kind {
     fn query(self, number: usize) -> Vec<u8> {
         let site = format!("api-{number}.test-site.com");
         match self {
-            Self::Answer | Self::Repeated => query(7, &site, A),
+            Self::Answer | Self::PacketHit => query(7, &site, A),
             Self::AnswerEdns => {
                 let mut query = query(7, &site, A);
                 query[11] = 1;
@@ -75,25 +75,26 @@ pub fn run(kind: Kind) -> Result<()> {
     let peer = Peer { client: (Ipv4Addr::new(127, 53, 0, 4), 1053).into(), local: ADDRESS.into(), transport: Transport::Udp };
     nodelocaldns::metrics::enter_lane(1);
 
-    // A name for each hit. But one that is repeated could share its place with another, as the hash's seed has it.
-    let names = if kind == Kind::Repeated { 1 } else { HITS as usize };
+    // A name for each hit. But a packet could share its slot with another, as the hash's seed has it.
+    let names = if kind == Kind::PacketHit { 1 } else { HITS as usize };
     let queries: Vec<Vec<u8>> = (0..names).map(|number| kind.query(number)).collect();
     let mut out = Vec::with_capacity(512);
     // Everything is received at one time, so that no TTL is another halfway. It is still to come: so no time has passed since it was received,
     // and it falls into the same bucket of the histogram, however slow valgrind makes a hit.
-    let mut clock = Clock::start(Instant::now() + Duration::from_secs(5));
-    let mut repeats = Repeats::default();
-    // What is repeated is forwarded at first, noted then, kept at last; of the rest each is asked for once more, and so not repeated.
-    let times = if kind == Kind::Repeated { 3 } else { 1 };
+    let clock = BatchClock::start(Instant::now() + Duration::from_secs(5));
+    let mut packets = PacketCache::default();
+    // The popular name is forwarded at first, noted then, cached as a packet at last; each of the others is asked for once more, too seldom for that.
+    let times = if kind == Kind::PacketHit { 3 } else { 1 };
     for query in queries.iter().cycle().take(times * queries.len()) {
         out.clear();
-        if let Dispatch::Pending(pending) = listener.dispatch(query, &peer, &mut clock, &mut repeats, &mut out) {
+        let received = Received { wire: query, peer: &peer, clock: &clock };
+        if let Dispatch::Pending(pending) = listener.dispatch(received, &mut packets, &mut out) {
             runtime.block_on(pending.run(&mut out));
         }
         let expected = crate::zone::expected(query);
         ensure!(crate::message::is_right(query, &out, expected), "{kind:?} is not rightly answered: {out:?}");
     }
-    let replies = hits_of_the_cache(listener, &queries, &peer, &mut clock, &mut repeats, &mut out);
+    let replies = hits_of_the_cache(listener, &queries, &peer, &clock, &mut packets, &mut out);
     ensure!(replies == HITS, "{replies} of {HITS} were hits");
     Ok(())
 }
@@ -105,17 +106,18 @@ fn hits_of_the_cache(
     listener: &Arc<Listener>,
     queries: &[Vec<u8>],
     peer: &Peer,
-    clock: &mut Clock,
-    repeats: &mut Repeats,
+    clock: &BatchClock,
+    packets: &mut PacketCache,
     out: &mut Vec<u8>,
 ) -> u64 {
     let mut replies = 0;
     for query in queries.iter().cycle().take(HITS as usize) {
         out.clear();
-        match listener.dispatch(black_box(query), peer, clock, repeats, out) {
+        let received = Received { wire: black_box(query), peer, clock };
+        match listener.dispatch(received, packets, out) {
             Dispatch::Reply => replies += 1,
-            Dispatch::Repeated(repeated) => {
-                listener.count(repeated, query, peer, clock, repeats, black_box(out));
+            Dispatch::PacketHit(hit) => {
+                listener.count(hit, received, packets, black_box(out));
                 replies += 1;
             }
             _ => {}

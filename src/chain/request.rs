@@ -1,5 +1,6 @@
 //! A client's request on its way through a chain.
 
+use super::BatchClock;
 use crate::message::{Query, Reply, TtlRule};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
@@ -28,6 +29,16 @@ pub struct Peer {
     pub client: SocketAddr,
     pub local: SocketAddr,
     pub transport: Transport,
+}
+
+/// A message from a client, as it was received.
+#[derive(Clone, Copy)]
+pub struct Received<'a> {
+    /// Its octets, without TCP's length.
+    pub wire: &'a [u8],
+    pub peer: &'a Peer,
+    /// When it was received, and how long ago that is.
+    pub clock: &'a BatchClock,
 }
 
 /// Why the chain runs.

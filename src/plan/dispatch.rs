@@ -1,31 +1,31 @@
-//! The way of one message: read, find its zone, try the quick gear, else hand over for the slow one.
+//! The way of one message: read, find its zone, try the fast path, else hand over to the slow one.
 
-use super::repeats::{Counting, Kept, Repeated, Repeats, Unknown, Way};
+use super::packet_cache::{CachedPacket, HitCounting, PacketCache, PacketHit, PacketKey};
 use super::{Block, Listener, Site, probe};
 use crate::chain::{
-    After, Again, Clock, Directive, Exchange, Failure, Observer, Outcome, OwnedRequest, Peer, Purpose, Quick, Request,
+    After, Again, Directive, Exchange, Failure, Observer, Outcome, OwnedRequest, Purpose, Quick, Received, Request,
 };
 use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
 use futures_util::FutureExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What became of a message; `P` is what is left to run, a [`Pending`] but in tests of the sockets.
 pub enum Dispatch<P = Pending> {
     /// `out` holds the reply.
     Reply,
-    /// `out` holds a reply that was given again. To be sent first, as its client waits, and then to be counted with [`Listener::count`].
-    Repeated(Repeated),
+    /// `out` holds a reply from the packet cache. To be sent first, as its client waits, and then to be counted with [`Listener::count`].
+    PacketHit(PacketHit),
     /// `out` holds the reply; the refresh runs in the background and answers nobody.
     ReplyAndRefresh(P),
-    /// The slow gear must run; it writes the reply.
+    /// The slow path must run; it writes the reply.
     Pending(P),
     /// Say nothing.
     Silence,
 }
 
-/// A request for the slow gear. Small: it is moved from hand to hand, and a hit pays for the room of it.
+/// A request for the slow path. Small: it is moved from hand to hand, and a hit pays for the room of it.
 pub struct Pending {
     listener: Arc<Listener>,
     block: Arc<Block>,
@@ -34,30 +34,21 @@ pub struct Pending {
 
 impl Listener {
     /// Takes one message from a client. Synchronous; neither blocks nor, on a cache hit, allocates. `out` is empty and gets the
-    /// reply (without TCP's length octets). `repeats`: those of the worker. A panic below costs this message a SERVFAIL
+    /// reply (without TCP's length octets). `packets` is the worker's. A panic below costs this message a SERVFAIL
     /// and is counted.
-    pub fn dispatch(
-        self: &Arc<Self>,
-        wire: &[u8],
-        peer: &Peer,
-        clock: &mut Clock,
-        repeats: &mut Repeats,
-        out: &mut Vec<u8>,
-    ) -> Dispatch {
-        let way = Way { listener: self.number, transport: peer.transport, is_ipv4: peer.client.is_ipv4() };
-        let unknown = match repeats.find(wire, way, clock.received()) {
-            Ok((kept, repeated)) => {
-                out.extend_from_slice(wire.get(..2).unwrap_or_default());
-                out.extend_from_slice(kept.reply());
-                return Dispatch::Repeated(repeated);
-            }
-            Err(unknown) => unknown,
-        };
+    pub fn dispatch(self: &Arc<Self>, received: Received<'_>, packets: &mut PacketCache, out: &mut Vec<u8>) -> Dispatch {
+        let wire = received.wire;
+        let key = packets.key(wire, received.peer, self.number);
+        if let Some((packet, hit)) = packets.find(&key, received.clock.received()) {
+            out.extend_from_slice(wire.get(..2).unwrap_or_default());
+            out.extend_from_slice(packet.reply());
+            return Dispatch::PacketHit(hit);
+        }
         let query = match Query::read(wire) {
             Ok(query) => query,
             Err(rejection) => return reject(&rejection, wire, out),
         };
-        self.guarded(&query, wire, out, |out| self.answer(&query, wire, peer, clock, (repeats, unknown, way), out))
+        self.guarded(&query, wire, out, |out| self.answer(&query, received, &key, packets, out))
     }
 
     /// What a panic could leave half done is `out`, which is cleared.
@@ -71,17 +62,17 @@ impl Listener {
         })
     }
 
-    /// Counts a reply that was given again. Takes what [`Listener::dispatch`] took, and the reply; before the next message that came at another
-    /// time. A panic below is counted.
-    pub fn count(&self, repeated: Repeated, wire: &[u8], peer: &Peer, clock: &mut Clock, repeats: &Repeats, reply: &[u8]) {
-        let Some(Kept { counting, .. }) = repeats.found(repeated) else { return };
+    /// Counts a hit of the packet cache, which `reply` came from. Takes what [`Listener::dispatch`] took; before the next message that came at
+    /// another time. A panic below is counted.
+    pub fn count(&self, hit: PacketHit, received: Received<'_>, packets: &PacketCache, reply: &[u8]) {
+        let Some(CachedPacket { counting, .. }) = packets.packet(hit) else { return };
         let work = AssertUnwindSafe(|| {
-            if !counting.tallies.is_empty() {
-                let elapsed = clock.elapsed();
-                counting.tallies.iter().for_each(|tally| tally.count(wire.len(), reply.len(), elapsed));
+            if !counting.counters.is_empty() {
+                let elapsed = received.clock.elapsed();
+                counting.counters.iter().for_each(|counter| counter.count(received.wire.len(), reply.len(), elapsed));
             }
             if !counting.observers.is_empty() {
-                self.observe_again(counting, wire, peer, clock, reply);
+                self.observe_hit(counting, received, reply);
             }
         });
         if catch_unwind(work).is_err() {
@@ -89,15 +80,15 @@ impl Listener {
         }
     }
 
-    /// Shows a reply that was given again to those who want to see each.
-    fn observe_again(&self, counting: &Counting, wire: &[u8], peer: &Peer, clock: &mut Clock, reply: &[u8]) {
-        if let Some(Site { block, server, zone }) = self.zones.site(counting.site)
-            && let Some(link) = block.chain.links.get(counting.link)
-            && let Ok(query) = Query::read(wire)
+    /// Shows a hit of the packet cache to the observers that want to see each.
+    fn observe_hit(&self, counting: &HitCounting, received: Received<'_>, reply: &[u8]) {
+        if let Some(site) = self.zones.site(counting.site)
+            && let Some(link) = site.block.chain.links.get(counting.link)
+            && let Ok(query) = Query::read(received.wire)
         {
-            let request = request(&query, wire, peer, *server, *zone, block.udp_cap, clock.received());
-            let exchange = quick_exchange(request, reply, link.keyword(), clock.elapsed());
-            let observers = counting.observers.iter().filter_map(|index| block.observers.get(usize::from(*index)));
+            let request = request(&query, received, Some(site));
+            let exchange = fast_exchange(request, reply, link.keyword(), received.clock.elapsed());
+            let observers = counting.observers.iter().filter_map(|index| site.block.observers.get(usize::from(*index)));
             observers.for_each(|observer| observer.observe(&exchange));
         }
     }
@@ -105,13 +96,12 @@ impl Listener {
     fn answer(
         self: &Arc<Self>,
         query: &Query,
-        wire: &[u8],
-        peer: &Peer,
-        clock: &mut Clock,
-        (repeats, unknown, way): (&mut Repeats, Unknown, Way),
+        received: Received<'_>,
+        key: &PacketKey<'_>,
+        packets: &mut PacketCache,
         out: &mut Vec<u8>,
     ) -> Dispatch {
-        let now = clock.received();
+        let Received { wire, clock, .. } = received;
         if query.qclass == Class::CH
             && let Some(generation) = self.generation
             && let Some(response) = probe::answer(query, wire, generation)
@@ -120,13 +110,14 @@ impl Listener {
             return Dispatch::Reply;
         }
         let index = self.zones.find(&query.name, query.qtype).filter(|_| self.any_class || query.qclass == Class::IN);
-        let Some((index, Site { block, server, zone })) = index.and_then(|index| Some((index, self.zones.site(index)?))) else {
-            let request = request(query, wire, peer, 0, 0, None, now);
+        let Some((index, site)) = index.and_then(|index| Some((index, self.zones.site(index)?))) else {
+            let request = request(query, received, None);
             write_empty(query, wire, Rcode::REFUSED, out);
             observe(&self.unmatched, request, out, Rcode::REFUSED, "", None, || clock.elapsed());
             return Dispatch::Reply;
         };
-        let request = request(query, wire, peer, *server, *zone, block.udp_cap, now);
+        let block = &site.block;
+        let request = request(query, received, Some(site));
         for (link_index, link) in block.chain.links.iter().enumerate() {
             match link.quick(&request, out) {
                 Quick::Pass => {}
@@ -137,12 +128,14 @@ impl Listener {
                         After::Nothing => {}
                         After::Refresh => return Dispatch::ReplyAndRefresh(self.pending(block, &request, Purpose::Refresh)),
                         After::Repeat { millis, note } => {
+                            let now = clock.received();
                             let until = now + Duration::from_millis(millis.into());
                             let counting = || {
-                                let exchange = quick_exchange(request, out, link.keyword(), Duration::ZERO);
-                                counting(&exchange, &**link, note, &block.observers, (index, link_index))
+                                let exchange = fast_exchange(request, out, link.keyword(), Duration::ZERO);
+                                let counting = hit_counting(&exchange, &**link, note, &block.observers);
+                                HitCounting { site: index, link: link_index, ..counting }
                             };
-                            repeats.note((unknown, way), (now, until), (wire, out), counting);
+                            packets.insert(key, out, now, until, counting);
                         }
                     }
                     return Dispatch::Reply;
@@ -159,7 +152,7 @@ impl Listener {
 }
 
 impl Pending {
-    /// Runs the slow gear and appends the reply to `out`; for a refresh nothing is appended. A panic below costs this request a SERVFAIL and is
+    /// Runs the slow path and appends the reply to `out`; for a refresh nothing is appended. A panic below costs this request a SERVFAIL and is
     /// counted: one task runs many of these. The future is Send; run it on the worker. Dropped halfway, it has appended nothing.
     pub async fn run(&self, out: &mut Vec<u8>) {
         let request = self.request.borrow();
@@ -215,16 +208,11 @@ impl Pending {
     }
 }
 
-fn request<'a>(
-    query: &'a Query,
-    wire: &'a [u8],
-    peer: &'a Peer,
-    server: usize,
-    zone: usize,
-    udp_cap: Option<u16>,
-    received: Instant,
-) -> Request<'a> {
-    Request { wire, query, peer, server, zone, udp_cap, received, purpose: Purpose::Answer }
+/// The request as the site's block sees it; `None` where no zone matches.
+fn request<'a>(query: &'a Query, received: Received<'a>, site: Option<&Site>) -> Request<'a> {
+    let Received { wire, peer, clock } = received;
+    let (server, zone, udp_cap) = site.map_or((0, 0, None), |site| (site.server, site.zone, site.block.udp_cap));
+    Request { wire, query, peer, server, zone, udp_cap, received: clock.received(), purpose: Purpose::Answer }
 }
 
 fn reject(rejection: &Rejection, wire: &[u8], out: &mut Vec<u8>) -> Dispatch {
@@ -244,33 +232,27 @@ fn write(response: &Response, query: &Query, wire: &[u8], out: &mut Vec<u8>) {
     response.write(query, wire, reply, out);
 }
 
-/// The rcode in a reply's header; the quick gear gives no extended ones.
+/// The rcode in a reply's header; the fast path gives no extended ones.
 fn rcode_of(reply: &[u8]) -> Rcode {
     Rcode(reply.get(3).map_or(0, |octet| u16::from(octet & 0x0f)))
 }
 
-/// How an exchange that `link` has answered is counted when its reply is given again.
-fn counting(
-    exchange: &Exchange<'_>,
-    link: &dyn Directive,
-    note: u8,
-    observers: &[Arc<dyn Observer>],
-    (site, link_index): (usize, usize),
-) -> Counting {
-    let tallies = link.tally(&exchange.request, note).into_iter().collect();
-    let mut counting = Counting { tallies, site, link: link_index, ..Counting::default() };
+/// How the packet hits after an exchange that `link` has answered are counted; whose block it is, is for the caller to say.
+fn hit_counting(exchange: &Exchange<'_>, link: &dyn Directive, note: u8, observers: &[Arc<dyn Observer>]) -> HitCounting {
+    let mut counting =
+        HitCounting { counters: link.tally(&exchange.request, note).into_iter().collect(), ..HitCounting::default() };
     for (index, observer) in (0..).zip(observers) {
         match observer.again(exchange) {
             Again::Ignore => {}
-            Again::Count(tally) => counting.tallies.push(tally),
+            Again::Count(counter) => counting.counters.push(counter),
             Again::Observe => counting.observers.push(index),
         }
     }
     counting
 }
 
-/// An exchange of the quick gear.
-fn quick_exchange<'a>(request: Request<'a>, reply: &'a [u8], answered_by: &'static str, elapsed: Duration) -> Exchange<'a> {
+/// An exchange of the fast path.
+fn fast_exchange<'a>(request: Request<'a>, reply: &'a [u8], answered_by: &'static str, elapsed: Duration) -> Exchange<'a> {
     Exchange { request, reply, rcode: rcode_of(reply), answered_by, failure: None, elapsed }
 }
 

@@ -4,15 +4,15 @@
 mod build;
 mod configure;
 mod dispatch;
+mod packet_cache;
 pub mod probe;
-mod repeats;
 #[cfg(test)]
 mod tests;
 mod zones;
 
 pub use configure::{PlanConfig, configure};
 pub use dispatch::{Dispatch, Pending};
-pub use repeats::{Repeated, Repeats};
+pub use packet_cache::{PacketCache, PacketHit};
 
 use crate::chain::{Chain, Enabled, Endpoint, Observer, ReloadConfig, Timeouts};
 use crate::fairness::Fairness;

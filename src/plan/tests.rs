@@ -3,13 +3,13 @@
 use super::{Dispatch, Listener, Plan, configure};
 use crate::chain::testing::{Nowhere, services};
 use crate::chain::{
-    After, Again, Chain, Clock, Directive, Exchange, Failure, Loaders, Next, Observer, Outcome, Peer, Quick, Request, Services,
-    Tally, Transport,
+    After, Again, BatchClock, Chain, Directive, Exchange, Failure, Loaders, Next, Observer, Outcome, Peer, Quick, Received,
+    Request, Services, Tally, Transport,
 };
 use crate::corefile;
 use crate::message::{Name, Query, Rcode, RecordType};
 use crate::plan::zones::ZoneTable;
-use crate::plan::{Block, Repeats, Site};
+use crate::plan::{Block, PacketCache, Site};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::path::Path;
@@ -54,11 +54,12 @@ fn peer() -> Peer {
     Peer { client: ([10, 0, 0, 1], 4000).into(), local: ([127, 0, 0, 1], 53).into(), transport: Transport::Udp }
 }
 
-/// The reply to a question, through both gears.
+/// The reply to a question, over both paths.
 async fn ask(listener: &Arc<Listener>, wire: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    match listener.dispatch(wire, &peer(), &mut Clock::start(Instant::now()), &mut Repeats::default(), &mut out) {
-        Dispatch::Reply | Dispatch::Repeated(_) | Dispatch::ReplyAndRefresh(_) | Dispatch::Silence => {}
+    let (peer, clock) = (peer(), BatchClock::start(Instant::now()));
+    match listener.dispatch(Received { wire, peer: &peer, clock: &clock }, &mut PacketCache::default(), &mut out) {
+        Dispatch::Reply | Dispatch::PacketHit(_) | Dispatch::ReplyAndRefresh(_) | Dispatch::Silence => {}
         Dispatch::Pending(pending) => pending.run(&mut out).await,
     }
     out
@@ -247,9 +248,9 @@ async fn a_panic_costs_its_query_a_servfail_and_is_counted() {
     }
 }
 
-/// Answers with how often it was asked, and has repeated replies counted.
+/// Answers with how often it was asked, and has hits of the packet cache counted.
 #[derive(Default)]
-struct Repeating {
+struct Cacheable {
     asked: AtomicU8,
     counted: Arc<Counted>,
 }
@@ -268,9 +269,9 @@ impl Tally for Counted {
     }
 }
 
-impl Directive for Repeating {
+impl Directive for Cacheable {
     fn keyword(&self) -> &'static str {
-        "repeating"
+        "cacheable"
     }
     fn quick(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> Quick {
         let asked = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
@@ -287,26 +288,27 @@ impl Directive for Repeating {
     }
 }
 
-/// Has the repeats of what it has observed counted, or ignores them.
-struct Counting(Option<Arc<Counted>>);
+/// Has the packet hits of what it has observed counted, or ignores them.
+struct CountsHits(Option<Arc<Counted>>);
 
-impl Observer for Counting {
+impl Observer for CountsHits {
     fn observe(&self, _exchange: &Exchange<'_>) {}
     fn again(&self, exchange: &Exchange<'_>) -> Again {
-        assert_eq!((exchange.answered_by, exchange.reply.len()), ("repeating", 13));
+        assert_eq!((exchange.answered_by, exchange.reply.len()), ("cacheable", 13));
         self.0.clone().map_or(Again::Ignore, |counted| Again::Count(counted))
     }
 }
 
 /// The replies to queries with these IDs that come at once: ID, and how often the link had been asked by then.
-fn replies(listener: &Arc<Listener>, repeats: &mut Repeats, now: Instant, ids: &[u16]) -> Vec<(u16, u8)> {
+fn replies(listener: &Arc<Listener>, packets: &mut PacketCache, now: Instant, ids: &[u16]) -> Vec<(u16, u8)> {
     let reply = |id: &u16| {
         let mut out = Vec::new();
         let wire = Query::compose(*id, Name::parse("a.example.").unwrap().as_wire(), RecordType::A, true);
-        let mut clock = Clock::start(now);
-        match listener.dispatch(&wire, &peer(), &mut clock, repeats, &mut out) {
+        let (peer, clock) = (peer(), BatchClock::start(now));
+        let received = Received { wire: &wire, peer: &peer, clock: &clock };
+        match listener.dispatch(received, packets, &mut out) {
             Dispatch::Reply => {}
-            Dispatch::Repeated(repeated) => listener.count(repeated, &wire, &peer(), &mut clock, repeats, &out),
+            Dispatch::PacketHit(hit) => listener.count(hit, received, packets, &out),
             _ => panic!("{id} is not answered at once"),
         }
         (u16::from_be_bytes([out[0], out[1]]), out[12])
@@ -315,32 +317,32 @@ fn replies(listener: &Arc<Listener>, repeats: &mut Repeats, now: Instant, ids: &
 }
 
 #[test]
-fn a_reply_is_repeated_under_the_requests_id_and_counted_while_it_is_right() {
-    let (services, seen, link) = (services(), Arc::new(Seen::default()), Arc::new(Repeating::default()));
+fn a_cached_packet_is_sent_under_the_requests_id_and_counted_while_it_is_right() {
+    let (services, seen, link) = (services(), Arc::new(Seen::default()), Arc::new(Cacheable::default()));
     let counted = Arc::new(Counted::default());
-    let counting = [None, Some(counted.clone())].map(|counted| Arc::new(Counting(counted)) as Arc<dyn Observer>);
+    let counting = [None, Some(counted.clone())].map(|counted| Arc::new(CountsHits(counted)) as Arc<dyn Observer>);
     let first = listener(1, link.clone(), counting.into_iter().chain([seen.clone() as _]).collect(), &services);
-    let (mut repeats, now) = (Repeats::default(), Instant::now());
-    assert_eq!(replies(&first, &mut repeats, now, &[10, 11, 12, 13]), [(10, 1), (11, 2), (12, 2), (13, 2)]);
+    let (mut packets, now) = (PacketCache::default(), Instant::now());
+    assert_eq!(replies(&first, &mut packets, now, &[10, 11, 12, 13]), [(10, 1), (11, 2), (12, 2), (13, 2)]);
     for counted in [&counted, &link.counted] {
         assert_eq!(*counted.sizes.lock(), [(question("a.example.").len(), 13); 2]);
     }
     assert_eq!(*seen.0.lock(), [(Rcode::NOERROR, false); 4]);
     let later = now + Duration::from_millis(500);
-    assert_eq!(replies(&first, &mut repeats, later, &[14, 15, 16]), [(14, 3), (15, 3), (16, 3)]);
+    assert_eq!(replies(&first, &mut packets, later, &[14, 15, 16]), [(14, 3), (15, 3), (16, 3)]);
     // Another plan has taken over.
-    let second = listener(2, Arc::new(Repeating::default()), vec![], &services);
-    assert_eq!(replies(&second, &mut repeats, later, &[17, 18, 19]), [(17, 1), (18, 2), (19, 2)]);
+    let second = listener(2, Arc::new(Cacheable::default()), vec![], &services);
+    assert_eq!(replies(&second, &mut packets, later, &[17, 18, 19]), [(17, 1), (18, 2), (19, 2)]);
     assert_eq!(services.panics.value(), 0);
 }
 
 #[test]
-fn a_panic_while_a_repeated_reply_is_counted_costs_no_answer() {
+fn a_panic_while_a_packet_hit_is_counted_costs_no_answer() {
     let counted = Arc::new(Counted { panics: true, ..Counted::default() });
-    let (services, link) = (services(), Arc::new(Repeating { counted, ..Repeating::default() }));
+    let (services, link) = (services(), Arc::new(Cacheable { counted, ..Cacheable::default() }));
     let listener = listener(1, link, vec![], &services);
-    let (mut repeats, now) = (Repeats::default(), Instant::now());
-    replies(&listener, &mut repeats, now, &[10, 11]);
-    assert_eq!(replies(&listener, &mut repeats, now, &[12]), [(12, 2)]);
+    let (mut packets, now) = (PacketCache::default(), Instant::now());
+    replies(&listener, &mut packets, now, &[10, 11]);
+    assert_eq!(replies(&listener, &mut packets, now, &[12]), [(12, 2)]);
     assert_eq!(services.panics.value(), 1);
 }

@@ -1,7 +1,7 @@
 //! What the sockets need of a plan, and no more: the seam at which tests put something simpler.
 
-use crate::chain::{Clock, Peer, Timeouts};
-use crate::plan::{Dispatch, Listener, Pending, Repeated, Repeats};
+use crate::chain::{Received, Timeouts};
+use crate::plan::{Dispatch, Listener, PacketCache, PacketHit, Pending};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,14 +16,12 @@ pub trait Answerer: Send + Sync + Sized + 'static {
     /// As [`Listener::dispatch`]; must not panic.
     fn dispatch(
         self: &Arc<Self>,
-        wire: &[u8],
-        peer: &Peer,
-        clock: &mut Clock,
-        repeats: &mut Repeats,
+        received: Received<'_>,
+        packets: &mut PacketCache,
         out: &mut Vec<u8>,
     ) -> Dispatch<Self::Pending>;
     /// As [`Listener::count`]; must not panic.
-    fn count(&self, repeated: Repeated, wire: &[u8], peer: &Peer, clock: &mut Clock, repeats: &Repeats, reply: &[u8]);
+    fn count(&self, hit: PacketHit, received: Received<'_>, packets: &PacketCache, reply: &[u8]);
     /// As [`Pending::run`]; must not panic.
     fn run(pending: &Self::Pending, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send;
     /// As [`Pending::refuse`]; must not panic.
@@ -40,19 +38,12 @@ impl Answerer for Listener {
         self.timeouts
     }
     #[inline]
-    fn dispatch(
-        self: &Arc<Self>,
-        wire: &[u8],
-        peer: &Peer,
-        clock: &mut Clock,
-        repeats: &mut Repeats,
-        out: &mut Vec<u8>,
-    ) -> Dispatch {
-        Listener::dispatch(self, wire, peer, clock, repeats, out)
+    fn dispatch(self: &Arc<Self>, received: Received<'_>, packets: &mut PacketCache, out: &mut Vec<u8>) -> Dispatch {
+        Listener::dispatch(self, received, packets, out)
     }
     #[inline]
-    fn count(&self, repeated: Repeated, wire: &[u8], peer: &Peer, clock: &mut Clock, repeats: &Repeats, reply: &[u8]) {
-        Listener::count(self, repeated, wire, peer, clock, repeats, reply);
+    fn count(&self, hit: PacketHit, received: Received<'_>, packets: &PacketCache, reply: &[u8]) {
+        Listener::count(self, hit, received, packets, reply);
     }
     fn run(pending: &Pending, out: &mut Vec<u8>) -> impl Future<Output = ()> + Send {
         pending.run(out)

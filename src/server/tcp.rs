@@ -4,7 +4,7 @@ use super::answerer::Answerer;
 use super::buffers::{Account, Kept};
 use super::connections::{Caller, Closed, Entry, Ticket};
 use super::worker::{Binding, Share};
-use crate::chain::{Clock, Peer, Transport};
+use crate::chain::{BatchClock, Peer, Received, Transport};
 use crate::fairness::Pass;
 use crate::message::framing::{self, Frame};
 use crate::plan::Dispatch;
@@ -321,10 +321,10 @@ impl<A: Answerer> Conversation<A> {
             return Ok(Progress::Starved);
         }
         let now = Instant::now();
-        let mut clock = Clock::start(now);
+        let clock = BatchClock::start(now);
         let answerer = self.binding.answerer.load();
         let mut reply = self.share.take_scratch();
-        let mut repeats = self.share.repeats();
+        let mut packets = self.share.packets();
         let mut rest = self.input.octets.as_slice();
         let progress = loop {
             let (message, after) = match framing::first(rest, 1..=MAX_QUERY) {
@@ -342,11 +342,12 @@ impl<A: Answerer> Conversation<A> {
             self.has_dispatched = true;
             self.awaiting_rest_since = None;
             reply.clear();
-            match answerer.dispatch(message, &self.peer, &mut clock, &mut repeats, &mut reply) {
+            let received = Received { wire: message, peer: &self.peer, clock: &clock };
+            match answerer.dispatch(received, &mut packets, &mut reply) {
                 Dispatch::Reply => self.replies.push(&reply),
-                Dispatch::Repeated(repeated) => {
+                Dispatch::PacketHit(hit) => {
                     self.replies.push(&reply);
-                    answerer.count(repeated, message, &self.peer, &mut clock, &repeats, &reply);
+                    answerer.count(hit, received, &packets, &reply);
                 }
                 Dispatch::ReplyAndRefresh(pending) => {
                     self.replies.push(&reply);
@@ -365,7 +366,7 @@ impl<A: Answerer> Conversation<A> {
                 Dispatch::Silence => {}
             }
         };
-        drop(repeats);
+        drop(packets);
         self.share.give_back_scratch(reply);
         let consumed = self.input.octets.len() - rest.len();
         self.input.octets.drain(..consumed);

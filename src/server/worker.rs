@@ -6,7 +6,7 @@ use super::meters::Meters;
 use super::{Limits, ServerError};
 use crate::fairness::{Entry, Gate, Notice, Pass, Policy};
 use crate::metrics;
-use crate::plan::Repeats;
+use crate::plan::PacketCache;
 use crate::threads;
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
@@ -57,7 +57,7 @@ pub(super) struct Share {
     /// The queries in flight.
     flight: Arc<Gate>,
     scratch: Mutex<Vec<u8>>,
-    repeats: Mutex<Repeats>,
+    packets: Mutex<PacketCache>,
     pub limits: Limits,
     pub common: Arc<Common>,
     pub connections: Arc<Connections>,
@@ -82,16 +82,16 @@ impl Common {
 impl Share {
     pub fn new(limits: Limits, common: Arc<Common>, connections: Arc<Connections>) -> Self {
         let flight = Arc::new(Gate::new(limits.queries_per_worker));
-        Self { flight, scratch: Mutex::default(), repeats: Mutex::default(), limits, common, connections }
+        Self { flight, scratch: Mutex::default(), packets: Mutex::default(), limits, common, connections }
     }
 
     pub fn meters(&self) -> &Meters {
         &self.common.meters
     }
 
-    /// The replies to give again. No other thread asks for them, and no task keeps them while it waits.
-    pub fn repeats(&self) -> MutexGuard<'_, Repeats> {
-        self.repeats.lock()
+    /// The worker's packet cache. No other thread asks for it, and no task keeps it while it waits.
+    pub fn packets(&self) -> MutexGuard<'_, PacketCache> {
+        self.packets.lock()
     }
 
     /// An empty buffer that keeps its size from use to use, for what does not wait. Not the connections' own: most of them are idle.

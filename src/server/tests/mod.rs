@@ -6,8 +6,8 @@ mod udp;
 mod workers;
 
 use super::*;
-use crate::chain::{Clock, HttpAnswer, Peer, Timeouts};
-use crate::plan::{Dispatch, Repeated, Repeats};
+use crate::chain::{HttpAnswer, Received, Timeouts};
+use crate::plan::{Dispatch, PacketCache, PacketHit};
 use socket2::{Domain, Socket, Type};
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -48,14 +48,8 @@ impl Answerer for Toy {
     fn timeouts(&self) -> Timeouts {
         self.timeouts
     }
-    fn dispatch(
-        self: &Arc<Self>,
-        wire: &[u8],
-        peer: &Peer,
-        _clock: &mut Clock,
-        _repeats: &mut Repeats,
-        out: &mut Vec<u8>,
-    ) -> Dispatch<ToyPending> {
+    fn dispatch(self: &Arc<Self>, received: Received<'_>, _packets: &mut PacketCache, out: &mut Vec<u8>) -> Dispatch<ToyPending> {
+        let Received { wire, peer, .. } = received;
         assert!(out.is_empty());
         out.push(self.version);
         out.extend_from_slice(wire);
@@ -85,7 +79,7 @@ impl Answerer for Toy {
             _ => Dispatch::Silence,
         }
     }
-    fn count(&self, _: Repeated, _wire: &[u8], _peer: &Peer, _clock: &mut Clock, _repeats: &Repeats, _reply: &[u8]) {}
+    fn count(&self, _hit: PacketHit, _received: Received<'_>, _packets: &PacketCache, _reply: &[u8]) {}
     async fn run(pending: &ToyPending, out: &mut Vec<u8>) {
         match pending {
             ToyPending::Answer(gate, reply) => {
