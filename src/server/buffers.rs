@@ -12,13 +12,13 @@ const PIECE: usize = 4 << 10;
 
 /// The pieces of all connections.
 pub(super) struct Buffers {
-    pieces: Mutex<Places<Arc<Account>>>,
+    pieces: Mutex<Places<Arc<ConnectionMemory>>>,
     /// Octets of replies that clients have yet to take, those that need no piece included.
     pub replies: AtomicUsize,
 }
 
 /// A connection that may have pieces.
-pub(super) struct Account {
+pub(super) struct ConnectionMemory {
     buffers: Arc<Buffers>,
     client: Client,
     is_fair: bool,
@@ -27,12 +27,12 @@ pub(super) struct Account {
 }
 
 /// The pieces that one of a connection's buffers has.
-pub(super) struct Kept {
-    account: Arc<Account>,
+pub(super) struct Reservation {
+    memory: Arc<ConnectionMemory>,
     pieces: Vec<Place>,
 }
 
-impl Occupant for Arc<Account> {
+impl Occupant for Arc<ConnectionMemory> {
     const IDLES: bool = false;
 
     fn idle_since(&self) -> Option<u64> {
@@ -52,13 +52,13 @@ impl Buffers {
         evicted.iter().for_each(|evicted| evicted.occupant.close());
     }
 
-    /// The account of a connection of `client`, which takes from others what they have more than it, if that `is_fair`.
-    pub fn account(self: &Arc<Self>, client: Client, is_fair: bool) -> Arc<Account> {
-        Arc::new(Account { buffers: self.clone(), client, is_fair, is_cut: AtomicBool::new(false), cut: Notify::new() })
+    /// The memory of a connection of `client`, which takes from others what they have more than it, if that `is_fair`.
+    pub fn memory(self: &Arc<Self>, client: Client, is_fair: bool) -> Arc<ConnectionMemory> {
+        Arc::new(ConnectionMemory { buffers: self.clone(), client, is_fair, is_cut: AtomicBool::new(false), cut: Notify::new() })
     }
 }
 
-impl Account {
+impl ConnectionMemory {
     /// Its connection ends, and the other pieces that it has are free with that.
     fn close(&self) {
         self.is_cut.store(true, Ordering::Release);
@@ -76,24 +76,24 @@ impl Account {
     }
 }
 
-impl Kept {
+impl Reservation {
     /// None yet.
-    pub fn new(account: Arc<Account>) -> Self {
-        Self { account, pieces: Vec::new() }
+    pub fn new(memory: Arc<ConnectionMemory>) -> Self {
+        Self { memory, pieces: Vec::new() }
     }
 
     /// Has what so many octets need, no more and no less. Where there is no room for them the connection is to end; false then, or if it was to already.
     pub fn fit(&mut self, octets: usize) -> bool {
-        let Self { account, pieces } = self;
+        let Self { memory, pieces } = self;
         let wanted = octets.div_ceil(PIECE);
         let mut evicted = Vec::new();
         if wanted != pieces.len() {
-            let mut places = account.buffers.pieces.lock();
+            let mut places = memory.buffers.pieces.lock();
             while pieces.len() > wanted {
                 pieces.pop().map(|piece| places.release(piece));
             }
             while pieces.len() < wanted {
-                match places.admit(account.client, account.clone(), account.is_fair) {
+                match places.admit(memory.client, memory.clone(), memory.is_fair) {
                     Admission::Room(piece) => pieces.push(piece),
                     Admission::Instead(piece, other) => {
                         pieces.push(piece);
@@ -105,13 +105,13 @@ impl Kept {
         }
         evicted.iter().for_each(|evicted| evicted.occupant.close());
         if pieces.len() < wanted {
-            account.close();
+            memory.close();
         }
-        !account.is_cut.load(Ordering::Acquire)
+        !memory.is_cut.load(Ordering::Acquire)
     }
 }
 
-impl Drop for Kept {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.fit(0);
     }
@@ -127,19 +127,19 @@ mod tests {
         Fairness::default().client([192, 0, 2, last].into())
     }
 
-    fn is_cut(kept: &Kept) -> bool {
-        kept.account.cut().now_or_never().is_some()
+    fn is_cut(reservation: &Reservation) -> bool {
+        reservation.memory.cut().now_or_never().is_some()
     }
 
     #[test]
     fn a_connection_of_the_client_that_has_most_makes_room_for_another_clients() {
         let buffers = Arc::new(Buffers::new(8 * PIECE));
-        let kept = |last, is_fair| Kept::new(buffers.account(client(last), is_fair));
-        let (mut first, mut second, mut third) = (kept(1, true), kept(1, true), kept(1, true));
+        let reservation = |last, is_fair| Reservation::new(buffers.memory(client(last), is_fair));
+        let (mut first, mut second, mut third) = (reservation(1, true), reservation(1, true), reservation(1, true));
         assert!(first.fit(4 * PIECE) && second.fit(3 * PIECE + 1));
         assert!(!third.fit(1) && is_cut(&third), "its client has most itself");
-        assert!(!kept(2, false).fit(1), "without fairness all alike");
-        let mut modest = kept(2, true);
+        assert!(!reservation(2, false).fit(1), "without fairness all alike");
+        let mut modest = reservation(2, true);
         assert!(modest.fit(3 * PIECE));
         assert_eq!((is_cut(&first), is_cut(&second)), (true, false), "the one that has had its pieces longest");
         assert!(!first.fit(4 * PIECE) && !first.fit(0), "it is over");
@@ -149,8 +149,8 @@ mod tests {
     #[test]
     fn pieces_are_given_back_and_fewer_of_them_cut_who_has_most() {
         let buffers = Arc::new(Buffers::new(8 * PIECE));
-        let kept = |last| Kept::new(buffers.account(client(last), true));
-        let (mut one, mut other) = (kept(1), kept(2));
+        let reservation = |last| Reservation::new(buffers.memory(client(last), true));
+        let (mut one, mut other) = (reservation(1), reservation(2));
         assert!(one.fit(8 * PIECE) && one.fit(5 * PIECE) && other.fit(3 * PIECE));
         buffers.set_limit(6 * PIECE);
         assert!(is_cut(&one) && !is_cut(&other));

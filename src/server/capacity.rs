@@ -2,12 +2,12 @@
 
 use super::Limits;
 use super::connections::Connections;
-use super::worker::Share;
+use super::worker::WorkerState;
 use std::sync::Arc;
 
 /// A handle of a server's bounds.
 pub struct Capacity {
-    shares: Vec<Arc<Share>>,
+    states: Vec<Arc<WorkerState>>,
     connections: Arc<Connections>,
 }
 
@@ -21,21 +21,21 @@ pub struct Load {
 }
 
 impl Capacity {
-    pub(super) fn new(shares: Vec<Arc<Share>>, connections: Arc<Connections>) -> Self {
-        Self { shares, connections }
+    pub(super) fn new(states: Vec<Arc<WorkerState>>, connections: Arc<Connections>) -> Self {
+        Self { states, connections }
     }
 
     /// Sets other limits but that of queries on a connection. Whoever has most gives up what is beyond them.
     pub fn set(&self, limits: Limits) {
-        self.shares.iter().for_each(|share| share.set_queries(limits.queries_per_worker));
+        self.states.iter().for_each(|state| state.set_queries(limits.queries_per_worker));
         let closed = self.connections.set_limits(limits.tcp_connections, limits.buffer_octets);
-        if let Some(share) = self.shares.first() {
-            closed.iter().for_each(|closed| share.count_closed(closed));
+        if let Some(state) = self.states.first() {
+            closed.iter().for_each(|closed| state.count_closed(closed));
         }
     }
 
     pub fn load(&self) -> Load {
-        let queries = self.shares.iter().map(|share| share.in_flight()).sum();
+        let queries = self.states.iter().map(|state| state.in_flight()).sum();
         Load { queries, connections: self.connections.count() }
     }
 }

@@ -61,10 +61,10 @@ pub(super) struct Caller {
 }
 
 /// How a connection was let in.
-pub(super) enum Entry {
-    Room(Ticket),
+pub(super) enum ConnectionAdmission {
+    Room(ConnectionPermit),
     /// Another one has been told to close.
-    Instead(Ticket, Closed),
+    Instead(ConnectionPermit, Closed),
     /// No client has more than this one, and none of its own is idle.
     Full,
 }
@@ -102,7 +102,7 @@ impl Connections {
     }
 
     /// Lets a connection in, at the cost of one of the client that has most if there are as many as allowed.
-    pub fn admit(self: &Arc<Self>, caller: Caller, is_fair: bool, now: Instant) -> Entry {
+    pub fn admit(self: &Arc<Self>, caller: Caller, is_fair: bool, now: Instant) -> ConnectionAdmission {
         let activity = Arc::new(Activity { idle_since: AtomicU64::new(self.time(now)), evicted: Notify::new() });
         let mut open = self.open.lock();
         let admission = open.places.admit(caller.client, activity.clone(), is_fair);
@@ -111,14 +111,14 @@ impl Connections {
             let oldest = if open.reserved.len() > RESERVED { open.reserved.pop_front() } else { None };
             drop(open);
             oldest.inspect(|oldest| oldest.evicted.notify_one());
-            return Entry::Room(Ticket { connections: self.clone(), place: None, activity });
+            return ConnectionAdmission::Room(ConnectionPermit { connections: self.clone(), place: None, activity });
         }
         drop(open);
-        let ticket = |place| Ticket { connections: self.clone(), place: Some(place), activity };
+        let permit = |place| ConnectionPermit { connections: self.clone(), place: Some(place), activity };
         match admission {
-            Admission::Room(place) => Entry::Room(ticket(place)),
-            Admission::Instead(place, evicted) => Entry::Instead(ticket(place), close(evicted)),
-            Admission::Full => Entry::Full,
+            Admission::Room(place) => ConnectionAdmission::Room(permit(place)),
+            Admission::Instead(place, evicted) => ConnectionAdmission::Instead(permit(place), close(evicted)),
+            Admission::Full => ConnectionAdmission::Full,
         }
     }
 
@@ -140,14 +140,14 @@ fn close(evicted: Evicted<Arc<Activity>>) -> Closed {
 }
 
 /// A connection's place among the open ones.
-pub(super) struct Ticket {
+pub(super) struct ConnectionPermit {
     connections: Arc<Connections>,
     /// `None` for one of the reserved.
     place: Option<Place>,
     activity: Arc<Activity>,
 }
 
-impl Ticket {
+impl ConnectionPermit {
     /// Resolves when the connection is to make room.
     pub async fn evicted(&self) {
         self.activity.evicted.notified().await;
@@ -164,7 +164,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self.connections.open.lock();
         match self.place {
@@ -185,10 +185,10 @@ mod tests {
         Caller { client: Fairness::default().client([192, 0, 2, last].into()), is_own: false }
     }
 
-    fn room(entry: Entry) -> Ticket {
+    fn room(entry: ConnectionAdmission) -> ConnectionPermit {
         match entry {
-            Entry::Room(ticket) | Entry::Instead(ticket, _) => ticket,
-            Entry::Full => panic!("full"),
+            ConnectionAdmission::Room(permit) | ConnectionAdmission::Instead(permit, _) => permit,
+            ConnectionAdmission::Full => panic!("full"),
         }
     }
 
@@ -203,7 +203,7 @@ mod tests {
         let older = room(admit(1));
         let newer = room(admit(2));
         older.set_idle(at(5));
-        let Entry::Instead(latest, closed) = admit(6) else { panic!("not full") };
+        let ConnectionAdmission::Instead(latest, closed) = admit(6) else { panic!("not full") };
         assert_eq!(closed, Closed { client: caller(1).client, held: 3, was_idle: true });
         assert!(newer.evicted().now_or_never().is_some());
         assert!(older.evicted().now_or_never().is_none());
@@ -212,22 +212,22 @@ mod tests {
         assert_eq!(connections.count(), 3, "an evicted connection has given its place away already");
         older.set_busy();
         latest.set_busy();
-        assert!(matches!(admit(7), Entry::Full));
+        assert!(matches!(admit(7), ConnectionAdmission::Full));
         drop(busy);
-        assert!(matches!(admit(8), Entry::Room(_)));
+        assert!(matches!(admit(8), ConnectionAdmission::Room(_)));
     }
 
     #[test]
     fn busy_connections_of_the_client_that_has_most_make_room_for_others() {
         let start = Instant::now();
         let connections = Arc::new(Connections::new(3, 0, start));
-        let theirs: Vec<Ticket> = (0..3).map(|_| room(connections.admit(caller(1), true, start))).collect();
-        theirs.iter().for_each(Ticket::set_busy);
-        let Entry::Instead(modest, closed) = connections.admit(caller(2), true, start) else { panic!("refused") };
+        let theirs: Vec<ConnectionPermit> = (0..3).map(|_| room(connections.admit(caller(1), true, start))).collect();
+        theirs.iter().for_each(ConnectionPermit::set_busy);
+        let ConnectionAdmission::Instead(modest, closed) = connections.admit(caller(2), true, start) else { panic!("refused") };
         assert_eq!((closed.client, closed.was_idle), (caller(1).client, false));
         modest.set_busy();
-        assert!(matches!(connections.admit(caller(1), true, start), Entry::Full), "it has most still");
-        assert!(matches!(connections.admit(caller(3), false, start), Entry::Full), "without fairness all alike");
+        assert!(matches!(connections.admit(caller(1), true, start), ConnectionAdmission::Full), "it has most still");
+        assert!(matches!(connections.admit(caller(3), false, start), ConnectionAdmission::Full), "without fairness all alike");
     }
 
     #[test]
@@ -235,13 +235,13 @@ mod tests {
         let start = Instant::now();
         let connections = Arc::new(Connections::new(2, 0, start));
         let own = Caller { is_own: true, ..caller(1) };
-        let held: Vec<Ticket> = (0..2).map(|_| room(connections.admit(own, true, start))).collect();
-        held.iter().for_each(Ticket::set_busy);
-        let reserved: Vec<Ticket> = (0..=RESERVED).map(|_| room(connections.admit(own, true, start))).collect();
-        assert!(reserved.iter().all(Ticket::is_reserved) && !held.iter().any(Ticket::is_reserved));
+        let held: Vec<ConnectionPermit> = (0..2).map(|_| room(connections.admit(own, true, start))).collect();
+        held.iter().for_each(ConnectionPermit::set_busy);
+        let reserved: Vec<ConnectionPermit> = (0..=RESERVED).map(|_| room(connections.admit(own, true, start))).collect();
+        assert!(reserved.iter().all(ConnectionPermit::is_reserved) && !held.iter().any(ConnectionPermit::is_reserved));
         assert_eq!(connections.count(), 2 + RESERVED);
         assert!(reserved[0].evicted().now_or_never().is_some(), "the oldest");
-        assert!(reserved[1..].iter().chain(&held).all(|ticket| ticket.evicted().now_or_never().is_none()));
+        assert!(reserved[1..].iter().chain(&held).all(|permit| permit.evicted().now_or_never().is_none()));
         drop(reserved);
         assert_eq!(connections.count(), 2);
     }
@@ -253,16 +253,16 @@ mod tests {
         let start = Instant::now();
         let connections = Arc::new(Connections::new(1, 0, start));
         let own = Caller { is_own: true, ..caller(1) };
-        let tickets: Vec<Ticket> =
-            (0..2 + TURN).map(|_| room(connections.admit(own, true, start))).inspect(Ticket::set_busy).collect();
-        assert!(tickets.iter().all(|ticket| ticket.evicted().now_or_never().is_none()));
+        let tickets: Vec<ConnectionPermit> =
+            (0..2 + TURN).map(|_| room(connections.admit(own, true, start))).inspect(ConnectionPermit::set_busy).collect();
+        assert!(tickets.iter().all(|permit| permit.evicted().now_or_never().is_none()));
     }
 
     #[test]
     fn a_lower_limit_closes_connections_of_those_who_have_most() {
         let start = Instant::now();
         let connections = Arc::new(Connections::new(40, 0, start));
-        let tickets: Vec<Ticket> =
+        let tickets: Vec<ConnectionPermit> =
             (0..40).map(|number| room(connections.admit(caller(u8::from(number % 4 == 0)), true, start))).collect();
         let closed = connections.set_limits(20, 0);
         assert_eq!((closed.len(), connections.count()), (20, 20));

@@ -7,12 +7,12 @@
 //! [`Sockets::bind`] opens what a plan needs, or [`Sockets::from_fds`] takes it over; [`Server::apply`] swaps a plan in;
 //! [`Server::listen_http`] opens what HTTP needs, [`Server::drain`] ends it all.
 
-mod answerer;
 mod buffers;
 mod capacity;
 mod connections;
 mod http;
-mod meters;
+mod metrics;
+mod query_handler;
 mod retries;
 mod sockets;
 mod tcp;
@@ -21,11 +21,11 @@ mod tests;
 mod udp;
 mod worker;
 
-pub use answerer::Answerer;
 pub use capacity::{Capacity, Load};
 pub use http::Http;
+pub use query_handler::QueryHandler;
 pub use retries::Retries;
-pub use sockets::{SocketError, Sockets, Use};
+pub use sockets::{SocketError, SocketUse, Sockets};
 
 use crate::chain::Endpoint;
 use crate::datagrams;
@@ -34,7 +34,7 @@ use crate::metrics::Registry;
 use crate::plan::Listener;
 use crate::threads::ThreadError;
 use connections::Connections;
-use meters::Meters;
+use metrics::ServerMetrics;
 use socket2::SockRef;
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -46,7 +46,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use worker::{Binding, Common, Share, Worker};
+use worker::{Binding, Shared, Worker, WorkerState};
 
 /// What clients may take of us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub enum ServerError {
 }
 
 /// Serves what it was last given by [`Server::apply`]. Dropping it ends everything where it stands.
-pub struct Server<A: Answerer = Listener> {
+pub struct Server<A: QueryHandler = Listener> {
     workers: Vec<Worker>,
     connections: Arc<Connections>,
     bindings: HashMap<SocketAddr, Arc<Binding<A>>>,
@@ -99,7 +99,7 @@ pub struct Server<A: Answerer = Listener> {
     _gauges: Arc<dyn Fn() + Send + Sync>,
 }
 
-impl<A: Answerer> Server<A> {
+impl<A: QueryHandler> Server<A> {
     /// Starts as many workers as told, with nothing to serve yet, or as many as can be: one at least, which then reads the other ones' sockets too.
     /// HTTP is served on `control`. `fairness` says who counts as one client.
     pub fn start(
@@ -109,20 +109,20 @@ impl<A: Answerer> Server<A> {
         control: Handle,
         registry: &Registry,
     ) -> Result<Self, ServerError> {
-        let common = Arc::new(Common::new(Meters::new(registry), fairness));
+        let shared = Arc::new(Shared::new(ServerMetrics::new(registry), fairness));
         let connections = Arc::new(Connections::new(limits.tcp_connections, limits.buffer_octets, Instant::now()));
-        let start = |index| Worker::start(index, Share::new(limits, common.clone(), connections.clone()));
+        let start = |index| Worker::start(index, WorkerState::new(limits, shared.clone(), connections.clone()));
         let workers = as_many_as_can_be(workers.max(1), start)?;
 
         let open = registry.gauge("nodelocaldns_tcp_connections", "TCP connections of clients that are open.", &[]);
         let replies = registry.gauge("nodelocaldns_tcp_reply_bytes", "Octets of replies that TCP clients have yet to take.", &[]);
         let in_flight = registry.gauge("nodelocaldns_queries_in_flight", "Queries that wait for their answer.", &[]);
-        let shares: Vec<_> = workers.iter().map(|worker| worker.share.clone()).collect();
+        let states: Vec<_> = workers.iter().map(|worker| worker.state.clone()).collect();
         let clients = connections.clone();
         let gauges: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
             open.set(clients.count() as f64);
             replies.set(clients.reply_octets() as f64);
-            in_flight.set(shares.iter().map(|share| share.in_flight()).sum::<usize>() as f64);
+            in_flight.set(states.iter().map(|state| state.in_flight()).sum::<usize>() as f64);
         });
         registry.before_scrape(Arc::downgrade(&gauges));
 
@@ -133,8 +133,8 @@ impl<A: Answerer> Server<A> {
 
     /// What clients take, and how much of it they may.
     pub fn capacity(&self) -> Capacity {
-        let shares = self.workers.iter().map(|worker| worker.share.clone()).collect();
-        Capacity::new(shares, self.connections.clone())
+        let states = self.workers.iter().map(|worker| worker.state.clone()).collect();
+        Capacity::new(states, self.connections.clone())
     }
 
     /// The sockets that are served, for [`Sockets::bind`] to keep.
@@ -173,14 +173,14 @@ impl<A: Answerer> Server<A> {
 
         // Nothing below can fail.
         for (binding, listener) in kept {
-            binding.answerer.store(listener);
+            binding.handler.store(listener);
         }
         for (binding, sockets) in registered {
             for ((worker, tcp), udp) in self.workers.iter().zip(sockets.tcp).zip(sockets.udp) {
                 for socket in udp {
-                    worker.runtime.spawn(udp::serve(socket, binding.clone(), worker.share.clone()));
+                    worker.runtime.spawn(udp::serve(socket, binding.clone(), worker.state.clone()));
                 }
-                worker.runtime.spawn(tcp::accept(tcp, binding.clone(), worker.share.clone()));
+                worker.runtime.spawn(tcp::accept(tcp, binding.clone(), worker.state.clone()));
             }
         }
         self.http.serve(endpoints);
@@ -211,7 +211,7 @@ impl<A: Answerer> Server<A> {
         let mut registered = Registered { udp: Vec::new(), tcp: Vec::new() };
         for (index, worker) in self.workers.iter().enumerate() {
             let _entered = worker.runtime.enter();
-            if let Some(octets) = worker.share.limits.socket_buffer {
+            if let Some(octets) = worker.state.limits.socket_buffer {
                 // Connections inherit them. Best effort: larger ones serve as well.
                 let listener = SockRef::from(&sockets.tcp);
                 _ = listener.set_send_buffer_size(octets);
@@ -236,7 +236,7 @@ impl<A: Answerer> Server<A> {
         self.sockets.dns.clear();
         drop(self.alive);
         let is_done = tokio::time::timeout(within, self.all_done.recv()).await.is_ok();
-        let unanswered = if is_done { 0 } else { self.workers.iter().map(|worker| worker.share.in_flight()).sum() };
+        let unanswered = if is_done { 0 } else { self.workers.iter().map(|worker| worker.state.in_flight()).sum() };
         for worker in self.workers {
             worker.end();
         }

@@ -23,13 +23,13 @@ const BACKLOG: i32 = 4096;
 
 /// What a socket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
+pub enum SocketUse {
     DnsUdp,
     DnsTcp,
     Http,
 }
 
-impl fmt::Display for Use {
+impl fmt::Display for SocketUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::DnsUdp => "DNS over UDP",
@@ -43,7 +43,7 @@ impl fmt::Display for Use {
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     #[error("cannot listen on {address} for {usage}: {cause}{}", remedy(cause, *address, *usage))]
-    Bind { address: SocketAddr, usage: Use, cause: io::Error },
+    Bind { address: SocketAddr, usage: SocketUse, cause: io::Error },
     #[error(
         "file descriptor {fd} was passed as a listening socket but is none: {cause}; pass bound UDP and listening TCP sockets only"
     )]
@@ -59,10 +59,10 @@ pub enum SocketError {
 }
 
 /// What to do about a failed bind, with the separator before it.
-fn remedy(cause: &io::Error, address: SocketAddr, usage: Use) -> String {
+fn remedy(cause: &io::Error, address: SocketAddr, usage: SocketUse) -> String {
     let port = address.port();
     match cause.raw_os_error() {
-        Some(libc::EADDRINUSE) if usage == Use::Http => format!(
+        Some(libc::EADDRINUSE) if usage == SocketUse::Http => format!(
             "; another process holds it (`ss -lntp 'sport = :{port}'` names it): stop that one, or write another port in the Corefile \
              (`prometheus`, `health`, `ready`) or after -metrics-listen-address"
         ),
@@ -76,7 +76,7 @@ fn remedy(cause: &io::Error, address: SocketAddr, usage: Use) -> String {
                 .to_owned()
         }
         Some(libc::EADDRNOTAVAIL) => {
-            let place = if usage == Use::Http { "the Corefile" } else { "`bind`" };
+            let place = if usage == SocketUse::Http { "the Corefile" } else { "`bind`" };
             format!("; no interface of this machine has the address {}: add it to one, or take it out of {place}", address.ip())
         }
         Some(libc::EAFNOSUPPORT) => "; this kernel has no such address family: take the address out of `bind`".to_owned(),
@@ -257,11 +257,11 @@ fn without_ipv6(address: SocketAddr) -> Option<SocketAddr> {
 
 fn bind_dns(address: SocketAddr, workers: usize) -> Result<DnsSockets, SocketError> {
     let udp = (0..workers.max(1)).map(|_| bind_udp(address)).collect::<Result<_, _>>()?;
-    Ok(DnsSockets { udp, tcp: bind_tcp(address, Use::DnsTcp)?, is_shared: false.into() })
+    Ok(DnsSockets { udp, tcp: bind_tcp(address, SocketUse::DnsTcp)?, is_shared: false.into() })
 }
 
 fn bind_udp(address: SocketAddr) -> Result<UdpSocket, SocketError> {
-    open(address, Use::DnsUdp, |socket, address| {
+    open(address, SocketUse::DnsUdp, |socket, address| {
         // Best effort: a smaller buffer serves as well until it overflows.
         if force_receive_buffer(socket.as_fd(), UDP_RECEIVE_BUFFER).is_err() {
             _ = socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
@@ -276,13 +276,13 @@ fn bind_udp(address: SocketAddr) -> Result<UdpSocket, SocketError> {
 
 /// A listener for HTTP. SO_REUSEPORT as for DNS.
 pub(super) fn bind_http(address: SocketAddr) -> Result<TcpListener, SocketError> {
-    bind_tcp(address, Use::Http)
+    bind_tcp(address, SocketUse::Http)
 }
 
-fn bind_tcp(address: SocketAddr, usage: Use) -> Result<TcpListener, SocketError> {
+fn bind_tcp(address: SocketAddr, usage: SocketUse) -> Result<TcpListener, SocketError> {
     open(address, usage, |socket, address| {
         socket.set_reuse_address(true)?;
-        if usage == Use::DnsTcp {
+        if usage == SocketUse::DnsTcp {
             _ = socket.set_recv_buffer_size(TCP_RECEIVE_BUFFER);
             _ = socket.set_send_buffer_size(TCP_SEND_BUFFER);
         }
@@ -298,11 +298,15 @@ fn tell_local_address(socket: &Socket, address: SocketAddr) -> io::Result<()> {
 }
 
 /// A socket made ready by `prepare`, which is given the address to bind.
-fn open(address: SocketAddr, usage: Use, prepare: impl Fn(&Socket, SocketAddr) -> io::Result<()>) -> Result<Socket, SocketError> {
+fn open(
+    address: SocketAddr,
+    usage: SocketUse,
+    prepare: impl Fn(&Socket, SocketAddr) -> io::Result<()>,
+) -> Result<Socket, SocketError> {
     let open = |address: SocketAddr| -> io::Result<Socket> {
         let (kind, protocol) = match usage {
-            Use::DnsUdp => (Type::DGRAM, Protocol::UDP),
-            Use::DnsTcp | Use::Http => (Type::STREAM, Protocol::TCP),
+            SocketUse::DnsUdp => (Type::DGRAM, Protocol::UDP),
+            SocketUse::DnsTcp | SocketUse::Http => (Type::STREAM, Protocol::TCP),
         };
         let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
         socket.set_nonblocking(true)?;
@@ -360,8 +364,8 @@ mod tests {
     #[test]
     fn a_privileged_port_asks_for_the_capability() {
         let denied = io::Error::from_raw_os_error(libc::EACCES);
-        assert!(remedy(&denied, "127.0.0.1:53".parse().unwrap(), Use::DnsUdp).contains("NET_BIND_SERVICE"));
-        assert_eq!(remedy(&denied, "127.0.0.1:5300".parse().unwrap(), Use::DnsUdp), "");
+        assert!(remedy(&denied, "127.0.0.1:53".parse().unwrap(), SocketUse::DnsUdp).contains("NET_BIND_SERVICE"));
+        assert_eq!(remedy(&denied, "127.0.0.1:5300".parse().unwrap(), SocketUse::DnsUdp), "");
     }
 
     #[test]

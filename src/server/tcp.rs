@@ -1,9 +1,9 @@
 //! Queries over TCP (RFC 7766): many on a connection, each answered as soon as its answer is there.
 
-use super::answerer::Answerer;
-use super::buffers::{Account, Kept};
-use super::connections::{Caller, Closed, Entry, Ticket};
-use super::worker::{Binding, Share};
+use super::buffers::{ConnectionMemory, Reservation};
+use super::connections::{Caller, Closed, ConnectionAdmission, ConnectionPermit};
+use super::query_handler::QueryHandler;
+use super::worker::{Binding, WorkerState};
 use crate::chain::{BatchClock, Peer, Received, Transport};
 use crate::fairness::Pass;
 use crate::message::framing::{self, Frame};
@@ -45,7 +45,7 @@ const ALWAYS_KEPT_INPUT: usize = 512;
 const KEPT_BUFFER: usize = 512;
 
 /// Accepts from one listener until its binding stops, then what has been waiting.
-pub(super) async fn accept<A: Answerer>(listener: TcpListener, binding: Arc<Binding<A>>, share: Arc<Share>) {
+pub(super) async fn accept<A: QueryHandler>(listener: TcpListener, binding: Arc<Binding<A>>, state: Arc<WorkerState>) {
     let mut stopped = pin!(binding.stopped());
     loop {
         let accepted = tokio::select! {
@@ -54,12 +54,12 @@ pub(super) async fn accept<A: Answerer>(listener: TcpListener, binding: Arc<Bind
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => admit(stream, &binding, &share),
+            Ok((stream, _)) => admit(stream, &binding, &state),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 // Mostly EMFILE: a connection less is a file more. UDP goes on meanwhile.
-                if let Some(closed) = share.connections.evict() {
-                    share.count_closed(&closed);
+                if let Some(closed) = state.connections.evict() {
+                    state.count_closed(&closed);
                     tracing::debug!(
                         "accepting on {} failed: {error}; a connection of {} makes room",
                         binding.address,
@@ -78,7 +78,7 @@ pub(super) async fn accept<A: Answerer>(listener: TcpListener, binding: Arc<Bind
             if stream.set_nonblocking(true).is_ok()
                 && let Ok(stream) = TcpStream::from_std(stream)
             {
-                admit(stream, &binding, &share);
+                admit(stream, &binding, &state);
             }
         }
     }
@@ -93,45 +93,45 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     kinds.contains(&error.kind()) || error.raw_os_error() == Some(libc::EPROTO)
 }
 
-fn admit<A: Answerer>(stream: TcpStream, binding: &Arc<Binding<A>>, share: &Arc<Share>) {
+fn admit<A: QueryHandler>(stream: TcpStream, binding: &Arc<Binding<A>>, state: &Arc<WorkerState>) {
     // Fails only if the client is gone already.
     let (Ok(client), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
     let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     let peer = Peer { client: canonical(client), local: canonical(local), transport: Transport::Tcp };
-    let (now, fairness) = (Instant::now(), share.common.fairness.get());
+    let (now, fairness) = (Instant::now(), state.shared.fairness.get());
     let caller = Caller { client: fairness.client(peer.client.ip()), is_own: peer.client.ip() == peer.local.ip() };
-    let ticket = match share.connections.admit(caller, fairness.is_on, now) {
-        Entry::Room(ticket) => ticket,
-        Entry::Instead(ticket, closed) => {
-            share.count_closed(&closed);
-            if share.common.connections.is_due(now) {
+    let permit = match state.connections.admit(caller, fairness.is_on, now) {
+        ConnectionAdmission::Room(permit) => permit,
+        ConnectionAdmission::Instead(permit, closed) => {
+            state.count_closed(&closed);
+            if state.shared.connections.is_due(now) {
                 let Closed { client, held, .. } = closed;
                 tracing::warn!(
                     "there are as many TCP connections as there may be: {client}, which has most of them ({held}), gives some up for others (told once \
                      a minute at most; nodelocaldns_tcp_connections_cut_total counts)"
                 );
             }
-            ticket
+            permit
         }
-        Entry::Full => return share.meters().cut.refused.increment(),
+        ConnectionAdmission::Full => return state.metrics().cut.refused.increment(),
     };
     _ = stream.set_nodelay(true);
-    let account = share.connections.buffers.account(caller.client, fairness.is_on);
-    let conversation = Conversation {
+    let memory = state.connections.buffers.memory(caller.client, fairness.is_on);
+    let connection = TcpConnection {
         binding: binding.clone(),
-        share: share.clone(),
+        state: state.clone(),
         peer,
-        input: Input { octets: Vec::new(), kept: Kept::new(account.clone()) },
-        replies: Arc::new(Replies::new(account.clone())),
+        input: Input { octets: Vec::new(), reservation: Reservation::new(memory.clone()) },
+        replies: Arc::new(Replies::new(memory.clone())),
         awaiting_rest_since: None,
         has_dispatched: false,
-        is_reserved: ticket.is_reserved(),
+        is_reserved: permit.is_reserved(),
     };
-    tokio::spawn(serve(stream, conversation, ticket, account));
+    tokio::spawn(serve(stream, connection, permit, memory));
 }
 
 /// Why a connection ends before the client wants it to.
-enum Cut {
+enum CloseReason {
     Malformed,
     SlowReader,
     SlowSender,
@@ -143,35 +143,40 @@ enum Cut {
     Over,
 }
 
-impl From<io::Error> for Cut {
+impl From<io::Error> for CloseReason {
     fn from(_: io::Error) -> Self {
         Self::Over
     }
 }
 
-async fn serve<A: Answerer>(mut stream: TcpStream, mut conversation: Conversation<A>, ticket: Ticket, account: Arc<Account>) {
-    let share = conversation.share.clone();
+async fn serve<A: QueryHandler>(
+    mut stream: TcpStream,
+    mut connection: TcpConnection<A>,
+    permit: ConnectionPermit,
+    memory: Arc<ConnectionMemory>,
+) {
+    let state = connection.state.clone();
     // Also while it writes to a client that does not read.
     let outcome = tokio::select! {
         biased;
-        () = ticket.evicted() => Err(Cut::Evicted),
-        () = account.cut() => Err(Cut::Crowded),
-        outcome = converse(&mut stream, &mut conversation, &ticket) => outcome,
+        () = permit.evicted() => Err(CloseReason::Evicted),
+        () = memory.cut() => Err(CloseReason::Crowded),
+        outcome = converse(&mut stream, &mut connection, &permit) => outcome,
     };
     match outcome {
         // Replies are taken before the connection is seen to close.
         Ok(()) => _ = stream.shutdown().await,
-        Err(Cut::Malformed) => share.meters().cut.malformed.increment(),
-        Err(Cut::SlowSender) => share.meters().cut.slow_sender.increment(),
-        Err(Cut::Crowded) if !conversation.replies.lack_room() => share.meters().cut.crowded.increment(),
-        Err(Cut::SlowReader | Cut::Crowded) => {
-            share.meters().cut.slow_reader.increment();
+        Err(CloseReason::Malformed) => state.metrics().cut.malformed.increment(),
+        Err(CloseReason::SlowSender) => state.metrics().cut.slow_sender.increment(),
+        Err(CloseReason::Crowded) if !connection.replies.lack_room() => state.metrics().cut.crowded.increment(),
+        Err(CloseReason::SlowReader | CloseReason::Crowded) => {
+            state.metrics().cut.slow_reader.increment();
             forget_unread(&stream);
         }
-        Err(Cut::Evicted) if conversation.replies.unwritten() > 0 => forget_unread(&stream),
-        Err(Cut::Evicted | Cut::Over) => {}
+        Err(CloseReason::Evicted) if connection.replies.unwritten() > 0 => forget_unread(&stream),
+        Err(CloseReason::Evicted | CloseReason::Over) => {}
     }
-    conversation.replies.close();
+    connection.replies.close();
 }
 
 /// Has the kernel reset the connection and drop what the client has not read. It would keep that and go on offering it for minutes. Not by SO_LINGER,
@@ -181,42 +186,46 @@ fn forget_unread(stream: &TcpStream) {
 }
 
 /// Serves until the client has closed its side, or the binding stops, and all is answered.
-async fn converse<A: Answerer>(stream: &mut TcpStream, conversation: &mut Conversation<A>, ticket: &Ticket) -> Result<(), Cut> {
-    let replies = conversation.replies.clone();
-    let mut stopped = pin!(conversation.binding.stopped());
+async fn converse<A: QueryHandler>(
+    stream: &mut TcpStream,
+    connection: &mut TcpConnection<A>,
+    permit: &ConnectionPermit,
+) -> Result<(), CloseReason> {
+    let replies = connection.replies.clone();
+    let mut stopped = pin!(connection.binding.stopped());
     let mut alarm = pin!(sleep(Duration::ZERO));
     let mut idle_since = Instant::now();
     // Nothing more is read: the client has closed its side, or we stop.
     let mut is_finishing = false;
     loop {
-        let progress = conversation.dispatch_input()?;
-        let has_written = conversation.write(stream).await?;
+        let progress = connection.dispatch_input()?;
+        let has_written = connection.write(stream).await?;
         if replies.is_closed() {
-            return Err(Cut::SlowReader);
+            return Err(CloseReason::SlowReader);
         }
-        if has_written && conversation.is_reserved {
+        if has_written && connection.is_reserved {
             return Ok(());
         }
-        if !conversation.input.count() {
-            return Err(Cut::Crowded);
+        if !connection.input.count() {
+            return Err(CloseReason::Crowded);
         }
         if progress == Progress::Replies {
             tokio::task::yield_now().await;
             continue;
         }
 
-        let is_waiting = conversation.replies.are_none_due();
+        let is_waiting = connection.replies.are_none_due();
         if is_finishing && is_waiting && progress == Progress::Starved {
             return Ok(());
         }
         if !is_waiting {
-            ticket.set_busy();
-        } else if has_written || conversation.has_dispatched {
-            conversation.has_dispatched = false;
+            permit.set_busy();
+        } else if has_written || connection.has_dispatched {
+            connection.has_dispatched = false;
             idle_since = Instant::now();
-            ticket.set_idle(idle_since);
+            permit.set_idle(idle_since);
         }
-        let deadline = conversation.deadline(is_waiting.then_some(idle_since)).filter(|_| !is_finishing);
+        let deadline = connection.deadline(is_waiting.then_some(idle_since)).filter(|_| !is_finishing);
         let deadline = deadline.map(tokio::time::Instant::from_std);
         if let Some(deadline) = deadline
             && deadline != alarm.deadline()
@@ -228,16 +237,16 @@ async fn converse<A: Answerer>(stream: &mut TcpStream, conversation: &mut Conver
             biased;
             () = replies.ready.notified() => {}
             () = &mut stopped, if !is_finishing => {
-                conversation.read_received(stream)?;
+                connection.read_received(stream)?;
                 is_finishing = true;
             }
-            read = poll_fn(|context| conversation.poll_read(Pin::new(stream), context)),
+            read = poll_fn(|context| connection.poll_read(Pin::new(stream), context)),
                 if progress == Progress::Starved && !is_finishing =>
             {
                 is_finishing = read? == Read::Closed;
             }
             () = &mut alarm, if deadline.is_some() => {
-                return Err(if conversation.awaiting_rest_since.is_some() { Cut::SlowSender } else { Cut::Over });
+                return Err(if connection.awaiting_rest_since.is_some() { CloseReason::SlowSender } else { CloseReason::Over });
             }
         }
     }
@@ -261,9 +270,9 @@ enum Read {
 }
 
 /// One connection's state. Small while idle: its buffers are then empty.
-struct Conversation<A> {
+struct TcpConnection<A> {
     binding: Arc<Binding<A>>,
-    share: Arc<Share>,
+    state: Arc<WorkerState>,
     peer: Peer,
     /// What has been read and not dispatched.
     input: Input,
@@ -278,18 +287,18 @@ struct Conversation<A> {
 /// What a client has sent, counted among what is kept for all.
 struct Input {
     octets: Vec<u8>,
-    kept: Kept,
+    reservation: Reservation,
 }
 
 impl Input {
     /// Counts what is there now; false if there is no room for it.
     fn count(&mut self) -> bool {
         let octets = self.octets.len();
-        self.kept.fit(if octets > ALWAYS_KEPT_INPUT { octets } else { 0 })
+        self.reservation.fit(if octets > ALWAYS_KEPT_INPUT { octets } else { 0 })
     }
 }
 
-impl<A: Answerer> Conversation<A> {
+impl<A: QueryHandler> TcpConnection<A> {
     /// Reads up to a buffer's worth. The buffer is on the stack, where it costs the idle connections nothing.
     fn poll_read(&mut self, stream: Pin<&mut TcpStream>, context: &mut Context<'_>) -> Poll<io::Result<Read>> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
@@ -316,23 +325,23 @@ impl<A: Answerer> Conversation<A> {
     }
 
     /// Dispatches whole messages of the input.
-    fn dispatch_input(&mut self) -> Result<Progress, Cut> {
+    fn dispatch_input(&mut self) -> Result<Progress, CloseReason> {
         if self.input.octets.is_empty() {
             return Ok(Progress::Starved);
         }
         let now = Instant::now();
         let clock = BatchClock::start(now);
-        let answerer = self.binding.answerer.load();
-        let mut reply = self.share.take_scratch();
-        let mut packets = self.share.packets();
+        let handler = self.binding.handler.load();
+        let mut reply = self.state.take_scratch();
+        let mut packets = self.state.packets();
         let mut rest = self.input.octets.as_slice();
         let progress = loop {
             let (message, after) = match framing::first(rest, 1..=MAX_QUERY) {
                 Frame::Message { octets, rest } => (octets, rest),
                 Frame::Incomplete => break Progress::Starved,
-                Frame::OutOfBounds => return Err(Cut::Malformed),
+                Frame::OutOfBounds => return Err(CloseReason::Malformed),
             };
-            if self.replies.in_flight() >= self.share.limits.queries_per_connection {
+            if self.replies.in_flight() >= self.state.limits.queries_per_connection {
                 break Progress::Full;
             }
             if self.replies.octets() >= ENOUGH_REPLIES {
@@ -343,19 +352,19 @@ impl<A: Answerer> Conversation<A> {
             self.awaiting_rest_since = None;
             reply.clear();
             let received = Received { wire: message, peer: &self.peer, clock: &clock };
-            match answerer.dispatch(received, &mut packets, &mut reply) {
+            match handler.dispatch(received, &mut packets, &mut reply) {
                 Dispatch::Reply => self.replies.push(&reply),
                 Dispatch::PacketHit(hit) => {
                     self.replies.push(&reply);
-                    answerer.count(hit, received, &packets, &reply);
+                    handler.count(hit, received, &packets, &reply);
                 }
                 Dispatch::ReplyAndRefresh(pending) => {
                     self.replies.push(&reply);
-                    self.share.refresh::<A>(pending, self.peer.client.ip());
+                    self.state.refresh::<A>(pending, self.peer.client.ip());
                 }
                 Dispatch::Pending(pending) => match self.admit() {
                     Some(pass) => {
-                        let due = Due::new(self.replies.clone());
+                        let due = PendingReply::new(self.replies.clone());
                         tokio::spawn(answer::<A>(pending, due, pass, self.binding.clone()));
                     }
                     None => {
@@ -367,7 +376,7 @@ impl<A: Answerer> Conversation<A> {
             }
         };
         drop(packets);
-        self.share.give_back_scratch(reply);
+        self.state.give_back_scratch(reply);
         let consumed = self.input.octets.len() - rest.len();
         self.input.octets.drain(..consumed);
         if self.input.octets.is_empty() && self.input.octets.capacity() > KEPT_BUFFER {
@@ -381,11 +390,11 @@ impl<A: Answerer> Conversation<A> {
 
     /// A place for one more query.
     fn admit(&self) -> Option<Pass> {
-        if self.is_reserved { None } else { self.share.admit(self.peer.client.ip()) }
+        if self.is_reserved { None } else { self.state.admit(self.peer.client.ip()) }
     }
 
     /// Writes the replies that are ready, in one piece; tells whether there were any.
-    async fn write(&self, stream: &mut TcpStream) -> Result<bool, Cut> {
+    async fn write(&self, stream: &mut TcpStream) -> Result<bool, CloseReason> {
         let octets = self.replies.take();
         if octets.is_empty() {
             return Ok(false);
@@ -396,8 +405,8 @@ impl<A: Answerer> Conversation<A> {
             Err(error) => return Err(error.into()),
         };
         if let Some(rest) = octets.get(written..).filter(|rest| !rest.is_empty()) {
-            let patience = self.binding.answerer.load().timeouts().write;
-            timeout(patience, stream.write_all(rest)).await.map_err(|_| Cut::SlowReader)??;
+            let patience = self.binding.handler.load().timeouts().write;
+            timeout(patience, stream.write_all(rest)).await.map_err(|_| CloseReason::SlowReader)??;
         }
         self.replies.give_back(octets);
         Ok(true)
@@ -405,7 +414,7 @@ impl<A: Answerer> Conversation<A> {
 
     /// When to give up on the client, were nothing to happen until then.
     fn deadline(&self, idle_since: Option<Instant>) -> Option<Instant> {
-        let timeouts = self.binding.answerer.load().timeouts();
+        let timeouts = self.binding.handler.load().timeouts();
         match self.awaiting_rest_since {
             Some(since) => since.checked_add(timeouts.read),
             None => idle_since?.checked_add(timeouts.idle),
@@ -413,9 +422,9 @@ impl<A: Answerer> Conversation<A> {
     }
 }
 
-/// Runs the slow gear. A task of its own: others may wait for the same answer, and a client that does not read, or is gone, must
+/// Runs the slow path. A task of its own: others may wait for the same answer, and a client that does not read, or is gone, must
 /// not keep it from them.
-async fn answer<A: Answerer>(pending: A::Pending, due: Due, pass: Pass, binding: Arc<Binding<A>>) {
+async fn answer<A: QueryHandler>(pending: A::Pending, due: PendingReply, pass: Pass, binding: Arc<Binding<A>>) {
     let mut reply = Vec::new();
     if pass.hold(A::run(&pending, &mut reply)).await.is_none() {
         A::refuse(&pending, &mut reply);
@@ -429,7 +438,7 @@ struct Replies {
     waiting: Mutex<Waiting>,
     /// Octets that are not written yet, those being written included.
     unwritten: AtomicUsize,
-    account: Arc<Account>,
+    memory: Arc<ConnectionMemory>,
     /// No reply is taken any more: the connection is over, or there was no room.
     is_closed: AtomicBool,
     in_flight: AtomicUsize,
@@ -441,15 +450,15 @@ struct Waiting {
     /// Each behind its two octets of length (RFC 1035 section 4.2.2).
     octets: Vec<u8>,
     /// For all that is unwritten.
-    kept: Kept,
+    reservation: Reservation,
 }
 
 impl Replies {
-    fn new(account: Arc<Account>) -> Self {
+    fn new(memory: Arc<ConnectionMemory>) -> Self {
         Self {
-            waiting: Mutex::new(Waiting { octets: Vec::new(), kept: Kept::new(account.clone()) }),
+            waiting: Mutex::new(Waiting { octets: Vec::new(), reservation: Reservation::new(memory.clone()) }),
             unwritten: AtomicUsize::new(0),
-            account,
+            memory,
             is_closed: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             ready: Notify::new(),
@@ -464,20 +473,20 @@ impl Replies {
             return;
         }
         let added = reply.len() + 2;
-        if !waiting.kept.fit((self.unwritten() + added).saturating_sub(ALWAYS_KEPT_REPLIES)) {
+        if !waiting.reservation.fit((self.unwritten() + added).saturating_sub(ALWAYS_KEPT_REPLIES)) {
             self.is_closed.store(true, Ordering::Release);
             return;
         }
         self.unwritten.fetch_add(added, Ordering::Relaxed);
-        self.account.buffers().replies.fetch_add(added, Ordering::Relaxed);
+        self.memory.buffers().replies.fetch_add(added, Ordering::Relaxed);
         waiting.octets.extend_from_slice(&length.to_be_bytes());
         waiting.octets.extend_from_slice(reply);
     }
     /// Counts octets as written, or as never to be.
     fn release(&self, octets: usize, waiting: &mut Waiting) {
         let before = self.unwritten.fetch_sub(octets, Ordering::Relaxed);
-        self.account.buffers().replies.fetch_sub(octets, Ordering::Relaxed);
-        waiting.kept.fit((before - octets).saturating_sub(ALWAYS_KEPT_REPLIES));
+        self.memory.buffers().replies.fetch_sub(octets, Ordering::Relaxed);
+        waiting.reservation.fit((before - octets).saturating_sub(ALWAYS_KEPT_REPLIES));
     }
     fn close(&self) {
         let mut waiting = self.waiting.lock();
@@ -527,18 +536,18 @@ impl Drop for Replies {
 }
 
 /// A reply that is due. However its task ends, the writer hears of it.
-struct Due {
+struct PendingReply {
     replies: Arc<Replies>,
 }
 
-impl Due {
+impl PendingReply {
     fn new(replies: Arc<Replies>) -> Self {
         replies.in_flight.fetch_add(1, Ordering::AcqRel);
         Self { replies }
     }
 }
 
-impl Drop for Due {
+impl Drop for PendingReply {
     fn drop(&mut self) {
         self.replies.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.replies.ready.notify_one();

@@ -1,8 +1,8 @@
 //! Queries over UDP: a batch is received, each of its datagrams dispatched, and what could be answered at once sent in one call. The others
 //! are answered by a second task, which sends in one call what it has answered in one turn of the runtime.
 
-use super::answerer::Answerer;
-use super::worker::{Binding, Share};
+use super::query_handler::QueryHandler;
+use super::worker::{Binding, WorkerState};
 use crate::chain::{BatchClock, Peer, Received, Transport};
 use crate::datagrams::{BATCH, Inbox, MAX_QUERY, Outbox, Outgoing, Route, allow_fragments, send};
 use crate::fairness::Pass;
@@ -29,7 +29,7 @@ const BATCHES_IN_A_ROW: usize = 8;
 const BUSY: usize = 8;
 
 /// Batches that are at most read once the socket is to stop. More than its receive buffer holds, so that only a flood is cut off.
-const LAST_BATCHES: usize = 1024;
+const REMAINING_BATCHES: usize = 1024;
 
 /// After the last batches, until what the kernel was about to put into the socket when it stopped receiving is there.
 const LAST_LOOK: Duration = Duration::from_millis(5);
@@ -38,19 +38,19 @@ const LAST_LOOK: Duration = Duration::from_millis(5);
 const SEND_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Serves one socket until its binding stops, and returns when all that came before is answered or handed on.
-pub(super) async fn serve<A: Answerer>(socket: AsyncFd<UdpSocket>, binding: Arc<Binding<A>>, share: Arc<Share>) {
+pub(super) async fn serve<A: QueryHandler>(socket: AsyncFd<UdpSocket>, binding: Arc<Binding<A>>, state: Arc<WorkerState>) {
     let socket = Arc::new(socket);
     // Polled once, it wakes this task. From then on to look is enough, which costs a tenth of a poll: one query at a time, that is felt.
     let mut stopped = pin!(unconstrained(binding.stopped()));
-    let mut is_told = false;
-    let mut turns = Turns::new(socket.clone(), binding.clone(), share);
+    let mut is_registered = false;
+    let mut udp_loop = UdpLoop::new(socket.clone(), binding.clone(), state);
     loop {
         // Not `readable`, which enters itself into a list each time: this task alone reads.
         let ready = poll_fn(|context| {
-            if (!is_told || binding.is_stopped()) && stopped.as_mut().poll(context).is_ready() {
+            if (!is_registered || binding.is_stopped()) && stopped.as_mut().poll(context).is_ready() {
                 return Poll::Ready(None);
             }
-            is_told = true;
+            is_registered = true;
             socket.poll_read_ready(context).map(Some)
         });
         let mut ready = match ready.await {
@@ -61,7 +61,7 @@ pub(super) async fn serve<A: Answerer>(socket: AsyncFd<UdpSocket>, binding: Arc<
         };
         let mut is_empty = false;
         for _ in 0..BATCHES_IN_A_ROW {
-            match turns.take() {
+            match udp_loop.serve_batch() {
                 Ok(BUSY..) => continue,
                 // Fewer than asked for: the socket was empty, and what comes from now on makes it ready again.
                 Ok(_) => is_empty = true,
@@ -81,9 +81,9 @@ pub(super) async fn serve<A: Answerer>(socket: AsyncFd<UdpSocket>, binding: Arc<
             tokio::task::yield_now().await;
         }
     }
-    turns.take_last().await;
+    udp_loop.serve_remaining().await;
     tokio::time::sleep(LAST_LOOK).await;
-    turns.take_last().await;
+    udp_loop.serve_remaining().await;
 }
 
 /// A hit of the packet cache, to be counted when its reply has been sent: one query at a time, that is 0.4 µs less for its client to wait.
@@ -97,30 +97,30 @@ struct UncountedHit {
 }
 
 /// Buffers and surroundings of one socket's turns.
-struct Turns<A: Answerer> {
+struct UdpLoop<A: QueryHandler> {
     socket: Arc<AsyncFd<UdpSocket>>,
     binding: Arc<Binding<A>>,
-    share: Arc<Share>,
+    state: Arc<WorkerState>,
     inbox: Inbox,
     outbox: Outbox,
     uncounted: Vec<UncountedHit>,
-    /// To the task that runs the slow gear.
-    slow: mpsc::UnboundedSender<Slow<A>>,
+    /// To the task that runs the slow path.
+    slow: mpsc::UnboundedSender<SlowQuery<A>>,
 }
 
-impl<A: Answerer> Turns<A> {
-    fn new(socket: Arc<AsyncFd<UdpSocket>>, binding: Arc<Binding<A>>, share: Arc<Share>) -> Self {
+impl<A: QueryHandler> UdpLoop<A> {
+    fn new(socket: Arc<AsyncFd<UdpSocket>>, binding: Arc<Binding<A>>, state: Arc<WorkerState>) -> Self {
         let wants_local = socket.get_ref().local_addr().is_ok_and(|address| address.ip().is_unspecified());
         let (slow, queries) = mpsc::unbounded_channel();
-        tokio::spawn(answer_slowly(socket.clone(), share.clone(), queries));
+        tokio::spawn(run_slow_path(socket.clone(), state.clone(), queries));
         let (inbox, outbox, uncounted) = (Inbox::new(MAX_QUERY, wants_local), Outbox::default(), Vec::with_capacity(BATCH));
-        Self { socket, binding, share, inbox, outbox, uncounted, slow }
+        Self { socket, binding, state, inbox, outbox, uncounted, slow }
     }
 
     /// Receives and answers what is there.
-    async fn take_last(&mut self) {
-        for _ in 0..LAST_BATCHES {
-            if !matches!(self.take(), Ok(BATCH)) {
+    async fn serve_remaining(&mut self) {
+        for _ in 0..REMAINING_BATCHES {
+            if !matches!(self.serve_batch(), Ok(BATCH)) {
                 break;
             }
             tokio::task::yield_now().await;
@@ -128,14 +128,14 @@ impl<A: Answerer> Turns<A> {
     }
 
     /// Receives a batch and answers it; tells how many datagrams it had.
-    fn take(&mut self) -> io::Result<usize> {
+    fn serve_batch(&mut self) -> io::Result<usize> {
         let count = self.inbox.receive(self.socket.as_fd())?;
         let clock = BatchClock::start(Instant::now());
-        let answerer = self.binding.answerer.load();
-        let mut packets = self.share.packets();
+        let handler = self.binding.handler.load();
+        let mut packets = self.state.packets();
         for (index, datagram) in self.inbox.datagrams().enumerate() {
             if datagram.is_cut {
-                self.share.meters().dropped.oversize.increment();
+                self.state.metrics().dropped.oversize.increment();
                 continue;
             }
             let route = Route { to: datagram.client, from: datagram.local };
@@ -147,7 +147,7 @@ impl<A: Answerer> Turns<A> {
             };
             let reply = self.outbox.buffer();
             let received = Received { wire: datagram.octets, peer: &peer, clock: &clock };
-            match answerer.dispatch(received, &mut packets, reply) {
+            match handler.dispatch(received, &mut packets, reply) {
                 Dispatch::Reply => self.outbox.keep(Some(route)),
                 Dispatch::PacketHit(hit) => {
                     self.uncounted.push(UncountedHit { datagram: index, peer, reply: self.outbox.kept().len(), hit });
@@ -155,13 +155,13 @@ impl<A: Answerer> Turns<A> {
                 }
                 Dispatch::ReplyAndRefresh(pending) => {
                     self.outbox.keep(Some(route));
-                    self.share.refresh::<A>(pending, peer.client.ip());
+                    self.state.refresh::<A>(pending, peer.client.ip());
                 }
-                Dispatch::Pending(pending) => match self.share.admit(peer.client.ip()) {
+                Dispatch::Pending(pending) => match self.state.admit(peer.client.ip()) {
                     Some(pass) => {
-                        let held = Held { pass, _binding: self.binding.clone() };
+                        let held = QueryPermit { pass, _binding: self.binding.clone() };
                         // Fails only when the runtime goes.
-                        _ = self.slow.send(Slow { pending, route, held });
+                        _ = self.slow.send(SlowQuery { pending, route, held });
                     }
                     None => {
                         A::refuse(&pending, reply);
@@ -171,22 +171,22 @@ impl<A: Answerer> Turns<A> {
                 Dispatch::Silence => {}
             }
         }
-        let sent = send_now(&self.socket, self.outbox.kept(), &self.share);
+        let sent = send_now(&self.socket, self.outbox.kept(), &self.state);
         for UncountedHit { datagram, peer, reply, hit } in self.uncounted.drain(..) {
             if let Some(reply) = self.outbox.kept().get(reply) {
                 let received = Received { wire: self.inbox.octets(datagram), peer: &peer, clock: &clock };
-                answerer.count(hit, received, &packets, &reply.octets);
+                handler.count(hit, received, &packets, &reply.octets);
             }
         }
-        drop((answerer, packets));
+        drop((handler, packets));
         let unsent = self.outbox.clear(sent);
         let keep = |reply: Outgoing| {
-            let pass = self.share.admit(reply.route?.to.ip().to_canonical())?;
-            Some((reply, Held { pass, _binding: self.binding.clone() }))
+            let pass = self.state.admit(reply.route?.to.ip().to_canonical())?;
+            Some((reply, QueryPermit { pass, _binding: self.binding.clone() }))
         };
         let unsent: Vec<_> = unsent.into_iter().filter_map(keep).collect();
         if !unsent.is_empty() {
-            tokio::spawn(send_patiently(self.socket.clone(), self.share.clone(), unsent));
+            tokio::spawn(send_patiently(self.socket.clone(), self.state.clone(), unsent));
         }
         Ok(count)
     }
@@ -194,7 +194,7 @@ impl<A: Answerer> Turns<A> {
 
 /// Sends until the socket takes no more; tells how many replies are done with. One that can never be sent is counted and passed
 /// over: its destination must not cost the others their answers.
-fn send_now(socket: &AsyncFd<UdpSocket>, replies: &[Outgoing], share: &Share) -> usize {
+fn send_now(socket: &AsyncFd<UdpSocket>, replies: &[Outgoing], state: &WorkerState) -> usize {
     let mut done = 0;
     let mut too_long = None;
     while let Some(rest) = replies.get(done..).filter(|rest| !rest.is_empty()) {
@@ -208,7 +208,7 @@ fn send_now(socket: &AsyncFd<UdpSocket>, replies: &[Outgoing], share: &Share) ->
                 _ = allow_fragments(socket.as_fd());
             }
             Err(error) => {
-                share.meters().dropped.unsendable.increment();
+                state.metrics().dropped.unsendable.increment();
                 let to = rest[0].route.map(|route| route.to);
                 tracing::debug!("reply of {} octets to {to:?} not sent: {error}", rest[0].octets.len());
                 done += 1;
@@ -224,20 +224,20 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 /// What a query holds until its reply is sent: its place among those in flight, and its listen address.
-struct Held<B> {
+struct QueryPermit<B> {
     pass: Pass,
     _binding: B,
 }
 
-/// A query for the slow gear.
-struct Slow<A: Answerer> {
+/// A query for the slow path.
+struct SlowQuery<A: QueryHandler> {
     pending: A::Pending,
     route: Route,
-    held: Held<Arc<Binding<A>>>,
+    held: QueryPermit<Arc<Binding<A>>>,
 }
 
-impl<A: Answerer> Slow<A> {
-    async fn answer(self) -> (Outgoing, Held<Arc<Binding<A>>>) {
+impl<A: QueryHandler> SlowQuery<A> {
+    async fn answer(self) -> (Outgoing, QueryPermit<Arc<Binding<A>>>) {
         let mut octets = Vec::new();
         if self.held.pass.hold(A::run(&self.pending, &mut octets)).await.is_none() {
             A::refuse(&self.pending, &mut octets);
@@ -246,12 +246,12 @@ impl<A: Answerer> Slow<A> {
     }
 }
 
-/// Answers a socket's queries that need the slow gear, all in one task: replies that are ready in the same turn of the runtime leave in one call,
+/// Answers a socket's queries that need the slow path, all in one task: replies that are ready in the same turn of the runtime leave in one call,
 /// and a query costs no task of its own (measured: benches/README.md).
-async fn answer_slowly<A: Answerer>(
+async fn run_slow_path<A: QueryHandler>(
     socket: Arc<AsyncFd<UdpSocket>>,
-    share: Arc<Share>,
-    mut queries: mpsc::UnboundedReceiver<Slow<A>>,
+    state: Arc<WorkerState>,
+    mut queries: mpsc::UnboundedReceiver<SlowQuery<A>>,
 ) {
     let mut running = FuturesUnordered::new();
     let (mut replies, mut held) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
@@ -280,10 +280,10 @@ async fn answer_slowly<A: Answerer>(
             }
         }
         let is_full = replies.len() == BATCH;
-        let sent = send_now(&socket, &replies, &share);
+        let sent = send_now(&socket, &replies, &state);
         if sent < replies.len() {
             let unsent = replies.drain(sent..).zip(held.drain(sent..)).collect();
-            tokio::spawn(send_patiently(socket.clone(), share.clone(), unsent));
+            tokio::spawn(send_patiently(socket.clone(), state.clone(), unsent));
         }
         replies.clear();
         held.clear();
@@ -301,8 +301,8 @@ async fn answer_slowly<A: Answerer>(
 }
 
 /// Sends replies that the socket did not take at once, of those whose places are not taken away meanwhile.
-async fn send_patiently<B>(socket: Arc<AsyncFd<UdpSocket>>, share: Arc<Share>, unsent: Vec<(Outgoing, Held<B>)>) {
-    let (mut replies, mut held): (Vec<Outgoing>, Vec<Held<B>>) = unsent.into_iter().unzip();
+async fn send_patiently<B>(socket: Arc<AsyncFd<UdpSocket>>, state: Arc<WorkerState>, unsent: Vec<(Outgoing, QueryPermit<B>)>) {
+    let (mut replies, mut held): (Vec<Outgoing>, Vec<QueryPermit<B>>) = unsent.into_iter().unzip();
     let mut pause = Duration::from_millis(1);
     let give_up = Instant::now() + SEND_PATIENCE;
     while !replies.is_empty() && Instant::now() < give_up {
@@ -310,28 +310,28 @@ async fn send_patiently<B>(socket: Arc<AsyncFd<UdpSocket>>, share: Arc<Share>, u
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(32));
         (replies, held) = replies.into_iter().zip(held).filter(|(_, held)| held.pass.is_valid()).unzip();
-        let done = send_now(&socket, &replies, &share);
+        let done = send_now(&socket, &replies, &state);
         replies.drain(..done);
         held.drain(..done);
     }
-    share.meters().dropped.unsendable.add(replies.len() as u64);
+    state.metrics().dropped.unsendable.add(replies.len() as u64);
 }
 
 #[cfg(test)]
 mod tests {
 
     use super::super::connections::Connections;
-    use super::super::meters::Meters;
-    use super::super::worker::Common;
+    use super::super::metrics::ServerMetrics;
+    use super::super::worker::Shared;
     use super::*;
     use crate::datagrams::register;
     use crate::metrics::Registry;
 
     #[tokio::test]
     async fn a_destination_that_fails_does_not_cost_the_others_their_replies() {
-        let common = Arc::new(Common::new(Meters::new(&Registry::new(1)), Arc::default()));
+        let shared = Arc::new(Shared::new(ServerMetrics::new(&Registry::new(1)), Arc::default()));
         let connections = Arc::new(Connections::new(1, 0, Instant::now()));
-        let share = Share::new(super::super::Limits::default(), common, connections);
+        let state = WorkerState::new(super::super::Limits::default(), shared, connections);
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_nonblocking(true).unwrap();
@@ -349,32 +349,32 @@ mod tests {
         // EMSGSIZE whatever the socket allows.
         outbox.buffer().resize(70_000, 9);
         outbox.keep(Some(Route { to: good, from: None }));
-        assert_eq!(send_now(&server, outbox.kept(), &share), 8, "the empty one was not kept");
+        assert_eq!(send_now(&server, outbox.kept(), &state), 8, "the empty one was not kept");
         let mut buffer = [0; 8];
         let received = std::iter::from_fn(|| client.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec()));
         assert_eq!(received.collect::<Vec<_>>(), [[1], [4], [5]]);
-        assert_eq!(share.meters().dropped.unsendable.value(), 5);
+        assert_eq!(state.metrics().dropped.unsendable.value(), 5);
     }
 
     #[tokio::test]
     async fn unsent_replies_of_one_who_gives_way_are_dropped() {
-        let common = Arc::new(Common::new(Meters::new(&Registry::new(1)), Arc::default()));
+        let shared = Arc::new(Shared::new(ServerMetrics::new(&Registry::new(1)), Arc::default()));
         let connections = Arc::new(Connections::new(1, 0, Instant::now()));
         let limits = super::super::Limits { queries_per_worker: 3, ..super::super::Limits::default() };
-        let share = Arc::new(Share::new(limits, common, connections));
+        let state = Arc::new(WorkerState::new(limits, shared, connections));
         let server = Arc::new(register(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap());
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_nonblocking(true).unwrap();
         let route = Route { to: client.local_addr().unwrap(), from: None };
-        let admit = |ip: [u8; 4]| share.admit(ip.into()).map(|pass| Held { pass, _binding: () });
+        let admit = |ip: [u8; 4]| state.admit(ip.into()).map(|pass| QueryPermit { pass, _binding: () });
         let unsent = (0..3).map(|number| (Outgoing { route: Some(route), octets: vec![number] }, admit([127, 0, 0, 1]).unwrap()));
         let unsent = unsent.collect();
         let other = admit([127, 0, 0, 2]);
         assert!(other.is_some(), "the other client took the first reply's place");
-        send_patiently(server, share.clone(), unsent).await;
+        send_patiently(server, state.clone(), unsent).await;
         let mut buffer = [0; 8];
         let received = std::iter::from_fn(|| client.recv(&mut buffer).ok().map(|length| buffer[..length].to_vec()));
         assert_eq!(received.collect::<Vec<_>>(), [[1], [2]]);
-        assert_eq!((share.in_flight(), share.meters().dropped.unsendable.value()), (1, 0));
+        assert_eq!((state.in_flight(), state.metrics().dropped.unsendable.value()), (1, 0));
     }
 }

@@ -1,8 +1,8 @@
 //! A worker: one thread, one single-threaded runtime, its share of the sockets. And what the tasks on it have in common.
 
-use super::answerer::Answerer;
 use super::connections::{Closed, Connections};
-use super::meters::Meters;
+use super::metrics::ServerMetrics;
+use super::query_handler::QueryHandler;
 use super::{Limits, ServerError};
 use crate::fairness::{Entry, Gate, Notice, Pass, Policy};
 use crate::metrics;
@@ -25,14 +25,14 @@ const KEPT_SCRATCH: usize = 4096;
 /// A running worker. Dropping it ends its tasks where they stand.
 pub(super) struct Worker {
     pub runtime: runtime::Handle,
-    pub share: Arc<Share>,
+    pub state: Arc<WorkerState>,
     end: oneshot::Sender<Infallible>,
     thread: JoinHandle<()>,
 }
 
 impl Worker {
     /// Starts the worker with number `index`, counted from zero.
-    pub fn start(index: usize, share: Share) -> Result<Self, ServerError> {
+    pub fn start(index: usize, state: WorkerState) -> Result<Self, ServerError> {
         let (end, ended) = oneshot::channel::<Infallible>();
         let make = || runtime::Builder::new_current_thread().enable_io().enable_time().build();
         let work = move |runtime: runtime::Runtime| {
@@ -42,7 +42,7 @@ impl Worker {
             runtime.shutdown_background();
         };
         let (runtime, thread) = threads::spawn_with_runtime(&format!("worker-{index}"), None, make, work)?;
-        Ok(Self { runtime, share: Arc::new(share), end, thread })
+        Ok(Self { runtime, state: Arc::new(state), end, thread })
     }
 
     /// Ends the tasks where they stand and waits for the thread.
@@ -53,40 +53,40 @@ impl Worker {
 }
 
 /// What all tasks of a worker share.
-pub(super) struct Share {
+pub(super) struct WorkerState {
     /// The queries in flight.
     flight: Arc<Gate>,
     scratch: Mutex<Vec<u8>>,
     packets: Mutex<PacketCache>,
     pub limits: Limits,
-    pub common: Arc<Common>,
+    pub shared: Arc<Shared>,
     pub connections: Arc<Connections>,
 }
 
 /// What all workers have in common.
-pub(super) struct Common {
-    pub meters: Meters,
+pub(super) struct Shared {
+    pub metrics: ServerMetrics,
     pub fairness: Arc<Policy>,
     /// Told when queries give way, and when connections do.
     pub queries: Notice,
     pub connections: Notice,
 }
 
-impl Common {
-    pub fn new(meters: Meters, fairness: Arc<Policy>) -> Self {
+impl Shared {
+    pub fn new(metrics: ServerMetrics, fairness: Arc<Policy>) -> Self {
         let now = Instant::now();
-        Self { meters, fairness, queries: Notice::new(now), connections: Notice::new(now) }
+        Self { metrics, fairness, queries: Notice::new(now), connections: Notice::new(now) }
     }
 }
 
-impl Share {
-    pub fn new(limits: Limits, common: Arc<Common>, connections: Arc<Connections>) -> Self {
+impl WorkerState {
+    pub fn new(limits: Limits, shared: Arc<Shared>, connections: Arc<Connections>) -> Self {
         let flight = Arc::new(Gate::new(limits.queries_per_worker));
-        Self { flight, scratch: Mutex::default(), packets: Mutex::default(), limits, common, connections }
+        Self { flight, scratch: Mutex::default(), packets: Mutex::default(), limits, shared, connections }
     }
 
-    pub fn meters(&self) -> &Meters {
-        &self.common.meters
+    pub fn metrics(&self) -> &ServerMetrics {
+        &self.shared.metrics
     }
 
     /// The worker's packet cache. No other thread asks for it, and no task keeps it while it waits.
@@ -110,12 +110,12 @@ impl Share {
     /// A place for one more query in flight of `client`, who waits for it or has caused it. `None`, counted, if all are taken and no other client
     /// has more.
     pub fn admit(&self, client: IpAddr) -> Option<Pass> {
-        let fairness = self.common.fairness.get();
+        let fairness = self.shared.fairness.get();
         match self.flight.admit(fairness.client(client), fairness.is_on) {
             Entry::Room(pass) => Some(pass),
             Entry::Instead { pass, client, held } => {
-                self.meters().dropped.evicted.increment();
-                if self.common.queries.is_due(Instant::now()) {
+                self.metrics().dropped.evicted.increment();
+                if self.shared.queries.is_due(Instant::now()) {
                     tracing::warn!(
                         "a worker has as many queries in flight as it may: {client}, which has most of them ({held}), gives way to others \
                          (told once a minute at most; nodelocaldns_queries_dropped_total counts)"
@@ -124,7 +124,7 @@ impl Share {
                 Some(pass)
             }
             Entry::Full => {
-                self.meters().dropped.overload.increment();
+                self.metrics().dropped.overload.increment();
                 None
             }
         }
@@ -132,7 +132,7 @@ impl Share {
 
     /// Counts a connection that was told to close.
     pub fn count_closed(&self, closed: &Closed) {
-        let cut = &self.meters().cut;
+        let cut = &self.metrics().cut;
         if closed.was_idle { &cut.evicted } else { &cut.evicted_busy }.increment();
     }
 
@@ -142,11 +142,11 @@ impl Share {
 
     /// From now on so many queries may be in flight.
     pub fn set_queries(&self, limit: usize) {
-        self.meters().dropped.evicted.add(self.flight.set_limit(limit) as u64);
+        self.metrics().dropped.evicted.add(self.flight.set_limit(limit) as u64);
     }
 
     /// Runs what nobody waits for, and `client` has caused.
-    pub fn refresh<A: Answerer>(&self, pending: A::Pending, client: IpAddr) {
+    pub fn refresh<A: QueryHandler>(&self, pending: A::Pending, client: IpAddr) {
         if let Some(pass) = self.admit(client) {
             tokio::spawn(async move { pass.hold(A::run(&pending, &mut Vec::new())).await });
         }
@@ -158,16 +158,16 @@ impl Share {
 pub(super) struct Binding<A> {
     pub address: SocketAddr,
     /// Who answers now.
-    pub answerer: ArcSwap<A>,
+    pub handler: ArcSwap<A>,
     stop: watch::Sender<bool>,
     /// Closes when the last one is gone.
     _alive: mpsc::Sender<Infallible>,
 }
 
-impl<A: Answerer> Binding<A> {
-    pub fn new(answerer: Arc<A>, alive: mpsc::Sender<Infallible>) -> Self {
-        let address = answerer.address();
-        Self { address, answerer: ArcSwap::new(answerer), stop: watch::Sender::new(false), _alive: alive }
+impl<A: QueryHandler> Binding<A> {
+    pub fn new(handler: Arc<A>, alive: mpsc::Sender<Infallible>) -> Self {
+        let address = handler.address();
+        Self { address, handler: ArcSwap::new(handler), stop: watch::Sender::new(false), _alive: alive }
     }
 
     /// No more is taken from the sockets than what is there now.

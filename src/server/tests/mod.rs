@@ -1,4 +1,4 @@
-//! The server on loopback, with an answerer whose queries say what is to become of them.
+//! The server on loopback, with a handler whose queries say what is to become of them.
 
 mod swap;
 mod tcp;
@@ -39,7 +39,7 @@ enum ToyPending {
     Refresh(Arc<AtomicUsize>),
 }
 
-impl Answerer for Toy {
+impl QueryHandler for Toy {
     type Pending = ToyPending;
 
     fn address(&self) -> SocketAddr {

@@ -25,7 +25,7 @@ fn a_reply_comes_from_the_address_that_was_asked() {
         client.send_to(b"a", asked).unwrap();
         let expected = format!("\u{1}a {} {asked} udp", client.local_addr().unwrap());
         assert_eq!(receive(&client), (expected.into_bytes(), asked));
-        // The slow gear answers from there too.
+        // The slow path answers from there too.
         rig.gate.add_permits(1);
         client.send_to(b"m", asked).unwrap();
         assert_eq!(receive(&client), (b"\x01m".to_vec(), asked));

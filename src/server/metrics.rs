@@ -3,15 +3,15 @@
 use crate::metrics::{Counter, Registry};
 
 /// Counters of the server, shared by its workers.
-pub(super) struct Meters {
+pub(super) struct ServerMetrics {
     /// Queries that got no answer though one was due.
-    pub dropped: Dropped,
+    pub dropped: QueriesDropped,
     /// TCP connections that we closed before their client did, idle ones apart.
-    pub cut: Cut,
+    pub cut: ConnectionsCut,
 }
 
 /// `nodelocaldns_queries_dropped_total{reason}`.
-pub(super) struct Dropped {
+pub(super) struct QueriesDropped {
     /// Longer than the longest query that is read.
     pub oversize: Counter,
     /// As many queries as allowed were in flight, and no other client had more of them. Answered SERVFAIL.
@@ -23,7 +23,7 @@ pub(super) struct Dropped {
 }
 
 /// `nodelocaldns_tcp_connections_cut_total{reason}`.
-pub(super) struct Cut {
+pub(super) struct ConnectionsCut {
     /// The longest idle one of the client that has most made room for a new one.
     pub evicted: Counter,
     /// One of the client that has most made room for a new one, and had queries in flight.
@@ -40,7 +40,7 @@ pub(super) struct Cut {
     pub malformed: Counter,
 }
 
-impl Meters {
+impl ServerMetrics {
     pub fn new(registry: &Registry) -> Self {
         let dropped = |reason| {
             let help = "Queries that were received and got no answer but SERVFAIL for want of a place, or none, by reason.";
@@ -51,13 +51,13 @@ impl Meters {
             registry.counter("nodelocaldns_tcp_connections_cut_total", help, &[("reason", reason)])
         };
         Self {
-            dropped: Dropped {
+            dropped: QueriesDropped {
                 oversize: dropped("oversize"),
                 overload: dropped("overload"),
                 evicted: dropped("evicted"),
                 unsendable: dropped("unsendable"),
             },
-            cut: Cut {
+            cut: ConnectionsCut {
                 evicted: cut("evicted"),
                 evicted_busy: cut("evicted_busy"),
                 refused: cut("refused"),

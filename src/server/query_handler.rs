@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Answers the messages that come to one listen address. [`Listener`] is the one that serves.
-pub trait Answerer: Send + Sync + Sized + 'static {
+pub trait QueryHandler: Send + Sync + Sized + 'static {
     /// A request that cannot be answered at once.
     type Pending: Send + Sync + 'static;
 
@@ -28,7 +28,7 @@ pub trait Answerer: Send + Sync + Sized + 'static {
     fn refuse(pending: &Self::Pending, out: &mut Vec<u8>);
 }
 
-impl Answerer for Listener {
+impl QueryHandler for Listener {
     type Pending = Pending;
 
     fn address(&self) -> SocketAddr {
