@@ -73,7 +73,7 @@ pub fn run(kind: Kind) -> Result<()> {
     let plan = config.build(&services).context("cannot build the stock Corefile")?;
     let listener = plan.listeners.first().context("the stock Corefile listens nowhere")?;
     let peer = Peer { client: (Ipv4Addr::new(127, 53, 0, 4), 1053).into(), local: ADDRESS.into(), transport: Transport::Udp };
-    nodelocaldns::metrics::enter_lane(1);
+    nodelocaldns::metrics::enter_worker_slot(1);
 
     // A name for each hit. But a packet could share its slot with another, as the hash's seed has it.
     let names = if kind == Kind::PacketHit { 1 } else { HITS as usize };

@@ -27,9 +27,7 @@ fn check_rejection(rejection: &Rejection, octets: &[u8]) {
     assert_eq!(reply[..2], octets[..2], "the ID comes back");
     assert_eq!(reply[2] & 0x80, 0x80, "a reply has the response bit set");
     match rejection {
-        Rejection::BadVersion(query) => {
-            assert!(Response::read(&reply).unwrap().rcode() == Rcode::BADVERS && query.edns.is_some())
-        }
+        Rejection::BadVersion { .. } => assert_eq!(Response::read(&reply).unwrap().rcode(), Rcode::BADVERS),
         _ => assert_eq!(reply.len(), 12),
     }
 }

@@ -1,9 +1,9 @@
 //! Writes a message anew from records that stand in another, names compressed (RFC 1035 section 4.1.4).
 
 use super::layout;
-use super::name::Suffixes;
-use super::octets::{HEADER_LENGTH, MAX_MESSAGE_LENGTH};
 use super::record::Record;
+use super::wire_reader::Suffixes;
+use super::wire_reader::{HEADER_LENGTH, MAX_MESSAGE_LENGTH};
 use super::{Name, WireError, work};
 use smallvec::SmallVec;
 use std::collections::HashMap;

@@ -1,8 +1,8 @@
 //! What an answer repeats of its question.
 
 use super::WireError;
-use super::octets::{HEADER_LENGTH, Steps, u16_at, walk_name_within};
 use super::query::question_name_end;
+use super::wire_reader::{HEADER_LENGTH, NameBudget, u16_at, walk_name_within};
 use smallvec::SmallVec;
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ fn lower_case_owners(wire: &mut [u8]) -> Result<(), WireError> {
     let records = u32::from(u16_at(wire, 6)?) + u32::from(u16_at(wire, 8)?) + u32::from(u16_at(wire, 10)?);
     let name_end = question_name_end(wire)?;
     let question = wire.get(HEADER_LENGTH..name_end).unwrap_or_default().to_ascii_lowercase();
-    let mut steps = Steps::of_message(wire.len());
+    let mut steps = NameBudget::of_message(wire.len());
     let mut at = name_end + 4;
     for _ in 0..records {
         let mut owner: SmallVec<[u8; 64]> = SmallVec::new();
@@ -41,7 +41,7 @@ fn lower_case_owners(wire: &mut [u8]) -> Result<(), WireError> {
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::{TO_QUESTION, answer, record};
-    use super::super::query::QR;
+    use super::super::header::QR;
     use super::super::{Response, Section};
     use super::*;
     use Section::{Answer, Authority};

@@ -1,7 +1,7 @@
 //! Answers of up to 65,535 octets made to cost as much as they can, for tests that count the work.
 
 use super::fixtures::record;
-use super::octets::MAX_MESSAGE_LENGTH;
+use super::wire_reader::MAX_MESSAGE_LENGTH;
 use super::{Name, Section};
 
 const A: u16 = 1;

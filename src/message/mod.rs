@@ -1,18 +1,16 @@
 //! The wire: names, client queries read in place, and whole answers kept in wire form. Pure: bytes in, values out; no
 //! I/O and no clock (RFC 1035 section 4, RFC 6891).
 
-mod check;
 mod compose;
 mod echo;
 #[cfg(test)]
 mod fixtures;
 pub mod framing;
+mod header;
 #[cfg(test)]
 pub(crate) mod hostile;
 mod layout;
-mod made;
 mod name;
-mod octets;
 mod opt;
 mod presentation;
 mod query;
@@ -21,13 +19,17 @@ mod record;
 mod rejection;
 mod reply;
 mod response;
+mod synthesize;
 mod types;
+mod validate;
+mod wire_reader;
 pub mod work;
 
 pub use echo::lower_case_echoes;
+pub use header::Header;
 pub use name::{LowerName, Name};
 pub use presentation::NameError;
-pub use query::{Edns, Header, Query};
+pub use query::{Edns, Query};
 pub use question_key::{KeyFlags, QuestionKey};
 pub use record::{Data, Record, Section};
 pub use rejection::Rejection;

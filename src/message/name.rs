@@ -1,13 +1,10 @@
 //! Domain names in uncompressed wire form (RFC 1035 section 3.1).
 
-use super::octets::{MAX_NAME_LENGTH, walk_name};
-use super::presentation::NameError;
+use super::presentation::{INLINE, NameError};
+use super::wire_reader::{MAX_NAME_LENGTH, Suffixes, walk_name};
 use super::{WireError, presentation};
 use smallvec::SmallVec;
 use std::fmt;
-
-/// Octets of the longest name that is kept without the heap: most of a cluster's.
-pub(super) const INLINE: usize = 64;
 
 /// A domain name: uncompressed wire form with its root octet, its case kept. Equality and hash ignore ASCII case.
 #[derive(Clone)]
@@ -124,20 +121,6 @@ impl fmt::Display for LowerName {
 impl fmt::Debug for LowerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
-    }
-}
-
-/// A name in uncompressed wire form, then each name above it, down to the root.
-pub(super) struct Suffixes<'a>(pub(super) &'a [u8]);
-
-impl<'a> Iterator for Suffixes<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let suffix = self.0;
-        let length = usize::from(*suffix.first()?);
-        self.0 = if length == 0 { &[] } else { suffix.get(length + 1..).unwrap_or_default() };
-        Some(suffix)
     }
 }
 

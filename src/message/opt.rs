@@ -1,6 +1,6 @@
 //! The OPT pseudo-record of EDNS(0) (RFC 6891 section 6.1).
 
-use super::octets::u16_at;
+use super::wire_reader::u16_at;
 use super::work;
 
 /// Octets of an OPT record without options.

@@ -1,9 +1,11 @@
 //! Names as text: master-file escapes (RFC 1035 section 5.1), written as miekg/dns writes them.
 
-use super::name::INLINE;
-use super::octets::MAX_NAME_LENGTH;
+use super::wire_reader::{MAX_NAME_LENGTH, Suffixes};
 use smallvec::SmallVec;
 use std::fmt;
+
+/// Octets of the longest name that is kept without the heap: most of a cluster's.
+pub(super) const INLINE: usize = 64;
 
 /// Why a text is not a domain name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +80,7 @@ pub(super) fn write(wire: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if wire.len() <= 1 {
         return f.write_char('.');
     }
-    for suffix in super::name::Suffixes(wire) {
+    for suffix in Suffixes(wire) {
         let Some((length, rest)) = suffix.split_first() else { break };
         for &octet in rest.iter().take(usize::from(*length)) {
             match octet {

@@ -1,44 +1,9 @@
 //! A client's query, read from its datagram without copying anything but the lower-cased name.
 
-use super::octets::{HEADER_LENGTH, MAX_MESSAGE_LENGTH, MAX_NAME_LENGTH, u16_at, walk_name};
+use super::header::Header;
 use super::opt;
+use super::wire_reader::{HEADER_LENGTH, MAX_MESSAGE_LENGTH, MAX_NAME_LENGTH, u16_at, walk_name};
 use super::{Class, LowerName, Rcode, RecordType, Rejection, WireError, work};
-
-/// The response bit of the header's second word.
-pub(super) const QR: u16 = 0x8000;
-/// The opcode's bits.
-pub(super) const OPCODE: u16 = 0x7800;
-pub(super) const AA: u16 = 0x0400;
-pub(super) const TC: u16 = 0x0200;
-pub(super) const RA: u16 = 0x0080;
-pub(super) const RD: u16 = 0x0100;
-pub(super) const AD: u16 = 0x0020;
-pub(super) const CD: u16 = 0x0010;
-
-/// The header (RFC 1035 section 4.1.1): `flags` is the second 16-bit word as it stood on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
-    pub id: u16,
-    pub flags: u16,
-}
-
-impl Header {
-    pub fn is_response(self) -> bool {
-        self.flags & QR != 0
-    }
-    pub fn opcode(self) -> u8 {
-        (self.flags >> 11) as u8 & 0x0f
-    }
-    pub fn recursion_desired(self) -> bool {
-        self.flags & RD != 0
-    }
-    pub fn authentic_data(self) -> bool {
-        self.flags & AD != 0
-    }
-    pub fn checking_disabled(self) -> bool {
-        self.flags & CD != 0
-    }
-}
 
 /// What a query's OPT record says (RFC 6891 section 6.1). Of options only the framing is looked at: none is served or passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +45,10 @@ impl Query {
             return Err(answer(Rcode::NOTIMP, WireError::Opcode(header.opcode())));
         }
         match read_body(wire, header, [word(2), word(3), word(4), word(5)]) {
-            Ok(query) if query.edns.is_some_and(|edns| edns.version > 0) => Err(Rejection::BadVersion(Box::new(query))),
+            Ok(query) if query.edns.is_some_and(|edns| edns.version > 0) => {
+                let (question_end, dnssec_ok) = (query.question_end, query.dnssec_ok());
+                Err(Rejection::BadVersion { header, question_end, dnssec_ok })
+            }
             Ok(query) => Ok(query),
             Err(why) => Err(answer(Rcode::FORMERR, why)),
         }
@@ -182,6 +150,7 @@ fn find_edns(wire: &[u8], question_end: usize, before_additional: u16, additiona
 
 #[cfg(test)]
 mod tests {
+    use super::super::header::{AD, CD, QR, RD};
     use super::*;
 
     const A_EXAMPLE: &[u8] = b"\x01A\x07eXample\x00\x00\x01\x00\x01";

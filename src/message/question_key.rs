@@ -1,9 +1,9 @@
 //! Everything of a query that its answer may depend on, in one place: what a cache keeps an answer under, what those in flight are shared by,
 //! and what is asked upstream. The three cannot drift apart, for the third is made of nothing else.
 
-use super::octets::HEADER_LENGTH;
+use super::header::{AD, CD, RD};
 use super::opt::{self, OPT_LENGTH};
-use super::query::{AD, CD, RD};
+use super::wire_reader::HEADER_LENGTH;
 use super::{Class, Query, RecordType};
 use smallvec::SmallVec;
 

@@ -1,6 +1,6 @@
 //! The records of a checked message, seen in place.
 
-use super::octets::{HEADER_LENGTH, u16_at, u32_at, walk_name};
+use super::wire_reader::{HEADER_LENGTH, u16_at, u32_at, walk_name};
 use super::{Class, Name, RecordType, WireError, layout};
 use smallvec::SmallVec;
 

@@ -1,8 +1,9 @@
 //! What to say to octets that are not a query we can answer.
 
+use super::header::{CD, OPCODE, QR, RD};
 use super::opt;
-use super::query::{CD, OPCODE, QR, RD};
-use super::{Query, Rcode, WireError};
+use super::wire_reader::HEADER_LENGTH;
+use super::{Header, Rcode, WireError};
 
 /// The UDP payload size stated in a BADVERS reply, which comes before any server block and its `bufsize` is known: what crosses
 /// every path unfragmented (DNS flag day 2020).
@@ -16,7 +17,12 @@ pub enum Rejection {
     /// Answer with this code and no question (malformed: FORMERR; an opcode other than QUERY: NOTIMP), header only.
     Answer { id: u16, flags: u16, rcode: Rcode, why: WireError },
     /// Answer BADVERS with an OPT record and the question (RFC 6891 section 6.1.3).
-    BadVersion(Box<Query>),
+    BadVersion {
+        header: Header,
+        /// Offset just after the question section.
+        question_end: u16,
+        dnssec_ok: bool,
+    },
 }
 
 impl Rejection {
@@ -25,16 +31,18 @@ impl Rejection {
         let (id, flags, rcode, bad_version) = match self {
             Self::Drop => return false,
             Self::Answer { id, flags, rcode, .. } => (*id, *flags, *rcode, None),
-            Self::BadVersion(query) => (query.header.id, query.header.flags, Rcode::NOERROR, Some(query)),
+            Self::BadVersion { header, question_end, dnssec_ok } => {
+                (header.id, header.flags, Rcode::NOERROR, Some((*question_end, *dnssec_ok)))
+            }
         };
         let flags = QR | flags & (OPCODE | RD | CD) | rcode.0 & 0x0f;
         let count = bad_version.is_some().into();
         out.extend_from_slice(&id.to_be_bytes());
         out.extend_from_slice(&flags.to_be_bytes());
         out.extend_from_slice(&[0, count, 0, 0, 0, 0, 0, count]);
-        if let Some(query) = bad_version {
-            out.extend_from_slice(query.question(wire));
-            out.extend_from_slice(&opt::encode(UDP_SIZE, (Rcode::BADVERS.0 >> 4) as u8, query.dnssec_ok()));
+        if let Some((question_end, dnssec_ok)) = bad_version {
+            out.extend_from_slice(wire.get(HEADER_LENGTH..usize::from(question_end)).unwrap_or_default());
+            out.extend_from_slice(&opt::encode(UDP_SIZE, (Rcode::BADVERS.0 >> 4) as u8, dnssec_ok));
         }
         true
     }

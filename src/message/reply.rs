@@ -1,9 +1,9 @@
 //! A stored answer's copy for one client.
 
-use super::octets::{HEADER_LENGTH, MAX_MESSAGE_LENGTH};
+use super::header::{AD, OPCODE, RD, TC};
 use super::opt::{self, OPT_LENGTH};
-use super::query::{AD, OPCODE, RD, TC};
 use super::response::{Parts, Response};
+use super::wire_reader::{HEADER_LENGTH, MAX_MESSAGE_LENGTH};
 use super::{Query, Rcode};
 
 /// What TTLs the copy for a client carries.
@@ -127,7 +127,7 @@ fn cut<'a>(parts: &Parts<'a>, budget: usize, counts: &mut [u16; 3]) -> (usize, &
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::{QUESTION_END, TO_QUESTION, address, answer, listing, opt, query, record};
-    use super::super::query::{AA, CD, QR, RA};
+    use super::super::header::{AA, CD, QR, RA};
     use super::super::{RecordType, Section};
     use super::*;
     use Section::{Additional, Answer, Authority};

@@ -1,10 +1,10 @@
 //! A whole answer in wire form, checked once when it arrives, then copied and patched for each client.
 
-use super::check::check;
 use super::compose::{Composed, Composer};
-use super::octets::HEADER_LENGTH;
-use super::query::{AA, AD, CD, QR, RA, RD, TC};
+use super::header::{AA, AD, CD, QR, RA, RD, TC};
 use super::record::{Record, Section};
+use super::validate::validate;
+use super::wire_reader::HEADER_LENGTH;
 use super::{Class, Name, Rcode, RecordType, WireError, work};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -85,10 +85,10 @@ impl Response {
     /// Anything malformed; a query; an opcode other than QUERY; a number of questions other than one; two OPT records; over 4,096
     /// records; over 65,535 octets.
     pub fn read(wire: &[u8]) -> Result<Self, WireError> {
-        let checked = check(wire)?;
+        let checked = validate(wire)?;
         let mut response = if checked.keepable {
             let octets = wire.get(..checked.end).ok_or(WireError::Short(checked.end))?;
-            let ttl_offsets = checked.places.iter().map(|place| place.ttl);
+            let ttl_offsets = checked.offsets.iter().map(|place| place.ttl);
             Self::assemble(checked.rcode, checked.flags, checked.question_end, ttl_offsets, octets, checked.counts)
         } else {
             let question = wire.get(HEADER_LENGTH..checked.question_end).unwrap_or_default();
@@ -279,7 +279,7 @@ impl std::fmt::Debug for Response {
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::{QUESTION, QUESTION_END, TO_QUESTION, address, answer, listing, opt, query, record};
-    use super::super::octets::MAX_MESSAGE_LENGTH;
+    use super::super::wire_reader::MAX_MESSAGE_LENGTH;
     use super::super::{Reply, TtlRule};
     use super::*;
     use Section::{Additional, Answer, Authority};

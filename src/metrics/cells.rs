@@ -1,32 +1,32 @@
-//! Where counts are kept: chunks of cells, a copy of each chunk for every lane. A series takes the same cells in all lanes. That makes
-//! a count 8 octets a lane, and yet no two lanes ever share a cache line.
+//! Where counts are kept: chunks of cells, a copy of each chunk for every slot. A series takes the same cells in all slots. That makes
+//! a count 8 octets a slot, and yet no two slots ever share a cache line.
 
-use super::lane;
+use super::slot;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Cells of a chunk; what one series needs must fit.
 pub(super) const CHUNK_CELLS: usize = 64;
 
-/// One lane's cells of a chunk. 128 octets, since processors fetch cache lines in pairs.
+/// One slot's cells of a chunk. 128 octets, since processors fetch cache lines in pairs.
 #[repr(align(128))]
-struct LaneCells([AtomicU64; CHUNK_CELLS]);
+struct SlotCells([AtomicU64; CHUNK_CELLS]);
 
-/// Consecutive cells of a chunk, in every lane. The chunk lives as long as any of its series.
+/// Consecutive cells of a chunk, in every slot. The chunk lives as long as any of its series.
 #[derive(Clone)]
 pub(super) struct Cells {
-    lanes: Arc<[LaneCells]>,
+    slots: Arc<[SlotCells]>,
     first: usize,
 }
 
 impl Cells {
-    /// Adds to the `index`th cell in the caller's lane. A worker is the only writer of its lane, so it needs no locked instruction.
+    /// Adds to the `index`th cell in the caller's slot. A worker is the only writer of its slot, so it needs no locked instruction.
     #[inline]
     pub(super) fn add(&self, index: usize, n: u64) {
         let (cells, is_sole_writer) = self.own();
         add(self.cell(cells, index), is_sole_writer, n);
     }
-    /// Adds 1 to the `index`th cell, and `value` to the `sum`th, which holds the bits of an f64, in the caller's lane.
+    /// Adds 1 to the `index`th cell, and `value` to the `sum`th, which holds the bits of an f64, in the caller's slot.
     #[inline]
     pub(super) fn observe(&self, index: usize, sum: usize, value: f64) {
         let (cells, is_sole_writer) = self.own();
@@ -39,22 +39,22 @@ impl Cells {
             cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| Some(raised(bits))).ok();
         }
     }
-    /// The caller's lane, and whether it is its only writer.
+    /// The caller's slot, and whether it is its only writer.
     #[inline]
-    fn own(&self) -> (&LaneCells, bool) {
-        let lane = lane();
-        match self.lanes.get(lane) {
-            Some(cells) if lane != 0 => (cells, true),
-            _ => (&self.lanes[0], false),
+    fn own(&self) -> (&SlotCells, bool) {
+        let slot = slot();
+        match self.slots.get(slot) {
+            Some(cells) if slot != 0 => (cells, true),
+            _ => (&self.slots[0], false),
         }
     }
-    /// The `index`th cell in a lane. It is there: the remainder only tells the compiler so, who need not check then.
+    /// The `index`th cell in a slot. It is there: the remainder only tells the compiler so, who need not check then.
     #[inline]
-    fn cell<'a>(&self, cells: &'a LaneCells, index: usize) -> &'a AtomicU64 {
+    fn cell<'a>(&self, cells: &'a SlotCells, index: usize) -> &'a AtomicU64 {
         debug_assert!(self.first + index < CHUNK_CELLS);
         &cells.0[(self.first + index) % CHUNK_CELLS]
     }
-    /// The sum of the `index`th cell over all lanes.
+    /// The sum of the `index`th cell over all slots.
     pub(super) fn total(&self, index: usize) -> u64 {
         self.every(index).fold(0, u64::wrapping_add)
     }
@@ -63,7 +63,7 @@ impl Cells {
         self.every(index).map(f64::from_bits).sum()
     }
     fn every(&self, index: usize) -> impl Iterator<Item = u64> {
-        self.lanes.iter().map(move |cells| self.cell(cells, index).load(Ordering::Relaxed))
+        self.slots.iter().map(move |cells| self.cell(cells, index).load(Ordering::Relaxed))
     }
 }
 
@@ -79,32 +79,32 @@ fn add(cell: &AtomicU64, is_sole_writer: bool, n: u64) {
 /// Hands out cells. Those of series that were dropped are not handed out again, since somebody may still hold and write them; their
 /// memory is freed with their chunk.
 pub(super) struct Arena {
-    lanes: usize,
-    chunk: Arc<[LaneCells]>,
+    slots: usize,
+    chunk: Arc<[SlotCells]>,
     used: usize,
 }
 
 impl Arena {
-    pub(super) fn new(lanes: usize) -> Self {
-        Self { lanes: lanes.max(1), chunk: Arc::default(), used: CHUNK_CELLS }
+    pub(super) fn new(slots: usize) -> Self {
+        Self { slots: slots.max(1), chunk: Arc::default(), used: CHUNK_CELLS }
     }
     /// `count` new cells at zero.
     pub(super) fn take(&mut self, count: usize) -> Cells {
         assert!(count <= CHUNK_CELLS, "a series of {count} cells is more than the {CHUNK_CELLS} of a chunk: use fewer buckets");
         if self.used + count > CHUNK_CELLS {
-            self.chunk = (0..self.lanes).map(|_| LaneCells([const { AtomicU64::new(0) }; CHUNK_CELLS])).collect();
+            self.chunk = (0..self.slots).map(|_| SlotCells([const { AtomicU64::new(0) }; CHUNK_CELLS])).collect();
             self.used = 0;
         }
         let first = self.used;
         self.used += count;
-        Cells { lanes: self.chunk.clone(), first }
+        Cells { slots: self.chunk.clone(), first }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Arena, CHUNK_CELLS};
-    use crate::metrics::enter_lane;
+    use crate::metrics::enter_worker_slot;
     use std::thread;
 
     #[test]
@@ -112,17 +112,17 @@ mod tests {
         let mut arena = Arena::new(3);
         let (first, second) = (arena.take(1), arena.take(1));
         thread::scope(|scope| {
-            for lane in 0..3 {
+            for slot in 0..3 {
                 let second = &second;
                 scope.spawn(move || {
-                    enter_lane(lane);
-                    second.add(0, 10_u64.pow(lane as u32));
+                    enter_worker_slot(slot);
+                    second.add(0, 10_u64.pow(slot as u32));
                 });
             }
         });
         assert_eq!(second.every(0).collect::<Vec<_>>(), [1, 10, 100]);
         assert_eq!(first.every(0).collect::<Vec<_>>(), [0, 0, 0]);
-        let addresses: Vec<_> = first.lanes.iter().map(|cells| std::ptr::from_ref(cells).addr()).collect();
+        let addresses: Vec<_> = first.slots.iter().map(|cells| std::ptr::from_ref(cells).addr()).collect();
         assert!(addresses.iter().all(|address| address % 128 == 0), "{addresses:x?}");
     }
 
@@ -130,10 +130,10 @@ mod tests {
     fn threads_without_a_lane_of_their_own_lose_no_count() {
         let cells = Arena::new(2).take(2);
         thread::scope(|scope| {
-            for lane in [0, 0, 7, 1] {
+            for slot in [0, 0, 7, 1] {
                 let cells = &cells;
                 scope.spawn(move || {
-                    enter_lane(lane);
+                    enter_worker_slot(slot);
                     for _ in 0..1000 {
                         cells.observe(0, 1, 0.5);
                     }

@@ -1,18 +1,19 @@
 //! Counters, gauges and histograms, their registry, and its exposition in the Prometheus text format 0.0.4. Counting writes
-//! only to the calling worker's own cache lines; a scrape adds the lanes up.
+//! only to the calling worker's own cache lines; a scrape adds the slots up.
 
 mod cells;
 mod exposition;
-mod lane;
+mod family;
 pub mod process;
 mod registry;
 mod series;
 #[cfg(test)]
 mod tests;
+mod worker_slot;
 
-pub use lane::{enter_lane, lane};
 pub use registry::{Labels, Registry};
 pub use series::{Counter, Gauge, Histogram, HistogramBuckets};
+pub use worker_slot::{enter_worker_slot, slot};
 
 /// The buckets of `coredns_dns_request_duration_seconds` and its kin: 0.00025 s × 2ⁿ, n = 0 to 15.
 pub const TIME_BUCKETS: HistogramBuckets = HistogramBuckets(&[

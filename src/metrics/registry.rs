@@ -2,6 +2,7 @@
 
 use super::cells::Arena;
 use super::exposition::Sampler;
+use super::family::{Family, Kind, Series};
 use super::series::{Counter, Gauge, Histogram, HistogramBuckets};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -31,60 +32,10 @@ struct Families {
     arena: Arena,
 }
 
-pub(super) struct Family {
-    pub(super) help: &'static str,
-    pub(super) kind: Kind,
-    /// As they are asked for.
-    label_names: Vec<&'static str>,
-    /// Indices of `label_names`, by name: the order that labels are written in, as the reference's client library does.
-    order: Vec<usize>,
-    /// By label values in that order, which is the order that series are written in.
-    series: BTreeMap<Vec<String>, Series>,
-}
-
-impl Family {
-    fn new(help: &'static str, kind: Kind, label_names: Vec<&'static str>) -> Self {
-        let mut order: Vec<usize> = (0..label_names.len()).collect();
-        order.sort_by_key(|index| label_names[*index]);
-        Self { help, kind, label_names, order, series: BTreeMap::new() }
-    }
-
-    /// The label names in the order that they are written in.
-    pub(super) fn sorted_names(&self) -> impl Iterator<Item = &'static str> {
-        self.order.iter().map(|index| self.label_names[*index])
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Kind {
-    Counter,
-    /// A counter whose count is kept elsewhere: its series are gauges.
-    ExternalCounter,
-    Gauge,
-    Histogram(HistogramBuckets),
-}
-
-#[derive(Clone)]
-pub(super) enum Series {
-    Counter(Counter),
-    Gauge(Gauge),
-    Histogram(Histogram),
-}
-
-impl Series {
-    fn new(kind: Kind, arena: &mut Arena) -> Self {
-        match kind {
-            Kind::Counter => Self::Counter(Counter(arena.take(1))),
-            Kind::ExternalCounter | Kind::Gauge => Self::Gauge(Gauge::default()),
-            Kind::Histogram(buckets) => Self::Histogram(Histogram::new(arena.take(Histogram::cell_count(buckets)), buckets)),
-        }
-    }
-}
-
 impl Registry {
-    /// `lanes` is the number of workers plus one.
-    pub fn new(lanes: usize) -> Self {
-        let families = Families { by_name: BTreeMap::new(), arena: Arena::new(lanes) };
+    /// `slots` is the number of workers plus one.
+    pub fn new(slots: usize) -> Self {
+        let families = Families { by_name: BTreeMap::new(), arena: Arena::new(slots) };
         Self(Arc::new(Inner { families: Mutex::new(families), refreshes: Mutex::default(), last_length: AtomicUsize::new(0) }))
     }
     /// The counter of these labels; its family is made when first asked for.

@@ -1,4 +1,4 @@
-use super::{Counter, Gauge, Histogram, HistogramBuckets, Registry, SIZE_BUCKETS, TIME_BUCKETS, enter_lane};
+use super::{Counter, Gauge, Histogram, HistogramBuckets, Registry, SIZE_BUCKETS, TIME_BUCKETS, enter_worker_slot};
 use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 use std::sync::Arc;
@@ -26,12 +26,12 @@ fn a_series_asked_for_again_goes_on_counting() {
 fn threads_that_ask_for_a_series_at_once_get_the_same() {
     let registry = Registry::new(5);
     thread::scope(|scope| {
-        for lane in 1..5 {
+        for slot in 1..5 {
             let registry = &registry;
             scope.spawn(move || {
-                enter_lane(lane);
+                enter_worker_slot(slot);
                 for name in 0..100 {
-                    registry.counter("a_total", "A.", &[("name", &name.to_string())]).add(lane as u64);
+                    registry.counter("a_total", "A.", &[("name", &name.to_string())]).add(slot as u64);
                 }
             });
         }

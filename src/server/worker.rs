@@ -36,7 +36,7 @@ impl Worker {
         let (end, ended) = oneshot::channel::<Infallible>();
         let make = || runtime::Builder::new_current_thread().enable_io().enable_time().build();
         let work = move |runtime: runtime::Runtime| {
-            metrics::enter_lane(index + 1);
+            metrics::enter_worker_slot(index + 1);
             _ = runtime.block_on(ended);
             // Without waiting for what a directive may have put on a blocking thread.
             runtime.shutdown_background();

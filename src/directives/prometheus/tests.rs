@@ -2,7 +2,7 @@ use super::{ProcessMetrics, Prometheus, parse, publish_enabled};
 use crate::chain::testing::{Sample, configure, services};
 use crate::chain::{BuildContext, Built, Enabled, Observer, Transport};
 use crate::message::{Name, Rcode, RecordType};
-use crate::metrics::{Registry, enter_lane};
+use crate::metrics::{Registry, enter_worker_slot};
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,10 +161,10 @@ fn durations_sizes_and_the_do_bit_are_recorded() {
 fn workers_that_see_a_series_first_at_once_count_into_one() {
     let (registry, observer) = observer();
     std::thread::scope(|scope| {
-        for lane in 0..2 {
+        for slot in 0..2 {
             let observer = &observer;
             scope.spawn(move || {
-                enter_lane(lane);
+                enter_worker_slot(slot);
                 let mut sample = Sample::new("a.example.", RecordType::A);
                 for number in 0..200 {
                     sample.rcode = Rcode(number % 100);

@@ -216,10 +216,10 @@ fn workers_share_a_flight() {
     let upstream = control.block_on(slow_upstream());
     let running = Arc::new(Running::new(&[upstream.address], Options::default()));
     let workers: Vec<_> = (1..=2)
-        .map(|lane| {
+        .map(|slot| {
             let running = running.clone();
             std::thread::spawn(move || {
-                crate::metrics::enter_lane(lane);
+                crate::metrics::enter_worker_slot(slot);
                 runtime().block_on(async { address_in(&running.answer(&request("a.example.", Transport::Udp)).await) })
             })
         })

@@ -20,11 +20,11 @@ const MAX_POINTERS: usize = 127;
 /// octet at most; 4,000 addresses of a name of 34 labels (ip6.arpa), each owner a pointer, less than three. So nothing that a server has to say
 /// comes near.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Steps {
+pub(super) struct NameBudget {
     left: usize,
 }
 
-impl Steps {
+impl NameBudget {
     /// For each octet of the message.
     const PER_OCTET: usize = 4;
     /// For any message: enough for the longest way that one name may take, and for short messages of long names.
@@ -66,16 +66,16 @@ pub(super) fn u32_at(message: &[u8], offset: usize) -> Result<u32, WireError> {
 /// section 4.1.4). So a name never depends on octets after it, no pointer loops, and a message cut at a record boundary stays
 /// whole.
 ///
-/// For a name that was followed within a message's [`Steps`] before, or stands alone in it.
+/// For a name that was followed within a message's [`NameBudget`] before, or stands alone in it.
 pub(super) fn walk_name(message: &[u8], offset: usize, visit: impl FnMut(Range<usize>)) -> Result<usize, WireError> {
-    walk_name_within(message, offset, &mut Steps { left: usize::MAX }, visit)
+    walk_name_within(message, offset, &mut NameBudget { left: usize::MAX }, visit)
 }
 
 /// [`walk_name`] at the cost of a message's `steps`.
 pub(super) fn walk_name_within(
     message: &[u8],
     offset: usize,
-    steps: &mut Steps,
+    steps: &mut NameBudget,
     mut visit: impl FnMut(Range<usize>),
 ) -> Result<usize, WireError> {
     let mut after = None;
@@ -105,7 +105,7 @@ pub(super) fn walk_name_within(
                 steps.spend(1, offset)?;
             }
             0xc0.. => {
-                steps.spend(Steps::PER_POINTER, offset)?;
+                steps.spend(NameBudget::PER_POINTER, offset)?;
                 let target = usize::from(u16_at(message, at)? & 0x3fff);
                 pointers += 1;
                 if target < HEADER_LENGTH || target >= start || at + 2 > bound || pointers > MAX_POINTERS {
@@ -119,6 +119,20 @@ pub(super) fn walk_name_within(
             }
             _ => return Err(WireError::BadName(at)),
         }
+    }
+}
+
+/// A name in uncompressed wire form, then each name above it, down to the root.
+pub(super) struct Suffixes<'a>(pub(super) &'a [u8]);
+
+impl<'a> Iterator for Suffixes<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let suffix = self.0;
+        let length = usize::from(*suffix.first()?);
+        self.0 = if length == 0 { &[] } else { suffix.get(length + 1..).unwrap_or_default() };
+        Some(suffix)
     }
 }
 
@@ -201,7 +215,7 @@ mod tests {
             rest.extend((0xc000 | if index == 0 { 12 } else { 15 + 2 * (index - 1) }).to_be_bytes());
         }
         let message = with_header(&rest);
-        let mut steps = Steps::of_message(message.len());
+        let mut steps = NameBudget::of_message(message.len());
         let mut follow = || walk_name_within(&message, 15 + 2 * 125, &mut steps, |_| ());
         assert_eq!(follow(), Ok(15 + 2 * 126));
         let followed = (1..1000).take_while(|_| follow().is_ok()).count();

@@ -1,10 +1,11 @@
 //! Checks an upstream's answer, octet for octet, before anything else sees it.
 
+use super::header::{QR, TC};
 use super::layout;
-use super::octets::{MAX_MESSAGE_LENGTH, Steps, u16_at, walk_name_within};
 use super::opt::{DNSSEC_OK, OPT_LENGTH};
-use super::query::{QR, TC, question_name_end};
+use super::query::question_name_end;
 use super::record::{Record, Section};
+use super::wire_reader::{MAX_MESSAGE_LENGTH, NameBudget, u16_at, walk_name_within};
 use super::{Rcode, RecordType, WireError, work};
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -17,13 +18,13 @@ const ALWAYS_FITS: usize = 512 - OPT_LENGTH;
 
 /// Where a record stands: its owner's name and its TTL. Both fit, as a message has at most 65,535 octets.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct RecordOffsets {
     pub owner: u16,
     pub ttl: u16,
 }
 
 /// An upstream's answer that has been found sound.
-pub(super) struct Checked<'a> {
+pub(super) struct Validated<'a> {
     pub wire: &'a [u8],
     pub flags: u16,
     /// The whole 12 bits.
@@ -33,8 +34,8 @@ pub(super) struct Checked<'a> {
     /// Records of each section, OPT not counted.
     pub counts: [u16; 3],
     /// All of them but OPT.
-    pub places: SmallVec<[Place; 32]>,
-    /// Offset after the last of `places`.
+    pub offsets: SmallVec<[RecordOffsets; 32]>,
+    /// Offset after the last of `offsets`.
     pub end: usize,
     /// False if the octets up to `end` must not be kept as they are: OPT stands among them, a name borrows octets that will be
     /// patched or a pointer from within the question, or names are written out in an answer that some clients would get cut for its length.
@@ -42,13 +43,13 @@ pub(super) struct Checked<'a> {
     /// A name stands written out where it could be compressed, if an earlier one ends alike.
     written_out: bool,
     /// What following names may still cost.
-    steps: Steps,
+    steps: NameBudget,
 }
 
-impl<'a> Checked<'a> {
+impl<'a> Validated<'a> {
     pub(super) fn records(&self) -> impl Iterator<Item = Record<'a>> {
         let [answers, authorities, _] = self.counts.map(usize::from);
-        self.places.iter().enumerate().filter_map(move |(index, place)| {
+        self.offsets.iter().enumerate().filter_map(move |(index, place)| {
             let section = match index {
                 _ if index < answers => Section::Answer,
                 _ if index < answers + authorities => Section::Authority,
@@ -61,7 +62,7 @@ impl<'a> Checked<'a> {
 
 /// Checks the whole of `wire`. Octets after the last record are ignored. A message that ends early is accepted up to its last
 /// whole record if it says TC: some servers cut at an octet rather than a record.
-pub(super) fn check(wire: &[u8]) -> Result<Checked<'_>, WireError> {
+pub(super) fn validate(wire: &[u8]) -> Result<Validated<'_>, WireError> {
     if wire.len() > MAX_MESSAGE_LENGTH {
         return Err(WireError::TooLong);
     }
@@ -86,18 +87,18 @@ pub(super) fn check(wire: &[u8]) -> Result<Checked<'_>, WireError> {
     if question_end > wire.len() {
         return Err(WireError::Short(question_end));
     }
-    let mut checked = Checked {
+    let mut checked = Validated {
         wire,
         flags,
         rcode: Rcode(flags & 0x0f),
         dnssec_ok: false,
         question_end,
         counts: [0; 3],
-        places: SmallVec::new(),
+        offsets: SmallVec::new(),
         end: question_end,
         keepable: true,
         written_out: false,
-        steps: Steps::of_message(wire.len()),
+        steps: NameBudget::of_message(wire.len()),
     };
     match checked.read_sections(counts) {
         Err(WireError::Short(_)) if flags & TC != 0 => (),
@@ -107,7 +108,7 @@ pub(super) fn check(wire: &[u8]) -> Result<Checked<'_>, WireError> {
     Ok(checked)
 }
 
-impl Checked<'_> {
+impl Validated<'_> {
     fn read_sections(&mut self, counts: [u16; 3]) -> Result<(), WireError> {
         let mut at = self.question_end;
         let mut opt_seen = false;
@@ -127,7 +128,7 @@ impl Checked<'_> {
                     self.dnssec_ok = record.ttl as u16 & DNSSEC_OK != 0;
                     continue;
                 }
-                self.places.push(Place { owner: owner as u16, ttl: (fixed + 4) as u16 });
+                self.offsets.push(RecordOffsets { owner: owner as u16, ttl: (fixed + 4) as u16 });
                 self.check_data(&record).map_err(|error| match error {
                     // The record lies within the message, so this is no message cut short.
                     WireError::Short(_) => WireError::BadRecord(owner),
@@ -143,7 +144,7 @@ impl Checked<'_> {
 
     /// Follows the name at `offset`, which may or may not be written compressed; gives the offset after it.
     fn follow(&mut self, offset: usize, compressible: bool) -> Result<usize, WireError> {
-        let (wire, places, keepable) = (self.wire, &self.places, &mut self.keepable);
+        let (wire, offsets, keepable) = (self.wire, &self.offsets, &mut self.keepable);
         let type_and_class = self.question_end - 4..self.question_end;
         let mut compressed = false;
         let after = walk_name_within(wire, offset, &mut self.steps, |labels| {
@@ -154,7 +155,7 @@ impl Checked<'_> {
                 let octets = labels.start..labels.end + if ends_in_root { 1 } else { 2 };
                 // Within the question's labels a pointer's second octet may be a letter, which each client spells as it likes.
                 let is_spelt_anew = !ends_in_root && labels.end < type_and_class.start;
-                *keepable &= !is_spelt_anew && !overlap(&octets, &type_and_class) && !touches_ttl(places, &octets);
+                *keepable &= !is_spelt_anew && !overlap(&octets, &type_and_class) && !touches_ttl(offsets, &octets);
             }
         })?;
         let is_root = after == offset + 1;
@@ -190,14 +191,14 @@ fn overlap(one: &Range<usize>, other: &Range<usize>) -> bool {
 }
 
 /// True if octets overlap the TTL of a record; patching that would change a name that borrows them.
-fn touches_ttl(places: &[Place], octets: &Range<usize>) -> bool {
-    let ttl = |place: &Place| usize::from(place.ttl)..usize::from(place.ttl) + 4;
+fn touches_ttl(offsets: &[RecordOffsets], octets: &Range<usize>) -> bool {
+    let ttl = |place: &RecordOffsets| usize::from(place.ttl)..usize::from(place.ttl) + 4;
     // Most pointers lead to the question, before every record.
-    if places.first().is_none_or(|first| octets.end <= usize::from(first.owner)) {
+    if offsets.first().is_none_or(|first| octets.end <= usize::from(first.owner)) {
         return false;
     }
-    let next = places.partition_point(|place| ttl(place).end <= octets.start);
-    places.get(next).is_some_and(|place| overlap(octets, &ttl(place)))
+    let next = offsets.partition_point(|place| ttl(place).end <= octets.start);
+    offsets.get(next).is_some_and(|place| overlap(octets, &ttl(place)))
 }
 
 #[cfg(test)]
@@ -207,7 +208,7 @@ mod tests {
     use Section::{Additional, Answer, Authority};
 
     fn keepable(records: &[(Section, Vec<u8>)]) -> bool {
-        check(&answer(QR, records)).unwrap().keepable
+        validate(&answer(QR, records)).unwrap().keepable
     }
 
     fn pointer(offset: usize) -> [u8; 2] {

@@ -1,9 +1,9 @@
 //! Answers that are made here rather than received, and the way through hickory-proto's types and back.
 
 use super::compose::Composer;
-use super::octets::HEADER_LENGTH;
-use super::query::{CD, RD};
+use super::header::{CD, RD};
 use super::record::{Record, Section};
+use super::wire_reader::HEADER_LENGTH;
 use super::{Query, Rcode, Response, WireError};
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 
@@ -78,7 +78,7 @@ impl Response {
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::{QUESTION_END, answer, listing, query};
-    use super::super::query::{AD, QR};
+    use super::super::header::{AD, QR};
     use super::super::{Class, Name};
     use super::*;
     use Section::{Answer, Authority};
