@@ -10,6 +10,7 @@ mod text;
 
 use super::sockets::{SocketError, bind_http};
 use crate::chain::Endpoint;
+use crate::metrics::{Counter, Registry};
 use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -23,7 +24,7 @@ use seats::Seats;
 use socket2::SockRef;
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -60,9 +61,28 @@ type Routes = HashMap<SocketAddr, HashMap<&'static str, Arc<Page>>>;
 /// Serves endpoints over HTTP: a server's side of it, or all that a process without DNS serves.
 pub struct Http {
     control: Handle,
+    evictions: Arc<Evictions>,
     routes: Arc<ArcSwap<Routes>>,
     /// Addresses that are listened on.
     listening: HashMap<SocketAddr, Listening>,
+}
+
+/// `nodelocaldns_http_connections_cut_total{reason}`: connections that made room for new ones.
+struct Evictions {
+    /// Had its first answer, or had asked nothing.
+    idle: Counter,
+    /// Waited for its first answer.
+    busy: Counter,
+}
+
+impl Evictions {
+    fn new(registry: &Registry) -> Self {
+        let evictions = |reason| {
+            let help = "Connections to HTTP addresses closed by the server to make room for new ones, by reason.";
+            registry.counter("nodelocaldns_http_connections_cut_total", help, &[("reason", reason)])
+        };
+        Self { idle: evictions("evicted"), busy: evictions("evicted_busy") }
+    }
 }
 
 /// Accepts connections until it is dropped.
@@ -75,19 +95,15 @@ impl Drop for Listening {
 }
 
 impl Http {
-    /// Nothing is served yet. Connections are served on `control`.
-    pub fn new(control: Handle) -> Self {
-        Self { control, routes: Arc::default(), listening: HashMap::new() }
+    /// Nothing is served yet. Connections are served on `control`; `registry` counts those that are evicted.
+    pub fn new(control: Handle, registry: &Registry) -> Self {
+        Self { control, evictions: Arc::new(Evictions::new(registry)), routes: Arc::default(), listening: HashMap::new() }
     }
 
     /// From now on these endpoints are served and nothing else: where it is listened already at once, at other addresses from the next
     /// [`Http::listen`] on.
     pub fn serve(&mut self, endpoints: &[Endpoint]) {
-        let mut routes = Routes::new();
-        for endpoint in endpoints {
-            let page = || Arc::new(Page::new(endpoint.answer.clone()));
-            routes.entry(endpoint.address).or_default().entry(endpoint.path).or_insert_with(page);
-        }
+        let routes = routes_of(endpoints);
         self.listening.retain(|address, _| routes.contains_key(address));
         self.routes.store(Arc::new(routes));
     }
@@ -103,7 +119,8 @@ impl Http {
             let register = |listener| TcpListener::from_std(listener).map_err(|cause| SocketError::Register { address, cause });
             match bind_http(address).inspect(bound_buffers).and_then(register) {
                 Ok(listener) => {
-                    let task = self.control.spawn(accept(listener, address, self.routes.clone())).abort_handle();
+                    let accepting = accept(listener, address, self.routes.clone(), self.evictions.clone());
+                    let task = self.control.spawn(accepting).abort_handle();
                     self.listening.insert(address, Listening(task));
                 }
                 Err(error) => errors.push(error),
@@ -111,6 +128,16 @@ impl Http {
         }
         errors
     }
+}
+
+/// The first of several endpoints at one address and path has it.
+fn routes_of(endpoints: &[Endpoint]) -> Routes {
+    let mut routes = Routes::new();
+    for endpoint in endpoints {
+        let page = || Arc::new(Page::new(endpoint.answer.clone()));
+        routes.entry(endpoint.address).or_default().entry(endpoint.path).or_insert_with(page);
+    }
+    routes
 }
 
 /// What is accepted there has the same.
@@ -127,7 +154,7 @@ struct Connection {
     waits: Arc<AtomicBool>,
 }
 
-async fn accept(listener: TcpListener, address: SocketAddr, routes: Arc<ArcSwap<Routes>>) {
+async fn accept(listener: TcpListener, address: SocketAddr, routes: Arc<ArcSwap<Routes>>, evictions: Arc<Evictions>) {
     let mut seats: Seats<Connection> = Seats::new(CONNECTIONS);
     loop {
         match listener.accept().await {
@@ -135,9 +162,7 @@ async fn accept(listener: TcpListener, address: SocketAddr, routes: Arc<ArcSwap<
                 seats.retain(|connection| !connection.task.is_finished());
                 let waits = Arc::new(AtomicBool::new(false));
                 let task = tokio::spawn(converse(stream, address, routes.clone(), waits.clone())).abort_handle();
-                let waiting = |connection: &Connection| connection.waits.load(Ordering::Relaxed);
-                if let Some(evicted) = seats.take(client.ip(), Connection { task, waits }, waiting) {
-                    evicted.task.abort();
+                if seat(&mut seats, client.ip(), Connection { task, waits }, &evictions) {
                     // Each that comes has a turn before the next one may cost it its seat.
                     yield_now().await;
                 }
@@ -148,6 +173,22 @@ async fn accept(listener: TcpListener, address: SocketAddr, routes: Arc<ArcSwap<
             }
         }
     }
+}
+
+/// Seats a client's connection; true if another one had to end for it.
+fn seat(seats: &mut Seats<Connection>, client: IpAddr, connection: Connection, evictions: &Evictions) -> bool {
+    let waits = |connection: &Connection| connection.waits.load(Ordering::Relaxed);
+    let Some(evicted) = seats.take(client, connection, waits) else { return false };
+    if waits(&evicted) { &evictions.busy } else { &evictions.idle }.increment();
+    evicted.task.abort();
+    true
+}
+
+/// One connection to `address` where `endpoints` are served, as each that [`Http`] accepts but over any stream, until it ends. For tests with bytes and a
+/// clock of their own.
+#[doc(hidden)]
+pub async fn serve_connection(endpoints: &[Endpoint], address: SocketAddr, stream: impl AsyncRead + AsyncWrite) {
+    converse(stream, address, Arc::new(ArcSwap::from_pointee(routes_of(endpoints))), Arc::default()).await;
 }
 
 async fn converse(

@@ -23,6 +23,8 @@ mod worker;
 
 pub use capacity::{Capacity, Load};
 pub use http::Http;
+#[doc(hidden)]
+pub use http::serve_connection;
 pub use query_handler::QueryHandler;
 pub use retries::Retries;
 pub use sockets::{SocketError, SocketUse, Sockets};
@@ -128,7 +130,8 @@ impl<A: QueryHandler> Server<A> {
 
         let (alive, all_done) = mpsc::channel(1);
         let (bindings, sockets) = (HashMap::new(), Sockets::default());
-        Ok(Self { workers, connections, bindings, sockets, http: Http::new(control), alive, all_done, _gauges: gauges })
+        let http = Http::new(control, registry);
+        Ok(Self { workers, connections, bindings, sockets, http, alive, all_done, _gauges: gauges })
     }
 
     /// What clients take, and how much of it they may.

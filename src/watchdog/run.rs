@@ -546,8 +546,8 @@ struct Exposition {
 impl Exposition {
     /// Nothing is listened on yet.
     fn new(address: Option<SocketAddr>, metrics: &Metrics) -> Self {
-        let mut http = Http::new(Handle::current());
         let registry = metrics.registry().clone();
+        let mut http = Http::new(Handle::current(), &registry);
         let answer: Arc<dyn Fn() -> HttpAnswer + Send + Sync> =
             Arc::new(move || HttpAnswer { status: 200, content_type: crate::metrics::CONTENT_TYPE, body: registry.encode() });
         let endpoint = |address| Endpoint { address, path: "/metrics", answer: answer.clone() };

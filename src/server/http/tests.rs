@@ -109,7 +109,7 @@ async fn an_address_that_another_has_is_listened_on_once_it_is_free_and_the_othe
         path: "/health",
         answer: Arc::new(|| HttpAnswer { status: 200, content_type: "text/plain", body: "OK".to_owned() }),
     };
-    let mut http = Http::new(Handle::current());
+    let mut http = Http::new(Handle::current(), &Registry::new(1));
     http.serve(&[endpoint(busy), endpoint(free)]);
     let told = |errors: Vec<SocketError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
     for _ in 0..2 {
@@ -120,4 +120,31 @@ async fn an_address_that_another_has_is_listened_on_once_it_is_free_and_the_othe
     drop(holder);
     assert_eq!(told(http.listen()), [""; 0]);
     assert!(TcpStream::connect(busy).await.is_ok());
+}
+
+#[tokio::test]
+async fn connections_that_are_evicted_are_counted_by_whether_they_wait_for_a_first_answer() {
+    let registry = Registry::new(1);
+    let evictions = Evictions::new(&registry);
+    let counted = || {
+        let text = registry.encode();
+        ["evicted", "evicted_busy"].map(|reason| {
+            let series = format!("nodelocaldns_http_connections_cut_total{{reason=\"{reason}\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&series)?.parse::<usize>().ok()).expect("it is exposed")
+        })
+    };
+    let mut seats = Seats::new(2);
+    let mut seat = |waits: bool| {
+        let task = tokio::spawn(std::future::pending::<()>());
+        let connection = Connection { task: task.abort_handle(), waits: Arc::new(AtomicBool::new(waits)) };
+        (super::seat(&mut seats, here().ip(), connection, &evictions), task)
+    };
+    let (_, answered) = seat(false);
+    let (_, waiting) = seat(true);
+    assert_eq!(counted(), [0, 0]);
+    let (is_full, _newer) = seat(true);
+    assert!(is_full && answered.await.unwrap_err().is_cancelled());
+    assert_eq!(counted(), [1, 0]);
+    assert!(seat(true).0 && waiting.await.unwrap_err().is_cancelled());
+    assert_eq!(counted(), [1, 1]);
 }
