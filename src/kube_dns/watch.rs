@@ -128,7 +128,7 @@ pub enum WatchError {
         "cannot watch {folder}: {cause}; its files are read every {UNWATCHED_POLL:?} instead. If fs.inotify.max_user_watches is used up, \
          raise it (sysctl)"
     )]
-    Folder { folder: PathBuf, cause: String },
+    Folder { folder: String, cause: String },
     #[error("files are watched no longer: {0}; they are read every {UNWATCHED_POLL:?} instead")]
     Lost(io::Error),
 }
@@ -137,11 +137,12 @@ pub enum WatchError {
 pub struct Watcher(Inotify);
 
 /// Watches that were placed, by the kernel's numbers, and folders where that failed, with why.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Placed {
     watched: HashMap<i32, Interest>,
-    failed: Vec<(PathBuf, String)>,
+    /// Folders as they are shown: a path need not be UTF-8, as what one process passes to another has to be.
+    failed: Vec<(String, String)>,
 }
 
 impl Watcher {
@@ -159,7 +160,7 @@ impl Watcher {
                     Some(known) => known.merge(interest),
                     None => drop(placed.watched.insert(descriptor, interest)),
                 },
-                Err(cause) => placed.failed.push((folder, cause.to_string())),
+                Err(cause) => placed.failed.push((folder.display().to_string(), cause.to_string())),
             }
         }
         placed
@@ -171,7 +172,7 @@ pub struct Watch {
     events: Option<(EventStream<[u8; BUFFER_OCTETS]>, OwnedFd)>,
     watched: HashMap<i32, Interest>,
     debounce: Debounce,
-    unwatched: BTreeSet<PathBuf>,
+    unwatched: BTreeSet<String>,
 }
 
 impl Watch {
