@@ -690,3 +690,12 @@ fn a_missing_corefile_is_named() {
     assert!(!output.status.success());
     assert!(everything(&output).contains("/no/such/Corefile"), "{}", everything(&output));
 }
+
+#[test]
+fn a_corefile_from_standard_input_without_end_is_refused_beyond_16_mib() {
+    let endless = std::fs::File::open("/dev/zero").expect("every machine has it");
+    let output = Command::new(binary()).args(["-conf", "stdin"]).stdin(endless).output().expect("the program runs");
+    let told = everything(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("cannot read the Corefile from standard input: it has more than 16777216 octets"), "{told}");
+}

@@ -30,7 +30,10 @@ pub fn read_at_most(source: impl Read) -> io::Result<Vec<u8>> {
     let mut octets = Vec::new();
     source.take(FILE_OCTETS + 1).read_to_end(&mut octets)?;
     match octets.len() as u64 > FILE_OCTETS {
-        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {FILE_OCTETS} octets"))),
+        true => Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it has more than {FILE_OCTETS} octets, as no configuration has"),
+        )),
         false => Ok(octets),
     }
 }

@@ -32,9 +32,7 @@ const RENDERED: usize = 1;
 pub struct Keeper {
     mode: Mode,
     default_port: u16,
-    /// What standard input had.
-    input: Option<Vec<u8>>,
-    /// A Corefile that can be read but once.
+    /// A Corefile that can be read but once: what standard input had, or a pipe.
     fixed: Mutex<Option<Source>>,
     rendering: OnceLock<(Template, Target)>,
     /// What the last good Corefile imports, as it stands and as it is rendered.
@@ -46,8 +44,8 @@ pub struct Keeper {
 impl Keeper {
     /// For servers that are started with this mode and port. `input` is all that standard input had, if that is the Corefile.
     pub fn new(mode: Mode, default_port: u16, input: Option<Vec<u8>>) -> Self {
-        let (fixed, rendering, imports) = (Mutex::default(), OnceLock::new(), Mutex::default());
-        Self { mode, default_port, input, fixed, rendering, imports, threads: Arc::default() }
+        let fixed = Mutex::new(input.as_deref().map(Source::stdin));
+        Self { mode, default_port, fixed, rendering: OnceLock::new(), imports: Mutex::default(), threads: Arc::default() }
     }
 
     /// Answers a server in the present runtime until it is gone.
@@ -139,7 +137,8 @@ impl Keeper {
         }
         let source = match corefile {
             Corefile::BuiltIn => Ok(Source::built_in()),
-            Corefile::Stdin => Ok(Source::stdin(self.input.as_deref().unwrap_or_default())),
+            // Only where nothing was given for it.
+            Corefile::Stdin => Ok(Source::stdin(&[])),
             Corefile::File(path) => Source::file(path),
         }?;
         if matches!(source, Source::Text { .. }) {
