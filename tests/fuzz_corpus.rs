@@ -6,6 +6,8 @@ mod cache_transfer;
 mod client_packet;
 #[path = "../fuzz/bodies/corefile.rs"]
 mod corefile;
+#[path = "../fuzz/bodies/http_requests.rs"]
+mod http_requests;
 #[path = "../fuzz/bodies/netlink.rs"]
 mod netlink;
 #[path = "../fuzz/bodies/node_text.rs"]
@@ -73,4 +75,9 @@ fn packets_of_the_corpus_hold_what_the_fuzzer_demands() {
 #[test]
 fn streams_of_the_corpus_hold_what_the_fuzzer_demands() {
     replay("streams", streams::run);
+}
+
+#[test]
+fn http_requests_of_the_corpus_hold_what_the_fuzzer_demands() {
+    replay("http_requests", http_requests::run);
 }

@@ -1,10 +1,15 @@
-//! Packets between watchdog and server, and between one watchdog and the next; and answers to the watchdog's probe. The first octet says which.
+//! Packets between watchdog and server, and between one watchdog and the next; what a server asks of the configuration's files, and what has been read
+//! for it; and answers to the watchdog's probe. The first octet says which.
 
+use nodelocaldns::app::files::{Ask, Machine, Record, Recorder, Reply};
+use nodelocaldns::chain::Loaders;
+use nodelocaldns::corefile::parse;
 use nodelocaldns::message::{Name, Query};
-use nodelocaldns::plan::probe;
+use nodelocaldns::plan::{configure, probe};
 use nodelocaldns::watchdog::control::{Instruction, MAX_MESSAGE, Message, MessageError, Report, decode, encode};
 use nodelocaldns::watchdog::handover::{Offer, Request};
 use std::fmt::Debug;
+use std::path::Path;
 
 /// Panics if anything that either process relies on does not hold.
 pub fn run(octets: &[u8]) {
@@ -14,6 +19,9 @@ pub fn run(octets: &[u8]) {
         b'i' => check_message::<Instruction>(packet),
         b'q' => check_message::<Request>(packet),
         b'o' => check_message::<Offer>(packet),
+        b'a' => check_message::<Ask>(packet),
+        b'y' => check_message::<Reply>(packet),
+        b'f' => check_record(packet),
         b'p' => check_probe(packet),
         _ => {}
     }
@@ -30,6 +38,32 @@ fn check_message<M: Message + PartialEq + Debug>(packet: &[u8]) {
         Err(MessageError::TooLong(length)) => assert!(length > MAX_MESSAGE && packet.len() > MAX_MESSAGE / 8, "{message:?}"),
         Err(error) => panic!("{error}"),
     }
+}
+
+/// What has been read can be passed on again and then answers as before, as does what is noted of it while a Corefile is loaded from it.
+fn check_record(octets: &[u8]) {
+    let Ok(record) = serde_json::from_slice::<Record>(octets) else { return };
+    let said = serde_json::to_vec(&record).expect("a record can be passed on");
+    assert_eq!(serde_json::from_slice::<Record>(&said).expect("what we say is a record"), record);
+    assert!(record.covers(&record));
+    let recorder = Recorder::new(&record, Record::default());
+    let told = load(&recorder);
+    let noted = recorder.finish();
+    assert!(told == load(&record), "noting it changes nothing");
+    assert!(told == load(&noted), "what was noted is all that is asked");
+}
+
+/// What is told of the Corefile that a machine has.
+fn load(machine: &dyn Machine) -> String {
+    let path = Path::new("Corefile");
+    let text = match machine.text(path) {
+        Ok(text) => text,
+        Err(error) => return error.to_string(),
+    };
+    let (corefile, mut diagnostics) = parse(path, &text, machine);
+    let (_, more) = configure(&corefile, 53, Loaders { files: machine, interfaces: machine });
+    diagnostics.extend(more);
+    diagnostics.render(&corefile.sources)
 }
 
 /// Only an answer with the probe's ID and question tells a generation.

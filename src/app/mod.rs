@@ -3,7 +3,8 @@
 mod banner;
 mod doctor;
 mod fallback;
-mod files;
+#[doc(hidden)]
+pub mod files;
 mod interceptor;
 mod load;
 mod log;

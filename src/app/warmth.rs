@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const SAVE_LIMIT: Duration = Duration::from_millis(400);
 
 /// How long a server waits for its caches to be filled before it serves; what is left is filled in while it does. Less than the watchdog
-/// leaves the interception to a server that is being replaced (100 ms).
+/// leaves the interception to a server that is being replaced (70 ms).
 const RESTORE_PATIENCE: Duration = Duration::from_millis(50);
 
 /// How long reading may take, which goes on while this server serves.

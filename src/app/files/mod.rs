@@ -8,7 +8,7 @@ mod keeper;
 mod record;
 
 pub use keeper::Keeper;
-pub use record::{Machine, Record, System};
+pub use record::{Machine, Record, Recorder, System};
 
 use crate::corefile::read_at_most;
 use crate::kube_dns::WriteError;
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 /// What the server asks. Beside it is a socket for the answer and, where that is said, one thing more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Ask {
+pub enum Ask {
     /// Read the Corefile as it stands, and what it names.
     Corefile,
     /// Read the template and the kube-dns ConfigMap, and what the Corefile rendered from them names.
@@ -43,9 +43,9 @@ enum Ask {
 }
 
 /// What the watchdog answers.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum Reply {
+pub enum Reply {
     /// The record is beside this.
     Record,
     /// Or why not.
