@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 /// none came in the time the upstream is given. Also while the upstream is marked. The query's ID may be changed.
 pub type Ask = Box<dyn Fn(Vec<u8>) -> BoxFuture<'static, bool> + Send + Sync>;
 
-/// The upstreams of the chain of one key. Lives as long as one of its listings or its `loop`, so also over a reload.
+/// The upstreams of the chain of one server block. Lives as long as one of its listings or its `loop`, so also over a reload.
 #[derive(Default)]
 pub struct Upstreams {
     list: Mutex<Vec<Weak<Upstream>>>,

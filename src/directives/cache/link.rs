@@ -47,7 +47,7 @@ impl Policy {
     }
 }
 
-/// A directive of one key of a server block.
+/// The `cache` of a server block.
 pub(super) struct Cache(pub Arc<Inner>);
 
 pub(super) struct Inner {

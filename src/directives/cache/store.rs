@@ -1,8 +1,7 @@
 //! The kept answers of one cache: sharded, bounded exactly in entries for each kind, and in octets together with all other caches
 //! of the process.
 //!
-//! Why not moka: design.md and ARCHITECTURE.md measured about 500 octets an entry over the payload, a shared log written on every
-//! hit, and no bound in entries and octets at once. A look-up here takes one uncontended shared lock and allocates nothing.
+//! Why not moka: ARCHITECTURE.md ("Our own cache store"). A look-up here takes one uncontended shared lock and allocates nothing.
 
 use super::entry::{Copied, Entry, Fresh, Key, Kind, Moment, Payload};
 use super::shard::Shard;

@@ -51,14 +51,8 @@ impl Configured for Health {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
         let mut built = Built::default();
         built.endpoints.push(Endpoint { address: self.address, path: PATH, answer: Arc::new(healthy) });
-        // A block's part is built once for each of its zones, and one poller is enough.
-        if context.block_zones.first() == Some(context.zone) {
-            built.background.push(Box::pin(poll::poll_forever(
-                self.address,
-                PATH,
-                poll::Series::new(&context.services.registry),
-            )));
-        }
+        let series = poll::Series::new(&context.services.registry);
+        built.background.push(Box::pin(poll::poll_forever(self.address, PATH, series)));
         Ok(built)
     }
 }

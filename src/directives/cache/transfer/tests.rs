@@ -193,7 +193,7 @@ fn an_extended_rcode_and_the_dnssec_bit_come_through() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn octets_however_damaged_never_cost_more_than_the_answers_in_them(
