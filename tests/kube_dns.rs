@@ -163,8 +163,7 @@ fn a_stub_domain_is_served_at_once_and_no_query_is_lost() {
     assert!(wait_until(PATIENCE, || stage.written().ends_with(&block)), "{}", stage.written());
     stage.kube_dns.swap(&[("stubDomains", "{}")]);
     stage.wait_who("192.0.2.1", &server);
-    // Long enough for a slow machine's client to have asked something.
-    std::thread::sleep(Duration::from_secs(1));
+    client.await_queries();
     client.finish();
     assert_eq!(stage.errors("configmap"), Some(0.0));
 }

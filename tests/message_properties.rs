@@ -12,6 +12,7 @@ use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
 use nodelocaldns::message::{Name, NameError, Query, Rcode, Reply, Response, Section, TtlRule};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::{FailurePersistence, FileFailurePersistence};
 
 /// Few distinct labels, so that names share suffixes and compression has work to do.
 fn label() -> impl Strategy<Value = Vec<u8>> {
@@ -156,8 +157,14 @@ fn write(response: &Response, wire: &[u8], reply: Reply) -> Vec<u8> {
     out
 }
 
+/// By itself proptest keeps no seeds of what stands in `tests/`.
+fn kept_seeds() -> Option<Box<dyn FailurePersistence>> {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/message_properties.txt");
+    Some(Box::new(FileFailurePersistence::Direct(file)))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: kept_seeds(), ..ProptestConfig::default() })]
 
     #[test]
     fn a_copy_says_what_the_upstream_said(

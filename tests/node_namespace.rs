@@ -26,7 +26,7 @@ const SYNC: Duration = Duration::from_secs(60);
 
 #[test]
 fn nftables_rules_follow_the_interception_and_leave_nothing() {
-    in_a_namespace("nftables_rules_follow_the_interception_and_leave_nothing", || {
+    in_a_namespace(|| {
         runtime().block_on(async {
             bridge("nodelocaldns");
             let mut node = Node::open(wish(), Choice::Auto, SYNC).await.unwrap();
@@ -61,7 +61,7 @@ fn nftables_rules_follow_the_interception_and_leave_nothing() {
 
 #[test]
 fn nobody_else_can_take_the_owned_rules_away() {
-    in_a_namespace("nobody_else_can_take_the_owned_rules_away", || {
+    in_a_namespace(|| {
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
             node.ensure(&on()).await.unwrap();
@@ -78,7 +78,7 @@ fn nobody_else_can_take_the_owned_rules_away() {
 
 #[test]
 fn the_rules_stand_until_the_last_descriptor_of_their_owner_is_closed() {
-    in_a_namespace("the_rules_stand_until_the_last_descriptor_of_their_owner_is_closed", || {
+    in_a_namespace(|| {
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
             let owner = node.take_owner().expect("it was just made");
@@ -94,7 +94,7 @@ fn the_rules_stand_until_the_last_descriptor_of_their_owner_is_closed() {
 
 #[test]
 fn the_kernel_removes_the_rules_when_their_owner_is_killed() {
-    in_a_namespace("the_kernel_removes_the_rules_when_their_owner_is_killed", || {
+    in_a_namespace(|| {
         bridge("nodelocaldns");
         let agent = Agent::start("nftables");
         assert_eq!(owned_rules().matches("counter packets").count(), NOTRACK_RULES_WHEN_ON);
@@ -112,7 +112,7 @@ fn the_kernel_removes_the_rules_when_their_owner_is_killed() {
 
 #[test]
 fn two_agents_at_once_leave_each_other_what_they_need() {
-    in_a_namespace("two_agents_at_once_leave_each_other_what_they_need", || {
+    in_a_namespace(|| {
         bridge("nodelocaldns");
         let old = Agent::start("nftables");
         let new = Agent::start("nftables");
@@ -130,7 +130,7 @@ fn two_agents_at_once_leave_each_other_what_they_need() {
 
 #[test]
 fn a_new_agent_on_iptables_leaves_the_running_one_s_interception_on() {
-    in_a_namespace("a_new_agent_on_iptables_leaves_the_running_one_s_interception_on", || {
+    in_a_namespace(|| {
         let old = Agent::start("iptables");
         let on = notrack_rules();
         assert_eq!(on, NOTRACK_RULES_WHEN_ON);
@@ -146,7 +146,7 @@ fn a_new_agent_on_iptables_leaves_the_running_one_s_interception_on() {
 
 #[test]
 fn rules_that_an_agent_on_iptables_left_to_another_one_go_when_that_has_ended() {
-    in_a_namespace("rules_that_an_agent_on_iptables_left_to_another_one_go_when_that_has_ended", || {
+    in_a_namespace(|| {
         let other = Agent::start("iptables");
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
@@ -161,7 +161,7 @@ fn rules_that_an_agent_on_iptables_left_to_another_one_go_when_that_has_ended() 
 
 #[test]
 fn a_new_agent_on_nftables_removes_the_rules_that_an_old_one_on_iptables_left_to_it() {
-    in_a_namespace("a_new_agent_on_nftables_removes_the_rules_that_an_old_one_on_iptables_left_to_it", || {
+    in_a_namespace(|| {
         let old = Agent::start("iptables");
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
@@ -178,7 +178,7 @@ fn a_new_agent_on_nftables_removes_the_rules_that_an_old_one_on_iptables_left_to
 
 #[test]
 fn iptables_rules_follow_the_interception_and_leave_nothing() {
-    in_a_namespace("iptables_rules_follow_the_interception_and_leave_nothing", || {
+    in_a_namespace(|| {
         for kind in ["nft", "legacy"] {
             // kube-proxy's chain tells which kind it is.
             run(&format!("iptables-{kind} -t nat -N KUBE-SERVICES"));
@@ -208,7 +208,7 @@ fn iptables_rules_follow_the_interception_and_leave_nothing() {
 
 #[test]
 fn iptables_rules_come_back_when_they_are_flushed() {
-    in_a_namespace("iptables_rules_come_back_when_they_are_flushed", || {
+    in_a_namespace(|| {
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
             node.ensure(&on()).await.unwrap();
@@ -225,7 +225,7 @@ fn iptables_rules_come_back_when_they_are_flushed() {
 
 #[test]
 fn changes_of_others_beside_our_rules_wake_nobody() {
-    in_a_namespace("changes_of_others_beside_our_rules_wake_nobody", || {
+    in_a_namespace(|| {
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
             node.ensure(&on()).await.unwrap();
@@ -239,7 +239,7 @@ fn changes_of_others_beside_our_rules_wake_nobody() {
 
 #[test]
 fn rules_of_a_crashed_reference_are_cleaned_or_adopted() {
-    in_a_namespace("rules_of_a_crashed_reference_are_cleaned_or_adopted", || {
+    in_a_namespace(|| {
         let leave = || {
             for (chain, end) in [
                 ("PREROUTING", "-d 10.96.0.10 --dport 53"),
@@ -277,7 +277,7 @@ fn rules_of_a_crashed_reference_are_cleaned_or_adopted() {
 
 #[test]
 fn legacy_rules_of_a_crashed_predecessor_are_cleaned_although_kube_proxy_uses_nft() {
-    in_a_namespace("legacy_rules_of_a_crashed_predecessor_are_cleaned_although_kube_proxy_uses_nft", || {
+    in_a_namespace(|| {
         run("iptables-nft -t nat -N KUBE-SERVICES");
         run(
             "iptables-legacy -t raw -I OUTPUT -p udp -d 10.96.0.10 --dport 53 -j NOTRACK -m comment --comment 'NodeLocal DNS Cache: skip conntrack'",
@@ -292,7 +292,7 @@ fn legacy_rules_of_a_crashed_predecessor_are_cleaned_although_kube_proxy_uses_nf
 
 #[test]
 fn a_held_xtables_lock_is_told_as_such() {
-    in_a_namespace("a_held_xtables_lock_is_told_as_such", || {
+    in_a_namespace(|| {
         // Only the legacy programs take the lock.
         run("iptables-legacy -t nat -N KUBE-SERVICES");
         runtime().block_on(async {
@@ -311,7 +311,7 @@ fn a_held_xtables_lock_is_told_as_such() {
 
 #[test]
 fn a_lock_that_is_held_beside_nftables_holds_nothing_up_and_is_told_once() {
-    in_a_namespace("a_lock_that_is_held_beside_nftables_holds_nothing_up_and_is_told_once", || {
+    in_a_namespace(|| {
         run("iptables-legacy -N KUBE-FIREWALL && ip6tables-legacy -N KUBE-FIREWALL");
         runtime().block_on(async {
             let file = std::fs::File::create(std::env::var("XTABLES_LOCKFILE").unwrap()).unwrap();
@@ -335,7 +335,7 @@ fn a_lock_that_is_held_beside_nftables_holds_nothing_up_and_is_told_once() {
 
 #[test]
 fn without_iptables_nftables_does_and_iptables_is_an_error() {
-    in_a_namespace("without_iptables_nftables_does_and_iptables_is_an_error", || {
+    in_a_namespace(|| {
         let path = std::env::var_os("PATH").unwrap();
         // SAFETY: no other thread of this process runs yet that could read the environment.
         unsafe { std::env::set_var("PATH", "/nonexistent") };
@@ -355,7 +355,7 @@ fn without_iptables_nftables_does_and_iptables_is_an_error() {
 
 #[test]
 fn without_rules_the_link_is_set_up_and_taken_down_all_the_same() {
-    in_a_namespace("without_rules_the_link_is_set_up_and_taken_down_all_the_same", || {
+    in_a_namespace(|| {
         bridge("nodelocaldns");
         let path = std::env::var_os("PATH").unwrap();
         // SAFETY: no other thread of this process runs yet that could read the environment.
@@ -383,7 +383,7 @@ fn without_rules_the_link_is_set_up_and_taken_down_all_the_same() {
 
 #[test]
 fn kube_proxys_kind_of_iptables_is_found_while_it_holds_the_lock() {
-    in_a_namespace("kube_proxys_kind_of_iptables_is_found_while_it_holds_the_lock", || {
+    in_a_namespace(|| {
         run("iptables-legacy -t nat -N KUBE-SERVICES");
         let file = std::fs::File::create(std::env::var("XTABLES_LOCKFILE").unwrap()).unwrap();
         file.lock().unwrap();
@@ -401,7 +401,7 @@ fn kube_proxys_kind_of_iptables_is_found_while_it_holds_the_lock() {
 
 #[test]
 fn a_withdrawal_with_nftables_does_not_wait_for_who_holds_the_xtables_lock() {
-    in_a_namespace("a_withdrawal_with_nftables_does_not_wait_for_who_holds_the_xtables_lock", || {
+    in_a_namespace(|| {
         run("iptables-legacy -N KUBE-FIREWALL && ip6tables-legacy -N KUBE-FIREWALL");
         let file = std::fs::File::create(std::env::var("XTABLES_LOCKFILE").unwrap()).unwrap();
         file.lock().unwrap();
@@ -423,7 +423,7 @@ fn a_withdrawal_with_nftables_does_not_wait_for_who_holds_the_xtables_lock() {
 
 #[test]
 fn a_table_of_our_name_that_is_not_ours_is_left_alone() {
-    in_a_namespace("a_table_of_our_name_that_is_not_ours_is_left_alone", || {
+    in_a_namespace(|| {
         run("nft add table inet nodelocaldns");
         run("nft add chain inet nodelocaldns theirs");
         runtime().block_on(async {
@@ -439,7 +439,7 @@ fn a_table_of_our_name_that_is_not_ours_is_left_alone() {
 
 #[test]
 fn a_link_is_made_and_deleted_a_dummy_one_or_a_bridge_where_the_kernel_has_none() {
-    in_a_namespace("a_link_is_made_and_deleted_a_dummy_one_or_a_bridge_where_the_kernel_has_none", || {
+    in_a_namespace(|| {
         let has_dummy = succeeds("ip link add probe type dummy && ip link delete probe");
         let kind = if has_dummy { "dummy" } else { "bridge" };
         runtime().block_on(async {
@@ -472,7 +472,7 @@ fn a_link_is_made_and_deleted_a_dummy_one_or_a_bridge_where_the_kernel_has_none(
 
 #[test]
 fn an_existing_link_is_adopted_and_gets_its_addresses_back_at_once() {
-    in_a_namespace("an_existing_link_is_adopted_and_gets_its_addresses_back_at_once", || {
+    in_a_namespace(|| {
         bridge("nodelocaldns");
         run("ip address add 192.0.2.1/24 dev nodelocaldns");
         run("ip link set nodelocaldns down");
@@ -506,7 +506,7 @@ fn an_existing_link_is_adopted_and_gets_its_addresses_back_at_once() {
 
 #[test]
 fn a_link_that_is_deleted_and_made_anew_by_somebody_is_adopted_again() {
-    in_a_namespace("a_link_that_is_deleted_and_made_anew_by_somebody_is_adopted_again", || {
+    in_a_namespace(|| {
         bridge("nodelocaldns");
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
@@ -525,7 +525,7 @@ fn a_link_that_is_deleted_and_made_anew_by_somebody_is_adopted_again() {
 
 #[test]
 fn the_interval_is_told_when_nothing_else_happens() {
-    in_a_namespace("the_interval_is_told_when_nothing_else_happens", || {
+    in_a_namespace(|| {
         runtime().block_on(async {
             let mut node = Node::open(Wish { interface: None, ..wish() }, Choice::None, Duration::from_secs(1)).await.unwrap();
             assert_eq!(next_change(&mut node).await, Change::SyncDue);

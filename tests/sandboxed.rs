@@ -1,5 +1,5 @@
 //! The server in its sandbox, started by a watchdog that is really root: it serves, reloads, is replaced and ends as one without walls does. Without root
-//! there is no other user, and these tests say so; tests/watchdog.rs has the same for a server that keeps its user.
+//! there is no other user, and these tests fail; tests/watchdog.rs has the same for a server that keeps its user.
 
 mod support;
 
@@ -16,13 +16,13 @@ use support::upstream::{Upstream, address_rule};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// True for root; else it is told.
-fn is_root() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        eprintln!("not root: a server without a user of its own shows nothing here");
-    }
-    is_root
+/// Fails without root, which a user namespace does not give: it has the user that made it and no other.
+fn require_root() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test needs root, since only root can give the server a user of its own: run it as root, as in `sudo -E env PATH=\"$PATH\" cargo test \
+         --test sandboxed`, or leave it out, as in `cargo nextest run -E 'not binary(sandboxed)'`"
+    );
 }
 
 struct Scene {
@@ -86,9 +86,7 @@ fn is_there(pid: i32) -> bool {
 
 #[test]
 fn each_thread_of_the_server_is_another_user_without_rights_behind_a_filter() {
-    if !is_root() {
-        return;
-    }
+    require_root();
     let scene = Scene::start(" whoami\n");
     let server = scene.server();
     let mut threads = 0;
@@ -115,9 +113,7 @@ fn each_thread_of_the_server_is_another_user_without_rights_behind_a_filter() {
 
 #[test]
 fn the_watchdog_can_end_it_and_its_own_end_is_the_servers_though_that_is_stopped() {
-    if !is_root() {
-        return;
-    }
+    require_root();
     let scene = Scene::start(" whoami\n");
     let first = scene.server();
     send(first, libc::SIGSTOP);
@@ -131,9 +127,7 @@ fn the_watchdog_can_end_it_and_its_own_end_is_the_servers_though_that_is_stopped
 
 #[test]
 fn files_that_only_root_may_read_are_read_at_start_reload_and_replacement_and_the_rendered_one_is_written() {
-    if !is_root() {
-        return;
-    }
+    require_root();
     let upstream = Upstream::start(vec![address_rule("up.example.", 60, "192.0.2.1")], None);
     let scene = Scene::start(" whoami\n");
     let template = std::fs::read_to_string(scene.path("Corefile.base")).expect("it was written");
@@ -165,9 +159,7 @@ fn files_that_only_root_may_read_are_read_at_start_reload_and_replacement_and_th
 
 #[test]
 fn a_watchdog_that_could_not_end_another_user_keeps_the_server_and_says_so() {
-    if !is_root() {
-        return;
-    }
+    require_root();
     let dns = free_port();
     let folder = scratch();
     let corefile = write(folder.path(), "Corefile", &format!(".:{dns} {{\n bind 127.0.0.1\n whoami\n}}\n"));

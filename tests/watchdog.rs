@@ -121,13 +121,13 @@ fn a_server_that_is_killed_is_replaced_on_the_same_sockets_and_hardly_a_query_is
     let guarded = Guarded::start_plain();
     let client = SteadyClient::start(guarded.dns);
     for round in 1..=3 {
-        std::thread::sleep(Duration::from_millis(400));
+        client.await_queries();
         let before = guarded.server();
         signal(before, libc::SIGKILL);
         guarded.await_restarts("signal", f64::from(round));
         assert_ne!(guarded.server(), before);
     }
-    std::thread::sleep(Duration::from_millis(400));
+    client.await_queries();
     // Lost is what a server had read and not answered: a datagram or two of each, and the connection it had accepted.
     let (udp, tcp) = client.tally();
     assert!(udp.lost <= 6, "over UDP: {udp:?}\n{}", guarded.watchdog.tail(20));
@@ -145,7 +145,7 @@ fn a_server_that_is_killed_is_replaced_on_the_same_sockets_and_hardly_a_query_is
 fn a_server_that_hangs_is_replaced_and_no_query_that_waits_is_lost() {
     let guarded = Guarded::start_plain();
     let client = SteadyClient::start(guarded.dns);
-    std::thread::sleep(Duration::from_millis(400));
+    client.await_queries();
     let hung = guarded.server();
     let stopped = Instant::now();
     signal(hung, libc::SIGSTOP);
@@ -153,7 +153,7 @@ fn a_server_that_hangs_is_replaced_and_no_query_that_waits_is_lost() {
     guarded.await_answer();
     let gap = stopped.elapsed();
     assert!(gap < Duration::from_secs(3), "{gap:?}");
-    std::thread::sleep(Duration::from_millis(400));
+    client.await_queries();
     // What the server had in hand when it stopped is gone with it: at most one datagram, and the connection it had accepted.
     let (udp, tcp) = client.tally();
     assert!(udp.lost <= 1 && tcp.lost <= 1, "{udp:?}, {tcp:?}\n{}", guarded.watchdog.tail(20));
@@ -169,7 +169,9 @@ fn a_watchdog_that_was_held_up_blames_nobody() {
     std::thread::sleep(Duration::from_millis(1500));
     assert!(ask(loopback(guarded.dns), "a.example.", "A").is_some(), "the server serves without its watchdog");
     guarded.watchdog.signal(libc::SIGCONT);
-    std::thread::sleep(Duration::from_millis(1000));
+    let answered = || metric(guarded.metrics, "nodelocaldns_watchdog_probe_duration_seconds_count").unwrap_or_default();
+    let before = answered();
+    assert!(wait_until(SOON, || answered() > before + 20.0), "{}", guarded.watchdog.tail(20));
     assert_eq!((guarded.server(), guarded.restarts("hang")), (server, 0.0), "{}", guarded.watchdog.tail(20));
 }
 
@@ -317,11 +319,11 @@ fn sigterm_leaves_no_process_behind_and_status_0() {
 fn a_server_that_is_told_to_end_by_somebody_else_is_replaced() {
     let guarded = Guarded::start_plain();
     let client = SteadyClient::start(guarded.dns);
-    std::thread::sleep(Duration::from_millis(500));
+    client.await_queries();
     signal(guarded.server(), libc::SIGTERM);
     guarded.await_restarts("exit", 1.0);
     guarded.await_answer();
-    std::thread::sleep(Duration::from_millis(500));
+    client.await_queries();
     client.finish();
 }
 
@@ -335,7 +337,7 @@ fn a_server_that_is_told_to_end_does_not_wait_long_for_an_upstream_that_is_dead(
     );
     let guarded = Guarded::start(&corefile);
     let client = SteadyClient::start(guarded.dns);
-    std::thread::sleep(Duration::from_millis(500));
+    client.await_queries();
     let misses = UdpSocket::bind(loopback(0)).expect("a socket");
     misses.connect(loopback(guarded.dns)).expect("loopback");
     for n in 0..20 {
@@ -347,7 +349,7 @@ fn a_server_that_is_told_to_end_does_not_wait_long_for_an_upstream_that_is_dead(
     signal(guarded.server(), libc::SIGTERM);
     guarded.await_restarts("exit", 1.0);
     guarded.await_answer();
-    std::thread::sleep(Duration::from_millis(500));
+    client.await_queries();
     client.finish();
 }
 

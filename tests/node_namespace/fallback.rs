@@ -32,7 +32,7 @@ fn is_there() -> bool {
 
 #[test]
 fn a_fallback_that_is_as_wanted_is_taken_over_as_it_stands() {
-    in_a_namespace("fallback::a_fallback_that_is_as_wanted_is_taken_over_as_it_stands", || {
+    in_a_namespace(|| {
         bridge("nodelocaldns");
         let handles = || run("nft --handle list table inet nodelocaldns-fallback");
         runtime().block_on(async {
@@ -51,7 +51,7 @@ fn a_fallback_that_is_as_wanted_is_taken_over_as_it_stands() {
 
 #[test]
 fn the_fallback_stays_with_the_link_when_its_agent_ends_and_the_next_one_replaces_it() {
-    in_a_namespace("fallback::the_fallback_stays_with_the_link_when_its_agent_ends_and_the_next_one_replaces_it", || {
+    in_a_namespace(|| {
         bridge("nodelocaldns");
         runtime().block_on(async {
             let node = start(wish_for(11), Choice::Nftables).await;
@@ -89,7 +89,7 @@ fn the_fallback_stays_with_the_link_when_its_agent_ends_and_the_next_one_replace
 
 #[test]
 fn the_fallback_comes_back_when_somebody_takes_it_away_or_changes_it() {
-    in_a_namespace("fallback::the_fallback_comes_back_when_somebody_takes_it_away_or_changes_it", || {
+    in_a_namespace(|| {
         runtime().block_on(async {
             for choice in [Choice::Nftables, Choice::Iptables] {
                 let mut node = start(Wish { interface: None, ..wish_for(11) }, choice).await;
@@ -119,7 +119,7 @@ fn the_fallback_comes_back_when_somebody_takes_it_away_or_changes_it() {
 /// The kernel tells the listener of an overflow once, and of nothing more until all that waits has been read.
 #[test]
 fn a_change_is_noticed_also_after_others_came_faster_than_they_were_read() {
-    in_a_namespace("fallback::a_change_is_noticed_also_after_others_came_faster_than_they_were_read", || {
+    in_a_namespace(|| {
         runtime().block_on(async {
             let mut node = start(Wish { interface: None, ..wish_for(11) }, Choice::Nftables).await;
             node.ensure(&on()).await.unwrap();
@@ -141,7 +141,7 @@ fn a_change_is_noticed_also_after_others_came_faster_than_they_were_read() {
 
 #[test]
 fn a_predecessors_fallback_goes_when_none_is_wanted_and_no_other_agent_needs_it() {
-    in_a_namespace("fallback::a_predecessors_fallback_goes_when_none_is_wanted_and_no_other_agent_needs_it", || {
+    in_a_namespace(|| {
         runtime().block_on(async {
             for choice in [Choice::Nftables, Choice::Iptables, Choice::None] {
                 let old = start(Wish { interface: None, ..wish_for(11) }, Choice::Nftables).await;
@@ -157,7 +157,7 @@ fn a_predecessors_fallback_goes_when_none_is_wanted_and_no_other_agent_needs_it(
 
 #[test]
 fn without_rules_that_shadow_it_no_fallback_is_made() {
-    in_a_namespace("fallback::without_rules_that_shadow_it_no_fallback_is_made", || {
+    in_a_namespace(|| {
         runtime().block_on(async {
             let _node = start(Wish { interface: None, ..wish_for(11) }, Choice::None).await;
             assert!(!is_there());
@@ -170,7 +170,7 @@ fn without_rules_that_shadow_it_no_fallback_is_made() {
 
 #[test]
 fn two_agents_that_want_different_fallbacks_come_to_rest() {
-    in_a_namespace("fallback::two_agents_that_want_different_fallbacks_come_to_rest", || {
+    in_a_namespace(|| {
         runtime().block_on(async {
             let mut old = start(Wish { interface: None, ..wish_for(11) }, Choice::Nftables).await;
             let mut new = start(Wish { interface: None, ..wish_for(12) }, Choice::Nftables).await;

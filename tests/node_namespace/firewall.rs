@@ -57,7 +57,7 @@ fn told(node: &mut Node) -> Vec<String> {
 
 #[test]
 fn rules_that_accept_are_to_iptables_nft_as_if_it_had_made_them() {
-    in_a_namespace("firewall::rules_that_accept_are_to_iptables_nft_as_if_it_had_made_them", || {
+    in_a_namespace(|| {
         let by_programs = runtime().block_on(async {
             let node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
             let by_programs = ours(&listed());
@@ -84,7 +84,7 @@ fn rules_that_accept_are_to_iptables_nft_as_if_it_had_made_them() {
 
 #[test]
 fn rules_that_are_flushed_or_put_behind_one_that_drops_come_to_the_front_again() {
-    in_a_namespace("firewall::rules_that_are_flushed_or_put_behind_one_that_drops_come_to_the_front_again", || {
+    in_a_namespace(|| {
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
             node.ensure(&on()).await.unwrap();
@@ -110,7 +110,7 @@ fn rules_that_are_flushed_or_put_behind_one_that_drops_come_to_the_front_again()
 
 #[test]
 fn firewalls_in_iptables_nft_keep_nobody_from_the_cache() {
-    in_a_namespace("firewall::firewalls_in_iptables_nft_keep_nobody_from_the_cache", || {
+    in_a_namespace(|| {
         let established = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT";
         for rules in [
             "$i -P INPUT DROP; $i -A INPUT -i lo -j ACCEPT".to_owned(),
@@ -130,7 +130,7 @@ fn firewalls_in_iptables_nft_keep_nobody_from_the_cache() {
 
 #[test]
 fn what_a_foreign_table_drops_is_not_intercepted_until_it_is_gone() {
-    in_a_namespace("firewall::what_a_foreign_table_drops_is_not_intercepted_until_it_is_gone", || {
+    in_a_namespace(|| {
         runtime().block_on(async {
             run(REJECTING);
             let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
@@ -154,7 +154,7 @@ fn what_a_foreign_table_drops_is_not_intercepted_until_it_is_gone() {
 
 #[test]
 fn a_filter_table_that_comes_later_gets_the_rules_then() {
-    in_a_namespace("firewall::a_filter_table_that_comes_later_gets_the_rules_then", || {
+    in_a_namespace(|| {
         runtime().block_on(async {
             run("nft flush ruleset");
             let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();

@@ -47,7 +47,7 @@ fn carriers() -> usize {
 
 #[test]
 fn a_link_of_ours_that_somebody_renames_gets_its_name_back_and_stays_one() {
-    in_a_namespace("links::a_link_of_ours_that_somebody_renames_gets_its_name_back_and_stays_one", || {
+    in_a_namespace(|| {
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
             node.ensure_link().await.unwrap();
@@ -64,7 +64,7 @@ fn a_link_of_ours_that_somebody_renames_gets_its_name_back_and_stays_one() {
 
 #[test]
 fn a_link_of_ours_whose_name_is_taken_is_used_and_removed_under_the_one_it_has() {
-    in_a_namespace("links::a_link_of_ours_whose_name_is_taken_is_used_and_removed_under_the_one_it_has", || {
+    in_a_namespace(|| {
         let lines = Lines::start();
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
@@ -87,7 +87,7 @@ fn a_link_of_ours_whose_name_is_taken_is_used_and_removed_under_the_one_it_has()
 
 #[test]
 fn a_link_of_ours_that_was_renamed_while_no_agent_ran_is_found_again_and_torn_down() {
-    in_a_namespace("links::a_link_of_ours_that_was_renamed_while_no_agent_ran_is_found_again_and_torn_down", || {
+    in_a_namespace(|| {
         let start = async || {
             let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
             node.ensure_link().await.unwrap();
@@ -107,7 +107,7 @@ fn a_link_of_ours_that_was_renamed_while_no_agent_ran_is_found_again_and_torn_do
 
 #[test]
 fn of_two_links_that_are_ours_one_goes() {
-    in_a_namespace("links::of_two_links_that_are_ours_one_goes", || {
+    in_a_namespace(|| {
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
             node.ensure_link().await.unwrap();
@@ -128,7 +128,7 @@ fn of_two_links_that_are_ours_one_goes() {
 
 #[test]
 fn an_adopted_link_that_is_renamed_keeps_no_address_of_ours() {
-    in_a_namespace("links::an_adopted_link_that_is_renamed_keeps_no_address_of_ours", || {
+    in_a_namespace(|| {
         bridge("nodelocaldns");
         run("ip address add 192.0.2.1/24 dev nodelocaldns");
         runtime().block_on(async {
@@ -145,7 +145,7 @@ fn an_adopted_link_that_is_renamed_keeps_no_address_of_ours() {
 
 #[test]
 fn who_removes_an_address_over_and_over_is_told_of_once() {
-    in_a_namespace("links::who_removes_an_address_over_and_over_is_told_of_once", || {
+    in_a_namespace(|| {
         let lines = Lines::start();
         runtime().block_on(async {
             let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
@@ -162,7 +162,7 @@ fn who_removes_an_address_over_and_over_is_told_of_once() {
 
 #[test]
 fn a_link_that_is_made_anew_is_told_at_once_and_over_and_over_only_once() {
-    in_a_namespace("links::a_link_that_is_made_anew_is_told_at_once_and_over_and_over_only_once", || {
+    in_a_namespace(|| {
         let lines = Lines::start();
         bridge("nodelocaldns");
         runtime().block_on(async {
@@ -180,7 +180,7 @@ fn a_link_that_is_made_anew_is_told_at_once_and_over_and_over_only_once() {
 
 #[test]
 fn ipv6_that_is_switched_off_is_told_as_such_and_nothing_is_called_mended() {
-    in_a_namespace("links::ipv6_that_is_switched_off_is_told_as_such_and_nothing_is_called_mended", || {
+    in_a_namespace(|| {
         let lines = Lines::start();
         bridge("nodelocaldns");
         for place in ["nodelocaldns", "all"] {

@@ -13,14 +13,14 @@ const CLUSTER_DNS: [&str; 2] = ["10.244.0.2", "fd00:1::2"];
 
 #[test]
 fn probes_reach_the_node_and_queries_do_when_the_interception_is_on_with_nftables() {
-    in_a_namespace("probing::probes_reach_the_node_and_queries_do_when_the_interception_is_on_with_nftables", || {
+    in_a_namespace(|| {
         walk(Choice::Nftables);
     });
 }
 
 #[test]
 fn probes_reach_the_node_and_queries_do_when_the_interception_is_on_with_iptables() {
-    in_a_namespace("probing::probes_reach_the_node_and_queries_do_when_the_interception_is_on_with_iptables", || {
+    in_a_namespace(|| {
         walk(Choice::Iptables);
     });
 }

@@ -39,8 +39,9 @@ pub fn off() -> Interception {
     Interception::default()
 }
 
-/// Runs `body`, the body of the test `name`, in namespaces of its own, where it is root.
-pub fn in_a_namespace(name: &str, body: impl FnOnce()) {
+/// Runs `body`, a closure that stands in a test, in namespaces of its own, where it is root: the test runs once more there.
+pub fn in_a_namespace<B: FnOnce()>(body: B) {
+    let name = test_of::<B>();
     if let Ok(backend) = std::env::var(AGENT) {
         return play_agent(&backend);
     }
@@ -62,6 +63,12 @@ pub fn in_a_namespace(name: &str, body: impl FnOnce()) {
         output.status.success() && told.contains("1 passed"),
         "inside the namespace (are user namespaces allowed, and nftables, iptables and iproute2 installed?):\n{told}"
     );
+}
+
+/// The test in which a closure of this type stands, as the test harness calls it.
+fn test_of<C>() -> &'static str {
+    let path = std::any::type_name::<C>().split_once("::").map_or("", |(_program, path)| path);
+    path.strip_suffix("::{{closure}}").expect("a closure in a test")
 }
 
 pub fn runtime() -> tokio::runtime::Runtime {

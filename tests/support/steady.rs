@@ -1,10 +1,11 @@
 //! Clients that ask all the while something happens to the server.
 
 use super::client::{PATIENCE, exchange_tcp, loopback, query};
+use super::server::wait_until;
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ pub struct Tally {
 /// that a cache answers), half for names never asked. Every query is sent once.
 pub struct SteadyClient {
     stop: Arc<AtomicBool>,
+    /// Queries asked so far over UDP, and over TCP.
+    asked: Arc<[AtomicUsize; 2]>,
     udp: JoinHandle<Tally>,
     tcp: JoinHandle<Tally>,
 }
@@ -33,10 +36,19 @@ pub struct SteadyClient {
 impl SteadyClient {
     pub fn start(port: u16) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
         let (udp_stop, tcp_stop) = (stop.clone(), stop.clone());
-        let udp = std::thread::spawn(move || ask_udp(port, &udp_stop));
-        let tcp = std::thread::spawn(move || ask_tcp(port, &tcp_stop));
-        Self { stop, udp, tcp }
+        let (udp_asked, tcp_asked) = (asked.clone(), asked.clone());
+        let udp = std::thread::spawn(move || ask_udp(port, &udp_stop, &udp_asked[0]));
+        let tcp = std::thread::spawn(move || ask_tcp(port, &tcp_stop, &tcp_asked[1]));
+        Self { stop, asked, udp, tcp }
+    }
+
+    /// Waits until it has asked some twenty more queries over either transport: 400 ms on a machine that has the time.
+    pub fn await_queries(&self) {
+        let before = [0, 1].map(|transport: usize| self.asked[transport].load(Ordering::Relaxed));
+        let has_asked = || self.asked.iter().zip(before).all(|(now, before)| now.load(Ordering::Relaxed) > before + 20);
+        assert!(wait_until(Duration::from_secs(60), has_asked), "the client asks no more: {:?}", self.asked);
     }
 
     /// Stops asking, waits for what is on the way, and fails if any query got no answer, or SERVFAIL or REFUSED.
@@ -69,7 +81,7 @@ fn is_failure(answer: &[u8]) -> bool {
     answer.get(3).is_some_and(|octet| matches!(octet & 0x0f, 2 | 5))
 }
 
-fn ask_udp(port: u16, stop: &AtomicBool) -> Tally {
+fn ask_udp(port: u16, stop: &AtomicBool, count: &AtomicUsize) -> Tally {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
     socket.connect(loopback(port)).expect("loopback");
     let mut open: HashSet<u16> = HashSet::new();
@@ -85,6 +97,7 @@ fn ask_udp(port: u16, stop: &AtomicBool) -> Tally {
             let _earlier = socket.send(&numbered(asked, "udp"));
             open.insert(asked);
             asked = asked.checked_add(1).expect("fewer queries than IDs");
+            count.fetch_add(1, Ordering::Relaxed);
             (next, last_asked) = (next + UDP_INTERVAL, now);
         }
         if stopping && (open.is_empty() || now.duration_since(last_asked) > PATIENCE) {
@@ -101,12 +114,13 @@ fn ask_udp(port: u16, stop: &AtomicBool) -> Tally {
     }
 }
 
-fn ask_tcp(port: u16, stop: &AtomicBool) -> Tally {
+fn ask_tcp(port: u16, stop: &AtomicBool, count: &AtomicUsize) -> Tally {
     let mut tally = Tally::default();
     while !stop.load(Ordering::Relaxed) {
         let number = u16::try_from(tally.asked).expect("fewer queries than IDs");
         let answer = exchange_tcp(loopback(port), &numbered(number, "tcp"), PATIENCE);
         tally.asked += 1;
+        count.fetch_add(1, Ordering::Relaxed);
         tally.lost += usize::from(answer.is_err());
         tally.failed += usize::from(answer.is_ok_and(|answer| is_failure(&answer)));
         std::thread::sleep(TCP_INTERVAL);

@@ -2,6 +2,7 @@ use super::{Errors, Report, parse};
 use crate::chain::testing::{Sample, SharedOutput, configure};
 use crate::chain::{Built, Level, LineSink};
 use crate::message::{Rcode, RecordType};
+use futures_util::FutureExt;
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,10 +35,16 @@ impl Running {
     }
     /// Runs the background until `done` holds of what was written.
     fn run_until(&mut self, done: impl Fn(&str) -> bool) {
+        self.run_and(|_| {}, done);
+    }
+    /// The same, and `then` once the background waits.
+    fn run_and(&mut self, then: impl FnOnce(&Self), done: impl Fn(&str) -> bool) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let background = self.built.background.pop().expect("a background");
+        let mut background = self.built.background.pop().expect("a background");
         let output = self.output.clone();
         runtime.block_on(async {
+            assert!((&mut background).now_or_never().is_none(), "the background ended");
+            then(self);
             let seen = async {
                 while !done(&output.text()) {
                     tokio::time::sleep(Duration::from_millis(5)).await;
@@ -90,15 +97,8 @@ fn errors_alike_are_told_when_their_time_is_over() {
 fn an_error_during_the_wait_for_another_shortens_it() {
     let mut running = Running::start("errors {\n consolidate 1h refused\n consolidate 10ms timeout\n}");
     running.fail("a.example.", "connection refused");
-    let observer = running.built.observer.clone().unwrap();
-    let late = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(30));
-        let mut sample = Sample::new("b.example.", RecordType::A);
-        sample.fail(TIMEOUT);
-        observer.observe(&sample.exchange());
-    });
-    running.run_until(|text| text.contains("1 errors like 'timeout' occurred in last 10ms"));
-    late.join().unwrap();
+    let late = |running: &Running| running.fail("b.example.", TIMEOUT);
+    running.run_and(late, |text| text.contains("1 errors like 'timeout' occurred in last 10ms"));
 }
 
 #[test]

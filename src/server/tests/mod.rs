@@ -8,6 +8,7 @@ mod workers;
 use super::*;
 use crate::chain::{HttpAnswer, Received, Timeouts};
 use crate::plan::{Dispatch, PacketCache, PacketHit};
+use futures_util::FutureExt;
 use socket2::{Domain, Socket, Type};
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -142,7 +143,19 @@ impl Rig {
     }
 
     fn drain(self, within: Duration) -> usize {
-        self.runtime.block_on(self.server.drain(within))
+        self.drain_and(within, || {})
+    }
+
+    /// Drains, and does `begun` as soon as all bindings are told to stop.
+    fn drain_and(self, within: Duration, begun: impl FnOnce()) -> usize {
+        self.runtime.block_on(async {
+            let mut draining = std::pin::pin!(self.server.drain(within));
+            if let Some(unanswered) = draining.as_mut().now_or_never() {
+                return unanswered;
+            }
+            begun();
+            draining.await
+        })
     }
 
     fn metric(&self, series: &str) -> f64 {

@@ -137,9 +137,8 @@ fn draining_answers_what_waits_in_the_sockets() {
     let mut unaccepted = Talk::to(address);
     unaccepted.say(&[b"h"]);
     let gate = rig.gate.clone();
-    let draining = thread::spawn(move || rig.drain(SOON));
-    thread::sleep(Duration::from_millis(50));
-    gate.add_permits(1);
+    // The worker goes on once it has been told to stop.
+    let draining = thread::spawn(move || rig.drain_and(SOON, || gate.add_permits(1)));
     let answers: HashSet<_> = (0..=100).map(|_| receive(&udp).0).collect();
     assert_eq!(answers.len(), 101);
     for _ in 0..3 {

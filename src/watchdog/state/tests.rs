@@ -908,7 +908,7 @@ fn wild_event<'a>(choice: u8, target: Target, inquiry: u64, all: &'a [Target], s
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     /// `World::judge` checks both promises after every millisecond.
     #[test]
