@@ -9,7 +9,7 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as HickoryQuer
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, NS, NULL, SOA, SRV, TXT};
 use hickory_proto::rr::{DNSClass, Name as HickoryName, RData, Record as HickoryRecord, RecordType as HickoryType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
-use nodelocaldns::message::{Name, NameError, Query, Rcode, Reply, Response, Section, TtlRule};
+use nodelocaldns::message::{Name, NameError, PrefixLimits, Query, Rcode, Reply, Response, Section, TtlRule};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{FailurePersistence, FileFailurePersistence};
@@ -48,11 +48,28 @@ fn data() -> impl Strategy<Value = RData> {
     ]
 }
 
+/// The data of a Client Subnet option: few networks, some of them within others, some not as they must be.
+fn client_subnet() -> impl Strategy<Value = Vec<u8>> {
+    let address = prop::sample::select(vec![[10, 1, 2, 3], [10, 1, 2, 0x83], [10, 1, 0x80, 0], [0, 0, 0, 0]]);
+    let (family, prefix) = (prop::sample::select(vec![1, 1, 1, 2, 0, 3]), prop::sample::select(vec![0, 8, 23, 24, 25, 32]));
+    (family, prefix, prop::sample::select(vec![0, 0, 0, 24]), address).prop_map(
+        |(family, prefix, scope, address): (_, u8, _, [u8; 4])| {
+            let octets = usize::from(prefix).div_ceil(8);
+            let address = (u32::from_be_bytes(address) & u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)).to_be_bytes();
+            [&[0, family, prefix, scope][..], &address[..octets]].concat()
+        },
+    )
+}
+
 /// A client's query as octets: few questions, and anything that a client may say besides.
 fn client_query() -> impl Strategy<Value = Vec<u8>> {
     let question = prop::sample::select(vec![&b"\x01a\x02bc"[..], b"\x01A\x02bC", b"\x01b\x02bc", b"\x04a\x02bc"]);
     let class_and_type = prop::sample::select(vec![[0, 1, 0, 1], [0, 28, 0, 1], [0, 1, 0, 3], [1, 0, 1, 0]]);
-    let options = vec((prop_oneof![0..20_u16, any::<u16>()], vec(any::<u8>(), 0..9)), 0..4);
+    let option = prop_oneof![
+        2 => (prop_oneof![0..20_u16, any::<u16>()], vec(any::<u8>(), 0..9)),
+        1 => (Just(8), client_subnet()),
+    ];
+    let options = vec(option, 0..4);
     let opt = prop::option::of((any::<u16>(), any::<[u8; 2]>(), options));
     (any::<u16>(), any::<u16>(), question, class_and_type, opt, any::<bool>(), vec(any::<u8>(), 0..5)).prop_map(
         |(id, flags, name, class_and_type, opt, has_tsig, rest)| {
@@ -276,17 +293,23 @@ proptest! {
             query.edns.map(|edns| (edns.udp_size, edns.dnssec_ok)),
             client_edns.map(|edns| (edns.max_payload(), edns.flags().dnssec_ok))
         );
-        let upstream = Message::from_vec(&query.key().to_upstream(query.edns.map(|_| 1232))).unwrap();
+        let upstream = Message::from_vec(&query.key(None).to_upstream(query.edns.map(|_| 1232))).unwrap();
         prop_assert_eq!(&upstream.queries, &message.queries);
         prop_assert_eq!(upstream.edns.is_some(), message.edns.is_some());
     }
 
     #[test]
     fn two_queries_with_the_same_key_draw_the_same_answer_and_two_with_different_keys_are_asked_apart(
-        wires in vec(client_query(), 24)
+        wires in vec(client_query(), 24), limits in prop::option::of((0..=32_u8, 0..=128_u8))
     ) {
         let queries: Vec<_> = wires.iter().map(|wire| Query::read(wire).unwrap()).collect();
-        let keys: Vec<_> = queries.iter().map(Query::key).collect();
+        // In a block that keeps client subnets, or in another; one that is malformed is answered FORMERR there.
+        let subnet_of = |(query, wire): (&Query, &Vec<u8>)| {
+            let (ipv4, ipv6) = limits?;
+            Some(query.client_subnet(wire).ok()??.within(PrefixLimits { ipv4, ipv6 }))
+        };
+        let subnets: Vec<_> = queries.iter().zip(&wires).map(subnet_of).collect();
+        let keys: Vec<_> = queries.iter().zip(&subnets).map(|(query, subnet)| query.key(subnet.as_ref())).collect();
         for (index, one) in keys.iter().enumerate() {
             for other in &keys[index..] {
                 let is_same = one == other;

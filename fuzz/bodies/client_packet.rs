@@ -1,6 +1,6 @@
 //! Octets from a client: rejected with a reply that is whole, or read and answered.
 
-use nodelocaldns::message::{Name, Query, Rcode, Rejection, Reply, Response, TtlRule, work};
+use nodelocaldns::message::{Name, PrefixLimits, Query, Rcode, Rejection, Reply, Response, TtlRule, work};
 
 /// Steps that reading a query may take for any message, and for each of its octets: four records at most have a name, of 127 labels and as many
 /// pointers each.
@@ -39,10 +39,17 @@ fn check_query(query: &Query, octets: &[u8]) {
     assert_eq!(name.as_wire(), query.name.as_wire(), "what is displayed parses back");
     assert_eq!(query.name.suffixes().count(), name.label_count() + 1);
 
-    let upstream = query.key().to_upstream(query.edns.map(|_| 1232));
-    let sent = Query::read(&upstream).unwrap();
-    assert_eq!((sent.key(), sent.edns.is_some()), (query.key(), query.edns.is_some()));
-    assert_eq!(sent.key().to_upstream(sent.edns.map(|_| 1232)), upstream, "there is nothing else in it");
+    // Whether the block keeps client subnets, or is told of one that cannot be read, and strips them.
+    let asked = query.client_subnet(octets).ok().flatten().map(|subnet| subnet.within(PrefixLimits::default()));
+    for client_subnet in [None, asked.as_ref()] {
+        let key = query.key(client_subnet);
+        let upstream = key.to_upstream(query.edns.map(|_| 1232));
+        let sent = Query::read(&upstream).unwrap();
+        let sent_subnet = sent.client_subnet(&upstream).unwrap();
+        let sent_key = sent.key(sent_subnet.as_ref());
+        assert_eq!((sent_key, sent.edns.is_some()), (key, query.edns.is_some()));
+        assert_eq!(sent_key.to_upstream(sent.edns.map(|_| 1232)), upstream, "there is nothing else in it");
+    }
 
     for rcode in [Rcode::NOERROR, Rcode::SERVFAIL, Rcode(23)] {
         let response = Response::empty(query, octets, rcode);

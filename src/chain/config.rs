@@ -4,7 +4,7 @@
 use super::{Carry, Directive, Observer};
 use crate::corefile::{Diagnostics, Loader, Span};
 use crate::fairness::{Fairness, Policy};
-use crate::message::Name;
+use crate::message::{Name, PrefixLimits};
 use crate::metrics::{Counter, Registry};
 use futures_util::future::BoxFuture;
 use std::any::Any;
@@ -50,6 +50,8 @@ pub struct BlockConfig {
     /// Interface indices of the link-local addresses among `bind`; [`BlockConfig::listen_addresses`] joins the two.
     pub bind_scopes: Vec<(Ipv6Addr, u32)>,
     pub udp_cap: Option<u16>,
+    /// `client_subnet`: how much of clients' subnets goes upstream; `None`: nothing.
+    pub client_subnet: Option<PrefixLimits>,
     pub timeouts: Timeouts,
     pub reload: Option<ReloadConfig>,
     /// `fairness`, of the whole process, and where it stands.

@@ -27,7 +27,7 @@ pub use config::{
 };
 pub use line_sink::{Level, LineSink};
 pub use next::{Chain, Next, Rest};
-pub use request::{OWN_UDP_SIZE, OwnedRequest, Peer, Purpose, Received, Request, Transport};
+pub use request::{KeptSubnet, OWN_UDP_SIZE, OwnedRequest, Peer, Purpose, Received, Request, Transport};
 pub use upstreams::{Ask, Listing, Upstream, Upstreams, Watching};
 
 use futures_util::future::BoxFuture;

@@ -1,7 +1,7 @@
 //! A client's request on its way through a chain.
 
 use super::BatchClock;
-use crate::message::{Query, Reply, TtlRule};
+use crate::message::{ClientSubnet, PrefixLimits, Query, Reply, RequestKey, Response, TtlRule, WireError};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -53,6 +53,26 @@ pub enum Purpose {
 /// The UDP payload size we state and ask for: what crosses every path unfragmented (DNS flag day 2020).
 pub const OWN_UDP_SIZE: u16 = 1232;
 
+/// The subnet of a client in a server block that keeps those (`client_subnet`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptSubnet {
+    /// As the client sent it, and gets it back.
+    pub sent: ClientSubnet,
+    /// What of it goes upstream, and is part of the request's key.
+    pub asked: ClientSubnet,
+}
+
+impl KeptSubnet {
+    /// That of a query, cut to what the block passes on; `None` if it has none.
+    ///
+    /// # Errors
+    /// It is malformed, and to be answered FORMERR.
+    pub fn of(query: &Query, wire: &[u8], limits: PrefixLimits) -> Result<Option<Self>, WireError> {
+        let sent = query.client_subnet(wire)?;
+        Ok(sent.map(|sent| Self { sent, asked: sent.within(limits) }))
+    }
+}
+
 /// A request, borrowed from the datagram it came in or from an [`OwnedRequest`].
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
@@ -66,11 +86,25 @@ pub struct Request<'a> {
     pub zone: usize,
     /// The block's `bufsize`, if it has one, in place of [`OWN_UDP_SIZE`].
     pub udp_cap: Option<u16>,
+    /// The client's, in a block that keeps them. Such a request takes the slow path alone.
+    pub client_subnet: Option<&'a KeptSubnet>,
     pub received: Instant,
     pub purpose: Purpose,
 }
 
 impl Request<'_> {
+    /// Everything that the answer may depend on.
+    pub fn key(&self) -> RequestKey<'_> {
+        self.query.key(self.client_subnet.map(|subnet| &subnet.asked))
+    }
+    /// Appends the reply for this client, with the TTLs that the answer has.
+    pub fn write(&self, response: &Response, out: &mut Vec<u8>) {
+        let shape = self.reply(TtlRule::Keep);
+        match self.client_subnet {
+            Some(subnet) => response.write_with_subnet(self.query, self.wire, shape, &subnet.sent, out),
+            None => response.write(self.query, self.wire, shape, out),
+        }
+    }
     /// Octets the reply may have. Over UDP no client's offer takes more than [`Request::udp_size`]: its address may be another's, which then
     /// gets what it never asked for.
     pub fn limit(&self) -> usize {
@@ -99,6 +133,7 @@ impl Request<'_> {
             server: self.server,
             zone: self.zone,
             udp_cap: self.udp_cap,
+            client_subnet: self.client_subnet.copied(),
             received: self.received,
             purpose: self.purpose,
         }
@@ -114,6 +149,7 @@ pub struct OwnedRequest {
     pub server: usize,
     pub zone: usize,
     pub udp_cap: Option<u16>,
+    pub client_subnet: Option<KeptSubnet>,
     pub received: Instant,
     pub purpose: Purpose,
 }
@@ -127,6 +163,7 @@ impl OwnedRequest {
             server: self.server,
             zone: self.zone,
             udp_cap: self.udp_cap,
+            client_subnet: self.client_subnet.as_ref(),
             received: self.received,
             purpose: self.purpose,
         }

@@ -4,6 +4,7 @@
 pub mod bind;
 pub mod bufsize;
 pub mod cache;
+pub mod client_subnet;
 pub mod debug;
 pub mod errors;
 pub mod fairness;
@@ -94,6 +95,7 @@ pub const ORDER: &[Keyword] = &[
     setting("timeouts", timeouts::parse),
     // Ours.
     setting("fairness", fairness::parse),
+    setting("client_subnet", client_subnet::parse),
     not_yet("multisocket"),
     setting("reload", reload::parse),
     not_yet("nsid"),

@@ -1,6 +1,7 @@
 //! The wire: names, client queries read in place, and whole answers kept in wire form. Pure: bytes in, values out; no
 //! I/O and no clock (RFC 1035 section 4, RFC 6891).
 
+mod client_subnet;
 mod compose;
 mod echo;
 #[cfg(test)]
@@ -25,12 +26,13 @@ mod validate;
 mod wire_reader;
 pub mod work;
 
+pub use client_subnet::{ClientSubnet, PrefixLimits};
 pub use echo::lower_case_echoes;
 pub use header::Header;
 pub use name::{LowerName, Name};
 pub use presentation::NameError;
 pub use query::{Edns, Query};
-pub use question_key::{KeyFlags, QuestionKey};
+pub use question_key::{KeyFlags, QuestionKey, RequestKey};
 pub use record::{Data, Record, Section};
 pub use rejection::Rejection;
 pub use reply::{Reply, TtlRule};
@@ -53,6 +55,12 @@ pub enum WireError {
     /// A record is malformed, for example a second OPT record (RFC 6891 section 6.1.1).
     #[error("malformed record at octet {0}")]
     BadRecord(usize),
+    /// A Client Subnet option is malformed (RFC 7871 section 6).
+    #[error("malformed Client Subnet option")]
+    BadClientSubnet,
+    /// The answer is for another client subnet than was asked for (RFC 7871 section 7.3).
+    #[error("the answer's Client Subnet option has another family, prefix or address than was sent")]
+    OtherClientSubnet,
     /// The question section does not hold exactly one question.
     #[error("{0} questions where exactly one is allowed")]
     QuestionCount(u16),

@@ -16,9 +16,17 @@ pub(super) fn encode(udp_size: u16, extended_rcode: u8, dnssec_ok: bool) -> [u8;
     [0, 0, 41, size_high, size_low, extended_rcode, 0, flags, 0, 0, 0]
 }
 
+/// Appends an OPT record as [`encode`] makes it, with these options.
+pub(super) fn append(udp_size: u16, extended_rcode: u8, dnssec_ok: bool, options: &[u8], message: &mut impl Extend<u8>) {
+    let [fixed @ .., _, _] = encode(udp_size, extended_rcode, dnssec_ok);
+    message.extend(fixed);
+    message.extend((options.len() as u16).to_be_bytes());
+    message.extend(options.iter().copied());
+}
+
 /// The options of an OPT record's data: code and the whole option, header included. Ends early where the framing breaks;
 /// [`are_well_framed`] tells.
-struct Options<'a>(&'a [u8]);
+pub(super) struct Options<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Options<'a> {
     type Item = (u16, &'a [u8]);

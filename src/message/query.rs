@@ -3,9 +3,10 @@
 use super::header::Header;
 use super::opt;
 use super::wire_reader::{HEADER_LENGTH, MAX_MESSAGE_LENGTH, MAX_NAME_LENGTH, u16_at, walk_name};
-use super::{Class, LowerName, Rcode, RecordType, Rejection, WireError, work};
+use super::{Class, ClientSubnet, LowerName, Rcode, RecordType, Rejection, WireError, work};
 
-/// What a query's OPT record says (RFC 6891 section 6.1). Of options only the framing is looked at: none is served or passed on.
+/// What a query's OPT record says (RFC 6891 section 6.1). Of options only the framing is looked at: none is served or passed on, but for Client Subnet
+/// where a server block keeps it ([`Query::client_subnet`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edns {
     /// The requestor's UDP payload size in octets, as sent (may be below 512).
@@ -65,6 +66,19 @@ impl Query {
     pub fn udp_limit(&self) -> u16 {
         self.edns.map_or(512, |edns| edns.udp_size.max(512))
     }
+    /// The client subnet that it names, where somebody wants to know. `wire` is what it was read from.
+    ///
+    /// # Errors
+    /// The option is malformed, or has a scope, which only answers have (RFC 7871 section 6). It is to be answered FORMERR.
+    #[cold]
+    pub fn client_subnet(&self, wire: &[u8]) -> Result<Option<ClientSubnet>, WireError> {
+        let [answers, authorities, additionals] = [u16_at(wire, 6)?, u16_at(wire, 8)?, u16_at(wire, 10)?];
+        let opt = find_opt(wire, self.question_end.into(), answers + authorities, additionals)?;
+        match opt.map(|(_, options)| ClientSubnet::find(options)).transpose()?.flatten() {
+            Some((_, 1..)) => Err(WireError::BadClientSubnet),
+            found => Ok(found.map(|(subnet, _)| subnet)),
+        }
+    }
     /// A query made by us: `name` in wire form, class IN, RD as told, no EDNS. For health checks and probes.
     pub fn compose(id: u16, name: &[u8], qtype: RecordType, recursion_desired: bool) -> Vec<u8> {
         let mut message = Vec::with_capacity(HEADER_LENGTH + name.len() + 4);
@@ -98,7 +112,7 @@ fn read_body(wire: &[u8], header: Header, counts: [u16; 4]) -> Result<Query, Wir
     let edns = if answers | authorities | additionals == 0 {
         None
     } else {
-        find_edns(wire, question_end, answers + authorities, additionals)?
+        find_opt(wire, question_end, answers + authorities, additionals)?.map(|(edns, _)| edns)
     };
     Ok(Query { header, name, qtype, qclass, question_end: question_end as u16, edns })
 }
@@ -121,9 +135,14 @@ pub(super) fn question_name_end(wire: &[u8]) -> Result<usize, WireError> {
     }
 }
 
-/// The OPT record among the records after the question, if there is one; every record must lie within the message.
-fn find_edns(wire: &[u8], question_end: usize, before_additional: u16, additional: u16) -> Result<Option<Edns>, WireError> {
-    let mut edns = None;
+/// The OPT record among the records after the question, if there is one, and its options; every record must lie within the message.
+fn find_opt(
+    wire: &[u8],
+    question_end: usize,
+    before_additional: u16,
+    additional: u16,
+) -> Result<Option<(Edns, &[u8])>, WireError> {
+    let mut found = None;
     let mut at = question_end;
     for index in 0..before_additional + additional {
         let owner = at;
@@ -140,12 +159,13 @@ fn find_edns(wire: &[u8], question_end: usize, before_additional: u16, additiona
         if u16::from_be_bytes([type_high, type_low]) != RecordType::OPT.0 {
             continue;
         }
-        if edns.is_some() || index < before_additional || fixed != owner + 1 || !opt::are_well_framed(options) {
+        if found.is_some() || index < before_additional || fixed != owner + 1 || !opt::are_well_framed(options) {
             return Err(WireError::BadRecord(owner));
         }
-        edns = Some(Edns { udp_size: u16::from_be_bytes([size_high, size_low]), dnssec_ok: flags & 0x80 != 0, version });
+        let edns = Edns { udp_size: u16::from_be_bytes([size_high, size_low]), dnssec_ok: flags & 0x80 != 0, version };
+        found = Some((edns, options));
     }
-    Ok(edns)
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -204,6 +224,26 @@ mod tests {
         assert_eq!(query.edns, Some(Edns { udp_size: 4096, dnssec_ok: true, version: 0 }));
         assert_eq!(query.udp_limit(), 4096);
         assert!(query.header.authentic_data() && query.header.checking_disabled());
+    }
+
+    #[test]
+    fn a_client_subnet_is_read_for_whoever_wants_to_know_and_is_refused_with_a_scope() {
+        let subnet = [0, 8, 0, 7, 0, 1, 24, 0, 192, 0, 2];
+        let read = |options: &[u8]| {
+            let wire = message(RD, [0, 0, 1], &opt(4096, 0, true, options));
+            Query::read(&wire).unwrap().client_subnet(&wire)
+        };
+        let found = read(&[&[0, 10, 0, 1, 7][..], &subnet].concat()).unwrap().unwrap();
+        assert_eq!((found.prefix(), &found.option(0)[..]), (24, &subnet[..]));
+        assert_eq!(read(&[0, 10, 0, 1, 7]), Ok(None));
+        let mut scoped = subnet;
+        scoped[7] = 24;
+        assert_eq!(read(&scoped), Err(WireError::BadClientSubnet));
+        let mut beyond = subnet;
+        beyond[6] = 17;
+        assert_eq!(read(&beyond), Err(WireError::BadClientSubnet));
+        let plain = message(RD, [0, 0, 0], b"");
+        assert_eq!(Query::read(&plain).unwrap().client_subnet(&plain), Ok(None));
     }
 
     #[test]

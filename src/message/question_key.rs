@@ -4,7 +4,7 @@
 use super::header::{AD, CD, RD};
 use super::opt::{self, OPT_LENGTH};
 use super::wire_reader::HEADER_LENGTH;
-use super::{Class, Query, RecordType};
+use super::{Class, ClientSubnet, Query, RecordType};
 use smallvec::SmallVec;
 
 /// Bits of a query that answers differ by.
@@ -32,9 +32,7 @@ impl KeyFlags {
     }
 }
 
-/// Two queries with the same key draw the same answer, but for what a client has room for: over UDP, without EDNS, an answer may come
-/// truncated that others get whole. All else that a client can say is answered here, or is not passed on: other header bits, EDNS options,
-/// its payload size, records after the question, letter case.
+/// What an answer for everybody is kept under: all of a [`RequestKey`] but the client's subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QuestionKey<'a> {
     /// Lower-case wire form.
@@ -44,9 +42,25 @@ pub struct QuestionKey<'a> {
     pub flags: KeyFlags,
 }
 
+/// Two queries with the same key draw the same answer, but for what a client has room for: over UDP, without EDNS, an answer may come
+/// truncated that others get whole. All else that a client can say is answered here, or is not passed on: other header bits, other EDNS options,
+/// its payload size, records after the question, letter case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestKey<'a> {
+    pub question: QuestionKey<'a>,
+    /// As it goes upstream; `None` where subnets are not kept, and for a client that names none.
+    pub client_subnet: Option<&'a ClientSubnet>,
+}
+
 impl Query {
+    /// The key with the subnet that is to go upstream for this query.
+    pub fn key<'a>(&'a self, client_subnet: Option<&'a ClientSubnet>) -> RequestKey<'a> {
+        RequestKey { question: self.question_key(), client_subnet }
+    }
+
+    /// What an answer to this query that is for everybody is kept under.
     #[inline]
-    pub fn key(&self) -> QuestionKey<'_> {
+    pub fn question_key(&self) -> QuestionKey<'_> {
         let flags = u8::from(self.dnssec_ok())
             | u8::from(self.header.checking_disabled()) << 1
             | u8::from(!self.header.recursion_desired()) << 2;
@@ -54,35 +68,56 @@ impl Query {
     }
 }
 
+/// In the octet of the flags: a client subnet follows.
+const HAS_SUBNET: u8 = 0x80;
+
 impl QuestionKey<'_> {
     /// The key as octets, which no other key has; nor does any begin with them, or end what these begin.
     pub fn octets(&self) -> SmallVec<[u8; 64]> {
-        let mut octets = SmallVec::with_capacity(self.name.len() + 5);
-        octets.extend_from_slice(self.name);
-        octets.extend_from_slice(&self.qtype.0.to_be_bytes());
-        octets.extend_from_slice(&self.qclass.0.to_be_bytes());
-        octets.push(self.flags.bits());
+        RequestKey { question: *self, client_subnet: None }.octets()
+    }
+}
+
+impl RequestKey<'_> {
+    /// The key as octets, which no other key has; nor does any begin with them, or end what these begin.
+    pub fn octets(&self) -> SmallVec<[u8; 64]> {
+        let QuestionKey { name, qtype, qclass, flags } = self.question;
+        let mut octets = SmallVec::with_capacity(name.len() + 5);
+        octets.extend_from_slice(name);
+        octets.extend_from_slice(&qtype.0.to_be_bytes());
+        octets.extend_from_slice(&qclass.0.to_be_bytes());
+        match self.client_subnet {
+            None => octets.push(flags.bits()),
+            Some(subnet) => {
+                octets.push(flags.bits() | HAS_SUBNET);
+                octets.extend_from_slice(&subnet.octets());
+            }
+        }
         octets
     }
 
     /// The query to send upstream, with ID 0 for the sender to set: the key's RD, CD and question; AD, since whoever keeps an answer wants to know
-    /// (RFC 6840 section 5.7); and an OPT record without options where a UDP payload size is offered, with the key's DO.
+    /// (RFC 6840 section 5.7); and an OPT record where a UDP payload size is offered, with the key's DO, the client's subnet if there is one, and
+    /// no other option.
     pub fn to_upstream(&self, udp_size: Option<u16>) -> SmallVec<[u8; 128]> {
-        let mut message = SmallVec::with_capacity(HEADER_LENGTH + self.name.len() + 4 + OPT_LENGTH);
+        let question = &self.question;
+        let mut message = SmallVec::with_capacity(HEADER_LENGTH + question.name.len() + 4 + OPT_LENGTH);
         let mut flags = AD;
-        if !self.flags.contains(KeyFlags::NON_RECURSIVE) {
+        if !question.flags.contains(KeyFlags::NON_RECURSIVE) {
             flags |= RD;
         }
-        if self.flags.contains(KeyFlags::CHECKING_DISABLED) {
+        if question.flags.contains(KeyFlags::CHECKING_DISABLED) {
             flags |= CD;
         }
         let [high, low] = flags.to_be_bytes();
         message.extend_from_slice(&[0, 0, high, low, 0, 1, 0, 0, 0, 0, 0, udp_size.is_some().into()]);
-        message.extend_from_slice(self.name);
-        message.extend_from_slice(&self.qtype.0.to_be_bytes());
-        message.extend_from_slice(&self.qclass.0.to_be_bytes());
+        message.extend_from_slice(question.name);
+        message.extend_from_slice(&question.qtype.0.to_be_bytes());
+        message.extend_from_slice(&question.qclass.0.to_be_bytes());
         if let Some(udp_size) = udp_size {
-            message.extend_from_slice(&opt::encode(udp_size, 0, self.flags.contains(KeyFlags::DNSSEC_OK)));
+            let dnssec_ok = question.flags.contains(KeyFlags::DNSSEC_OK);
+            let options = self.client_subnet.map(|subnet| subnet.option(0)).unwrap_or_default();
+            opt::append(udp_size, 0, dnssec_ok, &options, &mut message);
         }
         message
     }
@@ -96,7 +131,7 @@ mod tests {
     /// The query that goes upstream for a client's with these header flags and, with EDNS, this DO.
     fn upstream(flags: u16, dnssec_ok: Option<bool>) -> Vec<u8> {
         let (query, _) = query("A.eXample.", flags, dnssec_ok);
-        query.key().to_upstream(dnssec_ok.map(|_| 1232)).to_vec()
+        query.key(None).to_upstream(dnssec_ok.map(|_| 1232)).to_vec()
     }
 
     #[test]
@@ -109,6 +144,16 @@ mod tests {
         assert_eq!(upstream(0x07ff, Some(true)), expected(1, 0x30, &[0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 0]));
         assert_eq!(upstream(0x0100, Some(false)), expected(1, 0x20, &[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]));
         assert_eq!(upstream(0, None), expected(0, 0x20, &[]));
+    }
+
+    #[test]
+    fn the_upstream_gets_the_clients_subnet_where_it_gets_an_opt_record() {
+        let (query, _) = query("a.example.", 0x0100, Some(true));
+        let key = query.key(Some(&ClientSubnet::UNTAILORED));
+        let end = [0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 8, 0, 8, 0, 4, 0, 1, 0, 0];
+        assert!(key.to_upstream(Some(1232)).ends_with(&end));
+        assert_eq!(key.to_upstream(None), query.key(None).to_upstream(None));
+        assert!(key.octets() != query.key(None).octets() && query.question_key().octets() == query.key(None).octets());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::header::{AD, OPCODE, RD, TC};
 use super::opt::{self, OPT_LENGTH};
 use super::response::{Parts, Response};
 use super::wire_reader::{HEADER_LENGTH, MAX_MESSAGE_LENGTH};
-use super::{Query, Rcode};
+use super::{ClientSubnet, Query, Rcode};
 
 /// What TTLs the copy for a client carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Reply {
     pub udp_size: u16,
 }
 
-/// The least limit there is (RFC 1035 section 4.2.1): a header, any question and an OPT record fit.
+/// The least limit there is (RFC 1035 section 4.2.1): a header, any question and an OPT record with a client's subnet fit.
 const MIN_LIMIT: usize = 512;
 
 impl Response {
@@ -41,24 +41,44 @@ impl Response {
     pub fn write(&self, query: &Query, wire: &[u8], reply: Reply, out: &mut Vec<u8>) {
         let parts = self.parts();
         if parts.question_name() == query.name.as_wire() {
-            append(parts, false, query, wire, reply, out);
+            append(parts, false, (query, wire), reply, &[], out);
         } else {
-            self.write_under_another_name(query, wire, reply, out);
+            self.write_under_another_name((query, wire), reply, &[], out);
+        }
+    }
+
+    /// The same for a client whose subnet was passed on: the OPT record has it, as the client sent it, and for how many bits of it the answer is
+    /// (RFC 7871 section 7.2.1). It counts towards the limit.
+    pub fn write_with_subnet(&self, query: &Query, wire: &[u8], reply: Reply, sent: &ClientSubnet, out: &mut Vec<u8>) {
+        let parts = self.parts();
+        let option = sent.option(self.scope().unwrap_or(0));
+        if parts.question_name() == query.name.as_wire() {
+            append(parts, false, (query, wire), reply, &option, out);
+        } else {
+            self.write_under_another_name((query, wire), reply, &option, out);
         }
     }
 
     #[cold]
-    fn write_under_another_name(&self, query: &Query, wire: &[u8], reply: Reply, out: &mut Vec<u8>) {
+    fn write_under_another_name(&self, (query, wire): (&Query, &[u8]), reply: Reply, options: &[u8], out: &mut Vec<u8>) {
         let (mut renamed, whole) = Self::compose(query, wire, self.rcode(), self.records());
         renamed.copy_flags(self);
-        append(renamed.parts(), !whole, query, wire, reply, out);
+        append(renamed.parts(), !whole, (query, wire), reply, options, out);
     }
 }
 
+/// `options`: those of the OPT record, if the client sent one.
 #[inline]
-fn append(parts: Parts<'_>, mut truncated: bool, query: &Query, wire: &[u8], reply: Reply, out: &mut Vec<u8>) {
+fn append(
+    parts: Parts<'_>,
+    mut truncated: bool,
+    (query, wire): (&Query, &[u8]),
+    reply: Reply,
+    options: &[u8],
+    out: &mut Vec<u8>,
+) {
     let Parts { rcode, message, .. } = parts;
-    let opt_length = if query.edns.is_some() { OPT_LENGTH } else { 0 };
+    let opt_length = if query.edns.is_some() { OPT_LENGTH + options.len() } else { 0 };
     let budget = reply.limit.clamp(MIN_LIMIT, MAX_MESSAGE_LENGTH) - opt_length;
     let (mut end, mut ttl_offsets) = (message.len(), parts.ttl_offsets);
     let mut counts = [parts.header(3), parts.header(4), parts.header(5)];
@@ -105,7 +125,12 @@ fn append(parts: Parts<'_>, mut truncated: bool, query: &Query, wire: &[u8], rep
         }
     }
     if let Some(edns) = query.edns {
-        out.extend_from_slice(&opt::encode(reply.udp_size, (rcode.0 >> 4) as u8, edns.dnssec_ok));
+        let mut opt = opt::encode(reply.udp_size, (rcode.0 >> 4) as u8, edns.dnssec_ok);
+        if !options.is_empty() {
+            opt[OPT_LENGTH - 2..].copy_from_slice(&(options.len() as u16).to_be_bytes());
+        }
+        out.extend_from_slice(&opt);
+        out.extend_from_slice(options);
     }
 }
 
@@ -196,6 +221,29 @@ mod tests {
             assert_eq!(reply[11], 2);
             assert_eq!(opt_of(&reply), Some(&[0, 0, 41, 4, 208, 0, 0, if dnssec_ok { 0x80 } else { 0 }, 0, 0, 0][..]));
         }
+    }
+
+    #[test]
+    fn a_client_whose_subnet_was_passed_on_gets_it_back_with_the_scope_within_its_limit() {
+        let sent = ClientSubnet::UNTAILORED;
+        let subnet = |scope| [0, 8, 0, 4, 0, 1, 0, scope];
+        let client = query("example.", 0, Some(true));
+        let with_subnet = |response: &Response, limit| {
+            let mut out = Vec::new();
+            response.write_with_subnet(&client.0, &client.1, Reply { limit, ..PLAIN }, &sent, &mut out);
+            out
+        };
+        let response = stored(QR, &addresses(60));
+        let length = QUESTION_END + 60 * 16 + OPT_LENGTH + 8;
+        let whole = with_subnet(&response, length);
+        assert_eq!((whole.len(), flags(&whole) & TC, whole[7], listing(&whole).len()), (length, 0, 60, 60));
+        assert_eq!(whole[length - 19..], [&[0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 8][..], &subnet(0)].concat());
+        let cut = with_subnet(&response, length - 1);
+        assert_eq!((cut.len(), flags(&cut) & TC, cut[7]), (length - 16, TC, 59));
+        assert!(with_subnet(&response, 512).len() <= 512);
+        // Octet for octet what anybody else gets, but for the option.
+        let plain = reply(&response, &client, PLAIN);
+        assert_eq!(whole[..length - 10], plain[..plain.len() - 2]);
     }
 
     #[test]

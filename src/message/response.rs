@@ -3,9 +3,9 @@
 use super::compose::{Composed, Composer};
 use super::header::{AA, AD, CD, QR, RA, RD, TC};
 use super::record::{Record, Section};
-use super::validate::validate;
+use super::validate::{Validated, validate};
 use super::wire_reader::HEADER_LENGTH;
-use super::{Class, Name, Rcode, RecordType, WireError, work};
+use super::{Class, ClientSubnet, Name, Rcode, RecordType, WireError, work};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -24,6 +24,8 @@ pub struct Response {
 const HEAD_LENGTH: usize = 8;
 /// Bit of the block's flags: the upstream's OPT record had DO set.
 const DNSSEC_OK: u16 = 1;
+/// Bit of the block's flags: the upstream was told the client's subnet, and what it said of the scope is in the upper eight bits.
+const HAS_SCOPE: u16 = 2;
 /// What of an upstream's header is kept; the rcode is set anew, Z cleared (RFC 1035 section 4.1.1).
 const KEPT_FLAGS: u16 = AA | TC | RD | RA | AD | CD;
 
@@ -85,13 +87,15 @@ impl Response {
     /// Anything malformed; a query; an opcode other than QUERY; a number of questions other than one; two OPT records; over 4,096
     /// records; over 65,535 octets.
     pub fn read(wire: &[u8]) -> Result<Self, WireError> {
-        let checked = validate(wire)?;
+        Self::take_over(&validate(wire)?)
+    }
+    fn take_over(checked: &Validated<'_>) -> Result<Self, WireError> {
         let mut response = if checked.keepable {
-            let octets = wire.get(..checked.end).ok_or(WireError::Short(checked.end))?;
+            let octets = checked.wire.get(..checked.end).ok_or(WireError::Short(checked.end))?;
             let ttl_offsets = checked.offsets.iter().map(|place| place.ttl);
             Self::assemble(checked.rcode, checked.flags, checked.question_end, ttl_offsets, octets, checked.counts)
         } else {
-            let question = wire.get(HEADER_LENGTH..checked.question_end).unwrap_or_default();
+            let question = checked.wire.get(HEADER_LENGTH..checked.question_end).unwrap_or_default();
             let mut composer = Composer::new(&question.to_ascii_lowercase());
             composer.point_to_question(question);
             for record in checked.records() {
@@ -106,6 +110,29 @@ impl Response {
         }
         response.map_ttls(|ttl| if ttl > i32::MAX as u32 { 0 } else { ttl });
         Ok(response)
+    }
+    /// As [`Response::read`], of an answer to a query that had this subnet; remembers for how many bits of it the answer is. `is_proven`: none but
+    /// the upstream can have sent it, since it came over TCP.
+    ///
+    /// # Errors
+    /// Those of [`Response::read`]; the answer is for another subnet.
+    pub fn read_for(wire: &[u8], subnet: &ClientSubnet, is_proven: bool) -> Result<Self, WireError> {
+        let checked = validate(wire)?;
+        let mut response = Self::take_over(&checked)?;
+        let scope = match response.rcode() {
+            Rcode::NOERROR | Rcode::NXDOMAIN => subnet.scope_of(checked.options, is_proven)?,
+            // A failure says nothing of whom it is for. It may be this client's alone, who may have wanted it for others.
+            _ => subnet.prefix(),
+        };
+        let flags = u16_of(&response.block, 2) | HAS_SCOPE | u16::from(scope) << 8;
+        response.block_mut()[2..4].copy_from_slice(&flags.to_be_bytes());
+        Ok(response)
+    }
+    /// For how many bits of the subnet that was asked with the answer is; 0 for everybody. `None` if it was asked without one, so that it is
+    /// for all who name none.
+    pub fn scope(&self) -> Option<u8> {
+        let flags = u16_of(&self.block, 2);
+        (flags & HAS_SCOPE != 0).then_some((flags >> 8) as u8)
     }
     /// The DNS message, OPT left out, ID 0.
     pub fn wire(&self) -> &[u8] {
@@ -321,6 +348,33 @@ mod tests {
         assert_eq!(response.wire(), expected);
         assert!(response.dnssec_ok() && response.is_authoritative() && !response.is_truncated());
         assert_eq!(response.heap_size(), 8 + 2 * 2 + expected.len());
+    }
+
+    #[test]
+    fn the_scope_of_an_answer_to_a_query_with_a_subnet_is_remembered_whatever_is_changed_after() {
+        let subnet = [0, 8, 0, 6, 0, 1, 16, 0, 192, 0];
+        let asked = ClientSubnet::find(&subnet).unwrap().unwrap().0;
+        let with = |rcode: u16, scope: u8| {
+            let mut opt = opt(0x8000).1;
+            opt[10] = 10;
+            opt.extend_from_slice(&subnet);
+            opt[18] = scope;
+            answer(QR | rcode, &[address(Answer, 60, 1), (Additional, opt)])
+        };
+        let mut response = Response::read_for(&with(0, 12), &asked, false).unwrap();
+        response.set_ttls(7);
+        response.set_flag(AD, true);
+        assert_eq!((response.scope(), response.dnssec_ok(), response.rcode()), (Some(12), true, Rcode::NOERROR));
+        assert_eq!(Response::read(&with(0, 12)).unwrap().scope(), None);
+        let scope = |wire: &[u8]| Response::read_for(wire, &asked, true).map(|response| response.scope());
+        assert_eq!(scope(&with(3, 0)), Ok(Some(0)));
+        assert_eq!(scope(&answer(QR, &[])), Ok(Some(0)));
+        assert_eq!(Response::read_for(&answer(QR, &[]), &asked, false).unwrap().scope(), Some(16));
+        // Whose failure it is nobody says.
+        assert_eq!((scope(&with(2, 0)), scope(&answer(QR | 5, &[]))), (Ok(Some(16)), Ok(Some(16))));
+        let mut other = with(0, 12);
+        *other.last_mut().unwrap() = 1;
+        assert_eq!(scope(&other), Err(WireError::OtherClientSubnet));
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(super) struct Validated<'a> {
     /// The whole 12 bits.
     pub rcode: Rcode,
     pub dnssec_ok: bool,
+    /// Options of the OPT record.
+    pub options: &'a [u8],
     pub question_end: usize,
     /// Records of each section, OPT not counted.
     pub counts: [u16; 3],
@@ -92,6 +94,7 @@ pub(super) fn validate(wire: &[u8]) -> Result<Validated<'_>, WireError> {
         flags,
         rcode: Rcode(flags & 0x0f),
         dnssec_ok: false,
+        options: &[],
         question_end,
         counts: [0; 3],
         offsets: SmallVec::new(),
@@ -126,6 +129,7 @@ impl Validated<'_> {
                     opt_seen = true;
                     self.rcode = Rcode(self.rcode.0 | (record.ttl >> 24 << 4) as u16);
                     self.dnssec_ok = record.ttl as u16 & DNSSEC_OK != 0;
+                    self.options = record.rdata();
                     continue;
                 }
                 self.offsets.push(RecordOffsets { owner: owner as u16, ttl: (fixed + 4) as u16 });

@@ -3,7 +3,7 @@
 use super::configure::BlockPlan;
 use super::zones::ZoneTable;
 use super::{Block, Listener, Plan, PlanConfig, Site};
-use crate::chain::{BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Observer, Services, Timeouts};
+use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Observer, Services, Timeouts};
 use crate::directives::Keyword;
 use crate::message::Name;
 use futures_util::future::BoxFuture;
@@ -90,7 +90,8 @@ impl Draft {
         // What stands last in the chain sees an answer first: the query is logged, then its error, then both are counted.
         observers.reverse();
         let chain = Arc::new(Chain { links: links.into() });
-        let running = Arc::new(Block { chain, observers: observers.into(), udp_cap: block.config.udp_cap });
+        let BlockConfig { udp_cap, client_subnet, .. } = block.config;
+        let running = Arc::new(Block { chain, observers: observers.into(), udp_cap, client_subnet });
         let any_class = block.keywords.iter().any(|keyword| keyword.any_class);
         for (zone_index, (zone, port)) in block.zones.iter().enumerate() {
             for (server, address) in sockets.iter().enumerate().filter(|(_, address)| address.port() == *port) {

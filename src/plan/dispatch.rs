@@ -3,9 +3,10 @@
 use super::packet_cache::{CachedPacket, HitCounting, PacketCache, PacketHit, PacketKey};
 use super::{Block, Listener, Site, probe};
 use crate::chain::{
-    After, Again, Directive, Exchange, Failure, Observer, Outcome, OwnedRequest, Purpose, Quick, Received, Request,
+    After, Again, BatchClock, Directive, Exchange, Failure, KeptSubnet, Observer, Outcome, OwnedRequest, Purpose, Quick,
+    Received, Request,
 };
-use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
+use crate::message::{Class, PrefixLimits, Query, Rcode, Rejection, Response, TtlRule};
 use futures_util::FutureExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -118,6 +119,12 @@ impl Listener {
         };
         let block = &site.block;
         let request = request(query, received, Some(site));
+        if let Some(limits) = block.client_subnet
+            && query.edns.is_some()
+            && let Some(dispatch) = self.take_with_subnet(block, &request, limits, clock, out)
+        {
+            return dispatch;
+        }
         for (link_index, link) in block.chain.links.iter().enumerate() {
             match link.quick(&request, out) {
                 Quick::Pass => {}
@@ -143,6 +150,31 @@ impl Listener {
             }
         }
         Dispatch::Pending(self.pending(block, &request, Purpose::Answer))
+    }
+
+    /// Takes a request with a client subnet, which is for the slow path alone: what it is given is for no other request, and so is nothing to
+    /// be given again. `None` if it has none.
+    #[cold]
+    fn take_with_subnet(
+        self: &Arc<Self>,
+        block: &Arc<Block>,
+        request: &Request<'_>,
+        limits: PrefixLimits,
+        clock: &BatchClock,
+        out: &mut Vec<u8>,
+    ) -> Option<Dispatch> {
+        match KeptSubnet::of(request.query, request.wire, limits) {
+            Ok(None) => None,
+            Ok(Some(subnet)) => {
+                let request = Request { client_subnet: Some(&subnet), ..*request };
+                Some(Dispatch::Pending(self.pending(block, &request, Purpose::Answer)))
+            }
+            Err(_) => {
+                write_empty(request.query, request.wire, Rcode::FORMERR, out);
+                observe(&block.observers, *request, out, Rcode::FORMERR, "", None, || clock.elapsed());
+                Some(Dispatch::Reply)
+            }
+        }
     }
 
     fn pending(self: &Arc<Self>, block: &Arc<Block>, request: &Request<'_>, purpose: Purpose) -> Pending {
@@ -183,8 +215,7 @@ impl Pending {
         }
         let start = out.len();
         let work = AssertUnwindSafe(|| {
-            let reply = request.reply(TtlRule::Keep);
-            Response::empty(request.query, request.wire, Rcode::SERVFAIL).write(request.query, request.wire, reply, out);
+            request.write(&Response::empty(request.query, request.wire, Rcode::SERVFAIL), out);
             observe(&self.block.observers, request, &out[start..], Rcode::SERVFAIL, "", None, || request.received.elapsed());
         });
         if catch_unwind(work).is_err() {
@@ -197,11 +228,11 @@ impl Pending {
         let observers = &self.block.observers;
         match outcome {
             Ok(answer) => {
-                answer.response.write(query, wire, request.reply(TtlRule::Keep), out);
+                request.write(&answer.response, out);
                 observe(observers, request, out, answer.response.rcode(), answer.from, None, || request.received.elapsed());
             }
             Err(failure) => {
-                Response::empty(query, wire, failure.rcode).write(query, wire, request.reply(TtlRule::Keep), out);
+                request.write(&Response::empty(query, wire, failure.rcode), out);
                 observe(observers, request, out, failure.rcode, "", Some(&failure), || request.received.elapsed());
             }
         }
@@ -212,7 +243,17 @@ impl Pending {
 fn request<'a>(query: &'a Query, received: Received<'a>, site: Option<&Site>) -> Request<'a> {
     let Received { wire, peer, clock } = received;
     let (server, zone, udp_cap) = site.map_or((0, 0, None), |site| (site.server, site.zone, site.block.udp_cap));
-    Request { wire, query, peer, server, zone, udp_cap, received: clock.received(), purpose: Purpose::Answer }
+    Request {
+        wire,
+        query,
+        peer,
+        server,
+        zone,
+        udp_cap,
+        client_subnet: None,
+        received: clock.received(),
+        purpose: Purpose::Answer,
+    }
 }
 
 fn reject(rejection: &Rejection, wire: &[u8], out: &mut Vec<u8>) -> Dispatch {

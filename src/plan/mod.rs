@@ -16,6 +16,7 @@ pub use packet_cache::{PacketCache, PacketHit};
 
 use crate::chain::{Chain, Enabled, Endpoint, Observer, ReloadConfig, Timeouts};
 use crate::fairness::Fairness;
+use crate::message::PrefixLimits;
 use crate::metrics::Counter;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -73,6 +74,7 @@ struct Block {
     chain: Arc<Chain>,
     observers: Box<[Arc<dyn Observer>]>,
     udp_cap: Option<u16>,
+    client_subnet: Option<PrefixLimits>,
 }
 
 /// A zone on a listener.

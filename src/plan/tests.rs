@@ -35,7 +35,7 @@ fn plan(text: &str, services: &Services) -> Plan {
 /// A listener whose root zone has one link.
 fn listener(number: u64, link: Arc<dyn Directive>, observers: Vec<Arc<dyn Observer>>, services: &Services) -> Arc<Listener> {
     let chain = Arc::new(Chain { links: Box::new([link]) });
-    let block = Arc::new(Block { chain, observers: observers.into(), udp_cap: None });
+    let block = Arc::new(Block { chain, observers: observers.into(), udp_cap: None, client_subnet: None });
     let mut zones = ZoneTable::default();
     zones.insert(&Name::root(), Site { block, server: 0, zone: 0 });
     Arc::new(Listener {

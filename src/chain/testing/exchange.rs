@@ -101,6 +101,7 @@ impl Sample {
             server: self.server,
             zone: 0,
             udp_cap: self.udp_cap,
+            client_subnet: None,
             received: self.received,
             purpose: Purpose::Answer,
         };

@@ -102,6 +102,7 @@ impl Question {
             server: 0,
             zone: 0,
             udp_cap: None,
+            client_subnet: None,
             received: Instant::now(),
             purpose: Purpose::Answer,
         }

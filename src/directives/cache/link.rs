@@ -4,11 +4,14 @@ use super::entry::{Age, Entry, Fresh, Key, Kind, Moment, Payload};
 use super::metrics::{Gauges, Metrics};
 use super::parse::{Prefetch, Stale, StaleMode};
 use super::store::{Store, View};
+use super::tailored::Tailored;
 use super::verdict::{Class, Lifetimes, Verdict, judge};
-use crate::chain::{After, Answer, Directive, Failure, Next, Outcome, Peer, Purpose, Quick, Request, Services, Tally, Transport};
+use crate::chain::{
+    After, Answer, Directive, Failure, MemoryBudget, Next, Outcome, Peer, Purpose, Quick, Request, Services, Tally, Transport,
+};
 use crate::message::{LowerName, Query, Rcode, RecordType, Response, TtlRule};
 use futures_util::future::BoxFuture;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Header flag AA (RFC 1035 section 4.1.1).
@@ -64,6 +67,9 @@ pub(super) struct Inner {
 /// What a reload keeps: the answers, and what tells of them.
 pub(super) struct Kept {
     pub store: Arc<Store<Response>>,
+    /// Answers for some clients only. Made when there is one, which is never without `client_subnet`.
+    pub tailored: OnceLock<Tailored>,
+    budget: Arc<MemoryBudget>,
     /// Held for the registry, which holds it weakly.
     _before_scrape: Arc<dyn Fn() + Send + Sync>,
 }
@@ -75,7 +81,8 @@ impl Kept {
         let gauges = Gauges::new(store.clone(), &services.registry, servers, zones);
         let before_scrape: Arc<dyn Fn() + Send + Sync> = Arc::new(move || gauges.refresh());
         services.registry.before_scrape(Arc::downgrade(&before_scrape));
-        Self { store, _before_scrape: before_scrape }
+        let budget = services.cache_memory.clone();
+        Self { store, tailored: OnceLock::new(), budget, _before_scrape: before_scrape }
     }
 }
 
@@ -105,7 +112,7 @@ impl Inner {
     }
 
     fn key<'q>(&self, query: &'q Query) -> Key<'q> {
-        self.store().key(query.key())
+        self.store().key(query.question_key())
     }
 
     fn metrics(&self, request: &Request<'_>) -> Option<&Metrics> {
@@ -341,17 +348,22 @@ impl Inner {
         now: Instant,
         is_refresh: bool,
     ) -> (Answer, bool) {
+        let Some((kind, fresh)) = self.fresh_of(request, &mut answer, verdict) else { return (answer, false) };
+        let is_kept = self.keep(request, &self.key(request.query), kind, fresh, self.store().moment(now), is_refresh);
+        (answer, is_kept)
+    }
+
+    /// Gives the answer the TTL it is kept for; what is to be kept of it, if it may be.
+    fn fresh_of(&self, request: &Request<'_>, answer: &mut Answer, verdict: Verdict) -> Option<(Kind, Fresh<Response>)> {
         let ttl = self.policy.lifetimes.of(verdict.class, &answer.response);
         answer.response.set_ttls(ttl);
-        let kind = verdict.class.kind().filter(|_| ttl > 0 && !answer.response.is_truncated());
-        let Some(kind) = kind else { return (answer, false) };
-        let key = self.key(request.query);
-        if !answer.response.is_for(&key) {
+        let kind = verdict.class.kind().filter(|_| ttl > 0 && !answer.response.is_truncated())?;
+        if !answer.response.is_for(&self.key(request.query)) {
             self.metrics(request).inspect(|metrics| metrics.drops.increment());
-            return (answer, false);
+            return None;
         }
         if is_within_any(&request.query.name, &self.disabled[kind.index()]) {
-            return (answer, false);
+            return None;
         }
         let mut payload = answer.response.clone();
         // What is kept is no longer the authority's own word.
@@ -359,9 +371,7 @@ impl Inner {
         // A kept answer repeats the client's CD, as a resolver's must (RFC 4035 section 3.2.2) and the reference's do; one handed on is the
         // upstream's word.
         payload.set_flag(CHECKING_DISABLED, request.query.header.checking_disabled());
-        let fresh = Fresh { payload, ttl, answering: verdict.answering };
-        let is_kept = self.keep(request, &key, kind, fresh, self.store().moment(now), is_refresh);
-        (answer, is_kept)
+        Some((kind, Fresh { payload, ttl, answering: verdict.answering }))
     }
 
     fn keep(
@@ -453,6 +463,9 @@ impl Directive for Cache {
         if !self.0.covers(request.query) {
             return next.run(request);
         }
+        if let Some(subnet) = request.client_subnet {
+            return Box::pin(self.0.answer_for_subnet(request, subnet, next));
+        }
         match request.purpose {
             Purpose::Answer => Box::pin(self.0.answer(request, next)),
             Purpose::Refresh => Box::pin(self.0.refresh(request, next)),
@@ -460,5 +473,6 @@ impl Directive for Cache {
     }
 }
 
+mod subnets;
 #[cfg(test)]
 mod tests;

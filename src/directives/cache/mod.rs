@@ -6,6 +6,7 @@ mod metrics;
 mod parse;
 mod shard;
 mod store;
+mod tailored;
 mod transfer;
 mod verdict;
 #[cfg(test)]
@@ -70,9 +71,13 @@ async fn maintain(inner: Arc<Inner>, [success, denial]: [usize; 2], budget: Arc<
         };
         let now = store.moment(Instant::now());
         let is_useless = |entry: &Entry<Response>| inner.policy.age(entry, now) == Age::Gone;
+        let tailored = inner.kept.tailored.get();
         if is_exceeded {
+            // They are for few, and go before what is for everybody.
+            tailored.inspect(|tailored| tailored.clear());
             store.shrink(&is_useless);
         } else {
+            tailored.inspect(|tailored| tailored.sweep());
             store.sweep(&is_useless);
         }
     }

@@ -1,8 +1,8 @@
 //! A query as it goes upstream.
 
 use super::letter_case::LetterCase;
-use crate::chain::Request;
-use crate::message::{Query, QuestionKey};
+use crate::chain::{Request, Transport};
+use crate::message::{ClientSubnet, Query, RequestKey, Response, WireError};
 use smallvec::SmallVec;
 
 /// Octets of a message before its question.
@@ -15,28 +15,32 @@ pub struct Asked {
     wire: SmallVec<[u8; 128]>,
     /// Offset of its type and class; the name is written out before them.
     name_end: u16,
+    /// The client's, for which the answer may be made.
+    client_subnet: Option<ClientSubnet>,
 }
 
 impl Asked {
     /// With an OPT record if the client sent one.
     pub fn new(request: &Request<'_>) -> Self {
         let udp_size = request.query.edns.map(|_| request.udp_size());
-        Self::with(&request.query.key(), udp_size)
+        Self::with(&request.key(), udp_size)
     }
 
-    /// The same question without an OPT record, for an upstream that does not understand one.
+    /// The same question without an OPT record, for an upstream that does not understand one. It makes no answers for client subnets either,
+    /// so what it says counts as what another says without that option.
     pub fn without_edns(request: &Request<'_>) -> Self {
-        Self::with(&request.query.key(), None)
+        Self::with(&request.key(), None)
     }
 
-    fn with(key: &QuestionKey<'_>, udp_size: Option<u16>) -> Self {
-        Self { wire: key.to_upstream(udp_size), name_end: (HEADER + key.name.len()) as u16 }
+    fn with(key: &RequestKey<'_>, udp_size: Option<u16>) -> Self {
+        let name_end = (HEADER + key.question.name.len()) as u16;
+        Self { wire: key.to_upstream(udp_size), name_end, client_subnet: key.client_subnet.copied() }
     }
 
     /// A query of our own; `None` if `wire` is none.
     pub fn from_wire(wire: Vec<u8>) -> Option<Self> {
         let name_end = HEADER + Query::read(&wire).ok()?.name.as_wire().len();
-        Some(Self { wire: wire.into(), name_end: name_end as u16 })
+        Some(Self { wire: wire.into(), name_end: name_end as u16, client_subnet: None })
     }
 
     /// Octets of the message.
@@ -60,6 +64,14 @@ impl Asked {
         out.extend_from_slice(&id.to_be_bytes());
         out.extend_from_slice(self.wire.get(2..).unwrap_or_default());
         case.apply(out.get_mut(start + HEADER..start + usize::from(self.name_end)).unwrap_or_default());
+    }
+
+    /// Reads an answer to it that came by this transport.
+    pub fn read_answer(&self, message: &[u8], transport: Transport) -> Result<Response, WireError> {
+        match &self.client_subnet {
+            Some(subnet) => Response::read_for(message, subnet, transport == Transport::Tcp),
+            None => Response::read(message),
+        }
     }
 
     /// How the question of `message` compares to this one, sent in this case (RFC 5452 section 9.1). Looks at header and question only.

@@ -193,9 +193,9 @@ impl InFlight {
             let read = if case.is_drawn() {
                 let mut message = message.to_vec();
                 lower_case_echoes(&mut message);
-                Response::read(&message)
+                asked.read_answer(&message, path.transport)
             } else {
-                Response::read(message)
+                asked.read_answer(message, path.transport)
             };
             read.map_err(|why| TryError::Malformed(path, why))
         } else if questions == 0 && low_flags & 0x0f != 0 {

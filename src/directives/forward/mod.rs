@@ -62,7 +62,7 @@ impl Configured for Config {
     }
 }
 
-/// A [`crate::message::QuestionKey`]'s octets, and a [`Room`] where an answer was truncated.
+/// A [`crate::message::RequestKey`]'s octets, and a [`Room`] where an answer was truncated.
 type Key = SmallVec<[u8; 64]>;
 
 /// How much of an answer can come from upstream for a request: without EDNS 512 octets, with it our payload size, by TCP all.
@@ -169,7 +169,7 @@ impl Forward {
     /// The answer to the request's question, asked once for all who want it now: those who would be answered from one entry of a cache.
     async fn shared_exchange(&self, request: &Request<'_>) -> Result<Response, Failure> {
         let room = self.room_of(request);
-        let mut key = request.query.key().octets();
+        let mut key = request.key().octets();
         let flown = self.fly(request, room, &key).await?;
         // What came for one who had room for less may be cut; whoever has more asks for that.
         if flown.response.is_truncated() && flown.room < room {

@@ -105,7 +105,7 @@ impl Bench {
 
     fn request<'a>(&self, peer: &'a Peer, (wire, query): &'a (Vec<u8>, Query), purpose: Purpose) -> Request<'a> {
         let received = self.start + Duration::from_millis(self.now_millis);
-        Request { wire, query, peer, server: 0, zone: 0, udp_cap: None, received, purpose }
+        Request { wire, query, peer, server: 0, zone: 0, udp_cap: None, client_subnet: None, received, purpose }
     }
 
     fn quick(&self, asked: &(Vec<u8>, Query)) -> (Quick, Vec<u8>) {
@@ -509,3 +509,4 @@ fn every_record_gets_the_entrys_ttl() {
 }
 
 mod refreshes;
+mod subnets;

@@ -97,6 +97,7 @@ fn request_from(wire: &[u8], transport: Transport) -> OwnedRequest {
         server: 0,
         zone: 0,
         udp_cap: None,
+        client_subnet: None,
         received: Instant::now(),
         purpose: Purpose::Answer,
     }

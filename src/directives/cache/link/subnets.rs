@@ -1,0 +1,77 @@
+//! Requests with a client subnet (RFC 7871): what they are given, and for whom their answers are kept.
+
+use super::super::entry::{Age, Entry};
+use super::super::tailored::Tailored;
+use super::super::verdict::judge;
+use super::{Clock, Hit, Inner, KEYWORD, unix_seconds};
+use crate::chain::{Answer, KeptSubnet, Next, Outcome, Request};
+use crate::message::Response;
+
+impl Inner {
+    /// Answers a request with a client subnet from what was made for a network that has it, or for everybody, and keeps what the rest of the chain
+    /// answers for those for whom it is. Neither prefetches nor serves what is stale.
+    pub(super) async fn answer_for_subnet(&self, request: Request<'_>, subnet: &KeptSubnet, next: Next<'_>) -> Outcome {
+        if let Some(response) = self.find_for_subnet(&request, subnet) {
+            return Ok(Answer { response, from: KEYWORD });
+        }
+        if let Some(metrics) = self.metrics(&request) {
+            metrics.miss();
+        }
+        let clock = Clock::start(&request);
+        let mut answer = next.run(request).await?;
+        let verdict = judge(&answer.response, unix_seconds);
+        let asked = subnet.asked;
+        match answer.response.scope() {
+            Some(0) if !asked.is_untailored() => return Ok(self.take(&request, answer, verdict, clock.now(), false).0),
+            scope => {
+                // Without a scope it is not from an upstream that was told of the subnet, and nobody knows for whom it is.
+                if let Some((kind, fresh)) = self.fresh_of(&request, &mut answer, verdict)
+                    && let Some(scope) = scope
+                {
+                    let now = self.store().moment(clock.now());
+                    let ttl = fresh.ttl;
+                    let entry = Entry::new(&self.key(request.query), kind, fresh, now);
+                    let question = request.query.question_key().octets();
+                    let is_usable = |entry: &Entry<Response>| self.is_fresh(entry, now);
+                    self.tailored().keep(&question, asked.cut_to(scope), entry, ttl, is_usable);
+                }
+            }
+        }
+        Ok(answer)
+    }
+
+    /// The most closely fitting answer that is fresh: one for a network around the subnet, else one for everybody that was found to be so by a query
+    /// with a subnet. What those without one are given may have been made for this node.
+    fn find_for_subnet(&self, request: &Request<'_>, subnet: &KeptSubnet) -> Option<Response> {
+        let now = self.store().moment(request.received);
+        let give = |entry: &Entry<Response>| {
+            let hit = Hit { entry, age: self.policy.age(entry, now) };
+            self.count_hit(request, &hit);
+            let mut response = entry.payload.clone();
+            response.set_ttls(self.reply_ttl(&hit));
+            response
+        };
+        if let Some(tailored) = self.kept.tailored.get() {
+            let question = request.query.question_key().octets();
+            if let Some(entry) = tailored.find(&question, &subnet.asked, |entry| self.is_fresh(entry, now)) {
+                return Some(give(&entry));
+            }
+        }
+        let key = self.key(request.query);
+        let view = self.store().view(&key);
+        let hit = self.select(&view, &key, now)?;
+        if hit.entry.payload.scope() != Some(0) || !self.is_fresh(hit.entry, now) {
+            return None;
+        }
+        hit.entry.touch();
+        Some(give(hit.entry))
+    }
+
+    fn is_fresh(&self, entry: &Entry<Response>, now: super::Moment) -> bool {
+        matches!(self.policy.age(entry, now), Age::Fresh(_))
+    }
+
+    fn tailored(&self) -> &Tailored {
+        self.kept.tailored.get_or_init(|| Tailored::new(self.kept.budget.clone()))
+    }
+}
