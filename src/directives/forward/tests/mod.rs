@@ -7,6 +7,7 @@ mod scripted;
 mod sharing;
 mod sockets;
 mod spoofing;
+mod subnets;
 mod tcp;
 mod udp;
 
