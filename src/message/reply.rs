@@ -49,6 +49,7 @@ impl Response {
 
     /// The same for a client whose subnet was passed on: the OPT record has it, as the client sent it, and for how many bits of it the answer is
     /// (RFC 7871 section 7.2.1). It counts towards the limit.
+    #[cold]
     pub fn write_with_subnet(&self, query: &Query, wire: &[u8], reply: Reply, sent: &ClientSubnet, out: &mut Vec<u8>) {
         let parts = self.parts();
         let option = sent.option(self.scope().unwrap_or(0));
