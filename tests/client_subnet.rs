@@ -95,7 +95,7 @@ fn tailored(query: &[u8], records: usize, random: &mut fastrand::Rng) -> Vec<u8>
     let seen = if query[11] == 1 { Subnet::at_end_of(query, question_end) } else { None };
     // Not said, for a network around it, for it alone, and a wish to know more; of some names also for all. By UDP what is not said is for it alone.
     let scopes = [None, Some(8), Some(15), Some(16), Some(20), Some(24), Some(32), Some(0)];
-    let is_for_all = query[14] % 4 == 0;
+    let is_for_all = query[14].is_multiple_of(4);
     let scope = seen.and_then(|_| random.choice(&scopes[..if is_for_all { 8 } else { 7 }]).copied().flatten());
     let text = match seen {
         Some((Subnet(address, bits), _)) => format!("{address} {bits} {}", scope.unwrap_or(bits)),
