@@ -1,4 +1,4 @@
-//! Why a try failed, in the reference's words, so that what people search their logs for is found.
+//! Why an upstream gave no answer. The messages are CoreDNS' own, so that a search for a known log line finds them.
 
 use crate::chain::Transport;
 use crate::message::WireError;
@@ -6,15 +6,16 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-/// The two ends of a try.
+/// Transport and addresses of a socket or connection to an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Path {
+pub struct Endpoints {
     pub transport: Transport,
+    /// Unknown until the socket is bound or connected.
     pub local: Option<SocketAddr>,
     pub remote: SocketAddr,
 }
 
-impl fmt::Display for Path {
+impl fmt::Display for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.transport.label())?;
         match self.local {
@@ -24,7 +25,7 @@ impl fmt::Display for Path {
     }
 }
 
-/// An operating system's error that can be given to many.
+/// An operating system's error that can be cloned, because one failure ends many queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SystemError {
     kind: io::ErrorKind,
@@ -52,58 +53,59 @@ impl fmt::Display for SystemError {
     }
 }
 
-/// Why a try gave no answer.
+/// Why an upstream gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TryError {
-    /// No answer within the read timeout.
+pub enum UpstreamError {
+    /// The upstream did not answer within the read timeout.
     #[error("read {0}: i/o timeout")]
-    Timeout(Path),
-    /// No socket or connection.
+    Timeout(Endpoints),
+    /// No socket or connection could be opened.
     #[error("dial {0}: connect: {1}")]
-    Dial(Path, SystemError),
+    Dial(Endpoints, SystemError),
     /// The upstream's machine says that nobody listens (ICMP), or the socket failed.
     #[error("read {0}: read: {1}")]
-    Read(Path, SystemError),
+    Read(Endpoints, SystemError),
     #[error("write {0}: write: {1}")]
-    Write(Path, SystemError),
-    /// The connection was closed, by the upstream in order or by a failure of it.
+    Write(Endpoints, SystemError),
+    /// The upstream closed the connection.
     #[error("read {0}: EOF")]
-    Closed(Path),
+    Closed(Endpoints),
+    /// The connection failed.
     #[error("read {0}: read: {1}")]
-    Broken(Path, SystemError),
-    /// The connection brought more messages than queries were put on it.
+    Broken(Endpoints, SystemError),
+    /// The connection brought more responses than it carried queries.
     #[error("read {0}: an answer that nobody asked for")]
-    Unasked(Path),
+    Unsolicited(Endpoints),
     #[error("read {0}: malformed answer: {1}")]
-    Malformed(Path, WireError),
-    /// An error code without the question it is about.
+    Malformed(Endpoints, WireError),
+    /// The response has an error code and no question section.
     #[error("read {0}: an error code without a question")]
-    NoQuestion(Path),
-    /// The question came back, the case of its letters did not (`use_caps_for_id`).
+    NoQuestion(Endpoints),
+    /// The response repeats the question in another letter case (`use_caps_for_id`).
     #[error("read {0}: the question came back in another case; use_caps_for_id needs an upstream that repeats it as it is")]
-    OtherCase(Path),
-    /// Datagrams with a wrong ID or question came, so that a right one may be a lucky guess.
+    CaseMismatch(Endpoints),
+    /// Several responses had a wrong ID or question, so the next one that fits may be a lucky guess.
     #[error("read {0}: somebody seems to guess answers (spoofing)")]
-    Spoofed(Path),
+    Spoofed(Endpoints),
     #[error("write {0}: too many queries in flight")]
-    TooMany(Path),
-    /// As many sockets are open as may be, and none of them can be shared.
+    TooManyInFlight(Endpoints),
+    /// The socket limit is reached, and no open connection takes another query.
     #[error("dial {0}: no connection takes a query and no more may be opened; see nodelocaldns_forward_sockets_limit")]
-    NoSocket(Path),
-    /// Its socket was closed to make room for another one; whoever waited on it asks again.
+    NoSocket(Endpoints),
+    /// The socket was closed to make room for another one. Its queries are sent again.
     #[error("read {0}: the socket was given up for a newer one")]
-    GivenUp(Path),
+    Evicted(Endpoints),
 }
 
-impl TryError {
-    /// True if it is a datagram that says so, which anybody may have sent: it ends no query, but what the upstream says over TCP does.
-    pub fn is_unproven(&self) -> bool {
-        matches!(self, Self::Malformed(path, _) | Self::NoQuestion(path) | Self::OtherCase(path) | Self::Spoofed(path) if path.transport == Transport::Udp)
+impl UpstreamError {
+    /// True if the error comes from a datagram, which anybody may have forged. Such an error ends no query: the upstream is asked over TCP.
+    pub fn may_be_forged(&self) -> bool {
+        matches!(self, Self::Malformed(from, _) | Self::NoQuestion(from) | Self::CaseMismatch(from) | Self::Spoofed(from) if from.transport == Transport::Udp)
     }
 
-    /// True if the socket or connection failed, not the upstream, so that the query is asked again on another one.
-    pub fn is_broken_line(&self) -> bool {
-        matches!(self, Self::Closed(_) | Self::Broken(..) | Self::Write(..) | Self::Unasked(_))
+    /// True if the socket or connection failed and the upstream may be well. The query is then sent again on another one.
+    pub fn is_socket_failure(&self) -> bool {
+        matches!(self, Self::Closed(_) | Self::Broken(..) | Self::Write(..) | Self::Unsolicited(_))
     }
 }
 
@@ -114,11 +116,11 @@ mod tests {
     #[test]
     fn errors_read_as_the_references() {
         let remote = "127.0.0.1:53".parse().unwrap();
-        let path = Path { transport: Transport::Udp, local: Some("127.0.0.1:4000".parse().unwrap()), remote };
-        assert_eq!(TryError::Timeout(path).to_string(), "read udp 127.0.0.1:4000->127.0.0.1:53: i/o timeout");
+        let endpoints = Endpoints { transport: Transport::Udp, local: Some("127.0.0.1:4000".parse().unwrap()), remote };
+        assert_eq!(UpstreamError::Timeout(endpoints).to_string(), "read udp 127.0.0.1:4000->127.0.0.1:53: i/o timeout");
         let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
         assert_eq!(
-            TryError::Dial(Path { transport: Transport::Tcp, local: None, remote }, refused.into()).to_string(),
+            UpstreamError::Dial(Endpoints { transport: Transport::Tcp, local: None, remote }, refused.into()).to_string(),
             "dial tcp 127.0.0.1:53: connect: connection refused"
         );
     }

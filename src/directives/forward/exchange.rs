@@ -1,45 +1,56 @@
-//! One question, several upstreams: whom to ask next, and when to give up.
+//! One query and several upstreams: which one is asked next, and when the query fails.
 
-use super::Forward;
-use super::asked::Asked;
-use super::error::TryError;
-use super::health;
+use super::config::{KEYWORD, Options};
+use super::error::UpstreamError;
+use super::metrics::ForwardMetrics;
+use super::policy::Selector;
 use super::upstream::Upstream;
+use super::upstream_query::UpstreamQuery;
+use super::upstream_set::UpstreamSet;
 use crate::chain::{Failure, Request, Transport};
 use crate::message::{Rcode, Response};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// For one question with all its upstreams, as in the reference. A read timeout longer than this is granted once.
+/// The time limit of one query with all its upstreams, as in CoreDNS. The upstream that is being asked then has its read timeout nevertheless.
 pub const OVERALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// After a round in which every upstream failed, the next one waits this long, then twice as long each time: a refused
-/// connection fails at once, and the reference asks again as fast as it can.
+/// The pause after a round in which every upstream failed. It doubles with each round: a refused connection fails at once, and CoreDNS then asks again
+/// as fast as it can.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Keyword and name of the directive in failures.
-pub const KEYWORD: &str = "forward";
+/// Asks the upstreams of one `forward`.
+pub struct Exchanger {
+    pub options: Options,
+    pub upstreams: Arc<UpstreamSet>,
+    selector: Selector,
+    metrics: ForwardMetrics,
+}
 
-impl Forward {
+impl Exchanger {
+    pub fn new(options: Options, upstreams: Arc<UpstreamSet>, metrics: ForwardMetrics) -> Self {
+        Self { selector: Selector::new(options.policy), options, upstreams, metrics }
+    }
+
     /// Asks upstreams in the order of the policy until one answers.
-    pub(super) async fn exchange(&self, request: &Request<'_>) -> Result<Response, Failure> {
+    pub async fn exchange(&self, request: &Request<'_>) -> Result<Response, Failure> {
         let start = Instant::now();
         let deadline = start + OVERALL_TIMEOUT;
-        // Whoever asks knows by then that there is no answer, and may still ask elsewhere before his own patience (5 s, most often) ends.
+        // A client gets its failure after one read timeout, so that it has time left (5 s in most resolvers) to ask another server.
         let last_round = deadline.min(start + self.options.read_timeout);
-        let upstreams = self.roster.upstreams(deadline).await.map_err(|error| Failure::servfail(KEYWORD, error))?;
+        let upstreams = self.upstreams.usable(deadline).await.map_err(|error| Failure::servfail(KEYWORD, error))?;
         let order = self.selector.order(upstreams.len(), |bound| rand::random_range(0..bound));
-        let asked = Arc::new(Asked::new(request));
+        let query = Arc::new(UpstreamQuery::new(request));
         let options = &self.options;
 
-        let mut failure: Option<TryError> = None;
+        let mut failure: Option<UpstreamError> = None;
         let mut last_response = None;
-        let mut attempts = 0;
+        let mut failed_attempts = 0;
         let mut pause = FIRST_PAUSE;
         loop {
             let mut skipped = 0;
-            for position in &order {
-                let Some(mut upstream) = upstreams.get(usize::from(*position)) else { continue };
+            for index in &order {
+                let Some(mut upstream) = upstreams.get(usize::from(*index)) else { continue };
                 let mut is_last_resort = false;
                 if upstream.health.is_down(options.max_fails) {
                     skipped += 1;
@@ -48,84 +59,100 @@ impl Forward {
                     }
                     self.metrics.healthcheck_broken.increment();
                     if options.failfast_all_unhealthy_upstreams {
-                        return Err(Self::fail(failure));
+                        return Err(servfail(failure));
                     }
-                    // Every one is down: health checking itself may be broken, so one is asked nevertheless.
+                    // All are down. One is asked nevertheless, because the health checks themselves may be what fails.
                     is_last_resort = true;
                     if let Some(any) = upstreams.get(rand::random_range(0..upstreams.len())) {
                         upstream = any;
                     }
                 }
-                match self.ask(upstream, &asked, request).await {
+                match self.ask(upstream, &query, request).await {
                     Ok(response) if options.failover.contains(&response.rcode()) => {
                         // The answer of the last upstream stands.
                         last_response = Some(response);
                     }
                     Ok(response) => return Ok(response),
-                    Err(TryError::NoQuestion(_)) => return Ok(Response::empty(request.query, request.wire, Rcode::FORMERR)),
+                    Err(UpstreamError::NoQuestion(_)) => {
+                        return Ok(Response::empty(request.query, request.wire, Rcode::FORMERR));
+                    }
                     Err(error) => {
-                        tracing::debug!(upstream = %upstream.address, %error, "try failed");
+                        tracing::debug!(upstream = %upstream.address, %error, "upstream failed");
                         failure = Some(error);
                         if options.max_fails != 0 {
-                            health::start_probing(upstream);
+                            upstream.health.start_probing();
                         }
-                        attempts += 1;
-                        if is_last_resort || (options.max_connect_attempts != 0 && attempts >= options.max_connect_attempts) {
-                            return last_response.ok_or_else(|| Self::fail(failure));
+                        failed_attempts += 1;
+                        let is_limit_reached =
+                            options.max_connect_attempts != 0 && failed_attempts >= options.max_connect_attempts;
+                        if is_last_resort || is_limit_reached {
+                            return last_response.ok_or_else(|| servfail(failure));
                         }
                     }
                 }
                 if Instant::now() >= deadline {
-                    return last_response.ok_or_else(|| Self::fail(failure));
+                    return last_response.ok_or_else(|| servfail(failure));
                 }
             }
             if let Some(response) = last_response {
                 return Ok(response);
             }
             if Instant::now() + pause >= last_round {
-                return Err(Self::fail(failure));
+                return Err(servfail(failure));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
-    /// Asks one upstream, and again without EDNS if it does not understand that (RFC 6891 section 7): so what it answers is not the one thing with
-    /// EDNS and another without.
-    async fn ask(&self, upstream: &Arc<Upstream>, asked: &Arc<Asked>, request: &Request<'_>) -> Result<Response, TryError> {
-        let mut plain = None;
+    /// Asks one upstream. If it does not understand EDNS it is asked once more without (RFC 6891 section 7), so that clients with and without EDNS get
+    /// the same answer.
+    async fn ask(
+        &self,
+        upstream: &Upstream,
+        query: &Arc<UpstreamQuery>,
+        request: &Request<'_>,
+    ) -> Result<Response, UpstreamError> {
+        let mut without_edns = None;
+        // A loop with one await, because a second one would make the future of every query larger.
         loop {
-            let outcome = self.ask_once(upstream, plain.as_ref().unwrap_or(asked), request.peer.transport).await;
-            let is_refusal = match &outcome {
-                // One that repeats DO has understood the OPT record, and refuses something else.
+            let query = without_edns.as_ref().unwrap_or(query);
+            let outcome = self.ask_over_transport(upstream, query, request.peer.transport).await;
+            let refuses_edns = match &outcome {
+                // A response that repeats DO comes from a server that has understood the OPT record and refuses something else.
                 Ok(response) => matches!(response.rcode(), Rcode::FORMERR | Rcode::NOTIMP) && !response.dnssec_ok(),
-                Err(error) => matches!(error, TryError::NoQuestion(_)),
+                Err(error) => matches!(error, UpstreamError::NoQuestion(_)),
             };
-            if !is_refusal || plain.is_some() || request.query.edns.is_none() {
+            if !refuses_edns || without_edns.is_some() || request.query.edns.is_none() {
                 return outcome;
             }
-            plain = Some(Arc::new(Asked::without_edns(request)));
+            without_edns = Some(Arc::new(UpstreamQuery::without_edns(request)));
         }
     }
 
-    /// Asks one upstream by the transport that the options and the client's own give.
-    async fn ask_once(&self, upstream: &Arc<Upstream>, asked: &Arc<Asked>, client: Transport) -> Result<Response, TryError> {
+    /// Asks one upstream over the transport that the options say, or else over that of the client.
+    async fn ask_over_transport(
+        &self,
+        upstream: &Upstream,
+        query: &Arc<UpstreamQuery>,
+        client: Transport,
+    ) -> Result<Response, UpstreamError> {
         let transport = match (self.options.force_tcp, self.options.prefer_udp) {
             (true, _) => Transport::Tcp,
             (false, true) => Transport::Udp,
             (false, false) => client,
         };
-        let response = upstream.ask(asked, transport).await?;
+        let response = upstream.ask(query, transport).await?;
         if response.is_truncated() && transport == Transport::Udp && self.options.prefer_udp {
-            return upstream.ask(asked, Transport::Tcp).await;
+            return upstream.ask(query, Transport::Tcp).await;
         }
         Ok(response)
     }
+}
 
-    fn fail(failure: Option<TryError>) -> Failure {
-        match failure {
-            Some(error) => Failure::servfail(KEYWORD, error),
-            None => Failure::servfail(KEYWORD, "no healthy proxies"),
-        }
+fn servfail(failure: Option<UpstreamError>) -> Failure {
+    match failure {
+        Some(error) => Failure::servfail(KEYWORD, error),
+        None => Failure::servfail(KEYWORD, "no healthy proxies"),
     }
 }

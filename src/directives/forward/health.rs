@@ -1,6 +1,6 @@
-//! Whether an upstream is to be asked. It is probed only after a query to it has failed, until a probe succeeds.
+//! Whether an upstream is up. It is probed only after a query to it has failed, until a probe succeeds.
 
-use super::upstream::{Remote, Settings, Upstream};
+use super::remote::{Remote, UpstreamSettings};
 use crate::message::{Query, RecordType};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -11,80 +11,84 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, UdpSocket};
 
-/// For one probe, as in the reference.
+/// The time limit of one probe, as in CoreDNS.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// `health_check 0s` shall not probe without a pause.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+/// `health_check 0s` must not probe in a tight loop.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
-/// An upstream's health, shared by all workers.
-#[derive(Debug, Default)]
+/// The health of one upstream, shared by all workers.
 pub struct Health {
+    remote: Arc<Remote>,
     /// Failed probes in a row.
-    fails: AtomicU32,
-    is_probed: AtomicBool,
+    failures: AtomicU32,
+    is_probing: AtomicBool,
 }
 
 impl Health {
-    /// True if more than `max_fails` probes failed in a row; never if `max_fails` is 0.
+    pub fn new(remote: Arc<Remote>) -> Self {
+        Self { remote, failures: AtomicU32::new(0), is_probing: AtomicBool::new(false) }
+    }
+
+    /// True if more than `max_fails` probes failed in a row. Never true if `max_fails` is 0.
     pub fn is_down(&self, max_fails: u32) -> bool {
-        max_fails != 0 && self.fails.load(Ordering::Relaxed) > max_fails
+        max_fails != 0 && self.failures.load(Ordering::Relaxed) > max_fails
+    }
+
+    /// Probes the upstream in the background until it answers, unless that is done already. Probing ends when the upstream is dropped.
+    pub fn start_probing(self: &Arc<Self>) {
+        if let Some(guard) = self.claim_probing() {
+            tokio::spawn(probe_until_success(guard));
+        }
+    }
+
+    /// `None` if another caller probes.
+    fn claim_probing(self: &Arc<Self>) -> Option<ProbingGuard> {
+        (!self.is_probing.swap(true, Ordering::AcqRel)).then(|| ProbingGuard(Arc::downgrade(self)))
     }
 
     fn record_failure(&self) {
-        let _ = self.fails.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |fails| fails.checked_add(1));
+        let _ = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |failures| failures.checked_add(1));
     }
 
     fn record_success(&self) {
-        self.fails.store(0, Ordering::Relaxed);
-    }
-
-    /// True for the one caller that is to start the probing.
-    fn start_probing(&self) -> bool {
-        !self.is_probed.swap(true, Ordering::AcqRel)
+        self.failures.store(0, Ordering::Relaxed);
     }
 }
 
-/// Ends the claim of [`Health::start_probing`], also when the runtime that probes goes.
-struct Probing(Weak<Upstream>);
+/// The right to probe. It ends when this is dropped, also when the runtime that probes ends.
+struct ProbingGuard(Weak<Health>);
 
-impl Drop for Probing {
+impl Drop for ProbingGuard {
     fn drop(&mut self) {
-        if let Some(upstream) = self.0.upgrade() {
-            upstream.health.is_probed.store(false, Ordering::Release);
+        if let Some(health) = self.0.upgrade() {
+            health.is_probing.store(false, Ordering::Release);
         }
     }
 }
 
-/// Probes `upstream` in the background until it answers, unless that goes on already. The upstream may be dropped meanwhile.
-pub fn start_probing(upstream: &Arc<Upstream>) {
-    if !upstream.health.start_probing() {
-        return;
-    }
-    let probing = Probing(Arc::downgrade(upstream));
-    tokio::spawn(async move {
-        while let Some(upstream) = probing.0.upgrade() {
-            match probe(&upstream).await {
-                Ok(()) => {
-                    upstream.health.record_success();
-                    return;
-                }
-                Err(error) => {
-                    tracing::debug!(upstream = %upstream.address, %error, "health check failed");
-                    upstream.metrics.count_healthcheck_failure();
-                    upstream.health.record_failure();
-                }
+async fn probe_until_success(guard: ProbingGuard) {
+    while let Some(health) = guard.0.upgrade() {
+        match probe(&health.remote).await {
+            Ok(()) => {
+                health.record_success();
+                return;
             }
-            let pause = upstream.settings.probe_interval.max(SHORTEST_PAUSE);
-            drop(upstream);
-            tokio::time::sleep(pause).await;
+            Err(error) => {
+                tracing::debug!(upstream = %health.remote.address, %error, "health check failed");
+                health.remote.metrics.count_healthcheck_failure();
+                health.record_failure();
+            }
         }
-    });
+        let pause = health.remote.settings.probe_interval.max(MIN_INTERVAL);
+        drop(health);
+        tokio::time::sleep(pause).await;
+    }
 }
 
-/// Asks once. Any DNS message in response is health, whatever its code.
+/// Sends one probe. Any response means that the upstream is up, whatever its code.
 async fn probe(remote: &Remote) -> io::Result<()> {
-    // One at a time for an upstream, and never refused: without it, nobody learns that the upstream is back.
-    let _room = remote.sockets.take_beyond();
+    // There is one probe at a time for an upstream, and it must not fail for lack of sockets: nothing else finds out that the upstream is back.
+    let _permit = remote.sockets.acquire_over_limit();
     let (remote, settings) = (remote.address, &remote.settings);
     let id = rand::random::<u16>();
     let query = Query::compose(id, settings.probe_name.as_wire(), RecordType::NS, settings.probe_recursion_desired);
@@ -98,7 +102,7 @@ async fn probe(remote: &Remote) -> io::Result<()> {
     tokio::time::timeout(PROBE_TIMEOUT, asking).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
-async fn probe_udp(remote: SocketAddr, settings: &Settings, id: u16, query: &[u8]) -> io::Result<()> {
+async fn probe_udp(remote: SocketAddr, settings: &UpstreamSettings, id: u16, query: &[u8]) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(remote), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
     if let Some(source) = settings.source_address {
         socket.bind(&SocketAddr::new(source, 0).into())?;
@@ -115,7 +119,7 @@ async fn probe_udp(remote: SocketAddr, settings: &Settings, id: u16, query: &[u8
     }
 }
 
-async fn probe_tcp(remote: SocketAddr, settings: &Settings, id: u16, query: &[u8]) -> io::Result<()> {
+async fn probe_tcp(remote: SocketAddr, settings: &UpstreamSettings, id: u16, query: &[u8]) -> io::Result<()> {
     let socket = if remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(source) = settings.source_address {
         socket.bind(SocketAddr::new(source, 0))?;
@@ -137,11 +141,35 @@ fn is_response(message: &[u8], id: u16) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::metrics::UpstreamMetrics;
+    use super::super::socket_budget::SocketBudget;
+    use super::super::spoof_guard::SpoofGuard;
     use super::*;
+    use crate::message::Name;
+    use crate::metrics::Registry;
+
+    fn health() -> Arc<Health> {
+        let settings = UpstreamSettings {
+            source_address: None,
+            expire: Duration::ZERO,
+            max_age: None,
+            connections_per_worker: None,
+            read_timeout: Duration::ZERO,
+            use_caps_for_id: false,
+            probe_interval: Duration::ZERO,
+            probe_name: Name::root(),
+            probe_recursion_desired: true,
+            probe_tcp: false,
+        };
+        let metrics = UpstreamMetrics::new(&Registry::new(1), String::new());
+        let (sockets, spoof_guard) = (Arc::new(SocketBudget::new(1)), SpoofGuard::default());
+        let address = "127.0.0.1:53".parse().unwrap();
+        Arc::new(Health::new(Arc::new(Remote { address, settings, metrics, sockets, spoof_guard })))
+    }
 
     #[test]
     fn an_upstream_is_down_after_more_failures_than_max_fails_and_up_after_one_success() {
-        let health = Health::default();
+        let health = health();
         health.record_failure();
         health.record_failure();
         assert!(!health.is_down(2));
@@ -154,14 +182,16 @@ mod tests {
     }
 
     #[test]
-    fn only_one_caller_starts_the_probing() {
-        let health = Health::default();
-        assert!(health.start_probing());
-        assert!(!health.start_probing());
+    fn one_caller_at_a_time_probes() {
+        let health = health();
+        let guard = health.claim_probing().unwrap();
+        assert!(health.claim_probing().is_none());
+        drop(guard);
+        assert!(health.claim_probing().is_some());
     }
 
     #[test]
-    fn any_response_with_the_probes_id_is_health() {
+    fn any_response_with_the_probes_id_means_up() {
         let refused = [0x12, 0x34, 0x81, 0x05, 0, 0, 0, 0, 0, 0, 0, 0];
         assert!(is_response(&refused, 0x1234));
         assert!(!is_response(&refused, 0x1235));

@@ -1,5 +1,4 @@
-//! What `forward` counts: the reference's names, the names they had before CoreDNS 1.11 (dashboards still ask for those), and
-//! ours.
+//! The metrics of `forward`: CoreDNS' names, the names they had before CoreDNS 1.11 (dashboards still use those), and our own.
 
 use crate::message::Rcode;
 use crate::metrics::{Counter, Gauge, Histogram, Registry, TIME_BUCKETS};
@@ -8,10 +7,11 @@ use std::time::Duration;
 
 /// Value of the label `proxy_name`.
 const PROXY_NAME: &str = "forward";
-/// Response codes with a series kept at hand; all that a header without EDNS can hold, and those of EDNS (IANA).
+/// Response codes whose series are looked up once: the 16 of the header, and those of EDNS that IANA has assigned.
 const RCODES: usize = 24;
 
-/// Counters that know no upstream.
+/// Counters of a `forward`, whatever the upstream.
+#[derive(Clone)]
 pub struct ForwardMetrics {
     pub healthcheck_broken: Counter,
     pub max_concurrent_rejects: Counter,
@@ -40,7 +40,7 @@ impl ForwardMetrics {
     }
 }
 
-/// Sockets to all upstreams.
+/// Gauges of the sockets to all upstreams.
 pub struct SocketMetrics {
     pub open: Gauge,
     pub limit: Gauge,
@@ -62,7 +62,7 @@ pub struct UpstreamMetrics {
     requests: Counter,
     by_rcode: [OnceLock<ByRcode>; RCODES],
     healthcheck_failures: Counter,
-    healthcheck_failures_former: Counter,
+    healthcheck_failures_pre_1_11: Counter,
     pub udp_reused: Counter,
     pub udp_opened: Counter,
     pub tcp_reused: Counter,
@@ -77,7 +77,7 @@ pub struct UpstreamMetrics {
 struct ByRcode {
     responses: Counter,
     duration: Histogram,
-    duration_former: Histogram,
+    duration_pre_1_11: Histogram,
 }
 
 impl UpstreamMetrics {
@@ -98,7 +98,7 @@ impl UpstreamMetrics {
                 "Failed health checks.",
                 &[("proxy_name", PROXY_NAME), ("to", &to)],
             ),
-            healthcheck_failures_former: counter("coredns_forward_healthcheck_failures_total", "Failed health checks."),
+            healthcheck_failures_pre_1_11: counter("coredns_forward_healthcheck_failures_total", "Failed health checks."),
             udp_reused: reused("udp"),
             udp_opened: opened("udp"),
             tcp_reused: reused("tcp"),
@@ -124,18 +124,18 @@ impl UpstreamMetrics {
         }
     }
 
-    /// A query goes to the upstream.
+    /// Counts a query that is sent to the upstream.
     pub fn count_request(&self) {
         self.requests.increment();
     }
 
-    /// The upstream has answered.
+    /// Counts an answer of the upstream.
     pub fn count_response(&self, rcode: Rcode, elapsed: Duration) {
         let seconds = elapsed.as_secs_f64();
         let observe = |series: &ByRcode| {
             series.responses.increment();
             series.duration.observe(seconds);
-            series.duration_former.observe(seconds);
+            series.duration_pre_1_11.observe(seconds);
         };
         match self.by_rcode.get(usize::from(rcode.0)) {
             Some(cell) => observe(cell.get_or_init(|| self.series(rcode))),
@@ -143,15 +143,15 @@ impl UpstreamMetrics {
         }
     }
 
-    /// A health check has failed.
+    /// Counts a failed health check.
     pub fn count_healthcheck_failure(&self) {
         self.healthcheck_failures.increment();
-        self.healthcheck_failures_former.increment();
+        self.healthcheck_failures_pre_1_11.increment();
     }
 
     fn series(&self, rcode: Rcode) -> ByRcode {
         let name = rcode.to_string();
-        // The reference labels codes without a mnemonic by their number.
+        // CoreDNS labels codes without a mnemonic by their number.
         let name = name.strip_prefix("RCODE").unwrap_or(&name);
         let help = "Time from the query to the upstream's answer in seconds.";
         let labels = &[("to", self.to.as_str()), ("rcode", name)];
@@ -167,7 +167,7 @@ impl UpstreamMetrics {
                 TIME_BUCKETS,
                 &[("proxy_name", PROXY_NAME), ("to", &self.to), ("rcode", name)],
             ),
-            duration_former: self.registry.histogram("coredns_forward_request_duration_seconds", help, TIME_BUCKETS, labels),
+            duration_pre_1_11: self.registry.histogram("coredns_forward_request_duration_seconds", help, TIME_BUCKETS, labels),
         }
     }
 }

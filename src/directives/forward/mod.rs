@@ -1,29 +1,36 @@
 //! The `forward` directive; see README.md beside this file.
 //!
-//! A request joins the flight of its question ([`flight`]); the first of them runs the exchange ([`exchange`]) with one upstream
-//! after another ([`upstream`]), each over this worker's own sockets ([`udp`]) or connections ([`tcp`]).
+//! A request joins the flight of its question ([`single_flight`]). The leader of the flight asks one upstream after another ([`exchange`]), each of
+//! them ([`upstream`]) over the worker's own UDP sockets ([`udp_pool`]) or TCP connections ([`tcp_pool`]).
 
-mod asked;
+mod attempt;
+mod config;
+mod deadline_timer;
 mod error;
 mod exchange;
-mod flight;
 mod health;
+mod host_lookup;
 mod in_flight;
 mod letter_case;
-mod line;
 mod metrics;
 mod parse;
 mod policy;
-mod resolve;
-mod sockets;
-mod suspects;
+mod remote;
+mod retry_schedule;
+mod single_flight;
+mod socket_budget;
+mod spoof_guard;
 mod target;
-mod tcp;
+mod tcp_connection;
+mod tcp_pool;
 #[cfg(test)]
 mod tests;
-mod udp;
+mod udp_pool;
 mod udp_socket;
 mod upstream;
+mod upstream_query;
+mod upstream_set;
+mod upstream_socket;
 
 use crate::chain::{
     Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Directive, Failure, Next, Outcome, ParseContext, Part,
@@ -32,17 +39,16 @@ use crate::chain::{
 use crate::corefile;
 use crate::fairness::{Entry, Gate, Policy};
 use crate::message::{LowerName, Name, Rcode, Response};
-use exchange::{KEYWORD, OVERALL_TIMEOUT};
-use flight::{Flights, Landing, Seat};
+use config::{Config, KEYWORD};
+use exchange::{Exchanger, OVERALL_TIMEOUT};
 use futures_util::future::BoxFuture;
 use metrics::ForwardMetrics;
-use parse::{Config, Options};
-use policy::Selector;
-use resolve::Roster;
+use remote::UpstreamSettings;
+use single_flight::{FlightEvent, Role, SingleFlight};
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::Duration;
-use upstream::Settings;
+use upstream_set::UpstreamSet;
 
 /// Reads one `forward` of a server block.
 pub fn parse(directive: &corefile::Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
@@ -55,41 +61,40 @@ impl Configured for Config {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
         let forward = Arc::new(Forward::new(self, context));
         let mut built = Built { link: Some(forward.clone()), ..Built::default() };
-        if forward.roster.has_hosts() {
-            built.background.push(Box::pin(forward.roster.clone().keep_resolved()));
+        let upstreams = &forward.exchanger.upstreams;
+        if upstreams.has_hosts() {
+            built.background.push(Box::pin(upstreams.clone().keep_resolved()));
         }
         Ok(built)
     }
 }
 
-/// A [`crate::message::RequestKey`]'s octets, and a [`Room`] where an answer was truncated.
-type Key = SmallVec<[u8; 64]>;
+/// The octets of a [`crate::message::RequestKey`], and a [`SizeLimit`] where the answer was truncated.
+type FlightKey = SmallVec<[u8; 64]>;
 
-/// How much of an answer can come from upstream for a request: without EDNS 512 octets, with it our payload size, by TCP all.
+/// How long an answer the upstream can give a request: 512 octets without EDNS, our UDP payload size with it, and any length over TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Room {
-    Plain,
+enum SizeLimit {
+    WithoutEdns,
     Edns,
     Tcp,
 }
 
-/// What a flight brings.
+/// An answer that the requests of one flight share.
 #[derive(Clone)]
-struct Flown {
+struct SharedResponse {
     response: Response,
-    /// What its leader had.
-    room: Room,
+    /// The limit that the leader's request had.
+    size_limit: SizeLimit,
 }
 
 /// The running directive.
 pub struct Forward {
     from: LowerName,
     except: Vec<LowerName>,
-    options: Options,
-    roster: Arc<Roster>,
-    selector: Selector,
-    flights: Flights<Key, Result<Flown, Failure>>,
-    /// Of `max_concurrent`.
+    exchanger: Exchanger,
+    flights: SingleFlight<FlightKey, Result<SharedResponse, Failure>>,
+    /// Enforces `max_concurrent`.
     gate: Option<Arc<Gate>>,
     fairness: Arc<Policy>,
     metrics: ForwardMetrics,
@@ -99,7 +104,7 @@ impl Forward {
     fn new(config: &Config, context: &BuildContext<'_>) -> Self {
         let options = &config.options;
         let services = context.services;
-        let settings = Settings {
+        let settings = UpstreamSettings {
             source_address: options.source_address,
             expire: options.expire,
             max_age: options.max_age,
@@ -112,20 +117,20 @@ impl Forward {
             probe_recursion_desired: options.probe_recursion_desired,
             probe_tcp: options.force_tcp,
         };
+        let metrics = ForwardMetrics::new(&services.registry);
+        let upstreams = Arc::new(UpstreamSet::new(config, settings, context));
         Self {
             from: config.from.to_lower(),
             except: config.except.iter().map(Name::to_lower).collect(),
-            options: options.clone(),
-            roster: Arc::new(Roster::new(config, settings, context)),
-            selector: Selector::new(options.policy),
-            flights: Flights::default(),
+            exchanger: Exchanger::new(options.clone(), upstreams, metrics.clone()),
+            flights: SingleFlight::default(),
             gate: (options.max_concurrent > 0).then(|| Arc::new(Gate::new(options.max_concurrent))),
             fairness: services.fairness.clone(),
-            metrics: ForwardMetrics::new(&services.registry),
+            metrics,
         }
     }
 
-    /// True if `name` is to be forwarded. FROM itself always is, whatever `except` says, as in the reference.
+    /// True if `name` is forwarded. As in CoreDNS, FROM itself always is, whatever `except` says.
     fn is_forwarded(&self, name: &LowerName) -> bool {
         name.is_within(self.from.as_wire())
             && (name.as_wire() == self.from.as_wire() || !self.except.iter().any(|zone| name.is_within(zone.as_wire())))
@@ -136,14 +141,14 @@ impl Forward {
             Some(gate) => Box::pin(self.gated_exchange(gate, &request)).await?,
             None => self.shared_exchange(&request).await?,
         };
-        // Another forward is asked only if there is one right after this one.
-        if next.keyword() == Some(KEYWORD) && self.is_for_next(&response) {
+        if next.keyword() == Some(KEYWORD) && self.is_for_next_forward(&response) {
             return next.run(request).await;
         }
         Ok(Answer { response, from: KEYWORD })
     }
 
-    /// As [`Forward::shared_exchange`], for at most `max_concurrent` at a time. Those of the client that has most are refused, also halfway.
+    /// As [`Forward::shared_exchange`], but for at most `max_concurrent` requests at a time. At that limit, a request of the client that has most is
+    /// refused, be it one that is being answered.
     async fn gated_exchange(&self, gate: &Arc<Gate>, request: &Request<'_>) -> Result<Response, Failure> {
         let fairness = self.fairness.get();
         let pass = match gate.admit(fairness.client(request.peer.client.ip()), fairness.is_on) {
@@ -156,60 +161,65 @@ impl Forward {
             return outcome;
         }
         self.metrics.max_concurrent_rejects.increment();
-        let cause = format!("concurrent queries exceeded maximum {}", self.options.max_concurrent);
+        let cause = format!("concurrent queries exceeded maximum {}", self.exchanger.options.max_concurrent);
         Err(Failure { rcode: Rcode::REFUSED, directive: KEYWORD, cause })
     }
 
-    fn is_for_next(&self, response: &Response) -> bool {
+    fn is_for_next_forward(&self, response: &Response) -> bool {
+        let options = &self.exchanger.options;
         let rcode = response.rcode();
-        self.options.next.contains(&rcode)
-            || (self.options.next_on_nodata && rcode == Rcode::NOERROR && response.answer_count() == 0)
+        options.next.contains(&rcode) || (options.next_on_nodata && rcode == Rcode::NOERROR && response.answer_count() == 0)
     }
 
-    /// The answer to the request's question, asked once for all who want it now: those who would be answered from one entry of a cache.
+    /// Asks once for all requests in flight that one cache entry would answer.
     async fn shared_exchange(&self, request: &Request<'_>) -> Result<Response, Failure> {
-        let room = self.room_of(request);
+        let size_limit = self.size_limit_of(request);
         let mut key = request.key().octets();
-        let flown = self.fly(request, room, &key).await?;
-        // What came for one who had room for less may be cut; whoever has more asks for that.
-        if flown.response.is_truncated() && flown.room < room {
-            key.push(room as u8);
-            return Ok(self.fly(request, room, &key).await?.response);
+        let shared = self.join_flight(request, size_limit, &key).await?;
+        // The answer may be truncated because the leader's limit was lower. Those with a higher one ask again, together.
+        if shared.response.is_truncated() && shared.size_limit < size_limit {
+            key.push(size_limit as u8);
+            return Ok(self.join_flight(request, size_limit, &key).await?.response);
         }
-        Ok(flown.response)
+        Ok(shared.response)
     }
 
-    fn room_of(&self, request: &Request<'_>) -> Room {
-        // With either option all are asked for alike, in the end by TCP.
-        let is_alike = self.options.force_tcp || self.options.prefer_udp;
+    fn size_limit_of(&self, request: &Request<'_>) -> SizeLimit {
+        // With either option the client's transport does not matter, and a truncated answer is asked for over TCP.
+        let ignores_client = self.exchanger.options.force_tcp || self.exchanger.options.prefer_udp;
         match request.peer.transport {
-            Transport::Udp if is_alike => Room::Tcp,
-            Transport::Udp if request.query.edns.is_some() => Room::Edns,
-            Transport::Udp => Room::Plain,
-            Transport::Tcp => Room::Tcp,
+            Transport::Udp if ignores_client => SizeLimit::Tcp,
+            Transport::Udp if request.query.edns.is_some() => SizeLimit::Edns,
+            Transport::Udp => SizeLimit::WithoutEdns,
+            Transport::Tcp => SizeLimit::Tcp,
         }
     }
 
-    /// Leads the flight of `key` or waits for it.
-    async fn fly(&self, request: &Request<'_>, room: Room, key: &Key) -> Result<Flown, Failure> {
-        let lead = match self.flights.join(key.clone()) {
-            Seat::Lead(lead) => lead,
-            Seat::Wait(receiver) => {
-                // A leader ends within these bounds of its own; the rest is for one that is stuck.
-                let patience = OVERALL_TIMEOUT.max(self.options.read_timeout) + Duration::from_millis(500);
-                match tokio::time::timeout(patience, receiver).await {
-                    Ok(Ok(Landing::Outcome(outcome))) => return outcome,
-                    // The leader is gone, and this request leads in its place.
-                    Ok(Ok(Landing::Succession(lead))) => lead,
-                    // Not for longer than the process lives.
-                    Ok(Err(_)) | Err(_) => return Err(Failure::servfail(KEYWORD, format!("no answer within {patience:?}"))),
+    /// Leads the flight of `key`, or waits for its outcome.
+    async fn join_flight(
+        &self,
+        request: &Request<'_>,
+        size_limit: SizeLimit,
+        key: &FlightKey,
+    ) -> Result<SharedResponse, Failure> {
+        let leader = match self.flights.join(key.clone()) {
+            Role::Leader(leader) => leader,
+            Role::Follower(receiver) => {
+                // A leader ends by itself within this time, without the addition. Only one that is stuck does not.
+                let limit = OVERALL_TIMEOUT.max(self.exchanger.options.read_timeout) + Duration::from_millis(500);
+                match tokio::time::timeout(limit, receiver).await {
+                    Ok(Ok(FlightEvent::Outcome(outcome))) => return outcome,
+                    Ok(Ok(FlightEvent::Promoted(leader))) => leader,
+                    // The channel closes without an event only when the process ends.
+                    Ok(Err(_)) | Err(_) => return Err(Failure::servfail(KEYWORD, format!("no answer within {limit:?}"))),
                 }
             }
         };
-        // A future of its own: together with this one it would be beyond what the allocator keeps at hand (1 KiB).
-        let outcome = Box::pin(self.exchange(request)).await.map(|response| Flown { response, room });
-        let waited = lead.finish(&outcome);
-        self.metrics.shared.add(waited as u64);
+        // Boxed apart from this future: together they would be larger than what the allocator serves fast (1 KiB).
+        let outcome = Box::pin(self.exchanger.exchange(request)).await;
+        let outcome = outcome.map(|response| SharedResponse { response, size_limit });
+        let followers = leader.complete(&outcome);
+        self.metrics.shared.add(followers as u64);
         outcome
     }
 }

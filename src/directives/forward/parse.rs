@@ -1,5 +1,6 @@
-//! From a `forward` of the Corefile to its [`Config`].
+//! Reads a `forward` of the Corefile into a [`Config`].
 
+use super::config::{Config, Options};
 use super::policy::Policy;
 use super::target::{Target, read_target};
 use crate::chain::ParseContext;
@@ -8,8 +9,8 @@ use crate::message::{Name, Rcode};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// Most TO arguments of one `forward`, as in the reference.
-pub const TARGET_LIMIT: usize = 15;
+/// TO arguments that one `forward` may have, as in CoreDNS.
+pub const MAX_TARGETS: usize = 15;
 const USAGE: &str = "forward FROM TO...";
 
 const OPTIONS: [&str; 19] = [
@@ -33,78 +34,12 @@ const OPTIONS: [&str; 19] = [
     "use_caps_for_id",
     "resolver",
 ];
-/// The reference's options that speak of TLS.
-const OPTIONS_OF_TLS: [&str; 3] = ["tls", "tls_servername", "tls_resolver"];
+/// Options of CoreDNS for TLS.
+const TLS_OPTIONS: [&str; 3] = ["tls", "tls_servername", "tls_resolver"];
 
-/// A `forward` as configured.
-#[derive(Clone, Debug)]
-pub struct Config {
-    pub from: Name,
-    pub except: Vec<Name>,
-    pub targets: Vec<Target>,
-    pub options: Options,
-}
-
-/// The options of the block, at their defaults unless set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    pub force_tcp: bool,
-    pub prefer_udp: bool,
-    pub expire: Duration,
-    pub max_age: Option<Duration>,
-    /// 0: no limit given.
-    pub max_idle_conns: usize,
-    pub read_timeout: Duration,
-    pub max_fails: u32,
-    /// 0: no limit.
-    pub max_connect_attempts: u32,
-    pub policy: Policy,
-    pub probe_interval: Duration,
-    pub probe_recursion_desired: bool,
-    pub probe_name: Name,
-    /// 0: no limit.
-    pub max_concurrent: usize,
-    pub next: Vec<Rcode>,
-    pub next_on_nodata: bool,
-    pub failover: Vec<Rcode>,
-    pub failfast_all_unhealthy_upstreams: bool,
-    pub source_address: Option<IpAddr>,
-    /// Names go upstream in a case drawn by chance.
-    pub use_caps_for_id: bool,
-    /// Empty: those of /etc/resolv.conf.
-    pub resolvers: Vec<SocketAddr>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            force_tcp: false,
-            prefer_udp: false,
-            expire: Duration::from_secs(10),
-            max_age: None,
-            max_idle_conns: 0,
-            read_timeout: Duration::from_secs(2),
-            max_fails: 2,
-            max_connect_attempts: 0,
-            policy: Policy::Random,
-            probe_interval: Duration::from_millis(500),
-            probe_recursion_desired: true,
-            probe_name: Name::root(),
-            max_concurrent: 0,
-            next: Vec::new(),
-            next_on_nodata: false,
-            failover: Vec::new(),
-            failfast_all_unhealthy_upstreams: false,
-            source_address: None,
-            use_caps_for_id: false,
-            resolvers: Vec::new(),
-        }
-    }
-}
-
-/// Reads one `forward`. `None` if FROM or every TO is unusable; the diagnostics then say why.
+/// Reads one `forward`. `None`, with diagnostics, if FROM is unusable.
 pub fn read(directive: &Directive, context: &mut ParseContext<'_>) -> Option<Config> {
-    // The block first: its errors are told also when the first line has some.
+    // The block comes first, so that its errors are reported even if the first line has some too.
     let mut except = Vec::new();
     let mut options = Options::default();
     for line in &directive.options {
@@ -136,12 +71,12 @@ pub fn read(directive: &Directive, context: &mut ParseContext<'_>) -> Option<Con
             .warning(from.span, message)
             .help("use a prefix that ends at an octet (a multiple of 8 bits, for IPv6 of 4), or one forward for each zone");
     }
-    if let Some(extra) = to.get(TARGET_LIMIT) {
-        let message = format!("{} upstreams where at most {TARGET_LIMIT} are allowed", to.len());
+    if let Some(extra) = to.get(MAX_TARGETS) {
+        let message = format!("{} upstreams where at most {MAX_TARGETS} are allowed", to.len());
         context.diagnostics.error(extra.span, message).help("remove some");
     }
     let mut targets: Vec<Target> = Vec::new();
-    for token in to.iter().take(TARGET_LIMIT) {
+    for token in to.iter().take(MAX_TARGETS) {
         let Some(target) = read_target(token, context) else { continue };
         if let (Target::Address(address), Some(source)) = (&target, options.source_address)
             && address.is_ipv4() != source.is_ipv4()
@@ -163,7 +98,7 @@ fn read_option(line: &OptionLine, options: &mut Options, except: &mut Vec<Name>,
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     match line.name.text.as_str() {
         "except" => {
-            for token in some(line, "except NAME...", diagnostics) {
+            for token in at_least_one(line, "except NAME...", diagnostics) {
                 except.extend(value::zones(token, diagnostics).unwrap_or_default());
             }
         }
@@ -175,7 +110,7 @@ fn read_option(line: &OptionLine, options: &mut Options, except: &mut Vec<Name>,
         "expire" => set(&mut options.expire, duration(line, Duration::ZERO..=YEAR, diagnostics)),
         "max_age" => {
             if let Some(age) = duration(line, Duration::ZERO..=YEAR, diagnostics) {
-                // As in the reference, 0 stands for no limit.
+                // As in CoreDNS, 0 means no limit.
                 options.max_age = Some(if age.is_zero() { YEAR } else { age });
             }
         }
@@ -227,7 +162,7 @@ fn read_option(line: &OptionLine, options: &mut Options, except: &mut Vec<Name>,
             }
         }
         "resolver" => {
-            for token in some(line, "resolver IP[:PORT]...", diagnostics) {
+            for token in at_least_one(line, "resolver IP[:PORT]...", diagnostics) {
                 match token.text.parse::<SocketAddr>().or_else(|_| {
                     token.text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53))
                 }) {
@@ -240,7 +175,7 @@ fn read_option(line: &OptionLine, options: &mut Options, except: &mut Vec<Name>,
                 }
             }
         }
-        word if OPTIONS_OF_TLS.contains(&word) => {
+        word if TLS_OPTIONS.contains(&word) => {
             diagnostics
                 .error(line.name.span, format!("{word} is not supported yet: upstreams are asked by UDP and TCP only"))
                 .help("remove it, or keep the reference for this zone for now");
@@ -288,9 +223,9 @@ fn read_health_check(line: &OptionLine, options: &mut Options, diagnostics: &mut
     }
 }
 
-fn set<T>(place: &mut T, value: Option<T>) {
+fn set<T>(option: &mut T, value: Option<T>) {
     if let Some(value) = value {
-        *place = value;
+        *option = value;
     }
 }
 
@@ -300,8 +235,8 @@ fn flag(line: &OptionLine, diagnostics: &mut Diagnostics) -> bool {
     value::exactly::<0>(&line.name, &line.arguments, &usage, diagnostics).is_some()
 }
 
-/// An option with one argument or more.
-fn some<'a>(line: &'a OptionLine, usage: &str, diagnostics: &mut Diagnostics) -> &'a [Token] {
+/// The arguments of an option that needs at least one.
+fn at_least_one<'a>(line: &'a OptionLine, usage: &str, diagnostics: &mut Diagnostics) -> &'a [Token] {
     if line.arguments.is_empty() {
         diagnostics.error(line.name.span, format!("{} needs at least one argument", line.name.text)).help(usage);
     }
@@ -313,7 +248,7 @@ fn duration(line: &OptionLine, range: std::ops::RangeInclusive<Duration>, diagno
     value::duration(token, &line.name.text, range, diagnostics)
 }
 
-/// A whole number of 32 bits.
+/// An option with one whole number of 32 bits.
 fn count(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<u32> {
     let [token] = value::exactly(&line.name, &line.arguments, &format!("{} NUMBER", line.name.text), diagnostics)?;
     value::number(token, &line.name.text, 0..=u64::from(u32::MAX), diagnostics)?.try_into().ok()
@@ -321,7 +256,7 @@ fn count(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<u32> {
 
 fn rcodes<'a>(line: &'a OptionLine, usage: &str, diagnostics: &mut Diagnostics) -> Vec<(Rcode, &'a Token)> {
     let mut found = Vec::new();
-    for token in some(line, usage, diagnostics) {
+    for token in at_least_one(line, usage, diagnostics) {
         match Rcode::from_mnemonic(&token.text) {
             Some(rcode) => found.push((rcode, token)),
             None => {

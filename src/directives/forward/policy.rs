@@ -1,4 +1,4 @@
-//! The order in which upstreams are asked. Pure but for the random numbers, which are handed in.
+//! The order in which upstreams are asked. Random numbers are the caller's.
 
 use smallvec::SmallVec;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,10 +13,10 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// The words of the option.
+    /// The values of the option.
     pub const WORDS: [&'static str; 3] = ["random", "round_robin", "sequential"];
 
-    /// The policy of a word of the option.
+    /// The policy that a value of the option names.
     pub fn from_word(word: &str) -> Option<Self> {
         match word {
             "random" => Some(Self::Random),
@@ -27,36 +27,37 @@ impl Policy {
     }
 }
 
-/// Positions in the list of upstreams, in the order of asking. Small: each query in flight holds one.
+/// Indices into the list of upstreams, first to ask first. Small, because each query in flight holds one.
 pub type Order = SmallVec<[u16; 8]>;
 
-/// A policy with its running state.
+/// A policy and its state.
 #[derive(Debug, Default)]
 pub struct Selector {
     policy: Policy,
-    robin: AtomicU32,
+    /// Requests so far, for `round_robin`.
+    requests: AtomicU32,
 }
 
 impl Selector {
     pub fn new(policy: Policy) -> Self {
-        Self { policy, robin: AtomicU32::new(0) }
+        Self { policy, requests: AtomicU32::new(0) }
     }
 
-    /// The order for one request among `count` upstreams. `below` gives a random number under its argument, which is never 0.
-    pub fn order(&self, count: usize, mut below: impl FnMut(usize) -> usize) -> Order {
+    /// The order of `count` upstreams for one request. `random_below` returns a random number below its argument, which is never 0.
+    pub fn order(&self, count: usize, mut random_below: impl FnMut(usize) -> usize) -> Order {
         let mut order: Order = (0..u16::try_from(count).unwrap_or(u16::MAX)).collect();
         match self.policy {
             Policy::Sequential => {}
             Policy::Random => {
-                // Fisher and Yates.
+                // The shuffle of Fisher and Yates.
                 for last in (1..order.len()).rev() {
-                    order.swap(last, below(last + 1));
+                    order.swap(last, random_below(last + 1));
                 }
             }
             Policy::RoundRobin => {
-                // The reference asks the chosen one first and the others in the order of the Corefile.
+                // As in CoreDNS, the chosen one is first and the others follow in the order of the Corefile.
                 if let Some(first) =
-                    (self.robin.fetch_add(1, Ordering::Relaxed).wrapping_add(1) as usize).checked_rem(order.len())
+                    (self.requests.fetch_add(1, Ordering::Relaxed).wrapping_add(1) as usize).checked_rem(order.len())
                 {
                     let chosen = order.remove(first);
                     order.insert(0, chosen);

@@ -9,10 +9,10 @@ use std::path::Path;
 
 const DNS_PORT: u16 = 53;
 const SYSTEM_RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Schemes of the reference and its kin that are no plain DNS.
+/// Schemes of CoreDNS and its plugins that are not plain DNS.
 const OTHER_SCHEMES: [&str; 6] = ["tls", "https", "https3", "quic", "grpc", "unix"];
 
-/// Where queries go.
+/// What a TO argument names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     Address(SocketAddr),
@@ -21,7 +21,7 @@ pub enum Target {
         path: String,
         addresses: Vec<SocketAddr>,
     },
-    /// Resolved, and kept resolved, while serving.
+    /// Resolved while serving, and again as its TTL runs out.
     Host {
         name: Name,
         port: u16,
@@ -76,7 +76,7 @@ fn read_host(token: &Token, text: &str, context: &mut ParseContext<'_>) -> Optio
         Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0)),
         None => (text, Some(DNS_PORT)),
     };
-    // An address that is mistyped must not become a name that never resolves.
+    // A mistyped address must not become a host name that never resolves.
     let looks_like_an_address =
         host.split('.').all(|label| !label.is_empty() && label.bytes().all(|octet| octet.is_ascii_digit()));
     let is_plain = host.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.'));
@@ -99,7 +99,7 @@ fn read_nameservers(token: &Token, path: &str, content: &str, context: &mut Pars
     let mut addresses = Vec::new();
     let (config, _) = resolv_conf::Config::parse_with_errors(content.as_bytes());
     for nameserver in &config.nameservers {
-        // Written out and read again, so that an IPv6 zone is treated as it is in a TO.
+        // Printed and read again, so that an IPv6 zone is treated as in a TO argument.
         match read_address(&nameserver.to_string(), DNS_PORT, context.loaders.files) {
             Ok(Some(address)) if !addresses.contains(&address) => addresses.push(address),
             Ok(_) => {}
@@ -118,8 +118,8 @@ fn read_nameservers(token: &Token, path: &str, content: &str, context: &mut Pars
     Target::File { path: path.to_owned(), addresses }
 }
 
-/// `IP`, `IP:PORT`, `[IPv6]`, `[IPv6]:PORT`, each IPv6 with `%ZONE` or without. `Ok(None)` if it is none of these; an error if
-/// it is one that cannot be used.
+/// Reads `IP`, `IP:PORT`, `[IPv6]` or `[IPv6]:PORT`, where each IPv6 address may have a `%ZONE`. `Ok(None)` if `text` is none of these, an error if it is
+/// one that cannot be used.
 fn read_address(text: &str, default_port: u16, files: &dyn Loader) -> Result<Option<SocketAddr>, String> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
@@ -127,7 +127,7 @@ fn read_address(text: &str, default_port: u16, files: &dyn Loader) -> Result<Opt
             Some((host, port)) => (host, port.strip_prefix(':')),
             None => return Ok(None),
         },
-        // One colon parts a port from an IPv4 address; more are an IPv6 address.
+        // One colon separates an IPv4 address from its port; more colons are an IPv6 address.
         None => match text.split_once(':') {
             Some((host, port)) if !port.contains(':') => (host, Some(port)),
             _ => (text, None),
@@ -151,7 +151,7 @@ fn read_address(text: &str, default_port: u16, files: &dyn Loader) -> Result<Opt
     }
 }
 
-/// The index of an interface, by number or by name (RFC 4007 section 11).
+/// The interface index that a zone names, by number or by name (RFC 4007 section 11).
 fn read_zone(ip: Ipv6Addr, zone: &str, files: &dyn Loader) -> Result<u32, String> {
     if let Ok(index) = zone.parse() {
         return Ok(index);

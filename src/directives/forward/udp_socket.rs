@@ -1,13 +1,15 @@
-//! A UDP socket to one upstream, and the task that sends and reads on it.
+//! A connected UDP socket to one upstream, and the task that sends and receives on it.
 
-use super::asked::Asked;
-use super::error::{Path, TryError};
-use super::in_flight::{Delivery, InFlight, Look};
+use super::attempt::Attempt;
+use super::deadline_timer::DeadlineTimer;
+use super::error::{Endpoints, UpstreamError};
+use super::in_flight::{Delivery, InFlightQueries, QueryStatus};
 use super::letter_case::LetterCase;
-use super::line::{Bell, FailOnDrop, Line, Try};
-use super::sockets::Room;
-use super::suspects::{NEAR_MISSES, Notice};
-use super::upstream::Remote;
+use super::remote::Remote;
+use super::socket_budget::SocketPermit;
+use super::spoof_guard::{NEAR_MISS_LIMIT, SpoofReport};
+use super::upstream_query::UpstreamQuery;
+use super::upstream_socket::{FailOnDrop, UpstreamSocket};
 use crate::chain::Transport;
 use crate::datagrams::{self, BATCH, Inbox, MAX_ANSWER, Outbox};
 use parking_lot::Mutex;
@@ -24,46 +26,47 @@ use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::io::{Interest, Ready};
 use tokio::sync::Notify;
 
-/// Queries a socket is good for; each draws its own number, so that an observer cannot count a port's end.
-const USES: std::ops::RangeInclusive<u32> = 64..=192;
-/// A socket lives this long at most, or `expire` if that is less.
+/// Queries that one socket sends. The number is random, so that an observer cannot count when a port changes.
+const MAX_QUERIES: std::ops::RangeInclusive<u32> = 64..=192;
+/// The longest time that a socket takes queries, unless `expire` is shorter.
 const LIFETIME: Duration = Duration::from_secs(10);
-/// Batches of datagrams that are read in one turn.
-const BATCHES: usize = 4;
-/// Octets that most queries take at most.
-const QUERY_ROOM: usize = 128;
+/// Batches of datagrams that are read before other tasks get their turn.
+const MAX_BATCHES: usize = 4;
+/// Room for a query in the outbox; longer ones are rare.
+const QUERY_CAPACITY: usize = 128;
 
 thread_local! {
-    /// Where datagrams land, before their owners are found.
+    /// Received datagrams, before they are matched to queries.
     static INBOX: RefCell<Inbox> = RefCell::new(Inbox::of_connected(MAX_ANSWER));
 }
 
-/// A connected socket to an upstream.
+/// A connected UDP socket to one upstream.
 pub struct UdpSocket {
     socket: AsyncFd<net::UdpSocket>,
-    path: Path,
+    endpoints: Endpoints,
     remote: Arc<Remote>,
-    in_flight: Mutex<InFlight>,
-    /// Queries of this turn; the socket's task sends them, which has its turn after those that ask.
+    in_flight: Mutex<InFlightQueries>,
+    /// The queries of this turn of the runtime. The socket's task sends them in one call after the tasks that ask have run.
     outbox: Mutex<Outbox>,
-    uses: AtomicU32,
-    ends: Instant,
-    retired: AtomicBool,
-    /// Datagrams with a wrong ID or question that came while queries were in flight.
+    queries_left: AtomicU32,
+    /// When the socket takes no more queries.
+    end: Instant,
+    is_retired: AtomicBool,
+    /// Responses with a wrong ID or question that came while queries were in flight.
     near_misses: AtomicU32,
-    /// Something has been sent.
-    used: AtomicBool,
-    /// Tells the socket's task that something is to be sent, or that the socket may be done.
+    has_sent: AtomicBool,
+    /// Tells the socket's task that there are queries to send, or that the socket may close.
     changed: Notify,
-    _room: Room,
+    _permit: SocketPermit,
 }
 
 impl UdpSocket {
-    /// Opens a socket on a port of the kernel's choice (random, as RFC 6056 wants) and starts its task.
-    pub fn open(remote: &Arc<Remote>, room: Room, now: Instant) -> Result<Arc<Self>, TryError> {
+    /// Opens a socket on a random port (RFC 6056: the kernel's choice) and starts its task.
+    pub fn open(remote: &Arc<Remote>, permit: SocketPermit, now: Instant) -> Result<Arc<Self>, UpstreamError> {
         let (address, settings) = (remote.address, &remote.settings);
-        let failed =
-            |error: io::Error| TryError::Dial(Path { transport: Transport::Udp, local: None, remote: address }, error.into());
+        let failed = |error: io::Error| {
+            UpstreamError::Dial(Endpoints { transport: Transport::Udp, local: None, remote: address }, error.into())
+        };
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP)).map_err(failed)?;
         if let Some(source) = settings.source_address {
             socket.bind(&SocketAddr::new(source, 0).into()).map_err(failed)?;
@@ -72,145 +75,146 @@ impl UdpSocket {
         let local = socket.local_addr().ok().and_then(|address| address.as_socket());
         let socket = datagrams::register(socket.into()).map_err(failed)?;
         let lifetime = LIFETIME.min(settings.expire);
-        let line = Arc::new(Self {
-            path: Path { transport: Transport::Udp, local, remote: address },
+        let socket = Arc::new(Self {
+            endpoints: Endpoints { transport: Transport::Udp, local, remote: address },
             socket,
             remote: remote.clone(),
-            in_flight: Mutex::new(InFlight::remembering()),
-            outbox: Mutex::new(Outbox::of_short(QUERY_ROOM)),
-            uses: AtomicU32::new(rand::random_range(USES)),
-            ends: now + lifetime.mul_f64(rand::random_range(0.5..=1.0)),
-            retired: AtomicBool::new(false),
+            in_flight: Mutex::new(InFlightQueries::remembering_ids()),
+            outbox: Mutex::new(Outbox::of_short(QUERY_CAPACITY)),
+            queries_left: AtomicU32::new(rand::random_range(MAX_QUERIES)),
+            end: now + lifetime.mul_f64(rand::random_range(0.5..=1.0)),
+            is_retired: AtomicBool::new(false),
             near_misses: AtomicU32::new(0),
-            used: AtomicBool::new(false),
+            has_sent: AtomicBool::new(false),
             changed: Notify::new(),
-            _room: room,
+            _permit: permit,
         });
-        tokio::spawn(run(line.clone()));
-        Ok(line)
+        tokio::spawn(run(socket.clone()));
+        Ok(socket)
     }
 
-    /// Counts one use; false if the socket has had its share.
-    pub fn take_use(&self, now: Instant) -> bool {
-        if self.retired.load(Ordering::Relaxed) || now >= self.ends {
+    /// Counts one query against the socket's share. False if the socket takes no more.
+    pub fn reserve(&self, now: Instant) -> bool {
+        if self.is_retired.load(Ordering::Relaxed) || now >= self.end {
             return false;
         }
-        self.uses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |uses| uses.checked_sub(1)).is_ok()
+        self.queries_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 
-    /// Something is gathered that has not been sent yet, and there is room for more.
+    /// True if the outbox has queries that are not sent yet, and room for more.
     pub fn is_gathering(&self) -> bool {
         (1..BATCH).contains(&self.outbox.lock().kept().len())
     }
 
-    /// Nothing has left it yet.
+    /// True if the socket has sent nothing yet.
     pub fn is_unused(&self) -> bool {
-        !self.used.load(Ordering::Relaxed)
+        !self.has_sent.load(Ordering::Relaxed)
     }
 
-    /// True if it takes queries when no other socket can be opened, though it has had its share.
+    /// True if the socket may send queries beyond its share when no other socket can be opened.
     pub fn is_shareable(&self) -> bool {
         if !self.in_flight.lock().has_room() {
             self.retire();
         }
-        !self.retired.load(Ordering::Relaxed)
+        !self.is_retired.load(Ordering::Relaxed)
     }
 
-    /// True if it takes no queries and lives because somebody waits for an answer.
-    pub fn is_waiting(&self) -> bool {
-        self.retired.load(Ordering::Relaxed) && !self.in_flight.lock().is_empty()
+    /// True if the socket takes no queries and only waits for answers.
+    pub fn is_draining(&self) -> bool {
+        self.is_retired.load(Ordering::Relaxed) && !self.in_flight.lock().is_empty()
     }
 
-    /// True if so many datagrams with a wrong ID or question have come that no datagram counts.
-    pub fn is_guessed_at(&self) -> bool {
-        self.near_misses.load(Ordering::Relaxed) >= NEAR_MISSES
+    /// True if so many responses had a wrong ID or question that no datagram to this socket counts.
+    pub fn is_spoofed(&self) -> bool {
+        self.near_misses.load(Ordering::Relaxed) >= NEAR_MISS_LIMIT
     }
 
-    /// True if one of `tries` is on it.
-    pub fn is_among(self: &Arc<Self>, tries: &[Try]) -> bool {
-        tries.iter().any(|attempt| std::ptr::addr_eq(Arc::as_ptr(&attempt.line), Arc::as_ptr(self)))
+    /// True if one of `attempts` was sent on this socket.
+    pub fn carries_any(self: &Arc<Self>, attempts: &[Attempt]) -> bool {
+        attempts.iter().any(|attempt| std::ptr::addr_eq(Arc::as_ptr(&attempt.socket), Arc::as_ptr(self)))
     }
 
-    /// Nobody is to wait for answers that come to it.
-    pub fn give_up(&self) {
-        self.in_flight.lock().end(&TryError::GivenUp(self.path));
+    /// Closes the socket although queries are in flight on it. They are sent again.
+    pub fn evict(&self) {
+        self.in_flight.lock().close(&UpstreamError::Evicted(self.endpoints));
         self.retire();
     }
 
-    /// Has it refuse to send, as one does whose local address is taken from the machine.
+    /// Makes every send fail, as it does when the local address is removed from the machine.
     #[cfg(test)]
     pub fn shut_down(&self) {
         socket2::SockRef::from(&self.socket).shutdown(std::net::Shutdown::Write).unwrap();
     }
 
-    pub fn send(self: &Arc<Self>, asked: &Arc<Asked>, now: Instant) -> Result<Try, TryError> {
-        let case = if self.remote.settings.use_caps_for_id { LetterCase::draw() } else { LetterCase::default() };
-        let (ahead, registered) = {
+    pub fn send(self: &Arc<Self>, query: &Arc<UpstreamQuery>, now: Instant) -> Result<Attempt, UpstreamError> {
+        let case = if self.remote.settings.use_caps_for_id { LetterCase::random() } else { LetterCase::default() };
+        let (queued_behind, registered) = {
             let mut in_flight = self.in_flight.lock();
-            (in_flight.len(), in_flight.register(asked, case))
+            (in_flight.len(), in_flight.register(query, case))
         };
-        let id = registered.ok_or(TryError::TooMany(self.path))?;
+        let id = registered.ok_or(UpstreamError::TooManyInFlight(self.endpoints))?;
         let mut outbox = self.outbox.lock();
-        asked.write(id, case, outbox.buffer());
+        query.write(id, case, outbox.buffer());
         outbox.keep(None);
         drop(outbox);
         self.changed.notify_one();
-        Ok(Try { line: self.clone(), id, sent: now, ahead })
+        Ok(Attempt { socket: self.clone(), id, sent: now, queued_behind })
     }
 
-    /// Sends what was gathered.
+    /// Sends what is in the outbox.
     fn flush(&self) {
-        self.used.store(true, Ordering::Relaxed);
+        self.has_sent.store(true, Ordering::Relaxed);
         let mut outbox = self.outbox.lock();
         let queries = outbox.kept();
         let mut done = 0;
-        // The socket reports the errors of earlier datagrams (ICMP) first, once each.
-        let mut is_reported = false;
+        // The first error of a call may be that of an earlier datagram (ICMP), which the kernel reports once. Only the second one counts.
+        let mut has_failed = false;
         while let Some(rest) = queries.get(done..).filter(|rest| !rest.is_empty()) {
             match datagrams::send(self.socket.as_fd(), rest) {
-                Ok(sent) => (done, is_reported) = (done + sent.max(1), false),
-                // A full send buffer is a lost datagram; it is sent again in time.
+                Ok(sent) => (done, has_failed) = (done + sent.max(1), false),
+                // A full send buffer loses the datagram; the query is sent again after a third of the read timeout.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_) if !std::mem::replace(&mut is_reported, true) => self.retired.store(true, Ordering::Release),
+                Err(_) if !std::mem::replace(&mut has_failed, true) => self.is_retired.store(true, Ordering::Release),
                 Err(error) => {
                     if let Some(id) = rest[0].octets.first_chunk() {
-                        let error = TryError::Write(self.path, error.into());
+                        let error = UpstreamError::Write(self.endpoints, error.into());
                         self.in_flight.lock().fail(u16::from_be_bytes(*id), error);
                     }
-                    (done, is_reported) = (done + 1, false);
+                    (done, has_failed) = (done + 1, false);
                 }
             }
         }
         outbox.clear(usize::MAX);
-        if self.retired.load(Ordering::Relaxed) {
-            *outbox = Outbox::of_short(QUERY_ROOM);
+        if self.is_retired.load(Ordering::Relaxed) {
+            *outbox = Outbox::of_short(QUERY_CAPACITY);
         }
     }
 
+    /// True if the socket takes no queries and waits for no answer.
     pub fn is_done(&self) -> bool {
-        self.retired.load(Ordering::Acquire) && self.in_flight.lock().is_empty()
+        self.is_retired.load(Ordering::Acquire) && self.in_flight.lock().is_empty()
     }
 
-    /// A datagram with a wrong ID or question has come. After a few of them no datagram to this socket counts: each guess more could be the right one.
-    fn note_near_miss(&self, in_flight: &mut InFlight, now: Instant) {
-        if in_flight.is_empty() || self.near_misses.fetch_add(1, Ordering::Relaxed) + 1 != NEAR_MISSES {
+    /// Counts a response with a wrong ID or question. At the limit the socket is given up, because each further guess may be the right one.
+    fn count_near_miss(&self, in_flight: &mut InFlightQueries, now: Instant) {
+        if in_flight.is_empty() || self.near_misses.fetch_add(1, Ordering::Relaxed) + 1 != NEAR_MISS_LIMIT {
             return;
         }
-        self.retired.store(true, Ordering::Release);
-        let Remote { address, suspects, metrics, .. } = &*self.remote;
-        let queries = in_flight.end_as_spoofed(self.path, |asked| suspects.add(asked.question(), now));
+        self.is_retired.store(true, Ordering::Release);
+        let Remote { address, spoof_guard, metrics, .. } = &*self.remote;
+        let queries = in_flight.end_as_spoofed(self.endpoints, |query| spoof_guard.require_tcp(query.question(), now));
         metrics.spoof_suspected.increment();
-        if let Some(Notice { sockets, queries }) = suspects.note(queries, now) {
+        if let Some(SpoofReport { sockets, queries }) = spoof_guard.report(queries, now) {
             tracing::warn!(
-                "plugin/forward: somebody seems to guess answers of {address} (spoofing): {NEAR_MISSES} datagrams with a wrong ID or question came to \
+                "plugin/forward: somebody seems to guess answers of {address} (spoofing): {NEAR_MISS_LIMIT} datagrams with a wrong ID or question came to \
                  each of {sockets} sockets, which were given up; the {queries} queries in flight on them are asked over TCP"
             );
         }
     }
 
-    /// Takes what has arrived, [`BATCHES`] at most; true if there may be more. An ICMP error alone does not make a socket readable; it is an event
-    /// of its own.
-    fn drain(&self, mut ready: AsyncFdReadyGuard<'_, net::UdpSocket>) -> io::Result<bool> {
+    /// Receives [`MAX_BATCHES`] batches at most. True if there may be more. An ICMP error alone does not make a socket readable; it is an event of its
+    /// own.
+    fn receive(&self, mut ready: AsyncFdReadyGuard<'_, net::UdpSocket>) -> io::Result<bool> {
         if ready.ready().is_error() {
             ready.clear_ready_matching(Ready::ERROR);
             if let Some(error) = self.socket.get_ref().take_error()? {
@@ -219,7 +223,7 @@ impl UdpSocket {
         }
         let now = Instant::now();
         INBOX.with_borrow_mut(|inbox| {
-            for _ in 0..BATCHES {
+            for _ in 0..MAX_BATCHES {
                 let count = match inbox.receive(self.socket.as_fd()) {
                     Ok(count) => count,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
@@ -227,16 +231,16 @@ impl UdpSocket {
                 };
                 let mut in_flight = self.in_flight.lock();
                 for datagram in inbox.datagrams() {
-                    let is_suspected = |asked: &Asked| self.remote.suspects.holds(asked.question(), now);
-                    match in_flight.deliver(datagram.octets, self.path, now, is_suspected) {
-                        Delivery::Taken => continue,
+                    let requires_tcp = |query: &UpstreamQuery| self.remote.spoof_guard.requires_tcp(query.question(), now);
+                    match in_flight.deliver(datagram.octets, self.endpoints, now, requires_tcp) {
+                        Delivery::Accepted => continue,
                         Delivery::Late => (),
-                        Delivery::Unasked | Delivery::Mismatched => self.note_near_miss(&mut in_flight, now),
+                        Delivery::UnknownId | Delivery::Mismatched => self.count_near_miss(&mut in_flight, now),
                     }
                     self.remote.metrics.mismatched.increment();
                 }
                 if count < BATCH {
-                    // The socket was empty; what comes from now on is an event of its own.
+                    // The socket was empty. What comes from now on is a new event.
                     ready.clear_ready_matching(Ready::READABLE);
                     return Ok(false);
                 }
@@ -246,62 +250,62 @@ impl UdpSocket {
     }
 }
 
-impl Line for UdpSocket {
-    fn look(&self, id: u16, until: Instant, waker: &Waker) -> Look {
-        self.in_flight.lock().look(id, until, waker)
+impl UpstreamSocket for UdpSocket {
+    fn poll(&self, id: u16, deadline: Instant, waker: &Waker) -> QueryStatus {
+        self.in_flight.lock().poll(id, deadline, waker)
     }
 
     fn forget(&self, id: u16) {
         self.in_flight.lock().forget(id);
-        if self.retired.load(Ordering::Relaxed) {
+        if self.is_retired.load(Ordering::Relaxed) {
             self.changed.notify_one();
         }
     }
 
     fn retire(&self) {
-        self.retired.store(true, Ordering::Release);
+        self.is_retired.store(true, Ordering::Release);
         self.changed.notify_one();
     }
 
-    fn is_heard_since(&self, _instant: Instant) -> bool {
-        // Each datagram goes its own way: that others arrived says nothing of this one.
+    fn has_progress_since(&self, _sent: Instant) -> bool {
+        // Datagrams are independent: that others arrived says nothing of this one.
         false
     }
 
-    fn retire_if_silent_since(&self, instant: Instant) {
-        if !self.in_flight.lock().is_heard_since(instant) {
+    fn retire_if_silent_since(&self, sent: Instant) {
+        if !self.in_flight.lock().has_response_since(sent) {
             self.retire();
         }
     }
 
-    fn local(&self) -> Option<SocketAddr> {
-        self.path.local
+    fn local_address(&self) -> Option<SocketAddr> {
+        self.endpoints.local
     }
 }
 
-/// Sends and reads until the socket is worn out and nobody waits on it.
-async fn run(line: Arc<UdpSocket>) {
-    let _ended = FailOnDrop { in_flight: &line.in_flight, error: TryError::Closed(line.path) };
-    let mut bell = Bell::new();
-    let end = tokio::time::sleep_until(line.ends.into());
+/// Sends and receives until the socket is retired and waits for no answer.
+async fn run(socket: Arc<UdpSocket>) {
+    let _fail_on_drop = FailOnDrop { in_flight: &socket.in_flight, error: UpstreamError::Closed(socket.endpoints) };
+    let mut timer = DeadlineTimer::new();
+    let end = tokio::time::sleep_until(socket.end.into());
     tokio::pin!(end);
-    while !line.is_done() {
+    while !socket.is_done() {
         tokio::select! {
             biased;
-            () = line.changed.notified() => line.flush(),
-            ready = line.socket.ready(Interest::READABLE | Interest::ERROR) => {
-                match ready.and_then(|ready| line.drain(ready)) {
+            () = socket.changed.notified() => socket.flush(),
+            ready = socket.socket.ready(Interest::READABLE | Interest::ERROR) => {
+                match ready.and_then(|ready| socket.receive(ready)) {
                     Ok(false) => (),
-                    // Others on this worker have their turn before what may be a flood.
+                    // Other tasks of this worker get their turn before what may be a flood.
                     Ok(true) => tokio::task::yield_now().await,
                     Err(error) => {
-                        line.retired.store(true, Ordering::Release);
-                        line.in_flight.lock().fail_all(&TryError::Read(line.path, error.into()));
+                        socket.is_retired.store(true, Ordering::Release);
+                        socket.in_flight.lock().fail_all(&UpstreamError::Read(socket.endpoints, error.into()));
                     }
                 }
             }
-            never = bell.ring(&line.in_flight) => match never {},
-            () = &mut end, if !line.retired.load(Ordering::Relaxed) => line.retired.store(true, Ordering::Release),
+            never = timer.run(&socket.in_flight) => match never {},
+            () = &mut end, if !socket.is_retired.load(Ordering::Relaxed) => socket.is_retired.store(true, Ordering::Release),
         }
     }
 }

@@ -274,7 +274,7 @@ async fn a_host_name_is_resolved_by_the_given_resolver_and_then_asked() {
         options: Options { resolvers: vec![upstream.address], ..Options::default() },
     };
     let running = Running { forward: build_config(&config, &services), services };
-    let resolving = tokio::spawn(running.forward.roster.clone().keep_resolved());
+    let resolving = tokio::spawn(running.forward.exchanger.upstreams.clone().keep_resolved());
     let response = running.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(address_in(&response), [192, 0, 2, 1]);
     resolving.abort();
@@ -318,4 +318,13 @@ async fn requests_are_counted_under_the_references_names_and_the_former_ones() {
     ] {
         assert!(text.contains(&line), "{line} is not in\n{text}");
     }
+}
+
+#[tokio::test]
+async fn the_future_of_an_exchange_fits_into_what_the_allocator_serves_fast() {
+    let running = Running::new(&[dead_address()], Options::default());
+    let request = request("a.example.", Transport::Udp);
+    let request = request.borrow();
+    let octets = std::mem::size_of_val(&running.forward.exchanger.exchange(&request));
+    assert!(octets <= 1024, "{octets} octets");
 }

@@ -4,16 +4,16 @@ mod exchange;
 mod loops;
 mod parse;
 mod scripted;
-mod sharing;
-mod sockets;
+mod single_flight;
+mod socket_limits;
 mod spoofing;
 mod subnets;
 mod tcp;
 mod udp;
 
 use super::Forward;
-use super::parse::{Config, Options};
-use super::sockets::SocketBudget;
+use super::config::{Config, Options};
+use super::socket_budget::SocketBudget;
 use super::target::Target;
 use crate::chain::{
     BuildContext, Chain, Directive, Failure, Next, Outcome, OwnedRequest, Peer, Purpose, Request, Services, Transport,

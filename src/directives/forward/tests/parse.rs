@@ -1,6 +1,7 @@
 //! What the Corefile may say, and what is said about what it may not.
 
-use super::super::parse::{Config, Options, read};
+use super::super::config::{Config, Options};
+use super::super::parse::read;
 use super::super::policy::Policy;
 use super::super::target::Target;
 use crate::chain::{Interfaces, Loaders, ParseContext};

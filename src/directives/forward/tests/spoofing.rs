@@ -1,7 +1,7 @@
 //! Whoever guesses answers, or says nonsense with a right ID, wins nothing (RFC 5452).
 
 use super::super::policy::Policy;
-use super::super::suspects::NEAR_MISSES;
+use super::super::spoof_guard::NEAR_MISS_LIMIT;
 use super::scripted::{Act, Seen, Upstream};
 use super::*;
 use futures_util::future::join_all;
@@ -11,7 +11,7 @@ const FORGED: u8 = 66;
 
 /// Guesses the ID so often that it is told, then gets it right.
 fn guesses(seen: &Seen) -> Act {
-    let mut messages = vec![seen.answer(FORGED); NEAR_MISSES as usize];
+    let mut messages = vec![seen.answer(FORGED); NEAR_MISS_LIMIT as usize];
     messages.iter_mut().for_each(|message| message[0] ^= 0x80);
     messages.push(seen.answer(FORGED));
     Act::SendAll(messages)

@@ -1,14 +1,7 @@
 //! Datagrams: ports and IDs, what is accepted, what is sent again.
 
-use super::super::asked::Asked;
-use super::super::error::{Path, TryError};
-use super::super::line::{Race, Step};
-use super::super::metrics::UpstreamMetrics;
-use super::super::suspects::Suspects;
-use super::super::upstream::{Remote, Settings};
 use super::scripted::{Act, Upstream};
 use super::*;
-use smallvec::smallvec;
 use std::collections::HashSet;
 
 #[tokio::test]
@@ -101,42 +94,12 @@ async fn a_lost_datagram_is_sent_again_from_another_port_with_another_id() {
 async fn a_query_whose_socket_cannot_send_any_more_is_sent_by_a_new_one() {
     let answering = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
     let running = Running::new(&[answering.address], Options { max_connect_attempts: 1, ..Options::default() });
-    let upstreams = running.forward.roster.upstreams(Instant::now()).await.unwrap();
+    let upstreams = running.forward.exchanger.upstreams.usable(Instant::now()).await.unwrap();
     for index in 0..100 {
         upstreams[0].udp_pool().shut_down();
         running.answer(&request(&format!("n{index}.example."), Transport::Udp)).await;
     }
     assert!(running.metric("nodelocaldns_forward_retries_total") > 0.0, "no socket was met that could not send");
-}
-
-#[tokio::test]
-async fn a_socket_whose_task_has_ended_is_not_used_even_if_no_other_can_be_opened() {
-    let answering = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
-    let running = Running::new(&[answering.address], Options::default());
-    let upstreams = running.forward.roster.upstreams(Instant::now()).await.unwrap();
-    let upstream = &upstreams[0];
-    let asked = Arc::new(Asked::new(&request("a.example.", Transport::Udp).borrow()));
-    let send = |settings: &Settings| {
-        let metrics = UpstreamMetrics::new(&running.services.registry, String::new());
-        let sockets = upstream.sockets.clone();
-        let remote = Arc::new(Remote {
-            address: upstream.address,
-            settings: settings.clone(),
-            metrics,
-            sockets,
-            suspects: Suspects::default(),
-        });
-        upstream.udp_pool().send(&remote, &asked, Some(&[]), Instant::now())
-    };
-    let attempt = send(&upstream.settings).unwrap_or_else(|error| panic!("{error}"));
-    let line = attempt.line.clone();
-    let path = Path { transport: Transport::Udp, local: None, remote: upstream.address };
-    let outcome = Race { tries: smallvec![attempt], path }.wait(Instant::now() + Duration::from_secs(5)).await;
-    assert!(matches!(outcome, Step::Answered(_)));
-    line.retire();
-    tokio::task::yield_now().await;
-    let nowhere = Settings { source_address: Some("192.0.2.1".parse().unwrap()), ..upstream.settings.clone() };
-    assert!(matches!(send(&nowhere), Err(TryError::Dial(..))), "sent by a socket that nobody flushes or reads");
 }
 
 #[tokio::test]

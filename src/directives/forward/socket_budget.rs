@@ -1,4 +1,4 @@
-//! How many sockets to upstreams this process may have open: UDP and TCP, all upstreams, all workers, and both plans of a reload.
+//! How many sockets to upstreams the process may open: UDP and TCP, all upstreams, all workers, and both plans of a reload.
 
 use super::metrics::SocketMetrics;
 use crate::chain::Carry;
@@ -6,29 +6,29 @@ use crate::metrics::Registry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// They take one of so many of the node's ephemeral ports. The others are for the programs and pods that share them.
+/// The sockets take at most this part of the node's ephemeral ports, because pods and other programs share them.
 const SHARE_OF_PORTS: usize = 8;
-/// And one of so many of the descriptors that this process may have. The others are for clients.
+/// The sockets take at most this part of the process' file descriptors, because clients need the others.
 const SHARE_OF_DESCRIPTORS: u64 = 4;
-/// Linux's own, where the setting cannot be read (ip(7), `ip_local_port_range`).
+/// Linux's default, where the setting cannot be read (ip(7), `ip_local_port_range`).
 const DEFAULT_PORTS: usize = 60999 - 32768 + 1;
 const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
-/// Sockets that may be open, and those that are.
+/// Counts open sockets and limits their number.
 pub struct SocketBudget {
     limit: usize,
     open: AtomicUsize,
     metrics: Option<SocketMetrics>,
 }
 
-/// Room for one socket. Dropped with it.
-pub struct Room(Arc<SocketBudget>);
+/// Permission to have one socket open. Dropped with the socket.
+pub struct SocketPermit(Arc<SocketBudget>);
 
 impl SocketBudget {
-    /// The one of this process, which all plans share.
+    /// The budget of the process, which all plans share.
     pub fn shared(carry: &Carry, registry: &Registry) -> Arc<Self> {
         carry.adopt_or("forward sockets", || {
-            // Read once: who changes the range has programs on the node that keep to the old one, too.
+            // Read once: programs that run already keep to the old range when it is changed.
             let ports = std::fs::read_to_string(PORT_RANGE).ok();
             let limit = limit(ports.as_deref(), rlimit::Resource::NOFILE.get_soft().ok());
             let metrics = SocketMetrics::new(registry);
@@ -37,27 +37,27 @@ impl SocketBudget {
         })
     }
 
-    /// For at most `limit` sockets.
+    /// A budget of `limit` sockets.
     pub fn new(limit: usize) -> Self {
         Self { limit, open: AtomicUsize::new(0), metrics: None }
     }
 
-    /// Room for one more, if there is.
-    pub fn take(self: &Arc<Self>) -> Option<Room> {
+    /// A permit, unless the limit is reached.
+    pub fn try_acquire(self: &Arc<Self>) -> Option<SocketPermit> {
         let may_open = |open: usize| (open < self.limit).then_some(open + 1);
         self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, may_open).ok()?;
-        Some(self.counted())
+        Some(self.permit())
     }
 
-    /// Room beyond the limit: for the only socket that somebody has.
-    pub fn take_beyond(self: &Arc<Self>) -> Room {
+    /// A permit that ignores the limit, for a worker that would have no socket otherwise.
+    pub fn acquire_over_limit(self: &Arc<Self>) -> SocketPermit {
         self.open.fetch_add(1, Ordering::Relaxed);
-        self.counted()
+        self.permit()
     }
 
-    fn counted(self: &Arc<Self>) -> Room {
+    fn permit(self: &Arc<Self>) -> SocketPermit {
         self.metrics.iter().for_each(|metrics| metrics.open.add(1.0));
-        Room(self.clone())
+        SocketPermit(self.clone())
     }
 
     /// Sockets that are open.
@@ -67,14 +67,14 @@ impl SocketBudget {
     }
 }
 
-impl Drop for Room {
+impl Drop for SocketPermit {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
         self.0.metrics.iter().for_each(|metrics| metrics.open.add(-1.0));
     }
 }
 
-/// From the text of `ip_local_port_range` and the limit of open files (RLIMIT_NOFILE).
+/// The limit, from the text of `ip_local_port_range` and the number of descriptors that may be open (RLIMIT_NOFILE).
 fn limit(port_range: Option<&str>, descriptors: Option<u64>) -> usize {
     let ports = port_range.and_then(|text| {
         let mut bounds = text.split_whitespace().map(str::parse::<u16>);
@@ -103,14 +103,14 @@ mod tests {
     }
 
     #[test]
-    fn room_is_given_up_to_the_limit_and_again_when_some_is_given_back() {
+    fn permits_are_given_up_to_the_limit_and_again_after_one_is_dropped() {
         let budget = Arc::new(SocketBudget::new(2));
-        let first = budget.take().unwrap();
-        let _second = budget.take().unwrap();
-        assert!(budget.take().is_none());
-        let beyond = budget.take_beyond();
+        let first = budget.try_acquire().unwrap();
+        let _second = budget.try_acquire().unwrap();
+        assert!(budget.try_acquire().is_none());
+        let over_limit = budget.acquire_over_limit();
         assert_eq!(budget.open(), 3);
-        drop((first, beyond));
-        assert!(budget.take().is_some());
+        drop((first, over_limit));
+        assert!(budget.try_acquire().is_some());
     }
 }

@@ -1,6 +1,6 @@
 //! How many sockets there are, whatever is asked.
 
-use super::super::udp::{FEWEST_SHARED, LIVE_SOCKETS};
+use super::super::udp_pool::{MAX_OPEN, MIN_SHARED};
 use super::scripted::{Act, Seen, Upstream};
 use super::*;
 use futures_util::future::join_all;
@@ -46,7 +46,7 @@ async fn sockets_to_a_silent_upstream_are_bounded_whatever_the_number_of_queries
     let (peak, outcomes) = peak(&running.sockets(), all).await;
     assert!(outcomes.iter().all(Result::is_err));
     // Those that have been given up close in their turn; one is the health check's.
-    assert!(peak <= LIVE_SOCKETS + FEWEST_SHARED + 1, "{peak} sockets");
+    assert!(peak <= MAX_OPEN + MIN_SHARED + 1, "{peak} sockets");
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn names_that_are_answered_go_on_being_answered_while_others_hold_all_sock
     }
     assert!(running.metric("nodelocaldns_forward_sockets_exhausted_total") > 0.0, "there was room for all");
     let ports: HashSet<_> = upstream.seen().iter().filter(|seen| seen.label().starts_with('p')).map(|seen| seen.client).collect();
-    assert!(ports.len() >= FEWEST_SHARED / 2, "they left by {} ports", ports.len());
+    assert!(ports.len() >= MIN_SHARED / 2, "they left by {} ports", ports.len());
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn all_upstreams_together_have_no_more_sockets_than_the_process_may_and_ea
     let act = |seen: &Seen| Act::Later(Duration::from_millis(30), seen.answer(1));
     let upstreams = [Upstream::start(act).await, Upstream::start(act).await, Upstream::start(act).await];
     // By UDP, each worker may be closing some for others.
-    for (transport, rounds, queries, beyond) in [(Transport::Udp, 30, 60, 1 + FEWEST_SHARED), (Transport::Tcp, 3, 600, 1)] {
+    for (transport, rounds, queries, beyond) in [(Transport::Udp, 30, 60, 1 + MIN_SHARED), (Transport::Tcp, 3, 600, 1)] {
         let services = services();
         let sockets = services.carry.adopt_or("forward sockets", || SocketBudget::new(6));
         let options = Options { policy: super::super::policy::Policy::RoundRobin, ..patient() };
@@ -118,14 +118,14 @@ async fn all_upstreams_together_have_no_more_sockets_than_the_process_may_and_ea
 async fn a_query_whose_socket_is_given_up_is_sent_again_when_a_lost_one_would_be() {
     let upstream = Upstream::start(|seen| if seen.index == 0 { Act::Silent } else { Act::Send(seen.answer(1)) }).await;
     let running = Running::new(&[upstream.address], quick());
-    let upstreams = running.forward.roster.upstreams(Instant::now()).await.unwrap();
+    let upstreams = running.forward.exchanger.upstreams.usable(Instant::now()).await.unwrap();
     let request = request("a.example.", Transport::Udp);
     let started = Instant::now();
     let give_up = async {
         while upstream.seen().is_empty() {
             tokio::task::yield_now().await;
         }
-        upstreams[0].udp_pool().give_up();
+        upstreams[0].udp_pool().evict_all();
         std::future::pending::<()>().await;
     };
     tokio::select! {

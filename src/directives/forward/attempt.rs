@@ -1,0 +1,125 @@
+//! The attempts at one query: each is one sending of it on one socket, and the first answer ends all of them.
+
+use super::error::{Endpoints, UpstreamError};
+use super::in_flight::QueryStatus;
+use super::upstream_socket::UpstreamSocket;
+use crate::message::Response;
+use smallvec::{SmallVec, smallvec};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+/// Which attempt at a query is to be made. It decides the socket or connection that the query is sent on.
+#[derive(Clone, Copy)]
+pub enum AttemptKind<'a> {
+    /// The first one. Any socket will do.
+    First,
+    /// Another one beside these, which have got no answer yet. Their sockets are avoided.
+    Again(&'a [Attempt]),
+    /// The last one, after sockets have failed. A connection is opened for it alone, because some servers close each connection after one answer.
+    LastResort,
+}
+
+impl<'a> AttemptKind<'a> {
+    /// The attempts whose sockets are to be avoided; `None` for the first attempt.
+    pub fn earlier(self) -> Option<&'a [Attempt]> {
+        match self {
+            Self::First => None,
+            Self::Again(earlier) => Some(earlier),
+            Self::LastResort => Some(&[]),
+        }
+    }
+}
+
+/// One sending of a query. When it is dropped, its socket forgets the query.
+pub struct Attempt {
+    pub socket: Arc<dyn UpstreamSocket>,
+    pub id: u16,
+    pub sent: Instant,
+    /// Queries that were in flight on the socket before this one.
+    pub queued_behind: usize,
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.socket.forget(self.id);
+    }
+}
+
+/// All attempts at one query that wait for an answer.
+pub struct Attempts {
+    waiting: SmallVec<[Attempt; 1]>,
+    /// Without the local address, which each attempt has for itself.
+    endpoints: Endpoints,
+}
+
+/// What [`Attempts::next_event`] waited for.
+pub enum AttemptEvent {
+    Answered(Response),
+    /// No attempt is left, or an error came that ends them all ([`UpstreamError::may_be_forged`]). This is the error of the last one.
+    Failed(UpstreamError),
+    /// The deadline has passed and at least one attempt still waits.
+    DeadlinePassed,
+}
+
+impl Attempts {
+    pub fn new(first: Attempt, endpoints: Endpoints) -> Self {
+        Self { waiting: smallvec![first], endpoints }
+    }
+
+    pub fn add(&mut self, attempt: Attempt) {
+        self.waiting.push(attempt);
+    }
+
+    /// The attempts that still wait for an answer.
+    pub fn waiting(&self) -> &[Attempt] {
+        &self.waiting
+    }
+
+    /// Waits for an answer, for the failure of the last attempt, or until `deadline`.
+    pub async fn next_event(&mut self, deadline: Instant) -> AttemptEvent {
+        poll_fn(|context| self.poll(deadline, context)).await
+    }
+
+    fn poll(&mut self, deadline: Instant, context: &mut Context<'_>) -> Poll<AttemptEvent> {
+        let (mut answer, mut failure, mut is_expired) = (None, None, false);
+        self.waiting.retain(|attempt| match attempt.socket.poll(attempt.id, deadline, context.waker()) {
+            QueryStatus::Pending => true,
+            QueryStatus::DeadlinePassed => {
+                is_expired = true;
+                true
+            }
+            QueryStatus::Done(outcome) => {
+                match outcome {
+                    Ok(response) => answer = Some(response),
+                    Err(error) => failure = Some(error),
+                }
+                false
+            }
+        });
+        match (answer, failure) {
+            (Some(response), _) => Poll::Ready(AttemptEvent::Answered(response)),
+            (None, Some(error)) if self.waiting.is_empty() || error.may_be_forged() => Poll::Ready(AttemptEvent::Failed(error)),
+            _ if is_expired => Poll::Ready(AttemptEvent::DeadlinePassed),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// True if one of the sockets shows that its answer is still on the way.
+    pub fn have_progress(&self) -> bool {
+        self.waiting.iter().any(|attempt| attempt.socket.has_progress_since(attempt.sent))
+    }
+
+    /// Retires the sockets that have brought no answer since their attempt was sent.
+    pub fn retire_silent_sockets(&self) {
+        for attempt in &self.waiting {
+            attempt.socket.retire_if_silent_since(attempt.sent);
+        }
+    }
+
+    /// The endpoints of the latest attempt, for messages.
+    pub fn latest_endpoints(&self) -> Endpoints {
+        Endpoints { local: self.waiting.last().and_then(|attempt| attempt.socket.local_address()), ..self.endpoints }
+    }
+}

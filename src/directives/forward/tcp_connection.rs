@@ -1,0 +1,330 @@
+//! A TCP connection to one upstream, and the task that connects, writes and reads it. Many queries are in flight on it at once, and their answers come
+//! in any order (RFC 7766 sections 6.2.1 and 7).
+
+use super::attempt::Attempt;
+use super::deadline_timer::DeadlineTimer;
+use super::error::{Endpoints, SystemError, UpstreamError};
+use super::in_flight::{Delivery, InFlightQueries, QueryStatus};
+use super::letter_case::LetterCase;
+use super::remote::Remote;
+use super::socket_budget::SocketPermit;
+use super::upstream_query::UpstreamQuery;
+use super::upstream_socket::{FailOnDrop, UpstreamSocket};
+use crate::chain::Transport;
+use crate::message::framing::{self, Frame};
+use parking_lot::Mutex;
+use socket2::SockRef;
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Notify;
+
+/// Queries in flight from which on a connection is busy.
+const BUSY: usize = 32;
+/// A connection with queries in flight that has brought nothing for this long is busy. Many servers, CoreDNS among them, answer the queries of one
+/// connection one after another, so that a slow name holds up all behind it.
+const STALLED: Duration = Duration::from_millis(50);
+/// How many seconds a connection takes queries, unless `max_age` says otherwise. Random for each, so that they do not all end at once.
+const LIFETIME_SECONDS: std::ops::RangeInclusive<f64> = 30.0..=60.0;
+/// Octets that are read at once.
+const READ_SIZE: usize = 65536;
+
+thread_local! {
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into_boxed_slice());
+}
+
+/// How busy a connection is. The least is the best choice for a new query.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Load {
+    pub is_busy: bool,
+    in_flight: usize,
+}
+
+/// A TCP connection to one upstream.
+pub struct TcpConnection {
+    remote: Arc<Remote>,
+    state: Mutex<State>,
+    in_flight: Mutex<InFlightQueries>,
+    /// Tells the connection's task that there is something to write, or that the connection may close.
+    changed: Notify,
+    _permit: SocketPermit,
+}
+
+struct State {
+    /// Queries with their length prefixes that are not written yet. The task writes all of them at once, so that queries which come together leave
+    /// together.
+    outbox: Vec<u8>,
+    /// Queries that were sent, less the messages that came. Some of their callers may no longer wait.
+    unanswered: usize,
+    /// When something came last, or when the first of the queries in flight was sent.
+    last_progress: Instant,
+    local: Option<SocketAddr>,
+    is_retired: bool,
+    /// When the connection takes no more queries.
+    end: Instant,
+}
+
+impl TcpConnection {
+    /// Starts the task that connects and then serves the connection.
+    pub fn open(remote: &Arc<Remote>, permit: SocketPermit, now: Instant) -> Arc<Self> {
+        remote.metrics.tcp_opened.increment();
+        let lifetime = remote.settings.max_age.unwrap_or_else(|| Duration::from_secs_f64(rand::random_range(LIFETIME_SECONDS)));
+        let connection = Arc::new(Self {
+            remote: remote.clone(),
+            state: Mutex::new(State {
+                outbox: Vec::new(),
+                unanswered: 0,
+                last_progress: now,
+                local: None,
+                is_retired: false,
+                end: now + lifetime,
+            }),
+            in_flight: Mutex::default(),
+            changed: Notify::new(),
+            _permit: permit,
+        });
+        tokio::spawn(run(connection.clone()));
+        connection
+    }
+
+    fn endpoints(&self) -> Endpoints {
+        Endpoints { transport: Transport::Tcp, local: self.state.lock().local, remote: self.remote.address }
+    }
+
+    /// How busy the connection is; `None` if it takes no more queries. Retires it if its lifetime is over.
+    pub fn load(&self, now: Instant) -> Option<Load> {
+        let in_flight = self.in_flight.lock().len();
+        let mut state = self.state.lock();
+        if !state.is_retired && now >= state.end {
+            state.is_retired = true;
+            self.changed.notify_one();
+        }
+        let is_stalled = in_flight > 0 && now.saturating_duration_since(state.last_progress) > STALLED;
+        (!state.is_retired).then_some(Load { is_busy: is_stalled || in_flight >= BUSY, in_flight })
+    }
+
+    pub fn send(self: &Arc<Self>, query: &Arc<UpstreamQuery>, now: Instant) -> Result<Attempt, UpstreamError> {
+        let (queued_behind, registered) = {
+            let mut in_flight = self.in_flight.lock();
+            (in_flight.len(), in_flight.register(query, LetterCase::default()))
+        };
+        let id = registered.ok_or_else(|| UpstreamError::TooManyInFlight(self.endpoints()))?;
+        let attempt = Attempt { socket: self.clone(), id, sent: now, queued_behind };
+        let length = u16::try_from(query.len()).unwrap_or(u16::MAX);
+        let mut state = self.state.lock();
+        if queued_behind == 0 {
+            state.last_progress = now;
+        }
+        state.unanswered += 1;
+        state.outbox.extend_from_slice(&length.to_be_bytes());
+        query.write(id, LetterCase::default(), &mut state.outbox);
+        drop(state);
+        self.changed.notify_one();
+        Ok(attempt)
+    }
+
+    fn is_done(&self) -> bool {
+        self.state.lock().is_retired && self.in_flight.lock().is_empty()
+    }
+
+    /// Takes the complete messages off the front of `inbox`, but no more than there can be answers.
+    fn deliver(&self, inbox: &mut Vec<u8>) -> Result<(), ConnectionEnd> {
+        let endpoints = self.endpoints();
+        let unanswered = self.state.lock().unanswered;
+        let mut messages = 0;
+        let mut rest = inbox.as_slice();
+        let now = Instant::now();
+        let mut in_flight = self.in_flight.lock();
+        while let Frame::Message { octets: message, rest: after } = framing::first(rest, 0..=usize::from(u16::MAX)) {
+            if messages == unanswered {
+                self.remote.metrics.mismatched.increment();
+                return Err(ConnectionEnd::Unsolicited);
+            }
+            messages += 1;
+            // A response whose ID is unknown is no sign of forgery on a connection: its caller has stopped waiting.
+            if in_flight.deliver(message, endpoints, now, |_| false) == Delivery::Mismatched {
+                self.remote.metrics.mismatched.increment();
+            }
+            rest = after;
+        }
+        drop(in_flight);
+        let taken = inbox.len() - rest.len();
+        if taken > 0 {
+            inbox.drain(..taken);
+            let mut state = self.state.lock();
+            state.last_progress = now;
+            state.unanswered -= messages;
+        }
+        Ok(())
+    }
+}
+
+impl UpstreamSocket for TcpConnection {
+    fn poll(&self, id: u16, deadline: Instant, waker: &Waker) -> QueryStatus {
+        self.in_flight.lock().poll(id, deadline, waker)
+    }
+
+    fn forget(&self, id: u16) {
+        self.in_flight.lock().forget(id);
+        if self.state.lock().is_retired {
+            self.changed.notify_one();
+        }
+    }
+
+    fn retire(&self) {
+        self.state.lock().is_retired = true;
+        self.changed.notify_one();
+    }
+
+    fn has_progress_since(&self, sent: Instant) -> bool {
+        self.state.lock().last_progress > sent
+    }
+
+    fn retire_if_silent_since(&self, _sent: Instant) {
+        // The caller has found no progress since then, or its query has had the whole read timeout.
+        self.retire();
+    }
+
+    fn local_address(&self) -> Option<SocketAddr> {
+        self.state.lock().local
+    }
+}
+
+/// Why a connection has failed.
+enum ConnectionEnd {
+    System(SystemError),
+    /// It brought more messages than it carried queries.
+    Unsolicited,
+}
+
+impl From<io::Error> for ConnectionEnd {
+    fn from(error: io::Error) -> Self {
+        Self::System(error.into())
+    }
+}
+
+/// The task of a connection: connects, writes and reads until the connection fails, is idle for long or is retired and done.
+async fn run(connection: Arc<TcpConnection>) {
+    let mut fail_on_drop = FailOnDrop { in_flight: &connection.in_flight, error: UpstreamError::Closed(connection.endpoints()) };
+    let mut timer = DeadlineTimer::new();
+    fail_on_drop.error = tokio::select! {
+        biased;
+        error = connect_and_serve(&connection) => error,
+        never = timer.run(&connection.in_flight) => match never {},
+    };
+    // Before `fail_on_drop` fails the queries in flight, so that none is sent on this connection after that.
+    connection.state.lock().is_retired = true;
+}
+
+/// Returns why the connection ended.
+async fn connect_and_serve(connection: &TcpConnection) -> UpstreamError {
+    match connect(connection).await {
+        Ok(stream) => {
+            connection.state.lock().local = stream.local_addr().ok();
+            match serve(connection, &stream).await {
+                Ok(()) => UpstreamError::Closed(connection.endpoints()),
+                Err(ConnectionEnd::System(error)) => UpstreamError::Broken(connection.endpoints(), error),
+                Err(ConnectionEnd::Unsolicited) => UpstreamError::Unsolicited(connection.endpoints()),
+            }
+        }
+        Err(error) => UpstreamError::Dial(connection.endpoints(), error),
+    }
+}
+
+async fn connect(connection: &TcpConnection) -> Result<TcpStream, SystemError> {
+    let Remote { address, settings, .. } = &*connection.remote;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(source) = settings.source_address {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    let connecting = tokio::time::timeout(settings.read_timeout, socket.connect(*address)).await;
+    let stream = connecting.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    stream.set_nodelay(true)?;
+    // Without it the kernel sends for a quarter of an hour to a pod that is gone.
+    SockRef::from(&stream).set_tcp_user_timeout(Some(settings.read_timeout))?;
+    Ok(stream)
+}
+
+/// Writes queries and reads answers. Ends well when the upstream closes the connection, or when it is retired and done.
+async fn serve(connection: &TcpConnection, stream: &TcpStream) -> Result<(), ConnectionEnd> {
+    let settings = &connection.remote.settings;
+    let mut inbox = Vec::new();
+    let mut outbox = Vec::new();
+    let mut written = 0;
+    let idle_check_interval = settings.expire.clamp(Duration::from_millis(10), Duration::from_secs(10));
+    let mut idle_since = Instant::now();
+    let idle_check = tokio::time::sleep(idle_check_interval);
+    tokio::pin!(idle_check);
+    loop {
+        let mut is_blocked = false;
+        while !is_blocked {
+            if written == outbox.len() {
+                written = 0;
+                outbox.clear();
+                std::mem::swap(&mut outbox, &mut connection.state.lock().outbox);
+                if outbox.is_empty() {
+                    break;
+                }
+                idle_since = Instant::now();
+            }
+            match stream.try_write(outbox.get(written..).unwrap_or_default()) {
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => is_blocked = true,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if connection.is_done() {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            ready = stream.readable() => {
+                ready?;
+                match read(connection, stream, &mut inbox)? {
+                    ReadOutcome::EndOfStream => return Ok(()),
+                    // Other tasks of this worker get their turn before what may be an endless stream.
+                    ReadOutcome::MayHaveMore => tokio::task::yield_now().await,
+                    ReadOutcome::ReadAll => (),
+                }
+                idle_since = Instant::now();
+            }
+            ready = stream.writable(), if is_blocked => ready?,
+            () = connection.changed.notified() => {}
+            () = &mut idle_check => {
+                let now = Instant::now();
+                // Retires the connection if its lifetime is over.
+                connection.load(now);
+                if connection.in_flight.lock().is_empty() && now.saturating_duration_since(idle_since) >= settings.expire {
+                    connection.state.lock().is_retired = true;
+                    continue;
+                }
+                idle_check.as_mut().reset((now + idle_check_interval).into());
+            }
+        }
+    }
+}
+
+enum ReadOutcome {
+    /// The buffer was filled.
+    MayHaveMore,
+    ReadAll,
+    EndOfStream,
+}
+
+/// Reads what has arrived, [`READ_SIZE`] octets at most, and delivers the messages in it.
+fn read(connection: &TcpConnection, stream: &TcpStream, inbox: &mut Vec<u8>) -> Result<ReadOutcome, ConnectionEnd> {
+    READ_BUFFER.with_borrow_mut(|buffer| match stream.try_read(buffer) {
+        Ok(0) => Ok(ReadOutcome::EndOfStream),
+        Ok(length) => {
+            inbox.extend_from_slice(buffer.get(..length).unwrap_or_default());
+            connection.deliver(inbox)?;
+            Ok(if length < READ_SIZE { ReadOutcome::ReadAll } else { ReadOutcome::MayHaveMore })
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(ReadOutcome::ReadAll),
+        Err(error) => Err(error.into()),
+    })
+}

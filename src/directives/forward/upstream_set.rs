@@ -1,0 +1,199 @@
+//! The upstreams of one `forward`: those with fixed addresses, and those whose host names are resolved in the background.
+
+use super::config::Config;
+use super::error::UpstreamError;
+use super::host_lookup::{HostLookup, RefreshTimer};
+use super::remote::UpstreamSettings;
+use super::socket_budget::SocketBudget;
+use super::target::Target;
+use super::upstream::Upstream;
+use super::upstream_query::UpstreamQuery;
+use crate::chain::{Ask, BuildContext, Listing, Transport, Upstreams};
+use crate::message::Name;
+use crate::metrics::Registry;
+use arc_swap::ArcSwap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Why there is no upstream to ask.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoUpstreams {
+    #[error("no upstream: {0} has no usable nameserver; add one and reload")]
+    EmptyFile(String),
+    #[error("no upstream: {0} could not be resolved yet; check the name and the resolver")]
+    Unresolved(String),
+    #[error("no forwarder defined")]
+    Empty,
+    #[error("every upstream leads back to us; see the log lines of `loop` for what to change")]
+    Looping,
+}
+
+/// A host name of a TO argument, and the upstreams at its addresses. It outlives a reload.
+struct Host {
+    name: Name,
+    port: u16,
+    upstreams: ArcSwap<Vec<Arc<Upstream>>>,
+}
+
+enum Source {
+    Fixed(Arc<Upstream>),
+    Host(Arc<Host>),
+}
+
+/// The upstreams of one `forward`.
+pub struct UpstreamSet {
+    sources: Vec<Source>,
+    current: ArcSwap<Vec<Arc<Upstream>>>,
+    /// The same list for `loop`, which probes it and marks the upstreams that lead back to us.
+    listing: Listing,
+    settings: UpstreamSettings,
+    registry: Registry,
+    sockets: Arc<SocketBudget>,
+    lookup: HostLookup,
+    /// True once every host name has been looked up, with success or without.
+    is_settled: watch::Sender<bool>,
+    why_empty: NoUpstreams,
+}
+
+impl UpstreamSet {
+    pub fn new(config: &Config, settings: UpstreamSettings, context: &BuildContext<'_>) -> Self {
+        let (registry, carry) = (&context.services.registry, &context.services.carry);
+        let sockets = SocketBudget::shared(carry, registry);
+        let adopt = |address: &SocketAddr| Upstream::adopt_or_new(*address, &settings, registry, carry, &sockets);
+        let resolvers = &config.options.resolvers;
+        let mut sources = Vec::new();
+        let mut why_empty = NoUpstreams::Empty;
+        for target in &config.targets {
+            match target {
+                Target::Address(address) => sources.push(Source::Fixed(adopt(address))),
+                Target::File { path, addresses } => {
+                    why_empty = NoUpstreams::EmptyFile(path.clone());
+                    sources.extend(addresses.iter().map(adopt).map(Source::Fixed));
+                }
+                Target::Host { name, port } => {
+                    why_empty = NoUpstreams::Unresolved(name.to_string());
+                    let key = format!("forward host {name}:{port} {resolvers:?} {settings:?}");
+                    let new = || Host { name: name.clone(), port: *port, upstreams: ArcSwap::default() };
+                    sources.push(Source::Host(carry.adopt_or(&key, new)));
+                }
+            }
+        }
+        let has_hosts = sources.iter().any(|source| matches!(source, Source::Host(_)));
+        let set = Self {
+            sources,
+            current: ArcSwap::default(),
+            listing: Listing::new(Upstreams::of(context), config.from.clone()),
+            registry: registry.clone(),
+            sockets: sockets.clone(),
+            settings,
+            lookup: HostLookup { resolvers: resolvers.clone(), files: context.services.files.clone() },
+            is_settled: watch::Sender::new(!has_hosts),
+            why_empty,
+        };
+        set.update_current();
+        set
+    }
+
+    /// The upstreams that may be asked: at least one, and none that leads back to us. Right after the start it waits, until `deadline` at most, for host
+    /// names to be resolved.
+    pub async fn usable(&self, deadline: Instant) -> Result<Arc<Vec<Arc<Upstream>>>, NoUpstreams> {
+        let mut upstreams = self.current.load_full();
+        if upstreams.is_empty() {
+            let mut settled = self.is_settled.subscribe();
+            if !*settled.borrow_and_update() {
+                let _ = tokio::time::timeout_at(deadline.into(), settled.changed()).await;
+                upstreams = self.current.load_full();
+            }
+        }
+        if upstreams.is_empty() {
+            return Err(self.why_empty.clone());
+        }
+        let looping = self.listing.looping();
+        if !looping.is_empty() {
+            let is_usable = |upstream: &&Arc<Upstream>| !looping.contains(&upstream.address);
+            upstreams = Arc::new(upstreams.iter().filter(is_usable).cloned().collect());
+        }
+        if upstreams.is_empty() { Err(NoUpstreams::Looping) } else { Ok(upstreams) }
+    }
+
+    pub fn has_hosts(&self) -> bool {
+        self.sources.iter().any(|source| matches!(source, Source::Host(_)))
+    }
+
+    /// Lists the upstreams in the order of the Corefile, each address once.
+    fn update_current(&self) {
+        let mut list: Vec<Arc<Upstream>> = Vec::new();
+        let mut push = |upstream: &Arc<Upstream>| {
+            if list.iter().all(|present| present.address != upstream.address) {
+                list.push(upstream.clone());
+            }
+        };
+        for source in &self.sources {
+            match source {
+                Source::Fixed(upstream) => push(upstream),
+                Source::Host(host) => host.upstreams.load().iter().for_each(&mut push),
+            }
+        }
+        let transport = if self.settings.probe_tcp { Transport::Tcp } else { Transport::Udp };
+        self.listing.set(list.iter().map(|upstream| (upstream.address, loop_probe(upstream.clone(), transport))));
+        self.current.store(Arc::new(list));
+    }
+
+    /// Keeps the host names resolved. Never ends.
+    pub async fn keep_resolved(self: Arc<Self>) {
+        let hosts = self.sources.iter().filter_map(|source| match source {
+            Source::Fixed(_) => None,
+            Source::Host(host) => Some(host.clone()),
+        });
+        let hosts: Vec<_> = hosts.collect();
+        let first_lookups = futures_util::future::join_all(hosts.iter().map(|host| self.refresh(host))).await;
+        let mut timers: Vec<_> = first_lookups.into_iter().map(|valid| RefreshTimer::new(valid, Instant::now())).collect();
+        self.is_settled.send_replace(true);
+        while let Some(next) = timers.iter().map(RefreshTimer::due).min() {
+            tokio::time::sleep_until(next.into()).await;
+            for (host, timer) in hosts.iter().zip(&mut timers) {
+                if timer.due() <= Instant::now() {
+                    let valid = self.refresh(host).await;
+                    timer.restart(valid, Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Looks up one host. Returns how long its addresses are valid, or `None` if the lookup failed. Then the host keeps the addresses that it had.
+    async fn refresh(&self, host: &Host) -> Option<Duration> {
+        let (addresses, valid) = match self.lookup.addresses_of(&host.name).await {
+            Ok(found) => found,
+            Err(error) => {
+                let has_former = !host.upstreams.load().is_empty();
+                tracing::warn!(host = %host.name, %error, has_former, "plugin/forward: upstream's name could not be resolved");
+                return None;
+            }
+        };
+        let former = host.upstreams.load_full();
+        let upstreams: Vec<_> = addresses
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, host.port))
+            .map(|address| match former.iter().find(|upstream| upstream.address == address) {
+                Some(upstream) => upstream.clone(),
+                None => Arc::new(Upstream::new(address, self.settings.clone(), &self.registry, self.sockets.clone())),
+            })
+            .collect();
+        host.upstreams.store(Arc::new(upstreams));
+        self.update_current();
+        Some(valid)
+    }
+}
+
+/// How `loop` asks an upstream: directly, whatever else is in flight and however healthy it is.
+fn loop_probe(upstream: Arc<Upstream>, transport: Transport) -> Ask {
+    Box::new(move |query| {
+        let upstream = upstream.clone();
+        Box::pin(async move {
+            let Some(query) = UpstreamQuery::from_wire(query) else { return false };
+            matches!(upstream.ask(&Arc::new(query), transport).await, Ok(_) | Err(UpstreamError::NoQuestion(_)))
+        })
+    })
+}
