@@ -1,7 +1,7 @@
 //! A `forward` as the Corefile configures it.
 
-use super::policy::Policy;
-use super::target::Target;
+use super::policy::UpstreamPolicy;
+use super::target::UpstreamTarget;
 use crate::message::{Name, Rcode};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,16 +11,16 @@ pub const KEYWORD: &str = "forward";
 
 /// A `forward` as configured.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct ForwardConfig {
     pub from: Name,
     pub except: Vec<Name>,
-    pub targets: Vec<Target>,
-    pub options: Options,
+    pub targets: Vec<UpstreamTarget>,
+    pub options: ForwardOptions,
 }
 
 /// The options of the block. The defaults are those of CoreDNS.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct ForwardOptions {
     pub force_tcp: bool,
     pub prefer_udp: bool,
     pub expire: Duration,
@@ -31,7 +31,7 @@ pub struct Options {
     pub max_fails: u32,
     /// 0: no limit.
     pub max_connect_attempts: u32,
-    pub policy: Policy,
+    pub policy: UpstreamPolicy,
     pub probe_interval: Duration,
     pub probe_recursion_desired: bool,
     pub probe_name: Name,
@@ -48,7 +48,7 @@ pub struct Options {
     pub resolvers: Vec<SocketAddr>,
 }
 
-impl Default for Options {
+impl Default for ForwardOptions {
     fn default() -> Self {
         Self {
             force_tcp: false,
@@ -59,7 +59,7 @@ impl Default for Options {
             read_timeout: Duration::from_secs(2),
             max_fails: 2,
             max_connect_attempts: 0,
-            policy: Policy::Random,
+            policy: UpstreamPolicy::Random,
             probe_interval: Duration::from_millis(500),
             probe_recursion_desired: true,
             probe_name: Name::root(),

@@ -1,9 +1,9 @@
 //! One query and several upstreams: which one is asked next, and when the query fails.
 
-use super::config::{KEYWORD, Options};
+use super::config::{ForwardOptions, KEYWORD};
 use super::error::UpstreamError;
 use super::metrics::ForwardMetrics;
-use super::policy::Selector;
+use super::policy::UpstreamSelector;
 use super::upstream::Upstream;
 use super::upstream_query::UpstreamQuery;
 use super::upstream_set::UpstreamSet;
@@ -21,15 +21,15 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Asks the upstreams of one `forward`.
 pub struct Exchanger {
-    pub options: Options,
+    pub options: ForwardOptions,
     pub upstreams: Arc<UpstreamSet>,
-    selector: Selector,
+    selector: UpstreamSelector,
     metrics: ForwardMetrics,
 }
 
 impl Exchanger {
-    pub fn new(options: Options, upstreams: Arc<UpstreamSet>, metrics: ForwardMetrics) -> Self {
-        Self { selector: Selector::new(options.policy), options, upstreams, metrics }
+    pub fn new(options: ForwardOptions, upstreams: Arc<UpstreamSet>, metrics: ForwardMetrics) -> Self {
+        Self { selector: UpstreamSelector::new(options.policy), options, upstreams, metrics }
     }
 
     /// Asks upstreams in the order of the policy until one answers.

@@ -39,7 +39,7 @@ use crate::chain::{
 use crate::corefile;
 use crate::fairness::{Entry, Gate, Policy};
 use crate::message::{LowerName, Name, Rcode, Response};
-use config::{Config, KEYWORD};
+use config::{ForwardConfig, KEYWORD};
 use exchange::{Exchanger, OVERALL_TIMEOUT};
 use futures_util::future::BoxFuture;
 use metrics::ForwardMetrics;
@@ -57,7 +57,7 @@ pub fn parse(directive: &corefile::Directive, block: &mut BlockConfig, context: 
     }
 }
 
-impl Configured for Config {
+impl Configured for ForwardConfig {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
         let forward = Arc::new(Forward::new(self, context));
         let mut built = Built { link: Some(forward.clone()), ..Built::default() };
@@ -101,7 +101,7 @@ pub struct Forward {
 }
 
 impl Forward {
-    fn new(config: &Config, context: &BuildContext<'_>) -> Self {
+    fn new(config: &ForwardConfig, context: &BuildContext<'_>) -> Self {
         let options = &config.options;
         let services = context.services;
         let settings = UpstreamSettings {

@@ -1,8 +1,8 @@
-//! Reads a `forward` of the Corefile into a [`Config`].
+//! Reads a `forward` of the Corefile into a [`ForwardConfig`].
 
-use super::config::{Config, Options};
-use super::policy::Policy;
-use super::target::{Target, read_target};
+use super::config::{ForwardConfig, ForwardOptions};
+use super::policy::UpstreamPolicy;
+use super::target::{UpstreamTarget, read_target};
 use crate::chain::ParseContext;
 use crate::corefile::{Diagnostics, Directive, OptionLine, Token, nearest, value};
 use crate::message::{Name, Rcode};
@@ -34,14 +34,14 @@ const OPTIONS: [&str; 19] = [
     "use_caps_for_id",
     "resolver",
 ];
-/// Options of CoreDNS for TLS.
+/// ForwardOptions of CoreDNS for TLS.
 const TLS_OPTIONS: [&str; 3] = ["tls", "tls_servername", "tls_resolver"];
 
 /// Reads one `forward`. `None`, with diagnostics, if FROM is unusable.
-pub fn read(directive: &Directive, context: &mut ParseContext<'_>) -> Option<Config> {
+pub fn read(directive: &Directive, context: &mut ParseContext<'_>) -> Option<ForwardConfig> {
     // The block comes first, so that its errors are reported even if the first line has some too.
     let mut except = Vec::new();
-    let mut options = Options::default();
+    let mut options = ForwardOptions::default();
     for line in &directive.options {
         read_option(line, &mut options, &mut except, context.diagnostics);
     }
@@ -75,10 +75,10 @@ pub fn read(directive: &Directive, context: &mut ParseContext<'_>) -> Option<Con
         let message = format!("{} upstreams where at most {MAX_TARGETS} are allowed", to.len());
         context.diagnostics.error(extra.span, message).help("remove some");
     }
-    let mut targets: Vec<Target> = Vec::new();
+    let mut targets: Vec<UpstreamTarget> = Vec::new();
     for token in to.iter().take(MAX_TARGETS) {
         let Some(target) = read_target(token, context) else { continue };
-        if let (Target::Address(address), Some(source)) = (&target, options.source_address)
+        if let (UpstreamTarget::Address(address), Some(source)) = (&target, options.source_address)
             && address.is_ipv4() != source.is_ipv4()
         {
             let message = format!("{address} cannot be reached from the source_address {source}: one is IPv4, the other IPv6");
@@ -86,10 +86,10 @@ pub fn read(directive: &Directive, context: &mut ParseContext<'_>) -> Option<Con
         }
         targets.push(target);
     }
-    Some(Config { from: zones?.into_iter().next()?, except, targets, options })
+    Some(ForwardConfig { from: zones?.into_iter().next()?, except, targets, options })
 }
 
-fn read_option(line: &OptionLine, options: &mut Options, except: &mut Vec<Name>, diagnostics: &mut Diagnostics) {
+fn read_option(line: &OptionLine, options: &mut ForwardOptions, except: &mut Vec<Name>, diagnostics: &mut Diagnostics) {
     if let Some(nested) = line.block.first() {
         diagnostics
             .error(nested.name.span, format!("{} takes no block", line.name.text))
@@ -124,10 +124,10 @@ fn read_option(line: &OptionLine, options: &mut Options, except: &mut Vec<Name>,
         "policy" => {
             if let Some([word]) = value::exactly(&line.name, &line.arguments, "policy random|round_robin|sequential", diagnostics)
             {
-                match Policy::from_word(&word.text) {
+                match UpstreamPolicy::from_word(&word.text) {
                     Some(policy) => options.policy = policy,
                     None => {
-                        let help = match nearest(&word.text, Policy::WORDS) {
+                        let help = match nearest(&word.text, UpstreamPolicy::WORDS) {
                             Some(near) => format!("did you mean `{near}`?"),
                             None => "one of random, round_robin and sequential".to_owned(),
                         };
@@ -184,7 +184,7 @@ fn read_option(line: &OptionLine, options: &mut Options, except: &mut Vec<Name>,
     }
 }
 
-fn read_health_check(line: &OptionLine, options: &mut Options, diagnostics: &mut Diagnostics) {
+fn read_health_check(line: &OptionLine, options: &mut ForwardOptions, diagnostics: &mut Diagnostics) {
     const USAGE: &str = "health_check DURATION [no_rec] [domain FQDN]";
     let Some((interval, mut rest)) = line.arguments.split_first() else {
         diagnostics.error(line.name.span, "health_check needs a duration").help(USAGE);

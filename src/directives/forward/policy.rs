@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// `policy random|round_robin|sequential`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
+pub enum UpstreamPolicy {
     #[default]
     Random,
     RoundRobin,
     Sequential,
 }
 
-impl Policy {
+impl UpstreamPolicy {
     /// The values of the option.
     pub const WORDS: [&'static str; 3] = ["random", "round_robin", "sequential"];
 
@@ -32,14 +32,14 @@ pub type Order = SmallVec<[u16; 8]>;
 
 /// A policy and its state.
 #[derive(Debug, Default)]
-pub struct Selector {
-    policy: Policy,
+pub struct UpstreamSelector {
+    policy: UpstreamPolicy,
     /// Requests so far, for `round_robin`.
     requests: AtomicU32,
 }
 
-impl Selector {
-    pub fn new(policy: Policy) -> Self {
+impl UpstreamSelector {
+    pub fn new(policy: UpstreamPolicy) -> Self {
         Self { policy, requests: AtomicU32::new(0) }
     }
 
@@ -47,14 +47,14 @@ impl Selector {
     pub fn order(&self, count: usize, mut random_below: impl FnMut(usize) -> usize) -> Order {
         let mut order: Order = (0..u16::try_from(count).unwrap_or(u16::MAX)).collect();
         match self.policy {
-            Policy::Sequential => {}
-            Policy::Random => {
+            UpstreamPolicy::Sequential => {}
+            UpstreamPolicy::Random => {
                 // The shuffle of Fisher and Yates.
                 for last in (1..order.len()).rev() {
                     order.swap(last, random_below(last + 1));
                 }
             }
-            Policy::RoundRobin => {
+            UpstreamPolicy::RoundRobin => {
                 // As in CoreDNS, the chosen one is first and the others follow in the order of the Corefile.
                 if let Some(first) =
                     (self.requests.fetch_add(1, Ordering::Relaxed).wrapping_add(1) as usize).checked_rem(order.len())
@@ -74,19 +74,19 @@ mod tests {
 
     #[test]
     fn sequential_keeps_the_order_of_the_corefile() {
-        assert_eq!(Selector::new(Policy::Sequential).order(3, |_| 0).as_slice(), [0, 1, 2]);
+        assert_eq!(UpstreamSelector::new(UpstreamPolicy::Sequential).order(3, |_| 0).as_slice(), [0, 1, 2]);
     }
 
     #[test]
     fn round_robin_takes_turns_and_keeps_the_rest_in_order() {
-        let selector = Selector::new(Policy::RoundRobin);
+        let selector = UpstreamSelector::new(UpstreamPolicy::RoundRobin);
         let orders: Vec<_> = (0..4).map(|_| selector.order(3, |_| 0).to_vec()).collect();
         assert_eq!(orders, [vec![1, 0, 2], vec![2, 0, 1], vec![0, 1, 2], vec![1, 0, 2]]);
     }
 
     #[test]
     fn random_gives_every_order_a_chance() {
-        let selector = Selector::new(Policy::Random);
+        let selector = UpstreamSelector::new(UpstreamPolicy::Random);
         let mut seen = std::collections::HashSet::new();
         for _ in 0..500 {
             let order = selector.order(3, |bound| rand::random_range(0..bound));
@@ -100,8 +100,8 @@ mod tests {
 
     #[test]
     fn no_upstreams_have_no_order() {
-        for policy in [Policy::Random, Policy::RoundRobin, Policy::Sequential] {
-            assert!(Selector::new(policy).order(0, |_| 0).is_empty());
+        for policy in [UpstreamPolicy::Random, UpstreamPolicy::RoundRobin, UpstreamPolicy::Sequential] {
+            assert!(UpstreamSelector::new(policy).order(0, |_| 0).is_empty());
         }
     }
 }

@@ -14,7 +14,7 @@ const OTHER_SCHEMES: [&str; 6] = ["tls", "https", "https3", "quic", "grpc", "uni
 
 /// What a TO argument names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum UpstreamTarget {
     Address(SocketAddr),
     /// The nameservers of a resolv.conf-like file, as it was when the Corefile was read.
     File {
@@ -29,7 +29,7 @@ pub enum Target {
 }
 
 /// Reads one TO; `None` after a diagnostic.
-pub fn read_target(token: &Token, context: &mut ParseContext<'_>) -> Option<Target> {
+pub fn read_target(token: &Token, context: &mut ParseContext<'_>) -> Option<UpstreamTarget> {
     let text = match token.text.split_once("://") {
         Some(("dns", rest)) => rest,
         Some((scheme, _)) if OTHER_SCHEMES.contains(&scheme) => {
@@ -48,7 +48,7 @@ pub fn read_target(token: &Token, context: &mut ParseContext<'_>) -> Option<Targ
         None => token.text.as_str(),
     };
     match read_address(text, DNS_PORT, context.loaders.files) {
-        Ok(Some(address)) => return Some(Target::Address(address)),
+        Ok(Some(address)) => return Some(UpstreamTarget::Address(address)),
         Ok(None) => {}
         Err(why) => {
             context.diagnostics.error(token.span, format!("{}: {why}", token.text)).help("IP, IP:PORT or [IPv6%INTERFACE]:PORT");
@@ -60,7 +60,7 @@ pub fn read_target(token: &Token, context: &mut ParseContext<'_>) -> Option<Targ
         Err(error) if error.kind() == io::ErrorKind::NotFound && text == SYSTEM_RESOLV_CONF => {
             let message = format!("{text} does not exist: there is no upstream in it, and queries for it will fail");
             context.diagnostics.warning(token.span, message).help("create it, or name the upstreams' addresses");
-            Some(Target::File { path: text.to_owned(), addresses: Vec::new() })
+            Some(UpstreamTarget::File { path: text.to_owned(), addresses: Vec::new() })
         }
         Err(error) if text.contains('/') => {
             let message = format!("the file {text} cannot be read: {error}");
@@ -71,7 +71,7 @@ pub fn read_target(token: &Token, context: &mut ParseContext<'_>) -> Option<Targ
     }
 }
 
-fn read_host(token: &Token, text: &str, context: &mut ParseContext<'_>) -> Option<Target> {
+fn read_host(token: &Token, text: &str, context: &mut ParseContext<'_>) -> Option<UpstreamTarget> {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0)),
         None => (text, Some(DNS_PORT)),
@@ -82,7 +82,7 @@ fn read_host(token: &Token, text: &str, context: &mut ParseContext<'_>) -> Optio
     let is_plain = host.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.'));
     match (Name::parse(host), port) {
         (Ok(name), Some(port)) if !host.is_empty() && is_plain && !looks_like_an_address && !name.is_root() => {
-            Some(Target::Host { name, port })
+            Some(UpstreamTarget::Host { name, port })
         }
         _ => {
             let message = format!("{} is neither an IP address, a file nor a host name", token.text);
@@ -95,7 +95,7 @@ fn read_host(token: &Token, text: &str, context: &mut ParseContext<'_>) -> Optio
     }
 }
 
-fn read_nameservers(token: &Token, path: &str, content: &str, context: &mut ParseContext<'_>) -> Target {
+fn read_nameservers(token: &Token, path: &str, content: &str, context: &mut ParseContext<'_>) -> UpstreamTarget {
     let mut addresses = Vec::new();
     let (config, _) = resolv_conf::Config::parse_with_errors(content.as_bytes());
     for nameserver in &config.nameservers {
@@ -115,7 +115,7 @@ fn read_nameservers(token: &Token, path: &str, content: &str, context: &mut Pars
             .warning(token.span, message)
             .help("add a line such as `nameserver 192.0.2.53`, or name the upstreams' addresses");
     }
-    Target::File { path: path.to_owned(), addresses }
+    UpstreamTarget::File { path: path.to_owned(), addresses }
 }
 
 /// Reads `IP`, `IP:PORT`, `[IPv6]` or `[IPv6]:PORT`, where each IPv6 address may have a `%ZONE`. `Ok(None)` if `text` is none of these, an error if it is

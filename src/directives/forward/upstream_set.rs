@@ -1,11 +1,11 @@
 //! The upstreams of one `forward`: those with fixed addresses, and those whose host names are resolved in the background.
 
-use super::config::Config;
+use super::config::ForwardConfig;
 use super::error::UpstreamError;
 use super::host_lookup::{HostLookup, RefreshTimer};
 use super::remote::UpstreamSettings;
 use super::socket_budget::SocketBudget;
-use super::target::Target;
+use super::target::UpstreamTarget;
 use super::upstream::Upstream;
 use super::upstream_query::UpstreamQuery;
 use crate::chain::{Ask, BuildContext, Listing, Transport, Upstreams};
@@ -58,7 +58,7 @@ pub struct UpstreamSet {
 }
 
 impl UpstreamSet {
-    pub fn new(config: &Config, settings: UpstreamSettings, context: &BuildContext<'_>) -> Self {
+    pub fn new(config: &ForwardConfig, settings: UpstreamSettings, context: &BuildContext<'_>) -> Self {
         let (registry, carry) = (&context.services.registry, &context.services.carry);
         let sockets = SocketBudget::shared(carry, registry);
         let adopt = |address: &SocketAddr| Upstream::adopt_or_new(*address, &settings, registry, carry, &sockets);
@@ -67,12 +67,12 @@ impl UpstreamSet {
         let mut why_empty = NoUpstreams::Empty;
         for target in &config.targets {
             match target {
-                Target::Address(address) => sources.push(Source::Fixed(adopt(address))),
-                Target::File { path, addresses } => {
+                UpstreamTarget::Address(address) => sources.push(Source::Fixed(adopt(address))),
+                UpstreamTarget::File { path, addresses } => {
                     why_empty = NoUpstreams::EmptyFile(path.clone());
                     sources.extend(addresses.iter().map(adopt).map(Source::Fixed));
                 }
-                Target::Host { name, port } => {
+                UpstreamTarget::Host { name, port } => {
                     why_empty = NoUpstreams::Unresolved(name.to_string());
                     let key = format!("forward host {name}:{port} {resolvers:?} {settings:?}");
                     let new = || Host { name: name.clone(), port: *port, upstreams: ArcSwap::default() };

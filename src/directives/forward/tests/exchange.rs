@@ -1,23 +1,23 @@
 //! Which transport, which upstream, and when to give up.
 
-use super::super::policy::Policy;
-use super::scripted::{Act, Upstream};
+use super::super::policy::UpstreamPolicy;
+use super::scripted::{Reaction, ScriptedUpstream};
 use super::*;
 use crate::message::Rcode;
 
-fn sequential() -> Options {
-    Options { policy: Policy::Sequential, ..Options::default() }
+fn sequential() -> ForwardOptions {
+    ForwardOptions { policy: UpstreamPolicy::Sequential, ..ForwardOptions::default() }
 }
 
 #[tokio::test]
 async fn transport_is_the_clients_unless_an_option_says_otherwise() {
-    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    let upstream = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
     let cases = [
-        (Options::default(), Transport::Udp, Transport::Udp),
-        (Options::default(), Transport::Tcp, Transport::Tcp),
-        (Options { force_tcp: true, ..Options::default() }, Transport::Udp, Transport::Tcp),
-        (Options { prefer_udp: true, ..Options::default() }, Transport::Tcp, Transport::Udp),
-        (Options { prefer_udp: true, force_tcp: true, ..Options::default() }, Transport::Udp, Transport::Tcp),
+        (ForwardOptions::default(), Transport::Udp, Transport::Udp),
+        (ForwardOptions::default(), Transport::Tcp, Transport::Tcp),
+        (ForwardOptions { force_tcp: true, ..ForwardOptions::default() }, Transport::Udp, Transport::Tcp),
+        (ForwardOptions { prefer_udp: true, ..ForwardOptions::default() }, Transport::Tcp, Transport::Udp),
+        (ForwardOptions { prefer_udp: true, force_tcp: true, ..ForwardOptions::default() }, Transport::Udp, Transport::Tcp),
     ];
     for (options, client, expected) in cases {
         let running = Running::new(&[upstream.address], options.clone());
@@ -28,26 +28,26 @@ async fn transport_is_the_clients_unless_an_option_says_otherwise() {
 
 #[tokio::test]
 async fn prefer_udp_asks_by_tcp_what_was_truncated() {
-    let upstream = Upstream::start(|seen| match seen.transport {
-        Transport::Udp => Act::Send(seen.truncated()),
-        Transport::Tcp => Act::Send(seen.answer(1)),
+    let upstream = ScriptedUpstream::start(|seen| match seen.transport {
+        Transport::Udp => Reaction::Send(seen.truncated()),
+        Transport::Tcp => Reaction::Send(seen.answer(1)),
     })
     .await;
-    let running = Running::new(&[upstream.address], Options { prefer_udp: true, ..Options::default() });
+    let running = Running::new(&[upstream.address], ForwardOptions { prefer_udp: true, ..ForwardOptions::default() });
     let response = running.answer(&request("a.example.", Transport::Tcp)).await;
     assert_eq!(address_in(&response), [192, 0, 2, 1]);
     assert_eq!((upstream.count(Transport::Udp), upstream.count(Transport::Tcp)), (1, 1));
 }
 
 #[tokio::test]
-async fn names_outside_from_and_excepted_names_go_to_the_next_link() {
-    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+async fn names_outside_from_and_excepted_names_go_to_the_next_directive() {
+    let upstream = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
     let services = services();
-    let config = Config {
+    let config = ForwardConfig {
         from: Name::parse("example.").unwrap(),
         except: vec![Name::parse("Not.example.").unwrap(), Name::parse("example.").unwrap()],
-        targets: vec![Target::Address(upstream.address)],
-        options: Options::default(),
+        targets: vec![UpstreamTarget::Address(upstream.address)],
+        options: ForwardOptions::default(),
     };
     let forward = build_config(&config, &services);
     let names = ["example.", "a.example.", "NOT.example.", "x.not.example.", "other."];
@@ -56,7 +56,7 @@ async fn names_outside_from_and_excepted_names_go_to_the_next_link() {
         names.iter().filter(|name| forward.is_forwarded(&Name::parse(name).unwrap().to_lower())).copied().collect();
     assert_eq!(forwarded, ["example."]);
 
-    let without = Config { except: vec![Name::parse("Not.example.").unwrap()], ..config };
+    let without = ForwardConfig { except: vec![Name::parse("Not.example.").unwrap()], ..config };
     let forward = build_config(&without, &services);
     let chain = Arc::new(Chain {
         links: [forward as Arc<dyn Directive>, Arc::new(Stub { keyword: "stub", rcode: Rcode::NXDOMAIN })].into(),
@@ -69,8 +69,8 @@ async fn names_outside_from_and_excepted_names_go_to_the_next_link() {
 }
 
 #[tokio::test]
-async fn a_dead_upstream_is_passed_over_at_once() {
-    let sound = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+async fn a_refusing_upstream_is_followed_by_the_next_at_once() {
+    let sound = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
     for transport in [Transport::Udp, Transport::Tcp] {
         let running = Running::new(&[dead_address(), sound.address], sequential());
         let started = Instant::now();
@@ -82,9 +82,10 @@ async fn a_dead_upstream_is_passed_over_at_once() {
 
 #[tokio::test]
 async fn a_silent_upstream_is_followed_by_the_next() {
-    let silent = Upstream::start(|_| Act::Silent).await;
-    let sound = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
-    let running = Running::new(&[silent.address, sound.address], Options { policy: Policy::Sequential, ..quick() });
+    let silent = ScriptedUpstream::start(|_| Reaction::Silent).await;
+    let sound = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
+    let running =
+        Running::new(&[silent.address, sound.address], ForwardOptions { policy: UpstreamPolicy::Sequential, ..short_timeout() });
     let response = running.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(address_in(&response), [192, 0, 2, 1]);
     let asked = silent.seen().iter().filter(|seen| seen.wire[12] != 0).count();
@@ -93,8 +94,8 @@ async fn a_silent_upstream_is_followed_by_the_next() {
 
 #[tokio::test]
 async fn a_request_that_nobody_answers_fails_after_the_read_timeout() {
-    let silent = Upstream::start(|_| Act::Silent).await;
-    let options = quick();
+    let silent = ScriptedUpstream::start(|_| Reaction::Silent).await;
+    let options = short_timeout();
     let running = Running::new(&[silent.address], options.clone());
     let started = std::time::Instant::now();
     let failure = running.ask(&request("a.example.", Transport::Udp)).await.unwrap_err();
@@ -105,10 +106,10 @@ async fn a_request_that_nobody_answers_fails_after_the_read_timeout() {
 
 #[tokio::test]
 async fn failover_asks_the_next_upstream_and_the_last_answer_stands() {
-    let failing = Upstream::start(|seen| Act::Send(seen.empty(2))).await;
-    let refusing = Upstream::start(|seen| Act::Send(seen.empty(5))).await;
-    let sound = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
-    let options = Options { failover: vec![Rcode::SERVFAIL, Rcode::REFUSED], ..sequential() };
+    let failing = ScriptedUpstream::start(|seen| Reaction::Send(seen.empty(2))).await;
+    let refusing = ScriptedUpstream::start(|seen| Reaction::Send(seen.empty(5))).await;
+    let sound = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
+    let options = ForwardOptions { failover: vec![Rcode::SERVFAIL, Rcode::REFUSED], ..sequential() };
 
     let running = Running::new(&[failing.address, refusing.address, sound.address], options.clone());
     let response = running.answer(&request("a.example.", Transport::Udp)).await;
@@ -121,10 +122,10 @@ async fn failover_asks_the_next_upstream_and_the_last_answer_stands() {
 }
 
 #[tokio::test]
-async fn next_asks_the_next_forward_and_no_other_link() {
-    let denying = Upstream::start(|seen| Act::Send(seen.empty(if seen.label() == "nodata" { 0 } else { 3 }))).await;
+async fn next_asks_the_next_forward_and_no_other_directive() {
+    let denying = ScriptedUpstream::start(|seen| Reaction::Send(seen.empty(if seen.label() == "nodata" { 0 } else { 3 }))).await;
     let services = services();
-    let options = Options { next: vec![Rcode::NXDOMAIN], next_on_nodata: true, ..Options::default() };
+    let options = ForwardOptions { next: vec![Rcode::NXDOMAIN], next_on_nodata: true, ..ForwardOptions::default() };
     let forward = build(&[denying.address], options, &services);
     for (keyword, expected) in [("forward", Rcode::REFUSED), ("whoami", Rcode::NXDOMAIN)] {
         let next = Arc::new(Stub { keyword, rcode: Rcode::REFUSED });
@@ -140,8 +141,8 @@ async fn next_asks_the_next_forward_and_no_other_link() {
 
 #[tokio::test]
 async fn over_max_concurrent_a_request_is_refused_and_counted() {
-    let upstream = Upstream::start(|seen| Act::Later(Duration::from_millis(100), seen.answer(1))).await;
-    let running = Running::new(&[upstream.address], Options { max_concurrent: 2, ..Options::default() });
+    let upstream = ScriptedUpstream::start(|seen| Reaction::Later(Duration::from_millis(100), seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], ForwardOptions { max_concurrent: 2, ..ForwardOptions::default() });
     let requests = ["a.example.", "b.example.", "c.example."].map(|name| request(name, Transport::Udp));
     let (first, second, third) = tokio::join!(running.ask(&requests[0]), running.ask(&requests[1]), running.ask(&requests[2]));
     assert!(first.is_ok() && second.is_ok());
@@ -155,9 +156,9 @@ async fn over_max_concurrent_a_request_is_refused_and_counted() {
 }
 
 #[tokio::test]
-async fn at_max_concurrent_the_client_that_has_most_makes_room_for_another() {
-    let upstream = Upstream::start(|seen| Act::Later(Duration::from_millis(100), seen.answer(1))).await;
-    let running = Running::new(&[upstream.address], Options { max_concurrent: 3, ..Options::default() });
+async fn at_max_concurrent_a_request_of_the_client_that_has_most_is_refused_for_another() {
+    let upstream = ScriptedUpstream::start(|seen| Reaction::Later(Duration::from_millis(100), seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], ForwardOptions { max_concurrent: 3, ..ForwardOptions::default() });
     let mut requests =
         ["a.example.", "b.example.", "c.example.", "d.example.", "e.example."].map(|name| request(name, Transport::Udp));
     requests[3].peer.client = "192.0.2.7:9999".parse().unwrap();
@@ -176,8 +177,10 @@ async fn at_max_concurrent_the_client_that_has_most_makes_room_for_another() {
 #[tokio::test]
 async fn with_all_upstreams_dead_the_request_fails_with_the_last_cause() {
     let dead = dead_address();
-    let running =
-        Running::new(&[dead], Options { max_fails: 1, probe_interval: Duration::from_millis(10), ..Options::default() });
+    let running = Running::new(
+        &[dead],
+        ForwardOptions { max_fails: 1, probe_interval: Duration::from_millis(10), ..ForwardOptions::default() },
+    );
     let failure = running.ask(&request("a.example.", Transport::Udp)).await.unwrap_err();
     assert_eq!(failure.rcode, Rcode::SERVFAIL);
     assert!(failure.cause.ends_with(&format!("->{dead}: read: connection refused")), "{}", failure.cause);
@@ -188,11 +191,11 @@ async fn with_all_upstreams_dead_the_request_fails_with_the_last_cause() {
 #[tokio::test]
 async fn failfast_asks_nobody_when_all_are_down() {
     let dead = dead_address();
-    let options = Options {
+    let options = ForwardOptions {
         max_fails: 1,
         probe_interval: Duration::from_millis(10),
         failfast_all_unhealthy_upstreams: true,
-        ..Options::default()
+        ..ForwardOptions::default()
     };
     let running = Running::new(&[dead], options);
     running.ask(&request("a.example.", Transport::Udp)).await.unwrap_err();
@@ -203,16 +206,16 @@ async fn failfast_asks_nobody_when_all_are_down() {
 #[tokio::test]
 async fn an_upstream_that_comes_back_is_found_by_its_health_check() {
     let address = dead_address();
-    let options = Options {
+    let options = ForwardOptions {
         max_fails: 1,
         probe_interval: Duration::from_millis(10),
         failfast_all_unhealthy_upstreams: true,
-        ..Options::default()
+        ..ForwardOptions::default()
     };
     let running = Running::new(&[address], options);
     running.ask(&request("a.example.", Transport::Udp)).await.unwrap_err();
     assert_eq!(running.ask(&request("a.example.", Transport::Udp)).await.unwrap_err().cause, "no healthy proxies");
-    let upstream = Upstream::start_at(address, |seen| Act::Send(seen.answer(1))).await;
+    let upstream = ScriptedUpstream::start_at(address, |seen| Reaction::Send(seen.answer(1))).await;
     for _ in 0..200 {
         if running.ask(&request("a.example.", Transport::Udp)).await.is_ok() {
             let probes = upstream.seen().iter().filter(|seen| seen.wire[12..17] == [0, 0, 2, 0, 1] && seen.wire[2] == 1).count();
@@ -226,9 +229,14 @@ async fn an_upstream_that_comes_back_is_found_by_its_health_check() {
 
 #[tokio::test]
 async fn round_robin_takes_turns() {
-    let (one, two) =
-        (Upstream::start(|seen| Act::Send(seen.answer(1))).await, Upstream::start(|seen| Act::Send(seen.answer(2))).await);
-    let running = Running::new(&[one.address, two.address], Options { policy: Policy::RoundRobin, ..Options::default() });
+    let (one, two) = (
+        ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await,
+        ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(2))).await,
+    );
+    let running = Running::new(
+        &[one.address, two.address],
+        ForwardOptions { policy: UpstreamPolicy::RoundRobin, ..ForwardOptions::default() },
+    );
     for _ in 0..4 {
         running.answer(&request("a.example.", Transport::Udp)).await;
     }
@@ -238,11 +246,11 @@ async fn round_robin_takes_turns() {
 #[tokio::test]
 async fn a_file_without_nameservers_fails_queries_with_that_cause() {
     let services = services();
-    let config = Config {
+    let config = ForwardConfig {
         from: Name::root(),
         except: Vec::new(),
-        targets: vec![Target::File { path: "/etc/resolv.conf".to_owned(), addresses: Vec::new() }],
-        options: Options::default(),
+        targets: vec![UpstreamTarget::File { path: "/etc/resolv.conf".to_owned(), addresses: Vec::new() }],
+        options: ForwardOptions::default(),
     };
     let running = Running { forward: build_config(&config, &services), services };
     let failure = running.ask(&request("a.example.", Transport::Udp)).await.unwrap_err();
@@ -253,9 +261,9 @@ async fn a_file_without_nameservers_fails_queries_with_that_cause() {
 #[tokio::test]
 async fn a_host_name_is_resolved_by_the_given_resolver_and_then_asked() {
     // One server plays both: the resolver says that the host is 127.0.0.1, where the upstream listens on the same port.
-    let upstream = Upstream::start(|seen| {
+    let upstream = ScriptedUpstream::start(|seen| {
         if seen.label() != "dns" {
-            return Act::Send(seen.answer(1));
+            return Reaction::Send(seen.answer(1));
         }
         let type_is_a = seen.wire.get(seen.wire.iter().skip(12).position(|octet| *octet == 0).unwrap() + 14) == Some(&1);
         let mut answer = if type_is_a { seen.answer(0) } else { seen.empty(0) };
@@ -263,15 +271,15 @@ async fn a_host_name_is_resolved_by_the_given_resolver_and_then_asked() {
             let length = answer.len();
             answer[length - 4..].copy_from_slice(&[127, 0, 0, 1]);
         }
-        Act::Send(answer)
+        Reaction::Send(answer)
     })
     .await;
     let services = services();
-    let config = Config {
+    let config = ForwardConfig {
         from: Name::root(),
         except: Vec::new(),
-        targets: vec![Target::Host { name: Name::parse("dns.upstream.test").unwrap(), port: upstream.address.port() }],
-        options: Options { resolvers: vec![upstream.address], ..Options::default() },
+        targets: vec![UpstreamTarget::Host { name: Name::parse("dns.upstream.test").unwrap(), port: upstream.address.port() }],
+        options: ForwardOptions { resolvers: vec![upstream.address], ..ForwardOptions::default() },
     };
     let running = Running { forward: build_config(&config, &services), services };
     let resolving = tokio::spawn(running.forward.exchanger.upstreams.clone().keep_resolved());
@@ -282,17 +290,17 @@ async fn a_host_name_is_resolved_by_the_given_resolver_and_then_asked() {
 
 #[tokio::test]
 async fn an_upstream_with_unchanged_settings_lives_on_over_a_reload() {
-    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
-    let options = Options { force_tcp: true, ..Options::default() };
+    let upstream = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
+    let options = ForwardOptions { force_tcp: true, ..ForwardOptions::default() };
     let mut running = Running::new(&[upstream.address], options.clone());
     running.answer(&request("a.example.", Transport::Udp)).await;
-    running.forward = build(&[upstream.address], Options { max_fails: 7, ..options.clone() }, &running.services);
+    running.forward = build(&[upstream.address], ForwardOptions { max_fails: 7, ..options.clone() }, &running.services);
     running.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(upstream.connections(), 1);
     let changed = [
-        (Options { expire: Duration::from_secs(3), ..options.clone() }, 2),
-        (Options { use_caps_for_id: true, ..options.clone() }, 3),
-        (Options { use_caps_for_id: true, max_fails: 7, ..options }, 3),
+        (ForwardOptions { expire: Duration::from_secs(3), ..options.clone() }, 2),
+        (ForwardOptions { use_caps_for_id: true, ..options.clone() }, 3),
+        (ForwardOptions { use_caps_for_id: true, max_fails: 7, ..options }, 3),
     ];
     for (options, connections) in changed {
         running.forward = build(&[upstream.address], options, &running.services);
@@ -303,8 +311,8 @@ async fn an_upstream_with_unchanged_settings_lives_on_over_a_reload() {
 
 #[tokio::test]
 async fn requests_are_counted_under_the_references_names_and_the_former_ones() {
-    let upstream = Upstream::start(|seen| Act::Send(seen.empty(3))).await;
-    let running = Running::new(&[upstream.address], Options::default());
+    let upstream = ScriptedUpstream::start(|seen| Reaction::Send(seen.empty(3))).await;
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     running.answer(&request("a.example.", Transport::Udp)).await;
     let to = upstream.address;
     let text = running.services.registry.encode();
@@ -322,7 +330,7 @@ async fn requests_are_counted_under_the_references_names_and_the_former_ones() {
 
 #[tokio::test]
 async fn the_future_of_an_exchange_fits_into_what_the_allocator_serves_fast() {
-    let running = Running::new(&[dead_address()], Options::default());
+    let running = Running::new(&[dead_address()], ForwardOptions::default());
     let request = request("a.example.", Transport::Udp);
     let request = request.borrow();
     let octets = std::mem::size_of_val(&running.forward.exchanger.exchange(&request));

@@ -1,6 +1,6 @@
-//! What `loop` says of upstreams, and how it asks them.
+//! Upstreams that `loop` has marked, and its probes.
 
-use super::scripted::{Act, Upstream};
+use super::scripted::{Reaction, ScriptedUpstream};
 use super::*;
 use crate::chain::Upstreams;
 use crate::message::Rcode;
@@ -13,10 +13,10 @@ fn mark(running: &Running, address: SocketAddr, is_looping: bool) {
 }
 
 #[tokio::test]
-async fn an_upstream_that_leads_back_is_not_asked_even_when_the_others_fail() {
-    let back = Upstream::start(|seen| Act::Send(seen.answer(9))).await;
-    let failing = Upstream::start(|_| Act::Silent).await;
-    let options = Options { max_connect_attempts: 2, failover: vec![Rcode::SERVFAIL], max_fails: 1, ..quick() };
+async fn a_looping_upstream_is_not_asked_even_when_the_others_fail() {
+    let back = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(9))).await;
+    let failing = ScriptedUpstream::start(|_| Reaction::Silent).await;
+    let options = ForwardOptions { max_connect_attempts: 2, failover: vec![Rcode::SERVFAIL], max_fails: 1, ..short_timeout() };
     let running = Running::new(&[back.address, failing.address], options);
     mark(&running, back.address, true);
     assert!(running.ask(&request("a.example.", Transport::Udp)).await.unwrap_err().cause.contains("i/o timeout"));
@@ -27,9 +27,9 @@ async fn an_upstream_that_leads_back_is_not_asked_even_when_the_others_fail() {
 }
 
 #[tokio::test]
-async fn without_an_upstream_that_leads_elsewhere_the_answer_is_servfail_at_once() {
-    let back = Upstream::start(|seen| Act::Send(seen.answer(9))).await;
-    let running = Running::new(&[back.address], Options::default());
+async fn with_looping_upstreams_only_the_answer_is_servfail_at_once() {
+    let back = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(9))).await;
+    let running = Running::new(&[back.address], ForwardOptions::default());
     mark(&running, back.address, true);
     let failure = running.ask(&request("a.example.", Transport::Udp)).await.unwrap_err();
     assert_eq!(failure.rcode, Rcode::SERVFAIL);
@@ -38,16 +38,16 @@ async fn without_an_upstream_that_leads_elsewhere_the_answer_is_servfail_at_once
 }
 
 #[tokio::test]
-async fn loop_asks_an_upstream_by_the_transport_of_its_queries_though_it_is_marked() {
-    let upstream = Upstream::start(|seen| match seen.label().as_str() {
-        "silent" => Act::Silent,
+async fn loop_probes_a_marked_upstream_over_the_transport_of_its_queries() {
+    let upstream = ScriptedUpstream::start(|seen| match seen.label().as_str() {
+        "silent" => Reaction::Silent,
         // FORMERR without the question is an answer, too.
-        "headless" => Act::Send(vec![seen.wire[0], seen.wire[1], 0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0]),
-        _ => Act::Send(seen.empty(3)),
+        "headless" => Reaction::Send(vec![seen.wire[0], seen.wire[1], 0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0]),
+        _ => Reaction::Send(seen.empty(3)),
     })
     .await;
     for (force_tcp, transport) in [(false, Transport::Udp), (true, Transport::Tcp)] {
-        let running = Running::new(&[upstream.address], Options { force_tcp, ..quick() });
+        let running = Running::new(&[upstream.address], ForwardOptions { force_tcp, ..short_timeout() });
         mark(&running, upstream.address, true);
         let listed = in_context(&running.services, Upstreams::of).current();
         let probe = |name| Query::compose(1, Name::parse(name).unwrap().as_wire(), RecordType::HINFO, true);

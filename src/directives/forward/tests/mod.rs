@@ -12,9 +12,9 @@ mod tcp;
 mod udp;
 
 use super::Forward;
-use super::config::{Config, Options};
+use super::config::{ForwardConfig, ForwardOptions};
 use super::socket_budget::SocketBudget;
-use super::target::Target;
+use super::target::UpstreamTarget;
 use crate::chain::{
     BuildContext, Chain, Directive, Failure, Next, Outcome, OwnedRequest, Peer, Purpose, Request, Services, Transport,
 };
@@ -35,7 +35,7 @@ struct Running {
 }
 
 impl Running {
-    fn new(targets: &[SocketAddr], options: Options) -> Self {
+    fn new(targets: &[SocketAddr], options: ForwardOptions) -> Self {
         let services = services();
         let forward = build(targets, options, &services);
         Self { forward, services }
@@ -62,17 +62,17 @@ impl Running {
     }
 }
 
-fn build(targets: &[SocketAddr], options: Options, services: &Services) -> Arc<Forward> {
-    let config = Config {
+fn build(targets: &[SocketAddr], options: ForwardOptions, services: &Services) -> Arc<Forward> {
+    let config = ForwardConfig {
         from: Name::root(),
         except: Vec::new(),
-        targets: targets.iter().copied().map(Target::Address).collect(),
+        targets: targets.iter().copied().map(UpstreamTarget::Address).collect(),
         options,
     };
     build_config(&config, services)
 }
 
-fn build_config(config: &Config, services: &Services) -> Arc<Forward> {
+fn build_config(config: &ForwardConfig, services: &Services) -> Arc<Forward> {
     in_context(services, |context| Arc::new(Forward::new(config, context)))
 }
 
@@ -110,8 +110,8 @@ fn address_in(response: &Response) -> Vec<u8> {
 }
 
 /// A read timeout short enough for tests whose upstream is silent.
-fn quick() -> Options {
-    Options { read_timeout: Duration::from_millis(300), ..Options::default() }
+fn short_timeout() -> ForwardOptions {
+    ForwardOptions { read_timeout: Duration::from_millis(300), ..ForwardOptions::default() }
 }
 
 /// A link that answers with a code and under a keyword of the test's choice.

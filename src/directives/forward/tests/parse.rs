@@ -1,9 +1,9 @@
-//! What the Corefile may say, and what is said about what it may not.
+//! What a Corefile may have in `forward`, and the diagnostics of what it may not.
 
-use super::super::config::{Config, Options};
+use super::super::config::{ForwardConfig, ForwardOptions};
 use super::super::parse::read;
-use super::super::policy::Policy;
-use super::super::target::Target;
+use super::super::policy::UpstreamPolicy;
+use super::super::target::UpstreamTarget;
 use crate::chain::{Interfaces, Loaders, ParseContext};
 use crate::corefile::{self, Diagnostics, Loader};
 use crate::message::{Name, Rcode};
@@ -40,7 +40,7 @@ const MACHINE: Machine = Machine(&[
     ("/sys/class/net/eth0/ifindex", "3\n"),
 ]);
 
-fn read_on(machine: &Machine, line: &str) -> (Option<Config>, Diagnostics) {
+fn read_on(machine: &Machine, line: &str) -> (Option<ForwardConfig>, Diagnostics) {
     let (tree, mut diagnostics) = corefile::parse(Path::new("Corefile"), &format!(". {{\n{line}\n}}\n"), machine);
     assert!(diagnostics.iter().next().is_none(), "{line}: {diagnostics:?}");
     let loaders = Loaders { files: machine, interfaces: machine };
@@ -48,7 +48,7 @@ fn read_on(machine: &Machine, line: &str) -> (Option<Config>, Diagnostics) {
     (read(&tree.blocks[0].directives[0], &mut context), diagnostics)
 }
 
-fn accepted(line: &str) -> Config {
+fn accepted(line: &str) -> ForwardConfig {
     let (config, diagnostics) = read_on(&MACHINE, line);
     assert!(diagnostics.iter().next().is_none(), "{line}: {diagnostics:?}");
     config.expect("a configuration")
@@ -62,7 +62,7 @@ fn refused(line: &str) -> String {
     format!("{} / {}", error.message, error.help.as_deref().expect("help"))
 }
 
-fn option(line: &str) -> Options {
+fn option(line: &str) -> ForwardOptions {
     accepted(&format!("forward . 192.0.2.1 {{\n{line}\n}}")).options
 }
 
@@ -70,13 +70,13 @@ fn refused_option(line: &str) -> String {
     refused(&format!("forward . 192.0.2.1 {{\n{line}\n}}"))
 }
 
-fn addresses(targets: &[Target]) -> Vec<String> {
+fn addresses(targets: &[UpstreamTarget]) -> Vec<String> {
     targets
         .iter()
         .map(|target| match target {
-            Target::Address(address) => address.to_string(),
-            Target::File { path, addresses } => format!("{path} {addresses:?}"),
-            Target::Host { name, port } => format!("{name} {port}"),
+            UpstreamTarget::Address(address) => address.to_string(),
+            UpstreamTarget::File { path, addresses } => format!("{path} {addresses:?}"),
+            UpstreamTarget::Host { name, port } => format!("{name} {port}"),
         })
         .collect()
 }
@@ -86,11 +86,11 @@ fn defaults_are_the_references() {
     let config = accepted("forward . 192.0.2.1");
     assert!(config.from.is_root() && config.except.is_empty());
     let options = config.options;
-    assert_eq!(options, Options::default());
+    assert_eq!(options, ForwardOptions::default());
     assert_eq!(options.expire, Duration::from_secs(10));
     assert_eq!(options.read_timeout, Duration::from_secs(2));
     assert_eq!(options.probe_interval, Duration::from_millis(500));
-    assert_eq!((options.max_fails, options.policy, options.max_concurrent), (2, Policy::Random, 0));
+    assert_eq!((options.max_fails, options.policy, options.max_concurrent), (2, UpstreamPolicy::Random, 0));
     assert!(options.probe_recursion_desired && options.probe_name.is_root());
 }
 
@@ -120,7 +120,7 @@ fn upstreams_are_addresses_files_and_host_names() {
 }
 
 #[test]
-fn what_is_no_upstream_is_refused_with_a_hint() {
+fn an_unusable_to_argument_is_an_error_with_a_hint() {
     for (to, says) in [
         ("tls://192.0.2.1", "upstreams by tls:// are not supported yet"),
         ("https://dns.example/dns-query", "not supported yet"),
@@ -147,7 +147,7 @@ fn a_file_without_nameservers_is_a_warning() {
         let (config, diagnostics) = read_on(machine, &format!("forward . {path}"));
         assert!(!diagnostics.has_errors());
         assert_eq!(diagnostics.iter().count(), 1);
-        assert_eq!(config.unwrap().targets, [Target::File { path: path.to_owned(), addresses: Vec::new() }]);
+        assert_eq!(config.unwrap().targets, [UpstreamTarget::File { path: path.to_owned(), addresses: Vec::new() }]);
     }
 }
 
@@ -199,7 +199,7 @@ fn every_option_is_read() {
     assert_eq!(config.except, ["a.example.", "10.in-addr.arpa.", "b.example."].map(|name| Name::parse(name).unwrap()));
     assert_eq!(
         config.options,
-        Options {
+        ForwardOptions {
             force_tcp: true,
             prefer_udp: true,
             expire: Duration::from_secs(20),
@@ -208,7 +208,7 @@ fn every_option_is_read() {
             read_timeout: Duration::from_secs(5),
             max_fails: 0,
             max_connect_attempts: 3,
-            policy: Policy::RoundRobin,
+            policy: UpstreamPolicy::RoundRobin,
             probe_interval: Duration::from_millis(200),
             probe_recursion_desired: false,
             probe_name: Name::parse("probe.example.").unwrap(),
@@ -224,11 +224,11 @@ fn every_option_is_read() {
                 .to_vec(),
         }
     );
-    assert_eq!(option("policy sequential").policy, Policy::Sequential);
+    assert_eq!(option("policy sequential").policy, UpstreamPolicy::Sequential);
 }
 
 #[test]
-fn options_that_are_wrong_are_refused_by_name() {
+fn a_wrong_option_is_an_error_that_names_it() {
     for (line, says) in [
         ("no_such_option", "no_such_option"),
         ("force_tpc", "force_tcp"),
@@ -265,7 +265,7 @@ fn options_that_are_wrong_are_refused_by_name() {
 }
 
 #[test]
-fn all_errors_are_told_at_once() {
+fn all_errors_are_reported_at_once() {
     let (_, diagnostics) = read_on(&MACHINE, "forward . tls://192.0.2.1 192.0.2.1:0 {\npolicy fastest\nexpire x\n}");
     assert_eq!(diagnostics.iter().count(), 4, "{diagnostics:?}");
 }

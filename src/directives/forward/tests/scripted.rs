@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 /// A query that reached the upstream.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct ReceivedQuery {
     pub transport: Transport,
     pub wire: Vec<u8>,
     pub client: SocketAddr,
@@ -20,7 +20,7 @@ pub struct Seen {
     pub connection: usize,
 }
 
-impl Seen {
+impl ReceivedQuery {
     /// An answer with one A record `192.0.2.last`.
     pub fn answer(&self, last: u8) -> Vec<u8> {
         let mut message = self.header(0, 1);
@@ -58,8 +58,8 @@ impl Seen {
     }
 }
 
-/// What the upstream does about a query.
-pub enum Act {
+/// What the upstream does when a query comes.
+pub enum Reaction {
     Silent,
     Send(Vec<u8>),
     /// Several messages, one after another.
@@ -71,18 +71,18 @@ pub enum Act {
     SendAndClose(Vec<u8>),
 }
 
-type Script = Arc<dyn Fn(&Seen) -> Act + Send + Sync>;
+type Script = Arc<dyn Fn(&ReceivedQuery) -> Reaction + Send + Sync>;
 
-pub struct Upstream {
+pub struct ScriptedUpstream {
     pub address: SocketAddr,
     udp: Arc<UdpSocket>,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    seen: Arc<Mutex<Vec<ReceivedQuery>>>,
     connections: Arc<Mutex<usize>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
-impl Upstream {
-    pub async fn start(script: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
+impl ScriptedUpstream {
+    pub async fn start(script: impl Fn(&ReceivedQuery) -> Reaction + Send + Sync + 'static) -> Self {
         let (udp, tcp) = loop {
             let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
             if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
@@ -91,7 +91,7 @@ impl Upstream {
         };
         Self::serve(udp, tcp, Arc::new(script))
     }
-    pub async fn start_at(address: SocketAddr, script: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
+    pub async fn start_at(address: SocketAddr, script: impl Fn(&ReceivedQuery) -> Reaction + Send + Sync + 'static) -> Self {
         let (udp, tcp) = (UdpSocket::bind(address).await.unwrap(), TcpListener::bind(address).await.unwrap());
         Self::serve(udp, tcp, Arc::new(script))
     }
@@ -106,11 +106,11 @@ impl Upstream {
         Self { address, udp, seen, connections, tasks: vec![on_udp, on_tcp] }
     }
 
-    /// Its socket, to say what nobody asked for.
+    /// Its socket, for messages that are no answer.
     pub fn udp(&self) -> &UdpSocket {
         &self.udp
     }
-    pub fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<ReceivedQuery> {
         self.seen.lock().clone()
     }
     pub fn count(&self, transport: Transport) -> usize {
@@ -122,33 +122,39 @@ impl Upstream {
     }
 }
 
-impl Drop for Upstream {
+impl Drop for ScriptedUpstream {
     fn drop(&mut self) {
         self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 
-fn note(all: &Mutex<Vec<Seen>>, transport: Transport, wire: &[u8], client: SocketAddr, connection: usize) -> Seen {
+fn note(
+    all: &Mutex<Vec<ReceivedQuery>>,
+    transport: Transport,
+    wire: &[u8],
+    client: SocketAddr,
+    connection: usize,
+) -> ReceivedQuery {
     let mut all = all.lock();
-    let seen = Seen { transport, wire: wire.to_vec(), client, index: all.len(), connection };
+    let seen = ReceivedQuery { transport, wire: wire.to_vec(), client, index: all.len(), connection };
     all.push(seen.clone());
     seen
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, script: Script, all: Arc<Mutex<Vec<Seen>>>) {
+async fn serve_udp(socket: Arc<UdpSocket>, script: Script, all: Arc<Mutex<Vec<ReceivedQuery>>>) {
     let mut buffer = [0; 4096];
     loop {
         let (length, client) = socket.recv_from(&mut buffer).await.unwrap();
         let seen = note(&all, Transport::Udp, &buffer[..length], client, 0);
         match script(&seen) {
-            Act::Silent | Act::Reset => {}
-            Act::Send(message) | Act::SendAndClose(message) => drop(socket.send_to(&message, client).await),
-            Act::SendAll(messages) => {
+            Reaction::Silent | Reaction::Reset => {}
+            Reaction::Send(message) | Reaction::SendAndClose(message) => drop(socket.send_to(&message, client).await),
+            Reaction::SendAll(messages) => {
                 for message in messages {
                     let _ = socket.send_to(&message, client).await;
                 }
             }
-            Act::Later(delay, message) => {
+            Reaction::Later(delay, message) => {
                 let socket = socket.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(delay).await;
@@ -159,7 +165,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, script: Script, all: Arc<Mutex<Vec<Se
     }
 }
 
-async fn serve_tcp(listener: TcpListener, script: Script, all: Arc<Mutex<Vec<Seen>>>, connections: Arc<Mutex<usize>>) {
+async fn serve_tcp(listener: TcpListener, script: Script, all: Arc<Mutex<Vec<ReceivedQuery>>>, connections: Arc<Mutex<usize>>) {
     loop {
         let (stream, client) = listener.accept().await.unwrap();
         let connection = {
@@ -171,7 +177,13 @@ async fn serve_tcp(listener: TcpListener, script: Script, all: Arc<Mutex<Vec<See
     }
 }
 
-async fn serve_connection(stream: TcpStream, client: SocketAddr, connection: usize, script: Script, all: Arc<Mutex<Vec<Seen>>>) {
+async fn serve_connection(
+    stream: TcpStream,
+    client: SocketAddr,
+    connection: usize,
+    script: Script,
+    all: Arc<Mutex<Vec<ReceivedQuery>>>,
+) {
     let (mut reading, writing) = stream.into_split();
     let writing = Arc::new(tokio::sync::Mutex::new(writing));
     while let Ok(length) = reading.read_u16().await {
@@ -186,14 +198,14 @@ async fn serve_connection(stream: TcpStream, client: SocketAddr, connection: usi
             let _ = writing.lock().await.write_all(&framed).await;
         };
         match script(&seen) {
-            Act::Silent => {}
-            Act::Send(message) => send(message).await,
-            Act::SendAll(messages) => {
+            Reaction::Silent => {}
+            Reaction::Send(message) => send(message).await,
+            Reaction::SendAll(messages) => {
                 for message in messages {
                     send(message).await;
                 }
             }
-            Act::Later(delay, message) => {
+            Reaction::Later(delay, message) => {
                 let writing = writing.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(delay).await;
@@ -202,11 +214,11 @@ async fn serve_connection(stream: TcpStream, client: SocketAddr, connection: usi
                     let _ = writing.lock().await.write_all(&framed).await;
                 });
             }
-            Act::Reset => {
+            Reaction::Reset => {
                 let _ = socket2::SockRef::from(reading.as_ref()).set_linger(Some(Duration::ZERO));
                 return;
             }
-            Act::SendAndClose(message) => {
+            Reaction::SendAndClose(message) => {
                 send(message).await;
                 return;
             }

@@ -1,18 +1,18 @@
-//! Identical questions in flight.
+//! Identical queries in flight share one exchange.
 
-use super::scripted::{Act, Seen, Upstream};
+use super::scripted::{Reaction, ReceivedQuery, ScriptedUpstream};
 use super::*;
 use crate::message::Rcode;
 use futures_util::future::join_all;
 
-async fn slow_upstream() -> Upstream {
-    Upstream::start(|seen| Act::Later(Duration::from_millis(60), seen.answer(1))).await
+async fn slow_upstream() -> ScriptedUpstream {
+    ScriptedUpstream::start(|seen| Reaction::Later(Duration::from_millis(60), seen.answer(1))).await
 }
 
 #[tokio::test]
-async fn identical_questions_in_flight_are_asked_once_by_udp_and_tcp_clients_alike() {
+async fn identical_queries_in_flight_are_asked_once_for_udp_and_tcp_clients() {
     let upstream = slow_upstream().await;
-    let running = Running::new(&[upstream.address], Options::default());
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     let requests: Vec<_> = (0..20)
         .map(|index| {
             request(
@@ -29,9 +29,9 @@ async fn identical_questions_in_flight_are_asked_once_by_udp_and_tcp_clients_ali
 }
 
 #[tokio::test]
-async fn questions_asked_one_after_another_are_each_asked() {
-    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
-    let running = Running::new(&[upstream.address], Options::default());
+async fn identical_queries_one_after_another_are_each_asked() {
+    let upstream = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     for _ in 0..3 {
         running.answer(&request("a.example.", Transport::Udp)).await;
     }
@@ -56,9 +56,9 @@ fn with_opt(size: u16, flags: u8, options: &[u8]) -> OwnedRequest {
 }
 
 #[tokio::test]
-async fn questions_that_answers_differ_by_are_asked_apart() {
+async fn queries_whose_answers_may_differ_do_not_share_a_flight() {
     let upstream = slow_upstream().await;
-    let running = Running::new(&[upstream.address], Options::default());
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     let type_at = request("a.example.", Transport::Udp).wire.len() - 3;
     let requests = [
         changed(|_| {}),
@@ -73,9 +73,9 @@ async fn questions_that_answers_differ_by_are_asked_apart() {
 }
 
 #[tokio::test]
-async fn nothing_else_that_a_client_says_parts_questions_or_goes_upstream() {
+async fn nothing_else_of_a_query_is_sent_upstream_or_keeps_it_from_sharing() {
     let upstream = slow_upstream().await;
-    let running = Running::new(&[upstream.address], Options::default());
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     let mut requests = vec![
         changed(|_| {}),
         changed(|wire| wire[13] = b'A'),
@@ -104,13 +104,13 @@ async fn nothing_else_that_a_client_says_parts_questions_or_goes_upstream() {
 }
 
 #[tokio::test]
-async fn a_client_with_edns_asks_again_itself_when_the_shared_answer_was_cut_for_one_without() {
-    let upstream = Upstream::start(|seen| match seen.has_edns() {
-        false => Act::Later(Duration::from_millis(60), seen.truncated()),
-        true => Act::Send(seen.answer(1)),
+async fn a_follower_with_edns_asks_again_when_the_leader_without_got_a_truncated_answer() {
+    let upstream = ScriptedUpstream::start(|seen| match seen.has_edns() {
+        false => Reaction::Later(Duration::from_millis(60), seen.truncated()),
+        true => Reaction::Send(seen.answer(1)),
     })
     .await;
-    let running = Running::new(&[upstream.address], Options::default());
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     let (plain, with_edns) = (changed(|_| {}), with_opt(1232, 0, &[]));
     let (cut, whole, also) = tokio::join!(running.answer(&plain), running.answer(&with_edns), running.answer(&plain));
     assert!(cut.is_truncated() && !whole.is_truncated() && also.is_truncated());
@@ -118,9 +118,9 @@ async fn a_client_with_edns_asks_again_itself_when_the_shared_answer_was_cut_for
 }
 
 #[tokio::test]
-async fn an_answer_that_was_cut_is_not_asked_for_again_by_those_who_have_no_more_room() {
-    let upstream = Upstream::start(|seen| Act::Later(Duration::from_millis(60), seen.truncated())).await;
-    let running = Running::new(&[upstream.address], Options::default());
+async fn a_truncated_answer_is_not_asked_for_again_by_followers_with_the_same_limit() {
+    let upstream = ScriptedUpstream::start(|seen| Reaction::Later(Duration::from_millis(60), seen.truncated())).await;
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     let requests = [with_opt(1232, 0, &[]), with_opt(4096, 0, &[]), changed(|_| {})];
     join_all(requests.iter().map(|request| running.answer(request))).await;
     assert_eq!(upstream.seen().len(), 1);
@@ -128,39 +128,41 @@ async fn an_answer_that_was_cut_is_not_asked_for_again_by_those_who_have_no_more
 
 #[tokio::test]
 async fn an_upstream_that_does_not_understand_edns_is_asked_without() {
-    let refusals: [fn(&Seen) -> Vec<u8>; 3] = [
+    let refusals: [fn(&ReceivedQuery) -> Vec<u8>; 3] = [
         |seen| seen.empty(1),
         |seen| seen.empty(4),
         // FORMERR by one that did not come to the question.
         |seen| [&seen.wire[..2], &[0x80, 0x81, 0, 0, 0, 0, 0, 0, 0, 0]].concat(),
     ];
     for refusal in refusals {
-        let upstream = Upstream::start(move |seen| Act::Send(if seen.has_edns() { refusal(seen) } else { seen.answer(1) })).await;
-        let running = Running::new(&[upstream.address], Options::default());
+        let upstream =
+            ScriptedUpstream::start(move |seen| Reaction::Send(if seen.has_edns() { refusal(seen) } else { seen.answer(1) }))
+                .await;
+        let running = Running::new(&[upstream.address], ForwardOptions::default());
         let response = running.answer(&with_opt(1232, 0x80, &[])).await;
         assert_eq!(address_in(&response), [192, 0, 2, 1]);
-        assert_eq!(upstream.seen().iter().map(Seen::has_edns).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(upstream.seen().iter().map(ReceivedQuery::has_edns).collect::<Vec<_>>(), [true, false]);
     }
 }
 
 #[tokio::test]
 async fn a_refusal_by_an_upstream_that_understands_edns_stands() {
-    let upstream = Upstream::start(|seen| {
+    let upstream = ScriptedUpstream::start(|seen| {
         let mut refusal = seen.empty(1);
         refusal[11] = 1;
         refusal.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0x80, 0, 0, 0]);
-        Act::Send(refusal)
+        Reaction::Send(refusal)
     })
     .await;
-    let running = Running::new(&[upstream.address], Options::default());
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     assert_eq!(running.answer(&with_opt(1232, 0x80, &[])).await.rcode(), Rcode::FORMERR);
     assert_eq!(upstream.seen().len(), 1);
 }
 
 #[tokio::test]
-async fn a_refusal_that_edns_has_no_part_in_stands() {
-    let upstream = Upstream::start(|seen| Act::Send(seen.empty(4))).await;
-    let running = Running::new(&[upstream.address], Options::default());
+async fn a_refusal_with_and_without_edns_stands() {
+    let upstream = ScriptedUpstream::start(|seen| Reaction::Send(seen.empty(4))).await;
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     for (request, asked) in [(changed(|_| {}), 1), (with_opt(1232, 0, &[]), 3)] {
         assert_eq!(running.answer(&request).await.rcode(), Rcode::NOTIMP);
         assert_eq!(upstream.seen().len(), asked);
@@ -168,13 +170,13 @@ async fn a_refusal_that_edns_has_no_part_in_stands() {
 }
 
 #[tokio::test]
-async fn a_tcp_client_asks_again_itself_when_the_shared_answer_is_truncated() {
-    let upstream = Upstream::start(|seen| match seen.transport {
-        Transport::Udp => Act::Later(Duration::from_millis(60), seen.truncated()),
-        Transport::Tcp => Act::Send(seen.answer(1)),
+async fn a_follower_over_tcp_asks_again_when_the_shared_answer_is_truncated() {
+    let upstream = ScriptedUpstream::start(|seen| match seen.transport {
+        Transport::Udp => Reaction::Later(Duration::from_millis(60), seen.truncated()),
+        Transport::Tcp => Reaction::Send(seen.answer(1)),
     })
     .await;
-    let running = Running::new(&[upstream.address], Options::default());
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     let (by_udp, by_tcp) = (request("a.example.", Transport::Udp), request("a.example.", Transport::Tcp));
     let (cut, whole) = tokio::join!(running.answer(&by_udp), running.answer(&by_tcp));
     assert!(cut.is_truncated() && !whole.is_truncated());
@@ -183,9 +185,9 @@ async fn a_tcp_client_asks_again_itself_when_the_shared_answer_is_truncated() {
 }
 
 #[tokio::test]
-async fn a_waiter_asks_itself_when_the_leader_is_dropped() {
+async fn a_follower_asks_when_the_leader_is_dropped() {
     let upstream = slow_upstream().await;
-    let running = Running::new(&[upstream.address], Options::default());
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     let (first, second) = (request("a.example.", Transport::Udp), request("a.example.", Transport::Udp));
     let waiting = async {
         // After the leader below, which is polled first.
@@ -200,8 +202,8 @@ async fn a_waiter_asks_itself_when_the_leader_is_dropped() {
 
 #[tokio::test]
 async fn a_failure_is_shared_too() {
-    let upstream = Upstream::start(|_| Act::Silent).await;
-    let running = Running::new(&[upstream.address], Options { max_connect_attempts: 1, ..quick() });
+    let upstream = ScriptedUpstream::start(|_| Reaction::Silent).await;
+    let running = Running::new(&[upstream.address], ForwardOptions { max_connect_attempts: 1, ..short_timeout() });
     let (first, second) = (request("a.example.", Transport::Udp), request("a.example.", Transport::Udp));
     let (one, other) = tokio::join!(running.ask(&first), running.ask(&second));
     let (one, other): (Failure, Failure) = (one.unwrap_err(), other.unwrap_err());
@@ -214,7 +216,7 @@ fn workers_share_a_flight() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let control = runtime();
     let upstream = control.block_on(slow_upstream());
-    let running = Arc::new(Running::new(&[upstream.address], Options::default()));
+    let running = Arc::new(Running::new(&[upstream.address], ForwardOptions::default()));
     let workers: Vec<_> = (1..=2)
         .map(|slot| {
             let running = running.clone();

@@ -1,19 +1,19 @@
-//! How many sockets there are, whatever is asked.
+//! The number of sockets is bounded, whatever is asked.
 
 use super::super::udp_pool::{MAX_OPEN, MIN_SHARED};
-use super::scripted::{Act, Seen, Upstream};
+use super::scripted::{Reaction, ReceivedQuery, ScriptedUpstream};
 use super::*;
 use futures_util::future::join_all;
 use std::collections::HashSet;
 
 /// Silent where the name begins with `s`.
-fn silent_or_answer(seen: &Seen) -> Act {
-    if seen.label().starts_with('s') { Act::Silent } else { Act::Send(seen.answer(1)) }
+fn silent_or_answer(seen: &ReceivedQuery) -> Reaction {
+    if seen.label().starts_with('s') { Reaction::Silent } else { Reaction::Send(seen.answer(1)) }
 }
 
-/// So long that no answer comes too late, however busy the machine is.
-fn patient() -> Options {
-    Options { read_timeout: Duration::from_secs(30), max_fails: 0, ..Options::default() }
+/// A read timeout so long that no answer comes too late, however busy the machine is.
+fn long_timeout() -> ForwardOptions {
+    ForwardOptions { read_timeout: Duration::from_secs(30), max_fails: 0, ..ForwardOptions::default() }
 }
 
 fn requests(prefix: &str, count: usize, transport: Transport) -> Vec<OwnedRequest> {
@@ -39,8 +39,8 @@ async fn peak<T>(sockets: &SocketBudget, work: impl Future<Output = T>) -> (usiz
 
 #[tokio::test]
 async fn sockets_to_a_silent_upstream_are_bounded_whatever_the_number_of_queries() {
-    let upstream = Upstream::start(silent_or_answer).await;
-    let running = Running::new(&[upstream.address], quick());
+    let upstream = ScriptedUpstream::start(silent_or_answer).await;
+    let running = Running::new(&[upstream.address], short_timeout());
     let requests = requests("s", 3000, Transport::Udp);
     let all = join_all(requests.iter().map(|request| running.ask(request)));
     let (peak, outcomes) = peak(&running.sockets(), all).await;
@@ -50,11 +50,11 @@ async fn sockets_to_a_silent_upstream_are_bounded_whatever_the_number_of_queries
 }
 
 #[tokio::test]
-async fn names_that_are_answered_go_on_being_answered_while_others_hold_all_sockets() {
-    let upstream = Upstream::start(silent_or_answer).await;
+async fn names_are_answered_while_queries_for_silent_names_hold_all_sockets() {
+    let upstream = ScriptedUpstream::start(silent_or_answer).await;
     let services = services();
     let _sockets = services.carry.adopt_or("forward sockets", || SocketBudget::new(16));
-    let forward = build(&[upstream.address], patient(), &services);
+    let forward = build(&[upstream.address], long_timeout(), &services);
     let running = Running { forward, services };
     let silent = requests("s", 1500, Transport::Udp);
     let polite = requests("p", 40, Transport::Udp);
@@ -84,9 +84,11 @@ async fn names_that_are_answered_go_on_being_answered_while_others_hold_all_sock
 }
 
 #[tokio::test]
-async fn what_is_asked_again_in_one_turn_shares_a_new_socket() {
-    let upstream = Upstream::start(|seen| if seen.index < 200 { Act::Silent } else { Act::Send(seen.answer(1)) }).await;
-    let running = Running::new(&[upstream.address], Options { read_timeout: Duration::from_secs(5), ..Options::default() });
+async fn queries_that_are_sent_again_in_one_turn_share_a_new_socket() {
+    let upstream =
+        ScriptedUpstream::start(|seen| if seen.index < 200 { Reaction::Silent } else { Reaction::Send(seen.answer(1)) }).await;
+    let running =
+        Running::new(&[upstream.address], ForwardOptions { read_timeout: Duration::from_secs(5), ..ForwardOptions::default() });
     let requests = requests("a", 200, Transport::Udp);
     join_all(requests.iter().map(|request| running.answer(request))).await;
     let opened = running.metric("coredns_proxy_conn_cache_misses_total{proto=\"udp\"");
@@ -94,14 +96,14 @@ async fn what_is_asked_again_in_one_turn_shares_a_new_socket() {
 }
 
 #[tokio::test]
-async fn all_upstreams_together_have_no_more_sockets_than_the_process_may_and_each_has_one() {
-    let act = |seen: &Seen| Act::Later(Duration::from_millis(30), seen.answer(1));
-    let upstreams = [Upstream::start(act).await, Upstream::start(act).await, Upstream::start(act).await];
+async fn all_upstreams_together_keep_the_socket_limit_and_each_has_one() {
+    let act = |seen: &ReceivedQuery| Reaction::Later(Duration::from_millis(30), seen.answer(1));
+    let upstreams = [ScriptedUpstream::start(act).await, ScriptedUpstream::start(act).await, ScriptedUpstream::start(act).await];
     // By UDP, each worker may be closing some for others.
     for (transport, rounds, queries, beyond) in [(Transport::Udp, 30, 60, 1 + MIN_SHARED), (Transport::Tcp, 3, 600, 1)] {
         let services = services();
         let sockets = services.carry.adopt_or("forward sockets", || SocketBudget::new(6));
-        let options = Options { policy: super::super::policy::Policy::RoundRobin, ..patient() };
+        let options = ForwardOptions { policy: super::super::policy::UpstreamPolicy::RoundRobin, ..long_timeout() };
         let forward = build(&upstreams.each_ref().map(|upstream| upstream.address), options, &services);
         let running = Running { forward, services };
         let mut most = 0;
@@ -115,9 +117,10 @@ async fn all_upstreams_together_have_no_more_sockets_than_the_process_may_and_ea
 }
 
 #[tokio::test]
-async fn a_query_whose_socket_is_given_up_is_sent_again_when_a_lost_one_would_be() {
-    let upstream = Upstream::start(|seen| if seen.index == 0 { Act::Silent } else { Act::Send(seen.answer(1)) }).await;
-    let running = Running::new(&[upstream.address], quick());
+async fn a_query_whose_socket_is_evicted_is_sent_again_when_a_lost_one_would_be() {
+    let upstream =
+        ScriptedUpstream::start(|seen| if seen.index == 0 { Reaction::Silent } else { Reaction::Send(seen.answer(1)) }).await;
+    let running = Running::new(&[upstream.address], short_timeout());
     let upstreams = running.forward.exchanger.upstreams.usable(Instant::now()).await.unwrap();
     let request = request("a.example.", Transport::Udp);
     let started = Instant::now();
@@ -132,14 +135,14 @@ async fn a_query_whose_socket_is_given_up_is_sent_again_when_a_lost_one_would_be
         response = running.answer(&request) => assert_eq!(address_in(&response), [192, 0, 2, 1]),
         () = give_up => unreachable!(),
     }
-    assert!(started.elapsed() >= quick().read_timeout / 3, "{:?}", started.elapsed());
+    assert!(started.elapsed() >= short_timeout().read_timeout / 3, "{:?}", started.elapsed());
     assert_eq!(upstream.seen().len(), 2);
 }
 
 #[tokio::test]
-async fn a_flood_on_one_socket_leaves_others_their_turn() {
-    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
-    let running = Running::new(&[upstream.address], Options::default());
+async fn a_flood_on_one_socket_does_not_delay_other_tasks() {
+    let upstream = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     running.answer(&request("a.example.", Transport::Udp)).await;
     let (port, forger) = (upstream.seen()[0].client, upstream.udp());
     let sent = (0..200).filter(|_| forger.try_send_to(&[0; 12], port).is_ok()).count() as f64;

@@ -1,27 +1,27 @@
-//! Whoever guesses answers, or says nonsense with a right ID, wins nothing (RFC 5452).
+//! Guessed answers, and malformed ones with a right ID, are not accepted (RFC 5452).
 
-use super::super::policy::Policy;
+use super::super::policy::UpstreamPolicy;
 use super::super::spoof_guard::NEAR_MISS_LIMIT;
-use super::scripted::{Act, Seen, Upstream};
+use super::scripted::{Reaction, ReceivedQuery, ScriptedUpstream};
 use super::*;
 use futures_util::future::join_all;
 
 const SUSPECTED: &str = "nodelocaldns_forward_spoof_suspected_total";
 const FORGED: u8 = 66;
 
-/// Guesses the ID so often that it is told, then gets it right.
-fn guesses(seen: &Seen) -> Act {
+/// Sends so many wrong IDs that it is noticed, then the right one.
+fn guesses(seen: &ReceivedQuery) -> Reaction {
     let mut messages = vec![seen.answer(FORGED); NEAR_MISS_LIMIT as usize];
     messages.iter_mut().for_each(|message| message[0] ^= 0x80);
     messages.push(seen.answer(FORGED));
-    Act::SendAll(messages)
+    Reaction::SendAll(messages)
 }
 
-/// Over UDP as told, over TCP the truth.
-async fn upstream(over_udp: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Upstream {
-    Upstream::start(move |seen| match seen.transport {
+/// Over UDP as the test says, over TCP the true answer.
+async fn upstream(over_udp: impl Fn(&ReceivedQuery) -> Reaction + Send + Sync + 'static) -> ScriptedUpstream {
+    ScriptedUpstream::start(move |seen| match seen.transport {
         Transport::Udp => over_udp(seen),
-        Transport::Tcp => Act::Send(seen.answer(1)),
+        Transport::Tcp => Reaction::Send(seen.answer(1)),
     })
     .await
 }
@@ -34,9 +34,9 @@ fn with_dnssec_ok(name: &str) -> OwnedRequest {
 }
 
 #[tokio::test]
-async fn after_a_few_guesses_all_that_is_asked_on_the_socket_is_asked_over_tcp() {
-    let upstream = upstream(|seen| if seen.index == 9 { guesses(seen) } else { Act::Silent }).await;
-    let running = Running::new(&[upstream.address], Options::default());
+async fn after_a_few_guesses_all_queries_of_the_socket_are_sent_over_tcp() {
+    let upstream = upstream(|seen| if seen.index == 9 { guesses(seen) } else { Reaction::Silent }).await;
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     // Ten of one turn, on one socket.
     let requests: Vec<_> = (0..10).map(|index| request(&format!("n{index}.example."), Transport::Udp)).collect();
     for response in join_all(requests.iter().map(|request| running.answer(request))).await {
@@ -56,11 +56,13 @@ async fn after_a_few_guesses_all_that_is_asked_on_the_socket_is_asked_over_tcp()
 }
 
 #[tokio::test]
-async fn a_question_that_is_guessed_at_on_one_socket_is_not_believed_on_another() {
+async fn a_question_that_is_guessed_at_on_one_socket_is_not_answered_on_another() {
     let upstream =
-        upstream(|seen| if seen.has_edns() { Act::Later(Duration::from_millis(50), seen.answer(FORGED)) } else { guesses(seen) })
-            .await;
-    let running = Running::new(&[upstream.address], Options::default());
+        upstream(
+            |seen| if seen.has_edns() { Reaction::Later(Duration::from_millis(50), seen.answer(FORGED)) } else { guesses(seen) },
+        )
+        .await;
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     let with_edns = with_dnssec_ok("a.example.");
     let plain = request("a.example.", Transport::Udp);
     let later = async {
@@ -75,10 +77,11 @@ async fn a_question_that_is_guessed_at_on_one_socket_is_not_believed_on_another(
 }
 
 #[tokio::test]
-async fn where_tcp_fails_the_next_upstream_is_asked_and_this_one_not_by_udp_again() {
-    let guessed_at = Upstream::start(|seen| if seen.transport == Transport::Udp { guesses(seen) } else { Act::Reset }).await;
-    let sound = Upstream::start(|seen| Act::Send(seen.answer(2))).await;
-    let options = Options { policy: Policy::Sequential, max_fails: 0, ..Options::default() };
+async fn where_tcp_fails_the_next_upstream_is_asked_and_this_one_not_over_udp() {
+    let guessed_at =
+        ScriptedUpstream::start(|seen| if seen.transport == Transport::Udp { guesses(seen) } else { Reaction::Reset }).await;
+    let sound = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(2))).await;
+    let options = ForwardOptions { policy: UpstreamPolicy::Sequential, max_fails: 0, ..ForwardOptions::default() };
     let running = Running::new(&[guessed_at.address, sound.address], options.clone());
     let request = request("a.example.", Transport::Udp);
     assert_eq!(address_in(&running.answer(&request).await), [192, 0, 2, 2]);
@@ -89,11 +92,11 @@ async fn where_tcp_fails_the_next_upstream_is_asked_and_this_one_not_by_udp_agai
 }
 
 #[tokio::test]
-async fn what_an_upstream_says_late_is_no_guess() {
-    let options = quick();
+async fn late_answers_are_not_counted_as_guesses() {
+    let options = short_timeout();
     let late = options.read_timeout + Duration::from_millis(50);
-    let upstream = upstream(move |seen| Act::Later(late, seen.answer(1))).await;
-    let running = Running::new(&[upstream.address], Options { max_fails: 0, ..options });
+    let upstream = upstream(move |seen| Reaction::Later(late, seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], ForwardOptions { max_fails: 0, ..options });
     // All of one turn are on one socket.
     let requests: Vec<_> = (0..8).map(|index| request(&format!("n{index}.example."), Transport::Udp)).collect();
     for _ in 0..2 {
@@ -115,10 +118,10 @@ async fn a_malformed_datagram_ends_no_query_and_it_is_asked_over_tcp_at_once() {
             "opcode" => answer[2] |= 0x10,
             _ => (answer[5], answer[7]) = (0, 0),
         }
-        Act::Send(answer)
+        Reaction::Send(answer)
     })
     .await;
-    let running = Running::new(&[upstream.address], Options::default());
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     for name in ["cut", "two", "opcode", "questionless"] {
         let response = running.answer(&request(&format!("{name}.example."), Transport::Udp)).await;
         assert_eq!(address_in(&response), [192, 0, 2, 1], "{name}");
@@ -127,8 +130,8 @@ async fn a_malformed_datagram_ends_no_query_and_it_is_asked_over_tcp_at_once() {
 }
 
 #[tokio::test]
-async fn a_datagram_that_is_longer_than_we_take_or_ends_in_a_record_is_asked_for_over_tcp() {
-    let upstream = Upstream::start(|seen| {
+async fn a_datagram_that_is_too_long_or_cut_off_is_asked_for_over_tcp() {
+    let upstream = ScriptedUpstream::start(|seen| {
         let mut answer = seen.answer(1);
         answer[11] = 20;
         for _ in 0..20 {
@@ -139,10 +142,10 @@ async fn a_datagram_that_is_longer_than_we_take_or_ends_in_a_record_is_asked_for
         if seen.transport == Transport::Udp && seen.label() == "cut" {
             answer.truncate(1232);
         }
-        Act::Send(answer)
+        Reaction::Send(answer)
     })
     .await;
-    let running = Running::new(&[upstream.address], Options::default());
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     for name in ["long.example.", "cut.example."] {
         let response = running.answer(&request(name, Transport::Udp)).await;
         assert_eq!(response.records().count(), 21, "{name}");
@@ -151,20 +154,20 @@ async fn a_datagram_that_is_longer_than_we_take_or_ends_in_a_record_is_asked_for
 }
 
 #[tokio::test]
-async fn an_error_code_without_a_question_is_believed_over_tcp_only() {
-    let error = |seen: &Seen| vec![seen.wire[0], seen.wire[1], 0x80, 0x81, 0, 0, 0, 0, 0, 0, 0, 0];
-    let running_with = async |upstream: &Upstream| Running::new(&[upstream.address], Options::default());
+async fn an_error_code_without_a_question_is_accepted_over_tcp_only() {
+    let error = |seen: &ReceivedQuery| vec![seen.wire[0], seen.wire[1], 0x80, 0x81, 0, 0, 0, 0, 0, 0, 0, 0];
+    let running_with = async |upstream: &ScriptedUpstream| Running::new(&[upstream.address], ForwardOptions::default());
 
-    let forged = upstream(move |seen| Act::Send(error(seen))).await;
+    let forged = upstream(move |seen| Reaction::Send(error(seen))).await;
     let response = running_with(&forged).await.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(address_in(&response), [192, 0, 2, 1]);
     assert_eq!((forged.count(Transport::Udp), forged.count(Transport::Tcp)), (1, 1));
 
     // A server from before EDNS, which has no TCP either.
-    let old = Upstream::start(move |seen| match seen.transport {
-        Transport::Udp if seen.has_edns() => Act::Send(error(seen)),
-        Transport::Udp => Act::Send(seen.answer(1)),
-        Transport::Tcp => Act::Reset,
+    let old = ScriptedUpstream::start(move |seen| match seen.transport {
+        Transport::Udp if seen.has_edns() => Reaction::Send(error(seen)),
+        Transport::Udp => Reaction::Send(seen.answer(1)),
+        Transport::Tcp => Reaction::Reset,
     })
     .await;
     let response = running_with(&old).await.answer(&with_dnssec_ok("a.example.")).await;
@@ -172,24 +175,24 @@ async fn an_error_code_without_a_question_is_believed_over_tcp_only() {
     assert_eq!((old.count(Transport::Udp), old.count(Transport::Tcp)), (2, 0));
 }
 
-fn with_caps() -> Options {
-    Options { use_caps_for_id: true, ..Options::default() }
+fn with_caps() -> ForwardOptions {
+    ForwardOptions { use_caps_for_id: true, ..ForwardOptions::default() }
 }
 
 #[tokio::test]
-async fn with_use_caps_for_id_each_query_has_a_case_of_its_own_and_its_answer_the_case_it_has_without() {
-    let act = |seen: &Seen| {
+async fn with_use_caps_for_id_each_query_has_a_random_case_and_its_answer_the_usual_one() {
+    let act = |seen: &ReceivedQuery| {
         // Owner names written out, as some servers do.
         let mut answer = seen.answer(1);
         let name_end = answer.len() - 16 - 4;
         let name = answer[12..name_end].to_vec();
         let record = answer.split_off(name_end + 4);
         answer.extend_from_slice(&[&name[..], &record[2..]].concat());
-        Act::Send(answer)
+        Reaction::Send(answer)
     };
-    let upstream = Upstream::start(act).await;
+    let upstream = ScriptedUpstream::start(act).await;
     let name = "some-longer-name-with-many-letters.example.";
-    let without = Running::new(&[upstream.address], Options::default()).answer(&request(name, Transport::Udp)).await;
+    let without = Running::new(&[upstream.address], ForwardOptions::default()).answer(&request(name, Transport::Udp)).await;
     let running = Running::new(&[upstream.address], with_caps());
     for _ in 0..2 {
         assert_eq!(running.answer(&request(name, Transport::Udp)).await, without);
@@ -203,11 +206,11 @@ async fn with_use_caps_for_id_each_query_has_a_case_of_its_own_and_its_answer_th
 }
 
 #[tokio::test]
-async fn with_use_caps_for_id_an_answer_in_another_case_is_a_near_miss_and_asked_over_tcp() {
+async fn with_use_caps_for_id_an_answer_in_another_case_is_asked_for_over_tcp() {
     let upstream = upstream(|seen| {
         let mut answer = seen.answer(FORGED);
         answer[12..].iter_mut().take(20).for_each(u8::make_ascii_lowercase);
-        Act::Send(answer)
+        Reaction::Send(answer)
     })
     .await;
     let running = Running::new(&[upstream.address], with_caps());

@@ -1,6 +1,6 @@
 //! Questions with a client's subnet (RFC 7871).
 
-use super::scripted::{Act, Seen, Upstream};
+use super::scripted::{Reaction, ReceivedQuery, ScriptedUpstream};
 use super::*;
 use crate::chain::KeptSubnet;
 use crate::message::PrefixLimits;
@@ -23,13 +23,13 @@ fn request_of(octets: &[u8], transport: Transport) -> OwnedRequest {
 }
 
 /// The options that a query has.
-fn options(seen: &Seen) -> &[u8] {
+fn options(seen: &ReceivedQuery) -> &[u8] {
     let question_end = 12 + seen.label().len() + 1 + "\x07example\0".len() + 4;
     seen.wire.get(question_end + 11..).unwrap_or_default()
 }
 
 /// An answer to it with these options.
-fn answer(seen: &Seen, last: u8, options: &[u8]) -> Vec<u8> {
+fn answer(seen: &ReceivedQuery, last: u8, options: &[u8]) -> Vec<u8> {
     let mut message = seen.answer(last);
     message[11] = 1;
     message.extend([&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, options.len() as u8], options].concat());
@@ -37,17 +37,17 @@ fn answer(seen: &Seen, last: u8, options: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn clients_share_what_is_asked_for_the_same_subnet_and_nothing_else() {
-    let script = |seen: &Seen| {
+async fn clients_of_one_subnet_share_a_flight_and_others_do_not() {
+    let script = |seen: &ReceivedQuery| {
         let mut options = options(seen).to_vec();
         let last = options.get(10).copied().unwrap_or(200);
         if let Some(scope) = options.get_mut(7) {
             *scope = 16;
         }
-        Act::Later(Duration::from_millis(60), answer(seen, last, &options))
+        Reaction::Later(Duration::from_millis(60), answer(seen, last, &options))
     };
-    let upstream = Upstream::start(script).await;
-    let running = Running::new(&[upstream.address], Options::default());
+    let upstream = ScriptedUpstream::start(script).await;
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     let requests = [
         (request_of(&[10, 1, 2], Transport::Udp), 2, Some(16)),
         (request_of(&[10, 1, 2, 9], Transport::Udp), 2, Some(16)),
@@ -67,26 +67,26 @@ async fn clients_share_what_is_asked_for_the_same_subnet_and_nothing_else() {
 #[tokio::test]
 async fn an_answer_for_another_subnet_is_dropped_and_asked_for_over_tcp() {
     let other = option(24, 24, &[10, 1, 9]);
-    let upstream = Upstream::start(move |seen| {
+    let upstream = ScriptedUpstream::start(move |seen| {
         let same = option(24, 24, &[10, 1, 2]);
-        Act::Send(if seen.transport == Transport::Udp { answer(seen, 6, &other) } else { answer(seen, 1, &same) })
+        Reaction::Send(if seen.transport == Transport::Udp { answer(seen, 6, &other) } else { answer(seen, 1, &same) })
     })
     .await;
-    let running = Running::new(&[upstream.address], Options::default());
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     let response = running.answer(&request_of(&[10, 1, 2], Transport::Udp)).await;
     assert_eq!((address_in(&response), response.scope()), (vec![192, 0, 2, 1], Some(24)));
 
-    let always_other = Upstream::start(|seen| Act::Send(answer(seen, 6, &option(24, 24, &[10, 1, 9])))).await;
-    let options = Options { max_connect_attempts: 1, ..Options::default() };
+    let always_other = ScriptedUpstream::start(|seen| Reaction::Send(answer(seen, 6, &option(24, 24, &[10, 1, 9])))).await;
+    let options = ForwardOptions { max_connect_attempts: 1, ..ForwardOptions::default() };
     let running = Running::new(&[always_other.address], options);
     let failure = running.ask(&request_of(&[10, 1, 2], Transport::Udp)).await.map(|_| ()).unwrap_err();
     assert!(failure.cause.contains("Client Subnet"), "{}", failure.cause);
 }
 
 #[tokio::test]
-async fn what_does_not_say_for_whom_it_is_is_for_everybody_if_no_other_can_have_sent_it() {
-    let upstream = Upstream::start(|seen| Act::Send(answer(seen, 1, &[]))).await;
-    let running = Running::new(&[upstream.address], Options::default());
+async fn an_answer_without_the_option_is_for_every_subnet_only_over_tcp() {
+    let upstream = ScriptedUpstream::start(|seen| Reaction::Send(answer(seen, 1, &[]))).await;
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     for (transport, scope) in [(Transport::Udp, 24), (Transport::Tcp, 0)] {
         assert_eq!(running.answer(&request_of(&[10, 1, 2], transport)).await.scope(), Some(scope), "{transport:?}");
     }
@@ -94,9 +94,10 @@ async fn what_does_not_say_for_whom_it_is_is_for_everybody_if_no_other_can_have_
 
 #[tokio::test]
 async fn an_upstream_that_does_not_understand_edns_is_asked_without_the_subnet() {
-    let upstream = Upstream::start(|seen| Act::Send(if seen.has_edns() { seen.empty(1) } else { seen.answer(1) })).await;
-    let running = Running::new(&[upstream.address], Options::default());
+    let upstream =
+        ScriptedUpstream::start(|seen| Reaction::Send(if seen.has_edns() { seen.empty(1) } else { seen.answer(1) })).await;
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     let response = running.answer(&request_of(&[10, 1, 2], Transport::Udp)).await;
     assert_eq!((address_in(&response), response.scope()), (vec![192, 0, 2, 1], Some(24)));
-    assert_eq!(upstream.seen().iter().map(Seen::has_edns).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(upstream.seen().iter().map(ReceivedQuery::has_edns).collect::<Vec<_>>(), [true, false]);
 }

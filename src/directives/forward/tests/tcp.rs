@@ -1,16 +1,16 @@
-//! Connections: few, shared, out of order, and no query lost with them.
+//! TCP connections: few, shared by many queries, answered in any order; a query outlives its connection.
 
-use super::scripted::{Act, Upstream};
+use super::scripted::{Reaction, ScriptedUpstream};
 use super::*;
 use futures_util::future::join_all;
 
-fn tcp() -> Options {
-    Options { force_tcp: true, ..Options::default() }
+fn tcp() -> ForwardOptions {
+    ForwardOptions { force_tcp: true, ..ForwardOptions::default() }
 }
 
 #[tokio::test]
 async fn many_queries_share_one_connection() {
-    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    let upstream = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
     let running = Running::new(&[upstream.address], tcp());
     let requests: Vec<_> = (0..20).map(|index| request(&format!("n{index}.example."), Transport::Udp)).collect();
     join_all(requests.iter().map(|request| running.answer(request))).await;
@@ -22,23 +22,23 @@ async fn many_queries_share_one_connection() {
 }
 
 #[tokio::test]
-async fn another_connection_is_opened_when_the_first_is_crowded_but_no_more_than_max_idle_conns() {
-    let upstream = Upstream::start(|seen| Act::Later(Duration::from_millis(20), seen.answer(1))).await;
+async fn another_connection_is_opened_when_the_first_is_busy_but_no_more_than_max_idle_conns() {
+    let upstream = ScriptedUpstream::start(|seen| Reaction::Later(Duration::from_millis(20), seen.answer(1))).await;
     let requests: Vec<_> = (0..100).map(|index| request(&format!("n{index}.example."), Transport::Tcp)).collect();
     let running = Running::new(&[upstream.address], tcp());
     join_all(requests.iter().map(|request| running.answer(request))).await;
     assert_eq!(upstream.connections(), 4, "32 queries on each");
 
-    let running = Running::new(&[upstream.address], Options { max_idle_conns: 4, ..tcp() });
+    let running = Running::new(&[upstream.address], ForwardOptions { max_idle_conns: 4, ..tcp() });
     join_all(requests.iter().map(|request| running.answer(request))).await;
     assert_eq!(upstream.connections(), 4 + 2, "half of max_idle_conns for each of two workers");
 }
 
 #[tokio::test]
 async fn answers_may_come_in_any_order() {
-    let upstream = Upstream::start(|seen| match seen.label().as_str() {
-        "slow" => Act::Later(Duration::from_millis(80), seen.answer(1)),
-        _ => Act::Send(seen.answer(2)),
+    let upstream = ScriptedUpstream::start(|seen| match seen.label().as_str() {
+        "slow" => Reaction::Later(Duration::from_millis(80), seen.answer(1)),
+        _ => Reaction::Send(seen.answer(2)),
     })
     .await;
     let running = Running::new(&[upstream.address], tcp());
@@ -54,12 +54,12 @@ async fn answers_may_come_in_any_order() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_reset_under_queries_loses_none() {
+async fn queries_on_a_connection_that_is_reset_are_all_answered() {
     // The tenth query resets the first connection, when those before it are unanswered.
-    let upstream = Upstream::start(|seen| match (seen.connection, seen.index) {
-        (0, 9) => Act::Reset,
-        (0, _) => Act::Silent,
-        _ => Act::Send(seen.answer(1)),
+    let upstream = ScriptedUpstream::start(|seen| match (seen.connection, seen.index) {
+        (0, 9) => Reaction::Reset,
+        (0, _) => Reaction::Silent,
+        _ => Reaction::Send(seen.answer(1)),
     })
     .await;
     let running = Running::new(&[upstream.address], tcp());
@@ -72,8 +72,8 @@ async fn a_connection_that_is_reset_under_queries_loses_none() {
 }
 
 #[tokio::test]
-async fn a_server_that_closes_after_each_answer_is_still_served_by() {
-    let upstream = Upstream::start(|seen| Act::SendAndClose(seen.answer(1))).await;
+async fn an_upstream_that_closes_after_each_answer_answers_all_queries() {
+    let upstream = ScriptedUpstream::start(|seen| Reaction::SendAndClose(seen.answer(1))).await;
     let running = Running::new(&[upstream.address], tcp());
     let requests: Vec<_> = (0..12).map(|index| request(&format!("n{index}.example."), Transport::Udp)).collect();
     for response in join_all(requests.iter().map(|request| running.answer(request))).await {
@@ -83,8 +83,10 @@ async fn a_server_that_closes_after_each_answer_is_still_served_by() {
 
 #[tokio::test]
 async fn a_connection_that_hangs_is_left_within_the_read_timeout() {
-    let upstream = Upstream::start(|seen| if seen.connection == 0 { Act::Silent } else { Act::Send(seen.answer(1)) }).await;
-    let running = Running::new(&[upstream.address], Options { force_tcp: true, ..quick() });
+    let upstream =
+        ScriptedUpstream::start(|seen| if seen.connection == 0 { Reaction::Silent } else { Reaction::Send(seen.answer(1)) })
+            .await;
+    let running = Running::new(&[upstream.address], ForwardOptions { force_tcp: true, ..short_timeout() });
     running.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(upstream.connections(), 2);
     running.answer(&request("b.example.", Transport::Udp)).await;
@@ -94,9 +96,9 @@ async fn a_connection_that_hangs_is_left_within_the_read_timeout() {
 #[tokio::test]
 async fn queries_behind_a_slow_one_do_not_wait_for_it_where_the_server_answers_in_turn() {
     // As CoreDNS does: on one connection, one after another.
-    let upstream = Upstream::start(|seen| match (seen.label().as_str(), seen.connection) {
-        ("slow", _) | (_, 0) => Act::Silent,
-        _ => Act::Send(seen.answer(1)),
+    let upstream = ScriptedUpstream::start(|seen| match (seen.label().as_str(), seen.connection) {
+        ("slow", _) | (_, 0) => Reaction::Silent,
+        _ => Reaction::Send(seen.answer(1)),
     })
     .await;
     let running = Running::new(&[upstream.address], tcp());
@@ -112,9 +114,9 @@ async fn queries_behind_a_slow_one_do_not_wait_for_it_where_the_server_answers_i
 }
 
 #[tokio::test]
-async fn an_aged_connection_takes_no_new_queries() {
-    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
-    let running = Running::new(&[upstream.address], Options { max_age: Some(Duration::from_millis(1)), ..tcp() });
+async fn a_connection_past_max_age_takes_no_new_queries() {
+    let upstream = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], ForwardOptions { max_age: Some(Duration::from_millis(1)), ..tcp() });
     running.answer(&request("a.example.", Transport::Udp)).await;
     tokio::time::sleep(Duration::from_millis(5)).await;
     running.answer(&request("b.example.", Transport::Udp)).await;
@@ -123,8 +125,8 @@ async fn an_aged_connection_takes_no_new_queries() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_after_expire() {
-    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
-    let running = Running::new(&[upstream.address], Options { expire: Duration::from_millis(20), ..tcp() });
+    let upstream = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], ForwardOptions { expire: Duration::from_millis(20), ..tcp() });
     running.answer(&request("a.example.", Transport::Udp)).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     running.answer(&request("b.example.", Transport::Udp)).await;
@@ -132,9 +134,9 @@ async fn an_idle_connection_is_closed_after_expire() {
 }
 
 #[tokio::test]
-async fn a_connection_that_brings_more_messages_than_were_asked_for_is_closed() {
+async fn a_connection_with_more_messages_than_queries_is_closed() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let running = Running::new(&[listener.local_addr().unwrap()], Options { force_tcp: true, ..quick() });
+    let running = Running::new(&[listener.local_addr().unwrap()], ForwardOptions { force_tcp: true, ..short_timeout() });
     let connections = std::cell::Cell::new(0_u32);
     let pour = async {
         loop {

@@ -1,13 +1,13 @@
-//! Datagrams: ports and IDs, what is accepted, what is sent again.
+//! UDP: ports and IDs, what is accepted, what is sent again.
 
-use super::scripted::{Act, Upstream};
+use super::scripted::{Reaction, ScriptedUpstream};
 use super::*;
 use std::collections::HashSet;
 
 #[tokio::test]
 async fn each_query_has_its_own_id_and_ports_differ() {
-    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
-    let running = Running::new(&[upstream.address], Options::default());
+    let upstream = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     for index in 0..60 {
         running.answer(&request(&format!("n{index}.example."), Transport::Udp)).await;
     }
@@ -21,7 +21,7 @@ async fn each_query_has_its_own_id_and_ports_differ() {
 }
 
 #[tokio::test]
-async fn wrong_ids_and_wrong_questions_are_passed_over_and_counted() {
+async fn wrong_ids_and_wrong_questions_are_ignored_and_counted() {
     let wrong = [
         |answer: &mut Vec<u8>| answer[1] ^= 1,
         |answer: &mut Vec<u8>| answer[13] ^= 1,
@@ -34,16 +34,16 @@ async fn wrong_ids_and_wrong_questions_are_passed_over_and_counted() {
     ];
     for pair in wrong.windows(2) {
         let [one, other] = [0, 1].map(|index| pair[index]);
-        let upstream = Upstream::start(move |seen| {
+        let upstream = ScriptedUpstream::start(move |seen| {
             let forged = [one, other].map(|change| {
                 let mut answer = seen.answer(66);
                 change(&mut answer);
                 answer
             });
-            Act::SendAll([&forged[..], &[seen.answer(1)]].concat())
+            Reaction::SendAll([&forged[..], &[seen.answer(1)]].concat())
         })
         .await;
-        let running = Running::new(&[upstream.address], Options::default());
+        let running = Running::new(&[upstream.address], ForwardOptions::default());
         let response = running.answer(&request("a.example.", Transport::Udp)).await;
         assert_eq!(address_in(&response), [192, 0, 2, 1]);
         assert_eq!(running.metric("nodelocaldns_forward_mismatched_total"), 2.0);
@@ -52,34 +52,35 @@ async fn wrong_ids_and_wrong_questions_are_passed_over_and_counted() {
 }
 
 #[tokio::test]
-async fn an_answer_from_another_address_is_not_heard() {
-    let upstream = Upstream::start(|seen| {
+async fn an_answer_from_another_address_is_ignored() {
+    let upstream = ScriptedUpstream::start(|seen| {
         let forger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         forger.send_to(&seen.answer(66), seen.client).unwrap();
-        Act::Later(Duration::from_millis(30), seen.answer(1))
+        Reaction::Later(Duration::from_millis(30), seen.answer(1))
     })
     .await;
-    let running = Running::new(&[upstream.address], Options::default());
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     let response = running.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(address_in(&response), [192, 0, 2, 1]);
 }
 
 #[tokio::test]
 async fn the_case_of_the_question_may_change_on_the_way() {
-    let upstream = Upstream::start(|seen| {
+    let upstream = ScriptedUpstream::start(|seen| {
         let mut answer = seen.answer(1);
         answer[13..].iter_mut().take(1).for_each(|octet| *octet = octet.to_ascii_uppercase());
-        Act::Send(answer)
+        Reaction::Send(answer)
     })
     .await;
-    let running = Running::new(&[upstream.address], Options::default());
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     running.answer(&request("abc.example.", Transport::Udp)).await;
 }
 
 #[tokio::test]
 async fn a_lost_datagram_is_sent_again_from_another_port_with_another_id() {
-    let upstream = Upstream::start(|seen| if seen.index == 0 { Act::Silent } else { Act::Send(seen.answer(1)) }).await;
-    let running = Running::new(&[upstream.address], quick());
+    let upstream =
+        ScriptedUpstream::start(|seen| if seen.index == 0 { Reaction::Silent } else { Reaction::Send(seen.answer(1)) }).await;
+    let running = Running::new(&[upstream.address], short_timeout());
     let response = running.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(address_in(&response), [192, 0, 2, 1]);
     let seen = upstream.seen();
@@ -91,9 +92,9 @@ async fn a_lost_datagram_is_sent_again_from_another_port_with_another_id() {
 }
 
 #[tokio::test]
-async fn a_query_whose_socket_cannot_send_any_more_is_sent_by_a_new_one() {
-    let answering = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
-    let running = Running::new(&[answering.address], Options { max_connect_attempts: 1, ..Options::default() });
+async fn a_query_whose_socket_refuses_to_send_is_sent_by_a_new_one() {
+    let answering = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
+    let running = Running::new(&[answering.address], ForwardOptions { max_connect_attempts: 1, ..ForwardOptions::default() });
     let upstreams = running.forward.exchanger.upstreams.usable(Instant::now()).await.unwrap();
     for index in 0..100 {
         upstreams[0].udp_pool().shut_down();
@@ -104,29 +105,29 @@ async fn a_query_whose_socket_cannot_send_any_more_is_sent_by_a_new_one() {
 
 #[tokio::test]
 async fn an_answer_to_the_first_datagram_counts_although_it_was_sent_again() {
-    let upstream =
-        Upstream::start(
-            |seen| if seen.index == 0 { Act::Later(Duration::from_millis(1500), seen.answer(1)) } else { Act::Silent },
-        )
-        .await;
-    let running = Running::new(&[upstream.address], Options { read_timeout: Duration::from_secs(3), ..Options::default() });
+    let upstream = ScriptedUpstream::start(|seen| {
+        if seen.index == 0 { Reaction::Later(Duration::from_millis(1500), seen.answer(1)) } else { Reaction::Silent }
+    })
+    .await;
+    let running =
+        Running::new(&[upstream.address], ForwardOptions { read_timeout: Duration::from_secs(3), ..ForwardOptions::default() });
     let response = running.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(address_in(&response), [192, 0, 2, 1]);
     assert_eq!(upstream.seen().len(), 2);
 }
 
 #[tokio::test]
-async fn a_malformed_answer_is_a_failed_try_and_the_next_upstream_is_asked() {
-    let broken = Upstream::start(|seen| {
+async fn after_a_malformed_answer_the_next_upstream_is_asked() {
+    let broken = ScriptedUpstream::start(|seen| {
         let mut cut = seen.answer(66);
         cut.truncate(cut.len() - 2);
-        Act::Send(cut)
+        Reaction::Send(cut)
     })
     .await;
-    let sound = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
+    let sound = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
     let running = Running::new(
         &[broken.address, sound.address],
-        Options { policy: super::super::policy::Policy::Sequential, ..Options::default() },
+        ForwardOptions { policy: super::super::policy::UpstreamPolicy::Sequential, ..ForwardOptions::default() },
     );
     let response = running.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(address_in(&response), [192, 0, 2, 1]);
@@ -134,25 +135,27 @@ async fn a_malformed_answer_is_a_failed_try_and_the_next_upstream_is_asked() {
 
 #[tokio::test]
 async fn an_error_code_without_the_question_becomes_formerr_as_in_the_reference() {
-    let upstream = Upstream::start(|seen| Act::Send(vec![seen.wire[0], seen.wire[1], 0x80, 0x04, 0, 0, 0, 0, 0, 0, 0, 0])).await;
-    let running = Running::new(&[upstream.address], Options::default());
+    let upstream =
+        ScriptedUpstream::start(|seen| Reaction::Send(vec![seen.wire[0], seen.wire[1], 0x80, 0x04, 0, 0, 0, 0, 0, 0, 0, 0]))
+            .await;
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     let response = running.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(response.rcode(), crate::message::Rcode::FORMERR);
 }
 
 #[tokio::test]
 async fn truncation_is_passed_on_to_a_udp_client() {
-    let upstream = Upstream::start(|seen| Act::Send(seen.truncated())).await;
-    let running = Running::new(&[upstream.address], Options::default());
+    let upstream = ScriptedUpstream::start(|seen| Reaction::Send(seen.truncated())).await;
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     let response = running.answer(&request("a.example.", Transport::Udp)).await;
     assert!(response.is_truncated());
     assert_eq!((upstream.count(Transport::Udp), upstream.count(Transport::Tcp)), (1, 0));
 }
 
 #[tokio::test]
-async fn edns_goes_upstream_only_from_a_client_that_has_it() {
-    let upstream = Upstream::start(|seen| Act::Send(seen.answer(1))).await;
-    let running = Running::new(&[upstream.address], Options::default());
+async fn a_query_has_edns_only_if_the_client_sent_it() {
+    let upstream = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
+    let running = Running::new(&[upstream.address], ForwardOptions::default());
     running.answer(&request("a.example.", Transport::Udp)).await;
     let mut wire = request("a.example.", Transport::Udp).wire.to_vec();
     wire[11] = 1;
