@@ -3,6 +3,7 @@
 //! sendmmsg(2), cmsg(3), IP_PKTINFO of ip(7), IPV6_RECVPKTINFO (RFC 3542 section 6).
 #![allow(unsafe_code)]
 
+use crate::message::DEFAULT_UDP_SIZE;
 use std::cell::RefCell;
 use std::io;
 use std::mem::{self, MaybeUninit};
@@ -16,9 +17,8 @@ use tokio::io::unix::AsyncFd;
 /// Datagrams taken or sent in one call.
 pub const BATCH: usize = 32;
 
-/// Octets of the longest query that is read over UDP: what crosses every path unfragmented (DNS flag day 2020), and far more than a name and
-/// the EDNS options in use.
-pub const MAX_QUERY: usize = 1232;
+/// Octets of the longest query that is read over UDP. Queries are far shorter: a name and a few EDNS options.
+pub const MAX_QUERY: usize = DEFAULT_UDP_SIZE as usize;
 
 /// Octets of the longest answer that is ever asked for over UDP (`bufsize 4096`).
 pub const MAX_ANSWER: usize = 4096;

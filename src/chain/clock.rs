@@ -1,7 +1,7 @@
 //! The time of a few messages at once.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Messages for which the clock is read once.
 const MESSAGES: u32 = 8;
@@ -35,6 +35,11 @@ impl BatchClock {
         self.asked.set(asked.wrapping_add(1));
         self.elapsed.get()
     }
+}
+
+/// Seconds since 1970 modulo 2³², as the validity periods of DNSSEC signatures are written (RFC 4034 section 3.1.5).
+pub fn unix_seconds() -> u32 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32)
 }
 
 #[cfg(test)]

@@ -20,14 +20,14 @@ pub mod testing;
 
 pub use answer::{Answer, Failure, Outcome};
 pub use carry::Carry;
-pub use clock::BatchClock;
+pub use clock::{BatchClock, unix_seconds};
 pub use config::{
     BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, Endpoint, HttpAnswer, Interfaces, Lifecycle, Loaders,
     MemoryBudget, ParseContext, Part, ReadFile, ReloadConfig, Services, Timeouts,
 };
 pub use line_sink::{Level, LineSink};
 pub use next::{Chain, Next, Rest};
-pub use request::{KeptSubnet, OWN_UDP_SIZE, OwnedRequest, Peer, Purpose, Received, Request, Transport};
+pub use request::{KeptSubnet, OwnedRequest, Peer, Purpose, Received, Request, Transport};
 pub use upstreams::{Ask, Listing, Upstream, Upstreams, Watching};
 
 use futures_util::future::BoxFuture;

@@ -1,7 +1,7 @@
 //! A client's request on its way through a chain.
 
 use super::BatchClock;
-use crate::message::{ClientSubnet, PrefixLimits, Query, Reply, RequestKey, Response, TtlRule, WireError};
+use crate::message::{ClientSubnet, DEFAULT_UDP_SIZE, PrefixLimits, Query, Reply, RequestKey, Response, TtlRule, WireError};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -50,9 +50,6 @@ pub enum Purpose {
     Refresh,
 }
 
-/// The UDP payload size we state and ask for: what crosses every path unfragmented (DNS flag day 2020).
-pub const OWN_UDP_SIZE: u16 = 1232;
-
 /// The subnet of a client in a server block that keeps those (`client_subnet`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeptSubnet {
@@ -84,7 +81,7 @@ pub struct Request<'a> {
     pub server: usize,
     /// Index of the zone that matched in [`super::BuildContext::block_zones`].
     pub zone: usize,
-    /// The block's `bufsize`, if it has one, in place of [`OWN_UDP_SIZE`].
+    /// The block's `bufsize`, if it has one, in place of [`DEFAULT_UDP_SIZE`].
     pub udp_cap: Option<u16>,
     /// The client's, in a block that keeps them. Such a request takes the slow path alone.
     pub client_subnet: Option<&'a KeptSubnet>,
@@ -119,7 +116,7 @@ impl Request<'_> {
     }
     /// The largest UDP payload size, and the one to state in OPT records, to the client and upstream: what the block says, else ours.
     pub fn udp_size(&self) -> u16 {
-        self.udp_cap.unwrap_or(OWN_UDP_SIZE)
+        self.udp_cap.unwrap_or(DEFAULT_UDP_SIZE)
     }
     /// How the reply is shaped for this client.
     pub fn reply(&self, ttl: TtlRule) -> Reply {

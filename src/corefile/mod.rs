@@ -3,6 +3,7 @@
 
 mod concealed;
 mod diagnostic;
+mod duration;
 mod expansion;
 mod lexer;
 mod loader;
@@ -15,6 +16,7 @@ pub mod value;
 mod zone;
 
 pub use diagnostic::{Diagnostic, Diagnostics, printable};
+pub use duration::GoDuration;
 pub use loader::{read_at_most, read_file};
 pub use tree::{Corefile, Directive, FileId, Key, OptionLine, ServerBlock, Sources, Span, Token};
 

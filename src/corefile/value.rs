@@ -1,6 +1,7 @@
 //! Typed readings of tokens. Each returns `None` after recording a diagnostic that names the token, what was expected and an example.
 
 use super::diagnostic::quote;
+use super::duration::{CorefileDuration, DurationError, LONGEST, parse_duration};
 use super::zone::read_zones;
 use super::{Diagnostics, Directive, OptionLine, Token, nearest};
 use crate::message::Name;
@@ -52,7 +53,7 @@ fn within(
     diagnostics: &mut Diagnostics,
 ) -> Option<Duration> {
     let text = quote(&token.text);
-    let bounds = bounds(Shown(*range.start()), Shown(*range.end()), *range.end() >= MOST);
+    let bounds = bounds(CorefileDuration(*range.start()), CorefileDuration(*range.end()), *range.end() >= LONGEST);
     match read {
         Ok(value) if range.contains(&value) => return Some(value),
         Ok(_) => diagnostics
@@ -90,89 +91,6 @@ fn is_digits(text: &str) -> bool {
 
 fn bounds(least: impl fmt::Display, most: impl fmt::Display, is_open: bool) -> String {
     if is_open { format!("at least {least}") } else { format!("between {least} and {most}") }
-}
-
-/// The longest that Go's time.Duration holds.
-const MOST: Duration = Duration::from_nanos(i64::MAX as u64);
-
-#[derive(Debug, PartialEq, Eq)]
-enum DurationError {
-    Malformed,
-    Negative,
-    TooLong,
-    NoUnit,
-    Unit(String),
-}
-
-/// Go's time.ParseDuration: numbers with optional fractions, each followed by a unit; or `0`.
-fn parse_duration(text: &str) -> Result<Duration, DurationError> {
-    let (is_negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Ok(Duration::ZERO);
-    }
-    if rest.is_empty() {
-        return Err(DurationError::Malformed);
-    }
-    let mut nanoseconds: u128 = 0;
-    while !rest.is_empty() {
-        let (whole, after) = take_while(rest, |character| character.is_ascii_digit());
-        let (fraction, after) = match after.strip_prefix('.') {
-            Some(after) => take_while(after, |character| character.is_ascii_digit()),
-            None => ("", after),
-        };
-        if whole.is_empty() && fraction.is_empty() {
-            return Err(DurationError::Malformed);
-        }
-        let (unit, after) = take_while(after, |character| character != '.' && !character.is_ascii_digit());
-        let scale: u128 = match unit {
-            "" => return Err(DurationError::NoUnit),
-            "ns" => 1,
-            // Both letters that look like a small mu: U+00B5 and U+03BC.
-            "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return Err(DurationError::Unit(unit.to_owned())),
-        };
-        let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| DurationError::TooLong)? };
-        // Further digits are below a nanosecond whatever the unit.
-        let fraction = fraction.get(..fraction.len().min(18)).unwrap_or_default();
-        let fraction_scale = 10_u128.pow(u32::try_from(fraction.len()).unwrap_or(18));
-        let fraction: u128 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| DurationError::Malformed)? };
-        let part = whole.checked_mul(scale).and_then(|part| part.checked_add(fraction * scale / fraction_scale));
-        nanoseconds = part.and_then(|part| nanoseconds.checked_add(part)).ok_or(DurationError::TooLong)?;
-        rest = after;
-    }
-    if is_negative {
-        return Err(DurationError::Negative);
-    }
-    u64::try_from(nanoseconds).ok().map(Duration::from_nanos).filter(|value| *value <= MOST).ok_or(DurationError::TooLong)
-}
-
-fn take_while(text: &str, is_part: impl Fn(char) -> bool) -> (&str, &str) {
-    text.split_at(text.find(|character| !is_part(character)).unwrap_or(text.len()))
-}
-
-/// A duration as a Corefile would write it.
-struct Shown(Duration);
-
-impl fmt::Display for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, nanoseconds) = (self.0.as_secs(), self.0.subsec_nanos());
-        if seconds == 0 || nanoseconds != 0 {
-            return if self.0.is_zero() { f.write_str("0s") } else { write!(f, "{:?}", self.0) };
-        }
-        for (count, unit) in [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")] {
-            if count != 0 {
-                write!(f, "{count}{unit}")?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A zone: a domain name, or a CIDR that becomes its reverse zones (several off an octet boundary, as

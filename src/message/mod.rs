@@ -20,6 +20,8 @@ mod record;
 mod rejection;
 mod reply;
 mod response;
+mod response_type;
+mod signature;
 mod synthesize;
 mod types;
 mod validate;
@@ -30,6 +32,7 @@ pub use client_subnet::{ClientSubnet, PrefixLimits};
 pub use echo::lower_case_echoes;
 pub use header::Header;
 pub use name::{LowerName, Name};
+pub use opt::DEFAULT_UDP_SIZE;
 pub use presentation::NameError;
 pub use query::{Edns, Query};
 pub use question_key::{KeyFlags, QuestionKey, RequestKey};
@@ -37,6 +40,7 @@ pub use record::{Data, Record, Section};
 pub use rejection::Rejection;
 pub use reply::{Reply, TtlRule};
 pub use response::Response;
+pub use response_type::ResponseType;
 pub use types::{Class, Rcode, RecordType};
 
 /// Why bytes could not be read as (part of) a DNS message, or a message could not be made. Offsets are octets from the

@@ -5,10 +5,6 @@ use super::opt;
 use super::wire_reader::HEADER_LENGTH;
 use super::{Header, Rcode, WireError};
 
-/// The UDP payload size stated in a BADVERS reply, which comes before any server block and its `bufsize` is known: what crosses
-/// every path unfragmented (DNS flag day 2020).
-const UDP_SIZE: u16 = 1232;
-
 /// What to do with octets that are not a query we can answer.
 #[derive(Clone, Debug)]
 pub enum Rejection {
@@ -42,7 +38,8 @@ impl Rejection {
         out.extend_from_slice(&[0, count, 0, 0, 0, 0, 0, count]);
         if let Some((question_end, dnssec_ok)) = bad_version {
             out.extend_from_slice(wire.get(HEADER_LENGTH..usize::from(question_end)).unwrap_or_default());
-            out.extend_from_slice(&opt::encode(UDP_SIZE, (Rcode::BADVERS.0 >> 4) as u8, dnssec_ok));
+            // The server block, and with it its `bufsize`, is not known yet.
+            out.extend_from_slice(&opt::encode(opt::DEFAULT_UDP_SIZE, (Rcode::BADVERS.0 >> 4) as u8, dnssec_ok));
         }
         true
     }

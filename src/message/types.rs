@@ -19,6 +19,7 @@ impl RecordType {
     pub const SRV: Self = Self(33);
     pub const OPT: Self = Self(41);
     pub const DS: Self = Self(43);
+    pub const RRSIG: Self = Self(46);
     pub const IXFR: Self = Self(251);
     pub const AXFR: Self = Self(252);
     pub const ANY: Self = Self(255);

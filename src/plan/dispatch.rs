@@ -269,7 +269,7 @@ fn write_empty(query: &Query, wire: &[u8], rcode: Rcode, out: &mut Vec<u8>) {
 
 fn write(response: &Response, query: &Query, wire: &[u8], out: &mut Vec<u8>) {
     let limit = usize::from(query.udp_limit());
-    let reply = crate::message::Reply { ttl: TtlRule::Keep, limit, udp_size: crate::chain::OWN_UDP_SIZE };
+    let reply = crate::message::Reply { ttl: TtlRule::Keep, limit, udp_size: crate::message::DEFAULT_UDP_SIZE };
     response.write(query, wire, reply, out);
 }
 

@@ -46,7 +46,7 @@ pub fn answer(query: &Query, wire: &[u8], generation: u64) -> Option<Response> {
 #[cfg(test)]
 mod tests {
     use super::{NAME, answer, question, read_answer};
-    use crate::message::{Class, Query, RecordType, Reply, TtlRule};
+    use crate::message::{Class, DEFAULT_UDP_SIZE, Query, RecordType, Reply, TtlRule};
 
     #[test]
     fn the_question_is_a_well_formed_query_for_the_probes_name() {
@@ -61,7 +61,7 @@ mod tests {
         let wire = question(1);
         let query = Query::read(&wire).unwrap();
         let mut out = Vec::new();
-        let reply = Reply { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 };
+        let reply = Reply { ttl: TtlRule::Keep, limit: 512, udp_size: DEFAULT_UDP_SIZE };
         answer(&query, &wire, 7).unwrap().write(&query, &wire, reply, &mut out);
         assert_eq!(read_answer(1, &out), Some(7));
         for rcode in [2, 5] {

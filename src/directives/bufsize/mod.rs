@@ -2,15 +2,13 @@
 
 use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, value};
-
-/// What crosses every path unfragmented (DNS flag day 2020).
-const DEFAULT_OCTETS: u16 = 1232;
+use crate::message::DEFAULT_UDP_SIZE;
 
 /// Reads one `bufsize` of a server block.
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_options(directive, context.diagnostics);
     let size = match directive.arguments.as_slice() {
-        [] => Some(DEFAULT_OCTETS),
+        [] => Some(DEFAULT_UDP_SIZE),
         // RFC 6891 section 6.2.3 is why nothing below 512 is of use; above 4096 the reference goes along with section 6.2.5.
         [size] => value::number(size, "the size of bufsize in octets", 512..=4096, context.diagnostics)
             .and_then(|octets| u16::try_from(octets).ok()),

@@ -8,11 +8,12 @@ use super::tailored::Tailored;
 use super::verdict::{Class, Lifetimes, Verdict, judge};
 use crate::chain::{
     After, Answer, Directive, Failure, MemoryBudget, Next, Outcome, Peer, Purpose, Quick, Request, Services, Tally, Transport,
+    unix_seconds,
 };
 use crate::message::{LowerName, Query, Rcode, RecordType, Response, TtlRule};
 use futures_util::future::BoxFuture;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Header flag AA (RFC 1035 section 4.1.1).
 pub(super) const AUTHORITATIVE: u16 = 0x0400;
@@ -435,12 +436,6 @@ impl Clock {
     fn now(&self) -> Instant {
         self.received + self.started.elapsed()
     }
-}
-
-/// For signatures, whose validity is in wall-clock time.
-pub(super) fn unix_seconds() -> u32 {
-    // Serial number arithmetic: the low 32 bits are what is compared (RFC 4034 section 3.1.5).
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32)
 }
 
 pub(super) const KEYWORD: &str = "cache";

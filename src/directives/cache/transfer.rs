@@ -8,7 +8,7 @@
 //! holds. At the end 0.
 
 use super::entry::{Copied, Kind, Moment};
-use super::link::{AUTHORITATIVE, CHECKING_DISABLED, Kept, unix_seconds};
+use super::link::{AUTHORITATIVE, CHECKING_DISABLED, Kept};
 use super::verdict::judge;
 use crate::chain::Carry;
 use crate::message::{KeyFlags, QuestionKey, Response};
@@ -204,7 +204,7 @@ fn adopt(kept: &Kept, answer: Answer, elapsed: Duration, now: Instant) -> bool {
         return false;
     };
     let kind = if marks & DENIAL == 0 { Kind::Success } else { Kind::Denial };
-    let verdict = judge(&payload, unix_seconds);
+    let verdict = judge(&payload, crate::chain::unix_seconds);
     let is_well_formed = marks & !(DENIAL | USED) == 0 && (1..=MAX_TTL).contains(&ttl);
     if !is_well_formed || payload.is_truncated() || verdict.class.kind() != Some(kind) {
         return false;

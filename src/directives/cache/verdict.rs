@@ -1,11 +1,9 @@
 //! What an answer is, and how long it is kept (RFC 2308, pkg/response and pkg/dnsutil of CoreDNS).
 
 use super::entry::Kind;
-use crate::message::{Class as QueryClass, Name, Rcode, Record, RecordType, Response, Section};
+use crate::message::{Class as QueryClass, Name, Rcode, Record, RecordType, Response, ResponseType, Section};
 use smallvec::SmallVec;
 
-/// DNSSEC signatures (RFC 4034 section 3).
-const RRSIG: RecordType = RecordType(46);
 /// QCLASS `*` (RFC 1035 section 3.2.5).
 const ANY_CLASS: QueryClass = QueryClass(255);
 /// CNAME records that an answer may have. unbound and BIND begin anew 11 times at most for one query (`max-query-restarts`), so neither gives an answer
@@ -64,37 +62,23 @@ fn class(response: &Response, unix_seconds: impl FnOnce() -> u32, lead: Lead) ->
     if matches!(response.question_type(), RecordType::AXFR | RecordType::IXFR) {
         return Class::Other;
     }
-    if response.dnssec_ok() {
-        let now = unix_seconds();
-        if response.records().any(|record| record.rtype == RRSIG && !is_valid_at(record.rdata(), now)) {
-            return Class::Other;
-        }
+    if response.dnssec_ok() && response.has_signature_out_of_period(unix_seconds()) {
+        return Class::Other;
     }
-    let rcode = response.rcode();
-    let has_answer = response.answer_count() > 0;
+    match lead {
+        Lead::Answer => return Class::Positive,
+        Lead::TooFar => return Class::Incomplete,
+        Lead::Nowhere => (),
+    }
     let has_authority = |rtype| response.records().any(|record| record.section == Section::Authority && record.rtype == rtype);
-    let has_soa = || has_authority(RecordType::SOA);
-    match rcode {
-        Rcode::NOERROR if lead == Lead::Answer => Class::Positive,
-        Rcode::NOERROR if lead == Lead::TooFar => Class::Incomplete,
-        Rcode::NOERROR if has_soa() => Class::NoData,
-        Rcode::NOERROR if has_answer => Class::Incomplete,
-        Rcode::NOERROR if has_authority(RecordType::NS) => Class::Delegation,
-        Rcode::NOERROR => Class::Positive,
-        Rcode::NXDOMAIN if has_soa() => Class::NameError,
-        Rcode::SERVFAIL | Rcode::NOTIMP => Class::ServerError,
-        _ => Class::Other,
-    }
-}
-
-/// Whether a signature's validity period holds `now`, in serial number arithmetic (RFC 4034 section 3.1.5).
-fn is_valid_at(rdata: &[u8], now: u32) -> bool {
-    let time = |at: usize| rdata.get(at..at + 4).and_then(|octets| octets.try_into().ok()).map(u32::from_be_bytes);
-    match (time(8), time(12)) {
-        (Some(expiration), Some(inception)) => {
-            now.wrapping_sub(inception).cast_signed() >= 0 && expiration.wrapping_sub(now).cast_signed() >= 0
-        }
-        _ => false,
+    match ResponseType::without_answer(response.rcode(), has_authority) {
+        ResponseType::NoData => Class::NoData,
+        ResponseType::NoError | ResponseType::Referral if response.answer_count() > 0 => Class::Incomplete,
+        ResponseType::Referral => Class::Delegation,
+        ResponseType::NoError => Class::Positive,
+        ResponseType::NameError => Class::NameError,
+        ResponseType::ServerError => Class::ServerError,
+        ResponseType::Meta | ResponseType::OtherError => Class::Other,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Many errors alike, told as one. Pure: the time is passed in.
 
 use crate::chain::Level;
+use crate::corefile::GoDuration;
 use parking_lot::Mutex;
 use regex::Regex;
 use std::time::{Duration, Instant};
@@ -88,40 +89,9 @@ impl Consolidation {
     }
 }
 
-/// A duration as Go prints it (`5m0s`, `1.5s`, `20ms`), so that the summary reads as the reference's.
-struct GoDuration(Duration);
-
-impl std::fmt::Display for GoDuration {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let nanoseconds = self.0.as_nanos();
-        let in_units = |per_unit: u32| self.0.as_nanos() as f64 / f64::from(per_unit);
-        match nanoseconds {
-            0 => f.write_str("0s"),
-            1..1_000 => write!(f, "{nanoseconds}ns"),
-            1_000..1_000_000 => write!(f, "{}µs", in_units(1_000)),
-            1_000_000..1_000_000_000 => write!(f, "{}ms", in_units(1_000_000)),
-            _ => {
-                let (hours, minutes, seconds) = (self.0.as_secs() / 3600, self.0.as_secs() / 60 % 60, self.0.as_secs() % 60);
-                if hours > 0 {
-                    write!(f, "{hours}h")?;
-                }
-                if hours > 0 || minutes > 0 {
-                    write!(f, "{minutes}m")?;
-                }
-                write!(f, "{seconds}")?;
-                match self.0.subsec_nanos() {
-                    0 => {}
-                    fraction => f.write_str(format!(".{fraction:09}").trim_end_matches('0'))?,
-                }
-                f.write_str("s")
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Consolidation, GoDuration, Pattern, Verdict};
+    use super::{Consolidation, Pattern, Verdict};
     use crate::chain::Level;
     use regex::Regex;
     use std::time::{Duration, Instant};
@@ -171,25 +141,5 @@ mod tests {
         assert_eq!(consolidation.stop(), None);
         assert_eq!(consolidation.record(start), Verdict { is_told: true, begins: false });
         assert_eq!(consolidation.due(), None);
-    }
-
-    #[test]
-    fn durations_read_as_go_prints_them() {
-        let cases = [
-            (0, "0s"),
-            (7, "7ns"),
-            (1_100, "1.1µs"),
-            (2_200_000, "2.2ms"),
-            (500_000_000, "500ms"),
-            (1_000_000_000, "1s"),
-            (1_500_000_000, "1.5s"),
-            (30_000_000_000, "30s"),
-            (300_000_000_000, "5m0s"),
-            (5_400_000_000_000, "1h30m0s"),
-            (3_600_000_000_001, "1h0m0.000000001s"),
-        ];
-        for (nanoseconds, text) in cases {
-            assert_eq!(GoDuration(Duration::from_nanos(nanoseconds)).to_string(), text);
-        }
     }
 }

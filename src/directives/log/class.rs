@@ -1,9 +1,9 @@
 //! What sort of answer a response is (CoreDNS plugin/pkg/response).
 
 use crate::chain::Exchange;
-use crate::message::{Rcode, Record, RecordType, Response, Section};
+use crate::message::{Rcode, RecordType, Response, Section};
 
-const RRSIG: RecordType = RecordType(46);
+pub(super) use crate::message::ResponseType;
 
 /// The classes of `class CLASSES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,21 +58,8 @@ impl ClassSet {
     }
 }
 
-/// The sort of a response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ResponseType {
-    NoError,
-    NameError,
-    ServerError,
-    NoData,
-    Delegation,
-    /// To a zone transfer.
-    Meta,
-    OtherError,
-}
-
 impl ResponseType {
-    /// Of the reply to a client. `unix_now` tells whether signatures have expired, which makes the answer to a client that asked
+    /// The type of the reply to a client. `unix_now` tells whether signatures have expired, which makes the answer to a client that asked
     /// for them an error.
     pub(super) fn of(exchange: &Exchange<'_>, unix_now: u32) -> Self {
         let query = exchange.request.query;
@@ -91,25 +78,20 @@ impl ResponseType {
             true => Response::read(exchange.reply).ok(),
             false => None,
         };
-        let records = || records.iter().flat_map(Response::records);
-        if query.dnssec_ok() && records().any(|record| record.rtype == RRSIG && !is_valid_at(&record, unix_now)) {
+        if query.dnssec_ok() && records.as_ref().is_some_and(|response| response.has_signature_out_of_period(unix_now)) {
             return Self::OtherError;
         }
-        let has_authority = |rtype| records().any(|record| record.section == Section::Authority && record.rtype == rtype);
-        match exchange.rcode {
-            _ if has_answers => Self::NoError,
-            Rcode::NOERROR if has_authority(RecordType::SOA) => Self::NoData,
-            Rcode::NXDOMAIN if has_authority(RecordType::SOA) => Self::NameError,
-            Rcode::SERVFAIL | Rcode::NOTIMP => Self::ServerError,
-            Rcode::NOERROR if has_authority(RecordType::NS) => Self::Delegation,
-            Rcode::NOERROR => Self::NoError,
-            _ => Self::OtherError,
+        if has_answers {
+            return Self::NoError;
         }
+        let records = || records.iter().flat_map(Response::records);
+        let has_authority = |rtype| records().any(|record| record.section == Section::Authority && record.rtype == rtype);
+        Self::without_answer(exchange.rcode, has_authority)
     }
 
     pub(super) fn class(self) -> Class {
         match self {
-            Self::NoError | Self::Delegation => Class::Success,
+            Self::NoError | Self::Referral => Class::Success,
             Self::NameError | Self::NoData => Class::Denial,
             Self::ServerError | Self::Meta | Self::OtherError => Class::Error,
         }
@@ -121,7 +103,7 @@ impl ResponseType {
             Self::NameError => "NXDOMAIN",
             Self::ServerError => "SERVERERROR",
             Self::NoData => "NODATA",
-            Self::Delegation => "DELEGATION",
+            Self::Referral => "DELEGATION",
             Self::Meta => "META",
             Self::OtherError => "OTHERERROR",
         }
@@ -134,17 +116,4 @@ const AUTHORITY_COUNT: usize = 8;
 
 fn count(reply: &[u8], offset: usize) -> u16 {
     reply.get(offset..offset + 2).map_or(0, |octets| u16::from_be_bytes([octets[0], octets[1]]))
-}
-
-/// Whether an RRSIG record's lifetime holds `unix_now`, in serial number arithmetic (RFC 4034 section 3.1.5).
-fn is_valid_at(record: &Record<'_>, unix_now: u32) -> bool {
-    let field = |offset| {
-        let octets = record.rdata().get(offset..offset + 4)?;
-        Some(u32::from_be_bytes(octets.try_into().ok()?))
-    };
-    let is_not_after = |left: u32, right: u32| right.wrapping_sub(left) as i32 >= 0;
-    match (field(8), field(12)) {
-        (Some(expiration), Some(inception)) => is_not_after(inception, unix_now) && is_not_after(unix_now, expiration),
-        _ => false,
-    }
 }

@@ -8,12 +8,11 @@ mod tests;
 
 pub use parse::parse;
 
-use crate::chain::{BuildContext, BuildError, Built, Configured, Exchange, Level, LineSink, Observer};
+use crate::chain::{BuildContext, BuildError, Built, Configured, Exchange, Level, LineSink, Observer, unix_seconds};
 use crate::message::LowerName;
 use class::{ClassSet, ResponseType};
 use format::Format;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 /// All `log` lines of a server block.
 #[derive(Default)]
@@ -53,16 +52,11 @@ impl Observer for Logger {
         };
         let needs_type = rule.classes != ClassSet::ALL || rule.format.shows_response_type();
         let response_type = match needs_type {
-            true => ResponseType::of(exchange, unix_now()),
+            true => ResponseType::of(exchange, unix_seconds()),
             false => ResponseType::NoError,
         };
         if rule.classes.contains(response_type.class()) {
             self.sink.line(Level::Info, |line| rule.format.append(exchange, response_type, line));
         }
     }
-}
-
-/// Seconds since the Unix epoch modulo 2³², as signatures' lifetimes are counted (RFC 4034 section 3.1.5).
-fn unix_now() -> u32 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32)
 }

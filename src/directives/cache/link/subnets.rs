@@ -3,8 +3,8 @@
 use super::super::entry::{Age, Entry};
 use super::super::tailored::Tailored;
 use super::super::verdict::judge;
-use super::{Clock, Hit, Inner, KEYWORD, unix_seconds};
-use crate::chain::{Answer, KeptSubnet, Next, Outcome, Request};
+use super::{Clock, Hit, Inner, KEYWORD};
+use crate::chain::{Answer, KeptSubnet, Next, Outcome, Request, unix_seconds};
 use crate::message::Response;
 
 impl Inner {
