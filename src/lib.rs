@@ -15,6 +15,10 @@ pub mod threads;
 
 pub mod deadline;
 
+pub mod backoff;
+
+pub mod net;
+
 pub mod fairness;
 
 pub mod sandbox;

@@ -13,6 +13,8 @@ const LAYERS: &[&str] = &[
     "datagrams",
     "threads",
     "deadline",
+    "backoff",
+    "net",
     "fairness",
     "sandbox",
     "chain",

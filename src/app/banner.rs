@@ -1,8 +1,8 @@
 //! What a person reads at start: where it listens, and a line to try.
 
+use crate::net::reachable_address;
 use crate::plan::Plan;
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// A few readable lines about what is served.
 pub fn banner(plan: &Plan) -> String {
@@ -12,21 +12,11 @@ pub fn banner(plan: &Plan) -> String {
         let _ = writeln!(text, "  {line} (UDP and TCP)");
     }
     for endpoint in &plan.endpoints {
-        let _ = writeln!(text, "  http://{}{}", reachable(endpoint.address), endpoint.path);
+        let _ = writeln!(text, "  http://{}{}", reachable_address(endpoint.address, endpoint.address.is_ipv6()), endpoint.path);
     }
     if let Some(listener) = plan.listeners.first() {
-        let address = reachable(listener.address);
+        let address = reachable_address(listener.address, listener.address.is_ipv6());
         let _ = writeln!(text, "try: dig @{} -p {} example.org", address.ip(), address.port());
     }
     text
-}
-
-/// An address a client on this machine can use: the loopback one for the unspecified.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        ip if !ip.is_unspecified() => ip,
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-    };
-    SocketAddr::new(ip, address.port())
 }

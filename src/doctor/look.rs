@@ -8,10 +8,11 @@ mod sockets;
 
 use super::findings::{Asked, Findings, Listener, Page, Question, Reply, Way};
 use crate::chain::Transport;
+use crate::net::reachable_address;
 use crate::node::survey;
 use crate::threads;
 use futures_util::future::join_all;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use processes::{agents, netfilter_sockets};
@@ -32,7 +33,7 @@ pub async fn look(question: &Question) -> Findings {
     let elsewhere = aside("looking for agents elsewhere", processes::elsewhere);
     let asked = join_all(question.wish.addresses.iter().flat_map(|address| kinds(*address)).map(|kind| ask(question, kind)));
     let metrics = async {
-        let address = reachable(question.metrics_address?);
+        let address = reachable_address(question.metrics_address?, false);
         Some((address, http::fetch(address, "/metrics").await))
     };
     let (local, agents, elsewhere, asked, metrics) = tokio::join!(local, agents, elsewhere, asked, metrics);
@@ -87,13 +88,4 @@ async fn health(question: &Question, listeners: &[Listener]) -> Vec<(SocketAddr,
     let addresses = question.wish.addresses.iter().map(|address| SocketAddr::new(*address, port));
     let pages = addresses.filter(is_served).map(|address| async move { (address, http::fetch(address, "/health").await) });
     join_all(pages).await
-}
-
-/// Where a listener on this address is reached from this machine.
-fn reachable(listener: SocketAddr) -> SocketAddr {
-    match listener.ip().is_unspecified() {
-        // A listener on [::] takes IPv4 as well.
-        true => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listener.port()),
-        false => listener,
-    }
 }

@@ -1,5 +1,6 @@
 //! What is tried again by itself until it succeeds: when, and what of it is told. Pure.
 
+use crate::backoff::pause_after;
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
@@ -24,8 +25,7 @@ impl Retries {
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let new = errors.iter().filter(|error| !self.errors.contains(error)).cloned().collect();
         self.in_vain = if self.errors == errors { self.in_vain.saturating_add(1) } else { 1 };
-        let pause = FIRST.saturating_mul(2_u32.saturating_pow(self.in_vain.saturating_sub(1))).min(LONGEST);
-        self.due = (!errors.is_empty()).then(|| now + pause);
+        self.due = (!errors.is_empty()).then(|| now + pause_after(self.in_vain, FIRST, LONGEST));
         self.errors = errors;
         new
     }

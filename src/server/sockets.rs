@@ -1,11 +1,12 @@
 //! The bound DNS sockets, apart from who serves on them: opened here, or taken over from the process that did.
 
 use crate::datagrams::{forbid_fragments, force_receive_buffer, request_packet_information};
+use crate::net::reachable_address;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -108,11 +109,9 @@ impl DnsSockets {
             return;
         }
         for socket in &self.udp {
-            let Ok(mut peer) = socket.local_addr() else { continue };
-            if peer.ip().is_unspecified() {
-                // An IPv4 peer would take the IPv6 half of a dual-stack socket away, and with it replies still to be sent.
-                peer.set_ip(if peer.is_ipv6() { IpAddr::V6(std::net::Ipv6Addr::LOCALHOST) } else { Ipv4Addr::LOCALHOST.into() });
-            }
+            let Ok(local) = socket.local_addr() else { continue };
+            // Of the same family: an IPv4 peer would take the IPv6 half of a dual-stack socket away, and with it replies still to be sent.
+            let mut peer = reachable_address(local, local.is_ipv6());
             peer.set_port(9);
             if let Err(cause) = SockRef::from(socket).connect(&peer.into()) {
                 tracing::debug!("datagrams may still arrive on {peer} while it is drained: {cause}");
@@ -231,12 +230,8 @@ impl Sockets {
     /// Where a client on this machine reaches the DNS sockets of `address`: for the unspecified address the loopback one, that of
     /// IPv4 if there is a choice, since an interface may have IPv6 switched off.
     pub fn reachable(&self, address: SocketAddr) -> SocketAddr {
-        if !address.ip().is_unspecified() {
-            return address;
-        }
-        let only_v6 = find(&self.dns, address).is_some_and(|sockets| SockRef::from(&sockets.tcp).only_v6().unwrap_or(false));
-        let ip: IpAddr = if only_v6 { std::net::Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
-        SocketAddr::new(ip, address.port())
+        let is_only_v6 = |sockets: Arc<DnsSockets>| SockRef::from(&sockets.tcp).only_v6().unwrap_or(false);
+        reachable_address(address, find(&self.dns, address).is_some_and(is_only_v6))
     }
 
     /// Addresses that serve DNS.

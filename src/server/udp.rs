@@ -3,6 +3,7 @@
 
 use super::query_handler::QueryHandler;
 use super::worker::{Binding, WorkerState};
+use crate::backoff::Backoff;
 use crate::chain::{BatchClock, Peer, Received, Transport};
 use crate::datagrams::{BATCH, Inbox, MAX_QUERY, Outbox, Outgoing, Route, allow_fragments, send};
 use crate::fairness::Pass;
@@ -303,12 +304,11 @@ async fn run_slow_path<A: QueryHandler>(
 /// Sends replies that the socket did not take at once, of those whose places are not taken away meanwhile.
 async fn send_patiently<B>(socket: Arc<AsyncFd<UdpSocket>>, state: Arc<WorkerState>, unsent: Vec<(Outgoing, QueryPermit<B>)>) {
     let (mut replies, mut held): (Vec<Outgoing>, Vec<QueryPermit<B>>) = unsent.into_iter().unzip();
-    let mut pause = Duration::from_millis(1);
+    let mut backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(32));
     let give_up = Instant::now() + SEND_PATIENCE;
     while !replies.is_empty() && Instant::now() < give_up {
         // Not by waiting until the socket is writable: the queue that is full may be one below it.
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(32));
+        tokio::time::sleep(backoff.next_pause()).await;
         (replies, held) = replies.into_iter().zip(held).filter(|(_, held)| held.pass.is_valid()).unzip();
         let done = send_now(&socket, &replies, &state);
         replies.drain(..done);

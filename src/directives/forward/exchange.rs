@@ -7,6 +7,7 @@ use super::policy::UpstreamSelector;
 use super::upstream::Upstream;
 use super::upstream_query::UpstreamQuery;
 use super::upstream_set::UpstreamSet;
+use crate::backoff::Backoff;
 use crate::chain::{Failure, Request, Transport};
 use crate::message::{Rcode, Response};
 use std::sync::Arc;
@@ -46,7 +47,7 @@ impl Exchanger {
         let mut failure: Option<UpstreamError> = None;
         let mut last_response = None;
         let mut failed_attempts = 0;
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let mut skipped = 0;
             for index in &order {
@@ -97,11 +98,11 @@ impl Exchanger {
             if let Some(response) = last_response {
                 return Ok(response);
             }
+            let pause = backoff.next_pause();
             if Instant::now() + pause >= last_round {
                 return Err(servfail(failure));
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 

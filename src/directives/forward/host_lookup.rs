@@ -1,5 +1,6 @@
 //! Looks up the host names of TO arguments, and says when to do so again.
 
+use crate::backoff::Backoff;
 use crate::chain::ReadFile;
 use crate::deadline;
 use crate::message::Name;
@@ -126,14 +127,14 @@ fn build_resolver(resolvers: &[SocketAddr], files: &ReadFile) -> Result<TokioRes
 #[derive(Debug, PartialEq, Eq)]
 pub struct RefreshTimer {
     due: Instant,
-    /// The pause after the next failed lookup.
-    retry: Duration,
+    /// The pauses after failed lookups.
+    retry: Backoff,
 }
 
 impl RefreshTimer {
     /// After a lookup whose addresses are valid for this time, or that failed.
     pub fn new(valid: Option<Duration>, now: Instant) -> Self {
-        let mut timer = Self { due: now, retry: FIRST_RETRY };
+        let mut timer = Self { due: now, retry: Backoff::new(FIRST_RETRY, LONGEST_RETRY) };
         timer.restart(valid, now);
         timer
     }
@@ -147,12 +148,9 @@ impl RefreshTimer {
         match valid {
             Some(valid) => {
                 self.due = now + valid.clamp(SHORTEST_REFRESH, LONGEST_REFRESH);
-                self.retry = FIRST_RETRY;
+                self.retry.reset();
             }
-            None => {
-                self.due = now + self.retry;
-                self.retry = (self.retry * 2).min(LONGEST_RETRY);
-            }
+            None => self.due = now + self.retry.next_pause(),
         }
     }
 }

@@ -45,7 +45,7 @@ pub enum QueryStatus {
 /// One timer serves all of them: a timer of the runtime and a channel for each took a twelfth of a miss's instructions (benches/README.md).
 #[derive(Default)]
 pub struct InFlightQueries {
-    entries: HashMap<u16, Entry, RandomState>,
+    entries: HashMap<u16, QueryEntry, RandomState>,
     /// Never after the earliest deadline of a caller. A query that ends does not move it, so that the timer is seldom set anew.
     next_deadline: Option<Instant>,
     /// Wakes the task that keeps the timer.
@@ -58,13 +58,13 @@ pub struct InFlightQueries {
     used_ids: Option<Vec<u16>>,
 }
 
-struct Entry {
+struct QueryEntry {
     query: Arc<UpstreamQuery>,
     case: LetterCase,
-    state: State,
+    state: EntryState,
 }
 
-enum State {
+enum EntryState {
     /// The caller has not polled yet.
     Sent,
     Waiting {
@@ -78,7 +78,7 @@ enum State {
     Failed(Box<UpstreamError>),
 }
 
-impl State {
+impl EntryState {
     fn is_open(&self) -> bool {
         !matches!(self, Self::Answered(_) | Self::Failed(_))
     }
@@ -120,8 +120,8 @@ impl InFlightQueries {
         loop {
             let id = rand::random();
             if let Vacant(vacant) = self.entries.entry(id) {
-                let state = self.closed.clone().map_or(State::Sent, |error| State::Failed(Box::new(error)));
-                vacant.insert(Entry { query: query.clone(), case, state });
+                let state = self.closed.clone().map_or(EntryState::Sent, |error| EntryState::Failed(Box::new(error)));
+                vacant.insert(QueryEntry { query: query.clone(), case, state });
                 return Some(id);
             }
         }
@@ -140,20 +140,20 @@ impl InFlightQueries {
     pub fn poll(&mut self, id: u16, deadline: Instant, waker: &Waker) -> QueryStatus {
         let Occupied(mut entry) = self.entries.entry(id) else { return QueryStatus::DeadlinePassed };
         match &mut entry.get_mut().state {
-            State::Answered(_) | State::Failed(_) => {
+            EntryState::Answered(_) | EntryState::Failed(_) => {
                 let state = entry.remove().state;
                 self.used_ids.iter_mut().for_each(|used_ids| used_ids.push(id));
                 return match state {
-                    State::Answered(response) => QueryStatus::Done(Ok(response)),
-                    State::Failed(error) => QueryStatus::Done(Err(*error)),
+                    EntryState::Answered(response) => QueryStatus::Done(Ok(response)),
+                    EntryState::Failed(error) => QueryStatus::Done(Err(*error)),
                     _ => QueryStatus::Pending,
                 };
             }
-            state @ State::DeadlinePassed => {
-                *state = State::Sent;
+            state @ EntryState::DeadlinePassed => {
+                *state = EntryState::Sent;
                 return QueryStatus::DeadlinePassed;
             }
-            state => *state = State::Waiting { waker: waker.clone(), deadline },
+            state => *state = EntryState::Waiting { waker: waker.clone(), deadline },
         }
         if self.next_deadline.is_none_or(|next| deadline < next) {
             self.next_deadline = Some(deadline);
@@ -175,7 +175,7 @@ impl InFlightQueries {
             return Delivery::Mismatched;
         };
         let id = u16::from_be_bytes([id_high, id_low]);
-        let Some(Entry { query, case, state }) = self.entries.get_mut(&id) else {
+        let Some(QueryEntry { query, case, state }) = self.entries.get_mut(&id) else {
             let is_used = self.used_ids.as_ref().is_some_and(|used_ids| used_ids.contains(&id));
             return if is_used { Delivery::Late } else { Delivery::UnknownId };
         };
@@ -217,7 +217,7 @@ impl InFlightQueries {
     /// Ends every query because somebody seems to guess the answers. Calls `each` with the queries, and returns their number.
     pub fn end_as_spoofed(&mut self, from: Endpoints, mut each: impl FnMut(&UpstreamQuery)) -> usize {
         let mut ended = 0;
-        for Entry { query, state, .. } in self.entries.values_mut().filter(|entry| entry.state.is_open()) {
+        for QueryEntry { query, state, .. } in self.entries.values_mut().filter(|entry| entry.state.is_open()) {
             each(query);
             state.end(Err(UpstreamError::Spoofed(from)));
             ended += 1;
@@ -261,14 +261,14 @@ impl InFlightQueries {
     /// Wakes every caller whose deadline has passed at `now`, and finds the next deadline.
     pub fn wake_expired(&mut self, now: Instant) {
         self.next_deadline = None;
-        for Entry { state, .. } in self.entries.values_mut() {
+        for QueryEntry { state, .. } in self.entries.values_mut() {
             match state {
-                State::Waiting { deadline, .. } if *deadline <= now => {
-                    if let State::Waiting { waker, .. } = std::mem::replace(state, State::DeadlinePassed) {
+                EntryState::Waiting { deadline, .. } if *deadline <= now => {
+                    if let EntryState::Waiting { waker, .. } = std::mem::replace(state, EntryState::DeadlinePassed) {
                         waker.wake();
                     }
                 }
-                State::Waiting { deadline, .. } => {
+                EntryState::Waiting { deadline, .. } => {
                     self.next_deadline = Some(self.next_deadline.map_or(*deadline, |next| next.min(*deadline)));
                 }
                 _ => {}

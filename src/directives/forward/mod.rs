@@ -1,7 +1,11 @@
 //! The `forward` directive; see README.md beside this file.
 //!
 //! A request joins the flight of its question ([`single_flight`]). The leader of the flight asks one upstream after another ([`exchange`]), each of
-//! them ([`upstream`]) over the worker's own UDP sockets ([`udp_pool`]) or TCP connections ([`tcp_pool`]).
+//! them ([`upstream`]) over the worker's own UDP sockets ([`udp_pool`]) or TCP connections ([`tcp_pool`]). A query to one upstream takes one attempt
+//! or more ([`attempt`], [`retry_schedule`]), each on one socket, where it is in flight until its response is matched to it ([`in_flight`]).
+//!
+//! The files import each other in one direction: [`remote`] and [`in_flight`] know no sockets, sockets no pools, pools no upstream, and the upstream not
+//! the set that it is in.
 
 mod attempt;
 mod config;
@@ -44,7 +48,7 @@ use exchange::{Exchanger, OVERALL_TIMEOUT};
 use futures_util::future::BoxFuture;
 use metrics::ForwardMetrics;
 use remote::UpstreamSettings;
-use single_flight::{FlightEvent, Role, SingleFlight};
+use single_flight::{FlightEvent, FlightRole, SingleFlight};
 use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::Duration;
@@ -203,8 +207,8 @@ impl Forward {
         key: &FlightKey,
     ) -> Result<SharedResponse, Failure> {
         let leader = match self.flights.join(key.clone()) {
-            Role::Leader(leader) => leader,
-            Role::Follower(receiver) => {
+            FlightRole::Leader(leader) => leader,
+            FlightRole::Follower(receiver) => {
                 // A leader ends by itself within this time, without the addition. Only one that is stuck does not.
                 let limit = OVERALL_TIMEOUT.max(self.exchanger.options.read_timeout) + Duration::from_millis(500);
                 match tokio::time::timeout(limit, receiver).await {

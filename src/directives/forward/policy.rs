@@ -28,7 +28,7 @@ impl UpstreamPolicy {
 }
 
 /// Indices into the list of upstreams, first to ask first. Small, because each query in flight holds one.
-pub type Order = SmallVec<[u16; 8]>;
+pub type UpstreamOrder = SmallVec<[u16; 8]>;
 
 /// A policy and its state.
 #[derive(Debug, Default)]
@@ -44,8 +44,8 @@ impl UpstreamSelector {
     }
 
     /// The order of `count` upstreams for one request. `random_below` returns a random number below its argument, which is never 0.
-    pub fn order(&self, count: usize, mut random_below: impl FnMut(usize) -> usize) -> Order {
-        let mut order: Order = (0..u16::try_from(count).unwrap_or(u16::MAX)).collect();
+    pub fn order(&self, count: usize, mut random_below: impl FnMut(usize) -> usize) -> UpstreamOrder {
+        let mut order: UpstreamOrder = (0..u16::try_from(count).unwrap_or(u16::MAX)).collect();
         match self.policy {
             UpstreamPolicy::Sequential => {}
             UpstreamPolicy::Random => {

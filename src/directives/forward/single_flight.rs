@@ -16,7 +16,7 @@ const SHARDS: usize = 32;
 const KEPT_CAPACITY: usize = 64;
 
 /// By the hash of the key, which is computed once.
-type Shard<K, V> = Mutex<HashTable<Flight<K, V>>>;
+type FlightShard<K, V> = Mutex<HashTable<Flight<K, V>>>;
 
 /// One query in flight.
 struct Flight<K, V> {
@@ -36,18 +36,18 @@ pub enum FlightEvent<K, V> {
 
 /// The queries in flight, and who waits for each.
 pub struct SingleFlight<K, V> {
-    table: Arc<Table<K, V>>,
+    table: Arc<FlightTable<K, V>>,
 }
 
-struct Table<K, V> {
+struct FlightTable<K, V> {
     hasher: RandomState,
     /// Flights so far, so that each has a number of its own.
     count: AtomicU64,
-    shards: [Shard<K, V>; SHARDS],
+    shards: [FlightShard<K, V>; SHARDS],
 }
 
 /// What a caller has to do.
-pub enum Role<K, V> {
+pub enum FlightRole<K, V> {
     /// Ask, then call [`Leader::complete`].
     Leader(Leader<K, V>),
     /// Wait: somebody asks already.
@@ -58,7 +58,7 @@ pub enum Role<K, V> {
 /// way to other clients, the oldest do so first, and the query should not be asked anew for each of them.
 pub struct Leader<K, V> {
     /// `None` once the flight is complete or another caller leads.
-    table: Option<Arc<Table<K, V>>>,
+    table: Option<Arc<FlightTable<K, V>>>,
     hash: u64,
     number: u64,
 }
@@ -66,10 +66,10 @@ pub struct Leader<K, V> {
 impl<K, V> Default for SingleFlight<K, V> {
     fn default() -> Self {
         Self {
-            table: Arc::new(Table {
+            table: Arc::new(FlightTable {
                 hasher: RandomState::default(),
                 count: AtomicU64::new(0),
-                shards: std::array::from_fn(|_| Shard::default()),
+                shards: std::array::from_fn(|_| FlightShard::default()),
             }),
         }
     }
@@ -77,7 +77,7 @@ impl<K, V> Default for SingleFlight<K, V> {
 
 impl<K: Hash + Eq, V> SingleFlight<K, V> {
     /// Joins the flight of `key`, or leads a new one if there is none.
-    pub fn join(&self, key: K) -> Role<K, V> {
+    pub fn join(&self, key: K) -> FlightRole<K, V> {
         let hash = self.table.hasher.hash_one(&key);
         let mut shard = self.table.shard(hash).lock();
         match shard.find_mut(hash, |flight| flight.hash == hash && flight.key == key) {
@@ -92,19 +92,19 @@ impl<K: Hash + Eq, V> SingleFlight<K, V> {
                     }
                 }
                 flight.followers.push(sender);
-                Role::Follower(receiver)
+                FlightRole::Follower(receiver)
             }
             None => {
                 let number = self.table.count.fetch_add(1, Ordering::Relaxed);
                 shard.insert_unique(hash, Flight { key, hash, number, followers: Vec::new() }, |flight| flight.hash);
-                Role::Leader(Leader { table: Some(self.table.clone()), hash, number })
+                FlightRole::Leader(Leader { table: Some(self.table.clone()), hash, number })
             }
         }
     }
 }
 
-impl<K, V> Table<K, V> {
-    fn shard(&self, hash: u64) -> &Shard<K, V> {
+impl<K, V> FlightTable<K, V> {
+    fn shard(&self, hash: u64) -> &FlightShard<K, V> {
         // The hash table itself uses the lowest and the highest bits.
         &self.shards[(hash >> 32) as usize % SHARDS]
     }
@@ -118,7 +118,7 @@ impl<K, V: Clone> Leader<K, V> {
     }
 }
 
-impl<K, V> Table<K, V> {
+impl<K, V> FlightTable<K, V> {
     /// Removes a flight and returns its followers.
     fn remove(&self, hash: u64, number: u64) -> Vec<oneshot::Sender<FlightEvent<K, V>>> {
         let mut shard = self.shard(hash).lock();
@@ -159,10 +159,10 @@ impl<K, V> Drop for Leader<K, V> {
 mod tests {
     use super::*;
 
-    fn lead(role: Role<&'static str, u32>) -> Leader<&'static str, u32> {
+    fn lead(role: FlightRole<&'static str, u32>) -> Leader<&'static str, u32> {
         match role {
-            Role::Leader(leader) => leader,
-            Role::Follower(_) => panic!("somebody leads already"),
+            FlightRole::Leader(leader) => leader,
+            FlightRole::Follower(_) => panic!("somebody leads already"),
         }
     }
 
@@ -182,10 +182,10 @@ mod tests {
         }
     }
 
-    fn follow(role: Role<&'static str, u32>) -> oneshot::Receiver<FlightEvent<&'static str, u32>> {
+    fn follow(role: FlightRole<&'static str, u32>) -> oneshot::Receiver<FlightEvent<&'static str, u32>> {
         match role {
-            Role::Follower(receiver) => receiver,
-            Role::Leader(_) => panic!("nobody leads"),
+            FlightRole::Follower(receiver) => receiver,
+            FlightRole::Leader(_) => panic!("nobody leads"),
         }
     }
 

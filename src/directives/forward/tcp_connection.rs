@@ -39,7 +39,7 @@ thread_local! {
 
 /// How busy a connection is. The least is the best choice for a new query.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Load {
+pub struct ConnectionLoad {
     pub is_busy: bool,
     in_flight: usize,
 }
@@ -47,14 +47,14 @@ pub struct Load {
 /// A TCP connection to one upstream.
 pub struct TcpConnection {
     remote: Arc<Remote>,
-    state: Mutex<State>,
+    state: Mutex<ConnectionState>,
     in_flight: Mutex<InFlightQueries>,
     /// Tells the connection's task that there is something to write, or that the connection may close.
     changed: Notify,
     _permit: SocketPermit,
 }
 
-struct State {
+struct ConnectionState {
     /// Queries with their length prefixes that are not written yet. The task writes all of them at once, so that queries which come together leave
     /// together.
     outbox: Vec<u8>,
@@ -75,7 +75,7 @@ impl TcpConnection {
         let lifetime = remote.settings.max_age.unwrap_or_else(|| Duration::from_secs_f64(rand::random_range(LIFETIME_SECONDS)));
         let connection = Arc::new(Self {
             remote: remote.clone(),
-            state: Mutex::new(State {
+            state: Mutex::new(ConnectionState {
                 outbox: Vec::new(),
                 unanswered: 0,
                 last_progress: now,
@@ -96,7 +96,7 @@ impl TcpConnection {
     }
 
     /// How busy the connection is; `None` if it takes no more queries. Retires it if its lifetime is over.
-    pub fn load(&self, now: Instant) -> Option<Load> {
+    pub fn load(&self, now: Instant) -> Option<ConnectionLoad> {
         let in_flight = self.in_flight.lock().len();
         let mut state = self.state.lock();
         if !state.is_retired && now >= state.end {
@@ -104,7 +104,7 @@ impl TcpConnection {
             self.changed.notify_one();
         }
         let is_stalled = in_flight > 0 && now.saturating_duration_since(state.last_progress) > STALLED;
-        (!state.is_retired).then_some(Load { is_busy: is_stalled || in_flight >= BUSY, in_flight })
+        (!state.is_retired).then_some(ConnectionLoad { is_busy: is_stalled || in_flight >= BUSY, in_flight })
     }
 
     pub fn send(self: &Arc<Self>, query: &Arc<UpstreamQuery>, now: Instant) -> Result<Attempt, UpstreamError> {

@@ -4,7 +4,7 @@
 use super::attempt::{Attempt, AttemptKind};
 use super::error::{Endpoints, UpstreamError};
 use super::remote::Remote;
-use super::tcp_connection::{Load, TcpConnection};
+use super::tcp_connection::{ConnectionLoad, TcpConnection};
 use super::upstream_query::UpstreamQuery;
 use super::upstream_socket::UpstreamSocket;
 use crate::chain::Transport;
@@ -44,7 +44,7 @@ impl TcpPool {
     /// The connection to send on, and whether it has just been opened.
     fn choose(&self, wants_own: bool, now: Instant) -> Result<(Arc<TcpConnection>, bool), UpstreamError> {
         let Remote { address, settings, metrics, sockets: budget, .. } = &*self.remote;
-        let mut usable: SmallVec<[(Load, Arc<TcpConnection>); DEFAULT_CONNECTIONS]> = SmallVec::new();
+        let mut usable: SmallVec<[(ConnectionLoad, Arc<TcpConnection>); DEFAULT_CONNECTIONS]> = SmallVec::new();
         let mut connections = self.connections.lock();
         connections.retain(|weak| {
             let Some(connection) = weak.upgrade() else { return false };

@@ -16,9 +16,9 @@ use smallvec::SmallVec;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-/// Sockets that take queries, for each worker and upstream.
+/// PoolSockets that take queries, for each worker and upstream.
 pub const POOL_SIZE: usize = 32;
-/// Sockets that are open, for each worker and upstream: as many again as take queries may still wait for answers. At 64 to 192 queries each that is
+/// PoolSockets that are open, for each worker and upstream: as many again as take queries may still wait for answers. At 64 to 192 queries each that is
 /// room for some 8,000 queries in flight before sockets send more than their share.
 pub const MAX_OPEN: usize = 2 * POOL_SIZE;
 /// When [`MAX_OPEN`] sockets are open, queries share those that take queries. If fewer than this many do, the socket that has waited longest for
@@ -28,11 +28,11 @@ pub const MIN_SHARED: usize = 8;
 /// The UDP sockets of one worker to one upstream. Each is owned by its task, so that it closes with the runtime that the task runs on.
 pub struct UdpPool {
     remote: Arc<Remote>,
-    sockets: Mutex<Sockets>,
+    sockets: Mutex<PoolSockets>,
 }
 
 #[derive(Default)]
-struct Sockets {
+struct PoolSockets {
     /// The sockets that take queries.
     slots: [Weak<UdpSocket>; POOL_SIZE],
     /// The slot that was chosen last.
@@ -44,7 +44,7 @@ struct Sockets {
 }
 
 /// Which socket a query is sent on.
-enum Choice {
+enum SocketChoice {
     Use(Arc<UdpSocket>),
     /// A new one, to be put into this slot.
     Open(usize),
@@ -60,11 +60,11 @@ impl UdpPool {
     pub fn send(&self, query: &Arc<UpstreamQuery>, kind: AttemptKind<'_>, now: Instant) -> Result<Attempt, UpstreamError> {
         let metrics = &self.remote.metrics;
         let slot = match self.choose(kind, now) {
-            Choice::Use(socket) => {
+            SocketChoice::Use(socket) => {
                 metrics.udp_reused.increment();
                 return socket.send(query, now);
             }
-            Choice::Open(slot) => slot,
+            SocketChoice::Open(slot) => slot,
         };
         let permit = match self.permit_or_shared(kind.earlier().unwrap_or_default()) {
             Ok(permit) => permit,
@@ -106,7 +106,7 @@ impl UdpPool {
         self.sockets.lock().open.iter().filter_map(Weak::upgrade).for_each(|socket| socket.evict());
     }
 
-    fn choose(&self, kind: AttemptKind<'_>, now: Instant) -> Choice {
+    fn choose(&self, kind: AttemptKind<'_>, now: Instant) -> SocketChoice {
         let mut sockets = self.sockets.lock();
         let is_shared = sockets.is_shared;
         // Queries that are sent again in one turn share one new socket. Those that are sent first share one of any age.
@@ -116,7 +116,7 @@ impl UdpPool {
                 && (socket.reserve(now) || is_shared && socket.is_shareable())
         };
         if let Some(socket) = sockets.slots[sockets.current].upgrade().filter(gathers) {
-            return Choice::Use(socket);
+            return SocketChoice::Use(socket);
         }
         sockets.is_shared = false;
         let random = rand::random_range(0..POOL_SIZE);
@@ -124,12 +124,12 @@ impl UdpPool {
             // A new socket takes a vacant slot if there is one, so that sockets which bring answers stay in use.
             let mut slots = (random..POOL_SIZE).chain(0..random);
             let is_vacant = |slot: &usize| sockets.slots[*slot].upgrade().is_none_or(|socket| !socket.is_shareable());
-            return Choice::Open(slots.find(is_vacant).unwrap_or(random));
+            return SocketChoice::Open(slots.find(is_vacant).unwrap_or(random));
         }
         sockets.current = random;
         match sockets.slots[random].upgrade().filter(|socket| socket.reserve(now)) {
-            Some(socket) => Choice::Use(socket),
-            None => Choice::Open(random),
+            Some(socket) => SocketChoice::Use(socket),
+            None => SocketChoice::Open(random),
         }
     }
 
@@ -185,43 +185,18 @@ impl UdpPool {
 mod tests {
     use super::super::attempt::{AttemptEvent, Attempts};
     use super::super::error::Endpoints;
-    use super::super::metrics::UpstreamMetrics;
     use super::super::remote::UpstreamSettings;
-    use super::super::socket_budget::SocketBudget;
-    use super::super::spoof_guard::SpoofGuard;
+    use super::super::tests::{remote, upstream_settings};
     use super::*;
     use crate::chain::Transport;
-    use crate::message::{Name, Query, RecordType};
-    use crate::metrics::Registry;
-    use std::net::SocketAddr;
+    use crate::message::{Query, RecordType};
     use std::time::Duration;
-
-    fn remote(address: SocketAddr, source: &str) -> Arc<Remote> {
-        Arc::new(Remote {
-            address,
-            settings: UpstreamSettings {
-                source_address: Some(source.parse().unwrap()),
-                expire: Duration::from_secs(10),
-                max_age: None,
-                connections_per_worker: None,
-                read_timeout: Duration::from_secs(2),
-                use_caps_for_id: false,
-                probe_interval: Duration::from_millis(500),
-                probe_name: Name::root(),
-                probe_recursion_desired: true,
-                probe_tcp: false,
-            },
-            metrics: UpstreamMetrics::new(&Registry::new(2), address.to_string()),
-            sockets: Arc::new(SocketBudget::new(8)),
-            spoof_guard: SpoofGuard::default(),
-        })
-    }
 
     #[tokio::test]
     async fn a_socket_whose_task_has_ended_is_not_used_even_if_no_other_can_be_opened() {
         let upstream = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = upstream.local_addr().unwrap();
-        let mut pool = UdpPool::new(remote(address, "127.0.0.1"));
+        let mut pool = UdpPool::new(remote(address, upstream_settings()));
         let query = Arc::new(UpstreamQuery::from_wire(Query::compose(0, b"\x01a\0", RecordType::A, true)).unwrap());
         let attempt = pool.send(&query, AttemptKind::First, Instant::now()).unwrap_or_else(|error| panic!("{error}"));
         let socket = attempt.socket.clone();
@@ -239,7 +214,8 @@ mod tests {
         tokio::task::yield_now().await;
 
         // An address that is not this machine's, so that no socket can be opened.
-        pool.remote = remote(address, "192.0.2.1");
+        let settings = UpstreamSettings { source_address: Some("192.0.2.1".parse().unwrap()), ..upstream_settings() };
+        pool.remote = remote(address, settings);
         let outcome = pool.send(&query, AttemptKind::Again(&[]), Instant::now());
         assert!(matches!(outcome, Err(UpstreamError::Dial(..))), "sent by a socket that no task serves");
     }

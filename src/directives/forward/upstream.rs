@@ -2,7 +2,7 @@
 
 use super::attempt::{Attempt, AttemptEvent, AttemptKind, Attempts};
 use super::error::{Endpoints, UpstreamError};
-use super::health::Health;
+use super::health::UpstreamHealth;
 use super::metrics::UpstreamMetrics;
 use super::remote::{Remote, UpstreamSettings};
 use super::retry_schedule::{AfterFailure, NextStep, RetrySchedule};
@@ -23,7 +23,7 @@ use thread_local::ThreadLocal;
 /// An upstream server.
 pub struct Upstream {
     remote: Arc<Remote>,
-    pub health: Arc<Health>,
+    pub health: Arc<UpstreamHealth>,
     pools: ThreadLocal<Pools>,
 }
 
@@ -45,7 +45,7 @@ impl Upstream {
     pub fn new(address: SocketAddr, settings: UpstreamSettings, registry: &Registry, sockets: Arc<SocketBudget>) -> Self {
         let metrics = UpstreamMetrics::new(registry, address.to_string());
         let remote = Arc::new(Remote { address, settings, metrics, sockets, spoof_guard: SpoofGuard::default() });
-        Self { health: Arc::new(Health::new(remote.clone())), remote, pools: ThreadLocal::new() }
+        Self { health: Arc::new(UpstreamHealth::new(remote.clone())), remote, pools: ThreadLocal::new() }
     }
 
     /// The upstream of the running plan if it has the same address and settings, else a new one.

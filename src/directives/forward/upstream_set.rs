@@ -37,14 +37,14 @@ struct Host {
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
 }
 
-enum Source {
+enum UpstreamSource {
     Fixed(Arc<Upstream>),
     Host(Arc<Host>),
 }
 
 /// The upstreams of one `forward`.
 pub struct UpstreamSet {
-    sources: Vec<Source>,
+    sources: Vec<UpstreamSource>,
     current: ArcSwap<Vec<Arc<Upstream>>>,
     /// The same list for `loop`, which probes it and marks the upstreams that lead back to us.
     listing: Listing,
@@ -67,20 +67,20 @@ impl UpstreamSet {
         let mut why_empty = NoUpstreams::Empty;
         for target in &config.targets {
             match target {
-                UpstreamTarget::Address(address) => sources.push(Source::Fixed(adopt(address))),
+                UpstreamTarget::Address(address) => sources.push(UpstreamSource::Fixed(adopt(address))),
                 UpstreamTarget::File { path, addresses } => {
                     why_empty = NoUpstreams::EmptyFile(path.clone());
-                    sources.extend(addresses.iter().map(adopt).map(Source::Fixed));
+                    sources.extend(addresses.iter().map(adopt).map(UpstreamSource::Fixed));
                 }
                 UpstreamTarget::Host { name, port } => {
                     why_empty = NoUpstreams::Unresolved(name.to_string());
                     let key = format!("forward host {name}:{port} {resolvers:?} {settings:?}");
                     let new = || Host { name: name.clone(), port: *port, upstreams: ArcSwap::default() };
-                    sources.push(Source::Host(carry.adopt_or(&key, new)));
+                    sources.push(UpstreamSource::Host(carry.adopt_or(&key, new)));
                 }
             }
         }
-        let has_hosts = sources.iter().any(|source| matches!(source, Source::Host(_)));
+        let has_hosts = sources.iter().any(|source| matches!(source, UpstreamSource::Host(_)));
         let set = Self {
             sources,
             current: ArcSwap::default(),
@@ -119,7 +119,7 @@ impl UpstreamSet {
     }
 
     pub fn has_hosts(&self) -> bool {
-        self.sources.iter().any(|source| matches!(source, Source::Host(_)))
+        self.sources.iter().any(|source| matches!(source, UpstreamSource::Host(_)))
     }
 
     /// Lists the upstreams in the order of the Corefile, each address once.
@@ -132,8 +132,8 @@ impl UpstreamSet {
         };
         for source in &self.sources {
             match source {
-                Source::Fixed(upstream) => push(upstream),
-                Source::Host(host) => host.upstreams.load().iter().for_each(&mut push),
+                UpstreamSource::Fixed(upstream) => push(upstream),
+                UpstreamSource::Host(host) => host.upstreams.load().iter().for_each(&mut push),
             }
         }
         let transport = if self.settings.probe_tcp { Transport::Tcp } else { Transport::Udp };
@@ -144,8 +144,8 @@ impl UpstreamSet {
     /// Keeps the host names resolved. Never ends.
     pub async fn keep_resolved(self: Arc<Self>) {
         let hosts = self.sources.iter().filter_map(|source| match source {
-            Source::Fixed(_) => None,
-            Source::Host(host) => Some(host.clone()),
+            UpstreamSource::Fixed(_) => None,
+            UpstreamSource::Host(host) => Some(host.clone()),
         });
         let hosts: Vec<_> = hosts.collect();
         let first_lookups = futures_util::future::join_all(hosts.iter().map(|host| self.refresh(host))).await;

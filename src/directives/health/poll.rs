@@ -1,14 +1,10 @@
 //! Asks our own health path once a second, so that a process that is too busy to answer shows in its metrics.
 
 use crate::metrics::{Counter, Histogram, HistogramBuckets, Registry};
-use http_body_util::Empty;
-use hyper::body::Bytes;
-use hyper::header::{CONNECTION, HOST};
-use hyper::{Request, StatusCode, client::conn::http1};
-use hyper_util::rt::TokioIo;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use crate::net::{http_client, reachable_address};
+use hyper::StatusCode;
+use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 /// The reference's plugin.SlimTimeBuckets: 0.00025 s × 10ⁿ, n = 0 to 4.
@@ -44,7 +40,7 @@ impl Series {
 
 /// Asks every second and counts, until it is dropped.
 pub(super) async fn poll_forever(listener: SocketAddr, path: &'static str, series: Series) {
-    let address = reachable(listener);
+    let address = reachable_address(listener, false);
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first tick is immediate, and the listener may not serve yet.
@@ -66,7 +62,7 @@ pub(super) async fn poll_forever(listener: SocketAddr, path: &'static str, serie
 /// Asks once and counts. Returns why it failed, if it did.
 async fn poll(address: SocketAddr, path: &str, series: &Series) -> Option<String> {
     let start = Instant::now();
-    let outcome = timeout(PATIENCE, ask(address, path)).await;
+    let outcome = timeout(PATIENCE, http_client::get_status(address, path)).await;
     let elapsed = start.elapsed();
     series.duration.observe(elapsed.as_secs_f64());
     let failure = match outcome {
@@ -85,33 +81,9 @@ async fn poll(address: SocketAddr, path: &str, series: &Series) -> Option<String
     failure
 }
 
-async fn ask(address: SocketAddr, path: &str) -> Result<StatusCode, Box<dyn std::error::Error + Send + Sync>> {
-    let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path).header(HOST, address.to_string()).header(CONNECTION, "close").body(Empty::<Bytes>::new())?;
-    let answer = sender.send_request(request);
-    tokio::pin!(answer);
-    // The connection moves only while it is polled; it may end in the same breath as the answer comes.
-    tokio::select! {
-        biased;
-        answer = &mut answer => return Ok(answer?.status()),
-        ended = connection => ended?,
-    }
-    Ok(answer.await?.status())
-}
-
-/// Where a listener on this address is reached from this machine.
-fn reachable(listener: SocketAddr) -> SocketAddr {
-    if !listener.ip().is_unspecified() {
-        return listener;
-    }
-    // A listener on [::] takes IPv4 as well.
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), listener.port())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Series, poll, reachable};
+    use super::{Series, poll};
     use crate::metrics::Registry;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -158,18 +130,6 @@ mod tests {
             let (_, text) = counted(answer).await;
             assert!(text.contains("coredns_health_request_failures_total 1\n"), "{answer:?}: {text}");
             assert!(text.contains("coredns_health_request_duration_seconds_count 1\n"), "{answer:?}: {text}");
-        }
-    }
-
-    #[test]
-    fn a_listener_on_every_address_is_reached_over_loopback() {
-        for (listener, expected) in [
-            ("0.0.0.0:8080", "127.0.0.1:8080"),
-            ("[::]:8080", "127.0.0.1:8080"),
-            ("169.254.20.10:8080", "169.254.20.10:8080"),
-            ("[::1]:80", "[::1]:80"),
-        ] {
-            assert_eq!(reachable(listener.parse().unwrap()), expected.parse().unwrap());
         }
     }
 }

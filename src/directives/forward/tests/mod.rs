@@ -13,12 +13,16 @@ mod udp;
 
 use super::Forward;
 use super::config::{ForwardConfig, ForwardOptions};
+use super::metrics::UpstreamMetrics;
+use super::remote::{Remote, UpstreamSettings};
 use super::socket_budget::SocketBudget;
+use super::spoof_guard::SpoofGuard;
 use super::target::UpstreamTarget;
 use crate::chain::{
     BuildContext, Chain, Directive, Failure, Next, Outcome, OwnedRequest, Peer, Purpose, Request, Services, Transport,
 };
 use crate::message::{Name, Query, RecordType, Response};
+use crate::metrics::Registry;
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,6 +30,28 @@ use std::time::{Duration, Instant};
 
 fn services() -> Services {
     Services::new(2, 1 << 20)
+}
+
+/// The settings of an upstream of a `forward` without options.
+pub(super) fn upstream_settings() -> UpstreamSettings {
+    UpstreamSettings {
+        source_address: None,
+        expire: Duration::from_secs(10),
+        max_age: None,
+        connections_per_worker: None,
+        read_timeout: Duration::from_secs(2),
+        use_caps_for_id: false,
+        probe_interval: Duration::from_millis(500),
+        probe_name: Name::root(),
+        probe_recursion_desired: true,
+        probe_tcp: false,
+    }
+}
+
+pub(super) fn remote(address: SocketAddr, settings: UpstreamSettings) -> Arc<Remote> {
+    let metrics = UpstreamMetrics::new(&Registry::new(1), address.to_string());
+    let (sockets, spoof_guard) = (Arc::new(SocketBudget::new(8)), SpoofGuard::default());
+    Arc::new(Remote { address, settings, metrics, sockets, spoof_guard })
 }
 
 /// A running `forward . TO...` and what it was built with.

@@ -1,0 +1,155 @@
+//! One DNS query over a socket of its own. The caller composes the query and sets the time limit.
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, UdpSocket};
+use tokio::time::{Instant, timeout_at};
+
+/// Octets of the header (RFC 1035 section 4.1.1).
+const HEADER: usize = 12;
+
+/// How a query is sent, and how much of its response is read.
+#[derive(Clone, Copy, Debug)]
+pub struct DnsClient {
+    pub server: SocketAddr,
+    /// The local address; `None` for the kernel's choice.
+    pub source: Option<IpAddr>,
+    /// Packets carry this mark (SO_MARK, which needs NET_ADMIN).
+    pub mark: Option<u32>,
+    /// TCP connections end with a reset, so that they leave no TIME_WAIT behind.
+    pub resets: bool,
+    /// Octets of a response that are read at most.
+    pub max_octets: usize,
+}
+
+impl DnsClient {
+    /// A client of `server` that reads responses of 4,096 octets at most.
+    pub fn new(server: SocketAddr) -> Self {
+        Self { server, source: None, mark: None, resets: false, max_octets: 4096 }
+    }
+
+    /// Sends `query` in a datagram, and again after each `resend` if there is one. Returns the first response that has the query's ID.
+    ///
+    /// # Errors
+    /// The socket fails, or ICMP says that nobody listens. Waits forever if no response comes.
+    pub async fn query_udp(&self, query: &[u8], resend: Option<Duration>) -> io::Result<Vec<u8>> {
+        let socket = self.socket(Type::DGRAM, Protocol::UDP)?;
+        socket.connect(&self.server.into())?;
+        let socket = UdpSocket::from_std(socket.into())?;
+        let mut message = vec![0; self.max_octets];
+        loop {
+            socket.send(query).await?;
+            let response = receive(&socket, query, &mut message);
+            let length = match resend {
+                None => response.await?,
+                Some(pause) => match timeout_at(Instant::now() + pause, response).await {
+                    Ok(length) => length?,
+                    Err(_) => continue,
+                },
+            };
+            message.truncate(length);
+            return Ok(message);
+        }
+    }
+
+    /// Sends `query` over a connection. Returns what comes, if it is a response with the query's ID.
+    ///
+    /// # Errors
+    /// The connection fails, or [`io::ErrorKind::InvalidData`]: something else came. Waits forever if nothing comes.
+    pub async fn query_tcp(&self, query: &[u8]) -> io::Result<Vec<u8>> {
+        let socket = TcpSocket::from_std_stream(self.socket(Type::STREAM, Protocol::TCP)?.into());
+        if self.resets {
+            SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+        }
+        let mut stream = socket.connect(self.server).await?;
+        let length = u16::try_from(query.len()).map_err(io::Error::other)?;
+        stream.write_all(&[&length.to_be_bytes()[..], query].concat()).await?;
+        let length = usize::from(stream.read_u16().await?);
+        let mut message = vec![0; length.min(self.max_octets)];
+        stream.read_exact(&mut message).await?;
+        if is_response_to(query, &message) { Ok(message) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+
+    fn socket(&self, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(self.server), kind.nonblocking(), Some(protocol))?;
+        if let Some(mark) = self.mark {
+            socket.set_mark(mark)?;
+        }
+        if let Some(source) = self.source {
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
+        Ok(socket)
+    }
+}
+
+/// Octets of the first response to `query`, which are then in `message`.
+async fn receive(socket: &UdpSocket, query: &[u8], message: &mut [u8]) -> io::Result<usize> {
+    loop {
+        let length = socket.recv(message).await?;
+        if is_response_to(query, message.get(..length).unwrap_or_default()) {
+            return Ok(length);
+        }
+    }
+}
+
+/// True if `message` has a whole header, the QR bit and the ID of `query`.
+fn is_response_to(query: &[u8], message: &[u8]) -> bool {
+    message.len() >= HEADER && message[2] & 0x80 != 0 && query.get(..2) == message.get(..2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DnsClient, is_response_to};
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, UdpSocket};
+
+    const QUERY: [u8; 12] = [0x12, 0x34, 0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    /// REFUSED.
+    const RESPONSE: [u8; 12] = [0x12, 0x34, 0x81, 5, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    #[test]
+    fn a_response_has_the_qr_bit_and_the_id_of_its_query() {
+        assert!(is_response_to(&QUERY, &RESPONSE));
+        assert!(!is_response_to(&[0x12, 0x35], &RESPONSE));
+        assert!(!is_response_to(&QUERY, &RESPONSE[..11]));
+        assert!(!is_response_to(&QUERY, &QUERY));
+    }
+
+    #[tokio::test]
+    async fn a_lost_datagram_is_sent_again_and_what_is_no_response_is_passed_over() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let client = DnsClient { source: Some("127.0.0.1".parse().unwrap()), ..DnsClient::new(server.local_addr().unwrap()) };
+        let serve = async {
+            let mut message = [0; 512];
+            server.recv_from(&mut message).await.unwrap();
+            let (length, peer) = server.recv_from(&mut message).await.unwrap();
+            assert_eq!(message[..length], QUERY);
+            server.send_to(&QUERY, peer).await.unwrap();
+            server.send_to(&RESPONSE, peer).await.unwrap();
+        };
+        let (response, ()) = tokio::join!(client.query_udp(&QUERY, Some(Duration::from_millis(20))), serve);
+        assert_eq!(response.unwrap(), RESPONSE);
+    }
+
+    #[tokio::test]
+    async fn over_tcp_something_else_than_a_response_is_an_error() {
+        for (answer, is_response) in [(RESPONSE, true), (QUERY, false)] {
+            let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let client = DnsClient::new(server.local_addr().unwrap());
+            let serve = async {
+                let (mut stream, _) = server.accept().await.unwrap();
+                let mut message = [0; 14];
+                stream.read_exact(&mut message).await.unwrap();
+                assert_eq!(message[..2], [0, 12]);
+                stream.write_all(&[&[0, 12], &answer[..]].concat()).await.unwrap();
+                stream
+            };
+            let (response, _stream) = tokio::join!(client.query_tcp(&QUERY), serve);
+            assert_eq!(response.is_ok_and(|response| response == answer), is_response);
+        }
+    }
+}
