@@ -85,14 +85,14 @@ async fn nothing_else_of_a_query_is_sent_upstream_or_keeps_it_from_sharing() {
         with_opt(1232, 0, &[]),
         with_opt(65_535, 0x7f, &[]),
     ];
-    // NSID, Client Subnet, COOKIE, keepalive, Padding, EDE, and what nobody knows.
+    // NSID, Client Subnet, COOKIE, keepalive, Padding, EDE, and an unassigned option.
     for code in [3, 8, 10, 11, 12, 15, 65_001_u16] {
         let [high, low] = code.to_be_bytes();
         requests.extend([1, 2].map(|value| with_opt(1232, 0, &[high, low, 0, 4, 0, value, 0, 0])));
     }
     join_all(requests.iter().map(|request| running.answer(request))).await;
     assert_eq!(upstream.seen().len(), 1);
-    // Each alone: with the same room the upstream sees the same octets.
+    // Each alone: with the same size limit the upstream gets the same octets.
     for request in &requests {
         running.answer(request).await;
     }

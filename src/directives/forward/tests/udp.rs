@@ -15,7 +15,7 @@ async fn each_query_has_its_own_id_and_ports_differ() {
     let ports: HashSet<_> = seen.iter().map(|seen| seen.client.port()).collect();
     let ids: HashSet<_> = seen.iter().map(|seen| [seen.wire[0], seen.wire[1]]).collect();
     assert_eq!(seen.len(), 60);
-    // Of 32 places drawn 60 times, some 27 are met; 60 draws of 65,536 IDs hardly ever meet twice.
+    // 60 random choices among 32 sockets use some 27 of them; 60 random IDs of 65,536 hardly ever collide.
     assert!(ports.len() >= 15, "{} ports", ports.len());
     assert!(ids.len() >= 57, "{} IDs", ids.len());
 }
