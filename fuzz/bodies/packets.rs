@@ -7,7 +7,7 @@ use nodelocaldns::corefile::parse;
 use nodelocaldns::message::{Name, Query};
 use nodelocaldns::plan::{configure, probe};
 use nodelocaldns::watchdog::control::{Instruction, MAX_MESSAGE, Message, MessageError, Report, decode, encode};
-use nodelocaldns::watchdog::handover::{Offer, Request};
+use nodelocaldns::watchdog::handover::{PredecessorMessage, SuccessorMessage};
 use std::fmt::Debug;
 use std::path::Path;
 
@@ -17,8 +17,8 @@ pub fn run(octets: &[u8]) {
     match kind {
         b'r' => check_message::<Report>(packet),
         b'i' => check_message::<Instruction>(packet),
-        b'q' => check_message::<Request>(packet),
-        b'o' => check_message::<Offer>(packet),
+        b'q' => check_message::<SuccessorMessage>(packet),
+        b'o' => check_message::<PredecessorMessage>(packet),
         b'a' => check_message::<Ask>(packet),
         b'y' => check_message::<Reply>(packet),
         b'f' => check_record(packet),
@@ -31,9 +31,9 @@ pub fn run(octets: &[u8]) {
 fn check_message<M: Message + PartialEq + Debug>(packet: &[u8]) {
     let Ok(message) = decode::<M>(packet) else { return };
     match encode(&message) {
-        Ok(said) => {
-            assert!(said.len() <= MAX_MESSAGE);
-            assert_eq!(decode::<M>(&said).expect("what we say is a message"), message.shortened());
+        Ok(next_message) => {
+            assert!(next_message.len() <= MAX_MESSAGE);
+            assert_eq!(decode::<M>(&next_message).expect("what we say is a message"), message.shortened());
         }
         Err(MessageError::TooLong(length)) => assert!(length > MAX_MESSAGE && packet.len() > MAX_MESSAGE / 8, "{message:?}"),
         Err(error) => panic!("{error}"),

@@ -3,7 +3,7 @@
 use super::fallback::{self, Services};
 use crate::cli::{Agent, Backend};
 use crate::node::{Choice, Error, Interception, Node, Reach, Wish};
-use crate::watchdog::{Interceptor, SetupError};
+use crate::watchdog::{EnsureOutcome, Interceptor, SetupError};
 use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -66,22 +66,21 @@ pub fn choice(agent: &Agent) -> Choice {
 }
 
 impl Interceptor for NodeInterceptor {
-    async fn ensure(&mut self, interception: &Interception) -> Result<Vec<SetupError>, Vec<SetupError>> {
+    async fn ensure(&mut self, interception: &Interception) -> EnsureOutcome {
         let interception = interception.without(&self.spared);
-        let node = self.node().map_err(|error| vec![told(&error)])?;
+        let node = match self.node() {
+            Ok(node) => node,
+            Err(error) => return EnsureOutcome { is_in_place: false, errors: vec![setup_error(&error)] },
+        };
         // Neither waits for the other: without rules the addresses that are this node's alone are served all the same, and an address
         // that is missing here is nobody's.
         let rules = node.ensure(&interception).await;
-        let mut errors: Vec<SetupError> = node.ensure_link().await.err().iter().map(told).collect();
+        let link = node.ensure_link().await;
         // Before the interception goes on for the first time, since it is told to be off first.
-        errors.extend(node.ensure_fallback().err().iter().map(told));
-        match rules {
-            Ok(()) => Ok(errors),
-            Err(error) => {
-                errors.insert(0, told(&error));
-                Err(errors)
-            }
-        }
+        let fallback = node.ensure_fallback();
+        let is_in_place = rules.is_ok();
+        let errors = [rules, link, fallback].iter().filter_map(|result| result.as_ref().err()).map(setup_error).collect();
+        EnsureOutcome { is_in_place, errors }
     }
 
     fn spare(&mut self, upstreams: &[SocketAddr]) -> Interception {
@@ -109,14 +108,13 @@ impl Interceptor for NodeInterceptor {
         self.node.as_ref().map(Node::refused).unwrap_or_default()
     }
 
-    async fn teardown(&mut self) -> Result<(), Vec<SetupError>> {
-        let Some(node) = self.node.take() else { return Ok(()) };
-        let errors: Vec<SetupError> = node.teardown().await.iter().map(told).collect();
-        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    async fn teardown(&mut self) -> Vec<SetupError> {
+        let Some(node) = self.node.take() else { return Vec::new() };
+        node.teardown().await.iter().map(setup_error).collect()
     }
 
     fn take_errors_beside(&mut self) -> Vec<SetupError> {
-        self.node.iter_mut().flat_map(Node::take_errors_beside).map(|error| told(&error)).collect()
+        self.node.iter_mut().flat_map(Node::take_errors_beside).map(|error| setup_error(&error)).collect()
     }
 
     fn take_owner(&mut self) -> Option<OwnedFd> {
@@ -141,7 +139,7 @@ fn spared(own: &[IpAddr], port: u16, upstreams: &[SocketAddr]) -> Interception {
     own.filter(|own| leads_elsewhere(own) && is_asked(own)).collect()
 }
 
-fn told(error: &Error) -> SetupError {
+fn setup_error(error: &Error) -> SetupError {
     SetupError { errortype: error.error_type(), message: error.to_string() }
 }
 

@@ -23,7 +23,7 @@ use crate::deadline;
 use crate::directives::{ORDER, Support};
 use crate::node::{self, Fallback, Wish};
 use crate::plan::DEFAULT_PORT;
-use crate::watchdog::ServerEnd;
+use crate::watchdog::ControlClient;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -122,7 +122,7 @@ fn print_version() -> anyhow::Result<ExitCode> {
 /// As the watchdog, which starts this program again as the server.
 fn serve(options: ServeOptions) -> anyhow::Result<ExitCode> {
     // First of all: capabilities are a thread's, and there must be one only.
-    match ServerEnd::from_environment()? {
+    match ControlClient::from_environment()? {
         Some(watchdog) => server_process::serve(options, watchdog),
         None => watchdog_process::guard(options),
     }

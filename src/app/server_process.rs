@@ -8,7 +8,7 @@ use super::rendering::Rendering;
 use super::service::{Farewell, Options, Service};
 use crate::cli::{Mode, ServeOptions};
 use crate::sandbox::Lack;
-use crate::watchdog::{Order, ServerEnd};
+use crate::watchdog::{ControlClient, ServerCommand};
 use anyhow::Context;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 const NAME: &std::ffi::CStr = c"nodelocaldns";
 
 /// Serves until told to stop.
-pub fn serve(options: ServeOptions, watchdog: ServerEnd) -> anyhow::Result<ExitCode> {
+pub fn serve(options: ServeOptions, watchdog: ControlClient) -> anyhow::Result<ExitCode> {
     // Best effort: only for those who look.
     _ = rustix::thread::set_name(NAME);
     let watchdog = Arc::new(watchdog);
@@ -29,7 +29,7 @@ pub fn serve(options: ServeOptions, watchdog: ServerEnd) -> anyhow::Result<ExitC
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-fn load_and_serve(options: ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::Result<()> {
+fn load_and_serve(options: ServeOptions, watchdog: &Arc<ControlClient>) -> anyhow::Result<()> {
     let verbosity = log::start().context("cannot start the thread that writes log lines")?;
     tell_lacks(watchdog);
     let files = watchdog.take_files().context("the watchdog has passed nothing to read files with: please report this")?;
@@ -55,7 +55,7 @@ fn load_and_serve(options: ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::R
             files,
             watchdog: watchdog.clone(),
         };
-        let signals = Signals::catch().context("cannot catch signals")?;
+        let signals = ServerSignals::catch().context("cannot catch signals")?;
         let service = Service::start(origin, options, verbosity).await?;
         tokio::spawn(memory::watch(service.cache_memory(), service.capacity(), workers, open_files));
         run(service, watchdog, signals).await;
@@ -64,7 +64,7 @@ fn load_and_serve(options: ServeOptions, watchdog: &Arc<ServerEnd>) -> anyhow::R
 }
 
 /// Says once what the sandbox lacks.
-fn tell_lacks(watchdog: &ServerEnd) {
+fn tell_lacks(watchdog: &ControlClient) {
     let lacks = watchdog.lacks();
     let text = lacks.iter().map(ToString::to_string).collect::<Vec<_>>().join("; without ");
     match watchdog.is_first() && !lacks.iter().all(Lack::is_expected) {
@@ -74,14 +74,14 @@ fn tell_lacks(watchdog: &ServerEnd) {
     }
 }
 
-struct Signals {
+struct ServerSignals {
     terminate: tokio::signal::unix::Signal,
     reload: tokio::signal::unix::Signal,
     /// SIGINT and SIGQUIT of a terminal go to the watchdog too, which says when to stop; SIGHUP is ignored, as in the reference.
     _ignored: [tokio::signal::unix::Signal; 3],
 }
 
-impl Signals {
+impl ServerSignals {
     fn catch() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -92,16 +92,16 @@ impl Signals {
 }
 
 /// Serves until the watchdog, its end, or SIGTERM says to stop.
-async fn run(mut service: Service, watchdog: &ServerEnd, mut signals: Signals) {
+async fn run(mut service: Service, watchdog: &ControlClient, mut signals: ServerSignals) {
     let farewell = loop {
         tokio::select! {
-            order = watchdog.order() => match order {
-                Order::Reload => service.reload(),
-                Order::ProbeUpstreams => service.probe_upstreams(),
-                Order::ExportCache => service.export_cache(),
-                Order::Stop { leave: false } => break Farewell::Ordered,
-                Order::Stop { leave: true } => break Farewell::Succeeded,
-                Order::Orphaned => return end_orphaned(),
+            command = watchdog.next_command() => match command {
+                ServerCommand::Reload => service.reload(),
+                ServerCommand::ProbeUpstreams => service.probe_upstreams(),
+                ServerCommand::ExportCache => service.export_cache(),
+                ServerCommand::Stop { leave: false } => break Farewell::Ordered,
+                ServerCommand::Stop { leave: true } => break Farewell::Succeeded,
+                ServerCommand::Orphaned => return end_orphaned(),
             },
             _ = signals.terminate.recv() => break Farewell::Replaced,
             _ = signals.reload.recv() => service.reload(),
@@ -122,6 +122,6 @@ fn end_orphaned() {
     _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
 }
 
-async fn orphaned(watchdog: &ServerEnd) {
-    while watchdog.order().await != Order::Orphaned {}
+async fn orphaned(watchdog: &ControlClient) {
+    while watchdog.next_command().await != ServerCommand::Orphaned {}
 }

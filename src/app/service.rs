@@ -15,7 +15,7 @@ use crate::kube_dns::watch::Watch;
 use crate::plan::Plan;
 use crate::server::{Capacity, Limits, Retries, Server};
 use crate::threads;
-use crate::watchdog::{HTTP_LISTEN, ServerEnd};
+use crate::watchdog::{ControlClient, HTTP_LISTEN};
 use anyhow::Context;
 use std::collections::BTreeSet;
 use std::convert::identity;
@@ -50,7 +50,7 @@ pub struct Options {
     /// Who reads the configuration.
     pub files: Arc<files::Files>,
     /// Where the sockets come from.
-    pub watchdog: Arc<ServerEnd>,
+    pub watchdog: Arc<ControlClient>,
 }
 
 /// Why a service stops.

@@ -1,14 +1,14 @@
 //! What goes wrong in the server while the node is set up. The watchdog counts it, beside its own, in `coredns_nodecache_setup_errors_total`.
 
-use crate::watchdog::ServerEnd;
+use crate::watchdog::ControlClient;
 use std::sync::Arc;
 
 /// Tells the watchdog.
 #[derive(Clone)]
-pub struct SetupErrors(Arc<ServerEnd>);
+pub struct SetupErrors(Arc<ControlClient>);
 
 impl SetupErrors {
-    pub fn new(watchdog: Arc<ServerEnd>) -> Self {
+    pub fn new(watchdog: Arc<ControlClient>) -> Self {
         Self(watchdog)
     }
     /// A template or ConfigMap was refused, or the Corefile made of them, or it could not be written.

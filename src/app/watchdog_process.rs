@@ -8,9 +8,9 @@ use crate::cli::{Corefile, Mode, ServeOptions};
 use crate::corefile;
 use crate::deadline;
 use crate::threads;
-use crate::watchdog::child::{Program, Spawner};
+use crate::watchdog::child::{ServerProgram, SpawnHandle};
 use crate::watchdog::state::Timing;
-use crate::watchdog::{Idle, Settings, run};
+use crate::watchdog::{NoopInterceptor, WatchdogSettings, run};
 use anyhow::Context;
 use std::io;
 use std::process::ExitCode;
@@ -41,15 +41,15 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
             None => return Ok(ExitCode::SUCCESS),
         },
     };
-    let mut program = Program::new(std::env::args_os().collect());
+    let mut program = ServerProgram::new(std::env::args_os().collect());
     program.shield_from_oom();
     let keeper = Arc::new(Keeper::new(options.mode.clone(), options.dns_port, input));
     let agent = match options.mode {
         Mode::Agent(agent) => Some(*agent),
         Mode::Plain(_) => None,
     };
-    let (spawner, starter) = Spawner::new(program);
-    let settings = Settings {
+    let (spawner, spawn_loop) = SpawnHandle::new(program);
+    let settings = WatchdogSettings {
         spawner,
         files: Box::new(move |channel| keeper.serve(channel)),
         timing: Timing::default(),
@@ -65,9 +65,9 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
         match agent.filter(|agent| agent.interface.is_some() || agent.interception.is_some()) {
             Some(agent) => {
                 let interceptor = NodeInterceptor::new(&agent, options.dns_port);
-                run(settings, || async { interceptor }).await
+                run(settings, interceptor).await
             }
-            None => run(settings, || async { Idle }).await,
+            None => run(settings, NoopInterceptor).await,
         }
     };
     let (end, ended) = mpsc::channel();
@@ -83,7 +83,7 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
         drop(log::Farewell);
         std::process::exit(exit);
     })?;
-    starter.serve(&handle);
+    spawn_loop.serve(&handle);
     Ok(ExitCode::from(ended.recv().context("the watchdog's thread has ended before its time: please report this")??))
 }
 

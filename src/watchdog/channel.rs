@@ -24,11 +24,11 @@ pub enum ChannelError {
     #[error("the control socket fails: {0}; the other process may be gone")]
     Socket(#[from] io::Error),
     #[error("a packet of the control socket is longer than any message, or lost its descriptors: raise the limit of open files")]
-    Cut,
+    Truncated,
     #[error(
         "what came beside a message of the control socket is not what belongs there; both processes must be of the same build"
     )]
-    Unasked,
+    UnexpectedDescriptors,
     #[error("no answer from the other process within {0:?}; is it stopped?")]
     TimedOut(Duration),
     #[error("the other process has closed the control socket")]
@@ -83,15 +83,15 @@ impl Channel {
     pub fn send<M: Message>(&self, message: &M, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         let packet = encode(message)?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-        let mut beside = SendAncillaryBuffer::new(&mut space);
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let is_room = descriptors.len() <= MAX_DESCRIPTORS;
-        let is_pushed = descriptors.is_empty() || is_room && beside.push(SendAncillaryMessage::ScmRights(descriptors));
+        let is_pushed = descriptors.is_empty() || is_room && ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
         if !is_pushed {
             return Err(io::Error::other("more descriptors than go beside a packet").into());
         }
         // Whoever passed this end may have made it one that blocks since.
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        rustix::io::retry_on_intr(|| sendmsg(&self.0, &[IoSlice::new(&packet)], &mut beside, flags))?;
+        rustix::io::retry_on_intr(|| sendmsg(&self.0, &[IoSlice::new(&packet)], &mut ancillary, flags))?;
         Ok(())
     }
 
@@ -122,9 +122,9 @@ impl Channel {
     pub fn receive<M: Message>(&self) -> Result<Option<(M, Vec<OwnedFd>)>, ChannelError> {
         let mut packet = vec![0; MAX_MESSAGE];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-        let mut beside = RecvAncillaryBuffer::new(&mut space);
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received = rustix::io::retry_on_intr(|| {
-            recvmsg(&self.0, &mut [IoSliceMut::new(&mut packet)], &mut beside, RecvFlags::CMSG_CLOEXEC)
+            recvmsg(&self.0, &mut [IoSliceMut::new(&mut packet)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
         });
         let received = match received {
             Ok(received) => received,
@@ -133,7 +133,7 @@ impl Channel {
             Err(error) => return Err(error.into()),
         };
         let mut descriptors = Vec::new();
-        for message in beside.drain() {
+        for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(passed) = message {
                 descriptors.extend(passed);
             }
@@ -146,7 +146,7 @@ impl Channel {
             return Err(ChannelError::Closed);
         }
         if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-            return Err(ChannelError::Cut);
+            return Err(ChannelError::Truncated);
         }
         Ok(Some((decode(packet.get(..received.bytes).unwrap_or_default())?, descriptors)))
     }

@@ -25,10 +25,10 @@ const DESCRIPTOR: i32 = 3;
 
 /// Read by glibc when a program starts.
 const TUNABLES: &str = "GLIBC_TUNABLES";
-const FREED_BLOCKS: &str = "glibc.malloc.tcache_count";
+const TCACHE_COUNT: &str = "glibc.malloc.tcache_count";
 /// Freed blocks of one size that glibc's allocator keeps at hand for a thread. Its own 7 are soon used up where the queries of a batch begin and
 /// end together, and the slow way took a twelfth of a miss's instructions (benches/README.md).
-const MOST_FREED_BLOCKS: u32 = 127;
+const TCACHE_BLOCKS: u32 = 127;
 
 /// What a process asks to be added to what it holds when the kernel looks for one to kill, in thousandths of the memory that is short: the
 /// container's limit, or all of the machine's (proc_pid_oom_score_adj(5)).
@@ -43,13 +43,13 @@ const OOM_DISTANCE: i32 = 200;
 const MOST_OOM_SCORE: i32 = 1000;
 
 /// What to start, time and again.
-pub struct Program {
+pub struct ServerProgram {
     arguments: Vec<OsString>,
     /// The server's score for the out-of-memory killer, if it is not simply ours.
     oom_score: Option<i32>,
 }
 
-impl Program {
+impl ServerProgram {
     /// This program with these arguments, the first of which is its name.
     pub fn new(arguments: Vec<OsString>) -> Self {
         Self { arguments, oom_score: None }
@@ -65,7 +65,7 @@ impl Program {
     }
 
     /// Starts a server. May wait for the memory and the file system that a program is started from.
-    fn spawn(&self) -> io::Result<Server> {
+    fn spawn(&self) -> io::Result<ServerProcess> {
         let (here, there) = Channel::pair()?;
         let mut command = Command::new("/proc/self/exe");
         let mut arguments = self.arguments.iter();
@@ -82,28 +82,28 @@ impl Program {
             tracing::debug!("watchdog: the server keeps the watchdog's score for the out-of-memory killer: {error}");
         }
         let readable = here.watch()?;
-        Ok(Server { process, channel: Some((here, readable)) })
+        Ok(ServerProcess { process, channel: Some((here, readable)) })
     }
 }
 
-/// Orders servers. They are started by whoever has the other end ([`Starter`]), which may wait for the file system that a program is started from.
-pub struct Spawner(mpsc::Sender<oneshot::Sender<io::Result<Server>>>);
+/// Orders servers. They are started by whoever has the other end ([`SpawnLoop`]), which may wait for the file system that a program is started from.
+pub struct SpawnHandle(mpsc::Sender<oneshot::Sender<io::Result<ServerProcess>>>);
 
 /// Starts the servers that are ordered.
-pub struct Starter {
-    program: Program,
-    orders: mpsc::Receiver<oneshot::Sender<io::Result<Server>>>,
+pub struct SpawnLoop {
+    program: ServerProgram,
+    orders: mpsc::Receiver<oneshot::Sender<io::Result<ServerProcess>>>,
 }
 
-impl Spawner {
+impl SpawnHandle {
     /// Both ends.
-    pub fn new(program: Program) -> (Self, Starter) {
+    pub fn new(program: ServerProgram) -> (Self, SpawnLoop) {
         let (order, orders) = mpsc::channel();
-        (Self(order), Starter { program, orders })
+        (Self(order), SpawnLoop { program, orders })
     }
 
     /// A new server, once it is started. Dropped, it is not wanted any longer.
-    pub(super) fn spawn(&self) -> oneshot::Receiver<io::Result<Server>> {
+    pub(super) fn spawn(&self) -> oneshot::Receiver<io::Result<ServerProcess>> {
         let (wanted, server) = oneshot::channel();
         // Fails only when the process ends.
         _ = self.0.send(wanted);
@@ -111,8 +111,8 @@ impl Spawner {
     }
 }
 
-impl Starter {
-    /// Starts servers, to be watched in `runtime`, until the [`Spawner`] is gone. To be called on the main thread, which lives as long as the process: a
+impl SpawnLoop {
+    /// Starts servers, to be watched in `runtime`, until the [`SpawnHandle`] is gone. To be called on the main thread, which lives as long as the process: a
     /// server is killed when the thread ends that started it, and is among that thread's children in /proc.
     pub fn serve(self, runtime: &Handle) {
         let _entered = runtime.enter();
@@ -138,47 +138,47 @@ fn server_oom_score(before: i32, own: i32) -> i32 {
 /// The server's tunables: ours, and what we want if they do not say otherwise.
 fn tunables(ours: Option<OsString>) -> OsString {
     let mut tunables = ours.unwrap_or_default();
-    if !tunables.to_string_lossy().contains(FREED_BLOCKS) {
+    if !tunables.to_string_lossy().contains(TCACHE_COUNT) {
         if !tunables.is_empty() {
             tunables.push(":");
         }
-        tunables.push(format!("{FREED_BLOCKS}={MOST_FREED_BLOCKS}"));
+        tunables.push(format!("{TCACHE_COUNT}={TCACHE_BLOCKS}"));
     }
     tunables
 }
 
 /// News of the server.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum ServerEvent {
     Report(Report),
     /// What its caches hold.
     Cache(OwnedFd),
     /// It has said what is no report; nothing it says is listened to any longer.
-    Gibberish(ChannelError),
+    ProtocolError(ChannelError),
     /// It has ended, and all it had to say has been told.
     Exited(Exit),
 }
 
 /// A running server. Killed when dropped.
-pub(super) struct Server {
+pub(super) struct ServerProcess {
     process: Child,
     channel: Option<(Channel, AsyncFd<OwnedFd>)>,
 }
 
-impl Server {
+impl ServerProcess {
     /// The next news. May be dropped and called again at any time.
-    pub async fn news(&mut self) -> News {
+    pub async fn next_event(&mut self) -> ServerEvent {
         let Self { process, channel } = self;
         // Through a pidfd, so that the end is known at once.
         let exit = tokio::select! {
             biased;
-            news = listen(channel) => return news,
+            event = listen(channel) => return event,
             exit = process.wait() => exit,
         };
         if let Some(Ok(Some((report, passed)))) = channel.as_ref().map(|(channel, _)| channel.receive()) {
-            return told(report, passed);
+            return to_event(report, passed);
         }
-        News::Exited(exit.map_or(Exit::Status(1), to_exit))
+        ServerEvent::Exited(exit.map_or(Exit::Status(1), to_exit))
     }
 
     /// Says something, with descriptors beside it.
@@ -200,24 +200,24 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         self.kill();
     }
 }
 
 /// What the server says; silent for good once its end is closed.
-async fn listen(channel: &mut Option<(Channel, AsyncFd<OwnedFd>)>) -> News {
+async fn listen(channel: &mut Option<(Channel, AsyncFd<OwnedFd>)>) -> ServerEvent {
     while let Some((open, readable)) = channel {
         let Ok(mut ready) = readable.readable().await else { break };
         match open.receive() {
             Ok(Some((report, passed))) => {
-                let news = told(report, passed);
-                if matches!(news, News::Gibberish(_)) {
+                let event = to_event(report, passed);
+                if matches!(event, ServerEvent::ProtocolError(_)) {
                     drop(ready);
                     *channel = None;
                 }
-                return news;
+                return event;
             }
             Ok(None) => ready.clear_ready(),
             Err(ChannelError::Closed) => {
@@ -227,7 +227,7 @@ async fn listen(channel: &mut Option<(Channel, AsyncFd<OwnedFd>)>) -> News {
             Err(error) => {
                 drop(ready);
                 *channel = None;
-                return News::Gibberish(error);
+                return ServerEvent::ProtocolError(error);
             }
         }
     }
@@ -235,11 +235,11 @@ async fn listen(channel: &mut Option<(Channel, AsyncFd<OwnedFd>)>) -> News {
 }
 
 /// Beside a cache belongs a file in memory, beside any other report nothing: what else came could be anything, and is kept by nobody.
-fn told(report: Report, mut passed: Vec<OwnedFd>) -> News {
+fn to_event(report: Report, mut passed: Vec<OwnedFd>) -> ServerEvent {
     match (report, passed.pop()) {
-        (Report::Cache, Some(cache)) if passed.is_empty() && fcntl_get_seals(&cache).is_ok() => News::Cache(cache),
-        (report, None) => News::Report(report),
-        (_, Some(_)) => News::Gibberish(ChannelError::Unasked),
+        (Report::Cache, Some(cache)) if passed.is_empty() && fcntl_get_seals(&cache).is_ok() => ServerEvent::Cache(cache),
+        (report, None) => ServerEvent::Report(report),
+        (_, Some(_)) => ServerEvent::ProtocolError(ChannelError::UnexpectedDescriptors),
     }
 }
 
@@ -252,7 +252,7 @@ fn to_exit(status: ExitStatus) -> Exit {
 
 #[cfg(test)]
 mod tests {
-    use super::{Exit, News, server_oom_score, to_exit, told, tunables};
+    use super::{Exit, ServerEvent, server_oom_score, to_event, to_exit, tunables};
     use crate::watchdog::control::Report;
     use rustix::fs::{MemfdFlags, memfd_create};
     use std::os::unix::process::ExitStatusExt;
@@ -286,11 +286,11 @@ mod tests {
         let file = || memfd_create("cache", MemfdFlags::CLOEXEC).unwrap();
         let (reader, _writer) = std::io::pipe().unwrap();
         let other = || Report::SetupError { errortype: "text".to_owned() };
-        assert!(matches!(told(Report::Cache, vec![file()]), News::Cache(_)));
-        assert!(matches!(told(Report::Cache, vec![]), News::Report(Report::Cache)));
-        assert!(matches!(told(other(), vec![]), News::Report(_)));
-        assert!(matches!(told(Report::Cache, vec![reader.into()]), News::Gibberish(_)));
-        assert!(matches!(told(Report::Cache, vec![file(), file()]), News::Gibberish(_)));
-        assert!(matches!(told(other(), vec![file()]), News::Gibberish(_)));
+        assert!(matches!(to_event(Report::Cache, vec![file()]), ServerEvent::Cache(_)));
+        assert!(matches!(to_event(Report::Cache, vec![]), ServerEvent::Report(Report::Cache)));
+        assert!(matches!(to_event(other(), vec![]), ServerEvent::Report(_)));
+        assert!(matches!(to_event(Report::Cache, vec![reader.into()]), ServerEvent::ProtocolError(_)));
+        assert!(matches!(to_event(Report::Cache, vec![file(), file()]), ServerEvent::ProtocolError(_)));
+        assert!(matches!(to_event(other(), vec![file()]), ServerEvent::ProtocolError(_)));
     }
 }

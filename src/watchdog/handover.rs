@@ -20,9 +20,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::time::{sleep_until, timeout, timeout_at};
 
-mod rendezvous;
+mod listener;
 
-use rendezvous::{Place, Rendezvous};
+use listener::{BoundSocket, HandoverListener};
 
 /// Of the messages below. Who speaks another one is refused.
 const VERSION: u32 = 1;
@@ -39,7 +39,7 @@ const FOLDER_PATIENCE: Duration = Duration::from_secs(1);
 /// From the new watchdog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Request {
+pub enum SuccessorMessage {
     /// The first thing said.
     TakeOver { version: u32 },
     /// Its server has proved itself, and queries come to it.
@@ -51,7 +51,7 @@ pub enum Request {
 /// From the old one, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Offer {
+pub enum PredecessorMessage {
     /// Listening sockets are beside it; with `more` others follow.
     Sockets { more: bool },
     /// What the caches hold is beside it, if anything is. The last packet.
@@ -60,13 +60,13 @@ pub enum Offer {
     Refused { reason: String },
 }
 
-impl Message for Request {
+impl Message for SuccessorMessage {
     fn shortened(&self) -> Self {
         self.clone()
     }
 }
 
-impl Message for Offer {
+impl Message for PredecessorMessage {
     fn shortened(&self) -> Self {
         self.clone()
     }
@@ -78,7 +78,7 @@ pub enum HandoverError {
     #[error("cannot connect: {0}")]
     Connect(io::Error),
     #[error("whoever listens there is user {0}, neither root nor the user of this process")]
-    Stranger(u32),
+    ForeignUser(u32),
     #[error("it says no: {0}")]
     Refused(String),
     #[error("{0}")]
@@ -86,24 +86,24 @@ pub enum HandoverError {
     #[error("what it passes cannot be served: {0}")]
     Sockets(#[from] crate::server::SocketError),
     #[error("what it passes belongs to another network namespace; both must be on the host's network")]
-    Elsewhere,
+    OtherNetworkNamespace,
     #[error("it did not keep to the order of messages")]
     OutOfOrder,
 }
 
 /// What a predecessor has passed.
-pub struct Inheritance {
+pub struct InheritedState {
     pub sockets: Sockets,
     pub cache: Option<OwnedFd>,
 }
 
 /// What was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum HandoverEvent {
     /// A successor asks for everything: [`Handover::offer`] or [`Handover::refuse`].
-    Asked,
+    TakeoverRequested,
     /// The successor serves, and queries come to it.
-    Proven,
+    SuccessorProven,
     /// The successor is gone, and nobody in its place.
     SuccessorGone,
     PredecessorGone,
@@ -133,19 +133,19 @@ impl Peer {
     }
 }
 
-struct Opening {
-    place: oneshot::Receiver<io::Result<Place>>,
+struct PendingListener {
+    bound: oneshot::Receiver<io::Result<BoundSocket>>,
     path: PathBuf,
     /// When it is late; none once that has been told.
     limit: Option<Instant>,
 }
 
-impl Opening {
+impl PendingListener {
     /// What has come of it; `None` if it is late. May be dropped and called again at any time.
-    async fn outcome(opening: &mut Option<Self>) -> Option<io::Result<Place>> {
-        let Some(Self { place, limit, .. }) = opening else { return pending().await };
+    async fn outcome(pending: &mut Option<Self>) -> Option<io::Result<BoundSocket>> {
+        let Some(Self { bound, limit, .. }) = pending else { return std::future::pending().await };
         tokio::select! {
-            place = place => Some(place.unwrap_or_else(|_panicked| Err(io::Error::other("it ended before its time: please report this")))),
+            bound = bound => Some(bound.unwrap_or_else(|_panicked| Err(io::Error::other("it ended before its time: please report this")))),
             () = at(*limit) => None,
         }
     }
@@ -154,9 +154,9 @@ impl Opening {
 /// This watchdog's side of both hand-overs: the one that it began with and the one that it ends with.
 #[derive(Default)]
 pub struct Handover {
-    rendezvous: Option<Rendezvous>,
+    listener: Option<HandoverListener>,
     /// A socket that is being put into its folder, on a thread of its own.
-    opening: Option<Opening>,
+    pending: Option<PendingListener>,
     /// One that is being taken away.
     closing: Option<oneshot::Receiver<()>>,
     predecessor: Option<Peer>,
@@ -164,11 +164,11 @@ pub struct Handover {
     caller: Option<(Peer, Instant)>,
     successor: Option<Peer>,
     /// The successor has proved itself.
-    has_proof: bool,
+    is_successor_proven: bool,
     /// The successor has one of its own, which has proved itself.
     has_passed_on: bool,
     /// Until then the successor is not listened to.
-    deaf_until: Option<Instant>,
+    ignored_until: Option<Instant>,
 }
 
 impl Handover {
@@ -177,12 +177,12 @@ impl Handover {
     ///
     /// # Errors
     /// Somebody is there, and nothing comes of it.
-    pub fn take_over(&mut self, path: &Path) -> Result<Option<Inheritance>, HandoverError> {
+    pub fn take_over(&mut self, path: &Path) -> Result<Option<InheritedState>, HandoverError> {
         let whoever = path.to_owned();
-        let connected = deadline::within(PATIENCE, move || rendezvous::connect(&whoever)).map_err(HandoverError::Connect)?;
+        let connected = deadline::within(PATIENCE, move || listener::connect(&whoever)).map_err(HandoverError::Connect)?;
         let Some(channel) = connected? else { return Ok(None) };
         let until = Instant::now() + PATIENCE;
-        channel.send(&Request::TakeOver { version: VERSION }, &[])?;
+        channel.send(&SuccessorMessage::TakeOver { version: VERSION }, &[])?;
         let mut descriptors = Vec::new();
         let mut has_all = false;
         loop {
@@ -196,20 +196,20 @@ impl Handover {
                 error => error,
             })?;
             match offer {
-                Offer::Sockets { more } if !has_all => {
+                PredecessorMessage::Sockets { more } if !has_all => {
                     descriptors.extend(passed);
                     has_all = !more;
                 }
-                Offer::Cache if has_all => {
-                    if !rendezvous::are_of_this_network(&descriptors) {
-                        return Err(HandoverError::Elsewhere);
+                PredecessorMessage::Cache if has_all => {
+                    if !listener::belong_to_this_network_namespace(&descriptors) {
+                        return Err(HandoverError::OtherNetworkNamespace);
                     }
                     let sockets = Sockets::from_fds(descriptors)?;
                     self.predecessor = Some(Peer::new(channel).map_err(ChannelError::Socket)?);
-                    return Ok(Some(Inheritance { sockets, cache: passed.into_iter().next() }));
+                    return Ok(Some(InheritedState { sockets, cache: passed.into_iter().next() }));
                 }
-                Offer::Refused { reason } => return Err(HandoverError::Refused(reason)),
-                Offer::Sockets { .. } | Offer::Cache => return Err(HandoverError::OutOfOrder),
+                PredecessorMessage::Refused { reason } => return Err(HandoverError::Refused(reason)),
+                PredecessorMessage::Sockets { .. } | PredecessorMessage::Cache => return Err(HandoverError::OutOfOrder),
             }
         }
     }
@@ -217,41 +217,42 @@ impl Handover {
     /// Is there for a successor soon, and then tells a predecessor that queries come here: told first, it would remove its socket while ours takes the
     /// place, and might remove ours. Both are [`Handover::next`]'s work.
     pub fn announce(&mut self, path: Option<&Path>) {
-        let Some(path) = path.filter(|_| self.rendezvous.is_none()) else { return self.tell_proven() };
-        if self.opening.is_some() {
+        let Some(path) = path.filter(|_| self.listener.is_none()) else { return self.tell_proven() };
+        if self.pending.is_some() {
             return;
         }
         let own = path.to_owned();
-        match deadline::begin(move || Place::take(&own)) {
-            Ok(place) => {
-                self.opening = Some(Opening { place, path: path.to_owned(), limit: Some(Instant::now() + FOLDER_PATIENCE) });
+        match deadline::begin(move || BoundSocket::take(&own)) {
+            Ok(bound) => {
+                self.pending =
+                    Some(PendingListener { bound, path: path.to_owned(), limit: Some(Instant::now() + FOLDER_PATIENCE) });
             }
             Err(error) => {
-                say_nobody_can_come(path, &error);
+                warn_no_successor_can_come(path, &error);
                 self.tell_proven();
             }
         }
     }
 
-    fn take_opened(&mut self, outcome: Option<io::Result<Place>>) {
-        let Some(mut opening) = self.opening.take() else { return };
-        let Some(place) = outcome else {
-            say_nobody_can_come(&opening.path, &deadline::late(FOLDER_PATIENCE));
-            opening.limit = None;
-            self.opening = Some(opening);
+    fn take_opened(&mut self, outcome: Option<io::Result<BoundSocket>>) {
+        let Some(mut pending) = self.pending.take() else { return };
+        let Some(bound) = outcome else {
+            warn_no_successor_can_come(&pending.path, &deadline::late(FOLDER_PATIENCE));
+            pending.limit = None;
+            self.pending = Some(pending);
             return self.tell_proven();
         };
-        match place.and_then(Rendezvous::open) {
-            Ok(rendezvous) => self.rendezvous = Some(rendezvous),
-            Err(error) => say_nobody_can_come(&opening.path, &error),
+        match bound.and_then(HandoverListener::open) {
+            Ok(listener) => self.listener = Some(listener),
+            Err(error) => warn_no_successor_can_come(&pending.path, &error),
         }
-        if opening.limit.is_some() {
+        if pending.limit.is_some() {
             self.tell_proven();
         }
     }
 
     fn tell_proven(&self) {
-        if let Some(Err(error)) = self.predecessor.as_ref().map(|peer| peer.channel.send(&Request::Proven, &[])) {
+        if let Some(Err(error)) = self.predecessor.as_ref().map(|peer| peer.channel.send(&SuccessorMessage::Proven, &[])) {
             tracing::warn!("watchdog: the predecessor was not told that its time is over: {error}");
         }
     }
@@ -259,8 +260,8 @@ impl Handover {
     /// Is there for no successor any longer. One that has been given everything keeps it.
     pub fn stop_offering(&mut self) {
         // What is being opened is removed again by its thread.
-        self.opening = None;
-        if let Some(closing) = self.rendezvous.take().map(Rendezvous::close) {
+        self.pending = None;
+        if let Some(closing) = self.listener.take().map(HandoverListener::close) {
             self.closing = closing.inspect_err(|error| tracing::debug!("watchdog: the hand-over's socket stays: {error}")).ok();
         }
         self.caller = None;
@@ -285,8 +286,8 @@ impl Handover {
         let descriptors: Vec<BorrowedFd<'_>> = sockets.fds().collect();
         let sent = peer
             .channel
-            .send_in_packets(&descriptors, |more| Offer::Sockets { more })
-            .and_then(|()| peer.channel.send(&Offer::Cache, cache.as_slice()));
+            .send_in_packets(&descriptors, |more| PredecessorMessage::Sockets { more })
+            .and_then(|()| peer.channel.send(&PredecessorMessage::Cache, cache.as_slice()));
         if let Err(error) = &sent {
             tracing::warn!("watchdog: the successor could not be given the sockets: {error}");
             self.successor = None;
@@ -297,54 +298,54 @@ impl Handover {
     /// Sends the successor that asked away.
     pub fn refuse(&mut self, reason: &str) {
         if let Some(peer) = self.successor.take() {
-            send_away(&peer, reason);
+            send_refusal(&peer, reason);
         }
     }
 
     /// What is heard next. May be dropped and called again at any time.
-    pub async fn next(&mut self) -> Heard {
+    pub async fn next(&mut self) -> HandoverEvent {
         loop {
             // Whoever comes, or speaks, again and again keeps nothing else of this process waiting.
             tokio::task::consume_budget().await;
-            let Self { rendezvous, opening, predecessor, caller, successor, deaf_until, .. } = self;
+            let Self { listener, pending, predecessor, caller, successor, ignored_until, .. } = self;
             let is_free = caller.is_none();
             tokio::select! {
-                outcome = Opening::outcome(opening) => self.take_opened(outcome),
-                peer = call(rendezvous.as_ref()), if is_free => {
+                outcome = PendingListener::outcome(pending) => self.take_opened(outcome),
+                peer = next_caller(listener.as_ref()), if is_free => {
                     *caller = peer.map(|peer| (peer, Instant::now() + PATIENCE));
                 }
-                request = asked(caller.as_ref()) => {
+                request = first_message(caller.as_ref()) => {
                     let peer = caller.take().map(|(peer, _)| peer);
-                    if self.admit(peer, request) {
-                        return Heard::Asked;
+                    if self.accept_caller(peer, request) {
+                        return HandoverEvent::TakeoverRequested;
                     }
                 }
-                request = said_after::<Request>(*deaf_until, successor.as_ref()) => {
-                    if let Some(heard) = self.take_request(request) {
-                        return heard;
+                request = next_message_after::<SuccessorMessage>(*ignored_until, successor.as_ref()) => {
+                    if let Some(event) = self.take_request(request) {
+                        return event;
                     }
                 }
                 // It has nothing to say any more.
-                _ = said::<Offer>(predecessor.as_ref()) => {
+                _ = next_message::<PredecessorMessage>(predecessor.as_ref()) => {
                     *predecessor = None;
-                    return Heard::PredecessorGone;
+                    return HandoverEvent::PredecessorGone;
                 }
             }
         }
     }
 
     /// Whether the caller is the successor from now on.
-    fn admit(&mut self, caller: Option<Peer>, request: Result<Request, ChannelError>) -> bool {
+    fn accept_caller(&mut self, caller: Option<Peer>, request: Result<SuccessorMessage, ChannelError>) -> bool {
         let Some(peer) = caller else { return false };
         match request {
-            Ok(Request::TakeOver { version: VERSION }) if self.successor.is_none() => {
+            Ok(SuccessorMessage::TakeOver { version: VERSION }) if self.successor.is_none() => {
                 self.successor = Some(peer);
-                (self.has_proof, self.has_passed_on, self.deaf_until) = (false, false, None);
+                (self.is_successor_proven, self.has_passed_on, self.ignored_until) = (false, false, None);
                 return true;
             }
-            Ok(Request::TakeOver { version: VERSION }) => send_away(&peer, "another one is taking over"),
-            Ok(Request::TakeOver { version }) => {
-                send_away(&peer, &format!("it speaks version {VERSION} of the hand-over, we {version}"));
+            Ok(SuccessorMessage::TakeOver { version: VERSION }) => send_refusal(&peer, "another one is taking over"),
+            Ok(SuccessorMessage::TakeOver { version }) => {
+                send_refusal(&peer, &format!("it speaks version {VERSION} of the hand-over, we {version}"));
                 tracing::warn!("watchdog: a successor speaks version {version} of the hand-over, we {VERSION}: it begins afresh");
             }
             Ok(_) => tracing::warn!("watchdog: a successor did not begin by asking, and is not listened to"),
@@ -355,79 +356,81 @@ impl Handover {
         false
     }
 
-    fn take_request(&mut self, request: Result<Request, ChannelError>) -> Option<Heard> {
+    fn take_request(&mut self, request: Result<SuccessorMessage, ChannelError>) -> Option<HandoverEvent> {
         match request {
-            Ok(Request::Proven) if self.has_proof => self.pause(),
-            Ok(Request::PassedOn) if self.has_passed_on => self.pause(),
-            Ok(Request::Proven) => {
-                self.has_proof = true;
+            Ok(SuccessorMessage::Proven) if self.is_successor_proven => self.pause(),
+            Ok(SuccessorMessage::PassedOn) if self.has_passed_on => self.pause(),
+            Ok(SuccessorMessage::Proven) => {
+                self.is_successor_proven = true;
                 // Whatever becomes of us, the predecessor is needed no longer.
-                if let Some(Err(error)) = self.predecessor.as_ref().map(|peer| peer.channel.send(&Request::PassedOn, &[])) {
+                if let Some(Err(error)) =
+                    self.predecessor.as_ref().map(|peer| peer.channel.send(&SuccessorMessage::PassedOn, &[]))
+                {
                     tracing::debug!("watchdog: the predecessor was not told of our successor: {error}");
                 }
-                Some(Heard::Proven)
+                Some(HandoverEvent::SuccessorProven)
             }
-            Ok(Request::PassedOn) => {
+            Ok(SuccessorMessage::PassedOn) => {
                 self.has_passed_on = true;
                 None
             }
-            Ok(Request::TakeOver { .. }) => self.lose_successor("it asks twice"),
+            Ok(SuccessorMessage::TakeOver { .. }) => self.lose_successor("it asks twice"),
             Err(ChannelError::Closed) => self.lose_successor("it has ended"),
             Err(error) => self.lose_successor(&error.to_string()),
         }
     }
 
     /// Nothing new was said.
-    fn pause(&mut self) -> Option<Heard> {
-        self.deaf_until = Some(Instant::now() + REPETITION_PAUSE);
+    fn pause(&mut self) -> Option<HandoverEvent> {
+        self.ignored_until = Some(Instant::now() + REPETITION_PAUSE);
         None
     }
 
-    fn lose_successor(&mut self, why: &str) -> Option<Heard> {
+    fn lose_successor(&mut self, why: &str) -> Option<HandoverEvent> {
         self.successor = None;
         tracing::info!("watchdog: the successor is gone: {why}");
-        (!self.has_passed_on).then_some(Heard::SuccessorGone)
+        (!self.has_passed_on).then_some(HandoverEvent::SuccessorGone)
     }
 }
 
-fn say_nobody_can_come(path: &Path, error: &io::Error) {
+fn warn_no_successor_can_come(path: &Path, error: &io::Error) {
     let path = path.display();
     tracing::warn!(
         "watchdog: a successor cannot take over, since there is no listening at {path}: {error}; does its folder exist, and may it be written?"
     );
 }
 
-fn send_away(peer: &Peer, reason: &str) {
+fn send_refusal(peer: &Peer, reason: &str) {
     // It learns as much from the end of the connection.
-    _ = peer.channel.send(&Offer::Refused { reason: reason.to_owned() }, &[]);
+    _ = peer.channel.send(&PredecessorMessage::Refused { reason: reason.to_owned() }, &[]);
 }
 
-async fn call(rendezvous: Option<&Rendezvous>) -> Option<Peer> {
-    match rendezvous {
-        Some(rendezvous) => rendezvous.accept().await.map(Peer::new)?.ok(),
+async fn next_caller(listener: Option<&HandoverListener>) -> Option<Peer> {
+    match listener {
+        Some(listener) => listener.accept().await.map(Peer::new)?.ok(),
         None => pending().await,
     }
 }
 
-async fn asked(caller: Option<&(Peer, Instant)>) -> Result<Request, ChannelError> {
+async fn first_message(caller: Option<&(Peer, Instant)>) -> Result<SuccessorMessage, ChannelError> {
     match caller {
         Some((peer, until)) => timeout_at((*until).into(), peer.listen()).await.unwrap_or(Err(ChannelError::TimedOut(PATIENCE))),
         None => pending().await,
     }
 }
 
-async fn said<M: Message>(peer: Option<&Peer>) -> Result<M, ChannelError> {
+async fn next_message<M: Message>(peer: Option<&Peer>) -> Result<M, ChannelError> {
     match peer {
         Some(peer) => peer.listen().await,
         None => pending().await,
     }
 }
 
-async fn said_after<M: Message>(time: Option<Instant>, peer: Option<&Peer>) -> Result<M, ChannelError> {
+async fn next_message_after<M: Message>(time: Option<Instant>, peer: Option<&Peer>) -> Result<M, ChannelError> {
     if time.is_some() {
         at(time).await;
     }
-    said(peer).await
+    next_message(peer).await
 }
 
 /// Resolves at that time, if there is one.

@@ -1,26 +1,29 @@
-//! The first process. It holds the listening sockets and the interception, and guards the server, its child: starts it, hands the
-//! sockets over, asks it real questions on every address, replaces it when it ends or hangs, and takes the interception back when it
-//! cannot be brought back in time, so that cluster DNS answers instead. When the watchdog itself is killed, the kernel drops what it
-//! held, and the server ends by itself.
+//! The watchdog is the first process. It holds the listening sockets and the interception rules, and guards the server, its child process.
 //!
-//! [`state`] decides, purely; [`control`] is the protocol between the two processes, [`channel`] its socket; [`child`] the server's
-//! process; [`probe`] the questions; [`interception`] the seam to the node; [`handover`] that to the watchdog before and the one after;
-//! [`mod@run`] puts them together. [`server_end`] is the
-//! server's side.
+//! It starts the server, passes it the sockets and asks it real questions at every address. It replaces a server that ends or hangs. When no server
+//! answers in time it withdraws the interception, so that cluster DNS answers instead. When the watchdog itself is killed, the kernel kills the
+//! server and drops the rules.
+//!
+//! - [`state`] decides: a state machine without sockets, processes or clocks. [`mod@run`] is the loop that feeds it and does what it says.
+//! - [`child`] starts the server's process. [`control`] has the messages between both processes, [`channel`] the socket that carries them, and
+//!   [`control_client`] the server's end of it.
+//! - [`probe`] asks the questions.
+//! - [`node_thread`] keeps link and rules as wanted, by way of an [`Interceptor`].
+//! - [`handover`] talks to the watchdog before this one and to the one after it.
 
 pub mod channel;
 pub mod child;
 pub mod control;
+pub mod control_client;
 mod foreign;
 pub mod handover;
-pub mod interception;
 pub mod metrics;
+mod node_thread;
 pub mod probe;
 pub mod run;
-pub mod server_end;
 pub mod state;
 
-pub use interception::{Idle, Interceptor, SetupError};
+pub use control_client::{ControlClient, ServerCommand};
 pub use metrics::{HTTP_LISTEN, Metrics};
-pub use run::{Settings, run};
-pub use server_end::{Order, ServerEnd};
+pub use node_thread::{EnsureOutcome, Interceptor, NoopInterceptor, SetupError};
+pub use run::{WatchdogSettings, run};

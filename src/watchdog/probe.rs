@@ -6,7 +6,7 @@
 //! node still gets there; so the machine asks ever more seldom where somebody else answers.
 
 use super::foreign;
-use super::state::{Target, Verdict};
+use super::state::{ProbeResult, ProbeTarget};
 use crate::chain::Transport;
 use crate::plan::probe::{question, read_answer};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -45,38 +45,38 @@ pub(super) struct Prober {
     /// Packets carry this mark (SO_MARK), which the rules let through untracked at all times. Needs NET_ADMIN.
     pub mark: Option<u32>,
     /// One packet or connection, and no more, whatever comes of it.
-    pub is_sparing: bool,
+    pub is_single_packet: bool,
     /// Our rules could not be set.
     pub lacks_rules: bool,
 }
 
 /// What a question came to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Finding {
-    pub verdict: Verdict,
+pub(super) struct ProbeOutcome {
+    pub result: ProbeResult,
     /// Why there is no proof, if there is something to be done about it.
     pub complaint: Option<String>,
 }
 
-impl From<Verdict> for Finding {
-    fn from(verdict: Verdict) -> Self {
-        Self { verdict, complaint: None }
+impl From<ProbeResult> for ProbeOutcome {
+    fn from(result: ProbeResult) -> Self {
+        Self { result, complaint: None }
     }
 }
 
 /// Complaints that have been told, so that each is told once though it is found many times a second.
 #[derive(Debug, Default)]
-pub(super) struct Complaints(HashMap<Target, String>);
+pub(super) struct Complaints(HashMap<ProbeTarget, String>);
 
 impl Complaints {
     /// The complaint, if it is news. A target that has answered may complain anew.
-    pub fn take(&mut self, target: Target, finding: Finding) -> Option<String> {
-        match finding {
-            Finding { verdict: Verdict::Answered, .. } => {
+    pub fn take(&mut self, target: ProbeTarget, outcome: ProbeOutcome) -> Option<String> {
+        match outcome {
+            ProbeOutcome { result: ProbeResult::Answered, .. } => {
                 self.0.remove(&target);
                 None
             }
-            Finding { complaint, .. } => {
+            ProbeOutcome { complaint, .. } => {
                 let complaint = complaint?;
                 let before = self.0.insert(target, complaint.clone());
                 (before.as_ref() != Some(&complaint)).then_some(complaint)
@@ -84,7 +84,7 @@ impl Complaints {
         }
     }
     /// Forgets targets that are asked no longer.
-    pub fn retain(&mut self, targets: &[Target]) {
+    pub fn retain(&mut self, targets: &[ProbeTarget]) {
         self.0.retain(|target, _| targets.contains(target));
     }
 }
@@ -100,7 +100,7 @@ enum Attempt {
 
 impl Prober {
     /// Asks until something is heard, at most for as long as somebody else answers.
-    pub async fn ask(self, target: Target) -> Finding {
+    pub async fn ask(self, target: ProbeTarget) -> ProbeOutcome {
         let mut foreign = 0;
         loop {
             let started = Instant::now();
@@ -109,8 +109,8 @@ impl Prober {
                 Transport::Tcp => self.ask_tcp(target.address).await,
             };
             match attempt {
-                Ok(Attempt::Answered) => return Verdict::Answered.into(),
-                Ok(Attempt::Foreign) if foreign < FOREIGN_TRIES && !self.is_sparing => {
+                Ok(Attempt::Answered) => return ProbeResult::Answered.into(),
+                Ok(Attempt::Foreign) if foreign < FOREIGN_TRIES && !self.is_single_packet => {
                     foreign += 1;
                     sleep(FOREIGN_PAUSE).await;
                 }
@@ -121,10 +121,10 @@ impl Prober {
                         target.transport.label(),
                         foreign::cause(target.address, self.lacks_rules)
                     );
-                    return Finding { verdict: Verdict::Foreign, complaint: Some(complaint) };
+                    return ProbeOutcome { result: ProbeResult::Foreign, complaint: Some(complaint) };
                 }
-                Ok(Attempt::Refused) => return Verdict::Unproven.into(),
-                Ok(Attempt::Silent) if self.is_sparing => return Verdict::Silent.into(),
+                Ok(Attempt::Refused) => return ProbeResult::Unproven.into(),
+                Ok(Attempt::Silent) if self.is_single_packet => return ProbeResult::Silent.into(),
                 Ok(Attempt::Silent) => sleep(RESEND.saturating_sub(started.elapsed())).await,
                 Err(error) => {
                     sleep(RESEND).await;
@@ -135,7 +135,7 @@ impl Prober {
                         _ => error.to_string(),
                     };
                     let complaint = format!("cannot ask {} over {}: {why}", target.address, target.transport.label());
-                    return Finding { verdict: Verdict::Unproven, complaint: Some(complaint) };
+                    return ProbeOutcome { result: ProbeResult::Unproven, complaint: Some(complaint) };
                 }
             }
         }
@@ -151,7 +151,7 @@ impl Prober {
         let mut buffer = [0; MAX_ANSWER];
         let mut is_sent = false;
         while Instant::now() < give_up {
-            match if is_sent && self.is_sparing { Ok(0) } else { socket.send(&question).await } {
+            match if is_sent && self.is_single_packet { Ok(0) } else { socket.send(&question).await } {
                 Ok(_) => {}
                 // ICMP's word on the one before: nobody listens there now.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
@@ -224,14 +224,14 @@ impl Prober {
 
 #[cfg(test)]
 mod tests {
-    use super::{Complaints, Finding, Prober, Target, Verdict};
+    use super::{Complaints, ProbeOutcome, ProbeResult, ProbeTarget, Prober};
     use crate::chain::Transport;
     use crate::message::{Query, Rcode, Response};
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, UdpSocket};
 
-    const PROBER: Prober = Prober { generation: 7, mark: None, is_sparing: false, lacks_rules: false };
+    const PROBER: Prober = Prober { generation: 7, mark: None, is_single_packet: false, lacks_rules: false };
 
     /// The answer of a server of this generation, made by the plan itself.
     fn answer(generation: u64, question: &[u8]) -> Vec<u8> {
@@ -246,7 +246,7 @@ mod tests {
     #[tokio::test]
     async fn our_servers_answer_over_udp_proves_it_even_after_others() {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let target = Target { address: server.local_addr().unwrap(), transport: Transport::Udp };
+        let target = ProbeTarget { address: server.local_addr().unwrap(), transport: Transport::Udp };
         let asking = tokio::spawn(PROBER.ask(target));
         let mut buffer = [0; 512];
         let mut ports = Vec::new();
@@ -255,7 +255,7 @@ mod tests {
             ports.push(client.port());
             server.send_to(&answer(generation, &buffer[..length]), client).await.unwrap();
         }
-        assert_eq!(asking.await.unwrap().verdict, Verdict::Answered);
+        assert_eq!(asking.await.unwrap().result, ProbeResult::Answered);
         ports.dedup();
         assert_eq!(ports.len(), 3, "another port, so that another socket of the address may get it");
     }
@@ -263,20 +263,20 @@ mod tests {
     #[tokio::test]
     async fn a_question_without_answer_is_sent_again_from_the_same_port() {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let target = Target { address: server.local_addr().unwrap(), transport: Transport::Udp };
+        let target = ProbeTarget { address: server.local_addr().unwrap(), transport: Transport::Udp };
         let asking = tokio::spawn(PROBER.ask(target));
         let mut buffer = [0; 512];
         let first = server.recv_from(&mut buffer).await.unwrap().1;
         let (length, second) = server.recv_from(&mut buffer).await.unwrap();
         assert_eq!(first, second);
         server.send_to(&answer(7, &buffer[..length]), second).await.unwrap();
-        assert_eq!(asking.await.unwrap().verdict, Verdict::Answered);
+        assert_eq!(asking.await.unwrap().result, ProbeResult::Answered);
     }
 
     #[tokio::test]
     async fn an_answer_that_is_always_somebody_elses_is_no_proof() {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let target = Target { address: server.local_addr().unwrap(), transport: Transport::Udp };
+        let target = ProbeTarget { address: server.local_addr().unwrap(), transport: Transport::Udp };
         let answering = tokio::spawn(async move {
             let mut buffer = [0; 512];
             loop {
@@ -289,42 +289,42 @@ mod tests {
                 server.send_to(&out, client).await.unwrap();
             }
         });
-        let finding = PROBER.ask(target).await;
-        assert_eq!(finding.verdict, Verdict::Foreign);
-        assert!(finding.complaint.is_some_and(|complaint| complaint.contains("somebody else")));
+        let outcome = PROBER.ask(target).await;
+        assert_eq!(outcome.result, ProbeResult::Foreign);
+        assert!(outcome.complaint.is_some_and(|complaint| complaint.contains("somebody else")));
         answering.abort();
     }
 
     #[tokio::test]
     async fn a_sparing_question_is_one_packet_whatever_comes_of_it() {
-        let sparing = Prober { is_sparing: true, ..PROBER };
+        let sparing = Prober { is_single_packet: true, ..PROBER };
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let target = Target { address: server.local_addr().unwrap(), transport: Transport::Udp };
-        assert_eq!(sparing.ask(target).await.verdict, Verdict::Silent);
+        let target = ProbeTarget { address: server.local_addr().unwrap(), transport: Transport::Udp };
+        assert_eq!(sparing.ask(target).await.result, ProbeResult::Silent);
         let mut buffer = [0; 512];
         server.try_recv_from(&mut buffer).unwrap();
         assert!(server.try_recv_from(&mut buffer).is_err(), "nothing is sent again");
         let asking = tokio::spawn(sparing.ask(target));
         let (length, client) = server.recv_from(&mut buffer).await.unwrap();
         server.send_to(&answer(6, &buffer[..length]), client).await.unwrap();
-        assert_eq!(asking.await.unwrap().verdict, Verdict::Foreign);
+        assert_eq!(asking.await.unwrap().result, ProbeResult::Foreign);
         assert!(server.try_recv_from(&mut buffer).is_err(), "nor to the next one");
     }
 
     #[tokio::test]
     async fn an_address_that_is_not_this_machines_is_not_asked() {
         for transport in [Transport::Udp, Transport::Tcp] {
-            let target = Target { address: "192.0.2.1:53".parse().unwrap(), transport };
-            let finding = PROBER.ask(target).await;
-            assert_eq!(finding.verdict, Verdict::Unproven);
-            assert!(finding.complaint.is_some_and(|complaint| complaint.contains("no address of this machine")));
+            let target = ProbeTarget { address: "192.0.2.1:53".parse().unwrap(), transport };
+            let outcome = PROBER.ask(target).await;
+            assert_eq!(outcome.result, ProbeResult::Unproven);
+            assert!(outcome.complaint.is_some_and(|complaint| complaint.contains("no address of this machine")));
         }
     }
 
     #[tokio::test]
     async fn over_tcp_an_answer_proves_and_a_closed_connection_does_not() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let target = Target { address: listener.local_addr().unwrap(), transport: Transport::Tcp };
+        let target = ProbeTarget { address: listener.local_addr().unwrap(), transport: Transport::Tcp };
         let asking = tokio::spawn(PROBER.ask(target));
         let (mut stream, _) = listener.accept().await.unwrap();
         let length = stream.read_u16().await.unwrap();
@@ -332,32 +332,32 @@ mod tests {
         stream.read_exact(&mut question).await.unwrap();
         let answer = answer(7, &question);
         stream.write_all(&[&(answer.len() as u16).to_be_bytes()[..], &answer].concat()).await.unwrap();
-        assert_eq!(asking.await.unwrap().verdict, Verdict::Answered);
+        assert_eq!(asking.await.unwrap().result, ProbeResult::Answered);
 
         let asking = tokio::spawn(PROBER.ask(target));
         drop(listener.accept().await.unwrap());
-        assert_eq!(asking.await.unwrap().verdict, Verdict::Unproven);
+        assert_eq!(asking.await.unwrap().result, ProbeResult::Unproven);
     }
 
     #[tokio::test]
     async fn silence_is_waited_out_by_whoever_asked() {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let target = Target { address: server.local_addr().unwrap(), transport: Transport::Udp };
+        let target = ProbeTarget { address: server.local_addr().unwrap(), transport: Transport::Udp };
         assert!(tokio::time::timeout(Duration::from_millis(1200), PROBER.ask(target)).await.is_err());
     }
 
     #[test]
     fn a_complaint_is_told_once_until_it_is_another_one_or_the_target_has_answered() {
-        let target = Target { address: "192.0.2.1:53".parse().unwrap(), transport: Transport::Udp };
-        let found = |text: &str| Finding { verdict: Verdict::Unproven, complaint: Some(text.to_owned()) };
+        let target = ProbeTarget { address: "192.0.2.1:53".parse().unwrap(), transport: Transport::Udp };
+        let found = |text: &str| ProbeOutcome { result: ProbeResult::Unproven, complaint: Some(text.to_owned()) };
         let mut complaints = Complaints::default();
-        let mut is_news = |finding| complaints.take(target, finding).is_some();
+        let mut is_news = |outcome| complaints.take(target, outcome).is_some();
         assert!(is_news(found("unreachable")));
         assert!(!is_news(found("unreachable")));
-        assert!(!is_news(Verdict::Unproven.into()), "closed without a word");
+        assert!(!is_news(ProbeResult::Unproven.into()), "closed without a word");
         assert!(!is_news(found("unreachable")));
         assert!(is_news(found("denied")));
-        assert!(!is_news(Verdict::Answered.into()));
+        assert!(!is_news(ProbeResult::Answered.into()));
         assert!(is_news(found("denied")));
         complaints.retain(&[]);
         assert!(complaints.take(target, found("denied")).is_some());

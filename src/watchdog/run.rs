@@ -1,19 +1,19 @@
 //! The loop around the state machine: what happens goes in, and what comes out is done. Holds no decisions of its own.
 
 use super::channel::{Channel, ChannelError};
-use super::child::{News, Server, Spawner};
+use super::child::{ServerEvent, ServerProcess, SpawnHandle};
 use super::control::{Instruction, Report};
-use super::handover::{Handover, Heard, at};
-use super::interception::{Interceptor, Node, Outcome, Wish};
+use super::handover::{Handover, HandoverEvent, at};
 use super::metrics::{HTTP_LISTEN, Metrics};
-use super::probe::{Complaints, Finding, Prober};
-use super::state::{Action, Event, Exit, Machine, Obstacle, Target, Timing, Verdict};
+use super::node_thread::{Interceptor, NodeCommand, NodeOutcome, NodeThread};
+use super::probe::{Complaints, ProbeOutcome, Prober};
+use super::state::{Action, Event, Exit, Obstacle, ProbeResult, ProbeTarget, StateMachine, Timing};
 use crate::chain::{Endpoint, HttpAnswer, LineSink, Transport};
 use crate::node::Interception;
 use crate::server::{Http, Retries, Sockets};
 use crate::threads::ThreadError;
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::future::{Future, pending};
+use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,9 +33,9 @@ const PROBE_DEADLINE: Duration = Duration::from_millis(250);
 const CACHE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How to guard.
-pub struct Settings {
+pub struct WatchdogSettings {
     /// What starts servers.
-    pub spawner: Spawner,
+    pub spawner: SpawnHandle,
     /// Gives a server the configuration's files, at this end of a socket, until it is gone.
     pub files: ServeFiles,
     pub timing: Timing,
@@ -67,23 +67,20 @@ pub enum RunError {
 
 /// Guards until told to stop, or until the first server refuses its configuration. Returns the exit status.
 ///
-/// `interceptor` makes what sets the node up, on a thread of its own. Nothing here waits for files, programs or whoever reads the log.
+/// `interceptor` sets the node up, on a thread of its own. Nothing here waits for files, programs or whoever reads the log.
 ///
 /// # Errors
 /// What is needed before anything can be guarded is not to be had.
-pub async fn run<I: Interceptor, F: Future<Output = I>>(
-    settings: Settings,
-    interceptor: impl FnOnce() -> F + Send + 'static,
-) -> Result<u8, RunError> {
-    let mut signals = Signals::catch().map_err(RunError::Signals)?;
-    let mut node = Node::start(interceptor)?;
-    let machine = Machine::new(settings.timing, settings.keep_node, Instant::now());
-    let (probed, mut verdicts) = mpsc::unbounded_channel();
+pub async fn run(settings: WatchdogSettings, interceptor: impl Interceptor + Send + 'static) -> Result<u8, RunError> {
+    let mut signals = WatchdogSignals::catch().map_err(RunError::Signals)?;
+    let mut node = NodeThread::start(interceptor)?;
+    let machine = StateMachine::new(settings.timing, settings.keep_node, Instant::now());
+    let (report_probe, mut probe_updates) = mpsc::unbounded_channel();
     let metrics = Metrics::new(&settings.addresses);
     LineSink::stdout().map_err(RunError::Lines)?.count_drops(metrics.registry());
-    let mut exposition = Exposition::new(settings.metrics_address, &metrics);
-    exposition.listen(&metrics);
-    let mut guard = Guard {
+    let mut metrics_server = MetricsServer::new(settings.metrics_address, &metrics);
+    metrics_server.listen(&metrics);
+    let mut watchdog = Watchdog {
         spawner: settings.spawner,
         files: settings.files,
         spawning: None,
@@ -102,80 +99,80 @@ pub async fn run<I: Interceptor, F: Future<Output = I>>(
         cache: None,
         owner: None,
         offer_by: None,
-        probed,
+        report_probe,
         probes: HashMap::new(),
         complaints: Complaints::default(),
-        later: VecDeque::new(),
+        pending_exits: VecDeque::new(),
         status: None,
     };
-    guard.take_over();
-    guard.handle(Event::Shared { is_shared: guard.handover.is_shared() }, &node);
+    watchdog.take_over();
+    watchdog.handle(Event::SocketsShared { is_shared: watchdog.handover.is_shared() }, &node);
     loop {
-        while let Some(exit) = guard.later.pop_front() {
-            guard.handle(Event::Exited(exit), &node);
+        while let Some(exit) = watchdog.pending_exits.pop_front() {
+            watchdog.handle(Event::Exited(exit), &node);
         }
-        if let Some(status) = guard.status {
-            guard.handover.closed().await;
+        if let Some(status) = watchdog.status {
+            watchdog.handover.closed().await;
             return Ok(status);
         }
-        let (wake, offer_by, listen_due) = (guard.machine.wake_at(), guard.offer_by, exposition.retries.due());
+        let (wake, offer_by, listen_due) = (watchdog.machine.wake_at(), watchdog.offer_by, metrics_server.retries.due());
         tokio::select! {
-            started = started(&mut guard.spawning) => guard.take_started(started),
-            news = news(&mut guard.server) => guard.take_news(news, &node, &mut exposition),
-            Some(probed) = verdicts.recv() => guard.take_probed(probed, &node),
+            started = started(&mut watchdog.spawning) => watchdog.on_started(started),
+            event = next_server_event(&mut watchdog.server) => watchdog.on_server_event(event, &node, &mut metrics_server),
+            Some(update) = probe_updates.recv() => watchdog.on_probe_update(update, &node),
             outcome = node.outcome() => match outcome {
-                Some(outcome) => guard.take_outcome(outcome, &node),
+                Some(outcome) => watchdog.on_node_outcome(outcome, &node),
                 None => {
                     // With this process the kernel takes the rules away, which nobody else could.
                     tracing::error!("watchdog: the thread that sets the node up has ended before its time: please report this");
-                    guard.status = Some(1);
+                    watchdog.status = Some(1);
                 }
             },
-            event = signals.next() => guard.handle(event, &node),
-            heard = guard.handover.next() => guard.take_heard(heard, &node),
-            () = at(offer_by) => guard.offer(&node),
-            () = at(wake) => guard.handle(Event::Tick, &node),
-            () = at(listen_due) => exposition.listen(&guard.metrics),
+            event = signals.next() => watchdog.handle(event, &node),
+            event = watchdog.handover.next() => watchdog.on_handover_event(event, &node),
+            () = at(offer_by) => watchdog.offer(&node),
+            () = at(wake) => watchdog.handle(Event::Tick, &node),
+            () = at(listen_due) => metrics_server.listen(&watchdog.metrics),
         }
     }
 }
 
 /// The server that is being started; never where none is.
-async fn started(spawning: &mut Option<oneshot::Receiver<io::Result<Server>>>) -> io::Result<Server> {
+async fn started(spawning: &mut Option<oneshot::Receiver<io::Result<ServerProcess>>>) -> io::Result<ServerProcess> {
     match spawning {
         Some(server) => server.await.unwrap_or_else(|_ended| Err(io::Error::other("its thread has ended: please report this"))),
         None => pending().await,
     }
 }
 
-async fn news(server: &mut Option<Server>) -> News {
+async fn next_server_event(server: &mut Option<ServerProcess>) -> ServerEvent {
     match server {
-        Some(server) => server.news().await,
+        Some(server) => server.next_event().await,
         None => pending().await,
     }
 }
 
 /// What a probe's task tells: that it is late, or its end.
-struct Probed {
-    target: Target,
-    inquiry: u64,
+struct ProbeUpdate {
+    target: ProbeTarget,
+    probe_id: u64,
     /// With how long it took; `None` while it goes on.
-    finding: Option<(Finding, Duration)>,
+    outcome: Option<(ProbeOutcome, Duration)>,
 }
 
 /// Everything that is guarded, and what it takes.
-struct Guard {
-    spawner: Spawner,
+struct Watchdog {
+    spawner: SpawnHandle,
     files: ServeFiles,
     /// A server that is being started.
-    spawning: Option<oneshot::Receiver<io::Result<Server>>>,
+    spawning: Option<oneshot::Receiver<io::Result<ServerProcess>>>,
     probe_mark: Option<u32>,
     addresses: Vec<IpAddr>,
     /// What was last wanted of the node could not be done.
     lacks_rules: bool,
-    machine: Machine,
+    machine: StateMachine,
     metrics: Metrics,
-    server: Option<Server>,
+    server: Option<ServerProcess>,
     generation: u64,
     has_started: bool,
     /// The interception that is in place.
@@ -190,16 +187,16 @@ struct Guard {
     owner: Option<OwnedFd>,
     /// A successor has asked, and is offered everything by then at the latest.
     offer_by: Option<Instant>,
-    probed: mpsc::UnboundedSender<Probed>,
-    probes: HashMap<Target, AbortHandle>,
+    report_probe: mpsc::UnboundedSender<ProbeUpdate>,
+    probes: HashMap<ProbeTarget, AbortHandle>,
     complaints: Complaints,
     /// Servers that ended before they began.
-    later: VecDeque<Exit>,
+    pending_exits: VecDeque<Exit>,
     status: Option<u8>,
 }
 
-impl Guard {
-    fn handle(&mut self, event: Event<'_>, node: &Node) {
+impl Watchdog {
+    fn handle(&mut self, event: Event<'_>, node: &NodeThread) {
         let now = Instant::now();
         for action in self.machine.handle(event, now) {
             self.perform(action, node);
@@ -207,7 +204,7 @@ impl Guard {
         self.metrics.set_without_service(self.machine.without_service(now));
     }
 
-    fn perform(&mut self, action: Action, node: &Node) {
+    fn perform(&mut self, action: Action, node: &NodeThread) {
         match action {
             Action::Spawn => self.spawn(),
             Action::Kill => {
@@ -217,7 +214,7 @@ impl Guard {
                     tracing::error!(
                         "watchdog: a server could not be started in time; do memory or the program's file system hang?"
                     );
-                    self.later.push_back(Exit::NotStarted);
+                    self.pending_exits.push_back(Exit::NotStarted);
                 }
             }
             Action::Reload => self.tell(&Instruction::Reload),
@@ -228,21 +225,21 @@ impl Guard {
                     self.sockets = Sockets::default();
                 }
             }
-            Action::Probe { target, inquiry, is_sparing } => self.probe(target, inquiry, is_sparing),
+            Action::Probe { target, probe_id, is_single_packet } => self.probe(target, probe_id, is_single_packet),
             Action::CancelProbes => self.probes.drain().for_each(|(_, probe)| probe.abort()),
             Action::Intercept(interception) => {
                 tracing::debug!("watchdog: queries for {interception} are to come here: there the server has proved itself");
-                node.wish(Wish::Interception(interception));
+                node.command(NodeCommand::Intercept(interception));
             }
-            Action::Tell { address, obstacle } => {
+            Action::ReportObstacle { address, obstacle } => {
                 let why = match obstacle {
                     Obstacle::Foreign => "somebody else answers the watchdog's questions there",
-                    Obstacle::Astray => "the watchdog's questions do not come to the server",
+                    Obstacle::Misrouted => "the watchdog's questions do not come to the server",
                     Obstacle::Silence => "the watchdog's questions are not answered there",
                 };
                 tracing::warn!("watchdog: {address} is not intercepted: {why}; nodelocaldns doctor says more");
             }
-            Action::Announce => self.handover.announce(self.handover_path.as_deref()),
+            Action::AnnounceProven => self.handover.announce(self.handover_path.as_deref()),
             Action::StopOffering => {
                 self.handover.stop_offering();
                 if self.offer_by.take().is_some() {
@@ -253,7 +250,7 @@ impl Guard {
                 tracing::warn!("watchdog: the server is replaced; cause: {}", cause.label());
                 self.metrics.count_restart(cause);
             }
-            Action::Teardown => node.wish(Wish::Teardown),
+            Action::Teardown => node.command(NodeCommand::TearDown),
             Action::Exit(status) => self.status = Some(status),
         }
     }
@@ -264,7 +261,7 @@ impl Guard {
         self.spawning = Some(self.spawner.spawn());
     }
 
-    fn take_started(&mut self, started: io::Result<Server>) {
+    fn on_started(&mut self, started: io::Result<ServerProcess>) {
         self.spawning = None;
         let hello = Instruction::Hello { generation: self.generation, is_first: !self.has_started };
         match started {
@@ -288,7 +285,7 @@ impl Guard {
                 tracing::error!(
                     "watchdog: cannot start the server: {error}; processes, memory or open files may be at their limit"
                 );
-                self.later.push_back(Exit::NotStarted);
+                self.pending_exits.push_back(Exit::NotStarted);
             }
         }
     }
@@ -308,53 +305,53 @@ impl Guard {
         }
     }
 
-    fn probe(&mut self, target: Target, inquiry: u64, is_sparing: bool) {
+    fn probe(&mut self, target: ProbeTarget, probe_id: u64, is_single_packet: bool) {
         let (generation, mark, lacks_rules) = (self.generation, self.probe_mark, self.lacks_rules);
-        let prober = Prober { generation, mark, is_sparing, lacks_rules };
-        let probed = self.probed.clone();
+        let prober = Prober { generation, mark, is_single_packet, lacks_rules };
+        let report_probe = self.report_probe.clone();
         let task = tokio::spawn(async move {
             let started = Instant::now();
             let mut asking = std::pin::pin!(prober.ask(target));
             // Fails only when the watchdog ends.
-            let tell = |finding| _ = probed.send(Probed { target, inquiry, finding });
-            let finding = match timeout(PROBE_DEADLINE, &mut asking).await {
-                Ok(finding) => finding,
+            let tell = |outcome| _ = report_probe.send(ProbeUpdate { target, probe_id, outcome });
+            let outcome = match timeout(PROBE_DEADLINE, &mut asking).await {
+                Ok(outcome) => outcome,
                 Err(_) => {
                     tell(None);
                     asking.await
                 }
             };
-            tell(Some((finding, started.elapsed())));
+            tell(Some((outcome, started.elapsed())));
         });
         if let Some(before) = self.probes.insert(target, task.abort_handle()) {
             before.abort();
         }
     }
 
-    fn take_probed(&mut self, probed: Probed, node: &Node) {
-        let Probed { target, inquiry, finding } = probed;
-        match finding {
+    fn on_probe_update(&mut self, update: ProbeUpdate, node: &NodeThread) {
+        let ProbeUpdate { target, probe_id, outcome } = update;
+        match outcome {
             None => {
                 self.metrics.count_failure(target.transport);
-                self.handle(Event::ProbeLate { target, inquiry }, node);
+                self.handle(Event::ProbeLate { target, probe_id }, node);
             }
-            Some((finding, elapsed)) => {
-                let verdict = finding.verdict;
-                if let Some(complaint) = self.complaints.take(target, finding) {
+            Some((outcome, elapsed)) => {
+                let result = outcome.result;
+                if let Some(complaint) = self.complaints.take(target, outcome) {
                     tracing::warn!("watchdog: {complaint}");
                 }
-                match verdict {
-                    Verdict::Answered => self.metrics.observe_probe(elapsed),
+                match result {
+                    ProbeResult::Answered => self.metrics.observe_probe(elapsed),
                     _ if elapsed < PROBE_DEADLINE => self.metrics.count_failure(target.transport),
                     // Counted when it was late.
                     _ => {}
                 }
-                self.handle(Event::Probed { target, inquiry, verdict }, node);
+                self.handle(Event::ProbeEnded { target, probe_id, result }, node);
             }
         }
     }
 
-    fn take_outcome(&mut self, outcome: Outcome, node: &Node) {
+    fn on_node_outcome(&mut self, outcome: NodeOutcome, node: &NodeThread) {
         for error in &outcome.errors {
             self.metrics.count_setup_error(error.errortype);
         }
@@ -364,9 +361,9 @@ impl Guard {
         }
         let is_done = outcome.is_done;
         self.lacks_rules = !is_done;
-        let event = match &outcome.wish {
-            Wish::Teardown => Event::TornDown,
-            Wish::Interception(interception) => {
+        let event = match &outcome.command {
+            NodeCommand::TearDown => Event::TornDown,
+            NodeCommand::Intercept(interception) => {
                 if is_done {
                     let in_place = interception.without(&outcome.spared);
                     // A mark is for rules: without one there are none.
@@ -378,52 +375,54 @@ impl Guard {
                     }
                     self.settled = in_place;
                 }
-                Event::Settled { interception, is_done }
+                Event::NodeSettled { interception, is_done }
             }
         };
         self.handle(event, node);
     }
 
-    fn take_news(&mut self, news: News, node: &Node, exposition: &mut Exposition) {
-        match news {
-            News::Report(Report::Want { dns, workers }) => self.pass_sockets(&dns, workers),
+    fn on_server_event(&mut self, event: ServerEvent, node: &NodeThread, metrics_server: &mut MetricsServer) {
+        match event {
+            ServerEvent::Report(Report::Want { dns, workers }) => self.pass_sockets(&dns, workers),
             // It has no sockets for so many.
-            News::Report(Report::Serving { dns, .. }) if dns.len() > MOST_ADDRESSES => {
+            ServerEvent::Report(Report::Serving { dns, .. }) if dns.len() > MOST_ADDRESSES => {
                 tracing::error!("watchdog: the server says that it serves {} addresses, more than it was given", dns.len());
-                self.handle(Event::Misbehaved, node);
+                self.handle(Event::ProtocolViolated, node);
             }
-            News::Report(Report::Serving { dns, http, drain_ms }) => {
+            ServerEvent::Report(Report::Serving { dns, http, drain_ms }) => {
                 self.sockets.retain_dns(&dns);
-                exposition.make_way_for(&http);
+                metrics_server.yield_address_to(&http);
                 let transports = [Transport::Udp, Transport::Tcp];
                 let addresses: BTreeSet<SocketAddr> =
                     dns.iter().flat_map(|listens| reached(*listens, self.sockets.reachable(*listens), &self.addresses)).collect();
-                let targets: Vec<Target> =
-                    addresses.into_iter().flat_map(|address| transports.map(|transport| Target { address, transport })).collect();
+                let targets: Vec<ProbeTarget> = addresses
+                    .into_iter()
+                    .flat_map(|address| transports.map(|transport| ProbeTarget { address, transport }))
+                    .collect();
                 self.complaints.retain(&targets);
                 self.handle(Event::Serving { targets: &targets, drain: Duration::from_millis(drain_ms.min(MAX_DRAIN_MS)) }, node);
             }
-            News::Report(Report::Upstreams { addresses }) => node.spare(addresses),
-            News::Report(Report::Failed { message }) => {
+            ServerEvent::Report(Report::Upstreams { addresses }) => node.spare(addresses),
+            ServerEvent::Report(Report::Failed { message }) => {
                 let first = message.lines().next().unwrap_or_default();
                 tracing::debug!("watchdog: the server refuses its configuration: {first}");
-                self.handle(Event::Failed, node);
+                self.handle(Event::ConfigurationRefused, node);
             }
-            News::Report(Report::SetupError { errortype }) => self.metrics.count_setup_error(&errortype),
-            News::Report(Report::Cache) => {
+            ServerEvent::Report(Report::SetupError { errortype }) => self.metrics.count_setup_error(&errortype),
+            ServerEvent::Report(Report::Cache) => {
                 tracing::warn!("watchdog: the server says that its cache is beside a packet, where none is")
             }
-            News::Cache(cache) => {
+            ServerEvent::Cache(cache) => {
                 self.cache = Some(cache);
                 if self.offer_by.is_some() {
                     self.offer(node);
                 }
             }
-            News::Gibberish(error) => {
+            ServerEvent::ProtocolError(error) => {
                 tracing::error!("watchdog: {error}");
-                self.handle(Event::Misbehaved, node);
+                self.handle(Event::ProtocolViolated, node);
             }
-            News::Exited(exit) => {
+            ServerEvent::Exited(exit) => {
                 self.server = None;
                 match exit {
                     Exit::Status(status) => tracing::debug!("watchdog: the server ended with status {status}"),
@@ -440,9 +439,9 @@ impl Guard {
         let Some(path) = self.handover_path.as_deref() else { return };
         match self.handover.take_over(path) {
             Ok(None) => {}
-            Ok(Some(inheritance)) => {
-                self.sockets = inheritance.sockets;
-                self.cache = inheritance.cache;
+            Ok(Some(inherited)) => {
+                self.sockets = inherited.sockets;
+                self.cache = inherited.cache;
                 let addresses: Vec<String> = self.sockets.dns_addresses().map(|address| address.to_string()).collect();
                 tracing::info!("watchdog: the sockets of {} come from a predecessor", addresses.join(", "));
             }
@@ -450,9 +449,9 @@ impl Guard {
         }
     }
 
-    fn take_heard(&mut self, heard: Heard, node: &Node) {
-        match heard {
-            Heard::Asked => {
+    fn on_handover_event(&mut self, event: HandoverEvent, node: &NodeThread) {
+        match event {
+            HandoverEvent::TakeoverRequested => {
                 self.offer_by = Some(Instant::now() + CACHE_PATIENCE);
                 if self.server.is_some() {
                     self.tell(&Instruction::ExportCache);
@@ -460,27 +459,27 @@ impl Guard {
                     self.offer(node);
                 }
             }
-            Heard::Proven => {
+            HandoverEvent::SuccessorProven => {
                 tracing::info!("watchdog: a successor has taken over; this one stands by until it is told to end");
-                self.handle(Event::Succeeded, node);
+                self.handle(Event::SuccessorServes, node);
             }
-            Heard::SuccessorGone => {
+            HandoverEvent::SuccessorGone => {
                 self.offer_by = None;
-                self.handle(Event::Shared { is_shared: self.handover.is_shared() }, node);
+                self.handle(Event::SocketsShared { is_shared: self.handover.is_shared() }, node);
                 self.handle(Event::SuccessorGone, node);
             }
-            Heard::PredecessorGone => self.handle(Event::Shared { is_shared: self.handover.is_shared() }, node),
+            HandoverEvent::PredecessorGone => self.handle(Event::SocketsShared { is_shared: self.handover.is_shared() }, node),
         }
     }
 
     /// Gives the successor that asked what there is.
-    fn offer(&mut self, node: &Node) {
+    fn offer(&mut self, node: &NodeThread) {
         self.offer_by = None;
         self.sockets.drop_stopped();
         let cache = self.cache.take();
         if self.handover.offer(&self.sockets, cache.as_ref().map(AsFd::as_fd)) {
             tracing::info!("watchdog: a successor has been given the sockets");
-            self.handle(Event::Shared { is_shared: true }, node);
+            self.handle(Event::SocketsShared { is_shared: true }, node);
         }
     }
 
@@ -495,18 +494,18 @@ impl Guard {
             self.tell(&Instruction::Refused { errors });
             return;
         }
-        let told = match Sockets::bind(dns.iter().copied(), workers, &self.sockets) {
+        let sent = match Sockets::bind(dns.iter().copied(), workers, &self.sockets) {
             Ok(wanted) => {
-                let told = server.pass(&wanted);
+                let sent = server.pass(&wanted);
                 self.sockets.join(wanted);
-                told
+                sent
             }
             Err(errors) => {
                 let errors = errors.iter().map(ToString::to_string).collect();
                 server.tell(&Instruction::Refused { errors }, &[])
             }
         };
-        if let Err(error) = told {
+        if let Err(error) = sent {
             tracing::error!("watchdog: sockets could not be passed to the server: {error}");
         }
     }
@@ -537,13 +536,13 @@ fn address_count(held: &Sockets, wanted: &[SocketAddr]) -> usize {
 }
 
 /// The watchdog's metrics over HTTP.
-struct Exposition {
+struct MetricsServer {
     http: Http,
     address: Option<SocketAddr>,
     retries: Retries,
 }
 
-impl Exposition {
+impl MetricsServer {
     /// Nothing is listened on yet.
     fn new(address: Option<SocketAddr>, metrics: &Metrics) -> Self {
         let registry = metrics.registry().clone();
@@ -569,7 +568,7 @@ impl Exposition {
     }
 
     /// Leaves the address to the server if its Corefile names the same: half of the scrapes would get the one, half the other.
-    fn make_way_for(&mut self, http: &[SocketAddr]) {
+    fn yield_address_to(&mut self, http: &[SocketAddr]) {
         if let Some(address) = self.address.take_if(|own| http.iter().any(|other| is_shared(*own, *other))) {
             tracing::warn!(
                 "watchdog: the Corefile serves HTTP on {address}, so the watchdog's own metrics are not served; choose another \
@@ -588,7 +587,7 @@ fn is_shared(one: SocketAddr, other: SocketAddr) -> bool {
 }
 
 /// The signals that mean something to us.
-struct Signals {
+struct WatchdogSignals {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
@@ -596,7 +595,7 @@ struct Signals {
     hangup: Signal,
 }
 
-impl Signals {
+impl WatchdogSignals {
     fn catch() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,

@@ -13,7 +13,7 @@ mod event;
 mod tests;
 mod timing;
 
-pub use event::{Action, Cause, Event, Exit, Obstacle, Target, Verdict};
+pub use event::{Action, Cause, Event, Exit, Obstacle, ProbeResult, ProbeTarget};
 pub use timing::Timing;
 
 use crate::chain::Transport;
@@ -46,7 +46,7 @@ enum Phase {
     /// The server answers what it has.
     Draining {
         limit: Instant,
-        then: Then,
+        then: AfterDrain,
     },
     /// A successor serves; should it end before we are told to, we serve again.
     StandingBy,
@@ -59,52 +59,52 @@ enum Phase {
 
 /// What comes after the drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
+enum AfterDrain {
     TearDown,
     StandBy,
 }
 
 /// Where one target stands.
 #[derive(Clone, Copy, Debug)]
-struct Standing {
+struct TargetState {
     /// It is being asked.
-    asked: Option<Asked>,
+    asked: Option<PendingProbe>,
     /// When to ask next.
     due: Instant,
     /// The last sign of life; before there is one, when it was first expected to answer.
-    heard: Instant,
+    last_heard: Instant,
     /// The last answer; before there is one, as above.
-    answered: Instant,
+    last_answer: Instant,
     /// Answers without a miss.
     proofs: u32,
     /// The present server has answered here.
     has_answered: bool,
     /// Questions in a row that came to nothing for which no silence of the server's is to blame: somebody else answered, or they did not come
     /// to a server that has never answered here.
-    in_vain: u32,
+    fruitless_probes: u32,
     /// What the last of them came to.
     obstacle: Obstacle,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Asked {
-    inquiry: u64,
+struct PendingProbe {
+    probe_id: u64,
     at: Instant,
 }
 
-impl Standing {
+impl TargetState {
     /// Since when it is asked without a sign of life.
-    fn unheard_since(&self) -> Option<Instant> {
-        self.asked.map(|asked| asked.at.max(self.heard))
+    fn silent_since(&self) -> Option<Instant> {
+        self.asked.map(|asked| asked.at.max(self.last_heard))
     }
 }
 
 /// So many questions in vain before they become sparing: where a predecessor or another agent's server reads the same queue, or one of the same
 /// group, an answer that is not ours says little about the next one.
-const INSISTENCE: u32 = 2;
+const REPEATED_PROBES: u32 = 2;
 
 /// The state machine.
-pub struct Machine {
+pub struct StateMachine {
     timing: Timing,
     keep_node: bool,
     phase: Phase,
@@ -112,18 +112,18 @@ pub struct Machine {
     /// A server has once reported that it serves.
     has_served: bool,
     /// One has answered a question.
-    has_been_heard: bool,
+    has_any_answered: bool,
     /// The present one has said that it will not take its configuration.
     has_failed: bool,
     drain: Duration,
-    targets: BTreeMap<Target, Standing>,
-    last_inquiry: u64,
+    targets: BTreeMap<ProbeTarget, TargetState>,
+    last_probe_id: u64,
     wanted: Interception,
     settled: Option<Interception>,
     /// Addresses that had to be withdrawn: they are to be proven for longer.
     withdrawn: BTreeSet<IpAddr>,
     /// What has been told of addresses that are not intercepted.
-    told: BTreeMap<IpAddr, Obstacle>,
+    reported: BTreeMap<IpAddr, Obstacle>,
     /// There is no service since, until every target of a new server has answered that can.
     down_since: Option<Instant>,
     /// The server is gone, and with it the interception of each address at which no other one answers by then.
@@ -139,12 +139,12 @@ pub struct Machine {
     /// Since the interception was last wanted.
     is_announced: bool,
     last_event: Option<Instant>,
-    /// What [`Machine::wake_at`] said after it.
+    /// What [`StateMachine::wake_at`] said after it.
     alarm: Option<Instant>,
     actions: Vec<Action>,
 }
 
-impl Machine {
+impl StateMachine {
     /// Begins with making the node ready. With `keep_node` nothing is withdrawn or taken down at the end (`-skipteardown`).
     pub fn new(timing: Timing, keep_node: bool, now: Instant) -> Self {
         Self {
@@ -153,15 +153,15 @@ impl Machine {
             phase: Phase::Preparing,
             has_server: false,
             has_served: false,
-            has_been_heard: false,
+            has_any_answered: false,
             has_failed: false,
             drain: Duration::ZERO,
             targets: BTreeMap::new(),
-            last_inquiry: 0,
+            last_probe_id: 0,
             wanted: Interception::default(),
             settled: None,
             withdrawn: BTreeSet::new(),
-            told: BTreeMap::new(),
+            reported: BTreeMap::new(),
             down_since: Some(now),
             grace: None,
             without_service: Duration::ZERO,
@@ -193,16 +193,16 @@ impl Machine {
         match event {
             Event::Tick => {}
             Event::Serving { targets, drain } => self.begin_serving(targets, drain, now),
-            Event::Failed => self.has_failed = true,
-            Event::Misbehaved => self.kill(Cause::Protocol, now),
-            Event::Exited(exit) => self.take_exit(exit, now),
-            Event::Probed { target, inquiry, verdict } => self.take_verdict(target, inquiry, verdict, now),
-            Event::ProbeLate { target, inquiry } => {
-                if let Some(standing) = self.asked(target, inquiry) {
-                    standing.proofs = 0;
+            Event::ConfigurationRefused => self.has_failed = true,
+            Event::ProtocolViolated => self.kill(Cause::Protocol, now),
+            Event::Exited(exit) => self.on_exit(exit, now),
+            Event::ProbeEnded { target, probe_id, result } => self.on_probe_result(target, probe_id, result, now),
+            Event::ProbeLate { target, probe_id } => {
+                if let Some(state) = self.asked(target, probe_id) {
+                    state.proofs = 0;
                 }
             }
-            Event::Settled { interception, is_done } => self.take_settled(interception, is_done, now),
+            Event::NodeSettled { interception, is_done } => self.on_node_settled(interception, is_done, now),
             Event::TornDown => {
                 if let Phase::TearingDown { status, .. } = self.phase {
                     self.end(status);
@@ -213,12 +213,12 @@ impl Machine {
                 Phase::Starting { .. } | Phase::Serving if event == Event::Reload => self.actions.push(Action::Reload),
                 _ => {}
             },
-            Event::Shared { is_shared } => self.is_shared = is_shared,
-            Event::Succeeded => self.succeed(now),
+            Event::SocketsShared { is_shared } => self.is_shared = is_shared,
+            Event::SuccessorServes => self.hand_over(now),
             Event::SuccessorGone => {
                 self.has_successor = false;
                 if self.phase == Phase::StandingBy {
-                    self.take_back(now);
+                    self.serve_again(now);
                 }
             }
             Event::Stop => self.stop(now),
@@ -229,7 +229,7 @@ impl Machine {
         std::mem::take(&mut self.actions)
     }
 
-    /// When to call [`Machine::handle`] again at the latest.
+    /// When to call [`StateMachine::handle`] again at the latest.
     pub fn wake_at(&self) -> Option<Instant> {
         let phase = match self.phase {
             Phase::Preparing | Phase::Dying { .. } | Phase::StandingBy | Phase::Ended => None,
@@ -242,16 +242,16 @@ impl Machine {
     }
 
     fn next_watch(&self) -> Option<Instant> {
-        let heard = self.accountable().map(|standing| standing.heard);
-        let answering = self.accountable().filter(|standing| standing.has_answered).map(|standing| standing.heard);
-        let asked = self.targets.values().filter_map(Standing::unheard_since);
+        let last_heard = self.accountable().map(|state| state.last_heard);
+        let answering = self.accountable().filter(|state| state.has_answered).map(|state| state.last_heard);
+        let asked = self.targets.values().filter_map(TargetState::silent_since);
         let wanted = self.targets.iter().filter(|(target, _)| self.wanted.contains(target.address.ip()));
         let suspicious_from = self.suspicious_from();
         let limits = [
-            heard.max().filter(|_| self.has_been_heard).map(|heard| heard + self.timing.silence_of_all),
-            answering.chain(asked).min().map(|heard| heard + self.timing.silence_of_one),
-            wanted.map(|(_, standing)| standing.answered + self.timing.silence_of_one).min(),
-            self.targets.iter().filter_map(|(target, standing)| self.due(target, standing, suspicious_from)).min(),
+            last_heard.max().filter(|_| self.has_any_answered).map(|last_heard| last_heard + self.timing.silence_of_all),
+            answering.chain(asked).min().map(|last_heard| last_heard + self.timing.silence_of_one),
+            wanted.map(|(_, state)| state.last_answer + self.timing.silence_of_one).min(),
+            self.targets.iter().filter_map(|(target, state)| self.due(target, state, suspicious_from)).min(),
             // So that a stall of our own is known as one, whatever else there is to wait for.
             self.last_event.map(|at| at + self.timing.watch_udp_interval),
         ];
@@ -259,38 +259,38 @@ impl Machine {
     }
 
     /// Whether the server is to blame if nothing is heard from this one: where somebody else answers, silence is as well somebody else's.
-    fn is_accountable(&self, target: &Target, standing: &Standing) -> bool {
-        standing.in_vain == 0 || self.wanted.contains(target.address.ip())
+    fn is_accountable(&self, target: &ProbeTarget, state: &TargetState) -> bool {
+        state.fruitless_probes == 0 || self.wanted.contains(target.address.ip())
     }
 
-    fn accountable(&self) -> impl Iterator<Item = &Standing> {
-        self.targets.iter().filter(|(target, standing)| self.is_accountable(target, standing)).map(|(_, standing)| standing)
+    fn accountable(&self) -> impl Iterator<Item = &TargetState> {
+        self.targets.iter().filter(|(target, state)| self.is_accountable(target, state)).map(|(_, state)| state)
     }
 
     /// When the one that was asked first and has not answered becomes suspect.
     fn suspicious_from(&self) -> Option<Instant> {
-        let asked = self.accountable().filter_map(|standing| standing.asked.map(|asked| asked.at)).min();
+        let asked = self.accountable().filter_map(|state| state.asked.map(|asked| asked.at)).min();
         asked.map(|at| at + self.timing.suspicion)
     }
 
     /// When to ask this one, unless it is being asked.
-    fn due(&self, target: &Target, standing: &Standing, suspicious_from: Option<Instant>) -> Option<Instant> {
-        if standing.asked.is_some() {
+    fn due(&self, target: &ProbeTarget, state: &TargetState, suspicious_from: Option<Instant>) -> Option<Instant> {
+        if state.asked.is_some() {
             return None;
         }
         let in_suspicion = suspicious_from
-            .filter(|_| self.is_accountable(target, standing))
-            .map(|from| from.max(standing.heard + self.timing.watch_udp_interval));
-        in_suspicion.into_iter().chain([standing.due]).min()
+            .filter(|_| self.is_accountable(target, state))
+            .map(|from| from.max(state.last_heard + self.timing.watch_udp_interval));
+        in_suspicion.into_iter().chain([state.due]).min()
     }
 
     /// How long after the end of a question the next one is asked.
-    fn interval(&self, target: &Target, standing: &Standing) -> Duration {
+    fn interval(&self, target: &ProbeTarget, state: &TargetState) -> Duration {
         let address = target.address.ip();
-        let is_proven = standing.proofs >= self.proofs_needed(address);
+        let is_proven = state.proofs >= self.proofs_needed(address);
         match target.transport {
-            _ if standing.in_vain > 0 && !self.wanted.contains(address) => {
-                let doubled = self.timing.prove_interval.saturating_mul(2_u32.saturating_pow(standing.in_vain));
+            _ if state.fruitless_probes > 0 && !self.wanted.contains(address) => {
+                let doubled = self.timing.prove_interval.saturating_mul(2_u32.saturating_pow(state.fruitless_probes));
                 doubled.min(self.timing.longest_prove_interval)
             }
             Transport::Udp if self.wanted.contains(address) => self.timing.watch_udp_interval,
@@ -307,10 +307,10 @@ impl Machine {
         if late <= self.timing.own_stall {
             return;
         }
-        for standing in self.targets.values_mut() {
+        for state in self.targets.values_mut() {
             // Answers may wait in our sockets, unread.
-            standing.heard = now;
-            standing.answered = now.min(standing.answered + late);
+            state.last_heard = now;
+            state.last_answer = now.min(state.last_answer + late);
         }
         if let Some(grace) = &mut self.grace {
             *grace = now + self.timing.restart_grace;
@@ -333,9 +333,11 @@ impl Machine {
             Phase::Serving => self.watch(now),
             Phase::Withdrawing { limit } if now >= limit => self.begin_drain(now),
             // The kernel keeps it in spite of that: on a file system that hangs, say.
-            Phase::Draining { limit, then: Then::TearDown } if now >= limit && self.is_drain_killed => self.tear_down(0, now),
+            Phase::Draining { limit, then: AfterDrain::TearDown } if now >= limit && self.is_drain_killed => {
+                self.tear_down(0, now)
+            }
             Phase::Draining { limit, then } if now >= limit => {
-                self.is_drain_killed = then == Then::TearDown;
+                self.is_drain_killed = then == AfterDrain::TearDown;
                 self.actions.push(Action::Kill);
                 self.phase = Phase::Draining { limit: now + self.timing.teardown_limit, then };
             }
@@ -348,7 +350,7 @@ impl Machine {
         }
         if !self.is_announced && self.phase == Phase::Serving && self.may_be_succeeded(now) {
             self.is_announced = true;
-            self.actions.push(Action::Announce);
+            self.actions.push(Action::AnnounceProven);
         }
     }
 
@@ -358,8 +360,8 @@ impl Machine {
     fn may_be_succeeded(&self, now: Instant) -> bool {
         let proven = self.proven(|_| 1);
         let is_unprovable = |address: IpAddr| {
-            let mut standings = self.targets.iter().filter(|(target, _)| target.address.ip().to_canonical() == address);
-            standings.any(|(_, standing)| now.saturating_duration_since(standing.answered) >= self.timing.silence_of_one)
+            let mut states = self.targets.iter().filter(|(target, _)| target.address.ip().to_canonical() == address);
+            states.any(|(_, state)| now.saturating_duration_since(state.last_answer) >= self.timing.silence_of_one)
         };
         let is_settled = self.settled.as_ref() == Some(&self.wanted) && !self.wanted.is_none();
         is_settled
@@ -367,7 +369,7 @@ impl Machine {
             && self.served().addresses().all(|address| self.wanted.contains(address) || is_unprovable(address))
     }
 
-    fn begin_serving(&mut self, targets: &[Target], drain: Duration, now: Instant) {
+    fn begin_serving(&mut self, targets: &[ProbeTarget], drain: Duration, now: Instant) {
         if !matches!(self.phase, Phase::Starting { .. } | Phase::Serving) {
             return;
         }
@@ -376,14 +378,14 @@ impl Machine {
         self.drain = drain;
         self.targets.retain(|target, _| targets.contains(target));
         for target in targets {
-            let new = Standing {
+            let new = TargetState {
                 asked: None,
                 due: now,
-                heard: now,
-                answered: now,
+                last_heard: now,
+                last_answer: now,
                 proofs: 0,
                 has_answered: false,
-                in_vain: 0,
+                fruitless_probes: 0,
                 obstacle: Obstacle::Silence,
             };
             self.targets.entry(*target).or_insert(new);
@@ -392,36 +394,36 @@ impl Machine {
 
     fn watch(&mut self, now: Instant) {
         let since = |then: Instant| now.saturating_duration_since(then);
-        let is_silent = |heard: Instant| since(heard) >= self.timing.silence_of_one;
-        let shortest = self.accountable().map(|standing| since(standing.heard)).min();
-        let hangs_in_part = self.accountable().any(|standing| standing.has_answered && is_silent(standing.heard));
+        let is_silent = |last_heard: Instant| since(last_heard) >= self.timing.silence_of_one;
+        let shortest = self.accountable().map(|state| since(state.last_heard)).min();
+        let hangs_in_part = self.accountable().any(|state| state.has_answered && is_silent(state.last_heard));
         // Nobody has been heard here yet: the questions may not come to any server, and another one is no better.
-        let limit = if self.has_been_heard { self.timing.silence_of_all } else { self.timing.start_limit };
-        let mut standings = self.targets.values();
-        let was_never_heard = standings.len() > 0
-            && standings.all(|standing| {
-                let is_mute = !standing.has_answered && standing.obstacle == Obstacle::Silence;
-                is_mute && since(standing.answered) >= self.timing.start_limit
+        let limit = if self.has_any_answered { self.timing.silence_of_all } else { self.timing.start_limit };
+        let mut states = self.targets.values();
+        let was_never_heard = states.len() > 0
+            && states.all(|state| {
+                let is_mute = !state.has_answered && state.obstacle == Obstacle::Silence;
+                is_mute && since(state.last_answer) >= self.timing.start_limit
             });
         if shortest.is_some_and(|shortest| shortest >= limit) || hangs_in_part || was_never_heard {
             return self.kill(Cause::Hang, now);
         }
-        let asked = self.targets.iter().filter(|(_, standing)| standing.unheard_since().is_some_and(is_silent));
-        let unheard: Vec<Target> = asked.map(|(target, _)| *target).collect();
+        let asked = self.targets.iter().filter(|(_, state)| state.silent_since().is_some_and(is_silent));
+        let unheard: Vec<ProbeTarget> = asked.map(|(target, _)| *target).collect();
         for target in unheard {
-            self.conclude(target, Verdict::Silent, now);
+            self.conclude(target, ProbeResult::Silent, now);
         }
-        self.tell_obstacles(now);
-        let lost = self.targets.iter().filter(|(_, standing)| since(standing.answered) >= self.timing.silence_of_one);
+        self.report_obstacles(now);
+        let lost = self.targets.iter().filter(|(_, state)| since(state.last_answer) >= self.timing.silence_of_one);
         let lost: Interception = lost.map(|(target, _)| target.address.ip()).collect();
         let served = self.served();
         self.want(self.wanted.addresses().filter(|address| served.contains(*address) && !lost.contains(*address)).collect());
         // Answers at what has just been withdrawn, of somebody else perhaps, may have been all that was heard.
-        let shortest = self.accountable().map(|standing| since(standing.heard)).min();
+        let shortest = self.accountable().map(|state| since(state.last_heard)).min();
         if shortest.is_some_and(|shortest| shortest >= limit) {
             return self.kill(Cause::Hang, now);
         }
-        self.ask_who_is_due(now);
+        self.probe_due_targets(now);
         if self.answers_where_it_can() {
             self.healthy_since.get_or_insert(now);
             if let Some(since) = self.down_since.take() {
@@ -434,33 +436,34 @@ impl Machine {
         self.want(self.wanted.in_either(&self.proven(|address| self.proofs_needed(address))));
     }
 
-    fn ask_who_is_due(&mut self, now: Instant) {
+    fn probe_due_targets(&mut self, now: Instant) {
         let suspicious_from = self.suspicious_from();
-        let is_due =
-            |(target, standing): &(&Target, &Standing)| self.due(target, standing, suspicious_from).is_some_and(|due| now >= due);
-        let due: Vec<Target> = self.targets.iter().filter(is_due).map(|(target, _)| *target).collect();
+        let is_due = |(target, state): &(&ProbeTarget, &TargetState)| {
+            self.due(target, state, suspicious_from).is_some_and(|due| now >= due)
+        };
+        let due: Vec<ProbeTarget> = self.targets.iter().filter(is_due).map(|(target, _)| *target).collect();
         for target in due {
             let is_intercepted = self.wanted.contains(target.address.ip());
-            let Some(standing) = self.targets.get_mut(&target) else { continue };
-            self.last_inquiry += 1;
-            standing.asked = Some(Asked { inquiry: self.last_inquiry, at: now });
+            let Some(state) = self.targets.get_mut(&target) else { continue };
+            self.last_probe_id += 1;
+            state.asked = Some(PendingProbe { probe_id: self.last_probe_id, at: now });
             // Where rules are wanted that cannot be had, nothing keeps a question from going to whoever kube-proxy sends it to.
-            let is_exposed = self.settled.is_none() && !standing.has_answered;
-            let is_sparing = (standing.in_vain >= INSISTENCE || is_exposed) && !is_intercepted;
-            self.actions.push(Action::Probe { target, inquiry: self.last_inquiry, is_sparing });
+            let is_exposed = self.settled.is_none() && !state.has_answered;
+            let is_single_packet = (state.fruitless_probes >= REPEATED_PROBES || is_exposed) && !is_intercepted;
+            self.actions.push(Action::Probe { target, probe_id: self.last_probe_id, is_single_packet });
         }
     }
 
     /// Says of each address that has gone without a proof for a while, why.
-    fn tell_obstacles(&mut self, now: Instant) {
+    fn report_obstacles(&mut self, now: Instant) {
         let proven = self.wanted.in_either(&self.proven(|_| 1));
-        self.told.retain(|address, _| !proven.contains(*address));
-        for (target, standing) in &self.targets {
+        self.reported.retain(|address, _| !proven.contains(*address));
+        for (target, state) in &self.targets {
             let address = target.address.ip().to_canonical();
-            let is_unproven = now.saturating_duration_since(standing.answered) >= self.timing.silence_of_one;
-            if is_unproven && !self.told.contains_key(&address) {
-                self.told.insert(address, standing.obstacle);
-                self.actions.push(Action::Tell { address, obstacle: standing.obstacle });
+            let is_unproven = now.saturating_duration_since(state.last_answer) >= self.timing.silence_of_one;
+            if is_unproven && !self.reported.contains_key(&address) {
+                self.reported.insert(address, state.obstacle);
+                self.actions.push(Action::ReportObstacle { address, obstacle: state.obstacle });
             }
         }
     }
@@ -472,7 +475,7 @@ impl Machine {
 
     /// Addresses of which every target has answered so often without a miss.
     fn proven(&self, needed: impl Fn(IpAddr) -> u32) -> Interception {
-        let lacking = self.targets.iter().filter(|(target, standing)| standing.proofs < needed(target.address.ip()));
+        let lacking = self.targets.iter().filter(|(target, state)| state.proofs < needed(target.address.ip()));
         let lacking: Interception = lacking.map(|(target, _)| target.address.ip()).collect();
         self.served().addresses().filter(|address| !lacking.contains(*address)).collect()
     }
@@ -484,55 +487,54 @@ impl Machine {
 
     /// Every target has answered, but for those where it is not the server's fault.
     fn answers_where_it_can(&self) -> bool {
-        let mut standings = self.targets.values();
-        standings.clone().any(|standing| standing.proofs > 0)
-            && standings.all(|standing| standing.proofs > 0 || standing.in_vain > 0)
+        let mut states = self.targets.values();
+        states.clone().any(|state| state.proofs > 0) && states.all(|state| state.proofs > 0 || state.fruitless_probes > 0)
     }
 
-    fn asked(&mut self, target: Target, inquiry: u64) -> Option<&mut Standing> {
-        self.targets.get_mut(&target).filter(|standing| standing.asked.is_some_and(|asked| asked.inquiry == inquiry))
+    fn asked(&mut self, target: ProbeTarget, probe_id: u64) -> Option<&mut TargetState> {
+        self.targets.get_mut(&target).filter(|state| state.asked.is_some_and(|asked| asked.probe_id == probe_id))
     }
 
-    fn take_verdict(&mut self, target: Target, inquiry: u64, verdict: Verdict, now: Instant) {
-        if self.asked(target, inquiry).is_some() {
-            self.conclude(target, verdict, now);
+    fn on_probe_result(&mut self, target: ProbeTarget, probe_id: u64, result: ProbeResult, now: Instant) {
+        if self.asked(target, probe_id).is_some() {
+            self.conclude(target, result, now);
         }
     }
 
     /// The question to `target` has come to this.
-    fn conclude(&mut self, target: Target, verdict: Verdict, now: Instant) {
-        let Some(standing) = self.targets.get_mut(&target) else { return };
-        standing.asked = None;
-        standing.heard = now;
-        let obstacle = match verdict {
-            Verdict::Answered => {
-                standing.answered = now;
-                standing.proofs = standing.proofs.saturating_add(1);
-                standing.has_answered = true;
+    fn conclude(&mut self, target: ProbeTarget, result: ProbeResult, now: Instant) {
+        let Some(state) = self.targets.get_mut(&target) else { return };
+        state.asked = None;
+        state.last_heard = now;
+        let obstacle = match result {
+            ProbeResult::Answered => {
+                state.last_answer = now;
+                state.proofs = state.proofs.saturating_add(1);
+                state.has_answered = true;
                 None
             }
-            Verdict::Foreign => Some(Obstacle::Foreign),
+            ProbeResult::Foreign => Some(Obstacle::Foreign),
             // Where it has answered before, that it does not is its own affair: it goes on being asked, and is watched.
-            Verdict::Unproven => Some(Obstacle::Astray).filter(|_| !standing.has_answered),
-            Verdict::Silent => Some(Obstacle::Silence).filter(|_| !standing.has_answered),
+            ProbeResult::Unproven => Some(Obstacle::Misrouted).filter(|_| !state.has_answered),
+            ProbeResult::Silent => Some(Obstacle::Silence).filter(|_| !state.has_answered),
         };
-        if verdict != Verdict::Answered {
-            standing.proofs = 0;
+        if result != ProbeResult::Answered {
+            state.proofs = 0;
         }
-        standing.in_vain = obstacle.map_or(0, |_| standing.in_vain.saturating_add(1));
-        standing.obstacle = obstacle.unwrap_or(Obstacle::Silence);
-        let standing = *standing;
-        self.has_been_heard |= standing.has_answered;
-        let due = now + self.interval(&target, &standing);
-        if let Some(standing) = self.targets.get_mut(&target) {
-            standing.due = due;
+        state.fruitless_probes = obstacle.map_or(0, |_| state.fruitless_probes.saturating_add(1));
+        state.obstacle = obstacle.unwrap_or(Obstacle::Silence);
+        let state = *state;
+        self.has_any_answered |= state.has_answered;
+        let due = now + self.interval(&target, &state);
+        if let Some(state) = self.targets.get_mut(&target) {
+            state.due = due;
         }
     }
 
     /// The node has changed: what was in vain may not be so any longer.
-    fn ask_again(&mut self, now: Instant) {
-        for standing in self.targets.values_mut().filter(|standing| standing.in_vain > 0) {
-            standing.due = standing.due.min(now.max(standing.heard + self.timing.change_interval));
+    fn probe_soon_again(&mut self, now: Instant) {
+        for state in self.targets.values_mut().filter(|state| state.fruitless_probes > 0) {
+            state.due = state.due.min(now.max(state.last_heard + self.timing.change_interval));
         }
     }
 
@@ -548,23 +550,23 @@ impl Machine {
         if !matches!(self.phase, Phase::Starting { .. } | Phase::Serving) {
             return;
         }
-        let heard: Vec<Instant> = self.accountable().map(|standing| standing.heard).collect();
-        let last = heard.iter().max().copied();
-        let all_silent = last.filter(|heard| now.saturating_duration_since(*heard) >= self.timing.silence_of_all);
-        self.lose_service(all_silent.or(heard.into_iter().min()).unwrap_or(now), now);
+        let last_heard: Vec<Instant> = self.accountable().map(|state| state.last_heard).collect();
+        let last = last_heard.iter().max().copied();
+        let all_silent = last.filter(|last_heard| now.saturating_duration_since(*last_heard) >= self.timing.silence_of_all);
+        self.lose_service(all_silent.or(last_heard.into_iter().min()).unwrap_or(now), now);
         self.actions.push(Action::Kill);
         self.phase = Phase::Dying { cause };
     }
 
-    fn take_exit(&mut self, exit: Exit, now: Instant) {
+    fn on_exit(&mut self, exit: Exit, now: Instant) {
         if !self.has_server {
             return;
         }
         self.has_server = false;
         self.lose_service(now, now);
         let cause = match (self.phase, exit) {
-            (Phase::Draining { then: Then::TearDown, .. }, _) => return self.tear_down(0, now),
-            (Phase::Draining { then: Then::StandBy, .. }, _) => return self.stand_by(now),
+            (Phase::Draining { then: AfterDrain::TearDown, .. }, _) => return self.tear_down(0, now),
+            (Phase::Draining { then: AfterDrain::StandBy, .. }, _) => return self.stand_by(now),
             (Phase::Starting { .. } | Phase::Serving | Phase::Dying { .. }, Exit::Status(status)) if !self.has_served => {
                 // Whoever started us is told what is wrong, and how it ended, as by the server itself.
                 let status = u8::try_from(status).unwrap_or(1);
@@ -604,9 +606,9 @@ impl Machine {
         let before = std::mem::replace(&mut self.wanted, wanted.clone());
         for address in before.addresses().filter(|address| !wanted.contains(*address)) {
             self.withdrawn.insert(address);
-            for (target, standing) in &mut self.targets {
+            for (target, state) in &mut self.targets {
                 if target.address.ip().to_canonical() == address {
-                    standing.proofs = 0;
+                    state.proofs = 0;
                 }
             }
         }
@@ -616,11 +618,11 @@ impl Machine {
         self.actions.push(Action::Intercept(wanted));
     }
 
-    fn take_settled(&mut self, interception: &Interception, is_done: bool, now: Instant) {
+    fn on_node_settled(&mut self, interception: &Interception, is_done: bool, now: Instant) {
         if is_done {
             self.settled = Some(interception.clone());
         }
-        self.ask_again(now);
+        self.probe_soon_again(now);
         match self.phase {
             // Even if it could not be made ready: what the server then cannot bind it says better.
             Phase::Preparing => self.phase = Phase::Waiting { until: now },
@@ -633,8 +635,12 @@ impl Machine {
     fn stop(&mut self, now: Instant) {
         match self.phase {
             Phase::Withdrawing { .. } => self.begin_drain(now),
-            Phase::Draining { then: Then::TearDown, .. } => self.phase = Phase::Draining { limit: now, then: Then::TearDown },
-            Phase::Draining { limit, then: Then::StandBy } => self.phase = Phase::Draining { limit, then: Then::TearDown },
+            Phase::Draining { then: AfterDrain::TearDown, .. } => {
+                self.phase = Phase::Draining { limit: now, then: AfterDrain::TearDown }
+            }
+            Phase::Draining { limit, then: AfterDrain::StandBy } => {
+                self.phase = Phase::Draining { limit, then: AfterDrain::TearDown }
+            }
             Phase::TearingDown { status, .. } => self.end(status),
             Phase::Ended => {}
             _ => {
@@ -658,12 +664,12 @@ impl Machine {
             return self.tear_down(0, now);
         }
         self.actions.push(Action::Stop { leave: self.is_shared });
-        self.phase = Phase::Draining { limit: now + self.drain + Duration::from_secs(1), then: Then::TearDown };
+        self.phase = Phase::Draining { limit: now + self.drain + Duration::from_secs(1), then: AfterDrain::TearDown };
     }
 
     /// The successor serves and intercepts: this server goes, and with it our rules, but nothing that both need.
-    fn succeed(&mut self, now: Instant) {
-        let drain = |limit| Phase::Draining { limit: now + limit, then: Then::StandBy };
+    fn hand_over(&mut self, now: Instant) {
+        let drain = |limit| Phase::Draining { limit: now + limit, then: AfterDrain::StandBy };
         self.phase = match self.phase {
             Phase::Preparing | Phase::Waiting { .. } => Phase::StandingBy,
             Phase::Starting { .. } | Phase::Serving => {
@@ -672,7 +678,7 @@ impl Machine {
             }
             Phase::Dying { .. } => drain(self.timing.teardown_limit),
             // For one that has ended since; this one serves in its stead.
-            Phase::Draining { then: Then::StandBy, .. } => {
+            Phase::Draining { then: AfterDrain::StandBy, .. } => {
                 self.has_successor = true;
                 return;
             }
@@ -697,12 +703,12 @@ impl Machine {
         self.rest(now);
         self.phase = Phase::StandingBy;
         if !self.has_successor {
-            self.take_back(now);
+            self.serve_again(now);
         }
     }
 
     /// As at a first start: nobody has failed here.
-    fn take_back(&mut self, now: Instant) {
+    fn serve_again(&mut self, now: Instant) {
         self.down_since = Some(now);
         self.delay = Duration::ZERO;
         self.withdrawn.clear();

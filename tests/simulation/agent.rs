@@ -1,12 +1,12 @@
 //! The watchdog's process around the real state machine: what it is told, and what it does.
 
-use crate::node_thread::{NodeThread, Wish};
+use crate::node_thread::{NodeCommand, NodeThread};
 use crate::prober::Probe;
 use crate::server::Server;
 use crate::world::{Happening, World};
 use nodelocaldns::chain::Transport;
 use nodelocaldns::node::Interception;
-use nodelocaldns::watchdog::state::{Action, Event, Exit, Machine, Target, Verdict};
+use nodelocaldns::watchdog::state::{Action, Event, Exit, ProbeResult, ProbeTarget, StateMachine};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -18,12 +18,12 @@ const MS: Duration = Duration::from_millis(1);
 pub enum Message {
     Tick,
     Serving,
-    Failed,
-    Misbehaved,
+    ConfigurationRefused,
+    ProtocolViolated,
     Exited(Exit),
-    Probed { target: Target, inquiry: u64, verdict: Verdict },
-    ProbeLate { target: Target, inquiry: u64 },
-    Settled { interception: Interception, is_done: bool },
+    ProbeEnded { target: ProbeTarget, probe_id: u64, result: ProbeResult },
+    ProbeLate { target: ProbeTarget, probe_id: u64 },
+    NodeSettled { interception: Interception, is_done: bool },
     TornDown,
     Reload,
     Retry,
@@ -32,7 +32,7 @@ pub enum Message {
 
 pub struct Agent {
     pub id: u32,
-    machine: Machine,
+    machine: StateMachine,
     wake: Option<Instant>,
     /// The watchdog has ended, and its server not yet.
     pub is_dead: bool,
@@ -43,7 +43,7 @@ pub struct Agent {
     pub is_leaving: bool,
     pub node: NodeThread,
     pub server: Option<Server>,
-    pub probes: BTreeMap<Target, Probe>,
+    pub probes: BTreeMap<ProbeTarget, Probe>,
     pub next_port: u16,
 }
 
@@ -87,7 +87,7 @@ impl World {
         let id = self.number();
         let agent = Agent {
             id,
-            machine: Machine::new(self.design.timing, false, self.now),
+            machine: StateMachine::new(self.design.timing, false, self.now),
             wake: None,
             is_dead: false,
             is_stopped: false,
@@ -114,12 +114,12 @@ impl World {
         let event = match message {
             Message::Tick => Event::Tick,
             Message::Serving => Event::Serving { targets: &targets, drain: Duration::from_secs(5) },
-            Message::Failed => Event::Failed,
-            Message::Misbehaved => Event::Misbehaved,
+            Message::ConfigurationRefused => Event::ConfigurationRefused,
+            Message::ProtocolViolated => Event::ProtocolViolated,
             Message::Exited(exit) => Event::Exited(exit),
-            Message::Probed { target, inquiry, verdict } => Event::Probed { target, inquiry, verdict },
-            Message::ProbeLate { target, inquiry } => Event::ProbeLate { target, inquiry },
-            Message::Settled { ref interception, is_done } => Event::Settled { interception, is_done },
+            Message::ProbeEnded { target, probe_id, result } => Event::ProbeEnded { target, probe_id, result },
+            Message::ProbeLate { target, probe_id } => Event::ProbeLate { target, probe_id },
+            Message::NodeSettled { ref interception, is_done } => Event::NodeSettled { interception, is_done },
             Message::TornDown => Event::TornDown,
             Message::Reload => Event::Reload,
             Message::Retry => Event::Retry,
@@ -145,16 +145,20 @@ impl World {
             Action::Spawn => self.spawn(id),
             Action::Kill => self.end_server(id, Exit::Signal(9), MS),
             Action::Stop { .. } => self.tell_server_to_stop(id),
-            Action::Probe { target, inquiry, is_sparing } => self.probe(id, target, inquiry, is_sparing),
+            Action::Probe { target, probe_id, is_single_packet } => self.probe(id, target, probe_id, is_single_packet),
             Action::CancelProbes => {
                 if let Some(agent) = self.agents.get_mut(&id) {
                     agent.probes.clear();
                 }
             }
-            Action::Intercept(interception) => self.wish(id, Wish::Interception(interception)),
-            Action::Teardown => self.wish(id, Wish::Teardown),
+            Action::Intercept(interception) => self.wish(id, NodeCommand::Intercept(interception)),
+            Action::Teardown => self.wish(id, NodeCommand::TearDown),
             Action::Exit(_) => self.end_watchdog(id, Duration::ZERO),
-            Action::Reload | Action::CountRestart(_) | Action::Announce | Action::StopOffering | Action::Tell { .. } => {}
+            Action::Reload
+            | Action::CountRestart(_)
+            | Action::AnnounceProven
+            | Action::StopOffering
+            | Action::ReportObstacle { .. } => {}
         }
     }
 
@@ -183,9 +187,9 @@ impl World {
         self.agents.remove(&id);
     }
 
-    fn targets(&self) -> Vec<Target> {
+    fn targets(&self) -> Vec<ProbeTarget> {
         let each = self.wish.addresses.iter().map(|address| SocketAddr::new(*address, self.wish.port));
-        each.flat_map(|address| [Transport::Udp, Transport::Tcp].map(|transport| Target { address, transport })).collect()
+        each.flat_map(|address| [Transport::Udp, Transport::Tcp].map(|transport| ProbeTarget { address, transport })).collect()
     }
 
     /// Holds back what would happen to a stopped watchdog; true if it was.

@@ -15,7 +15,7 @@ impl World {
                     self.end_server(id, Exit::Signal(9), Duration::ZERO);
                 }
                 Kind::ServerExits => self.end_server(id, Exit::Status(3), Duration::ZERO),
-                Kind::ServerTalksNonsense if self.server(id).is_some() => self.tell(id, Message::Misbehaved),
+                Kind::ServerTalksNonsense if self.server(id).is_some() => self.tell(id, Message::ProtocolViolated),
                 Kind::ServerStopped => self.stop_server(id, true),
                 Kind::WatchdogStopped => self.stop_watchdog(id),
                 Kind::BothStopped => {

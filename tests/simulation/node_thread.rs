@@ -11,16 +11,16 @@ const LOCK_WAIT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wish {
-    Interception(Interception),
-    Teardown,
+pub enum NodeCommand {
+    Intercept(Interception),
+    TearDown,
 }
 
 /// What is being done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Job {
     number: u32,
-    wish: Wish,
+    wish: NodeCommand,
     stage: Stage,
 }
 
@@ -36,7 +36,7 @@ enum Stage {
 /// The thread.
 #[derive(Debug, Default)]
 pub struct NodeThread {
-    wish: Option<Wish>,
+    wish: Option<NodeCommand>,
     is_due: bool,
     job: Option<Job>,
     jobs: u32,
@@ -49,9 +49,9 @@ impl NodeThread {
 }
 
 impl World {
-    pub fn wish(&mut self, agent: u32, wish: Wish) {
+    pub fn wish(&mut self, agent: u32, wish: NodeCommand) {
         let none = Interception::default();
-        if wish == Wish::Interception(none.clone()) && !self.design.withdraws && self.kernel.has_link {
+        if wish == NodeCommand::Intercept(none.clone()) && !self.design.withdraws && self.kernel.has_link {
             return self.schedule(Duration::ZERO, Happening::Tell(agent, settled(none, true)));
         }
         if let Some(agent) = self.agents.get_mut(&agent) {
@@ -122,7 +122,7 @@ impl World {
         if is_done {
             self.set_rules(id, &job.wish);
         }
-        if !fails && job.wish != Wish::Teardown {
+        if !fails && job.wish != NodeCommand::TearDown {
             self.kernel.has_link = true;
             self.kernel.has_fallback = self.scene.has_fallback;
         }
@@ -130,7 +130,7 @@ impl World {
             agent.node.job = None;
         }
         match job.wish {
-            Wish::Interception(interception) => {
+            NodeCommand::Intercept(interception) => {
                 self.note(|_| format!("agent {id}: the node intercepts {interception}, done {is_done}"));
                 let is_whole = Interception::of(&self.wish.addresses).is_within(&interception);
                 self.tell(id, settled(interception, is_done));
@@ -141,15 +141,15 @@ impl World {
                 }
                 self.begin_job(id);
             }
-            Wish::Teardown => self.tell(id, Message::TornDown),
+            NodeCommand::TearDown => self.tell(id, Message::TornDown),
         }
     }
 
-    fn set_rules(&mut self, id: u32, wish: &Wish) {
+    fn set_rules(&mut self, id: u32, wish: &NodeCommand) {
         let is_alone = self.has_node_alone(id);
         let interception = match wish {
-            Wish::Interception(interception) => interception,
-            Wish::Teardown => {
+            NodeCommand::Intercept(interception) => interception,
+            NodeCommand::TearDown => {
                 self.kernel.disown(id);
                 if is_alone {
                     self.kernel.restore(&[], true);
@@ -168,5 +168,5 @@ impl World {
 }
 
 fn settled(interception: Interception, is_done: bool) -> Message {
-    Message::Settled { interception, is_done }
+    Message::NodeSettled { interception, is_done }
 }

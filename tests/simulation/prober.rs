@@ -5,7 +5,7 @@ use crate::faults::{Kind, SLOWEST_PROBE};
 use crate::kernel::{Arrival, Packet, Place};
 use crate::server::Parcel;
 use crate::world::{Happening, PROBE_MARK, World};
-use nodelocaldns::watchdog::state::{Target, Verdict};
+use nodelocaldns::watchdog::state::{ProbeResult, ProbeTarget};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -20,31 +20,31 @@ const PROBE_DEADLINE: Duration = Duration::from_millis(250);
 
 /// A question of the watchdog's that is on its way.
 pub struct Probe {
-    inquiry: u64,
+    probe_id: u64,
     /// Of the port that asks now; port 0 while none is open.
     source: SocketAddr,
     port_since: Instant,
     foreign: u32,
     sent: u32,
     /// One packet, and no other.
-    is_sparing: bool,
+    is_single_packet: bool,
 }
 
 impl World {
     /// Asks until something is heard.
-    pub fn probe(&mut self, id: u32, target: Target, inquiry: u64, is_sparing: bool) {
+    pub fn probe(&mut self, id: u32, target: ProbeTarget, probe_id: u64, is_single_packet: bool) {
         let now = self.now;
         let Some(agent) = self.agents.get_mut(&id) else { return };
-        let probe = Probe { inquiry, source: target.address, port_since: now, foreign: 0, sent: 0, is_sparing };
+        let probe = Probe { probe_id, source: target.address, port_since: now, foreign: 0, sent: 0, is_single_packet };
         agent.probes.insert(target, probe);
         self.take_port(id, target);
         self.send_probe(id, target);
         if self.agents.get(&id).is_some_and(|agent| agent.probes.contains_key(&target)) {
-            self.schedule(PROBE_DEADLINE, Happening::Tell(id, Message::ProbeLate { target, inquiry }));
+            self.schedule(PROBE_DEADLINE, Happening::Tell(id, Message::ProbeLate { target, probe_id }));
         }
     }
 
-    fn take_port(&mut self, id: u32, target: Target) {
+    fn take_port(&mut self, id: u32, target: ProbeTarget) {
         let now = self.now;
         let Some(agent) = self.agents.get_mut(&id) else { return };
         agent.next_port = (agent.next_port + 1) % 4096;
@@ -54,67 +54,68 @@ impl World {
         }
     }
 
-    fn send_probe(&mut self, id: u32, target: Target) {
+    fn send_probe(&mut self, id: u32, target: ProbeTarget) {
         let Some(probe) = self.agents.get_mut(&id).and_then(|agent| agent.probes.get_mut(&target)) else { return };
         probe.sent += 1;
-        let (inquiry, source, sent) = (probe.inquiry, probe.source, probe.sent);
+        let (probe_id, source, sent) = (probe.probe_id, probe.source, probe.sent);
         let (destination, protocol) = Self::end_of(target);
-        let again = if probe.is_sparing { ONE_PORT } else { RESEND };
-        self.schedule(again, Happening::ProbeAgain { agent: id, target, inquiry, sent });
+        let again = if probe.is_single_packet { ONE_PORT } else { RESEND };
+        self.schedule(again, Happening::ProbeAgain { agent: id, target, probe_id, sent });
         let packet = Packet { protocol, source, destination, mark: PROBE_MARK };
-        let parcel = Parcel::Probe { agent: id, target, inquiry, source };
+        let parcel = Parcel::Probe { agent: id, target, probe_id, source };
         match self.kernel.send_query(packet, Place::Host, parcel, self.now) {
             Arrival::Socket(agent) => self.read(agent),
             // The kernel refuses to send it there.
-            Arrival::KubeDns(_) => self.end_probe(id, target, inquiry, Verdict::Unproven, MS / 4),
+            Arrival::KubeDns(_) => self.end_probe(id, target, probe_id, ProbeResult::Unproven, MS / 4),
             Arrival::Nobody => {}
         }
     }
 
     /// Somebody has answered a probe from this port.
-    pub fn take_probe_answer(&mut self, id: u32, target: Target, inquiry: u64, source: SocketAddr, is_ours: bool) {
+    pub fn take_probe_answer(&mut self, id: u32, target: ProbeTarget, probe_id: u64, source: SocketAddr, is_ours: bool) {
         if self.is_going_on(Kind::ProbesLost) && self.rng.u8(..4) > 0 {
             return;
         }
         let latency = if self.is_going_on(Kind::ProbesSlow) { self.draw(1, SLOWEST_PROBE.as_millis() as u64) } else { MS / 4 };
         let Some(agent) = self.agents.get_mut(&id) else { return };
-        let Some(probe) = agent.probes.get_mut(&target).filter(|probe| probe.inquiry == inquiry && probe.source == source) else {
+        let Some(probe) = agent.probes.get_mut(&target).filter(|probe| probe.probe_id == probe_id && probe.source == source)
+        else {
             return;
         };
-        let verdict = match is_ours {
-            true => Verdict::Answered,
-            false if probe.foreign < FOREIGN_TRIES && !probe.is_sparing => {
+        let result = match is_ours {
+            true => ProbeResult::Answered,
+            false if probe.foreign < FOREIGN_TRIES && !probe.is_single_packet => {
                 probe.foreign += 1;
                 probe.sent += 1;
                 // Closed: another answer to this port is not heard.
                 probe.source.set_port(0);
-                let again = Happening::ProbeAgain { agent: id, target, inquiry, sent: probe.sent };
+                let again = Happening::ProbeAgain { agent: id, target, probe_id, sent: probe.sent };
                 return self.schedule(FOREIGN_PAUSE, again);
             }
-            false => Verdict::Foreign,
+            false => ProbeResult::Foreign,
         };
-        self.end_probe(id, target, inquiry, verdict, latency);
+        self.end_probe(id, target, probe_id, result, latency);
     }
 
     /// The watchdog hears after `latency` what its question came to.
-    fn end_probe(&mut self, id: u32, target: Target, inquiry: u64, verdict: Verdict, latency: Duration) {
+    fn end_probe(&mut self, id: u32, target: ProbeTarget, probe_id: u64, result: ProbeResult, latency: Duration) {
         if let Some(agent) = self.agents.get_mut(&id) {
             agent.probes.remove(&target);
         }
-        self.schedule(latency, Happening::Tell(id, Message::Probed { target, inquiry, verdict }));
+        self.schedule(latency, Happening::Tell(id, Message::ProbeEnded { target, probe_id, result }));
     }
 
-    pub fn probe_again(&mut self, id: u32, target: Target, inquiry: u64, sent: u32) {
+    pub fn probe_again(&mut self, id: u32, target: ProbeTarget, probe_id: u64, sent: u32) {
         let now = self.now;
         let Some(agent) = self.agents.get_mut(&id) else { return };
         if agent.is_stopped {
-            return agent.held.push(Happening::ProbeAgain { agent: id, target, inquiry, sent });
+            return agent.held.push(Happening::ProbeAgain { agent: id, target, probe_id, sent });
         }
-        let Some(probe) = agent.probes.get(&target).filter(|probe| probe.inquiry == inquiry && probe.sent == sent) else {
+        let Some(probe) = agent.probes.get(&target).filter(|probe| probe.probe_id == probe_id && probe.sent == sent) else {
             return;
         };
-        if probe.is_sparing {
-            return self.end_probe(id, target, inquiry, Verdict::Silent, Duration::ZERO);
+        if probe.is_single_packet {
+            return self.end_probe(id, target, probe_id, ProbeResult::Silent, Duration::ZERO);
         }
         if probe.source.port() == 0 || now - probe.port_since >= ONE_PORT {
             self.take_port(id, target);

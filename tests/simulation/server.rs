@@ -6,7 +6,7 @@ use crate::faults::Kind;
 use crate::kernel::Packet;
 use crate::world::{Happening, World};
 use nodelocaldns::node::Protocol;
-use nodelocaldns::watchdog::state::{Exit, Target};
+use nodelocaldns::watchdog::state::{Exit, ProbeTarget};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ const MS: Duration = Duration::from_millis(1);
 #[derive(Clone, Debug)]
 pub enum Parcel {
     Query(Query),
-    Probe { agent: u32, target: Target, inquiry: u64, source: SocketAddr },
+    Probe { agent: u32, target: ProbeTarget, probe_id: u64, source: SocketAddr },
 }
 
 pub struct Server {
@@ -51,7 +51,7 @@ impl World {
             agent.server = Some(server);
         }
         if self.is_going_on(Kind::StartsFail) {
-            self.schedule(startup, Happening::Tell(agent, Message::Failed));
+            self.schedule(startup, Happening::Tell(agent, Message::ConfigurationRefused));
             self.end_server(agent, Exit::Status(1), startup);
         } else if !self.is_going_on(Kind::StartsHang) {
             self.schedule(startup, Happening::ServerUp(number));
@@ -70,7 +70,7 @@ impl World {
             return self.schedule(5 * MS, Happening::ServerUp(number));
         }
         if !self.bind(id) {
-            self.schedule(Duration::ZERO, Happening::Tell(id, Message::Failed));
+            self.schedule(Duration::ZERO, Happening::Tell(id, Message::ConfigurationRefused));
             return self.end_server(id, Exit::Status(1), MS);
         }
         let now = self.now;
@@ -107,8 +107,8 @@ impl World {
                         server.outstanding += 1;
                     }
                 }
-                Parcel::Probe { agent: asking, target, inquiry, source } => {
-                    self.reply_to_probe(agent, asking, target, inquiry, source);
+                Parcel::Probe { agent: asking, target, probe_id, source } => {
+                    self.reply_to_probe(agent, asking, target, probe_id, source);
                 }
             }
         }
@@ -135,14 +135,14 @@ impl World {
         }
     }
 
-    fn reply_to_probe(&mut self, own: u32, asking: u32, target: Target, inquiry: u64, source: SocketAddr) {
+    fn reply_to_probe(&mut self, own: u32, asking: u32, target: ProbeTarget, probe_id: u64, source: SocketAddr) {
         let (address, protocol) = Self::end_of(target);
         let seen = self.kernel.send_reply(Packet { protocol, source: address, destination: source, mark: 0 }, self.now);
         if seen != Some(address) {
             return;
         }
         let is_ours = own == asking && !self.is_going_on(Kind::Wrong(address.ip(), protocol));
-        self.take_probe_answer(asking, target, inquiry, source, is_ours);
+        self.take_probe_answer(asking, target, probe_id, source, is_ours);
     }
 
     /// SIGTERM by way of the control socket: it answers what it has, and ends.

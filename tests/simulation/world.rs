@@ -7,7 +7,7 @@ use crate::kernel::{Arrival, DNS, Kernel, Packet, Place};
 use crate::server::Parcel;
 use fastrand::Rng;
 use nodelocaldns::node::{Fallback, Interception, Protocol, Rule, Wish};
-use nodelocaldns::watchdog::state::{Exit, Target, Timing};
+use nodelocaldns::watchdog::state::{Exit, ProbeTarget, Timing};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -55,8 +55,8 @@ pub enum Happening {
     /// A probe that was sent so many times is to be sent again.
     ProbeAgain {
         agent: u32,
-        target: Target,
-        inquiry: u64,
+        target: ProbeTarget,
+        probe_id: u64,
         sent: u32,
     },
     NodeStep(u32, u32),
@@ -181,7 +181,7 @@ impl World {
             Happening::ServerUp(server) => self.server_up(server),
             Happening::ServerEnded(server, exit) => self.server_ended(server, exit),
             Happening::Tell(agent, message) => self.tell(agent, message),
-            Happening::ProbeAgain { agent, target, inquiry, sent } => self.probe_again(agent, target, inquiry, sent),
+            Happening::ProbeAgain { agent, target, probe_id, sent } => self.probe_again(agent, target, probe_id, sent),
             Happening::NodeStep(agent, job) => self.node_step(agent, job),
             Happening::NodeRetry(agent) => self.node_retry(agent),
             Happening::Begins(index) => {
@@ -389,7 +389,7 @@ impl World {
     }
 
     /// The address and protocol of a target, as the kernel has them.
-    pub fn end_of(target: Target) -> (SocketAddr, Protocol) {
+    pub fn end_of(target: ProbeTarget) -> (SocketAddr, Protocol) {
         let protocol = match target.transport {
             nodelocaldns::chain::Transport::Udp => Protocol::Udp,
             nodelocaldns::chain::Transport::Tcp => Protocol::Tcp,

@@ -27,28 +27,28 @@ fn file(text: &str) -> OwnedFd {
 }
 
 /// A predecessor that gives one successor everything, and tells what it hears after that, so many times.
-async fn serve(mut handover: Handover, sockets: Sockets, count: usize) -> (Handover, Vec<Heard>) {
-    let mut heard = Vec::new();
-    while heard.len() < count {
+async fn serve(mut handover: Handover, sockets: Sockets, count: usize) -> (Handover, Vec<HandoverEvent>) {
+    let mut event = Vec::new();
+    while event.len() < count {
         match tokio::time::timeout(SOON, handover.next()).await.expect("something is heard") {
-            Heard::Asked => assert!(handover.offer(&sockets, Some(file("warm").as_fd()))),
-            other => heard.push(other),
+            HandoverEvent::TakeoverRequested => assert!(handover.offer(&sockets, Some(file("warm").as_fd()))),
+            other => event.push(other),
         }
     }
-    (handover, heard)
+    (handover, event)
 }
 
 /// [`Handover::announce`], and what [`Handover::next`] does for it.
 async fn announce(handover: &mut Handover, path: &Path) {
     handover.announce(Some(path));
-    while handover.opening.is_some() {
-        let outcome = Opening::outcome(&mut handover.opening).await;
+    while handover.pending.is_some() {
+        let outcome = PendingListener::outcome(&mut handover.pending).await;
         handover.take_opened(outcome);
     }
 }
 
 /// [`Handover::take_over`] where it does not keep the runtime from running.
-async fn take_over(path: &Path) -> (Handover, Result<Option<Inheritance>, HandoverError>) {
+async fn take_over(path: &Path) -> (Handover, Result<Option<InheritedState>, HandoverError>) {
     let path = path.to_owned();
     let runtime = tokio::runtime::Handle::current();
     let blocking = move || {
@@ -69,20 +69,20 @@ async fn a_successor_gets_sockets_and_cache_and_tells_of_its_proof_and_of_its_en
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let serving = tokio::spawn(serve(old, sockets.clone(), 2));
     let (mut new, outcome) = take_over(&path).await;
-    let inheritance = outcome.unwrap().expect("somebody was there");
-    assert_eq!(inheritance.sockets.dns_addresses().collect::<Vec<_>>(), [address]);
+    let inherited = outcome.unwrap().expect("somebody was there");
+    assert_eq!(inherited.sockets.dns_addresses().collect::<Vec<_>>(), [address]);
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.send_to(b"waits", address).unwrap();
-    assert_eq!(inheritance.sockets.fds().count(), 3, "each socket, and no other in its place");
+    assert_eq!(inherited.sockets.fds().count(), 3, "each socket, and no other in its place");
     let mut warm = String::new();
-    std::fs::File::from(inheritance.cache.unwrap()).read_to_string(&mut warm).unwrap();
+    std::fs::File::from(inherited.cache.unwrap()).read_to_string(&mut warm).unwrap();
     assert_eq!(warm, "warm");
     assert!(new.is_shared());
     announce(&mut new, &path).await;
     announce(&mut new, &path).await;
     drop(new);
-    let (old, heard) = serving.await.unwrap();
-    assert_eq!(heard, [Heard::Proven, Heard::SuccessorGone]);
+    let (old, event) = serving.await.unwrap();
+    assert_eq!(event, [HandoverEvent::SuccessorProven, HandoverEvent::SuccessorGone]);
     assert!(!old.is_shared());
 }
 
@@ -121,9 +121,9 @@ async fn a_predecessor_that_hangs_ends_or_talks_nonsense_costs_a_second_at_most(
     let (_folder, path) = folder();
     for nonsense in [None, Some(&b"\xff\x00"[..]), Some(&br#"{"sockets":{"more":false,"new":1}}"#[..]), Some(&br#""cache""#[..])]
     {
-        let rendezvous = Rendezvous::open(Place::take(&path).unwrap()).unwrap();
+        let listener = HandoverListener::open(BoundSocket::take(&path).unwrap()).unwrap();
         let peer = tokio::spawn(async move {
-            let channel = rendezvous.accept().await.unwrap();
+            let channel = listener.accept().await.unwrap();
             if let Some(nonsense) = nonsense {
                 rustix::net::send(channel.into_fd(), nonsense, rustix::net::SendFlags::empty()).unwrap();
             } else {
@@ -145,21 +145,21 @@ async fn successors_that_talk_nonsense_hang_or_speak_another_version_do_not_keep
     let mut old = Handover::default();
     announce(&mut old, &path).await;
     let serving = tokio::spawn(serve(old, sockets, 1));
-    let silent = rendezvous::connect(&path).unwrap().unwrap();
-    let gone = rendezvous::connect(&path).unwrap().unwrap();
+    let silent = listener::connect(&path).unwrap().unwrap();
+    let gone = listener::connect(&path).unwrap().unwrap();
     drop(gone);
-    let talker = rendezvous::connect(&path).unwrap().unwrap();
-    talker.send(&Request::Proven, &[]).unwrap();
-    let newer = rendezvous::connect(&path).unwrap().unwrap();
-    newer.send(&Request::TakeOver { version: VERSION + 1 }, &[]).unwrap();
-    let told = tokio::task::spawn_blocking(move || newer.wait::<Offer>(SOON)).await.unwrap();
-    assert!(matches!(&told, Ok((Offer::Refused { reason }, _)) if reason.contains("version")), "{told:?}");
+    let talker = listener::connect(&path).unwrap().unwrap();
+    talker.send(&SuccessorMessage::Proven, &[]).unwrap();
+    let newer = listener::connect(&path).unwrap().unwrap();
+    newer.send(&SuccessorMessage::TakeOver { version: VERSION + 1 }, &[]).unwrap();
+    let told = tokio::task::spawn_blocking(move || newer.wait::<PredecessorMessage>(SOON)).await.unwrap();
+    assert!(matches!(&told, Ok((PredecessorMessage::Refused { reason }, _)) if reason.contains("version")), "{told:?}");
     let (new, outcome) = take_over(&path).await;
     assert!(outcome.unwrap().is_some());
     let (second, refused) = take_over(&path).await;
     assert!(matches!(refused, Err(HandoverError::Refused(_))) && !second.is_shared());
     drop((silent, talker, new));
-    assert_eq!(serving.await.unwrap().1, [Heard::SuccessorGone]);
+    assert_eq!(serving.await.unwrap().1, [HandoverEvent::SuccessorGone]);
 }
 
 #[tokio::test]
@@ -172,38 +172,38 @@ async fn who_has_passed_on_is_not_missed() {
     let (mut second, outcome) = take_over(&path).await;
     outcome.unwrap().expect("somebody was there");
     announce(&mut second, &path).await;
-    let (mut first, heard) = serving.await.unwrap();
-    assert_eq!(heard, [Heard::Proven]);
+    let (mut first, event) = serving.await.unwrap();
+    assert_eq!(event, [HandoverEvent::SuccessorProven]);
 
     let serving = tokio::spawn(serve(second, sockets, 1));
     let (mut third, outcome) = take_over(&path).await;
     outcome.unwrap().expect("somebody was there");
     announce(&mut third, &path).await;
-    let (second, heard) = serving.await.unwrap();
-    assert_eq!(heard, [Heard::Proven]);
+    let (second, event) = serving.await.unwrap();
+    assert_eq!(event, [HandoverEvent::SuccessorProven]);
     drop(second);
     assert!(tokio::time::timeout(Duration::from_millis(300), first.next()).await.is_err(), "the third one serves");
-    assert_eq!(tokio::time::timeout(SOON, third.next()).await, Ok(Heard::PredecessorGone));
+    assert_eq!(tokio::time::timeout(SOON, third.next()).await, Ok(HandoverEvent::PredecessorGone));
 }
 
 #[tokio::test]
 async fn the_socket_file_is_the_successors_before_its_predecessor_hears_of_the_proof() {
     let (_folder, path) = folder();
     for round in 0..20 {
-        let rendezvous = Rendezvous::open(Place::take(&path).unwrap()).unwrap();
+        let listener = HandoverListener::open(BoundSocket::take(&path).unwrap()).unwrap();
         let own = std::fs::metadata(&path).unwrap().ino();
         let there = path.clone();
         let old = tokio::spawn(async move {
-            let channel = rendezvous.accept().await.unwrap();
-            channel.send(&Offer::Sockets { more: false }, &[]).unwrap();
-            channel.send(&Offer::Cache, &[]).unwrap();
-            let heard = move || {
-                assert!(matches!(channel.wait(SOON), Ok((Request::TakeOver { .. }, _))));
-                assert!(matches!(channel.wait(SOON), Ok((Request::Proven, _))));
+            let channel = listener.accept().await.unwrap();
+            channel.send(&PredecessorMessage::Sockets { more: false }, &[]).unwrap();
+            channel.send(&PredecessorMessage::Cache, &[]).unwrap();
+            let event = move || {
+                assert!(matches!(channel.wait(SOON), Ok((SuccessorMessage::TakeOver { .. }, _))));
+                assert!(matches!(channel.wait(SOON), Ok((SuccessorMessage::Proven, _))));
                 std::fs::metadata(there).unwrap().ino()
             };
-            let found = tokio::task::spawn_blocking(heard).await.unwrap();
-            rendezvous.close().unwrap().await.unwrap();
+            let found = tokio::task::spawn_blocking(event).await.unwrap();
+            listener.close().unwrap().await.unwrap();
             found
         });
         let (mut new, outcome) = take_over(&path).await;
@@ -217,11 +217,11 @@ async fn the_socket_file_is_the_successors_before_its_predecessor_hears_of_the_p
 #[tokio::test]
 async fn a_predecessor_that_never_ends_costs_a_second_at_most() {
     let (_folder, path) = folder();
-    let rendezvous = Rendezvous::open(Place::take(&path).unwrap()).unwrap();
+    let listener = HandoverListener::open(BoundSocket::take(&path).unwrap()).unwrap();
     let peer = tokio::spawn(async move {
-        let channel = rendezvous.accept().await.unwrap();
+        let channel = listener.accept().await.unwrap();
         // Until nobody hears it, and waiting a little where there is no room.
-        while !matches!(channel.send(&Offer::Sockets { more: true }, &[]), Err(ChannelError::Socket(error)) if error.kind() != io::ErrorKind::WouldBlock)
+        while !matches!(channel.send(&PredecessorMessage::Sockets { more: true }, &[]), Err(ChannelError::Socket(error)) if error.kind() != io::ErrorKind::WouldBlock)
         {
             tokio::task::yield_now().await;
         }
@@ -238,15 +238,15 @@ async fn a_successor_that_says_the_same_without_end_is_heard_once_and_holds_noth
     let (_, sockets) = bound();
     let mut old = Handover::default();
     announce(&mut old, &path).await;
-    let talker = rendezvous::connect(&path).unwrap().unwrap();
-    talker.send(&Request::TakeOver { version: VERSION }, &[]).unwrap();
-    assert_eq!(old.next().await, Heard::Asked);
+    let talker = listener::connect(&path).unwrap().unwrap();
+    talker.send(&SuccessorMessage::TakeOver { version: VERSION }, &[]).unwrap();
+    assert_eq!(old.next().await, HandoverEvent::TakeoverRequested);
     assert!(old.offer(&sockets, None));
-    talker.send(&Request::Proven, &[]).unwrap();
-    assert_eq!(old.next().await, Heard::Proven);
+    talker.send(&SuccessorMessage::Proven, &[]).unwrap();
+    assert_eq!(old.next().await, HandoverEvent::SuccessorProven);
     let fill = || {
         let mut count = 0;
-        while talker.send(&Request::Proven, &[]).is_ok() && talker.send(&Request::PassedOn, &[]).is_ok() {
+        while talker.send(&SuccessorMessage::Proven, &[]).is_ok() && talker.send(&SuccessorMessage::PassedOn, &[]).is_ok() {
             count += 1;
         }
         count

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// What is probed: a listen address as a client on this machine reaches it, over one transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Target {
+pub struct ProbeTarget {
     pub address: SocketAddr,
     pub transport: Transport,
 }
@@ -59,7 +59,7 @@ impl Cause {
 
 /// What became of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ProbeResult {
     /// Our server answered.
     Answered,
     /// Somebody else did: another pod on the same address, cluster DNS.
@@ -77,7 +77,7 @@ pub enum Obstacle {
     /// Somebody else answers there.
     Foreign,
     /// The question does not come to the server: nobody listens where it goes, or it would leave the node.
-    Astray,
+    Misrouted,
     /// Nobody answers.
     Silence,
 }
@@ -89,36 +89,36 @@ pub enum Event<'a> {
     Tick,
     /// The server serves these, and takes at most `drain` to end.
     Serving {
-        targets: &'a [Target],
+        targets: &'a [ProbeTarget],
         drain: Duration,
     },
     /// The server says that it will not take its configuration.
-    Failed,
-    /// The server has said what it cannot have meant.
-    Misbehaved,
+    ConfigurationRefused,
+    /// The server has broken the protocol of the control socket.
+    ProtocolViolated,
     Exited(Exit),
-    Probed {
-        target: Target,
-        inquiry: u64,
-        verdict: Verdict,
+    ProbeEnded {
+        target: ProbeTarget,
+        probe_id: u64,
+        result: ProbeResult,
     },
     /// A probe has had no answer for so long that it counts as missed; it is still under way.
     ProbeLate {
-        target: Target,
-        inquiry: u64,
+        target: ProbeTarget,
+        probe_id: u64,
     },
     /// The node is as told, or could not be made so.
-    Settled {
+    NodeSettled {
         interception: &'a Interception,
         is_done: bool,
     },
     TornDown,
     /// Another process reads the same sockets too (a predecessor's or a successor's server), or does no longer.
-    Shared {
+    SocketsShared {
         is_shared: bool,
     },
     /// A successor has the sockets, its server has proved itself, and its interception is in place.
-    Succeeded,
+    SuccessorServes,
     /// It has ended, and nobody in its place.
     SuccessorGone,
     /// SIGUSR1: look at the configuration again.
@@ -141,24 +141,24 @@ pub enum Action {
     Stop {
         leave: bool,
     },
-    /// Ask until something is heard; a sparing probe is one packet, and ends with [`Verdict::Silent`] if nobody answers it. It takes the
+    /// Ask until something is heard; a sparing probe is one packet, and ends with [`ProbeResult::Silent`] if nobody answers it. It takes the
     /// place of the one before.
     Probe {
-        target: Target,
-        inquiry: u64,
-        is_sparing: bool,
+        target: ProbeTarget,
+        probe_id: u64,
+        is_single_packet: bool,
     },
     /// Ask nobody any longer.
     CancelProbes,
     /// Queries for these addresses are to come to the server, and for no others.
     Intercept(Interception),
     /// Say that queries for this address do not come to a server that serves, and why. Once, until that changes.
-    Tell {
+    ReportObstacle {
         address: IpAddr,
         obstacle: Obstacle,
     },
     /// Queries come to a proven server: a predecessor is told so, and a successor may come.
-    Announce,
+    AnnounceProven,
     /// No successor may come any longer.
     StopOffering,
     /// The server is replaced, for this reason.

@@ -1,6 +1,6 @@
 //! The machine against a simulated server with a virtual clock, in scenes of its own; tests/simulation lets chance choose.
 
-use super::{Action, Cause, Event, Exit, Machine, Obstacle, Target, Timing, Verdict};
+use super::{Action, Cause, Event, Exit, Obstacle, ProbeResult, ProbeTarget, StateMachine, Timing};
 use crate::chain::Transport;
 use crate::node::Interception;
 use proptest::prelude::*;
@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 const MS: Duration = Duration::from_millis(1);
 
-fn targets() -> Vec<Target> {
+fn targets() -> Vec<ProbeTarget> {
     let both = [Transport::Udp, Transport::Tcp];
     ["127.0.0.1:53", "[::1]:53"]
         .iter()
-        .flat_map(|address| both.map(|transport| Target { address: address.parse().unwrap(), transport }))
+        .flat_map(|address| both.map(|transport| ProbeTarget { address: address.parse().unwrap(), transport }))
         .collect()
 }
 
@@ -56,19 +56,19 @@ enum Coming {
 struct World {
     start: Instant,
     now: Instant,
-    machine: Machine,
+    machine: StateMachine,
     timing: Timing,
     nature: Nature,
-    targets: Vec<Target>,
+    targets: Vec<ProbeTarget>,
     coming: Vec<(Instant, Coming)>,
     /// With the number of each, since when it is asked, and whether that is one packet only.
-    probes: BTreeMap<Target, (u64, Instant, bool)>,
+    probes: BTreeMap<ProbeTarget, (u64, Instant, bool)>,
     is_serving: bool,
     /// Every target of this address has been answerable by the present server, without a pause, since.
     good_since: BTreeMap<IpAddr, Instant>,
     /// Addresses that are asked more seldom, since the present server did not answer there or somebody else did.
     doubtful: BTreeSet<IpAddr>,
-    answered: BTreeMap<Target, Instant>,
+    last_answer: BTreeMap<ProbeTarget, Instant>,
     /// Somebody else has answered a probe.
     foreign_at: Option<Instant>,
     on: Interception,
@@ -88,7 +88,7 @@ impl World {
         let mut world = Self {
             start: now,
             now,
-            machine: Machine::new(timing, false, now),
+            machine: StateMachine::new(timing, false, now),
             timing,
             nature,
             targets: targets(),
@@ -97,7 +97,7 @@ impl World {
             is_serving: false,
             good_since: BTreeMap::new(),
             doubtful: BTreeSet::new(),
-            answered: BTreeMap::new(),
+            last_answer: BTreeMap::new(),
             foreign_at: None,
             on: Interception::default(),
             log: Vec::new(),
@@ -113,8 +113,8 @@ impl World {
     fn tell(&mut self, event: Event<'_>) {
         self.is_stopping |= event == Event::Stop;
         match event {
-            Event::Shared { is_shared } => self.is_shared = is_shared,
-            Event::Succeeded => self.is_succeeded |= !self.is_stopping,
+            Event::SocketsShared { is_shared } => self.is_shared = is_shared,
+            Event::SuccessorServes => self.is_succeeded |= !self.is_stopping,
             Event::SuccessorGone => self.is_succeeded = false,
             _ => {}
         }
@@ -132,8 +132,8 @@ impl World {
                     assert_eq!(leave, self.is_shared || self.is_succeeded, "sockets taken from another, or left to nobody");
                     self.end_server(Exit::Status(0), 5 * MS);
                 }
-                Action::Probe { target, inquiry, is_sparing } => {
-                    self.probes.insert(target, (inquiry, self.now, is_sparing));
+                Action::Probe { target, probe_id, is_single_packet } => {
+                    self.probes.insert(target, (probe_id, self.now, is_single_packet));
                 }
                 Action::CancelProbes => self.probes.clear(),
                 Action::Intercept(interception) => {
@@ -142,8 +142,8 @@ impl World {
                 }
                 Action::Teardown => self.coming.push((self.now + MS, Coming::TornDown)),
                 Action::Exit(status) => self.exit = Some(status),
-                Action::Announce => assert!(!self.on.is_none(), "announced before queries come here"),
-                Action::Reload | Action::CountRestart(_) | Action::StopOffering | Action::Tell { .. } => {}
+                Action::AnnounceProven => assert!(!self.on.is_none(), "announced before queries come here"),
+                Action::Reload | Action::CountRestart(_) | Action::StopOffering | Action::ReportObstacle { .. } => {}
             }
         }
     }
@@ -183,31 +183,31 @@ impl World {
                 Coming::Exit(exit) => {
                     self.is_serving = false;
                     if self.nature.fails {
-                        self.tell(Event::Failed);
+                        self.tell(Event::ConfigurationRefused);
                     }
                     self.tell(Event::Exited(exit));
                 }
-                Coming::Settled(interception) => self.tell(Event::Settled { interception: &interception, is_done: true }),
+                Coming::Settled(interception) => self.tell(Event::NodeSettled { interception: &interception, is_done: true }),
                 Coming::TornDown => self.tell(Event::TornDown),
             }
         }
         for (index, target) in self.targets.clone().into_iter().enumerate() {
-            let Some((inquiry, asked, is_sparing)) = self.probes.get(&target).copied() else { continue };
+            let Some((probe_id, asked, is_single_packet)) = self.probes.get(&target).copied() else { continue };
             let is_foreign = self.nature.foreign == Some(index);
             let is_ours = self.is_serving && !self.nature.hangs && self.nature.deaf != Some(index);
-            let verdict = match (is_foreign || is_ours) && now >= asked + self.nature.latency {
-                true if is_foreign => Verdict::Foreign,
-                true => Verdict::Answered,
-                false if is_sparing && now >= asked + PATIENCE => Verdict::Silent,
+            let result = match (is_foreign || is_ours) && now >= asked + self.nature.latency {
+                true if is_foreign => ProbeResult::Foreign,
+                true => ProbeResult::Answered,
+                false if is_single_packet && now >= asked + PATIENCE => ProbeResult::Silent,
                 false => continue,
             };
             self.probes.remove(&target);
-            match verdict {
-                Verdict::Answered => _ = self.answered.insert(target, now),
-                Verdict::Foreign => self.foreign_at = Some(now),
+            match result {
+                ProbeResult::Answered => _ = self.last_answer.insert(target, now),
+                ProbeResult::Foreign => self.foreign_at = Some(now),
                 _ => {}
             }
-            self.tell(Event::Probed { target, inquiry, verdict });
+            self.tell(Event::ProbeEnded { target, probe_id, result });
         }
         if self.machine.wake_at().is_some_and(|at| at <= now) {
             self.tell(Event::Tick);
@@ -221,7 +221,7 @@ impl World {
         Interception::of(&addresses()).is_within(&self.on)
     }
 
-    fn of(&self, address: IpAddr) -> impl Iterator<Item = (usize, &Target)> {
+    fn of(&self, address: IpAddr) -> impl Iterator<Item = (usize, &ProbeTarget)> {
         self.targets.iter().enumerate().filter(move |(_, target)| target.address.ip() == address)
     }
 
@@ -234,7 +234,7 @@ impl World {
         let mut newest = None;
         for address in self.on.addresses() {
             for (_, target) in self.of(address) {
-                let at = self.answered.get(target).unwrap_or_else(|| panic!("{address} on, though {target:?} never answered"));
+                let at = self.last_answer.get(target).unwrap_or_else(|| panic!("{address} on, though {target:?} never answered"));
                 let ago = self.now - *at;
                 assert!(ago <= self.timing.silence_of_one + grace, "{address} on, though {target:?} was silent for {ago:?}");
                 newest = newest.max(Some(*at));
@@ -344,7 +344,7 @@ fn a_server_that_hangs_is_replaced_within_the_promised_gap() {
     world.run(Duration::from_millis(200));
     assert_eq!(world.causes(), [Cause::Hang]);
     assert!(world.is_on() && world.when(off()).len() == 1);
-    let back = *world.answered.values().min().unwrap() - world.start;
+    let back = *world.last_answer.values().min().unwrap() - world.start;
     assert!(back - hung < Duration::from_millis(700));
 }
 
@@ -510,7 +510,7 @@ fn an_address_that_loses_its_proof_is_withdrawn_alone_and_told_of_once() {
     world.run(Duration::from_secs(30));
     assert_eq!((world.on.clone(), world.when(Action::Kill).len(), world.when(off()).len()), (only(0), 0, 1));
     let obstacle = Obstacle::Foreign;
-    assert_eq!(world.when(Action::Tell { address: addresses()[1], obstacle }).len(), 1);
+    assert_eq!(world.when(Action::ReportObstacle { address: addresses()[1], obstacle }).len(), 1);
     world.crash(Exit::Signal(9));
     world.run(Duration::from_secs(3));
     assert_eq!((world.on.clone(), world.when(off()).len()), (only(0), 1), "nobody waits for it when the server is replaced");
@@ -519,13 +519,17 @@ fn an_address_that_loses_its_proof_is_withdrawn_alone_and_told_of_once() {
     assert!(world.is_on());
     world.nature.foreign = Some(3);
     world.run(Duration::from_secs(3));
-    assert_eq!(world.when(Action::Tell { address: addresses()[1], obstacle }).len(), 2, "it had been proven in between");
+    assert_eq!(
+        world.when(Action::ReportObstacle { address: addresses()[1], obstacle }).len(),
+        2,
+        "it had been proven in between"
+    );
 }
 
 /// When this target was asked, and whether with one packet only.
-fn asked(world: &World, wanted: Target) -> Vec<(Duration, bool)> {
+fn asked(world: &World, wanted: ProbeTarget) -> Vec<(Duration, bool)> {
     let of_probe = |(at, action): &(Duration, Action)| match action {
-        Action::Probe { target, is_sparing, .. } if *target == wanted => Some((*at, *is_sparing)),
+        Action::Probe { target, is_single_packet, .. } if *target == wanted => Some((*at, *is_single_packet)),
         _ => None,
     };
     world.log.iter().filter_map(of_probe).collect()
@@ -541,7 +545,7 @@ fn what_is_asked_in_vain_is_asked_ever_more_seldom_down_to_one_packet_in_ten_sec
         assert!(asked.len() < 35, "{asked:?}");
         let gaps: Vec<Duration> = asked.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
         assert!(gaps.iter().rev().take(10).all(|gap| *gap >= Duration::from_secs(10)), "{gaps:?}");
-        assert!(asked[2..].iter().all(|(_, is_sparing)| *is_sparing), "{asked:?}");
+        assert!(asked[2..].iter().all(|(_, is_single_packet)| *is_single_packet), "{asked:?}");
         assert_eq!((world.on.clone(), world.when(Action::Kill).len()), (only(1), 0), "the rest goes on");
         assert!(other.len() > 1500, "what answers is watched");
         let without = world.machine.without_service(world.now);
@@ -557,13 +561,13 @@ fn what_is_asked_seldom_is_asked_at_once_when_the_node_has_changed_but_no_more_t
     let settled = only(1);
     for _ in 0..500 {
         world.run(20 * MS);
-        world.tell(Event::Settled { interception: &settled, is_done: true });
+        world.tell(Event::NodeSettled { interception: &settled, is_done: true });
     }
     let more = asked(&world, targets()[0]).len() - before;
     assert!((9..=11).contains(&more), "{more} in ten seconds of changes");
     world.nature.foreign = None;
     world.run(Duration::from_millis(1100));
-    world.tell(Event::Settled { interception: &settled, is_done: true });
+    world.tell(Event::NodeSettled { interception: &settled, is_done: true });
     world.run(Duration::from_millis(200));
     assert!(world.is_on(), "it was never withdrawn, so that few proofs do");
 }
@@ -617,10 +621,10 @@ fn a_first_server_of_which_nothing_is_ever_heard_is_given_the_time_of_a_start() 
 fn where_the_rules_cannot_be_had_every_question_is_sparing_until_the_first_answer() {
     let mut world = World::new(Nature { foreign: Some(0), ..WELL });
     world.coming.clear();
-    world.tell(Event::Settled { interception: &Interception::default(), is_done: false });
+    world.tell(Event::NodeSettled { interception: &Interception::default(), is_done: false });
     world.run(Duration::from_millis(200));
     let [first, second] = [0, 2].map(|index| asked(&world, targets()[index]));
-    assert!(first.len() > 2 && first.iter().all(|(_, is_sparing)| *is_sparing), "{first:?}");
+    assert!(first.len() > 2 && first.iter().all(|(_, is_single_packet)| *is_single_packet), "{first:?}");
     assert!(second.len() > 2 && second[0].1 && !second[1].1, "it is watched once it has answered: {second:?}");
 }
 
@@ -628,7 +632,7 @@ fn where_the_rules_cannot_be_had_every_question_is_sparing_until_the_first_answe
 fn a_successor_waits_for_an_address_that_cannot_be_proven_no_longer_than_it_would_stay_intercepted() {
     let mut world = World::new(Nature { foreign: Some(0), ..WELL });
     world.run(Duration::from_secs(5));
-    let (served, announced) = (world.when(Action::Spawn)[0] + WELL.startup, world.when(Action::Announce));
+    let (served, announced) = (world.when(Action::Spawn)[0] + WELL.startup, world.when(Action::AnnounceProven));
     assert_eq!(announced.len(), 1);
     assert!((2000 * MS..2200 * MS).contains(&(announced[0] - served)), "{announced:?}");
 }
@@ -643,7 +647,7 @@ fn time_in_which_the_watchdog_did_not_run_is_nobodys_fault() {
     world.tell(Event::Tick);
     world.nature.hangs = false;
     assert!(world.when(Action::Kill).is_empty() && !world.machine.wanted().is_none());
-    for at in world.answered.values_mut() {
+    for at in world.last_answer.values_mut() {
         *at += Duration::from_secs(30);
     }
     world.run(Duration::from_secs(1));
@@ -669,10 +673,10 @@ fn a_withdrawal_that_fails_is_waited_for_while_the_server_serves_on() {
     let mut world = proven();
     world.tell(Event::Stop);
     world.coming.retain(|(_, coming)| !matches!(coming, Coming::Settled(_)));
-    world.tell(Event::Settled { interception: &Interception::default(), is_done: false });
+    world.tell(Event::NodeSettled { interception: &Interception::default(), is_done: false });
     world.run(Duration::from_secs(1));
     assert_eq!(world.when(STOP), [], "queries still come to it");
-    world.tell(Event::Settled { interception: &Interception::default(), is_done: true });
+    world.tell(Event::NodeSettled { interception: &Interception::default(), is_done: true });
     world.run(Duration::from_secs(1));
     assert_eq!((world.when(STOP).len(), world.exit), (1, Some(0)));
 }
@@ -723,7 +727,7 @@ fn a_reload_is_passed_on_to_a_server_there_is() {
     assert_eq!(world.when(Action::Reload).len(), 1);
     let fewer = targets()[..2].to_vec();
     world.targets.clone_from(&fewer);
-    world.answered.retain(|target, _| fewer.contains(target));
+    world.last_answer.retain(|target, _| fewer.contains(target));
     world.tell(Event::Serving { targets: &fewer, drain: Duration::ZERO });
     assert_eq!(world.on, only(0));
     world.probes.retain(|target, _| fewer.contains(target));
@@ -735,7 +739,7 @@ fn a_reload_is_passed_on_to_a_server_there_is() {
 #[test]
 fn a_successor_may_come_once_queries_come_here() {
     let world = proven();
-    let (on, announced) = (world.when(on())[0], world.when(Action::Announce));
+    let (on, announced) = (world.when(on())[0], world.when(Action::AnnounceProven));
     assert!(announced.len() == 1 && announced[0] >= on, "{announced:?}");
 }
 
@@ -747,17 +751,17 @@ fn a_server_that_is_replaced_before_the_rules_stand_is_announced_all_the_same() 
     }
     world.crash(Exit::Signal(9));
     world.run(Duration::from_millis(300));
-    assert_eq!((world.is_on(), world.when(on()).len(), world.when(Action::Announce).len()), (true, 1, 1));
+    assert_eq!((world.is_on(), world.when(on()).len(), world.when(Action::AnnounceProven).len()), (true, 1, 1));
 }
 
 #[test]
 fn once_succeeded_the_server_goes_and_the_rules_and_nothing_else_until_told_to_end() {
     let mut world = proven();
-    world.tell(Event::Shared { is_shared: true });
+    world.tell(Event::SocketsShared { is_shared: true });
     world.run(Duration::from_secs(3));
     assert!(world.is_on() && world.when(LEAVE).is_empty(), "both serve until the successor has proved itself");
     let served = world.machine.without_service(world.now);
-    world.tell(Event::Succeeded);
+    world.tell(Event::SuccessorServes);
     world.run(Duration::from_secs(60));
     assert_eq!((world.when(LEAVE).len(), world.when(STOP).len(), world.when(off()).len()), (1, 0, 2));
     assert_eq!((world.when(Action::Spawn).len(), world.when(Action::Teardown).len(), world.exit), (1, 0, None));
@@ -771,7 +775,7 @@ fn once_succeeded_the_server_goes_and_the_rules_and_nothing_else_until_told_to_e
 #[test]
 fn told_to_end_while_the_successor_has_not_proved_itself_the_sockets_are_left_to_it() {
     let mut world = proven();
-    world.tell(Event::Shared { is_shared: true });
+    world.tell(Event::SocketsShared { is_shared: true });
     world.tell(Event::Stop);
     world.run(Duration::from_secs(1));
     assert_eq!((world.exit, world.when(LEAVE).len(), world.when(STOP).len()), (Some(0), 1, 0));
@@ -780,7 +784,7 @@ fn told_to_end_while_the_successor_has_not_proved_itself_the_sockets_are_left_to
 #[test]
 fn told_to_end_while_it_drains_for_its_successor_it_drains_on_and_ends() {
     let mut world = proven();
-    world.tell(Event::Succeeded);
+    world.tell(Event::SuccessorServes);
     world.tell(Event::Stop);
     world.run(Duration::from_secs(1));
     assert_eq!((world.exit, world.when(Action::Kill).len(), world.when(LEAVE).len()), (Some(0), 0, 1));
@@ -790,22 +794,22 @@ fn told_to_end_while_it_drains_for_its_successor_it_drains_on_and_ends() {
 fn when_the_successor_ends_it_serves_again_at_once() {
     for drained in [false, true] {
         let mut world = proven();
-        world.tell(Event::Shared { is_shared: true });
-        world.tell(Event::Succeeded);
+        world.tell(Event::SocketsShared { is_shared: true });
+        world.tell(Event::SuccessorServes);
         world.run(if drained { Duration::from_secs(30) } else { MS });
-        world.tell(Event::Shared { is_shared: false });
+        world.tell(Event::SocketsShared { is_shared: false });
         world.tell(Event::SuccessorGone);
         let gone = world.now - world.start;
         world.run(Duration::from_millis(200));
         assert!(world.is_on() && world.when(Action::Spawn)[1] - gone <= 8 * MS);
-        assert_eq!(world.when(Action::Announce).len(), 2, "and another successor may come");
+        assert_eq!(world.when(Action::AnnounceProven).len(), 2, "and another successor may come");
     }
 }
 
 #[test]
 fn while_it_drains_for_a_successor_that_ended_another_one_may_take_its_place() {
     let mut world = proven();
-    for event in [Event::Succeeded, Event::SuccessorGone, Event::Succeeded] {
+    for event in [Event::SuccessorServes, Event::SuccessorGone, Event::SuccessorServes] {
         world.tell(event);
     }
     world.run(Duration::from_secs(30));
@@ -818,9 +822,9 @@ fn while_it_drains_for_a_successor_that_ended_another_one_may_take_its_place() {
 #[test]
 fn a_successor_that_never_proves_itself_changes_nothing() {
     let mut world = proven();
-    world.tell(Event::Shared { is_shared: true });
+    world.tell(Event::SocketsShared { is_shared: true });
     world.run(Duration::from_secs(5));
-    world.tell(Event::Shared { is_shared: false });
+    world.tell(Event::SocketsShared { is_shared: false });
     world.tell(Event::SuccessorGone);
     world.run(Duration::from_secs(5));
     assert!(world.is_on() && world.when(off()).len() == 1 && world.when(Action::Spawn).len() == 1);
@@ -832,7 +836,7 @@ fn a_successor_that_never_proves_itself_changes_nothing() {
 #[test]
 fn a_server_that_is_lost_while_a_successor_takes_over_is_not_replaced() {
     let mut world = proven();
-    world.tell(Event::Succeeded);
+    world.tell(Event::SuccessorServes);
     world.coming.retain(|(_, coming)| !matches!(coming, Coming::Exit(_)));
     world.coming.push((world.now + MS, Coming::Exit(Exit::Signal(9))));
     world.run(Duration::from_secs(1));
@@ -842,7 +846,7 @@ fn a_server_that_is_lost_while_a_successor_takes_over_is_not_replaced() {
     while world.when(Action::Kill).is_empty() {
         world.step();
     }
-    world.tell(Event::Succeeded);
+    world.tell(Event::SuccessorServes);
     world.run(Duration::from_secs(1));
     assert_eq!((world.exit, world.when(Action::Spawn).len()), (None, 1));
 }
@@ -880,28 +884,34 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn wild_event<'a>(choice: u8, target: Target, inquiry: u64, all: &'a [Target], settled: &'a [Interception; 3]) -> Event<'a> {
+fn wild_event<'a>(
+    choice: u8,
+    target: ProbeTarget,
+    probe_id: u64,
+    all: &'a [ProbeTarget],
+    settled: &'a [Interception; 3],
+) -> Event<'a> {
     match choice {
         0 | 1 => Event::Tick,
         2 => Event::Serving { targets: all, drain: Duration::from_secs(1) },
-        3 => Event::Failed,
-        4 => Event::Exited(Exit::Status(inquiry as i32 % 3)),
+        3 => Event::ConfigurationRefused,
+        4 => Event::Exited(Exit::Status(probe_id as i32 % 3)),
         5 => Event::Exited(Exit::Signal(9)),
-        6..=9 => Event::Probed { target, inquiry, verdict: Verdict::Answered },
+        6..=9 => Event::ProbeEnded { target, probe_id, result: ProbeResult::Answered },
         10 => {
-            let verdicts = [Verdict::Unproven, Verdict::Foreign, Verdict::Silent];
-            Event::Probed { target, inquiry, verdict: verdicts[inquiry as usize % verdicts.len()] }
+            let verdicts = [ProbeResult::Unproven, ProbeResult::Foreign, ProbeResult::Silent];
+            Event::ProbeEnded { target, probe_id, result: verdicts[probe_id as usize % verdicts.len()] }
         }
-        11 => Event::ProbeLate { target, inquiry },
-        12 => Event::Settled { interception: &settled[0], is_done: true },
-        13 => Event::Settled { interception: &settled[1 + inquiry as usize % 2], is_done: inquiry.is_multiple_of(3) },
-        14 => Event::Misbehaved,
+        11 => Event::ProbeLate { target, probe_id },
+        12 => Event::NodeSettled { interception: &settled[0], is_done: true },
+        13 => Event::NodeSettled { interception: &settled[1 + probe_id as usize % 2], is_done: probe_id.is_multiple_of(3) },
+        14 => Event::ProtocolViolated,
         15 => Event::Exited(Exit::NotStarted),
         16 => Event::Reload,
         17 => Event::Retry,
         18 => Event::TornDown,
-        20 => Event::Shared { is_shared: inquiry.is_multiple_of(2) },
-        21 => Event::Succeeded,
+        20 => Event::SocketsShared { is_shared: probe_id.is_multiple_of(2) },
+        21 => Event::SuccessorServes,
         22 => Event::SuccessorGone,
         _ => Event::Stop,
     }
@@ -932,8 +942,8 @@ proptest! {
                 Step::Fail(fails) => world.nature.fails = fails,
                 Step::Retry => world.tell(Event::Retry),
                 Step::Reload => world.tell(Event::Reload),
-                Step::Share(is_shared) => world.tell(Event::Shared { is_shared }),
-                Step::Succeed => world.tell(Event::Succeeded),
+                Step::Share(is_shared) => world.tell(Event::SocketsShared { is_shared }),
+                Step::Succeed => world.tell(Event::SuccessorServes),
                 Step::LoseSuccessor => world.tell(Event::SuccessorGone),
             }
         }
@@ -957,9 +967,9 @@ proptest! {
         let timing = Timing::default();
         let all = targets();
         let mut now = Instant::now();
-        let mut machine = Machine::new(timing, false, now);
-        let mut asked: BTreeMap<Target, u64> = BTreeMap::new();
-        let mut proofs: BTreeMap<Target, u32> = BTreeMap::new();
+        let mut machine = StateMachine::new(timing, false, now);
+        let mut asked: BTreeMap<ProbeTarget, u64> = BTreeMap::new();
+        let mut proofs: BTreeMap<ProbeTarget, u32> = BTreeMap::new();
         let mut intercepted = Interception::default();
         let settled = [Interception::default(), only(0), Interception::of(&addresses())];
         let mut is_shared = false;
@@ -967,19 +977,19 @@ proptest! {
             now += Duration::from_millis(ms);
             let target = all[index];
             // Mostly the inquiry that is open, so that proofs come about.
-            let inquiry = if guess < 35 { asked.get(&target).copied().unwrap_or(guess) } else { guess };
+            let probe_id = if guess < 35 { asked.get(&target).copied().unwrap_or(guess) } else { guess };
             // The end is rare, or nothing much would be seen.
             if choice == 19 && guess < 30 {
                 continue;
             }
-            let event = wild_event(choice, target, inquiry, &all, &settled);
+            let event = wild_event(choice, target, probe_id, &all, &settled);
             match event {
-                Event::Shared { is_shared: now_shared } => is_shared = now_shared,
-                Event::Probed { verdict: Verdict::Answered, .. } if asked.get(&target) == Some(&inquiry) => {
+                Event::SocketsShared { is_shared: now_shared } => is_shared = now_shared,
+                Event::ProbeEnded { result: ProbeResult::Answered, .. } if asked.get(&target) == Some(&probe_id) => {
                     *proofs.entry(target).or_default() += 1;
                     asked.remove(&target);
                 }
-                Event::Probed { .. } if asked.get(&target) == Some(&inquiry) => {
+                Event::ProbeEnded { .. } if asked.get(&target) == Some(&probe_id) => {
                     proofs.remove(&target);
                     asked.remove(&target);
                 }
@@ -987,14 +997,14 @@ proptest! {
             }
             for action in machine.handle(event, now) {
                 match action {
-                    Action::Probe { target, inquiry, .. } => _ = asked.insert(target, inquiry),
+                    Action::Probe { target, probe_id, .. } => _ = asked.insert(target, probe_id),
                     Action::CancelProbes => {
                         asked.clear();
                         proofs.clear();
                     }
                     Action::Stop { leave } => prop_assert!(leave || !is_shared, "taken from another process"),
                     Action::Intercept(interception) => {
-                        let is_new = |target: &&Target| {
+                        let is_new = |target: &&ProbeTarget| {
                             interception.contains(target.address.ip()) && !intercepted.contains(target.address.ip())
                         };
                         for target in all.iter().filter(is_new) {
@@ -1012,8 +1022,8 @@ proptest! {
 #[test]
 fn a_server_that_even_a_kill_does_not_end_keeps_nobody_from_ending() {
     let (start, timing) = (Instant::now(), Timing::default());
-    let mut machine = Machine::new(timing, false, start);
-    let settled = Event::Settled { interception: &Interception::default(), is_done: true };
+    let mut machine = StateMachine::new(timing, false, start);
+    let settled = Event::NodeSettled { interception: &Interception::default(), is_done: true };
     assert!(machine.handle(settled, start).contains(&Action::Spawn));
     assert_eq!(machine.handle(Event::Stop, start), [Action::StopOffering, Action::CancelProbes, Action::Stop { leave: false }]);
     let mut said = Vec::new();

@@ -26,13 +26,13 @@ const BACKLOG: i32 = 8;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A socket of packets that listens at a path.
-pub(super) struct Rendezvous {
-    listener: AsyncFd<OwnedFd>,
+pub(super) struct HandoverListener {
+    socket: AsyncFd<OwnedFd>,
     file: SocketFile,
 }
 
 /// A socket that listens at a path and that nobody hears yet.
-pub(super) struct Place {
+pub(super) struct BoundSocket {
     socket: OwnedFd,
     file: SocketFile,
 }
@@ -44,7 +44,7 @@ struct SocketFile {
     identity: (u64, u64),
 }
 
-impl Place {
+impl BoundSocket {
     /// Listens at `path`, in the place of whatever is there, all at once. May wait for the folder's file system.
     ///
     /// # Errors
@@ -68,15 +68,15 @@ impl Place {
     }
 }
 
-impl Rendezvous {
-    /// Hears whoever comes to `place`. To be called in a runtime.
+impl HandoverListener {
+    /// Hears whoever comes to `bound`. To be called in a runtime.
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
-    pub fn open(place: Place) -> io::Result<Self> {
+    pub fn open(bound: BoundSocket) -> io::Result<Self> {
         // SAFETY: the registration owns the descriptor and lends it only by shared reference, so it stays open and the same.
-        let listener = unsafe { AsyncFd::register_with_interest(place.socket, Interest::READABLE) }?;
-        Ok(Self { listener, file: place.file })
+        let socket = unsafe { AsyncFd::register_with_interest(bound.socket, Interest::READABLE) }?;
+        Ok(Self { socket, file: bound.file })
     }
 
     /// Hears nobody any longer, and removes the file on a thread of its own.
@@ -84,16 +84,16 @@ impl Rendezvous {
     /// # Errors
     /// No thread can be started.
     pub fn close(self) -> io::Result<oneshot::Receiver<()>> {
-        let Self { listener, file } = self;
-        drop(listener);
+        let Self { socket, file } = self;
+        drop(socket);
         deadline::begin(move || drop(file))
     }
 
     /// The next one that connects; `None` for one that is not let in. May be dropped and called again at any time.
     pub async fn accept(&self) -> Option<Channel> {
         loop {
-            let Ok(mut ready) = self.listener.readable().await else { std::future::pending().await };
-            match accept_with(self.listener.get_ref(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+            let Ok(mut ready) = self.socket.readable().await else { std::future::pending().await };
+            match accept_with(self.socket.get_ref(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok(connection) => return admitted(connection),
                 Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
@@ -118,7 +118,7 @@ impl Drop for SocketFile {
 
 /// Root and this process's user may take over.
 fn admitted(connection: OwnedFd) -> Option<Channel> {
-    match stranger(&connection) {
+    match foreign_user(&connection) {
         Ok(None) => Channel::from_fd(connection).ok(),
         Ok(Some(user)) => {
             tracing::warn!("watchdog: user {user} may not take over, and is not listened to");
@@ -144,14 +144,14 @@ pub(super) fn connect(path: &Path) -> Result<Option<Channel>, HandoverError> {
         }
         Err(error) => return Err(HandoverError::Connect(error.into())),
     }
-    if let Some(user) = stranger(&socket).map_err(HandoverError::Connect)? {
-        return Err(HandoverError::Stranger(user));
+    if let Some(user) = foreign_user(&socket).map_err(HandoverError::Connect)? {
+        return Err(HandoverError::ForeignUser(user));
     }
     Channel::from_fd(socket).map(Some).map_err(HandoverError::Connect)
 }
 
 /// Whether these sockets, and one opened here and now, belong to the same network namespace, as far as the kernel tells (Linux 5.14).
-pub(super) fn are_of_this_network(sockets: &[OwnedFd]) -> bool {
+pub(super) fn belong_to_this_network_namespace(sockets: &[OwnedFd]) -> bool {
     let Ok(here) = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|own| network(own.as_fd())) else { return true };
     sockets.iter().all(|socket| network(socket.as_fd()).is_ok_and(|there| there == here))
 }
@@ -166,7 +166,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 /// The user at the other end, unless it is root or our own.
-fn stranger(socket: &OwnedFd) -> io::Result<Option<u32>> {
+fn foreign_user(socket: &OwnedFd) -> io::Result<Option<u32>> {
     // SAFETY: an ucred is three integers, for which all zeroes is valid.
     let credentials: libc::ucred = unsafe { option(socket.as_fd(), libc::SO_PEERCRED) }?;
     let is_known = credentials.uid == 0 || credentials.uid == rustix::process::geteuid().as_raw();

@@ -21,7 +21,7 @@ const ABOVE_SOCKETS: i32 = 1000;
 
 /// Why a process that was started as a server cannot be one.
 #[derive(Debug, thiserror::Error)]
-pub enum ServerEndError {
+pub enum ControlClientError {
     #[error("{CONTROL_FD}={0:?} names no control socket: {1}; it is for the watchdog to set, so start nodelocaldns without it")]
     NoSocket(String, io::Error),
     #[error(transparent)]
@@ -36,7 +36,7 @@ pub enum ServerEndError {
 
 /// What the watchdog wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum ServerCommand {
     /// Look at the configuration again.
     Reload,
     /// Queries for more of the listen addresses come here: see whether those to upstreams do too.
@@ -50,9 +50,9 @@ pub enum Order {
 }
 
 /// The server's end of the control socket.
-pub struct ServerEnd {
+pub struct ControlClient {
     channel: Channel,
-    orders: Mutex<VecDeque<Order>>,
+    commands: Mutex<VecDeque<ServerCommand>>,
     generation: u64,
     is_first: bool,
     lacks: Vec<Lack>,
@@ -62,31 +62,31 @@ pub struct ServerEnd {
     rules_owner: Mutex<Option<OwnedFd>>,
 }
 
-impl ServerEnd {
+impl ControlClient {
     /// The end that the watchdog has passed; `None` in a process that no watchdog started. This process then is in its sandbox, and is
     /// killed when the watchdog ends. To be called before any thread is started, since capabilities are a thread's.
     ///
     /// # Errors
     /// No socket was passed, or the watchdog does not answer.
-    pub fn from_environment() -> Result<Option<Self>, ServerEndError> {
+    pub fn from_environment() -> Result<Option<Self>, ControlClientError> {
         let Some(value) = std::env::var_os(CONTROL_FD) else { return Ok(None) };
         let value = value.to_string_lossy().into_owned();
-        let channel = channel(&value).map_err(|error| ServerEndError::NoSocket(value, error))?;
+        let channel = channel(&value).map_err(|error| ControlClientError::NoSocket(value, error))?;
         let parent = getppid();
         let end_with_parent = || _ = set_parent_process_death_signal(Some(Signal::KILL));
         // Without a watchdog nobody withdraws the interception from a server that hangs.
         let lacks = sandbox::enter(Walls::ALL, end_with_parent)?;
         if getppid() != parent {
-            return Err(ServerEndError::Orphaned);
+            return Err(ControlClientError::Orphaned);
         }
         match channel.wait(PATIENCE)? {
             (Instruction::Hello { generation, is_first }, passed) => {
                 let mut passed = passed.into_iter();
                 let (files, cache) = (Mutex::new(passed.next()), Mutex::new(passed.next()));
-                let (orders, rules_owner) = (Mutex::default(), Mutex::default());
-                Ok(Some(Self { channel, orders, generation, is_first, lacks, files, cache, rules_owner }))
+                let (commands, rules_owner) = (Mutex::default(), Mutex::default());
+                Ok(Some(Self { channel, commands, generation, is_first, lacks, files, cache, rules_owner }))
             }
-            _ => Err(ServerEndError::NoHello),
+            _ => Err(ControlClientError::NoHello),
         }
     }
 
@@ -193,39 +193,39 @@ impl ServerEnd {
     fn take(&self, instruction: &Instruction, passed: Vec<OwnedFd>) {
         match instruction {
             Instruction::Hold => *self.rules_owner.lock() = passed.into_iter().next().map(close_before_sockets),
-            other => self.orders.lock().extend(to_order(other)),
+            other => self.commands.lock().extend(to_command(other)),
         }
     }
 
     /// The next order. May be dropped and called again at any time.
-    pub async fn order(&self) -> Order {
-        let Ok(readable) = self.channel.watch() else { return Order::Orphaned };
+    pub async fn next_command(&self) -> ServerCommand {
+        let Ok(readable) = self.channel.watch() else { return ServerCommand::Orphaned };
         loop {
-            if let Some(order) = self.orders.lock().pop_front() {
-                return order;
+            if let Some(command) = self.commands.lock().pop_front() {
+                return command;
             }
             match self.channel.receive() {
                 Ok(Some((instruction, passed))) => self.take(&instruction, passed),
                 Ok(None) => match readable.readable().await {
                     Ok(mut ready) => ready.clear_ready(),
-                    Err(_) => return Order::Orphaned,
+                    Err(_) => return ServerCommand::Orphaned,
                 },
-                Err(ChannelError::Closed) => return Order::Orphaned,
+                Err(ChannelError::Closed) => return ServerCommand::Orphaned,
                 Err(error) => {
                     tracing::error!("the watchdog cannot be understood, so this server ends: {error}");
-                    return Order::Stop { leave: false };
+                    return ServerCommand::Stop { leave: false };
                 }
             }
         }
     }
 }
 
-fn to_order(instruction: &Instruction) -> Option<Order> {
+fn to_command(instruction: &Instruction) -> Option<ServerCommand> {
     match instruction {
-        Instruction::Reload => Some(Order::Reload),
-        Instruction::Intercepted => Some(Order::ProbeUpstreams),
-        Instruction::ExportCache => Some(Order::ExportCache),
-        Instruction::Stop { leave } => Some(Order::Stop { leave: *leave }),
+        Instruction::Reload => Some(ServerCommand::Reload),
+        Instruction::Intercepted => Some(ServerCommand::ProbeUpstreams),
+        Instruction::ExportCache => Some(ServerCommand::ExportCache),
+        Instruction::Stop { leave } => Some(ServerCommand::Stop { leave: *leave }),
         Instruction::Hello { .. } | Instruction::Hold | Instruction::Sockets { .. } | Instruction::Refused { .. } => None,
     }
 }

@@ -27,14 +27,19 @@ pub struct SetupError {
     pub message: String,
 }
 
+/// What came of [`Interceptor::ensure`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnsureOutcome {
+    /// The interception is as wanted. Something else may have failed all the same: the link, the fallback.
+    pub is_in_place: bool,
+    /// Everything that went wrong.
+    pub errors: Vec<SetupError>,
+}
+
 /// Makes the node intercept queries, or not. Futures stay on one thread.
 pub trait Interceptor {
-    /// Makes the node as wanted; called again after something changed, and cheap when nothing has. Returns what went wrong beside it: the
-    /// interception is as wanted all the same.
-    ///
-    /// # Errors
-    /// The interception is not as wanted, and why.
-    fn ensure(&mut self, interception: &Interception) -> impl Future<Output = Result<Vec<SetupError>, Vec<SetupError>>>;
+    /// Makes the node intercept these addresses and no others. It is called again after something has changed, and is cheap when nothing has.
+    fn ensure(&mut self, interception: &Interception) -> impl Future<Output = EnsureOutcome>;
     /// The server sends queries to these addresses: those of the node among them are not intercepted whatever [`Interceptor::ensure`] is told, since its
     /// own queries would come back to it. Returns them.
     fn spare(&mut self, _upstreams: &[SocketAddr]) -> Interception {
@@ -53,8 +58,8 @@ pub trait Interceptor {
     fn refused(&self) -> Interception {
         Interception::default()
     }
-    /// Takes down everything that was set up.
-    fn teardown(&mut self) -> impl Future<Output = Result<(), Vec<SetupError>>>;
+    /// Takes down everything that was set up. Returns what could not be.
+    fn teardown(&mut self) -> impl Future<Output = Vec<SetupError>>;
     /// What went wrong in the background since this was last asked: told and tried again by whoever works there, and only to be counted here.
     fn take_errors_beside(&mut self) -> Vec<SetupError> {
         Vec::new()
@@ -71,14 +76,14 @@ pub trait Interceptor {
 
 /// Nothing to set up: every start without the node's flags.
 #[derive(Clone, Copy, Debug)]
-pub struct Idle;
+pub struct NoopInterceptor;
 
-impl Interceptor for Idle {
-    async fn ensure(&mut self, _: &Interception) -> Result<Vec<SetupError>, Vec<SetupError>> {
-        Ok(Vec::new())
+impl Interceptor for NoopInterceptor {
+    async fn ensure(&mut self, _: &Interception) -> EnsureOutcome {
+        EnsureOutcome { is_in_place: true, errors: Vec::new() }
     }
-    async fn teardown(&mut self) -> Result<(), Vec<SetupError>> {
-        Ok(())
+    async fn teardown(&mut self) -> Vec<SetupError> {
+        Vec::new()
     }
     async fn changed(&mut self) {
         pending().await
@@ -87,15 +92,15 @@ impl Interceptor for Idle {
 
 /// What is wanted of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
-    Interception(Interception),
-    Teardown,
+pub(super) enum NodeCommand {
+    Intercept(Interception),
+    TearDown,
 }
 
 /// What became of it.
 #[derive(Debug)]
-pub(super) struct Outcome {
-    pub wish: Wish,
+pub(super) struct NodeOutcome {
+    pub command: NodeCommand,
     /// It is so, whatever went wrong beside it.
     pub is_done: bool,
     /// [`Interceptor::reach`].
@@ -110,27 +115,27 @@ pub(super) struct Outcome {
 }
 
 /// The thread's handle. Wishes overtake each other: the last one counts.
-pub(super) struct Node {
-    wish: watch::Sender<Option<Wish>>,
+pub(super) struct NodeThread {
+    command: watch::Sender<Option<NodeCommand>>,
     upstreams: watch::Sender<Vec<SocketAddr>>,
-    outcomes: mpsc::UnboundedReceiver<Outcome>,
+    outcomes: mpsc::UnboundedReceiver<NodeOutcome>,
 }
 
-impl Node {
-    /// Starts the thread; `make` is called on it, in a runtime.
-    pub fn start<I: Interceptor, F: Future<Output = I>>(make: impl FnOnce() -> F + Send + 'static) -> Result<Self, ThreadError> {
-        let (wish, wishes) = watch::channel(None);
+impl NodeThread {
+    /// Starts the thread, on which `interceptor` works, in a runtime of its own.
+    pub fn start(interceptor: impl Interceptor + Send + 'static) -> Result<Self, ThreadError> {
+        let (command, commands) = watch::channel(None);
         let (upstreams, spared) = watch::channel(Vec::new());
         let (report, outcomes) = mpsc::unbounded_channel();
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
         threads::spawn_with_runtime("interception", Some(512 << 10), runtime, move |runtime| {
-            runtime.block_on(async move { serve(make().await, wishes, spared, &report).await });
+            runtime.block_on(async move { serve(interceptor, commands, spared, &report).await });
         })?;
-        Ok(Self { wish, upstreams, outcomes })
+        Ok(Self { command, upstreams, outcomes })
     }
 
-    pub fn wish(&self, wish: Wish) {
-        self.wish.send_replace(Some(wish));
+    pub fn command(&self, command: NodeCommand) {
+        self.command.send_replace(Some(command));
     }
 
     /// [`Interceptor::spare`]
@@ -139,42 +144,43 @@ impl Node {
     }
 
     /// The next outcome; none if the thread is gone: then nothing can be withdrawn any longer.
-    pub async fn outcome(&mut self) -> Option<Outcome> {
+    pub async fn outcome(&mut self) -> Option<NodeOutcome> {
         self.outcomes.recv().await
     }
 }
 
 /// What failed in vain, and when it is tried again.
 #[derive(Debug, Default)]
-struct Retries {
+struct SetupRetries {
     /// Tries that ended with the same errors.
-    in_vain: u32,
+    same_failures: u32,
     errors: Vec<SetupError>,
     /// What comes and goes is told now and then only.
-    told: Vec<(SetupError, RateLimit)>,
-    mended: RateLimit,
+    reported: Vec<(SetupError, RateLimit)>,
+    recovered: RateLimit,
     /// Addresses whose queries may come here.
-    may_be_on: Interception,
+    possibly_intercepted: Interception,
     /// Some may although they should not.
     is_urgent: bool,
 }
 
-impl Retries {
+impl SetupRetries {
     /// Takes what became of a try. Returns the errors to tell, each with how often it has come up since it was last told: those that the try
     /// before did not have, unless they were told a moment ago.
-    fn take(&mut self, wish: &Wish, is_done: bool, errors: &[SetupError], now: Instant) -> Vec<(SetupError, u64)> {
-        if let Wish::Interception(interception) = wish {
+    fn take(&mut self, command: &NodeCommand, is_done: bool, errors: &[SetupError], now: Instant) -> Vec<(SetupError, u64)> {
+        if let NodeCommand::Intercept(interception) = command {
             // A failure may have left some of the rules in place, and may have made some.
-            self.may_be_on = if is_done { interception.clone() } else { self.may_be_on.in_either(interception) };
-            self.is_urgent = !self.may_be_on.is_within(interception);
+            self.possibly_intercepted =
+                if is_done { interception.clone() } else { self.possibly_intercepted.in_either(interception) };
+            self.is_urgent = !self.possibly_intercepted.is_within(interception);
         }
         let before = std::mem::replace(&mut self.errors, errors.to_vec());
-        self.in_vain = if before == errors { self.in_vain.saturating_add(1) } else { 1 };
+        self.same_failures = if before == errors { self.same_failures.saturating_add(1) } else { 1 };
         if errors.is_empty() && !before.is_empty() {
-            self.mended.add();
+            self.recovered.add();
         }
-        if self.told.len() >= REMEMBERED {
-            self.told.retain(|(_, limit)| limit.is_recent(now));
+        if self.reported.len() >= REMEMBERED {
+            self.reported.retain(|(_, limit)| limit.is_recent(now));
         }
         let news = errors.iter().filter(|error| !before.contains(error));
         news.filter_map(|error| Some((error.clone(), self.limit(error).map_or(Some(1), |limit| limit.count(now))?))).collect()
@@ -182,23 +188,23 @@ impl Retries {
 
     /// None where there are too many of them.
     fn limit(&mut self, error: &SetupError) -> Option<&mut RateLimit> {
-        let position = self.told.iter().position(|(known, _)| known == error);
-        if position.is_none() && self.told.len() < REMEMBERED {
-            self.told.push((error.clone(), RateLimit::default()));
+        let position = self.reported.iter().position(|(known, _)| known == error);
+        if position.is_none() && self.reported.len() < REMEMBERED {
+            self.reported.push((error.clone(), RateLimit::default()));
         }
-        let last = self.told.len().checked_sub(1)?;
-        let (known, limit) = self.told.get_mut(position.unwrap_or(last))?;
+        let last = self.reported.len().checked_sub(1)?;
+        let (known, limit) = self.reported.get_mut(position.unwrap_or(last))?;
         (known == error).then_some(limit)
     }
 
     /// How often a failure has come to its end since that was last told, if it is to be told now.
-    fn mended(&mut self, now: Instant) -> Option<u64> {
-        if self.errors.is_empty() { self.mended.due(now) } else { None }
+    fn recovered(&mut self, now: Instant) -> Option<u64> {
+        if self.errors.is_empty() { self.recovered.due(now) } else { None }
     }
 
     /// How long to wait; `None` when nothing failed.
     fn delay(&self) -> Option<Duration> {
-        let doublings = if self.is_urgent { 0 } else { self.in_vain.saturating_sub(1) };
+        let doublings = if self.is_urgent { 0 } else { self.same_failures.saturating_sub(1) };
         let delay = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST_RETRY);
         (!self.errors.is_empty()).then_some(delay)
     }
@@ -210,12 +216,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whether queries may come here.
 #[derive(Default)]
-struct Readiness {
+struct ReadinessGate {
     /// Since when they wait.
     waiting_since: Option<Instant>,
 }
 
-impl Readiness {
+impl ReadinessGate {
     /// True if they may come: all `is_ready`, or has not been for too long.
     fn allows(&mut self, is_ready: bool, now: Instant) -> bool {
         if is_ready {
@@ -233,12 +239,12 @@ impl Readiness {
 
 async fn serve(
     mut interceptor: impl Interceptor,
-    mut wishes: watch::Receiver<Option<Wish>>,
+    mut commands: watch::Receiver<Option<NodeCommand>>,
     mut upstreams: watch::Receiver<Vec<SocketAddr>>,
-    report: &mpsc::UnboundedSender<Outcome>,
+    report: &mpsc::UnboundedSender<NodeOutcome>,
 ) {
-    let mut retries = Retries::default();
-    let mut readiness = Readiness::default();
+    let mut retries = SetupRetries::default();
+    let mut readiness = ReadinessGate::default();
     let mut standing = Interception::default();
     loop {
         let delay = retries.delay();
@@ -249,51 +255,52 @@ async fn serve(
             }
         };
         tokio::select! {
-            changed = wishes.changed() => if changed.is_err() { return },
+            changed = commands.changed() => if changed.is_err() { return },
             changed = upstreams.changed() => if changed.is_err() { return },
             () = interceptor.changed() => {}
             () = retry => {}
             () = until(readiness.deadline()) => {}
         }
         let spared = interceptor.spare(&upstreams.borrow_and_update());
-        let Some(mut wish) = wishes.borrow_and_update().clone() else { continue };
-        let adds = matches!(&wish, Wish::Interception(interception) if !interception.is_within(&standing));
+        let Some(mut command) = commands.borrow_and_update().clone() else { continue };
+        let adds = matches!(&command, NodeCommand::Intercept(interception) if !interception.is_within(&standing));
         let is_ready = !adds || interceptor.is_ready_for_queries();
         if !readiness.allows(is_ready, Instant::now()) {
             // What is to be withdrawn waits for nothing.
-            let Wish::Interception(interception) = &wish else { continue };
+            let NodeCommand::Intercept(interception) = &command else { continue };
             let rest = interception.in_both(&standing);
             if rest == standing {
                 continue;
             }
-            wish = Wish::Interception(rest);
+            command = NodeCommand::Intercept(rest);
         } else if !is_ready {
-            readiness = Readiness::default();
+            readiness = ReadinessGate::default();
             tracing::warn!(
                 "watchdog: iptables has not accepted our traffic in {PATIENCE:?}; the interception goes on, a firewall may drop queries"
             );
         }
-        let result = match &wish {
-            Wish::Interception(interception) => interceptor.ensure(interception).await,
-            Wish::Teardown => interceptor.teardown().await.map(|()| Vec::new()),
+        let EnsureOutcome { is_in_place: is_done, mut errors } = match &command {
+            NodeCommand::Intercept(interception) => interceptor.ensure(interception).await,
+            NodeCommand::TearDown => {
+                let errors = interceptor.teardown().await;
+                EnsureOutcome { is_in_place: errors.is_empty(), errors }
+            }
         };
-        let is_done = result.is_ok();
-        if let (Wish::Interception(interception), true) = (&wish, is_done) {
+        if let (NodeCommand::Intercept(interception), true) = (&command, is_done) {
             standing.clone_from(interception);
         }
-        let mut errors = result.unwrap_or_else(|errors| errors);
         let now = Instant::now();
-        for (error, count) in retries.take(&wish, is_done, &errors, now) {
+        for (error, count) in retries.take(&command, is_done, &errors, now) {
             tracing::error!("watchdog: {error} (told once; tried again at least every {LONGEST_RETRY:?}){}", times(count));
         }
-        if let Some(count) = retries.mended(now).filter(|_| wish != Wish::Teardown) {
+        if let Some(count) = retries.recovered(now).filter(|_| command != NodeCommand::TearDown) {
             tracing::info!("watchdog: the node is as it should be after all{}", times(count));
         }
         errors.extend(interceptor.take_errors_beside());
         let owner = interceptor.take_owner();
-        let is_over = wish == Wish::Teardown;
+        let is_over = command == NodeCommand::TearDown;
         let (reach, refused) = (interceptor.reach(), interceptor.refused());
-        if report.send(Outcome { wish, is_done, reach, refused, errors, spared, owner }).is_err() || is_over {
+        if report.send(NodeOutcome { command, is_done, reach, refused, errors, spared, owner }).is_err() || is_over {
             return;
         }
     }
@@ -308,7 +315,10 @@ async fn until(deadline: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Interceptor, LONGEST_RETRY, Node, Outcome, PATIENCE, REMEMBERED, Readiness, Retries, SetupError, Wish};
+    use super::{
+        EnsureOutcome, Interceptor, LONGEST_RETRY, NodeCommand, NodeOutcome, NodeThread, PATIENCE, REMEMBERED, ReadinessGate,
+        SetupError, SetupRetries,
+    };
     use crate::node::Interception;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -318,16 +328,16 @@ mod tests {
     const ADDRESSES: [&str; 2] = ["169.254.20.10", "10.96.0.10"];
 
     /// The wish for these of the addresses.
-    fn wish_for(addresses: &[&str]) -> Wish {
-        Wish::Interception(addresses.iter().map(|text| text.parse::<std::net::IpAddr>().unwrap()).collect())
+    fn command_for(addresses: &[&str]) -> NodeCommand {
+        NodeCommand::Intercept(addresses.iter().map(|text| text.parse::<std::net::IpAddr>().unwrap()).collect())
     }
 
-    fn on() -> Wish {
-        wish_for(&ADDRESSES)
+    fn on() -> NodeCommand {
+        command_for(&ADDRESSES)
     }
 
-    fn off() -> Wish {
-        wish_for(&[])
+    fn off() -> NodeCommand {
+        command_for(&[])
     }
 
     fn error(message: &str) -> SetupError {
@@ -336,7 +346,7 @@ mod tests {
 
     #[test]
     fn what_fails_again_and_again_is_told_once_and_tried_ever_more_seldom() {
-        let mut retries = Retries::default();
+        let mut retries = SetupRetries::default();
         assert_eq!(retries.delay(), None);
         let missing = [error("no program iptables")];
         let mut now = Instant::now();
@@ -344,9 +354,9 @@ mod tests {
             now += LONGEST_RETRY;
             (retries.take(&on(), false, errors, now).len(), retries.delay().map(|delay| delay.as_secs()))
         };
-        let told: Vec<(usize, Option<u64>)> = (0..9).map(|_| tell(&missing)).collect();
-        assert_eq!(told.iter().map(|(told, _)| told).sum::<usize>(), 1, "{told:?}");
-        let delays: Vec<u64> = told.iter().filter_map(|(_, delay)| *delay).collect();
+        let reported: Vec<(usize, Option<u64>)> = (0..9).map(|_| tell(&missing)).collect();
+        assert_eq!(reported.iter().map(|(reported, _)| reported).sum::<usize>(), 1, "{reported:?}");
+        let delays: Vec<u64> = reported.iter().filter_map(|(_, delay)| *delay).collect();
         assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         let more = [error("no program iptables"), error("no link")];
         assert_eq!(tell(&more), (1, Some(1)), "only the new one is told, and something has changed");
@@ -361,37 +371,37 @@ mod tests {
 
     #[test]
     fn what_comes_and_goes_many_times_a_second_is_told_once_a_minute_with_its_number() {
-        let (start, mut retries) = (Instant::now(), Retries::default());
+        let (start, mut retries) = (Instant::now(), SetupRetries::default());
         let (held, missing) = ([error("held")], [error("no link")]);
-        let (mut told, mut mended) = (Vec::new(), Vec::new());
+        let (mut reported, mut recovered) = (Vec::new(), Vec::new());
         for turn in 0..60 * 90 {
             let now = start + Duration::from_millis(turn * 1_000 / 60);
             for errors in [&held[..], &missing, &[]] {
-                told.extend(retries.take(&on(), false, errors, now));
-                mended.extend(retries.mended(now));
+                reported.extend(retries.take(&on(), false, errors, now));
+                recovered.extend(retries.recovered(now));
             }
         }
-        let counts: Vec<u64> = told.iter().map(|(_, count)| *count).collect();
-        assert_eq!((counts, mended), (vec![1, 1, 3_600, 3_600], vec![1, 3_600]), "{told:?}");
+        let counts: Vec<u64> = reported.iter().map(|(_, count)| *count).collect();
+        assert_eq!((counts, recovered), (vec![1, 1, 3_600, 3_600], vec![1, 3_600]), "{reported:?}");
     }
 
     #[test]
     fn failures_that_are_all_different_are_remembered_up_to_a_bound() {
-        let (now, mut retries) = (Instant::now(), Retries::default());
+        let (now, mut retries) = (Instant::now(), SetupRetries::default());
         for number in 0..1_000 {
             assert_eq!(retries.take(&on(), false, &[error(&number.to_string())], now).len(), 1);
         }
-        assert_eq!(retries.told.len(), REMEMBERED);
+        assert_eq!(retries.reported.len(), REMEMBERED);
     }
 
     #[test]
     fn an_interception_that_should_be_off_and_may_be_on_is_tried_each_second() {
         let held = [error("another program holds the lock")];
-        let mut retries = Retries::default();
+        let mut retries = SetupRetries::default();
         retries.take(&off(), false, &held, Instant::now());
         retries.take(&off(), false, &held, Instant::now());
         assert_eq!(retries.delay(), Some(Duration::from_secs(2)), "it never was on");
-        for (is_done, less) in [(true, off()), (false, off()), (true, wish_for(&ADDRESSES[..1]))] {
+        for (is_done, less) in [(true, off()), (false, off()), (true, command_for(&ADDRESSES[..1]))] {
             retries.take(&on(), is_done, &[], Instant::now());
             for _ in 0..5 {
                 retries.take(&less, false, &held, Instant::now());
@@ -416,20 +426,17 @@ mod tests {
     }
 
     impl Interceptor for Fake {
-        async fn ensure(&mut self, _: &Interception) -> Result<Vec<SetupError>, Vec<SetupError>> {
+        async fn ensure(&mut self, _: &Interception) -> EnsureOutcome {
             let fails = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
             let error = || SetupError { errortype: "iptables_lock", message: "held".to_owned() };
-            match fails {
-                true if self.is_beside => Ok(vec![error()]),
-                true => Err(vec![error()]),
-                false => Ok(Vec::new()),
-            }
+            let errors = if fails { vec![error()] } else { Vec::new() };
+            EnsureOutcome { is_in_place: !fails || self.is_beside, errors }
         }
         fn is_ready_for_queries(&self) -> bool {
             !self.is_unready.load(Ordering::Relaxed)
         }
-        async fn teardown(&mut self) -> Result<(), Vec<SetupError>> {
-            Ok(())
+        async fn teardown(&mut self) -> Vec<SetupError> {
+            Vec::new()
         }
         fn take_errors_beside(&mut self) -> Vec<SetupError> {
             (0..self.beside.swap(0, Ordering::Relaxed)).map(|_| error("held in the background")).collect()
@@ -439,8 +446,8 @@ mod tests {
         }
     }
 
-    fn shown(outcome: &Outcome) -> (Wish, bool, usize) {
-        (outcome.wish.clone(), outcome.is_done, outcome.errors.len())
+    fn shown(outcome: &NodeOutcome) -> (NodeCommand, bool, usize) {
+        (outcome.command.clone(), outcome.is_done, outcome.errors.len())
     }
 
     #[tokio::test]
@@ -448,29 +455,29 @@ mod tests {
         let fake = Fake::default();
         fake.failures.store(1, Ordering::Relaxed);
         let own = fake.clone();
-        let mut node = Node::start(|| async { own }).unwrap();
-        node.wish(on());
+        let mut node = NodeThread::start(own).unwrap();
+        node.command(on());
         assert_eq!(shown(&node.outcome().await.unwrap()), (on(), false, 1));
         assert_eq!(shown(&node.outcome().await.unwrap()), (on(), true, 0), "it is tried again by itself");
         fake.change.notify_one();
         assert_eq!(shown(&node.outcome().await.unwrap()), (on(), true, 0), "what changed is mended");
-        node.wish(Wish::Teardown);
-        assert_eq!(node.outcome().await.unwrap().wish, Wish::Teardown);
+        node.command(NodeCommand::TearDown);
+        assert_eq!(node.outcome().await.unwrap().command, NodeCommand::TearDown);
     }
 
     #[tokio::test]
     async fn what_fails_beside_the_interception_is_told_and_tried_again_and_the_interception_is_as_wanted() {
         let fake = Fake { is_beside: true, ..Fake::default() };
         fake.failures.store(1, Ordering::Relaxed);
-        let mut node = Node::start(|| async { fake }).unwrap();
-        node.wish(off());
+        let mut node = NodeThread::start(fake).unwrap();
+        node.command(off());
         assert_eq!(shown(&node.outcome().await.unwrap()), (off(), true, 1));
         assert_eq!(shown(&node.outcome().await.unwrap()), (off(), true, 0));
     }
 
     #[test]
     fn queries_wait_for_what_hangs_no_longer_than_their_patience() {
-        let (mut readiness, start) = (Readiness::default(), Instant::now());
+        let (mut readiness, start) = (ReadinessGate::default(), Instant::now());
         assert!(!readiness.allows(false, start));
         assert!(!readiness.allows(false, start + PATIENCE / 2));
         assert_eq!(readiness.deadline(), Some(start + PATIENCE));
@@ -485,13 +492,13 @@ mod tests {
         let fake = Fake::default();
         fake.is_unready.store(true, Ordering::Relaxed);
         let own = fake.clone();
-        let mut node = Node::start(|| async { own }).unwrap();
-        node.wish(on());
+        let mut node = NodeThread::start(own).unwrap();
+        node.command(on());
         let early = tokio::time::timeout(Duration::from_millis(200), node.outcome()).await;
         assert!(early.is_err(), "{early:?}");
-        node.wish(off());
+        node.command(off());
         assert_eq!(shown(&node.outcome().await.unwrap()), (off(), true, 0));
-        node.wish(on());
+        node.command(on());
         fake.is_unready.store(false, Ordering::Relaxed);
         fake.change.notify_one();
         assert_eq!(shown(&node.outcome().await.unwrap()), (on(), true, 0));
@@ -501,23 +508,23 @@ mod tests {
     async fn an_address_is_withdrawn_while_another_one_waits_to_be_intercepted() {
         let fake = Fake::default();
         let own = fake.clone();
-        let mut node = Node::start(|| async { own }).unwrap();
-        node.wish(wish_for(&ADDRESSES[..1]));
-        assert_eq!(shown(&node.outcome().await.unwrap()), (wish_for(&ADDRESSES[..1]), true, 0));
+        let mut node = NodeThread::start(own).unwrap();
+        node.command(command_for(&ADDRESSES[..1]));
+        assert_eq!(shown(&node.outcome().await.unwrap()), (command_for(&ADDRESSES[..1]), true, 0));
         fake.is_unready.store(true, Ordering::Relaxed);
-        node.wish(wish_for(&ADDRESSES[1..]));
+        node.command(command_for(&ADDRESSES[1..]));
         assert_eq!(shown(&node.outcome().await.unwrap()), (off(), true, 0));
         fake.is_unready.store(false, Ordering::Relaxed);
         fake.change.notify_one();
-        assert_eq!(shown(&node.outcome().await.unwrap()), (wish_for(&ADDRESSES[1..]), true, 0));
+        assert_eq!(shown(&node.outcome().await.unwrap()), (command_for(&ADDRESSES[1..]), true, 0));
     }
 
     #[tokio::test]
     async fn what_fails_in_the_background_is_counted_once_and_not_tried_again_for_that() {
         let fake = Fake::default();
         let own = fake.clone();
-        let mut node = Node::start(|| async { own }).unwrap();
-        node.wish(on());
+        let mut node = NodeThread::start(own).unwrap();
+        node.command(on());
         assert_eq!(shown(&node.outcome().await.unwrap()), (on(), true, 0));
         fake.beside.store(2, Ordering::Relaxed);
         fake.change.notify_one();
