@@ -1,0 +1,108 @@
+//! Does what the state machine decides.
+
+use super::{PROBE_DEADLINE, ProbeUpdate, Watchdog};
+use crate::server::Sockets;
+use crate::watchdog::control::Instruction;
+use crate::watchdog::node_thread::{NodeCommand, NodeThread};
+use crate::watchdog::probe::Prober;
+use crate::watchdog::state::{Action, Exit, Obstacle, ProbeTarget};
+use std::os::fd::AsFd;
+use std::time::Instant;
+use tokio::time::timeout;
+
+impl Watchdog {
+    pub(super) fn perform(&mut self, action: Action, node: &NodeThread) {
+        match action {
+            Action::Spawn => self.spawn(),
+            Action::Kill => {
+                if let Some(server) = &mut self.server {
+                    server.kill();
+                } else if self.spawning.take().is_some() {
+                    tracing::error!(
+                        "watchdog: a server could not be started in time; do memory or the program's file system hang?"
+                    );
+                    self.pending_exits.push_back(Exit::NotStarted);
+                }
+            }
+            Action::Reload => self.tell(&Instruction::Reload),
+            Action::Stop { leave } => {
+                self.tell(&Instruction::Stop { leave });
+                if !leave {
+                    // Its own from now on, so that it can stop receiving.
+                    self.sockets = Sockets::default();
+                }
+            }
+            Action::Probe { target, probe_id, is_single_packet } => self.probe(target, probe_id, is_single_packet),
+            Action::CancelProbes => self.probes.drain().for_each(|(_, probe)| probe.abort()),
+            Action::Intercept(interception) => {
+                tracing::debug!("watchdog: queries for {interception} are to come here: there the server has proved itself");
+                node.command(NodeCommand::Intercept(interception));
+            }
+            Action::ReportObstacle { address, obstacle } => {
+                let why = match obstacle {
+                    Obstacle::Foreign => "somebody else answers the watchdog's questions there",
+                    Obstacle::Misrouted => "the watchdog's questions do not come to the server",
+                    Obstacle::Silence => "the watchdog's questions are not answered there",
+                };
+                tracing::warn!("watchdog: {address} is not intercepted: {why}; nodelocaldns doctor says more");
+            }
+            Action::AnnounceProven => self.handover.announce(self.handover_path.as_deref()),
+            Action::StopOffering => {
+                self.handover.stop_offering();
+                if self.offer_by.take().is_some() {
+                    self.handover.refuse("we end ourselves");
+                }
+            }
+            Action::CountRestart(cause) => {
+                tracing::warn!("watchdog: the server is replaced; cause: {}", cause.label());
+                self.metrics.count_restart(cause);
+            }
+            Action::Teardown => node.command(NodeCommand::TearDown),
+            Action::Exit(status) => self.status = Some(status),
+        }
+    }
+
+    pub(super) fn spawn(&mut self) {
+        // Drawn anew, since another pod's server may listen on the same address.
+        self.generation = rand::random();
+        self.spawning = Some(self.spawner.spawn());
+    }
+
+    /// Has the server keep the rules until it has ended too. A reply that it sends after they are gone is tracked, and keeps its client's port on this
+    /// node, where nobody answers any longer.
+    pub(super) fn pass_owner(&self) {
+        let (Some(server), Some(owner)) = (&self.server, &self.owner) else { return };
+        if let Err(error) = server.tell(&Instruction::Hold, &[owner.as_fd()]) {
+            tracing::warn!("watchdog: the server does not keep the rules: {error}");
+        }
+    }
+
+    pub(super) fn tell(&self, instruction: &Instruction) {
+        if let Some(Err(error)) = self.server.as_ref().map(|server| server.tell(instruction, &[])) {
+            tracing::warn!("watchdog: the server was not told: {error}");
+        }
+    }
+
+    pub(super) fn probe(&mut self, target: ProbeTarget, probe_id: u64, is_single_packet: bool) {
+        let (generation, mark, lacks_rules) = (self.generation, self.probe_mark, self.lacks_rules);
+        let prober = Prober { generation, mark, is_single_packet, lacks_rules };
+        let report_probe = self.report_probe.clone();
+        let task = tokio::spawn(async move {
+            let started = Instant::now();
+            let mut asking = std::pin::pin!(prober.ask(target));
+            // Fails only when the watchdog ends.
+            let tell = |outcome| _ = report_probe.send(ProbeUpdate { target, probe_id, outcome });
+            let outcome = match timeout(PROBE_DEADLINE, &mut asking).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    tell(None);
+                    asking.await
+                }
+            };
+            tell(Some((outcome, started.elapsed())));
+        });
+        if let Some(before) = self.probes.insert(target, task.abort_handle()) {
+            before.abort();
+        }
+    }
+}

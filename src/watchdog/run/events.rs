@@ -1,0 +1,172 @@
+//! Takes what happens: tells the state machine, the metrics and the log.
+
+use super::metrics_server::MetricsServer;
+use super::server_sockets::{self, MOST_ADDRESSES, reached};
+use super::{PROBE_DEADLINE, ProbeUpdate, Watchdog};
+use crate::chain::Transport;
+use crate::watchdog::channel::{Channel, ChannelError};
+use crate::watchdog::child::{ServerEvent, ServerProcess};
+use crate::watchdog::control::{Instruction, Report};
+use crate::watchdog::node_thread::{NodeCommand, NodeOutcome, NodeThread};
+use crate::watchdog::state::{Event, Exit, ProbeResult, ProbeTarget};
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+/// Far beyond any grace period.
+const MAX_DRAIN_MS: u64 = 24 * 60 * 60 * 1000;
+
+impl Watchdog {
+    pub(super) fn on_started(&mut self, started: io::Result<ServerProcess>) {
+        self.spawning = None;
+        let hello = Instruction::Hello { generation: self.generation, is_first: !self.has_started };
+        match started {
+            Ok(server) => {
+                self.has_started = true;
+                let cache = self.cache.take();
+                let greet = || -> Result<(), ChannelError> {
+                    let (here, there) = Channel::pair()?;
+                    let there = there.into_fd();
+                    let beside: Vec<BorrowedFd<'_>> = [&there].into_iter().chain(&cache).map(AsFd::as_fd).collect();
+                    (self.files)(here);
+                    server.tell(&hello, &beside)
+                };
+                if let Err(error) = greet() {
+                    tracing::error!("watchdog: a new server cannot be spoken to: {error}");
+                }
+                self.server = Some(server);
+                self.pass_owner();
+            }
+            Err(error) => {
+                tracing::error!(
+                    "watchdog: cannot start the server: {error}; processes, memory or open files may be at their limit"
+                );
+                self.pending_exits.push_back(Exit::NotStarted);
+            }
+        }
+    }
+
+    pub(super) fn on_probe_update(&mut self, update: ProbeUpdate, node: &NodeThread) {
+        let ProbeUpdate { target, probe_id, outcome } = update;
+        match outcome {
+            None => {
+                self.metrics.count_failure(target.transport);
+                self.handle(Event::ProbeLate { target, probe_id }, node);
+            }
+            Some((outcome, elapsed)) => {
+                let result = outcome.result;
+                if let Some(complaint) = self.complaints.take(target, outcome) {
+                    tracing::warn!("watchdog: {complaint}");
+                }
+                match result {
+                    ProbeResult::Answered => self.metrics.observe_probe(elapsed),
+                    _ if elapsed < PROBE_DEADLINE => self.metrics.count_failure(target.transport),
+                    // Counted when it was late.
+                    _ => {}
+                }
+                self.handle(Event::ProbeEnded { target, probe_id, result }, node);
+            }
+        }
+    }
+
+    pub(super) fn on_node_outcome(&mut self, outcome: NodeOutcome, node: &NodeThread) {
+        for error in &outcome.errors {
+            self.metrics.count_setup_error(error.errortype);
+        }
+        if outcome.owner.is_some() {
+            self.owner = outcome.owner;
+            self.pass_owner();
+        }
+        let is_done = outcome.is_done;
+        self.lacks_rules = !is_done;
+        let event = match &outcome.command {
+            NodeCommand::TearDown => Event::TornDown,
+            NodeCommand::Intercept(interception) => {
+                if is_done {
+                    let in_place = interception.without(&outcome.spared);
+                    // A mark is for rules: without one there are none.
+                    if self.probe_mark.is_some() {
+                        self.metrics.set_interception(&in_place.without(&outcome.refused), outcome.reach);
+                    }
+                    if !in_place.is_within(&self.settled) {
+                        self.tell(&Instruction::Intercepted);
+                    }
+                    self.settled = in_place;
+                }
+                Event::NodeSettled { interception, is_done }
+            }
+        };
+        self.handle(event, node);
+    }
+
+    pub(super) fn on_server_event(&mut self, event: ServerEvent, node: &NodeThread, metrics_server: &mut MetricsServer) {
+        match event {
+            ServerEvent::Report(Report::Want { dns, workers }) => self.pass_sockets(&dns, workers),
+            // It has no sockets for so many.
+            ServerEvent::Report(Report::Serving { dns, .. }) if dns.len() > MOST_ADDRESSES => {
+                tracing::error!("watchdog: the server says that it serves {} addresses, more than it was given", dns.len());
+                self.handle(Event::ProtocolViolated, node);
+            }
+            ServerEvent::Report(Report::Serving { dns, http, drain_ms }) => {
+                self.sockets.retain_dns(&dns);
+                metrics_server.yield_address_to(&http);
+                let transports = [Transport::Udp, Transport::Tcp];
+                let addresses: BTreeSet<SocketAddr> =
+                    dns.iter().flat_map(|listens| reached(*listens, self.sockets.reachable(*listens), &self.addresses)).collect();
+                let targets: Vec<ProbeTarget> = addresses
+                    .into_iter()
+                    .flat_map(|address| transports.map(|transport| ProbeTarget { address, transport }))
+                    .collect();
+                self.complaints.retain(&targets);
+                self.handle(Event::Serving { targets: &targets, drain: Duration::from_millis(drain_ms.min(MAX_DRAIN_MS)) }, node);
+            }
+            ServerEvent::Report(Report::Upstreams { addresses }) => node.spare(addresses),
+            ServerEvent::Report(Report::Failed { message }) => {
+                let first = message.lines().next().unwrap_or_default();
+                tracing::debug!("watchdog: the server refuses its configuration: {first}");
+                self.handle(Event::ConfigurationRefused, node);
+            }
+            ServerEvent::Report(Report::SetupError { errortype }) => self.metrics.count_setup_error(&errortype),
+            ServerEvent::Report(Report::Cache) => {
+                tracing::warn!("watchdog: the server says that its cache is beside a packet, where none is")
+            }
+            ServerEvent::Cache(cache) => {
+                self.cache = Some(cache);
+                if self.offer_by.is_some() {
+                    self.offer(node);
+                }
+            }
+            ServerEvent::ProtocolError(error) => {
+                tracing::error!("watchdog: {error}");
+                self.handle(Event::ProtocolViolated, node);
+            }
+            ServerEvent::Exited(exit) => {
+                self.server = None;
+                match exit {
+                    Exit::Status(status) => tracing::debug!("watchdog: the server ended with status {status}"),
+                    Exit::Signal(signal) => tracing::info!("watchdog: the server was ended by signal {signal}"),
+                    Exit::NotStarted => {}
+                }
+                self.handle(Event::Exited(exit), node);
+            }
+        }
+    }
+
+    /// Opens what is not held, and passes copies of all that is wanted.
+    pub(super) fn pass_sockets(&mut self, dns: &[SocketAddr], workers: usize) {
+        let Some(server) = &self.server else { return };
+        let sent = match server_sockets::open(&mut self.sockets, dns, workers) {
+            Ok(wanted) => {
+                let sent = server.pass(&wanted);
+                self.sockets.join(wanted);
+                sent
+            }
+            Err(errors) => server.tell(&Instruction::Refused { errors }, &[]),
+        };
+        if let Err(error) = sent {
+            tracing::error!("watchdog: sockets could not be passed to the server: {error}");
+        }
+    }
+}
