@@ -7,10 +7,11 @@ mod values;
 
 pub use doctor::{Doctor, Output};
 
+use crate::node::Backend;
 use crate::plan::DEFAULT_PORT;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use flags::{Command, DoctorFlags, Flags, Interception};
+use flags::{Command, DoctorFlags, Flags};
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -101,7 +102,7 @@ pub struct Agent {
     /// The interface to set up; `None`: none.
     pub interface: Option<String>,
     /// How queries are intercepted; `None`: not at all.
-    pub interception: Option<Backend>,
+    pub interception: Backend,
     /// How often interface and rules are checked though nothing was noticed.
     pub sync_interval: Duration,
     /// Packet mark of probes.
@@ -138,15 +139,6 @@ pub enum FallbackTo {
     },
 }
 
-/// What rules are made with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
-    /// nftables where the kernel has what it takes, else iptables.
-    Auto,
-    Nftables,
-    Iptables,
-}
-
 impl Invocation {
     /// Reads a command line, the program's name first. The error prints itself, with what would be right; it also stands for `--help`.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
@@ -176,22 +168,12 @@ fn doctor(flags: DoctorFlags) -> Doctor {
         local_addresses: flags.localip.map(|values::LocalAddresses(addresses)| addresses),
         interface: flags.interfacename,
         dns_port: flags.dns_port,
-        interception: flags.interception.map(backend),
+        interception: flags.interception,
         probe_mark: flags.probe_mark,
         health_port: flags.health_port,
         metrics_listen_address: flags.metrics_listen_address,
         name: flags.name,
         output: flags.output,
-    }
-}
-
-/// None: no rules.
-fn backend(interception: Interception) -> Option<Backend> {
-    match interception {
-        Interception::None => None,
-        Interception::Auto => Some(Backend::Auto),
-        Interception::Nftables => Some(Backend::Nftables),
-        Interception::Iptables => Some(Backend::Iptables),
     }
 }
 
@@ -255,21 +237,21 @@ fn mode(flags: Flags) -> Result<Mode, Objection> {
     })))
 }
 
-fn interception(flags: &Flags) -> Result<Option<Backend>, Objection> {
+fn interception(flags: &Flags) -> Result<Backend, Objection> {
     let conflict = |message: &str| Err((ErrorKind::ArgumentConflict, message.to_owned()));
     match (flags.setupiptables, flags.interception) {
-        (Some(true), Some(Interception::None)) => {
+        (Some(true), Some(Backend::None)) => {
             conflict("-setupiptables=true asks for rules, --interception none for none: take one of them away")
         }
-        (Some(false), Some(Interception::Auto | Interception::Nftables | Interception::Iptables)) => {
+        (Some(false), Some(Backend::Auto | Backend::Nftables | Backend::Iptables)) => {
             conflict("-setupiptables=false asks for no rules, --interception for some: take one of them away")
         }
-        (Some(false), _) => Ok(None),
-        (_, given) => Ok(backend(given.unwrap_or(Interception::Auto))),
+        (Some(false), _) => Ok(Backend::None),
+        (_, given) => Ok(given.unwrap_or(Backend::Auto)),
     }
 }
 
-fn fallback(flags: &Flags, local: &[IpAddr], interception: Option<Backend>) -> Result<FallbackTo, Objection> {
+fn fallback(flags: &Flags, local: &[IpAddr], interception: Backend) -> Result<FallbackTo, Objection> {
     let fallback = flags.fallback.unwrap_or(FallbackTo::Upstream);
     let FallbackTo::Addresses { ipv4, ipv6 } = fallback else { return Ok(fallback) };
     let conflict = |message: String| Err((ErrorKind::ArgumentConflict, message));
@@ -312,7 +294,7 @@ fn agent_flags(flags: &Flags) -> Vec<&'static str> {
         ("-setupinterface", asks(flags.setupinterface)),
         ("-interfacename", flags.interfacename.is_some()),
         ("-setupiptables", asks(flags.setupiptables)),
-        ("--interception", flags.interception.is_some_and(|how| how != Interception::None)),
+        ("--interception", flags.interception.is_some_and(|how| how != Backend::None)),
         ("-syncinterval", flags.syncinterval.is_some()),
         ("--probe-mark", flags.probe_mark.is_some()),
         ("--fallback", flags.fallback.is_some_and(|to| to != FallbackTo::Nowhere)),

@@ -14,10 +14,10 @@ mod probing;
 #[path = "node_namespace/scene.rs"]
 mod scene;
 
-use nodelocaldns::node::{Change, Choice, Error, Node, Wish, teardown};
+use nodelocaldns::node::{Backend, Change, Error, Node, NodeSpec, teardown};
 use scene::{
     ACCEPT_RULES, ADDRESSES, Agent, NOTRACK_RULES_WHEN_ON, accept_rules, addresses_on, bridge, in_a_namespace, kubelet,
-    link_exists, mended, nft_tables, notrack_rules, off, on, owned_rules, raw_rules_of, run, runtime, succeeds, wish,
+    link_exists, mended, nft_tables, notrack_rules, off, on, owned_rules, raw_rules_of, run, runtime, spec, succeeds,
 };
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ fn nftables_rules_follow_the_interception_and_leave_nothing() {
     in_a_namespace(|| {
         runtime().block_on(async {
             bridge("nodelocaldns");
-            let mut node = Node::open(wish(), Choice::Auto, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::Auto, SYNC).await.unwrap();
             assert_eq!(node.backend(), "nftables");
             node.ensure_link().await.unwrap();
             let listing = owned_rules();
@@ -63,7 +63,7 @@ fn nftables_rules_follow_the_interception_and_leave_nothing() {
 fn nobody_else_can_take_the_owned_rules_away() {
     in_a_namespace(|| {
         runtime().block_on(async {
-            let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::Nftables, SYNC).await.unwrap();
             node.ensure(&on()).await.unwrap();
             run("nft flush ruleset");
             assert!(!succeeds("nft delete table inet nodelocaldns"));
@@ -80,7 +80,7 @@ fn nobody_else_can_take_the_owned_rules_away() {
 fn the_rules_stand_until_the_last_descriptor_of_their_owner_is_closed() {
     in_a_namespace(|| {
         runtime().block_on(async {
-            let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::Nftables, SYNC).await.unwrap();
             let owner = node.take_owner().expect("it was just made");
             node.ensure(&on()).await.unwrap();
             assert!(node.take_owner().is_none(), "it is the same table still");
@@ -103,7 +103,7 @@ fn the_kernel_removes_the_rules_when_their_owner_is_killed() {
         assert_eq!(notrack_rules(), 0);
         assert_eq!(addresses_on("nodelocaldns").len(), ADDRESSES.len(), "the link stays until somebody cleans up");
         runtime().block_on(async {
-            assert!(teardown(&wish()).await.is_empty());
+            assert!(teardown(&spec()).await.is_empty());
         });
         assert_eq!(accept_rules(), 0);
         assert_eq!(addresses_on("nodelocaldns"), Vec::<String>::new());
@@ -135,7 +135,7 @@ fn a_new_agent_on_iptables_leaves_the_running_one_s_interception_on() {
         let on = notrack_rules();
         assert_eq!(on, NOTRACK_RULES_WHEN_ON);
         runtime().block_on(async {
-            let node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
+            let node = Node::open(spec(), Backend::Iptables, SYNC).await.unwrap();
             assert_eq!(notrack_rules(), on);
             drop(node);
         });
@@ -149,7 +149,7 @@ fn rules_that_an_agent_on_iptables_left_to_another_one_go_when_that_has_ended() 
     in_a_namespace(|| {
         let other = Agent::start("iptables");
         runtime().block_on(async {
-            let mut node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::Iptables, SYNC).await.unwrap();
             node.ensure(&on()).await.unwrap();
             node.ensure(&off()).await.unwrap();
             assert_eq!(notrack_rules(), NOTRACK_RULES_WHEN_ON, "the other one may need them");
@@ -164,7 +164,7 @@ fn a_new_agent_on_nftables_removes_the_rules_that_an_old_one_on_iptables_left_to
     in_a_namespace(|| {
         let old = Agent::start("iptables");
         runtime().block_on(async {
-            let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::Nftables, SYNC).await.unwrap();
             node.ensure(&on()).await.unwrap();
             assert_eq!(notrack_rules(), NOTRACK_RULES_WHEN_ON, "the old one's");
             old.stop();
@@ -183,7 +183,7 @@ fn iptables_rules_follow_the_interception_and_leave_nothing() {
             // kube-proxy's chain tells which kind it is.
             run(&format!("iptables-{kind} -t nat -N KUBE-SERVICES"));
             runtime().block_on(async {
-                let mut node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
+                let mut node = Node::open(spec(), Backend::Iptables, SYNC).await.unwrap();
                 assert_eq!(node.backend(), "iptables");
                 assert_eq!(raw_rules_of(kind).len(), 8);
                 node.ensure(&on()).await.unwrap();
@@ -210,7 +210,7 @@ fn iptables_rules_follow_the_interception_and_leave_nothing() {
 fn iptables_rules_come_back_when_they_are_flushed() {
     in_a_namespace(|| {
         runtime().block_on(async {
-            let mut node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::Iptables, SYNC).await.unwrap();
             node.ensure(&on()).await.unwrap();
             for flush in
                 ["iptables-nft -t raw -F", "ip6tables-nft -t raw -F OUTPUT", "nft flush ruleset", "nft delete table ip raw"]
@@ -227,7 +227,7 @@ fn iptables_rules_come_back_when_they_are_flushed() {
 fn changes_of_others_beside_our_rules_wake_nobody() {
     in_a_namespace(|| {
         runtime().block_on(async {
-            let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::Nftables, SYNC).await.unwrap();
             node.ensure(&on()).await.unwrap();
             run("iptables-nft -t nat -N KUBE-SERVICES");
             run("iptables-nft -t nat -A KUBE-SERVICES -j RETURN");
@@ -259,13 +259,13 @@ fn rules_of_a_crashed_reference_are_cleaned_or_adopted() {
         };
         runtime().block_on(async {
             leave();
-            let node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+            let node = Node::open(spec(), Backend::Nftables, SYNC).await.unwrap();
             let rules = raw_rules_of("nft");
             assert!(matches!(&rules[..], [rule] if rule.contains("somebody else")), "{rules:#?}");
             drop(node);
             run("iptables-nft -t raw -F");
             leave();
-            let mut node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::Iptables, SYNC).await.unwrap();
             assert_eq!(raw_rules_of("nft").len(), 8 + 1, "only probes and replies, and the rule of somebody else");
             node.ensure(&on()).await.unwrap();
             assert_eq!(raw_rules_of("nft").len(), NOTRACK_RULES_WHEN_ON + 1);
@@ -283,7 +283,7 @@ fn legacy_rules_of_a_crashed_predecessor_are_cleaned_although_kube_proxy_uses_nf
             "iptables-legacy -t raw -I OUTPUT -p udp -d 10.96.0.10 --dport 53 -j NOTRACK -m comment --comment 'NodeLocal DNS Cache: skip conntrack'",
         );
         runtime().block_on(async {
-            let node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+            let node = Node::open(spec(), Backend::Nftables, SYNC).await.unwrap();
             assert_eq!(notrack_rules(), 0);
             drop(node);
         });
@@ -296,7 +296,7 @@ fn a_held_xtables_lock_is_told_as_such() {
         // Only the legacy programs take the lock.
         run("iptables-legacy -t nat -N KUBE-SERVICES");
         runtime().block_on(async {
-            let mut node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::Iptables, SYNC).await.unwrap();
             let path = std::env::var("XTABLES_LOCKFILE").unwrap();
             let file = std::fs::File::create(path).unwrap();
             file.lock().unwrap();
@@ -316,7 +316,7 @@ fn a_lock_that_is_held_beside_nftables_holds_nothing_up_and_is_told_once() {
         runtime().block_on(async {
             let file = std::fs::File::create(std::env::var("XTABLES_LOCKFILE").unwrap()).unwrap();
             file.lock().unwrap();
-            let mut node = Node::prepare(wish(), Choice::Nftables, SYNC).unwrap();
+            let mut node = Node::prepare(spec(), Backend::Nftables, SYNC).unwrap();
             node.ensure(&off()).await.unwrap();
             node.ensure(&on()).await.unwrap();
             assert!(owned_rules().contains("notrack"));
@@ -324,10 +324,10 @@ fn a_lock_that_is_held_beside_nftables_holds_nothing_up_and_is_told_once() {
             let started = Instant::now();
             while told.is_empty() && started.elapsed() < SYNC / 2 {
                 _ = tokio::time::timeout(Duration::from_secs(1), node.changed()).await;
-                told = node.take_errors_beside();
+                told = node.take_background_errors();
             }
             assert!(!told.is_empty() && told.iter().all(|error| error.error_type() == "iptables_lock"), "{told:?}");
-            assert!(node.take_errors_beside().is_empty());
+            assert!(node.take_background_errors().is_empty());
             file.unlock().unwrap();
         });
     });
@@ -340,8 +340,8 @@ fn without_iptables_nftables_does_and_iptables_is_an_error() {
         // SAFETY: no other thread of this process runs yet that could read the environment.
         unsafe { std::env::set_var("PATH", "/nonexistent") };
         let (with_nftables, error) = runtime().block_on(async {
-            let with_nftables = Node::open(wish(), Choice::Auto, SYNC).await.unwrap();
-            (with_nftables.backend(), Node::open(wish(), Choice::Iptables, SYNC).await.err().unwrap())
+            let with_nftables = Node::open(spec(), Backend::Auto, SYNC).await.unwrap();
+            (with_nftables.backend(), Node::open(spec(), Backend::Iptables, SYNC).await.err().unwrap())
         });
         // SAFETY: the runtime has ended, and its threads with it.
         unsafe { std::env::set_var("PATH", path) };
@@ -361,7 +361,7 @@ fn without_rules_the_link_is_set_up_and_taken_down_all_the_same() {
         // SAFETY: no other thread of this process runs yet that could read the environment.
         unsafe { std::env::set_var("PATH", "/nonexistent") };
         let (refused, node) = runtime().block_on(async {
-            let mut node = Node::prepare(wish(), Choice::Iptables, SYNC).unwrap();
+            let mut node = Node::prepare(spec(), Backend::Iptables, SYNC).unwrap();
             let refused = node.ensure(&off()).await.err().unwrap();
             node.ensure_link().await.unwrap();
             (refused, node.backend())
@@ -371,7 +371,7 @@ fn without_rules_the_link_is_set_up_and_taken_down_all_the_same() {
         assert_eq!((refused.error_type(), node), ("iptables", "none"));
         assert_eq!(addresses_on("nodelocaldns").len(), ADDRESSES.len());
         runtime().block_on(async {
-            let mut node = Node::prepare(wish(), Choice::Iptables, SYNC).unwrap();
+            let mut node = Node::prepare(spec(), Backend::Iptables, SYNC).unwrap();
             node.ensure_link().await.unwrap();
             node.ensure(&on()).await.unwrap();
             assert_eq!((node.backend(), notrack_rules()), ("iptables", NOTRACK_RULES_WHEN_ON));
@@ -389,7 +389,8 @@ fn kube_proxys_kind_of_iptables_is_found_while_it_holds_the_lock() {
         file.lock().unwrap();
         runtime().block_on(async {
             let mut node =
-                Node::prepare(Wish { addresses: vec![ADDRESSES[0].parse().unwrap()], ..wish() }, Choice::Iptables, SYNC).unwrap();
+                Node::prepare(NodeSpec { addresses: vec![ADDRESSES[0].parse().unwrap()], ..spec() }, Backend::Iptables, SYNC)
+                    .unwrap();
             let error = node.ensure(&off()).await.expect_err("the lock is held");
             assert_eq!(error.error_type(), "iptables_lock", "{error}");
             file.unlock().unwrap();
@@ -407,7 +408,7 @@ fn a_withdrawal_with_nftables_does_not_wait_for_who_holds_the_xtables_lock() {
         file.lock().unwrap();
         runtime().block_on(async {
             let started = Instant::now();
-            let mut node = Node::prepare(wish(), Choice::Nftables, SYNC).unwrap();
+            let mut node = Node::prepare(spec(), Backend::Nftables, SYNC).unwrap();
             node.ensure(&off()).await.unwrap();
             node.ensure(&on()).await.unwrap();
             assert_eq!(owned_rules().matches("counter packets").count(), NOTRACK_RULES_WHEN_ON);
@@ -427,7 +428,7 @@ fn a_table_of_our_name_that_is_not_ours_is_left_alone() {
         run("nft add table inet nodelocaldns");
         run("nft add chain inet nodelocaldns theirs");
         runtime().block_on(async {
-            let mut node = Node::open(wish(), Choice::Auto, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::Auto, SYNC).await.unwrap();
             node.ensure(&on()).await.unwrap();
             assert_eq!(nft_tables("nodelocaldns-").lines().count(), 1);
             assert!(node.teardown().await.is_empty());
@@ -443,7 +444,7 @@ fn a_link_is_made_and_deleted_a_dummy_one_or_a_bridge_where_the_kernel_has_none(
         let has_dummy = succeeds("ip link add probe type dummy && ip link delete probe");
         let kind = if has_dummy { "dummy" } else { "bridge" };
         runtime().block_on(async {
-            let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::None, SYNC).await.unwrap();
             node.ensure_link().await.unwrap();
             assert_eq!(addresses_on("nodelocaldns").len(), ADDRESSES.len());
             let details = run("ip -details link show nodelocaldns");
@@ -456,12 +457,12 @@ fn a_link_is_made_and_deleted_a_dummy_one_or_a_bridge_where_the_kernel_has_none(
             if has_dummy {
                 // As a reference that crashed leaves it; it makes no bridges.
                 run("ip link add nodelocaldns type dummy && ip address add 10.96.0.10/32 dev nodelocaldns");
-                assert!(teardown(&wish()).await.is_empty());
+                assert!(teardown(&spec()).await.is_empty());
                 assert!(!link_exists("nodelocaldns"));
             }
             // As somebody prepares it.
             run(&format!("ip link add nodelocaldns type {kind}"));
-            let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::None, SYNC).await.unwrap();
             node.ensure_link().await.unwrap();
             assert!(node.teardown().await.is_empty());
             assert!(link_exists("nodelocaldns"));
@@ -477,7 +478,7 @@ fn an_existing_link_is_adopted_and_gets_its_addresses_back_at_once() {
         run("ip address add 192.0.2.1/24 dev nodelocaldns");
         run("ip link set nodelocaldns down");
         runtime().block_on(async {
-            let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::None, SYNC).await.unwrap();
             node.ensure_link().await.unwrap();
             let all = ["10.96.0.10/32", "192.0.2.1/24", "fd00::10/128"];
             assert_eq!(addresses_on("nodelocaldns"), all);
@@ -509,7 +510,7 @@ fn a_link_that_is_deleted_and_made_anew_by_somebody_is_adopted_again() {
     in_a_namespace(|| {
         bridge("nodelocaldns");
         runtime().block_on(async {
-            let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::None, SYNC).await.unwrap();
             node.ensure_link().await.unwrap();
             run("ip link delete nodelocaldns");
             // Whether it can be made here depends on the dummy driver.
@@ -527,7 +528,8 @@ fn a_link_that_is_deleted_and_made_anew_by_somebody_is_adopted_again() {
 fn the_interval_is_told_when_nothing_else_happens() {
     in_a_namespace(|| {
         runtime().block_on(async {
-            let mut node = Node::open(Wish { interface: None, ..wish() }, Choice::None, Duration::from_secs(1)).await.unwrap();
+            let mut node =
+                Node::open(NodeSpec { interface: None, ..spec() }, Backend::None, Duration::from_secs(1)).await.unwrap();
             assert_eq!(next_change(&mut node).await, Change::SyncDue);
         });
     });

@@ -1,7 +1,8 @@
 //! Netlink messages as a kernel might send them. The first octet says what is made of the rest.
 
 use nodelocaldns::node::{
-    Chains, Eater, End, Fallback, Fate, Interception, Own, Packet, Place, Rule, Subjects, Wish, desired, dumps, fate,
+    Chains, ChangeScope, DropSource, Fallback, Interception, NetfilterHook, NodeSpec, OwnTables, Packet, PacketEnd,
+    PacketVerdict, Rule, desired, dumps, packet_verdict,
 };
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -24,37 +25,37 @@ pub fn run(octets: &[u8]) {
     }
 }
 
-fn wish() -> Wish {
+fn spec() -> NodeSpec {
     let addresses: Vec<IpAddr> = ["169.254.20.10", "10.96.0.10", "fd00::10"].iter().flat_map(|text| text.parse()).collect();
     let (probe_mark, fallback) = (0x10_0000, Fallback::default());
-    Wish { addresses, port: 53, health_port: 8080, interface: None, probe_mark, fallback }
+    NodeSpec { addresses, port: 53, health_port: 8080, interface: None, probe_mark, fallback }
 }
 
 fn rules() -> Vec<Rule> {
-    let wish = wish();
-    desired(&wish, &Interception::of(&wish.addresses)).rules
+    let spec = spec();
+    desired(&spec, &Interception::of(&spec.addresses)).rules
 }
 
 /// A firewall decides on every packet the same each time, and who drops it is there.
 fn check_firewall(messages: &[u8]) {
     let chains = dumps::chains(messages);
     assert!(chains.bases.is_sorted_by_key(|chain| chain.base.priority), "in the order in which packets meet them");
-    assert!(chains.bases.iter().all(|chain| matches!(chain.base.at, Place::Input | Place::Output)));
+    assert!(chains.bases.iter().all(|chain| matches!(chain.base.at, NetfilterHook::Input | NetfilterHook::Output)));
     let rules = rules();
     let packets: Vec<Packet> = rules.iter().filter_map(Packet::of).collect();
     let mut dropped = HashSet::new();
     for packet in &packets {
-        let found = fate(&chains, packet);
-        assert_eq!(found, fate(&chains, packet));
+        let found = packet_verdict(&chains, packet);
+        assert_eq!(found, packet_verdict(&chains, packet));
         match found {
-            Fate::Dropped { by } => {
+            PacketVerdict::Dropped { by } => {
                 check_eater(&chains, packet, &by);
                 if !packet.is_loopback {
                     dropped.insert(packet.address);
                 }
             }
-            Fate::Unknown { by } => check_eater(&chains, packet, &by),
-            Fate::Accepted => {}
+            PacketVerdict::Unknown { by } => check_eater(&chains, packet, &by),
+            PacketVerdict::Accepted => {}
         }
     }
     let refused: HashSet<IpAddr> = dumps::refused(&rules, &chains).into_iter().map(|(address, _)| address).collect();
@@ -68,7 +69,7 @@ fn check_firewall(messages: &[u8]) {
     }
 }
 
-fn check_eater(chains: &Chains, packet: &Packet, by: &Eater) {
+fn check_eater(chains: &Chains, packet: &Packet, by: &DropSource) {
     assert!(by.chain.family.sees(packet.address));
     let there = chains.rules.get(&by.chain);
     match by.rule {
@@ -87,17 +88,17 @@ fn check_ruleset(messages: &[u8]) {
         let at = chain.base.map(|base| base.at);
         for seen in &chain.rules {
             if let Some(rule) = seen.rule {
-                assert!(rule.hook.is_raw() && matches!(at, Some(Place::Prerouting | Place::Output)), "{rule}");
+                assert!(rule.hook.is_raw() && matches!(at, Some(NetfilterHook::Prerouting | NetfilterHook::Output)), "{rule}");
             }
             if let Some(rewrite) = seen.rewrite {
                 assert!(!seen.effects.is_empty() && rewrite.from.is_ipv4() == rewrite.to.is_ipv4() || rewrite.from.is_ipv6());
-                if rewrite.end == End::Destination {
+                if rewrite.end == PacketEnd::Destination {
                     targets.insert(rewrite.to);
                 }
             }
         }
     }
-    for address in wish().addresses {
+    for address in spec().addresses {
         assert!(ruleset.fallback_of(address, 53).is_none_or(|upstream| targets.contains(&upstream)));
     }
     let (tables, rules) = dumps::owned(messages, "nodelocaldns");
@@ -106,11 +107,11 @@ fn check_ruleset(messages: &[u8]) {
 
 /// What others change is seen, and our own changes are not others'.
 fn check_changes(messages: &[u8]) {
-    let own = |port_ids| Own { tables: vec!["nodelocaldns".to_owned()], port_ids };
-    let all = dumps::subjects(messages, &own(Vec::new()));
+    let own = |port_ids| OwnTables { tables: vec!["nodelocaldns".to_owned()], port_ids };
+    let all = dumps::change_scope(messages, &own(Vec::new()));
     let ports = messages.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
-    assert_eq!(dumps::subjects(messages, &own(ports.collect())), Subjects::default(), "they are all our own");
-    let some = dumps::subjects(&messages[..messages.len() / 2], &own(Vec::new()));
+    assert_eq!(dumps::change_scope(messages, &own(ports.collect())), ChangeScope::default(), "they are all our own");
+    let some = dumps::change_scope(&messages[..messages.len() / 2], &own(Vec::new()));
     let is_among = |some: bool, all: bool| !some || all;
     assert!(is_among(some.own_table, all.own_table) && is_among(some.iptables, all.iptables));
     assert!(is_among(some.firewall, all.firewall), "half of it says no more than all of it");

@@ -8,8 +8,8 @@ use nodelocaldns::kube_dns::config;
 use nodelocaldns::kube_dns::render::{ServiceAddress, Values, render};
 use nodelocaldns::message::Name;
 use nodelocaldns::node::{
-    Choice, Fallback, Interception, IptablesChanges, IptablesTable, Listing, Rule, Survey, Wish, ahead, changes, desired,
-    dropped_connections, other_agents, present, script,
+    Backend, Fallback, Interception, IptablesChanges, IptablesTable, Listing, NodeSpec, Rule, Survey, changes, desired,
+    dropped_connections, other_agents, preceding_rules, present, script,
 };
 use nodelocaldns::plan::configure;
 use procfs::process::{Stat, Status};
@@ -33,15 +33,15 @@ pub fn run(octets: &[u8]) {
     }
 }
 
-fn wish() -> Wish {
+fn spec() -> NodeSpec {
     let addresses: Vec<IpAddr> = ["169.254.20.10", "10.96.0.10", "fd00::10"].iter().flat_map(|text| text.parse()).collect();
     let (probe_mark, fallback) = (0x10_0000, Fallback::default());
-    Wish { addresses, port: 53, health_port: 8080, interface: Some("nodelocaldns".to_owned()), probe_mark, fallback }
+    NodeSpec { addresses, port: 53, health_port: 8080, interface: Some("nodelocaldns".to_owned()), probe_mark, fallback }
 }
 
 fn rules() -> Vec<Rule> {
-    let wish = wish();
-    desired(&wish, &Interception::of(&wish.addresses)).rules
+    let spec = spec();
+    desired(&spec, &Interception::of(&spec.addresses)).rules
 }
 
 /// What iptables programs list: what is made of it changes our own rules and nothing else.
@@ -59,8 +59,10 @@ fn check_listing(text: &str) {
             assert!(none.missing.is_empty() && none.surplus.iter().all(|rule| there.contains(rule)));
         }
         for rule in &wanted {
-            let first = ahead(table, text, rule);
-            assert!(first.iter().all(|ahead| text.lines().any(|line| line == ahead.line) && !ahead.target.is_empty()));
+            let first = preceding_rules(table, text, rule);
+            assert!(first.iter().all(
+                |preceding_rules| text.lines().any(|line| line == preceding_rules.line) && !preceding_rules.target.is_empty()
+            ));
         }
     }
 }
@@ -127,7 +129,7 @@ fn check_config_map(stub_domains: Option<&str>, upstreams: Option<&str>, templat
     assert!(config.stub_domains.iter().all(|(domain, servers)| domain.to_string().len() <= 253 && !servers.is_empty()));
     let machine = Nothing { resolv_conf: "nameserver 192.0.2.53\n" };
     let values = Values {
-        local_addresses: wish().addresses,
+        local_addresses: spec().addresses,
         port: 53,
         cluster_dns: ServiceAddress::read("kube-dns-upstream", &machine),
         prometheus: ":9253".to_owned(),
@@ -193,10 +195,10 @@ fn lines(octets: &[u8]) -> usize {
 
 /// Whatever a page, a listing or a name of a process holds, the doctor says something of every check, and nothing that steers a terminal.
 fn check_doctor(text: &str, page: &str, program: &str) {
-    let wish = wish();
-    let address = SocketAddr::new(wish.addresses[0], 53);
+    let spec = spec();
+    let address = SocketAddr::new(spec.addresses[0], 53);
     let name = Name::parse("kubernetes.default.svc.cluster.local.").expect("a good name");
-    let question = Question { wish, choice: Choice::Auto, metrics_address: Some(address), name };
+    let question = Question { spec, backend: Backend::Auto, metrics_address: Some(address), name };
     let listing = |table| Listing { program: "iptables", is_ipv6: false, table, text: text.to_owned() };
     let holders = vec![doctor::Holder { pid: 7, program: program.to_owned() }];
     let agent = doctor::Agent {

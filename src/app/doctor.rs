@@ -1,6 +1,6 @@
 //! `doctor`: sees, judges, prints.
 
-use super::interceptor::{choice, wish};
+use super::interceptor::spec;
 use crate::cli::{Doctor, Invocation, Mode, Output, ServeOptions};
 use crate::doctor::{Question, agents, judge, look};
 use anyhow::Context;
@@ -20,8 +20,8 @@ pub fn examine(doctor: Doctor) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(USAGE));
     };
     let question = Question {
-        wish: wish(&agent, options.dns_port),
-        choice: choice(&agent),
+        spec: spec(&agent, options.dns_port),
+        backend: agent.interception,
         metrics_address: options.metrics_listen_address,
         name,
     };

@@ -1,8 +1,8 @@
 //! The node, as the watchdog sees it.
 
-use super::fallback::{self, Services};
-use crate::cli::{Agent, Backend};
-use crate::node::{Choice, Error, Interception, Node, Reach, Wish};
+use super::fallback_plan::{ServiceEnvironment, fallback_plan};
+use crate::cli::Agent;
+use crate::node::{Backend, ClientReachability, Error, Interception, Node, NodeSpec};
 use crate::watchdog::{EnsureOutcome, Interceptor, SetupError};
 use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 /// Sets the node's link and rules up. The node is opened when something is first wanted of it, and again after that has failed.
 pub struct NodeInterceptor {
-    wish: Wish,
-    choice: Choice,
+    spec: NodeSpec,
+    backend: Backend,
     sync_interval: Duration,
     /// Addresses that are not intercepted, since the server sends queries there.
     spared: Interception,
@@ -22,12 +22,12 @@ pub struct NodeInterceptor {
 impl NodeInterceptor {
     /// For what the flags say.
     pub fn new(agent: &Agent, dns_port: u16) -> Self {
-        for objection in fallback::plan(agent, dns_port, &Services::read(agent)).objections {
-            tracing::warn!("{objection}");
+        for warning in fallback_plan(agent, dns_port, &ServiceEnvironment::read(agent)).warnings {
+            tracing::warn!("{warning}");
         }
         Self {
-            wish: wish(agent, dns_port),
-            choice: choice(agent),
+            spec: spec(agent, dns_port),
+            backend: agent.interception,
             sync_interval: agent.sync_interval,
             spared: Interception::default(),
             node: None,
@@ -37,31 +37,21 @@ impl NodeInterceptor {
     fn node(&mut self) -> Result<&mut Node, Error> {
         let node = match self.node.take() {
             Some(node) => node,
-            None => Node::prepare(self.wish.clone(), self.choice, self.sync_interval)?,
+            None => Node::prepare(self.spec.clone(), self.backend, self.sync_interval)?,
         };
         Ok(self.node.insert(node))
     }
 }
 
 /// What the node is to look like.
-pub fn wish(agent: &Agent, dns_port: u16) -> Wish {
-    Wish {
+pub fn spec(agent: &Agent, dns_port: u16) -> NodeSpec {
+    NodeSpec {
         addresses: agent.local_addresses.clone(),
         port: dns_port,
         health_port: agent.health_port,
         interface: agent.interface.clone(),
         probe_mark: agent.probe_mark,
-        fallback: fallback::plan(agent, dns_port, &Services::read(agent)).fallback,
-    }
-}
-
-/// What is to hold the rules.
-pub fn choice(agent: &Agent) -> Choice {
-    match agent.interception {
-        Some(Backend::Auto) => Choice::Auto,
-        Some(Backend::Nftables) => Choice::Nftables,
-        Some(Backend::Iptables) => Choice::Iptables,
-        None => Choice::None,
+        fallback: fallback_plan(agent, dns_port, &ServiceEnvironment::read(agent)).fallback,
     }
 }
 
@@ -84,8 +74,8 @@ impl Interceptor for NodeInterceptor {
     }
 
     fn spare(&mut self, upstreams: &[SocketAddr]) -> Interception {
-        let spared = spared(&self.wish.addresses, self.wish.port, upstreams);
-        for address in spared.without(&self.spared).addresses().filter(|_| self.choice != Choice::None) {
+        let spared = spared(&self.spec.addresses, self.spec.port, upstreams);
+        for address in spared.without(&self.spared).addresses().filter(|_| !self.backend.is_none()) {
             tracing::error!(
                 "queries for {address} are not intercepted: the Corefile sends its own there, and they would come back. Cluster DNS answers \
                  whoever asks that address. Make another Service of cluster DNS, such as kube-dns-upstream, and name it with -upstreamsvc, \
@@ -100,7 +90,7 @@ impl Interceptor for NodeInterceptor {
         self.node.as_ref().is_none_or(Node::is_ready_for_queries)
     }
 
-    fn reach(&self) -> Reach {
+    fn reach(&self) -> ClientReachability {
         self.node.as_ref().map(Node::reach).unwrap_or_default()
     }
 
@@ -113,8 +103,8 @@ impl Interceptor for NodeInterceptor {
         node.teardown().await.iter().map(setup_error).collect()
     }
 
-    fn take_errors_beside(&mut self) -> Vec<SetupError> {
-        self.node.iter_mut().flat_map(Node::take_errors_beside).map(|error| setup_error(&error)).collect()
+    fn take_background_errors(&mut self) -> Vec<SetupError> {
+        self.node.iter_mut().flat_map(Node::take_background_errors).map(|error| setup_error(&error)).collect()
     }
 
     fn take_owner(&mut self) -> Option<OwnedFd> {

@@ -2,7 +2,7 @@
 
 mod banner;
 mod doctor;
-mod fallback;
+mod fallback_plan;
 #[doc(hidden)]
 pub mod files;
 mod interceptor;
@@ -21,7 +21,7 @@ mod watchdog_process;
 use crate::cli::{Invocation, ServeOptions};
 use crate::deadline;
 use crate::directives::{ORDER, Support};
-use crate::node::{self, Fallback, Wish};
+use crate::node::{self, Fallback, NodeSpec};
 use crate::plan::DEFAULT_PORT;
 use crate::watchdog::ControlClient;
 use std::ffi::OsString;
@@ -88,9 +88,9 @@ fn tear_down(addresses: Vec<IpAddr>, interface: String) -> anyhow::Result<ExitCo
     log::start()?;
     // Ports and mark do not matter: rules are known by their comments.
     let fallback = Fallback::default();
-    let wish = Wish { addresses, port: DEFAULT_PORT, health_port: 0, interface: Some(interface), probe_mark: 1, fallback };
+    let spec = NodeSpec { addresses, port: DEFAULT_PORT, health_port: 0, interface: Some(interface), probe_mark: 1, fallback };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let errors = runtime.block_on(node::teardown(&wish));
+    let errors = runtime.block_on(node::teardown(&spec));
     for error in &errors {
         tracing::error!("{error}");
     }

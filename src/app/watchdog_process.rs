@@ -54,7 +54,7 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
         files: Box::new(move |channel| keeper.serve(channel)),
         timing: Timing::default(),
         keep_node: agent.as_ref().is_some_and(|agent| agent.skip_teardown),
-        probe_mark: agent.as_ref().and_then(|agent| agent.interception.map(|_| agent.probe_mark)),
+        probe_mark: agent.as_ref().filter(|agent| !agent.interception.is_none()).map(|agent| agent.probe_mark),
         addresses: agent.as_ref().map(|agent| agent.local_addresses.clone()).unwrap_or_default(),
         handover: options.handover,
         metrics_address: options.metrics_listen_address,
@@ -62,7 +62,7 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
     // This thread, the main one, starts servers; all else is on another, which nothing that a start may wait for holds up.
     drop(runtime);
     let guard = async move {
-        match agent.filter(|agent| agent.interface.is_some() || agent.interception.is_some()) {
+        match agent.filter(|agent| agent.interface.is_some() || !agent.interception.is_none()) {
             Some(agent) => {
                 let interceptor = NodeInterceptor::new(&agent, options.dns_port);
                 run(settings, interceptor).await

@@ -1,7 +1,8 @@
 //! `doctor`: what is examined when only a part of it is said.
 
-use super::{Agent, Backend, Invocation, Mode, ServeOptions};
+use super::{Agent, Invocation, Mode, ServeOptions};
 use crate::message::Name;
+use crate::node::Backend;
 use std::net::{IpAddr, SocketAddr};
 
 /// What the user asks of `doctor`. What is not given is what the running agent was told, else the agent's default.
@@ -11,7 +12,7 @@ pub struct Doctor {
     pub interface: Option<String>,
     pub dns_port: Option<u16>,
     /// The outer `None`: not given; the inner one: no rules.
-    pub interception: Option<Option<Backend>>,
+    pub interception: Option<Backend>,
     pub probe_mark: Option<u32>,
     pub health_port: Option<u16>,
     pub metrics_listen_address: Option<SocketAddr>,

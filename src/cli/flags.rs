@@ -3,7 +3,8 @@
 use super::doctor::Output;
 use super::{FallbackTo, values};
 use crate::message::Name;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use crate::node::Backend;
+use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -75,7 +76,7 @@ pub(super) struct Flags {
     pub setupiptables: Option<bool>,
     /// What the rules are made with [default: auto]
     #[arg(long, value_name = "HOW", help_heading = NODE)]
-    pub interception: Option<Interception>,
+    pub interception: Option<Backend>,
     /// How often interface and rules are checked: seconds, or a duration such as 1m [default: 60]
     #[arg(long, value_name = "INTERVAL", value_parser = values::sync_interval, help_heading = NODE)]
     pub syncinterval: Option<Duration>,
@@ -158,7 +159,7 @@ pub(super) struct DoctorFlags {
     pub dns_port: Option<u16>,
     /// What the rules are made with
     #[arg(long, value_name = "HOW")]
-    pub interception: Option<Interception>,
+    pub interception: Option<Backend>,
     /// Packet mark of the watchdog's own queries
     #[arg(long, value_name = "MARK", value_parser = values::mark)]
     pub probe_mark: Option<u32>,
@@ -174,15 +175,4 @@ pub(super) struct DoctorFlags {
     /// How to print
     #[arg(long, value_name = "FORM", default_value = "text")]
     pub output: Output,
-}
-
-/// `--interception`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Interception {
-    /// nftables where the kernel has what it takes, else iptables
-    Auto,
-    Nftables,
-    Iptables,
-    /// no rules, as -setupiptables=false
-    None,
 }

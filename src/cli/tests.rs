@@ -1,4 +1,5 @@
-use super::{Agent, Backend, Corefile, Doctor, FallbackTo, Flags, Invocation, Mode, Output, ServeOptions};
+use super::{Agent, Corefile, Doctor, FallbackTo, Flags, Invocation, Mode, Output, ServeOptions};
+use crate::node::Backend;
 use clap::CommandFactory;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -75,7 +76,7 @@ fn the_agents_defaults_are_the_references() {
     let expected = Agent {
         local_addresses: vec!["169.254.20.10".parse().unwrap()],
         interface: Some("nodelocaldns".to_owned()),
-        interception: Some(Backend::Auto),
+        interception: Backend::Auto,
         sync_interval: Duration::from_secs(60),
         probe_mark: 0x0010_0000,
         fallback: FallbackTo::Upstream,
@@ -132,7 +133,7 @@ fn every_flag_of_the_reference_is_taken_in_its_spelling() {
         mode: Mode::Agent(Box::new(Agent {
             local_addresses: vec!["169.254.20.10".parse().unwrap(), "fd00::10".parse().unwrap()],
             interface: None,
-            interception: None,
+            interception: Backend::None,
             sync_interval: Duration::from_secs(90),
             probe_mark: 0x0010_0000,
             fallback: FallbackTo::Upstream,
@@ -159,11 +160,11 @@ fn every_flag_of_the_reference_is_taken_in_its_spelling() {
 #[test]
 fn interception_and_setupiptables_must_agree() {
     for (arguments, expected) in [
-        (&["--interception", "nftables"][..], Some(Backend::Nftables)),
-        (&["--interception=iptables", "-setupiptables"], Some(Backend::Iptables)),
-        (&["--interception=auto"], Some(Backend::Auto)),
-        (&["--interception=none"], None),
-        (&["--interception=none", "-setupiptables=false"], None),
+        (&["--interception", "nftables"][..], Backend::Nftables),
+        (&["--interception=iptables", "-setupiptables"], Backend::Iptables),
+        (&["--interception=auto"], Backend::Auto),
+        (&["--interception=none"], Backend::None),
+        (&["--interception=none", "-setupiptables=false"], Backend::None),
     ] {
         assert_eq!(agent(arguments).interception, expected, "{arguments:?}");
     }
@@ -355,7 +356,7 @@ fn doctor_needs_nothing_and_takes_the_agents_flags_in_either_spelling() {
         "--output=json",
     ]);
     assert_eq!(given.local_addresses, Some(vec!["169.254.20.10".parse().unwrap()]));
-    assert_eq!((given.interface.as_deref(), given.dns_port, given.interception), (Some("dns0"), Some(5353), Some(None)));
+    assert_eq!((given.interface.as_deref(), given.dns_port, given.interception), (Some("dns0"), Some(5353), Some(Backend::None)));
     assert_eq!((given.health_port, given.name.to_string(), given.output), (Some(8081), "a.example.".to_owned(), Output::Json));
     assert!(refused(&["doctor", "--output", "xml"]).contains("json"), "what is possible is told");
     assert!(refused(&["doctor", "--name", "a..b"]).contains("--name"));
@@ -366,7 +367,7 @@ fn what_doctor_is_not_told_is_what_the_running_agent_was_told_or_its_default() {
     assert_eq!(doctor(&[]).completed(None), None, "nobody said which addresses");
     let (options, agent) = doctor(&["-localip", "fd00::10"]).completed(None).unwrap();
     assert_eq!((options.dns_port, options.metrics_listen_address), (53, Some("0.0.0.0:9353".parse().unwrap())));
-    assert_eq!((agent.interface.as_deref(), agent.interception), (Some("nodelocaldns"), Some(Backend::Auto)));
+    assert_eq!((agent.interface.as_deref(), agent.interception), (Some("nodelocaldns"), Backend::Auto));
     assert_eq!(agent.local_addresses, ["fd00::10".parse::<std::net::IpAddr>().unwrap()]);
 
     let running =

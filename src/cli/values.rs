@@ -3,6 +3,9 @@
 use super::FallbackTo;
 use crate::corefile::{Diagnostics, FileId, Span, Token, value};
 use crate::message::Name;
+use crate::node::Backend;
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -12,6 +15,22 @@ use std::time::Duration;
 const INTERFACE_NAME_OCTETS: usize = 15;
 /// Of a label (RFC 1035 section 2.3.4).
 const SERVICE_NAME_OCTETS: usize = 63;
+
+/// The values of `--interception`.
+impl ValueEnum for Backend {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Auto, Self::Nftables, Self::Iptables, Self::None]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Auto => PossibleValue::new("auto").help("nftables where the kernel has what it takes, else iptables"),
+            Self::Nftables => PossibleValue::new("nftables"),
+            Self::Iptables => PossibleValue::new("iptables"),
+            Self::None => PossibleValue::new("none").help("no rules, as -setupiptables=false"),
+        })
+    }
+}
 
 /// Addresses of `-localip`: at least one, none twice, in their order; each can be a link's.
 #[derive(Clone, Debug, PartialEq, Eq)]

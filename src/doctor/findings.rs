@@ -2,16 +2,16 @@
 
 use crate::chain::Transport;
 use crate::message::Rcode;
-use crate::node::{Choice, Survey, Wish};
+use crate::node::{Backend, NodeSpec, Survey};
 use std::net::{IpAddr, SocketAddr};
 
 /// What to look at.
 #[derive(Debug, Clone)]
 pub struct Question {
     /// How the node should look, as the agent was told.
-    pub wish: Wish,
+    pub spec: NodeSpec,
     /// What should hold the rules.
-    pub choice: Choice,
+    pub backend: Backend,
     /// Where the agent serves its metrics; none if nowhere.
     pub metrics_address: Option<SocketAddr>,
     /// A name to ask for, absolute.

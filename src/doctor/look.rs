@@ -26,12 +26,12 @@ const TRIES: usize = 8;
 
 /// Looks at everything that `question` is about. Changes nothing. Must be called on a tokio runtime; takes about 6 s at most.
 pub async fn look(question: &Question) -> Findings {
-    let port = question.wish.port;
-    let ports = [port, question.wish.health_port];
+    let port = question.spec.port;
+    let ports = [port, question.spec.health_port];
     let local = aside("listing sockets", move || sockets::listeners(&ports));
     let agents = aside("looking for agents", agents);
     let elsewhere = aside("looking for agents elsewhere", processes::elsewhere);
-    let asked = join_all(question.wish.addresses.iter().flat_map(|address| kinds(*address)).map(|kind| ask(question, kind)));
+    let asked = join_all(question.spec.addresses.iter().flat_map(|address| kinds(*address)).map(|kind| ask(question, kind)));
     let metrics = async {
         let address = reachable_address(question.metrics_address?, false);
         Some((address, http::fetch(address, "/metrics").await))
@@ -43,7 +43,7 @@ pub async fn look(question: &Question) -> Findings {
         agents: agents.unwrap_or_default(),
         elsewhere: elsewhere.unwrap_or_default(),
         rights: rights::rights(),
-        node: survey(&question.wish, PATIENCE).await,
+        node: survey(&question.spec, PATIENCE).await,
         listeners,
         asked,
         health,
@@ -68,8 +68,8 @@ fn kinds(address: IpAddr) -> impl Iterator<Item = Kind> {
 }
 
 async fn ask(question: &Question, (address, transport, way): Kind) -> Asked {
-    let server = SocketAddr::new(address, question.wish.port);
-    let mark = (way == Way::Marked).then_some(question.wish.probe_mark);
+    let server = SocketAddr::new(address, question.spec.port);
+    let mark = (way == Way::Marked).then_some(question.spec.probe_mark);
     let name = (way == Way::Name).then_some(&question.name);
     let tries = if way == Way::Client { TRIES } else { 1 };
     let replies: Vec<Reply> = join_all((0..tries).map(|_| ask::ask(server, transport, name, mark))).await;
@@ -78,14 +78,14 @@ async fn ask(question: &Question, (address, transport, way): Kind) -> Asked {
 
 /// The health page at each of our addresses that somebody listens on.
 async fn health(question: &Question, listeners: &[Listener]) -> Vec<(SocketAddr, Page)> {
-    let port = question.wish.health_port;
+    let port = question.spec.health_port;
     let is_served = |address: &SocketAddr| {
         listeners.iter().any(|listener| {
             let ip = listener.address.ip();
             listener.transport == Transport::Tcp && listener.address.port() == port && (ip == address.ip() || ip.is_unspecified())
         })
     };
-    let addresses = question.wish.addresses.iter().map(|address| SocketAddr::new(*address, port));
+    let addresses = question.spec.addresses.iter().map(|address| SocketAddr::new(*address, port));
     let pages = addresses.filter(is_served).map(|address| async move { (address, http::fetch(address, "/health").await) });
     join_all(pages).await
 }

@@ -31,14 +31,14 @@ pub struct Client {
 
 /// What the kernel has noted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Look {
+pub struct ArrivalSnapshot {
     /// Clients whose last packet that was let in has not arrived (yet), and how long they are left alone from now on.
     pub blocked: Vec<(Client, Duration)>,
     /// Clients whose packets have arrived just now.
     pub arriving: Vec<Client>,
 }
 
-impl Look {
+impl ArrivalSnapshot {
     /// The blocked ones without those whose packet may be on its way.
     pub fn surely_blocked(&self) -> impl Iterator<Item = Client> {
         let is_on_the_way = |pause: Duration| pause > FIRST_PAUSE - ON_THE_WAY && pause <= FIRST_PAUSE;
@@ -48,7 +48,7 @@ impl Look {
 
 /// What is new.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Changes {
+pub struct ArrivalChanges {
     /// Their packets do not arrive.
     pub blocked: Vec<Client>,
     /// Their packets arrive again.
@@ -59,7 +59,7 @@ pub struct Changes {
 
 /// How many clients are served, as far as the kernel could tell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Reach {
+pub struct ClientReachability {
     /// Clients whose packets do not arrive; they are left to cluster DNS.
     pub blocked: usize,
     /// There are such clients, and lately no other's packets have arrived either.
@@ -68,27 +68,27 @@ pub struct Reach {
 
 /// Everybody who is blocked.
 #[derive(Debug, Default)]
-pub struct Arrivals {
-    blocked: BTreeMap<Client, Blocked>,
+pub struct ArrivalTracker {
+    blocked: BTreeMap<Client, BlockedClient>,
     /// How many of them the kernel left alone at the last look.
     left_alone: usize,
     last_arrival: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Blocked {
+struct BlockedClient {
     tries: u32,
     until: Instant,
 }
 
-impl Arrivals {
+impl ArrivalTracker {
     /// Takes what was seen at `now`.
-    pub fn take(&mut self, look: &Look, now: Instant) -> Changes {
-        let mut changes = Changes::default();
-        if !look.arriving.is_empty() {
+    pub fn take(&mut self, snapshot: &ArrivalSnapshot, now: Instant) -> ArrivalChanges {
+        let mut changes = ArrivalChanges::default();
+        if !snapshot.arriving.is_empty() {
             self.last_arrival = Some(now);
         }
-        for (client, pause) in &look.blocked {
+        for (client, pause) in &snapshot.blocked {
             let until = now + *pause;
             let known = self.blocked.get_mut(client);
             if known.as_ref().is_some_and(|known| until <= known.until + SLACK) || *pause > FIRST_PAUSE - ON_THE_WAY {
@@ -96,18 +96,18 @@ impl Arrivals {
             }
             match known {
                 None => {
-                    self.blocked.insert(*client, Blocked { tries: 1, until });
+                    self.blocked.insert(*client, BlockedClient { tries: 1, until });
                     changes.blocked.push(*client);
                 }
                 Some(known) => {
                     let pause = (FIRST_PAUSE * 2_u32.saturating_pow(known.tries)).min(LONGEST_PAUSE);
-                    *known = Blocked { tries: known.tries.saturating_add(1), until: now + pause };
+                    *known = BlockedClient { tries: known.tries.saturating_add(1), until: now + pause };
                     changes.lengthened.push((*client, pause));
                 }
             }
         }
-        let noted: HashSet<&Client> = look.blocked.iter().map(|(client, _)| client).collect();
-        let arriving: HashSet<&Client> = look.arriving.iter().collect();
+        let noted: HashSet<&Client> = snapshot.blocked.iter().map(|(client, _)| client).collect();
+        let arriving: HashSet<&Client> = snapshot.arriving.iter().collect();
         self.blocked.retain(|client, blocked| {
             // The kernel takes out whose packet has arrived, before its pause is over.
             let is_freed = !noted.contains(client) && (arriving.contains(client) || now + SLACK < blocked.until);
@@ -126,9 +126,9 @@ impl Arrivals {
     }
 
     /// How things stand at `now`.
-    pub fn reach(&self, now: Instant) -> Reach {
+    pub fn reach(&self, now: Instant) -> ClientReachability {
         let is_any_served = self.last_arrival.is_some_and(|at| now < at + ARRIVAL_COUNTS_FOR);
-        Reach { blocked: self.left_alone, is_nobody_served: self.left_alone > 0 && !is_any_served }
+        ClientReachability { blocked: self.left_alone, is_nobody_served: self.left_alone > 0 && !is_any_served }
     }
 }
 
@@ -140,51 +140,55 @@ mod tests {
     const OTHER: Client = Client { interface: 8, address: IpAddr::V4(std::net::Ipv4Addr::new(10, 244, 1, 3)) };
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn blocked(client: Client, pause: Duration) -> Look {
-        Look { blocked: vec![(client, pause)], arriving: Vec::new() }
+    fn blocked(client: Client, pause: Duration) -> ArrivalSnapshot {
+        ArrivalSnapshot { blocked: vec![(client, pause)], arriving: Vec::new() }
     }
 
-    fn arriving(client: Client) -> Look {
-        Look { blocked: Vec::new(), arriving: vec![client] }
+    fn arriving(client: Client) -> ArrivalSnapshot {
+        ArrivalSnapshot { blocked: Vec::new(), arriving: vec![client] }
     }
 
     #[test]
     fn a_packet_that_is_on_its_way_blocks_nobody() {
-        let (mut arrivals, now) = (Arrivals::default(), Instant::now());
-        assert_eq!(arrivals.take(&blocked(POD, FIRST_PAUSE - ON_THE_WAY / 2), now), Changes::default());
-        assert_eq!(arrivals.reach(now), Reach::default());
+        let (mut arrivals, now) = (ArrivalTracker::default(), Instant::now());
+        assert_eq!(arrivals.take(&blocked(POD, FIRST_PAUSE - ON_THE_WAY / 2), now), ArrivalChanges::default());
+        assert_eq!(arrivals.reach(now), ClientReachability::default());
     }
 
     #[test]
     fn who_is_blocked_is_told_once_and_freed_when_a_packet_arrives() {
-        let (mut arrivals, now) = (Arrivals::default(), Instant::now());
+        let (mut arrivals, now) = (ArrivalTracker::default(), Instant::now());
         let changes = arrivals.take(&blocked(POD, 9 * SECOND), now);
         assert_eq!(changes.blocked, [POD]);
-        assert_eq!(arrivals.take(&blocked(POD, 8 * SECOND), now + SECOND), Changes::default());
+        assert_eq!(arrivals.take(&blocked(POD, 8 * SECOND), now + SECOND), ArrivalChanges::default());
         assert_eq!(arrivals.reach(now + SECOND).blocked, 1);
-        assert_eq!(arrivals.take(&Look::default(), now + 11 * SECOND), Changes::default(), "it may only have asked no more");
+        assert_eq!(
+            arrivals.take(&ArrivalSnapshot::default(), now + 11 * SECOND),
+            ArrivalChanges::default(),
+            "it may only have asked no more"
+        );
         let changes = arrivals.take(&arriving(POD), now + 12 * SECOND);
         assert_eq!((changes.freed, changes.blocked), (vec![POD], vec![]));
-        assert_eq!(arrivals.reach(now + 12 * SECOND), Reach::default());
+        assert_eq!(arrivals.reach(now + 12 * SECOND), ClientReachability::default());
     }
 
     #[test]
     fn who_is_taken_out_before_its_pause_is_over_is_freed_unless_all_pauses_were_ended() {
         for is_ended in [false, true] {
-            let (mut arrivals, now) = (Arrivals::default(), Instant::now());
+            let (mut arrivals, now) = (ArrivalTracker::default(), Instant::now());
             arrivals.take(&blocked(POD, 9 * SECOND), now);
             if is_ended {
                 arrivals.end_pauses(now);
             }
-            let freed = arrivals.take(&Look::default(), now + SECOND).freed;
+            let freed = arrivals.take(&ArrivalSnapshot::default(), now + SECOND).freed;
             assert_eq!(freed, if is_ended { vec![] } else { vec![POD] });
-            assert_eq!(arrivals.reach(now + SECOND), Reach::default());
+            assert_eq!(arrivals.reach(now + SECOND), ClientReachability::default());
         }
     }
 
     #[test]
     fn who_is_tried_in_vain_is_tried_ever_more_seldom() {
-        let (mut arrivals, mut now) = (Arrivals::default(), Instant::now());
+        let (mut arrivals, mut now) = (ArrivalTracker::default(), Instant::now());
         arrivals.take(&blocked(POD, 9 * SECOND), now);
         let mut pauses = Vec::new();
         for _ in 0..7 {
@@ -197,31 +201,31 @@ mod tests {
         let seconds: Vec<u64> = pauses.iter().map(|(_, pause)| pause.as_secs()).collect();
         assert_eq!(seconds, [20, 40, 80, 160, 300, 300, 300]);
         // What the kernel then shows is what it was told.
-        assert_eq!(arrivals.take(&blocked(POD, 299 * SECOND), now + SECOND), Changes::default());
+        assert_eq!(arrivals.take(&blocked(POD, 299 * SECOND), now + SECOND), ArrivalChanges::default());
     }
 
     #[test]
     fn who_was_let_in_just_now_is_not_surely_blocked() {
-        let look = |pause| blocked(POD, pause).surely_blocked().count();
-        assert_eq!([FIRST_PAUSE, FIRST_PAUSE - 2 * ON_THE_WAY, 30 * SECOND].map(look), [0, 1, 1]);
+        let snapshot = |pause| blocked(POD, pause).surely_blocked().count();
+        assert_eq!([FIRST_PAUSE, FIRST_PAUSE - 2 * ON_THE_WAY, 30 * SECOND].map(snapshot), [0, 1, 1]);
     }
 
     #[test]
     fn who_asks_no_more_is_forgotten() {
-        let (mut arrivals, now) = (Arrivals::default(), Instant::now());
+        let (mut arrivals, now) = (ArrivalTracker::default(), Instant::now());
         arrivals.take(&blocked(POD, 9 * SECOND), now);
-        arrivals.take(&Look::default(), now + 9 * SECOND + REMEMBERED_FOR);
+        arrivals.take(&ArrivalSnapshot::default(), now + 9 * SECOND + REMEMBERED_FOR);
         let changes = arrivals.take(&blocked(POD, 9 * SECOND), now + 2 * REMEMBERED_FOR);
         assert_eq!(changes.blocked, [POD], "as if for the first time");
     }
 
     #[test]
     fn nobody_is_served_when_some_are_blocked_and_no_packet_has_arrived_lately() {
-        let (mut arrivals, now) = (Arrivals::default(), Instant::now());
+        let (mut arrivals, now) = (ArrivalTracker::default(), Instant::now());
         arrivals.take(&arriving(OTHER), now);
         arrivals.take(&blocked(POD, 9 * SECOND), now + SECOND);
-        assert_eq!(arrivals.reach(now + SECOND), Reach { blocked: 1, is_nobody_served: false });
+        assert_eq!(arrivals.reach(now + SECOND), ClientReachability { blocked: 1, is_nobody_served: false });
         arrivals.take(&blocked(POD, 8 * SECOND), now + ARRIVAL_COUNTS_FOR);
-        assert_eq!(arrivals.reach(now + ARRIVAL_COUNTS_FOR), Reach { blocked: 1, is_nobody_served: true });
+        assert_eq!(arrivals.reach(now + ARRIVAL_COUNTS_FOR), ClientReachability { blocked: 1, is_nobody_served: true });
     }
 }

@@ -1,8 +1,8 @@
 //! Watches the clients whose packets are let in and do not arrive, and says so.
 
-use super::arrival::{Arrivals, Client, Reach};
+use super::arrival::{ArrivalTracker, Client, ClientReachability};
 use super::error::Error;
-use super::nftables::Table;
+use super::nftables::InterceptionTable;
 use nix::net::if_::if_indextoname;
 use std::time::{Duration, Instant};
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -18,9 +18,9 @@ const NAMED: usize = 3;
 
 /// What is known of them, and what has not been said yet.
 pub struct ClientWatch {
-    arrivals: Arrivals,
+    arrivals: ArrivalTracker,
     tick: Interval,
-    reach: Reach,
+    reach: ClientReachability,
     unsaid: Vec<Client>,
     said_at: Option<Instant>,
     tried_all_at: Option<Instant>,
@@ -36,9 +36,9 @@ impl ClientWatch {
         let mut tick = interval(PERIOD);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            arrivals: Arrivals::default(),
+            arrivals: ArrivalTracker::default(),
             tick,
-            reach: Reach::default(),
+            reach: ClientReachability::default(),
             unsaid: Vec::new(),
             said_at: None,
             tried_all_at: None,
@@ -48,7 +48,7 @@ impl ClientWatch {
     }
 
     /// How things stood at the last look.
-    pub fn reach(&self) -> Reach {
+    pub fn reach(&self) -> ClientReachability {
         self.reach
     }
 
@@ -58,7 +58,7 @@ impl ClientWatch {
     }
 
     /// Reads the kernel's notes; true if [`ClientWatch::reach`] is another now.
-    pub fn look(&mut self, table: &mut Table) -> bool {
+    pub fn look(&mut self, table: &mut InterceptionTable) -> bool {
         let look = match table.look_at_clients() {
             Ok(look) => look,
             Err(error) => {
@@ -80,7 +80,7 @@ impl ClientWatch {
             tracing::warn!("{}", blocked(&std::mem::take(&mut self.unsaid)));
         }
         if !changes.freed.is_empty() {
-            tracing::info!("packets from {} arrive at the cache again", named(&changes.freed));
+            tracing::info!("packets from {} arrive at the cache again", describe_clients(&changes.freed));
         }
         let before = std::mem::replace(&mut self.reach, self.arrivals.reach(now));
         if self.is_try_owed {
@@ -90,7 +90,7 @@ impl ClientWatch {
     }
 
     /// Something on the node has changed by which packets may arrive now.
-    pub fn try_all(&mut self, table: &mut Table) {
+    pub fn try_all(&mut self, table: &mut InterceptionTable) {
         let now = Instant::now();
         self.is_try_owed = self.tried_all_at.is_some_and(|at| now < at + TRY_ALL_PERIOD);
         if self.is_try_owed {
@@ -115,12 +115,12 @@ fn blocked(clients: &[Client]) -> String {
         "packets from {} for the cache's addresses come in and do not arrive at the cache: a firewall, policy routing, rp_filter or an eBPF program on \
          this node takes them (`nodelocaldns doctor` looks for it). Cluster DNS answers these clients; they are tried again in 10 s, then ever more \
          seldom",
-        named(clients)
+        describe_clients(clients)
     )
 }
 
 /// The first few by address and link, and how many more.
-pub fn named(clients: &[Client]) -> String {
+pub fn describe_clients(clients: &[Client]) -> String {
     let link = |client: &Client| match if_indextoname(client.interface) {
         Ok(name) if !name.is_empty() => name.to_string_lossy().into_owned(),
         // It is gone.
@@ -142,7 +142,7 @@ mod tests {
     fn a_few_clients_are_named_and_the_rest_counted() {
         let client = |last| Client { interface: u32::MAX, address: [10, 244, 1, last].into() };
         let clients: Vec<Client> = (2..7).map(client).collect();
-        assert_eq!(named(&clients[..1]), "10.244.1.2 (by link 4294967295)");
+        assert_eq!(describe_clients(&clients[..1]), "10.244.1.2 (by link 4294967295)");
         let text = blocked(&clients);
         assert!(text.contains("10.244.1.4 (by link 4294967295) and 2 more clients") && !text.contains("10.244.1.5"), "{text}");
         assert!(text.contains("firewall") && text.contains("nodelocaldns doctor"), "{text}");

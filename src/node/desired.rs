@@ -10,7 +10,7 @@
 //! would never be asked, and the query would stay on the node even with the interception off: lost, if it is off because the server is
 //! ill. Hence replies are untracked at addresses that are not intercepted too: the server may still send some after the interception is off.
 //!
-//! **A probe** is a packet that the watchdog sends to a listening address with the mark of [`Wish::probe_mark`]. Its way, for an address
+//! **A probe** is a packet that the watchdog sends to a listening address with the mark of [`NodeSpec::probe_mark`]. Its way, for an address
 //! that kube-proxy rewrites in nat OUTPUT:
 //!
 //! 1. Routing finds the address on the node's own link: out through `lo`, source address equal to the destination.
@@ -27,7 +27,7 @@
 //!
 //! `tests/node_namespace.rs` walks the way of a probe with kube-proxy's rules in place.
 
-use super::fallback::Fallback;
+use super::fallback_rules::Fallback;
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -37,7 +37,7 @@ pub const ALLOW_TRAFFIC: &str = "NodeLocal DNS Cache: allow DNS traffic";
 
 /// What the user asks of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
+pub struct NodeSpec {
     /// Listening addresses to intercept, IPv4 and IPv6 mixed (`-localip`).
     pub addresses: Vec<IpAddr>,
     /// DNS port (`-dns.port`).
@@ -119,14 +119,14 @@ impl fmt::Display for Interception {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
     /// Link with the addresses.
-    pub link: Option<LinkWish>,
+    pub link: Option<LinkSpec>,
     /// Rules; their order does not matter.
     pub rules: Vec<Rule>,
 }
 
 /// A link and the addresses that it should carry, each with its whole length as prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkWish {
+pub struct LinkSpec {
     /// Name of the link.
     pub name: String,
     /// Addresses, none twice.
@@ -168,7 +168,7 @@ pub enum Hook {
 
 /// Which end of the packet has the rule's address and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum End {
+pub enum PacketEnd {
     Source,
     Destination,
 }
@@ -178,7 +178,7 @@ pub enum End {
 pub struct Rule {
     pub hook: Hook,
     pub protocol: Protocol,
-    pub end: End,
+    pub end: PacketEnd,
     pub address: IpAddr,
     pub port: u16,
     /// Bits that must be set in the packet's mark.
@@ -203,8 +203,8 @@ impl fmt::Display for Rule {
             Hook::FilterOutputLoopback => ("filter OUTPUT on lo", "ACCEPT"),
         };
         let end = match self.end {
-            End::Source => "from",
-            End::Destination => "to",
+            PacketEnd::Source => "from",
+            PacketEnd::Destination => "to",
         };
         write!(f, "{place}: {} {end} {} port {}", self.protocol, self.address, self.port)?;
         if let Some(mark) = self.mark {
@@ -214,45 +214,45 @@ impl fmt::Display for Rule {
     }
 }
 
-/// The node as `wish` wants it with this interception. What is there without one is there with any, so that going from less to more only adds
+/// The node as `spec` wants it with this interception. What is there without one is there with any, so that going from less to more only adds
 /// rules, and from more to less only removes them.
-pub fn desired(wish: &Wish, interception: &Interception) -> Desired {
-    let addresses = distinct(&wish.addresses);
+pub fn desired(spec: &NodeSpec, interception: &Interception) -> Desired {
+    let addresses = distinct(&spec.addresses);
     let mut rules = Vec::new();
     let mut add = |hook, end, protocol, address, port, mark| rules.push(Rule { hook, protocol, end, address, port, mark });
     let each = || addresses.iter().flat_map(|address| [Protocol::Udp, Protocol::Tcp].map(|protocol| (*address, protocol)));
     for (address, protocol) in each() {
         // Where the filter table lets only tracked connections through, untracked packets need a rule of their own.
-        add(Hook::FilterInput, End::Destination, protocol, address, wish.port, None);
-        add(Hook::FilterOutput, End::Source, protocol, address, wish.port, None);
-        add(Hook::FilterInputLoopback, End::Source, protocol, address, wish.port, None);
-        add(Hook::FilterOutputLoopback, End::Destination, protocol, address, wish.port, None);
+        add(Hook::FilterInput, PacketEnd::Destination, protocol, address, spec.port, None);
+        add(Hook::FilterOutput, PacketEnd::Source, protocol, address, spec.port, None);
+        add(Hook::FilterInputLoopback, PacketEnd::Source, protocol, address, spec.port, None);
+        add(Hook::FilterOutputLoopback, PacketEnd::Destination, protocol, address, spec.port, None);
     }
     for address in &addresses {
         for hook in [Hook::FilterInputLoopback, Hook::FilterOutputLoopback] {
-            for end in [End::Source, End::Destination] {
-                add(hook, end, Protocol::Tcp, *address, wish.health_port, None);
+            for end in [PacketEnd::Source, PacketEnd::Destination] {
+                add(hook, end, Protocol::Tcp, *address, spec.health_port, None);
             }
         }
     }
     for (address, protocol) in each() {
-        add(Hook::RawOutput, End::Source, protocol, address, wish.port, None);
+        add(Hook::RawOutput, PacketEnd::Source, protocol, address, spec.port, None);
     }
     for (address, protocol) in each() {
-        add(Hook::RawOutput, End::Destination, protocol, address, wish.port, Some(wish.probe_mark));
+        add(Hook::RawOutput, PacketEnd::Destination, protocol, address, spec.port, Some(spec.probe_mark));
     }
     let is_intercepted = |address: &IpAddr| interception.contains(*address);
     for address in addresses.iter().copied().filter(is_intercepted) {
-        add(Hook::RawOutput, End::Source, Protocol::Tcp, address, wish.health_port, None);
-        add(Hook::RawOutput, End::Destination, Protocol::Tcp, address, wish.health_port, None);
+        add(Hook::RawOutput, PacketEnd::Source, Protocol::Tcp, address, spec.health_port, None);
+        add(Hook::RawOutput, PacketEnd::Destination, Protocol::Tcp, address, spec.health_port, None);
     }
     for (address, protocol) in each().filter(|(address, _)| is_intercepted(address)) {
-        add(Hook::RawOutput, End::Destination, protocol, address, wish.port, None);
+        add(Hook::RawOutput, PacketEnd::Destination, protocol, address, spec.port, None);
     }
     for (address, protocol) in each().filter(|(address, _)| is_intercepted(address)) {
-        add(Hook::RawPrerouting, End::Destination, protocol, address, wish.port, None);
+        add(Hook::RawPrerouting, PacketEnd::Destination, protocol, address, spec.port, None);
     }
-    let link = wish.interface.clone().map(|name| LinkWish { name, addresses });
+    let link = spec.interface.clone().map(|name| LinkSpec { name, addresses });
     Desired { link, rules }
 }
 
@@ -267,8 +267,8 @@ fn distinct(addresses: &[IpAddr]) -> Vec<IpAddr> {
 mod tests {
     use super::*;
 
-    fn wish() -> Wish {
-        Wish {
+    fn spec() -> NodeSpec {
+        NodeSpec {
             addresses: vec!["169.254.20.10".parse().unwrap(), "fd00::10".parse().unwrap()],
             port: 53,
             health_port: 8080,
@@ -279,11 +279,11 @@ mod tests {
     }
 
     fn on() -> Interception {
-        Interception::of(&wish().addresses)
+        Interception::of(&spec().addresses)
     }
 
     fn lines(interception: &Interception) -> Vec<String> {
-        desired(&wish(), interception).rules.iter().map(Rule::to_string).collect()
+        desired(&spec(), interception).rules.iter().map(Rule::to_string).collect()
     }
 
     #[test]
@@ -315,23 +315,26 @@ mod tests {
 
     #[test]
     fn while_probing_only_probes_and_replies_are_untracked() {
-        let rules = desired(&wish(), &Interception::default()).rules;
+        let rules = desired(&spec(), &Interception::default()).rules;
         let raw: Vec<&Rule> = rules.iter().filter(|rule| rule.hook.is_raw()).collect();
         assert_eq!(raw.len(), 8);
-        assert!(raw.iter().all(|rule| rule.hook == Hook::RawOutput && (rule.end == End::Source || rule.mark == Some(0x10_0000))));
+        assert!(
+            raw.iter()
+                .all(|rule| rule.hook == Hook::RawOutput && (rule.end == PacketEnd::Source || rule.mark == Some(0x10_0000)))
+        );
     }
 
     #[test]
     fn turning_the_interception_on_only_adds() {
-        let probing = desired(&wish(), &Interception::default()).rules;
-        let on = desired(&wish(), &on()).rules;
+        let probing = desired(&spec(), &Interception::default()).rules;
+        let on = desired(&spec(), &on()).rules;
         assert_eq!(on[..probing.len()], probing);
     }
 
     #[test]
     fn each_address_is_intercepted_for_itself() {
         let probing = lines(&Interception::default());
-        let [first, second] = [0, 1].map(|index| Interception::of(&wish().addresses[index..=index]));
+        let [first, second] = [0, 1].map(|index| Interception::of(&spec().addresses[index..=index]));
         let added = |interception: &Interception| -> Vec<String> {
             lines(interception).into_iter().filter(|line| !probing.contains(line)).collect()
         };
@@ -345,20 +348,20 @@ mod tests {
 
     #[test]
     fn interceptions_are_compared_address_by_address() {
-        let [both, one, none] = [on(), Interception::of(&wish().addresses[..1]), Interception::default()];
+        let [both, one, none] = [on(), Interception::of(&spec().addresses[..1]), Interception::default()];
         assert!(none.is_within(&one) && one.is_within(&both) && !both.is_within(&one));
         assert_eq!((one.in_both(&both), one.in_either(&both)), (one.clone(), both.clone()));
-        assert_eq!((both.without(&one), one.without(&both)), (Interception::of(&wish().addresses[1..]), none.clone()));
+        assert_eq!((both.without(&one), one.without(&both)), (Interception::of(&spec().addresses[1..]), none.clone()));
         assert!(Interception::of(&["::ffff:169.254.20.10".parse().unwrap()]).contains("169.254.20.10".parse().unwrap()));
         assert_eq!((none.to_string(), both.to_string()), ("no address".to_owned(), "169.254.20.10, fd00::10".to_owned()));
     }
 
     #[test]
     fn no_query_is_untracked_without_its_reply() {
-        for interception in [Interception::default(), Interception::of(&wish().addresses[..1]), on()] {
-            let rules = desired(&wish(), &interception).rules;
-            for rule in rules.iter().filter(|rule| rule.hook.is_raw() && rule.end == End::Destination) {
-                let reply = Rule { hook: Hook::RawOutput, end: End::Source, mark: None, ..*rule };
+        for interception in [Interception::default(), Interception::of(&spec().addresses[..1]), on()] {
+            let rules = desired(&spec(), &interception).rules;
+            for rule in rules.iter().filter(|rule| rule.hook.is_raw() && rule.end == PacketEnd::Destination) {
+                let reply = Rule { hook: Hook::RawOutput, end: PacketEnd::Source, mark: None, ..*rule };
                 assert!(rules.contains(&reply), "{rule} without its replies");
             }
         }
@@ -368,13 +371,13 @@ mod tests {
     fn an_address_given_twice_counts_once_and_the_unspecified_one_not_at_all() {
         let addresses = ["10.96.0.10", "::ffff:10.96.0.10", "0.0.0.0", "::"].map(|text| text.parse().unwrap()).to_vec();
         let on = Interception::of(&addresses);
-        let desired = desired(&Wish { addresses, ..wish() }, &on);
+        let desired = desired(&NodeSpec { addresses, ..spec() }, &on);
         assert_eq!(desired.link.unwrap().addresses, ["10.96.0.10".parse::<IpAddr>().unwrap()]);
         assert_eq!(desired.rules.len(), 22);
     }
 
     #[test]
     fn no_link_is_wanted_without_a_name() {
-        assert_eq!(desired(&Wish { interface: None, ..wish() }, &on()).link, None);
+        assert_eq!(desired(&NodeSpec { interface: None, ..spec() }, &on()).link, None);
     }
 }

@@ -3,12 +3,12 @@
 
 use super::arrival::Client;
 use super::desired::Rule;
-use super::firewall::Eater;
+use super::firewall::DropSource;
 use super::link::{LinkView, address_of, of};
 use super::nftables::connections::Connection;
-use super::nftables::ruleset::{Chain, Ruleset, RulesetTable};
+use super::nftables::ruleset::{ListedChain, Ruleset, RulesetTable};
 use super::nftables::{
-    Chains, NEW_CHAIN, NEW_RULE, NEW_TABLE, Own, RuleView, Subjects, TableView, arrival, due, messages, take_answers,
+    Chains, ChangeScope, NEW_CHAIN, NEW_RULE, NEW_TABLE, OwnTables, RuleView, TableView, arrival, due, messages, take_answers,
 };
 use super::{filter, nftables};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
@@ -36,10 +36,10 @@ pub fn ruleset(octets: &[u8]) -> Ruleset {
         let payload = message.payload();
         match message.message_type() {
             NEW_TABLE => ruleset.tables.extend(RulesetTable::of(payload)),
-            NEW_CHAIN => ruleset.chains.extend(Chain::of(payload)),
+            NEW_CHAIN => ruleset.chains.extend(ListedChain::of(payload)),
             NEW_RULE => {
-                let rule = Chain::of_rule(payload);
-                let is_there = |chain: &&mut Chain| {
+                let rule = ListedChain::of_rule(payload);
+                let is_there = |chain: &&mut ListedChain| {
                     rule.as_ref()
                         .is_some_and(|(family, table, name)| (chain.family, &chain.table, &chain.name) == (*family, table, name))
                 };
@@ -73,7 +73,7 @@ pub fn chains(octets: &[u8]) -> Chains {
 }
 
 /// The addresses of `rules` for which packets are sure to be dropped, and by what.
-pub fn refused(rules: &[Rule], chains: &Chains) -> Vec<(IpAddr, Eater)> {
+pub fn refused(rules: &[Rule], chains: &Chains) -> Vec<(IpAddr, DropSource)> {
     filter::refused(rules, chains).into_iter().collect()
 }
 
@@ -85,8 +85,8 @@ pub fn accepting(rules: &[Rule], chains: &Chains, is_alone: bool) -> (Vec<Rule>,
 }
 
 /// What the changes in a notification concern that others have made.
-pub fn subjects(datagram: &[u8], own: &Own) -> Subjects {
-    nftables::subjects(datagram, own)
+pub fn change_scope(datagram: &[u8], own: &OwnTables) -> ChangeScope {
+    nftables::change_scope(datagram, own)
 }
 
 /// Clients that the elements of sets tell of, each with what is left of its time.

@@ -5,11 +5,11 @@
 //! wait: so this runs beside everything else, one run at a time.
 
 use super::Rule;
+use super::check_schedule::{CheckSchedule, Urgency};
 use super::error::Error;
-use super::firewall::{Eater, Fate, Packet, fate};
-use super::iptables::{self, Iptables, Table};
+use super::firewall::{DropSource, Packet, PacketVerdict, packet_verdict};
+use super::iptables::{self, Iptables, IptablesTable};
 use super::nftables::{AcceptRules, Chains};
-use super::pace::{Pace, Urgency};
 use crate::threads;
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -19,14 +19,14 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// Addresses for which pods' packets are sure to be dropped, and what drops them.
-pub type Refused = BTreeMap<IpAddr, Eater>;
+pub type RefusedAddresses = BTreeMap<IpAddr, DropSource>;
 
 /// The firewall, and the present run.
-pub struct Filter {
-    tools: Tools,
+pub struct FilterReconciler {
+    tools: FirewallTools,
     /// The sender of changes that are ours.
     port_id: Option<u32>,
-    pace: Pace,
+    schedule: CheckSchedule,
     /// A predecessor's rules for NOTRACK, which would outlive us, and with them an interception that nobody answers, may be there.
     is_raw_due: bool,
     /// The last run was in vain. Another one is not begun for that alone, or there would be no end of them.
@@ -34,13 +34,13 @@ pub struct Filter {
     /// Of runs that have ended, until somebody asks.
     errors: Vec<Error>,
     /// What the last run made of the firewall.
-    refused: Refused,
-    run: Option<oneshot::Receiver<Ended>>,
+    refused: RefusedAddresses,
+    run: Option<oneshot::Receiver<RunOutcome>>,
 }
 
 /// What the work is done with; a run has it while it goes on.
 #[derive(Default)]
-struct Tools {
+struct FirewallTools {
     accept: Option<AcceptRules>,
     /// For iptables-nft, should the kernel not take rules over netlink.
     programs: Option<Arc<Iptables>>,
@@ -48,20 +48,20 @@ struct Tools {
 }
 
 /// What became of a run.
-struct Ended {
-    tools: Tools,
+struct RunOutcome {
+    tools: FirewallTools,
     /// That was tried, with success.
     is_raw_clean: bool,
     /// Rules were put in.
     has_put: bool,
-    refused: Refused,
+    refused: RefusedAddresses,
     errors: Vec<Error>,
 }
 
 /// What a run does, for messages.
 const TASK: &str = "looks after the firewall";
 
-impl Filter {
+impl FilterReconciler {
     /// Everything is due, nothing is run.
     pub fn new() -> Self {
         let mut errors = Vec::new();
@@ -69,12 +69,12 @@ impl Filter {
         let accept = opened.map_err(|error| tell(error, &mut errors)).ok();
         Self {
             port_id: accept.as_ref().map(AcceptRules::port_id),
-            tools: Tools { accept, ..Tools::default() },
-            pace: Pace::new(Instant::now()),
+            tools: FirewallTools { accept, ..FirewallTools::default() },
+            schedule: CheckSchedule::new(Instant::now()),
             is_raw_due: true,
             has_failed: false,
             errors,
-            refused: Refused::new(),
+            refused: RefusedAddresses::new(),
             run: None,
         }
     }
@@ -84,12 +84,12 @@ impl Filter {
         self.port_id
     }
 
-    /// The rules may have been changed: a [`Filter::begin`] looks, when it is time.
+    /// The rules may have been changed: a [`FilterReconciler::begin`] looks, when it is time.
     pub fn look(&mut self, urgency: Urgency) {
-        self.pace.want(urgency, Instant::now());
+        self.schedule.want(urgency, Instant::now());
     }
 
-    /// What failed may succeed by now: the next [`Filter::begin`] tries again.
+    /// What failed may succeed by now: the next [`FilterReconciler::begin`] tries again.
     pub fn retry(&mut self) {
         if self.has_failed {
             self.look(Urgency::Now);
@@ -97,7 +97,7 @@ impl Filter {
     }
 
     /// Addresses for which the firewall drops pods' packets.
-    pub fn refused(&self) -> &Refused {
+    pub fn refused(&self) -> &RefusedAddresses {
         &self.refused
     }
 
@@ -105,12 +105,12 @@ impl Filter {
     /// goes on: then what is due is so at its end. What goes wrong is logged.
     pub fn begin(&mut self, rules: &[Rule], is_alone: bool) {
         let now = Instant::now();
-        let is_due = self.pace.is_due(now);
+        let is_due = self.schedule.is_due(now);
         let cleans_raw = self.is_raw_due && is_alone && (is_due || !self.has_failed);
         if self.run.is_some() || !is_due && !cleans_raw {
             return;
         }
-        self.pace.begin(now);
+        self.schedule.begin(now);
         let mut tools = std::mem::take(&mut self.tools);
         let rules: Vec<Rule> = rules.iter().filter(|rule| !rule.hook.is_raw()).copied().collect();
         let begun = threads::run_blocking("firewall", move || {
@@ -118,7 +118,7 @@ impl Filter {
             let is_raw_clean = cleans_raw && errors.is_empty();
             let has_put = tools.accept(&rules, is_alone, &mut errors);
             let refused = tools.refused(&rules, &mut errors);
-            Ended { tools, is_raw_clean, has_put, refused, errors }
+            RunOutcome { tools, is_raw_clean, has_put, refused, errors }
         });
         match begun {
             Ok(run) => self.run = Some(run),
@@ -134,7 +134,7 @@ impl Filter {
         self.has_failed = true;
         self.errors.push(error);
         self.tools.accept = AcceptRules::open().ok();
-        self.pace.want(Urgency::Calm, Instant::now());
+        self.schedule.want(Urgency::Calm, Instant::now());
     }
 
     /// Whether a run goes on.
@@ -152,10 +152,10 @@ impl Filter {
         if self.run.is_some() {
             return self.ended().await;
         }
-        match self.pace.due_at() {
+        match self.schedule.due_at() {
             Some(at) => {
                 tokio::time::sleep_until(at.into()).await;
-                self.pace.announce();
+                self.schedule.announce();
             }
             None => pending().await,
         }
@@ -173,12 +173,12 @@ impl Filter {
         let ended = run.await;
         self.run = None;
         match ended {
-            Ok(Ended { tools, is_raw_clean, has_put, refused, errors }) => {
+            Ok(RunOutcome { tools, is_raw_clean, has_put, refused, errors }) => {
                 self.tools = tools;
                 self.is_raw_due &= !is_raw_clean;
                 self.has_failed = !errors.is_empty();
                 self.errors.extend(errors);
-                if self.pace.end(has_put, Instant::now()) {
+                if self.schedule.end(has_put, Instant::now()) {
                     tracing::warn!(
                         "rules that accept DNS packets have been taken away or put behind others again and again; they are put back ever more seldom"
                     );
@@ -190,7 +190,7 @@ impl Filter {
     }
 
     /// Says what is new.
-    fn take_refused(&mut self, refused: Refused) {
+    fn take_refused(&mut self, refused: RefusedAddresses) {
         let before = std::mem::replace(&mut self.refused, refused);
         for (address, by) in self.refused.iter().filter(|(address, by)| before.get(address) != Some(by)) {
             let error = Error::Filtered { address: *address, by: by.to_string() };
@@ -203,14 +203,14 @@ impl Filter {
     }
 }
 
-impl Tools {
+impl FirewallTools {
     /// Sees to it that `rules` are in each kind of iptables that has a filter table; whether any had to be put there.
     fn accept(&mut self, rules: &[Rule], is_alone: bool, errors: &mut Vec<Error>) -> bool {
         let mut has_put = false;
         let done = self.accept.as_mut().map(|accept| accept.chains().and_then(|chains| accept.apply(rules, &chains, is_alone)));
         match done {
             Some(Ok(done)) => {
-                if done != super::nftables::Done::default() {
+                if done != super::nftables::AcceptCounts::default() {
                     tracing::debug!(
                         "{} rules that accept DNS packets put into iptables-nft's chains, {} removed",
                         done.put,
@@ -230,12 +230,12 @@ impl Tools {
             None => {}
         }
         let has_table =
-            [false, true].map(|is_ipv6| iptables::legacy_tables(is_ipv6).iter().any(|name| name == Table::Filter.name()));
+            [false, true].map(|is_ipv6| iptables::legacy_tables(is_ipv6).iter().any(|name| name == IptablesTable::Filter.name()));
         let rules: Vec<Rule> = rules.iter().filter(|rule| has_table[usize::from(rule.address.is_ipv6())]).copied().collect();
         if !rules.is_empty() {
             self.legacy_programs = self.legacy_programs.take().or_else(|| Iptables::legacy().map(Arc::new));
             let applied = match &self.legacy_programs {
-                Some(programs) => programs.apply(&rules, &[Table::Filter], is_alone),
+                Some(programs) => programs.apply(&rules, &[IptablesTable::Filter], is_alone),
                 None => Err(Error::LegacyFilter),
             };
             applied.map_or_else(|error| tell(error, errors), |has_changed| has_put |= has_changed);
@@ -246,27 +246,27 @@ impl Tools {
     /// None where there are no programs for iptables-nft.
     fn accept_by_programs(&mut self, rules: &[Rule], is_alone: bool) -> Option<Result<bool, Error>> {
         self.programs = self.programs.take().or_else(|| Iptables::find().ok().map(Arc::new));
-        Some(self.programs.as_ref()?.apply(rules, &[Table::Filter], is_alone))
+        Some(self.programs.as_ref()?.apply(rules, &[IptablesTable::Filter], is_alone))
     }
 
     /// What the firewall does now to the packets for which `rules` are.
-    fn refused(&mut self, rules: &[Rule], errors: &mut Vec<Error>) -> Refused {
-        let Some(accept) = &mut self.accept else { return Refused::new() };
+    fn refused(&mut self, rules: &[Rule], errors: &mut Vec<Error>) -> RefusedAddresses {
+        let Some(accept) = &mut self.accept else { return RefusedAddresses::new() };
         match accept.chains() {
             Ok(chains) => refused(rules, &chains),
             Err(error) => {
                 tell(error, errors);
-                Refused::new()
+                RefusedAddresses::new()
             }
         }
     }
 }
 
 /// The addresses of `rules` for which pods' packets, or the answers, are sure to be dropped. What is not sure the kernel notes (`arrival`).
-pub fn refused(rules: &[Rule], chains: &Chains) -> Refused {
-    let mut refused = Refused::new();
+pub fn refused(rules: &[Rule], chains: &Chains) -> RefusedAddresses {
+    let mut refused = RefusedAddresses::new();
     for packet in rules.iter().filter_map(Packet::of).filter(|packet| !packet.is_loopback) {
-        if let Fate::Dropped { by } = fate(chains, &packet) {
+        if let PacketVerdict::Dropped { by } = packet_verdict(chains, &packet) {
             refused.entry(packet.address).or_insert(by);
         }
     }
@@ -281,7 +281,7 @@ fn tell(error: Error, errors: &mut Vec<Error>) {
 
 /// Returns what went wrong.
 fn clean_raw() -> Vec<Error> {
-    let (removed, errors) = iptables::clean(&[Table::Raw]);
+    let (removed, errors) = iptables::clean(&[IptablesTable::Raw]);
     if removed > 0 {
         tracing::info!("{removed} iptables rules of a predecessor are removed from table raw");
     }

@@ -3,20 +3,20 @@
 use super::client_watch::ClientWatch;
 use super::desired::Rule;
 use super::error::Error;
-use super::nftables::{Shared, Table};
+use super::nftables::{InterceptionTable, SharedTableOutcome};
 
 /// The table, and the clients in it.
-pub struct Guard {
-    pub table: Table,
+pub struct IptablesGuard {
+    pub table: InterceptionTable,
     pub clients: Box<ClientWatch>,
     /// The table is as another agent wants it.
     pub is_left: bool,
 }
 
-impl Guard {
+impl IptablesGuard {
     /// Changes nothing yet. None where the kernel has no nf_tables, which is logged. Must be called on a tokio runtime.
     pub fn open() -> Option<Self> {
-        let table = Table::guard().inspect_err(say_there_is_none).ok()?;
+        let table = InterceptionTable::guard().inspect_err(say_there_is_none).ok()?;
         Some(Self { table, clients: Box::new(ClientWatch::new()), is_left: false })
     }
 
@@ -30,7 +30,7 @@ impl Guard {
     pub fn apply(&mut self, rules: &[Rule], is_alone: bool) -> Result<bool, Error> {
         match self.table.apply_shared(rules, is_alone) {
             Ok(shared) => {
-                self.is_left = shared == Shared::Left;
+                self.is_left = shared == SharedTableOutcome::Left;
                 Ok(true)
             }
             Err(error @ Error::NftablesUnsupported { .. }) => {

@@ -1,68 +1,72 @@
-//! The machine: the link that carries the listening addresses, and the rules that make the ClusterIP mean this node.
+//! The node: the link that carries the listening addresses, and the rules that bring queries for a ClusterIP to this node's cache.
 //!
-//! [`desired()`] says what should be (pure); [`Node`] sees to it and tells when somebody changed it; [`survey()`] only looks. It needs the capability NET_ADMIN and
-//! a tokio runtime, of which one thread is enough.
+//! [`desired()`] says what link and rules should be; it is pure. [`Node`] makes them so, and tells when somebody has changed them. [`survey()`] only
+//! reads, for the doctor. All of it needs the capability NET_ADMIN and a tokio runtime, of which one thread is enough.
+//!
+//! - [`held_rules`] has what holds the rules: an nftables table (`nftables/`) or the iptables programs (`iptables/`).
+//! - [`filter`] keeps rules in the filter table that accept DNS packets, and finds out with `firewall/` which packets are dropped all the same.
+//! - [`fallback_rules`] lets cluster DNS answer at the link-local address when this program is gone.
+//! - [`arrival`] and [`client_watch`] find clients whose packets come in and do not reach the cache.
 
 mod arrival;
+mod changes;
+mod check_schedule;
 mod client_watch;
 mod conntrack;
 mod desired;
 pub mod dumps;
 mod error;
-mod fallback;
+mod fallback_rules;
 mod filter;
 mod firewall;
 mod guard;
+mod held_rules;
 mod iptables;
 mod ipv6;
 mod link;
 mod nftables;
-mod pace;
 mod presence;
 mod rate_limit;
 mod survey;
+mod teardown;
 
-pub use arrival::{Client, Reach};
-pub use client_watch::named as clients_named;
+pub use arrival::{Client, ClientReachability};
+pub use changes::Change;
+pub use client_watch::describe_clients;
 pub use conntrack::ConnectionTable;
 pub use conntrack::dropped as dropped_connections;
-pub use desired::{Desired, End, Hook, Interception, LinkWish, Protocol, Rule, Wish, desired};
+pub use desired::{Desired, Hook, Interception, LinkSpec, NodeSpec, PacketEnd, Protocol, Rule, desired};
 pub use error::Error;
-pub use fallback::{Fallback, Redirection};
-pub use firewall::{Eater, Fate, Packet, fate};
+pub use fallback_rules::{Fallback, Redirection};
+pub use firewall::{DropSource, Packet, PacketVerdict, packet_verdict};
 pub use iptables::{
-    Ahead, Changes as IptablesChanges, Listing, Present, Table as IptablesTable, ahead, changes, present, script,
+    IptablesChanges, IptablesTable, Listing, PrecedingRule, PresentRule, changes, preceding_rules, present, script,
 };
 pub use link::LinkView;
 pub use nftables::connections::Connection;
-pub use nftables::ruleset::{Base, Chain, Effect, Family, Place, Rewrite, Ruleset, RulesetTable, SeenRule};
-pub use nftables::{BaseChain, ChainRule, Chains, Expression, FALLBACK_TABLE_NAME, GUARD_TABLE_NAME, Name, TABLE_NAME, Verdict};
-pub use nftables::{Own, Subjects};
+pub use nftables::ruleset::{BaseHook, Effect, Family, ListedChain, ListedRule, NetfilterHook, Rewrite, Ruleset, RulesetTable};
+pub use nftables::{
+    BaseChain, ChainName, ChainRule, Chains, Expression, FALLBACK_TABLE_NAME, GUARD_TABLE_NAME, NftVerdict, TABLE_NAME,
+};
+pub use nftables::{ChangeScope, OwnTables};
 pub use presence::others as other_agents;
 pub use rate_limit::{RateLimit, times};
 pub use survey::{Survey, survey};
+pub use teardown::teardown;
 
-use self::client_watch::ClientWatch;
-use self::filter::{Filter, Refused};
-use self::guard::Guard;
-use self::iptables::Iptables;
+use self::filter::RefusedAddresses;
+use self::held_rules::{HeldRules, apply_programs};
 use self::link::Link;
-use self::nftables::{AcceptRules, Applied, Events, FallbackTable};
-use self::pace::Urgency;
+use self::nftables::{Applied, Events, FallbackTable};
 use self::presence::Presence;
 use crate::threads;
-use std::future::pending;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
-/// How often an agent that has left rules to another one looks whether it is alone by now.
-const LOOK_FOR_OTHERS: Duration = Duration::from_secs(1);
-
 /// What holds the interception rules (`--interception`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Choice {
+pub enum Backend {
     /// nftables where the kernel can, else iptables.
     Auto,
     /// An nftables table that the kernel removes with us.
@@ -73,27 +77,21 @@ pub enum Choice {
     None,
 }
 
-/// Something that [`Node::ensure_link`] or [`Node::ensure`] should look at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Change {
-    /// The link or its addresses were changed.
-    Link,
-    /// Rules were changed.
-    Rules,
-    /// [`Node::reach`] is another.
-    Reach,
-    /// The interval (`-syncinterval`) is over: look at everything.
-    SyncDue,
+impl Backend {
+    /// Whether there are to be no rules.
+    pub fn is_none(self) -> bool {
+        self == Self::None
+    }
 }
 
 /// This node's link and rules, as far as they are ours. When it is dropped without [`Node::teardown`], or the process is killed, link and
 /// fallback stay, nftables rules go, iptables rules stay.
 pub struct Node {
-    wish: Wish,
-    choice: Choice,
+    spec: NodeSpec,
+    backend: Backend,
     link: Option<Link>,
     /// None until they could be installed.
-    rules: Option<Rules>,
+    rules: Option<HeldRules>,
     /// None where the kernel can hold none.
     fallback: Option<FallbackTable>,
     events: Option<Events>,
@@ -101,7 +99,7 @@ pub struct Node {
     sync: Interval,
     interception: Interception,
     /// Addresses for which the rules let no pods' packets in, since the node's firewall drops them.
-    refused: Refused,
+    refused: RefusedAddresses,
     owner: Option<OwnedFd>,
     /// Rules that should be off may be on for another agent.
     is_left_to_another: bool,
@@ -110,26 +108,13 @@ pub struct Node {
     mended_fallback: RateLimit,
 }
 
-/// What goes on beside the rules, and has come to something.
-enum Beside {
-    FilterDue,
-    ClientsDue,
-}
-
-/// What holds the rules.
-enum Rules {
-    Nftables { table: nftables::Table, filter: Box<Filter>, clients: Box<ClientWatch> },
-    Iptables { programs: Arc<Iptables>, guard: Option<Guard> },
-    None,
-}
-
 impl Node {
     /// Opens what is needed to set the node up, and changes nothing yet. Must be called on a tokio runtime.
     ///
     /// # Errors
     ///
     /// [`Error::Socket`].
-    pub fn prepare(wish: Wish, choice: Choice, sync_interval: Duration) -> Result<Self, Error> {
+    pub fn prepare(spec: NodeSpec, backend: Backend, sync_interval: Duration) -> Result<Self, Error> {
         let presence = Presence::announce().inspect_err(|error| {
             tracing::warn!("other agents on this node will not know of this one: {error}");
         });
@@ -137,15 +122,15 @@ impl Node {
         if presence.as_ref().is_some_and(|presence| !presence.is_alone()) {
             tracing::info!("another agent is at work on this node: what both need is left in place");
         }
-        let link = desired(&wish, &Interception::default()).link.map(Link::open).transpose()?;
-        let fallback = FallbackTable::open().inspect_err(|error| say_there_is_no_fallback(&wish.fallback, error)).ok();
+        let link = desired(&spec, &Interception::default()).link.map(Link::open).transpose()?;
+        let fallback = FallbackTable::open().inspect_err(|error| say_there_is_no_fallback(&spec.fallback, error)).ok();
         // An interval of zero would never let anything else happen.
         let sync_interval = sync_interval.max(Duration::from_secs(1));
         let mut sync = interval_at(tokio::time::Instant::now() + sync_interval, sync_interval);
         sync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
-            wish,
-            choice,
+            spec,
+            backend,
             link,
             rules: None,
             fallback,
@@ -153,7 +138,7 @@ impl Node {
             presence,
             sync,
             interception: Interception::default(),
-            refused: Refused::new(),
+            refused: RefusedAddresses::new(),
             owner: None,
             is_left_to_another: false,
             mended_rules: RateLimit::default(),
@@ -167,10 +152,10 @@ impl Node {
     /// # Errors
     ///
     /// Those of both.
-    pub async fn open(wish: Wish, choice: Choice, sync_interval: Duration) -> Result<Self, Error> {
-        let mut node = Self::prepare(wish, choice, sync_interval)?;
+    pub async fn open(spec: NodeSpec, backend: Backend, sync_interval: Duration) -> Result<Self, Error> {
+        let mut node = Self::prepare(spec, backend, sync_interval)?;
         node.ensure(&Interception::default()).await?;
-        if let Some(Rules::Nftables { filter, .. }) = &mut node.rules {
+        if let Some(HeldRules::Nftables { filter, .. }) = &mut node.rules {
             filter.finish().await;
         }
         // What was done until now is no news.
@@ -181,9 +166,9 @@ impl Node {
     /// What holds the rules: `nftables`, `iptables` or, also while they could not be installed, `none`.
     pub fn backend(&self) -> &'static str {
         match self.rules {
-            Some(Rules::Nftables { .. }) => "nftables",
-            Some(Rules::Iptables { .. }) => "iptables",
-            Some(Rules::None) | None => "none",
+            Some(HeldRules::Nftables { .. }) => "nftables",
+            Some(HeldRules::Iptables { .. }) => "iptables",
+            Some(HeldRules::None) | None => "none",
         }
     }
 
@@ -200,7 +185,7 @@ impl Node {
     }
 
     /// Sees to it that the rules are those of `interception`, which also withdraws it. The first time it removes or takes over what a crashed
-    /// predecessor left. Under [`Choice::Auto`] a kernel that lacks nftables owners is no error.
+    /// predecessor left. Under [`Backend::Auto`] a kernel that lacks nftables owners is no error.
     ///
     /// On nftables this is one step, done or not; on iptables it is one for each family and table, and dropping the future does not stop them.
     /// Rules that accept DNS traffic, which nodes need whose filter table drops by default, follow on nftables while others wait for nothing
@@ -215,12 +200,12 @@ impl Node {
     pub async fn ensure(&mut self, interception: &Interception) -> Result<(), Error> {
         let refused = self.refused_now();
         let is_mended = *interception == self.interception && refused == self.refused;
-        let mut rules = desired(&self.wish, interception).rules;
+        let mut rules = desired(&self.spec, interception).rules;
         // Programs on the node are not concerned: theirs come by `lo`, and a probe would tell.
         rules.retain(|rule| rule.hook != Hook::RawPrerouting || !refused.contains_key(&rule.address));
         let is_alone = self.is_alone();
         let Some(held) = &mut self.rules else {
-            let installed = Rules::install(self.choice, &rules, is_alone).await?;
+            let installed = HeldRules::install(self.backend, &rules, is_alone).await?;
             self.events = installed.events(self.fallback.as_ref(), self.sync.period());
             self.owner = installed.duplicate_owner();
             self.rules = Some(installed);
@@ -230,8 +215,8 @@ impl Node {
             return Ok(());
         };
         let has_changed = match held {
-            Rules::None => false,
-            Rules::Nftables { table, filter, .. } => {
+            HeldRules::None => false,
+            HeldRules::Nftables { table, filter, .. } => {
                 let has_changed = table.apply(&rules)?;
                 if !is_mended {
                     filter.retry();
@@ -239,12 +224,12 @@ impl Node {
                 filter.begin(&rules, is_alone);
                 has_changed
             }
-            Rules::Iptables { programs, guard } => {
+            HeldRules::Iptables { programs, guard } => {
                 // The guard is there as long as there are rules to guard: programs may hang.
                 let takes_away = interception.is_within(&self.interception);
                 let mut has_changed = false;
                 if takes_away {
-                    has_changed = apply(programs, rules.clone(), is_alone).await?;
+                    has_changed = apply_programs(programs, rules.clone(), is_alone).await?;
                 }
                 if let Some(held) = guard
                     && !held.apply(&rules, is_alone)?
@@ -252,7 +237,7 @@ impl Node {
                     *guard = None;
                 }
                 if !takes_away {
-                    has_changed = apply(programs, rules, is_alone).await?;
+                    has_changed = apply_programs(programs, rules, is_alone).await?;
                 }
                 has_changed
             }
@@ -277,7 +262,7 @@ impl Node {
     /// about it holds nothing up.
     pub fn is_ready_for_queries(&self) -> bool {
         match &self.rules {
-            Some(Rules::Nftables { filter, .. }) => !filter.is_running(),
+            Some(HeldRules::Nftables { filter, .. }) => !filter.is_running(),
             _ => true,
         }
     }
@@ -292,10 +277,10 @@ impl Node {
     /// [`Error::Nftables`]; worth another try.
     pub fn ensure_fallback(&mut self) -> Result<(), Error> {
         let is_alone = self.is_alone();
-        let wanted = &self.wish.fallback;
+        let wanted = &self.spec.fallback;
         let rules = match self.rules {
-            Some(Rules::Nftables { .. } | Rules::Iptables { .. }) => wanted.rules(self.wish.port, &self.wish.addresses),
-            Some(Rules::None) => Vec::new(),
+            Some(HeldRules::Nftables { .. } | HeldRules::Iptables { .. }) => wanted.rules(self.spec.port, &self.spec.addresses),
+            Some(HeldRules::None) => Vec::new(),
             None => return Ok(()),
         };
         let Some(table) = &mut self.fallback else { return Ok(()) };
@@ -322,28 +307,28 @@ impl Node {
     }
 
     /// What went wrong beside [`Node::ensure`] since this was last asked, each failure once; it has been logged and is tried again.
-    pub fn take_errors_beside(&mut self) -> Vec<Error> {
+    pub fn take_background_errors(&mut self) -> Vec<Error> {
         match &mut self.rules {
-            Some(Rules::Nftables { filter, clients, .. }) => {
+            Some(HeldRules::Nftables { filter, clients, .. }) => {
                 filter.take_errors().into_iter().chain(clients.take_error()).collect()
             }
-            Some(Rules::Iptables { guard: Some(guard), .. }) => guard.clients.take_error().into_iter().collect(),
+            Some(HeldRules::Iptables { guard: Some(guard), .. }) => guard.clients.take_error().into_iter().collect(),
             _ => Vec::new(),
         }
     }
 
     /// Whether clients' packets arrive at the cache: those that the rules let in, and are any let in? Where the kernel does not tell, nobody is known
     /// to be blocked.
-    pub fn reach(&self) -> Reach {
+    pub fn reach(&self) -> ClientReachability {
         match &self.rules {
-            Some(Rules::Nftables { clients, .. }) => {
+            Some(HeldRules::Nftables { clients, .. }) => {
                 let reach = clients.reach();
                 let are_all_refused = !self.refused.is_empty()
-                    && self.wish.addresses.iter().all(|address| self.refused.contains_key(&address.to_canonical()));
-                Reach { is_nobody_served: reach.is_nobody_served || are_all_refused, ..reach }
+                    && self.spec.addresses.iter().all(|address| self.refused.contains_key(&address.to_canonical()));
+                ClientReachability { is_nobody_served: reach.is_nobody_served || are_all_refused, ..reach }
             }
-            Some(Rules::Iptables { guard: Some(guard), .. }) => guard.clients.reach(),
-            _ => Reach::default(),
+            Some(HeldRules::Iptables { guard: Some(guard), .. }) => guard.clients.reach(),
+            _ => ClientReachability::default(),
         }
     }
 
@@ -358,284 +343,27 @@ impl Node {
         self.owner.take()
     }
 
-    /// Waits until something should be looked at again. May be dropped while it waits without losing anything.
-    pub async fn changed(&mut self) -> Change {
-        let change = loop {
-            if let Some(change) = self.next_change().await {
-                break change;
-            }
-        };
-        tracing::debug!("the node may have changed: {change:?}");
-        change
-    }
-
-    /// None where what has happened changes nothing.
-    async fn next_change(&mut self) -> Option<Change> {
-        let link = async {
-            match &mut self.link {
-                Some(link) => link.changed().await,
-                None => pending().await,
-            }
-        };
-        let rules = async {
-            match &mut self.events {
-                Some(events) => events.next().await,
-                None => pending().await,
-            }
-        };
-        let is_on = !self.interception.is_none();
-        let beside = async {
-            match &mut self.rules {
-                Some(Rules::Nftables { filter, clients, .. }) => tokio::select! {
-                    () = filter.due() => Beside::FilterDue,
-                    () = clients.due(), if is_on => Beside::ClientsDue,
-                },
-                Some(Rules::Iptables { guard: Some(guard), .. }) if is_on => {
-                    guard.clients.due().await;
-                    Beside::ClientsDue
-                }
-                _ => pending().await,
-            }
-        };
-        let (presence, is_left) = (&self.presence, self.is_left_to_another);
-        let alone = async {
-            if !is_left {
-                pending::<()>().await;
-            }
-            while !presence.as_ref().is_none_or(Presence::is_alone) {
-                tokio::time::sleep(LOOK_FOR_OTHERS).await;
-            }
-        };
-        tokio::select! {
-            () = link => {
-                self.try_all_clients();
-                Some(Change::Link)
-            }
-            beside = beside => match (beside, self.rules.as_mut().and_then(Rules::clients)) {
-                (Beside::ClientsDue, Some((table, clients))) => clients.look(table).then_some(Change::Reach),
-                _ => Some(Change::Rules),
-            },
-            () = alone => Some(Change::Rules),
-            subjects = rules => {
-                if let Err(error) = &subjects {
-                    tracing::warn!("changes of rules will be noticed at intervals only: {error}");
-                    self.events = None;
-                }
-                self.try_all_clients();
-                self.note_change(subjects.unwrap_or(Subjects::ALL))
-            }
-            _ = self.sync.tick() => {
-                self.look_at_filter(Urgency::Now);
-                Some(Change::SyncDue)
-            }
-        }
-    }
-
-    /// Removes everything of ours: rules, addresses, and the link if we made it. What another agent on this node still needs stays; and where
-    /// there is a fallback it stays, and with it link and addresses, from which programs on the node have connected sockets.
-    /// Returns everything that went wrong; each thing is tried all the same.
-    pub async fn teardown(mut self) -> Vec<Error> {
-        let mut errors = Vec::new();
-        if let Some(Rules::Nftables { table, filter, .. }) = &mut self.rules {
-            errors.extend(table.remove().err());
-            filter.finish().await;
-        }
-        let is_alone = self.is_alone();
-        if let Some(Rules::Iptables { guard: Some(guard), .. }) = &mut self.rules
-            && is_alone
-        {
-            errors.extend(guard.table.remove().err());
-        }
-        if !is_alone {
-            tracing::info!("another agent is at work on this node: link and addresses are left to it");
-            return errors;
-        }
-        if self.choice != Choice::None {
-            errors.extend(AcceptRules::remove_all().err());
-            errors.extend(clean(&iptables::Table::ALL).await.1);
-        }
-        if self.fallback.as_ref().is_some_and(FallbackTable::is_in_place) {
-            tracing::info!(
-                "link, addresses and nftables table inet {FALLBACK_TABLE_NAME} stay, so that cluster DNS answers ({}); nodelocaldns \
-                 teardown removes them",
-                self.wish.fallback
-            );
-        } else if let Some(link) = &mut self.link {
-            errors.extend(link.remove().await.err());
-        }
-        errors
-    }
-
     fn is_alone(&self) -> bool {
         self.presence.as_ref().is_none_or(Presence::is_alone)
     }
 
-    /// What kept clients' packets away may be gone.
-    fn try_all_clients(&mut self) {
-        if let Some((table, clients)) = self.rules.as_mut().and_then(Rules::clients) {
-            clients.try_all(table);
-        }
-    }
-
-    /// Somebody has changed what `subjects` says; none if that is for the filter alone, which takes its time.
-    fn note_change(&mut self, subjects: Subjects) -> Option<Change> {
-        if subjects.iptables {
-            self.look_at_filter(Urgency::Prompt);
-        } else if subjects.firewall {
-            self.look_at_filter(Urgency::Calm);
-        }
-        (subjects.own_table || subjects.iptables).then_some(Change::Rules)
-    }
-
-    fn look_at_filter(&mut self, urgency: Urgency) {
-        if let Some(Rules::Nftables { filter, .. }) = &mut self.rules {
-            filter.look(urgency);
-        }
-    }
-
     /// As the firewall was at the last look.
-    fn refused_now(&self) -> Refused {
+    fn refused_now(&self) -> RefusedAddresses {
         match &self.rules {
-            Some(Rules::Nftables { filter, .. }) => filter.refused().clone(),
-            _ => Refused::new(),
+            Some(HeldRules::Nftables { filter, .. }) => filter.refused().clone(),
+            _ => RefusedAddresses::new(),
         }
     }
 
     /// Rules of some address are off, but for those that another agent may need: should its server fail too, neither would remove them.
     fn note_what_is_left(&mut self, is_alone: bool) {
-        let is_whole = Interception::of(&self.wish.addresses).is_within(&self.interception);
+        let is_whole = Interception::of(&self.spec.addresses).is_within(&self.interception);
         let may_be_left = match &self.rules {
-            Some(Rules::Iptables { guard, .. }) => !is_whole || guard.as_ref().is_some_and(|guard| guard.is_left),
+            Some(HeldRules::Iptables { guard, .. }) => !is_whole || guard.as_ref().is_some_and(|guard| guard.is_left),
             _ => false,
         };
         self.is_left_to_another = may_be_left && !is_alone;
     }
-}
-
-impl Rules {
-    async fn install(choice: Choice, rules: &[Rule], is_alone: bool) -> Result<Self, Error> {
-        let mut lack = None;
-        let (table, why) = match choice {
-            Choice::None => {
-                tracing::info!("interception: none, as asked for");
-                return Ok(Self::None);
-            }
-            Choice::Iptables => (None, "as asked for".to_owned()),
-            Choice::Nftables => (Some(nftables::Table::create(rules)?), "as asked for".to_owned()),
-            Choice::Auto => match nftables::Table::create(rules) {
-                Ok(table) => (Some(table), "this kernel removes its rules the moment this program is gone".to_owned()),
-                Err(error @ (Error::NftablesUnsupported { .. } | Error::NftablesMissing { .. })) => {
-                    lack = Some(error.to_string());
-                    (None, format!("since {error}"))
-                }
-                Err(error) => return Err(error),
-            },
-        };
-        let Some(table) = table else {
-            let found = off_the_runtime("looks for iptables", Iptables::find).await?;
-            let programs = Arc::new(found.map_err(|error| match (error, lack) {
-                (Error::IptablesMissing { program }, Some(nftables)) => Error::NoBackend { program, nftables },
-                (error, _) => error,
-            })?);
-            tracing::info!("interception: iptables, {why}; program: {}", programs.description());
-            // What a predecessor left goes first, while its guard is there.
-            let lets_in = rules.iter().any(|rule| rule.hook == Hook::RawPrerouting);
-            if !lets_in {
-                apply(&programs, rules.to_vec(), is_alone).await?;
-            }
-            let guard = match Guard::open() {
-                Some(mut guard) => guard.apply(rules, is_alone)?.then_some(guard),
-                None => None,
-            };
-            if lets_in {
-                apply(&programs, rules.to_vec(), is_alone).await?;
-            }
-            return Ok(Self::Iptables { programs, guard });
-        };
-        tracing::info!("interception: nftables table inet {}, {why}", table.name());
-        // A predecessor's, whose rules of iptables go too.
-        if is_alone && let Err(error) = nftables::remove_guard() {
-            tracing::warn!("a predecessor's table stays: {error}");
-        }
-        let mut filter = Box::new(Filter::new());
-        filter.begin(rules, is_alone);
-        Ok(Self::Nftables { table, filter, clients: Box::new(ClientWatch::new()) })
-    }
-
-    /// The table in which the kernel notes whose packets arrive, and what is known of them.
-    fn clients(&mut self) -> Option<(&mut nftables::Table, &mut ClientWatch)> {
-        match self {
-            Self::Nftables { table, clients, .. } => Some((table, clients)),
-            Self::Iptables { guard, .. } => guard.as_mut().map(|guard| (&mut guard.table, &mut *guard.clients)),
-            Self::None => None,
-        }
-    }
-
-    fn duplicate_owner(&self) -> Option<OwnedFd> {
-        let Self::Nftables { table, .. } = self else { return None };
-        let warn = |error: &_| tracing::warn!("the rules go with the watchdog, a little before its server does: {error}");
-        table.duplicate_owner().inspect_err(warn).ok()
-    }
-
-    /// The kernel's word on changes that others make; none where there is nothing to tell or nobody who tells.
-    fn events(&self, fallback: Option<&FallbackTable>, sync_interval: Duration) -> Option<Events> {
-        let mut own = Own::default();
-        match self {
-            Self::None => return None,
-            Self::Nftables { table, filter, .. } => {
-                own.tables.push(table.name().to_owned());
-                own.port_ids.extend(std::iter::once(table.port_id()).chain(filter.port_id()));
-            }
-            Self::Iptables { guard, .. } => {
-                if let Some(Guard { table, .. }) = guard {
-                    own.tables.push(table.name().to_owned());
-                    own.port_ids.push(table.port_id());
-                }
-            }
-        }
-        if let Some(table) = fallback {
-            own.tables.push(FALLBACK_TABLE_NAME.to_owned());
-            own.port_ids.push(table.port_id());
-        }
-        let warn =
-            |error: &_| tracing::warn!("changes of rules will be noticed every {} s only: {error}", sync_interval.as_secs());
-        Events::subscribe(own).inspect_err(warn).ok()
-    }
-}
-
-/// Removes from this node everything that an agent may have left for `wish`, ours or the reference's, whichever way it was set up. Returns what
-/// went wrong. A running agent keeps its nftables table, which nobody else may remove, and mends the rest.
-pub async fn teardown(wish: &Wish) -> Vec<Error> {
-    if presence::is_any() {
-        tracing::warn!("an agent is running on this node and will set it up again: stop it first");
-    }
-    let accepting = AcceptRules::remove_all();
-    let (removed, mut errors) = clean(&iptables::Table::ALL).await;
-    tracing::info!("{} iptables rules removed", removed + accepting.as_ref().unwrap_or(&0));
-    errors.extend(accepting.err());
-    errors.extend(nftables::remove_guard().err());
-    match nftables::remove_fallback() {
-        Ok(true) => tracing::info!("nftables table inet {FALLBACK_TABLE_NAME} removed"),
-        Ok(false) => {}
-        Err(error) => errors.push(error),
-    }
-    if let Some(link) = desired(wish, &Interception::default()).link {
-        match Link::open(link) {
-            Ok(mut link) => errors.extend(link.remove().await.err()),
-            Err(error) => errors.push(error),
-        }
-    }
-    errors
-}
-
-async fn apply(programs: &Arc<Iptables>, rules: Vec<Rule>, is_alone: bool) -> Result<bool, Error> {
-    let programs = Arc::clone(programs);
-    off_the_runtime("runs iptables", move || programs.apply(&rules, &iptables::Table::ALL, is_alone)).await?
-}
-
-async fn clean(tables: &'static [iptables::Table]) -> (usize, Vec<Error>) {
-    let cleaned = off_the_runtime("cleans iptables", move || iptables::clean(tables)).await;
-    cleaned.unwrap_or_else(|error| (0, vec![error]))
 }
 
 fn say_there_is_no_fallback(wanted: &Fallback, error: &Error) {
@@ -645,7 +373,7 @@ fn say_there_is_no_fallback(wanted: &Fallback, error: &Error) {
 }
 
 /// Runs `work`, which waits for programs, where nothing else has to wait with it.
-async fn off_the_runtime<T: Send + 'static>(task: &'static str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+async fn on_own_thread<T: Send + 'static>(task: &'static str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
     let result = threads::run_blocking("node", work).map_err(|source| Error::Thread { task, source })?;
     result.await.map_err(|_panicked| Error::TaskEnded { task })
 }

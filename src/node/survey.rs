@@ -2,7 +2,7 @@
 
 use super::arrival::Client;
 use super::conntrack::{self, ConnectionTable};
-use super::desired::Wish;
+use super::desired::NodeSpec;
 use super::error::{self, Error};
 use super::iptables::{self, Listing};
 use super::ipv6;
@@ -11,7 +11,7 @@ use super::nftables::arrival;
 use super::nftables::connections::{self, Connection};
 use super::nftables::ruleset::{self, Ruleset, RulesetTable};
 use super::nftables::{AcceptRules, Chains};
-use super::{GUARD_TABLE_NAME, TABLE_NAME, off_the_runtime, presence};
+use super::{GUARD_TABLE_NAME, TABLE_NAME, on_own_thread, presence};
 use std::time::Duration;
 
 /// The link by which kube-proxy holds ClusterIPs in IPVS mode.
@@ -22,7 +22,7 @@ const CILIUM_LINK: &str = "cilium_host";
 /// What is there. What could not be looked at says why.
 #[derive(Debug)]
 pub struct Survey {
-    /// The link of [`Wish::interface`], or the one that an agent made under this name, or none; none in any case if none is wished for.
+    /// The link of [`NodeSpec::interface`], or the one that an agent made under this name, or none; none in any case if none is wished for.
     pub link: Result<Option<LinkView>, Error>,
     /// Sysctls that switch IPv6 off on the link.
     pub ipv6_disabled_by: Vec<String>,
@@ -47,12 +47,12 @@ pub struct Survey {
     pub has_agent: bool,
 }
 
-/// Looks at everything that concerns `wish`, none of which takes longer than `patience`. Needs a tokio runtime, and NET_ADMIN for the rules.
-pub async fn survey(wish: &Wish, patience: Duration) -> Survey {
-    let name = wish.interface.as_deref().unwrap_or_default();
+/// Looks at everything that concerns `spec`, none of which takes longer than `patience`. Needs a tokio runtime, and NET_ADMIN for the rules.
+pub async fn survey(spec: &NodeSpec, patience: Duration) -> Survey {
+    let name = spec.interface.as_deref().unwrap_or_default();
     let links = link::look([name, IPVS_LINK, CILIUM_LINK]);
-    let with_ipv6 = wish.addresses.iter().any(std::net::IpAddr::is_ipv6);
-    let (addresses, port) = (wish.addresses.clone(), wish.port);
+    let with_ipv6 = spec.addresses.iter().any(std::net::IpAddr::is_ipv6);
+    let (addresses, port) = (spec.addresses.clone(), spec.port);
     let nftables =
         within(patience, "lists nftables", || ruleset::read().map_err(|source| Error::Listing { what: error::NFTABLES, source }));
     let firewall = within(patience, "lists the firewall", || AcceptRules::open()?.chains());
@@ -97,7 +97,7 @@ async fn within<T: Send + 'static>(
     task: &'static str,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    match tokio::time::timeout(patience, off_the_runtime(task, work)).await {
+    match tokio::time::timeout(patience, on_own_thread(task, work)).await {
         Ok(done) => done?,
         Err(_) => Err(Error::TaskSlow { task, waited: patience }),
     }

@@ -4,7 +4,7 @@ use super::state::Cause;
 use crate::chain::Transport;
 use crate::metrics::process::ProcessCollector;
 use crate::metrics::{Counter, Gauge, Histogram, Registry, TIME_BUCKETS};
-use crate::node::{Interception, Reach};
+use crate::node::{ClientReachability, Interception};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -110,7 +110,7 @@ impl Metrics {
         self.probe_duration.observe(elapsed.as_secs_f64());
     }
     /// Whom the rules intercept, and whom they reach.
-    pub(super) fn set_interception(&self, interception: &Interception, reach: Reach) {
+    pub(super) fn set_interception(&self, interception: &Interception, reach: ClientReachability) {
         let set = |gauge: &Gauge, is_on: bool| gauge.set(f64::from(u8::from(is_on)));
         for (address, gauge) in &self.intercepted {
             set(gauge, interception.contains(*address));
@@ -127,7 +127,7 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::Metrics;
-    use crate::node::{Interception, Reach};
+    use crate::node::{ClientReachability, Interception};
     use crate::watchdog::state::Cause;
     use std::net::IpAddr;
 
@@ -157,7 +157,7 @@ mod tests {
         let [first, second]: [IpAddr; 2] = ["169.254.20.10", "10.96.0.10"].map(|text| text.parse().unwrap());
         let metrics = Metrics::new(&[first, second]);
         for (intercepted, expected) in [(vec![], [0, 0, 0]), (vec![first], [0, 1, 0]), (vec![first, second], [1, 1, 1])] {
-            metrics.set_interception(&Interception::of(&intercepted), Reach::default());
+            metrics.set_interception(&Interception::of(&intercepted), ClientReachability::default());
             let text = metrics.registry().encode();
             for (series, value) in [
                 "nodelocaldns_watchdog_interception",
@@ -177,7 +177,7 @@ mod tests {
         let address: IpAddr = "10.96.0.10".parse().unwrap();
         let metrics = Metrics::new(&[address]);
         for (blocked, is_nobody_served, expected) in [(1, false, 1), (2, true, 0)] {
-            metrics.set_interception(&Interception::of(&[address]), Reach { blocked, is_nobody_served });
+            metrics.set_interception(&Interception::of(&[address]), ClientReachability { blocked, is_nobody_served });
             let text = metrics.registry().encode();
             assert!(text.contains(&format!("nodelocaldns_watchdog_interception {expected}\n")), "{text}");
             assert!(text.contains(&format!("nodelocaldns_watchdog_blocked_clients {blocked}\n")), "{text}");

@@ -1,7 +1,7 @@
 //! The seam to the node: whoever can make the node intercept, or not, told what is wanted and telling what became of it. It has a
 //! thread of its own, since the tools it uses may block (the xtables lock), and a probe must not wait for that.
 
-use crate::node::{Interception, RateLimit, Reach, times};
+use crate::node::{ClientReachability, Interception, RateLimit, times};
 use crate::threads::{self, ThreadError};
 use std::future::{Future, pending};
 use std::net::SocketAddr;
@@ -51,8 +51,8 @@ pub trait Interceptor {
         true
     }
     /// How many clients the interception does not reach. [`Interceptor::changed`] resolves when that is another number.
-    fn reach(&self) -> Reach {
-        Reach::default()
+    fn reach(&self) -> ClientReachability {
+        ClientReachability::default()
     }
     /// Addresses that are not intercepted for pods although that is wanted, since it would cost them their answers.
     fn refused(&self) -> Interception {
@@ -61,7 +61,7 @@ pub trait Interceptor {
     /// Takes down everything that was set up. Returns what could not be.
     fn teardown(&mut self) -> impl Future<Output = Vec<SetupError>>;
     /// What went wrong in the background since this was last asked: told and tried again by whoever works there, and only to be counted here.
-    fn take_errors_beside(&mut self) -> Vec<SetupError> {
+    fn take_background_errors(&mut self) -> Vec<SetupError> {
         Vec::new()
     }
     /// What the interception lasts as long as, once after it was made or made anew: it ends when this is closed and the process that made it has ended,
@@ -104,7 +104,7 @@ pub(super) struct NodeOutcome {
     /// It is so, whatever went wrong beside it.
     pub is_done: bool,
     /// [`Interceptor::reach`].
-    pub reach: Reach,
+    pub reach: ClientReachability,
     /// [`Interceptor::refused`].
     pub refused: Interception,
     pub errors: Vec<SetupError>,
@@ -296,7 +296,7 @@ async fn serve(
         if let Some(count) = retries.recovered(now).filter(|_| command != NodeCommand::TearDown) {
             tracing::info!("watchdog: the node is as it should be after all{}", times(count));
         }
-        errors.extend(interceptor.take_errors_beside());
+        errors.extend(interceptor.take_background_errors());
         let owner = interceptor.take_owner();
         let is_over = command == NodeCommand::TearDown;
         let (reach, refused) = (interceptor.reach(), interceptor.refused());
@@ -438,7 +438,7 @@ mod tests {
         async fn teardown(&mut self) -> Vec<SetupError> {
             Vec::new()
         }
-        fn take_errors_beside(&mut self) -> Vec<SetupError> {
+        fn take_background_errors(&mut self) -> Vec<SetupError> {
             (0..self.beside.swap(0, Ordering::Relaxed)).map(|_| error("held in the background")).collect()
         }
         async fn changed(&mut self) {

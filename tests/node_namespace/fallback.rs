@@ -1,22 +1,22 @@
 //! The fallback's table: that it stays, comes back, and goes when it should. Who is answered by it: `tests/interception`.
 
 use super::scene::{
-    ACCEPT_RULES, accept_rules, addresses_on, bridge, in_a_namespace, kubelet, mended, nft_tables, on, run, runtime, wish,
+    ACCEPT_RULES, accept_rules, addresses_on, bridge, in_a_namespace, kubelet, mended, nft_tables, on, run, runtime, spec,
 };
-use nodelocaldns::node::{Change, Choice, Fallback, Node, Redirection, Wish, teardown};
+use nodelocaldns::node::{Backend, Change, Fallback, Node, NodeSpec, Redirection, teardown};
 use std::time::Duration;
 
 const SYNC: Duration = Duration::from_secs(60);
 
 /// For the link-local address, with an upstream of each family whose last part is `last`.
-fn wish_for(last: u8) -> Wish {
+fn wish_for(last: u8) -> NodeSpec {
     let ipv4 = Redirection { local: [169, 254, 20, 10].into(), upstream: [10, 96, 0, last].into() };
     let ipv6 = Redirection { local: "fd00:53::10".parse().unwrap(), upstream: [0xfd00, 0, 0, 0, 0, 0, 0, last.into()].into() };
-    Wish { fallback: Fallback { mark: 0x1000, ipv4: Some(ipv4), ipv6: Some(ipv6) }, ..wish() }
+    NodeSpec { fallback: Fallback { mark: 0x1000, ipv4: Some(ipv4), ipv6: Some(ipv6) }, ..spec() }
 }
 
-async fn start(wish: Wish, choice: Choice) -> Node {
-    let mut node = Node::open(wish, choice, SYNC).await.unwrap();
+async fn start(spec: NodeSpec, backend: Backend) -> Node {
+    let mut node = Node::open(spec, backend, SYNC).await.unwrap();
     node.ensure_link().await.unwrap();
     node.ensure_fallback().unwrap();
     node
@@ -36,13 +36,13 @@ fn a_fallback_that_is_as_wanted_is_taken_over_as_it_stands() {
         bridge("nodelocaldns");
         let handles = || run("nft --handle list table inet nodelocaldns-fallback");
         runtime().block_on(async {
-            assert!(start(wish_for(11), Choice::Nftables).await.teardown().await.is_empty());
+            assert!(start(wish_for(11), Backend::Nftables).await.teardown().await.is_empty());
             let first = handles();
-            let node = start(wish_for(11), Choice::Nftables).await;
+            let node = start(wish_for(11), Backend::Nftables).await;
             assert_eq!(handles(), first, "neither the table nor a rule of it is another one");
             assert!(nft_tables("nodelocaldns-fallback-trial").is_empty());
             assert!(node.teardown().await.is_empty());
-            let node = start(wish_for(12), Choice::Nftables).await;
+            let node = start(wish_for(12), Backend::Nftables).await;
             assert_ne!(handles(), first, "one that is not as wanted is replaced");
             assert!(node.teardown().await.is_empty());
         });
@@ -54,7 +54,7 @@ fn the_fallback_stays_with_the_link_when_its_agent_ends_and_the_next_one_replace
     in_a_namespace(|| {
         bridge("nodelocaldns");
         runtime().block_on(async {
-            let node = start(wish_for(11), Choice::Nftables).await;
+            let node = start(wish_for(11), Backend::Nftables).await;
             let first = listing();
             for rule in [
                 "ip daddr 169.254.20.10 udp dport 53 ct state",
@@ -75,13 +75,13 @@ fn the_fallback_stays_with_the_link_when_its_agent_ends_and_the_next_one_replace
             // Of another shape, as another version may leave it.
             run("nft flush chain inet nodelocaldns-fallback query-output && nft delete chain inet nodelocaldns-fallback query-output");
             run("nft add chain inet nodelocaldns-fallback query-output '{ type route hook output priority 0; }'");
-            let node = start(wish_for(11), Choice::Nftables).await;
+            let node = start(wish_for(11), Backend::Nftables).await;
             assert_eq!(listing(), first);
             drop(node);
-            let node = start(wish_for(12), Choice::Nftables).await;
+            let node = start(wish_for(12), Backend::Nftables).await;
             assert!(listing().contains("set 10.96.0.12 ") && !listing().contains("10.96.0.11"), "{}", listing());
             assert!(node.teardown().await.is_empty());
-            assert!(teardown(&wish()).await.is_empty());
+            assert!(teardown(&spec()).await.is_empty());
             assert_eq!((nft_tables("nodelocaldns"), addresses_on("nodelocaldns")), (String::new(), vec![]));
         });
     });
@@ -91,8 +91,8 @@ fn the_fallback_stays_with_the_link_when_its_agent_ends_and_the_next_one_replace
 fn the_fallback_comes_back_when_somebody_takes_it_away_or_changes_it() {
     in_a_namespace(|| {
         runtime().block_on(async {
-            for choice in [Choice::Nftables, Choice::Iptables] {
-                let mut node = start(Wish { interface: None, ..wish_for(11) }, choice).await;
+            for backend in [Backend::Nftables, Backend::Iptables] {
+                let mut node = start(NodeSpec { interface: None, ..wish_for(11) }, backend).await;
                 node.ensure(&on()).await.unwrap();
                 let whole = listing();
                 for change in [
@@ -121,7 +121,7 @@ fn the_fallback_comes_back_when_somebody_takes_it_away_or_changes_it() {
 fn a_change_is_noticed_also_after_others_came_faster_than_they_were_read() {
     in_a_namespace(|| {
         runtime().block_on(async {
-            let mut node = start(Wish { interface: None, ..wish_for(11) }, Choice::Nftables).await;
+            let mut node = start(NodeSpec { interface: None, ..wish_for(11) }, Backend::Nftables).await;
             node.ensure(&on()).await.unwrap();
             let whole = listing();
             run("nft 'add table ip somebody; add chain ip somebody forward'");
@@ -143,13 +143,13 @@ fn a_change_is_noticed_also_after_others_came_faster_than_they_were_read() {
 fn a_predecessors_fallback_goes_when_none_is_wanted_and_no_other_agent_needs_it() {
     in_a_namespace(|| {
         runtime().block_on(async {
-            for choice in [Choice::Nftables, Choice::Iptables, Choice::None] {
-                let old = start(Wish { interface: None, ..wish_for(11) }, Choice::Nftables).await;
-                let mut new = start(Wish { interface: None, ..wish() }, choice).await;
+            for backend in [Backend::Nftables, Backend::Iptables, Backend::None] {
+                let old = start(NodeSpec { interface: None, ..wish_for(11) }, Backend::Nftables).await;
+                let mut new = start(NodeSpec { interface: None, ..spec() }, backend).await;
                 assert!(is_there(), "the old one is at work");
                 drop(old);
                 new.ensure_fallback().unwrap();
-                assert!(!is_there(), "{choice:?}");
+                assert!(!is_there(), "{backend:?}");
             }
         });
     });
@@ -159,9 +159,9 @@ fn a_predecessors_fallback_goes_when_none_is_wanted_and_no_other_agent_needs_it(
 fn without_rules_that_shadow_it_no_fallback_is_made() {
     in_a_namespace(|| {
         runtime().block_on(async {
-            let _node = start(Wish { interface: None, ..wish_for(11) }, Choice::None).await;
+            let _node = start(NodeSpec { interface: None, ..wish_for(11) }, Backend::None).await;
             assert!(!is_there());
-            let mut node = Node::prepare(Wish { interface: None, ..wish_for(11) }, Choice::Nftables, SYNC).unwrap();
+            let mut node = Node::prepare(NodeSpec { interface: None, ..wish_for(11) }, Backend::Nftables, SYNC).unwrap();
             node.ensure_fallback().unwrap();
             assert!(!is_there(), "the rules are not there yet");
         });
@@ -172,8 +172,8 @@ fn without_rules_that_shadow_it_no_fallback_is_made() {
 fn two_agents_that_want_different_fallbacks_come_to_rest() {
     in_a_namespace(|| {
         runtime().block_on(async {
-            let mut old = start(Wish { interface: None, ..wish_for(11) }, Choice::Nftables).await;
-            let mut new = start(Wish { interface: None, ..wish_for(12) }, Choice::Nftables).await;
+            let mut old = start(NodeSpec { interface: None, ..wish_for(11) }, Backend::Nftables).await;
+            let mut new = start(NodeSpec { interface: None, ..wish_for(12) }, Backend::Nftables).await;
             let has = |last: u8| is_there() && listing().contains(&format!("set 10.96.0.{last} "));
             run("nft delete table inet nodelocaldns-fallback");
             let quiet = Duration::from_millis(300);

@@ -1,8 +1,8 @@
 //! Firewalls on the node, with no iptables program for the agent: rules that accept go into iptables-nft's chains over netlink, and what a foreign table
 //! drops is not intercepted.
 
-use super::scene::{ACCEPT_RULES, ADDRESSES, accept_rules, in_a_namespace, mended, off, on, run, runtime, wish};
-use nodelocaldns::node::{Choice, Error, Node};
+use super::scene::{ACCEPT_RULES, ADDRESSES, accept_rules, in_a_namespace, mended, off, on, run, runtime, spec};
+use nodelocaldns::node::{Backend, Error, Node};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ fn intercepted() -> Vec<&'static str> {
 }
 
 fn told(node: &mut Node) -> Vec<String> {
-    let errors = node.take_errors_beside();
+    let errors = node.take_background_errors();
     assert!(errors.iter().all(|error| matches!(error, Error::Filtered { .. })), "{errors:?}");
     errors.iter().map(ToString::to_string).collect()
 }
@@ -59,14 +59,14 @@ fn told(node: &mut Node) -> Vec<String> {
 fn rules_that_accept_are_to_iptables_nft_as_if_it_had_made_them() {
     in_a_namespace(|| {
         let by_programs = runtime().block_on(async {
-            let node = Node::open(wish(), Choice::Iptables, SYNC).await.unwrap();
+            let node = Node::open(spec(), Backend::Iptables, SYNC).await.unwrap();
             let by_programs = ours(&listed());
             assert_eq!(by_programs.len(), ACCEPT_RULES);
             assert!(node.teardown().await.is_empty());
             by_programs
         });
         assert_eq!(accept_rules(), 0);
-        without_programs(async { drop(Node::open(wish(), Choice::Nftables, SYNC).await.unwrap()) });
+        without_programs(async { drop(Node::open(spec(), Backend::Nftables, SYNC).await.unwrap()) });
         let rules = listed();
         assert_eq!(ours(&rules), by_programs, "what is killed leaves them");
         let first = rules.iter().filter(|rule| rule.starts_with("-A INPUT")).take(ACCEPT_RULES / 4);
@@ -75,7 +75,7 @@ fn rules_that_accept_are_to_iptables_nft_as_if_it_had_made_them() {
         run("for program in iptables-nft ip6tables-nft; do $program-save -t filter | $program-restore || exit 1; done");
         assert_eq!(ours(&listed()), by_programs);
         without_programs(async {
-            let node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+            let node = Node::open(spec(), Backend::Nftables, SYNC).await.unwrap();
             assert!(node.teardown().await.is_empty());
         });
         assert_eq!(listed().len(), 4, "the kubelet's: {:#?}", listed());
@@ -86,7 +86,7 @@ fn rules_that_accept_are_to_iptables_nft_as_if_it_had_made_them() {
 fn rules_that_are_flushed_or_put_behind_one_that_drops_come_to_the_front_again() {
     in_a_namespace(|| {
         runtime().block_on(async {
-            let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::Nftables, SYNC).await.unwrap();
             node.ensure(&on()).await.unwrap();
             run("iptables-nft -F INPUT");
             assert!(accept_rules() < ACCEPT_RULES);
@@ -118,7 +118,7 @@ fn firewalls_in_iptables_nft_keep_nobody_from_the_cache() {
         ] {
             run(&format!("for i in iptables-nft ip6tables-nft; do $i -F INPUT; {rules}; done"));
             without_programs(async {
-                let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+                let mut node = Node::open(spec(), Backend::Nftables, SYNC).await.unwrap();
                 node.ensure(&on()).await.unwrap();
                 assert_eq!(told(&mut node), Vec::<String>::new());
                 assert!(!node.reach().is_nobody_served);
@@ -133,7 +133,7 @@ fn what_a_foreign_table_drops_is_not_intercepted_until_it_is_gone() {
     in_a_namespace(|| {
         runtime().block_on(async {
             run(REJECTING);
-            let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::Nftables, SYNC).await.unwrap();
             node.ensure(&on()).await.unwrap();
             assert_eq!(intercepted(), [""; 0], "it was there before");
             let errors = told(&mut node);
@@ -157,7 +157,7 @@ fn a_filter_table_that_comes_later_gets_the_rules_then() {
     in_a_namespace(|| {
         runtime().block_on(async {
             run("nft flush ruleset");
-            let mut node = Node::open(wish(), Choice::Nftables, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::Nftables, SYNC).await.unwrap();
             node.ensure(&on()).await.unwrap();
             assert_eq!(run("nft list tables").matches("filter").count(), 0, "none is made for it");
             run("iptables-nft -P INPUT DROP && ip6tables-nft -P INPUT DROP && iptables-nft -P OUTPUT DROP && ip6tables-nft -P OUTPUT DROP");

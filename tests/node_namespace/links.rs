@@ -1,8 +1,8 @@
 //! What others do to the link, and what the kernel refuses for it.
 
-use crate::scene::{ADDRESSES, addresses_on, bridge, in_a_namespace, link_exists, run, runtime, wish};
+use crate::scene::{ADDRESSES, addresses_on, bridge, in_a_namespace, link_exists, run, runtime, spec};
 use crate::{SYNC, mended_link};
-use nodelocaldns::node::{Choice, Node, teardown};
+use nodelocaldns::node::{Backend, Node, teardown};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
@@ -49,7 +49,7 @@ fn carriers() -> usize {
 fn a_link_of_ours_that_somebody_renames_gets_its_name_back_and_stays_one() {
     in_a_namespace(|| {
         runtime().block_on(async {
-            let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::None, SYNC).await.unwrap();
             node.ensure_link().await.unwrap();
             rename("nodelocaldns", "dns0");
             mended_link(&mut node, || link_exists("nodelocaldns") && addresses_on("nodelocaldns").len() == ADDRESSES.len()).await;
@@ -67,7 +67,7 @@ fn a_link_of_ours_whose_name_is_taken_is_used_and_removed_under_the_one_it_has()
     in_a_namespace(|| {
         let lines = Lines::start();
         runtime().block_on(async {
-            let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::None, SYNC).await.unwrap();
             node.ensure_link().await.unwrap();
             rename("nodelocaldns", "dns0");
             bridge("nodelocaldns");
@@ -89,7 +89,7 @@ fn a_link_of_ours_whose_name_is_taken_is_used_and_removed_under_the_one_it_has()
 fn a_link_of_ours_that_was_renamed_while_no_agent_ran_is_found_again_and_torn_down() {
     in_a_namespace(|| {
         let start = async || {
-            let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::None, SYNC).await.unwrap();
             node.ensure_link().await.unwrap();
         };
         runtime().block_on(async {
@@ -99,7 +99,7 @@ fn a_link_of_ours_that_was_renamed_while_no_agent_ran_is_found_again_and_torn_do
             assert!(link_exists("nodelocaldns") && !link_exists("dns0"));
             assert_eq!(carriers(), 1);
             rename("nodelocaldns", "dns0");
-            assert!(teardown(&wish()).await.is_empty());
+            assert!(teardown(&spec()).await.is_empty());
             assert!(!link_exists("nodelocaldns") && !link_exists("dns0"));
         });
     });
@@ -109,7 +109,7 @@ fn a_link_of_ours_that_was_renamed_while_no_agent_ran_is_found_again_and_torn_do
 fn of_two_links_that_are_ours_one_goes() {
     in_a_namespace(|| {
         runtime().block_on(async {
-            let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::None, SYNC).await.unwrap();
             node.ensure_link().await.unwrap();
             drop(node);
             bridge("dns0");
@@ -117,7 +117,7 @@ fn of_two_links_that_are_ours_one_goes() {
             run(&format!("ip address add {}/32 dev dns0", ADDRESSES[0]));
             bridge("dns1");
             run("ip link set dev dns1 alias 'made by nodelocaldns as another'");
-            let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::None, SYNC).await.unwrap();
             node.ensure_link().await.unwrap();
             assert!(!link_exists("dns0") && link_exists("dns1"));
             assert_eq!(addresses_on("nodelocaldns").len(), ADDRESSES.len());
@@ -132,7 +132,7 @@ fn an_adopted_link_that_is_renamed_keeps_no_address_of_ours() {
         bridge("nodelocaldns");
         run("ip address add 192.0.2.1/24 dev nodelocaldns");
         runtime().block_on(async {
-            let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::None, SYNC).await.unwrap();
             node.ensure_link().await.unwrap();
             rename("nodelocaldns", "theirs");
             mended_link(&mut node, || link_exists("nodelocaldns") && carriers() == 1).await;
@@ -148,7 +148,7 @@ fn who_removes_an_address_over_and_over_is_told_of_once() {
     in_a_namespace(|| {
         let lines = Lines::start();
         runtime().block_on(async {
-            let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::None, SYNC).await.unwrap();
             node.ensure_link().await.unwrap();
             for _ in 0..20 {
                 run(&format!("ip address delete {}/32 dev nodelocaldns", ADDRESSES[0]));
@@ -166,7 +166,7 @@ fn a_link_that_is_made_anew_is_told_at_once_and_over_and_over_only_once() {
         let lines = Lines::start();
         bridge("nodelocaldns");
         runtime().block_on(async {
-            let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+            let mut node = Node::open(spec(), Backend::None, SYNC).await.unwrap();
             node.ensure_link().await.unwrap();
             for _ in 0..10 {
                 run("ip link delete nodelocaldns");
@@ -186,7 +186,7 @@ fn ipv6_that_is_switched_off_is_told_as_such_and_nothing_is_called_mended() {
         for place in ["nodelocaldns", "all"] {
             run(&format!("echo 1 >/proc/sys/net/ipv6/conf/{place}/disable_ipv6"));
             runtime().block_on(async {
-                let mut node = Node::open(wish(), Choice::None, SYNC).await.unwrap();
+                let mut node = Node::open(spec(), Backend::None, SYNC).await.unwrap();
                 let mended = lines.with("mended").len();
                 for _ in 0..3 {
                     let error = node.ensure_link().await.unwrap_err();

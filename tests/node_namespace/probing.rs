@@ -1,7 +1,7 @@
 //! The way of a query on a node whose kube-proxy rewrites the ClusterIP, as `src/node/desired.rs` tells it.
 
-use super::scene::{ADDRESSES, PROBE_MARK, bridge, in_a_namespace, off, on, run, runtime, wish};
-use nodelocaldns::node::{Choice, Node};
+use super::scene::{ADDRESSES, PROBE_MARK, bridge, in_a_namespace, off, on, run, runtime, spec};
+use nodelocaldns::node::{Backend, Node};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -14,18 +14,18 @@ const CLUSTER_DNS: [&str; 2] = ["10.244.0.2", "fd00:1::2"];
 #[test]
 fn probes_reach_the_node_and_queries_do_when_the_interception_is_on_with_nftables() {
     in_a_namespace(|| {
-        walk(Choice::Nftables);
+        walk(Backend::Nftables);
     });
 }
 
 #[test]
 fn probes_reach_the_node_and_queries_do_when_the_interception_is_on_with_iptables() {
     in_a_namespace(|| {
-        walk(Choice::Iptables);
+        walk(Backend::Iptables);
     });
 }
 
-fn walk(choice: Choice) {
+fn walk(backend: Backend) {
     bridge("nodelocaldns");
     bridge("pods");
     run("ip address add 10.244.0.2/32 dev pods && ip address add fd00:1::2/128 dev pods nodad");
@@ -44,7 +44,7 @@ fn walk(choice: Choice) {
         ));
     }
     runtime().block_on(async {
-        let mut node = Node::open(wish(), choice, Duration::from_secs(60)).await.unwrap();
+        let mut node = Node::open(spec(), backend, Duration::from_secs(60)).await.unwrap();
         node.ensure_link().await.unwrap();
         for (index, address) in ADDRESSES.iter().enumerate() {
             serve(SocketAddr::new(address.parse().unwrap(), 53), "node");

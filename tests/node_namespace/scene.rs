@@ -1,6 +1,6 @@
 //! What the tests see and do in their namespaces.
 
-use nodelocaldns::node::{Change, Choice, Fallback, Interception, Node, Wish};
+use nodelocaldns::node::{Backend, Change, Fallback, Interception, Node, NodeSpec};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,8 +18,8 @@ pub const NOTRACK_RULES_WHEN_ON: usize = 2 * (4 * 2 + 2);
 pub const ACCEPT_RULES: usize = 2 * (4 * 2 + 4);
 pub const PROBE_MARK: u32 = 0x10_0000;
 
-pub fn wish() -> Wish {
-    Wish {
+pub fn spec() -> NodeSpec {
+    NodeSpec {
         addresses: ADDRESSES.map(|text| text.parse().unwrap()).to_vec(),
         port: 53,
         health_port: 8080,
@@ -31,7 +31,7 @@ pub fn wish() -> Wish {
 
 /// The interception of all addresses.
 pub fn on() -> Interception {
-    Interception::of(&wish().addresses)
+    Interception::of(&spec().addresses)
 }
 
 /// That of none.
@@ -199,11 +199,11 @@ impl Agent {
 }
 
 fn play_agent(backend: &str) {
-    let choice = if backend == "nftables" { Choice::Nftables } else { Choice::Iptables };
+    let backend = if backend == "nftables" { Backend::Nftables } else { Backend::Iptables };
     runtime().block_on(async {
         let has_link = link_exists("nodelocaldns");
-        let wish = if has_link { wish() } else { Wish { interface: None, ..wish() } };
-        let mut node = Node::open(wish, choice, Duration::from_secs(60)).await.unwrap();
+        let spec = if has_link { spec() } else { NodeSpec { interface: None, ..spec() } };
+        let mut node = Node::open(spec, backend, Duration::from_secs(60)).await.unwrap();
         node.ensure_link().await.unwrap();
         node.ensure(&on()).await.unwrap();
         let mut output = std::io::stdout();

@@ -151,8 +151,8 @@ impl World {
                     agent.probes.clear();
                 }
             }
-            Action::Intercept(interception) => self.wish(id, NodeCommand::Intercept(interception)),
-            Action::Teardown => self.wish(id, NodeCommand::TearDown),
+            Action::Intercept(interception) => self.spec(id, NodeCommand::Intercept(interception)),
+            Action::Teardown => self.spec(id, NodeCommand::TearDown),
             Action::Exit(_) => self.end_watchdog(id, Duration::ZERO),
             Action::Reload
             | Action::CountRestart(_)
@@ -188,7 +188,7 @@ impl World {
     }
 
     fn targets(&self) -> Vec<ProbeTarget> {
-        let each = self.wish.addresses.iter().map(|address| SocketAddr::new(*address, self.wish.port));
+        let each = self.spec.addresses.iter().map(|address| SocketAddr::new(*address, self.spec.port));
         each.flat_map(|address| [Transport::Udp, Transport::Tcp].map(|transport| ProbeTarget { address, transport })).collect()
     }
 

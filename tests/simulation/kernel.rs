@@ -4,7 +4,7 @@
 //! What it leaves out: fragments, the filter table, and that a TCP connection is more than one packet each way.
 
 use crate::faults::Scene;
-use nodelocaldns::node::{End, Hook, Protocol, Rule};
+use nodelocaldns::node::{Hook, PacketEnd, Protocol, Rule};
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -214,8 +214,8 @@ impl<T> Kernel<T> {
     fn is_untracked(&self, hook: Hook, packet: &Packet) -> bool {
         let matches = |rule: &Rule| {
             let end = match rule.end {
-                End::Source => packet.source,
-                End::Destination => packet.destination,
+                PacketEnd::Source => packet.source,
+                PacketEnd::Destination => packet.destination,
             };
             rule.hook == hook
                 && end.port() == rule.port

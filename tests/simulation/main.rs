@@ -16,7 +16,7 @@ mod prober;
 mod server;
 mod world;
 
-use nodelocaldns::node::{End, Hook};
+use nodelocaldns::node::{Hook, PacketEnd};
 use nodelocaldns::watchdog::state::Timing;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -83,7 +83,7 @@ fn patience_with_a_hanging_server_is_caught() {
 
 #[test]
 fn replies_that_are_tracked_are_caught() {
-    assert_caught(Design { is_set: |rule| rule.end == End::Destination || !rule.hook.is_raw(), ..Design::default() });
+    assert_caught(Design { is_set: |rule| rule.end == PacketEnd::Destination || !rule.hook.is_raw(), ..Design::default() });
 }
 
 /// Why the server holds them too: its late replies, tracked, keep clients' ports on a node where nobody answers.
@@ -94,5 +94,5 @@ fn rules_that_go_before_the_server_are_caught() {
 
 #[test]
 fn a_host_network_that_is_not_intercepted_is_caught() {
-    assert_caught(Design { is_set: |rule| rule.hook != Hook::RawOutput || rule.end == End::Source, ..Design::default() });
+    assert_caught(Design { is_set: |rule| rule.hook != Hook::RawOutput || rule.end == PacketEnd::Source, ..Design::default() });
 }

@@ -20,7 +20,7 @@ pub enum NodeCommand {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Job {
     number: u32,
-    wish: NodeCommand,
+    spec: NodeCommand,
     stage: Stage,
 }
 
@@ -36,7 +36,7 @@ enum Stage {
 /// The thread.
 #[derive(Debug, Default)]
 pub struct NodeThread {
-    wish: Option<NodeCommand>,
+    spec: Option<NodeCommand>,
     is_due: bool,
     job: Option<Job>,
     jobs: u32,
@@ -49,13 +49,13 @@ impl NodeThread {
 }
 
 impl World {
-    pub fn wish(&mut self, agent: u32, wish: NodeCommand) {
+    pub fn spec(&mut self, agent: u32, spec: NodeCommand) {
         let none = Interception::default();
-        if wish == NodeCommand::Intercept(none.clone()) && !self.design.withdraws && self.kernel.has_link {
+        if spec == NodeCommand::Intercept(none.clone()) && !self.design.withdraws && self.kernel.has_link {
             return self.schedule(Duration::ZERO, Happening::Tell(agent, settled(none, true)));
         }
         if let Some(agent) = self.agents.get_mut(&agent) {
-            agent.node.wish = Some(wish);
+            agent.node.spec = Some(spec);
             agent.node.is_due = true;
         }
         self.begin_job(agent);
@@ -65,7 +65,7 @@ impl World {
     pub fn node_changed(&mut self) {
         let all: Vec<u32> = self.agents.keys().copied().collect();
         for id in all {
-            if let Some(agent) = self.agents.get_mut(&id).filter(|agent| agent.node.wish.is_some()) {
+            if let Some(agent) = self.agents.get_mut(&id).filter(|agent| agent.node.spec.is_some()) {
                 agent.node.is_due = true;
             }
             self.begin_job(id);
@@ -87,7 +87,7 @@ impl World {
         let backend = self.scene.backend;
         let Some(agent) = self.agents.get_mut(&id).filter(|agent| !agent.is_dead && !agent.is_stopped) else { return };
         let node = &mut agent.node;
-        let (Some(wish), true, None) = (node.wish.clone(), node.is_due, &node.job) else { return };
+        let (Some(spec), true, None) = (node.spec.clone(), node.is_due, &node.job) else { return };
         node.is_due = false;
         node.jobs += 1;
         let number = node.jobs;
@@ -96,7 +96,7 @@ impl World {
             Backend::Iptables { .. } => self.run_iptables(),
         };
         if let Some(agent) = self.agents.get_mut(&id) {
-            agent.node.job = Some(Job { number, wish, stage });
+            agent.node.job = Some(Job { number, spec, stage });
         }
         self.schedule(takes, Happening::NodeStep(id, number));
     }
@@ -120,19 +120,19 @@ impl World {
         let is_locked = job.stage == Stage::Iptables { is_locked: true };
         let is_done = !fails && !is_locked;
         if is_done {
-            self.set_rules(id, &job.wish);
+            self.set_rules(id, &job.spec);
         }
-        if !fails && job.wish != NodeCommand::TearDown {
+        if !fails && job.spec != NodeCommand::TearDown {
             self.kernel.has_link = true;
             self.kernel.has_fallback = self.scene.has_fallback;
         }
         if let Some(agent) = self.agents.get_mut(&id) {
             agent.node.job = None;
         }
-        match job.wish {
+        match job.spec {
             NodeCommand::Intercept(interception) => {
                 self.note(|_| format!("agent {id}: the node intercepts {interception}, done {is_done}"));
-                let is_whole = Interception::of(&self.wish.addresses).is_within(&interception);
+                let is_whole = Interception::of(&self.spec.addresses).is_within(&interception);
                 self.tell(id, settled(interception, is_done));
                 let is_iptables = job.stage != Stage::Nftables;
                 let is_left = is_iptables && !is_whole && !self.has_node_alone(id);
@@ -145,9 +145,9 @@ impl World {
         }
     }
 
-    fn set_rules(&mut self, id: u32, wish: &NodeCommand) {
+    fn set_rules(&mut self, id: u32, spec: &NodeCommand) {
         let is_alone = self.has_node_alone(id);
-        let interception = match wish {
+        let interception = match spec {
             NodeCommand::Intercept(interception) => interception,
             NodeCommand::TearDown => {
                 self.kernel.disown(id);
@@ -159,7 +159,7 @@ impl World {
             }
         };
         let is_set = self.design.is_set;
-        let rules: Vec<_> = desired(&self.wish, interception).rules.into_iter().filter(is_set).collect();
+        let rules: Vec<_> = desired(&self.spec, interception).rules.into_iter().filter(is_set).collect();
         match self.scene.backend {
             Backend::Nftables => self.kernel.own(id, rules),
             Backend::Iptables { .. } => self.kernel.restore(&rules, is_alone),

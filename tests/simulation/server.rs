@@ -199,7 +199,7 @@ impl World {
         if !self.kernel.has_link {
             return false;
         }
-        for address in self.wish.addresses.clone() {
+        for address in self.spec.addresses.clone() {
             for protocol in [Protocol::Udp, Protocol::Tcp] {
                 self.kernel.bind(agent, protocol, address);
             }

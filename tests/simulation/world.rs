@@ -6,7 +6,7 @@ use crate::faults::{Fault, Kind, MENDING, Scene};
 use crate::kernel::{Arrival, DNS, Kernel, Packet, Place};
 use crate::server::Parcel;
 use fastrand::Rng;
-use nodelocaldns::node::{Fallback, Interception, Protocol, Rule, Wish};
+use nodelocaldns::node::{Fallback, Interception, NodeSpec, Protocol, Rule};
 use nodelocaldns::watchdog::state::{Exit, ProbeTarget, Timing};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -75,7 +75,7 @@ pub struct World {
     pub rng: Rng,
     pub design: Design,
     pub scene: Scene,
-    pub wish: Wish,
+    pub spec: NodeSpec,
     pub kernel: Kernel<Parcel>,
     pub agents: BTreeMap<u32, Agent>,
     /// The last number given to an agent or server.
@@ -103,7 +103,7 @@ impl World {
                 streams.extend([Place::Pod, Place::Host].map(|place| Stream::new(place, address, protocol)));
             }
         }
-        let wish = Wish {
+        let spec = NodeSpec {
             addresses: addresses.to_vec(),
             port: DNS,
             health_port: 8080,
@@ -118,7 +118,7 @@ impl World {
             rng,
             design,
             scene,
-            wish,
+            spec,
             kernel: Kernel::new(scene.addresses, scene.backend.has_socket_match(), scene.is_ipvs),
             agents: BTreeMap::new(),
             last_number: 0,
@@ -261,7 +261,7 @@ impl World {
     /// The addresses that can be intercepted.
     fn provable(&self) -> Interception {
         let is_had = |address: &&IpAddr| !self.scene.is_ipvs || **address != self.scene.addresses.cluster_ip;
-        self.wish.addresses.iter().filter(is_had).copied().collect()
+        self.spec.addresses.iter().filter(is_had).copied().collect()
     }
 
     /// Whether all that can be is intercepted, and nothing else.

@@ -68,7 +68,7 @@ pub fn metrics(question: &Question, findings: &Findings) -> Check {
     };
     let body = text(page);
     let gauge = body.as_ref().map(|body| gauge(body));
-    let wants_rules = question.choice != crate::node::Choice::None;
+    let wants_rules = question.backend != crate::node::Backend::None;
     match gauge {
         Ok(Some(1.0)) => check.ok(format!("http://{address}/metrics: {GAUGE} is 1")),
         Ok(Some(_)) if !wants_rules => check.ok(format!("http://{address}/metrics: {GAUGE} is 0, as without rules")),
@@ -94,7 +94,7 @@ pub fn metrics(question: &Question, findings: &Findings) -> Check {
 /// What kubelet asks.
 pub fn health(question: &Question, findings: &Findings) -> Check {
     let mut check = Check::new("health");
-    let port = question.wish.health_port;
+    let port = question.spec.health_port;
     if findings.listeners.is_err() {
         check.unknown(format!("whether anybody listens on TCP port {port} could not be seen"), super::RUN_WITH_RIGHTS);
         return check;
@@ -115,7 +115,7 @@ pub fn health(question: &Question, findings: &Findings) -> Check {
     }
     if !any {
         check.warning(
-            format!("nobody listens on TCP port {port} of {}", list(&question.wish.addresses)),
+            format!("nobody listens on TCP port {port} of {}", list(&question.spec.addresses)),
             "if the Corefile has `health`, the server is not running; if it has another port, give it to doctor with -health-port",
         );
     }

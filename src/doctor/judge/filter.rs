@@ -3,7 +3,10 @@
 use super::{RUN_WITH_RIGHTS, list};
 use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::{Findings, Question};
-use crate::node::{Chains, Fate, Hook, Interception, IptablesTable, Listing, Packet, Place, Rule, ahead, desired, fate};
+use crate::node::{
+    Chains, Hook, Interception, IptablesTable, Listing, NetfilterHook, Packet, PacketVerdict, Rule, desired, packet_verdict,
+    preceding_rules,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What accepts DNS packets where legacy iptables drops the rest.
@@ -13,7 +16,7 @@ const ACCEPT: &str = "let the agent have iptables programs (docs/kubernetes.md, 
 /// The check.
 pub fn filter(question: &Question, findings: &Findings) -> Check {
     let mut check = Check::new("filter");
-    let rules = desired(&question.wish, &Interception::of(&question.wish.addresses)).rules;
+    let rules = desired(&question.spec, &Interception::of(&question.spec.addresses)).rules;
     match &findings.node.firewall {
         Ok(chains) => nftables(&mut check, &rules, chains),
         // The programs tell what counts.
@@ -42,10 +45,10 @@ pub fn filter(question: &Question, findings: &Findings) -> Check {
 fn nftables(check: &mut Check, rules: &[Rule], chains: &Chains) {
     let (mut dropped, mut doubtful) = (BTreeMap::<String, BTreeSet<String>>::new(), BTreeMap::<String, BTreeSet<String>>::new());
     for packet in rules.iter().filter_map(Packet::of) {
-        let (kind, by) = match fate(chains, &packet) {
-            Fate::Accepted => continue,
-            Fate::Dropped { by } => (&mut dropped, by),
-            Fate::Unknown { by } => (&mut doubtful, by),
+        let (kind, by) = match packet_verdict(chains, &packet) {
+            PacketVerdict::Accepted => continue,
+            PacketVerdict::Dropped { by } => (&mut dropped, by),
+            PacketVerdict::Unknown { by } => (&mut doubtful, by),
         };
         kind.entry(by.to_string()).or_default().insert(shown(&packet));
     }
@@ -69,7 +72,7 @@ fn nftables(check: &mut Check, rules: &[Rule], chains: &Chains) {
 fn shown(packet: &Packet) -> String {
     let Packet { address, port, .. } = packet;
     match (packet.is_loopback, packet.at) {
-        (false, Place::Input) => format!("queries to {address} port {port}"),
+        (false, NetfilterHook::Input) => format!("queries to {address} port {port}"),
         (false, _) => format!("answers from {address} port {port}"),
         (true, _) => format!("what programs on the node and {address} port {port} send each other"),
     }
@@ -82,9 +85,9 @@ fn table(check: &mut Check, rules: &[Rule], listing: &Listing) {
     let mut covered = 0;
     for rule in rules.iter().filter(|rule| !rule.hook.is_raw() && rule.address.is_ipv6() == listing.is_ipv6) {
         let is_there = ours.iter().any(|present| present.rule == *rule);
-        let found = ahead(IptablesTable::Filter, &listing.text, rule);
+        let found = preceding_rules(IptablesTable::Filter, &listing.text, rule);
         // The first that is sure to take the packet decides; what may take it before is not held against the node.
-        let first = found.iter().find(|ahead| ahead.is_certain);
+        let first = found.iter().find(|preceding_rules| preceding_rules.is_certain);
         if let Some(first) = first.filter(|first| is_refusal(&first.target)) {
             check.problem(
                 format!("{} -t filter: `{}` drops {}", listing.program, first.line, packets(rule)),

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 /// Whether the link exists and is up, and whose it is.
 pub fn link(question: &Question, findings: &Findings) -> Check {
     let mut check = Check::new("link");
-    let Some(name) = &question.wish.interface else {
+    let Some(name) = &question.spec.interface else {
         check.ok("none is asked for (-setupinterface=false)");
         return check;
     };
@@ -46,7 +46,7 @@ pub fn link(question: &Question, findings: &Findings) -> Check {
 /// Whether the link carries every address.
 pub fn addresses(question: &Question, findings: &Findings) -> Check {
     let mut check = Check::new("addresses");
-    let wanted = crate::node::desired(&question.wish, &crate::node::Interception::default()).link;
+    let wanted = crate::node::desired(&question.spec, &crate::node::Interception::default()).link;
     let (Some(wanted), Ok(view)) = (wanted, &findings.node.link) else {
         match &findings.node.link {
             Err(error) => check.unknown(error.to_string(), RUN_WITH_RIGHTS),

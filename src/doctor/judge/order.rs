@@ -8,13 +8,14 @@ use super::rules::{Place as Holder, Standing, is_ours};
 use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::{Findings, Question};
 use crate::node::{
-    Ahead, Chain, Choice, Effect, Family, GUARD_TABLE_NAME, Interception, IptablesTable, Listing, Rule, Ruleset, ahead, desired,
+    Backend, Effect, Family, GUARD_TABLE_NAME, Interception, IptablesTable, ListedChain, Listing, PrecedingRule, Rule, Ruleset,
+    desired, preceding_rules,
 };
 
 /// The check.
 pub fn order(question: &Question, findings: &Findings, standing: &Standing) -> Check {
     let mut check = Check::new("rule_order");
-    if question.choice == Choice::None {
+    if question.backend == Backend::None {
         check.ok("no rules are asked for");
         return check;
     }
@@ -52,7 +53,7 @@ pub fn order(question: &Question, findings: &Findings, standing: &Standing) -> C
 }
 
 /// Somebody's nftables chain that packets go through before they are tracked.
-fn beside(check: &mut Check, chain: &Chain) {
+fn beside(check: &mut Check, chain: &ListedChain) {
     let name = format!("nftables chain {} {} {}", chain.family.name(), chain.table, chain.name);
     let has = |effect| chain.rules.iter().any(|rule| rule.effects.contains(&effect));
     let look =
@@ -74,21 +75,21 @@ fn beside(check: &mut Check, chain: &Chain) {
 /// What comes before our rules in an iptables chain, or, if ours are elsewhere, what is there.
 fn first(check: &mut Check, question: &Question, listing: &Listing, has_iptables: bool) {
     let is_query = |rule: &Rule| rule.hook.is_raw() && rule.mark.is_none() && rule.address.is_ipv6() == listing.is_ipv6;
-    let rules = desired(&question.wish, &Interception::of(&question.wish.addresses)).rules;
-    let matters = |ahead: &Ahead| match ahead.target.as_str() {
+    let rules = desired(&question.spec, &Interception::of(&question.spec.addresses)).rules;
+    let matters = |preceding_rules: &PrecedingRule| match preceding_rules.target.as_str() {
         "ACCEPT" | "RETURN" => has_iptables && !listing.ours().is_empty(),
         _ => true,
     };
-    let mut told: Vec<Ahead> = Vec::new();
+    let mut told: Vec<PrecedingRule> = Vec::new();
     for rule in rules.iter().filter(|rule| is_query(rule)) {
-        for found in ahead(IptablesTable::Raw, &listing.text, rule).into_iter().filter(|found| matters(found)) {
+        for found in preceding_rules(IptablesTable::Raw, &listing.text, rule).into_iter().filter(|found| matters(found)) {
             match told.iter_mut().find(|known| known.line == found.line) {
                 Some(known) => known.is_certain |= found.is_certain,
                 None => told.push(found),
             }
         }
     }
-    for Ahead { line, target, is_certain } in told {
+    for PrecedingRule { line, target, is_certain } in told {
         let what = match target.as_str() {
             "CT" => "has packets tracked",
             "DROP" | "REJECT" => "drops packets",
@@ -104,12 +105,12 @@ fn first(check: &mut Check, question: &Question, listing: &Listing, has_iptables
     }
 }
 
-fn concerns(question: &Question, chain: &Chain) -> bool {
-    chain.sees_packets_untracked() && question.wish.addresses.iter().any(|address| chain.family.sees(*address))
+fn concerns(question: &Question, chain: &ListedChain) -> bool {
+    chain.sees_packets_untracked() && question.spec.addresses.iter().any(|address| chain.family.sees(*address))
 }
 
 /// A chain that iptables programs of the nft kind keep; their listing says more.
-fn is_of_iptables(chain: &Chain) -> bool {
+fn is_of_iptables(chain: &ListedChain) -> bool {
     matches!(chain.family, Family::Ip | Family::Ip6) && chain.table == "raw" && ["PREROUTING", "OUTPUT"].contains(&&*chain.name)
 }
 

@@ -46,7 +46,7 @@ pub fn kube_proxy(question: &Question, findings: &Findings) -> Check {
     match mode(findings) {
         Mode::Ipvs => {
             check.ok("IPVS (link kube-ipvs0)");
-            let taken: Vec<&IpAddr> = question.wish.addresses.iter().filter(|address| is_held_by_ipvs(findings, **address)).collect();
+            let taken: Vec<&IpAddr> = question.spec.addresses.iter().filter(|address| is_held_by_ipvs(findings, **address)).collect();
             if !taken.is_empty() {
                 check.problem(
                     format!("{} is held by IPVS (kube-ipvs0), which takes its packets whether they are tracked or not", list(taken)),
@@ -83,9 +83,9 @@ pub fn fallback(question: &Question, findings: &Findings) -> Check {
             IpAddr::V6(v6) => v6.is_unicast_link_local(),
         };
         let is_no_cluster_ip = is_ipvs && !is_held_by_ipvs(findings, **address);
-        is_no_cluster_ip || is_link_local || question.wish.fallback.redirections().any(|wanted| wanted.local == **address)
+        is_no_cluster_ip || is_link_local || question.spec.fallback.redirections().any(|wanted| wanted.local == **address)
     };
-    let alone: Vec<IpAddr> = question.wish.addresses.iter().filter(is_ours_alone).copied().collect();
+    let alone: Vec<IpAddr> = question.spec.addresses.iter().filter(is_ours_alone).copied().collect();
     if alone.is_empty() {
         check.ok("not needed: without the agent every address is cluster DNS's again");
         return check;
@@ -99,7 +99,7 @@ pub fn fallback(question: &Question, findings: &Findings) -> Check {
     };
     let mut without = Vec::new();
     for local in alone {
-        match ruleset.fallback_of(local, question.wish.port) {
+        match ruleset.fallback_of(local, question.spec.port) {
             Some(upstream) => check.ok(format!(
                 "nftables table inet {FALLBACK_TABLE_NAME} is in place: should the agent be killed, cluster DNS ({upstream}) answers at {local}"
             )),

@@ -82,7 +82,7 @@ fn elsewhere(question: &Question, is_serving: Option<bool>) -> String {
             "our server does answer there: only the way to it is not taken. See `rules` and `rule_order`; if both are good, something \
              redirects queries before packets are made (Cilium's socket load balancing does; it needs a CiliumLocalRedirectPolicy), or another \
              program shares port {} (`sockets`)",
-            question.wish.port
+            question.spec.port
         ),
         _ => "see `rules`, `rule_order`, `sockets` and `agent`, in that order".to_owned(),
     }

@@ -3,7 +3,9 @@
 use super::{RUN_WITH_RIGHTS, is_any_at_work, list, ours};
 use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::{Findings, Question};
-use crate::node::{Choice, End, Hook, Interception, IptablesTable, Rule, RulesetTable, TABLE_NAME, clients_named, desired};
+use crate::node::{
+    Backend, Hook, Interception, IptablesTable, PacketEnd, Rule, RulesetTable, TABLE_NAME, describe_clients, desired,
+};
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -34,10 +36,10 @@ pub enum Place {
 impl Standing {
     pub fn of(question: &Question, findings: &Findings) -> Self {
         let raw = |interception: &Interception| {
-            let rules = desired(&question.wish, interception).rules;
+            let rules = desired(&question.spec, interception).rules;
             rules.into_iter().filter(|rule| rule.hook.is_raw()).collect::<Vec<Rule>>()
         };
-        let (on, probing) = (raw(&Interception::of(&question.wish.addresses)), raw(&Interception::default()));
+        let (on, probing) = (raw(&Interception::of(&question.spec.addresses)), raw(&Interception::default()));
         let lacking = |held: &HashSet<Rule>| on.iter().filter(|rule| !held.contains(rule)).copied().collect::<Vec<Rule>>();
         let mut best = Self {
             place: Place::Nowhere,
@@ -89,14 +91,14 @@ impl Standing {
 
     /// Whether all queries are left untracked, or no rules are asked for. None if that could not be seen.
     pub fn lets_pods_in(&self, question: &Question) -> Option<bool> {
-        let is_so = question.choice == Choice::None || self.missing.is_empty();
+        let is_so = question.backend == Backend::None || self.missing.is_empty();
         (is_so || !self.may_be_unseen()).then_some(is_so)
     }
 
     /// The addresses that only the watchdog's own questions are let through to.
     fn withdrawn(&self, question: &Question) -> Vec<IpAddr> {
         let raw = |interception: &Interception| {
-            let rules = desired(&question.wish, interception).rules;
+            let rules = desired(&question.spec, interception).rules;
             rules.into_iter().filter(|rule| rule.hook.is_raw()).collect::<HashSet<Rule>>()
         };
         let probing = raw(&Interception::default());
@@ -105,7 +107,7 @@ impl Standing {
             let mut own = own.difference(&probing).peekable();
             own.peek().is_some() && own.all(|rule| self.missing.contains(rule))
         };
-        let addresses = question.wish.addresses.iter().filter(|_| self.is_probing);
+        let addresses = question.spec.addresses.iter().filter(|_| self.is_probing);
         addresses.copied().filter(is_withdrawn).collect()
     }
 
@@ -123,7 +125,7 @@ pub fn is_ours(table: &str) -> bool {
 /// Whether the rules are there, and live.
 pub fn rules(question: &Question, findings: &Findings, standing: &Standing) -> Check {
     let mut check = Check::new("rules");
-    if question.choice == Choice::None {
+    if question.backend == Backend::None {
         check.ok("none are asked for (--interception none)");
         return check;
     }
@@ -141,7 +143,7 @@ pub fn rules(question: &Question, findings: &Findings, standing: &Standing) -> C
         Place::Nowhere => {}
     }
     if standing.missing.is_empty() {
-        check.ok(format!("NOTRACK for queries and answers of {} is in place", list(&question.wish.addresses)));
+        check.ok(format!("NOTRACK for queries and answers of {} is in place", list(&question.spec.addresses)));
     } else if standing.may_be_unseen() {
         for reason in &standing.unseen {
             check.unknown(reason.clone(), RUN_WITH_RIGHTS);
@@ -204,11 +206,11 @@ pub fn pod_path(question: &Question, findings: &Findings, standing: &Standing) -
     let from_a_pod = "to be sure, ask from a pod of this node: `kubectl exec POD -- nslookup kubernetes.default.svc.cluster.local`, and see \
                       that coredns_dns_requests_total of this node grows";
     let blocked = &findings.node.blocked_clients;
-    if question.choice == Choice::None {
+    if question.backend == Backend::None {
         check.ok(format!("no rules are asked for; {not_seen}"));
     } else if !blocked.is_empty() {
         check.problem(
-            format!("packets from {} come in and do not arrive at the cache: cluster DNS answers these clients", clients_named(blocked)),
+            format!("packets from {} come in and do not arrive at the cache: cluster DNS answers these clients", describe_clients(blocked)),
             "find what takes them between PREROUTING and the socket, and let UDP and TCP packets to the cache's addresses and port pass: the node's \
              firewall (see `filter`), policy routing ahead of the table `local` (`ip rule`), rp_filter (`sysctl net.ipv4.conf.all.rp_filter`), an \
              eBPF program (`bpftool net`)",
@@ -223,7 +225,7 @@ pub fn pod_path(question: &Question, findings: &Findings, standing: &Standing) -
     } else if standing.may_be_unseen() {
         check.unknown("whether rules for pods' queries are in place could not be seen (see `rules`)", RUN_WITH_RIGHTS);
     } else {
-        let incoming = |rule: &&Rule| rule.hook == Hook::RawPrerouting && rule.end == End::Destination;
+        let incoming = |rule: &&Rule| rule.hook == Hook::RawPrerouting && rule.end == PacketEnd::Destination;
         let missing: HashSet<_> = standing.missing.iter().filter(incoming).map(|rule| rule.address).collect();
         check.problem(
             format!("no rules for pods' queries to {}: kube-proxy sends them to cluster DNS", list(missing)),

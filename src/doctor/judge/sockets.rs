@@ -26,7 +26,7 @@ pub fn sockets(question: &Question, findings: &Findings) -> Check {
         }
     };
     let mut good = Vec::new();
-    for address in &question.wish.addresses {
+    for address in &question.spec.addresses {
         for transport in [Transport::Udp, Transport::Tcp] {
             if socket(&mut check, question, findings, listeners, *address, transport) {
                 good.push(format!("{address} ({})", transport.label()));
@@ -34,7 +34,7 @@ pub fn sockets(question: &Question, findings: &Findings) -> Check {
         }
     }
     if !good.is_empty() {
-        check.ok(format!("our server listens on port {} of {}", question.wish.port, list(good)));
+        check.ok(format!("our server listens on port {} of {}", question.spec.port, list(good)));
     }
     check
 }
@@ -48,7 +48,7 @@ fn socket(
     address: IpAddr,
     transport: Transport,
 ) -> bool {
-    let port = question.wish.port;
+    let port = question.spec.port;
     let here = format!("port {port} of {address} over {}", transport.label());
     let of_port = || listeners.iter().filter(|listener| listener.transport == transport && listener.address.port() == port);
     let exact: Vec<Owner> = of_port().filter(|listener| listener.address.ip() == address).map(|it| owner(findings, it)).collect();

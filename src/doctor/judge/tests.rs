@@ -4,9 +4,9 @@ use crate::doctor::diagnosis::{Check, Diagnosis, Verdict};
 use crate::doctor::findings::{Asked, Holder, Listener, Page, Reply, Rights, Way};
 use crate::message::{Name, Rcode};
 use crate::node::{
-    self, Base, BaseChain, Chain, ChainRule, Chains, Choice, Client, Connection, ConnectionTable, Effect, End, Error, Expression,
-    Fallback, Family, Hook, Interception, IptablesTable, LinkView, Listing, Place, Protocol, Redirection, Rewrite, Ruleset,
-    RulesetTable, SeenRule, Survey, Wish, desired,
+    self, Backend, BaseChain, BaseHook, ChainRule, Chains, Client, Connection, ConnectionTable, Effect, Error, Expression,
+    Fallback, Family, Hook, Interception, IptablesTable, LinkView, ListedChain, ListedRule, Listing, NetfilterHook, NodeSpec,
+    PacketEnd, Protocol, Redirection, Rewrite, Ruleset, RulesetTable, Survey, desired,
 };
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +21,7 @@ fn ip(text: &str) -> IpAddr {
 
 fn question() -> Question {
     Question {
-        wish: Wish {
+        spec: NodeSpec {
             addresses: vec![ip(LOCAL), ip(CLUSTER_IP)],
             port: 53,
             health_port: 8080,
@@ -29,7 +29,7 @@ fn question() -> Question {
             probe_mark: 0x10_0000,
             fallback: Fallback::default(),
         },
-        choice: Choice::Auto,
+        backend: Backend::Auto,
         metrics_address: Some("127.0.0.1:9353".parse().unwrap()),
         name: Name::parse("kubernetes.default.svc.cluster.local.").unwrap(),
     }
@@ -48,49 +48,55 @@ fn agents() -> Vec<Agent> {
 }
 
 fn on() -> Interception {
-    Interception::of(&question().wish.addresses)
+    Interception::of(&question().spec.addresses)
 }
 
 /// The agent's nftables with the rules of `interception`, and its fallback.
 fn ruleset(interception: &Interception) -> Ruleset {
-    let chain = |name: &str, at: Place, hook: Hook| {
-        let rules = desired(&question().wish, interception).rules.into_iter().filter(|rule| rule.hook == hook);
-        Chain {
+    let chain = |name: &str, at: NetfilterHook, hook: Hook| {
+        let rules = desired(&question().spec, interception).rules.into_iter().filter(|rule| rule.hook == hook);
+        ListedChain {
             family: Family::Inet,
             table: "nodelocaldns".to_owned(),
             name: name.to_owned(),
-            base: Some(Base { at, priority: -300, drops: false }),
-            rules: rules.map(|rule| SeenRule { rule: Some(rule), packets: Some(2), ..SeenRule::default() }).collect(),
+            base: Some(BaseHook { at, priority: -300, drops: false }),
+            rules: rules.map(|rule| ListedRule { rule: Some(rule), packets: Some(2), ..ListedRule::default() }).collect(),
         }
     };
     let table = |name: &str, owner| RulesetTable { family: Family::Inet, name: name.to_owned(), owner };
-    let mut chains =
-        vec![chain("prerouting", Place::Prerouting, Hook::RawPrerouting), chain("output", Place::Output, Hook::RawOutput)];
+    let mut chains = vec![
+        chain("prerouting", NetfilterHook::Prerouting, Hook::RawPrerouting),
+        chain("output", NetfilterHook::Output, Hook::RawOutput),
+    ];
     chains.extend(fallback_chains());
     Ruleset { tables: vec![table("nodelocaldns", Some(7)), table("nodelocaldns-fallback", None)], chains }
 }
 
 /// Those of the fallback that write addresses.
-fn fallback_chains() -> [Chain; 4] {
+fn fallback_chains() -> [ListedChain; 4] {
     let (local, upstream) = (ip(LOCAL), ip("10.96.0.11"));
-    let query = (End::Destination, local, upstream);
-    let answer = (End::Source, upstream, local);
-    [(Place::Prerouting, query), (Place::Output, query), (Place::Postrouting, answer), (Place::Input, answer)].map(
-        |(at, (end, from, to))| {
-            let rewrite = |protocol| SeenRule {
-                effects: vec![Effect::Rewrite],
-                rewrite: Some(Rewrite { end, protocol, from, to, port: 53 }),
-                ..SeenRule::default()
-            };
-            Chain {
-                family: Family::Inet,
-                table: "nodelocaldns-fallback".to_owned(),
-                name: format!("{at:?}"),
-                base: Some(Base { at, priority: -299, drops: false }),
-                rules: [Protocol::Udp, Protocol::Tcp].map(rewrite).into(),
-            }
-        },
-    )
+    let query = (PacketEnd::Destination, local, upstream);
+    let answer = (PacketEnd::Source, upstream, local);
+    [
+        (NetfilterHook::Prerouting, query),
+        (NetfilterHook::Output, query),
+        (NetfilterHook::Postrouting, answer),
+        (NetfilterHook::Input, answer),
+    ]
+    .map(|(at, (end, from, to))| {
+        let rewrite = |protocol| ListedRule {
+            effects: vec![Effect::Rewrite],
+            rewrite: Some(Rewrite { end, protocol, from, to, port: 53 }),
+            ..ListedRule::default()
+        };
+        ListedChain {
+            family: Family::Inet,
+            table: "nodelocaldns-fallback".to_owned(),
+            name: format!("{at:?}"),
+            base: Some(BaseHook { at, priority: -299, drops: false }),
+            rules: [Protocol::Udp, Protocol::Tcp].map(rewrite).into(),
+        }
+    })
 }
 
 fn listing(table: IptablesTable, text: &str) -> Listing {
@@ -248,7 +254,7 @@ fn clients_whose_packets_do_not_arrive_are_a_problem_and_named() {
 
 #[test]
 fn an_address_that_is_not_intercepted_is_named_and_the_others_are_not() {
-    let addresses = question().wish.addresses;
+    let addresses = question().spec.addresses;
     let (first, second) = (addresses[0], addresses[1]);
     let page = format!(
         "nodelocaldns_watchdog_interception 0\nnodelocaldns_watchdog_intercepted{{address=\"{first}\"}} 1\n\
@@ -278,13 +284,13 @@ fn a_single_rule_that_is_missing_is_named() {
 
 #[test]
 fn rules_in_iptables_do_as_well_unless_nobody_is_there_to_answer() {
-    let lines: Vec<String> = desired(&question().wish, &on())
+    let lines: Vec<String> = desired(&question().spec, &on())
         .rules
         .iter()
         .filter(|rule| rule.hook.is_raw())
         .map(|rule| {
             let chain = if rule.hook == Hook::RawPrerouting { "PREROUTING" } else { "OUTPUT" };
-            let (end, port) = if rule.end == crate::node::End::Source { ("-s", "--sport") } else { ("-d", "--dport") };
+            let (end, port) = if rule.end == crate::node::PacketEnd::Source { ("-s", "--sport") } else { ("-d", "--dport") };
             let protocol = if rule.protocol == Protocol::Udp { "udp" } else { "tcp" };
             let mark = rule.mark.map(|mark| format!("-m mark --mark {mark:#x}/{mark:#x} ")).unwrap_or_default();
             format!(
@@ -341,12 +347,12 @@ fn somebodys_chain_that_drops_or_tracks_before_us_is_named() {
     {
         let diagnosis = diagnose(|findings| {
             let Ok(ruleset) = &mut findings.node.nftables else { return };
-            ruleset.chains.push(Chain {
+            ruleset.chains.push(ListedChain {
                 family: Family::Ip,
                 table: "guard".to_owned(),
                 name: "early".to_owned(),
-                base: Some(Base { at: Place::Prerouting, priority: -310, drops: false }),
-                rules: vec![SeenRule { effects: vec![effect], ..SeenRule::default() }],
+                base: Some(BaseHook { at: NetfilterHook::Prerouting, priority: -310, drops: false }),
+                rules: vec![ListedRule { effects: vec![effect], ..ListedRule::default() }],
             });
         });
         let check = only(&diagnosis, Verdict::Warning, &["rule_order"]);
@@ -388,8 +394,8 @@ fn without_an_iptables_program_what_the_kernel_tells_may_do() {
 
 /// A table of somebody's with one chain at the hook `input`, of which `expressions` are the only rule.
 fn firewall(drops: bool, expressions: Vec<Expression>) -> Chains {
-    let name = node::Name { family: Family::Inet, table: "wall".to_owned(), name: "incoming".to_owned() };
-    let base = Base { at: Place::Input, priority: 10, drops };
+    let name = node::ChainName { family: Family::Inet, table: "wall".to_owned(), name: "incoming".to_owned() };
+    let base = BaseHook { at: NetfilterHook::Input, priority: 10, drops };
     let mut chains = Chains::default();
     chains.bases.push(BaseChain { name: name.clone(), base });
     chains.rules.insert(name, vec![ChainRule { handle: 7, expressions }]);
@@ -402,7 +408,7 @@ fn a_firewall_that_drops_is_named_whether_or_not_there_is_a_program() {
         for (chains, by) in [
             (firewall(true, vec![]), "the policy of nftables chain inet wall incoming drops"),
             (
-                firewall(false, vec![Expression::Decide(node::Verdict::Drop)]),
+                firewall(false, vec![Expression::Decide(node::NftVerdict::Drop)]),
                 "the rule with handle 7 of nftables chain inet wall incoming drops",
             ),
         ] {
@@ -422,10 +428,10 @@ fn a_firewall_that_drops_is_named_whether_or_not_there_is_a_program() {
 #[test]
 fn a_firewall_that_may_drop_is_a_warning_and_one_that_accepts_nothing() {
     let rule = |verdict| vec![Expression::May { name: "limit".to_owned() }, Expression::Decide(verdict)];
-    let diagnosis = diagnose(|findings| findings.node.firewall = Ok(firewall(false, rule(node::Verdict::Drop))));
+    let diagnosis = diagnose(|findings| findings.node.firewall = Ok(firewall(false, rule(node::NftVerdict::Drop))));
     let check = only(&diagnosis, Verdict::Warning, &["filter"]);
     assert!(check.seen[0].contains("may drop"), "{diagnosis}");
-    let accepting = firewall(true, vec![Expression::Decide(node::Verdict::Accept)]);
+    let accepting = firewall(true, vec![Expression::Decide(node::NftVerdict::Accept)]);
     assert_eq!(diagnose(|findings| findings.node.firewall = Ok(accepting)).verdict, Verdict::Ok);
 }
 
@@ -551,7 +557,7 @@ fn the_fallback_matters_to_addresses_that_are_ours_alone() {
     let mut findings = healthy();
     remove(&mut findings);
     let mut question = question();
-    question.wish.addresses.remove(0);
+    question.spec.addresses.remove(0);
     assert_eq!(judge(&question, &findings).check("fallback").unwrap().verdict, Verdict::Ok);
 }
 
@@ -567,8 +573,8 @@ fn a_fallback_that_lacks_a_rule_or_is_for_another_address_is_none() {
     }
     let mut question = question();
     let local: std::net::Ipv4Addr = [10, 1, 1, 1].into();
-    question.wish.fallback.ipv4 = Some(Redirection { local, upstream: [10, 96, 0, 11].into() });
-    question.wish.addresses.push(local.into());
+    question.spec.fallback.ipv4 = Some(Redirection { local, upstream: [10, 96, 0, 11].into() });
+    question.spec.addresses.push(local.into());
     let diagnosis = judge(&question, &healthy());
     let check = diagnosis.check("fallback").unwrap();
     assert!(check.verdict == Verdict::Warning && check.seen[1].contains("nobody answers at 10.1.1.1 "), "{diagnosis}");
@@ -636,7 +642,7 @@ fn no_rules_are_missed_where_none_are_asked_for() {
     let mut findings = healthy();
     findings.node.nftables = Ok(Ruleset { tables: ruleset(&on()).tables.split_off(1), chains: fallback_chains().into() });
     findings.metrics.as_mut().unwrap().1 = Ok((200, "nodelocaldns_watchdog_interception 0\n".to_owned()));
-    let diagnosis = judge(&Question { choice: Choice::None, ..question() }, &findings);
+    let diagnosis = judge(&Question { backend: Backend::None, ..question() }, &findings);
     assert_eq!((diagnosis.verdict, diagnosis.intercepted), (Verdict::Ok, Some(true)), "{diagnosis}");
 }
 
@@ -677,7 +683,7 @@ fn a_link_that_somebody_renamed_is_told_and_serves() {
 #[test]
 fn an_address_that_is_missing_since_ipv6_is_switched_off_says_so() {
     let mut question = question();
-    question.wish.addresses.push(ip("fd00::10"));
+    question.spec.addresses.push(ip("fd00::10"));
     let mut findings = healthy();
     findings.node.ipv6_disabled_by = vec!["net.ipv6.conf.all.disable_ipv6".to_owned()];
     let diagnosis = judge(&question, &findings);

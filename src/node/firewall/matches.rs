@@ -1,8 +1,8 @@
 //! Matches and targets of iptables, in the structures of include/uapi/linux/netfilter/xt_*.h.
 
 use super::Packet;
-use super::registers::Holds;
-use crate::node::desired::{End, Protocol};
+use super::registers::Certainty;
+use crate::node::desired::{PacketEnd, Protocol};
 
 /// `XT_CONNTRACK_STATE` and `XT_CONNTRACK_STATE_UNTRACKED` (xt_conntrack.h), `XT_STATE_UNTRACKED` (xt_state.h).
 const CONNTRACK_STATE: u16 = 1;
@@ -40,22 +40,22 @@ const PASSING: [&str; 19] = [
 ];
 
 /// Whether a packet that is untracked fulfils a match; what is not known here, it may.
-pub fn matches(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Holds {
+pub fn matches(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Certainty {
     let known = match (name, revision) {
-        ("comment", _) => Some(Holds::Yes),
+        ("comment", _) => Some(Certainty::Yes),
         ("udp", 0) => ports(info, packet, Protocol::Udp),
         ("tcp", 0) => ports(info, packet, Protocol::Tcp),
         ("multiport", 1) => multiport(info, packet),
-        ("state", 0) => number(info, 0).map(|mask| Holds::of(mask & STATE_UNTRACKED != 0)),
+        ("state", 0) => number(info, 0).map(|mask| Certainty::of(mask & STATE_UNTRACKED != 0)),
         ("conntrack" | "state", 2 | 3) => conntrack(info),
         // Its mask of eight bits has none for untracked packets, which fulfil nothing else either.
         ("conntrack", 1) => short(info, CONNTRACK_FLAGS + 2)
             .zip(short(info, CONNTRACK_FLAGS))
-            .map(|(inverted, flags)| Holds::of(flags & inverted & CONNTRACK_STATE != 0)),
+            .map(|(inverted, flags)| Certainty::of(flags & inverted & CONNTRACK_STATE != 0)),
         ("addrtype", 1) => address_type(info, packet),
         _ => None,
     };
-    known.unwrap_or(Holds::May)
+    known.unwrap_or(Certainty::Maybe)
 }
 
 /// What a target does: drop the packet, let it go on, or none if that is not known.
@@ -68,9 +68,9 @@ pub fn target(name: &str) -> Option<bool> {
 }
 
 /// `xt_udp` and `xt_tcp`
-fn ports(info: &[u8], packet: &Packet, protocol: Protocol) -> Option<Holds> {
+fn ports(info: &[u8], packet: &Packet, protocol: Protocol) -> Option<Certainty> {
     if packet.protocol != protocol {
-        return Some(Holds::No);
+        return Some(Certainty::No);
     }
     let range = |at: usize| Some(short(info, at)?..=short(info, at + 2)?);
     let [source, destination] = [range(0)?, range(4)?];
@@ -79,23 +79,23 @@ fn ports(info: &[u8], packet: &Packet, protocol: Protocol) -> Option<Holds> {
         // An option, flags.
         Protocol::Tcp => (*info.get(11)?, *info.get(8)? != 0 || *info.get(9)? != 0 || *info.get(11)? & !3 != 0),
     };
-    let one = |range: &std::ops::RangeInclusive<u16>, end: End| {
+    let one = |range: &std::ops::RangeInclusive<u16>, end: PacketEnd| {
         if packet.end == end {
-            Holds::of(range.contains(&packet.port))
+            Certainty::of(range.contains(&packet.port))
         } else if *range == (0..=u16::MAX) {
-            Holds::Yes
+            Certainty::Yes
         } else {
-            Holds::May
+            Certainty::Maybe
         }
     };
-    let source = one(&source, End::Source).inverted(inverted & 1 != 0);
-    let destination = one(&destination, End::Destination).inverted(inverted & 2 != 0);
-    let more = if asks_more { Holds::May } else { Holds::Yes };
+    let source = one(&source, PacketEnd::Source).inverted(inverted & 1 != 0);
+    let destination = one(&destination, PacketEnd::Destination).inverted(inverted & 2 != 0);
+    let more = if asks_more { Certainty::Maybe } else { Certainty::Yes };
     Some(source.min(destination).min(more))
 }
 
 /// `xt_multiport_v1`
-fn multiport(info: &[u8], packet: &Packet) -> Option<Holds> {
+fn multiport(info: &[u8], packet: &Packet) -> Option<Certainty> {
     let (flags, count) = (*info.first()?, usize::from(*info.get(1)?));
     let is_inverted = *info.get(2 + 15 * 2 + 15)? != 0;
     let mut contains = false;
@@ -110,29 +110,29 @@ fn multiport(info: &[u8], packet: &Packet) -> Option<Holds> {
         index += 1;
     }
     let is_known = match flags {
-        MULTIPORT_SOURCE => packet.end == End::Source,
-        MULTIPORT_DESTINATION => packet.end == End::Destination,
+        MULTIPORT_SOURCE => packet.end == PacketEnd::Source,
+        MULTIPORT_DESTINATION => packet.end == PacketEnd::Destination,
         // Either end: the known one is enough if it is in.
         _ => contains,
     };
-    is_known.then_some(Holds::of(contains).inverted(is_inverted))
+    is_known.then_some(Certainty::of(contains).inverted(is_inverted))
 }
 
 /// `xt_conntrack_mtinfo2` and its successor: without a connection, only the state can be asked for.
-fn conntrack(info: &[u8]) -> Option<Holds> {
+fn conntrack(info: &[u8]) -> Option<Certainty> {
     let (flags, inverted) = (short(info, CONNTRACK_FLAGS)?, short(info, CONNTRACK_FLAGS + 2)?);
     let has_state = short(info, CONNTRACK_FLAGS + 4)? & CONNTRACK_UNTRACKED != 0;
     let is_inverted = inverted & CONNTRACK_STATE != 0;
-    Some(Holds::of(flags & CONNTRACK_STATE != 0 && has_state != is_inverted))
+    Some(Certainty::of(flags & CONNTRACK_STATE != 0 && has_state != is_inverted))
 }
 
 /// `xt_addrtype_info_v1`; our address is the node's own.
-fn address_type(info: &[u8], packet: &Packet) -> Option<Holds> {
+fn address_type(info: &[u8], packet: &Packet) -> Option<Certainty> {
     let (source, destination, flags) = (short(info, 0)?, short(info, 2)?, number(info, 4)?);
-    if source != 0 || destination == 0 || packet.end == End::Source || flags & !INVERT_DESTINATION != 0 {
+    if source != 0 || destination == 0 || packet.end == PacketEnd::Source || flags & !INVERT_DESTINATION != 0 {
         return None;
     }
-    Some(Holds::of(destination & LOCAL != 0).inverted(flags & INVERT_DESTINATION != 0))
+    Some(Certainty::of(destination & LOCAL != 0).inverted(flags & INVERT_DESTINATION != 0))
 }
 
 fn short(info: &[u8], at: usize) -> Option<u16> {

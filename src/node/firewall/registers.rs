@@ -1,8 +1,8 @@
 //! The registers of nf_tables while a packet is followed of which not everything is known.
 
 use super::Packet;
-use crate::node::desired::{End, Protocol};
-use crate::node::nftables::{Element, Place};
+use crate::node::desired::{PacketEnd, Protocol};
+use crate::node::nftables::{NetfilterHook, SetElement};
 use netlink_bindings::nftables::{CmpOps, CtKeys, FibFlags, MetaKeys, PayloadBase};
 use std::cmp::Ordering;
 use std::net::IpAddr;
@@ -25,13 +25,13 @@ const NAME_LENGTH: usize = 16;
 
 /// Whether something is so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Holds {
+pub enum Certainty {
     No,
-    May,
+    Maybe,
     Yes,
 }
 
-impl Holds {
+impl Certainty {
     pub fn of(is_so: bool) -> Self {
         if is_so { Self::Yes } else { Self::No }
     }
@@ -61,7 +61,7 @@ impl Registers {
     /// What `meta` loads.
     pub fn load_meta(&mut self, key: u32, register: u32, packet: &Packet) {
         let is_key = |wanted: MetaKeys| key == wanted as u32;
-        let (is_ipv6, is_input) = (packet.address.is_ipv6(), packet.at == Place::Input);
+        let (is_ipv6, is_input) = (packet.address.is_ipv6(), packet.at == NetfilterHook::Input);
         if is_key(MetaKeys::Iifname) || is_key(MetaKeys::Oifname) || is_key(MetaKeys::Iif) || is_key(MetaKeys::Oif) {
             let has_link = is_input == (is_key(MetaKeys::Iifname) || is_key(MetaKeys::Iif));
             let is_name = is_key(MetaKeys::Iifname) || is_key(MetaKeys::Oifname);
@@ -102,7 +102,7 @@ impl Registers {
 
     /// What `fib` loads.
     pub fn load_fib(&mut self, flags: u32, result: u32, register: u32, packet: &Packet) {
-        let is_ours = packet.end == End::Destination && flags == FibFlags::Daddr as u32;
+        let is_ours = packet.end == PacketEnd::Destination && flags == FibFlags::Daddr as u32;
         if is_ours && result == FIB_ADDRESS_TYPE {
             self.write_known(register, &LOCAL.to_ne_bytes());
         } else {
@@ -121,7 +121,7 @@ impl Registers {
                 }
             }
         };
-        let is_source = packet.end == End::Source;
+        let is_source = packet.end == PacketEnd::Source;
         if base == PayloadBase::NetworkHeader as u32 {
             match packet.address {
                 IpAddr::V4(address) => {
@@ -157,80 +157,80 @@ impl Registers {
     }
 
     /// Whether `operator` (`NFT_CMP_…`) holds of the register and `value`.
-    pub fn compares(&self, register: u32, operator: u32, value: &[u8]) -> Holds {
+    pub fn compares(&self, register: u32, operator: u32, value: &[u8]) -> Certainty {
         let is_operator = |wanted: CmpOps| operator == wanted as u32;
         if is_operator(CmpOps::Eq) || is_operator(CmpOps::Neq) {
             return self.equals(register, value).inverted(is_operator(CmpOps::Neq));
         }
-        let Some(order) = self.order(register, value) else { return Holds::May };
+        let Some(order) = self.order(register, value) else { return Certainty::Maybe };
         match operator {
-            _ if is_operator(CmpOps::Lt) => Holds::of(order == Ordering::Less),
-            _ if is_operator(CmpOps::Lte) => Holds::of(order != Ordering::Greater),
-            _ if is_operator(CmpOps::Gt) => Holds::of(order == Ordering::Greater),
-            _ if is_operator(CmpOps::Gte) => Holds::of(order != Ordering::Less),
-            _ => Holds::May,
+            _ if is_operator(CmpOps::Lt) => Certainty::of(order == Ordering::Less),
+            _ if is_operator(CmpOps::Lte) => Certainty::of(order != Ordering::Greater),
+            _ if is_operator(CmpOps::Gt) => Certainty::of(order == Ordering::Greater),
+            _ if is_operator(CmpOps::Gte) => Certainty::of(order != Ordering::Less),
+            _ => Certainty::Maybe,
         }
     }
 
     /// Whether it is neither less than `from` nor greater than `to`.
-    pub fn is_between(&self, register: u32, from: &[u8], to: &[u8]) -> Holds {
+    pub fn is_between(&self, register: u32, from: &[u8], to: &[u8]) -> Certainty {
         match (self.order(register, from), self.order(register, to)) {
-            (Some(from), Some(to)) => Holds::of(from != Ordering::Less && to != Ordering::Greater),
-            _ => Holds::May,
+            (Some(from), Some(to)) => Certainty::of(from != Ordering::Less && to != Ordering::Greater),
+            _ => Certainty::Maybe,
         }
     }
 
     /// The elements that the register may be in, and how sure that is of each. The catch-all element is among them unless another one is sure.
-    pub fn elements<'a>(&self, register: u32, elements: &'a [Element]) -> Vec<(Holds, &'a Element)> {
+    pub fn elements<'a>(&self, register: u32, elements: &'a [SetElement]) -> Vec<(Certainty, &'a SetElement)> {
         let mut found = if elements.iter().any(|element| element.ends_interval) {
             self.intervals(register, elements)
         } else {
             let keyed = elements.iter().filter_map(|element| {
                 let key = element.key.as_ref()?;
                 let holds = match &element.last {
-                    Some(last) if last != key => Holds::May,
+                    Some(last) if last != key => Certainty::Maybe,
                     _ => self.equals(register, key),
                 };
-                (holds != Holds::No).then_some((holds, element))
+                (holds != Certainty::No).then_some((holds, element))
             });
             keyed.collect()
         };
-        if found.iter().all(|(holds, _)| *holds != Holds::Yes) {
-            let certainty = if found.is_empty() { Holds::Yes } else { Holds::May };
+        if found.iter().all(|(holds, _)| *holds != Certainty::Yes) {
+            let certainty = if found.is_empty() { Certainty::Yes } else { Certainty::Maybe };
             found.extend(elements.iter().filter(|element| element.key.is_none()).map(|element| (certainty, element)));
         }
         found
     }
 
     /// Each interval reaches from its element to the next greater one.
-    fn intervals<'a>(&self, register: u32, elements: &'a [Element]) -> Vec<(Holds, &'a Element)> {
+    fn intervals<'a>(&self, register: u32, elements: &'a [SetElement]) -> Vec<(Certainty, &'a SetElement)> {
         let keyed = || elements.iter().filter_map(|element| Some((element.key.as_ref()?, element)));
         let orders: Option<Vec<_>> = keyed().map(|(key, element)| Some((self.order(register, key)?, key, element))).collect();
         let Some(orders) = orders else {
             let starts = keyed().filter(|(_, element)| !element.ends_interval);
-            return starts.map(|(_, element)| (Holds::May, element)).collect();
+            return starts.map(|(_, element)| (Certainty::Maybe, element)).collect();
         };
         let reached = orders.into_iter().filter(|(order, _, _)| *order != Ordering::Less);
         let nearest = reached.max_by_key(|(_, key, element)| (*key, !element.ends_interval));
         nearest
             .into_iter()
             .filter(|(_, _, element)| !element.ends_interval)
-            .map(|(_, _, element)| (Holds::Yes, element))
+            .map(|(_, _, element)| (Certainty::Yes, element))
             .collect()
     }
 
-    fn equals(&self, register: u32, value: &[u8]) -> Holds {
+    fn equals(&self, register: u32, value: &[u8]) -> Certainty {
         if self.foreign_link.is_some() && self.foreign_link == offset(register) {
             let is_loopback = value.starts_with(LOOPBACK_NAME) || value == LOOPBACK_INDEX.to_ne_bytes();
-            return if is_loopback { Holds::No } else { Holds::May };
+            return if is_loopback { Certainty::No } else { Certainty::Maybe };
         }
         let octets = self.read(register, value.len());
         if octets.iter().zip(value).any(|(octet, value)| octet.is_some_and(|octet| octet != *value)) {
-            Holds::No
+            Certainty::No
         } else if octets.iter().all(Option::is_some) {
-            Holds::Yes
+            Certainty::Yes
         } else {
-            Holds::May
+            Certainty::Maybe
         }
     }
 

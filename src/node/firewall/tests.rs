@@ -15,10 +15,10 @@ const ADDRESSES: [&str; 3] = ["10.96.0.10", "169.254.20.10", "fd00::10"];
 fn packets() -> Vec<Packet> {
     let each = ADDRESSES.iter().flat_map(|address| [Protocol::Udp, Protocol::Tcp].map(|protocol| (protocol, address)));
     each.map(|(protocol, address)| Packet {
-        at: Place::Input,
+        at: NetfilterHook::Input,
         is_loopback: false,
         protocol,
-        end: End::Destination,
+        end: PacketEnd::Destination,
         address: address.parse().unwrap(),
         port: 53,
     })
@@ -26,16 +26,16 @@ fn packets() -> Vec<Packet> {
 }
 
 /// What becomes of pods' queries over IPv4; it must be the same at every address and over both protocols.
-fn of_queries(chains: &Chains) -> Fate {
+fn of_queries(chains: &Chains) -> PacketVerdict {
     let queries: Vec<Packet> = packets().into_iter().filter(|packet| packet.address.is_ipv4()).collect();
-    let fates: Vec<Fate> = queries.iter().map(|packet| fate(chains, packet)).collect();
-    assert!(fates.iter().all(|fate| *fate == fates[0]), "{fates:#?}");
+    let fates: Vec<PacketVerdict> = queries.iter().map(|packet| packet_verdict(chains, packet)).collect();
+    assert!(fates.iter().all(|packet_verdict| *packet_verdict == fates[0]), "{fates:#?}");
     fates[0].clone()
 }
 
 fn dropped_by(chains: &Chains) -> String {
     match of_queries(chains) {
-        Fate::Dropped { by } => by.to_string(),
+        PacketVerdict::Dropped { by } => by.to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -43,7 +43,7 @@ fn dropped_by(chains: &Chains) -> String {
 #[test]
 fn a_policy_that_drops_is_named() {
     assert_eq!(dropped_by(&recorded!("ufw")), "the policy of nftables chain ip filter INPUT");
-    let Fate::Unknown { by } = of_queries(&recorded!("nftables-drop")) else {
+    let PacketVerdict::Unknown { by } = of_queries(&recorded!("nftables-drop")) else {
         panic!("some sources are let in, which may be the pod's")
     };
     assert_eq!(by.to_string(), "the policy of nftables chain inet filter input");
@@ -61,13 +61,19 @@ fn a_rule_that_rejects_what_no_other_accepts_is_named() {
 fn firewalld_s_table_drops_packets_of_both_families() {
     let chains = recorded!("firewalld");
     for packet in packets() {
-        assert!(matches!(fate(&chains, &packet), Fate::Dropped { .. }), "{packet:?}: {:?}", fate(&chains, &packet));
+        assert!(
+            matches!(packet_verdict(&chains, &packet), PacketVerdict::Dropped { .. }),
+            "{packet:?}: {:?}",
+            packet_verdict(&chains, &packet)
+        );
     }
 }
 
 #[test]
 fn what_depends_on_the_interface_is_not_known() {
-    let Fate::Unknown { by } = of_queries(&recorded!("calico")) else { panic!("{:?}", of_queries(&recorded!("calico"))) };
+    let PacketVerdict::Unknown { by } = of_queries(&recorded!("calico")) else {
+        panic!("{:?}", of_queries(&recorded!("calico")))
+    };
     assert!(by.to_string().contains("nftables chain ip filter cali-"), "{by}");
 }
 
@@ -82,7 +88,7 @@ fn kubernetes_and_docker_s_own_rules_let_us_in() {
     ] {
         assert!(!chains.rules.is_empty(), "{name}");
         for packet in packets() {
-            assert_eq!(fate(&chains, &packet), Fate::Accepted, "{name}: {packet:?}");
+            assert_eq!(packet_verdict(&chains, &packet), PacketVerdict::Accepted, "{name}: {packet:?}");
         }
     }
 }
@@ -91,9 +97,13 @@ fn kubernetes_and_docker_s_own_rules_let_us_in() {
 fn packets_through_lo_pass_a_firewall_that_accepts_them() {
     for chains in [recorded!("ufw"), recorded!("rhel"), recorded!("firewalld"), recorded!("nftables-drop")] {
         for query in packets() {
-            for (at, end) in [(Place::Input, End::Source), (Place::Input, End::Destination), (Place::Output, End::Destination)] {
+            for (at, end) in [
+                (NetfilterHook::Input, PacketEnd::Source),
+                (NetfilterHook::Input, PacketEnd::Destination),
+                (NetfilterHook::Output, PacketEnd::Destination),
+            ] {
                 let packet = Packet { at, end, is_loopback: true, ..query };
-                assert_eq!(fate(&chains, &packet), Fate::Accepted, "{packet:?}");
+                assert_eq!(packet_verdict(&chains, &packet), PacketVerdict::Accepted, "{packet:?}");
             }
         }
     }
@@ -103,8 +113,8 @@ fn packets_through_lo_pass_a_firewall_that_accepts_them() {
 fn answers_leave_through_an_output_hook_that_drops_nothing() {
     for chains in [recorded!("ufw"), recorded!("rhel"), recorded!("firewalld"), recorded!("nftables-drop")] {
         for query in packets() {
-            let packet = Packet { at: Place::Output, end: End::Source, ..query };
-            assert_eq!(fate(&chains, &packet), Fate::Accepted, "{packet:?}");
+            let packet = Packet { at: NetfilterHook::Output, end: PacketEnd::Source, ..query };
+            assert_eq!(packet_verdict(&chains, &packet), PacketVerdict::Accepted, "{packet:?}");
         }
     }
 }
@@ -113,8 +123,8 @@ fn answers_leave_through_an_output_hook_that_drops_nothing() {
 fn other_ports_have_another_fate() {
     let chains = recorded!("nftables-accept");
     for query in packets() {
-        assert!(matches!(fate(&chains, &Packet { port: 54, ..query }), Fate::Dropped { .. }));
-        assert_eq!(fate(&chains, &Packet { port: 9153, ..query }), Fate::Accepted);
+        assert!(matches!(packet_verdict(&chains, &Packet { port: 54, ..query }), PacketVerdict::Dropped { .. }));
+        assert_eq!(packet_verdict(&chains, &Packet { port: 9153, ..query }), PacketVerdict::Accepted);
     }
 }
 
@@ -123,17 +133,17 @@ fn intervals_and_verdict_maps_are_read() {
     let chains = recorded!("nftables-drop");
     let tcp = |port| {
         let packet = Packet { protocol: Protocol::Tcp, port, ..packets()[0] };
-        fate(&chains, &packet)
+        packet_verdict(&chains, &packet)
     };
     // `ip saddr @allowed accept` may let anybody in; `{ 22, 80-90, 443 }` does.
     for (port, is_let_in) in
         [(21, false), (22, true), (23, false), (79, false), (80, true), (85, true), (90, true), (91, false), (443, true)]
     {
-        assert_eq!(tcp(port) == Fate::Accepted, is_let_in, "{port}: {:?}", tcp(port));
+        assert_eq!(tcp(port) == PacketVerdict::Accepted, is_let_in, "{port}: {:?}", tcp(port));
     }
-    let udp = |port| fate(&chains, &Packet { protocol: Protocol::Udp, port, ..packets()[0] });
-    assert_eq!(udp(68), Fate::Accepted);
-    assert_ne!(udp(5353), Fate::Accepted, "it is for multicast addresses");
+    let udp = |port| packet_verdict(&chains, &Packet { protocol: Protocol::Udp, port, ..packets()[0] });
+    assert_eq!(udp(68), PacketVerdict::Accepted);
+    assert_ne!(udp(5353), PacketVerdict::Accepted, "it is for multicast addresses");
 }
 
 #[test]
@@ -149,7 +159,7 @@ fn octets_that_are_no_ruleset_do_not_panic() {
                 let mut octets = recording.to_vec();
                 octets[index] = value;
                 let chains = Chains::listed(&octets);
-                let _nothing_panics = fate(&chains, &packets()[0]);
+                let _nothing_panics = packet_verdict(&chains, &packets()[0]);
             }
         }
     }

@@ -1,27 +1,27 @@
 //! Rules through the iptables programs: the interception where nftables has no owners, and in either case the ACCEPT rules of a legacy filter
 //! table. Everything here waits for programs to end, so it belongs on a thread that may wait.
 
-mod ahead;
+mod preceding;
 mod program;
 mod select;
 mod text;
 
 use super::desired::Rule;
 use super::error::Error;
-pub use ahead::{Ahead, ahead};
-use select::{Finding, Kind, has_kubernetes_chains, select};
+pub use preceding::{PrecedingRule, preceding_rules};
+use select::{IptablesVariant, VariantEvidence, has_kubernetes_chains, select};
 use std::io;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use text::takes_socket_match;
-pub use text::{Changes, Present, Table, changes, present, script};
+pub use text::{IptablesChanges, IptablesTable, PresentRule, changes, present, script};
 
 /// How long a program waits for the xtables lock.
 const LOCK_WAIT_SECONDS: u32 = 5;
 
 /// The programs of one kind.
 pub struct Iptables {
-    kind: Kind,
+    variant: IptablesVariant,
     reason: &'static str,
     /// Whether `-m socket` may be had, for IPv4 and IPv6; so until a program says no.
     socket_match: [AtomicBool; 2],
@@ -34,31 +34,31 @@ impl Iptables {
     ///
     /// [`Error::IptablesMissing`], [`Error::IptablesHangs`].
     pub fn find() -> Result<Self, Error> {
-        let has_default = match version(Kind::Default) {
+        let has_default = match version(IptablesVariant::Default) {
             // The others are most likely the same program.
             Err(error @ Error::IptablesHangs { .. }) => return Err(error),
             version => is_there(&version),
         };
-        let chosen = select(finding(Kind::Nft), finding(Kind::Legacy), has_default);
-        let (kind, reason) = chosen.ok_or(Error::IptablesMissing { program: Kind::Default.program(false) })?;
-        Ok(Self { kind, reason, socket_match: [AtomicBool::new(true), AtomicBool::new(true)] })
+        let chosen = select(evidence(IptablesVariant::Nft), evidence(IptablesVariant::Legacy), has_default);
+        let (variant, reason) = chosen.ok_or(Error::IptablesMissing { program: IptablesVariant::Default.program(false) })?;
+        Ok(Self { variant, reason, socket_match: [AtomicBool::new(true), AtomicBool::new(true)] })
     }
 
     /// The programs for legacy tables, if there are any.
     pub fn legacy() -> Option<Self> {
-        let kind = if has_program(Kind::Legacy) {
-            Kind::Legacy
+        let variant = if has_program(IptablesVariant::Legacy) {
+            IptablesVariant::Legacy
         } else {
             // The others name themselves `nf_tables`.
-            let version = execute(Kind::Default, false, Table::Filter.name(), "--version").ok()?;
-            (!version.contains("nf_tables")).then_some(Kind::Default)?
+            let version = execute(IptablesVariant::Default, false, IptablesTable::Filter.name(), "--version").ok()?;
+            (!version.contains("nf_tables")).then_some(IptablesVariant::Default)?
         };
-        Some(Self { kind, reason: "there is a legacy table", socket_match: [AtomicBool::new(true), AtomicBool::new(true)] })
+        Some(Self { variant, reason: "there is a legacy table", socket_match: [AtomicBool::new(true), AtomicBool::new(true)] })
     }
 
     /// The program and why it is the one to use, for the log.
     pub fn description(&self) -> String {
-        format!("{} ({})", self.kind.program(false), self.reason)
+        format!("{} ({})", self.variant.program(false), self.reason)
     }
 
     /// Sees to it that those of `rules` that belong into `tables` are there, and, if `is_alone`, no other rules with our comments; true when
@@ -67,7 +67,7 @@ impl Iptables {
     /// # Errors
     ///
     /// [`Error::IptablesLock`], [`Error::Iptables`], [`Error::IptablesMissing`].
-    pub fn apply(&self, rules: &[Rule], tables: &[Table], is_alone: bool) -> Result<bool, Error> {
+    pub fn apply(&self, rules: &[Rule], tables: &[IptablesTable], is_alone: bool) -> Result<bool, Error> {
         let mut has_changed = false;
         for is_ipv6 in [false, true] {
             let is_wanted = |rule: &&Rule| rule.address.is_ipv6() == is_ipv6;
@@ -76,19 +76,19 @@ impl Iptables {
             }
             for table in tables {
                 let desired: Vec<Rule> =
-                    rules.iter().filter(is_wanted).filter(|rule| Table::of(rule.hook) == *table).copied().collect();
+                    rules.iter().filter(is_wanted).filter(|rule| IptablesTable::of(rule.hook) == *table).copied().collect();
                 has_changed |= self.apply_to(*table, is_ipv6, &desired, is_alone)?;
             }
         }
         Ok(has_changed)
     }
 
-    fn apply_to(&self, table: Table, is_ipv6: bool, desired: &[Rule], is_alone: bool) -> Result<bool, Error> {
-        let found = list(self.kind, is_ipv6, table)?;
+    fn apply_to(&self, table: IptablesTable, is_ipv6: bool, desired: &[Rule], is_alone: bool) -> Result<bool, Error> {
+        let found = list(self.variant, is_ipv6, table)?;
         let socket_match = &self.socket_match[usize::from(is_ipv6)];
         let attempt = |with_socket| {
             let todo = changes(desired, with_socket, &found, is_alone);
-            restore(self.kind, is_ipv6, table, &todo, with_socket).map(|()| todo != Changes::default())
+            restore(self.variant, is_ipv6, table, &todo, with_socket).map(|()| todo != IptablesChanges::default())
         };
         if !socket_match.load(Ordering::Relaxed) {
             return attempt(false);
@@ -107,14 +107,14 @@ impl Iptables {
 }
 
 /// Removes rules with our comments from `tables`, in whichever kind of iptables they are; returns how many there were, and what went wrong.
-pub fn clean(tables: &[Table]) -> (usize, Vec<Error>) {
+pub fn clean(tables: &[IptablesTable]) -> (usize, Vec<Error>) {
     let (mut removed, mut errors) = (0, Vec::new());
     for is_ipv6 in [false, true] {
         for table in tables {
-            for kind in kinds_in_use(is_ipv6, table.name()) {
-                let cleaned = list(kind, is_ipv6, *table).and_then(|found| {
+            for variant in variants_in_use(is_ipv6, table.name()) {
+                let cleaned = list(variant, is_ipv6, *table).and_then(|found| {
                     let todo = changes(&[], false, &found, true);
-                    restore(kind, is_ipv6, *table, &todo, false).map(|()| todo.surplus.len())
+                    restore(variant, is_ipv6, *table, &todo, false).map(|()| todo.surplus.len())
                 });
                 match cleaned {
                     Ok(count) => removed += count,
@@ -137,14 +137,14 @@ pub fn clean(tables: &[Table]) -> (usize, Vec<Error>) {
 pub struct Listing {
     pub program: &'static str,
     pub is_ipv6: bool,
-    pub table: Table,
+    pub table: IptablesTable,
     /// The output of `-S`.
     pub text: String,
 }
 
 impl Listing {
     /// The rules in it with our comments.
-    pub fn ours(&self) -> Vec<Present> {
+    pub fn ours(&self) -> Vec<PresentRule> {
         present(self.table, &self.text)
     }
 }
@@ -157,10 +157,10 @@ impl Listing {
 pub fn listings(with_ipv6: bool) -> Result<Vec<Listing>, Error> {
     let mut listings = Vec::new();
     for is_ipv6 in [false, true].into_iter().filter(|is_ipv6| with_ipv6 || !is_ipv6) {
-        for table in Table::ALL {
-            for kind in kinds_in_use(is_ipv6, table.name()) {
-                let text = execute(kind, is_ipv6, table.name(), "-S")?;
-                listings.push(Listing { program: kind.program(is_ipv6), is_ipv6, table, text });
+        for table in IptablesTable::ALL {
+            for variant in variants_in_use(is_ipv6, table.name()) {
+                let text = execute(variant, is_ipv6, table.name(), "-S")?;
+                listings.push(Listing { program: variant.program(is_ipv6), is_ipv6, table, text });
             }
         }
     }
@@ -175,34 +175,34 @@ pub fn legacy_tables(is_ipv6: bool) -> Vec<String> {
 
 /// Whether kube-proxy or the kubelet has chains in legacy tables; none where no program can tell.
 pub fn has_legacy_kubernetes_chains() -> Option<bool> {
-    match finding(Kind::Legacy)? {
-        Finding::Chains => Some(true),
-        Finding::NoChains => Some(false),
-        Finding::Unlisted { .. } => None,
+    match evidence(IptablesVariant::Legacy)? {
+        VariantEvidence::Chains => Some(true),
+        VariantEvidence::NoChains => Some(false),
+        VariantEvidence::Unlisted { .. } => None,
     }
 }
 
 /// The kinds that may hold rules in `table`. Legacy programs are run only where the table exists, since they would make it.
-fn kinds_in_use(is_ipv6: bool, table: &str) -> impl Iterator<Item = Kind> {
-    let newer = if has_program(Kind::Nft) { Kind::Nft } else { Kind::Default };
-    std::iter::once(newer).chain(has_legacy_table(is_ipv6, table).then_some(Kind::Legacy))
+fn variants_in_use(is_ipv6: bool, table: &str) -> impl Iterator<Item = IptablesVariant> {
+    let newer = if has_program(IptablesVariant::Nft) { IptablesVariant::Nft } else { IptablesVariant::Default };
+    std::iter::once(newer).chain(has_legacy_table(is_ipv6, table).then_some(IptablesVariant::Legacy))
 }
 
 fn has_legacy_table(is_ipv6: bool, table: &str) -> bool {
     legacy_tables(is_ipv6).iter().any(|name| name == table)
 }
 
-/// What there is of `kind`: none without its program.
-fn finding(kind: Kind) -> Option<Finding> {
-    if !has_program(kind) {
+/// What there is of `variant`: none without its program.
+fn evidence(variant: IptablesVariant) -> Option<VariantEvidence> {
+    if !has_program(variant) {
         return None;
     }
     // The kubelet's canary is in mangle; kube-proxy's chains are in nat.
     let tables = [false, true].into_iter().flat_map(|is_ipv6| ["mangle", "nat"].map(|table| (is_ipv6, table)));
-    let in_use = tables.filter(|(is_ipv6, table)| kind != Kind::Legacy || has_legacy_table(*is_ipv6, table));
+    let in_use = tables.filter(|(is_ipv6, table)| variant != IptablesVariant::Legacy || has_legacy_table(*is_ipv6, table));
     let mut listings = Vec::new();
     for (is_ipv6, table) in in_use {
-        let listing = execute(kind, is_ipv6, table, "-S");
+        let listing = execute(variant, is_ipv6, table, "-S");
         // One that hangs does so for the other tables too.
         let hangs = matches!(listing, Err(Error::IptablesHangs { .. }));
         listings.push(listing);
@@ -215,38 +215,46 @@ fn finding(kind: Kind) -> Option<Finding> {
     if !listings.is_empty() && listings.iter().all(is_useless) {
         return None;
     }
-    Some(Finding::among(listings.into_iter().map(|listing| match listing {
-        Ok(listing) if has_kubernetes_chains(&listing) => Finding::Chains,
-        Ok(_) => Finding::NoChains,
+    Some(VariantEvidence::among(listings.into_iter().map(|listing| match listing {
+        Ok(listing) if has_kubernetes_chains(&listing) => VariantEvidence::Chains,
+        Ok(_) => VariantEvidence::NoChains,
         // Only legacy programs take the lock, so somebody is at work there: kube-proxy, most likely.
-        Err(Error::IptablesLock { .. }) => Finding::Chains,
-        Err(error) => Finding::Unlisted { is_denied: matches!(&error, Error::Iptables { message, .. } if is_denial(message)) },
+        Err(Error::IptablesLock { .. }) => VariantEvidence::Chains,
+        Err(error) => {
+            VariantEvidence::Unlisted { is_denied: matches!(&error, Error::Iptables { message, .. } if is_denial(message)) }
+        }
     })))
 }
 
-fn has_program(kind: Kind) -> bool {
-    is_there(&version(kind))
+fn has_program(variant: IptablesVariant) -> bool {
+    is_there(&version(variant))
 }
 
-fn version(kind: Kind) -> Result<String, Error> {
-    execute(kind, false, "raw", "--version")
+fn version(variant: IptablesVariant) -> Result<String, Error> {
+    execute(variant, false, "raw", "--version")
 }
 
 fn is_there(version: &Result<String, Error>) -> bool {
     !matches!(version, Err(Error::IptablesMissing { .. }))
 }
 
-fn list(kind: Kind, is_ipv6: bool, table: Table) -> Result<Vec<Present>, Error> {
-    execute(kind, is_ipv6, table.name(), "-S").map(|listing| present(table, &listing))
+fn list(variant: IptablesVariant, is_ipv6: bool, table: IptablesTable) -> Result<Vec<PresentRule>, Error> {
+    execute(variant, is_ipv6, table.name(), "-S").map(|listing| present(table, &listing))
 }
 
 /// Makes `todo` so, all of it or nothing. A program for each rule would take a tenth of a second for what this does in 4 ms, wait for the lock each
 /// time, and leave the rules half done on an error.
-fn restore(kind: Kind, is_ipv6: bool, table: Table, todo: &Changes, with_socket: bool) -> Result<(), Error> {
-    if *todo == Changes::default() {
+fn restore(
+    variant: IptablesVariant,
+    is_ipv6: bool,
+    table: IptablesTable,
+    todo: &IptablesChanges,
+    with_socket: bool,
+) -> Result<(), Error> {
+    if *todo == IptablesChanges::default() {
         return Ok(());
     }
-    let program = kind.restore_program(is_ipv6);
+    let program = variant.restore_program(is_ipv6);
     let mut command = Command::new(program);
     command.args(["--noflush", "--wait", &LOCK_WAIT_SECONDS.to_string()]);
     let shown = || format!("{program}, table {}", table.name());
@@ -255,8 +263,8 @@ fn restore(kind: Kind, is_ipv6: bool, table: Table, todo: &Changes, with_socket:
 }
 
 /// Runs a program and returns what it printed.
-fn execute(kind: Kind, is_ipv6: bool, table: &str, order: &str) -> Result<String, Error> {
-    let program = kind.program(is_ipv6);
+fn execute(variant: IptablesVariant, is_ipv6: bool, table: &str, order: &str) -> Result<String, Error> {
+    let program = variant.program(is_ipv6);
     let mut command = Command::new(program);
     command.args(["-t", table, order, "-w", &LOCK_WAIT_SECONDS.to_string()]);
     let shown = || format!("{program} -t {table} {order}");

@@ -15,7 +15,7 @@ const REAP: Duration = Duration::from_millis(500);
 
 /// Of a run, for both who waits and who runs.
 #[derive(Default)]
-struct Run {
+struct ProgramRun {
     process: Option<u32>,
     is_over: bool,
 }
@@ -27,7 +27,7 @@ struct Run {
 pub fn run(mut command: Command, input: Vec<u8>, limit: Duration) -> io::Result<Output> {
     // A group of its own, since a program may be a script.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let run = Arc::new(Mutex::new(Run::default()));
+    let run = Arc::new(Mutex::new(ProgramRun::default()));
     let (done, outcome) = mpsc::sync_channel(1);
     let within = run.clone();
     // To start a program may take as long as its file system takes to answer.

@@ -3,7 +3,7 @@
 
 /// A kind of iptables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum IptablesVariant {
     /// Rules in nf_tables.
     Nft,
     /// Rules in the kernel's own iptables.
@@ -12,7 +12,7 @@ pub enum Kind {
     Default,
 }
 
-impl Kind {
+impl IptablesVariant {
     /// The program for a family.
     pub fn program(self, is_ipv6: bool) -> &'static str {
         match (self, is_ipv6) {
@@ -40,7 +40,7 @@ impl Kind {
 
 /// What was found out about one kind: none if there is no such program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finding {
+pub enum VariantEvidence {
     /// The kubelet or kube-proxy has chains there.
     Chains,
     /// Neither has.
@@ -52,9 +52,9 @@ pub enum Finding {
     },
 }
 
-impl Finding {
-    /// Of what listing each table came to: whether it has chains, or [`Finding::Unlisted`].
-    pub fn among(tables: impl IntoIterator<Item = Finding>) -> Self {
+impl VariantEvidence {
+    /// Of what listing each table came to: whether it has chains, or [`VariantEvidence::Unlisted`].
+    pub fn among(tables: impl IntoIterator<Item = VariantEvidence>) -> Self {
         let found: Vec<Self> = tables.into_iter().collect();
         if found.contains(&Self::Chains) {
             return Self::Chains;
@@ -68,13 +68,17 @@ impl Finding {
 }
 
 /// The kind to use and why, if there is any.
-pub fn select(nft: Option<Finding>, legacy: Option<Finding>, has_default: bool) -> Option<(Kind, &'static str)> {
-    let has_chains = |finding: Option<Finding>| finding == Some(Finding::Chains);
+pub fn select(
+    nft: Option<VariantEvidence>,
+    legacy: Option<VariantEvidence>,
+    has_default: bool,
+) -> Option<(IptablesVariant, &'static str)> {
+    let has_chains = |finding: Option<VariantEvidence>| finding == Some(VariantEvidence::Chains);
     if has_chains(nft) {
-        Some((Kind::Nft, "Kubernetes' chains are there"))
+        Some((IptablesVariant::Nft, "Kubernetes' chains are there"))
     } else if has_chains(legacy) {
-        Some((Kind::Legacy, "Kubernetes' chains are there"))
-    } else if let (Some(_), Some(Finding::Unlisted { is_denied })) = (nft, legacy) {
+        Some((IptablesVariant::Legacy, "Kubernetes' chains are there"))
+    } else if let (Some(_), Some(VariantEvidence::Unlisted { is_denied })) = (nft, legacy) {
         let reason = match is_denied {
             true => {
                 "it has no chains of Kubernetes; whether iptables-legacy has some, as where kube-proxy uses it, cannot be seen without the \
@@ -84,13 +88,13 @@ pub fn select(nft: Option<Finding>, legacy: Option<Finding>, has_default: bool) 
                 "it has no chains of Kubernetes; iptables-legacy has tables that could not be listed: see what `iptables-legacy -t nat -S` says"
             }
         };
-        Some((Kind::Nft, reason))
+        Some((IptablesVariant::Nft, reason))
     } else if nft.is_some() {
-        Some((Kind::Nft, "neither kind has chains of Kubernetes, and this one is the newer"))
+        Some((IptablesVariant::Nft, "neither kind has chains of Kubernetes, and this one is the newer"))
     } else if has_default {
-        Some((Kind::Default, "there is no other to choose from"))
+        Some((IptablesVariant::Default, "there is no other to choose from"))
     } else {
-        legacy.map(|_| (Kind::Legacy, "there is no other to choose from"))
+        legacy.map(|_| (IptablesVariant::Legacy, "there is no other to choose from"))
     }
 }
 
@@ -103,38 +107,41 @@ pub fn has_kubernetes_chains(listing: &str) -> bool {
 mod tests {
     use super::*;
 
-    const EMPTY: Option<Finding> = Some(Finding::NoChains);
-    const USED: Option<Finding> = Some(Finding::Chains);
+    const EMPTY: Option<VariantEvidence> = Some(VariantEvidence::NoChains);
+    const USED: Option<VariantEvidence> = Some(VariantEvidence::Chains);
 
     #[test]
     fn the_kind_that_kube_proxy_uses_is_chosen() {
-        let kind = |nft, legacy| select(nft, legacy, true).map(|(kind, _)| kind);
-        assert_eq!(kind(USED, EMPTY), Some(Kind::Nft));
-        assert_eq!(kind(EMPTY, USED), Some(Kind::Legacy));
-        assert_eq!(kind(USED, USED), Some(Kind::Nft));
-        assert_eq!(kind(EMPTY, EMPTY), Some(Kind::Nft));
-        assert_eq!(kind(None, USED), Some(Kind::Legacy));
-        assert_eq!(kind(None, None), Some(Kind::Default));
-        assert_eq!(select(None, EMPTY, false).map(|(kind, _)| kind), Some(Kind::Legacy));
+        let variant = |nft, legacy| select(nft, legacy, true).map(|(variant, _)| variant);
+        assert_eq!(variant(USED, EMPTY), Some(IptablesVariant::Nft));
+        assert_eq!(variant(EMPTY, USED), Some(IptablesVariant::Legacy));
+        assert_eq!(variant(USED, USED), Some(IptablesVariant::Nft));
+        assert_eq!(variant(EMPTY, EMPTY), Some(IptablesVariant::Nft));
+        assert_eq!(variant(None, USED), Some(IptablesVariant::Legacy));
+        assert_eq!(variant(None, None), Some(IptablesVariant::Default));
+        assert_eq!(select(None, EMPTY, false).map(|(variant, _)| variant), Some(IptablesVariant::Legacy));
         assert_eq!(select(None, None, false), None);
     }
 
     #[test]
     fn legacy_tables_that_cannot_be_listed_are_not_said_to_be_without_chains() {
-        let reason = |is_denied| select(EMPTY, Some(Finding::Unlisted { is_denied }), true).unwrap();
-        let (kind, text) = reason(true);
-        assert!(kind == Kind::Nft && text.contains("NET_RAW") && !text.contains("neither"), "{text}");
+        let reason = |is_denied| select(EMPTY, Some(VariantEvidence::Unlisted { is_denied }), true).unwrap();
+        let (variant, text) = reason(true);
+        assert!(variant == IptablesVariant::Nft && text.contains("NET_RAW") && !text.contains("neither"), "{text}");
         assert!(!reason(false).1.contains("NET_RAW"));
-        assert!(!select(USED, Some(Finding::Unlisted { is_denied: true }), true).unwrap().1.contains("NET_RAW"));
+        assert!(!select(USED, Some(VariantEvidence::Unlisted { is_denied: true }), true).unwrap().1.contains("NET_RAW"));
     }
 
     #[test]
     fn chains_in_one_table_are_enough_and_one_that_cannot_be_listed_leaves_it_open() {
-        let denied = Finding::Unlisted { is_denied: true };
-        assert_eq!(Finding::among([]), Finding::NoChains);
-        assert_eq!(Finding::among([denied, Finding::Chains]), Finding::Chains);
-        assert_eq!(Finding::among([Finding::NoChains, denied, Finding::Unlisted { is_denied: false }]), denied);
-        assert_eq!(Finding::among([Finding::Unlisted { is_denied: false }, denied]), denied);
+        let denied = VariantEvidence::Unlisted { is_denied: true };
+        assert_eq!(VariantEvidence::among([]), VariantEvidence::NoChains);
+        assert_eq!(VariantEvidence::among([denied, VariantEvidence::Chains]), VariantEvidence::Chains);
+        assert_eq!(
+            VariantEvidence::among([VariantEvidence::NoChains, denied, VariantEvidence::Unlisted { is_denied: false }]),
+            denied
+        );
+        assert_eq!(VariantEvidence::among([VariantEvidence::Unlisted { is_denied: false }, denied]), denied);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Rules as iptables writes them, and what there is to do to those that exist. Pure.
 
-use crate::node::desired::{ALLOW_TRAFFIC, End, Hook, Protocol, Rule};
+use crate::node::desired::{ALLOW_TRAFFIC, Hook, PacketEnd, Protocol, Rule};
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -9,12 +9,12 @@ const SKIP_CONNTRACK: &str = "NodeLocal DNS Cache: skip conntrack";
 
 /// Tables that hold rules of ours, with what they do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Table {
+pub enum IptablesTable {
     Raw,
     Filter,
 }
 
-impl Table {
+impl IptablesTable {
     pub const ALL: [Self; 2] = [Self::Raw, Self::Filter];
 
     pub fn name(self) -> &'static str {
@@ -38,7 +38,7 @@ impl Table {
 
 /// A rule of ours or the reference's, as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Present {
+pub struct PresentRule {
     pub rule: Rule,
     /// Whether it counts only while a socket is bound that would take the packet.
     pub needs_socket: bool,
@@ -48,9 +48,9 @@ pub struct Present {
 
 /// What makes one table what it should be.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Changes {
+pub struct IptablesChanges {
     pub missing: Vec<Rule>,
-    pub surplus: Vec<Present>,
+    pub surplus: Vec<PresentRule>,
 }
 
 /// Name of the chain of `hook`.
@@ -78,7 +78,7 @@ pub fn takes_socket_match(rule: &Rule) -> bool {
 }
 
 /// What iptables-restore reads to make `changes` so: new rules at the front of their chains, then those that go.
-pub fn script(table: Table, changes: &Changes, with_socket: bool) -> String {
+pub fn script(table: IptablesTable, changes: &IptablesChanges, with_socket: bool) -> String {
     let missing = changes.missing.iter().map(|rule| {
         let text = specification(rule, with_socket && takes_socket_match(rule));
         format!("-I {} 1 {text}\n", chain(rule.hook))
@@ -95,8 +95,8 @@ fn specification(rule: &Rule, needs_socket: bool) -> String {
         Protocol::Tcp => "tcp",
     };
     let (address, port) = match rule.end {
-        End::Source => ("-s", "--sport"),
-        End::Destination => ("-d", "--dport"),
+        PacketEnd::Source => ("-s", "--sport"),
+        PacketEnd::Destination => ("-d", "--dport"),
     };
     let link = link_match(rule.hook);
     let mut text = format!("{link}-p {protocol} {address} {} {port} {}", rule.address, rule.port);
@@ -107,28 +107,28 @@ fn specification(rule: &Rule, needs_socket: bool) -> String {
         // Without --nowildcard, sockets bound to every address would not count.
         text.push_str(" -m socket --nowildcard");
     }
-    let table = Table::of(rule.hook);
+    let table = IptablesTable::of(rule.hook);
     let target = match table {
-        Table::Raw => "NOTRACK",
-        Table::Filter => "ACCEPT",
+        IptablesTable::Raw => "NOTRACK",
+        IptablesTable::Filter => "ACCEPT",
     };
     let _a_string_takes_it_all = write!(text, " -m comment --comment \"{}\" -j {target}", table.comment());
     text
 }
 
 /// The rules with our comments in `listing`, the output of `-S` for `table`. A rule that says more than ours do is somebody else's.
-pub fn present(table: Table, listing: &str) -> Vec<Present> {
+pub fn present(table: IptablesTable, listing: &str) -> Vec<PresentRule> {
     listing.lines().filter_map(|line| parse(table, line)).collect()
 }
 
-fn parse(table: Table, line: &str) -> Option<Present> {
+fn parse(table: IptablesTable, line: &str) -> Option<PresentRule> {
     let rest = line.strip_prefix("-A ")?;
     let (chain, text) = rest.split_once(' ')?;
     let mut hook = match (table, chain) {
-        (Table::Raw, "PREROUTING") => Hook::RawPrerouting,
-        (Table::Raw, "OUTPUT") => Hook::RawOutput,
-        (Table::Filter, "INPUT") => Hook::FilterInput,
-        (Table::Filter, "OUTPUT") => Hook::FilterOutput,
+        (IptablesTable::Raw, "PREROUTING") => Hook::RawPrerouting,
+        (IptablesTable::Raw, "OUTPUT") => Hook::RawOutput,
+        (IptablesTable::Filter, "INPUT") => Hook::FilterInput,
+        (IptablesTable::Filter, "OUTPUT") => Hook::FilterOutput,
         _ => return None,
     };
     let (before, after) = text.split_once(&format!("-m comment --comment \"{}\"", table.comment()))?;
@@ -144,10 +144,10 @@ fn parse(table: Table, line: &str) -> Option<Present> {
                     _ => return None,
                 }
             }
-            "-s" => end = Some((End::Source, host(words.next()?)?)),
-            "-d" => end = Some((End::Destination, host(words.next()?)?)),
-            "--sport" => port = Some((End::Source, words.next()?.parse().ok()?)),
-            "--dport" => port = Some((End::Destination, words.next()?.parse().ok()?)),
+            "-s" => end = Some((PacketEnd::Source, host(words.next()?)?)),
+            "-d" => end = Some((PacketEnd::Destination, host(words.next()?)?)),
+            "--sport" => port = Some((PacketEnd::Source, words.next()?.parse().ok()?)),
+            "--dport" => port = Some((PacketEnd::Destination, words.next()?.parse().ok()?)),
             "--mark" => mark = Some(bits(words.next()?)?),
             "--nowildcard" => needs_socket = true,
             "-i" | "-o" => {
@@ -168,13 +168,13 @@ fn parse(table: Table, line: &str) -> Option<Present> {
         }
     }
     let wanted_target = match table {
-        Table::Raw => "NOTRACK",
-        Table::Filter => "ACCEPT",
+        IptablesTable::Raw => "NOTRACK",
+        IptablesTable::Filter => "ACCEPT",
     };
     let ((end, address), (port_end, port)) = (end?, port?);
     let is_whole = port_end == end && target == Some(wanted_target);
     let rule = Rule { hook, protocol: protocol?, end, address, port, mark };
-    is_whole.then(|| Present { rule, needs_socket, text: text.to_owned() })
+    is_whole.then(|| PresentRule { rule, needs_socket, text: text.to_owned() })
 }
 
 /// `10.96.0.10/32`, `fd00::10/128`: one address.
@@ -193,9 +193,9 @@ fn bits(text: &str) -> Option<u32> {
 
 /// What makes the rules that are `present` in one table those that are `desired`. Rules that somebody else may still need are surplus only when `is_alone`;
 /// a rule that is there several times is so in any case.
-pub fn changes(desired: &[Rule], with_socket: bool, present: &[Present], is_alone: bool) -> Changes {
+pub fn changes(desired: &[Rule], with_socket: bool, present: &[PresentRule], is_alone: bool) -> IptablesChanges {
     let wants = |rule: &Rule| with_socket && takes_socket_match(rule);
-    let is_it = |rule: &Rule, present: &Present| present.rule == *rule && present.needs_socket == wants(rule);
+    let is_it = |rule: &Rule, present: &PresentRule| present.rule == *rule && present.needs_socket == wants(rule);
     let missing = desired.iter().filter(|rule| !present.iter().any(|present| is_it(rule, present)));
     let surplus = present.iter().enumerate().filter(|(index, candidate)| {
         let is_desired = desired.iter().any(|rule| is_it(rule, candidate));
@@ -203,14 +203,14 @@ pub fn changes(desired: &[Rule], with_socket: bool, present: &[Present], is_alon
             present.iter().take(*index).any(|earlier| earlier.text == candidate.text && earlier.rule == candidate.rule);
         is_repeated || (!is_desired && is_alone)
     });
-    Changes { missing: missing.copied().collect(), surplus: surplus.map(|(_, present)| present.clone()).collect() }
+    IptablesChanges { missing: missing.copied().collect(), surplus: surplus.map(|(_, present)| present.clone()).collect() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::desired::{Interception, Wish, desired};
-    use crate::node::fallback::Fallback;
+    use crate::node::desired::{Interception, NodeSpec, desired};
+    use crate::node::fallback_rules::Fallback;
     use proptest::prelude::*;
 
     fn on() -> Interception {
@@ -220,8 +220,8 @@ mod tests {
     fn rules(interception: &Interception) -> Vec<Rule> {
         let addresses = on().addresses().collect();
         let fallback = Fallback::default();
-        let wish = Wish { addresses, port: 53, health_port: 8080, interface: None, probe_mark: 0x10_0000, fallback };
-        desired(&wish, interception).rules
+        let spec = NodeSpec { addresses, port: 53, health_port: 8080, interface: None, probe_mark: 0x10_0000, fallback };
+        desired(&spec, interception).rules
     }
 
     fn raw_rules(interception: &Interception) -> Vec<Rule> {
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn our_rules_are_read_from_a_listing_and_nobody_else_s() {
-        let rules: Vec<String> = present(Table::Raw, LISTING).iter().map(|present| present.rule.to_string()).collect();
+        let rules: Vec<String> = present(IptablesTable::Raw, LISTING).iter().map(|present| present.rule.to_string()).collect();
         assert_eq!(
             rules,
             [
@@ -253,8 +253,8 @@ mod tests {
                 "raw OUTPUT: udp from 10.96.0.10 port 53 NOTRACK",
             ]
         );
-        assert!(present(Table::Raw, LISTING)[0].needs_socket);
-        assert_eq!(present(Table::Filter, LISTING), []);
+        assert!(present(IptablesTable::Raw, LISTING)[0].needs_socket);
+        assert_eq!(present(IptablesTable::Filter, LISTING), []);
     }
 
     #[test]
@@ -272,7 +272,7 @@ mod tests {
     fn a_rule_for_lo_is_none_for_every_link_and_none_for_another() {
         let comment = "-m comment --comment \"NodeLocal DNS Cache: allow DNS traffic\" -j ACCEPT";
         let line = |link: &str| format!("-A INPUT -s 10.96.0.10/32{link} -p udp -m udp --sport 53 {comment}");
-        let hook = |link: &str| present(Table::Filter, &line(link)).first().map(|present| present.rule.hook);
+        let hook = |link: &str| present(IptablesTable::Filter, &line(link)).first().map(|present| present.rule.hook);
         assert_eq!(hook(" -i lo"), Some(Hook::FilterInputLoopback));
         assert_eq!(hook(""), Some(Hook::FilterInput));
         for foreign in [" -i eth0", " ! -i lo", " -o lo", " -i lo -i lo"] {
@@ -283,17 +283,17 @@ mod tests {
     #[test]
     fn an_empty_table_lacks_everything_in_the_desired_order() {
         let rules = raw_rules(&on());
-        assert_eq!(changes(&rules, true, &[], true), Changes { missing: rules, surplus: vec![] });
+        assert_eq!(changes(&rules, true, &[], true), IptablesChanges { missing: rules, surplus: vec![] });
     }
 
     #[test]
     fn a_script_changes_one_table_and_leaves_the_rest_of_it() {
         let on = raw_rules(&on());
-        let surplus = present(Table::Raw, LISTING).remove(2);
+        let surplus = present(IptablesTable::Raw, LISTING).remove(2);
         let text = surplus.text.clone();
-        let changes = Changes { missing: vec![on[0]], surplus: vec![surplus] };
+        let changes = IptablesChanges { missing: vec![on[0]], surplus: vec![surplus] };
         let expected = format!("*raw\n-I OUTPUT 1 {}\n-D OUTPUT {text}\nCOMMIT\n", specification(&on[0], false));
-        assert_eq!(script(Table::Raw, &changes, true), expected);
+        assert_eq!(script(IptablesTable::Raw, &changes, true), expected);
     }
 
     #[test]
@@ -302,7 +302,7 @@ mod tests {
         let mut present = listed(&on, false);
         present.push(present[0].clone());
         let changes = changes(&raw_rules(&Interception::default()), false, &present, false);
-        assert_eq!(changes, Changes { missing: vec![], surplus: vec![present[0].clone()] });
+        assert_eq!(changes, IptablesChanges { missing: vec![], surplus: vec![present[0].clone()] });
     }
 
     #[test]
@@ -315,13 +315,13 @@ mod tests {
     }
 
     /// The rules as a program that appends them one after another would list them.
-    fn listed(rules: &[Rule], with_socket: bool) -> Vec<Present> {
+    fn listed(rules: &[Rule], with_socket: bool) -> Vec<PresentRule> {
         let line = |rule: &Rule| {
             let text = specification(rule, with_socket && takes_socket_match(rule));
             format!("-A {} {text}", chain(rule.hook))
         };
         let listing = rules.iter().map(line).collect::<Vec<_>>().join("\n");
-        Table::ALL.iter().flat_map(|table| present(*table, &listing)).collect()
+        IptablesTable::ALL.iter().flat_map(|table| present(*table, &listing)).collect()
     }
 
     proptest! {
@@ -339,22 +339,22 @@ mod tests {
         #[test]
         fn changes_lead_to_what_is_desired(picks in prop::collection::vec((0_usize..24, any::<bool>()), 0..30), intercepted in prop::sample::subsequence(on().addresses().collect::<Vec<_>>(), 0..=2), with_socket: bool) {
             let all = raw_rules(&on());
-            let before: Vec<Present> = picks.iter().flat_map(|(index, socket)| listed(&[all[index % all.len()]], *socket)).collect();
+            let before: Vec<PresentRule> = picks.iter().flat_map(|(index, socket)| listed(&[all[index % all.len()]], *socket)).collect();
             let desired = raw_rules(&Interception::of(&intercepted));
             let changes_found = changes(&desired, with_socket, &before, true);
-            let mut after: Vec<Present> = before;
+            let mut after: Vec<PresentRule> = before;
             after.extend(listed(&changes_found.missing, with_socket));
             for gone in &changes_found.surplus {
                 let place = after.iter().position(|present| present == gone).unwrap();
                 after.remove(place);
             }
-            prop_assert_eq!(changes(&desired, with_socket, &after, true), Changes::default());
+            prop_assert_eq!(changes(&desired, with_socket, &after, true), IptablesChanges::default());
             prop_assert_eq!(after.len(), desired.len());
         }
 
         #[test]
         fn no_listing_makes_it_panic(text in "(-A|-P|OUTPUT|-p|udp|-s|/|\\PC| |\"|--mark|0x){0,60}") {
-            let _read = present(Table::Raw, &text);
+            let _read = present(IptablesTable::Raw, &text);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What there is to do to a link. Pure.
 
-use crate::node::desired::LinkWish;
+use crate::node::desired::LinkSpec;
 use std::net::IpAddr;
 
 /// How the alias (`ip link` shows it) of each link begins that an agent made.
@@ -46,7 +46,7 @@ pub fn alias(name: &str) -> String {
 
 /// Which link to look after, and what there is beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Found {
+pub struct LinkInventory {
     /// None if it is to be made.
     pub link: Option<LinkView>,
     /// Ours too: it goes, since no address is to be on two links.
@@ -55,7 +55,7 @@ pub struct Found {
     pub is_name_free: bool,
 }
 
-impl Found {
+impl LinkInventory {
     /// `named` has the wanted name; `made` are those that we made under it, with whatever name. `known` is the index of the one that we have looked
     /// after until now.
     pub fn among(named: Option<LinkView>, made: Vec<LinkView>, known: Option<u32>) -> Self {
@@ -73,7 +73,7 @@ impl Found {
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum LinkStep {
     /// Make the link, with our alias.
     Create,
     /// Give it our alias.
@@ -86,25 +86,25 @@ pub enum Step {
     Add(IpAddr),
 }
 
-/// What makes `view` what `wish` wants, in order. Name and alias are touched only if the link `is_ours`, the name only if it `may_be_renamed`.
-pub fn steps(wish: &LinkWish, view: Option<&LinkView>, is_ours: bool, may_be_renamed: bool) -> Vec<Step> {
+/// What makes `view` what `spec` wants, in order. Name and alias are touched only if the link `is_ours`, the name only if it `may_be_renamed`.
+pub fn steps(spec: &LinkSpec, view: Option<&LinkView>, is_ours: bool, may_be_renamed: bool) -> Vec<LinkStep> {
     let Some(view) = view else {
-        let addresses = wish.addresses.iter().copied().map(Step::Add);
-        return [Step::Create, Step::Raise].into_iter().chain(addresses).collect();
+        let addresses = spec.addresses.iter().copied().map(LinkStep::Add);
+        return [LinkStep::Create, LinkStep::Raise].into_iter().chain(addresses).collect();
     };
-    let mark = (is_ours && view.alias.as_ref() != Some(&alias(&wish.name))).then_some(Step::Mark);
-    let rename = (is_ours && may_be_renamed && view.name != wish.name).then_some(Step::Rename);
-    let raise = (!view.is_up).then_some(Step::Raise);
+    let mark = (is_ours && view.alias.as_ref() != Some(&alias(&spec.name))).then_some(LinkStep::Mark);
+    let rename = (is_ours && may_be_renamed && view.name != spec.name).then_some(LinkStep::Rename);
+    let raise = (!view.is_up).then_some(LinkStep::Raise);
     let is_missing = |address: &&IpAddr| !view.addresses.iter().any(|(present, _)| present == *address);
     // Addresses before the name: queries wait for them.
-    let missing = wish.addresses.iter().filter(is_missing).copied().map(Step::Add);
+    let missing = spec.addresses.iter().filter(is_missing).copied().map(LinkStep::Add);
     raise.into_iter().chain(missing).chain(mark).chain(rename).collect()
 }
 
 /// Whether the link is ours to delete: one that we made, or the leftover of a reference that crashed, which is a dummy link with the wanted name and
 /// none but addresses of ours. A dummy link that somebody prepared for us carries no address or others too, and stays; asked before ours
 /// are added to it, that is.
-pub fn is_ours(wish: &LinkWish, view: &LinkView) -> bool {
+pub fn is_ours(spec: &LinkSpec, view: &LinkView) -> bool {
     if view.is_made_by_an_agent() {
         return true;
     }
@@ -112,12 +112,12 @@ pub fn is_ours(wish: &LinkWish, view: &LinkView) -> bool {
         return false;
     }
     let mut given = view.addresses.iter().map(|(address, _)| address).filter(|address| !is_automatic(address)).peekable();
-    given.peek().is_some() && given.all(|address| wish.addresses.contains(address))
+    given.peek().is_some() && given.all(|address| spec.addresses.contains(address))
 }
 
 /// Addresses to take off a link that stays: ours, as we put them there.
-pub fn addresses_to_remove(wish: &LinkWish, view: &LinkView) -> Vec<(IpAddr, u8)> {
-    let is_ours = |(address, prefix): &&(IpAddr, u8)| wish.addresses.contains(address) && *prefix == prefix_length(address);
+pub fn addresses_to_remove(spec: &LinkSpec, view: &LinkView) -> Vec<(IpAddr, u8)> {
+    let is_ours = |(address, prefix): &&(IpAddr, u8)| spec.addresses.contains(address) && *prefix == prefix_length(address);
     view.addresses.iter().filter(is_ours).copied().collect()
 }
 
@@ -139,8 +139,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn wish() -> LinkWish {
-        LinkWish { name: "nodelocaldns".to_owned(), addresses: vec![ip("169.254.20.10"), ip("fd00::10")] }
+    fn spec() -> LinkSpec {
+        LinkSpec { name: "nodelocaldns".to_owned(), addresses: vec![ip("169.254.20.10"), ip("fd00::10")] }
     }
 
     fn dummy(addresses: &[(&str, u8)]) -> LinkView {
@@ -158,28 +158,28 @@ mod tests {
     #[test]
     fn a_link_that_is_missing_is_made_raised_and_addressed() {
         assert_eq!(
-            steps(&wish(), None, true, true),
-            [Step::Create, Step::Raise, Step::Add(ip("169.254.20.10")), Step::Add(ip("fd00::10"))]
+            steps(&spec(), None, true, true),
+            [LinkStep::Create, LinkStep::Raise, LinkStep::Add(ip("169.254.20.10")), LinkStep::Add(ip("fd00::10"))]
         );
     }
 
     #[test]
     fn only_what_is_missing_is_done() {
         let mut view = dummy(&[("169.254.20.10", 32), ("fd00::10", 128), ("192.0.2.1", 24)]);
-        assert_eq!(steps(&wish(), Some(&view), false, true), []);
+        assert_eq!(steps(&spec(), Some(&view), false, true), []);
         view.is_up = false;
         view.addresses.remove(0);
-        assert_eq!(steps(&wish(), Some(&view), false, true), [Step::Raise, Step::Add(ip("169.254.20.10"))]);
+        assert_eq!(steps(&spec(), Some(&view), false, true), [LinkStep::Raise, LinkStep::Add(ip("169.254.20.10"))]);
     }
 
     #[test]
     fn name_and_alias_are_given_back_to_a_link_of_ours_only() {
         let mut view = LinkView { name: "dns0".to_owned(), ..dummy(&[("169.254.20.10", 32), ("fd00::10", 128)]) };
-        assert_eq!(steps(&wish(), Some(&view), true, true), [Step::Mark, Step::Rename]);
-        assert_eq!(steps(&wish(), Some(&view), false, true), []);
+        assert_eq!(steps(&spec(), Some(&view), true, true), [LinkStep::Mark, LinkStep::Rename]);
+        assert_eq!(steps(&spec(), Some(&view), false, true), []);
         view.alias = Some(alias("nodelocaldns"));
-        assert_eq!(steps(&wish(), Some(&view), true, false), [], "the name is somebody else's");
-        assert_eq!(steps(&wish(), Some(&view), true, true), [Step::Rename]);
+        assert_eq!(steps(&spec(), Some(&view), true, false), [], "the name is somebody else's");
+        assert_eq!(steps(&spec(), Some(&view), true, true), [LinkStep::Rename]);
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
         let link = |index: u32, name: &str| LinkView { index, name: name.to_owned(), ..dummy(&[]) };
         let found = |named: Option<u32>, made: &[u32], known| {
             let made = made.iter().map(|index| link(*index, "any")).collect();
-            let found = Found::among(named.map(|index| link(index, "nodelocaldns")), made, known);
+            let found = LinkInventory::among(named.map(|index| link(index, "nodelocaldns")), made, known);
             let surplus: Vec<u32> = found.surplus.iter().map(|link| link.index).collect();
             (found.link.map(|link| link.index), surplus, found.is_name_free)
         };
@@ -211,13 +211,13 @@ mod tests {
     #[test]
     fn a_link_that_we_made_is_ours_whatever_it_carries() {
         let mut view = dummy(&[("192.0.2.1", 24)]);
-        assert!(!is_ours(&wish(), &view));
+        assert!(!is_ours(&spec(), &view));
         view.alias = Some(alias("nodelocaldns"));
-        assert!(is_ours(&wish(), &view));
+        assert!(is_ours(&spec(), &view));
         view.kind = Some("bridge".to_owned());
-        assert!(is_ours(&wish(), &view), "made where the kernel has no dummy links");
+        assert!(is_ours(&spec(), &view), "made where the kernel has no dummy links");
         view.kind = Some("veth".to_owned());
-        assert!(!is_ours(&wish(), &view), "we make no such links");
+        assert!(!is_ours(&spec(), &view), "we make no such links");
     }
 
     #[test]
@@ -230,23 +230,23 @@ mod tests {
     #[test]
     fn a_bridge_with_none_but_our_addresses_is_not_ours() {
         let view = LinkView { kind: Some("bridge".to_owned()), ..dummy(&[("169.254.20.10", 32)]) };
-        assert!(!is_ours(&wish(), &view));
+        assert!(!is_ours(&spec(), &view));
     }
 
     #[test]
     fn the_leftover_of_a_crashed_reference_is_ours() {
-        assert!(is_ours(&wish(), &dummy(&[("169.254.20.10", 32), ("fe80::1", 64)])));
+        assert!(is_ours(&spec(), &dummy(&[("169.254.20.10", 32), ("fe80::1", 64)])));
     }
 
     #[test]
     fn a_dummy_link_prepared_by_somebody_is_not_ours() {
-        assert!(!is_ours(&wish(), &dummy(&[("fe80::1", 64)])));
-        assert!(!is_ours(&wish(), &dummy(&[("169.254.20.10", 32), ("192.0.2.1", 24)])));
+        assert!(!is_ours(&spec(), &dummy(&[("fe80::1", 64)])));
+        assert!(!is_ours(&spec(), &dummy(&[("169.254.20.10", 32), ("192.0.2.1", 24)])));
     }
 
     #[test]
     fn only_our_addresses_leave_a_link_that_stays() {
         let view = dummy(&[("169.254.20.10", 32), ("fd00::10", 64), ("192.0.2.1", 24)]);
-        assert_eq!(addresses_to_remove(&wish(), &view), [(ip("169.254.20.10"), 32)]);
+        assert_eq!(addresses_to_remove(&spec(), &view), [(ip("169.254.20.10"), 32)]);
     }
 }

@@ -3,12 +3,12 @@
 mod difference;
 mod read;
 
-use super::desired::LinkWish;
+use super::desired::LinkSpec;
 use super::error::Error;
 use super::ipv6;
 use super::rate_limit::{RateLimit, times};
 pub use difference::LinkView;
-use difference::{Found, Step, addresses_to_remove, alias, is_ours, prefix_length, steps};
+use difference::{LinkInventory, LinkStep, addresses_to_remove, alias, is_ours, prefix_length, steps};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 pub use read::look;
@@ -39,7 +39,7 @@ type Notifications = BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>;
 
 /// The link, and a connection to the kernel about it.
 pub struct Link {
-    wish: LinkWish,
+    spec: LinkSpec,
     handle: Handle,
     notifications: Notifications,
     connection: JoinHandle<()>,
@@ -53,7 +53,7 @@ pub struct Link {
     misnomer: Option<String>,
     /// What others did to it.
     mended: RateLimit,
-    last_mended: Vec<Step>,
+    last_mended: Vec<LinkStep>,
     /// Links that were made because the one before was gone.
     made: RateLimit,
 }
@@ -70,14 +70,14 @@ impl Link {
     /// # Errors
     ///
     /// [`Error::Socket`].
-    pub fn open(wish: LinkWish) -> Result<Self, Error> {
+    pub fn open(spec: LinkSpec) -> Result<Self, Error> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let opened = new_multicast_connection(&groups);
         let (connection, handle, notifications) = opened.map_err(|source| Error::Socket { purpose: "links", source })?;
         let connection = tokio::spawn(connection);
         let notifications = notifications.map(|(message, _sender)| message).boxed();
         Ok(Self {
-            wish,
+            spec,
             handle,
             notifications,
             connection,
@@ -101,17 +101,17 @@ impl Link {
         let found = self.find().await?;
         let before = found.link.clone();
         let is_known = before.as_ref().is_some_and(|link| self.index == Some(link.index));
-        let mut is_ours = if is_known { self.is_ours } else { before.as_ref().is_none_or(|link| is_ours(&self.wish, link)) };
+        let mut is_ours = if is_known { self.is_ours } else { before.as_ref().is_none_or(|link| is_ours(&self.spec, link)) };
         let may_be_renamed = found.is_name_free && self.renamed.is_none_or(|renamed| renamed.elapsed() >= RENAME_PAUSE);
-        let wanted = steps(&self.wish, before.as_ref(), is_ours, may_be_renamed);
+        let wanted = steps(&self.spec, before.as_ref(), is_ours, may_be_renamed);
         let (mut view, mut done, mut first_error, mut misnomer) = (before, Vec::new(), None, None);
         for step in wanted {
-            if step == Step::Rename {
+            if step == LinkStep::Rename {
                 self.renamed = Some(Instant::now());
             }
             match self.take(&step, view.as_ref()).await {
                 Ok(()) => {
-                    if step == Step::Create {
+                    if step == LinkStep::Create {
                         view = self.view().await?;
                         is_ours = true;
                     }
@@ -132,10 +132,10 @@ impl Link {
         }
         first_error = first_error.or(self.leave(view.as_ref()).await.err());
         self.tell(view.as_ref(), is_known, is_ours, &done);
-        let called = view.as_ref().map(|link| &link.name).filter(|called| **called != self.wish.name).cloned();
+        let called = view.as_ref().map(|link| &link.name).filter(|called| **called != self.spec.name).cloned();
         if !found.is_name_free && is_ours {
             let taken = |called| {
-                format!("our link {} is called {called} now and is used as that: another link has its name", self.wish.name)
+                format!("our link {} is called {called} now and is used as that: another link has its name", self.spec.name)
             };
             misnomer = called.map(taken);
         }
@@ -146,10 +146,10 @@ impl Link {
     }
 
     /// Says what has been done, the same at most once a minute.
-    fn tell(&mut self, view: Option<&LinkView>, is_known: bool, is_ours: bool, done: &[Step]) {
-        let (name, now) = (&self.wish.name, Instant::now());
+    fn tell(&mut self, view: Option<&LinkView>, is_known: bool, is_ours: bool, done: &[LinkStep]) {
+        let (name, now) = (&self.spec.name, Instant::now());
         if view.is_some() && !is_known {
-            let origin = match (done.contains(&Step::Create), is_ours) {
+            let origin = match (done.contains(&LinkStep::Create), is_ours) {
                 (true, _) => "made",
                 (false, true) => "found a predecessor's; it is ours from now on",
                 (false, false) => "found; only our addresses will be taken off it again",
@@ -186,11 +186,11 @@ impl Link {
     ///
     /// [`Error::LinkCheck`], the last of several.
     pub async fn remove(&mut self) -> Result<(), Error> {
-        let Found { link, surplus, .. } = self.find().await?;
+        let LinkInventory { link, surplus, .. } = self.find().await?;
         let mut outcome = Ok(());
         for link in link.iter().chain(&surplus) {
             // What it carries by now are our own addresses, so what was decided when it was first seen holds.
-            let is_ours = if self.index == Some(link.index) { self.is_ours } else { is_ours(&self.wish, link) };
+            let is_ours = if self.index == Some(link.index) { self.is_ours } else { is_ours(&self.spec, link) };
             let removed = if is_ours {
                 tracing::info!("link {} is deleted", link.name);
                 self.delete(link).await
@@ -205,7 +205,7 @@ impl Link {
     /// Takes our addresses off a link of somebody's that had the wanted name, and has not any more.
     async fn leave(&self, now: Option<&LinkView>) -> Result<(), Error> {
         let Some(before) = self.index.filter(|index| now.is_some_and(|link| link.index != *index)) else { return Ok(()) };
-        match view_of_index(&self.handle, before, &self.wish.name).await? {
+        match view_of_index(&self.handle, before, &self.spec.name).await? {
             Some(link) => self.take_addresses_off(&link).await,
             None => Ok(()),
         }
@@ -213,7 +213,7 @@ impl Link {
 
     async fn take_addresses_off(&self, link: &LinkView) -> Result<(), Error> {
         let mut outcome = Ok(());
-        for (address, prefix) in addresses_to_remove(&self.wish, link) {
+        for (address, prefix) in addresses_to_remove(&self.spec, link) {
             let deleted = self.handle.address().del(address_message(link.index, address, prefix)).execute().await;
             if let Err(error) = accept(deleted, libc::EADDRNOTAVAIL) {
                 outcome = Err(check_error(&link.name, format!("take address {address} off"), error));
@@ -228,17 +228,17 @@ impl Link {
     }
 
     /// The link to look after. All links are looked through only while the one that is known is not the one of the wanted name.
-    async fn find(&self) -> Result<Found, Error> {
+    async fn find(&self) -> Result<LinkInventory, Error> {
         let named = self.view().await?;
         if named.is_some() && named.as_ref().map(|link| link.index) == self.index {
-            return Ok(Found { link: named, ..Found::default() });
+            return Ok(LinkInventory { link: named, ..LinkInventory::default() });
         }
-        let mut made = made_as(&self.handle, &self.wish.name).await?;
+        let mut made = made_as(&self.handle, &self.spec.name).await?;
         // Ours, also if somebody took its alias.
         if let Some(known) = self.index.filter(|known| self.is_ours && !made.iter().any(|link| link.index == *known)) {
-            made.extend(view_of_index(&self.handle, known, &self.wish.name).await?);
+            made.extend(view_of_index(&self.handle, known, &self.spec.name).await?);
         }
-        Ok(Found::among(named, made, self.index))
+        Ok(LinkInventory::among(named, made, self.index))
     }
 
     /// Waits until the kernel tells of something about the link or its addresses, our own changes included. May be dropped while it
@@ -247,7 +247,7 @@ impl Link {
         while let Some(message) = self.notifications.next().await {
             let concerns = match message.payload {
                 NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link)) => {
-                    Some(link.header.index) == self.index || name_of(&link) == Some(&self.wish.name)
+                    Some(link.header.index) == self.index || name_of(&link) == Some(&self.spec.name)
                 }
                 NetlinkPayload::InnerMessage(
                     RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address),
@@ -262,14 +262,14 @@ impl Link {
                 return;
             }
         }
-        tracing::error!("the kernel's notifications about link {} ended; it is looked after at intervals only", self.wish.name);
+        tracing::error!("the kernel's notifications about link {} ended; it is looked after at intervals only", self.spec.name);
         std::future::pending().await
     }
 
-    async fn take(&self, step: &Step, view: Option<&LinkView>) -> Result<(), Error> {
-        let name = &self.wish.name;
+    async fn take(&self, step: &LinkStep, view: Option<&LinkView>) -> Result<(), Error> {
+        let name = &self.spec.name;
         match (step, view) {
-            (Step::Create, _) => {
+            (LinkStep::Create, _) => {
                 let created = self.handle.link().add(LinkDummy::new(name).build()).execute().await;
                 let mut created = accept(created, libc::EEXIST);
                 // A bridge without ports holds addresses as well; kernels of small virtual machines often come without dummy links.
@@ -280,17 +280,17 @@ impl Link {
                 // The kernel takes no alias when a link is made.
                 self.mark(LinkUnspec::new_with_name(name)).await
             }
-            (Step::Mark, Some(view)) => self.mark(LinkUnspec::new_with_index(view.index)).await,
-            (Step::Rename, Some(view)) => {
+            (LinkStep::Mark, Some(view)) => self.mark(LinkUnspec::new_with_index(view.index)).await,
+            (LinkStep::Rename, Some(view)) => {
                 let message = LinkUnspec::new_with_index(view.index).name(name.clone()).build();
                 let renamed = accept(self.handle.link().set(message).execute().await, 0);
                 renamed.map_err(|source| Error::LinkName { name: name.clone(), called: view.name.clone(), source })
             }
-            (Step::Raise, Some(view)) => {
+            (LinkStep::Raise, Some(view)) => {
                 let raised = self.handle.link().set(LinkUnspec::new_with_index(view.index).up().build()).execute().await;
                 accept(raised, 0).map_err(|error| self.check_error("set up", error))
             }
-            (Step::Add(address), Some(view)) => {
+            (LinkStep::Add(address), Some(view)) => {
                 let mut request = self.handle.address().add(view.index, *address, prefix_length(address));
                 *request.message_mut() = address_message(view.index, *address, prefix_length(address));
                 accept(request.execute().await, libc::EEXIST).map_err(|source| self.add_error(*address, &view.name, source))
@@ -300,7 +300,7 @@ impl Link {
     }
 
     async fn mark(&self, link: LinkMessageBuilder<LinkUnspec>) -> Result<(), Error> {
-        let message = link.append_extra_attribute(LinkAttribute::IfAlias(alias(&self.wish.name))).build();
+        let message = link.append_extra_attribute(LinkAttribute::IfAlias(alias(&self.spec.name))).build();
         let marked = self.handle.link().set(message).execute().await;
         accept(marked, 0).map_err(|error| self.check_error("give an alias to", error))
     }
@@ -317,7 +317,7 @@ impl Link {
     /// asks for a route in between gets one out of the link, and may keep it.
     async fn wait_until_delivered_here(&self) -> Result<(), Error> {
         let started = Instant::now();
-        for address in &self.wish.addresses {
+        for address in &self.spec.addresses {
             let IpAddr::V6(v6) = address else { continue };
             while !self.is_delivered_here(*v6).await {
                 if started.elapsed() > ROUTE_WAIT {
@@ -337,11 +337,11 @@ impl Link {
     }
 
     async fn view(&self) -> Result<Option<LinkView>, Error> {
-        view(&self.handle, &self.wish.name).await
+        view(&self.handle, &self.spec.name).await
     }
 
     fn check_error(&self, action: impl Into<String>, source: io::Error) -> Error {
-        check_error(&self.wish.name, action, source)
+        check_error(&self.spec.name, action, source)
     }
 }
 

@@ -2,15 +2,15 @@
 //!
 //! Only there can an accept outweigh what drops in the same chain. A chain that is not there drops nothing, and is not made.
 
-use super::chains::{BaseChain, Chains, Name};
+use super::chains::{BaseChain, ChainName, Chains};
 use super::encode;
-use super::expression::{Expression, Verdict};
+use super::expression::{Expression, NftVerdict};
 use super::lacks;
-use super::ruleset::{Family, Place};
-use super::socket::Channel;
-use crate::node::desired::{ALLOW_TRAFFIC, End, Hook, Protocol, Rule};
+use super::ruleset::{Family, NetfilterHook};
+use super::socket::NetlinkSocket;
+use crate::node::desired::{ALLOW_TRAFFIC, Hook, PacketEnd, Protocol, Rule};
 use crate::node::error::Error;
-use crate::node::firewall::{Packet, Ruling, ruling_of};
+use crate::node::firewall::{ChainVerdict, Packet, chain_verdict};
 use netlink_bindings::nftables::{CmpOps, MetaKeys, PayloadBase};
 use std::collections::HashSet;
 use std::io;
@@ -18,12 +18,12 @@ use std::net::IpAddr;
 
 /// The rules, in the kernel, and the socket by which they are put there.
 pub struct AcceptRules {
-    channel: Channel,
+    channel: NetlinkSocket,
 }
 
 /// A chain of iptables-nft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Chain {
+pub struct AcceptChain {
     pub is_ipv6: bool,
     /// INPUT, else OUTPUT.
     pub is_input: bool,
@@ -31,7 +31,7 @@ pub struct Chain {
 
 /// What there is to do to a chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Changes {
+pub struct AcceptChanges {
     /// To be put to the front.
     pub missing: Vec<Rule>,
     /// Handles.
@@ -40,13 +40,13 @@ pub struct Changes {
 
 /// What was done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Done {
+pub struct AcceptCounts {
     /// Rules put in, again or for the first time.
     pub put: usize,
     pub removed: usize,
 }
 
-impl Chain {
+impl AcceptChain {
     pub const TABLE: &str = "filter";
     const ALL: [Self; 4] = [
         Self { is_ipv6: false, is_input: true },
@@ -84,12 +84,12 @@ impl Chain {
 
     /// It in `chains`, if it is there and hooked in as iptables does, and may be changed.
     fn find(self, chains: &Chains) -> Option<&BaseChain> {
-        let name = Name {
+        let name = ChainName {
             family: if self.is_ipv6 { Family::Ip6 } else { Family::Ip },
             table: Self::TABLE.to_owned(),
             name: self.name().to_owned(),
         };
-        let at = if self.is_input { Place::Input } else { Place::Output };
+        let at = if self.is_input { NetfilterHook::Input } else { NetfilterHook::Output };
         let is_owned = chains.owned_tables.contains(&(name.family, name.table.clone()));
         chains.bases.iter().find(|chain| chain.name == name && chain.base.at == at && !is_owned)
     }
@@ -102,7 +102,7 @@ impl AcceptRules {
     ///
     /// [`Error::Nftables`]: the kernel has no netfilter over netlink, or descriptors are short.
     pub fn open() -> Result<Self, Error> {
-        let channel = Channel::open().map_err(|source| refusal("open", source))?;
+        let channel = NetlinkSocket::open().map_err(|source| refusal("open", source))?;
         Ok(Self { channel })
     }
 
@@ -127,16 +127,16 @@ impl AcceptRules {
     /// # Errors
     ///
     /// [`Error::Nftables`]; the chains are as they were.
-    pub fn apply(&mut self, rules: &[Rule], chains: &Chains, is_alone: bool) -> Result<Done, Error> {
+    pub fn apply(&mut self, rules: &[Rule], chains: &Chains, is_alone: bool) -> Result<AcceptCounts, Error> {
         let todo = due(rules, chains, is_alone);
         if todo.is_empty() {
-            return Ok(Done::default());
+            return Ok(AcceptCounts::default());
         }
         let committed = self.channel.commit(|sequence| encode::accept(&todo, sequence));
         committed.map_err(|source| refusal("put rules that accept DNS packets into", source))?;
         let put = todo.iter().map(|(_, changes)| changes.missing.len()).sum();
         let removed = todo.iter().map(|(_, changes)| changes.surplus.len()).sum();
-        Ok(Done { put, removed })
+        Ok(AcceptCounts { put, removed })
     }
 
     /// Removes all rules with our comment; returns how many there were.
@@ -145,7 +145,7 @@ impl AcceptRules {
     ///
     /// [`Error::Nftables`], [`Error::Listing`]. A kernel that can hold none has none.
     pub fn remove_all() -> Result<usize, Error> {
-        let mut rules = match Channel::open() {
+        let mut rules = match NetlinkSocket::open() {
             Ok(channel) => Self { channel },
             Err(source) if lacks(&source) => return Ok(0),
             Err(source) => return Err(refusal("open", source)),
@@ -159,19 +159,19 @@ impl AcceptRules {
 }
 
 /// What makes all chains what they should be.
-pub(in crate::node) fn due(rules: &[Rule], chains: &Chains, is_alone: bool) -> Vec<(Chain, Changes)> {
-    let of_chain = |chain: Chain| {
+pub(in crate::node) fn due(rules: &[Rule], chains: &Chains, is_alone: bool) -> Vec<(AcceptChain, AcceptChanges)> {
+    let of_chain = |chain: AcceptChain| {
         let base = chain.find(chains)?;
         let wanted: Vec<Rule> = rules.iter().filter(|rule| chain.holds(rule)).copied().collect();
         let todo = changes(chain, &wanted, base, chains, is_alone);
-        (todo != Changes::default()).then_some((chain, todo))
+        (todo != AcceptChanges::default()).then_some((chain, todo))
     };
-    Chain::ALL.into_iter().filter_map(of_chain).collect()
+    AcceptChain::ALL.into_iter().filter_map(of_chain).collect()
 }
 
 /// What makes `base` what it should be.
-fn changes(chain: Chain, wanted: &[Rule], base: &BaseChain, chains: &Chains, is_alone: bool) -> Changes {
-    let mut changes = Changes::default();
+fn changes(chain: AcceptChain, wanted: &[Rule], base: &BaseChain, chains: &Chains, is_alone: bool) -> AcceptChanges {
+    let mut changes = AcceptChanges::default();
     // Of a chain that was not read, since there are too many rules before it, nothing is known: what is there may be ours.
     let Some(listed) = chains.rules.get(&base.name) else { return changes };
     let mut in_place = HashSet::new();
@@ -184,7 +184,7 @@ fn changes(chain: Chain, wanted: &[Rule], base: &BaseChain, chains: &Chains, is_
         let is_repeated = in_place.contains(&rule);
         let is_wanted = wanted.contains(&rule);
         let is_reached =
-            || is_front || Packet::of(&rule).is_none_or(|packet| ruling_of(chains, base, &packet) == Ruling::Accepts);
+            || is_front || Packet::of(&rule).is_none_or(|packet| chain_verdict(chains, base, &packet) == ChainVerdict::Accepts);
         if is_repeated || (!is_wanted && is_alone) || (is_wanted && !is_reached()) {
             changes.surplus.push(listed.handle);
         } else {
@@ -196,7 +196,7 @@ fn changes(chain: Chain, wanted: &[Rule], base: &BaseChain, chains: &Chains, is_
 }
 
 /// The rule that `expressions` are, if it is one such as we or the reference put into `chain`, in whichever form the programs write it.
-fn ours(chain: Chain, expressions: &[Expression]) -> Option<Rule> {
+fn ours(chain: AcceptChain, expressions: &[Expression]) -> Option<Rule> {
     let (mut address, mut protocol, mut port) = (None, None, None);
     let (mut is_loopback, mut has_comment, mut accepts) = (false, false, false);
     let mut rest = expressions.iter();
@@ -225,10 +225,10 @@ fn ours(chain: Chain, expressions: &[Expression]) -> Option<Rule> {
                         address = Some(address_of(chain.is_ipv6, offset, value)?);
                     }
                     (base, 0, 2) if base == PayloadBase::TransportHeader as u32 => {
-                        port = Some((End::Source, u16::from_be_bytes(value.try_into().ok()?)));
+                        port = Some((PacketEnd::Source, u16::from_be_bytes(value.try_into().ok()?)));
                     }
                     (base, 2, 2) if base == PayloadBase::TransportHeader as u32 => {
-                        port = Some((End::Destination, u16::from_be_bytes(value.try_into().ok()?)));
+                        port = Some((PacketEnd::Destination, u16::from_be_bytes(value.try_into().ok()?)));
                     }
                     _ => return None,
                 }
@@ -239,7 +239,7 @@ fn ours(chain: Chain, expressions: &[Expression]) -> Option<Rule> {
                 _ => return None,
             },
             Expression::Pass => {}
-            Expression::Decide(Verdict::Accept) => accepts = true,
+            Expression::Decide(NftVerdict::Accept) => accepts = true,
             _ => return None,
         }
     }
@@ -265,56 +265,57 @@ fn protocol_of(value: &[u8]) -> Option<Protocol> {
     }
 }
 
-fn address_of(is_ipv6: bool, offset: u32, value: &[u8]) -> Option<(End, IpAddr)> {
+fn address_of(is_ipv6: bool, offset: u32, value: &[u8]) -> Option<(PacketEnd, IpAddr)> {
     let address: IpAddr = match is_ipv6 {
         false => <[u8; 4]>::try_from(value).ok()?.into(),
         true => <[u8; 16]>::try_from(value).ok()?.into(),
     };
-    let end = [End::Source, End::Destination].into_iter().find(|end| encode::address_offset(address, *end) == offset)?;
+    let end =
+        [PacketEnd::Source, PacketEnd::Destination].into_iter().find(|end| encode::address_offset(address, *end) == offset)?;
     Some((end, address))
 }
 
 /// Of `xt_udp` or `xt_tcp` that ask for one port and nothing else.
-fn port_of(info: &[u8]) -> Option<(End, u16)> {
+fn port_of(info: &[u8]) -> Option<(PacketEnd, u16)> {
     let mut numbers = info.chunks_exact(2).map(|octets| u16::from_ne_bytes([octets[0], octets[1]]));
     let ports = [numbers.next()?, numbers.next()?, numbers.next()?, numbers.next()?];
     let asks_more = numbers.any(|number| number != 0);
     match ports {
         _ if asks_more => None,
-        [first, last, 0, u16::MAX] if first == last => Some((End::Source, first)),
-        [0, u16::MAX, first, last] if first == last => Some((End::Destination, first)),
+        [first, last, 0, u16::MAX] if first == last => Some((PacketEnd::Source, first)),
+        [0, u16::MAX, first, last] if first == last => Some((PacketEnd::Destination, first)),
         _ => None,
     }
 }
 
 fn refusal(action: &'static str, source: io::Error) -> Error {
-    Error::Nftables { action, table: Chain::TABLE.to_owned(), source }
+    Error::Nftables { action, table: AcceptChain::TABLE.to_owned(), source }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::desired::{Interception, Wish, desired};
-    use crate::node::fallback::Fallback;
+    use crate::node::desired::{Interception, NodeSpec, desired};
+    use crate::node::fallback_rules::Fallback;
     use crate::node::nftables::chains::ChainRule;
     use crate::node::nftables::expression::decode;
     use crate::node::nftables::message::messages;
-    use crate::node::nftables::ruleset::Base;
+    use crate::node::nftables::ruleset::BaseHook;
     use netlink_bindings::nftables::OpGetruleDump;
     use netlink_bindings::traits::NetlinkRequest;
 
-    const INPUT: Chain = Chain { is_ipv6: false, is_input: true };
+    const INPUT: AcceptChain = AcceptChain { is_ipv6: false, is_input: true };
 
     fn rules() -> Vec<Rule> {
         let addresses = ["169.254.20.10", "fd00::10"].map(|text| text.parse().unwrap()).to_vec();
         let fallback = Fallback::default();
-        let wish = Wish { addresses, port: 53, health_port: 8080, interface: None, probe_mark: 0x10_0000, fallback };
-        desired(&wish, &Interception::default()).rules
+        let spec = NodeSpec { addresses, port: 53, health_port: 8080, interface: None, probe_mark: 0x10_0000, fallback };
+        desired(&spec, &Interception::default()).rules
     }
 
     /// `rules` as the kernel would list them once they are written.
-    fn written(chain: Chain, rules: &[Rule]) -> Vec<ChainRule> {
-        let changes = Changes { missing: rules.to_vec(), surplus: vec![] };
+    fn written(chain: AcceptChain, rules: &[Rule]) -> Vec<ChainRule> {
+        let changes = AcceptChanges { missing: rules.to_vec(), surplus: vec![] };
         let batch = encode::accept(&[(chain, changes)], 1);
         let of_rules = messages(&batch.octets).filter(|message| message.message_type() == 0xa06);
         let mut written: Vec<ChainRule> = of_rules
@@ -332,8 +333,8 @@ mod tests {
     }
 
     fn chains(rules: Vec<ChainRule>) -> Chains {
-        let name = Name { family: Family::Ip, table: "filter".to_owned(), name: "INPUT".to_owned() };
-        let base = Base { at: Place::Input, priority: 0, drops: true };
+        let name = ChainName { family: Family::Ip, table: "filter".to_owned(), name: "INPUT".to_owned() };
+        let base = BaseHook { at: NetfilterHook::Input, priority: 0, drops: true };
         let mut chains = Chains::default();
         chains.bases.push(BaseChain { name: name.clone(), base });
         chains.rules.insert(name, rules);
@@ -341,13 +342,13 @@ mod tests {
     }
 
     fn drop_rule() -> ChainRule {
-        ChainRule { handle: 99, expressions: vec![Expression::Decide(Verdict::Drop)] }
+        ChainRule { handle: 99, expressions: vec![Expression::Decide(NftVerdict::Drop)] }
     }
 
     #[test]
     fn every_rule_that_we_write_is_read_back_from_its_own_chain() {
         let mut count = 0;
-        for chain in Chain::ALL {
+        for chain in AcceptChain::ALL {
             let wanted: Vec<Rule> = rules().into_iter().filter(|rule| chain.holds(rule)).collect();
             let read: Vec<Option<Rule>> = written(chain, &wanted).iter().map(|rule| ours(chain, &rule.expressions)).collect();
             count += read.len();
@@ -372,7 +373,7 @@ mod tests {
         assert_eq!(ours(INPUT, &more), None);
         let mut drops = expressions;
         drops.pop();
-        drops.push(Expression::Decide(Verdict::Drop));
+        drops.push(Expression::Decide(NftVerdict::Drop));
         assert_eq!(ours(INPUT, &drops), None);
     }
 
@@ -383,15 +384,15 @@ mod tests {
             let chains = chains(rules);
             changes(INPUT, &wanted, &chains.bases[0], &chains, is_alone)
         };
-        assert_eq!(todo(vec![drop_rule()], true), Changes { missing: wanted.clone(), surplus: vec![] });
+        assert_eq!(todo(vec![drop_rule()], true), AcceptChanges { missing: wanted.clone(), surplus: vec![] });
         let in_place = written(INPUT, &wanted);
-        assert_eq!(todo([in_place.clone(), vec![drop_rule()]].concat(), true), Changes::default());
+        assert_eq!(todo([in_place.clone(), vec![drop_rule()]].concat(), true), AcceptChanges::default());
         let behind = todo([vec![drop_rule()], in_place.clone()].concat(), true);
-        assert_eq!(behind, Changes { missing: wanted.clone(), surplus: (1..=6).collect() });
+        assert_eq!(behind, AcceptChanges { missing: wanted.clone(), surplus: (1..=6).collect() });
         let harmless = ChainRule { handle: 98, expressions: vec![Expression::Pass] };
-        assert_eq!(todo([vec![harmless], in_place.clone()].concat(), true), Changes::default());
+        assert_eq!(todo([vec![harmless], in_place.clone()].concat(), true), AcceptChanges::default());
         let twice = todo([in_place.clone(), in_place].concat(), false);
-        assert_eq!(twice, Changes { missing: vec![], surplus: (1..=6).collect() }, "also beside another agent");
+        assert_eq!(twice, AcceptChanges { missing: vec![], surplus: (1..=6).collect() }, "also beside another agent");
     }
 
     #[test]
@@ -399,7 +400,7 @@ mod tests {
         let wanted: Vec<Rule> = rules().into_iter().filter(|rule| INPUT.holds(rule)).collect();
         let chains = chains(written(INPUT, &wanted));
         let todo = |is_alone| changes(INPUT, &wanted[1..], &chains.bases[0], &chains, is_alone);
-        assert_eq!(todo(false), Changes::default());
-        assert_eq!(todo(true), Changes { missing: vec![], surplus: vec![1] });
+        assert_eq!(todo(false), AcceptChanges::default());
+        assert_eq!(todo(true), AcceptChanges { missing: vec![], surplus: vec![1] });
     }
 }

@@ -1,30 +1,30 @@
 //! What the owned table's sets hold of clients whose packets arrive, and do not.
 
 use super::encode::{FAMILY, arrival, header};
-use super::{Table, socket::Channel};
-use crate::node::arrival::{Client, Look};
+use super::{InterceptionTable, socket::NetlinkSocket};
+use crate::node::arrival::{ArrivalSnapshot, Client};
 use crate::node::error::Error;
 use netlink_bindings::nftables::{OpGetsetelemDump, Request};
 use netlink_bindings::traits::NetlinkRequest;
 use std::io;
 use std::time::Duration;
 
-impl Table {
+impl InterceptionTable {
     /// Who is blocked and whose packets arrive.
     ///
     /// # Errors
     ///
     /// [`Error::Nftables`].
-    pub fn look_at_clients(&mut self) -> Result<Look, Error> {
-        let mut look = Look::default();
+    pub fn look_at_clients(&mut self) -> Result<ArrivalSnapshot, Error> {
+        let mut snapshot = ArrivalSnapshot::default();
         for family in arrival::FAMILIES {
             let blocked = members(&mut self.channel, &self.name, family.blocked);
-            look.blocked.extend(blocked.map_err(|source| self.refusal("look at", source))?);
+            snapshot.blocked.extend(blocked.map_err(|source| self.refusal("look at", source))?);
             let arriving = members(&mut self.channel, &self.name, family.arriving);
             let arriving = arriving.map_err(|source| self.refusal("look at", source))?;
-            look.arriving.extend(arriving.into_iter().map(|(client, _)| client));
+            snapshot.arriving.extend(arriving.into_iter().map(|(client, _)| client));
         }
-        Ok(look)
+        Ok(snapshot)
     }
 
     /// Leaves each of `clients` alone for so long. Not one of them, if one has been freed meanwhile.
@@ -55,17 +55,17 @@ impl Table {
 /// # Errors
 ///
 /// The kernel refused.
-pub fn read(table: &str) -> io::Result<Look> {
-    let mut channel = Channel::open()?;
-    let mut look = Look::default();
+pub fn read(table: &str) -> io::Result<ArrivalSnapshot> {
+    let mut channel = NetlinkSocket::open()?;
+    let mut snapshot = ArrivalSnapshot::default();
     for family in arrival::FAMILIES {
-        look.blocked.extend(members(&mut channel, table, family.blocked)?);
+        snapshot.blocked.extend(members(&mut channel, table, family.blocked)?);
     }
-    Ok(look)
+    Ok(snapshot)
 }
 
 /// The clients in a set, each with what is left of its time.
-fn members(channel: &mut Channel, table: &str, set: &str) -> io::Result<Vec<(Client, Duration)>> {
+fn members(channel: &mut NetlinkSocket, table: &str, set: &str) -> io::Result<Vec<(Client, Duration)>> {
     let mut request = Request::new().op_getsetelem_dump(&header(FAMILY, 0));
     request.encode().push_table_bytes(table.as_bytes()).push_set_bytes(set.as_bytes());
     let mut members = Vec::new();

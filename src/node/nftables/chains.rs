@@ -1,10 +1,10 @@
 //! The chains that stand at the hooks `input` and `output`, with all that they lead to: what a firewall is made of. Reading needs NET_ADMIN and changes nothing.
 
 use super::encode::header;
-use super::expression::{Expression, Verdict, attribute, decode, decode_verdict, text, value};
+use super::expression::{Expression, NftVerdict, attribute, decode, decode_verdict, text, value};
 use super::message::messages;
-use super::ruleset::{Base, Family, Place};
-use super::socket::Channel;
+use super::ruleset::{BaseHook, Family, NetfilterHook};
+use super::socket::NetlinkSocket;
 use netlink_bindings::nftables::{OpGetchainDump, OpGetruleDump, OpGetsetelemDump, OpGettableDump, Request, VerdictCode};
 use netlink_bindings::traits::NetlinkRequest;
 use std::collections::{HashMap, HashSet};
@@ -31,14 +31,14 @@ const NEW_ELEMENTS: u16 = 0xa0c;
 
 /// Where a chain or a set is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Name {
+pub struct ChainName {
     pub family: Family,
     pub table: String,
     /// The chain's or the set's own.
     pub name: String,
 }
 
-impl Name {
+impl ChainName {
     /// Something in the same table.
     pub fn beside(&self, name: &str) -> Self {
         Self { name: name.to_owned(), ..self.clone() }
@@ -48,8 +48,8 @@ impl Name {
 /// A chain that is hooked in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseChain {
-    pub name: Name,
-    pub base: Base,
+    pub name: ChainName,
+    pub base: BaseHook,
 }
 
 /// A rule of a chain.
@@ -62,7 +62,7 @@ pub struct ChainRule {
 
 /// An element of a set or a map.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Element {
+pub struct SetElement {
     /// None for the one that stands for all others.
     pub key: Option<Vec<u8>>,
     /// The last key of an interval, in sets of concatenated intervals.
@@ -70,7 +70,7 @@ pub struct Element {
     /// In sets of intervals: the first key that is none of the interval before.
     pub ends_interval: bool,
     /// What a verdict map does.
-    pub verdict: Option<Verdict>,
+    pub verdict: Option<NftVerdict>,
 }
 
 /// What stands at the hooks.
@@ -79,9 +79,9 @@ pub struct Chains {
     /// At the hooks `input` and `output`, in the order in which packets meet them; none of type nat, which untracked packets pass by.
     pub bases: Vec<BaseChain>,
     /// Of the chains that could be read.
-    pub rules: HashMap<Name, Vec<ChainRule>>,
+    pub rules: HashMap<ChainName, Vec<ChainRule>>,
     /// Of the sets that could be read.
-    pub sets: HashMap<Name, Vec<Element>>,
+    pub sets: HashMap<ChainName, Vec<SetElement>>,
     /// Tables with an owner, which only that one may change.
     pub owned_tables: HashSet<(Family, String)>,
     dormant_tables: HashSet<(Family, String)>,
@@ -93,12 +93,12 @@ impl Chains {
     /// # Errors
     ///
     /// The kernel has no nf_tables, or refuses for lack of NET_ADMIN.
-    pub fn read(channel: &mut Channel) -> io::Result<Self> {
+    pub fn read(channel: &mut NetlinkSocket) -> io::Result<Self> {
         let mut chains = Self::default();
         channel.dump(&Request::new().op_gettable_dump(&header(0, 0)), |payload| chains.take(NEW_TABLE, payload))?;
         channel.dump(&Request::new().op_getchain_dump(&header(0, 0)), |payload| chains.take(NEW_CHAIN, payload))?;
-        let mut waiting: Vec<Name> = chains.bases.iter().map(|chain| chain.name.clone()).collect();
-        let mut seen: HashSet<Name> = waiting.iter().cloned().collect();
+        let mut waiting: Vec<ChainName> = chains.bases.iter().map(|chain| chain.name.clone()).collect();
+        let mut seen: HashSet<ChainName> = waiting.iter().cloned().collect();
         let mut count = 0;
         while let Some(name) = waiting.pop() {
             if count > RULE_LIMIT {
@@ -135,7 +135,7 @@ impl Chains {
             chains.take(message.message_type(), message.payload());
             let (header, attributes) = OpGetchainDump::decode_reply(message.payload());
             if let (NEW_CHAIN, Ok(table), Ok(name)) = (message.message_type(), attributes.get_table(), attributes.get_name()) {
-                let name = Name { family: Family::of(header.nfgen_family), table: text(table), name: text(name) };
+                let name = ChainName { family: Family::of(header.nfgen_family), table: text(table), name: text(name) };
                 chains.rules.entry(name).or_default();
             }
         }
@@ -169,16 +169,16 @@ impl Chains {
     fn take_chain(&mut self, payload: &[u8]) -> Option<()> {
         let (header, attributes) = OpGetchainDump::decode_reply(payload);
         let family = Family::of(header.nfgen_family);
-        let name = Name { family, table: text(attributes.get_table().ok()?), name: text(attributes.get_name().ok()?) };
+        let name = ChainName { family, table: text(attributes.get_table().ok()?), name: text(attributes.get_name().ok()?) };
         let hook = attributes.get_hook().ok()?;
-        let at = Place::of(hook.get_num().ok()?);
-        let is_of_concern = matches!(at, Place::Input | Place::Output)
+        let at = NetfilterHook::of(hook.get_num().ok()?);
+        let is_of_concern = matches!(at, NetfilterHook::Input | NetfilterHook::Output)
             && family != Family::Other
             && attributes.get_type().ok()?.to_bytes() != b"nat"
             && !self.dormant_tables.contains(&(family, name.table.clone()));
         if is_of_concern {
             let drops = attributes.get_policy().ok() == Some(VerdictCode::Drop as u32);
-            let base = Base { at, priority: hook.get_priority().ok()?, drops };
+            let base = BaseHook { at, priority: hook.get_priority().ok()?, drops };
             let place = self.bases.partition_point(|chain| chain.base.priority <= base.priority);
             self.bases.insert(place, BaseChain { name, base });
         }
@@ -188,7 +188,7 @@ impl Chains {
     fn take_rule(&mut self, payload: &[u8]) -> Option<()> {
         let (header, attributes) = OpGetruleDump::decode_reply(payload);
         let family = Family::of(header.nfgen_family);
-        let name = Name { family, table: text(attributes.get_table().ok()?), name: text(attributes.get_chain().ok()?) };
+        let name = ChainName { family, table: text(attributes.get_table().ok()?), name: text(attributes.get_chain().ok()?) };
         let expressions = attributes.get_expressions().map(|list| decode(&list)).unwrap_or_default();
         let handle = attributes.get_handle().unwrap_or_default();
         self.rules.entry(name).or_default().push(ChainRule { handle, expressions });
@@ -198,13 +198,13 @@ impl Chains {
     fn take_elements(&mut self, payload: &[u8]) -> Option<()> {
         let (header, attributes) = OpGetsetelemDump::decode_reply(payload);
         let family = Family::of(header.nfgen_family);
-        let name = Name { family, table: text(attributes.get_table().ok()?), name: text(attributes.get_set().ok()?) };
+        let name = ChainName { family, table: text(attributes.get_table().ok()?), name: text(attributes.get_set().ok()?) };
         let elements = self.sets.entry(name).or_default();
         for element in attributes.get_elements().ok()?.get_elem() {
             let flags = element.get_flags().ok().and_then(|flags| flags.try_into().ok()).map_or(0, u32::from_be_bytes);
             let verdict = element.get_data().ok().and_then(|data| decode_verdict(&data.get_verdict().ok()?));
             let last = attribute(element.get_buf(), KEY_END).and_then(|data| attribute(data, DATA_VALUE));
-            elements.push(Element {
+            elements.push(SetElement {
                 key: element.get_key().ok().and_then(|key| value(&key)).filter(|_| flags & CATCH_ALL == 0),
                 last: last.map(<[u8]>::to_vec),
                 ends_interval: flags & INTERVAL_END != 0,
@@ -215,7 +215,7 @@ impl Chains {
     }
 
     /// Sets without a name of their own that rules of `chain` look into.
-    fn unread_sets(&self, chain: &Name) -> Vec<Name> {
+    fn unread_sets(&self, chain: &ChainName) -> Vec<ChainName> {
         let looked_up = self.rules.get(chain).into_iter().flatten().flat_map(|rule| &rule.expressions);
         let names = looked_up.filter_map(|expression| match expression {
             Expression::Lookup { set, .. } if set.starts_with(ANONYMOUS) => Some(chain.beside(set)),
@@ -225,15 +225,15 @@ impl Chains {
     }
 
     /// Chains to which `chain` hands packets on.
-    fn targets(&self, chain: &Name) -> Vec<Name> {
+    fn targets(&self, chain: &ChainName) -> Vec<ChainName> {
         let mut targets = Vec::new();
         for expression in self.rules.get(chain).into_iter().flatten().flat_map(|rule| &rule.expressions) {
             match expression {
-                Expression::Decide(Verdict::Jump(name) | Verdict::Goto(name)) => targets.push(chain.beside(name)),
+                Expression::Decide(NftVerdict::Jump(name) | NftVerdict::Goto(name)) => targets.push(chain.beside(name)),
                 Expression::Lookup { set, .. } => {
                     let elements = self.sets.get(&chain.beside(set)).into_iter().flatten();
                     targets.extend(elements.filter_map(|element| match &element.verdict {
-                        Some(Verdict::Jump(name) | Verdict::Goto(name)) => Some(chain.beside(name)),
+                        Some(NftVerdict::Jump(name) | NftVerdict::Goto(name)) => Some(chain.beside(name)),
                         _ => None,
                     }));
                 }

@@ -1,7 +1,7 @@
 //! Connections that the kernel tracks (ctnetlink).
 
 use super::encode::header;
-use super::socket::Channel;
+use super::socket::NetlinkSocket;
 use crate::node::desired::Protocol;
 use netlink_bindings::conntrack::{IterableTupleAttrs, Nfgenmsg, OpGetDump, Request};
 use netlink_bindings::traits::NetlinkRequest;
@@ -24,7 +24,7 @@ pub struct Connection {
 ///
 /// The kernel cannot list them, or refuses for lack of NET_ADMIN.
 pub fn read(addresses: &[IpAddr], port: u16) -> io::Result<Vec<Connection>> {
-    let mut channel = Channel::open()?;
+    let mut channel = NetlinkSocket::open()?;
     let mut family = Nfgenmsg::new();
     family.nfgen_family = header(0, 0).nfgen_family;
     let mut found = Vec::new();

@@ -2,12 +2,12 @@
 
 mod accept;
 pub mod arrival;
-mod fallback;
+mod fallback_chains;
 
 pub use accept::accept;
-pub use fallback::replace as replace_fallback;
+pub use fallback_chains::replace as replace_fallback;
 
-use crate::node::desired::{End, Hook, Protocol, Rule};
+use crate::node::desired::{Hook, PacketEnd, Protocol, Rule};
 use netlink_bindings::nftables::{
     Chained, CmpOps, CtKeys, MetaKeys, Nfgenmsg, PayloadBase, PushExprListAttrs, Registers, TableFlags, VerdictCode,
 };
@@ -39,27 +39,27 @@ pub struct Batch {
 
 /// What a table with rules at raw priority is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum TablePurpose {
     /// It leaves packets untracked, and the kernel removes it with its owner, us.
     Untrack,
     /// Rules of iptables leave packets untracked, and stay when we are gone; this table, which stays too, keeps them from it where
     /// [`arrival`] says so. It stands just before them, and gives a packet a template of connection tracking's own zone: NOTRACK leaves packets alone
     /// that have one, and connection tracking takes them as any other.
-    Guard,
+    GuardIptables,
 }
 
-impl Role {
+impl TablePurpose {
     fn flags(self) -> u32 {
         match self {
             Self::Untrack => TableFlags::Owner as u32,
-            Self::Guard => 0,
+            Self::GuardIptables => 0,
         }
     }
 
     fn priority(self) -> i32 {
         match self {
             Self::Untrack => RAW_PRIORITY,
-            Self::Guard => RAW_PRIORITY - 1,
+            Self::GuardIptables => RAW_PRIORITY - 1,
         }
     }
 }
@@ -68,23 +68,23 @@ impl Role {
 ///
 /// The same messages do for a table that is not there and for one that is: creating what exists is no error, and a flush empties
 /// what was there before.
-pub fn replace(table: &str, role: Role, rules: &[Rule], first_sequence: u32) -> Batch {
+pub fn replace(table: &str, purpose: TablePurpose, rules: &[Rule], first_sequence: u32) -> Batch {
     let mut batch = Chained::new(first_sequence);
     let (family, destination) = (header(FAMILY, 0), header(0, SUBSYSTEM));
     batch.request().op_batch_begin_do(&destination);
     let name = table.as_bytes();
-    batch.request().set_create().op_newtable_do(&family).encode().push_name_bytes(name).push_flags(role.flags());
+    batch.request().set_create().op_newtable_do(&family).encode().push_name_bytes(name).push_flags(purpose.flags());
     for hook in [Hook::RawPrerouting, Hook::RawOutput] {
         let Some((chain, number)) = chain(hook) else { continue };
         let mut request = batch.request().set_create().op_newchain_do(&family);
         let attributes = request.encode().push_table_bytes(table.as_bytes()).push_name_bytes(chain.as_bytes());
-        let attributes = attributes.nested_hook().push_num(number).push_priority(role.priority()).end_nested();
+        let attributes = attributes.nested_hook().push_num(number).push_priority(purpose.priority()).end_nested();
         attributes.push_policy(VerdictCode::Accept as u32).push_type(c"filter");
     }
     arrival::push_frame(&mut batch, table);
     batch.request().op_delrule_do(&family).encode().push_table_bytes(table.as_bytes());
-    let written = rules.iter().filter_map(|rule| Some((chain(rule.hook)?.0, expressions(rule, role)?)));
-    for (chain, octets) in arrival::rules(rules, role).into_iter().chain(written) {
+    let written = rules.iter().filter_map(|rule| Some((chain(rule.hook)?.0, expressions(rule, purpose)?)));
+    for (chain, octets) in arrival::rules(rules, purpose).into_iter().chain(written) {
         let mut request = batch.request().set_create().set_append().op_newrule_do(&family);
         let attributes = request.encode().push_table_bytes(table.as_bytes()).push_chain_bytes(chain.as_bytes());
         let mut list = attributes.nested_expressions();
@@ -130,25 +130,27 @@ fn finish(batch: Chained<'static>, first_sequence: u32) -> Batch {
 }
 
 /// `rule` as the expressions that nf_tables evaluates from first to last, until one does not match; none where the role asks for nothing.
-fn expressions(rule: &Rule, role: Role) -> Option<Vec<u8>> {
+fn expressions(rule: &Rule, purpose: TablePurpose) -> Option<Vec<u8>> {
     let packets = |list| match_packets(list, rule.protocol, rule.end, rule.address, Some(rule.port));
     let marked = |list, mark| match_bits(load_meta(packets(list), MetaKeys::Mark), mark);
-    let written = match (rule.hook, rule.end, rule.mark, role) {
+    let written = match (rule.hook, rule.end, rule.mark, purpose) {
         (Hook::RawPrerouting, ..) => arrival::written(|list| arrival::enter(count(packets(list)), rule.address)),
-        (_, End::Destination, None, Role::Untrack) => {
+        (_, PacketEnd::Destination, None, TablePurpose::Untrack) => {
             arrival::written(|list| notrack(count(arrival::match_lease(packets(list)))))
         }
-        (_, End::Destination, None, Role::Guard) => arrival::written(|list| track(arrival::match_no_lease(packets(list)))),
-        (_, End::Destination, Some(mark), Role::Untrack) => {
+        (_, PacketEnd::Destination, None, TablePurpose::GuardIptables) => {
+            arrival::written(|list| track(arrival::match_no_lease(packets(list))))
+        }
+        (_, PacketEnd::Destination, Some(mark), TablePurpose::Untrack) => {
             arrival::written(|list| notrack(count(arrival::renew_lease(marked(list, mark)))))
         }
-        (_, End::Destination, Some(mark), Role::Guard) => {
+        (_, PacketEnd::Destination, Some(mark), TablePurpose::GuardIptables) => {
             // Accepted, or the rule for those without the mark would see it too.
             arrival::written(|list| arrival::accept(arrival::renew_lease(marked(list, mark))))
         }
         // Replies as long as we run: desired.rs says why.
-        (_, End::Source, _, Role::Untrack) => arrival::written(|list| notrack(count(packets(list)))),
-        (_, End::Source, _, Role::Guard) => return None,
+        (_, PacketEnd::Source, _, TablePurpose::Untrack) => arrival::written(|list| notrack(count(packets(list)))),
+        (_, PacketEnd::Source, _, TablePurpose::GuardIptables) => return None,
     };
     Some(written)
 }
@@ -173,7 +175,7 @@ fn notrack<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
 fn match_packets<P: Pusher>(
     list: PushExprListAttrs<P>,
     protocol: Protocol,
-    end: End,
+    end: PacketEnd,
     address: IpAddr,
     port: Option<u16>,
 ) -> PushExprListAttrs<P> {
@@ -186,7 +188,7 @@ fn match_packets<P: Pusher>(
     list = compare_meta(list, MetaKeys::L4Proto, &[protocol_number(protocol)]);
     match port {
         Some(port) => {
-            let offset = if end == End::Source { 0 } else { 2 };
+            let offset = if end == PacketEnd::Source { 0 } else { 2 };
             compare_payload(list, PayloadBase::TransportHeader, offset, &port.to_be_bytes())
         }
         None => list,
@@ -202,12 +204,12 @@ fn protocol_number(protocol: Protocol) -> u8 {
 }
 
 /// Where an address stands in the network header (RFC 791 section 3.1, RFC 8200 section 3).
-pub(super) fn address_offset(address: IpAddr, end: End) -> u32 {
+pub(super) fn address_offset(address: IpAddr, end: PacketEnd) -> u32 {
     match (address, end) {
-        (IpAddr::V4(_), End::Source) => 12,
-        (IpAddr::V4(_), End::Destination) => 16,
-        (IpAddr::V6(_), End::Source) => 8,
-        (IpAddr::V6(_), End::Destination) => 24,
+        (IpAddr::V4(_), PacketEnd::Source) => 12,
+        (IpAddr::V4(_), PacketEnd::Destination) => 16,
+        (IpAddr::V6(_), PacketEnd::Source) => 8,
+        (IpAddr::V6(_), PacketEnd::Destination) => 24,
     }
 }
 
@@ -257,12 +259,12 @@ mod tests {
     use crate::node::nftables::message::messages;
 
     fn rule(hook: Hook) -> Rule {
-        Rule { hook, protocol: Protocol::Udp, end: End::Destination, address: [10, 96, 0, 10].into(), port: 53, mark: None }
+        Rule { hook, protocol: Protocol::Udp, end: PacketEnd::Destination, address: [10, 96, 0, 10].into(), port: 53, mark: None }
     }
 
     #[test]
     fn a_batch_is_bracketed_and_numbered() {
-        let batch = replace("nodelocaldns", Role::Untrack, &[rule(Hook::RawOutput), rule(Hook::FilterInput)], 100);
+        let batch = replace("nodelocaldns", TablePurpose::Untrack, &[rule(Hook::RawOutput), rule(Hook::FilterInput)], 100);
         let types: Vec<u16> = messages(&batch.octets).map(|message| message.message_type()).collect();
         // begin, table, two chains; nine sets, two elements and five chains; flush, rules, end (include/uapi/linux/netfilter/nf_tables.h).
         assert_eq!(types[..4], [16, 0xa00, 0xa03, 0xa03]);
@@ -276,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_rule_compares_address_protocol_and_port_and_skips_tracking() {
-        let batch = replace("nodelocaldns", Role::Untrack, &[Rule { mark: Some(0x10_0000), ..rule(Hook::RawOutput) }], 1);
+        let batch = replace("nodelocaldns", TablePurpose::Untrack, &[Rule { mark: Some(0x10_0000), ..rule(Hook::RawOutput) }], 1);
         let octets = batch.octets;
         let has = |wanted: &[u8]| octets.windows(wanted.len()).any(|window| window == wanted);
         assert!(has(&[10, 96, 0, 10]) && has(&[0, 53]) && has(b"notrack\0") && has(b"counter\0"));
@@ -286,8 +288,9 @@ mod tests {
 
     #[test]
     fn a_guard_untracks_nothing_has_no_owner_and_stands_before_iptables() {
-        let rules = [rule(Hook::RawPrerouting), rule(Hook::RawOutput), Rule { end: End::Source, ..rule(Hook::RawOutput) }];
-        let [owned, guard] = [Role::Untrack, Role::Guard].map(|role| replace("nodelocaldns", role, &rules, 1).octets);
+        let rules = [rule(Hook::RawPrerouting), rule(Hook::RawOutput), Rule { end: PacketEnd::Source, ..rule(Hook::RawOutput) }];
+        let [owned, guard] = [TablePurpose::Untrack, TablePurpose::GuardIptables]
+            .map(|purpose| replace("nodelocaldns", purpose, &rules, 1).octets);
         let has = |octets: &[u8], wanted: &[u8]| octets.windows(wanted.len()).any(|window| window == wanted);
         assert!(has(&owned, b"notrack\0") && !has(&guard, b"notrack\0"));
         assert!(has(&owned, &RAW_PRIORITY.to_be_bytes()) && has(&guard, &(RAW_PRIORITY - 1).to_be_bytes()));

@@ -27,7 +27,7 @@ const BUSY_TABLES: [&str; 3] = ["nat", "raw", "kube-proxy"];
 
 /// What changes concern.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Subjects {
+pub struct ChangeScope {
     /// A table of our own.
     pub own_table: bool,
     /// Chains into which we or iptables programs put rules of ours, of which some may be gone.
@@ -36,7 +36,7 @@ pub struct Subjects {
     pub firewall: bool,
 }
 
-impl Subjects {
+impl ChangeScope {
     /// Anything may have changed.
     pub const ALL: Self = Self { own_table: true, iptables: true, firewall: true };
     const NONE: Self = Self { own_table: false, iptables: false, firewall: false };
@@ -52,7 +52,7 @@ impl Subjects {
 
 /// What is ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Own {
+pub struct OwnTables {
     /// Tables in family inet.
     pub tables: Vec<String>,
     /// Port IDs that our own changes carry.
@@ -63,7 +63,7 @@ pub struct Own {
 pub struct Events {
     socket: TokioSocket,
     datagram: Vec<u8>,
-    own: Own,
+    own: OwnTables,
 }
 
 impl Events {
@@ -72,7 +72,7 @@ impl Events {
     /// # Errors
     ///
     /// [`Error::Socket`].
-    pub fn subscribe(own: Own) -> Result<Self, Error> {
+    pub fn subscribe(own: OwnTables) -> Result<Self, Error> {
         let open = || -> io::Result<TokioSocket> {
             let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
             socket.socket_mut().bind_auto()?;
@@ -88,7 +88,7 @@ impl Events {
     /// # Errors
     ///
     /// The socket is of no more use.
-    pub async fn next(&mut self) -> io::Result<Subjects> {
+    pub async fn next(&mut self) -> io::Result<ChangeScope> {
         loop {
             self.datagram.clear();
             match self.socket.recv(&mut self.datagram).await {
@@ -96,14 +96,14 @@ impl Events {
                 // Changes came faster than they were read: some are lost, and any may have been ours.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     self.discard_pending();
-                    return Ok(Subjects::ALL);
+                    return Ok(ChangeScope::ALL);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
-            let subjects = subjects(&self.datagram, &self.own);
-            if subjects != Subjects::NONE {
-                return Ok(subjects);
+            let change_scope = change_scope(&self.datagram, &self.own);
+            if change_scope != ChangeScope::NONE {
+                return Ok(change_scope);
             }
         }
     }
@@ -123,7 +123,7 @@ impl Events {
 }
 
 /// What the changes in `datagram`, a notification of the kernel's, concern that others have made. Pure.
-pub fn subjects(datagram: &[u8], own: &Own) -> Subjects {
+pub fn change_scope(datagram: &[u8], own: &OwnTables) -> ChangeScope {
     let others = messages(datagram).filter(|message| !own.port_ids.contains(&message.port_number()));
     let each = others.filter_map(|message| {
         let payload = message.payload();
@@ -147,7 +147,7 @@ pub fn subjects(datagram: &[u8], own: &Own) -> Subjects {
         let is_inet = header.nfgen_family == FAMILY;
         let is_iptables = [libc::NFPROTO_IPV4 as u8, libc::NFPROTO_IPV6 as u8].contains(&header.nfgen_family);
         if is_inet && own.tables.iter().any(|own| own == table) {
-            return Some(Subjects { own_table: true, ..Subjects::NONE });
+            return Some(ChangeScope { own_table: true, ..ChangeScope::NONE });
         }
         let is_removal = matches!(kind, DELETE_TABLE | DELETE_CHAIN | DELETE_RULE);
         let holds_ours = chain.is_none_or(|chain| match (table, chain.to_bytes()) {
@@ -156,13 +156,13 @@ pub fn subjects(datagram: &[u8], own: &Own) -> Subjects {
             _ => false,
         });
         if is_removal && is_iptables && ["raw", "filter"].contains(&table) && holds_ours {
-            return Some(Subjects { iptables: true, ..Subjects::NONE });
+            return Some(ChangeScope { iptables: true, ..ChangeScope::NONE });
         }
         // Another agent's table has an owner, and lets everything in.
         let is_firewall = (is_inet || is_iptables) && !BUSY_TABLES.contains(&table) && !table.starts_with(TABLE_NAME);
-        Some(Subjects { firewall: is_firewall, ..Subjects::NONE })
+        Some(ChangeScope { firewall: is_firewall, ..ChangeScope::NONE })
     });
-    each.fold(Subjects::NONE, Subjects::or)
+    each.fold(ChangeScope::NONE, ChangeScope::or)
 }
 
 #[cfg(test)]
@@ -171,9 +171,9 @@ mod tests {
     use crate::node::nftables::encode::{delete, header};
     use netlink_bindings::nftables::Chained;
 
-    const OWN_TABLE: Subjects = Subjects { own_table: true, ..Subjects::NONE };
-    const IPTABLES: Subjects = Subjects { iptables: true, ..Subjects::NONE };
-    const FIREWALL: Subjects = Subjects { firewall: true, ..Subjects::NONE };
+    const OWN_TABLE: ChangeScope = ChangeScope { own_table: true, ..ChangeScope::NONE };
+    const IPTABLES: ChangeScope = ChangeScope { iptables: true, ..ChangeScope::NONE };
+    const FIREWALL: ChangeScope = ChangeScope { firewall: true, ..ChangeScope::NONE };
 
     fn rule_gone(family: u8, table: &str, chain: &str) -> Vec<u8> {
         let mut batch = Chained::new(1);
@@ -183,14 +183,14 @@ mod tests {
         batch.finalize().into_chained().into_buf()
     }
 
-    fn own(table: &str, port_id: u32) -> Own {
-        Own { tables: vec![table.to_owned()], port_ids: vec![port_id] }
+    fn own(table: &str, port_id: u32) -> OwnTables {
+        OwnTables { tables: vec![table.to_owned()], port_ids: vec![port_id] }
     }
 
     #[test]
     fn a_rule_gone_from_a_chain_of_ours_is_noticed() {
-        assert_eq!(subjects(&rule_gone(2, "raw", "PREROUTING"), &Own::default()), IPTABLES);
-        assert_eq!(subjects(&rule_gone(10, "filter", "INPUT"), &Own::default()), IPTABLES);
+        assert_eq!(change_scope(&rule_gone(2, "raw", "PREROUTING"), &OwnTables::default()), IPTABLES);
+        assert_eq!(change_scope(&rule_gone(10, "filter", "INPUT"), &OwnTables::default()), IPTABLES);
     }
 
     #[test]
@@ -198,19 +198,27 @@ mod tests {
         for (family, table, chain) in
             [(2, "nat", "OUTPUT"), (2, "nat", "KUBE-SERVICES"), (2, "kube-proxy", "services"), (2, "raw", "X")]
         {
-            assert_eq!(subjects(&rule_gone(family, table, chain), &Own::default()), Subjects::NONE, "{table} {chain}");
+            assert_eq!(
+                change_scope(&rule_gone(family, table, chain), &OwnTables::default()),
+                ChangeScope::NONE,
+                "{table} {chain}"
+            );
         }
-        assert_eq!(subjects(&rule_gone(7, "raw", "PREROUTING"), &Own::default()), Subjects::NONE, "a bridge's table");
+        assert_eq!(
+            change_scope(&rule_gone(7, "raw", "PREROUTING"), &OwnTables::default()),
+            ChangeScope::NONE,
+            "a bridge's table"
+        );
     }
 
     #[test]
     fn what_others_do_to_a_firewall_is_noticed() {
         for (family, table, chain) in [(1, "firewalld", "filter_INPUT"), (2, "filter", "KUBE-FORWARD"), (10, "mangle", "INPUT")] {
-            assert_eq!(subjects(&rule_gone(family, table, chain), &Own::default()), FIREWALL, "{table} {chain}");
+            assert_eq!(change_scope(&rule_gone(family, table, chain), &OwnTables::default()), FIREWALL, "{table} {chain}");
         }
         assert_eq!(
-            subjects(&rule_gone(1, "nodelocaldns-4711", "prerouting"), &Own::default()),
-            Subjects::NONE,
+            change_scope(&rule_gone(1, "nodelocaldns-4711", "prerouting"), &OwnTables::default()),
+            ChangeScope::NONE,
             "another agent's"
         );
     }
@@ -218,12 +226,12 @@ mod tests {
     #[test]
     fn our_own_table_counts_when_the_change_is_not_ours() {
         let octets = delete("nodelocaldns", 1).octets;
-        assert_eq!(subjects(&octets, &own("nodelocaldns", 77)), OWN_TABLE);
-        assert_eq!(subjects(&octets, &own("nodelocaldns", 0)), Subjects::NONE, "messages that we build carry port ID 0");
-        assert_eq!(subjects(&octets, &own("nodelocaldns-77", 77)), Subjects::NONE);
+        assert_eq!(change_scope(&octets, &own("nodelocaldns", 77)), OWN_TABLE);
+        assert_eq!(change_scope(&octets, &own("nodelocaldns", 0)), ChangeScope::NONE, "messages that we build carry port ID 0");
+        assert_eq!(change_scope(&octets, &own("nodelocaldns-77", 77)), ChangeScope::NONE);
         assert_eq!(
-            subjects(&rule_gone(2, "filter", "INPUT"), &own("nodelocaldns", 0)),
-            Subjects::NONE,
+            change_scope(&rule_gone(2, "filter", "INPUT"), &own("nodelocaldns", 0)),
+            ChangeScope::NONE,
             "what we take away ourselves"
         );
     }
@@ -232,9 +240,9 @@ mod tests {
     fn who_takes_away_everything_takes_away_everything_of_ours_whatever_comes_first() {
         let (table, rule) = (delete("nodelocaldns-fallback", 1).octets, rule_gone(2, "raw", "PREROUTING"));
         let wall = delete("firewalld", 1).octets;
-        let own = Own { tables: vec!["nodelocaldns".to_owned(), "nodelocaldns-fallback".to_owned()], port_ids: vec![1, 2] };
+        let own = OwnTables { tables: vec!["nodelocaldns".to_owned(), "nodelocaldns-fallback".to_owned()], port_ids: vec![1, 2] };
         for octets in [[table.clone(), rule.clone(), wall.clone()].concat(), [wall, rule, table].concat()] {
-            assert_eq!(subjects(&octets, &own), Subjects::ALL);
+            assert_eq!(change_scope(&octets, &own), ChangeScope::ALL);
         }
     }
 
@@ -242,13 +250,13 @@ mod tests {
     fn octets_that_are_no_message_are_passed_over() {
         let whole = rule_gone(2, "raw", "PREROUTING");
         for length in 0..whole.len() {
-            let _nothing_panics = subjects(&whole[..length], &Own::default());
+            let _nothing_panics = change_scope(&whole[..length], &OwnTables::default());
         }
         for index in 0..whole.len() {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut octets = whole.clone();
                 octets[index] = value;
-                let _nothing_panics = subjects(&octets, &own("raw", 1));
+                let _nothing_panics = change_scope(&octets, &own("raw", 1));
             }
         }
     }

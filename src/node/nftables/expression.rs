@@ -76,7 +76,7 @@ pub enum Expression {
     Target {
         name: String,
     },
-    Decide(Verdict),
+    Decide(NftVerdict),
     /// Counts, writes to the log, marks: the packet goes on as it came, as far as firewalls go.
     Pass,
     /// May match or not, and nothing else; with its name.
@@ -91,7 +91,7 @@ pub enum Expression {
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum NftVerdict {
     Accept,
     Drop,
     /// To a program, which decides.
@@ -111,7 +111,7 @@ pub fn decode(list: &IterableExprListAttrs<'_>) -> Vec<Expression> {
             Some(data) => operation(text(name), &data).unwrap_or_else(|| may(name)),
             None => match name.to_bytes() {
                 b"notrack" | b"dup" => Expression::Pass,
-                b"queue" => Expression::Decide(Verdict::Queue),
+                b"queue" => Expression::Decide(NftVerdict::Queue),
                 _ => may(name),
             },
         });
@@ -184,23 +184,23 @@ fn operation(name: String, data: &ExprOps<'_>) -> Option<Expression> {
             info: found.get_info().unwrap_or_default().to_vec(),
         },
         ExprOps::Target(target) => Expression::Target { name: text(target.get_name().ok()?) },
-        ExprOps::Reject(_) => Expression::Decide(Verdict::Drop),
+        ExprOps::Reject(_) => Expression::Decide(NftVerdict::Drop),
         ExprOps::Counter(_) | ExprOps::Log(_) => Expression::Pass,
         _ => Expression::May { name },
     })
 }
 
 /// A verdict, as a rule or an element of a map has it.
-pub fn decode_verdict(verdict: &IterableVerdictAttrs<'_>) -> Option<Verdict> {
+pub fn decode_verdict(verdict: &IterableVerdictAttrs<'_>) -> Option<NftVerdict> {
     let chain = || verdict.get_chain().ok().map(text);
     Some(match verdict.get_code().ok()? {
-        code if code == VerdictCode::Accept as u32 => Verdict::Accept,
-        code if code == VerdictCode::Drop as u32 => Verdict::Drop,
-        code if code == VerdictCode::Jump as u32 => Verdict::Jump(chain()?),
-        code if code == VerdictCode::Goto as u32 => Verdict::Goto(chain()?),
-        code if code == VerdictCode::Return as u32 => Verdict::Return,
-        code if code & 0xffff == QUEUE => Verdict::Queue,
-        _ => Verdict::Continue,
+        code if code == VerdictCode::Accept as u32 => NftVerdict::Accept,
+        code if code == VerdictCode::Drop as u32 => NftVerdict::Drop,
+        code if code == VerdictCode::Jump as u32 => NftVerdict::Jump(chain()?),
+        code if code == VerdictCode::Goto as u32 => NftVerdict::Goto(chain()?),
+        code if code == VerdictCode::Return as u32 => NftVerdict::Return,
+        code if code & 0xffff == QUEUE => NftVerdict::Queue,
+        _ => NftVerdict::Continue,
     })
 }
 

@@ -18,7 +18,7 @@ pub fn messages(octets: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
 
 /// What a message says about the request it answers.
 #[derive(Debug)]
-enum Answer {
+enum NetlinkAnswer {
     /// The request failed.
     Failed(io::Error),
     /// The request, or the list it asked for, is through.
@@ -36,25 +36,25 @@ enum Answer {
 pub fn take_answers(datagram: &[u8], sequence: &RangeInclusive<u32>, mut part: impl FnMut(&[u8])) -> io::Result<bool> {
     for message in messages(datagram).filter(|message| sequence.contains(&message.sequence_number())) {
         match answer(&message) {
-            Answer::Failed(error) => return Err(error),
-            Answer::Done if message.sequence_number() == *sequence.end() => return Ok(true),
-            Answer::Done => {}
-            Answer::Part => part(message.payload()),
+            NetlinkAnswer::Failed(error) => return Err(error),
+            NetlinkAnswer::Done if message.sequence_number() == *sequence.end() => return Ok(true),
+            NetlinkAnswer::Done => {}
+            NetlinkAnswer::Part => part(message.payload()),
         }
     }
     Ok(false)
 }
 
 /// Reads `message` as the answer to a request.
-fn answer(message: &NetlinkBuffer<&[u8]>) -> Answer {
+fn answer(message: &NetlinkBuffer<&[u8]>) -> NetlinkAnswer {
     match message.message_type() {
-        NLMSG_DONE => Answer::Done,
+        NLMSG_DONE => NetlinkAnswer::Done,
         NLMSG_ERROR => match ErrorBuffer::new_checked(message.payload()).map(|error| error.code()) {
-            Ok(None) => Answer::Done,
-            Ok(Some(code)) => Answer::Failed(io::Error::from_raw_os_error(code.get().saturating_abs())),
-            Err(error) => Answer::Failed(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
+            Ok(None) => NetlinkAnswer::Done,
+            Ok(Some(code)) => NetlinkAnswer::Failed(io::Error::from_raw_os_error(code.get().saturating_abs())),
+            Err(error) => NetlinkAnswer::Failed(io::Error::new(io::ErrorKind::InvalidData, error.to_string())),
         },
-        _ => Answer::Part,
+        _ => NetlinkAnswer::Part,
     }
 }
 
@@ -90,10 +90,10 @@ mod tests {
     fn errors_and_acknowledgements_are_told_apart() {
         let payload = |code: i32| [code.to_ne_bytes().as_slice(), &[0; 16]].concat();
         let read = |octets: &[u8]| answer(&messages(octets).next().unwrap());
-        assert!(matches!(read(&message(2, 1, &payload(0))), Answer::Done));
+        assert!(matches!(read(&message(2, 1, &payload(0))), NetlinkAnswer::Done));
         let failed = read(&message(2, 1, &payload(-libc::EPERM)));
-        assert!(matches!(failed, Answer::Failed(error) if error.raw_os_error() == Some(libc::EPERM)));
-        assert!(matches!(read(&message(2, 1, b"")), Answer::Failed(_)));
-        assert!(matches!(read(&message(0xa06, 1, b"")), Answer::Part));
+        assert!(matches!(failed, NetlinkAnswer::Failed(error) if error.raw_os_error() == Some(libc::EPERM)));
+        assert!(matches!(read(&message(2, 1, b"")), NetlinkAnswer::Failed(_)));
+        assert!(matches!(read(&message(0xa06, 1, b"")), NetlinkAnswer::Part));
     }
 }

@@ -14,25 +14,25 @@ pub mod connections;
 mod encode;
 mod events;
 mod expression;
-mod fallback;
+mod fallback_table;
 mod message;
 pub mod ruleset;
 mod socket;
 
 pub(in crate::node) use accept::due;
-pub use accept::{AcceptRules, Done};
-pub use chains::{BaseChain, ChainRule, Chains, Element, Name};
+pub use accept::{AcceptCounts, AcceptRules};
+pub use chains::{BaseChain, ChainName, ChainRule, Chains, SetElement};
 pub(in crate::node) use chains::{NEW_CHAIN, NEW_RULE, NEW_TABLE};
-pub use events::{Events, Own, Subjects, subjects};
-pub use expression::{Expression, Verdict};
-pub use fallback::{Applied, FALLBACK_TABLE_NAME, FallbackTable, remove_fallback};
+pub use events::{ChangeScope, Events, OwnTables, change_scope};
+pub use expression::{Expression, NftVerdict};
+pub use fallback_table::{Applied, FALLBACK_TABLE_NAME, FallbackTable, remove_fallback};
 pub(in crate::node) use message::{messages, take_answers};
-pub use ruleset::Place;
+pub use ruleset::NetfilterHook;
 
 use super::desired::Rule;
 use super::error::Error;
-use encode::Role;
-use socket::Channel;
+use encode::TablePurpose;
+use socket::NetlinkSocket;
 pub(in crate::node) use socket::{RuleView, TableView};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -44,29 +44,29 @@ pub const TABLE_NAME: &str = "nodelocaldns";
 pub const GUARD_TABLE_NAME: &str = "nodelocaldns-guard";
 
 /// A table and the socket that makes it, which owns the one that leaves packets untracked itself.
-pub struct Table {
-    channel: Channel,
+pub struct InterceptionTable {
+    channel: NetlinkSocket,
     name: String,
-    role: Role,
-    installed: Option<Installed>,
+    purpose: TablePurpose,
+    installed: Option<InstalledRules>,
 }
 
 /// What became of a table that several agents share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shared {
+pub enum SharedTableOutcome {
     /// It is as wanted.
     Applied,
     /// Another agent may need what is there.
     Left,
 }
 
-struct Installed {
+struct InstalledRules {
     rules: Vec<Rule>,
     /// Chain and handle of each, which nobody else has: another handle is another rule.
     views: Vec<(String, u64)>,
 }
 
-impl Table {
+impl InterceptionTable {
     /// Opens the socket, makes the table and fills it with `rules` (those at raw priority; others are passed over).
     ///
     /// # Errors
@@ -77,7 +77,7 @@ impl Table {
             if lacks(&source) { Error::NftablesMissing { source } } else { else_error(source) }
         };
         let mut channel =
-            Channel::open().map_err(|source| missing_or(source, |source| Error::Socket { purpose: "nftables", source }))?;
+            NetlinkSocket::open().map_err(|source| missing_or(source, |source| Error::Socket { purpose: "nftables", source }))?;
         let refusal: fn(io::Error) -> Error =
             |source| Error::Nftables { action: "list what is there before creating", table: TABLE_NAME.to_owned(), source };
         // Whatever has nf_tables can list its tables.
@@ -89,7 +89,7 @@ impl Table {
             let owner = if other.owner.is_some() { "another running agent" } else { "something that is no agent" };
             tracing::info!("nftables table {TABLE_NAME} exists and belongs to {owner}: the rules go into table {name}");
         }
-        let mut table = Self { channel, name, role: Role::Untrack, installed: None };
+        let mut table = Self { channel, name, purpose: TablePurpose::Untrack, installed: None };
         table.replace(rules).map_err(|error| match error {
             Error::Nftables { action, table, source } => unsupported(source, |source| Error::Nftables { action, table, source }),
             other => other,
@@ -105,14 +105,14 @@ impl Table {
         Ok(table)
     }
 
-    /// Opens the socket for the table that guards rules of iptables, and leaves it as it is; [`Table::apply`] makes it.
+    /// Opens the socket for the table that guards rules of iptables, and leaves it as it is; [`InterceptionTable::apply`] makes it.
     ///
     /// # Errors
     ///
     /// [`Error::NftablesUnsupported`] when the kernel lacks nf_tables.
     pub fn guard() -> Result<Self, Error> {
-        let channel = Channel::open().map_err(|source| Error::NftablesUnsupported { source })?;
-        Ok(Self { channel, name: GUARD_TABLE_NAME.to_owned(), role: Role::Guard, installed: None })
+        let channel = NetlinkSocket::open().map_err(|source| Error::NftablesUnsupported { source })?;
+        Ok(Self { channel, name: GUARD_TABLE_NAME.to_owned(), purpose: TablePurpose::GuardIptables, installed: None })
     }
 
     /// Name of the table, in family inet.
@@ -150,21 +150,21 @@ impl Table {
         Ok(true)
     }
 
-    /// [`Table::apply`] for a table that several agents share: while there are others, what another one has put there stays, and so does what it may
+    /// [`InterceptionTable::apply`] for a table that several agents share: while there are others, what another one has put there stays, and so does what it may
     /// still need of ours.
     ///
     /// # Errors
     ///
     /// [`Error::NftablesUnsupported`] when the kernel lacks something that the rules need, [`Error::Nftables`] else.
-    pub fn apply_shared(&mut self, rules: &[Rule], is_alone: bool) -> Result<Shared, Error> {
+    pub fn apply_shared(&mut self, rules: &[Rule], is_alone: bool) -> Result<SharedTableOutcome, Error> {
         let views = self.views()?;
         let ours = self.installed.as_ref().filter(|installed| installed.views == views);
         let only_takes_away = ours.is_some_and(|ours| ours.rules != rules && rules.iter().all(|rule| ours.rules.contains(rule)));
         if !is_alone && !views.is_empty() && (ours.is_none() || only_takes_away) {
-            return Ok(Shared::Left);
+            return Ok(SharedTableOutcome::Left);
         }
         match self.apply(rules) {
-            Ok(_has_changed) => Ok(Shared::Applied),
+            Ok(_has_changed) => Ok(SharedTableOutcome::Applied),
             Err(Error::Nftables { action, table, source }) => {
                 Err(unsupported(source, |source| Error::Nftables { action, table, source }))
             }
@@ -187,9 +187,9 @@ impl Table {
 
     fn replace(&mut self, rules: &[Rule]) -> Result<(), Error> {
         self.installed = None;
-        let committed = self.channel.commit(|sequence| encode::replace(&self.name, self.role, rules, sequence));
+        let committed = self.channel.commit(|sequence| encode::replace(&self.name, self.purpose, rules, sequence));
         committed.map_err(|source| self.refusal("put rules into", source))?;
-        self.installed = Some(Installed { rules: rules.to_vec(), views: self.views()? });
+        self.installed = Some(InstalledRules { rules: rules.to_vec(), views: self.views()? });
         Ok(())
     }
 
@@ -210,7 +210,7 @@ impl Table {
 /// [`Error::Nftables`].
 pub fn remove_guard() -> Result<(), Error> {
     // A kernel without nf_tables holds no table.
-    Table::guard().map_or(Ok(()), |mut table| table.remove())
+    InterceptionTable::guard().map_or(Ok(()), |mut table| table.remove())
 }
 
 /// `source`, if it means that the kernel lacks something; `else_error` says what to make of it otherwise.

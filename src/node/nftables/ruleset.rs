@@ -2,8 +2,8 @@
 
 use super::FALLBACK_TABLE_NAME;
 use super::encode::{arrival, header};
-use super::socket::Channel;
-use crate::node::desired::{End, Hook, Protocol, Rule};
+use super::socket::NetlinkSocket;
+use crate::node::desired::{Hook, PacketEnd, Protocol, Rule};
 use netlink_bindings::nftables::{
     CtKeys, ExprOps, IterableExprListAttrs, MetaKeys, OpGetchainDump, OpGetruleDump, OpGettableDump, PayloadBase, Request,
     VerdictCode,
@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
     pub tables: Vec<RulesetTable>,
-    pub chains: Vec<Chain>,
+    pub chains: Vec<ListedChain>,
 }
 
 /// A table.
@@ -42,20 +42,20 @@ pub enum Family {
 
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chain {
+pub struct ListedChain {
     pub family: Family,
     pub table: String,
     pub name: String,
     /// None for a chain that is only jumped to.
-    pub base: Option<Base>,
-    /// In their order; read only in the fallback's table and where [`Chain::sees_packets_untracked`].
-    pub rules: Vec<SeenRule>,
+    pub base: Option<BaseHook>,
+    /// In their order; read only in the fallback's table and where [`ListedChain::sees_packets_untracked`].
+    pub rules: Vec<ListedRule>,
 }
 
 /// Where a base chain is hooked in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Base {
-    pub at: Place,
+pub struct BaseHook {
+    pub at: NetfilterHook,
     pub priority: i32,
     /// Whether packets that no rule decides on are dropped.
     pub drops: bool,
@@ -63,7 +63,7 @@ pub struct Base {
 
 /// The hooks (`NF_INET_…`) that queries and answers of this node pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum NetfilterHook {
     Prerouting,
     Input,
     Output,
@@ -71,7 +71,7 @@ pub enum Place {
     Other,
 }
 
-impl Place {
+impl NetfilterHook {
     /// From `NF_INET_…`.
     pub(super) fn of(hook: u32) -> Self {
         match libc::c_int::try_from(hook) {
@@ -86,7 +86,7 @@ impl Place {
 
 /// A rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SeenRule {
+pub struct ListedRule {
     /// What it is, if it is one such as we make.
     pub rule: Option<Rule>,
     /// Packets it has been applied to, if it counts.
@@ -100,7 +100,7 @@ pub struct SeenRule {
 /// DNS packets with address `from` at `end` get `to` there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rewrite {
-    pub end: End,
+    pub end: PacketEnd,
     pub protocol: Protocol,
     pub from: IpAddr,
     pub to: IpAddr,
@@ -166,23 +166,23 @@ impl Ruleset {
     /// which it takes the answers back. None if it does not do all of that.
     pub fn fallback_of(&self, local: IpAddr, port: u16) -> Option<IpAddr> {
         let chains = self.chains.iter().filter(|chain| chain.family == Family::Inet && chain.table == FALLBACK_TABLE_NAME);
-        let rewrites: HashSet<(Place, Rewrite)> = chains
+        let rewrites: HashSet<(NetfilterHook, Rewrite)> = chains
             .filter_map(|chain| chain.base.map(|base| (base.at, &chain.rules)))
             .flat_map(|(at, rules)| rules.iter().filter_map(move |seen| Some((at, seen.rewrite?))))
             .collect();
         let is_whole = |upstream: &IpAddr| {
             let stages = [
-                (Place::Prerouting, End::Destination, local, *upstream),
-                (Place::Output, End::Destination, local, *upstream),
-                (Place::Postrouting, End::Source, *upstream, local),
-                (Place::Input, End::Source, *upstream, local),
+                (NetfilterHook::Prerouting, PacketEnd::Destination, local, *upstream),
+                (NetfilterHook::Output, PacketEnd::Destination, local, *upstream),
+                (NetfilterHook::Postrouting, PacketEnd::Source, *upstream, local),
+                (NetfilterHook::Input, PacketEnd::Source, *upstream, local),
             ];
             stages.into_iter().all(|(at, end, from, to)| {
                 let has = |protocol| rewrites.contains(&(at, Rewrite { end, protocol, from, to, port }));
                 has(Protocol::Udp) && has(Protocol::Tcp)
             })
         };
-        let queries = rewrites.iter().filter(|(_, rewrite)| rewrite.end == End::Destination && rewrite.from == local);
+        let queries = rewrites.iter().filter(|(_, rewrite)| rewrite.end == PacketEnd::Destination && rewrite.from == local);
         queries.map(|(_, rewrite)| rewrite.to).find(is_whole)
     }
 }
@@ -196,15 +196,15 @@ impl RulesetTable {
     }
 }
 
-impl Chain {
+impl ListedChain {
     /// What a message tells of a chain, none of its rules among it.
     pub(in crate::node) fn of(payload: &[u8]) -> Option<Self> {
         let (header, attributes) = OpGetchainDump::decode_reply(payload);
         let (table, name) = (text(attributes.get_table().ok()?), text(attributes.get_name().ok()?));
         let base = attributes.get_hook().ok().and_then(|hook| {
-            let at = Place::of(hook.get_num().ok()?);
+            let at = NetfilterHook::of(hook.get_num().ok()?);
             let drops = attributes.get_policy().ok() == Some(VerdictCode::Drop as u32);
-            Some(Base { at, priority: hook.get_priority().ok()?, drops })
+            Some(BaseHook { at, priority: hook.get_priority().ok()?, drops })
         });
         Some(Self { family: Family::of(header.nfgen_family), table, name, base, rules: Vec::new() })
     }
@@ -226,7 +226,7 @@ impl Chain {
     /// Whether packets come here that are not tracked yet: at raw priority or before.
     pub fn sees_packets_untracked(&self) -> bool {
         self.base.is_some_and(|base| {
-            base.priority <= super::encode::RAW_PRIORITY && matches!(base.at, Place::Prerouting | Place::Output)
+            base.priority <= super::encode::RAW_PRIORITY && matches!(base.at, NetfilterHook::Prerouting | NetfilterHook::Output)
         })
     }
 }
@@ -237,10 +237,10 @@ impl Chain {
 ///
 /// The kernel has no nf_tables, or refuses for lack of NET_ADMIN.
 pub fn read() -> io::Result<Ruleset> {
-    let mut channel = Channel::open()?;
+    let mut channel = NetlinkSocket::open()?;
     let mut ruleset = Ruleset::default();
     channel.dump(&Request::new().op_gettable_dump(&header(0, 0)), |payload| ruleset.tables.extend(RulesetTable::of(payload)))?;
-    channel.dump(&Request::new().op_getchain_dump(&header(0, 0)), |payload| ruleset.chains.extend(Chain::of(payload)))?;
+    channel.dump(&Request::new().op_getchain_dump(&header(0, 0)), |payload| ruleset.chains.extend(ListedChain::of(payload)))?;
     for chain in &mut ruleset.chains {
         let is_read = chain.sees_packets_untracked() || chain.table == FALLBACK_TABLE_NAME;
         if !is_read || chain.family == Family::Other {
@@ -259,7 +259,7 @@ fn text(name: &CStr) -> String {
 
 /// What a register holds when it is compared.
 #[derive(Clone, Copy)]
-enum Loaded {
+enum RegisterContent {
     Nothing,
     Meta(u32),
     Payload {
@@ -271,17 +271,17 @@ enum Loaded {
 }
 
 /// Puts together what the expressions of one rule say, the inverse of what `encode` writes.
-fn interpret(at: Option<Place>, expressions: &IterableExprListAttrs<'_>) -> SeenRule {
-    let mut seen = SeenRule::default();
+fn interpret(at: Option<NetfilterHook>, expressions: &IterableExprListAttrs<'_>) -> ListedRule {
+    let mut seen = ListedRule::default();
     let (mut address, mut protocol, mut port, mut mark) = (None, None, None, None);
     let (mut is_notrack, mut is_ours) = (false, true);
-    let (mut loaded, mut to_write, mut written) = (Loaded::Nothing, None, None);
+    let (mut loaded, mut to_write, mut written) = (RegisterContent::Nothing, None, None);
     for expression in expressions.get_elem() {
         let name = expression.get_name().unwrap_or_default().to_bytes();
         match (name, expression.get_data().ok()) {
             (b"notrack", _) => is_notrack = true,
             (_, Some(ExprOps::Counter(counter))) => seen.packets = counter.get_packets().ok(),
-            (_, Some(ExprOps::Meta(meta))) => loaded = meta.get_key().map_or(Loaded::Nothing, Loaded::Meta),
+            (_, Some(ExprOps::Meta(meta))) => loaded = meta.get_key().map_or(RegisterContent::Nothing, RegisterContent::Meta),
             (_, Some(ExprOps::Payload(payload))) if payload.get_sreg().is_ok() => {
                 seen.effects.push(Effect::Rewrite);
                 if let (Ok(base), Ok(offset)) = (payload.get_base(), payload.get_offset())
@@ -292,31 +292,33 @@ fn interpret(at: Option<Place>, expressions: &IterableExprListAttrs<'_>) -> Seen
             }
             (_, Some(ExprOps::Payload(payload))) => {
                 loaded = match (payload.get_base(), payload.get_offset()) {
-                    (Ok(base), Ok(offset)) => Loaded::Payload { base, offset },
-                    _ => Loaded::Nothing,
+                    (Ok(base), Ok(offset)) => RegisterContent::Payload { base, offset },
+                    _ => RegisterContent::Nothing,
                 }
             }
             (_, Some(ExprOps::Bitwise(bitwise))) => {
                 let mask = bitwise.get_mask().ok().and_then(|mask| mask.get_value().ok()?.try_into().ok());
                 loaded = match (loaded, mask) {
-                    (Loaded::Meta(key), Some(mask)) if key == MetaKeys::Mark as u32 => Loaded::Mark(u32::from_ne_bytes(mask)),
-                    _ => Loaded::Nothing,
+                    (RegisterContent::Meta(key), Some(mask)) if key == MetaKeys::Mark as u32 => {
+                        RegisterContent::Mark(u32::from_ne_bytes(mask))
+                    }
+                    _ => RegisterContent::Nothing,
                 };
             }
             (_, Some(ExprOps::Cmp(comparison))) => {
                 let data = comparison.get_data().ok();
                 let value = data.as_ref().and_then(|data| data.get_value().ok()).unwrap_or_default();
-                match std::mem::replace(&mut loaded, Loaded::Nothing) {
-                    Loaded::Meta(key) if key == MetaKeys::Nfproto as u32 => {}
-                    Loaded::Meta(key) if key == MetaKeys::L4Proto as u32 => protocol = protocol_of(value),
-                    Loaded::Mark(mask) => {
+                match std::mem::replace(&mut loaded, RegisterContent::Nothing) {
+                    RegisterContent::Meta(key) if key == MetaKeys::Nfproto as u32 => {}
+                    RegisterContent::Meta(key) if key == MetaKeys::L4Proto as u32 => protocol = protocol_of(value),
+                    RegisterContent::Mark(mask) => {
                         let value = value.try_into().ok().map(u32::from_ne_bytes);
                         (mark, is_ours) = (Some(mask), is_ours && value == Some(mask));
                     }
-                    Loaded::Payload { base, offset } if base == PayloadBase::NetworkHeader as u32 => {
+                    RegisterContent::Payload { base, offset } if base == PayloadBase::NetworkHeader as u32 => {
                         address = address_of(offset, value);
                     }
-                    Loaded::Payload { base, offset } if base == PayloadBase::TransportHeader as u32 => {
+                    RegisterContent::Payload { base, offset } if base == PayloadBase::TransportHeader as u32 => {
                         port = port_of(offset, value);
                     }
                     _ => is_ours = false,
@@ -350,8 +352,8 @@ fn interpret(at: Option<Place>, expressions: &IterableExprListAttrs<'_>) -> Seen
         }
     }
     let hook = match at {
-        Some(Place::Prerouting) => Some(Hook::RawPrerouting),
-        Some(Place::Output) => Some(Hook::RawOutput),
+        Some(NetfilterHook::Prerouting) => Some(Hook::RawPrerouting),
+        Some(NetfilterHook::Output) => Some(Hook::RawOutput),
         _ => None,
     };
     if let (true, true, Some(hook), Some((address_end, address)), Some(protocol), Some((port_end, port))) =
@@ -387,23 +389,23 @@ fn protocol_of(value: &[u8]) -> Option<Protocol> {
 }
 
 /// Offsets are those of the addresses in an IPv4 header (RFC 791) and an IPv6 one (RFC 8200).
-fn address_of(offset: u32, value: &[u8]) -> Option<(End, IpAddr)> {
+fn address_of(offset: u32, value: &[u8]) -> Option<(PacketEnd, IpAddr)> {
     let v4 = || <[u8; 4]>::try_from(value).ok().map(|octets| IpAddr::from(Ipv4Addr::from(octets)));
     let v6 = || <[u8; 16]>::try_from(value).ok().map(|octets| IpAddr::from(Ipv6Addr::from(octets)));
     match offset {
-        12 => Some((End::Source, v4()?)),
-        16 => Some((End::Destination, v4()?)),
-        8 => Some((End::Source, v6()?)),
-        24 => Some((End::Destination, v6()?)),
+        12 => Some((PacketEnd::Source, v4()?)),
+        16 => Some((PacketEnd::Destination, v4()?)),
+        8 => Some((PacketEnd::Source, v6()?)),
+        24 => Some((PacketEnd::Destination, v6()?)),
         _ => None,
     }
 }
 
-fn port_of(offset: u32, value: &[u8]) -> Option<(End, u16)> {
+fn port_of(offset: u32, value: &[u8]) -> Option<(PacketEnd, u16)> {
     let port = u16::from_be_bytes(value.try_into().ok()?);
     match offset {
-        0 => Some((End::Source, port)),
-        2 => Some((End::Destination, port)),
+        0 => Some((PacketEnd::Source, port)),
+        2 => Some((PacketEnd::Destination, port)),
         _ => None,
     }
 }
@@ -411,19 +413,19 @@ fn port_of(offset: u32, value: &[u8]) -> Option<(End, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::desired::{Interception, Wish, desired};
-    use crate::node::fallback::{Fallback, Redirection};
-    use crate::node::nftables::encode::{Role, replace, replace_fallback};
+    use crate::node::desired::{Interception, NodeSpec, desired};
+    use crate::node::fallback_rules::{Fallback, Redirection};
+    use crate::node::nftables::encode::{TablePurpose, replace, replace_fallback};
     use crate::node::nftables::message::messages;
 
-    fn read_back(rules: &[Rule]) -> Vec<SeenRule> {
-        let batch = replace("nodelocaldns", Role::Untrack, rules, 1);
+    fn read_back(rules: &[Rule]) -> Vec<ListedRule> {
+        let batch = replace("nodelocaldns", TablePurpose::Untrack, rules, 1);
         let of_rules = messages(&batch.octets).filter(|message| message.message_type() == 0xa06);
         let read = of_rules.filter_map(|message| {
             let (_, attributes) = OpGetruleDump::decode_reply(message.payload());
             let at = match attributes.get_chain().unwrap().to_bytes() {
-                b"prerouting" => Place::Prerouting,
-                b"output" => Place::Output,
+                b"prerouting" => NetfilterHook::Prerouting,
+                b"output" => NetfilterHook::Output,
                 _ => return None,
             };
             Some(interpret(Some(at), &attributes.get_expressions().unwrap()))
@@ -434,7 +436,7 @@ mod tests {
     #[test]
     fn every_rule_that_we_write_is_read_back() {
         let addresses = ["169.254.20.10", "fd00::10"].map(|text| text.parse().unwrap()).to_vec();
-        let wish = Wish {
+        let spec = NodeSpec {
             addresses,
             port: 53,
             health_port: 8080,
@@ -442,10 +444,11 @@ mod tests {
             probe_mark: 0x10_0000,
             fallback: Fallback::default(),
         };
-        let rules = desired(&wish, &Interception::of(&wish.addresses)).rules;
+        let rules = desired(&spec, &Interception::of(&spec.addresses)).rules;
         let raw: Vec<Rule> = rules.iter().filter(|rule| rule.hook.is_raw()).copied().collect();
-        let (read, beside): (Vec<SeenRule>, Vec<SeenRule>) = read_back(&rules).into_iter().partition(|seen| seen.rule.is_some());
-        assert_eq!(beside, [SeenRule::default()], "what comes in by lo is passed by");
+        let (read, beside): (Vec<ListedRule>, Vec<ListedRule>) =
+            read_back(&rules).into_iter().partition(|seen| seen.rule.is_some());
+        assert_eq!(beside, [ListedRule::default()], "what comes in by lo is passed by");
         assert_eq!(read.iter().map(|seen| seen.rule).collect::<Vec<_>>(), raw.iter().copied().map(Some).collect::<Vec<_>>());
         assert!(read.iter().all(|seen| seen.packets == Some(0) && seen.effects.is_empty()));
     }
@@ -459,14 +462,14 @@ mod tests {
             let (_, attributes) = OpGetruleDump::decode_reply(message.payload());
             let name = text(attributes.get_chain().unwrap());
             let at = match &*name {
-                "query-prerouting" | "mark-prerouting" => Place::Prerouting,
-                "query-output" | "mark-output" => Place::Output,
-                "answer-input" => Place::Input,
-                _ => Place::Postrouting,
+                "query-prerouting" | "mark-prerouting" => NetfilterHook::Prerouting,
+                "query-output" | "mark-output" => NetfilterHook::Output,
+                "answer-input" => NetfilterHook::Input,
+                _ => NetfilterHook::Postrouting,
             };
             let rules = vec![interpret(Some(at), &attributes.get_expressions().unwrap())];
-            let base = Some(Base { at, priority: 0, drops: false });
-            ruleset.chains.push(Chain { family: Family::Inet, table: FALLBACK_TABLE_NAME.to_owned(), name, base, rules });
+            let base = Some(BaseHook { at, priority: 0, drops: false });
+            ruleset.chains.push(ListedChain { family: Family::Inet, table: FALLBACK_TABLE_NAME.to_owned(), name, base, rules });
         }
         for Redirection { local, upstream } in fallback.redirections() {
             assert_eq!(ruleset.fallback_of(local, 53), Some(upstream));
@@ -480,12 +483,12 @@ mod tests {
         let rule = Rule {
             hook: Hook::RawOutput,
             protocol: Protocol::Udp,
-            end: End::Source,
+            end: PacketEnd::Source,
             address: [10, 96, 0, 10].into(),
             port: 53,
             mark: Some(1),
         };
-        let batch = replace("nodelocaldns", Role::Untrack, &[rule], 1);
+        let batch = replace("nodelocaldns", TablePurpose::Untrack, &[rule], 1);
         let message = messages(&batch.octets).find(|message| message.message_type() == 0xa06).unwrap();
         let payload = message.payload().to_vec();
         for index in 0..payload.len() {
@@ -494,7 +497,7 @@ mod tests {
                 octets[index] = value;
                 for octets in [&octets[..], &octets[..index]] {
                     let (_, attributes) = OpGetruleDump::decode_reply(octets);
-                    let _nothing_panics = attributes.get_expressions().map(|list| interpret(Some(Place::Output), &list));
+                    let _nothing_panics = attributes.get_expressions().map(|list| interpret(Some(NetfilterHook::Output), &list));
                 }
             }
         }

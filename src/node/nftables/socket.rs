@@ -18,7 +18,7 @@ const DATAGRAM_LIMIT: usize = 64 * 1024;
 const RECEIVE_BUFFER: libc::c_int = 1 << 20;
 
 /// A socket; tables that it creates with the flag `owner` go when it is closed. It is not passed on to programs that we start.
-pub struct Channel {
+pub struct NetlinkSocket {
     socket: Socket,
     port_id: u32,
     next_sequence: u32,
@@ -63,7 +63,7 @@ impl RuleView {
     }
 }
 
-impl Channel {
+impl NetlinkSocket {
     /// Opens a socket.
     ///
     /// # Errors

@@ -4,8 +4,8 @@
 use super::{
     Batch, SUBSYSTEM, address_offset, compare, compare_meta, compare_payload, finish, header, load_meta, protocol_number,
 };
-use crate::node::desired::{ALLOW_TRAFFIC, End, Protocol, Rule};
-use crate::node::nftables::accept::{Chain, Changes};
+use crate::node::desired::{ALLOW_TRAFFIC, PacketEnd, Protocol, Rule};
+use crate::node::nftables::accept::{AcceptChain, AcceptChanges};
 use netlink_bindings::nftables::{Chained, MetaKeys, PayloadBase, PushExprListAttrs, Registers, VerdictCode};
 use netlink_bindings::traits::Pusher;
 
@@ -17,20 +17,20 @@ const COMMENT_LENGTH: usize = 256;
 const PORTS_LENGTH: usize = 16;
 
 /// A batch that makes `changes`: deletes rules, and puts new ones to the front of their chains, all at once.
-pub fn accept(changes: &[(Chain, Changes)], first_sequence: u32) -> Batch {
+pub fn accept(changes: &[(AcceptChain, AcceptChanges)], first_sequence: u32) -> Batch {
     let mut batch = Chained::new(first_sequence);
     batch.request().op_batch_begin_do(&header(0, SUBSYSTEM));
     for (chain, changes) in changes {
         let family = header(chain.family(), 0);
         for handle in &changes.surplus {
             let mut request = batch.request().op_delrule_do(&family);
-            let attributes = request.encode().push_table_bytes(Chain::TABLE.as_bytes());
+            let attributes = request.encode().push_table_bytes(AcceptChain::TABLE.as_bytes());
             attributes.push_chain_bytes(chain.name().as_bytes()).push_handle(*handle);
         }
         // Each goes before the one before.
         for rule in changes.missing.iter().rev() {
             let mut request = batch.request().set_create().op_newrule_do(&family);
-            let attributes = request.encode().push_table_bytes(Chain::TABLE.as_bytes());
+            let attributes = request.encode().push_table_bytes(AcceptChain::TABLE.as_bytes());
             let attributes = attributes.push_chain_bytes(chain.name().as_bytes());
             let attributes = expressions(attributes.nested_expressions(), *chain, rule).end_nested();
             attributes.nested_compat().push_proto(protocol_number(rule.protocol).into()).push_flags(0);
@@ -40,7 +40,7 @@ pub fn accept(changes: &[(Chain, Changes)], first_sequence: u32) -> Batch {
     finish(batch, first_sequence)
 }
 
-fn expressions<P: Pusher>(list: PushExprListAttrs<P>, chain: Chain, rule: &Rule) -> PushExprListAttrs<P> {
+fn expressions<P: Pusher>(list: PushExprListAttrs<P>, chain: AcceptChain, rule: &Rule) -> PushExprListAttrs<P> {
     let mut list = list;
     if chain.is_loopback(rule.hook) {
         let key = if chain.is_input { MetaKeys::Iifname } else { MetaKeys::Oifname };
@@ -77,8 +77,8 @@ fn expressions<P: Pusher>(list: PushExprListAttrs<P>, chain: Chain, rule: &Rule)
 fn ports(rule: &Rule) -> [u8; PORTS_LENGTH] {
     let (only, any) = ([rule.port; 2], [0, u16::MAX]);
     let [source, destination] = match rule.end {
-        End::Source => [only, any],
-        End::Destination => [any, only],
+        PacketEnd::Source => [only, any],
+        PacketEnd::Destination => [any, only],
     };
     let mut info = [0; PORTS_LENGTH];
     for (place, port) in info.chunks_exact_mut(2).zip(source.into_iter().chain(destination)) {

@@ -15,7 +15,7 @@
 //! - `trying`: clients of which a packet was let in less than [`TRYING_FOR`] ago, so that a second packet, which another processor handles at
 //!   the same moment, goes the same way.
 //!
-//! A client that asks is thus `arriving`, or one packet in [`FIRST_PAUSE`] is at stake, and fewer once [`Arrivals`](crate::node::arrival::Arrivals) lengthens the pause. No process takes part in it, so it holds when none of ours
+//! A client that asks is thus `arriving`, or one packet in [`FIRST_PAUSE`] is at stake, and fewer once [`ArrivalTracker`](crate::node::arrival::Arrivals) lengthens the pause. No process takes part in it, so it holds when none of ours
 //! runs. Where a set is full the packet goes on as without this program.
 //!
 //! # The lease
@@ -23,7 +23,9 @@
 //! Each probe of the watchdog puts its family into `watched` for [`WATCHED_FOR`]. Without that no client's arrival is noted and none is tried: a
 //! watchdog that is stopped or hangs, and could not withdraw the rules, intercepts nothing.
 
-use super::{Batch, FAMILY, PREROUTING, Role, SUBSYSTEM, compare_meta, finish, header, load_meta, match_packets, notrack, track};
+use super::{
+    Batch, FAMILY, PREROUTING, SUBSYSTEM, TablePurpose, compare_meta, finish, header, load_meta, match_packets, notrack, track,
+};
 use crate::node::arrival::{Client, FIRST_PAUSE};
 use crate::node::desired::{Hook, Rule};
 use netlink_bindings::nftables::{
@@ -87,7 +89,7 @@ enum Operation {
 
 /// The sets and chains of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Family {
+pub struct FamilyChains {
     /// Clients whose packets arrive.
     pub arriving: &'static str,
     noted: &'static str,
@@ -105,8 +107,8 @@ pub struct Family {
 }
 
 /// Both.
-pub const FAMILIES: [Family; 2] = [
-    Family {
+pub const FAMILIES: [FamilyChains; 2] = [
+    FamilyChains {
         arriving: "arriving-ip",
         noted: "noted-ip",
         trying: "trying-ip",
@@ -117,7 +119,7 @@ pub const FAMILIES: [Family; 2] = [
         address_length: 4,
         source_offset: 12,
     },
-    Family {
+    FamilyChains {
         arriving: "arriving-ip6",
         noted: "noted-ip6",
         trying: "trying-ip6",
@@ -145,7 +147,7 @@ pub fn is_lease(set: &[u8]) -> bool {
     set == WATCHED.as_bytes()
 }
 
-fn family_of(address: IpAddr) -> Family {
+fn family_of(address: IpAddr) -> FamilyChains {
     let [ipv4, ipv6] = FAMILIES;
     if address.is_ipv4() { ipv4 } else { ipv6 }
 }
@@ -164,7 +166,7 @@ pub(super) fn push_frame(batch: &mut Chained<'_>, table: &str) {
         set.push_id(id).push_timeout(milliseconds(timeout));
     };
     set(WATCHED, TYPE_NF_PROTO, 1, WATCHED_FOR, 8);
-    for Family { arriving, noted, trying, blocked, address_type, address_length, .. } in FAMILIES {
+    for FamilyChains { arriving, noted, trying, blocked, address_type, address_length, .. } in FAMILIES {
         let (key_type, key_length) = (TYPE_INTERFACE << TYPE_BITS | address_type, 4 + address_length);
         set(arriving, key_type, key_length, ARRIVING_FOR, SET_SIZE);
         set(noted, key_type, key_length, NOTED_FOR, SET_SIZE);
@@ -254,13 +256,13 @@ pub fn client(key: &[u8]) -> Option<Client> {
 pub(super) type ChainRule = (&'static str, Vec<u8>);
 
 /// What decides on packets, family by family, and notes their arrival; `rules` say which packets.
-pub(super) fn rules(rules: &[Rule], role: Role) -> Vec<ChainRule> {
+pub(super) fn rules(rules: &[Rule], purpose: TablePurpose) -> Vec<ChainRule> {
     let mut all = Vec::new();
     // Who is let in and who is left to others, for this table or for iptables, which comes next.
-    let let_in = |list| accept(if role == Role::Untrack { notrack(list) } else { list });
-    let leave = |list| accept(if role == Role::Guard { track(list) } else { list });
+    let let_in = |list| accept(if purpose == TablePurpose::Untrack { notrack(list) } else { list });
+    let leave = |list| accept(if purpose == TablePurpose::GuardIptables { track(list) } else { list });
     for family in FAMILIES {
-        let Family { arriving, noted, trying, blocked, enter, arrive, .. } = family;
+        let FamilyChains { arriving, noted, trying, blocked, enter, arrive, .. } = family;
         let is_in = |list, set| look_up(load_client(list, family), set);
         let change_in = |list, set, operation| change(load_client(list, family), set, operation);
         all.push((enter, written(|list| let_in(is_in(list, arriving)))));
@@ -312,7 +314,7 @@ pub(super) fn match_lease<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprList
 }
 
 /// The key of a client: the interface by which its packet came in, and its address.
-fn load_client<P: Pusher>(list: PushExprListAttrs<P>, family: Family) -> PushExprListAttrs<P> {
+fn load_client<P: Pusher>(list: PushExprListAttrs<P>, family: FamilyChains) -> PushExprListAttrs<P> {
     let list = load_meta(list, MetaKeys::Iif);
     let payload = list.nested_elem().nested_data_payload().push_dreg(Registers::Reg3201 as u32);
     let payload = payload.push_base(PayloadBase::NetworkHeader as u32).push_offset(family.source_offset);
@@ -369,7 +371,7 @@ fn jump<P: Pusher>(list: PushExprListAttrs<P>, chain: &str) -> PushExprListAttrs
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::desired::{End, Protocol};
+    use crate::node::desired::{PacketEnd, Protocol};
     use crate::node::nftables::message::messages;
 
     #[test]
@@ -387,12 +389,13 @@ mod tests {
         let entering = Rule {
             hook: Hook::RawPrerouting,
             protocol: Protocol::Udp,
-            end: End::Destination,
+            end: PacketEnd::Destination,
             address: [10, 96, 0, 10].into(),
             port: 53,
             mark: None,
         };
-        let noted = |rules: &[Rule]| super::rules(rules, Role::Untrack).iter().filter(|(chain, _)| *chain == ARRIVED).count();
+        let noted =
+            |rules: &[Rule]| super::rules(rules, TablePurpose::Untrack).iter().filter(|(chain, _)| *chain == ARRIVED).count();
         assert_eq!(noted(&[]), 1, "what comes by lo is passed by");
         assert_eq!(noted(&[entering, Rule { hook: Hook::RawOutput, ..entering }]), 2);
     }

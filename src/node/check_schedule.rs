@@ -26,7 +26,7 @@ pub enum Urgency {
 
 /// When the next look is due.
 #[derive(Debug)]
-pub struct Pace {
+pub struct CheckSchedule {
     due: Option<Instant>,
     /// Somebody has been told that it is due.
     is_announced: bool,
@@ -36,7 +36,7 @@ pub struct Pace {
     put_at: Option<Instant>,
 }
 
-impl Pace {
+impl CheckSchedule {
     /// The first look is due at once.
     pub fn new(now: Instant) -> Self {
         Self { due: Some(now), is_announced: false, began: None, put_back: 0, put_at: None }
@@ -107,17 +107,17 @@ mod tests {
     /// Looks whenever it is due while somebody interferes each 10 ms for `total`; how many times, and whether it was called a fight.
     fn fight(total: Duration, urgency: Urgency, takes_away: bool) -> (usize, usize) {
         let start = Instant::now();
-        let (mut pace, mut looks, mut told) = (Pace::new(start), 0, 0);
+        let (mut schedule, mut looks, mut told) = (CheckSchedule::new(start), 0, 0);
         let mut elapsed = Duration::ZERO;
         while elapsed < total {
             let now = start + elapsed;
-            if pace.is_due(now) {
-                pace.begin(now);
+            if schedule.is_due(now) {
+                schedule.begin(now);
                 looks += 1;
-                told += usize::from(pace.end(takes_away, now));
+                told += usize::from(schedule.end(takes_away, now));
             }
             elapsed += Duration::from_millis(10);
-            pace.want(urgency, start + elapsed);
+            schedule.want(urgency, start + elapsed);
         }
         (looks, told)
     }
@@ -125,12 +125,12 @@ mod tests {
     #[test]
     fn the_first_look_is_due_at_once_and_the_next_when_something_happens() {
         let now = Instant::now();
-        let mut pace = Pace::new(now);
-        assert!(pace.is_due(now));
-        pace.begin(now);
-        assert_eq!(pace.due_at(), None);
-        pace.want(Urgency::Prompt, now + Duration::from_millis(1));
-        assert!(pace.is_due(now + Duration::from_millis(1)), "what is gone is put back at once");
+        let mut schedule = CheckSchedule::new(now);
+        assert!(schedule.is_due(now));
+        schedule.begin(now);
+        assert_eq!(schedule.due_at(), None);
+        schedule.want(Urgency::Prompt, now + Duration::from_millis(1));
+        assert!(schedule.is_due(now + Duration::from_millis(1)), "what is gone is put back at once");
     }
 
     #[test]
@@ -150,43 +150,43 @@ mod tests {
     #[test]
     fn after_a_time_of_peace_it_begins_anew() {
         let mut now = Instant::now();
-        let mut pace = Pace::new(now);
+        let mut schedule = CheckSchedule::new(now);
         for _ in 0..10 {
-            pace.begin(now);
-            pace.end(true, now);
-            pace.want(Urgency::Prompt, now);
-            now = pace.due_at().unwrap();
+            schedule.begin(now);
+            schedule.end(true, now);
+            schedule.want(Urgency::Prompt, now);
+            now = schedule.due_at().unwrap();
         }
-        pace.begin(now);
+        schedule.begin(now);
         now += PEACE * 2;
-        pace.want(Urgency::Prompt, now);
-        pace.begin(now);
-        pace.end(true, now);
-        pace.want(Urgency::Prompt, now);
-        assert_eq!(pace.due_at(), Some(now + FIRST_PAUSE));
+        schedule.want(Urgency::Prompt, now);
+        schedule.begin(now);
+        schedule.end(true, now);
+        schedule.want(Urgency::Prompt, now);
+        assert_eq!(schedule.due_at(), Some(now + FIRST_PAUSE));
     }
 
     #[test]
     fn who_has_been_told_is_told_no_second_time_and_may_look_all_the_same() {
         let now = Instant::now();
-        let mut pace = Pace::new(now);
-        pace.announce();
-        assert_eq!(pace.due_at(), None);
-        assert!(pace.is_due(now));
-        pace.begin(now);
-        pace.want(Urgency::Calm, now);
-        assert_eq!(pace.due_at(), Some(now + QUIET));
+        let mut schedule = CheckSchedule::new(now);
+        schedule.announce();
+        assert_eq!(schedule.due_at(), None);
+        assert!(schedule.is_due(now));
+        schedule.begin(now);
+        schedule.want(Urgency::Calm, now);
+        assert_eq!(schedule.due_at(), Some(now + QUIET));
     }
 
     #[test]
     fn a_look_that_is_due_sooner_is_not_put_off() {
         let now = Instant::now();
-        let mut pace = Pace::new(now);
-        pace.begin(now);
-        pace.want(Urgency::Calm, now);
-        assert_eq!(pace.due_at(), Some(now + QUIET));
-        pace.want(Urgency::Now, now);
-        pace.want(Urgency::Calm, now);
-        assert!(pace.is_due(now));
+        let mut schedule = CheckSchedule::new(now);
+        schedule.begin(now);
+        schedule.want(Urgency::Calm, now);
+        assert_eq!(schedule.due_at(), Some(now + QUIET));
+        schedule.want(Urgency::Now, now);
+        schedule.want(Urgency::Calm, now);
+        assert!(schedule.is_due(now));
     }
 }

@@ -6,18 +6,18 @@
 //!
 //! # The way of a query, and of its answer
 //!
-//! 1. [`Stage::QueryPrerouting`], [`Stage::QueryOutput`]: just after the raw hooks. A query that is tracked gets a bit of the packet mark and the
+//! 1. [`FallbackStage::QueryPrerouting`], [`FallbackStage::QueryOutput`]: just after the raw hooks. A query that is tracked gets a bit of the packet mark and the
 //!    upstream's address in place of ours. This is no DNAT, of which there is one for each connection: kube-proxy's, from the ClusterIP to a
 //!    pod, is still to come. Conntrack has not seen the packet yet, and never learns of our address.
-//! 2. [`Stage::UnmarkPrerouting`], [`Stage::UnmarkOutput`], then [`Stage::MarkPrerouting`], [`Stage::MarkOutput`]: after conntrack. The bit moves to the
+//! 2. [`FallbackStage::UnmarkPrerouting`], [`FallbackStage::UnmarkOutput`], then [`FallbackStage::MarkPrerouting`], [`FallbackStage::MarkOutput`]: after conntrack. The bit moves to the
 //!    connection's mark, and leaves the packet's before anybody routes by it. A query that was sent to the upstream itself takes the bit away from the
 //!    connection, which to conntrack is the same if its client's port is.
 //! 3. kube-proxy, by whatever means, sends the query to a pod. It also reroutes what a program on the node sends, since routing had taken it
 //!    for us.
-//! 4. [`Stage::SourcePostrouting`]: a program on the node that talks to an address of the node does so from that very address, to which no pod
+//! 4. [`FallbackStage::SourcePostrouting`]: a program on the node that talks to an address of the node does so from that very address, to which no pod
 //!    can answer. kube-proxy masquerades such packets only where it knows which addresses are the pods'; so we do. Where it stays at an orderly
-//!    stop, so do the ClusterIPs on the link, of which the same is true ([`Stage::ClusterSourcePostrouting`]).
-//! 5. [`Stage::AnswerPostrouting`], [`Stage::AnswerInput`]: after every NAT, the answer bears the ClusterIP; it gets the address that was asked.
+//!    stop, so do the ClusterIPs on the link, of which the same is true ([`FallbackStage::ClusterSourcePostrouting`]).
+//! 5. [`FallbackStage::AnswerPostrouting`], [`FallbackStage::AnswerInput`]: after every NAT, the answer bears the ClusterIP; it gets the address that was asked.
 //!
 //! With one bit there is one address of ours for each family. `tests/interception` walks this way.
 
@@ -45,7 +45,7 @@ pub struct Redirection<A> {
 
 /// Where in a packet's way a rule stands, and with that what it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stage {
+pub enum FallbackStage {
     /// Queries that came in.
     QueryPrerouting,
     /// Queries made here.
@@ -68,7 +68,7 @@ pub enum Stage {
     AnswerInput,
 }
 
-impl Stage {
+impl FallbackStage {
     /// Those for a redirection, in the order of a packet's way. What takes the connection's mark away comes before what sets it, and then takes the packet's.
     pub const ALL: [Self; 9] = [
         Self::QueryPrerouting,
@@ -85,8 +85,8 @@ impl Stage {
 
 /// What happens at one stage to packets of one protocol for one redirection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Rule {
-    pub stage: Stage,
+pub struct FallbackRule {
+    pub stage: FallbackStage,
     pub protocol: Protocol,
     pub redirection: Redirection<IpAddr>,
     /// DNS port, ours and the upstream's.
@@ -105,22 +105,22 @@ impl Fallback {
     }
 
     /// The rules for queries to `port` on a link that carries `addresses`; none without a redirection. Those for one protocol and redirection are in
-    /// the order of [`Stage::ALL`]. An address without one is a ClusterIP, which leads to cluster DNS by itself.
-    pub fn rules(&self, port: u16, addresses: &[IpAddr]) -> Vec<Rule> {
-        let rule = |stage, protocol, redirection| Rule { stage, protocol, redirection, port, mark: self.mark };
+    /// the order of [`FallbackStage::ALL`]. An address without one is a ClusterIP, which leads to cluster DNS by itself.
+    pub fn rules(&self, port: u16, addresses: &[IpAddr]) -> Vec<FallbackRule> {
+        let rule = |stage, protocol, redirection| FallbackRule { stage, protocol, redirection, port, mark: self.mark };
         let of = |redirection| {
             let protocols = [Protocol::Udp, Protocol::Tcp];
-            protocols.into_iter().flat_map(move |protocol| Stage::ALL.map(|stage| rule(stage, protocol, redirection)))
+            protocols.into_iter().flat_map(move |protocol| FallbackStage::ALL.map(|stage| rule(stage, protocol, redirection)))
         };
-        let mut rules: Vec<Rule> = self.redirections().flat_map(of).collect();
+        let mut rules: Vec<FallbackRule> = self.redirections().flat_map(of).collect();
         let is_redirected = |address: &IpAddr| self.redirections().any(|redirection| redirection.local == *address);
         let is_cluster_ip = |address: &&IpAddr| !address.is_loopback() && !is_redirected(address);
         let cluster_ips = addresses.iter().filter(|address| !rules.is_empty() && is_cluster_ip(address));
         let of_cluster_ip = |address: &IpAddr| {
             let itself = Redirection { local: *address, upstream: *address };
-            [Protocol::Udp, Protocol::Tcp].map(|protocol| rule(Stage::ClusterSourcePostrouting, protocol, itself))
+            [Protocol::Udp, Protocol::Tcp].map(|protocol| rule(FallbackStage::ClusterSourcePostrouting, protocol, itself))
         };
-        let more: Vec<Rule> = cluster_ips.flat_map(of_cluster_ip).collect();
+        let more: Vec<FallbackRule> = cluster_ips.flat_map(of_cluster_ip).collect();
         rules.extend(more);
         rules
     }
@@ -136,24 +136,26 @@ impl fmt::Display for Fallback {
     }
 }
 
-impl fmt::Display for Rule {
+impl fmt::Display for FallbackRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { stage, protocol, redirection: Redirection { local, upstream }, port, mark } = self;
         match stage {
-            Stage::QueryPrerouting | Stage::QueryOutput => {
+            FallbackStage::QueryPrerouting | FallbackStage::QueryOutput => {
                 write!(f, "{stage:?}: tracked {protocol} to {local} port {port}: mark {mark:#x}, destination {upstream}")
             }
-            Stage::UnmarkPrerouting | Stage::UnmarkOutput => {
+            FallbackStage::UnmarkPrerouting | FallbackStage::UnmarkOutput => {
                 write!(f, "{stage:?}: {protocol} to {upstream} port {port} without mark {mark:#x}: off the connection's mark")
             }
-            Stage::MarkPrerouting | Stage::MarkOutput => {
+            FallbackStage::MarkPrerouting | FallbackStage::MarkOutput => {
                 write!(f, "{stage:?}: {protocol} to {upstream} port {port} with mark {mark:#x}: the connection's mark instead")
             }
-            Stage::SourcePostrouting => {
+            FallbackStage::SourcePostrouting => {
                 write!(f, "{stage:?}: {protocol} from {local} of a connection with mark {mark:#x}: masquerade")
             }
-            Stage::ClusterSourcePostrouting => write!(f, "{stage:?}: {protocol} from {local} that was sent on: masquerade"),
-            Stage::AnswerPostrouting | Stage::AnswerInput => {
+            FallbackStage::ClusterSourcePostrouting => {
+                write!(f, "{stage:?}: {protocol} from {local} that was sent on: masquerade")
+            }
+            FallbackStage::AnswerPostrouting | FallbackStage::AnswerInput => {
                 write!(f, "{stage:?}: {protocol} from {upstream} port {port} of a connection with mark {mark:#x}: source {local}")
             }
         }
@@ -176,7 +178,7 @@ mod tests {
 
     #[test]
     fn queries_and_answers_of_both_families_and_protocols_are_rewritten_at_every_hook() {
-        let lines: Vec<String> = Fallback::sample().rules(53, &[]).iter().map(Rule::to_string).collect();
+        let lines: Vec<String> = Fallback::sample().rules(53, &[]).iter().map(FallbackRule::to_string).collect();
         for (local, upstream) in [("169.254.20.10", "10.96.0.11"), ("fd00:53::10", "fd00::11")] {
             for protocol in ["udp", "tcp"] {
                 for rule in [
@@ -211,7 +213,7 @@ mod tests {
     #[test]
     fn what_a_program_on_the_node_asks_a_cluster_ip_of_the_link_is_masqueraded() {
         let addresses = ["169.254.20.10", "127.0.0.1", "10.96.0.10"].map(|address| address.parse().unwrap());
-        let lines: Vec<String> = Fallback::sample().rules(53, &addresses).iter().map(Rule::to_string).collect();
+        let lines: Vec<String> = Fallback::sample().rules(53, &addresses).iter().map(FallbackRule::to_string).collect();
         let expected = ["udp", "tcp"]
             .map(|protocol| format!("ClusterSourcePostrouting: {protocol} from 10.96.0.10 that was sent on: masquerade"));
         assert_eq!(lines[36..], expected);

@@ -3,8 +3,8 @@
 use super::{
     Batch, FAMILY, SUBSYSTEM, address_offset, bitwise, comment, compare, finish, header, load_meta, match_bits, match_packets,
 };
-use crate::node::desired::End;
-use crate::node::fallback::{Redirection, Rule, Stage};
+use crate::node::desired::PacketEnd;
+use crate::node::fallback_rules::{FallbackRule, FallbackStage, Redirection};
 use netlink_bindings::nftables::{
     Chained, CtKeys, MetaKeys, PayloadBase, PushChainAttrs, PushExprListAttrs, Registers, VerdictCode,
 };
@@ -31,7 +31,7 @@ const PSEUDO_HEADER: u32 = 1;
 /// To be deleted it must be there, hence the first message.
 ///
 /// With `is_dormant` its chains stand at no hook (`NFT_TABLE_F_DORMANT`): no packet sees them.
-pub fn replace(table: &str, rules: &[Rule], is_dormant: bool, first_sequence: u32) -> Batch {
+pub fn replace(table: &str, rules: &[FallbackRule], is_dormant: bool, first_sequence: u32) -> Batch {
     let mut batch = Chained::new(first_sequence);
     let (family, destination) = (header(FAMILY, 0), header(0, SUBSYSTEM));
     batch.request().op_batch_begin_do(&destination);
@@ -39,13 +39,13 @@ pub fn replace(table: &str, rules: &[Rule], is_dormant: bool, first_sequence: u3
     batch.request().op_deltable_do(&family).encode().push_name_bytes(table.as_bytes());
     let flags = if is_dormant { DORMANT } else { 0 };
     batch.request().set_create().op_newtable_do(&family).encode().push_name_bytes(table.as_bytes()).push_flags(flags);
-    for chain in Chain::all() {
+    for chain in FallbackChain::all() {
         let mut request = batch.request().set_create().op_newchain_do(&family);
         chain.push(request.encode().push_table_bytes(table.as_bytes()));
     }
     for rule in rules {
         let mut request = batch.request().set_create().set_append().op_newrule_do(&family);
-        let chain = Chain::of(rule.stage).name;
+        let chain = FallbackChain::of(rule.stage).name;
         let attributes = request.encode().push_table_bytes(table.as_bytes()).push_chain_bytes(chain.as_bytes());
         expressions(attributes.nested_expressions(), rule).end_nested().push_userdata(&comment(COMMENT));
     }
@@ -54,7 +54,7 @@ pub fn replace(table: &str, rules: &[Rule], is_dormant: bool, first_sequence: u3
 }
 
 /// A stage's chain.
-struct Chain {
+struct FallbackChain {
     name: &'static str,
     kind: &'static CStr,
     /// `NF_INET_…`
@@ -62,35 +62,35 @@ struct Chain {
     priority: i32,
 }
 
-impl Chain {
+impl FallbackChain {
     fn all() -> Vec<Self> {
-        let mut chains = Vec::from(Stage::ALL.map(Self::of));
+        let mut chains = Vec::from(FallbackStage::ALL.map(Self::of));
         // Stages that share one follow each other.
         chains.dedup_by_key(|chain| chain.name);
         chains
     }
 
-    fn of(stage: Stage) -> Self {
+    fn of(stage: FallbackStage) -> Self {
         let (name, kind, hook, priority) = match stage {
             // After those who keep packets from being tracked, before conntrack.
-            Stage::QueryPrerouting => ("query-prerouting", c"filter", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_RAW + 1),
-            Stage::QueryOutput => ("query-output", c"filter", libc::NF_INET_LOCAL_OUT, libc::NF_IP_PRI_RAW + 1),
+            FallbackStage::QueryPrerouting => ("query-prerouting", c"filter", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_RAW + 1),
+            FallbackStage::QueryOutput => ("query-output", c"filter", libc::NF_INET_LOCAL_OUT, libc::NF_IP_PRI_RAW + 1),
             // After conntrack, before NAT. Not of type `route`, which would look for a way to a ClusterIP.
-            Stage::UnmarkPrerouting | Stage::MarkPrerouting => {
+            FallbackStage::UnmarkPrerouting | FallbackStage::MarkPrerouting => {
                 ("mark-prerouting", c"filter", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_MANGLE)
             }
-            Stage::UnmarkOutput | Stage::MarkOutput => {
+            FallbackStage::UnmarkOutput | FallbackStage::MarkOutput => {
                 ("mark-output", c"filter", libc::NF_INET_LOCAL_OUT, libc::NF_IP_PRI_MANGLE)
             }
             // Just before kube-proxy's, which then has nothing left to do.
-            Stage::SourcePostrouting | Stage::ClusterSourcePostrouting => {
+            FallbackStage::SourcePostrouting | FallbackStage::ClusterSourcePostrouting => {
                 ("source-postrouting", c"nat", libc::NF_INET_POST_ROUTING, libc::NF_IP_PRI_NAT_SRC - 1)
             }
             // After NAT, which has put the ClusterIP back.
-            Stage::AnswerPostrouting => {
+            FallbackStage::AnswerPostrouting => {
                 ("answer-postrouting", c"filter", libc::NF_INET_POST_ROUTING, libc::NF_IP_PRI_CONNTRACK_HELPER)
             }
-            Stage::AnswerInput => ("answer-input", c"filter", libc::NF_INET_LOCAL_IN, libc::NF_IP_PRI_CONNTRACK_HELPER),
+            FallbackStage::AnswerInput => ("answer-input", c"filter", libc::NF_INET_LOCAL_IN, libc::NF_IP_PRI_CONNTRACK_HELPER),
         };
         Self { name, kind, hook, priority }
     }
@@ -104,41 +104,41 @@ impl Chain {
 
 /// `rule` as the expressions that nf_tables evaluates from first to last, until one does not match. They hold nothing that changes by itself, such as
 /// a counter: whoever lists them sees whether they are ours.
-fn expressions<P: Pusher>(list: PushExprListAttrs<P>, rule: &Rule) -> PushExprListAttrs<P> {
-    let Rule { stage, protocol, redirection: Redirection { local, upstream }, port, mark } = *rule;
+fn expressions<P: Pusher>(list: PushExprListAttrs<P>, rule: &FallbackRule) -> PushExprListAttrs<P> {
+    let FallbackRule { stage, protocol, redirection: Redirection { local, upstream }, port, mark } = *rule;
     match stage {
-        Stage::QueryPrerouting | Stage::QueryOutput => {
-            let list = match_packets(list, protocol, End::Destination, local, Some(port));
+        FallbackStage::QueryPrerouting | FallbackStage::QueryOutput => {
+            let list = match_packets(list, protocol, PacketEnd::Destination, local, Some(port));
             let list = compare(bitwise(load_ct(list, CtKeys::State), UNTRACKED, 0), &[0; 4]);
             let list = set_meta_mark(bitwise(load_meta(list, MetaKeys::Mark), !mark, mark));
-            write_address(list, End::Destination, upstream)
+            write_address(list, PacketEnd::Destination, upstream)
         }
-        Stage::UnmarkPrerouting | Stage::UnmarkOutput => {
-            let list = match_packets(list, protocol, End::Destination, upstream, Some(port));
+        FallbackStage::UnmarkPrerouting | FallbackStage::UnmarkOutput => {
+            let list = match_packets(list, protocol, PacketEnd::Destination, upstream, Some(port));
             let list = compare(bitwise(load_meta(list, MetaKeys::Mark), mark, 0), &[0; 4]);
             let list = match_bits(load_ct(list, CtKeys::Mark), mark);
             set_ct_mark(bitwise(load_ct(list, CtKeys::Mark), !mark, 0))
         }
-        Stage::MarkPrerouting | Stage::MarkOutput => {
-            let list = match_packets(list, protocol, End::Destination, upstream, Some(port));
+        FallbackStage::MarkPrerouting | FallbackStage::MarkOutput => {
+            let list = match_packets(list, protocol, PacketEnd::Destination, upstream, Some(port));
             let list = match_bits(load_meta(list, MetaKeys::Mark), mark);
             let list = set_ct_mark(bitwise(load_ct(list, CtKeys::Mark), !mark, mark));
             set_meta_mark(bitwise(load_meta(list, MetaKeys::Mark), !mark, 0))
         }
-        Stage::SourcePostrouting => {
-            let list = match_packets(list, protocol, End::Source, local, None);
+        FallbackStage::SourcePostrouting => {
+            let list = match_packets(list, protocol, PacketEnd::Source, local, None);
             let list = match_bits(load_ct(list, CtKeys::Mark), mark);
             list.nested_elem().push_name(c"masq").end_nested()
         }
-        Stage::ClusterSourcePostrouting => {
-            let list = match_packets(list, protocol, End::Source, local, None);
+        FallbackStage::ClusterSourcePostrouting => {
+            let list = match_packets(list, protocol, PacketEnd::Source, local, None);
             let list = match_bits(load_ct(list, CtKeys::Status), SENT_ON);
             list.nested_elem().push_name(c"masq").end_nested()
         }
-        Stage::AnswerPostrouting | Stage::AnswerInput => {
-            let list = match_packets(list, protocol, End::Source, upstream, Some(port));
+        FallbackStage::AnswerPostrouting | FallbackStage::AnswerInput => {
+            let list = match_packets(list, protocol, PacketEnd::Source, upstream, Some(port));
             let list = match_bits(load_ct(list, CtKeys::Mark), mark);
-            write_address(list, End::Source, local)
+            write_address(list, PacketEnd::Source, local)
         }
     }
 }
@@ -159,7 +159,7 @@ fn set_meta_mark<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> 
 }
 
 /// Puts `address` into the packet, and mends the checksums.
-fn write_address<P: Pusher>(list: PushExprListAttrs<P>, end: End, address: IpAddr) -> PushExprListAttrs<P> {
+fn write_address<P: Pusher>(list: PushExprListAttrs<P>, end: PacketEnd, address: IpAddr) -> PushExprListAttrs<P> {
     let (octets, (checksum, checksum_offset)) = match address {
         IpAddr::V4(address) => (address.octets().to_vec(), HEADER_CHECKSUM),
         IpAddr::V6(address) => (address.octets().to_vec(), (0, 0)),
@@ -175,7 +175,7 @@ fn write_address<P: Pusher>(list: PushExprListAttrs<P>, end: End, address: IpAdd
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::fallback::Fallback;
+    use crate::node::fallback_rules::Fallback;
     use crate::node::nftables::message::messages;
 
     #[test]
@@ -192,9 +192,9 @@ mod tests {
 
     #[test]
     fn queries_go_by_the_untracked_before_conntrack_and_answers_come_after_nat() {
-        let priorities: Vec<i32> = Chain::all().iter().map(|chain| chain.priority).collect();
+        let priorities: Vec<i32> = FallbackChain::all().iter().map(|chain| chain.priority).collect();
         assert_eq!(priorities, [-299, -299, -150, -150, 99, 300, 300]);
-        let names: std::collections::HashSet<&str> = Chain::all().iter().map(|chain| chain.name).collect();
+        let names: std::collections::HashSet<&str> = FallbackChain::all().iter().map(|chain| chain.name).collect();
         assert_eq!(names.len(), priorities.len());
     }
 

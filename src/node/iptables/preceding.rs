@@ -1,7 +1,7 @@
 //! What a packet of ours meets in a built-in chain before the rule that is for it. Pure.
 
-use super::text::{Table, chain, present};
-use crate::node::desired::{End, Protocol, Rule};
+use super::text::{IptablesTable, chain, present};
+use crate::node::desired::{PacketEnd, Protocol, Rule};
 use ipnet::IpNet;
 use std::collections::{HashMap, HashSet};
 
@@ -10,7 +10,7 @@ const DEPTH: usize = 8;
 
 /// Somebody's rule that comes first and may decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ahead {
+pub struct PrecedingRule {
     /// The rule as the listing has it.
     pub line: String,
     /// Its target, such as `ACCEPT`.
@@ -21,7 +21,7 @@ pub struct Ahead {
 
 /// The rules in `listing`, the output of `-S` for `table`, that a packet of `rule` meets before `rule` and that would end its way through the
 /// chain, or have it tracked. All of the chain's, if `rule` is not there. Each once, however often it is met; the work is linear in the listing.
-pub fn ahead(table: Table, listing: &str, rule: &Rule) -> Vec<Ahead> {
+pub fn preceding_rules(table: IptablesTable, listing: &str, rule: &Rule) -> Vec<PrecedingRule> {
     let mut chains: HashMap<&str, Vec<(&str, &str)>> = HashMap::new();
     for line in listing.lines() {
         if let Some(name) = line.strip_prefix("-N ") {
@@ -30,23 +30,23 @@ pub fn ahead(table: Table, listing: &str, rule: &Rule) -> Vec<Ahead> {
             chains.entry(name).or_default().push((line, conditions));
         }
     }
-    let mut walk = Walk { table, rule, chains, walked: HashSet::new(), told: HashSet::new(), found: Vec::new() };
+    let mut walk = PrecedingWalk { table, rule, chains, walked: HashSet::new(), told: HashSet::new(), found: Vec::new() };
     walk.follow(chain(rule.hook), true, DEPTH);
     walk.found
 }
 
-struct Walk<'a> {
-    table: Table,
+struct PrecedingWalk<'a> {
+    table: IptablesTable,
     rule: &'a Rule,
     /// Line and conditions of each rule, by chain.
     chains: HashMap<&'a str, Vec<(&'a str, &'a str)>>,
     /// What was followed: chain, whether all packets come there, depth.
     walked: HashSet<(String, bool, usize)>,
     told: HashSet<(&'a str, bool)>,
-    found: Vec<Ahead>,
+    found: Vec<PrecedingRule>,
 }
 
-impl Walk<'_> {
+impl PrecedingWalk<'_> {
     /// Follows a chain up to its end or the rule.
     fn follow(&mut self, chain: &str, is_certain: bool, depth: usize) {
         for (line, conditions) in self.chains.get(chain).cloned().unwrap_or_default() {
@@ -62,7 +62,7 @@ impl Walk<'_> {
                 _ => false,
             };
             if decides && self.told.insert((line, is_certain)) {
-                self.found.push(Ahead { line: line.to_owned(), target, is_certain });
+                self.found.push(PrecedingRule { line: line.to_owned(), target, is_certain });
             } else if !decides && depth > 0 && self.walked.insert((target.clone(), is_certain, depth)) {
                 self.follow(&target, is_certain, depth - 1);
             }
@@ -125,7 +125,7 @@ fn applies(conditions: &str, rule: &Rule) -> Option<(bool, String)> {
 
 /// Whether the condition is about the end of the packet that has our address.
 fn is_end(word: &str, source: &str, rule: &Rule) -> bool {
-    (word == source) == (rule.end == End::Source)
+    (word == source) == (rule.end == PacketEnd::Source)
 }
 
 fn skip_quoted<'a>(words: &mut impl Iterator<Item = &'a str>) {
@@ -147,7 +147,7 @@ mod tests {
     const RULE: Rule = Rule {
         hook: Hook::RawPrerouting,
         protocol: Protocol::Udp,
-        end: End::Destination,
+        end: PacketEnd::Destination,
         address: std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 10)),
         port: 53,
         mark: None,
@@ -157,7 +157,10 @@ mod tests {
 
     fn targets(lines: &str) -> Vec<(String, bool)> {
         let listing = format!("-P PREROUTING ACCEPT\n{lines}\n{OURS}\n-A PREROUTING -j ACCEPT\n");
-        ahead(Table::Raw, &listing, &RULE).into_iter().map(|ahead| (ahead.target, ahead.is_certain)).collect()
+        preceding_rules(IptablesTable::Raw, &listing, &RULE)
+            .into_iter()
+            .map(|preceding_rules| (preceding_rules.target, preceding_rules.is_certain))
+            .collect()
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use super::encode;
 use super::lacks;
-use super::socket::Channel;
+use super::socket::NetlinkSocket;
 use crate::node::error::Error;
-use crate::node::fallback::Rule;
+use crate::node::fallback_rules::FallbackRule;
 use std::io;
 
 /// Name of the table, always the same, so that a successor replaces what a predecessor left.
@@ -14,13 +14,13 @@ const TRIAL_TABLE_NAME: &str = "nodelocaldns-fallback-trial";
 
 /// The table, and the socket that changes it.
 pub struct FallbackTable {
-    channel: Channel,
-    installed: Option<Installed>,
+    channel: NetlinkSocket,
+    installed: Option<InstalledFallback>,
 }
 
 /// What we put there.
-struct Installed {
-    rules: Vec<Rule>,
+struct InstalledFallback {
+    rules: Vec<FallbackRule>,
     contents: Contents,
 }
 
@@ -47,7 +47,7 @@ impl FallbackTable {
     ///
     /// [`Error::FallbackUnsupported`]: the kernel has no netfilter over netlink, or descriptors are short.
     pub fn open() -> Result<Self, Error> {
-        let channel = Channel::open().map_err(|source| Error::FallbackUnsupported { source })?;
+        let channel = NetlinkSocket::open().map_err(|source| Error::FallbackUnsupported { source })?;
         Ok(Self { channel, installed: None })
     }
 
@@ -68,7 +68,7 @@ impl FallbackTable {
     /// # Errors
     ///
     /// [`Error::FallbackUnsupported`] when the kernel lacks something that the rules need, [`Error::Nftables`] else; the table is as it was.
-    pub fn apply(&mut self, rules: &[Rule], is_alone: bool) -> Result<Applied, Error> {
+    pub fn apply(&mut self, rules: &[FallbackRule], is_alone: bool) -> Result<Applied, Error> {
         let present = self.contents(FALLBACK_TABLE_NAME)?;
         if rules.is_empty() {
             return match present {
@@ -83,7 +83,7 @@ impl FallbackTable {
             && let Some(present) = &present
             && self.trial(rules).is_ok_and(|wanted| wanted.as_ref() == Some(present))
         {
-            self.installed = Some(Installed { rules: rules.to_vec(), contents: present.clone() });
+            self.installed = Some(InstalledFallback { rules: rules.to_vec(), contents: present.clone() });
             return Ok(Applied::Nothing);
         }
         let known = self.installed.as_ref().filter(|installed| installed.rules == rules);
@@ -97,7 +97,7 @@ impl FallbackTable {
         let committed = self.channel.commit(|sequence| encode::replace_fallback(FALLBACK_TABLE_NAME, rules, false, sequence));
         committed.map_err(|source| refusal("put rules into", source))?;
         let contents = self.contents(FALLBACK_TABLE_NAME)?.unwrap_or_default();
-        self.installed = Some(Installed { rules: rules.to_vec(), contents });
+        self.installed = Some(InstalledFallback { rules: rules.to_vec(), contents });
         Ok(if is_known { Applied::Mended } else { Applied::Installed })
     }
 
@@ -115,7 +115,7 @@ impl FallbackTable {
     }
 
     /// How the kernel lists `rules` in a table.
-    fn trial(&mut self, rules: &[Rule]) -> Result<Option<Contents>, Error> {
+    fn trial(&mut self, rules: &[FallbackRule]) -> Result<Option<Contents>, Error> {
         let committed = self.channel.commit(|sequence| encode::replace_fallback(TRIAL_TABLE_NAME, rules, true, sequence));
         committed.map_err(|source| refusal("try rules in", source))?;
         let contents = self.contents(TRIAL_TABLE_NAME);
