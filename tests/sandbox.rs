@@ -3,7 +3,7 @@
 //! Each attempt is made by this program, started anew for it, behind some of the walls; so one that succeeds spoils no other.
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use nodelocaldns::sandbox::{Lack, Walls, enter};
+use nodelocaldns::sandbox::{MissingLayer, SandboxLayers, enter};
 use std::ffi::{CString, c_int, c_long};
 use std::fs;
 use std::io::{self, Error, Write};
@@ -26,14 +26,14 @@ const VICTIM: &str = "SANDBOX_VICTIM";
 const README: &str = include_str!("../src/sandbox/README.md");
 /// Between the cells of the table: what keeps a process from it, and what does not.
 const KEPT: &str = "x";
-const FREE: &str = "";
+const ALLOWED: &str = "";
 
 /// The columns: capabilities given up, which they are in all of them, and one wall each.
-const COLUMNS: [Walls; 4] = [
-    Walls { user: false, files: false, calls: false },
-    Walls { user: true, files: false, calls: false },
-    Walls { user: false, files: true, calls: false },
-    Walls { user: false, files: false, calls: true },
+const COLUMNS: [SandboxLayers; 4] = [
+    SandboxLayers { user: false, files: false, calls: false },
+    SandboxLayers { user: true, files: false, calls: false },
+    SandboxLayers { user: false, files: true, calls: false },
+    SandboxLayers { user: false, files: false, calls: true },
 ];
 
 /// What an attempt is made on.
@@ -164,13 +164,13 @@ fn main() -> ExitCode {
 /// Makes one attempt, and says what came of it: done, or the system's number for why not.
 fn attempt_here(name: &str) -> ExitCode {
     let variable = |name| std::env::var(name).expect("the test sets it");
-    let walls = variable(WALLS);
-    let walls = Walls { user: walls.contains('u'), files: walls.contains('f'), calls: walls.contains('c') };
+    let layers = variable(WALLS);
+    let layers = SandboxLayers { user: layers.contains('u'), files: layers.contains('f'), calls: layers.contains('c') };
     let stage = Stage { folder: variable(FOLDER).into(), victim: variable(VICTIM).parse().expect("a process ID") };
-    let lacks = enter(walls, || ()).expect("capabilities can be given up");
-    if !lacks.is_empty() {
-        let lacks: Vec<String> = lacks.iter().map(Lack::to_string).collect();
-        println!("lacks {}", lacks.join("; "));
+    let missing_layers = enter(layers, || ()).expect("capabilities can be given up");
+    if !missing_layers.is_empty() {
+        let missing_layers: Vec<String> = missing_layers.iter().map(MissingLayer::to_string).collect();
+        println!("lacks {}", missing_layers.join("; "));
     }
     if name == "abort" {
         std::process::abort();
@@ -212,8 +212,8 @@ impl Scene {
     }
 
     /// Makes an attempt; what it says, and how it ended.
-    fn make(&self, name: &str, walls: Walls) -> (String, std::process::ExitStatus) {
-        let letters = [(walls.user, 'u'), (walls.files, 'f'), (walls.calls, 'c')];
+    fn make(&self, name: &str, layers: SandboxLayers) -> (String, std::process::ExitStatus) {
+        let letters = [(layers.user, 'u'), (layers.files, 'f'), (layers.calls, 'c')];
         let letters: String = letters.iter().filter(|(is_up, _)| *is_up).map(|(_, letter)| letter).collect();
         let mut command = Command::new("/proc/self/exe");
         command.env(ATTEMPT, name).env(WALLS, letters).env(FOLDER, self.folder.path()).env(VICTIM, self.victim.id().to_string());
@@ -247,7 +247,7 @@ fn rows() -> Vec<(String, [bool; COLUMNS.len()])> {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         let is_kept = |place: usize| match cells.get(place + 1) {
             Some(&KEPT) => true,
-            Some(&FREE) => false,
+            Some(&ALLOWED) => false,
             other => panic!("{other:?} in the row {line}"),
         };
         (cells[0].to_owned(), std::array::from_fn(is_kept))
@@ -262,15 +262,15 @@ fn the_table_is_right() -> Result<(), Failed> {
     let scene = Scene::new();
     let mut wrong = Vec::new();
     for (attempt, (name, cells)) in ATTEMPTS.iter().zip(&rows) {
-        for (walls, is_expected) in COLUMNS.into_iter().zip(cells) {
-            let (said, _) = scene.make(name, walls);
+        for (layers, is_expected) in COLUMNS.into_iter().zip(cells) {
+            let (said, _) = scene.make(name, layers);
             if said.contains("lacks") {
-                eprintln!("{name}, {walls:?}: not compared, {said}");
+                eprintln!("{name}, {layers:?}: not compared, {said}");
                 continue;
             }
             let is_kept = is_kept(name, &said)?;
             if is_kept != *is_expected && !(is_kept && attempt.varies) {
-                wrong.push(format!("{name}, {walls:?}: {said}"));
+                wrong.push(format!("{name}, {layers:?}: {said}"));
             }
         }
     }
@@ -280,7 +280,7 @@ fn the_table_is_right() -> Result<(), Failed> {
 fn nothing_can_be_done() -> Result<(), Failed> {
     let scene = Scene::new();
     for attempt in ATTEMPTS {
-        let (said, _) = scene.make(attempt.name, Walls::ALL);
+        let (said, _) = scene.make(attempt.name, SandboxLayers::ALL);
         if !is_kept(attempt.name, &said)? {
             return Err(format!("{} succeeded: {said}", attempt.name).into());
         }
@@ -291,7 +291,7 @@ fn nothing_can_be_done() -> Result<(), Failed> {
 fn needs_are_met() -> Result<(), Failed> {
     let scene = Scene::new();
     for (name, _) in NEEDS {
-        let (said, status) = scene.make(name, Walls::ALL);
+        let (said, status) = scene.make(name, SandboxLayers::ALL);
         if said.lines().last() != Some(DONE) {
             return Err(format!("{name}: {status}: {said}").into());
         }
@@ -301,7 +301,7 @@ fn needs_are_met() -> Result<(), Failed> {
 
 fn abort_works() -> Result<(), Failed> {
     use std::os::unix::process::ExitStatusExt;
-    let (said, status) = Scene::new().make("abort", Walls::ALL);
+    let (said, status) = Scene::new().make("abort", SandboxLayers::ALL);
     if status.signal() == Some(libc::SIGABRT) { Ok(()) } else { Err(format!("{status}: {said}").into()) }
 }
 

@@ -3,9 +3,9 @@
 
 use nodelocaldns::chain::{Interfaces, Loaders};
 use nodelocaldns::corefile::{Loader, parse};
-use nodelocaldns::doctor::{self, Findings, Listener, Question, netfilter_sockets, rights_of};
+use nodelocaldns::doctor::{self, Expectation, Findings, Listener, netfilter_sockets, privileges_of};
 use nodelocaldns::kube_dns::config;
-use nodelocaldns::kube_dns::render::{ServiceAddress, Values, render};
+use nodelocaldns::kube_dns::render::{PillarValues, ServiceAddress, render};
 use nodelocaldns::message::Name;
 use nodelocaldns::node::{
     Backend, Fallback, Interception, IptablesChanges, IptablesTable, Listing, NodeSpec, Rule, Survey, changes, desired,
@@ -128,7 +128,7 @@ fn check_config_map(stub_domains: Option<&str>, upstreams: Option<&str>, templat
     assert!(config.upstream_nameservers.len() <= 3);
     assert!(config.stub_domains.iter().all(|(domain, servers)| domain.to_string().len() <= 253 && !servers.is_empty()));
     let machine = Nothing { resolv_conf: "nameserver 192.0.2.53\n" };
-    let values = Values {
+    let values = PillarValues {
         local_addresses: spec().addresses,
         port: 53,
         cluster_dns: ServiceAddress::read("kube-dns-upstream", &machine),
@@ -183,7 +183,7 @@ fn check_proc(kind: &u8, octets: &[u8]) {
             let (all, others) = (other_agents(&text, None), other_agents(&text, Some("nodelocaldns-agent/01")));
             assert!(others <= all && all <= lines(octets));
             _ = dropped_connections(&text);
-            _ = rights_of(0, u64::MAX, &text);
+            _ = privileges_of(0, u64::MAX, &text);
         }
         _ => {}
     }
@@ -198,10 +198,10 @@ fn check_doctor(text: &str, page: &str, program: &str) {
     let spec = spec();
     let address = SocketAddr::new(spec.addresses[0], 53);
     let name = Name::parse("kubernetes.default.svc.cluster.local.").expect("a good name");
-    let question = Question { spec, backend: Backend::Auto, metrics_address: Some(address), name };
+    let expected = Expectation { spec, backend: Backend::Auto, metrics_address: Some(address), name };
     let listing = |table| Listing { program: "iptables", is_ipv6: false, table, text: text.to_owned() };
-    let holders = vec![doctor::Holder { pid: 7, program: program.to_owned() }];
-    let agent = doctor::Agent {
+    let holders = vec![doctor::SocketHolder { pid: 7, program: program.to_owned() }];
+    let agent = doctor::AgentProcess {
         pid: 8,
         program: program.to_owned(),
         arguments: vec![text.to_owned()],
@@ -212,7 +212,7 @@ fn check_doctor(text: &str, page: &str, program: &str) {
     let findings = Findings {
         agents: vec![agent],
         elsewhere: vec![],
-        rights: rights_of(0, 0, page),
+        privileges: privileges_of(0, 0, page),
         node: Survey {
             link: Ok(None),
             ipv6_disabled_by: vec![],
@@ -229,11 +229,11 @@ fn check_doctor(text: &str, page: &str, program: &str) {
             has_agent: true,
         },
         listeners: Ok(vec![Listener { transport: nodelocaldns::chain::Transport::Udp, address, holders }]),
-        asked: vec![],
+        test_queries: vec![],
         health: vec![(address, Ok((500, page.to_owned()))), (address, Err(page.to_owned()))],
         metrics: Some((address, Ok((200, page.to_owned())))),
     };
-    let diagnosis = doctor::judge(&question, &findings);
+    let diagnosis = doctor::diagnose(&expected, &findings);
     assert!(diagnosis.checks.iter().all(|check| !check.seen.is_empty()));
     let told = diagnosis.to_string();
     assert!(told.chars().all(|character| !character.is_control() || character == '\n'), "{told:?}");

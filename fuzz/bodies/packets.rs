@@ -1,7 +1,7 @@
 //! Packets between watchdog and server, and between one watchdog and the next; what a server asks of the configuration's files, and what has been read
 //! for it; and answers to the watchdog's probe. The first octet says which.
 
-use nodelocaldns::app::files::{Ask, Machine, Record, Recorder, Reply};
+use nodelocaldns::app::files::{FileRequest, Host, HostSnapshot, SnapshotRecorder, FileReply};
 use nodelocaldns::chain::Loaders;
 use nodelocaldns::corefile::parse;
 use nodelocaldns::message::{Name, Query};
@@ -19,8 +19,8 @@ pub fn run(octets: &[u8]) {
         b'i' => check_message::<Instruction>(packet),
         b'q' => check_message::<SuccessorMessage>(packet),
         b'o' => check_message::<PredecessorMessage>(packet),
-        b'a' => check_message::<Ask>(packet),
-        b'y' => check_message::<Reply>(packet),
+        b'a' => check_message::<FileRequest>(packet),
+        b'y' => check_message::<FileReply>(packet),
         b'f' => check_record(packet),
         b'p' => check_probe(packet),
         _ => {}
@@ -42,11 +42,11 @@ fn check_message<M: Message + PartialEq + Debug>(packet: &[u8]) {
 
 /// What has been read can be passed on again and then answers as before, as does what is noted of it while a Corefile is loaded from it.
 fn check_record(octets: &[u8]) {
-    let Ok(record) = serde_json::from_slice::<Record>(octets) else { return };
+    let Ok(record) = serde_json::from_slice::<HostSnapshot>(octets) else { return };
     let said = serde_json::to_vec(&record).expect("a record can be passed on");
-    assert_eq!(serde_json::from_slice::<Record>(&said).expect("what we say is a record"), record);
+    assert_eq!(serde_json::from_slice::<HostSnapshot>(&said).expect("what we say is a record"), record);
     assert!(record.covers(&record));
-    let recorder = Recorder::new(&record, Record::default());
+    let recorder = SnapshotRecorder::new(&record, HostSnapshot::default());
     let told = load(&recorder);
     let noted = recorder.finish();
     assert!(told == load(&record), "noting it changes nothing");
@@ -54,7 +54,7 @@ fn check_record(octets: &[u8]) {
 }
 
 /// What is told of the Corefile that a machine has.
-fn load(machine: &dyn Machine) -> String {
+fn load(machine: &dyn Host) -> String {
     let path = Path::new("Corefile");
     let text = match machine.text(path) {
         Ok(text) => text,

@@ -2,7 +2,7 @@
 
 use super::interceptor::spec;
 use crate::cli::{Doctor, Invocation, Mode, Output, ServeOptions};
-use crate::doctor::{Question, agents, judge, look};
+use crate::doctor::{Expectation, agents, collect, diagnose};
 use anyhow::Context;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -19,17 +19,17 @@ pub fn examine(doctor: Doctor) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::from(USAGE));
     };
-    let question = Question {
+    let expected = Expectation {
         spec: spec(&agent, options.dns_port),
         backend: agent.interception,
         metrics_address: options.metrics_listen_address,
         name,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let findings = runtime.block_on(look(&question));
+    let findings = runtime.block_on(collect(&expected));
     // What was given up on is not waited for.
     runtime.shutdown_background();
-    let diagnosis = judge(&question, &findings);
+    let diagnosis = diagnose(&expected, &findings);
     let mut out = io::stdout().lock();
     match output {
         Output::Text => write!(out, "{diagnosis}")?,

@@ -1,6 +1,6 @@
 //! A Corefile from its file to a configuration.
 
-use super::files::{Machine, System};
+use super::files::{Host, ThisHost};
 use crate::chain::Loaders;
 use crate::corefile;
 use crate::directives::is_keyword_or_near;
@@ -20,7 +20,7 @@ pub const STDIN: &str = "<stdin>";
 
 /// Where the Corefile comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum CorefileSource {
     File(PathBuf),
     /// A text that stands nowhere else; the path is what diagnostics call it, and where its imports are relative to.
     Text {
@@ -40,7 +40,7 @@ pub enum LoadError {
 }
 
 /// A good configuration, what it was read from, and warnings.
-pub struct Loaded {
+pub struct LoadedCorefile {
     pub config: PlanConfig,
     /// Of the Corefile and every file it imports.
     pub fingerprint: Fingerprint,
@@ -52,7 +52,7 @@ pub struct Loaded {
     pub notice: Option<String>,
 }
 
-impl Source {
+impl CorefileSource {
     /// The one shipped as config/Corefile.local.
     pub fn built_in() -> Self {
         Self::Text { path: BUILT_IN_PATH.into(), text: BUILT_IN.to_owned() }
@@ -82,7 +82,7 @@ impl Source {
         }
     }
     /// The text as it stands on this machine.
-    pub fn text(&self, machine: &dyn Machine) -> Result<String, LoadError> {
+    pub fn text(&self, machine: &dyn Host) -> Result<String, LoadError> {
         match self {
             Self::Text { text, .. } => Ok(text.clone()),
             Self::File(path) => machine.text(path).map_err(|cause| LoadError::Read { path: path.clone(), cause }),
@@ -90,7 +90,7 @@ impl Source {
     }
 
     /// Reads and checks everything.
-    pub fn load(&self, default_port: u16, machine: &dyn Machine) -> Result<Loaded, LoadError> {
+    pub fn load(&self, default_port: u16, machine: &dyn Host) -> Result<LoadedCorefile, LoadError> {
         let text = self.text(machine)?;
         let (corefile, mut diagnostics) = corefile::parse(self.path(), &text, machine);
         let loaders = Loaders { files: machine, interfaces: machine };
@@ -110,7 +110,7 @@ impl Source {
             false => {
                 let imports = corefile.sources.files.into_iter().skip(1).map(|(path, _)| path).collect();
                 let notice = open_to_all(&config.on_all_addresses());
-                Ok(Loaded { config, fingerprint, imports, warnings: rendered, notice })
+                Ok(LoadedCorefile { config, fingerprint, imports, warnings: rendered, notice })
             }
         }
     }
@@ -131,8 +131,8 @@ fn open_to_all(ports: &[u16]) -> Option<String> {
 
 /// Checks one file for `nodelocaldns check`: the text to print, and whether the file is good.
 pub fn check(path: &Path, default_port: u16) -> (String, bool) {
-    match Source::File(path.to_owned()).load(default_port, &System) {
-        Ok(Loaded { warnings, notice, .. }) => {
+    match CorefileSource::File(path.to_owned()).load(default_port, &ThisHost) {
+        Ok(LoadedCorefile { warnings, notice, .. }) => {
             let path = path.display();
             let verdict = if warnings.is_empty() { format!("{path}: good\n") } else { warnings };
             (verdict + &notice.map(|notice| format!("{path}: note: {notice}\n")).unwrap_or_default(), true)
@@ -143,10 +143,10 @@ pub fn check(path: &Path, default_port: u16) -> (String, bool) {
 
 #[cfg(test)]
 mod tests {
-    use super::{LoadError, Loaded, Source, System};
+    use super::{CorefileSource, LoadError, LoadedCorefile, ThisHost};
 
-    fn load(text: &str) -> Result<Loaded, LoadError> {
-        Source::Text { path: "/etc/coredns/Corefile".into(), text: text.to_owned() }.load(53, &System)
+    fn load(text: &str) -> Result<LoadedCorefile, LoadError> {
+        CorefileSource::Text { path: "/etc/coredns/Corefile".into(), text: text.to_owned() }.load(53, &ThisHost)
     }
 
     #[test]
@@ -158,7 +158,7 @@ mod tests {
         }
         assert!(notice("a:53 b:54 {\n whoami\n}\nc:53 {\n whoami\n}\n").contains("ports 53, 54"));
         assert_eq!(notice(".:53 {\n bind 127.0.0.1 169.254.20.10\n whoami\n}\n"), "");
-        let built_in = Source::built_in().load(53, &System).unwrap_or_else(|error| panic!("{error}"));
+        let built_in = CorefileSource::built_in().load(53, &ThisHost).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(built_in.notice, None);
         assert_eq!(notice(include_str!("../../config/Corefile.node-local")), "");
     }

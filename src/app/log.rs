@@ -26,7 +26,7 @@ static STACKTRACE: AtomicBool = AtomicBool::new(false);
 static LINES: OnceLock<Arc<LineSink>> = OnceLock::new();
 
 /// How long the end of the process waits for what it has said to be read.
-const FAREWELL: Duration = Duration::from_secs(1);
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// How much is written; may change while the process runs.
 #[derive(Clone)]
@@ -69,7 +69,7 @@ pub fn complain(lines: &str) {
     match LineSink::stderr() {
         Ok(sink) => {
             sink.text(format!("{lines}\n").as_bytes());
-            sink.flush(FAREWELL);
+            sink.flush(FLUSH_LIMIT);
         }
         // No thread is to be had, which is most likely what the complaint is about.
         Err(_) => eprintln!("{lines}"),
@@ -77,12 +77,12 @@ pub fn complain(lines: &str) {
 }
 
 /// Waits a little for all lines to be written when it is dropped, also by a panic: the process ends.
-pub struct Farewell;
+pub struct FlushOnDrop;
 
-impl Drop for Farewell {
+impl Drop for FlushOnDrop {
     fn drop(&mut self) {
         if let Some(sink) = LINES.get() {
-            sink.flush(FAREWELL);
+            sink.flush(FLUSH_LIMIT);
         }
     }
 }

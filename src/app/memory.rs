@@ -5,7 +5,7 @@ mod clients;
 
 use crate::chain::MemoryBudget;
 use crate::server::{Capacity, Limits};
-use clients::{Peak, limits_for, places_left};
+use clients::{Peak, client_share, limits_for};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -46,8 +46,9 @@ pub async fn watch(budget: Arc<MemoryBudget>, capacity: Capacity, workers: usize
         tokio::time::sleep(INTERVAL).await;
         let used = budget.used();
         // Read anew each time: a container's limit may be changed while it runs.
-        let levels = membership().map(|membership| look(&membership, read_below_mount, used, configured)).unwrap_or_default();
-        let places = levels.iter().map(places_left).min().unwrap_or(clients::ALL);
+        let levels =
+            membership().map(|membership| limited_cgroups(&membership, read_below_mount, used, configured)).unwrap_or_default();
+        let places = levels.iter().map(client_share).min().unwrap_or(clients::ALL);
         let new = limits_for(levels.iter().map(|level| level.limit).min(), workers, open_files, places);
         if new != limits {
             limits = new;
@@ -57,7 +58,7 @@ pub async fn watch(budget: Arc<MemoryBudget>, capacity: Capacity, workers: usize
         let limit = tightest.map_or(configured, |(_, limit)| limit);
         let is_shrinking = limit < used;
         budget.set_limit(limit);
-        if let Some((Level { limit, held }, _)) = tightest.filter(|_| is_shrinking != is_scarce) {
+        if let Some((CgroupLevel { limit, held }, _)) = tightest.filter(|_| is_shrinking != is_scarce) {
             is_scarce = is_shrinking;
             let change = if is_scarce { "the caches give up some" } else { "the caches keep what they have" };
             tracing::warn!("memory: the container holds {} of {} KiB, so {change}", held >> 10, limit >> 10);
@@ -74,7 +75,7 @@ pub async fn watch(budget: Arc<MemoryBudget>, capacity: Capacity, workers: usize
 
 /// A cgroup with a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Level {
+struct CgroupLevel {
     /// Octets it may hold.
     limit: u64,
     /// Octets it holds without cached files that nobody has used lately, as kubelet counts its working set. Files in use count: they are this
@@ -82,7 +83,7 @@ struct Level {
     held: u64,
 }
 
-impl Level {
+impl CgroupLevel {
     /// Octets of which what is to be left free is a part: the limit, or 4 GiB if it is more. A part of a large node's memory would be far more than clients
     /// and caches could ever fill, and mostly other pods hold it.
     fn reckoned(&self) -> u64 {
@@ -91,20 +92,20 @@ impl Level {
 }
 
 /// The cgroups with a limit. Files are told apart where that may matter to caches, which hold `used` octets of what is `configured`, or to clients.
-fn look(membership: &str, read: impl Fn(&Path) -> Option<String>, used: usize, configured: usize) -> Vec<Level> {
-    let matters = |level: &Level| cache_limit(level, used, configured) < configured || places_left(level) < clients::ALL;
+fn limited_cgroups(membership: &str, read: impl Fn(&Path) -> Option<String>, used: usize, configured: usize) -> Vec<CgroupLevel> {
+    let matters = |level: &CgroupLevel| cache_limit(level, used, configured) < configured || client_share(level) < clients::ALL;
     levels(membership, read, matters).collect()
 }
 
 /// The cgroup that lets the caches have least, and how much that is.
-fn tightest(levels: &[Level], used: usize, configured: usize) -> Option<(Level, usize)> {
+fn tightest(levels: &[CgroupLevel], used: usize, configured: usize) -> Option<(CgroupLevel, usize)> {
     let caps = levels.iter().map(|level| (*level, cache_limit(level, used, configured)));
     caps.min_by_key(|(_, cap)| *cap)
 }
 
 /// What the caches, which hold `used` octets, may hold at most, of what is `configured`: where less than an eighth of the limit is free (512 MiB of a
 /// limit of 4 GiB or more) so much less that a quarter is (1 GiB); up to a quarter no more; beyond that as much as there is.
-fn cache_limit(level: &Level, used: usize, configured: usize) -> usize {
+fn cache_limit(level: &CgroupLevel, used: usize, configured: usize) -> usize {
     let goal = level.limit - level.reckoned() / 4;
     let used = used as u64;
     let limit = if level.held > level.limit - level.reckoned() / 8 {
@@ -146,8 +147,8 @@ fn read_small(path: &Path) -> Option<String> {
 fn levels(
     membership: &str,
     read: impl Fn(&Path) -> Option<String>,
-    matters: impl Fn(&Level) -> bool,
-) -> impl Iterator<Item = Level> {
+    matters: impl Fn(&CgroupLevel) -> bool,
+) -> impl Iterator<Item = CgroupLevel> {
     let mut levels = Vec::new();
     for line in membership.lines() {
         let mut fields = line.splitn(3, ':');
@@ -172,7 +173,7 @@ fn levels(
 const NO_LIMIT: u64 = 1 << 62;
 
 /// How a version of cgroups tells.
-struct Version {
+struct CgroupVersion {
     /// Below the mount.
     root: &'static str,
     limits: &'static [&'static str],
@@ -181,26 +182,31 @@ struct Version {
     idle_files: &'static str,
 }
 
-const VERSION_2: Version =
-    Version { root: "", limits: &["memory.max", "memory.high"], usage: "memory.current", idle_files: "inactive_file" };
-const VERSION_1: Version = Version {
+const VERSION_2: CgroupVersion =
+    CgroupVersion { root: "", limits: &["memory.max", "memory.high"], usage: "memory.current", idle_files: "inactive_file" };
+const VERSION_1: CgroupVersion = CgroupVersion {
     root: "memory",
     limits: &["memory.limit_in_bytes"],
     usage: "memory.usage_in_bytes",
     idle_files: "total_inactive_file",
 };
 
-impl Version {
-    fn read(&self, folder: &Path, read: &impl Fn(&Path) -> Option<String>, matters: &impl Fn(&Level) -> bool) -> Option<Level> {
+impl CgroupVersion {
+    fn read(
+        &self,
+        folder: &Path,
+        read: &impl Fn(&Path) -> Option<String>,
+        matters: &impl Fn(&CgroupLevel) -> bool,
+    ) -> Option<CgroupLevel> {
         let number = |file: &str| read(&folder.join(file)).and_then(|text| text.trim().parse::<u64>().ok());
         let limit = self.limits.iter().filter_map(|file| number(file)).min().filter(|limit| *limit < NO_LIMIT)?;
-        let all = Level { limit, held: number(self.usage).unwrap_or(0) };
+        let all = CgroupLevel { limit, held: number(self.usage).unwrap_or(0) };
         if !matters(&all) {
             return Some(all);
         }
         let stat = read(&folder.join("memory.stat")).unwrap_or_default();
         let idle = stat.lines().find_map(|line| line.strip_prefix(self.idle_files)?.strip_prefix(' ')?.trim().parse().ok());
-        Some(Level { held: all.held.saturating_sub(idle.unwrap_or(0)), ..all })
+        Some(CgroupLevel { held: all.held.saturating_sub(idle.unwrap_or(0)), ..all })
     }
 }
 
@@ -231,8 +237,8 @@ mod tests {
             };
             Some(text.to_owned())
         };
-        let found: Vec<Level> = levels("0::/a\n3:memory:/b\n", files, |_| true).collect();
-        assert_eq!(found, [Level { limit: 800, held: 600 }, Level { limit: 500, held: 370 }]);
+        let found: Vec<CgroupLevel> = levels("0::/a\n3:memory:/b\n", files, |_| true).collect();
+        assert_eq!(found, [CgroupLevel { limit: 800, held: 600 }, CgroupLevel { limit: 500, held: 370 }]);
     }
 
     #[test]
@@ -250,7 +256,7 @@ mod tests {
                 _ => None,
             };
             let (used, configured) = (10 * MIB, 50 * MIB);
-            let (_, cap) = tightest(&look("0::/\n", files, used, configured), used, configured).unwrap();
+            let (_, cap) = tightest(&limited_cgroups("0::/\n", files, used, configured), used, configured).unwrap();
             (cap / MIB, asked.get())
         };
         assert_eq!(of(30, 0), (50, false), "45 MiB are left, 10 are in use: room for the 50 that are configured");
@@ -270,7 +276,7 @@ mod tests {
             };
             Some(text.to_owned())
         };
-        let levels = look("0::/pod/c\n", files, 50_000_000, 60_000_000);
+        let levels = limited_cgroups("0::/pod/c\n", files, 50_000_000, 60_000_000);
         let (level, _) = tightest(&levels, 50_000_000, 60_000_000).unwrap();
         assert_eq!(level.limit, 100_000_000, "half of the other is free");
     }
@@ -278,7 +284,7 @@ mod tests {
     #[test]
     fn caches_shrink_before_the_limit_and_grow_into_what_is_left() {
         const MIB: usize = 1 << 20;
-        let level = |held: usize| Level { limit: 100 << 20, held: (held * MIB) as u64 };
+        let level = |held: usize| CgroupLevel { limit: 100 << 20, held: (held * MIB) as u64 };
         let limit = |held, used: usize| cache_limit(&level(held), used * MIB, 60 * MIB) / MIB;
         assert_eq!(limit(20, 10), 60, "as configured, when that fits");
         assert_eq!(limit(50, 10), 35, "no more than leads to three quarters");
@@ -291,8 +297,9 @@ mod tests {
 
     #[test]
     fn a_large_cgroup_that_others_fill_costs_the_caches_nothing_while_a_gib_is_free() {
-        let limit =
-            |free: u64| cache_limit(&Level { limit: 64 << 30, held: (64 << 30) - (free << 20) }, 100 << 20, 256 << 20) >> 20;
+        let limit = |free: u64| {
+            cache_limit(&CgroupLevel { limit: 64 << 30, held: (64 << 30) - (free << 20) }, 100 << 20, 256 << 20) >> 20
+        };
         assert_eq!([9000, 1180, 1024, 513, 500].map(limit), [256, 256, 100, 100, 1]);
     }
 

@@ -1,6 +1,8 @@
 //! The parts put together: load a Corefile, serve it, swap a changed one in, stop in order.
 
 mod banner;
+mod cache_handover;
+mod configuration_files;
 mod doctor;
 mod fallback_plan;
 #[doc(hidden)]
@@ -8,14 +10,12 @@ pub mod files;
 mod interceptor;
 mod load;
 mod log;
-mod look;
 mod memory;
 mod pidfile;
 mod rendering;
 mod server_process;
 mod service;
 mod setup_errors;
-mod warmth;
 mod watchdog_process;
 
 use crate::cli::{Invocation, ServeOptions};
@@ -51,7 +51,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(status);
         }
     };
-    let _farewell = log::Farewell;
+    let _flush = log::FlushOnDrop;
     let outcome = match invocation {
         Invocation::Check { files } => check(&files, DEFAULT_PORT),
         Invocation::Teardown { local_addresses, interface } => tear_down(local_addresses, interface),

@@ -1,13 +1,13 @@
 //! The node agent's Corefile: rendered, judged, written. What is refused stands beside it, and what served before serves on.
 
-use super::files::{Files, Machine, Record};
-use super::load::{LoadError, Loaded, Source};
+use super::files::{FileClient, Host, HostSnapshot};
+use super::load::{CorefileSource, LoadError, LoadedCorefile};
 use super::setup_errors::SetupErrors;
 use crate::cli::Agent;
 use crate::corefile::SystemLoader;
 use crate::deadline;
-use crate::kube_dns::render::{Rendered, ServiceAddress, Values};
-use crate::kube_dns::{Refresh, Target, Template, TemplateError, WriteError};
+use crate::kube_dns::render::{PillarValues, Rendered, ServiceAddress};
+use crate::kube_dns::{CorefileOutput, Refresh, Template, TemplateError, WriteError};
 use crate::threads;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ const KUBE_DNS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How the agent's Corefile comes about.
 pub fn template(agent: &Agent, default_port: u16) -> Template {
-    let values = Values {
+    let values = PillarValues {
         local_addresses: agent.local_addresses.clone(),
         port: default_port,
         cluster_dns: ServiceAddress::read(&agent.upstream_service, &SystemLoader),
@@ -39,25 +39,25 @@ pub fn template(agent: &Agent, default_port: u16) -> Template {
 }
 
 /// Where it is written.
-pub fn target(agent: &Agent) -> Target {
-    Target::new(agent.conf.clone(), agent.template.clone())
+pub fn target(agent: &Agent) -> CorefileOutput {
+    CorefileOutput::new(agent.conf.clone(), agent.template.clone())
 }
 
 /// A Corefile's template and what becomes of it.
 #[derive(Clone)]
 pub struct Rendering {
     template: Template,
-    target: Target,
+    target: CorefileOutput,
     default_port: u16,
-    files: Arc<Files>,
+    files: Arc<FileClient>,
 }
 
 /// A rendered Corefile, and what it is good for.
-type Judged = (Rendered, Result<Loaded, LoadError>);
+type Judged = (Rendered, Result<LoadedCorefile, LoadError>);
 
 impl Rendering {
     /// As the agent is told. `files` reads and writes them.
-    pub fn new(agent: &Agent, default_port: u16, files: Arc<Files>) -> Self {
+    pub fn new(agent: &Agent, default_port: u16, files: Arc<FileClient>) -> Self {
         Self { template: template(agent, default_port), target: target(agent), default_port, files }
     }
     /// The template.
@@ -68,11 +68,11 @@ impl Rendering {
     /// What to serve at start: the template with the ConfigMap or, where that cannot be, what stands where the rendered Corefile is
     /// written (this process's predecessor served it) or, where nothing does, the template alone. May wait for a file system that hangs, but serves
     /// what a predecessor has written first.
-    pub fn start(&mut self, errors: &SetupErrors) -> anyhow::Result<Start> {
-        let Some((refresh, record)) = self.first_refresh(errors)? else {
-            let source = Source::File(self.target.path().to_owned());
+    pub fn start(&mut self, errors: &SetupErrors) -> anyhow::Result<RenderedStart> {
+        let Some((refresh, snapshot)) = self.first_refresh(errors)? else {
+            let source = CorefileSource::File(self.target.path().to_owned());
             let loaded = source.load(self.default_port, &self.files.corefile()?)?;
-            return Ok(Start { source, loaded, unwritten: None });
+            return Ok(RenderedStart { source, loaded, unwritten: None });
         };
         let mut refusals = Vec::new();
         let is_config_good = !refresh.problems.iter().any(|problem| matches!(problem, TemplateError::Config(_)));
@@ -82,7 +82,7 @@ impl Rendering {
         }
         let mut refused_text = None;
         if let Some(rendered) = refresh.rendered.filter(|_| is_config_good) {
-            let (rendered, outcome) = self.judge(rendered, &record);
+            let (rendered, outcome) = self.judge(rendered, &snapshot);
             match outcome {
                 Ok(loaded) => return Ok(self.accept_first(rendered, loaded, errors)),
                 Err(error) => {
@@ -92,7 +92,7 @@ impl Rendering {
                 }
             }
         }
-        let written = Source::File(self.target.path().to_owned());
+        let written = CorefileSource::File(self.target.path().to_owned());
         // The text that was refused a moment ago, or no text after a refusal, is not worth being told of.
         let standing = self.files.corefile()?;
         let is_worthwhile = match (written.text(&standing), &refused_text) {
@@ -105,17 +105,17 @@ impl Rendering {
                 Ok(loaded) => {
                     tell(&refusals);
                     tracing::warn!("{} is served as it stands", self.target.path().display());
-                    return Ok(Start { source: written, loaded, unwritten: None });
+                    return Ok(RenderedStart { source: written, loaded, unwritten: None });
                 }
                 Err(error) => refusals.push(error.to_string()),
             }
         }
         // Read once more: a file system that hung may have failed what was asked of it meanwhile.
-        let record = self.files.template()?;
-        if let Ok(rendered) = self.template.render_without_config(&record)
+        let snapshot = self.files.template()?;
+        if let Ok(rendered) = self.template.render_without_config(&snapshot)
             && refused_text.as_ref() != Some(&rendered.text)
         {
-            let (rendered, outcome) = self.judge(rendered, &record);
+            let (rendered, outcome) = self.judge(rendered, &snapshot);
             match outcome {
                 Ok(loaded) => {
                     tell(&refusals);
@@ -128,22 +128,23 @@ impl Rendering {
         anyhow::bail!(refusals.join("\n"))
     }
 
-    /// A Corefile that is another one than before, judged, as `record` has its files. Whatever keeps template and ConfigMap from being used is told and
+    /// A Corefile that is another one than before, judged, as `snapshot` has its files. Whatever keeps template and ConfigMap from being used is told and
     /// counted.
-    pub fn refresh(&mut self, record: &Record, errors: &SetupErrors) -> Option<Judged> {
-        let refresh = self.template.refresh(record);
+    pub fn refresh(&mut self, snapshot: &HostSnapshot, errors: &SetupErrors) -> Option<Judged> {
+        let refresh = self.template.refresh(snapshot);
         for problem in refresh.problems {
             errors.count_configmap();
             tracing::error!("{problem}");
         }
-        refresh.rendered.map(|rendered| self.judge(rendered, record))
+        refresh.rendered.map(|rendered| self.judge(rendered, snapshot))
     }
 
     /// Reads the text as if it stood where it is to be written. If it is refused it is written beside that, so that whoever reads
     /// the diagnostics finds their lines.
-    fn judge(&self, rendered: Rendered, machine: &dyn Machine) -> Judged {
-        let load =
-            |path: &Path| Source::Text { path: path.to_owned(), text: rendered.text.clone() }.load(self.default_port, machine);
+    fn judge(&self, rendered: Rendered, machine: &dyn Host) -> Judged {
+        let load = |path: &Path| {
+            CorefileSource::Text { path: path.to_owned(), text: rendered.text.clone() }.load(self.default_port, machine)
+        };
         let outcome = load(self.target.path()).map_err(|error| match error {
             LoadError::Refused { diagnostics, fingerprint } => {
                 let again = self.files.write_refused(&rendered.text).ok().map(|()| load(&self.target.refused_path()));
@@ -160,20 +161,21 @@ impl Rendering {
     }
 
     /// The template as it is read first. None if its file system hangs and what a predecessor has written is good: that is to be served.
-    fn first_refresh(&mut self, errors: &SetupErrors) -> anyhow::Result<Option<(Refresh, Record)>> {
+    fn first_refresh(&mut self, errors: &SetupErrors) -> anyhow::Result<Option<(Refresh, HostSnapshot)>> {
         let (done, outcome) = sync_channel(1);
         let (mut template, files) = (self.template.clone(), self.files.clone());
         threads::spawn("template", None, move || {
-            let read = files.template().map(|record| (template.refresh(&record), template, record));
+            let read = files.template().map(|snapshot| (template.refresh(&snapshot), template, snapshot));
             // Nobody waits any longer if something else is served.
             _ = done.send(read);
         })?;
-        let (refresh, template, record) = match outcome.recv_timeout(START_PATIENCE) {
+        let (refresh, template, snapshot) = match outcome.recv_timeout(START_PATIENCE) {
             Err(RecvTimeoutError::Timeout) => {
                 errors.count_configmap();
                 let base = self.template.base().display();
                 tracing::warn!("{base} or the kube-dns ConfigMap cannot be read yet: {}", deadline::late(START_PATIENCE));
-                let (written, port, files) = (Source::File(self.target.path().to_owned()), self.default_port, self.files.clone());
+                let (written, port, files) =
+                    (CorefileSource::File(self.target.path().to_owned()), self.default_port, self.files.clone());
                 let is_good = move || io::Result::Ok(written.load(port, &files.corefile()?).is_ok());
                 if let Ok(Ok(true)) = deadline::within(START_PATIENCE, is_good) {
                     tracing::warn!("{} is served as it stands", self.target.path().display());
@@ -184,21 +186,21 @@ impl Rendering {
             outcome => outcome??,
         };
         self.template = template;
-        Ok(Some((refresh, record)))
+        Ok(Some((refresh, snapshot)))
     }
 
     /// The rendered Corefile is good: writes it before it serves, if that does not take long.
-    fn accept_first(&self, rendered: Rendered, loaded: Loaded, errors: &SetupErrors) -> Start {
+    fn accept_first(&self, rendered: Rendered, loaded: LoadedCorefile, errors: &SetupErrors) -> RenderedStart {
         self.announce(&rendered);
         let (path, text) = (self.target.path().to_owned(), rendered.text.clone());
-        let from_memory = Source::Text { path: path.clone(), text: text.clone() };
+        let from_memory = CorefileSource::Text { path: path.clone(), text: text.clone() };
         let files = self.files.clone();
         match deadline::within(START_PATIENCE, move || files.write(&text)) {
-            Ok(written) => Start { source: self.written(&rendered, written, errors), loaded, unwritten: None },
+            Ok(written) => RenderedStart { source: self.written(&rendered, written, errors), loaded, unwritten: None },
             Err(error) => {
                 errors.count_configmap();
                 tracing::warn!("the Corefile is not in {} yet: {error}; it is served from memory", path.display());
-                Start { source: from_memory, loaded, unwritten: Some(rendered) }
+                RenderedStart { source: from_memory, loaded, unwritten: Some(rendered) }
             }
         }
     }
@@ -219,23 +221,23 @@ impl Rendering {
     }
 
     /// Where to read the Corefile from now: where it could not be written it is kept in memory.
-    pub fn written(&self, rendered: &Rendered, outcome: Result<(), WriteError>, errors: &SetupErrors) -> Source {
+    pub fn written(&self, rendered: &Rendered, outcome: Result<(), WriteError>, errors: &SetupErrors) -> CorefileSource {
         let path = self.target.path().to_owned();
         match outcome {
-            Ok(()) => Source::File(path),
+            Ok(()) => CorefileSource::File(path),
             Err(error) => {
                 errors.count_configmap();
                 tracing::warn!("{error}; it is served from memory");
-                Source::Text { path, text: rendered.text.clone() }
+                CorefileSource::Text { path, text: rendered.text.clone() }
             }
         }
     }
 }
 
 /// What is served first.
-pub struct Start {
-    pub source: Source,
-    pub loaded: Loaded,
+pub struct RenderedStart {
+    pub source: CorefileSource,
+    pub loaded: LoadedCorefile,
     /// Is to be written still.
     pub unwritten: Option<Rendered>,
 }

@@ -1,13 +1,13 @@
 //! The server: everything that answers queries, on sockets that the watchdog holds, without any capability.
 
-use super::files::Files;
+use super::configuration_files::CorefileOrigin;
+use super::files::FileClient;
 use super::log;
-use super::look::Origin;
 use super::memory;
 use super::rendering::Rendering;
-use super::service::{Farewell, Options, Service};
+use super::service::{Service, ServiceOptions, StopReason};
 use crate::cli::{Mode, ServeOptions};
-use crate::sandbox::Lack;
+use crate::sandbox::MissingLayer;
 use crate::watchdog::{ControlClient, ServerCommand};
 use anyhow::Context;
 use std::process::ExitCode;
@@ -31,12 +31,12 @@ pub fn serve(options: ServeOptions, watchdog: ControlClient) -> anyhow::Result<E
 
 fn load_and_serve(options: ServeOptions, watchdog: &Arc<ControlClient>) -> anyhow::Result<()> {
     let verbosity = log::start().context("cannot start the thread that writes log lines")?;
-    tell_lacks(watchdog);
+    log_missing_layers(watchdog);
     let files = watchdog.take_files().context("the watchdog has passed nothing to read files with: please report this")?;
-    let files = Arc::new(Files::new(files).context("what the watchdog has passed to read files with cannot be used")?);
+    let files = Arc::new(FileClient::new(files).context("what the watchdog has passed to read files with cannot be used")?);
     let origin = match options.mode {
-        Mode::Plain(corefile) => Origin::Plain(corefile),
-        Mode::Agent(agent) => Origin::Rendering(Box::new(Rendering::new(&agent, options.dns_port, files.clone()))),
+        Mode::Plain(corefile) => CorefileOrigin::Plain(corefile),
+        Mode::Agent(agent) => CorefileOrigin::Rendering(Box::new(Rendering::new(&agent, options.dns_port, files.clone()))),
     };
     let workers = options.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let cgroup_limit = memory::cgroup_limit();
@@ -46,7 +46,7 @@ fn load_and_serve(options: ServeOptions, watchdog: &Arc<ControlClient>) -> anyho
     let control =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the control runtime")?;
     control.block_on(async {
-        let options = Options {
+        let options = ServiceOptions {
             default_port: options.dns_port,
             workers,
             cache_memory,
@@ -64,12 +64,12 @@ fn load_and_serve(options: ServeOptions, watchdog: &Arc<ControlClient>) -> anyho
 }
 
 /// Says once what the sandbox lacks.
-fn tell_lacks(watchdog: &ControlClient) {
-    let lacks = watchdog.lacks();
-    let text = lacks.iter().map(ToString::to_string).collect::<Vec<_>>().join("; without ");
-    match watchdog.is_first() && !lacks.iter().all(Lack::is_expected) {
+fn log_missing_layers(watchdog: &ControlClient) {
+    let missing_layers = watchdog.missing_layers();
+    let text = missing_layers.iter().map(ToString::to_string).collect::<Vec<_>>().join("; without ");
+    match watchdog.is_first() && !missing_layers.iter().all(MissingLayer::is_expected) {
         true => tracing::info!("sandbox: the server runs without {text}"),
-        false if !lacks.is_empty() => tracing::debug!("sandbox: the server runs without {text}"),
+        false if !missing_layers.is_empty() => tracing::debug!("sandbox: the server runs without {text}"),
         false => {}
     }
 }
@@ -93,23 +93,23 @@ impl ServerSignals {
 
 /// Serves until the watchdog, its end, or SIGTERM says to stop.
 async fn run(mut service: Service, watchdog: &ControlClient, mut signals: ServerSignals) {
-    let farewell = loop {
+    let reason = loop {
         tokio::select! {
             command = watchdog.next_command() => match command {
                 ServerCommand::Reload => service.reload(),
                 ServerCommand::ProbeUpstreams => service.probe_upstreams(),
                 ServerCommand::ExportCache => service.export_cache(),
-                ServerCommand::Stop { leave: false } => break Farewell::Ordered,
-                ServerCommand::Stop { leave: true } => break Farewell::Succeeded,
+                ServerCommand::Stop { leave: false } => break StopReason::Shutdown,
+                ServerCommand::Stop { leave: true } => break StopReason::HandedOver,
                 ServerCommand::Orphaned => return end_orphaned(),
             },
-            _ = signals.terminate.recv() => break Farewell::Replaced,
+            _ = signals.terminate.recv() => break StopReason::Restart,
             _ = signals.reload.recv() => service.reload(),
-            due = service.due() => service.perform(due).await,
+            event = service.next_event() => service.handle(event).await,
         }
     };
     tokio::select! {
-        () = service.stop(farewell) => {}
+        () = service.stop(reason) => {}
         () = orphaned(watchdog) => end_orphaned(),
     }
 }

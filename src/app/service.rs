@@ -1,17 +1,19 @@
 //! A running service: the plan that serves and the swap to its successor.
 
 use super::banner::banner;
+use super::cache_handover;
+use super::configuration_files::{
+    self, BackgroundWork, CheckedFiles, ConfigurationFiles, CorefileOrigin, InitialConfiguration, WrittenFiles,
+};
 use super::files;
-use super::load::{LoadError, Loaded, Source};
+use super::load::{CorefileSource, LoadError, LoadedCorefile};
 use super::log::Verbosity;
-use super::look::{self, Files, First, Found, Origin, Settled, Work};
 use super::setup_errors::SetupErrors;
-use super::warmth;
 use crate::chain::{BuildError, LineSink, MemoryBudget, Services, Upstreams};
 use crate::directives::prometheus::{self, ProcessMetrics};
 use crate::directives::reload::{self, ChangeDetector, Fingerprint, Series};
 use crate::kube_dns::render::Rendered;
-use crate::kube_dns::watch::Watch;
+use crate::kube_dns::watch::FileWatch;
 use crate::plan::Plan;
 use crate::server::{Capacity, Limits, Retries, Server};
 use crate::threads;
@@ -39,7 +41,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 const HASTY_DRAIN_LIMIT: Duration = Duration::from_millis(200);
 
 /// What a service is started with.
-pub struct Options {
+pub struct ServiceOptions {
     pub default_port: u16,
     pub workers: usize,
     /// Octets all caches together may take.
@@ -48,39 +50,39 @@ pub struct Options {
     pub limits: Limits,
     pub quiet: bool,
     /// Who reads the configuration.
-    pub files: Arc<files::Files>,
+    pub files: Arc<files::FileClient>,
     /// Where the sockets come from.
     pub watchdog: Arc<ControlClient>,
 }
 
 /// Why a service stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Farewell {
+pub enum StopReason {
     /// The watchdog says so, and has told the node.
-    Ordered,
+    Shutdown,
     /// The watchdog says so: another server reads the same sockets already.
-    Succeeded,
+    HandedOver,
     /// Somebody else says so: another server will read on where this one stops.
-    Replaced,
+    Restart,
 }
 
 /// What it is time for.
-pub enum Due {
+pub enum ServiceEvent {
     /// To look at the files: something watched has changed, or nobody looked for a while.
-    Look,
+    CheckFiles,
     /// To take what the look has found.
-    Looked(Box<io::Result<(Files, Found)>>),
+    FilesChecked(Box<io::Result<(ConfigurationFiles, CheckedFiles)>>),
     /// To take what has come of writing and watching.
-    Settled(io::Result<Settled>),
+    FilesWritten(io::Result<WrittenFiles>),
     /// To try again to serve the Corefile that could not be served.
-    Swap,
+    RetrySwap,
     /// To try again to listen where HTTP is to be served.
-    Listen,
+    RetryHttp,
 }
 
 /// A good Corefile, and what it was rendered from if it was.
-struct Candidate {
-    loaded: Loaded,
+struct PendingCorefile {
+    loaded: LoadedCorefile,
     rendered: Option<Rendered>,
 }
 
@@ -97,31 +99,31 @@ enum SwapError {
 
 /// Everything that serves.
 pub struct Service {
-    options: Options,
+    options: ServiceOptions,
     /// What is read when the Corefile may have changed.
-    files: Files,
-    looking: Work<io::Result<(Files, Found)>>,
-    settling: Work<io::Result<Settled>>,
+    files: ConfigurationFiles,
+    checking: BackgroundWork<io::Result<(ConfigurationFiles, CheckedFiles)>>,
+    writing: BackgroundWork<io::Result<WrittenFiles>>,
     /// Another look is due once what runs has ended.
-    is_look_due: bool,
+    is_check_due: bool,
     /// The user has asked for the look that is due, and for the one that runs.
-    is_asked: bool,
-    is_looking_asked: bool,
+    is_reload_requested: bool,
+    is_check_requested: bool,
     /// The last look, and the last writing and watching, did not come to an end.
-    is_unread: bool,
-    is_unsettled: bool,
+    is_unreadable: bool,
+    is_unwritable: bool,
     /// Is served, and not written yet.
     unwritten: Option<Rendered>,
-    watch: Watch,
+    watch: FileWatch,
     verbosity: Verbosity,
     services: Services,
     server: Server,
     plan: Plan,
     background: JoinSet<()>,
     changes: ChangeDetector,
-    next_look: Option<Instant>,
+    next_check: Option<Instant>,
     /// A changed Corefile that will be served once its sockets can be had.
-    candidate: Option<Candidate>,
+    candidate: Option<PendingCorefile>,
     /// Where queries are sent, as the watchdog was told.
     upstreams: Vec<SocketAddr>,
     swaps: Retries,
@@ -133,7 +135,7 @@ pub struct Service {
 
 impl Service {
     /// Loads, binds and serves. Fails without having served.
-    pub async fn start(origin: Origin, options: Options, verbosity: Verbosity) -> anyhow::Result<Self> {
+    pub async fn start(origin: CorefileOrigin, options: ServiceOptions, verbosity: Verbosity) -> anyhow::Result<Self> {
         let mut services = Services::new(options.workers, options.cache_memory);
         services.generation = Some(options.watchdog.generation());
         let errors = SetupErrors::new(options.watchdog.clone());
@@ -142,7 +144,7 @@ impl Service {
             let reader = reader.clone();
             Arc::new(move |path: &Path| reader.of_resolver(path))
         };
-        let First { files, loaded, unwritten } = origin.load(options.default_port, reader, errors).await?;
+        let InitialConfiguration { files, loaded, unwritten } = origin.load(options.default_port, reader, errors).await?;
         if !loaded.warnings.is_empty() {
             LineSink::stderr()?.text(format!("{}\n", loaded.warnings).as_bytes());
         }
@@ -154,7 +156,7 @@ impl Service {
         let plan = loaded.config.build(&services)?;
         verbosity.follow(&loaded.config);
         if let Some(cache) = options.watchdog.take_cache() {
-            warmth::restore(services.carry.clone(), cache, options.cache_memory);
+            cache_handover::restore(services.carry.clone(), cache, options.cache_memory);
         }
         // First, since from then on the addresses that are served may be intercepted.
         let upstreams = upstreams(&services);
@@ -164,20 +166,20 @@ impl Service {
             reloads: Series::new(&services.registry, loaded.fingerprint),
             changes: ChangeDetector::new(loaded.fingerprint),
             background: JoinSet::new(),
-            next_look: None,
+            next_check: None,
             candidate: None,
             upstreams,
             swaps: Retries::default(),
             listens: Retries::default(),
-            watch: Watch::start(),
+            watch: FileWatch::start(),
             files,
-            looking: Work::default(),
-            settling: Work::default(),
-            is_look_due: false,
-            is_asked: false,
-            is_looking_asked: false,
-            is_unread: false,
-            is_unsettled: false,
+            checking: BackgroundWork::default(),
+            writing: BackgroundWork::default(),
+            is_check_due: false,
+            is_reload_requested: false,
+            is_check_requested: false,
+            is_unreadable: false,
+            is_unwritable: false,
             unwritten,
             plan,
             options,
@@ -192,7 +194,7 @@ impl Service {
         }
         service.begin();
         service.listen_http();
-        service.settle();
+        service.write_and_watch();
         if !service.options.quiet {
             service.lines.text(banner(&service.plan).as_bytes());
         }
@@ -221,69 +223,69 @@ impl Service {
     }
 
     /// Resolves when it is time for something. May be dropped and called again at any time.
-    pub async fn due(&mut self) -> Due {
+    pub async fn next_event(&mut self) -> ServiceEvent {
         let is_idle = !self.is_at_work();
         tokio::select! {
-            looked = self.looking.outcome() => Due::Looked(Box::new(looked.and_then(identity))),
-            settled = self.settling.outcome() => Due::Settled(settled.and_then(identity)),
-            () = at(self.next_look), if is_idle => Due::Look,
-            () = self.watch.changed() => Due::Look,
-            () = at(self.swaps.due().map(Instant::from_std)) => Due::Swap,
-            () = at(self.listens.due().map(Instant::from_std)) => Due::Listen,
+            looked = self.checking.outcome() => ServiceEvent::FilesChecked(Box::new(looked.and_then(identity))),
+            settled = self.writing.outcome() => ServiceEvent::FilesWritten(settled.and_then(identity)),
+            () = at(self.next_check), if is_idle => ServiceEvent::CheckFiles,
+            () = self.watch.changed() => ServiceEvent::CheckFiles,
+            () = at(self.swaps.due().map(Instant::from_std)) => ServiceEvent::RetrySwap,
+            () = at(self.listens.due().map(Instant::from_std)) => ServiceEvent::RetryHttp,
         }
     }
 
     /// Does what it is time for, and waits for nothing but the watchdog's sockets. To look is to find out whether template, ConfigMap, Corefile or a
     /// file it imports has changed, and if so to swap it in.
-    pub async fn perform(&mut self, due: Due) {
-        match due {
-            Due::Look => self.look(),
-            Due::Looked(looked) => match *looked {
-                Ok((files, found)) => self.take_found(files, found).await,
-                Err(error) => self.leave_unread(&error),
+    pub async fn handle(&mut self, event: ServiceEvent) {
+        match event {
+            ServiceEvent::CheckFiles => self.check(),
+            ServiceEvent::FilesChecked(looked) => match *looked {
+                Ok((files, found)) => self.on_files_checked(files, found).await,
+                Err(error) => self.on_unreadable(&error),
             },
-            Due::Settled(settled) => self.take_settled(settled),
-            Due::Swap => {
+            ServiceEvent::FilesWritten(settled) => self.on_files_written(settled),
+            ServiceEvent::RetrySwap => {
                 match self.candidate.take() {
                     Some(candidate) => _ = self.serve(candidate).await,
                     None => self.swaps = Retries::default(),
                 }
                 if !self.is_at_work() {
-                    self.settle();
+                    self.write_and_watch();
                 }
             }
-            Due::Listen => self.listen_http(),
+            ServiceEvent::RetryHttp => self.listen_http(),
         }
     }
 
     fn is_at_work(&self) -> bool {
-        self.looking.is_running() || self.settling.is_running()
+        self.checking.is_running() || self.writing.is_running()
     }
 
     /// Reads the Corefile again and swaps it in, changed or not (SIGUSR1): an upstream's host file or an interface may have changed.
     pub fn reload(&mut self) {
-        self.is_asked = true;
-        self.look();
+        self.is_reload_requested = true;
+        self.check();
     }
 
     /// Begins to look. A Corefile that is not rendered, or was changed by hand since, is read only where it has `reload` or the user asked.
-    fn look(&mut self) {
-        self.is_look_due = self.is_at_work();
-        if self.is_look_due {
+    fn check(&mut self) {
+        self.is_check_due = self.is_at_work();
+        if self.is_check_due {
             return;
         }
-        self.is_looking_asked = std::mem::take(&mut self.is_asked);
-        let (files, reads) = (self.files.clone(), self.is_looking_asked || self.plan.reload.is_some());
-        if let Err(error) = self.looking.begin(move || files.look(reads)) {
-            self.leave_unread(&error);
+        self.is_check_requested = std::mem::take(&mut self.is_reload_requested);
+        let (files, reads) = (self.files.clone(), self.is_check_requested || self.plan.reload.is_some());
+        if let Err(error) = self.checking.begin(move || files.check(reads)) {
+            self.on_unreadable(&error);
         }
     }
 
     /// What serves serves on, and the same look is taken again.
-    fn leave_unread(&mut self, error: &io::Error) {
-        self.is_asked |= std::mem::take(&mut self.is_looking_asked);
-        self.next_look = Some(Instant::now() + look::PAUSE);
-        if !std::mem::replace(&mut self.is_unread, true) {
+    fn on_unreadable(&mut self, error: &io::Error) {
+        self.is_reload_requested |= std::mem::take(&mut self.is_check_requested);
+        self.next_check = Some(Instant::now() + configuration_files::PAUSE);
+        if !std::mem::replace(&mut self.is_unreadable, true) {
             self.reloads.count_failure();
             self.count_configmap();
             let path =
@@ -296,39 +298,39 @@ impl Service {
     }
 
     /// Swaps in what has changed.
-    async fn take_found(&mut self, files: Files, found: Found) {
+    async fn on_files_checked(&mut self, files: ConfigurationFiles, found: CheckedFiles) {
         self.files.rendering = files.rendering;
-        let always = std::mem::take(&mut self.is_looking_asked);
-        if std::mem::take(&mut self.is_unread) {
+        let always = std::mem::take(&mut self.is_check_requested);
+        if std::mem::take(&mut self.is_unreadable) {
             tracing::info!("plugin/reload: the configuration can be read again");
         }
         let waits = self.candidate.take_if(|candidate| always && candidate.rendered.is_some());
         match (found.rendered, waits) {
             (Some((rendered, outcome)), _) => {
-                let is_swapped = self.take_rendered(rendered, outcome).await;
+                let is_swapped = self.on_rendered(rendered, outcome).await;
                 if let Some(loaded) = found.read.filter(|_| !is_swapped) {
-                    self.take_read(loaded, always).await;
+                    self.on_read(loaded, always).await;
                 }
             }
             // Who asks wants what is rendered, not what stands there of the time before.
             (None, Some(candidate)) => _ = self.serve(candidate).await,
             (None, None) => {
                 if let Some(loaded) = found.read {
-                    self.take_read(loaded, always).await;
+                    self.on_read(loaded, always).await;
                 }
             }
         }
-        self.settle();
+        self.write_and_watch();
     }
 
     /// True if it serves now.
-    async fn take_rendered(&mut self, rendered: Rendered, outcome: Result<Loaded, LoadError>) -> bool {
+    async fn on_rendered(&mut self, rendered: Rendered, outcome: Result<LoadedCorefile, LoadError>) -> bool {
         if let Some(fingerprint) = fingerprint(&outcome) {
             self.reloads.set_version(fingerprint);
         }
         self.forget_candidate();
         match outcome {
-            Ok(loaded) => self.serve(Candidate { loaded, rendered: Some(rendered) }).await,
+            Ok(loaded) => self.serve(PendingCorefile { loaded, rendered: Some(rendered) }).await,
             Err(error) => {
                 self.refuse(&error.into(), true);
                 false
@@ -337,7 +339,7 @@ impl Service {
     }
 
     /// Swaps the Corefile in as it stands if it has changed, or `always`.
-    async fn take_read(&mut self, loaded: Result<Loaded, LoadError>, always: bool) {
+    async fn on_read(&mut self, loaded: Result<LoadedCorefile, LoadError>, always: bool) {
         if let Some(fingerprint) = fingerprint(&loaded) {
             if !self.changes.is_changed(fingerprint) && !always {
                 return;
@@ -346,7 +348,7 @@ impl Service {
         }
         self.forget_candidate();
         match loaded {
-            Ok(loaded) => _ = self.serve(Candidate { loaded, rendered: None }).await,
+            Ok(loaded) => _ = self.serve(PendingCorefile { loaded, rendered: None }).await,
             Err(error) => self.refuse(&error.into(), false),
         }
     }
@@ -358,18 +360,19 @@ impl Service {
     }
 
     /// Serves a good Corefile instead of the one before; true if it could be. If only its sockets are not to be had it is tried again.
-    async fn serve(&mut self, candidate: Candidate) -> bool {
+    async fn serve(&mut self, candidate: PendingCorefile) -> bool {
         let is_retry = self.swaps.due().is_some();
         let is_rendered = candidate.rendered.is_some();
         match self.swap(&candidate.loaded).await {
             Ok(plan) => {
                 self.swaps = Retries::default();
                 self.plan = plan;
-                let Candidate { loaded, rendered } = candidate;
+                let PendingCorefile { loaded, rendered } = candidate;
                 if let (Some(rendered), Some((rendering, _))) = (rendered, &self.files.rendering) {
                     rendering.announce(&rendered);
                     // Until it is written.
-                    self.files.source = Source::Text { path: self.files.source.path().to_owned(), text: rendered.text.clone() };
+                    self.files.source =
+                        CorefileSource::Text { path: self.files.source.path().to_owned(), text: rendered.text.clone() };
                     self.unwritten = Some(rendered);
                     self.changes.is_changed(loaded.fingerprint);
                 }
@@ -416,25 +419,25 @@ impl Service {
     }
 
     /// Writes and watches what there is to write and to watch, beside everything else.
-    fn settle(&mut self) {
+    fn write_and_watch(&mut self) {
         self.report_upstreams();
         self.schedule();
-        if self.settling.has_threads() {
+        if self.writing.has_threads() {
             // One of them may still write what has been rendered before. The next look settles it.
             return;
         }
         let (files, unwritten, reads) = (self.files.clone(), self.unwritten.clone(), self.plan.reload.is_some());
         let inotify = self.watch.descriptor().map(|inotify| inotify.try_clone_to_owned()).transpose();
-        let begun = inotify.and_then(|inotify| self.settling.begin(move || files.settle(unwritten, reads, inotify)));
+        let begun = inotify.and_then(|inotify| self.writing.begin(move || files.write_and_watch(unwritten, reads, inotify)));
         if let Err(error) = begun {
-            self.take_settled(Err(error));
+            self.on_files_written(Err(error));
         }
     }
 
-    fn take_settled(&mut self, settled: io::Result<Settled>) {
+    fn on_files_written(&mut self, settled: io::Result<WrittenFiles>) {
         match settled {
-            Ok(Settled { written, placed }) => {
-                self.is_unsettled = false;
+            Ok(WrittenFiles { written, placed }) => {
+                self.is_unwritable = false;
                 if let (Some((text, outcome)), Some((rendering, errors))) = (written, &self.files.rendering)
                     && let Some(rendered) = self.unwritten.take_if(|rendered| rendered.text == text)
                 {
@@ -445,7 +448,7 @@ impl Service {
                 }
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.is_unsettled, true) {
+                if !std::mem::replace(&mut self.is_unwritable, true) {
                     self.count_configmap();
                     let path = self.files.source.path().display();
                     tracing::error!("{path} is not written, or files are not watched: {error} It is tried again");
@@ -453,8 +456,8 @@ impl Service {
             }
         }
         self.schedule();
-        if self.is_look_due {
-            self.look();
+        if self.is_check_due {
+            self.check();
         }
     }
 
@@ -467,14 +470,14 @@ impl Service {
     /// Sets when to look though nothing is told.
     fn schedule(&mut self) {
         let reload = self.plan.reload.filter(|config| !config.interval.is_zero());
-        let is_file = matches!(self.files.source, Source::File(_));
+        let is_file = matches!(self.files.source, CorefileSource::File(_));
         let read = reload.filter(|_| is_file).map(|config| reload::period(config, fastrand::f64()));
         let render = self.files.rendering.as_ref().map(|_| self.watch.poll_period());
-        self.next_look = read.into_iter().chain(render).min().map(|period| Instant::now() + period);
+        self.next_check = read.into_iter().chain(render).min().map(|period| Instant::now() + period);
     }
 
     /// Serves the plan of `loaded` and returns it.
-    async fn swap(&mut self, loaded: &Loaded) -> Result<Plan, SwapError> {
+    async fn swap(&mut self, loaded: &LoadedCorefile) -> Result<Plan, SwapError> {
         let plan = loaded.config.build(&self.services)?;
         self.report_upstreams();
         apply(&mut self.server, &plan, &self.options).await.map_err(SwapError::Sockets)?;
@@ -507,7 +510,7 @@ impl Service {
         let (carry, watchdog) = (self.services.carry.clone(), self.options.watchdog.clone());
         let octets = self.options.cache_memory;
         let cannot = "what the caches hold cannot be written down for the next server";
-        let save = move || match warmth::save(&carry, octets) {
+        let save = move || match cache_handover::save(&carry, octets) {
             Ok(cache) => watchdog.report_cache(cache.as_fd()),
             Err(error) => tracing::warn!("{cannot}: {error}"),
         };
@@ -518,21 +521,21 @@ impl Service {
     }
 
     /// Serves on for the lameduck, then answers what has been received, and ends.
-    pub async fn stop(self, farewell: Farewell) {
-        let drain_limit = match farewell {
-            Farewell::Ordered => {
+    pub async fn stop(self, reason: StopReason) {
+        let drain_limit = match reason {
+            StopReason::Shutdown => {
                 self.server.sockets().claim();
                 DRAIN_LIMIT
             }
-            Farewell::Succeeded => DRAIN_LIMIT,
-            Farewell::Replaced => {
+            StopReason::HandedOver => DRAIN_LIMIT,
+            StopReason::Restart => {
                 // While the workers serve on.
                 _ = self.export().await;
                 HASTY_DRAIN_LIMIT
             }
         };
         self.services.lifecycle.set_stopping();
-        if farewell != Farewell::Succeeded && !self.plan.lameduck.is_zero() {
+        if reason != StopReason::HandedOver && !self.plan.lameduck.is_zero() {
             tracing::info!("plugin/health: going into lameduck mode for {:?}", self.plan.lameduck);
             tokio::time::sleep(self.plan.lameduck).await;
         }
@@ -547,7 +550,7 @@ impl Service {
 }
 
 /// Of what was read, good or bad; `None` if nothing could be.
-fn fingerprint(outcome: &Result<Loaded, LoadError>) -> Option<Fingerprint> {
+fn fingerprint(outcome: &Result<LoadedCorefile, LoadError>) -> Option<Fingerprint> {
     match outcome {
         Ok(loaded) => Some(loaded.fingerprint),
         Err(LoadError::Refused { fingerprint, .. }) => Some(*fingerprint),
@@ -556,7 +559,7 @@ fn fingerprint(outcome: &Result<Loaded, LoadError>) -> Option<Fingerprint> {
 }
 
 /// Serves `plan`, HTTP where it is listened already. On failure everything is as it was, and why is told.
-async fn apply(server: &mut Server, plan: &Plan, options: &Options) -> Result<(), Vec<String>> {
+async fn apply(server: &mut Server, plan: &Plan, options: &ServiceOptions) -> Result<(), Vec<String>> {
     let dns: Vec<SocketAddr> = plan.listeners.iter().map(|listener| listener.address).collect();
     let http: Vec<SocketAddr> = plan.endpoints.iter().map(|endpoint| endpoint.address).collect();
     let watchdog = &options.watchdog;

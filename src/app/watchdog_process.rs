@@ -1,6 +1,6 @@
 //! The watchdog: the process that the user starts.
 
-use super::files::Keeper;
+use super::files::FileServer;
 use super::interceptor::NodeInterceptor;
 use super::log;
 use super::pidfile::Pidfile;
@@ -43,7 +43,7 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
     };
     let mut program = ServerProgram::new(std::env::args_os().collect());
     program.shield_from_oom();
-    let keeper = Arc::new(Keeper::new(options.mode.clone(), options.dns_port, input));
+    let file_server = Arc::new(FileServer::new(options.mode.clone(), options.dns_port, input));
     let agent = match options.mode {
         Mode::Agent(agent) => Some(*agent),
         Mode::Plain(_) => None,
@@ -51,7 +51,7 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
     let (spawner, spawn_loop) = SpawnHandle::new(program);
     let settings = WatchdogSettings {
         spawner,
-        files: Box::new(move |channel| keeper.serve(channel)),
+        files: Box::new(move |channel| file_server.serve(channel)),
         timing: Timing::default(),
         keep_node: agent.as_ref().is_some_and(|agent| agent.skip_teardown),
         probe_mark: agent.as_ref().filter(|agent| !agent.interception.is_none()).map(|agent| agent.probe_mark),
@@ -80,7 +80,7 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
             std::thread::sleep(START_LIMIT);
         }
         // The main thread still waits for a start.
-        drop(log::Farewell);
+        drop(log::FlushOnDrop);
         std::process::exit(exit);
     })?;
     spawn_loop.serve(&handle);

@@ -7,7 +7,7 @@ use std::fmt;
 /// How a check came out; a later one outweighs an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum CheckStatus {
     Ok,
     /// Queries are intercepted all the same.
     Warning,
@@ -21,7 +21,7 @@ pub enum Verdict {
 pub struct Check {
     /// The same in every version, such as `rule_order`.
     pub name: &'static str,
-    pub verdict: Verdict,
+    pub verdict: CheckStatus,
     /// Sentences.
     pub seen: Vec<String>,
     /// What to do, in the order to do it; empty if nothing.
@@ -32,13 +32,13 @@ pub struct Check {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnosis {
     /// The heaviest of all checks, and no lighter than what `intercepted` says.
-    pub verdict: Verdict,
+    pub verdict: CheckStatus,
     /// Whether queries for every address are answered by this node's cache; none where that could not be told.
     pub intercepted: Option<bool>,
     pub checks: Vec<Check>,
 }
 
-impl Verdict {
+impl CheckStatus {
     /// The exit status: 0 for nothing wrong (warnings too), 1 for a problem, 3 if nothing wrong was seen but not everything could be looked
     /// at. 2 is for wrong usage.
     pub fn exit_status(self) -> u8 {
@@ -53,27 +53,27 @@ impl Verdict {
 impl Check {
     /// One in which nothing has been seen yet.
     pub(super) fn new(name: &'static str) -> Self {
-        Self { name, verdict: Verdict::Ok, seen: Vec::new(), advice: Vec::new() }
+        Self { name, verdict: CheckStatus::Ok, seen: Vec::new(), advice: Vec::new() }
     }
 
     pub(super) fn ok(&mut self, seen: impl Into<String>) {
-        self.add(Verdict::Ok, seen, None);
+        self.add(CheckStatus::Ok, seen, None);
     }
 
     pub(super) fn warning(&mut self, seen: impl Into<String>, advice: impl Into<String>) {
-        self.add(Verdict::Warning, seen, Some(advice.into()));
+        self.add(CheckStatus::Warning, seen, Some(advice.into()));
     }
 
     pub(super) fn unknown(&mut self, seen: impl Into<String>, advice: impl Into<String>) {
-        self.add(Verdict::Unknown, seen, Some(advice.into()));
+        self.add(CheckStatus::Unknown, seen, Some(advice.into()));
     }
 
     pub(super) fn problem(&mut self, seen: impl Into<String>, advice: impl Into<String>) {
-        self.add(Verdict::Problem, seen, Some(advice.into()));
+        self.add(CheckStatus::Problem, seen, Some(advice.into()));
     }
 
     /// The check becomes as bad as its worst part. Advice is given once.
-    fn add(&mut self, verdict: Verdict, seen: impl Into<String>, advice: Option<String>) {
+    fn add(&mut self, verdict: CheckStatus, seen: impl Into<String>, advice: Option<String>) {
         self.verdict = self.verdict.max(verdict);
         self.seen.push(seen.into());
         if let Some(advice) = advice.filter(|advice| !advice.is_empty() && !self.advice.contains(advice)) {
@@ -85,11 +85,11 @@ impl Check {
 impl Diagnosis {
     pub(super) fn new(intercepted: Option<bool>, checks: Vec<Check>) -> Self {
         let upshot = match intercepted {
-            Some(true) => Verdict::Ok,
-            Some(false) => Verdict::Problem,
-            None => Verdict::Unknown,
+            Some(true) => CheckStatus::Ok,
+            Some(false) => CheckStatus::Problem,
+            None => CheckStatus::Unknown,
         };
-        let verdict = checks.iter().map(|check| check.verdict).fold(upshot, Verdict::max);
+        let verdict = checks.iter().map(|check| check.verdict).fold(upshot, CheckStatus::max);
         Self { verdict, intercepted, checks }
     }
 
@@ -99,7 +99,7 @@ impl Diagnosis {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for CheckStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Ok => "ok",
@@ -129,10 +129,10 @@ impl fmt::Display for Diagnosis {
             None => "Whether queries are intercepted cannot be told.",
         };
         let rest = match self.verdict {
-            Verdict::Ok => "Nothing is wrong.",
-            Verdict::Warning => "Nothing is wrong; see the warnings.",
-            Verdict::Unknown => "Nothing wrong was seen, but not everything could be looked at.",
-            Verdict::Problem => "Something is wrong; what to do stands after each →.",
+            CheckStatus::Ok => "Nothing is wrong.",
+            CheckStatus::Warning => "Nothing is wrong; see the warnings.",
+            CheckStatus::Unknown => "Nothing wrong was seen, but not everything could be looked at.",
+            CheckStatus::Problem => "Something is wrong; what to do stands after each →.",
         };
         writeln!(f, "\n{upshot} {rest}")
     }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 /// What to look at.
 #[derive(Debug, Clone)]
-pub struct Question {
+pub struct Expectation {
     /// How the node should look, as the agent was told.
     pub spec: NodeSpec,
     /// What should hold the rules.
@@ -22,25 +22,25 @@ pub struct Question {
 #[derive(Debug)]
 pub struct Findings {
     /// Agents' processes, as far as they can be seen.
-    pub agents: Vec<Agent>,
+    pub agents: Vec<AgentProcess>,
     /// Processes of agents that are seen, in another network namespace than this one.
     pub elsewhere: Vec<i32>,
     /// What the one who looks may.
-    pub rights: Rights,
+    pub privileges: Privileges,
     pub node: Survey,
     /// Sockets on the DNS port and the health port, whoever's, or why they cannot be listed.
     pub listeners: Result<Vec<Listener>, String>,
     /// Test queries.
-    pub asked: Vec<Asked>,
+    pub test_queries: Vec<TestQuery>,
     /// What the health endpoint says on each address that somebody listens on.
-    pub health: Vec<(SocketAddr, Page)>,
+    pub health: Vec<(SocketAddr, HttpPage)>,
     /// What the metrics endpoint says; none if there is none.
-    pub metrics: Option<(SocketAddr, Page)>,
+    pub metrics: Option<(SocketAddr, HttpPage)>,
 }
 
 /// What this process may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rights {
+pub struct Privileges {
     pub is_root: bool,
     /// The capability NET_ADMIN.
     pub has_net_admin: bool,
@@ -51,11 +51,11 @@ pub struct Rights {
 }
 
 /// Status and body of a page, or why there is none.
-pub type Page = Result<(u16, String), String>;
+pub type HttpPage = Result<(u16, String), String>;
 
 /// A process of an agent, ours or the reference's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Agent {
+pub struct AgentProcess {
     pub pid: i32,
     /// Such as `nodelocaldns` or `node-cache`.
     pub program: String,
@@ -75,19 +75,19 @@ pub struct Listener {
     pub transport: Transport,
     pub address: SocketAddr,
     /// Processes that hold it; none where they cannot be seen.
-    pub holders: Vec<Holder>,
+    pub holders: Vec<SocketHolder>,
 }
 
 /// A process that holds a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub struct SocketHolder {
     pub pid: i32,
     pub program: String,
 }
 
 /// In which way a test query goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Way {
+pub enum QueryPath {
     /// As that of any program on the host's network.
     Client,
     /// With the watchdog's mark: to the sockets on this node, whether queries are intercepted or not.
@@ -98,16 +98,16 @@ pub enum Way {
 
 /// Test queries of one kind; several, where different sockets may get them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct TestQuery {
     pub address: IpAddr,
     pub transport: Transport,
-    pub way: Way,
-    pub replies: Vec<Reply>,
+    pub way: QueryPath,
+    pub replies: Vec<QueryReply>,
 }
 
 /// What came of a test query.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
+pub enum QueryReply {
     /// The answer that only a server of ours has, with its number.
     Ours(u64),
     /// Another answer: to a question for our server, somebody else's.

@@ -1,14 +1,16 @@
 //! `nodelocaldns doctor`: whether this node's queries are really intercepted, and what to do if not.
 //!
-//! [`look()`] sees what is there ([`Findings`]) and changes nothing; [`judge()`] makes a [`Diagnosis`] of it, purely. README.md beside this file
+//! [`collect()`] sees what is there ([`Findings`]) and changes nothing; [`diagnose()`] makes a [`Diagnosis`] of it, purely. README.md beside this file
 //! lists the checks and the fields of the JSON output.
 
+mod checks;
+mod collect;
 mod diagnosis;
 mod findings;
-mod judge;
-mod look;
 
-pub use diagnosis::{Check, Diagnosis, Verdict};
-pub use findings::{Agent, Asked, Findings, Holder, Listener, Page, Question, Reply, Rights, Way};
-pub use judge::judge;
-pub use look::{agents, look, netfilter_sockets, rights_of};
+pub use checks::diagnose;
+pub use collect::{agents, collect, netfilter_sockets, privileges_of};
+pub use diagnosis::{Check, CheckStatus, Diagnosis};
+pub use findings::{
+    AgentProcess, Expectation, Findings, HttpPage, Listener, Privileges, QueryPath, QueryReply, SocketHolder, TestQuery,
+};

@@ -7,4 +7,4 @@ pub mod watch;
 mod write;
 
 pub use template::{Refresh, Template, TemplateError};
-pub use write::{Target, WriteError};
+pub use write::{CorefileOutput, WriteError};

@@ -29,7 +29,7 @@ const STUB_DOMAIN_CACHE_SECONDS: u32 = 30;
 
 /// What stands in for the pillars.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Values {
+pub struct PillarValues {
     /// `-localip`
     pub local_addresses: Vec<IpAddr>,
     /// `-dns.port`, the port of stub domains.
@@ -100,7 +100,7 @@ pub fn render(
     path: &Path,
     template: &str,
     config: &Config,
-    values: &Values,
+    values: &PillarValues,
     loader: &dyn Loader,
 ) -> Result<Rendered, RenderError> {
     let mut diagnostics = Diagnostics::default();
@@ -122,8 +122,8 @@ pub fn render(
     Ok(Rendered { text, stub_domain_count: config.stub_domains.len(), upstreams, warnings })
 }
 
-fn stub_domain_block(domain: impl Display, nameservers: &[Nameserver], values: &Values) -> String {
-    let Values { port, local_addresses, .. } = values;
+fn stub_domain_block(domain: impl Display, nameservers: &[Nameserver], values: &PillarValues) -> String {
+    let PillarValues { port, local_addresses, .. } = values;
     let (addresses, nameservers) = (joined(local_addresses), joined(nameservers));
     format!(
         "\n{domain}:{port} {{\n    errors\n    cache {STUB_DOMAIN_CACHE_SECONDS}\n    bind {addresses}\n    forward . {nameservers}\n}}\n"
@@ -135,7 +135,7 @@ fn joined(words: &[impl Display]) -> String {
 }
 
 /// Puts values in place of all pillars but that of the upstream servers.
-fn resolve(template: &str, values: &Values, diagnostics: &mut Diagnostics) -> String {
+fn resolve(template: &str, values: &PillarValues, diagnostics: &mut Diagnostics) -> String {
     let mut out = String::with_capacity(template.len());
     for (line, number) in template.split_inclusive('\n').zip(1..) {
         let comment_start = comment_start(line);
@@ -164,7 +164,7 @@ fn resolve(template: &str, values: &Values, diagnostics: &mut Diagnostics) -> St
 }
 
 /// The value of a pillar, or what is wrong with it and what to do.
-fn value(pillar: &str, values: &Values) -> Result<String, (String, String)> {
+fn value(pillar: &str, values: &PillarValues) -> Result<String, (String, String)> {
     match pillar {
         LOCAL_DNS => Ok(joined(&values.local_addresses)),
         // The manifest's installer gives it a value where it is wanted; -localip has all addresses already.

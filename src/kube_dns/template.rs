@@ -1,7 +1,7 @@
 //! The template and the ConfigMap as they stand on disk, read anew whenever they may have changed.
 
 use super::config::{self, Config, ConfigErrors};
-use super::render::{RenderError, Rendered, Values, render};
+use super::render::{PillarValues, RenderError, Rendered, render};
 use crate::corefile::Loader;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub struct Refresh {
 pub struct Template {
     base: PathBuf,
     kube_dns: Option<PathBuf>,
-    values: Values,
+    values: PillarValues,
     /// The last ConfigMap that was good.
     config: Config,
     last_text: Option<String>,
@@ -40,7 +40,7 @@ pub struct Template {
 
 impl Template {
     /// `base` is the template, `kube_dns` the folder the ConfigMap is mounted on, if there is one.
-    pub fn new(base: PathBuf, kube_dns: Option<PathBuf>, values: Values) -> Self {
+    pub fn new(base: PathBuf, kube_dns: Option<PathBuf>, values: PillarValues) -> Self {
         Self { base, kube_dns, values, config: Config::default(), last_text: None, last_problems: Vec::new() }
     }
     /// The template's path.
@@ -86,7 +86,7 @@ impl Template {
 mod tests {
     use super::{Refresh, Template, TemplateError};
     use crate::corefile::SystemLoader;
-    use crate::kube_dns::render::{ServiceAddress, Values};
+    use crate::kube_dns::render::{PillarValues, ServiceAddress};
     use tempfile::TempDir;
 
     struct Stage {
@@ -98,7 +98,7 @@ mod tests {
         fn new(base: &str) -> Self {
             let folder = tempfile::tempdir().unwrap();
             std::fs::create_dir(folder.path().join("kube-dns")).unwrap();
-            let values = Values {
+            let values = PillarValues {
                 local_addresses: vec!["127.0.0.1".parse().unwrap()],
                 port: 53,
                 cluster_dns: ServiceAddress::read("no-such-service", &SystemLoader),

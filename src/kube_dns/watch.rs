@@ -1,5 +1,5 @@
 //! Files watched with inotify. What happens in a folder is told once it has come to rest; when to look all the same, because
-//! something may have gone unseen, is [`Watch::poll_period`].
+//! something may have gone unseen, is [`FileWatch::poll_period`].
 
 use futures_util::StreamExt;
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchMask};
@@ -60,13 +60,13 @@ impl Debounce {
 /// What of a folder concerns us.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Interest {
+enum FolderInterest {
     Everything,
     /// These names, and those of a mounted ConfigMap's links and folders (`..data`).
     Names(BTreeSet<OsString>),
 }
 
-impl Interest {
+impl FolderInterest {
     /// Whether an event on `name` concerns us; without a name it is the folder's own.
     fn includes(&self, name: Option<&OsStr>) -> bool {
         match (self, name) {
@@ -84,9 +84,9 @@ impl Interest {
 
 /// Files and folders to watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Subjects(BTreeMap<PathBuf, Interest>);
+pub struct WatchedPaths(BTreeMap<PathBuf, FolderInterest>);
 
-impl Subjects {
+impl WatchedPaths {
     /// A file: its name in its folder and, if that is a symbolic link, what it stands for.
     pub fn add_file(&mut self, path: &Path) {
         self.add_name(path);
@@ -96,14 +96,14 @@ impl Subjects {
     }
     /// All files of a folder.
     pub fn add_folder(&mut self, path: &Path) {
-        self.add(or_here(path), Interest::Everything);
+        self.add(or_here(path), FolderInterest::Everything);
     }
     fn add_name(&mut self, path: &Path) {
         if let (Some(folder), Some(name)) = (path.parent(), path.file_name()) {
-            self.add(or_here(folder), Interest::Names(BTreeSet::from([name.to_owned()])));
+            self.add(or_here(folder), FolderInterest::Names(BTreeSet::from([name.to_owned()])));
         }
     }
-    fn add(&mut self, folder: &Path, interest: Interest) {
+    fn add(&mut self, folder: &Path, interest: FolderInterest) {
         match self.0.get_mut(folder) {
             Some(known) => known.merge(interest),
             None => drop(self.0.insert(folder.to_owned(), interest)),
@@ -133,27 +133,27 @@ pub enum WatchError {
     Lost(io::Error),
 }
 
-/// Places watches for a [`Watch`], in whichever process may see the folders.
+/// Places watches for a [`FileWatch`], in whichever process may see the folders.
 pub struct Watcher(Inotify);
 
 /// Watches that were placed, by the kernel's numbers, and folders where that failed, with why.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Placed {
-    watched: HashMap<i32, Interest>,
+pub struct PlacedWatches {
+    watched: HashMap<i32, FolderInterest>,
     /// Folders as they are shown: a path need not be UTF-8, as what one process passes to another has to be.
     failed: Vec<(String, String)>,
 }
 
 impl Watcher {
-    /// `inotify` is that of the [`Watch`], or another descriptor of the same.
+    /// `inotify` is that of the [`FileWatch`], or another descriptor of the same.
     pub fn new(inotify: OwnedFd) -> Self {
         Self(inotify.into())
     }
 
     /// Places watches on these. May wait for their file systems.
-    pub fn place(self, subjects: Subjects) -> Placed {
-        let mut placed = Placed::default();
+    pub fn place(self, subjects: WatchedPaths) -> PlacedWatches {
+        let mut placed = PlacedWatches::default();
         for (folder, interest) in subjects.0 {
             match watch_nearest(&mut self.0.watches(), &folder, interest) {
                 Ok((descriptor, interest)) => match placed.watched.get_mut(&descriptor) {
@@ -168,14 +168,14 @@ impl Watcher {
 }
 
 /// Tells when watched files may have changed. Whatever cannot be watched is said once, in the log.
-pub struct Watch {
+pub struct FileWatch {
     events: Option<(EventStream<[u8; BUFFER_OCTETS]>, OwnedFd)>,
-    watched: HashMap<i32, Interest>,
+    watched: HashMap<i32, FolderInterest>,
     debounce: Debounce,
     unwatched: BTreeSet<String>,
 }
 
-impl Watch {
+impl FileWatch {
     /// With nothing to watch yet. To be called within a tokio runtime.
     pub fn start() -> Self {
         let start = || {
@@ -193,9 +193,9 @@ impl Watch {
 
     /// Watches what was placed, and nothing else. To be called after each look: a folder may be another one by now, though its path is the same.
     /// What was not watched before may have changed since that look, so something is told of it.
-    pub fn adopt(&mut self, placed: Placed) {
+    pub fn adopt(&mut self, placed: PlacedWatches) {
         let Some((_, inotify)) = &self.events else { return };
-        let Placed { watched, failed } = placed;
+        let PlacedWatches { watched, failed } = placed;
         let mut unwatched = BTreeSet::new();
         for (folder, cause) in failed {
             if !self.unwatched.contains(&folder) {
@@ -252,7 +252,7 @@ impl Watch {
     }
 }
 
-fn concerns_us(event: &EventOwned, watched: &HashMap<i32, Interest>) -> bool {
+fn concerns_us(event: &EventOwned, watched: &HashMap<i32, FolderInterest>) -> bool {
     let is_included =
         || watched.get(&event.wd.get_watch_descriptor_id()).is_some_and(|interest| interest.includes(event.name.as_deref()));
     // Events were lost, and who knows which.
@@ -260,7 +260,7 @@ fn concerns_us(event: &EventOwned, watched: &HashMap<i32, Interest>) -> bool {
 }
 
 /// Watches a folder or, as long as that is not there, the nearest one above it for what leads to it.
-fn watch_nearest(watches: &mut inotify::Watches, folder: &Path, interest: Interest) -> io::Result<(i32, Interest)> {
+fn watch_nearest(watches: &mut inotify::Watches, folder: &Path, interest: FolderInterest) -> io::Result<(i32, FolderInterest)> {
     let mask = WatchMask::CREATE
         | WatchMask::CLOSE_WRITE
         | WatchMask::DELETE
@@ -275,7 +275,7 @@ fn watch_nearest(watches: &mut inotify::Watches, folder: &Path, interest: Intere
             Ok(descriptor) => return Ok((descriptor.get_watch_descriptor_id(), interest)),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
                 let (Some(above), Some(name)) = (folder.parent(), folder.file_name()) else { return Err(cause) };
-                interest = Interest::Names(BTreeSet::from([name.to_owned()]));
+                interest = FolderInterest::Names(BTreeSet::from([name.to_owned()]));
                 folder = or_here(above);
             }
             Err(cause) => return Err(cause),

@@ -24,12 +24,12 @@ pub enum WriteError {
 
 /// Where `-conf` wants the rendered Corefile.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct CorefileOutput {
     path: PathBuf,
     template: PathBuf,
 }
 
-impl Target {
+impl CorefileOutput {
     /// `path`, rendered from `template`.
     pub fn new(path: PathBuf, template: PathBuf) -> Self {
         Self { path, template }
@@ -82,14 +82,14 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Target, WriteError};
+    use super::{CorefileOutput, WriteError};
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     #[test]
     fn the_file_is_replaced_whole_and_nothing_else_is_left() {
         let folder = tempfile::tempdir().unwrap();
-        let target = Target::new(folder.path().join("Corefile"), folder.path().join("Corefile.base"));
+        let target = CorefileOutput::new(folder.path().join("Corefile"), folder.path().join("Corefile.base"));
         target.write("first").unwrap();
         let inode = || fs::metadata(target.path()).unwrap().ino();
         let first = inode();
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn the_refused_text_stands_beside_it_until_the_next_good_one() {
         let folder = tempfile::tempdir().unwrap();
-        let target = Target::new(folder.path().join("Corefile"), folder.path().join("Corefile.base"));
+        let target = CorefileOutput::new(folder.path().join("Corefile"), folder.path().join("Corefile.base"));
         let refused = target.write_refused("bad").unwrap();
         assert_eq!(refused, folder.path().join("Corefile.refused"));
         assert_eq!(fs::read_to_string(&refused).unwrap(), "bad");
@@ -121,7 +121,7 @@ mod tests {
         fs::write(&template, "template").unwrap();
         symlink("Corefile.base", folder.path().join("Corefile")).unwrap();
         for path in [template.clone(), folder.path().join("Corefile"), folder.path().join(".").join("Corefile.base")] {
-            let target = Target::new(path, template.clone());
+            let target = CorefileOutput::new(path, template.clone());
             assert!(matches!(target.write("rendered"), Err(WriteError::IsTemplate(_))));
         }
         assert_eq!(fs::read_to_string(&template).unwrap(), "template");
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_folder_that_cannot_be_written_is_named() {
-        let target = Target::new("/proc/self/Corefile".into(), "/no/such/base".into());
+        let target = CorefileOutput::new("/proc/self/Corefile".into(), "/no/such/base".into());
         let said = target.write("text").unwrap_err().to_string();
         assert!(said.contains("/proc/self/Corefile") && said.contains("-conf"), "{said}");
     }

@@ -1,11 +1,11 @@
 //! What keeps the server to what it needs: a user of its own, no capability, no files but its own figures, and the system calls it makes. README.md beside
 //! this file lists what it can still do.
 //!
-//! Each of the three walls is put up as far as this machine lets it be. One that cannot be is told ([`Lack`]), and service goes on without it.
+//! Each of the three walls is put up as far as this machine lets it be. One that cannot be is told ([`MissingLayer`]), and service goes on without it.
 
-mod calls;
-mod files;
-mod user;
+mod credentials;
+mod landlock;
+mod seccomp;
 
 use rustix::thread::set_no_new_privs;
 use std::io;
@@ -16,13 +16,13 @@ pub const USER: u32 = 61053;
 
 /// Which walls are to be put up. Capabilities are given up in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Walls {
+pub struct SandboxLayers {
     pub user: bool,
     pub files: bool,
     pub calls: bool,
 }
 
-impl Walls {
+impl SandboxLayers {
     pub const ALL: Self = Self { user: true, files: true, calls: true };
 }
 
@@ -37,7 +37,7 @@ pub enum SandboxError {
 
 /// A wall that is not there, or not whole, and why.
 #[derive(Debug, thiserror::Error)]
-pub enum Lack {
+pub enum MissingLayer {
     #[error("a user of its own, since the watchdog is not root")]
     NotRoot,
     #[error("a user of its own, since the container lacks {0}: add it to the container's capabilities (docs/kubernetes.md)")]
@@ -52,7 +52,7 @@ pub enum Lack {
     Calls(String),
 }
 
-impl Lack {
+impl MissingLayer {
     /// Nobody who started the program as an ordinary user has to be told.
     pub fn is_expected(&self) -> bool {
         matches!(self, Self::NotRoot)
@@ -65,21 +65,21 @@ impl Lack {
 ///
 /// # Errors
 /// Capabilities are kept, which the kernel never does.
-pub fn enter(walls: Walls, prepare: impl FnOnce()) -> Result<Vec<Lack>, SandboxError> {
+pub fn enter(layers: SandboxLayers, prepare: impl FnOnce()) -> Result<Vec<MissingLayer>, SandboxError> {
     // Asked once, and known from then on: later its file in /proc is root's, and rustix panics without it.
     _ = rustix::param::page_size();
     set_no_new_privs(true).map_err(|error| SandboxError::Privileges(error.into()))?;
-    let mut lacks = Vec::new();
-    if walls.user {
-        lacks.extend(user::change().err());
+    let mut missing_layers = Vec::new();
+    if layers.user {
+        missing_layers.extend(credentials::change().err());
     }
-    user::give_up_capabilities().map_err(|error| SandboxError::Capabilities(error.into()))?;
+    credentials::give_up_capabilities().map_err(|error| SandboxError::Capabilities(error.into()))?;
     prepare();
-    if walls.files {
-        lacks.extend(files::restrict());
+    if layers.files {
+        missing_layers.extend(landlock::restrict());
     }
-    if walls.calls {
-        lacks.extend(calls::restrict().err());
+    if layers.calls {
+        missing_layers.extend(seccomp::restrict().err());
     }
-    Ok(lacks)
+    Ok(missing_layers)
 }

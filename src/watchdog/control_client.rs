@@ -3,7 +3,7 @@
 use super::channel::{Channel, ChannelError};
 use super::child::CONTROL_FD;
 use super::control::{Instruction, Report};
-use crate::sandbox::{self, Lack, SandboxError, Walls};
+use crate::sandbox::{self, MissingLayer, SandboxError, SandboxLayers};
 use crate::server::Sockets;
 use parking_lot::Mutex;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -55,7 +55,7 @@ pub struct ControlClient {
     commands: Mutex<VecDeque<ServerCommand>>,
     generation: u64,
     is_first: bool,
-    lacks: Vec<Lack>,
+    missing_layers: Vec<MissingLayer>,
     files: Mutex<Option<OwnedFd>>,
     cache: Mutex<Option<OwnedFd>>,
     /// Kept for its end alone.
@@ -75,7 +75,7 @@ impl ControlClient {
         let parent = getppid();
         let end_with_parent = || _ = set_parent_process_death_signal(Some(Signal::KILL));
         // Without a watchdog nobody withdraws the interception from a server that hangs.
-        let lacks = sandbox::enter(Walls::ALL, end_with_parent)?;
+        let missing_layers = sandbox::enter(SandboxLayers::ALL, end_with_parent)?;
         if getppid() != parent {
             return Err(ControlClientError::Orphaned);
         }
@@ -84,7 +84,7 @@ impl ControlClient {
                 let mut passed = passed.into_iter();
                 let (files, cache) = (Mutex::new(passed.next()), Mutex::new(passed.next()));
                 let (commands, rules_owner) = (Mutex::default(), Mutex::default());
-                Ok(Some(Self { channel, commands, generation, is_first, lacks, files, cache, rules_owner }))
+                Ok(Some(Self { channel, commands, generation, is_first, missing_layers, files, cache, rules_owner }))
             }
             _ => Err(ControlClientError::NoHello),
         }
@@ -101,8 +101,8 @@ impl ControlClient {
     }
 
     /// What the sandbox lacks.
-    pub fn lacks(&self) -> &[Lack] {
-        &self.lacks
+    pub fn missing_layers(&self) -> &[MissingLayer] {
+        &self.missing_layers
     }
 
     /// The socket at which the configuration's files are to be had, once.

@@ -1,18 +1,18 @@
 //! The configuration's files, which the watchdog reads and writes for the server: the server has a user of its own and may open none of them
-//! ([`crate::sandbox`]). It asks for all of one kind at once, and what comes back is a [`Record`]. What it may not do is name a path: which files
-//! belong to the configuration the watchdog finds out by itself ([`keeper`]).
+//! ([`crate::sandbox`]). It asks for all of one kind at once, and what comes back is a [`HostSnapshot`]. What it may not do is name a path: which files
+//! belong to the configuration the watchdog finds out by itself ([`file_server`]).
 //!
 //! Each question carries a socket for its answer, so that one whose file system hangs holds up no other.
 
-mod keeper;
-mod record;
+mod file_server;
+mod host_snapshot;
 
-pub use keeper::Keeper;
-pub use record::{Machine, Record, Recorder, System};
+pub use file_server::FileServer;
+pub use host_snapshot::{Host, HostSnapshot, SnapshotRecorder, ThisHost};
 
 use crate::corefile::read_at_most;
 use crate::kube_dns::WriteError;
-use crate::kube_dns::watch::Placed;
+use crate::kube_dns::watch::PlacedWatches;
 use crate::watchdog::channel::{Channel, ChannelError};
 use crate::watchdog::control::Message;
 use rustix::fs::{MemfdFlags, fcntl_get_seals, memfd_create};
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 /// What the server asks. Beside it is a socket for the answer and, where that is said, one thing more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Ask {
+pub enum FileRequest {
     /// Read the Corefile as it stands, and what it names.
     Corefile,
     /// Read the template and the kube-dns ConfigMap, and what the Corefile rendered from them names.
@@ -45,35 +45,35 @@ pub enum Ask {
 /// What the watchdog answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Reply {
+pub enum FileReply {
     /// The record is beside this.
     Record,
     /// Or why not.
     Written {
         error: Option<String>,
     },
-    Watched(Placed),
+    Watched(PlacedWatches),
     Failed {
         error: String,
     },
 }
 
-impl Message for Ask {
+impl Message for FileRequest {
     fn shortened(&self) -> Self {
         self.clone()
     }
 }
 
-impl Message for Reply {
+impl Message for FileReply {
     fn shortened(&self) -> Self {
         self.clone()
     }
 }
 
 /// The server's end. Whatever it is asked may take as long as the file system takes.
-pub struct Files(Channel);
+pub struct FileClient(Channel);
 
-impl Files {
+impl FileClient {
     /// `end` is what the watchdog has passed.
     ///
     /// # Errors
@@ -86,24 +86,24 @@ impl Files {
     ///
     /// # Errors
     /// As of each of these: the watchdog does not answer. What could not be read is in the record.
-    pub fn corefile(&self) -> io::Result<Record> {
-        self.record(&Ask::Corefile)
+    pub fn corefile(&self) -> io::Result<HostSnapshot> {
+        self.snapshot(&FileRequest::Corefile)
     }
 
     /// The template and the ConfigMap, and what the Corefile rendered from them names.
     ///
     /// # Errors
-    /// See [`Files::corefile`].
-    pub fn template(&self) -> io::Result<Record> {
-        self.record(&Ask::Template)
+    /// See [`FileClient::corefile`].
+    pub fn template(&self) -> io::Result<HostSnapshot> {
+        self.snapshot(&FileRequest::Template)
     }
 
     /// /etc/resolv.conf or /etc/hosts as it stands now.
     ///
     /// # Errors
-    /// See [`Files::corefile`]; that of the file.
+    /// See [`FileClient::corefile`]; that of the file.
     pub fn of_resolver(&self, path: &Path) -> io::Result<String> {
-        self.record(&Ask::Resolver)?.text(path)
+        self.snapshot(&FileRequest::Resolver)?.text(path)
     }
 
     /// Writes the rendered Corefile.
@@ -125,17 +125,17 @@ impl Files {
     /// Has the files that are read watched in this inotify instance.
     ///
     /// # Errors
-    /// See [`Files::corefile`].
-    pub fn watch(&self, reads: bool, inotify: BorrowedFd<'_>) -> io::Result<Placed> {
-        match self.ask(&Ask::Watch { reads }, Some(inotify))? {
-            (Reply::Watched(placed), _) => Ok(placed),
+    /// See [`FileClient::corefile`].
+    pub fn watch(&self, reads: bool, inotify: BorrowedFd<'_>) -> io::Result<PlacedWatches> {
+        match self.ask(&FileRequest::Watch { reads }, Some(inotify))? {
+            (FileReply::Watched(placed), _) => Ok(placed),
             (reply, _) => Err(unexpected(reply)),
         }
     }
 
-    fn record(&self, ask: &Ask) -> io::Result<Record> {
+    fn snapshot(&self, ask: &FileRequest) -> io::Result<HostSnapshot> {
         match self.ask(ask, None)? {
-            (Reply::Record, Some(record)) => Ok(serde_json::from_reader(io::BufReader::new(File::from(record)))?),
+            (FileReply::Record, Some(snapshot)) => Ok(serde_json::from_reader(io::BufReader::new(File::from(snapshot)))?),
             (reply, _) => Err(unexpected(reply)),
         }
     }
@@ -143,17 +143,17 @@ impl Files {
     fn write_as(&self, is_refused: bool, text: &str) -> Result<(), WriteError> {
         let ask = || {
             let text = file_of(|file| file.write_all(text.as_bytes()))?;
-            self.ask(&Ask::Write { is_refused }, Some(text.as_fd()))
+            self.ask(&FileRequest::Write { is_refused }, Some(text.as_fd()))
         };
         match ask() {
-            Ok((Reply::Written { error: None }, _)) => Ok(()),
-            Ok((Reply::Written { error: Some(error) }, _)) => Err(WriteError::Told(error)),
+            Ok((FileReply::Written { error: None }, _)) => Ok(()),
+            Ok((FileReply::Written { error: Some(error) }, _)) => Err(WriteError::Told(error)),
             Ok((reply, _)) => Err(WriteError::Told(unexpected(reply).to_string())),
             Err(error) => Err(WriteError::Told(format!("the watchdog does not write the rendered Corefile: {error}"))),
         }
     }
 
-    fn ask(&self, ask: &Ask, beside: Option<BorrowedFd<'_>>) -> io::Result<(Reply, Option<OwnedFd>)> {
+    fn ask(&self, ask: &FileRequest, beside: Option<BorrowedFd<'_>>) -> io::Result<(FileReply, Option<OwnedFd>)> {
         let failed = |error: ChannelError| io::Error::other(format!("the watchdog does not read it: {error}"));
         let (here, there) = Channel::pair()?;
         let there = there.into_fd();
@@ -166,9 +166,9 @@ impl Files {
     }
 }
 
-fn unexpected(reply: Reply) -> io::Error {
+fn unexpected(reply: FileReply) -> io::Error {
     match reply {
-        Reply::Failed { error } => io::Error::other(error),
+        FileReply::Failed { error } => io::Error::other(error),
         _ => io::Error::other("the watchdog answers something else; both processes must be of the same build"),
     }
 }

@@ -1,6 +1,6 @@
 //! The part of the memory that clients may take. Pure.
 
-use super::Level;
+use super::CgroupLevel;
 use crate::server::Limits;
 
 /// Octets that a query in flight takes, with all that waits for its answer upstream: measured with a silent upstream, where each had up to two sockets
@@ -56,7 +56,7 @@ pub fn limits_for(memory: Option<u64>, workers: usize, open_files: u64, parts: P
 
 /// How much of their places clients have in a cgroup that holds so much: all while three eighths of the limit are free (1.5 GiB of a limit of 4 GiB or
 /// more), and one part from three sixteenths on (768 MiB), where the caches have not begun to give up anything.
-pub fn places_left(level: &Level) -> Parts {
+pub fn client_share(level: &CgroupLevel) -> Parts {
     let (from, to) = (level.limit - level.reckoned() / 8 * 3, level.limit - level.reckoned() / 16 * 3);
     let step = ((to - from) / (ALL - 1)).max(1);
     ALL - (level.held.saturating_sub(from).div_ceil(step)).min(ALL - 1)
@@ -128,17 +128,17 @@ mod tests {
 
     #[test]
     fn places_are_given_up_before_the_caches_give_up_anything() {
-        let left = |held: u64| places_left(&Level { limit: 64 * MIB, held: held * MIB });
+        let left = |held: u64| client_share(&CgroupLevel { limit: 64 * MIB, held: held * MIB });
         assert_eq!([0, 40, 41, 46, 50, 52, 56, 64, 100].map(left), [8, 8, 7, 4, 2, 1, 1, 1, 1]);
         let limits = |parts| limits_for(Some(64 * MIB), 2, 1 << 20, parts);
         assert!(limits(4).queries_per_worker * 2 <= limits(8).queries_per_worker + 1);
         assert_eq!(limits(1).tcp_connections, 128);
-        assert_eq!(places_left(&Level { limit: 0, held: 0 }), ALL);
+        assert_eq!(client_share(&CgroupLevel { limit: 0, held: 0 }), ALL);
     }
 
     #[test]
     fn a_large_cgroup_that_others_fill_costs_clients_no_places() {
-        let left = |held: u64| places_left(&Level { limit: 64 << 30, held });
+        let left = |held: u64| client_share(&CgroupLevel { limit: 64 << 30, held });
         assert_eq!([52 << 30, 55 << 30, (62 << 30) + (512 << 20)].map(left), [ALL; 3]);
         assert_eq!(left((63 << 30) + (256 << 20)), 1, "three quarters of a GiB are free");
     }

@@ -1,4 +1,4 @@
-use super::{Rendered, ServiceAddress, Values, render};
+use super::{PillarValues, Rendered, ServiceAddress, render};
 use crate::corefile::{self, Loader, SystemLoader};
 use crate::kube_dns::config::{Config, read};
 use std::collections::HashMap;
@@ -65,8 +65,8 @@ fn world(entries: &[(&'static str, &'static str)]) -> World {
     World(entries.iter().copied().collect())
 }
 
-fn values(local: &[&str], world: &World) -> Values {
-    Values {
+fn values(local: &[&str], world: &World) -> PillarValues {
+    PillarValues {
         local_addresses: local.iter().map(|address| address.parse().unwrap()).collect(),
         port: 53,
         cluster_dns: ServiceAddress::read("kube-dns-upstream", world),

@@ -1,4 +1,4 @@
-use super::{Debounce, Interest, Placed, Subjects, Watch, Watcher};
+use super::{Debounce, FolderInterest, PlacedWatches, WatchedPaths, FileWatch, Watcher};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -46,18 +46,18 @@ fn endless_unrest_is_told_all_the_same() {
 
 #[test]
 fn a_folder_that_cannot_be_watched_is_passed_on_though_its_name_is_not_utf8() {
-    let mut subjects = Subjects::default();
+    let mut subjects = WatchedPaths::default();
     subjects.add_folder(Path::new(OsStr::from_bytes(b"/conf\xff")));
     let no_inotify = tempfile::tempfile().unwrap();
     let placed = Watcher::new(no_inotify.into()).place(subjects);
     assert_eq!(placed.failed.len(), 1);
     let said = serde_json::to_string(&placed).expect("it can be passed on");
-    assert_eq!(serde_json::from_str::<Placed>(&said).unwrap(), placed);
+    assert_eq!(serde_json::from_str::<PlacedWatches>(&said).unwrap(), placed);
 }
 
 #[test]
 fn of_a_files_folder_only_its_name_and_a_configmaps_links_concern_us() {
-    let mut subjects = Subjects::default();
+    let mut subjects = WatchedPaths::default();
     subjects.add_file(Path::new("/no-such/etc/Corefile"));
     subjects.add_file(Path::new("/no-such/etc/other"));
     let interest = subjects.0.get(Path::new("/no-such/etc")).unwrap();
@@ -68,7 +68,7 @@ fn of_a_files_folder_only_its_name_and_a_configmaps_links_concern_us() {
     }
     assert!(interest.includes(None), "the folder's own end");
     subjects.add_folder(Path::new("/no-such/etc"));
-    assert_eq!(subjects.0.values().collect::<Vec<_>>(), [&Interest::Everything]);
+    assert_eq!(subjects.0.values().collect::<Vec<_>>(), [&FolderInterest::Everything]);
     subjects.add_file(Path::new("Corefile"));
     assert!(subjects.0.contains_key(Path::new(".")));
 }
@@ -102,17 +102,17 @@ impl ConfigMap {
     }
 }
 
-async fn is_told(watch: &mut Watch) -> bool {
+async fn is_told(watch: &mut FileWatch) -> bool {
     tokio::time::timeout(PATIENCE, watch.changed()).await.is_ok()
 }
 
 /// The kernel has noted what was done by the time that it is done, and what concerns us begins a burst as soon as it is read.
-async fn is_silent(watch: &mut Watch) -> bool {
+async fn is_silent(watch: &mut FileWatch) -> bool {
     let is_told = tokio::time::timeout(Duration::from_millis(1), watch.changed()).await.is_ok();
     !is_told && watch.debounce.due().is_none()
 }
 
-fn follow(watch: &mut Watch, subjects: Subjects) {
+fn follow(watch: &mut FileWatch, subjects: WatchedPaths) {
     if let Some(inotify) = watch.descriptor() {
         let watcher = Watcher::new(inotify.try_clone_to_owned().unwrap());
         watch.adopt(watcher.place(subjects));
@@ -120,7 +120,7 @@ fn follow(watch: &mut Watch, subjects: Subjects) {
 }
 
 /// Follows after a look, and looks once more where something is newly watched, until nothing is.
-async fn come_to_rest(watch: &mut Watch, subjects: &Subjects) {
+async fn come_to_rest(watch: &mut FileWatch, subjects: &WatchedPaths) {
     follow(watch, subjects.clone());
     if !is_silent(watch).await {
         if watch.debounce.due().is_some() {
@@ -131,8 +131,8 @@ async fn come_to_rest(watch: &mut Watch, subjects: &Subjects) {
     }
 }
 
-fn file(path: &Path) -> Subjects {
-    let mut subjects = Subjects::default();
+fn file(path: &Path) -> WatchedPaths {
+    let mut subjects = WatchedPaths::default();
     subjects.add_file(path);
     subjects
 }
@@ -142,7 +142,7 @@ async fn what_changed_between_a_look_and_its_being_watched_is_told() {
     let mut map = ConfigMap::new("0");
     let path = map.path("Corefile.base");
     assert_eq!(fs::read_to_string(&path).unwrap(), "0");
-    let mut watch = Watch::start();
+    let mut watch = FileWatch::start();
     map.swap("1");
     follow(&mut watch, file(&path));
     assert!(is_told(&mut watch).await, "the first look was before the swap, the watch after it");
@@ -162,7 +162,7 @@ async fn what_changed_between_a_look_and_its_being_watched_is_told() {
 #[tokio::test]
 async fn a_configmaps_swap_is_told_once_and_the_next_one_too() {
     let mut map = ConfigMap::new("0");
-    let mut watch = Watch::start();
+    let mut watch = FileWatch::start();
     for text in ["1", "2", "3"] {
         come_to_rest(&mut watch, &file(&map.path("Corefile.base"))).await;
         map.swap(text);
@@ -177,7 +177,7 @@ async fn a_file_written_in_place_or_replaced_is_told_and_its_neighbours_are_not(
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("Corefile");
     fs::write(&path, "0").unwrap();
-    let mut watch = Watch::start();
+    let mut watch = FileWatch::start();
     come_to_rest(&mut watch, &file(&path)).await;
     fs::write(&path, "1").unwrap();
     assert!(is_told(&mut watch).await);
@@ -187,7 +187,7 @@ async fn a_file_written_in_place_or_replaced_is_told_and_its_neighbours_are_not(
     assert!(is_told(&mut watch).await);
     fs::remove_file(&path).unwrap();
     assert!(is_told(&mut watch).await);
-    follow(&mut watch, Subjects::default());
+    follow(&mut watch, WatchedPaths::default());
     fs::write(&path, "3").unwrap();
     assert!(is_silent(&mut watch).await, "it is not followed any more");
 }
@@ -198,7 +198,7 @@ async fn what_a_symbolic_link_stands_for_is_watched() {
     let (link, real) = (links.path().join("Corefile"), files.path().join("real"));
     fs::write(&real, "0").unwrap();
     symlink(&real, &link).unwrap();
-    let mut watch = Watch::start();
+    let mut watch = FileWatch::start();
     come_to_rest(&mut watch, &file(&link)).await;
     fs::write(&real, "1").unwrap();
     assert!(is_told(&mut watch).await);
@@ -208,9 +208,9 @@ async fn what_a_symbolic_link_stands_for_is_watched() {
 async fn a_folder_that_comes_later_or_comes_back_is_watched() {
     let parent = tempfile::tempdir().unwrap();
     let folder = parent.path().join("a").join("b");
-    let mut subjects = Subjects::default();
+    let mut subjects = WatchedPaths::default();
     subjects.add_folder(&folder);
-    let mut watch = Watch::start();
+    let mut watch = FileWatch::start();
     for _ in 0..2 {
         come_to_rest(&mut watch, &subjects).await;
         fs::create_dir_all(&folder).unwrap();
@@ -229,12 +229,12 @@ async fn what_cannot_be_watched_is_polled_more_often() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     fs::write(&path, "").unwrap();
-    let mut watch = Watch::start();
-    let mut subjects = Subjects::default();
+    let mut watch = FileWatch::start();
+    let mut subjects = WatchedPaths::default();
     subjects.add_folder(&path);
     follow(&mut watch, subjects);
     assert_eq!(watch.poll_period(), super::UNWATCHED_POLL);
-    follow(&mut watch, Subjects::default());
+    follow(&mut watch, WatchedPaths::default());
     assert_eq!(watch.poll_period(), super::WATCHED_POLL);
-    assert_eq!(Watch { events: None, ..watch }.poll_period(), super::UNWATCHED_POLL);
+    assert_eq!(FileWatch { events: None, ..watch }.poll_period(), super::UNWATCHED_POLL);
 }

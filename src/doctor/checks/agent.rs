@@ -2,7 +2,7 @@
 
 use super::{OURS, list, ours};
 use crate::doctor::diagnosis::Check;
-use crate::doctor::findings::{Findings, Page, Question};
+use crate::doctor::findings::{Expectation, Findings, HttpPage};
 use std::net::SocketAddr;
 
 const GAUGE: &str = "nodelocaldns_watchdog_interception";
@@ -60,7 +60,7 @@ pub fn process(findings: &Findings) -> Check {
 }
 
 /// What the watchdog itself says about the interception.
-pub fn metrics(question: &Question, findings: &Findings) -> Check {
+pub fn metrics(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("metrics");
     let Some((address, page)) = &findings.metrics else {
         check.ok("no metrics endpoint is configured");
@@ -68,7 +68,7 @@ pub fn metrics(question: &Question, findings: &Findings) -> Check {
     };
     let body = text(page);
     let gauge = body.as_ref().map(|body| gauge(body));
-    let wants_rules = question.backend != crate::node::Backend::None;
+    let wants_rules = expected.backend != crate::node::Backend::None;
     match gauge {
         Ok(Some(1.0)) => check.ok(format!("http://{address}/metrics: {GAUGE} is 1")),
         Ok(Some(_)) if !wants_rules => check.ok(format!("http://{address}/metrics: {GAUGE} is 0, as without rules")),
@@ -92,11 +92,11 @@ pub fn metrics(question: &Question, findings: &Findings) -> Check {
 }
 
 /// What kubelet asks.
-pub fn health(question: &Question, findings: &Findings) -> Check {
+pub fn health(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("health");
-    let port = question.spec.health_port;
+    let port = expected.spec.health_port;
     if findings.listeners.is_err() {
-        check.unknown(format!("whether anybody listens on TCP port {port} could not be seen"), super::RUN_WITH_RIGHTS);
+        check.unknown(format!("whether anybody listens on TCP port {port} could not be seen"), super::RUN_WITH_PRIVILEGES);
         return check;
     }
     let (mut good, mut any) = (Vec::new(), false);
@@ -115,7 +115,7 @@ pub fn health(question: &Question, findings: &Findings) -> Check {
     }
     if !any {
         check.warning(
-            format!("nobody listens on TCP port {port} of {}", list(&question.spec.addresses)),
+            format!("nobody listens on TCP port {port} of {}", list(&expected.spec.addresses)),
             "if the Corefile has `health`, the server is not running; if it has another port, give it to doctor with -health-port",
         );
     }
@@ -123,7 +123,7 @@ pub fn health(question: &Question, findings: &Findings) -> Check {
 }
 
 /// The page's body, if its status is 200.
-fn text(page: &Page) -> Result<String, String> {
+fn text(page: &HttpPage) -> Result<String, String> {
     match page {
         Ok((200, body)) => Ok(body.clone()),
         Ok((status, _)) => Err(format!("status {status}")),

@@ -1,6 +1,6 @@
 //! Files that may be opened: landlock(7). The configuration's are not among them, since the watchdog reads those.
 
-use super::Lack;
+use super::MissingLayer;
 use landlock::{
     ABI, Access, AccessFs, BitFlags, LandlockStatus, PathBeneath, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr,
     RulesetError, RulesetStatus, Scope,
@@ -31,17 +31,21 @@ const FILES: ABI = ABI::V9;
 const SCOPES: ABI = ABI::V6;
 
 /// Leaves this thread, and those it starts, nothing but [`READABLE`], and no process outside to send a signal or connect to by an abstract name.
-pub fn restrict() -> Option<Lack> {
+pub fn restrict() -> Option<MissingLayer> {
     match apply() {
-        Ok(RestrictionStatus { ruleset: RulesetStatus::NotEnforced, landlock, .. }) => Some(Lack::Files(match landlock {
-            LandlockStatus::NotEnabled => "this kernel has it, but it is switched off (its boot parameter lsm=)".to_owned(),
-            _ => "this kernel does not have it (Linux has since 5.13), or the container's seccomp profile hides it".to_owned(),
-        })),
+        Ok(RestrictionStatus { ruleset: RulesetStatus::NotEnforced, landlock, .. }) => {
+            Some(MissingLayer::Files(match landlock {
+                LandlockStatus::NotEnabled => "this kernel has it, but it is switched off (its boot parameter lsm=)".to_owned(),
+                _ => {
+                    "this kernel does not have it (Linux has since 5.13), or the container's seccomp profile hides it".to_owned()
+                }
+            }))
+        }
         Ok(RestrictionStatus { landlock: LandlockStatus::Available { effective_abi, .. }, .. }) if effective_abi < SCOPES => {
-            Some(Lack::Scopes)
+            Some(MissingLayer::Scopes)
         }
         Ok(_) => None,
-        Err(error) => Some(Lack::Files(error.to_string())),
+        Err(error) => Some(MissingLayer::Files(error.to_string())),
     }
 }
 

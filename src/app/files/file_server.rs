@@ -1,14 +1,14 @@
 //! The watchdog's side: reads and writes the configuration's files, each time on a thread of its own, since a file system may hang. Which files those
 //! are follows from the command line and from what they name, never from what the server says.
 
-use super::record::{Machine, Record, Recorder, System};
-use super::{Ask, Reply, file_of, text_of};
-use crate::app::load::{LoadError, Source};
+use super::host_snapshot::{Host, HostSnapshot, SnapshotRecorder, ThisHost};
+use super::{FileReply, FileRequest, file_of, text_of};
+use crate::app::load::{CorefileSource, LoadError};
 use crate::app::rendering::{target, template};
 use crate::cli::{Corefile, Mode};
 use crate::deadline;
-use crate::kube_dns::watch::{Subjects, Watcher};
-use crate::kube_dns::{Target, Template};
+use crate::kube_dns::watch::{WatchedPaths, Watcher};
+use crate::kube_dns::{CorefileOutput, Template};
 use crate::watchdog::channel::{Channel, ChannelError};
 use parking_lot::Mutex;
 use std::io;
@@ -24,40 +24,40 @@ const MOST_THREADS_OF_ALL: usize = 64;
 /// What host names of upstreams are resolved with.
 const OF_RESOLVER: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 
-/// Of [`Keeper::imports`].
+/// Of [`FileServer::imports`].
 const AS_IT_STANDS: usize = 0;
 const RENDERED: usize = 1;
 
 /// Knows where the configuration is.
-pub struct Keeper {
+pub struct FileServer {
     mode: Mode,
     default_port: u16,
     /// A Corefile that can be read but once: what standard input had, or a pipe.
-    fixed: Mutex<Option<Source>>,
-    rendering: OnceLock<(Template, Target)>,
+    fixed: Mutex<Option<CorefileSource>>,
+    rendering: OnceLock<(Template, CorefileOutput)>,
     /// What the last good Corefile imports, as it stands and as it is rendered.
     imports: Mutex<[Vec<PathBuf>; 2]>,
     /// Of each thread, for whichever server.
     threads: Arc<()>,
 }
 
-impl Keeper {
+impl FileServer {
     /// For servers that are started with this mode and port. `input` is all that standard input had, if that is the Corefile.
     pub fn new(mode: Mode, default_port: u16, input: Option<Vec<u8>>) -> Self {
-        let fixed = Mutex::new(input.as_deref().map(Source::stdin));
+        let fixed = Mutex::new(input.as_deref().map(CorefileSource::stdin));
         Self { mode, default_port, fixed, rendering: OnceLock::new(), imports: Mutex::default(), threads: Arc::default() }
     }
 
     /// Answers a server in the present runtime until it is gone.
     pub fn serve(self: &Arc<Self>, channel: Channel) {
-        let keeper = self.clone();
+        let file_server = self.clone();
         tokio::spawn(async move {
             let threads = Arc::new(());
             let Ok(readable) = channel.watch() else { return };
             loop {
-                match channel.receive::<Ask>() {
+                match channel.receive::<FileRequest>() {
                     Ok(Some((ask, passed))) => {
-                        if !keeper.begin(ask, passed, threads.clone()) {
+                        if !file_server.begin(ask, passed, threads.clone()) {
                             tracing::error!(
                                 "watchdog: the server is read no files any longer, since it asks without a socket for the answer"
                             );
@@ -83,17 +83,17 @@ impl Keeper {
     }
 
     /// Whoever asks too much at a time gets no answer. False if there is no socket for it, or more beside the question than belongs there.
-    fn begin(self: &Arc<Self>, ask: Ask, passed: Vec<OwnedFd>, threads: Arc<()>) -> bool {
+    fn begin(self: &Arc<Self>, ask: FileRequest, passed: Vec<OwnedFd>, threads: Arc<()>) -> bool {
         let mut passed = passed.into_iter();
         let (Some(reply_to), beside, None) = (passed.next(), passed.next(), passed.next()) else { return false };
         if Arc::strong_count(&threads) > MOST_THREADS || Arc::strong_count(&self.threads) > MOST_THREADS_OF_ALL {
             return true;
         }
-        let (keeper, of_all) = (self.clone(), self.threads.clone());
+        let (file_server, of_all) = (self.clone(), self.threads.clone());
         let work = move || {
             let _thread = (threads, of_all);
             // Fails where nobody waits any longer.
-            _ = Channel::from_fd(reply_to).map(|channel| keeper.answer(&ask, beside, &channel));
+            _ = Channel::from_fd(reply_to).map(|channel| file_server.answer(&ask, beside, &channel));
         };
         if let Err(error) = deadline::begin(work) {
             tracing::warn!("watchdog: the server's files are not read: {error}");
@@ -101,34 +101,34 @@ impl Keeper {
         true
     }
 
-    fn answer(&self, ask: &Ask, beside: Option<OwnedFd>, reply_to: &Channel) -> Result<(), ChannelError> {
+    fn answer(&self, ask: &FileRequest, beside: Option<OwnedFd>, reply_to: &Channel) -> Result<(), ChannelError> {
         let nothing_beside = || io::Error::other("nothing is beside it");
         let reply = match ask {
-            Ask::Corefile => return send(&self.read_corefile(), reply_to),
-            Ask::Template => return send(&self.read_template(), reply_to),
-            Ask::Resolver => return send(&read_resolver(), reply_to),
-            Ask::Write { is_refused } => {
+            FileRequest::Corefile => return send(&self.read_corefile(), reply_to),
+            FileRequest::Template => return send(&self.read_template(), reply_to),
+            FileRequest::Resolver => return send(&read_resolver(), reply_to),
+            FileRequest::Write { is_refused } => {
                 let text = beside.ok_or_else(nothing_beside).and_then(text_of);
                 let written = text.map_err(|error| error.to_string()).and_then(|text| self.write(*is_refused, &text));
-                Reply::Written { error: written.err() }
+                FileReply::Written { error: written.err() }
             }
-            Ask::Watch { reads } => match beside {
-                Some(inotify) => Reply::Watched(Watcher::new(inotify).place(self.subjects(*reads))),
-                None => Reply::Failed { error: nothing_beside().to_string() },
+            FileRequest::Watch { reads } => match beside {
+                Some(inotify) => FileReply::Watched(Watcher::new(inotify).place(self.subjects(*reads))),
+                None => FileReply::Failed { error: nothing_beside().to_string() },
             },
         };
         reply_to.send(&reply, &[])
     }
 
-    fn rendering(&self) -> Option<&(Template, Target)> {
+    fn rendering(&self) -> Option<&(Template, CorefileOutput)> {
         let Mode::Agent(agent) = &self.mode else { return None };
         Some(self.rendering.get_or_init(|| (template(agent, self.default_port), target(agent))))
     }
 
     /// The Corefile, and its path if it could not be had.
-    fn source(&self) -> Result<Source, LoadError> {
+    fn source(&self) -> Result<CorefileSource, LoadError> {
         let corefile = match &self.mode {
-            Mode::Agent(agent) => return Ok(Source::File(agent.conf.clone())),
+            Mode::Agent(agent) => return Ok(CorefileSource::File(agent.conf.clone())),
             Mode::Plain(corefile) => corefile,
         };
         let mut fixed = self.fixed.lock();
@@ -136,44 +136,44 @@ impl Keeper {
             return Ok(source.clone());
         }
         let source = match corefile {
-            Corefile::BuiltIn => Ok(Source::built_in()),
+            Corefile::BuiltIn => Ok(CorefileSource::built_in()),
             // Only where nothing was given for it.
-            Corefile::Stdin => Ok(Source::stdin(&[])),
-            Corefile::File(path) => Source::file(path),
+            Corefile::Stdin => Ok(CorefileSource::stdin(&[])),
+            Corefile::File(path) => CorefileSource::file(path),
         }?;
-        if matches!(source, Source::Text { .. }) {
+        if matches!(source, CorefileSource::Text { .. }) {
             *fixed = Some(source.clone());
         }
         Ok(source)
     }
 
-    fn read_corefile(&self) -> Record {
-        let mut record = Record::default();
+    fn read_corefile(&self) -> HostSnapshot {
+        let mut snapshot = HostSnapshot::default();
         let source = match self.source() {
             Ok(source) => source,
             Err(LoadError::Read { path, cause }) => {
-                record.set_text(&path, Err(cause));
-                return record;
+                snapshot.set_text(&path, Err(cause));
+                return snapshot;
             }
-            Err(_) => return record,
+            Err(_) => return snapshot,
         };
-        if let Source::Text { path, text } = &source {
-            record.is_fixed = true;
-            record.set_text(path, Ok(text.clone()));
+        if let CorefileSource::Text { path, text } = &source {
+            snapshot.is_fixed = true;
+            snapshot.set_text(path, Ok(text.clone()));
         }
-        let recorder = Recorder::new(&System, record);
+        let recorder = SnapshotRecorder::new(&ThisHost, snapshot);
         self.load(&source, &recorder, AS_IT_STANDS);
         recorder.finish()
     }
 
-    fn read_template(&self) -> Record {
-        let recorder = Recorder::new(&System, Record::default());
+    fn read_template(&self) -> HostSnapshot {
+        let recorder = SnapshotRecorder::new(&ThisHost, HostSnapshot::default());
         if let Some((template, target)) = self.rendering() {
             // With the ConfigMap as it is, and without: what the server renders with the last good one reads no more than both.
             let with = template.clone().refresh(&recorder).rendered;
             let without = template.render_without_config(&recorder).ok();
             for rendered in without.into_iter().chain(with) {
-                let source = Source::Text { path: target.path().to_owned(), text: rendered.text };
+                let source = CorefileSource::Text { path: target.path().to_owned(), text: rendered.text };
                 self.load(&source, &recorder, RENDERED);
             }
         }
@@ -181,7 +181,7 @@ impl Keeper {
     }
 
     /// Only for what it reads; the server judges.
-    fn load(&self, source: &Source, recorder: &Recorder<'_>, which: usize) {
+    fn load(&self, source: &CorefileSource, recorder: &SnapshotRecorder<'_>, which: usize) {
         if let Ok(loaded) = source.load(self.default_port, recorder) {
             self.imports.lock()[which] = loaded.imports;
         }
@@ -203,17 +203,17 @@ impl Keeper {
     /// Whether `text` names no file beyond those that the template names as it stands. Else whoever commands the server could have any file read by
     /// an `import` in what it writes, which is read as this machine's Corefile next. Names are compared, since what cannot be read may be but a warning;
     /// and unless it is refused the text is good, so that none stands behind an error that ends the reading now and is gone then.
-    fn follows_from_template(&self, target: &Target, is_refused: bool, text: &str) -> bool {
+    fn follows_from_template(&self, target: &CorefileOutput, is_refused: bool, text: &str) -> bool {
         let template = self.read_template();
-        let asked = Recorder::new(&template, Record::default());
-        let source = Source::Text { path: target.path().to_owned(), text: text.to_owned() };
+        let asked = SnapshotRecorder::new(&template, HostSnapshot::default());
+        let source = CorefileSource::Text { path: target.path().to_owned(), text: text.to_owned() };
         let is_good = source.load(self.default_port, &asked).is_ok();
         (is_good || is_refused) && template.covers(&asked.finish())
     }
 
     /// What is to be watched for a Corefile that `reads` its files again.
-    fn subjects(&self, reads: bool) -> Subjects {
-        let mut subjects = Subjects::default();
+    fn subjects(&self, reads: bool) -> WatchedPaths {
+        let mut subjects = WatchedPaths::default();
         if let Some((template, _)) = self.rendering() {
             subjects.add_file(template.base());
             if let Some(folder) = template.kube_dns() {
@@ -221,7 +221,7 @@ impl Keeper {
             }
         }
         if reads {
-            if let Ok(Source::File(path)) = self.source() {
+            if let Ok(CorefileSource::File(path)) = self.source() {
                 subjects.add_file(&path);
             }
             for folder in self.imports.lock().iter().flatten().filter_map(|path| path.parent()) {
@@ -232,8 +232,8 @@ impl Keeper {
     }
 }
 
-fn read_resolver() -> Record {
-    let recorder = Recorder::new(&System, Record::default());
+fn read_resolver() -> HostSnapshot {
+    let recorder = SnapshotRecorder::new(&ThisHost, HostSnapshot::default());
     for path in OF_RESOLVER {
         // Noted, whatever comes of it.
         _ = recorder.text(Path::new(path));
@@ -241,10 +241,10 @@ fn read_resolver() -> Record {
     recorder.finish()
 }
 
-fn send(record: &Record, reply_to: &Channel) -> Result<(), ChannelError> {
-    match file_of(|file| Ok(serde_json::to_writer(file, record)?)) {
-        Ok(file) => reply_to.send(&Reply::Record, &[file.as_fd()]),
-        Err(error) => reply_to.send(&Reply::Failed { error: error.to_string() }, &[]),
+fn send(snapshot: &HostSnapshot, reply_to: &Channel) -> Result<(), ChannelError> {
+    match file_of(|file| Ok(serde_json::to_writer(file, snapshot)?)) {
+        Ok(file) => reply_to.send(&FileReply::Record, &[file.as_fd()]),
+        Err(error) => reply_to.send(&FileReply::Failed { error: error.to_string() }, &[]),
     }
 }
 

@@ -1,40 +1,40 @@
 //! Who listens on each address.
 
-use super::{OURS, RUN_WITH_RIGHTS, list};
+use super::{OURS, RUN_WITH_PRIVILEGES, list};
 use crate::chain::Transport;
 use crate::doctor::diagnosis::Check;
-use crate::doctor::findings::{Asked, Findings, Listener, Question, Reply, Way};
+use crate::doctor::findings::{Expectation, Findings, Listener, QueryPath, QueryReply, TestQuery};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// Whose a socket is.
 #[derive(Debug, PartialEq, Eq)]
-enum Owner {
+enum SocketOwner {
     Ours,
     Other(String),
     Unseen,
 }
 
 /// The check.
-pub fn sockets(question: &Question, findings: &Findings) -> Check {
+pub fn sockets(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("sockets");
     let listeners = match &findings.listeners {
         Ok(listeners) => listeners,
         Err(error) => {
-            check.unknown(format!("the sockets of this node cannot be listed: {error}"), RUN_WITH_RIGHTS);
+            check.unknown(format!("the sockets of this node cannot be listed: {error}"), RUN_WITH_PRIVILEGES);
             return check;
         }
     };
     let mut good = Vec::new();
-    for address in &question.spec.addresses {
+    for address in &expected.spec.addresses {
         for transport in [Transport::Udp, Transport::Tcp] {
-            if socket(&mut check, question, findings, listeners, *address, transport) {
+            if socket(&mut check, expected, findings, listeners, *address, transport) {
                 good.push(format!("{address} ({})", transport.label()));
             }
         }
     }
     if !good.is_empty() {
-        check.ok(format!("our server listens on port {} of {}", question.spec.port, list(good)));
+        check.ok(format!("our server listens on port {} of {}", expected.spec.port, list(good)));
     }
     check
 }
@@ -42,24 +42,26 @@ pub fn sockets(question: &Question, findings: &Findings) -> Check {
 /// Whether the sockets of one address and transport are ours alone; else the check tells.
 fn socket(
     check: &mut Check,
-    question: &Question,
+    expected: &Expectation,
     findings: &Findings,
     listeners: &[Listener],
     address: IpAddr,
     transport: Transport,
 ) -> bool {
-    let port = question.spec.port;
+    let port = expected.spec.port;
     let here = format!("port {port} of {address} over {}", transport.label());
     let of_port = || listeners.iter().filter(|listener| listener.transport == transport && listener.address.port() == port);
-    let exact: Vec<Owner> = of_port().filter(|listener| listener.address.ip() == address).map(|it| owner(findings, it)).collect();
+    let exact: Vec<SocketOwner> =
+        of_port().filter(|listener| listener.address.ip() == address).map(|it| owner(findings, it)).collect();
     // `::` takes IPv4 too, unless it is told not to, which cannot be seen.
     let takes_all = |listener: &&Listener| {
         let ip = listener.address.ip();
         ip.is_unspecified() && (ip.is_ipv6() || address.is_ipv4())
     };
-    let wildcard: Vec<Owner> = of_port().filter(takes_all).map(|listener| owner(findings, listener)).collect();
-    let others = |owners: &[Owner]| {
-        let named = owners.iter().filter_map(|owner| if let Owner::Other(name) = owner { Some(name.clone()) } else { None });
+    let wildcard: Vec<SocketOwner> = of_port().filter(takes_all).map(|listener| owner(findings, listener)).collect();
+    let others = |owners: &[SocketOwner]| {
+        let named =
+            owners.iter().filter_map(|owner| if let SocketOwner::Other(name) = owner { Some(name.clone()) } else { None });
         named.collect::<BTreeSet<String>>()
     };
     let stop_it = "have that program not listen there: two on one address share the queries";
@@ -67,7 +69,7 @@ fn socket(
         check.problem(format!("{here}: {} listens there", list(others(&exact))), stop_it);
         return false;
     }
-    if exact.contains(&Owner::Ours) || wildcard.contains(&Owner::Ours) {
+    if exact.contains(&SocketOwner::Ours) || wildcard.contains(&SocketOwner::Ours) {
         if !others(&wildcard).is_empty() {
             check.warning(
                 format!(
@@ -77,16 +79,16 @@ fn socket(
                 "have that program listen on its own addresses only",
             );
         }
-        if exact.contains(&Owner::Unseen) {
+        if exact.contains(&SocketOwner::Unseen) {
             beside_ours(check, findings, &here, address, transport);
         }
         return true;
     }
-    if !exact.is_empty() || wildcard.contains(&Owner::Unseen) {
+    if !exact.is_empty() || wildcard.contains(&SocketOwner::Unseen) {
         match proof(findings, address, transport) {
             Proof::Ours(_) => check.ok(format!("{here}: our server, in a process that cannot be seen from here")),
             Proof::Shared | Proof::None => {
-                check.unknown(format!("{here}: a process listens that cannot be seen from here"), RUN_WITH_RIGHTS)
+                check.unknown(format!("{here}: a process listens that cannot be seen from here"), RUN_WITH_PRIVILEGES)
             }
         }
         return false;
@@ -129,26 +131,29 @@ enum Proof {
 }
 
 fn proof(findings: &Findings, address: IpAddr, transport: Transport) -> Proof {
-    let of_socket = |asked: &&Asked| asked.address == address && asked.transport == transport && asked.way != Way::Name;
-    let replies: Vec<&Reply> = findings.asked.iter().filter(of_socket).flat_map(|asked| &asked.replies).collect();
-    let could_ask = |reply: &&&Reply| !matches!(reply, Reply::Failed(_));
-    let asked = replies.iter().filter(could_ask).count();
+    let of_socket = |test_queries: &&TestQuery| {
+        test_queries.address == address && test_queries.transport == transport && test_queries.way != QueryPath::Name
+    };
+    let replies: Vec<&QueryReply> =
+        findings.test_queries.iter().filter(of_socket).flat_map(|test_queries| &test_queries.replies).collect();
+    let could_ask = |reply: &&&QueryReply| !matches!(reply, QueryReply::Failed(_));
+    let test_queries = replies.iter().filter(could_ask).count();
     let numbers: Vec<u64> =
-        replies.iter().filter_map(|reply| if let Reply::Ours(number) = reply { Some(*number) } else { None }).collect();
+        replies.iter().filter_map(|reply| if let QueryReply::Ours(number) = reply { Some(*number) } else { None }).collect();
     match numbers.len() {
         0 => Proof::None,
-        ours if ours == asked => Proof::Ours(numbers.into_iter().collect::<BTreeSet<u64>>().len()),
+        ours if ours == test_queries => Proof::Ours(numbers.into_iter().collect::<BTreeSet<u64>>().len()),
         _ => Proof::Shared,
     }
 }
 
-fn owner(findings: &Findings, listener: &Listener) -> Owner {
+fn owner(findings: &Findings, listener: &Listener) -> SocketOwner {
     let is_ours = |pid: i32| findings.agents.iter().any(|agent| agent.pid == pid && agent.program == OURS);
     if listener.holders.iter().any(|holder| is_ours(holder.pid)) {
-        return Owner::Ours;
+        return SocketOwner::Ours;
     }
     match listener.holders.first() {
-        Some(holder) => Owner::Other(format!("{} (process {})", holder.program, holder.pid)),
-        None => Owner::Unseen,
+        Some(holder) => SocketOwner::Other(format!("{} (process {})", holder.program, holder.pid)),
+        None => SocketOwner::Unseen,
     }
 }

@@ -1,19 +1,19 @@
 //! The link and its addresses.
 
-use super::{RUN_WITH_RIGHTS, is_any_at_work, list};
+use super::{RUN_WITH_PRIVILEGES, is_any_at_work, list};
 use crate::doctor::diagnosis::Check;
-use crate::doctor::findings::{Findings, Question};
+use crate::doctor::findings::{Expectation, Findings};
 use std::net::IpAddr;
 
 /// Whether the link exists and is up, and whose it is.
-pub fn link(question: &Question, findings: &Findings) -> Check {
+pub fn link(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("link");
-    let Some(name) = &question.spec.interface else {
+    let Some(name) = &expected.spec.interface else {
         check.ok("none is asked for (-setupinterface=false)");
         return check;
     };
     match &findings.node.link {
-        Err(error) => check.unknown(error.to_string(), RUN_WITH_RIGHTS),
+        Err(error) => check.unknown(error.to_string(), RUN_WITH_PRIVILEGES),
         Ok(None) => check.problem(format!("there is no link {name}"), advice(findings, name)),
         Ok(Some(link)) => {
             let kind = link.kind.as_deref().unwrap_or("a network card");
@@ -44,12 +44,12 @@ pub fn link(question: &Question, findings: &Findings) -> Check {
 }
 
 /// Whether the link carries every address.
-pub fn addresses(question: &Question, findings: &Findings) -> Check {
+pub fn addresses(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("addresses");
-    let wanted = crate::node::desired(&question.spec, &crate::node::Interception::default()).link;
+    let wanted = crate::node::desired(&expected.spec, &crate::node::Interception::default()).link;
     let (Some(wanted), Ok(view)) = (wanted, &findings.node.link) else {
         match &findings.node.link {
-            Err(error) => check.unknown(error.to_string(), RUN_WITH_RIGHTS),
+            Err(error) => check.unknown(error.to_string(), RUN_WITH_PRIVILEGES),
             Ok(_) => check.ok("none is asked for (-setupinterface=false)"),
         }
         return check;

@@ -1,14 +1,14 @@
 //! How kube-proxy works here, and what answers should the agent be killed.
 
-use super::{RUN_WITH_RIGHTS, list};
+use super::{RUN_WITH_PRIVILEGES, list};
 use crate::doctor::diagnosis::Check;
-use crate::doctor::findings::{Findings, Question};
+use crate::doctor::findings::{Expectation, Findings};
 use crate::node::{FALLBACK_TABLE_NAME, Family, Ruleset};
 use std::net::IpAddr;
 
 /// How kube-proxy, or what stands for it, sends ClusterIPs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
+enum ProxyMode {
     Ipvs,
     Nftables,
     Iptables,
@@ -17,36 +17,36 @@ enum Mode {
     NoneSeen,
 }
 
-fn mode(findings: &Findings) -> Mode {
+fn mode(findings: &Findings) -> ProxyMode {
     let node = &findings.node;
     let is_ip = |family: Family| matches!(family, Family::Ip | Family::Ip6);
     let has_table = |ruleset: &Ruleset| ruleset.tables.iter().any(|table| is_ip(table.family) && table.name == "kube-proxy");
     let has_chains = |ruleset: &Ruleset| ruleset.chains.iter().any(|chain| is_ip(chain.family) && chain.name == "KUBE-SERVICES");
     let nftables = node.nftables.as_ref().ok();
     if node.ipvs_link.is_some() {
-        Mode::Ipvs
+        ProxyMode::Ipvs
     } else if nftables.is_some_and(has_table) {
-        Mode::Nftables
+        ProxyMode::Nftables
     } else if nftables.is_some_and(has_chains) || node.has_legacy_kubernetes_chains == Some(true) {
-        Mode::Iptables
+        ProxyMode::Iptables
     } else if node.has_cilium {
-        Mode::Cilium
+        ProxyMode::Cilium
     } else if nftables.is_none()
         || (node.has_legacy_kubernetes_chains.is_none() && node.legacy_tables.iter().any(|name| name == "nat"))
     {
-        Mode::Unseen
+        ProxyMode::Unseen
     } else {
-        Mode::NoneSeen
+        ProxyMode::NoneSeen
     }
 }
 
 /// kube-proxy's mode, and whether the addresses suit it.
-pub fn kube_proxy(question: &Question, findings: &Findings) -> Check {
+pub fn kube_proxy(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("kube_proxy");
     match mode(findings) {
-        Mode::Ipvs => {
+        ProxyMode::Ipvs => {
             check.ok("IPVS (link kube-ipvs0)");
-            let taken: Vec<&IpAddr> = question.spec.addresses.iter().filter(|address| is_held_by_ipvs(findings, **address)).collect();
+            let taken: Vec<&IpAddr> = expected.spec.addresses.iter().filter(|address| is_held_by_ipvs(findings, **address)).collect();
             if !taken.is_empty() {
                 check.problem(
                     format!("{} is held by IPVS (kube-ipvs0), which takes its packets whether they are tracked or not", list(taken)),
@@ -55,15 +55,15 @@ pub fn kube_proxy(question: &Question, findings: &Findings) -> Check {
                 );
             }
         }
-        Mode::Nftables => check.ok("nftables (table kube-proxy)"),
-        Mode::Iptables => check.ok("iptables (chain KUBE-SERVICES)"),
-        Mode::Cilium => check.warning(
+        ProxyMode::Nftables => check.ok("nftables (table kube-proxy)"),
+        ProxyMode::Iptables => check.ok("iptables (chain KUBE-SERVICES)"),
+        ProxyMode::Cilium => check.warning(
             "none seen; Cilium is here (link cilium_host) and may send ClusterIPs on before any rule sees them",
             "with Cilium's kube-proxy replacement, have a CiliumLocalRedirectPolicy send DNS to the cache, or point kubelet's --cluster-dns \
              to the link-local address",
         ),
-        Mode::Unseen => check.unknown("its mode could not be seen", RUN_WITH_RIGHTS),
-        Mode::NoneSeen => check.ok("none seen: ClusterIPs are not rewritten on this node"),
+        ProxyMode::Unseen => check.unknown("its mode could not be seen", RUN_WITH_PRIVILEGES),
+        ProxyMode::NoneSeen => check.ok("none seen: ClusterIPs are not rewritten on this node"),
     }
     check
 }
@@ -74,18 +74,18 @@ pub fn is_held_by_ipvs(findings: &Findings, address: IpAddr) -> bool {
 }
 
 /// What sends queries for addresses that are ours alone to cluster DNS when the agent is gone.
-pub fn fallback(question: &Question, findings: &Findings) -> Check {
+pub fn fallback(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("fallback");
-    let is_ipvs = mode(findings) == Mode::Ipvs;
+    let is_ipvs = mode(findings) == ProxyMode::Ipvs;
     let is_ours_alone = |address: &&IpAddr| {
         let is_link_local = match address {
             IpAddr::V4(v4) => v4.is_link_local(),
             IpAddr::V6(v6) => v6.is_unicast_link_local(),
         };
         let is_no_cluster_ip = is_ipvs && !is_held_by_ipvs(findings, **address);
-        is_no_cluster_ip || is_link_local || question.spec.fallback.redirections().any(|wanted| wanted.local == **address)
+        is_no_cluster_ip || is_link_local || expected.spec.fallback.redirections().any(|wanted| wanted.local == **address)
     };
-    let alone: Vec<IpAddr> = question.spec.addresses.iter().filter(is_ours_alone).copied().collect();
+    let alone: Vec<IpAddr> = expected.spec.addresses.iter().filter(is_ours_alone).copied().collect();
     if alone.is_empty() {
         check.ok("not needed: without the agent every address is cluster DNS's again");
         return check;
@@ -93,13 +93,13 @@ pub fn fallback(question: &Question, findings: &Findings) -> Check {
     let ruleset = match &findings.node.nftables {
         Ok(ruleset) => ruleset,
         Err(error) => {
-            check.unknown(error.to_string(), RUN_WITH_RIGHTS);
+            check.unknown(error.to_string(), RUN_WITH_PRIVILEGES);
             return check;
         }
     };
     let mut without = Vec::new();
     for local in alone {
-        match ruleset.fallback_of(local, question.spec.port) {
+        match ruleset.fallback_of(local, expected.spec.port) {
             Some(upstream) => check.ok(format!(
                 "nftables table inet {FALLBACK_TABLE_NAME} is in place: should the agent be killed, cluster DNS ({upstream}) answers at {local}"
             )),

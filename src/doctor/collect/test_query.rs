@@ -1,7 +1,7 @@
 //! Test queries, as any program on the host's network sends them.
 
 use crate::chain::Transport;
-use crate::doctor::findings::Reply;
+use crate::doctor::findings::QueryReply;
 use crate::message::{Name, Query, Rcode, RecordType};
 use crate::net::dns_client::DnsClient;
 use crate::plan::probe::{question, read_answer};
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const RESEND: Duration = Duration::from_millis(600);
 
 /// Asks `server` for the addresses of `name`, or for what only a server of ours knows. Packets carry `mark`, for which NET_ADMIN is needed.
-pub async fn ask(server: SocketAddr, transport: Transport, name: Option<&Name>, mark: Option<u32>) -> Reply {
+pub async fn ask(server: SocketAddr, transport: Transport, name: Option<&Name>, mark: Option<u32>) -> QueryReply {
     let id = fastrand::u16(..);
     let wire = match name {
         Some(name) => Query::compose(id, name.as_wire(), RecordType::A, true),
@@ -31,17 +31,17 @@ pub async fn ask(server: SocketAddr, transport: Transport, name: Option<&Name>, 
         }
     };
     match timeout(PATIENCE, exchange).await {
-        Err(_) => Reply::Silent,
+        Err(_) => QueryReply::Silent,
         Ok(Ok(answer)) => match read_answer(id, &answer) {
-            Some(number) if name.is_none() => Reply::Ours(number),
+            Some(number) if name.is_none() => QueryReply::Ours(number),
             // The fourth octet's lower half (RFC 1035 section 4.1.1).
-            _ => Reply::Other(Rcode((answer.get(3).copied().unwrap_or_default() & 0x0f).into())),
+            _ => QueryReply::Other(Rcode((answer.get(3).copied().unwrap_or_default() & 0x0f).into())),
         },
         Ok(Err(error)) => match error.kind() {
-            io::ErrorKind::ConnectionRefused => Reply::Refused,
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::TimedOut => Reply::Silent,
-            io::ErrorKind::PermissionDenied if mark.is_some() => Reply::Failed("a packet mark needs NET_ADMIN".to_owned()),
-            _ => Reply::Failed(error.to_string()),
+            io::ErrorKind::ConnectionRefused => QueryReply::Refused,
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::TimedOut => QueryReply::Silent,
+            io::ErrorKind::PermissionDenied if mark.is_some() => QueryReply::Failed("a packet mark needs NET_ADMIN".to_owned()),
+            _ => QueryReply::Failed(error.to_string()),
         },
     }
 }

@@ -1,8 +1,8 @@
 //! The rules that leave packets untracked.
 
-use super::{RUN_WITH_RIGHTS, is_any_at_work, list, ours};
+use super::{RUN_WITH_PRIVILEGES, is_any_at_work, list, ours};
 use crate::doctor::diagnosis::Check;
-use crate::doctor::findings::{Findings, Question};
+use crate::doctor::findings::{Expectation, Findings};
 use crate::node::{
     Backend, Hook, Interception, IptablesTable, PacketEnd, Rule, RulesetTable, TABLE_NAME, describe_clients, desired,
 };
@@ -10,9 +10,9 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 /// How the rules stand.
-pub struct Standing {
+pub struct RulesFound {
     /// Where the best of them were found.
-    pub place: Place,
+    pub place: RulesLocation,
     /// Those of the whole interception that are not there.
     pub missing: Vec<Rule>,
     /// Why they could not all be looked at.
@@ -20,33 +20,33 @@ pub struct Standing {
     /// Packets that came in and were left untracked; none where nobody counts.
     packets: Option<u64>,
     /// What is there while only probes are let through.
-    is_probing: bool,
+    has_probe_rules_only: bool,
     /// Iptables has the whole interception.
     is_in_iptables: bool,
 }
 
 /// What holds the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum RulesLocation {
     Nftables(RulesetTable),
     Iptables(&'static str),
     Nowhere,
 }
 
-impl Standing {
-    pub fn of(question: &Question, findings: &Findings) -> Self {
+impl RulesFound {
+    pub fn of(expected: &Expectation, findings: &Findings) -> Self {
         let raw = |interception: &Interception| {
-            let rules = desired(&question.spec, interception).rules;
+            let rules = desired(&expected.spec, interception).rules;
             rules.into_iter().filter(|rule| rule.hook.is_raw()).collect::<Vec<Rule>>()
         };
-        let (on, probing) = (raw(&Interception::of(&question.spec.addresses)), raw(&Interception::default()));
+        let (on, probing) = (raw(&Interception::of(&expected.spec.addresses)), raw(&Interception::default()));
         let lacking = |held: &HashSet<Rule>| on.iter().filter(|rule| !held.contains(rule)).copied().collect::<Vec<Rule>>();
         let mut best = Self {
-            place: Place::Nowhere,
+            place: RulesLocation::Nowhere,
             missing: on.clone(),
             unseen: Vec::new(),
             packets: None,
-            is_probing: false,
+            has_probe_rules_only: false,
             is_in_iptables: false,
         };
         match &findings.node.iptables {
@@ -55,10 +55,10 @@ impl Standing {
                 let held: HashSet<Rule> = of_raw().flat_map(|listing| listing.ours()).map(|present| present.rule).collect();
                 let program = of_raw().find(|listing| !listing.ours().is_empty()).map(|listing| listing.program);
                 if let Some(program) = program {
-                    best.is_probing = probing.iter().all(|rule| held.contains(rule));
+                    best.has_probe_rules_only = probing.iter().all(|rule| held.contains(rule));
                     best.missing = lacking(&held);
                     best.is_in_iptables = best.missing.is_empty();
-                    best.place = Place::Iptables(program);
+                    best.place = RulesLocation::Iptables(program);
                 }
             }
             Err(error) => best.unseen.push(error.to_string()),
@@ -70,12 +70,12 @@ impl Standing {
                     let rules: Vec<_> = chains.flat_map(|chain| &chain.rules).collect();
                     let held: HashSet<Rule> = rules.iter().filter_map(|seen| seen.rule).collect();
                     let missing = lacking(&held);
-                    if best.place == Place::Nowhere || missing.len() < best.missing.len() || missing.is_empty() {
+                    if best.place == RulesLocation::Nowhere || missing.len() < best.missing.len() || missing.is_empty() {
                         let incoming = rules.iter().filter(|seen| seen.rule.is_some_and(|rule| rule.hook == Hook::RawPrerouting));
                         best.packets = incoming.filter_map(|seen| seen.packets).reduce(|sum, packets| sum + packets);
-                        best.is_probing = probing.iter().all(|rule| held.contains(rule));
+                        best.has_probe_rules_only = probing.iter().all(|rule| held.contains(rule));
                         best.missing = missing;
-                        best.place = Place::Nftables(table.clone());
+                        best.place = RulesLocation::Nftables(table.clone());
                     }
                 }
             }
@@ -90,15 +90,15 @@ impl Standing {
     }
 
     /// Whether all queries are left untracked, or no rules are asked for. None if that could not be seen.
-    pub fn lets_pods_in(&self, question: &Question) -> Option<bool> {
-        let is_so = question.backend == Backend::None || self.missing.is_empty();
+    pub fn lets_pods_in(&self, expected: &Expectation) -> Option<bool> {
+        let is_so = expected.backend == Backend::None || self.missing.is_empty();
         (is_so || !self.may_be_unseen()).then_some(is_so)
     }
 
     /// The addresses that only the watchdog's own questions are let through to.
-    fn withdrawn(&self, question: &Question) -> Vec<IpAddr> {
+    fn withdrawn(&self, expected: &Expectation) -> Vec<IpAddr> {
         let raw = |interception: &Interception| {
-            let rules = desired(&question.spec, interception).rules;
+            let rules = desired(&expected.spec, interception).rules;
             rules.into_iter().filter(|rule| rule.hook.is_raw()).collect::<HashSet<Rule>>()
         };
         let probing = raw(&Interception::default());
@@ -107,7 +107,7 @@ impl Standing {
             let mut own = own.difference(&probing).peekable();
             own.peek().is_some() && own.all(|rule| self.missing.contains(rule))
         };
-        let addresses = question.spec.addresses.iter().filter(|_| self.is_probing);
+        let addresses = expected.spec.addresses.iter().filter(|_| self.has_probe_rules_only);
         addresses.copied().filter(is_withdrawn).collect()
     }
 
@@ -123,41 +123,41 @@ pub fn is_ours(table: &str) -> bool {
 }
 
 /// Whether the rules are there, and live.
-pub fn rules(question: &Question, findings: &Findings, standing: &Standing) -> Check {
+pub fn rules(expected: &Expectation, findings: &Findings, rules_found: &RulesFound) -> Check {
     let mut check = Check::new("rules");
-    if question.backend == Backend::None {
+    if expected.backend == Backend::None {
         check.ok("none are asked for (--interception none)");
         return check;
     }
-    match &standing.place {
-        Place::Nftables(table) => owner(&mut check, findings, table),
-        Place::Iptables(program) => {
+    match &rules_found.place {
+        RulesLocation::Nftables(table) => owner(&mut check, findings, table),
+        RulesLocation::Iptables(program) => {
             check.ok(format!("{program}, table raw, holds rules of an agent"));
-            if standing.is_in_iptables && !is_any_at_work(findings) {
+            if rules_found.is_in_iptables && !is_any_at_work(findings) {
                 check.problem(
                     "no agent runs, and its iptables rules are still there: queries stay on a node where nobody answers",
                     "start the agent, or remove what is left: `nodelocaldns teardown -localip ADDRESSES`",
                 );
             }
         }
-        Place::Nowhere => {}
+        RulesLocation::Nowhere => {}
     }
-    if standing.missing.is_empty() {
-        check.ok(format!("NOTRACK for queries and answers of {} is in place", list(&question.spec.addresses)));
-    } else if standing.may_be_unseen() {
-        for reason in &standing.unseen {
-            check.unknown(reason.clone(), RUN_WITH_RIGHTS);
+    if rules_found.missing.is_empty() {
+        check.ok(format!("NOTRACK for queries and answers of {} is in place", list(&expected.spec.addresses)));
+    } else if rules_found.may_be_unseen() {
+        for reason in &rules_found.unseen {
+            check.unknown(reason.clone(), RUN_WITH_PRIVILEGES);
         }
     } else {
-        say_what_is_missing(&mut check, question, findings, standing);
+        say_what_is_missing(&mut check, expected, findings, rules_found);
     }
     check
 }
 
 /// An address whose interception the agent has withdrawn is told apart from rules that somebody has taken away.
-fn say_what_is_missing(check: &mut Check, question: &Question, findings: &Findings, standing: &Standing) {
-    let withdrawn = standing.withdrawn(question);
-    let missing: Vec<&Rule> = standing.missing.iter().filter(|rule| !withdrawn.contains(&rule.address)).collect();
+fn say_what_is_missing(check: &mut Check, expected: &Expectation, findings: &Findings, rules_found: &RulesFound) {
+    let withdrawn = rules_found.withdrawn(expected);
+    let missing: Vec<&Rule> = rules_found.missing.iter().filter(|rule| !withdrawn.contains(&rule.address)).collect();
     if !withdrawn.is_empty() {
         check.problem(
             format!(
@@ -199,14 +199,14 @@ fn owner(check: &mut Check, findings: &Findings, table: &RulesetTable) {
 }
 
 /// What can be told from the node about the way of pods' queries.
-pub fn pod_path(question: &Question, findings: &Findings, standing: &Standing) -> Check {
+pub fn pod_path(expected: &Expectation, findings: &Findings, rules_found: &RulesFound) -> Check {
     let mut check = Check::new("pod_path");
     let not_seen = "not seen from here: whether a pod's packets come through this node's PREROUTING at all (a network plugin with a datapath \
                     of its own, such as Cilium's, may take another way), and whether network policies let them";
     let from_a_pod = "to be sure, ask from a pod of this node: `kubectl exec POD -- nslookup kubernetes.default.svc.cluster.local`, and see \
                       that coredns_dns_requests_total of this node grows";
     let blocked = &findings.node.blocked_clients;
-    if question.backend == Backend::None {
+    if expected.backend == Backend::None {
         check.ok(format!("no rules are asked for; {not_seen}"));
     } else if !blocked.is_empty() {
         check.problem(
@@ -215,18 +215,18 @@ pub fn pod_path(question: &Question, findings: &Findings, standing: &Standing) -
              firewall (see `filter`), policy routing ahead of the table `local` (`ip rule`), rp_filter (`sysctl net.ipv4.conf.all.rp_filter`), an \
              eBPF program (`bpftool net`)",
         );
-    } else if !standing.is_incoming_missing() {
-        match standing.packets {
+    } else if !rules_found.is_incoming_missing() {
+        match rules_found.packets {
             Some(0) => check.ok("rules for pods' queries are in place; no packet has met them yet"),
             Some(count) => check.ok(format!("rules for pods' queries are in place; {count} packets have met them (those of programs on the host's network too)")),
             None => check.ok("rules for pods' queries are in place"),
         }
         check.ok(format!("{not_seen}; {from_a_pod}"));
-    } else if standing.may_be_unseen() {
-        check.unknown("whether rules for pods' queries are in place could not be seen (see `rules`)", RUN_WITH_RIGHTS);
+    } else if rules_found.may_be_unseen() {
+        check.unknown("whether rules for pods' queries are in place could not be seen (see `rules`)", RUN_WITH_PRIVILEGES);
     } else {
         let incoming = |rule: &&Rule| rule.hook == Hook::RawPrerouting && rule.end == PacketEnd::Destination;
-        let missing: HashSet<_> = standing.missing.iter().filter(incoming).map(|rule| rule.address).collect();
+        let missing: HashSet<_> = rules_found.missing.iter().filter(incoming).map(|rule| rule.address).collect();
         check.problem(
             format!("no rules for pods' queries to {}: kube-proxy sends them to cluster DNS", list(missing)),
             "see `rules`",

@@ -1,6 +1,6 @@
 //! Connections to our addresses that the kernel tracks.
 
-use super::{RUN_WITH_RIGHTS, list};
+use super::{RUN_WITH_PRIVILEGES, list};
 use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::Findings;
 use crate::node::ConnectionTable;
@@ -13,7 +13,7 @@ pub fn connections(findings: &Findings) -> Check {
         room(&mut check, table);
     }
     match &findings.node.connections {
-        Err(error) => check.unknown(error.to_string(), RUN_WITH_RIGHTS),
+        Err(error) => check.unknown(error.to_string(), RUN_WITH_PRIVILEGES),
         Ok(connections) if connections.is_empty() => check.ok("no query for these addresses is tracked"),
         Ok(connections) => {
             let elsewhere: BTreeSet<_> = connections

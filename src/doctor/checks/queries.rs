@@ -3,34 +3,37 @@
 use super::{is_any_at_work, list};
 use crate::chain::Transport;
 use crate::doctor::diagnosis::Check;
-use crate::doctor::findings::{Asked, Findings, Question, Reply, Way};
+use crate::doctor::findings::{Expectation, Findings, QueryPath, QueryReply, TestQuery};
 use crate::message::Rcode;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// Whether every query of a program on the host's network is answered by our server. None if none could be sent.
 pub fn are_all_ours(findings: &Findings) -> Option<bool> {
-    let replies: Vec<&Reply> = of(findings, Way::Client).flat_map(|asked| &asked.replies).collect();
-    let could_ask = !replies.is_empty() && !replies.iter().any(|reply| matches!(reply, Reply::Failed(_)));
-    could_ask.then(|| replies.iter().all(|reply| matches!(reply, Reply::Ours(_))))
+    let replies: Vec<&QueryReply> = of(findings, QueryPath::Client).flat_map(|test_queries| &test_queries.replies).collect();
+    let could_ask = !replies.is_empty() && !replies.iter().any(|reply| matches!(reply, QueryReply::Failed(_)));
+    could_ask.then(|| replies.iter().all(|reply| matches!(reply, QueryReply::Ours(_))))
 }
 
-fn of(findings: &Findings, way: Way) -> impl Iterator<Item = &Asked> {
-    findings.asked.iter().filter(move |asked| asked.way == way)
+fn of(findings: &Findings, way: QueryPath) -> impl Iterator<Item = &TestQuery> {
+    findings.test_queries.iter().filter(move |test_queries| test_queries.way == way)
 }
 
 /// The question that only our server can answer, asked as a program on the host's network asks.
-pub fn host(question: &Question, findings: &Findings) -> Check {
+pub fn host(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("queries");
     let (mut good, mut servers) = (Vec::new(), BTreeSet::<u64>::new());
-    for asked in of(findings, Way::Client) {
-        let Asked { address, transport, .. } = asked;
+    for test_queries in of(findings, QueryPath::Client) {
+        let TestQuery { address, transport, .. } = test_queries;
         let here = format!("{address} over {}", transport.label());
-        let count = asked.replies.len();
-        let ours = asked.replies.iter().filter_map(|reply| if let Reply::Ours(number) = reply { Some(*number) } else { None });
+        let count = test_queries.replies.len();
+        let ours = test_queries
+            .replies
+            .iter()
+            .filter_map(|reply| if let QueryReply::Ours(number) = reply { Some(*number) } else { None });
         let ours: Vec<u64> = ours.collect();
         servers.extend(ours.iter().copied());
-        let Some(other) = asked.replies.iter().find(|reply| !matches!(reply, Reply::Ours(_))) else {
+        let Some(other) = test_queries.replies.iter().find(|reply| !matches!(reply, QueryReply::Ours(_))) else {
             good.push(here);
             continue;
         };
@@ -38,18 +41,18 @@ pub fn host(question: &Question, findings: &Findings) -> Check {
         let share =
             if ours.is_empty() { String::new() } else { format!(" ({} of {count} were answered by our server)", ours.len()) };
         let (seen, advice) = match other {
-            Reply::Other(rcode) => {
+            QueryReply::Other(rcode) => {
                 let seen = format!("{here}: answered by somebody else than our server ({}){share}", code(*rcode));
                 let is_held = super::proxy::is_held_by_ipvs(findings, *address);
-                (seen, if is_held { HELD_BY_IPVS.to_owned() } else { elsewhere(question, is_serving) })
+                (seen, if is_held { HELD_BY_IPVS.to_owned() } else { elsewhere(expected, is_serving) })
             }
-            Reply::Refused => (format!("{here}: nobody listens{share}"), nobody(findings)),
-            Reply::Silent => (format!("{here}: no answer{share}"), silence(is_serving)),
-            Reply::Failed(error) => {
+            QueryReply::Refused => (format!("{here}: nobody listens{share}"), nobody(findings)),
+            QueryReply::Silent => (format!("{here}: no answer{share}"), silence(is_serving)),
+            QueryReply::Failed(error) => {
                 check.unknown(format!("{here}: cannot ask: {error}"), "see `link` and `addresses`");
                 continue;
             }
-            Reply::Ours(_) => continue,
+            QueryReply::Ours(_) => continue,
         };
         check.problem(seen, advice);
     }
@@ -66,23 +69,24 @@ pub fn host(question: &Question, findings: &Findings) -> Check {
 
 /// Whether our server answers what goes to the sockets whatever the rules say. None if that could not be asked (no NET_ADMIN).
 fn is_serving(findings: &Findings, address: IpAddr, transport: Transport) -> Option<bool> {
-    let asked = of(findings, Way::Marked).find(|asked| asked.address == address && asked.transport == transport)?;
-    match asked.replies.first()? {
-        Reply::Failed(_) => None,
-        reply => Some(matches!(reply, Reply::Ours(_))),
+    let test_queries = of(findings, QueryPath::Marked)
+        .find(|test_queries| test_queries.address == address && test_queries.transport == transport)?;
+    match test_queries.replies.first()? {
+        QueryReply::Failed(_) => None,
+        reply => Some(matches!(reply, QueryReply::Ours(_))),
     }
 }
 
 const HELD_BY_IPVS: &str =
     "kube-proxy holds the address (kube-ipvs0) and takes its packets whatever the rules say: see `kube_proxy`";
 
-fn elsewhere(question: &Question, is_serving: Option<bool>) -> String {
+fn elsewhere(expected: &Expectation, is_serving: Option<bool>) -> String {
     match is_serving {
         Some(true) => format!(
             "our server does answer there: only the way to it is not taken. See `rules` and `rule_order`; if both are good, something \
              redirects queries before packets are made (Cilium's socket load balancing does; it needs a CiliumLocalRedirectPolicy), or another \
              program shares port {} (`sockets`)",
-            question.spec.port
+            expected.spec.port
         ),
         _ => "see `rules`, `rule_order`, `sockets` and `agent`, in that order".to_owned(),
     }
@@ -106,29 +110,29 @@ fn nobody(findings: &Findings) -> String {
 }
 
 /// An ordinary name, as any program asks.
-pub fn name(question: &Question, findings: &Findings) -> Check {
+pub fn name(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("name");
-    let (name, mut good) = (&question.name, Vec::new());
-    for asked in of(findings, Way::Name) {
-        let Asked { address, transport, .. } = asked;
+    let (name, mut good) = (&expected.name, Vec::new());
+    for test_queries in of(findings, QueryPath::Name) {
+        let TestQuery { address, transport, .. } = test_queries;
         let here = format!("{name} at {address} over {}", transport.label());
-        match asked.replies.first() {
-            Some(Reply::Other(Rcode::NOERROR)) => good.push(format!("{address} over {}", transport.label())),
-            Some(Reply::Other(Rcode::NXDOMAIN)) => check.warning(
+        match test_queries.replies.first() {
+            Some(QueryReply::Other(Rcode::NOERROR)) => good.push(format!("{address} over {}", transport.label())),
+            Some(QueryReply::Other(Rcode::NXDOMAIN)) => check.warning(
                 format!("{here}: does not exist (NXDOMAIN)"),
                 "is the cluster's domain another one? Ask for a name that is there: `--name kubernetes.default.svc.DOMAIN.`",
             ),
-            Some(Reply::Other(rcode)) => check.problem(
+            Some(QueryReply::Other(rcode)) => check.problem(
                 format!("{here}: {}", code(*rcode)),
                 "the cache could not get it: see that KubeDNS runs, and that network policies let this node's addresses in, UDP and TCP port 53",
             ),
-            Some(Reply::Silent) => check.problem(
+            Some(QueryReply::Silent) => check.problem(
                 format!("{here}: no answer"),
                 "if `queries` is good, the cache waits for KubeDNS: see that it runs and that this node reaches it, UDP and TCP port 53",
             ),
-            Some(Reply::Refused) => check.problem(format!("{here}: nobody listens"), "see `queries`"),
-            Some(Reply::Failed(error)) => check.unknown(format!("{here}: cannot ask: {error}"), "see `link` and `addresses`"),
-            Some(Reply::Ours(_)) | None => {}
+            Some(QueryReply::Refused) => check.problem(format!("{here}: nobody listens"), "see `queries`"),
+            Some(QueryReply::Failed(error)) => check.unknown(format!("{here}: cannot ask: {error}"), "see `link` and `addresses`"),
+            Some(QueryReply::Ours(_)) | None => {}
         }
     }
     if !good.is_empty() {

@@ -12,15 +12,15 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// All that a configuration is read from.
-pub trait Machine: Loader + Interfaces {
+pub trait Host: Loader + Interfaces {
     /// The text of a file, whatever it holds; what is not UTF-8 is replaced.
     fn text(&self, path: &Path) -> io::Result<String>;
 }
 
 /// This machine, as this process sees it.
-pub struct System;
+pub struct ThisHost;
 
-impl Loader for System {
+impl Loader for ThisHost {
     fn read(&self, path: &Path) -> io::Result<String> {
         SystemLoader.read(path)
     }
@@ -35,7 +35,7 @@ impl Loader for System {
     }
 }
 
-impl Interfaces for System {
+impl Interfaces for ThisHost {
     fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
         SystemInterfaces.addresses(name)
     }
@@ -44,7 +44,7 @@ impl Interfaces for System {
     }
 }
 
-impl Machine for System {
+impl Host for ThisHost {
     fn text(&self, path: &Path) -> io::Result<String> {
         Ok(String::from_utf8_lossy(&corefile::read_file(path)?).into_owned())
     }
@@ -52,47 +52,47 @@ impl Machine for System {
 
 /// Why something could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Failure {
+enum ReadFailure {
     /// The system's number.
-    System(i32),
+    Os(i32),
     Other(String),
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for ReadFailure {
     fn from(error: io::Error) -> Self {
-        error.raw_os_error().map_or_else(|| Self::Other(error.to_string()), Self::System)
+        error.raw_os_error().map_or_else(|| Self::Other(error.to_string()), Self::Os)
     }
 }
 
-impl From<Failure> for io::Error {
-    fn from(failure: Failure) -> Self {
+impl From<ReadFailure> for io::Error {
+    fn from(failure: ReadFailure) -> Self {
         match failure {
-            Failure::System(number) => Self::from_raw_os_error(number),
-            Failure::Other(text) => Self::other(text),
+            ReadFailure::Os(number) => Self::from_raw_os_error(number),
+            ReadFailure::Other(text) => Self::other(text),
         }
     }
 }
 
-type Outcome<T> = Result<T, Failure>;
+type ReadOutcome<T> = Result<T, ReadFailure>;
 
 /// Answers by question. Environment and program are the same in both processes, so the environment is asked where it is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Record {
+pub struct HostSnapshot {
     /// The Corefile is no file that could be read once more, but a pipe, standard input, or in the program.
     pub is_fixed: bool,
-    texts: BTreeMap<String, Outcome<String>>,
-    files: BTreeMap<String, Outcome<String>>,
-    folders: BTreeMap<String, Outcome<()>>,
-    globs: BTreeMap<String, Outcome<Vec<String>>>,
+    texts: BTreeMap<String, ReadOutcome<String>>,
+    files: BTreeMap<String, ReadOutcome<String>>,
+    folders: BTreeMap<String, ReadOutcome<()>>,
+    globs: BTreeMap<String, ReadOutcome<Vec<String>>>,
     addresses: BTreeMap<String, Option<Vec<IpAddr>>>,
     indices: BTreeMap<String, Option<u32>>,
 }
 
-impl Record {
+impl HostSnapshot {
     /// Notes a text that is in no file.
     pub fn set_text(&mut self, path: &Path, text: io::Result<String>) {
-        self.texts.insert(key(path), text.map_err(Failure::from));
+        self.texts.insert(key(path), text.map_err(ReadFailure::from));
     }
 
     /// Whether every file, folder and pattern that `other` was asked for is in this one, whatever came of it.
@@ -108,7 +108,7 @@ impl Record {
 }
 
 /// The answer of `kind` to `asked`.
-fn replay<T: Clone>(kind: &BTreeMap<String, Outcome<T>>, asked: &Path) -> io::Result<T> {
+fn replay<T: Clone>(kind: &BTreeMap<String, ReadOutcome<T>>, asked: &Path) -> io::Result<T> {
     match kind.get(&key(asked)) {
         Some(outcome) => Ok(outcome.clone()?),
         None => {
@@ -117,7 +117,7 @@ fn replay<T: Clone>(kind: &BTreeMap<String, Outcome<T>>, asked: &Path) -> io::Re
     }
 }
 
-impl Loader for Record {
+impl Loader for HostSnapshot {
     fn read(&self, path: &Path) -> io::Result<String> {
         replay(&self.files, path)
     }
@@ -132,7 +132,7 @@ impl Loader for Record {
     }
 }
 
-impl Interfaces for Record {
+impl Interfaces for HostSnapshot {
     fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
         self.addresses.get(name).cloned().flatten()
     }
@@ -141,86 +141,92 @@ impl Interfaces for Record {
     }
 }
 
-impl Machine for Record {
+impl Host for HostSnapshot {
     fn text(&self, path: &Path) -> io::Result<String> {
         replay(&self.texts, path)
     }
 }
 
 /// Asks a machine, and writes down what it says. What is asked twice is read once.
-pub struct Recorder<'a> {
-    machine: &'a dyn Machine,
-    record: RefCell<Record>,
+pub struct SnapshotRecorder<'a> {
+    machine: &'a dyn Host,
+    snapshot: RefCell<HostSnapshot>,
 }
 
-impl<'a> Recorder<'a> {
-    pub fn new(machine: &'a dyn Machine, record: Record) -> Self {
-        Self { machine, record: RefCell::new(record) }
+impl<'a> SnapshotRecorder<'a> {
+    pub fn new(machine: &'a dyn Host, snapshot: HostSnapshot) -> Self {
+        Self { machine, snapshot: RefCell::new(snapshot) }
     }
-    pub fn finish(self) -> Record {
-        self.record.into_inner()
+    pub fn finish(self) -> HostSnapshot {
+        self.snapshot.into_inner()
     }
 }
 
 /// The answer noted in the map that `kind` picks, else what `ask` says now, noted.
 fn note<T: Clone>(
-    record: &RefCell<Record>,
-    kind: impl Fn(&mut Record) -> &mut BTreeMap<String, T>,
+    snapshot: &RefCell<HostSnapshot>,
+    kind: impl Fn(&mut HostSnapshot) -> &mut BTreeMap<String, T>,
     asked: String,
     ask: impl FnOnce() -> T,
 ) -> T {
-    if let Some(known) = kind(&mut record.borrow_mut()).get(&asked) {
+    if let Some(known) = kind(&mut snapshot.borrow_mut()).get(&asked) {
         return known.clone();
     }
     let answer = ask();
-    kind(&mut record.borrow_mut()).insert(asked, answer.clone());
+    kind(&mut snapshot.borrow_mut()).insert(asked, answer.clone());
     answer
 }
 
-impl Loader for Recorder<'_> {
+impl Loader for SnapshotRecorder<'_> {
     fn read(&self, path: &Path) -> io::Result<String> {
-        let read = || self.machine.read(path).map_err(Failure::from);
-        Ok(note(&self.record, |record| &mut record.files, key(path), read)?)
+        let read = || self.machine.read(path).map_err(ReadFailure::from);
+        Ok(note(&self.snapshot, |snapshot| &mut snapshot.files, key(path), read)?)
     }
     fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
         let glob = || Ok(self.machine.glob(pattern)?.iter().map(|found| key(found)).collect::<Vec<String>>());
-        let found = note(&self.record, |record| &mut record.globs, key(pattern), || glob().map_err(|e: io::Error| e.into()))?;
+        let found =
+            note(&self.snapshot, |snapshot| &mut snapshot.globs, key(pattern), || glob().map_err(|e: io::Error| e.into()))?;
         Ok(found.iter().map(|key| path(key)).collect())
     }
     fn list(&self, folder: &Path) -> io::Result<()> {
-        let list = || self.machine.list(folder).map_err(Failure::from);
-        Ok(note(&self.record, |record| &mut record.folders, key(folder), list)?)
+        let list = || self.machine.list(folder).map_err(ReadFailure::from);
+        Ok(note(&self.snapshot, |snapshot| &mut snapshot.folders, key(folder), list)?)
     }
     fn environment(&self, name: &str) -> Option<String> {
         self.machine.environment(name)
     }
 }
 
-impl Interfaces for Recorder<'_> {
+impl Interfaces for SnapshotRecorder<'_> {
     fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
-        note(&self.record, |record| &mut record.addresses, name.to_owned(), || self.machine.addresses(name))
+        note(&self.snapshot, |snapshot| &mut snapshot.addresses, name.to_owned(), || self.machine.addresses(name))
     }
     fn index(&self, name: &str) -> Option<u32> {
-        note(&self.record, |record| &mut record.indices, name.to_owned(), || self.machine.index(name))
+        note(&self.snapshot, |snapshot| &mut snapshot.indices, name.to_owned(), || self.machine.index(name))
     }
 }
 
-impl Machine for Recorder<'_> {
+impl Host for SnapshotRecorder<'_> {
     fn text(&self, path: &Path) -> io::Result<String> {
-        Ok(note(&self.record, |record| &mut record.texts, key(path), || self.machine.text(path).map_err(Failure::from))?)
+        Ok(note(
+            &self.snapshot,
+            |snapshot| &mut snapshot.texts,
+            key(path),
+            || self.machine.text(path).map_err(ReadFailure::from),
+        )?)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Machine, Record, Recorder, System};
+    use super::{Host, HostSnapshot, SnapshotRecorder, ThisHost};
     use crate::chain::Interfaces;
     use crate::corefile::Loader;
     use std::fs;
     use std::path::Path;
 
     /// What both say to the same questions.
-    fn answers(machine: &dyn Machine, folder: &Path) -> Vec<String> {
+    fn answers(machine: &dyn Host, folder: &Path) -> Vec<String> {
         let at = |name: &str| folder.join(name);
         vec![
             format!("{:?}", machine.read(&at("text")).map_err(|e| e.to_string())),
@@ -242,20 +248,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("text"), "ü").unwrap();
         fs::write(folder.path().join("octets"), b"a\xff").unwrap();
-        let recorder = Recorder::new(&System, Record::default());
-        let said = answers(&System, folder.path());
+        let recorder = SnapshotRecorder::new(&ThisHost, HostSnapshot::default());
+        let said = answers(&ThisHost, folder.path());
         assert_eq!(answers(&recorder, folder.path()), said);
         let octets = serde_json::to_vec(&recorder.finish()).unwrap();
-        let record: Record = serde_json::from_slice(&octets).unwrap();
+        let snapshot: HostSnapshot = serde_json::from_slice(&octets).unwrap();
         fs::remove_file(folder.path().join("text")).unwrap();
-        assert_eq!(answers(&record, folder.path()), said);
+        assert_eq!(answers(&snapshot, folder.path()), said);
     }
 
     #[test]
     fn what_was_not_recorded_is_an_error_that_says_so() {
-        let record = Record::default();
-        assert!(record.read(Path::new("/etc/hosts")).unwrap_err().to_string().contains("has not read it"));
-        assert_eq!(record.addresses("lo"), None);
+        let snapshot = HostSnapshot::default();
+        assert!(snapshot.read(Path::new("/etc/hosts")).unwrap_err().to_string().contains("has not read it"));
+        assert_eq!(snapshot.addresses("lo"), None);
     }
 
     #[test]
@@ -263,7 +269,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "first").unwrap();
-        let recorder = Recorder::new(&System, Record::default());
+        let recorder = SnapshotRecorder::new(&ThisHost, HostSnapshot::default());
         assert_eq!(recorder.read(&file).unwrap(), "first");
         fs::write(&file, "second").unwrap();
         assert_eq!(recorder.read(&file).unwrap(), "first");

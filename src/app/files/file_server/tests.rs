@@ -1,7 +1,7 @@
 //! What a server gets that another commands, and what it needs.
 
-use super::Keeper;
-use crate::app::files::{Ask, Files, Reply};
+use super::FileServer;
+use crate::app::files::{FileClient, FileReply, FileRequest};
 use crate::cli::{Corefile, Invocation, Mode};
 use crate::watchdog::channel::Channel;
 use std::ffi::OsString;
@@ -14,8 +14,8 @@ use tempfile::TempDir;
 /// A folder with a template, a ConfigMap and a file that neither names, and a watchdog that reads them for a server.
 struct Stage {
     folder: TempDir,
-    keeper: Arc<Keeper>,
-    files: Files,
+    file_server: Arc<FileServer>,
+    files: FileClient,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -34,14 +34,14 @@ impl Stage {
         let Ok(Invocation::Serve(options)) = Invocation::parse([OsString::from("nodelocaldns")].into_iter().chain(words)) else {
             panic!("no command line")
         };
-        let keeper = Arc::new(Keeper::new(options.mode, options.dns_port, None));
+        let file_server = Arc::new(FileServer::new(options.mode, options.dns_port, None));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (here, there) = Channel::pair().unwrap();
-        let files = Files::new(there.into_fd()).unwrap();
+        let files = FileClient::new(there.into_fd()).unwrap();
         let entered = runtime.enter();
-        keeper.serve(here);
+        file_server.serve(here);
         drop(entered);
-        Self { folder, keeper, files, _runtime: runtime }
+        Self { folder, file_server, files, _runtime: runtime }
     }
     fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -51,7 +51,7 @@ impl Stage {
     }
     /// What the server renders.
     fn rendered(&self) -> String {
-        let (template, _) = self.keeper.rendering().unwrap();
+        let (template, _) = self.file_server.rendering().unwrap();
         template.clone().refresh(&self.files.template().unwrap()).rendered.expect("it is good").text
     }
 }
@@ -78,8 +78,8 @@ fn a_server_that_writes_a_corefile_with_an_import_is_refused_and_reads_nothing_b
             assert!(!stage.at("Corefile.refused").exists(), "{text}");
         }
     }
-    let record = serde_json::to_string(&stage.files.corefile().unwrap()).unwrap();
-    assert!(!record.contains(SECRET) && !record.contains("secret"), "{record}");
+    let snapshot = serde_json::to_string(&stage.files.corefile().unwrap()).unwrap();
+    assert!(!snapshot.contains(SECRET) && !snapshot.contains("secret"), "{snapshot}");
 }
 
 #[test]
@@ -107,8 +107,8 @@ fn what_the_template_and_the_configmap_give_is_written_also_with_the_last_good_c
 fn a_pipe_in_place_of_a_text_is_refused_and_holds_no_thread() {
     let stage = Stage::new(".:53 {\n whoami\n}\n");
     let (reader, writer) = std::io::pipe().unwrap();
-    let (reply, _) = stage.files.ask(&Ask::Write { is_refused: true }, Some(reader.as_fd())).unwrap();
-    assert!(matches!(reply, Reply::Written { error: Some(_) }), "{reply:?}");
+    let (reply, _) = stage.files.ask(&FileRequest::Write { is_refused: true }, Some(reader.as_fd())).unwrap();
+    assert!(matches!(reply, FileReply::Written { error: Some(_) }), "{reply:?}");
     drop(writer);
 }
 
@@ -119,17 +119,17 @@ fn a_server_that_asks_without_end_keeps_nothing_else_waiting() {
     let (answer, _answers) = Channel::pair().unwrap();
     let answer: OwnedFd = answer.into_fd();
     for _ in 0..QUESTIONS {
-        there.send(&Ask::Resolver, &[answer.as_fd()]).unwrap();
+        there.send(&FileRequest::Resolver, &[answer.as_fd()]).unwrap();
     }
     let here = here.into_fd();
     let same = Channel::from_fd(here.try_clone().unwrap()).unwrap();
-    let keeper = Arc::new(Keeper::new(Mode::Plain(Corefile::BuiltIn), 53, None));
+    let file_server = Arc::new(FileServer::new(Mode::Plain(Corefile::BuiltIn), 53, None));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let left = runtime.block_on(async {
-        keeper.serve(Channel::from_fd(here).unwrap());
+        file_server.serve(Channel::from_fd(here).unwrap());
         // The task has its turn, and this one the next.
         tokio::task::yield_now().await;
-        std::iter::from_fn(|| same.receive::<Ask>().unwrap()).count()
+        std::iter::from_fn(|| same.receive::<FileRequest>().unwrap()).count()
     });
     assert!((QUESTIONS / 2..QUESTIONS).contains(&left), "{left} of {QUESTIONS}");
 }
@@ -137,9 +137,9 @@ fn a_server_that_asks_without_end_keeps_nothing_else_waiting() {
 #[test]
 fn a_server_that_asks_without_a_socket_for_the_answer_is_listened_to_no_longer() {
     let stage = Stage::new(".:53 {\n whoami\n}\n");
-    stage.files.0.send(&Ask::Resolver, &[]).unwrap();
+    stage.files.0.send(&FileRequest::Resolver, &[]).unwrap();
     // The other end closes.
-    while stage.files.0.send(&Ask::Resolver, &[]).is_ok() {
+    while stage.files.0.send(&FileRequest::Resolver, &[]).is_ok() {
         std::thread::yield_now();
     }
     assert!(stage.files.corefile().is_err());

@@ -3,7 +3,7 @@
 //! Any other fails with EPERM. To kill the process instead would be stricter, and would take a node's DNS down for a call that a library makes since its
 //! last version and that was forgotten here; with an error that library does without, or a query fails.
 
-use super::Lack;
+use super::MissingLayer;
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     apply_filter,
@@ -11,7 +11,7 @@ use seccompiler::{
 use std::collections::BTreeMap;
 
 /// Whatever their arguments.
-const FREE: &[i64] = &[
+const ALLOWED: &[i64] = &[
     // Descriptors that are open.
     libc::SYS_read,
     libc::SYS_write,
@@ -110,7 +110,7 @@ const FREE: &[i64] = &[
 
 /// Older forms of the same, which newer architectures do not have.
 #[cfg(target_arch = "x86_64")]
-const FREE_OF_OLD: &[i64] = &[
+const ALLOWED_LEGACY: &[i64] = &[
     libc::SYS_stat,
     libc::SYS_lstat,
     libc::SYS_access,
@@ -124,7 +124,7 @@ const FREE_OF_OLD: &[i64] = &[
     libc::SYS_time,
 ];
 #[cfg(not(target_arch = "x86_64"))]
-const FREE_OF_OLD: &[i64] = &[];
+const ALLOWED_LEGACY: &[i64] = &[];
 
 /// A condition on one argument: its place, and how it is compared with what.
 type Argument = (u8, SeccompCmpOp, u64);
@@ -142,7 +142,7 @@ fn bits(place: u8, mask: u64, value: u64) -> Argument {
 }
 
 /// Calls that may be made with one of these lists of arguments.
-fn bound() -> Vec<(i64, Vec<Vec<Argument>>)> {
+fn allowed_with_arguments() -> Vec<(i64, Vec<Vec<Argument>>)> {
     let own = u64::from(std::process::id());
     let is = |place: u8, value: i32| bits(place, ALL_BITS, value as u32 as u64);
     let is_not = |place: u8, value: i32| (place, SeccompCmpOp::Ne, value as u32 as u64);
@@ -202,10 +202,10 @@ fn bound() -> Vec<(i64, Vec<Vec<Argument>>)> {
 }
 
 /// Keeps this thread, and those it starts, to these calls.
-pub fn restrict() -> Result<(), Lack> {
-    let lack = |error: &dyn std::fmt::Display| Lack::Calls(error.to_string());
-    for filter in filters().map_err(|error| lack(&error))? {
-        apply_filter(&filter).map_err(|error| lack(&error))?;
+pub fn restrict() -> Result<(), MissingLayer> {
+    let missing = |error: &dyn std::fmt::Display| MissingLayer::Calls(error.to_string());
+    for filter in filters().map_err(|error| missing(&error))? {
+        apply_filter(&filter).map_err(|error| missing(&error))?;
     }
     Ok(())
 }
@@ -213,8 +213,9 @@ pub fn restrict() -> Result<(), Lack> {
 /// To be applied in this order, since the second allows no other.
 fn filters() -> Result<[BpfProgram; 2], BackendError> {
     let architecture = std::env::consts::ARCH.try_into()?;
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FREE.iter().chain(FREE_OF_OLD).map(|call| (*call, Vec::new())).collect();
-    for (call, ways) in bound() {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        ALLOWED.iter().chain(ALLOWED_LEGACY).map(|call| (*call, Vec::new())).collect();
+    for (call, ways) in allowed_with_arguments() {
         let rule = |arguments: Vec<Argument>| {
             let condition = |(place, comparison, value): Argument| {
                 let is_long = matches!(comparison, SeccompCmpOp::MaskedEq(mask) if mask > ALL_BITS);

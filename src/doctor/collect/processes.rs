@@ -1,6 +1,6 @@
 //! Processes, from /proc: the agents, and who holds which socket.
 
-use crate::doctor::findings::{Agent, Holder};
+use crate::doctor::findings::{AgentProcess, SocketHolder};
 use procfs::process::{FDTarget, Process, all_processes};
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
@@ -13,12 +13,12 @@ const NETLINK: &str = "/proc/self/net/netlink";
 
 /// The agents in this network namespace whose processes can be seen: those of the same container, or, where the process namespace is the
 /// host's, all of the node.
-pub fn agents() -> Vec<Agent> {
+pub fn agents() -> Vec<AgentProcess> {
     let listing = std::fs::read_to_string(NETLINK).unwrap_or_default();
     let netfilter = netfilter_sockets(&listing);
-    let found: Vec<(Agent, i32)> = processes().filter_map(|process| agent(&process, &netfilter)).collect();
+    let found: Vec<(AgentProcess, i32)> = processes().filter_map(|process| agent(&process, &netfilter)).collect();
     let pids: HashSet<i32> = found.iter().map(|(agent, _)| agent.pid).collect();
-    found.into_iter().map(|(agent, parent)| Agent { is_server: pids.contains(&parent), ..agent }).collect()
+    found.into_iter().map(|(agent, parent)| AgentProcess { is_server: pids.contains(&parent), ..agent }).collect()
 }
 
 /// Processes of agents that are in another network namespace than this one.
@@ -28,12 +28,12 @@ pub fn elsewhere() -> Vec<i32> {
 }
 
 /// Processes by the inodes of the sockets that they hold, of `wanted`, as far as their descriptors can be read.
-pub fn holders(wanted: &HashSet<u64>) -> HashMap<u64, Vec<Holder>> {
-    let mut holders: HashMap<u64, Vec<Holder>> = HashMap::new();
+pub fn holders(wanted: &HashSet<u64>) -> HashMap<u64, Vec<SocketHolder>> {
+    let mut holders: HashMap<u64, Vec<SocketHolder>> = HashMap::new();
     for process in processes() {
         let held: HashSet<u64> = sockets(&process).filter(|inode| wanted.contains(inode)).collect();
         for inode in held {
-            holders.entry(inode).or_default().push(Holder { pid: process.pid(), program: program(&process) });
+            holders.entry(inode).or_default().push(SocketHolder { pid: process.pid(), program: program(&process) });
         }
     }
     holders
@@ -44,7 +44,7 @@ fn processes() -> impl Iterator<Item = Process> {
 }
 
 /// The agent that `process` is, if it is one, and its parent.
-fn agent(process: &Process, netfilter: &HashMap<u64, u32>) -> Option<(Agent, i32)> {
+fn agent(process: &Process, netfilter: &HashMap<u64, u32>) -> Option<(AgentProcess, i32)> {
     if !is_agent(process) || !is_of_this_network(process.pid()) {
         return None;
     }
@@ -52,7 +52,7 @@ fn agent(process: &Process, netfilter: &HashMap<u64, u32>) -> Option<(Agent, i32
     let stat = process.stat().ok()?;
     let port_ids = sockets(process).filter_map(|inode| netfilter.get(&inode).copied()).collect();
     let is_stopped = matches!(stat.state, 'T' | 't');
-    Some((Agent { pid: process.pid(), program, arguments, is_stopped, is_server: false, port_ids }, stat.ppid))
+    Some((AgentProcess { pid: process.pid(), program, arguments, is_stopped, is_server: false, port_ids }, stat.ppid))
 }
 
 fn is_agent(process: &Process) -> bool {

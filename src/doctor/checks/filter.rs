@@ -1,8 +1,8 @@
 //! Whether a firewall on the node lets untracked DNS packets in.
 
-use super::{RUN_WITH_RIGHTS, list};
+use super::{RUN_WITH_PRIVILEGES, list};
 use crate::doctor::diagnosis::Check;
-use crate::doctor::findings::{Findings, Question};
+use crate::doctor::findings::{Expectation, Findings};
 use crate::node::{
     Chains, Hook, Interception, IptablesTable, Listing, NetfilterHook, Packet, PacketVerdict, Rule, desired, packet_verdict,
     preceding_rules,
@@ -14,14 +14,14 @@ const ACCEPT: &str = "let the agent have iptables programs (docs/kubernetes.md, 
                       and TCP packets to and from the cache's addresses and port there yourself";
 
 /// The check.
-pub fn filter(question: &Question, findings: &Findings) -> Check {
+pub fn filter(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("filter");
-    let rules = desired(&question.spec, &Interception::of(&question.spec.addresses)).rules;
+    let rules = desired(&expected.spec, &Interception::of(&expected.spec.addresses)).rules;
     match &findings.node.firewall {
         Ok(chains) => nftables(&mut check, &rules, chains),
         // The programs tell what counts.
         Err(_) if findings.node.iptables.is_ok() => {}
-        Err(error) => check.unknown(error.to_string(), RUN_WITH_RIGHTS),
+        Err(error) => check.unknown(error.to_string(), RUN_WITH_PRIVILEGES),
     }
     // What the programs of the nft kind list is among the chains.
     let is_new_to_us = |listing: &&Listing| {

@@ -1,6 +1,6 @@
 //! The user, and capabilities (capabilities(7)).
 
-use super::{Lack, USER};
+use super::{MissingLayer, USER};
 use rustix::fs::{Gid, Uid};
 use rustix::io::{Errno, Result};
 use rustix::process::{DumpableBehavior, getegid, geteuid, getgid, set_dumpable_behavior};
@@ -19,19 +19,19 @@ const NEEDED: [(CapabilitySet, &str); 3] = [
 ];
 
 /// Becomes [`USER`], without any other group.
-pub fn change() -> std::result::Result<(), Lack> {
+pub fn change() -> std::result::Result<(), MissingLayer> {
     if !geteuid().is_root() {
-        return Err(Lack::NotRoot);
+        return Err(MissingLayer::NotRoot);
     }
-    let own = capabilities(None).map_err(|error| Lack::User(error.into()))?.effective;
+    let own = capabilities(None).map_err(|error| MissingLayer::User(error.into()))?.effective;
     let missing: Vec<&str> = NEEDED.into_iter().filter(|(needed, _)| !own.contains(*needed)).map(|(_, name)| name).collect();
     if !missing.is_empty() {
-        return Err(Lack::Rights(missing.join(", ")));
+        return Err(MissingLayer::Rights(missing.join(", ")));
     }
     if own.contains(CapabilitySet::SETPCAP) {
         lock();
     }
-    become_user().map_err(|error| Lack::User(error.into()))
+    become_user().map_err(|error| MissingLayer::User(error.into()))
 }
 
 fn become_user() -> Result<()> {

@@ -2,14 +2,14 @@
 //! configuration, having the rendered Corefile written, and its files watched.
 
 use super::files;
-use super::load::{BUILT_IN_PATH, LoadError, Loaded, STDIN, Source};
-use super::rendering::{Rendering, Start};
+use super::load::{BUILT_IN_PATH, CorefileSource, LoadError, LoadedCorefile, STDIN};
+use super::rendering::{RenderedStart, Rendering};
 use super::setup_errors::SetupErrors;
 use crate::cli::Corefile;
 use crate::deadline;
 use crate::kube_dns::WriteError;
 use crate::kube_dns::render::Rendered;
-use crate::kube_dns::watch::Placed;
+use crate::kube_dns::watch::PlacedWatches;
 use anyhow::Context;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,7 +28,7 @@ pub const PAUSE: Duration = Duration::from_secs(2);
 const MOST_THREADS: usize = 4;
 
 /// Where the Corefile comes from, as the user says.
-pub enum Origin {
+pub enum CorefileOrigin {
     /// It is served as it is.
     Plain(Corefile),
     /// It is rendered, and rendered again whenever its template or the kube-dns ConfigMap changes.
@@ -36,19 +36,24 @@ pub enum Origin {
 }
 
 /// What is read first.
-pub struct First {
-    pub files: Files,
-    pub loaded: Loaded,
+pub struct InitialConfiguration {
+    pub files: ConfigurationFiles,
+    pub loaded: LoadedCorefile,
     /// Is to be written still.
     pub unwritten: Option<Rendered>,
 }
 
-impl Origin {
+impl CorefileOrigin {
     /// Loads what is to be served, and waits for that as long as it takes: there is nothing else to serve. It is told what is waited for.
     ///
     /// # Errors
     /// It is bad, or cannot be read.
-    pub async fn load(self, default_port: u16, files: Arc<files::Files>, errors: SetupErrors) -> anyhow::Result<First> {
+    pub async fn load(
+        self,
+        default_port: u16,
+        files: Arc<files::FileClient>,
+        errors: SetupErrors,
+    ) -> anyhow::Result<InitialConfiguration> {
         let waits_for = match &self {
             Self::Plain(Corefile::File(path)) => path.display().to_string(),
             Self::Plain(_) => "the Corefile".to_owned(),
@@ -65,59 +70,68 @@ impl Origin {
         }
     }
 
-    fn load_here(self, default_port: u16, reader: Arc<files::Files>, errors: SetupErrors) -> anyhow::Result<First> {
+    fn load_here(
+        self,
+        default_port: u16,
+        reader: Arc<files::FileClient>,
+        errors: SetupErrors,
+    ) -> anyhow::Result<InitialConfiguration> {
         let path = match self {
             Self::Plain(Corefile::BuiltIn) => BUILT_IN_PATH.into(),
             Self::Plain(Corefile::Stdin) => STDIN.into(),
             Self::Plain(Corefile::File(path)) => path,
             Self::Rendering(mut rendering) => {
-                let Start { source, loaded, unwritten } = rendering.start(&errors)?;
-                let files = Files { source, rendering: Some((*rendering, errors)), default_port, reader };
-                return Ok(First { files, loaded, unwritten });
+                let RenderedStart { source, loaded, unwritten } = rendering.start(&errors)?;
+                let files = ConfigurationFiles { source, rendering: Some((*rendering, errors)), default_port, reader };
+                return Ok(InitialConfiguration { files, loaded, unwritten });
             }
         };
         let record = reader.corefile()?;
         let source = match record.is_fixed {
-            true => Source::Text { text: Source::File(path.clone()).text(&record)?, path },
-            false => Source::File(path),
+            true => CorefileSource::Text { text: CorefileSource::File(path.clone()).text(&record)?, path },
+            false => CorefileSource::File(path),
         };
         let loaded = source.load(default_port, &record)?;
-        Ok(First { files: Files { source, rendering: None, default_port, reader }, loaded, unwritten: None })
+        Ok(InitialConfiguration {
+            files: ConfigurationFiles { source, rendering: None, default_port, reader },
+            loaded,
+            unwritten: None,
+        })
     }
 }
 
 /// Where the Corefile comes from.
 #[derive(Clone)]
-pub struct Files {
-    pub source: Source,
+pub struct ConfigurationFiles {
+    pub source: CorefileSource,
     /// Of a Corefile that is rendered.
     pub rendering: Option<(Rendering, SetupErrors)>,
     pub default_port: u16,
     /// Who reads and writes it.
-    pub reader: Arc<files::Files>,
+    pub reader: Arc<files::FileClient>,
 }
 
 /// What a look at them has found.
-pub struct Found {
+pub struct CheckedFiles {
     /// Another Corefile than before, if one is rendered.
-    pub rendered: Option<(Rendered, Result<Loaded, LoadError>)>,
+    pub rendered: Option<(Rendered, Result<LoadedCorefile, LoadError>)>,
     /// The Corefile as it stands, if it was read.
-    pub read: Option<Result<Loaded, LoadError>>,
+    pub read: Option<Result<LoadedCorefile, LoadError>>,
 }
 
-impl Files {
+impl ConfigurationFiles {
     /// Renders the Corefile anew. If it is as before, or refused, and `reads`, reads what stands there.
     ///
     /// # Errors
     /// They cannot be had from the watchdog.
-    pub fn look(mut self, reads: bool) -> io::Result<(Self, Found)> {
+    pub fn check(mut self, reads: bool) -> io::Result<(Self, CheckedFiles)> {
         let mut rendered = None;
         let mut record = None;
         if let Some((rendering, errors)) = &mut self.rendering {
             let of_template = self.reader.template()?;
             rendered = rendering.refresh(&of_template, errors);
             // What is rendered and not written yet names what the template does.
-            record = matches!(self.source, Source::Text { .. }).then_some(of_template);
+            record = matches!(self.source, CorefileSource::Text { .. }).then_some(of_template);
         }
         let is_good = rendered.as_ref().is_some_and(|(_, outcome)| outcome.is_ok());
         let mut read = None;
@@ -125,14 +139,19 @@ impl Files {
             let record = record.map_or_else(|| self.reader.corefile(), Ok)?;
             read = Some(self.source.load(self.default_port, &record));
         }
-        Ok((self, Found { rendered, read }))
+        Ok((self, CheckedFiles { rendered, read }))
     }
 
     /// Writes what is rendered and served, and watches what is to be looked at in `inotify`. Of files that are read, not rendered, only if `reads`.
     ///
     /// # Errors
     /// The watchdog does not answer.
-    pub fn settle(mut self, unwritten: Option<Rendered>, reads: bool, inotify: Option<OwnedFd>) -> io::Result<Settled> {
+    pub fn write_and_watch(
+        mut self,
+        unwritten: Option<Rendered>,
+        reads: bool,
+        inotify: Option<OwnedFd>,
+    ) -> io::Result<WrittenFiles> {
         let write = |rendered: Rendered| {
             let (rendering, _) = self.rendering.as_ref()?;
             let outcome = rendering.write(&rendered);
@@ -140,34 +159,34 @@ impl Files {
         };
         let written = unwritten.and_then(write);
         if let Some((_, Ok(()))) = &written {
-            self.source = Source::File(self.source.path().to_owned());
+            self.source = CorefileSource::File(self.source.path().to_owned());
         }
         let placed = inotify.map(|inotify| self.reader.watch(reads, inotify.as_fd())).transpose()?;
-        Ok(Settled { written, placed })
+        Ok(WrittenFiles { written, placed })
     }
 }
 
 /// What has become of it.
-pub struct Settled {
+pub struct WrittenFiles {
     /// Which text was to be written, and whether it is.
     pub written: Option<(String, Result<(), WriteError>)>,
-    pub placed: Option<Placed>,
+    pub placed: Option<PlacedWatches>,
 }
 
 /// Work on a thread of its own, one piece at a time.
-pub struct Work<T> {
+pub struct BackgroundWork<T> {
     running: Option<(oneshot::Receiver<T>, Instant)>,
     /// One for each thread, those included that nobody waits for any longer.
     threads: Arc<()>,
 }
 
-impl<T> Default for Work<T> {
+impl<T> Default for BackgroundWork<T> {
     fn default() -> Self {
         Self { running: None, threads: Arc::default() }
     }
 }
 
-impl<T: Send + 'static> Work<T> {
+impl<T: Send + 'static> BackgroundWork<T> {
     /// Whether it is waited for.
     pub fn is_running(&self) -> bool {
         self.running.is_some()
@@ -213,13 +232,13 @@ impl<T: Send + 'static> Work<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{MOST_THREADS, Work};
+    use super::{BackgroundWork, MOST_THREADS};
     use std::io::ErrorKind;
     use std::sync::mpsc::channel;
 
     #[tokio::test(start_paused = true)]
     async fn work_that_hangs_is_given_up_on_and_begun_again_but_not_without_end() {
-        let mut work = Work::default();
+        let mut work = BackgroundWork::default();
         let mut releases = Vec::new();
         for _ in 0..MOST_THREADS {
             let (release, held) = channel::<()>();

@@ -3,41 +3,41 @@
 //! An accept in one nftables chain does not keep a packet from the next chain, so beside a table of ours only what drops, rewrites or
 //! has a packet tracked matters. Within iptables' own chains, whichever rule comes first decides.
 
-use super::RUN_WITH_RIGHTS;
-use super::rules::{Place as Holder, Standing, is_ours};
+use super::RUN_WITH_PRIVILEGES;
+use super::rules::{RulesFound, RulesLocation as SocketHolder, is_ours};
 use crate::doctor::diagnosis::Check;
-use crate::doctor::findings::{Findings, Question};
+use crate::doctor::findings::{Expectation, Findings};
 use crate::node::{
     Backend, Effect, Family, GUARD_TABLE_NAME, Interception, IptablesTable, ListedChain, Listing, PrecedingRule, Rule, Ruleset,
     desired, preceding_rules,
 };
 
 /// The check.
-pub fn order(question: &Question, findings: &Findings, standing: &Standing) -> Check {
+pub fn order(expected: &Expectation, findings: &Findings, rules_found: &RulesFound) -> Check {
     let mut check = Check::new("rule_order");
-    if question.backend == Backend::None {
+    if expected.backend == Backend::None {
         check.ok("no rules are asked for");
         return check;
     }
-    let has_iptables = matches!(standing.place, Holder::Iptables(_));
+    let has_iptables = matches!(rules_found.place, SocketHolder::Iptables(_));
     match &findings.node.nftables {
         Ok(ruleset) => {
             let foreign = ruleset
                 .chains
                 .iter()
                 .filter(|chain| !is_ours(&chain.table) && chain.table != GUARD_TABLE_NAME && !is_of_iptables(chain));
-            for chain in foreign.filter(|chain| concerns(question, chain)) {
+            for chain in foreign.filter(|chain| concerns(expected, chain)) {
                 beside(&mut check, chain);
             }
         }
         // Whoever holds rules through iptables may have no nftables at all.
         Err(_) if has_iptables => {}
-        Err(error) => check.unknown(error.to_string(), RUN_WITH_RIGHTS),
+        Err(error) => check.unknown(error.to_string(), RUN_WITH_PRIVILEGES),
     }
     match &findings.node.iptables {
         Ok(listings) => {
             for listing in listings.iter().filter(|listing| listing.table == IptablesTable::Raw) {
-                first(&mut check, question, listing, has_iptables);
+                first(&mut check, expected, listing, has_iptables);
             }
         }
         Err(_) if is_raw_empty(findings) => {}
@@ -73,9 +73,9 @@ fn beside(check: &mut Check, chain: &ListedChain) {
 }
 
 /// What comes before our rules in an iptables chain, or, if ours are elsewhere, what is there.
-fn first(check: &mut Check, question: &Question, listing: &Listing, has_iptables: bool) {
+fn first(check: &mut Check, expected: &Expectation, listing: &Listing, has_iptables: bool) {
     let is_query = |rule: &Rule| rule.hook.is_raw() && rule.mark.is_none() && rule.address.is_ipv6() == listing.is_ipv6;
-    let rules = desired(&question.spec, &Interception::of(&question.spec.addresses)).rules;
+    let rules = desired(&expected.spec, &Interception::of(&expected.spec.addresses)).rules;
     let matters = |preceding_rules: &PrecedingRule| match preceding_rules.target.as_str() {
         "ACCEPT" | "RETURN" => has_iptables && !listing.ours().is_empty(),
         _ => true,
@@ -105,8 +105,8 @@ fn first(check: &mut Check, question: &Question, listing: &Listing, has_iptables
     }
 }
 
-fn concerns(question: &Question, chain: &ListedChain) -> bool {
-    chain.sees_packets_untracked() && question.spec.addresses.iter().any(|address| chain.family.sees(*address))
+fn concerns(expected: &Expectation, chain: &ListedChain) -> bool {
+    chain.sees_packets_untracked() && expected.spec.addresses.iter().any(|address| chain.family.sees(*address))
 }
 
 /// A chain that iptables programs of the nft kind keep; their listing says more.
