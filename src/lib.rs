@@ -3,11 +3,15 @@
 //! The modules below are listed in import order: each may import those above it, never one below
 //! (`tests/import_order.rs` enforces it). `ARCHITECTURE.md` tells the journey of a query through them.
 
+#![deny(unsafe_code, clippy::undocumented_unsafe_blocks)]
+
 pub mod message;
 
 pub mod corefile;
 
 pub mod metrics;
+
+pub mod platform;
 
 pub mod datagrams;
 

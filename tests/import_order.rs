@@ -10,6 +10,7 @@ const LAYERS: &[&str] = &[
     "message",
     "corefile",
     "metrics",
+    "platform",
     "datagrams",
     "threads",
     "deadline",

@@ -1,4 +1,4 @@
-//! What the caches hold, in a file without a name that goes from one server to the next.
+//! Hands what the caches hold to the next server, in a memory file (memfd) that has no name.
 
 use crate::chain::Carry;
 use crate::directives::cache::{Bounds, Reading, export, import};

@@ -1,5 +1,5 @@
-//! What the server does with files, each piece of it on a thread of its own, since a file system may hang: having them read and judging the
-//! configuration, having the rendered Corefile written, and its files watched.
+//! The server's work with the configuration's files. A file system may hang, so each piece of work has a thread of its own: reading and checking the
+//! configuration, having the rendered Corefile written, having files watched.
 
 use super::files;
 use super::load::{BUILT_IN_PATH, CorefileSource, LoadError, LoadedCorefile, STDIN};

@@ -1,4 +1,4 @@
-//! `doctor`: sees, judges, prints.
+//! The command `doctor`: collects findings, makes a diagnosis of them, prints it.
 
 use super::interceptor::spec;
 use crate::cli::{Doctor, Invocation, Mode, Output, ServeOptions};

@@ -1,4 +1,4 @@
-//! The node, as the watchdog sees it.
+//! Sets the node up for the watchdog: [`NodeInterceptor`].
 
 use super::fallback_plan::{ServiceEnvironment, fallback_plan};
 use crate::cli::Agent;

@@ -1,4 +1,4 @@
-//! A Corefile from its file to a configuration.
+//! Reads a Corefile and makes a configuration of it.
 
 use super::files::{Host, ThisHost};
 use crate::chain::Loaders;

@@ -1,5 +1,5 @@
-//! Lines about the process itself, in the reference's shape: `[INFO] plugin/reload: …`. They go through a [`LineSink`], so that nobody waits
-//! for whoever should read them.
+//! The log of the process itself, in the reference's form: `[INFO] plugin/reload: …`. Lines go through a [`LineSink`], since whoever should read them may
+//! not.
 
 use crate::chain::LineSink;
 use crate::plan::PlanConfig;

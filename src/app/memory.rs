@@ -1,9 +1,10 @@
-//! How much memory clients and caches may take: at the start when the user does not say, and all the while, so that what the cgroup has is never the
-//! reason for the kernel to kill the server. Clients' part ([`clients`]) is given up first.
+//! Bounds the memory of clients and caches, so that the kernel never kills the server for its cgroup's limit. The bounds follow what the cgroup holds,
+//! all the while. Clients' share ([`clients`]) is given up first.
 
 mod clients;
 
 use crate::chain::MemoryBudget;
+use crate::platform::release_free_memory;
 use crate::server::{Capacity, Limits};
 use clients::{Peak, client_share, limits_for};
 use std::fs::File;
@@ -68,7 +69,7 @@ pub async fn watch(budget: Arc<MemoryBudget>, capacity: Capacity, workers: usize
         if is_shrinking || is_peak_over {
             // The caches' turn.
             tokio::task::yield_now().await;
-            give_back();
+            release_free_memory();
         }
     }
 }
@@ -114,15 +115,6 @@ fn cache_limit(level: &CgroupLevel, used: usize, configured: usize) -> usize {
         used.saturating_add(goal.saturating_sub(level.held))
     };
     usize::try_from(limit.max(LEAST)).unwrap_or(usize::MAX).min(configured)
-}
-
-/// Gives memory that is no longer used back to the kernel, which the allocator would keep for later.
-fn give_back() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it takes the allocator's own locks and touches no memory that is in use.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 /// /proc/self/cgroup (cgroups(7)).

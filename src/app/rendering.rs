@@ -1,4 +1,4 @@
-//! The node agent's Corefile: rendered, judged, written. What is refused stands beside it, and what served before serves on.
+//! Renders, checks and writes the node agent's Corefile. One that is refused is written beside it, and what served before serves on.
 
 use super::files::{FileClient, Host, HostSnapshot};
 use super::load::{CorefileSource, LoadError, LoadedCorefile};

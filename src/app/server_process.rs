@@ -1,4 +1,4 @@
-//! The server: everything that answers queries, on sockets that the watchdog holds, without any capability.
+//! The server's process. It answers queries on sockets that the watchdog holds, without any capability.
 
 use super::configuration_files::CorefileOrigin;
 use super::files::FileClient;
@@ -10,6 +10,7 @@ use crate::cli::{Mode, ServeOptions};
 use crate::sandbox::MissingLayer;
 use crate::watchdog::{ControlClient, ServerCommand};
 use anyhow::Context;
+use rustix::process::{Resource, getrlimit};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,7 +43,7 @@ fn load_and_serve(options: ServeOptions, watchdog: &Arc<ControlClient>) -> anyho
     let cgroup_limit = memory::cgroup_limit();
     let cache_memory = options.cache_memory.unwrap_or_else(|| memory::default_cache_memory(cgroup_limit));
     // The watchdog has raised it.
-    let open_files = rlimit::Resource::NOFILE.get_soft().unwrap_or(u64::MAX);
+    let open_files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let control =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the control runtime")?;
     control.block_on(async {

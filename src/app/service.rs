@@ -1,4 +1,4 @@
-//! A running service: the plan that serves and the swap to its successor.
+//! The running service: the configuration that serves, and its replacement by a changed one without a lost query.
 
 use super::banner::banner;
 use super::cache_handover;

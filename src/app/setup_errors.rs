@@ -1,4 +1,4 @@
-//! What goes wrong in the server while the node is set up. The watchdog counts it, beside its own, in `coredns_nodecache_setup_errors_total`.
+//! Has the watchdog count what goes wrong in the server while it sets things up (`coredns_nodecache_setup_errors_total`).
 
 use crate::watchdog::ControlClient;
 use std::sync::Arc;

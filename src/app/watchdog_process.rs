@@ -1,4 +1,4 @@
-//! The watchdog: the process that the user starts.
+//! The watchdog's process, which the user starts.
 
 use super::files::FileServer;
 use super::interceptor::NodeInterceptor;
@@ -12,6 +12,7 @@ use crate::watchdog::child::{ServerProgram, SpawnHandle};
 use crate::watchdog::state::Timing;
 use crate::watchdog::{NoopInterceptor, WatchdogSettings, run};
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ const START_LIMIT: Duration = Duration::from_secs(1);
 pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
     log::start().context("cannot start the thread that writes log lines")?;
     // For the server, which inherits it and may not raise it: each TCP client and each upstream socket takes a descriptor.
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+    if let Err(error) = raise_open_files_limit() {
         tracing::debug!("the limit of open files stays as it is: {error}");
     }
     // Removed at whichever end of this function.
@@ -85,6 +86,12 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
     })?;
     spawn_loop.serve(&handle);
     Ok(ExitCode::from(ended.recv().context("the watchdog's thread has ended before its time: please report this")??))
+}
+
+/// Allows this process as many open files as it may have.
+fn raise_open_files_limit() -> rustix::io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
 }
 
 fn new_runtime() -> io::Result<Runtime> {

@@ -1,4 +1,4 @@
-//! `doctor`: what is examined when only a part of it is said.
+//! The command `doctor`: what is not given on its command line is taken from the agent that runs here.
 
 use super::{Agent, Invocation, Mode, ServeOptions};
 use crate::message::Name;

@@ -1,4 +1,4 @@
-//! The flags as written, before it is known what they mean together.
+//! The flags as clap reads them, before they are checked against each other.
 
 use super::doctor::Output;
 use super::{FallbackTo, values};

@@ -1,4 +1,4 @@
-//! Typed readings of flags' values. Each error says what would be right.
+//! Parsers of flags' values. Each error says what would be right.
 
 use super::FallbackTo;
 use crate::corefile::{Diagnostics, FileId, Span, Token, value};

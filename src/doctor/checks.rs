@@ -1,4 +1,4 @@
-//! What was seen, and what it means. Pure.
+//! Makes a diagnosis of the findings: one check for each thing that may be wrong. Pure.
 
 mod agent;
 mod connections;

@@ -1,4 +1,4 @@
-//! Sees what is there. Every look is bounded, so that the whole is over within a few seconds.
+//! Collects the findings. Each piece of work has a deadline, so that the whole takes a few seconds.
 
 mod http;
 mod privileges;

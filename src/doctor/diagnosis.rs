@@ -1,4 +1,4 @@
-//! What the doctor says. Pure.
+//! The diagnosis, as text and as JSON. Pure.
 
 use crate::corefile::printable;
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! What the doctor is asked and what was seen: plain data.
+//! What the doctor expects of the node, and what it has found: plain data.
 
 use crate::chain::Transport;
 use crate::message::Rcode;

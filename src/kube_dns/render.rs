@@ -1,4 +1,4 @@
-//! Template and ConfigMap to a Corefile. Pure: what the template imports is asked of a [`Loader`].
+//! Renders template and ConfigMap to a Corefile. Pure: what the template imports is asked of a [`Loader`].
 //!
 //! Every line of the template stays at its number, so that a diagnostic's line in the rendered Corefile is the template's too.
 

@@ -1,5 +1,5 @@
-//! Files watched with inotify. What happens in a folder is told once it has come to rest; when to look all the same, because
-//! something may have gone unseen, is [`FileWatch::poll_period`].
+//! Watches files with inotify, and tells of a change once it is over. Something may go unseen, so files are read at intervals too
+//! ([`FileWatch::poll_period`]).
 
 use futures_util::StreamExt;
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchMask};

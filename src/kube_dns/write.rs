@@ -1,4 +1,4 @@
-//! The rendered Corefile on disk.
+//! Writes the rendered Corefile.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! Clients whose packets are let in and do not arrive: what follows from what the kernel has noted of them. Pure.
+//! Finds clients whose packets come in and do not reach the cache, from what the kernel has noted. Pure.
 //!
 //! The kernel decides on each packet by itself (`nftables/encode/arrival.rs`). This makes a client that stays blocked be tried ever more seldom,
 //! and keeps count for the log and the metrics.

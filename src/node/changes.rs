@@ -1,4 +1,4 @@
-//! Waits for what may have changed on the node, and says what is to be looked at.
+//! Waits until something on the node may have changed, and says what to check.
 
 use super::Node;
 use super::check_schedule::Urgency;

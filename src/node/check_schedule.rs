@@ -1,4 +1,5 @@
-//! When the firewall is looked at: at once, but not again and again, should somebody else change it all the time, or want his rules before ours. Pure.
+//! When the firewall is checked next. A change is followed by a check at once, but one who changes the firewall all the time, or puts his rules before
+//! ours again and again, causes ever fewer. Pure.
 
 use std::time::{Duration, Instant};
 

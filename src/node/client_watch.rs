@@ -1,4 +1,4 @@
-//! Watches the clients whose packets are let in and do not arrive, and says so.
+//! Logs and counts the clients whose packets come in and do not reach the cache.
 
 use super::arrival::{ArrivalTracker, Client, ClientReachability};
 use super::error::Error;

@@ -1,5 +1,4 @@
-//! What the kernel's netlink messages say, apart from the sockets that they come by: several messages one behind the other, as in a datagram or in
-//! a file of them. For what has no kernel to ask: tests and fuzz targets. Pure.
+//! Reads netlink messages from bytes instead of a socket, several one behind the other as in a datagram. Tests and fuzz targets use it. Pure.
 
 use super::arrival::Client;
 use super::desired::Rule;

@@ -1,4 +1,4 @@
-//! What can go wrong with the node, under the names by which the reference counts it.
+//! Errors of the node's setup, with the types under which the reference counts them.
 
 use crate::threads::ThreadError;
 use std::io;

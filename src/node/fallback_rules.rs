@@ -1,4 +1,4 @@
-//! Who answers at an address that is ours alone when we do not. Pure.
+//! The fallback: cluster DNS answers at the link-local address when this program is gone. Pure.
 //!
 //! A ClusterIP means cluster DNS again the moment its interception ends. The link-local address means nothing to anybody but us; so a table
 //! of ordinary rules, which outlives this program, sends queries for it to the ClusterIP of the upstream Service. While we serve, the

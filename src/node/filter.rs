@@ -1,5 +1,6 @@
-//! What the node's firewall does to DNS packets, and what is done about it beside an nftables table of ours: rules that accept them, in the chains of
-//! iptables-nft over netlink, in legacy iptables through its programs; and a predecessor's rules for NOTRACK.
+//! Keeps rules in the node's filter table that accept DNS packets, and finds out which packets a firewall drops all the same. A node whose filter table
+//! drops by default would otherwise lose them. The rules go into the chains of iptables-nft over netlink, and into legacy iptables through its programs.
+//! A predecessor's NOTRACK rules of iptables are removed.
 //!
 //! Programs may wait for the xtables lock for seconds, and a big firewall takes a while to read, for which a withdrawal, which is the table's alone, must not
 //! wait: so this runs beside everything else, one run at a time.

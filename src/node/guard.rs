@@ -1,4 +1,5 @@
-//! The table that guards rules of iptables: it keeps them from clients whose packets do not arrive, and from everybody when the watchdog asks no more.
+//! The nftables table that guards rules of iptables. It keeps them from clients whose packets do not arrive, and from everybody once the watchdog sends
+//! no probes.
 
 use super::client_watch::ClientWatch;
 use super::desired::Rule;

@@ -1,5 +1,5 @@
-//! Whether another agent is at work on this node, as during a rolling update with a surge: then what is shared (link, addresses, iptables
-//! rules) is not ours to take away.
+//! Whether another agent is at work on this node, as during a rolling update with a surge. Then link, addresses and iptables rules are left in place,
+//! since both need them.
 //!
 //! An agent holds a Unix socket with an abstract name, which lives in the network namespace, just as all that is shared, and goes with the
 //! process, however it ends. Nothing is ever sent to it.

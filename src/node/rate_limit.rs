@@ -1,4 +1,4 @@
-//! What happens over and over is told once, and then now and then with its number. Pure.
+//! Logs what happens over and over once, then at intervals with its number. Pure.
 
 use std::time::{Duration, Instant};
 

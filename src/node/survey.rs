@@ -1,4 +1,4 @@
-//! The node as it is, looked at without changing anything.
+//! Reads the state of the node without changing anything.
 
 use super::arrival::Client;
 use super::conntrack::{self, ConnectionTable};

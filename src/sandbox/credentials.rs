@@ -1,4 +1,4 @@
-//! The user, and capabilities (capabilities(7)).
+//! Changes the user, and gives up capabilities (capabilities(7)).
 
 use super::{MissingLayer, USER};
 use rustix::fs::{Gid, Uid};

@@ -1,4 +1,4 @@
-//! Files that may be opened: landlock(7). The configuration's are not among them, since the watchdog reads those.
+//! Bounds the files that may be opened: landlock(7). The configuration's are not among them, since the watchdog reads those.
 
 use super::MissingLayer;
 use landlock::{

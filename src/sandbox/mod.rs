@@ -1,7 +1,7 @@
-//! What keeps the server to what it needs: a user of its own, no capability, no files but its own figures, and the system calls it makes. README.md beside
+//! The server's sandbox: a user of its own, no capability, no files but its own figures in /proc, and only the system calls it makes. README.md beside
 //! this file lists what it can still do.
 //!
-//! Each of the three walls is put up as far as this machine lets it be. One that cannot be is told ([`MissingLayer`]), and service goes on without it.
+//! Each of the three layers is set up as far as this machine allows. One that cannot be is reported ([`MissingLayer`]), and service goes on without it.
 
 mod credentials;
 mod landlock;
@@ -14,7 +14,7 @@ use std::io;
 /// container that has a user namespace of its own.
 pub const USER: u32 = 61053;
 
-/// Which walls are to be put up. Capabilities are given up in any case.
+/// Which layers are to be set up. Capabilities are given up in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SandboxLayers {
     pub user: bool,
@@ -35,7 +35,7 @@ pub enum SandboxError {
     Capabilities(io::Error),
 }
 
-/// A wall that is not there, or not whole, and why.
+/// A layer that is not there, or not whole, and why.
 #[derive(Debug, thiserror::Error)]
 pub enum MissingLayer {
     #[error("a user of its own, since the watchdog is not root")]

@@ -1,4 +1,4 @@
-//! System calls that may be made: seccomp(2).
+//! Bounds the system calls that may be made: seccomp(2).
 //!
 //! Any other fails with EPERM. To kill the process instead would be stricter, and would take a node's DNS down for a call that a library makes since its
 //! last version and that was forgotten here; with an error that library does without, or a query fails.

@@ -1,6 +1,7 @@
 //! The control socket: packets with file descriptors beside them (SCM_RIGHTS, unix(7)). Never blocks but where it says so.
 
 use super::control::{MAX_MESSAGE, Message, MessageError, decode, encode};
+use crate::platform::register_readable;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -10,7 +11,6 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Descriptors beside one packet; the kernel takes at most 253 (SCM_MAX_FD).
@@ -178,8 +178,7 @@ impl Channel {
     /// # Errors
     /// Those of dup(2) and epoll_ctl(2).
     pub fn watch(&self) -> io::Result<AsyncFd<OwnedFd>> {
-        // SAFETY: the registration owns the descriptor and lends it only by shared reference, so it stays open and the same.
-        Ok(unsafe { AsyncFd::register_with_interest(self.0.try_clone()?, Interest::READABLE) }?)
+        register_readable(self.0.try_clone()?)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The server's process: this program again, with the control socket as descriptor 3.
+//! Starts and watches the server's process: this program again, with the control socket as descriptor 3.
 
 use super::channel::{Channel, ChannelError};
 use super::control::{Instruction, Report};

@@ -1,5 +1,5 @@
-//! What watchdog and server say to each other: one JSON document in each packet of a SOCK_SEQPACKET socket. Listening sockets
-//! travel beside it ([`super::channel`]). Pure.
+//! The messages between watchdog and server: one JSON document in each packet of a SOCK_SEQPACKET socket. Listening sockets are passed beside them
+//! ([`super::channel`]). Pure.
 
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;

@@ -1,8 +1,9 @@
-//! The server's side of the control socket.
+//! The server's end of the control socket.
 
 use super::channel::{Channel, ChannelError};
 use super::child::CONTROL_FD;
 use super::control::{Instruction, Report};
+use crate::platform::take_inherited_descriptor;
 use crate::sandbox::{self, MissingLayer, SandboxError, SandboxLayers};
 use crate::server::Sockets;
 use parking_lot::Mutex;
@@ -10,7 +11,7 @@ use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// How long the watchdog may take to answer. It opens sockets at once; longer only if it is stopped.
@@ -232,12 +233,7 @@ fn to_command(instruction: &Instruction) -> Option<ServerCommand> {
 
 fn channel(value: &str) -> io::Result<Channel> {
     let number: i32 = value.parse().map_err(io::Error::other)?;
-    // Below are standard input, output and error, which have other owners.
-    if number <= 2 || std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_err() {
-        return Err(io::Error::other("no such descriptor is open"));
-    }
-    // SAFETY: it is open, and this is called once, at the start, before anything else could own it.
-    Channel::from_fd(unsafe { OwnedFd::from_raw_fd(number) })
+    Channel::from_fd(take_inherited_descriptor(number)?)
 }
 
 /// The same under a number above those of the listening sockets. When a process ends the kernel closes its files from the highest to the lowest

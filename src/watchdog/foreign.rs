@@ -1,4 +1,4 @@
-//! Who answers in our server's place.
+//! Says who else may answer a probe at one of our addresses.
 
 use nix::ifaddrs::getifaddrs;
 use std::net::{IpAddr, SocketAddr};

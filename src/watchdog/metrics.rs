@@ -1,4 +1,4 @@
-//! What the watchdog counts; served by itself on `-metrics-listen-address`, so that it can be read when no server lives.
+//! The watchdog's metrics. It serves them itself (`-metrics-listen-address`), so that they can be read while no server lives.
 
 use super::state::Cause;
 use crate::chain::Transport;

@@ -1,5 +1,5 @@
-//! The seam to the node: whoever can make the node intercept, or not, told what is wanted and telling what became of it. It has a
-//! thread of its own, since the tools it uses may block (the xtables lock), and a probe must not wait for that.
+//! The thread that keeps link and rules as the watchdog wants them. It is a thread of its own because the tools it uses may block (the xtables lock), and
+//! a probe must not wait for that. What changes the node is an [`Interceptor`].
 
 use crate::node::{ClientReachability, Interception, RateLimit, times};
 use crate::threads::{self, ThreadError};

@@ -1,4 +1,4 @@
-//! The watchdog's questions: real ones, over the node's own network stack, to every listen address.
+//! The probes: real DNS queries to every listen address, through the node's own network stack.
 //!
 //! They are no business of other machines, nor of KubeDNS. An address that is not this machine's is not asked: a question comes *from* the address that
 //! it goes to, which only works where that is local. And a packet has one hop to live: local delivery does not look at that, while a router

@@ -6,6 +6,7 @@ use crate::support::tools::run;
 use crate::target::{Program, Target};
 use crate::upstream::{Script, Upstream, honest};
 use crate::wire::{A, query, rcode};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -156,13 +157,13 @@ fn is_answered(server: SocketAddr) -> bool {
 
 /// A thousand clients have as many sockets.
 fn raise_the_limit_of_files() {
-    let (_, most) = rlimit::Resource::NOFILE.get().expect("a limit can be read");
-    rlimit::Resource::NOFILE.set(most, most).expect("a limit can be raised to its maximum");
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("a limit can be raised to its maximum");
 }
 
 /// How many descriptors this process may still open, up to `wanted`.
 pub fn affordable(wanted: u32) -> usize {
-    let (soft, _) = rlimit::Resource::NOFILE.get().expect("a limit can be read");
+    let soft = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(u64::from(wanted).min(soft.saturating_sub(600))).expect("a small number")
 }
 

@@ -1,5 +1,5 @@
-//! The watchdog's side: reads and writes the configuration's files, each time on a thread of its own, since a file system may hang. Which files those
-//! are follows from the command line and from what they name, never from what the server says.
+//! The watchdog's end: it reads and writes the configuration's files. A file system may hang, so each request has a thread of its own. Which files
+//! those are follows from the command line and from what they name, never from what the server says.
 
 use super::host_snapshot::{Host, HostSnapshot, SnapshotRecorder, ThisHost};
 use super::{FileReply, FileRequest, file_of, text_of};

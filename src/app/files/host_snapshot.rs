@@ -1,4 +1,4 @@
-//! What one process has read of the machine, for the other to read again: the same answers to the same questions.
+//! What one process has read of the machine. The other process gets the same answers to the same questions from it.
 
 use super::{key, path};
 use crate::chain::Interfaces;

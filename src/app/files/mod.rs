@@ -1,6 +1,7 @@
-//! The configuration's files, which the watchdog reads and writes for the server: the server has a user of its own and may open none of them
-//! ([`crate::sandbox`]). It asks for all of one kind at once, and what comes back is a [`HostSnapshot`]. What it may not do is name a path: which files
-//! belong to the configuration the watchdog finds out by itself ([`file_server`]).
+//! The configuration's files. The server may open none of them ([`crate::sandbox`]), so the watchdog reads and writes them for it.
+//!
+//! The server asks for all files of one kind at once, and gets a [`HostSnapshot`]. It cannot name a path: the watchdog finds out by itself which files
+//! belong to the configuration ([`file_server`]).
 //!
 //! Each question carries a socket for its answer, so that one whose file system hangs holds up no other.
 

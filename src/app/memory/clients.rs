@@ -1,4 +1,4 @@
-//! The part of the memory that clients may take. Pure.
+//! The share of the memory that clients may take. Pure.
 
 use super::CgroupLevel;
 use crate::server::Limits;

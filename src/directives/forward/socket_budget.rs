@@ -30,7 +30,7 @@ impl SocketBudget {
         carry.adopt_or("forward sockets", || {
             // Read once: programs that run already keep to the old range when it is changed.
             let ports = std::fs::read_to_string(PORT_RANGE).ok();
-            let limit = limit(ports.as_deref(), rlimit::Resource::NOFILE.get_soft().ok());
+            let limit = limit(ports.as_deref(), rustix::process::getrlimit(rustix::process::Resource::Nofile).current);
             let metrics = SocketMetrics::new(registry);
             metrics.limit.set(limit as f64);
             Self { metrics: Some(metrics), ..Self::new(limit) }

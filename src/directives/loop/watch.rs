@@ -133,11 +133,11 @@ impl Watch {
     async fn probe(&self, upstream: &Arc<Upstream>) -> Option<Verdict> {
         let zone = probed_zone(&self.zone, upstream.from())?;
         // From the kernel: a name that can be guessed would let any client take the upstream out.
-        let name = probe_name(zone, [getrandom::u64().ok()?, getrandom::u64().ok()?]).ok()?;
-        let id = getrandom::u32().ok()?.to_be_bytes();
+        let name = probe_name(zone, [u64::from_ne_bytes(random_octets()?), u64::from_ne_bytes(random_octets()?)]).ok()?;
+        let id: [u8; 2] = random_octets()?;
         self.probes.lock().begin(&name, upstream.clone());
         let _ended = Ended { probes: &self.probes, name: &name };
-        let query = Query::compose(u16::from_be_bytes([id[0], id[1]]), name.as_wire(), RecordType::HINFO, true);
+        let query = Query::compose(u16::from_be_bytes(id), name.as_wire(), RecordType::HINFO, true);
         let answered = upstream.ask(query).await;
         if answered && !self.probes.lock().has_returned(&name) {
             sleep(GRACE).await;
@@ -161,4 +161,10 @@ impl Drop for Ended<'_> {
     fn drop(&mut self) {
         self.probes.lock().end(self.name);
     }
+}
+/// Octets that nobody can guess; `None` where the kernel has none to give.
+fn random_octets<const N: usize>() -> Option<[u8; N]> {
+    let mut octets = [0; N];
+    let count = rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut octets, rustix::rand::GetRandomFlags::empty())).ok()?;
+    (count == N).then_some(octets)
 }

@@ -1,4 +1,4 @@
-//! What to do where rights are lacking.
+//! What to do when the doctor lacks privileges.
 
 use crate::doctor::findings::Privileges;
 

@@ -1,4 +1,4 @@
-//! What test queries came to.
+//! What the test queries say.
 
 use super::{is_any_at_work, list};
 use crate::chain::Transport;

@@ -1,4 +1,4 @@
-//! Pages of the agent's own HTTP endpoints.
+//! Gets pages from the agent's own HTTP endpoints.
 
 use crate::doctor::findings::HttpPage;
 use crate::net::http_client;

@@ -1,4 +1,4 @@
-//! What this process may, from /proc.
+//! The privileges of this process, from /proc.
 
 use crate::doctor::findings::Privileges;
 use procfs::process::Process;

@@ -1,4 +1,4 @@
-//! Test queries, as any program on the host's network sends them.
+//! Sends test queries, as any program on the host's network does.
 
 use crate::chain::Transport;
 use crate::doctor::findings::QueryReply;

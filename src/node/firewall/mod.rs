@@ -1,4 +1,4 @@
-//! What the node's firewall does to a DNS packet of ours, as far as its rules tell. Pure.
+//! Whether the node's firewall drops our DNS packets, as far as its rules tell. Pure.
 //!
 //! A packet passes the chains at its hook in the order of their priorities; each must let it through, so no accept of ours outweighs another table's drop. What
 //! a rule asks for that we cannot know of a packet (its interface, a mark, a rate) may hold or not, and so the answer may be [`PacketVerdict::Unknown`]. Each chain is

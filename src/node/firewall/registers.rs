@@ -1,4 +1,4 @@
-//! The registers of nf_tables while a packet is followed of which not everything is known.
+//! The registers of nf_tables for a packet that is known only in part.
 
 use super::Packet;
 use crate::node::desired::{PacketEnd, Protocol};

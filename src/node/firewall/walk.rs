@@ -1,4 +1,4 @@
-//! The way of a packet through a chain and those that it leads to.
+//! Follows a packet through a chain and those that the chain jumps to.
 
 use super::matches::{matches, target};
 use super::registers::{Certainty, Registers};

@@ -1,4 +1,4 @@
-//! What a packet of ours meets in a built-in chain before the rule that is for it. Pure.
+//! The rules that a packet meets in a built-in chain of iptables before the rule that is for it. Pure.
 
 use super::text::{IptablesTable, chain, present};
 use crate::node::desired::{PacketEnd, Protocol, Rule};

@@ -1,4 +1,4 @@
-//! A program of the machine, run to its end or its deadline.
+//! Runs a program to its end or its deadline.
 
 use crate::threads;
 use std::io::{self, Write};

@@ -1,5 +1,5 @@
-//! Which of the iptables programs to use: rules are seen only by programs of the same kind (legacy or nft), so ours should be of the kind that
-//! kube-proxy uses. How that is found follows kubernetes-sigs/iptables-wrappers.
+//! Chooses among the iptables programs. Rules are seen only by programs of the same variant (legacy or nft), so ours must be of the one that kube-proxy
+//! uses. How that is found follows kubernetes-sigs/iptables-wrappers.
 
 /// A kind of iptables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

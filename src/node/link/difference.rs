@@ -1,4 +1,4 @@
-//! What there is to do to a link. Pure.
+//! The steps that make a link what it should be. Pure.
 
 use crate::node::desired::LinkSpec;
 use std::net::IpAddr;

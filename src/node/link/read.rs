@@ -1,4 +1,4 @@
-//! Links and their addresses, as the kernel tells of them.
+//! Reads links and their addresses over netlink.
 
 use super::difference::LinkView;
 use super::into_io;

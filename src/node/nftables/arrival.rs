@@ -1,4 +1,4 @@
-//! What the owned table's sets hold of clients whose packets arrive, and do not.
+//! Reads the sets in which the kernel notes whose packets arrive, and changes them.
 
 use super::encode::{FAMILY, arrival, header};
 use super::{InterceptionTable, socket::NetlinkSocket};

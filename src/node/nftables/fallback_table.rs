@@ -1,4 +1,4 @@
-//! The fallback's table: an ordinary one, which nobody owns, so that it outlives us, and anybody may change or delete it.
+//! The table that holds the fallback's rules. No process owns it, so it outlives this program, and anybody may change or delete it.
 
 use super::encode;
 use super::lacks;

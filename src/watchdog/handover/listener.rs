@@ -1,8 +1,10 @@
-//! The socket in the file system where a successor finds its predecessor.
+//! The Unix socket at which a successor connects to its predecessor.
 
 use super::super::channel::Channel;
 use super::HandoverError;
 use crate::deadline;
+use crate::platform::{network_namespace_cookie, register_readable};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect as connect_to, listen, socket_with,
 };
@@ -12,7 +14,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
@@ -74,8 +75,7 @@ impl HandoverListener {
     /// # Errors
     /// Those of epoll_ctl(2).
     pub fn open(bound: BoundSocket) -> io::Result<Self> {
-        // SAFETY: the registration owns the descriptor and lends it only by shared reference, so it stays open and the same.
-        let socket = unsafe { AsyncFd::register_with_interest(bound.socket, Interest::READABLE) }?;
+        let socket = register_readable(bound.socket)?;
         Ok(Self { socket, file: bound.file })
     }
 
@@ -152,8 +152,10 @@ pub(super) fn connect(path: &Path) -> Result<Option<Channel>, HandoverError> {
 
 /// Whether these sockets, and one opened here and now, belong to the same network namespace, as far as the kernel tells (Linux 5.14).
 pub(super) fn belong_to_this_network_namespace(sockets: &[OwnedFd]) -> bool {
-    let Ok(here) = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|own| network(own.as_fd())) else { return true };
-    sockets.iter().all(|socket| network(socket.as_fd()).is_ok_and(|there| there == here))
+    let Ok(here) = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|own| network_namespace_cookie(own.as_fd())) else {
+        return true;
+    };
+    sockets.iter().all(|socket| network_namespace_cookie(socket.as_fd()).is_ok_and(|there| there == here))
 }
 
 fn packet_socket() -> io::Result<OwnedFd> {
@@ -167,31 +169,8 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 
 /// The user at the other end, unless it is root or our own.
 fn foreign_user(socket: &OwnedFd) -> io::Result<Option<u32>> {
-    // SAFETY: an ucred is three integers, for which all zeroes is valid.
-    let credentials: libc::ucred = unsafe { option(socket.as_fd(), libc::SO_PEERCRED) }?;
-    let is_known = credentials.uid == 0 || credentials.uid == rustix::process::geteuid().as_raw();
-    Ok((!is_known).then_some(credentials.uid))
-}
-
-/// The network namespace's cookie.
-fn network(socket: std::os::fd::BorrowedFd<'_>) -> io::Result<u64> {
-    // SAFETY: an integer.
-    unsafe { option(socket, libc::SO_NETNS_COOKIE) }
-}
-
-/// A socket's option: rustix reads a process ID of 0 (of a peer in another PID namespace) into a type that has no such value.
-///
-/// # Safety
-/// Any octets must be a valid `T`.
-unsafe fn option<T: Copy>(socket: std::os::fd::BorrowedFd<'_>, name: i32) -> io::Result<T> {
-    let mut value = std::mem::MaybeUninit::<T>::zeroed();
-    let mut length = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
-    let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
-    // SAFETY: `value` has room for the stated length, and lives through the call.
-    let outcome = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, value.as_mut_ptr().cast(), &raw mut length) };
-    if outcome != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: zeroed before, and of a type that may hold any octets.
-    Ok(unsafe { value.assume_init() })
+    // rustix reads a process ID of 0 (of a peer in another PID namespace) into a type that has no such value.
+    let credentials = getsockopt(socket, PeerCredentials)?;
+    let is_known = credentials.uid() == 0 || credentials.uid() == rustix::process::geteuid().as_raw();
+    Ok((!is_known).then_some(credentials.uid()))
 }

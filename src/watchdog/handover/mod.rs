@@ -1,6 +1,5 @@
-//! The hand-over from one watchdog to the next over a Unix socket in a folder that both see (`--handover`): the listening sockets, so that
-//! both servers read the same queues and not a datagram in them is lost, and what the caches hold. JSON packets as on the control socket
-//! ([`super::control`]), descriptors beside them.
+//! Hands the listening sockets and the caches' content from one watchdog to the next (`--handover`). Both servers then read the same queues, so that
+//! no query in them is lost. The messages are JSON packets as on the control socket ([`super::control`]), over a Unix socket in a folder that both see.
 //!
 //! The new watchdog connects, asks, and gets everything within [`PATIENCE`], or begins afresh. The connection stays open: over it the new
 //! one tells when it has proved itself, and its end tells each that the other is gone. Whatever the other side says or fails to say ends the

@@ -1,4 +1,4 @@
-//! Does what the state machine decides.
+//! Carries out what the state machine decides.
 
 use super::{PROBE_DEADLINE, ProbeUpdate, Watchdog};
 use crate::server::Sockets;

@@ -1,4 +1,4 @@
-//! Takes what happens: tells the state machine, the metrics and the log.
+//! Takes events, and passes them to the state machine, the metrics and the log.
 
 use super::metrics_server::MetricsServer;
 use super::server_sockets::{self, MOST_ADDRESSES, reached};

@@ -1,4 +1,4 @@
-//! Begins with what a predecessor has, and gives a successor what there is.
+//! Takes sockets and cache over from a predecessor, and gives them to a successor.
 
 use super::Watchdog;
 use crate::watchdog::control::Instruction;

@@ -1,4 +1,4 @@
-//! The DNS sockets that a server is passed, and where it is then probed.
+//! The DNS sockets that a server is passed, and the addresses at which it is then probed.
 
 use crate::server::Sockets;
 use std::collections::BTreeSet;

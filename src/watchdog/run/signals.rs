@@ -1,4 +1,4 @@
-//! The signals that mean something to the watchdog.
+//! The signals that the watchdog handles.
 
 use crate::watchdog::state::Event;
 use std::io;

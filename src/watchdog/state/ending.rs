@@ -1,4 +1,4 @@
-//! The end in order, and the hand-over to a successor.
+//! The ordered end, and the hand-over to a successor.
 
 use super::{Action, AfterDrain, Phase, StateMachine};
 use crate::node::Interception;

@@ -1,4 +1,4 @@
-//! What the machine is told, and what it tells to do.
+//! Events and actions: what the state machine is told, and what it decides.
 
 use crate::chain::Transport;
 use crate::node::Interception;

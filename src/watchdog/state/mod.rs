@@ -1,4 +1,6 @@
-//! The watchdog's decisions: events and the time in, actions out. Pure; sockets, processes and rules are `run`'s.
+//! The watchdog's state machine. It takes events and the time and returns actions. Pure: [`super::run`] has the sockets, processes and rules.
+//!
+//! [`probing`] decides which address is proven, [`service`] when the server is started and killed and what is intercepted, [`ending`] how it stops.
 //!
 //! Promises, held in `state/tests`, and the first two in `tests/simulation` for the whole node under faults drawn at random: *an address is
 //! intercepted only while the server is proven to answer there*; *an address where the server is proven is intercepted within its proving

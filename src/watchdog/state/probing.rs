@@ -1,4 +1,4 @@
-//! What is asked when, and what the answers say of each address: proven, or why not.
+//! Which address is probed when, and whether its answers prove it.
 
 use super::{Action, Cause, Obstacle, ProbeResult, ProbeTarget, StateMachine};
 use crate::chain::Transport;

@@ -1,4 +1,4 @@
-//! The server from its start to its end, its restarts, and the interception that follows it.
+//! The server's start, end and restart, and the interception that follows from them.
 
 use super::probing::TargetState;
 use super::{Action, AfterDrain, Cause, Exit, Obstacle, Phase, ProbeTarget, StateMachine};

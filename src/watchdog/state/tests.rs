@@ -240,8 +240,9 @@ impl World {
                 newest = newest.max(Some(*at));
             }
         }
-        // Who answers there is somebody else, perhaps, but not nobody.
-        let silence = newest.max(self.foreign_at).map_or(Duration::ZERO, |at| self.now - at);
+        // Who answers there is somebody else, perhaps, but not nobody; and a server that hangs may have answered last where it is not intercepted.
+        let last_sign = self.last_answer.values().copied().max().max(self.foreign_at);
+        let silence = last_sign.map_or(Duration::ZERO, |at| self.now - at);
         let is_silent = newest.is_some() && silence > self.timing.silence_of_all + grace;
         assert!(!is_silent, "on, though all were silent for {silence:?}");
         addresses().into_iter().for_each(|address| self.judge_proof(address));
@@ -307,6 +308,18 @@ fn proven() -> World {
     world.run(Duration::from_millis(500));
     assert!(world.is_on());
     world
+}
+
+#[test]
+fn a_server_that_hangs_and_answered_last_where_it_is_not_intercepted_is_silent_since_then() {
+    let mut world = proven();
+    world.nature.deaf = Some(0);
+    world.crash(Exit::Status(0));
+    world.run(Duration::from_millis(144));
+    world.nature.hangs = true;
+    world.run(Duration::from_millis(452));
+    world.run(Duration::from_millis(100));
+    assert!(!world.is_on());
 }
 
 #[test]

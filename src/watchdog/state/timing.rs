@@ -1,4 +1,4 @@
-//! How long the watchdog waits for what.
+//! The watchdog's intervals and deadlines.
 
 use std::time::Duration;
 

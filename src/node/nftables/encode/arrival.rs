@@ -15,7 +15,7 @@
 //! - `trying`: clients of which a packet was let in less than [`TRYING_FOR`] ago, so that a second packet, which another processor handles at
 //!   the same moment, goes the same way.
 //!
-//! A client that asks is thus `arriving`, or one packet in [`FIRST_PAUSE`] is at stake, and fewer once [`ArrivalTracker`](crate::node::arrival::Arrivals) lengthens the pause. No process takes part in it, so it holds when none of ours
+//! A client that asks is thus `arriving`, or one packet in [`FIRST_PAUSE`] is at stake, and fewer once [`ArrivalTracker`](crate::node::arrival::ArrivalTracker) lengthens the pause. No process takes part in it, so it holds when none of ours
 //! runs. Where a set is full the packet goes on as without this program.
 //!
 //! # The lease

@@ -1,4 +1,4 @@
-//! The rules of the fallback.
+//! The fallback's rules as nf_tables messages. Pure.
 
 use super::{
     Batch, FAMILY, SUBSYSTEM, address_offset, bitwise, comment, compare, finish, header, load_meta, match_bits, match_packets,

@@ -1,0 +1,73 @@
+//! The few calls of the operating system and the C library that no crate offers safely. With `datagrams` this is the only file with unsafe code.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Descriptors 0 to 2 are standard input, output and error, which have other owners.
+const LAST_STANDARD_DESCRIPTOR: RawFd = 2;
+
+/// Registers a descriptor with the runtime whose context this is called in, for reading.
+///
+/// # Errors
+/// Those of epoll_ctl(2).
+pub fn register_readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the registration owns the descriptor and lends it only by shared reference, so it stays open and the same.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
+}
+
+/// Takes over the one descriptor that the parent process has passed under this number. To be called at the start of the process, before anything else
+/// is opened.
+///
+/// # Errors
+/// Nothing is open under this number, it is a standard one, or this was called before.
+pub fn take_inherited_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+    static IS_TAKEN: AtomicBool = AtomicBool::new(false);
+    let is_open = std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok();
+    if number <= LAST_STANDARD_DESCRIPTOR || !is_open {
+        return Err(io::Error::other("no such descriptor is open"));
+    }
+    if IS_TAKEN.swap(true, Ordering::Relaxed) {
+        return Err(io::Error::other("the inherited descriptor was taken before"));
+    }
+    // SAFETY: it is open, and nothing else owns it: it was passed for this, and is taken once.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// The cookie of the network namespace that a socket belongs to (SO_NETNS_COOKIE, Linux 5.14).
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub fn network_namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = libc::socklen_t::try_from(size_of_val(&cookie)).map_err(io::Error::other)?;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_NETNS_COOKIE);
+    // SAFETY: `cookie` has room for `length` octets, and any octets are a valid integer.
+    let outcome = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut cookie).cast(), &raw mut length) };
+    if outcome == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives memory that is no longer used back to the kernel. The allocator would keep it for later.
+pub fn release_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes the allocator's own locks and touches no memory that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_open_descriptor_beyond_the_standard_ones_is_taken() {
+        for number in [-1, 0, 1, 2, RawFd::MAX] {
+            assert!(take_inherited_descriptor(number).is_err(), "{number}");
+        }
+    }
+}
