@@ -1,4 +1,4 @@
-use super::{Debounce, FolderInterest, PlacedWatches, WatchedPaths, FileWatch, Watcher};
+use super::{Debounce, FileWatch, FolderInterest, PlacedWatches, WatchedPaths, Watcher};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
