@@ -2,7 +2,7 @@
 
 mod support;
 
-use nodelocaldns::chain::{BatchClock, Loaders, Peer, Received, Services, Transport};
+use nodelocaldns::chain::{BatchClock, Loaders, Peer, ProcessContext, Received, Transport};
 use nodelocaldns::corefile::{self, SystemLoader};
 use nodelocaldns::directives::bind::SystemInterfaces;
 use nodelocaldns::metrics::Registry;
@@ -98,7 +98,7 @@ fn upstream() -> Upstream {
 }
 
 /// The plan of the stock Corefile on loopback ports, and its registry. Nothing of it is bound yet.
-fn plan(upstream: &Upstream) -> (Plan, Services) {
+fn plan(upstream: &Upstream) -> (Plan, ProcessContext) {
     let upstream = loopback(upstream.port).to_string();
     let replacements = [
         (":53 {", format!(":{} {{", free_port())),
@@ -120,7 +120,7 @@ fn plan(upstream: &Upstream) -> (Plan, Services) {
     assert_eq!(diagnostics.render(&tree.sources), "");
     let (config, diagnostics) = configure(&tree, 53, Loaders { files: &SystemLoader, interfaces: &SystemInterfaces });
     assert_eq!(diagnostics.render(&tree.sources), "");
-    let services = Services::new(1, 64 << 20);
+    let services = ProcessContext::new(1, 64 << 20);
     (config.build(&services).expect("the stock Corefile is built"), services)
 }
 
@@ -143,7 +143,7 @@ struct Scene {
     plan: Plan,
     queries: Vec<Vec<u8>>,
     runtime: tokio::runtime::Runtime,
-    _services: Services,
+    _services: ProcessContext,
     /// One test after another, since the workers of all count: nextest gives each a process, cargo test does not.
     _turn: MutexGuard<'static, ()>,
 }

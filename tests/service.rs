@@ -279,7 +279,7 @@ fn no_query_is_lost_over_udp(first: &str, second: &str) {
         let served = || server.output().matches("the changed Corefile serves").count() > round;
         assert!(wait_until(RELOAD_PATIENCE, served), "round {round}:\n{}", server.tail(20));
     }
-    let (udp, tcp) = client.tally();
+    let (udp, tcp) = client.hit_counter();
     assert_eq!((udp.lost, udp.failed), (0, 0), "over UDP: {udp:?}");
     // A connection that the kernel makes between the last accept and the listener's end is reset.
     assert!(tcp.lost <= 1 && tcp.failed == 0, "over TCP: {tcp:?}");

@@ -129,7 +129,7 @@ fn a_server_that_is_killed_is_replaced_on_the_same_sockets_and_hardly_a_query_is
     }
     client.await_queries();
     // Lost is what a server had read and not answered: a datagram or two of each, and the connection it had accepted.
-    let (udp, tcp) = client.tally();
+    let (udp, tcp) = client.hit_counter();
     assert!(udp.lost <= 6, "over UDP: {udp:?}\n{}", guarded.watchdog.tail(20));
     assert!(tcp.lost <= 3, "over TCP: {tcp:?}\n{}", guarded.watchdog.tail(20));
     for cause in ["hang", "exit", "configuration", "start", "protocol"] {
@@ -155,7 +155,7 @@ fn a_server_that_hangs_is_replaced_and_no_query_that_waits_is_lost() {
     assert!(gap < Duration::from_secs(3), "{gap:?}");
     client.await_queries();
     // What the server had in hand when it stopped is gone with it: at most one datagram, and the connection it had accepted.
-    let (udp, tcp) = client.tally();
+    let (udp, tcp) = client.hit_counter();
     assert!(udp.lost <= 1 && tcp.lost <= 1, "{udp:?}, {tcp:?}\n{}", guarded.watchdog.tail(20));
     assert!(!is_alive(hung));
     assert!(metric(guarded.metrics, "nodelocaldns_watchdog_probe_failures_total{transport=\"udp\"}") >= Some(1.0));

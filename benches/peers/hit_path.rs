@@ -7,7 +7,7 @@ use crate::peers::{Place, Service};
 use crate::upstream;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use nodelocaldns::chain::{BatchClock, Loaders, Peer, Received, Services, Transport};
+use nodelocaldns::chain::{BatchClock, Loaders, Peer, ProcessContext, Received, Transport};
 use nodelocaldns::corefile::SystemLoader;
 use nodelocaldns::directives::bind::SystemInterfaces;
 use nodelocaldns::plan::{Dispatch, Listener, PacketCache, configure};
@@ -69,7 +69,7 @@ pub fn run(kind: Kind) -> Result<()> {
     ensure!(!diagnostics.has_errors(), "{}", diagnostics.render(&tree.sources));
     let (config, diagnostics) = configure(&tree, 53, Loaders { files: &SystemLoader, interfaces: &SystemInterfaces });
     ensure!(!diagnostics.has_errors(), "{}", diagnostics.render(&tree.sources));
-    let services = Services::new(1, 64 << 20);
+    let services = ProcessContext::new(1, 64 << 20);
     let plan = config.build(&services).context("cannot build the stock Corefile")?;
     let listener = plan.listeners.first().context("the stock Corefile listens nowhere")?;
     let peer = Peer { client: (Ipv4Addr::new(127, 53, 0, 4), 1053).into(), local: ADDRESS.into(), transport: Transport::Udp };

@@ -1,9 +1,9 @@
 //! Octets that are handed over as a predecessor's cache: what of them is kept stays within the cache's bounds, and goes on to the next.
 
-use nodelocaldns::chain::{Loaders, Services};
+use nodelocaldns::chain::{Loaders, ProcessContext};
 use nodelocaldns::corefile::{SystemLoader, parse};
 use nodelocaldns::directives::bind::SystemInterfaces;
-use nodelocaldns::directives::cache::{Bounds, Reading, Tally, export, import};
+use nodelocaldns::directives::cache::{Bounds, ClockReading, TransferCount, export, import};
 use nodelocaldns::plan::{Plan, configure};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,25 +16,25 @@ const COREFILE: &str = ". {\n bind 127.0.0.1\n cache {\n success 8\n denial 8\n 
 
 /// A process with one cache.
 struct Process {
-    services: Services,
+    services: ProcessContext,
     _plan: Plan,
-    reading: Reading,
+    reading: ClockReading,
 }
 
 impl Process {
     fn new() -> Self {
-        let services = Services::new(1, CACHE_OCTETS);
+        let services = ProcessContext::new(1, CACHE_OCTETS);
         let (corefile, _) = parse(Path::new("Corefile"), COREFILE, &SystemLoader);
         let (config, _) = configure(&corefile, 53, Loaders { files: &SystemLoader, interfaces: &SystemInterfaces });
         let plan = config.build(&services).expect("it can be built");
-        Self { services, _plan: plan, reading: Reading { now: Instant::now(), uptime: Duration::from_secs(1 << 20) } }
+        Self { services, _plan: plan, reading: ClockReading { now: Instant::now(), uptime: Duration::from_secs(1 << 20) } }
     }
-    fn import(&self, octets: &[u8]) -> Tally {
-        import(&self.services.carry, &mut &octets[..], self.reading, all()).unwrap_or_default()
+    fn import(&self, octets: &[u8]) -> TransferCount {
+        import(&self.services.reload_state, &mut &octets[..], self.reading, all()).unwrap_or_default()
     }
-    fn export(&self) -> (Vec<u8>, Tally) {
+    fn export(&self) -> (Vec<u8>, TransferCount) {
         let mut out = Vec::new();
-        let tally = export(&self.services.carry, &mut out, self.reading, all()).expect("a vector takes everything");
+        let tally = export(&self.services.reload_state, &mut out, self.reading, all()).expect("a vector takes everything");
         (out, tally)
     }
 }

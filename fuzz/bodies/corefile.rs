@@ -1,6 +1,6 @@
 //! A Corefile and the files it imports: a plan, or diagnostics with every place inside its source, within the parser's bounds.
 
-use nodelocaldns::chain::{Interfaces, Loaders, Services};
+use nodelocaldns::chain::{Interfaces, Loaders, ProcessContext};
 use nodelocaldns::corefile::{Corefile, Diagnostics, Loader, OptionLine, Span, Token, parse};
 use nodelocaldns::plan::configure;
 use std::io;
@@ -56,7 +56,7 @@ pub fn run(octets: &[u8]) {
     assert!(report.chars().all(|character| !character.is_control() || character == '\n' || character == '\t'));
     if !diagnostics.has_errors() {
         // What cannot be built is told then; it may only not panic. Built twice, as a reload does it.
-        let services = Services::new(1, CACHE_OCTETS);
+        let services = ProcessContext::new(1, CACHE_OCTETS);
         let built = config.build(&services);
         let again = config.build(&services);
         assert_eq!(built.is_ok(), again.is_ok());

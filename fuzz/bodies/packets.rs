@@ -1,7 +1,8 @@
 //! Packets between watchdog and server, and between one watchdog and the next; what a server asks of the configuration's files, and what has been read
 //! for it; and answers to the watchdog's probe. The first octet says which.
 
-use nodelocaldns::app::files::{FileReply, FileRequest, Host, HostSnapshot, SnapshotRecorder};
+use nodelocaldns::app::files::{FileReply, FileRequest, HostSnapshot, SnapshotRecorder};
+use nodelocaldns::app::host::Host;
 use nodelocaldns::chain::Loaders;
 use nodelocaldns::corefile::parse;
 use nodelocaldns::message::{Name, Query};

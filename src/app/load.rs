@@ -1,6 +1,6 @@
 //! Reads a Corefile and makes a configuration of it.
 
-use super::files::{Host, ThisHost};
+use super::host::{Host, ThisHost};
 use crate::chain::Loaders;
 use crate::corefile;
 use crate::directives::is_keyword_or_near;

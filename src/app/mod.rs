@@ -3,10 +3,13 @@
 mod banner;
 mod cache_handover;
 mod configuration_files;
+mod corefile_template;
 mod doctor;
 mod fallback_plan;
 #[doc(hidden)]
 pub mod files;
+#[doc(hidden)]
+pub mod host;
 mod interceptor;
 mod load;
 mod log;

@@ -1,47 +1,23 @@
 //! Renders, checks and writes the node agent's Corefile. One that is refused is written beside it, and what served before serves on.
 
-use super::files::{FileClient, Host, HostSnapshot};
+use super::corefile_template::{target, template};
+use super::files::{FileClient, HostSnapshot};
+use super::host::Host;
 use super::load::{CorefileSource, LoadError, LoadedCorefile};
 use super::setup_errors::SetupErrors;
 use crate::cli::Agent;
-use crate::corefile::SystemLoader;
 use crate::deadline;
-use crate::kube_dns::render::{PillarValues, Rendered, ServiceAddress};
+use crate::kube_dns::render::Rendered;
 use crate::kube_dns::{CorefileOutput, Refresh, Template, TemplateError, WriteError};
 use crate::threads;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 /// How long the start waits for the template's file system before it serves what a predecessor has written, and for what it writes itself.
 const START_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Where the kube-dns ConfigMap is mounted if nobody says otherwise.
-const DEFAULT_KUBE_DNS: &str = "/etc/kube-dns";
-
-/// How long the start waits to know whether it is there.
-const KUBE_DNS_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How the agent's Corefile comes about.
-pub fn template(agent: &Agent, default_port: u16) -> Template {
-    let values = PillarValues {
-        local_addresses: agent.local_addresses.clone(),
-        port: default_port,
-        cluster_dns: ServiceAddress::read(&agent.upstream_service, &SystemLoader),
-        prometheus: agent.prometheus_listen_address.clone(),
-    };
-    // A file system that does not answer is there, and is waited for where it is read.
-    let exists = || deadline::within(KUBE_DNS_PATIENCE, || Path::new(DEFAULT_KUBE_DNS).exists()).unwrap_or(true);
-    let default_kube_dns = || exists().then(|| PathBuf::from(DEFAULT_KUBE_DNS));
-    Template::new(agent.template.clone(), agent.kube_dns.clone().or_else(default_kube_dns), values)
-}
-
-/// Where it is written.
-pub fn target(agent: &Agent) -> CorefileOutput {
-    CorefileOutput::new(agent.conf.clone(), agent.template.clone())
-}
 
 /// A Corefile's template and what becomes of it.
 #[derive(Clone)]

@@ -9,7 +9,7 @@ use super::files;
 use super::load::{CorefileSource, LoadError, LoadedCorefile};
 use super::log::Verbosity;
 use super::setup_errors::SetupErrors;
-use crate::chain::{BuildError, LineSink, MemoryBudget, Services, Upstreams};
+use crate::chain::{BuildError, LineSink, MemoryBudget, ProcessContext, Upstreams};
 use crate::directives::prometheus::{self, ProcessMetrics};
 use crate::directives::reload::{self, ChangeDetector, Fingerprint, Series};
 use crate::kube_dns::render::Rendered;
@@ -116,7 +116,7 @@ pub struct Service {
     unwritten: Option<Rendered>,
     watch: FileWatch,
     verbosity: Verbosity,
-    services: Services,
+    services: ProcessContext,
     server: Server,
     plan: Plan,
     background: JoinSet<()>,
@@ -136,7 +136,7 @@ pub struct Service {
 impl Service {
     /// Loads, binds and serves. Fails without having served.
     pub async fn start(origin: CorefileOrigin, options: ServiceOptions, verbosity: Verbosity) -> anyhow::Result<Self> {
-        let mut services = Services::new(options.workers, options.cache_memory);
+        let mut services = ProcessContext::new(options.workers, options.cache_memory);
         services.generation = Some(options.watchdog.generation());
         let errors = SetupErrors::new(options.watchdog.clone());
         let reader = options.files.clone();
@@ -156,7 +156,7 @@ impl Service {
         let plan = loaded.config.build(&services)?;
         verbosity.follow(&loaded.config);
         if let Some(cache) = options.watchdog.take_cache() {
-            cache_handover::restore(services.carry.clone(), cache, options.cache_memory);
+            cache_handover::restore(services.reload_state.clone(), cache, options.cache_memory);
         }
         // First, since from then on the addresses that are served may be intercepted.
         let upstreams = upstreams(&services);
@@ -487,7 +487,7 @@ impl Service {
 
     /// Probes every upstream again, where `loop` does.
     pub fn probe_upstreams(&self) {
-        self.services.carry.all::<Upstreams>().iter().for_each(|(_, upstreams)| upstreams.doubt());
+        self.services.reload_state.all::<Upstreams>().iter().for_each(|(_, upstreams)| upstreams.doubt());
     }
 
     /// Tells the watchdog where queries are sent, if that has changed: also since a host name stands for other addresses, or the last query of a
@@ -507,10 +507,10 @@ impl Service {
 
     /// Resolves when that is done, or could not be.
     fn export(&self) -> oneshot::Receiver<()> {
-        let (carry, watchdog) = (self.services.carry.clone(), self.options.watchdog.clone());
+        let (reload_state, watchdog) = (self.services.reload_state.clone(), self.options.watchdog.clone());
         let octets = self.options.cache_memory;
         let cannot = "what the caches hold cannot be written down for the next server";
-        let save = move || match cache_handover::save(&carry, octets) {
+        let save = move || match cache_handover::save(&reload_state, octets) {
             Ok(cache) => watchdog.report_cache(cache.as_fd()),
             Err(error) => tracing::warn!("{cannot}: {error}"),
         };
@@ -570,8 +570,8 @@ async fn apply(server: &mut Server, plan: &Plan, options: &ServiceOptions) -> Re
 }
 
 /// Where queries are sent, each address once, in their order.
-fn upstreams(services: &Services) -> Vec<SocketAddr> {
-    let all = services.carry.all::<Upstreams>();
+fn upstreams(services: &ProcessContext) -> Vec<SocketAddr> {
+    let all = services.reload_state.all::<Upstreams>();
     let addresses = all.iter().flat_map(|(_, upstreams)| upstreams.current()).map(|upstream| upstream.address());
     addresses.collect::<BTreeSet<_>>().into_iter().collect()
 }

@@ -1,7 +1,7 @@
 //! From what the user wrote to what serves. A directive's `parse` reads its lines into a [`BlockConfig`]: settings of the block,
 //! and parts. A part, [`Configured`], is a plain value; [`Configured::build`] makes the running thing of it.
 
-use super::{Carry, Directive, Observer};
+use super::{Handler, Observer, ReloadState};
 use crate::corefile::{Diagnostics, Loader, Span};
 use crate::fairness::{Fairness, Policy};
 use crate::message::{Name, PrefixLimits};
@@ -134,7 +134,7 @@ pub struct BuildError(pub String);
 /// What a directive brings into a plan.
 #[derive(Default)]
 pub struct Built {
-    pub link: Option<Arc<dyn Directive>>,
+    pub handler: Option<Arc<dyn Handler>>,
     pub observer: Option<Arc<dyn Observer>>,
     /// Who sees the exchanges that no block of a listener takes: one for each of [`BuildContext::servers`], or none. With them the block's plugins
     /// are shown as enabled.
@@ -177,15 +177,15 @@ pub struct BuildContext<'a> {
     pub block_zones: &'a [Name],
     /// Labels of the listen addresses the block serves on, such as `dns://127.0.0.1:53`; [`super::Request::server`] indexes it.
     pub servers: &'a [String],
-    pub services: &'a Services,
+    pub services: &'a ProcessContext,
 }
 
 /// What all plans of a process share.
-pub struct Services {
+pub struct ProcessContext {
     pub registry: Registry,
     /// Panics that were caught while a query was answered.
     pub panics: Counter,
-    pub carry: Arc<Carry>,
+    pub reload_state: Arc<ReloadState>,
     pub lifecycle: Lifecycle,
     pub cache_memory: Arc<MemoryBudget>,
     /// Workers that serve.
@@ -201,14 +201,14 @@ pub struct Services {
 /// Gives the text of a file.
 pub type ReadFile = Arc<dyn Fn(&Path) -> io::Result<String> + Send + Sync>;
 
-impl Services {
+impl ProcessContext {
     /// For a process with this many workers, whose caches may together hold this many octets.
     pub fn new(workers: usize, cache_octets: usize) -> Self {
         let registry = Registry::new(workers + 1);
         Self {
             panics: registry.counter("coredns_panics_total", "Panics that were caught while a query was answered.", &[]),
             registry,
-            carry: Arc::default(),
+            reload_state: Arc::default(),
             lifecycle: Lifecycle::default(),
             cache_memory: Arc::new(MemoryBudget::new(cache_octets)),
             workers,

@@ -1,12 +1,12 @@
 //! The rest of a chain.
 
-use super::{Directive, Failure, Outcome, Request};
+use super::{Failure, Handler, Outcome, Request};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
 /// A block's links in the reference's fixed order.
 pub struct Chain {
-    pub links: Box<[Arc<dyn Directive>]>,
+    pub handlers: Box<[Arc<dyn Handler>]>,
 }
 
 impl Chain {
@@ -16,7 +16,7 @@ impl Chain {
     }
     /// Why a query that every link handed on has no answer, in the reference's words: `errors { consolidate }` matches on them.
     fn unanswered(&self) -> String {
-        match self.links.last() {
+        match self.handlers.last() {
             Some(last) => format!("plugin/{}: no next plugin found", last.keyword()),
             None => "no next plugin found".to_owned(),
         }
@@ -33,8 +33,8 @@ pub struct Next<'a> {
 impl<'a> Next<'a> {
     /// Asks the next link. At the end of the chain that is a SERVFAIL, as in the reference.
     pub fn run(self, request: Request<'a>) -> BoxFuture<'a, Outcome> {
-        match self.chain.links.get(self.index) {
-            Some(link) => link.serve(request, Next { chain: self.chain, index: self.index + 1 }),
+        match self.chain.handlers.get(self.index) {
+            Some(handler) => handler.serve(request, Next { chain: self.chain, index: self.index + 1 }),
             None => {
                 let cause = self.chain.unanswered();
                 Box::pin(async { Err(Failure::servfail("", cause)) })
@@ -43,7 +43,7 @@ impl<'a> Next<'a> {
     }
     /// Keyword of the next link; `None` at the end of the chain.
     pub fn keyword(&self) -> Option<&'static str> {
-        self.chain.links.get(self.index).map(|link| link.keyword())
+        self.chain.handlers.get(self.index).map(|handler| handler.keyword())
     }
     /// Keeps the rest of the chain for a task of its own.
     pub fn to_rest(self) -> Rest {
@@ -72,7 +72,7 @@ mod tests {
 
     struct HandsOn(&'static str);
 
-    impl Directive for HandsOn {
+    impl Handler for HandsOn {
         fn keyword(&self) -> &'static str {
             self.0
         }
@@ -84,10 +84,10 @@ mod tests {
     #[tokio::test]
     async fn a_query_that_every_link_hands_on_fails_in_the_name_of_the_last() {
         let sample = Sample::new("a.example.", RecordType::A);
-        let chain = Arc::new(Chain { links: Box::new([Arc::new(HandsOn("cache")), Arc::new(HandsOn("forward"))]) });
+        let chain = Arc::new(Chain { handlers: Box::new([Arc::new(HandsOn("cache")), Arc::new(HandsOn("forward"))]) });
         let failure = chain.start().run(sample.exchange().request).await.map(|_| ()).unwrap_err();
         assert_eq!(failure.cause, "plugin/forward: no next plugin found");
-        let empty = Arc::new(Chain { links: Box::new([]) });
+        let empty = Arc::new(Chain { handlers: Box::new([]) });
         let failure = empty.start().run(sample.exchange().request).await.map(|_| ()).unwrap_err();
         assert_eq!(failure.cause, "no next plugin found");
     }

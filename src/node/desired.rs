@@ -28,6 +28,7 @@
 //! `tests/node_namespace.rs` walks the way of a probe with kube-proxy's rules in place.
 
 use super::fallback_rules::Fallback;
+pub use super::protocol::Protocol;
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -131,22 +132,6 @@ pub struct LinkSpec {
     pub name: String,
     /// Addresses, none twice.
     pub addresses: Vec<IpAddr>,
-}
-
-/// A transport protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    Udp,
-    Tcp,
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-        })
-    }
 }
 
 /// Where in a packet's way a rule stands, and with that what it does.

@@ -2,9 +2,9 @@
 
 use super::arrival::Client;
 use super::desired::Rule;
-use super::firewall::DropSource;
 use super::link::{LinkView, address_of, of};
 use super::nftables::connections::Connection;
+use super::nftables::firewall::DropSource;
 use super::nftables::ruleset::{ListedChain, Ruleset, RulesetTable};
 use super::nftables::{
     Chains, ChangeScope, NEW_CHAIN, NEW_RULE, NEW_TABLE, OwnTables, RuleView, TableView, arrival, due, messages, take_answers,

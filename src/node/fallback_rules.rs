@@ -21,7 +21,7 @@
 //!
 //! With one bit there is one address of ours for each family. `tests/interception` walks this way.
 
-use super::desired::Protocol;
+use super::protocol::Protocol;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -8,8 +8,8 @@
 use super::Rule;
 use super::check_schedule::{CheckSchedule, Urgency};
 use super::error::Error;
-use super::firewall::{DropSource, Packet, PacketVerdict, packet_verdict};
 use super::iptables::{self, Iptables, IptablesTable};
+use super::nftables::firewall::{DropSource, Packet, PacketVerdict, packet_verdict};
 use super::nftables::{AcceptRules, Chains};
 use crate::threads;
 use std::collections::BTreeMap;

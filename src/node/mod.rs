@@ -18,7 +18,6 @@ pub mod dumps;
 mod error;
 mod fallback_rules;
 mod filter;
-mod firewall;
 mod guard;
 mod held_rules;
 mod iptables;
@@ -26,6 +25,7 @@ mod ipv6;
 mod link;
 mod nftables;
 mod presence;
+mod protocol;
 mod rate_limit;
 mod survey;
 mod teardown;
@@ -38,13 +38,14 @@ pub use conntrack::dropped as dropped_connections;
 pub use desired::{Desired, Hook, Interception, LinkSpec, NodeSpec, PacketEnd, Protocol, Rule, desired};
 pub use error::Error;
 pub use fallback_rules::{Fallback, Redirection};
-pub use firewall::{DropSource, Packet, PacketVerdict, packet_verdict};
 pub use iptables::{
     IptablesChanges, IptablesTable, Listing, PrecedingRule, PresentRule, changes, preceding_rules, present, script,
 };
 pub use link::LinkView;
 pub use nftables::connections::Connection;
-pub use nftables::ruleset::{BaseHook, Effect, Family, ListedChain, ListedRule, NetfilterHook, Rewrite, Ruleset, RulesetTable};
+pub use nftables::firewall::{DropSource, Packet, PacketVerdict, packet_verdict};
+pub use nftables::hooks::{BaseHook, Family, NetfilterHook};
+pub use nftables::ruleset::{Effect, ListedChain, ListedRule, Rewrite, Ruleset, RulesetTable};
 pub use nftables::{
     BaseChain, ChainName, ChainRule, Chains, Expression, FALLBACK_TABLE_NAME, GUARD_TABLE_NAME, NftVerdict, TABLE_NAME,
 };

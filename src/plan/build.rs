@@ -3,7 +3,7 @@
 use super::configure::BlockPlan;
 use super::zones::ZoneTable;
 use super::{Block, Listener, Plan, PlanConfig, Site};
-use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Observer, Services, Timeouts};
+use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Observer, ProcessContext, Timeouts};
 use crate::directives::Keyword;
 use crate::message::Name;
 use futures_util::future::BoxFuture;
@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 static LISTENERS: AtomicU64 = AtomicU64::new(0);
 
 impl PlanConfig {
-    /// Makes every directive's running thing. State of a predecessor is adopted through [`Services::carry`].
-    pub fn build(&self, services: &Services) -> Result<Plan, BuildError> {
+    /// Makes every directive's running thing. State of a predecessor is adopted through [`ProcessContext::reload_state`].
+    pub fn build(&self, services: &ProcessContext) -> Result<Plan, BuildError> {
         let mut draft = Draft::default();
         for block in &self.blocks {
             draft.add(block, services)?;
@@ -71,13 +71,13 @@ struct ListenerDraft {
 }
 
 impl Draft {
-    fn add(&mut self, block: &BlockPlan, services: &Services) -> Result<(), BuildError> {
+    fn add(&mut self, block: &BlockPlan, services: &ProcessContext) -> Result<(), BuildError> {
         let sockets = sockets(block);
         let labels: Vec<String> = sockets.iter().map(server_label).collect();
         let parts = build_parts(block, &labels, services)?;
-        let (mut links, mut observers, mut unmatched) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut handlers, mut observers, mut unmatched) = (Vec::new(), Vec::new(), Vec::new());
         for part in parts {
-            links.extend(part.link);
+            handlers.extend(part.handler);
             observers.extend(part.observer);
             unmatched.extend(part.unmatched);
             self.background.extend(part.background);
@@ -89,7 +89,7 @@ impl Draft {
         }
         // What stands last in the chain sees an answer first: the query is logged, then its error, then both are counted.
         observers.reverse();
-        let chain = Arc::new(Chain { links: links.into() });
+        let chain = Arc::new(Chain { handlers: handlers.into() });
         let BlockConfig { udp_cap, client_subnet, .. } = block.config;
         let running = Arc::new(Block { chain, observers: observers.into(), udp_cap, client_subnet });
         let any_class = block.keywords.iter().any(|keyword| keyword.any_class);
@@ -117,7 +117,7 @@ impl Draft {
 }
 
 impl ListenerDraft {
-    fn finish(self, address: SocketAddr, services: &Services) -> Arc<Listener> {
+    fn finish(self, address: SocketAddr, services: &ProcessContext) -> Arc<Listener> {
         let Self { timeouts, zones, any_class, unmatched } = self;
         Arc::new(Listener {
             number: LISTENERS.fetch_add(1, Ordering::Relaxed),
@@ -145,7 +145,7 @@ fn sockets(block: &BlockPlan) -> Vec<SocketAddr> {
     sockets
 }
 
-fn build_parts(block: &BlockPlan, servers: &[String], services: &Services) -> Result<Vec<Built>, BuildError> {
+fn build_parts(block: &BlockPlan, servers: &[String], services: &ProcessContext) -> Result<Vec<Built>, BuildError> {
     let zones: Vec<Name> = block.zones.iter().map(|(zone, _)| zone.clone()).collect();
     let Some(zone) = zones.first() else {
         return Err(BuildError("a server block without a zone; write at least one, such as `.`".to_owned()));

@@ -3,7 +3,7 @@
 use super::packet_cache::{CachedPacket, HitCounting, PacketCache, PacketHit, PacketKey};
 use super::{Block, Listener, Site, probe};
 use crate::chain::{
-    After, Again, BatchClock, Directive, Exchange, Failure, KeptSubnet, Observer, Outcome, OwnedRequest, Purpose, Quick,
+    After, BatchClock, Exchange, Failure, FastPath, Handler, KeptSubnet, Observer, Outcome, OwnedRequest, PacketHits, Purpose,
     Received, Request,
 };
 use crate::message::{Class, PrefixLimits, Query, Rcode, Rejection, Response, TtlRule};
@@ -84,11 +84,11 @@ impl Listener {
     /// Shows a hit of the packet cache to the observers that want to see each.
     fn observe_hit(&self, counting: &HitCounting, received: Received<'_>, reply: &[u8]) {
         if let Some(site) = self.zones.site(counting.site)
-            && let Some(link) = site.block.chain.links.get(counting.link)
+            && let Some(handler) = site.block.chain.handlers.get(counting.handler)
             && let Ok(query) = Query::read(received.wire)
         {
             let request = request(&query, received, Some(site));
-            let exchange = fast_exchange(request, reply, link.keyword(), received.clock.elapsed());
+            let exchange = fast_exchange(request, reply, handler.keyword(), received.clock.elapsed());
             let observers = counting.observers.iter().filter_map(|index| site.block.observers.get(usize::from(*index)));
             observers.for_each(|observer| observer.observe(&exchange));
         }
@@ -125,22 +125,22 @@ impl Listener {
         {
             return dispatch;
         }
-        for (link_index, link) in block.chain.links.iter().enumerate() {
-            match link.quick(&request, out) {
-                Quick::Pass => {}
-                Quick::Slow => break,
-                Quick::Answered(after) => {
-                    observe(&block.observers, request, out, rcode_of(out), link.keyword(), None, || clock.elapsed());
+        for (handler_index, handler) in block.chain.handlers.iter().enumerate() {
+            match handler.serve_fast(&request, out) {
+                FastPath::Pass => {}
+                FastPath::Slow => break,
+                FastPath::Answered(after) => {
+                    observe(&block.observers, request, out, rcode_of(out), handler.keyword(), None, || clock.elapsed());
                     match after {
                         After::Nothing => {}
                         After::Refresh => return Dispatch::ReplyAndRefresh(self.pending(block, &request, Purpose::Refresh)),
-                        After::Repeat { millis, note } => {
+                        After::CachePacket { millis, note } => {
                             let now = clock.received();
                             let until = now + Duration::from_millis(millis.into());
                             let counting = || {
-                                let exchange = fast_exchange(request, out, link.keyword(), Duration::ZERO);
-                                let counting = hit_counting(&exchange, &**link, note, &block.observers);
-                                HitCounting { site: index, link: link_index, ..counting }
+                                let exchange = fast_exchange(request, out, handler.keyword(), Duration::ZERO);
+                                let counting = hit_counting(&exchange, &**handler, note, &block.observers);
+                                HitCounting { site: index, handler: handler_index, ..counting }
                             };
                             packets.insert(key, out, now, until, counting);
                         }
@@ -189,8 +189,8 @@ impl Pending {
     pub async fn run(&self, out: &mut Vec<u8>) {
         let request = self.request.borrow();
         // A link may do its work, and panic, before it has a future to give.
-        let links = AssertUnwindSafe(async { self.block.chain.start().run(request).await });
-        let outcome = links.catch_unwind().await.unwrap_or_else(|_| {
+        let handlers = AssertUnwindSafe(async { self.block.chain.start().run(request).await });
+        let outcome = handlers.catch_unwind().await.unwrap_or_else(|_| {
             self.listener.panics.increment();
             Err(Failure::servfail("", "a directive panicked; this is a fault of nodelocaldns, please report it"))
         });
@@ -279,14 +279,14 @@ fn rcode_of(reply: &[u8]) -> Rcode {
 }
 
 /// How the packet hits after an exchange that `link` has answered are counted; whose block it is, is for the caller to say.
-fn hit_counting(exchange: &Exchange<'_>, link: &dyn Directive, note: u8, observers: &[Arc<dyn Observer>]) -> HitCounting {
+fn hit_counting(exchange: &Exchange<'_>, handler: &dyn Handler, note: u8, observers: &[Arc<dyn Observer>]) -> HitCounting {
     let mut counting =
-        HitCounting { counters: link.tally(&exchange.request, note).into_iter().collect(), ..HitCounting::default() };
+        HitCounting { counters: handler.hit_counter(&exchange.request, note).into_iter().collect(), ..HitCounting::default() };
     for (index, observer) in (0..).zip(observers) {
-        match observer.again(exchange) {
-            Again::Ignore => {}
-            Again::Count(counter) => counting.counters.push(counter),
-            Again::Observe => counting.observers.push(index),
+        match observer.packet_hits(exchange) {
+            PacketHits::Ignore => {}
+            PacketHits::Count(counter) => counting.counters.push(counter),
+            PacketHits::Observe => counting.observers.push(index),
         }
     }
     counting

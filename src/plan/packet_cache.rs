@@ -4,7 +4,7 @@
 //! for. A name takes room only once it is asked for twice within that time, and the third query gets what is cached; in a later second, if no other
 //! name has taken its slot by then, the second one does. benches/README.md has what that gives.
 
-use crate::chain::{Peer, Tally, Transport};
+use crate::chain::{HitCounter, Peer, Transport};
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 use std::hash::{BuildHasher, Hasher};
@@ -69,13 +69,13 @@ pub struct PacketHit(u32);
 /// How the hits of a cached packet are counted.
 #[derive(Default)]
 pub(super) struct HitCounting {
-    pub counters: SmallVec<[Arc<dyn Tally>; 2]>,
+    pub counters: SmallVec<[Arc<dyn HitCounter>; 2]>,
     /// The block's observers that want to see each hit, by index.
     pub observers: SmallVec<[u8; 8]>,
     /// The block: the site's index on its listener. Not the block itself, which would live on with the packet after its plan has gone.
     pub site: usize,
     /// Who answered: the link's index in the block's chain.
-    pub link: usize,
+    pub handler: usize,
 }
 
 /// A request and its reply. What a hit needs comes first, so that it shares as few cache lines as may be.

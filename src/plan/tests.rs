@@ -3,8 +3,8 @@
 use super::{Dispatch, Listener, Plan, configure};
 use crate::chain::testing::{Nowhere, services};
 use crate::chain::{
-    After, Again, BatchClock, Chain, Directive, Exchange, Failure, Loaders, Next, Observer, Outcome, Peer, Quick, Received,
-    Request, Services, Tally, Transport,
+    After, BatchClock, Chain, Exchange, Failure, FastPath, Handler, HitCounter, Loaders, Next, Observer, Outcome, PacketHits,
+    Peer, ProcessContext, Received, Request, Transport,
 };
 use crate::corefile;
 use crate::message::{Name, Query, Rcode, RecordType};
@@ -25,7 +25,7 @@ fn refusal(text: &str) -> String {
     diagnostics.render(&tree.sources)
 }
 
-fn plan(text: &str, services: &Services) -> Plan {
+fn plan(text: &str, services: &ProcessContext) -> Plan {
     assert_eq!(refusal(text), "");
     let (tree, _) = corefile::parse(Path::new("Corefile"), text, &Nowhere);
     let (config, _) = configure(&tree, 53, Loaders { files: &Nowhere, interfaces: &Nowhere });
@@ -33,8 +33,13 @@ fn plan(text: &str, services: &Services) -> Plan {
 }
 
 /// A listener whose root zone has one link.
-fn listener(number: u64, link: Arc<dyn Directive>, observers: Vec<Arc<dyn Observer>>, services: &Services) -> Arc<Listener> {
-    let chain = Arc::new(Chain { links: Box::new([link]) });
+fn listener(
+    number: u64,
+    handler: Arc<dyn Handler>,
+    observers: Vec<Arc<dyn Observer>>,
+    services: &ProcessContext,
+) -> Arc<Listener> {
+    let chain = Arc::new(Chain { handlers: Box::new([handler]) });
     let block = Arc::new(Block { chain, observers: observers.into(), udp_cap: None, client_subnet: None });
     let mut zones = ZoneTable::default();
     zones.insert(&Name::root(), Site { block, server: 0, zone: 0 });
@@ -162,7 +167,7 @@ async fn a_class_other_than_in_is_refused_unless_a_forward_could_know_it() {
 #[tokio::test]
 async fn a_probe_is_answered_with_the_generation_before_any_zone() {
     let probe_of = |generation| async move {
-        let services = Services { generation, ..services() };
+        let services = ProcessContext { generation, ..services() };
         let plan = plan("example:53 {\n bind 127.0.0.1\n whoami\n}\n", &services);
         ask(&plan.listeners[0], &super::probe::question(77)).await
     };
@@ -189,7 +194,7 @@ async fn what_is_no_query_gets_silence_or_formerr() {
 /// Where a query's way ends in a panic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    Quick,
+    FastPath,
     /// Before the link has made its future.
     Serve,
     Future,
@@ -198,22 +203,22 @@ enum Fault {
 
 struct Faulty(Fault);
 
-impl Directive for Faulty {
+impl Handler for Faulty {
     fn keyword(&self) -> &'static str {
         "faulty"
     }
-    fn quick(&self, _request: &Request<'_>, reply: &mut Vec<u8>) -> Quick {
-        if self.0 == Fault::Quick {
+    fn serve_fast(&self, _request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
+        if self.0 == Fault::FastPath {
             reply.extend_from_slice(b"half a reply");
             panic!("as the test asked");
         }
-        Quick::Slow
+        FastPath::Slow
     }
     fn serve<'a>(&'a self, _request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
         match self.0 {
             Fault::Observer => Box::pin(async { Err(Failure::servfail("faulty", "no answer")) }),
             Fault::Future => Box::pin(async { panic!("as the test asked") }),
-            Fault::Serve | Fault::Quick => panic!("as the test asked"),
+            Fault::Serve | Fault::FastPath => panic!("as the test asked"),
         }
     }
 }
@@ -235,7 +240,7 @@ impl Observer for Seen {
 
 #[tokio::test]
 async fn a_panic_costs_its_query_a_servfail_and_is_counted() {
-    for fault in [Fault::Quick, Fault::Serve, Fault::Future, Fault::Observer] {
+    for fault in [Fault::FastPath, Fault::Serve, Fault::Future, Fault::Observer] {
         let services = services();
         let seen = Arc::new(Seen::default());
         let faulty = Arc::new(Faulty(fault));
@@ -243,7 +248,7 @@ async fn a_panic_costs_its_query_a_servfail_and_is_counted() {
         let reply = ask(&listener, &question("a.example.")).await;
         assert_eq!((rcode(&reply), &reply[..2]), (Rcode::SERVFAIL.0, &[0, 7][..]), "{fault:?}");
         assert_eq!((services.panics.value(), reply.len()), (1, question("a.example.").len()), "{fault:?}");
-        let expected = if fault == Fault::Quick { vec![] } else { vec![(Rcode::SERVFAIL, true)] };
+        let expected = if fault == Fault::FastPath { vec![] } else { vec![(Rcode::SERVFAIL, true)] };
         assert_eq!(*seen.0.lock(), expected);
     }
 }
@@ -262,24 +267,24 @@ struct Counted {
     panics: bool,
 }
 
-impl Tally for Counted {
+impl HitCounter for Counted {
     fn count(&self, request: usize, reply: usize, _elapsed: Duration) {
         assert!(!self.panics, "as the test asked");
         self.sizes.lock().push((request, reply));
     }
 }
 
-impl Directive for Cacheable {
+impl Handler for Cacheable {
     fn keyword(&self) -> &'static str {
         "cacheable"
     }
-    fn quick(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> Quick {
+    fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
         let asked = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
         reply.extend_from_slice(&request.wire[..12]);
         reply.push(asked);
-        Quick::Answered(After::Repeat { millis: 500, note: 3 })
+        FastPath::Answered(After::CachePacket { millis: 500, note: 3 })
     }
-    fn tally(&self, request: &Request<'_>, note: u8) -> Option<Arc<dyn Tally>> {
+    fn hit_counter(&self, request: &Request<'_>, note: u8) -> Option<Arc<dyn HitCounter>> {
         assert_eq!((request.query.name.to_string().as_str(), note), ("a.example.", 3));
         Some(self.counted.clone())
     }
@@ -293,9 +298,9 @@ struct CountsHits(Option<Arc<Counted>>);
 
 impl Observer for CountsHits {
     fn observe(&self, _exchange: &Exchange<'_>) {}
-    fn again(&self, exchange: &Exchange<'_>) -> Again {
+    fn packet_hits(&self, exchange: &Exchange<'_>) -> PacketHits {
         assert_eq!((exchange.answered_by, exchange.reply.len()), ("cacheable", 13));
-        self.0.clone().map_or(Again::Ignore, |counted| Again::Count(counted))
+        self.0.clone().map_or(PacketHits::Ignore, |counted| PacketHits::Count(counted))
     }
 }
 
@@ -318,13 +323,13 @@ fn replies(listener: &Arc<Listener>, packets: &mut PacketCache, now: Instant, id
 
 #[test]
 fn a_cached_packet_is_sent_under_the_requests_id_and_counted_while_it_is_right() {
-    let (services, seen, link) = (services(), Arc::new(Seen::default()), Arc::new(Cacheable::default()));
+    let (services, seen, handler) = (services(), Arc::new(Seen::default()), Arc::new(Cacheable::default()));
     let counted = Arc::new(Counted::default());
     let counting = [None, Some(counted.clone())].map(|counted| Arc::new(CountsHits(counted)) as Arc<dyn Observer>);
-    let first = listener(1, link.clone(), counting.into_iter().chain([seen.clone() as _]).collect(), &services);
+    let first = listener(1, handler.clone(), counting.into_iter().chain([seen.clone() as _]).collect(), &services);
     let (mut packets, now) = (PacketCache::default(), Instant::now());
     assert_eq!(replies(&first, &mut packets, now, &[10, 11, 12, 13]), [(10, 1), (11, 2), (12, 2), (13, 2)]);
-    for counted in [&counted, &link.counted] {
+    for counted in [&counted, &handler.counted] {
         assert_eq!(*counted.sizes.lock(), [(question("a.example.").len(), 13); 2]);
     }
     assert_eq!(*seen.0.lock(), [(Rcode::NOERROR, false); 4]);
@@ -339,8 +344,8 @@ fn a_cached_packet_is_sent_under_the_requests_id_and_counted_while_it_is_right()
 #[test]
 fn a_panic_while_a_packet_hit_is_counted_costs_no_answer() {
     let counted = Arc::new(Counted { panics: true, ..Counted::default() });
-    let (services, link) = (services(), Arc::new(Cacheable { counted, ..Cacheable::default() }));
-    let listener = listener(1, link, vec![], &services);
+    let (services, handler) = (services(), Arc::new(Cacheable { counted, ..Cacheable::default() }));
+    let listener = listener(1, handler, vec![], &services);
     let (mut packets, now) = (PacketCache::default(), Instant::now());
     replies(&listener, &mut packets, now, &[10, 11]);
     assert_eq!(replies(&listener, &mut packets, now, &[12]), [(12, 2)]);

@@ -74,7 +74,7 @@ mod tests {
     use std::sync::Arc;
 
     fn table(zones: &[&str]) -> ZoneTable {
-        let chain = Arc::new(Chain { links: Box::new([]) });
+        let chain = Arc::new(Chain { handlers: Box::new([]) });
         let mut table = ZoneTable::default();
         for (index, zone) in zones.iter().enumerate() {
             let block = Arc::new(Block { chain: chain.clone(), observers: Box::new([]), udp_cap: None, client_subnet: None });

@@ -26,7 +26,7 @@ const CACHED: usize = 50;
 
 /// What became of the queries of one transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct HitCounter {
     pub sent: usize,
     /// No answer, for whatever cause, names cached and not.
     pub lost: [usize; 2],
@@ -36,7 +36,7 @@ pub struct Tally {
     pub wrong: usize,
 }
 
-impl Tally {
+impl HitCounter {
     /// What was of no use.
     pub fn missed(&self) -> usize {
         self.lost[0] + self.lost[1] + self.failed + self.wrong
@@ -68,7 +68,7 @@ impl Tally {
 }
 
 /// As it stands in the table: missed of sent, and what kind of miss, if there are any.
-impl fmt::Display for Tally {
+impl fmt::Display for HitCounter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {}", self.missed(), self.sent)?;
         if self.missed() > 0 {
@@ -99,9 +99,9 @@ fn cached_name(number: usize) -> String {
 /// A polite client that asks until it is stopped.
 pub struct Polite {
     stop: Arc<AtomicBool>,
-    udp: JoinHandle<Tally>,
-    fresh_connections: JoinHandle<Tally>,
-    one_connection: JoinHandle<Tally>,
+    udp: JoinHandle<HitCounter>,
+    fresh_connections: JoinHandle<HitCounter>,
+    one_connection: JoinHandle<HitCounter>,
 }
 
 impl Polite {
@@ -112,7 +112,7 @@ impl Polite {
             let name = Name { text, is_cached: false };
             // An answer may have been lost on a machine that does something else.
             let is_there = (0..3).any(|_| {
-                let mut tally = Tally::default();
+                let mut tally = HitCounter::default();
                 let answer = ask_once(server, &query(&name.text, A), Duration::from_secs(2));
                 tally.note(&name, answer.as_deref());
                 tally.missed() == 0
@@ -133,7 +133,7 @@ impl Polite {
     }
 
     /// Waits for what is on the way; over UDP, and over TCP.
-    pub fn finish(self) -> [Tally; 2] {
+    pub fn finish(self) -> [HitCounter; 2] {
         self.stop.store(true, Ordering::Relaxed);
         let [udp, mut tcp, one] =
             [self.udp, self.fresh_connections, self.one_connection].map(|client| client.join().expect("it does not panic"));
@@ -190,13 +190,13 @@ pub fn tcp_from(source: IpAddr, server: SocketAddr, patience: Duration) -> io::R
     Ok(socket.into())
 }
 
-fn ask_udp(server: SocketAddr, stop: &AtomicBool) -> Tally {
+fn ask_udp(server: SocketAddr, stop: &AtomicBool) -> HitCounter {
     let sockets: Vec<UdpSocket> = (0..UDP_SOCKETS).map(|_| udp_from(source(server, 9), server)).collect();
     for socket in &sockets {
         socket.set_nonblocking(true).expect("a socket can be told not to wait");
     }
     let mut open: HashMap<(usize, u16), (Name, Instant)> = HashMap::new();
-    let (mut tally, mut number, mut next) = (Tally::default(), 0, Instant::now());
+    let (mut tally, mut number, mut next) = (HitCounter::default(), 0, Instant::now());
     let mut buffer = [0; 4096];
     loop {
         let stopping = stop.load(Ordering::Relaxed);
@@ -240,21 +240,21 @@ fn wait(sockets: &[UdpSocket]) {
     _ = poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 2_000_000 }));
 }
 
-fn ask_on_fresh_connections(server: SocketAddr, stop: &AtomicBool) -> Tally {
+fn ask_on_fresh_connections(server: SocketAddr, stop: &AtomicBool) -> HitCounter {
     let (mut asked, mut number) = (Vec::new(), 0);
     let mut next = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         number += 1;
         asked.push(std::thread::spawn(move || {
             let name = name(number);
-            let mut tally = Tally::default();
+            let mut tally = HitCounter::default();
             tally.note(&name, ask_on_a_connection(server, &query(&name.text, A)).ok().as_deref());
             tally
         }));
         next = after(next, 2 * TCP_INTERVAL);
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
-    let mut tally = Tally::default();
+    let mut tally = HitCounter::default();
     for one in asked {
         tally.add(one.join().expect("it does not panic"));
     }
@@ -297,8 +297,8 @@ pub fn take_message(received: &mut Vec<u8>) -> Option<Vec<u8>> {
 }
 
 /// A client with a connection that it keeps, and opens anew when the server has closed it; what was asked on it is lost then.
-fn ask_on_one_connection(server: SocketAddr, stop: &AtomicBool) -> Tally {
-    let mut tally = Tally::default();
+fn ask_on_one_connection(server: SocketAddr, stop: &AtomicBool) -> HitCounter {
+    let mut tally = HitCounter::default();
     let mut open: HashMap<u16, (Name, Instant)> = HashMap::new();
     let mut connection: Option<(TcpStream, Vec<u8>)> = None;
     let (mut number, mut next) = (0_u16, Instant::now());

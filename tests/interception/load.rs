@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What became of the queries of one client.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct HitCounter {
     pub asked: usize,
     /// Got no answer with an address; when they were sent, counted from the first query.
     pub lost: Vec<Duration>,
@@ -37,7 +37,7 @@ pub struct Tally {
     pub tcp_lost: usize,
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for HitCounter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {} lost over UDP, {} of {} over TCP", self.lost.len(), self.asked, self.tcp_lost, self.tcp_asked)
     }
@@ -54,7 +54,7 @@ pub enum Ports {
 
 pub struct Load {
     stop: Arc<AtomicBool>,
-    udp: JoinHandle<Tally>,
+    udp: JoinHandle<HitCounter>,
     tcp: JoinHandle<(usize, usize)>,
 }
 
@@ -69,7 +69,7 @@ impl Load {
     }
 
     /// Stops asking, once enough has been asked to tell anything, and waits for what is on the way.
-    pub fn finish(self) -> Tally {
+    pub fn finish(self) -> HitCounter {
         self.stop.store(true, Ordering::Relaxed);
         let mut tally = self.udp.join().expect("the client does not panic");
         (tally.tcp_asked, tally.tcp_lost) = self.tcp.join().expect("the client does not panic");
@@ -109,7 +109,7 @@ impl Asker {
     }
 }
 
-fn ask_udp(ports: Ports, stop: &AtomicBool) -> Tally {
+fn ask_udp(ports: Ports, stop: &AtomicBool) -> HitCounter {
     let mut question = query(NAME, "A");
     let place = |index: usize| CLUSTER_IPS[index % CLUSTER_IPS.len()];
     let mut askers: VecDeque<Asker> = (0..PORTS * CLUSTER_IPS.len()).map(|index| Asker::new(place(index))).collect();
@@ -146,7 +146,7 @@ fn ask_udp(ports: Ports, stop: &AtomicBool) -> Tally {
     }
     lost.extend(askers.iter().flat_map(|asker| asker.open.values()).map(|sent| *sent - start));
     lost.sort();
-    Tally { asked, lost, ..Tally::default() }
+    HitCounter { asked, lost, ..HitCounter::default() }
 }
 
 fn ask_tcp(stop: &AtomicBool) -> (usize, usize) {

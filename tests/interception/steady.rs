@@ -25,12 +25,12 @@ pub struct Steady<'a> {
     cluster: &'a Cluster,
     overruns: usize,
     stop: Arc<AtomicBool>,
-    clients: Vec<(String, JoinHandle<Tally>)>,
+    clients: Vec<(String, JoinHandle<HitCounter>)>,
 }
 
 /// What became of the queries of one client.
 #[derive(Debug)]
-pub struct Tally {
+pub struct HitCounter {
     pub asked: usize,
     /// When those were sent that got no answer.
     pub lost: Vec<Instant>,
@@ -38,7 +38,7 @@ pub struct Tally {
 
 /// Of all clients.
 pub struct Tallies {
-    pub clients: Vec<(String, Tally)>,
+    pub clients: Vec<(String, HitCounter)>,
     /// Datagrams that were lost to the machine meanwhile.
     pub overruns: usize,
 }
@@ -59,8 +59,8 @@ impl<'a> Steady<'a> {
     /// Stops asking and waits for what is on the way.
     pub fn finish(self) -> Tallies {
         self.stop.store(true, Ordering::Relaxed);
-        let finish = |(who, client): (String, JoinHandle<Tally>)| (who, client.join().expect("the client does not panic"));
-        let clients: Vec<(String, Tally)> = self.clients.into_iter().map(finish).collect();
+        let finish = |(who, client): (String, JoinHandle<HitCounter>)| (who, client.join().expect("the client does not panic"));
+        let clients: Vec<(String, HitCounter)> = self.clients.into_iter().map(finish).collect();
         for (who, tally) in &clients {
             assert!(tally.asked > 20, "{who}: too few to tell anything");
         }
@@ -76,7 +76,7 @@ impl Tallies {
 
     /// Nothing that was sent from `gone` on is lost but to the machine, and before that hardly anything.
     pub fn assert_hardly_any_lost(&self, gone: Instant) {
-        for (who, Tally { asked, lost }) in &self.clients {
+        for (who, HitCounter { asked, lost }) in &self.clients {
             assert!(
                 lost.len() <= IN_HAND + self.overruns,
                 "{who}: {} of {asked} lost, {} to the machine",
@@ -88,7 +88,7 @@ impl Tallies {
     }
 
     fn assert_none_lost_of(&self, when: &str, is_of: impl Fn(Instant) -> bool) {
-        let lost = |tally: &Tally| tally.lost.iter().filter(|sent| is_of(**sent)).count();
+        let lost = |tally: &HitCounter| tally.lost.iter().filter(|sent| is_of(**sent)).count();
         let told: Vec<String> =
             self.clients.iter().map(|(who, tally)| format!("{who}: {} of {}", lost(tally), tally.asked)).collect();
         let all: usize = self.clients.iter().map(|(_, tally)| lost(tally)).sum();
@@ -96,7 +96,7 @@ impl Tallies {
     }
 }
 
-fn ask_until(socket: &UdpSocket, stop: &AtomicBool) -> Tally {
+fn ask_until(socket: &UdpSocket, stop: &AtomicBool) -> HitCounter {
     socket.set_nonblocking(true).expect("a socket can be told not to wait");
     let mut question = query(NAME, "A");
     let (mut asked, mut open) = (0_u16, HashMap::new());
@@ -110,7 +110,7 @@ fn ask_until(socket: &UdpSocket, stop: &AtomicBool) -> Tally {
             let _earlier = socket.send(&question.to_vec().expect("a query of ours encodes"));
             asked = asked.checked_add(1).expect("fewer queries than IDs");
         } else if open.is_empty() || stopped.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
-            return Tally { asked: asked.into(), lost: open.into_values().collect() };
+            return HitCounter { asked: asked.into(), lost: open.into_values().collect() };
         }
         // Not a read timeout: the kernel counts those in ticks of up to 10 ms.
         std::thread::sleep(INTERVAL);

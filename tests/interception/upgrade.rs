@@ -5,7 +5,7 @@ use crate::cluster::{
     leaves_untracked, rules, shell,
 };
 use crate::fallback::BOTH;
-use crate::load::{Load, Ports, Tally};
+use crate::load::{HitCounter, Load, Ports};
 use crate::steady::IN_HAND;
 use crate::support::client::metric;
 use crate::support::processes::children;
@@ -47,7 +47,7 @@ struct Loads<'a> {
 
 /// What became of their queries, and how many datagrams were lost to the machine meanwhile.
 struct Tallies {
-    clients: Vec<(&'static str, Tally)>,
+    clients: Vec<(&'static str, HitCounter)>,
     overruns: usize,
 }
 

@@ -1,10 +1,11 @@
 //! The watchdog's end: it reads and writes the configuration's files. A file system may hang, so each request has a thread of its own. Which files
 //! those are follows from the command line and from what they name, never from what the server says.
 
-use super::host_snapshot::{Host, HostSnapshot, SnapshotRecorder, ThisHost};
+use super::host_snapshot::{HostSnapshot, SnapshotRecorder};
 use super::{FileReply, FileRequest, file_of, text_of};
+use crate::app::corefile_template::{target, template};
+use crate::app::host::{Host, ThisHost};
 use crate::app::load::{CorefileSource, LoadError};
-use crate::app::rendering::{target, template};
 use crate::cli::{Corefile, Mode};
 use crate::deadline;
 use crate::kube_dns::watch::{WatchedPaths, Watcher};

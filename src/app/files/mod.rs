@@ -9,8 +9,9 @@ mod file_server;
 mod host_snapshot;
 
 pub use file_server::FileServer;
-pub use host_snapshot::{Host, HostSnapshot, SnapshotRecorder, ThisHost};
+pub use host_snapshot::{HostSnapshot, SnapshotRecorder};
 
+use crate::app::host::Host;
 use crate::corefile::read_at_most;
 use crate::kube_dns::WriteError;
 use crate::kube_dns::watch::PlacedWatches;

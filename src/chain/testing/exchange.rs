@@ -1,14 +1,14 @@
 //! For the tests of observers: exchanges to see, and an output to read.
 
-use crate::chain::{Exchange, Failure, Peer, Purpose, Request, Services, Transport};
+use crate::chain::{Exchange, Failure, Peer, ProcessContext, Purpose, Request, Transport};
 use crate::message::{Name, Query, Rcode, RecordType};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Services with a registry of one worker.
-pub fn services() -> Services {
-    Services::new(1, 1 << 20)
+/// A process with a registry of one worker.
+pub fn services() -> ProcessContext {
+    ProcessContext::new(1, 1 << 20)
 }
 
 /// An exchange, owned. Made by [`Sample::new`] and then changed by field.

@@ -5,8 +5,8 @@ mod exchange;
 pub use exchange::{PlainRecord, Sample, SharedOutput, services};
 
 use super::{
-    Answer, BlockConfig, BuildContext, Built, Chain, Directive, Failure, Interfaces, Loaders, Next, Outcome, ParseContext, Peer,
-    Purpose, Quick, Request, Services, Transport,
+    Answer, BlockConfig, BuildContext, Built, Chain, Failure, FastPath, Handler, Interfaces, Loaders, Next, Outcome,
+    ParseContext, Peer, ProcessContext, Purpose, Request, Transport,
 };
 use crate::corefile::{self, Diagnostics, Loader};
 use crate::message::{Name, Query, Rcode, RecordType, Response, TtlRule};
@@ -66,7 +66,7 @@ fn print(diagnostics: &Diagnostics, sources: &corefile::Sources) -> String {
 }
 
 /// Builds the only part of `block` for the root zone on `dns://127.0.0.1:53`.
-pub fn build(block: &BlockConfig, services: &Services) -> Built {
+pub fn build(block: &BlockConfig, services: &ProcessContext) -> Built {
     let [part] = block.parts.as_slice() else { panic!("{} parts where one is tested", block.parts.len()) };
     let zone = Name::root();
     let servers = ["dns://127.0.0.1:53".to_owned()];
@@ -108,14 +108,14 @@ impl Question {
         }
     }
     /// Asks a chain of this one link, whose end answers REFUSED.
-    pub async fn ask(&self, link: &Arc<dyn Directive>) -> Outcome {
-        let end: Arc<dyn Directive> = Arc::new(Fixed(Ok(Rcode::REFUSED)));
-        Arc::new(Chain { links: Box::new([link.clone(), end]) }).start().run(self.request()).await
+    pub async fn ask(&self, handler: &Arc<dyn Handler>) -> Outcome {
+        let end: Arc<dyn Handler> = Arc::new(Fixed(Ok(Rcode::REFUSED)));
+        Arc::new(Chain { handlers: Box::new([handler.clone(), end]) }).start().run(self.request()).await
     }
-    /// Asks the link in the quick gear; the reply, if it gave one.
-    pub fn ask_quickly(&self, link: &dyn Directive) -> (Quick, Vec<u8>) {
+    /// Asks the link in the fast path; the reply, if it gave one.
+    pub fn ask_quickly(&self, handler: &dyn Handler) -> (FastPath, Vec<u8>) {
         let mut reply = Vec::new();
-        (link.quick(&self.request(), &mut reply), reply)
+        (handler.serve_fast(&self.request(), &mut reply), reply)
     }
     /// The reply that the client gets.
     pub fn reply(&self, answer: &Answer) -> Vec<u8> {
@@ -134,7 +134,7 @@ impl Question {
 /// A link that gives everyone the same outcome: the end of a chain under test.
 pub struct Fixed(pub Result<Rcode, Failure>);
 
-impl Directive for Fixed {
+impl Handler for Fixed {
     fn keyword(&self) -> &'static str {
         "fixed"
     }

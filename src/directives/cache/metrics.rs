@@ -2,7 +2,7 @@
 
 use super::entry::{Kind, Payload};
 use super::store::{Evicted, Store};
-use crate::chain::Tally;
+use crate::chain::HitCounter;
 use crate::metrics::{Counter, Gauge, Registry};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl Hits {
     }
 }
 
-impl Tally for Hits {
+impl HitCounter for Hits {
     fn count(&self, _request: usize, _reply: usize, _elapsed: Duration) {
         self.increment();
     }

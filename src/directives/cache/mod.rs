@@ -1,7 +1,7 @@
 //! The `cache` directive; see README.md beside this file.
 
 mod entry;
-mod link;
+mod handler;
 mod metrics;
 mod parse;
 mod shard;
@@ -12,14 +12,14 @@ mod verdict;
 #[cfg(test)]
 mod wire;
 
-pub use transfer::{Bounds, Reading, Tally, TransferError, export, import};
+pub use transfer::{Bounds, ClockReading, TransferCount, TransferError, export, import};
 pub use verdict::{Verdict, judge};
 
 use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Configured, MemoryBudget, ParseContext, Part};
 use crate::corefile::Directive;
 use crate::message::{LowerName, Name, Response};
 use entry::{Age, Entry};
-use link::{Cache, Inner, KEYWORD, Kept, Policy};
+use handler::{Cache, Inner, KEYWORD, Kept, Policy};
 use metrics::Metrics;
 use parse::Config;
 use std::sync::Arc;
@@ -42,7 +42,8 @@ impl Configured for Config {
         // What was kept under another `disable` may not be served under this one.
         let disabled = self.disabled.each_ref().map(|zones| join(zones));
         let key = format!("cache {} {:?} {label} {disabled:?}", join(context.block_zones), context.servers);
-        let kept = context.services.carry.adopt_or(&key, || Kept::new(self.capacity, context.services, context.servers, &label));
+        let kept =
+            context.services.reload_state.adopt_or(&key, || Kept::new(self.capacity, context.services, context.servers, &label));
         let covers_all = context.block_zones.iter().all(|served| zones.iter().any(|zone| served.is_within(zone)));
         let inner = Arc::new(Inner {
             zones: (!covers_all).then(|| lower(zones)),
@@ -53,7 +54,7 @@ impl Configured for Config {
         });
         let budget = context.services.cache_memory.clone();
         let background = Box::pin(maintain(inner.clone(), self.capacity, budget));
-        Ok(Built { link: Some(Arc::new(Cache(inner))), background: vec![background], ..Built::default() })
+        Ok(Built { handler: Some(Arc::new(Cache(inner))), background: vec![background], ..Built::default() })
     }
 }
 

@@ -3,14 +3,14 @@
 //! the reader and the writer it is given.
 //!
 //! All numbers are big-endian. The header: `nldc`, the format's version (8 bits), the writer's clock in milliseconds (64). Then sections:
-//! 1, the length of a key (16), the key of a cache as [`Carry`] has it; and in each its answers: 2, marks (8: 1 a denial, 2 used
+//! 1, the length of a key (16), the key of a cache as [`ReloadState`] has it; and in each its answers: 2, marks (8: 1 a denial, 2 used
 //! lately), flags of the key (8), TTL in seconds (32), age in milliseconds (64), length (16), the message with an OPT record for what only that
 //! holds. At the end 0.
 
 use super::entry::{Copied, Kind, Moment};
-use super::link::{AUTHORITATIVE, CHECKING_DISABLED, Kept};
+use super::handler::{AUTHORITATIVE, CHECKING_DISABLED, Kept};
 use super::verdict::judge;
-use crate::chain::Carry;
+use crate::chain::ReloadState;
 use crate::message::{KeyFlags, QuestionKey, Response};
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ const ADDITIONAL_COUNT: std::ops::Range<usize> = 10..12;
 
 /// One moment on two clocks: this process's, and the one that all processes of a machine share (CLOCK_MONOTONIC).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct ClockReading {
     pub now: Instant,
     pub uptime: Duration,
 }
@@ -49,7 +49,7 @@ pub struct Bounds {
 
 /// What became of answers that were written or read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct TransferCount {
     pub kept: usize,
     /// No room, no cache for them here, expired clocks, or no such answer as could be kept.
     pub refused: usize,
@@ -78,12 +78,17 @@ pub enum TransferError {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn export(carry: &Carry, out: &mut impl Write, reading: Reading, bounds: Bounds) -> io::Result<Tally> {
-    let mut tally = Tally::default();
+pub fn export(
+    reload_state: &ReloadState,
+    out: &mut impl Write,
+    reading: ClockReading,
+    bounds: Bounds,
+) -> io::Result<TransferCount> {
+    let mut count = TransferCount::default();
     let uptime = u64::try_from(reading.uptime.as_millis()).unwrap_or(u64::MAX);
     out.write_all(&[&MAGIC[..], &[VERSION], &uptime.to_be_bytes()].concat())?;
     let mut left = bounds.octets;
-    'caches: for (key, kept) in carry.all::<Kept>() {
+    'caches: for (key, kept) in reload_state.all::<Kept>() {
         let Ok(length) = u16::try_from(key.len()) else { continue };
         out.write_all(&[&[SECTION][..], &length.to_be_bytes(), key.as_bytes()].concat())?;
         let now = kept.store.moment(reading.now);
@@ -93,19 +98,19 @@ pub fn export(carry: &Carry, out: &mut impl Write, reading: Reading, bounds: Bou
             }
             for copied in shard {
                 let Some(octets) = encode(&copied, now) else {
-                    tally.refused += 1;
+                    count.refused += 1;
                     continue;
                 };
                 let Some(rest) = left.checked_sub(octets.len()) else { break 'caches };
                 left = rest;
                 out.write_all(&octets)?;
-                tally.kept += 1;
+                count.kept += 1;
             }
         }
     }
     out.write_all(&[END])?;
     out.flush()?;
-    Ok(tally)
+    Ok(count)
 }
 
 /// `None` for a message that is too long with its OPT record.
@@ -127,21 +132,26 @@ fn encode(copied: &Copied<Response>, now: Moment) -> Option<Vec<u8>> {
 ///
 /// # Errors
 /// Nothing more can be read, or is.
-pub fn import(carry: &Carry, input: &mut impl Read, reading: Reading, bounds: Bounds) -> Result<Tally, TransferError> {
-    let mut tally = Tally::default();
+pub fn import(
+    reload_state: &ReloadState,
+    input: &mut impl Read,
+    reading: ClockReading,
+    bounds: Bounds,
+) -> Result<TransferCount, TransferError> {
+    let mut count = TransferCount::default();
     let mut input = input.take(bounds.octets.try_into().unwrap_or(u64::MAX));
-    match import_all(carry, &mut input, reading, bounds.until, &mut tally) {
-        Err(TransferError::Read(_)) if input.limit() == 0 => Err(TransferError::TooMuch(tally.kept)),
-        outcome => outcome.map(|()| tally),
+    match import_all(reload_state, &mut input, reading, bounds.until, &mut count) {
+        Err(TransferError::Read(_)) if input.limit() == 0 => Err(TransferError::TooMuch(count.kept)),
+        outcome => outcome.map(|()| count),
     }
 }
 
 fn import_all(
-    carry: &Carry,
+    reload_state: &ReloadState,
     input: &mut impl Read,
-    reading: Reading,
+    reading: ClockReading,
     until: Instant,
-    tally: &mut Tally,
+    count: &mut TransferCount,
 ) -> Result<(), TransferError> {
     let header: [u8; 13] = take(input).map_err(|_| TransferError::NotACache)?;
     let (magic, rest) = header.split_at(MAGIC.len());
@@ -157,22 +167,22 @@ fn import_all(
     let mut kept = None;
     loop {
         if Instant::now() >= until {
-            return Err(TransferError::TooMuch(tally.kept));
+            return Err(TransferError::TooMuch(count.kept));
         }
         let [tag] = take(input)?;
         match tag {
             END => return Ok(()),
             SECTION => {
                 let key = take_long(input)?;
-                let key = String::from_utf8(key).map_err(|_| TransferError::Malformed(tally.kept))?;
-                kept = carry.find::<Kept>(&key);
+                let key = String::from_utf8(key).map_err(|_| TransferError::Malformed(count.kept))?;
+                kept = reload_state.find::<Kept>(&key);
             }
             ANSWER => {
                 let answer = Answer::read(input)?;
                 let is_kept = kept.as_deref().is_some_and(|kept| adopt(kept, answer, elapsed, reading.now));
-                *(if is_kept { &mut tally.kept } else { &mut tally.refused }) += 1;
+                *(if is_kept { &mut count.kept } else { &mut count.refused }) += 1;
             }
-            _ => return Err(TransferError::Malformed(tally.kept)),
+            _ => return Err(TransferError::Malformed(count.kept)),
         }
     }
 }

@@ -7,7 +7,7 @@ mod tests;
 
 pub use parse::parse;
 
-use crate::chain::{Again, BuildContext, BuildError, Built, Configured, Exchange, Level, LineSink, Observer};
+use crate::chain::{BuildContext, BuildError, Built, Configured, Exchange, Level, LineSink, Observer, PacketHits};
 use consolidate::{Consolidation, Pattern};
 use futures_util::future::BoxFuture;
 use std::fmt;
@@ -90,8 +90,8 @@ impl Observer for Report {
     }
 
     /// No failure is ever given again.
-    fn again(&self, _exchange: &Exchange<'_>) -> Again {
-        Again::Ignore
+    fn packet_hits(&self, _exchange: &Exchange<'_>) -> PacketHits {
+        PacketHits::Ignore
     }
 }
 

@@ -37,7 +37,7 @@ mod upstream_set;
 mod upstream_socket;
 
 use crate::chain::{
-    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Directive, Failure, Next, Outcome, ParseContext, Part,
+    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Failure, Handler, Next, Outcome, ParseContext, Part,
     Request, Transport,
 };
 use crate::corefile;
@@ -64,7 +64,7 @@ pub fn parse(directive: &corefile::Directive, block: &mut BlockConfig, context: 
 impl Configured for ForwardConfig {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
         let forward = Arc::new(Forward::new(self, context));
-        let mut built = Built { link: Some(forward.clone()), ..Built::default() };
+        let mut built = Built { handler: Some(forward.clone()), ..Built::default() };
         let upstreams = &forward.exchanger.upstreams;
         if upstreams.has_hosts() {
             built.background.push(Box::pin(upstreams.clone().keep_resolved()));
@@ -228,7 +228,7 @@ impl Forward {
     }
 }
 
-impl Directive for Forward {
+impl Handler for Forward {
     fn keyword(&self) -> &'static str {
         KEYWORD
     }

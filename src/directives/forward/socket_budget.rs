@@ -1,7 +1,7 @@
 //! How many sockets to upstreams the process may open: UDP and TCP, all upstreams, all workers, and both plans of a reload.
 
 use super::metrics::SocketMetrics;
-use crate::chain::Carry;
+use crate::chain::ReloadState;
 use crate::metrics::Registry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,8 +26,8 @@ pub struct SocketPermit(Arc<SocketBudget>);
 
 impl SocketBudget {
     /// The budget of the process, which all plans share.
-    pub fn shared(carry: &Carry, registry: &Registry) -> Arc<Self> {
-        carry.adopt_or("forward sockets", || {
+    pub fn shared(reload_state: &ReloadState, registry: &Registry) -> Arc<Self> {
+        reload_state.adopt_or("forward sockets", || {
             // Read once: programs that run already keep to the old range when it is changed.
             let ports = std::fs::read_to_string(PORT_RANGE).ok();
             let limit = limit(ports.as_deref(), rustix::process::getrlimit(rustix::process::Resource::Nofile).current);

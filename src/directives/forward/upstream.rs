@@ -11,7 +11,7 @@ use super::spoof_guard::SpoofGuard;
 use super::tcp_pool::TcpPool;
 use super::udp_pool::UdpPool;
 use super::upstream_query::UpstreamQuery;
-use crate::chain::{Carry, Transport};
+use crate::chain::{ReloadState, Transport};
 use crate::message::Response;
 use crate::metrics::Registry;
 use std::net::SocketAddr;
@@ -53,11 +53,11 @@ impl Upstream {
         address: SocketAddr,
         settings: &UpstreamSettings,
         registry: &Registry,
-        carry: &Carry,
+        reload_state: &ReloadState,
         sockets: &Arc<SocketBudget>,
     ) -> Arc<Self> {
         let new = || Self::new(address, settings.clone(), registry, sockets.clone());
-        carry.adopt_or(&format!("forward upstream {address} {settings:?}"), new)
+        reload_state.adopt_or(&format!("forward upstream {address} {settings:?}"), new)
     }
 
     /// Sends `query` and waits for the answer for at most the read timeout. Within it, the query is sent again as [`RetrySchedule`] says: when it seems

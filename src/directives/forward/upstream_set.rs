@@ -59,9 +59,9 @@ pub struct UpstreamSet {
 
 impl UpstreamSet {
     pub fn new(config: &ForwardConfig, settings: UpstreamSettings, context: &BuildContext<'_>) -> Self {
-        let (registry, carry) = (&context.services.registry, &context.services.carry);
-        let sockets = SocketBudget::shared(carry, registry);
-        let adopt = |address: &SocketAddr| Upstream::adopt_or_new(*address, &settings, registry, carry, &sockets);
+        let (registry, reload_state) = (&context.services.registry, &context.services.reload_state);
+        let sockets = SocketBudget::shared(reload_state, registry);
+        let adopt = |address: &SocketAddr| Upstream::adopt_or_new(*address, &settings, registry, reload_state, &sockets);
         let resolvers = &config.options.resolvers;
         let mut sources = Vec::new();
         let mut why_empty = NoUpstreams::Empty;
@@ -76,7 +76,7 @@ impl UpstreamSet {
                     why_empty = NoUpstreams::Unresolved(name.to_string());
                     let key = format!("forward host {name}:{port} {resolvers:?} {settings:?}");
                     let new = || Host { name: name.clone(), port: *port, upstreams: ArcSwap::default() };
-                    sources.push(UpstreamSource::Host(carry.adopt_or(&key, new)));
+                    sources.push(UpstreamSource::Host(reload_state.adopt_or(&key, new)));
                 }
             }
         }

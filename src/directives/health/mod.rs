@@ -65,14 +65,14 @@ fn healthy() -> HttpAnswer {
 mod tests {
     use super::parse;
     use crate::chain::testing::{build, configure};
-    use crate::chain::{HttpAnswer, Services};
+    use crate::chain::{HttpAnswer, ProcessContext};
     use std::time::Duration;
 
     #[test]
     fn health_is_served_on_the_address_written() {
         let (block, said) = configure(parse, "health 127.0.0.1:8091");
         assert_eq!(said, "");
-        let built = build(&block, &Services::new(1, 0));
+        let built = build(&block, &ProcessContext::new(1, 0));
         let [endpoint] = built.endpoints.as_slice() else { panic!("one endpoint") };
         assert_eq!((endpoint.address, endpoint.path), ("127.0.0.1:8091".parse().unwrap(), "/health"));
         let expected = HttpAnswer { status: 200, content_type: "text/plain; charset=utf-8", body: "OK".into() };
@@ -84,7 +84,7 @@ mod tests {
     fn health_is_served_on_port_8080_of_every_address_by_default() {
         let (block, said) = configure(parse, "health");
         assert_eq!(said, "");
-        let address = build(&block, &Services::new(1, 0)).endpoints[0].address;
+        let address = build(&block, &ProcessContext::new(1, 0)).endpoints[0].address;
         assert!(address.ip().is_unspecified(), "{address}");
         assert_eq!(address.port(), 8080);
     }
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn health_stays_200_while_the_process_stops() {
         let (block, _) = configure(parse, "health :8091");
-        let services = Services::new(1, 0);
+        let services = ProcessContext::new(1, 0);
         let built = build(&block, &services);
         services.lifecycle.set_stopping();
         assert_eq!((built.endpoints[0].answer)().status, 200);

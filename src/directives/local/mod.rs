@@ -3,8 +3,8 @@
 mod zones;
 
 use crate::chain::{
-    After, Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Directive as Link, Failure, Next, Outcome,
-    ParseContext, Part, Quick, Request,
+    After, Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Failure, FastPath, Handler, Next, Outcome,
+    ParseContext, Part, Request,
 };
 use crate::corefile::{Directive, value};
 use crate::message::{Class, Query, RecordType, Response, TtlRule};
@@ -33,11 +33,11 @@ impl Configured for LocalConfig {
         );
         let ready = READY.iter().map(|(name, qtype)| Ready::new(name, *qtype)).collect::<Result<_, _>>();
         let ready = ready.map_err(|error| BuildError(format!("local: its answers cannot be composed: {error}")))?;
-        Ok(Built { link: Some(Arc::new(Local { ready, requests })), ..Built::default() })
+        Ok(Built { handler: Some(Arc::new(Local { ready, requests })), ..Built::default() })
     }
 }
 
-/// Questions answered in the quick gear: what a resolver asks of its own accord.
+/// Questions answered in the fast path: what a resolver asks of its own accord.
 const READY: [(&[u8], RecordType); 4] = [
     (zones::LOCALHOST, RecordType::A),
     (zones::LOCALHOST, RecordType::AAAA),
@@ -78,18 +78,18 @@ impl Local {
     }
 }
 
-impl Link for Local {
+impl Handler for Local {
     fn keyword(&self) -> &'static str {
         KEYWORD
     }
 
-    fn quick(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> Quick {
+    fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
         if Self::place(request.query).is_none() {
-            return Quick::Pass;
+            return FastPath::Pass;
         }
-        let Some(response) = self.ready(request.query) else { return Quick::Slow };
+        let Some(response) = self.ready(request.query) else { return FastPath::Slow };
         response.write(request.query, request.wire, request.reply(TtlRule::Keep), reply);
-        Quick::Answered(After::Nothing)
+        FastPath::Answered(After::Nothing)
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
@@ -112,19 +112,19 @@ impl Link for Local {
 mod tests {
     use super::parse;
     use crate::chain::testing::{Question, build, configure};
-    use crate::chain::{After, Directive, Quick, Services};
+    use crate::chain::{After, FastPath, Handler, ProcessContext};
     use crate::message::{Class, Rcode, RecordType};
     use std::sync::Arc;
 
-    fn link(services: &Services) -> Arc<dyn Directive> {
+    fn handler(services: &ProcessContext) -> Arc<dyn Handler> {
         let (block, said) = configure(parse, "local");
         assert_eq!(said, "");
-        build(&block, services).link.unwrap()
+        build(&block, services).handler.unwrap()
     }
 
     async fn ask(name: &str, qtype: RecordType) -> (Rcode, Vec<String>) {
         let question = Question::new(name, qtype);
-        let answer = question.ask(&link(&Services::new(1, 0))).await.unwrap();
+        let answer = question.ask(&handler(&ProcessContext::new(1, 0))).await.unwrap();
         (answer.response.rcode(), question.records(&answer))
     }
 
@@ -179,18 +179,18 @@ mod tests {
 
     #[tokio::test]
     async fn localhost_of_a_domain_is_answered_and_counted() {
-        let services = Services::new(1, 0);
-        let link = link(&services);
+        let services = ProcessContext::new(1, 0);
+        let handler = handler(&services);
         for (qtype, expected) in [
             (RecordType::A, "answer localhost.Example.net. 604800 IN A 127.0.0.1".to_owned()),
             (RecordType::AAAA, "answer localhost.Example.net. 604800 IN AAAA ::1".to_owned()),
             (RecordType::SOA, soa("localhost.Example.net.")),
         ] {
             let question = Question::new("localhost.Example.net.", qtype);
-            let answer = question.ask(&link).await.unwrap();
+            let answer = question.ask(&handler).await.unwrap();
             assert_eq!((answer.response.rcode(), question.records(&answer)), (Rcode::NOERROR, vec![expected]));
         }
-        Question::new("localhost.", RecordType::A).ask(&link).await.unwrap();
+        Question::new("localhost.", RecordType::A).ask(&handler).await.unwrap();
         assert!(services.registry.encode().contains("coredns_local_localhost_requests_total 3\n"));
     }
 
@@ -210,13 +210,13 @@ mod tests {
         }
         let mut wire = Question::new("localhost.", RecordType::A).wire;
         *wire.last_mut().unwrap() = Class::CH.0 as u8;
-        let answer = Question::from_wire(wire).ask(&link(&Services::new(1, 0))).await.unwrap();
+        let answer = Question::from_wire(wire).ask(&handler(&ProcessContext::new(1, 0))).await.unwrap();
         assert_eq!(answer.response.rcode(), Rcode::REFUSED);
     }
 
     #[test]
     fn both_gears_give_the_same_answer_in_the_clients_case() {
-        let link = link(&Services::new(1, 0));
+        let handler = handler(&ProcessContext::new(1, 0));
         for (name, qtype) in [
             ("LocalHost.", RecordType::A),
             ("localhost.", RecordType::AAAA),
@@ -224,9 +224,9 @@ mod tests {
             (&format!("1.{}ip6.arpa.", "0.".repeat(31)), RecordType::PTR),
         ] {
             let question = Question::new(name, qtype);
-            let (quick, reply) = question.ask_quickly(&*link);
-            assert_eq!(quick, Quick::Answered(After::Nothing), "{name}");
-            let slow = futures_util::FutureExt::now_or_never(question.ask(&link)).unwrap().unwrap();
+            let (quick, reply) = question.ask_quickly(&*handler);
+            assert_eq!(quick, FastPath::Answered(After::Nothing), "{name}");
+            let slow = futures_util::FutureExt::now_or_never(question.ask(&handler)).unwrap().unwrap();
             assert!(reply.get(12..).is_some_and(|rest| rest.starts_with(question.query.question(&question.wire))), "{name}");
             assert_eq!(reply, question.reply(&slow), "{name}");
         }
@@ -234,15 +234,15 @@ mod tests {
 
     #[test]
     fn the_quick_gear_passes_what_is_not_local_and_leaves_rare_answers_to_the_slow_one() {
-        let link = link(&Services::new(1, 0));
+        let handler = handler(&ProcessContext::new(1, 0));
         for (name, qtype, expected) in [
-            ("example.org.", RecordType::A, Quick::Pass),
-            ("10.in-addr.arpa.", RecordType::PTR, Quick::Pass),
-            ("localhost.", RecordType::TXT, Quick::Slow),
-            ("app.localhost.", RecordType::A, Quick::Slow),
-            ("localhost.example.org.", RecordType::A, Quick::Slow),
+            ("example.org.", RecordType::A, FastPath::Pass),
+            ("10.in-addr.arpa.", RecordType::PTR, FastPath::Pass),
+            ("localhost.", RecordType::TXT, FastPath::Slow),
+            ("app.localhost.", RecordType::A, FastPath::Slow),
+            ("localhost.example.org.", RecordType::A, FastPath::Slow),
         ] {
-            assert_eq!(Question::new(name, qtype).ask_quickly(&*link), (expected, Vec::new()), "{name}");
+            assert_eq!(Question::new(name, qtype).ask_quickly(&*handler), (expected, Vec::new()), "{name}");
         }
     }
 

@@ -4,8 +4,8 @@ mod probes;
 mod watch;
 
 use crate::chain::{
-    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Directive as Link, Next, Outcome, ParseContext, Part,
-    Quick, Request, Upstreams,
+    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, FastPath, Handler, Next, Outcome, ParseContext, Part,
+    Request, Upstreams,
 };
 use crate::corefile::{Directive, value};
 use crate::message::{Rcode, RecordType, Response};
@@ -30,8 +30,8 @@ impl Configured for LoopConfig {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
         let watch = Arc::new(Watch::new(context.zone.clone(), Upstreams::of(context)));
         let registry = &context.services.registry;
-        let link = Loop::new(watch.clone(), context.servers.into(), registry.clone());
-        Ok(Built { link: Some(Arc::new(link)), background: vec![Box::pin(watch.run())], ..Built::default() })
+        let handler = Loop::new(watch.clone(), context.servers.into(), registry.clone());
+        Ok(Built { handler: Some(Arc::new(handler)), background: vec![Box::pin(watch.run())], ..Built::default() })
     }
 }
 
@@ -78,13 +78,13 @@ impl Drop for Loop {
     }
 }
 
-impl Link for Loop {
+impl Handler for Loop {
     fn keyword(&self) -> &'static str {
         KEYWORD
     }
 
-    fn quick(&self, request: &Request<'_>, _reply: &mut Vec<u8>) -> Quick {
-        if request.query.qtype == RecordType::HINFO { Quick::Slow } else { Quick::Pass }
+    fn serve_fast(&self, request: &Request<'_>, _reply: &mut Vec<u8>) -> FastPath {
+        if request.query.qtype == RecordType::HINFO { FastPath::Slow } else { FastPath::Pass }
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {

@@ -1,6 +1,6 @@
 use super::parse;
 use crate::chain::testing::{Question, build, configure};
-use crate::chain::{Ask, BuildContext, Built, Directive, Listing, Quick, Services, Upstreams};
+use crate::chain::{Ask, BuildContext, Built, FastPath, Handler, Listing, ProcessContext, Upstreams};
 use crate::message::{Name, Query, Rcode, RecordType};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ const UPSTREAM: &str = "127.0.0.53:53";
 /// An upstream that can be switched between answering, sending what it is asked back to us, and silence.
 #[derive(Default)]
 struct Elsewhere {
-    link: OnceLock<Weak<dyn Directive>>,
+    handler: OnceLock<Weak<dyn Handler>>,
     forwards_to_us: AtomicBool,
     is_silent: AtomicBool,
     asked: AtomicUsize,
@@ -25,8 +25,8 @@ impl Elsewhere {
         self.asked.fetch_add(1, Ordering::Relaxed);
         *self.last.lock() = query.clone();
         if self.forwards_to_us.load(Ordering::Relaxed) {
-            let link = self.link.get().and_then(Weak::upgrade).unwrap();
-            let answer = Question::from_wire(query).ask(&link).await.unwrap();
+            let handler = self.handler.get().and_then(Weak::upgrade).unwrap();
+            let answer = Question::from_wire(query).ask(&handler).await.unwrap();
             assert_eq!((answer.from, answer.response.rcode()), ("loop", Rcode::NXDOMAIN));
         }
         !self.is_silent.load(Ordering::Relaxed)
@@ -37,8 +37,8 @@ impl Elsewhere {
 }
 
 struct Bench {
-    services: Services,
-    link: Arc<dyn Directive>,
+    services: ProcessContext,
+    handler: Arc<dyn Handler>,
     elsewhere: Arc<Elsewhere>,
     listing: Listing,
     upstreams: Arc<Upstreams>,
@@ -54,9 +54,9 @@ impl Bench {
 fn bench(elsewhere: Elsewhere) -> Bench {
     let (block, said) = configure(parse, "loop");
     assert_eq!(said, "");
-    let services = Services::new(1, 0);
-    let Built { link, background, .. } = build(&block, &services);
-    let link = link.unwrap();
+    let services = ProcessContext::new(1, 0);
+    let Built { handler, background, .. } = build(&block, &services);
+    let handler = handler.unwrap();
     for task in background {
         tokio::spawn(task);
     }
@@ -69,9 +69,9 @@ fn bench(elsewhere: Elsewhere) -> Bench {
     };
     let upstreams = Upstreams::of(&context);
     let elsewhere = Arc::new(elsewhere);
-    assert!(elsewhere.link.set(Arc::downgrade(&link)).is_ok());
+    assert!(elsewhere.handler.set(Arc::downgrade(&handler)).is_ok());
     let listing = list(&upstreams, &elsewhere);
-    Bench { services, link, elsewhere, listing, upstreams }
+    Bench { services, handler, elsewhere, listing, upstreams }
 }
 
 fn list(upstreams: &Arc<Upstreams>, elsewhere: &Arc<Elsewhere>) -> Listing {
@@ -82,7 +82,7 @@ fn list(upstreams: &Arc<Upstreams>, elsewhere: &Arc<Elsewhere>) -> Listing {
     listing
 }
 
-fn gauge(services: &Services) -> Option<String> {
+fn gauge(services: &ProcessContext) -> Option<String> {
     let series = "nodelocaldns_loop_detected{server=\"dns://127.0.0.1:53\",to=\"127.0.0.53:53\",zone=\".\"} ";
     services.registry.encode().lines().find_map(|line| line.strip_prefix(series).map(str::to_owned))
 }
@@ -167,25 +167,25 @@ async fn a_probe_that_is_over_means_nothing() {
     let bench = bench(Elsewhere::default());
     sleep(Duration::from_secs(10)).await;
     let replayed = Question::from_wire(bench.elsewhere.last.lock().clone());
-    assert_eq!(replayed.ask(&bench.link).await.unwrap().from, "fixed");
+    assert_eq!(replayed.ask(&bench.handler).await.unwrap().from, "fixed");
     assert!(!bench.is_looping());
 }
 
 #[tokio::test(start_paused = true)]
 async fn other_hinfo_queries_are_handed_on() {
     let bench = bench(Elsewhere::default());
-    assert_eq!(Question::new("1.2.", RecordType::HINFO).ask(&bench.link).await.unwrap().from, "fixed");
-    assert_eq!(Question::new("1.2.", RecordType::HINFO).ask_quickly(&*bench.link).0, Quick::Slow);
-    assert_eq!(Question::new("1.2.", RecordType::A).ask_quickly(&*bench.link).0, Quick::Pass);
+    assert_eq!(Question::new("1.2.", RecordType::HINFO).ask(&bench.handler).await.unwrap().from, "fixed");
+    assert_eq!(Question::new("1.2.", RecordType::HINFO).ask_quickly(&*bench.handler).0, FastPath::Slow);
+    assert_eq!(Question::new("1.2.", RecordType::A).ask_quickly(&*bench.handler).0, FastPath::Pass);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_replaced_chain_takes_its_gauges_with_it() {
-    let Bench { services, link, listing: _listing, .. } =
+    let Bench { services, handler, listing: _listing, .. } =
         bench(Elsewhere { forwards_to_us: true.into(), ..Elsewhere::default() });
     sleep(Duration::from_secs(1)).await;
     assert_eq!(gauge(&services).as_deref(), Some("1"));
-    drop(link);
+    drop(handler);
     assert_eq!(gauge(&services), None);
 }
 

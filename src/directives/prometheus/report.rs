@@ -1,7 +1,7 @@
 //! Counts exchanges. A series is made when its first exchange comes, as in the reference. From then on all that an exchange is counted in is found
 //! at once, side by side.
 
-use crate::chain::{Again, Exchange, Observer, Tally, Transport};
+use crate::chain::{Exchange, HitCounter, Observer, PacketHits, Transport};
 use crate::message::{Rcode, RecordType};
 use crate::metrics::{Counter, Histogram, Registry, SIZE_BUCKETS, TIME_BUCKETS};
 use std::net::SocketAddr;
@@ -53,7 +53,7 @@ struct SiteSeries {
 }
 
 /// The last rcode that fits in a header. Only an upstream gives others (RFC 6891 section 6.1.3), 4,080 if it will; they have no row
-/// kept, so that it makes no memory of them; each such answer, of the slow gear alone, looks its series up in the registry.
+/// kept, so that it makes no memory of them; each such answer, of the slow path alone, looks its series up in the registry.
 const LAST_PLAIN_RCODE: u16 = 15;
 
 /// Lists of rows: for each of two transports, two families, two states of the DO bit, and the types.
@@ -73,7 +73,7 @@ struct Row {
     next: OnceLock<Arc<Row>>,
 }
 
-impl Tally for Row {
+impl HitCounter for Row {
     fn count(&self, request: usize, reply: usize, elapsed: Duration) {
         self.requests.increment();
         if let Some(dnssec_ok) = &self.dnssec_ok {
@@ -185,8 +185,8 @@ impl Observer for Report {
         self.with_row(exchange, |row| row.count(exchange.request.wire.len(), exchange.reply.len(), exchange.elapsed));
     }
 
-    fn again(&self, exchange: &Exchange<'_>) -> Again {
-        self.with_row(exchange, |row| Again::Count(row.clone())).unwrap_or(Again::Ignore)
+    fn packet_hits(&self, exchange: &Exchange<'_>) -> PacketHits {
+        self.with_row(exchange, |row| PacketHits::Count(row.clone())).unwrap_or(PacketHits::Ignore)
     }
 }
 

@@ -67,14 +67,14 @@ fn state(lifecycle: &Lifecycle) -> HttpAnswer {
 #[cfg(test)]
 mod tests {
     use super::parse;
-    use crate::chain::Services;
+    use crate::chain::ProcessContext;
     use crate::chain::testing::{build, configure};
 
     #[test]
     fn ready_follows_the_life_of_the_process() {
         let (block, said) = configure(parse, "ready 127.0.0.1:8091");
         assert_eq!(said, "");
-        let services = Services::new(1, 0);
+        let services = ProcessContext::new(1, 0);
         let built = build(&block, &services);
         let [endpoint] = built.endpoints.as_slice() else { panic!("one endpoint") };
         assert_eq!((endpoint.address, endpoint.path), ("127.0.0.1:8091".parse().unwrap(), "/ready"));
@@ -93,7 +93,7 @@ mod tests {
     fn ready_is_served_on_port_8181_of_every_address_by_default() {
         let (block, said) = configure(parse, "ready");
         assert_eq!(said, "");
-        let address = build(&block, &Services::new(1, 0)).endpoints[0].address;
+        let address = build(&block, &ProcessContext::new(1, 0)).endpoints[0].address;
         assert!(address.ip().is_unspecified(), "{address}");
         assert_eq!(address.port(), 8181);
     }

@@ -1,8 +1,8 @@
 //! The `whoami` directive; see README.md beside this file.
 
 use crate::chain::{
-    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Directive as Link, Failure, Next, Outcome, ParseContext,
-    Part, Request,
+    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Failure, Handler, Next, Outcome, ParseContext, Part,
+    Request,
 };
 use crate::corefile::{Directive, value};
 use crate::message::{Rcode, Response, Section, WireError};
@@ -28,11 +28,11 @@ struct Whoami;
 
 impl Configured for Whoami {
     fn build(&self, _context: &BuildContext<'_>) -> Result<Built, BuildError> {
-        Ok(Built { link: Some(Arc::new(Whoami)), ..Built::default() })
+        Ok(Built { handler: Some(Arc::new(Whoami)), ..Built::default() })
     }
 }
 
-impl Link for Whoami {
+impl Handler for Whoami {
     fn keyword(&self) -> &'static str {
         KEYWORD
     }
@@ -80,14 +80,14 @@ fn tell(request: Request<'_>) -> Result<Answer, TellError> {
 mod tests {
     use super::parse;
     use crate::chain::testing::{Question, build, configure};
-    use crate::chain::{Answer, Services, Transport};
+    use crate::chain::{Answer, ProcessContext, Transport};
     use crate::message::{Rcode, RecordType};
 
     async fn told(question: Question) -> (Answer, Vec<String>) {
         let (block, said) = configure(parse, "whoami");
         assert_eq!(said, "");
-        let link = build(&block, &Services::new(1, 0)).link.unwrap();
-        let answer = question.ask(&link).await.unwrap();
+        let handler = build(&block, &ProcessContext::new(1, 0)).handler.unwrap();
+        let answer = question.ask(&handler).await.unwrap();
         let records = question.records(&answer);
         (answer, records)
     }

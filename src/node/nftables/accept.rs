@@ -2,15 +2,16 @@
 //!
 //! Only there can an accept outweigh what drops in the same chain. A chain that is not there drops nothing, and is not made.
 
+use super::accept_chain::{AcceptChain, AcceptChanges};
 use super::chains::{BaseChain, ChainName, Chains};
 use super::encode;
 use super::expression::{Expression, NftVerdict};
+use super::firewall::{ChainVerdict, Packet, chain_verdict};
+use super::hooks::{Family, NetfilterHook};
 use super::lacks;
-use super::ruleset::{Family, NetfilterHook};
 use super::socket::NetlinkSocket;
-use crate::node::desired::{ALLOW_TRAFFIC, Hook, PacketEnd, Protocol, Rule};
+use crate::node::desired::{ALLOW_TRAFFIC, PacketEnd, Protocol, Rule};
 use crate::node::error::Error;
-use crate::node::firewall::{ChainVerdict, Packet, chain_verdict};
 use netlink_bindings::nftables::{CmpOps, MetaKeys, PayloadBase};
 use std::collections::HashSet;
 use std::io;
@@ -21,23 +22,6 @@ pub struct AcceptRules {
     channel: NetlinkSocket,
 }
 
-/// A chain of iptables-nft.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AcceptChain {
-    pub is_ipv6: bool,
-    /// INPUT, else OUTPUT.
-    pub is_input: bool,
-}
-
-/// What there is to do to a chain.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AcceptChanges {
-    /// To be put to the front.
-    pub missing: Vec<Rule>,
-    /// Handles.
-    pub surplus: Vec<u64>,
-}
-
 /// What was done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AcceptCounts {
@@ -46,53 +30,16 @@ pub struct AcceptCounts {
     pub removed: usize,
 }
 
-impl AcceptChain {
-    pub const TABLE: &str = "filter";
-    const ALL: [Self; 4] = [
-        Self { is_ipv6: false, is_input: true },
-        Self { is_ipv6: false, is_input: false },
-        Self { is_ipv6: true, is_input: true },
-        Self { is_ipv6: true, is_input: false },
-    ];
-
-    pub fn name(self) -> &'static str {
-        if self.is_input { "INPUT" } else { "OUTPUT" }
-    }
-
-    /// `NFPROTO_…`
-    pub fn family(self) -> u8 {
-        (if self.is_ipv6 { libc::NFPROTO_IPV6 } else { libc::NFPROTO_IPV4 }) as u8
-    }
-
-    /// Whether rules for `hook` are for `lo` alone.
-    pub fn is_loopback(self, hook: Hook) -> bool {
-        matches!(hook, Hook::FilterInputLoopback | Hook::FilterOutputLoopback)
-    }
-
-    fn hook(self, is_loopback: bool) -> Hook {
-        match (self.is_input, is_loopback) {
-            (true, false) => Hook::FilterInput,
-            (true, true) => Hook::FilterInputLoopback,
-            (false, false) => Hook::FilterOutput,
-            (false, true) => Hook::FilterOutputLoopback,
-        }
-    }
-
-    fn holds(self, rule: &Rule) -> bool {
-        rule.address.is_ipv6() == self.is_ipv6 && [false, true].map(|is_loopback| self.hook(is_loopback)).contains(&rule.hook)
-    }
-
-    /// It in `chains`, if it is there and hooked in as iptables does, and may be changed.
-    fn find(self, chains: &Chains) -> Option<&BaseChain> {
-        let name = ChainName {
-            family: if self.is_ipv6 { Family::Ip6 } else { Family::Ip },
-            table: Self::TABLE.to_owned(),
-            name: self.name().to_owned(),
-        };
-        let at = if self.is_input { NetfilterHook::Input } else { NetfilterHook::Output };
-        let is_owned = chains.owned_tables.contains(&(name.family, name.table.clone()));
-        chains.bases.iter().find(|chain| chain.name == name && chain.base.at == at && !is_owned)
-    }
+/// The chain in `chains`, if it is there and hooked in as iptables does, and may be changed.
+fn find(chain: AcceptChain, chains: &Chains) -> Option<&BaseChain> {
+    let name = ChainName {
+        family: if chain.is_ipv6 { Family::Ip6 } else { Family::Ip },
+        table: AcceptChain::TABLE.to_owned(),
+        name: chain.name().to_owned(),
+    };
+    let at = if chain.is_input { NetfilterHook::Input } else { NetfilterHook::Output };
+    let is_owned = chains.owned_tables.contains(&(name.family, name.table.clone()));
+    chains.bases.iter().find(|base| base.name == name && base.base.at == at && !is_owned)
 }
 
 impl AcceptRules {
@@ -161,7 +108,7 @@ impl AcceptRules {
 /// What makes all chains what they should be.
 pub(in crate::node) fn due(rules: &[Rule], chains: &Chains, is_alone: bool) -> Vec<(AcceptChain, AcceptChanges)> {
     let of_chain = |chain: AcceptChain| {
-        let base = chain.find(chains)?;
+        let base = find(chain, chains)?;
         let wanted: Vec<Rule> = rules.iter().filter(|rule| chain.holds(rule)).copied().collect();
         let todo = changes(chain, &wanted, base, chains, is_alone);
         (todo != AcceptChanges::default()).then_some((chain, todo))
@@ -297,10 +244,10 @@ mod tests {
     use super::*;
     use crate::node::desired::{Interception, NodeSpec, desired};
     use crate::node::fallback_rules::Fallback;
-    use crate::node::nftables::chains::ChainRule;
+    use crate::node::nftables::chains::{ChainName, ChainRule};
     use crate::node::nftables::expression::decode;
+    use crate::node::nftables::hooks::{BaseHook, Family, NetfilterHook};
     use crate::node::nftables::message::messages;
-    use crate::node::nftables::ruleset::BaseHook;
     use netlink_bindings::nftables::OpGetruleDump;
     use netlink_bindings::traits::NetlinkRequest;
 

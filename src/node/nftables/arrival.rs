@@ -1,6 +1,7 @@
 //! Reads the sets in which the kernel notes whose packets arrive, and changes them.
 
-use super::encode::{FAMILY, arrival, header};
+use super::encode::{FAMILY, arrival};
+use super::header::header;
 use super::{InterceptionTable, socket::NetlinkSocket};
 use crate::node::arrival::{ArrivalSnapshot, Client};
 use crate::node::error::Error;

@@ -1,9 +1,9 @@
 //! The chains that stand at the hooks `input` and `output`, with all that they lead to: what a firewall is made of. Reading needs NET_ADMIN and changes nothing.
 
-use super::encode::header;
 use super::expression::{Expression, NftVerdict, attribute, decode, decode_verdict, text, value};
+use super::header::header;
+use super::hooks::{BaseHook, Family, NetfilterHook};
 use super::message::messages;
-use super::ruleset::{BaseHook, Family, NetfilterHook};
 use super::socket::NetlinkSocket;
 use netlink_bindings::nftables::{OpGetchainDump, OpGetruleDump, OpGetsetelemDump, OpGettableDump, Request, VerdictCode};
 use netlink_bindings::traits::NetlinkRequest;

@@ -1,6 +1,6 @@
 //! Connections that the kernel tracks (ctnetlink).
 
-use super::encode::header;
+use super::header::header;
 use super::socket::NetlinkSocket;
 use crate::node::desired::Protocol;
 use netlink_bindings::conntrack::{IterableTupleAttrs, Nfgenmsg, OpGetDump, Request};

@@ -7,9 +7,10 @@ mod fallback_chains;
 pub use accept::accept;
 pub use fallback_chains::replace as replace_fallback;
 
+use super::header::header;
 use crate::node::desired::{Hook, PacketEnd, Protocol, Rule};
 use netlink_bindings::nftables::{
-    Chained, CmpOps, CtKeys, MetaKeys, Nfgenmsg, PayloadBase, PushExprListAttrs, Registers, TableFlags, VerdictCode,
+    Chained, CmpOps, CtKeys, MetaKeys, PayloadBase, PushExprListAttrs, Registers, TableFlags, VerdictCode,
 };
 use netlink_bindings::traits::Pusher;
 use std::net::IpAddr;
@@ -112,13 +113,6 @@ fn chain(hook: Hook) -> Option<(&'static str, u32)> {
         Hook::RawOutput => Some(("output", libc::NF_INET_LOCAL_OUT as u32)),
         Hook::FilterInput | Hook::FilterOutput | Hook::FilterInputLoopback | Hook::FilterOutputLoopback => None,
     }
-}
-
-pub(super) fn header(family: u8, resource: u16) -> Nfgenmsg {
-    let mut header = Nfgenmsg::new();
-    header.nfgen_family = family;
-    header.set_res_id(resource);
-    header
 }
 
 /// The batch's octets. Kernels before 6.10 do not answer the two messages that bracket it, so nobody should wait for that.

@@ -168,7 +168,8 @@ pub fn change_scope(datagram: &[u8], own: &OwnTables) -> ChangeScope {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::nftables::encode::{delete, header};
+    use crate::node::nftables::encode::delete;
+    use crate::node::nftables::header::header;
     use netlink_bindings::nftables::Chained;
 
     const OWN_TABLE: ChangeScope = ChangeScope { own_table: true, ..ChangeScope::NONE };

@@ -8,6 +8,7 @@
 //! `netlink-bindings` encodes and decodes everything here; sockets are those of `netlink-sys`, which `rtnetlink` brings anyway.
 
 mod accept;
+mod accept_chain;
 pub mod arrival;
 mod chains;
 pub mod connections;
@@ -15,6 +16,9 @@ mod encode;
 mod events;
 mod expression;
 mod fallback_table;
+pub mod firewall;
+mod header;
+pub mod hooks;
 mod message;
 pub mod ruleset;
 mod socket;
@@ -26,8 +30,8 @@ pub(in crate::node) use chains::{NEW_CHAIN, NEW_RULE, NEW_TABLE};
 pub use events::{ChangeScope, Events, OwnTables, change_scope};
 pub use expression::{Expression, NftVerdict};
 pub use fallback_table::{Applied, FALLBACK_TABLE_NAME, FallbackTable, remove_fallback};
+pub use hooks::NetfilterHook;
 pub(in crate::node) use message::{messages, take_answers};
-pub use ruleset::NetfilterHook;
 
 use super::desired::Rule;
 use super::error::Error;

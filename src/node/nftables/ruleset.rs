@@ -1,7 +1,9 @@
 //! The kernel's nftables, whoever made them, as far as a DNS packet meets them. Reading needs NET_ADMIN too, and changes nothing.
 
 use super::FALLBACK_TABLE_NAME;
-use super::encode::{arrival, header};
+use super::encode::arrival;
+use super::header::header;
+use super::hooks::{BaseHook, Family, NetfilterHook};
 use super::socket::NetlinkSocket;
 use crate::node::desired::{Hook, PacketEnd, Protocol, Rule};
 use netlink_bindings::nftables::{
@@ -30,16 +32,6 @@ pub struct RulesetTable {
     pub owner: Option<u32>,
 }
 
-/// Family of a table, under the name that `nft` gives it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Family {
-    Inet,
-    Ip,
-    Ip6,
-    /// arp, bridge, netdev: packets that are no concern of ours.
-    Other,
-}
-
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedChain {
@@ -50,38 +42,6 @@ pub struct ListedChain {
     pub base: Option<BaseHook>,
     /// In their order; read only in the fallback's table and where [`ListedChain::sees_packets_untracked`].
     pub rules: Vec<ListedRule>,
-}
-
-/// Where a base chain is hooked in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BaseHook {
-    pub at: NetfilterHook,
-    pub priority: i32,
-    /// Whether packets that no rule decides on are dropped.
-    pub drops: bool,
-}
-
-/// The hooks (`NF_INET_…`) that queries and answers of this node pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum NetfilterHook {
-    Prerouting,
-    Input,
-    Output,
-    Postrouting,
-    Other,
-}
-
-impl NetfilterHook {
-    /// From `NF_INET_…`.
-    pub(super) fn of(hook: u32) -> Self {
-        match libc::c_int::try_from(hook) {
-            Ok(libc::NF_INET_PRE_ROUTING) => Self::Prerouting,
-            Ok(libc::NF_INET_LOCAL_IN) => Self::Input,
-            Ok(libc::NF_INET_LOCAL_OUT) => Self::Output,
-            Ok(libc::NF_INET_POST_ROUTING) => Self::Postrouting,
-            _ => Self::Other,
-        }
-    }
 }
 
 /// A rule.
@@ -117,48 +77,6 @@ pub enum Effect {
     Rewrite,
     /// Hands it to another chain, which was not read.
     Jump,
-}
-
-impl Family {
-    pub(in crate::node) fn of(number: u8) -> Self {
-        match libc::c_int::from(number) {
-            libc::NFPROTO_INET => Self::Inet,
-            libc::NFPROTO_IPV4 => Self::Ip,
-            libc::NFPROTO_IPV6 => Self::Ip6,
-            _ => Self::Other,
-        }
-    }
-
-    /// `NFPROTO_…`
-    pub(super) fn number(self) -> u8 {
-        let number = match self {
-            Self::Inet => libc::NFPROTO_INET,
-            Self::Ip => libc::NFPROTO_IPV4,
-            Self::Ip6 => libc::NFPROTO_IPV6,
-            Self::Other => libc::NFPROTO_UNSPEC,
-        };
-        number as u8
-    }
-
-    /// As `nft` writes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Inet => "inet",
-            Self::Ip => "ip",
-            Self::Ip6 => "ip6",
-            Self::Other => "other",
-        }
-    }
-
-    /// Whether tables of this family see packets for `address`.
-    pub fn sees(self, address: IpAddr) -> bool {
-        match self {
-            Self::Inet => true,
-            Self::Ip => address.is_ipv4(),
-            Self::Ip6 => address.is_ipv6(),
-            Self::Other => false,
-        }
-    }
 }
 
 impl Ruleset {

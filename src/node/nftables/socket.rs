@@ -1,7 +1,8 @@
 //! A netlink socket to nf_tables. The kernel works a request off while it is sent and queues the answers before `send` returns, so nothing
 //! here waits, and no async is needed.
 
-use super::encode::{Batch, FAMILY, header};
+use super::encode::{Batch, FAMILY};
+use super::header::header;
 use super::message::take_answers;
 use netlink_bindings::nftables::{OpGetruleDump, OpGettableDump, Request};
 use netlink_bindings::traits::NetlinkRequest;

@@ -2,7 +2,7 @@ use super::super::entry::{Age, Fresh, Key};
 use super::super::store::Store;
 use super::super::wire::{self, NXDOMAIN, SERVFAIL, Sections, a, response, soa};
 use super::*;
-use crate::chain::Services;
+use crate::chain::ProcessContext;
 use crate::message::{Class, RecordType};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ const KEY: &str = "cache . [\"dns://127.0.0.1:53\"] .";
 
 /// A process with one cache.
 struct Process {
-    services: Services,
+    services: ProcessContext,
     kept: Arc<Kept>,
-    reading: Reading,
+    reading: ClockReading,
 }
 
 impl Process {
     fn new(capacity: [usize; 2], octets: usize) -> Self {
-        let services = Services::new(1, octets);
+        let services = ProcessContext::new(1, octets);
         let make = || Kept::new(capacity, &services, &["dns://127.0.0.1:53".to_owned()], ".");
-        let kept = services.carry.adopt_or(KEY, make);
-        Self { kept, services, reading: Reading { now: Instant::now(), uptime: Duration::from_secs(1000) } }
+        let kept = services.reload_state.adopt_or(KEY, make);
+        Self { kept, services, reading: ClockReading { now: Instant::now(), uptime: Duration::from_secs(1000) } }
     }
     fn store(&self) -> &Store<Response> {
         &self.kept.store
@@ -39,11 +39,11 @@ impl Process {
     }
     fn export(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        export(&self.services.carry, &mut out, self.reading, all()).unwrap();
+        export(&self.services.reload_state, &mut out, self.reading, all()).unwrap();
         out
     }
-    fn import(&self, octets: &[u8]) -> Result<Tally, TransferError> {
-        import(&self.services.carry, &mut &octets[..], self.reading, all())
+    fn import(&self, octets: &[u8]) -> Result<TransferCount, TransferError> {
+        import(&self.services.reload_state, &mut &octets[..], self.reading, all())
     }
     fn age(&self, kind: Kind, name: &str, flags: u8) -> Option<Age> {
         let name = wire::name(name);
@@ -86,7 +86,7 @@ fn filled() -> Process {
 fn answers_go_over_with_their_age_and_flags() {
     let octets = filled().later(2_500).export();
     let new = Process::new([100, 100], 1 << 20).later(4_600);
-    assert_eq!(new.import(&octets).unwrap(), Tally { kept: 4, refused: 0 });
+    assert_eq!(new.import(&octets).unwrap(), TransferCount { kept: 4, refused: 0 });
     assert_eq!(new.age(Kind::Success, "one.example.", 0), Some(Age::Fresh(56)));
     assert_eq!(new.age(Kind::Success, "one.example.", 3), Some(Age::Fresh(56)));
     assert_eq!(new.age(Kind::Denial, "two.example.", 0), Some(Age::Fresh(26)));
@@ -101,7 +101,7 @@ fn what_this_process_has_learnt_itself_is_kept_whatever_comes() {
     let octets = filled().export();
     let new = Process::new([100, 100], 1 << 20).later(10_000);
     new.keep(Kind::Success, 0, 9, answer("two.example."));
-    assert_eq!(new.import(&octets).unwrap(), Tally { kept: 3, refused: 1 });
+    assert_eq!(new.import(&octets).unwrap(), TransferCount { kept: 3, refused: 1 });
     assert_eq!(new.age(Kind::Denial, "two.example.", 0), None);
     assert_eq!(new.age(Kind::Success, "two.example.", 0), Some(Age::Fresh(9)));
 }
@@ -109,9 +109,9 @@ fn what_this_process_has_learnt_itself_is_kept_whatever_comes() {
 #[test]
 fn a_cache_that_is_not_there_any_more_takes_nothing() {
     let octets = filled().export();
-    let elsewhere = Services::new(1, 1 << 20);
-    let reading = Reading { now: Instant::now(), uptime: Duration::from_secs(1000) };
-    assert_eq!(import(&elsewhere.carry, &mut &octets[..], reading, all()).unwrap(), Tally { kept: 0, refused: 4 });
+    let elsewhere = ProcessContext::new(1, 1 << 20);
+    let reading = ClockReading { now: Instant::now(), uptime: Duration::from_secs(1000) };
+    assert_eq!(import(&elsewhere.reload_state, &mut &octets[..], reading, all()).unwrap(), TransferCount { kept: 0, refused: 4 });
 }
 
 #[test]
@@ -134,9 +134,9 @@ fn what_is_written_is_bounded_in_octets_and_in_time() {
     let old = filled();
     for (octets, until) in [(150, Instant::now() + Duration::from_secs(60)), (usize::MAX, Instant::now())] {
         let mut out = Vec::new();
-        let tally = export(&old.services.carry, &mut out, old.reading, Bounds { octets, until }).unwrap();
-        assert!(tally.kept <= 2 && out.len() < 150 + 13 + 3 + KEY.len() + 1, "{tally:?}, {}", out.len());
-        assert_eq!(Process::new([9, 9], 1 << 20).import(&out).unwrap().kept, tally.kept, "and whole as far as it goes");
+        let count = export(&old.services.reload_state, &mut out, old.reading, Bounds { octets, until }).unwrap();
+        assert!(count.kept <= 2 && out.len() < 150 + 13 + 3 + KEY.len() + 1, "{count:?}, {}", out.len());
+        assert_eq!(Process::new([9, 9], 1 << 20).import(&out).unwrap().kept, count.kept, "and whole as far as it goes");
     }
 }
 
@@ -173,7 +173,7 @@ fn answers_that_no_cache_could_have_kept_are_refused_one_by_one() {
         let mut changed = octets.clone();
         changed[at] = octet;
         let new = Process::new([9, 9], 1 << 20);
-        assert_eq!(new.import(&changed).unwrap(), Tally { kept: 3, refused: 1 }, "octet {at}");
+        assert_eq!(new.import(&changed).unwrap(), TransferCount { kept: 3, refused: 1 }, "octet {at}");
     }
 }
 
@@ -222,10 +222,10 @@ fn what_never_ends_is_read_up_to_the_bounds() {
     let endless = || (&octets[..octets.len() - 1]).chain(Repeat(section.clone(), 0));
     let new = Process::new([100, 100], 1 << 20);
     let some = Bounds { octets: 1 << 16, ..all() };
-    let outcome = import(&new.services.carry, &mut endless(), new.reading, some);
+    let outcome = import(&new.services.reload_state, &mut endless(), new.reading, some);
     assert!(matches!(outcome, Err(TransferError::TooMuch(4))), "{outcome:?}");
     let brief = Bounds { until: Instant::now() + Duration::from_millis(5), ..all() };
-    let outcome = import(&new.services.carry, &mut endless(), new.reading, brief);
+    let outcome = import(&new.services.reload_state, &mut endless(), new.reading, brief);
     assert!(matches!(outcome, Err(TransferError::TooMuch(_))), "{outcome:?}");
 }
 

@@ -59,7 +59,7 @@ async fn names_outside_from_and_excepted_names_go_to_the_next_directive() {
     let without = ForwardConfig { except: vec![Name::parse("Not.example.").unwrap()], ..config };
     let forward = build_config(&without, &services);
     let chain = Arc::new(Chain {
-        links: [forward as Arc<dyn Directive>, Arc::new(Stub { keyword: "stub", rcode: Rcode::NXDOMAIN })].into(),
+        handlers: [forward as Arc<dyn Handler>, Arc::new(Stub { keyword: "stub", rcode: Rcode::NXDOMAIN })].into(),
     });
     let mut from = Vec::new();
     for name in names {
@@ -129,12 +129,12 @@ async fn next_asks_the_next_forward_and_no_other_directive() {
     let forward = build(&[denying.address], options, &services);
     for (keyword, expected) in [("forward", Rcode::REFUSED), ("whoami", Rcode::NXDOMAIN)] {
         let next = Arc::new(Stub { keyword, rcode: Rcode::REFUSED });
-        let chain = Arc::new(Chain { links: [forward.clone() as Arc<dyn Directive>, next].into() });
+        let chain = Arc::new(Chain { handlers: [forward.clone() as Arc<dyn Handler>, next].into() });
         let outcome = chain.start().run(request("nx.example.", Transport::Udp).borrow()).await;
         assert_eq!(outcome.unwrap().response.rcode(), expected, "{keyword} follows");
     }
     let next = Arc::new(Stub { keyword: "forward", rcode: Rcode::REFUSED });
-    let chain = Arc::new(Chain { links: [forward as Arc<dyn Directive>, next].into() });
+    let chain = Arc::new(Chain { handlers: [forward as Arc<dyn Handler>, next].into() });
     let outcome = chain.start().run(request("nodata.example.", Transport::Udp).borrow()).await;
     assert_eq!(outcome.unwrap().response.rcode(), Rcode::REFUSED);
 }

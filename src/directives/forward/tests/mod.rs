@@ -19,7 +19,7 @@ use super::socket_budget::SocketBudget;
 use super::spoof_guard::SpoofGuard;
 use super::target::UpstreamTarget;
 use crate::chain::{
-    BuildContext, Chain, Directive, Failure, Next, Outcome, OwnedRequest, Peer, Purpose, Request, Services, Transport,
+    BuildContext, Chain, Failure, Handler, Next, Outcome, OwnedRequest, Peer, ProcessContext, Purpose, Request, Transport,
 };
 use crate::message::{Name, Query, RecordType, Response};
 use crate::metrics::Registry;
@@ -28,8 +28,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-fn services() -> Services {
-    Services::new(2, 1 << 20)
+fn services() -> ProcessContext {
+    ProcessContext::new(2, 1 << 20)
 }
 
 /// The settings of an upstream of a `forward` without options.
@@ -57,7 +57,7 @@ pub(super) fn remote(address: SocketAddr, settings: UpstreamSettings) -> Arc<Rem
 /// A running `forward . TO...` and what it was built with.
 struct Running {
     forward: Arc<Forward>,
-    services: Services,
+    services: ProcessContext,
 }
 
 impl Running {
@@ -68,7 +68,7 @@ impl Running {
     }
 
     async fn ask(&self, request: &OwnedRequest) -> Outcome {
-        let chain = Arc::new(Chain { links: [self.forward.clone() as Arc<dyn Directive>].into() });
+        let chain = Arc::new(Chain { handlers: [self.forward.clone() as Arc<dyn Handler>].into() });
         chain.start().run(request.borrow()).await
     }
 
@@ -78,7 +78,7 @@ impl Running {
     }
 
     fn sockets(&self) -> Arc<SocketBudget> {
-        SocketBudget::shared(&self.services.carry, &self.services.registry)
+        SocketBudget::shared(&self.services.reload_state, &self.services.registry)
     }
 
     /// Value of the series whose line begins with `name`; 0 if there is none.
@@ -88,7 +88,7 @@ impl Running {
     }
 }
 
-fn build(targets: &[SocketAddr], options: ForwardOptions, services: &Services) -> Arc<Forward> {
+fn build(targets: &[SocketAddr], options: ForwardOptions, services: &ProcessContext) -> Arc<Forward> {
     let config = ForwardConfig {
         from: Name::root(),
         except: Vec::new(),
@@ -98,12 +98,12 @@ fn build(targets: &[SocketAddr], options: ForwardOptions, services: &Services) -
     build_config(&config, services)
 }
 
-fn build_config(config: &ForwardConfig, services: &Services) -> Arc<Forward> {
+fn build_config(config: &ForwardConfig, services: &ProcessContext) -> Arc<Forward> {
     in_context(services, |context| Arc::new(Forward::new(config, context)))
 }
 
 /// What a directive of the root zone on 127.0.0.1 is built with.
-fn in_context<T>(services: &Services, make: impl FnOnce(&BuildContext<'_>) -> T) -> T {
+fn in_context<T>(services: &ProcessContext, make: impl FnOnce(&BuildContext<'_>) -> T) -> T {
     let zone = Name::root();
     let servers = ["dns://127.0.0.1:53".to_owned()];
     make(&BuildContext { zone: &zone, block_zones: &[], servers: &servers, services })
@@ -146,7 +146,7 @@ struct Stub {
     rcode: crate::message::Rcode,
 }
 
-impl Directive for Stub {
+impl Handler for Stub {
     fn keyword(&self) -> &'static str {
         self.keyword
     }

@@ -53,7 +53,7 @@ async fn sockets_to_a_silent_upstream_are_bounded_whatever_the_number_of_queries
 async fn names_are_answered_while_queries_for_silent_names_hold_all_sockets() {
     let upstream = ScriptedUpstream::start(silent_or_answer).await;
     let services = services();
-    let _sockets = services.carry.adopt_or("forward sockets", || SocketBudget::new(16));
+    let _sockets = services.reload_state.adopt_or("forward sockets", || SocketBudget::new(16));
     let forward = build(&[upstream.address], long_timeout(), &services);
     let running = Running { forward, services };
     let silent = requests("s", 1500, Transport::Udp);
@@ -102,7 +102,7 @@ async fn all_upstreams_together_keep_the_socket_limit_and_each_has_one() {
     // By UDP, each worker may be closing some for others.
     for (transport, rounds, queries, beyond) in [(Transport::Udp, 30, 60, 1 + MIN_SHARED), (Transport::Tcp, 3, 600, 1)] {
         let services = services();
-        let sockets = services.carry.adopt_or("forward sockets", || SocketBudget::new(6));
+        let sockets = services.reload_state.adopt_or("forward sockets", || SocketBudget::new(6));
         let options = ForwardOptions { policy: super::super::policy::UpstreamPolicy::RoundRobin, ..long_timeout() };
         let forward = build(&upstreams.each_ref().map(|upstream| upstream.address), options, &services);
         let running = Running { forward, services };

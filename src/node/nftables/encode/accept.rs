@@ -5,7 +5,7 @@ use super::{
     Batch, SUBSYSTEM, address_offset, compare, compare_meta, compare_payload, finish, header, load_meta, protocol_number,
 };
 use crate::node::desired::{ALLOW_TRAFFIC, PacketEnd, Protocol, Rule};
-use crate::node::nftables::accept::{AcceptChain, AcceptChanges};
+use crate::node::nftables::accept_chain::{AcceptChain, AcceptChanges};
 use netlink_bindings::nftables::{Chained, MetaKeys, PayloadBase, PushExprListAttrs, Registers, VerdictCode};
 use netlink_bindings::traits::Pusher;
 

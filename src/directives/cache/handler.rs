@@ -7,8 +7,8 @@ use super::store::{Store, View};
 use super::tailored::Tailored;
 use super::verdict::{Class, Lifetimes, Verdict, judge};
 use crate::chain::{
-    After, Answer, Directive, Failure, MemoryBudget, Next, Outcome, Peer, Purpose, Quick, Request, Services, Tally, Transport,
-    unix_seconds,
+    After, Answer, Failure, FastPath, Handler, HitCounter, MemoryBudget, Next, Outcome, Peer, ProcessContext, Purpose, Request,
+    Transport, unix_seconds,
 };
 use crate::message::{LowerName, Query, Rcode, RecordType, Response, TtlRule};
 use futures_util::future::BoxFuture;
@@ -77,7 +77,7 @@ pub(super) struct Kept {
 
 impl Kept {
     /// A store with these capacities, and its gauges for each server.
-    pub fn new([success, denial]: [usize; 2], services: &Services, servers: &[String], zones: &str) -> Self {
+    pub fn new([success, denial]: [usize; 2], services: &ProcessContext, servers: &[String], zones: &str) -> Self {
         let store = Arc::new(Store::new(success, denial, services.cache_memory.clone()));
         let gauges = Gauges::new(store.clone(), &services.registry, servers, zones);
         let before_scrape: Arc<dyn Fn() + Send + Sync> = Arc::new(move || gauges.refresh());
@@ -93,7 +93,7 @@ struct Hit<'a> {
     age: Age,
 }
 
-/// What the slow gear does with a request.
+/// What the slow path does with a request.
 enum Step {
     /// Nothing is kept that may be served.
     Ask,
@@ -180,22 +180,22 @@ impl Inner {
         }
     }
 
-    fn quick(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> Quick {
+    fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
         if !self.covers(request.query) {
-            return Quick::Pass;
+            return FastPath::Pass;
         }
         let key = self.key(request.query);
         let now = self.store().moment(request.received);
-        let Some(view) = self.store().try_view(&key) else { return Quick::Slow };
-        let Some(hit) = self.select(&view, &key, now).filter(|hit| !self.must_verify(hit)) else { return Quick::Slow };
+        let Some(view) = self.store().try_view(&key) else { return FastPath::Slow };
+        let Some(hit) = self.select(&view, &key, now).filter(|hit| !self.must_verify(hit)) else { return FastPath::Slow };
         hit.entry.touch();
         let shape = request.reply(TtlRule::Set(self.reply_ttl(&hit)));
         hit.entry.payload.write(request.query, request.wire, shape, reply);
         self.count_hit(request, &hit);
-        Quick::Answered(self.after(&hit, now))
+        FastPath::Answered(self.after(&hit, now))
     }
 
-    /// What is to follow a hit of the quick gear. A fresh answer may be repeated while its age in seconds is the same; but not where prefetch
+    /// What is to follow a hit of the fast path. A fresh answer may be repeated while its age in seconds is the same; but not where prefetch
     /// counts the queries for each, and not to its last millisecond, which `now` is exact to.
     fn after(&self, hit: &Hit<'_>, now: Moment) -> After {
         if self.wants_refresh(hit, now) {
@@ -204,7 +204,7 @@ impl Inner {
         let millis = hit.entry.millis_to_next_second(now).saturating_sub(1);
         match hit.age {
             Age::Fresh(_) if millis > 0 && self.policy.prefetch.is_none() => {
-                After::Repeat { millis, note: note_of(hit.entry.kind()) }
+                After::CachePacket { millis, note: note_of(hit.entry.kind()) }
             }
             _ => After::Nothing,
         }
@@ -440,16 +440,16 @@ impl Clock {
 
 pub(super) const KEYWORD: &str = "cache";
 
-impl Directive for Cache {
+impl Handler for Cache {
     fn keyword(&self) -> &'static str {
         KEYWORD
     }
 
-    fn quick(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> Quick {
-        self.0.quick(request, reply)
+    fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
+        self.0.serve_fast(request, reply)
     }
 
-    fn tally(&self, request: &Request<'_>, note: u8) -> Option<Arc<dyn Tally>> {
+    fn hit_counter(&self, request: &Request<'_>, note: u8) -> Option<Arc<dyn HitCounter>> {
         let (metrics, kind) = (self.0.metrics(request)?, Kind::ALL.get(usize::from(note))?);
         Some(metrics.hits(*kind).clone())
     }

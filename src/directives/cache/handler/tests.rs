@@ -30,7 +30,7 @@ impl Upstream {
     }
 }
 
-impl Directive for Upstream {
+impl Handler for Upstream {
     fn keyword(&self) -> &'static str {
         "upstream"
     }
@@ -50,9 +50,9 @@ impl Directive for Upstream {
 
 /// A chain of the directive and an upstream, a clock that goes on when told to, and what the metrics say.
 struct Bench {
-    services: Services,
+    services: ProcessContext,
     chain: Arc<Chain>,
-    cache: Arc<dyn Directive>,
+    cache: Arc<dyn Handler>,
     upstream: Arc<Upstream>,
     start: Instant,
     now_millis: u64,
@@ -63,11 +63,11 @@ struct Bench {
 
 const SERVER: &str = "dns://127.0.0.1:53";
 
-fn build(config: &Config, services: &Services) -> Arc<dyn Directive> {
+fn build(config: &Config, services: &ProcessContext) -> Arc<dyn Handler> {
     let zone = Name::root();
     let servers = [SERVER.to_owned()];
     let context = BuildContext { zone: &zone, block_zones: std::slice::from_ref(&zone), servers: &servers, services };
-    config.build(&context).expect("it builds").link.expect("it has a link")
+    config.build(&context).expect("it builds").handler.expect("it has a handler")
 }
 
 impl Bench {
@@ -76,11 +76,11 @@ impl Bench {
     }
 
     fn with_upstream(config: &Config, upstream: Upstream) -> Self {
-        let services = Services::new(1, 1 << 20);
+        let services = ProcessContext::new(1, 1 << 20);
         let cache = build(config, &services);
         let upstream = Arc::new(upstream);
-        let links: [Arc<dyn Directive>; 2] = [cache.clone(), upstream.clone()];
-        let chain = Arc::new(Chain { links: Box::new(links) });
+        let handlers: [Arc<dyn Handler>; 2] = [cache.clone(), upstream.clone()];
+        let chain = Arc::new(Chain { handlers: Box::new(handlers) });
         let stopped_clock = tokio::runtime::Handle::try_current()
             .is_err()
             .then(|| tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime"));
@@ -90,8 +90,8 @@ impl Bench {
     /// Puts another configuration in the place of the first, as a reload does.
     fn reload(&mut self, config: &Config) {
         self.cache = build(config, &self.services);
-        let links: [Arc<dyn Directive>; 2] = [self.cache.clone(), self.upstream.clone()];
-        self.chain = Arc::new(Chain { links: Box::new(links) });
+        let handlers: [Arc<dyn Handler>; 2] = [self.cache.clone(), self.upstream.clone()];
+        self.chain = Arc::new(Chain { handlers: Box::new(handlers) });
     }
 
     fn wait(&mut self, millis: u64) {
@@ -108,9 +108,9 @@ impl Bench {
         Request { wire, query, peer, server: 0, zone: 0, udp_cap: None, client_subnet: None, received, purpose }
     }
 
-    fn quick(&self, asked: &(Vec<u8>, Query)) -> (Quick, Vec<u8>) {
+    fn serve_fast(&self, asked: &(Vec<u8>, Query)) -> (FastPath, Vec<u8>) {
         let mut reply = Vec::new();
-        let quick = self.cache.quick(&self.request(&Self::peer(), asked, Purpose::Answer), &mut reply);
+        let quick = self.cache.serve_fast(&self.request(&Self::peer(), asked, Purpose::Answer), &mut reply);
         (quick, reply)
     }
 
@@ -121,16 +121,16 @@ impl Bench {
         futures_util::FutureExt::now_or_never(self.chain.start().run(request)).expect("the upstream answers at once")
     }
 
-    /// As the server does: the quick gear, then the slow one if that says so, then a refresh if one is due. The reply, read.
+    /// As the server does: the fast path, then the slow one if that says so, then a refresh if one is due. The reply, read.
     fn ask(&self, asked: &(Vec<u8>, Query)) -> Told {
-        let (quick, mut reply) = self.quick(asked);
-        if quick == Quick::Slow {
+        let (quick, mut reply) = self.serve_fast(asked);
+        if quick == FastPath::Slow {
             let outcome = self.serve(asked, Purpose::Answer).expect("it is answered");
             let peer = Self::peer();
             let shape = self.request(&peer, asked, Purpose::Answer).reply(TtlRule::Keep);
             outcome.response.write(&asked.1, &asked.0, shape, &mut reply);
         }
-        if quick == Quick::Answered(After::Refresh) {
+        if quick == FastPath::Answered(After::Refresh) {
             let _ = self.serve(asked, Purpose::Refresh);
         }
         Told::read(&reply)
@@ -224,19 +224,19 @@ fn a_kept_answer_is_served_with_the_ttl_that_is_left() {
 
 #[test]
 fn a_fresh_hit_may_be_repeated_until_its_ttl_is_another_and_counts_as_a_hit_each_time() {
-    let repeat = |millis| Quick::Answered(After::Repeat { millis, note: note_of(Kind::Success) });
+    let repeat = |millis| FastPath::Answered(After::CachePacket { millis, note: note_of(Kind::Success) });
     let mut bench = Bench::new(&any_ttl());
     bench.upstream.then(positive(2, 1));
     bench.ask(&question());
-    assert_eq!(bench.quick(&question()).0, repeat(999));
+    assert_eq!(bench.serve_fast(&question()).0, repeat(999));
     bench.wait(700);
-    assert_eq!(bench.quick(&question()).0, repeat(299));
+    assert_eq!(bench.serve_fast(&question()).0, repeat(299));
     bench.wait(299);
-    assert_eq!(bench.quick(&question()).0, Quick::Answered(After::Nothing), "in its last millisecond");
+    assert_eq!(bench.serve_fast(&question()).0, FastPath::Answered(After::Nothing), "in its last millisecond");
     bench.wait(1);
-    assert_eq!(bench.quick(&question()).0, repeat(999));
+    assert_eq!(bench.serve_fast(&question()).0, repeat(999));
     let asked = question();
-    let tally = bench.cache.tally(&bench.request(&Bench::peer(), &asked, Purpose::Answer), note_of(Kind::Success));
+    let tally = bench.cache.hit_counter(&bench.request(&Bench::peer(), &asked, Purpose::Answer), note_of(Kind::Success));
     tally.expect("hits are counted").count(40, 60, Duration::from_micros(9));
     assert_eq!((bench.of_kind("coredns_cache_hits_total", "success"), bench.counter("requests_total")), (5.0, 6.0));
 }
@@ -247,8 +247,8 @@ fn a_hit_is_served_by_the_quick_gear_in_the_clients_spelling() {
     bench.upstream.then(positive(60, 1));
     bench.ask(&question());
     let asked = query("A.eXample.", wire::A, 0, None);
-    let (quick, reply) = bench.quick(&asked);
-    assert!(matches!(quick, Quick::Answered(_)));
+    let (quick, reply) = bench.serve_fast(&asked);
+    assert!(matches!(quick, FastPath::Answered(_)));
     assert_eq!(reply.get(..2), Some(&[0x12, 0x34][..]));
     assert_eq!(reply.get(12..24), asked.0.get(12..24));
 }
@@ -256,7 +256,7 @@ fn a_hit_is_served_by_the_quick_gear_in_the_clients_spelling() {
 #[test]
 fn nothing_is_written_when_nothing_is_kept() {
     let bench = Bench::new(&any_ttl());
-    assert_eq!(bench.quick(&question()), (Quick::Slow, vec![]));
+    assert_eq!(bench.serve_fast(&question()), (FastPath::Slow, vec![]));
 }
 
 #[test]
@@ -406,11 +406,11 @@ fn a_disabled_zone_is_not_kept() {
 fn names_outside_the_zones_pass_by() {
     let bench = Bench::new(&Config { zones: vec![Name::parse("sub.example.").expect("a zone")], ..any_ttl() });
     bench.upstream.then(positive(60, 1));
-    assert_eq!(bench.quick(&question()).0, Quick::Pass);
+    assert_eq!(bench.serve_fast(&question()).0, FastPath::Pass);
     bench.serve(&question(), Purpose::Answer).expect("passed on");
     bench.serve(&question(), Purpose::Answer).expect("passed on");
     assert_eq!(bench.upstream.asked(), 2);
-    assert_eq!(bench.quick(&query("x.sub.example.", wire::A, 0, None)).0, Quick::Slow);
+    assert_eq!(bench.serve_fast(&query("x.sub.example.", wire::A, 0, None)).0, FastPath::Slow);
 }
 
 #[test]

@@ -10,8 +10,8 @@ mod walk;
 
 pub use walk::{ChainVerdict, chain_verdict};
 
-use super::desired::{Hook, PacketEnd, Protocol, Rule};
-use super::nftables::{ChainName, Chains, NetfilterHook};
+use super::{ChainName, Chains, NetfilterHook};
+use crate::node::desired::{Hook, PacketEnd, Protocol, Rule};
 use std::fmt;
 use std::net::IpAddr;
 

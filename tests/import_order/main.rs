@@ -1,9 +1,12 @@
 //! Imports go one way: a layer knows those before it in the list below, never one after it, and a directive's room never another's.
 //! Read off the tokens of src/**.rs, so that macros count and comments and strings do not.
 
+mod cycles;
+mod imports;
+
+use imports::{imports, module_path, source_files, source_root};
 use nodelocaldns::directives::ORDER;
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The layers, each of which may import those before it. `main` is the binary, which sees the library from outside.
 const LAYERS: &[&str] = &[
@@ -38,7 +41,7 @@ fn every_import_goes_up_the_list_of_layers() {
         let source = std::fs::read_to_string(source_root().join(&file)).expect("a source file can be read");
         wrong.extend(violations(&file, &source));
     }
-    assert!(wrong.is_empty(), "imports against the order (tests/import_order.rs has it):\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "imports against the order (tests/import_order has it):\n{}", wrong.join("\n"));
 }
 
 #[test]
@@ -46,7 +49,7 @@ fn every_top_level_module_is_a_layer() {
     for file in source_files() {
         let module = module_path(&file);
         let known = module.first().is_none_or(|layer| LAYERS.contains(&layer.as_str()));
-        assert!(known, "src/{}: its top-level module has no place in LAYERS of tests/import_order.rs", file.display());
+        assert!(known, "src/{}: its top-level module has no place in LAYERS of tests/import_order", file.display());
     }
 }
 
@@ -110,11 +113,8 @@ fn a_directive_that_imports_a_sibling_is_found() {
 
 /// One line for each import of `source`, standing in `file` below src, that goes against the order.
 fn violations(file: &Path, source: &str) -> Vec<String> {
-    let tokens: TokenStream = source.parse().unwrap_or_else(|e| panic!("src/{}: {e}", file.display()));
     let module = module_path(file);
-    let mut imports = Vec::new();
-    collect(tokens, &module, &mut imports);
-    let told = imports.iter().filter_map(|import| {
+    let told = imports(file, source).into_iter().filter_map(|import| {
         let why = objection(&module, &import.path)?;
         Some(format!("src/{}:{}: {} {why}", file.display(), import.line, import.path.join("::")))
     });
@@ -133,114 +133,4 @@ fn objection(module: &[String], path: &[String]) -> Option<String> {
     let (own_room, wanted_room) = (room(module)?, room(path)?);
     let is_keyword = ORDER.iter().any(|keyword| keyword.name == wanted_room);
     (is_keyword && own_room != wanted_room).then(|| format!("is another directive's room, seen from {own_room}"))
-}
-
-/// A path from the crate's root, and its line.
-struct Import {
-    path: Vec<String>,
-    line: usize,
-}
-
-/// Every `crate::…` and `super::…` of `tokens`, which stand in `module`.
-fn collect(tokens: TokenStream, module: &[String], imports: &mut Vec<Import>) {
-    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    let mut index = 0;
-    while let Some(token) = tokens.get(index) {
-        let line = token.span().start().line;
-        match token {
-            TokenTree::Group(group) => {
-                let inner = index.checked_sub(2).and_then(|start| inline_module(&tokens[start..index]));
-                let module: Vec<String> = module.iter().cloned().chain(inner).collect();
-                collect(group.stream(), &module, imports);
-            }
-            TokenTree::Ident(_) if is_word(token, "crate") || is_word(token, "super") => {
-                let mut base = if is_word(token, "crate") { &[][..] } else { parent(module) };
-                index += 1;
-                while separator(&tokens[index..]) && tokens.get(index + 2).is_some_and(|next| is_word(next, "super")) {
-                    base = parent(base);
-                    index += 3;
-                }
-                expand(&tokens[index..], base.to_vec(), line, imports);
-                continue;
-            }
-            _ => {}
-        }
-        index += 1;
-    }
-}
-
-/// Paths that go on with `::name`, `::{a, b::c}` or neither from `path`.
-fn expand(tokens: &[TokenTree], mut path: Vec<String>, line: usize, imports: &mut Vec<Import>) {
-    let mut rest = tokens;
-    while separator(rest) {
-        match rest.get(2) {
-            Some(TokenTree::Ident(ident)) => path.push(ident.to_string().trim_start_matches("r#").to_owned()),
-            Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
-                let inner: Vec<TokenTree> = group.stream().into_iter().collect();
-                for element in inner.split(|token| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ',')) {
-                    let Some(first @ TokenTree::Ident(ident)) = element.first() else { continue };
-                    let name = ident.to_string().trim_start_matches("r#").to_owned();
-                    let own = if is_word(first, "self") { None } else { Some(name) };
-                    expand(&element[1..], path.iter().cloned().chain(own).collect(), line, imports);
-                }
-                return;
-            }
-            _ => break,
-        }
-        rest = &rest[3..];
-    }
-    imports.push(Import { path, line });
-}
-
-fn separator(tokens: &[TokenTree]) -> bool {
-    let colon = |token: Option<&TokenTree>| matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == ':');
-    colon(tokens.first()) && colon(tokens.get(1))
-}
-
-fn is_word(token: &TokenTree, word: &str) -> bool {
-    matches!(token, TokenTree::Ident(ident) if ident == word)
-}
-
-fn parent(module: &[String]) -> &[String] {
-    module.split_last().map_or(&[], |(_, above)| above)
-}
-
-/// The name in `mod name`, the two tokens before a block.
-fn inline_module(tokens: &[TokenTree]) -> Option<String> {
-    match tokens {
-        [keyword, TokenTree::Ident(name)] if is_word(keyword, "mod") => Some(name.to_string()),
-        _ => None,
-    }
-}
-
-/// `corefile/tree.rs` is `corefile::tree`, `corefile/mod.rs` is `corefile`, `lib.rs` the root.
-fn module_path(file: &Path) -> Vec<String> {
-    let mut parts: Vec<String> =
-        file.with_extension("").components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
-    if parts.last().is_some_and(|last| last == "mod" || parts == ["lib"]) {
-        parts.pop();
-    }
-    parts
-}
-
-fn source_root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
-}
-
-/// Every Rust file below src.
-fn source_files() -> Vec<PathBuf> {
-    let mut folders = vec![source_root()];
-    let mut files = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).expect("src can be read") {
-            let path = entry.expect("src can be read").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push(path.strip_prefix(source_root()).expect("it was found below src").to_owned());
-            }
-        }
-    }
-    assert!(files.len() > LAYERS.len(), "src was not found");
-    files
 }

@@ -7,9 +7,9 @@ use std::sync::{Arc, Weak};
 
 /// Shared state of directives by key, held weakly: what no plan uses any longer is gone.
 #[derive(Default)]
-pub struct Carry(Mutex<HashMap<String, Weak<dyn Any + Send + Sync>>>);
+pub struct ReloadState(Mutex<HashMap<String, Weak<dyn Any + Send + Sync>>>);
 
-impl Carry {
+impl ReloadState {
     /// The state under `key` if it lives and is a `T`; else a new one. Keys begin with the directive's keyword and name its zone and
     /// whatever makes the state unfit for another configuration.
     pub fn adopt_or<T: Any + Send + Sync>(&self, key: &str, new: impl FnOnce() -> T) -> Arc<T> {
@@ -38,34 +38,34 @@ impl Carry {
 
 #[cfg(test)]
 mod tests {
-    use super::Carry;
+    use super::ReloadState;
 
     #[test]
     fn state_is_adopted_while_somebody_holds_it_and_made_anew_after() {
-        let carry = Carry::default();
-        let first = carry.adopt_or("cache .", || 1_u32);
-        assert_eq!(*carry.adopt_or("cache .", || 2_u32), 1);
-        assert_eq!(*carry.adopt_or("cache example.", || 3_u32), 3);
+        let reload_state = ReloadState::default();
+        let first = reload_state.adopt_or("cache .", || 1_u32);
+        assert_eq!(*reload_state.adopt_or("cache .", || 2_u32), 1);
+        assert_eq!(*reload_state.adopt_or("cache example.", || 3_u32), 3);
         drop(first);
-        assert_eq!(*carry.adopt_or("cache .", || 4_u32), 4);
+        assert_eq!(*reload_state.adopt_or("cache .", || 4_u32), 4);
     }
 
     #[test]
     fn state_that_lives_is_found_by_its_key_and_by_its_type() {
-        let carry = Carry::default();
-        let first = carry.adopt_or("cache .", || 1_u32);
-        let _of_another_type = carry.adopt_or("forward .", || 2_u64);
-        assert_eq!(carry.find::<u32>("cache ."), Some(first.clone()));
-        assert_eq!((carry.find::<u64>("cache ."), carry.find::<u32>("cache example.")), (None, None));
-        assert_eq!(carry.all::<u32>(), [("cache .".to_owned(), first.clone())]);
+        let reload_state = ReloadState::default();
+        let first = reload_state.adopt_or("cache .", || 1_u32);
+        let _of_another_type = reload_state.adopt_or("forward .", || 2_u64);
+        assert_eq!(reload_state.find::<u32>("cache ."), Some(first.clone()));
+        assert_eq!((reload_state.find::<u64>("cache ."), reload_state.find::<u32>("cache example.")), (None, None));
+        assert_eq!(reload_state.all::<u32>(), [("cache .".to_owned(), first.clone())]);
         drop(first);
-        assert_eq!((carry.find::<u32>("cache ."), carry.all::<u32>().len()), (None, 0));
+        assert_eq!((reload_state.find::<u32>("cache ."), reload_state.all::<u32>().len()), (None, 0));
     }
 
     #[test]
     fn state_of_another_type_is_not_adopted() {
-        let carry = Carry::default();
-        let _first = carry.adopt_or("cache .", || 1_u32);
-        assert_eq!(*carry.adopt_or("cache .", || 2_u64), 2);
+        let reload_state = ReloadState::default();
+        let _first = reload_state.adopt_or("cache .", || 1_u32);
+        assert_eq!(*reload_state.adopt_or("cache .", || 2_u64), 2);
     }
 }

@@ -12,7 +12,7 @@ struct Tailor {
     asked: AtomicUsize,
 }
 
-impl Directive for Tailor {
+impl Handler for Tailor {
     fn keyword(&self) -> &'static str {
         "upstream"
     }
@@ -53,17 +53,17 @@ fn with_scope(plain: &Response, subnet: &ClientSubnet, scope: u8) -> Response {
 struct Scene {
     chain: Arc<Chain>,
     upstream: Arc<Tailor>,
-    services: Services,
+    services: ProcessContext,
     start: Instant,
     seconds: u64,
 }
 
 impl Scene {
     fn new(scope: Option<u8>) -> Self {
-        let services = Services::new(1, 1 << 20);
+        let services = ProcessContext::new(1, 1 << 20);
         let cache = build(&any_ttl(), &services);
         let upstream = Arc::new(Tailor { scope: Mutex::new(scope), ..Tailor::default() });
-        let chain = Arc::new(Chain { links: Box::new([cache, upstream.clone()]) });
+        let chain = Arc::new(Chain { handlers: Box::new([cache, upstream.clone()]) });
         Self { chain, upstream, services, start: Instant::now(), seconds: 0 }
     }
 

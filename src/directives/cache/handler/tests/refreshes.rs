@@ -18,9 +18,9 @@ fn popular_answers_are_fetched_before_they_expire() {
     let mut bench = Bench::new(&Config { prefetch: Some(prefetch), ..any_ttl() });
     bench.upstream.then(positive(2, 1));
     bench.ask(&question());
-    assert_eq!(bench.quick(&question()).0, Quick::Answered(After::Nothing));
-    assert_eq!(bench.quick(&question()).0, Quick::Answered(After::Refresh));
-    assert_eq!(bench.quick(&question()).0, Quick::Answered(After::Nothing), "one refresh at a time");
+    assert_eq!(bench.serve_fast(&question()).0, FastPath::Answered(After::Nothing));
+    assert_eq!(bench.serve_fast(&question()).0, FastPath::Answered(After::Refresh));
+    assert_eq!(bench.serve_fast(&question()).0, FastPath::Answered(After::Nothing), "one refresh at a time");
     bench.serve(&question(), Purpose::Refresh).expect("renewed");
     bench.wait(1_200);
     bench.upstream.instead(Ok(positive(9, 77)));
@@ -37,9 +37,9 @@ fn prefetch_waits_for_its_share_of_the_ttl() {
     bench.upstream.then(positive(95, 1));
     bench.ask(&question());
     bench.wait(84_000);
-    assert_eq!(bench.quick(&question()).0, Quick::Answered(After::Nothing));
+    assert_eq!(bench.serve_fast(&question()).0, FastPath::Answered(After::Nothing));
     bench.wait(1_000);
-    assert_eq!(bench.quick(&question()).0, Quick::Answered(After::Refresh), "10 left of 95: a tenth, rounded up");
+    assert_eq!(bench.serve_fast(&question()).0, FastPath::Answered(After::Refresh), "10 left of 95: a tenth, rounded up");
 }
 
 #[test]
@@ -77,8 +77,8 @@ fn stale_answer_is_refreshed_after_it_was_served() {
     bench.ask(&question());
     bench.wait(2_000);
     bench.upstream.instead(Ok(positive(2, 77)));
-    assert_eq!(bench.quick(&question()).0, Quick::Answered(After::Refresh));
-    assert_eq!(bench.quick(&question()).0, Quick::Answered(After::Nothing), "one refresh at a time");
+    assert_eq!(bench.serve_fast(&question()).0, FastPath::Answered(After::Refresh));
+    assert_eq!(bench.serve_fast(&question()).0, FastPath::Answered(After::Nothing), "one refresh at a time");
     bench.serve(&question(), Purpose::Refresh).expect("renewed");
     assert_eq!(bench.ask(&question()), Told::positive(2, 77));
 }
@@ -204,7 +204,7 @@ fn verify_serves_the_stale_answer_after_its_timeout_and_keeps_the_late_one() {
         assert_eq!(answer.from, "cache");
         assert_eq!(bench.counter("served_stale_total"), 1.0);
         bench.upstream.gate.as_ref().expect("a gate").add_permits(1);
-        while bench.quick(&asked).0 == Quick::Slow {
+        while bench.serve_fast(&asked).0 == FastPath::Slow {
             tokio::task::yield_now().await;
         }
         let told = bench.ask(&asked);

@@ -1,0 +1,34 @@
+//! The template of the agent's Corefile and where the rendered one is written, as the command line says.
+
+use crate::cli::Agent;
+use crate::corefile::SystemLoader;
+use crate::deadline;
+use crate::kube_dns::render::{PillarValues, ServiceAddress};
+use crate::kube_dns::{CorefileOutput, Template};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where the kube-dns ConfigMap is mounted if nobody says otherwise.
+const DEFAULT_KUBE_DNS: &str = "/etc/kube-dns";
+
+/// How long the start waits to know whether it is there.
+const KUBE_DNS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How the agent's Corefile comes about.
+pub fn template(agent: &Agent, default_port: u16) -> Template {
+    let values = PillarValues {
+        local_addresses: agent.local_addresses.clone(),
+        port: default_port,
+        cluster_dns: ServiceAddress::read(&agent.upstream_service, &SystemLoader),
+        prometheus: agent.prometheus_listen_address.clone(),
+    };
+    // A file system that does not answer is there, and is waited for where it is read.
+    let exists = || deadline::within(KUBE_DNS_PATIENCE, || Path::new(DEFAULT_KUBE_DNS).exists()).unwrap_or(true);
+    let default_kube_dns = || exists().then(|| PathBuf::from(DEFAULT_KUBE_DNS));
+    Template::new(agent.template.clone(), agent.kube_dns.clone().or_else(default_kube_dns), values)
+}
+
+/// Where it is written.
+pub fn target(agent: &Agent) -> CorefileOutput {
+    CorefileOutput::new(agent.conf.clone(), agent.template.clone())
+}

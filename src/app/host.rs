@@ -1,0 +1,47 @@
+//! What a configuration is read from: files, the environment and network interfaces.
+
+use crate::chain::Interfaces;
+use crate::corefile::{self, Loader, SystemLoader};
+use crate::directives::bind::SystemInterfaces;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// All that a configuration is read from.
+pub trait Host: Loader + Interfaces {
+    /// The text of a file, whatever it holds; what is not UTF-8 is replaced.
+    fn text(&self, path: &Path) -> io::Result<String>;
+}
+
+/// This machine, as this process sees it.
+pub struct ThisHost;
+
+impl Loader for ThisHost {
+    fn read(&self, path: &Path) -> io::Result<String> {
+        SystemLoader.read(path)
+    }
+    fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
+        SystemLoader.glob(pattern)
+    }
+    fn list(&self, folder: &Path) -> io::Result<()> {
+        SystemLoader.list(folder)
+    }
+    fn environment(&self, name: &str) -> Option<String> {
+        SystemLoader.environment(name)
+    }
+}
+
+impl Interfaces for ThisHost {
+    fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
+        SystemInterfaces.addresses(name)
+    }
+    fn index(&self, name: &str) -> Option<u32> {
+        SystemInterfaces.index(name)
+    }
+}
+
+impl Host for ThisHost {
+    fn text(&self, path: &Path) -> io::Result<String> {
+        Ok(String::from_utf8_lossy(&corefile::read_file(path)?).into_owned())
+    }
+}
