@@ -97,8 +97,9 @@ fn tailored(query: &[u8], records: usize, random: &mut fastrand::Rng) -> Vec<u8>
     let scopes = [None, Some(8), Some(15), Some(16), Some(20), Some(24), Some(32), Some(0)];
     let is_for_all = query[14].is_multiple_of(4);
     let scope = seen.and_then(|_| random.choice(&scopes[..if is_for_all { 8 } else { 7 }]).copied().flatten());
+    // 33: it does not say.
     let text = match seen {
-        Some((Subnet(address, bits), _)) => format!("{address} {bits} {}", scope.unwrap_or(bits)),
+        Some((Subnet(address, bits), _)) => format!("{address} {bits} {}", scope.unwrap_or(33)),
         None => "none".to_owned(),
     };
     let mut answer = [&query[..2], &[0x81, 0x80, 0, 1, 0, records as u8, 0, 0, 0, query[11]], &query[12..question_end]].concat();
@@ -141,6 +142,8 @@ fn is_right_for(client: Option<Subnet>, made_for: Option<(Subnet, u8)>) -> bool 
         // Who wants none made for it: its like alone.
         (client, Some((Subnet(_, 0), _))) => client.is_some_and(|client| client.1 == 0),
         (_, Some((_, 0))) => true,
+        // What was too short to choose by, or did not say, is for those who asked the same.
+        (Some(client), Some((subnet, scope))) if scope > subnet.1 => subnet == client.cut(24),
         (Some(client), Some((subnet, scope))) => subnet.cut(scope).contains(client.cut(24)),
         (None, Some(_)) => false,
     }
@@ -188,7 +191,14 @@ fn no_client_is_given_an_answer_made_for_a_subnet_that_it_is_not_in() {
             assert!(is_right_for(client, made_for), "{client:?} is given what was made for {made_for:?}");
             assert_eq!(option.map(|(subnet, _)| subnet), client, "the subnet comes back as it was sent, and no other");
             if let (Some((_, said)), Some((subnet, scope))) = (option, made_for) {
-                assert_eq!(said, scope.min(subnet.1), "the scope is the answer's");
+                let unstated = client.map_or(0, |client| client.1);
+                // Who wants no answer made for it is told that none was.
+                let expected = if subnet.1 == 0 { 0 } else { scope };
+                assert_eq!(
+                    said,
+                    if expected > 32 { unstated } else { expected },
+                    "the scope is the answer's, asked with {subnet:?}"
+                );
             }
             asked += 1;
             let is_shared = |(subnet, scope): &(Subnet, u8)| *scope > 0 && client.is_some_and(|client| *subnet != client.cut(24));

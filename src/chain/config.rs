@@ -249,16 +249,24 @@ impl Lifecycle {
 /// Octets that all caches together may hold.
 pub struct MemoryBudget {
     limit: AtomicUsize,
+    largest_limit: usize,
     used: AtomicUsize,
+    /// Of `used`, what [`MemoryBudget::take_part`] has taken.
+    in_part: AtomicUsize,
     lowered: Notify,
 }
 
 impl MemoryBudget {
     pub fn new(limit: usize) -> Self {
-        Self { limit: AtomicUsize::new(limit), used: AtomicUsize::new(0), lowered: Notify::new() }
+        let (used, in_part) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { limit: AtomicUsize::new(limit), largest_limit: limit, used, in_part, lowered: Notify::new() }
     }
     pub fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
+    }
+    /// The limit that it was made with, whatever it is now.
+    pub fn largest_limit(&self) -> usize {
+        self.largest_limit
     }
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
@@ -283,5 +291,23 @@ impl MemoryBudget {
     }
     pub fn release(&self, octets: usize) {
         self.used.fetch_sub(octets, Ordering::Relaxed);
+    }
+    /// Takes `octets` if they are free and all that is taken this way stays below one part in `parts` of the limit.
+    pub fn take_part(&self, octets: usize, parts: usize) -> bool {
+        let most = self.limit() / parts;
+        let fits = |taken: usize| taken.checked_add(octets).filter(|sum| *sum <= most);
+        if self.in_part.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
+            return false;
+        }
+        let is_taken = self.take(octets);
+        if !is_taken {
+            self.in_part.fetch_sub(octets, Ordering::Relaxed);
+        }
+        is_taken
+    }
+    /// Gives back what [`MemoryBudget::take_part`] took.
+    pub fn release_part(&self, octets: usize) {
+        self.in_part.fetch_sub(octets, Ordering::Relaxed);
+        self.release(octets);
     }
 }

@@ -34,6 +34,17 @@ pub struct PrefixLimits {
     pub ipv6: u8,
 }
 
+/// For whom an upstream made its answer to a query with a subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// It says so: for the network of so many bits around the subnet, 0 for everybody. More bits than were asked with say that those did not do to
+    /// choose an answer (RFC 7871 section 7.2.1), so this one is for clients that ask with exactly this subnet.
+    Stated(u8),
+    /// It does not say, or it is a failure. So it is for clients that ask with exactly this subnet: a client may name a short prefix, and must not
+    /// have spoken for all networks in it.
+    Unstated,
+}
+
 impl Default for PrefixLimits {
     /// What RFC 7871 section 11.1 recommends, to tell no more of a client than its network.
     fn default() -> Self {
@@ -126,19 +137,18 @@ impl ClientSubnet {
         octets
     }
 
-    /// For how many bits of it an upstream's answer is, whose OPT record has these options (RFC 7871 section 7.3): 0 is for everybody, as is an
-    /// answer that does not say, if it `is_proven` that the upstream sent it. Else that one is for this subnet alone: who names many subnets has
-    /// one question asked so many times at once, and a forger who meets any of those, without knowing which, must not have spoken to everybody
-    /// (section 11.2). A longer scope than was asked for is cut to it: it is all that is known of whom the answer is for.
+    /// For whom an upstream's answer is, whose OPT record has these options (RFC 7871 section 7.3). One that does not say is for everybody if it
+    /// `is_proven` that the upstream sent it, else for this subnet alone: who names many subnets has one question asked so many times at once, and
+    /// a forger who meets any of those, without knowing which, must not have spoken to others (section 11.2).
     ///
     /// # Errors
     /// The answer is for another subnet, which is how a forged one may look.
-    pub(super) fn scope_of(&self, options: &[u8], is_proven: bool) -> Result<u8, WireError> {
+    pub(super) fn scope_of(&self, options: &[u8], is_proven: bool) -> Result<Scope, WireError> {
         match Self::find(options)? {
-            None => Ok(if is_proven { 0 } else { self.prefix }),
+            None => Ok(if is_proven { Scope::Stated(0) } else { Scope::Unstated }),
             // Whom the upstream made it for then is its own matter.
-            Some(_) if self.is_untailored() => Ok(0),
-            Some((same, scope)) if same == *self => Ok(scope.min(self.prefix)),
+            Some(_) if self.is_untailored() => Ok(Scope::Stated(0)),
+            Some((same, scope)) if same == *self => Ok(Scope::Stated(scope)),
             Some(_) => Err(WireError::OtherClientSubnet),
         }
     }
@@ -236,11 +246,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_answer_is_for_as_many_bits_as_it_says_and_no_more_than_were_asked() {
+    fn an_answer_is_for_as_many_bits_as_it_says() {
         let asked = subnet(1, 24, &[192, 0, 2]);
         let scope = |scope| asked.scope_of(&option(1, 24, scope, &[192, 0, 2]), false);
-        assert_eq!((scope(0), scope(16), scope(24), scope(32)), (Ok(0), Ok(16), Ok(24), Ok(24)));
-        assert_eq!((asked.scope_of(&[], true), asked.scope_of(&[], false)), (Ok(0), Ok(24)));
+        for bits in [0, 16, 24, 32] {
+            assert_eq!(scope(bits), Ok(Scope::Stated(bits)));
+        }
+        assert_eq!((asked.scope_of(&[], true), asked.scope_of(&[], false)), (Ok(Scope::Stated(0)), Ok(Scope::Unstated)));
     }
 
     #[test]
@@ -251,6 +263,6 @@ pub(super) mod tests {
         }
         assert_eq!(asked.scope_of(&option(1, 24, 24, &[192]), true), Err(WireError::BadClientSubnet));
         // Who wanted none is told for whom it was made all the same (RFC 7871 section 7.3).
-        assert_eq!(ClientSubnet::UNTAILORED.scope_of(&option(1, 24, 24, &[192, 0, 3]), false), Ok(0));
+        assert_eq!(ClientSubnet::UNTAILORED.scope_of(&option(1, 24, 24, &[192, 0, 3]), false), Ok(Scope::Stated(0)));
     }
 }

@@ -28,7 +28,7 @@ mod validate;
 mod wire_reader;
 pub mod work;
 
-pub use client_subnet::{ClientSubnet, PrefixLimits};
+pub use client_subnet::{ClientSubnet, PrefixLimits, Scope};
 pub use echo::lower_case_echoes;
 pub use header::Header;
 pub use name::{LowerName, Name};

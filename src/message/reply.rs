@@ -4,7 +4,7 @@ use super::header::{AD, OPCODE, RD, TC};
 use super::opt::{self, OPT_LENGTH};
 use super::response::{Parts, Response};
 use super::wire_reader::{HEADER_LENGTH, MAX_MESSAGE_LENGTH};
-use super::{ClientSubnet, Query, Rcode};
+use super::{ClientSubnet, Query, Rcode, Scope};
 
 /// What TTLs the copy for a client carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,13 @@ impl Response {
     #[cold]
     pub fn write_with_subnet(&self, query: &Query, wire: &[u8], reply: Reply, sent: &ClientSubnet, out: &mut Vec<u8>) {
         let parts = self.parts();
-        let option = sent.option(self.scope().unwrap_or(0));
+        let bits = match self.scope() {
+            Some(Scope::Stated(bits)) => bits,
+            // What is made here is made for nobody, but a failure is not to be anybody else's.
+            None if matches!(self.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN) => 0,
+            Some(Scope::Unstated) | None => sent.prefix(),
+        };
+        let option = sent.option(bits);
         if parts.question_name() == query.name.as_wire() {
             append(parts, false, (query, wire), reply, &option, out);
         } else {

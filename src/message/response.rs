@@ -5,7 +5,7 @@ use super::header::{AA, AD, CD, QR, RA, RD, TC};
 use super::record::{Record, Section};
 use super::validate::{Validated, validate};
 use super::wire_reader::HEADER_LENGTH;
-use super::{Class, ClientSubnet, Name, Rcode, RecordType, WireError, work};
+use super::{Class, ClientSubnet, Name, Rcode, RecordType, Scope, WireError, work};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -28,6 +28,8 @@ const DNSSEC_OK: u16 = 1;
 const HAS_SCOPE: u16 = 2;
 /// What of an upstream's header is kept; the rcode is set anew, Z cleared (RFC 1035 section 4.1.1).
 const KEPT_FLAGS: u16 = AA | TC | RD | RA | AD | CD;
+/// In place of a scope, which has 128 bits at most: none was stated.
+const UNSTATED: u8 = u8::MAX;
 
 /// The block taken apart.
 #[derive(Clone, Copy)]
@@ -121,18 +123,24 @@ impl Response {
         let mut response = Self::take_over(&checked)?;
         let scope = match response.rcode() {
             Rcode::NOERROR | Rcode::NXDOMAIN => subnet.scope_of(checked.options, is_proven)?,
-            // A failure says nothing of whom it is for. It may be this client's alone, who may have wanted it for others.
-            _ => subnet.prefix(),
+            _ => Scope::Unstated,
         };
-        let flags = u16_of(&response.block, 2) | HAS_SCOPE | u16::from(scope) << 8;
+        let octet = match scope {
+            Scope::Stated(bits) => bits,
+            Scope::Unstated => UNSTATED,
+        };
+        let flags = u16_of(&response.block, 2) | HAS_SCOPE | u16::from(octet) << 8;
         response.block_mut()[2..4].copy_from_slice(&flags.to_be_bytes());
         Ok(response)
     }
-    /// For how many bits of the subnet that was asked with the answer is; 0 for everybody. `None` if it was asked without one, so that it is
-    /// for all who name none.
-    pub fn scope(&self) -> Option<u8> {
+    /// For whom the answer is. `None` if it was asked without a subnet, so that it is for all who name none.
+    pub fn scope(&self) -> Option<Scope> {
         let flags = u16_of(&self.block, 2);
-        (flags & HAS_SCOPE != 0).then_some((flags >> 8) as u8)
+        let scope = match (flags >> 8) as u8 {
+            UNSTATED => Scope::Unstated,
+            bits => Scope::Stated(bits),
+        };
+        (flags & HAS_SCOPE != 0).then_some(scope)
     }
     /// The DNS message, OPT left out, ID 0.
     pub fn wire(&self) -> &[u8] {
@@ -364,14 +372,14 @@ mod tests {
         let mut response = Response::read_for(&with(0, 12), &asked, false).unwrap();
         response.set_ttls(7);
         response.set_flag(AD, true);
-        assert_eq!((response.scope(), response.dnssec_ok(), response.rcode()), (Some(12), true, Rcode::NOERROR));
+        assert_eq!((response.scope(), response.dnssec_ok(), response.rcode()), (Some(Scope::Stated(12)), true, Rcode::NOERROR));
         assert_eq!(Response::read(&with(0, 12)).unwrap().scope(), None);
         let scope = |wire: &[u8]| Response::read_for(wire, &asked, true).map(|response| response.scope());
-        assert_eq!(scope(&with(3, 0)), Ok(Some(0)));
-        assert_eq!(scope(&answer(QR, &[])), Ok(Some(0)));
-        assert_eq!(Response::read_for(&answer(QR, &[]), &asked, false).unwrap().scope(), Some(16));
+        assert_eq!(scope(&with(3, 0)), Ok(Some(Scope::Stated(0))));
+        assert_eq!(scope(&answer(QR, &[])), Ok(Some(Scope::Stated(0))));
+        assert_eq!(Response::read_for(&answer(QR, &[]), &asked, false).unwrap().scope(), Some(Scope::Unstated));
         // Whose failure it is nobody says.
-        assert_eq!((scope(&with(2, 0)), scope(&answer(QR | 5, &[]))), (Ok(Some(16)), Ok(Some(16))));
+        assert_eq!((scope(&with(2, 0)), scope(&answer(QR | 5, &[]))), (Ok(Some(Scope::Unstated)), Ok(Some(Scope::Unstated))));
         let mut other = with(0, 12);
         *other.last_mut().unwrap() = 1;
         assert_eq!(scope(&other), Err(WireError::OtherClientSubnet));

@@ -258,7 +258,8 @@ impl<T: Payload> Store<T> {
         self.budget.release(octets);
     }
 
-    fn capacity(&self, kind: Kind) -> usize {
+    /// Entries of this kind that may be kept; 0: none is to be.
+    pub fn capacity(&self, kind: Kind) -> usize {
         self.kinds[kind.index()].capacity.load(Ordering::Relaxed)
     }
 

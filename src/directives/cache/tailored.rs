@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Of the cache memory, which all caches share: one part in so many may be answers of this kind. The rest is not theirs to take.
+/// Of the cache memory one part in so many may be answers of this kind, those of all caches together. The rest is not theirs to take.
 const SHARE: usize = 8;
 /// Subnets for which answers to one question are kept. A client can name any subnet it likes, so they are not told by how many clients there are.
 const MOST_SUBNETS: usize = 16;
@@ -24,9 +24,33 @@ pub struct Tailored {
     budget: Arc<MemoryBudget>,
 }
 
-/// An answer for one subnet.
+/// For whom an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// All clients that name a subnet within this network.
+    Network(ClientSubnet),
+    /// Those that ask with exactly this subnet. A client may name a short prefix, so nothing is said of the networks in it.
+    Subnet(ClientSubnet),
+}
+
+impl Audience {
+    fn subnet(&self) -> &ClientSubnet {
+        match self {
+            Self::Network(subnet) | Self::Subnet(subnet) => subnet,
+        }
+    }
+    /// Who wants no answer made for it is only given what another of those was given (RFC 7871 section 7.3.1).
+    fn has(&self, subnet: &ClientSubnet) -> bool {
+        match self {
+            Self::Network(network) => network.is_untailored() == subnet.is_untailored() && network.contains(subnet),
+            Self::Subnet(only) => only == subnet,
+        }
+    }
+}
+
+/// An answer and for whom it is.
 struct Answer {
-    subnet: ClientSubnet,
+    audience: Audience,
     entry: Arc<Entry<Response>>,
 }
 
@@ -53,13 +77,13 @@ struct Share {
 
 impl Share {
     fn take(octets: usize, budget: &Arc<MemoryBudget>) -> Option<Self> {
-        budget.take(octets).then(|| Self { octets, budget: budget.clone() })
+        budget.take_part(octets, SHARE).then(|| Self { octets, budget: budget.clone() })
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.release(self.octets);
+        self.budget.release_part(self.octets);
     }
 }
 
@@ -82,10 +106,10 @@ impl Answers {
 }
 
 impl Tailored {
-    /// Takes its octets from `budget`, at most a share of what that has now.
+    /// Takes its octets from `budget`, at most a share of it together with all others.
     pub fn new(budget: Arc<MemoryBudget>) -> Self {
         let answers = Cache::builder()
-            .max_capacity((budget.limit() / SHARE) as u64)
+            .max_capacity((budget.largest_limit() / SHARE) as u64)
             .weigher(|_, answers: &Arc<Answers>| u32::try_from(answers.octets).unwrap_or(u32::MAX))
             .expire_after(Lives)
             .eviction_listener(|_, answers, _| drop(answers.take()))
@@ -93,8 +117,7 @@ impl Tailored {
         Self { answers, budget }
     }
 
-    /// The answer for the smallest network that has all of `subnet` in it. Who wants none made for it is given what another of those was given, and
-    /// nobody else is (RFC 7871 section 7.3.1). `question` is [`crate::message::QuestionKey::octets`].
+    /// The answer for the smallest network that has all of `subnet` in it. `question` is [`crate::message::QuestionKey::octets`].
     pub fn find(
         &self,
         question: &[u8],
@@ -103,17 +126,16 @@ impl Tailored {
     ) -> Option<Arc<Entry<Response>>> {
         let answers = self.answers.get(question)?;
         let held = answers.held.lock();
-        let is_for = |answer: &&Answer| answer.subnet.is_untailored() == subnet.is_untailored() && answer.subnet.contains(subnet);
-        let fitting = held.list.iter().filter(is_for).filter(|answer| is_usable(&answer.entry));
-        fitting.max_by_key(|answer| answer.subnet.prefix()).map(|answer| answer.entry.clone())
+        let fitting = held.list.iter().filter(|answer| answer.audience.has(subnet) && is_usable(&answer.entry));
+        fitting.max_by_key(|answer| answer.audience.subnet().prefix()).map(|answer| answer.entry.clone())
     }
 
-    /// Keeps an answer for all of `subnet`, which lives for so many seconds, if there is room; else what is kept for the question goes. With too many for the question the oldest goes, and
-    /// before it what is no longer of use.
+    /// Keeps an answer that lives for so many seconds, if there is room; else all that is kept for the question goes. It takes the place of one for the
+    /// same subnet. With too many for the question the oldest goes, and before it what is no longer of use.
     pub fn keep(
         &self,
         question: &[u8],
-        subnet: ClientSubnet,
+        audience: Audience,
         entry: Entry<Response>,
         ttl: u32,
         is_usable: impl Fn(&Entry<Response>) -> bool,
@@ -124,14 +146,14 @@ impl Tailored {
                 let former = present.into_value();
                 lives = lives.max(former.lives);
                 list = former.take().list;
-                list.retain(|answer: &Answer| answer.subnet != subnet && is_usable(&answer.entry));
+                list.retain(|answer: &Answer| answer.audience.subnet() != audience.subnet() && is_usable(&answer.entry));
             }
             if list.len() >= MOST_SUBNETS
                 && let Some((oldest, _)) = list.iter().enumerate().min_by_key(|(_, answer)| answer.entry.stored())
             {
                 list.swap_remove(oldest);
             }
-            list.push(Answer { subnet, entry: Arc::new(entry) });
+            list.push(Answer { audience, entry: Arc::new(entry) });
             let answers: usize = list.iter().map(|answer| size_of::<Answer>() + answer.entry.octets()).sum();
             let octets = OVERHEAD + question.len() + answers;
             match Share::take(octets, &self.budget) {
@@ -199,7 +221,7 @@ mod tests {
     }
 
     fn keep(tailored: &Tailored, subnet: ClientSubnet, last: u8, stored: u64) {
-        tailored.keep(QUESTION, subnet, entry(last, stored), 60, |_| true);
+        tailored.keep(QUESTION, Audience::Network(subnet), entry(last, stored), 60, |_| true);
     }
 
     fn roomy() -> (Tailored, Arc<MemoryBudget>) {
@@ -218,6 +240,14 @@ mod tests {
         assert_eq!((answer(24, [10, 2, 2, 0]), answer(15, [10, 0, 0, 0]), answer(8, [10, 0, 0, 0])), (None, None, None));
         assert!(tailored.find(b"another", &subnet(24, [10, 1, 2, 0]), |_| true).is_none());
         assert!(tailored.find(QUESTION, &subnet(24, [10, 1, 2, 0]), |_| false).is_none());
+    }
+
+    #[test]
+    fn what_is_for_one_subnet_alone_is_given_to_no_network_in_it() {
+        let (tailored, _) = roomy();
+        tailored.keep(QUESTION, Audience::Subnet(subnet(8, [10, 0, 0, 0])), entry(8, 0), 60, |_| true);
+        let answer = |prefix, address| found(&tailored, &subnet(prefix, address));
+        assert_eq!((answer(8, [10, 0, 0, 0]), answer(24, [10, 1, 2, 0]), answer(7, [10, 0, 0, 0])), (Some(8), None, None));
     }
 
     #[test]
@@ -251,7 +281,8 @@ mod tests {
         for index in 0..10_000_u32 {
             let [_, second, third, fourth] = index.to_be_bytes();
             let question = [second, third, fourth & 0xfc];
-            tailored.keep(&question, subnet(32, [10, second, third, fourth]), entry(1, 0), 60, |_| true);
+            let audience = Audience::Network(subnet(32, [10, second, third, fourth]));
+            tailored.keep(&question, audience, entry(1, 0), 60, |_| true);
             if index % 100 == 0 {
                 assert!(tailored.octets() <= (1 << 20) / 8, "{index}: {} octets", tailored.octets());
             }

@@ -1,11 +1,11 @@
 //! Requests with a client subnet (RFC 7871): what they are given, and for whom their answers are kept.
 
 use super::super::entry::{Age, Entry};
-use super::super::tailored::Tailored;
+use super::super::tailored::{Audience, Tailored};
 use super::super::verdict::judge;
 use super::{Clock, Hit, Inner, KEYWORD};
 use crate::chain::{Answer, KeptSubnet, Next, Outcome, Request, unix_seconds};
-use crate::message::Response;
+use crate::message::{Response, Scope};
 
 impl Inner {
     /// Answers a request with a client subnet from what was made for a network that has it, or for everybody, and keeps what the rest of the chain
@@ -22,10 +22,13 @@ impl Inner {
         let verdict = judge(&answer.response, unix_seconds);
         let asked = subnet.asked;
         match answer.response.scope() {
-            Some(0) if !asked.is_untailored() => return Ok(self.take(&request, answer, verdict, clock.now(), false).0),
+            Some(Scope::Stated(0)) if !asked.is_untailored() => {
+                return Ok(self.take(&request, answer, verdict, clock.now(), false).0);
+            }
             scope => {
                 // Without a scope it is not from an upstream that was told of the subnet, and nobody knows for whom it is.
                 if let Some((kind, fresh)) = self.fresh_of(&request, &mut answer, verdict)
+                    && self.store().capacity(kind) > 0
                     && let Some(scope) = scope
                 {
                     let now = self.store().moment(clock.now());
@@ -33,7 +36,11 @@ impl Inner {
                     let entry = Entry::new(&self.key(request.query), kind, fresh, now);
                     let question = request.query.question_key().octets();
                     let is_usable = |entry: &Entry<Response>| self.is_fresh(entry, now);
-                    self.tailored().keep(&question, asked.cut_to(scope), entry, ttl, is_usable);
+                    let audience = match scope {
+                        Scope::Stated(bits) if bits <= asked.prefix() => Audience::Network(asked.cut_to(bits)),
+                        Scope::Stated(_) | Scope::Unstated => Audience::Subnet(asked),
+                    };
+                    self.tailored().keep(&question, audience, entry, ttl, is_usable);
                 }
             }
         }
@@ -60,7 +67,7 @@ impl Inner {
         let key = self.key(request.query);
         let view = self.store().view(&key);
         let hit = self.select(&view, &key, now)?;
-        if hit.entry.payload.scope() != Some(0) || !self.is_fresh(hit.entry, now) {
+        if hit.entry.payload.scope() != Some(Scope::Stated(0)) || !self.is_fresh(hit.entry, now) {
             return None;
         }
         hit.entry.touch();

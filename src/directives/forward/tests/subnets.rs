@@ -4,6 +4,7 @@ use super::scripted::{Reaction, ReceivedQuery, ScriptedUpstream};
 use super::*;
 use crate::chain::KeptSubnet;
 use crate::message::PrefixLimits;
+use crate::message::Scope;
 use futures_util::future::join_all;
 
 /// The option for an IPv4 network.
@@ -49,10 +50,10 @@ async fn clients_of_one_subnet_share_a_flight_and_others_do_not() {
     let upstream = ScriptedUpstream::start(script).await;
     let running = Running::new(&[upstream.address], ForwardOptions::default());
     let requests = [
-        (request_of(&[10, 1, 2], Transport::Udp), 2, Some(16)),
-        (request_of(&[10, 1, 2, 9], Transport::Udp), 2, Some(16)),
-        (request_of(&[10, 1, 2], Transport::Tcp), 2, Some(16)),
-        (request_of(&[10, 1, 3], Transport::Udp), 3, Some(16)),
+        (request_of(&[10, 1, 2], Transport::Udp), 2, Some(Scope::Stated(16))),
+        (request_of(&[10, 1, 2, 9], Transport::Udp), 2, Some(Scope::Stated(16))),
+        (request_of(&[10, 1, 2], Transport::Tcp), 2, Some(Scope::Stated(16))),
+        (request_of(&[10, 1, 3], Transport::Udp), 3, Some(Scope::Stated(16))),
         (request("a.example.", Transport::Udp), 200, None),
     ];
     let answers = join_all(requests.iter().map(|(request, ..)| running.answer(request))).await;
@@ -74,7 +75,7 @@ async fn an_answer_for_another_subnet_is_dropped_and_asked_for_over_tcp() {
     .await;
     let running = Running::new(&[upstream.address], ForwardOptions::default());
     let response = running.answer(&request_of(&[10, 1, 2], Transport::Udp)).await;
-    assert_eq!((address_in(&response), response.scope()), (vec![192, 0, 2, 1], Some(24)));
+    assert_eq!((address_in(&response), response.scope()), (vec![192, 0, 2, 1], Some(Scope::Stated(24))));
 
     let always_other = ScriptedUpstream::start(|seen| Reaction::Send(answer(seen, 6, &option(24, 24, &[10, 1, 9])))).await;
     let options = ForwardOptions { max_connect_attempts: 1, ..ForwardOptions::default() };
@@ -87,7 +88,7 @@ async fn an_answer_for_another_subnet_is_dropped_and_asked_for_over_tcp() {
 async fn an_answer_without_the_option_is_for_every_subnet_only_over_tcp() {
     let upstream = ScriptedUpstream::start(|seen| Reaction::Send(answer(seen, 1, &[]))).await;
     let running = Running::new(&[upstream.address], ForwardOptions::default());
-    for (transport, scope) in [(Transport::Udp, 24), (Transport::Tcp, 0)] {
+    for (transport, scope) in [(Transport::Udp, Scope::Unstated), (Transport::Tcp, Scope::Stated(0))] {
         assert_eq!(running.answer(&request_of(&[10, 1, 2], transport)).await.scope(), Some(scope), "{transport:?}");
     }
 }
@@ -98,6 +99,6 @@ async fn an_upstream_that_does_not_understand_edns_is_asked_without_the_subnet()
         ScriptedUpstream::start(|seen| Reaction::Send(if seen.has_edns() { seen.empty(1) } else { seen.answer(1) })).await;
     let running = Running::new(&[upstream.address], ForwardOptions::default());
     let response = running.answer(&request_of(&[10, 1, 2], Transport::Udp)).await;
-    assert_eq!((address_in(&response), response.scope()), (vec![192, 0, 2, 1], Some(24)));
+    assert_eq!((address_in(&response), response.scope()), (vec![192, 0, 2, 1], Some(Scope::Unstated)));
     assert_eq!(upstream.seen().iter().map(ReceivedQuery::has_edns).collect::<Vec<_>>(), [true, false]);
 }

@@ -60,8 +60,11 @@ struct Scene {
 
 impl Scene {
     fn new(scope: Option<u8>) -> Self {
+        Self::of(&any_ttl(), scope)
+    }
+    fn of(config: &Config, scope: Option<u8>) -> Self {
         let services = ProcessContext::new(1, 1 << 20);
-        let cache = build(&any_ttl(), &services);
+        let cache = build(config, &services);
         let upstream = Arc::new(Tailor { scope: Mutex::new(scope), ..Tailor::default() });
         let chain = Arc::new(Chain { handlers: Box::new([cache, upstream.clone()]) });
         Self { chain, upstream, services, start: Instant::now(), seconds: 0 }
@@ -123,7 +126,7 @@ fn an_answer_made_for_a_network_is_for_all_in_it_and_for_nobody_else() {
     assert_eq!(scene.ask(Some(32), [0x12, 7]), (0x11, Some(20)), "it tells more than it has to");
     assert_eq!(scene.asked(), 1);
     assert_eq!(scene.ask(Some(24), [0x21, 0]), (0x21, Some(20)), "10.1.33.0 is not");
-    assert_eq!(scene.ask(Some(16), [0, 0]), (0, Some(16)), "10.1.0.0/16 is more than 10.1.16.0/20");
+    assert_eq!(scene.ask(Some(16), [0, 0]), (0, Some(20)), "10.1.0.0/16 is more than 10.1.16.0/20");
     assert_eq!(scene.ask(None, [0, 0]), (200, None));
     assert_eq!(scene.ask(Some(0), [0, 0]), (0, Some(0)));
     assert_eq!(scene.asked(), 5);
@@ -175,6 +178,35 @@ fn a_failure_is_kept_for_the_subnet_that_drew_it() {
     assert_eq!(scene.asked(), 1);
     *scene.upstream.rcode.lock() = wire::NOERROR;
     assert_eq!((scene.ask(None, [0, 0]).0, scene.ask(Some(24), [6, 0]).0, scene.asked()), (200, 6, 3));
+}
+
+#[test]
+fn who_names_a_short_prefix_speaks_for_no_network_in_it() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    // An upstream to which 8 bits are too few to choose by, and one that fails.
+    for rcode in [wire::NOERROR, wire::SERVFAIL] {
+        let scene = Scene::new(Some(24));
+        *scene.upstream.rcode.lock() = rcode;
+        scene.ask(Some(8), [0, 0]);
+        scene.ask(Some(8), [0, 0]);
+        assert_eq!(scene.asked(), 1, "it is kept for its like");
+        *scene.upstream.rcode.lock() = wire::NOERROR;
+        assert_eq!((scene.ask(Some(24), [5, 0]), scene.asked()), ((5, Some(24)), 2), "{rcode}");
+    }
+}
+
+#[test]
+fn a_cache_without_room_for_denials_keeps_none_for_a_subnet() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let mut config = any_ttl();
+    config.capacity[1] = 0;
+    let scene = Scene::of(&config, Some(24));
+    *scene.upstream.rcode.lock() = wire::NXDOMAIN;
+    scene.ask(Some(24), [5, 0]);
+    scene.ask(Some(24), [5, 0]);
+    assert_eq!(scene.asked(), 2);
 }
 
 #[test]
