@@ -1,7 +1,7 @@
 //! A node-local DNS cache for Kubernetes: a drop-in for NodeLocal DNSCache.
 //!
 //! The modules below are listed in import order: each may import those above it, never one below
-//! (`tests/import_order.rs` enforces it). `ARCHITECTURE.md` tells the journey of a query through them.
+//! (`tests/import_order` enforces it). `ARCHITECTURE.md` tells the journey of a query through them.
 
 #![deny(unsafe_code, clippy::undocumented_unsafe_blocks)]
 

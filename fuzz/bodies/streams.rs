@@ -1,6 +1,6 @@
 //! What comes over TCP, in whatever pieces: the first octet says from whom, the second how it is cut up.
 
-use nodelocaldns::directives::cache::judge;
+use nodelocaldns::directives::cache::classify;
 use nodelocaldns::message::framing::{self, Frame};
 use nodelocaldns::message::{Query, Response, work};
 use std::ops::RangeInclusive;
@@ -65,6 +65,6 @@ fn read_query(message: &[u8]) {
 
 fn read_answer(message: &[u8]) {
     if let Ok(response) = Response::read(message) {
-        judge(&response, || 0);
+        classify(&response, || 0);
     }
 }

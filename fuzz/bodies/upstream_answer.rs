@@ -1,6 +1,6 @@
 //! Octets from an upstream: refused, or an answer whose copies for clients are whole and say the same.
 
-use nodelocaldns::directives::cache::judge;
+use nodelocaldns::directives::cache::classify;
 use nodelocaldns::message::{Data, Name, Query, Record, Reply, Response, TtlRule, work};
 
 /// Steps that an answer may take to be read, judged, or written for a client, for any message and for each of its octets.
@@ -20,7 +20,7 @@ fn within_bounds<T>(octets: usize, task: impl FnOnce() -> T) -> T {
 /// Panics if anything the server relies on does not hold.
 pub fn run(octets: &[u8]) {
     let Ok(mut response) = within_bounds(octets.len(), || Response::read(octets)) else { return };
-    within_bounds(octets.len(), || judge(&response, || 0));
+    within_bounds(octets.len(), || classify(&response, || 0));
     let again = Response::read(response.wire()).expect("what was accepted is accepted again");
     assert!(seen(&again) == seen(&response), "and says the same");
     assert_eq!(again.wire()[2..12], response.wire()[2..12]);

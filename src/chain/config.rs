@@ -177,7 +177,7 @@ pub struct BuildContext<'a> {
     pub block_zones: &'a [Name],
     /// Labels of the listen addresses the block serves on, such as `dns://127.0.0.1:53`; [`super::Request::server`] indexes it.
     pub servers: &'a [String],
-    pub services: &'a ProcessContext,
+    pub process: &'a ProcessContext,
 }
 
 /// What all plans of a process share.

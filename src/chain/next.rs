@@ -4,17 +4,17 @@ use super::{Failure, Handler, Outcome, Request};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
-/// A block's links in the reference's fixed order.
+/// A block's handlers in the reference's fixed order.
 pub struct Chain {
     pub handlers: Box<[Arc<dyn Handler>]>,
 }
 
 impl Chain {
-    /// The whole chain, from its first link.
+    /// The whole chain, from its first handler.
     pub fn start(self: &Arc<Self>) -> Next<'_> {
         Next { chain: self, index: 0 }
     }
-    /// Why a query that every link handed on has no answer, in the reference's words: `errors { consolidate }` matches on them.
+    /// Why a query that every handler handed on has no answer, in the reference's words: `errors { consolidate }` matches on them.
     fn unanswered(&self) -> String {
         match self.handlers.last() {
             Some(last) => format!("plugin/{}: no next plugin found", last.keyword()),
@@ -23,7 +23,7 @@ impl Chain {
     }
 }
 
-/// The links after the one that holds this.
+/// The handlers after the one that holds this.
 #[derive(Clone, Copy)]
 pub struct Next<'a> {
     chain: &'a Arc<Chain>,
@@ -31,7 +31,7 @@ pub struct Next<'a> {
 }
 
 impl<'a> Next<'a> {
-    /// Asks the next link. At the end of the chain that is a SERVFAIL, as in the reference.
+    /// Asks the next handler. At the end of the chain that is a SERVFAIL, as in the reference.
     pub fn run(self, request: Request<'a>) -> BoxFuture<'a, Outcome> {
         match self.chain.handlers.get(self.index) {
             Some(handler) => handler.serve(request, Next { chain: self.chain, index: self.index + 1 }),
@@ -41,7 +41,7 @@ impl<'a> Next<'a> {
             }
         }
     }
-    /// Keyword of the next link; `None` at the end of the chain.
+    /// Keyword of the next handler; `None` at the end of the chain.
     pub fn keyword(&self) -> Option<&'static str> {
         self.chain.handlers.get(self.index).map(|handler| handler.keyword())
     }
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_query_that_every_link_hands_on_fails_in_the_name_of_the_last() {
+    async fn a_query_that_every_handler_hands_on_fails_in_the_name_of_the_last() {
         let sample = Sample::new("a.example.", RecordType::A);
         let chain = Arc::new(Chain { handlers: Box::new([Arc::new(HandsOn("cache")), Arc::new(HandsOn("forward"))]) });
         let failure = chain.start().run(sample.exchange().request).await.map(|_| ()).unwrap_err();

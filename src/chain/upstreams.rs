@@ -47,7 +47,7 @@ impl Upstreams {
     /// Those of the chain that is being built.
     pub fn of(context: &BuildContext<'_>) -> Arc<Self> {
         let key = format!("upstreams {} {}", context.zone, context.servers.join(" "));
-        context.services.reload_state.adopt_or(&key, Self::default)
+        context.process.reload_state.adopt_or(&key, Self::default)
     }
 
     /// From now until it is dropped, marks are looked after.

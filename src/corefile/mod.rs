@@ -1,7 +1,6 @@
 //! Corefile text to a tree with source positions, and the diagnostics of everything wrong with it (the grammar is Caddyfile
 //! v1's, as CoreDNS uses it). Pure: files, globs and the environment are asked of a [`Loader`].
 
-mod concealed;
 mod diagnostic;
 mod duration;
 mod expansion;
@@ -9,6 +8,7 @@ mod lexer;
 mod loader;
 mod parser;
 mod reader;
+mod redaction;
 #[cfg(test)]
 mod tests;
 mod tree;

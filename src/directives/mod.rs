@@ -1,5 +1,5 @@
-//! One room for each Corefile keyword, and the one list that fixes their order: the reference's
-//! (CoreDNS 1.14.4, core/dnsserver/zdirectives.go), and what is ours alone. Rooms never import each other.
+//! A folder for each Corefile keyword, and the one list that fixes their order: the reference's
+//! (CoreDNS 1.14.4, core/dnsserver/zdirectives.go), and what is ours alone. Directives never import each other.
 
 pub mod bind;
 pub mod bufsize;
@@ -80,7 +80,7 @@ pub fn is_keyword_or_near(word: &str) -> bool {
     word == "import" || nearest(word, ORDER.iter().map(|keyword| keyword.name)).is_some()
 }
 
-/// Every keyword in the order in which their links stand in a chain.
+/// Every keyword in the order in which their handlers stand in a chain.
 pub const ORDER: &[Keyword] = &[
     not_yet("root"),
     plugin("metadata", metadata::parse),

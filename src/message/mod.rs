@@ -1,9 +1,9 @@
 //! The wire: names, client queries read in place, and whole answers kept in wire form. Pure: bytes in, values out; no
 //! I/O and no clock (RFC 1035 section 4, RFC 6891).
 
+mod case_folding;
 mod client_subnet;
 mod compose;
-mod echo;
 #[cfg(test)]
 mod fixtures;
 pub mod framing;
@@ -28,8 +28,8 @@ mod validate;
 mod wire_reader;
 pub mod work;
 
+pub use case_folding::lower_case_echoes;
 pub use client_subnet::{ClientSubnet, PrefixLimits, Scope};
-pub use echo::lower_case_echoes;
 pub use header::Header;
 pub use name::{LowerName, Name};
 pub use opt::DEFAULT_UDP_SIZE;

@@ -108,7 +108,7 @@ mod tests {
     use std::thread;
 
     #[test]
-    fn each_lane_writes_only_its_own_cache_lines() {
+    fn each_worker_writes_only_its_own_cache_lines() {
         let mut arena = Arena::new(3);
         let (first, second) = (arena.take(1), arena.take(1));
         thread::scope(|scope| {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_without_a_lane_of_their_own_lose_no_count() {
+    fn threads_without_a_slot_of_their_own_lose_no_count() {
         let cells = Arena::new(2).take(2);
         thread::scope(|scope| {
             for slot in [0, 0, 7, 1] {

@@ -2,8 +2,8 @@
 //! drops by default would otherwise lose them. The rules go into the chains of iptables-nft over netlink, and into legacy iptables through its programs.
 //! A predecessor's NOTRACK rules of iptables are removed.
 //!
-//! Programs may wait for the xtables lock for seconds, and a big firewall takes a while to read, for which a withdrawal, which is the table's alone, must not
-//! wait: so this runs beside everything else, one run at a time.
+//! This runs in the background, one run at a time: programs may wait for the xtables lock for seconds, and a big firewall takes a while to read.
+//! Withdrawing the interception concerns our table only, and must not wait for either.
 
 use super::Rule;
 use super::check_schedule::{CheckSchedule, Urgency};

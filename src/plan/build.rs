@@ -2,7 +2,7 @@
 
 use super::configure::BlockPlan;
 use super::zones::ZoneTable;
-use super::{Block, Listener, Plan, PlanConfig, Site};
+use super::{Block, Listener, Plan, PlanConfig, ZoneBinding};
 use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Observer, ProcessContext, Timeouts};
 use crate::directives::Keyword;
 use crate::message::Name;
@@ -18,12 +18,12 @@ static LISTENERS: AtomicU64 = AtomicU64::new(0);
 
 impl PlanConfig {
     /// Makes every directive's running thing. State of a predecessor is adopted through [`ProcessContext::reload_state`].
-    pub fn build(&self, services: &ProcessContext) -> Result<Plan, BuildError> {
+    pub fn build(&self, process: &ProcessContext) -> Result<Plan, BuildError> {
         let mut draft = Draft::default();
         for block in &self.blocks {
-            draft.add(block, services)?;
+            draft.add(block, process)?;
         }
-        let listeners = draft.listeners.into_iter().map(|(address, listener)| listener.finish(address, services)).collect();
+        let listeners = draft.listeners.into_iter().map(|(address, listener)| listener.finish(address, process)).collect();
         Ok(Plan {
             listeners,
             endpoints: draft.endpoints,
@@ -71,10 +71,10 @@ struct ListenerDraft {
 }
 
 impl Draft {
-    fn add(&mut self, block: &BlockPlan, services: &ProcessContext) -> Result<(), BuildError> {
+    fn add(&mut self, block: &BlockPlan, process: &ProcessContext) -> Result<(), BuildError> {
         let sockets = sockets(block);
         let labels: Vec<String> = sockets.iter().map(server_label).collect();
-        let parts = build_parts(block, &labels, services)?;
+        let parts = build_parts(block, &labels, process)?;
         let (mut handlers, mut observers, mut unmatched) = (Vec::new(), Vec::new(), Vec::new());
         for part in parts {
             handlers.extend(part.handler);
@@ -98,7 +98,7 @@ impl Draft {
                 let first = || ListenerDraft { timeouts: block.config.timeouts, ..ListenerDraft::default() };
                 let listener = self.listeners.entry(*address).or_insert_with(first);
                 listener.any_class |= any_class;
-                listener.zones.insert(zone, Site { block: running.clone(), server, zone: zone_index });
+                listener.zones.insert(zone, ZoneBinding { block: running.clone(), server, zone: zone_index });
                 self.summary.push(format!("{zone} on {}", display(address)));
                 if let Some(observer) = unmatched.get(server) {
                     listener.unmatched = Some(observer.clone());
@@ -117,7 +117,7 @@ impl Draft {
 }
 
 impl ListenerDraft {
-    fn finish(self, address: SocketAddr, services: &ProcessContext) -> Arc<Listener> {
+    fn finish(self, address: SocketAddr, process: &ProcessContext) -> Arc<Listener> {
         let Self { timeouts, zones, any_class, unmatched } = self;
         Arc::new(Listener {
             number: LISTENERS.fetch_add(1, Ordering::Relaxed),
@@ -126,8 +126,8 @@ impl ListenerDraft {
             zones,
             any_class,
             unmatched: unmatched.into_iter().collect(),
-            panics: services.panics.clone(),
-            generation: services.generation,
+            panics: process.panics.clone(),
+            generation: process.generation,
         })
     }
 }
@@ -145,12 +145,12 @@ fn sockets(block: &BlockPlan) -> Vec<SocketAddr> {
     sockets
 }
 
-fn build_parts(block: &BlockPlan, servers: &[String], services: &ProcessContext) -> Result<Vec<Built>, BuildError> {
+fn build_parts(block: &BlockPlan, servers: &[String], process: &ProcessContext) -> Result<Vec<Built>, BuildError> {
     let zones: Vec<Name> = block.zones.iter().map(|(zone, _)| zone.clone()).collect();
     let Some(zone) = zones.first() else {
         return Err(BuildError("a server block without a zone; write at least one, such as `.`".to_owned()));
     };
-    let context = BuildContext { zone, block_zones: &zones, servers, services };
+    let context = BuildContext { zone, block_zones: &zones, servers, process };
     block.config.parts.iter().map(|part| part.configured.build(&context)).collect()
 }
 

@@ -1,7 +1,7 @@
 //! The way of one message: read, find its zone, try the fast path, else hand over to the slow one.
 
 use super::packet_cache::{CachedPacket, HitCounting, PacketCache, PacketHit, PacketKey};
-use super::{Block, Listener, Site, probe};
+use super::{Block, Listener, ZoneBinding, probe};
 use crate::chain::{
     After, BatchClock, Exchange, Failure, FastPath, Handler, KeptSubnet, Observer, Outcome, OwnedRequest, PacketHits, Purpose,
     Received, Request,
@@ -188,7 +188,7 @@ impl Pending {
     /// counted: one task runs many of these. The future is Send; run it on the worker. Dropped halfway, it has appended nothing.
     pub async fn run(&self, out: &mut Vec<u8>) {
         let request = self.request.borrow();
-        // A link may do its work, and panic, before it has a future to give.
+        // A handler may do its work, and panic, before it has a future to give.
         let handlers = AssertUnwindSafe(async { self.block.chain.start().run(request).await });
         let outcome = handlers.catch_unwind().await.unwrap_or_else(|_| {
             self.listener.panics.increment();
@@ -240,7 +240,7 @@ impl Pending {
 }
 
 /// The request as the site's block sees it; `None` where no zone matches.
-fn request<'a>(query: &'a Query, received: Received<'a>, site: Option<&Site>) -> Request<'a> {
+fn request<'a>(query: &'a Query, received: Received<'a>, site: Option<&ZoneBinding>) -> Request<'a> {
     let Received { wire, peer, clock } = received;
     let (server, zone, udp_cap) = site.map_or((0, 0, None), |site| (site.server, site.zone, site.block.udp_cap));
     Request {
@@ -278,7 +278,7 @@ fn rcode_of(reply: &[u8]) -> Rcode {
     Rcode(reply.get(3).map_or(0, |octet| u16::from(octet & 0x0f)))
 }
 
-/// How the packet hits after an exchange that `link` has answered are counted; whose block it is, is for the caller to say.
+/// How the packet hits after an exchange that `handler` has answered are counted; whose block it is, is for the caller to say.
 fn hit_counting(exchange: &Exchange<'_>, handler: &dyn Handler, note: u8, observers: &[Arc<dyn Observer>]) -> HitCounting {
     let mut counting =
         HitCounting { counters: handler.hit_counter(&exchange.request, note).into_iter().collect(), ..HitCounting::default() };

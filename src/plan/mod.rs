@@ -78,7 +78,7 @@ struct Block {
 }
 
 /// A zone on a listener.
-struct Site {
+struct ZoneBinding {
     block: Arc<Block>,
     server: usize,
     zone: usize,

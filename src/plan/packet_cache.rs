@@ -1,6 +1,6 @@
 //! Each worker caches whole reply packets until their TTLs next change, so a hot name needs no reading, no zone and no look-up in a cache.
 //!
-//! A link says of a reply how long it is right for every request with the same octets: at most for the rest of the second that its TTLs are right
+//! A handler says of a reply how long it is right for every request with the same octets: at most for the rest of the second that its TTLs are right
 //! for. A name takes room only once it is asked for twice within that time, and the third query gets what is cached; in a later second, if no other
 //! name has taken its slot by then, the second one does. benches/README.md has what that gives.
 
@@ -74,7 +74,7 @@ pub(super) struct HitCounting {
     pub observers: SmallVec<[u8; 8]>,
     /// The block: the site's index on its listener. Not the block itself, which would live on with the packet after its plan has gone.
     pub site: usize,
-    /// Who answered: the link's index in the block's chain.
+    /// Who answered: the handler's index in the block's chain.
     pub handler: usize,
 }
 

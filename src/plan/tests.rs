@@ -1,7 +1,7 @@
 //! A Corefile's text to a plan, and messages through it.
 
 use super::{Dispatch, Listener, Plan, configure};
-use crate::chain::testing::{Nowhere, services};
+use crate::chain::testing::{Nowhere, process};
 use crate::chain::{
     After, BatchClock, Chain, Exchange, Failure, FastPath, Handler, HitCounter, Loaders, Next, Observer, Outcome, PacketHits,
     Peer, ProcessContext, Received, Request, Transport,
@@ -9,7 +9,7 @@ use crate::chain::{
 use crate::corefile;
 use crate::message::{Name, Query, Rcode, RecordType};
 use crate::plan::zones::ZoneTable;
-use crate::plan::{Block, PacketCache, Site};
+use crate::plan::{Block, PacketCache, ZoneBinding};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::path::Path;
@@ -25,24 +25,24 @@ fn refusal(text: &str) -> String {
     diagnostics.render(&tree.sources)
 }
 
-fn plan(text: &str, services: &ProcessContext) -> Plan {
+fn plan(text: &str, process: &ProcessContext) -> Plan {
     assert_eq!(refusal(text), "");
     let (tree, _) = corefile::parse(Path::new("Corefile"), text, &Nowhere);
     let (config, _) = configure(&tree, 53, Loaders { files: &Nowhere, interfaces: &Nowhere });
-    config.build(services).unwrap()
+    config.build(process).unwrap()
 }
 
-/// A listener whose root zone has one link.
+/// A listener whose root zone has one handler.
 fn listener(
     number: u64,
     handler: Arc<dyn Handler>,
     observers: Vec<Arc<dyn Observer>>,
-    services: &ProcessContext,
+    process: &ProcessContext,
 ) -> Arc<Listener> {
     let chain = Arc::new(Chain { handlers: Box::new([handler]) });
     let block = Arc::new(Block { chain, observers: observers.into(), udp_cap: None, client_subnet: None });
     let mut zones = ZoneTable::default();
-    zones.insert(&Name::root(), Site { block, server: 0, zone: 0 });
+    zones.insert(&Name::root(), ZoneBinding { block, server: 0, zone: 0 });
     Arc::new(Listener {
         number,
         address: ([127, 0, 0, 1], 53).into(),
@@ -50,7 +50,7 @@ fn listener(
         zones,
         any_class: false,
         unmatched: Box::new([]),
-        panics: services.panics.clone(),
+        panics: process.panics.clone(),
         generation: None,
     })
 }
@@ -124,8 +124,8 @@ fn a_scheme_other_than_dns_is_refused() {
 
 #[test]
 fn listeners_are_the_blocks_addresses_and_ports_each_once() {
-    let services = services();
-    let plan = plan("a b:54 {\n bind 127.0.0.1 127.0.0.2\n whoami\n}\nc {\n whoami\n}\n", &services);
+    let process = process();
+    let plan = plan("a b:54 {\n bind 127.0.0.1 127.0.0.2\n whoami\n}\nc {\n whoami\n}\n", &process);
     let addresses: Vec<String> = plan.listeners.iter().map(|listener| listener.address.to_string()).collect();
     assert_eq!(addresses, ["127.0.0.1:53", "127.0.0.1:54", "127.0.0.2:53", "127.0.0.2:54", "[::]:53"]);
     let lines = ["a. on 127.0.0.1:53", "a. on 127.0.0.2:53", "b. on 127.0.0.1:54", "b. on 127.0.0.2:54", "c. on :53"];
@@ -135,19 +135,19 @@ fn listeners_are_the_blocks_addresses_and_ports_each_once() {
 #[test]
 fn every_directive_that_stands_in_the_references_chain_counts_as_enabled() {
     let text = ".:53 {\n bind 127.0.0.1\n debug\n whoami\n bufsize\n log\n metadata\n prometheus\n reload\n}\n";
-    let mut keywords: Vec<&str> = plan(text, &services()).enabled.iter().map(|enabled| enabled.keyword).collect();
+    let mut keywords: Vec<&str> = plan(text, &process()).enabled.iter().map(|enabled| enabled.keyword).collect();
     keywords.sort_unstable();
     assert_eq!(keywords, ["bufsize", "log", "metadata", "prometheus", "whoami"]);
 }
 
 #[tokio::test]
 async fn a_name_without_a_block_is_refused_and_counted_as_dropped() {
-    let services = services();
-    let plan = plan("example:53 {\n bind 127.0.0.1\n prometheus\n whoami\n}\n", &services);
+    let process = process();
+    let plan = plan("example:53 {\n bind 127.0.0.1\n prometheus\n whoami\n}\n", &process);
     let listener = &plan.listeners[0];
     assert_eq!(rcode(&ask(listener, &question("a.example.")).await), 0);
     assert_eq!(rcode(&ask(listener, &question("other.test.")).await), Rcode::REFUSED.0);
-    let text = services.registry.encode();
+    let text = process.registry.encode();
     assert!(text.contains(r#"rcode="REFUSED",server="dns://127.0.0.1:53",view="",zone="dropped"} 1"#), "{text}");
 }
 
@@ -156,9 +156,9 @@ async fn a_class_other_than_in_is_refused_unless_a_forward_could_know_it() {
     let mut chaos = question("version.bind.");
     let last = chaos.len() - 1;
     chaos[last] = 3;
-    let services = services();
+    let process = process();
     let plan =
-        plan(".:53 {\n bind 127.0.0.1\n whoami\n}\n.:54 {\n bind 127.0.0.1\n whoami\n forward x. 192.0.2.1\n}\n", &services);
+        plan(".:53 {\n bind 127.0.0.1\n whoami\n}\n.:54 {\n bind 127.0.0.1\n whoami\n forward x. 192.0.2.1\n}\n", &process);
     assert_eq!(rcode(&ask(&plan.listeners[0], &chaos).await), Rcode::REFUSED.0);
     // Not the forward's zone, so whoami answers, as in the reference.
     assert_eq!(rcode(&ask(&plan.listeners[1], &chaos).await), Rcode::NOERROR.0);
@@ -167,8 +167,8 @@ async fn a_class_other_than_in_is_refused_unless_a_forward_could_know_it() {
 #[tokio::test]
 async fn a_probe_is_answered_with_the_generation_before_any_zone() {
     let probe_of = |generation| async move {
-        let services = ProcessContext { generation, ..services() };
-        let plan = plan("example:53 {\n bind 127.0.0.1\n whoami\n}\n", &services);
+        let process = ProcessContext { generation, ..process() };
+        let plan = plan("example:53 {\n bind 127.0.0.1\n whoami\n}\n", &process);
         ask(&plan.listeners[0], &super::probe::question(77)).await
     };
     assert_eq!(super::probe::read_answer(77, &probe_of(Some(u64::MAX)).await), Some(u64::MAX));
@@ -179,8 +179,8 @@ async fn a_probe_is_answered_with_the_generation_before_any_zone() {
 
 #[tokio::test]
 async fn what_is_no_query_gets_silence_or_formerr() {
-    let services = services();
-    let plan = plan(".:53 {\n bind 127.0.0.1\n whoami\n}\n", &services);
+    let process = process();
+    let plan = plan(".:53 {\n bind 127.0.0.1\n whoami\n}\n", &process);
     let listener = &plan.listeners[0];
     assert_eq!(ask(listener, b"").await, b"");
     let mut response = question("a.");
@@ -195,7 +195,7 @@ async fn what_is_no_query_gets_silence_or_formerr() {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     FastPath,
-    /// Before the link has made its future.
+    /// Before the handler has made its future.
     Serve,
     Future,
     Observer,
@@ -241,13 +241,13 @@ impl Observer for Seen {
 #[tokio::test]
 async fn a_panic_costs_its_query_a_servfail_and_is_counted() {
     for fault in [Fault::FastPath, Fault::Serve, Fault::Future, Fault::Observer] {
-        let services = services();
+        let process = process();
         let seen = Arc::new(Seen::default());
         let faulty = Arc::new(Faulty(fault));
-        let listener = listener(7, faulty.clone(), vec![seen.clone(), faulty], &services);
+        let listener = listener(7, faulty.clone(), vec![seen.clone(), faulty], &process);
         let reply = ask(&listener, &question("a.example.")).await;
         assert_eq!((rcode(&reply), &reply[..2]), (Rcode::SERVFAIL.0, &[0, 7][..]), "{fault:?}");
-        assert_eq!((services.panics.value(), reply.len()), (1, question("a.example.").len()), "{fault:?}");
+        assert_eq!((process.panics.value(), reply.len()), (1, question("a.example.").len()), "{fault:?}");
         let expected = if fault == Fault::FastPath { vec![] } else { vec![(Rcode::SERVFAIL, true)] };
         assert_eq!(*seen.0.lock(), expected);
     }
@@ -304,7 +304,7 @@ impl Observer for CountsHits {
     }
 }
 
-/// The replies to queries with these IDs that come at once: ID, and how often the link had been asked by then.
+/// The replies to queries with these IDs that come at once: ID, and how often the handler had been asked by then.
 fn replies(listener: &Arc<Listener>, packets: &mut PacketCache, now: Instant, ids: &[u16]) -> Vec<(u16, u8)> {
     let reply = |id: &u16| {
         let mut out = Vec::new();
@@ -323,10 +323,10 @@ fn replies(listener: &Arc<Listener>, packets: &mut PacketCache, now: Instant, id
 
 #[test]
 fn a_cached_packet_is_sent_under_the_requests_id_and_counted_while_it_is_right() {
-    let (services, seen, handler) = (services(), Arc::new(Seen::default()), Arc::new(Cacheable::default()));
+    let (process, seen, handler) = (process(), Arc::new(Seen::default()), Arc::new(Cacheable::default()));
     let counted = Arc::new(Counted::default());
     let counting = [None, Some(counted.clone())].map(|counted| Arc::new(CountsHits(counted)) as Arc<dyn Observer>);
-    let first = listener(1, handler.clone(), counting.into_iter().chain([seen.clone() as _]).collect(), &services);
+    let first = listener(1, handler.clone(), counting.into_iter().chain([seen.clone() as _]).collect(), &process);
     let (mut packets, now) = (PacketCache::default(), Instant::now());
     assert_eq!(replies(&first, &mut packets, now, &[10, 11, 12, 13]), [(10, 1), (11, 2), (12, 2), (13, 2)]);
     for counted in [&counted, &handler.counted] {
@@ -336,18 +336,18 @@ fn a_cached_packet_is_sent_under_the_requests_id_and_counted_while_it_is_right()
     let later = now + Duration::from_millis(500);
     assert_eq!(replies(&first, &mut packets, later, &[14, 15, 16]), [(14, 3), (15, 3), (16, 3)]);
     // Another plan has taken over.
-    let second = listener(2, Arc::new(Cacheable::default()), vec![], &services);
+    let second = listener(2, Arc::new(Cacheable::default()), vec![], &process);
     assert_eq!(replies(&second, &mut packets, later, &[17, 18, 19]), [(17, 1), (18, 2), (19, 2)]);
-    assert_eq!(services.panics.value(), 0);
+    assert_eq!(process.panics.value(), 0);
 }
 
 #[test]
 fn a_panic_while_a_packet_hit_is_counted_costs_no_answer() {
     let counted = Arc::new(Counted { panics: true, ..Counted::default() });
-    let (services, handler) = (services(), Arc::new(Cacheable { counted, ..Cacheable::default() }));
-    let listener = listener(1, handler, vec![], &services);
+    let (process, handler) = (process(), Arc::new(Cacheable { counted, ..Cacheable::default() }));
+    let listener = listener(1, handler, vec![], &process);
     let (mut packets, now) = (PacketCache::default(), Instant::now());
     replies(&listener, &mut packets, now, &[10, 11]);
     assert_eq!(replies(&listener, &mut packets, now, &[12]), [(12, 2)]);
-    assert_eq!(services.panics.value(), 1);
+    assert_eq!(process.panics.value(), 1);
 }

@@ -1,13 +1,13 @@
 //! Which site answers a name: the longest match of its suffixes.
 
-use super::Site;
+use super::ZoneBinding;
 use crate::message::{LowerName, Name, RecordType};
 use hashbrown::HashMap;
 
 /// Sites by zone. Only suffix lengths that some zone has are looked up, so that many zones cost no more than one.
 #[derive(Default)]
 pub(super) struct ZoneTable {
-    sites: Vec<Site>,
+    sites: Vec<ZoneBinding>,
     /// Indices of `sites`, by the zone's lower-case wire form; that of the root has a place of its own.
     below_root: HashMap<Box<[u8]>, usize, foldhash::fast::RandomState>,
     root: Option<usize>,
@@ -17,7 +17,7 @@ pub(super) struct ZoneTable {
 
 impl ZoneTable {
     /// Adds a zone; one that is there already stays.
-    pub(super) fn insert(&mut self, zone: &Name, site: Site) {
+    pub(super) fn insert(&mut self, zone: &Name, site: ZoneBinding) {
         let lower = zone.to_lower();
         let wire = lower.as_wire();
         if self.at(wire).is_some() {
@@ -35,7 +35,7 @@ impl ZoneTable {
 
     /// The site with this index.
     #[inline]
-    pub(super) fn site(&self, index: usize) -> Option<&Site> {
+    pub(super) fn site(&self, index: usize) -> Option<&ZoneBinding> {
         self.sites.get(index)
     }
 
@@ -78,7 +78,7 @@ mod tests {
         let mut table = ZoneTable::default();
         for (index, zone) in zones.iter().enumerate() {
             let block = Arc::new(Block { chain: chain.clone(), observers: Box::new([]), udp_cap: None, client_subnet: None });
-            table.insert(&Name::parse(zone).unwrap(), Site { block, server: 0, zone: index });
+            table.insert(&Name::parse(zone).unwrap(), ZoneBinding { block, server: 0, zone: index });
         }
         table
     }

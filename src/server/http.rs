@@ -4,13 +4,14 @@
 //! Anybody may come here, as in the reference, so whoever comes is bounded: connections ([`seats`]), the octets of a request and of what the kernel
 //! holds for a connection, the time for either direction, and how much is made for all who ask ([`page`]).
 
+mod admission;
 mod page;
-mod seats;
 mod text;
 
 use super::sockets::{SocketError, bind_http};
 use crate::chain::Endpoint;
 use crate::metrics::{Counter, Registry};
+use admission::HttpConnections;
 use arc_swap::ArcSwap;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -20,7 +21,6 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use page::{Page, not_before};
 use parking_lot::Mutex;
-use seats::Seats;
 use socket2::SockRef;
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -155,7 +155,7 @@ struct Connection {
 }
 
 async fn accept(listener: TcpListener, address: SocketAddr, routes: Arc<ArcSwap<Routes>>, evictions: Arc<Evictions>) {
-    let mut seats: Seats<Connection> = Seats::new(CONNECTIONS);
+    let mut seats: HttpConnections<Connection> = HttpConnections::new(CONNECTIONS);
     loop {
         match listener.accept().await {
             Ok((stream, client)) => {
@@ -175,8 +175,8 @@ async fn accept(listener: TcpListener, address: SocketAddr, routes: Arc<ArcSwap<
     }
 }
 
-/// Seats a client's connection; true if another one had to end for it.
-fn seat(seats: &mut Seats<Connection>, client: IpAddr, connection: Connection, evictions: &Evictions) -> bool {
+/// HttpConnections a client's connection; true if another one had to end for it.
+fn seat(seats: &mut HttpConnections<Connection>, client: IpAddr, connection: Connection, evictions: &Evictions) -> bool {
     let waits = |connection: &Connection| connection.waits.load(Ordering::Relaxed);
     let Some(evicted) = seats.take(client, connection, waits) else { return false };
     if waits(&evicted) { &evictions.busy } else { &evictions.idle }.increment();

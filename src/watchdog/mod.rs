@@ -15,7 +15,7 @@ pub mod channel;
 pub mod child;
 pub mod control;
 pub mod control_client;
-mod foreign;
+mod foreign_responder;
 pub mod handover;
 pub mod metrics;
 mod node_thread;

@@ -64,8 +64,8 @@ pub trait Interceptor {
     fn take_background_errors(&mut self) -> Vec<SetupError> {
         Vec::new()
     }
-    /// What the interception lasts as long as, once after it was made or made anew: it ends when this is closed and the process that made it has ended,
-    /// whichever comes last. None where nothing of the kind holds it.
+    /// The nftables owner socket, once after each time that the table was made. The kernel removes the table when the last process that holds the
+    /// socket has closed it. `None` with rules that no socket owns.
     fn take_owner(&mut self) -> Option<OwnedFd> {
         None
     }

@@ -5,7 +5,7 @@
 //! and IPVS drop it, should something on the way have given it another destination. A connection that kube-proxy redirects to a pod of this very
 //! node still gets there; so the machine asks ever more seldom where somebody else answers.
 
-use super::foreign;
+use super::foreign_responder;
 use super::state::{ProbeResult, ProbeTarget};
 use crate::chain::Transport;
 use crate::plan::probe::{question, read_answer};
@@ -119,7 +119,7 @@ impl Prober {
                         "{} over {} is answered by somebody else than our server: {}",
                         target.address,
                         target.transport.label(),
-                        foreign::cause(target.address, self.lacks_rules)
+                        foreign_responder::cause(target.address, self.lacks_rules)
                     );
                     return ProbeOutcome { result: ProbeResult::Foreign, complaint: Some(complaint) };
                 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A process with a registry of one worker.
-pub fn services() -> ProcessContext {
+pub fn process() -> ProcessContext {
     ProcessContext::new(1, 1 << 20)
 }
 

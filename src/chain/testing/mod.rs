@@ -2,7 +2,7 @@
 
 mod exchange;
 
-pub use exchange::{PlainRecord, Sample, SharedOutput, services};
+pub use exchange::{PlainRecord, Sample, SharedOutput, process};
 
 use super::{
     Answer, BlockConfig, BuildContext, Built, Chain, Failure, FastPath, Handler, Interfaces, Loaders, Next, Outcome,
@@ -66,12 +66,12 @@ fn print(diagnostics: &Diagnostics, sources: &corefile::Sources) -> String {
 }
 
 /// Builds the only part of `block` for the root zone on `dns://127.0.0.1:53`.
-pub fn build(block: &BlockConfig, services: &ProcessContext) -> Built {
+pub fn build(block: &BlockConfig, process: &ProcessContext) -> Built {
     let [part] = block.parts.as_slice() else { panic!("{} parts where one is tested", block.parts.len()) };
     let zone = Name::root();
     let servers = ["dns://127.0.0.1:53".to_owned()];
     let block_zones = std::slice::from_ref(&zone);
-    let context = BuildContext { zone: &zone, block_zones, servers: &servers, services };
+    let context = BuildContext { zone: &zone, block_zones, servers: &servers, process };
     part.configured.build(&context).expect("the part is built")
 }
 
@@ -107,12 +107,12 @@ impl Question {
             purpose: Purpose::Answer,
         }
     }
-    /// Asks a chain of this one link, whose end answers REFUSED.
+    /// Asks a chain of this one handler, whose end answers REFUSED.
     pub async fn ask(&self, handler: &Arc<dyn Handler>) -> Outcome {
         let end: Arc<dyn Handler> = Arc::new(Fixed(Ok(Rcode::REFUSED)));
         Arc::new(Chain { handlers: Box::new([handler.clone(), end]) }).start().run(self.request()).await
     }
-    /// Asks the link in the fast path; the reply, if it gave one.
+    /// Asks the handler on its fast path; the reply, if it gave one.
     pub fn ask_quickly(&self, handler: &dyn Handler) -> (FastPath, Vec<u8>) {
         let mut reply = Vec::new();
         (handler.serve_fast(&self.request(), &mut reply), reply)
@@ -131,7 +131,7 @@ impl Question {
     }
 }
 
-/// A link that gives everyone the same outcome: the end of a chain under test.
+/// A handler that gives everyone the same outcome: the end of a chain under test.
 pub struct Fixed(pub Result<Rcode, Failure>);
 
 impl Handler for Fixed {

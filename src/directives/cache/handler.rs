@@ -1,11 +1,11 @@
-//! The link in a block's chain: answers what it keeps, keeps what the rest of the chain answers.
+//! The cache in a block's chain: answers what it keeps, keeps what the rest of the chain answers.
 
+use super::classify::{Classification, Lifetimes, ResponseClass, classify};
 use super::entry::{Age, Entry, Fresh, Key, Kind, Moment, Payload};
 use super::metrics::{Gauges, Metrics};
 use super::parse::{Prefetch, Stale, StaleMode};
 use super::store::{Store, View};
-use super::tailored::Tailored;
-use super::verdict::{Class, Lifetimes, Verdict, judge};
+use super::subnet_answers::SubnetAnswers;
 use crate::chain::{
     After, Answer, Failure, FastPath, Handler, HitCounter, MemoryBudget, Next, Outcome, Peer, ProcessContext, Purpose, Request,
     Transport, unix_seconds,
@@ -69,7 +69,7 @@ pub(super) struct Inner {
 pub(super) struct Kept {
     pub store: Arc<Store<Response>>,
     /// Answers for some clients only. Made when there is one, which is never without `client_subnet`.
-    pub tailored: OnceLock<Tailored>,
+    pub tailored: OnceLock<SubnetAnswers>,
     budget: Arc<MemoryBudget>,
     /// Held for the registry, which holds it weakly.
     _before_scrape: Arc<dyn Fn() + Send + Sync>,
@@ -77,12 +77,12 @@ pub(super) struct Kept {
 
 impl Kept {
     /// A store with these capacities, and its gauges for each server.
-    pub fn new([success, denial]: [usize; 2], services: &ProcessContext, servers: &[String], zones: &str) -> Self {
-        let store = Arc::new(Store::new(success, denial, services.cache_memory.clone()));
-        let gauges = Gauges::new(store.clone(), &services.registry, servers, zones);
+    pub fn new([success, denial]: [usize; 2], process: &ProcessContext, servers: &[String], zones: &str) -> Self {
+        let store = Arc::new(Store::new(success, denial, process.cache_memory.clone()));
+        let gauges = Gauges::new(store.clone(), &process.registry, servers, zones);
         let before_scrape: Arc<dyn Fn() + Send + Sync> = Arc::new(move || gauges.refresh());
-        services.registry.before_scrape(Arc::downgrade(&before_scrape));
-        let budget = services.cache_memory.clone();
+        process.registry.before_scrape(Arc::downgrade(&before_scrape));
+        let budget = process.cache_memory.clone();
         Self { store, tailored: OnceLock::new(), budget, _before_scrape: before_scrape }
     }
 }
@@ -242,7 +242,7 @@ impl Inner {
             Step::Ask => {
                 let clock = Clock::start(&request);
                 let answer = next.run(request).await?;
-                let verdict = judge(&answer.response, unix_seconds);
+                let verdict = classify(&answer.response, unix_seconds);
                 Ok(self.take(&request, answer, verdict, clock.now(), false).0)
             }
             Step::Serve { response, refresh } => {
@@ -317,7 +317,7 @@ impl Inner {
 
     /// Puts a newer answer in the place of what is kept, or refuses it.
     fn consider(&self, request: &Request<'_>, key: &Key<'_>, answer: Answer, now: Instant) -> Outcome {
-        let verdict = judge(&answer.response, unix_seconds);
+        let verdict = classify(&answer.response, unix_seconds);
         let fits = !answer.response.is_truncated() && answer.response.is_for(key);
         if fits && self.renews(verdict, answer.response.rcode()) {
             let (answer, is_kept) = self.take(request, answer, verdict, now, true);
@@ -333,11 +333,11 @@ impl Inner {
         Err(Failure::servfail(KEYWORD, "the upstream's answer does not renew the one that is kept"))
     }
 
-    fn renews(&self, verdict: Verdict, rcode: Rcode) -> bool {
+    fn renews(&self, verdict: Classification, rcode: Rcode) -> bool {
         if self.policy.prefers_positive() {
-            return verdict.answering && verdict.class == Class::Positive;
+            return verdict.answering && verdict.class == ResponseClass::Positive;
         }
-        verdict.class != Class::Other && matches!(rcode, Rcode::NOERROR | Rcode::NXDOMAIN)
+        verdict.class != ResponseClass::Other && matches!(rcode, Rcode::NOERROR | Rcode::NXDOMAIN)
     }
 
     /// Gives the answer the TTL it is kept for, and keeps it if it may be; tells whether it is.
@@ -345,7 +345,7 @@ impl Inner {
         &self,
         request: &Request<'_>,
         mut answer: Answer,
-        verdict: Verdict,
+        verdict: Classification,
         now: Instant,
         is_refresh: bool,
     ) -> (Answer, bool) {
@@ -355,7 +355,7 @@ impl Inner {
     }
 
     /// Gives the answer the TTL it is kept for; what is to be kept of it, if it may be.
-    fn fresh_of(&self, request: &Request<'_>, answer: &mut Answer, verdict: Verdict) -> Option<(Kind, Fresh<Response>)> {
+    fn fresh_of(&self, request: &Request<'_>, answer: &mut Answer, verdict: Classification) -> Option<(Kind, Fresh<Response>)> {
         let ttl = self.policy.lifetimes.of(verdict.class, &answer.response);
         answer.response.set_ttls(ttl);
         let kind = verdict.class.kind().filter(|_| ttl > 0 && !answer.response.is_truncated())?;

@@ -1,19 +1,19 @@
 //! The `cache` directive; see README.md beside this file.
 
+mod classify;
 mod entry;
 mod handler;
 mod metrics;
 mod parse;
 mod shard;
 mod store;
-mod tailored;
+mod subnet_answers;
 mod transfer;
-mod verdict;
 #[cfg(test)]
 mod wire;
 
+pub use classify::{Classification, classify};
 pub use transfer::{Bounds, ClockReading, TransferCount, TransferError, export, import};
-pub use verdict::{Verdict, judge};
 
 use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Configured, MemoryBudget, ParseContext, Part};
 use crate::corefile::Directive;
@@ -43,16 +43,16 @@ impl Configured for Config {
         let disabled = self.disabled.each_ref().map(|zones| join(zones));
         let key = format!("cache {} {:?} {label} {disabled:?}", join(context.block_zones), context.servers);
         let kept =
-            context.services.reload_state.adopt_or(&key, || Kept::new(self.capacity, context.services, context.servers, &label));
+            context.process.reload_state.adopt_or(&key, || Kept::new(self.capacity, context.process, context.servers, &label));
         let covers_all = context.block_zones.iter().all(|served| zones.iter().any(|zone| served.is_within(zone)));
         let inner = Arc::new(Inner {
             zones: (!covers_all).then(|| lower(zones)),
             disabled: self.disabled.each_ref().map(|zones| lower(zones)),
             policy: Policy { lifetimes: self.lifetimes, prefetch: self.prefetch, stale: self.stale, keep_ttl: self.keep_ttl },
             kept,
-            metrics: context.servers.iter().map(|server| Metrics::new(&context.services.registry, server, &label)).collect(),
+            metrics: context.servers.iter().map(|server| Metrics::new(&context.process.registry, server, &label)).collect(),
         });
-        let budget = context.services.cache_memory.clone();
+        let budget = context.process.cache_memory.clone();
         let background = Box::pin(maintain(inner.clone(), self.capacity, budget));
         Ok(Built { handler: Some(Arc::new(Cache(inner))), background: vec![background], ..Built::default() })
     }

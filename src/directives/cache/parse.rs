@@ -1,7 +1,7 @@
 //! `cache [TTL] [ZONES...] { ... }`, from the user's lines to a [`Config`].
 
+use super::classify::Lifetimes;
 use super::entry::{Frequency, Kind};
-use super::verdict::Lifetimes;
 use crate::corefile::{Diagnostics, Directive, OptionLine, Span, Token, value};
 use crate::message::Name;
 use std::ops::RangeInclusive;

@@ -7,9 +7,9 @@
 //! lately), flags of the key (8), TTL in seconds (32), age in milliseconds (64), length (16), the message with an OPT record for what only that
 //! holds. At the end 0.
 
+use super::classify::classify;
 use super::entry::{Copied, Kind, Moment};
 use super::handler::{AUTHORITATIVE, CHECKING_DISABLED, Kept};
-use super::verdict::judge;
 use crate::chain::ReloadState;
 use crate::message::{KeyFlags, QuestionKey, Response};
 use std::io::{self, Read, Write};
@@ -214,7 +214,7 @@ fn adopt(kept: &Kept, answer: Answer, elapsed: Duration, now: Instant) -> bool {
         return false;
     };
     let kind = if marks & DENIAL == 0 { Kind::Success } else { Kind::Denial };
-    let verdict = judge(&payload, crate::chain::unix_seconds);
+    let verdict = classify(&payload, crate::chain::unix_seconds);
     let is_well_formed = marks & !(DENIAL | USED) == 0 && (1..=MAX_TTL).contains(&ttl);
     if !is_well_formed || payload.is_truncated() || verdict.class.kind() != Some(kind) {
         return false;

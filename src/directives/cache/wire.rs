@@ -1,4 +1,4 @@
-//! Messages for the tests of this room, put together octet by octet.
+//! Messages for the tests of this folder, put together octet by octet.
 
 use crate::message::{Name, Query, Response};
 

@@ -25,7 +25,7 @@ impl Configured for Errors {
         let sink = LineSink::stdout().map_err(|error| {
             BuildError(format!("errors cannot write to standard output: {error}; keep it open, or leave errors out"))
         })?;
-        sink.count_drops(&context.services.registry);
+        sink.count_drops(&context.process.registry);
         Ok(Report::start(&self.patterns, sink))
     }
 }

@@ -107,13 +107,13 @@ pub struct Forward {
 impl Forward {
     fn new(config: &ForwardConfig, context: &BuildContext<'_>) -> Self {
         let options = &config.options;
-        let services = context.services;
+        let process = context.process;
         let settings = UpstreamSettings {
             source_address: options.source_address,
             expire: options.expire,
             max_age: options.max_age,
             connections_per_worker: (options.max_idle_conns > 0)
-                .then(|| (options.max_idle_conns / services.workers.max(1)).max(1)),
+                .then(|| (options.max_idle_conns / process.workers.max(1)).max(1)),
             read_timeout: options.read_timeout,
             use_caps_for_id: options.use_caps_for_id,
             probe_interval: options.probe_interval,
@@ -121,7 +121,7 @@ impl Forward {
             probe_recursion_desired: options.probe_recursion_desired,
             probe_tcp: options.force_tcp,
         };
-        let metrics = ForwardMetrics::new(&services.registry);
+        let metrics = ForwardMetrics::new(&process.registry);
         let upstreams = Arc::new(UpstreamSet::new(config, settings, context));
         Self {
             from: config.from.to_lower(),
@@ -129,7 +129,7 @@ impl Forward {
             exchanger: Exchanger::new(options.clone(), upstreams, metrics.clone()),
             flights: SingleFlight::default(),
             gate: (options.max_concurrent > 0).then(|| Arc::new(Gate::new(options.max_concurrent))),
-            fairness: services.fairness.clone(),
+            fairness: process.fairness.clone(),
             metrics,
         }
     }

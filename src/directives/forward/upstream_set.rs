@@ -59,7 +59,7 @@ pub struct UpstreamSet {
 
 impl UpstreamSet {
     pub fn new(config: &ForwardConfig, settings: UpstreamSettings, context: &BuildContext<'_>) -> Self {
-        let (registry, reload_state) = (&context.services.registry, &context.services.reload_state);
+        let (registry, reload_state) = (&context.process.registry, &context.process.reload_state);
         let sockets = SocketBudget::shared(reload_state, registry);
         let adopt = |address: &SocketAddr| Upstream::adopt_or_new(*address, &settings, registry, reload_state, &sockets);
         let resolvers = &config.options.resolvers;
@@ -88,7 +88,7 @@ impl UpstreamSet {
             registry: registry.clone(),
             sockets: sockets.clone(),
             settings,
-            lookup: HostLookup { resolvers: resolvers.clone(), files: context.services.files.clone() },
+            lookup: HostLookup { resolvers: resolvers.clone(), files: context.process.files.clone() },
             is_settled: watch::Sender::new(!has_hosts),
             why_empty,
         };

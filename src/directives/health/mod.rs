@@ -51,7 +51,7 @@ impl Configured for Health {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
         let mut built = Built::default();
         built.endpoints.push(Endpoint { address: self.address, path: PATH, answer: Arc::new(healthy) });
-        let series = poll::Series::new(&context.services.registry);
+        let series = poll::Series::new(&context.process.registry);
         built.background.push(Box::pin(poll::poll_forever(self.address, PATH, series)));
         Ok(built)
     }
@@ -92,9 +92,9 @@ mod tests {
     #[test]
     fn health_stays_200_while_the_process_stops() {
         let (block, _) = configure(parse, "health :8091");
-        let services = ProcessContext::new(1, 0);
-        let built = build(&block, &services);
-        services.lifecycle.set_stopping();
+        let process = ProcessContext::new(1, 0);
+        let built = build(&block, &process);
+        process.lifecycle.set_stopping();
         assert_eq!((built.endpoints[0].answer)().status, 200);
     }
 

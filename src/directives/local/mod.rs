@@ -26,7 +26,7 @@ struct LocalConfig;
 
 impl Configured for LocalConfig {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
-        let requests = context.services.registry.counter(
+        let requests = context.process.registry.counter(
             "coredns_local_localhost_requests_total",
             "Requests for localhost.DOMAIN, which are answered with the loopback address.",
             &[],
@@ -116,10 +116,10 @@ mod tests {
     use crate::message::{Class, Rcode, RecordType};
     use std::sync::Arc;
 
-    fn handler(services: &ProcessContext) -> Arc<dyn Handler> {
+    fn handler(process: &ProcessContext) -> Arc<dyn Handler> {
         let (block, said) = configure(parse, "local");
         assert_eq!(said, "");
-        build(&block, services).handler.unwrap()
+        build(&block, process).handler.unwrap()
     }
 
     async fn ask(name: &str, qtype: RecordType) -> (Rcode, Vec<String>) {
@@ -179,8 +179,8 @@ mod tests {
 
     #[tokio::test]
     async fn localhost_of_a_domain_is_answered_and_counted() {
-        let services = ProcessContext::new(1, 0);
-        let handler = handler(&services);
+        let process = ProcessContext::new(1, 0);
+        let handler = handler(&process);
         for (qtype, expected) in [
             (RecordType::A, "answer localhost.Example.net. 604800 IN A 127.0.0.1".to_owned()),
             (RecordType::AAAA, "answer localhost.Example.net. 604800 IN AAAA ::1".to_owned()),
@@ -191,7 +191,7 @@ mod tests {
             assert_eq!((answer.response.rcode(), question.records(&answer)), (Rcode::NOERROR, vec![expected]));
         }
         Question::new("localhost.", RecordType::A).ask(&handler).await.unwrap();
-        assert!(services.registry.encode().contains("coredns_local_localhost_requests_total 3\n"));
+        assert!(process.registry.encode().contains("coredns_local_localhost_requests_total 3\n"));
     }
 
     #[tokio::test]

@@ -33,7 +33,7 @@ impl Configured for Log {
         let sink = LineSink::stdout().map_err(|error| {
             BuildError(format!("log cannot write to standard output: {error}; keep it open, or leave log out"))
         })?;
-        sink.count_drops(&context.services.registry);
+        sink.count_drops(&context.process.registry);
         let logger = Logger { rules: self.rules.clone().into(), sink };
         Ok(Built { observer: Some(Arc::new(logger)), ..Built::default() })
     }

@@ -37,7 +37,7 @@ impl Elsewhere {
 }
 
 struct Bench {
-    services: ProcessContext,
+    process: ProcessContext,
     handler: Arc<dyn Handler>,
     elsewhere: Arc<Elsewhere>,
     listing: Listing,
@@ -54,8 +54,8 @@ impl Bench {
 fn bench(elsewhere: Elsewhere) -> Bench {
     let (block, said) = configure(parse, "loop");
     assert_eq!(said, "");
-    let services = ProcessContext::new(1, 0);
-    let Built { handler, background, .. } = build(&block, &services);
+    let process = ProcessContext::new(1, 0);
+    let Built { handler, background, .. } = build(&block, &process);
     let handler = handler.unwrap();
     for task in background {
         tokio::spawn(task);
@@ -65,13 +65,13 @@ fn bench(elsewhere: Elsewhere) -> Bench {
         zone: &zone,
         block_zones: std::slice::from_ref(&zone),
         servers: &["dns://127.0.0.1:53".to_owned()],
-        services: &services,
+        process: &process,
     };
     let upstreams = Upstreams::of(&context);
     let elsewhere = Arc::new(elsewhere);
     assert!(elsewhere.handler.set(Arc::downgrade(&handler)).is_ok());
     let listing = list(&upstreams, &elsewhere);
-    Bench { services, handler, elsewhere, listing, upstreams }
+    Bench { process, handler, elsewhere, listing, upstreams }
 }
 
 fn list(upstreams: &Arc<Upstreams>, elsewhere: &Arc<Elsewhere>) -> Listing {
@@ -82,9 +82,9 @@ fn list(upstreams: &Arc<Upstreams>, elsewhere: &Arc<Elsewhere>) -> Listing {
     listing
 }
 
-fn gauge(services: &ProcessContext) -> Option<String> {
+fn gauge(process: &ProcessContext) -> Option<String> {
     let series = "nodelocaldns_loop_detected{server=\"dns://127.0.0.1:53\",to=\"127.0.0.53:53\",zone=\".\"} ";
-    services.registry.encode().lines().find_map(|line| line.strip_prefix(series).map(str::to_owned))
+    process.registry.encode().lines().find_map(|line| line.strip_prefix(series).map(str::to_owned))
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,7 +92,7 @@ async fn an_upstream_that_sends_the_probe_back_is_left_out_until_it_no_longer_do
     let bench = bench(Elsewhere { forwards_to_us: true.into(), ..Elsewhere::default() });
     sleep(Duration::from_secs(1)).await;
     assert!(bench.is_looping());
-    assert_eq!((bench.elsewhere.asked(), gauge(&bench.services).as_deref()), (1, Some("1")));
+    assert_eq!((bench.elsewhere.asked(), gauge(&bench.process).as_deref()), (1, Some("1")));
 
     sleep(Duration::from_secs(60)).await;
     assert!(bench.is_looping());
@@ -101,7 +101,7 @@ async fn an_upstream_that_sends_the_probe_back_is_left_out_until_it_no_longer_do
     bench.elsewhere.forwards_to_us.store(false, Ordering::Relaxed);
     sleep(Duration::from_secs(33)).await;
     assert!(!bench.is_looping());
-    assert_eq!((bench.elsewhere.asked(), gauge(&bench.services).as_deref()), (4, Some("0")));
+    assert_eq!((bench.elsewhere.asked(), gauge(&bench.process).as_deref()), (4, Some("0")));
 
     sleep(Duration::from_secs(600)).await;
     assert_eq!(bench.elsewhere.asked(), 4);
@@ -112,7 +112,7 @@ async fn an_upstream_that_answers_is_probed_once_with_a_random_hinfo_query() {
     let bench = bench(Elsewhere::default());
     sleep(Duration::from_secs(120)).await;
     assert!(!bench.is_looping());
-    assert_eq!((bench.elsewhere.asked(), gauge(&bench.services).as_deref()), (1, Some("0")));
+    assert_eq!((bench.elsewhere.asked(), gauge(&bench.process).as_deref()), (1, Some("0")));
     let Ok(query) = Query::read(&bench.elsewhere.last.lock().clone()) else { panic!("a query") };
     let name = query.name.to_name();
     assert_eq!((query.qtype, name.label_count()), (RecordType::HINFO, 2));
@@ -181,12 +181,12 @@ async fn other_hinfo_queries_are_handed_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replaced_chain_takes_its_gauges_with_it() {
-    let Bench { services, handler, listing: _listing, .. } =
+    let Bench { process, handler, listing: _listing, .. } =
         bench(Elsewhere { forwards_to_us: true.into(), ..Elsewhere::default() });
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(gauge(&services).as_deref(), Some("1"));
+    assert_eq!(gauge(&process).as_deref(), Some("1"));
     drop(handler);
-    assert_eq!(gauge(&services), None);
+    assert_eq!(gauge(&process), None);
 }
 
 #[test]

@@ -23,7 +23,7 @@ struct Prometheus {
 
 impl Configured for Prometheus {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
-        let registry = context.services.registry.clone();
+        let registry = context.process.registry.clone();
         let zones: Vec<String> = context.block_zones.iter().map(ToString::to_string).collect();
         let report = Report::new(&registry, &zones, context.servers);
         let unserved = |server: &String| -> Arc<dyn Observer> {

@@ -1,5 +1,5 @@
 use super::{ProcessMetrics, Prometheus, parse, publish_enabled};
-use crate::chain::testing::{Sample, configure, services};
+use crate::chain::testing::{Sample, configure, process};
 use crate::chain::{BuildContext, Built, Enabled, Observer, Transport};
 use crate::message::{Name, Rcode, RecordType};
 use crate::metrics::{Registry, enter_worker_slot};
@@ -48,11 +48,11 @@ fn runtime_metrics_is_taken_with_a_warning() {
 const SERVERS: [&str; 2] = ["dns://127.0.0.1:53", "dns://[::1]:53"];
 
 fn build() -> (Registry, Built) {
-    let services = services();
+    let process = process();
     let (zone, servers) = (Name::parse("example.").unwrap(), SERVERS.map(str::to_owned));
-    let context = BuildContext { zone: &zone, block_zones: std::slice::from_ref(&zone), servers: &servers, services: &services };
+    let context = BuildContext { zone: &zone, block_zones: std::slice::from_ref(&zone), servers: &servers, process: &process };
     let (block, _) = configure(parse, "prometheus 127.0.0.1:9153");
-    (services.registry.clone(), block.parts[0].configured.build(&context).unwrap())
+    (process.registry.clone(), block.parts[0].configured.build(&context).unwrap())
 }
 
 fn observer() -> (Registry, Arc<dyn Observer>) {
@@ -181,16 +181,16 @@ fn workers_that_see_a_series_first_at_once_count_into_one() {
 
 #[test]
 fn counting_goes_on_when_the_same_zone_is_built_again() {
-    let services = services();
+    let process = process();
     let (zone, servers) = (Name::root(), ["dns://:53".to_owned()]);
-    let context = BuildContext { zone: &zone, block_zones: std::slice::from_ref(&zone), servers: &servers, services: &services };
+    let context = BuildContext { zone: &zone, block_zones: std::slice::from_ref(&zone), servers: &servers, process: &process };
     let (block, _) = configure(parse, "prometheus");
     let sample = Sample::new("a.example.", RecordType::A);
     for _ in 0..2 {
         block.parts[0].configured.build(&context).unwrap().observer.unwrap().observe(&sample.exchange());
     }
-    assert_eq!(lines(&services.registry, "coredns_dns_do"), Vec::<String>::new());
-    let counted = lines(&services.registry, "coredns_dns_requests_total{");
+    assert_eq!(lines(&process.registry, "coredns_dns_do"), Vec::<String>::new());
+    let counted = lines(&process.registry, "coredns_dns_requests_total{");
     assert!(counted.len() == 1 && counted[0].ends_with(r#"zone="."} 2"#), "{counted:?}");
 }
 
@@ -209,16 +209,16 @@ fn queries_of_no_block_count_under_a_zone_that_cannot_be() {
 
 #[test]
 fn zones_of_one_block_are_counted_apart() {
-    let services = services();
+    let process = process();
     let zones = [Name::parse("a.").unwrap(), Name::parse("b.").unwrap()];
     let servers = SERVERS.map(str::to_owned);
-    let context = BuildContext { zone: &zones[0], block_zones: &zones, servers: &servers, services: &services };
+    let context = BuildContext { zone: &zones[0], block_zones: &zones, servers: &servers, process: &process };
     let observer = configure(parse, "prometheus").0.parts[0].configured.build(&context).unwrap().observer.unwrap();
     let sample = Sample::new("x.b.", RecordType::A);
     let mut exchange = sample.exchange();
     (exchange.request.server, exchange.request.zone) = (1, 1);
     observer.observe(&exchange);
-    let counted = lines(&services.registry, "coredns_dns_requests_total{");
+    let counted = lines(&process.registry, "coredns_dns_requests_total{");
     assert!(counted.len() == 1 && counted[0].contains(SERVERS[1]) && counted[0].ends_with(r#"zone="b."} 1"#), "{counted:?}");
 }
 

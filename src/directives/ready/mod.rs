@@ -47,7 +47,7 @@ struct Ready {
 
 impl Configured for Ready {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
-        let lifecycle = context.services.lifecycle.clone();
+        let lifecycle = context.process.lifecycle.clone();
         let answer = Arc::new(move || state(&lifecycle));
         Ok(Built { endpoints: vec![Endpoint { address: self.address, path: PATH, answer }], ..Built::default() })
     }
@@ -74,8 +74,8 @@ mod tests {
     fn ready_follows_the_life_of_the_process() {
         let (block, said) = configure(parse, "ready 127.0.0.1:8091");
         assert_eq!(said, "");
-        let services = ProcessContext::new(1, 0);
-        let built = build(&block, &services);
+        let process = ProcessContext::new(1, 0);
+        let built = build(&block, &process);
         let [endpoint] = built.endpoints.as_slice() else { panic!("one endpoint") };
         assert_eq!((endpoint.address, endpoint.path), ("127.0.0.1:8091".parse().unwrap(), "/ready"));
         let state = || {
@@ -83,9 +83,9 @@ mod tests {
             (answer.status, answer.body)
         };
         assert_eq!(state(), (503, "Not serving yet".into()));
-        services.lifecycle.set_serving();
+        process.lifecycle.set_serving();
         assert_eq!(state(), (200, "OK".into()));
-        services.lifecycle.set_stopping();
+        process.lifecycle.set_stopping();
         assert_eq!(state(), (503, "Shutting down".into()));
     }
 

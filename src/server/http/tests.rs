@@ -133,7 +133,7 @@ async fn connections_that_are_evicted_are_counted_by_whether_they_wait_for_a_fir
             text.lines().find_map(|line| line.strip_prefix(&series)?.parse::<usize>().ok()).expect("it is exposed")
         })
     };
-    let mut seats = Seats::new(2);
+    let mut seats = HttpConnections::new(2);
     let mut seat = |waits: bool| {
         let task = tokio::spawn(std::future::pending::<()>());
         let connection = Connection { task: task.abort_handle(), waits: Arc::new(AtomicBool::new(waits)) };

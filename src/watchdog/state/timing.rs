@@ -10,19 +10,17 @@ pub struct Timing {
     pub prove_interval: Duration,
     /// The longest that this becomes, doubled each time, where somebody else answers or nobody ever did.
     pub longest_prove_interval: Duration,
-    /// At the earliest so long after a question that was in vain it is asked again because the node has changed.
+    /// A probe that was in vain is repeated when the node has changed, but no sooner than this after it.
     pub change_interval: Duration,
-    /// The same once it has, over UDP; over TCP, which costs a connection.
+    /// Between probes of a server that has proved itself: over UDP, and over TCP, where each costs a connection.
     pub watch_udp_interval: Duration,
     pub watch_tcp_interval: Duration,
-    /// While one that was asked has not answered for this long, all are asked as often as over UDP, so that it shows whether the whole
-    /// server hangs.
+    /// A probe without an answer for this long has all addresses probed at the UDP interval, over TCP too: that shows whether the whole server hangs.
     pub suspicion: Duration,
-    /// Without a word from any of them for this long the server hangs.
+    /// The server hangs when no probe has been answered for this long.
     pub silence_of_all: Duration,
-    /// Without a word from one of them that has answered before for this long a part of it hangs; and an address is withdrawn that has proved
-    /// nothing for this long. Longer: under a flood single probes are dropped from a full
-    /// receive buffer, and a restart, which loses the cache, would make that worse.
+    /// A part of the server hangs when one address that has answered before is silent for this long; it is no longer intercepted then. Longer than
+    /// `silence_of_all`: a flood drops single probes from a full receive buffer, and a restart, which loses the cache, would make that worse.
     pub silence_of_one: Duration,
     /// Answers from each address and transport that prove a server at the first start.
     pub first_proofs: u32,

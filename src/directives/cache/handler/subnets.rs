@@ -1,8 +1,8 @@
 //! Requests with a client subnet (RFC 7871): what they are given, and for whom their answers are kept.
 
+use super::super::classify::classify;
 use super::super::entry::{Age, Entry};
-use super::super::tailored::{Audience, Tailored};
-use super::super::verdict::judge;
+use super::super::subnet_answers::{Audience, SubnetAnswers};
 use super::{Clock, Hit, Inner, KEYWORD};
 use crate::chain::{Answer, KeptSubnet, Next, Outcome, Request, unix_seconds};
 use crate::message::{Response, Scope};
@@ -19,7 +19,7 @@ impl Inner {
         }
         let clock = Clock::start(&request);
         let mut answer = next.run(request).await?;
-        let verdict = judge(&answer.response, unix_seconds);
+        let verdict = classify(&answer.response, unix_seconds);
         let asked = subnet.asked;
         match answer.response.scope() {
             Some(Scope::Stated(0)) if !asked.is_untailored() => {
@@ -78,7 +78,7 @@ impl Inner {
         matches!(self.policy.age(entry, now), Age::Fresh(_))
     }
 
-    fn tailored(&self) -> &Tailored {
-        self.kept.tailored.get_or_init(|| Tailored::new(self.kept.budget.clone()))
+    fn tailored(&self) -> &SubnetAnswers {
+        self.kept.tailored.get_or_init(|| SubnetAnswers::new(self.kept.budget.clone()))
     }
 }

@@ -1,5 +1,5 @@
+use super::super::classify::Bounds;
 use super::super::parse::Config;
-use super::super::verdict::Bounds;
 use super::super::wire::{self, AA, AD, Sections, TC, a, query, record, response, soa};
 use super::*;
 use crate::chain::{After, BuildContext, Chain, Configured};
@@ -50,7 +50,7 @@ impl Handler for Upstream {
 
 /// A chain of the directive and an upstream, a clock that goes on when told to, and what the metrics say.
 struct Bench {
-    services: ProcessContext,
+    process: ProcessContext,
     chain: Arc<Chain>,
     cache: Arc<dyn Handler>,
     upstream: Arc<Upstream>,
@@ -63,10 +63,10 @@ struct Bench {
 
 const SERVER: &str = "dns://127.0.0.1:53";
 
-fn build(config: &Config, services: &ProcessContext) -> Arc<dyn Handler> {
+fn build(config: &Config, process: &ProcessContext) -> Arc<dyn Handler> {
     let zone = Name::root();
     let servers = [SERVER.to_owned()];
-    let context = BuildContext { zone: &zone, block_zones: std::slice::from_ref(&zone), servers: &servers, services };
+    let context = BuildContext { zone: &zone, block_zones: std::slice::from_ref(&zone), servers: &servers, process };
     config.build(&context).expect("it builds").handler.expect("it has a handler")
 }
 
@@ -76,20 +76,20 @@ impl Bench {
     }
 
     fn with_upstream(config: &Config, upstream: Upstream) -> Self {
-        let services = ProcessContext::new(1, 1 << 20);
-        let cache = build(config, &services);
+        let process = ProcessContext::new(1, 1 << 20);
+        let cache = build(config, &process);
         let upstream = Arc::new(upstream);
         let handlers: [Arc<dyn Handler>; 2] = [cache.clone(), upstream.clone()];
         let chain = Arc::new(Chain { handlers: Box::new(handlers) });
         let stopped_clock = tokio::runtime::Handle::try_current()
             .is_err()
             .then(|| tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime"));
-        Self { services, chain, cache, upstream, start: Instant::now(), now_millis: 0, stopped_clock }
+        Self { process, chain, cache, upstream, start: Instant::now(), now_millis: 0, stopped_clock }
     }
 
     /// Puts another configuration in the place of the first, as a reload does.
     fn reload(&mut self, config: &Config) {
-        self.cache = build(config, &self.services);
+        self.cache = build(config, &self.process);
         let handlers: [Arc<dyn Handler>; 2] = [self.cache.clone(), self.upstream.clone()];
         self.chain = Arc::new(Chain { handlers: Box::new(handlers) });
     }
@@ -137,7 +137,7 @@ impl Bench {
     }
 
     fn metric(&self, line: &str) -> f64 {
-        let text = self.services.registry.encode();
+        let text = self.process.registry.encode();
         let value = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
         value.unwrap_or_else(|| panic!("no {line} in\n{text}"))
     }
@@ -490,7 +490,7 @@ fn gauges_go_with_the_store() {
     assert_eq!(bench.of_kind("coredns_cache_entries", "success"), 1.0);
     bench.reload(&Config { disabled: [vec![], vec![Name::root()]], ..any_ttl() });
     assert_eq!(bench.of_kind("coredns_cache_entries", "success"), 0.0);
-    assert_eq!(bench.services.cache_memory.used(), 0);
+    assert_eq!(bench.process.cache_memory.used(), 0);
 }
 
 #[test]

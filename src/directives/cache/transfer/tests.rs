@@ -11,17 +11,17 @@ const KEY: &str = "cache . [\"dns://127.0.0.1:53\"] .";
 
 /// A process with one cache.
 struct Process {
-    services: ProcessContext,
+    process: ProcessContext,
     kept: Arc<Kept>,
     reading: ClockReading,
 }
 
 impl Process {
     fn new(capacity: [usize; 2], octets: usize) -> Self {
-        let services = ProcessContext::new(1, octets);
-        let make = || Kept::new(capacity, &services, &["dns://127.0.0.1:53".to_owned()], ".");
-        let kept = services.reload_state.adopt_or(KEY, make);
-        Self { kept, services, reading: ClockReading { now: Instant::now(), uptime: Duration::from_secs(1000) } }
+        let process = ProcessContext::new(1, octets);
+        let make = || Kept::new(capacity, &process, &["dns://127.0.0.1:53".to_owned()], ".");
+        let kept = process.reload_state.adopt_or(KEY, make);
+        Self { kept, process, reading: ClockReading { now: Instant::now(), uptime: Duration::from_secs(1000) } }
     }
     fn store(&self) -> &Store<Response> {
         &self.kept.store
@@ -34,16 +34,16 @@ impl Process {
     fn keep(&self, kind: Kind, flags: u8, ttl: u32, payload: Response) {
         let name = payload.question_name();
         let key = self.store().key(asked(name.as_wire(), flags));
-        let fresh = Fresh { answering: judge(&payload, || 0).answering, payload, ttl };
+        let fresh = Fresh { answering: classify(&payload, || 0).answering, payload, ttl };
         assert!(self.store().insert(&key, kind, fresh, self.store().moment(self.reading.now), false, &|_| false).is_kept);
     }
     fn export(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        export(&self.services.reload_state, &mut out, self.reading, all()).unwrap();
+        export(&self.process.reload_state, &mut out, self.reading, all()).unwrap();
         out
     }
     fn import(&self, octets: &[u8]) -> Result<TransferCount, TransferError> {
-        import(&self.services.reload_state, &mut &octets[..], self.reading, all())
+        import(&self.process.reload_state, &mut &octets[..], self.reading, all())
     }
     fn age(&self, kind: Kind, name: &str, flags: u8) -> Option<Age> {
         let name = wire::name(name);
@@ -124,7 +124,7 @@ fn the_bounds_of_the_one_that_takes_over_hold() {
     for (capacity, limit) in [([10, 10], 1 << 20), ([1000, 1000], 4096), ([0, 0], 1 << 20)] {
         let new = Process::new(capacity, limit);
         new.import(&octets).unwrap();
-        assert!(new.len() <= capacity[0] && new.services.cache_memory.used() <= limit);
+        assert!(new.len() <= capacity[0] && new.process.cache_memory.used() <= limit);
         assert_eq!(new.len() > 0, capacity[0] > 0);
     }
 }
@@ -134,7 +134,7 @@ fn what_is_written_is_bounded_in_octets_and_in_time() {
     let old = filled();
     for (octets, until) in [(150, Instant::now() + Duration::from_secs(60)), (usize::MAX, Instant::now())] {
         let mut out = Vec::new();
-        let count = export(&old.services.reload_state, &mut out, old.reading, Bounds { octets, until }).unwrap();
+        let count = export(&old.process.reload_state, &mut out, old.reading, Bounds { octets, until }).unwrap();
         assert!(count.kept <= 2 && out.len() < 150 + 13 + 3 + KEY.len() + 1, "{count:?}, {}", out.len());
         assert_eq!(Process::new([9, 9], 1 << 20).import(&out).unwrap().kept, count.kept, "and whole as far as it goes");
     }
@@ -210,7 +210,7 @@ proptest! {
         octets.extend(noise);
         let new = Process::new([3, 3], 2048);
         let _ = new.import(&octets);
-        prop_assert!(new.len() <= 6 && new.services.cache_memory.used() <= 2048);
+        prop_assert!(new.len() <= 6 && new.process.cache_memory.used() <= 2048);
     }
 }
 
@@ -222,10 +222,10 @@ fn what_never_ends_is_read_up_to_the_bounds() {
     let endless = || (&octets[..octets.len() - 1]).chain(Repeat(section.clone(), 0));
     let new = Process::new([100, 100], 1 << 20);
     let some = Bounds { octets: 1 << 16, ..all() };
-    let outcome = import(&new.services.reload_state, &mut endless(), new.reading, some);
+    let outcome = import(&new.process.reload_state, &mut endless(), new.reading, some);
     assert!(matches!(outcome, Err(TransferError::TooMuch(4))), "{outcome:?}");
     let brief = Bounds { until: Instant::now() + Duration::from_millis(5), ..all() };
-    let outcome = import(&new.services.reload_state, &mut endless(), new.reading, brief);
+    let outcome = import(&new.process.reload_state, &mut endless(), new.reading, brief);
     assert!(matches!(outcome, Err(TransferError::TooMuch(_))), "{outcome:?}");
 }
 

@@ -42,14 +42,14 @@ async fn prefer_udp_asks_by_tcp_what_was_truncated() {
 #[tokio::test]
 async fn names_outside_from_and_excepted_names_go_to_the_next_directive() {
     let upstream = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
-    let services = services();
+    let process = process();
     let config = ForwardConfig {
         from: Name::parse("example.").unwrap(),
         except: vec![Name::parse("Not.example.").unwrap(), Name::parse("example.").unwrap()],
         targets: vec![UpstreamTarget::Address(upstream.address)],
         options: ForwardOptions::default(),
     };
-    let forward = build_config(&config, &services);
+    let forward = build_config(&config, &process);
     let names = ["example.", "a.example.", "NOT.example.", "x.not.example.", "other."];
     // The second exception covers everything but FROM itself.
     let forwarded: Vec<_> =
@@ -57,7 +57,7 @@ async fn names_outside_from_and_excepted_names_go_to_the_next_directive() {
     assert_eq!(forwarded, ["example."]);
 
     let without = ForwardConfig { except: vec![Name::parse("Not.example.").unwrap()], ..config };
-    let forward = build_config(&without, &services);
+    let forward = build_config(&without, &process);
     let chain = Arc::new(Chain {
         handlers: [forward as Arc<dyn Handler>, Arc::new(Stub { keyword: "stub", rcode: Rcode::NXDOMAIN })].into(),
     });
@@ -124,9 +124,9 @@ async fn failover_asks_the_next_upstream_and_the_last_answer_stands() {
 #[tokio::test]
 async fn next_asks_the_next_forward_and_no_other_directive() {
     let denying = ScriptedUpstream::start(|seen| Reaction::Send(seen.empty(if seen.label() == "nodata" { 0 } else { 3 }))).await;
-    let services = services();
+    let process = process();
     let options = ForwardOptions { next: vec![Rcode::NXDOMAIN], next_on_nodata: true, ..ForwardOptions::default() };
-    let forward = build(&[denying.address], options, &services);
+    let forward = build(&[denying.address], options, &process);
     for (keyword, expected) in [("forward", Rcode::REFUSED), ("whoami", Rcode::NXDOMAIN)] {
         let next = Arc::new(Stub { keyword, rcode: Rcode::REFUSED });
         let chain = Arc::new(Chain { handlers: [forward.clone() as Arc<dyn Handler>, next].into() });
@@ -245,14 +245,14 @@ async fn round_robin_takes_turns() {
 
 #[tokio::test]
 async fn a_file_without_nameservers_fails_queries_with_that_cause() {
-    let services = services();
+    let process = process();
     let config = ForwardConfig {
         from: Name::root(),
         except: Vec::new(),
         targets: vec![UpstreamTarget::File { path: "/etc/resolv.conf".to_owned(), addresses: Vec::new() }],
         options: ForwardOptions::default(),
     };
-    let running = Running { forward: build_config(&config, &services), services };
+    let running = Running { forward: build_config(&config, &process), process };
     let failure = running.ask(&request("a.example.", Transport::Udp)).await.unwrap_err();
     assert_eq!(failure.rcode, Rcode::SERVFAIL);
     assert!(failure.cause.contains("/etc/resolv.conf has no usable nameserver"), "{}", failure.cause);
@@ -274,14 +274,14 @@ async fn a_host_name_is_resolved_by_the_given_resolver_and_then_asked() {
         Reaction::Send(answer)
     })
     .await;
-    let services = services();
+    let process = process();
     let config = ForwardConfig {
         from: Name::root(),
         except: Vec::new(),
         targets: vec![UpstreamTarget::Host { name: Name::parse("dns.upstream.test").unwrap(), port: upstream.address.port() }],
         options: ForwardOptions { resolvers: vec![upstream.address], ..ForwardOptions::default() },
     };
-    let running = Running { forward: build_config(&config, &services), services };
+    let running = Running { forward: build_config(&config, &process), process };
     let resolving = tokio::spawn(running.forward.exchanger.upstreams.clone().keep_resolved());
     let response = running.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(address_in(&response), [192, 0, 2, 1]);
@@ -294,7 +294,7 @@ async fn an_upstream_with_unchanged_settings_lives_on_over_a_reload() {
     let options = ForwardOptions { force_tcp: true, ..ForwardOptions::default() };
     let mut running = Running::new(&[upstream.address], options.clone());
     running.answer(&request("a.example.", Transport::Udp)).await;
-    running.forward = build(&[upstream.address], ForwardOptions { max_fails: 7, ..options.clone() }, &running.services);
+    running.forward = build(&[upstream.address], ForwardOptions { max_fails: 7, ..options.clone() }, &running.process);
     running.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(upstream.connections(), 1);
     let changed = [
@@ -303,7 +303,7 @@ async fn an_upstream_with_unchanged_settings_lives_on_over_a_reload() {
         (ForwardOptions { use_caps_for_id: true, max_fails: 7, ..options }, 3),
     ];
     for (options, connections) in changed {
-        running.forward = build(&[upstream.address], options, &running.services);
+        running.forward = build(&[upstream.address], options, &running.process);
         running.answer(&request("a.example.", Transport::Udp)).await;
         assert_eq!(upstream.connections(), connections);
     }
@@ -315,7 +315,7 @@ async fn requests_are_counted_under_the_references_names_and_the_former_ones() {
     let running = Running::new(&[upstream.address], ForwardOptions::default());
     running.answer(&request("a.example.", Transport::Udp)).await;
     let to = upstream.address;
-    let text = running.services.registry.encode();
+    let text = running.process.registry.encode();
     for line in [
         format!("coredns_forward_requests_total{{to=\"{to}\"}} 1"),
         format!("coredns_forward_responses_total{{rcode=\"NXDOMAIN\",to=\"{to}\"}} 1"),

@@ -28,7 +28,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-fn services() -> ProcessContext {
+fn process() -> ProcessContext {
     ProcessContext::new(2, 1 << 20)
 }
 
@@ -57,14 +57,14 @@ pub(super) fn remote(address: SocketAddr, settings: UpstreamSettings) -> Arc<Rem
 /// A running `forward . TO...` and what it was built with.
 struct Running {
     forward: Arc<Forward>,
-    services: ProcessContext,
+    process: ProcessContext,
 }
 
 impl Running {
     fn new(targets: &[SocketAddr], options: ForwardOptions) -> Self {
-        let services = services();
-        let forward = build(targets, options, &services);
-        Self { forward, services }
+        let process = process();
+        let forward = build(targets, options, &process);
+        Self { forward, process }
     }
 
     async fn ask(&self, request: &OwnedRequest) -> Outcome {
@@ -78,35 +78,35 @@ impl Running {
     }
 
     fn sockets(&self) -> Arc<SocketBudget> {
-        SocketBudget::shared(&self.services.reload_state, &self.services.registry)
+        SocketBudget::shared(&self.process.reload_state, &self.process.registry)
     }
 
     /// Value of the series whose line begins with `name`; 0 if there is none.
     fn metric(&self, name: &str) -> f64 {
-        let text = self.services.registry.encode();
+        let text = self.process.registry.encode();
         text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 }
 
-fn build(targets: &[SocketAddr], options: ForwardOptions, services: &ProcessContext) -> Arc<Forward> {
+fn build(targets: &[SocketAddr], options: ForwardOptions, process: &ProcessContext) -> Arc<Forward> {
     let config = ForwardConfig {
         from: Name::root(),
         except: Vec::new(),
         targets: targets.iter().copied().map(UpstreamTarget::Address).collect(),
         options,
     };
-    build_config(&config, services)
+    build_config(&config, process)
 }
 
-fn build_config(config: &ForwardConfig, services: &ProcessContext) -> Arc<Forward> {
-    in_context(services, |context| Arc::new(Forward::new(config, context)))
+fn build_config(config: &ForwardConfig, process: &ProcessContext) -> Arc<Forward> {
+    in_context(process, |context| Arc::new(Forward::new(config, context)))
 }
 
 /// What a directive of the root zone on 127.0.0.1 is built with.
-fn in_context<T>(services: &ProcessContext, make: impl FnOnce(&BuildContext<'_>) -> T) -> T {
+fn in_context<T>(process: &ProcessContext, make: impl FnOnce(&BuildContext<'_>) -> T) -> T {
     let zone = Name::root();
     let servers = ["dns://127.0.0.1:53".to_owned()];
-    make(&BuildContext { zone: &zone, block_zones: &[], servers: &servers, services })
+    make(&BuildContext { zone: &zone, block_zones: &[], servers: &servers, process })
 }
 
 /// An A query with RD, as a client sends it.
@@ -140,7 +140,7 @@ fn short_timeout() -> ForwardOptions {
     ForwardOptions { read_timeout: Duration::from_millis(300), ..ForwardOptions::default() }
 }
 
-/// A link that answers with a code and under a keyword of the test's choice.
+/// A handler that answers with a code and under a keyword of the test's choice.
 struct Stub {
     keyword: &'static str,
     rcode: crate::message::Rcode,

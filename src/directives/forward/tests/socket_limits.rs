@@ -52,10 +52,10 @@ async fn sockets_to_a_silent_upstream_are_bounded_whatever_the_number_of_queries
 #[tokio::test]
 async fn names_are_answered_while_queries_for_silent_names_hold_all_sockets() {
     let upstream = ScriptedUpstream::start(silent_or_answer).await;
-    let services = services();
-    let _sockets = services.reload_state.adopt_or("forward sockets", || SocketBudget::new(16));
-    let forward = build(&[upstream.address], long_timeout(), &services);
-    let running = Running { forward, services };
+    let process = process();
+    let _sockets = process.reload_state.adopt_or("forward sockets", || SocketBudget::new(16));
+    let forward = build(&[upstream.address], long_timeout(), &process);
+    let running = Running { forward, process };
     let silent = requests("s", 1500, Transport::Udp);
     let polite = requests("p", 40, Transport::Udp);
     let flood = async {
@@ -101,11 +101,11 @@ async fn all_upstreams_together_keep_the_socket_limit_and_each_has_one() {
     let upstreams = [ScriptedUpstream::start(act).await, ScriptedUpstream::start(act).await, ScriptedUpstream::start(act).await];
     // By UDP, each worker may be closing some for others.
     for (transport, rounds, queries, beyond) in [(Transport::Udp, 30, 60, 1 + MIN_SHARED), (Transport::Tcp, 3, 600, 1)] {
-        let services = services();
-        let sockets = services.reload_state.adopt_or("forward sockets", || SocketBudget::new(6));
+        let process = process();
+        let sockets = process.reload_state.adopt_or("forward sockets", || SocketBudget::new(6));
         let options = ForwardOptions { policy: super::super::policy::UpstreamPolicy::RoundRobin, ..long_timeout() };
-        let forward = build(&upstreams.each_ref().map(|upstream| upstream.address), options, &services);
-        let running = Running { forward, services };
+        let forward = build(&upstreams.each_ref().map(|upstream| upstream.address), options, &process);
+        let running = Running { forward, process };
         let mut most = 0;
         for round in 0..rounds {
             let requests = requests(&format!("r{round}n"), queries, transport);

@@ -53,7 +53,7 @@ fn with_scope(plain: &Response, subnet: &ClientSubnet, scope: u8) -> Response {
 struct Scene {
     chain: Arc<Chain>,
     upstream: Arc<Tailor>,
-    services: ProcessContext,
+    process: ProcessContext,
     start: Instant,
     seconds: u64,
 }
@@ -63,11 +63,11 @@ impl Scene {
         Self::of(&any_ttl(), scope)
     }
     fn of(config: &Config, scope: Option<u8>) -> Self {
-        let services = ProcessContext::new(1, 1 << 20);
-        let cache = build(config, &services);
+        let process = ProcessContext::new(1, 1 << 20);
+        let cache = build(config, &process);
         let upstream = Arc::new(Tailor { scope: Mutex::new(scope), ..Tailor::default() });
         let chain = Arc::new(Chain { handlers: Box::new([cache, upstream.clone()]) });
-        Self { chain, upstream, services, start: Instant::now(), seconds: 0 }
+        Self { chain, upstream, process, start: Instant::now(), seconds: 0 }
     }
 
     /// Last octet of what a client in 10.1.THIRD.FOURTH is given that tells so many bits of its address, and how many bits it is for; 0 is given for
@@ -133,7 +133,7 @@ fn an_answer_made_for_a_network_is_for_all_in_it_and_for_nobody_else() {
     assert_eq!(scene.ask(Some(24), [0x11, 0]).0, 0x11);
     assert_eq!(scene.ask(None, [0, 0]).0, 200);
     assert_eq!(scene.asked(), 5);
-    let text = scene.services.registry.encode();
+    let text = scene.process.registry.encode();
     let counted =
         |name: &str, value: u32| text.lines().any(|line| line.starts_with(name) && line.ends_with(&format!(" {value}")));
     assert!(counted("coredns_cache_misses_total", 5) && counted("coredns_cache_requests_total", 9), "{text}");
@@ -235,7 +235,7 @@ fn one_client_with_any_number_of_subnets_takes_nothing_from_what_is_kept_for_all
     }
     assert_eq!(scene.asked(), 257);
     assert_eq!((scene.ask(None, [0, 0]).0, scene.asked()), (200, 257));
-    let text = scene.services.registry.encode();
+    let text = scene.process.registry.encode();
     assert!(
         text.lines().any(|line| line.starts_with("coredns_cache_entries") && line.contains("success") && line.ends_with(" 1"))
     );

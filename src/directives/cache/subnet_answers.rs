@@ -19,7 +19,7 @@ const MOST_SUBNETS: usize = 16;
 const OVERHEAD: usize = 512;
 
 /// The answers to a question, by subnet.
-pub struct Tailored {
+pub struct SubnetAnswers {
     answers: Cache<Box<[u8]>, Arc<Answers>, foldhash::fast::RandomState>,
     budget: Arc<MemoryBudget>,
 }
@@ -105,7 +105,7 @@ impl Answers {
     }
 }
 
-impl Tailored {
+impl SubnetAnswers {
     /// Takes its octets from `budget`, at most a share of it together with all others.
     pub fn new(budget: Arc<MemoryBudget>) -> Self {
         let answers = Cache::builder()
@@ -215,18 +215,18 @@ mod tests {
         Entry::new(&key, Kind::Success, Fresh { payload, ttl: 60, answering: true }, Moment(stored))
     }
 
-    fn found(tailored: &Tailored, subnet: &ClientSubnet) -> Option<u8> {
+    fn found(tailored: &SubnetAnswers, subnet: &ClientSubnet) -> Option<u8> {
         let entry = tailored.find(QUESTION, subnet, |_| true)?;
         entry.payload.records().next().and_then(|record| record.rdata().last().copied())
     }
 
-    fn keep(tailored: &Tailored, subnet: ClientSubnet, last: u8, stored: u64) {
+    fn keep(tailored: &SubnetAnswers, subnet: ClientSubnet, last: u8, stored: u64) {
         tailored.keep(QUESTION, Audience::Network(subnet), entry(last, stored), 60, |_| true);
     }
 
-    fn roomy() -> (Tailored, Arc<MemoryBudget>) {
+    fn roomy() -> (SubnetAnswers, Arc<MemoryBudget>) {
         let budget = Arc::new(MemoryBudget::new(1 << 20));
-        (Tailored::new(budget.clone()), budget)
+        (SubnetAnswers::new(budget.clone()), budget)
     }
 
     #[test]

@@ -6,17 +6,17 @@ use std::hash::Hash;
 use std::net::IpAddr;
 
 /// Connections, the oldest first, each with whose it is.
-pub(super) struct Seats<T> {
+pub(super) struct HttpConnections<T> {
     limit: usize,
-    held: VecDeque<Seat<T>>,
+    held: VecDeque<HttpConnection<T>>,
 }
 
-struct Seat<T> {
+struct HttpConnection<T> {
     client: Client,
     connection: T,
 }
 
-impl<T> Seats<T> {
+impl<T> HttpConnections<T> {
     pub fn new(limit: usize) -> Self {
         Self { limit, held: VecDeque::new() }
     }
@@ -26,11 +26,11 @@ impl<T> Seats<T> {
         self.held.retain(|seat| is_open(&seat.connection));
     }
 
-    /// Seats a client's connection. Returns the one that loses its seat, if there are too many: of the network that holds most, whoever has just come,
-    /// and in it of the address that holds most, the oldest that does not wait for its first answer, or else the oldest; among several such networks or
-    /// addresses that of the one who came first. Many hosts may come from one address, where it is translated.
+    /// Admits a client's connection. With too many, one connection is evicted and returned: of the network with most connections (the new one
+    /// counts), and there of the address with most; ties go to whoever came first. Of that address the oldest connection goes that has had an answer,
+    /// else the oldest: many hosts may share one address behind NAT.
     pub fn take(&mut self, client: IpAddr, connection: T, waits: impl Fn(&T) -> bool) -> Option<T> {
-        self.held.push_back(Seat { client: Fairness::default().client(client), connection });
+        self.held.push_back(HttpConnection { client: Fairness::default().client(client), connection });
         if self.held.len() <= self.limit {
             return None;
         }
@@ -56,12 +56,12 @@ fn largest<K: Copy + Eq + Hash>(items: impl Iterator<Item = K> + Clone) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use super::Seats;
+    use super::HttpConnections;
     use std::net::IpAddr;
 
-    /// Seats for four, taken by these in turn; who loses a seat each time, by the order of coming.
+    /// HttpConnections for four, taken by these in turn; who loses a seat each time, by the order of coming.
     fn losers(clients: &[&str]) -> Vec<Option<usize>> {
-        let mut seats = Seats::new(4);
+        let mut seats = HttpConnections::new(4);
         let take = |(number, client): (usize, &&str)| seats.take(client.parse::<IpAddr>().unwrap(), number, |_| false);
         clients.iter().enumerate().map(take).skip(4).collect()
     }
@@ -92,14 +92,14 @@ mod tests {
         assert_eq!(losers(&[modest, attack, attack, attack, attack, attack]), [Some(1), Some(2)]);
         assert_eq!(losers(&[attack, attack, attack, attack, modest]), [Some(0)]);
         // Nor does it matter that all but the one who comes wait for a first answer.
-        let mut seats = Seats::new(2);
+        let mut seats = HttpConnections::new(2);
         let mut take = |address: &str, number| seats.take(address.parse().unwrap(), number, |number| *number != 3);
         assert_eq!([take(attack, 1), take(attack, 2), take(modest, 3)], [None, None, Some(1)]);
     }
 
     #[test]
     fn what_is_over_takes_no_seat() {
-        let mut seats = Seats::new(1);
+        let mut seats = HttpConnections::new(1);
         let client: IpAddr = "192.0.2.1".parse().unwrap();
         assert_eq!(seats.take(client, 1, |_| false), None);
         seats.retain(|connection| *connection != 1);
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_first_answer_loses_no_seat_to_those_of_one_address_that_have_theirs() {
-        let mut seats = Seats::new(3);
+        let mut seats = HttpConnections::new(3);
         let client: IpAddr = "192.0.2.1".parse().unwrap();
         let waits = |connection: &i32| [1, 4, 5].contains(connection);
         let losers: Vec<_> = (1..=6).map(|number| seats.take(client, number, waits)).collect();

@@ -15,14 +15,14 @@ const WITHOUT_TTL: u32 = 5;
 
 /// What an answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum ResponseClass {
     /// NOERROR that is not one of the below.
     Positive,
     /// NOERROR whose answer section does not lead to the asked type, without an SOA record: an incomplete recursion. Or one with more
     /// than [`MAX_ALIASES`].
     Incomplete,
     /// NOERROR that points to other name servers.
-    Delegation,
+    Referral,
     /// NOERROR that says with an SOA record that there is no such type (RFC 2308 section 2.2).
     NoData,
     /// NXDOMAIN with an SOA record (RFC 2308 section 2.1).
@@ -33,11 +33,11 @@ pub enum Class {
     Other,
 }
 
-impl Class {
+impl ResponseClass {
     /// In which cache it is kept; `None`: in neither.
     pub fn kind(self) -> Option<Kind> {
         match self {
-            Self::Positive | Self::Delegation => Some(Kind::Success),
+            Self::Positive | Self::Referral => Some(Kind::Success),
             Self::NoData | Self::NameError | Self::ServerError => Some(Kind::Denial),
             Self::Incomplete | Self::Other => None,
         }
@@ -46,39 +46,39 @@ impl Class {
 
 /// An answer judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    pub class: Class,
+pub struct Classification {
+    pub class: ResponseClass,
     /// True if it holds what was asked for: NOERROR, and the type at the end of the CNAME chain that begins with the question's name.
     pub answering: bool,
 }
 
-/// Judges an answer by its own question. With DO set, a signature that is not valid at `unix_seconds` (asked for only then) makes it [`Class::Other`].
-pub fn judge(response: &Response, unix_seconds: impl FnOnce() -> u32) -> Verdict {
+/// Judges an answer by its own question. With DO set, a signature that is not valid at `unix_seconds` (asked for only then) makes it [`ResponseClass::Other`].
+pub fn classify(response: &Response, unix_seconds: impl FnOnce() -> u32) -> Classification {
     let lead = if response.rcode() == Rcode::NOERROR { lead(response) } else { Lead::Nowhere };
-    Verdict { class: class(response, unix_seconds, lead), answering: lead == Lead::Answer }
+    Classification { class: class(response, unix_seconds, lead), answering: lead == Lead::Answer }
 }
 
-fn class(response: &Response, unix_seconds: impl FnOnce() -> u32, lead: Lead) -> Class {
+fn class(response: &Response, unix_seconds: impl FnOnce() -> u32, lead: Lead) -> ResponseClass {
     if matches!(response.question_type(), RecordType::AXFR | RecordType::IXFR) {
-        return Class::Other;
+        return ResponseClass::Other;
     }
     if response.dnssec_ok() && response.has_signature_out_of_period(unix_seconds()) {
-        return Class::Other;
+        return ResponseClass::Other;
     }
     match lead {
-        Lead::Answer => return Class::Positive,
-        Lead::TooFar => return Class::Incomplete,
+        Lead::Answer => return ResponseClass::Positive,
+        Lead::TooFar => return ResponseClass::Incomplete,
         Lead::Nowhere => (),
     }
     let has_authority = |rtype| response.records().any(|record| record.section == Section::Authority && record.rtype == rtype);
     match ResponseType::without_answer(response.rcode(), has_authority) {
-        ResponseType::NoData => Class::NoData,
-        ResponseType::NoError | ResponseType::Referral if response.answer_count() > 0 => Class::Incomplete,
-        ResponseType::Referral => Class::Delegation,
-        ResponseType::NoError => Class::Positive,
-        ResponseType::NameError => Class::NameError,
-        ResponseType::ServerError => Class::ServerError,
-        ResponseType::Meta | ResponseType::OtherError => Class::Other,
+        ResponseType::NoData => ResponseClass::NoData,
+        ResponseType::NoError | ResponseType::Referral if response.answer_count() > 0 => ResponseClass::Incomplete,
+        ResponseType::Referral => ResponseClass::Referral,
+        ResponseType::NoError => ResponseClass::Positive,
+        ResponseType::NameError => ResponseClass::NameError,
+        ResponseType::ServerError => ResponseClass::ServerError,
+        ResponseType::Meta | ResponseType::OtherError => ResponseClass::Other,
     }
 }
 
@@ -178,12 +178,12 @@ impl Default for Lifetimes {
 
 impl Lifetimes {
     /// Seconds this answer lives, which all its records get as their TTL. 0: it is not kept.
-    pub fn of(&self, class: Class, response: &Response) -> u32 {
+    pub fn of(&self, class: ResponseClass, response: &Response) -> u32 {
         match class {
-            Class::ServerError => self.server_error,
-            Class::NoData | Class::NameError => self.denial.apply(smallest_ttl(response, true)),
-            Class::Positive | Class::Incomplete => self.success.apply(smallest_ttl(response, false)),
-            Class::Delegation | Class::Other => self.success.apply(WITHOUT_TTL),
+            ResponseClass::ServerError => self.server_error,
+            ResponseClass::NoData | ResponseClass::NameError => self.denial.apply(smallest_ttl(response, true)),
+            ResponseClass::Positive | ResponseClass::Incomplete => self.success.apply(smallest_ttl(response, false)),
+            ResponseClass::Referral | ResponseClass::Other => self.success.apply(WITHOUT_TTL),
         }
     }
 
