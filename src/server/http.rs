@@ -1,7 +1,7 @@
 //! Scrapes and probes over HTTP/1.1, on the control runtime: a table of addresses and paths, swapped with the plan. Its sockets are its own
 //! and nothing waits for them: DNS is served whether or not an address can be listened on, and that is tried again ([`Http::listen`]).
 //!
-//! Anybody may come here, as in the reference, so whoever comes is bounded: connections ([`seats`]), the octets of a request and of what the kernel
+//! Anybody may come here, as in the reference, so whoever comes is bounded: connections ([`admission`]), the octets of a request and of what the kernel
 //! holds for a connection, the time for either direction, and how much is made for all who ask ([`page`]).
 
 mod admission;
@@ -155,15 +155,15 @@ struct Connection {
 }
 
 async fn accept(listener: TcpListener, address: SocketAddr, routes: Arc<ArcSwap<Routes>>, evictions: Arc<Evictions>) {
-    let mut seats: HttpConnections<Connection> = HttpConnections::new(CONNECTIONS);
+    let mut connections: HttpConnections<Connection> = HttpConnections::new(CONNECTIONS);
     loop {
         match listener.accept().await {
             Ok((stream, client)) => {
-                seats.retain(|connection| !connection.task.is_finished());
+                connections.retain(|connection| !connection.task.is_finished());
                 let waits = Arc::new(AtomicBool::new(false));
                 let task = tokio::spawn(converse(stream, address, routes.clone(), waits.clone())).abort_handle();
-                if seat(&mut seats, client.ip(), Connection { task, waits }, &evictions) {
-                    // Each that comes has a turn before the next one may cost it its seat.
+                if admit(&mut connections, client.ip(), Connection { task, waits }, &evictions) {
+                    // Each that comes has a turn before the next one may cost it its place.
                     yield_now().await;
                 }
             }
@@ -176,9 +176,9 @@ async fn accept(listener: TcpListener, address: SocketAddr, routes: Arc<ArcSwap<
 }
 
 /// HttpConnections a client's connection; true if another one had to end for it.
-fn seat(seats: &mut HttpConnections<Connection>, client: IpAddr, connection: Connection, evictions: &Evictions) -> bool {
+fn admit(connections: &mut HttpConnections<Connection>, client: IpAddr, connection: Connection, evictions: &Evictions) -> bool {
     let waits = |connection: &Connection| connection.waits.load(Ordering::Relaxed);
-    let Some(evicted) = seats.take(client, connection, waits) else { return false };
+    let Some(evicted) = connections.take(client, connection, waits) else { return false };
     if waits(&evicted) { &evictions.busy } else { &evictions.idle }.increment();
     evicted.task.abort();
     true

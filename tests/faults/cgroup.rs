@@ -75,15 +75,15 @@ impl Cgroup {
         fs::read_to_string(self.folder.join(file)).unwrap_or_else(|e| panic!("{file} of the cgroup: {e}"))
     }
 
-    /// Has a process in it take memory until the kernel kills one, which is `victim`: a quarter of the limit ahead of the one that takes memory.
+    /// Has a process in it take memory until the kernel kills one, which is `victim`: a tenth of the limit ahead of the one that takes memory.
     ///
     /// Or two: while the threads of the first one end, and have not given its memory back, the kernel no longer sees it and may take the next best.
-    /// That is to be the process which takes memory, not one of those that are tested.
+    /// That is to be the process which takes memory, not one of those that are tested: their program's text alone is a quarter of the limit.
     pub fn kill_by_exhaustion(&self, victim: i32) {
         let before = self.killed();
         fs::write(format!("/proc/{victim}/oom_score_adj"), "1000").expect("anyone may raise a score of his own");
         let mut hog = Command::new("sh");
-        hog.args(["-c", "echo 750 >/proc/self/oom_score_adj && exec tail /dev/zero"]);
+        hog.args(["-c", "echo 900 >/proc/self/oom_score_adj && exec tail /dev/zero"]);
         let mut hog = self.command(hog).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("tail runs");
         let is_killed = wait_until(Duration::from_secs(20), || self.killed() > before);
         hog.kill().expect("it is ours");

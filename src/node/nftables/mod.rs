@@ -2,7 +2,7 @@
 //!
 //! The table carries the flag `owner` (Linux 5.12): only the netlink socket that made it may change it, and when that socket closes, for
 //! whatever reason, the kernel removes the table. Seen on Linux 6.18: `nft flush ruleset` of somebody else passes it over, and `nft
-//! delete table` and `nft add rule` are refused with EPERM; so nobody but us can take the rules away. [`Table::apply`] compares all the same
+//! delete table` and `nft add rule` are refused with EPERM; so nobody but us can take the rules away. [`InterceptionTable::apply`] compares all the same
 //! before it trusts that they stand.
 //!
 //! `netlink-bindings` encodes and decodes everything here; sockets are those of `netlink-sys`, which `rtnetlink` brings anyway.

@@ -133,18 +133,18 @@ async fn connections_that_are_evicted_are_counted_by_whether_they_wait_for_a_fir
             text.lines().find_map(|line| line.strip_prefix(&series)?.parse::<usize>().ok()).expect("it is exposed")
         })
     };
-    let mut seats = HttpConnections::new(2);
-    let mut seat = |waits: bool| {
+    let mut connections = HttpConnections::new(2);
+    let mut admit = |waits: bool| {
         let task = tokio::spawn(std::future::pending::<()>());
         let connection = Connection { task: task.abort_handle(), waits: Arc::new(AtomicBool::new(waits)) };
-        (super::seat(&mut seats, here().ip(), connection, &evictions), task)
+        (super::admit(&mut connections, here().ip(), connection, &evictions), task)
     };
-    let (_, answered) = seat(false);
-    let (_, waiting) = seat(true);
+    let (_, answered) = admit(false);
+    let (_, waiting) = admit(true);
     assert_eq!(counted(), [0, 0]);
-    let (is_full, _newer) = seat(true);
+    let (is_full, _newer) = admit(true);
     assert!(is_full && answered.await.unwrap_err().is_cancelled());
     assert_eq!(counted(), [1, 0]);
-    assert!(seat(true).0 && waiting.await.unwrap_err().is_cancelled());
+    assert!(admit(true).0 && waiting.await.unwrap_err().is_cancelled());
     assert_eq!(counted(), [1, 1]);
 }

@@ -1,4 +1,4 @@
-//! The watchdog's state machine. It takes events and the time and returns actions. Pure: [`super::run`] has the sockets, processes and rules.
+//! The watchdog's state machine. It takes events and the time and returns actions. Pure: [`mod@super::run`] has the sockets, processes and rules.
 //!
 //! [`probing`] decides which address is proven, [`service`] when the server is started and killed and what is intercepted, [`ending`] how it stops.
 //!
