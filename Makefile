@@ -6,7 +6,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 FUZZ_SECONDS ?= 60
 # What `make bench` is told: BENCH='--workload cached --rounds 3'. `make bench BENCH=--help` says what there is.
 BENCH ?=
-SCRIPTS := scripts/install-test-deps scripts/build-image scripts/fuzz scripts/fuzz-rustc scripts/order-text scripts/supply-chain .ci/run
+SCRIPTS := scripts/install-test-deps scripts/build-image scripts/fuzz scripts/fuzz-rustc scripts/supply-chain .ci/run
 
 .PHONY: help build image run test check supply-chain bench bench-instructions faults attacks fuzz
 

@@ -1,25 +1,14 @@
-//! How the linker lays the optimised program out, since that decides how much of it is resident (benches/README.md, "What was tried"). No code is made here,
-//! and nothing depends on it but memory.
+//! Packed relocations in the optimised program, which each start reads (benches/README.md, "What was tried"). No code is made here, and nothing depends
+//! on it but memory.
 
 use std::env;
 
-/// Written by scripts/order-text, which says what it is.
-const TEXT_ORDER: &str = "scripts/text-order.ld";
-
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed={TEXT_ORDER}");
     let is = |variable: &str, value: &str| env::var(variable).is_ok_and(|found| found == value);
     if is("OPT_LEVEL", "0") || !is("CARGO_CFG_TARGET_OS", "linux") {
         return;
     }
-    // Linkers that know no linker scripts, or are not asked for this machine's C library.
-    let chosen = ["CARGO_ENCODED_RUSTFLAGS", "RUSTC_LINKER"].map(|variable| env::var(variable).unwrap_or_default()).concat();
-    if ["mold", "wild", "gold", "zig"].iter().any(|linker| chosen.contains(linker)) {
-        return;
-    }
-    let folder = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it for build scripts");
-    println!("cargo::rustc-link-arg-bins=-T{folder}/{TEXT_ORDER}");
     // Relocations take 6 KiB instead of 540. The C library has to know the format; what is built for another machine keeps the old one.
     if env::var("HOST") == env::var("TARGET") && glibc_knows_relr() {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
