@@ -60,14 +60,14 @@ async fn drive<T>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::{get_status, get_text};
     use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     /// Answers one connection; the text of its request.
-    async fn serve(listener: TcpListener, answer: &str) -> String {
+    pub(crate) async fn serve(listener: TcpListener, answer: &str) -> String {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = vec![0; 1024];
         let length = stream.read(&mut request).await.unwrap();

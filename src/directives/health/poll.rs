@@ -85,17 +85,8 @@ async fn poll(address: SocketAddr, path: &str, series: &Series) -> Option<String
 mod tests {
     use super::{Series, poll};
     use crate::metrics::Registry;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use crate::net::http_client::tests::serve;
     use tokio::net::TcpListener;
-
-    /// Serves one connection with `answer`; returns the request.
-    async fn serve(listener: TcpListener, answer: &str) -> String {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let mut request = vec![0; 1024];
-        let length = stream.read(&mut request).await.unwrap();
-        stream.write_all(answer.as_bytes()).await.unwrap();
-        String::from_utf8(request[..length].to_vec()).unwrap()
-    }
 
     async fn counted(answer: Option<&str>) -> (String, String) {
         let registry = Registry::new(2);
