@@ -25,7 +25,7 @@
 //! would drop them, and kubelet's questions to the health port. The rules for those are for `lo` alone: from another link such a source is
 //! a lie, and the health port nobody's business.
 //!
-//! `tests/node_namespace.rs` walks the way of a probe with kube-proxy's rules in place.
+//! `tests/node_namespace` walks the way of a probe with kube-proxy's rules in place.
 
 use super::fallback_rules::Fallback;
 pub use super::protocol::Protocol;

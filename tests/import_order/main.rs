@@ -98,7 +98,7 @@ fn an_import_of_an_earlier_layer_is_allowed_and_text_is_no_import() {
 
 #[test]
 fn a_directive_that_imports_a_sibling_is_found() {
-    let room = Path::new("directives/cache/store.rs");
+    let room = Path::new("directives/cache/store/mod.rs");
     assert_eq!(violations(room, "use crate::directives::forward::Upstream;").len(), 1);
     assert_eq!(violations(room, "use crate::directives::{r#loop, cache};").len(), 1);
     assert_eq!(violations(room, "use super::super::forward::Upstream;").len(), 1);

@@ -3,15 +3,10 @@
 //! Each test runs itself again in a user and network namespace (`unshare`); a machine that allows none fails it. To look inside one, put
 //! a `sleep` before the assertion and `nsenter --target PID --user --net --preserve-credentials`.
 
-#[path = "node_namespace/fallback.rs"]
 mod fallback;
-#[path = "node_namespace/firewall.rs"]
 mod firewall;
-#[path = "node_namespace/links.rs"]
 mod links;
-#[path = "node_namespace/probing.rs"]
 mod probing;
-#[path = "node_namespace/scene.rs"]
 mod scene;
 
 use nodelocaldns::node::{Backend, Change, Error, Node, NodeSpec, teardown};
