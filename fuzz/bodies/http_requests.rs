@@ -156,7 +156,7 @@ fn plain_requests(stream: &[u8]) -> Vec<[u8; 3]> {
     while let Some(end) = rest.windows(4).take(PLAIN_HEADER).position(|octets| octets == b"\r\n\r\n") {
         let (head, others) = rest.split_at(end + 4);
         let Ok(head) = std::str::from_utf8(head) else { break };
-        let mut lines = head.trim_end().split("\r\n");
+        let mut lines = head.strip_suffix("\r\n\r\n").unwrap_or(head).split("\r\n");
         let target = lines.next().and_then(|line| line.strip_prefix("GET ")?.strip_suffix(" HTTP/1.1"));
         let Some(path) = target.and_then(|target| target.strip_prefix('/')) else { break };
         let is_plain = |text: &str| text.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-./_".contains(&octet));
