@@ -3,7 +3,7 @@
 
 use crate::cluster::{CLUSTER_IPS, SOON, shell};
 use crate::row::{row, row_at_once};
-use crate::scene::{ADDRESSES, RATES, Scene, cached};
+use crate::scene::{ADDRESSES, Scene, cached, rates};
 use crate::support::client::metric;
 use crate::support::server::wait_until;
 use crate::wire::Answer;
@@ -21,31 +21,31 @@ const UDP_ONLY: &str = "tcp sport 53 meta cpu >= 0 drop";
 #[test]
 fn a_server_that_answers_wrongly_is_found() {
     row("answers::a_server_that_answers_wrongly_is_found", "server answers wrongly", "–", |backend| {
-        measure(backend, &RATES, WRONG, ADDRESSES)
+        measure(backend, rates(backend), WRONG, ADDRESSES)
     });
 }
 
 #[test]
 fn a_server_that_answers_on_some_addresses_only_is_found() {
     row("answers::a_server_that_answers_on_some_addresses_only_is_found", "server answers on some addresses", "–", |backend| {
-        measure(backend, &RATES[..1], SOME, &CLUSTER_IPS[..1])
+        measure(backend, rates(backend).take(1), SOME, &CLUSTER_IPS[..1])
     });
 }
 
 #[test]
 fn a_server_that_answers_over_udp_only_is_found() {
     row_at_once("answers::a_server_that_answers_over_udp_only_is_found", "server answers over UDP only", "–", |backend| {
-        measure(backend, &RATES[..1], UDP_ONLY, ADDRESSES)
+        measure(backend, rates(backend).take(1), UDP_ONLY, ADDRESSES)
     });
 }
 
 /// `change` are rules for what leaves the node's own sockets from `faulty` addresses. KubeDNS's answers pass through other hooks.
-fn measure(backend: &str, rates: &[u32], change: &str, faulty: &[&str]) -> Vec<String> {
+fn measure(backend: &str, rates: impl Iterator<Item = u32>, change: &str, faulty: &[&str]) -> Vec<String> {
     let mut scene = Scene::start(backend);
-    let measure = |rate: &u32| {
+    let measure = |rate: u32| {
         let began = Instant::now();
         let mut found = Duration::ZERO;
-        let records = scene.ask_during(cached(*rate), |scene| {
+        let records = scene.ask_during(cached(rate), |scene| {
             shell(&format!("nft 'add table inet faulty {{ chain out {{ type filter hook output priority 0; {change}; }}; }}'"));
             let gauge = |address| format!("nodelocaldns_watchdog_intercepted{{address=\"{address}\"}}");
             let is_found = || faulty.iter().all(|address| metric(9353, &gauge(address)) == Some(0.0));
@@ -64,5 +64,5 @@ fn measure(backend: &str, rates: &[u32], change: &str, faulty: &[&str]) -> Vec<S
         scene.await_service();
         records.to_string()
     };
-    rates.iter().map(measure).collect()
+    rates.map(measure).collect()
 }

@@ -4,7 +4,7 @@ use crate::cluster::{KUBE_DNS, SOON, UPSTREAM};
 use crate::load::Plan;
 use crate::processes::assert_none_lost;
 use crate::row::row;
-use crate::scene::{RATES, Scene, cached, corefile};
+use crate::scene::{Scene, cached, corefile, rates};
 use crate::support::client::metric;
 use crate::support::server::wait_until;
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn reloads_cost_nothing() {
             assert_none_lost(&scene, &records);
             records.to_string()
         };
-        RATES.map(measure).into()
+        rates(backend).map(measure).collect()
     });
 }
 
@@ -62,6 +62,6 @@ fn a_bad_corefile_is_refused_and_costs_nothing() {
             scene.await_service();
             records.to_string()
         };
-        RATES.map(measure).into()
+        rates(backend).map(measure).collect()
     });
 }

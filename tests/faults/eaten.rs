@@ -3,7 +3,7 @@
 use crate::cluster::{kill, shell, signal};
 use crate::processes::assert_none_lost;
 use crate::row::row;
-use crate::scene::{RATES, Scene, cached};
+use crate::scene::{RATES, Scene, cached, rates};
 use crate::support::server::{binary, wait_until};
 use crate::tally::Who;
 use crate::wire::Answer;
@@ -85,7 +85,7 @@ fn comes_and_goes(backend: &str, [come, go]: [&str; 2]) -> Vec<String> {
         await_doctor(&scene, 0);
         format!("pods {pods}")
     };
-    RATES.map(measure).into()
+    rates(backend).map(measure).collect()
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_firewall_that_rejects_at_the_end_takes_nothing() {
             scene.await_service();
             records.to_string()
         };
-        RATES.map(measure).into()
+        rates(backend).map(measure).collect()
     });
 }
 

@@ -4,7 +4,7 @@ use crate::cgroup::Cgroup;
 use crate::cluster::{CLUSTER_IPS, SOON, Transport, connected, program};
 use crate::processes::{assert_none_lost, replaced};
 use crate::row::row;
-use crate::scene::{RATES, Scene, cached, corefile};
+use crate::scene::{Scene, cached, corefile, rates};
 use crate::support::client::metric;
 use crate::support::server::wait_until;
 use crate::wire::question;
@@ -45,7 +45,7 @@ fn tcp_clients_that_take_all_files_cost_udp_nothing() {
                 assert_eq!((replaced(), scene.agent.server()), (0.0, server), "the server is replaced, and its cache lost");
                 records.to_string()
             };
-            RATES.map(measure).into()
+            rates(backend).map(measure).collect()
         },
     );
 }
@@ -121,7 +121,7 @@ fn a_full_container_costs_the_cache_room_and_nobody_an_answer() {
                 assert_none_lost(&scene, &records);
                 records.to_string()
             };
-            let cells = RATES.map(measure).into();
+            let cells = rates(backend).map(measure).collect();
             assert!(scene.agent.watchdog.output().contains("the caches give up some"), "{}", scene.agent.watchdog.tail(20));
             // Killed all the same, it is replaced as in the first row.
             let server = scene.agent.server();

@@ -3,7 +3,7 @@
 use crate::cluster::{LOCALS, accept_rules, addresses, leaves_untracked, rules, shell};
 use crate::processes::{assert_few_connections_cut, assert_none_lost};
 use crate::row::row;
-use crate::scene::{KINDS_OF_CONNECTIONS, RATES, Scene, cached};
+use crate::scene::{KINDS_OF_CONNECTIONS, Scene, cached, rates};
 use crate::support::server::wait_until;
 use crate::tally::Record;
 use std::time::{Duration, Instant};
@@ -85,7 +85,7 @@ fn measure(backend: &str, measure: impl Fn(&mut Scene, u32) -> String) -> Vec<St
         scene.await_service();
         cell
     };
-    RATES.map(measure).into()
+    rates(backend).map(measure).collect()
 }
 
 /// Waits until the harm that was done is mended, and a little for what comes of it. How long that took, the looking included.

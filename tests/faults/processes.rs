@@ -2,7 +2,7 @@
 
 use crate::cluster::{Transport, is_alive, kill, leaves_untracked, rules, signal};
 use crate::row::row;
-use crate::scene::{KINDS_OF_CONNECTIONS, RATES, Scene, cached};
+use crate::scene::{KINDS_OF_CONNECTIONS, RATES, Scene, cached, rates};
 use crate::support::client::metric;
 use crate::support::server::{wait_until, write_corefile};
 use crate::tally::{Records, Who};
@@ -45,7 +45,7 @@ fn a_killed_server_costs_what_it_had_in_hand() {
                 scene.await_service();
                 records.to_string()
             };
-            RATES.map(measure).into()
+            rates(backend).map(measure).collect()
         },
     );
 }
@@ -72,7 +72,7 @@ fn a_hanging_server_is_replaced_and_what_waits_is_answered() {
                 scene.await_service();
                 records.to_string()
             };
-            RATES.map(measure).into()
+            rates(backend).map(measure).collect()
         },
     );
 }
@@ -100,7 +100,7 @@ fn kube_dns_answers_while_no_server_can_start() {
             scene.await_service();
             records.to_string()
         };
-        RATES.map(measure).into()
+        rates(backend).map(measure).collect()
     });
 }
 
@@ -163,7 +163,7 @@ fn measure_end(backend: &str, end: impl Fn(&mut Scene)) -> Vec<String> {
         scene.start_again();
         told
     };
-    RATES.map(measure).into()
+    rates(backend).map(measure).collect()
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_server_serves_on_while_its_watchdog_hangs() {
             scene.await_service();
             records.to_string()
         };
-        let cells = RATES.map(measure).into();
+        let cells = rates(backend).map(measure).collect();
         // One that does not come back is killed sooner or later, and the next one picks up.
         scene.agent.watchdog.signal(libc::SIGSTOP);
         scene.agent.watchdog.signal(libc::SIGKILL);
@@ -208,7 +208,7 @@ fn sigterm_costs_nothing() {
             scene.start_again();
             records.to_string()
         };
-        RATES.map(measure).into()
+        rates(backend).map(measure).collect()
     });
 }
 

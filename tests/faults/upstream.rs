@@ -4,7 +4,7 @@ use crate::cluster::{CLUSTER_IPS, SOON, ask_on, connected};
 use crate::load::Plan;
 use crate::processes::assert_none_lost;
 use crate::row::{row, row_at_once};
-use crate::scene::{RATES, Scene, cached, corefile};
+use crate::scene::{RATES, Scene, cached, corefile, rates};
 use hickory_proto::op::ResponseCode;
 use std::time::{Duration, Instant};
 
@@ -69,6 +69,6 @@ fn reset_connections_to_the_upstream_cost_nothing() {
             assert_none_lost(&scene, &records);
             records.to_string()
         };
-        RATES.map(measure).into()
+        rates(backend).map(measure).collect()
     });
 }

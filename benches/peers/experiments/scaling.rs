@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Clients that share the misses in flight, since ours lets one client have 2,500 on a worker.
+/// Clients that share the misses in flight, since ours lets one client have 4,096 on a worker.
 const CLIENTS: usize = 5;
 /// A round in which misses are in flight is long enough to reach their number, and to stay there.
 const FLIGHT: Duration = Duration::from_secs(3);
