@@ -1,9 +1,11 @@
 //! Requests with a client subnet (RFC 7871): what they are given, and for whom their answers are kept.
 
 use super::super::classify::classify;
-use super::super::entry::{Age, Entry};
+use super::super::entry::{Age, Entry, Moment};
+use super::super::store::QueryCount;
 use super::super::subnet_answers::{Audience, SubnetAnswers};
-use super::{Clock, Hit, Inner, KEYWORD};
+use super::lookup::Hit;
+use super::{Clock, Inner, KEYWORD};
 use crate::chain::{Answer, KeptSubnet, Next, Outcome, Request, unix_seconds};
 use crate::message::{Response, Scope};
 
@@ -23,7 +25,7 @@ impl Inner {
         let asked = subnet.asked;
         match answer.response.scope() {
             Some(Scope::Stated(0)) if !asked.is_untailored() => {
-                return Ok(self.take(&request, answer, verdict, clock.now(), false).0);
+                return Ok(self.take(&request, answer, verdict, clock.now(), QueryCount::Restarted).0);
             }
             scope => {
                 // Without a scope it is not from an upstream that was told of the subnet, and nobody knows for whom it is.
@@ -74,7 +76,7 @@ impl Inner {
         Some(give(hit.entry))
     }
 
-    fn is_fresh(&self, entry: &Entry<Response>, now: super::Moment) -> bool {
+    fn is_fresh(&self, entry: &Entry<Response>, now: Moment) -> bool {
         matches!(self.policy.age(entry, now), Age::Fresh(_))
     }
 

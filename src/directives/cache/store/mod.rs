@@ -39,6 +39,15 @@ struct Counts {
     octets: AtomicUsize,
 }
 
+/// The queries for an answer, which prefetch counts, once another takes its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueryCount {
+    /// Are counted from zero.
+    Restarted,
+    /// Are counted on from those of the former answer.
+    Continued,
+}
+
 /// What became of an insertion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Insertion {
@@ -115,7 +124,7 @@ impl<T: Payload> Store<T> {
         drop(view);
         let Copied { payload, kind, ttl, stored, is_used, .. } = copied;
         let fresh = Fresh { payload, ttl, answering: copied.answering };
-        let is_kept = self.insert(key, kind, fresh, stored, false, &|_| false).is_kept;
+        let is_kept = self.insert(key, kind, fresh, stored, QueryCount::Restarted, &|_| false).is_kept;
         if is_kept
             && is_used
             && let Some(entry) = self.view(key).find(kind, key)
@@ -163,22 +172,21 @@ impl<T: Payload> Store<T> {
         self.kinds[kind.index()].octets.load(Ordering::Relaxed)
     }
 
-    /// Keeps `fresh`, in the place of an entry with the same kind and key if there is one (whose frequency it inherits with
-    /// `inherit`). Entries that are `useless` are evicted before others. Does nothing if the answer has no room even so.
+    /// Keeps `fresh`, in the place of an entry with the same kind and key if there is one. Entries that are `useless` are evicted before others. Does nothing if the answer has no room even so.
     pub fn insert(
         &self,
         key: &Key<'_>,
         kind: Kind,
         fresh: Fresh<T>,
         now: Moment,
-        inherit: bool,
+        count: QueryCount,
         useless: &dyn Fn(&Entry<T>) -> bool,
     ) -> Insertion {
         let mut evicted = Evicted::default();
         let entry = Entry::new(key, kind, fresh, now);
         let octets = entry.octets();
         let has_octets = self.capacity(kind) > 0 && self.take_octets(octets, key, kind, useless, &mut evicted);
-        let is_kept = has_octets && self.place(key, entry, inherit, useless, &mut evicted);
+        let is_kept = has_octets && self.place(key, entry, count, useless, &mut evicted);
         if has_octets && !is_kept {
             self.give_back(kind, octets);
         }
@@ -190,7 +198,7 @@ impl<T: Payload> Store<T> {
         &self,
         key: &Key<'_>,
         entry: Entry<T>,
-        inherit: bool,
+        count: QueryCount,
         useless: &dyn Fn(&Entry<T>) -> bool,
         evicted: &mut Evicted,
     ) -> bool {
@@ -199,7 +207,9 @@ impl<T: Payload> Store<T> {
         // More rounds than one only if other threads fill the room as fast as this one makes it.
         for _ in 0..8 {
             let mut shard = self.shard(key.hash).write();
-            if inherit && let Some(old) = shard.find(kind, key) {
+            if count == QueryCount::Continued
+                && let Some(old) = shard.find(kind, key)
+            {
                 entry.frequency.inherit(&old.frequency);
             }
             entry = match shard.replace(key, entry) {

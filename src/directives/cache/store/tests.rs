@@ -36,7 +36,9 @@ fn told(number: usize, version: u64, size: usize) -> Fresh<Told> {
 
 fn keep(store: &Store<Told>, kind: Kind, number: usize, version: u64, size: usize) -> Evicted {
     let name = name(number);
-    store.insert(&store.key(asked(&name, 0)), kind, told(number, version, size), Moment(0), false, &|_| false).evicted
+    store
+        .insert(&store.key(asked(&name, 0)), kind, told(number, version, size), Moment(0), QueryCount::Restarted, &|_| false)
+        .evicted
 }
 
 fn version(store: &Store<Told>, kind: Kind, number: usize) -> Option<u64> {
@@ -179,11 +181,11 @@ fn a_refreshed_entry_inherits_its_frequency() {
     let key = store.key(asked(&name, 0));
     let gap = std::time::Duration::from_secs(60);
     let count = || store.view(&key).find(Kind::Success, &key).map(|entry| entry.frequency.count(Moment(1), gap));
-    store.insert(&key, Kind::Success, told(1, 1, 1), Moment(0), false, &|_| false);
+    store.insert(&key, Kind::Success, told(1, 1, 1), Moment(0), QueryCount::Restarted, &|_| false);
     assert_eq!((count(), count()), (Some(1), Some(2)));
-    store.insert(&key, Kind::Success, told(1, 2, 1), Moment(0), true, &|_| false);
+    store.insert(&key, Kind::Success, told(1, 2, 1), Moment(0), QueryCount::Continued, &|_| false);
     assert_eq!(count(), Some(3));
-    store.insert(&key, Kind::Success, told(1, 3, 1), Moment(0), false, &|_| false);
+    store.insert(&key, Kind::Success, told(1, 3, 1), Moment(0), QueryCount::Restarted, &|_| false);
     assert_eq!(count(), Some(1));
 }
 
@@ -246,7 +248,7 @@ proptest! {
                     let replaced = version(&store, kind, number).is_some();
                     let fresh = told(number, version_kept, size);
                     let octets = Entry::new(&key, kind, fresh.clone(), Moment(now)).octets();
-                    let insertion = store.insert(&key, kind, fresh, Moment(now), false, &useless);
+                    let insertion = store.insert(&key, kind, fresh, Moment(now), QueryCount::Restarted, &useless);
                     prop_assert_eq!(insertion.is_kept, version(&store, kind, number) == Some(version_kept));
                     last.insert((kind, number), (version_kept, now));
                     let has_room = octets <= free && (replaced || had[kind.index()] < capacity[kind.index()]);

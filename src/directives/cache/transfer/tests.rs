@@ -1,5 +1,5 @@
 use super::super::entry::{Age, Fresh, Key};
-use super::super::store::Store;
+use super::super::store::{QueryCount, Store};
 use super::super::wire::{self, NXDOMAIN, SERVFAIL, Sections, a, response, soa};
 use super::*;
 use crate::chain::ProcessContext;
@@ -35,7 +35,11 @@ impl Process {
         let name = payload.question_name();
         let key = self.store().key(asked(name.as_wire(), flags));
         let fresh = Fresh { answering: classify(&payload, || 0).answering, payload, ttl };
-        assert!(self.store().insert(&key, kind, fresh, self.store().moment(self.reading.now), false, &|_| false).is_kept);
+        assert!(
+            self.store()
+                .insert(&key, kind, fresh, self.store().moment(self.reading.now), QueryCount::Restarted, &|_| false)
+                .is_kept
+        );
     }
     fn export(&self) -> Vec<u8> {
         let mut out = Vec::new();

@@ -1,12 +1,15 @@
 use super::super::classify::Bounds;
 use super::super::parse::Config;
+use super::super::parse::{Prefetch, Stale, StaleMode};
 use super::super::wire::{self, AA, AD, Sections, TC, a, query, record, response, soa};
+use super::lookup::note_of;
 use super::*;
-use crate::chain::{After, BuildContext, Chain, Configured};
-use crate::message::Name;
+use crate::chain::{After, BuildContext, Chain, Configured, Failure, Peer, Transport};
+use crate::message::{Name, Rcode, TtlRule};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Gives what it is told to, then the last of it for ever.
 #[derive(Default)]

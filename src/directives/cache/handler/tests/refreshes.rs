@@ -11,11 +11,11 @@ fn change_stale(mut config: Config, change: impl FnOnce(&mut Stale)) -> Config {
     config
 }
 const VERIFY: StaleMode = StaleMode::Verify { timeout: None };
+const PREFETCH: Prefetch = Prefetch { amount: 2, gap: Duration::from_secs(60), percentage: 90 };
 
 #[test]
 fn popular_answers_are_fetched_before_they_expire() {
-    let prefetch = Prefetch { amount: 2, gap: Duration::from_secs(60), percentage: 90 };
-    let mut bench = Bench::new(&Config { prefetch: Some(prefetch), ..any_ttl() });
+    let mut bench = Bench::new(&Config { prefetch: Some(PREFETCH), ..any_ttl() });
     bench.upstream.then(positive(2, 1));
     bench.ask(&question());
     assert_eq!(bench.serve_fast(&question()).0, FastPath::Answered(After::Nothing));
@@ -267,18 +267,78 @@ fn a_contradicted_answer_is_not_served_though_the_new_one_is_not_kept() {
     assert_eq!(bench.ask(&question()).rcode, Rcode::NXDOMAIN);
 }
 
+/// What comes over UDP in place of an answer that only TCP can carry.
+fn truncated() -> Response {
+    response(NAME, wire::A, wire::NOERROR, TC, &Sections::default())
+}
+
+/// Aliases without the records that they lead to.
+fn unfinished() -> Response {
+    let alias = record(NAME, wire::CNAME, 60, &wire::name("elsewhere.example."));
+    response(NAME, wire::A, wire::NOERROR, 0, &Sections::answer(&[alias]))
+}
+
 #[test]
-fn an_answer_too_large_for_udp_is_refreshed_over_tcp() {
-    let large: Vec<Vec<u8>> = (0..60).map(|last| a(NAME, 2, last)).collect();
-    let large = response(NAME, wire::A, wire::NOERROR, 0, &Sections::answer(&large));
-    for (answer, transport) in [(large, Transport::Tcp), (positive(2, 1), Transport::Udp)] {
-        let mut bench = Bench::new(&stale(StaleMode::Immediate));
-        bench.upstream.then(answer);
+fn an_answer_that_outgrew_udp_is_renewed_over_tcp() {
+    for mode in [StaleMode::Immediate, VERIFY] {
+        let mut bench = Bench::new(&stale(mode));
+        bench.upstream.then(positive(2, 1));
         bench.ask(&question());
-        assert_eq!(*bench.upstream.transport.lock(), Some(Transport::Udp));
         bench.wait(2_000);
+        bench.upstream.instead(Ok(truncated()));
+        bench.upstream.then(positive(60, 77));
         bench.ask(&question());
-        assert_eq!(bench.upstream.asked(), 2);
-        assert_eq!(*bench.upstream.transport.lock(), Some(transport));
+        assert_eq!((bench.upstream.asked(), *bench.upstream.transport.lock()), (3, Some(Transport::Tcp)));
+        assert_eq!(bench.ask(&question()), Told::positive(60, 77), "{mode:?}");
+        assert_eq!(bench.upstream.asked(), 3);
+    }
+}
+
+#[test]
+fn a_popular_answer_that_outgrew_udp_is_prefetched_over_tcp() {
+    let bench = Bench::new(&Config { prefetch: Some(PREFETCH), ..any_ttl() });
+    bench.upstream.then(positive(2, 1));
+    bench.ask(&question());
+    bench.upstream.instead(Ok(truncated()));
+    bench.upstream.then(positive(60, 77));
+    bench.ask(&question());
+    bench.ask(&question());
+    assert_eq!(bench.ask(&question()), Told::positive(60, 77));
+}
+
+#[test]
+fn what_did_not_get_to_the_end_does_not_take_the_place_of_an_answer() {
+    for new in [unfinished(), referral()] {
+        for mode in [StaleMode::Immediate, VERIFY] {
+            let mut bench = Bench::new(&stale(mode));
+            bench.upstream.then(positive(2, 1));
+            bench.ask(&question());
+            bench.wait(2_000);
+            bench.upstream.instead(Ok(new.clone()));
+            assert_eq!(bench.ask(&question()), Told::positive(0, 1), "{mode:?}");
+            assert_eq!(bench.ask(&question()), Told::positive(0, 1), "{mode:?}");
+        }
+        let mut bench = Bench::new(&Config { prefetch: Some(PREFETCH), ..any_ttl() });
+        bench.upstream.then(positive(60, 1));
+        bench.ask(&question());
+        bench.wait(50_000);
+        bench.upstream.instead(Ok(new));
+        bench.ask(&question());
+        bench.ask(&question());
+        assert_eq!((bench.ask(&question()), bench.upstream.asked()), (Told::positive(10, 1), 3));
+    }
+}
+
+#[test]
+fn a_failure_is_not_served_stale() {
+    for failure in [code(wire::SERVFAIL), code(wire::NOTIMP)] {
+        for mode in [StaleMode::Immediate, VERIFY] {
+            let mut bench = Bench::new(&stale(mode));
+            bench.upstream.then(failure.clone());
+            bench.ask(&question());
+            bench.wait(300_000);
+            bench.upstream.instead(Ok(positive(60, 77)));
+            assert_eq!(bench.ask(&question()), Told::positive(60, 77), "{mode:?}");
+        }
     }
 }

@@ -1,0 +1,135 @@
+//! What is served of what is kept, on both paths.
+
+use super::super::entry::{Age, Entry, Key, Kind, Moment};
+use super::super::parse::{Stale, StaleMode};
+use super::super::store::View;
+use super::Inner;
+use super::policy::is_failure;
+use crate::chain::{After, FastPath, Request};
+use crate::message::{Response, TtlRule};
+
+/// An entry that may be served.
+pub(super) struct Hit<'a> {
+    pub entry: &'a Entry<Response>,
+    pub age: Age,
+}
+
+/// What the slow path does with a request.
+pub(super) enum Step {
+    /// Nothing is kept that may be served.
+    Ask,
+    Serve(Response),
+    /// Serve this, and ask for a newer one meanwhile.
+    ServeAndRefresh(Response),
+    /// Ask, and serve this if that fails.
+    Verify(Response),
+}
+
+impl Inner {
+    /// The entry to serve. A denial goes before a positive answer, which it is newer than; but not a SERVFAIL, which says nothing
+    /// about the name; nor any with `prefer_positive`.
+    pub(super) fn select<'v>(&self, view: &'v View<'_, Response>, key: &Key<'_>, now: Moment) -> Option<Hit<'v>> {
+        let kept = view.find_kinds(key);
+        let usable = |kind: Kind| {
+            let entry = kept[kind.index()]?;
+            let age = self.policy.age(entry, now);
+            (age != Age::Gone).then_some(Hit { entry, age })
+        };
+        if self.policy.prefers_positive()
+            && let Some(hit) = usable(Kind::Success).filter(|hit| hit.entry.answering)
+        {
+            return Some(hit);
+        }
+        match usable(Kind::Denial) {
+            Some(denial) if is_failure(denial.entry.payload.rcode()) => Some(usable(Kind::Success).unwrap_or(denial)),
+            Some(denial) => Some(denial),
+            None => usable(Kind::Success),
+        }
+    }
+
+    /// Seconds for every record of the reply.
+    pub(super) fn reply_ttl(&self, hit: &Hit<'_>) -> u32 {
+        let entry = hit.entry;
+        match (hit.age, self.policy.stale) {
+            (Age::Stale | Age::Gone, Some(Stale { response_ttl: ttl @ 1.., .. })) => ttl,
+            _ if self.policy.keep_ttl => entry.ttl(self.policy.lifetimes.cap(entry.kind(), entry.payload.rcode())),
+            (Age::Fresh(remaining), _) => remaining,
+            (Age::Stale | Age::Gone, _) => 0,
+        }
+    }
+
+    /// Whether the upstreams must be asked before this is served.
+    fn must_verify(&self, hit: &Hit<'_>) -> bool {
+        hit.age == Age::Stale && matches!(self.policy.stale, Some(Stale { mode: StaleMode::Verify { .. }, .. }))
+    }
+
+    pub(super) fn count_hit(&self, request: &Request<'_>, hit: &Hit<'_>) {
+        if let Some(metrics) = self.metrics(request) {
+            metrics.hit(hit.entry.kind());
+            if hit.age == Age::Stale {
+                metrics.served_stale.increment();
+            }
+        }
+    }
+
+    pub(super) fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
+        if !self.covers(request.query) {
+            return FastPath::Pass;
+        }
+        let key = self.key(request.query);
+        let now = self.store().moment(request.received);
+        let Some(view) = self.store().try_view(&key) else { return FastPath::Slow };
+        let Some(hit) = self.select(&view, &key, now).filter(|hit| !self.must_verify(hit)) else { return FastPath::Slow };
+        hit.entry.touch();
+        let shape = request.reply(TtlRule::Set(self.reply_ttl(&hit)));
+        hit.entry.payload.write(request.query, request.wire, shape, reply);
+        self.count_hit(request, &hit);
+        FastPath::Answered(self.after(&hit, now))
+    }
+
+    /// What is to follow a hit of the fast path. A fresh answer may be repeated while its age in seconds is the same; but not where prefetch
+    /// counts the queries for each, and not to its last millisecond, which `now` is exact to.
+    fn after(&self, hit: &Hit<'_>, now: Moment) -> After {
+        if self.wants_refresh(hit, now) {
+            return After::Refresh;
+        }
+        let millis = hit.entry.millis_to_next_second(now).saturating_sub(1);
+        match hit.age {
+            Age::Fresh(_) if millis > 0 && self.policy.prefetch.is_none() => {
+                After::CachePacket { millis, note: note_of(hit.entry.kind()) }
+            }
+            _ => After::Nothing,
+        }
+    }
+
+    pub(super) fn step(&self, request: &Request<'_>, key: &Key<'_>) -> Step {
+        let now = self.store().moment(request.received);
+        let view = self.store().view(key);
+        let Some(hit) = self.select(&view, key, now) else {
+            if let Some(metrics) = self.metrics(request) {
+                metrics.miss();
+            }
+            return Step::Ask;
+        };
+        hit.entry.touch();
+        let mut response = hit.entry.payload.clone();
+        response.set_ttls(self.reply_ttl(&hit));
+        if !self.must_verify(&hit) {
+            self.count_hit(request, &hit);
+            return if self.wants_refresh(&hit, now) { Step::ServeAndRefresh(response) } else { Step::Serve(response) };
+        }
+        if hit.entry.refresh.is_pausing(now) {
+            self.count_hit(request, &hit);
+            return Step::Serve(response);
+        }
+        if let Some(metrics) = self.metrics(request) {
+            metrics.hit(hit.entry.kind());
+        }
+        Step::Verify(response)
+    }
+}
+
+/// Note of a reply that may be repeated: the kind of the hit.
+pub(super) fn note_of(kind: Kind) -> u8 {
+    kind.index() as u8
+}
