@@ -226,11 +226,19 @@ impl Ports {
     }
     /// who.example. is never cached, everything else is.
     fn corefile(&self, upstream: u16, reload: &str) -> String {
+        self.corefile_with(&format!("forward . 127.0.0.1:{upstream}"), upstream, reload)
+    }
+    /// Names but who.example. are answered by `forward`.
+    fn corefile_with(&self, forward: &str, who: u16, reload: &str) -> String {
         let Self { dns, metrics } = self;
         format!(
-            ".:{dns} {{\n bind 127.0.0.1\n cache 300\n {reload}\n prometheus 127.0.0.1:{metrics}\n forward . 127.0.0.1:{upstream}\n}}\n\
-             who.example:{dns} {{\n bind 127.0.0.1\n forward . 127.0.0.1:{upstream}\n}}\n"
+            ".:{dns} {{\n bind 127.0.0.1\n cache 300\n {reload}\n prometheus 127.0.0.1:{metrics}\n {forward}\n}}\n\
+             who.example:{dns} {{\n bind 127.0.0.1\n forward . 127.0.0.1:{who}\n}}\n"
         )
+    }
+    fn kept(&self) -> Option<String> {
+        let answer = ask(loopback(self.dns), "kept.example.", "A")?;
+        answer.answers.first().map(|record| record.data.to_string())
     }
     fn who(&self) -> Option<String> {
         let answer = ask(loopback(self.dns), "who.example.", "A")?;
@@ -362,19 +370,44 @@ fn a_file_written_in_place_is_served_and_the_cache_and_its_counters_live_on() {
     let folder = scratch();
     let corefile = write(folder.path(), "Corefile", &ports.corefile(first.port, RELOAD));
     let server = serve(&corefile, ports.dns);
-    assert!(ask(loopback(ports.dns), "kept.example.", "A").is_some_and(|answer| answer.answers.len() == 1));
+    assert_eq!(ports.kept().as_deref(), Some("192.0.2.1"));
     let misses = metric(ports.metrics, "coredns_cache_misses_total");
     assert!(misses >= Some(1.0));
+    // The same upstream answers, though it is asked in another way.
+    let forward = format!("forward . 127.0.0.1:{} {{\n  max_concurrent 1000\n }}", first.port);
+    first.take_seen();
+    write(folder.path(), "Corefile", &ports.corefile_with(&forward, second.port, RELOAD));
+    ports.wait_who("192.0.2.2", &server);
+    assert_eq!(ports.kept().as_deref(), Some("192.0.2.1"));
+    assert!(!first.take_seen().contains_key("udp kept.example. A"), "it was asked again");
+    assert_eq!(metric(ports.metrics, "coredns_cache_misses_total"), misses);
+}
+
+#[test]
+fn a_reload_that_changes_who_answers_begins_the_cache_anew() {
+    let (first, second) = (upstream_saying("192.0.2.1"), upstream_saying("192.0.2.2"));
+    let ports = Ports::new();
+    let folder = scratch();
+    let corefile = write(folder.path(), "Corefile", &ports.corefile(first.port, RELOAD));
+    let server = serve(&corefile, ports.dns);
+    assert_eq!(ports.kept().as_deref(), Some("192.0.2.1"));
     write(folder.path(), "Corefile", &ports.corefile(second.port, RELOAD));
     ports.wait_who("192.0.2.2", &server);
-    let kept = ask(loopback(ports.dns), "kept.example.", "A").expect("an answer");
-    assert_eq!(
-        kept.answers.first().map(|record| record.data.to_string()).as_deref(),
-        Some("192.0.2.1"),
-        "the old answer is kept"
-    );
-    assert!(!second.take_seen().contains_key("udp kept.example. A"), "it was asked again");
-    assert_eq!(metric(ports.metrics, "coredns_cache_misses_total"), misses);
+    assert_eq!(ports.kept().as_deref(), Some("192.0.2.2"));
+}
+
+#[test]
+fn sigusr1_begins_the_caches_anew() {
+    let upstream = upstream_saying("192.0.2.1");
+    let ports = Ports::new();
+    let folder = scratch();
+    let corefile = write(folder.path(), "Corefile", &ports.corefile(upstream.port, ""));
+    let server = serve(&corefile, ports.dns);
+    assert_eq!(ports.kept().as_deref(), Some("192.0.2.1"));
+    upstream.take_seen();
+    server.signal(libc::SIGUSR1);
+    let is_asked_again = || ports.kept().is_some() && upstream.take_seen().contains_key("udp kept.example. A");
+    assert!(wait_until(RELOAD_PATIENCE, is_asked_again), "the old answer is served on:\n{}", server.tail(20));
 }
 
 /// Queries of different lengths among datagrams that get no answer, so that a batch's replies are not where its queries are.

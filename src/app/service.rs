@@ -10,6 +10,7 @@ use super::load::{CorefileSource, LoadError, LoadedCorefile};
 use super::log::Verbosity;
 use super::setup_errors::SetupErrors;
 use crate::chain::{BuildError, LineSink, MemoryBudget, ProcessContext, Upstreams};
+use crate::directives::cache;
 use crate::directives::prometheus::{self, ProcessMetrics};
 use crate::directives::reload::{self, ChangeDetector, Fingerprint, Series};
 use crate::kube_dns::render::Rendered;
@@ -262,7 +263,8 @@ impl Service {
         self.checking.is_running() || self.writing.is_running()
     }
 
-    /// Reads the Corefile again and swaps it in, changed or not (SIGUSR1): an upstream's host file or an interface may have changed.
+    /// Reads the Corefile again and swaps it in, changed or not (SIGUSR1): an upstream's host file or an interface may have changed. What is
+    /// cached is given up.
     pub fn reload(&mut self) {
         self.is_reload_requested = true;
         self.check();
@@ -319,6 +321,9 @@ impl Service {
                     self.on_read(loaded, always).await;
                 }
             }
+        }
+        if always {
+            cache::flush(&self.services.reload_state);
         }
         self.write_and_watch();
     }

@@ -171,13 +171,24 @@ pub struct HttpAnswer {
 
 /// What a directive is built with.
 pub struct BuildContext<'a> {
-    /// The zone of the block's first key.
-    pub zone: &'a Name,
     /// All zones of the server block, lower-cased; [`super::Request::zone`] indexes it.
     pub block_zones: &'a [Name],
     /// Labels of the listen addresses the block serves on, such as `dns://127.0.0.1:53`; [`super::Request::server`] indexes it.
     pub servers: &'a [String],
+    /// What the block's answers come from: the text of the directives that stand behind `cache`. A cache is kept over a reload only while this is the same.
+    pub answer_sources: &'a str,
     pub process: &'a ProcessContext,
+}
+
+impl<'a> BuildContext<'a> {
+    /// For a server block whose answers come from nowhere.
+    pub fn new(block_zones: &'a [Name], servers: &'a [String], process: &'a ProcessContext) -> Self {
+        Self { block_zones, servers, answer_sources: "", process }
+    }
+    /// The zone of the block's first key.
+    pub fn zone(&self) -> Name {
+        self.block_zones.first().cloned().unwrap_or_else(Name::root)
+    }
 }
 
 /// What all plans of a process share.

@@ -46,7 +46,7 @@ pub struct Upstream {
 impl Upstreams {
     /// Those of the chain that is being built.
     pub fn of(context: &BuildContext<'_>) -> Arc<Self> {
-        let key = format!("upstreams {} {}", context.zone, context.servers.join(" "));
+        let key = format!("upstreams {} {}", context.zone(), context.servers.join(" "));
         context.process.reload_state.adopt_or(&key, Self::default)
     }
 

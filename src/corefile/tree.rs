@@ -1,6 +1,7 @@
 //! What the user wrote.
 
 use crate::message::Name;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -54,6 +55,30 @@ pub struct Directive {
     pub keyword: Token,
     pub arguments: Vec<Token>,
     pub options: Vec<OptionLine>,
+}
+
+impl fmt::Display for Directive {
+    /// Its words, quoted, without comments and spacing: the same for two directives that say the same.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_line(f, &self.keyword, &self.arguments, &self.options)
+    }
+}
+
+impl fmt::Display for OptionLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_line(f, &self.name, &self.arguments, &self.block)
+    }
+}
+
+fn write_line(f: &mut fmt::Formatter<'_>, name: &Token, arguments: &[Token], block: &[OptionLine]) -> fmt::Result {
+    write!(f, "{:?}", name.text)?;
+    arguments.iter().try_for_each(|argument| write!(f, " {:?}", argument.text))?;
+    if !block.is_empty() {
+        write!(f, " {{")?;
+        block.iter().try_for_each(|line| write!(f, " {line};"))?;
+        write!(f, " }}")?;
+    }
+    Ok(())
 }
 
 /// One line inside a directive's block; `block` holds a nested block's lines.

@@ -31,6 +31,8 @@ pub struct Keyword {
     pub is_plugin: bool,
     /// With it the reference answers classes other than IN (`EnableChaos` of its core/dnsserver).
     pub any_class: bool,
+    /// What of the directive's text its answers depend on. Standing behind `cache`, it has the block's cache begun anew when that changes.
+    pub answer_source: fn(&Directive) -> String,
 }
 
 /// What we can do with a keyword.
@@ -46,7 +48,19 @@ pub type Parse = fn(&Directive, &mut BlockConfig, &mut ParseContext<'_>);
 
 impl Keyword {
     const fn here(name: &'static str, parse: Parse, is_plugin: bool) -> Self {
-        Self { name, support: Support::Here { parse, repeats: false }, is_plugin, any_class: false }
+        Self {
+            name,
+            support: Support::Here { parse, repeats: false },
+            is_plugin,
+            any_class: false,
+            answer_source: Directive::to_string,
+        }
+    }
+
+    /// Its answers depend on less than its whole text.
+    const fn answers_by(mut self, source: fn(&Directive) -> String) -> Self {
+        self.answer_source = source;
+        self
     }
 
     /// May stand several times in a server block.
@@ -72,7 +86,7 @@ const fn setting(name: &'static str, parse: Parse) -> Keyword {
 }
 
 const fn not_yet(name: &'static str) -> Keyword {
-    Keyword { name, support: Support::NotYet, is_plugin: false, any_class: false }
+    Keyword { name, support: Support::NotYet, is_plugin: false, any_class: false, answer_source: Directive::to_string }
 }
 
 /// Whether a word is `import` or a keyword that there is, or is near enough to one to be meant.
@@ -135,8 +149,8 @@ pub const ORDER: &[Keyword] = &[
     not_yet("auto"),
     not_yet("secondary"),
     not_yet("etcd"),
-    plugin("loop", r#loop::parse),
-    plugin("forward", forward::parse).repeatable().any_class(),
+    plugin("loop", r#loop::parse).answers_by(|_| String::new()),
+    plugin("forward", forward::parse).repeatable().any_class().answers_by(forward::answer_source),
     not_yet("grpc"),
     not_yet("erratic"),
     plugin("whoami", whoami::parse),

@@ -147,10 +147,10 @@ fn sockets(block: &BlockPlan) -> Vec<SocketAddr> {
 
 fn build_parts(block: &BlockPlan, servers: &[String], process: &ProcessContext) -> Result<Vec<Built>, BuildError> {
     let zones: Vec<Name> = block.zones.iter().map(|(zone, _)| zone.clone()).collect();
-    let Some(zone) = zones.first() else {
+    if zones.is_empty() {
         return Err(BuildError("a server block without a zone; write at least one, such as `.`".to_owned()));
-    };
-    let context = BuildContext { zone, block_zones: &zones, servers, process };
+    }
+    let context = BuildContext { answer_sources: &block.answer_sources, ..BuildContext::new(&zones, servers, process) };
     block.config.parts.iter().map(|part| part.configured.build(&context)).collect()
 }
 

@@ -17,6 +17,8 @@ pub struct PlanConfig {
 pub(super) struct BlockPlan {
     pub(super) zones: Vec<(Name, u16)>,
     pub(super) keywords: Vec<&'static Keyword>,
+    /// See [`crate::chain::BuildContext::answer_sources`].
+    pub(super) answer_sources: String,
     pub(super) config: BlockConfig,
 }
 
@@ -79,7 +81,18 @@ fn configure_block(block: &ServerBlock, default_port: u16, loaders: Loaders<'_>,
     config.parts.sort_by_key(|part| ORDER.iter().position(|keyword| keyword.name == part.keyword));
     let keywords = first.keys().filter_map(|place| ORDER.get(*place)).collect();
     let ports = block.keys.iter().map(|key| key.port.unwrap_or(default_port));
-    BlockPlan { zones: zones.iter().cloned().zip(ports).collect(), keywords, config }
+    BlockPlan { zones: zones.iter().cloned().zip(ports).collect(), keywords, answer_sources: answer_sources(block), config }
+}
+
+/// The text of the directives that answer what the cache hands on, in the order of the file.
+fn answer_sources(block: &ServerBlock) -> String {
+    let after_cache = ORDER.iter().skip_while(|keyword| keyword.name != "cache").skip(1);
+    let sources: Vec<&Keyword> = after_cache.filter(|keyword| keyword.is_plugin).collect();
+    let text = |directive: &Directive| {
+        let keyword = sources.iter().find(|keyword| keyword.name == directive.keyword.text)?;
+        Some((keyword.answer_source)(directive))
+    };
+    block.directives.iter().filter_map(text).collect::<Vec<_>>().join("\n")
 }
 
 /// The directive's place in [`ORDER`], how it is read, and whether it may stand there several times.

@@ -71,7 +71,7 @@ pub fn build(block: &BlockConfig, process: &ProcessContext) -> Built {
     let zone = Name::root();
     let servers = ["dns://127.0.0.1:53".to_owned()];
     let block_zones = std::slice::from_ref(&zone);
-    let context = BuildContext { zone: &zone, block_zones, servers: &servers, process };
+    let context = BuildContext::new(block_zones, &servers, process);
     part.configured.build(&context).expect("the part is built")
 }
 

@@ -15,13 +15,14 @@ mod wire;
 pub use classify::{Classification, classify};
 pub use transfer::{Bounds, ClockReading, TransferCount, TransferError, export, import};
 
-use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Configured, MemoryBudget, ParseContext, Part};
+use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Configured, MemoryBudget, ParseContext, Part, ReloadState};
 use crate::corefile::Directive;
 use crate::message::{LowerName, Name, Response};
 use entry::{Age, Entry};
 use handler::{Cache, Inner, KEYWORD, Kept, Policy};
 use metrics::Metrics;
 use parse::Config;
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval_at};
@@ -39,9 +40,10 @@ impl Configured for Config {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
         let zones = if self.zones.is_empty() { context.block_zones } else { &self.zones };
         let label = join(zones);
-        // What was kept under another `disable` may not be served under this one.
+        // What was kept under another `disable` may not be served under this one, nor what others have answered than those who would now.
         let disabled = self.disabled.each_ref().map(|zones| join(zones));
-        let key = format!("cache {} {:?} {label} {disabled:?}", join(context.block_zones), context.servers);
+        let sources = Sha256::digest(context.answer_sources);
+        let key = format!("cache {} {:?} {label} {disabled:?} {sources:x}", join(context.block_zones), context.servers);
         let kept =
             context.process.reload_state.adopt_or(&key, || Kept::new(self.capacity, context.process, context.servers, &label));
         let covers_all = context.block_zones.iter().all(|served| zones.iter().any(|zone| served.is_within(zone)));
@@ -81,6 +83,14 @@ async fn maintain(inner: Arc<Inner>, [success, denial]: [usize; 2], budget: Arc<
             tailored.inspect(|tailored| tailored.sweep());
             store.sweep(&is_useless);
         }
+    }
+}
+
+/// Gives up every answer that is kept, in all caches.
+pub fn flush(reload_state: &ReloadState) {
+    for (_, kept) in reload_state.all::<Kept>() {
+        kept.tailored.get().inspect(|tailored| tailored.clear());
+        kept.store.sweep(&|_| true);
     }
 }
 

@@ -61,6 +61,29 @@ pub fn parse(directive: &corefile::Directive, block: &mut BlockConfig, context: 
     }
 }
 
+/// Options that say how upstreams are asked. Which answers they give does not depend on them.
+const WAYS_OF_ASKING: [&str; 12] = [
+    "expire",
+    "failfast_all_unhealthy_upstreams",
+    "force_tcp",
+    "health_check",
+    "max_age",
+    "max_concurrent",
+    "max_connect_attempts",
+    "max_fails",
+    "max_idle_conns",
+    "policy",
+    "prefer_udp",
+    "read_timeout",
+];
+
+/// What of a `forward` its answers depend on: which names it asks for, and whom.
+pub fn answer_source(directive: &corefile::Directive) -> String {
+    let mut source = directive.clone();
+    source.options.retain(|line| !WAYS_OF_ASKING.contains(&line.name.text.as_str()));
+    source.to_string()
+}
+
 impl Configured for ForwardConfig {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
         let forward = Arc::new(Forward::new(self, context));

@@ -28,7 +28,7 @@ struct LoopConfig;
 
 impl Configured for LoopConfig {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
-        let watch = Arc::new(Watch::new(context.zone.clone(), Upstreams::of(context)));
+        let watch = Arc::new(Watch::new(context.zone(), Upstreams::of(context)));
         let registry = &context.process.registry;
         let handler = Loop::new(watch.clone(), context.servers.into(), registry.clone());
         Ok(Built { handler: Some(Arc::new(handler)), background: vec![Box::pin(watch.run())], ..Built::default() })

@@ -61,12 +61,8 @@ fn bench(elsewhere: Elsewhere) -> Bench {
         tokio::spawn(task);
     }
     let zone = Name::root();
-    let context = BuildContext {
-        zone: &zone,
-        block_zones: std::slice::from_ref(&zone),
-        servers: &["dns://127.0.0.1:53".to_owned()],
-        process: &process,
-    };
+    let servers = ["dns://127.0.0.1:53".to_owned()];
+    let context = BuildContext::new(std::slice::from_ref(&zone), &servers, &process);
     let upstreams = Upstreams::of(&context);
     let elsewhere = Arc::new(elsewhere);
     assert!(elsewhere.handler.set(Arc::downgrade(&handler)).is_ok());

@@ -50,7 +50,7 @@ const SERVERS: [&str; 2] = ["dns://127.0.0.1:53", "dns://[::1]:53"];
 fn build() -> (Registry, Built) {
     let process = process();
     let (zone, servers) = (Name::parse("example.").unwrap(), SERVERS.map(str::to_owned));
-    let context = BuildContext { zone: &zone, block_zones: std::slice::from_ref(&zone), servers: &servers, process: &process };
+    let context = BuildContext::new(std::slice::from_ref(&zone), &servers, &process);
     let (block, _) = configure(parse, "prometheus 127.0.0.1:9153");
     (process.registry.clone(), block.parts[0].configured.build(&context).unwrap())
 }
@@ -183,7 +183,7 @@ fn workers_that_see_a_series_first_at_once_count_into_one() {
 fn counting_goes_on_when_the_same_zone_is_built_again() {
     let process = process();
     let (zone, servers) = (Name::root(), ["dns://:53".to_owned()]);
-    let context = BuildContext { zone: &zone, block_zones: std::slice::from_ref(&zone), servers: &servers, process: &process };
+    let context = BuildContext::new(std::slice::from_ref(&zone), &servers, &process);
     let (block, _) = configure(parse, "prometheus");
     let sample = Sample::new("a.example.", RecordType::A);
     for _ in 0..2 {
@@ -212,7 +212,7 @@ fn zones_of_one_block_are_counted_apart() {
     let process = process();
     let zones = [Name::parse("a.").unwrap(), Name::parse("b.").unwrap()];
     let servers = SERVERS.map(str::to_owned);
-    let context = BuildContext { zone: &zones[0], block_zones: &zones, servers: &servers, process: &process };
+    let context = BuildContext::new(&zones, &servers, &process);
     let observer = configure(parse, "prometheus").0.parts[0].configured.build(&context).unwrap().observer.unwrap();
     let sample = Sample::new("x.b.", RecordType::A);
     let mut exchange = sample.exchange();

@@ -104,9 +104,8 @@ fn build_config(config: &ForwardConfig, process: &ProcessContext) -> Arc<Forward
 
 /// What a directive of the root zone on 127.0.0.1 is built with.
 fn in_context<T>(process: &ProcessContext, make: impl FnOnce(&BuildContext<'_>) -> T) -> T {
-    let zone = Name::root();
     let servers = ["dns://127.0.0.1:53".to_owned()];
-    make(&BuildContext { zone: &zone, block_zones: &[], servers: &servers, process })
+    make(&BuildContext::new(&[], &servers, process))
 }
 
 /// An A query with RD, as a client sends it.

@@ -69,7 +69,7 @@ const SERVER: &str = "dns://127.0.0.1:53";
 fn build(config: &Config, process: &ProcessContext) -> Arc<dyn Handler> {
     let zone = Name::root();
     let servers = [SERVER.to_owned()];
-    let context = BuildContext { zone: &zone, block_zones: std::slice::from_ref(&zone), servers: &servers, process };
+    let context = BuildContext::new(std::slice::from_ref(&zone), &servers, process);
     config.build(&context).expect("it builds").handler.expect("it has a handler")
 }
 
