@@ -30,7 +30,7 @@ pub(super) struct Validated<'a> {
     /// The whole 12 bits.
     pub rcode: Rcode,
     pub dnssec_ok: bool,
-    /// Options of the OPT record.
+    /// Options of the OPT record, the last one if there are several.
     pub options: &'a [u8],
     pub question_end: usize,
     /// Records of each section, OPT not counted.
@@ -123,11 +123,12 @@ impl Validated<'_> {
                 let record = Record::at(section, self.wire, owner, fixed)?;
                 at = record.end();
                 if record.rtype == RecordType::OPT {
-                    if opt_seen || section != Section::Additional || fixed != owner + 1 {
-                        return Err(WireError::BadRecord(owner));
-                    }
                     opt_seen = true;
-                    self.rcode = Rcode(self.rcode.0 | (record.ttl >> 24 << 4) as u16);
+                    // Elsewhere it means nothing. Of several the last counts, as for CoreDNS; RFC 6891 section 6.1.1 has a rule for queries only.
+                    if section != Section::Additional {
+                        continue;
+                    }
+                    self.rcode = Rcode(self.flags & 0x0f | (record.ttl >> 24 << 4) as u16);
                     self.dnssec_ok = record.ttl as u16 & DNSSEC_OK != 0;
                     self.options = record.rdata();
                     continue;

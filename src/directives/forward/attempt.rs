@@ -50,8 +50,22 @@ impl Drop for Attempt {
 /// All attempts at one query that wait for an answer.
 pub struct Attempts {
     waiting: SmallVec<[Attempt; 1]>,
+    /// When the first of them was sent.
+    start: Instant,
     /// Without the local address, which each attempt has for itself.
     endpoints: Endpoints,
+}
+
+/// An upstream's failure, and the attempts that may still be answered: those of a query that has waited for the whole read timeout.
+pub struct NoAnswer {
+    pub error: UpstreamError,
+    pub unanswered: Option<Box<Attempts>>,
+}
+
+impl From<UpstreamError> for NoAnswer {
+    fn from(error: UpstreamError) -> Self {
+        Self { error, unanswered: None }
+    }
 }
 
 /// What [`Attempts::next_event`] waited for.
@@ -65,7 +79,13 @@ pub enum AttemptEvent {
 
 impl Attempts {
     pub fn new(first: Attempt, endpoints: Endpoints) -> Self {
-        Self { waiting: smallvec![first], endpoints }
+        Self { start: first.sent, waiting: smallvec![first], endpoints }
+    }
+
+    /// Waits for those too, which were made at another upstream before.
+    pub fn join(&mut self, earlier: Self) {
+        self.start = self.start.min(earlier.start);
+        self.waiting.extend(earlier.waiting);
     }
 
     pub fn add(&mut self, attempt: Attempt) {
@@ -77,7 +97,7 @@ impl Attempts {
         &self.waiting
     }
 
-    /// Waits for an answer, for the failure of the last attempt, or until `deadline`.
+    /// Waits for an answer, which is counted, for the failure of the last attempt, or until `deadline`.
     pub async fn next_event(&mut self, deadline: Instant) -> AttemptEvent {
         poll_fn(|context| self.poll(deadline, context)).await
     }
@@ -92,7 +112,10 @@ impl Attempts {
             }
             QueryStatus::Done(outcome) => {
                 match outcome {
-                    Ok(response) => answer = Some(response),
+                    Ok(response) => {
+                        attempt.socket.remote().metrics.count_response(response.rcode(), self.start.elapsed());
+                        answer = Some(response);
+                    }
                     Err(error) => failure = Some(error),
                 }
                 false

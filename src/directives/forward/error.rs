@@ -1,7 +1,7 @@
 //! Why an upstream gave no answer. The messages are CoreDNS' own, so that a search for a known log line finds them.
 
 use crate::chain::Transport;
-use crate::message::WireError;
+use crate::message::{Rcode, WireError};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -78,9 +78,9 @@ pub enum UpstreamError {
     Unsolicited(Endpoints),
     #[error("read {0}: malformed answer: {1}")]
     Malformed(Endpoints, WireError),
-    /// The response has an error code and no question section.
-    #[error("read {0}: an error code without a question")]
-    NoQuestion(Endpoints),
+    /// The response has this error code and no question section.
+    #[error("read {0}: the error code {1} without a question")]
+    NoQuestion(Endpoints, Rcode),
     /// The response repeats the question in another letter case (`use_caps_for_id`).
     #[error("read {0}: the question came back in another case; use_caps_for_id needs an upstream that repeats it as it is")]
     CaseMismatch(Endpoints),
@@ -100,7 +100,7 @@ pub enum UpstreamError {
 impl UpstreamError {
     /// True if the error comes from a datagram, which anybody may have forged. Such an error ends no query: the upstream is asked over TCP.
     pub fn may_be_forged(&self) -> bool {
-        matches!(self, Self::Malformed(from, _) | Self::NoQuestion(from) | Self::CaseMismatch(from) | Self::Spoofed(from) if from.transport == Transport::Udp)
+        matches!(self, Self::Malformed(from, _) | Self::NoQuestion(from, _) | Self::CaseMismatch(from) | Self::Spoofed(from) if from.transport == Transport::Udp)
     }
 
     /// True if the socket or connection failed and the upstream may be well. The query is then sent again on another one.

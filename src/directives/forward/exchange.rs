@@ -1,5 +1,6 @@
 //! One query and several upstreams: which one is asked next, and when the query fails.
 
+use super::attempt::{AttemptEvent, Attempts, NoAnswer};
 use super::config::{ForwardOptions, KEYWORD};
 use super::error::UpstreamError;
 use super::metrics::ForwardMetrics;
@@ -13,8 +14,12 @@ use crate::message::{Rcode, Response};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The time limit of one query with all its upstreams, as in CoreDNS. The upstream that is being asked then has its read timeout nevertheless.
-pub const OVERALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a slow upstream is waited for where the query has got no other answer, and the time limit of one query with all its upstreams: so many
+/// halves of the read timeout. With its default of 2 s they are 5 s, CoreDNS' limit and as long as a resolver waits (`timeout` of resolv.conf(5)). The
+/// upstream that is being asked at the end has its read timeout nevertheless.
+const HALVES_OF_READ_TIMEOUT: u32 = 5;
+/// How often it is looked whether the upstreams that are waited for are still up.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
 /// The pause after a round in which every upstream failed. It doubles with each round: a refused connection fails at once, and CoreDNS then asks again
 /// as fast as it can.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -36,8 +41,8 @@ impl Exchanger {
     /// Asks upstreams in the order of the policy until one answers.
     pub async fn exchange(&self, request: &Request<'_>) -> Result<Response, Failure> {
         let start = Instant::now();
-        let deadline = start + OVERALL_TIMEOUT;
-        // A client gets its failure after one read timeout, so that it has time left (5 s in most resolvers) to ask another server.
+        let deadline = start + overall_timeout(self.options.read_timeout);
+        // A client gets its failure after one read timeout, so that it has time left to ask another server.
         let last_round = deadline.min(start + self.options.read_timeout);
         let upstreams = self.upstreams.usable(deadline).await.map_err(|error| Failure::servfail(KEYWORD, error))?;
         let order = self.selector.order(upstreams.len(), |bound| rand::random_range(0..bound));
@@ -47,6 +52,7 @@ impl Exchanger {
         let mut failure: Option<UpstreamError> = None;
         let mut last_response = None;
         let mut failed_attempts = 0;
+        let mut unanswered: Option<Box<Attempts>> = None;
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let mut skipped = 0;
@@ -68,18 +74,25 @@ impl Exchanger {
                         upstream = any;
                     }
                 }
-                match self.ask(upstream, &query, request).await {
+                let outcome = match &mut unanswered {
+                    None => self.ask(upstream, &query, request).await,
+                    // Boxed: it is rare, and the future of every query would have room for it.
+                    Some(earlier) => Box::pin(self.ask_beside(earlier, upstream, &query, request, deadline)).await,
+                };
+                match outcome {
                     Ok(response) if options.failover.contains(&response.rcode()) => {
                         // The answer of the last upstream stands.
                         last_response = Some(response);
                     }
                     Ok(response) => return Ok(response),
-                    Err(UpstreamError::NoQuestion(_)) => {
-                        return Ok(Response::empty(request.query, request.wire, Rcode::FORMERR));
-                    }
-                    Err(error) => {
-                        tracing::debug!(upstream = %upstream.address, %error, "upstream failed");
-                        failure = Some(error);
+                    Err(no_answer) => {
+                        tracing::debug!(upstream = %upstream.address, error = %no_answer.error, "upstream failed");
+                        failure = Some(no_answer.error);
+                        match (&mut unanswered, no_answer.unanswered) {
+                            (Some(earlier), Some(attempts)) => earlier.join(*attempts),
+                            (None, attempts) => unanswered = attempts,
+                            (Some(_), None) => (),
+                        }
                         if options.max_fails != 0 {
                             upstream.health.start_probing();
                         }
@@ -98,6 +111,10 @@ impl Exchanger {
             if let Some(response) = last_response {
                 return Ok(response);
             }
+            if let Some(unanswered) = unanswered {
+                let late = Box::pin(self.wait_for_late(unanswered, &upstreams, deadline)).await;
+                return late.ok_or_else(|| servfail(failure));
+            }
             let pause = backoff.next_pause();
             if Instant::now() + pause >= last_round {
                 return Err(servfail(failure));
@@ -106,14 +123,48 @@ impl Exchanger {
         }
     }
 
-    /// Asks one upstream. If it does not understand EDNS it is asked once more without (RFC 6891 section 7), so that clients with and without EDNS get
-    /// the same answer.
-    async fn ask(
+    /// The answer to an attempt that has got none within the read timeout, if one comes before `deadline`. It is not waited for once the health checks
+    /// say that all upstreams are down: they are silent, and not slow.
+    async fn wait_for_late(
         &self,
+        mut attempts: Box<Attempts>,
+        upstreams: &[Arc<Upstream>],
+        deadline: Instant,
+    ) -> Option<Response> {
+        while Instant::now() < deadline && !upstreams.iter().all(|upstream| upstream.health.is_down(self.options.max_fails)) {
+            match attempts.next_event(deadline.min(Instant::now() + HEALTH_INTERVAL)).await {
+                AttemptEvent::Answered(response) => return Some(response),
+                AttemptEvent::Failed(_) => return None,
+                AttemptEvent::DeadlinePassed => (),
+            }
+        }
+        None
+    }
+
+    /// Asks one upstream while attempts at others may still be answered; whichever answers first.
+    async fn ask_beside(
+        &self,
+        earlier: &mut Attempts,
         upstream: &Upstream,
         query: &Arc<UpstreamQuery>,
         request: &Request<'_>,
-    ) -> Result<Response, UpstreamError> {
+        deadline: Instant,
+    ) -> Result<Response, NoAnswer> {
+        let asking = self.ask(upstream, query, request);
+        tokio::pin!(asking);
+        tokio::select! {
+            biased;
+            event = earlier.next_event(deadline) => match event {
+                AttemptEvent::Answered(response) => Ok(response),
+                AttemptEvent::Failed(_) | AttemptEvent::DeadlinePassed => asking.await,
+            },
+            outcome = &mut asking => outcome,
+        }
+    }
+
+    /// Asks one upstream. If it does not understand EDNS it is asked once more without (RFC 6891 section 7), so that clients with and without EDNS get
+    /// the same answer. An error code without a question is an answer with that code: the upstream could not read the query, or did not try.
+    async fn ask(&self, upstream: &Upstream, query: &Arc<UpstreamQuery>, request: &Request<'_>) -> Result<Response, NoAnswer> {
         let mut without_edns = None;
         // A loop with one await, because a second one would make the future of every query larger.
         loop {
@@ -122,10 +173,15 @@ impl Exchanger {
             let refuses_edns = match &outcome {
                 // A response that repeats DO comes from a server that has understood the OPT record and refuses something else.
                 Ok(response) => matches!(response.rcode(), Rcode::FORMERR | Rcode::NOTIMP) && !response.dnssec_ok(),
-                Err(error) => matches!(error, UpstreamError::NoQuestion(_)),
+                Err(failure) => matches!(failure.error, UpstreamError::NoQuestion(..)),
             };
             if !refuses_edns || without_edns.is_some() || request.query.edns.is_none() {
-                return outcome;
+                return match outcome {
+                    Err(NoAnswer { error: UpstreamError::NoQuestion(_, rcode), .. }) => {
+                        Ok(Response::empty(request.query, request.wire, rcode))
+                    }
+                    outcome => outcome,
+                };
             }
             without_edns = Some(Arc::new(UpstreamQuery::without_edns(request)));
         }
@@ -137,7 +193,7 @@ impl Exchanger {
         upstream: &Upstream,
         query: &Arc<UpstreamQuery>,
         client: Transport,
-    ) -> Result<Response, UpstreamError> {
+    ) -> Result<Response, NoAnswer> {
         let transport = match (self.options.force_tcp, self.options.prefer_udp) {
             (true, _) => Transport::Tcp,
             (false, true) => Transport::Udp,
@@ -149,6 +205,11 @@ impl Exchanger {
         }
         Ok(response)
     }
+}
+
+/// See [`HALVES_OF_READ_TIMEOUT`].
+pub fn overall_timeout(read_timeout: Duration) -> Duration {
+    read_timeout * HALVES_OF_READ_TIMEOUT / 2
 }
 
 fn servfail(failure: Option<UpstreamError>) -> Failure {

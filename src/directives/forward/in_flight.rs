@@ -3,7 +3,7 @@
 use super::error::{Endpoints, UpstreamError};
 use super::letter_case::LetterCase;
 use super::upstream_query::{QuestionMatch, UpstreamQuery};
-use crate::message::{Response, WireError, lower_case_echoes};
+use crate::message::{Rcode, Response, WireError, lower_case_echoes};
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
@@ -205,7 +205,7 @@ impl InFlightQueries {
             read.map_err(|why| UpstreamError::Malformed(from, why))
         } else if questions == 0 && low_flags & 0x0f != 0 {
             // A server that could not read the question answers with an error code alone.
-            Err(UpstreamError::NoQuestion(from))
+            Err(UpstreamError::NoQuestion(from, Rcode(u16::from(low_flags & 0x0f))))
         } else {
             Err(UpstreamError::Malformed(from, WireError::QuestionCount(questions)))
         };

@@ -44,7 +44,7 @@ use crate::corefile;
 use crate::fairness::{Entry, Gate, Policy};
 use crate::message::{LowerName, Name, Rcode, Response};
 use config::{ForwardConfig, KEYWORD};
-use exchange::{Exchanger, OVERALL_TIMEOUT};
+use exchange::{Exchanger, overall_timeout};
 use futures_util::future::BoxFuture;
 use metrics::ForwardMetrics;
 use remote::UpstreamSettings;
@@ -233,7 +233,8 @@ impl Forward {
             FlightRole::Leader(leader) => leader,
             FlightRole::Follower(receiver) => {
                 // A leader ends by itself within this time, without the addition. Only one that is stuck does not.
-                let limit = OVERALL_TIMEOUT.max(self.exchanger.options.read_timeout) + Duration::from_millis(500);
+                let read_timeout = self.exchanger.options.read_timeout;
+                let limit = overall_timeout(read_timeout) + read_timeout + Duration::from_millis(500);
                 match tokio::time::timeout(limit, receiver).await {
                     Ok(Ok(FlightEvent::Outcome(outcome))) => return outcome,
                     Ok(Ok(FlightEvent::Promoted(leader))) => leader,

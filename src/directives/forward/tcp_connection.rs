@@ -189,6 +189,10 @@ impl UpstreamSocket for TcpConnection {
         self.retire();
     }
 
+    fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
     fn local_address(&self) -> Option<SocketAddr> {
         self.state.lock().local
     }

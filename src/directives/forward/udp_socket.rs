@@ -278,6 +278,10 @@ impl UpstreamSocket for UdpSocket {
         }
     }
 
+    fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
     fn local_address(&self) -> Option<SocketAddr> {
         self.endpoints.local
     }

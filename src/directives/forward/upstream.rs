@@ -1,6 +1,6 @@
 //! One upstream: its health, and each worker's sockets and connections to it. It outlives a reload that leaves its address and settings unchanged.
 
-use super::attempt::{Attempt, AttemptEvent, AttemptKind, Attempts};
+use super::attempt::{Attempt, AttemptEvent, AttemptKind, Attempts, NoAnswer};
 use super::error::{Endpoints, UpstreamError};
 use super::health::UpstreamHealth;
 use super::metrics::UpstreamMetrics;
@@ -66,12 +66,14 @@ impl Upstream {
     /// A datagram that may be forged ends no query. It is sent again over TCP, with a read timeout of its own, when a response was malformed or had no
     /// question, and when somebody seems to guess the answers. The exception is an error code without a question to a query with EDNS: the caller
     /// then asks without EDNS and believes nothing else of that response.
-    pub async fn ask(&self, query: &Arc<UpstreamQuery>, transport: Transport) -> Result<Response, UpstreamError> {
+    pub async fn ask(&self, query: &Arc<UpstreamQuery>, transport: Transport) -> Result<Response, NoAnswer> {
         let start = Instant::now();
         if transport == Transport::Udp && !self.spoof_guard.requires_tcp(query.question(), start) {
             match self.ask_over(query, Transport::Udp, start).await {
-                Err(UpstreamError::NoQuestion(from)) if query.has_edns() => return Err(UpstreamError::NoQuestion(from)),
-                Err(error) if error.may_be_forged() => {
+                Err(NoAnswer { error: error @ UpstreamError::NoQuestion(..), .. }) if query.has_edns() => {
+                    return Err(error.into());
+                }
+                Err(NoAnswer { error, .. }) if error.may_be_forged() => {
                     tracing::debug!(upstream = %self.address, %error, "asked over TCP");
                 }
                 outcome => return outcome,
@@ -80,12 +82,7 @@ impl Upstream {
         self.ask_over(query, Transport::Tcp, Instant::now()).await
     }
 
-    async fn ask_over(
-        &self,
-        query: &Arc<UpstreamQuery>,
-        transport: Transport,
-        start: Instant,
-    ) -> Result<Response, UpstreamError> {
+    async fn ask_over(&self, query: &Arc<UpstreamQuery>, transport: Transport, start: Instant) -> Result<Response, NoAnswer> {
         self.metrics.count_request();
         let first = self.send(query, transport, AttemptKind::First, start)?;
         let mut schedule = RetrySchedule::new(transport, self.settings.read_timeout, first.queued_behind > 0, start);
@@ -100,16 +97,13 @@ impl Upstream {
                 event => event,
             };
             match event {
-                AttemptEvent::Answered(response) => {
-                    self.metrics.count_response(response.rcode(), start.elapsed());
-                    return Ok(response);
-                }
+                AttemptEvent::Answered(response) => return Ok(response),
                 AttemptEvent::Failed(error) => {
                     let now = Instant::now();
                     let kind = match error.is_socket_failure().then(|| schedule.after_socket_failure(now)) {
                         Some(AfterFailure::Resend) => AttemptKind::Again(attempts.waiting()),
                         Some(AfterFailure::LastResort) => AttemptKind::LastResort,
-                        Some(AfterFailure::Fail) | None => return Err(error),
+                        Some(AfterFailure::Fail) | None => return Err(error.into()),
                     };
                     self.metrics.retries.increment();
                     let attempt = self.send(query, transport, kind, now)?;
@@ -123,7 +117,8 @@ impl Upstream {
                         NextStep::ResendAndRetire => attempts.retire_silent_sockets(),
                         NextStep::Fail => {
                             attempts.retire_silent_sockets();
-                            return Err(UpstreamError::Timeout(attempts.latest_endpoints()));
+                            let error = UpstreamError::Timeout(attempts.latest_endpoints());
+                            return Err(NoAnswer { error, unanswered: Some(Box::new(attempts)) });
                         }
                     }
                     self.metrics.retries.increment();
@@ -131,7 +126,7 @@ impl Upstream {
                         Ok(attempt) => attempts.add(attempt),
                         // The earlier attempts may still be answered.
                         Err(_) if !attempts.waiting().is_empty() => (),
-                        Err(error) => return Err(error),
+                        Err(error) => return Err(error.into()),
                     }
                 }
             }

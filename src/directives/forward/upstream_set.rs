@@ -193,7 +193,10 @@ fn loop_probe(upstream: Arc<Upstream>, transport: Transport) -> Ask {
         let upstream = upstream.clone();
         Box::pin(async move {
             let Some(query) = UpstreamQuery::from_wire(query) else { return false };
-            matches!(upstream.ask(&Arc::new(query), transport).await, Ok(_) | Err(UpstreamError::NoQuestion(_)))
+            match upstream.ask(&Arc::new(query), transport).await {
+                Ok(_) => true,
+                Err(failure) => matches!(failure.error, UpstreamError::NoQuestion(..)),
+            }
         })
     })
 }

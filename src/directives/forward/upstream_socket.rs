@@ -2,6 +2,7 @@
 
 use super::error::UpstreamError;
 use super::in_flight::{InFlightQueries, QueryStatus};
+use super::remote::Remote;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::task::Waker;
@@ -19,6 +20,8 @@ pub trait UpstreamSocket: Send + Sync {
     fn has_progress_since(&self, sent: Instant) -> bool;
     /// Retires the socket if no answer has come since `sent`: behind a ClusterIP it may lead to a pod that is gone.
     fn retire_if_silent_since(&self, sent: Instant);
+    /// The upstream that it leads to.
+    fn remote(&self) -> &Remote;
     /// The local address, once there is one.
     fn local_address(&self) -> Option<SocketAddr>;
 }

@@ -12,6 +12,10 @@ use crate::message::Rcode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long a stale answer that is to be verified is held back, where `verify` has no time of its own. An upstream that is down is waited for no longer
+/// than for one try, and clients, who wait for 5 s, have their answer.
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(2);
+
 impl Inner {
     /// Counts the query towards prefetch; true for the one that shall refresh the entry.
     pub(super) fn wants_refresh(&self, hit: &Hit<'_>, now: Moment) -> bool {
@@ -29,8 +33,9 @@ impl Inner {
 
     /// A newer answer than the stale one, if it comes in time. The question goes on in the background if it does not.
     pub(super) async fn verify(self: &Arc<Self>, request: Request<'_>, next: Next<'_>) -> Option<Answer> {
-        let Some(Stale { mode: StaleMode::Verify { timeout: Some(timeout) }, .. }) = self.policy.stale else {
-            return self.renew(request, next).await.ok();
+        let timeout = match self.policy.stale {
+            Some(Stale { mode: StaleMode::Verify { timeout: Some(timeout) }, .. }) => timeout,
+            _ => VERIFY_TIMEOUT,
         };
         let (inner, owned, rest) = (Arc::clone(self), request.to_owned(), next.to_rest());
         let asking = tokio::spawn(async move { inner.renew(owned.borrow(), rest.next()).await.ok() });

@@ -45,8 +45,8 @@ async fn sockets_to_a_silent_upstream_are_bounded_whatever_the_number_of_queries
     let all = join_all(requests.iter().map(|request| running.ask(request)));
     let (peak, outcomes) = peak(&running.sockets(), all).await;
     assert!(outcomes.iter().all(Result::is_err));
-    // Those that have been given up close in their turn; one is the health check's.
-    assert!(peak <= MAX_OPEN + MIN_SHARED + 1, "{peak} sockets");
+    // Those that have been given up close in their turn, in which others are opened for them; one is the health check's.
+    assert!(peak <= MAX_OPEN + 2 * MIN_SHARED + 1, "{peak} sockets");
 }
 
 #[tokio::test]

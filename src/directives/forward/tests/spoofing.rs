@@ -94,7 +94,8 @@ async fn where_tcp_fails_the_next_upstream_is_asked_and_this_one_not_over_udp() 
 #[tokio::test]
 async fn late_answers_are_not_counted_as_guesses() {
     let options = short_timeout();
-    let late = options.read_timeout + Duration::from_millis(50);
+    // Later than the attempts wait.
+    let late = options.read_timeout * 5 / 2 + Duration::from_millis(50);
     let upstream = upstream(move |seen| Reaction::Later(late, seen.answer(1))).await;
     let running = Running::new(&[upstream.address], ForwardOptions { max_fails: 0, ..options });
     // All of one turn are on one socket.

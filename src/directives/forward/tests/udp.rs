@@ -134,16 +134,6 @@ async fn after_a_malformed_answer_the_next_upstream_is_asked() {
 }
 
 #[tokio::test]
-async fn an_error_code_without_the_question_becomes_formerr_as_in_the_reference() {
-    let upstream =
-        ScriptedUpstream::start(|seen| Reaction::Send(vec![seen.wire[0], seen.wire[1], 0x80, 0x04, 0, 0, 0, 0, 0, 0, 0, 0]))
-            .await;
-    let running = Running::new(&[upstream.address], ForwardOptions::default());
-    let response = running.answer(&request("a.example.", Transport::Udp)).await;
-    assert_eq!(response.rcode(), crate::message::Rcode::FORMERR);
-}
-
-#[tokio::test]
 async fn truncation_is_passed_on_to_a_udp_client() {
     let upstream = ScriptedUpstream::start(|seen| Reaction::Send(seen.truncated())).await;
     let running = Running::new(&[upstream.address], ForwardOptions::default());

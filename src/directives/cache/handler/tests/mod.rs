@@ -120,8 +120,11 @@ impl Bench {
     fn serve(&self, asked: &(Vec<u8>, Query), purpose: Purpose) -> Outcome {
         let peer = Self::peer();
         let request = self.request(&peer, asked, purpose);
-        let _entered = self.stopped_clock.as_ref().map(tokio::runtime::Runtime::enter);
-        futures_util::FutureExt::now_or_never(self.chain.start().run(request)).expect("the upstream answers at once")
+        let running = self.chain.start().run(request);
+        match &self.stopped_clock {
+            Some(runtime) => runtime.block_on(running),
+            None => futures_util::FutureExt::now_or_never(running).expect("the upstream answers at once"),
+        }
     }
 
     /// As the server does: the fast path, then the slow one if that says so, then a refresh if one is due. The reply, read.
