@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// Octets the cache may take.
 const CACHE_OCTETS: usize = 16 << 10;
 
-/// Its key is `cache . ["dns://127.0.0.1:53"] . ["", ""]`.
+/// Its key is `cache . ["dns://127.0.0.1:53"] . ["", ""] DIGEST`, with the SHA-256 of `"whoami"` in hexadecimal digits.
 const COREFILE: &str = ". {\n bind 127.0.0.1\n cache {\n success 8\n denial 8\n }\n whoami\n}\n";
 
 /// A process with one cache.
