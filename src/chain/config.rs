@@ -52,6 +52,8 @@ pub struct BlockConfig {
     pub udp_cap: Option<u16>,
     /// `client_subnet`: how much of clients' subnets goes upstream; `None`: nothing.
     pub client_subnet: Option<PrefixLimits>,
+    /// `nsid`: this server's name, for clients that ask for it; `None`: it is not told.
+    pub nsid: Option<Arc<[u8]>>,
     pub timeouts: Timeouts,
     pub reload: Option<ReloadConfig>,
     /// `fairness`, of the whole process, and where it stands.

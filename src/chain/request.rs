@@ -1,9 +1,12 @@
 //! A client's request on its way through a chain.
 
 use super::BatchClock;
-use crate::message::{ClientSubnet, DEFAULT_UDP_SIZE, PrefixLimits, Query, Reply, RequestKey, Response, TtlRule, WireError};
+use crate::message::{
+    ClientSubnet, DEFAULT_UDP_SIZE, PrefixLimits, Query, Reply, ReplyOptions, RequestKey, Response, TtlRule, WireError,
+};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// How the request came.
@@ -85,6 +88,8 @@ pub struct Request<'a> {
     pub udp_cap: Option<u16>,
     /// The client's, in a block that keeps them. Such a request takes the slow path alone.
     pub client_subnet: Option<&'a KeptSubnet>,
+    /// This server's name, for a client that asks for it in a block that tells it. Such a request takes the slow path alone.
+    pub nsid: Option<&'a Arc<[u8]>>,
     pub received: Instant,
     pub purpose: Purpose,
 }
@@ -97,10 +102,17 @@ impl Request<'_> {
     /// Appends the reply for this client, with the TTLs that the answer has.
     pub fn write(&self, response: &Response, out: &mut Vec<u8>) {
         let shape = self.reply(TtlRule::Keep);
-        match self.client_subnet {
-            Some(subnet) => response.write_with_subnet(self.query, self.wire, shape, &subnet.sent, out),
-            None => response.write(self.query, self.wire, shape, out),
+        if self.client_subnet.is_none() && self.nsid.is_none() {
+            return response.write(self.query, self.wire, shape, out);
         }
+        let mut options = ReplyOptions::default();
+        if let Some(subnet) = self.client_subnet {
+            response.put_subnet(&subnet.sent, &mut options);
+        }
+        if let Some(name) = self.nsid {
+            options.push_nsid(name);
+        }
+        response.write_with_options(self.query, self.wire, shape, &options, out);
     }
     /// Octets the reply may have. Over UDP no client's offer takes more than [`Request::udp_size`]: its address may be another's, which then
     /// gets what it never asked for.
@@ -131,6 +143,7 @@ impl Request<'_> {
             zone: self.zone,
             udp_cap: self.udp_cap,
             client_subnet: self.client_subnet.copied(),
+            nsid: self.nsid.cloned(),
             received: self.received,
             purpose: self.purpose,
         }
@@ -147,6 +160,7 @@ pub struct OwnedRequest {
     pub zone: usize,
     pub udp_cap: Option<u16>,
     pub client_subnet: Option<KeptSubnet>,
+    pub nsid: Option<Arc<[u8]>>,
     pub received: Instant,
     pub purpose: Purpose,
 }
@@ -161,6 +175,7 @@ impl OwnedRequest {
             zone: self.zone,
             udp_cap: self.udp_cap,
             client_subnet: self.client_subnet.as_ref(),
+            nsid: self.nsid.as_ref(),
             received: self.received,
             purpose: self.purpose,
         }

@@ -14,6 +14,7 @@ pub mod local;
 pub mod log;
 pub mod r#loop;
 pub mod metadata;
+pub mod nsid;
 pub mod prometheus;
 pub mod ready;
 pub mod reload;
@@ -112,7 +113,7 @@ pub const ORDER: &[Keyword] = &[
     setting("client_subnet", client_subnet::parse),
     not_yet("multisocket"),
     setting("reload", reload::parse),
-    not_yet("nsid"),
+    plugin("nsid", nsid::parse),
     plugin("bufsize", bufsize::parse),
     setting("bind", bind::parse).repeatable(),
     setting("debug", debug::parse),

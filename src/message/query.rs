@@ -2,11 +2,12 @@
 
 use super::header::Header;
 use super::opt;
+use super::reply_options::NSID;
 use super::wire_reader::{HEADER_LENGTH, MAX_MESSAGE_LENGTH, MAX_NAME_LENGTH, u16_at, walk_name};
 use super::{Class, ClientSubnet, LowerName, Rcode, RecordType, Rejection, WireError, work};
 
-/// What a query's OPT record says (RFC 6891 section 6.1). Of options only the framing is looked at: none is served or passed on, but for Client Subnet
-/// where a server block keeps it ([`Query::client_subnet`]).
+/// What a query's OPT record says (RFC 6891 section 6.1). Of options only the framing is looked at: none is served or passed on, but for those that a
+/// server block heeds ([`Query::client_subnet`], [`Query::asks_for_nsid`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edns {
     /// The requestor's UDP payload size in octets, as sent (may be below 512).
@@ -72,12 +73,21 @@ impl Query {
     /// The option is malformed, or has a scope, which only answers have (RFC 7871 section 6). It is to be answered FORMERR.
     #[cold]
     pub fn client_subnet(&self, wire: &[u8]) -> Result<Option<ClientSubnet>, WireError> {
-        let [answers, authorities, additionals] = [u16_at(wire, 6)?, u16_at(wire, 8)?, u16_at(wire, 10)?];
-        let opt = find_opt(wire, self.question_end.into(), answers + authorities, additionals)?;
-        match opt.map(|(_, options)| ClientSubnet::find(options)).transpose()?.flatten() {
+        match ClientSubnet::find(self.options(wire)?)? {
             Some((_, 1..)) => Err(WireError::BadClientSubnet),
             found => Ok(found.map(|(subnet, _)| subnet)),
         }
+    }
+    /// True if it asks for the server's name (RFC 5001 section 2.1). `wire` is what it was read from.
+    #[cold]
+    pub fn asks_for_nsid(&self, wire: &[u8]) -> bool {
+        self.options(wire).is_ok_and(|options| opt::Options(options).any(|(code, _)| code == NSID))
+    }
+    /// The options of its OPT record; none without one.
+    fn options<'a>(&self, wire: &'a [u8]) -> Result<&'a [u8], WireError> {
+        let [answers, authorities, additionals] = [u16_at(wire, 6)?, u16_at(wire, 8)?, u16_at(wire, 10)?];
+        let opt = find_opt(wire, self.question_end.into(), answers + authorities, additionals)?;
+        Ok(opt.map_or(&[], |(_, options)| options))
     }
     /// A query made by us: `name` in wire form, class IN, RD as told, no EDNS. For health checks and probes.
     pub fn compose(id: u16, name: &[u8], qtype: RecordType, recursion_desired: bool) -> Vec<u8> {

@@ -4,7 +4,7 @@ use super::header::{AD, OPCODE, RD, TC};
 use super::opt::{self, OPT_LENGTH};
 use super::response::{Parts, Response};
 use super::wire_reader::{HEADER_LENGTH, MAX_MESSAGE_LENGTH};
-use super::{ClientSubnet, Query, Rcode, Scope};
+use super::{ClientSubnet, Query, Rcode, ReplyOptions, Scope};
 
 /// What TTLs the copy for a client carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,8 @@ pub struct Reply {
     pub udp_size: u16,
 }
 
-/// The least limit there is (RFC 1035 section 4.2.1): a header, any question and an OPT record with a client's subnet fit.
+/// The least limit there is (RFC 1035 section 4.2.1): a header, any question and an OPT record with a client's subnet and the
+/// name of a server fit.
 const MIN_LIMIT: usize = 512;
 
 impl Response {
@@ -39,31 +40,37 @@ impl Response {
     /// question than the stored one, as a rewriting directive leaves it, is put in with all names written anew.
     #[inline]
     pub fn write(&self, query: &Query, wire: &[u8], reply: Reply, out: &mut Vec<u8>) {
-        self.write_with_option(query, wire, reply, &[], out);
+        self.write_parts(query, wire, reply, &[], out);
     }
 
-    /// With this option in the OPT record, if there is one. Always inlined: a hit has none, and passes through nothing else.
+    /// The same with these options in the OPT record, if the client sent one. They count towards the limit.
+    #[cold]
+    pub fn write_with_options(&self, query: &Query, wire: &[u8], reply: Reply, options: &ReplyOptions, out: &mut Vec<u8>) {
+        self.write_parts(query, wire, reply, options.octets(), out);
+    }
+
+    /// Always inlined: a hit has no options, and passes through nothing else.
     #[inline(always)]
-    fn write_with_option(&self, query: &Query, wire: &[u8], reply: Reply, option: &[u8], out: &mut Vec<u8>) {
+    fn write_parts(&self, query: &Query, wire: &[u8], reply: Reply, options: &[u8], out: &mut Vec<u8>) {
         let parts = self.parts();
         if parts.question_name() == query.name.as_wire() {
-            append(parts, false, (query, wire), reply, option, out);
+            append(parts, false, (query, wire), reply, options, out);
         } else {
-            self.write_under_another_name((query, wire), reply, option, out);
+            self.write_under_another_name((query, wire), reply, options, out);
         }
     }
 
-    /// The same for a client whose subnet was passed on: the OPT record has it, as the client sent it, and for how many bits of it the answer is
-    /// (RFC 7871 section 7.2.1). It counts towards the limit.
+    /// Gives a client its subnet back where that was passed on: as it was sent, and for how many bits of it the answer is
+    /// (RFC 7871 section 7.2.1).
     #[cold]
-    pub fn write_with_subnet(&self, query: &Query, wire: &[u8], reply: Reply, sent: &ClientSubnet, out: &mut Vec<u8>) {
+    pub fn put_subnet(&self, sent: &ClientSubnet, options: &mut ReplyOptions) {
         let bits = match self.scope() {
             Some(Scope::Stated(bits)) => bits,
             // What is made here is made for nobody, but a failure is not to be anybody else's.
             None if matches!(self.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN) => 0,
             Some(Scope::Unstated) | None => sent.prefix(),
         };
-        self.write_with_option(query, wire, reply, &sent.option(bits), out);
+        options.push(&sent.option(bits));
     }
 
     #[cold]
@@ -237,7 +244,9 @@ mod tests {
         let client = query("example.", 0, Some(true));
         let with_subnet = |response: &Response, limit| {
             let mut out = Vec::new();
-            response.write_with_subnet(&client.0, &client.1, Reply { limit, ..PLAIN }, &sent, &mut out);
+            let mut options = ReplyOptions::default();
+            response.put_subnet(&sent, &mut options);
+            response.write_with_options(&client.0, &client.1, Reply { limit, ..PLAIN }, &options, &mut out);
             out
         };
         let response = stored(QR, &addresses(60));
@@ -251,6 +260,26 @@ mod tests {
         // Octet for octet what anybody else gets, but for the option.
         let plain = reply(&response, &client, PLAIN);
         assert_eq!(whole[..length - 10], plain[..plain.len() - 2]);
+    }
+
+    #[test]
+    fn several_options_stand_one_after_another_in_a_record_that_fits_whatever_the_question() {
+        let (mut options, mut out) = (ReplyOptions::default(), Vec::new());
+        let response = stored(QR, &addresses(60));
+        response.put_subnet(&ClientSubnet::UNTAILORED, &mut options);
+        options.push_nsid(b"node-7");
+        for (client, ends_with_them) in [(query("example.", 0, Some(false)), true), (query("example.", 0, None), false)] {
+            out.clear();
+            response.write_with_options(&client.0, &client.1, PLAIN, &options, &mut out);
+            let tail = b"\0\0\x29\x04\xd0\0\0\0\0\0\x12\0\x08\0\x04\0\x01\0\0\0\x03\0\x06node-7";
+            assert_eq!(out.ends_with(tail), ends_with_them);
+        }
+        let longest = format!("{0}.{0}.{0}.{1}.", "x".repeat(63), "y".repeat(61));
+        let client = query(&longest, 0, Some(true));
+        options.push_nsid(&[b'z'; 500]);
+        out.clear();
+        response.write_with_options(&client.0, &client.1, Reply { limit: 512, ..PLAIN }, &options, &mut out);
+        assert!(out.len() <= 512 && out[11] == 1, "{} octets", out.len());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::configure::BlockPlan;
 use super::zones::ZoneTable;
-use super::{Block, Listener, Plan, PlanConfig, ZoneBinding};
+use super::{Block, HeededOptions, Listener, Plan, PlanConfig, ZoneBinding};
 use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Observer, ProcessContext, Timeouts};
 use crate::directives::Keyword;
 use crate::message::Name;
@@ -90,8 +90,10 @@ impl Draft {
         // What stands last in the chain sees an answer first: the query is logged, then its error, then both are counted.
         observers.reverse();
         let chain = Arc::new(Chain { handlers: handlers.into() });
-        let BlockConfig { udp_cap, client_subnet, .. } = block.config;
-        let running = Arc::new(Block { chain, observers: observers.into(), udp_cap, client_subnet });
+        let BlockConfig { udp_cap, client_subnet, nsid, .. } = &block.config;
+        let options = HeededOptions { client_subnet: *client_subnet, nsid: nsid.clone() };
+        let options = (client_subnet.is_some() || nsid.is_some()).then(|| Box::new(options));
+        let running = Arc::new(Block { chain, observers: observers.into(), udp_cap: *udp_cap, options });
         let any_class = block.keywords.iter().any(|keyword| keyword.any_class);
         for (zone_index, (zone, port)) in block.zones.iter().enumerate() {
             for (server, address) in sockets.iter().enumerate().filter(|(_, address)| address.port() == *port) {

@@ -1,12 +1,12 @@
 //! The way of one message: read, find its zone, try the fast path, else hand over to the slow one.
 
 use super::packet_cache::{CachedPacket, HitCounting, PacketCache, PacketHit, PacketKey};
-use super::{Block, Listener, ZoneBinding, probe};
+use super::{Block, HeededOptions, Listener, ZoneBinding, probe};
 use crate::chain::{
     After, BatchClock, Exchange, Failure, FastPath, Handler, KeptSubnet, Observer, Outcome, OwnedRequest, PacketHits, Purpose,
     Received, Request,
 };
-use crate::message::{Class, PrefixLimits, Query, Rcode, Rejection, Response, TtlRule};
+use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
 use futures_util::FutureExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -119,9 +119,9 @@ impl Listener {
         };
         let block = &site.block;
         let request = request(query, received, Some(site));
-        if let Some(limits) = block.client_subnet
+        if let Some(options) = &block.options
             && query.edns.is_some()
-            && let Some(dispatch) = self.take_with_subnet(block, &request, limits, clock, out)
+            && let Some(dispatch) = self.take_with_options(block, &request, options, clock, out)
         {
             return dispatch;
         }
@@ -152,22 +152,25 @@ impl Listener {
         Dispatch::Pending(self.pending(block, &request, Purpose::Answer))
     }
 
-    /// Takes a request with a client subnet, which is for the slow path alone: what it is given is for no other request, and so is nothing to
-    /// be given again. `None` if it has none.
+    /// Takes a request with an option that the block heeds, which is for the slow path alone: what it is given is for no other request, and so is
+    /// nothing to be given again. `None` if it has none.
     #[cold]
-    fn take_with_subnet(
+    fn take_with_options(
         self: &Arc<Self>,
         block: &Arc<Block>,
         request: &Request<'_>,
-        limits: PrefixLimits,
+        options: &HeededOptions,
         clock: &BatchClock,
         out: &mut Vec<u8>,
     ) -> Option<Dispatch> {
-        match KeptSubnet::of(request.query, request.wire, limits) {
-            Ok(None) => None,
-            Ok(Some(subnet)) => {
-                let request = Request { client_subnet: Some(&subnet), ..*request };
-                Some(Dispatch::Pending(self.pending(block, &request, Purpose::Answer)))
+        let of_limits = |limits| KeptSubnet::of(request.query, request.wire, limits);
+        let nsid = options.nsid.as_ref().filter(|_| request.query.asks_for_nsid(request.wire));
+        match options.client_subnet.map(of_limits).transpose() {
+            Ok(subnet) => {
+                let subnet = subnet.flatten();
+                let request = Request { client_subnet: subnet.as_ref(), nsid, ..*request };
+                let is_heeded = subnet.is_some() || nsid.is_some();
+                is_heeded.then(|| Dispatch::Pending(self.pending(block, &request, Purpose::Answer)))
             }
             Err(_) => {
                 write_empty(request.query, request.wire, Rcode::FORMERR, out);
@@ -251,6 +254,7 @@ fn request<'a>(query: &'a Query, received: Received<'a>, site: Option<&ZoneBindi
         zone,
         udp_cap,
         client_subnet: None,
+        nsid: None,
         received: clock.received(),
         purpose: Purpose::Answer,
     }

@@ -74,7 +74,15 @@ struct Block {
     chain: Arc<Chain>,
     observers: Box<[Arc<dyn Observer>]>,
     udp_cap: Option<u16>,
+    /// `None` where nothing of a client's EDNS options is heeded.
+    options: Option<Box<HeededOptions>>,
+}
+
+/// What of clients' EDNS options a block heeds. Whoever sends one of them takes the slow path.
+struct HeededOptions {
     client_subnet: Option<PrefixLimits>,
+    /// This server's name.
+    nsid: Option<Arc<[u8]>>,
 }
 
 /// A zone on a listener.

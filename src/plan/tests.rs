@@ -40,7 +40,7 @@ fn listener(
     process: &ProcessContext,
 ) -> Arc<Listener> {
     let chain = Arc::new(Chain { handlers: Box::new([handler]) });
-    let block = Arc::new(Block { chain, observers: observers.into(), udp_cap: None, client_subnet: None });
+    let block = Arc::new(Block { chain, observers: observers.into(), udp_cap: None, options: None });
     let mut zones = ZoneTable::default();
     zones.insert(&Name::root(), ZoneBinding { block, server: 0, zone: 0 });
     Arc::new(Listener {
@@ -88,6 +88,34 @@ fn a_directive_the_reference_has_and_we_do_not_is_refused_with_those_words() {
 fn a_misspelt_directive_names_its_nearest_neighbour() {
     let said = refusal(".:53 {\n  forwrad . 192.0.2.1\n}\n");
     assert!(said.contains("unknown directive `forwrad`") && said.contains("did you mean `forward`?"), "{said}");
+}
+
+/// A query with an OPT record that has these options.
+fn question_with(name: &str, options: &[u8]) -> Vec<u8> {
+    let mut wire = question(name);
+    wire[11] = 1;
+    wire.extend([&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, options.len() as u8], options].concat());
+    wire
+}
+
+#[tokio::test]
+async fn who_asks_for_the_servers_name_is_told_whoever_answers_and_nobody_else() {
+    let process = process();
+    let plan =
+        plan(".:53 {\n bind 127.0.0.1\n nsid node-7\n local\n whoami\n}\nexample:53 {\n bind 127.0.0.1\n whoami\n}\n", &process);
+    let listener = &plan.listeners[0];
+    const ASKED: &[u8] = &[0, 3, 0, 0];
+    const NAME: &[u8] = b"\0\x0a\0\x03\0\x06node-7";
+    // `local` answers on the fast path, `whoami` on the slow one.
+    for name in ["localhost.", "a.test."] {
+        assert!(ask(listener, &question_with(name, ASKED)).await.ends_with(NAME), "{name}");
+        let others = [&[0, 10, 0, 2, 7, 7][..], ASKED, &[0, 8, 0, 0]].concat();
+        assert!(ask(listener, &question_with(name, &others)).await.ends_with(NAME), "{name} among others");
+        for without in [question_with(name, &[]), question_with(name, &[0, 10, 0, 2, 7, 7]), question(name)] {
+            assert!(!ask(listener, &without).await.windows(6).any(|octets| octets == b"node-7"), "{name}");
+        }
+    }
+    assert!(!ask(listener, &question_with("a.example.", ASKED)).await.windows(6).any(|octets| octets == b"node-7"));
 }
 
 #[test]

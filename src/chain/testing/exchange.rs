@@ -102,6 +102,7 @@ impl Sample {
             zone: 0,
             udp_cap: self.udp_cap,
             client_subnet: None,
+            nsid: None,
             received: self.received,
             purpose: Purpose::Answer,
         };

@@ -103,6 +103,7 @@ impl Question {
             zone: 0,
             udp_cap: None,
             client_subnet: None,
+            nsid: None,
             received: Instant::now(),
             purpose: Purpose::Answer,
         }

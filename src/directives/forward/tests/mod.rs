@@ -124,6 +124,7 @@ fn request_from(wire: &[u8], transport: Transport) -> OwnedRequest {
         zone: 0,
         udp_cap: None,
         client_subnet: None,
+        nsid: None,
         received: Instant::now(),
         purpose: Purpose::Answer,
     }

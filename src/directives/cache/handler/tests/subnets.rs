@@ -91,6 +91,7 @@ impl Scene {
             zone: 0,
             udp_cap: None,
             client_subnet: subnet.as_ref(),
+            nsid: None,
             received: self.start + Duration::from_secs(self.seconds),
             purpose: Purpose::Answer,
         };
