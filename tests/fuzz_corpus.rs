@@ -6,6 +6,8 @@ mod cache_transfer;
 mod client_packet;
 #[path = "../fuzz/bodies/corefile.rs"]
 mod corefile;
+#[path = "../fuzz/bodies/data_files.rs"]
+mod data_files;
 #[path = "../fuzz/bodies/http_requests.rs"]
 mod http_requests;
 #[path = "../fuzz/bodies/netlink.rs"]
@@ -80,4 +82,9 @@ fn streams_of_the_corpus_hold_what_the_fuzzer_demands() {
 #[test]
 fn http_requests_of_the_corpus_hold_what_the_fuzzer_demands() {
     replay("http_requests", http_requests::run);
+}
+
+#[test]
+fn files_of_data_of_the_corpus_hold_what_the_fuzzer_demands() {
+    replay("data_files", data_files::run);
 }

@@ -31,6 +31,8 @@ pub enum Kind {
     NoData,
     /// As the first, asked for so often within a second that the packet cache answers.
     PacketHit,
+    /// The same in a block with `loadbalance`, which puts each reply's addresses into order.
+    ArrangedHit,
 }
 
 /// Hits that are counted.
@@ -42,10 +44,15 @@ const ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 53, 0, 3), 53
 const UPSTREAM: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 53, 0, 2), 5300);
 
 impl Kind {
+    /// It is of one popular name.
+    fn is_packet_hit(self) -> bool {
+        matches!(self, Self::PacketHit | Self::ArrangedHit)
+    }
+
     fn query(self, number: usize) -> Vec<u8> {
         let site = format!("api-{number}.test-site.com");
         match self {
-            Self::Answer | Self::PacketHit => query(7, &site, A),
+            Self::Answer | Self::PacketHit | Self::ArrangedHit => query(7, &site, A),
             Self::AnswerEdns => {
                 let mut query = query(7, &site, A);
                 query[11] = 1;
@@ -64,7 +71,10 @@ pub fn run(kind: Kind) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let nowhere = Path::new("");
     let place = Place { address: ADDRESS, upstream: UPSTREAM, folder: nowhere, ours: nowhere, node_cache: None, workers: 1 };
-    let text = corefile(Service::NodeLocal, &place);
+    let stock = corefile(Service::NodeLocal, &place);
+    let text =
+        if kind == Kind::ArrangedHit { stock.replace(" {\n    errors\n", " {\n    loadbalance\n    errors\n") } else { stock };
+    ensure!(kind != Kind::ArrangedHit || text.contains("loadbalance"), "the stock Corefile's blocks do not begin with `errors`");
     let (tree, diagnostics) = nodelocaldns::corefile::parse(Path::new("Corefile"), &text, &SystemLoader);
     ensure!(!diagnostics.has_errors(), "{}", diagnostics.render(&tree.sources));
     let (config, diagnostics) = configure(&tree, 53, Loaders { files: &SystemLoader, interfaces: &SystemInterfaces });
@@ -76,7 +86,7 @@ pub fn run(kind: Kind) -> Result<()> {
     nodelocaldns::metrics::enter_worker_slot(1);
 
     // A name for each hit. But a packet could share its slot with another, as the hash's seed has it.
-    let names = if kind == Kind::PacketHit { 1 } else { HITS as usize };
+    let names = if kind.is_packet_hit() { 1 } else { HITS as usize };
     let queries: Vec<Vec<u8>> = (0..names).map(|number| kind.query(number)).collect();
     let mut out = Vec::with_capacity(512);
     // Everything is received at one time, so that no TTL is another halfway. It is still to come: so no time has passed since it was received,
@@ -84,7 +94,7 @@ pub fn run(kind: Kind) -> Result<()> {
     let clock = BatchClock::start(Instant::now() + Duration::from_secs(5));
     let mut packets = PacketCache::default();
     // The popular name is forwarded at first, noted then, cached as a packet at last; each of the others is asked for once more, too seldom for that.
-    let times = if kind == Kind::PacketHit { 3 } else { 1 };
+    let times = if kind.is_packet_hit() { 3 } else { 1 };
     for query in queries.iter().cycle().take(times * queries.len()) {
         out.clear();
         let received = Received { wire: query, peer: &peer, clock: &clock };

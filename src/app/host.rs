@@ -1,7 +1,7 @@
 //! What a configuration is read from: files, the environment and network interfaces.
 
 use crate::chain::Interfaces;
-use crate::corefile::{self, Loader, SystemLoader};
+use crate::corefile::{self, DataFile, Loader, SystemLoader};
 use crate::directives::bind::SystemInterfaces;
 use std::io;
 use std::net::IpAddr;
@@ -19,6 +19,9 @@ pub struct ThisHost;
 impl Loader for ThisHost {
     fn read(&self, path: &Path) -> io::Result<String> {
         SystemLoader.read(path)
+    }
+    fn data(&self, path: &Path) -> io::Result<DataFile> {
+        SystemLoader.data(path)
     }
     fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
         SystemLoader.glob(pattern)

@@ -145,6 +145,10 @@ impl Service {
             let reader = reader.clone();
             Arc::new(move |path: &Path| reader.of_resolver(path))
         };
+        services.data_files = {
+            let reader = reader.clone();
+            Arc::new(move |path: &Path, unless| reader.data(path, unless))
+        };
         let InitialConfiguration { files, loaded, unwritten } = origin.load(options.default_port, reader, errors).await?;
         if !loaded.warnings.is_empty() {
             LineSink::stderr()?.text(format!("{}\n", loaded.warnings).as_bytes());

@@ -1,8 +1,8 @@
 //! From what the user wrote to what serves. A directive's `parse` reads its lines into a [`BlockConfig`]: settings of the block,
 //! and parts. A part, [`Configured`], is a plain value; [`Configured::build`] makes the running thing of it.
 
-use super::{Handler, Observer, ReloadState};
-use crate::corefile::{Diagnostics, Loader, Span};
+use super::{Arranger, Handler, Observer, ReloadState};
+use crate::corefile::{DataFile, Diagnostics, FileStamp, Loader, Span, read_data_file};
 use crate::fairness::{Fairness, Policy};
 use crate::message::{Name, PrefixLimits};
 use crate::metrics::{Counter, Registry};
@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use std::any::Any;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -49,6 +49,8 @@ pub struct BlockConfig {
     pub bind: Option<Vec<IpAddr>>,
     /// Interface indices of the link-local addresses among `bind`; [`BlockConfig::listen_addresses`] joins the two.
     pub bind_scopes: Vec<(Ipv6Addr, u32)>,
+    /// `root`: the folder in which directives look for files that are named without one.
+    pub root: Option<PathBuf>,
     pub udp_cap: Option<u16>,
     /// `client_subnet`: how much of clients' subnets goes upstream; `None`: nothing.
     pub client_subnet: Option<PrefixLimits>,
@@ -138,6 +140,7 @@ pub struct BuildError(pub String);
 pub struct Built {
     pub handler: Option<Arc<dyn Handler>>,
     pub observer: Option<Arc<dyn Observer>>,
+    pub arranger: Option<Arc<dyn Arranger>>,
     /// Who sees the exchanges that no block of a listener takes: one for each of [`BuildContext::servers`], or none. With them the block's plugins
     /// are shown as enabled.
     pub unmatched: Vec<Arc<dyn Observer>>,
@@ -209,10 +212,15 @@ pub struct ProcessContext {
     pub generation: Option<u64>,
     /// How `/etc/resolv.conf` and `/etc/hosts` are read, which may take as long as a file system does.
     pub files: ReadFile,
+    /// How files of data are read that directives have asked their [`Loaders`] for and read again while they serve.
+    pub data_files: ReadDataFile,
 }
 
 /// Gives the text of a file.
 pub type ReadFile = Arc<dyn Fn(&Path) -> io::Result<String> + Send + Sync>;
+
+/// Gives what a file of data holds, unless it still has this stamp. It may take as long as a file system does.
+pub type ReadDataFile = Arc<dyn Fn(&Path, Option<FileStamp>) -> io::Result<Option<DataFile>> + Send + Sync>;
 
 impl ProcessContext {
     /// For a process with this many workers, whose caches may together hold this many octets.
@@ -228,6 +236,7 @@ impl ProcessContext {
             fairness: Arc::default(),
             generation: None,
             files: Arc::new(|path: &Path| std::fs::read_to_string(path)),
+            data_files: Arc::new(read_data_file),
         }
     }
 }

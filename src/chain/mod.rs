@@ -9,6 +9,8 @@
 mod answer;
 mod clock;
 mod config;
+mod data_file;
+mod host_name;
 mod line_sink;
 mod next;
 mod reload_state;
@@ -22,8 +24,10 @@ pub use answer::{Answer, Failure, Outcome};
 pub use clock::{BatchClock, unix_seconds};
 pub use config::{
     BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, Endpoint, HttpAnswer, Interfaces, Lifecycle, Loaders,
-    MemoryBudget, ParseContext, Part, ProcessContext, ReadFile, ReloadConfig, Timeouts,
+    MemoryBudget, ParseContext, Part, ProcessContext, ReadDataFile, ReadFile, ReloadConfig, Timeouts,
 };
+pub use data_file::DataFilePoll;
+pub use host_name::host_name;
 pub use line_sink::{Level, LineSink};
 pub use next::{Chain, Next, Rest};
 pub use reload_state::ReloadState;
@@ -39,6 +43,8 @@ use std::time::Duration;
 pub enum FastPath {
     /// Nothing to say; the next handler is asked.
     Pass,
+    /// As [`FastPath::Pass`], but a later handler's reply counts only if [`Handler::accepts`] it; else the slow path takes the request.
+    Review,
     /// The reply has been written.
     Answered(After),
     /// The slow path must take this request, from the first handler on.
@@ -71,6 +77,12 @@ pub trait Handler: Send + Sync {
         FastPath::Slow
     }
 
+    /// After [`FastPath::Review`]: whether this is what the client is to get. Must not block or allocate.
+    fn accepts(&self, request: &Request<'_>, reply: &[u8]) -> bool {
+        let _ = (request, reply);
+        true
+    }
+
     /// What counts the packet cache's hits with the reply to this request. Must not block or allocate.
     fn hit_counter(&self, request: &Request<'_>, note: u8) -> Option<Arc<dyn HitCounter>> {
         let _ = (request, note);
@@ -80,6 +92,13 @@ pub trait Handler: Send + Sync {
     /// Answers, or hands on with [`Next::run`]. Runs on the worker that received the request. Dropped halfway where the request
     /// loses its place to another client's, so whatever it has begun ends or goes on without it.
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome>;
+}
+
+/// Puts the records of a block's replies into order, whoever of its handlers answered, each time that a client gets one: also those that are given again
+/// from a cache. A reply is handed to the server's own observers as it goes to the client.
+pub trait Arranger: Send + Sync {
+    /// `reply[start..]` is a whole reply. May not make it longer. Must not block.
+    fn arrange(&self, reply: &mut Vec<u8>, start: usize);
 }
 
 /// Sees every finished exchange of a block, of either path.

@@ -146,6 +146,7 @@ impl Request<'_> {
             nsid: self.nsid.cloned(),
             received: self.received,
             purpose: self.purpose,
+            wants_refresh: false,
         }
     }
 }
@@ -163,6 +164,8 @@ pub struct OwnedRequest {
     pub nsid: Option<Arc<[u8]>>,
     pub received: Instant,
     pub purpose: Purpose,
+    /// A [`Purpose::Refresh`] of it is to run beside it: who would have answered on the fast path wanted one.
+    pub wants_refresh: bool,
 }
 
 impl OwnedRequest {

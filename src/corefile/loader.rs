@@ -1,25 +1,74 @@
 //! The machine's files and environment.
 
 use super::{Loader, SystemLoader};
-use std::fs::File;
+use serde::{Deserialize, Serialize};
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Octets of one file. More is no configuration (`import /dev/zero`), and must not fill the memory.
 const FILE_OCTETS: u64 = 16 << 20;
+
+/// By what a file is known to be as it was: a file that is written or replaced has another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileStamp {
+    /// When it was last written: seconds and nanoseconds since 1970.
+    pub modified: (i64, i64),
+    pub octets: u64,
+    pub inode: u64,
+}
+
+impl FileStamp {
+    fn of(metadata: &Metadata) -> Self {
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        Self { modified, octets: metadata.size(), inode: metadata.ino() }
+    }
+    /// When the file was last written, in seconds since 1970.
+    pub fn modified_seconds(&self) -> f64 {
+        self.modified.0 as f64 + self.modified.1 as f64 / 1e9
+    }
+}
+
+/// What a file of data holds, and its stamp.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataFile {
+    /// What is not UTF-8 is replaced.
+    pub text: String,
+    pub stamp: FileStamp,
+}
 
 /// The octets of a regular file, at most 16 MiB. Never waits, so that nobody who puts a named pipe in a file's place stops a reload.
 ///
 /// # Errors
 /// As the operating system tells; a file that is not regular, or too large.
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    read_at_most(open(path)?.0)
+}
+
+/// What a file of data holds, unless it still has this stamp. Within the bounds of [`read_file`].
+///
+/// # Errors
+/// See [`read_file`].
+pub fn read_data_file(path: &Path, unless: Option<FileStamp>) -> io::Result<Option<DataFile>> {
+    let (file, metadata) = open(path)?;
+    let stamp = FileStamp::of(&metadata);
+    if unless == Some(stamp) {
+        return Ok(None);
+    }
+    let text = String::from_utf8_lossy(&read_at_most(file)?).into_owned();
+    Ok(Some(DataFile { text, stamp }))
+}
+
+fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() && !metadata.is_dir() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a pipe, a device or a socket where a file is expected"));
     }
-    read_at_most(file)
+    Ok((file, metadata))
 }
 
 /// All that `source` gives, at most 16 MiB.
@@ -44,6 +93,10 @@ impl Loader for SystemLoader {
             let at = error.utf8_error().valid_up_to();
             io::Error::new(io::ErrorKind::InvalidData, format!("it is not UTF-8 text (octet {at})"))
         })
+    }
+
+    fn data(&self, path: &Path) -> io::Result<DataFile> {
+        read_data_file(path, None)?.ok_or_else(|| io::Error::other("it has no stamp"))
     }
 
     /// As Go's filepath.Glob: `*` and `?` match no separator but a leading dot, and a folder that does not exist holds no match.
@@ -116,6 +169,22 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), b"ab\xff").unwrap();
         assert!(SystemLoader.read(file.path()).unwrap_err().to_string().contains("octet 2"));
+    }
+
+    #[test]
+    fn a_file_of_data_is_read_again_only_once_it_is_written_or_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        std::fs::write(&path, b"a\xff").unwrap();
+        let first = SystemLoader.data(&path).unwrap();
+        assert_eq!((first.text.as_str(), first.stamp.octets), ("a\u{fffd}", 2));
+        assert_eq!(read_data_file(&path, Some(first.stamp)).unwrap(), None);
+        let other = folder.path().join("other");
+        std::fs::write(&other, "bc").unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        assert_eq!(read_data_file(&path, Some(first.stamp)).unwrap().unwrap().text, "bc");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(read_data_file(&path, Some(first.stamp)).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod zone;
 
 pub use diagnostic::{Diagnostic, Diagnostics, printable};
 pub use duration::GoDuration;
-pub use loader::{read_at_most, read_file};
+pub use loader::{DataFile, FileStamp, read_at_most, read_data_file, read_file};
 pub use tree::{Corefile, Directive, FileId, Key, OptionLine, ServerBlock, Sources, Span, Token};
 
 use std::io;
@@ -27,6 +27,10 @@ use std::path::{Path, PathBuf};
 pub trait Loader {
     /// The text of a file.
     fn read(&self, path: &Path) -> io::Result<String>;
+    /// A file that a directive reads again while it serves (`hosts`), whatever its octets.
+    fn data(&self, path: &Path) -> io::Result<DataFile> {
+        Ok(DataFile { text: self.read(path)?, stamp: FileStamp::default() })
+    }
     /// Paths that match a shell pattern, sorted.
     fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>>;
     /// Whether a folder is there and can be listed.

@@ -1,23 +1,32 @@
 //! A folder for each Corefile keyword, and the one list that fixes their order: the reference's
 //! (CoreDNS 1.14.4, core/dnsserver/zdirectives.go), and what is ours alone. Directives never import each other.
 
+pub mod any;
 pub mod bind;
 pub mod bufsize;
 pub mod cache;
+pub mod cancel;
+pub mod chaos;
 pub mod client_subnet;
 pub mod debug;
+pub mod dns64;
 pub mod errors;
 pub mod fairness;
 pub mod forward;
 pub mod health;
+pub mod hosts;
+pub mod loadbalance;
 pub mod local;
 pub mod log;
 pub mod r#loop;
 pub mod metadata;
+pub mod multisocket;
 pub mod nsid;
 pub mod prometheus;
 pub mod ready;
 pub mod reload;
+pub mod root;
+pub mod shed;
 pub mod timeouts;
 pub mod whoami;
 
@@ -40,8 +49,13 @@ pub struct Keyword {
 pub enum Support {
     /// Built here. `parse` reads one occurrence into the block.
     Here { parse: Parse, repeats: bool },
-    /// The reference has it, we do not yet: refused with those words.
-    NotYet,
+    /// The reference has it, we do not: refused with those words.
+    Missing {
+        /// It is never to be here; else not yet.
+        is_for_good: bool,
+        /// What to do in its place.
+        instead: &'static str,
+    },
 }
 
 /// Reads one occurrence of a directive into its block, and reports everything that is wrong with it.
@@ -86,8 +100,38 @@ const fn setting(name: &'static str, parse: Parse) -> Keyword {
     Keyword::here(name, parse, false)
 }
 
+const fn missing(name: &'static str, is_for_good: bool, instead: &'static str) -> Keyword {
+    Keyword {
+        name,
+        support: Support::Missing { is_for_good, instead },
+        is_plugin: false,
+        any_class: false,
+        answer_source: Directive::to_string,
+    }
+}
+
 const fn not_yet(name: &'static str) -> Keyword {
-    Keyword { name, support: Support::NotYet, is_plugin: false, any_class: false, answer_source: Directive::to_string }
+    missing(name, false, "remove it, or forward the zones that need it to cluster DNS")
+}
+
+/// Serves zones of its own, wherever it has them from.
+const fn authoritative(name: &'static str) -> Keyword {
+    missing(
+        name,
+        true,
+        "it serves a zone of its own, as an authoritative server does: let one serve that zone, and forward it there, such as \
+         `forward example.org 192.0.2.53`",
+    )
+}
+
+/// Changes what is said of zones, where they are served.
+const fn of_zones(name: &'static str) -> Keyword {
+    missing(
+        name,
+        true,
+        "it is for zones that are served here: write it where the zone is served, and forward the zone there, such as \
+         `forward example.org 192.0.2.53`",
+    )
 }
 
 /// Whether a word is `import` or a keyword that there is, or is near enough to one to be meant.
@@ -97,10 +141,10 @@ pub fn is_keyword_or_near(word: &str) -> bool {
 
 /// Every keyword in the order in which their handlers stand in a chain.
 pub const ORDER: &[Keyword] = &[
-    not_yet("root"),
+    setting("root", root::parse).repeatable(),
     plugin("metadata", metadata::parse),
-    not_yet("geoip"),
-    not_yet("cancel"),
+    of_zones("geoip"),
+    plugin("cancel", cancel::parse).repeatable(),
     not_yet("tls"),
     not_yet("proxyproto"),
     not_yet("quic"),
@@ -111,7 +155,7 @@ pub const ORDER: &[Keyword] = &[
     // Ours.
     setting("fairness", fairness::parse),
     setting("client_subnet", client_subnet::parse),
-    not_yet("multisocket"),
+    setting("multisocket", multisocket::parse),
     setting("reload", reload::parse),
     plugin("nsid", nsid::parse),
     plugin("bufsize", bufsize::parse),
@@ -121,42 +165,47 @@ pub const ORDER: &[Keyword] = &[
     setting("ready", ready::parse),
     setting("health", health::parse),
     not_yet("pprof"),
+    plugin("shed", shed::parse),
     plugin("prometheus", prometheus::parse),
     plugin("errors", errors::parse),
     plugin("log", log::parse).repeatable(),
     not_yet("dnstap"),
     plugin("local", local::parse),
-    not_yet("dns64"),
-    not_yet("any"),
-    not_yet("chaos").any_class(),
-    not_yet("loadbalance"),
-    not_yet("tsig"),
+    plugin("dns64", dns64::parse).repeatable(),
+    plugin("any", any::parse),
+    plugin("chaos", chaos::parse).any_class(),
+    plugin("loadbalance", loadbalance::parse).repeatable(),
+    of_zones("tsig"),
     plugin("cache", cache::parse),
     not_yet("rewrite"),
     not_yet("acl"),
     not_yet("header"),
-    not_yet("dnssec"),
+    of_zones("dnssec"),
     not_yet("autopath"),
     not_yet("minimal"),
     not_yet("template"),
-    not_yet("transfer"),
-    not_yet("hosts"),
-    not_yet("route53"),
-    not_yet("azure"),
-    not_yet("clouddns"),
+    of_zones("transfer"),
+    plugin("hosts", hosts::parse),
+    authoritative("route53"),
+    authoritative("azure"),
+    authoritative("clouddns"),
     not_yet("k8s_external"),
     not_yet("kubernetes"),
-    not_yet("file"),
-    not_yet("auto"),
-    not_yet("secondary"),
-    not_yet("etcd"),
+    authoritative("file"),
+    authoritative("auto"),
+    authoritative("secondary"),
+    authoritative("etcd"),
     plugin("loop", r#loop::parse).answers_by(|_| String::new()),
     plugin("forward", forward::parse).repeatable().any_class().answers_by(forward::answer_source),
-    not_yet("grpc"),
-    not_yet("erratic"),
+    missing("grpc", true, "upstreams are asked over UDP or TCP: write `forward ZONE ADDRESS...` in its place"),
+    authoritative("erratic"),
     plugin("whoami", whoami::parse),
     not_yet("on"),
-    not_yet("sign"),
-    not_yet("view"),
-    not_yet("nomad"),
+    of_zones("sign"),
+    missing(
+        "view",
+        false,
+        "give the clients that it is for an address of their own: two blocks of one zone may `bind` different addresses",
+    ),
+    authoritative("nomad"),
 ];

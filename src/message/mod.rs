@@ -1,6 +1,7 @@
 //! The wire: names, client queries read in place, and whole answers kept in wire form. Pure: bytes in, values out; no
 //! I/O and no clock (RFC 1035 section 4, RFC 6891).
 
+mod arrange;
 mod case_folding;
 mod client_subnet;
 mod compose;
@@ -13,6 +14,7 @@ pub(crate) mod hostile;
 mod layout;
 mod name;
 mod opt;
+mod own_answer;
 mod presentation;
 mod query;
 mod question_key;
@@ -20,6 +22,7 @@ mod record;
 mod rejection;
 mod reply;
 mod reply_options;
+mod reply_records;
 mod response;
 mod response_type;
 mod signature;
@@ -29,11 +32,13 @@ mod validate;
 mod wire_reader;
 pub mod work;
 
+pub use arrange::{AddressSet, arrange_addresses};
 pub use case_folding::lower_case_echoes;
 pub use client_subnet::{ClientSubnet, PrefixLimits, Scope};
 pub use header::Header;
 pub use name::{LowerName, Name};
 pub use opt::DEFAULT_UDP_SIZE;
+pub use own_answer::OwnAnswer;
 pub use presentation::NameError;
 pub use query::{Edns, Query};
 pub use question_key::{KeyFlags, QuestionKey, RequestKey};
@@ -41,6 +46,7 @@ pub use record::{Data, Record, Section};
 pub use rejection::Rejection;
 pub use reply::{Reply, TtlRule};
 pub use reply_options::ReplyOptions;
+pub use reply_records::{has_answer, question_type_of};
 pub use response::Response;
 pub use response_type::ResponseType;
 pub use types::{Class, Rcode, RecordType};

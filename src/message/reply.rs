@@ -28,7 +28,7 @@ pub struct Reply {
 
 /// The least limit there is (RFC 1035 section 4.2.1): a header, any question and an OPT record with a client's subnet and the
 /// name of a server fit.
-const MIN_LIMIT: usize = 512;
+pub(super) const MIN_LIMIT: usize = 512;
 
 impl Response {
     /// Appends the reply for one client: the octets copied; ID, RD, question case and TTLs patched; AD kept only if the

@@ -14,6 +14,7 @@ impl RecordType {
     pub const SOA: Self = Self(6);
     pub const PTR: Self = Self(12);
     pub const HINFO: Self = Self(13);
+    pub const MX: Self = Self(15);
     pub const TXT: Self = Self(16);
     pub const AAAA: Self = Self(28);
     pub const SRV: Self = Self(33);

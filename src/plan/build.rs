@@ -75,10 +75,11 @@ impl Draft {
         let sockets = sockets(block);
         let labels: Vec<String> = sockets.iter().map(server_label).collect();
         let parts = build_parts(block, &labels, process)?;
-        let (mut handlers, mut observers, mut unmatched) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut handlers, mut observers, mut unmatched, mut arranger) = (Vec::new(), Vec::new(), Vec::new(), None);
         for part in parts {
             handlers.extend(part.handler);
             observers.extend(part.observer);
+            arranger = part.arranger.or(arranger);
             unmatched.extend(part.unmatched);
             self.background.extend(part.background);
             for endpoint in part.endpoints {
@@ -93,7 +94,7 @@ impl Draft {
         let BlockConfig { udp_cap, client_subnet, nsid, .. } = &block.config;
         let options = HeededOptions { client_subnet: *client_subnet, nsid: nsid.clone() };
         let options = (client_subnet.is_some() || nsid.is_some()).then(|| Box::new(options));
-        let running = Arc::new(Block { chain, observers: observers.into(), udp_cap: *udp_cap, options });
+        let running = Arc::new(Block { chain, observers: observers.into(), arranger, udp_cap: *udp_cap, options });
         let any_class = block.keywords.iter().any(|keyword| keyword.any_class);
         for (zone_index, (zone, port)) in block.zones.iter().enumerate() {
             for (server, address) in sockets.iter().enumerate().filter(|(_, address)| address.port() == *port) {

@@ -64,8 +64,13 @@ fn configure_block(block: &ServerBlock, default_port: u16, loaders: Loaders<'_>,
     let mut config = BlockConfig::default();
     // By place in the chain's order.
     let mut first: BTreeMap<usize, Span> = BTreeMap::new();
+    let mut directives: Vec<_> = Vec::with_capacity(block.directives.len());
     for directive in &block.directives {
-        let Some((place, parse, repeats)) = look_up(directive, diagnostics) else { continue };
+        directives.extend(look_up(directive, diagnostics).map(|found| (directive, found)));
+    }
+    // As in the reference: what one sets for another is set first, wherever it stands.
+    directives.sort_by_key(|(_, (place, ..))| *place);
+    for (directive, (place, parse, repeats)) in directives {
         match first.entry(place) {
             Entry::Vacant(vacant) => _ = vacant.insert(directive.keyword.span),
             Entry::Occupied(earlier) if !repeats => {
@@ -109,10 +114,11 @@ fn look_up(directive: &Directive, diagnostics: &mut Diagnostics) -> Option<(usiz
     };
     match keyword.support {
         Support::Here { parse, repeats } => Some((place, parse, repeats)),
-        Support::NotYet => {
+        Support::Missing { is_for_good, instead } => {
+            let yet = if is_for_good { "" } else { " yet" };
             diagnostics
-                .error(directive.keyword.span, format!("CoreDNS has the directive `{word}`, nodelocaldns does not yet"))
-                .help("remove it, or forward the zones that need it to cluster DNS");
+                .error(directive.keyword.span, format!("CoreDNS has the directive `{word}`, nodelocaldns does not{yet}"))
+                .help(instead);
             None
         }
     }

@@ -8,6 +8,7 @@ use crate::chain::{
 };
 use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +44,9 @@ impl Listener {
         if let Some((packet, hit)) = packets.find(&key, received.clock.received()) {
             out.extend_from_slice(wire.get(..2).unwrap_or_default());
             out.extend_from_slice(packet.reply());
-            return Dispatch::PacketHit(hit);
+            if !packet.is_arranged || self.arrange_again(packet.counting.site, out) {
+                return Dispatch::PacketHit(hit);
+            }
         }
         let query = match Query::read(wire) {
             Ok(query) => query,
@@ -61,6 +64,18 @@ impl Listener {
             write_empty(query, wire, Rcode::SERVFAIL, out);
             Dispatch::Reply
         })
+    }
+
+    /// Puts the records of a packet into order once more. False if that panicked, with `out` empty again.
+    #[inline(never)]
+    fn arrange_again(&self, site: usize, out: &mut Vec<u8>) -> bool {
+        let Some(arranger) = self.zones.site(site).and_then(|site| site.block.arranger.as_ref()) else { return true };
+        let is_arranged = catch_unwind(AssertUnwindSafe(|| arranger.arrange(&mut *out, 0))).is_ok();
+        if !is_arranged {
+            self.panics.increment();
+            out.clear();
+        }
+        is_arranged
     }
 
     /// Counts a hit of the packet cache, which `reply` came from. Takes what [`Listener::dispatch`] took; before the next message that came at
@@ -125,11 +140,22 @@ impl Listener {
         {
             return dispatch;
         }
+        let mut reviewer: Option<&dyn Handler> = None;
         for (handler_index, handler) in block.chain.handlers.iter().enumerate() {
             match handler.serve_fast(&request, out) {
                 FastPath::Pass => {}
+                FastPath::Review => reviewer = Some(&**handler),
                 FastPath::Slow => break,
                 FastPath::Answered(after) => {
+                    if reviewer.is_some_and(|reviewer| !reviewer.accepts(&request, out)) {
+                        out.clear();
+                        let mut pending = self.pending(block, &request, Purpose::Answer);
+                        pending.request.wants_refresh = after == After::Refresh;
+                        return Dispatch::Pending(pending);
+                    }
+                    if let Some(arranger) = &block.arranger {
+                        arranger.arrange(out, 0);
+                    }
                     observe(&block.observers, request, out, rcode_of(out), handler.keyword(), None, || clock.elapsed());
                     match after {
                         After::Nothing => {}
@@ -140,7 +166,12 @@ impl Listener {
                             let counting = || {
                                 let exchange = fast_exchange(request, out, handler.keyword(), Duration::ZERO);
                                 let counting = hit_counting(&exchange, &**handler, note, &block.observers);
-                                HitCounting { site: index, handler: handler_index, ..counting }
+                                HitCounting {
+                                    site: index,
+                                    handler: handler_index,
+                                    is_arranged: block.arranger.is_some(),
+                                    ..counting
+                                }
                             };
                             packets.insert(key, out, now, until, counting);
                         }
@@ -191,6 +222,10 @@ impl Pending {
     /// counted: one task runs many of these. The future is Send; run it on the worker. Dropped halfway, it has appended nothing.
     pub async fn run(&self, out: &mut Vec<u8>) {
         let request = self.request.borrow();
+        if self.request.wants_refresh {
+            let refresh = self.listener.pending(&self.block, &request, Purpose::Refresh);
+            tokio::spawn(async move { refresh.run_refresh().await });
+        }
         // A handler may do its work, and panic, before it has a future to give.
         let handlers = AssertUnwindSafe(async { self.block.chain.start().run(request).await });
         let outcome = handlers.catch_unwind().await.unwrap_or_else(|_| {
@@ -207,6 +242,11 @@ impl Pending {
             out.truncate(start);
             write_empty(request.query, request.wire, Rcode::SERVFAIL, out);
         }
+    }
+
+    /// [`Pending::run`] for a refresh, which gives nobody a reply.
+    fn run_refresh(self) -> BoxFuture<'static, ()> {
+        Box::pin(async move { self.run(&mut Vec::new()).await })
     }
 
     /// Appends the reply to a request that is not run, or not to its end, because others have a better right to its place: SERVFAIL, upon which a stub
@@ -231,7 +271,11 @@ impl Pending {
         let observers = &self.block.observers;
         match outcome {
             Ok(answer) => {
+                let start = out.len();
                 request.write(&answer.response, out);
+                if let Some(arranger) = &self.block.arranger {
+                    arranger.arrange(out, start);
+                }
                 observe(observers, request, out, answer.response.rcode(), answer.from, None, || request.received.elapsed());
             }
             Err(failure) => {

@@ -14,7 +14,7 @@ pub use configure::{PlanConfig, configure};
 pub use dispatch::{Dispatch, Pending};
 pub use packet_cache::{PacketCache, PacketHit};
 
-use crate::chain::{Chain, Enabled, Endpoint, Observer, ReloadConfig, Timeouts};
+use crate::chain::{Arranger, Chain, Enabled, Endpoint, Observer, ReloadConfig, Timeouts};
 use crate::fairness::Fairness;
 use crate::message::PrefixLimits;
 use crate::metrics::Counter;
@@ -73,6 +73,8 @@ pub struct Listener {
 struct Block {
     chain: Arc<Chain>,
     observers: Box<[Arc<dyn Observer>]>,
+    /// Has the last word on the order of records.
+    arranger: Option<Arc<dyn Arranger>>,
     udp_cap: Option<u16>,
     /// `None` where nothing of a client's EDNS options is heeded.
     options: Option<Box<HeededOptions>>,

@@ -3,15 +3,16 @@
 use super::{Dispatch, Listener, Plan, configure};
 use crate::chain::testing::{Nowhere, process};
 use crate::chain::{
-    After, BatchClock, Chain, Exchange, Failure, FastPath, Handler, HitCounter, Loaders, Next, Observer, Outcome, PacketHits,
-    Peer, ProcessContext, Received, Request, Transport,
+    After, Answer, BatchClock, Chain, Exchange, Failure, FastPath, Handler, HitCounter, Loaders, Next, Observer, Outcome,
+    PacketHits, Peer, ProcessContext, Purpose, Received, Request, Transport,
 };
 use crate::corefile;
-use crate::message::{Name, Query, Rcode, RecordType};
+use crate::message::{Name, Query, Rcode, RecordType, Response};
 use crate::plan::zones::ZoneTable;
 use crate::plan::{Block, PacketCache, ZoneBinding};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -39,8 +40,18 @@ fn listener(
     observers: Vec<Arc<dyn Observer>>,
     process: &ProcessContext,
 ) -> Arc<Listener> {
-    let chain = Arc::new(Chain { handlers: Box::new([handler]) });
-    let block = Arc::new(Block { chain, observers: observers.into(), udp_cap: None, options: None });
+    listener_of(number, Box::new([handler]), observers, process)
+}
+
+/// A listener whose root zone has these handlers.
+fn listener_of(
+    number: u64,
+    handlers: Box<[Arc<dyn Handler>]>,
+    observers: Vec<Arc<dyn Observer>>,
+    process: &ProcessContext,
+) -> Arc<Listener> {
+    let chain = Arc::new(Chain { handlers });
+    let block = Arc::new(Block { chain, observers: observers.into(), arranger: None, udp_cap: None, options: None });
     let mut zones = ZoneTable::default();
     zones.insert(&Name::root(), ZoneBinding { block, server: 0, zone: 0 });
     Arc::new(Listener {
@@ -82,6 +93,31 @@ fn rcode(reply: &[u8]) -> u16 {
 fn a_directive_the_reference_has_and_we_do_not_is_refused_with_those_words() {
     let said = refusal(".:53 {\n  kubernetes cluster.local\n}\n");
     assert!(said.starts_with("Corefile:2:3: error: CoreDNS has the directive `kubernetes`, nodelocaldns does not yet"), "{said}");
+}
+
+#[test]
+fn a_directive_of_authoritative_servers_is_refused_with_what_to_do_instead() {
+    for word in [
+        "file",
+        "auto",
+        "secondary",
+        "etcd",
+        "route53",
+        "azure",
+        "clouddns",
+        "nomad",
+        "erratic",
+        "transfer",
+        "sign",
+        "dnssec",
+        "tsig",
+        "geoip",
+    ] {
+        let said = refusal(&format!(".:53 {{\n  {word}\n}}\n"));
+        assert!(said.contains(&format!("CoreDNS has the directive `{word}`, nodelocaldns does not\n")), "{said}");
+        assert!(said.contains("forward example.org 192.0.2.53"), "{said}");
+    }
+    assert!(refusal(".:53 {\n  grpc . 192.0.2.1\n}\n").contains("write `forward ZONE ADDRESS...`"));
 }
 
 #[test]
@@ -378,4 +414,110 @@ fn a_panic_while_a_packet_hit_is_counted_costs_no_answer() {
     replies(&listener, &mut packets, now, &[10, 11]);
     assert_eq!(replies(&listener, &mut packets, now, &[12]), [(12, 2)]);
     assert_eq!(process.panics.value(), 1);
+}
+
+/// How so many of the same question, all received at one time, are answered, and the replies.
+async fn dispatched(listener: &Arc<Listener>, wire: &[u8], times: usize) -> Vec<(&'static str, Vec<u8>)> {
+    let (peer, clock, mut packets) = (peer(), BatchClock::start(Instant::now()), PacketCache::default());
+    let mut all = Vec::new();
+    for _ in 0..times {
+        let mut out = Vec::new();
+        let how = match listener.dispatch(Received { wire, peer: &peer, clock: &clock }, &mut packets, &mut out) {
+            Dispatch::Reply => "fast",
+            Dispatch::PacketHit(_) => "packet",
+            Dispatch::Pending(pending) => {
+                pending.run(&mut out).await;
+                "slow"
+            }
+            Dispatch::ReplyAndRefresh(_) | Dispatch::Silence => "other",
+        };
+        all.push((how, out));
+    }
+    all
+}
+
+#[tokio::test]
+async fn every_reply_is_put_into_order_those_of_the_packet_cache_included() {
+    let block = " hosts {\n  192.0.2.1 a.test\n  192.0.2.2 a.test\n  192.0.2.3 a.test\n }\n";
+    let plan = plan(&format!("a.test:53 {{\n loadbalance\n{block}}}\ntest:53 {{\n{block}}}\n"), &process());
+    let orders = |replies: &[(&str, Vec<u8>)]| {
+        let last = |reply: &Vec<u8>| [33, 17, 1].map(|from_end| reply[reply.len() - from_end]);
+        replies.iter().filter(|(how, _)| *how == "packet").map(|(_, reply)| last(reply)).collect::<BTreeSet<_>>()
+    };
+    let arranged = dispatched(&plan.listeners[0], &question("a.test."), 300).await;
+    assert!(arranged.iter().filter(|(how, _)| *how == "packet").count() > 290);
+    assert_eq!(orders(&arranged).len(), 6);
+    let mut upper = question("a.test.");
+    upper[13] = b'A';
+    assert_eq!(orders(&dispatched(&plan.listeners[0], &upper, 300).await).len(), 6);
+}
+
+#[tokio::test]
+async fn a_reply_that_dns64_has_nothing_to_add_to_is_fast_and_any_other_is_made_anew() {
+    let text = ".:53 {\n dns64 {\n  allow_ipv4\n }\n hosts {\n  192.0.2.1 four.test\n  2001:db8::6 six.test\n }\n}\n";
+    let plan = plan(text, &process());
+    let aaaa = |name: &str| Query::compose(7, Name::parse(name).unwrap().as_wire(), RecordType::AAAA, true);
+    let ways = |replies: Vec<(&'static str, Vec<u8>)>| {
+        replies.into_iter().map(|(how, reply)| (how, reply[reply.len() - 16..].to_vec())).collect::<Vec<_>>()
+    };
+    let six = b"\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x06".to_vec();
+    let expected = ["fast", "fast", "packet", "packet"].map(|how| (how, six.clone()));
+    assert_eq!(ways(dispatched(&plan.listeners[0], &aaaa("six.test."), 4).await), expected);
+    let made = b"\0\x64\xff\x9b\0\0\0\0\0\0\0\0\xc0\0\x02\x01".to_vec();
+    let expected = ["slow"; 4].map(|how| (how, made.clone()));
+    assert_eq!(ways(dispatched(&plan.listeners[0], &aaaa("four.test."), 4).await), expected);
+    let four = dispatched(&plan.listeners[0], &question("four.test."), 3).await;
+    assert_eq!(four.iter().map(|(how, _)| *how).collect::<Vec<_>>(), ["fast", "fast", "packet"]);
+}
+
+/// Takes no reply of the handlers behind it.
+struct Rejects;
+
+impl Handler for Rejects {
+    fn keyword(&self) -> &'static str {
+        "rejects"
+    }
+    fn serve_fast(&self, _request: &Request<'_>, _reply: &mut Vec<u8>) -> FastPath {
+        FastPath::Review
+    }
+    fn accepts(&self, _request: &Request<'_>, _reply: &[u8]) -> bool {
+        false
+    }
+    fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
+        next.run(request)
+    }
+}
+
+/// Has a stale answer, and notes what it is asked for.
+#[derive(Default)]
+struct Stale(Mutex<Vec<Purpose>>);
+
+impl Handler for Stale {
+    fn keyword(&self) -> &'static str {
+        "stale"
+    }
+    fn serve_fast(&self, _request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
+        reply.extend_from_slice(b"stale");
+        FastPath::Answered(After::Refresh)
+    }
+    fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
+        self.0.lock().push(request.purpose);
+        let response = Response::empty(request.query, request.wire, Rcode::NOERROR);
+        Box::pin(async move { Ok(Answer { response, from: "stale" }) })
+    }
+}
+
+#[tokio::test]
+async fn a_stale_reply_that_is_not_taken_is_refreshed_all_the_same() {
+    let process = process();
+    let stale = Arc::new(Stale::default());
+    let listener = listener_of(1, Box::new([Arc::new(Rejects), stale.clone()]), vec![], &process);
+    let reply = ask(&listener, &question("a.example.")).await;
+    assert_eq!((rcode(&reply), reply.len()), (0, 27), "nothing is left of what was not taken");
+    while stale.0.lock().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let mut purposes = stale.0.lock().clone();
+    purposes.sort_by_key(|purpose| *purpose == Purpose::Refresh);
+    assert_eq!(purposes, [Purpose::Answer, Purpose::Refresh]);
 }

@@ -77,7 +77,8 @@ mod tests {
         let chain = Arc::new(Chain { handlers: Box::new([]) });
         let mut table = ZoneTable::default();
         for (index, zone) in zones.iter().enumerate() {
-            let block = Arc::new(Block { chain: chain.clone(), observers: Box::new([]), udp_cap: None, options: None });
+            let block =
+                Arc::new(Block { chain: chain.clone(), observers: Box::new([]), arranger: None, udp_cap: None, options: None });
             table.insert(&Name::parse(zone).unwrap(), ZoneBinding { block, server: 0, zone: index });
         }
         table

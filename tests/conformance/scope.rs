@@ -8,8 +8,9 @@ use nodelocaldns::directives::{ORDER, Support};
 pub fn missing_directive(case: &Case) -> Option<&'static str> {
     let texts = std::iter::once(&case.corefile).chain(case.files.values());
     texts.flat_map(|text| directives(text)).find_map(|word| {
-        let refused =
-            |keyword: &&nodelocaldns::directives::Keyword| keyword.name == word && matches!(keyword.support, Support::NotYet);
+        let refused = |keyword: &&nodelocaldns::directives::Keyword| {
+            keyword.name == word && matches!(keyword.support, Support::Missing { .. })
+        };
         ORDER.iter().find(refused).map(|keyword| keyword.name)
     })
 }

@@ -3,7 +3,7 @@
 use super::{key, path};
 use crate::app::host::Host;
 use crate::chain::Interfaces;
-use crate::corefile::{Loader, SystemLoader};
+use crate::corefile::{DataFile, Loader, SystemLoader};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -44,6 +44,7 @@ pub struct HostSnapshot {
     pub is_fixed: bool,
     texts: BTreeMap<String, ReadOutcome<String>>,
     files: BTreeMap<String, ReadOutcome<String>>,
+    data: BTreeMap<String, ReadOutcome<DataFile>>,
     folders: BTreeMap<String, ReadOutcome<()>>,
     globs: BTreeMap<String, ReadOutcome<Vec<String>>>,
     addresses: BTreeMap<String, Option<Vec<IpAddr>>>,
@@ -63,6 +64,7 @@ impl HostSnapshot {
         }
         has_all(&self.texts, &other.texts)
             && has_all(&self.files, &other.files)
+            && has_all(&self.data, &other.data)
             && has_all(&self.folders, &other.folders)
             && has_all(&self.globs, &other.globs)
     }
@@ -81,6 +83,9 @@ fn replay<T: Clone>(kind: &BTreeMap<String, ReadOutcome<T>>, asked: &Path) -> io
 impl Loader for HostSnapshot {
     fn read(&self, path: &Path) -> io::Result<String> {
         replay(&self.files, path)
+    }
+    fn data(&self, path: &Path) -> io::Result<DataFile> {
+        replay(&self.data, path)
     }
     fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
         Ok(replay(&self.globs, pattern)?.iter().map(|key| path(key)).collect())
@@ -118,6 +123,10 @@ impl<'a> SnapshotRecorder<'a> {
     pub fn new(machine: &'a dyn Host, snapshot: HostSnapshot) -> Self {
         Self { machine, snapshot: RefCell::new(snapshot) }
     }
+    /// The files of data that were asked for until now, as a record calls them.
+    pub fn data_files(&self) -> Vec<String> {
+        self.snapshot.borrow().data.keys().cloned().collect()
+    }
     pub fn finish(self) -> HostSnapshot {
         self.snapshot.into_inner()
     }
@@ -142,6 +151,10 @@ impl Loader for SnapshotRecorder<'_> {
     fn read(&self, path: &Path) -> io::Result<String> {
         let read = || self.machine.read(path).map_err(ReadFailure::from);
         Ok(note(&self.snapshot, |snapshot| &mut snapshot.files, key(path), read)?)
+    }
+    fn data(&self, path: &Path) -> io::Result<DataFile> {
+        let read = || self.machine.data(path).map_err(ReadFailure::from);
+        Ok(note(&self.snapshot, |snapshot| &mut snapshot.data, key(path), read)?)
     }
     fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
         let glob = || Ok(self.machine.glob(pattern)?.iter().map(|found| key(found)).collect::<Vec<String>>());
@@ -195,6 +208,8 @@ mod tests {
             format!("{:?}", machine.read(&at("absent")).map_err(|e| (e.kind(), e.to_string()))),
             format!("{:?}", machine.read(&at("octets")).map_err(|e| e.to_string())),
             format!("{:?}", machine.text(&at("octets")).map_err(|e| e.to_string())),
+            format!("{:?}", machine.data(&at("octets")).map_err(|e| e.to_string())),
+            format!("{:?}", machine.data(&at("absent")).map_err(|e| (e.kind(), e.to_string()))),
             format!("{:?}", machine.glob(&at("*")).map_err(|e| e.to_string())),
             format!("{:?}", machine.glob(&at("[")).map_err(|e| e.to_string())),
             format!("{:?}", machine.list(folder).map_err(|e| e.to_string())),

@@ -1,7 +1,8 @@
 //! The configuration's files. The server may open none of them ([`crate::sandbox`]), so the watchdog reads and writes them for it.
 //!
 //! The server asks for all files of one kind at once, and gets a [`HostSnapshot`]. It cannot name a path: the watchdog finds out by itself which files
-//! belong to the configuration ([`file_server`]).
+//! belong to the configuration ([`file_server`]). Only of files of data, which directives read again while they serve, one is asked for by name, and
+//! read if a good configuration has named it.
 //!
 //! Each question carries a socket for its answer, so that one whose file system hangs holds up no other.
 
@@ -12,7 +13,7 @@ pub use file_server::FileServer;
 pub use host_snapshot::{HostSnapshot, SnapshotRecorder};
 
 use crate::app::host::Host;
-use crate::corefile::read_at_most;
+use crate::corefile::{DataFile, FileStamp, read_at_most};
 use crate::kube_dns::WriteError;
 use crate::kube_dns::watch::PlacedWatches;
 use crate::watchdog::channel::{Channel, ChannelError};
@@ -38,6 +39,8 @@ pub enum FileRequest {
     Template,
     /// Read what host names of upstreams are resolved with.
     Resolver,
+    /// Read a file of data again that a good configuration has named (`hosts`), unless it still has this stamp.
+    Data { path: String, unless: Option<FileStamp> },
     /// Write the rendered Corefile, whose text is beside this; one that is refused beside it.
     Write { is_refused: bool },
     /// Watch the files that are read, in the inotify instance beside this. Of those of the Corefile itself only if it `reads` it.
@@ -50,6 +53,10 @@ pub enum FileRequest {
 pub enum FileReply {
     /// The record is beside this.
     Record,
+    /// The text is beside this if it has changed.
+    Data {
+        changed: Option<FileStamp>,
+    },
     /// Or why not.
     Written {
         error: Option<String>,
@@ -106,6 +113,18 @@ impl FileClient {
     /// See [`FileClient::corefile`]; that of the file.
     pub fn of_resolver(&self, path: &Path) -> io::Result<String> {
         self.snapshot(&FileRequest::Resolver)?.text(path)
+    }
+
+    /// What a file of data holds that the configuration has named, unless it still has this stamp.
+    ///
+    /// # Errors
+    /// See [`FileClient::corefile`]; that of the file; no good configuration has named it.
+    pub fn data(&self, path: &Path, unless: Option<FileStamp>) -> io::Result<Option<DataFile>> {
+        match self.ask(&FileRequest::Data { path: key(path), unless }, None)? {
+            (FileReply::Data { changed: None }, _) => Ok(None),
+            (FileReply::Data { changed: Some(stamp) }, Some(text)) => Ok(Some(DataFile { text: text_of(text)?, stamp })),
+            (reply, _) => Err(unexpected(reply)),
+        }
     }
 
     /// Writes the rendered Corefile.

@@ -49,12 +49,20 @@ pub fn configure(parse: Parse, directives: &str) -> (BlockConfig, String) {
 
 /// As [`configure`], on a machine with these interfaces.
 pub fn configure_on(interfaces: &dyn Interfaces, parse: Parse, directives: &str) -> (BlockConfig, String) {
+    configure_from(Loaders { files: &Nowhere, interfaces }, parse, directives)
+}
+
+/// As [`configure`], on a machine with these files.
+pub fn configure_with(files: &dyn Loader, parse: Parse, directives: &str) -> (BlockConfig, String) {
+    configure_from(Loaders { files, interfaces: &Nowhere }, parse, directives)
+}
+
+fn configure_from(loaders: Loaders<'_>, parse: Parse, directives: &str) -> (BlockConfig, String) {
     let (tree, mut diagnostics) = corefile::parse(Path::new("Corefile"), &format!(".:53 {{\n{directives}\n}}\n"), &Nowhere);
     let mut block = BlockConfig::default();
     for server_block in &tree.blocks {
         let zones: Vec<Name> = server_block.keys.iter().map(|key| key.zone.clone()).collect();
         for directive in &server_block.directives {
-            let loaders = Loaders { files: &Nowhere, interfaces };
             parse(directive, &mut block, &mut ParseContext { diagnostics: &mut diagnostics, loaders, zones: &zones });
         }
     }

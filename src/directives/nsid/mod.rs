@@ -1,11 +1,8 @@
 //! The `nsid` directive; see README.md beside this file.
 
-use crate::chain::{BlockConfig, ParseContext};
+use crate::chain::{BlockConfig, ParseContext, host_name};
 use crate::corefile::{Directive, value};
 use crate::message::ReplyOptions;
-
-/// What a server is called whose host's name cannot be had.
-const NAMELESS: &str = "localhost";
 
 /// Reads one `nsid` of a server block.
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
@@ -25,11 +22,6 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
             .help("write a shorter one, so that no two servers are called the same");
     }
     block.nsid = Some(name.into_bytes().into());
-}
-
-fn host_name() -> String {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    if name.is_empty() { NAMELESS.to_owned() } else { name }
 }
 
 #[cfg(test)]

@@ -2,17 +2,19 @@
 //! those are follows from the command line and from what they name, never from what the server says.
 
 use super::host_snapshot::{HostSnapshot, SnapshotRecorder};
-use super::{FileReply, FileRequest, file_of, text_of};
+use super::{FileReply, FileRequest, file_of, path, text_of};
 use crate::app::corefile_template::{target, template};
 use crate::app::host::{Host, ThisHost};
 use crate::app::load::{CorefileSource, LoadError};
 use crate::cli::{Corefile, Mode};
+use crate::corefile::{DataFile, FileStamp, read_data_file};
 use crate::deadline;
 use crate::kube_dns::watch::{WatchedPaths, Watcher};
 use crate::kube_dns::{CorefileOutput, Template};
 use crate::watchdog::channel::{Channel, ChannelError};
 use parking_lot::Mutex;
-use std::io;
+use std::collections::BTreeSet;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -21,6 +23,9 @@ use std::sync::{Arc, OnceLock};
 const MOST_THREADS: usize = 16;
 /// The same of all servers, those included that are gone.
 const MOST_THREADS_OF_ALL: usize = 64;
+
+/// Names of files of data that are remembered from one configuration to the next.
+const MOST_DATA_FILES: usize = 4096;
 
 /// What host names of upstreams are resolved with.
 const OF_RESOLVER: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
@@ -38,6 +43,8 @@ pub struct FileServer {
     rendering: OnceLock<(Template, CorefileOutput)>,
     /// What the last good Corefile imports, as it stands and as it is rendered.
     imports: Mutex<[Vec<PathBuf>; 2]>,
+    /// The files of data that good configurations have named. A server may serve one that is not the last, so none is forgotten while there are few.
+    data: Mutex<BTreeSet<String>>,
     /// Of each thread, for whichever server.
     threads: Arc<()>,
 }
@@ -46,7 +53,15 @@ impl FileServer {
     /// For servers that are started with this mode and port. `input` is all that standard input had, if that is the Corefile.
     pub fn new(mode: Mode, default_port: u16, input: Option<Vec<u8>>) -> Self {
         let fixed = Mutex::new(input.as_deref().map(CorefileSource::stdin));
-        Self { mode, default_port, fixed, rendering: OnceLock::new(), imports: Mutex::default(), threads: Arc::default() }
+        Self {
+            mode,
+            default_port,
+            fixed,
+            rendering: OnceLock::new(),
+            imports: Mutex::default(),
+            data: Mutex::default(),
+            threads: Arc::default(),
+        }
     }
 
     /// Answers a server in the present runtime until it is gone.
@@ -108,6 +123,13 @@ impl FileServer {
             FileRequest::Corefile => return send(&self.read_corefile(), reply_to),
             FileRequest::Template => return send(&self.read_template(), reply_to),
             FileRequest::Resolver => return send(&read_resolver(), reply_to),
+            FileRequest::Data { path, unless } => match self.read_data(path, *unless) {
+                Ok(Some((text, stamp))) => {
+                    return reply_to.send(&FileReply::Data { changed: Some(stamp) }, &[text.as_fd()]);
+                }
+                Ok(None) => FileReply::Data { changed: None },
+                Err(error) => FileReply::Failed { error: error.to_string() },
+            },
             FileRequest::Write { is_refused } => {
                 let text = beside.ok_or_else(nothing_beside).and_then(text_of);
                 let written = text.map_err(|error| error.to_string()).and_then(|text| self.write(*is_refused, &text));
@@ -185,7 +207,21 @@ impl FileServer {
     fn load(&self, source: &CorefileSource, recorder: &SnapshotRecorder<'_>, which: usize) {
         if let Ok(loaded) = source.load(self.default_port, recorder) {
             self.imports.lock()[which] = loaded.imports;
+            let mut data = self.data.lock();
+            if data.len() > MOST_DATA_FILES {
+                data.clear();
+            }
+            data.extend(recorder.data_files());
         }
+    }
+
+    /// A file of data, if it may be read and has changed.
+    fn read_data(&self, named: &str, unless: Option<FileStamp>) -> io::Result<Option<(OwnedFd, FileStamp)>> {
+        if !self.data.lock().contains(named) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "no good configuration has named it"));
+        }
+        let Some(DataFile { text, stamp }) = read_data_file(&path(named), unless)? else { return Ok(None) };
+        Ok(Some((file_of(|file| file.write_all(text.as_bytes()))?, stamp)))
     }
 
     fn write(&self, is_refused: bool, text: &str) -> Result<(), String> {

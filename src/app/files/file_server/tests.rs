@@ -104,6 +104,35 @@ fn what_the_template_and_the_configmap_give_is_written_also_with_the_last_good_c
 }
 
 #[test]
+fn of_files_of_data_those_alone_are_read_again_that_a_good_configuration_has_named() {
+    let stage = Stage::new("");
+    let hosts = stage.at("hosts");
+    let secret = stage.at("secret");
+    let base = |path: &std::path::Path, more: &str| format!(".:53 {{\n hosts {}\n{more}}}\n", path.display());
+    stage.put("hosts", "192.0.2.1 a.test\n");
+    stage.put("base", &base(&hosts, ""));
+    assert!(stage.files.data(&hosts, None).is_err(), "nothing has been read");
+    stage.rendered();
+    let first = stage.files.data(&hosts, None).unwrap().unwrap();
+    assert_eq!(first.text, "192.0.2.1 a.test\n");
+    assert_eq!(stage.files.data(&hosts, Some(first.stamp)).unwrap(), None);
+    stage.put("hosts", "192.0.2.22 a.test\n");
+    assert_eq!(stage.files.data(&hosts, Some(first.stamp)).unwrap().unwrap().text, "192.0.2.22 a.test\n");
+    // What a bad configuration names is not read again, and what the former one named is still.
+    stage.put("base", &base(&secret, " nonsense\n"));
+    _ = stage.files.template().unwrap();
+    assert!(stage.files.data(&secret, None).unwrap_err().to_string().contains("no good configuration has named it"));
+    assert!(stage.files.data(&hosts, None).is_ok());
+    // One that comes later is read once it is there.
+    let later = stage.at("later");
+    stage.put("base", &base(&later, ""));
+    stage.rendered();
+    assert!(stage.files.data(&later, None).is_err());
+    stage.put("later", "\n");
+    assert!(stage.files.data(&later, None).unwrap().is_some());
+}
+
+#[test]
 fn a_pipe_in_place_of_a_text_is_refused_and_holds_no_thread() {
     let stage = Stage::new(".:53 {\n whoami\n}\n");
     let (reader, writer) = std::io::pipe().unwrap();

@@ -125,6 +125,7 @@ fn request_from(wire: &[u8], transport: Transport) -> OwnedRequest {
         udp_cap: None,
         client_subnet: None,
         nsid: None,
+        wants_refresh: false,
         received: Instant::now(),
         purpose: Purpose::Answer,
     }

@@ -1,0 +1,129 @@
+//! Files of data that a directive reads again while it serves, such as a hosts file.
+
+use super::ReadDataFile;
+use crate::corefile::{DataFile, FileStamp};
+use crate::deadline;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+/// After how long it is told that a file's file system seems to hang.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Looks at a file at intervals, on a thread of its own, because its file system may hang: then no second thread is begun.
+pub struct DataFilePoll {
+    /// Keyword of who reads it.
+    pub directive: &'static str,
+    pub path: PathBuf,
+    /// More than zero.
+    pub interval: Duration,
+    /// Of what is known of it; `None` if it could not be read.
+    pub known: Option<FileStamp>,
+    pub read: ReadDataFile,
+    /// Takes what it holds now, on that thread.
+    pub changed: Arc<dyn Fn(&DataFile) + Send + Sync>,
+}
+
+impl DataFilePoll {
+    /// Goes on until it is dropped. What was read last holds while the file cannot be read, which is told once.
+    pub async fn run(mut self) {
+        let mut ticks = interval(self.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first is due at once.
+        ticks.tick().await;
+        let mut is_readable = self.known.is_some();
+        loop {
+            ticks.tick().await;
+            match self.look().await {
+                Ok(stamp) => {
+                    self.known = Some(stamp);
+                    if !is_readable {
+                        tracing::info!("{}: {} can be read again", self.directive, self.path.display());
+                    }
+                    is_readable = true;
+                }
+                Err(error) => {
+                    if is_readable {
+                        tracing::warn!(
+                            "{}: {} cannot be read: {error}; what it said last is served until it can",
+                            self.directive,
+                            self.path.display()
+                        );
+                    }
+                    is_readable = false;
+                }
+            }
+        }
+    }
+
+    /// The stamp of what is known now.
+    async fn look(&self) -> io::Result<FileStamp> {
+        let (read, changed, path, known) = (self.read.clone(), self.changed.clone(), self.path.clone(), self.known);
+        let mut looking = deadline::begin(move || {
+            let Some(file) = read(&path, known)? else { return Ok(known.unwrap_or_default()) };
+            changed(&file);
+            Ok(file.stamp)
+        })?;
+        loop {
+            match timeout(PATIENCE, &mut looking).await {
+                Ok(outcome) => {
+                    return outcome
+                        .unwrap_or_else(|_| Err(io::Error::other("reading it ended before its time: please report this")));
+                }
+                Err(_) => tracing::warn!(
+                    "{}: still waiting for {}; does its file system hang? What it said last is served",
+                    self.directive,
+                    self.path.display()
+                ),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corefile::read_data_file;
+    use parking_lot::Mutex;
+    use tokio::sync::mpsc;
+
+    #[tokio::test]
+    async fn a_file_is_taken_when_it_comes_and_when_it_changes_and_what_was_taken_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let looks = Arc::new(Mutex::new(0));
+        let (counted, (looked, mut look)) = (looks.clone(), mpsc::unbounded_channel());
+        let poll = DataFilePoll {
+            directive: "test",
+            path: path.clone(),
+            interval: Duration::from_millis(1),
+            known: None,
+            read: Arc::new(move |path, unless| {
+                *counted.lock() += 1;
+                _ = looked.send(());
+                read_data_file(path, unless)
+            }),
+            changed: Arc::new(move |file| _ = tell.send(file.text.clone())),
+        };
+        let running = tokio::spawn(poll.run());
+        for text in ["first", "second, which is longer"] {
+            let before = folder.path().join("new");
+            std::fs::write(&before, text).unwrap();
+            std::fs::rename(&before, &path).unwrap();
+            assert_eq!(told.recv().await.as_deref(), Some(text));
+        }
+        std::fs::remove_file(&path).unwrap();
+        let so_far = *looks.lock();
+        while *looks.lock() < so_far + 3 {
+            look.recv().await;
+        }
+        assert!(told.try_recv().is_err(), "nothing is taken while nothing is there");
+        std::fs::write(folder.path().join("new"), "third").unwrap();
+        std::fs::rename(folder.path().join("new"), &path).unwrap();
+        assert_eq!(told.recv().await.as_deref(), Some("third"));
+        running.abort();
+    }
+}

@@ -1,0 +1,109 @@
+//! Answers from data of our own: records of one type that the name asked for owns.
+
+use super::header::{AA, CD, QR, RD, TC};
+use super::opt::{self, OPT_LENGTH};
+use super::reply::MIN_LIMIT;
+use super::wire_reader::{HEADER_LENGTH, MAX_MESSAGE_LENGTH};
+use super::{Query, Rcode, RecordType, Reply, Response, WireError};
+
+/// The owner of each record: a pointer to the question's name, which every client spells as it likes.
+const OWNER: [u8; 2] = [0xc0, HEADER_LENGTH as u8];
+/// Octets of a record before its data.
+const RECORD_HEAD: usize = 12;
+
+/// What is said of the name asked for. The data of its records comes apart.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnAnswer {
+    /// The lower four bits count.
+    pub rcode: Rcode,
+    pub rtype: RecordType,
+    /// Seconds.
+    pub ttl: u32,
+}
+
+impl OwnAnswer {
+    /// Appends the reply for one client: an authoritative answer, RD and CD copied, RA clear, an OPT record if the client sent one, cut to the limit with
+    /// TC. The TTL is this answer's. `data` is in wire form and has no compressed names. Allocates nothing when `out` has room.
+    pub fn write<'d>(self, query: &Query, wire: &[u8], reply: Reply, data: impl Iterator<Item = &'d [u8]>, out: &mut Vec<u8>) {
+        let opt_length = if query.edns.is_some() { OPT_LENGTH } else { 0 };
+        let limit = reply.limit.clamp(MIN_LIMIT, MAX_MESSAGE_LENGTH) - opt_length;
+        let start = out.len();
+        let (mut count, mut flags) = (0_u16, QR | AA | query.header.flags & (RD | CD) | self.rcode.0 & 0x0f);
+        out.extend_from_slice(&[0; HEADER_LENGTH]);
+        out.extend_from_slice(query.question(wire));
+        for data in data {
+            if out.len() - start + RECORD_HEAD + data.len() > limit {
+                flags |= TC;
+                break;
+            }
+            out.extend_from_slice(&OWNER);
+            out.extend_from_slice(&self.rtype.0.to_be_bytes());
+            out.extend_from_slice(&query.qclass.0.to_be_bytes());
+            out.extend_from_slice(&self.ttl.to_be_bytes());
+            out.extend_from_slice(&(data.len() as u16).to_be_bytes());
+            out.extend_from_slice(data);
+            count += 1;
+        }
+        let header = [query.header.id, flags, 1, count, 0, query.edns.is_some().into()];
+        for (place, number) in out[start..].as_chunks_mut().0.iter_mut().zip(header) {
+            *place = number.to_be_bytes();
+        }
+        if let Some(edns) = query.edns {
+            out.extend_from_slice(&opt::encode(reply.udp_size, 0, edns.dnssec_ok));
+        }
+    }
+
+    /// The same as an answer for whoever asks this, for the slow path.
+    ///
+    /// # Errors
+    /// Data that does not fit the type.
+    pub fn response<'d>(self, query: &Query, wire: &[u8], data: impl Iterator<Item = &'d [u8]>) -> Result<Response, WireError> {
+        let whole = Reply { ttl: super::TtlRule::Keep, limit: MAX_MESSAGE_LENGTH, udp_size: opt::DEFAULT_UDP_SIZE };
+        let mut message = Vec::new();
+        self.write(query, wire, whole, data, &mut message);
+        Response::read(&message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::TtlRule;
+    use super::super::fixtures::{listing, query};
+    use super::*;
+
+    const ADDRESSES: OwnAnswer = OwnAnswer { rcode: Rcode::NOERROR, rtype: RecordType::A, ttl: 60 };
+
+    fn addresses(count: u8) -> Vec<[u8; 4]> {
+        (0..count).map(|last| [192, 0, 2, last]).collect()
+    }
+
+    #[test]
+    fn both_paths_say_the_same_with_the_clients_spelling_flags_and_opt() {
+        for edns in [None, Some(false), Some(true)] {
+            for flags in [0, RD, RD | CD] {
+                let (query, wire) = query("EXample.", flags, edns);
+                let reply = Reply { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 };
+                let (mut fast, mut slow) = (Vec::new(), Vec::new());
+                let data = addresses(2);
+                let data = || data.iter().map(|address| &address[..]);
+                ADDRESSES.write(&query, &wire, reply, data(), &mut fast);
+                ADDRESSES.response(&query, &wire, data()).unwrap().write(&query, &wire, reply, &mut slow);
+                assert_eq!(fast, slow);
+                assert_eq!(listing(&fast), ["Answer example. 60 A 4"; 2]);
+                assert_eq!(fast[12..20], *b"\x07EXample");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_and_tc_is_set() {
+        let (query, wire) = query("example.", 0, Some(false));
+        let data = addresses(60);
+        let mut out = b"before".to_vec();
+        let reply = Reply { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 };
+        ADDRESSES.write(&query, &wire, reply, data.iter().map(|address| &address[..]), &mut out);
+        let reply = out.split_off(6);
+        assert!(reply.len() <= 512 && reply[2] & 2 != 0);
+        assert_eq!(listing(&reply).len(), (512 - 11 - 25) / 16);
+    }
+}
