@@ -3,6 +3,7 @@
 use crate::support::upstream::{Reply, Rule};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// A scripted conversation.
 #[derive(Clone, Deserialize)]
@@ -68,6 +69,7 @@ pub enum Step {
     Metric(MetricStep),
     Http(HttpStep),
     Write(WriteStep),
+    Log(LogStep),
 }
 
 /// Ask the server under test, compare the answer.
@@ -80,11 +82,14 @@ pub struct QueryStep {
     _fixed: Option<bool>,
 }
 
-/// Queries that reached an upstream since the last such step.
+/// Queries that reached an upstream since the last such step, by `udp a.example. A`.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SawStep {
     pub upstream_saw: String,
+    /// Each key goes on with the query's EDNS options: `udp a.example. A 65518=61626364`.
+    #[serde(default)]
+    pub options: bool,
     pub expect: BTreeMap<String, u32>,
     #[serde(rename = "fixed")]
     _fixed: Option<bool>,
@@ -132,12 +137,24 @@ pub struct HttpExpectation {
     pub status: Option<u16>,
 }
 
-/// Overwrite a file of the scratch folder.
+/// Write a file of the scratch folder, or remove it.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WriteStep {
     pub write: String,
-    pub text: String,
+    /// `None`, a null: the file goes.
+    #[serde(deserialize_with = "nullable")]
+    pub text: Option<String>,
+}
+
+/// Lines printed so far that contain the text.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogStep {
+    pub log: String,
+    pub expect: usize,
+    #[serde(rename = "fixed")]
+    _fixed: Option<bool>,
 }
 
 /// A query to the server under test.
@@ -169,6 +186,8 @@ pub struct Question {
     pub repeat: Option<usize>,
     /// All repetitions at once instead of one after another.
     pub parallel: bool,
+    /// The address to ask; 127.0.0.1 unless told.
+    pub at: Option<IpAddr>,
 }
 
 /// What an answer must be. Keys left out are not compared.
@@ -180,11 +199,15 @@ pub struct Expectation {
     pub flags: Option<Vec<String>>,
     pub question: Option<Vec<String>>,
     pub answer: Option<Vec<String>>,
+    /// Records that come first, in this order. Their TTLs are not compared.
+    pub answer_starts: Option<Vec<String>>,
     pub authority: Option<Vec<String>>,
     pub additional: Option<Vec<String>>,
     /// `Some(None)`: there must be no OPT record.
     #[serde(deserialize_with = "present")]
     pub edns: Option<Option<EdnsExpectation>>,
+    /// All EDNS options, `65518=61626364` each.
+    pub options: Option<Vec<String>>,
     /// Octets.
     pub size_at_most: Option<usize>,
 }
@@ -200,4 +223,31 @@ pub struct EdnsExpectation {
 /// Tells a null from an absent key.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<EdnsExpectation>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
+}
+
+/// A key that may be null but not absent.
+fn nullable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Option::deserialize(deserializer)
+}
+
+impl Case {
+    /// All texts that may be a Corefile.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.corefile).chain(self.files.values()).map(String::as_str)
+    }
+
+    /// An address that the case asks and this machine does not have.
+    pub fn address_out_of_reach(&self) -> Option<IpAddr> {
+        let asked = self.steps.iter().filter_map(|step| match step {
+            Step::Query(step) => Some(step.query.address()),
+            _ => None,
+        });
+        asked.into_iter().find(|address| std::net::UdpSocket::bind((*address, 0)).is_err())
+    }
+}
+
+impl Question {
+    pub fn address(&self) -> IpAddr {
+        self.at.unwrap_or(Ipv4Addr::LOCALHOST.into())
+    }
 }

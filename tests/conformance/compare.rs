@@ -2,7 +2,7 @@
 
 use crate::case::Expectation;
 use crate::support::text::{
-    format_rcode, format_record, format_type, parse_class, parse_name, parse_rcode, parse_record, parse_type,
+    format_options, format_rcode, format_record, format_type, parse_class, parse_name, parse_rcode, parse_record, parse_type,
 };
 use hickory_proto::op::{Message, Metadata};
 use hickory_proto::rr::Record;
@@ -54,6 +54,17 @@ pub fn differences(want: &Expectation, got: Option<&Answer>) -> Vec<String> {
             out.extend(record_differences(section, want, got));
         }
     }
+    if let Some(want) = &want.answer_starts {
+        out.extend(order_difference(want, &message.answers));
+    }
+    if let Some(want) = &want.options {
+        let mut want = want.clone();
+        want.sort_unstable();
+        let got = message.edns.as_ref().map(format_options);
+        if Some(&want) != got.as_ref() {
+            out.push(format!("EDNS options: want {want:?}, got {got:?}"));
+        }
+    }
     if let Some(want) = &want.edns {
         let (want, got) = (want.as_ref().map(|edns| edns.dnssec_ok), message.edns.as_ref().map(|edns| edns.flags().dnssec_ok));
         if want != got {
@@ -72,7 +83,7 @@ fn record_differences(section: &str, want: &[String], got: &[Record]) -> Vec<Str
     let mut out = Vec::new();
     for text in want {
         let (record, ttl) = parse_record(text);
-        let same = |got: &&Record| got.name == record.name && got.dns_class == record.dns_class && got.data == record.data;
+        let same = |got: &&Record| is_record(&record, got);
         let fresh = |got: &&Record| ttl.is_none_or(|ttl| ttl.abs_diff(got.ttl) <= TTL_TOLERANCE);
         match left.iter().position(|got| same(got) && fresh(got)).or_else(|| left.iter().position(same)) {
             Some(index) => {
@@ -86,6 +97,18 @@ fn record_differences(section: &str, want: &[String], got: &[Record]) -> Vec<Str
     }
     out.extend(left.into_iter().map(|record| format!("{section}: unexpected {}", format_record(record))));
     out
+}
+
+/// The answer must start with these records, whatever their TTLs.
+fn order_difference(want: &[String], got: &[Record]) -> Option<String> {
+    let same = want.iter().zip(got).all(|(want, got)| is_record(&parse_record(want).0, got));
+    let told = || format!("the answer starts with {:?}, want {want:?}", got.iter().map(format_record).collect::<Vec<_>>());
+    (!same || got.len() < want.len()).then(told)
+}
+
+/// Whether two records are the same but for their TTL; names without their case.
+fn is_record(want: &Record, got: &Record) -> bool {
+    got.name == want.name && got.dns_class == want.dns_class && got.data == want.data
 }
 
 /// Whether a question is the one written as `a.example. IN A`, in the same case.

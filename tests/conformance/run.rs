@@ -2,9 +2,9 @@
 
 use crate::case::{Case, Question, Rules, Step};
 use crate::compare::{Answer, differences};
-use crate::support::client::{PATIENCE, exchange_tcp, exchange_udp, http, loopback, metric};
+use crate::support::client::{PATIENCE, exchange_tcp, exchange_udp, http, metric};
 use crate::support::ports::free_port;
-use crate::support::server::{Server, reference_command, scratch, write_corefile};
+use crate::support::server::{Server, reference_command, scratch, wait_until, write_corefile};
 use crate::support::text::{parse_class, parse_hex, parse_name, parse_type};
 use crate::support::upstream::{Rule, Upstream};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
@@ -22,6 +22,12 @@ const REFUSAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Differences told for one step; a step that repeats its query would say the same many times.
 const DIFFERENCES_PER_STEP: usize = 4;
+
+/// A line may be printed after the answer that it tells of; one that must not come is waited for this long.
+const LINES_OF_AN_ANSWER: Duration = Duration::from_millis(100);
+
+/// How long the lines of a `log` step may take.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 type Lists = BTreeMap<String, Vec<Rule>>;
 
@@ -130,7 +136,8 @@ impl Stage {
                 told.map(|line| format!("{}: {line}", step.query.label())).collect()
             }
             Step::Saw(step) => {
-                let got = self.upstream(&step.upstream_saw).take_seen();
+                let upstream = self.upstream(&step.upstream_saw);
+                let got = if step.options { upstream.take_seen_with_options() } else { upstream.take_seen() };
                 unless_equal(&step.upstream_saw, &step.expect, &got)
             }
             Step::Upstream(step) => {
@@ -157,8 +164,18 @@ impl Stage {
             }
             Step::Write(step) => {
                 let path = self.server.folder.path().join(&step.write);
-                std::fs::write(path, self.fill(&step.text)).expect("the scratch folder can be written");
+                match &step.text {
+                    Some(text) => std::fs::write(path, self.fill(text)).expect("the scratch folder can be written"),
+                    None => std::fs::remove_file(path).expect("the file to remove is there"),
+                }
                 Vec::new()
+            }
+            Step::Log(step) => {
+                let text = self.fill(&step.log);
+                let lines = || self.server.output().lines().filter(|line| line.contains(&text)).count();
+                std::thread::sleep(LINES_OF_AN_ANSWER);
+                wait_until(LOG_PATIENCE, || lines() == step.expect);
+                unless_equal(&format!("lines with {text:?}"), &step.expect, &lines())
             }
         }
     }
@@ -173,7 +190,7 @@ impl Stage {
 
     /// All answers of a step; an error is an answer that is no DNS message.
     fn ask(&self, question: &Question) -> Vec<Result<Option<Answer>, String>> {
-        let server = loopback(self.ports[question.port.as_deref().unwrap_or("port")]);
+        let server = SocketAddr::new(question.address(), self.ports[question.port.as_deref().unwrap_or("port")]);
         let times = question.repeat.unwrap_or(1);
         if !question.parallel {
             return (0..times).map(|_| ask(question, server)).collect();

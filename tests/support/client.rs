@@ -3,7 +3,7 @@
 use super::text::{parse_name, parse_type};
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// How long an answer may take where a test does not say.
@@ -31,7 +31,8 @@ pub fn ask(server: SocketAddr, name: &str, rtype: &str) -> Option<Message> {
 
 /// Sends one datagram and waits for one with the same ID.
 pub fn exchange_udp(server: SocketAddr, wire: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let ours: IpAddr = if server.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    let socket = UdpSocket::bind((ours, 0))?;
     socket.connect(server)?;
     socket.send(wire)?;
     let deadline = Instant::now() + patience;

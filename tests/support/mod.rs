@@ -10,6 +10,7 @@ pub mod namespace;
 pub mod overrun;
 pub mod ports;
 pub mod processes;
+pub mod scope;
 pub mod server;
 pub mod steady;
 pub mod text;

@@ -16,6 +16,11 @@ pub fn binary() -> PathBuf {
     std::env::var_os("NODELOCALDNS_BIN").unwrap_or_else(|| OsString::from(env!("CARGO_BIN_EXE_nodelocaldns"))).into()
 }
 
+/// Whether another implementation is under test.
+pub fn is_reference() -> bool {
+    std::env::var_os("NODELOCALDNS_BIN").is_some()
+}
+
 /// The command of a DaemonSet's container, with everything that would touch the machine switched off. The Corefile's neighbour
 /// `Corefile.base` is the template that the reference renders to it.
 pub fn reference_command(corefile: &Path, metrics_port: u16) -> Command {

@@ -1,5 +1,6 @@
 //! Records, types and response codes as text, in the presentation form of RFC 1035 section 5.1 and RFC 3597 section 5.
 
+use hickory_proto::op::Edns;
 use hickory_proto::rr::rdata::NULL;
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use std::str::FromStr;
@@ -118,6 +119,25 @@ pub fn parse_hex(text: &str) -> Vec<u8> {
     pairs.collect()
 }
 
+/// The EDNS options of a message, `65518=61626364` each, sorted.
+pub fn format_options(edns: &Edns) -> Vec<String> {
+    let mut out: Vec<String> = edns
+        .options()
+        .as_ref()
+        .iter()
+        .map(|(code, option)| {
+            let data = Vec::try_from(option).expect("an option that was read can be written");
+            format!("{}={}", u16::from(*code), format_hex(&data))
+        })
+        .collect();
+    out.sort_unstable();
+    out
+}
+
+fn format_hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
 /// A record on one line.
 pub fn format_record(record: &Record) -> String {
     let data = match &record.data {
@@ -126,8 +146,7 @@ pub fn format_record(record: &Record) -> String {
             strings.collect::<Vec<_>>().join(" ")
         }
         RData::Unknown { rdata, .. } => {
-            let hex: String = rdata.anything.iter().map(|octet| format!("{octet:02x}")).collect();
-            format!("\\# {} {hex}", rdata.anything.len())
+            format!("\\# {} {}", rdata.anything.len(), format_hex(&rdata.anything))
         }
         other => other.to_string(),
     };

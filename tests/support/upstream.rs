@@ -2,7 +2,7 @@
 
 use super::client::loopback;
 use super::ports::free_port;
-use super::text::{format_type, parse_rcode, parse_record};
+use super::text::{format_options, format_type, parse_rcode, parse_record};
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use serde::Deserialize;
@@ -63,8 +63,8 @@ struct Script {
     rules: Vec<Rule>,
     default: Option<Reply>,
     down: bool,
-    /// Queries by `udp a.example. A`.
-    seen: BTreeMap<String, u32>,
+    /// Queries by `udp a.example. A` and their EDNS options.
+    seen: BTreeMap<(String, Vec<String>), u32>,
 }
 
 /// The running server; it ends when this is dropped.
@@ -137,8 +137,20 @@ impl Upstream {
     }
     /// Queries since the last call, by `udp a.example. A`. Health checks (`. NS`) are not counted.
     pub fn take_seen(&self) -> BTreeMap<String, u32> {
-        std::mem::take(&mut self.script().seen)
+        sum(std::mem::take(&mut self.script().seen).into_iter().map(|((question, _), count)| (question, count)))
     }
+    /// [`Upstream::take_seen`], by `udp a.example. A 65518=61626364`: with the queries' EDNS options.
+    pub fn take_seen_with_options(&self) -> BTreeMap<String, u32> {
+        let seen = std::mem::take(&mut self.script().seen).into_iter();
+        sum(seen.map(|((question, options), count)| ([vec![question], options].concat().join(" "), count)))
+    }
+}
+
+fn sum(counts: impl Iterator<Item = (String, u32)>) -> BTreeMap<String, u32> {
+    counts.fold(BTreeMap::new(), |mut sums, (key, count)| {
+        *sums.entry(key).or_default() += count;
+        sums
+    })
 }
 
 impl Drop for Upstream {
@@ -224,7 +236,8 @@ async fn reply(script: &Mutex<Script>, wire: &[u8], via: &str) -> Option<Vec<u8>
     let scripted = {
         let mut script = script.lock().expect("no test panics with this lock held");
         if !health_check {
-            *script.seen.entry(format!("{via} {name} {rtype}")).or_default() += 1;
+            let options = query.edns.as_ref().map(format_options).unwrap_or_default();
+            *script.seen.entry((format!("{via} {name} {rtype}"), options)).or_default() += 1;
         }
         if script.down {
             return None;
