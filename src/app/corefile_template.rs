@@ -1,6 +1,6 @@
 //! The template of the agent's Corefile and where the rendered one is written, as the command line says.
 
-use crate::cli::Agent;
+use crate::cli::{Agent, Render};
 use crate::corefile::SystemLoader;
 use crate::deadline;
 use crate::kube_dns::render::{PillarValues, ServiceAddress};
@@ -16,16 +16,28 @@ const KUBE_DNS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How the agent's Corefile comes about.
 pub fn template(agent: &Agent, default_port: u16) -> Template {
-    let values = PillarValues {
+    template_of(&Render {
         local_addresses: agent.local_addresses.clone(),
-        port: default_port,
-        cluster_dns: ServiceAddress::read(&agent.upstream_service, &SystemLoader),
-        prometheus: agent.prometheus_listen_address.clone(),
+        dns_port: default_port,
+        template: agent.template.clone(),
+        kube_dns: agent.kube_dns.clone(),
+        upstream_service: agent.upstream_service.clone(),
+        prometheus_listen_address: agent.prometheus_listen_address.clone(),
+    })
+}
+
+/// How a Corefile comes about that is rendered with these flags.
+pub fn template_of(flags: &Render) -> Template {
+    let values = PillarValues {
+        local_addresses: flags.local_addresses.clone(),
+        port: flags.dns_port,
+        cluster_dns: ServiceAddress::read(&flags.upstream_service, &SystemLoader),
+        prometheus: flags.prometheus_listen_address.clone(),
     };
     // A file system that does not answer is there, and is waited for where it is read.
     let exists = || deadline::within(KUBE_DNS_PATIENCE, || Path::new(DEFAULT_KUBE_DNS).exists()).unwrap_or(true);
     let default_kube_dns = || exists().then(|| PathBuf::from(DEFAULT_KUBE_DNS));
-    Template::new(agent.template.clone(), agent.kube_dns.clone().or_else(default_kube_dns), values)
+    Template::new(flags.template.clone(), flags.kube_dns.clone().or_else(default_kube_dns), values)
 }
 
 /// Where it is written.

@@ -1,8 +1,8 @@
 //! Reads a Corefile and makes a configuration of it.
 
-use super::host::{Host, ThisHost};
+use super::host::Host;
 use crate::chain::Loaders;
-use crate::corefile;
+use crate::corefile::{self, Corefile, Diagnostics, Severity};
 use crate::directives::is_keyword_or_near;
 use crate::directives::reload::Fingerprint;
 use crate::plan::{PlanConfig, configure};
@@ -37,6 +37,15 @@ pub enum LoadError {
     /// The Corefile is bad: its rendered diagnostics, and of which text.
     #[error("{diagnostics}")]
     Refused { diagnostics: String, fingerprint: Fingerprint },
+}
+
+/// What is told of a good Corefile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Strictness {
+    /// A warning makes it bad.
+    pub is_strict: bool,
+    /// What the reference does not take is a warning.
+    pub is_portable: bool,
 }
 
 /// A good configuration, what it was read from, and warnings.
@@ -91,21 +100,16 @@ impl CorefileSource {
 
     /// Reads and checks everything.
     pub fn load(&self, default_port: u16, machine: &dyn Host) -> Result<LoadedCorefile, LoadError> {
-        let text = self.text(machine)?;
-        let (corefile, mut diagnostics) = corefile::parse(self.path(), &text, machine);
-        let loaders = Loaders { files: machine, interfaces: machine };
-        let (config, more) = configure(&corefile, default_port, loaders);
-        diagnostics.extend(more);
-        if corefile.blocks.is_empty() && !diagnostics.has_errors() {
-            // A file that was emptied, or is still being written, must not end the service.
-            diagnostics
-                .error_without_span("there is no server block")
-                .help("write at least one, such as `.:53 {`, a `forward` or another directive, and `}`");
-        }
-        diagnostics.conceal(&corefile.sources, &is_keyword_or_near);
+        self.load_as(default_port, machine, Strictness::default())
+    }
+
+    /// [`CorefileSource::load`], more or less strictly.
+    pub fn load_as(&self, default_port: u16, machine: &dyn Host, how: Strictness) -> Result<LoadedCorefile, LoadError> {
+        let Examined { corefile, config, diagnostics } =
+            Examined::new(self.path(), &self.text(machine)?, default_port, machine, how);
         let rendered = diagnostics.render(&corefile.sources);
         let fingerprint = Fingerprint::of(&corefile.sources);
-        match diagnostics.has_errors() {
+        match how.refuses(&diagnostics) {
             true => Err(LoadError::Refused { diagnostics: rendered, fingerprint }),
             false => {
                 let imports = corefile.sources.files.into_iter().skip(1).map(|(path, _)| path).collect();
@@ -116,8 +120,40 @@ impl CorefileSource {
     }
 }
 
+impl Strictness {
+    /// Whether a Corefile of which this is told is bad.
+    pub fn refuses(self, diagnostics: &Diagnostics) -> bool {
+        diagnostics.has_errors() || (self.is_strict && !diagnostics.is_empty())
+    }
+}
+
+/// A Corefile's text, read, and all that is to be told of it.
+pub struct Examined {
+    pub corefile: Corefile,
+    pub config: PlanConfig,
+    pub diagnostics: Diagnostics,
+}
+
+impl Examined {
+    /// Reads and checks a text that stands in `path`.
+    pub fn new(path: &Path, text: &str, default_port: u16, machine: &dyn Host, how: Strictness) -> Self {
+        let (corefile, mut diagnostics) = corefile::parse(path, text, machine);
+        let loaders = Loaders { files: machine, interfaces: machine };
+        let (config, more) = configure(&corefile, default_port, loaders);
+        diagnostics.extend(more);
+        if config.serves_nothing() && !diagnostics.has_errors() {
+            diagnostics
+                .warning_without_span("there is no server block: nothing is served")
+                .help("write at least one, such as `.:53 {`, a `forward` or another directive, and `}`");
+        }
+        diagnostics.retain(|diagnostic| how.is_portable || diagnostic.severity != Severity::Portability);
+        diagnostics.conceal(&corefile.sources, &is_keyword_or_near);
+        Self { corefile, config, diagnostics }
+    }
+}
+
 /// What to know where clients may come by any address of the machine.
-fn open_to_all(ports: &[u16]) -> Option<String> {
+pub fn open_to_all(ports: &[u16]) -> Option<String> {
     let ports = match ports {
         [] => return None,
         [port] => format!("port {port}"),
@@ -129,21 +165,10 @@ fn open_to_all(ports: &[u16]) -> Option<String> {
     ))
 }
 
-/// Checks one file for `nodelocaldns check`: the text to print, and whether the file is good.
-pub fn check(path: &Path, default_port: u16) -> (String, bool) {
-    match CorefileSource::File(path.to_owned()).load(default_port, &ThisHost) {
-        Ok(LoadedCorefile { warnings, notice, .. }) => {
-            let path = path.display();
-            let verdict = if warnings.is_empty() { format!("{path}: good\n") } else { warnings };
-            (verdict + &notice.map(|notice| format!("{path}: note: {notice}\n")).unwrap_or_default(), true)
-        }
-        Err(error) => (format!("{error}\n"), false),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{CorefileSource, LoadError, LoadedCorefile, ThisHost};
+    use super::super::host::ThisHost;
+    use super::{CorefileSource, LoadError, LoadedCorefile, Strictness};
 
     fn load(text: &str) -> Result<LoadedCorefile, LoadError> {
         CorefileSource::Text { path: "/etc/coredns/Corefile".into(), text: text.to_owned() }.load(53, &ThisHost)
@@ -161,6 +186,29 @@ mod tests {
         let built_in = CorefileSource::built_in().load(53, &ThisHost).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(built_in.notice, None);
         assert_eq!(notice(include_str!("../../config/Corefile.node-local")), "");
+    }
+
+    #[test]
+    fn warnings_are_errors_to_the_strict_and_what_is_not_portable_is_a_warning_to_who_asks() {
+        let load = |text: &str, is_strict, is_portable| {
+            let source = CorefileSource::Text { path: "Corefile".into(), text: text.to_owned() };
+            source.load_as(53, &ThisHost, Strictness { is_strict, is_portable }).map(|loaded| loaded.warnings)
+        };
+        let doubtful = ".:53 {\n bind 127.0.0.1\n whoami\n}\n}\n";
+        assert!(load(doubtful, false, false).is_ok_and(|said| said.starts_with("Corefile:5:1: warning: ")));
+        assert!(load(doubtful, true, false).is_err_and(|error| error.to_string().starts_with("Corefile:5:1: warning: ")));
+        let ours = ".:53 {\n bind 127.0.0.1\n ready\n}\n";
+        assert_eq!(load(ours, true, false).unwrap_or_else(|error| panic!("{error}")), "");
+        assert!(load(ours, false, true).is_ok_and(|said| said.starts_with("Corefile:3:2: warning: node-cache's build")));
+        assert!(load(ours, true, true).is_err());
+    }
+
+    #[test]
+    fn a_corefile_that_serves_nothing_is_good_with_a_warning() {
+        for text in ["", "# nothing\n", "\u{feff}", "(s) {\n whoami\n}\n", "{\n whoami\n}\n"] {
+            let loaded = load(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert!(loaded.config.serves_nothing() && loaded.warnings.contains("nothing is served"), "{text}");
+        }
     }
 
     /// What is said of a Corefile that imports `text`.

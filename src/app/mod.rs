@@ -2,12 +2,14 @@
 
 mod banner;
 mod cache_handover;
+mod check;
 mod configuration_files;
 mod corefile_template;
 mod doctor;
 mod fallback_plan;
 #[doc(hidden)]
 pub mod files;
+mod format;
 #[doc(hidden)]
 pub mod host;
 mod interceptor;
@@ -15,6 +17,7 @@ mod load;
 mod log;
 mod memory;
 mod pidfile;
+mod render;
 mod rendering;
 mod server_process;
 mod service;
@@ -27,6 +30,7 @@ use crate::directives::{ORDER, Support};
 use crate::node::{self, Fallback, NodeSpec};
 use crate::plan::DEFAULT_PORT;
 use crate::watchdog::ControlClient;
+use load::Strictness;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -56,7 +60,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let _flush = log::FlushOnDrop;
     let outcome = match invocation {
-        Invocation::Check { files } => check(&files, DEFAULT_PORT),
+        Invocation::Check { files, is_strict, is_portable } => check(&files, Strictness { is_strict, is_portable }),
+        Invocation::Format { files, how } => format::format(&files, how),
+        Invocation::Render(flags) => render::render(&flags),
         Invocation::Teardown { local_addresses, interface } => tear_down(local_addresses, interface),
         Invocation::Sleep { time } => {
             std::thread::sleep(time);
@@ -73,11 +79,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     })
 }
 
-fn check(files: &[impl AsRef<Path>], default_port: u16) -> anyhow::Result<ExitCode> {
+fn check(files: &[impl AsRef<Path>], how: Strictness) -> anyhow::Result<ExitCode> {
     let mut status = ExitCode::SUCCESS;
     let mut out = io::stdout().lock();
     for file in files {
-        let (text, is_good) = load::check(file.as_ref(), default_port);
+        let (text, is_good) = check::check(file.as_ref(), DEFAULT_PORT, how);
         out.write_all(text.as_bytes())?;
         if !is_good {
             status = ExitCode::FAILURE;

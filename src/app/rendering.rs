@@ -57,9 +57,16 @@ impl Rendering {
             refusals.push(problem.to_string());
         }
         let mut refused_text = None;
+        // Served when there is nothing better.
+        let mut nothing = None;
         if let Some(rendered) = refresh.rendered.filter(|_| is_config_good) {
             let (rendered, outcome) = self.judge(rendered, &snapshot);
             match outcome {
+                Ok(loaded) if loaded.config.serves_nothing() => {
+                    refusals.push(loaded.warnings.clone());
+                    refused_text = Some(rendered.text.clone());
+                    nothing = Some((rendered, loaded));
+                }
                 Ok(loaded) => return Ok(self.accept_first(rendered, loaded, errors)),
                 Err(error) => {
                     errors.count_configmap();
@@ -78,6 +85,7 @@ impl Rendering {
         };
         if is_worthwhile {
             match written.load(self.default_port, &standing) {
+                Ok(loaded) if loaded.config.serves_nothing() => {}
                 Ok(loaded) => {
                     tell(&refusals);
                     tracing::warn!("{} is served as it stands", self.target.path().display());
@@ -85,6 +93,9 @@ impl Rendering {
                 }
                 Err(error) => refusals.push(error.to_string()),
             }
+        }
+        if let Some((rendered, loaded)) = nothing {
+            return Ok(self.accept_first(rendered, loaded, errors));
         }
         // Read once more: a file system that hung may have failed what was asked of it meanwhile.
         let snapshot = self.files.template()?;
@@ -152,7 +163,10 @@ impl Rendering {
                 tracing::warn!("{base} or the kube-dns ConfigMap cannot be read yet: {}", deadline::late(START_PATIENCE));
                 let (written, port, files) =
                     (CorefileSource::File(self.target.path().to_owned()), self.default_port, self.files.clone());
-                let is_good = move || io::Result::Ok(written.load(port, &files.corefile()?).is_ok());
+                let is_good = move || {
+                    let loaded = written.load(port, &files.corefile()?);
+                    io::Result::Ok(loaded.is_ok_and(|loaded| !loaded.config.serves_nothing()))
+                };
                 if let Ok(Ok(true)) = deadline::within(START_PATIENCE, is_good) {
                     tracing::warn!("{} is served as it stands", self.target.path().display());
                     return Ok(None);

@@ -372,6 +372,11 @@ impl Service {
     async fn serve(&mut self, candidate: PendingCorefile) -> bool {
         let is_retry = self.swaps.due().is_some();
         let is_rendered = candidate.rendered.is_some();
+        if candidate.loaded.config.serves_nothing() && !self.plan.listeners.is_empty() {
+            // A file that was emptied, or is still being written, must not end the service.
+            self.refuse(&anyhow::anyhow!("{}", candidate.loaded.warnings), is_rendered);
+            return false;
+        }
         match self.swap(&candidate.loaded).await {
             Ok(plan) => {
                 self.swaps = Retries::default();

@@ -123,7 +123,27 @@ pub(super) enum Command {
         /// Corefiles to read
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// Warnings are errors
+        #[arg(long)]
+        strict: bool,
+        /// Warn of what node-cache does not take, for the day that you go back to it
+        #[arg(long)]
+        portable: bool,
     },
+    /// Lay Corefiles out: one blank between words, four for each block, comments kept. Prints the result. Exit status 0 if all could be, else 1.
+    Fmt {
+        /// Corefiles to lay out
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Write the result to the file instead
+        #[arg(long, conflicts_with = "check")]
+        write: bool,
+        /// Name the files that are laid out otherwise, and change none. Exit status 1 if there are any
+        #[arg(long)]
+        check: bool,
+    },
+    /// Print the Corefile that an agent with these flags, this environment and these ConfigMap folders serves. Exit status 0 if it is good, else 1.
+    Render(Box<RenderFlags>),
     /// Remove from this node what an agent has left: interception rules, the fallback, addresses, and the interface if an agent made it. Ours and
     /// node-cache's. Exit status 0 if nothing of it is left, else 1.
     Teardown {
@@ -143,6 +163,29 @@ pub(super) enum Command {
     /// Say whether this node's queries are really intercepted, and what to do if not. Changes nothing. Exit status 0 if nothing is wrong,
     /// 1 if something is, 3 if nothing wrong was seen but not everything could be looked at.
     Doctor(Box<DoctorFlags>),
+}
+
+/// Those of the agent that its Corefile depends on.
+#[derive(Debug, Args)]
+pub(super) struct RenderFlags {
+    /// Comma-separated addresses of the cache on this node
+    #[arg(long, value_name = "ADDRESSES", required = true, value_parser = values::local_addresses)]
+    pub localip: values::LocalAddresses,
+    /// Port of stub domains, and of server blocks that name none [default: 53]
+    #[arg(long = "dns.port", short = 'p', alias = "p", value_name = "PORT", value_parser = values::port)]
+    pub dns_port: Option<u16>,
+    /// Template of the Corefile [default: /etc/coredns/Corefile.base]
+    #[arg(long, value_name = "FILE", value_parser = values::path())]
+    pub basecorefile: Option<PathBuf>,
+    /// Folder the kube-dns ConfigMap is mounted on [default: /etc/kube-dns, if it is there]
+    #[arg(long, value_name = "FOLDER", value_parser = values::path())]
+    pub kubednscm: Option<PathBuf>,
+    /// Service of cluster DNS; its address, from the environment, replaces __PILLAR__CLUSTER__DNS__ [default: kube-dns]
+    #[arg(long, value_name = "NAME", value_parser = values::service_name)]
+    pub upstreamsvc: Option<String>,
+    /// Replaces __PROMETHEUS__ENDPOINT__ [default: :9253]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::listen_address_text)]
+    pub prometheus_listen_address: Option<String>,
 }
 
 /// What is not given is what the running agent was told, where one is seen, else the agent's default.

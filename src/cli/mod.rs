@@ -11,7 +11,7 @@ use crate::node::Backend;
 use crate::plan::DEFAULT_PORT;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use flags::{Command, DoctorFlags, Flags};
+use flags::{Command, DoctorFlags, Flags, RenderFlags};
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -40,7 +40,18 @@ pub enum Invocation {
     /// `check FILE…`
     Check {
         files: Vec<PathBuf>,
+        /// Warnings count as errors.
+        is_strict: bool,
+        /// What the reference does not take is warned of.
+        is_portable: bool,
     },
+    /// `fmt FILE…`
+    Format {
+        files: Vec<PathBuf>,
+        how: FormatMode,
+    },
+    /// `render`: print the Corefile that an agent with these flags serves.
+    Render(Box<Render>),
     /// `teardown`: remove what an agent with these addresses on this interface has left.
     Teardown {
         local_addresses: Vec<IpAddr>,
@@ -57,6 +68,28 @@ pub enum Invocation {
     /// `-version`
     Version,
     Serve(ServeOptions),
+}
+
+/// What becomes of a text that is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormatMode {
+    /// It is printed.
+    Print,
+    /// It takes the place of the file.
+    Write,
+    /// Files that would change are named.
+    Check,
+}
+
+/// What a Corefile is rendered with; the fields are [`Agent`]'s.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Render {
+    pub local_addresses: Vec<IpAddr>,
+    pub dns_port: u16,
+    pub template: PathBuf,
+    pub kube_dns: Option<PathBuf>,
+    pub upstream_service: String,
+    pub prometheus_listen_address: String,
 }
 
 /// How to serve.
@@ -144,11 +177,22 @@ impl Invocation {
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut flags = Flags::try_parse_from(go_style(arguments))?;
         match flags.command.take() {
-            Some(Command::Check { files }) => return Ok(Self::Check { files }),
+            Some(Command::Check { files, strict, portable }) => {
+                return Ok(Self::Check { files, is_strict: strict, is_portable: portable });
+            }
             Some(Command::Teardown { localip: values::LocalAddresses(local_addresses), interfacename }) => {
                 let interface = interfacename.unwrap_or_else(|| DEFAULT_INTERFACE.to_owned());
                 return Ok(Self::Teardown { local_addresses, interface });
             }
+            Some(Command::Fmt { files, write, check }) => {
+                let how = match (write, check) {
+                    (_, true) => FormatMode::Check,
+                    (true, false) => FormatMode::Write,
+                    (false, false) => FormatMode::Print,
+                };
+                return Ok(Self::Format { files, how });
+            }
+            Some(Command::Render(flags)) => return Ok(Self::Render(Box::new(render(*flags)))),
             Some(Command::Sleep { time }) => return Ok(Self::Sleep { time }),
             Some(Command::Doctor(flags)) => return Ok(Self::Doctor(Box::new(doctor(*flags)))),
             None => {}
@@ -160,6 +204,18 @@ impl Invocation {
             return Ok(Self::ListDirectives);
         }
         serve_options(flags).map(Self::Serve).map_err(|(kind, message)| Flags::command().error(kind, message))
+    }
+}
+
+fn render(flags: RenderFlags) -> Render {
+    let values::LocalAddresses(local_addresses) = flags.localip;
+    Render {
+        local_addresses,
+        dns_port: flags.dns_port.unwrap_or(DEFAULT_PORT),
+        template: unless_empty(flags.basecorefile).unwrap_or_else(|| DEFAULT_TEMPLATE.into()),
+        kube_dns: unless_empty(flags.kubednscm),
+        upstream_service: flags.upstreamsvc.unwrap_or_else(|| DEFAULT_UPSTREAM_SERVICE.to_owned()),
+        prometheus_listen_address: flags.prometheus_listen_address.unwrap_or_else(|| DEFAULT_PROMETHEUS.to_owned()),
     }
 }
 

@@ -1,4 +1,4 @@
-use super::{Agent, Corefile, Doctor, FallbackTo, Flags, Invocation, Mode, Output, ServeOptions};
+use super::{Agent, Corefile, Doctor, FallbackTo, Flags, FormatMode, Invocation, Mode, Output, ServeOptions};
 use crate::node::Backend;
 use clap::CommandFactory;
 use std::ffi::OsString;
@@ -281,9 +281,33 @@ fn an_address_that_no_link_can_carry_is_refused() {
 }
 
 #[test]
+fn fmt_prints_unless_told_otherwise_and_render_has_the_agents_defaults() {
+    let fmt = |how| Ok(Invocation::Format { files: vec!["a".into()], how });
+    assert_eq!(parse(&["fmt", "a"]), fmt(FormatMode::Print));
+    assert_eq!(parse(&["fmt", "--write", "a"]), fmt(FormatMode::Write));
+    assert_eq!(parse(&["fmt", "--check", "a"]), fmt(FormatMode::Check));
+    assert!(parse(&["fmt", "--check", "--write", "a"]).is_err() && parse(&["fmt"]).is_err());
+    assert!(parse(&["render"]).is_err(), "the addresses are part of what is rendered");
+    let Ok(Invocation::Render(render)) = parse(&["render", "-localip", "169.254.20.10", "-basecorefile", "x"]) else {
+        panic!("render is read")
+    };
+    let agent = serve(&["-localip", "169.254.20.10", "-basecorefile", "x"]);
+    let Mode::Agent(agent) = agent.mode else { panic!("an agent") };
+    assert_eq!(render.local_addresses, agent.local_addresses);
+    assert_eq!((render.template, render.kube_dns), (agent.template, agent.kube_dns));
+    assert_eq!(render.upstream_service, agent.upstream_service);
+    assert_eq!((render.prometheus_listen_address, render.dns_port), (agent.prometheus_listen_address, 53));
+}
+
+#[test]
 fn check_wants_at_least_one_file() {
     assert!(parse(&["check"]).is_err());
-    assert_eq!(parse(&["check", "a", "b"]), Ok(Invocation::Check { files: vec!["a".into(), "b".into()] }));
+    let strictly = Invocation::Check { files: vec!["a".into()], is_strict: true, is_portable: true };
+    assert_eq!(parse(&["check", "--strict", "--portable", "a"]), Ok(strictly));
+    assert_eq!(
+        parse(&["check", "a", "b"]),
+        Ok(Invocation::Check { files: vec!["a".into(), "b".into()], is_strict: false, is_portable: false })
+    );
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! Parsers of flags' values. Each error says what would be right.
 
 use super::FallbackTo;
-use crate::corefile::{Diagnostics, FileId, Span, Token, value};
+use crate::corefile::{self, Diagnostics, FileId, Loader, Span, Token, value};
 use crate::message::Name;
 use crate::node::Backend;
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// IFNAMSIZ of the kernel, without the final zero.
@@ -89,14 +90,33 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
     text.parse().ok().filter(|port| *port != 0).ok_or_else(|| "expected a port between 1 and 65535".to_owned())
 }
 
-/// As the directives `prometheus` and `health` read it.
+/// As the directives `prometheus` and `health` read it, but for what they only warn of.
 pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    as_in_a_corefile(text, value::listen_address)
+    as_in_a_corefile(text, |token, diagnostics| {
+        let read = corefile::listen_address(token, &NoFiles, diagnostics)?;
+        read.address().filter(|_| diagnostics.is_empty())
+    })
 }
 
-/// The same, as written.
+/// As it is put into the Corefile, where it is read.
 pub(super) fn listen_address_text(text: &str) -> Result<String, String> {
-    listen_address(text).map(|_| text.to_owned())
+    as_in_a_corefile(text, |token, diagnostics| corefile::listen_address(token, &NoFiles, diagnostics))?;
+    Ok(text.to_owned())
+}
+
+/// The command line is read without a look at the machine.
+struct NoFiles;
+
+impl Loader for NoFiles {
+    fn read(&self, _path: &Path) -> io::Result<String> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+    fn glob(&self, _pattern: &Path) -> io::Result<Vec<PathBuf>> {
+        Ok(Vec::new())
+    }
+    fn environment(&self, _name: &str) -> Option<String> {
+        None
+    }
 }
 
 /// Seconds, or a Go duration. The reference takes nothing but a duration, of which it reads each nanosecond as a second: there 60 seconds

@@ -8,7 +8,18 @@ use unicode_width::UnicodeWidthChar;
 /// More than so many at once help nobody, and would fill a log.
 const ENOUGH: usize = 1_000;
 
-/// One thing wrong (or, with `warning`, doubtful).
+/// What a diagnostic means for the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Right here, and nothing that the reference takes: told only to who asks (`check --portable`).
+    Portability,
+    /// Doubtful, or not heeded.
+    Warning,
+    /// The file cannot be used.
+    Error,
+}
+
+/// One thing wrong or doubtful.
 #[derive(Clone, Debug)]
 pub struct Diagnostic {
     /// `None` for what concerns the file as a whole.
@@ -16,7 +27,7 @@ pub struct Diagnostic {
     pub message: String,
     /// What would be right.
     pub help: Option<String>,
-    pub warning: bool,
+    pub severity: Severity,
     /// The line where it stands is not to be shown.
     pub is_secret: bool,
 }
@@ -30,27 +41,39 @@ pub struct Diagnostics {
 impl Diagnostics {
     /// Records an error; the returned reference lets the caller add [`Diagnostic::help`].
     pub fn error(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
-        self.add(Some(span), message.into(), false)
+        self.add(Some(span), message.into(), Severity::Error)
     }
     /// Records something doubtful that does not keep the file from being used.
     pub fn warning(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
-        self.add(Some(span), message.into(), true)
+        self.add(Some(span), message.into(), Severity::Warning)
+    }
+    /// Records what the reference refuses or reads otherwise, for who may go back to it.
+    pub fn beyond_reference(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
+        self.add(Some(span), message.into(), Severity::Portability)
     }
     /// Records an error that concerns a file, or the Corefile, as a whole.
     pub fn error_without_span(&mut self, message: impl Into<String>) -> &mut Diagnostic {
-        self.add(None, message.into(), false)
+        self.add(None, message.into(), Severity::Error)
     }
-    fn add(&mut self, span: Option<Span>, message: String, warning: bool) -> &mut Diagnostic {
-        self.list.push(Diagnostic { span, message, help: None, warning, is_secret: false });
+    /// Records a warning that concerns the Corefile as a whole.
+    pub fn warning_without_span(&mut self, message: impl Into<String>) -> &mut Diagnostic {
+        self.add(None, message.into(), Severity::Warning)
+    }
+    fn add(&mut self, span: Option<Span>, message: String, severity: Severity) -> &mut Diagnostic {
+        self.list.push(Diagnostic { span, message, help: None, severity, is_secret: false });
         self.list.last_mut().expect("an element was just pushed")
     }
     /// Records a diagnostic made elsewhere.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         self.list.push(diagnostic);
     }
-    /// Drops those of which `keep` says so.
-    pub(super) fn retain(&mut self, keep: impl FnMut(&Diagnostic) -> bool) {
+    /// Keeps those of which `keep` says so.
+    pub fn retain(&mut self, keep: impl FnMut(&Diagnostic) -> bool) {
         self.list.retain(keep);
+    }
+    /// Gives each place its own in another text, from which this one was made.
+    pub fn move_spans(&mut self, place: impl Fn(Span) -> Span) {
+        self.list.iter_mut().filter_map(|diagnostic| diagnostic.span.as_mut()).for_each(|span| *span = place(*span));
     }
     /// All, in the order found.
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
@@ -70,7 +93,7 @@ impl Diagnostics {
     }
     /// True if at least one is an error.
     pub fn has_errors(&self) -> bool {
-        self.list.iter().any(|diagnostic| !diagnostic.warning)
+        self.list.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
     }
     /// Takes over another collection, after what is here.
     pub fn extend(&mut self, other: Diagnostics) {
@@ -138,7 +161,7 @@ fn render_one(diagnostic: &Diagnostic, lines: &mut Lines<'_>, out: &mut String) 
         }
         out.push(' ');
     }
-    let severity = if diagnostic.warning { "warning" } else { "error" };
+    let severity = if diagnostic.severity == Severity::Error { "error" } else { "warning" };
     let _ = writeln!(out, "{severity}: {}", printable(&diagnostic.message, false));
 
     let mut margin = 1;

@@ -19,7 +19,7 @@ pub(super) struct Lexeme {
 /// Splits `text` into at most `limit` words; `None` if there are more.
 pub(super) fn lex(file: FileId, text: &str, limit: usize, diagnostics: &mut Diagnostics) -> Option<Vec<Lexeme>> {
     let cursor = Cursor { rest: text.chars(), line: 1, column: 1 };
-    let mut lexer = Lexer { file, cursor, starts_line: true, lexemes: Vec::new(), diagnostics };
+    let mut lexer = Lexer { file, cursor, starts_line: true, depth: 0, lexemes: Vec::new(), diagnostics };
     while let Some(character) = lexer.cursor.peek() {
         if lexer.lexemes.len() > limit {
             return None;
@@ -35,7 +35,7 @@ pub(super) fn lex(file: FileId, text: &str, limit: usize, diagnostics: &mut Diag
             _ if character.is_whitespace() => lexer.cursor.bump(),
             '#' => lexer.cursor.skip_until(|character| character == '\n'),
             '"' => lexer.quoted(),
-            '\\' if lexer.cursor.is_at_continuation() => lexer.cursor.skip_past_line_end(),
+            '\\' if lexer.cursor.is_at_continuation() => lexer.continuation(),
             _ => lexer.word(),
         }
     }
@@ -88,6 +88,8 @@ struct Lexer<'a> {
     file: FileId,
     cursor: Cursor<'a>,
     starts_line: bool,
+    /// Blocks around what is read.
+    depth: usize,
     lexemes: Vec<Lexeme>,
     diagnostics: &'a mut Diagnostics,
 }
@@ -96,6 +98,16 @@ impl Lexer<'_> {
     fn push(&mut self, text: String, span: Span, quoted: bool) {
         self.lexemes.push(Lexeme { text, span, quoted, starts_line: self.starts_line });
         self.starts_line = false;
+    }
+
+    fn continuation(&mut self) {
+        let start = self.cursor.clone();
+        self.cursor.bump();
+        let span = self.span_from(&start);
+        self.diagnostics
+            .beyond_reference(span, "CoreDNS does not know that a backslash continues a line: it reads a word")
+            .help("write it on one line");
+        self.cursor.skip_past_line_end();
     }
 
     fn span_from(&self, start: &Cursor<'_>) -> Span {
@@ -120,8 +132,19 @@ impl Lexer<'_> {
                 }
             }
         }
+        match text.as_str() {
+            "{" => self.depth += 1,
+            "}" => self.depth = self.depth.saturating_sub(1),
+            _ => {}
+        }
         match glued_brace(&text).filter(|_| self.cursor.is_at_line_end()) {
+            // Of a key, as CoreDNS reads it: a part of the name, and the block is one without braces that its `}` ends.
+            Some("{") if self.depth == 0 => {
+                self.depth = 1;
+                self.push(text, span, false);
+            }
             Some(brace) => {
+                self.depth = if brace == "{" { self.depth + 1 } else { self.depth.saturating_sub(1) };
                 self.diagnostics
                     .error(span, format!("a space is missing before the brace in {}", quote(&text)))
                     .help("a brace stands as a word of its own; write it in quotes if it belongs to the word");
@@ -195,7 +218,7 @@ impl Lexer<'_> {
 }
 
 /// A brace that was written without a space before it: `.:53{`, `max_fails 3}`. Not `{{`, nor the end of a `{placeholder}`.
-fn glued_brace(text: &str) -> Option<&'static str> {
+pub(super) fn glued_brace(text: &str) -> Option<&'static str> {
     if let Some(word) = text.strip_suffix('{') {
         return (!word.is_empty() && !word.contains(['{', '}'])).then_some("{");
     }

@@ -4,7 +4,9 @@
 mod diagnostic;
 mod duration;
 mod expansion;
+mod format;
 mod lexer;
+mod listen_address;
 mod loader;
 mod parser;
 mod reader;
@@ -15,8 +17,10 @@ mod tree;
 pub mod value;
 mod zone;
 
-pub use diagnostic::{Diagnostic, Diagnostics, printable};
+pub use diagnostic::{Diagnostic, Diagnostics, Severity, printable};
 pub use duration::GoDuration;
+pub use format::{FormatError, format};
+pub use listen_address::{ListenAddress, listen_address};
 pub use loader::{DataFile, FileStamp, read_at_most, read_data_file, read_file};
 pub use tree::{Corefile, Directive, FileId, Key, OptionLine, ServerBlock, Sources, Span, Token};
 

@@ -33,18 +33,12 @@ impl Parser<'_> {
         let mut blocks = Vec::new();
         while let Some(ahead) = self.reader.peek_following_imports() {
             match ahead.kind {
-                Kind::Close => {
-                    self.stray_close(ahead.span);
-                    self.reader.skip();
-                }
+                Kind::Close => self.stray_closes(),
                 Kind::Open => {
-                    self.reader
-                        .diagnostics
-                        .error(ahead.span, "a server block without a key")
-                        .help("write the zone and port before the brace: `.:53 {`");
+                    self.without_key(ahead.span);
                     self.reader.skip();
-                    let directives = self.directives(Some(ahead.span));
-                    blocks.push(ServerBlock { keys: Vec::new(), directives });
+                    let directives = self.directives(Some(ahead.span), false);
+                    blocks.push(ServerBlock { keys: Vec::new(), directives, is_ignored: true });
                 }
                 Kind::Word | Kind::Import => blocks.extend(self.server_block()),
             }
@@ -64,9 +58,14 @@ impl Parser<'_> {
             self.snippet(name, only.span, open);
             return None;
         }
+        let is_ignored = words.iter().all(|word| word.text.is_empty());
+        if let Some(first) = words.first().filter(|_| is_ignored) {
+            self.without_key(first.span);
+        }
         let keys = self.keys(&words);
-        let directives = self.directives(open.map(|ahead| ahead.span));
-        Some(ServerBlock { keys, directives })
+        let is_glued = words.last().is_some_and(|word| word.text.ends_with('{'));
+        let directives = self.directives(open.map(|ahead| ahead.span), is_glued);
+        Some(ServerBlock { keys, directives, is_ignored })
     }
 
     /// The words before a block's brace: on one line, and on the next after a comma.
@@ -100,7 +99,8 @@ impl Parser<'_> {
 
     fn keys(&mut self, words: &[Token]) -> Vec<Key> {
         let mut keys = Vec::new();
-        for word in words {
+        // An empty word is no key, in the reference neither.
+        for word in words.iter().filter(|word| !word.text.is_empty()) {
             for (text, span) in split_at_commas(word) {
                 if self.reader.halted || self.reader.diagnostics.is_full() {
                     return keys;
@@ -140,8 +140,9 @@ impl Parser<'_> {
         }
     }
 
-    /// The directives of a server block, through its closing brace. `open`: the brace that opened it, if it has braces.
-    fn directives(&mut self, open: Option<Span>) -> Vec<Directive> {
+    /// The directives of a server block, through its closing brace. `open`: the brace that opened it, if it has braces. `is_glued`: there is one, read
+    /// as part of a key.
+    fn directives(&mut self, open: Option<Span>, is_glued: bool) -> Vec<Directive> {
         let mut directives = Vec::new();
         loop {
             let Some(ahead) = self.reader.peek_following_imports() else {
@@ -153,7 +154,7 @@ impl Parser<'_> {
             match ahead.kind {
                 Kind::Close => {
                     self.reader.skip();
-                    if open.is_none() {
+                    if open.is_none() && !is_glued {
                         // Not an error, since the reference ends the block here without a word.
                         self.reader
                             .diagnostics
@@ -276,11 +277,34 @@ impl Parser<'_> {
         }
     }
 
-    fn stray_close(&mut self, span: Span) {
+    /// Closing braces between server blocks. The reference reads them as the key of a block, and refuses what follows; at the end nothing does.
+    fn stray_closes(&mut self) {
+        const MESSAGE: &str = "this brace closes nothing";
+        let mut braces = Vec::new();
+        let mut next = self.reader.peek_following_imports();
+        while let Some(ahead) = next.filter(|ahead| ahead.kind == Kind::Close) {
+            braces.push(ahead.span);
+            self.reader.skip();
+            next = self.reader.peek_following_imports();
+        }
+        for span in braces {
+            if self.reader.diagnostics.is_full() {
+                return;
+            }
+            match next {
+                Some(_) => {
+                    self.reader.diagnostics.error(span, MESSAGE).help("take it away, or look for a `{` that is missing above")
+                }
+                None => self.reader.diagnostics.warning(span, format!("{MESSAGE} and is ignored")).help("take it away"),
+            }
+        }
+    }
+
+    fn without_key(&mut self, span: Span) {
         self.reader
             .diagnostics
-            .error(span, "this brace closes nothing")
-            .help("take it away, or look for a `{` that is missing above");
+            .warning(span, "a server block without a key serves nothing and is ignored")
+            .help("write the zone and port before the brace: `.:53 {`");
     }
 
     /// The head of a server block where a directive is expected: most often the brace that closes the one before is missing.

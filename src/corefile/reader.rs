@@ -332,6 +332,11 @@ impl<'a> Reader<'a> {
             return;
         }
         let arguments: Vec<Token> = words.collect();
+        if let Some(argument) = arguments.first() {
+            self.diagnostics
+                .beyond_reference(argument.span, "CoreDNS's `import` takes no arguments for the snippet")
+                .help("write a snippet for each set of values");
+        }
         let stretches = match self.snippets.get(&name.text) {
             Some(snippet) => vec![(Origin::Snippet(name.text.clone()), snippet.body.clone())],
             None => self.read_files(&name),

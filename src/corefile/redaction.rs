@@ -1,7 +1,7 @@
 //! What is not told of an imported file that is no Corefile. Whoever wrote the `import`, and whoever reads the log, may not be allowed to read that
 //! file (`import /run/secrets/token`), and diagnostics quote what they are about.
 
-use super::diagnostic::{Diagnostic, Diagnostics};
+use super::diagnostic::{Diagnostic, Diagnostics, Severity};
 use super::tree::{Sources, Span};
 use std::collections::BTreeMap;
 
@@ -14,24 +14,24 @@ impl Diagnostics {
     pub fn conceal(&mut self, sources: &Sources, is_keyword: &dyn Fn(&str) -> bool) {
         let is_strange = |(file, (_, text)): (usize, &(_, std::sync::Arc<str>))| file > 0 && !reads_as_corefile(text, is_keyword);
         let strange: Vec<bool> = sources.files.iter().enumerate().map(is_strange).collect();
-        let mut hidden: BTreeMap<usize, (Vec<Span>, bool)> = BTreeMap::new();
-        self.retain(|Diagnostic { span, warning, .. }| {
+        let mut hidden: BTreeMap<usize, (Vec<Span>, Severity)> = BTreeMap::new();
+        self.retain(|Diagnostic { span, severity, .. }| {
             let Some((span, file)) = span.map(|span| (span, span.file.0 as usize)) else { return true };
             let is_hidden = strange.get(file).copied().unwrap_or(true);
             if is_hidden {
-                let (places, is_error) = hidden.entry(file).or_default();
+                let (places, worst) = hidden.entry(file).or_insert_with(|| (Vec::new(), *severity));
                 places.push(span);
-                *is_error |= !warning;
+                *worst = (*worst).max(*severity);
             }
             !is_hidden
         });
-        for (places, is_error) in hidden.into_values() {
-            self.push(of_strange_file(places, is_error));
+        for (places, worst) in hidden.into_values() {
+            self.push(of_strange_file(places, worst));
         }
     }
 }
 
-fn of_strange_file(mut places: Vec<Span>, is_error: bool) -> Diagnostic {
+fn of_strange_file(mut places: Vec<Span>, severity: Severity) -> Diagnostic {
     places.sort_by_key(|span| (span.line, span.column));
     places.dedup_by_key(|span| (span.line, span.column));
     let first = places.first().map(|span| Span { length: 0, ..*span });
@@ -46,7 +46,7 @@ fn of_strange_file(mut places: Vec<Span>, is_error: bool) -> Diagnostic {
             "nothing of it is shown, for it may be secret; is it the file that `import` is to name? Begin it with a directive, a snippet or a server block"
                 .to_owned(),
         ),
-        warning: !is_error,
+        severity,
         is_secret: true,
     }
 }

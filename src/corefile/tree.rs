@@ -47,6 +47,8 @@ pub struct Key {
 pub struct ServerBlock {
     pub keys: Vec<Key>,
     pub directives: Vec<Directive>,
+    /// It has no key, so nothing is served by it.
+    pub is_ignored: bool,
 }
 
 /// A directive: its keyword, the arguments on its line, and the lines of its block, if it has one.

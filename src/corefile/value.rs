@@ -6,7 +6,6 @@ use super::zone::read_zones;
 use super::{Diagnostics, Directive, OptionLine, Token, nearest};
 use crate::message::Name;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -28,10 +27,56 @@ pub fn number(token: &Token, what: &str, range: RangeInclusive<u64>, diagnostics
     None
 }
 
+/// [`number`]; what is more than the range holds becomes the most, with a warning.
+pub fn number_at_most(token: &Token, what: &str, range: RangeInclusive<u64>, diagnostics: &mut Diagnostics) -> Option<u64> {
+    let digits = token.text.strip_prefix('+').unwrap_or(&token.text);
+    let most = *range.end();
+    if is_digits(digits) && digits.parse::<u64>().is_ok_and(|value| value > most) {
+        used_instead(token, &format!("{} is more than {what} can be", quote(&token.text)), most, diagnostics);
+        return Some(most);
+    }
+    number(token, what, range, diagnostics)
+}
+
 /// A Go duration (`1h30m`, `500ms`, `0`), within `range`. Negative ones are refused with their text.
 pub fn duration(token: &Token, what: &str, range: RangeInclusive<Duration>, diagnostics: &mut Diagnostics) -> Option<Duration> {
     let read = parse_duration(&token.text);
     within(token, what, range, read, diagnostics)
+}
+
+/// [`duration`]; one outside the range becomes its nearest bound, with a warning. Zero, where it is not in the range, and negative ones are
+/// refused all the same.
+pub fn nearest_duration(
+    token: &Token,
+    what: &str,
+    range: RangeInclusive<Duration>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Duration> {
+    match parse_duration(&token.text) {
+        Ok(value) if !range.contains(&value) && !value.is_zero() => {
+            let nearest = value.clamp(*range.start(), *range.end());
+            let compared = if value < nearest { "less" } else { "more" };
+            let message = format!("{} is {compared} than {what} can be", quote(&token.text));
+            used_instead(token, &message, CorefileDuration(nearest), diagnostics);
+            Some(nearest)
+        }
+        read => within(token, what, range, read, diagnostics),
+    }
+}
+
+/// [`nearest_duration`] from zero on, where a negative one stands for zero.
+pub fn duration_or_zero(token: &Token, what: &str, most: Duration, diagnostics: &mut Diagnostics) -> Option<Duration> {
+    if parse_duration(&token.text) == Err(DurationError::Negative) {
+        used_instead(token, &format!("{} is negative, which {what} cannot be", quote(&token.text)), "0s", diagnostics);
+        return Some(Duration::ZERO);
+    }
+    nearest_duration(token, what, Duration::ZERO..=most, diagnostics)
+}
+
+fn used_instead(token: &Token, why: &str, instead: impl fmt::Display, diagnostics: &mut Diagnostics) {
+    diagnostics
+        .warning(token.span, format!("{why}: {instead} is used instead"))
+        .help(format!("write `{instead}`, or what you mean"));
 }
 
 /// Seconds as a bare number, or a Go duration.
@@ -85,7 +130,7 @@ fn within(
     None
 }
 
-fn is_digits(text: &str) -> bool {
+pub(super) fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit())
 }
 
@@ -105,33 +150,17 @@ pub fn zones(token: &Token, diagnostics: &mut Diagnostics) -> Option<Vec<Name>> 
     Some(read.zones)
 }
 
-/// `host:port`, `:port`, `[v6]:port` of a listener for HTTP. The host is an IP address or `localhost` (127.0.0.1). An empty
-/// host is the unspecified IPv6 address: as with Go's listeners it stands for all addresses of both families.
-pub fn listen_address(token: &Token, diagnostics: &mut Diagnostics) -> Option<SocketAddr> {
-    const EXAMPLES: &str = "write an address and a port: `127.0.0.1:9153`, `[::1]:9153`, or `:9153` for all addresses";
-    let text = token.text.as_str();
-    let mut refuse = |why: String| {
-        diagnostics.error(token.span, format!("{} is not a listen address: {why}", quote(text))).help(EXAMPLES);
-        None
-    };
-    let Some((host, port)) = text.rsplit_once(':').filter(|_| !text.ends_with(']') && text.parse::<Ipv6Addr>().is_err()) else {
-        return refuse("the port is missing".to_owned());
-    };
-    let Some(port) = port.parse::<u16>().ok().filter(|_| is_digits(port)) else {
-        return refuse(format!("the port {} is not a number between 0 and 65535", quote(port)));
-    };
-    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let address = match (host, bracketed) {
-        ("", _) => Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
-        ("localhost", _) => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        (_, Some(host)) => host.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
-        (_, None) if host.parse::<Ipv6Addr>().is_ok() => return refuse("an IPv6 address needs brackets".to_owned()),
-        (_, None) => host.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
-    };
-    match address {
-        Some(address) => Some(SocketAddr::new(address, port)),
-        None => refuse(format!("{} is no IP address", quote(host))),
+/// [`zones`] of a list in which malformed ones are passed over, with a warning, as the reference does.
+pub fn zones_or_none(token: &Token, diagnostics: &mut Diagnostics) -> Vec<Name> {
+    let mut found = Diagnostics::default();
+    let names = zones(token, &mut found);
+    if names.is_some() {
+        diagnostics.extend(found);
+    } else if let Some(wrong) = found.iter().last() {
+        let warning = diagnostics.warning(token.span, format!("{}: it is ignored", wrong.message));
+        warning.help.clone_from(&wrong.help);
     }
+    names.unwrap_or_default()
 }
 
 /// The arguments as an array if there are exactly as many as `N`; else a diagnostic that shows `usage`.
@@ -160,6 +189,25 @@ pub fn no_arguments(directive: &Directive, diagnostics: &mut Diagnostics) {
         diagnostics
             .error(argument.span, format!("{} takes no argument", quote(name)))
             .help(format!("take away {}", quote(&argument.text)));
+    }
+}
+
+/// Warns of arguments after the last that is heeded.
+pub fn ignored_arguments(extra: &[Token], usage: &str, diagnostics: &mut Diagnostics) {
+    if let Some(first) = extra.first() {
+        diagnostics
+            .warning(first.span, format!("{} and what follows on this line is ignored", quote(&first.text)))
+            .help(format!("write `{usage}`"));
+    }
+}
+
+/// Warns of a block where a directive takes none and the reference does not look.
+pub fn ignored_options(directive: &Directive, diagnostics: &mut Diagnostics) {
+    if let Some(option) = directive.options.first() {
+        let name = &directive.keyword.text;
+        diagnostics
+            .warning(option.name.span, format!("{} takes no block: it is ignored", quote(name)))
+            .help("take the braces and what is between them away");
     }
 }
 

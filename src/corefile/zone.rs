@@ -18,35 +18,49 @@ pub(super) struct ZoneText {
     pub port: Option<u16>,
 }
 
-/// Reads `[scheme://]zone[:port]`.
+/// Reads `[scheme://]zone[:port]` as the reference does: what is neither a scheme, nor a port, nor a CIDR belongs to the name. Such a name hardly
+/// anybody asks for, which a warning tells.
 pub(super) fn read_zones(text: &str, span: Span, diagnostics: &mut Diagnostics) -> Option<ZoneText> {
-    let (scheme, rest) = text.split_once("://").unwrap_or(("dns", text));
-    if !SCHEMES.contains(&scheme) {
-        let help = match nearest(scheme, SCHEMES) {
-            Some(near) => format!("did you mean `{near}://`?"),
-            None => format!("a scheme is one of {}; without one it is dns", SCHEMES.join(", ")),
-        };
-        diagnostics.error(span, format!("unknown scheme {}", quote(scheme))).help(help);
-        return None;
-    }
+    let (scheme, rest) = split_scheme(text, span, diagnostics);
     let (zone, port) = split_port(rest, span, diagnostics)?;
-    let zones = match read_cidr(zone, span, diagnostics)? {
-        Some(network) => reverse_zones(network),
-        None => vec![zone.to_ascii_lowercase()],
+    let zones = match zone.parse::<IpNet>() {
+        Ok(network) => reverse_zones(network.trunc()),
+        Err(_) => vec![zone.to_ascii_lowercase()],
     };
     let mut names = Vec::with_capacity(zones.len());
     for zone in &zones {
         match Name::parse(zone) {
             Ok(name) => names.push(name),
             Err(error) => {
-                diagnostics
-                    .error(span, format!("{} is not a domain name: {error}", quote(zone)))
-                    .help("a zone is a name such as `cluster.local`, `.` for all names, or a CIDR such as `10.0.0.0/8`");
+                let help = match zone.strip_suffix('{') {
+                    Some(word) => format!("put a space before the brace: `{word} {{`"),
+                    None => {
+                        "a zone is a name such as `cluster.local`, `.` for all names, or a CIDR such as `10.0.0.0/8`".to_owned()
+                    }
+                };
+                diagnostics.error(span, format!("{} is not a domain name: {error}", quote(zone))).help(help);
                 return None;
             }
         }
     }
+    if zone.parse::<IpNet>().is_err() {
+        tell_odd_name(text, zone, port, span, diagnostics);
+    }
     Some(ZoneText { scheme: scheme.to_owned(), zones: names, port })
+}
+
+/// The scheme, and what follows it; a word that is no scheme is left where it is.
+fn split_scheme<'a>(text: &'a str, span: Span, diagnostics: &mut Diagnostics) -> (&'a str, &'a str) {
+    let Some((scheme, rest)) = text.split_once("://") else { return ("dns", text) };
+    if SCHEMES.contains(&scheme) {
+        return (scheme, rest);
+    }
+    let help = match nearest(scheme, SCHEMES) {
+        Some(near) => format!("did you mean `{near}://`?"),
+        None => format!("a scheme is one of {}; without one it is dns", SCHEMES.join(", ")),
+    };
+    diagnostics.warning(span, format!("{} is no scheme and is read as part of the zone's name", quote(scheme))).help(help);
+    ("dns", text)
 }
 
 fn split_port<'a>(text: &'a str, span: Span, diagnostics: &mut Diagnostics) -> Option<(&'a str, Option<u16>)> {
@@ -54,25 +68,19 @@ fn split_port<'a>(text: &'a str, span: Span, diagnostics: &mut Diagnostics) -> O
         diagnostics.error(span, "a zone is missing").help("write a zone such as `cluster.local`, or `.` for all names");
         return None;
     }
-    if let Ok(address) = text.parse::<Ipv6Addr>() {
-        diagnostics
-            .error(span, format!("the address {address} needs a prefix length to be a reverse zone"))
-            .help(format!("write `{address}/128`"));
-        return None;
-    }
-    // A colon inside an IPv6 CIDR stands before its slash.
-    let (zone, port) = match text.rsplit_once(':') {
-        Some((zone, port)) if !port.contains('/') => (zone, port),
-        _ => return Some((text, None)),
-    };
+    let Some((zone, port)) = text.rsplit_once(':') else { return Some((text, None)) };
     if port.is_empty() {
         diagnostics
             .error(span, format!("a port is missing after the colon of {}", quote(text)))
             .help(format!("write `{zone}`, or `{zone}:53`"));
         return None;
     }
-    let number = port.parse::<u16>().ok().filter(|_| !port.starts_with('+'));
-    if number.is_none() {
+    let digits = port.strip_prefix(['-', '+']).unwrap_or(port);
+    if digits.is_empty() || !digits.bytes().all(|octet| octet.is_ascii_digit()) {
+        return Some((text, None));
+    }
+    let number = port.parse::<u16>();
+    if number.is_err() {
         diagnostics
             .error(span, format!("{} is not a port: it must be a number between 0 and 65535", quote(port)))
             .help("a key is written `zone:port`, for example `.:53`");
@@ -84,27 +92,33 @@ fn split_port<'a>(text: &'a str, span: Span, diagnostics: &mut Diagnostics) -> O
             .help(format!("write `.{text}` for all names"));
         return None;
     }
-    Some((zone, number))
+    Some((zone, number.ok()))
 }
 
-/// `Some(None)` if it is no CIDR but may be a name; names such as `0/25.2.0.192.in-addr.arpa` hold slashes (RFC 2317).
-fn read_cidr(zone: &str, span: Span, diagnostics: &mut Diagnostics) -> Option<Option<IpNet>> {
-    if let Ok(network) = zone.parse::<IpNet>() {
-        return Some(Some(network.trunc()));
-    }
-    if let Ok(address) = zone.parse::<Ipv4Addr>() {
-        diagnostics
-            .warning(span, format!("{} is read as a domain name", quote(zone)))
-            .help(format!("write `{address}/32` for its reverse zone"));
-    }
+/// Tells of a zone that is a name only because it is nothing else. Names such as `0/25.2.0.192.in-addr.arpa` hold slashes (RFC 2317).
+fn tell_odd_name(text: &str, zone: &str, port: Option<u16>, span: Span, diagnostics: &mut Diagnostics) {
     let is_address = zone.rsplit_once('/').is_some_and(|(address, _)| address.parse::<IpAddr>().is_ok());
-    if is_address || zone.contains(':') {
+    let read_as = match port {
+        Some(port) => format!("{} is read as the name {} and the port {port}", quote(text), quote(zone)),
+        None => format!("{} is read as a domain name", quote(zone)),
+    };
+    let help = if let Some(word) = zone.strip_suffix('{') {
         diagnostics
-            .error(span, format!("{} is neither a CIDR nor a domain name", quote(zone)))
-            .help("a CIDR is an address and a prefix length up to 32 (IPv4) or 128 (IPv6): `10.0.0.0/8`, `2001:db8::/32`");
-        return None;
-    }
-    Some(None)
+            .warning(span, format!("the brace is read as part of the zone's name: {} serves no query", quote(zone)))
+            .help(format!("put a space before it: `{word} {{`"));
+        return;
+    } else if let Ok(address) = text.parse::<Ipv6Addr>() {
+        format!("write `{address}/128` for its reverse zone")
+    } else if let Ok(address) = zone.parse::<Ipv4Addr>() {
+        format!("write `{address}/32` for its reverse zone")
+    } else if is_address {
+        "a CIDR is an address and a prefix length up to 32 (IPv4) or 128 (IPv6): `10.0.0.0/8`, `2001:db8::/32`".to_owned()
+    } else if zone.contains(':') && !zone.contains("://") {
+        "a port is a number after the colon: `example.org:53`".to_owned()
+    } else {
+        return;
+    };
+    diagnostics.warning(span, read_as).help(help);
 }
 
 /// The reverse zones that together cover `network`, whose host bits are zero.

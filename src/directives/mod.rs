@@ -48,7 +48,7 @@ pub struct Keyword {
 /// What we can do with a keyword.
 pub enum Support {
     /// Built here. `parse` reads one occurrence into the block.
-    Here { parse: Parse, repeats: bool },
+    Here { parse: Parse, repeats: Repeats },
     /// The reference has it, we do not: refused with those words.
     Missing {
         /// It is never to be here; else not yet.
@@ -58,6 +58,19 @@ pub enum Support {
     },
 }
 
+/// What a directive means that stands in a server block again, as in the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeats {
+    /// It is refused.
+    Never,
+    /// Each counts.
+    Each,
+    /// The first counts, the others are not looked at.
+    FirstCounts,
+    /// Each is read, and where they differ the last counts.
+    LastCounts,
+}
+
 /// Reads one occurrence of a directive into its block, and reports everything that is wrong with it.
 pub type Parse = fn(&Directive, &mut BlockConfig, &mut ParseContext<'_>);
 
@@ -65,7 +78,7 @@ impl Keyword {
     const fn here(name: &'static str, parse: Parse, is_plugin: bool) -> Self {
         Self {
             name,
-            support: Support::Here { parse, repeats: false },
+            support: Support::Here { parse, repeats: Repeats::Never },
             is_plugin,
             any_class: false,
             answer_source: Directive::to_string,
@@ -78,10 +91,27 @@ impl Keyword {
         self
     }
 
+    /// Whether it belongs to the reference's build: to what cmd/node-cache/main.go of kubernetes-sigs/node-local-dns imports, and what that imports.
+    pub fn is_of_reference(&self) -> bool {
+        REFERENCE_BUILD.contains(&self.name)
+    }
+
     /// May stand several times in a server block.
-    const fn repeatable(mut self) -> Self {
+    const fn repeatable(self) -> Self {
+        self.repeats(Repeats::Each)
+    }
+
+    const fn first_counts(self) -> Self {
+        self.repeats(Repeats::FirstCounts)
+    }
+
+    const fn last_counts(self) -> Self {
+        self.repeats(Repeats::LastCounts)
+    }
+
+    const fn repeats(mut self, how: Repeats) -> Self {
         if let Support::Here { repeats, .. } = &mut self.support {
-            *repeats = true;
+            *repeats = how;
         }
         self
     }
@@ -139,6 +169,32 @@ pub fn is_keyword_or_near(word: &str) -> bool {
     word == "import" || nearest(word, ORDER.iter().map(|keyword| keyword.name)).is_some()
 }
 
+/// The directives of the reference's build.
+const REFERENCE_BUILD: [&str; 22] = [
+    "bind",
+    "bufsize",
+    "cache",
+    "debug",
+    "dns64",
+    "dnstap",
+    "errors",
+    "forward",
+    "health",
+    "hosts",
+    "log",
+    "loadbalance",
+    "loop",
+    "metadata",
+    "pprof",
+    "prometheus",
+    "reload",
+    "rewrite",
+    "template",
+    "timeouts",
+    "trace",
+    "whoami",
+];
+
 /// Every keyword in the order in which their handlers stand in a chain.
 pub const ORDER: &[Keyword] = &[
     setting("root", root::parse).repeatable(),
@@ -151,19 +207,19 @@ pub const ORDER: &[Keyword] = &[
     not_yet("grpc_server"),
     not_yet("https"),
     not_yet("https3"),
-    setting("timeouts", timeouts::parse),
+    setting("timeouts", timeouts::parse).last_counts(),
     // Ours.
     setting("fairness", fairness::parse),
     setting("client_subnet", client_subnet::parse),
     setting("multisocket", multisocket::parse),
-    setting("reload", reload::parse),
+    setting("reload", reload::parse).first_counts(),
     plugin("nsid", nsid::parse),
-    plugin("bufsize", bufsize::parse),
+    plugin("bufsize", bufsize::parse).first_counts(),
     setting("bind", bind::parse).repeatable(),
-    setting("debug", debug::parse),
+    setting("debug", debug::parse).last_counts(),
     not_yet("trace"),
     setting("ready", ready::parse),
-    setting("health", health::parse),
+    setting("health", health::parse).last_counts(),
     not_yet("pprof"),
     plugin("shed", shed::parse),
     plugin("prometheus", prometheus::parse),
@@ -199,7 +255,7 @@ pub const ORDER: &[Keyword] = &[
     plugin("forward", forward::parse).repeatable().any_class().answers_by(forward::answer_source),
     missing("grpc", true, "upstreams are asked over UDP or TCP: write `forward ZONE ADDRESS...` in its place"),
     authoritative("erratic"),
-    plugin("whoami", whoami::parse),
+    plugin("whoami", whoami::parse).first_counts(),
     not_yet("on"),
     of_zones("sign"),
     missing(

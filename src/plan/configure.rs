@@ -2,7 +2,7 @@
 
 use crate::chain::{BlockConfig, Loaders, ParseContext};
 use crate::corefile::{Corefile, Diagnostics, Directive, ServerBlock, Span, nearest};
-use crate::directives::{Keyword, ORDER, Parse, Support};
+use crate::directives::{Keyword, ORDER, Parse, Repeats, Support};
 use crate::message::Name;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -23,6 +23,11 @@ pub(super) struct BlockPlan {
 }
 
 impl PlanConfig {
+    /// True if no server block serves anything.
+    pub fn serves_nothing(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
     /// Ports that are served on all addresses of the machine, sorted.
     pub fn on_all_addresses(&self) -> Vec<u16> {
         let sockets = self.blocks.iter().flat_map(|block| block.zones.iter().flat_map(|(_, port)| block.sockets_on(*port)));
@@ -44,6 +49,11 @@ pub fn configure(corefile: &Corefile, default_port: u16, loaders: Loaders<'_>) -
     let mut blocks = Vec::new();
     let mut served = Served::default();
     for block in &corefile.blocks {
+        if block.is_ignored {
+            // The reference looks at no more of it than that there are such directives.
+            block.directives.iter().for_each(|directive| _ = look_up(directive, &mut diagnostics));
+            continue;
+        }
         let plan = configure_block(block, default_port, loaders, &mut diagnostics);
         served.add(block, &plan, &mut diagnostics);
         blocks.push(plan);
@@ -73,13 +83,14 @@ fn configure_block(block: &ServerBlock, default_port: u16, loaders: Loaders<'_>,
     for (directive, (place, parse, repeats)) in directives {
         match first.entry(place) {
             Entry::Vacant(vacant) => _ = vacant.insert(directive.keyword.span),
-            Entry::Occupied(earlier) if !repeats => {
-                diagnostics
-                    .error(directive.keyword.span, format!("`{}` stands twice in one server block", directive.keyword.text))
-                    .help(format!("the first one is on line {}; keep one of them", earlier.get().line));
-                continue;
+            Entry::Occupied(earlier) => {
+                if repeats != Repeats::Each {
+                    tell_repetition(directive, earlier.get().line, repeats, diagnostics);
+                }
+                if matches!(repeats, Repeats::Never | Repeats::FirstCounts) {
+                    continue;
+                }
             }
-            Entry::Occupied(_) => {}
         }
         parse(directive, &mut config, &mut ParseContext { diagnostics, loaders, zones: &zones });
     }
@@ -100,8 +111,19 @@ fn answer_sources(block: &ServerBlock) -> String {
     block.directives.iter().filter_map(text).collect::<Vec<_>>().join("\n")
 }
 
-/// The directive's place in [`ORDER`], how it is read, and whether it may stand there several times.
-fn look_up(directive: &Directive, diagnostics: &mut Diagnostics) -> Option<(usize, Parse, bool)> {
+fn tell_repetition(directive: &Directive, first_line: u32, repeats: Repeats, diagnostics: &mut Diagnostics) {
+    let span = directive.keyword.span;
+    let message = format!("`{}` stands twice in one server block", directive.keyword.text);
+    let told = match repeats {
+        Repeats::FirstCounts => diagnostics.warning(span, format!("{message}: this one is ignored")),
+        Repeats::LastCounts => diagnostics.warning(span, format!("{message}: this one counts where they differ")),
+        Repeats::Never | Repeats::Each => diagnostics.error(span, message),
+    };
+    told.help(format!("the first one is on line {first_line}; keep one of them"));
+}
+
+/// The directive's place in [`ORDER`], how it is read, and what it means when it stands there again.
+fn look_up(directive: &Directive, diagnostics: &mut Diagnostics) -> Option<(usize, Parse, Repeats)> {
     let word = directive.keyword.text.as_str();
     let Some((place, keyword)) = ORDER.iter().enumerate().find(|(_, keyword)| keyword.name == word) else {
         let known = ORDER.iter().filter(|keyword| matches!(keyword.support, Support::Here { .. }));
@@ -112,6 +134,11 @@ fn look_up(directive: &Directive, diagnostics: &mut Diagnostics) -> Option<(usiz
         diagnostics.error(directive.keyword.span, format!("unknown directive `{word}`")).help(help);
         return None;
     };
+    if !keyword.is_of_reference() {
+        diagnostics
+            .beyond_reference(directive.keyword.span, format!("node-cache's build does not have the directive `{word}`"))
+            .help("take it out before you go back to node-cache, which refuses it");
+    }
     match keyword.support {
         Support::Here { parse, repeats } => Some((place, parse, repeats)),
         Support::Missing { is_for_good, instead } => {

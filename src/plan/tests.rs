@@ -1,6 +1,6 @@
 //! A Corefile's text to a plan, and messages through it.
 
-use super::{Dispatch, Listener, Plan, configure};
+use super::{Dispatch, Listener, Plan, PlanConfig, configure};
 use crate::chain::testing::{Nowhere, process};
 use crate::chain::{
     After, Answer, BatchClock, Chain, Exchange, Failure, FastPath, Handler, HitCounter, Loaders, Next, Observer, Outcome,
@@ -23,7 +23,16 @@ fn refusal(text: &str) -> String {
     let (tree, mut diagnostics) = corefile::parse(Path::new("Corefile"), text, &Nowhere);
     let (_, more) = configure(&tree, 53, Loaders { files: &Nowhere, interfaces: &Nowhere });
     diagnostics.extend(more);
+    diagnostics.retain(|diagnostic| diagnostic.severity != corefile::Severity::Portability);
     diagnostics.render(&tree.sources)
+}
+
+/// A configuration that has no error.
+fn config(text: &str) -> PlanConfig {
+    let (tree, diagnostics) = corefile::parse(Path::new("Corefile"), text, &Nowhere);
+    let (config, more) = configure(&tree, 53, Loaders { files: &Nowhere, interfaces: &Nowhere });
+    assert!(!diagnostics.has_errors() && !more.has_errors(), "{}", refusal(text));
+    config
 }
 
 fn plan(text: &str, process: &ProcessContext) -> Plan {
@@ -159,6 +168,34 @@ fn a_directive_may_stand_once_in_a_block_unless_it_repeats() {
     let said = refusal(".:53 {\n  cache\n  whoami\n  cache 30\n}\n");
     assert!(said.starts_with("Corefile:4:3: error: `cache` stands twice") && said.contains("line 2"), "{said}");
     assert_eq!(refusal(".:53 {\n  forward a. 192.0.2.1\n  forward . 192.0.2.2\n}\n"), "");
+}
+
+#[test]
+fn of_a_directive_that_stands_there_again_the_first_or_the_last_counts_as_in_the_reference() {
+    let reload = config(".:53 {\n  reload 5s 0s\n  reload nonsense\n  whoami\n}\n");
+    assert_eq!(reload.blocks[0].config.reload.map(|reload| reload.interval.as_secs()), Some(5));
+    let bufsize = config(".:53 {\n  bufsize 600\n  bufsize 700\n  whoami\n}\n");
+    assert_eq!(bufsize.blocks[0].config.udp_cap, Some(600));
+    let timeouts = config(".:53 {\n  timeouts {\n   read 1s\n   idle 7s\n  }\n  timeouts {\n   read 2s\n  }\n}\n");
+    let timeouts = timeouts.blocks[0].config.timeouts;
+    assert_eq!((timeouts.read.as_secs(), timeouts.idle.as_secs()), (2, 7));
+    let said = refusal(".:53 {\n  reload\n  reload\n  debug\n  debug\n}\n");
+    assert!(said.contains("Corefile:3:3: warning: `reload` stands twice in one server block: this one is ignored"), "{said}");
+    assert!(said.contains("Corefile:5:3: warning: `debug` stands twice") && said.contains("this one counts"), "{said}");
+}
+
+#[test]
+fn a_block_without_a_key_serves_nothing_and_its_options_are_not_looked_at() {
+    assert!(config("{\n whoami x\n}\n").serves_nothing());
+    assert!(refusal("{\n whomai\n}\n").contains("did you mean `whoami`?"));
+}
+
+#[test]
+fn directives_beyond_the_references_build_are_told_to_who_asks() {
+    let (tree, _) = corefile::parse(Path::new("Corefile"), ".:53 {\n  ready\n  cache\n  local\n}\n", &Nowhere);
+    let (_, diagnostics) = configure(&tree, 53, Loaders { files: &Nowhere, interfaces: &Nowhere });
+    let lines: Vec<u32> = diagnostics.iter().filter_map(|diagnostic| Some(diagnostic.span?.line)).collect();
+    assert!(!diagnostics.has_errors() && lines == [2, 4], "{diagnostics:?}");
 }
 
 #[test]

@@ -7,7 +7,6 @@
 
 mod case;
 mod compare;
-mod known;
 mod run;
 mod selftest;
 #[path = "../support/mod.rs"]
@@ -18,6 +17,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use support::known;
 use support::scope::missing_directive;
 use support::upstream::listed_rules;
 
@@ -27,7 +27,7 @@ const CASES_AT_A_TIME: usize = 4;
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(CASES_AT_A_TIME);
-    let (mut trials, left_out) = load(&known::failures());
+    let (mut trials, left_out) = load(&known::failures(&folder().join("../known_failures.json")));
     trials.extend(selftest::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list && !arguments.exact && !arguments.include_ignored && !left_out.is_empty() {
@@ -38,11 +38,10 @@ fn main() {
 
 /// Every case as a test, and the names of those left out by what they want: a directive, or an address.
 fn load(known: &BTreeMap<String, String>) -> (Vec<Trial>, BTreeMap<String, Vec<String>>) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/cases");
     let lists = Arc::new(listed_rules());
     let mut trials = Vec::new();
     let mut left_out: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let cases: Vec<Case> = files(&folder).iter().flat_map(|path| read::<Vec<Case>>(path)).collect();
+    let cases: Vec<Case> = files(&folder()).iter().flat_map(|path| read::<Vec<Case>>(path)).collect();
     let names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
     known::assert_names(known, &names);
     for case in cases {
@@ -51,7 +50,7 @@ fn load(known: &BTreeMap<String, String>) -> (Vec<Trial>, BTreeMap<String, Vec<S
             left_out.entry(want.clone()).or_default().push(case.name.clone());
         }
         let (name, lists, cause) = (case.name.clone(), lists.clone(), known.get(&case.name).cloned());
-        let kind = if cause.is_some() { "must fail" } else { "" };
+        let kind = known::kind(cause.as_ref());
         let trial = Trial::test(name, move || known::judge(run::run(&case, &lists), cause.as_deref()).map_err(Failed::from));
         trials.push(trial.with_ignored_flag(missing.is_some()).with_kind(kind));
     }
@@ -62,6 +61,10 @@ fn load(known: &BTreeMap<String, String>) -> (Vec<Trial>, BTreeMap<String, Vec<S
 fn want_of(case: &Case) -> Option<String> {
     let directive = || missing_directive(case.texts()).map(|directive| format!("`{directive}` is not built yet"));
     directive().or_else(|| Some(format!("this machine has no {}", case.address_out_of_reach()?)))
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/cases")
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {

@@ -2,8 +2,8 @@
 
 use crate::case::{Case, Expectation, Step};
 use crate::compare::{Answer, differences};
-use crate::known;
 use crate::support::client::{query, sum_of_series};
+use crate::support::known;
 use crate::support::scope::missing_directive;
 use crate::support::text::{format_record, parse_record};
 use hickory_proto::op::{Edns, Message, MessageType};

@@ -3,6 +3,7 @@
 
 use super::tools::{require, tool};
 use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -30,6 +31,21 @@ impl Namespace {
         let namespace = Self { holder };
         assert_eq!(line, "ready\n", "no network namespace here: are user namespaces allowed (kernel.unprivileged_userns_clone)?");
         namespace
+    }
+
+    /// Gives loopback more addresses.
+    pub fn add_addresses(&self, addresses: impl IntoIterator<Item = IpAddr>) {
+        let lines = addresses.into_iter().filter(|address| !address.is_loopback() && !address.is_unspecified());
+        let script: String = lines.map(|address| format!("ip address replace {address} dev lo\n")).collect();
+        let status = self.command("sh").args(["-ec", &script]).status().expect("a shell runs");
+        assert!(status.success(), "{script}: {status}");
+    }
+
+    /// A command that runs inside, in `folder`.
+    pub fn command_in(&self, folder: &Path, program: impl AsRef<Path>) -> Command {
+        let mut command = self.command("sh");
+        command.args(["-c", "cd \"$0\" && exec \"$@\""]).arg(folder).arg(program.as_ref());
+        command
     }
 
     /// A command that runs inside.

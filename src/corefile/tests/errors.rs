@@ -16,7 +16,7 @@ fn an_error_shows_place_line_caret_and_help() {
 
 #[test]
 fn all_errors_of_a_file_are_told_at_once_in_order() {
-    let text = "a:x {\n import nope\n}\n}\nb. {\n {\n }\n whoami\n}\nc..d {\n}\nfoo://e {\n}\n";
+    let text = "a:x {\n import nope\n}\n}\nb. {\n {\n }\n whoami\n}\nc..d {\n}\ne:99999 {\n}\n";
     let heads = heads(text);
     let places: Vec<&str> = heads.iter().map(|head| head.split(": ").next().unwrap()).collect();
     assert_eq!(places, ["1:1", "2:9", "4:1", "6:2", "10:1", "12:1"], "{heads:#?}");
@@ -56,19 +56,38 @@ fn keys_on_two_lines_without_a_comma_are_explained() {
 
 #[test]
 fn a_brace_without_a_space_before_it_is_told_and_taken_as_meant() {
-    let (corefile, diagnostics) = Memory::default().parse(".:53{\n forward . x{\n  max_fails 3}\n}\n");
+    let (corefile, diagnostics) = Memory::default().parse(".:53 {\n forward . x{\n  max_fails 3}\n}\n");
     assert_eq!(show(&corefile.blocks), "dns://.:53 [<forward> <.> <x> { <max_fails> <3> }]");
-    assert_eq!(diagnostics.len(), 3);
+    assert_eq!(diagnostics.len(), 2);
     assert!(
         diagnostics
             .render(&corefile.sources)
-            .starts_with("/etc/Corefile:1:1: error: a space is missing before the brace in `.:53{`")
+            .starts_with("/etc/Corefile:2:12: error: a space is missing before the brace in `x{`")
     );
 }
 
 #[test]
-fn stray_closing_braces_are_errors_but_only_doubtful_after_a_block_without_braces() {
-    assert_eq!(heads(". {\n}\n}\n"), ["3:1: error: this brace closes nothing"]);
+fn a_brace_glued_to_a_key_is_part_of_its_name_as_in_the_reference() {
+    for (key, zone) in [("a.org{", "a.org{."), ("a.org:53{", "a.org:53{."), ("b a.org{", "a.org{.")] {
+        let (corefile, diagnostics) =
+            Memory::default().parse(&format!("{key}\n forward . x {{\n  max_fails 3\n }}\n}}\nc {{\n whoami\n}}\n"));
+        let report = diagnostics.render(&corefile.sources);
+        assert!(!diagnostics.has_errors() && diagnostics.len() == 1, "{report}");
+        assert!(
+            report.contains("the brace is read as part of the zone's name") && report.contains("put a space before it"),
+            "{report}"
+        );
+        let zones: Vec<String> = corefile.blocks[0].keys.iter().map(|key| key.zone.to_string()).collect();
+        assert_eq!((zones.last(), corefile.blocks.len()), (Some(&zone.to_owned()), 2));
+    }
+    let report = report(".:53{\n whoami\n}\n");
+    assert!(report.contains("1:1: error: `.:53{` is not a domain name") && report.contains("`.:53 {`"), "{report}");
+}
+
+#[test]
+fn stray_closing_braces_are_errors_but_at_the_end_and_after_a_block_without_braces() {
+    assert_eq!(heads(". {\n}\n}\n"), ["3:1: warning: this brace closes nothing and is ignored"]);
+    assert_eq!(heads(". {\n}\n}\na {\n}\n"), ["3:1: error: this brace closes nothing"]);
     assert_eq!(heads(".\nwhoami\n}\n"), ["3:1: warning: this brace closes a block that none opened"]);
 }
 
@@ -85,8 +104,12 @@ fn words_after_a_closing_brace_are_refused() {
 }
 
 #[test]
-fn a_block_without_a_key_or_name_is_refused() {
-    assert_eq!(heads("{\n whoami\n}"), ["1:1: error: a server block without a key"]);
+fn a_block_without_a_key_is_ignored_and_one_without_a_name_refused() {
+    for text in ["{\n whoami\n}", "\"\" {\n whoami\n}"] {
+        assert_eq!(heads(text), ["1:1: warning: a server block without a key serves nothing and is ignored"]);
+        assert!(Memory::default().parse(text).0.blocks[0].is_ignored);
+    }
+    assert!(!tree("\"\" a {\n}")[0].is_ignored);
     assert_eq!(heads(". {\n cache {\n  {\n  }\n }\n}"), ["3:3: error: a block without a name before it"]);
 }
 
@@ -112,24 +135,40 @@ fn keys_that_are_no_zones_are_told() {
     for (key, says) in [
         (":53", "a zone is missing before `:53`"),
         (".:", "a port is missing after the colon"),
-        ("a:b", "`b` is not a port"),
         (".:-1", "`-1` is not a port"),
-        (".:+53", "`+53` is not a port"),
         (".:65536", "`65536` is not a port"),
         ("a..b", "is not a domain name"),
-        ("2001:db8::1", "needs a prefix length"),
-        ("10.0.0.0/33", "neither a CIDR nor a domain name"),
-        ("2001:db8::/129", "neither a CIDR nor a domain name"),
-        ("2001:db8/32", "neither a CIDR nor a domain name"),
-        ("htps://a", "did you mean `https://`?"),
-        ("foo://a", "unknown scheme `foo`"),
         ("dns://", "a zone is missing"),
-        ("\"\"", "a zone is missing"),
     ] {
         let report = report(&format!("{key} {{\n}}"));
         assert!(report.starts_with("/etc/Corefile:1:1: error: ") && report.contains(says), "{key}: {report}");
     }
     assert!(report(&format!("{} {{\n}}", "a".repeat(64))).contains("is not a domain name"));
+}
+
+#[test]
+fn what_is_no_scheme_port_or_cidr_belongs_to_the_name_as_in_the_reference() {
+    for (key, zone, says) in [
+        ("a:b", "dns://a:b.", "a port is a number"),
+        ("2001:db8::1", "dns://2001:db8:.:1", "2001:db8::1/128"),
+        ("10.0.0.0/33", "dns://10.0.0.0/33.", "a CIDR is"),
+        ("2001:db8::/129", "dns://2001:db8::/129.", "a CIDR is"),
+        ("htps://a", "dns://htps://a.", "did you mean `https://`?"),
+        ("DNS://.:53", "dns://dns://.:53", "did you mean `dns://`?"),
+        ("foo://a", "dns://foo://a.", "`foo` is no scheme"),
+    ] {
+        let (corefile, diagnostics) = Memory::default().parse(&format!("{key} {{\n}}"));
+        let report = diagnostics.render(&corefile.sources);
+        assert!(report.starts_with("/etc/Corefile:1:1: warning: ") && report.contains(says), "{key}: {report}");
+        assert_eq!(show(&corefile.blocks), format!("{zone} []"), "{key}");
+    }
+}
+
+#[test]
+fn what_the_reference_does_not_take_is_told_apart() {
+    assert_eq!(Memory::default().not_portable(". {\n forward . a \\\n b\n}"), [(2, 14)]);
+    assert_eq!(Memory::default().not_portable("(s) {\n x {args[0]}\n}\n. {\n import s a\n}"), [(5, 11)]);
+    assert!(Memory::default().not_portable("(s) {\n whoami\n}\n. {\n import s\n}").is_empty());
 }
 
 #[test]
@@ -215,7 +254,7 @@ fn a_report_of_very_many_errors_ends_after_a_thousand() {
 fn errors_of_imported_files_name_that_file() {
     let memory = Memory::with(&[("/etc/a", "whoami\n}\n")]);
     let report = memory.report(". {\n import a\n}\n");
-    assert!(report.contains("/etc/Corefile:3:1: error: this brace closes nothing"), "{report}");
+    assert!(report.contains("/etc/Corefile:3:1: warning: this brace closes nothing"), "{report}");
     let memory = Memory::with(&[("/etc/a", "forward . x {\n")]);
     assert!(memory.report(". {\n import a\n}\n").contains("error: this block is never closed"));
 }
@@ -227,7 +266,7 @@ fn what_concerns_no_place_comes_first_and_names_the_corefile() {
     assert!(
         diagnostics
             .render(&corefile.sources)
-            .starts_with("/etc/Corefile: error: nothing to serve\n   = help: add a block\n/etc/Corefile:1:1: error")
+            .starts_with("/etc/Corefile: error: nothing to serve\n   = help: add a block\n/etc/Corefile:1:1: warning")
     );
 }
 

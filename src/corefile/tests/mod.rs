@@ -4,7 +4,7 @@ mod imports;
 mod properties;
 mod values;
 
-use super::{Corefile, Diagnostics, Loader, OptionLine, ServerBlock, Token};
+use super::{Corefile, Diagnostics, Loader, OptionLine, ServerBlock, Severity, Token};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,8 +25,17 @@ impl Memory {
         self.variables.insert(name.to_owned(), value.to_owned());
         self
     }
+    /// What is not portable is told of by [`Memory::not_portable`].
     fn parse(&self, text: &str) -> (Corefile, Diagnostics) {
-        super::parse(Path::new("/etc/Corefile"), text, self)
+        let (corefile, mut diagnostics) = super::parse(Path::new("/etc/Corefile"), text, self);
+        diagnostics.retain(|diagnostic| diagnostic.severity != Severity::Portability);
+        (corefile, diagnostics)
+    }
+    /// Places of what the reference does not take.
+    fn not_portable(&self, text: &str) -> Vec<(u32, u32)> {
+        let (_, diagnostics) = super::parse(Path::new("/etc/Corefile"), text, self);
+        let told = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Portability);
+        told.filter_map(|diagnostic| diagnostic.span).map(|span| (span.line, span.column)).collect()
     }
     /// The tree of a text without errors or warnings.
     fn tree(&self, text: &str) -> Vec<ServerBlock> {

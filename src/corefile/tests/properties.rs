@@ -1,5 +1,5 @@
 use super::*;
-use crate::corefile::{FileId, Span};
+use crate::corefile::{FileId, Span, listen_address};
 use proptest::prelude::*;
 
 /// Text made of what the grammar knows, so that its corners are met.
@@ -115,9 +115,9 @@ proptest! {
             duration(&token, "x", Duration::ZERO..=Duration::MAX, &mut diagnostics).is_none(),
             seconds_or_duration(&token, "x", Duration::ZERO..=Duration::MAX, &mut diagnostics).is_none(),
             zones(&token, &mut diagnostics).is_none(),
-            listen_address(&token, &mut diagnostics).is_none(),
+            listen_address(&token, &memory(""), &mut diagnostics).is_none(),
         ];
-        let errors = diagnostics.iter().filter(|diagnostic| !diagnostic.warning).count();
+        let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == crate::corefile::Severity::Error).count();
         prop_assert_eq!(errors, refused.iter().filter(|refused| **refused).count());
     }
 
@@ -134,7 +134,7 @@ proptest! {
             text += "}\n";
             let shown: Vec<String> = zones.iter().map(|zone| format!("dns://{zone}.{port}")).collect();
             let directives = lines.into_iter().map(|line| crate::corefile::Directive { keyword: line.name, arguments: line.arguments, options: line.block });
-            let body = show(&[ServerBlock { keys: Vec::new(), directives: directives.collect() }]);
+            let body = show(&[ServerBlock { keys: Vec::new(), directives: directives.collect(), is_ignored: false }]);
             expected.push(shown.join(" ") + &body);
         }
         let (corefile, diagnostics) = Memory::default().parse(&text);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::corefile::value::*;
-use crate::corefile::{Directive, FileId, Span};
+use crate::corefile::{Directive, FileId, Span, listen_address};
 use std::time::Duration;
 
 const ANY: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::MAX;
@@ -121,33 +121,99 @@ fn zones_are_names_or_cidrs_in_lower_case() {
 
 #[test]
 fn listen_addresses_have_a_port_and_may_lack_a_host() {
-    let read_address =
-        |text: &str| read(|diagnostics| listen_address(&token(text), diagnostics)).map(|address| address.to_string());
+    let read_address = |text: &str| {
+        let read = read(|diagnostics| listen_address(&token(text), &Memory::default(), diagnostics));
+        read.map(|address| address.address().expect("it is somewhere").to_string())
+    };
     for (text, address) in [
         (":9153", "[::]:9153"),
         ("127.0.0.1:9153", "127.0.0.1:9153"),
         ("[::1]:9153", "[::1]:9153"),
         ("localhost:8080", "127.0.0.1:8080"),
         ("0.0.0.0:0", "0.0.0.0:0"),
+        (":http", "[::]:80"),
+        ("[1.2.3.4]:80", "1.2.3.4:80"),
     ] {
         assert_eq!(read_address(text).as_deref(), Ok(address));
     }
     for (text, says) in [
         ("", "the port is missing"),
         ("127.0.0.1", "the port is missing"),
-        ("::1", "the port is missing"),
+        ("::1", "needs brackets"),
         ("[::1]", "the port is missing"),
         ("2001:db8:1:1:1:1:1:1:80", "needs brackets"),
-        (":99999", "`99999`"),
-        (":-1", "`-1`"),
-        (":+1", "`+1`"),
-        ("a.example:80", "`a.example` is no IP address"),
-        ("[1.2.3.4]:80", "is no IP address"),
-        ("300.1.1.1:80", "`300.1.1.1`"),
+        ("a]:80", "bracket"),
     ] {
         let error = read_address(text).unwrap_err();
         assert!(error.contains(says), "{text}: {error}");
     }
+}
+
+/// A listen address, and what is warned of.
+fn read_lenient(text: &str, files: &Memory) -> (Option<String>, String) {
+    let mut diagnostics = Diagnostics::default();
+    let read = listen_address(&token(text), files, &mut diagnostics).expect("it is taken");
+    assert!(!diagnostics.has_errors());
+    let said = diagnostics.iter().map(|diagnostic| diagnostic.message.clone()).collect();
+    (read.address().map(|address| address.to_string()), said)
+}
+
+#[test]
+fn a_port_that_is_none_serves_nowhere_with_a_warning() {
+    for text in [":99999", ":-1", ":+1", ":x", "127.0.0.1:", ":"] {
+        let (address, said) = read_lenient(text, &Memory::default());
+        assert!(address.is_none() && said.contains("nothing is served"), "{text}: {said}");
+    }
+}
+
+#[test]
+fn a_host_is_looked_up_in_etc_hosts_and_else_stands_for_all_addresses() {
+    let hosts = "# the node\n::1 localhost node.example\n10.0.0.7\tNode.Example other # node.test\nnonsense node.test\n";
+    let files = Memory::with(&[("/etc/hosts", hosts)]);
+    assert_eq!(read_lenient("node.example:9253", &files), (Some("10.0.0.7:9253".to_owned()), String::new()));
+    for text in ["node.test:80", "*:80", "300.1.1.1:80", "__PILLAR__LOCAL__DNS__:80"] {
+        let (address, said) = read_lenient(text, &files);
+        assert_eq!(address.as_deref(), Some("[::]:80"), "{text}");
+        assert!(said.contains("all addresses are served instead"), "{text}: {said}");
+    }
+}
+
+#[test]
+fn values_beyond_their_range_become_its_bound_with_a_warning_where_that_is_asked_for() {
+    let warned = |reading: &dyn Fn(&mut Diagnostics) -> Option<Duration>| {
+        let mut diagnostics = Diagnostics::default();
+        let value = reading(&mut diagnostics);
+        (value.map(|value| value.as_millis()), diagnostics.has_errors(), diagnostics.len())
+    };
+    let range = Duration::from_millis(1)..=Duration::from_secs(60);
+    let nearest = |text: &'static str| warned(&|found| nearest_duration(&token(text), "x", range.clone(), found));
+    assert_eq!(nearest("5s"), (Some(5_000), false, 0));
+    assert_eq!(nearest("2h"), (Some(60_000), false, 1));
+    assert_eq!(nearest("1us"), (Some(1), false, 1));
+    assert_eq!(nearest("-1s"), (None, true, 1));
+    assert_eq!(nearest("0s"), (None, true, 1));
+    assert_eq!(nearest("2"), (None, true, 1));
+    let or_zero = |text: &'static str| warned(&|found| duration_or_zero(&token(text), "x", Duration::from_secs(60), found));
+    assert_eq!(or_zero("-1s"), (Some(0), false, 1));
+    assert_eq!(or_zero("2h"), (Some(60_000), false, 1));
+    assert_eq!(or_zero("x"), (None, true, 1));
+    let number = |text: &str| {
+        let mut found = Diagnostics::default();
+        (number_at_most(&token(text), "x", 1..=9, &mut found), found.has_errors(), found.len())
+    };
+    assert_eq!(number("9"), (Some(9), false, 0));
+    assert_eq!(number("10"), (Some(9), false, 1));
+    assert_eq!(number("0"), (None, true, 1));
+    assert_eq!(number("-1"), (None, true, 1));
+    assert_eq!(number(&"9".repeat(30)), (None, true, 1));
+}
+
+#[test]
+fn malformed_zones_of_a_list_are_passed_over_with_a_warning() {
+    let mut found = Diagnostics::default();
+    assert!(zones_or_none(&token("a..b"), &mut found).is_empty());
+    assert_eq!(zones_or_none(&token("10.4.0.0/15"), &mut found).len(), 2);
+    assert!(!found.has_errors() && found.len() == 1, "{found:?}");
 }
 
 #[test]

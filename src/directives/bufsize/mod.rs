@@ -6,7 +6,7 @@ use crate::message::DEFAULT_UDP_SIZE;
 
 /// Reads one `bufsize` of a server block.
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
-    value::no_options(directive, context.diagnostics);
+    value::ignored_options(directive, context.diagnostics);
     let size = match directive.arguments.as_slice() {
         [] => Some(DEFAULT_UDP_SIZE),
         // RFC 6891 section 6.2.3 is why nothing below 512 is of use; above 4096 the reference goes along with section 6.2.5.
@@ -46,6 +46,8 @@ mod tests {
             assert!(said.contains("bufsize") && said.contains("512"), "{text}: {said}");
         }
         assert!(configure(parse, "bufsize 1232 1232").1.contains("Corefile:2:14"));
-        assert!(configure(parse, "bufsize {\n size 5\n}").1.contains("bufsize"));
+        let (block, said) = configure(parse, "bufsize {\n size 5\n}");
+        assert_eq!(block.udp_cap, Some(1232));
+        assert!(said.starts_with("Corefile:3:2: warning: "), "{said}");
     }
 }

@@ -29,7 +29,7 @@ use tokio::time::{MissedTickBehavior, interval_at};
 
 /// Reads one `cache` of a server block.
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
-    let config = parse::read(directive, context.diagnostics);
+    let Some(config) = parse::read(directive, context.diagnostics) else { return };
     block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(config) });
 }
 

@@ -48,7 +48,7 @@ fn parse_consolidate(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option
         diagnostics.error(line.name.span, "consolidate needs a duration and a regular expression").help(USAGE);
         return None;
     };
-    let period = value::duration(period, "the time to consolidate over", Duration::ZERO..=PERIOD_LIMIT, diagnostics);
+    let period = value::duration_or_zero(period, "the time to consolidate over", PERIOD_LIMIT, diagnostics);
     let regex = parse_regex(regex, diagnostics);
     let (level, shows_first) = parse_optional(optional, diagnostics)?;
     Some(Pattern { period: period?, regex: regex?, level, shows_first })

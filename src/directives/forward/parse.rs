@@ -99,12 +99,17 @@ fn read_option(line: &OptionLine, options: &mut ForwardOptions, except: &mut Vec
     match line.name.text.as_str() {
         "except" => {
             for token in at_least_one(line, "except NAME...", diagnostics) {
-                except.extend(value::zones(token, diagnostics).unwrap_or_default());
+                except.extend(value::zones_or_none(token, diagnostics));
             }
         }
         "force_tcp" => options.force_tcp |= flag(line, diagnostics),
         "prefer_udp" => options.prefer_udp |= flag(line, diagnostics),
-        "use_caps_for_id" => options.use_caps_for_id |= flag(line, diagnostics),
+        "use_caps_for_id" => {
+            diagnostics
+                .beyond_reference(line.name.span, "CoreDNS's forward has no option use_caps_for_id")
+                .help("take it out before you go back");
+            options.use_caps_for_id |= flag(line, diagnostics);
+        }
         "next_on_nodata" => options.next_on_nodata |= flag(line, diagnostics),
         "failfast_all_unhealthy_upstreams" => options.failfast_all_unhealthy_upstreams |= flag(line, diagnostics),
         "expire" => set(&mut options.expire, duration(line, Duration::ZERO..=YEAR, diagnostics)),
@@ -191,7 +196,7 @@ fn read_health_check(line: &OptionLine, options: &mut ForwardOptions, diagnostic
         return;
     };
     let range = Duration::ZERO..=Duration::from_secs(24 * 3600);
-    set(&mut options.probe_interval, value::duration(interval, "the interval of health checks", range, diagnostics));
+    set(&mut options.probe_interval, value::nearest_duration(interval, "the interval of health checks", range, diagnostics));
     options.probe_name = Name::root();
     while let Some((word, after)) = rest.split_first() {
         rest = after;
@@ -245,13 +250,13 @@ fn at_least_one<'a>(line: &'a OptionLine, usage: &str, diagnostics: &mut Diagnos
 
 fn duration(line: &OptionLine, range: std::ops::RangeInclusive<Duration>, diagnostics: &mut Diagnostics) -> Option<Duration> {
     let [token] = value::exactly(&line.name, &line.arguments, &format!("{} DURATION", line.name.text), diagnostics)?;
-    value::duration(token, &line.name.text, range, diagnostics)
+    value::nearest_duration(token, &line.name.text, range, diagnostics)
 }
 
-/// An option with one whole number of 32 bits.
+/// An option with one whole number, of which 32 bits are used.
 fn count(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<u32> {
     let [token] = value::exactly(&line.name, &line.arguments, &format!("{} NUMBER", line.name.text), diagnostics)?;
-    value::number(token, &line.name.text, 0..=u64::from(u32::MAX), diagnostics)?.try_into().ok()
+    value::number_at_most(token, &line.name.text, 0..=u64::from(u32::MAX), diagnostics)?.try_into().ok()
 }
 
 fn rcodes<'a>(line: &'a OptionLine, usage: &str, diagnostics: &mut Diagnostics) -> Vec<(Rcode, &'a Token)> {

@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 
 const DNS_PORT: u16 = 53;
+/// No socket can send there.
+const UNREACHABLE_PORT: u16 = 0;
 const SYSTEM_RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Schemes of CoreDNS and its plugins that are not plain DNS.
 const OTHER_SCHEMES: [&str; 6] = ["tls", "https", "https3", "quic", "grpc", "unix"];
@@ -48,7 +50,15 @@ pub fn read_target(token: &Token, context: &mut ParseContext<'_>) -> Option<Upst
         None => token.text.as_str(),
     };
     match read_address(text, DNS_PORT, context.loaders.files) {
-        Ok(Some(address)) => return Some(UpstreamTarget::Address(address)),
+        Ok(Some(address)) => {
+            if address.port() == UNREACHABLE_PORT {
+                context
+                    .diagnostics
+                    .warning(token.span, format!("{} has no port from 1 to 65535: this upstream is never reached", token.text))
+                    .help("IP, IP:PORT or [IPv6%INTERFACE]:PORT");
+            }
+            return Some(UpstreamTarget::Address(address));
+        }
         Ok(None) => {}
         Err(why) => {
             context.diagnostics.error(token.span, format!("{}: {why}", token.text)).help("IP, IP:PORT or [IPv6%INTERFACE]:PORT");
@@ -119,7 +129,7 @@ fn read_nameservers(token: &Token, path: &str, content: &str, context: &mut Pars
 }
 
 /// Reads `IP`, `IP:PORT`, `[IPv6]` or `[IPv6]:PORT`, where each IPv6 address may have a `%ZONE`. `Ok(None)` if `text` is none of these, an error if it is
-/// one that cannot be used.
+/// one that cannot be used. What is no port becomes one that nobody can be reached at: the reference takes such upstreams, and every query to them fails.
 fn read_address(text: &str, default_port: u16, files: &dyn Loader) -> Result<Option<SocketAddr>, String> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
@@ -139,9 +149,9 @@ fn read_address(text: &str, default_port: u16, files: &dyn Loader) -> Result<Opt
     };
     let Ok(ip) = ip.parse::<IpAddr>() else { return Ok(None) };
     let port = match port {
-        Some(port) => {
-            port.parse().ok().filter(|port| *port != 0).ok_or_else(|| format!("`{port}` is not a port (1 to 65535)"))?
-        }
+        // The one name of a service that Go, and so the reference, knows for DNS.
+        Some("domain") => DNS_PORT,
+        Some(port) => port.parse().unwrap_or(UNREACHABLE_PORT),
         None => default_port,
     };
     match (ip, zone) {

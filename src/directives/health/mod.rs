@@ -3,7 +3,7 @@
 mod poll;
 
 use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer, ParseContext, Part};
-use crate::corefile::{Directive, Token, value};
+use crate::corefile::{Directive, ListenAddress, Token, listen_address, value};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +23,14 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
             continue;
         }
         let Some([duration]) = value::exactly(&line.name, &line.arguments, "lameduck DURATION", diagnostics) else { continue };
-        if let Some(lameduck) = value::duration(duration, "the lameduck time", Duration::ZERO..=LONGEST_LAMEDUCK, diagnostics) {
+        if let Some(lameduck) = value::duration_or_zero(duration, "the lameduck time", LONGEST_LAMEDUCK, diagnostics) {
             block.lameduck = lameduck;
         }
     }
     let default = Token { text: DEFAULT_ADDRESS.to_owned(), span: directive.keyword.span };
+    let is_there = |part: &Part| part.keyword == KEYWORD;
     let token = match directive.arguments.as_slice() {
+        [] if block.parts.iter().any(is_there) => return,
         [] => &default,
         [address] => address,
         [_, extra, ..] => {
@@ -38,7 +40,10 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
             return;
         }
     };
-    let Some(address) = value::listen_address(token, diagnostics) else { return };
+    let address = listen_address(token, context.loaders.files, diagnostics).and_then(ListenAddress::address);
+    let Some(address) = address else { return };
+    // Written twice, the last address counts.
+    block.parts.retain(|part| !is_there(part));
     block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(Health { address }) });
 }
 
@@ -105,13 +110,30 @@ mod tests {
     }
 
     #[test]
+    fn written_twice_each_setting_that_is_written_last_counts() {
+        let (block, said) = configure(parse, "health :8091 {\n lameduck 5s\n}\nhealth 127.0.0.1:8092\nhealth");
+        assert_eq!((block.lameduck, said.as_str()), (Duration::from_secs(5), ""));
+        let built = build(&block, &ProcessContext::new(1, 0));
+        assert_eq!(built.endpoints[0].address, "127.0.0.1:8092".parse().unwrap());
+    }
+
+    #[test]
+    fn what_the_reference_does_not_heed_is_a_warning() {
+        let (block, said) = configure(parse, "health {\n lameduck -5s\n}");
+        assert_eq!((block.lameduck, block.parts.len()), (Duration::ZERO, 1));
+        assert!(said.starts_with("Corefile:3:11: warning: "), "{said}");
+        let (block, said) = configure(parse, "health 127.0.0.1:");
+        assert_eq!(block.parts.len(), 0);
+        assert!(said.starts_with("Corefile:2:8: warning: ") && said.contains("nothing is served"), "{said}");
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused() {
         for text in [
             "health 127.0.0.1",
             "health :8080 :8081",
             "health {\n lameduck\n}",
             "health {\n lameduck 5\n}",
-            "health {\n lameduck -5s\n}",
             "health {\n lamedcuk 5s\n}",
         ] {
             let (_, said) = configure(parse, text);

@@ -18,7 +18,8 @@ use std::sync::Arc;
 /// `prometheus ADDRESS`.
 #[derive(Debug, PartialEq, Eq)]
 struct Prometheus {
-    address: SocketAddr,
+    /// `None`: queries are counted, and nothing is served here.
+    address: Option<SocketAddr>,
 }
 
 impl Configured for Prometheus {
@@ -34,7 +35,7 @@ impl Configured for Prometheus {
         Ok(Built {
             observer: Some(Arc::new(report)),
             unmatched,
-            endpoints: vec![Endpoint { address: self.address, path: "/metrics", answer }],
+            endpoints: self.address.map(|address| Endpoint { address, path: "/metrics", answer }).into_iter().collect(),
             ..Built::default()
         })
     }

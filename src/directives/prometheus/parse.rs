@@ -2,7 +2,7 @@
 
 use super::Prometheus;
 use crate::chain::{BlockConfig, ParseContext, Part};
-use crate::corefile::{Directive, OptionLine, value};
+use crate::corefile::{Directive, ListenAddress, OptionLine, listen_address, value};
 use std::net::{Ipv4Addr, SocketAddr};
 
 /// `localhost:9153`, the port registered for CoreDNS exporters.
@@ -11,8 +11,8 @@ const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Add
 /// Reads one `prometheus` of a server block.
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let address = match directive.arguments.as_slice() {
-        [] => Some(DEFAULT_ADDRESS),
-        [address] => value::listen_address(address, context.diagnostics),
+        [] => Some(ListenAddress::At(DEFAULT_ADDRESS)),
+        [address] => listen_address(address, context.loaders.files, context.diagnostics),
         [_, extra, ..] => {
             context
                 .diagnostics
@@ -25,7 +25,7 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
         parse_option(line, context);
     }
     if let Some(address) = address {
-        let configured = Box::new(Prometheus { address });
+        let configured = Box::new(Prometheus { address: address.address() });
         block.parts.push(Part { keyword: "prometheus", span: directive.keyword.span, configured });
     }
 }

@@ -12,7 +12,7 @@ fn address_of(lines: &str) -> Option<String> {
     assert_eq!(diagnostics, "");
     let part = block.parts.first()?;
     let configured = <dyn Any>::downcast_ref::<Prometheus>(&*part.configured).expect("a Prometheus part");
-    Some(configured.address.to_string())
+    Some(configured.address?.to_string())
 }
 
 #[test]
@@ -43,6 +43,14 @@ fn runtime_metrics_is_taken_with_a_warning() {
     let (block, diagnostics) = configure(parse, "  prometheus {\n    runtime_metrics\n  }");
     assert!(diagnostics.contains("Corefile:3:5:") && diagnostics.contains("no effect"), "{diagnostics}");
     assert_eq!(block.parts.len(), 1);
+}
+
+#[test]
+fn an_address_where_nothing_can_be_served_is_a_warning_and_queries_are_counted() {
+    let (block, said) = configure(parse, "prometheus :99999");
+    assert!(said.starts_with("Corefile:2:12: warning: ") && said.contains("nothing is served"), "{said}");
+    let configured = <dyn Any>::downcast_ref::<Prometheus>(&*block.parts[0].configured).expect("a Prometheus part");
+    assert_eq!(configured, &Prometheus { address: None });
 }
 
 const SERVERS: [&str; 2] = ["dns://127.0.0.1:53", "dns://[::1]:53"];

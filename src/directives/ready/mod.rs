@@ -3,7 +3,7 @@
 use crate::chain::{
     BlockConfig, BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer, Lifecycle, ParseContext, Part,
 };
-use crate::corefile::{Directive, Token, nearest, value};
+use crate::corefile::{Directive, ListenAddress, Token, listen_address, nearest, value};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -36,7 +36,8 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
             return;
         }
     };
-    let Some(address) = value::listen_address(token, diagnostics) else { return };
+    let address = listen_address(token, context.loaders.files, diagnostics).and_then(ListenAddress::address);
+    let Some(address) = address else { return };
     block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(Ready { address }) });
 }
 

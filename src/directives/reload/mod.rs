@@ -15,13 +15,13 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(30);
 const DEFAULT_JITTER: Duration = Duration::from_secs(15);
 const LEAST_INTERVAL: Duration = Duration::from_secs(2);
 const LEAST_JITTER: Duration = Duration::from_secs(1);
-/// Nobody means more.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// What Go, and so the reference, can hold.
+const LONGEST: Duration = Duration::from_nanos(i64::MAX as u64);
 
 /// Reads one `reload` of a server block.
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let diagnostics = &mut *context.diagnostics;
-    value::no_options(directive, diagnostics);
+    value::ignored_options(directive, diagnostics);
     if let [_, _, extra, ..] = directive.arguments.as_slice() {
         diagnostics
             .error(extra.span, "reload takes an interval and a jitter")
@@ -87,7 +87,15 @@ mod tests {
             assert_eq!(block.reload, None, "{text}");
             assert!(said.contains("Corefile:2:"), "{text}: {said}");
         }
-        assert!(configure(parse, "reload {\n every 5s\n}").1.contains("reload"));
+    }
+
+    #[test]
+    fn a_block_is_ignored_with_a_warning_and_any_time_is_taken() {
+        let (block, said) = configure(parse, "reload {\n every 5s\n}");
+        assert_eq!(block.reload, Some(config(30, 15)));
+        assert!(said.starts_with("Corefile:3:2: warning: "), "{said}");
+        let (block, said) = configure(parse, "reload 99999h");
+        assert_eq!((block.reload, said.as_str()), (Some(config(99_999 * 3600, 15)), ""));
     }
 
     #[test]

@@ -17,6 +17,8 @@ const PROMETHEUS_ENDPOINT: &str = "__PROMETHEUS__ENDPOINT__";
 const PILLARS: [&str; 5] = [LOCAL_DNS, DNS_SERVER, CLUSTER_DNS, UPSTREAM_SERVERS, PROMETHEUS_ENDPOINT];
 /// A pillar of the manifest that is never filled in here.
 const DNS_DOMAIN: &str = "__PILLAR__DNS__DOMAIN__";
+const DOMAIN_HELP: &str =
+    "it is replaced before the manifest is applied, by the cluster's domain: sed s/__PILLAR__DNS__DOMAIN__/cluster.local/";
 /// What every pillar begins with, so that a misspelt one is found.
 const PREFIXES: [&str; 2] = ["__PILLAR__", "__PROMETHEUS__"];
 
@@ -134,6 +136,110 @@ fn joined(words: &[impl Display]) -> String {
     words.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
+/// A template in which something stands for each pillar, so that it can be checked before anybody knows their values.
+pub struct StandIn {
+    pub text: String,
+    /// In the order of the text.
+    replaced: Vec<Replaced>,
+}
+
+/// Columns from 1 and lengths, in characters.
+struct Replaced {
+    line: u32,
+    template_column: u32,
+    template_length: u32,
+    column: u32,
+    length: u32,
+}
+
+impl StandIn {
+    /// Replaces the pillars of a template. Misspelt ones are told, at their places in the template.
+    pub fn new(template: &str, diagnostics: &mut Diagnostics) -> Self {
+        let (mut text, mut replaced) = (String::with_capacity(template.len()), Vec::new());
+        for (line, number) in template.split_inclusive('\n').zip(1..) {
+            let (comment_start, line_start, mut rest) = (comment_start(line), text.len(), line);
+            while let Some((start, pillar)) = next_pillar(rest) {
+                let (before, after) = rest.split_at(start);
+                let at = line.len() - after.len();
+                text.push_str(before);
+                let template_column = columns(line.get(..at).unwrap_or_default()) + 1;
+                let column = columns(text.get(line_start..).unwrap_or_default()) + 1;
+                let span = Span { file: FileId(0), line: number, column: template_column, length: columns(pillar) };
+                let value = stand_in(pillar);
+                if at < comment_start {
+                    tell_pillar(pillar, value, span, diagnostics);
+                }
+                let value = value.unwrap_or(pillar);
+                text.push_str(value);
+                replaced.push(Replaced {
+                    line: number,
+                    template_column,
+                    template_length: span.length,
+                    column,
+                    length: columns(value),
+                });
+                rest = after.get(pillar.len()..).unwrap_or_default();
+            }
+            text.push_str(rest);
+        }
+        Self { text, replaced }
+    }
+
+    /// The place in the template of one in [`StandIn::text`].
+    pub fn in_template(&self, span: Span) -> Span {
+        let start = self.template_column(span.line, span.column, false);
+        let end = self.template_column(span.line, span.column.saturating_add(span.length), true);
+        Span { column: start, length: end.saturating_sub(start), ..span }
+    }
+
+    /// Of what is inside a value, the start or the end of its pillar.
+    fn template_column(&self, line: u32, column: u32, is_end: bool) -> u32 {
+        let from = self.replaced.partition_point(|replaced| replaced.line < line);
+        let of_line = self.replaced.get(from..).unwrap_or_default().iter().take_while(|replaced| replaced.line == line);
+        let before = of_line.take_while(|replaced| replaced.column < column || (replaced.column == column && !is_end)).last();
+        let Some(replaced) = before else { return column };
+        let end = replaced.column.saturating_add(replaced.length);
+        let template_end = replaced.template_column.saturating_add(replaced.template_length);
+        match column < end {
+            true if is_end => template_end,
+            true => replaced.template_column,
+            false => template_end.saturating_add(column.saturating_sub(end)),
+        }
+    }
+}
+
+fn columns(text: &str) -> u32 {
+    u32::try_from(text.chars().count()).unwrap_or(u32::MAX)
+}
+
+/// What a pillar may turn out to be.
+fn stand_in(pillar: &str) -> Option<&'static str> {
+    match pillar {
+        LOCAL_DNS => Some("169.254.20.10"),
+        DNS_SERVER => Some(""),
+        CLUSTER_DNS => Some("10.96.0.10"),
+        UPSTREAM_SERVERS => Some(RESOLV_CONF),
+        PROMETHEUS_ENDPOINT => Some(":9253"),
+        DNS_DOMAIN => Some("cluster.local"),
+        _ => None,
+    }
+}
+
+fn tell_pillar(pillar: &str, value: Option<&str>, span: Span, diagnostics: &mut Diagnostics) {
+    let help = match (value, pillar) {
+        (Some(_), DNS_DOMAIN) => {
+            diagnostics.warning(span, format!("{pillar} is not replaced when the Corefile is rendered")).help(DOMAIN_HELP);
+            return;
+        }
+        (Some(_), _) => return,
+        (None, _) => match nearest(pillar, PILLARS) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("the pillars are {}", PILLARS.join(", ")),
+        },
+    };
+    diagnostics.error(span, format!("{pillar} is no pillar that has a value")).help(help);
+}
+
 /// Puts values in place of all pillars but that of the upstream servers.
 fn resolve(template: &str, values: &PillarValues, diagnostics: &mut Diagnostics) -> String {
     let mut out = String::with_capacity(template.len());
@@ -176,10 +282,7 @@ fn value(pillar: &str, values: &PillarValues) -> Result<String, (String, String)
         }),
         UPSTREAM_SERVERS => Ok(pillar.to_owned()),
         PROMETHEUS_ENDPOINT => Ok(values.prometheus.clone()),
-        DNS_DOMAIN => {
-            let help = "it is replaced before the manifest is applied, by the cluster's domain: sed s/__PILLAR__DNS__DOMAIN__/cluster.local/";
-            Err((format!("{pillar} has no value"), help.to_owned()))
-        }
+        DNS_DOMAIN => Err((format!("{pillar} has no value"), DOMAIN_HELP.to_owned())),
         _ => {
             let help = match nearest(pillar, PILLARS) {
                 Some(near) => format!("did you mean `{near}`?"),

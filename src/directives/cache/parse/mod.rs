@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// What the reference's 256 shards of 39 hold.
 const DEFAULT_CAPACITY: usize = 9984;
+/// What the reference makes of less: four for each shard.
+const LEAST_CAPACITY: usize = 1024;
 /// The longest TTL (RFC 2181 section 8).
 const LONGEST_TTL: u64 = i32::MAX as u64;
 /// RFC 2308 section 7.1 for SERVFAIL, RFC 8767 section 5 for a failed refresh.
@@ -80,8 +82,8 @@ impl Default for Config {
     }
 }
 
-/// Reads the directive. What is wrong is recorded and left at its default.
-pub fn read(directive: &Directive, diagnostics: &mut Diagnostics) -> Config {
+/// Reads the directive. What is wrong is recorded and left at its default. `None` if zones are written and none of them is one: it caches nothing.
+pub fn read(directive: &Directive, diagnostics: &mut Diagnostics) -> Option<Config> {
     let mut config = Config::default();
     let mut zones = directive.arguments.as_slice();
     if let [first, rest @ ..] = zones
@@ -125,7 +127,15 @@ pub fn read(directive: &Directive, diagnostics: &mut Diagnostics) -> Config {
         }
         _ => {}
     }
-    config
+    if let Some(first) = zones.first()
+        && config.zones.is_empty()
+    {
+        diagnostics
+            .warning(first.span, "no zone is left, so nothing is cached")
+            .help("write a zone, or none for those of the server block");
+        return None;
+    }
+    Some(config)
 }
 
 /// As the reference tells a TTL from a zone: whatever reads as a whole number.
@@ -135,11 +145,11 @@ fn is_number(token: &Token) -> bool {
 }
 
 fn read_zones(tokens: &[Token], diagnostics: &mut Diagnostics) -> Vec<Name> {
-    tokens.iter().filter_map(|token| value::zones(token, diagnostics)).flatten().collect()
+    tokens.iter().flat_map(|token| value::zones_or_none(token, diagnostics)).collect()
 }
 
 fn ttl(token: &Token, what: &str, least: u64, diagnostics: &mut Diagnostics) -> Option<u32> {
-    value::number(token, what, least..=LONGEST_TTL, diagnostics).and_then(|seconds| u32::try_from(seconds).ok())
+    value::number_at_most(token, what, least..=LONGEST_TTL, diagnostics).and_then(|seconds| u32::try_from(seconds).ok())
 }
 
 /// Records an error unless `line` has a number of arguments within `range`.
@@ -157,18 +167,16 @@ fn has_arguments(line: &OptionLine, range: RangeInclusive<usize>, usage: &str, d
 
 fn read_kind(line: &OptionLine, kind: Kind, config: &mut Config, diagnostics: &mut Diagnostics) {
     let name = kind.label();
-    if !has_arguments(line, 1..=3, &format!("{name} CAPACITY [TTL] [MINTTL]"), diagnostics) {
+    let usage = format!("{name} CAPACITY [TTL] [MINTTL]");
+    if !has_arguments(line, 1..=usize::MAX, &usage, diagnostics) {
         return;
     }
+    value::ignored_arguments(line.arguments.get(3..).unwrap_or_default(), &usage, diagnostics);
     let mut arguments = line.arguments.iter();
     if let Some(token) = arguments.next()
-        && let Some(capacity) = value::number(token, &format!("the capacity of {name}"), 0..=u64::from(u32::MAX), diagnostics)
+        && let Some(capacity) = read_capacity(token, name, diagnostics)
     {
-        if capacity == 0 {
-            let message = format!("a capacity of 0 keeps no {name} answers; CoreDNS would keep 1024");
-            diagnostics.warning(token.span, message).help(format!("`disable {name}` says so plainly"));
-        }
-        config.capacity[kind.index()] = usize::try_from(capacity).unwrap_or(usize::MAX);
+        config.capacity[kind.index()] = capacity;
     }
     let bounds = match kind {
         Kind::Success => &mut config.lifetimes.success,
@@ -182,6 +190,22 @@ fn read_kind(line: &OptionLine, kind: Kind, config: &mut Config, diagnostics: &m
     }
 }
 
+fn read_capacity(token: &Token, name: &str, diagnostics: &mut Diagnostics) -> Option<usize> {
+    if is_number(token) && token.text.starts_with('-') {
+        diagnostics
+            .warning(token.span, format!("the capacity of {name} is negative: {LEAST_CAPACITY} is used instead"))
+            .help(format!("write the capacity that you mean, or `disable {name}`"));
+        return Some(LEAST_CAPACITY);
+    }
+    let most = u64::from(u32::MAX);
+    let capacity = value::number_at_most(token, &format!("the capacity of {name}"), 0..=most, diagnostics)?;
+    if capacity == 0 {
+        let message = format!("a capacity of 0 keeps no {name} answers; CoreDNS would keep {LEAST_CAPACITY}");
+        diagnostics.warning(token.span, message).help(format!("`disable {name}` says so plainly"));
+    }
+    Some(usize::try_from(capacity).unwrap_or(usize::MAX))
+}
+
 fn read_prefetch(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Prefetch> {
     if !has_arguments(line, 1..=3, "prefetch AMOUNT [DURATION] [PERCENTAGE%]", diagnostics) {
         return None;
@@ -189,7 +213,7 @@ fn read_prefetch(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Pre
     let mut arguments = line.arguments.iter();
     let amount = value::number(arguments.next()?, "the amount of prefetch", 0..=u64::MAX, diagnostics)?;
     let gap = match arguments.next() {
-        Some(token) => value::duration(token, "the duration of prefetch", Duration::ZERO..=Duration::MAX, diagnostics)?,
+        Some(token) => value::duration_or_zero(token, "the duration of prefetch", Duration::MAX, diagnostics)?,
         None => Duration::from_secs(60),
     };
     let percentage = match arguments.next() {

@@ -19,7 +19,7 @@ impl Loader for Nothing {
 }
 
 /// The configuration, and what is said of it.
-fn read_text(lines: &str) -> (Config, String) {
+fn read_text(lines: &str) -> (Option<Config>, String) {
     let text = format!(". {{\n{lines}\n}}\n");
     let (corefile, mut diagnostics) = parse(Path::new("Corefile"), &text, &Nothing);
     let directive = corefile.blocks.first().and_then(|block| block.directives.first()).expect("a directive");
@@ -30,7 +30,7 @@ fn read_text(lines: &str) -> (Config, String) {
 fn good(lines: &str) -> Config {
     let (config, said) = read_text(lines);
     assert_eq!(said, "");
-    config
+    config.expect("it caches")
 }
 
 fn names(texts: &[&str]) -> Vec<Name> {
@@ -149,7 +149,7 @@ fn what_is_wrong_is_said_where_it_stands() {
 #[test]
 fn a_capacity_of_zero_is_a_warning() {
     let (config, said) = read_text("cache {\n denial 0\n}");
-    assert_eq!(config.capacity, [9984, 0]);
+    assert_eq!(config.map(|config| config.capacity), Some([9984, 0]));
     assert!(said.contains("disable denial"), "{said}");
 }
 
@@ -157,4 +157,30 @@ fn a_capacity_of_zero_is_a_warning() {
 fn several_mistakes_are_said_at_once() {
     let (_, said) = read_text("cache 0 {\n success x\n nothing\n}");
     assert_eq!(said.matches("Corefile:").count(), 3, "{said}");
+}
+
+#[test]
+fn what_the_reference_does_not_heed_is_a_warning_and_what_it_does_is_done() {
+    for (lines, place, expected) in [
+        ("cache {\n success -1\n}", "3:10", Config { capacity: [1024, 9984], ..Config::default() }),
+        ("cache {\n denial 5000000000\n}", "3:9", Config { capacity: [9984, u32::MAX as usize], ..Config::default() }),
+        ("cache {\n success 10 3600 5 7\n}", "3:20", Config { capacity: [10, 9984], ..Config::default() }),
+        ("cache a..b example.org", "2:7", Config { zones: names(&["example.org."]), ..Config::default() }),
+    ] {
+        let (config, said) = read_text(lines);
+        assert_eq!(config.as_ref(), Some(&expected), "{lines}");
+        assert!(said.starts_with(&format!("Corefile:{place}: warning: ")), "{lines}: {said}");
+    }
+    let (config, said) = read_text("cache 2147483648 {\n prefetch 1 -1s\n}");
+    let config = config.expect("it caches");
+    assert_eq!(config.lifetimes.success.longest, i32::MAX as u32);
+    assert_eq!(config.prefetch.map(|prefetch| prefetch.gap), Some(Duration::ZERO));
+    assert_eq!(said.matches("warning:").count(), 2, "{said}");
+}
+
+#[test]
+fn a_cache_of_malformed_zones_alone_caches_nothing() {
+    let (config, said) = read_text("cache 30 a..b");
+    assert_eq!(config, None);
+    assert!(said.contains("nothing is cached") && !said.contains("error"), "{said}");
 }

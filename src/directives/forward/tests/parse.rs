@@ -5,7 +5,7 @@ use super::super::parse::read;
 use super::super::policy::UpstreamPolicy;
 use super::super::target::UpstreamTarget;
 use crate::chain::{Interfaces, Loaders, ParseContext};
-use crate::corefile::{self, Diagnostics, Loader};
+use crate::corefile::{self, Diagnostics, Loader, Severity};
 use crate::message::{Name, Rcode};
 use std::io;
 use std::net::IpAddr;
@@ -42,7 +42,7 @@ const MACHINE: Machine = Machine(&[
 
 fn read_on(machine: &Machine, line: &str) -> (Option<ForwardConfig>, Diagnostics) {
     let (tree, mut diagnostics) = corefile::parse(Path::new("Corefile"), &format!(". {{\n{line}\n}}\n"), machine);
-    assert!(diagnostics.iter().next().is_none(), "{line}: {diagnostics:?}");
+    assert!(diagnostics.iter().all(|told| told.severity == Severity::Portability), "{line}: {diagnostics:?}");
     let loaders = Loaders { files: machine, interfaces: machine };
     let mut context = ParseContext { diagnostics: &mut diagnostics, loaders, zones: &[] };
     (read(&tree.blocks[0].directives[0], &mut context), diagnostics)
@@ -50,14 +50,17 @@ fn read_on(machine: &Machine, line: &str) -> (Option<ForwardConfig>, Diagnostics
 
 fn accepted(line: &str) -> ForwardConfig {
     let (config, diagnostics) = read_on(&MACHINE, line);
-    assert!(diagnostics.iter().next().is_none(), "{line}: {diagnostics:?}");
+    assert!(diagnostics.iter().all(|told| told.severity == Severity::Portability), "{line}: {diagnostics:?}");
     config.expect("a configuration")
 }
 
 /// The first error's message and help.
 fn refused(line: &str) -> String {
     let (_, diagnostics) = read_on(&MACHINE, line);
-    let error = diagnostics.iter().find(|diagnostic| !diagnostic.warning).unwrap_or_else(|| panic!("{line} is accepted"));
+    let error = diagnostics
+        .iter()
+        .find(|diagnostic| diagnostic.severity == Severity::Error)
+        .unwrap_or_else(|| panic!("{line} is accepted"));
     assert!(error.span.is_some());
     format!("{} / {}", error.message, error.help.as_deref().expect("help"))
 }
@@ -126,8 +129,6 @@ fn an_unusable_to_argument_is_an_error_with_a_hint() {
         ("https://dns.example/dns-query", "not supported yet"),
         ("grpc://192.0.2.1", "not supported yet"),
         ("smtp://192.0.2.1", "`smtp` is not a protocol"),
-        ("192.0.2.1:0", "`0` is not a port"),
-        ("192.0.2.1:99999", "`99999` is not a port"),
         ("192.0.2.1%eth0", "only an IPv6 address has a zone"),
         ("[fe80::1%eth9]:53", "no interface `eth9`"),
         ("300.0.2.1", "neither an IP address, a file nor a host name"),
@@ -262,6 +263,44 @@ fn a_wrong_option_is_an_error_that_names_it() {
         let message = refused_option(line);
         assert!(message.contains(says), "{line}: {message}");
     }
+}
+
+/// What is read, and the only thing that is warned of.
+fn warned(line: &str) -> (ForwardConfig, String) {
+    let (config, diagnostics) = read_on(&MACHINE, line);
+    assert!(!diagnostics.has_errors(), "{line}: {diagnostics:?}");
+    let said: Vec<&str> = diagnostics.iter().map(|diagnostic| diagnostic.message.as_str()).collect();
+    (config.expect("it is taken"), said.join("\n"))
+}
+
+#[test]
+fn what_is_no_port_is_an_upstream_out_of_reach_with_a_warning() {
+    for to in
+        ["192.0.2.1:0", "192.0.2.1:99999", "192.0.2.1:", "192.0.2.1:-1", "192.0.2.1:x", "[2001:db8::1]:x", "dns://192.0.2.1:x"]
+    {
+        let (config, said) = warned(&format!("forward . {to}"));
+        assert!(said.contains("never reached"), "{to}: {said}");
+        let [UpstreamTarget::Address(address)] = config.targets.as_slice() else { panic!("{to}") };
+        assert_eq!(address.port(), 0, "{to}");
+    }
+    let (config, said) = warned("forward . 192.0.2.1:domain");
+    assert_eq!((config.targets, said.as_str()), (vec![UpstreamTarget::Address("192.0.2.1:53".parse().unwrap())], ""));
+}
+
+#[test]
+fn what_is_more_than_can_be_becomes_the_most_with_a_warning() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let options = |line: &str| {
+        let (config, said) = warned(&format!("forward . 192.0.2.1 {{\n{line}\n}}"));
+        assert!(said.contains("is used instead"), "{line}: {said}");
+        config.options
+    };
+    assert_eq!(options("expire 99999h").expire, 365 * DAY);
+    assert_eq!(options("health_check 9999h").probe_interval, DAY);
+    assert_eq!(options("max_concurrent 99999999999999").max_concurrent, u32::MAX as usize);
+    assert_eq!(options("read_timeout 10us").read_timeout, Duration::from_millis(1));
+    let (config, said) = warned("forward . 192.0.2.1 {\nexcept a..b example.org\n}");
+    assert!(said.contains("it is ignored") && config.except.len() == 1, "{said}");
 }
 
 #[test]

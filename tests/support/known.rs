@@ -1,16 +1,16 @@
-//! Cases that are known to fail, each with its cause, as data: known_failures.json. Such a case must fail, so that the list is
-//! never longer than the truth.
+//! Cases that are known to fail, each with its cause, as data. Such a case must fail, so that the list is never longer than the truth.
 
-use crate::support::server::is_reference;
+use super::server::is_reference;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The cause by the case's name. Empty when the reference is under test, for the failures are ours.
-pub fn failures() -> BTreeMap<String, String> {
+/// The cause by the case's name, from the JSON file at `path`. Empty when the reference is under test, for the failures are ours.
+pub fn failures(path: &Path) -> BTreeMap<String, String> {
     if is_reference() {
         return BTreeMap::new();
     }
-    crate::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/known_failures.json"))
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 /// Panics if the list names a case that is not there: its name was changed, or it went.
@@ -26,4 +26,9 @@ pub fn judge(outcome: Result<(), String>, cause: Option<&str>) -> Result<(), Str
         (Err(_), Some(_)) => Ok(()),
         (Ok(()), Some(cause)) => Err(format!("passes now: take its line out of known_failures.json ({cause})")),
     }
+}
+
+/// How the report calls a case.
+pub fn kind(cause: Option<&String>) -> &'static str {
+    if cause.is_some() { "must fail" } else { "" }
 }
