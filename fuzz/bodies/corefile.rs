@@ -1,7 +1,7 @@
 //! A Corefile and the files it imports: a plan, or diagnostics with every place inside its source, within the parser's bounds.
 
 use nodelocaldns::chain::{Interfaces, Loaders, ProcessContext};
-use nodelocaldns::corefile::{Corefile, Diagnostics, Loader, OptionLine, Span, Token, parse};
+use nodelocaldns::corefile::{Corefile, Diagnostics, Loader, OptionLine, Span, Token, format, parse};
 use nodelocaldns::plan::configure;
 use std::io;
 use std::net::IpAddr;
@@ -46,6 +46,9 @@ impl Interfaces for Parts<'_> {
 /// Panics if anything the directives, the report or the server rely on does not hold.
 pub fn run(octets: &[u8]) {
     let Ok(text) = std::str::from_utf8(octets) else { return };
+    if let Ok(formatted) = format(text) {
+        assert_eq!(format(&formatted).as_deref(), Ok(formatted.as_str()), "what is laid out stays as it is");
+    }
     let parts = Parts(text.split('\0').collect());
     let (corefile, mut diagnostics) = parse(Path::new("Corefile"), parts.0.first().unwrap_or(&""), &parts);
     let (config, more) = configure(&corefile, 53, Loaders { files: &parts, interfaces: &parts });

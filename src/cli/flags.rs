@@ -130,7 +130,8 @@ pub(super) enum Command {
         #[arg(long)]
         portable: bool,
     },
-    /// Lay Corefiles out: one blank between words, four for each block, comments kept. Prints the result. Exit status 0 if all could be, else 1.
+    /// Lay Corefiles out: one blank between words, four for each block, comments kept. Prints the result. Exit status 0
+    /// if all could be, else 1.
     Fmt {
         /// Corefiles to lay out
         #[arg(required = true, value_name = "FILE")]
@@ -142,7 +143,8 @@ pub(super) enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Print the Corefile that an agent with these flags, this environment and these ConfigMap folders serves. Exit status 0 if it is good, else 1.
+    /// Print the Corefile that an agent with these flags, this environment and these ConfigMap folders serves. Exit
+    /// status 0 if it is good, else 1.
     Render(Box<RenderFlags>),
     /// Remove from this node what an agent has left: interception rules, the fallback, addresses, and the interface if an agent made it. Ours and
     /// node-cache's. Exit status 0 if nothing of it is left, else 1.

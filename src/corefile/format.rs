@@ -1,4 +1,5 @@
-//! The layout of a Corefile: words as they are written, comments kept, one blank between words, four for each block around a line.
+//! The layout of a Corefile: words as they are written, comments kept, one blank between words, four for each block
+//! around a line.
 
 use super::lexer::glued_brace;
 use std::borrow::Cow;
@@ -14,7 +15,8 @@ pub enum FormatError {
     OpenQuote { line: usize },
 }
 
-/// Lays a Corefile out. What it means stays the same: every word is on the line where it was, and a text that is laid out already comes back as it is.
+/// Lays a Corefile out. What it means stays the same: every word is on the line where it was, and a text that is laid
+/// out already comes back as it is.
 ///
 /// # Errors
 /// What follows an open quote cannot be told from the word in it.

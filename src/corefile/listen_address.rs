@@ -1,4 +1,5 @@
-//! Where HTTP is to be served, as a Corefile writes it (facts: Go's net.SplitHostPort and net.Listen, which the reference uses).
+//! Where HTTP is to be served, as a Corefile writes it (facts: Go's net.SplitHostPort and net.Listen, which the
+//! reference uses).
 
 use super::diagnostic::{Diagnostics, quote};
 use super::value::is_digits;
@@ -32,8 +33,8 @@ impl ListenAddress {
     }
 }
 
-/// Reads `host:port`, `:port`, `[v6]:port`. The host is an IP address, `localhost` (127.0.0.1), or a name of `/etc/hosts`; an empty one, and one
-/// that is not known, stands for all addresses. `None` after an error.
+/// Reads `host:port`, `:port`, `[v6]:port`. The host is an IP address, `localhost` (127.0.0.1), or a name of
+/// `/etc/hosts`; an empty one, and one that is not known, stands for all addresses. `None` after an error.
 pub fn listen_address(token: &Token, files: &dyn Loader, diagnostics: &mut Diagnostics) -> Option<ListenAddress> {
     let text = token.text.as_str();
     let (host, port) = match split(text) {

@@ -140,8 +140,8 @@ impl Parser<'_> {
         }
     }
 
-    /// The directives of a server block, through its closing brace. `open`: the brace that opened it, if it has braces. `is_glued`: there is one, read
-    /// as part of a key.
+    /// The directives of a server block, through its closing brace. `open`: the brace that opened it, if it has braces.
+    /// `is_glued`: there is one, read as part of a key.
     fn directives(&mut self, open: Option<Span>, is_glued: bool) -> Vec<Directive> {
         let mut directives = Vec::new();
         loop {
@@ -277,7 +277,8 @@ impl Parser<'_> {
         }
     }
 
-    /// Closing braces between server blocks. The reference reads them as the key of a block, and refuses what follows; at the end nothing does.
+    /// Closing braces between server blocks. The reference reads them as the key of a block, and refuses what follows;
+    /// at the end nothing does.
     fn stray_closes(&mut self) {
         const MESSAGE: &str = "this brace closes nothing";
         let mut braces = Vec::new();

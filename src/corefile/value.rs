@@ -44,8 +44,8 @@ pub fn duration(token: &Token, what: &str, range: RangeInclusive<Duration>, diag
     within(token, what, range, read, diagnostics)
 }
 
-/// [`duration`]; one outside the range becomes its nearest bound, with a warning. Zero, where it is not in the range, and negative ones are
-/// refused all the same.
+/// [`duration`]; one outside the range becomes its nearest bound, with a warning. Zero, where it is not in the range,
+/// and negative ones are refused all the same.
 pub fn nearest_duration(
     token: &Token,
     what: &str,

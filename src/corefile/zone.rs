@@ -18,8 +18,8 @@ pub(super) struct ZoneText {
     pub port: Option<u16>,
 }
 
-/// Reads `[scheme://]zone[:port]` as the reference does: what is neither a scheme, nor a port, nor a CIDR belongs to the name. Such a name hardly
-/// anybody asks for, which a warning tells.
+/// Reads `[scheme://]zone[:port]` as the reference does: what is neither a scheme, nor a port, nor a CIDR belongs to
+/// the name. Such a name hardly anybody asks for, which a warning tells.
 pub(super) fn read_zones(text: &str, span: Span, diagnostics: &mut Diagnostics) -> Option<ZoneText> {
     let (scheme, rest) = split_scheme(text, span, diagnostics);
     let (zone, port) = split_port(rest, span, diagnostics)?;
@@ -95,7 +95,8 @@ fn split_port<'a>(text: &'a str, span: Span, diagnostics: &mut Diagnostics) -> O
     Some((zone, number.ok()))
 }
 
-/// Tells of a zone that is a name only because it is nothing else. Names such as `0/25.2.0.192.in-addr.arpa` hold slashes (RFC 2317).
+/// Tells of a zone that is a name only because it is nothing else. Names such as `0/25.2.0.192.in-addr.arpa` hold
+/// slashes (RFC 2317).
 fn tell_odd_name(text: &str, zone: &str, port: Option<u16>, span: Span, diagnostics: &mut Diagnostics) {
     let is_address = zone.rsplit_once('/').is_some_and(|(address, _)| address.parse::<IpAddr>().is_ok());
     let read_as = match port {

@@ -91,7 +91,8 @@ impl Keyword {
         self
     }
 
-    /// Whether it belongs to the reference's build: to what cmd/node-cache/main.go of kubernetes-sigs/node-local-dns imports, and what that imports.
+    /// Whether it belongs to the reference's build: to what cmd/node-cache/main.go of kubernetes-sigs/node-local-dns
+    /// imports, and what that imports.
     pub fn is_of_reference(&self) -> bool {
         REFERENCE_BUILD.contains(&self.name)
     }

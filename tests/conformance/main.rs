@@ -2,8 +2,8 @@
 //! The cases are data, in cases/*.json, taken over from the recordings as they are.
 //!
 //! `cargo test --test conformance -- cache/` runs one family; `--include-ignored` also runs what is left out. With
-//! `NODELOCALDNS_BIN=/path/to/node-cache` the same cases are held against the reference. Cases that known_failures.json names must
-//! fail: a defect that is mended takes its line along.
+//! `NODELOCALDNS_BIN=/path/to/node-cache` the same cases are held against the reference. Cases that known_failures.json
+//! names must fail: a defect that is mended takes its line along.
 
 mod case;
 mod compare;

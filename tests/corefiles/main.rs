@@ -1,6 +1,7 @@
-//! Corefiles that people run, and some of our own, each with one thing that the reference takes without heeding it: whatever the reference starts with,
-//! we start with. `check` finds each good, and a server serves with it, in a network of its own that has the addresses it names. Beside this file, a
-//! folder for each: its Corefile and what that reads; `lenient/` has the own-made ones, `beyond/` what the reference's build lacks.
+//! Corefiles that people run, and some of our own, each with one thing that the reference takes without heeding it:
+//! whatever the reference starts with, we start with. `check` finds each good, and a server serves with it, in a
+//! network of its own that has the addresses it names. Beside this file, a folder for each: its Corefile and what that
+//! reads; `lenient/` has the own-made ones, `beyond/` what the reference's build lacks.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -178,7 +179,8 @@ fn judge(namespace: &Namespace, server: &mut Server) -> Result<(), String> {
     }
 }
 
-/// One name for each address and port of the banner. SERVFAIL is right where the upstreams are out of reach, and REFUSED where no zone fits.
+/// One name for each address and port of the banner. SERVFAIL is right where the upstreams are out of reach, and
+/// REFUSED where no zone fits.
 fn ask(namespace: &Namespace, listener: SocketAddr) -> Result<String, String> {
     let address = if listener.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listener.ip() };
     let mut command = namespace.command(require("dig"));

@@ -1,10 +1,12 @@
-//! Cases that are known to fail, each with its cause, as data. Such a case must fail, so that the list is never longer than the truth.
+//! Cases that are known to fail, each with its cause, as data. Such a case must fail, so that the list is never longer
+//! than the truth.
 
 use super::server::is_reference;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The cause by the case's name, from the JSON file at `path`. Empty when the reference is under test, for the failures are ours.
+/// The cause by the case's name, from the JSON file at `path`. Empty when the reference is under test, for the failures
+/// are ours.
 pub fn failures(path: &Path) -> BTreeMap<String, String> {
     if is_reference() {
         return BTreeMap::new();

@@ -1,9 +1,10 @@
-//! What is left out of the tests of whole Corefiles: those that have a directive that is not built yet. Read off the program's own
-//! list, so that what needs a directive is tested from the day it is there.
+//! What is left out of the tests of whole Corefiles: those that have a directive that is not built yet. Read off the
+//! program's own list, so that what needs a directive is tested from the day it is there.
 
 use nodelocaldns::directives::{Keyword, ORDER, Support};
 
-/// The first directive of these Corefiles, or of files that one imports, that is refused as "not yet"; `None`: all are built.
+/// The first directive of these Corefiles, or of files that one imports, that is refused as "not yet"; `None`: all are
+/// built.
 pub fn missing_directive<'a>(texts: impl IntoIterator<Item = &'a str>) -> Option<&'static str> {
     texts.into_iter().flat_map(directives).find_map(|word| {
         let refused = |keyword: &&Keyword| keyword.name == word && matches!(keyword.support, Support::Missing { .. });

@@ -1,11 +1,12 @@
-//! The Corefiles of a manifest: in each ConfigMap, also of a List, the keys of its data that begin with `Corefile` and those that end with `.server`
-//! (which `import` brings into a Corefile as server blocks).
+//! The Corefiles of a manifest: in each ConfigMap, also of a List, the keys of its data that begin with `Corefile` and
+//! those that end with `.server` (which `import` brings into a Corefile as server blocks).
 
 use crate::corefile::{FileId, Span};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 use std::path::Path;
 
-/// A Corefile's text, with as many empty lines before it as stand before it in its file, so that its lines have the file's numbers.
+/// A Corefile's text, with as many empty lines before it as stand before it in its file, so that its lines have the
+/// file's numbers.
 pub struct Embedded {
     pub text: String,
     place: Place,
@@ -57,7 +58,8 @@ impl Embedded {
     }
 }
 
-/// By how much each line of a literal block is indented; `None` if the block does not stand below `before` lines as it is.
+/// By how much each line of a literal block is indented; `None` if the block does not stand below `before` lines as it
+/// is.
 fn indents(file: &str, value: &str, before: usize) -> Option<Vec<u32>> {
     let mut found = vec![0; before];
     for (line, written) in value.lines().zip(file.lines().skip(before)) {

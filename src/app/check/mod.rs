@@ -1,4 +1,5 @@
-//! `nodelocaldns check`: what is wrong with a Corefile, with a template of one before it is rendered, or with those of a manifest.
+//! `nodelocaldns check`: what is wrong with a Corefile, with a template of one before it is rendered, or with those of
+//! a manifest.
 
 mod manifest;
 

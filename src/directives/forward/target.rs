@@ -129,7 +129,8 @@ fn read_nameservers(token: &Token, path: &str, content: &str, context: &mut Pars
 }
 
 /// Reads `IP`, `IP:PORT`, `[IPv6]` or `[IPv6]:PORT`, where each IPv6 address may have a `%ZONE`. `Ok(None)` if `text` is none of these, an error if it is
-/// one that cannot be used. What is no port becomes one that nobody can be reached at: the reference takes such upstreams, and every query to them fails.
+/// one that cannot be used. What is no port becomes one that nobody can be reached at: the reference takes such
+/// upstreams, and every query to them fails.
 fn read_address(text: &str, default_port: u16, files: &dyn Loader) -> Result<Option<SocketAddr>, String> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {

@@ -82,7 +82,8 @@ impl Default for Config {
     }
 }
 
-/// Reads the directive. What is wrong is recorded and left at its default. `None` if zones are written and none of them is one: it caches nothing.
+/// Reads the directive. What is wrong is recorded and left at its default. `None` if zones are written and none of them
+/// is one: it caches nothing.
 pub fn read(directive: &Directive, diagnostics: &mut Diagnostics) -> Option<Config> {
     let mut config = Config::default();
     let mut zones = directive.arguments.as_slice();
