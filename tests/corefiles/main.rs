@@ -170,7 +170,9 @@ fn judge(namespace: &Namespace, server: &mut Server) -> Result<(), String> {
             return Err(format!("no answer from {listener}: {told}"));
         }
     }
-    if listeners.is_empty() && !server.output().contains("nothing is served") {
+    // Warnings go to standard error by a thread of their own.
+    let says_nothing = || server.output().contains("nothing is served");
+    if listeners.is_empty() && !support::server::wait_until(START_PATIENCE, says_nothing) {
         return Err("it serves nothing and does not say so".to_owned());
     }
     match server.exit_status() {
