@@ -21,6 +21,8 @@ pub mod deadline;
 
 pub mod backoff;
 
+pub mod go_regex;
+
 pub mod net;
 
 pub mod fairness;

@@ -18,6 +18,7 @@ const LAYERS: &[&str] = &[
     "threads",
     "deadline",
     "backoff",
+    "go_regex",
     "net",
     "fairness",
     "sandbox",

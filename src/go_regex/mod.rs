@@ -1,0 +1,98 @@
+//! Go's regular expressions (RE2 syntax, as package regexp/syntax of Go 1.25 reads it with the Perl flags), for where a Corefile has them.
+//! They are translated into those of the `regex` crate, which matches in time linear in the text. Both search for the leftmost match and
+//! prefer the first alternative, so what a pattern finds is the same.
+//!
+//! What is matched is text: domain names in the presentation form of the reference (RFC 1035 section 5.1, fully qualified, octets
+//! that are not printable as `\DDD`), log messages, record data. Whether a name is in lower case is up to the directive.
+
+mod class;
+mod error;
+mod escape;
+#[cfg(test)]
+mod tests;
+mod translate;
+
+pub use error::{RegexError, RegexProblem};
+
+use regex::{Captures, RegexBuilder};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Octets a pattern may have: the reference's `maxRegexpLen` of errors, rewrite and template.
+pub const PATTERN_OCTETS: usize = 10_000;
+/// Octets the compiled pattern may take.
+const COMPILED_OCTETS: usize = 8 << 20;
+/// Octets that the automaton built while matching may take, on each thread that matches, beyond which it begins anew.
+const AUTOMATON_OCTETS: usize = 256 << 10;
+/// Groups and classes within each other in the translated pattern, which has at most four for each of the pattern's own.
+const TRANSLATED_DEPTH: u32 = 8 * translate::GROUP_DEPTH as u32;
+
+/// A compiled pattern. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Regex {
+    compiled: regex::Regex,
+    source: Arc<str>,
+    /// The name of each group, from group 0, the whole match. Go allows what the crate does not: names that begin with a digit, and twice the same.
+    names: Arc<[Option<String>]>,
+}
+
+impl Regex {
+    /// The pattern as written.
+    pub fn as_str(&self) -> &str {
+        &self.source
+    }
+    /// Whether it matches anywhere in `text`.
+    pub fn is_match(&self, text: &str) -> bool {
+        self.compiled.is_match(text)
+    }
+    /// The leftmost match, by numbers of groups: `captures.get(0)` is the whole of it. A group that took no part is `None`; Go has an empty text then.
+    pub fn captures<'t>(&self, text: &'t str) -> Option<Captures<'t>> {
+        self.compiled.captures(text)
+    }
+    /// Groups, the whole match counted as one.
+    pub fn group_count(&self) -> usize {
+        self.names.len()
+    }
+    /// The names of the groups in order, from group 0; `None` for those without.
+    pub fn group_names(&self) -> impl Iterator<Item = Option<&str>> {
+        self.names.iter().map(Option::as_deref)
+    }
+    /// `text` with each match replaced by what `replacement` gives for it (Go's `ReplaceAllStringFunc`).
+    pub fn replace_all(&self, text: &str, mut replacement: impl FnMut(&Captures<'_>) -> String) -> String {
+        self.compiled.replace_all(text, |captures: &Captures<'_>| replacement(captures)).into_owned()
+    }
+}
+
+/// Compiles a pattern.
+///
+/// # Errors
+///
+/// The pattern is not one that Go takes, is longer than [`PATTERN_OCTETS`], or becomes too large.
+pub fn compile(pattern: &str) -> Result<Regex, RegexError> {
+    if pattern.len() > PATTERN_OCTETS {
+        return Err(RegexError { at: PATTERN_OCTETS, problem: RegexProblem::TooLong(pattern.len()) });
+    }
+    let translated = translate::translate(pattern)?;
+    let compiled = RegexBuilder::new(&translated.pattern)
+        .size_limit(COMPILED_OCTETS)
+        .dfa_size_limit(AUTOMATON_OCTETS)
+        .nest_limit(TRANSLATED_DEPTH)
+        .build()
+        .map_err(|error| RegexError {
+            at: 0,
+            problem: match error {
+                regex::Error::CompiledTooBig(_) => RegexProblem::TooLarge,
+                other => RegexProblem::Other(other.to_string().lines().last().unwrap_or_default().to_owned()),
+            },
+        })?;
+    Ok(Regex { compiled, source: pattern.into(), names: translated.names.into() })
+}
+
+/// The value of a group by name or number, as the reference's maps of groups have it: a name counts before a number, the last of equal names
+/// before the others.
+pub fn groups_by_name<'t>(regex: &Regex, captures: &Captures<'t>) -> HashMap<String, &'t str> {
+    let value = |index: usize| captures.get(index).map_or("", |group| group.as_str());
+    let numbered = (0..regex.group_count()).map(|index| (index.to_string(), value(index)));
+    let named = regex.group_names().enumerate().filter_map(|(index, name)| Some((name?.to_owned(), value(index))));
+    numbered.chain(named).collect()
+}
