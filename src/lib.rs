@@ -23,6 +23,8 @@ pub mod backoff;
 
 pub mod go_regex;
 
+pub mod go_template;
+
 pub mod net;
 
 pub mod fairness;

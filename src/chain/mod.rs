@@ -12,6 +12,7 @@ mod config;
 mod data_file;
 mod host_name;
 mod line_sink;
+mod lookup;
 mod next;
 mod reload_state;
 mod request;
@@ -29,6 +30,7 @@ pub use config::{
 pub use data_file::DataFilePoll;
 pub use host_name::host_name;
 pub use line_sink::{Level, LineSink};
+pub use lookup::{Lookup, Resolver};
 pub use next::{Chain, Next, Rest};
 pub use reload_state::ReloadState;
 pub use request::{KeptSubnet, OwnedRequest, Peer, Purpose, Received, Request, Transport};
@@ -81,6 +83,11 @@ pub trait Handler: Send + Sync {
     fn accepts(&self, request: &Request<'_>, reply: &[u8]) -> bool {
         let _ = (request, reply);
         true
+    }
+
+    /// How this server is asked itself, once all of the plan is built. For a handler that asks questions of its own.
+    fn set_lookup(&self, lookup: &Lookup) {
+        let _ = lookup;
     }
 
     /// What counts the packet cache's hits with the reply to this request. Must not block or allocate.

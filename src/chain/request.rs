@@ -102,7 +102,7 @@ impl Request<'_> {
     /// Appends the reply for this client, with the TTLs that the answer has.
     pub fn write(&self, response: &Response, out: &mut Vec<u8>) {
         let shape = self.reply(TtlRule::Keep);
-        if self.client_subnet.is_none() && self.nsid.is_none() {
+        if self.client_subnet.is_none() && self.nsid.is_none() && response.extended_error().is_none() {
             return response.write(self.query, self.wire, shape, out);
         }
         let mut options = ReplyOptions::default();
@@ -111,6 +111,9 @@ impl Request<'_> {
         }
         if let Some(name) = self.nsid {
             options.push_nsid(name);
+        }
+        if let Some(error) = response.extended_error() {
+            options.push_extended_error(error);
         }
         response.write_with_options(self.query, self.wire, shape, &options, out);
     }

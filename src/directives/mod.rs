@@ -27,6 +27,7 @@ pub mod ready;
 pub mod reload;
 pub mod root;
 pub mod shed;
+pub mod template;
 pub mod timeouts;
 pub mod whoami;
 
@@ -240,7 +241,7 @@ pub const ORDER: &[Keyword] = &[
     of_zones("dnssec"),
     not_yet("autopath"),
     not_yet("minimal"),
-    not_yet("template"),
+    plugin("template", template::parse).repeatable(),
     of_zones("transfer"),
     plugin("hosts", hosts::parse),
     authoritative("route53"),

@@ -88,7 +88,8 @@ fn kind_of(name: &str) -> Option<&'static str> {
     ["gc", "sc"].into_iter().find(|kind| regex_syntax::parse(&format!("\\p{{{kind}={name}}}")).is_ok())
 }
 
-/// Reads the class at the beginning of `text`, which begins with `[`: the class in the form of the crate, and the octets it took.
+/// Reads the class at the beginning of `text`, which begins with `[`: the class in the form of the crate, and the
+/// octets it took.
 pub(super) fn read(text: &str, at: usize, names: &mut UnicodeNames) -> Result<(Class, usize), RegexError> {
     let mut class = String::from("[");
     let mut foldable = 0_usize;
@@ -135,7 +136,8 @@ pub(super) fn read(text: &str, at: usize, names: &mut UnicodeNames) -> Result<(C
     Ok((Class { text: class, foldable }, next + 1))
 }
 
-/// A character, or two with `-` between them: the first and the last, and the octets taken. `Err(None)`: the text ends here.
+/// A character, or two with `-` between them: the first and the last, and the octets taken. `Err(None)`: the text
+/// ends here.
 fn range(text: &str, at: usize) -> Result<((u32, u32), usize), Option<RegexError>> {
     let (low, mut taken) = character(text, at)?;
     let mut high = low;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+/// Groups within each other. The crate compiles them by recursion, and a thread has 2 MiB of stack.
+pub(super) const GROUP_DEPTH: usize = 50;
 /// Characters of a pattern that a message shows.
 const SHOWN: usize = 32;
 
@@ -28,7 +30,7 @@ pub enum RegexProblem {
     TooLong(usize),
     #[error("it becomes too large; write smaller counts in `{{ }}`, or fewer classes such as `\\pL`")]
     TooLarge,
-    #[error("groups stand more than {max} deep in each other; take parentheses away", max = super::translate::GROUP_DEPTH)]
+    #[error("groups stand more than {max} deep in each other; take parentheses away", max = GROUP_DEPTH)]
     TooDeep,
     #[error(
         "`{0}` is no escape sequence; a backslash stands before a punctuation mark, or one of `A b B d D s S w W z Q x p P a f n r t v`"

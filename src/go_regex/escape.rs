@@ -5,7 +5,8 @@ use super::error::{RegexError, RegexProblem};
 /// The largest code point.
 const LAST: u32 = 0x10_ffff;
 
-/// Reads the escape sequence at the beginning of `text`, which begins with a backslash: a code point, and the octets it took. The code point may be
+/// Reads the escape sequence at the beginning of `text`, which begins with a backslash: a code point, and the octets
+/// it took. The code point may be
 /// a surrogate, which no text has.
 pub(super) fn read(text: &str, at: usize) -> Result<(u32, usize), RegexError> {
     let mut characters = text.chars();

@@ -1,9 +1,13 @@
-//! Go's regular expressions (RE2 syntax, as package regexp/syntax of Go 1.25 reads it with the Perl flags), for where a Corefile has them.
-//! They are translated into those of the `regex` crate, which matches in time linear in the text. Both search for the leftmost match and
+//! Go's regular expressions (RE2 syntax, as package regexp/syntax of Go 1.25 reads it with the Perl flags), for where
+//! a Corefile has them.
+//! They are translated into those of the `regex` crate, which matches in time linear in the text. Both search for the
+//! leftmost match and
 //! prefer the first alternative, so what a pattern finds is the same.
 //!
-//! What is matched is text: domain names in the presentation form of the reference (RFC 1035 section 5.1, fully qualified, octets
-//! that are not printable as `\DDD`), log messages, record data. Whether a name is in lower case is up to the directive.
+//! What is matched is text: domain names in the presentation form of the reference (RFC 1035 section 5.1, fully
+//! qualified, octets
+//! that are not printable as `\DDD`), log messages, record data. Whether a name is in lower case is up to the
+//! directive.
 
 mod class;
 mod error;
@@ -15,7 +19,7 @@ mod translate;
 pub use error::{RegexError, RegexProblem};
 
 use regex::{Captures, RegexBuilder};
-use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// Octets a pattern may have: the reference's `maxRegexpLen` of errors, rewrite and template.
@@ -24,15 +28,17 @@ pub const PATTERN_OCTETS: usize = 10_000;
 const COMPILED_OCTETS: usize = 8 << 20;
 /// Octets that the automaton built while matching may take, on each thread that matches, beyond which it begins anew.
 const AUTOMATON_OCTETS: usize = 256 << 10;
-/// Groups and classes within each other in the translated pattern, which has at most four for each of the pattern's own.
-const TRANSLATED_DEPTH: u32 = 8 * translate::GROUP_DEPTH as u32;
+/// Groups and classes within each other in the translated pattern, which has at most four for each of the pattern's
+/// own.
+const TRANSLATED_DEPTH: u32 = 8 * error::GROUP_DEPTH as u32;
 
 /// A compiled pattern. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Regex {
     compiled: regex::Regex,
     source: Arc<str>,
-    /// The name of each group, from group 0, the whole match. Go allows what the crate does not: names that begin with a digit, and twice the same.
+    /// The name of each group, from group 0, the whole match. Go allows what the crate does not: names that begin
+    /// with a digit, and twice the same.
     names: Arc<[Option<String>]>,
 }
 
@@ -45,7 +51,8 @@ impl Regex {
     pub fn is_match(&self, text: &str) -> bool {
         self.compiled.is_match(text)
     }
-    /// The leftmost match, by numbers of groups: `captures.get(0)` is the whole of it. A group that took no part is `None`; Go has an empty text then.
+    /// The leftmost match, by numbers of groups: `captures.get(0)` is the whole of it. A group that took no part is
+    /// `None`; Go has an empty text then.
     pub fn captures<'t>(&self, text: &'t str) -> Option<Captures<'t>> {
         self.compiled.captures(text)
     }
@@ -60,6 +67,13 @@ impl Regex {
     /// `text` with each match replaced by what `replacement` gives for it (Go's `ReplaceAllStringFunc`).
     pub fn replace_all(&self, text: &str, mut replacement: impl FnMut(&Captures<'_>) -> String) -> String {
         self.compiled.replace_all(text, |captures: &Captures<'_>| replacement(captures)).into_owned()
+    }
+}
+
+impl fmt::Display for Regex {
+    /// The pattern as written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.source)
     }
 }
 
@@ -86,13 +100,4 @@ pub fn compile(pattern: &str) -> Result<Regex, RegexError> {
             },
         })?;
     Ok(Regex { compiled, source: pattern.into(), names: translated.names.into() })
-}
-
-/// The value of a group by name or number, as the reference's maps of groups have it: a name counts before a number, the last of equal names
-/// before the others.
-pub fn groups_by_name<'t>(regex: &Regex, captures: &Captures<'t>) -> HashMap<String, &'t str> {
-    let value = |index: usize| captures.get(index).map_or("", |group| group.as_str());
-    let numbered = (0..regex.group_count()).map(|index| (index.to_string(), value(index)));
-    let named = regex.group_names().enumerate().filter_map(|(index, name)| Some((name?.to_owned(), value(index))));
-    numbered.chain(named).collect()
 }

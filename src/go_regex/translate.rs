@@ -1,12 +1,11 @@
-//! A pattern of Go, written as one of the `regex` crate: flags are resolved, every character is written by its number, so that nothing has
+//! A pattern of Go, written as one of the `regex` crate: flags are resolved, every character is written by its
+//! number, so that nothing has
 //! another meaning there.
 
 use super::class::{self, Class, UnicodeNames};
-use super::error::{RegexError, RegexProblem, clip};
+use super::error::{GROUP_DEPTH, RegexError, RegexProblem, clip};
 use super::escape;
 
-/// Groups within each other. The crate compiles them by recursion, and a thread has 2 MiB of stack.
-pub(super) const GROUP_DEPTH: usize = 50;
 /// Characters of all classes whose case is ignored, outside ASCII: the crate looks at each.
 const FOLDED_CHARACTERS: usize = 2_000_000;
 /// The largest count in `{ }`, and the largest product of those within each other.

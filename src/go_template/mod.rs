@@ -1,8 +1,11 @@
-//! Go's text/template (as of Go 1.26), for where a Corefile has it: its whole language, and its functions, over the data that a directive
-//! gives. Pure: a text in, a tree out; a tree and data in, a text out. What the language has and is left out: numbers with an imaginary part, and
+//! Go's text/template (as of Go 1.26), for where a Corefile has it: its whole language, and its functions, over the
+//! data that a directive
+//! gives. Pure: a text in, a tree out; a tree and data in, a text out. What the language has and is left out: numbers
+//! with an imaginary part, and
 //! `call`, since no data holds a function.
 //!
-//! Running is bounded: in steps, in octets made, and in templates within each other. So no template, however written, holds a worker.
+//! Running is bounded: in steps, in octets made, and in templates within each other. So no template, however written,
+//! holds a worker.
 
 mod error;
 mod exec;
@@ -35,7 +38,8 @@ pub struct Template {
     root: Vec<tree::Node>,
     /// Those of `define` and `block`.
     named: HashMap<Box<str>, Vec<tree::Node>>,
-    is_constant: bool,
+    /// It names the dot, or what may be a field of another value.
+    uses_dot: bool,
     fields: Vec<(usize, String)>,
 }
 
@@ -49,12 +53,13 @@ impl Template {
         parser::parse(text)
     }
 
-    /// True if what it makes does not depend on the data: it names neither a field nor the dot.
-    pub fn is_constant(&self) -> bool {
-        self.is_constant
+    /// True if what it makes depends on no other fields of the data than these.
+    pub fn depends_on_none_but(&self, fields: &[&str]) -> bool {
+        !self.uses_dot && self.fields.iter().all(|(_, field)| fields.contains(&field.as_str()))
     }
 
-    /// The fields of the data that it names where that is certain (outside `with`, `range` and `define`, or by `$`), each with the octets before it.
+    /// The fields of the data that it names where that is certain (outside `with`, `range` and `define`, or by `$`),
+    /// each with the octets before it.
     pub fn root_fields(&self) -> impl Iterator<Item = (usize, &str)> {
         self.fields.iter().map(|(at, name)| (*at, name.as_str()))
     }

@@ -25,13 +25,13 @@ pub(super) fn parse(text: &str) -> Result<Template, TemplateError> {
         depth: 0,
         loops: 0,
         definitions: 0,
-        is_constant: true,
+        uses_dot: false,
         dot_is_root: true,
         fields: Vec::new(),
     };
     let (root, end) = parser.list()?;
     let Ending::Text = end else { return parser.unexpected_ending(end) };
-    Ok(Template { root, named: parser.named, is_constant: parser.is_constant, fields: parser.fields })
+    Ok(Template { root, named: parser.named, uses_dot: parser.uses_dot, fields: parser.fields })
 }
 
 /// What ended a list of nodes. Octets before it.
@@ -54,7 +54,8 @@ struct Parser<'t> {
     loops: usize,
     /// `define` and `block` around here.
     definitions: usize,
-    is_constant: bool,
+    /// See [`Template`].
+    uses_dot: bool,
     /// The dot is the data here, and not what `with` or `range` made it.
     dot_is_root: bool,
     fields: Vec<(usize, String)>,
@@ -378,13 +379,13 @@ impl Parser<'_> {
         let at = token.at;
         let kind = match token.kind {
             Kind::Dot => {
-                self.is_constant = false;
+                self.uses_dot = true;
                 OperandKind::Dot
             }
             Kind::Field(name) => {
-                self.is_constant = false;
-                if self.dot_is_root {
-                    self.fields.push((at, name.to_string()));
+                match self.dot_is_root {
+                    true => self.fields.push((at, name.to_string())),
+                    false => self.uses_dot = true,
                 }
                 self.take();
                 return Ok(Operand { at, kind: OperandKind::Fields(self.fields_after(vec![name])) });
@@ -394,10 +395,10 @@ impl Parser<'_> {
                 self.take();
                 let fields = self.fields_after(Vec::new());
                 if &*name == "$" {
-                    self.is_constant = false;
-                    // In a definition it is what that is called with.
-                    if self.definitions == 0 {
-                        self.fields.extend(fields.first().map(|field| (at, field.to_string())));
+                    match fields.first() {
+                        // In a definition it is what that is called with.
+                        Some(field) if self.definitions == 0 => self.fields.push((at, field.to_string())),
+                        _ => self.uses_dot = true,
                     }
                 }
                 return Ok(Operand { at, kind: OperandKind::Variable(name, fields) });

@@ -65,7 +65,8 @@ pub(super) fn put(value: &Value, out: &mut String, room: usize) -> Result<(), St
     Ok(())
 }
 
-/// The values one after another: with white space between all, or between two of which neither is a text (fmt.Sprintln, fmt.Sprint).
+/// The values one after another: with white space between all, or between two of which neither is a text
+/// (fmt.Sprintln, fmt.Sprint).
 pub(super) fn joined(values: &[Value], always_apart: bool, room: usize) -> Result<String, String> {
     let mut out = String::new();
     let mut previous_is_text = true;
@@ -85,7 +86,8 @@ pub(super) fn texts(values: &[Value], room: usize) -> Result<String, String> {
     joined(values, false, room)
 }
 
-/// A number with a fraction as `%v` has it: the fewest digits that mean it, with an exponent where that is below -4 or above 20.
+/// A number with a fraction as `%v` has it: the fewest digits that mean it, with an exponent where that is below -4
+/// or above 20.
 pub(super) fn shortest(value: f64) -> String {
     match exponent(value) {
         Some(exponent) if !(-4..21).contains(&exponent) => with_exponent(&format!("{value:e}")),

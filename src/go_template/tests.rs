@@ -269,17 +269,23 @@ fn a_run_is_bounded_in_steps_octets_and_depth() {
 
 #[test]
 fn what_depends_on_the_data_is_known_before_it_runs() {
-    for (template, is_constant) in [
-        ("x 60 IN A 192.0.2.1", true),
-        ("{{ printf \"%d\" 7 }}{{ range $i, $x := 3 }}{{ end }}", true),
-        ("{{ $x := 1 }}{{ $x }}", true),
-        ("{{ .Name }}", false),
-        ("{{ . }}", false),
-        ("{{ $ }}", false),
-        ("{{ $.Name }}", false),
-        ("{{ define \"x\" }}{{ .Name }}{{ end }}", false),
+    for (template, is_constant, is_of_zone) in [
+        ("x 60 IN A 192.0.2.1", true, true),
+        ("{{ printf \"%d\" 7 }}{{ range $i, $x := 3 }}{{ end }}", true, true),
+        ("{{ $x := 1 }}{{ $x }}", true, true),
+        ("{{ .Zone }}{{ $.Zone }}", false, true),
+        ("{{ .Zone }}{{ .Name }}", false, false),
+        ("{{ . }}", false, false),
+        ("{{ $ }}", false, false),
+        ("{{ with .Zone }}{{ . }}{{ end }}", false, false),
+        ("{{ define \"x\" }}{{ .Zone }}{{ end }}", false, false),
     ] {
-        assert_eq!(Template::parse(template).unwrap().is_constant(), is_constant, "{template}");
+        let parsed = Template::parse(template).unwrap();
+        assert_eq!(
+            (parsed.depends_on_none_but(&[]), parsed.depends_on_none_but(&["Zone"])),
+            (is_constant, is_of_zone),
+            "{template}"
+        );
     }
     let template = "{{ .A.B }}{{ if .C }}{{ print .D (.E) }}{{ end }}{{ with .F }}{{ .no }}{{ $.G }}{{ else }}{{ .H }}{{ end }}\
                     {{ define \"x\" }}{{ .no }}{{ $.no }}{{ end }}{{ $x := . }}{{ $x.no }}";

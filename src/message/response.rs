@@ -5,7 +5,7 @@ use super::header::{AA, AD, CD, QR, RA, RD, TC};
 use super::record::{Record, Section};
 use super::validate::{Validated, validate};
 use super::wire_reader::HEADER_LENGTH;
-use super::{Class, ClientSubnet, Name, Rcode, RecordType, Scope, WireError, work};
+use super::{Class, ClientSubnet, ExtendedError, Name, Rcode, RecordType, Scope, WireError, work};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ use std::sync::Arc;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Response {
     block: Arc<[u8]>,
+    /// Goes with the answer to the client that asked, and into no cache.
+    extended_error: Option<Arc<ExtendedError>>,
 }
 
 /// Octets of the block before the TTL offsets.
@@ -261,7 +263,7 @@ impl Response {
             *place = number.to_be_bytes();
         }
         block[message + HEADER_LENGTH..message + question_end - 4].make_ascii_lowercase();
-        Self { block: block.as_slice().into() }
+        Self { block: block.as_slice().into(), extended_error: None }
     }
 
     fn block_mut(&mut self) -> &mut [u8] {
@@ -287,6 +289,14 @@ impl Response {
     /// Takes over the header flags of another answer.
     pub(super) fn copy_flags(&mut self, other: &Self) {
         self.replace_header_flags(other.parts().header(1));
+    }
+
+    /// What a directive says of the error beside its rcode.
+    pub fn extended_error(&self) -> Option<&ExtendedError> {
+        self.extended_error.as_deref()
+    }
+    pub fn set_extended_error(&mut self, error: Arc<ExtendedError>) {
+        self.extended_error = Some(error);
     }
 
     fn map_ttls(&mut self, change: impl Fn(u32) -> u32) {

@@ -34,6 +34,32 @@ impl Response {
         }
         Self::from_message(&message)
     }
+    /// From records in wire form, names written out: owner, type, class, TTL, length and data. Otherwise as
+    /// [`Response::from_records`].
+    ///
+    /// # Errors
+    /// A record that is malformed, or too many of them for one message.
+    pub fn from_wire_records(
+        query: &Query,
+        wire: &[u8],
+        rcode: Rcode,
+        records: &[(Section, Vec<u8>)],
+    ) -> Result<Self, WireError> {
+        let mut plain = vec![0, 0, 0x80, 0, 0, 1];
+        for section in Section::ALL {
+            let count = records.iter().filter(|(of, _)| *of == section).count();
+            plain.extend_from_slice(&u16::try_from(count).map_err(|_| WireError::TooLong)?.to_be_bytes());
+        }
+        plain.extend_from_slice(query.question(wire));
+        for section in Section::ALL {
+            records.iter().filter(|(of, _)| *of == section).for_each(|(_, record)| plain.extend_from_slice(record));
+        }
+        let checked = Self::read(&plain)?;
+        let (made, is_whole) = Self::compose(query, wire, rcode, checked.records());
+        // One of them may hold more than one, or an OPT record.
+        let is_whole = is_whole && checked.records().count() == records.len();
+        if is_whole { Ok(made) } else { Err(WireError::TooLong) }
+    }
     /// Takes over an answer that a directive has changed or made. An OPT record's flags are kept, its options are not.
     ///
     /// # Errors
@@ -56,7 +82,8 @@ impl Response {
         Ok(message)
     }
 
-    /// An answer with the question of `query` and records from elsewhere, RD and CD of the query; false with it if not all of the
+    /// An answer with the question of `query` and records from elsewhere, RD and CD of the query; false with it if
+    /// not all of the
     /// records had room.
     pub(super) fn compose<'a>(
         query: &Query,
@@ -103,6 +130,20 @@ mod tests {
         let response = response.unwrap();
         assert_eq!(listing(response.wire()), ["Answer example. 30 A 4", "Authority example. 30 A 4"]);
         assert_eq!((response.rcode(), response.wire().len()), (Rcode::NXDOMAIN, QUESTION_END + 32));
+    }
+
+    #[test]
+    fn records_in_wire_form_become_an_answer_with_names_compressed() {
+        let (query, wire) = query("Example.", RD, None);
+        let record = |last: u8| [&b"\x07example\0\0\x01\0\x01\0\0\0\x1e\0\x04"[..], &[192, 0, 2, last]].concat();
+        let records = [(Authority, record(1)), (Answer, record(2))];
+        let response = Response::from_wire_records(&query, &wire, Rcode::NXDOMAIN, &records).unwrap();
+        assert_eq!(listing(response.wire()), ["Answer example. 30 A 4", "Authority example. 30 A 4"]);
+        assert_eq!((response.rcode(), response.wire().len()), (Rcode::NXDOMAIN, QUESTION_END + 32));
+        let cut = record(1)[..20].to_vec();
+        assert!(Response::from_wire_records(&query, &wire, Rcode::NOERROR, &[(Answer, cut)]).is_err());
+        let many = vec![(Answer, record(1)); 5000];
+        assert!(Response::from_wire_records(&query, &wire, Rcode::NOERROR, &many).is_err());
     }
 
     #[test]

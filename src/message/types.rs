@@ -29,6 +29,10 @@ impl RecordType {
     pub fn mnemonic(self) -> Option<&'static str> {
         record_type_mnemonic(self.0)
     }
+    /// The type of a mnemonic such as `AAAA`, in any case; `None` for an unknown one. For configuration: it looks through all numbers.
+    pub fn from_mnemonic(text: &str) -> Option<Self> {
+        (0..=u16::MAX).map(Self).find(|rtype| rtype.mnemonic().is_some_and(|mnemonic| mnemonic.eq_ignore_ascii_case(text)))
+    }
 }
 
 impl fmt::Display for RecordType {
@@ -50,6 +54,12 @@ impl Class {
     pub const CH: Self = Self(3);
     /// Of questions only (RFC 1035 section 3.2.5).
     pub const ANY: Self = Self(255);
+
+    /// The class of a mnemonic such as `CH`, in any case; `None` for an unknown one.
+    pub fn from_mnemonic(text: &str) -> Option<Self> {
+        const ASSIGNED: [(u16, &str); 6] = [(1, "IN"), (2, "CS"), (3, "CH"), (4, "HS"), (254, "NONE"), (255, "ANY")];
+        ASSIGNED.iter().find(|(_, mnemonic)| mnemonic.eq_ignore_ascii_case(text)).map(|(number, _)| Self(*number))
+    }
 }
 
 impl fmt::Display for Class {
@@ -255,6 +265,17 @@ mod tests {
                 assert_eq!(ours, theirs.to_string(), "{number}");
             }
         }
+    }
+
+    #[test]
+    fn mnemonics_of_types_and_classes_read_back_in_any_case() {
+        for number in [1, 28, 65, 255, 257] {
+            assert_eq!(RecordType::from_mnemonic(&RecordType(number).to_string().to_lowercase()), Some(RecordType(number)));
+        }
+        for number in [1, 2, 3, 4, 254, 255] {
+            assert_eq!(Class::from_mnemonic(&Class(number).to_string().to_lowercase()), Some(Class(number)));
+        }
+        assert_eq!((RecordType::from_mnemonic("TYPE1"), Class::from_mnemonic("CLASS1")), (None, None));
     }
 
     #[test]

@@ -3,15 +3,17 @@
 use super::configure::BlockPlan;
 use super::zones::ZoneTable;
 use super::{Block, HeededOptions, Listener, Plan, PlanConfig, ZoneBinding};
-use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Observer, ProcessContext, Timeouts};
+use crate::chain::{
+    BlockConfig, BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Lookup, Observer, ProcessContext, Resolver, Timeouts,
+};
 use crate::directives::Keyword;
 use crate::message::Name;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 /// The next listener's number.
 static LISTENERS: AtomicU64 = AtomicU64::new(0);
@@ -23,7 +25,17 @@ impl PlanConfig {
         for block in &self.blocks {
             draft.add(block, process)?;
         }
-        let listeners = draft.listeners.into_iter().map(|(address, listener)| listener.finish(address, process)).collect();
+        let listeners: Vec<_> =
+            draft.listeners.into_iter().map(|(address, listener)| listener.finish(address, process)).collect();
+        for (block, sockets) in draft.blocks {
+            let at = |socket: &SocketAddr| listeners.iter().find(|listener| listener.address == *socket);
+            let resolvers = sockets.iter().filter_map(at).map(|listener| {
+                let listener: Weak<Listener> = Arc::downgrade(listener);
+                listener as Weak<dyn Resolver>
+            });
+            let lookup = Lookup::new(resolvers);
+            block.chain.handlers.iter().for_each(|handler| handler.set_lookup(&lookup));
+        }
         Ok(Plan {
             listeners,
             endpoints: draft.endpoints,
@@ -60,6 +72,8 @@ struct Draft {
     background: Vec<BoxFuture<'static, ()>>,
     summary: Vec<String>,
     enabled: Vec<Enabled>,
+    /// Each with the addresses that it serves on.
+    blocks: Vec<(Arc<Block>, Vec<SocketAddr>)>,
 }
 
 #[derive(Default)]
@@ -115,6 +129,7 @@ impl Draft {
                 }
             }
         }
+        self.blocks.push((running, sockets));
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 mod build;
 mod configure;
 mod dispatch;
+mod lookup;
 mod packet_cache;
 pub mod probe;
 #[cfg(test)]

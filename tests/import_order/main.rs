@@ -19,6 +19,7 @@ const LAYERS: &[&str] = &[
     "deadline",
     "backoff",
     "go_regex",
+    "go_template",
     "net",
     "fairness",
     "sandbox",

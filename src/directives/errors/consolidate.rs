@@ -2,8 +2,8 @@
 
 use crate::chain::Level;
 use crate::corefile::GoDuration;
+use crate::go_regex::Regex;
 use parking_lot::Mutex;
-use regex::Regex;
 use std::time::{Duration, Instant};
 
 /// `consolidate DURATION REGEXP [LEVEL] [show_first]`.
@@ -93,13 +93,12 @@ impl Consolidation {
 mod tests {
     use super::{Consolidation, Pattern, Verdict};
     use crate::chain::Level;
-    use regex::Regex;
     use std::time::{Duration, Instant};
 
     const PERIOD: Duration = Duration::from_secs(300);
 
     fn consolidation(shows_first: bool) -> Consolidation {
-        let regex = Regex::new(".* i/o timeout$").unwrap();
+        let regex = crate::go_regex::compile(".* i/o timeout$").unwrap();
         Consolidation::new(Pattern { period: PERIOD, regex, level: Level::Warning, shows_first })
     }
 

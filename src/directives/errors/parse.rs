@@ -4,11 +4,9 @@ use super::Errors;
 use super::consolidate::Pattern;
 use crate::chain::{BlockConfig, Level, ParseContext, Part};
 use crate::corefile::{Diagnostics, Directive, OptionLine, Token, nearest, value};
-use regex::Regex;
+use crate::go_regex::{self, Regex};
 use std::time::Duration;
 
-/// Octets a regular expression may have, as in the reference.
-const REGEX_LIMIT: usize = 10_000;
 /// The longest duration that Go, and so the reference, knows.
 const PERIOD_LIMIT: Duration = Duration::from_nanos(i64::MAX as u64);
 
@@ -55,20 +53,11 @@ fn parse_consolidate(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option
 }
 
 fn parse_regex(token: &Token, diagnostics: &mut Diagnostics) -> Option<Regex> {
-    if token.text.len() > REGEX_LIMIT {
-        let message = format!("the regular expression has {} octets where at most {REGEX_LIMIT} are allowed", token.text.len());
-        diagnostics.error(token.span, message).help("match less of the message, such as its end: `.* i/o timeout$`");
-        return None;
-    }
-    match Regex::new(&token.text) {
+    match go_regex::compile(&token.text) {
         Ok(regex) => Some(regex),
         Err(error) => {
-            // The crate draws the expression and a caret before the reason; the diagnostic has its own.
-            let text = error.to_string();
-            let reason = text.lines().last().unwrap_or_default();
-            let message = format!("`{}` is no regular expression: {}", token.text, reason.trim_start_matches("error: "));
             diagnostics
-                .error(token.span, message)
+                .error(token.span, format!("this is no regular expression, {error}"))
                 .help("write it as for RE2, and put a backslash before `. ( [ *` that stand for themselves");
             None
         }

@@ -158,7 +158,7 @@ fn wrong_lines_are_told_where_they_stand() {
         ("  errors {\n    consolidate 1s\n  }", "Corefile:3:5:", "DURATION REGEXP"),
         ("  errors {\n    consolidate soon a\n  }", "Corefile:3:17:", "soon"),
         ("  errors {\n    consolidate -1s a\n  }", "Corefile:3:17:", "-1s"),
-        ("  errors {\n    consolidate 1s (\n  }", "Corefile:3:20:", "unclosed group"),
+        ("  errors {\n    consolidate 1s (\n  }", "Corefile:3:20:", "at octet 2: a `(` is not closed"),
         ("  errors {\n    consolidate 1s a warn\n  }", "Corefile:3:22:", "warning"),
         ("  errors {\n    consolidate 1s a error info\n  }", "Corefile:3:28:", "one level"),
         ("  errors {\n    consolidate 1s a show_first info\n  }", "Corefile:3:33:", "before show_first"),

@@ -1,0 +1,80 @@
+//! The counters of the reference. Series are made when there is first something to count, as there; from then on a
+//! hit finds its own
+//! without a lock.
+
+use super::rule::{MakeError, RecordTemplate};
+use crate::chain::HitCounter;
+use crate::metrics::{Counter, Registry};
+use arc_swap::ArcSwap;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a match counts under: listen address, zone, class, type. Names, not numbers, so that there are no more than
+/// there are names.
+type Key = (usize, Arc<str>, &'static str, &'static str);
+
+pub(super) struct Counters {
+    registry: Registry,
+    servers: Vec<String>,
+    matches: ArcSwap<HashMap<Key, Arc<MatchCounter>>>,
+}
+
+/// A series of `coredns_template_matches_total`.
+pub(super) struct MatchCounter(Counter);
+
+impl MatchCounter {
+    pub(super) fn increment(&self) {
+        self.0.increment();
+    }
+}
+
+impl HitCounter for MatchCounter {
+    fn count(&self, _request: usize, _reply: usize, _elapsed: Duration) {
+        self.increment();
+    }
+}
+
+impl Counters {
+    pub(super) fn new(registry: &Registry, servers: &[String]) -> Self {
+        Self { registry: registry.clone(), servers: servers.to_vec(), matches: ArcSwap::default() }
+    }
+
+    /// The counter of these labels, if something has been counted there.
+    pub(super) fn known(&self, key: &Key) -> Option<Arc<MatchCounter>> {
+        self.matches.load().get(key).cloned()
+    }
+
+    /// Counts a match.
+    pub(super) fn count(&self, key: &Key) {
+        if let Some(counter) = self.known(key) {
+            return counter.increment();
+        }
+        let labels = self.labels(key);
+        let labels: Vec<(&str, &str)> = labels.to_vec();
+        let counter = self.registry.counter("coredns_template_matches_total", "Counter of template regex matches.", &labels);
+        let counter = Arc::new(MatchCounter(counter));
+        counter.increment();
+        self.matches.rcu(|matches| {
+            let mut matches = HashMap::clone(matches);
+            matches.insert(key.clone(), counter.clone());
+            matches
+        });
+    }
+
+    /// Counts a record that could not be made.
+    pub(super) fn count_failure(&self, key: &Key, record: &RecordTemplate, error: &MakeError) {
+        let (name, help) = match error {
+            MakeError::Template(_) => ("coredns_template_template_failures_total", "Counter of go template failures."),
+            MakeError::Record { .. } => ("coredns_template_rr_failures_total", "Counter of mis-templated RRs."),
+        };
+        let mut labels = self.labels(key).to_vec();
+        labels.extend([("section", record.section_name()), ("template", record.source.as_str())]);
+        self.registry.counter(name, help, &labels).increment();
+    }
+
+    fn labels<'a>(&'a self, (server, zone, class, rtype): &'a Key) -> [(&'static str, &'a str); 5] {
+        let server = self.servers.get(*server).map_or("", String::as_str);
+        [("server", server), ("zone", zone), ("view", ""), ("class", class), ("type", rtype)]
+    }
+}

@@ -1,0 +1,207 @@
+//! Asks the rules of a block one after another, and makes the answer of the first that is for the query.
+
+use super::KEYWORD;
+use super::counters::Counters;
+use super::follow;
+use super::rule::{Match, NameText, RecordTemplate, Rule};
+use crate::chain::{After, Answer, BuildContext, Failure, FastPath, Handler, HitCounter, Lookup, Next, Outcome, Request};
+use crate::message::{Class, Rcode, RecordType, Response, Section};
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// The AA bit of a header's second word.
+const AUTHORITATIVE: u16 = 0x0400;
+/// What does not change until the next plan may be given again for so many milliseconds.
+const PACKET_MILLIS: u16 = 60_000;
+/// Between two lines about the same record that fails.
+const BETWEEN_LINES: Duration = Duration::from_secs(60);
+
+pub(super) struct Templates {
+    rules: Vec<Served>,
+    counters: Counters,
+    lookup: OnceLock<Lookup>,
+}
+
+struct Served {
+    rule: Arc<Rule>,
+    /// The text of each zone, as metrics have it.
+    zones: Vec<Arc<str>>,
+    /// When each record last had a line in the log.
+    told: Mutex<Vec<Option<Instant>>>,
+}
+
+/// The rule that a query is for.
+enum Chosen<'h> {
+    None,
+    /// No pattern matches, and nothing is handed on.
+    Refused,
+    Rule {
+        index: usize,
+        served: &'h Served,
+        zone: usize,
+        pattern: Option<usize>,
+    },
+}
+
+impl Templates {
+    pub(super) fn new(rules: Vec<Arc<Rule>>, context: &BuildContext<'_>) -> Self {
+        let served = |rule: Arc<Rule>| Served {
+            zones: rule.zones.iter().map(|zone| zone.to_string().into()).collect(),
+            told: Mutex::new(vec![None; rule.records.len()]),
+            rule,
+        };
+        Self {
+            rules: rules.into_iter().map(served).collect(),
+            counters: Counters::new(&context.process.registry, context.servers),
+            lookup: OnceLock::new(),
+        }
+    }
+
+    fn choose(&self, request: &Request<'_>, text: &mut NameText) -> Chosen<'_> {
+        for (index, served) in self.rules.iter().enumerate() {
+            match served.rule.look_at(request.query, text) {
+                Match::Other => {}
+                Match::Refused => return Chosen::Refused,
+                Match::Yes { zone, pattern } => return Chosen::Rule { index, served, zone, pattern },
+            }
+        }
+        Chosen::None
+    }
+
+    fn key(request: &Request<'_>, served: &Served, zone: usize) -> (usize, Arc<str>, &'static str, &'static str) {
+        let (class, rtype) = served.rule.names(request.query);
+        (request.server, served.zones.get(zone).cloned().unwrap_or_else(|| "".into()), class, rtype)
+    }
+
+    /// Makes the answer of a rule.
+    async fn answer(&self, request: Request<'_>, served: &Served, zone: usize, pattern: Option<usize>) -> Outcome {
+        let rule = &served.rule;
+        let key = Self::key(&request, served, zone);
+        self.counters.count(&key);
+        if rule.rcode == Rcode::SERVFAIL {
+            return Ok(Answer { response: Response::empty(request.query, request.wire, Rcode::SERVFAIL), from: KEYWORD });
+        }
+        let data = rule.data(&request, zone, pattern, &mut NameText::default());
+        let asks_for_address = matches!(request.query.qtype, RecordType::A | RecordType::AAAA);
+        let (mut records, mut is_truncated) = (Vec::with_capacity(rule.records.len()), false);
+        for (index, record) in rule.records.iter().enumerate() {
+            let (rtype, wire) = record.make(data.clone()).map_err(|error| {
+                self.counters.count_failure(&key, record, &error);
+                served.tell(index, record, &error, request.received);
+                Failure::servfail(KEYWORD, error)
+            })?;
+            let target = (asks_for_address && rtype == RecordType::CNAME && record.section == Section::Answer)
+                .then(|| follow::target(&wire))
+                .flatten();
+            records.push((record.section, wire));
+            if let Some(target) = target
+                && let Some(lookup) = self.lookup.get()
+                && let Some(found) = follow::ask(&request, &target, lookup).await
+            {
+                is_truncated = found.is_truncated();
+                records.extend(follow::answers(&found));
+            }
+        }
+        let mut response = Response::from_wire_records(request.query, request.wire, rule.rcode, &records)
+            .map_err(|error| Failure::servfail(KEYWORD, format!("the records do not make an answer: {error}")))?;
+        response.set_flag(AUTHORITATIVE, true);
+        if is_truncated {
+            response.set_flag(0x0200, true);
+        }
+        if let Some(error) = &rule.extended_error {
+            response.set_extended_error(error.clone());
+        }
+        Ok(Answer { response, from: KEYWORD })
+    }
+}
+
+impl Served {
+    /// Says why a record cannot be made, once a minute.
+    fn tell(&self, index: usize, record: &RecordTemplate, error: &super::rule::MakeError, now: Instant) {
+        let mut told = self.told.lock();
+        let Some(last) = told.get_mut(index) else { return };
+        if is_due(last, now) {
+            tracing::warn!(
+                "template: queries are answered SERVFAIL, since {} `{}` {error}",
+                record.section_name(),
+                record.source
+            );
+        }
+    }
+}
+
+/// Whether a line is to be written at `now`, which is then the time of the last.
+fn is_due(last: &mut Option<Instant>, now: Instant) -> bool {
+    let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= BETWEEN_LINES);
+    if is_due {
+        *last = Some(now);
+    }
+    is_due
+}
+
+impl Handler for Templates {
+    fn keyword(&self) -> &'static str {
+        KEYWORD
+    }
+
+    fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
+        match self.choose(request, &mut NameText::default()) {
+            Chosen::None => FastPath::Pass,
+            Chosen::Rule { index, served, zone, .. } if request.query.qclass == Class::IN => {
+                let is_for_one_type = request.query.qtype != RecordType::ANY || served.rule.rtype != RecordType::ANY;
+                let ready = served.rule.ready.get(zone).and_then(Option::as_ref).filter(|_| is_for_one_type);
+                let Some(ready) = ready else { return FastPath::Slow };
+                let Some(counter) = self.counters.known(&Self::key(request, served, zone)) else { return FastPath::Slow };
+                let shape = request.reply(crate::message::TtlRule::Keep);
+                if !ready.write(request.query, request.wire, shape, reply) {
+                    return FastPath::Slow;
+                }
+                counter.increment();
+                match u8::try_from(index) {
+                    Ok(note) => FastPath::Answered(After::CachePacket { millis: PACKET_MILLIS, note }),
+                    Err(_) => FastPath::Answered(After::Nothing),
+                }
+            }
+            _ => FastPath::Slow,
+        }
+    }
+
+    fn hit_counter(&self, request: &Request<'_>, note: u8) -> Option<Arc<dyn HitCounter>> {
+        let served = self.rules.get(usize::from(note))?;
+        let Match::Yes { zone, .. } = served.rule.look_at(request.query, &mut NameText::default()) else { return None };
+        self.counters.known(&Self::key(request, served, zone)).map(|counter| counter as Arc<dyn HitCounter>)
+    }
+
+    fn set_lookup(&self, lookup: &Lookup) {
+        // A plan is built once.
+        _ = self.lookup.set(lookup.clone());
+    }
+
+    fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
+        match self.choose(&request, &mut NameText::default()) {
+            Chosen::None => next.run(request),
+            Chosen::Refused => {
+                let response = Response::empty(request.query, request.wire, Rcode::SERVFAIL);
+                Box::pin(async { Ok(Answer { response, from: KEYWORD }) })
+            }
+            Chosen::Rule { served, zone, pattern, .. } => {
+                Box::pin(async move { self.answer(request, served, zone, pattern).await })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_due;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn what_fails_all_the_time_is_told_once_a_minute() {
+        let (start, mut last) = (Instant::now(), None);
+        let told = (0..200).filter(|second| is_due(&mut last, start + Duration::from_secs(*second))).collect::<Vec<_>>();
+        assert_eq!(told, [0, 60, 120, 180]);
+    }
+}

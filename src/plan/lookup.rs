@@ -1,0 +1,28 @@
+//! This server asked by its own directives.
+
+use super::Listener;
+use crate::chain::{Failure, Outcome, Request, Resolver};
+use crate::message::Rcode;
+use futures_util::future::BoxFuture;
+
+impl Resolver for Listener {
+    fn resolve<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Outcome> {
+        let query = request.query;
+        let Some(site) = self.zones.find(&query.name, query.qtype).and_then(|index| self.zones.site(index)) else {
+            let cause = format!("no server block of this listen address has {}", query.name);
+            return Box::pin(async { Err(Failure { rcode: Rcode::REFUSED, directive: "", cause }) });
+        };
+        let block = &site.block;
+        // Where the block keeps no subnets, none goes upstream.
+        let keeps_subnets = block.options.as_ref().is_some_and(|options| options.client_subnet.is_some());
+        let request = Request {
+            server: site.server,
+            zone: site.zone,
+            udp_cap: block.udp_cap,
+            client_subnet: request.client_subnet.filter(|_| keeps_subnets),
+            nsid: None,
+            ..request
+        };
+        block.chain.start().run(request)
+    }
+}
