@@ -16,8 +16,12 @@ mod netlink;
 mod node_text;
 #[path = "../fuzz/bodies/packets.rs"]
 mod packets;
+#[path = "../fuzz/bodies/regular_expression.rs"]
+mod regular_expression;
 #[path = "../fuzz/bodies/streams.rs"]
 mod streams;
+#[path = "../fuzz/bodies/template.rs"]
+mod template;
 #[path = "../fuzz/bodies/upstream_answer.rs"]
 mod upstream_answer;
 
@@ -87,4 +91,14 @@ fn http_requests_of_the_corpus_hold_what_the_fuzzer_demands() {
 #[test]
 fn files_of_data_of_the_corpus_hold_what_the_fuzzer_demands() {
     replay("data_files", data_files::run);
+}
+
+#[test]
+fn regular_expressions_of_the_corpus_hold_what_the_fuzzer_demands() {
+    replay("regular_expression", regular_expression::run);
+}
+
+#[test]
+fn templates_of_the_corpus_hold_what_the_fuzzer_demands() {
+    replay("template", template::run);
 }

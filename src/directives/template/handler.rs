@@ -150,8 +150,7 @@ impl Handler for Templates {
         match self.choose(request, &mut NameText::default()) {
             Chosen::None => FastPath::Pass,
             Chosen::Rule { index, served, zone, .. } if request.query.qclass == Class::IN => {
-                let is_for_one_type = request.query.qtype != RecordType::ANY || served.rule.rtype != RecordType::ANY;
-                let ready = served.rule.ready.get(zone).and_then(Option::as_ref).filter(|_| is_for_one_type);
+                let ready = served.rule.ready.get(zone).and_then(Option::as_ref);
                 let Some(ready) = ready else { return FastPath::Slow };
                 let Some(counter) = self.counters.known(&Self::key(request, served, zone)) else { return FastPath::Slow };
                 let shape = request.reply(crate::message::TtlRule::Keep);

@@ -104,8 +104,9 @@ async fn what_is_the_same_for_all_names_is_answered_on_the_fast_path_once_it_has
     blocked.ask(&handler).await.unwrap();
     assert!(matches!(blocked.ask_quickly(&*handler).0, FastPath::Answered(After::CachePacket { note: 1, .. })));
     assert_eq!(Question::new("fine.example.", RecordType::A).ask_quickly(&*handler).0, FastPath::Pass);
-    // Asked for any type, the answer depends on the rule; another class is never the same.
-    assert_eq!(Question::new("block.example.", RecordType::ANY).ask_quickly(&*handler).0, FastPath::Slow);
+    // A question for any type is for the first of them; another class is never the same.
+    let any = Question::new("block.example.", RecordType::ANY).ask_quickly(&*handler).0;
+    assert!(matches!(any, FastPath::Answered(After::CachePacket { note: 0, .. })), "{any:?}");
     let mut wire = Query::compose(1, Name::parse("x.example.").unwrap().as_wire(), RecordType::AAAA, true);
     *wire.last_mut().unwrap() = 255;
     assert_eq!(Question::from_wire(wire).ask_quickly(&*handler).0, FastPath::Slow);
