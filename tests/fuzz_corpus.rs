@@ -18,6 +18,8 @@ mod node_text;
 mod packets;
 #[path = "../fuzz/bodies/regular_expression.rs"]
 mod regular_expression;
+#[path = "../fuzz/bodies/rewrite.rs"]
+mod rewrite;
 #[path = "../fuzz/bodies/streams.rs"]
 mod streams;
 #[path = "../fuzz/bodies/template.rs"]
@@ -76,6 +78,11 @@ fn texts_of_the_corpus_hold_what_the_fuzzer_demands() {
 #[test]
 fn packets_of_the_corpus_hold_what_the_fuzzer_demands() {
     replay("packets", packets::run);
+}
+
+#[test]
+fn rules_of_rewrite_of_the_corpus_hold_what_the_fuzzer_demands() {
+    replay("rewrite", rewrite::run);
 }
 
 #[test]

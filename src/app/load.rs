@@ -161,7 +161,7 @@ pub fn open_to_all(ports: &[u16]) -> Option<String> {
     };
     Some(format!(
         "{ports} is served on all addresses of this machine, so that the node's neighbours can ask too, not its pods alone: `bind` names the \
-         addresses that are to be served; the directive `acl`, which chooses by client, nodelocaldns does not have yet"
+         addresses that are to be served; `acl` chooses by client who is answered"
     ))
 }
 

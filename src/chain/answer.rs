@@ -22,6 +22,17 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Stands for a code where nothing is to be said; no code has more than 12 bits (RFC 6891 section 6.1.3).
+    const SILENCE: Rcode = Rcode(u16::MAX);
+
+    /// No failure, but nothing is to be said to this client.
+    pub fn silence(directive: &'static str) -> Self {
+        Self { rcode: Self::SILENCE, directive, cause: "the client is not answered".to_owned() }
+    }
+    /// True if nothing is to be said to the client.
+    pub fn is_silence(&self) -> bool {
+        self.rcode == Self::SILENCE
+    }
     /// A failure answered with SERVFAIL.
     pub fn servfail(directive: &'static str, cause: impl fmt::Display) -> Self {
         Self { rcode: Rcode::SERVFAIL, directive, cause: cause.to_string() }

@@ -31,7 +31,7 @@ pub use data_file::DataFilePoll;
 pub use host_name::host_name;
 pub use line_sink::{Level, LineSink};
 pub use lookup::{Lookup, Resolver};
-pub use next::{Chain, Next, Rest};
+pub use next::{Chain, FastRest, Next, Rest};
 pub use reload_state::ReloadState;
 pub use request::{KeptSubnet, OwnedRequest, Peer, Purpose, Received, Request, Transport};
 pub use upstreams::{Ask, Listing, Upstream, Upstreams, Watching};
@@ -45,12 +45,16 @@ use std::time::Duration;
 pub enum FastPath {
     /// Nothing to say; the next handler is asked.
     Pass,
-    /// As [`FastPath::Pass`], but a later handler's reply counts only if [`Handler::accepts`] it; else the slow path takes the request.
-    Review,
     /// The reply has been written.
     Answered(After),
     /// The slow path must take this request, from the first handler on.
     Slow,
+    /// As [`FastPath::Slow`], and a [`Purpose::Refresh`] is to run beside it: who would have answered here wanted one.
+    SlowAndRefresh,
+    /// Nothing is to be said to this client.
+    Silent,
+    /// The handler changes requests, or replies: [`Handler::serve_fast_through`] is to be asked, which is given the rest of the chain.
+    Through,
 }
 
 /// What is to follow a reply of the fast path.
@@ -79,10 +83,16 @@ pub trait Handler: Send + Sync {
         FastPath::Slow
     }
 
-    /// After [`FastPath::Review`]: whether this is what the client is to get. Must not block or allocate.
-    fn accepts(&self, request: &Request<'_>, reply: &[u8]) -> bool {
-        let _ = (request, reply);
-        true
+    /// The synchronous attempt of a handler whose [`Handler::serve_fast`] says [`FastPath::Through`]: it asks the handlers after it with
+    /// [`FastRest::run`], for this request or another, and may change what they wrote. Beside what it says stands the place in the chain of the
+    /// handler that answered. Must not block or allocate; appends a whole reply to `reply` or leaves it as it was.
+    fn serve_fast_through(&self, request: &Request<'_>, rest: FastRest<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
+        rest.run(request, reply)
+    }
+
+    /// True if it answers the same question otherwise to another client. Then no reply of its block goes into the packet cache.
+    fn depends_on_client(&self) -> bool {
+        false
     }
 
     /// How this server is asked itself, once all of the plan is built. For a handler that asks questions of its own.

@@ -1,6 +1,6 @@
 //! The rest of a chain.
 
-use super::{Failure, Handler, Outcome, Request};
+use super::{Failure, FastPath, Handler, Outcome, Request};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
@@ -10,6 +10,11 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// Asks the handlers one after another, synchronously: what the first said that did not pass, and its place.
+    #[inline]
+    pub fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
+        FastRest { handlers: &self.handlers, index: 0 }.run(request, reply)
+    }
     /// The whole chain, from its first handler.
     pub fn start(self: &Arc<Self>) -> Next<'_> {
         Next { chain: self, index: 0 }
@@ -20,6 +25,35 @@ impl Chain {
             Some(last) => format!("plugin/{}: no next plugin found", last.keyword()),
             None => "no next plugin found".to_owned(),
         }
+    }
+}
+
+/// The handlers after one of the fast path.
+#[derive(Clone, Copy)]
+pub struct FastRest<'a> {
+    handlers: &'a [Arc<dyn Handler>],
+    index: usize,
+}
+
+impl FastRest<'_> {
+    /// The place in the chain of the first of them: one more than that of the handler that is given them.
+    pub fn place(&self) -> usize {
+        self.index
+    }
+    /// Asks them one after another: what the first said that did not pass, and its place in the chain. [`FastPath::Pass`] if all passed.
+    #[inline]
+    pub fn run(self, request: &Request<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
+        for (index, handler) in self.handlers.iter().enumerate().skip(self.index) {
+            match handler.serve_fast(request, reply) {
+                FastPath::Pass => {}
+                FastPath::Through => {
+                    let rest = FastRest { handlers: self.handlers, index: index + 1 };
+                    return handler.serve_fast_through(request, rest, reply);
+                }
+                said => return (said, index),
+            }
+        }
+        (FastPath::Pass, self.handlers.len())
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::BatchClock;
 use crate::message::{
-    ClientSubnet, DEFAULT_UDP_SIZE, PrefixLimits, Query, Reply, ReplyOptions, RequestKey, Response, TtlRule, WireError,
+    ClientSubnet, DEFAULT_UDP_SIZE, PrefixLimits, Query, Reply, ReplyOptions, RequestKey, Response, TtlRule, UpstreamOptions,
+    WireError,
 };
 use smallvec::SmallVec;
 use std::net::SocketAddr;
@@ -90,6 +91,8 @@ pub struct Request<'a> {
     pub client_subnet: Option<&'a KeptSubnet>,
     /// This server's name, for a client that asks for it in a block that tells it. Such a request takes the slow path alone.
     pub nsid: Option<&'a Arc<[u8]>>,
+    /// EDNS options that a directive before has put there for the upstream. Such a request takes the slow path alone.
+    pub options: Option<&'a UpstreamOptions>,
     pub received: Instant,
     pub purpose: Purpose,
 }
@@ -97,7 +100,7 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// Everything that the answer may depend on.
     pub fn key(&self) -> RequestKey<'_> {
-        self.query.key(self.client_subnet.map(|subnet| &subnet.asked))
+        RequestKey { options: self.options, ..self.query.key(self.client_subnet.map(|subnet| &subnet.asked)) }
     }
     /// Appends the reply for this client, with the TTLs that the answer has.
     pub fn write(&self, response: &Response, out: &mut Vec<u8>) {
@@ -147,6 +150,7 @@ impl Request<'_> {
             udp_cap: self.udp_cap,
             client_subnet: self.client_subnet.copied(),
             nsid: self.nsid.cloned(),
+            options: self.options.cloned(),
             received: self.received,
             purpose: self.purpose,
             wants_refresh: false,
@@ -165,6 +169,7 @@ pub struct OwnedRequest {
     pub udp_cap: Option<u16>,
     pub client_subnet: Option<KeptSubnet>,
     pub nsid: Option<Arc<[u8]>>,
+    pub options: Option<UpstreamOptions>,
     pub received: Instant,
     pub purpose: Purpose,
     /// A [`Purpose::Refresh`] of it is to run beside it: who would have answered on the fast path wanted one.
@@ -182,6 +187,7 @@ impl OwnedRequest {
             udp_cap: self.udp_cap,
             client_subnet: self.client_subnet.as_ref(),
             nsid: self.nsid.as_ref(),
+            options: self.options.as_ref(),
             received: self.received,
             purpose: self.purpose,
         }

@@ -1,6 +1,7 @@
 //! A folder for each Corefile keyword, and the one list that fixes their order: the reference's
-//! (CoreDNS 1.14.4, core/dnsserver/zdirectives.go), and what is ours alone. Directives never import each other.
+//! (CoreDNS 1.14.7, core/dnsserver/zdirectives.go), and what is ours alone. Directives never import each other.
 
+pub mod acl;
 pub mod any;
 pub mod bind;
 pub mod bufsize;
@@ -13,6 +14,7 @@ pub mod dns64;
 pub mod errors;
 pub mod fairness;
 pub mod forward;
+pub mod header;
 pub mod health;
 pub mod hosts;
 pub mod loadbalance;
@@ -20,11 +22,13 @@ pub mod local;
 pub mod log;
 pub mod r#loop;
 pub mod metadata;
+pub mod minimal;
 pub mod multisocket;
 pub mod nsid;
 pub mod prometheus;
 pub mod ready;
 pub mod reload;
+pub mod rewrite;
 pub mod root;
 pub mod shed;
 pub mod template;
@@ -234,13 +238,13 @@ pub const ORDER: &[Keyword] = &[
     plugin("chaos", chaos::parse).any_class(),
     plugin("loadbalance", loadbalance::parse).repeatable(),
     of_zones("tsig"),
-    plugin("cache", cache::parse),
-    not_yet("rewrite"),
-    not_yet("acl"),
-    not_yet("header"),
-    of_zones("dnssec"),
+    plugin("rewrite", rewrite::parse).repeatable(),
     not_yet("autopath"),
-    not_yet("minimal"),
+    plugin("acl", acl::parse).repeatable(),
+    plugin("cache", cache::parse),
+    plugin("header", header::parse),
+    of_zones("dnssec"),
+    plugin("minimal", minimal::parse),
     plugin("template", template::parse).repeatable(),
     of_zones("transfer"),
     plugin("hosts", hosts::parse),

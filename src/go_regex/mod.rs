@@ -18,7 +18,8 @@ mod translate;
 
 pub use error::{RegexError, RegexProblem};
 
-use regex::{Captures, RegexBuilder};
+use parking_lot::Mutex;
+use regex::{CaptureLocations, Captures, RegexBuilder};
 use std::fmt;
 use std::sync::Arc;
 
@@ -32,6 +33,9 @@ const AUTOMATON_OCTETS: usize = 256 << 10;
 /// own.
 const TRANSLATED_DEPTH: u32 = 8 * error::GROUP_DEPTH as u32;
 
+/// As many places of groups are kept for reuse as there are likely to be workers.
+const SPARE_LOCATIONS: usize = 64;
+
 /// A compiled pattern. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Regex {
@@ -40,6 +44,8 @@ pub struct Regex {
     /// The name of each group, from group 0, the whole match. Go allows what the crate does not: names that begin
     /// with a digit, and twice the same.
     names: Arc<[Option<String>]>,
+    /// Places of groups, for [`Regex::with_groups`] to use again.
+    spare: Arc<Mutex<Vec<CaptureLocations>>>,
 }
 
 impl Regex {
@@ -55,6 +61,22 @@ impl Regex {
     /// `None`; Go has an empty text then.
     pub fn captures<'t>(&self, text: &'t str) -> Option<Captures<'t>> {
         self.compiled.captures(text)
+    }
+    /// What `use_groups` makes of the leftmost match, given the text of each group by its number; empty for one that took no part, as in Go. `None`
+    /// if there is no match. In the long run nothing is taken from the heap, as [`Regex::captures`] does for each match.
+    pub fn with_groups<'t, T>(&self, text: &'t str, use_groups: impl FnOnce(&dyn Fn(usize) -> &'t str) -> T) -> Option<T> {
+        // Another thread may hold the list for the time that it takes to push or pop.
+        let spare = self.spare.try_lock().and_then(|mut spare| spare.pop());
+        let mut locations = spare.unwrap_or_else(|| self.compiled.capture_locations());
+        let found = self.compiled.captures_read(&mut locations, text);
+        let group = |index: usize| locations.get(index).and_then(|(start, end)| text.get(start..end)).unwrap_or_default();
+        let used = found.map(|_| use_groups(&group));
+        if let Some(mut spare) = self.spare.try_lock()
+            && spare.len() < SPARE_LOCATIONS
+        {
+            spare.push(locations);
+        }
+        used
     }
     /// Groups, the whole match counted as one.
     pub fn group_count(&self) -> usize {
@@ -99,5 +121,5 @@ pub fn compile(pattern: &str) -> Result<Regex, RegexError> {
                 other => RegexProblem::Other(other.to_string().lines().last().unwrap_or_default().to_owned()),
             },
         })?;
-    Ok(Regex { compiled, source: pattern.into(), names: translated.names.into() })
+    Ok(Regex { compiled, source: pattern.into(), names: translated.names.into(), spare: Arc::default() })
 }

@@ -4,6 +4,7 @@ use super::WireError;
 use super::opt;
 use super::wire_reader::u16_at;
 use smallvec::SmallVec;
+use std::net::IpAddr;
 
 /// The option's code.
 pub(super) const CODE: u16 = 8;
@@ -55,6 +56,19 @@ impl Default for PrefixLimits {
 impl ClientSubnet {
     /// What a client writes who wants no answer made for it.
     pub const UNTAILORED: Self = Self { family: IPV4, prefix: 0, address: [0; 16] };
+
+    /// The network of this address that has so many bits, at most all of them.
+    pub fn of(address: IpAddr, prefix: u8) -> Self {
+        let (family, longest, address) = match address {
+            IpAddr::V4(address) => {
+                let mut octets = [0; 16];
+                octets[..4].copy_from_slice(&address.octets());
+                (IPV4, 32, octets)
+            }
+            IpAddr::V6(address) => (IPV6, 128, address.octets()),
+        };
+        Self { family, prefix: longest, address }.cut_to(prefix)
+    }
 
     /// The first option of this kind among the options of an OPT record; `None` if there is none. Beside it its scope, in bits.
     pub(super) fn find(options: &[u8]) -> Result<Option<(Self, u8)>, WireError> {
@@ -191,6 +205,18 @@ pub(super) mod tests {
             let option = option(family, prefix, 0, address);
             let (read, scope) = read(&option).unwrap();
             assert_eq!((read.option(0).as_slice(), scope, read.prefix()), (&option[..], 0, prefix));
+        }
+    }
+
+    #[test]
+    fn the_network_of_an_address_has_as_many_of_its_bits_as_it_is_to_have() {
+        for (address, prefix, option) in [
+            ("192.0.2.77", 24, option(1, 24, 0, &[192, 0, 2])),
+            ("192.0.2.77", 40, option(1, 32, 0, &[192, 0, 2, 77])),
+            ("192.0.2.77", 0, option(1, 0, 0, &[])),
+            ("2001:db8:0:ff::1", 57, option(2, 57, 0, &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0x80])),
+        ] {
+            assert_eq!(ClientSubnet::of(address.parse().unwrap(), prefix).option(0)[..], option, "{address}/{prefix}");
         }
     }
 

@@ -5,6 +5,8 @@ mod arrange;
 mod case_folding;
 mod client_subnet;
 mod compose;
+mod edit;
+mod empty_reply;
 mod fixed_answer;
 #[cfg(test)]
 mod fixtures;
@@ -29,6 +31,7 @@ mod response_type;
 mod signature;
 mod synthesize;
 mod types;
+mod upstream_options;
 mod validate;
 mod wire_reader;
 pub mod work;
@@ -36,12 +39,13 @@ pub mod work;
 pub use arrange::{AddressSet, arrange_addresses};
 pub use case_folding::lower_case_echoes;
 pub use client_subnet::{ClientSubnet, PrefixLimits, Scope};
+pub use edit::{Edit, edit_reply};
 pub use fixed_answer::FixedAnswer;
 pub use header::Header;
 pub use name::{LowerName, Name};
 pub use opt::DEFAULT_UDP_SIZE;
 pub use own_answer::OwnAnswer;
-pub use presentation::NameError;
+pub use presentation::{NameError, NameText};
 pub use query::{Edns, Query};
 pub use question_key::{KeyFlags, QuestionKey, RequestKey};
 pub use record::{Data, Record, Section};
@@ -52,6 +56,7 @@ pub use reply_records::{has_answer, question_type_of};
 pub use response::Response;
 pub use response_type::ResponseType;
 pub use types::{Class, Rcode, RecordType};
+pub use upstream_options::UpstreamOptions;
 
 /// Why bytes could not be read as (part of) a DNS message, or a message could not be made. Offsets are octets from the
 /// start of the message, where reading stopped.

@@ -1,6 +1,6 @@
 //! Domain names in uncompressed wire form (RFC 1035 section 3.1).
 
-use super::presentation::{INLINE, NameError};
+use super::presentation::{INLINE, NameError, NameText};
 use super::wire_reader::{MAX_NAME_LENGTH, Suffixes, walk_name};
 use super::{WireError, presentation};
 use smallvec::SmallVec;
@@ -94,6 +94,14 @@ impl LowerName {
         }
         Self { length: length as u8, octets }
     }
+    /// Reads presentation form, as [`Name::parse`] does, without the heap.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        presentation::parse_into::<[u8; 256]>(text).map(|wire| Self::from_wire(&wire))
+    }
+    /// Presentation form, to be searched and changed.
+    pub fn text(&self) -> NameText {
+        NameText::of(self.as_wire())
+    }
     /// Wire octets in lower case, root octet included.
     #[inline]
     pub fn as_wire(&self) -> &[u8] {
@@ -102,6 +110,15 @@ impl LowerName {
     /// This name, then each name above it, down to the root, each in wire form.
     pub fn suffixes(&self) -> impl Iterator<Item = &[u8]> {
         Suffixes(self.as_wire())
+    }
+    /// This name with `by` in the place of the name at its end that is `suffix` (lower-case wire form). `None` if it is not within that, or the
+    /// name would be too long.
+    pub fn replace_suffix(&self, suffix: &[u8], by: &Self) -> Option<Self> {
+        let kept = self.is_within(suffix).then(|| self.as_wire().len() - suffix.len())?;
+        let length = kept + by.as_wire().len();
+        let mut octets = self.octets;
+        octets.get_mut(kept..length)?.copy_from_slice(by.as_wire());
+        Some(Self { length: u8::try_from(length).ok()?, octets })
     }
     /// True if this is `zone` (lower-case wire form) or lies below it.
     pub fn is_within(&self, zone: &[u8]) -> bool {
@@ -112,6 +129,12 @@ impl LowerName {
     }
 }
 
+impl PartialEq for LowerName {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_wire() == other.as_wire()
+    }
+}
+impl Eq for LowerName {}
 impl fmt::Display for LowerName {
     /// As [`Name`] is displayed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -155,6 +178,24 @@ mod tests {
             assert!(!host.is_within(&name(zone)), "{zone}");
             assert!(!host.to_lower().is_within(name(zone).to_lower().as_wire()), "{zone}");
         }
+    }
+
+    #[test]
+    fn the_end_of_a_name_is_replaced_where_it_fits() {
+        let replaced = |text: &str, suffix: &str, by: &str| {
+            let name = name(text).to_lower();
+            Some(
+                name.replace_suffix(Name::parse(suffix).unwrap().to_lower().as_wire(), &LowerName::parse(by).unwrap())?
+                    .to_string(),
+            )
+        };
+        assert_eq!(replaced("a.b.corp.", "corp.", "example.org.").as_deref(), Some("a.b.example.org."));
+        assert_eq!(replaced("corp.", "corp.", ".").as_deref(), Some("."));
+        assert_eq!(replaced("a.b.", ".", "c.").as_deref(), Some("a.b.c."));
+        assert_eq!(replaced("acorp.", "corp.", "example."), None);
+        let long = format!("{0}.{0}.{0}.b.", "x".repeat(63));
+        let ended = |by: usize| replaced(&long, "b.", &format!("{}.", "y".repeat(by)));
+        assert_eq!((ended(61).map(|name| name.len()), ended(62)), (Some(254), None));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Names as text: master-file escapes (RFC 1035 section 5.1), written as miekg/dns writes them.
 
 use super::wire_reader::{MAX_NAME_LENGTH, Suffixes};
-use smallvec::SmallVec;
+use smallvec::{Array, SmallVec};
 use std::fmt;
 
 /// Octets of the longest name that is kept without the heap: most of a cluster's.
@@ -22,6 +22,11 @@ pub enum NameError {
 
 /// The wire form of a name in presentation form.
 pub(super) fn parse(text: &str) -> Result<SmallVec<[u8; INLINE]>, NameError> {
+    parse_into(text)
+}
+
+/// The same in a buffer of another size.
+pub(super) fn parse_into<A: Array<Item = u8>>(text: &str) -> Result<SmallVec<A>, NameError> {
     let mut wire = SmallVec::new();
     if text == "." {
         wire.push(0);
@@ -63,7 +68,7 @@ fn parse_escape(octets: &mut std::str::Bytes<'_>) -> Result<u8, NameError> {
     }
 }
 
-fn finish_label(wire: &mut SmallVec<[u8; INLINE]>, label: &mut SmallVec<[u8; 64]>) -> Result<(), NameError> {
+fn finish_label(wire: &mut SmallVec<impl Array<Item = u8>>, label: &mut SmallVec<[u8; 64]>) -> Result<(), NameError> {
     match label.len() {
         0 => return Err(NameError::EmptyLabel),
         length @ 1..=63 => wire.push(length as u8),
@@ -74,26 +79,47 @@ fn finish_label(wire: &mut SmallVec<[u8; INLINE]>, label: &mut SmallVec<[u8; 64]
     Ok(())
 }
 
-/// Writes a name in uncompressed wire form as absolute text.
-pub(super) fn write(wire: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    use fmt::Write;
-    if wire.len() <= 1 {
-        return f.write_char('.');
-    }
-    for suffix in Suffixes(wire) {
-        let Some((length, rest)) = suffix.split_first() else { break };
-        for &octet in rest.iter().take(usize::from(*length)) {
-            match octet {
-                b'.' | b' ' | b'\'' | b'@' | b';' | b'(' | b')' | b'"' | b'\\' => write!(f, "\\{}", char::from(octet))?,
-                b'!'..=b'~' => f.write_char(char::from(octet))?,
-                _ => write!(f, "\\{octet:03}")?,
+/// Octets of text that are kept without the heap: those of the longest name whose octets need no escape.
+const TEXT_INLINE: usize = 256;
+
+/// A name's presentation form, absolute and with escapes as [`super::Name`] is displayed, to be searched and changed as text. Without the heap for a
+/// name that needs no escapes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NameText(SmallVec<[u8; TEXT_INLINE]>);
+
+impl NameText {
+    pub(super) fn of(wire: &[u8]) -> Self {
+        let mut text = SmallVec::new();
+        if wire.len() <= 1 {
+            text.push(b'.');
+        }
+        for suffix in Suffixes(wire) {
+            let Some((length, rest)) = suffix.split_first() else { break };
+            for &octet in rest.iter().take(usize::from(*length)) {
+                match octet {
+                    b'.' | b' ' | b'\'' | b'@' | b';' | b'(' | b')' | b'"' | b'\\' => text.extend_from_slice(&[b'\\', octet]),
+                    b'!'..=b'~' => text.push(octet),
+                    _ => text.extend([b'\\', b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10]),
+                }
+            }
+            if *length > 0 {
+                text.push(b'.');
             }
         }
-        if *length > 0 {
-            f.write_char('.')?;
-        }
+        Self(text)
     }
-    Ok(())
+    pub fn as_str(&self) -> &str {
+        // Of printable ASCII alone, or put together from strings.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+    pub fn push_str(&mut self, text: &str) {
+        self.0.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// Writes a name in uncompressed wire form as absolute text.
+pub(super) fn write(wire: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str(NameText::of(wire).as_str())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::opt;
 use super::reply_options::NSID;
 use super::wire_reader::{HEADER_LENGTH, MAX_MESSAGE_LENGTH, MAX_NAME_LENGTH, u16_at, walk_name};
 use super::{Class, ClientSubnet, LowerName, Rcode, RecordType, Rejection, WireError, work};
+use smallvec::{Array, SmallVec};
 
 /// What a query's OPT record says (RFC 6891 section 6.1). Of options only the framing is looked at: none is served or passed on, but for those that a
 /// server block heeds ([`Query::client_subnet`], [`Query::asks_for_nsid`]).
@@ -88,6 +89,39 @@ impl Query {
         let [answers, authorities, additionals] = [u16_at(wire, 6)?, u16_at(wire, 8)?, u16_at(wire, 10)?];
         let opt = find_opt(wire, self.question_end.into(), answers + authorities, additionals)?;
         Ok(opt.map_or(&[], |(_, options)| options))
+    }
+    /// The option of its OPT record with this code, its data; `None` if there is none. `wire` is what it was read from.
+    #[cold]
+    pub fn option<'a>(&self, wire: &'a [u8], code: u16) -> Option<&'a [u8]> {
+        let options = self.options(wire).unwrap_or_default();
+        opt::Options(options).find(|(other, _)| *other == code).and_then(|(_, option)| option.get(4..))
+    }
+    /// The same query with another question, as a directive rewrites it: ID, flags and the records after the question stay. Its octets are
+    /// appended to `octets`, which is empty. `wire` is what this was read from.
+    pub fn with_question<A: Array<Item = u8>>(
+        &self,
+        wire: &[u8],
+        (name, qtype, qclass): (&LowerName, RecordType, Class),
+        octets: &mut SmallVec<A>,
+    ) -> Self {
+        octets.extend_from_slice(wire.get(..HEADER_LENGTH).unwrap_or_default());
+        octets.extend_from_slice(name.as_wire());
+        octets.extend_from_slice(&qtype.0.to_be_bytes());
+        octets.extend_from_slice(&qclass.0.to_be_bytes());
+        let question_end = octets.len() as u16;
+        octets.extend_from_slice(wire.get(usize::from(self.question_end)..).unwrap_or_default());
+        Self { header: self.header, name: name.clone(), qtype, qclass, question_end, edns: self.edns }
+    }
+    /// Gives it an OPT record that offers this size, if it has none. `octets` are its own.
+    pub fn offer_edns<A: Array<Item = u8>>(&mut self, octets: &mut SmallVec<A>, udp_size: u16) {
+        let Some(records) = octets.get(10..HEADER_LENGTH).and_then(<[u8]>::first_chunk).copied().map(u16::from_be_bytes) else {
+            return;
+        };
+        if self.edns.is_none() {
+            octets.extend_from_slice(&opt::encode(udp_size, 0, false));
+            octets[10..HEADER_LENGTH].copy_from_slice(&(records + 1).to_be_bytes());
+            self.edns = Some(Edns { udp_size, dnssec_ok: false, version: 0 });
+        }
     }
     /// A query made by us: `name` in wire form, class IN, RD as told, no EDNS. For health checks and probes.
     pub fn compose(id: u16, name: &[u8], qtype: RecordType, recursion_desired: bool) -> Vec<u8> {

@@ -4,7 +4,7 @@
 use super::header::{AD, CD, RD};
 use super::opt::{self, OPT_LENGTH};
 use super::wire_reader::HEADER_LENGTH;
-use super::{Class, ClientSubnet, Query, RecordType};
+use super::{Class, ClientSubnet, Query, RecordType, UpstreamOptions};
 use smallvec::SmallVec;
 
 /// Bits of a query that answers differ by.
@@ -43,19 +43,21 @@ pub struct QuestionKey<'a> {
 }
 
 /// Two queries with the same key draw the same answer, but for what a client has room for: over UDP, without EDNS, an answer may come
-/// truncated that others get whole. All else that a client can say is answered here, or is not passed on: other header bits, other EDNS options,
+/// truncated that others get whole. All else that a client can say is answered here, or is not passed on: other header bits, EDNS options of its own,
 /// its payload size, records after the question, letter case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestKey<'a> {
     pub question: QuestionKey<'a>,
     /// As it goes upstream; `None` where subnets are not kept, and for a client that names none.
     pub client_subnet: Option<&'a ClientSubnet>,
+    /// What a directive has put there for the upstream; `None` if nothing.
+    pub options: Option<&'a UpstreamOptions>,
 }
 
 impl Query {
     /// The key with the subnet that is to go upstream for this query.
     pub fn key<'a>(&'a self, client_subnet: Option<&'a ClientSubnet>) -> RequestKey<'a> {
-        RequestKey { question: self.question_key(), client_subnet }
+        RequestKey { question: self.question_key(), client_subnet, options: None }
     }
 
     /// What an answer to this query that is for everybody is kept under.
@@ -70,11 +72,13 @@ impl Query {
 
 /// In the octet of the flags: a client subnet follows.
 const HAS_SUBNET: u8 = 0x80;
+/// In the octet of the flags: options follow, after the subnet.
+const HAS_OPTIONS: u8 = 0x40;
 
 impl QuestionKey<'_> {
     /// The key as octets, which no other key has; nor does any begin with them, or end what these begin.
     pub fn octets(&self) -> SmallVec<[u8; 64]> {
-        RequestKey { question: *self, client_subnet: None }.octets()
+        RequestKey { question: *self, client_subnet: None, options: None }.octets()
     }
 }
 
@@ -86,19 +90,21 @@ impl RequestKey<'_> {
         octets.extend_from_slice(name);
         octets.extend_from_slice(&qtype.0.to_be_bytes());
         octets.extend_from_slice(&qclass.0.to_be_bytes());
-        match self.client_subnet {
-            None => octets.push(flags.bits()),
-            Some(subnet) => {
-                octets.push(flags.bits() | HAS_SUBNET);
-                octets.extend_from_slice(&subnet.octets());
-            }
+        let has = |is_there: bool, bit: u8| if is_there { bit } else { 0 };
+        octets.push(flags.bits() | has(self.client_subnet.is_some(), HAS_SUBNET) | has(self.options.is_some(), HAS_OPTIONS));
+        if let Some(subnet) = self.client_subnet {
+            octets.extend_from_slice(&subnet.octets());
+        }
+        if let Some(options) = self.options {
+            octets.extend_from_slice(&(options.octets().len() as u16).to_be_bytes());
+            octets.extend_from_slice(options.octets());
         }
         octets
     }
 
     /// The query to send upstream, with ID 0 for the sender to set: the key's RD, CD and question; AD, since whoever keeps an answer wants to know
     /// (RFC 6840 section 5.7); and an OPT record where a UDP payload size is offered, with the key's DO, the client's subnet if there is one, and
-    /// no other option.
+    /// what a directive has put there.
     pub fn to_upstream(&self, udp_size: Option<u16>) -> SmallVec<[u8; 128]> {
         let question = &self.question;
         let mut message = SmallVec::with_capacity(HEADER_LENGTH + question.name.len() + 4 + OPT_LENGTH);
@@ -116,7 +122,8 @@ impl RequestKey<'_> {
         message.extend_from_slice(&question.qclass.0.to_be_bytes());
         if let Some(udp_size) = udp_size {
             let dnssec_ok = question.flags.contains(KeyFlags::DNSSEC_OK);
-            let options = self.client_subnet.map(|subnet| subnet.option(0)).unwrap_or_default();
+            let mut options = self.client_subnet.map(|subnet| subnet.option(0)).unwrap_or_default();
+            options.extend_from_slice(self.options.map(UpstreamOptions::octets).unwrap_or_default());
             opt::append(udp_size, 0, dnssec_ok, &options, &mut message);
         }
         message
@@ -154,6 +161,20 @@ mod tests {
         assert!(key.to_upstream(Some(1232)).ends_with(&end));
         assert_eq!(key.to_upstream(None), query.key(None).to_upstream(None));
         assert!(key.octets() != query.key(None).octets() && query.question_key().octets() == query.key(None).octets());
+    }
+
+    #[test]
+    fn options_that_a_directive_has_put_there_go_upstream_after_the_subnet_and_make_another_key() {
+        let (query, _) = query("a.example.", 0x0100, Some(true));
+        let (mut one, mut other) = (UpstreamOptions::default(), UpstreamOptions::default());
+        assert!(one.push(65518, b"ab") && other.push(65518, b"ac"));
+        let key = RequestKey { options: Some(&one), ..query.key(Some(&ClientSubnet::UNTAILORED)) };
+        let end = [0, 14, 0, 8, 0, 4, 0, 1, 0, 0, 0xff, 0xee, 0, 2, b'a', b'b'];
+        assert!(key.to_upstream(Some(1232)).ends_with(&end));
+        assert_eq!(key.to_upstream(None), query.key(None).to_upstream(None));
+        let keys = [key, RequestKey { options: Some(&other), ..key }, RequestKey { options: None, ..key }];
+        let octets: std::collections::HashSet<_> = keys.iter().map(RequestKey::octets).collect();
+        assert_eq!(octets.len(), keys.len());
     }
 
     #[test]

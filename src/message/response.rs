@@ -215,6 +215,22 @@ impl Response {
     pub fn set_ttls(&mut self, seconds: u32) {
         self.map_ttls(|_| seconds);
     }
+    /// Leaves out the authority and additional sections.
+    pub fn keep_answers_only(&mut self) {
+        let parts = self.parts();
+        let kept = self.answer_count();
+        let Some((offsets, 1..)) = parts.ttl_offsets.split_at_checked(kept).map(|(kept, rest)| (kept, rest.len())) else {
+            return;
+        };
+        // Names point back, so what stays is whole.
+        let end = offsets.last().map_or(parts.question_end, |offset| parts.record_end(*offset));
+        let (rcode, flags, question_end) = (parts.rcode, parts.header(1), parts.question_end);
+        let octets = parts.message.get(..end).unwrap_or_default();
+        let offsets: SmallVec<[u16; 32]> = offsets.iter().map(|offset| u16::from_be_bytes(*offset)).collect();
+        let mut shorter = Self::assemble(rcode, flags, question_end, offsets.into_iter(), octets, [kept as u16, 0, 0]);
+        shorter.copy_origin(self);
+        *self = shorter;
+    }
     /// Octets this takes on the heap.
     pub fn heap_size(&self) -> usize {
         self.block.len()
@@ -297,6 +313,14 @@ impl Response {
     }
     pub fn set_extended_error(&mut self, error: Arc<ExtendedError>) {
         self.extended_error = Some(error);
+    }
+
+    /// Takes over what the upstream of another answer said beside its message: DO, and for whom the answer is.
+    pub(super) fn copy_origin(&mut self, other: &Self) {
+        let numbers = [other.block[2], other.block[3]];
+        if self.block[2..4] != numbers {
+            self.block_mut()[2..4].copy_from_slice(&numbers);
+        }
     }
 
     fn map_ttls(&mut self, change: impl Fn(u32) -> u32) {
@@ -418,6 +442,21 @@ mod tests {
         let response = Response::read(&wire).unwrap();
         assert_eq!((response.answer_count(), response.authority_count()), (2, 1));
         assert_eq!(response.records().map(|record| record.soa_minimum()).collect::<Vec<_>>(), [None, None, Some(60), None]);
+    }
+
+    #[test]
+    fn answers_alone_are_kept_with_all_that_is_known_of_them() {
+        let records = [address(Answer, 60, 1), address(Authority, 61, 2), address(Additional, 62, 3)];
+        let wire = answer(QR | RD | RA, &[&records[..], &[opt(0x8000)]].concat());
+        let mut response = Response::read(&wire).unwrap();
+        response.keep_answers_only();
+        assert_eq!(response, Response::read(&answer(QR | RD | RA, &[records[0].clone(), opt(0x8000)])).unwrap());
+        let before = response.clone();
+        response.keep_answers_only();
+        assert_eq!(response, before);
+        let mut nothing = read(&[address(Authority, 61, 2)]).unwrap();
+        nothing.keep_answers_only();
+        assert_eq!((nothing.records().count(), nothing.wire().len()), (0, QUESTION_END));
     }
 
     #[test]

@@ -108,7 +108,10 @@ impl Draft {
         let BlockConfig { udp_cap, client_subnet, nsid, .. } = &block.config;
         let options = HeededOptions { client_subnet: *client_subnet, nsid: nsid.clone() };
         let options = (client_subnet.is_some() || nsid.is_some()).then(|| Box::new(options));
-        let running = Arc::new(Block { chain, observers: observers.into(), arranger, udp_cap: *udp_cap, options });
+        let depends_on_client = chain.handlers.iter().any(|handler| handler.depends_on_client());
+        let udp_cap = *udp_cap;
+        let running = Block { chain, observers: observers.into(), arranger, udp_cap, options, depends_on_client };
+        let running = Arc::new(running);
         let any_class = block.keywords.iter().any(|keyword| keyword.any_class);
         for (zone_index, (zone, port)) in block.zones.iter().enumerate() {
             for (server, address) in sockets.iter().enumerate().filter(|(_, address)| address.port() == *port) {

@@ -140,47 +140,39 @@ impl Listener {
         {
             return dispatch;
         }
-        let mut reviewer: Option<&dyn Handler> = None;
-        for (handler_index, handler) in block.chain.handlers.iter().enumerate() {
-            match handler.serve_fast(&request, out) {
-                FastPath::Pass => {}
-                FastPath::Review => reviewer = Some(&**handler),
-                FastPath::Slow => break,
-                FastPath::Answered(after) => {
-                    if reviewer.is_some_and(|reviewer| !reviewer.accepts(&request, out)) {
-                        out.clear();
-                        let mut pending = self.pending(block, &request, Purpose::Answer);
-                        pending.request.wants_refresh = after == After::Refresh;
-                        return Dispatch::Pending(pending);
-                    }
-                    if let Some(arranger) = &block.arranger {
-                        arranger.arrange(out, 0);
-                    }
-                    observe(&block.observers, request, out, rcode_of(out), handler.keyword(), None, || clock.elapsed());
-                    match after {
-                        After::Nothing => {}
-                        After::Refresh => return Dispatch::ReplyAndRefresh(self.pending(block, &request, Purpose::Refresh)),
-                        After::CachePacket { millis, note } => {
-                            let now = clock.received();
-                            let until = now + Duration::from_millis(millis.into());
-                            let counting = || {
-                                let exchange = fast_exchange(request, out, handler.keyword(), Duration::ZERO);
-                                let counting = hit_counting(&exchange, &**handler, note, &block.observers);
-                                HitCounting {
-                                    site: index,
-                                    handler: handler_index,
-                                    is_arranged: block.arranger.is_some(),
-                                    ..counting
-                                }
-                            };
-                            packets.insert(key, out, now, until, counting);
-                        }
-                    }
-                    return Dispatch::Reply;
-                }
+        let (said, handler_index) = block.chain.serve_fast(&request, out);
+        match (said, block.chain.handlers.get(handler_index)) {
+            (FastPath::Silent, _) => Dispatch::Silence,
+            (FastPath::SlowAndRefresh, _) => {
+                let mut pending = self.pending(block, &request, Purpose::Answer);
+                pending.request.wants_refresh = true;
+                Dispatch::Pending(pending)
             }
+            (FastPath::Answered(after), Some(handler)) => {
+                if let Some(arranger) = &block.arranger {
+                    arranger.arrange(out, 0);
+                }
+                observe(&block.observers, request, out, rcode_of(out), handler.keyword(), None, || clock.elapsed());
+                match after {
+                    After::Nothing => {}
+                    After::Refresh => return Dispatch::ReplyAndRefresh(self.pending(block, &request, Purpose::Refresh)),
+                    After::CachePacket { .. } if block.depends_on_client => {}
+                    After::CachePacket { millis, note } => {
+                        let now = clock.received();
+                        let until = now + Duration::from_millis(millis.into());
+                        let counting = || {
+                            let exchange = fast_exchange(request, out, handler.keyword(), Duration::ZERO);
+                            let counting = hit_counting(&exchange, &**handler, note, &block.observers);
+                            let is_arranged = block.arranger.is_some();
+                            HitCounting { site: index, handler: handler_index, is_arranged, ..counting }
+                        };
+                        packets.insert(key, out, now, until, counting);
+                    }
+                }
+                Dispatch::Reply
+            }
+            _ => Dispatch::Pending(self.pending(block, &request, Purpose::Answer)),
         }
-        Dispatch::Pending(self.pending(block, &request, Purpose::Answer))
     }
 
     /// Takes a request with an option that the block heeds, which is for the slow path alone: what it is given is for no other request, and so is
@@ -218,7 +210,7 @@ impl Listener {
 }
 
 impl Pending {
-    /// Runs the slow path and appends the reply to `out`; for a refresh nothing is appended. A panic below costs this request a SERVFAIL and is
+    /// Runs the slow path and appends the reply to `out`; nothing for a refresh, and where a directive says nothing to this client. A panic below costs this request a SERVFAIL and is
     /// counted: one task runs many of these. The future is Send; run it on the worker. Dropped halfway, it has appended nothing.
     pub async fn run(&self, out: &mut Vec<u8>) {
         let request = self.request.borrow();
@@ -278,6 +270,7 @@ impl Pending {
                 }
                 observe(observers, request, out, answer.response.rcode(), answer.from, None, || request.received.elapsed());
             }
+            Err(failure) if failure.is_silence() => {}
             Err(failure) => {
                 request.write(&Response::empty(query, wire, failure.rcode), out);
                 observe(observers, request, out, failure.rcode, "", Some(&failure), || request.received.elapsed());
@@ -299,6 +292,7 @@ fn request<'a>(query: &'a Query, received: Received<'a>, site: Option<&ZoneBindi
         udp_cap,
         client_subnet: None,
         nsid: None,
+        options: None,
         received: clock.received(),
         purpose: Purpose::Answer,
     }

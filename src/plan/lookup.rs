@@ -21,6 +21,7 @@ impl Resolver for Listener {
             udp_cap: block.udp_cap,
             client_subnet: request.client_subnet.filter(|_| keeps_subnets),
             nsid: None,
+            options: None,
             ..request
         };
         block.chain.start().run(request)

@@ -79,6 +79,8 @@ struct Block {
     udp_cap: Option<u16>,
     /// `None` where nothing of a client's EDNS options is heeded.
     options: Option<Box<HeededOptions>>,
+    /// A handler answers the same question otherwise to another client, so replies are not for the packet cache, which does not know clients.
+    depends_on_client: bool,
 }
 
 /// What of clients' EDNS options a block heeds. Whoever sends one of them takes the slow path.

@@ -77,8 +77,10 @@ mod tests {
         let chain = Arc::new(Chain { handlers: Box::new([]) });
         let mut table = ZoneTable::default();
         for (index, zone) in zones.iter().enumerate() {
-            let block =
-                Arc::new(Block { chain: chain.clone(), observers: Box::new([]), arranger: None, udp_cap: None, options: None });
+            let observers = Box::new([]);
+            let chain = chain.clone();
+            let block = Block { chain, observers, arranger: None, udp_cap: None, options: None, depends_on_client: false };
+            let block = Arc::new(block);
             table.insert(&Name::parse(zone).unwrap(), ZoneBinding { block, server: 0, zone: index });
         }
         table

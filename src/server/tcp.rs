@@ -429,7 +429,10 @@ async fn answer<A: QueryHandler>(pending: A::Pending, due: PendingReply, pass: P
     if pass.hold(A::run(&pending, &mut reply)).await.is_none() {
         A::refuse(&pending, &mut reply);
     }
-    due.replies.push(&reply);
+    // A directive may say nothing to this client.
+    if !reply.is_empty() {
+        due.replies.push(&reply);
+    }
     drop((due, pass, binding));
 }
 

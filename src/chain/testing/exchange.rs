@@ -103,6 +103,7 @@ impl Sample {
             udp_cap: self.udp_cap,
             client_subnet: None,
             nsid: None,
+            options: None,
             received: self.received,
             purpose: Purpose::Answer,
         };

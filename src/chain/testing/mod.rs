@@ -112,6 +112,7 @@ impl Question {
             udp_cap: None,
             client_subnet: None,
             nsid: None,
+            options: None,
             received: Instant::now(),
             purpose: Purpose::Answer,
         }

@@ -1,7 +1,7 @@
 //! The answers (RFC 6147 section 5).
 
 use super::{Dns64Config, KEYWORD};
-use crate::chain::{Answer, Failure, FastPath, Handler, Next, Outcome, OwnedRequest, Request};
+use crate::chain::{After, Answer, Failure, FastPath, FastRest, Handler, Next, Outcome, OwnedRequest, Request};
 use crate::message::{Class, Rcode, RecordType, Response, Section, WireError, has_answer};
 use crate::metrics::Counter;
 use futures_util::future::BoxFuture;
@@ -110,13 +110,22 @@ impl Handler for Dns64 {
         match self.concerns(request) {
             false => FastPath::Pass,
             true if self.config.translate_all => FastPath::Slow,
-            true => FastPath::Review,
+            true => FastPath::Through,
         }
     }
 
-    fn accepts(&self, _request: &Request<'_>, reply: &[u8]) -> bool {
-        let is_name_error = reply.get(3).is_some_and(|octet| u16::from(octet & 0x0f) == Rcode::NXDOMAIN.0);
-        is_name_error || has_answer(reply, RecordType::AAAA)
+    fn serve_fast_through(&self, request: &Request<'_>, rest: FastRest<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
+        let start = reply.len();
+        let (said, place) = rest.run(request, reply);
+        let FastPath::Answered(after) = said else { return (said, place) };
+        let written = reply.get(start..).unwrap_or_default();
+        let is_name_error = written.get(3).is_some_and(|octet| u16::from(octet & 0x0f) == Rcode::NXDOMAIN.0);
+        if is_name_error || has_answer(written, RecordType::AAAA) {
+            return (said, place);
+        }
+        reply.truncate(start);
+        // The answer is made anew; what the cache wanted to be refreshed is refreshed all the same.
+        (if after == After::Refresh { FastPath::SlowAndRefresh } else { FastPath::Slow }, place)
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {

@@ -1,6 +1,6 @@
 use super::{Dns64Config, parse};
 use crate::chain::testing::{Question, build, configure, process};
-use crate::chain::{Answer, Chain, FastPath, Handler, Next, Outcome, Request};
+use crate::chain::{After, Answer, Chain, FastPath, Handler, Next, Outcome, Request};
 use crate::message::{Rcode, RecordType, Response, Section};
 use futures_util::future::BoxFuture;
 use hickory_proto::rr::{Name, RData, Record, rdata};
@@ -88,11 +88,27 @@ async fn addresses_are_made_for_names_that_have_but_ipv4_ones() {
     assert_eq!(asked(all, "both.example.", RecordType::AAAA, true).await, "dns64 NOERROR 300 IN AAAA 2001:db8:64::c000:221");
 }
 
+/// Gives this reply on the fast path.
+struct Says(Vec<u8>, After);
+
+impl Handler for Says {
+    fn keyword(&self) -> &'static str {
+        "says"
+    }
+    fn serve_fast(&self, _request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
+        reply.extend_from_slice(&self.0);
+        FastPath::Answered(self.1)
+    }
+    fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
+        next.run(request)
+    }
+}
+
 #[test]
 fn replies_of_the_fast_path_are_reviewed_where_an_address_may_have_to_be_made() {
     let handler = |text: &str| build(&configure(parse, text).0, &process()).handler.unwrap();
     let path = |text: &str, qtype, is_v6| question("v4.example.", qtype, is_v6).ask_quickly(&*handler(text)).0;
-    assert_eq!(path("dns64", RecordType::AAAA, true), FastPath::Review);
+    assert_eq!(path("dns64", RecordType::AAAA, true), FastPath::Through);
     assert_eq!(path("dns64", RecordType::AAAA, false), FastPath::Pass);
     assert_eq!(path("dns64", RecordType::A, true), FastPath::Pass);
     assert_eq!(path("dns64 {\n translate_all\n}", RecordType::AAAA, true), FastPath::Slow);
@@ -101,7 +117,13 @@ fn replies_of_the_fast_path_are_reviewed_where_an_address_may_have_to_be_made() 
         let (rcode, records) = known(&question.request());
         let response = Response::from_records(&question.query, &question.wire, rcode, &records).unwrap();
         let reply = question.reply(&Answer { response, from: "upstream" });
-        assert_eq!(handler("dns64").accepts(&question.request(), &reply), accepted, "{name}");
+        for (after, anew) in [(After::Nothing, FastPath::Slow), (After::Refresh, FastPath::SlowAndRefresh)] {
+            let chain = Chain { handlers: Box::new([handler("dns64"), Arc::new(Says(reply.clone(), after))]) };
+            let mut written = b"before".to_vec();
+            let (said, _) = chain.serve_fast(&question.request(), &mut written);
+            let expected = if accepted { (FastPath::Answered(after), &reply[..]) } else { (anew, &b""[..]) };
+            assert_eq!((said, &written[6..]), expected, "{name}");
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::data::FIELDS;
 use super::rule::{MakeError, RecordTemplate, Rule};
 use super::{KEYWORD, Template, data::QueryData};
 use crate::chain::{BlockConfig, ParseContext, Part};
-use crate::corefile::{Diagnostics, Directive, OptionLine, Token, nearest, value};
+use crate::corefile::{Diagnostics, Directive, OptionLine, Severity, Token, nearest, value};
 use crate::go_regex::{self, Regex};
 use crate::go_template::{self, Value};
 use crate::message::{Class, ExtendedError, LowerName, Name, Rcode, RecordType, Section};
@@ -135,8 +135,8 @@ fn parse_zones(tokens: &[Token], diagnostics: &mut Diagnostics) -> Vec<LowerName
         zones.extend(value::zones(token, &mut found).unwrap_or_default().iter().map(Name::to_lower));
         for diagnostic in found.iter() {
             let mut diagnostic = diagnostic.clone();
-            if !diagnostic.warning {
-                diagnostic.warning = true;
+            if diagnostic.severity == Severity::Error {
+                diagnostic.severity = Severity::Warning;
                 diagnostic.message.push_str("; no query is for it");
             }
             diagnostics.push(diagnostic);

@@ -160,6 +160,9 @@ impl Handler for Cache {
         if let Some(subnet) = request.client_subnet {
             return Box::pin(self.0.answer_for_subnet(request, subnet, next));
         }
+        if request.options.is_some() {
+            return Box::pin(self.0.answer_with_options(request, next));
+        }
         match request.purpose {
             Purpose::Answer => Box::pin(self.0.answer(request, next)),
             Purpose::Refresh => Box::pin(self.0.refresh(request, next)),

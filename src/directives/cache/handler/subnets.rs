@@ -1,4 +1,5 @@
-//! Requests with a client subnet (RFC 7871): what they are given, and for whom their answers are kept.
+//! Requests with a client subnet (RFC 7871), or with options that a directive has put there for the upstream: what they are given, and for whom
+//! their answers are kept.
 
 use super::super::classify::classify;
 use super::super::entry::{Age, Entry, Moment};
@@ -7,7 +8,8 @@ use super::super::subnet_answers::{Audience, SubnetAnswers};
 use super::lookup::Hit;
 use super::{Clock, Inner, KEYWORD};
 use crate::chain::{Answer, KeptSubnet, Next, Outcome, Request, unix_seconds};
-use crate::message::{Response, Scope};
+use crate::message::{ClientSubnet, RequestKey, Response, Scope};
+use smallvec::SmallVec;
 
 impl Inner {
     /// Answers a request with a client subnet from what was made for a network that has it, or for everybody, and keeps what the rest of the chain
@@ -24,7 +26,7 @@ impl Inner {
         let verdict = classify(&answer.response, unix_seconds);
         let asked = subnet.asked;
         match answer.response.scope() {
-            Some(Scope::Stated(0)) if !asked.is_untailored() => {
+            Some(Scope::Stated(0)) if !asked.is_untailored() && request.options.is_none() => {
                 return Ok(self.take(&request, answer, verdict, clock.now(), QueryCount::Restarted).0);
             }
             scope => {
@@ -36,9 +38,11 @@ impl Inner {
                     let now = self.store().moment(clock.now());
                     let ttl = fresh.ttl;
                     let entry = Entry::new(&self.key(request.query), kind, fresh, now);
-                    let question = request.query.question_key().octets();
+                    let question = question_of(&request);
                     let is_usable = |entry: &Entry<Response>| self.is_fresh(entry, now);
                     let audience = match scope {
+                        // For everybody whose request has these options, which is not told by the subnet.
+                        Scope::Stated(0) if !asked.is_untailored() => Audience::Subnet(asked),
                         Scope::Stated(bits) if bits <= asked.prefix() => Audience::Network(asked.cut_to(bits)),
                         Scope::Stated(_) | Scope::Unstated => Audience::Subnet(asked),
                     };
@@ -61,10 +65,13 @@ impl Inner {
             response
         };
         if let Some(tailored) = self.kept.tailored.get() {
-            let question = request.query.question_key().octets();
+            let question = question_of(request);
             if let Some(entry) = tailored.find(&question, &subnet.asked, |entry| self.is_fresh(entry, now)) {
                 return Some(give(&entry));
             }
+        }
+        if request.options.is_some() {
+            return None;
         }
         let key = self.key(request.query);
         let view = self.store().view(&key);
@@ -76,6 +83,31 @@ impl Inner {
         Some(give(hit.entry))
     }
 
+    /// Answers a request with options for the upstream from what was answered to one with the same, and keeps what the rest of the chain answers for
+    /// those. Neither prefetches nor serves what is stale.
+    pub(super) async fn answer_with_options(&self, request: Request<'_>, next: Next<'_>) -> Outcome {
+        let nobody = ClientSubnet::UNTAILORED;
+        if let Some(response) = self.find_for_subnet(&request, &KeptSubnet { sent: nobody, asked: nobody }) {
+            return Ok(Answer { response, from: KEYWORD });
+        }
+        if let Some(metrics) = self.metrics(&request) {
+            metrics.miss();
+        }
+        let clock = Clock::start(&request);
+        let mut answer = next.run(request).await?;
+        let verdict = classify(&answer.response, unix_seconds);
+        if let Some((kind, fresh)) = self.fresh_of(&request, &mut answer, verdict)
+            && self.store().capacity(kind) > 0
+        {
+            let now = self.store().moment(clock.now());
+            let ttl = fresh.ttl;
+            let entry = Entry::new(&self.key(request.query), kind, fresh, now);
+            let is_usable = |entry: &Entry<Response>| self.is_fresh(entry, now);
+            self.tailored().keep(&question_of(&request), Audience::Subnet(nobody), entry, ttl, is_usable);
+        }
+        Ok(answer)
+    }
+
     fn is_fresh(&self, entry: &Entry<Response>, now: Moment) -> bool {
         matches!(self.policy.age(entry, now), Age::Fresh(_))
     }
@@ -83,4 +115,9 @@ impl Inner {
     fn tailored(&self) -> &SubnetAnswers {
         self.kept.tailored.get_or_init(|| SubnetAnswers::new(self.kept.budget.clone()))
     }
+}
+
+/// What an answer for some is kept under: everything that it may depend on but the subnet.
+fn question_of(request: &Request<'_>) -> SmallVec<[u8; 64]> {
+    RequestKey { client_subnet: None, ..request.key() }.octets()
 }

@@ -108,7 +108,19 @@ impl Bench {
 
     fn request<'a>(&self, peer: &'a Peer, (wire, query): &'a (Vec<u8>, Query), purpose: Purpose) -> Request<'a> {
         let received = self.start + Duration::from_millis(self.now_millis);
-        Request { wire, query, peer, server: 0, zone: 0, udp_cap: None, client_subnet: None, nsid: None, received, purpose }
+        Request {
+            wire,
+            query,
+            peer,
+            server: 0,
+            zone: 0,
+            udp_cap: None,
+            client_subnet: None,
+            nsid: None,
+            options: None,
+            received,
+            purpose,
+        }
     }
 
     fn serve_fast(&self, asked: &(Vec<u8>, Query)) -> (FastPath, Vec<u8>) {

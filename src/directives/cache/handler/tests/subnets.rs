@@ -92,6 +92,7 @@ impl Scene {
             udp_cap: None,
             client_subnet: subnet.as_ref(),
             nsid: None,
+            options: None,
             received: self.start + Duration::from_secs(self.seconds),
             purpose: Purpose::Answer,
         };
@@ -240,4 +241,62 @@ fn one_client_with_any_number_of_subnets_takes_nothing_from_what_is_kept_for_all
     assert!(
         text.lines().any(|line| line.starts_with("coredns_cache_entries") && line.contains("success") && line.ends_with(" 1"))
     );
+}
+
+/// Answers every question with nothing, and counts.
+#[derive(Default)]
+struct Counts(AtomicUsize);
+
+impl crate::chain::Handler for Counts {
+    fn keyword(&self) -> &'static str {
+        "counts"
+    }
+    fn serve<'a>(&'a self, request: Request<'a>, _next: crate::chain::Next<'a>) -> futures_util::future::BoxFuture<'a, Outcome> {
+        let last = self.0.fetch_add(1, Ordering::Relaxed) as u8;
+        let address = hickory_proto::rr::RData::A(hickory_proto::rr::rdata::A::new(192, 0, 2, last));
+        let name = request.query.name.to_name().to_hickory().unwrap();
+        let record = hickory_proto::rr::Record::from_rdata(name, 60, address);
+        let records = [(crate::message::Section::Answer, record)];
+        let response = Response::from_records(request.query, request.wire, crate::message::Rcode::NOERROR, &records).unwrap();
+        Box::pin(async move { Ok(crate::chain::Answer { response, from: "counts" }) })
+    }
+}
+
+#[test]
+fn an_answer_to_a_question_with_options_for_the_upstream_is_for_those_with_the_same_options() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let process = ProcessContext::new(1, 1 << 20);
+    let counts = Arc::new(Counts::default());
+    let chain = Arc::new(Chain { handlers: Box::new([build(&any_ttl(), &process), counts.clone()]) });
+    let (wire, query) = query(NAME, wire::A, 0, Some(false));
+    let (peer, received) = (Bench::peer(), Instant::now());
+    let ask = |data: Option<&[u8]>| {
+        let options = data.map(|data| {
+            let mut options = crate::message::UpstreamOptions::default();
+            assert!(options.push(65518, data));
+            options
+        });
+        let (server, zone, udp_cap, client_subnet, nsid, purpose) = (0, 0, None, None, None, Purpose::Answer);
+        let options = options.as_ref();
+        let request = Request {
+            wire: &wire,
+            query: &query,
+            peer: &peer,
+            server,
+            zone,
+            udp_cap,
+            client_subnet,
+            nsid,
+            options,
+            received,
+            purpose,
+        };
+        let outcome = futures_util::FutureExt::now_or_never(chain.start().run(request)).expect("it answers at once");
+        let response = outcome.unwrap().response;
+        response.records().next().map(|record| record.rdata()[3])
+    };
+    assert_eq!((ask(Some(b"a")), ask(Some(b"b")), ask(None)), (Some(0), Some(1), Some(2)));
+    assert_eq!((ask(Some(b"a")), ask(Some(b"b")), ask(None)), (Some(0), Some(1), Some(2)));
+    assert_eq!(counts.0.load(Ordering::Relaxed), 3);
 }

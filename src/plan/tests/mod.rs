@@ -1,10 +1,12 @@
 //! A Corefile's text to a plan, and messages through it.
 
+mod clients;
+
 use super::{Dispatch, Listener, Plan, PlanConfig, configure};
 use crate::chain::testing::{Nowhere, process};
 use crate::chain::{
-    After, Answer, BatchClock, Chain, Exchange, Failure, FastPath, Handler, HitCounter, Loaders, Next, Observer, Outcome,
-    PacketHits, Peer, ProcessContext, Purpose, Received, Request, Transport,
+    After, Answer, BatchClock, Chain, Exchange, Failure, FastPath, FastRest, Handler, HitCounter, Loaders, Next, Observer,
+    Outcome, PacketHits, Peer, ProcessContext, Purpose, Received, Request, Transport,
 };
 use crate::corefile;
 use crate::message::{Name, Query, Rcode, RecordType, Response};
@@ -60,7 +62,14 @@ fn listener_of(
     process: &ProcessContext,
 ) -> Arc<Listener> {
     let chain = Arc::new(Chain { handlers });
-    let block = Arc::new(Block { chain, observers: observers.into(), arranger: None, udp_cap: None, options: None });
+    let block = Arc::new(Block {
+        chain,
+        observers: observers.into(),
+        arranger: None,
+        udp_cap: None,
+        options: None,
+        depends_on_client: false,
+    });
     let mut zones = ZoneTable::default();
     zones.insert(&Name::root(), ZoneBinding { block, server: 0, zone: 0 });
     Arc::new(Listener {
@@ -515,10 +524,13 @@ impl Handler for Rejects {
         "rejects"
     }
     fn serve_fast(&self, _request: &Request<'_>, _reply: &mut Vec<u8>) -> FastPath {
-        FastPath::Review
+        FastPath::Through
     }
-    fn accepts(&self, _request: &Request<'_>, _reply: &[u8]) -> bool {
-        false
+    fn serve_fast_through(&self, request: &Request<'_>, rest: FastRest<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
+        let (said, place) = rest.run(request, reply);
+        assert_eq!(said, FastPath::Answered(After::Refresh));
+        reply.clear();
+        (FastPath::SlowAndRefresh, place)
     }
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
         next.run(request)

@@ -1,0 +1,6 @@
+#![no_main]
+
+#[path = "../bodies/rewrite.rs"]
+mod rewrite;
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| rewrite::run(octets));

@@ -1,0 +1,158 @@
+//! The `acl` directive; see README.md beside this file.
+
+mod parse;
+mod policy;
+
+pub use parse::parse;
+
+use crate::chain::{
+    Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, Next, Outcome, Purpose, Request,
+};
+use crate::message::{ExtendedError, LowerName, Rcode, ReplyOptions, Response};
+use crate::metrics::Counter;
+use futures_util::future::BoxFuture;
+use policy::{Action, Rule};
+use std::sync::Arc;
+
+const KEYWORD: &str = "acl";
+
+/// Codes that say why an answer is what it is (RFC 8914 sections 4.16 and 4.18).
+const BLOCKED: u16 = 15;
+const FILTERED: u16 = 17;
+
+/// All `acl` of a server block.
+pub struct AclConfig {
+    rules: Vec<Rule>,
+}
+
+impl Configured for AclConfig {
+    fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
+        let depends_on_client = self.rules.iter().any(Rule::depends_on_client);
+        let metrics = context.servers.iter().map(|server| Metrics::new(&self.rules, server, context)).collect();
+        let acl = Acl { rules: self.rules.clone(), metrics, depends_on_client };
+        Ok(Built { handler: Some(Arc::new(acl)), ..Built::default() })
+    }
+}
+
+/// Counters of one listen address.
+struct Metrics {
+    allowed: Counter,
+    /// By rule and zone: blocked, filtered, dropped.
+    refused: Vec<Vec<[Counter; 3]>>,
+}
+
+impl Metrics {
+    fn new(rules: &[Rule], server: &str, context: &BuildContext<'_>) -> Self {
+        let registry = &context.process.registry;
+        let of_zone = |zone: &LowerName| {
+            let zone = zone.to_string();
+            let labels = [("server", server), ("zone", zone.as_str()), ("view", "")];
+            [
+                registry.counter("coredns_acl_blocked_requests_total", "Requests answered REFUSED.", &labels),
+                registry.counter("coredns_acl_filtered_requests_total", "Requests answered without records.", &labels),
+                registry.counter("coredns_acl_dropped_requests_total", "Requests not answered.", &labels),
+            ]
+        };
+        Self {
+            allowed: registry.counter(
+                "coredns_acl_allowed_requests_total",
+                "Requests handed on.",
+                &[("server", server), ("view", "")],
+            ),
+            refused: rules.iter().map(|rule| rule.zones.iter().map(of_zone).collect()).collect(),
+        }
+    }
+}
+
+/// The running directive.
+struct Acl {
+    rules: Vec<Rule>,
+    /// By listen address.
+    metrics: Vec<Metrics>,
+    depends_on_client: bool,
+}
+
+impl Acl {
+    /// What is to be done with the request. All but what is allowed is counted.
+    fn decide(&self, request: &Request<'_>) -> Action {
+        let client = request.peer.client.ip().to_canonical();
+        for (index, rule) in self.rules.iter().enumerate() {
+            let Some(zone) = rule.zone_of(&request.query.name) else { continue };
+            let Some(action) = rule.decide(client, request.query.qtype) else { continue };
+            let metrics = self.metrics.get(request.server);
+            if let Some([blocked, filtered, dropped]) = metrics.and_then(|metrics| metrics.refused.get(index)?.get(zone)) {
+                match action {
+                    Action::Allow => {}
+                    Action::Block => blocked.increment(),
+                    Action::Filter => filtered.increment(),
+                    Action::Drop => dropped.increment(),
+                }
+            }
+            return action;
+        }
+        Action::Allow
+    }
+
+    fn count_allowed(&self, request: &Request<'_>) {
+        if let Some(metrics) = self.metrics.get(request.server) {
+            metrics.allowed.increment();
+        }
+    }
+}
+
+impl Handler for Acl {
+    fn keyword(&self) -> &'static str {
+        KEYWORD
+    }
+
+    fn depends_on_client(&self) -> bool {
+        self.depends_on_client
+    }
+
+    fn serve_fast(&self, _request: &Request<'_>, _reply: &mut Vec<u8>) -> FastPath {
+        FastPath::Through
+    }
+
+    fn serve_fast_through(&self, request: &Request<'_>, rest: FastRest<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
+        let (rcode, why) = match self.decide(request) {
+            Action::Allow => {
+                let (said, place) = rest.run(request, reply);
+                // What takes the slow path is decided, and counted, there.
+                return match said {
+                    FastPath::Answered(_) | FastPath::Silent => {
+                        self.count_allowed(request);
+                        (said, place)
+                    }
+                    FastPath::SlowAndRefresh => (said, place),
+                    FastPath::Pass | FastPath::Slow | FastPath::Through => (FastPath::Slow, place),
+                };
+            }
+            Action::Drop => return (FastPath::Silent, rest.place() - 1),
+            Action::Block => (Rcode::REFUSED, BLOCKED),
+            Action::Filter => (Rcode::NOERROR, FILTERED),
+        };
+        let mut options = ReplyOptions::default();
+        options.push_extended_error(&ExtendedError { code: why, text: String::new() });
+        request.query.write_empty(request.wire, rcode, request.udp_size(), &options, reply);
+        (FastPath::Answered(crate::chain::After::Nothing), rest.place() - 1)
+    }
+
+    fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
+        let rcode = match self.decide(&request) {
+            Action::Allow => {
+                if request.purpose == Purpose::Answer {
+                    self.count_allowed(&request);
+                }
+                return next.run(request);
+            }
+            Action::Drop => return Box::pin(async { Err(Failure::silence(KEYWORD)) }),
+            Action::Block => Rcode::REFUSED,
+            Action::Filter => Rcode::NOERROR,
+        };
+        let response = Response::empty(request.query, request.wire, rcode);
+        Box::pin(async move { Ok(Answer { response, from: KEYWORD }) })
+    }
+}
+
+#[cfg(test)]
+mod tests;

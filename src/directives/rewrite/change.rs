@@ -1,0 +1,112 @@
+//! What the rules make of one request, and of its answer.
+
+use super::cname::CnameRule;
+use super::edns::OptionChanges;
+use super::name_match::{Subject, is_below};
+use super::name_rule::{AnswerRule, Place};
+use crate::message::{Class, Edit, LowerName, Rcode, RecordType};
+use smallvec::SmallVec;
+
+/// A request as the rules have rewritten it, and what is to be done to its answer.
+pub struct Change<'r> {
+    /// The client's name, and what it became, rule after rule.
+    names: SmallVec<[LowerName; 2]>,
+    pub qtype: RecordType,
+    pub qclass: Class,
+    /// EDNS options for the upstream; `None` if no rule has touched any.
+    pub options: Option<Box<OptionChanges>>,
+    /// In the order of the rules; they are done in the reverse of it.
+    undo: SmallVec<[Undo<'r>; 4]>,
+    /// A rule has matched.
+    pub is_touched: bool,
+}
+
+/// What one rule wants done to the answer.
+pub enum Undo<'r> {
+    /// `answer auto`: the name at this place among the names, and names below it, become the one before it.
+    Name(usize),
+    Answer(&'r AnswerRule),
+    /// TTLs are at least, and at most, so many seconds.
+    Ttl(u32, u32),
+    /// The first code becomes the second.
+    Rcode(Rcode, Rcode),
+    Cname(&'r CnameRule),
+}
+
+impl<'r> Change<'r> {
+    pub fn new(name: &LowerName, qtype: RecordType, qclass: Class) -> Self {
+        let mut names = SmallVec::new();
+        names.push(name.clone());
+        Self { names, qtype, qclass, options: None, undo: SmallVec::new(), is_touched: false }
+    }
+
+    /// The name as it is now.
+    pub fn name(&self) -> &LowerName {
+        // There is always one.
+        &self.names[self.names.len() - 1]
+    }
+    /// True if it is not the client's.
+    pub fn is_renamed(&self) -> bool {
+        self.names.len() > 1 && self.names[0].as_wire() != self.name().as_wire()
+    }
+    pub fn rename(&mut self, name: LowerName, auto: bool, answers: &'r [AnswerRule]) {
+        self.names.push(name);
+        if auto {
+            self.undo.push(Undo::Name(self.names.len() - 1));
+        }
+        self.undo.extend(answers.iter().map(Undo::Answer));
+    }
+    pub fn undo(&mut self, undo: Undo<'r>) {
+        self.undo.push(undo);
+    }
+    /// True if there is nothing to do to the answer but to put the client's question in.
+    pub fn leaves_records(&self) -> bool {
+        self.undo.is_empty() && !self.is_renamed()
+    }
+    /// The rules for targets of CNAME records, in the order in which they are done.
+    pub fn cname_rules(&self) -> impl Iterator<Item = &'r CnameRule> + '_ {
+        self.undo.iter().rev().filter_map(|undo| if let Undo::Cname(rule) = undo { Some(*rule) } else { None })
+    }
+
+    fn changed(&self, name: &LowerName, place: Place) -> Option<LowerName> {
+        let mut changed: Option<LowerName> = None;
+        for undo in self.undo.iter().rev() {
+            let name = changed.as_ref().unwrap_or(name);
+            let next = match undo {
+                Undo::Name(at) => self.renamed_back(name, *at),
+                Undo::Answer(rule) if rule.place == place => rule.change.apply(&Subject::new(name)),
+                _ => None,
+            };
+            changed = next.or(changed);
+        }
+        changed
+    }
+
+    fn renamed_back(&self, name: &LowerName, at: usize) -> Option<LowerName> {
+        let (before, after) = (self.names.get(at.checked_sub(1)?)?, self.names.get(at)?);
+        let is_root = after.as_wire().len() == 1;
+        let is_it = name.as_wire() == after.as_wire();
+        (is_it || !is_root && is_below(name, after)).then(|| name.replace_suffix(after.as_wire(), before))?
+    }
+}
+
+impl Edit for Change<'_> {
+    fn owner(&mut self, name: &LowerName) -> Option<LowerName> {
+        self.changed(name, Place::Owner)
+    }
+    fn value(&mut self, name: &LowerName) -> Option<LowerName> {
+        self.changed(name, Place::Value)
+    }
+    fn ttl(&self, seconds: u32) -> u32 {
+        self.undo.iter().rev().fold(seconds, |seconds, undo| match undo {
+            Undo::Ttl(least, most) => seconds.max(*least).min(*most),
+            _ => seconds,
+        })
+    }
+    fn rcode(&self, rcode: Rcode) -> Rcode {
+        self.undo.iter().rev().fold(rcode, |rcode, undo| match undo {
+            Undo::Rcode(old, new) if *old == rcode => *new,
+            _ => rcode,
+        })
+    }
+}

@@ -1,0 +1,160 @@
+//! The `rewrite` directive; see README.md beside this file.
+//!
+//! The rules are looked at in their order ([`rule`]). What they make of a request and of its answer is a [`change::Change`]. On both paths the rest
+//! of the chain is asked for the rewritten request, and what it says is changed back.
+
+mod change;
+mod cname;
+mod edns;
+mod expansion;
+mod name_match;
+mod name_rule;
+mod parse;
+mod rule;
+#[cfg(test)]
+mod tests;
+
+pub use parse::parse;
+
+use crate::chain::{
+    After, Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, Lookup, Next, Outcome,
+    OwnedRequest, Request,
+};
+use crate::message::{Edit, edit_reply};
+use change::Change;
+use futures_util::future::BoxFuture;
+use rule::{Rule, Verdict, judge};
+use smallvec::SmallVec;
+use std::sync::{Arc, OnceLock};
+
+const KEYWORD: &str = "rewrite";
+
+/// The rules of a server block, all its `rewrite` lines.
+pub struct RewriteConfig {
+    rules: Arc<Vec<Rule>>,
+}
+
+impl Configured for RewriteConfig {
+    fn build(&self, _context: &BuildContext<'_>) -> Result<Built, BuildError> {
+        let rewrite = Rewrite { rules: self.rules.clone(), lookup: OnceLock::new() };
+        Ok(Built { handler: Some(Arc::new(rewrite)), ..Built::default() })
+    }
+}
+
+/// The running directive.
+struct Rewrite {
+    rules: Arc<Vec<Rule>>,
+    /// For targets of CNAME records.
+    lookup: OnceLock<Lookup>,
+}
+
+/// Octets of a rewritten query that are kept on the stack; with longer ones the slow path is taken.
+const QUICK_LENGTH: usize = 512;
+
+impl Rewrite {
+    async fn answer(&self, request: Request<'_>, mut change: Box<Change<'_>>, next: Next<'_>) -> Outcome {
+        let rewritten = Box::new(rewritten(&request, &change));
+        let answer = match next.run(rewritten.borrow()).await {
+            Ok(answer) => answer,
+            Err(failure) => return Err(Failure { rcode: change.rcode(failure.rcode), ..failure }),
+        };
+        let Answer { mut response, from } = answer;
+        for rule in change.cname_rules() {
+            if let Some(lookup) = self.lookup.get()
+                && let Some(replaced) = rule.follow(&response, &rewritten, lookup).await
+            {
+                response = replaced;
+            }
+        }
+        if change.leaves_records() {
+            return Ok(Answer { response, from });
+        }
+        let edited = response.edited(request.query, request.wire, &mut *change);
+        let response = edited.map_err(|error| Failure::servfail(KEYWORD, format!("the answer cannot be rewritten: {error}")))?;
+        Ok(Answer { response, from })
+    }
+}
+
+/// The request as it goes on.
+fn rewritten(request: &Request<'_>, change: &Change<'_>) -> OwnedRequest {
+    let mut wire = SmallVec::new();
+    let question = (change.name(), change.qtype, change.qclass);
+    let mut query = request.query.with_question(request.wire, question, &mut wire);
+    let (mut options, mut client_subnet) = (request.options.cloned(), request.client_subnet.copied());
+    if let Some(changes) = &change.options {
+        options = changes.for_upstream();
+        client_subnet = changes.subnet(request.client_subnet);
+        if options.is_some() || client_subnet.is_some() {
+            query.offer_edns(&mut wire, request.udp_size());
+        }
+    }
+    OwnedRequest {
+        wire,
+        query,
+        peer: *request.peer,
+        server: request.server,
+        zone: request.zone,
+        udp_cap: request.udp_cap,
+        client_subnet,
+        nsid: request.nsid.cloned(),
+        options,
+        received: request.received,
+        purpose: request.purpose,
+        wants_refresh: false,
+    }
+}
+
+impl Handler for Rewrite {
+    fn keyword(&self) -> &'static str {
+        KEYWORD
+    }
+
+    fn set_lookup(&self, lookup: &Lookup) {
+        // It is set once, when the plan is built.
+        _ = self.lookup.set(lookup.clone());
+    }
+
+    fn serve_fast(&self, _request: &Request<'_>, _reply: &mut Vec<u8>) -> FastPath {
+        FastPath::Through
+    }
+
+    fn serve_fast_through(&self, request: &Request<'_>, rest: FastRest<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
+        let mut change = match judge(&self.rules, request, true) {
+            Verdict::Untouched => return rest.run(request, reply),
+            Verdict::Changed(change) if request.wire.len() <= QUICK_LENGTH / 2 => change,
+            Verdict::Changed(_) | Verdict::NoName(_) | Verdict::Slow => return (FastPath::Slow, 0),
+        };
+        let mut wire: SmallVec<[u8; QUICK_LENGTH]> = SmallVec::new();
+        let question = (change.name(), change.qtype, change.qclass);
+        let query = request.query.with_question(request.wire, question, &mut wire);
+        let start = reply.len();
+        let (said, place) = rest.run(&Request { wire: &wire, query: &query, ..*request }, reply);
+        match said {
+            FastPath::Answered(_) => {}
+            FastPath::Silent | FastPath::SlowAndRefresh => return (said, place),
+            FastPath::Pass | FastPath::Slow | FastPath::Through => return (FastPath::Slow, place),
+        }
+        let asked = request.query.question(request.wire);
+        if change.leaves_records() {
+            if let Some(place) = reply.get_mut(start + 12..start + 12 + asked.len()) {
+                place.copy_from_slice(asked);
+            }
+        } else if edit_reply((request.query, request.wire), &mut change, request.limit(), reply, start).is_err() {
+            reply.truncate(start);
+            let wants_refresh = said == FastPath::Answered(After::Refresh);
+            return (if wants_refresh { FastPath::SlowAndRefresh } else { FastPath::Slow }, place);
+        }
+        (said, place)
+    }
+
+    fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
+        match judge(&self.rules, &request, false) {
+            Verdict::Untouched | Verdict::Slow => next.run(request),
+            Verdict::Changed(change) => Box::pin(self.answer(request, Box::new(change), next)),
+            Verdict::NoName(text) => {
+                let failure = Failure::servfail(KEYWORD, format!("invalid name after rewrite: {text}"));
+                Box::pin(async { Err(failure) })
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! `name`: the question's name is rewritten, and names of the answer are written back.
+
+use super::expansion::{Expansion, name_of};
+use super::name_match::{NameMatch, Subject};
+use crate::go_regex::Regex;
+use crate::message::LowerName;
+
+/// What a `name` rule does.
+#[derive(Debug)]
+pub struct NameRule {
+    pub from: NameMatch,
+    pub to: Replacement,
+    /// `answer auto`: the rewritten name, and names below it, become the name before again. Always so with `exact`, never with `suffix`, which has
+    /// [`AnswerChange::Suffix`] for it.
+    pub auto: bool,
+    /// What else is done to the answer.
+    pub answers: Vec<AnswerRule>,
+}
+
+/// What a matching name becomes.
+#[derive(Debug)]
+pub enum Replacement {
+    /// With `exact`. The text if it is no name.
+    Whole(Result<Box<LowerName>, String>),
+    /// With `prefix`, `suffix` and `substring`: in the place of what was matched.
+    Text(String),
+    /// With `suffix`, in the place of the name that is matched.
+    Above(Box<LowerName>),
+    /// With `regex`.
+    Expansion(Expansion),
+}
+
+impl NameRule {
+    /// What the name becomes; `None` if the rule is not for it, an error with the text that is no name.
+    pub fn apply(&self, subject: &Subject<'_>) -> Option<Result<LowerName, String>> {
+        match (&self.from, &self.to) {
+            (NameMatch::Regex(regex), Replacement::Expansion(expansion)) => expansion.apply(regex, subject.text()),
+            (from, _) if !from.matches(subject) => None,
+            (_, Replacement::Whole(name)) => Some(name.as_deref().cloned().map_err(Clone::clone)),
+            (NameMatch::Below(zone), Replacement::Above(name)) => {
+                let too_long = || subject.text().to_owned();
+                Some(subject.name.replace_suffix(zone.as_wire(), name).ok_or_else(too_long))
+            }
+            (from, Replacement::Text(text)) => Some(name_of(&replace(from, subject.text(), text))),
+            (_, Replacement::Above(_) | Replacement::Expansion(_)) => None,
+        }
+    }
+}
+
+/// `text`, which matches, with `by` in the place of what was matched.
+fn replace(from: &NameMatch, text: &str, by: &str) -> String {
+    match from {
+        NameMatch::Prefix(prefix) => [by, text.strip_prefix(prefix.as_str()).unwrap_or(text)].concat(),
+        NameMatch::Suffix(suffix) => [text.strip_suffix(suffix.as_str()).unwrap_or(text), by].concat(),
+        NameMatch::Below(zone) => {
+            let suffix = zone.text();
+            [text.strip_suffix(suffix.as_str()).and_then(|text| text.strip_suffix('.')).unwrap_or(text), by].concat()
+        }
+        NameMatch::Substring(part) => text.replace(part.as_str(), by),
+        NameMatch::Exact(_) | NameMatch::Regex(_) => by.to_owned(),
+    }
+}
+
+/// Which names of an answer a rule changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Owners of records.
+    Owner,
+    /// Names in their data.
+    Value,
+}
+
+/// What is done to names of an answer.
+#[derive(Debug)]
+pub struct AnswerRule {
+    pub place: Place,
+    pub change: AnswerChange,
+}
+
+/// How a name of an answer is changed.
+#[derive(Debug)]
+pub enum AnswerChange {
+    /// `suffix … answer auto`: a suffix rule the other way round.
+    Suffix(NameMatch, Replacement),
+    /// `answer name FROM TO`, `answer value FROM TO`.
+    Regex(Regex, Expansion),
+}
+
+impl AnswerChange {
+    /// What the name becomes. `None` if it is not matched, or would be no name: then it stays.
+    pub fn apply(&self, subject: &Subject<'_>) -> Option<LowerName> {
+        match self {
+            Self::Regex(regex, expansion) => expansion.apply(regex, subject.text())?.ok(),
+            Self::Suffix(from, _) if !from.matches(subject) => None,
+            Self::Suffix(NameMatch::Below(zone), Replacement::Above(name)) => subject.name.replace_suffix(zone.as_wire(), name),
+            Self::Suffix(from, Replacement::Text(text)) => name_of(&replace(from, subject.text(), text)).ok(),
+            Self::Suffix(..) => None,
+        }
+    }
+}

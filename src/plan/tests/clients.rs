@@ -1,0 +1,119 @@
+//! What depends on the client, silence, and lookups across blocks.
+
+use super::*;
+
+/// Says who asks, and that its reply may be repeated.
+#[derive(Default)]
+struct TellsClient {
+    asked: AtomicU8,
+    depends_on_client: bool,
+}
+
+impl Handler for TellsClient {
+    fn keyword(&self) -> &'static str {
+        "tells_client"
+    }
+    fn depends_on_client(&self) -> bool {
+        self.depends_on_client
+    }
+    fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let is_first = request.peer.client.ip() == peer().client.ip();
+        let rcode = if is_first { Rcode::NOERROR } else { Rcode::REFUSED };
+        request.query.write_empty(request.wire, rcode, 1232, &crate::message::ReplyOptions::default(), reply);
+        FastPath::Answered(After::CachePacket { millis: 500, note: 0 })
+    }
+    fn serve<'a>(&'a self, _request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
+        Box::pin(async { Err(Failure::silence("tells_client")) })
+    }
+}
+
+#[test]
+fn where_an_answer_depends_on_the_client_no_packet_is_repeated_to_another() {
+    let process = process();
+    for depends_on_client in [true, false] {
+        let handler = Arc::new(TellsClient { asked: AtomicU8::new(0), depends_on_client });
+        let chain = Arc::new(Chain { handlers: Box::new([handler.clone()]) });
+        let block = Arc::new(Block {
+            depends_on_client: chain.handlers.iter().any(|handler| handler.depends_on_client()),
+            chain,
+            observers: Box::new([]),
+            arranger: None,
+            udp_cap: None,
+            options: None,
+        });
+        let mut zones = ZoneTable::default();
+        zones.insert(&Name::root(), ZoneBinding { block, server: 0, zone: 0 });
+        let whole = listener(77, handler.clone(), Vec::new(), &process);
+        let listener = Arc::new(Listener { zones, ..Arc::into_inner(whole).unwrap() });
+        let (mut packets, now) = (PacketCache::default(), Instant::now());
+        let mut codes = |client: [u8; 4]| -> Vec<u16> {
+            let peer = Peer { client: (client, 4000).into(), ..peer() };
+            let clock = BatchClock::start(now);
+            let code = |_| {
+                let mut out = Vec::new();
+                let wire = question("a.example.");
+                _ = listener.dispatch(Received { wire: &wire, peer: &peer, clock: &clock }, &mut packets, &mut out);
+                rcode(&out)
+            };
+            (0..5).map(code).collect()
+        };
+        assert_eq!(codes([10, 0, 0, 1]), [0; 5]);
+        let others = codes([10, 0, 0, 2]);
+        let asked = handler.asked.load(Ordering::Relaxed);
+        // The packet cache does not know clients, which is why it must not be asked here.
+        let expected = if depends_on_client { ([Rcode::REFUSED.0; 5], 10) } else { ([0; 5], 2) };
+        assert_eq!((others.as_slice(), asked), (expected.0.as_slice(), expected.1));
+    }
+}
+
+#[tokio::test]
+async fn where_nothing_is_to_be_said_neither_path_says_anything() {
+    let process = process();
+    let block = "example:53 {\n bind 127.0.0.1\n acl {\n drop net 10.0.0.1\n }\n whoami\n}\n";
+    let plan = plan(block, &process);
+    assert_eq!(ask(&plan.listeners[0], &question("a.example.")).await, b"");
+    let listener = listener(1, Arc::new(SlowSilence), Vec::new(), &process);
+    assert_eq!(ask(&listener, &question("a.example.")).await, b"");
+}
+
+struct SlowSilence;
+
+impl Handler for SlowSilence {
+    fn keyword(&self) -> &'static str {
+        "slow_silence"
+    }
+    fn serve<'a>(&'a self, _request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
+        Box::pin(async { Err(Failure::silence("slow_silence")) })
+    }
+}
+
+#[tokio::test]
+async fn a_rewritten_cname_target_is_asked_for_at_the_block_that_has_it() {
+    let process = process();
+    let text = "example:53 {\n bind 127.0.0.1\n rewrite cname exact real.test there.other\n whoami\n}\n\
+                other:53 {\n bind 127.0.0.1\n whoami\n}\n";
+    let plan = plan(text, &process);
+    let wire = question("there.other.");
+    let query = Query::read(&wire).unwrap();
+    let peer = peer();
+    let request = Request {
+        wire: &wire,
+        query: &query,
+        peer: &peer,
+        server: 7,
+        zone: 7,
+        udp_cap: None,
+        client_subnet: None,
+        nsid: None,
+        options: None,
+        received: Instant::now(),
+        purpose: crate::chain::Purpose::Answer,
+    };
+    use crate::chain::Resolver;
+    assert_eq!(plan.listeners[0].resolve(request).await.unwrap().from, "whoami");
+    let elsewhere = question("there.nowhere.");
+    let query = Query::read(&elsewhere).unwrap();
+    let failure = plan.listeners[0].resolve(Request { wire: &elsewhere, query: &query, ..request }).await;
+    assert_eq!(failure.map(|_| ()).unwrap_err().rcode, Rcode::REFUSED);
+}
