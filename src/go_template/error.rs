@@ -22,8 +22,8 @@ pub enum Problem {
     Unclosed(&'static str, &'static str),
     #[error("{found} stands where {wanted} should")]
     Unexpected { found: String, wanted: &'static str },
-    #[error("`{0}` is no function; there are {known}", known = super::functions::NAMES.join(", "))]
-    UnknownFunction(String),
+    #[error("`{name}` is no function; there are {}", known.join(", "))]
+    UnknownFunction { name: String, known: &'static [&'static str] },
     #[error("the variable `{0}` is not declared here; write `{{{{ {0} := … }}}}` before it")]
     UnknownVariable(String),
     #[error("`{0}` is no number that there is")]

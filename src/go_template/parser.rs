@@ -1,7 +1,7 @@
 //! Words into a tree.
 
 use super::error::{Problem, TemplateError, wrong};
-use super::functions::Function;
+use super::functions::{Function, NAMES};
 use super::lexer::{Kind, Token, clip, lex};
 use super::tree::{Branch, Command, Node, Operand, OperandKind, Pipe};
 use super::value::Value;
@@ -409,7 +409,7 @@ impl Parser<'_> {
                 "nil" => OperandKind::Nil,
                 _ => match Function::find(&word) {
                     Some(function) => OperandKind::Function(function),
-                    None => return wrong(at, Problem::UnknownFunction(clip(&word))),
+                    None => return wrong(at, Problem::UnknownFunction { name: clip(&word), known: NAMES }),
                 },
             },
             Kind::Number(text) => match number::constant(&text) {

@@ -29,8 +29,9 @@ pub(super) enum LineError {
     Name,
     #[error("it does not begin with an IP address")]
     Address,
-    #[error("the weight is no number from 1 to 255")]
-    Weight,
+    /// With the number, if it is one. Anything else is not shown: the file may be another than was meant, with secrets in it.
+    #[error("the weight{0} is no number from 1 to 255")]
+    Weight(String),
     #[error("no name stands before it whose address this is")]
     NoName,
     #[error("it is neither a name nor an address and its weight")]
@@ -65,7 +66,10 @@ impl Weights {
             }
             [address, weight] => {
                 let address: IpAddr = address.parse().map_err(|_| LineError::Address)?;
-                let weight = weight.parse().ok().filter(|weight| *weight > 0).ok_or(LineError::Weight)?;
+                let weight = weight.parse().ok().filter(|weight| *weight > 0).ok_or_else(|| {
+                    let is_shown = weight.len() < 8 && weight.bytes().all(|octet| octet.is_ascii_digit());
+                    LineError::Weight(if is_shown { format!(" {weight}") } else { String::new() })
+                })?;
                 let name = current.clone().ok_or(LineError::NoName)?;
                 // The first weight of an address counts.
                 self.0.entry(name).or_default().entry(address.to_canonical()).or_insert(weight);
@@ -132,8 +136,9 @@ mod tests {
             ("a.example\n192.0.2.1", "line 2: an address without its weight; write `ADDRESS WEIGHT`"),
             ("a..example", "line 1: it is no domain name"),
             ("a.example\n\n192.0.2 1", "line 3: it does not begin with an IP address"),
-            ("a.example\n192.0.2.1 0", "line 2: the weight is no number from 1 to 255"),
-            ("a.example\n192.0.2.1 256", "line 2: the weight is no number from 1 to 255"),
+            ("a.example\n192.0.2.1 0", "line 2: the weight 0 is no number from 1 to 255"),
+            ("a.example\n192.0.2.1 256", "line 2: the weight 256 is no number from 1 to 255"),
+            ("a.example\n192.0.2.1 secret", "line 2: the weight is no number from 1 to 255"),
             ("192.0.2.1 1", "line 1: no name stands before it whose address this is"),
             ("a.example\n192.0.2.1 1 #", "line 2: it is neither a name nor an address and its weight"),
         ] {
