@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 BENCH ?=
 SCRIPTS := scripts/install-test-deps scripts/build-image scripts/fuzz scripts/fuzz-rustc scripts/supply-chain .ci/run
 
-.PHONY: help build image run test check supply-chain bench bench-instructions faults attacks fuzz
+.PHONY: help build image run test check supply-chain bench bench-instructions faults attacks simulation fuzz
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -36,7 +36,7 @@ test: ## Install what the tests need, then check and test everything
 	$(CARGO) build --release --locked --workspace --exclude nodelocaldns-fuzz
 	target/release/bench instructions
 	target/release/bench --check
-	scripts/fuzz --quick --seconds 20
+	scripts/fuzz --quick --seconds 8
 
 supply-chain: ## Licences, sources and doubled versions of all crates, against deny.toml
 	scripts/supply-chain
@@ -73,6 +73,9 @@ attacks: ## Attack the program and print what others lose, the table of docs/att
 	        2>target/attacks.log | sed -un '/^| /p' || broken=1; \
 	    sed -n '/does not hold:$$/,/^$$/{/^$$/!p}' target/attacks.log >&2; \
 	done; exit $$broken
+
+simulation: ## Ten thousand runs of watchdog and rules under random faults; make test has three thousand
+	SIMULATION=whole $(CARGO) test --release --locked --test simulation
 
 fuzz: ## Fuzz every target for FUZZ_SECONDS each, two at a time (fuzz/README.md)
 	scripts/fuzz --seconds $(FUZZ_SECONDS)
