@@ -147,7 +147,11 @@ impl Piece {
             Self::DnssecOk => write!(line, "{}", query.dnssec_ok()),
             Self::BufferSize => match peer.transport {
                 Transport::Tcp => write!(line, "{}", u16::MAX),
-                Transport::Udp => write!(line, "{}", request.limit()),
+                // What the client offers, or the block's `bufsize`; our own cap of replies is not in it.
+                Transport::Udp => {
+                    let cap = request.udp_cap.unwrap_or(u16::MAX).max(512);
+                    write!(line, "{}", request.query.udp_limit().min(cap))
+                }
             },
             // Where no directive answered, the reference has seen no response yet: the server makes the SERVFAIL later.
             Self::Rcode if is_answered => append_rcode(exchange.rcode, line),
