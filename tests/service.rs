@@ -397,6 +397,18 @@ fn a_reload_that_changes_who_answers_begins_the_cache_anew() {
 }
 
 #[test]
+fn what_a_changed_corefile_has_that_is_not_heeded_is_told() {
+    let upstream = upstream_saying("192.0.2.1");
+    let ports = Ports::new();
+    let folder = scratch();
+    let corefile = write(folder.path(), "Corefile", &ports.corefile(upstream.port, "bufsize 1000"));
+    let server = serve(&corefile, ports.dns);
+    write(folder.path(), "Corefile", &ports.corefile(upstream.port, "bufsize 1000\n bufsize 1200"));
+    server.signal(libc::SIGUSR1);
+    server.wait_output("Corefile:5:2: warning: ", RELOAD_PATIENCE);
+}
+
+#[test]
 fn sigusr1_begins_the_caches_anew() {
     let upstream = upstream_saying("192.0.2.1");
     let ports = Ports::new();

@@ -382,6 +382,7 @@ impl Service {
                 self.swaps = Retries::default();
                 self.plan = plan;
                 let PendingCorefile { loaded, rendered } = candidate;
+                let warnings = loaded.warnings;
                 if let (Some(rendered), Some((rendering, _))) = (rendered, &self.files.rendering) {
                     rendering.announce(&rendered);
                     // Until it is written.
@@ -393,6 +394,9 @@ impl Service {
                 self.begin();
                 self.listen_http();
                 tracing::info!("plugin/reload: the changed Corefile serves");
+                if !warnings.is_empty() {
+                    tracing::warn!("plugin/reload: what of it is not heeded:\n{warnings}");
+                }
                 return true;
             }
             Err(error) => {

@@ -2,6 +2,7 @@
 
 use super::{Failure, Outcome, OwnedRequest, Request};
 use futures_util::future::BoxFuture;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Who answers what is asked at a listen address.
@@ -14,12 +15,23 @@ pub trait Resolver: Send + Sync {
 #[derive(Clone, Default)]
 pub struct Lookup(Arc<[Weak<dyn Resolver>]>);
 
-/// Questions within questions: an answer to one may make another necessary, and so on without an end.
-const MOST_WITHIN: u8 = 8;
+/// Questions that a question of a directive's may make necessary, with itself and all that those lead to. An answer to one may make several others necessary, and
+/// so on: without a bound of them all, an alias that leads back to itself by two ways would be followed twice as often with each step.
+const MOST_QUESTIONS: u8 = 16;
 
 tokio::task_local! {
-    /// How many questions this one is within.
-    static WITHIN: u8;
+    /// Questions that the first one has led to so far.
+    static ASKED: Arc<Asked>;
+}
+
+#[derive(Default)]
+struct Asked(AtomicU8);
+
+impl Asked {
+    /// Counts one more; false if there may be no more.
+    fn count(&self) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |asked| (asked < MOST_QUESTIONS).then(|| asked + 1)).is_ok()
+    }
 }
 
 impl Lookup {
@@ -27,20 +39,21 @@ impl Lookup {
         Self(listeners.into_iter().collect())
     }
 
-    /// Asks at the listen address that the request came to.
+    /// Asks at the listen address that the request came to. Gives way to the worker's other tasks first, since what answers may be ready at once.
     ///
     /// # Errors
-    /// What a directive fails with; the plan is gone; the question is within too many others.
+    /// What a directive fails with; the plan is gone; the first question of its kind for the client's query has led to too many.
     pub async fn ask(&self, request: &OwnedRequest, directive: &'static str) -> Outcome {
-        let within = WITHIN.try_with(|within| within + 1).unwrap_or(1);
-        if within > MOST_WITHIN {
-            let cause = format!("more than {MOST_WITHIN} questions within each other, the last for {}", request.query.name);
+        let asked = ASKED.try_with(Arc::clone).unwrap_or_default();
+        if !asked.count() {
+            let cause = format!("a query leads to more than {MOST_QUESTIONS} others, the last for {}", request.query.name);
             return Err(Failure::servfail(directive, cause));
         }
+        tokio::task::yield_now().await;
         let Some(listener) = self.0.get(request.server).and_then(Weak::upgrade) else {
             return Err(Failure::servfail(directive, "the configuration that the question came to is gone"));
         };
-        WITHIN.scope(within, listener.resolve(request.borrow())).await
+        ASKED.scope(asked, listener.resolve(request.borrow())).await
     }
 }
 
@@ -59,6 +72,31 @@ mod tests {
         }
     }
 
+    /// Asks twice for what it is asked.
+    struct Twice(std::sync::OnceLock<Lookup>, AtomicU8);
+
+    impl Resolver for Twice {
+        fn resolve<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Outcome> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            let lookup = self.0.get().unwrap();
+            Box::pin(async move {
+                _ = lookup.ask(&request.to_owned(), "test").await;
+                lookup.ask(&request.to_owned(), "test").await
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn questions_that_lead_to_several_others_each_are_few_all_the_same() {
+        let twice = Arc::new(Twice(std::sync::OnceLock::new(), AtomicU8::new(0)));
+        let resolver: Arc<dyn Resolver> = twice.clone();
+        let lookup = Lookup::new([Arc::downgrade(&resolver)]);
+        _ = twice.0.set(lookup.clone());
+        let request = Question::new("a.example.", RecordType::A).request().to_owned();
+        assert!(lookup.ask(&request, "test").await.is_err());
+        assert_eq!(twice.1.load(Ordering::Relaxed), MOST_QUESTIONS);
+    }
+
     #[tokio::test]
     async fn questions_within_questions_end() {
         let endless = Arc::new(Endless(std::sync::OnceLock::new()));
@@ -67,7 +105,7 @@ mod tests {
         _ = endless.0.set(lookup.clone());
         let request = Question::new("a.example.", RecordType::A).request().to_owned();
         let failure = lookup.ask(&request, "test").await.map(|_| ()).unwrap_err();
-        assert!(failure.cause.contains("8 questions within each other"), "{failure}");
+        assert!(failure.cause.contains("more than 16 others"), "{failure}");
         drop((endless, resolver));
         assert!(lookup.ask(&request, "test").await.map(|_| ()).unwrap_err().cause.contains("gone"));
     }

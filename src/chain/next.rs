@@ -43,9 +43,10 @@ impl FastRest<'_> {
     /// Asks them one after another: what the first said that did not pass, and its place in the chain. [`FastPath::Pass`] if all passed.
     #[inline]
     pub fn run(self, request: &Request<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
-        for (index, handler) in self.handlers.iter().enumerate().skip(self.index) {
+        let mut index = self.index;
+        while let Some(handler) = self.handlers.get(index) {
             match handler.serve_fast(request, reply) {
-                FastPath::Pass => {}
+                FastPath::Pass => index += 1,
                 FastPath::Through => {
                     let rest = FastRest { handlers: self.handlers, index: index + 1 };
                     return handler.serve_fast_through(request, rest, reply);

@@ -3,11 +3,12 @@
 
 use super::header::TC;
 use super::layout;
-use super::opt::OPT_LENGTH;
+use super::reply_records::Place;
 use super::response::Response;
 use super::wire_reader::{HEADER_LENGTH, MAX_MESSAGE_LENGTH, Suffixes, u16_at, u32_at, walk_name};
-use super::{Class, LowerName, Query, Rcode, RecordType, WireError};
+use super::{Class, LowerName, Query, Rcode, RecordType, WireError, work};
 use smallvec::SmallVec;
+use std::cell::Cell;
 
 /// What is changed. Names are given, and taken, in lower case; those that stay as they are keep theirs.
 pub trait Edit {
@@ -23,7 +24,7 @@ pub trait Edit {
 const WITH_VALUE: [u16; 8] = [5, 39, 15, 35, 2, 12, 6, 33];
 
 /// Changes the reply that stands in `reply` from `start` on, as the rest of a chain has written it for another question than this client's: at most
-/// `limit` octets, and TC where a record did not fit. Its OPT record, if the client sent one, is the last and has no options. Codes above 15 are not
+/// `limit` octets, and TC where a record did not fit. Its OPT record, if the client sent one, is the last. Codes above 15 are not
 /// for this.
 ///
 /// # Errors
@@ -36,7 +37,7 @@ pub fn edit_reply(
     start: usize,
 ) -> Result<(), WireError> {
     let end = reply.len();
-    let opt_length = if query.edns.is_some() { OPT_LENGTH } else { 0 };
+    let opt_length = if query.edns.is_some() { opt_length(&reply[start..])? } else { 0 };
     // What is written stands behind what is read, and then takes its place.
     match write(reply, (start, end), opt_length, query.question(wire), edit, limit) {
         Ok(()) => {
@@ -51,6 +52,17 @@ pub fn edit_reply(
             Err(error)
         }
     }
+}
+
+/// Octets of the OPT record at the end of a reply.
+fn opt_length(reply: &[u8]) -> Result<usize, WireError> {
+    let mut at = walk_name(reply, HEADER_LENGTH, |_| ())? + 4;
+    let records = [6, 8, 10].iter().map(|place| u16_at(reply, *place).map(usize::from)).sum::<Result<usize, _>>()?;
+    for _ in 1..records {
+        at = Place::at(reply, at)?.end;
+    }
+    let last = Place::at(reply, at)?;
+    if last.rtype == RecordType::OPT { Ok(reply.len() - at) } else { Err(WireError::BadRecord(at)) }
 }
 
 impl Response {
@@ -72,6 +84,9 @@ impl Response {
 
 /// Names that may be pointed to, beside the question's: so few that each name costs a bounded search.
 const MOST_KNOWN: usize = 48;
+/// Labels that may be compared for one message. A reply of usual names takes a fraction; once they are spent, names are written out, so that a reply that is
+/// made to be dear costs no more than half a millisecond.
+const MOST_STEPS: u32 = 50_000;
 /// Offsets that a pointer's 14 bits reach (RFC 1035 section 4.1.4).
 const POINTER_REACH: usize = 0x4000;
 
@@ -94,7 +109,7 @@ fn write(
     octets.extend_from_slice(question);
 
     let question_end = HEADER_LENGTH + question.len();
-    let mut writer = Writer { octets, from, to, question_end, known: SmallVec::new(), asked: None };
+    let mut writer = Writer { octets, from, to, question_end, known: SmallVec::new(), steps: Cell::new(MOST_STEPS), asked: None };
     let mut kept = [0_u16; 3];
     let mut at = name_end + 4;
     let mut is_cut = false;
@@ -133,6 +148,8 @@ struct Writer<'a> {
     question_end: usize,
     /// Offsets in what is written at which a name, or the rest of one, begins.
     known: SmallVec<[u16; MOST_KNOWN]>,
+    /// What is left of [`MOST_STEPS`].
+    steps: Cell<u32>,
     /// Where the owner was written that stands for the question's name in what is read: most owners do, and are changed alike.
     asked: Option<u16>,
 }
@@ -231,11 +248,22 @@ impl Writer<'_> {
         begin
     }
 
+    /// Takes one step, for so many octets at most; false if none is left.
+    fn step(&self, octets: usize) -> bool {
+        work::count();
+        let left = self.steps.get().checked_sub(1 + octets as u32 / 32);
+        self.steps.set(left.unwrap_or(0));
+        left.is_some()
+    }
+
     /// Where a name has been written before: in the question, whatever its case, or in a record, spelt the same.
     fn find(&self, name: &[u8]) -> Option<u16> {
         let written = self.octets.get(self.to..)?;
         let mut at = HEADER_LENGTH;
         while let Some(length @ 1..) = written.get(at).copied() {
+            if !self.step(name.len()) {
+                return None;
+            }
             let end = at + name.len();
             if written.get(at..end).is_some_and(|there| there.eq_ignore_ascii_case(name)) {
                 return Some(at as u16);
@@ -248,7 +276,7 @@ impl Writer<'_> {
     /// True if the name at this offset of what is written, which may end in a pointer, is this one: spelt the same, but for what stands in the question.
     fn is_at(&self, mut at: usize, mut name: &[u8]) -> bool {
         let written = self.octets.get(self.to..).unwrap_or_default();
-        loop {
+        while self.step(0) {
             match written.get(at).copied() {
                 Some(0) => return name == [0],
                 Some(length @ 1..=63) => {
@@ -269,6 +297,7 @@ impl Writer<'_> {
                 None => return false,
             }
         }
+        false
     }
 }
 
@@ -392,6 +421,39 @@ mod tests {
         let reply = both(&stored(QR, &names), &query("client.test.", RD, None), 65_535);
         let owners: Vec<String> = listing(&reply).iter().map(|line| line.split(' ').nth(1).unwrap().to_owned()).collect();
         assert_eq!(owners, (0..300).map(|index| format!("n{index}.client.test.")).collect::<Vec<_>>());
+    }
+
+    /// Names whose every rest is compared with many others that begin alike: in data, and as owners.
+    fn dear() -> [Vec<(Section, Vec<u8>)>; 2] {
+        let name = |number: usize| {
+            let digits = format!("{number:03}");
+            [&b"\x01a".repeat(100)[..], &[3], digits.as_bytes(), b"\x02mx\x01z\0"].concat()
+        };
+        let exchange = |number| record(Answer, TO_QUESTION, 15, 60, &[&[0, 10][..], &name(number)].concat());
+        let owner = |number| record(Answer, &name(number), 1, 60, &[192, 0, 2, 1]);
+        [(0..240).map(exchange).collect(), (0..240).map(owner).collect()]
+    }
+
+    #[test]
+    fn a_reply_that_is_made_to_be_dear_takes_a_bounded_number_of_steps() {
+        for records in dear() {
+            let client = query("client.test.", RD, None);
+            let mut reply = answer(QR, &records);
+            assert!(reply.len() > 50_000);
+            let edited = super::super::work::of(|| edit_reply((&client.0, &client.1), &mut Renamed, 65_535, &mut reply, 0));
+            assert!(edited.0.is_ok() && edited.1 <= MOST_STEPS as usize + 70_000, "{} steps", edited.1);
+            assert_eq!(listing(&reply).len(), 240);
+        }
+    }
+
+    #[test]
+    fn options_of_the_reply_stay() {
+        let client = query("client.test.", RD, Some(false));
+        let opt = [&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 6][..], &[0, 15, 0, 2, 0, 15]].concat();
+        let mut reply = answer(QR, &[address(Answer, 60, 1), (Additional, opt.clone())]);
+        edit_reply((&client.0, &client.1), &mut Renamed, 1232, &mut reply, 0).unwrap();
+        assert!(reply.ends_with(&opt));
+        assert_eq!(listing(&reply), ["Answer client.test. 7 A 4"]);
     }
 
     #[test]

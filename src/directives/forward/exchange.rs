@@ -125,13 +125,16 @@ impl Exchanger {
 
     /// The answer to an attempt that has got none within the read timeout, if one comes before `deadline`. It is not waited for once the health checks
     /// say that all upstreams are down: they are silent, and not slow.
-    async fn wait_for_late(
+    pub(super) async fn wait_for_late(
         &self,
         mut attempts: Box<Attempts>,
         upstreams: &[Arc<Upstream>],
         deadline: Instant,
     ) -> Option<Response> {
-        while Instant::now() < deadline && !upstreams.iter().all(|upstream| upstream.health.is_down(self.options.max_fails)) {
+        while !attempts.waiting().is_empty()
+            && Instant::now() < deadline
+            && !upstreams.iter().all(|upstream| upstream.health.is_down(self.options.max_fails))
+        {
             match attempts.next_event(deadline.min(Instant::now() + HEALTH_INTERVAL)).await {
                 AttemptEvent::Answered(response) => return Some(response),
                 AttemptEvent::Failed(_) => return None,

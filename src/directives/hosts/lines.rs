@@ -32,6 +32,14 @@ impl BadLines {
         self.count += 1;
     }
 
+    /// Leaves out what the lines say: a file without one good line may be another than was meant, with secrets in it.
+    fn conceal(&mut self) {
+        for (_, error) in &mut self.first {
+            let (LineError::Address(text) | LineError::NoName(text) | LineError::Name(text)) = error;
+            "…".clone_into(text);
+        }
+    }
+
     /// In one line; `None` if there are none.
     pub fn told(&self) -> Option<String> {
         let first: Vec<String> = self.first.iter().map(|(line, error)| format!("line {line}: {error}")).collect();
@@ -56,7 +64,7 @@ pub(super) fn name(text: &str) -> Result<LowerName, LineError> {
 
 /// Reads a file; `each` takes an address and a name.
 pub(super) fn read(text: &str, mut each: impl FnMut(IpAddr, LowerName)) -> BadLines {
-    let mut bad = BadLines::default();
+    let (mut bad, mut has_good) = (BadLines::default(), false);
     for (number, line) in (1..).zip(text.lines()) {
         let (line, _) = line.split_once('#').unwrap_or((line, ""));
         let mut words = line.split_whitespace();
@@ -72,13 +80,19 @@ pub(super) fn read(text: &str, mut each: impl FnMut(IpAddr, LowerName)) -> BadLi
         for word in words {
             has_name = true;
             match name(word) {
-                Ok(name) => each(address, name),
+                Ok(name) => {
+                    has_good = true;
+                    each(address, name);
+                }
                 Err(error) => bad.push(number, error),
             }
         }
         if !has_name {
             bad.push(number, LineError::NoName(shown(first)));
         }
+    }
+    if !has_good {
+        bad.conceal();
     }
     bad
 }
@@ -131,8 +145,16 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_shown_of_a_file_without_a_good_line() {
+        let (good, bad) = entries("root:$6$secret:19000:0:99999:7:::\n192.0.2.1\n192.0.2.1 ..\n");
+        assert_eq!(good, [""; 0]);
+        let expected = "line 1: `…` is no IP address; line 2: `…` has no name beside it; line 3: `…` is no domain name";
+        assert_eq!(bad.as_deref(), Some(expected));
+    }
+
+    #[test]
     fn nothing_of_a_file_steers_a_terminal_or_fills_a_log() {
-        let (_, bad) = entries(&format!("\u{1b}[31m{} name\n", "x".repeat(10_000)));
+        let (_, bad) = entries(&format!("\u{1b}[31m{} name\n::1 a\n", "x".repeat(10_000)));
         let bad = bad.unwrap();
         assert!(!bad.contains('\u{1b}') && bad.len() < 200, "{bad}");
     }

@@ -22,7 +22,7 @@ impl CnameRule {
         let found = match lookup.ask(&asked, KEYWORD).await {
             Ok(answer) => answer.response,
             Err(failure) => {
-                tracing::warn!("rewrite: the CNAME target {target} has no answer: {failure}");
+                tracing::debug!("rewrite: the CNAME target {target} has no answer: {failure}");
                 return None;
             }
         };
@@ -61,8 +61,12 @@ fn join(response: &Response, place: usize, target: &LowerName, found: &Response)
         alias.data = RData::CNAME(CNAME(target.to_name().to_hickory()?));
     }
     answers.retain(|record| matches!(record.data, RData::CNAME(_)));
-    answers.extend(found.to_message()?.answers);
+    // What is said of the old target, that it is not there perhaps, does not hold for the new one.
+    let found_message = found.to_message()?;
+    answers.extend(found_message.answers);
     message.answers = answers;
+    message.authorities = found_message.authorities;
+    message.metadata.response_code = found_message.metadata.response_code;
     message.metadata.truncation = found.is_truncated();
     Ok(Response::from_message(&message)?)
 }

@@ -18,7 +18,7 @@ pub use parse::parse;
 
 use crate::chain::{
     After, Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, Lookup, Next, Outcome,
-    OwnedRequest, Request,
+    OwnedRequest, Purpose, Request,
 };
 use crate::message::{Edit, edit_reply};
 use change::Change;
@@ -59,7 +59,8 @@ impl Rewrite {
             Err(failure) => return Err(Failure { rcode: change.rcode(failure.rcode), ..failure }),
         };
         let Answer { mut response, from } = answer;
-        for rule in change.cname_rules() {
+        // A refresh is for the cache, which stands behind: what the rules make of it is thrown away.
+        for rule in change.cname_rules().filter(|_| request.purpose == Purpose::Answer) {
             if let Some(lookup) = self.lookup.get()
                 && let Some(replaced) = rule.follow(&response, &rewritten, lookup).await
             {

@@ -68,6 +68,20 @@ fn where_an_answer_depends_on_the_client_no_packet_is_repeated_to_another() {
 }
 
 #[tokio::test]
+async fn an_answer_of_acl_to_a_client_with_edns_is_whole_behind_a_rewrite() {
+    let process = process();
+    let text = "example:53 {\n bind 127.0.0.1\n rewrite ttl regex .* 5-30\n acl {\n block type TXT\n }\n whoami\n}\n";
+    let plan = plan(text, &process);
+    let mut wire = Query::compose(7, Name::parse("a.example.").unwrap().as_wire(), RecordType(16), true);
+    wire[11] = 1;
+    wire.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
+    let reply = ask(&plan.listeners[0], &wire).await;
+    assert_eq!((rcode(&reply), reply[11]), (Rcode::REFUSED.0, 1));
+    assert!(crate::message::Response::read(&reply).is_ok());
+    assert!(reply.ends_with(&[0, 0, 0, 6, 0, 15, 0, 2, 0, 15]), "{reply:?}");
+}
+
+#[tokio::test]
 async fn where_nothing_is_to_be_said_neither_path_says_anything() {
     let process = process();
     let block = "example:53 {\n bind 127.0.0.1\n acl {\n drop net 10.0.0.1\n }\n whoami\n}\n";

@@ -1,9 +1,14 @@
 //! Which transport, which upstream, and when to give up.
 
+use super::super::attempt::{Attempt, AttemptEvent, Attempts};
+use super::super::error::{Endpoints, UpstreamError};
+use super::super::in_flight::QueryStatus;
 use super::super::policy::UpstreamPolicy;
+use super::super::upstream_socket::UpstreamSocket;
 use super::scripted::{Reaction, ScriptedUpstream};
 use super::*;
 use crate::message::Rcode;
+use std::task::Waker;
 
 fn sequential() -> ForwardOptions {
     ForwardOptions { policy: UpstreamPolicy::Sequential, ..ForwardOptions::default() }
@@ -153,6 +158,44 @@ async fn the_first_of_several_slow_upstreams_answers_while_the_next_is_asked() {
     let metric = |to: &ScriptedUpstream| format!("coredns_forward_responses_total{{rcode=\"NOERROR\",to=\"{}\"}} 1", to.address);
     let text = running.process.registry.encode();
     assert!(text.contains(&metric(&slow)) && !text.contains(&metric(&slower)), "it is counted for who gave it");
+}
+
+/// Every query on it has failed.
+struct Broken(Arc<Remote>);
+
+impl UpstreamSocket for Broken {
+    fn poll(&self, _id: u16, _deadline: Instant, _waker: &Waker) -> QueryStatus {
+        let endpoints = Endpoints { transport: Transport::Tcp, local: None, remote: self.0.address };
+        QueryStatus::Done(Err(UpstreamError::Closed(endpoints)))
+    }
+    fn forget(&self, _id: u16) {}
+    fn retire(&self) {}
+    fn has_progress_since(&self, _sent: Instant) -> bool {
+        false
+    }
+    fn retire_if_silent_since(&self, _sent: Instant) {}
+    fn remote(&self) -> &Remote {
+        &self.0
+    }
+    fn local_address(&self) -> Option<SocketAddr> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_waited_for_once_all_attempts_have_failed() {
+    let running = Running::new(&[dead_address()], ForwardOptions { max_fails: 0, ..short_timeout() });
+    let remote = remote(dead_address(), upstream_settings());
+    let endpoints = Endpoints { transport: Transport::Tcp, local: None, remote: remote.address };
+    let attempt = Attempt { socket: Arc::new(Broken(remote)), id: 1, sent: Instant::now(), queued_behind: 0 };
+    let mut attempts = Box::new(Attempts::new(attempt, endpoints));
+    let deadline = Instant::now() + Duration::from_secs(3600);
+    // As while the next upstream is asked.
+    assert!(matches!(attempts.next_event(deadline).await, AttemptEvent::Failed(_)));
+    let exchanger = &running.forward.exchanger;
+    let upstreams = exchanger.upstreams.usable(deadline).await.unwrap();
+    let late = exchanger.wait_for_late(attempts, &upstreams, deadline);
+    assert!(futures_util::FutureExt::now_or_never(late).is_some_and(|response| response.is_none()));
 }
 
 #[tokio::test]
