@@ -1,11 +1,12 @@
 //! One DNS query over a socket of its own. The caller composes the query and sets the time limit.
 
+use super::tls::TlsClient;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, UdpSocket};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout_at};
 
 /// Octets of the header (RFC 1035 section 4.1.1).
@@ -60,13 +61,30 @@ impl DnsClient {
     /// # Errors
     /// The connection fails, or [`io::ErrorKind::InvalidData`]: something else came. Waits forever if nothing comes.
     pub async fn query_tcp(&self, query: &[u8]) -> io::Result<Vec<u8>> {
+        self.exchange(self.connect().await?, query).await
+    }
+
+    /// As [`DnsClient::query_tcp`], in a TLS session (RFC 7858).
+    ///
+    /// # Errors
+    /// Those of [`DnsClient::query_tcp`]; there is no session.
+    pub async fn query_tls(&self, query: &[u8], tls: &TlsClient) -> io::Result<Vec<u8>> {
+        let session = tls.connect(self.connect().await?).await.map_err(io::Error::other)?;
+        self.exchange(session, query).await
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
         let socket = TcpSocket::from_std_stream(self.socket(Type::STREAM, Protocol::TCP)?.into());
         if self.resets {
             SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
         }
-        let mut stream = socket.connect(self.server).await?;
+        socket.connect(self.server).await
+    }
+
+    async fn exchange(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin, query: &[u8]) -> io::Result<Vec<u8>> {
         let length = u16::try_from(query.len()).map_err(io::Error::other)?;
         stream.write_all(&[&length.to_be_bytes()[..], query].concat()).await?;
+        stream.flush().await?;
         let length = usize::from(stream.read_u16().await?);
         let mut message = vec![0; length.min(self.max_octets)];
         stream.read_exact(&mut message).await?;

@@ -3,6 +3,7 @@
 use super::policy::UpstreamPolicy;
 use super::target::UpstreamTarget;
 use crate::message::{Name, Rcode};
+use crate::net::tls::ClientTls;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub struct ForwardConfig {
     pub from: Name,
     pub except: Vec<Name>,
     pub targets: Vec<UpstreamTarget>,
+    /// `None` where no upstream is asked over TLS.
+    pub tls: Option<ClientTls>,
     pub options: ForwardOptions,
 }
 

@@ -5,6 +5,7 @@ use crate::message::{Rcode, WireError};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Transport and addresses of a socket or connection to an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,7 @@ impl fmt::Display for SystemError {
             (io::ErrorKind::NetworkUnreachable, _) => f.write_str("network is unreachable"),
             (io::ErrorKind::HostUnreachable, _) => f.write_str("no route to host"),
             (io::ErrorKind::TimedOut, _) => f.write_str("i/o timeout"),
+            (io::ErrorKind::UnexpectedEof, _) => f.write_str("EOF"),
             (_, Some(code)) => write!(f, "{}", io::Error::from_raw_os_error(code)),
             (kind, None) => write!(f, "{kind}"),
         }
@@ -62,6 +64,15 @@ pub enum UpstreamError {
     /// No socket or connection could be opened.
     #[error("dial {0}: connect: {1}")]
     Dial(Endpoints, SystemError),
+    /// The upstream is not who it should be, does not trust us, or speaks no TLS.
+    #[error("dial {0}: {1}")]
+    Handshake(Endpoints, Arc<str>),
+    /// The connection failed before there was a TLS session.
+    #[error("dial {0}: tls: handshake: {1}")]
+    HandshakeCut(Endpoints, SystemError),
+    /// The TLS session failed: the upstream has ended it, or sent what does not belong to it.
+    #[error("read {0}: {1}")]
+    Session(Endpoints, Arc<str>),
     /// The upstream's machine says that nobody listens (ICMP), or the socket failed.
     #[error("read {0}: read: {1}")]
     Read(Endpoints, SystemError),
@@ -105,7 +116,15 @@ impl UpstreamError {
 
     /// True if the socket or connection failed and the upstream may be well. The query is then sent again on another one.
     pub fn is_socket_failure(&self) -> bool {
-        matches!(self, Self::Closed(_) | Self::Broken(..) | Self::Write(..) | Self::Unsolicited(_))
+        matches!(
+            self,
+            Self::Closed(_)
+                | Self::Broken(..)
+                | Self::Write(..)
+                | Self::Unsolicited(_)
+                | Self::HandshakeCut(..)
+                | Self::Session(..)
+        )
     }
 }
 

@@ -197,11 +197,11 @@ impl Exchanger {
         query: &Arc<UpstreamQuery>,
         client: Transport,
     ) -> Result<Response, NoAnswer> {
-        let transport = match (self.options.force_tcp, self.options.prefer_udp) {
+        let transport = upstream.transport_for(match (self.options.force_tcp, self.options.prefer_udp) {
             (true, _) => Transport::Tcp,
             (false, true) => Transport::Udp,
             (false, false) => client,
-        };
+        });
         let response = upstream.ask(query, transport).await?;
         if response.is_truncated() && transport == Transport::Udp && self.options.prefer_udp {
             return upstream.ask(query, Transport::Tcp).await;

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// The time limit of one probe, as in CoreDNS.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// That of one over TLS: CoreDNS gives the session 2 s more.
+const TLS_PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// `health_check 0s` must not probe in a tight loop.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -89,9 +91,15 @@ async fn probe(remote: &Remote) -> io::Result<()> {
     let settings = &remote.settings;
     let query = Query::compose(rand::random(), settings.probe_name.as_wire(), RecordType::NS, settings.probe_recursion_desired);
     let client = DnsClient { source: settings.source_address, ..DnsClient::new(remote.address) };
-    let probing =
-        async { if settings.probe_tcp { client.query_tcp(&query).await } else { client.query_udp(&query, None).await } };
-    let response = tokio::time::timeout(PROBE_TIMEOUT, probing).await;
+    let limit = if remote.tls.is_some() { TLS_PROBE_TIMEOUT } else { PROBE_TIMEOUT };
+    let probing = async {
+        match &remote.tls {
+            Some(tls) => client.query_tls(&query, tls).await,
+            None if settings.probe_tcp => client.query_tcp(&query).await,
+            None => client.query_udp(&query, None).await,
+        }
+    };
+    let response = tokio::time::timeout(limit, probing).await;
     response.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(drop)
 }
 

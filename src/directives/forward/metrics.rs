@@ -81,7 +81,9 @@ struct ByRcode {
 }
 
 impl UpstreamMetrics {
-    pub fn new(registry: &Registry, to: String) -> Self {
+    /// The counters of the upstream `to`. `is_tls`: its TCP connections have TLS sessions.
+    pub fn new(registry: &Registry, to: String, is_tls: bool) -> Self {
+        let tcp = if is_tls { "tcp-tls" } else { "tcp" };
         let counter = |name, help| registry.counter(name, help, &[("to", &to)]);
         let connections =
             |name, help, proto| registry.counter(name, help, &[("proxy_name", PROXY_NAME), ("to", &to), ("proto", proto)]);
@@ -101,8 +103,8 @@ impl UpstreamMetrics {
             healthcheck_failures_pre_1_11: counter("coredns_forward_healthcheck_failures_total", "Failed health checks."),
             udp_reused: reused("udp"),
             udp_opened: opened("udp"),
-            tcp_reused: reused("tcp"),
-            tcp_opened: opened("tcp"),
+            tcp_reused: reused(tcp),
+            tcp_opened: opened(tcp),
             retries: counter(
                 "nodelocaldns_forward_retries_total",
                 "Queries sent again: a datagram seemed lost, or a connection broke or hung.",

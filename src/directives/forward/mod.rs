@@ -29,12 +29,14 @@ mod tcp_connection;
 mod tcp_pool;
 #[cfg(test)]
 mod tests;
+mod tls_options;
 mod udp_pool;
 mod udp_socket;
 mod upstream;
 mod upstream_query;
 mod upstream_set;
 mod upstream_socket;
+mod upstream_stream;
 
 use crate::chain::{
     Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Failure, Handler, Next, Outcome, ParseContext, Part,

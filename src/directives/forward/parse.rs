@@ -3,6 +3,7 @@
 use super::config::{ForwardConfig, ForwardOptions};
 use super::policy::UpstreamPolicy;
 use super::target::{UpstreamTarget, read_target};
+use super::tls_options::TlsOptions;
 use crate::chain::ParseContext;
 use crate::corefile::{Diagnostics, Directive, OptionLine, Token, nearest, value};
 use crate::message::{Name, Rcode};
@@ -13,7 +14,7 @@ use std::time::Duration;
 pub const MAX_TARGETS: usize = 15;
 const USAGE: &str = "forward FROM TO...";
 
-const OPTIONS: [&str; 19] = [
+const OPTIONS: [&str; 21] = [
     "except",
     "force_tcp",
     "prefer_udp",
@@ -33,9 +34,9 @@ const OPTIONS: [&str; 19] = [
     "source_address",
     "use_caps_for_id",
     "resolver",
+    "tls",
+    "tls_servername",
 ];
-/// ForwardOptions of CoreDNS for TLS.
-const TLS_OPTIONS: [&str; 3] = ["tls", "tls_servername", "tls_resolver"];
 
 /// Reads one `forward`. `None`, with diagnostics, if FROM is unusable.
 pub fn read(directive: &Directive, context: &mut ParseContext<'_>) -> Option<ForwardConfig> {
@@ -45,6 +46,7 @@ pub fn read(directive: &Directive, context: &mut ParseContext<'_>) -> Option<For
     for line in &directive.options {
         read_option(line, &mut options, &mut except, context.diagnostics);
     }
+    let tls = TlsOptions::read(&directive.options, context);
     if let Some(age) = options.max_age.filter(|age| *age < options.expire)
         && let Some(line) = directive.options.iter().rev().find(|line| line.name.text == "max_age")
     {
@@ -76,9 +78,13 @@ pub fn read(directive: &Directive, context: &mut ParseContext<'_>) -> Option<For
         context.diagnostics.error(extra.span, message).help("remove some");
     }
     let mut targets: Vec<UpstreamTarget> = Vec::new();
+    let mut plain = None;
     for token in to.iter().take(MAX_TARGETS) {
-        let Some(target) = read_target(token, context) else { continue };
-        if let (UpstreamTarget::Address(address), Some(source)) = (&target, options.source_address)
+        let Some(target) = read_target(token, tls.server_name(), context) else { continue };
+        if !target.is_tls() {
+            plain = plain.or(Some(token));
+        }
+        if let (UpstreamTarget::Address { address, .. }, Some(source)) = (&target, options.source_address)
             && address.is_ipv4() != source.is_ipv4()
         {
             let message = format!("{address} cannot be reached from the source_address {source}: one is IPv4, the other IPv6");
@@ -86,7 +92,14 @@ pub fn read(directive: &Directive, context: &mut ParseContext<'_>) -> Option<For
         }
         targets.push(target);
     }
-    Some(ForwardConfig { from: zones?.into_iter().next()?, except, targets, options })
+    let has_tls = targets.iter().any(UpstreamTarget::is_tls);
+    if let (true, Some(token)) = (has_tls, plain) {
+        let message =
+            format!("{} is asked by plain DNS beside others over TLS: what is asked of it can be read on the way", token.text);
+        context.diagnostics.warning(token.span, message).help("write tls:// before it, if it speaks TLS");
+    }
+    let tls = tls.client(has_tls, &directive.keyword, context);
+    Some(ForwardConfig { from: zones?.into_iter().next()?, except, targets, tls, options })
 }
 
 fn read_option(line: &OptionLine, options: &mut ForwardOptions, except: &mut Vec<Name>, diagnostics: &mut Diagnostics) {
@@ -180,11 +193,8 @@ fn read_option(line: &OptionLine, options: &mut ForwardOptions, except: &mut Vec
                 }
             }
         }
-        word if TLS_OPTIONS.contains(&word) => {
-            diagnostics
-                .error(line.name.span, format!("{word} is not supported yet: upstreams are asked by UDP and TCP only"))
-                .help("remove it, or keep the reference for this zone for now");
-        }
+        // Of `TlsOptions`.
+        "tls" | "tls_servername" => {}
         _ => value::unknown_option(line, "forward", &OPTIONS, diagnostics),
     }
 }

@@ -1,9 +1,10 @@
-//! What the sockets, connections and health checks of one upstream have in common: its address, settings, counters and limits.
+//! What the sockets, connections and health checks of one upstream have in common: its address and protocol, settings, counters and limits.
 
 use super::metrics::UpstreamMetrics;
 use super::socket_budget::SocketBudget;
 use super::spoof_guard::SpoofGuard;
 use crate::message::Name;
+use crate::net::tls::TlsClient;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub struct UpstreamSettings {
 /// An upstream server as its sockets, connections and health checks know it.
 pub struct Remote {
     pub address: SocketAddr,
+    /// How it is spoken with over TLS; `None`: it is asked by plain UDP and TCP.
+    pub tls: Option<TlsClient>,
     pub settings: UpstreamSettings,
     pub metrics: UpstreamMetrics,
     /// The budget of all upstreams together.

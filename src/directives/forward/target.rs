@@ -1,5 +1,6 @@
 //! What a TO argument means: an address, a file of nameservers, or a host name.
 
+use super::tls_options::warn_unless_name;
 use crate::chain::ParseContext;
 use crate::corefile::{Loader, Token};
 use crate::message::Name;
@@ -10,14 +11,28 @@ use std::path::Path;
 const DNS_PORT: u16 = 53;
 /// No socket can send there.
 const UNREACHABLE_PORT: u16 = 0;
+/// RFC 7858 section 3.1.
+const TLS_PORT: u16 = 853;
 const SYSTEM_RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Schemes of CoreDNS and its plugins that are not plain DNS.
-const OTHER_SCHEMES: [&str; 6] = ["tls", "https", "https3", "quic", "grpc", "unix"];
+/// Schemes of CoreDNS and its plugins that upstreams are not asked by.
+const OTHER_SCHEMES: [&str; 5] = ["https", "https3", "quic", "grpc", "unix"];
+
+/// How an upstream is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// By UDP and TCP.
+    Dns,
+    /// Over TLS (RFC 7858), and whom its certificate must be for; `None`: its address.
+    Tls { server_name: Option<String> },
+}
 
 /// What a TO argument names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamTarget {
-    Address(SocketAddr),
+    Address {
+        address: SocketAddr,
+        protocol: Protocol,
+    },
     /// The nameservers of a resolv.conf-like file, as it was when the Corefile was read.
     File {
         path: String,
@@ -27,29 +42,54 @@ pub enum UpstreamTarget {
     Host {
         name: Name,
         port: u16,
+        protocol: Protocol,
     },
 }
 
-/// Reads one TO; `None` after a diagnostic.
-pub fn read_target(token: &Token, context: &mut ParseContext<'_>) -> Option<UpstreamTarget> {
-    let text = match token.text.split_once("://") {
-        Some(("dns", rest)) => rest,
+impl UpstreamTarget {
+    /// True if it is asked over TLS.
+    pub fn is_tls(&self) -> bool {
+        match self {
+            Self::Address { protocol, .. } | Self::Host { protocol, .. } => *protocol != Protocol::Dns,
+            Self::File { .. } => false,
+        }
+    }
+}
+
+/// Reads one TO; `None` after a diagnostic. `servername` is that of the option `tls_servername`.
+pub fn read_target(token: &Token, servername: Option<&str>, context: &mut ParseContext<'_>) -> Option<UpstreamTarget> {
+    let (text, is_tls) = match token.text.split_once("://") {
+        Some(("dns", rest)) => (rest, false),
+        Some(("tls", rest)) => (rest, true),
         Some((scheme, _)) if OTHER_SCHEMES.contains(&scheme) => {
             let message = format!("{}: upstreams by {scheme}:// are not supported yet", token.text);
             context
                 .diagnostics
                 .error(token.span, message)
-                .help("plain DNS by UDP and TCP is: write the address alone, such as 10.96.0.10");
+                .help("plain DNS by UDP and TCP is, and tls://: write the address alone, such as 10.96.0.10");
             return None;
         }
         Some((scheme, _)) => {
             let message = format!("{}: `{scheme}` is not a protocol of upstreams", token.text);
-            context.diagnostics.error(token.span, message).help("write the address alone, or dns:// before it");
+            context.diagnostics.error(token.span, message).help("write the address alone, or dns:// or tls:// before it");
             return None;
         }
-        None => token.text.as_str(),
+        None => (token.text.as_str(), false),
     };
-    match read_address(text, DNS_PORT, context.loaders.files) {
+    let (own_text, own_name) = if is_tls { split_server_name(text) } else { (text.to_owned(), None) };
+    let text = own_text.as_str();
+    if let Some(name) = &own_name {
+        warn_unless_name(token, name, context.diagnostics);
+    }
+    if let (Some(own), Some(of_all)) = (&own_name, servername) {
+        let message = format!("{} has the server name `{own}`, and tls_servername is `{of_all}`", token.text);
+        context.diagnostics.error(token.span, message).help("give the name in one of the two places");
+        return None;
+    }
+    let server_name = own_name.as_deref().or(servername).map(str::to_owned);
+    let protocol = if is_tls { Protocol::Tls { server_name } } else { Protocol::Dns };
+    let default_port = if is_tls { TLS_PORT } else { DNS_PORT };
+    match read_address(text, default_port, context.loaders.files) {
         Ok(Some(address)) => {
             if address.port() == UNREACHABLE_PORT {
                 context
@@ -57,7 +97,7 @@ pub fn read_target(token: &Token, context: &mut ParseContext<'_>) -> Option<Upst
                     .warning(token.span, format!("{} has no port from 1 to 65535: this upstream is never reached", token.text))
                     .help("IP, IP:PORT or [IPv6%INTERFACE]:PORT");
             }
-            return Some(UpstreamTarget::Address(address));
+            return Some(UpstreamTarget::Address { address, protocol });
         }
         Ok(None) => {}
         Err(why) => {
@@ -66,7 +106,13 @@ pub fn read_target(token: &Token, context: &mut ParseContext<'_>) -> Option<Upst
         }
     }
     match context.loaders.files.read(Path::new(text)) {
-        Ok(content) => Some(read_nameservers(token, text, &content, context)),
+        Ok(content) => {
+            if is_tls {
+                let message = format!("tls:// before a file is ignored: the nameservers of {text} are asked by plain DNS");
+                context.diagnostics.warning(token.span, message).help("name the upstreams' addresses after tls://");
+            }
+            Some(read_nameservers(token, text, &content, context))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound && text == SYSTEM_RESOLV_CONF => {
             let message = format!("{text} does not exist: there is no upstream in it, and queries for it will fail");
             context.diagnostics.warning(token.span, message).help("create it, or name the upstreams' addresses");
@@ -77,14 +123,36 @@ pub fn read_target(token: &Token, context: &mut ParseContext<'_>) -> Option<Upst
             context.diagnostics.error(token.span, message).help("check its path, or name the upstreams' addresses");
             None
         }
-        Err(_) => read_host(token, text, context),
+        Err(_) => read_host(token, text, protocol, default_port, context),
     }
 }
 
-fn read_host(token: &Token, text: &str, context: &mut ParseContext<'_>) -> Option<UpstreamTarget> {
+/// What comes before and after the last `%` of a TO of TLS: the address, with the port that may follow the name, and the name.
+fn split_server_name(text: &str) -> (String, Option<String>) {
+    let Some((address, name)) = text.rsplit_once('%') else { return (text.to_owned(), None) };
+    let (name, port) = name.rsplit_once(':').map_or((name, None), |(name, port)| (name, Some(port)));
+    let name = name.strip_suffix(']').unwrap_or(name);
+    // The brackets of an IPv6 address end behind the name.
+    let bare = address.strip_prefix('[').unwrap_or(address);
+    let is_ipv6 = bare.contains(':');
+    let address = match (is_ipv6, port) {
+        (true, Some(port)) => format!("[{bare}]:{port}"),
+        (false, Some(port)) => format!("{bare}:{port}"),
+        (_, None) => bare.to_owned(),
+    };
+    (address, (!name.is_empty()).then(|| name.to_owned()))
+}
+
+fn read_host(
+    token: &Token,
+    text: &str,
+    protocol: Protocol,
+    default_port: u16,
+    context: &mut ParseContext<'_>,
+) -> Option<UpstreamTarget> {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0)),
-        None => (text, Some(DNS_PORT)),
+        None => (text, Some(default_port)),
     };
     // A mistyped address must not become a host name that never resolves.
     let looks_like_an_address =
@@ -92,7 +160,7 @@ fn read_host(token: &Token, text: &str, context: &mut ParseContext<'_>) -> Optio
     let is_plain = host.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.'));
     match (Name::parse(host), port) {
         (Ok(name), Some(port)) if !host.is_empty() && is_plain && !looks_like_an_address && !name.is_root() => {
-            Some(UpstreamTarget::Host { name, port })
+            Some(UpstreamTarget::Host { name, port, protocol })
         }
         _ => {
             let message = format!("{} is neither an IP address, a file nor a host name", token.text);

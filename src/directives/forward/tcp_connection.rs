@@ -1,5 +1,5 @@
-//! A TCP connection to one upstream, and the task that connects, writes and reads it. Many queries are in flight on it at once, and their answers come
-//! in any order (RFC 7766 sections 6.2.1 and 7).
+//! A TCP connection to one upstream, with a TLS session in it or without (RFC 7858), and the task that connects, writes and reads it. Many queries are in
+//! flight on it at once, and their answers come in any order (RFC 7766 sections 6.2.1 and 7).
 
 use super::attempt::Attempt;
 use super::deadline_timer::DeadlineTimer;
@@ -10,8 +10,10 @@ use super::remote::Remote;
 use super::socket_budget::SocketPermit;
 use super::upstream_query::UpstreamQuery;
 use super::upstream_socket::{FailOnDrop, UpstreamSocket};
+use super::upstream_stream::{TlsSession, UpstreamStream};
 use crate::chain::Transport;
 use crate::message::framing::{self, Frame};
+use crate::net::tls::{self, TlsClient, TlsError};
 use parking_lot::Mutex;
 use socket2::SockRef;
 use std::cell::RefCell;
@@ -28,6 +30,8 @@ const BUSY: usize = 32;
 /// A connection with queries in flight that has brought nothing for this long is busy. Many servers, CoreDNS among them, answer the queries of one
 /// connection one after another, so that a slow name holds up all behind it.
 const STALLED: Duration = Duration::from_millis(50);
+/// The same of one whose TLS session is being made, which takes two round trips or more.
+const STALLED_OPENING: Duration = Duration::from_millis(200);
 /// How many seconds a connection takes queries, unless `max_age` says otherwise. Random for each, so that they do not all end at once.
 const LIFETIME_SECONDS: std::ops::RangeInclusive<f64> = 30.0..=60.0;
 /// Octets that are read at once.
@@ -60,8 +64,12 @@ struct ConnectionState {
     outbox: Vec<u8>,
     /// Queries that were sent, less the messages that came. Some of their callers may no longer wait.
     unanswered: usize,
-    /// When something came last, or when the first of the queries in flight was sent.
-    last_progress: Instant,
+    /// When something came last, the session was made, or the first of the queries in flight was sent.
+    waiting_since: Instant,
+    /// When an answer came last.
+    last_answer: Option<Instant>,
+    /// Its TLS session is being made. Queries wait for that, and not behind each other.
+    is_opening: bool,
     local: Option<SocketAddr>,
     is_retired: bool,
     /// When the connection takes no more queries.
@@ -78,7 +86,9 @@ impl TcpConnection {
             state: Mutex::new(ConnectionState {
                 outbox: Vec::new(),
                 unanswered: 0,
-                last_progress: now,
+                waiting_since: now,
+                last_answer: None,
+                is_opening: remote.tls.is_some(),
                 local: None,
                 is_retired: false,
                 end: now + lifetime,
@@ -103,7 +113,8 @@ impl TcpConnection {
             state.is_retired = true;
             self.changed.notify_one();
         }
-        let is_stalled = in_flight > 0 && now.saturating_duration_since(state.last_progress) > STALLED;
+        let patience = if state.is_opening { STALLED_OPENING } else { STALLED };
+        let is_stalled = in_flight > 0 && now.saturating_duration_since(state.waiting_since) > patience;
         (!state.is_retired).then_some(ConnectionLoad { is_busy: is_stalled || in_flight >= BUSY, in_flight })
     }
 
@@ -113,18 +124,18 @@ impl TcpConnection {
             (in_flight.len(), in_flight.register(query, LetterCase::default()))
         };
         let id = registered.ok_or_else(|| UpstreamError::TooManyInFlight(self.endpoints()))?;
-        let attempt = Attempt { socket: self.clone(), id, sent: now, queued_behind };
         let length = u16::try_from(query.len()).unwrap_or(u16::MAX);
         let mut state = self.state.lock();
         if queued_behind == 0 {
-            state.last_progress = now;
+            state.waiting_since = now;
         }
+        let queued_behind = if state.is_opening { 0 } else { queued_behind };
         state.unanswered += 1;
         state.outbox.extend_from_slice(&length.to_be_bytes());
         query.write(id, LetterCase::default(), &mut state.outbox);
         drop(state);
         self.changed.notify_one();
-        Ok(attempt)
+        Ok(Attempt { socket: self.clone(), id, sent: now, queued_behind })
     }
 
     fn is_done(&self) -> bool {
@@ -156,7 +167,8 @@ impl TcpConnection {
         if taken > 0 {
             inbox.drain(..taken);
             let mut state = self.state.lock();
-            state.last_progress = now;
+            state.waiting_since = now;
+            state.last_answer = Some(now);
             state.unanswered -= messages;
         }
         Ok(())
@@ -181,7 +193,7 @@ impl UpstreamSocket for TcpConnection {
     }
 
     fn has_progress_since(&self, sent: Instant) -> bool {
-        self.state.lock().last_progress > sent
+        self.state.lock().last_answer.is_some_and(|last| last > sent)
     }
 
     fn retire_if_silent_since(&self, _sent: Instant) {
@@ -201,13 +213,18 @@ impl UpstreamSocket for TcpConnection {
 /// Why a connection has failed.
 enum ConnectionEnd {
     System(SystemError),
+    /// The TLS session failed, and why.
+    Session(Arc<str>),
     /// It brought more messages than it carried queries.
     Unsolicited,
 }
 
 impl From<io::Error> for ConnectionEnd {
     fn from(error: io::Error) -> Self {
-        Self::System(error.into())
+        match tls::cause(&error) {
+            Some(cause) => Self::Session(tls::explain(cause).into()),
+            None => Self::System(error.into()),
+        }
     }
 }
 
@@ -226,16 +243,42 @@ async fn run(connection: Arc<TcpConnection>) {
 
 /// Returns why the connection ended.
 async fn connect_and_serve(connection: &TcpConnection) -> UpstreamError {
-    match connect(connection).await {
-        Ok(stream) => {
-            connection.state.lock().local = stream.local_addr().ok();
-            match serve(connection, &stream).await {
-                Ok(()) => UpstreamError::Closed(connection.endpoints()),
-                Err(ConnectionEnd::System(error)) => UpstreamError::Broken(connection.endpoints(), error),
-                Err(ConnectionEnd::Unsolicited) => UpstreamError::Unsolicited(connection.endpoints()),
-            }
+    let stream = match connect(connection).await {
+        Ok(stream) => stream,
+        Err(error) => return UpstreamError::Dial(connection.endpoints(), error),
+    };
+    connection.state.lock().local = stream.local_addr().ok();
+    let end = match &connection.remote.tls {
+        None => serve(connection, stream).await,
+        // Boxed: the future of a plain connection need not have room for it.
+        Some(tls) => match Box::pin(make_session(connection, tls, stream)).await {
+            Ok(session) => Box::pin(serve(connection, session)).await,
+            Err(error) => return error,
+        },
+    };
+    match end {
+        Ok(()) => UpstreamError::Closed(connection.endpoints()),
+        Err(ConnectionEnd::System(error)) => UpstreamError::Broken(connection.endpoints(), error),
+        Err(ConnectionEnd::Session(why)) => UpstreamError::Session(connection.endpoints(), why),
+        Err(ConnectionEnd::Unsolicited) => UpstreamError::Unsolicited(connection.endpoints()),
+    }
+}
+
+/// Makes the TLS session of a connection, which may take as long as the connection itself.
+async fn make_session(connection: &TcpConnection, tls: &TlsClient, stream: TcpStream) -> Result<TlsSession, UpstreamError> {
+    let limit = connection.remote.settings.read_timeout;
+    let outcome = tokio::time::timeout(limit, tls.connect(stream)).await;
+    let cut = |error: io::Error| UpstreamError::HandshakeCut(connection.endpoints(), error.into());
+    match outcome {
+        Ok(Ok(session)) => {
+            let mut state = connection.state.lock();
+            state.is_opening = false;
+            state.waiting_since = Instant::now();
+            Ok(session.into())
         }
-        Err(error) => UpstreamError::Dial(connection.endpoints(), error),
+        Ok(Err(TlsError::Connection(error))) => Err(cut(error)),
+        Ok(Err(refused)) => Err(UpstreamError::Handshake(connection.endpoints(), refused.to_string().into())),
+        Err(_) => Err(cut(io::ErrorKind::TimedOut.into())),
     }
 }
 
@@ -254,7 +297,7 @@ async fn connect(connection: &TcpConnection) -> Result<TcpStream, SystemError> {
 }
 
 /// Writes queries and reads answers. Ends well when the upstream closes the connection, or when it is retired and done.
-async fn serve(connection: &TcpConnection, stream: &TcpStream) -> Result<(), ConnectionEnd> {
+async fn serve<S: UpstreamStream>(connection: &TcpConnection, mut stream: S) -> Result<(), ConnectionEnd> {
     let settings = &connection.remote.settings;
     let mut inbox = Vec::new();
     let mut outbox = Vec::new();
@@ -281,6 +324,13 @@ async fn serve(connection: &TcpConnection, stream: &TcpStream) -> Result<(), Con
                 Err(error) => return Err(error.into()),
             }
         }
+        if !is_blocked {
+            match stream.try_flush() {
+                Ok(()) => (),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => is_blocked = true,
+                Err(error) => return Err(error.into()),
+            }
+        }
         if connection.is_done() {
             return Ok(());
         }
@@ -288,7 +338,7 @@ async fn serve(connection: &TcpConnection, stream: &TcpStream) -> Result<(), Con
             biased;
             ready = stream.readable() => {
                 ready?;
-                match read(connection, stream, &mut inbox)? {
+                match read(connection, &mut stream, &mut inbox)? {
                     ReadOutcome::EndOfStream => return Ok(()),
                     // Other tasks of this worker get their turn before what may be an endless stream.
                     ReadOutcome::MayHaveMore => tokio::task::yield_now().await,
@@ -320,7 +370,7 @@ enum ReadOutcome {
 }
 
 /// Reads what has arrived, [`READ_SIZE`] octets at most, and delivers the messages in it.
-fn read(connection: &TcpConnection, stream: &TcpStream, inbox: &mut Vec<u8>) -> Result<ReadOutcome, ConnectionEnd> {
+fn read(connection: &TcpConnection, stream: &mut impl UpstreamStream, inbox: &mut Vec<u8>) -> Result<ReadOutcome, ConnectionEnd> {
     READ_BUFFER.with_borrow_mut(|buffer| match stream.try_read(buffer) {
         Ok(0) => Ok(ReadOutcome::EndOfStream),
         Ok(length) => {

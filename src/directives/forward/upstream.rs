@@ -14,6 +14,7 @@ use super::upstream_query::UpstreamQuery;
 use crate::chain::{ReloadState, Transport};
 use crate::message::Response;
 use crate::metrics::Registry;
+use crate::net::tls::TlsClient;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -42,22 +43,36 @@ struct Pools {
 }
 
 impl Upstream {
-    pub fn new(address: SocketAddr, settings: UpstreamSettings, registry: &Registry, sockets: Arc<SocketBudget>) -> Self {
-        let metrics = UpstreamMetrics::new(registry, address.to_string());
-        let remote = Arc::new(Remote { address, settings, metrics, sockets, spoof_guard: SpoofGuard::default() });
+    /// An upstream that is asked over TLS if `tls` is given.
+    pub fn new(
+        address: SocketAddr,
+        tls: Option<TlsClient>,
+        settings: UpstreamSettings,
+        registry: &Registry,
+        sockets: Arc<SocketBudget>,
+    ) -> Self {
+        let metrics = UpstreamMetrics::new(registry, address.to_string(), tls.is_some());
+        let remote = Arc::new(Remote { address, tls, settings, metrics, sockets, spoof_guard: SpoofGuard::default() });
         Self { health: Arc::new(UpstreamHealth::new(remote.clone())), remote, pools: ThreadLocal::new() }
     }
 
-    /// The upstream of the running plan if it has the same address and settings, else a new one.
+    /// The upstream of the running plan if it has the same address, protocol and settings, else a new one.
     pub fn adopt_or_new(
         address: SocketAddr,
+        tls: Option<TlsClient>,
         settings: &UpstreamSettings,
         registry: &Registry,
         reload_state: &ReloadState,
         sockets: &Arc<SocketBudget>,
     ) -> Arc<Self> {
-        let new = || Self::new(address, settings.clone(), registry, sockets.clone());
-        reload_state.adopt_or(&format!("forward upstream {address} {settings:?}"), new)
+        let protocol = tls.as_ref().map(TlsClient::key).unwrap_or_default();
+        let new = || Self::new(address, tls, settings.clone(), registry, sockets.clone());
+        reload_state.adopt_or(&format!("forward upstream {address} {protocol} {settings:?}"), new)
+    }
+
+    /// The transport that a query is sent over where `wanted` is what the options or the client say.
+    pub fn transport_for(&self, wanted: Transport) -> Transport {
+        if self.tls.is_some() { Transport::Tcp } else { wanted }
     }
 
     /// Sends `query` and waits for the answer for at most the read timeout. Within it, the query is sent again as [`RetrySchedule`] says: when it seems
@@ -68,7 +83,7 @@ impl Upstream {
     /// then asks without EDNS and believes nothing else of that response.
     pub async fn ask(&self, query: &Arc<UpstreamQuery>, transport: Transport) -> Result<Response, NoAnswer> {
         let start = Instant::now();
-        if transport == Transport::Udp && !self.spoof_guard.requires_tcp(query.question(), start) {
+        if self.transport_for(transport) == Transport::Udp && !self.spoof_guard.requires_tcp(query.question(), start) {
             match self.ask_over(query, Transport::Udp, start).await {
                 Err(NoAnswer { error: error @ UpstreamError::NoQuestion(..), .. }) if query.has_edns() => {
                     return Err(error.into());

@@ -5,12 +5,13 @@ use super::error::UpstreamError;
 use super::host_lookup::{HostLookup, RefreshTimer};
 use super::remote::UpstreamSettings;
 use super::socket_budget::SocketBudget;
-use super::target::UpstreamTarget;
+use super::target::{Protocol, UpstreamTarget};
 use super::upstream::Upstream;
 use super::upstream_query::UpstreamQuery;
 use crate::chain::{Ask, BuildContext, Listing, Transport, Upstreams};
 use crate::message::Name;
 use crate::metrics::Registry;
+use crate::net::tls::ClientTls;
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub enum NoUpstreams {
 struct Host {
     name: Name,
     port: u16,
+    /// Whom the certificates of its upstreams must be for; `None`: they are asked by plain UDP and TCP.
+    server_name: Option<String>,
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
 }
 
@@ -49,6 +52,7 @@ pub struct UpstreamSet {
     /// The same list for `loop`, which probes it and marks the upstreams that lead back to us.
     listing: Listing,
     settings: UpstreamSettings,
+    tls: Option<ClientTls>,
     registry: Registry,
     sockets: Arc<SocketBudget>,
     lookup: HostLookup,
@@ -61,21 +65,33 @@ impl UpstreamSet {
     pub fn new(config: &ForwardConfig, settings: UpstreamSettings, context: &BuildContext<'_>) -> Self {
         let (registry, reload_state) = (&context.process.registry, &context.process.reload_state);
         let sockets = SocketBudget::shared(reload_state, registry);
-        let adopt = |address: &SocketAddr| Upstream::adopt_or_new(*address, &settings, registry, reload_state, &sockets);
+        let adopt = |address: SocketAddr, protocol: &Protocol| {
+            let server_name = match protocol {
+                Protocol::Dns => None,
+                Protocol::Tls { server_name } => Some(server_name.clone().unwrap_or_else(|| address.ip().to_string())),
+            };
+            let tls = config.tls.as_ref().zip(server_name).map(|(tls, name)| tls.client_of(&name));
+            UpstreamSource::Fixed(Upstream::adopt_or_new(address, tls, &settings, registry, reload_state, &sockets))
+        };
         let resolvers = &config.options.resolvers;
         let mut sources = Vec::new();
         let mut why_empty = NoUpstreams::Empty;
         for target in &config.targets {
             match target {
-                UpstreamTarget::Address(address) => sources.push(UpstreamSource::Fixed(adopt(address))),
+                UpstreamTarget::Address { address, protocol } => sources.push(adopt(*address, protocol)),
                 UpstreamTarget::File { path, addresses } => {
                     why_empty = NoUpstreams::EmptyFile(path.clone());
-                    sources.extend(addresses.iter().map(adopt).map(UpstreamSource::Fixed));
+                    sources.extend(addresses.iter().map(|address| adopt(*address, &Protocol::Dns)));
                 }
-                UpstreamTarget::Host { name, port } => {
+                UpstreamTarget::Host { name, port, protocol } => {
                     why_empty = NoUpstreams::Unresolved(name.to_string());
-                    let key = format!("forward host {name}:{port} {resolvers:?} {settings:?}");
-                    let new = || Host { name: name.clone(), port: *port, upstreams: ArcSwap::default() };
+                    let server_name = match protocol {
+                        Protocol::Dns => None,
+                        Protocol::Tls { server_name } => Some(server_name.clone().unwrap_or_else(|| name.to_string())),
+                    };
+                    let protocol = server_name.as_ref().zip(config.tls.as_ref());
+                    let key = format!("forward host {name}:{port} {protocol:?} {resolvers:?} {settings:?}");
+                    let new = || Host { name: name.clone(), port: *port, server_name, upstreams: ArcSwap::default() };
                     sources.push(UpstreamSource::Host(reload_state.adopt_or(&key, new)));
                 }
             }
@@ -88,6 +104,7 @@ impl UpstreamSet {
             registry: registry.clone(),
             sockets: sockets.clone(),
             settings,
+            tls: config.tls.clone(),
             lookup: HostLookup { resolvers: resolvers.clone(), files: context.process.files.clone() },
             is_settled: watch::Sender::new(!has_hosts),
             why_empty,
@@ -178,7 +195,10 @@ impl UpstreamSet {
             .map(|ip| SocketAddr::new(ip, host.port))
             .map(|address| match former.iter().find(|upstream| upstream.address == address) {
                 Some(upstream) => upstream.clone(),
-                None => Arc::new(Upstream::new(address, self.settings.clone(), &self.registry, self.sockets.clone())),
+                None => {
+                    let tls = self.tls.as_ref().zip(host.server_name.as_deref()).map(|(tls, name)| tls.client_of(name));
+                    Arc::new(Upstream::new(address, tls, self.settings.clone(), &self.registry, self.sockets.clone()))
+                }
             })
             .collect();
         host.upstreams.store(Arc::new(upstreams));

@@ -51,7 +51,8 @@ async fn names_outside_from_and_excepted_names_go_to_the_next_directive() {
     let config = ForwardConfig {
         from: Name::parse("example.").unwrap(),
         except: vec![Name::parse("Not.example.").unwrap(), Name::parse("example.").unwrap()],
-        targets: vec![UpstreamTarget::Address(upstream.address)],
+        targets: vec![plain(upstream.address)],
+        tls: None,
         options: ForwardOptions::default(),
     };
     let forward = build_config(&config, &process);
@@ -362,6 +363,7 @@ async fn a_file_without_nameservers_fails_queries_with_that_cause() {
         from: Name::root(),
         except: Vec::new(),
         targets: vec![UpstreamTarget::File { path: "/etc/resolv.conf".to_owned(), addresses: Vec::new() }],
+        tls: None,
         options: ForwardOptions::default(),
     };
     let running = Running { forward: build_config(&config, &process), process };
@@ -390,7 +392,12 @@ async fn a_host_name_is_resolved_by_the_given_resolver_and_then_asked() {
     let config = ForwardConfig {
         from: Name::root(),
         except: Vec::new(),
-        targets: vec![UpstreamTarget::Host { name: Name::parse("dns.upstream.test").unwrap(), port: upstream.address.port() }],
+        targets: vec![UpstreamTarget::Host {
+            name: Name::parse("dns.upstream.test").unwrap(),
+            port: upstream.address.port(),
+            protocol: Protocol::Dns,
+        }],
+        tls: None,
         options: ForwardOptions { resolvers: vec![upstream.address], ..ForwardOptions::default() },
     };
     let running = Running { forward: build_config(&config, &process), process };

@@ -9,6 +9,7 @@ mod socket_limits;
 mod spoofing;
 mod subnets;
 mod tcp;
+mod tls;
 mod udp;
 
 use super::Forward;
@@ -17,7 +18,7 @@ use super::metrics::UpstreamMetrics;
 use super::remote::{Remote, UpstreamSettings};
 use super::socket_budget::SocketBudget;
 use super::spoof_guard::SpoofGuard;
-use super::target::UpstreamTarget;
+use super::target::{Protocol, UpstreamTarget};
 use crate::chain::{
     BuildContext, Chain, Failure, Handler, Next, Outcome, OwnedRequest, Peer, ProcessContext, Purpose, Request, Transport,
 };
@@ -49,9 +50,9 @@ pub(super) fn upstream_settings() -> UpstreamSettings {
 }
 
 pub(super) fn remote(address: SocketAddr, settings: UpstreamSettings) -> Arc<Remote> {
-    let metrics = UpstreamMetrics::new(&Registry::new(1), address.to_string());
+    let metrics = UpstreamMetrics::new(&Registry::new(1), address.to_string(), false);
     let (sockets, spoof_guard) = (Arc::new(SocketBudget::new(8)), SpoofGuard::default());
-    Arc::new(Remote { address, settings, metrics, sockets, spoof_guard })
+    Arc::new(Remote { address, tls: None, settings, metrics, sockets, spoof_guard })
 }
 
 /// A running `forward . TO...` and what it was built with.
@@ -92,10 +93,16 @@ fn build(targets: &[SocketAddr], options: ForwardOptions, process: &ProcessConte
     let config = ForwardConfig {
         from: Name::root(),
         except: Vec::new(),
-        targets: targets.iter().copied().map(UpstreamTarget::Address).collect(),
+        targets: targets.iter().copied().map(plain).collect(),
+        tls: None,
         options,
     };
     build_config(&config, process)
+}
+
+/// An upstream by UDP and TCP.
+fn plain(address: SocketAddr) -> UpstreamTarget {
+    UpstreamTarget::Address { address, protocol: Protocol::Dns }
 }
 
 fn build_config(config: &ForwardConfig, process: &ProcessContext) -> Arc<Forward> {

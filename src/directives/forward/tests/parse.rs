@@ -3,10 +3,11 @@
 use super::super::config::{ForwardConfig, ForwardOptions};
 use super::super::parse::read;
 use super::super::policy::UpstreamPolicy;
-use super::super::target::UpstreamTarget;
+use super::super::target::{Protocol, UpstreamTarget};
 use crate::chain::{Interfaces, Loaders, ParseContext};
 use crate::corefile::{self, Diagnostics, Loader, Severity};
 use crate::message::{Name, Rcode};
+use crate::net::tls::testing::Authority;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -73,13 +74,21 @@ fn refused_option(line: &str) -> String {
     refused(&format!("forward . 192.0.2.1 {{\n{line}\n}}"))
 }
 
+/// How an upstream is asked; nothing for plain DNS.
+fn over(protocol: &Protocol) -> String {
+    match protocol {
+        Protocol::Dns => String::new(),
+        Protocol::Tls { server_name } => format!(" tls {}", server_name.as_deref().unwrap_or("-")),
+    }
+}
+
 fn addresses(targets: &[UpstreamTarget]) -> Vec<String> {
     targets
         .iter()
         .map(|target| match target {
-            UpstreamTarget::Address(address) => address.to_string(),
+            UpstreamTarget::Address { address, protocol } => format!("{address}{}", over(protocol)),
             UpstreamTarget::File { path, addresses } => format!("{path} {addresses:?}"),
-            UpstreamTarget::Host { name, port } => format!("{name} {port}"),
+            UpstreamTarget::Host { name, port, protocol } => format!("{name} {port}{}", over(protocol)),
         })
         .collect()
 }
@@ -125,7 +134,7 @@ fn upstreams_are_addresses_files_and_host_names() {
 #[test]
 fn an_unusable_to_argument_is_an_error_with_a_hint() {
     for (to, says) in [
-        ("tls://192.0.2.1", "upstreams by tls:// are not supported yet"),
+        ("tls://", "neither an IP address"),
         ("https://dns.example/dns-query", "not supported yet"),
         ("grpc://192.0.2.1", "not supported yet"),
         ("smtp://192.0.2.1", "`smtp` is not a protocol"),
@@ -233,8 +242,11 @@ fn a_wrong_option_is_an_error_that_names_it() {
     for (line, says) in [
         ("no_such_option", "no_such_option"),
         ("force_tpc", "force_tcp"),
-        ("tls /cert /key", "tls is not supported yet"),
-        ("tls_servername dns.example", "tls_servername is not supported yet"),
+        ("tls /no/cert /no/key", "the file /no/cert cannot be read"),
+        ("tls /etc/resolv.conf", "/etc/resolv.conf has no certificate"),
+        ("tls a b c d", "tls takes at most three files"),
+        ("tls_servername", "tls_servername"),
+        ("tls_servername a b", "tls_servername"),
         ("policy fastest", "unknown policy `fastest`"),
         ("policy randon", "did you mean `random`?"),
         ("policy", "policy"),
@@ -276,15 +288,15 @@ fn warned(line: &str) -> (ForwardConfig, String) {
 #[test]
 fn what_is_no_port_is_an_upstream_out_of_reach_with_a_warning() {
     for to in
-        ["192.0.2.1:0", "192.0.2.1:99999", "192.0.2.1:", "192.0.2.1:-1", "192.0.2.1:x", "[2001:db8::1]:x", "dns://192.0.2.1:x"]
+        ["192.0.2.1:0", "192.0.2.1:99999", "192.0.2.1:", "192.0.2.1:-1", "192.0.2.1:x", "[2001:db8::1]:x", "dns://192.0.2.1:x", "tls://192.0.2.1:x"]
     {
         let (config, said) = warned(&format!("forward . {to}"));
         assert!(said.contains("never reached"), "{to}: {said}");
-        let [UpstreamTarget::Address(address)] = config.targets.as_slice() else { panic!("{to}") };
+        let [UpstreamTarget::Address { address, .. }] = config.targets.as_slice() else { panic!("{to}") };
         assert_eq!(address.port(), 0, "{to}");
     }
     let (config, said) = warned("forward . 192.0.2.1:domain");
-    assert_eq!((config.targets, said.as_str()), (vec![UpstreamTarget::Address("192.0.2.1:53".parse().unwrap())], ""));
+    assert_eq!((addresses(&config.targets), said.as_str()), (vec!["192.0.2.1:53".to_owned()], ""));
 }
 
 #[test]
@@ -305,6 +317,77 @@ fn what_is_more_than_can_be_becomes_the_most_with_a_warning() {
 
 #[test]
 fn all_errors_are_reported_at_once() {
-    let (_, diagnostics) = read_on(&MACHINE, "forward . tls://192.0.2.1 192.0.2.1:0 {\npolicy fastest\nexpire x\n}");
+    let (_, diagnostics) = read_on(&MACHINE, "forward . https://192.0.2.1 192.0.2.1:0 {\npolicy fastest\nexpire x\n}");
     assert_eq!(diagnostics.iter().count(), 4, "{diagnostics:?}");
+}
+
+#[test]
+fn upstreams_over_tls_have_a_port_and_a_name_of_their_own() {
+    let (config, _) = warned(
+        "forward . tls://192.0.2.1 tls://192.0.2.2:8853 tls://192.0.2.3%a.example tls://192.0.2.4%b.example:8853 \
+         tls://2001:db8::1 tls://[2001:db8::2]:8853 tls://2001:db8::3%c.example tls://[2001:db8::4%d.example]:8853 \
+         tls://[2001:db8::5%e.example] tls://[fe80::1%eth0%f.example]:853 tls://dns.example tls://dns.example%g.example:8853",
+    );
+    assert_eq!(
+        addresses(&config.targets),
+        [
+            "192.0.2.1:853 tls -",
+            "192.0.2.2:8853 tls -",
+            "192.0.2.3:853 tls a.example",
+            "192.0.2.4:8853 tls b.example",
+            "[2001:db8::1]:853 tls -",
+            "[2001:db8::2]:8853 tls -",
+            "[2001:db8::3]:853 tls c.example",
+            "[2001:db8::4]:8853 tls d.example",
+            "[2001:db8::5]:853 tls e.example",
+            "[fe80::1%3]:853 tls f.example",
+            "dns.example. 853 tls -",
+            "dns.example. 8853 tls g.example",
+        ]
+    );
+    let (config, _) = warned("forward . tls://192.0.2.1 tls://[2001:db8::1]:8853 {\ntls_servername dns.example\n}");
+    assert_eq!(addresses(&config.targets), ["192.0.2.1:853 tls dns.example", "[2001:db8::1]:8853 tls dns.example"]);
+    let (config, _) = warned("forward . tls://192.0.2.1 {\ntls_servername \"\"\n}");
+    assert_eq!(addresses(&config.targets), ["192.0.2.1:853 tls -"]);
+    let message = refused("forward . tls://192.0.2.1%a.example {\ntls_servername b.example\n}");
+    assert!(message.contains("`a.example`") && message.contains("`b.example`"), "{message}");
+}
+
+#[test]
+fn what_is_not_heeded_of_tls_is_a_warning() {
+    let (config, said) = warned("forward . 192.0.2.1 {\ntls\ntls_servername dns.example\n}");
+    assert!(config.tls.is_none());
+    assert!(said.contains("tls is ignored") && said.contains("tls_servername is ignored"), "{said}");
+    let (config, said) = warned("forward . 192.0.2.1 tls://192.0.2.2 192.0.2.3");
+    assert!(config.tls.is_some());
+    assert!(said.contains("192.0.2.1 is asked by plain DNS beside others over TLS"), "{said}");
+    let (config, said) = warned("forward . tls:///etc/resolv.conf");
+    assert_eq!(addresses(&config.targets), ["/etc/resolv.conf [192.0.2.1:53, [fe80::1%3]:53]"]);
+    assert!(said.contains("tls:// before a file is ignored"), "{said}");
+    for line in ["forward . tls://192.0.2.1 {\ntls_servername no_*\n}", "forward . tls://192.0.2.1%no_*"] {
+        let (_, said) = warned(line);
+        assert!(said.contains("`no_*` is neither a host name"), "{line}: {said}");
+    }
+}
+
+#[test]
+fn a_machine_without_certificates_of_authorities_is_a_warning_unless_they_are_named() {
+    let (_, said) = warned("forward . tls://192.0.2.1");
+    assert!(said.contains("this machine has no certificates of authorities"), "{said}");
+    let authority = Authority::new("authority");
+    let shown = authority.sign(&["client.example"]);
+    let files =
+        [("/etc/ssl/cert.pem", authority.pem()), ("/ca", authority.pem()), ("/cert", shown.certificate), ("/key", shown.key)];
+    let files: Vec<(&'static str, &'static str)> = files.map(|(path, text)| (path, &*text.leak())).into();
+    let machine = Machine(files.leak());
+    let empty = Machine(&[]);
+    for options in ["", "tls", "tls /ca", "tls /cert /key", "tls /cert /key /ca", "tls /absent\ntls /ca"] {
+        let line = format!("forward . tls://192.0.2.1 {{\n{options}\n}}");
+        let (config, diagnostics) = read_on(&machine, &line);
+        // Each file that is named must be there, also where a later line counts.
+        assert_eq!(diagnostics.iter().count(), usize::from(options.contains("/absent")), "{line}: {diagnostics:?}");
+        assert_eq!(config.unwrap().tls.is_some(), !options.contains("/absent"), "{line}");
+        let (_, diagnostics) = read_on(&empty, &line);
+        assert!(diagnostics.iter().next().is_some_and(|diagnostic| diagnostic.span.is_some()), "{line}");
+    }
 }

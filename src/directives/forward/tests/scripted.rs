@@ -1,12 +1,14 @@
-//! An upstream that does as the test says, on UDP and TCP of one loopback port.
+//! An upstream that does as the test says, on UDP and TCP of one loopback port, TCP with TLS or without.
 
 use crate::chain::Transport;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{HandshakeKind, ServerConfig};
 
 /// A query that reached the upstream.
 #[derive(Clone, Debug)]
@@ -25,6 +27,16 @@ impl ReceivedQuery {
     pub fn answer(&self, last: u8) -> Vec<u8> {
         let mut message = self.header(0, 1);
         message.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, last]);
+        message
+    }
+    /// An answer with so many A records.
+    pub fn long_answer(&self, records: u16) -> Vec<u8> {
+        let mut message = self.header(0, 0);
+        message[6..8].copy_from_slice(&records.to_be_bytes());
+        for record in 0..records {
+            let [high, low] = record.to_be_bytes();
+            message.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, high, low]);
+        }
         message
     }
     /// An answer without records.
@@ -78,32 +90,35 @@ pub struct ScriptedUpstream {
     udp: Arc<UdpSocket>,
     seen: Arc<Mutex<Vec<ReceivedQuery>>>,
     connections: Arc<Mutex<usize>>,
+    sessions: Arc<Mutex<Vec<HandshakeKind>>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl ScriptedUpstream {
     pub async fn start(script: impl Fn(&ReceivedQuery) -> Reaction + Send + Sync + 'static) -> Self {
-        let (udp, tcp) = loop {
-            let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-            if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
-                break (udp, tcp);
-            }
-        };
-        Self::serve(udp, tcp, Arc::new(script))
+        let (udp, tcp) = bind().await;
+        Self::serve(udp, tcp, None, Arc::new(script))
+    }
+    /// One whose TCP connections have TLS sessions.
+    pub async fn start_tls(config: ServerConfig, script: impl Fn(&ReceivedQuery) -> Reaction + Send + Sync + 'static) -> Self {
+        let (udp, tcp) = bind().await;
+        Self::serve(udp, tcp, Some(TlsAcceptor::from(Arc::new(config))), Arc::new(script))
     }
     pub async fn start_at(address: SocketAddr, script: impl Fn(&ReceivedQuery) -> Reaction + Send + Sync + 'static) -> Self {
         let (udp, tcp) = (UdpSocket::bind(address).await.unwrap(), TcpListener::bind(address).await.unwrap());
-        Self::serve(udp, tcp, Arc::new(script))
+        Self::serve(udp, tcp, None, Arc::new(script))
     }
 
-    fn serve(udp: UdpSocket, tcp: TcpListener, script: Script) -> Self {
+    fn serve(udp: UdpSocket, tcp: TcpListener, tls: Option<TlsAcceptor>, script: Script) -> Self {
         let address = tcp.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let connections = Arc::new(Mutex::new(0));
+        let sessions = Arc::new(Mutex::new(Vec::new()));
         let udp = Arc::new(udp);
         let on_udp = tokio::spawn(serve_udp(udp.clone(), script.clone(), seen.clone()));
-        let on_tcp = tokio::spawn(serve_tcp(tcp, script, seen.clone(), connections.clone()));
-        Self { address, udp, seen, connections, tasks: vec![on_udp, on_tcp] }
+        let accepted = Accepted { tls, script, seen: seen.clone(), sessions: sessions.clone() };
+        let on_tcp = tokio::spawn(serve_tcp(tcp, accepted, connections.clone()));
+        Self { address, udp, seen, connections, sessions, tasks: vec![on_udp, on_tcp] }
     }
 
     /// Its socket, for messages that are no answer.
@@ -115,6 +130,10 @@ impl ScriptedUpstream {
     }
     pub fn count(&self, transport: Transport) -> usize {
         self.seen.lock().iter().filter(|seen| seen.transport == transport).count()
+    }
+    /// How each TLS session so far was made.
+    pub fn sessions(&self) -> Vec<HandshakeKind> {
+        self.sessions.lock().clone()
     }
     /// TCP connections accepted so far.
     pub fn connections(&self) -> usize {
@@ -165,7 +184,26 @@ async fn serve_udp(socket: Arc<UdpSocket>, script: Script, all: Arc<Mutex<Vec<Re
     }
 }
 
-async fn serve_tcp(listener: TcpListener, script: Script, all: Arc<Mutex<Vec<ReceivedQuery>>>, connections: Arc<Mutex<usize>>) {
+/// What is done with TCP connections.
+#[derive(Clone)]
+struct Accepted {
+    tls: Option<TlsAcceptor>,
+    script: Script,
+    seen: Arc<Mutex<Vec<ReceivedQuery>>>,
+    sessions: Arc<Mutex<Vec<HandshakeKind>>>,
+}
+
+/// UDP and TCP of one free port.
+async fn bind() -> (UdpSocket, TcpListener) {
+    loop {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+            return (udp, tcp);
+        }
+    }
+}
+
+async fn serve_tcp(listener: TcpListener, accepted: Accepted, connections: Arc<Mutex<usize>>) {
     loop {
         let (stream, client) = listener.accept().await.unwrap();
         let connection = {
@@ -173,18 +211,30 @@ async fn serve_tcp(listener: TcpListener, script: Script, all: Arc<Mutex<Vec<Rec
             *count += 1;
             *count - 1
         };
-        tokio::spawn(serve_connection(stream, client, connection, script.clone(), all.clone()));
+        let accepted = accepted.clone();
+        tokio::spawn(async move {
+            let socket = socket2::SockRef::from(&stream).try_clone().unwrap();
+            let Some(tls) = &accepted.tls else {
+                return serve_connection(stream, socket, client, connection, accepted.script, accepted.seen).await;
+            };
+            // A client that refuses the session has nothing to ask.
+            let Ok(session) = tls.accept(stream).await else { return };
+            accepted.sessions.lock().push(session.get_ref().1.handshake_kind().unwrap());
+            serve_connection(session, socket, client, connection, accepted.script, accepted.seen).await;
+        });
     }
 }
 
+/// `socket` is that of the stream.
 async fn serve_connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+    socket: socket2::Socket,
     client: SocketAddr,
     connection: usize,
     script: Script,
     all: Arc<Mutex<Vec<ReceivedQuery>>>,
 ) {
-    let (mut reading, writing) = stream.into_split();
+    let (mut reading, writing) = tokio::io::split(stream);
     let writing = Arc::new(tokio::sync::Mutex::new(writing));
     while let Ok(length) = reading.read_u16().await {
         let mut wire = vec![0; usize::from(length)];
@@ -215,7 +265,7 @@ async fn serve_connection(
                 });
             }
             Reaction::Reset => {
-                let _ = socket2::SockRef::from(reading.as_ref()).set_linger(Some(Duration::ZERO));
+                let _ = socket.set_linger(Some(Duration::ZERO));
                 return;
             }
             Reaction::SendAndClose(message) => {

@@ -1,0 +1,183 @@
+//! TLS as a client speaks it (rustls with ring): whom it trusts, which certificate it shows, and why a handshake failed.
+//!
+//! No file is opened here: a [`Loader`] reads them, since the server's process may open none.
+
+mod failure;
+mod files;
+mod roots;
+#[cfg(test)]
+pub mod testing;
+
+pub use failure::{TlsError, cause, explain};
+pub use files::TlsFileError;
+pub use roots::system_roots;
+
+use crate::corefile::Loader;
+use files::{certificates, read};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// The certificates that a client trusts, and the text of the file that they come from.
+pub struct Roots {
+    store: RootCertStore,
+    digest: Sha256,
+}
+
+impl Roots {
+    /// No root: no server is trusted.
+    pub fn none() -> Self {
+        Self { store: RootCertStore::empty(), digest: Sha256::new() }
+    }
+
+    /// Those of a PEM file. As in Go, what is no certificate is passed over.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has no certificate.
+    pub fn from_file(path: &str, files: &dyn Loader) -> Result<Self, TlsFileError> {
+        let mut roots = Self::none();
+        roots.add(&read(path, files)?);
+        if roots.store.is_empty() { Err(TlsFileError::NoCertificate(path.to_owned())) } else { Ok(roots) }
+    }
+
+    /// Adds the certificates in a PEM text.
+    fn add(&mut self, pem: &str) {
+        self.store.add_parsable_certificates(certificates(pem));
+        self.digest.update(pem);
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.store.is_empty()
+    }
+}
+
+/// The certificate that a client shows, with those of its chain, and its key.
+pub struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    digest: Sha256,
+}
+
+impl Identity {
+    /// Reads two PEM files.
+    ///
+    /// # Errors
+    /// A file cannot be read, or has no certificate or no key; the key belongs to another certificate.
+    pub fn from_files(certificate: &str, key: &str, files: &dyn Loader) -> Result<Self, TlsFileError> {
+        let chain_text = read(certificate, files)?;
+        let key_text = read(key, files)?;
+        let chain: Vec<_> = certificates(&chain_text).collect();
+        if chain.is_empty() {
+            return Err(TlsFileError::NoCertificate(certificate.to_owned()));
+        }
+        let private = PrivateKeyDer::from_pem_slice(key_text.as_bytes()).map_err(|_| TlsFileError::NoKey(key.to_owned()))?;
+        let mut digest = Sha256::new();
+        digest.update(&chain_text);
+        digest.update(&key_text);
+        let identity = Self { chain, key: private, digest };
+        let unusable = |cause| TlsFileError::Identity { certificate: certificate.to_owned(), key: key.to_owned(), cause };
+        rustls::sign::CertifiedKey::from_der(identity.chain.clone(), identity.key.clone_key(), provider()).map_err(unusable)?;
+        Ok(identity)
+    }
+}
+
+/// How this process speaks TLS with the servers of one configuration, which share the sessions that are resumed.
+#[derive(Clone)]
+pub struct ClientTls {
+    config: Arc<ClientConfig>,
+    /// Of all that it was made from.
+    digest: [u8; 32],
+}
+
+impl ClientTls {
+    /// TLS 1.2 and 1.3, as in the reference.
+    ///
+    /// # Errors
+    /// The identity cannot be used.
+    pub fn new(roots: Roots, identity: Option<Identity>) -> Result<Self, rustls::Error> {
+        let mut digest = roots.digest;
+        let builder = ClientConfig::builder_with_provider(provider().clone()).with_safe_default_protocol_versions()?;
+        let builder = builder.with_root_certificates(roots.store);
+        let config = match identity {
+            Some(identity) => {
+                digest.update(identity.digest.finalize());
+                builder.with_client_auth_cert(identity.chain, identity.key)?
+            }
+            None => builder.with_no_client_auth(),
+        };
+        Ok(Self { config: Arc::new(config), digest: digest.finalize().into() })
+    }
+
+    /// A client of the server that shows a certificate for `name`: a host name or an IP address.
+    pub fn client_of(&self, name: &str) -> TlsClient {
+        TlsClient {
+            connector: TlsConnector::from(self.config.clone()),
+            server_name: server_name(name),
+            name: name.to_owned(),
+            digest: self.digest,
+        }
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ClientTls").field(&self.digest).finish()
+    }
+}
+
+/// True if a certificate can be for `name`: it is a host name or an IP address.
+pub fn is_server_name(name: &str) -> bool {
+    server_name(name).is_some()
+}
+
+/// `name` as certificates and SNI have it: without the dot of the root (RFC 6066 section 3).
+fn server_name(name: &str) -> Option<ServerName<'static>> {
+    ServerName::try_from(name.strip_suffix('.').unwrap_or(name)).ok().map(|name| name.to_owned())
+}
+
+/// How this process speaks TLS with one server.
+pub struct TlsClient {
+    connector: TlsConnector,
+    /// `None` if `name` is neither a host name nor an address, so that no certificate can be for it.
+    server_name: Option<ServerName<'static>>,
+    name: String,
+    digest: [u8; 32],
+}
+
+impl TlsClient {
+    /// Whom the server's certificate must be for.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The same for two clients that trust the same, show the same and expect the same name.
+    pub fn key(&self) -> String {
+        format!("tls {} {:x?}", self.name, self.digest)
+    }
+
+    /// Makes a session over `stream`, resuming an earlier one if the server allows it. Waits forever for a server that says nothing.
+    ///
+    /// # Errors
+    /// The connection fails, or the server is not who it should be.
+    pub async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsError> {
+        let Some(name) = &self.server_name else { return Err(TlsError::NotAName(self.name.clone())) };
+        Ok(self.connector.connect(name.clone(), stream).await?)
+    }
+}
+
+/// ring, whose code is in the program: the image has no libraries.
+fn provider() -> &'static Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER.get_or_init(|| Arc::new(ring::default_provider()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! Certificates for tests, and a machine that has them in files.
+
+use super::{ClientTls, Roots};
+use crate::corefile::Loader;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::WebPkiClientVerifier;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A machine with these files and variables.
+#[derive(Default)]
+pub struct Files {
+    pub files: BTreeMap<String, String>,
+    pub variables: BTreeMap<String, String>,
+}
+
+impl Loader for Files {
+    fn read(&self, path: &Path) -> io::Result<String> {
+        self.files.get(path.to_str().unwrap()).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+    fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
+        Ok(self.files.keys().map(PathBuf::from).filter(|path| path.parent() == pattern.parent()).collect())
+    }
+    fn environment(&self, name: &str) -> Option<String> {
+        self.variables.get(name).cloned()
+    }
+}
+
+/// Who signs certificates.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate and its key, in PEM.
+pub struct Certified {
+    pub certificate: String,
+    pub key: String,
+    key_der: Vec<u8>,
+    der: Vec<u8>,
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for these names and addresses.
+    pub fn sign(&self, names: &[&str]) -> Certified {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
+        Certified {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+            key_der: key.serialize_der(),
+            der: certificate.der().to_vec(),
+        }
+    }
+
+    /// A server's side that shows a certificate for these names, and asks for one of `clients` if that is given.
+    pub fn server(&self, names: &[&str], clients: Option<&Authority>) -> ServerConfig {
+        let shown = self.sign(names);
+        let builder =
+            ServerConfig::builder_with_provider(super::provider().clone()).with_safe_default_protocol_versions().unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(clients) => {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(clients.0.der().clone()).unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), super::provider().clone());
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
+        let key = PrivateKeyDer::try_from(shown.key_der).unwrap();
+        builder.with_single_cert(vec![shown.der.into()], key).unwrap()
+    }
+
+    /// A client's side that trusts this authority and shows no certificate.
+    pub fn client(&self) -> ClientTls {
+        let mut roots = Roots::none();
+        roots.add(&self.pem());
+        ClientTls::new(roots, None).unwrap()
+    }
+}
