@@ -1,14 +1,17 @@
-//! Real servers behind us: unbound and BIND, over UDP and TCP. What comes through us is what they say themselves.
+//! Real servers behind us: unbound and BIND, over UDP and TCP, and unbound over TLS. What comes through us is what they say themselves.
 
 mod support;
 
 use hickory_proto::op::{Edns, Message};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 use support::client::{PATIENCE, ask, exchange_tcp, exchange_udp, loopback, metric, query};
-use support::daemons::{Listen, start_bind, start_unbound};
+use support::daemons::{Listen, start_bind, start_unbound, start_unbound_with};
 use support::ports::free_port;
 use support::server::{Server, scratch, wait_until};
 use support::text::format_record;
+use support::tools::write;
 
 const ZONE: &str = r#"$TTL 300
 @ SOA ns.example.test. host.example.test. 7 3600 600 86400 30
@@ -63,24 +66,72 @@ fn zones() -> [(&'static str, String); 2] {
 #[test]
 fn answers_of_unbound_come_through_over_udp() {
     let upstream = unbound(true);
-    compare(&upstream, "");
+    compare(&upstream, &plain(&upstream, ""));
 }
 
 #[test]
 fn answers_of_unbound_come_through_over_tcp_alone() {
     // It has no UDP, so that force_tcp is all that can work.
     let upstream = unbound(false);
-    compare(&upstream, "force_tcp");
+    compare(&upstream, &plain(&upstream, "force_tcp"));
 }
 
 #[test]
 fn answers_of_bind_come_through_over_udp() {
-    compare(&bind(), "");
+    let upstream = bind();
+    compare(&upstream, &plain(&upstream, ""));
 }
 
 #[test]
 fn answers_of_bind_come_through_over_tcp() {
-    compare(&bind(), "force_tcp");
+    let upstream = bind();
+    compare(&upstream, &plain(&upstream, "force_tcp"));
+}
+
+#[test]
+fn answers_of_unbound_come_through_over_tls_if_it_is_who_it_should_be() {
+    let (authority, shown, key) = certificates("dns.example.test");
+    let folder = scratch();
+    let (ca, pem) = (write(folder.path(), "ca.pem", &authority), write(folder.path(), "server.pem", &shown));
+    let key = write(folder.path(), "server.key", &key);
+    // The server's process has a user of its own, which may not read it: the watchdog does.
+    std::fs::set_permissions(&ca, std::fs::Permissions::from_mode(0o600)).expect("the file is ours");
+    let (port, tls_port) = (free_port(), free_port());
+    let lines = format!(
+        " interface: 127.0.0.1@{tls_port}\n tls-port: {tls_port}\n tls-service-key: \"{}\"\n tls-service-pem: \"{}\"\n",
+        key.display(),
+        pem.display()
+    );
+    let zones = zones();
+    let zones: Vec<_> = zones.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let listen = Listen { address: "127.0.0.1", port, udp: false };
+    let upstream = answering(port, start_unbound_with(&lines, listen, &zones, scratch(), std::process::Command::new));
+    let forward = |to: &str, name: &str| format!("forward . tls://127.0.0.1{to} {{\n  tls {}\n  {name}\n }}", ca.display());
+    compare(&upstream, &forward(&format!(":{tls_port}"), "tls_servername dns.example.test"));
+
+    let port = free_port();
+    let forward = forward(&format!("%other.example.test:{tls_port}"), "");
+    let server = Server::start(&format!(".:{port} {{\n bind 127.0.0.1\n errors\n {forward}\n}}\n"), port);
+    let refused = over_tcp(port, "a.example.test.", "A");
+    assert_eq!(support::text::format_rcode(refused.metadata.response_code.into()), "SERVFAIL");
+    let why = "x509: certificate is valid for dns.example.test, not other.example.test";
+    assert!(wait_until(PATIENCE, || server.tail(20).contains(why)), "{}", server.tail(20));
+}
+
+/// An authority's certificate, and one that it has signed for `name` with its key, in PEM.
+fn certificates(name: &str) -> (String, String, String) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let made = "certificates are made";
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().expect(made)).expect(made);
+    let key = KeyPair::generate().expect(made);
+    let shown = CertificateParams::new([name.to_owned()]).and_then(|params| params.signed_by(&key, &authority)).expect(made);
+    (authority.pem(), shown.pem(), key.serialize_pem())
+}
+
+/// The directive that asks a daemon by plain DNS.
+fn plain(upstream: &Daemon, option: &str) -> String {
+    format!("forward . 127.0.0.1:{} {{\n  {option}\n }}", upstream.port)
 }
 
 struct Daemon {
@@ -112,12 +163,9 @@ fn answering(port: u16, mut process: Server) -> Daemon {
 }
 
 /// Asks the daemon and us the same, and us again for the cache's answer.
-fn compare(upstream: &Daemon, option: &str) {
+fn compare(upstream: &Daemon, forward: &str) {
     let (port, metrics) = (free_port(), free_port());
-    let corefile = format!(
-        ".:{port} {{\n bind 127.0.0.1\n cache 300\n prometheus 127.0.0.1:{metrics}\n forward . 127.0.0.1:{} {{\n  {option}\n }}\n}}\n",
-        upstream.port
-    );
+    let corefile = format!(".:{port} {{\n bind 127.0.0.1\n cache 300\n prometheus 127.0.0.1:{metrics}\n {forward}\n}}\n");
     let _server = Server::start(&corefile, port);
     for (name, rtype, rcode) in QUESTIONS {
         let direct = over_tcp(upstream.port, name, rtype);

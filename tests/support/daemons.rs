@@ -21,6 +21,17 @@ pub struct Listen<'a> {
 /// Starts unbound as a resolver that takes the zones for the world's. `run` makes the command that runs a program, so that it may
 /// run in a namespace.
 pub fn start_unbound(listen: Listen<'_>, zones: &[Zone<'_>], folder: TempDir, run: impl Fn(PathBuf) -> Command) -> Server {
+    start_unbound_with("", listen, zones, folder, run)
+}
+
+/// The same with more lines in its `server:` section.
+pub fn start_unbound_with(
+    lines: &str,
+    listen: Listen<'_>,
+    zones: &[Zone<'_>],
+    folder: TempDir,
+    run: impl Fn(PathBuf) -> Command,
+) -> Server {
     let Listen { address, port, udp } = listen;
     let udp = if udp { "yes" } else { "no" };
     let mut config = format!(
@@ -32,6 +43,7 @@ pub fn start_unbound(listen: Listen<'_>, zones: &[Zone<'_>], folder: TempDir, ru
         // Else it answers for test. and private reverse zones itself (RFC 6761).
         config += &format!(" local-zone: \"{name}.\" transparent\n");
     }
+    config += lines;
     config += "remote-control:\n control-enable: no\n";
     for (name, text) in zones {
         let file = write(folder.path(), &format!("{name}.zone"), text);
