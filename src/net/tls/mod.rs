@@ -7,6 +7,7 @@ mod files;
 mod roots;
 #[cfg(test)]
 pub mod testing;
+mod verifier;
 
 pub use failure::{TlsError, cause, explain};
 pub use files::TlsFileError;
@@ -24,17 +25,21 @@ use std::sync::{Arc, OnceLock};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use verifier::FileVerifier;
 
-/// The certificates that a client trusts, and the text of the file that they come from.
+/// The certificates that a client trusts.
 pub struct Roots {
     store: RootCertStore,
+    /// Those of a file that was named, which a server may show itself.
+    named: Vec<CertificateDer<'static>>,
+    /// Of the texts that they come from.
     digest: Sha256,
 }
 
 impl Roots {
     /// No root: no server is trusted.
     pub fn none() -> Self {
-        Self { store: RootCertStore::empty(), digest: Sha256::new() }
+        Self { store: RootCertStore::empty(), named: Vec::new(), digest: Sha256::new() }
     }
 
     /// Those of a PEM file. As in Go, what is no certificate is passed over.
@@ -43,7 +48,9 @@ impl Roots {
     /// The file cannot be read, or has no certificate.
     pub fn from_file(path: &str, files: &dyn Loader) -> Result<Self, TlsFileError> {
         let mut roots = Self::none();
-        roots.add(&read(path, files)?);
+        let pem = read(path, files)?;
+        roots.add(&pem);
+        roots.named.extend(certificates(&pem));
         if roots.store.is_empty() { Err(TlsFileError::NoCertificate(path.to_owned())) } else { Ok(roots) }
     }
 
@@ -105,7 +112,14 @@ impl ClientTls {
     pub fn new(roots: Roots, identity: Option<Identity>) -> Result<Self, rustls::Error> {
         let mut digest = roots.digest;
         let builder = ClientConfig::builder_with_provider(provider().clone()).with_safe_default_protocol_versions()?;
-        let builder = builder.with_root_certificates(roots.store);
+        let builder = match roots.named.is_empty() {
+            true => builder.with_root_certificates(roots.store),
+            false => {
+                let verifier = FileVerifier::new(roots.store, roots.named, provider().clone());
+                let verifier = verifier.map_err(|error| rustls::Error::General(error.to_string()))?;
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+            }
+        };
         let config = match identity {
             Some(identity) => {
                 digest.update(identity.digest.finalize());

@@ -58,30 +58,12 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
-        Certified {
-            certificate: certificate.pem(),
-            key: key.serialize_pem(),
-            key_der: key.serialize_der(),
-            der: certificate.der().to_vec(),
-        }
+        Certified::new(&certificate, &key)
     }
 
     /// A server's side that shows a certificate for these names, and asks for one of `clients` if that is given.
     pub fn server(&self, names: &[&str], clients: Option<&Authority>) -> ServerConfig {
-        let shown = self.sign(names);
-        let builder =
-            ServerConfig::builder_with_provider(super::provider().clone()).with_safe_default_protocol_versions().unwrap();
-        let builder = match clients {
-            None => builder.with_no_client_auth(),
-            Some(clients) => {
-                let mut roots = rustls::RootCertStore::empty();
-                roots.add(clients.0.der().clone()).unwrap();
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), super::provider().clone());
-                builder.with_client_cert_verifier(verifier.build().unwrap())
-            }
-        };
-        let key = PrivateKeyDer::try_from(shown.key_der).unwrap();
-        builder.with_single_cert(vec![shown.der.into()], key).unwrap()
+        self.sign(names).server(clients)
     }
 
     /// A client's side that trusts this authority and shows no certificate.
@@ -89,5 +71,47 @@ impl Authority {
         let mut roots = Roots::none();
         roots.add(&self.pem());
         ClientTls::new(roots, None).unwrap()
+    }
+}
+
+impl Certified {
+    /// One for these names that its own key has signed: an authority's too, as `openssl req -x509` makes it, or not.
+    pub fn by_itself(names: &[&str], is_authority: bool, has_expired: bool) -> Self {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        if is_authority {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
+        if has_expired {
+            params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        }
+        let key = KeyPair::generate().unwrap();
+        Self::new(&params.self_signed(&key).unwrap(), &key)
+    }
+
+    fn new(certificate: &rcgen::Certificate, key: &KeyPair) -> Self {
+        Self {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+            key_der: key.serialize_der(),
+            der: certificate.der().to_vec(),
+        }
+    }
+
+    /// A server's side that shows it, and asks for a certificate of `clients` if that is given.
+    pub fn server(self, clients: Option<&Authority>) -> ServerConfig {
+        let provider = super::provider().clone();
+        let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(clients) => {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(clients.0.der().clone()).unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
+        let key = PrivateKeyDer::try_from(self.key_der).unwrap();
+        builder.with_single_cert(vec![self.der.into()], key).unwrap()
     }
 }

@@ -1,6 +1,6 @@
 //! A client against rustls' server on loopback: whom it believes and what it says of others.
 
-use super::testing::{Authority, Files};
+use super::testing::{Authority, Certified, Files};
 use super::{ClientTls, Identity, Roots, TlsClient, TlsError, TlsFileError, cause, explain};
 use rustls::{HandshakeKind, ServerConfig};
 use std::sync::Arc;
@@ -110,6 +110,27 @@ async fn a_client_shows_its_certificate_to_a_server_that_asks_for_one() {
     let said = connect(&authority.client().client_of("dns.example"), address).await.unwrap_err();
     assert!(said.starts_with("remote error: tls: CertificateRequired"), "{said}");
     assert_ne!(with.client_of("dns.example").key(), authority.client().client_of("dns.example").key());
+}
+
+#[tokio::test]
+async fn a_certificate_in_the_named_file_may_be_the_servers_own() {
+    for (is_authority, has_expired) in [(true, false), (false, false), (true, true), (false, true)] {
+        let [own, another] = [(); 2].map(|()| Certified::by_itself(&["dns.example"], is_authority, has_expired));
+        let files = [("/own", own.certificate.clone()), ("/another", another.certificate)];
+        let files = Files { files: files.map(|(path, text)| (path.to_owned(), text)).into(), ..Files::default() };
+        let address = serve(own.server(None)).await;
+        let tls = |path| ClientTls::new(Roots::from_file(path, &files).unwrap(), None).unwrap();
+        let of_own = connect(&tls("/own").client_of("dns.example"), address).await;
+        if has_expired {
+            assert!(of_own.as_ref().is_err_and(|said| said.contains("has expired")), "{of_own:?}");
+            continue;
+        }
+        assert_eq!(of_own, Ok(HandshakeKind::Full));
+        let said = connect(&tls("/own").client_of("other.example"), address).await.unwrap_err();
+        assert!(said.contains("valid for dns.example, not other.example"), "{said}");
+        let said = connect(&tls("/another").client_of("dns.example"), address).await.unwrap_err();
+        assert!(said.starts_with("tls: failed to verify certificate: x509: "), "{said}");
+    }
 }
 
 #[test]
