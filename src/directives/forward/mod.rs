@@ -58,7 +58,7 @@ use upstream_set::UpstreamSet;
 
 /// Reads one `forward` of a server block.
 pub fn parse(directive: &corefile::Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
-    if let Some(config) = parse::read(directive, context) {
+    if let Some(config) = parse::read(directive, block.root.as_deref(), context) {
         block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(config) });
     }
 }

@@ -8,6 +8,7 @@ use crate::chain::ParseContext;
 use crate::corefile::{Diagnostics, Directive, OptionLine, Token, nearest, value};
 use crate::message::{Name, Rcode};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 /// TO arguments that one `forward` may have, as in CoreDNS.
@@ -39,14 +40,15 @@ const OPTIONS: [&str; 21] = [
 ];
 
 /// Reads one `forward`. `None`, with diagnostics, if FROM is unusable.
-pub fn read(directive: &Directive, context: &mut ParseContext<'_>) -> Option<ForwardConfig> {
+/// `root` is the folder of the directive `root`.
+pub fn read(directive: &Directive, root: Option<&Path>, context: &mut ParseContext<'_>) -> Option<ForwardConfig> {
     // The block comes first, so that its errors are reported even if the first line has some too.
     let mut except = Vec::new();
     let mut options = ForwardOptions::default();
     for line in &directive.options {
         read_option(line, &mut options, &mut except, context.diagnostics);
     }
-    let tls = TlsOptions::read(&directive.options, context);
+    let tls = TlsOptions::read(&directive.options, root, context);
     if let Some(age) = options.max_age.filter(|age| *age < options.expire)
         && let Some(line) = directive.options.iter().rev().find(|line| line.name.text == "max_age")
     {

@@ -80,6 +80,10 @@ pub fn read_target(token: &Token, servername: Option<&str>, context: &mut ParseC
     let text = own_text.as_str();
     if let Some(name) = &own_name {
         warn_unless_name(token, name, context.diagnostics);
+        if text.contains('%') {
+            let message = format!("CoreDNS takes no interface before a server name: {}", token.text);
+            context.diagnostics.beyond_reference(token.span, message).help("an address that needs no interface");
+        }
     }
     if let (Some(own), Some(of_all)) = (&own_name, servername) {
         let message = format!("{} has the server name `{own}`, and tls_servername is `{of_all}`", token.text);

@@ -3,6 +3,7 @@
 use crate::chain::ParseContext;
 use crate::corefile::{Diagnostics, OptionLine, Token, value};
 use crate::net::tls::{ClientTls, Identity, Roots, TlsFileError, is_server_name, system_roots};
+use std::path::{Path, PathBuf};
 
 const TLS_USAGE: &str = "tls, tls CA, tls CERTIFICATE KEY or tls CERTIFICATE KEY CA, each the path of a PEM file";
 
@@ -21,11 +22,12 @@ pub struct TlsOptions {
 
 impl TlsOptions {
     /// Reads those of `lines` that are about TLS, and the files that they name. As in CoreDNS, that happens also where no upstream is asked over TLS.
-    pub fn read(lines: &[OptionLine], context: &mut ParseContext<'_>) -> Self {
+    /// Paths are relative to `root` if that is given.
+    pub fn read(lines: &[OptionLine], root: Option<&Path>, context: &mut ParseContext<'_>) -> Self {
         let mut options = Self::default();
         for line in lines {
             match line.name.text.as_str() {
-                "tls" => options.read_tls(line, context),
+                "tls" => options.read_tls(line, root, context),
                 "tls_servername" => options.read_server_name(line, context.diagnostics),
                 _ => continue,
             }
@@ -75,7 +77,7 @@ impl TlsOptions {
         }
     }
 
-    fn read_tls(&mut self, line: &OptionLine, context: &mut ParseContext<'_>) {
+    fn read_tls(&mut self, line: &OptionLine, root: Option<&Path>, context: &mut ParseContext<'_>) {
         (self.roots, self.identity) = (None, None);
         let (identity, roots) = match line.arguments.as_slice() {
             [] => (None, None),
@@ -90,17 +92,19 @@ impl TlsOptions {
             }
         };
         let files = context.loaders.files;
+        let path = |token: &Token| root.map_or_else(|| PathBuf::from(&token.text), |root| root.join(&token.text));
         if let Some(token) = roots {
-            match Roots::from_file(&token.text, files) {
+            match Roots::from_file(&path(token), files) {
                 Ok(roots) => self.roots = Some(roots),
                 Err(error) => self.refuse(token, &error, context.diagnostics),
             }
         }
         if let Some((certificate, key)) = identity {
-            match Identity::from_files(&certificate.text, &key.text, files) {
+            let key_path = path(key);
+            match Identity::from_files(&path(certificate), &key_path, files) {
                 Ok(identity) => self.identity = Some(identity),
                 Err(error) => {
-                    let is_of_key = error.path() == Some(key.text.as_str());
+                    let is_of_key = error.path() == Some(&key_path);
                     self.refuse(if is_of_key { key } else { certificate }, &error, context.diagnostics);
                 }
             }

@@ -21,6 +21,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use sha2::{Digest, Sha256};
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -46,7 +47,7 @@ impl Roots {
     ///
     /// # Errors
     /// The file cannot be read, or has no certificate.
-    pub fn from_file(path: &str, files: &dyn Loader) -> Result<Self, TlsFileError> {
+    pub fn from_file(path: &Path, files: &dyn Loader) -> Result<Self, TlsFileError> {
         let mut roots = Self::none();
         let pem = read(path, files)?;
         roots.add(&pem);
@@ -78,7 +79,7 @@ impl Identity {
     ///
     /// # Errors
     /// A file cannot be read, or has no certificate or no key; the key belongs to another certificate.
-    pub fn from_files(certificate: &str, key: &str, files: &dyn Loader) -> Result<Self, TlsFileError> {
+    pub fn from_files(certificate: &Path, key: &Path, files: &dyn Loader) -> Result<Self, TlsFileError> {
         let chain_text = read(certificate, files)?;
         let key_text = read(key, files)?;
         let chain: Vec<_> = certificates(&chain_text).collect();

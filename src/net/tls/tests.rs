@@ -3,6 +3,7 @@
 use super::testing::{Authority, Certified, Files};
 use super::{ClientTls, Identity, Roots, TlsClient, TlsError, TlsFileError, cause, explain};
 use rustls::{HandshakeKind, ServerConfig};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -104,8 +105,8 @@ async fn a_client_shows_its_certificate_to_a_server_that_asks_for_one() {
         .into(),
         ..Files::default()
     };
-    let identity = Identity::from_files("/certificate", "/key", &files).unwrap();
-    let with = ClientTls::new(Roots::from_file("/ca", &files).unwrap(), Some(identity)).unwrap();
+    let identity = Identity::from_files(Path::new("/certificate"), Path::new("/key"), &files).unwrap();
+    let with = ClientTls::new(Roots::from_file(Path::new("/ca"), &files).unwrap(), Some(identity)).unwrap();
     connect(&with.client_of("dns.example"), address).await.unwrap();
     let said = connect(&authority.client().client_of("dns.example"), address).await.unwrap_err();
     assert!(said.starts_with("remote error: tls: CertificateRequired"), "{said}");
@@ -119,7 +120,7 @@ async fn a_certificate_in_the_named_file_may_be_the_servers_own() {
         let files = [("/own", own.certificate.clone()), ("/another", another.certificate)];
         let files = Files { files: files.map(|(path, text)| (path.to_owned(), text)).into(), ..Files::default() };
         let address = serve(own.server(None)).await;
-        let tls = |path| ClientTls::new(Roots::from_file(path, &files).unwrap(), None).unwrap();
+        let tls = |path| ClientTls::new(Roots::from_file(Path::new(path), &files).unwrap(), None).unwrap();
         let of_own = connect(&tls("/own").client_of("dns.example"), address).await;
         if has_expired {
             assert!(of_own.as_ref().is_err_and(|said| said.contains("has expired")), "{of_own:?}");
@@ -139,7 +140,9 @@ fn files_that_cannot_be_used_are_named() {
     let (one, other) = (authority.sign(&["one.example"]), authority.sign(&["other.example"]));
     let files = [("/one", one.certificate), ("/key", one.key), ("/other-key", other.key), ("/text", "no PEM\n".to_owned())];
     let files = Files { files: files.map(|(path, text)| (path.to_owned(), text)).into(), ..Files::default() };
-    let refused = |certificate, key| Identity::from_files(certificate, key, &files).err().map(|error| error.to_string());
+    let refused = |certificate, key| {
+        Identity::from_files(Path::new(certificate), Path::new(key), &files).err().map(|error| error.to_string())
+    };
     assert_eq!(refused("/one", "/key"), None);
     for (certificate, key, said) in [
         ("/absent", "/key", "the file /absent cannot be read"),
@@ -152,7 +155,7 @@ fn files_that_cannot_be_used_are_named() {
         let error = refused(certificate, key).unwrap_or_else(|| panic!("{certificate} and {key} are accepted"));
         assert!(error.starts_with(said), "{error}");
     }
-    assert!(matches!(Roots::from_file("/key", &files), Err(TlsFileError::NoCertificate(_))));
-    assert!(matches!(Roots::from_file("/absent", &files), Err(TlsFileError::Read { .. })));
-    assert!(!Roots::from_file("/one", &files).unwrap().is_empty());
+    assert!(matches!(Roots::from_file(Path::new("/key"), &files), Err(TlsFileError::NoCertificate(_))));
+    assert!(matches!(Roots::from_file(Path::new("/absent"), &files), Err(TlsFileError::Read { .. })));
+    assert!(!Roots::from_file(Path::new("/one"), &files).unwrap().is_empty());
 }

@@ -46,7 +46,7 @@ fn read_on(machine: &Machine, line: &str) -> (Option<ForwardConfig>, Diagnostics
     assert!(diagnostics.iter().all(|told| told.severity == Severity::Portability), "{line}: {diagnostics:?}");
     let loaders = Loaders { files: machine, interfaces: machine };
     let mut context = ParseContext { diagnostics: &mut diagnostics, loaders, zones: &[] };
-    (read(&tree.blocks[0].directives[0], &mut context), diagnostics)
+    (read(&tree.blocks[0].directives[0], Some(Path::new("/root")), &mut context), diagnostics)
 }
 
 fn accepted(line: &str) -> ForwardConfig {
@@ -287,9 +287,16 @@ fn warned(line: &str) -> (ForwardConfig, String) {
 
 #[test]
 fn what_is_no_port_is_an_upstream_out_of_reach_with_a_warning() {
-    for to in
-        ["192.0.2.1:0", "192.0.2.1:99999", "192.0.2.1:", "192.0.2.1:-1", "192.0.2.1:x", "[2001:db8::1]:x", "dns://192.0.2.1:x", "tls://192.0.2.1:x"]
-    {
+    for to in [
+        "192.0.2.1:0",
+        "192.0.2.1:99999",
+        "192.0.2.1:",
+        "192.0.2.1:-1",
+        "192.0.2.1:x",
+        "[2001:db8::1]:x",
+        "dns://192.0.2.1:x",
+        "tls://192.0.2.1:x",
+    ] {
         let (config, said) = warned(&format!("forward . {to}"));
         assert!(said.contains("never reached"), "{to}: {said}");
         let [UpstreamTarget::Address { address, .. }] = config.targets.as_slice() else { panic!("{to}") };
@@ -376,12 +383,16 @@ fn a_machine_without_certificates_of_authorities_is_a_warning_unless_they_are_na
     assert!(said.contains("this machine has no certificates of authorities"), "{said}");
     let authority = Authority::new("authority");
     let shown = authority.sign(&["client.example"]);
-    let files =
-        [("/etc/ssl/cert.pem", authority.pem()), ("/ca", authority.pem()), ("/cert", shown.certificate), ("/key", shown.key)];
+    let files = [
+        ("/etc/ssl/cert.pem", authority.pem()),
+        ("/ca", authority.pem()),
+        ("/root/cert", shown.certificate),
+        ("/key", shown.key),
+    ];
     let files: Vec<(&'static str, &'static str)> = files.map(|(path, text)| (path, &*text.leak())).into();
     let machine = Machine(files.leak());
     let empty = Machine(&[]);
-    for options in ["", "tls", "tls /ca", "tls /cert /key", "tls /cert /key /ca", "tls /absent\ntls /ca"] {
+    for options in ["", "tls", "tls /ca", "tls cert /key", "tls cert /key /ca", "tls /absent\ntls /ca"] {
         let line = format!("forward . tls://192.0.2.1 {{\n{options}\n}}");
         let (config, diagnostics) = read_on(&machine, &line);
         // Each file that is named must be there, also where a later line counts.
