@@ -86,10 +86,10 @@ fn converse(stream: &[u8], cut: u8, client: Client, requests: usize) -> Outcome 
     let noted = made.clone();
     let answer = move || {
         noted.lock().expect("nobody panics with it").push(Instant::now());
-        HttpAnswer { status: 200, content_type: "text/plain", body: "x".repeat(PAGE) }
+        HttpAnswer { status: 200, content_type: "text/plain", body: b"x".repeat(PAGE) }
     };
     let address = SocketAddr::from(ADDRESS);
-    let endpoints = [Endpoint { address, path: "/metrics", answer: Arc::new(answer) }];
+    let endpoints = [Endpoint::shared(address, "/metrics", answer)];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     runtime.block_on(async {
         let (server, theirs) = duplex(BETWEEN);

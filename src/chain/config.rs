@@ -163,15 +163,50 @@ pub struct Enabled {
 pub struct Endpoint {
     pub address: SocketAddr,
     pub path: &'static str,
-    pub answer: Arc<dyn Fn() -> HttpAnswer + Send + Sync>,
+    pub answers: HttpAnswers,
 }
+
+impl Endpoint {
+    /// One whose answers are [`HttpAnswers::Shared`].
+    pub fn shared(address: SocketAddr, path: &'static str, answer: impl Fn() -> HttpAnswer + Send + Sync + 'static) -> Self {
+        Self { address, path, answers: HttpAnswers::Shared(Arc::new(answer)) }
+    }
+    /// One whose answers are [`HttpAnswers::ForEach`].
+    pub fn for_each(
+        address: SocketAddr,
+        path: &'static str,
+        answer: impl Fn(&str) -> BoxFuture<'static, HttpAnswer> + Send + Sync + 'static,
+    ) -> Self {
+        Self { address, path, answers: HttpAnswers::ForEach(Arc::new(answer)) }
+    }
+}
+
+/// How an endpoint's answers are made.
+#[derive(Clone)]
+pub enum HttpAnswers {
+    /// At once, and one for all who ask while it may not be made yet. It is compressed for those who take that.
+    Shared(Arc<dyn Fn() -> HttpAnswer + Send + Sync>),
+    /// One for each request, from the query of its URI (RFC 3986 section 3.4; empty if there is none). It may take time, and is dropped when its client
+    /// goes. Whoever gives it bounds how much is made for all who ask.
+    ForEach(AnswerEach),
+}
+
+/// Makes an answer from a request's query.
+pub type AnswerEach = Arc<dyn Fn(&str) -> BoxFuture<'static, HttpAnswer> + Send + Sync>;
 
 /// An HTTP answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpAnswer {
     pub status: u16,
     pub content_type: &'static str,
-    pub body: String,
+    pub body: Vec<u8>,
+}
+
+impl HttpAnswer {
+    /// Plain text.
+    pub fn text(status: u16, text: impl Into<Vec<u8>>) -> Self {
+        Self { status, content_type: "text/plain; charset=utf-8", body: text.into() }
+    }
 }
 
 /// What a directive is built with.

@@ -24,8 +24,8 @@ pub mod testing;
 pub use answer::{Answer, Failure, Outcome};
 pub use clock::{BatchClock, unix_seconds};
 pub use config::{
-    BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, Endpoint, HttpAnswer, Interfaces, Lifecycle, Loaders,
-    MemoryBudget, ParseContext, Part, ProcessContext, ReadDataFile, ReadFile, ReloadConfig, Timeouts,
+    AnswerEach, BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, Endpoint, HttpAnswer, HttpAnswers, Interfaces,
+    Lifecycle, Loaders, MemoryBudget, ParseContext, Part, ProcessContext, ReadDataFile, ReadFile, ReloadConfig, Timeouts,
 };
 pub use data_file::DataFilePoll;
 pub use host_name::host_name;

@@ -5,8 +5,8 @@ mod exchange;
 pub use exchange::{PlainRecord, Sample, SharedOutput, process};
 
 use super::{
-    Answer, BlockConfig, BuildContext, Built, Chain, Failure, FastPath, Handler, Interfaces, Loaders, Next, Outcome,
-    ParseContext, Peer, ProcessContext, Purpose, Request, Transport,
+    Answer, BlockConfig, BuildContext, Built, Chain, Endpoint, Failure, FastPath, Handler, HttpAnswer, HttpAnswers, Interfaces,
+    Loaders, Next, Outcome, ParseContext, Peer, ProcessContext, Purpose, Request, Transport,
 };
 use crate::corefile::{self, Diagnostics, Loader};
 use crate::message::{Name, Query, Rcode, RecordType, Response, TtlRule};
@@ -81,6 +81,14 @@ pub fn build(block: &BlockConfig, process: &ProcessContext) -> Built {
     let block_zones = std::slice::from_ref(&zone);
     let context = BuildContext::new(block_zones, &servers, process);
     part.configured.build(&context).expect("the part is built")
+}
+
+/// What an endpoint answers whoever asks now.
+pub fn shared_answer(endpoint: &Endpoint) -> HttpAnswer {
+    match &endpoint.answers {
+        HttpAnswers::Shared(answer) => answer(),
+        HttpAnswers::ForEach(_) => panic!("{} has an answer for each request", endpoint.path),
+    }
 }
 
 /// A question and who asks it.

@@ -5,7 +5,6 @@ mod poll;
 use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer, ParseContext, Part};
 use crate::corefile::{Directive, ListenAddress, Token, listen_address, value};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 const KEYWORD: &str = "health";
@@ -55,7 +54,7 @@ struct Health {
 impl Configured for Health {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
         let mut built = Built::default();
-        built.endpoints.push(Endpoint { address: self.address, path: PATH, answer: Arc::new(healthy) });
+        built.endpoints.push(Endpoint::shared(self.address, PATH, healthy));
         let series = poll::Series::new(&context.process.registry);
         built.background.push(Box::pin(poll::poll_forever(self.address, PATH, series)));
         Ok(built)
@@ -63,13 +62,13 @@ impl Configured for Health {
 }
 
 fn healthy() -> HttpAnswer {
-    HttpAnswer { status: 200, content_type: "text/plain; charset=utf-8", body: "OK".to_owned() }
+    HttpAnswer::text(200, "OK")
 }
 
 #[cfg(test)]
 mod tests {
     use super::parse;
-    use crate::chain::testing::{build, configure};
+    use crate::chain::testing::{build, configure, shared_answer};
     use crate::chain::{HttpAnswer, ProcessContext};
     use std::time::Duration;
 
@@ -81,7 +80,7 @@ mod tests {
         let [endpoint] = built.endpoints.as_slice() else { panic!("one endpoint") };
         assert_eq!((endpoint.address, endpoint.path), ("127.0.0.1:8091".parse().unwrap(), "/health"));
         let expected = HttpAnswer { status: 200, content_type: "text/plain; charset=utf-8", body: "OK".into() };
-        assert_eq!((endpoint.answer)(), expected);
+        assert_eq!(shared_answer(endpoint), expected);
         assert_eq!((built.background.len(), block.lameduck), (1, Duration::ZERO));
     }
 
@@ -100,7 +99,7 @@ mod tests {
         let process = ProcessContext::new(1, 0);
         let built = build(&block, &process);
         process.lifecycle.set_stopping();
-        assert_eq!((built.endpoints[0].answer)().status, 200);
+        assert_eq!(shared_answer(&built.endpoints[0]).status, 200);
     }
 
     #[test]

@@ -31,11 +31,11 @@ impl Configured for Prometheus {
             Arc::new(Report::new(&registry, &[UNSERVED_ZONE.to_owned()], std::slice::from_ref(server)))
         };
         let unmatched = context.servers.iter().map(unserved).collect();
-        let answer = Arc::new(move || HttpAnswer { status: 200, content_type: CONTENT_TYPE, body: registry.encode() });
+        let answer = move || HttpAnswer { status: 200, content_type: CONTENT_TYPE, body: registry.encode().into_bytes() };
         Ok(Built {
             observer: Some(Arc::new(report)),
             unmatched,
-            endpoints: self.address.map(|address| Endpoint { address, path: "/metrics", answer }).into_iter().collect(),
+            endpoints: self.address.map(|address| Endpoint::shared(address, "/metrics", answer)).into_iter().collect(),
             ..Built::default()
         })
     }

@@ -1,5 +1,5 @@
 use super::{ProcessMetrics, Prometheus, parse, publish_enabled};
-use crate::chain::testing::{Sample, configure, process};
+use crate::chain::testing::{Sample, configure, process, shared_answer};
 use crate::chain::{BuildContext, Built, Enabled, Observer, Transport};
 use crate::message::{Name, Rcode, RecordType};
 use crate::metrics::{Registry, enter_worker_slot};
@@ -236,9 +236,10 @@ fn the_endpoint_shows_the_whole_registry() {
     registry.counter("coredns_other_total", "Another directive's.", &[]).increment();
     let endpoint = &built.endpoints[0];
     assert_eq!((endpoint.address.to_string().as_str(), endpoint.path), ("127.0.0.1:9153", "/metrics"));
-    let answer = (endpoint.answer)();
+    let answer = shared_answer(endpoint);
     assert_eq!((answer.status, answer.content_type), (200, "text/plain; version=0.0.4; charset=utf-8"));
-    assert!(answer.body.contains("\ncoredns_other_total 1\n"), "{}", answer.body);
+    let text = String::from_utf8(answer.body).unwrap();
+    assert!(text.contains("\ncoredns_other_total 1\n"), "{text}");
 }
 
 #[test]

@@ -5,7 +5,6 @@ use crate::chain::{
 };
 use crate::corefile::{Directive, ListenAddress, Token, listen_address, nearest, value};
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 const KEYWORD: &str = "ready";
 const PATH: &str = "/ready";
@@ -49,8 +48,8 @@ struct Ready {
 impl Configured for Ready {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
         let lifecycle = context.process.lifecycle.clone();
-        let answer = Arc::new(move || state(&lifecycle));
-        Ok(Built { endpoints: vec![Endpoint { address: self.address, path: PATH, answer }], ..Built::default() })
+        let endpoints = vec![Endpoint::shared(self.address, PATH, move || state(&lifecycle))];
+        Ok(Built { endpoints, ..Built::default() })
     }
 }
 
@@ -62,14 +61,14 @@ fn state(lifecycle: &Lifecycle) -> HttpAnswer {
     } else {
         (503, "Not serving yet")
     };
-    HttpAnswer { status, content_type: "text/plain; charset=utf-8", body: body.to_owned() }
+    HttpAnswer::text(status, body)
 }
 
 #[cfg(test)]
 mod tests {
     use super::parse;
     use crate::chain::ProcessContext;
-    use crate::chain::testing::{build, configure};
+    use crate::chain::testing::{build, configure, shared_answer};
 
     #[test]
     fn ready_follows_the_life_of_the_process() {
@@ -80,7 +79,7 @@ mod tests {
         let [endpoint] = built.endpoints.as_slice() else { panic!("one endpoint") };
         assert_eq!((endpoint.address, endpoint.path), ("127.0.0.1:8091".parse().unwrap(), "/ready"));
         let state = || {
-            let answer = (endpoint.answer)();
+            let answer = shared_answer(endpoint);
             (answer.status, answer.body)
         };
         assert_eq!(state(), (503, "Not serving yet".into()));

@@ -5,16 +5,18 @@
 //! holds for a connection, the time for either direction, and how much is made for all who ask ([`page`]).
 
 mod admission;
+mod content_coding;
 mod page;
 mod text;
 
 use super::sockets::{SocketError, bind_http};
-use crate::chain::Endpoint;
+use crate::chain::{AnswerEach, Endpoint, HttpAnswer, HttpAnswers};
 use crate::metrics::{Counter, Registry};
 use admission::HttpConnections;
 use arc_swap::ArcSwap;
+use content_coding::Coding;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -56,7 +58,23 @@ const MAX_HEADER: usize = 16 << 10;
 const RECEIVE_BUFFER: usize = 16 << 10;
 const SEND_BUFFER: usize = 32 << 10;
 
-type Routes = HashMap<SocketAddr, HashMap<&'static str, Arc<Page>>>;
+type Routes = HashMap<SocketAddr, HashMap<&'static str, Route>>;
+
+/// What stands at one path.
+#[derive(Clone)]
+enum Route {
+    Shared(Arc<Page>),
+    ForEach(AnswerEach),
+}
+
+impl From<&HttpAnswers> for Route {
+    fn from(answers: &HttpAnswers) -> Self {
+        match answers {
+            HttpAnswers::Shared(answer) => Self::Shared(Arc::new(Page::new(answer.clone()))),
+            HttpAnswers::ForEach(answer) => Self::ForEach(answer.clone()),
+        }
+    }
+}
 
 /// Serves endpoints over HTTP: a server's side of it, or all that a process without DNS serves.
 pub struct Http {
@@ -134,8 +152,8 @@ impl Http {
 fn routes_of(endpoints: &[Endpoint]) -> Routes {
     let mut routes = Routes::new();
     for endpoint in endpoints {
-        let page = || Arc::new(Page::new(endpoint.answer.clone()));
-        routes.entry(endpoint.address).or_default().entry(endpoint.path).or_insert_with(page);
+        let pages = routes.entry(endpoint.address).or_default();
+        pages.entry(endpoint.path).or_insert_with(|| Route::from(&endpoint.answers));
     }
     routes
 }
@@ -205,7 +223,7 @@ async fn converse(
         if let Some(due) = due {
             not_before(due).await;
         }
-        let response = respond(routes, address, request.method(), request.uri().path()).await;
+        let response = respond(routes, address, &request).await;
         waits.store(false, Ordering::Relaxed);
         *next.lock() = Some(Instant::now() + SPACING);
         Ok::<_, Infallible>(response)
@@ -222,28 +240,41 @@ async fn converse(
     }
 }
 
-async fn respond(routes: &ArcSwap<Routes>, address: SocketAddr, method: &Method, path: &str) -> Response<Text> {
-    let plain = |status, text: &'static str| {
-        let mut response = Response::new(Text::from(text));
-        *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        response
+async fn respond<B>(routes: &ArcSwap<Routes>, address: SocketAddr, request: &Request<B>) -> Response<Text> {
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+    let route = routes.load().get(&address).and_then(|pages| pages.get(path)).cloned();
+    let Some(route) = route else {
+        return for_one(HttpAnswer::text(404, "404 page not found\n"));
     };
-    let page = routes.load().get(&address).and_then(|pages| pages.get(path)).cloned();
-    let Some(page) = page else {
-        return plain(StatusCode::NOT_FOUND, "404 page not found\n");
-    };
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "405 only GET and HEAD are answered here\n");
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = for_one(HttpAnswer::text(405, "405 only GET and HEAD are answered here\n"));
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    let made = page.answer().await;
-    let mut response = Response::new(made.text());
-    *response.status_mut() = StatusCode::from_u16(made.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    if let Ok(content_type) = HeaderValue::from_str(made.content_type) {
-        response.headers_mut().insert(CONTENT_TYPE, content_type);
+    match route {
+        Route::Shared(page) => {
+            let accepted = Coding::accepted(request.headers());
+            let made = page.answer(accepted).await;
+            let coding = made.coding(accepted);
+            let mut response = response(made.status, made.content_type, made.text(coding));
+            if coding == Coding::Gzip {
+                response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            }
+            response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+            response
+        }
+        Route::ForEach(answer) => for_one(answer(query).await),
     }
+}
+
+fn for_one(answer: HttpAnswer) -> Response<Text> {
+    response(answer.status, answer.content_type, Text::from(answer.body))
+}
+
+fn response(status: u16, content_type: &'static str, text: Text) -> Response<Text> {
+    let mut response = Response::new(text);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 

@@ -1,10 +1,11 @@
 //! What stands at one path. However many ask, it is made by one at a time and for a bounded part of a processor's time; who waits meanwhile shares
 //! what is made next. However slowly they read, what is kept for them is bounded too.
 
+use super::content_coding::{self, Coding};
 use super::text::{Source, Text};
 use crate::chain::HttpAnswer;
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
@@ -26,13 +27,20 @@ pub(super) struct Page {
 pub(super) struct Made {
     pub status: u16,
     pub content_type: &'static str,
-    source: Arc<Source>,
+    plain: Arc<Source>,
+    /// Once somebody has asked for it.
+    compressed: OnceLock<Arc<Source>>,
 }
 
 impl Made {
     /// The octets, to be sent to one client.
-    pub fn text(&self) -> Text {
-        self.source.text()
+    pub fn text(&self, coding: Coding) -> Text {
+        let compressed = self.compressed.get().filter(|_| coding == Coding::Gzip);
+        compressed.unwrap_or(&self.plain).text()
+    }
+    /// The best coding for a client that takes `accepted`. What is shorter than a packet is not worth one.
+    pub fn coding(&self, accepted: Coding) -> Coding {
+        if self.plain.octets() >= content_coding::WORTHWHILE { accepted } else { Coding::Identity }
     }
 }
 
@@ -44,7 +52,23 @@ struct Last {
     made: Weak<Made>,
     rest_until: Instant,
     /// What may still be being sent, the oldest first.
-    held: VecDeque<Weak<Source>>,
+    held: VecDeque<Held>,
+}
+
+/// One answer in each coding that it was made in.
+#[derive(Default)]
+struct Held {
+    plain: Weak<Source>,
+    compressed: Weak<Source>,
+}
+
+impl Held {
+    fn sources(&self) -> impl Iterator<Item = Arc<Source>> {
+        [&self.plain, &self.compressed].into_iter().filter_map(Weak::upgrade)
+    }
+    fn octets(&self) -> usize {
+        self.sources().map(|source| source.octets()).sum()
+    }
 }
 
 impl Page {
@@ -53,47 +77,70 @@ impl Page {
         Self { make, last: Mutex::new(Last { began: None, made: Weak::new(), rest_until: Instant::now(), held }) }
     }
 
-    /// As it is now: made after it was asked for.
-    pub async fn answer(&self) -> Arc<Made> {
+    /// As it is now: made after it was asked for, and compressed if that is what `accepted` allows and is worth while.
+    pub async fn answer(&self, accepted: Coding) -> Arc<Made> {
         let asked = Instant::now();
         // Given in the order of asking.
         let mut last = self.last.lock().await;
-        if last.began.is_some_and(|began| began >= asked)
-            && let Some(made) = last.made.upgrade()
-        {
-            return made;
+        let shared = last.began.filter(|began| *began >= asked).and_then(|_| last.made.upgrade());
+        let made = match shared {
+            Some(made) => made,
+            None => {
+                not_before(last.rest_until).await;
+                last.began = Some(Instant::now());
+                let (made, took) = timed(|| self.make());
+                last.rest_until = Instant::now() + took * REST;
+                last.hold(&made);
+                made
+            }
+        };
+        if made.coding(accepted) == Coding::Gzip && made.compressed.get().is_none() {
+            let (_, took) = timed(|| last.compress(&made));
+            last.rest_until = last.rest_until.max(Instant::now()) + took * REST;
         }
-        not_before(last.rest_until).await;
-        last.began = Some(Instant::now());
-        let (made, took) = timed(&*self.make);
-        last.rest_until = Instant::now() + took * REST;
-        last.hold(&made);
         made
+    }
+
+    fn make(&self) -> Arc<Made> {
+        let HttpAnswer { status, content_type, body } = (self.make)();
+        Arc::new(Made { status, content_type, plain: Source::new(body), compressed: OnceLock::new() })
     }
 }
 
 impl Last {
     fn hold(&mut self, made: &Arc<Made>) {
         self.made = Arc::downgrade(made);
-        self.held.push_back(Arc::downgrade(&made.source));
-        self.held.retain(|source| source.strong_count() > 0);
-        let mut octets: usize = self.held.iter().filter_map(Weak::upgrade).map(|source| source.octets()).sum();
+        self.held.retain(|held| held.sources().next().is_some());
+        self.held.push_back(Held { plain: Arc::downgrade(&made.plain), ..Held::default() });
+        self.bound();
+    }
+
+    /// `made` is the newest.
+    fn compress(&mut self, made: &Made) {
+        let Some(compressed) = made.plain.map(content_coding::compress) else { return };
+        let compressed = made.compressed.get_or_init(|| Source::new(compressed));
+        if let Some(newest) = self.held.back_mut() {
+            newest.compressed = Arc::downgrade(compressed);
+        }
+        self.bound();
+    }
+
+    fn bound(&mut self) {
+        let mut octets: usize = self.held.iter().map(Held::octets).sum();
         while octets > HELD_OCTETS
             && self.held.len() > 1
             && let Some(oldest) = self.held.pop_front()
         {
-            let Some(oldest) = oldest.upgrade() else { continue };
             octets -= oldest.octets();
-            oldest.withdraw();
+            oldest.sources().for_each(|source| source.withdraw());
         }
     }
 }
 
-fn timed(make: &dyn Fn() -> HttpAnswer) -> (Arc<Made>, Duration) {
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let began = std::time::Instant::now();
-    let HttpAnswer { status, content_type, body } = make();
-    let made = Arc::new(Made { status, content_type, source: Source::new(body) });
-    (made, began.elapsed())
+    let outcome = work();
+    (outcome, began.elapsed())
 }
 
 /// Waits until then; not at all, not even for the timer's next tick, if that is past.
@@ -105,10 +152,11 @@ pub(super) async fn not_before(time: Instant) {
 
 #[cfg(test)]
 mod tests {
-    use super::{HELD_OCTETS, Made, Page};
+    use super::{Coding, HELD_OCTETS, Made, Page};
     use crate::chain::HttpAnswer;
     use futures_util::future::join_all;
     use http_body_util::BodyExt;
+    use std::io::Read;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
@@ -119,24 +167,28 @@ mod tests {
         Page::new(Arc::new(move || {
             std::thread::sleep(Duration::from_millis(5));
             let number = made.fetch_add(1, Ordering::Relaxed) + 1;
-            HttpAnswer { status: 200, content_type: "text/plain", body: " ".repeat(octets - 1) + &number.to_string() }
+            HttpAnswer {
+                status: 200,
+                content_type: "text/plain",
+                body: [vec![b' '; octets - 1], number.to_string().into()].concat(),
+            }
         }))
     }
 
     async fn read(made: &Made) -> Option<String> {
-        let octets = made.text().collect().await.ok()?.to_bytes();
+        let octets = made.text(Coding::Identity).collect().await.ok()?.to_bytes();
         Some(String::from_utf8(octets.to_vec()).unwrap().trim_start().to_owned())
     }
 
     async fn asked(page: &Page) -> String {
-        read(&*page.answer().await).await.expect("it is not withdrawn")
+        read(&*page.answer(Coding::Identity).await).await.expect("it is not withdrawn")
     }
 
     #[tokio::test]
     async fn who_asks_while_it_may_not_be_made_shares_what_is_made_next() {
         let page = page(1);
         assert_eq!(asked(&page).await, "1");
-        let all = join_all((0..20).map(|_| page.answer())).await;
+        let all = join_all((0..20).map(|_| page.answer(Coding::Identity))).await;
         for made in all {
             assert_eq!(read(&made).await.as_deref(), Some("2"));
         }
@@ -145,7 +197,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_gets_what_was_made_before_they_asked() {
         let page = page(1);
-        let held = page.answer().await;
+        let held = page.answer(Coding::Identity).await;
         assert_eq!(asked(&page).await, "2");
         assert_eq!(read(&held).await.as_deref(), Some("1"));
         assert_eq!(asked(&page).await, "3");
@@ -154,22 +206,59 @@ mod tests {
     #[tokio::test]
     async fn who_gives_up_waiting_keeps_nobody_else_from_it() {
         let page = page(1);
-        page.answer().await;
-        assert!(tokio::time::timeout(Duration::ZERO, page.answer()).await.is_err(), "it rests");
+        page.answer(Coding::Identity).await;
+        assert!(tokio::time::timeout(Duration::ZERO, page.answer(Coding::Identity)).await.is_err(), "it rests");
         assert_eq!(asked(&page).await, "2");
     }
 
     #[tokio::test]
     async fn what_slow_readers_keep_is_bounded_and_the_newest_is_always_had() {
         let page = page(HELD_OCTETS / 3);
-        let held = [page.answer().await, page.answer().await, page.answer().await, page.answer().await];
+        let held = [
+            page.answer(Coding::Identity).await,
+            page.answer(Coding::Identity).await,
+            page.answer(Coding::Identity).await,
+            page.answer(Coding::Identity).await,
+        ];
         let mut read_now = Vec::new();
         for made in &held {
             read_now.push(read(made).await);
         }
         assert_eq!(read_now, [None, Some("2".into()), Some("3".into()), Some("4".into())]);
-        let large =
-            super::Page::new(Arc::new(|| HttpAnswer { status: 200, content_type: "", body: "x".repeat(2 * HELD_OCTETS) }));
+        let large = Page::new(Arc::new(|| HttpAnswer::text(200, "x".repeat(2 * HELD_OCTETS))));
         assert_eq!(asked(&large).await.len(), 2 * HELD_OCTETS, "one is always had");
+    }
+
+    #[tokio::test]
+    async fn it_is_compressed_once_for_all_who_take_that_and_plain_for_the_others() {
+        let page = page(10_000);
+        let plain = page.answer(Coding::Identity).await;
+        assert!(plain.compressed.get().is_none(), "nobody has asked for it");
+        let both = join_all([Coding::Gzip, Coding::Identity, Coding::Gzip].map(|coding| page.answer(coding))).await;
+        assert!(both.iter().all(|made| Arc::ptr_eq(made, &both[0])));
+        assert_eq!(read(&both[1]).await.as_deref(), Some("2"));
+        let octets = both[2].text(Coding::Gzip).collect().await.unwrap().to_bytes();
+        assert!(octets.len() < 1000, "{}", octets.len());
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&octets[..]).read_to_string(&mut text).unwrap();
+        assert_eq!((text.trim_start(), text.len()), ("2", 10_000));
+    }
+
+    #[tokio::test]
+    async fn what_is_short_is_not_compressed() {
+        let made = page(10).answer(Coding::Gzip).await;
+        assert_eq!(made.coding(Coding::Gzip), Coding::Identity);
+        assert!(made.compressed.get().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_slow_readers_keep_compressed_is_withdrawn_with_the_rest_of_it() {
+        let page = page(HELD_OCTETS / 2 + 1);
+        let held = page.answer(Coding::Gzip).await;
+        let texts = [Coding::Identity, Coding::Gzip].map(|coding| held.text(coding));
+        _ = page.answer(Coding::Gzip).await;
+        for text in texts {
+            assert!(text.collect().await.is_err());
+        }
     }
 }

@@ -1,5 +1,6 @@
 use super::*;
-use crate::chain::HttpAnswer;
+use futures_util::future::BoxFuture;
+use http_body_util::BodyExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpStream;
@@ -17,9 +18,9 @@ fn routes(octets: usize) -> (Arc<ArcSwap<Routes>>, Arc<AtomicUsize>) {
     let counter = made.clone();
     let answer = move || {
         counter.fetch_add(1, Ordering::Relaxed);
-        HttpAnswer { status: 200, content_type: "text/plain", body: "x".repeat(octets) }
+        HttpAnswer::text(200, "x".repeat(octets))
     };
-    let pages = HashMap::from([("/metrics", Arc::new(Page::new(Arc::new(answer))))]);
+    let pages = HashMap::from([("/metrics", Route::Shared(Arc::new(Page::new(Arc::new(answer)))))]);
     (Arc::new(ArcSwap::from_pointee(Routes::from([(here(), pages)]))), made)
 }
 
@@ -32,9 +33,8 @@ fn connect(routes: &Arc<ArcSwap<Routes>>) -> (tokio::task::JoinHandle<()>, Duple
 #[tokio::test]
 async fn only_known_paths_of_the_address_are_answered_and_only_get_and_head() {
     let there: SocketAddr = "127.0.0.1:8080".parse().unwrap();
-    let answer = Arc::new(|| HttpAnswer { status: 503, content_type: "text/plain", body: "not ready".to_owned() });
-    let pages = HashMap::from([("/ready", Arc::new(Page::new(answer)))]);
-    let routes = ArcSwap::from_pointee(Routes::from([(here(), pages)]));
+    let endpoint = Endpoint::shared(here(), "/ready", || HttpAnswer::text(503, "not ready"));
+    let routes = ArcSwap::from_pointee(routes_of(&[endpoint]));
     for (address, method, path, status) in [
         (here(), Method::GET, "/ready", 503),
         (here(), Method::HEAD, "/ready", 503),
@@ -43,10 +43,61 @@ async fn only_known_paths_of_the_address_are_answered_and_only_get_and_head() {
         (here(), Method::POST, "/", 404),
         (there, Method::GET, "/ready", 404),
     ] {
-        assert_eq!(respond(&routes, address, &method, path).await.status().as_u16(), status, "{method} {path}");
+        let request = request(&method, path);
+        assert_eq!(respond(&routes, address, &request).await.status().as_u16(), status, "{method} {path}");
     }
-    let allowed = respond(&routes, here(), &Method::DELETE, "/ready").await;
+    let allowed = respond(&routes, here(), &request(&Method::DELETE, "/ready")).await;
     assert_eq!(allowed.headers()[ALLOW], "GET, HEAD");
+}
+
+fn request(method: &Method, uri: &str) -> Request<()> {
+    Request::builder().method(method).uri(uri).body(()).unwrap()
+}
+
+#[tokio::test]
+async fn a_page_is_compressed_for_whoever_takes_gzip() {
+    let (routes, _) = routes(5000);
+    let mut request = request(&Method::GET, "/metrics");
+    let plain = respond(&routes, here(), &request).await;
+    assert_eq!(plain.headers().get(CONTENT_ENCODING), None);
+    assert_eq!(plain.into_body().collect().await.unwrap().to_bytes(), "x".repeat(5000));
+    request.headers_mut().insert("accept-encoding", HeaderValue::from_static("gzip"));
+    let compressed = respond(&routes, here(), &request).await;
+    assert_eq!(compressed.headers()[CONTENT_ENCODING], "gzip");
+    assert_eq!(compressed.headers()[VARY], "Accept-Encoding");
+    let octets = compressed.into_body().collect().await.unwrap().to_bytes();
+    let mut text = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&octets[..]), &mut text).unwrap();
+    assert_eq!(text, b"x".repeat(5000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_for_each_takes_its_time_sees_the_query_and_ends_with_its_client() {
+    let waiting = Arc::new(());
+    let held = waiting.clone();
+    let answer = move |query: &str| {
+        let (query, held) = (query.to_owned(), held.clone());
+        let answer = async move {
+            let _held = held;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            HttpAnswer { status: 200, content_type: "application/octet-stream", body: [query.as_bytes(), &[0xff, 0]].concat() }
+        };
+        Box::pin(answer) as BoxFuture<'static, HttpAnswer>
+    };
+    let routes = Arc::new(ArcSwap::from_pointee(routes_of(&[Endpoint::for_each(here(), "/slow", answer)])));
+    let (_serving, mut client) = connect(&routes);
+    client.write_all(b"GET /slow?seconds=60 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut octets = Vec::new();
+    client.read_to_end(&mut octets).await.unwrap();
+    assert!(octets.starts_with(b"HTTP/1.1 200 OK") && octets.ends_with(b"\r\n\r\nseconds=60\xff\0"), "{octets:?}");
+
+    let (serving, mut client) = connect(&routes);
+    client.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(Arc::strong_count(&waiting), 3, "the test, the endpoint and the answer that is made");
+    drop(client);
+    serving.await.unwrap();
+    assert_eq!(Arc::strong_count(&waiting), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,11 +155,7 @@ async fn an_address_that_another_has_is_listened_on_once_it_is_free_and_the_othe
     let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let busy = holder.local_addr().unwrap();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let endpoint = |address| Endpoint {
-        address,
-        path: "/health",
-        answer: Arc::new(|| HttpAnswer { status: 200, content_type: "text/plain", body: "OK".to_owned() }),
-    };
+    let endpoint = |address| Endpoint::shared(address, "/health", || HttpAnswer::text(200, "OK"));
     let mut http = Http::new(Handle::current(), &Registry::new(1));
     http.serve(&[endpoint(busy), endpoint(free)]);
     let told = |errors: Vec<SocketError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();

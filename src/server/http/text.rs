@@ -14,7 +14,7 @@ const PIECE: usize = 16 << 10;
 pub(super) struct Source {
     octets: usize,
     /// None once it is withdrawn.
-    text: Mutex<Option<String>>,
+    text: Mutex<Option<Vec<u8>>>,
 }
 
 /// Why an answer ends before its time.
@@ -29,7 +29,7 @@ pub(super) struct Text {
 }
 
 impl Source {
-    pub fn new(text: String) -> Arc<Self> {
+    pub fn new(text: Vec<u8>) -> Arc<Self> {
         Arc::new(Self { octets: text.len(), text: Mutex::new(Some(text)) })
     }
     pub fn octets(&self) -> usize {
@@ -38,15 +38,19 @@ impl Source {
     pub fn text(self: &Arc<Self>) -> Text {
         Text { source: self.clone(), sent: 0 }
     }
+    /// What `read` makes of the octets; None if they are withdrawn.
+    pub fn map<T>(&self, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        self.text.lock().as_deref().map(read)
+    }
     /// Gives its memory back. Who has not read all of it has the connection closed.
     pub fn withdraw(&self) {
         *self.text.lock() = None;
     }
 }
 
-impl From<&str> for Text {
-    fn from(text: &str) -> Self {
-        Source::new(text.to_owned()).text()
+impl From<Vec<u8>> for Text {
+    fn from(text: Vec<u8>) -> Self {
+        Source::new(text).text()
     }
 }
 
@@ -58,7 +62,7 @@ impl Body for Text {
         let piece = match &*self.source.text.lock() {
             None => return Poll::Ready(Some(Err(Withdrawn))),
             Some(text) => {
-                let rest = text.as_bytes().get(self.sent..).unwrap_or_default();
+                let rest = text.get(self.sent..).unwrap_or_default();
                 Bytes::copy_from_slice(rest.get(..PIECE).unwrap_or(rest))
             }
         };

@@ -1,10 +1,10 @@
 //! Serves the watchdog's metrics over HTTP.
 
 use crate::chain::{Endpoint, HttpAnswer};
+use crate::metrics::CONTENT_TYPE;
 use crate::server::{Http, Retries};
 use crate::watchdog::metrics::{HTTP_LISTEN, Metrics};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Instant;
 use tokio::runtime::Handle;
 
@@ -20,9 +20,8 @@ impl MetricsServer {
     pub(super) fn new(address: Option<SocketAddr>, metrics: &Metrics) -> Self {
         let registry = metrics.registry().clone();
         let mut http = Http::new(Handle::current(), &registry);
-        let answer: Arc<dyn Fn() -> HttpAnswer + Send + Sync> =
-            Arc::new(move || HttpAnswer { status: 200, content_type: crate::metrics::CONTENT_TYPE, body: registry.encode() });
-        let endpoint = |address| Endpoint { address, path: "/metrics", answer: answer.clone() };
+        let answer = move || HttpAnswer { status: 200, content_type: CONTENT_TYPE, body: registry.encode().into_bytes() };
+        let endpoint = |address| Endpoint::shared(address, "/metrics", answer);
         http.serve(&address.map(endpoint).into_iter().collect::<Vec<_>>());
         Self { http, address, retries: Retries::default() }
     }
