@@ -19,6 +19,8 @@ pub mod threads;
 
 pub mod deadline;
 
+pub mod stack_sampling;
+
 pub mod backoff;
 
 pub mod go_regex;

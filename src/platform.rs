@@ -1,4 +1,5 @@
-//! The few calls of the operating system and the C library that no crate offers safely. With `datagrams` this is the only file with unsafe code.
+//! The few calls of the operating system and the C library that no crate offers safely. With `datagrams` and
+//! `stack_sampling` this is the only file with unsafe code.
 
 #![allow(unsafe_code)]
 
@@ -58,6 +59,45 @@ pub fn release_free_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// What the allocator holds, in octets (mallinfo2(3)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AllocatorFigures {
+    /// Given out, of what the heaps hold.
+    pub in_use: usize,
+    /// Of the heaps, free for the next who asks.
+    pub free: usize,
+    /// Of that, at the top of the main heap, which could go back to the kernel.
+    pub free_at_top: usize,
+    /// How many pieces are free.
+    pub free_pieces: usize,
+    /// What the heaps hold.
+    pub heaps: usize,
+    /// Given out in mappings of their own.
+    pub mapped: usize,
+    /// How many those are.
+    pub mappings: usize,
+}
+
+/// Asks the allocator, which looks through its free pieces for it. None if it is not the GNU C library's.
+pub fn allocator_figures() -> Option<AllocatorFigures> {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: it takes the allocator's own locks, and gives numbers alone.
+        let info = unsafe { libc::mallinfo2() };
+        Some(AllocatorFigures {
+            in_use: info.uordblks,
+            free: info.fordblks,
+            free_at_top: info.keepcost,
+            free_pieces: info.ordblks,
+            heaps: info.arena,
+            mapped: info.hblkhd,
+            mappings: info.hblks,
+        })
+    }
+    #[cfg(not(target_env = "gnu"))]
+    None
 }
 
 #[cfg(test)]

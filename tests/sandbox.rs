@@ -140,6 +140,13 @@ const NEEDS: &[(&str, Make)] = &[
         let backtrace = std::backtrace::Backtrace::force_capture().to_string();
         if backtrace.contains("sandbox::attempt_here") { Ok(()) } else { Err(Error::other(backtrace)) }
     }),
+    ("have itself interrupted after processor time", |_| {
+        let timer = libc::itimerval {
+            it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
+            it_value: libc::timeval { tv_sec: 9, tv_usec: 0 },
+        };
+        call(libc::SYS_setitimer, [libc::ITIMER_PROF.into(), &raw const timer as c_long, 0, 0, 0, 0])
+    }),
     ("send a signal to itself", |_| call(libc::SYS_kill, [std::process::id().into(), 0, 0, 0, 0, 0])),
     ("open the sockets of the control channel", |_| std::os::unix::net::UnixStream::pair().map(drop)),
 ];

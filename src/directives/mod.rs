@@ -25,6 +25,7 @@ pub mod metadata;
 pub mod minimal;
 pub mod multisocket;
 pub mod nsid;
+pub mod pprof;
 pub mod prometheus;
 pub mod ready;
 pub mod reload;
@@ -226,7 +227,7 @@ pub const ORDER: &[Keyword] = &[
     not_yet("trace"),
     setting("ready", ready::parse),
     setting("health", health::parse).last_counts(),
-    not_yet("pprof"),
+    setting("pprof", pprof::parse),
     plugin("shed", shed::parse),
     plugin("prometheus", prometheus::parse),
     plugin("errors", errors::parse),

@@ -193,6 +193,9 @@ fn allowed_with_arguments() -> Vec<(i64, Vec<Vec<Argument>>)> {
         (libc::SYS_tgkill, vec![vec![bits(0, ALL_BITS, own)]]),
         // Limits may be read: without a new one.
         (libc::SYS_prlimit64, vec![vec![is(0, 0), NO_POINTER], vec![bits(0, ALL_BITS, own), NO_POINTER]]),
+        // The clock of a profile, which has the process interrupted after so much processor time. It is allowed whatever the Corefile says: the filters
+        // stand before it is read and for good, and a reload may bring `pprof`.
+        (libc::SYS_setitimer, vec![vec![is(0, libc::ITIMER_PROF)]]),
         (libc::SYS_prctl, one_of(0, &[libc::PR_SET_NAME, libc::PR_GET_NAME, libc::PR_SET_VMA])),
         (
             libc::SYS_ioctl,

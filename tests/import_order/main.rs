@@ -17,6 +17,7 @@ const LAYERS: &[&str] = &[
     "datagrams",
     "threads",
     "deadline",
+    "stack_sampling",
     "backoff",
     "go_regex",
     "go_template",
