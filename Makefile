@@ -33,6 +33,7 @@ test: ## Install what the tests need, then check and test everything
 	fi
 	$(CARGO) test --locked --doc
 	@$(CARGO) test --quiet --locked --test conformance -- --quiet runner/ # for its list of what is left out
+	@$(CARGO) test --quiet --locked --test corefiles -- --quiet none/ # for the same
 	$(CARGO) build --release --locked --workspace --exclude nodelocaldns-fuzz
 	target/release/bench instructions
 	target/release/bench --check

@@ -63,7 +63,8 @@ fn main() {
         trials.push(trial.with_kind(kind).with_ignored_flag(missing.is_some()));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
-    for (directive, names) in left_out {
+    let is_shown = !arguments.list && !arguments.exact && !arguments.include_ignored;
+    for (directive, names) in left_out.iter().filter(|_| is_shown) {
         println!("`{directive}` is not built yet: {}", names.join(", "));
     }
     conclusion.exit();
