@@ -3,7 +3,7 @@
 
 use super::header::TC;
 use super::layout;
-use super::reply_records::Place;
+use super::reply_records::opt_of;
 use super::response::Response;
 use super::wire_reader::{HEADER_LENGTH, MAX_MESSAGE_LENGTH, Suffixes, u16_at, u32_at, walk_name};
 use super::{Class, LowerName, Query, Rcode, RecordType, WireError, work};
@@ -56,13 +56,9 @@ pub fn edit_reply(
 
 /// Octets of the OPT record at the end of a reply.
 fn opt_length(reply: &[u8]) -> Result<usize, WireError> {
-    let mut at = walk_name(reply, HEADER_LENGTH, |_| ())? + 4;
-    let records = [6, 8, 10].iter().map(|place| u16_at(reply, *place).map(usize::from)).sum::<Result<usize, _>>()?;
-    for _ in 1..records {
-        at = Place::at(reply, at)?.end;
-    }
-    let last = Place::at(reply, at)?;
-    if last.rtype == RecordType::OPT { Ok(reply.len() - at) } else { Err(WireError::BadRecord(at)) }
+    let question_end = walk_name(reply, HEADER_LENGTH, |_| ())? + 4;
+    let opt = opt_of(reply, question_end)?;
+    if !opt.is_empty() && reply.ends_with(opt) { Ok(opt.len()) } else { Err(WireError::BadRecord(question_end)) }
 }
 
 impl Response {

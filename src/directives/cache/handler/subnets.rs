@@ -1,7 +1,7 @@
 //! Requests with a client subnet (RFC 7871), or with options that a directive has put there for the upstream: what they are given, and for whom
 //! their answers are kept.
 
-use super::super::classify::classify;
+use super::super::classify::{Classification, classify};
 use super::super::entry::{Age, Entry, Moment};
 use super::super::store::QueryCount;
 use super::super::subnet_answers::{Audience, SubnetAnswers};
@@ -31,23 +31,13 @@ impl Inner {
             }
             scope => {
                 // Without a scope it is not from an upstream that was told of the subnet, and nobody knows for whom it is.
-                if let Some((kind, fresh)) = self.fresh_of(&request, &mut answer, verdict)
-                    && self.store().capacity(kind) > 0
-                    && let Some(scope) = scope
-                {
-                    let now = self.store().moment(clock.now());
-                    let ttl = fresh.ttl;
-                    let entry = Entry::new(&self.key(request.query), kind, fresh, now);
-                    let question = question_of(&request);
-                    let is_usable = |entry: &Entry<Response>| self.is_fresh(entry, now);
-                    let audience = match scope {
-                        // For everybody whose request has these options, which is not told by the subnet.
-                        Scope::Stated(0) if !asked.is_untailored() => Audience::Subnet(asked),
-                        Scope::Stated(bits) if bits <= asked.prefix() => Audience::Network(asked.cut_to(bits)),
-                        Scope::Stated(_) | Scope::Unstated => Audience::Subnet(asked),
-                    };
-                    self.tailored().keep(&question, audience, entry, ttl, is_usable);
-                }
+                let audience = scope.map(|scope| match scope {
+                    // For everybody whose request has these options, which is not told by the subnet.
+                    Scope::Stated(0) if !asked.is_untailored() => Audience::Subnet(asked),
+                    Scope::Stated(bits) if bits <= asked.prefix() => Audience::Network(asked.cut_to(bits)),
+                    Scope::Stated(_) | Scope::Unstated => Audience::Subnet(asked),
+                });
+                self.keep_for(audience, &request, &mut answer, verdict, &clock);
             }
         }
         Ok(answer)
@@ -96,16 +86,29 @@ impl Inner {
         let clock = Clock::start(&request);
         let mut answer = next.run(request).await?;
         let verdict = classify(&answer.response, unix_seconds);
-        if let Some((kind, fresh)) = self.fresh_of(&request, &mut answer, verdict)
+        self.keep_for(Some(Audience::Subnet(nobody)), &request, &mut answer, verdict, &clock);
+        Ok(answer)
+    }
+
+    /// Gives the answer the TTL that it has here, and keeps it for those for whom it is, if that is known and there is room for its kind.
+    fn keep_for(
+        &self,
+        audience: Option<Audience>,
+        request: &Request<'_>,
+        answer: &mut Answer,
+        verdict: Classification,
+        clock: &Clock,
+    ) {
+        if let Some((kind, fresh)) = self.fresh_of(request, answer, verdict)
             && self.store().capacity(kind) > 0
+            && let Some(audience) = audience
         {
             let now = self.store().moment(clock.now());
             let ttl = fresh.ttl;
             let entry = Entry::new(&self.key(request.query), kind, fresh, now);
             let is_usable = |entry: &Entry<Response>| self.is_fresh(entry, now);
-            self.tailored().keep(&question_of(&request), Audience::Subnet(nobody), entry, ttl, is_usable);
+            self.tailored().keep(&question_of(request), audience, entry, ttl, is_usable);
         }
-        Ok(answer)
     }
 
     fn is_fresh(&self, entry: &Entry<Response>, now: Moment) -> bool {
