@@ -1,5 +1,5 @@
-//! Packed relocations in the optimised program, which each start reads (benches/README.md, "What was tried"). No code is made here, and nothing depends
-//! on it but memory.
+//! Packed relocations in the optimised program, which each start reads (benches/README.md, "What was tried"). No code
+//! is made here, and nothing depends on it but memory.
 
 use std::env;
 
@@ -9,7 +9,8 @@ fn main() {
     if is("OPT_LEVEL", "0") || !is("CARGO_CFG_TARGET_OS", "linux") {
         return;
     }
-    // Relocations take 6 KiB instead of 540. The C library has to know the format; what is built for another machine keeps the old one.
+    // Relocations take 6 KiB instead of 540. The C library has to know the format; what is built for another machine
+    // keeps the old one.
     if env::var("HOST") == env::var("TARGET") && glibc_knows_relr() {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }

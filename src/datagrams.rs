@@ -1,6 +1,7 @@
-//! Many datagrams in one system call, the socket options that neither the standard library nor socket2 has, and a socket's
-//! registration for reading only; for clients' sockets and for those to upstreams. The `unsafe` code of the query's path is all here: recvmmsg(2),
-//! sendmmsg(2), cmsg(3), IP_PKTINFO of ip(7), IPV6_RECVPKTINFO (RFC 3542 section 6).
+//! Many datagrams in one system call, the socket options that neither the standard library nor socket2 has, and a
+//! socket's registration for reading only; for clients' sockets and for those to upstreams. The `unsafe` code of the
+//! query's path is all here: recvmmsg(2), sendmmsg(2), cmsg(3), IP_PKTINFO of ip(7), IPV6_RECVPKTINFO (RFC 3542 section
+//! 6).
 #![allow(unsafe_code)]
 
 use crate::message::DEFAULT_UDP_SIZE;
@@ -39,8 +40,8 @@ union Name {
     v6: libc::sockaddr_in6,
 }
 
-/// What one call needs beside the octets. All fields are valid when zero. Used again from call to call: to zero it each time cost as much as a
-/// tenth of a query's way through the program (measured: benches/README.md).
+/// What one call needs beside the octets. All fields are valid when zero. Used again from call to call: to zero it each
+/// time cost as much as a tenth of a query's way through the program (measured: benches/README.md).
 struct Frame {
     headers: [libc::mmsghdr; BATCH],
     parts: [libc::iovec; BATCH],
@@ -48,12 +49,14 @@ struct Frame {
     controls: [Control; BATCH],
 }
 
-// SAFETY: the pointers in it are written before each use and lead to memory of whoever uses it then; nobody follows them otherwise.
+// SAFETY: the pointers in it are written before each use and lead to memory of whoever uses it then; nobody follows
+// them otherwise.
 unsafe impl Send for Frame {}
 
 impl Frame {
     fn new() -> Box<Self> {
-        // SAFETY: the fields are integers, null pointers, and unions and arrays of integers, for which all zeroes is valid.
+        // SAFETY: the fields are integers, null pointers, and unions and arrays of integers, for which all zeroes is
+        // valid.
         Box::new(unsafe { mem::zeroed() })
     }
 
@@ -97,7 +100,8 @@ struct Arrival {
 
 /// Receives batches into buffers of its own, which are used again by the next batch.
 pub struct Inbox {
-    /// Not zeroed, so that buffers which no batch has reached take no memory: few sockets ever have so many datagrams waiting.
+    /// Not zeroed, so that buffers which no batch has reached take no memory: few sockets ever have so many datagrams
+    /// waiting.
     octets: Box<[MaybeUninit<u8>]>,
     /// Octets of the longest datagram.
     longest: usize,
@@ -115,12 +119,14 @@ enum Origin {
 }
 
 impl Inbox {
-    /// For datagrams of at most `longest` octets. `wants_local`: the socket was given to [`request_packet_information`].
+    /// For datagrams of at most `longest` octets. `wants_local`: the socket was given to
+    /// [`request_packet_information`].
     pub fn new(longest: usize, wants_local: bool) -> Self {
         Self::of(longest, if wants_local { Origin::ClientAndLocal } else { Origin::Client })
     }
 
-    /// The same for connected sockets, whose datagrams all come from where they are connected: [`Datagram::client`] is unspecified.
+    /// The same for connected sockets, whose datagrams all come from where they are connected: [`Datagram::client`] is
+    /// unspecified.
     pub fn of_connected(longest: usize) -> Self {
         Self::of(longest, Origin::Nothing)
     }
@@ -149,16 +155,17 @@ impl Inbox {
         }
     }
 
-    /// Takes up to [`BATCH`] datagrams, without waiting, in place of those of the last call. Fewer than that: the socket was empty.
+    /// Takes up to [`BATCH`] datagrams, without waiting, in place of those of the last call. Fewer than that: the
+    /// socket was empty.
     pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         // The kernel has written to no other headers than those of the last call's datagrams.
         self.prepare(self.arrivals.len());
         let Self { longest, arrivals, origin, frame, .. } = self;
         arrivals.clear();
         let received = retry(|| {
-            // SAFETY: every header points to an iovec, a name and a control buffer of the stated sizes, which live in `frame`, and
-            // through the iovec to `longest` octets of `self.octets`, which nobody else touches during the call. Neither has moved since the headers
-            // were prepared, since both are boxed and stay with this inbox.
+            // SAFETY: every header points to an iovec, a name and a control buffer of the stated sizes, which live in
+            // `frame`, and through the iovec to `longest` octets of `self.octets`, which nobody else touches during the
+            // call. Neither has moved since the headers were prepared, since both are boxed and stay with this inbox.
             unsafe {
                 libc::recvmmsg(
                     socket.as_raw_fd(),
@@ -178,7 +185,8 @@ impl Inbox {
             arrivals.push(Arrival {
                 length: (header.msg_len as usize).min(*longest),
                 is_cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
-                // A datagram without a sender's address cannot come from an Internet socket; port 0 is answered nowhere.
+                // A datagram without a sender's address cannot come from an Internet socket; port 0 is answered
+                // nowhere.
                 client: client.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)),
                 local,
             });
@@ -273,8 +281,9 @@ impl Outbox {
     /// Forgets what is kept but the datagrams from `done` on, which it gives back.
     pub fn clear(&mut self, done: usize) -> Vec<Outgoing> {
         let unsent = self.datagrams[done.min(self.used)..self.used].iter_mut();
-        let unsent =
-            unsent.map(|datagram| Outgoing { route: datagram.route, octets: std::mem::take(&mut datagram.octets) }).collect();
+        let unsent = unsent
+            .map(|datagram| Outgoing { route: datagram.route, octets: std::mem::take(&mut datagram.octets) })
+            .collect();
         for datagram in &mut self.datagrams[..self.used] {
             if datagram.octets.capacity() > KEPT {
                 datagram.octets = Vec::new();
@@ -285,7 +294,8 @@ impl Outbox {
     }
 }
 
-/// Sends the first of `batch`, as many as one call takes, without waiting; tells how many were sent. An error is the first one's.
+/// Sends the first of `batch`, as many as one call takes, without waiting; tells how many were sent. An error is the
+/// first one's.
 pub fn send(socket: BorrowedFd<'_>, batch: &[Outgoing]) -> io::Result<usize> {
     FRAME.with_borrow_mut(|frame| {
         let count = batch.len().min(BATCH);
@@ -306,8 +316,8 @@ pub fn send(socket: BorrowedFd<'_>, batch: &[Outgoing]) -> io::Result<usize> {
             }
         }
         retry(|| {
-            // SAFETY: the first `count` headers point to iovecs, names and control buffers in `frame`, and to octets in `batch`; all
-            // of them outlive the call.
+            // SAFETY: the first `count` headers point to iovecs, names and control buffers in `frame`, and to octets in
+            // `batch`; all of them outlive the call.
             unsafe {
                 libc::sendmmsg(
                     socket.as_raw_fd(),
@@ -320,7 +330,8 @@ pub fn send(socket: BorrowedFd<'_>, batch: &[Outgoing]) -> io::Result<usize> {
     })
 }
 
-/// Has every datagram tell the address it was sent to, so that a socket on the unspecified address can answer from there.
+/// Has every datagram tell the address it was sent to, so that a socket on the unspecified address can answer from
+/// there.
 pub fn request_packet_information(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::Result<()> {
     if is_ipv6 {
         set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
@@ -329,13 +340,13 @@ pub fn request_packet_information(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::
     }
 }
 
-/// Has IPv4 datagrams that are too long for a packet not leave at all, EMSGSIZE, until [`allow_fragments`]: IP_PMTUDISC_DO of ip(7) in place of
-/// IP_PMTUDISC_WANT. What is never fragmented needs no identification of its own (RFC 6864 section 4.1); to choose one is 3 % of what
-/// a hit costs (measured: benches/README.md).
+/// Has IPv4 datagrams that are too long for a packet not leave at all, EMSGSIZE, until [`allow_fragments`]:
+/// IP_PMTUDISC_DO of ip(7) in place of IP_PMTUDISC_WANT. What is never fragmented needs no identification of its own
+/// (RFC 6864 section 4.1); to choose one is 3 % of what a hit costs (measured: benches/README.md).
 ///
-/// Where the node has path MTU discovery switched off (`net.ipv4.ip_no_pmtu_disc`) nothing changes: DF, which both set, must not be set there.
-/// Only where a route's MTU is locked (`ip route … mtu lock`) does DF appear that was not there before; a link beyond, with an MTU smaller still,
-/// drops such a reply.
+/// Where the node has path MTU discovery switched off (`net.ipv4.ip_no_pmtu_disc`) nothing changes: DF, which both set,
+/// must not be set there. Only where a route's MTU is locked (`ip route … mtu lock`) does DF appear that was not there
+/// before; a link beyond, with an MTU smaller still, drops such a reply.
 pub fn forbid_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
     change_discovery(socket, libc::IP_PMTUDISC_WANT, libc::IP_PMTUDISC_DO)
 }
@@ -359,17 +370,24 @@ pub fn force_receive_buffer(socket: BorrowedFd<'_>, octets: usize) -> io::Result
     set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, octets)
 }
 
-/// Registers a socket with the runtime whose context this is called in. For reading only: told of writing too, as tokio's own socket
-/// is, the runtime would be woken by every datagram that leaves.
+/// Registers a socket with the runtime whose context this is called in. For reading only: told of writing too, as
+/// tokio's own socket is, the runtime would be woken by every datagram that leaves.
 pub fn register(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
-    // SAFETY: the registration owns the socket and lends it only by shared reference, so its descriptor stays open and the same.
+    // SAFETY: the registration owns the socket and lends it only by shared reference, so its descriptor stays open and
+    // the same.
     Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
 }
 
 fn set_option(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the pointer and the size are those of `value`.
     let outcome = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), mem::size_of_val(&value) as libc::socklen_t)
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            mem::size_of_val(&value) as libc::socklen_t,
+        )
     };
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -443,8 +461,8 @@ fn write_name(address: SocketAddr, name: &mut Name) -> usize {
 /// # Safety
 /// `header` is as recvmmsg(2) left it, its control buffer still there.
 unsafe fn read_packet_information(header: &libc::msghdr) -> Option<IpAddr> {
-    // SAFETY: the macros stay within msg_controllen, which the kernel has set; content is read unaligned, and only of the type
-    // that the level and type of the message say.
+    // SAFETY: the macros stay within msg_controllen, which the kernel has set; content is read unaligned, and only of
+    // the type that the level and type of the message say.
     unsafe {
         let mut message = libc::CMSG_FIRSTHDR(header);
         while let Some(current) = message.as_ref() {

@@ -1,5 +1,6 @@
-//! Work that may hang, on a thread that nobody waits for longer than a deadline: files on a file system that does not answer (NFS, FUSE), a
-//! program. A thread that hangs is left behind; whoever begins such work again and again has to bound how many there are.
+//! Work that may hang, on a thread that nobody waits for longer than a deadline: files on a file system that does not
+//! answer (NFS, FUSE), a program. A thread that hangs is left behind; whoever begins such work again and again has to
+//! bound how many there are.
 
 use crate::threads;
 use std::io;

@@ -17,12 +17,13 @@ const LAST_STANDARD_DESCRIPTOR: RawFd = 2;
 /// # Errors
 /// Those of epoll_ctl(2).
 pub fn register_readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: the registration owns the descriptor and lends it only by shared reference, so it stays open and the same.
+    // SAFETY: the registration owns the descriptor and lends it only by shared reference, so it stays open and the
+    // same.
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
 }
 
-/// Takes over the one descriptor that the parent process has passed under this number. To be called at the start of the process, before anything else
-/// is opened.
+/// Takes over the one descriptor that the parent process has passed under this number. To be called at the start of the
+/// process, before anything else is opened.
 ///
 /// # Errors
 /// Nothing is open under this number, it is a standard one, or this was called before.
@@ -48,7 +49,8 @@ pub fn network_namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     let mut length = libc::socklen_t::try_from(size_of_val(&cookie)).map_err(io::Error::other)?;
     let (level, name) = (libc::SOL_SOCKET, libc::SO_NETNS_COOKIE);
     // SAFETY: `cookie` has room for `length` octets, and any octets are a valid integer.
-    let outcome = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut cookie).cast(), &raw mut length) };
+    let outcome =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut cookie).cast(), &raw mut length) };
     if outcome == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 

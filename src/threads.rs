@@ -28,14 +28,18 @@ impl From<ThreadError> for io::Error {
 /// # Errors
 ///
 /// Processes or memory are at their limit, or a system call is refused.
-pub fn spawn(name: &str, stack: Option<usize>, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ThreadError> {
+pub fn spawn(
+    name: &str,
+    stack: Option<usize>,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, ThreadError> {
     let builder = Builder::new().name(name.to_owned());
     let builder = stack.into_iter().fold(builder, Builder::stack_size);
     builder.spawn(body).map_err(|cause| ThreadError { name: name.to_owned(), cause })
 }
 
-/// Starts a thread with a runtime of its own, which `body` gets. It is made on that thread: a runtime must not be dropped on one that runs another,
-/// and that is what would become of it if the thread cannot be started.
+/// Starts a thread with a runtime of its own, which `body` gets. It is made on that thread: a runtime must not be
+/// dropped on one that runs another, and that is what would become of it if the thread cannot be started.
 ///
 /// # Errors
 ///
@@ -61,8 +65,8 @@ pub fn spawn_with_runtime(
     Ok((handle, thread))
 }
 
-/// Starts `work`, which may wait for programs and files, on a thread of its own. The receiver gets what comes of it, or an error if it panics. A
-/// runtime's own threads for such work make the caller panic where there can be none.
+/// Starts `work`, which may wait for programs and files, on a thread of its own. The receiver gets what comes of it, or
+/// an error if it panics. A runtime's own threads for such work make the caller panic where there can be none.
 ///
 /// # Errors
 ///
@@ -99,7 +103,8 @@ fn pids_limit() -> Option<String> {
     limit_in(&membership, |file| fs::read_to_string(Path::new("/sys/fs/cgroup").join(file)).ok())
 }
 
-/// The limit of processes that this process's cgroup has, and how many there are. `read` reads a file below the cgroups' mount.
+/// The limit of processes that this process's cgroup has, and how many there are. `read` reads a file below the
+/// cgroups' mount.
 fn limit_in(membership: &str, read: impl Fn(&Path) -> Option<String>) -> Option<String> {
     let folders = membership.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ':');
@@ -153,7 +158,8 @@ mod tests {
 
     #[test]
     fn each_reason_says_what_to_do() {
-        let text = |code| ThreadError { name: "lines".to_owned(), cause: io::Error::from_raw_os_error(code) }.to_string();
+        let text =
+            |code| ThreadError { name: "lines".to_owned(), cause: io::Error::from_raw_os_error(code) }.to_string();
         assert!(text(libc::EAGAIN).contains("pids.max") && text(libc::EAGAIN).contains("the thread lines"));
         for refusal in [libc::EPERM, libc::ENOSYS] {
             assert!(text(refusal).contains("clone3") && text(refusal).contains("seccomp"), "{}", text(refusal));
@@ -163,12 +169,17 @@ mod tests {
     #[test]
     fn the_limit_of_processes_is_found_with_either_version_of_cgroups() {
         let files = |known: &'static [(&'static str, &'static str)]| {
-            move |file: &Path| known.iter().find(|(path, _)| Path::new(path) == file).map(|(_, text)| format!("{text}\n"))
+            move |file: &Path| {
+                known.iter().find(|(path, _)| Path::new(path) == file).map(|(_, text)| format!("{text}\n"))
+            }
         };
         let version2 = files(&[("pod/pids.max", "20"), ("pod/pids.current", "19")]);
         assert_eq!(limit_in("0::/pod\n", version2).unwrap(), "pids.max 20, pids.current 19");
         let version1 = files(&[("pids/pids.max", "30"), ("pids/pids.current", "30")]);
-        assert_eq!(limit_in("4:memory:/a\n9:pids:/not/shown\n0::/\n", version1).unwrap(), "pids.max 30, pids.current 30");
+        assert_eq!(
+            limit_in("4:memory:/a\n9:pids:/not/shown\n0::/\n", version1).unwrap(),
+            "pids.max 30, pids.current 30"
+        );
         assert_eq!(limit_in("0::/\n", files(&[("pids.max", "max")])), None);
         assert_eq!(limit_in("no such line\n", files(&[])), None);
     }

@@ -70,7 +70,8 @@ fn allocations(work: impl FnOnce()) -> u64 {
     ALLOCATIONS.load(Ordering::Relaxed) - before
 }
 
-/// What is kept: each kind of answer that a pod's search path brings, and the longest-lived that the stock Corefile keeps.
+/// What is kept: each kind of answer that a pod's search path brings, and the longest-lived that the stock Corefile
+/// keeps.
 const KEPT: [(&str, &str); 4] = [
     ("web.shop.svc.cluster.local.", "A"),
     ("web.shop.svc.cluster.local.", "AAAA"),
@@ -78,13 +79,16 @@ const KEPT: [(&str, &str); 4] = [
     ("example.org.", "A"),
 ];
 
-/// TTLs are far above the test's time even where the stock Corefile caps them (5 s for denials, hence `denial 9984 3600` below).
+/// TTLs are far above the test's time even where the stock Corefile caps them (5 s for denials, hence `denial 9984
+/// 3600` below).
 fn upstream() -> Upstream {
-    let rule = |name: &str, rtype: &str, reply| Rule { name: name.to_owned(), rtype: rtype.to_owned(), via: None, reply };
+    let rule =
+        |name: &str, rtype: &str, reply| Rule { name: name.to_owned(), rtype: rtype.to_owned(), via: None, reply };
     let answer = |records: &[&str]| records.iter().map(|record| (*record).to_owned()).collect();
     let authority: Vec<String> =
         answer(&["cluster.local. 3600 IN SOA ns.dns.cluster.local. host.cluster.local. 1 7200 900 1209600 3600"]);
-    let denial = |rcode: &str| Reply { rcode: Some(rcode.to_owned()), authority: authority.clone(), ..Reply::default() };
+    let denial =
+        |rcode: &str| Reply { rcode: Some(rcode.to_owned()), authority: authority.clone(), ..Reply::default() };
     let records = |records: &[&str]| Reply { answer: answer(records), ..Reply::default() };
     Upstream::start(
         vec![
@@ -156,7 +160,8 @@ impl Scene {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let upstream = upstream();
         let (plan, services) = plan(&upstream);
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("control").enable_all().build();
         let runtime = runtime.expect("a runtime");
         let queries = queries();
         let listener = &plan.listeners[0];

@@ -161,7 +161,8 @@ fn nobody_reads_the_output_and_the_server_is_replaced_reloaded_and_ended_all_the
     let text = reading.join().expect("it is read").expect("it is read");
     let said = text.trim_start_matches('.');
     assert!(said.contains("watchdog: the server was ended by signal 9\n"), "{said}");
-    let odd: Vec<&str> = said.lines().filter(|line| line.matches("[INFO]").count() > 1 || line.contains("WARNING] [")).collect();
+    let odd: Vec<&str> =
+        said.lines().filter(|line| line.matches("[INFO]").count() > 1 || line.contains("WARNING] [")).collect();
     assert!(odd.is_empty(), "{odd:?}");
 }
 
@@ -227,7 +228,9 @@ fn a_start_with_a_templates_folder_that_hangs_says_so_and_can_be_ended() {
     let _hanging = scene.mounts.hang(&scene.at("base"));
     let mut program = Server::spawn(scene.command(), scratch());
     program.wait_output("still waiting for ", SOON);
-    assert!(metric(scene.own_metrics, "nodelocaldns_watchdog_interception").is_some_and(|interception| interception == 0.0));
+    assert!(
+        metric(scene.own_metrics, "nodelocaldns_watchdog_interception").is_some_and(|interception| interception == 0.0)
+    );
     assert_ends(&mut program);
 }
 

@@ -53,7 +53,8 @@ fn query(id: u16, name: &[u8], opt: Option<&[u8]>) -> Vec<u8> {
     wire
 }
 
-/// Answers each query with what it saw of it: the subnet, and the scope that it gives the answer, which is a matter of chance.
+/// Answers each query with what it saw of it: the subnet, and the scope that it gives the answer, which is a matter of
+/// chance.
 struct Tailor {
     port: u16,
     stop: Arc<AtomicBool>,
@@ -93,7 +94,8 @@ impl Tailor {
 fn tailored(query: &[u8], records: usize, random: &mut fastrand::Rng) -> Vec<u8> {
     let question_end = 12 + query[12..].iter().position(|octet| *octet == 0).expect("a name") + 5;
     let seen = if query[11] == 1 { Subnet::at_end_of(query, question_end) } else { None };
-    // Not said, for a network around it, for it alone, and a wish to know more; of some names also for all. By UDP what is not said is for it alone.
+    // Not said, for a network around it, for it alone, and a wish to know more; of some names also for all. By UDP what
+    // is not said is for it alone.
     let scopes = [None, Some(8), Some(15), Some(16), Some(20), Some(24), Some(32), Some(0)];
     let is_for_all = query[14].is_multiple_of(4);
     let scope = seen.and_then(|_| random.choice(&scopes[..if is_for_all { 8 } else { 7 }]).copied().flatten());
@@ -102,7 +104,8 @@ fn tailored(query: &[u8], records: usize, random: &mut fastrand::Rng) -> Vec<u8>
         Some((Subnet(address, bits), _)) => format!("{address} {bits} {}", scope.unwrap_or(33)),
         None => "none".to_owned(),
     };
-    let mut answer = [&query[..2], &[0x81, 0x80, 0, 1, 0, records as u8, 0, 0, 0, query[11]], &query[12..question_end]].concat();
+    let mut answer =
+        [&query[..2], &[0x81, 0x80, 0, 1, 0, records as u8, 0, 0, 0, query[11]], &query[12..question_end]].concat();
     for _ in 0..records {
         let data = [&[text.len() as u8], text.as_bytes()].concat();
         answer.extend([&[0xc0, 12, 0, TXT as u8, 0, 1, 0, 0, 0, 60, 0, data.len() as u8][..], &data].concat());
@@ -114,7 +117,8 @@ fn tailored(query: &[u8], records: usize, random: &mut fastrand::Rng) -> Vec<u8>
     answer
 }
 
-/// What a reply says: for whom the upstream made it and the scope that it had (`None`: it saw no subnet), and the option in it.
+/// What a reply says: for whom the upstream made it and the scope that it had (`None`: it saw no subnet), and the
+/// option in it.
 struct Told {
     made_for: Option<(Subnet, u8)>,
     option: Option<(Subnet, u8)>,
@@ -154,7 +158,8 @@ const NAME: &[u8] = b"\x02aa\x01t\0";
 #[test]
 fn no_client_is_given_an_answer_made_for_a_subnet_that_it_is_not_in() {
     let (upstream, port) = (Tailor::start(1), free_port());
-    let corefile = format!(".:{port} {{\n bind 127.0.0.1\n client_subnet\n cache\n forward . 127.0.0.1:{}\n}}\n", upstream.port);
+    let corefile =
+        format!(".:{port} {{\n bind 127.0.0.1\n client_subnet\n cache\n forward . 127.0.0.1:{}\n}}\n", upstream.port);
     let _server = Server::start(&corefile, port);
     let mut random = fastrand::Rng::with_seed(1);
     let socket = UdpSocket::bind(loopback(0)).expect("a socket");
@@ -165,7 +170,8 @@ fn no_client_is_given_an_answer_made_for_a_subnet_that_it_is_not_in() {
         let mut waiting = BTreeMap::new();
         for _ in 0..random.usize(1..8) {
             id += 1;
-            let address = u32::from_be_bytes([10, 1 + random.u8(0..2), random.choice([0, 1, 0x10, 0x80, 0xff]).unwrap_or(0), 7]);
+            let address =
+                u32::from_be_bytes([10, 1 + random.u8(0..2), random.choice([0, 1, 0x10, 0x80, 0xff]).unwrap_or(0), 7]);
             let bits = random.choice([
                 None,
                 Some(None),
@@ -201,7 +207,8 @@ fn no_client_is_given_an_answer_made_for_a_subnet_that_it_is_not_in() {
                 );
             }
             asked += 1;
-            let is_shared = |(subnet, scope): &(Subnet, u8)| *scope > 0 && client.is_some_and(|client| *subnet != client.cut(24));
+            let is_shared =
+                |(subnet, scope): &(Subnet, u8)| *scope > 0 && client.is_some_and(|client| *subnet != client.cut(24));
             shared += usize::from(made_for.as_ref().is_some_and(is_shared));
         }
     }

@@ -8,8 +8,7 @@ use std::process::{Command, Output};
 use support::server::{binary, scratch};
 use support::tools::{everything, write};
 
-const BASE: &str =
-    ".:53 {\n  bind __PILLAR__LOCAL__DNS__\n  forward . __PILLAR__CLUSTER__DNS__\n  prometheus __PROMETHEUS__ENDPOINT__\n}\n";
+const BASE: &str = ".:53 {\n  bind __PILLAR__LOCAL__DNS__\n  forward . __PILLAR__CLUSTER__DNS__\n  prometheus __PROMETHEUS__ENDPOINT__\n}\n";
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(binary());
@@ -61,13 +60,21 @@ fn render_prints_what_an_agent_would_serve() {
     let flags = ["render", "-localip", "169.254.20.10", "-basecorefile", "Corefile.base", "-kubednscm", "kube-dns"];
     let unknown = run(folder.path(), &flags);
     assert_eq!(status(&unknown), Some(1));
-    assert!(unknown.stdout.is_empty() && everything(&unknown).contains("KUBE_DNS_SERVICE_HOST"), "{}", everything(&unknown));
+    assert!(
+        unknown.stdout.is_empty() && everything(&unknown).contains("KUBE_DNS_SERVICE_HOST"),
+        "{}",
+        everything(&unknown)
+    );
     let flags =
-        [flags.as_slice(), &["-upstreamsvc", "kube-dns-upstream", "-prometheus-listen-address", "127.0.0.1:9253"]].concat();
+        [flags.as_slice(), &["-upstreamsvc", "kube-dns-upstream", "-prometheus-listen-address", "127.0.0.1:9253"]]
+            .concat();
     let rendered = run(folder.path(), &flags);
     assert_eq!(status(&rendered), Some(0), "{}", everything(&rendered));
     let text = String::from_utf8_lossy(&rendered.stdout).into_owned();
-    assert!(text.starts_with(".:53 {\n  bind 169.254.20.10\n  forward . 10.96.0.11\n  prometheus 127.0.0.1:9253\n}\n"), "{text}");
+    assert!(
+        text.starts_with(".:53 {\n  bind 169.254.20.10\n  forward . 10.96.0.11\n  prometheus 127.0.0.1:9253\n}\n"),
+        "{text}"
+    );
     assert!(text.contains("corp.example:53 {") && text.contains("forward . 192.0.2.53"), "{text}");
     write(folder.path(), "Corefile.base", "bad {\n  nonsense\n}\n");
     let refused = run(folder.path(), &flags);

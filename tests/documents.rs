@@ -1,4 +1,5 @@
-//! What we hand out works: every Corefile under config/ and every corefile block of a Markdown file passes `nodelocaldns check`.
+//! What we hand out works: every Corefile under config/ and every corefile block of a Markdown file passes
+//! `nodelocaldns check`.
 
 mod support;
 
@@ -24,14 +25,21 @@ fn every_corefile_block_of_a_document_passes_check() {
     let folder = scratch();
     let mut wrong = Vec::new();
     let mut count = 0;
-    for document in files(Path::new(".")).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+    for document in
+        files(Path::new(".")).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+    {
         let text = std::fs::read_to_string(root().join(&document)).expect("a document can be read");
         for block in corefile_blocks(&text) {
             count += 1;
             let corefile = write(folder.path(), "Corefile", &block.text);
             let output = Command::new(binary()).arg("check").arg(&corefile).output().expect("the program runs");
             if !output.status.success() {
-                wrong.push(format!("{}:{}: the block does not pass:\n{}", document.display(), block.line, everything(&output)));
+                wrong.push(format!(
+                    "{}:{}: the block does not pass:\n{}",
+                    document.display(),
+                    block.line,
+                    everything(&output)
+                ));
             }
         }
     }

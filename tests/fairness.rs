@@ -29,8 +29,10 @@ struct Scene {
 
 /// Without a cache, so that each query is a miss.
 fn scene(fairness: &str) -> Scene {
-    let upstream =
-        Upstream::start(vec![address_rule("polite.example.", 60, "192.0.2.1")], Some(Reply { drop: true, ..Reply::default() }));
+    let upstream = Upstream::start(
+        vec![address_rule("polite.example.", 60, "192.0.2.1")],
+        Some(Reply { drop: true, ..Reply::default() }),
+    );
     let (port, metrics) = (free_port(), free_port());
     let corefile = format!(
         ".:{port} {{\n bind 127.0.0.1\n {fairness}\n prometheus 127.0.0.1:{metrics}\n forward . 127.0.0.1:{} {{\n  \
@@ -45,7 +47,9 @@ fn under_flood(scene: &Scene, work: impl FnOnce()) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let bind = |last| UdpSocket::bind((Ipv4Addr::new(127, 0, 7, last), 0)).expect("any address of 127.0.0.0/8 is ours");
+            let bind = |last| {
+                UdpSocket::bind((Ipv4Addr::new(127, 0, 7, last), 0)).expect("any address of 127.0.0.0/8 is ours")
+            };
             let sockets: Vec<UdpSocket> = (1..=GREEDY).map(bind).collect();
             while !stop.load(Ordering::Relaxed) {
                 for socket in &sockets {
@@ -71,11 +75,19 @@ fn a_client_that_asks_little_loses_nothing_to_many_that_fill_max_concurrent() {
     under_flood(&scene, || {
         for number in 0..50 {
             let answer = ask(loopback(scene.port), "polite.example.", "A").expect("an answer over UDP");
-            assert_eq!((answer.metadata.response_code, answer.answers.len()), (ResponseCode::NoError, 1), "{number}: {answer}");
+            assert_eq!(
+                (answer.metadata.response_code, answer.answers.len()),
+                (ResponseCode::NoError, 1),
+                "{number}: {answer}"
+            );
             let wire = query("polite.example.", "A").to_vec().expect("a query of ours encodes");
             let answer = exchange_tcp(loopback(scene.port), &wire, PATIENCE).expect("an answer over TCP");
             let answer = Message::from_vec(&answer).expect("a well-formed answer");
-            assert_eq!((answer.metadata.response_code, answer.answers.len()), (ResponseCode::NoError, 1), "{number}: {answer}");
+            assert_eq!(
+                (answer.metadata.response_code, answer.answers.len()),
+                (ResponseCode::NoError, 1),
+                "{number}: {answer}"
+            );
         }
     });
 }
@@ -96,7 +108,8 @@ fn with_fairness_off_it_is_refused_as_everybody_else() {
 fn blocks_that_say_otherwise_of_fairness_are_refused_with_both_places() {
     let folder = scratch();
     let blocks = |first: &str, second: &str| {
-        let text = format!("a:1053 {{\n whoami\n {first}\n}}\nb:1053 {{\n whoami\n {second}\n}}\nc:1053 {{\n whoami\n}}\n");
+        let text =
+            format!("a:1053 {{\n whoami\n {first}\n}}\nb:1053 {{\n whoami\n {second}\n}}\nc:1053 {{\n whoami\n}}\n");
         let corefile = write(folder.path(), "Corefile", &text);
         let output = Command::new(binary()).arg("check").arg(&corefile).output().expect("the program runs");
         (output.status.success(), everything(&output))

@@ -35,7 +35,8 @@ fn no_reply_over_udp_is_larger_than_1232_octets_whatever_is_offered_unless_bufsi
     let over_udp = |port| exchange_udp(loopback(port), &query, PATIENCE).expect("a reply over UDP");
     let over_tcp = |port| exchange_tcp(loopback(port), &query, PATIENCE).expect("a reply over TCP");
 
-    // Not kept, for the upstream's answer over UDP is truncated; then from the cache, and as replies that are given again.
+    // Not kept, for the upstream's answer over UDP is truncated; then from the cache, and as replies that are given
+    // again.
     for round in 0..5 {
         let reply = over_udp(port);
         assert!(reply.len() <= 1232 && is_truncated(&reply), "round {round}: {} octets", reply.len());
@@ -66,8 +67,9 @@ fn crowd(port: u16, count: usize, words: &[u8]) -> Vec<TcpStream> {
 #[test]
 fn a_pod_that_opens_connections_keeps_no_probe_and_no_scrape_from_its_answer() {
     let (port, health, metrics) = (free_port(), free_port(), free_port());
-    let corefile =
-        format!(".:{port} {{\n bind 127.0.0.1\n health 127.0.0.1:{health}\n prometheus 127.0.0.1:{metrics}\n whoami\n}}\n");
+    let corefile = format!(
+        ".:{port} {{\n bind 127.0.0.1\n health 127.0.0.1:{health}\n prometheus 127.0.0.1:{metrics}\n whoami\n}}\n"
+    );
     let _server = Server::start(&corefile, port);
     let probed = || http(&format!("{health}/health")).map(|(status, _)| status);
     let scraped = || http(&format!("{metrics}/metrics")).map(|(status, _)| status);

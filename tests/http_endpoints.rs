@@ -1,4 +1,5 @@
-//! What the whole program, in its sandbox, serves over HTTP beside text: profiles, as whoever reads them decodes them, and compressed metrics.
+//! What the whole program, in its sandbox, serves over HTTP beside text: profiles, as whoever reads them decodes them,
+//! and compressed metrics.
 
 mod support;
 
@@ -55,7 +56,8 @@ fn text(profile: &Profile, number: i64) -> &str {
 
 /// Names of all functions that a profile's samples went through.
 fn functions(profile: &Profile) -> HashSet<&str> {
-    let names: HashMap<u64, &str> = profile.function.iter().map(|function| (function.id, text(profile, function.name))).collect();
+    let names: HashMap<u64, &str> =
+        profile.function.iter().map(|function| (function.id, text(profile, function.name))).collect();
     let locations: HashMap<u64, _> = profile.location.iter().map(|location| (location.id, location)).collect();
     let all = profile.sample.iter().flat_map(|sample| &sample.location_id);
     all.flat_map(|location| &locations[location].line).map(|line| names[&line.function_id]).collect()
@@ -76,7 +78,8 @@ fn a_profile_says_what_the_server_used_its_time_for() {
         is_over.store(true, Ordering::Relaxed);
         profile.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
-    let types: Vec<_> = profile.sample_type.iter().map(|kind| (text(&profile, kind.r#type), text(&profile, kind.unit))).collect();
+    let types: Vec<_> =
+        profile.sample_type.iter().map(|kind| (text(&profile, kind.r#type), text(&profile, kind.unit))).collect();
     assert_eq!(types, [("samples", "count"), ("cpu", "nanoseconds")]);
     assert!(profile.duration_nanos >= 2_000_000_000, "{}", profile.duration_nanos);
     let samples: i64 = profile.sample.iter().map(|sample| sample.value[0]).sum();
@@ -86,7 +89,11 @@ fn a_profile_says_what_the_server_used_its_time_for() {
     assert!(functions.iter().any(|name| name.starts_with("nodelocaldns::")), "{functions:?}");
     assert!(profile.sample.iter().any(|sample| sample.location_id.len() > 5), "stacks are whole: {functions:?}");
     let of_program = |file: &str| file.rsplit('/').next() == Some("nodelocaldns");
-    assert!(profile.mapping.iter().any(|mapping| of_program(text(&profile, mapping.filename))), "{:?}", profile.mapping);
+    assert!(
+        profile.mapping.iter().any(|mapping| of_program(text(&profile, mapping.filename))),
+        "{:?}",
+        profile.mapping
+    );
     assert!(ask(loopback(scene.dns), "a.example.", "A").is_some(), "it serves on:\n{}", scene.server.tail(20));
 }
 

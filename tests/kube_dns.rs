@@ -16,8 +16,8 @@ use support::tools::{everything, write};
 use support::upstream::{Upstream, address_rule};
 use tempfile::TempDir;
 
-/// How long a change may take to be served, on a machine that is busy with other tests. Well below the poll (10 s), which would hide a
-/// change that was not noticed.
+/// How long a change may take to be served, on a machine that is busy with other tests. Well below the poll (10 s),
+/// which would hide a change that was not noticed.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long something that must not happen is waited for.
 const SILENCE: Duration = Duration::from_millis(1500);
@@ -52,7 +52,8 @@ impl ConfigMap {
             symlink(Path::new("..data").join(key), self.path(key)).expect("the scratch folder can be written");
         }
         if self.versions > 1 {
-            std::fs::remove_dir_all(self.path(&format!("..version_{}", self.versions - 1))).expect("the old version is there");
+            std::fs::remove_dir_all(self.path(&format!("..version_{}", self.versions - 1)))
+                .expect("the old version is there");
         }
     }
 }
@@ -131,7 +132,12 @@ impl Stage {
     }
     fn wait_who(&self, address: &str, server: &Server) {
         let served = wait_until(PATIENCE, || self.who().as_deref() == Some(address));
-        assert!(served, "{address} did not answer within {PATIENCE:?}:\n{}\n--- written\n{}", server.tail(30), self.written());
+        assert!(
+            served,
+            "{address} did not answer within {PATIENCE:?}:\n{}\n--- written\n{}",
+            server.tail(30),
+            self.written()
+        );
     }
     fn errors(&self, error_type: &str) -> Option<f64> {
         metric(self.metrics, &format!("coredns_nodecache_setup_errors_total{{errortype=\"{error_type}\"}}"))
@@ -173,7 +179,10 @@ fn a_changed_template_is_served_at_once_and_what_is_written_is_always_whole() {
     let mut stage = Stage::new();
     let text = |stage: &Stage, upstream: u16, number: u32| {
         let padding = format!("# template {number} of a length that takes more than one write\n").repeat(2000);
-        format!(".:{} {{\n    bind __PILLAR__LOCAL__DNS__\n    forward . 127.0.0.1:{upstream}\n}}\n{padding}# end\n", stage.dns)
+        format!(
+            ".:{} {{\n    bind __PILLAR__LOCAL__DNS__\n    forward . 127.0.0.1:{upstream}\n}}\n{padding}# end\n",
+            stage.dns
+        )
     };
     stage.set_template(&text(&stage, stage.first.port, 0));
     let server = stage.start();
@@ -201,7 +210,9 @@ fn a_changed_template_is_served_at_once_and_what_is_written_is_always_whole() {
         assert!(reader.join().expect("the reader saw whole files") > 10);
     });
     // The last one is written after it serves.
-    let left = || -> Vec<_> { std::fs::read_dir(stage.conf.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect() };
+    let left = || -> Vec<_> {
+        std::fs::read_dir(stage.conf.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    };
     assert!(wait_until(PATIENCE, || left() == ["Corefile"]), "{:?} is left", left());
 }
 
@@ -301,11 +312,15 @@ fn a_hand_edited_corefile_is_read_where_it_says_reload_or_on_sigusr1() {
         let mut stage = Stage::new();
         stage.set_template(&stage.template_text(reload));
         let server = stage.start();
-        let edited =
-            stage.written().replace(&format!("127.0.0.1:{}", stage.first.port), &format!("127.0.0.1:{}", stage.second.port));
+        let edited = stage
+            .written()
+            .replace(&format!("127.0.0.1:{}", stage.first.port), &format!("127.0.0.1:{}", stage.second.port));
         write(stage.conf.path(), "Corefile", &edited);
         if reload.is_empty() {
-            assert!(!wait_until(SILENCE, || stage.who().as_deref() != Some("192.0.2.1")), "nobody asked for the change");
+            assert!(
+                !wait_until(SILENCE, || stage.who().as_deref() != Some("192.0.2.1")),
+                "nobody asked for the change"
+            );
             server.signal(libc::SIGUSR1);
         }
         stage.wait_who("192.0.2.2", &server);
@@ -366,7 +381,8 @@ fn started_with_a_bad_configmap_it_serves_what_served_last_or_the_template_alone
     stage.wait_errors(1.0, &server);
     stage.kube_dns.swap(&[("stubDomains", &stage.stub_domain())]);
     stage.wait_who("192.0.2.2", &server);
-    // What serves is written after that, and killed between the two it would have served nothing that its successor knows of.
+    // What serves is written after that, and killed between the two it would have served nothing that its successor
+    // knows of.
     assert!(wait_until(PATIENCE, || stage.written().contains("acme.local")), "{}", server.tail(30));
     drop(server);
 

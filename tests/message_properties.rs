@@ -41,8 +41,9 @@ fn data() -> impl Strategy<Value = RData> {
         (any::<[u16; 3]>(), name()).prop_map(|([a, b, c], target)| RData::SRV(SRV::new(a, b, c, target))),
         vec(vec(32..127_u8, 0..=60), 1..=3)
             .prop_map(|texts| RData::TXT(TXT::from_bytes(texts.iter().map(Vec::as_slice).collect()))),
-        (name(), name(), any::<u32>(), any::<u32>())
-            .prop_map(|(primary, mailbox, serial, minimum)| RData::SOA(SOA::new(primary, mailbox, serial, 1, 2, 3, minimum))),
+        (name(), name(), any::<u32>(), any::<u32>()).prop_map(|(primary, mailbox, serial, minimum)| RData::SOA(
+            SOA::new(primary, mailbox, serial, 1, 2, 3, minimum)
+        )),
         vec(any::<u8>(), 1..=40)
             .prop_map(|octets| RData::Unknown { code: HickoryType::Unknown(65400), rdata: NULL::with(octets) }),
     ]
@@ -51,11 +52,13 @@ fn data() -> impl Strategy<Value = RData> {
 /// The data of a Client Subnet option: few networks, some of them within others, some not as they must be.
 fn client_subnet() -> impl Strategy<Value = Vec<u8>> {
     let address = prop::sample::select(vec![[10, 1, 2, 3], [10, 1, 2, 0x83], [10, 1, 0x80, 0], [0, 0, 0, 0]]);
-    let (family, prefix) = (prop::sample::select(vec![1, 1, 1, 2, 0, 3]), prop::sample::select(vec![0, 8, 23, 24, 25, 32]));
+    let (family, prefix) =
+        (prop::sample::select(vec![1, 1, 1, 2, 0, 3]), prop::sample::select(vec![0, 8, 23, 24, 25, 32]));
     (family, prefix, prop::sample::select(vec![0, 0, 0, 24]), address).prop_map(
         |(family, prefix, scope, address): (_, u8, _, [u8; 4])| {
             let octets = usize::from(prefix).div_ceil(8);
-            let address = (u32::from_be_bytes(address) & u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)).to_be_bytes();
+            let address =
+                (u32::from_be_bytes(address) & u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)).to_be_bytes();
             [&[0, family, prefix, scope][..], &address[..octets]].concat()
         },
     )
@@ -75,14 +78,17 @@ fn client_query() -> impl Strategy<Value = Vec<u8>> {
         |(id, flags, name, class_and_type, opt, has_tsig, rest)| {
             let additionals = u8::from(opt.is_some()) + u8::from(has_tsig);
             // No response, and opcode QUERY.
-            let mut wire = [&id.to_be_bytes()[..], &(flags & 0x07ff).to_be_bytes(), &[0, 1, 0, 0, 0, 0, 0, additionals]].concat();
+            let mut wire =
+                [&id.to_be_bytes()[..], &(flags & 0x07ff).to_be_bytes(), &[0, 1, 0, 0, 0, 0, 0, additionals]].concat();
             wire.extend([name, &[0], &class_and_type].concat());
             if let Some((size, flags, options)) = opt {
-                let option =
-                    |(code, data): &(u16, Vec<u8>)| [&code.to_be_bytes()[..], &(data.len() as u16).to_be_bytes(), data].concat();
+                let option = |(code, data): &(u16, Vec<u8>)| {
+                    [&code.to_be_bytes()[..], &(data.len() as u16).to_be_bytes(), data].concat()
+                };
                 let data: Vec<u8> = options.iter().flat_map(option).collect();
                 wire.extend(
-                    [&[0, 0, 41][..], &size.to_be_bytes(), &[0, 0], &flags, &(data.len() as u16).to_be_bytes(), &data].concat(),
+                    [&[0, 0, 41][..], &size.to_be_bytes(), &[0, 0], &flags, &(data.len() as u16).to_be_bytes(), &data]
+                        .concat(),
                 );
             }
             if has_tsig {
@@ -106,20 +112,26 @@ fn edns() -> impl Strategy<Value = Option<Edns>> {
 }
 
 fn question() -> impl Strategy<Value = HickoryQuery> {
-    (name(), prop::sample::select(vec![1_u16, 5, 16, 28, 33, 255, 65400]), prop::sample::select(vec![1_u16, 3, 255])).prop_map(
-        |(name, rtype, class)| {
+    (name(), prop::sample::select(vec![1_u16, 5, 16, 28, 33, 255, 65400]), prop::sample::select(vec![1_u16, 3, 255]))
+        .prop_map(|(name, rtype, class)| {
             let mut question = HickoryQuery::query(name, rtype.into());
             question.set_query_class(DNSClass::from(class));
             question
-        },
-    )
+        })
 }
 
 /// An answer as hickory-proto would send it.
 fn answer() -> impl Strategy<Value = Message> {
     let sections = (vec(record(), 0..12), vec(record(), 0..4), vec(record(), 0..6));
     (any::<u16>(), any::<[bool; 6]>(), 0..24_u16, question(), sections, edns()).prop_map(
-        |(id, [authoritative, truncation, rd, ra, ad, cd], rcode, question, (answers, authorities, additionals), edns)| {
+        |(
+            id,
+            [authoritative, truncation, rd, ra, ad, cd],
+            rcode,
+            question,
+            (answers, authorities, additionals),
+            edns,
+        )| {
             let mut message = Message::new(id, MessageType::Response, OpCode::Query);
             message.metadata.authoritative = authoritative;
             message.metadata.truncation = truncation;

@@ -42,12 +42,16 @@ impl Service {
     }
     fn ask(&self, program: &str, arguments: &str) -> String {
         let mut command = tool(program);
-        command.args(["@127.0.0.1", "-p", &self.port.to_string(), "+timeout=3", "+tries=1"].map(|word| match (program, word) {
-            ("kdig", "+tries=1") => "+retry=0",
-            (_, word) => word,
+        command.args(["@127.0.0.1", "-p", &self.port.to_string(), "+timeout=3", "+tries=1"].map(|word| {
+            match (program, word) {
+                ("kdig", "+tries=1") => "+retry=0",
+                (_, word) => word,
+            }
         }));
         let text = run(command.args(arguments.split_whitespace()));
-        for complaint in ["WARNING", "Warning", "malformed", "mismatch", "communications error", "extra bytes", "no servers"] {
+        for complaint in
+            ["WARNING", "Warning", "malformed", "mismatch", "communications error", "extra bytes", "no servers"]
+        {
             assert!(!text.contains(complaint), "{program} {arguments} says {complaint:?}:\n{text}");
         }
         text
@@ -91,7 +95,8 @@ fn dig_is_sent_to_tcp_by_an_answer_too_long_for_udp() {
 #[test]
 fn kdig_gets_several_answers_on_one_connection() {
     let service = serve();
-    let answers = service.kdig("+tcp +keepopen a.example. A v6.example. AAAA nx.example. A a.example. A txt.example. TXT");
+    let answers =
+        service.kdig("+tcp +keepopen a.example. A v6.example. AAAA nx.example. A a.example. A txt.example. TXT");
     assert_eq!(answers.matches("status: NOERROR").count(), 4, "{answers}");
     assert_eq!(answers.matches("status: NXDOMAIN").count(), 1, "{answers}");
     assert_holds(&answers, &["192.0.2.1", "2001:db8::1", "\"hello world\" \"second\"", "(TCP)"]);
@@ -128,7 +133,9 @@ fn dnsperf(service: &Service, arguments: &[&str]) -> String {
     let queries = "a.example. A\nv6.example. AAAA\nmulti.example. A\nnx.example. A\ntxt.example. TXT\nalias.example. A\nmedium.example. A\n";
     let queries = write(folder.path(), "queries", queries);
     let mut command = tool("dnsperf");
-    command.args(["-s", "127.0.0.1", "-p", &service.port.to_string(), "-l", "2", "-Q", "5000", "-e", "-d"]).arg(queries);
+    command
+        .args(["-s", "127.0.0.1", "-p", &service.port.to_string(), "-l", "2", "-Q", "5000", "-e", "-d"])
+        .arg(queries);
     let report = run(command.args(arguments));
     let sent = report.lines().find_map(|line| line.trim().strip_prefix("Queries sent:")).map(str::trim);
     assert!(
@@ -141,9 +148,14 @@ fn dnsperf(service: &Service, arguments: &[&str]) -> String {
 #[test]
 fn promtool_finds_nothing_wrong_with_the_metrics() {
     let service = serve();
-    for arguments in
-        ["a.example. A", "a.example. A", "nx.example. A", "fail.example. A", "+tcp a.example. AAAA", "+dnssec a.example. A"]
-    {
+    for arguments in [
+        "a.example. A",
+        "a.example. A",
+        "nx.example. A",
+        "fail.example. A",
+        "+tcp a.example. AAAA",
+        "+dnssec a.example. A",
+    ] {
         service.dig(arguments);
     }
     let (status, exposition) = http(&format!("{}/metrics", service.metrics)).expect("/metrics answers");
@@ -154,7 +166,11 @@ fn promtool_finds_nothing_wrong_with_the_metrics() {
     let mut command = tool("promtool");
     command.args(["check", "metrics"]).stdin(Stdio::from(std::fs::File::open(file).expect("it was just written")));
     let output = command.output().expect("promtool runs");
-    assert!(output.status.success() && everything(&output).is_empty(), "promtool check metrics:\n{}", everything(&output));
+    assert!(
+        output.status.success() && everything(&output).is_empty(),
+        "promtool check metrics:\n{}",
+        everything(&output)
+    );
 }
 
 const CLUSTER_ZONE: &str = "$TTL 30
@@ -181,10 +197,15 @@ a A 192.0.2.1
 #[test]
 fn a_pods_resolver_resolves_through_us() {
     let pod = Pod::new();
-    // RES_OPTIONS adds to the options of resolv.conf: what pods have, what `dnsConfig` may add, and each way glibc can ask.
-    for options in
-        ["ndots:5", "ndots:5 edns0 trust-ad", "ndots:5 use-vc", "ndots:5 single-request", "ndots:5 single-request-reopen"]
-    {
+    // RES_OPTIONS adds to the options of resolv.conf: what pods have, what `dnsConfig` may add, and each way glibc can
+    // ask.
+    for options in [
+        "ndots:5",
+        "ndots:5 edns0 trust-ad",
+        "ndots:5 use-vc",
+        "ndots:5 single-request",
+        "ndots:5 single-request-reopen",
+    ] {
         let getent = |arguments: &str| pod.getent(options, arguments);
         assert_holds(&getent("ahostsv4 kubernetes").expect("found"), &["10.96.0.1"]);
         assert_holds(&getent("ahosts web").expect("found"), &["10.96.0.20", "fd00::20"]);
@@ -212,9 +233,12 @@ impl Pod {
         let nsswitch = write(files.path(), "nsswitch.conf", "hosts: dns\n");
         let namespace = Namespace::new(&[(&resolv, "/etc/resolv.conf"), (&nsswitch, "/etc/nsswitch.conf")]);
         let inside = |program: &Path| namespace.command(program);
-        let zones = [("cluster.local", CLUSTER_ZONE), ("10.in-addr.arpa", REVERSE_ZONE), ("example.test", OUTSIDE_ZONE)];
+        let zones =
+            [("cluster.local", CLUSTER_ZONE), ("10.in-addr.arpa", REVERSE_ZONE), ("example.test", OUTSIDE_ZONE)];
         let cluster_dns =
-            start_unbound(Listen { address: "127.0.0.1", port: 5300, udp: true }, &zones, scratch(), |program| inside(&program));
+            start_unbound(Listen { address: "127.0.0.1", port: 5300, udp: true }, &zones, scratch(), |program| {
+                inside(&program)
+            });
         let folder = scratch();
         let corefile = ".:53 {\n bind 127.0.0.1\n errors\n cache 30\n forward . 127.0.0.1:5300\n}\n";
         let command = within(&namespace, &reference_command(&write_corefile(folder.path(), corefile), 9353));
@@ -228,7 +252,8 @@ impl Pod {
     /// What getent prints; `None` when it finds nothing.
     fn getent(&self, options: &str, arguments: &str) -> Option<String> {
         let mut command = self.namespace.command(require("getent"));
-        let output = command.args(arguments.split_whitespace()).env("RES_OPTIONS", options).output().expect("nsenter runs");
+        let output =
+            command.args(arguments.split_whitespace()).env("RES_OPTIONS", options).output().expect("nsenter runs");
         match output.status.code() {
             Some(0) => Some(everything(&output)),
             Some(2) => None,

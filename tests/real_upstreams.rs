@@ -1,4 +1,5 @@
-//! Real servers behind us: unbound and BIND, over UDP and TCP, and unbound over TLS. What comes through us is what they say themselves.
+//! Real servers behind us: unbound and BIND, over UDP and TCP, and unbound over TLS. What comes through us is what they
+//! say themselves.
 
 mod support;
 
@@ -32,8 +33,7 @@ web HTTPS 1 . alpn=h2
 odd TYPE65400 \# 3 010203
 "#;
 
-const REVERSE_ZONE: &str =
-    "$TTL 300\n@ SOA ns.example.test. host.example.test. 7 3600 600 86400 30\n@ NS ns.example.test.\n1 PTR a.example.test.\n";
+const REVERSE_ZONE: &str = "$TTL 300\n@ SOA ns.example.test. host.example.test. 7 3600 600 86400 30\n@ NS ns.example.test.\n1 PTR a.example.test.\n";
 
 /// A name, a type, and the rcode it must come with.
 const QUESTIONS: &[(&str, &str, &str)] = &[
@@ -106,7 +106,8 @@ fn answers_of_unbound_come_through_over_tls_if_it_is_who_it_should_be() {
     let zones: Vec<_> = zones.iter().map(|(name, text)| (*name, text.as_str())).collect();
     let listen = Listen { address: "127.0.0.1", port, udp: false };
     let upstream = answering(port, start_unbound_with(&lines, listen, &zones, scratch(), std::process::Command::new));
-    let forward = |to: &str, name: &str| format!("forward . tls://127.0.0.1{to} {{\n  tls {}\n  {name}\n }}", ca.display());
+    let forward =
+        |to: &str, name: &str| format!("forward . tls://127.0.0.1{to} {{\n  tls {}\n  {name}\n }}", ca.display());
     compare(&upstream, &forward(&format!(":{tls_port}"), "tls_servername dns.example.test"));
 
     let port = free_port();
@@ -125,7 +126,8 @@ fn certificates(name: &str) -> (String, String, String) {
     let made = "certificates are made";
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().expect(made)).expect(made);
     let key = KeyPair::generate().expect(made);
-    let shown = CertificateParams::new([name.to_owned()]).and_then(|params| params.signed_by(&key, &authority)).expect(made);
+    let shown =
+        CertificateParams::new([name.to_owned()]).and_then(|params| params.signed_by(&key, &authority)).expect(made);
     (authority.pem(), shown.pem(), key.serialize_pem())
 }
 
@@ -165,7 +167,8 @@ fn answering(port: u16, mut process: Server) -> Daemon {
 /// Asks the daemon and us the same, and us again for the cache's answer.
 fn compare(upstream: &Daemon, forward: &str) {
     let (port, metrics) = (free_port(), free_port());
-    let corefile = format!(".:{port} {{\n bind 127.0.0.1\n cache 300\n prometheus 127.0.0.1:{metrics}\n {forward}\n}}\n");
+    let corefile =
+        format!(".:{port} {{\n bind 127.0.0.1\n cache 300\n prometheus 127.0.0.1:{metrics}\n {forward}\n}}\n");
     let _server = Server::start(&corefile, port);
     for (name, rtype, rcode) in QUESTIONS {
         let direct = over_tcp(upstream.port, name, rtype);
@@ -209,7 +212,8 @@ fn check_dnssec_ok(port: u16) {
 
 fn over_tcp(port: u16, name: &str, rtype: &str) -> Message {
     let wire = query(name, rtype).to_vec().expect("a query of ours encodes");
-    let octets = exchange_tcp(loopback(port), &wire, PATIENCE).unwrap_or_else(|e| panic!("{name} {rtype} at port {port}: {e}"));
+    let octets =
+        exchange_tcp(loopback(port), &wire, PATIENCE).unwrap_or_else(|e| panic!("{name} {rtype} at port {port}: {e}"));
     Message::from_vec(&octets).expect("the answer is well-formed")
 }
 

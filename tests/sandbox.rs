@@ -1,6 +1,7 @@
 //! What a sandboxed process can still do: it tries, and the table in src/sandbox/README.md says the same.
 //!
-//! Each attempt is made by this program, started anew for it, behind some of the walls; so one that succeeds spoils no other.
+//! Each attempt is made by this program, started anew for it, behind some of the walls; so one that succeeds spoils no
+//! other.
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use nodelocaldns::sandbox::{MissingLayer, SandboxLayers, enter};
@@ -66,7 +67,9 @@ const ATTEMPTS: &[Attempt] = &[
     attempt("send the watchdog a signal", |stage| call(libc::SYS_kill, [stage.victim.into(), 0, 0, 0, 0, 0])),
     attempt("write the watchdog's `oom_score_adj`", |stage| write(&format!("/proc/{}/oom_score_adj", stage.victim))),
     attempt("write its own", |_| write("/proc/self/oom_score_adj")),
-    varying("trace the watchdog", |stage| call(libc::SYS_ptrace, [libc::PTRACE_SEIZE.into(), stage.victim.into(), 0, 0, 0, 0])),
+    varying("trace the watchdog", |stage| {
+        call(libc::SYS_ptrace, [libc::PTRACE_SEIZE.into(), stage.victim.into(), 0, 0, 0, 0])
+    }),
     varying("read the watchdog's memory", read_memory),
     attempt("name the watchdog as who gets a descriptor's signals (`F_SETOWN`)", |stage| {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
@@ -75,12 +78,15 @@ const ATTEMPTS: &[Attempt] = &[
     attempt("have a close wait (`SO_LINGER`)", |_| {
         let linger = libc::linger { l_onoff: 1, l_linger: 3600 };
         let (stream, length) = (TcpListener::bind("127.0.0.1:0")?, size_of::<libc::linger>() as c_long);
-        let arguments = [stream.as_raw_fd().into(), libc::SOL_SOCKET.into(), libc::SO_LINGER.into(), &raw const linger as c_long];
+        let arguments =
+            [stream.as_raw_fd().into(), libc::SOL_SOCKET.into(), libc::SO_LINGER.into(), &raw const linger as c_long];
         call(libc::SYS_setsockopt, [arguments[0], arguments[1], arguments[2], arguments[3], length, 0])
     }),
     attempt("outlive the watchdog", |_| call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG.into(), 0, 0, 0, 0, 0])),
     attempt("rename the hand-over socket", rename_socket),
-    attempt("connect to the hand-over socket", |stage| connect(&SocketAddr::from_pathname(stage.folder.join("socket"))?)),
+    attempt("connect to the hand-over socket", |stage| {
+        connect(&SocketAddr::from_pathname(stage.folder.join("socket"))?)
+    }),
     attempt("connect to an abstract Unix socket", |stage| connect(&abstract_address(stage.victim)?)),
     attempt("write the pidfile", |stage| write(&stage.folder.join("file").to_string_lossy())),
     attempt("make a file where everybody may", make_file),
@@ -108,7 +114,10 @@ const ATTEMPTS: &[Attempt] = &[
     varying("add a key", |_| {
         let (kind, name) = (c"user", c"sandbox");
         let session = -3;
-        call(libc::SYS_add_key, [kind.as_ptr() as c_long, name.as_ptr() as c_long, name.as_ptr() as c_long, 1, session, 0])
+        call(
+            libc::SYS_add_key,
+            [kind.as_ptr() as c_long, name.as_ptr() as c_long, name.as_ptr() as c_long, 1, session, 0],
+        )
     }),
     varying("handle page faults", |_| call(libc::SYS_userfaultfd, [1, 0, 0, 0, 0, 0])),
     varying("load a BPF program", |_| {
@@ -132,10 +141,9 @@ const NEEDS: &[(&str, Make)] = &[
         fs::read("/proc/self/cgroup").and(fs::read("/proc/stat")).map(drop)
     }),
     ("read the range of the node's ports", |_| fs::read("/proc/sys/net/ipv4/ip_local_port_range").map(drop)),
-    (
-        "read its cgroup's",
-        |_| if Path::new("/sys/fs/cgroup").exists() { fs::read_dir("/sys/fs/cgroup").map(drop) } else { Ok(()) },
-    ),
+    ("read its cgroup's", |_| {
+        if Path::new("/sys/fs/cgroup").exists() { fs::read_dir("/sys/fs/cgroup").map(drop) } else { Ok(()) }
+    }),
     ("name functions in a backtrace", |_| {
         let backtrace = std::backtrace::Backtrace::force_capture().to_string();
         if backtrace.contains("sandbox::attempt_here") { Ok(()) } else { Err(Error::other(backtrace)) }
@@ -183,7 +191,8 @@ fn attempt_here(name: &str) -> ExitCode {
         std::process::abort();
     }
     let make = ATTEMPTS.iter().find(|attempt| attempt.name == name).map(|attempt| attempt.make);
-    let make = make.or_else(|| NEEDS.iter().find(|(need, _)| *need == name).map(|(_, make)| *make)).expect("it is known");
+    let make =
+        make.or_else(|| NEEDS.iter().find(|(need, _)| *need == name).map(|(_, make)| *make)).expect("it is known");
     match make(&stage) {
         Ok(()) => println!("{DONE}"),
         Err(error) => println!("{} {error}", error.raw_os_error().unwrap_or(-1)),
@@ -204,7 +213,8 @@ impl Scene {
         let at = |name: &str| folder.path().join(name);
         fs::create_dir(at("open")).expect("the folder can be written");
         fs::write(at("file"), "text").expect("the folder can be written");
-        let permit = |name: &str, mode| fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).expect("it is ours");
+        let permit =
+            |name: &str, mode| fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).expect("it is ours");
         permit("", 0o755);
         permit("open", 0o1777);
         permit("file", 0o600);
@@ -223,7 +233,11 @@ impl Scene {
         let letters = [(layers.user, 'u'), (layers.files, 'f'), (layers.calls, 'c')];
         let letters: String = letters.iter().filter(|(is_up, _)| *is_up).map(|(_, letter)| letter).collect();
         let mut command = Command::new("/proc/self/exe");
-        command.env(ATTEMPT, name).env(WALLS, letters).env(FOLDER, self.folder.path()).env(VICTIM, self.victim.id().to_string());
+        command
+            .env(ATTEMPT, name)
+            .env(WALLS, letters)
+            .env(FOLDER, self.folder.path())
+            .env(VICTIM, self.victim.id().to_string());
         let output = command.output().expect("this program starts");
         (String::from_utf8_lossy(&output.stdout).trim().to_owned(), output.status)
     }
@@ -249,7 +263,11 @@ fn is_kept(name: &str, said: &str) -> Result<bool, Failed> {
 
 /// The rows of README's table: an attempt, and its cells.
 fn rows() -> Vec<(String, [bool; COLUMNS.len()])> {
-    let table = README.lines().skip_while(|line| !line.starts_with("| attempt")).skip(2).take_while(|line| line.starts_with('|'));
+    let table = README
+        .lines()
+        .skip_while(|line| !line.starts_with("| attempt"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
     let row = |line: &str| {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
         let is_kept = |place: usize| match cells.get(place + 1) {
@@ -368,7 +386,10 @@ fn make_file(stage: &Stage) -> io::Result<()> {
 fn watch(_: &Stage) -> io::Result<()> {
     let inotify = rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC)?;
     let path = CString::new(Path::new("/etc").as_os_str().as_bytes()).expect("no octet is 0");
-    call(libc::SYS_inotify_add_watch, [inotify.as_raw_fd().into(), path.as_ptr() as c_long, libc::IN_CREATE.into(), 0, 0, 0])
+    call(
+        libc::SYS_inotify_add_watch,
+        [inotify.as_raw_fd().into(), path.as_ptr() as c_long, libc::IN_CREATE.into(), 0, 0, 0],
+    )
 }
 
 fn fork(_: &Stage) -> io::Result<()> {
@@ -392,12 +413,14 @@ fn change_limit(_: &Stage) -> io::Result<()> {
 }
 
 fn map_code() -> io::Result<()> {
-    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let (access, flags) =
+        (libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     call(libc::SYS_mmap, [0, 4096, access.into(), flags.into(), -1, 0])
 }
 
 fn exchange(_: &Stage) -> io::Result<()> {
-    let (one, other) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("[::]:0").or_else(|_| UdpSocket::bind("0.0.0.0:0"))?);
+    let (one, other) =
+        (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("[::]:0").or_else(|_| UdpSocket::bind("0.0.0.0:0"))?);
     one.set_nonblocking(true)?;
     drop(other);
     one.send_to(b"text", one.local_addr()?)?;

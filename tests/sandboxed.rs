@@ -1,5 +1,6 @@
-//! The server in its sandbox, started by a watchdog that is really root: it serves, reloads, is replaced and ends as one without walls does. Without root
-//! there is no other user, and these tests fail; tests/watchdog.rs has the same for a server that keeps its user.
+//! The server in its sandbox, started by a watchdog that is really root: it serves, reloads, is replaced and ends as
+//! one without walls does. Without root there is no other user, and these tests fail; tests/watchdog.rs has the same
+//! for a server that keeps its user.
 
 mod support;
 
@@ -32,7 +33,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// The agent on a template that imports what stands in another folder; only root may read either. `more` is in the block.
+    /// The agent on a template that imports what stands in another folder; only root may read either. `more` is in the
+    /// block.
     fn start(more: &str) -> Self {
         let (dns, metrics) = (free_port(), free_port());
         let folder = scratch();
@@ -143,7 +145,8 @@ fn files_that_only_root_may_read_are_read_at_start_reload_and_replacement_and_th
         &format!("forward . localhost:{}\n forward example.net {}/resolv.conf\n", upstream.port, new.display()),
     );
     for name in ["resolv.conf", "more.conf", ""] {
-        set_permissions(new.join(name), Permissions::from_mode(if name.is_empty() { 0o700 } else { 0o600 })).expect("it is ours");
+        set_permissions(new.join(name), Permissions::from_mode(if name.is_empty() { 0o700 } else { 0o600 }))
+            .expect("it is ours");
     }
     let changed = template.replace(" whoami\n", &format!(" import {}/more.conf\n", new.display()));
     std::fs::write(scene.path("Corefile.base"), changed).expect("the scratch folder can be written");

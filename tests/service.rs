@@ -20,7 +20,8 @@ use support::upstream::{Reply, Rule, Upstream, address_rule};
 /// How long a changed Corefile may take to be served, where the file asks for a look every 2 s.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long what has become free may take to be listened on: tries come after 1, 2, 4 … seconds, and a busy machine is slow to the first.
+/// How long what has become free may take to be listened on: tries come after 1, 2, 4 … seconds, and a busy machine is
+/// slow to the first.
 const FREE_PATIENCE: Duration = Duration::from_secs(60);
 
 // --- started without arguments
@@ -64,7 +65,11 @@ fn without_arguments_it_serves_localhost_and_prints_a_dig_line_that_works() {
     for transport in ["+notcp", "+tcp"] {
         assert_eq!(plain.kdig(&format!("{transport} +short localhost. A")), "127.0.0.1\n");
         assert_eq!(plain.kdig(&format!("{transport} +short localhost. AAAA")), "::1\n");
-        assert_eq!(plain.kdig(&format!("{transport} +short below.localhost. A")), "127.0.0.1\n", "RFC 6761 section 6.3");
+        assert_eq!(
+            plain.kdig(&format!("{transport} +short below.localhost. A")),
+            "127.0.0.1\n",
+            "RFC 6761 section 6.3"
+        );
         assert_eq!(plain.kdig(&format!("{transport} +short -x 127.0.0.1")), "localhost.\n");
         assert_eq!(plain.kdig(&format!("{transport} +short -x ::1")), "localhost.\n");
     }
@@ -76,7 +81,8 @@ fn without_arguments_it_asks_the_nameserver_of_resolv_conf() {
     let plain = Plain::start("nameserver 127.0.0.2\n");
     let zone = "$TTL 300\n@ SOA ns host 1 3600 600 86400 30\n@ NS ns\nns A 127.0.0.2\na A 192.0.2.1\n";
     let listen = Listen { address: "127.0.0.2", port: 53, udp: true };
-    let _nameserver = start_unbound(listen, &[("example.test", zone)], scratch(), |program| plain.namespace.command(program));
+    let _nameserver =
+        start_unbound(listen, &[("example.test", zone)], scratch(), |program| plain.namespace.command(program));
     let answered = wait_until(Duration::from_secs(10), || plain.kdig("+short a.example.test. A") == "192.0.2.1\n");
     assert!(answered, "{}\n{}", plain.kdig("a.example.test. A"), plain.server.tail(12));
 }
@@ -100,7 +106,8 @@ fn check(files: &[&Path]) -> Output {
 #[test]
 fn check_accepts_a_good_corefile_with_status_0() {
     let folder = scratch();
-    let good = write(folder.path(), "good", ".:1053 {\n bind 127.0.0.1\n errors\n cache 30\n forward . 192.0.2.53\n}\n");
+    let good =
+        write(folder.path(), "good", ".:1053 {\n bind 127.0.0.1\n errors\n cache 30\n forward . 192.0.2.53\n}\n");
     let output = check(&[&good]);
     assert_eq!(output.status.code(), Some(0), "{}", everything(&output));
 }
@@ -269,13 +276,17 @@ fn a_configmaps_swap_is_served_and_no_query_is_lost() {
     client.finish();
 }
 
-/// Changes what is listened on so many times under load; what both the Corefile before and the one after serve is answered all the while.
+/// Changes what is listened on so many times under load; what both the Corefile before and the one after serve is
+/// answered all the while.
 fn no_query_is_lost_over_udp(first: &str, second: &str) {
     let upstream = upstream_saying("192.0.2.1");
     let (dns, other) = (free_port(), free_port());
     let text = |template: &str| {
         let text = template.replace("{dns}", &dns.to_string()).replace("{other}", &other.to_string());
-        text.replace("{rest}", &format!("cache 300\n reload\n forward . 127.0.0.1:{} {{\n  force_tcp\n }}\n", upstream.port))
+        text.replace(
+            "{rest}",
+            &format!("cache 300\n reload\n forward . 127.0.0.1:{} {{\n  force_tcp\n }}\n", upstream.port),
+        )
     };
     let folder = scratch();
     let path = write(folder.path(), "Corefile", &text(first));
@@ -283,7 +294,8 @@ fn no_query_is_lost_over_udp(first: &str, second: &str) {
     let client = SteadyClient::start(dns);
     for round in 0..20 {
         std::thread::sleep(Duration::from_millis(150));
-        std::fs::write(&path, text(if round % 2 == 0 { second } else { first })).expect("the scratch folder can be written");
+        std::fs::write(&path, text(if round % 2 == 0 { second } else { first }))
+            .expect("the scratch folder can be written");
         let served = || server.output().matches("the changed Corefile serves").count() > round;
         assert!(wait_until(RELOAD_PATIENCE, served), "round {round}:\n{}", server.tail(20));
     }
@@ -295,12 +307,18 @@ fn no_query_is_lost_over_udp(first: &str, second: &str) {
 
 #[test]
 fn an_address_that_comes_and_goes_costs_the_one_that_stays_no_answer() {
-    no_query_is_lost_over_udp(".:{dns} {\n bind 127.0.0.1\n {rest}}\n", ".:{dns} {\n bind 127.0.0.1 127.0.0.2\n {rest}}\n");
+    no_query_is_lost_over_udp(
+        ".:{dns} {\n bind 127.0.0.1\n {rest}}\n",
+        ".:{dns} {\n bind 127.0.0.1 127.0.0.2\n {rest}}\n",
+    );
 }
 
 #[test]
 fn a_port_that_comes_and_goes_costs_the_one_that_stays_no_answer() {
-    no_query_is_lost_over_udp(".:{dns} {\n bind 127.0.0.1\n {rest}}\n", ".:{dns} .:{other} {\n bind 127.0.0.1\n {rest}}\n");
+    no_query_is_lost_over_udp(
+        ".:{dns} {\n bind 127.0.0.1\n {rest}}\n",
+        ".:{dns} .:{other} {\n bind 127.0.0.1\n {rest}}\n",
+    );
 }
 
 #[test]
@@ -311,8 +329,10 @@ fn an_address_that_gives_way_to_all_and_comes_back_loses_no_answer() {
 #[test]
 fn a_port_that_changes_answers_what_it_has_received() {
     let slow = Reply { delay: 1.0, answer: vec!["slow.example. 60 IN A 192.0.2.9".to_owned()], ..Reply::default() };
-    let upstream =
-        Upstream::start(vec![Rule { name: "slow.example.".to_owned(), rtype: "A".to_owned(), via: None, reply: slow }], None);
+    let upstream = Upstream::start(
+        vec![Rule { name: "slow.example.".to_owned(), rtype: "A".to_owned(), via: None, reply: slow }],
+        None,
+    );
     let (before, after) = (free_port(), free_port());
     let text = |port: u16| {
         let upstream = upstream.port;
@@ -321,10 +341,15 @@ fn a_port_that_changes_answers_what_it_has_received() {
     let folder = scratch();
     let path = write(folder.path(), "Corefile", &text(before));
     let server = serve(&path, before);
-    let asking: Vec<_> = (0..4).map(|_| std::thread::spawn(move || ask(loopback(before), "slow.example.", "A"))).collect();
+    let asking: Vec<_> =
+        (0..4).map(|_| std::thread::spawn(move || ask(loopback(before), "slow.example.", "A"))).collect();
     std::thread::sleep(Duration::from_millis(300));
     std::fs::write(&path, text(after)).expect("the scratch folder can be written");
-    assert!(wait_until(RELOAD_PATIENCE, || ask(loopback(after), "slow.example.", "A").is_some()), "{}", server.tail(20));
+    assert!(
+        wait_until(RELOAD_PATIENCE, || ask(loopback(after), "slow.example.", "A").is_some()),
+        "{}",
+        server.tail(20)
+    );
     for asking in asking {
         let answer = asking.join().expect("the client does not panic").expect("what was in flight is answered");
         assert_eq!(answer.answers.len(), 1, "{answer:?}");
@@ -334,18 +359,23 @@ fn a_port_that_changes_answers_what_it_has_received() {
 #[test]
 fn queries_that_wait_for_an_upstream_over_tcp_survive_a_swap_and_a_drain() {
     let slow = Reply { delay: 1.0, answer: vec!["slow.example. 60 IN A 192.0.2.9".to_owned()], ..Reply::default() };
-    let upstream =
-        Upstream::start(vec![Rule { name: "slow.example.".to_owned(), rtype: "A".to_owned(), via: None, reply: slow }], None);
+    let upstream = Upstream::start(
+        vec![Rule { name: "slow.example.".to_owned(), rtype: "A".to_owned(), via: None, reply: slow }],
+        None,
+    );
     let port = free_port();
     let text = |option: &str| {
         let upstream = upstream.port;
-        format!(".:{port} {{\n bind 127.0.0.1\n reload\n forward . 127.0.0.1:{upstream} {{\n  force_tcp\n  {option}\n }}\n}}\n")
+        format!(
+            ".:{port} {{\n bind 127.0.0.1\n reload\n forward . 127.0.0.1:{upstream} {{\n  force_tcp\n  {option}\n }}\n}}\n"
+        )
     };
     for is_drain in [false, true] {
         let folder = scratch();
         let path = write(folder.path(), "Corefile", &text("expire 10s"));
         let mut server = serve(&path, port);
-        let asking: Vec<_> = (0..8).map(|_| std::thread::spawn(move || ask(loopback(port), "slow.example.", "A"))).collect();
+        let asking: Vec<_> =
+            (0..8).map(|_| std::thread::spawn(move || ask(loopback(port), "slow.example.", "A"))).collect();
         std::thread::sleep(Duration::from_millis(300));
         if is_drain {
             server.signal(libc::SIGTERM);
@@ -422,7 +452,8 @@ fn sigusr1_begins_the_caches_anew() {
     assert!(wait_until(RELOAD_PATIENCE, is_asked_again), "the old answer is served on:\n{}", server.tail(20));
 }
 
-/// Queries of different lengths among datagrams that get no answer, so that a batch's replies are not where its queries are.
+/// Queries of different lengths among datagrams that get no answer, so that a batch's replies are not where its queries
+/// are.
 #[test]
 fn each_of_the_replies_of_a_burst_is_counted_with_its_own_query() {
     let upstream = upstream_saying("192.0.2.1");
@@ -444,7 +475,8 @@ fn each_of_the_replies_of_a_burst_is_counted_with_its_own_query() {
     let socket = UdpSocket::bind(loopback(0)).expect("a socket");
     socket.connect(loopback(ports.dns)).expect("a loopback address");
     socket.set_read_timeout(Some(PATIENCE)).expect("a socket has a timeout");
-    let wires = ["kept.example.", "steady.example."].map(|name| query(name, "A").to_vec().expect("a query of ours encodes"));
+    let wires =
+        ["kept.example.", "steady.example."].map(|name| query(name, "A").to_vec().expect("a query of ours encodes"));
     for wire in &wires {
         socket.send(wire).expect("the query is sent");
         socket.recv(&mut [0; 512]).expect("an answer");
@@ -687,14 +719,21 @@ fn sigterm_answers_what_was_received_and_leaves_with_status_0() {
     let stopped = Instant::now();
     server.signal(libc::SIGTERM);
     let mut buffer = [0; 512];
-    let length = udp.recv(&mut buffer).unwrap_or_else(|e| panic!("the query over UDP was lost: {e}\n{}", server.tail(12)));
-    let over_tcp = read_tcp(&mut tcp).unwrap_or_else(|e| panic!("the query over TCP was lost: {e}\n{}", server.tail(12)));
+    let length =
+        udp.recv(&mut buffer).unwrap_or_else(|e| panic!("the query over UDP was lost: {e}\n{}", server.tail(12)));
+    let over_tcp =
+        read_tcp(&mut tcp).unwrap_or_else(|e| panic!("the query over TCP was lost: {e}\n{}", server.tail(12)));
     for answer in [&buffer[..length], &over_tcp] {
         let answer = Message::from_vec(answer).expect("the answer is well-formed");
         assert_eq!(answer.answers.len(), 1, "{answer:?}");
     }
     let status = server.wait_exit(Duration::from_secs(5).saturating_sub(stopped.elapsed()));
-    assert_eq!(status.and_then(|status| status.code()), Some(0), "{status:?} within 5 s of SIGTERM:\n{}", server.tail(12));
+    assert_eq!(
+        status.and_then(|status| status.code()),
+        Some(0),
+        "{status:?} within 5 s of SIGTERM:\n{}",
+        server.tail(12)
+    );
 }
 
 #[test]
@@ -705,7 +744,12 @@ fn sigterm_ends_it_though_a_client_holds_its_connection_open() {
     idle.set_read_timeout(Some(Duration::from_secs(6))).expect("a timeout above zero");
     server.signal(libc::SIGTERM);
     let status = server.wait_exit(Duration::from_secs(5));
-    assert_eq!(status.and_then(|status| status.code()), Some(0), "{status:?} within 5 s of SIGTERM:\n{}", server.tail(12));
+    assert_eq!(
+        status.and_then(|status| status.code()),
+        Some(0),
+        "{status:?} within 5 s of SIGTERM:\n{}",
+        server.tail(12)
+    );
     assert_eq!(idle.read(&mut [0; 1]).ok(), Some(0), "the connection is closed");
 }
 

@@ -1,5 +1,5 @@
-//! Sampling interrupts a process anywhere, also in the C library's unwinder and where threads begin and end. It has a process of its own, since the timer and
-//! the signal are the whole process's.
+//! Sampling interrupts a process anywhere, also in the C library's unwinder and where threads begin and end. It has a
+//! process of its own, since the timer and the signal are the whole process's.
 
 use nodelocaldns::stack_sampling::Sampler;
 use std::panic::{catch_unwind, resume_unwind};

@@ -6,7 +6,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 use support::server::binary;
 
-/// `struct seccomp_data` begins with the system call's number; its arguments follow 16 octets from the beginning (linux/seccomp.h).
+/// `struct seccomp_data` begins with the system call's number; its arguments follow 16 octets from the beginning
+/// (linux/seccomp.h).
 const NUMBER: u32 = 0;
 const FIRST_ARGUMENT: u32 = 16;
 
@@ -31,7 +32,8 @@ fn run(clone3: i32, clone: i32) -> Output {
     let mut command = Command::new(binary());
     let install = move || {
         let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-        // SAFETY: both only change what this process, which is about to become the program, may do; the filter outlives the call.
+        // SAFETY: both only change what this process, which is about to become the program, may do; the filter outlives
+        // the call.
         let refused = unsafe {
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
                 || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) != 0

@@ -1,4 +1,5 @@
-//! Upstreams that die, come back, hang, break their connections, or lead back to us, with the whole program in front of them.
+//! Upstreams that die, come back, hang, break their connections, or lead back to us, with the whole program in front of
+//! them.
 
 mod support;
 
@@ -108,7 +109,8 @@ fn sigterm_answers_hundreds_of_queries_that_wait_for_the_upstream() {
         let slow = Reply { delay: 1.0, ..Reply::default() };
         let upstream = Upstream::start(Vec::new(), Some(slow));
         let port = free_port();
-        let corefile = format!(".:{port} {{\n bind 127.0.0.1\n forward . 127.0.0.1:{} {{\n  {option}\n }}\n}}\n", upstream.port);
+        let corefile =
+            format!(".:{port} {{\n bind 127.0.0.1\n forward . 127.0.0.1:{} {{\n  {option}\n }}\n}}\n", upstream.port);
         let mut server = Server::start(&corefile, port);
         let socket = UdpSocket::bind(loopback(0)).expect("a socket");
         socket.connect(loopback(port)).expect("loopback");
@@ -129,7 +131,8 @@ fn sigterm_answers_hundreds_of_queries_that_wait_for_the_upstream() {
         server.signal(libc::SIGTERM);
         let mut buffer = [0; 512];
         for answered in 0..300 {
-            let length = socket.recv(&mut buffer).unwrap_or_else(|e| panic!("{option}: {answered} of 300 answered, then {e}"));
+            let length =
+                socket.recv(&mut buffer).unwrap_or_else(|e| panic!("{option}: {answered} of 300 answered, then {e}"));
             let answer = Message::from_vec(&buffer[..length]).expect("the answer is well-formed");
             assert_eq!(answer.metadata.response_code, ResponseCode::NoError, "{option}");
         }
@@ -154,7 +157,10 @@ fn wait_detected(server: &Server, metrics: u16, upstream: u16) {
     assert!(detected, "{series} is {:?}:\n{}", metric(metrics, &series), server.tail(12));
     server.wait_output(&format!("127.0.0.1:{upstream} come back"), Duration::from_secs(5));
     let output = server.output();
-    assert!(output.lines().any(|line| line.contains("loop:") && line.contains("come back")), "the loop is not named:\n{output}");
+    assert!(
+        output.lines().any(|line| line.contains("loop:") && line.contains("come back")),
+        "the loop is not named:\n{output}"
+    );
 }
 
 #[test]

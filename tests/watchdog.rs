@@ -1,4 +1,5 @@
-//! The two processes: what the watchdog does when the server ends, hangs or refuses, and the server when the watchdog is gone.
+//! The two processes: what the watchdog does when the server ends, hangs or refuses, and the server when the watchdog
+//! is gone.
 
 mod support;
 
@@ -81,8 +82,8 @@ fn signal(pid: i32, signal: libc::c_int) {
     assert_eq!(outcome, 0, "sending signal {signal} to {pid}: {}", std::io::Error::last_os_error());
 }
 
-/// Whether the process has not ended; one that only waits to be reaped has. While a thread is left its sockets are open, though its first
-/// thread may be a zombie already.
+/// Whether the process has not ended; one that only waits to be reaped has. While a thread is left its sockets are
+/// open, though its first thread may be a zombie already.
 fn is_alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let is_running = stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'));
@@ -103,7 +104,8 @@ fn field_of(status: &str, name: &str) -> String {
 #[test]
 fn a_server_that_is_told_to_end_hands_its_cache_to_the_next_one() {
     let upstream = Upstream::start(vec![address_rule("kept.example.", 300, "192.0.2.1")], None);
-    let corefile = ".:{port} {\n bind 127.0.0.1\n cache 300\n forward . 127.0.0.1:{upstream} {\n  read_timeout 200ms\n }\n}\n";
+    let corefile =
+        ".:{port} {\n bind 127.0.0.1\n cache 300\n forward . 127.0.0.1:{upstream} {\n  read_timeout 200ms\n }\n}\n";
     let guarded = Guarded::start(&corefile.replace("{upstream}", &upstream.port.to_string()));
     assert_eq!(ask(loopback(guarded.dns), "kept.example.", "A").map(|answer| answer.answers.len()), Some(1));
     drop(upstream);
@@ -154,7 +156,8 @@ fn a_server_that_hangs_is_replaced_and_no_query_that_waits_is_lost() {
     let gap = stopped.elapsed();
     assert!(gap < Duration::from_secs(3), "{gap:?}");
     client.await_queries();
-    // What the server had in hand when it stopped is gone with it: at most one datagram, and the connection it had accepted.
+    // What the server had in hand when it stopped is gone with it: at most one datagram, and the connection it had
+    // accepted.
     let (udp, tcp) = client.hit_counter();
     assert!(udp.lost <= 1 && tcp.lost <= 1, "{udp:?}, {tcp:?}\n{}", guarded.watchdog.tail(20));
     assert!(!is_alive(hung));
@@ -216,7 +219,8 @@ fn an_address_in_use_by_another_program_is_told_by_the_first_start() {
 fn a_server_whose_watchdog_is_killed_ends_by_itself_at_once() {
     for lameduck in ["", "health 127.0.0.1:{health} {\n  lameduck 60s\n }"] {
         let health = free_port().to_string();
-        let corefile = format!(".:{{port}} {{\n bind 127.0.0.1\n whoami\n {}\n}}\n", lameduck.replace("{health}", &health));
+        let corefile =
+            format!(".:{{port}} {{\n bind 127.0.0.1\n whoami\n {}\n}}\n", lameduck.replace("{health}", &health));
         let guarded = Guarded::start(&corefile);
         let server = guarded.server();
         let killed = Instant::now();
@@ -228,7 +232,8 @@ fn a_server_whose_watchdog_is_killed_ends_by_itself_at_once() {
     }
 }
 
-/// On a node, cluster DNS answers from the next packet on; a late reply of ours, which the kernel then tracks, would keep its client's port here.
+/// On a node, cluster DNS answers from the next packet on; a late reply of ours, which the kernel then tracks, would
+/// keep its client's port here.
 #[test]
 fn an_orphaned_server_says_nothing_more() {
     let reply = Reply { answer: vec!["slow.example. 0 IN A 192.0.2.7".to_owned()], delay: 0.5, ..Reply::default() };
@@ -295,7 +300,11 @@ fn out_of_memory_the_kernel_takes_each_server_before_its_watchdog() {
         };
         assert!(wait_until(SOON, is_first), "the server's score is not 200 above {own}:\n{}", watchdog.tail(20));
         signal(server, libc::SIGKILL);
-        assert!(wait_until(SOON, || child_of(watchdog.pid()).is_some_and(|next| next != server)), "{}", watchdog.tail(20));
+        assert!(
+            wait_until(SOON, || child_of(watchdog.pid()).is_some_and(|next| next != server)),
+            "{}",
+            watchdog.tail(20)
+        );
     }
 }
 
@@ -368,7 +377,11 @@ fn a_reload_takes_new_addresses_from_the_watchdog_and_gives_old_ones_back() {
     assert!(wait_until(SOON, || answers(second)), "{}", guarded.watchdog.tail(20));
     at(&[second]);
     let is_closed = || TcpStream::connect(loopback(guarded.dns)).is_err();
-    assert!(wait_until(SOON, is_closed), "the watchdog keeps a socket open that nobody serves:\n{}", guarded.watchdog.tail(20));
+    assert!(
+        wait_until(SOON, is_closed),
+        "the watchdog keeps a socket open that nobody serves:\n{}",
+        guarded.watchdog.tail(20)
+    );
     // And back again: what was given back is opened anew.
     at(&[guarded.dns, second]);
     assert!(wait_until(SOON, || answers(guarded.dns)), "{}", guarded.watchdog.tail(20));
@@ -392,7 +405,8 @@ fn a_corefile_from_standard_input_outlives_the_server_that_read_it() {
     if let Some(server) = first {
         signal(server, libc::SIGKILL);
     }
-    let is_replaced = wait_until(SOON, || child_of(process.id()).is_some_and(|server| Some(server) != first)) && answered();
+    let is_replaced =
+        wait_until(SOON, || child_of(process.id()).is_some_and(|server| Some(server) != first)) && answered();
     process.kill().expect("it runs");
     process.wait().expect("it is reaped");
     assert!(first.is_some() && is_replaced, "{first:?} {is_replaced}");
@@ -442,7 +456,8 @@ impl NamespacedAgent {
     }
 
     fn metric(&self, name: &str) -> Option<f64> {
-        let scraped = self.namespace.command("curl").args(["-s", "http://127.0.0.1:9353/metrics"]).output().expect("curl runs");
+        let scraped =
+            self.namespace.command("curl").args(["-s", "http://127.0.0.1:9353/metrics"]).output().expect("curl runs");
         let text = String::from_utf8_lossy(&scraped.stdout).into_owned();
         text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
     }
@@ -465,7 +480,8 @@ fn a_link_that_is_gone_ends_the_interception_and_the_metric_and_the_log_say_so_o
     let delete = agent.namespace.command("ip").args(["link", "delete", "nodelocaldns"]).status();
     assert!(delete.is_ok_and(|status| status.success()));
     // Or the kernel has the dummy driver, and the link is back before anybody looks.
-    let is_withdrawn = || agent.metric(INTERCEPTION) == Some(0.0) || agent.watchdog.output().contains("nodelocaldns: made");
+    let is_withdrawn =
+        || agent.metric(INTERCEPTION) == Some(0.0) || agent.watchdog.output().contains("nodelocaldns: made");
     assert!(wait_until(SOON, is_withdrawn), "{}", agent.watchdog.tail(20));
     let failures = "nodelocaldns_watchdog_probe_failures_total{transport=\"udp\"}";
     wait_until(Duration::from_secs(2), || agent.metric(failures).is_some_and(|count| count > 10.0));

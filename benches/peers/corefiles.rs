@@ -32,7 +32,8 @@ pub fn corefile(service: Service, place: &Place<'_>) -> String {
             (0..count).map(|number| block(&zone(number), &own, STOCK_ENTRIES, "")).collect()
         }
         Service::Addresses(count) => {
-            let addresses: Vec<String> = (0..count).map(|number| listen_address(*address, number).ip().to_string()).collect();
+            let addresses: Vec<String> =
+                (0..count).map(|number| listen_address(*address, number).ip().to_string()).collect();
             block(".", &addresses.join(" "), STOCK_ENTRIES, "")
         }
         Service::NodeLocal => {

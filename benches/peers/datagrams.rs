@@ -58,7 +58,8 @@ impl Datagrams {
         SocketAddrV4::new(Ipv4Addr::from(u32::from_be(peer.sin_addr.s_addr)), u16::from_be(peer.sin_port))
     }
 
-    /// Adds a datagram for the peer that the socket is connected to; `write` fills the buffer and returns the length. There must be room.
+    /// Adds a datagram for the peer that the socket is connected to; `write` fills the buffer and returns the length.
+    /// There must be room.
     pub fn push(&mut self, write: impl FnOnce(&mut [u8; LONGEST]) -> usize) {
         self.frame.parts[self.used].iov_len = write(&mut self.frame.octets[self.used]);
         self.frame.headers[self.used].msg_hdr.msg_namelen = 0;
@@ -76,16 +77,17 @@ impl Datagrams {
         self.used += 1;
     }
 
-    /// Receives what is there, at most [`BATCH`]; waits for the first one unless the socket is nonblocking or its time-out is over.
-    /// Not to be mixed with sending: the buffers are received into as they were made.
+    /// Receives what is there, at most [`BATCH`]; waits for the first one unless the socket is nonblocking or its
+    /// time-out is over. Not to be mixed with sending: the buffers are received into as they were made.
     pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         for header in &mut self.frame.headers[..self.used] {
             header.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_in>() as _;
         }
         let headers = self.frame.headers.as_mut_ptr();
         // SAFETY: the headers point into `self`, which outlives the call.
-        let count =
-            unsafe { libc::recvmmsg(socket.as_raw_fd(), headers, BATCH as _, libc::MSG_WAITFORONE, std::ptr::null_mut()) };
+        let count = unsafe {
+            libc::recvmmsg(socket.as_raw_fd(), headers, BATCH as _, libc::MSG_WAITFORONE, std::ptr::null_mut())
+        };
         self.used = 0;
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
         self.used = count;

@@ -18,8 +18,9 @@ const LOOK: Duration = Duration::from_millis(100);
 const BETWEEN_BATCHES: Duration = Duration::from_millis(1);
 /// Octets of answers that wait for the generator, so that none is lost while the upstream has its core.
 pub const RECEIVE_BUFFER: usize = 8 << 20;
-/// At a fixed rate, queries on their way at most; what is due beyond them waits, and its waiting counts. A generator that was kept from
-/// its core for a while would else flood the server's receive buffer (net.core.rmem_default has room for about 270).
+/// At a fixed rate, queries on their way at most; what is due beyond them waits, and its waiting counts. A generator
+/// that was kept from its core for a while would else flood the server's receive buffer (net.core.rmem_default has room
+/// for about 270).
 const MOST_ON_THEIR_WAY: usize = 128;
 
 /// What a run gave.
@@ -64,7 +65,8 @@ impl Outcome {
 /// A query that waits for its answer.
 struct Slot {
     question: Question,
-    /// The part of the ID that changes, so that a late answer to a query that was given up is told from one to its successor.
+    /// The part of the ID that changes, so that a late answer to a query that was given up is told from one to its
+    /// successor.
     round: u16,
     sent: Option<Instant>,
 }
@@ -97,7 +99,8 @@ impl Generator {
     }
 
     fn unconnected(client: Ipv4Addr) -> Result<Self> {
-        let socket = UdpSocket::bind((client, 0)).with_context(|| format!("cannot open a socket on {client} to ask from"))?;
+        let socket =
+            UdpSocket::bind((client, 0)).with_context(|| format!("cannot open a socket on {client} to ask from"))?;
         socket.set_read_timeout(Some(LOOK))?;
         // Where it may not exceed the limit, it gets as much as the limit has.
         _ = set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)
@@ -130,12 +133,14 @@ impl Generator {
         }
     }
 
-    /// Keeps `outstanding` queries on their way until `duration` is over or `count` were sent, then waits for the last answers.
+    /// Keeps `outstanding` queries on their way until `duration` is over or `count` were sent, then waits for the last
+    /// answers.
     pub fn closed_loop(&mut self, questions: &mut dyn Questions, outstanding: usize, end: End) -> Result<Outcome> {
         let bits = outstanding.next_power_of_two().trailing_zeros();
         ensure!(bits <= 14, "at most 16384 queries can be outstanding");
         let nothing = Slot { question: Question::new("a.bench.example", A), round: fastrand::u16(..), sent: None };
-        let mut slots: Vec<Slot> = (0..outstanding).map(|_| Slot { question: nothing.question.clone(), ..nothing }).collect();
+        let mut slots: Vec<Slot> =
+            (0..outstanding).map(|_| Slot { question: nothing.question.clone(), ..nothing }).collect();
         let mut outcome = Outcome::default();
         let (started, mut sent, mut waiting) = (Instant::now(), 0, 0);
         let mut now = started;
@@ -202,8 +207,8 @@ impl Generator {
         Ok(outcome)
     }
 
-    /// Sends so many queries a second, whatever comes back. A latency counts from when its query was due, so that a server that stalls
-    /// is seen in every query of the stall.
+    /// Sends so many queries a second, whatever comes back. A latency counts from when its query was due, so that a
+    /// server that stalls is seen in every query of the stall.
     pub fn fixed_rate(&mut self, questions: &mut dyn Questions, rate: f64, duration: Duration) -> Result<Outcome> {
         self.socket.set_nonblocking(true)?;
         let outcome = self.pace(questions, rate, duration);
@@ -304,7 +309,10 @@ impl End {
 
 /// Nothing there yet, or nobody there: what is lost by it is counted.
 fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted | ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted | ErrorKind::ConnectionRefused
+    )
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The pure path of a hit, in this process: read the query, find its block, get the answer, write the reply, count it. No sockets, so
-//! that its instructions can be counted.
+//! The pure path of a hit, in this process: read the query, find its block, get the answer, write the reply, count it.
+//! No sockets, so that its instructions can be counted.
 
 use crate::corefiles::corefile;
 use crate::message::{A, AAAA, query};
@@ -70,11 +70,18 @@ pub fn run(kind: Kind) -> Result<()> {
     std::thread::spawn(|| upstream::serve(UPSTREAM.into()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let nowhere = Path::new("");
-    let place = Place { address: ADDRESS, upstream: UPSTREAM, folder: nowhere, ours: nowhere, node_cache: None, workers: 1 };
+    let place =
+        Place { address: ADDRESS, upstream: UPSTREAM, folder: nowhere, ours: nowhere, node_cache: None, workers: 1 };
     let stock = corefile(Service::NodeLocal, &place);
-    let text =
-        if kind == Kind::ArrangedHit { stock.replace(" {\n    errors\n", " {\n    loadbalance\n    errors\n") } else { stock };
-    ensure!(kind != Kind::ArrangedHit || text.contains("loadbalance"), "the stock Corefile's blocks do not begin with `errors`");
+    let text = if kind == Kind::ArrangedHit {
+        stock.replace(" {\n    errors\n", " {\n    loadbalance\n    errors\n")
+    } else {
+        stock
+    };
+    ensure!(
+        kind != Kind::ArrangedHit || text.contains("loadbalance"),
+        "the stock Corefile's blocks do not begin with `errors`"
+    );
     let (tree, diagnostics) = nodelocaldns::corefile::parse(Path::new("Corefile"), &text, &SystemLoader);
     ensure!(!diagnostics.has_errors(), "{}", diagnostics.render(&tree.sources));
     let (config, diagnostics) = configure(&tree, 53, Loaders { files: &SystemLoader, interfaces: &SystemInterfaces });
@@ -82,18 +89,20 @@ pub fn run(kind: Kind) -> Result<()> {
     let services = ProcessContext::new(1, 64 << 20);
     let plan = config.build(&services).context("cannot build the stock Corefile")?;
     let listener = plan.listeners.first().context("the stock Corefile listens nowhere")?;
-    let peer = Peer { client: (Ipv4Addr::new(127, 53, 0, 4), 1053).into(), local: ADDRESS.into(), transport: Transport::Udp };
+    let peer =
+        Peer { client: (Ipv4Addr::new(127, 53, 0, 4), 1053).into(), local: ADDRESS.into(), transport: Transport::Udp };
     nodelocaldns::metrics::enter_worker_slot(1);
 
     // A name for each hit. But a packet could share its slot with another, as the hash's seed has it.
     let names = if kind.is_packet_hit() { 1 } else { HITS as usize };
     let queries: Vec<Vec<u8>> = (0..names).map(|number| kind.query(number)).collect();
     let mut out = Vec::with_capacity(512);
-    // Everything is received at one time, so that no TTL is another halfway. It is still to come: so no time has passed since it was received,
-    // and it falls into the same bucket of the histogram, however slow valgrind makes a hit.
+    // Everything is received at one time, so that no TTL is another halfway. It is still to come: so no time has passed
+    // since it was received, and it falls into the same bucket of the histogram, however slow valgrind makes a hit.
     let clock = BatchClock::start(Instant::now() + Duration::from_secs(5));
     let mut packets = PacketCache::default();
-    // The popular name is forwarded at first, noted then, cached as a packet at last; each of the others is asked for once more, too seldom for that.
+    // The popular name is forwarded at first, noted then, cached as a packet at last; each of the others is asked for
+    // once more, too seldom for that.
     let times = if kind.is_packet_hit() { 3 } else { 1 };
     for query in queries.iter().cycle().take(times * queries.len()) {
         out.clear();

@@ -1,4 +1,5 @@
-//! `make bench-instructions`: instructions of a hit, counted by valgrind's callgrind and held against benches/baseline.json.
+//! `make bench-instructions`: instructions of a hit, counted by valgrind's callgrind and held against
+//! benches/baseline.json.
 
 use crate::hit_path::{COUNTED, HITS, Kind};
 use crate::process::find;
@@ -13,7 +14,8 @@ use std::process::Command;
 
 /// Under version control beside the bench.
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/baseline.json");
-/// By how much a count may rise: more than a compiler's whims within one toolchain, less than a careless line on the path of a hit.
+/// By how much a count may rise: more than a compiler's whims within one toolchain, less than a careless line on the
+/// path of a hit.
 const MOST_RISE: f64 = 0.03;
 /// The same where compiler, valgrind or processor are others than the baseline's.
 const MOST_RISE_ELSEWHERE: f64 = 0.15;
@@ -35,7 +37,8 @@ struct Counts {
     instructions_per_hit: BTreeMap<Kind, f64>,
 }
 
-/// Counts, and prints beside the baseline or, with `update`, makes that the baseline. Fails if a count has risen too far.
+/// Counts, and prints beside the baseline or, with `update`, makes that the baseline. Fails if a count has risen too
+/// far.
 pub fn run(folder: &Path, update: bool) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut counted = Counts { toolchain: toolchain()?, instructions_per_hit: BTreeMap::new() };
@@ -50,10 +53,14 @@ pub fn run(folder: &Path, update: bool) -> Result<()> {
         return Ok(());
     }
     let text = fs::read_to_string(BASELINE).with_context(|| format!("cannot read {BASELINE}"))?;
-    let baseline = serde_json::from_str(&text).with_context(|| format!("{BASELINE} is not as this program writes it"))?;
+    let baseline =
+        serde_json::from_str(&text).with_context(|| format!("{BASELINE} is not as this program writes it"))?;
     let (report, is_good) = compare(&baseline, &counted);
     print!("{report}");
-    ensure!(is_good, "a hit takes more instructions than before; if that is meant: make bench-instructions BENCH=--update");
+    ensure!(
+        is_good,
+        "a hit takes more instructions than before; if that is meant: make bench-instructions BENCH=--update"
+    );
     Ok(())
 }
 
@@ -137,8 +144,12 @@ mod tests {
     use super::*;
 
     fn counts(rustc: &str, count: f64) -> Counts {
-        let toolchain =
-            Toolchain { rustc: rustc.to_owned(), valgrind: "3".to_owned(), architecture: "x86_64".to_owned(), avx2: true };
+        let toolchain = Toolchain {
+            rustc: rustc.to_owned(),
+            valgrind: "3".to_owned(),
+            architecture: "x86_64".to_owned(),
+            avx2: true,
+        };
         Counts { toolchain, instructions_per_hit: [(Kind::Answer, count)].into() }
     }
 

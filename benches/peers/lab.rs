@@ -127,7 +127,10 @@ impl Server {
                 return Ok(());
             }
             if (outcome.wrong > 0 && self.peer == Peer::Ours) || Instant::now() > deadline {
-                return self.check_answers(&outcome).and_then(|()| outcome.check_loss()).context("asking every name once");
+                return self
+                    .check_answers(&outcome)
+                    .and_then(|()| outcome.check_loss())
+                    .context("asking every name once");
             }
             std::thread::sleep(ASK_AGAIN);
         }
@@ -140,8 +143,8 @@ impl Server {
         self.check_answers(&outcome)
     }
 
-    /// Fails if there was no answer or too many wrong ones. Of ours, one is too many. The others are measured, not tested: where the
-    /// machine holds the upstream up, one of them may say SERVFAIL now and then.
+    /// Fails if there was no answer or too many wrong ones. Of ours, one is too many. The others are measured, not
+    /// tested: where the machine holds the upstream up, one of them may say SERVFAIL now and then.
     pub fn check_answers(&self, outcome: &Outcome) -> Result<()> {
         outcome.check_answers(if self.peer == Peer::Ours { 0 } else { outcome.answered / 100 })
     }

@@ -1,5 +1,5 @@
-//! `make bench`: nodelocaldns beside other DNS caches, in one run on one machine. README.md beside this folder says what is measured
-//! and how to read it.
+//! `make bench`: nodelocaldns beside other DNS caches, in one run on one machine. README.md beside this folder says
+//! what is measured and how to read it.
 
 mod corefiles;
 mod datagrams;
@@ -37,7 +37,9 @@ fn main() -> ExitCode {
         Some(Role::Instructions { update, folder }) => instructions::run(folder, *update),
         Some(Role::HitPath { kind }) => hit_path::run(*kind),
         Some(Role::Floor { address }) => floor::serve(*address).with_context(|| format!("cannot serve {address}")),
-        Some(Role::Upstream { address }) => upstream::serve(*address).with_context(|| format!("cannot serve {address}")),
+        Some(Role::Upstream { address }) => {
+            upstream::serve(*address).with_context(|| format!("cannot serve {address}"))
+        }
         None => run(&options),
     };
     match outcome {
@@ -50,7 +52,8 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
-    let names: Vec<&str> = WORKLOADS.iter().map(|workload| workload.name).chain(EXPERIMENTS.iter().map(|it| it.name)).collect();
+    let names: Vec<&str> =
+        WORKLOADS.iter().map(|workload| workload.name).chain(EXPERIMENTS.iter().map(|it| it.name)).collect();
     for name in &options.workloads {
         ensure!(names.contains(&name.as_str()), "there is no workload {name}; there are {}", names.join(", "));
     }
@@ -70,8 +73,9 @@ fn run(options: &Options) -> Result<()> {
             results.tables.push(table);
         }
     }
-    let write =
-        |path: &Path, text: String| std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()));
+    let write = |path: &Path, text: String| {
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
     write(&options.json, serde_json::to_string_pretty(&results)? + "\n")?;
     if let Some(plot) = plot::svg(&results) {
         write(&options.svg, plot)?;

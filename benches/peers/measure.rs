@@ -1,4 +1,5 @@
-//! Rounds: every server in turn under the same load, again and again, so that what disturbs the machine for a while disturbs all.
+//! Rounds: every server in turn under the same load, again and again, so that what disturbs the machine for a while
+//! disturbs all.
 
 use crate::generator::{End, Outcome};
 use crate::lab::{Lab, Server, Setup};
@@ -61,7 +62,9 @@ impl Lab<'_> {
             if (peer != Peer::Floor || workload.has_floor)
                 && let Some(mut server) = self.server(peer, &setup)?
             {
-                server.ask_each((workload.warm)()).with_context(|| format!("{} under {}", peer.name(), workload.name))?;
+                server
+                    .ask_each((workload.warm)())
+                    .with_context(|| format!("{} under {}", peer.name(), workload.name))?;
                 servers.push(server);
             }
         }
@@ -75,14 +78,18 @@ impl Lab<'_> {
             let load = Load::Rate(self.options.rate.unwrap_or_else(|| half_of_the_slowest(&series)));
             series.extend(self.rounds(workload, &mut servers, load, &mut run)?);
         }
-        let memory =
-            servers.iter().map(|server| Ok((server.peer.name().to_owned(), server.process.memory()?))).collect::<Result<_>>()?;
+        let memory = servers
+            .iter()
+            .map(|server| Ok((server.peer.name().to_owned(), server.process.memory()?)))
+            .collect::<Result<_>>()?;
         Ok(WorkloadResult { workload: workload.name.to_owned(), about: workload.about.to_owned(), series, memory })
     }
 
     fn rounds(&self, workload: &Workload, servers: &mut [Server], load: Load, run: &mut u32) -> Result<Vec<Series>> {
-        let mut all: Vec<Series> =
-            servers.iter().map(|server| Series { peer: server.peer.name().to_owned(), load, samples: Vec::new() }).collect();
+        let mut all: Vec<Series> = servers
+            .iter()
+            .map(|server| Series { peer: server.peer.name().to_owned(), load, samples: Vec::new() })
+            .collect();
         for round in 0..=self.options.rounds() {
             for (server, series) in servers.iter_mut().zip(&mut all) {
                 *run += 1;
@@ -90,9 +97,10 @@ impl Lab<'_> {
                 // The first one only settles.
                 let settle = Duration::from_secs_f64(workload.settle);
                 let duration = if round > 0 || self.options.check { self.options.duration() } else { settle };
-                let sample = server
-                    .measure(&mut *questions, workload.over, load, duration, !self.options.check)
-                    .with_context(|| format!("{} under the workload {}, {load:?}", server.peer.name(), workload.name))?;
+                let sample =
+                    server.measure(&mut *questions, workload.over, load, duration, !self.options.check).with_context(
+                        || format!("{} under the workload {}, {load:?}", server.peer.name(), workload.name),
+                    )?;
                 if round > 0 {
                     series.samples.push(sample);
                 }

@@ -1,5 +1,5 @@
-//! The little of DNS on the wire that a generator and a scripted upstream need (RFC 1035 section 4.1): one question, and answers whose
-//! names point to it.
+//! The little of DNS on the wire that a generator and a scripted upstream need (RFC 1035 section 4.1): one question,
+//! and answers whose names point to it.
 
 /// Types of records.
 pub const A: u16 = 1;
@@ -42,7 +42,8 @@ pub fn id(message: &[u8]) -> Option<u16> {
     message.first_chunk().map(|id| u16::from_be_bytes(*id))
 }
 
-/// Whether `reply` is what was expected, to this query: QR set, the same question, rcode and records as expected, not truncated.
+/// Whether `reply` is what was expected, to this query: QR set, the same question, rcode and records as expected, not
+/// truncated.
 pub fn is_right(query: &[u8], reply: &[u8], expected: Expected) -> bool {
     if expected == Expected::Anything {
         return reply.len() > HEADER && id(query) == id(reply);
@@ -55,7 +56,8 @@ pub fn is_right(query: &[u8], reply: &[u8], expected: Expected) -> bool {
         Expected::NoName | Expected::Anything => (3, false),
     };
     let end = question_end(query).unwrap_or(query.len());
-    let same_question = query.get(HEADER..end).zip(reply.get(HEADER..end)).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b));
+    let same_question =
+        query.get(HEADER..end).zip(reply.get(HEADER..end)).is_some_and(|(a, b)| a.eq_ignore_ascii_case(b));
     id(query) == id(reply)
         && flags & 0x82 == 0x80
         && rcode & 0xf == wanted_rcode

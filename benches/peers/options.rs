@@ -28,7 +28,8 @@ pub struct Options {
     /// Queries a second where latency is measured; by default half of what the slowest server answers
     #[arg(long, value_name = "N")]
     pub rate: Option<u32>,
-    /// Only see that every server answers every workload rightly, for a fraction of a second each, and ours takes little memory
+    /// Only see that every server answers every workload rightly, for a fraction of a second each, and ours takes
+    /// little memory
     #[arg(long)]
     pub check: bool,
     /// The program under test

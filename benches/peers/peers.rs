@@ -61,8 +61,8 @@ pub enum Service {
     Forward { over_tcp: bool },
     /// As over UDP, with thousands of TCP clients.
     ManyClients,
-    /// What the stock node-local Corefile does: ours and the reference get that file. Its cluster domain is asked for over TCP; the
-    /// others have one upstream, over UDP, as they would be set up in its place.
+    /// What the stock node-local Corefile does: ours and the reference get that file. Its cluster domain is asked for
+    /// over TCP; the others have one upstream, over UDP, as they would be set up in its place.
     NodeLocal,
     /// Only of ours and the reference: a cache of so many entries,
     Entries(usize),
@@ -131,7 +131,9 @@ impl Peer {
                 let mut command = Command::new(program);
                 command.args(["-localip", &ip.to_string(), "-conf"]).arg(corefile).arg("-basecorefile").arg(template);
                 command.args(["-setupinterface=false", "-setupiptables=false", "-skipteardown"]);
-                command.args(["-metrics-listen-address", &format!("{ip}:9353")]).env("GOMAXPROCS", place.workers.to_string());
+                command
+                    .args(["-metrics-listen-address", &format!("{ip}:9353")])
+                    .env("GOMAXPROCS", place.workers.to_string());
                 command
             }
             Self::Unbound => {
@@ -204,15 +206,16 @@ impl Peer {
         Ok(Some(command))
     }
 
-    /// A copy of its program beside its configuration: Debian's AppArmor profiles go by path, and would keep the installed one from
-    /// reading files here.
+    /// A copy of its program beside its configuration: Debian's AppArmor profiles go by path, and would keep the
+    /// installed one from reading files here.
     fn unconfined(self, folder: &Path) -> Result<PathBuf> {
         let (program, package) = self.program().context("no installed program")?;
         let installed = find(program).with_context(|| {
             format!("{program} is not installed: run scripts/install-bench-deps (Debian's package {package}), or leave it out with --peers")
         })?;
         let copy = folder.join(program);
-        fs::copy(&installed, &copy).with_context(|| format!("cannot copy {} to {}", installed.display(), copy.display()))?;
+        fs::copy(&installed, &copy)
+            .with_context(|| format!("cannot copy {} to {}", installed.display(), copy.display()))?;
         Ok(copy)
     }
 }

@@ -24,7 +24,8 @@ pub fn svg(results: &Results) -> Option<String> {
         results.workloads.iter().map(|result| (result, bars(result))).filter(|(_, bars)| bars.len() > 1).collect();
     let rows = panels.iter().map(|(_, bars)| bars.len()).max()?;
     let panel_height = TITLE + ROW * rows as f64 + 16.0;
-    let (width, height) = (PANEL_WIDTH * COLUMNS as f64, HEADING + panel_height * panels.len().div_ceil(COLUMNS) as f64);
+    let (width, height) =
+        (PANEL_WIDTH * COLUMNS as f64, HEADING + panel_height * panels.len().div_ceil(COLUMNS) as f64);
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
          font-family=\"Helvetica, Arial, sans-serif\" font-size=\"12\" fill=\"#24292f\">\n\
@@ -43,8 +44,18 @@ pub fn svg(results: &Results) -> Option<String> {
 
 fn panel(out: &mut String, x: f64, y: f64, result: &WorkloadResult, bars: &[Bar<'_>]) {
     let (name, about) = result.about.split_once(": ").unwrap_or((&result.workload, &result.about));
-    _ = writeln!(out, "<text x=\"{x}\" y=\"{}\" font-size=\"13\" font-weight=\"bold\">{}</text>", y + 16.0, escape(name));
-    _ = writeln!(out, "<text x=\"{x}\" y=\"{}\" fill=\"#57606a\" font-size=\"10.5\">{}</text>", y + 32.0, escape(about));
+    _ = writeln!(
+        out,
+        "<text x=\"{x}\" y=\"{}\" font-size=\"13\" font-weight=\"bold\">{}</text>",
+        y + 16.0,
+        escape(name)
+    );
+    _ = writeln!(
+        out,
+        "<text x=\"{x}\" y=\"{}\" fill=\"#57606a\" font-size=\"10.5\">{}</text>",
+        y + 32.0,
+        escape(about)
+    );
     let longest = bars.iter().map(|bar| bar.cpu_us).fold(0.0, f64::max);
     for (row, Bar { peer, cpu_us }) in bars.iter().enumerate() {
         let y = y + TITLE + ROW * row as f64;
@@ -56,7 +67,11 @@ fn panel(out: &mut String, x: f64, y: f64, result: &WorkloadResult, bars: &[Bar<
         let length = BAR_WIDTH * cpu_us / longest;
         let left = x + LABEL_WIDTH;
         _ = writeln!(out, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>", left - 6.0, y + 13.0, escape(peer));
-        _ = writeln!(out, "<rect x=\"{left}\" y=\"{}\" width=\"{length:.1}\" height=\"15\" rx=\"2\" fill=\"{color}\"/>", y + 1.0);
+        _ = writeln!(
+            out,
+            "<rect x=\"{left}\" y=\"{}\" width=\"{length:.1}\" height=\"15\" rx=\"2\" fill=\"{color}\"/>",
+            y + 1.0
+        );
         _ = writeln!(out, "<text x=\"{:.1}\" y=\"{}\">{cpu_us:.1}</text>", left + length + 5.0, y + 13.0);
     }
 }

@@ -14,7 +14,8 @@ use std::time::Duration;
 pub fn pin_to(core: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(core);
-    sched_setaffinity(None, &set).with_context(|| format!("cannot pin this thread to core {core}: the bench needs cores 0 and 1"))
+    sched_setaffinity(None, &set)
+        .with_context(|| format!("cannot pin this thread to core {core}: the bench needs cores 0 and 1"))
 }
 
 /// Raises the limit of open files as far as it goes, for thousands of connections here and, inherited, in the servers.
@@ -66,7 +67,8 @@ impl Process {
         // A descendant that ends between being listed and being read is then in its parent's sum: read again.
         let mut tries = 0;
         loop {
-            let sum: Result<Duration> = self.tree()?.into_iter().map(|pid| Ok(cpu_time(pid)? + ended_children(pid)?)).sum();
+            let sum: Result<Duration> =
+                self.tree()?.into_iter().map(|pid| Ok(cpu_time(pid)? + ended_children(pid)?)).sum();
             tries += 1;
             if sum.is_ok() || tries == READ_TRIES {
                 return sum;
@@ -91,15 +93,19 @@ impl Process {
         let mut parents = Vec::new();
         for entry in fs::read_dir("/proc")?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-            // It may have ended since. The name, in parentheses, may hold anything; the parent is the second field after it.
+            // It may have ended since. The name, in parentheses, may hold anything; the parent is the second field
+            // after it.
             let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-            let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<i32>().ok());
+            let parent =
+                stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<i32>().ok());
             parents.extend(parent.map(|parent| (pid, parent)));
         }
         let mut tree = vec![self.child.id().cast_signed()];
         let mut index = 0;
         while index < tree.len() {
-            tree.extend(parents.iter().filter(|(_, parent)| *parent == tree[index]).map(|(pid, _)| *pid).collect::<Vec<_>>());
+            tree.extend(
+                parents.iter().filter(|(_, parent)| *parent == tree[index]).map(|(pid, _)| *pid).collect::<Vec<_>>(),
+            );
             index += 1;
         }
         Ok(tree)
@@ -129,8 +135,8 @@ fn field(text: &str, name: &str) -> Result<u64> {
     value.with_context(|| format!("smaps_rollup has no {name}"))
 }
 
-/// What the scheduler has accounted to all threads of a process, ended ones included, in nanoseconds' precision: the process's CPU
-/// clock (clock_getcpuclockid(3)), which is what utime and stime of /proc/PID/stat are scaled to.
+/// What the scheduler has accounted to all threads of a process, ended ones included, in nanoseconds' precision: the
+/// process's CPU clock (clock_getcpuclockid(3)), which is what utime and stime of /proc/PID/stat are scaled to.
 fn cpu_time(pid: i32) -> Result<Duration> {
     let mut clock = 0;
     // SAFETY: `clock` is written, nothing else.
@@ -146,10 +152,11 @@ fn cpu_time(pid: i32) -> Result<Duration> {
     Ok(Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0)))
 }
 
-/// What children of a process that it has waited for, and theirs, had used: cutime and cstime of /proc/PID/stat, in clock ticks.
+/// What children of a process that it has waited for, and theirs, had used: cutime and cstime of /proc/PID/stat, in
+/// clock ticks.
 fn ended_children(pid: i32) -> Result<Duration> {
-    let stat =
-        fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("cannot read the times of process {pid}"))?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
+        .with_context(|| format!("cannot read the times of process {pid}"))?;
     let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect::<Vec<_>>()).unwrap_or_default();
     let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<u64>().ok());
     let (user, system) = ticks(13).zip(ticks(14)).with_context(|| format!("/proc/{pid}/stat has no times"))?;

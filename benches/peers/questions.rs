@@ -142,8 +142,8 @@ impl Zipf {
     }
 }
 
-/// What pods of a node ask: their C library tries the search path of Kubernetes' resolv.conf first (ndots:5; NAMESPACE.svc.cluster.local,
-/// svc.cluster.local, cluster.local), and asks for A and AAAA at every step.
+/// What pods of a node ask: their C library tries the search path of Kubernetes' resolv.conf first (ndots:5;
+/// NAMESPACE.svc.cluster.local, svc.cluster.local, cluster.local), and asks for A and AAAA at every step.
 pub struct ClusterMix {
     random: fastrand::Rng,
     services: Zipf,

@@ -17,8 +17,11 @@ pub struct Results {
 pub fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let processors = read("/proc/cpuinfo");
-    let models: Vec<&str> =
-        processors.lines().filter_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|it| it.1).collect();
+    let models: Vec<&str> = processors
+        .lines()
+        .filter_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map(|it| it.1)
+        .collect();
     let model = models.first().copied().unwrap_or(std::env::consts::ARCH);
     format!("{} × {model}, Linux {}", models.len().max(1), read("/proc/sys/kernel/osrelease").trim())
 }

@@ -27,8 +27,8 @@ struct Connection {
     slots: Vec<Slot>,
 }
 
-/// Keeps `outstanding` queries on their way over so many connections until `duration` is over, then waits for the last answers.
-/// A server may close a connection at any time; what was on its way is then asked again on a new one.
+/// Keeps `outstanding` queries on their way over so many connections until `duration` is over, then waits for the last
+/// answers. A server may close a connection at any time; what was on its way is then asked again on a new one.
 pub fn closed_loop(
     server: SocketAddr,
     questions: &mut dyn Questions,
@@ -54,7 +54,8 @@ pub fn closed_loop(
         if !goes_on && all.iter().all(Connection::is_done) {
             break;
         }
-        let mut waiting: Vec<_> = all.iter().map(|connection| PollFd::new(&connection.stream, connection.interest())).collect();
+        let mut waiting: Vec<_> =
+            all.iter().map(|connection| PollFd::new(&connection.stream, connection.interest())).collect();
         poll(&mut waiting, Some(&LOOK))?;
         let ready: Vec<bool> = waiting.iter().map(|waiting| !waiting.revents().is_empty()).collect();
         now = Instant::now();
@@ -136,7 +137,8 @@ impl Connection {
 
     /// Goes on with a new connection in the place of one that has ended.
     fn replace(&mut self, server: SocketAddr, error: &io::Error) -> Result<()> {
-        self.stream = connect(server).with_context(|| format!("a connection ended ({error}), and there is no other"))?;
+        self.stream =
+            connect(server).with_context(|| format!("a connection ended ({error}), and there is no other"))?;
         self.input.clear();
         self.output.clear();
         for slot in self.slots.iter().filter(|slot| slot.sent.is_some()) {
@@ -147,7 +149,8 @@ impl Connection {
 }
 
 fn connect(server: SocketAddr) -> Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&server, PATIENCE).with_context(|| format!("cannot connect to {server}"))?;
+    let stream =
+        TcpStream::connect_timeout(&server, PATIENCE).with_context(|| format!("cannot connect to {server}"))?;
     stream.set_nodelay(true)?;
     stream.set_nonblocking(true)?;
     Ok(stream)

@@ -1,5 +1,5 @@
-//! The scripted upstream that every server forwards to: a process of its own on the generator's core, so that none of its cost is
-//! in a server's figures.
+//! The scripted upstream that every server forwards to: a process of its own on the generator's core, so that none of
+//! its cost is in a server's figures.
 
 use crate::datagrams::Datagrams;
 use crate::generator::RECEIVE_BUFFER;
@@ -21,8 +21,10 @@ const SLOW: &[u8] = b"slow";
 /// Answers over UDP and TCP on `address` until killed.
 pub fn serve(address: SocketAddr) -> io::Result<()> {
     let (udp, tcp) = (UdpSocket::bind(address)?, TcpListener::bind(address)?);
-    // All queries that a server has in flight may come at once. Where it may not exceed the limit, it gets as much as the limit has.
-    _ = set_socket_recv_buffer_size_force(&udp, RECEIVE_BUFFER).or_else(|_| set_socket_recv_buffer_size(&udp, RECEIVE_BUFFER));
+    // All queries that a server has in flight may come at once. Where it may not exceed the limit, it gets as much as
+    // the limit has.
+    _ = set_socket_recv_buffer_size_force(&udp, RECEIVE_BUFFER)
+        .or_else(|_| set_socket_recv_buffer_size(&udp, RECEIVE_BUFFER));
     thread::spawn(move || {
         for stream in tcp.incoming().flatten() {
             // One that fails is the server's to open again.
@@ -96,7 +98,9 @@ fn serve_stream(mut stream: TcpStream) -> io::Result<()> {
         }
         held += count;
         let mut at = 0;
-        while let Some(length) = input[at..held].first_chunk::<2>().map(|length| usize::from(u16::from_be_bytes(*length))) {
+        while let Some(length) =
+            input[at..held].first_chunk::<2>().map(|length| usize::from(u16::from_be_bytes(*length)))
+        {
             let Some(query) = input[..held].get(at + 2..at + 2 + length) else { break };
             reply.clear();
             answer(query, &mut reply);

@@ -6,7 +6,8 @@ use crate::message::{A, AAAA, Content, Expected, question};
 pub fn content(labels: &[&[u8]], rtype: u16) -> Content {
     let is_address = rtype == A || rtype == AAAA;
     match labels {
-        // Services with one IPv4 ClusterIP; whatever else is asked for below the cluster's domain comes of search paths.
+        // Services with one IPv4 ClusterIP; whatever else is asked for below the cluster's domain comes of search
+        // paths.
         [_, namespace, b"svc", b"cluster", b"local"] if namespace.starts_with(b"ns-") => match rtype {
             A => Content::Records { count: 1, ttl: 5 },
             _ => Content::NoData { ttl: 5 },

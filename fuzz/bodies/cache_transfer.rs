@@ -1,4 +1,5 @@
-//! Octets that are handed over as a predecessor's cache: what of them is kept stays within the cache's bounds, and goes on to the next.
+//! Octets that are handed over as a predecessor's cache: what of them is kept stays within the cache's bounds, and goes
+//! on to the next.
 
 use nodelocaldns::chain::{Loaders, ProcessContext};
 use nodelocaldns::corefile::{SystemLoader, parse};
@@ -27,14 +28,19 @@ impl Process {
         let (corefile, _) = parse(Path::new("Corefile"), COREFILE, &SystemLoader);
         let (config, _) = configure(&corefile, 53, Loaders { files: &SystemLoader, interfaces: &SystemInterfaces });
         let plan = config.build(&services).expect("it can be built");
-        Self { services, _plan: plan, reading: ClockReading { now: Instant::now(), uptime: Duration::from_secs(1 << 20) } }
+        Self {
+            services,
+            _plan: plan,
+            reading: ClockReading { now: Instant::now(), uptime: Duration::from_secs(1 << 20) },
+        }
     }
     fn import(&self, octets: &[u8]) -> TransferCount {
         import(&self.services.reload_state, &mut &octets[..], self.reading, all()).unwrap_or_default()
     }
     fn export(&self) -> (Vec<u8>, TransferCount) {
         let mut out = Vec::new();
-        let tally = export(&self.services.reload_state, &mut out, self.reading, all()).expect("a vector takes everything");
+        let tally =
+            export(&self.services.reload_state, &mut out, self.reading, all()).expect("a vector takes everything");
         (out, tally)
     }
 }

@@ -2,8 +2,8 @@
 
 use nodelocaldns::message::{Name, PrefixLimits, Query, Rcode, Rejection, Reply, Response, TtlRule, work};
 
-/// Steps that reading a query may take for any message, and for each of its octets: four records at most have a name, of 127 labels and as many
-/// pointers each.
+/// Steps that reading a query may take for any message, and for each of its octets: four records at most have a name,
+/// of 127 labels and as many pointers each.
 const STEPS: usize = 2048;
 const STEPS_PER_OCTET: usize = 1;
 

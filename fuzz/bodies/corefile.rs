@@ -1,4 +1,5 @@
-//! A Corefile and the files it imports: a plan, or diagnostics with every place inside its source, within the parser's bounds.
+//! A Corefile and the files it imports: a plan, or diagnostics with every place inside its source, within the parser's
+//! bounds.
 
 use nodelocaldns::chain::{Interfaces, Loaders, ProcessContext};
 use nodelocaldns::corefile::{Corefile, Diagnostics, Loader, OptionLine, Span, Token, format, parse};
@@ -19,7 +20,10 @@ impl Loader for Parts<'_> {
             return Ok("nameserver 192.0.2.53\nnameserver fe80::1%eth0\nsearch a.example\noptions ndots:5\n".to_owned());
         }
         let number = path.to_str().and_then(|path| path.parse::<usize>().ok()).filter(|number| *number > 0);
-        number.and_then(|number| self.0.get(number)).map(|text| (*text).to_owned()).ok_or_else(|| io::ErrorKind::NotFound.into())
+        number
+            .and_then(|number| self.0.get(number))
+            .map(|text| (*text).to_owned())
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
     fn glob(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
         Ok((1..self.0.len()).map(|number| number.to_string().into()).collect())
@@ -69,11 +73,18 @@ pub fn run(octets: &[u8]) {
 }
 
 fn check_spans(corefile: &Corefile, diagnostics: &Diagnostics) {
-    let lines: Vec<Vec<usize>> =
-        corefile.sources.files.iter().map(|(_, text)| text.split('\n').map(|line| line.chars().count()).collect()).collect();
+    let lines: Vec<Vec<usize>> = corefile
+        .sources
+        .files
+        .iter()
+        .map(|(_, text)| text.split('\n').map(|line| line.chars().count()).collect())
+        .collect();
     let check = |span: Span| {
         let characters = lines[span.file.0 as usize][span.line as usize - 1];
-        assert!(span.column >= 1 && (span.column - 1 + span.length) as usize <= characters, "{span:?} in a line of {characters}");
+        assert!(
+            span.column >= 1 && (span.column - 1 + span.length) as usize <= characters,
+            "{span:?} in a line of {characters}"
+        );
     };
     for block in &corefile.blocks {
         block.keys.iter().for_each(|key| check(key.span));

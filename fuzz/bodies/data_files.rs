@@ -1,5 +1,5 @@
-//! Files that directives read again while they serve. The first octet says which: `h`, a hosts file after a line with a name that is looked up in it; `w`, weights of
-//! `loadbalance`; `a`, a reply, whose addresses are put into order.
+//! Files that directives read again while they serve. The first octet says which: `h`, a hosts file after a line with a
+//! name that is looked up in it; `w`, weights of `loadbalance`; `a`, a reply, whose addresses are put into order.
 
 use nodelocaldns::directives::{hosts, loadbalance};
 use nodelocaldns::message::{Name, RecordType, Response};
@@ -27,7 +27,8 @@ fn reply(octets: &[u8]) {
     loadbalance::shuffle_reply(&mut arranged);
     assert!(arranged.len() <= octets.len(), "it fits as it did");
     let (Ok(before), Ok(after)) = (Response::read(octets), Response::read(&arranged)) else { return };
-    // A name that borrows the octets of an address may become another; of a reply without such the records are the same.
+    // A name that borrows the octets of an address may become another; of a reply without such the records are the
+    // same.
     let records = |response: &Response| {
         let mut records: Vec<_> =
             response.records().map(|record| (record.section as u8, record.rtype, record.rdata().len())).collect();

@@ -1,4 +1,5 @@
-//! What a client sends to an HTTP address. The first octet says what it does beside, the second how what it sends is cut up.
+//! What a client sends to an HTTP address. The first octet says what it does beside, the second how what it sends is
+//! cut up.
 
 use nodelocaldns::chain::{Endpoint, HttpAnswer};
 use nodelocaldns::server::serve_connection;
@@ -25,11 +26,12 @@ const LONGEST_ANSWER: usize = PAGE + 250;
 /// From one answer on a connection to the next.
 const SPACING: Duration = Duration::from_millis(50);
 
-/// When a connection has ended on which nothing is sent or read any more, with much to spare: on a busy machine pages take longer to make, and the server
-/// then rests for longer.
+/// When a connection has ended on which nothing is sent or read any more, with much to spare: on a busy machine pages
+/// take longer to make, and the server then rests for longer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Pages that are made for a client that reads nothing: what waits between both ends, twice (the server keeps some too), and one that does not fit.
+/// Pages that are made for a client that reads nothing: what waits between both ends, twice (the server keeps some
+/// too), and one that does not fit.
 const MADE_UNREAD: usize = 2 * (BETWEEN / PAGE + 1) + 1;
 
 /// Octets of the header of a request that is plain, fewer than make as many fields as hyper reads.
@@ -60,7 +62,11 @@ pub fn run(octets: &[u8]) {
         // Sends, and reads nothing.
         b'n' => {
             let outcome = converse(stream, cut, Client::ReadsNothing, requests);
-            assert!(outcome.made.len() <= MADE_UNREAD, "{} pages made for a client that reads none", outcome.made.len());
+            assert!(
+                outcome.made.len() <= MADE_UNREAD,
+                "{} pages made for a client that reads none",
+                outcome.made.len()
+            );
             outcome
         }
         // Sends, and says that this is all.
@@ -68,7 +74,12 @@ pub fn run(octets: &[u8]) {
         _ => return,
     };
     assert!(outcome.made.len() <= requests, "{} pages made for {} octets", outcome.made.len(), stream.len());
-    assert!(outcome.replies.len() <= (requests + 1) * LONGEST_ANSWER, "{} octets for {}", outcome.replies.len(), stream.len());
+    assert!(
+        outcome.replies.len() <= (requests + 1) * LONGEST_ANSWER,
+        "{} octets for {}",
+        outcome.replies.len(),
+        stream.len()
+    );
     let is_spaced = outcome.made.windows(2).all(|pair| pair[1] - pair[0] >= SPACING);
     assert!(is_spaced, "made sooner than may be: {:?}", outcome.made);
 }
@@ -90,7 +101,8 @@ fn converse(stream: &[u8], cut: u8, client: Client, requests: usize) -> Outcome 
     };
     let address = SocketAddr::from(ADDRESS);
     let endpoints = [Endpoint::shared(address, "/metrics", answer)];
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     runtime.block_on(async {
         let (server, theirs) = duplex(BETWEEN);
         let serving = serve_connection(&endpoints, address, server);
@@ -142,7 +154,8 @@ async fn play(connection: DuplexStream, stream: &[u8], cut: u8, client: Client) 
 fn check_answers(stream: &[u8], replies: &[u8]) {
     let mut replies = replies;
     for (index, expected) in plain_requests(stream).into_iter().enumerate() {
-        let (status, body, rest) = first_answer(replies).unwrap_or_else(|| panic!("request {index} has no whole answer"));
+        let (status, body, rest) =
+            first_answer(replies).unwrap_or_else(|| panic!("request {index} has no whole answer"));
         assert_eq!(status, expected, "request {index}");
         assert_eq!(body == [b'x'; PAGE], expected == *b"200", "request {index}");
         replies = rest;
@@ -161,7 +174,8 @@ fn plain_requests(stream: &[u8]) -> Vec<[u8; 3]> {
         let Some(path) = target.and_then(|target| target.strip_prefix('/')) else { break };
         let is_plain = |text: &str| text.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-./_".contains(&octet));
         let is_plain_header = |line: &str| {
-            line.split_once(": ").is_some_and(|(name, value)| ["Host", "Accept", "User-Agent"].contains(&name) && is_plain(value))
+            line.split_once(": ")
+                .is_some_and(|(name, value)| ["Host", "Accept", "User-Agent"].contains(&name) && is_plain(value))
         };
         if !is_plain(path) || !lines.all(is_plain_header) {
             break;

@@ -26,7 +26,8 @@ pub fn run(octets: &[u8]) {
 }
 
 fn spec() -> NodeSpec {
-    let addresses: Vec<IpAddr> = ["169.254.20.10", "10.96.0.10", "fd00::10"].iter().flat_map(|text| text.parse()).collect();
+    let addresses: Vec<IpAddr> =
+        ["169.254.20.10", "10.96.0.10", "fd00::10"].iter().flat_map(|text| text.parse()).collect();
     let (probe_mark, fallback) = (0x10_0000, Fallback::default());
     NodeSpec { addresses, port: 53, health_port: 8080, interface: None, probe_mark, fallback }
 }
@@ -64,7 +65,9 @@ fn check_firewall(messages: &[u8]) {
     let handles: HashSet<u64> = chains.rules.values().flatten().map(|rule| rule.handle).collect();
     for is_alone in [false, true] {
         let (missing, surplus) = dumps::accepting(&rules, &chains, is_alone);
-        assert!(missing.iter().all(|rule| rules.contains(rule)) && surplus.iter().all(|handle| handles.contains(handle)));
+        assert!(
+            missing.iter().all(|rule| rules.contains(rule)) && surplus.iter().all(|handle| handles.contains(handle))
+        );
         assert_eq!(dumps::accepting(&[], &chains, is_alone).0, []);
     }
 }
@@ -74,7 +77,9 @@ fn check_eater(chains: &Chains, packet: &Packet, by: &DropSource) {
     let there = chains.rules.get(&by.chain);
     match by.rule {
         Some(handle) => assert!(there.is_some_and(|rules| rules.iter().any(|rule| rule.handle == handle)), "{by}"),
-        None => assert!(there.is_none() || chains.bases.iter().any(|base| base.name == by.chain && base.base.drops), "{by}"),
+        None => {
+            assert!(there.is_none() || chains.bases.iter().any(|base| base.name == by.chain && base.base.drops), "{by}")
+        }
     }
 }
 
@@ -88,10 +93,16 @@ fn check_ruleset(messages: &[u8]) {
         let at = chain.base.map(|base| base.at);
         for seen in &chain.rules {
             if let Some(rule) = seen.rule {
-                assert!(rule.hook.is_raw() && matches!(at, Some(NetfilterHook::Prerouting | NetfilterHook::Output)), "{rule}");
+                assert!(
+                    rule.hook.is_raw() && matches!(at, Some(NetfilterHook::Prerouting | NetfilterHook::Output)),
+                    "{rule}"
+                );
             }
             if let Some(rewrite) = seen.rewrite {
-                assert!(!seen.effects.is_empty() && rewrite.from.is_ipv4() == rewrite.to.is_ipv4() || rewrite.from.is_ipv6());
+                assert!(
+                    !seen.effects.is_empty() && rewrite.from.is_ipv4() == rewrite.to.is_ipv4()
+                        || rewrite.from.is_ipv6()
+                );
                 if rewrite.end == PacketEnd::Destination {
                     targets.insert(rewrite.to);
                 }

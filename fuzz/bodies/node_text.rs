@@ -1,5 +1,5 @@
-//! Texts of the node that are not a Corefile: what other programs print, /proc, mounted files, pages. The first octet says which; octets of zero
-//! part several texts.
+//! Texts of the node that are not a Corefile: what other programs print, /proc, mounted files, pages. The first octet
+//! says which; octets of zero part several texts.
 
 use nodelocaldns::chain::{Interfaces, Loaders};
 use nodelocaldns::corefile::{Loader, parse};
@@ -34,9 +34,17 @@ pub fn run(octets: &[u8]) {
 }
 
 fn spec() -> NodeSpec {
-    let addresses: Vec<IpAddr> = ["169.254.20.10", "10.96.0.10", "fd00::10"].iter().flat_map(|text| text.parse()).collect();
+    let addresses: Vec<IpAddr> =
+        ["169.254.20.10", "10.96.0.10", "fd00::10"].iter().flat_map(|text| text.parse()).collect();
     let (probe_mark, fallback) = (0x10_0000, Fallback::default());
-    NodeSpec { addresses, port: 53, health_port: 8080, interface: Some("nodelocaldns".to_owned()), probe_mark, fallback }
+    NodeSpec {
+        addresses,
+        port: 53,
+        health_port: 8080,
+        interface: Some("nodelocaldns".to_owned()),
+        probe_mark,
+        fallback,
+    }
 }
 
 fn rules() -> Vec<Rule> {
@@ -60,9 +68,8 @@ fn check_listing(text: &str) {
         }
         for rule in &wanted {
             let first = preceding_rules(table, text, rule);
-            assert!(first.iter().all(
-                |preceding_rules| text.lines().any(|line| line == preceding_rules.line) && !preceding_rules.target.is_empty()
-            ));
+            assert!(first.iter().all(|preceding_rules| text.lines().any(|line| line == preceding_rules.line)
+                && !preceding_rules.target.is_empty()));
         }
     }
 }
@@ -76,7 +83,8 @@ fn check_script(table: IptablesTable, changes: &IptablesChanges, with_socket: bo
     assert!(lines[1..=missing].iter().all(|line| line.starts_with("-I ")), "{script}");
     assert!(lines[1 + missing..1 + missing + surplus].iter().all(|line| line.starts_with("-D ")), "{script}");
     // As the program would list them.
-    let listed: String = lines[1..=missing].iter().map(|line| format!("-A {}\n", line[3..].replacen(" 1 ", " ", 1))).collect();
+    let listed: String =
+        lines[1..=missing].iter().map(|line| format!("-A {}\n", line[3..].replacen(" 1 ", " ", 1))).collect();
     let read: Vec<Rule> = present(table, &listed).iter().map(|present| present.rule).collect();
     assert_eq!(read, changes.missing, "what we write is read back");
 }
@@ -88,7 +96,11 @@ struct Nothing<'a> {
 
 impl Loader for Nothing<'_> {
     fn read(&self, path: &Path) -> io::Result<String> {
-        if path == Path::new("/etc/resolv.conf") { Ok(self.resolv_conf.to_owned()) } else { Err(io::ErrorKind::NotFound.into()) }
+        if path == Path::new("/etc/resolv.conf") {
+            Ok(self.resolv_conf.to_owned())
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
     }
     fn glob(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
         Ok(Vec::new())
@@ -143,7 +155,10 @@ fn check_config_map(stub_domains: Option<&str>, upstreams: Option<&str>, templat
     }
     let Some(template) = template else { return };
     if let Ok(rendered) = render(Path::new("base"), template, &config, &values, &machine) {
-        assert!(rendered.text.matches('\n').count() >= template.matches('\n').count(), "every line stays at its number");
+        assert!(
+            rendered.text.matches('\n').count() >= template.matches('\n').count(),
+            "every line stays at its number"
+        );
     }
 }
 
@@ -193,7 +208,8 @@ fn lines(octets: &[u8]) -> usize {
     octets.split(|octet| *octet == b'\n').count()
 }
 
-/// Whatever a page, a listing or a name of a process holds, the doctor says something of every check, and nothing that steers a terminal.
+/// Whatever a page, a listing or a name of a process holds, the doctor says something of every check, and nothing that
+/// steers a terminal.
 fn check_doctor(text: &str, page: &str, program: &str) {
     let spec = spec();
     let address = SocketAddr::new(spec.addresses[0], 53);

@@ -1,5 +1,6 @@
-//! Packets between watchdog and server, and between one watchdog and the next; what a server asks of the configuration's files, and what has been read
-//! for it; and answers to the watchdog's probe. The first octet says which.
+//! Packets between watchdog and server, and between one watchdog and the next; what a server asks of the
+//! configuration's files, and what has been read for it; and answers to the watchdog's probe. The first octet says
+//! which.
 
 use nodelocaldns::app::files::{FileReply, FileRequest, HostSnapshot, SnapshotRecorder};
 use nodelocaldns::app::host::Host;
@@ -36,12 +37,15 @@ fn check_message<M: Message + PartialEq + Debug>(packet: &[u8]) {
             assert!(next_message.len() <= MAX_MESSAGE);
             assert_eq!(decode::<M>(&next_message).expect("what we say is a message"), message.shortened());
         }
-        Err(MessageError::TooLong(length)) => assert!(length > MAX_MESSAGE && packet.len() > MAX_MESSAGE / 8, "{message:?}"),
+        Err(MessageError::TooLong(length)) => {
+            assert!(length > MAX_MESSAGE && packet.len() > MAX_MESSAGE / 8, "{message:?}")
+        }
         Err(error) => panic!("{error}"),
     }
 }
 
-/// What has been read can be passed on again and then answers as before, as does what is noted of it while a Corefile is loaded from it.
+/// What has been read can be passed on again and then answers as before, as does what is noted of it while a Corefile
+/// is loaded from it.
 fn check_record(octets: &[u8]) {
     let Ok(record) = serde_json::from_slice::<HostSnapshot>(octets) else { return };
     let said = serde_json::to_vec(&record).expect("a record can be passed on");

@@ -1,4 +1,5 @@
-//! Rules of `rewrite`, and a message: rules are refused or work, and what an answer becomes is whole, within its limit and the same on both paths.
+//! Rules of `rewrite`, and a message: rules are refused or work, and what an answer becomes is whole, within its limit
+//! and the same on both paths.
 
 use nodelocaldns::chain::{BatchClock, Interfaces, Loaders, Peer, ProcessContext, Received, Transport};
 use nodelocaldns::corefile::{Loader, parse};
@@ -33,7 +34,8 @@ impl Interfaces for Nowhere {
     }
 }
 
-/// The octets up to the first zero are rules, those up to the next a name that is asked for, and the rest is an upstream's answer.
+/// The octets up to the first zero are rules, those up to the next a name that is asked for, and the rest is an
+/// upstream's answer.
 pub fn run(octets: &[u8]) {
     let mut parts = octets.splitn(3, |octet| *octet == 0);
     let [rules, name, answer] = [(); 3].map(|()| parts.next().unwrap_or_default());

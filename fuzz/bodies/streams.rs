@@ -21,7 +21,8 @@ pub fn run(octets: &[u8]) {
     }
 }
 
-/// The messages of a stream are the same in whatever pieces it comes, and reading them takes steps in proportion to its octets.
+/// The messages of a stream are the same in whatever pieces it comes, and reading them takes steps in proportion to its
+/// octets.
 fn check_stream(stream: &[u8], cut: u8, lengths: RangeInclusive<usize>, read: fn(&[u8])) {
     let mut whole = Vec::new();
     let rest = take(stream, &lengths, |message| whole.push(message.to_vec()));

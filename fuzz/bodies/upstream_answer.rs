@@ -3,7 +3,8 @@
 use nodelocaldns::directives::cache::classify;
 use nodelocaldns::message::{Data, Name, Query, Record, Reply, Response, TtlRule, work};
 
-/// Steps that an answer may take to be read, judged, or written for a client, for any message and for each of its octets.
+/// Steps that an answer may take to be read, judged, or written for a client, for any message and for each of its
+/// octets.
 const STEPS: usize = 8192;
 const STEPS_PER_OCTET: usize = 8;
 

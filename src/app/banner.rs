@@ -12,7 +12,12 @@ pub fn banner(plan: &Plan) -> String {
         let _ = writeln!(text, "  {line} (UDP and TCP)");
     }
     for endpoint in &plan.endpoints {
-        let _ = writeln!(text, "  http://{}{}", reachable_address(endpoint.address, endpoint.address.is_ipv6()), endpoint.path);
+        let _ = writeln!(
+            text,
+            "  http://{}{}",
+            reachable_address(endpoint.address, endpoint.address.is_ipv6()),
+            endpoint.path
+        );
     }
     if let Some(listener) = plan.listeners.first() {
         let address = reachable_address(listener.address, listener.address.is_ipv6());

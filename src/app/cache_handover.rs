@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 /// How long writing may take. The next server waits for it.
 const SAVE_LIMIT: Duration = Duration::from_millis(400);
 
-/// How long a server waits for its caches to be filled before it serves; what is left is filled in while it does. Less than the watchdog
-/// leaves the interception to a server that is being replaced (70 ms).
+/// How long a server waits for its caches to be filled before it serves; what is left is filled in while it does. Less
+/// than the watchdog leaves the interception to a server that is being replaced (70 ms).
 const RESTORE_PATIENCE: Duration = Duration::from_millis(50);
 
 /// How long reading may take, which goes on while this server serves.
@@ -48,8 +48,9 @@ pub fn save(reload_state: &ReloadState, octets: usize) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Fills the caches with what [`save`] has written, on a thread of its own, and waits a little for that. No more octets are read than the caches may
-/// take, and nothing but a file in memory: whoever passes another may never have anything to say, and the thread would wait for it.
+/// Fills the caches with what [`save`] has written, on a thread of its own, and waits a little for that. No more octets
+/// are read than the caches may take, and nothing but a file in memory: whoever passes another may never have anything
+/// to say, and the thread would wait for it.
 pub fn restore(reload_state: Arc<ReloadState>, cache: OwnedFd, octets: usize) {
     if let Err(error) = fcntl_get_seals(&cache) {
         return tracing::warn!(
@@ -62,7 +63,12 @@ pub fn restore(reload_state: Arc<ReloadState>, cache: OwnedFd, octets: usize) {
         let mut input = BufReader::with_capacity(BUFFER, File::from(cache));
         match import(&reload_state, &mut input, reading(), Bounds { octets, until: started + RESTORE_LIMIT }) {
             Ok(tally) => {
-                tracing::info!("{} cached answers taken over in {:?}, {} not", tally.kept, started.elapsed(), tally.refused);
+                tracing::info!(
+                    "{} cached answers taken over in {:?}, {} not",
+                    tally.kept,
+                    started.elapsed(),
+                    tally.refused
+                );
             }
             Err(error) => tracing::warn!("{error}"),
         }

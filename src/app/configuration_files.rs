@@ -1,5 +1,5 @@
-//! The server's work with the configuration's files. A file system may hang, so each piece of work has a thread of its own: reading and checking the
-//! configuration, having the rendered Corefile written, having files watched.
+//! The server's work with the configuration's files. A file system may hang, so each piece of work has a thread of its
+//! own: reading and checking the configuration, having the rendered Corefile written, having files watched.
 
 use super::files;
 use super::load::{BUILT_IN_PATH, CorefileSource, LoadError, LoadedCorefile, STDIN};
@@ -44,7 +44,8 @@ pub struct InitialConfiguration {
 }
 
 impl CorefileOrigin {
-    /// Loads what is to be served, and waits for that as long as it takes: there is nothing else to serve. It is told what is waited for.
+    /// Loads what is to be served, and waits for that as long as it takes: there is nothing else to serve. It is told
+    /// what is waited for.
     ///
     /// # Errors
     /// It is bad, or cannot be read.
@@ -57,12 +58,16 @@ impl CorefileOrigin {
         let waits_for = match &self {
             Self::Plain(Corefile::File(path)) => path.display().to_string(),
             Self::Plain(_) => "the Corefile".to_owned(),
-            Self::Rendering(rendering) => format!("{} or the kube-dns ConfigMap", rendering.template().base().display()),
+            Self::Rendering(rendering) => {
+                format!("{} or the kube-dns ConfigMap", rendering.template().base().display())
+            }
         };
         let mut outcome = deadline::begin(move || self.load_here(default_port, files, errors))?;
         loop {
             match timeout(LIMIT, &mut outcome).await {
-                Ok(done) => return done.context("loading the configuration ended before its time: please report this")?,
+                Ok(done) => {
+                    return done.context("loading the configuration ended before its time: please report this")?;
+                }
                 Err(_) => tracing::warn!(
                     "still waiting for {waits_for}; does its file system hang? Until it can be read this server answers no queries"
                 ),
@@ -142,7 +147,8 @@ impl ConfigurationFiles {
         Ok((self, CheckedFiles { rendered, read }))
     }
 
-    /// Writes what is rendered and served, and watches what is to be looked at in `inotify`. Of files that are read, not rendered, only if `reads`.
+    /// Writes what is rendered and served, and watches what is to be looked at in `inotify`. Of files that are read,
+    /// not rendered, only if `reads`.
     ///
     /// # Errors
     /// The watchdog does not answer.

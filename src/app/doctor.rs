@@ -25,7 +25,8 @@ pub fn examine(doctor: Doctor) -> anyhow::Result<ExitCode> {
         metrics_address: options.metrics_listen_address,
         name,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let findings = runtime.block_on(collect(&expected));
     // What was given up on is not waited for.
     runtime.shutdown_background();

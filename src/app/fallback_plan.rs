@@ -8,7 +8,8 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What the environment tells of Services: kubelet puts those of the pod's namespace there, each with one of its addresses.
+/// What the environment tells of Services: kubelet puts those of the pod's namespace there, each with one of its
+/// addresses.
 pub struct ServiceEnvironment {
     /// The one of `-upstreamsvc`.
     pub upstream: ServiceAddress,
@@ -34,8 +35,9 @@ pub struct FallbackPlan {
     pub warnings: Vec<String>,
 }
 
-/// An address that the environment names is a ClusterIP, which leads to its Service when we are gone; the others are ours alone, and queries for them go
-/// to the upstream Service. There is no fallback without interception, which has to shadow it.
+/// An address that the environment names is a ClusterIP, which leads to its Service when we are gone; the others are
+/// ours alone, and queries for them go to the upstream Service. There is no fallback without interception, which has to
+/// shadow it.
 pub fn fallback_plan(agent: &Agent, dns_port: u16, services: &ServiceEnvironment) -> FallbackPlan {
     let mut warnings = Vec::new();
     let (ipv4, ipv6) = match agent.fallback {
@@ -52,8 +54,10 @@ pub fn fallback_plan(agent: &Agent, dns_port: u16, services: &ServiceEnvironment
         let canonical = agent.local_addresses.iter().map(IpAddr::to_canonical);
         canonical.filter(|own| !services.addresses.contains(own) && !own.is_loopback() && !own.is_unspecified())
     };
-    let mut own_ipv4: Vec<Ipv4Addr> = own().filter_map(|own| if let IpAddr::V4(own) = own { Some(own) } else { None }).collect();
-    let own_ipv6: Vec<Ipv6Addr> = own().filter_map(|own| if let IpAddr::V6(own) = own { Some(own) } else { None }).collect();
+    let mut own_ipv4: Vec<Ipv4Addr> =
+        own().filter_map(|own| if let IpAddr::V4(own) = own { Some(own) } else { None }).collect();
+    let own_ipv6: Vec<Ipv6Addr> =
+        own().filter_map(|own| if let IpAddr::V6(own) = own { Some(own) } else { None }).collect();
     // Whatever else is a ClusterIP that the environment does not name, this one is not.
     own_ipv4.sort_by_key(|own| !own.is_link_local());
     let ipv4 = ipv4.and_then(|upstream| redirect(&own_ipv4, upstream, &mut warnings));
@@ -62,7 +66,11 @@ pub fn fallback_plan(agent: &Agent, dns_port: u16, services: &ServiceEnvironment
 }
 
 /// One for the first address; the others, and all if there is no upstream, get an objection.
-fn redirect<A: Copy + Display>(own: &[A], upstream: Result<A, String>, warnings: &mut Vec<String>) -> Option<Redirection<A>> {
+fn redirect<A: Copy + Display>(
+    own: &[A],
+    upstream: Result<A, String>,
+    warnings: &mut Vec<String>,
+) -> Option<Redirection<A>> {
     let mut warn = |local: A, why: &str| {
         warnings.push(format!(
             "nobody will answer at {local} when this program is gone: {why}. Name an address of cluster DNS that this program does not \
@@ -173,12 +181,16 @@ mod tests {
     fn an_address_that_is_intercepted_here_is_no_fallback() {
         let (fallback, warnings) = planned(&USUAL, "-localip 169.254.20.10,10.96.0.10");
         assert_eq!((fallback.as_str(), warnings.len()), ("", 1));
-        assert!(warnings[0].contains("10.96.0.10, of the Service kube-dns (-upstreamsvc), is intercepted"), "{warnings:?}");
+        assert!(
+            warnings[0].contains("10.96.0.10, of the Service kube-dns (-upstreamsvc), is intercepted"),
+            "{warnings:?}"
+        );
     }
 
     #[test]
     fn a_service_on_another_port_is_no_fallback() {
-        let (fallback, warnings) = planned(&USUAL, "-localip 169.254.20.10 -upstreamsvc kube-dns-upstream -dns.port 5353");
+        let (fallback, warnings) =
+            planned(&USUAL, "-localip 169.254.20.10 -upstreamsvc kube-dns-upstream -dns.port 5353");
         assert_eq!((fallback.as_str(), warnings.len()), ("", 1));
         assert!(warnings[0].contains("answers on port 53, and this program on 5353"), "{warnings:?}");
     }
@@ -192,12 +204,17 @@ mod tests {
         let (fallback, warnings) = planned(&USUAL, &format!("{addresses} --fallback 10.96.0.11,fd00::11"));
         assert_eq!((fallback.as_str(), warnings), ("169.254.20.10 -> 10.96.0.11, fd00:53::10 -> fd00::11", vec![]));
         let (fallback, warnings) = planned(&USUAL, &format!("{addresses} --fallback 10.96.0.11"));
-        assert_eq!((fallback.as_str(), warnings), ("169.254.20.10 -> 10.96.0.11", vec![]), "who names one family means one");
+        assert_eq!(
+            (fallback.as_str(), warnings),
+            ("169.254.20.10 -> 10.96.0.11", vec![]),
+            "who names one family means one"
+        );
     }
 
     #[test]
     fn of_several_addresses_the_link_local_one_has_the_fallback() {
-        let (fallback, warnings) = planned(&Environment(&[]), "-localip 10.96.0.10,169.254.20.10 --fallback 10.96.0.11");
+        let (fallback, warnings) =
+            planned(&Environment(&[]), "-localip 10.96.0.10,169.254.20.10 --fallback 10.96.0.11");
         assert_eq!((fallback.as_str(), warnings.len()), ("169.254.20.10 -> 10.96.0.11", 1));
         assert!(warnings[0].contains("at 10.96.0.10") && warnings[0].contains("169.254.20.10 has it"), "{warnings:?}");
     }

@@ -9,7 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// Sets the node's link and rules up. The node is opened when something is first wanted of it, and again after that has failed.
+/// Sets the node's link and rules up. The node is opened when something is first wanted of it, and again after that has
+/// failed.
 pub struct NodeInterceptor {
     spec: NodeSpec,
     backend: Backend,
@@ -62,14 +63,15 @@ impl Interceptor for NodeInterceptor {
             Ok(node) => node,
             Err(error) => return EnsureOutcome { is_in_place: false, errors: vec![setup_error(&error)] },
         };
-        // Neither waits for the other: without rules the addresses that are this node's alone are served all the same, and an address
-        // that is missing here is nobody's.
+        // Neither waits for the other: without rules the addresses that are this node's alone are served all the same,
+        // and an address that is missing here is nobody's.
         let rules = node.ensure(&interception).await;
         let link = node.ensure_link().await;
         // Before the interception goes on for the first time, since it is told to be off first.
         let fallback = node.ensure_fallback();
         let is_in_place = rules.is_ok();
-        let errors = [rules, link, fallback].iter().filter_map(|result| result.as_ref().err()).map(setup_error).collect();
+        let errors =
+            [rules, link, fallback].iter().filter_map(|result| result.as_ref().err()).map(setup_error).collect();
         EnsureOutcome { is_in_place, errors }
     }
 
@@ -119,8 +121,8 @@ impl Interceptor for NodeInterceptor {
     }
 }
 
-/// The addresses of ours that queries are sent to, but for those that lead nowhere else: whatever is sent to a link-local address comes here
-/// with and without an interception.
+/// The addresses of ours that queries are sent to, but for those that lead nowhere else: whatever is sent to a
+/// link-local address comes here with and without an interception.
 fn spared(own: &[IpAddr], port: u16, upstreams: &[SocketAddr]) -> Interception {
     let is_asked =
         |own: &IpAddr| upstreams.iter().any(|upstream| upstream.ip().to_canonical() == *own && upstream.port() == port);

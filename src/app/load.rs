@@ -72,7 +72,8 @@ impl CorefileSource {
     }
     /// A file. What can be read but once, such as a pipe, is read here.
     pub fn file(path: &Path) -> Result<Self, LoadError> {
-        let is_stream = |metadata: std::fs::Metadata| metadata.file_type().is_fifo() || metadata.file_type().is_char_device();
+        let is_stream =
+            |metadata: std::fs::Metadata| metadata.file_type().is_fifo() || metadata.file_type().is_char_device();
         match path.metadata().is_ok_and(is_stream) {
             true => Self::once(path.to_owned(), File::open(path).and_then(corefile::read_at_most)),
             false => Ok(Self::File(path.to_owned())),
@@ -179,7 +180,10 @@ mod tests {
         let notice = |text: &str| load(text).unwrap_or_else(|error| panic!("{error}")).notice.unwrap_or_default();
         for text in [".:53 {\n whoami\n}\n", ".:53 {\n bind 0.0.0.0\n whoami\n}\n", ".:53 {\n bind ::\n whoami\n}\n"] {
             let told = notice(text);
-            assert!(told.contains("port 53 is") && told.contains("neighbours") && told.contains("`acl`"), "{text}: {told}");
+            assert!(
+                told.contains("port 53 is") && told.contains("neighbours") && told.contains("`acl`"),
+                "{text}: {told}"
+            );
         }
         assert!(notice("a:53 b:54 {\n whoami\n}\nc:53 {\n whoami\n}\n").contains("ports 53, 54"));
         assert_eq!(notice(".:53 {\n bind 127.0.0.1 169.254.20.10\n whoami\n}\n"), "");
@@ -196,10 +200,14 @@ mod tests {
         };
         let doubtful = ".:53 {\n bind 127.0.0.1\n whoami\n}\n}\n";
         assert!(load(doubtful, false, false).is_ok_and(|said| said.starts_with("Corefile:5:1: warning: ")));
-        assert!(load(doubtful, true, false).is_err_and(|error| error.to_string().starts_with("Corefile:5:1: warning: ")));
+        assert!(
+            load(doubtful, true, false).is_err_and(|error| error.to_string().starts_with("Corefile:5:1: warning: "))
+        );
         let ours = ".:53 {\n bind 127.0.0.1\n ready\n}\n";
         assert_eq!(load(ours, true, false).unwrap_or_else(|error| panic!("{error}")), "");
-        assert!(load(ours, false, true).is_ok_and(|said| said.starts_with("Corefile:3:2: warning: node-cache's build")));
+        assert!(
+            load(ours, false, true).is_ok_and(|said| said.starts_with("Corefile:3:2: warning: node-cache's build"))
+        );
         assert!(load(ours, true, true).is_err());
     }
 
@@ -241,7 +249,10 @@ mod tests {
                 let said = said_of_import(secret, corefile);
                 // One of them is a whole server block.
                 assert!(said.contains("error") || (index, secret) == (1, "  hunter2 {\n}\n"), "{index}: {secret}");
-                assert!(!said.contains("hunter2") && !said.contains("MII") && !said.contains("root"), "{index}: {said}");
+                assert!(
+                    !said.contains("hunter2") && !said.contains("MII") && !said.contains("root"),
+                    "{index}: {said}"
+                );
             }
         }
     }
@@ -256,8 +267,9 @@ mod tests {
         );
         let said = said_of_import("cache {\n success many\n}\n", within);
         assert!(said.contains("`many`") && said.contains("success many"), "{said}");
-        let said =
-            said_of_import("max_fails many\n", |path| format!(".:53 {{\n forward . 192.0.2.1 {{\n import {path}\n }}\n}}\n"));
+        let said = said_of_import("max_fails many\n", |path| {
+            format!(".:53 {{\n forward . 192.0.2.1 {{\n import {path}\n }}\n}}\n")
+        });
         assert!(said.contains("imported:1:11: error: this imported file") && said.contains("at 1:11"), "{said}");
     }
 }

@@ -1,5 +1,5 @@
-//! The log of the process itself, in the reference's form: `[INFO] plugin/reload: …`. Lines go through a [`LineSink`], since whoever should read them may
-//! not.
+//! The log of the process itself, in the reference's form: `[INFO] plugin/reload: …`. Lines go through a [`LineSink`],
+//! since whoever should read them may not.
 
 use crate::chain::LineSink;
 use crate::plan::PlanConfig;
@@ -33,7 +33,8 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 pub struct Verbosity(Option<Handle<LevelFilter, tracing_subscriber::Registry>>);
 
 impl Verbosity {
-    /// As much as a configuration asks for: lines of debug level (`debug`), a backtrace after a panic's line (`errors { stacktrace }`).
+    /// As much as a configuration asks for: lines of debug level (`debug`), a backtrace after a panic's line (`errors {
+    /// stacktrace }`).
     pub fn follow(&self, config: &PlanConfig) {
         STACKTRACE.store(config.wants_stacktrace(), Ordering::Relaxed);
         if let Some(handle) = &self.0 {
@@ -44,7 +45,8 @@ impl Verbosity {
     }
 }
 
-/// Begins to write lines of level info and above, and panics, to standard output. Called again in one process (tests) it changes nothing.
+/// Begins to write lines of level info and above, and panics, to standard output. Called again in one process (tests)
+/// it changes nothing.
 ///
 /// # Errors
 /// No thread can be started to write them.

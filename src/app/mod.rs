@@ -48,7 +48,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // 0 for --help, 2 for wrong usage.
             let status = u8::try_from(error.exit_code()).unwrap_or(2);
-            // Fails only when nobody reads; the status tells the rest. Help is waited for, since a pager reads it as it is turned.
+            // Fails only when nobody reads; the status tells the rest. Help is waited for, since a pager reads it as it
+            // is turned.
             let print = move || _ = error.print();
             if status == 0 {
                 print();
@@ -97,7 +98,8 @@ fn tear_down(addresses: Vec<IpAddr>, interface: String) -> anyhow::Result<ExitCo
     log::start()?;
     // Ports and mark do not matter: rules are known by their comments.
     let fallback = Fallback::default();
-    let spec = NodeSpec { addresses, port: DEFAULT_PORT, health_port: 0, interface: Some(interface), probe_mark: 1, fallback };
+    let spec =
+        NodeSpec { addresses, port: DEFAULT_PORT, health_port: 0, interface: Some(interface), probe_mark: 1, fallback };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let errors = runtime.block_on(node::teardown(&spec));
     for error in &errors {

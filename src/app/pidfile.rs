@@ -42,7 +42,8 @@ pub struct Pidfile {
 }
 
 impl Pidfile {
-    /// Writes this process's ID, over whatever regular file is there. A file system that does not answer, or is full, is told of and is no error.
+    /// Writes this process's ID, over whatever regular file is there. A file system that does not answer, or is full,
+    /// is told of and is no error.
     ///
     /// # Errors
     /// The path leads to a symbolic link or to what is no regular file, or cannot be written.

@@ -1,4 +1,5 @@
-//! Renders, checks and writes the node agent's Corefile. One that is refused is written beside it, and what served before serves on.
+//! Renders, checks and writes the node agent's Corefile. One that is refused is written beside it, and what served
+//! before serves on.
 
 use super::corefile_template::{target, template};
 use super::files::{FileClient, HostSnapshot};
@@ -16,7 +17,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-/// How long the start waits for the template's file system before it serves what a predecessor has written, and for what it writes itself.
+/// How long the start waits for the template's file system before it serves what a predecessor has written, and for
+/// what it writes itself.
 const START_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A Corefile's template and what becomes of it.
@@ -41,9 +43,9 @@ impl Rendering {
         &self.template
     }
 
-    /// What to serve at start: the template with the ConfigMap or, where that cannot be, what stands where the rendered Corefile is
-    /// written (this process's predecessor served it) or, where nothing does, the template alone. May wait for a file system that hangs, but serves
-    /// what a predecessor has written first.
+    /// What to serve at start: the template with the ConfigMap or, where that cannot be, what stands where the rendered
+    /// Corefile is written (this process's predecessor served it) or, where nothing does, the template alone. May wait
+    /// for a file system that hangs, but serves what a predecessor has written first.
     pub fn start(&mut self, errors: &SetupErrors) -> anyhow::Result<RenderedStart> {
         let Some((refresh, snapshot)) = self.first_refresh(errors)? else {
             let source = CorefileSource::File(self.target.path().to_owned());
@@ -115,8 +117,8 @@ impl Rendering {
         anyhow::bail!(refusals.join("\n"))
     }
 
-    /// A Corefile that is another one than before, judged, as `snapshot` has its files. Whatever keeps template and ConfigMap from being used is told and
-    /// counted.
+    /// A Corefile that is another one than before, judged, as `snapshot` has its files. Whatever keeps template and
+    /// ConfigMap from being used is told and counted.
     pub fn refresh(&mut self, snapshot: &HostSnapshot, errors: &SetupErrors) -> Option<Judged> {
         let refresh = self.template.refresh(snapshot);
         for problem in refresh.problems {
@@ -126,8 +128,8 @@ impl Rendering {
         refresh.rendered.map(|rendered| self.judge(rendered, snapshot))
     }
 
-    /// Reads the text as if it stood where it is to be written. If it is refused it is written beside that, so that whoever reads
-    /// the diagnostics finds their lines.
+    /// Reads the text as if it stood where it is to be written. If it is refused it is written beside that, so that
+    /// whoever reads the diagnostics finds their lines.
     fn judge(&self, rendered: Rendered, machine: &dyn Host) -> Judged {
         let load = |path: &Path| {
             CorefileSource::Text { path: path.to_owned(), text: rendered.text.clone() }.load(self.default_port, machine)
@@ -147,7 +149,8 @@ impl Rendering {
         (rendered, outcome)
     }
 
-    /// The template as it is read first. None if its file system hangs and what a predecessor has written is good: that is to be served.
+    /// The template as it is read first. None if its file system hangs and what a predecessor has written is good: that
+    /// is to be served.
     fn first_refresh(&mut self, errors: &SetupErrors) -> anyhow::Result<Option<(Refresh, HostSnapshot)>> {
         let (done, outcome) = sync_channel(1);
         let (mut template, files) = (self.template.clone(), self.files.clone());
@@ -160,7 +163,10 @@ impl Rendering {
             Err(RecvTimeoutError::Timeout) => {
                 errors.count_configmap();
                 let base = self.template.base().display();
-                tracing::warn!("{base} or the kube-dns ConfigMap cannot be read yet: {}", deadline::late(START_PATIENCE));
+                tracing::warn!(
+                    "{base} or the kube-dns ConfigMap cannot be read yet: {}",
+                    deadline::late(START_PATIENCE)
+                );
                 let (written, port, files) =
                     (CorefileSource::File(self.target.path().to_owned()), self.default_port, self.files.clone());
                 let is_good = move || {
@@ -202,7 +208,9 @@ impl Rendering {
             tracing::warn!("{warning}");
         }
         let base = self.template.base().display();
-        tracing::info!("the Corefile is rendered from {base}; stub domains: {stub_domain_count}; upstreams: {upstreams}");
+        tracing::info!(
+            "the Corefile is rendered from {base}; stub domains: {stub_domain_count}; upstreams: {upstreams}"
+        );
     }
 
     /// Writes it. May wait for a file system that hangs.
@@ -211,7 +219,12 @@ impl Rendering {
     }
 
     /// Where to read the Corefile from now: where it could not be written it is kept in memory.
-    pub fn written(&self, rendered: &Rendered, outcome: Result<(), WriteError>, errors: &SetupErrors) -> CorefileSource {
+    pub fn written(
+        &self,
+        rendered: &Rendered,
+        outcome: Result<(), WriteError>,
+        errors: &SetupErrors,
+    ) -> CorefileSource {
         let path = self.target.path().to_owned();
         match outcome {
             Ok(()) => CorefileSource::File(path),

@@ -33,19 +33,26 @@ pub fn serve(options: ServeOptions, watchdog: ControlClient) -> anyhow::Result<E
 fn load_and_serve(options: ServeOptions, watchdog: &Arc<ControlClient>) -> anyhow::Result<()> {
     let verbosity = log::start().context("cannot start the thread that writes log lines")?;
     log_missing_layers(watchdog);
-    let files = watchdog.take_files().context("the watchdog has passed nothing to read files with: please report this")?;
-    let files = Arc::new(FileClient::new(files).context("what the watchdog has passed to read files with cannot be used")?);
+    let files =
+        watchdog.take_files().context("the watchdog has passed nothing to read files with: please report this")?;
+    let files =
+        Arc::new(FileClient::new(files).context("what the watchdog has passed to read files with cannot be used")?);
     let origin = match options.mode {
         Mode::Plain(corefile) => CorefileOrigin::Plain(corefile),
-        Mode::Agent(agent) => CorefileOrigin::Rendering(Box::new(Rendering::new(&agent, options.dns_port, files.clone()))),
+        Mode::Agent(agent) => {
+            CorefileOrigin::Rendering(Box::new(Rendering::new(&agent, options.dns_port, files.clone())))
+        }
     };
-    let workers = options.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    let workers =
+        options.workers.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let cgroup_limit = memory::cgroup_limit();
     let cache_memory = options.cache_memory.unwrap_or_else(|| memory::default_cache_memory(cgroup_limit));
     // The watchdog has raised it.
     let open_files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let control =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the control runtime")?;
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the control runtime")?;
     control.block_on(async {
         let options = ServiceOptions {
             default_port: options.dns_port,
@@ -78,7 +85,8 @@ fn log_missing_layers(watchdog: &ControlClient) {
 struct ServerSignals {
     terminate: tokio::signal::unix::Signal,
     reload: tokio::signal::unix::Signal,
-    /// SIGINT and SIGQUIT of a terminal go to the watchdog too, which says when to stop; SIGHUP is ignored, as in the reference.
+    /// SIGINT and SIGQUIT of a terminal go to the watchdog too, which says when to stop; SIGHUP is ignored, as in the
+    /// reference.
     _ignored: [tokio::signal::unix::Signal; 3],
 }
 
@@ -115,8 +123,8 @@ async fn run(mut service: Service, watchdog: &ControlClient, mut signals: Server
     }
 }
 
-/// As the kernel is about to end this process, should that not be so already: rules first, then sockets. In any order of our own queries would
-/// meet rules without sockets, or answers be sent without rules.
+/// As the kernel is about to end this process, should that not be so already: rules first, then sockets. In any order
+/// of our own queries would meet rules without sockets, or answers be sent without rules.
 fn end_orphaned() {
     tracing::warn!("the watchdog is gone, so this server ends at once");
     // Fails for no process that there is.

@@ -37,8 +37,8 @@ use tokio::time::Instant;
 /// How long SIGTERM may take, lameduck aside: what was received is answered meanwhile.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
-/// The same where a successor waits for our end to read on: an upstream that lives has answered by then, and the watchdog has not yet taken
-/// us, who answer no probe, for hanging.
+/// The same where a successor waits for our end to read on: an upstream that lives has answered by then, and the
+/// watchdog has not yet taken us, who answer no probe, for hanging.
 const HASTY_DRAIN_LIMIT: Duration = Duration::from_millis(200);
 
 /// What a service is started with.
@@ -149,7 +149,8 @@ impl Service {
             let reader = reader.clone();
             Arc::new(move |path: &Path, unless| reader.data(path, unless))
         };
-        let InitialConfiguration { files, loaded, unwritten } = origin.load(options.default_port, reader, errors).await?;
+        let InitialConfiguration { files, loaded, unwritten } =
+            origin.load(options.default_port, reader, errors).await?;
         if !loaded.warnings.is_empty() {
             LineSink::stderr()?.text(format!("{}\n", loaded.warnings).as_bytes());
         }
@@ -157,7 +158,8 @@ impl Service {
         lines.count_drops(&services.registry);
         let process = ProcessMetrics::register(&services.registry);
         let fairness = services.fairness.clone();
-        let mut server = Server::start(options.workers, options.limits, fairness, Handle::current(), &services.registry)?;
+        let mut server =
+            Server::start(options.workers, options.limits, fairness, Handle::current(), &services.registry)?;
         let plan = loaded.config.build(&services)?;
         verbosity.follow(&loaded.config);
         if let Some(cache) = options.watchdog.take_cache() {
@@ -240,8 +242,8 @@ impl Service {
         }
     }
 
-    /// Does what it is time for, and waits for nothing but the watchdog's sockets. To look is to find out whether template, ConfigMap, Corefile or a
-    /// file it imports has changed, and if so to swap it in.
+    /// Does what it is time for, and waits for nothing but the watchdog's sockets. To look is to find out whether
+    /// template, ConfigMap, Corefile or a file it imports has changed, and if so to swap it in.
     pub async fn handle(&mut self, event: ServiceEvent) {
         match event {
             ServiceEvent::CheckFiles => self.check(),
@@ -267,14 +269,15 @@ impl Service {
         self.checking.is_running() || self.writing.is_running()
     }
 
-    /// Reads the Corefile again and swaps it in, changed or not (SIGUSR1): an upstream's host file or an interface may have changed. What is
-    /// cached is given up.
+    /// Reads the Corefile again and swaps it in, changed or not (SIGUSR1): an upstream's host file or an interface may
+    /// have changed. What is cached is given up.
     pub fn reload(&mut self) {
         self.is_reload_requested = true;
         self.check();
     }
 
-    /// Begins to look. A Corefile that is not rendered, or was changed by hand since, is read only where it has `reload` or the user asked.
+    /// Begins to look. A Corefile that is not rendered, or was changed by hand since, is read only where it has
+    /// `reload` or the user asked.
     fn check(&mut self) {
         self.is_check_due = self.is_at_work();
         if self.is_check_due {
@@ -294,8 +297,11 @@ impl Service {
         if !std::mem::replace(&mut self.is_unreadable, true) {
             self.reloads.count_failure();
             self.count_configmap();
-            let path =
-                self.files.rendering.as_ref().map_or(self.files.source.path(), |(rendering, _)| rendering.template().base());
+            let path = self
+                .files
+                .rendering
+                .as_ref()
+                .map_or(self.files.source.path(), |(rendering, _)| rendering.template().base());
             let path = path.display();
             tracing::error!(
                 "plugin/reload: {path} and what belongs to it cannot be read: {error} What served before serves on; it is tried again"
@@ -368,7 +374,8 @@ impl Service {
         self.swaps = Retries::default();
     }
 
-    /// Serves a good Corefile instead of the one before; true if it could be. If only its sockets are not to be had it is tried again.
+    /// Serves a good Corefile instead of the one before; true if it could be. If only its sockets are not to be had it
+    /// is tried again.
     async fn serve(&mut self, candidate: PendingCorefile) -> bool {
         let is_retry = self.swaps.due().is_some();
         let is_rendered = candidate.rendered.is_some();
@@ -415,7 +422,8 @@ impl Service {
         false
     }
 
-    /// Listens where HTTP is to be served and is not yet. What cannot be is told, and tried again: DNS is served without it.
+    /// Listens where HTTP is to be served and is not yet. What cannot be is told, and tried again: DNS is served
+    /// without it.
     fn listen_http(&mut self) {
         let is_retry = self.listens.due().is_some();
         let errors = self.server.listen_http();
@@ -446,7 +454,8 @@ impl Service {
         }
         let (files, unwritten, reads) = (self.files.clone(), self.unwritten.clone(), self.plan.reload.is_some());
         let inotify = self.watch.descriptor().map(|inotify| inotify.try_clone_to_owned()).transpose();
-        let begun = inotify.and_then(|inotify| self.writing.begin(move || files.write_and_watch(unwritten, reads, inotify)));
+        let begun =
+            inotify.and_then(|inotify| self.writing.begin(move || files.write_and_watch(unwritten, reads, inotify)));
         if let Err(error) = begun {
             self.on_files_written(Err(error));
         }
@@ -508,8 +517,8 @@ impl Service {
         self.services.reload_state.all::<Upstreams>().iter().for_each(|(_, upstreams)| upstreams.doubt());
     }
 
-    /// Tells the watchdog where queries are sent, if that has changed: also since a host name stands for other addresses, or the last query of a
-    /// plan that is gone has been answered.
+    /// Tells the watchdog where queries are sent, if that has changed: also since a host name stands for other
+    /// addresses, or the last query of a plan that is gone has been answered.
     fn report_upstreams(&mut self) {
         let upstreams = upstreams(&self.services);
         if upstreams != self.upstreams {

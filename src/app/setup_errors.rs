@@ -1,4 +1,5 @@
-//! Has the watchdog count what goes wrong in the server while it sets things up (`coredns_nodecache_setup_errors_total`).
+//! Has the watchdog count what goes wrong in the server while it sets things up
+//! (`coredns_nodecache_setup_errors_total`).
 
 use crate::watchdog::ControlClient;
 use std::sync::Arc;

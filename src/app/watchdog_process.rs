@@ -27,7 +27,8 @@ const START_LIMIT: Duration = Duration::from_secs(1);
 /// Guards the server until told to stop.
 pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
     log::start().context("cannot start the thread that writes log lines")?;
-    // For the server, which inherits it and may not raise it: each TCP client and each upstream socket takes a descriptor.
+    // For the server, which inherits it and may not raise it: each TCP client and each upstream socket takes a
+    // descriptor.
     if let Err(error) = raise_open_files_limit() {
         tracing::debug!("the limit of open files stays as it is: {error}");
     }
@@ -60,7 +61,8 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
         handover: options.handover,
         metrics_address: options.metrics_listen_address,
     };
-    // This thread, the main one, starts servers; all else is on another, which nothing that a start may wait for holds up.
+    // This thread, the main one, starts servers; all else is on another, which nothing that a start may wait for holds
+    // up.
     drop(runtime);
     let guard = async move {
         match agent.filter(|agent| agent.interface.is_some() || !agent.interception.is_none()) {
@@ -98,7 +100,8 @@ fn new_runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// All that standard input has, as soon as that ends. None if this process is told to end first: whoever writes it may hang.
+/// All that standard input has, as soon as that ends. None if this process is told to end first: whoever writes it may
+/// hang.
 async fn read_stdin() -> anyhow::Result<Option<Vec<u8>>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 /// Messages for which the clock is read once.
 const MESSAGES: u32 = 8;
 
-/// When messages were received, and how long ago that is. To read the clock for every hit is a tenth of what the hit costs beside its
-/// system calls; read for every eighth, it is late by 2 µs where the first bucket of the duration's histogram ends at 250.
+/// When messages were received, and how long ago that is. To read the clock for every hit is a tenth of what the hit
+/// costs beside its system calls; read for every eighth, it is late by 2 µs where the first bucket of the duration's
+/// histogram ends at 250.
 #[derive(Debug)]
 pub struct BatchClock {
     received: Instant,

@@ -1,5 +1,5 @@
-//! From what the user wrote to what serves. A directive's `parse` reads its lines into a [`BlockConfig`]: settings of the block,
-//! and parts. A part, [`Configured`], is a plain value; [`Configured::build`] makes the running thing of it.
+//! From what the user wrote to what serves. A directive's `parse` reads its lines into a [`BlockConfig`]: settings of
+//! the block, and parts. A part, [`Configured`], is a plain value; [`Configured::build`] makes the running thing of it.
 
 use super::{Arranger, Handler, Observer, ReloadState};
 use crate::corefile::{DataFile, Diagnostics, FileStamp, Loader, Span, read_data_file};
@@ -20,7 +20,8 @@ use tokio::sync::Notify;
 pub trait Interfaces {
     /// Addresses of the interface; `None` if there is none of that name.
     fn addresses(&self, name: &str) -> Option<Vec<IpAddr>>;
-    /// The interface's index, the zone of its link-local addresses (RFC 4007 section 6); `None` if there is none of that name.
+    /// The interface's index, the zone of its link-local addresses (RFC 4007 section 6); `None` if there is none of
+    /// that name.
     fn index(&self, name: &str) -> Option<u32> {
         let _ = name;
         None
@@ -45,7 +46,8 @@ pub struct ParseContext<'a> {
 /// A server block as configured.
 #[derive(Default)]
 pub struct BlockConfig {
-    /// Addresses of `bind`, interfaces resolved and exceptions taken out. `None`: no `bind`, so the unspecified address.
+    /// Addresses of `bind`, interfaces resolved and exceptions taken out. `None`: no `bind`, so the unspecified
+    /// address.
     pub bind: Option<Vec<IpAddr>>,
     /// Interface indices of the link-local addresses among `bind`; [`BlockConfig::listen_addresses`] joins the two.
     pub bind_scopes: Vec<(Ipv6Addr, u32)>,
@@ -122,11 +124,11 @@ pub struct Part {
     pub configured: Box<dyn Configured>,
 }
 
-/// A directive as configured. `Any`, so that a directive that repeats can find and extend the part its first occurrence made.
+/// A directive as configured. `Any`, so that a directive that repeats can find and extend the part its first occurrence
+/// made.
 pub trait Configured: Any + Send + Sync {
-    /// Makes the running thing, once for a server block: its keys share it, as in the reference. Must not touch the network; what
-    /// runs on its own goes into
-    /// [`Built::background`].
+    /// Makes the running thing, once for a server block: its keys share it, as in the reference. Must not touch the
+    /// network; what runs on its own goes into [`Built::background`].
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError>;
 }
 
@@ -141,8 +143,8 @@ pub struct Built {
     pub handler: Option<Arc<dyn Handler>>,
     pub observer: Option<Arc<dyn Observer>>,
     pub arranger: Option<Arc<dyn Arranger>>,
-    /// Who sees the exchanges that no block of a listener takes: one for each of [`BuildContext::servers`], or none. With them the block's plugins
-    /// are shown as enabled.
+    /// Who sees the exchanges that no block of a listener takes: one for each of [`BuildContext::servers`], or none.
+    /// With them the block's plugins are shown as enabled.
     pub unmatched: Vec<Arc<dyn Observer>>,
     /// Runs on the control thread from the moment the plan serves until it is replaced.
     pub background: Vec<BoxFuture<'static, ()>>,
@@ -168,7 +170,11 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// One whose answers are [`HttpAnswers::Shared`].
-    pub fn shared(address: SocketAddr, path: &'static str, answer: impl Fn() -> HttpAnswer + Send + Sync + 'static) -> Self {
+    pub fn shared(
+        address: SocketAddr,
+        path: &'static str,
+        answer: impl Fn() -> HttpAnswer + Send + Sync + 'static,
+    ) -> Self {
         Self { address, path, answers: HttpAnswers::Shared(Arc::new(answer)) }
     }
     /// One whose answers are [`HttpAnswers::ForEach`].
@@ -186,8 +192,8 @@ impl Endpoint {
 pub enum HttpAnswers {
     /// At once, and one for all who ask while it may not be made yet. It is compressed for those who take that.
     Shared(Arc<dyn Fn() -> HttpAnswer + Send + Sync>),
-    /// One for each request, from the query of its URI (RFC 3986 section 3.4; empty if there is none). It may take time, and is dropped when its client
-    /// goes. Whoever gives it bounds how much is made for all who ask.
+    /// One for each request, from the query of its URI (RFC 3986 section 3.4; empty if there is none). It may take
+    /// time, and is dropped when its client goes. Whoever gives it bounds how much is made for all who ask.
     ForEach(AnswerEach),
 }
 
@@ -213,9 +219,11 @@ impl HttpAnswer {
 pub struct BuildContext<'a> {
     /// All zones of the server block, lower-cased; [`super::Request::zone`] indexes it.
     pub block_zones: &'a [Name],
-    /// Labels of the listen addresses the block serves on, such as `dns://127.0.0.1:53`; [`super::Request::server`] indexes it.
+    /// Labels of the listen addresses the block serves on, such as `dns://127.0.0.1:53`; [`super::Request::server`]
+    /// indexes it.
     pub servers: &'a [String],
-    /// What the block's answers come from: the text of the directives that stand behind `cache`. A cache is kept over a reload only while this is the same.
+    /// What the block's answers come from: the text of the directives that stand behind `cache`. A cache is kept over a
+    /// reload only while this is the same.
     pub answer_sources: &'a str,
     pub process: &'a ProcessContext,
 }
@@ -262,7 +270,11 @@ impl ProcessContext {
     pub fn new(workers: usize, cache_octets: usize) -> Self {
         let registry = Registry::new(workers + 1);
         Self {
-            panics: registry.counter("coredns_panics_total", "Panics that were caught while a query was answered.", &[]),
+            panics: registry.counter(
+                "coredns_panics_total",
+                "Panics that were caught while a query was answered.",
+                &[],
+            ),
             registry,
             reload_state: Arc::default(),
             lifecycle: Lifecycle::default(),
@@ -343,7 +355,9 @@ impl MemoryBudget {
     pub fn take(&self, octets: usize) -> bool {
         let limit = self.limit();
         self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| used.checked_add(octets).filter(|sum| *sum <= limit))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(octets).filter(|sum| *sum <= limit)
+            })
             .is_ok()
     }
     pub fn release(&self, octets: usize) {

@@ -12,7 +12,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 /// After how long it is told that a file's file system seems to hang.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Looks at a file at intervals, on a thread of its own, because its file system may hang: then no second thread is begun.
+/// Looks at a file at intervals, on a thread of its own, because its file system may hang: then no second thread is
+/// begun.
 pub struct DataFilePoll {
     /// Keyword of who reads it.
     pub directive: &'static str,
@@ -69,8 +70,9 @@ impl DataFilePoll {
         loop {
             match timeout(PATIENCE, &mut looking).await {
                 Ok(outcome) => {
-                    return outcome
-                        .unwrap_or_else(|_| Err(io::Error::other("reading it ended before its time: please report this")));
+                    return outcome.unwrap_or_else(|_| {
+                        Err(io::Error::other("reading it ended before its time: please report this"))
+                    });
                 }
                 Err(_) => tracing::warn!(
                     "{}: still waiting for {}; does its file system hang? What it said last is served",

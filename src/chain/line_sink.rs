@@ -1,8 +1,9 @@
-//! Lines for standard output and standard error that never make who says them wait: those of `log` and `errors`, and what either process says
-//! of itself. Lines gather in one bounded buffer, which a thread of its own writes out; when whoever reads the output falls behind, lines are
-//! dropped, counted, and told of once there is room again.
+//! Lines for standard output and standard error that never make who says them wait: those of `log` and `errors`, and
+//! what either process says of itself. Lines gather in one bounded buffer, which a thread of its own writes out; when
+//! whoever reads the output falls behind, lines are dropped, counted, and told of once there is room again.
 //!
-//! Not `tracing-appender`: it bounds lines rather than octets, and at exit its guard prints to the very stdout that may be blocked.
+//! Not `tracing-appender`: it bounds lines rather than octets, and at exit its guard prints to the very stdout that may
+//! be blocked.
 
 use crate::metrics::{Counter, Registry};
 use crate::threads;
@@ -18,8 +19,8 @@ use std::time::{Duration, Instant};
 /// Octets of lines that may wait to be written.
 const CAPACITY: usize = 1 << 20;
 
-/// Octets that are written at once, where a line is not longer: a pipe, which both processes write to, takes so many in one piece (PIPE_BUF,
-/// pipe(7)), and no line of the one gets into a line of the other.
+/// Octets that are written at once, where a line is not longer: a pipe, which both processes write to, takes so many in
+/// one piece (PIPE_BUF, pipe(7)), and no line of the one gets into a line of the other.
 const PIECE: usize = 4096;
 
 /// Until an output is tried again that somebody has made non-blocking.
@@ -78,7 +79,8 @@ type Process = LazyLock<io::Result<Arc<LineSink>>>;
 impl LineSink {
     /// Writes to `output`, holding back at most `capacity` octets of lines. Fails if no thread can be started.
     pub fn to(output: impl Write + Send + 'static, capacity: usize) -> io::Result<Self> {
-        let shared = Arc::new(Shared { state: Mutex::default(), capacity, filled: Condvar::new(), drained: Condvar::new() });
+        let shared =
+            Arc::new(Shared { state: Mutex::default(), capacity, filled: Condvar::new(), drained: Condvar::new() });
         let sink = Self(shared.clone());
         let output = Output { output, is_within_line: false };
         threads::spawn("lines", None, move || shared.drain(output))?;
@@ -142,7 +144,8 @@ impl LineSink {
         self.0.push(lines);
     }
 
-    /// Waits until all lines so far are written, at most for `timeout`; tells whether they are. To be called before the process ends.
+    /// Waits until all lines so far are written, at most for `timeout`; tells whether they are. To be called before the
+    /// process ends.
     pub fn flush(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let mut state = self.0.state.lock();
@@ -222,7 +225,10 @@ impl Shared {
 
 /// What is said in the place of lines that were dropped.
 fn notice(lines: u64) -> String {
-    format!("{}{lines} lines were dropped since nobody read the output, or it could not be written\n", Level::Warning.prefix())
+    format!(
+        "{}{lines} lines were dropped since nobody read the output, or it could not be written\n",
+        Level::Warning.prefix()
+    )
 }
 
 fn count(lines: &[u8]) -> u64 {

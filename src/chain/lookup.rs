@@ -1,4 +1,5 @@
-//! A question that a directive asks this server itself, as a client of the same listen address would: any block may answer it.
+//! A question that a directive asks this server itself, as a client of the same listen address would: any block may
+//! answer it.
 
 use super::{Failure, Outcome, OwnedRequest, Request};
 use futures_util::future::BoxFuture;
@@ -7,16 +8,19 @@ use std::sync::{Arc, Weak};
 
 /// Who answers what is asked at a listen address.
 pub trait Resolver: Send + Sync {
-    /// Runs the chain of the block whose zone has the name, from its first handler. [`Request::server`] and [`Request::zone`] need not be right.
+    /// Runs the chain of the block whose zone has the name, from its first handler. [`Request::server`] and
+    /// [`Request::zone`] need not be right.
     fn resolve<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Outcome>;
 }
 
-/// The listen addresses of a block, by [`Request::server`]. They live as long as their plan serves, or is asked for something.
+/// The listen addresses of a block, by [`Request::server`]. They live as long as their plan serves, or is asked for
+/// something.
 #[derive(Clone, Default)]
 pub struct Lookup(Arc<[Weak<dyn Resolver>]>);
 
-/// Questions that a question of a directive's may make necessary, with itself and all that those lead to. An answer to one may make several others necessary, and
-/// so on: without a bound of them all, an alias that leads back to itself by two ways would be followed twice as often with each step.
+/// Questions that a question of a directive's may make necessary, with itself and all that those lead to. An answer to
+/// one may make several others necessary, and so on: without a bound of them all, an alias that leads back to itself by
+/// two ways would be followed twice as often with each step.
 const MOST_QUESTIONS: u8 = 16;
 
 tokio::task_local! {
@@ -30,7 +34,9 @@ struct Asked(AtomicU8);
 impl Asked {
     /// Counts one more; false if there may be no more.
     fn count(&self) -> bool {
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |asked| (asked < MOST_QUESTIONS).then(|| asked + 1)).is_ok()
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |asked| (asked < MOST_QUESTIONS).then(|| asked + 1))
+            .is_ok()
     }
 }
 
@@ -39,14 +45,17 @@ impl Lookup {
         Self(listeners.into_iter().collect())
     }
 
-    /// Asks at the listen address that the request came to. Gives way to the worker's other tasks first, since what answers may be ready at once.
+    /// Asks at the listen address that the request came to. Gives way to the worker's other tasks first, since what
+    /// answers may be ready at once.
     ///
     /// # Errors
-    /// What a directive fails with; the plan is gone; the first question of its kind for the client's query has led to too many.
+    /// What a directive fails with; the plan is gone; the first question of its kind for the client's query has led to
+    /// too many.
     pub async fn ask(&self, request: &OwnedRequest, directive: &'static str) -> Outcome {
         let asked = ASKED.try_with(Arc::clone).unwrap_or_default();
         if !asked.count() {
-            let cause = format!("a query leads to more than {MOST_QUESTIONS} others, the last for {}", request.query.name);
+            let cause =
+                format!("a query leads to more than {MOST_QUESTIONS} others, the last for {}", request.query.name);
             return Err(Failure::servfail(directive, cause));
         }
         tokio::task::yield_now().await;

@@ -1,10 +1,10 @@
-//! The contract between the server, the directives and the plan: what a request is, how a directive answers it or hands it
-//! to the next, who sees the exchange afterwards, and what a directive is given when it is built.
+//! The contract between the server, the directives and the plan: what a request is, how a directive answers it or hands
+//! it to the next, who sees the exchange afterwards, and what a directive is given when it is built.
 //!
-//! A block serves on two paths. The **fast path** is synchronous: every handler is asked in order through [`Handler::serve_fast`], and
-//! the first that answers writes the reply's octets. The **slow path** starts from the top through [`Handler::serve`], async, once a
-//! handler said [`FastPath::Slow`]. Whoever only watches (metrics, log, errors) is an [`Observer`] and costs a block that does not have it
-//! nothing.
+//! A block serves on two paths. The **fast path** is synchronous: every handler is asked in order through
+//! [`Handler::serve_fast`], and the first that answers writes the reply's octets. The **slow path** starts from the top
+//! through [`Handler::serve`], async, once a handler said [`FastPath::Slow`]. Whoever only watches (metrics, log,
+//! errors) is an [`Observer`] and costs a block that does not have it nothing.
 
 mod answer;
 mod clock;
@@ -24,8 +24,9 @@ pub mod testing;
 pub use answer::{Answer, Failure, Outcome};
 pub use clock::{BatchClock, unix_seconds};
 pub use config::{
-    AnswerEach, BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, Endpoint, HttpAnswer, HttpAnswers, Interfaces,
-    Lifecycle, Loaders, MemoryBudget, ParseContext, Part, ProcessContext, ReadDataFile, ReadFile, ReloadConfig, Timeouts,
+    AnswerEach, BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, Endpoint, HttpAnswer, HttpAnswers,
+    Interfaces, Lifecycle, Loaders, MemoryBudget, ParseContext, Part, ProcessContext, ReadDataFile, ReadFile,
+    ReloadConfig, Timeouts,
 };
 pub use data_file::DataFilePoll;
 pub use host_name::host_name;
@@ -53,7 +54,8 @@ pub enum FastPath {
     SlowAndRefresh,
     /// Nothing is to be said to this client.
     Silent,
-    /// The handler changes requests, or replies: [`Handler::serve_fast_through`] is to be asked, which is given the rest of the chain.
+    /// The handler changes requests, or replies: [`Handler::serve_fast_through`] is to be asked, which is given the
+    /// rest of the chain.
     Through,
 }
 
@@ -61,18 +63,21 @@ pub enum FastPath {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     Nothing,
-    /// The slow path runs once more in the background with [`Purpose::Refresh`], and its answer is thrown away (prefetch, stale answers).
+    /// The slow path runs once more in the background with [`Purpose::Refresh`], and its answer is thrown away
+    /// (prefetch, stale answers).
     Refresh,
-    /// The packet cache may keep the reply. For so many milliseconds from the request's arrival it is right, but for its ID, for each request with
-    /// the same octets to the same listen address over the same transport; the handlers before this one pass such a request. Hits of the packet
-    /// are counted by what [`Handler::hit_counter`] gives for this note.
+    /// The packet cache may keep the reply. For so many milliseconds from the request's arrival it is right, but for
+    /// its ID, for each request with the same octets to the same listen address over the same transport; the handlers
+    /// before this one pass such a request. Hits of the packet are counted by what [`Handler::hit_counter`] gives for
+    /// this note.
     CachePacket {
         millis: u16,
         note: u8,
     },
 }
 
-/// A directive in a block's chain: one instance for a server block, shared by its zones, listen addresses and all workers.
+/// A directive in a block's chain: one instance for a server block, shared by its zones, listen addresses and all
+/// workers.
 pub trait Handler: Send + Sync {
     /// The Corefile keyword.
     fn keyword(&self) -> &'static str;
@@ -83,14 +88,16 @@ pub trait Handler: Send + Sync {
         FastPath::Slow
     }
 
-    /// The synchronous attempt of a handler whose [`Handler::serve_fast`] says [`FastPath::Through`]: it asks the handlers after it with
-    /// [`FastRest::run`], for this request or another, and may change what they wrote. Beside what it says stands the place in the chain of the
-    /// handler that answered. Must not block or allocate; appends a whole reply to `reply` or leaves it as it was.
+    /// The synchronous attempt of a handler whose [`Handler::serve_fast`] says [`FastPath::Through`]: it asks the
+    /// handlers after it with [`FastRest::run`], for this request or another, and may change what they wrote. Beside
+    /// what it says stands the place in the chain of the handler that answered. Must not block or allocate; appends a
+    /// whole reply to `reply` or leaves it as it was.
     fn serve_fast_through(&self, request: &Request<'_>, rest: FastRest<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
         rest.run(request, reply)
     }
 
-    /// True if it answers the same question otherwise to another client. Then no reply of its block goes into the packet cache.
+    /// True if it answers the same question otherwise to another client. Then no reply of its block goes into the
+    /// packet cache.
     fn depends_on_client(&self) -> bool {
         false
     }
@@ -106,13 +113,14 @@ pub trait Handler: Send + Sync {
         None
     }
 
-    /// Answers, or hands on with [`Next::run`]. Runs on the worker that received the request. Dropped halfway where the request
-    /// loses its place to another client's, so whatever it has begun ends or goes on without it.
+    /// Answers, or hands on with [`Next::run`]. Runs on the worker that received the request. Dropped halfway where the
+    /// request loses its place to another client's, so whatever it has begun ends or goes on without it.
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome>;
 }
 
-/// Puts the records of a block's replies into order, whoever of its handlers answered, each time that a client gets one: also those that are given again
-/// from a cache. A reply is handed to the server's own observers as it goes to the client.
+/// Puts the records of a block's replies into order, whoever of its handlers answered, each time that a client gets
+/// one: also those that are given again from a cache. A reply is handed to the server's own observers as it goes to the
+/// client.
 pub trait Arranger: Send + Sync {
     /// `reply[start..]` is a whole reply. May not make it longer. Must not block.
     fn arrange(&self, reply: &mut Vec<u8>, start: usize);
@@ -123,15 +131,16 @@ pub trait Observer: Send + Sync {
     /// Must not block. Called on the worker's thread, right after the reply's octets are ready.
     fn observe(&self, exchange: &Exchange<'_>);
 
-    /// What is to be done with the packet cache's hits after this exchange, which it has observed. Must not block or allocate.
+    /// What is to be done with the packet cache's hits after this exchange, which it has observed. Must not block or
+    /// allocate.
     fn packet_hits(&self, exchange: &Exchange<'_>) -> PacketHits {
         let _ = exchange;
         PacketHits::Observe
     }
 }
 
-/// What an observer does with a hit of the packet cache: a request with the same octets, to the same listen address over the same
-/// transport, from a client of the same address family.
+/// What an observer does with a hit of the packet cache: a request with the same octets, to the same listen address
+/// over the same transport, from a client of the same address family.
 pub enum PacketHits {
     /// Nothing.
     Ignore,
@@ -141,10 +150,11 @@ pub enum PacketHits {
     Observe,
 }
 
-/// Counts the packet cache's hits that all count alike. Found once for a packet, so that nothing is looked up for a hit.
-/// It may outlive its plan, with the packet, so it holds counters and nothing else.
+/// Counts the packet cache's hits that all count alike. Found once for a packet, so that nothing is looked up for a
+/// hit. It may outlive its plan, with the packet, so it holds counters and nothing else.
 pub trait HitCounter: Send + Sync {
-    /// Counts one more: the octets of request and reply, and the time from the request's arrival. Must not block or allocate.
+    /// Counts one more: the octets of request and reply, and the time from the request's arrival. Must not block or
+    /// allocate.
     fn count(&self, request: usize, reply: usize, elapsed: Duration);
 }
 

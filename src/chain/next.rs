@@ -19,7 +19,8 @@ impl Chain {
     pub fn start(self: &Arc<Self>) -> Next<'_> {
         Next { chain: self, index: 0 }
     }
-    /// Why a query that every handler handed on has no answer, in the reference's words: `errors { consolidate }` matches on them.
+    /// Why a query that every handler handed on has no answer, in the reference's words: `errors { consolidate }`
+    /// matches on them.
     fn unanswered(&self) -> String {
         match self.handlers.last() {
             Some(last) => format!("plugin/{}: no next plugin found", last.keyword()),
@@ -40,7 +41,8 @@ impl FastRest<'_> {
     pub fn place(&self) -> usize {
         self.index
     }
-    /// Asks them one after another: what the first said that did not pass, and its place in the chain. [`FastPath::Pass`] if all passed.
+    /// Asks them one after another: what the first said that did not pass, and its place in the chain.
+    /// [`FastPath::Pass`] if all passed.
     #[inline]
     pub fn run(self, request: &Request<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
         let mut index = self.index;

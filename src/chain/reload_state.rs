@@ -10,8 +10,8 @@ use std::sync::{Arc, Weak};
 pub struct ReloadState(Mutex<HashMap<String, Weak<dyn Any + Send + Sync>>>);
 
 impl ReloadState {
-    /// The state under `key` if it lives and is a `T`; else a new one. Keys begin with the directive's keyword and name its zone and
-    /// whatever makes the state unfit for another configuration.
+    /// The state under `key` if it lives and is a `T`; else a new one. Keys begin with the directive's keyword and name
+    /// its zone and whatever makes the state unfit for another configuration.
     pub fn adopt_or<T: Any + Send + Sync>(&self, key: &str, new: impl FnOnce() -> T) -> Arc<T> {
         let mut map = self.0.lock();
         map.retain(|_, state| state.strong_count() > 0);

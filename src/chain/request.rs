@@ -2,8 +2,8 @@
 
 use super::BatchClock;
 use crate::message::{
-    ClientSubnet, DEFAULT_UDP_SIZE, PrefixLimits, Query, Reply, ReplyOptions, RequestKey, Response, TtlRule, UpstreamOptions,
-    WireError,
+    ClientSubnet, DEFAULT_UDP_SIZE, PrefixLimits, Query, Reply, ReplyOptions, RequestKey, Response, TtlRule,
+    UpstreamOptions, WireError,
 };
 use smallvec::SmallVec;
 use std::net::SocketAddr;
@@ -89,7 +89,8 @@ pub struct Request<'a> {
     pub udp_cap: Option<u16>,
     /// The client's, in a block that keeps them. Such a request takes the slow path alone.
     pub client_subnet: Option<&'a KeptSubnet>,
-    /// This server's name, for a client that asks for it in a block that tells it. Such a request takes the slow path alone.
+    /// This server's name, for a client that asks for it in a block that tells it. Such a request takes the slow path
+    /// alone.
     pub nsid: Option<&'a Arc<[u8]>>,
     /// EDNS options that a directive before has put there for the upstream. Such a request takes the slow path alone.
     pub options: Option<&'a UpstreamOptions>,
@@ -120,8 +121,8 @@ impl Request<'_> {
         }
         response.write_with_options(self.query, self.wire, shape, &options, out);
     }
-    /// Octets the reply may have. Over UDP no client's offer takes more than [`Request::udp_size`]: its address may be another's, which then
-    /// gets what it never asked for.
+    /// Octets the reply may have. Over UDP no client's offer takes more than [`Request::udp_size`]: its address may be
+    /// another's, which then gets what it never asked for.
     pub fn limit(&self) -> usize {
         match self.peer.transport {
             Transport::Tcp => usize::from(u16::MAX),
@@ -132,7 +133,8 @@ impl Request<'_> {
     pub fn udp_limit(&self) -> usize {
         usize::from(self.query.udp_limit().min(self.udp_size()).max(512))
     }
-    /// The largest UDP payload size, and the one to state in OPT records, to the client and upstream: what the block says, else ours.
+    /// The largest UDP payload size, and the one to state in OPT records, to the client and upstream: what the block
+    /// says, else ours.
     pub fn udp_size(&self) -> u16 {
         self.udp_cap.unwrap_or(DEFAULT_UDP_SIZE)
     }

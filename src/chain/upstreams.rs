@@ -1,4 +1,5 @@
-//! The upstreams of one chain: each `forward` lists those it uses and leaves out the ones marked, `loop` probes and marks them.
+//! The upstreams of one chain: each `forward` lists those it uses and leaves out the ones marked, `loop` probes and
+//! marks them.
 
 use super::BuildContext;
 use crate::message::Name;
@@ -11,11 +12,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use tokio::sync::Notify;
 
-/// Sends a query over the upstream's own transport and waits for its answer: true once one came, whatever its rcode; false if
-/// none came in the time the upstream is given. Also while the upstream is marked. The query's ID may be changed.
+/// Sends a query over the upstream's own transport and waits for its answer: true once one came, whatever its rcode;
+/// false if none came in the time the upstream is given. Also while the upstream is marked. The query's ID may be
+/// changed.
 pub type Ask = Box<dyn Fn(Vec<u8>) -> BoxFuture<'static, bool> + Send + Sync>;
 
-/// The upstreams of the chain of one server block. Lives as long as one of its listings or its `loop`, so also over a reload.
+/// The upstreams of the chain of one server block. Lives as long as one of its listings or its `loop`, so also over a
+/// reload.
 #[derive(Default)]
 pub struct Upstreams {
     list: Mutex<Vec<Weak<Upstream>>>,
@@ -24,8 +27,8 @@ pub struct Upstreams {
     watches: AtomicUsize,
 }
 
-/// Says that somebody probes the upstreams of a chain. When the last of them is dropped, no upstream is marked any longer: nobody is
-/// left to find out that it may be used again.
+/// Says that somebody probes the upstreams of a chain. When the last of them is dropped, no upstream is marked any
+/// longer: nobody is left to find out that it may be used again.
 pub struct Watching(Arc<Upstreams>);
 
 /// The upstreams of one `forward`.
@@ -95,7 +98,8 @@ impl Listing {
         Self { upstreams, from, current: ArcSwap::default() }
     }
 
-    /// From now on these are in use, and no others. What an [`Ask`] captures must not hold this listing, or neither is ever dropped.
+    /// From now on these are in use, and no others. What an [`Ask`] captures must not hold this listing, or neither is
+    /// ever dropped.
     pub fn set(&self, addresses: impl IntoIterator<Item = (SocketAddr, Ask)>) {
         let former = self.current.load();
         let find = |address| former.iter().find(|upstream| upstream.address == address);
@@ -106,7 +110,8 @@ impl Listing {
         self.current.store(Arc::new(addresses.into_iter().map(entry).collect()));
     }
 
-    /// Addresses from which what is sent comes back to us: not to be asked for a client until that has ended. Does not wait.
+    /// Addresses from which what is sent comes back to us: not to be asked for a client until that has ended. Does not
+    /// wait.
     pub fn looping(&self) -> Vec<SocketAddr> {
         self.current.load().iter().filter(|upstream| upstream.is_looping()).map(|upstream| upstream.address).collect()
     }

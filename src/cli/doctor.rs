@@ -31,7 +31,8 @@ pub enum Output {
 }
 
 impl Doctor {
-    /// The whole of what to examine, `running` being what the agent that runs was told. None if nobody said which addresses.
+    /// The whole of what to examine, `running` being what the agent that runs was told. None if nobody said which
+    /// addresses.
     pub fn completed(self, running: Option<ServeOptions>) -> Option<(ServeOptions, Agent)> {
         let mut options = match (running, &self.local_addresses) {
             (Some(options), _) => options,

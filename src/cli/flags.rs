@@ -10,7 +10,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Everything is optional, so that what was given can be told from what was not; the defaults are in [`super::Invocation`].
+/// Everything is optional, so that what was given can be told from what was not; the defaults are in
+/// [`super::Invocation`].
 #[derive(Debug, Parser)]
 #[command(
     name = "nodelocaldns",
@@ -27,8 +28,8 @@ pub(super) struct Flags {
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// Corefile to serve; `stdin` reads it from standard input. Without it the built-in Corefile is served. With -localip: where the
-    /// rendered Corefile is written [default: /etc/Corefile]
+    /// Corefile to serve; `stdin` reads it from standard input. Without it the built-in Corefile is served. With
+    /// -localip: where the rendered Corefile is written [default: /etc/Corefile]
     #[arg(long, value_name = "FILE", value_parser = values::path())]
     pub conf: Option<PathBuf>,
     /// Same as -conf, which wins when both are given
@@ -41,13 +42,22 @@ pub(super) struct Flags {
     #[arg(long, value_name = "FILE", value_parser = values::path())]
     pub pidfile: Option<PathBuf>,
     /// Do not print where it listens
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean)]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = values::boolean
+    )]
     pub quiet: Option<bool>,
     /// List the directives a Corefile may hold, and exit
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean)]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = values::boolean
+    )]
     pub plugins: Option<bool>,
     /// Print the version, and exit
-    #[arg(long, short = 'V', value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean)]
+    #[arg(
+        long, short = 'V', value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = values::boolean
+    )]
     pub version: Option<bool>,
     /// Address to serve all metrics on, whatever the Corefile says [default with -localip: 0.0.0.0:9353]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::listen_address)]
@@ -55,24 +65,32 @@ pub(super) struct Flags {
     /// Worker threads; by default one for each processor this process may use
     #[arg(long, value_name = "N")]
     pub workers: Option<NonZeroUsize>,
-    /// Memory that all caches together may take, such as 64MiB; by default a quarter of the cgroup's limit, at most 256MiB
+    /// Memory that all caches together may take, such as 64MiB; by default a quarter of the cgroup's limit, at most
+    /// 256MiB
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub cache_memory: Option<usize>,
     /// Socket in a folder that both see, at which a new instance takes over the old one's sockets and cache
     #[arg(long, value_name = "PATH", value_parser = values::path())]
     pub handover: Option<PathBuf>,
 
-    /// Comma-separated addresses of the cache on this node, IPv4 and IPv6. Makes it the node's agent, which the flags below are about
+    /// Comma-separated addresses of the cache on this node, IPv4 and IPv6. Makes it the node's agent, which the flags
+    /// below are about
     #[arg(long, value_name = "ADDRESSES", value_parser = values::local_addresses, help_heading = NODE)]
     pub localip: Option<values::LocalAddresses>,
     /// Create the network interface, or adopt it, and give it the addresses [default: true]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean, help_heading = NODE)]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = values::boolean, help_heading = NODE
+    )]
     pub setupinterface: Option<bool>,
     /// Name of the interface [default: nodelocaldns]
     #[arg(long, value_name = "NAME", value_parser = values::interface_name, help_heading = NODE)]
     pub interfacename: Option<String>,
     /// Install the rules that intercept queries [default: true]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean, help_heading = NODE)]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = values::boolean, help_heading = NODE
+    )]
     pub setupiptables: Option<bool>,
     /// What the rules are made with [default: auto]
     #[arg(long, value_name = "HOW", help_heading = NODE)]
@@ -83,8 +101,8 @@ pub(super) struct Flags {
     /// Packet mark of the watchdog's own queries [default: 0x00100000]
     #[arg(long, value_name = "MARK", value_parser = values::mark, help_heading = NODE)]
     pub probe_mark: Option<u32>,
-    /// Who answers at an address of this node alone when this program is gone: auto (the upstream service), none, or addresses of cluster
-    /// DNS that are not served here, one of each family [default: auto]
+    /// Who answers at an address of this node alone when this program is gone: auto (the upstream service), none, or
+    /// addresses of cluster DNS that are not served here, one of each family [default: auto]
     #[arg(long, value_name = "WHO", value_parser = values::fallback, help_heading = NODE)]
     pub fallback: Option<FallbackTo>,
     /// One bit of packet and connection marks for queries that go to the fallback [default: 0x1000]
@@ -94,7 +112,10 @@ pub(super) struct Flags {
     #[arg(long, value_name = "PORT", value_parser = values::port, help_heading = NODE)]
     pub health_port: Option<u16>,
     /// Leave interface and rules in place on exit [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean, help_heading = NODE)]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = values::boolean, help_heading = NODE
+    )]
     pub skipteardown: Option<bool>,
     /// Template of the Corefile [default: /etc/coredns/Corefile.base]
     #[arg(long, value_name = "FILE", value_parser = values::path(), help_heading = NODE)]
@@ -109,7 +130,10 @@ pub(super) struct Flags {
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::listen_address_text, help_heading = NODE)]
     pub prometheus_listen_address: Option<String>,
     /// Accepted for node-cache's sake: a newly rendered Corefile is always loaded at once
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = values::boolean, help_heading = NODE)]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = values::boolean, help_heading = NODE
+    )]
     pub reloadwithsignal: Option<bool>,
 }
 
@@ -146,8 +170,8 @@ pub(super) enum Command {
     /// Print the Corefile that an agent with these flags, this environment and these ConfigMap folders serves. Exit
     /// status 0 if it is good, else 1.
     Render(Box<RenderFlags>),
-    /// Remove from this node what an agent has left: interception rules, the fallback, addresses, and the interface if an agent made it. Ours and
-    /// node-cache's. Exit status 0 if nothing of it is left, else 1.
+    /// Remove from this node what an agent has left: interception rules, the fallback, addresses, and the interface if
+    /// an agent made it. Ours and node-cache's. Exit status 0 if nothing of it is left, else 1.
     Teardown {
         /// Comma-separated addresses of the cache on this node, as the agent was given them
         #[arg(long, value_name = "ADDRESSES", required = true, value_parser = values::local_addresses)]
@@ -156,14 +180,15 @@ pub(super) enum Command {
         #[arg(long, value_name = "NAME")]
         interfacename: Option<String>,
     },
-    /// Wait, and exit with status 0: for a preStop hook, since an image of ours has no shell that could. Touches nothing.
+    /// Wait, and exit with status 0: for a preStop hook, since an image of ours has no shell that could. Touches
+    /// nothing.
     Sleep {
         /// How long: seconds, or a duration such as 1m30s
         #[arg(value_name = "TIME", value_parser = values::pause)]
         time: Duration,
     },
-    /// Say whether this node's queries are really intercepted, and what to do if not. Changes nothing. Exit status 0 if nothing is wrong,
-    /// 1 if something is, 3 if nothing wrong was seen but not everything could be looked at.
+    /// Say whether this node's queries are really intercepted, and what to do if not. Changes nothing. Exit status 0 if
+    /// nothing is wrong, 1 if something is, 3 if nothing wrong was seen but not everything could be looked at.
     Doctor(Box<DoctorFlags>),
 }
 
@@ -215,7 +240,10 @@ pub(super) struct DoctorFlags {
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::listen_address)]
     pub metrics_listen_address: Option<SocketAddr>,
     /// An ordinary name to ask for, beside the question that only our server can answer
-    #[arg(long, value_name = "NAME", default_value = "kubernetes.default.svc.cluster.local.", value_parser = values::name)]
+    #[arg(
+        long, value_name = "NAME", default_value = "kubernetes.default.svc.cluster.local.",
+        value_parser = values::name
+    )]
     pub name: Name,
     /// How to print
     #[arg(long, value_name = "FORM", default_value = "text")]

@@ -1,5 +1,6 @@
-//! The command line: the reference's flags in its spelling (one dash or two, `=` or a space), ours with two dashes, and subcommands.
-//! What was written (`flags`) becomes what is meant ([`Invocation`]), which holds no combination that makes no sense.
+//! The command line: the reference's flags in its spelling (one dash or two, `=` or a space), ours with two dashes, and
+//! subcommands. What was written (`flags`) becomes what is meant ([`Invocation`]), which holds no combination that
+//! makes no sense.
 
 mod doctor;
 mod flags;
@@ -28,8 +29,8 @@ const DEFAULT_UPSTREAM_SERVICE: &str = "kube-dns";
 const DEFAULT_HEALTH_PORT: u16 = 8080;
 /// A bit that neither kube-proxy (0x4000, 0x8000) nor the common network plugins use.
 const DEFAULT_PROBE_MARK: u32 = 0x0010_0000;
-/// A bit that neither kube-proxy nor the plugin portmap (0x2000), Cilium (0x0f00, a cluster and an identity in 0xffff00ff), Calico (0xffff0000) nor Istio
-/// (0x0fff) use with their defaults.
+/// A bit that neither kube-proxy nor the plugin portmap (0x2000), Cilium (0x0f00, a cluster and an identity in
+/// 0xffff00ff), Calico (0xffff0000) nor Istio (0x0fff) use with their defaults.
 const DEFAULT_FALLBACK_MARK: u32 = 0x1000;
 /// kube-proxy's: packets to drop, and to masquerade (`iptables-masquerade-bit`, if it is the default).
 const KUBE_PROXY_MARKS: u32 = 0x8000 | 0x4000;
@@ -173,7 +174,8 @@ pub enum FallbackTo {
 }
 
 impl Invocation {
-    /// Reads a command line, the program's name first. The error prints itself, with what would be right; it also stands for `--help`.
+    /// Reads a command line, the program's name first. The error prints itself, with what would be right; it also
+    /// stands for `--help`.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut flags = Flags::try_parse_from(go_style(arguments))?;
         match flags.command.take() {
@@ -268,7 +270,8 @@ fn mode(flags: Flags) -> Result<Mode, Objection> {
     };
     if given.as_deref() == Some(Path::new("stdin")) {
         let message =
-            "with -localip, -conf names the file that the rendered Corefile is written to; it cannot be stdin".to_owned();
+            "with -localip, -conf names the file that the rendered Corefile is written to; it cannot be stdin"
+                .to_owned();
         return Err((ErrorKind::ArgumentConflict, message));
     }
     let interception = interception(&flags)?;

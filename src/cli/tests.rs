@@ -38,12 +38,16 @@ fn the_declaration_is_consistent() {
 fn without_arguments_nothing_of_the_machine_is_touched() {
     let options = serve(&[]);
     assert_eq!(options.mode, Mode::Plain(Corefile::BuiltIn));
-    assert_eq!((options.metrics_listen_address, options.dns_port, options.pidfile, options.quiet), (None, 53, None, false));
+    assert_eq!(
+        (options.metrics_listen_address, options.dns_port, options.pidfile, options.quiet),
+        (None, 53, None, false)
+    );
 }
 
 #[test]
 fn flags_may_have_one_dash_or_two_and_a_space_or_an_equals_sign() {
-    for arguments in [&["-conf", "a"][..], &["--conf", "a"], &["-conf=a"], &["--conf=a"], &["-conf", "b", "-conf", "a"]] {
+    for arguments in [&["-conf", "a"][..], &["--conf", "a"], &["-conf=a"], &["--conf=a"], &["-conf", "b", "-conf", "a"]]
+    {
         assert_eq!(serve(arguments).mode, Mode::Plain(Corefile::File(PathBuf::from("a"))), "{arguments:?}");
     }
     for arguments in [&["-p", "5353"][..], &["-p=5353"], &["--p=5353"], &["-dns.port=5353"], &["--dns.port", "5353"]] {
@@ -209,7 +213,8 @@ fn the_fallback_s_mark_is_one_bit_that_is_nobody_else_s() {
     assert_eq!(agent(&["--fallback-mark", "0x2000"]).fallback_mark, 0x2000);
     assert_eq!(agent(&["--fallback-mark", "0x00100000", "--probe-mark", "0x1000"]).fallback_mark, 0x10_0000);
     let refused = |arguments: &[&str]| refused(&[&["-localip", "169.254.20.10"], arguments].concat());
-    for (mark, part) in [("0x3000", "one bit"), ("0x4000", "kube-proxy"), ("0x8000", "kube-proxy"), ("0x100000", "--probe-mark")]
+    for (mark, part) in
+        [("0x3000", "one bit"), ("0x4000", "kube-proxy"), ("0x8000", "kube-proxy"), ("0x100000", "--probe-mark")]
     {
         let said = refused(&["--fallback-mark", mark]);
         assert!(said.contains(part), "{mark}: {said}");
@@ -241,8 +246,13 @@ fn what_is_for_the_agent_needs_its_addresses() {
         let name = arguments[0].split('=').next().unwrap();
         assert!(said.contains(&format!("{name} is for")) && said.contains("-localip"), "{arguments:?}: {said}");
     }
-    let harmless =
-        ["-setupinterface=false", "-setupiptables=false", "--interception=none", "--fallback=none", "-skipteardown=false"];
+    let harmless = [
+        "-setupinterface=false",
+        "-setupiptables=false",
+        "--interception=none",
+        "--fallback=none",
+        "-skipteardown=false",
+    ];
     assert_eq!(serve(&harmless).mode, Mode::Plain(Corefile::BuiltIn));
 }
 
@@ -325,7 +335,8 @@ fn the_watchdogs_child_is_told_apart() {
 
 #[test]
 fn teardown_wants_the_addresses_and_knows_the_default_interface() {
-    let parse = |arguments: &[&str]| Invocation::parse(["nodelocaldns", "teardown"].iter().chain(arguments).map(Into::into));
+    let parse =
+        |arguments: &[&str]| Invocation::parse(["nodelocaldns", "teardown"].iter().chain(arguments).map(Into::into));
     assert!(parse(&[]).is_err());
     let expected = |interface: &str| Invocation::Teardown {
         local_addresses: vec!["169.254.20.10".parse().unwrap(), "fd00::a".parse().unwrap()],
@@ -340,7 +351,9 @@ fn sleep_takes_one_time_and_no_flags() {
     assert_eq!(parse(&["sleep", "20"]), Ok(Invocation::Sleep { time: Duration::from_secs(20) }));
     assert_eq!(parse(&["sleep", "1m30s"]), Ok(Invocation::Sleep { time: Duration::from_secs(90) }));
     assert!(refused(&["sleep", "20x"]).contains("units are"), "what is possible is told");
-    for wrong in [&["sleep"][..], &["sleep", "1", "2"], &["sleep", "1", "-quiet"], &["-localip", "127.0.0.1", "sleep", "1"]] {
+    for wrong in
+        [&["sleep"][..], &["sleep", "1", "2"], &["sleep", "1", "-quiet"], &["-localip", "127.0.0.1", "sleep", "1"]]
+    {
         refused(wrong);
     }
 }
@@ -380,8 +393,14 @@ fn doctor_needs_nothing_and_takes_the_agents_flags_in_either_spelling() {
         "--output=json",
     ]);
     assert_eq!(given.local_addresses, Some(vec!["169.254.20.10".parse().unwrap()]));
-    assert_eq!((given.interface.as_deref(), given.dns_port, given.interception), (Some("dns0"), Some(5353), Some(Backend::None)));
-    assert_eq!((given.health_port, given.name.to_string(), given.output), (Some(8081), "a.example.".to_owned(), Output::Json));
+    assert_eq!(
+        (given.interface.as_deref(), given.dns_port, given.interception),
+        (Some("dns0"), Some(5353), Some(Backend::None))
+    );
+    assert_eq!(
+        (given.health_port, given.name.to_string(), given.output),
+        (Some(8081), "a.example.".to_owned(), Output::Json)
+    );
     assert!(refused(&["doctor", "--output", "xml"]).contains("json"), "what is possible is told");
     assert!(refused(&["doctor", "--name", "a..b"]).contains("--name"));
 }
@@ -394,8 +413,17 @@ fn what_doctor_is_not_told_is_what_the_running_agent_was_told_or_its_default() {
     assert_eq!((agent.interface.as_deref(), agent.interception), (Some("nodelocaldns"), Backend::Auto));
     assert_eq!(agent.local_addresses, ["fd00::10".parse::<std::net::IpAddr>().unwrap()]);
 
-    let running =
-        || Some(serve(&["-localip", "169.254.20.10", "-setupinterface=false", "-health-port", "8081", "-dns.port", "5353"]));
+    let running = || {
+        Some(serve(&[
+            "-localip",
+            "169.254.20.10",
+            "-setupinterface=false",
+            "-health-port",
+            "8081",
+            "-dns.port",
+            "5353",
+        ]))
+    };
     let (options, agent) = doctor(&[]).completed(running()).unwrap();
     assert_eq!((options.dns_port, agent.health_port, agent.interface.clone()), (5353, 8081, None));
     assert_eq!(agent.local_addresses, ["169.254.20.10".parse::<std::net::IpAddr>().unwrap()]);

@@ -41,11 +41,15 @@ pub(super) fn local_addresses(text: &str) -> Result<LocalAddresses, String> {
     let mut addresses = Vec::new();
     for part in text.split(',') {
         let address = part.parse::<IpAddr>().map_err(|_| {
-            format!("`{part}` is no IP address: write addresses with commas between them, such as 169.254.20.10,10.96.0.10")
+            format!(
+                "`{part}` is no IP address: write addresses with commas between them, such as 169.254.20.10,10.96.0.10"
+            )
         })?;
         let address = address.to_canonical();
         if let Some(objection) = objection_to_local_address(address) {
-            return Err(format!("`{part}` {objection}: name the addresses of the cache, such as 169.254.20.10,10.96.0.10"));
+            return Err(format!(
+                "`{part}` {objection}: name the addresses of the cache, such as 169.254.20.10,10.96.0.10"
+            ));
         }
         if !addresses.contains(&address) {
             addresses.push(address);
@@ -119,12 +123,13 @@ impl Loader for NoFiles {
     }
 }
 
-/// Seconds, or a Go duration. The reference takes nothing but a duration, of which it reads each nanosecond as a second: there 60 seconds
-/// are written `60ns`, and so they may be here.
+/// Seconds, or a Go duration. The reference takes nothing but a duration, of which it reads each nanosecond as a
+/// second: there 60 seconds are written `60ns`, and so they may be here.
 pub(super) fn sync_interval(text: &str) -> Result<Duration, String> {
     const RANGE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::MAX;
-    let seconds =
-        text.strip_suffix("ns").filter(|digits| !digits.is_empty() && digits.bytes().all(|octet| octet.is_ascii_digit()));
+    let seconds = text
+        .strip_suffix("ns")
+        .filter(|digits| !digits.is_empty() && digits.bytes().all(|octet| octet.is_ascii_digit()));
     as_in_a_corefile(seconds.unwrap_or(text), |token, diagnostics| {
         value::seconds_or_duration(token, "the interval", RANGE, diagnostics)
     })
@@ -141,18 +146,23 @@ fn as_in_a_corefile<T>(text: &str, read: impl FnOnce(&Token, &mut Diagnostics) -
     let mut diagnostics = Diagnostics::default();
     let token = Token { text: text.to_owned(), span: Span { file: FileId(0), line: 1, column: 1, length: 0 } };
     read(&token, &mut diagnostics).ok_or_else(|| {
-        let told = diagnostics.iter().flat_map(|diagnostic| [Some(diagnostic.message.as_str()), diagnostic.help.as_deref()]);
+        let told =
+            diagnostics.iter().flat_map(|diagnostic| [Some(diagnostic.message.as_str()), diagnostic.help.as_deref()]);
         told.flatten().collect::<Vec<_>>().join("; ")
     })
 }
 
 /// A name the kernel takes for an interface.
 pub(super) fn interface_name(text: &str) -> Result<String, String> {
-    let is_name =
-        !text.is_empty() && text != "." && text != ".." && !text.contains(|c: char| c.is_whitespace() || c == '/' || c == ':');
+    let is_name = !text.is_empty()
+        && text != "."
+        && text != ".."
+        && !text.contains(|c: char| c.is_whitespace() || c == '/' || c == ':');
     match is_name && text.len() <= INTERFACE_NAME_OCTETS {
         true => Ok(text.to_owned()),
-        false => Err(format!("an interface's name has 1 to {INTERFACE_NAME_OCTETS} octets without blanks, `/` and `:`")),
+        false => {
+            Err(format!("an interface's name has 1 to {INTERFACE_NAME_OCTETS} octets without blanks, `/` and `:`"))
+        }
     }
 }
 
@@ -161,7 +171,10 @@ pub(super) fn service_name(text: &str) -> Result<String, String> {
     let is_known = |octet: u8| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-';
     match !text.is_empty() && text.len() <= SERVICE_NAME_OCTETS && text.bytes().all(is_known) {
         true => Ok(text.to_owned()),
-        false => Err("expected the name of a Service, such as kube-dns-upstream: lower-case letters, digits and `-`".to_owned()),
+        false => {
+            Err("expected the name of a Service, such as kube-dns-upstream: lower-case letters, digits and `-`"
+                .to_owned())
+        }
     }
 }
 
@@ -199,7 +212,9 @@ pub(super) fn fallback(text: &str) -> Result<FallbackTo, String> {
             Ok(IpAddr::V4(address)) => ipv4.replace(address).is_some(),
             Ok(IpAddr::V6(address)) => ipv6.replace(address).is_some(),
             Err(_) => {
-                return Err(format!("`{word}` is no IP address; write auto, none, or addresses such as 10.96.0.11,fd00::11"));
+                return Err(format!(
+                    "`{word}` is no IP address; write auto, none, or addresses such as 10.96.0.11,fd00::11"
+                ));
             }
         };
         if is_repeated {
@@ -209,8 +224,8 @@ pub(super) fn fallback(text: &str) -> Result<FallbackTo, String> {
     Ok(FallbackTo::Addresses { ipv4, ipv6 })
 }
 
-/// Octets: a number with an optional unit `k`, `M`, `G` (powers of 1000) or `Ki`, `Mi`, `Gi` (of 1024), as Kubernetes writes quantities; a final
-/// `B` may follow.
+/// Octets: a number with an optional unit `k`, `M`, `G` (powers of 1000) or `Ki`, `Mi`, `Gi` (of 1024), as Kubernetes
+/// writes quantities; a final `B` may follow.
 pub(super) fn size(text: &str) -> Result<usize, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

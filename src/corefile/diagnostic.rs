@@ -99,9 +99,10 @@ impl Diagnostics {
     pub fn extend(&mut self, other: Diagnostics) {
         self.list.extend(other.list);
     }
-    /// All of them for a terminal or a log: each begins with `file:line:column: error: message` (or `warning:`), then come the
-    /// line, a caret under the token, and the help. Sorted by position; what concerns no place comes first; the same thing said
-    /// twice of one place (a snippet imported by two blocks) is told once; after a thousand it ends. Control characters of the source are made visible.
+    /// All of them for a terminal or a log: each begins with `file:line:column: error: message` (or `warning:`), then
+    /// come the line, a caret under the token, and the help. Sorted by position; what concerns no place comes first;
+    /// the same thing said twice of one place (a snippet imported by two blocks) is told once; after a thousand it
+    /// ends. Control characters of the source are made visible.
     pub fn render(&self, sources: &Sources) -> String {
         let mut sorted: Vec<&Diagnostic> = self.list.iter().collect();
         sorted.sort_by_key(|diagnostic| diagnostic.span.map(|span| (span.file.0, span.line, span.column)));
@@ -211,7 +212,8 @@ fn excerpt(line: &str, span: Span) -> (String, String, String) {
     (shown, padding, "^".repeat(caret_count.max(1)))
 }
 
-/// The character itself, or a stand-in for what would steer a terminal (control and bidirectional formatting characters).
+/// The character itself, or a stand-in for what would steer a terminal (control and bidirectional formatting
+/// characters).
 fn visible(character: char) -> char {
     match character {
         '\t' => '\t',
@@ -221,7 +223,8 @@ fn visible(character: char) -> char {
     }
 }
 
-/// Text of ours with somebody else's text in it: one line of a log must stay one line, and a terminal must not be steered.
+/// Text of ours with somebody else's text in it: one line of a log must stay one line, and a terminal must not be
+/// steered.
 pub fn printable(text: &str, keep_line_breaks: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {

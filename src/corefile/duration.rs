@@ -54,7 +54,8 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, DurationError> {
         // Further digits are below a nanosecond whatever the unit.
         let fraction = fraction.get(..fraction.len().min(18)).unwrap_or_default();
         let fraction_scale = 10_u128.pow(u32::try_from(fraction.len()).unwrap_or(18));
-        let fraction: u128 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| DurationError::Malformed)? };
+        let fraction: u128 =
+            if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| DurationError::Malformed)? };
         let part = whole.checked_mul(scale).and_then(|part| part.checked_add(fraction * scale / fraction_scale));
         nanoseconds = part.and_then(|part| nanoseconds.checked_add(part)).ok_or(DurationError::TooLong)?;
         rest = after;
@@ -62,7 +63,11 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     if is_negative {
         return Err(DurationError::Negative);
     }
-    u64::try_from(nanoseconds).ok().map(Duration::from_nanos).filter(|value| *value <= LONGEST).ok_or(DurationError::TooLong)
+    u64::try_from(nanoseconds)
+        .ok()
+        .map(Duration::from_nanos)
+        .filter(|value| *value <= LONGEST)
+        .ok_or(DurationError::TooLong)
 }
 
 fn take_while(text: &str, is_part: impl Fn(char) -> bool) -> (&str, &str) {
@@ -100,7 +105,8 @@ impl fmt::Display for GoDuration {
             1_000..1_000_000 => write!(f, "{}µs", in_units(1_000)),
             1_000_000..1_000_000_000 => write!(f, "{}ms", in_units(1_000_000)),
             _ => {
-                let (hours, minutes, seconds) = (self.0.as_secs() / 3600, self.0.as_secs() / 60 % 60, self.0.as_secs() % 60);
+                let (hours, minutes, seconds) =
+                    (self.0.as_secs() / 3600, self.0.as_secs() / 60 % 60, self.0.as_secs() % 60);
                 if hours > 0 {
                     write!(f, "{hours}h")?;
                 }

@@ -4,14 +4,24 @@
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooLong;
 
-/// Replaces `{%NAME%}`, then `{$NAME}`, by what `value` gives for the name. Values are not looked into again, so a value
-/// cannot make the text grow without end.
-pub(super) fn replace_variables(text: &str, limit: usize, mut value: impl FnMut(&str) -> String) -> Result<String, TooLong> {
+/// Replaces `{%NAME%}`, then `{$NAME}`, by what `value` gives for the name. Values are not looked into again, so a
+/// value cannot make the text grow without end.
+pub(super) fn replace_variables(
+    text: &str,
+    limit: usize,
+    mut value: impl FnMut(&str) -> String,
+) -> Result<String, TooLong> {
     let text = replace(text, "{%", "%}", limit, &mut value)?;
     replace(&text, "{$", "}", limit, &mut value)
 }
 
-fn replace(text: &str, open: &str, close: &str, limit: usize, value: &mut dyn FnMut(&str) -> String) -> Result<String, TooLong> {
+fn replace(
+    text: &str,
+    open: &str,
+    close: &str,
+    limit: usize,
+    value: &mut dyn FnMut(&str) -> String,
+) -> Result<String, TooLong> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after_open)) = rest.split_once(open) {
@@ -32,7 +42,8 @@ fn replace(text: &str, open: &str, close: &str, limit: usize, value: &mut dyn Fn
     Ok(out)
 }
 
-/// Replaces `{args[0]}` and `{args.0}` by the import's arguments, as Caddy does. `missing` is told the numbers that have none.
+/// Replaces `{args[0]}` and `{args.0}` by the import's arguments, as Caddy does. `missing` is told the numbers that
+/// have none.
 pub(super) fn replace_arguments(
     text: &str,
     arguments: &[String],

@@ -79,7 +79,8 @@ impl Cursor<'_> {
     }
     /// Nothing but blanks or a comment follows on this line.
     fn is_at_line_end(&self) -> bool {
-        let rest = self.rest.as_str().trim_start_matches(|character: char| character.is_whitespace() && character != '\n');
+        let rest =
+            self.rest.as_str().trim_start_matches(|character: char| character.is_whitespace() && character != '\n');
         rest.is_empty() || rest.starts_with(['\n', '#'])
     }
 }
@@ -217,7 +218,8 @@ impl Lexer<'_> {
     }
 }
 
-/// A brace that was written without a space before it: `.:53{`, `max_fails 3}`. Not `{{`, nor the end of a `{placeholder}`.
+/// A brace that was written without a space before it: `.:53{`, `max_fails 3}`. Not `{{`, nor the end of a
+/// `{placeholder}`.
 pub(super) fn glued_brace(text: &str) -> Option<&'static str> {
     if let Some(word) = text.strip_suffix('{') {
         return (!word.is_empty() && !word.contains(['{', '}'])).then_some("{");

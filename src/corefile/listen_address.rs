@@ -46,7 +46,8 @@ pub fn listen_address(token: &Token, files: &dyn Loader, diagnostics: &mut Diagn
     };
     let number = port.parse::<u16>().ok().filter(|_| is_digits(port));
     let Some(port) = number.or_else(|| SERVICES.iter().find(|(name, _)| *name == port).map(|(_, port)| *port)) else {
-        let why = if port.is_empty() { "the port is missing".to_owned() } else { format!("{} is no port", quote(port)) };
+        let why =
+            if port.is_empty() { "the port is missing".to_owned() } else { format!("{} is no port", quote(port)) };
         diagnostics.warning(token.span, format!("{why}: nothing is served at {}", quote(text))).help(EXAMPLES);
         return Some(ListenAddress::Nowhere);
     };
@@ -57,7 +58,10 @@ pub fn listen_address(token: &Token, files: &dyn Loader, diagnostics: &mut Diagn
             Ok(address) => address,
             Err(_) => look_up(host, files).unwrap_or_else(|| {
                 diagnostics
-                    .warning(token.span, format!("the host {} is not in {HOSTS}: all addresses are served instead", quote(host)))
+                    .warning(
+                        token.span,
+                        format!("the host {} is not in {HOSTS}: all addresses are served instead", quote(host)),
+                    )
                     .help(format!("write its IP address: `127.0.0.1:{port}`; DNS is not asked for it"));
                 ALL
             }),

@@ -40,7 +40,8 @@ pub struct DataFile {
     pub stamp: FileStamp,
 }
 
-/// The octets of a regular file, at most 16 MiB. Never waits, so that nobody who puts a named pipe in a file's place stops a reload.
+/// The octets of a regular file, at most 16 MiB. Never waits, so that nobody who puts a named pipe in a file's place
+/// stops a reload.
 ///
 /// # Errors
 /// As the operating system tells; a file that is not regular, or too large.
@@ -66,7 +67,10 @@ fn open(path: &Path) -> io::Result<(File, Metadata)> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() && !metadata.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a pipe, a device or a socket where a file is expected"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is a pipe, a device or a socket where a file is expected",
+        ));
     }
     Ok((file, metadata))
 }
@@ -99,13 +103,16 @@ impl Loader for SystemLoader {
         read_data_file(path, None)?.ok_or_else(|| io::Error::other("it has no stamp"))
     }
 
-    /// As Go's filepath.Glob: `*` and `?` match no separator but a leading dot, and a folder that does not exist holds no match.
-    /// Folders are left out (a mounted ConfigMap holds some, beside its keys).
+    /// As Go's filepath.Glob: `*` and `?` match no separator but a leading dot, and a folder that does not exist holds
+    /// no match. Folders are left out (a mounted ConfigMap holds some, beside its keys).
     fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
         let invalid = |message: String| io::Error::new(io::ErrorKind::InvalidInput, message);
         let pattern = pattern.to_str().ok_or_else(|| invalid("the path is not UTF-8 text".to_owned()))?;
-        let options =
-            glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
+        let options = glob::MatchOptions {
+            case_sensitive: true,
+            require_literal_separator: true,
+            require_literal_leading_dot: false,
+        };
         let paths = glob::glob_with(pattern, options).map_err(|error| invalid(error.to_string()))?;
         let mut found = paths.collect::<Result<Vec<PathBuf>, _>>()?;
         found.retain(|path| !path.is_dir());

@@ -1,5 +1,5 @@
-//! Corefile text to a tree with source positions, and the diagnostics of everything wrong with it (the grammar is Caddyfile
-//! v1's, as CoreDNS uses it). Pure: files, globs and the environment are asked of a [`Loader`].
+//! Corefile text to a tree with source positions, and the diagnostics of everything wrong with it (the grammar is
+//! Caddyfile v1's, as CoreDNS uses it). Pure: files, globs and the environment are asked of a [`Loader`].
 
 mod diagnostic;
 mod duration;
@@ -49,13 +49,14 @@ pub trait Loader {
 /// The real files and environment of this process.
 pub struct SystemLoader;
 
-/// Parses `text`, which stands in `path`. The tree holds what could be read even when the diagnostics have errors, so that the
-/// directives' own errors can be reported with the grammar's.
+/// Parses `text`, which stands in `path`. The tree holds what could be read even when the diagnostics have errors, so
+/// that the directives' own errors can be reported with the grammar's.
 pub fn parse(path: &Path, text: &str, loader: &dyn Loader) -> (Corefile, Diagnostics) {
     parser::parse(reader::Reader::new(path, text, loader))
 }
 
-/// The candidate nearest to a misspelt word, if one is near enough to be meant: one edit in three characters, whatever the case.
+/// The candidate nearest to a misspelt word, if one is near enough to be meant: one edit in three characters, whatever
+/// the case.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const LONGEST_CHARACTERS: usize = 64;
     let length = word.chars().take(LONGEST_CHARACTERS + 1).count();

@@ -1,4 +1,5 @@
-//! Words to blocks and lines (facts: coredns/caddy caddyfile/parse.go). After an error reading goes on, so that all are told.
+//! Words to blocks and lines (facts: coredns/caddy caddyfile/parse.go). After an error reading goes on, so that all are
+//! told.
 
 use super::diagnostic::{Diagnostics, quote};
 use super::reader::{Ahead, Kind, Reader};
@@ -17,7 +18,8 @@ pub(super) fn parse(reader: Reader<'_>) -> (Corefile, Diagnostics) {
 
 struct Parser<'a> {
     reader: Reader<'a>,
-    /// A closing brace whose indentation does not fit the line it closes, and that line: likely one is missing before it.
+    /// A closing brace whose indentation does not fit the line it closes, and that line: likely one is missing before
+    /// it.
     suspect: Option<(Span, Token)>,
 }
 
@@ -293,9 +295,11 @@ impl Parser<'_> {
                 return;
             }
             match next {
-                Some(_) => {
-                    self.reader.diagnostics.error(span, MESSAGE).help("take it away, or look for a `{` that is missing above")
-                }
+                Some(_) => self
+                    .reader
+                    .diagnostics
+                    .error(span, MESSAGE)
+                    .help("take it away, or look for a `{` that is missing above"),
                 None => self.reader.diagnostics.warning(span, format!("{MESSAGE} and is ignored")).help("take it away"),
             }
         }
@@ -308,7 +312,8 @@ impl Parser<'_> {
             .help("write the zone and port before the brace: `.:53 {`");
     }
 
-    /// The head of a server block where a directive is expected: most often the brace that closes the one before is missing.
+    /// The head of a server block where a directive is expected: most often the brace that closes the one before is
+    /// missing.
     fn nested_server_block(&mut self, head: Span, open: Option<Span>) {
         match open {
             Some(open) => self.unclosed(open, Some(head)),
@@ -342,7 +347,8 @@ impl Parser<'_> {
 
 /// The keys of `a.example,b.example,`, each with its place.
 fn split_at_commas(word: &Token) -> Vec<(&str, Span)> {
-    // The text and its place differ where quotes, escapes or variables were resolved; the whole word is then pointed at.
+    // The text and its place differ where quotes, escapes or variables were resolved; the whole word is then pointed
+    // at.
     let is_literal = word.text.chars().count() == word.span.length as usize;
     let mut parts = Vec::new();
     let mut column = word.span.column;

@@ -1,4 +1,5 @@
-//! The words of a Corefile in reading order, across imported snippets and files, within bounds that hostile input cannot exceed.
+//! The words of a Corefile in reading order, across imported snippets and files, within bounds that hostile input
+//! cannot exceed.
 
 use super::Loader;
 use super::diagnostic::{Diagnostics, quote};
@@ -155,7 +156,9 @@ impl<'a> Reader<'a> {
     /// True if the next word can be no directive but may be a server block's key.
     pub fn peek_looks_like_key(&self) -> bool {
         let lexeme = self.frames.last().and_then(|frame| frame.stretch.peek());
-        lexeme.is_some_and(|lexeme| !lexeme.quoted && (lexeme.text.contains(['.', ':', '/']) || lexeme.text.starts_with('(')))
+        lexeme.is_some_and(|lexeme| {
+            !lexeme.quoted && (lexeme.text.contains(['.', ':', '/']) || lexeme.text.starts_with('('))
+        })
     }
 
     /// True if a `{` stands further on in this line.
@@ -191,8 +194,10 @@ impl<'a> Reader<'a> {
         let text = match self.expand(lexeme, import.as_deref()) {
             Ok(text) => text,
             Err(TooLong) => {
-                self.diagnostics
-                    .error(lexeme.span, format!("the word has more than {WORD_OCTETS} octets once its variables are replaced"));
+                self.diagnostics.error(
+                    lexeme.span,
+                    format!("the word has more than {WORD_OCTETS} octets once its variables are replaced"),
+                );
                 String::new()
             }
         };
@@ -210,8 +215,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes the words up to the brace that matches the one just taken, unread. `None` if there is no such brace before the
-    /// file or snippet ends.
+    /// Takes the words up to the brace that matches the one just taken, unread. `None` if there is no such brace before
+    /// the file or snippet ends.
     pub fn take_block(&mut self) -> Option<Stretch> {
         let frame = self.frames.last()?;
         let stretch = frame.stretch.clone();
@@ -250,7 +255,12 @@ impl<'a> Reader<'a> {
     }
 
     fn place(&self, span: Span) -> String {
-        let path = self.sources.files.get(span.file.0 as usize).map(|(path, _)| path.display().to_string()).unwrap_or_default();
+        let path = self
+            .sources
+            .files
+            .get(span.file.0 as usize)
+            .map(|(path, _)| path.display().to_string())
+            .unwrap_or_default();
         format!("{path}:{}:{}", span.line, span.column)
     }
 
@@ -263,7 +273,10 @@ impl<'a> Reader<'a> {
                         self.diagnostics
                             .warning(
                                 lexeme.span,
-                                format!("the environment variable {} is not set: nothing is put in its place", quote(name)),
+                                format!(
+                                    "the environment variable {} is not set: nothing is put in its place",
+                                    quote(name)
+                                ),
                             )
                             .help("set it in the container's environment");
                     }
@@ -287,7 +300,10 @@ impl<'a> Reader<'a> {
     fn add_file(&mut self, path: &Path, text: &str) -> Option<(FileId, Stretch)> {
         self.source_octets = self.source_octets.saturating_add(text.len());
         if self.source_octets > SOURCE_OCTETS {
-            self.halt(format!("{}: the Corefile and what it imports have more than {SOURCE_OCTETS} octets", path.display()));
+            self.halt(format!(
+                "{}: the Corefile and what it imports have more than {SOURCE_OCTETS} octets",
+                path.display()
+            ));
             return None;
         }
         let text: Arc<str> = text.strip_prefix('\u{feff}').unwrap_or(text).into();
@@ -345,9 +361,9 @@ impl<'a> Reader<'a> {
             && !stretches.is_empty()
             && stretches.iter().all(|(_, stretch)| !stretch.takes_arguments)
         {
-            self.diagnostics
-                .error(argument.span, format!("{} takes no argument", quote(&name.text)))
-                .help("write one `import` for each snippet or file; a snippet uses arguments as `{args[0]}`, `{args[1]}`");
+            self.diagnostics.error(argument.span, format!("{} takes no argument", quote(&name.text))).help(
+                "write one `import` for each snippet or file; a snippet uses arguments as `{args[0]}`, `{args[1]}`",
+            );
         }
         let arguments: Rc<[String]> = arguments.into_iter().map(|argument| argument.text).collect();
         // The frame pushed last is read first.
@@ -417,7 +433,8 @@ impl<'a> Reader<'a> {
             match self.loader.glob(&Path::new(&folder).join(&pattern)) {
                 Ok(paths) => paths,
                 Err(error) => {
-                    self.diagnostics.error(name.span, format!("cannot list files matching {}: {error}", quote(&name.text)));
+                    self.diagnostics
+                        .error(name.span, format!("cannot list files matching {}: {error}", quote(&name.text)));
                     return Vec::new();
                 }
             }
@@ -425,7 +442,8 @@ impl<'a> Reader<'a> {
             vec![folder.join(pattern).components().filter(|part| *part != Component::CurDir).collect()]
         };
         if paths.len() > IMPORTS {
-            self.diagnostics.error(name.span, format!("the pattern {} matches more than {IMPORTS} files", quote(pattern)));
+            self.diagnostics
+                .error(name.span, format!("the pattern {} matches more than {IMPORTS} files", quote(pattern)));
             return Vec::new();
         }
         paths.iter().filter_map(|path| self.read_file(path, name, is_pattern)).collect()
@@ -466,7 +484,8 @@ impl<'a> Reader<'a> {
             .iter()
             .flat_map(|frame| frame.stretch.lexemes.get(frame.stretch.next..frame.stretch.end).unwrap_or_default())
             .any(|lexeme| {
-                lexeme.starts_line && lexeme.text.strip_prefix('(').and_then(|text| text.strip_suffix(')')) == Some(name)
+                lexeme.starts_line
+                    && lexeme.text.strip_prefix('(').and_then(|text| text.strip_suffix(')')) == Some(name)
             })
     }
 }

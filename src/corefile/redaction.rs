@@ -1,5 +1,5 @@
-//! What is not told of an imported file that is no Corefile. Whoever wrote the `import`, and whoever reads the log, may not be allowed to read that
-//! file (`import /run/secrets/token`), and diagnostics quote what they are about.
+//! What is not told of an imported file that is no Corefile. Whoever wrote the `import`, and whoever reads the log, may
+//! not be allowed to read that file (`import /run/secrets/token`), and diagnostics quote what they are about.
 
 use super::diagnostic::{Diagnostic, Diagnostics, Severity};
 use super::tree::{Sources, Span};
@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 const PLACES: usize = 10;
 
 impl Diagnostics {
-    /// Puts one diagnostic, which tells no more than places, for all those that stand in an imported file which is not recognised as part of a
-    /// Corefile. `is_keyword`: whether a word is a directive, or one misspelt.
+    /// Puts one diagnostic, which tells no more than places, for all those that stand in an imported file which is not
+    /// recognised as part of a Corefile. `is_keyword`: whether a word is a directive, or one misspelt.
     pub fn conceal(&mut self, sources: &Sources, is_keyword: &dyn Fn(&str) -> bool) {
-        let is_strange = |(file, (_, text)): (usize, &(_, std::sync::Arc<str>))| file > 0 && !reads_as_corefile(text, is_keyword);
+        let is_strange =
+            |(file, (_, text)): (usize, &(_, std::sync::Arc<str>))| file > 0 && !reads_as_corefile(text, is_keyword);
         let strange: Vec<bool> = sources.files.iter().enumerate().map(is_strange).collect();
         let mut hidden: BTreeMap<usize, (Vec<Span>, Severity)> = BTreeMap::new();
         self.retain(|Diagnostic { span, severity, .. }| {
@@ -35,7 +36,8 @@ fn of_strange_file(mut places: Vec<Span>, severity: Severity) -> Diagnostic {
     places.sort_by_key(|span| (span.line, span.column));
     places.dedup_by_key(|span| (span.line, span.column));
     let first = places.first().map(|span| Span { length: 0, ..*span });
-    let mut told: Vec<String> = places.iter().take(PLACES).map(|span| format!("{}:{}", span.line, span.column)).collect();
+    let mut told: Vec<String> =
+        places.iter().take(PLACES).map(|span| format!("{}:{}", span.line, span.column)).collect();
     if places.len() > PLACES {
         told.push("…".to_owned());
     }
@@ -51,7 +53,8 @@ fn of_strange_file(mut places: Vec<Span>, severity: Severity) -> Diagnostic {
     }
 }
 
-/// True if a text begins as a file does that is meant to be imported: with a directive, or with a block whose first word is one.
+/// True if a text begins as a file does that is meant to be imported: with a directive, or with a block whose first
+/// word is one.
 fn reads_as_corefile(text: &str, is_keyword: &dyn Fn(&str) -> bool) -> bool {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let Some(head) = lines.next() else { return true };

@@ -31,7 +31,8 @@ pub struct Token {
     pub span: Span,
 }
 
-/// One key of a server block, such as `dns://example.org:1053` or `10.0.0.0/8`. A CIDR off an octet boundary gives several keys.
+/// One key of a server block, such as `dns://example.org:1053` or `10.0.0.0/8`. A CIDR off an octet boundary gives
+/// several keys.
 #[derive(Clone, Debug)]
 pub struct Key {
     /// `dns` unless written otherwise (`tls`, `grpc`, `https`, ...).

@@ -1,4 +1,5 @@
-//! Typed readings of tokens. Each returns `None` after recording a diagnostic that names the token, what was expected and an example.
+//! Typed readings of tokens. Each returns `None` after recording a diagnostic that names the token, what was expected
+//! and an example.
 
 use super::diagnostic::quote;
 use super::duration::{CorefileDuration, DurationError, LONGEST, parse_duration};
@@ -28,7 +29,12 @@ pub fn number(token: &Token, what: &str, range: RangeInclusive<u64>, diagnostics
 }
 
 /// [`number`]; what is more than the range holds becomes the most, with a warning.
-pub fn number_at_most(token: &Token, what: &str, range: RangeInclusive<u64>, diagnostics: &mut Diagnostics) -> Option<u64> {
+pub fn number_at_most(
+    token: &Token,
+    what: &str,
+    range: RangeInclusive<u64>,
+    diagnostics: &mut Diagnostics,
+) -> Option<u64> {
     let digits = token.text.strip_prefix('+').unwrap_or(&token.text);
     let most = *range.end();
     if is_digits(digits) && digits.parse::<u64>().is_ok_and(|value| value > most) {
@@ -39,7 +45,12 @@ pub fn number_at_most(token: &Token, what: &str, range: RangeInclusive<u64>, dia
 }
 
 /// A Go duration (`1h30m`, `500ms`, `0`), within `range`. Negative ones are refused with their text.
-pub fn duration(token: &Token, what: &str, range: RangeInclusive<Duration>, diagnostics: &mut Diagnostics) -> Option<Duration> {
+pub fn duration(
+    token: &Token,
+    what: &str,
+    range: RangeInclusive<Duration>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Duration> {
     let read = parse_duration(&token.text);
     within(token, what, range, read, diagnostics)
 }
@@ -86,7 +97,8 @@ pub fn seconds_or_duration(
     range: RangeInclusive<Duration>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Duration> {
-    let read = if is_digits(&token.text) { parse_duration(&format!("{}s", token.text)) } else { parse_duration(&token.text) };
+    let read =
+        if is_digits(&token.text) { parse_duration(&format!("{}s", token.text)) } else { parse_duration(&token.text) };
     within(token, what, range, read, diagnostics)
 }
 
@@ -228,5 +240,7 @@ pub fn unknown_option(line: &OptionLine, directive: &str, known: &[&str], diagno
         None if known.is_empty() => format!("{} takes no options", quote(directive)),
         None => format!("{} knows {}", quote(directive), known.join(", ")),
     };
-    diagnostics.error(line.name.span, format!("unknown option {} of {}", quote(&line.name.text), quote(directive))).help(help);
+    diagnostics
+        .error(line.name.span, format!("unknown option {} of {}", quote(&line.name.text), quote(directive)))
+        .help(help);
 }

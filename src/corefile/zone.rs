@@ -1,5 +1,5 @@
-//! Zones as a Corefile writes them: `scheme://zone:port`, and CIDR for reverse zones (facts: CoreDNS plugin/normalize.go,
-//! plugin/pkg/cidr, plugin/pkg/parse).
+//! Zones as a Corefile writes them: `scheme://zone:port`, and CIDR for reverse zones (facts: CoreDNS
+//! plugin/normalize.go, plugin/pkg/cidr, plugin/pkg/parse).
 
 use super::diagnostic::{Diagnostics, quote};
 use super::nearest;
@@ -35,7 +35,8 @@ pub(super) fn read_zones(text: &str, span: Span, diagnostics: &mut Diagnostics) 
                 let help = match zone.strip_suffix('{') {
                     Some(word) => format!("put a space before the brace: `{word} {{`"),
                     None => {
-                        "a zone is a name such as `cluster.local`, `.` for all names, or a CIDR such as `10.0.0.0/8`".to_owned()
+                        "a zone is a name such as `cluster.local`, `.` for all names, or a CIDR such as `10.0.0.0/8`"
+                            .to_owned()
                     }
                 };
                 diagnostics.error(span, format!("{} is not a domain name: {error}", quote(zone))).help(help);
@@ -59,7 +60,9 @@ fn split_scheme<'a>(text: &'a str, span: Span, diagnostics: &mut Diagnostics) ->
         Some(near) => format!("did you mean `{near}://`?"),
         None => format!("a scheme is one of {}; without one it is dns", SCHEMES.join(", ")),
     };
-    diagnostics.warning(span, format!("{} is no scheme and is read as part of the zone's name", quote(scheme))).help(help);
+    diagnostics
+        .warning(span, format!("{} is no scheme and is read as part of the zone's name", quote(scheme)))
+        .help(help);
     ("dns", text)
 }
 
@@ -113,7 +116,8 @@ fn tell_odd_name(text: &str, zone: &str, port: Option<u16>, span: Span, diagnost
     } else if let Ok(address) = zone.parse::<Ipv4Addr>() {
         format!("write `{address}/32` for its reverse zone")
     } else if is_address {
-        "a CIDR is an address and a prefix length up to 32 (IPv4) or 128 (IPv6): `10.0.0.0/8`, `2001:db8::/32`".to_owned()
+        "a CIDR is an address and a prefix length up to 32 (IPv4) or 128 (IPv6): `10.0.0.0/8`, `2001:db8::/32`"
+            .to_owned()
     } else if zone.contains(':') && !zone.contains("://") {
         "a port is a number after the colon: `example.org:53`".to_owned()
     } else {

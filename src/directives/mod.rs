@@ -47,7 +47,8 @@ pub struct Keyword {
     pub is_plugin: bool,
     /// With it the reference answers classes other than IN (`EnableChaos` of its core/dnsserver).
     pub any_class: bool,
-    /// What of the directive's text its answers depend on. Standing behind `cache`, it has the block's cache begun anew when that changes.
+    /// What of the directive's text its answers depend on. Standing behind `cache`, it has the block's cache begun anew
+    /// when that changes.
     pub answer_source: fn(&Directive) -> String,
 }
 

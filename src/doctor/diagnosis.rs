@@ -39,8 +39,8 @@ pub struct Diagnosis {
 }
 
 impl CheckStatus {
-    /// The exit status: 0 for nothing wrong (warnings too), 1 for a problem, 3 if nothing wrong was seen but not everything could be looked
-    /// at. 2 is for wrong usage.
+    /// The exit status: 0 for nothing wrong (warnings too), 1 for a problem, 3 if nothing wrong was seen but not
+    /// everything could be looked at. 2 is for wrong usage.
     pub fn exit_status(self) -> u8 {
         match self {
             Self::Ok | Self::Warning => 0,
@@ -110,7 +110,8 @@ impl fmt::Display for CheckStatus {
     }
 }
 
-/// For people: a line for each thing seen, what to do indented below it, and the upshot last. Names and pages that others have written steer no terminal.
+/// For people: a line for each thing seen, what to do indented below it, and the upshot last. Names and pages that
+/// others have written steer no terminal.
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for check in &self.checks {

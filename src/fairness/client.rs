@@ -22,7 +22,8 @@ pub struct Fairness {
 }
 
 impl Default for Fairness {
-    /// An IPv4 address is a client. An IPv6 /64 is one, since whoever has one address of it may have them all (RFC 4291 section 2.5.4).
+    /// An IPv4 address is a client. An IPv6 /64 is one, since whoever has one address of it may have them all (RFC 4291
+    /// section 2.5.4).
     fn default() -> Self {
         Self { is_on: true, ipv4_prefix: IPV4_BITS, ipv6_prefix: 64 }
     }
@@ -32,7 +33,9 @@ impl Fairness {
     /// Who asks from `address`; an IPv4-mapped one is its IPv4 address.
     pub fn client(self, address: IpAddr) -> Client {
         let (bits, length, full) = match address.to_canonical() {
-            IpAddr::V4(address) => (address.to_ipv6_mapped().to_bits(), MAPPED_BITS + self.ipv4_prefix.min(IPV4_BITS), IPV6_BITS),
+            IpAddr::V4(address) => {
+                (address.to_ipv6_mapped().to_bits(), MAPPED_BITS + self.ipv4_prefix.min(IPV4_BITS), IPV6_BITS)
+            }
             IpAddr::V6(address) => (address.to_bits(), self.ipv6_prefix.min(IPV6_BITS), IPV6_BITS),
         };
         let network = (length < full).then(|| Network { bits: bits & mask(length), length });

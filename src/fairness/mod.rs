@@ -1,5 +1,6 @@
-//! Who gives way when something that clients take places in is full: queries in flight, TCP connections, `max_concurrent` of a forward.
-//! The largest holder does, so that whoever asks most loses, and nobody else, however many addresses ask.
+//! Who gives way when something that clients take places in is full: queries in flight, TCP connections,
+//! `max_concurrent` of a forward. The largest holder does, so that whoever asks most loses, and nobody else, however
+//! many addresses ask.
 //!
 //! [`Places`] is the rule, pure; [`Gate`] is places of futures, which it can end; [`Notice`] is what is told of it.
 

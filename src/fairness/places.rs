@@ -1,21 +1,24 @@
-//! The places themselves: who holds how many, and whose is taken. Every step takes the same time, whatever the number of clients and of places.
+//! The places themselves: who holds how many, and whose is taken. Every step takes the same time, whatever the number
+//! of clients and of places.
 //!
-//! Clients are ranked by what they hold, which changes by one at a time: for each number there is a list of those who hold so many.
+//! Clients are ranked by what they hold, which changes by one at a time: for each number there is a list of those who
+//! hold so many.
 
 use super::client::{Client, Network};
 use super::lists::{self, Linked, Links, NONE};
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 
-/// Places that a client may hold without counting as one who holds many: what a pod has in flight when it looks up a name. Between clients that hold
-/// no more, the oldest place gives way: what is answered soon has gone by then, and the other rule would hit a pod that has two queries in flight when
-/// a flood comes from as many addresses as there are places. (unbound's `jostle-timeout` has the same reason.) Were it more, fewer addresses could
-/// flood without counting as large holders, and whose upstream is slow would lose its oldest query to them.
+/// Places that a client may hold without counting as one who holds many: what a pod has in flight when it looks up a
+/// name. Between clients that hold no more, the oldest place gives way: what is answered soon has gone by then, and the
+/// other rule would hit a pod that has two queries in flight when a flood comes from as many addresses as there are
+/// places. (unbound's `jostle-timeout` has the same reason.) Were it more, fewer addresses could flood without counting
+/// as large holders, and whose upstream is slow would lose its oldest query to them.
 const FEW: usize = 2;
 /// But where there are not many places in all, that would be a large part.
 const FEW_PART: usize = 64;
-/// What may be idle is not gone soon, so the oldest place is mostly that of who keeps one for long. Only between clients with one place each the age
-/// counts, and first of all who is idle.
+/// What may be idle is not gone soon, so the oldest place is mostly that of who keeps one for long. Only between
+/// clients with one place each the age counts, and first of all who is idle.
 const FEW_THAT_IDLE: usize = 1;
 
 /// A client that holds no more has none to spare.
@@ -40,7 +43,8 @@ const ADDRESS_LEVEL: usize = 2;
 pub trait Occupant {
     /// It may be idle at all.
     const IDLES: bool;
-    /// Since when it is idle, in any unit; `None` if it is not. Of a client's places the longest idle gives way, else the oldest.
+    /// Since when it is idle, in any unit; `None` if it is not. Of a client's places the longest idle gives way, else
+    /// the oldest.
     fn idle_since(&self) -> Option<u64>;
 }
 
@@ -158,8 +162,8 @@ impl<P: Occupant> Places<P> {
         self.count == 0
     }
 
-    /// Gives `client` a place. If none is free, one of the client that holds most is taken from it, unless `client` is that one itself, or `!is_fair`:
-    /// then an idle one of its own, if it has one.
+    /// Gives `client` a place. If none is free, one of the client that holds most is taken from it, unless `client` is
+    /// that one itself, or `!is_fair`: then an idle one of its own, if it has one.
     pub fn admit(&mut self, client: Client, occupant: P, is_fair: bool) -> Admission<P> {
         if self.count < self.limit {
             return Admission::Room(self.seat(client, occupant));

@@ -124,7 +124,8 @@ pub(super) fn read(text: &str, at: usize, names: &mut UnicodeNames) -> Result<(C
         } else {
             let ((low, high), taken) = range(rest, at + next).map_err(|error| error.unwrap_or_else(missing))?;
             push_range(&mut class, low, high);
-            foldable = foldable.saturating_add((high.min(LAST_CASED) as usize + 1).saturating_sub(low.max(0x80) as usize));
+            foldable =
+                foldable.saturating_add((high.min(LAST_CASED) as usize + 1).saturating_sub(low.max(0x80) as usize));
             next += taken;
         }
     }

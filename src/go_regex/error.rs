@@ -52,7 +52,9 @@ pub enum RegexProblem {
     NothingToRepeat(char),
     #[error("`{0}` repeats a repetition; put the inner one in parentheses")]
     RepeatedRepetition(String),
-    #[error("`{0}` is no count that is allowed: at most 1000, all counts within each other multiplied, and the lower one first")]
+    #[error(
+        "`{0}` is no count that is allowed: at most 1000, all counts within each other multiplied, and the lower one first"
+    )]
     Count(String),
     #[error("`{0}` is no name of a group; write `(?P<name>…)` with letters, digits and underscores")]
     GroupName(String),

@@ -62,14 +62,20 @@ impl Regex {
     pub fn captures<'t>(&self, text: &'t str) -> Option<Captures<'t>> {
         self.compiled.captures(text)
     }
-    /// What `use_groups` makes of the leftmost match, given the text of each group by its number; empty for one that took no part, as in Go. `None`
-    /// if there is no match. In the long run nothing is taken from the heap, as [`Regex::captures`] does for each match.
-    pub fn with_groups<'t, T>(&self, text: &'t str, use_groups: impl FnOnce(&dyn Fn(usize) -> &'t str) -> T) -> Option<T> {
+    /// What `use_groups` makes of the leftmost match, given the text of each group by its number; empty for one that
+    /// took no part, as in Go. `None` if there is no match. In the long run nothing is taken from the heap, as
+    /// [`Regex::captures`] does for each match.
+    pub fn with_groups<'t, T>(
+        &self,
+        text: &'t str,
+        use_groups: impl FnOnce(&dyn Fn(usize) -> &'t str) -> T,
+    ) -> Option<T> {
         // Another thread may hold the list for the time that it takes to push or pop.
         let spare = self.spare.try_lock().and_then(|mut spare| spare.pop());
         let mut locations = spare.unwrap_or_else(|| self.compiled.capture_locations());
         let found = self.compiled.captures_read(&mut locations, text);
-        let group = |index: usize| locations.get(index).and_then(|(start, end)| text.get(start..end)).unwrap_or_default();
+        let group =
+            |index: usize| locations.get(index).and_then(|(start, end)| text.get(start..end)).unwrap_or_default();
         let used = found.map(|_| use_groups(&group));
         if let Some(mut spare) = self.spare.try_lock()
             && spare.len() < SPARE_LOCATIONS

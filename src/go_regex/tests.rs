@@ -301,7 +301,8 @@ proptest! {
 #[test]
 fn groups_are_given_by_number_and_one_that_took_no_part_is_empty() {
     let regex = compile("(a)|(b)(c)?").unwrap();
-    let groups = |text: &str| regex.with_groups(text, |group| (0..5).map(|index| group(index).to_owned()).collect::<Vec<_>>());
+    let groups =
+        |text: &str| regex.with_groups(text, |group| (0..5).map(|index| group(index).to_owned()).collect::<Vec<_>>());
     for _ in 0..3 {
         assert_eq!(groups("xb").unwrap(), ["b", "", "b", "", ""]);
         assert_eq!(groups("abc").unwrap(), ["a", "a", "", "", ""]);

@@ -12,7 +12,11 @@ use std::sync::Arc;
 /// Blocks, templates and parentheses within each other: they are walked by recursion.
 const DEPTH: usize = 150;
 
-pub(super) fn execute(root: &[Node], named: &HashMap<Box<str>, Vec<Node>>, data: Value) -> Result<String, TemplateError> {
+pub(super) fn execute(
+    root: &[Node],
+    named: &HashMap<Box<str>, Vec<Node>>,
+    data: Value,
+) -> Result<String, TemplateError> {
     let variables = vec![("$".into(), data.clone())];
     let mut run = Run { named, variables, steps: STEPS, octets: OUTPUT_OCTETS, depth: 0, out: String::new() };
     run.list(0, root, &data)?;
@@ -59,7 +63,11 @@ impl Run<'_> {
     }
 
     /// Where it goes too deep, `at` says where that is.
-    fn deeper<T>(&mut self, at: usize, work: impl FnOnce(&mut Self) -> Result<T, TemplateError>) -> Result<T, TemplateError> {
+    fn deeper<T>(
+        &mut self,
+        at: usize,
+        work: impl FnOnce(&mut Self) -> Result<T, TemplateError>,
+    ) -> Result<T, TemplateError> {
         if self.depth == DEPTH {
             return wrong(at, Problem::TooDeep);
         }
@@ -102,8 +110,11 @@ impl Run<'_> {
                 let at = place(&branch.pipe);
                 let value = self.pipe(&branch.pipe, dot)?;
                 let inner = if matches!(node, Node::With(_)) { &value } else { dot };
-                let flow =
-                    if value.is_true() { self.list(at, &branch.then, inner) } else { self.list(at, &branch.otherwise, dot) };
+                let flow = if value.is_true() {
+                    self.list(at, &branch.then, inner)
+                } else {
+                    self.list(at, &branch.otherwise, dot)
+                };
                 self.variables.truncate(mark);
                 return flow;
             }
@@ -134,10 +145,13 @@ impl Run<'_> {
         let at = place(&branch.pipe);
         let over = self.pipe(&branch.pipe, dot)?;
         let ran = match &over {
-            Value::List(list) => {
-                self.rounds(branch, list.iter().enumerate().map(|(index, value)| (Value::Int(index as i64), value.clone())))?
+            Value::List(list) => self.rounds(
+                branch,
+                list.iter().enumerate().map(|(index, value)| (Value::Int(index as i64), value.clone())),
+            )?,
+            Value::Map(map) => {
+                self.rounds(branch, map.iter().map(|(key, value)| (Value::text(key.as_str()), value.clone())))?
             }
-            Value::Map(map) => self.rounds(branch, map.iter().map(|(key, value)| (Value::text(key.as_str()), value.clone())))?,
             Value::Int(_) | Value::Uint(_) if branch.pipe.variables.len() > 1 => {
                 return wrong(at, Problem::Value("a number has no second value to range over".to_owned()));
             }
@@ -256,7 +270,12 @@ impl Run<'_> {
         }
     }
 
-    fn arguments(&mut self, operands: &[Operand], dot: &Value, last: Option<Value>) -> Result<Vec<Value>, TemplateError> {
+    fn arguments(
+        &mut self,
+        operands: &[Operand],
+        dot: &Value,
+        last: Option<Value>,
+    ) -> Result<Vec<Value>, TemplateError> {
         let mut values = Vec::with_capacity(operands.len() + 1);
         for operand in operands {
             values.push(self.operand(operand, dot)?);
@@ -273,9 +292,12 @@ impl Run<'_> {
         dot: &Value,
         last: Option<Value>,
     ) -> Result<Value, TemplateError> {
-        let fail = |why: String| TemplateError { at, problem: Problem::Call { function: function.name().to_owned(), why } };
+        let fail =
+            |why: String| TemplateError { at, problem: Problem::Call { function: function.name().to_owned(), why } };
         if let Some(decides) = function.decides_on() {
-            return self.decide(decides, operands, dot, last)?.ok_or_else(|| fail("it needs at least one argument".to_owned()));
+            return self
+                .decide(decides, operands, dot, last)?
+                .ok_or_else(|| fail("it needs at least one argument".to_owned()));
         }
         let arguments = self.arguments(operands, dot, last)?;
         let value = functions::call(function, &arguments, self.octets).map_err(fail)?;

@@ -133,7 +133,10 @@ impl Formatter<'_> {
             };
             self.next += 1;
             flags.minus |= value.is_some_and(|value| value < 0);
-            return (value.and_then(|value| usize::try_from(value.unsigned_abs()).ok()).map(|value| value.min(WIDEST)), after);
+            return (
+                value.and_then(|value| usize::try_from(value.unsigned_abs()).ok()).map(|value| value.min(WIDEST)),
+                after,
+            );
         }
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         let value = rest[..digits].parse::<usize>().ok().map(|value| value.min(WIDEST));
@@ -181,7 +184,8 @@ impl Formatter<'_> {
                 self.pad(&text, flags);
             }
             ('s' | 'q' | 'x' | 'X', Value::Text(text)) => {
-                let cut: String = flags.precision.map_or_else(|| text.to_string(), |most| text.chars().take(most).collect());
+                let cut: String =
+                    flags.precision.map_or_else(|| text.to_string(), |most| text.chars().take(most).collect());
                 let shown = match verb {
                     's' => cut,
                     'q' if flags.sharp && !cut.contains(['`', '\n', '\r']) => format!("`{cut}`"),
@@ -205,7 +209,9 @@ impl Formatter<'_> {
                 let character = number.and_then(char::from_u32).unwrap_or(char::REPLACEMENT_CHARACTER);
                 let text = match verb {
                     'c' => character.to_string(),
-                    'q' => quote(&character.to_string()).replace("\\\"", "\"").replace('\'', "\\'").replacen('"', "'", 1),
+                    'q' => {
+                        quote(&character.to_string()).replace("\\\"", "\"").replace('\'', "\\'").replacen('"', "'", 1)
+                    }
                     _ => format!("U+{:04X}", u32::from(character)),
                 };
                 let text = if verb == 'q' { format!("'{}'", &text[1..text.len() - 1]) } else { text };

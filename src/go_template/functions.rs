@@ -184,7 +184,13 @@ fn order(left: &Value, right: &Value) -> Result<Option<Ordering>, String> {
         (Value::Uint(left), Value::Int(right)) => Some(i128::from(*left).cmp(&i128::from(*right))),
         (Value::Float(left), Value::Float(right)) => left.partial_cmp(right),
         (Value::Text(left), Value::Text(right)) => Some(left.cmp(right)),
-        _ => return Err(format!("values of the types {} and {} cannot be compared", left.type_name(), right.type_name())),
+        _ => {
+            return Err(format!(
+                "values of the types {} and {} cannot be compared",
+                left.type_name(),
+                right.type_name()
+            ));
+        }
     })
 }
 
@@ -195,16 +201,20 @@ fn compared(arguments: &[Value], is_so: impl FnOnce(Ordering) -> bool) -> Result
 
 /// `parseInt TEXT BASE BITS`: strconv.ParseUint.
 fn parse_int(arguments: &[Value]) -> Result<Value, String> {
-    let [text, base, bits] = arguments else { return Err(format!("it takes three arguments, not {}", arguments.len())) };
+    let [text, base, bits] = arguments else {
+        return Err(format!("it takes three arguments, not {}", arguments.len()));
+    };
     let (Value::Text(text), Value::Int(base), Value::Int(bits)) = (text, base, bits) else {
         return Err("it takes a text, a base and a number of bits".to_owned());
     };
-    let base =
-        u32::try_from(*base).ok().filter(|base| *base == 0 || (2..=36).contains(base)).ok_or("its base is 0, or from 2 to 36")?;
+    let base = u32::try_from(*base)
+        .ok()
+        .filter(|base| *base == 0 || (2..=36).contains(base))
+        .ok_or("its base is 0, or from 2 to 36")?;
     let bits = u32::try_from(*bits).ok().filter(|bits| *bits <= 64).ok_or("it has from 0 to 64 bits")?;
     let shown = super::lexer::clip(text);
-    let value =
-        number::unsigned(text, base).ok_or_else(|| format!("`{shown}` is no whole number of base {base}, or too large"))?;
+    let value = number::unsigned(text, base)
+        .ok_or_else(|| format!("`{shown}` is no whole number of base {base}, or too large"))?;
     let most = if bits == 0 { u64::MAX } else { u64::MAX >> (64 - bits) };
     if value > most { Err(format!("`{shown}` has more than {bits} bits")) } else { Ok(Value::Uint(value)) }
 }

@@ -188,7 +188,10 @@ fn ends_with_a_word(kind: &Kind) -> bool {
 
 /// Whether a name may end before `rest` (atTerminator of text/template/parse/lex.go).
 fn ends_a_word(rest: &str) -> bool {
-    rest.is_empty() || rest.starts_with(SPACE) || rest.starts_with(['.', ',', '|', ':', '=', '(', ')']) || rest.starts_with("}}")
+    rest.is_empty()
+        || rest.starts_with(SPACE)
+        || rest.starts_with(['.', ',', '|', ':', '=', '(', ')'])
+        || rest.starts_with("}}")
 }
 
 fn name(text: &str) -> &str {
@@ -232,7 +235,9 @@ fn quoted(word: &str, at: usize) -> Result<(Kind, usize), TemplateError> {
                 let Some((value, length)) = escape(rest, '"') else { return wrong(at, Problem::Text(clip(word))) };
                 match value {
                     Escaped::Octet(octet) => octets.push(octet),
-                    Escaped::Character(character) => octets.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+                    Escaped::Character(character) => {
+                        octets.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes())
+                    }
                 }
                 index += length;
             }

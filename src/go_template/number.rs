@@ -8,8 +8,9 @@ pub(super) fn constant(text: &str) -> Option<Value> {
         return Some(Value::Int(whole));
     }
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let is_decimal =
-        unsigned.bytes().all(|octet| octet.is_ascii_digit() || matches!(octet, b'.' | b'e' | b'E' | b'+' | b'-' | b'_'));
+    let is_decimal = unsigned
+        .bytes()
+        .all(|octet| octet.is_ascii_digit() || matches!(octet, b'.' | b'e' | b'E' | b'+' | b'-' | b'_'));
     if !is_decimal || !unsigned.contains(['.', 'e', 'E']) {
         return None;
     }
@@ -55,6 +56,7 @@ fn without_separators(text: &str, is_decimal: bool) -> Option<String> {
         let octet = index.and_then(|index| octets.get(index));
         octet.is_some_and(|octet| if is_decimal { octet.is_ascii_digit() } else { octet.is_ascii_hexdigit() })
     };
-    let is_right = |index: usize| octets[index] != b'_' || (is_digit(index.checked_sub(1)) && is_digit(Some(index + 1)));
+    let is_right =
+        |index: usize| octets[index] != b'_' || (is_digit(index.checked_sub(1)) && is_digit(Some(index + 1)));
     (0..octets.len()).all(is_right).then(|| text.replace('_', ""))
 }

@@ -97,9 +97,10 @@ impl Parser<'_> {
         match ending {
             Ending::Text => wrong(self.peek().at, Problem::Unclosed("if, with, range, define or block", "{{ end }}")),
             Ending::End(at) => wrong(at, Problem::Unexpected { found: "`end`".to_owned(), wanted: "something to end" }),
-            Ending::Else(at) => {
-                wrong(at, Problem::Unexpected { found: "`else`".to_owned(), wanted: "`if`, `with` or `range` before it" })
-            }
+            Ending::Else(at) => wrong(
+                at,
+                Problem::Unexpected { found: "`else`".to_owned(), wanted: "`if`, `with` or `range` before it" },
+            ),
         }
     }
     fn close(&mut self) -> Result<(), TemplateError> {
@@ -229,7 +230,8 @@ impl Parser<'_> {
         let (nodes, ending) = list?;
         let Ending::End(_) = ending else { return self.unexpected_ending(ending) };
         // An empty one is replaced, as in Go.
-        let is_empty = |nodes: &[Node]| nodes.iter().all(|node| matches!(node, Node::Text(text) if text.trim().is_empty()));
+        let is_empty =
+            |nodes: &[Node]| nodes.iter().all(|node| matches!(node, Node::Text(text) if text.trim().is_empty()));
         match self.named.get(&name) {
             Some(other) if !is_empty(other) && !is_empty(&nodes) => wrong(at, Problem::DefinedTwice(clip(&name))),
             Some(other) if !is_empty(other) => Ok(()),
@@ -287,9 +289,10 @@ impl Parser<'_> {
                 let at = parser.peek().at;
                 let command = parser.command()?;
                 // What a later command is given goes to its function or method.
-                let takes =
-                    matches!(command.head.kind, OperandKind::Function(_) | OperandKind::Fields(_) | OperandKind::Chain(..))
-                        || matches!(&command.head.kind, OperandKind::Variable(_, fields) if !fields.is_empty());
+                let takes = matches!(
+                    command.head.kind,
+                    OperandKind::Function(_) | OperandKind::Fields(_) | OperandKind::Chain(..)
+                ) || matches!(&command.head.kind, OperandKind::Variable(_, fields) if !fields.is_empty());
                 if !commands.is_empty() && !takes {
                     let found = "a value".to_owned();
                     return wrong(at, Problem::Unexpected { found, wanted: "a function or method after `|`" });
@@ -362,12 +365,17 @@ impl Parser<'_> {
         let may_have = matches!(head.kind, OperandKind::Function(_) | OperandKind::Fields(_) | OperandKind::Chain(..))
             || matches!(&head.kind, OperandKind::Variable(_, fields) if !fields.is_empty());
         match head.kind {
-            OperandKind::Nil => wrong(at, Problem::Unexpected { found: "`nil`".to_owned(), wanted: "a value, or a function" }),
+            OperandKind::Nil => {
+                wrong(at, Problem::Unexpected { found: "`nil`".to_owned(), wanted: "a value, or a function" })
+            }
             _ if !may_have && !arguments.is_empty() => {
                 let at = arguments.first().map_or(at, |argument: &Operand| argument.at);
                 wrong(
                     at,
-                    Problem::Unexpected { found: "an argument".to_owned(), wanted: "`|` or the end, after what is no function," },
+                    Problem::Unexpected {
+                        found: "an argument".to_owned(),
+                        wanted: "`|` or the end, after what is no function,",
+                    },
                 )
             }
             _ => Ok(Command { head, arguments }),

@@ -10,7 +10,8 @@ pub(super) fn written(value: &Value, room: usize) -> Result<String, Problem> {
         Value::Missing => Ok("<no value>".to_owned()),
         value => {
             let mut out = String::new();
-            put(value, &mut out, room).map_err(|why| if why == FULL { Problem::Output } else { Problem::Value(why) })?;
+            put(value, &mut out, room)
+                .map_err(|why| if why == FULL { Problem::Output } else { Problem::Value(why) })?;
             Ok(out)
         }
     }

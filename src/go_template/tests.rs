@@ -14,7 +14,8 @@ impl Data for Query {
     }
     fn field(&self, name: &str) -> Option<Value> {
         let map = [("0", "ab-cd."), ("1", "ab"), ("2", "cd"), ("host", "ab"), ("hex", "ff"), ("empty", "")];
-        let map: BTreeMap<String, Value> = map.into_iter().map(|(key, text)| (key.to_owned(), Value::text(text))).collect();
+        let map: BTreeMap<String, Value> =
+            map.into_iter().map(|(key, text)| (key.to_owned(), Value::text(text))).collect();
         Some(match name {
             "Name" => Value::text("ab-cd.example."),
             "Type" => Value::text("TXT"),
@@ -72,16 +73,28 @@ fn what_go_makes_is_made() {
         // Blocks.
         ("{{ if .Group.none }}a{{ else if eq .Type \"TXT\" }}b{{ else }}c{{ end }}", "b"),
         ("{{ if 0 }}a{{ end }}{{ if \"\" }}b{{ end }}{{ if .Nothing }}c{{ end }}{{ if . }}d{{ end }}", "d"),
-        ("{{ with .Group.host }}{{ . }}{{ $.Type }}{{ end }}{{ with .Group.empty }}x{{ else }}none{{ end }}", "abTXTnone"),
+        (
+            "{{ with .Group.host }}{{ . }}{{ $.Type }}{{ end }}{{ with .Group.empty }}x{{ else }}none{{ end }}",
+            "abTXTnone",
+        ),
         ("{{ with 0 }}a{{ else with 5 }}{{ . }}{{ else }}c{{ end }}", "5"),
         ("{{ with $x := 3 }}{{ $x }}{{ . }}{{ end }}", "33"),
         ("{{ range .Match }}<{{ . }}>{{ end }}", "<ab-cd.><ab><cd>"),
         ("{{ range $i, $m := .Match }} {{ $i }}={{ $m }}{{ end }}", " 0=ab-cd. 1=ab 2=cd"),
         ("{{ range $m := .Match }}{{ $m }}{{ end }}", "ab-cd.abcd"),
         ("{{ range $k, $v := .Group }}{{ $k }}{{ end }}", "012emptyhexhost"),
-        ("{{ range .Group.none }}x{{ else }}none{{ end }}{{ range slice .Match 0 0 }}x{{ else }}empty{{ end }}", "noneempty"),
-        ("{{ range 3 }}{{ . }}{{ end }}{{ range $i := 2 }}{{ $i }}{{ end }}{{ range 0 }}x{{ else }}-{{ end }}", "01201-"),
-        ("{{ range 9 }}{{ if eq . 1 }}{{ continue }}{{ end }}{{ if ge . 3 }}{{ break }}{{ end }}{{ . }}{{ end }}", "02"),
+        (
+            "{{ range .Group.none }}x{{ else }}none{{ end }}{{ range slice .Match 0 0 }}x{{ else }}empty{{ end }}",
+            "noneempty",
+        ),
+        (
+            "{{ range 3 }}{{ . }}{{ end }}{{ range $i := 2 }}{{ $i }}{{ end }}{{ range 0 }}x{{ else }}-{{ end }}",
+            "01201-",
+        ),
+        (
+            "{{ range 9 }}{{ if eq . 1 }}{{ continue }}{{ end }}{{ if ge . 3 }}{{ break }}{{ end }}{{ . }}{{ end }}",
+            "02",
+        ),
         ("{{ range 2 }}{{ range 3 }}{{ if . }}{{ break }}{{ end }}x{{ end }}y{{ end }}", "xyxy"),
         ("{{ $s := \"\" }}{{ range 3 }}{{ $s = print $s . }}{{ end }}{{ $s }}", "012"),
         ("{{ define \"a\" }}<{{ . }}>{{ end }}{{ template \"a\" 1 }}{{ template \"a\" .Type }}", "<1><TXT>"),
@@ -91,7 +104,10 @@ fn what_go_makes_is_made() {
         ("{{ and 1 0 2 }} {{ and 1 2 }} {{ or 0 \"\" 3 }} {{ or 0 \"\" }}|{{ not 0 }}", "0 2 3 |true"),
         ("{{ and false (index .Match 9) }} {{ or true (index .Match 9) }}", "false true"),
         ("{{ 1 | and 0 }} {{ 1 | or 0 }}", "0 1"),
-        ("{{ index .Match 0 }} {{ index .Group \"2\" }} x{{ index .Group \"nope\" }}x {{ index \"abc\" 1 }}", "ab-cd. cd xx 98"),
+        (
+            "{{ index .Match 0 }} {{ index .Group \"2\" }} x{{ index .Group \"nope\" }}x {{ index \"abc\" 1 }}",
+            "ab-cd. cd xx 98",
+        ),
         ("{{ slice \"abcdef\" 2 }} {{ slice \"abcdef\" 1 3 }} {{ slice .Match 1 }}", "cdef bc [ab cd]"),
         ("{{ len \"é\" }} {{ len .Match }} {{ len .Group }}", "2 3 6"),
         ("{{ print 1 2 \"x\" 3 4 \"y\" \"z\" }}|{{ println 1 \"x\" }}|", "1 2x3 4yz|1 x\n|"),
@@ -243,7 +259,8 @@ fn what_fails_while_running_in_go_fails_here_with_its_place() {
 
 #[test]
 fn a_run_is_bounded_in_steps_octets_and_depth() {
-    let problem = |template: &str| Template::parse(template).unwrap().execute(data()).map(|text| text.len()).unwrap_err().problem;
+    let problem =
+        |template: &str| Template::parse(template).unwrap().execute(data()).map(|text| text.len()).unwrap_err().problem;
     assert_eq!(problem("{{ range 1000000000 }}{{ end }}"), Problem::Steps);
     assert_eq!(problem("{{ range 9999 }}{{ range 9999 }}{{ end }}{{ end }}"), Problem::Steps);
     assert_eq!(problem("{{ define \"x\" }}{{ template \"x\" . }}{{ end }}{{ template \"x\" . }}"), Problem::TooDeep);
@@ -255,10 +272,16 @@ fn a_run_is_bounded_in_steps_octets_and_depth() {
     assert!(problem("{{ printf \"%9999d%9999d%9999d%9999d%9999d%9999d%9999d%9999d%9999d%9999d%9999d%9999d%9999d%9999d\" 1 1 1 1 1 1 1 1 1 1 1 1 1 1 }}")
         .to_string().contains("too much text"));
     let blocks = format!("{}{{{{ template \"x\" }}}}{}", "{{ if 1 }}".repeat(15), "{{ end }}".repeat(15));
-    assert_eq!(problem(&format!("{{{{ define \"x\" }}}}{blocks}{{{{ end }}}}{{{{ template \"x\" }}}}")), Problem::TooDeep);
+    assert_eq!(
+        problem(&format!("{{{{ define \"x\" }}}}{blocks}{{{{ end }}}}{{{{ template \"x\" }}}}")),
+        Problem::TooDeep
+    );
     let deep = |depth: usize| format!("{}1{}", "(".repeat(depth), ")".repeat(depth));
     assert_eq!(run(&format!("{{{{ {} }}}}", deep(30))).as_deref(), Ok("1"));
-    assert_eq!(Template::parse(&format!("{{{{ {} }}}}", deep(1000))).map(|_| ()).unwrap_err().problem, Problem::TooDeep);
+    assert_eq!(
+        Template::parse(&format!("{{{{ {} }}}}", deep(1000))).map(|_| ()).unwrap_err().problem,
+        Problem::TooDeep
+    );
     let blocks = |depth: usize| format!("{}{}", "{{ if 1 }}".repeat(depth), "{{ end }}".repeat(depth));
     assert_eq!(Template::parse(&blocks(1000)).map(|_| ()).unwrap_err().problem, Problem::TooDeep);
     let chain = format!("{{{{ if 0 }}}}{}{{{{ end }}}}", "{{ else if 0 }}".repeat(1000));

@@ -1,4 +1,5 @@
-//! The node agent's Corefile: rendered from a template and the kube-dns ConfigMap, and watched for changes. See README.md beside this file.
+//! The node agent's Corefile: rendered from a template and the kube-dns ConfigMap, and watched for changes. See
+//! README.md beside this file.
 
 pub mod config;
 pub mod render;

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 /// Why the template, or the ConfigMap, is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
-    #[error("cannot read the template {path}: {cause}; check the path and its permissions, or name another with -basecorefile")]
+    #[error(
+        "cannot read the template {path}: {cause}; check the path and its permissions, or name another with -basecorefile"
+    )]
     Read { path: PathBuf, cause: io::Error },
     #[error("the kube-dns ConfigMap is refused, the one before is used on:\n{0}")]
     Config(#[from] ConfigErrors),
@@ -52,7 +54,8 @@ impl Template {
         self.kube_dns.as_deref()
     }
 
-    /// Reads the files. With a bad ConfigMap the last good one is rendered, so that the template's own changes are not held up.
+    /// Reads the files. With a bad ConfigMap the last good one is rendered, so that the template's own changes are not
+    /// held up.
     pub fn refresh(&mut self, files: &dyn Loader) -> Refresh {
         let mut problems = Vec::new();
         match self.kube_dns.as_deref().map(|folder| config::read(folder, files)) {

@@ -15,7 +15,9 @@ pub enum WriteError {
         "the rendered Corefile is not written: -conf names the template itself, {0}, which must stay as it is; give -conf another path"
     )]
     IsTemplate(PathBuf),
-    #[error("cannot write the rendered Corefile to {path}: {cause}; name a path in a folder that can be written with -conf")]
+    #[error(
+        "cannot write the rendered Corefile to {path}: {cause}; name a path in a folder that can be written with -conf"
+    )]
     Write { path: PathBuf, cause: io::Error },
     /// As whoever was asked to write it says.
     #[error("{0}")]
@@ -73,7 +75,8 @@ impl CorefileOutput {
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Hidden, so that an import of everything in the folder does not meet it.
-    let mut file = tempfile::Builder::new().prefix(".Corefile-").permissions(Permissions::from_mode(MODE)).tempfile_in(folder)?;
+    let mut file =
+        tempfile::Builder::new().prefix(".Corefile-").permissions(Permissions::from_mode(MODE)).tempfile_in(folder)?;
     file.write_all(text.as_bytes())?;
     file.as_file().sync_all()?;
     file.persist(path)?;

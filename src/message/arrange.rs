@@ -1,5 +1,5 @@
-//! The order of the addresses in a reply's octets. Addresses of one name change places; everything else stays where it is, so that no name is written
-//! anew.
+//! The order of the addresses in a reply's octets. Addresses of one name change places; everything else stays where it
+//! is, so that no name is written anew.
 
 use super::compose::Composer;
 use super::header::QR;
@@ -92,9 +92,10 @@ impl AddressSet<'_> {
     }
 }
 
-/// Shows the addresses of each name in the answer and additional sections of a successful reply, `reply[start..]`, to `arrange`. Before that, aliases that
-/// stand behind addresses are put in front of them, and MX records into a random order if `below` gives random numbers below its argument: for that the
-/// records are written anew, which allocates. Else nothing does. A name that borrowed the octets of an address, as no server writes it, may become another.
+/// Shows the addresses of each name in the answer and additional sections of a successful reply, `reply[start..]`, to
+/// `arrange`. Before that, aliases that stand behind addresses are put in front of them, and MX records into a random
+/// order if `below` gives random numbers below its argument: for that the records are written anew, which allocates.
+/// Else nothing does. A name that borrowed the octets of an address, as no server writes it, may become another.
 #[inline]
 pub fn arrange_addresses(
     reply: &mut Vec<u8>,
@@ -119,7 +120,11 @@ enum Found {
 }
 
 #[inline]
-fn pass(message: &mut [u8], shuffles_mx: bool, arrange: &mut impl FnMut(&mut AddressSet<'_>)) -> Result<Found, WireError> {
+fn pass(
+    message: &mut [u8],
+    shuffles_mx: bool,
+    arrange: &mut impl FnMut(&mut AddressSet<'_>),
+) -> Result<Found, WireError> {
     let [flags, answers, authorities, additionals] =
         [u16_at(message, 2)?, u16_at(message, 6)?, u16_at(message, 8)?, u16_at(message, 10)?];
     // Of one record there is no other order; OPT is one of the additional ones.
@@ -138,7 +143,8 @@ fn pass(message: &mut [u8], shuffles_mx: bool, arrange: &mut impl FnMut(&mut Add
     Ok(Found::InOrder)
 }
 
-/// Goes over a section; gives the offset after it, or `None` if its records are to be written anew, with nothing arranged.
+/// Goes over a section; gives the offset after it, or `None` if its records are to be written anew, with nothing
+/// arranged.
 #[inline]
 fn section(
     message: &mut [u8],
@@ -204,10 +210,12 @@ fn section(
 #[inline]
 fn is_same_owner(message: &[u8], first: &Place, next: &Place) -> bool {
     let (one, other) = (first.owner(message), next.owner(message));
-    one == other || matches!(*other, [high, low] if usize::from(u16::from_be_bytes([high, low])) == 0xc000 | first.owner)
+    one == other
+        || matches!(*other, [high, low] if usize::from(u16::from_be_bytes([high, low])) == 0xc000 | first.owner)
 }
 
-/// Writes the records anew: aliases first, then whatever is neither address nor MX, addresses, and MX records in some order.
+/// Writes the records anew: aliases first, then whatever is neither address nor MX, addresses, and MX records in some
+/// order.
 #[cold]
 fn rewrite(reply: &mut Vec<u8>, start: usize, below: Option<fn(usize) -> usize>) -> Result<(), WireError> {
     let message = &reply[start..];
@@ -295,7 +303,10 @@ mod tests {
         let target = (0xc000_u16 | (12 + 13 + 12)).to_be_bytes();
         let at = |owner: &[u8], last: u8| record(Answer, owner, 1, 60, &[192, 0, 2, last]);
         let of_alias = answer(QR, &[alias.clone(), at(&target, 1), at(&target, 2)]);
-        assert_eq!(records(&arranged(of_alias, true, reversed)), ["example. CNAME 12", "a.example. A 2", "a.example. A 1"]);
+        assert_eq!(
+            records(&arranged(of_alias, true, reversed)),
+            ["example. CNAME 12", "a.example. A 2", "a.example. A 1"]
+        );
         let to_first = (0xc000_u16 | (12 + 13)).to_be_bytes();
         let written_out = [at(b"\x01b\xc0\x0c", 1), at(&to_first, 2), at(&to_first, 3), at(&to_first, 4)];
         let expected = ["b.example. A 4", "b.example. A 3", "b.example. A 2", "b.example. A 1"];
@@ -360,8 +371,9 @@ mod tests {
 
     #[test]
     fn ranks_put_addresses_in_order_and_keep_that_of_one_rank() {
-        let by_parity =
-            |set: &mut AddressSet<'_>| set.sort_by_rank(|address| usize::from(!address.to_string().ends_with(['1', '3'])));
+        let by_parity = |set: &mut AddressSet<'_>| {
+            set.sort_by_rank(|address| usize::from(!address.to_string().ends_with(['1', '3'])))
+        };
         let after = records(&arranged(answer(QR, &addresses(5)), true, by_parity));
         assert_eq!(after, ["example. A 1", "example. A 3", "example. A 0", "example. A 2", "example. A 4"]);
     }
@@ -369,7 +381,9 @@ mod tests {
     #[test]
     fn failures_single_records_and_what_is_cut_off_are_left_as_they_are() {
         let never = |_: &mut AddressSet<'_>| panic!("there is nothing to arrange");
-        for reply in [answer(QR | 2, &addresses(3)), answer(QR, &addresses(1)), answer(QR, &[opt(0)]), Vec::new(), vec![0; 11]] {
+        for reply in
+            [answer(QR | 2, &addresses(3)), answer(QR, &addresses(1)), answer(QR, &[opt(0)]), Vec::new(), vec![0; 11]]
+        {
             assert_eq!(arranged(reply.clone(), true, never), reply);
         }
         let whole = answer(QR, &addresses(3));

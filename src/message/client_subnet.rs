@@ -38,11 +38,12 @@ pub struct PrefixLimits {
 /// For whom an upstream made its answer to a query with a subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// It says so: for the network of so many bits around the subnet, 0 for everybody. More bits than were asked with say that those did not do to
-    /// choose an answer (RFC 7871 section 7.2.1), so this one is for clients that ask with exactly this subnet.
+    /// It says so: for the network of so many bits around the subnet, 0 for everybody. More bits than were asked with
+    /// say that those did not do to choose an answer (RFC 7871 section 7.2.1), so this one is for clients that ask with
+    /// exactly this subnet.
     Stated(u8),
-    /// It does not say, or it is a failure. So it is for clients that ask with exactly this subnet: a client may name a short prefix, and must not
-    /// have spoken for all networks in it.
+    /// It does not say, or it is a failure. So it is for clients that ask with exactly this subnet: a client may name a
+    /// short prefix, and must not have spoken for all networks in it.
     Unstated,
 }
 
@@ -70,7 +71,8 @@ impl ClientSubnet {
         Self { family, prefix: longest, address }.cut_to(prefix)
     }
 
-    /// The first option of this kind among the options of an OPT record; `None` if there is none. Beside it its scope, in bits.
+    /// The first option of this kind among the options of an OPT record; `None` if there is none. Beside it its scope,
+    /// in bits.
     pub(super) fn find(options: &[u8]) -> Result<Option<(Self, u8)>, WireError> {
         opt::Options(options).find(|(code, _)| *code == CODE).map(|(_, option)| Self::read(option)).transpose()
     }
@@ -151,9 +153,10 @@ impl ClientSubnet {
         octets
     }
 
-    /// For whom an upstream's answer is, whose OPT record has these options (RFC 7871 section 7.3). One that does not say is for everybody if it
-    /// `is_proven` that the upstream sent it, else for this subnet alone: who names many subnets has one question asked so many times at once, and
-    /// a forger who meets any of those, without knowing which, must not have spoken to others (section 11.2).
+    /// For whom an upstream's answer is, whose OPT record has these options (RFC 7871 section 7.3). One that does not
+    /// say is for everybody if it `is_proven` that the upstream sent it, else for this subnet alone: who names many
+    /// subnets has one question asked so many times at once, and a forger who meets any of those, without knowing
+    /// which, must not have spoken to others (section 11.2).
     ///
     /// # Errors
     /// The answer is for another subnet, which is how a forged one may look.
@@ -266,7 +269,9 @@ pub(super) mod tests {
     fn a_subnet_contains_itself_and_those_within_it_and_no_other() {
         let outer = subnet(1, 12, &[10, 0x10]);
         assert!(outer.contains(&outer) && outer.contains(&subnet(1, 16, &[10, 0x1f])));
-        for other in [subnet(1, 16, &[10, 0x20]), subnet(1, 8, &[10]), subnet(2, 16, &[10, 0x1f]), ClientSubnet::UNTAILORED] {
+        for other in
+            [subnet(1, 16, &[10, 0x20]), subnet(1, 8, &[10]), subnet(2, 16, &[10, 0x1f]), ClientSubnet::UNTAILORED]
+        {
             assert!(!outer.contains(&other), "{other:?}");
         }
     }
@@ -278,7 +283,10 @@ pub(super) mod tests {
         for bits in [0, 16, 24, 32] {
             assert_eq!(scope(bits), Ok(Scope::Stated(bits)));
         }
-        assert_eq!((asked.scope_of(&[], true), asked.scope_of(&[], false)), (Ok(Scope::Stated(0)), Ok(Scope::Unstated)));
+        assert_eq!(
+            (asked.scope_of(&[], true), asked.scope_of(&[], false)),
+            (Ok(Scope::Stated(0)), Ok(Scope::Unstated))
+        );
     }
 
     #[test]

@@ -39,8 +39,8 @@ impl Composer {
         composer
     }
 
-    /// Lets names that are spelt as this question's end in pointers to the question, though its octets may be spelt otherwise:
-    /// they will be overwritten with each client's spelling.
+    /// Lets names that are spelt as this question's end in pointers to the question, though its octets may be spelt
+    /// otherwise: they will be overwritten with each client's spelling.
     pub(super) fn point_to_question(&mut self, question: &[u8]) {
         let name = question.get(..question.len().saturating_sub(4)).unwrap_or_default();
         for suffix in Suffixes(name).filter(|suffix| suffix.len() > 1) {

@@ -1,5 +1,6 @@
-//! An answer given under another question than it was asked for, names and TTLs changed on the way: what a directive that rewrites requests does to
-//! what comes back. It goes from octets to octets in one pass and takes nothing from the heap, so that cache hits pass through it too.
+//! An answer given under another question than it was asked for, names and TTLs changed on the way: what a directive
+//! that rewrites requests does to what comes back. It goes from octets to octets in one pass and takes nothing from the
+//! heap, so that cache hits pass through it too.
 
 use super::header::TC;
 use super::layout;
@@ -23,9 +24,9 @@ pub trait Edit {
 /// Types in whose data a name may be changed: CNAME, DNAME, MX, NAPTR, NS, PTR, SOA, SRV.
 const WITH_VALUE: [u16; 8] = [5, 39, 15, 35, 2, 12, 6, 33];
 
-/// Changes the reply that stands in `reply` from `start` on, as the rest of a chain has written it for another question than this client's: at most
-/// `limit` octets, and TC where a record did not fit. Its OPT record, if the client sent one, is the last. Codes above 15 are not
-/// for this.
+/// Changes the reply that stands in `reply` from `start` on, as the rest of a chain has written it for another question
+/// than this client's: at most `limit` octets, and TC where a record did not fit. Its OPT record, if the client sent
+/// one, is the last. Codes above 15 are not for this.
 ///
 /// # Errors
 /// The reply is malformed, which none is that was written here; it is left as it was.
@@ -80,8 +81,8 @@ impl Response {
 
 /// Names that may be pointed to, beside the question's: so few that each name costs a bounded search.
 const MOST_KNOWN: usize = 48;
-/// Labels that may be compared for one message. A reply of usual names takes a fraction; once they are spent, names are written out, so that a reply that is
-/// made to be dear costs no more than half a millisecond.
+/// Labels that may be compared for one message. A reply of usual names takes a fraction; once they are spent, names are
+/// written out, so that a reply that is made to be dear costs no more than half a millisecond.
 const MOST_STEPS: u32 = 50_000;
 /// Offsets that a pointer's 14 bits reach (RFC 1035 section 4.1.4).
 const POINTER_REACH: usize = 0x4000;
@@ -105,7 +106,8 @@ fn write(
     octets.extend_from_slice(question);
 
     let question_end = HEADER_LENGTH + question.len();
-    let mut writer = Writer { octets, from, to, question_end, known: SmallVec::new(), steps: Cell::new(MOST_STEPS), asked: None };
+    let mut writer =
+        Writer { octets, from, to, question_end, known: SmallVec::new(), steps: Cell::new(MOST_STEPS), asked: None };
     let mut kept = [0_u16; 3];
     let mut at = name_end + 4;
     let mut is_cut = false;
@@ -146,7 +148,8 @@ struct Writer<'a> {
     known: SmallVec<[u16; MOST_KNOWN]>,
     /// What is left of [`MOST_STEPS`].
     steps: Cell<u32>,
-    /// Where the owner was written that stands for the question's name in what is read: most owners do, and are changed alike.
+    /// Where the owner was written that stands for the question's name in what is read: most owners do, and are changed
+    /// alike.
     asked: Option<u16>,
 }
 
@@ -269,7 +272,8 @@ impl Writer<'_> {
         self.known.iter().copied().find(|offset| self.is_at(usize::from(*offset), name))
     }
 
-    /// True if the name at this offset of what is written, which may end in a pointer, is this one: spelt the same, but for what stands in the question.
+    /// True if the name at this offset of what is written, which may end in a pointer, is this one: spelt the same, but
+    /// for what stands in the question.
     fn is_at(&self, mut at: usize, mut name: &[u8]) -> bool {
         let written = self.octets.get(self.to..).unwrap_or_default();
         while self.step(0) {
@@ -277,7 +281,8 @@ impl Writer<'_> {
                 Some(0) => return name == [0],
                 Some(length @ 1..=63) => {
                     let end = usize::from(length) + 1;
-                    let (Some(label), Some((head, rest))) = (written.get(at..at + end), name.split_at_checked(end)) else {
+                    let (Some(label), Some((head, rest))) = (written.get(at..at + end), name.split_at_checked(end))
+                    else {
                         return false;
                     };
                     if label != head && !(at < self.question_end && label.eq_ignore_ascii_case(head)) {
@@ -315,7 +320,8 @@ mod tests {
     impl Renamed {
         fn rename(name: &LowerName) -> Option<LowerName> {
             let text = name.text();
-            let before = text.as_str().strip_suffix("example.").filter(|before| before.is_empty() || before.ends_with('.'))?;
+            let before =
+                text.as_str().strip_suffix("example.").filter(|before| before.is_empty() || before.ends_with('.'))?;
             LowerName::parse(&format!("{before}client.test.")).ok()
         }
     }
@@ -415,7 +421,8 @@ mod tests {
             })
             .collect();
         let reply = both(&stored(QR, &names), &query("client.test.", RD, None), 65_535);
-        let owners: Vec<String> = listing(&reply).iter().map(|line| line.split(' ').nth(1).unwrap().to_owned()).collect();
+        let owners: Vec<String> =
+            listing(&reply).iter().map(|line| line.split(' ').nth(1).unwrap().to_owned()).collect();
         assert_eq!(owners, (0..300).map(|index| format!("n{index}.client.test.")).collect::<Vec<_>>());
     }
 
@@ -436,7 +443,8 @@ mod tests {
             let client = query("client.test.", RD, None);
             let mut reply = answer(QR, &records);
             assert!(reply.len() > 50_000);
-            let edited = super::super::work::of(|| edit_reply((&client.0, &client.1), &mut Renamed, 65_535, &mut reply, 0));
+            let edited =
+                super::super::work::of(|| edit_reply((&client.0, &client.1), &mut Renamed, 65_535, &mut reply, 0));
             assert!(edited.0.is_ok() && edited.1 <= MOST_STEPS as usize + 70_000, "{} steps", edited.1);
             assert_eq!(listing(&reply).len(), 240);
         }

@@ -4,8 +4,9 @@ use super::header::{CD, OPCODE, QR, RD};
 use super::{Query, Rcode, ReplyOptions, opt};
 
 impl Query {
-    /// Appends an answer without records, as [`super::Response::empty`] makes it, and takes nothing from the heap beside what `out` needs. `wire` is what
-    /// the query was read from; the code has four bits; the OPT record, if the client sent one, states this UDP payload size and has these options.
+    /// Appends an answer without records, as [`super::Response::empty`] makes it, and takes nothing from the heap
+    /// beside what `out` needs. `wire` is what the query was read from; the code has four bits; the OPT record, if the
+    /// client sent one, states this UDP payload size and has these options.
     pub fn write_empty(&self, wire: &[u8], rcode: Rcode, udp_size: u16, options: &ReplyOptions, out: &mut Vec<u8>) {
         let flags = QR | self.header.flags & (OPCODE | RD | CD) | rcode.0 & 0x0f;
         let additionals = u8::from(self.edns.is_some());
@@ -33,7 +34,13 @@ mod tests {
             let (query, wire) = query("eXample.", RD | AD, edns);
             let shape = Reply { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 };
             let (mut composed, mut written) = (Vec::new(), Vec::new());
-            Response::empty(&query, &wire, Rcode::REFUSED).write_with_options(&query, &wire, shape, &options, &mut composed);
+            Response::empty(&query, &wire, Rcode::REFUSED).write_with_options(
+                &query,
+                &wire,
+                shape,
+                &options,
+                &mut composed,
+            );
             query.write_empty(&wire, Rcode::REFUSED, 1232, &options, &mut written);
             assert_eq!(written, composed, "{edns:?}");
         }

@@ -128,8 +128,16 @@ pub fn answers() -> Vec<Hostile> {
         Hostile::new("addresses of a name of 127 labels", &long).fill(&TO_QUESTION, A, &[192, 0, 2, 1]),
         Hostile::new("addresses of a name of 54 labels", &of_labels(54)).fill(&TO_QUESTION, A, &[192, 0, 2, 1]),
         Hostile::new("addresses of the name above", b"\x01a\x07example\0").fill(&pointer(14), A, &[192, 0, 2, 1]),
-        Hostile::new("two long names for each record", &long).fill(&TO_QUESTION, MINFO, &[TO_QUESTION, TO_QUESTION].concat()),
-        Hostile::new("names that grow when written out", &long).fill(&TO_QUESTION, RP, &[TO_QUESTION, TO_QUESTION].concat()),
+        Hostile::new("two long names for each record", &long).fill(
+            &TO_QUESTION,
+            MINFO,
+            &[TO_QUESTION, TO_QUESTION].concat(),
+        ),
+        Hostile::new("names that grow when written out", &long).fill(
+            &TO_QUESTION,
+            RP,
+            &[TO_QUESTION, TO_QUESTION].concat(),
+        ),
         Hostile::new("long names written out", b"\x07example\0").fill(&long, NS, &long),
         named_twice.fill(&pointer(first), NS, &pointer(first)),
         strangers("aliases of strangers", CNAME),

@@ -1,5 +1,5 @@
-//! Where the data of a record holds domain names. Needed to check compressed names, and to write a message anew, since a
-//! pointer in the data is an offset of the message it stands in.
+//! Where the data of a record holds domain names. Needed to check compressed names, and to write a message anew, since
+//! a pointer in the data is an offset of the message it stands in.
 
 use super::{Class, RecordType};
 

@@ -65,7 +65,8 @@ pub enum WireError {
     /// The message ends inside a field.
     #[error("message ends at octet {0}, inside a field")]
     Short(usize),
-    /// A name is malformed: a label type other than 00 and 11, over 255 octets, or a pointer that does not go strictly back.
+    /// A name is malformed: a label type other than 00 and 11, over 255 octets, or a pointer that does not go strictly
+    /// back.
     #[error("malformed name at octet {0}")]
     BadName(usize),
     /// The names up to the one at this octet take more steps to follow than a message of this length may cost.

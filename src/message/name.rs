@@ -88,7 +88,8 @@ impl LowerName {
     pub(super) fn from_wire(wire: &[u8]) -> Self {
         let mut octets = [0; MAX_NAME_LENGTH];
         let length = wire.len().min(MAX_NAME_LENGTH);
-        // Length octets are at most 63, below the letters, so the whole name can be lower-cased without looking at labels.
+        // Length octets are at most 63, below the letters, so the whole name can be lower-cased without looking at
+        // labels.
         for (lower, octet) in octets.iter_mut().zip(wire) {
             *lower = octet.to_ascii_lowercase();
         }
@@ -111,8 +112,8 @@ impl LowerName {
     pub fn suffixes(&self) -> impl Iterator<Item = &[u8]> {
         Suffixes(self.as_wire())
     }
-    /// This name with `by` in the place of the name at its end that is `suffix` (lower-case wire form). `None` if it is not within that, or the
-    /// name would be too long.
+    /// This name with `by` in the place of the name at its end that is `suffix` (lower-case wire form). `None` if it is
+    /// not within that, or the name would be too long.
     pub fn replace_suffix(&self, suffix: &[u8], by: &Self) -> Option<Self> {
         let kept = self.is_within(suffix).then(|| self.as_wire().len() - suffix.len())?;
         let length = kept + by.as_wire().len();

@@ -3,7 +3,8 @@
 use super::wire_reader::u16_at;
 use super::work;
 
-/// The UDP payload size that we state and ask for: a datagram of this size crosses every path unfragmented (DNS flag day 2020).
+/// The UDP payload size that we state and ask for: a datagram of this size crosses every path unfragmented (DNS flag
+/// day 2020).
 pub const DEFAULT_UDP_SIZE: u16 = 1232;
 
 /// Octets of an OPT record without options.
@@ -20,15 +21,21 @@ pub(super) fn encode(udp_size: u16, extended_rcode: u8, dnssec_ok: bool) -> [u8;
 }
 
 /// Appends an OPT record as [`encode`] makes it, with these options.
-pub(super) fn append(udp_size: u16, extended_rcode: u8, dnssec_ok: bool, options: &[u8], message: &mut impl Extend<u8>) {
+pub(super) fn append(
+    udp_size: u16,
+    extended_rcode: u8,
+    dnssec_ok: bool,
+    options: &[u8],
+    message: &mut impl Extend<u8>,
+) {
     let [fixed @ .., _, _] = encode(udp_size, extended_rcode, dnssec_ok);
     message.extend(fixed);
     message.extend((options.len() as u16).to_be_bytes());
     message.extend(options.iter().copied());
 }
 
-/// The options of an OPT record's data: code and the whole option, header included. Ends early where the framing breaks;
-/// [`are_well_framed`] tells.
+/// The options of an OPT record's data: code and the whole option, header included. Ends early where the framing
+/// breaks; [`are_well_framed`] tells.
 pub(super) struct Options<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Options<'a> {

@@ -22,9 +22,17 @@ pub struct OwnAnswer {
 }
 
 impl OwnAnswer {
-    /// Appends the reply for one client: an authoritative answer, RD and CD copied, RA clear, an OPT record if the client sent one, cut to the limit with
-    /// TC. The TTL is this answer's. `data` is in wire form and has no compressed names. Allocates nothing when `out` has room.
-    pub fn write<'d>(self, query: &Query, wire: &[u8], reply: Reply, data: impl Iterator<Item = &'d [u8]>, out: &mut Vec<u8>) {
+    /// Appends the reply for one client: an authoritative answer, RD and CD copied, RA clear, an OPT record if the
+    /// client sent one, cut to the limit with TC. The TTL is this answer's. `data` is in wire form and has no
+    /// compressed names. Allocates nothing when `out` has room.
+    pub fn write<'d>(
+        self,
+        query: &Query,
+        wire: &[u8],
+        reply: Reply,
+        data: impl Iterator<Item = &'d [u8]>,
+        out: &mut Vec<u8>,
+    ) {
         let opt_length = if query.edns.is_some() { OPT_LENGTH } else { 0 };
         let limit = reply.limit.clamp(MIN_LIMIT, MAX_MESSAGE_LENGTH) - opt_length;
         let start = out.len();
@@ -57,7 +65,12 @@ impl OwnAnswer {
     ///
     /// # Errors
     /// Data that does not fit the type.
-    pub fn response<'d>(self, query: &Query, wire: &[u8], data: impl Iterator<Item = &'d [u8]>) -> Result<Response, WireError> {
+    pub fn response<'d>(
+        self,
+        query: &Query,
+        wire: &[u8],
+        data: impl Iterator<Item = &'d [u8]>,
+    ) -> Result<Response, WireError> {
         let whole = Reply { ttl: super::TtlRule::Keep, limit: MAX_MESSAGE_LENGTH, udp_size: opt::DEFAULT_UDP_SIZE };
         let mut message = Vec::new();
         self.write(query, wire, whole, data, &mut message);

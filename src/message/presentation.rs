@@ -82,8 +82,8 @@ fn finish_label(wire: &mut SmallVec<impl Array<Item = u8>>, label: &mut SmallVec
 /// Octets of text that are kept without the heap: those of the longest name whose octets need no escape.
 const TEXT_INLINE: usize = 256;
 
-/// A name's presentation form, absolute and with escapes as [`super::Name`] is displayed, to be searched and changed as text. Without the heap for a
-/// name that needs no escapes.
+/// A name's presentation form, absolute and with escapes as [`super::Name`] is displayed, to be searched and changed as
+/// text. Without the heap for a name that needs no escapes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NameText(SmallVec<[u8; TEXT_INLINE]>);
 
@@ -97,7 +97,9 @@ impl NameText {
             let Some((length, rest)) = suffix.split_first() else { break };
             for &octet in rest.iter().take(usize::from(*length)) {
                 match octet {
-                    b'.' | b' ' | b'\'' | b'@' | b';' | b'(' | b')' | b'"' | b'\\' => text.extend_from_slice(&[b'\\', octet]),
+                    b'.' | b' ' | b'\'' | b'@' | b';' | b'(' | b')' | b'"' | b'\\' => {
+                        text.extend_from_slice(&[b'\\', octet])
+                    }
                     b'!'..=b'~' => text.push(octet),
                     _ => text.extend([b'\\', b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10]),
                 }

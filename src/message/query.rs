@@ -7,8 +7,8 @@ use super::wire_reader::{HEADER_LENGTH, MAX_MESSAGE_LENGTH, MAX_NAME_LENGTH, u16
 use super::{Class, ClientSubnet, LowerName, Rcode, RecordType, Rejection, WireError, work};
 use smallvec::{Array, SmallVec};
 
-/// What a query's OPT record says (RFC 6891 section 6.1). Of options only the framing is looked at: none is served or passed on, but for those that a
-/// server block heeds ([`Query::client_subnet`], [`Query::asks_for_nsid`]).
+/// What a query's OPT record says (RFC 6891 section 6.1). Of options only the framing is looked at: none is served or
+/// passed on, but for those that a server block heeds ([`Query::client_subnet`], [`Query::asks_for_nsid`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edns {
     /// The requestor's UDP payload size in octets, as sent (may be below 512).
@@ -30,11 +30,12 @@ pub struct Query {
 }
 
 impl Query {
-    /// Reads one message from a client: header, the question (no compression needed, but a pointer is malformed there), and
-    /// every record after it, to find the OPT record. Octets after the last record are ignored. Never panics, whatever the octets.
+    /// Reads one message from a client: header, the question (no compression needed, but a pointer is malformed there),
+    /// and every record after it, to find the OPT record. Octets after the last record are ignored. Never panics,
+    /// whatever the octets.
     ///
-    /// As in the reference, more than one record in the answer or authority section or two in the additional one (OPT and TSIG)
-    /// is malformed.
+    /// As in the reference, more than one record in the answer or authority section or two in the additional one (OPT
+    /// and TSIG) is malformed.
     #[inline]
     pub fn read(wire: &[u8]) -> Result<Self, Rejection> {
         let Some(head) = wire.first_chunk::<HEADER_LENGTH>() else { return Err(Rejection::Drop) };
@@ -71,7 +72,8 @@ impl Query {
     /// The client subnet that it names, where somebody wants to know. `wire` is what it was read from.
     ///
     /// # Errors
-    /// The option is malformed, or has a scope, which only answers have (RFC 7871 section 6). It is to be answered FORMERR.
+    /// The option is malformed, or has a scope, which only answers have (RFC 7871 section 6). It is to be answered
+    /// FORMERR.
     #[cold]
     pub fn client_subnet(&self, wire: &[u8]) -> Result<Option<ClientSubnet>, WireError> {
         match ClientSubnet::find(self.options(wire)?)? {
@@ -96,8 +98,8 @@ impl Query {
         let options = self.options(wire).unwrap_or_default();
         opt::Options(options).find(|(other, _)| *other == code).and_then(|(_, option)| option.get(4..))
     }
-    /// The same query with another question, as a directive rewrites it: ID, flags and the records after the question stay. Its octets are
-    /// appended to `octets`, which is empty. `wire` is what this was read from.
+    /// The same query with another question, as a directive rewrites it: ID, flags and the records after the question
+    /// stay. Its octets are appended to `octets`, which is empty. `wire` is what this was read from.
     pub fn with_question<A: Array<Item = u8>>(
         &self,
         wire: &[u8],
@@ -114,7 +116,9 @@ impl Query {
     }
     /// Gives it an OPT record that offers this size, if it has none. `octets` are its own.
     pub fn offer_edns<A: Array<Item = u8>>(&mut self, octets: &mut SmallVec<A>, udp_size: u16) {
-        let Some(records) = octets.get(10..HEADER_LENGTH).and_then(<[u8]>::first_chunk).copied().map(u16::from_be_bytes) else {
+        let Some(records) =
+            octets.get(10..HEADER_LENGTH).and_then(<[u8]>::first_chunk).copied().map(u16::from_be_bytes)
+        else {
             return;
         };
         if self.edns.is_none() {
@@ -179,7 +183,8 @@ pub(super) fn question_name_end(wire: &[u8]) -> Result<usize, WireError> {
     }
 }
 
-/// The OPT record among the records after the question, if there is one, and its options; every record must lie within the message.
+/// The OPT record among the records after the question, if there is one, and its options; every record must lie within
+/// the message.
 fn find_opt(
     wire: &[u8],
     question_end: usize,
@@ -219,7 +224,8 @@ mod tests {
 
     const A_EXAMPLE: &[u8] = b"\x01A\x07eXample\x00\x00\x01\x00\x01";
 
-    /// A query for `A.eXample. A IN` with these header flags, counts after the question's and octets after the question.
+    /// A query for `A.eXample. A IN` with these header flags, counts after the question's and octets after the
+    /// question.
     fn message(flags: u16, counts: [u8; 3], rest: &[u8]) -> Vec<u8> {
         let [high, low] = flags.to_be_bytes();
         let [answers, authorities, additionals] = counts;

@@ -1,5 +1,6 @@
-//! Everything of a query that its answer may depend on, in one place: what a cache keeps an answer under, what those in flight are shared by,
-//! and what is asked upstream. The three cannot drift apart, for the third is made of nothing else.
+//! Everything of a query that its answer may depend on, in one place: what a cache keeps an answer under, what those in
+//! flight are shared by, and what is asked upstream. The three cannot drift apart, for the third is made of nothing
+//! else.
 
 use super::header::{AD, CD, RD};
 use super::opt::{self, OPT_LENGTH};
@@ -42,9 +43,9 @@ pub struct QuestionKey<'a> {
     pub flags: KeyFlags,
 }
 
-/// Two queries with the same key draw the same answer, but for what a client has room for: over UDP, without EDNS, an answer may come
-/// truncated that others get whole. All else that a client can say is answered here, or is not passed on: other header bits, EDNS options of its own,
-/// its payload size, records after the question, letter case.
+/// Two queries with the same key draw the same answer, but for what a client has room for: over UDP, without EDNS, an
+/// answer may come truncated that others get whole. All else that a client can say is answered here, or is not passed
+/// on: other header bits, EDNS options of its own, its payload size, records after the question, letter case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestKey<'a> {
     pub question: QuestionKey<'a>,
@@ -91,7 +92,9 @@ impl RequestKey<'_> {
         octets.extend_from_slice(&qtype.0.to_be_bytes());
         octets.extend_from_slice(&qclass.0.to_be_bytes());
         let has = |is_there: bool, bit: u8| if is_there { bit } else { 0 };
-        octets.push(flags.bits() | has(self.client_subnet.is_some(), HAS_SUBNET) | has(self.options.is_some(), HAS_OPTIONS));
+        octets.push(
+            flags.bits() | has(self.client_subnet.is_some(), HAS_SUBNET) | has(self.options.is_some(), HAS_OPTIONS),
+        );
         if let Some(subnet) = self.client_subnet {
             octets.extend_from_slice(&subnet.octets());
         }
@@ -102,9 +105,9 @@ impl RequestKey<'_> {
         octets
     }
 
-    /// The query to send upstream, with ID 0 for the sender to set: the key's RD, CD and question; AD, since whoever keeps an answer wants to know
-    /// (RFC 6840 section 5.7); and an OPT record where a UDP payload size is offered, with the key's DO, the client's subnet if there is one, and
-    /// what a directive has put there.
+    /// The query to send upstream, with ID 0 for the sender to set: the key's RD, CD and question; AD, since whoever
+    /// keeps an answer wants to know (RFC 6840 section 5.7); and an OPT record where a UDP payload size is offered,
+    /// with the key's DO, the client's subnet if there is one, and what a directive has put there.
     pub fn to_upstream(&self, udp_size: Option<u16>) -> SmallVec<[u8; 128]> {
         let question = &self.question;
         let mut message = SmallVec::with_capacity(HEADER_LENGTH + question.name.len() + 4 + OPT_LENGTH);

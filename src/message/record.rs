@@ -30,7 +30,8 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// The record whose owner stands at `owner` and whose fixed fields begin at `fixed`; its data lies within the message.
+    /// The record whose owner stands at `owner` and whose fixed fields begin at `fixed`; its data lies within the
+    /// message.
     pub(super) fn at(section: Section, message: &'a [u8], owner: usize, fixed: usize) -> Result<Self, WireError> {
         let length = usize::from(u16_at(message, fixed + 8)?);
         let record = Self {
@@ -124,13 +125,17 @@ mod tests {
         let message = [&[0; 12][..], b"\x01a\x07Example\x00", b"\xc0\x0c", b"\x01b\xc0\x0e", b"\xc0\x0e"].concat();
         let owned_by = |owner: usize, name: &str| {
             let (rtype, class) = (RecordType::A, Class::IN);
-            let record = Record { section: Section::Answer, message: &message, owner, rtype, class, ttl: 0, rdata: (0, 0) };
+            let record =
+                Record { section: Section::Answer, message: &message, owner, rtype, class, ttl: 0, rdata: (0, 0) };
             let name = Name::parse(name).unwrap();
             assert_eq!(record.is_owned_by(&name), record.owner() == name, "{name} at {owner}");
             record.is_owned_by(&name)
         };
         assert!(
-            owned_by(12, "A.example.") && owned_by(23, "a.EXAMPLE.") && owned_by(25, "b.example.") && owned_by(29, "example.")
+            owned_by(12, "A.example.")
+                && owned_by(23, "a.EXAMPLE.")
+                && owned_by(25, "b.example.")
+                && owned_by(29, "example.")
         );
         for (owner, name) in
             [(23, "example."), (23, "a."), (23, "."), (29, "a.example."), (25, "c.example."), (25, "ab.example.")]

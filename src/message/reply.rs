@@ -19,25 +19,26 @@ pub enum TtlRule {
 #[derive(Clone, Copy, Debug)]
 pub struct Reply {
     pub ttl: TtlRule,
-    /// Octets the reply may have; records that do not fit are left out and TC is set (RFC 2181 section 9). Below 512 counts as 512
-    /// (RFC 6891 section 6.2.3).
+    /// Octets the reply may have; records that do not fit are left out and TC is set (RFC 2181 section 9). Below 512
+    /// counts as 512 (RFC 6891 section 6.2.3).
     pub limit: usize,
     /// The UDP payload size we state in our OPT record.
     pub udp_size: u16,
 }
 
-/// The least limit there is (RFC 1035 section 4.2.1): a header, any question and an OPT record with a client's subnet and the
-/// name of a server fit.
+/// The least limit there is (RFC 1035 section 4.2.1): a header, any question and an OPT record with a client's subnet
+/// and the name of a server fit.
 pub(super) const MIN_LIMIT: usize = 512;
 
 impl Response {
     /// Appends the reply for one client: the octets copied; ID, RD, question case and TTLs patched; AD kept only if the
-    /// client set DO or AD (RFC 6840 section 5.7); an OPT record if, and only if, the client sent one; cut to the limit.
-    /// Allocates nothing when `out` has room and the question is the one the answer was stored for.
+    /// client set DO or AD (RFC 6840 section 5.7); an OPT record if, and only if, the client sent one; cut to the
+    /// limit. Allocates nothing when `out` has room and the question is the one the answer was stored for.
     ///
-    /// Cut means: the records that fit, up to the first that does not, and TC. An rcode that needs an OPT record (BADVERS,
-    /// BADCOOKIE) becomes SERVFAIL for a client that sent none; its low four bits alone would say something else. Another
-    /// question than the stored one, as a rewriting directive leaves it, is put in with all names written anew.
+    /// Cut means: the records that fit, up to the first that does not, and TC. An rcode that needs an OPT record
+    /// (BADVERS, BADCOOKIE) becomes SERVFAIL for a client that sent none; its low four bits alone would say something
+    /// else. Another question than the stored one, as a rewriting directive leaves it, is put in with all names written
+    /// anew.
     #[inline]
     pub fn write(&self, query: &Query, wire: &[u8], reply: Reply, out: &mut Vec<u8>) {
         self.write_parts(query, wire, reply, &[], out);
@@ -45,7 +46,14 @@ impl Response {
 
     /// The same with these options in the OPT record, if the client sent one. They count towards the limit.
     #[cold]
-    pub fn write_with_options(&self, query: &Query, wire: &[u8], reply: Reply, options: &ReplyOptions, out: &mut Vec<u8>) {
+    pub fn write_with_options(
+        &self,
+        query: &Query,
+        wire: &[u8],
+        reply: Reply,
+        options: &ReplyOptions,
+        out: &mut Vec<u8>,
+    ) {
         self.write_parts(query, wire, reply, options.octets(), out);
     }
 
@@ -60,8 +68,8 @@ impl Response {
         }
     }
 
-    /// Gives a client its subnet back where that was passed on: as it was sent, and for how many bits of it the answer is
-    /// (RFC 7871 section 7.2.1).
+    /// Gives a client its subnet back where that was passed on: as it was sent, and for how many bits of it the answer
+    /// is (RFC 7871 section 7.2.1).
     #[cold]
     pub fn put_subnet(&self, sent: &ClientSubnet, options: &mut ReplyOptions) {
         let bits = match self.scope() {
@@ -74,7 +82,13 @@ impl Response {
     }
 
     #[cold]
-    fn write_under_another_name(&self, (query, wire): (&Query, &[u8]), reply: Reply, options: &[u8], out: &mut Vec<u8>) {
+    fn write_under_another_name(
+        &self,
+        (query, wire): (&Query, &[u8]),
+        reply: Reply,
+        options: &[u8],
+        out: &mut Vec<u8>,
+    ) {
         let (mut renamed, whole) = Self::compose(query, wire, self.rcode(), self.records());
         renamed.copy_flags(self);
         append(renamed.parts(), !whole, (query, wire), reply, options, out);
@@ -148,8 +162,8 @@ fn append(
     }
 }
 
-/// What of a message fits: its end, and the TTL offsets of the records kept. Like miekg/dns's Truncate, the first record that does
-/// not fit ends the message, even if a later one would.
+/// What of a message fits: its end, and the TTL offsets of the records kept. Like miekg/dns's Truncate, the first
+/// record that does not fit ends the message, even if a later one would.
 #[cold]
 fn cut<'a>(parts: &Parts<'a>, budget: usize, counts: &mut [u16; 3]) -> (usize, &'a [[u8; 2]]) {
     let kept = parts.ttl_offsets.partition_point(|offset| parts.record_end(*offset) <= budget);
@@ -268,7 +282,8 @@ mod tests {
         let response = stored(QR, &addresses(60));
         response.put_subnet(&ClientSubnet::UNTAILORED, &mut options);
         options.push_nsid(b"node-7");
-        for (client, ends_with_them) in [(query("example.", 0, Some(false)), true), (query("example.", 0, None), false)] {
+        for (client, ends_with_them) in [(query("example.", 0, Some(false)), true), (query("example.", 0, None), false)]
+        {
             out.clear();
             response.write_with_options(&client.0, &client.1, PLAIN, &options, &mut out);
             let tail = b"\0\0\x29\x04\xd0\0\0\0\0\0\x12\0\x08\0\x04\0\x01\0\0\0\x03\0\x06node-7";
@@ -313,7 +328,8 @@ mod tests {
 
     #[test]
     fn a_cut_keeps_as_many_records_as_the_reference_keeps() {
-        // Conformance: message/udp-answer-over-512-without-edns-is-truncated, message/edns-size-lets-a-larger-answer-through.
+        // Conformance: message/udp-answer-over-512-without-edns-is-truncated,
+        // message/edns-size-lets-a-larger-answer-through.
         let mut upstream = answer(QR, &addresses(40));
         upstream.splice(12..12, *b"\x06medium");
         let response = Response::read(&upstream).unwrap();
@@ -326,7 +342,8 @@ mod tests {
     #[test]
     fn records_after_the_first_that_does_not_fit_are_left_out_too() {
         let large = record(Authority, TO_QUESTION, RecordType::TXT.0, 60, &[0; 400]);
-        let response = stored(QR, &[addresses(10), vec![large, address(Authority, 60, 1), address(Additional, 60, 2)]].concat());
+        let response =
+            stored(QR, &[addresses(10), vec![large, address(Authority, 60, 1), address(Additional, 60, 2)]].concat());
         let cut = reply(&response, &query("example.", 0, Some(false)), Reply { limit: 512, ..PLAIN });
         assert_eq!(cut[6..12], [0, 10, 0, 0, 0, 1]);
         assert_eq!(flags(&cut) & TC, TC);
@@ -336,7 +353,8 @@ mod tests {
     #[test]
     fn the_sections_that_fit_are_kept_when_a_later_one_does_not() {
         let large = record(Additional, TO_QUESTION, RecordType::TXT.0, 60, &[0; 500]);
-        let response = stored(QR, &[address(Answer, 60, 1), address(Authority, 60, 2), address(Additional, 60, 3), large]);
+        let response =
+            stored(QR, &[address(Answer, 60, 1), address(Authority, 60, 2), address(Additional, 60, 3), large]);
         let cut = reply(&response, &query("example.", 0, None), Reply { limit: 512, ..PLAIN });
         assert_eq!((&cut[6..12], flags(&cut) & TC), (&[0, 1, 0, 1, 0, 1][..], TC));
     }
@@ -368,7 +386,8 @@ mod tests {
 
     #[test]
     fn another_name_in_the_question_leaves_the_records_as_they_were() {
-        let response = stored(QR | AA | RA, &[address(Answer, 60, 1), record(Answer, TO_QUESTION, 5, 60, b"\x01a\xc0\x0c")]);
+        let response =
+            stored(QR | AA | RA, &[address(Answer, 60, 1), record(Answer, TO_QUESTION, 5, 60, b"\x01a\xc0\x0c")]);
         for name in ["other.", "much.longer.Other.", "eXample.org.", "."] {
             let client = query(name, RD, Some(true));
             let reply = reply(&response, &client, PLAIN);

@@ -63,7 +63,8 @@ impl Place {
 
 /// The OPT record that ends a reply; nothing if it has none.
 pub(super) fn opt_of(message: &[u8], question_end: usize) -> Result<&[u8], WireError> {
-    let records: u32 = [6, 8, 10].into_iter().map(|offset| u16_at(message, offset).map(u32::from)).sum::<Result<_, _>>()?;
+    let records: u32 =
+        [6, 8, 10].into_iter().map(|offset| u16_at(message, offset).map(u32::from)).sum::<Result<_, _>>()?;
     let (mut at, mut opt) = (question_end, &[][..]);
     for _ in 0..records {
         let record = Place::at(message, at)?;

@@ -12,9 +12,9 @@ use std::sync::Arc;
 /// A validated answer: one question, every name and record within bounds, OPT taken out (its DO bit and extended rcode
 /// remembered), and the offset of every TTL known, so that a client's copy needs no parsing. One block of octets.
 ///
-/// The question is kept in lower case; each client's copy gets that client's spelling. The block: four 16-bit numbers of ours
-/// (rcode, flags, number of records, end of the question), the 16-bit offset of each record's TTL, the message. Clones share it until
-/// one is changed: thousands may wait for the same answer of 64 KiB.
+/// The question is kept in lower case; each client's copy gets that client's spelling. The block: four 16-bit numbers
+/// of ours (rcode, flags, number of records, end of the question), the 16-bit offset of each record's TTL, the message.
+/// Clones share it until one is changed: thousands may wait for the same answer of 64 KiB.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Response {
     block: Arc<[u8]>,
@@ -26,7 +26,8 @@ pub struct Response {
 const HEAD_LENGTH: usize = 8;
 /// Bit of the block's flags: the upstream's OPT record had DO set.
 const DNSSEC_OK: u16 = 1;
-/// Bit of the block's flags: the upstream was told the client's subnet, and what it said of the scope is in the upper eight bits.
+/// Bit of the block's flags: the upstream was told the client's subnet, and what it said of the scope is in the upper
+/// eight bits.
 const HAS_SCOPE: u16 = 2;
 /// What of an upstream's header is kept; the rcode is set anew, Z cleared (RFC 1035 section 4.1.1).
 const KEPT_FLAGS: u16 = AA | TC | RD | RA | AD | CD;
@@ -82,10 +83,11 @@ fn u16_of(octets: &[u8], offset: usize) -> u16 {
 }
 
 impl Response {
-    /// Checks and takes over an upstream's answer. Names are compressed anew where the upstream put OPT before another record, or
-    /// wrote names out and some clients would get the answer cut for that (CoreDNS compresses next to nothing over TCP). TTLs with
-    /// the top bit set become 0 (RFC 2181 section 8). Octets after the last record are dropped, and if TC is set, so is a record
-    /// that the message cuts off. TSIG and SIG(0) records are kept like any other.
+    /// Checks and takes over an upstream's answer. Names are compressed anew where the upstream put OPT before another
+    /// record, or wrote names out and some clients would get the answer cut for that (CoreDNS compresses next to
+    /// nothing over TCP). TTLs with the top bit set become 0 (RFC 2181 section 8). Octets after the last record are
+    /// dropped, and if TC is set, so is a record that the message cuts off. TSIG and SIG(0) records are kept like any
+    /// other.
     ///
     /// # Errors
     /// Anything malformed; a query; an opcode other than QUERY; a number of questions other than one; over 4,096
@@ -115,8 +117,8 @@ impl Response {
         response.map_ttls(|ttl| if ttl > i32::MAX as u32 { 0 } else { ttl });
         Ok(response)
     }
-    /// As [`Response::read`], of an answer to a query that had this subnet; remembers for how many bits of it the answer is. `is_proven`: none but
-    /// the upstream can have sent it, since it came over TCP.
+    /// As [`Response::read`], of an answer to a query that had this subnet; remembers for how many bits of it the
+    /// answer is. `is_proven`: none but the upstream can have sent it, since it came over TCP.
     ///
     /// # Errors
     /// Those of [`Response::read`]; the answer is for another subnet.
@@ -219,7 +221,8 @@ impl Response {
     pub fn keep_answers_only(&mut self) {
         let parts = self.parts();
         let kept = self.answer_count();
-        let Some((offsets, 1..)) = parts.ttl_offsets.split_at_checked(kept).map(|(kept, rest)| (kept, rest.len())) else {
+        let Some((offsets, 1..)) = parts.ttl_offsets.split_at_checked(kept).map(|(kept, rest)| (kept, rest.len()))
+        else {
             return;
         };
         // Names point back, so what stays is whole.
@@ -406,14 +409,20 @@ mod tests {
         let mut response = Response::read_for(&with(0, 12), &asked, false).unwrap();
         response.set_ttls(7);
         response.set_flag(AD, true);
-        assert_eq!((response.scope(), response.dnssec_ok(), response.rcode()), (Some(Scope::Stated(12)), true, Rcode::NOERROR));
+        assert_eq!(
+            (response.scope(), response.dnssec_ok(), response.rcode()),
+            (Some(Scope::Stated(12)), true, Rcode::NOERROR)
+        );
         assert_eq!(Response::read(&with(0, 12)).unwrap().scope(), None);
         let scope = |wire: &[u8]| Response::read_for(wire, &asked, true).map(|response| response.scope());
         assert_eq!(scope(&with(3, 0)), Ok(Some(Scope::Stated(0))));
         assert_eq!(scope(&answer(QR, &[])), Ok(Some(Scope::Stated(0))));
         assert_eq!(Response::read_for(&answer(QR, &[]), &asked, false).unwrap().scope(), Some(Scope::Unstated));
         // Whose failure it is nobody says.
-        assert_eq!((scope(&with(2, 0)), scope(&answer(QR | 5, &[]))), (Ok(Some(Scope::Unstated)), Ok(Some(Scope::Unstated))));
+        assert_eq!(
+            (scope(&with(2, 0)), scope(&answer(QR | 5, &[]))),
+            (Ok(Some(Scope::Unstated)), Ok(Some(Scope::Unstated)))
+        );
         let mut other = with(0, 12);
         *other.last_mut().unwrap() = 1;
         assert_eq!(scope(&other), Err(WireError::OtherClientSubnet));
@@ -441,7 +450,10 @@ mod tests {
         );
         let response = Response::read(&wire).unwrap();
         assert_eq!((response.answer_count(), response.authority_count()), (2, 1));
-        assert_eq!(response.records().map(|record| record.soa_minimum()).collect::<Vec<_>>(), [None, None, Some(60), None]);
+        assert_eq!(
+            response.records().map(|record| record.soa_minimum()).collect::<Vec<_>>(),
+            [None, None, Some(60), None]
+        );
     }
 
     #[test]
@@ -507,7 +519,10 @@ mod tests {
         let response = read(&[mx, srv, long()]).unwrap();
         let lengths: Vec<_> = response.records().map(|record| record.rdata().len()).take(2).collect();
         assert_eq!(lengths, [4, 6 + 11]);
-        assert_eq!(decoded(&response)[..2], ["x.example. 60 IN MX 10 x.example.", "x.example. 60 IN SRV 0 100 53 x.example."]);
+        assert_eq!(
+            decoded(&response)[..2],
+            ["x.example. 60 IN MX 10 x.example.", "x.example. 60 IN SRV 0 100 53 x.example."]
+        );
     }
 
     #[test]
@@ -555,7 +570,8 @@ mod tests {
     #[test]
     fn a_name_that_borrows_octets_of_the_questions_class_keeps_its_meaning_under_another_class() {
         // Found by fuzzing: the class's zero octet reads as the root, to which the record's data points.
-        let mut wire = answer(QR, &[record(Answer, TO_QUESTION, 5, 60, &(0xc000 | (QUESTION_END as u16 - 2)).to_be_bytes())]);
+        let mut wire =
+            answer(QR, &[record(Answer, TO_QUESTION, 5, 60, &(0xc000 | (QUESTION_END as u16 - 2)).to_be_bytes())]);
         let (query, asked) = query("example.", 0, None);
         wire[QUESTION_END - 2..QUESTION_END].copy_from_slice(&[0, 1]);
         let response = Response::read(&wire).unwrap();
@@ -568,7 +584,8 @@ mod tests {
 
     #[test]
     fn a_name_that_borrows_a_pointer_from_within_the_questions_labels_keeps_its_meaning() {
-        // Found by fuzzing: the pointer's second octet is a letter, which is written in lower case, and then as the client spells it.
+        // Found by fuzzing: the pointer's second octet is a letter, which is written in lower case, and then as the
+        // client spells it.
         let long = [&[63][..], &[b'x'; 52], b"\x01q\x00", &[b'x'; 8]].concat();
         let question = [&long[..], b"\x02\xc0\x41\x00\x00\x01\x00\x01"].concat();
         let owner = (0xc000 | (12 + long.len() as u16 + 1)).to_be_bytes();
@@ -672,7 +689,10 @@ mod tests {
     fn naptr_with_its_strings_and_name_is_read() {
         let naptr = record(Answer, b"\x01n\x07example\x00", 35, 60, b"\0\x01\0\x02\x01S\x07SIP+D2U\0\x04_sip\xc0\x0c");
         let response = read(&[naptr, long()]).unwrap();
-        assert_eq!(response.records().next().unwrap().rdata(), b"\0\x01\0\x02\x01S\x07SIP+D2U\0\x04_sip\x07example\x00");
+        assert_eq!(
+            response.records().next().unwrap().rdata(),
+            b"\0\x01\0\x02\x01S\x07SIP+D2U\0\x04_sip\x07example\x00"
+        );
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub enum ResponseType {
 }
 
 impl ResponseType {
-    /// The type of a response without an answer to its question. `has_authority` says whether its authority section has records of a type.
+    /// The type of a response without an answer to its question. `has_authority` says whether its authority section has
+    /// records of a type.
     pub fn without_answer(rcode: Rcode, has_authority: impl Fn(RecordType) -> bool) -> Self {
         match rcode {
             Rcode::NOERROR if has_authority(RecordType::SOA) => Self::NoData,

@@ -1,5 +1,5 @@
-//! The validity period of DNSSEC signatures (RFC 4034 section 3.1.5). The signatures themselves are not checked: that is the resolver's or client's
-//! part.
+//! The validity period of DNSSEC signatures (RFC 4034 section 3.1.5). The signatures themselves are not checked: that
+//! is the resolver's or client's part.
 
 use super::{RecordType, Response};
 

@@ -92,7 +92,8 @@ impl Response {
         records: impl Iterator<Item = Record<'a>>,
     ) -> (Self, bool) {
         let spelt = query.question(wire);
-        let lower: Vec<u8> = [query.name.as_wire(), &query.qtype.0.to_be_bytes()[..], &query.qclass.0.to_be_bytes()[..]].concat();
+        let lower: Vec<u8> =
+            [query.name.as_wire(), &query.qtype.0.to_be_bytes()[..], &query.qclass.0.to_be_bytes()[..]].concat();
         let mut composer = Composer::new(&lower);
         composer.point_to_question(spelt);
         let whole = records.map(|record| composer.push(&record)).all(|result| result.is_ok());
@@ -126,7 +127,8 @@ mod tests {
         let (query, wire) = query("Example.", RD, None);
         let name = Name::parse("example.").unwrap().to_hickory().unwrap();
         let address = hickory_proto::rr::Record::from_rdata(name, 30, RData::A(A::new(192, 0, 2, 1)));
-        let response = Response::from_records(&query, &wire, Rcode::NXDOMAIN, &[(Authority, address.clone()), (Answer, address)]);
+        let response =
+            Response::from_records(&query, &wire, Rcode::NXDOMAIN, &[(Authority, address.clone()), (Answer, address)]);
         let response = response.unwrap();
         assert_eq!(listing(response.wire()), ["Answer example. 30 A 4", "Authority example. 30 A 4"]);
         assert_eq!((response.rcode(), response.wire().len()), (Rcode::NXDOMAIN, QUESTION_END + 32));

@@ -1,5 +1,6 @@
-//! Numbers of the protocol with their mnemonics (IANA DNS parameters), spelt as the reference's logs and metrics spell them.
-//! hickory-proto's tables lack about half of the types, hence these. Unknown numbers print as `TYPE65400` (RFC 3597 section 5).
+//! Numbers of the protocol with their mnemonics (IANA DNS parameters), spelt as the reference's logs and metrics spell
+//! them. hickory-proto's tables lack about half of the types, hence these. Unknown numbers print as `TYPE65400` (RFC
+//! 3597 section 5).
 
 use std::fmt;
 
@@ -29,9 +30,12 @@ impl RecordType {
     pub fn mnemonic(self) -> Option<&'static str> {
         record_type_mnemonic(self.0)
     }
-    /// The type of a mnemonic such as `AAAA`, in any case; `None` for an unknown one. For configuration: it looks through all numbers.
+    /// The type of a mnemonic such as `AAAA`, in any case; `None` for an unknown one. For configuration: it looks
+    /// through all numbers.
     pub fn from_mnemonic(text: &str) -> Option<Self> {
-        (0..=u16::MAX).map(Self).find(|rtype| rtype.mnemonic().is_some_and(|mnemonic| mnemonic.eq_ignore_ascii_case(text)))
+        (0..=u16::MAX)
+            .map(Self)
+            .find(|rtype| rtype.mnemonic().is_some_and(|mnemonic| mnemonic.eq_ignore_ascii_case(text)))
     }
 }
 
@@ -82,7 +86,8 @@ impl fmt::Display for Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Rcode(pub u16);
 
-/// Mnemonics by code. 16 is BADVERS in an OPT record and BADSIG in a TSIG record; the former is what an answer's code means.
+/// Mnemonics by code. 16 is BADVERS in an OPT record and BADSIG in a TSIG record; the former is what an answer's code
+/// means.
 const RCODES: &[(u16, &str)] = &[
     (0, "NOERROR"),
     (1, "FORMERR"),
@@ -129,8 +134,8 @@ impl Rcode {
 }
 
 impl fmt::Display for Rcode {
-    /// The mnemonic in capitals, as the reference writes it in logs and metrics (`NXDOMAIN`, `BADVERS`); `RCODE` and the
-    /// number for an unassigned one.
+    /// The mnemonic in capitals, as the reference writes it in logs and metrics (`NXDOMAIN`, `BADVERS`); `RCODE` and
+    /// the number for an unassigned one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.mnemonic() {
             Some(mnemonic) => f.write_str(mnemonic),
@@ -270,7 +275,10 @@ mod tests {
     #[test]
     fn mnemonics_of_types_and_classes_read_back_in_any_case() {
         for number in [1, 28, 65, 255, 257] {
-            assert_eq!(RecordType::from_mnemonic(&RecordType(number).to_string().to_lowercase()), Some(RecordType(number)));
+            assert_eq!(
+                RecordType::from_mnemonic(&RecordType(number).to_string().to_lowercase()),
+                Some(RecordType(number))
+            );
         }
         for number in [1, 2, 3, 4, 254, 255] {
             assert_eq!(Class::from_mnemonic(&Class(number).to_string().to_lowercase()), Some(Class(number)));

@@ -2,7 +2,8 @@
 
 use super::opt;
 
-/// Options for the upstream, in the order in which they were put there. They may shape the answer, so they are part of the request's key.
+/// Options for the upstream, in the order in which they were put there. They may shape the answer, so they are part of
+/// the request's key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct UpstreamOptions(Vec<u8>);
 
@@ -43,9 +44,13 @@ mod tests {
         assert!(options.is_empty() && options.push(65518, b"ab") && options.push(3, b""));
         assert!(!options.push(65517, &[0; UpstreamOptions::MOST_OCTETS]));
         assert!(options.push(65517, &[7; UpstreamOptions::MOST_OCTETS - 14]) && !options.push(65516, b""));
-        assert_eq!(options.iter().map(|(code, data)| (code, data.len())).collect::<Vec<_>>(), [(65518, 2), (3, 0), (65517, 498)]);
+        assert_eq!(
+            options.iter().map(|(code, data)| (code, data.len())).collect::<Vec<_>>(),
+            [(65518, 2), (3, 0), (65517, 498)]
+        );
         assert!(
-            opt::are_well_framed(options.octets()) && options.octets().starts_with(&[0xff, 0xee, 0, 2, b'a', b'b', 0, 3, 0, 0])
+            opt::are_well_framed(options.octets())
+                && options.octets().starts_with(&[0xff, 0xee, 0, 2, b'a', b'b', 0, 3, 0, 0])
         );
     }
 }

@@ -39,8 +39,9 @@ pub(super) struct Validated<'a> {
     pub offsets: SmallVec<[RecordOffsets; 32]>,
     /// Offset after the last of `offsets`.
     pub end: usize,
-    /// False if the octets up to `end` must not be kept as they are: OPT stands among them, a name borrows octets that will be
-    /// patched or a pointer from within the question, or names are written out in an answer that some clients would get cut for its length.
+    /// False if the octets up to `end` must not be kept as they are: OPT stands among them, a name borrows octets that
+    /// will be patched or a pointer from within the question, or names are written out in an answer that some clients
+    /// would get cut for its length.
     pub keepable: bool,
     /// A name stands written out where it could be compressed, if an earlier one ends alike.
     written_out: bool,
@@ -62,8 +63,8 @@ impl<'a> Validated<'a> {
     }
 }
 
-/// Checks the whole of `wire`. Octets after the last record are ignored. A message that ends early is accepted up to its last
-/// whole record if it says TC: some servers cut at an octet rather than a record.
+/// Checks the whole of `wire`. Octets after the last record are ignored. A message that ends early is accepted up to
+/// its last whole record if it says TC: some servers cut at an octet rather than a record.
 pub(super) fn validate(wire: &[u8]) -> Result<Validated<'_>, WireError> {
     if wire.len() > MAX_MESSAGE_LENGTH {
         return Err(WireError::TooLong);
@@ -124,7 +125,8 @@ impl Validated<'_> {
                 at = record.end();
                 if record.rtype == RecordType::OPT {
                     opt_seen = true;
-                    // Elsewhere it means nothing. Of several the last counts, as for CoreDNS; RFC 6891 section 6.1.1 has a rule for queries only.
+                    // Elsewhere it means nothing. Of several the last counts, as for CoreDNS; RFC 6891 section 6.1.1
+                    // has a rule for queries only.
                     if section != Section::Additional {
                         continue;
                     }
@@ -158,7 +160,8 @@ impl Validated<'_> {
                 // What ends the run counts too: the root or a pointer.
                 let ends_in_root = wire.get(labels.end) == Some(&0);
                 let octets = labels.start..labels.end + if ends_in_root { 1 } else { 2 };
-                // Within the question's labels a pointer's second octet may be a letter, which each client spells as it likes.
+                // Within the question's labels a pointer's second octet may be a letter, which each client spells as it
+                // likes.
                 let is_spelt_anew = !ends_in_root && labels.end < type_and_class.start;
                 *keepable &= !is_spelt_anew && !overlap(&octets, &type_and_class) && !touches_ttl(offsets, &octets);
             }
@@ -244,7 +247,10 @@ mod tests {
         }
         assert!(!keepable(&[opt(0), address(Additional, 60, 1)]), "OPT before another record");
         for offset in [QUESTION_END - 4, QUESTION_END - 2] {
-            assert!(!keepable(&[record(Answer, TO_QUESTION, 5, 60, &pointer(offset))]), "a name in the question's type or class");
+            assert!(
+                !keepable(&[record(Answer, TO_QUESTION, 5, 60, &pointer(offset))]),
+                "a name in the question's type or class"
+            );
         }
         for offset in ttl..ttl + 3 {
             assert!(

@@ -15,10 +15,10 @@ pub(super) const MAX_MESSAGE_LENGTH: usize = 65_535;
 /// Pointers one name may follow: a name of 255 octets has at most 127 labels, so no sane encoder needs more.
 const MAX_POINTERS: usize = 127;
 
-/// What following the names of one message may cost, in labels. Each name alone is bounded, but thousands of them may lead down the same long
-/// way: without a bound for all, 64 KiB cost as much as a hundred times as many octets written out. A name written out costs half a step an
-/// octet at most; 4,000 addresses of a name of 34 labels (ip6.arpa), each owner a pointer, less than three. So nothing that a server has to say
-/// comes near.
+/// What following the names of one message may cost, in labels. Each name alone is bounded, but thousands of them may
+/// lead down the same long way: without a bound for all, 64 KiB cost as much as a hundred times as many octets written
+/// out. A name written out costs half a step an octet at most; 4,000 addresses of a name of 34 labels (ip6.arpa), each
+/// owner a pointer, less than three. So nothing that a server has to say comes near.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NameBudget {
     left: usize,
@@ -59,12 +59,12 @@ pub(super) fn u32_at(message: &[u8], offset: usize) -> Result<u32, WireError> {
     }
 }
 
-/// Follows the possibly compressed name at `offset` and hands each run of its labels to `visit`, without the octet that ends
-/// it (the root or a pointer). Returns the offset after the name.
+/// Follows the possibly compressed name at `offset` and hands each run of its labels to `visit`, without the octet that
+/// ends it (the root or a pointer). Returns the offset after the name.
 ///
-/// A pointer must lead to labels that end before the run it continues begins: "a prior occurrence of the same name" (RFC 1035
-/// section 4.1.4). So a name never depends on octets after it, no pointer loops, and a message cut at a record boundary stays
-/// whole.
+/// A pointer must lead to labels that end before the run it continues begins: "a prior occurrence of the same name"
+/// (RFC 1035 section 4.1.4). So a name never depends on octets after it, no pointer loops, and a message cut at a
+/// record boundary stays whole.
 ///
 /// For a name that was followed within a message's [`NameBudget`] before, or stands alone in it.
 pub(super) fn walk_name(message: &[u8], offset: usize, visit: impl FnMut(Range<usize>)) -> Result<usize, WireError> {

@@ -1,4 +1,5 @@
-//! Counts the work done on messages, where debug assertions are on: tests and fuzz targets assert on it, as they must not on time.
+//! Counts the work done on messages, where debug assertions are on: tests and fuzz targets assert on it, as they must
+//! not on time.
 
 #[cfg(debug_assertions)]
 thread_local! {

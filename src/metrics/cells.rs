@@ -1,5 +1,5 @@
-//! Where counts are kept: chunks of cells, a copy of each chunk for every slot. A series takes the same cells in all slots. That makes
-//! a count 8 octets a slot, and yet no two slots ever share a cache line.
+//! Where counts are kept: chunks of cells, a copy of each chunk for every slot. A series takes the same cells in all
+//! slots. That makes a count 8 octets a slot, and yet no two slots ever share a cache line.
 
 use super::slot;
 use std::sync::Arc;
@@ -20,7 +20,8 @@ pub(super) struct Cells {
 }
 
 impl Cells {
-    /// Adds to the `index`th cell in the caller's slot. A worker is the only writer of its slot, so it needs no locked instruction.
+    /// Adds to the `index`th cell in the caller's slot. A worker is the only writer of its slot, so it needs no locked
+    /// instruction.
     #[inline]
     pub(super) fn add(&self, index: usize, n: u64) {
         let (cells, is_sole_writer) = self.own();
@@ -76,8 +77,8 @@ fn add(cell: &AtomicU64, is_sole_writer: bool, n: u64) {
     }
 }
 
-/// Hands out cells. Those of series that were dropped are not handed out again, since somebody may still hold and write them; their
-/// memory is freed with their chunk.
+/// Hands out cells. Those of series that were dropped are not handed out again, since somebody may still hold and write
+/// them; their memory is freed with their chunk.
 pub(super) struct Arena {
     slots: usize,
     chunk: Arc<[SlotCells]>,
@@ -90,7 +91,10 @@ impl Arena {
     }
     /// `count` new cells at zero.
     pub(super) fn take(&mut self, count: usize) -> Cells {
-        assert!(count <= CHUNK_CELLS, "a series of {count} cells is more than the {CHUNK_CELLS} of a chunk: use fewer buckets");
+        assert!(
+            count <= CHUNK_CELLS,
+            "a series of {count} cells is more than the {CHUNK_CELLS} of a chunk: use fewer buckets"
+        );
         if self.used + count > CHUNK_CELLS {
             self.chunk = (0..self.slots).map(|_| SlotCells([const { AtomicU64::new(0) }; CHUNK_CELLS])).collect();
             self.used = 0;

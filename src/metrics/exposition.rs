@@ -1,5 +1,6 @@
-//! The Prometheus text format, version 0.0.4. Written here, not by the `prometheus` crate's encoder (against which the tests hold it): that wants every
-//! series as a tree of owned strings first, which took 54 ms with a thousand zones instead of 11, and several times the text's memory.
+//! The Prometheus text format, version 0.0.4. Written here, not by the `prometheus` crate's encoder (against which the
+//! tests hold it): that wants every series as a tree of owned strings first, which took 54 ms with a thousand zones
+//! instead of 11, and several times the text's memory.
 
 use super::family::{Family, Kind, Series};
 use super::series::Histogram;

@@ -49,7 +49,9 @@ impl Series {
         match kind {
             Kind::Counter => Self::Counter(Counter(arena.take(1))),
             Kind::ExternalCounter | Kind::Gauge => Self::Gauge(Gauge::default()),
-            Kind::Histogram(buckets) => Self::Histogram(Histogram::new(arena.take(Histogram::cell_count(buckets)), buckets)),
+            Kind::Histogram(buckets) => {
+                Self::Histogram(Histogram::new(arena.take(Histogram::cell_count(buckets)), buckets))
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Counters, gauges and histograms, their registry, and its exposition in the Prometheus text format 0.0.4. Counting writes
-//! only to the calling worker's own cache lines; a scrape adds the slots up.
+//! Counters, gauges and histograms, their registry, and its exposition in the Prometheus text format 0.0.4. Counting
+//! writes only to the calling worker's own cache lines; a scrape adds the slots up.
 
 mod cells;
 mod exposition;

@@ -42,8 +42,14 @@ impl Readings {
                 "CPU time spent in user and system mode, in seconds.",
                 &[],
             ),
-            start_time_seconds: gauge("process_start_time_seconds", "When the process started, in seconds since the Unix epoch."),
-            resident_octets: gauge("process_resident_memory_bytes", "Memory of the process that is resident, in bytes."),
+            start_time_seconds: gauge(
+                "process_start_time_seconds",
+                "When the process started, in seconds since the Unix epoch.",
+            ),
+            resident_octets: gauge(
+                "process_resident_memory_bytes",
+                "Memory of the process that is resident, in bytes.",
+            ),
             virtual_octets: gauge("process_virtual_memory_bytes", "Size of the address space in use, in bytes."),
             virtual_octets_limit: gauge("process_virtual_memory_max_bytes", "Limit of the address space, in bytes."),
             open_descriptors: gauge("process_open_fds", "Open file descriptors."),
@@ -80,8 +86,10 @@ mod tests {
     use crate::metrics::Registry;
 
     fn value(text: &str, name: &str) -> f64 {
-        let line =
-            text.lines().find(|line| line.split(' ').next() == Some(name)).unwrap_or_else(|| panic!("no {name} in\n{text}"));
+        let line = text
+            .lines()
+            .find(|line| line.split(' ').next() == Some(name))
+            .unwrap_or_else(|| panic!("no {name} in\n{text}"));
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
 

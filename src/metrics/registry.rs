@@ -36,7 +36,11 @@ impl Registry {
     /// `slots` is the number of workers plus one.
     pub fn new(slots: usize) -> Self {
         let families = Families { by_name: BTreeMap::new(), arena: Arena::new(slots) };
-        Self(Arc::new(Inner { families: Mutex::new(families), refreshes: Mutex::default(), last_length: AtomicUsize::new(0) }))
+        Self(Arc::new(Inner {
+            families: Mutex::new(families),
+            refreshes: Mutex::default(),
+            last_length: AtomicUsize::new(0),
+        }))
     }
     /// The counter of these labels; its family is made when first asked for.
     pub fn counter(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Counter {
@@ -45,7 +49,8 @@ impl Registry {
             _ => unreachable!("a series is of the kind asked for"),
         }
     }
-    /// A counter whose count is kept elsewhere (by the kernel, by a library) and copied with [`Gauge::set`] before a scrape.
+    /// A counter whose count is kept elsewhere (by the kernel, by a library) and copied with [`Gauge::set`] before a
+    /// scrape.
     pub fn external_counter(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Gauge {
         match self.series(name, help, Kind::ExternalCounter, labels) {
             Series::Gauge(gauge) => gauge,
@@ -60,7 +65,13 @@ impl Registry {
         }
     }
     /// The histogram of these labels.
-    pub fn histogram(&self, name: &'static str, help: &'static str, buckets: HistogramBuckets, labels: Labels<'_>) -> Histogram {
+    pub fn histogram(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        buckets: HistogramBuckets,
+        labels: Labels<'_>,
+    ) -> Histogram {
         match self.series(name, help, Kind::Histogram(buckets), labels) {
             Series::Histogram(histogram) => histogram,
             _ => unreachable!("a series is of the kind asked for"),
@@ -72,7 +83,8 @@ impl Registry {
         let Families { by_name, arena } = &mut *families;
         let label_names = || labels.iter().map(|(name, _)| *name);
         let family = by_name.entry(name).or_insert_with(|| Family::new(help, kind, label_names().collect()));
-        let is_same = family.kind == kind && family.help == help && family.label_names.iter().copied().eq(label_names());
+        let is_same =
+            family.kind == kind && family.help == help && family.label_names.iter().copied().eq(label_names());
         debug_assert!(is_same, "{name} is asked for with another type, help, buckets or label names than before");
         if !is_same {
             // Two families cannot share a name. This one counts, unseen, rather than spoil the exposition of the other.
@@ -82,8 +94,8 @@ impl Registry {
         family.series.entry(values).or_insert_with(|| Series::new(kind, arena)).clone()
     }
 
-    /// Drops the series of a family for which `keep` is false, given its label values in the order that they are asked for in. Handles that are still
-    /// held count on, unseen.
+    /// Drops the series of a family for which `keep` is false, given its label values in the order that they are asked
+    /// for in. Handles that are still held count on, unseen.
     pub fn retain(&self, name: &str, keep: impl Fn(&[&str]) -> bool) {
         if let Some(Family { order, series, .. }) = self.0.families.lock().by_name.get_mut(name) {
             series.retain(|values, _| {
@@ -127,7 +139,9 @@ impl Registry {
             let Some(family) = families.by_name.get(name) else { return };
             let after = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
             let mut written = None;
-            for (values, series) in family.series.range::<Vec<String>, _>((after, Bound::Unbounded)).take(SERIES_AT_ONCE) {
+            for (values, series) in
+                family.series.range::<Vec<String>, _>((after, Bound::Unbounded)).take(SERIES_AT_ONCE)
+            {
                 sampler.append(family, values, series, text);
                 written = Some(values);
             }

@@ -36,7 +36,9 @@ fn threads_that_ask_for_a_series_at_once_get_the_same() {
             });
         }
     });
-    assert!((0..100).all(|name| registry.counter("a_total", "A.", &[("name", &name.to_string())]).value() == 1 + 2 + 3 + 4));
+    assert!(
+        (0..100).all(|name| registry.counter("a_total", "A.", &[("name", &name.to_string())]).value() == 1 + 2 + 3 + 4)
+    );
 }
 
 #[test]
@@ -170,8 +172,10 @@ fn the_exposition_is_to_the_octet_that_of_the_prometheus_crate() {
     let mut reference = Reference::default();
     let mut random = fastrand::Rng::with_seed(1);
     // More than are written at once.
-    let zones: Vec<String> = (0..300).map(|number| format!("z{}.\"\\\n example{}.", number * 7919 % 300, number % 3)).collect();
-    let values = [0.0, -0.5, 2.38, 1e-9, 1e21, 18_446_744_073_709_551_615.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+    let zones: Vec<String> =
+        (0..300).map(|number| format!("z{}.\"\\\n example{}.", number * 7919 % 300, number % 3)).collect();
+    let values =
+        [0.0, -0.5, 2.38, 1e-9, 1e21, 18_446_744_073_709_551_615.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
 
     reference.family("requests_total", "Quotes \" stay, \\ and\nlines do not.", MetricType::COUNTER);
     for zone in &zones {

@@ -32,7 +32,8 @@ impl DnsClient {
         Self { server, source: None, mark: None, resets: false, max_octets: 4096 }
     }
 
-    /// Sends `query` in a datagram, and again after each `resend` if there is one. Returns the first response that has the query's ID.
+    /// Sends `query` in a datagram, and again after each `resend` if there is one. Returns the first response that has
+    /// the query's ID.
     ///
     /// # Errors
     /// The socket fails, or ICMP says that nobody listens. Waits forever if no response comes.
@@ -140,7 +141,8 @@ mod tests {
     #[tokio::test]
     async fn a_lost_datagram_is_sent_again_and_what_is_no_response_is_passed_over() {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let client = DnsClient { source: Some("127.0.0.1".parse().unwrap()), ..DnsClient::new(server.local_addr().unwrap()) };
+        let client =
+            DnsClient { source: Some("127.0.0.1".parse().unwrap()), ..DnsClient::new(server.local_addr().unwrap()) };
         let serve = async {
             let mut message = [0; 512];
             server.recv_from(&mut message).await.unwrap();

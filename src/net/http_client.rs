@@ -40,7 +40,8 @@ async fn get<T>(
 ) -> Result<T, Error> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path).header(HOST, address.to_string()).header(CONNECTION, "close").body(Empty::<Bytes>::new())?;
+    let request =
+        Request::get(path).header(HOST, address.to_string()).header(CONNECTION, "close").body(Empty::<Bytes>::new())?;
     let exchange = async { read(sender.send_request(request).await?).await };
     drive(exchange, connection).await
 }
@@ -89,7 +90,10 @@ pub(crate) mod tests {
             let (page, request) = tokio::join!(get_text(address, "/health", max_octets), serve(listener, answer));
             assert!(request.starts_with("GET /health HTTP/1.1\r\n"), "{request}");
             assert!(request.contains(&format!("host: {address}\r\n")), "{request}");
-            assert_eq!(page.ok().map(|(status, text)| (status.as_u16(), text)), expected.map(|text| (503, text.to_owned())));
+            assert_eq!(
+                page.ok().map(|(status, text)| (status.as_u16(), text)),
+                expected.map(|text| (503, text.to_owned()))
+            );
         }
     }
 

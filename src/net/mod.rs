@@ -1,5 +1,5 @@
-//! Small clients of our own, for one exchange each: a DNS query and an HTTP request, the address at which a listener on this machine is reached, and TLS
-//! as a client speaks it.
+//! Small clients of our own, for one exchange each: a DNS query and an HTTP request, the address at which a listener on
+//! this machine is reached, and TLS as a client speaks it.
 
 pub mod dns_client;
 pub mod http_client;

@@ -1,7 +1,7 @@
 //! Finds clients whose packets come in and do not reach the cache, from what the kernel has noted. Pure.
 //!
-//! The kernel decides on each packet by itself (`nftables/encode/arrival.rs`). This makes a client that stays blocked be tried ever more seldom,
-//! and keeps count for the log and the metrics.
+//! The kernel decides on each packet by itself (`nftables/encode/arrival.rs`). This makes a client that stays blocked
+//! be tried ever more seldom, and keeps count for the log and the metrics.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;

@@ -1,11 +1,12 @@
-//! When the firewall is checked next. A change is followed by a check at once, but one who changes the firewall all the time, or puts his rules before
-//! ours again and again, causes ever fewer. Pure.
+//! When the firewall is checked next. A change is followed by a check at once, but one who changes the firewall all the
+//! time, or puts his rules before ours again and again, causes ever fewer. Pure.
 
 use std::time::{Duration, Instant};
 
 /// The shortest time between two looks that are for others' changes: somebody who fills a table makes many.
 const QUIET: Duration = Duration::from_secs(1);
-/// After rules of ours were put back, the next time is at least so much later; each time within [`PEACE`], twice as long.
+/// After rules of ours were put back, the next time is at least so much later; each time within [`PEACE`], twice as
+/// long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause. Calico looks whether its rules are the first every 90 s.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -105,7 +106,8 @@ impl CheckSchedule {
 mod tests {
     use super::*;
 
-    /// Looks whenever it is due while somebody interferes each 10 ms for `total`; how many times, and whether it was called a fight.
+    /// Looks whenever it is due while somebody interferes each 10 ms for `total`; how many times, and whether it was
+    /// called a fight.
     fn fight(total: Duration, urgency: Urgency, takes_away: bool) -> (usize, usize) {
         let start = Instant::now();
         let (mut schedule, mut looks, mut told) = (CheckSchedule::new(start), 0, 0);

@@ -144,7 +144,10 @@ mod tests {
         let clients: Vec<Client> = (2..7).map(client).collect();
         assert_eq!(describe_clients(&clients[..1]), "10.244.1.2 (by link 4294967295)");
         let text = blocked(&clients);
-        assert!(text.contains("10.244.1.4 (by link 4294967295) and 2 more clients") && !text.contains("10.244.1.5"), "{text}");
+        assert!(
+            text.contains("10.244.1.4 (by link 4294967295) and 2 more clients") && !text.contains("10.244.1.5"),
+            "{text}"
+        );
         assert!(text.contains("firewall") && text.contains("nodelocaldns doctor"), "{text}");
     }
 }

@@ -1,5 +1,5 @@
-//! How full the kernel's connection tracking table is. When it is full the kernel drops the first packet of every new connection, and its log says
-//! `nf_conntrack: table full, dropping packet`.
+//! How full the kernel's connection tracking table is. When it is full the kernel drops the first packet of every new
+//! connection, and its log says `nf_conntrack: table full, dropping packet`.
 
 use std::fs;
 

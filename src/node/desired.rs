@@ -2,28 +2,32 @@
 //!
 //! # Why these rules
 //!
-//! kube-proxy rewrites a packet for a ClusterIP in the nat hooks, and nat acts on tracked connections only. A packet that a raw hook
-//! marks untracked therefore reaches the local socket that holds the ClusterIP: that is the whole interception.
+//! kube-proxy rewrites a packet for a ClusterIP in the nat hooks, and nat acts on tracked connections only. A packet
+//! that a raw hook marks untracked therefore reaches the local socket that holds the ClusterIP: that is the whole
+//! interception.
 //!
 //! **Replies are untracked as long as we run.** A tracked reply, `10.96.0.10:53 → pod:40000`, would make
-//! a connection of its own. The pod's next query from port 40000 would belong to that connection (it looks like its answer), so nat
-//! would never be asked, and the query would stay on the node even with the interception off: lost, if it is off because the server is
-//! ill. Hence replies are untracked at addresses that are not intercepted too: the server may still send some after the interception is off.
+//! a connection of its own. The pod's next query from port 40000 would belong to that connection (it looks like its
+//! answer), so nat would never be asked, and the query would stay on the node even with the interception off: lost, if
+//! it is off because the server is ill. Hence replies are untracked at addresses that are not intercepted too: the
+//! server may still send some after the interception is off.
 //!
-//! **A probe** is a packet that the watchdog sends to a listening address with the mark of [`NodeSpec::probe_mark`]. Its way, for an address
-//! that kube-proxy rewrites in nat OUTPUT:
+//! **A probe** is a packet that the watchdog sends to a listening address with the mark of [`NodeSpec::probe_mark`].
+//! Its way, for an address that kube-proxy rewrites in nat OUTPUT:
 //!
 //! 1. Routing finds the address on the node's own link: out through `lo`, source address equal to the destination.
 //! 2. raw OUTPUT: marked, so untracked. nat OUTPUT passes it by.
-//! 3. It comes back in through `lo` as the same packet, which is untracked already, so conntrack and nat PREROUTING leave it alone. No
-//!    rule is needed in PREROUTING, and pods, whose marks do not survive the change of network namespace, cannot send such packets.
-//! 4. The server's reply carries no mark (a mark belongs to a socket). raw OUTPUT knows it by its source address and port: untracked.
-//!    Tracked, a TCP SYN-ACK whose SYN conntrack has not seen would be INVALID, and firewalls drop those.
+//! 3. It comes back in through `lo` as the same packet, which is untracked already, so conntrack and nat PREROUTING
+//!    leave it alone. No rule is needed in PREROUTING, and pods, whose marks do not survive the change of network
+//!    namespace, cannot send such packets.
+//! 4. The server's reply carries no mark (a mark belongs to a socket). raw OUTPUT knows it by its source address and
+//!    port: untracked. Tracked, a TCP SYN-ACK whose SYN conntrack has not seen would be INVALID, and firewalls drop
+//!    those.
 //!
-//! **On `lo` a packet meets the filter table twice**, in OUTPUT and in INPUT, whoever sent it: replies to programs on the node, and to
-//! probes, come in by INPUT with our address as their source. A firewall that accepts tracked connections and not everything on `lo`
-//! would drop them, and kubelet's questions to the health port. The rules for those are for `lo` alone: from another link such a source is
-//! a lie, and the health port nobody's business.
+//! **On `lo` a packet meets the filter table twice**, in OUTPUT and in INPUT, whoever sent it: replies to programs on
+//! the node, and to probes, come in by INPUT with our address as their source. A firewall that accepts tracked
+//! connections and not everything on `lo` would drop them, and kubelet's questions to the health port. The rules for
+//! those are for `lo` alone: from another link such a source is a lie, and the health port nobody's business.
 //!
 //! `tests/node_namespace` walks the way of a probe with kube-proxy's rules in place.
 
@@ -53,8 +57,8 @@ pub struct NodeSpec {
     pub fallback: Fallback,
 }
 
-/// The listening addresses whose queries come here, whoever sends them. At every other one only the watchdog's probes do, and every other
-/// query for a ClusterIP goes to cluster DNS. [`Interception::default`] is none.
+/// The listening addresses whose queries come here, whoever sends them. At every other one only the watchdog's probes
+/// do, and every other query for a ClusterIP goes to cluster DNS. [`Interception::default`] is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Interception(BTreeSet<IpAddr>);
 
@@ -158,7 +162,8 @@ pub enum PacketEnd {
     Destination,
 }
 
-/// One rule: packets of `protocol` whose `end` is `address` and `port` (and which carry `mark`, if given) get what `hook` does.
+/// One rule: packets of `protocol` whose `end` is `address` and `port` (and which carry `mark`, if given) get what
+/// `hook` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rule {
     pub hook: Hook,
@@ -199,13 +204,15 @@ impl fmt::Display for Rule {
     }
 }
 
-/// The node as `spec` wants it with this interception. What is there without one is there with any, so that going from less to more only adds
-/// rules, and from more to less only removes them.
+/// The node as `spec` wants it with this interception. What is there without one is there with any, so that going from
+/// less to more only adds rules, and from more to less only removes them.
 pub fn desired(spec: &NodeSpec, interception: &Interception) -> Desired {
     let addresses = distinct(&spec.addresses);
     let mut rules = Vec::new();
-    let mut add = |hook, end, protocol, address, port, mark| rules.push(Rule { hook, protocol, end, address, port, mark });
-    let each = || addresses.iter().flat_map(|address| [Protocol::Udp, Protocol::Tcp].map(|protocol| (*address, protocol)));
+    let mut add =
+        |hook, end, protocol, address, port, mark| rules.push(Rule { hook, protocol, end, address, port, mark });
+    let each =
+        || addresses.iter().flat_map(|address| [Protocol::Udp, Protocol::Tcp].map(|protocol| (*address, protocol)));
     for (address, protocol) in each() {
         // Where the filter table lets only tracked connections through, untracked packets need a rule of their own.
         add(Hook::FilterInput, PacketEnd::Destination, protocol, address, spec.port, None);
@@ -303,10 +310,9 @@ mod tests {
         let rules = desired(&spec(), &Interception::default()).rules;
         let raw: Vec<&Rule> = rules.iter().filter(|rule| rule.hook.is_raw()).collect();
         assert_eq!(raw.len(), 8);
-        assert!(
-            raw.iter()
-                .all(|rule| rule.hook == Hook::RawOutput && (rule.end == PacketEnd::Source || rule.mark == Some(0x10_0000)))
-        );
+        assert!(raw.iter().all(
+            |rule| rule.hook == Hook::RawOutput && (rule.end == PacketEnd::Source || rule.mark == Some(0x10_0000))
+        ));
     }
 
     #[test]
@@ -324,7 +330,12 @@ mod tests {
             lines(interception).into_iter().filter(|line| !probing.contains(line)).collect()
         };
         assert!(probing.iter().all(|rule| lines(&first).contains(rule)), "nothing is taken away");
-        assert_eq!(added(&first).len(), 6, "queries in and out over UDP and TCP, and the health port's: {:?}", added(&first));
+        assert_eq!(
+            added(&first).len(),
+            6,
+            "queries in and out over UDP and TCP, and the health port's: {:?}",
+            added(&first)
+        );
         assert!(added(&first).iter().all(|rule| rule.contains(" 169.254.20.10 ")), "{:?}", added(&first));
         assert_eq!(added(&first).len() + added(&second).len(), added(&on()).len());
         let elsewhere = Interception::of(&["127.0.0.1".parse().unwrap()]);
@@ -337,8 +348,13 @@ mod tests {
         assert!(none.is_within(&one) && one.is_within(&both) && !both.is_within(&one));
         assert_eq!((one.in_both(&both), one.in_either(&both)), (one.clone(), both.clone()));
         assert_eq!((both.without(&one), one.without(&both)), (Interception::of(&spec().addresses[1..]), none.clone()));
-        assert!(Interception::of(&["::ffff:169.254.20.10".parse().unwrap()]).contains("169.254.20.10".parse().unwrap()));
-        assert_eq!((none.to_string(), both.to_string()), ("no address".to_owned(), "169.254.20.10, fd00::10".to_owned()));
+        assert!(
+            Interception::of(&["::ffff:169.254.20.10".parse().unwrap()]).contains("169.254.20.10".parse().unwrap())
+        );
+        assert_eq!(
+            (none.to_string(), both.to_string()),
+            ("no address".to_owned(), "169.254.20.10, fd00::10".to_owned())
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Reads netlink messages from bytes instead of a socket, several one behind the other as in a datagram. Tests and fuzz targets use it. Pure.
+//! Reads netlink messages from bytes instead of a socket, several one behind the other as in a datagram. Tests and fuzz
+//! targets use it. Pure.
 
 use super::arrival::Client;
 use super::desired::Rule;
@@ -7,7 +8,8 @@ use super::nftables::connections::Connection;
 use super::nftables::firewall::DropSource;
 use super::nftables::ruleset::{ListedChain, Ruleset, RulesetTable};
 use super::nftables::{
-    Chains, ChangeScope, NEW_CHAIN, NEW_RULE, NEW_TABLE, OwnTables, RuleView, TableView, arrival, due, messages, take_answers,
+    Chains, ChangeScope, NEW_CHAIN, NEW_RULE, NEW_TABLE, OwnTables, RuleView, TableView, arrival, due, messages,
+    take_answers,
 };
 use super::{filter, nftables};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
@@ -39,8 +41,9 @@ pub fn ruleset(octets: &[u8]) -> Ruleset {
             NEW_RULE => {
                 let rule = ListedChain::of_rule(payload);
                 let is_there = |chain: &&mut ListedChain| {
-                    rule.as_ref()
-                        .is_some_and(|(family, table, name)| (chain.family, &chain.table, &chain.name) == (*family, table, name))
+                    rule.as_ref().is_some_and(|(family, table, name)| {
+                        (chain.family, &chain.table, &chain.name) == (*family, table, name)
+                    })
                 };
                 if let Some(chain) = ruleset.chains.iter_mut().find(is_there) {
                     chain.take_rule(payload);
@@ -76,7 +79,8 @@ pub fn refused(rules: &[Rule], chains: &Chains) -> Vec<(IpAddr, DropSource)> {
     filter::refused(rules, chains).into_iter().collect()
 }
 
-/// Rules to be put into the chains of iptables-nft so that they accept what `rules` are for, and handles of those that are to go.
+/// Rules to be put into the chains of iptables-nft so that they accept what `rules` are for, and handles of those that
+/// are to go.
 pub fn accepting(rules: &[Rule], chains: &Chains, is_alone: bool) -> (Vec<Rule>, Vec<u64>) {
     let due = due(rules, chains, is_alone);
     let missing = due.iter().flat_map(|(_, changes)| changes.missing.clone()).collect();

@@ -9,7 +9,9 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No program of the name exists here.
-    #[error("cannot set iptables rules: no program {program}; install iptables in the image, or use --interception nftables")]
+    #[error(
+        "cannot set iptables rules: no program {program}; install iptables in the image, or use --interception nftables"
+    )]
     IptablesMissing { program: &'static str },
     /// Somebody else held the lock for too long.
     #[error(
@@ -103,7 +105,8 @@ pub enum Error {
 pub const NFTABLES: &str = "nftables";
 
 impl Error {
-    /// Value of the label `errortype` of `coredns_nodecache_setup_errors_total`; all but `nftables`, `filter` and `path` are the reference's.
+    /// Value of the label `errortype` of `coredns_nodecache_setup_errors_total`; all but `nftables`, `filter` and
+    /// `path` are the reference's.
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::IptablesLock { .. } => "iptables_lock",
@@ -122,7 +125,9 @@ impl Error {
             Self::PathBlocked { .. } => "path",
             Self::Filtered { .. } | Self::LegacyFilter => "filter",
             Self::LinkAdd { .. } => "interface_add",
-            Self::LinkCheck { .. } | Self::LinkName { .. } | Self::Ipv6Disabled { .. } | Self::Socket { .. } => "interface_check",
+            Self::LinkCheck { .. } | Self::LinkName { .. } | Self::Ipv6Disabled { .. } | Self::Socket { .. } => {
+                "interface_check"
+            }
         }
     }
 
@@ -191,13 +196,17 @@ mod tests {
     fn a_kernel_without_the_dummy_driver_gets_told_of_the_interface_flag() {
         let source = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
         let text = Error::LinkAdd { name: "nodelocaldns".to_owned(), source }.to_string();
-        assert!(text.contains("nodelocaldns") && text.contains("dummy driver") && text.contains("-interfacename"), "{text}");
+        assert!(
+            text.contains("nodelocaldns") && text.contains("dummy driver") && text.contains("-interfacename"),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_kernel_without_nf_tables_is_told_as_such_with_module_and_options() {
         let source = || io::Error::from_raw_os_error(libc::EINVAL);
-        for error in [Error::NftablesMissing { source: source() }, Error::Listing { what: NFTABLES, source: source() }] {
+        for error in [Error::NftablesMissing { source: source() }, Error::Listing { what: NFTABLES, source: source() }]
+        {
             let text = error.to_string();
             assert!(
                 ["no nf_tables", "modprobe nf_tables", "CONFIG_NF_TABLES_INET", "iptables"]
@@ -208,8 +217,12 @@ mod tests {
         }
         let text = Error::Listing { what: "tracked connections", source: source() }.to_string();
         assert!(text.contains("nf_conntrack_netlink") && !text.contains("nf_tables"), "{text}");
-        let neither = Error::NoBackend { program: "iptables", nftables: Error::NftablesMissing { source: source() }.to_string() };
-        assert!(neither.to_string().contains("no program iptables") && neither.to_string().contains("no nf_tables"), "{neither}");
+        let neither =
+            Error::NoBackend { program: "iptables", nftables: Error::NftablesMissing { source: source() }.to_string() };
+        assert!(
+            neither.to_string().contains("no program iptables") && neither.to_string().contains("no nf_tables"),
+            "{neither}"
+        );
         assert_eq!(neither.error_type(), "iptables");
     }
 
@@ -228,7 +241,8 @@ mod tests {
     #[test]
     fn ipv6_that_is_switched_off_names_every_sysctl_that_does_it() {
         let sysctls = ["all", "nodelocaldns"].map(|place| format!("net.ipv6.conf.{place}.disable_ipv6")).to_vec();
-        let error = Error::Ipv6Disabled { address: "fd00::10".parse().unwrap(), link: "nodelocaldns".to_owned(), sysctls };
+        let error =
+            Error::Ipv6Disabled { address: "fd00::10".parse().unwrap(), link: "nodelocaldns".to_owned(), sysctls };
         let text = error.to_string();
         assert!(
             text.contains("`sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.nodelocaldns.disable_ipv6=0`"),

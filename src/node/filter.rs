@@ -1,9 +1,10 @@
-//! Keeps rules in the node's filter table that accept DNS packets, and finds out which packets a firewall drops all the same. A node whose filter table
-//! drops by default would otherwise lose them. The rules go into the chains of iptables-nft over netlink, and into legacy iptables through its programs.
-//! A predecessor's NOTRACK rules of iptables are removed.
+//! Keeps rules in the node's filter table that accept DNS packets, and finds out which packets a firewall drops all the
+//! same. A node whose filter table drops by default would otherwise lose them. The rules go into the chains of
+//! iptables-nft over netlink, and into legacy iptables through its programs. A predecessor's NOTRACK rules of iptables
+//! are removed.
 //!
-//! This runs in the background, one run at a time: programs may wait for the xtables lock for seconds, and a big firewall takes a while to read.
-//! Withdrawing the interception concerns our table only, and must not wait for either.
+//! This runs in the background, one run at a time: programs may wait for the xtables lock for seconds, and a big
+//! firewall takes a while to read. Withdrawing the interception concerns our table only, and must not wait for either.
 
 use super::Rule;
 use super::check_schedule::{CheckSchedule, Urgency};
@@ -28,7 +29,8 @@ pub struct FilterReconciler {
     /// The sender of changes that are ours.
     port_id: Option<u32>,
     schedule: CheckSchedule,
-    /// A predecessor's rules for NOTRACK, which would outlive us, and with them an interception that nobody answers, may be there.
+    /// A predecessor's rules for NOTRACK, which would outlive us, and with them an interception that nobody answers,
+    /// may be there.
     is_raw_due: bool,
     /// The last run was in vain. Another one is not begun for that alone, or there would be no end of them.
     has_failed: bool,
@@ -102,8 +104,8 @@ impl FilterReconciler {
         &self.refused
     }
 
-    /// Sees to it that those of `rules` that accept are there, and how the firewall takes them, and does not wait for it. Nothing if nothing is due, or a run
-    /// goes on: then what is due is so at its end. What goes wrong is logged.
+    /// Sees to it that those of `rules` that accept are there, and how the firewall takes them, and does not wait for
+    /// it. Nothing if nothing is due, or a run goes on: then what is due is so at its end. What goes wrong is logged.
     pub fn begin(&mut self, rules: &[Rule], is_alone: bool) {
         let now = Instant::now();
         let is_due = self.schedule.is_due(now);
@@ -148,7 +150,8 @@ impl FilterReconciler {
         std::mem::take(&mut self.errors)
     }
 
-    /// Waits for the end of the present run, or, if there is none, until it is time for the next. May be dropped and called again at any time.
+    /// Waits for the end of the present run, or, if there is none, until it is time for the next. May be dropped and
+    /// called again at any time.
     pub async fn due(&mut self) {
         if self.run.is_some() {
             return self.ended().await;
@@ -208,7 +211,10 @@ impl FirewallTools {
     /// Sees to it that `rules` are in each kind of iptables that has a filter table; whether any had to be put there.
     fn accept(&mut self, rules: &[Rule], is_alone: bool, errors: &mut Vec<Error>) -> bool {
         let mut has_put = false;
-        let done = self.accept.as_mut().map(|accept| accept.chains().and_then(|chains| accept.apply(rules, &chains, is_alone)));
+        let done = self
+            .accept
+            .as_mut()
+            .map(|accept| accept.chains().and_then(|chains| accept.apply(rules, &chains, is_alone)));
         match done {
             Some(Ok(done)) => {
                 if done != super::nftables::AcceptCounts::default() {
@@ -230,9 +236,10 @@ impl FirewallTools {
             },
             None => {}
         }
-        let has_table =
-            [false, true].map(|is_ipv6| iptables::legacy_tables(is_ipv6).iter().any(|name| name == IptablesTable::Filter.name()));
-        let rules: Vec<Rule> = rules.iter().filter(|rule| has_table[usize::from(rule.address.is_ipv6())]).copied().collect();
+        let has_table = [false, true]
+            .map(|is_ipv6| iptables::legacy_tables(is_ipv6).iter().any(|name| name == IptablesTable::Filter.name()));
+        let rules: Vec<Rule> =
+            rules.iter().filter(|rule| has_table[usize::from(rule.address.is_ipv6())]).copied().collect();
         if !rules.is_empty() {
             self.legacy_programs = self.legacy_programs.take().or_else(|| Iptables::legacy().map(Arc::new));
             let applied = match &self.legacy_programs {
@@ -263,7 +270,8 @@ impl FirewallTools {
     }
 }
 
-/// The addresses of `rules` for which pods' packets, or the answers, are sure to be dropped. What is not sure the kernel notes (`arrival`).
+/// The addresses of `rules` for which pods' packets, or the answers, are sure to be dropped. What is not sure the
+/// kernel notes (`arrival`).
 pub fn refused(rules: &[Rule], chains: &Chains) -> RefusedAddresses {
     let mut refused = RefusedAddresses::new();
     for packet in rules.iter().filter_map(Packet::of).filter(|packet| !packet.is_loopback) {

@@ -1,5 +1,5 @@
-//! The nftables table that guards rules of iptables. It keeps them from clients whose packets do not arrive, and from everybody once the watchdog sends
-//! no probes.
+//! The nftables table that guards rules of iptables. It keeps them from clients whose packets do not arrive, and from
+//! everybody once the watchdog sends no probes.
 
 use super::client_watch::ClientWatch;
 use super::desired::Rule;
@@ -21,9 +21,11 @@ impl IptablesGuard {
         Some(Self { table, clients: Box::new(ClientWatch::new()), is_left: false })
     }
 
-    /// Sees to it that the table is there for `rules`; false where the kernel cannot hold it, which is logged: then there is no guard.
+    /// Sees to it that the table is there for `rules`; false where the kernel cannot hold it, which is logged: then
+    /// there is no guard.
     ///
-    /// While another agent is at work, the table is left as it is to whoever put the last rules there, and nothing is taken out of it.
+    /// While another agent is at work, the table is left as it is to whoever put the last rules there, and nothing is
+    /// taken out of it.
     ///
     /// # Errors
     ///

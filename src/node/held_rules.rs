@@ -80,7 +80,8 @@ impl HeldRules {
 
     pub(super) fn duplicate_owner(&self) -> Option<OwnedFd> {
         let Self::Nftables { table, .. } = self else { return None };
-        let warn = |error: &_| tracing::warn!("the rules go with the watchdog, a little before its server does: {error}");
+        let warn =
+            |error: &_| tracing::warn!("the rules go with the watchdog, a little before its server does: {error}");
         table.duplicate_owner().inspect_err(warn).ok()
     }
 
@@ -104,8 +105,9 @@ impl HeldRules {
             own.tables.push(FALLBACK_TABLE_NAME.to_owned());
             own.port_ids.push(table.port_id());
         }
-        let warn =
-            |error: &_| tracing::warn!("changes of rules will be noticed every {} s only: {error}", sync_interval.as_secs());
+        let warn = |error: &_| {
+            tracing::warn!("changes of rules will be noticed every {} s only: {error}", sync_interval.as_secs())
+        };
         Events::subscribe(own).inspect_err(warn).ok()
     }
 }

@@ -1,4 +1,5 @@
-//! Whether IPv6 is switched off on a link: the kernel then refuses addresses of it with the same error as for lack of rights.
+//! Whether IPv6 is switched off on a link: the kernel then refuses addresses of it with the same error as for lack of
+//! rights.
 
 use std::fs;
 use std::path::Path;

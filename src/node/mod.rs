@@ -1,10 +1,13 @@
-//! The node: the link that carries the listening addresses, and the rules that bring queries for a ClusterIP to this node's cache.
+//! The node: the link that carries the listening addresses, and the rules that bring queries for a ClusterIP to this
+//! node's cache.
 //!
-//! [`desired()`] says what link and rules should be; it is pure. [`Node`] makes them so, and tells when somebody has changed them. [`survey()`] only
-//! reads, for the doctor. All of it needs the capability NET_ADMIN and a tokio runtime, of which one thread is enough.
+//! [`desired()`] says what link and rules should be; it is pure. [`Node`] makes them so, and tells when somebody has
+//! changed them. [`survey()`] only reads, for the doctor. All of it needs the capability NET_ADMIN and a tokio runtime,
+//! of which one thread is enough.
 //!
 //! - [`held_rules`] has what holds the rules: an nftables table (`nftables/`) or the iptables programs (`iptables/`).
-//! - [`filter`] keeps rules in the filter table that accept DNS packets, and finds out with `firewall/` which packets are dropped all the same.
+//! - [`filter`] keeps rules in the filter table that accept DNS packets, and finds out with `firewall/` which packets
+//!   are dropped all the same.
 //! - [`fallback_rules`] lets cluster DNS answer at the link-local address when this program is gone.
 //! - [`arrival`] and [`client_watch`] find clients whose packets come in and do not reach the cache.
 
@@ -85,8 +88,8 @@ impl Backend {
     }
 }
 
-/// This node's link and rules, as far as they are ours. When it is dropped without [`Node::teardown`], or the process is killed, link and
-/// fallback stay, nftables rules go, iptables rules stay.
+/// This node's link and rules, as far as they are ours. When it is dropped without [`Node::teardown`], or the process
+/// is killed, link and fallback stay, nftables rules go, iptables rules stay.
 pub struct Node {
     spec: NodeSpec,
     backend: Backend,
@@ -173,7 +176,8 @@ impl Node {
         }
     }
 
-    /// Sees to it that the link exists, is up and carries the addresses, and says so in the log when something had to be done.
+    /// Sees to it that the link exists, is up and carries the addresses, and says so in the log when something had to
+    /// be done.
     ///
     /// # Errors
     ///
@@ -185,15 +189,18 @@ impl Node {
         }
     }
 
-    /// Sees to it that the rules are those of `interception`, which also withdraws it. The first time it removes or takes over what a crashed
-    /// predecessor left. Under [`Backend::Auto`] a kernel that lacks nftables owners is no error.
+    /// Sees to it that the rules are those of `interception`, which also withdraws it. The first time it removes or
+    /// takes over what a crashed predecessor left. Under [`Backend::Auto`] a kernel that lacks nftables owners is no
+    /// error.
     ///
-    /// On nftables this is one step, done or not; on iptables it is one for each family and table, and dropping the future does not stop them.
-    /// Rules that accept DNS traffic, which nodes need whose filter table drops by default, follow on nftables while others wait for nothing
-    /// ([`Node::is_ready_for_queries`]); they are looked after at [`Change::SyncDue`] and when somebody changed them. Pods' packets for an address are not let
-    /// in while the node's firewall is sure to drop them all the same ([`Error::Filtered`], beside).
+    /// On nftables this is one step, done or not; on iptables it is one for each family and table, and dropping the
+    /// future does not stop them. Rules that accept DNS traffic, which nodes need whose filter table drops by default,
+    /// follow on nftables while others wait for nothing ([`Node::is_ready_for_queries`]); they are looked after at
+    /// [`Change::SyncDue`] and when somebody changed them. Pods' packets for an address are not let in while the node's
+    /// firewall is sure to drop them all the same ([`Error::Filtered`], beside).
     ///
-    /// While another agent is at work, rules of iptables that are wanted no longer are left to it; when it is gone, that is a [`Change::Rules`].
+    /// While another agent is at work, rules of iptables that are wanted no longer are left to it; when it is gone,
+    /// that is a [`Change::Rules`].
     ///
     /// # Errors
     ///
@@ -258,9 +265,9 @@ impl Node {
         Ok(())
     }
 
-    /// Whether more addresses may be intercepted: at a node whose filter table drops by default, queries that are untracked before the rules are
-    /// there that accept them are lost. Until what the firewall does is known, which is a [`Change::Rules`], they may not; what could not be done
-    /// about it holds nothing up.
+    /// Whether more addresses may be intercepted: at a node whose filter table drops by default, queries that are
+    /// untracked before the rules are there that accept them are lost. Until what the firewall does is known, which is
+    /// a [`Change::Rules`], they may not; what could not be done about it holds nothing up.
     pub fn is_ready_for_queries(&self) -> bool {
         match &self.rules {
             Some(HeldRules::Nftables { filter, .. }) => !filter.is_running(),
@@ -268,8 +275,8 @@ impl Node {
         }
     }
 
-    /// Sees to it that the fallback is in place, or gone if none is wanted, and says so in the log when something had to be done. Without the rules
-    /// of [`Node::ensure`], which shadow it, it is left as it is.
+    /// Sees to it that the fallback is in place, or gone if none is wanted, and says so in the log when something had
+    /// to be done. Without the rules of [`Node::ensure`], which shadow it, it is left as it is.
     ///
     /// A kernel that can hold none is told of once, and is no error.
     ///
@@ -280,7 +287,9 @@ impl Node {
         let is_alone = self.is_alone();
         let wanted = &self.spec.fallback;
         let rules = match self.rules {
-            Some(HeldRules::Nftables { .. } | HeldRules::Iptables { .. }) => wanted.rules(self.spec.port, &self.spec.addresses),
+            Some(HeldRules::Nftables { .. } | HeldRules::Iptables { .. }) => {
+                wanted.rules(self.spec.port, &self.spec.addresses)
+            }
             Some(HeldRules::None) => Vec::new(),
             None => return Ok(()),
         };
@@ -307,7 +316,8 @@ impl Node {
         Ok(())
     }
 
-    /// What went wrong beside [`Node::ensure`] since this was last asked, each failure once; it has been logged and is tried again.
+    /// What went wrong beside [`Node::ensure`] since this was last asked, each failure once; it has been logged and is
+    /// tried again.
     pub fn take_background_errors(&mut self) -> Vec<Error> {
         match &mut self.rules {
             Some(HeldRules::Nftables { filter, clients, .. }) => {
@@ -318,8 +328,8 @@ impl Node {
         }
     }
 
-    /// Whether clients' packets arrive at the cache: those that the rules let in, and are any let in? Where the kernel does not tell, nobody is known
-    /// to be blocked.
+    /// Whether clients' packets arrive at the cache: those that the rules let in, and are any let in? Where the kernel
+    /// does not tell, nobody is known to be blocked.
     pub fn reach(&self) -> ClientReachability {
         match &self.rules {
             Some(HeldRules::Nftables { clients, .. }) => {
@@ -338,8 +348,8 @@ impl Node {
         self.refused.keys().copied().collect()
     }
 
-    /// What the rules last as long as, once after they were made: they go when this is closed and the node is dropped, whichever comes last. None where
-    /// they stay anyway.
+    /// What the rules last as long as, once after they were made: they go when this is closed and the node is dropped,
+    /// whichever comes last. None where they stay anyway.
     pub fn take_owner(&mut self) -> Option<OwnedFd> {
         self.owner.take()
     }
@@ -356,7 +366,8 @@ impl Node {
         }
     }
 
-    /// Rules of some address are off, but for those that another agent may need: should its server fail too, neither would remove them.
+    /// Rules of some address are off, but for those that another agent may need: should its server fail too, neither
+    /// would remove them.
     fn note_what_is_left(&mut self, is_alone: bool) {
         let is_whole = Interception::of(&self.spec.addresses).is_within(&self.interception);
         let may_be_left = match &self.rules {
@@ -374,7 +385,10 @@ fn say_there_is_no_fallback(wanted: &Fallback, error: &Error) {
 }
 
 /// Runs `work`, which waits for programs, where nothing else has to wait with it.
-async fn on_own_thread<T: Send + 'static>(task: &'static str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+async fn on_own_thread<T: Send + 'static>(
+    task: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
     let result = threads::run_blocking("node", work).map_err(|source| Error::Thread { task, source })?;
     result.await.map_err(|_panicked| Error::TaskEnded { task })
 }

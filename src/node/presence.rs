@@ -1,8 +1,8 @@
-//! Whether another agent is at work on this node, as during a rolling update with a surge. Then link, addresses and iptables rules are left in place,
-//! since both need them.
+//! Whether another agent is at work on this node, as during a rolling update with a surge. Then link, addresses and
+//! iptables rules are left in place, since both need them.
 //!
-//! An agent holds a Unix socket with an abstract name, which lives in the network namespace, just as all that is shared, and goes with the
-//! process, however it ends. Nothing is ever sent to it.
+//! An agent holds a Unix socket with an abstract name, which lives in the network namespace, just as all that is
+//! shared, and goes with the process, however it ends. Nothing is ever sent to it.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;

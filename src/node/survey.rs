@@ -22,7 +22,8 @@ const CILIUM_LINK: &str = "cilium_host";
 /// What is there. What could not be looked at says why.
 #[derive(Debug)]
 pub struct Survey {
-    /// The link of [`NodeSpec::interface`], or the one that an agent made under this name, or none; none in any case if none is wished for.
+    /// The link of [`NodeSpec::interface`], or the one that an agent made under this name, or none; none in any case if
+    /// none is wished for.
     pub link: Result<Option<LinkView>, Error>,
     /// Sysctls that switch IPv6 off on the link.
     pub ipv6_disabled_by: Vec<String>,
@@ -47,14 +48,16 @@ pub struct Survey {
     pub has_agent: bool,
 }
 
-/// Looks at everything that concerns `spec`, none of which takes longer than `patience`. Needs a tokio runtime, and NET_ADMIN for the rules.
+/// Looks at everything that concerns `spec`, none of which takes longer than `patience`. Needs a tokio runtime, and
+/// NET_ADMIN for the rules.
 pub async fn survey(spec: &NodeSpec, patience: Duration) -> Survey {
     let name = spec.interface.as_deref().unwrap_or_default();
     let links = link::look([name, IPVS_LINK, CILIUM_LINK]);
     let with_ipv6 = spec.addresses.iter().any(std::net::IpAddr::is_ipv6);
     let (addresses, port) = (spec.addresses.clone(), spec.port);
-    let nftables =
-        within(patience, "lists nftables", || ruleset::read().map_err(|source| Error::Listing { what: error::NFTABLES, source }));
+    let nftables = within(patience, "lists nftables", || {
+        ruleset::read().map_err(|source| Error::Listing { what: error::NFTABLES, source })
+    });
     let firewall = within(patience, "lists the firewall", || AcceptRules::open()?.chains());
     let listings = within(patience, "lists iptables", move || iptables::listings(with_ipv6));
     let chains = within(patience, "looks for kube-proxy", || Ok(iptables::has_legacy_kubernetes_chains()));
@@ -73,7 +76,8 @@ pub async fn survey(spec: &NodeSpec, patience: Duration) -> Survey {
         Ok([link, ipvs, cilium]) => (Ok(link), ipvs, cilium.is_some()),
         Err(error) => (Err(error), None, false),
     };
-    let link_name = link.as_ref().ok().and_then(|link| Some(link.as_ref()?.name.clone())).unwrap_or_else(|| name.to_owned());
+    let link_name =
+        link.as_ref().ok().and_then(|link| Some(link.as_ref()?.name.clone())).unwrap_or_else(|| name.to_owned());
     Survey {
         link,
         ipv6_disabled_by: ipv6::disabled_by(&link_name),

@@ -9,9 +9,9 @@ use super::nftables::{self, AcceptRules, FALLBACK_TABLE_NAME, FallbackTable};
 use super::{Node, on_own_thread, presence};
 
 impl Node {
-    /// Removes everything of ours: rules, addresses, and the link if we made it. What another agent on this node still needs stays; and where
-    /// there is a fallback it stays, and with it link and addresses, from which programs on the node have connected sockets.
-    /// Returns everything that went wrong; each thing is tried all the same.
+    /// Removes everything of ours: rules, addresses, and the link if we made it. What another agent on this node still
+    /// needs stays; and where there is a fallback it stays, and with it link and addresses, from which programs on the
+    /// node have connected sockets. Returns everything that went wrong; each thing is tried all the same.
     pub async fn teardown(mut self) -> Vec<Error> {
         let mut errors = Vec::new();
         if let Some(HeldRules::Nftables { table, filter, .. }) = &mut self.rules {
@@ -45,8 +45,9 @@ impl Node {
     }
 }
 
-/// Removes from this node everything that an agent may have left for `spec`, ours or the reference's, whichever way it was set up. Returns what
-/// went wrong. A running agent keeps its nftables table, which nobody else may remove, and mends the rest.
+/// Removes from this node everything that an agent may have left for `spec`, ours or the reference's, whichever way it
+/// was set up. Returns what went wrong. A running agent keeps its nftables table, which nobody else may remove, and
+/// mends the rest.
 pub async fn teardown(spec: &NodeSpec) -> Vec<Error> {
     if presence::is_any() {
         tracing::warn!("an agent is running on this node and will set it up again: stop it first");

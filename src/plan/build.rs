@@ -4,7 +4,8 @@ use super::configure::BlockPlan;
 use super::zones::ZoneTable;
 use super::{Block, HeededOptions, Listener, Plan, PlanConfig, ZoneBinding};
 use crate::chain::{
-    BlockConfig, BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Lookup, Observer, ProcessContext, Resolver, Timeouts,
+    BlockConfig, BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Lookup, Observer, ProcessContext, Resolver,
+    Timeouts,
 };
 use crate::directives::Keyword;
 use crate::message::Name;
@@ -19,7 +20,8 @@ use std::sync::{Arc, Weak};
 static LISTENERS: AtomicU64 = AtomicU64::new(0);
 
 impl PlanConfig {
-    /// Makes every directive's running thing. State of a predecessor is adopted through [`ProcessContext::reload_state`].
+    /// Makes every directive's running thing. State of a predecessor is adopted through
+    /// [`ProcessContext::reload_state`].
     pub fn build(&self, process: &ProcessContext) -> Result<Plan, BuildError> {
         let mut draft = Draft::default();
         for block in &self.blocks {
@@ -97,12 +99,14 @@ impl Draft {
             unmatched.extend(part.unmatched);
             self.background.extend(part.background);
             for endpoint in part.endpoints {
-                if !self.endpoints.iter().any(|other| other.address == endpoint.address && other.path == endpoint.path) {
+                if !self.endpoints.iter().any(|other| other.address == endpoint.address && other.path == endpoint.path)
+                {
                     self.endpoints.push(endpoint);
                 }
             }
         }
-        // What stands last in the chain sees an answer first: the query is logged, then its error, then both are counted.
+        // What stands last in the chain sees an answer first: the query is logged, then its error, then both are
+        // counted.
         observers.reverse();
         let chain = Arc::new(Chain { handlers: handlers.into() });
         let BlockConfig { udp_cap, client_subnet, nsid, .. } = &block.config;
@@ -175,7 +179,8 @@ fn build_parts(block: &BlockPlan, servers: &[String], process: &ProcessContext) 
     block.config.parts.iter().map(|part| part.configured.build(&context)).collect()
 }
 
-/// The `server` label of metrics, as the reference writes it: `dns://127.0.0.1:53`, or `dns://:53` for the unspecified address.
+/// The `server` label of metrics, as the reference writes it: `dns://127.0.0.1:53`, or `dns://:53` for the unspecified
+/// address.
 fn server_label(address: &SocketAddr) -> String {
     format!("dns://{}", display(address))
 }

@@ -1,4 +1,5 @@
-//! A parsed Corefile to a configuration that is known to be good. Pure but for what the directives ask of their loaders.
+//! A parsed Corefile to a configuration that is known to be good. Pure but for what the directives ask of their
+//! loaders.
 
 use crate::chain::{BlockConfig, Loaders, ParseContext};
 use crate::corefile::{Corefile, Diagnostics, Directive, ServerBlock, Span, nearest};
@@ -13,7 +14,8 @@ pub struct PlanConfig {
     pub(super) blocks: Vec<BlockPlan>,
 }
 
-/// One server block: its zones with their ports, the keywords it has, in the order of [`ORDER`], and its settings and parts.
+/// One server block: its zones with their ports, the keywords it has, in the order of [`ORDER`], and its settings and
+/// parts.
 pub(super) struct BlockPlan {
     pub(super) zones: Vec<(Name, u16)>,
     pub(super) keywords: Vec<&'static Keyword>,
@@ -30,8 +32,10 @@ impl PlanConfig {
 
     /// Ports that are served on all addresses of the machine, sorted.
     pub fn on_all_addresses(&self) -> Vec<u16> {
-        let sockets = self.blocks.iter().flat_map(|block| block.zones.iter().flat_map(|(_, port)| block.sockets_on(*port)));
-        let ports: BTreeSet<u16> = sockets.filter(|socket| socket.ip().is_unspecified()).map(|socket| socket.port()).collect();
+        let sockets =
+            self.blocks.iter().flat_map(|block| block.zones.iter().flat_map(|(_, port)| block.sockets_on(*port)));
+        let ports: BTreeSet<u16> =
+            sockets.filter(|socket| socket.ip().is_unspecified()).map(|socket| socket.port()).collect();
         ports.into_iter().collect()
     }
 }
@@ -43,7 +47,8 @@ impl BlockPlan {
     }
 }
 
-/// Reads every directive of the tree and checks what concerns several of them. The configuration is good only if the diagnostics have no error.
+/// Reads every directive of the tree and checks what concerns several of them. The configuration is good only if the
+/// diagnostics have no error.
 pub fn configure(corefile: &Corefile, default_port: u16, loaders: Loaders<'_>) -> (PlanConfig, Diagnostics) {
     let mut diagnostics = Diagnostics::default();
     let mut blocks = Vec::new();
@@ -62,12 +67,17 @@ pub fn configure(corefile: &Corefile, default_port: u16, loaders: Loaders<'_>) -
     (PlanConfig { blocks }, diagnostics)
 }
 
-fn configure_block(block: &ServerBlock, default_port: u16, loaders: Loaders<'_>, diagnostics: &mut Diagnostics) -> BlockPlan {
+fn configure_block(
+    block: &ServerBlock,
+    default_port: u16,
+    loaders: Loaders<'_>,
+    diagnostics: &mut Diagnostics,
+) -> BlockPlan {
     for key in &block.keys {
         if key.scheme != "dns" {
-            diagnostics
-                .error(key.span, format!("`{}://` is not supported yet", key.scheme))
-                .help("nodelocaldns serves plain DNS over UDP and TCP: write the zone without a scheme, or with `dns://`");
+            diagnostics.error(key.span, format!("`{}://` is not supported yet", key.scheme)).help(
+                "nodelocaldns serves plain DNS over UDP and TCP: write the zone without a scheme, or with `dns://`",
+            );
         }
     }
     let zones: Vec<Name> = block.keys.iter().map(|key| key.zone.to_lower().to_name()).collect();
@@ -97,7 +107,12 @@ fn configure_block(block: &ServerBlock, default_port: u16, loaders: Loaders<'_>,
     config.parts.sort_by_key(|part| ORDER.iter().position(|keyword| keyword.name == part.keyword));
     let keywords = first.keys().filter_map(|place| ORDER.get(*place)).collect();
     let ports = block.keys.iter().map(|key| key.port.unwrap_or(default_port));
-    BlockPlan { zones: zones.iter().cloned().zip(ports).collect(), keywords, answer_sources: answer_sources(block), config }
+    BlockPlan {
+        zones: zones.iter().cloned().zip(ports).collect(),
+        keywords,
+        answer_sources: answer_sources(block),
+        config,
+    }
 }
 
 /// The text of the directives that answer what the cache hands on, in the order of the file.
@@ -136,7 +151,10 @@ fn look_up(directive: &Directive, diagnostics: &mut Diagnostics) -> Option<(usiz
     };
     if !keyword.is_of_reference() {
         diagnostics
-            .beyond_reference(directive.keyword.span, format!("node-cache's build does not have the directive `{word}`"))
+            .beyond_reference(
+                directive.keyword.span,
+                format!("node-cache's build does not have the directive `{word}`"),
+            )
             .help("take it out before you go back to node-cache, which refuses it");
     }
     match keyword.support {
@@ -144,7 +162,10 @@ fn look_up(directive: &Directive, diagnostics: &mut Diagnostics) -> Option<(usiz
         Support::Missing { is_for_good, instead } => {
             let yet = if is_for_good { "" } else { " yet" };
             diagnostics
-                .error(directive.keyword.span, format!("CoreDNS has the directive `{word}`, nodelocaldns does not{yet}"))
+                .error(
+                    directive.keyword.span,
+                    format!("CoreDNS has the directive `{word}`, nodelocaldns does not{yet}"),
+                )
                 .help(instead);
             None
         }
@@ -176,9 +197,10 @@ impl Served {
                 Some((*socket, *earlier))
             });
             if let Some((socket, earlier)) = clash {
-                diagnostics
-                    .error(key.span, format!("zone `{zone}` is already served on {socket}"))
-                    .help(format!("line {} has it; join the blocks, or `bind` them to different addresses", earlier.line));
+                diagnostics.error(key.span, format!("zone `{zone}` is already served on {socket}")).help(format!(
+                    "line {} has it; join the blocks, or `bind` them to different addresses",
+                    earlier.line
+                ));
                 continue;
             }
             taken.extend(sockets.into_iter().map(|socket| (socket, key.span)));
@@ -188,6 +210,7 @@ impl Served {
 
 /// One address, or the unspecified one of the same family; `::` takes IPv4 too.
 fn overlap(a: &SocketAddr, b: &SocketAddr) -> bool {
-    let covers = |wide: &SocketAddr, narrow: &SocketAddr| wide.ip().is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4());
+    let covers =
+        |wide: &SocketAddr, narrow: &SocketAddr| wide.ip().is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4());
     a == b || covers(a, b) || covers(b, a)
 }

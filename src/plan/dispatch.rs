@@ -3,8 +3,8 @@
 use super::packet_cache::{CachedPacket, HitCounting, PacketCache, PacketHit, PacketKey};
 use super::{Block, HeededOptions, Listener, ZoneBinding, probe};
 use crate::chain::{
-    After, BatchClock, Exchange, Failure, FastPath, Handler, KeptSubnet, Observer, Outcome, OwnedRequest, PacketHits, Purpose,
-    Received, Request,
+    After, BatchClock, Exchange, Failure, FastPath, Handler, KeptSubnet, Observer, Outcome, OwnedRequest, PacketHits,
+    Purpose, Received, Request,
 };
 use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
 use futures_util::FutureExt;
@@ -17,7 +17,8 @@ use std::time::Duration;
 pub enum Dispatch<P = Pending> {
     /// `out` holds the reply.
     Reply,
-    /// `out` holds a reply from the packet cache. To be sent first, as its client waits, and then to be counted with [`Listener::count`].
+    /// `out` holds a reply from the packet cache. To be sent first, as its client waits, and then to be counted with
+    /// [`Listener::count`].
     PacketHit(PacketHit),
     /// `out` holds the reply; the refresh runs in the background and answers nobody.
     ReplyAndRefresh(P),
@@ -35,10 +36,15 @@ pub struct Pending {
 }
 
 impl Listener {
-    /// Takes one message from a client. Synchronous; neither blocks nor, on a cache hit, allocates. `out` is empty and gets the
-    /// reply (without TCP's length octets). `packets` is the worker's. A panic below costs this message a SERVFAIL
-    /// and is counted.
-    pub fn dispatch(self: &Arc<Self>, received: Received<'_>, packets: &mut PacketCache, out: &mut Vec<u8>) -> Dispatch {
+    /// Takes one message from a client. Synchronous; neither blocks nor, on a cache hit, allocates. `out` is empty and
+    /// gets the reply (without TCP's length octets). `packets` is the worker's. A panic below costs this message a
+    /// SERVFAIL and is counted.
+    pub fn dispatch(
+        self: &Arc<Self>,
+        received: Received<'_>,
+        packets: &mut PacketCache,
+        out: &mut Vec<u8>,
+    ) -> Dispatch {
         let wire = received.wire;
         let key = packets.key(wire, received.peer, self.number);
         if let Some((packet, hit)) = packets.find(&key, received.clock.received()) {
@@ -57,7 +63,13 @@ impl Listener {
 
     /// What a panic could leave half done is `out`, which is cleared.
     #[inline]
-    fn guarded(&self, query: &Query, wire: &[u8], out: &mut Vec<u8>, work: impl FnOnce(&mut Vec<u8>) -> Dispatch) -> Dispatch {
+    fn guarded(
+        &self,
+        query: &Query,
+        wire: &[u8],
+        out: &mut Vec<u8>,
+        work: impl FnOnce(&mut Vec<u8>) -> Dispatch,
+    ) -> Dispatch {
         catch_unwind(AssertUnwindSafe(|| work(&mut *out))).unwrap_or_else(|_| {
             self.panics.increment();
             out.clear();
@@ -78,8 +90,8 @@ impl Listener {
         is_arranged
     }
 
-    /// Counts a hit of the packet cache, which `reply` came from. Takes what [`Listener::dispatch`] took; before the next message that came at
-    /// another time. A panic below is counted.
+    /// Counts a hit of the packet cache, which `reply` came from. Takes what [`Listener::dispatch`] took; before the
+    /// next message that came at another time. A panic below is counted.
     pub fn count(&self, hit: PacketHit, received: Received<'_>, packets: &PacketCache, reply: &[u8]) {
         let Some(CachedPacket { counting, .. }) = packets.packet(hit) else { return };
         let work = AssertUnwindSafe(|| {
@@ -155,7 +167,9 @@ impl Listener {
                 observe(&block.observers, request, out, rcode_of(out), handler.keyword(), None, || clock.elapsed());
                 match after {
                     After::Nothing => {}
-                    After::Refresh => return Dispatch::ReplyAndRefresh(self.pending(block, &request, Purpose::Refresh)),
+                    After::Refresh => {
+                        return Dispatch::ReplyAndRefresh(self.pending(block, &request, Purpose::Refresh));
+                    }
                     After::CachePacket { .. } if block.depends_on_client => {}
                     After::CachePacket { millis, note } => {
                         let now = clock.received();
@@ -175,8 +189,8 @@ impl Listener {
         }
     }
 
-    /// Takes a request with an option that the block heeds, which is for the slow path alone: what it is given is for no other request, and so is
-    /// nothing to be given again. `None` if it has none.
+    /// Takes a request with an option that the block heeds, which is for the slow path alone: what it is given is for
+    /// no other request, and so is nothing to be given again. `None` if it has none.
     #[cold]
     fn take_with_options(
         self: &Arc<Self>,
@@ -210,8 +224,9 @@ impl Listener {
 }
 
 impl Pending {
-    /// Runs the slow path and appends the reply to `out`; nothing for a refresh, and where a directive says nothing to this client. A panic below costs this request a SERVFAIL and is
-    /// counted: one task runs many of these. The future is Send; run it on the worker. Dropped halfway, it has appended nothing.
+    /// Runs the slow path and appends the reply to `out`; nothing for a refresh, and where a directive says nothing to
+    /// this client. A panic below costs this request a SERVFAIL and is counted: one task runs many of these. The future
+    /// is Send; run it on the worker. Dropped halfway, it has appended nothing.
     pub async fn run(&self, out: &mut Vec<u8>) {
         let request = self.request.borrow();
         if self.request.wants_refresh {
@@ -241,8 +256,8 @@ impl Pending {
         Box::pin(async move { self.run(&mut Vec::new()).await })
     }
 
-    /// Appends the reply to a request that is not run, or not to its end, because others have a better right to its place: SERVFAIL, upon which a stub
-    /// resolver asks elsewhere or again at once. Nothing for a refresh.
+    /// Appends the reply to a request that is not run, or not to its end, because others have a better right to its
+    /// place: SERVFAIL, upon which a stub resolver asks elsewhere or again at once. Nothing for a refresh.
     pub fn refuse(&self, out: &mut Vec<u8>) {
         let request = self.request.borrow();
         if request.purpose == Purpose::Refresh {
@@ -251,7 +266,9 @@ impl Pending {
         let start = out.len();
         let work = AssertUnwindSafe(|| {
             request.write(&Response::empty(request.query, request.wire, Rcode::SERVFAIL), out);
-            observe(&self.block.observers, request, &out[start..], Rcode::SERVFAIL, "", None, || request.received.elapsed());
+            observe(&self.block.observers, request, &out[start..], Rcode::SERVFAIL, "", None, || {
+                request.received.elapsed()
+            });
         });
         if catch_unwind(work).is_err() {
             self.listener.panics.increment();
@@ -268,7 +285,9 @@ impl Pending {
                 if let Some(arranger) = &self.block.arranger {
                     arranger.arrange(out, start);
                 }
-                observe(observers, request, out, answer.response.rcode(), answer.from, None, || request.received.elapsed());
+                observe(observers, request, out, answer.response.rcode(), answer.from, None, || {
+                    request.received.elapsed()
+                });
             }
             Err(failure) if failure.is_silence() => {}
             Err(failure) => {
@@ -320,10 +339,18 @@ fn rcode_of(reply: &[u8]) -> Rcode {
     Rcode(reply.get(3).map_or(0, |octet| u16::from(octet & 0x0f)))
 }
 
-/// How the packet hits after an exchange that `handler` has answered are counted; whose block it is, is for the caller to say.
-fn hit_counting(exchange: &Exchange<'_>, handler: &dyn Handler, note: u8, observers: &[Arc<dyn Observer>]) -> HitCounting {
-    let mut counting =
-        HitCounting { counters: handler.hit_counter(&exchange.request, note).into_iter().collect(), ..HitCounting::default() };
+/// How the packet hits after an exchange that `handler` has answered are counted; whose block it is, is for the caller
+/// to say.
+fn hit_counting(
+    exchange: &Exchange<'_>,
+    handler: &dyn Handler,
+    note: u8,
+    observers: &[Arc<dyn Observer>],
+) -> HitCounting {
+    let mut counting = HitCounting {
+        counters: handler.hit_counter(&exchange.request, note).into_iter().collect(),
+        ..HitCounting::default()
+    };
     for (index, observer) in (0..).zip(observers) {
         match observer.packet_hits(exchange) {
             PacketHits::Ignore => {}
@@ -335,7 +362,12 @@ fn hit_counting(exchange: &Exchange<'_>, handler: &dyn Handler, note: u8, observ
 }
 
 /// An exchange of the fast path.
-fn fast_exchange<'a>(request: Request<'a>, reply: &'a [u8], answered_by: &'static str, elapsed: Duration) -> Exchange<'a> {
+fn fast_exchange<'a>(
+    request: Request<'a>,
+    reply: &'a [u8],
+    answered_by: &'static str,
+    elapsed: Duration,
+) -> Exchange<'a> {
     Exchange { request, reply, rcode: rcode_of(reply), answered_by, failure: None, elapsed }
 }
 

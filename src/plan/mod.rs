@@ -1,5 +1,6 @@
-//! The immutable plan that serves: listeners, the zones on each, their chains. [`configure()`] reads a tree into a [`PlanConfig`] and
-//! collects every error; [`PlanConfig::build`] makes the [`Plan`]; [`Listener::dispatch`] is the way of a message through it.
+//! The immutable plan that serves: listeners, the zones on each, their chains. [`configure()`] reads a tree into a
+//! [`PlanConfig`] and collects every error; [`PlanConfig::build`] makes the [`Plan`]; [`Listener::dispatch`] is the way
+//! of a message through it.
 
 mod build;
 mod configure;
@@ -47,8 +48,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What the plan's directives do on their own; to be spawned when the plan starts to serve and stopped when it is replaced.
-    /// Empty when called again.
+    /// What the plan's directives do on their own; to be spawned when the plan starts to serve and stopped when it is
+    /// replaced. Empty when called again.
     pub fn take_background(&self) -> Vec<BoxFuture<'static, ()>> {
         std::mem::take(&mut self.background.lock())
     }
@@ -79,7 +80,8 @@ struct Block {
     udp_cap: Option<u16>,
     /// `None` where nothing of a client's EDNS options is heeded.
     options: Option<Box<HeededOptions>>,
-    /// A handler answers the same question otherwise to another client, so replies are not for the packet cache, which does not know clients.
+    /// A handler answers the same question otherwise to another client, so replies are not for the packet cache, which
+    /// does not know clients.
     depends_on_client: bool,
 }
 

@@ -1,8 +1,10 @@
-//! Each worker caches whole reply packets until their TTLs next change, so a hot name needs no reading, no zone and no look-up in a cache.
+//! Each worker caches whole reply packets until their TTLs next change, so a hot name needs no reading, no zone and no
+//! look-up in a cache.
 //!
-//! A handler says of a reply how long it is right for every request with the same octets: at most for the rest of the second that its TTLs are right
-//! for. A name takes room only once it is asked for twice within that time, and the third query gets what is cached; in a later second, if no other
-//! name has taken its slot by then, the second one does. benches/README.md has what that gives.
+//! A handler says of a reply how long it is right for every request with the same octets: at most for the rest of the
+//! second that its TTLs are right for. A name takes room only once it is asked for twice within that time, and the
+//! third query gets what is cached; in a later second, if no other name has taken its slot by then, the second one
+//! does. benches/README.md has what that gives.
 
 use crate::chain::{HitCounter, Peer, Transport};
 use foldhash::fast::RandomState;
@@ -11,11 +13,13 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Slots for requests, in sets. Each takes its part of the memory, half a KiB, when it is first used: 0.53 MiB a worker at most.
+/// Slots for requests, in sets. Each takes its part of the memory, half a KiB, when it is first used: 0.53 MiB a worker
+/// at most.
 const SLOTS: usize = SETS * WAYS;
 /// A power of two.
 const SETS: usize = 512;
-/// Slots that a request may take. Of 1,000 names by Zipf's law, 93 % of the queries find their reply in one; with four 95 %.
+/// Slots that a request may take. Of 1,000 names by Zipf's law, 93 % of the queries find their reply in one; with four
+/// 95 %.
 const WAYS: usize = 2;
 /// Octets of a request and its reply, both without their IDs, that are cached. Longer ones are rare.
 const MAX_OCTETS: usize = 360;
@@ -72,7 +76,8 @@ pub(super) struct HitCounting {
     pub counters: SmallVec<[Arc<dyn HitCounter>; 2]>,
     /// The block's observers that want to see each hit, by index.
     pub observers: SmallVec<[u8; 8]>,
-    /// The block: the site's index on its listener. Not the block itself, which would live on with the packet after its plan has gone.
+    /// The block: the site's index on its listener. Not the block itself, which would live on with the packet after its
+    /// plan has gone.
     pub site: usize,
     /// Who answered: the handler's index in the block's chain.
     pub handler: usize,
@@ -131,7 +136,8 @@ impl PacketCache {
         let source = Source { listener, transport: peer.transport, is_ipv4: peer.client.is_ipv4() };
         let mut hasher = self.hasher.build_hasher();
         hasher.write(request);
-        hasher.write_u64(listener << 2 | u64::from(source.transport == Transport::Tcp) << 1 | u64::from(source.is_ipv4));
+        hasher
+            .write_u64(listener << 2 | u64::from(source.transport == Transport::Tcp) << 1 | u64::from(source.is_ipv4));
         PacketKey { request, source, hash: hasher.finish() }
     }
 
@@ -149,9 +155,9 @@ impl PacketCache {
         self.packets.get(hit.0 as usize)
     }
 
-    /// Notes that a request which came at `now` got a reply that is right until `until`, and caches both if it is the second time, or if it was
-    /// cached before and its slot is still its own. What is cached has its slot until its time is over: that is soon, and what is popular comes
-    /// first then.
+    /// Notes that a request which came at `now` got a reply that is right until `until`, and caches both if it is the
+    /// second time, or if it was cached before and its slot is still its own. What is cached has its slot until its
+    /// time is over: that is soon, and what is popular comes first then.
     pub(super) fn insert(
         &mut self,
         key: &PacketKey<'_>,
@@ -167,7 +173,8 @@ impl PacketCache {
         let Some(set) = self.sets.get_mut(key.set()) else { return };
         let own = set.iter().position(|slot| slot.tag == key.tag() && (slot.is_cached || !slot.is_over(now)));
         let Some(slot) = own.and_then(|own| set.get_mut(own)) else {
-            let free = set.iter().position(|slot| slot.is_over(now)).or_else(|| set.iter().position(|slot| !slot.is_cached));
+            let free =
+                set.iter().position(|slot| slot.is_over(now)).or_else(|| set.iter().position(|slot| !slot.is_cached));
             if let Some(free) = free.and_then(|free| set.get_mut(free)) {
                 *free = Slot { tag: key.tag(), until: Some(until), is_cached: false, ..*free };
             }
@@ -219,7 +226,8 @@ mod tests {
         cache.find(&key(cache, request, from), now).is_some()
     }
 
-    /// Answers, as a listener does, with `reply` after an ID if nothing is cached; the reply's octets after the ID, and whether they were cached.
+    /// Answers, as a listener does, with `reply` after an ID if nothing is cached; the reply's octets after the ID, and
+    /// whether they were cached.
     fn answer(cache: &mut PacketCache, request: &[u8], now: Instant, until: Instant, reply: &str) -> (String, bool) {
         let key = key(cache, request, HERE);
         if let Some((packet, _)) = cache.find(&key, now) {

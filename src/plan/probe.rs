@@ -1,7 +1,7 @@
-//! The watchdog's question and what a server answers it with: TXT of `probe.nodelocaldns.` in class CH, which no cluster's name can
-//! collide with, goes the whole way of a client's query but for the chains. The answer is the server's generation number, so that
-//! nobody else's answer passes for it: neither that of another server on the same address (SO_REUSEPORT, while a pod is replaced)
-//! nor that of cluster DNS behind a DNAT rule.
+//! The watchdog's question and what a server answers it with: TXT of `probe.nodelocaldns.` in class CH, which no
+//! cluster's name can collide with, goes the whole way of a client's query but for the chains. The answer is the
+//! server's generation number, so that nobody else's answer passes for it: neither that of another server on the same
+//! address (SO_REUSEPORT, while a pod is replaced) nor that of cluster DNS behind a DNAT rule.
 
 use crate::message::{Class, Query, Rcode, RecordType, Response, Section};
 use hickory_proto::rr::rdata::TXT;
@@ -23,11 +23,13 @@ pub fn read_answer(id: u16, wire: &[u8]) -> Option<u64> {
     if wire.get(..2)? != id.to_be_bytes() {
         return None;
     }
-    let response = Response::read(wire).ok().filter(|response| response.question_matches(NAME, RecordType::TXT, Class::CH))?;
+    let response =
+        Response::read(wire).ok().filter(|response| response.question_matches(NAME, RecordType::TXT, Class::CH))?;
     if response.rcode() != Rcode::NOERROR {
         return None;
     }
-    let record = response.records().find(|record| record.section == Section::Answer && record.rtype == RecordType::TXT)?;
+    let record =
+        response.records().find(|record| record.section == Section::Answer && record.rtype == RecordType::TXT)?;
     let (length, text) = record.rdata().split_first()?;
     std::str::from_utf8(text.get(..usize::from(*length))?).ok()?.parse().ok()
 }

@@ -49,8 +49,8 @@ impl ZoneTable {
         self.below_root.get(suffix).copied()
     }
 
-    /// The index of the longest zone's site that holds `name`. A DS record belongs to the parent's side of a zone cut (RFC 4035 section 3.1.4.1), so
-    /// for that type the shortest zone below the root is taken, as the reference does.
+    /// The index of the longest zone's site that holds `name`. A DS record belongs to the parent's side of a zone cut
+    /// (RFC 4035 section 3.1.4.1), so for that type the shortest zone below the root is taken, as the reference does.
     pub(super) fn find(&self, name: &LowerName, qtype: RecordType) -> Option<usize> {
         if qtype != RecordType::DS {
             return name.suffixes().find_map(|suffix| self.at(suffix));
@@ -79,7 +79,8 @@ mod tests {
         for (index, zone) in zones.iter().enumerate() {
             let observers = Box::new([]);
             let chain = chain.clone();
-            let block = Block { chain, observers, arranger: None, udp_cap: None, options: None, depends_on_client: false };
+            let block =
+                Block { chain, observers, arranger: None, udp_cap: None, options: None, depends_on_client: false };
             let block = Arc::new(block);
             table.insert(&Name::parse(zone).unwrap(), ZoneBinding { block, server: 0, zone: index });
         }

@@ -24,7 +24,8 @@ pub fn change() -> std::result::Result<(), MissingLayer> {
         return Err(MissingLayer::NotRoot);
     }
     let own = capabilities(None).map_err(|error| MissingLayer::User(error.into()))?.effective;
-    let missing: Vec<&str> = NEEDED.into_iter().filter(|(needed, _)| !own.contains(*needed)).map(|(_, name)| name).collect();
+    let missing: Vec<&str> =
+        NEEDED.into_iter().filter(|(needed, _)| !own.contains(*needed)).map(|(_, name)| name).collect();
     if !missing.is_empty() {
         return Err(MissingLayer::Rights(missing.join(", ")));
     }
@@ -45,13 +46,14 @@ fn become_user() -> Result<()> {
         set_thread_res_gid(real, effective, effective)?;
         return Err(error);
     }
-    // The kernel has done that already, unless fs.suid_dumpable says otherwise. Its files in /proc are root's then: the watchdog may write its score for
-    // the out-of-memory killer, and it may not. A process that keeps its user stays as it is, since its watchdog may be no root.
+    // The kernel has done that already, unless fs.suid_dumpable says otherwise. Its files in /proc are root's then: the
+    // watchdog may write its score for the out-of-memory killer, and it may not. A process that keeps its user stays as
+    // it is, since its watchdog may be no root.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
-/// Closes the ways in which a program that is executed, or a user that is changed, could bring capabilities. None of either happens; so it is no matter
-/// if the kernel does not know one of these.
+/// Closes the ways in which a program that is executed, or a user that is changed, could bring capabilities. None of
+/// either happens; so it is no matter if the kernel does not know one of these.
 fn lock() {
     for number in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << number);

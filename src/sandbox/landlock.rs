@@ -1,9 +1,10 @@
-//! Bounds the files that may be opened: landlock(7). The configuration's are not among them, since the watchdog reads those.
+//! Bounds the files that may be opened: landlock(7). The configuration's are not among them, since the watchdog reads
+//! those.
 
 use super::MissingLayer;
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, LandlockStatus, PathBeneath, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, BitFlags, LandlockStatus, PathBeneath, RestrictionStatus, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use rustix::fs::{Mode, OFlags, open};
 use std::os::fd::IntoRawFd;
@@ -30,18 +31,22 @@ const FILES: ABI = ABI::V9;
 /// The first one with scopes.
 const SCOPES: ABI = ABI::V6;
 
-/// Leaves this thread, and those it starts, nothing but [`READABLE`], and no process outside to send a signal or connect to by an abstract name.
+/// Leaves this thread, and those it starts, nothing but [`READABLE`], and no process outside to send a signal or
+/// connect to by an abstract name.
 pub fn restrict() -> Option<MissingLayer> {
     match apply() {
         Ok(RestrictionStatus { ruleset: RulesetStatus::NotEnforced, landlock, .. }) => {
             Some(MissingLayer::Files(match landlock {
-                LandlockStatus::NotEnabled => "this kernel has it, but it is switched off (its boot parameter lsm=)".to_owned(),
-                _ => {
-                    "this kernel does not have it (Linux has since 5.13), or the container's seccomp profile hides it".to_owned()
+                LandlockStatus::NotEnabled => {
+                    "this kernel has it, but it is switched off (its boot parameter lsm=)".to_owned()
                 }
+                _ => "this kernel does not have it (Linux has since 5.13), or the container's seccomp profile hides it"
+                    .to_owned(),
             }))
         }
-        Ok(RestrictionStatus { landlock: LandlockStatus::Available { effective_abi, .. }, .. }) if effective_abi < SCOPES => {
+        Ok(RestrictionStatus { landlock: LandlockStatus::Available { effective_abi, .. }, .. })
+            if effective_abi < SCOPES =>
+        {
             Some(MissingLayer::Scopes)
         }
         Ok(_) => None,
@@ -56,7 +61,8 @@ fn apply() -> Result<RestrictionStatus, RulesetError> {
         // What is not mounted here needs no rule.
         let Ok(file) = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else { continue };
         ruleset = ruleset.add_rule(PathBeneath::new(&file, access))?;
-        // Stays open: a rule is for the kernel's inode, and that of a file in /proc is another one once the kernel has forgotten it.
+        // Stays open: a rule is for the kernel's inode, and that of a file in /proc is another one once the kernel has
+        // forgotten it.
         _ = file.into_raw_fd();
     }
     ruleset.restrict_self()

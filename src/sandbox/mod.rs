@@ -1,7 +1,8 @@
-//! The server's sandbox: a user of its own, no capability, no files but its own figures in /proc, and only the system calls it makes. README.md beside
-//! this file lists what it can still do.
+//! The server's sandbox: a user of its own, no capability, no files but its own figures in /proc, and only the system
+//! calls it makes. README.md beside this file lists what it can still do.
 //!
-//! Each of the three layers is set up as far as this machine allows. One that cannot be is reported ([`MissingLayer`]), and service goes on without it.
+//! Each of the three layers is set up as far as this machine allows. One that cannot be is reported ([`MissingLayer`]),
+//! and service goes on without it.
 
 mod credentials;
 mod landlock;
@@ -10,8 +11,8 @@ mod seccomp;
 use rustix::thread::set_no_new_privs;
 use std::io;
 
-/// The server's user and group. It is in no file: the number lies between the ranges that Debian and systemd give out, below the 65,536 of a
-/// container that has a user namespace of its own.
+/// The server's user and group. It is in no file: the number lies between the ranges that Debian and systemd give out,
+/// below the 65,536 of a container that has a user namespace of its own.
 pub const USER: u32 = 61053;
 
 /// Which layers are to be set up. Capabilities are given up in any case.
@@ -40,7 +41,9 @@ pub enum SandboxError {
 pub enum MissingLayer {
     #[error("a user of its own, since the watchdog is not root")]
     NotRoot,
-    #[error("a user of its own, since the container lacks {0}: add it to the container's capabilities (docs/kubernetes.md)")]
+    #[error(
+        "a user of its own, since the container lacks {0}: add it to the container's capabilities (docs/kubernetes.md)"
+    )]
     Rights(String),
     #[error("a user of its own, since this user namespace has no user {USER}, or forbids to change: {0}")]
     User(io::Error),
@@ -59,9 +62,9 @@ impl MissingLayer {
     }
 }
 
-/// Gives up everything that the server does not need, for good. To be called while the process has one thread: those that it starts have no more than
-/// it has then. What is open stays open. `prepare` is called when the user has changed, which makes the kernel forget some of what it was asked for, and
-/// before the calls are bound.
+/// Gives up everything that the server does not need, for good. To be called while the process has one thread: those
+/// that it starts have no more than it has then. What is open stays open. `prepare` is called when the user has
+/// changed, which makes the kernel forget some of what it was asked for, and before the calls are bound.
 ///
 /// # Errors
 /// Capabilities are kept, which the kernel never does.

@@ -1,12 +1,13 @@
 //! Bounds the system calls that may be made: seccomp(2).
 //!
-//! Any other fails with EPERM. To kill the process instead would be stricter, and would take a node's DNS down for a call that a library makes since its
-//! last version and that was forgotten here; with an error that library does without, or a query fails.
+//! Any other fails with EPERM. To kill the process instead would be stricter, and would take a node's DNS down for a
+//! call that a library makes since its last version and that was forgotten here; with an error that library does
+//! without, or a query fails.
 
 use super::MissingLayer;
 use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    apply_filter,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter,
 };
 use std::collections::BTreeMap;
 
@@ -193,13 +194,15 @@ fn allowed_with_arguments() -> Vec<(i64, Vec<Vec<Argument>>)> {
         (libc::SYS_tgkill, vec![vec![bits(0, ALL_BITS, own)]]),
         // Limits may be read: without a new one.
         (libc::SYS_prlimit64, vec![vec![is(0, 0), NO_POINTER], vec![bits(0, ALL_BITS, own), NO_POINTER]]),
-        // The clock of a profile, which has the process interrupted after so much processor time. It is allowed whatever the Corefile says: the filters
-        // stand before it is read and for good, and a reload may bring `pprof`.
+        // The clock of a profile, which has the process interrupted after so much processor time. It is allowed
+        // whatever the Corefile says: the filters stand before it is read and for good, and a reload may bring `pprof`.
         (libc::SYS_setitimer, vec![vec![is(0, libc::ITIMER_PROF)]]),
         (libc::SYS_prctl, one_of(0, &[libc::PR_SET_NAME, libc::PR_GET_NAME, libc::PR_SET_VMA])),
         (
             libc::SYS_ioctl,
-            [libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TCGETS].map(|request| vec![bits(1, ALL_BITS, request)]).into(),
+            [libc::FIONBIO, libc::FIONREAD, libc::FIOCLEX, libc::TCGETS]
+                .map(|request| vec![bits(1, ALL_BITS, request)])
+                .into(),
         ),
     ]
 }
@@ -233,6 +236,7 @@ fn filters() -> Result<[BpfProgram; 2], BackendError> {
     let listed = SeccompFilter::new(rules, denied, SeccompAction::Allow, architecture)?;
     // Its flags are in memory, where no filter sees them: the C library then takes clone, whose flags are an argument.
     let unknown = SeccompAction::Errno(libc::ENOSYS as u32);
-    let clone3 = SeccompFilter::new([(libc::SYS_clone3, Vec::new())].into(), SeccompAction::Allow, unknown, architecture)?;
+    let clone3 =
+        SeccompFilter::new([(libc::SYS_clone3, Vec::new())].into(), SeccompAction::Allow, unknown, architecture)?;
     Ok([clone3.try_into()?, listed.try_into()?])
 }

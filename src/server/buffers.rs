@@ -1,5 +1,6 @@
-//! What is kept for TCP clients, of all connections: queries that they have not finished, and replies that they have yet to take. It is counted in
-//! pieces, which are places as queries and connections are: when there are no more, a connection of the client that has most of them makes room.
+//! What is kept for TCP clients, of all connections: queries that they have not finished, and replies that they have
+//! yet to take. It is counted in pieces, which are places as queries and connections are: when there are no more, a
+//! connection of the client that has most of them makes room.
 
 use crate::fairness::{Admission, Client, Occupant, Place, Places};
 use parking_lot::Mutex;
@@ -54,7 +55,13 @@ impl Buffers {
 
     /// The memory of a connection of `client`, which takes from others what they have more than it, if that `is_fair`.
     pub fn memory(self: &Arc<Self>, client: Client, is_fair: bool) -> Arc<ConnectionMemory> {
-        Arc::new(ConnectionMemory { buffers: self.clone(), client, is_fair, is_cut: AtomicBool::new(false), cut: Notify::new() })
+        Arc::new(ConnectionMemory {
+            buffers: self.clone(),
+            client,
+            is_fair,
+            is_cut: AtomicBool::new(false),
+            cut: Notify::new(),
+        })
     }
 }
 
@@ -82,7 +89,8 @@ impl Reservation {
         Self { memory, pieces: Vec::new() }
     }
 
-    /// Has what so many octets need, no more and no less. Where there is no room for them the connection is to end; false then, or if it was to already.
+    /// Has what so many octets need, no more and no less. Where there is no room for them the connection is to end;
+    /// false then, or if it was to already.
     pub fn fit(&mut self, octets: usize) -> bool {
         let Self { memory, pieces } = self;
         let wanted = octets.div_ceil(PIECE);

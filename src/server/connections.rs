@@ -12,10 +12,11 @@ use tokio::sync::Notify;
 /// Stands for a connection with queries in flight.
 const BUSY: u64 = u64::MAX;
 
-/// Places beside those of clients, for connections from the very address that they come to, as the watchdog's probes do. No other machine's and
-/// no pod's packets have such an address, only those of programs on the node's own network; and one of these has its place for one reply, or
-/// until so many more have come. A probe asks at once when it is connected, so it has been answered long before, also where a whole turn of accepts
-/// (128 in tokio) comes before it is served.
+/// Places beside those of clients, for connections from the very address that they come to, as the watchdog's probes
+/// do. No other machine's and no pod's packets have such an address, only those of programs on the node's own network;
+/// and one of these has its place for one reply, or until so many more have come. A probe asks at once when it is
+/// connected, so it has been answered long before, also where a whole turn of accepts (128 in tokio) comes before it is
+/// served.
 const RESERVED: usize = 256;
 
 /// Open connections, bounded.
@@ -122,7 +123,8 @@ impl Connections {
         }
     }
 
-    /// Closes a connection of the client that has most, if it is idle or that client has more than a few: for want of something else than places.
+    /// Closes a connection of the client that has most, if it is idle or that client has more than a few: for want of
+    /// something else than places.
     pub fn evict(&self) -> Option<Closed> {
         let evicted = self.open.lock().places.evict_spare_one();
         evicted.map(close)
@@ -223,11 +225,16 @@ mod tests {
         let connections = Arc::new(Connections::new(3, 0, start));
         let theirs: Vec<ConnectionPermit> = (0..3).map(|_| room(connections.admit(caller(1), true, start))).collect();
         theirs.iter().for_each(ConnectionPermit::set_busy);
-        let ConnectionAdmission::Instead(modest, closed) = connections.admit(caller(2), true, start) else { panic!("refused") };
+        let ConnectionAdmission::Instead(modest, closed) = connections.admit(caller(2), true, start) else {
+            panic!("refused")
+        };
         assert_eq!((closed.client, closed.was_idle), (caller(1).client, false));
         modest.set_busy();
         assert!(matches!(connections.admit(caller(1), true, start), ConnectionAdmission::Full), "it has most still");
-        assert!(matches!(connections.admit(caller(3), false, start), ConnectionAdmission::Full), "without fairness all alike");
+        assert!(
+            matches!(connections.admit(caller(3), false, start), ConnectionAdmission::Full),
+            "without fairness all alike"
+        );
     }
 
     #[test]
@@ -237,7 +244,8 @@ mod tests {
         let own = Caller { is_own: true, ..caller(1) };
         let held: Vec<ConnectionPermit> = (0..2).map(|_| room(connections.admit(own, true, start))).collect();
         held.iter().for_each(ConnectionPermit::set_busy);
-        let reserved: Vec<ConnectionPermit> = (0..=RESERVED).map(|_| room(connections.admit(own, true, start))).collect();
+        let reserved: Vec<ConnectionPermit> =
+            (0..=RESERVED).map(|_| room(connections.admit(own, true, start))).collect();
         assert!(reserved.iter().all(ConnectionPermit::is_reserved) && !held.iter().any(ConnectionPermit::is_reserved));
         assert_eq!(connections.count(), 2 + RESERVED);
         assert!(reserved[0].evicted().now_or_never().is_some(), "the oldest");
@@ -253,8 +261,10 @@ mod tests {
         let start = Instant::now();
         let connections = Arc::new(Connections::new(1, 0, start));
         let own = Caller { is_own: true, ..caller(1) };
-        let tickets: Vec<ConnectionPermit> =
-            (0..2 + TURN).map(|_| room(connections.admit(own, true, start))).inspect(ConnectionPermit::set_busy).collect();
+        let tickets: Vec<ConnectionPermit> = (0..2 + TURN)
+            .map(|_| room(connections.admit(own, true, start)))
+            .inspect(ConnectionPermit::set_busy)
+            .collect();
         assert!(tickets.iter().all(|permit| permit.evicted().now_or_never().is_none()));
     }
 

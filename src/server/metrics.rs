@@ -43,7 +43,8 @@ pub(super) struct ConnectionsCut {
 impl ServerMetrics {
     pub fn new(registry: &Registry) -> Self {
         let dropped = |reason| {
-            let help = "Queries that were received and got no answer but SERVFAIL for want of a place, or none, by reason.";
+            let help =
+                "Queries that were received and got no answer but SERVFAIL for want of a place, or none, by reason.";
             registry.counter("nodelocaldns_queries_dropped_total", help, &[("reason", reason)])
         };
         let cut = |reason| {

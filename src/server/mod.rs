@@ -1,11 +1,11 @@
 //! Sockets: UDP and TCP from clients, HTTP for scrapes and probes; draining and the swap of plans. Holds no decisions.
 //!
-//! Each worker is a thread with a runtime of its own and one UDP socket of every listen address; a datagram is received, answered
-//! and sent, or waits for its answer, on one thread. TCP connections stay with the worker that accepted them. HTTP runs on the
-//! control runtime, so that a scrape does not keep a query waiting.
+//! Each worker is a thread with a runtime of its own and one UDP socket of every listen address; a datagram is
+//! received, answered and sent, or waits for its answer, on one thread. TCP connections stay with the worker that
+//! accepted them. HTTP runs on the control runtime, so that a scrape does not keep a query waiting.
 //!
-//! [`Sockets::bind`] opens what a plan needs, or [`Sockets::from_fds`] takes it over; [`Server::apply`] swaps a plan in;
-//! [`Server::listen_http`] opens what HTTP needs, [`Server::drain`] ends it all.
+//! [`Sockets::bind`] opens what a plan needs, or [`Sockets::from_fds`] takes it over; [`Server::apply`] swaps a plan
+//! in; [`Server::listen_http`] opens what HTTP needs, [`Server::drain`] ends it all.
 
 mod buffers;
 mod capacity;
@@ -53,15 +53,17 @@ use worker::{Binding, Shared, Worker, WorkerState};
 /// What clients may take of us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// TCP connections of clients in all. One more closes one of the client that has most: its longest idle one, if one is idle.
+    /// TCP connections of clients in all. One more closes one of the client that has most: its longest idle one, if one
+    /// is idle.
     pub tcp_connections: usize,
     /// Queries in flight on a TCP connection. At this many no more are read from it.
     pub queries_per_connection: usize,
-    /// Queries in flight on a worker. One more takes the place of one of the client that has most, or is refused if that is its own client: either is
-    /// answered SERVFAIL.
+    /// Queries in flight on a worker. One more takes the place of one of the client that has most, or is refused if
+    /// that is its own client: either is answered SERVFAIL.
     pub queries_per_worker: usize,
-    /// Octets of replies that TCP clients have yet to take, and of queries that they have not finished, over all connections. Beyond it, a connection that
-    /// has more than a small reply waiting, or more than a usual query begun, is cut off.
+    /// Octets of replies that TCP clients have yet to take, and of queries that they have not finished, over all
+    /// connections. Beyond it, a connection that has more than a small reply waiting, or more than a usual query begun,
+    /// is cut off.
     pub buffer_octets: usize,
     /// Octets of a TCP connection's buffers in the kernel, in each direction; `None` leaves them as they are.
     pub socket_buffer: Option<usize>,
@@ -72,9 +74,9 @@ impl Default for Limits {
         Self {
             tcp_connections: 4096,
             queries_per_connection: 128,
-            // About what unbound and PowerDNS have for a thread, and what 10,000 queries a second leave in a worker's sockets until a server that hangs is
-            // replaced. With 10,000 a worker that is short of processor time was seen to be taken for hanging, when all of them ended or were sent again
-            // together.
+            // About what unbound and PowerDNS have for a thread, and what 10,000 queries a second leave in a worker's
+            // sockets until a server that hangs is replaced. With 10,000 a worker that is short of processor time was
+            // seen to be taken for hanging, when all of them ended or were sent again together.
             queries_per_worker: 4_096,
             buffer_octets: 16 << 20,
             socket_buffer: None,
@@ -103,8 +105,8 @@ pub struct Server<A: QueryHandler = Listener> {
 }
 
 impl<A: QueryHandler> Server<A> {
-    /// Starts as many workers as told, with nothing to serve yet, or as many as can be: one at least, which then reads the other ones' sockets too.
-    /// HTTP is served on `control`. `fairness` says who counts as one client.
+    /// Starts as many workers as told, with nothing to serve yet, or as many as can be: one at least, which then reads
+    /// the other ones' sockets too. HTTP is served on `control`. `fairness` says who counts as one client.
     pub fn start(
         workers: usize,
         limits: Limits,
@@ -118,7 +120,8 @@ impl<A: QueryHandler> Server<A> {
         let workers = as_many_as_can_be(workers.max(1), start)?;
 
         let open = registry.gauge("nodelocaldns_tcp_connections", "TCP connections of clients that are open.", &[]);
-        let replies = registry.gauge("nodelocaldns_tcp_reply_bytes", "Octets of replies that TCP clients have yet to take.", &[]);
+        let replies =
+            registry.gauge("nodelocaldns_tcp_reply_bytes", "Octets of replies that TCP clients have yet to take.", &[]);
         let in_flight = registry.gauge("nodelocaldns_queries_in_flight", "Queries that wait for their answer.", &[]);
         let states: Vec<_> = workers.iter().map(|worker| worker.state.clone()).collect();
         let clients = connections.clone();
@@ -146,13 +149,19 @@ impl<A: QueryHandler> Server<A> {
         &self.sockets
     }
 
-    /// Serves `listeners` and `endpoints` on `sockets`, and nothing else: whole, or on an error not at all. Does not wait for
-    /// anything.
+    /// Serves `listeners` and `endpoints` on `sockets`, and nothing else: whole, or on an error not at all. Does not
+    /// wait for anything.
     ///
-    /// Where an address keeps its sockets, the next query is answered by the new listener: nothing is lost, and established TCP
-    /// connections go on. Sockets that are left out take nothing new from now on; what they have received is still answered as
-    /// before. They cannot be applied again. Endpoints on addresses that no plan before had wait for [`Server::listen_http`].
-    pub fn apply(&mut self, listeners: &[Arc<A>], endpoints: &[Endpoint], mut sockets: Sockets) -> Result<(), SocketError> {
+    /// Where an address keeps its sockets, the next query is answered by the new listener: nothing is lost, and
+    /// established TCP connections go on. Sockets that are left out take nothing new from now on; what they have
+    /// received is still answered as before. They cannot be applied again. Endpoints on addresses that no plan before
+    /// had wait for [`Server::listen_http`].
+    pub fn apply(
+        &mut self,
+        listeners: &[Arc<A>],
+        endpoints: &[Endpoint],
+        mut sockets: Sockets,
+    ) -> Result<(), SocketError> {
         let mut bindings = HashMap::new();
         let mut kept = Vec::new();
         let mut registered = Vec::new();
@@ -194,8 +203,9 @@ impl<A: QueryHandler> Server<A> {
         for (address, binding) in old_bindings {
             if self.bindings.get(&address).is_none_or(|binding_now| !Arc::ptr_eq(binding_now, &binding)) {
                 if let Some(left) = old_sockets.dns.get(&address) {
-                    // Whoever passed them lets go of them too once it hears what is served: from now on what comes to the address is for
-                    // sockets that still serve it (those of all addresses), not for a queue that nobody reads.
+                    // Whoever passed them lets go of them too once it hears what is served: from now on what comes to
+                    // the address is for sockets that still serve it (those of all addresses), not for a queue that
+                    // nobody reads.
                     left.claim();
                     left.stop_receiving();
                 }
@@ -228,8 +238,8 @@ impl<A: QueryHandler> Server<A> {
         Ok(registered)
     }
 
-    /// Takes nothing new from now on, answers what has been received, and ends when that is done or `within` is over. HTTP is
-    /// served until then. Returns how many queries were left without an answer.
+    /// Takes nothing new from now on, answers what has been received, and ends when that is done or `within` is over.
+    /// HTTP is served until then. Returns how many queries were left without an answer.
     pub async fn drain(mut self, within: Duration) -> usize {
         for (address, binding) in self.bindings.drain() {
             if let Some(sockets) = self.sockets.dns.get(&address) {
@@ -249,7 +259,10 @@ impl<A: QueryHandler> Server<A> {
 }
 
 /// As many of `count` workers as can be started.
-fn as_many_as_can_be<T, E: std::fmt::Display>(count: usize, mut start: impl FnMut(usize) -> Result<T, E>) -> Result<Vec<T>, E> {
+fn as_many_as_can_be<T, E: std::fmt::Display>(
+    count: usize,
+    mut start: impl FnMut(usize) -> Result<T, E>,
+) -> Result<Vec<T>, E> {
     let mut started = Vec::with_capacity(count);
     for index in 0..count {
         match start(index) {

@@ -20,7 +20,8 @@ pub struct Retries {
 }
 
 impl Retries {
-    /// Takes what a try failed with; nothing if all is well. Returns the errors that the try before did not have, to be told.
+    /// Takes what a try failed with; nothing if all is well. Returns the errors that the try before did not have, to be
+    /// told.
     pub fn take<E: Display>(&mut self, errors: &[E], now: Instant) -> Vec<String> {
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let new = errors.iter().filter(|error| !self.errors.contains(error)).cloned().collect();

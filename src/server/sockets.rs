@@ -11,11 +11,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Octets of a UDP socket's receive buffer: what arrives while a worker is busy, or while the process is being replaced.
+/// Octets of a UDP socket's receive buffer: what arrives while a worker is busy, or while the process is being
+/// replaced.
 const UDP_RECEIVE_BUFFER: usize = 4 << 20;
 
-/// Octets of a TCP connection's buffers in the kernel, instead of the megabytes it would grow them to for a client that sends and
-/// never reads: one largest message and a bit.
+/// Octets of a TCP connection's buffers in the kernel, instead of the megabytes it would grow them to for a client that
+/// sends and never reads: one largest message and a bit.
 const TCP_RECEIVE_BUFFER: usize = 64 << 10;
 const TCP_SEND_BUFFER: usize = 128 << 10;
 
@@ -55,7 +56,9 @@ pub enum SocketError {
     NoUdpSocket(SocketAddr),
     #[error("no sockets for {0}; bind them before the plan is applied")]
     NotBound(SocketAddr),
-    #[error("cannot serve on the sockets of {address}: {cause}; if open files are at their limit, raise it (`ulimit -n`)")]
+    #[error(
+        "cannot serve on the sockets of {address}: {cause}; if open files are at their limit, raise it (`ulimit -n`)"
+    )]
     Register { address: SocketAddr, cause: io::Error },
 }
 
@@ -101,16 +104,17 @@ impl DnsSockets {
         self.is_shared.store(false, Ordering::Relaxed);
     }
 
-    /// Has the kernel deliver no more datagrams here; those that wait can still be read, and replies sent. A UDP socket that is
-    /// connected receives only from that peer; nobody answers from our own discard port. Left alone if another process holds the
-    /// sockets too: what waits in them is then for that one to read.
+    /// Has the kernel deliver no more datagrams here; those that wait can still be read, and replies sent. A UDP socket
+    /// that is connected receives only from that peer; nobody answers from our own discard port. Left alone if another
+    /// process holds the sockets too: what waits in them is then for that one to read.
     pub fn stop_receiving(&self) {
         if self.is_shared.load(Ordering::Relaxed) {
             return;
         }
         for socket in &self.udp {
             let Ok(local) = socket.local_addr() else { continue };
-            // Of the same family: an IPv4 peer would take the IPv6 half of a dual-stack socket away, and with it replies still to be sent.
+            // Of the same family: an IPv4 peer would take the IPv6 half of a dual-stack socket away, and with it
+            // replies still to be sent.
             let mut peer = reachable_address(local, local.is_ipv6());
             peer.set_port(9);
             if let Err(cause) = SockRef::from(socket).connect(&peer.into()) {
@@ -127,13 +131,18 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Sockets for every address: those `previous` has, new ones for the others, as many UDP sockets as there are workers. All are
-    /// opened before anything serves, so that a plan is applied whole or not at all. On failure all errors are told.
+    /// Sockets for every address: those `previous` has, new ones for the others, as many UDP sockets as there are
+    /// workers. All are opened before anything serves, so that a plan is applied whole or not at all. On failure all
+    /// errors are told.
     ///
-    /// SO_REUSEPORT is set on all, as the reference does: the pod of a rolling update binds while its predecessor still serves.
-    /// The unspecified IPv6 address serves IPv4 too, as in the reference, and stands for the unspecified IPv4 address where the
-    /// kernel has no IPv6.
-    pub fn bind(dns: impl IntoIterator<Item = SocketAddr>, workers: usize, previous: &Self) -> Result<Self, Vec<SocketError>> {
+    /// SO_REUSEPORT is set on all, as the reference does: the pod of a rolling update binds while its predecessor still
+    /// serves. The unspecified IPv6 address serves IPv4 too, as in the reference, and stands for the unspecified IPv4
+    /// address where the kernel has no IPv6.
+    pub fn bind(
+        dns: impl IntoIterator<Item = SocketAddr>,
+        workers: usize,
+        previous: &Self,
+    ) -> Result<Self, Vec<SocketError>> {
         let mut sockets = Self::default();
         let mut errors = Vec::new();
         for address in dns.into_iter().collect::<BTreeSet<_>>() {
@@ -185,8 +194,8 @@ impl Sockets {
         self.dns.values().flat_map(|sockets| sockets.udp.iter().map(AsFd::as_fd).chain([sockets.tcp.as_fd()]))
     }
 
-    /// Sockets for every address: those `previous` has, else those of `received`, which another process has bound. On failure all
-    /// errors are told.
+    /// Sockets for every address: those `previous` has, else those of `received`, which another process has bound. On
+    /// failure all errors are told.
     pub fn assemble(
         dns: impl IntoIterator<Item = SocketAddr>,
         received: &Self,
@@ -222,13 +231,14 @@ impl Sockets {
         self.dns.retain(|address, _| addresses.contains(address));
     }
 
-    /// Lets go of DNS sockets that a process which holds them too has stopped ([`Sockets::claim`]): nothing arrives there any more.
+    /// Lets go of DNS sockets that a process which holds them too has stopped ([`Sockets::claim`]): nothing arrives
+    /// there any more.
     pub fn drop_stopped(&mut self) {
         self.dns.retain(|_, sockets| sockets.udp.iter().all(|socket| socket.peer_addr().is_err()));
     }
 
-    /// Where a client on this machine reaches the DNS sockets of `address`: for the unspecified address the loopback one, that of
-    /// IPv4 if there is a choice, since an interface may have IPv6 switched off.
+    /// Where a client on this machine reaches the DNS sockets of `address`: for the unspecified address the loopback
+    /// one, that of IPv4 if there is a choice, since an interface may have IPv6 switched off.
     pub fn reachable(&self, address: SocketAddr) -> SocketAddr {
         let is_only_v6 = |sockets: Arc<DnsSockets>| SockRef::from(&sockets.tcp).only_v6().unwrap_or(false);
         reachable_address(address, find(&self.dns, address).is_some_and(is_only_v6))
@@ -247,7 +257,8 @@ fn find<T>(bound: &BTreeMap<SocketAddr, Arc<T>>, address: SocketAddr) -> Option<
 
 /// The unspecified IPv4 address in place of the unspecified IPv6 one.
 fn without_ipv6(address: SocketAddr) -> Option<SocketAddr> {
-    (address.is_ipv6() && address.ip().is_unspecified()).then(|| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
+    (address.is_ipv6() && address.ip().is_unspecified())
+        .then(|| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
 }
 
 fn bind_dns(address: SocketAddr, workers: usize) -> Result<DnsSockets, SocketError> {
@@ -261,7 +272,8 @@ fn bind_udp(address: SocketAddr) -> Result<UdpSocket, SocketError> {
         if force_receive_buffer(socket.as_fd(), UDP_RECEIVE_BUFFER).is_err() {
             _ = socket.set_recv_buffer_size(UDP_RECEIVE_BUFFER);
         }
-        // Best effort too: replies are cheaper so. Sockets that are taken over stay as they are, since their other process still sends from them.
+        // Best effort too: replies are cheaper so. Sockets that are taken over stay as they are, since their other
+        // process still sends from them.
         _ = forbid_fragments(socket.as_fd());
         tell_local_address(socket, address)?;
         socket.bind(&address.into())
@@ -287,7 +299,8 @@ fn bind_tcp(address: SocketAddr, usage: SocketUse) -> Result<TcpListener, Socket
     .map(TcpListener::from)
 }
 
-/// On the unspecified address a reply must name the address that was asked, or the client would not know it for an answer.
+/// On the unspecified address a reply must name the address that was asked, or the client would not know it for an
+/// answer.
 fn tell_local_address(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     if address.ip().is_unspecified() { request_packet_information(socket.as_fd(), address.is_ipv6()) } else { Ok(()) }
 }
@@ -405,7 +418,8 @@ mod tests {
     fn shared_sockets_stop_only_when_claimed_and_the_other_process_sees_it() {
         let (first, second) = (free(), free());
         let mut held = Sockets::bind([first, second], 1, &Sockets::default()).unwrap();
-        let passed = Sockets::from_fds(held.fds().map(|fd| fd.try_clone_to_owned().unwrap()).collect::<Vec<_>>()).unwrap();
+        let passed =
+            Sockets::from_fds(held.fds().map(|fd| fd.try_clone_to_owned().unwrap()).collect::<Vec<_>>()).unwrap();
         passed.dns[&first].stop_receiving();
         held.drop_stopped();
         assert_eq!(held.dns_addresses().count(), 2, "another process reads them on");
@@ -427,9 +441,11 @@ mod tests {
 
     #[test]
     fn a_socket_that_stopped_receiving_keeps_what_waits_and_can_still_reply() {
-        for (bind, asked) in [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("::", "127.0.0.1")] {
+        for (bind, asked) in [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("::", "127.0.0.1")]
+        {
             let port = free().port();
-            let (bind, asked) = (SocketAddr::new(bind.parse().unwrap(), port), SocketAddr::new(asked.parse().unwrap(), port));
+            let (bind, asked) =
+                (SocketAddr::new(bind.parse().unwrap(), port), SocketAddr::new(asked.parse().unwrap(), port));
             let old = Sockets::bind([bind], 1, &Sockets::default()).unwrap();
             let old = &old.dns[&bind];
             let client = UdpSocket::bind(if asked.is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" }).unwrap();

@@ -28,8 +28,8 @@ use tokio::time::{sleep, timeout};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const EVICTION_PAUSE: Duration = Duration::from_millis(5);
 
-/// Octets of the longest query that is read: a name, and EDNS options far beyond any in use. What is longer is no question, and a buffer for it
-/// would only serve whoever wants us out of memory.
+/// Octets of the longest query that is read: a name, and EDNS options far beyond any in use. What is longer is no
+/// question, and a buffer for it would only serve whoever wants us out of memory.
 const MAX_QUERY: usize = 4096;
 
 /// Octets of replies that are gathered before they are written though more could be made.
@@ -38,7 +38,8 @@ const ENOUGH_REPLIES: usize = 16 << 10;
 /// Octets of replies that a connection may have waiting however many wait elsewhere: those of everyday answers.
 const ALWAYS_KEPT_REPLIES: usize = 4 << 10;
 
-/// Octets of unfinished queries that a connection may have, however many others have: everyday ones are shorter, and come in one piece.
+/// Octets of unfinished queries that a connection may have, however many others have: everyday ones are shorter, and
+/// come in one piece.
 const ALWAYS_KEPT_INPUT: usize = 512;
 
 /// Octets of a buffer that an idle connection keeps.
@@ -89,7 +90,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable, TimedOut,
     };
-    let kinds = [ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable, TimedOut];
+    let kinds =
+        [ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable, TimedOut];
     kinds.contains(&error.kind()) || error.raw_os_error() == Some(libc::EPROTO)
 }
 
@@ -179,8 +181,8 @@ async fn serve<A: QueryHandler>(
     connection.replies.close();
 }
 
-/// Has the kernel reset the connection and drop what the client has not read. It would keep that and go on offering it for minutes. Not by SO_LINGER,
-/// which the server may not set ([`crate::sandbox`]).
+/// Has the kernel reset the connection and drop what the client has not read. It would keep that and go on offering it
+/// for minutes. Not by SO_LINGER, which the server may not set ([`crate::sandbox`]).
 fn forget_unread(stream: &TcpStream) {
     _ = rustix::net::connect_unspec(stream);
 }
@@ -422,8 +424,8 @@ impl<A: QueryHandler> TcpConnection<A> {
     }
 }
 
-/// Runs the slow path. A task of its own: others may wait for the same answer, and a client that does not read, or is gone, must
-/// not keep it from them.
+/// Runs the slow path. A task of its own: others may wait for the same answer, and a client that does not read, or is
+/// gone, must not keep it from them.
 async fn answer<A: QueryHandler>(pending: A::Pending, due: PendingReply, pass: Pass, binding: Arc<Binding<A>>) {
     let mut reply = Vec::new();
     if pass.hold(A::run(&pending, &mut reply)).await.is_none() {
@@ -468,7 +470,8 @@ impl Replies {
         }
     }
 
-    /// Adds a reply; an empty one is none. A client that takes its replies too slowly for the room that all of them share gets no more.
+    /// Adds a reply; an empty one is none. A client that takes its replies too slowly for the room that all of them
+    /// share gets no more.
     fn push(&self, reply: &[u8]) {
         let Ok(length @ 1..) = u16::try_from(reply.len()) else { return };
         let mut waiting = self.waiting.lock();
@@ -525,7 +528,8 @@ impl Replies {
     fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Acquire)
     }
-    /// No query is in flight and no reply waits to be written. In this order: a reply is pushed before its query leaves the flight.
+    /// No query is in flight and no reply waits to be written. In this order: a reply is pushed before its query leaves
+    /// the flight.
     fn are_none_due(&self) -> bool {
         self.in_flight() == 0 && self.octets() == 0
     }

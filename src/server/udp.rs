@@ -1,5 +1,6 @@
-//! Queries over UDP: a batch is received, each of its datagrams dispatched, and what could be answered at once sent in one call. The others
-//! are answered by a second task, which sends in one call what it has answered in one turn of the runtime.
+//! Queries over UDP: a batch is received, each of its datagrams dispatched, and what could be answered at once sent in
+//! one call. The others are answered by a second task, which sends in one call what it has answered in one turn of the
+//! runtime.
 
 use super::query_handler::QueryHandler;
 use super::worker::{Binding, WorkerState};
@@ -25,11 +26,12 @@ use tokio::task::unconstrained;
 /// Full batches in a row before the worker's other tasks have their turn.
 const BATCHES_IN_A_ROW: usize = 8;
 
-/// Datagrams of a batch after which the next is tried at once, before epoll is asked. Under load there mostly is one, and to ask costs as much
-/// as half a dozen hits; after a lone query there is none, and to try costs as much as to ask.
+/// Datagrams of a batch after which the next is tried at once, before epoll is asked. Under load there mostly is one,
+/// and to ask costs as much as half a dozen hits; after a lone query there is none, and to try costs as much as to ask.
 const BUSY: usize = 8;
 
-/// Batches that are at most read once the socket is to stop. More than its receive buffer holds, so that only a flood is cut off.
+/// Batches that are at most read once the socket is to stop. More than its receive buffer holds, so that only a flood
+/// is cut off.
 const REMAINING_BATCHES: usize = 1024;
 
 /// After the last batches, until what the kernel was about to put into the socket when it stopped receiving is there.
@@ -39,9 +41,14 @@ const LAST_LOOK: Duration = Duration::from_millis(5);
 const SEND_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Serves one socket until its binding stops, and returns when all that came before is answered or handed on.
-pub(super) async fn serve<A: QueryHandler>(socket: AsyncFd<UdpSocket>, binding: Arc<Binding<A>>, state: Arc<WorkerState>) {
+pub(super) async fn serve<A: QueryHandler>(
+    socket: AsyncFd<UdpSocket>,
+    binding: Arc<Binding<A>>,
+    state: Arc<WorkerState>,
+) {
     let socket = Arc::new(socket);
-    // Polled once, it wakes this task. From then on to look is enough, which costs a tenth of a poll: one query at a time, that is felt.
+    // Polled once, it wakes this task. From then on to look is enough, which costs a tenth of a poll: one query at a
+    // time, that is felt.
     let mut stopped = pin!(unconstrained(binding.stopped()));
     let mut is_registered = false;
     let mut udp_loop = UdpLoop::new(socket.clone(), binding.clone(), state);
@@ -87,7 +94,8 @@ pub(super) async fn serve<A: QueryHandler>(socket: AsyncFd<UdpSocket>, binding: 
     udp_loop.serve_remaining().await;
 }
 
-/// A hit of the packet cache, to be counted when its reply has been sent: one query at a time, that is 0.4 µs less for its client to wait.
+/// A hit of the packet cache, to be counted when its reply has been sent: one query at a time, that is 0.4 µs less for
+/// its client to wait.
 struct UncountedHit {
     /// Number of its query in the batch.
     datagram: usize,
@@ -114,7 +122,8 @@ impl<A: QueryHandler> UdpLoop<A> {
         let wants_local = socket.get_ref().local_addr().is_ok_and(|address| address.ip().is_unspecified());
         let (slow, queries) = mpsc::unbounded_channel();
         tokio::spawn(run_slow_path(socket.clone(), state.clone(), queries));
-        let (inbox, outbox, uncounted) = (Inbox::new(MAX_QUERY, wants_local), Outbox::default(), Vec::with_capacity(BATCH));
+        let (inbox, outbox, uncounted) =
+            (Inbox::new(MAX_QUERY, wants_local), Outbox::default(), Vec::with_capacity(BATCH));
         Self { socket, binding, state, inbox, outbox, uncounted, slow }
     }
 
@@ -193,8 +202,8 @@ impl<A: QueryHandler> UdpLoop<A> {
     }
 }
 
-/// Sends until the socket takes no more; tells how many replies are done with. One that can never be sent is counted and passed
-/// over: its destination must not cost the others their answers.
+/// Sends until the socket takes no more; tells how many replies are done with. One that can never be sent is counted
+/// and passed over: its destination must not cost the others their answers.
 fn send_now(socket: &AsyncFd<UdpSocket>, replies: &[Outgoing], state: &WorkerState) -> usize {
     let mut done = 0;
     let mut too_long = None;
@@ -202,8 +211,8 @@ fn send_now(socket: &AsyncFd<UdpSocket>, replies: &[Outgoing], state: &WorkerSta
         match send(socket.as_fd(), rest) {
             Ok(sent) => done += sent.max(1),
             Err(error) if is_full(&error) => break,
-            // Once more, then, with fragments. They stay allowed: where there is one such reply there are more, and during a hand-over another
-            // process sends from the socket too.
+            // Once more, then, with fragments. They stay allowed: where there is one such reply there are more, and
+            // during a hand-over another process sends from the socket too.
             Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) && too_long != Some(done) => {
                 too_long = Some(done);
                 _ = allow_fragments(socket.as_fd());
@@ -247,8 +256,8 @@ impl<A: QueryHandler> SlowQuery<A> {
     }
 }
 
-/// Answers a socket's queries that need the slow path, all in one task: replies that are ready in the same turn of the runtime leave in one call,
-/// and a query costs no task of its own (measured: benches/README.md).
+/// Answers a socket's queries that need the slow path, all in one task: replies that are ready in the same turn of the
+/// runtime leave in one call, and a query costs no task of its own (measured: benches/README.md).
 async fn run_slow_path<A: QueryHandler>(
     socket: Arc<AsyncFd<UdpSocket>>,
     state: Arc<WorkerState>,
@@ -297,12 +306,17 @@ async fn run_slow_path<A: QueryHandler>(
         }
         Poll::Pending
     });
-    // The runtime's budget is one task's, not that of the thousands of queries in this one; it gives way by itself, above.
+    // The runtime's budget is one task's, not that of the thousands of queries in this one; it gives way by itself,
+    // above.
     unconstrained(turns).await;
 }
 
 /// Sends replies that the socket did not take at once, of those whose places are not taken away meanwhile.
-async fn send_patiently<B>(socket: Arc<AsyncFd<UdpSocket>>, state: Arc<WorkerState>, unsent: Vec<(Outgoing, QueryPermit<B>)>) {
+async fn send_patiently<B>(
+    socket: Arc<AsyncFd<UdpSocket>>,
+    state: Arc<WorkerState>,
+    unsent: Vec<(Outgoing, QueryPermit<B>)>,
+) {
     let (mut replies, mut held): (Vec<Outgoing>, Vec<QueryPermit<B>>) = unsent.into_iter().unzip();
     let mut backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(32));
     let give_up = Instant::now() + SEND_PATIENCE;
@@ -367,7 +381,8 @@ mod tests {
         client.set_nonblocking(true).unwrap();
         let route = Route { to: client.local_addr().unwrap(), from: None };
         let admit = |ip: [u8; 4]| state.admit(ip.into()).map(|pass| QueryPermit { pass, _binding: () });
-        let unsent = (0..3).map(|number| (Outgoing { route: Some(route), octets: vec![number] }, admit([127, 0, 0, 1]).unwrap()));
+        let unsent = (0..3)
+            .map(|number| (Outgoing { route: Some(route), octets: vec![number] }, admit([127, 0, 0, 1]).unwrap()));
         let unsent = unsent.collect();
         let other = admit([127, 0, 0, 2]);
         assert!(other.is_some(), "the other client took the first reply's place");

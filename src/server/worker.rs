@@ -1,4 +1,5 @@
-//! A worker: one thread, one single-threaded runtime, its share of the sockets. And what the tasks on it have in common.
+//! A worker: one thread, one single-threaded runtime, its share of the sockets. And what the tasks on it have in
+//! common.
 
 use super::connections::{Closed, Connections};
 use super::metrics::ServerMetrics;
@@ -94,7 +95,8 @@ impl WorkerState {
         self.packets.lock()
     }
 
-    /// An empty buffer that keeps its size from use to use, for what does not wait. Not the connections' own: most of them are idle.
+    /// An empty buffer that keeps its size from use to use, for what does not wait. Not the connections' own: most of
+    /// them are idle.
     pub fn take_scratch(&self) -> Vec<u8> {
         std::mem::take(&mut *self.scratch.lock())
     }
@@ -107,8 +109,8 @@ impl WorkerState {
         }
     }
 
-    /// A place for one more query in flight of `client`, who waits for it or has caused it. `None`, counted, if all are taken and no other client
-    /// has more.
+    /// A place for one more query in flight of `client`, who waits for it or has caused it. `None`, counted, if all are
+    /// taken and no other client has more.
     pub fn admit(&self, client: IpAddr) -> Option<Pass> {
         let fairness = self.shared.fairness.get();
         match self.flight.admit(fairness.client(client), fairness.is_on) {
@@ -153,8 +155,8 @@ impl WorkerState {
     }
 }
 
-/// A listen address as it is served: the same for all workers and over every swap that keeps its sockets. Each task that has
-/// something left to answer holds it.
+/// A listen address as it is served: the same for all workers and over every swap that keeps its sockets. Each task
+/// that has something left to answer holds it.
 pub(super) struct Binding<A> {
     pub address: SocketAddr,
     /// Who answers now.

@@ -1,9 +1,10 @@
-//! Samples of what the process is doing: its stack, each time it has used so much processor time (setitimer(2), SIGPROF). A process in which nobody samples
-//! pays nothing for it: there is no timer, and no signal comes.
+//! Samples of what the process is doing: its stack, each time it has used so much processor time (setitimer(2),
+//! SIGPROF). A process in which nobody samples pays nothing for it: there is no timer, and no signal comes.
 //!
-//! The signal's handler runs in the middle of anything, also where the tables that lead from a function to its caller are wrong, as in the C library's own
-//! unwinder. So it only notes the registers in one of a fixed number of slots, and has the kernel copy the stack into a file in memory: where the stack
-//! ends the kernel finds nothing to read, and says so. The frames are found later, in the copy ([`unwind`]).
+//! The signal's handler runs in the middle of anything, also where the tables that lead from a function to its caller
+//! are wrong, as in the C library's own unwinder. So it only notes the registers in one of a fixed number of slots, and
+//! has the kernel copy the stack into a file in memory: where the stack ends the kernel finds nothing to read, and says
+//! so. The frames are found later, in the copy ([`unwind`]).
 
 #![allow(unsafe_code)]
 
@@ -30,8 +31,8 @@ pub const DEPTH: usize = 128;
 /// Octets of a stack that are copied.
 const STACK: usize = 64 << 10;
 
-/// Samples between two calls of [`Sampler::drain`]; further ones are lost. The first that is free is taken, so that no more of them become resident than
-/// are used at a time.
+/// Samples between two calls of [`Sampler::drain`]; further ones are lost. The first that is free is taken, so that no
+/// more of them become resident than are used at a time.
 const SLOTS: usize = 128;
 
 const FREE: u8 = 0;
@@ -46,12 +47,17 @@ struct Slot {
 }
 
 static SLOT: [Slot; SLOTS] = [const {
-    Slot { state: AtomicU8::new(FREE), registers: [const { AtomicU64::new(0) }; Registers::COUNT], length: AtomicUsize::new(0) }
+    Slot {
+        state: AtomicU8::new(FREE),
+        registers: [const { AtomicU64::new(0) }; Registers::COUNT],
+        length: AtomicUsize::new(0),
+    }
 }; SLOTS];
 static IS_SAMPLING: AtomicBool = AtomicBool::new(false);
 static HAS_SAMPLER: AtomicBool = AtomicBool::new(false);
 static LOST: AtomicU64 = AtomicU64::new(0);
-/// The copies of stacks, each at its slot's place. It stays open for good, so that no handler that is late writes to another file of that number.
+/// The copies of stacks, each at its slot's place. It stays open for good, so that no handler that is late writes to
+/// another file of that number.
 static COPIES: OnceLock<File> = OnceLock::new();
 
 /// Why no samples can be taken.
@@ -78,7 +84,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Begins: from now on there is a sample for each `period` of processor time that all threads together use, as finely as the kernel's clock ticks.
+    /// Begins: from now on there is a sample for each `period` of processor time that all threads together use, as
+    /// finely as the kernel's clock ticks.
     ///
     /// # Errors
     /// Another sampler is held, or the kernel refuses.
@@ -86,7 +93,8 @@ impl Sampler {
         if HAS_SAMPLER.swap(true, Ordering::Acquire) {
             return Err(SamplingError::Busy);
         }
-        let copies = copies().inspect_err(|_| HAS_SAMPLER.store(false, Ordering::Release)).map_err(SamplingError::Memory)?;
+        let copies =
+            copies().inspect_err(|_| HAS_SAMPLER.store(false, Ordering::Release)).map_err(SamplingError::Memory)?;
         let sampler = Self { unwinder: Unwinder::new(), copies, stack: vec![0; STACK] };
         handle_signal().map_err(SamplingError::Handler)?;
         LOST.store(0, Ordering::Relaxed);
@@ -95,8 +103,8 @@ impl Sampler {
         Ok(sampler)
     }
 
-    /// Gives `take` each sample since the last call, as return addresses from the innermost function outwards; that of the innermost is behind what it was
-    /// about to do.
+    /// Gives `take` each sample since the last call, as return addresses from the innermost function outwards; that of
+    /// the innermost is behind what it was about to do.
     pub fn drain(&mut self, mut take: impl FnMut(&[usize])) {
         for (number, slot) in SLOT.iter().enumerate() {
             if slot.state.load(Ordering::Acquire) != FULL {
@@ -119,7 +127,8 @@ impl Sampler {
 
 impl Drop for Sampler {
     fn drop(&mut self) {
-        // Stopping it needs nothing that starting it did not. A handler that still runs writes into its slot and its place of the file, which are there.
+        // Stopping it needs nothing that starting it did not. A handler that still runs writes into its slot and its
+        // place of the file, which are there.
         _ = set_timer(Duration::ZERO);
         IS_SAMPLING.store(false, Ordering::Release);
         self.drain(|_| {});
@@ -147,7 +156,8 @@ fn handle_signal() -> io::Result<()> {
         action.sa_sigaction = handler as usize;
         // On the thread's own stack: the other one is for the overflow of that. Calls that can be begun again are.
         action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
-        // SAFETY: the handler lives as long as the program, has the signature that SA_SIGINFO asks for, and keeps to what may be done in one.
+        // SAFETY: the handler lives as long as the program, has the signature that SA_SIGINFO asks for, and keeps to
+        // what may be done in one.
         let outcome = unsafe { libc::sigaction(libc::SIGPROF, &raw const action, null_mut()) };
         if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error().raw_os_error().unwrap_or_default()) }
     };
@@ -178,7 +188,8 @@ extern "C" fn on_signal(_signal: i32, _info: *mut libc::siginfo_t, context: *mut
 
 fn record(registers: &Registers) {
     let is_taken = |slot: &Slot| slot.state.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_ok();
-    let (Some((number, slot)), Some(copies)) = (SLOT.iter().enumerate().find(|(_, slot)| is_taken(slot)), COPIES.get()) else {
+    let (Some((number, slot)), Some(copies)) = (SLOT.iter().enumerate().find(|(_, slot)| is_taken(slot)), COPIES.get())
+    else {
         LOST.fetch_add(1, Ordering::Relaxed);
         return;
     };
@@ -191,7 +202,8 @@ fn record(registers: &Registers) {
 /// Writes what can be read of [`STACK`] octets from an address on into a file, at a place; how many there were.
 fn copy(address: usize, file: &File, place: usize) -> usize {
     // SAFETY: the kernel reads, as far as there is something to be read, and writes to a file that nobody has mapped.
-    let written = unsafe { libc::syscall(libc::SYS_pwrite64, file.as_raw_fd(), address as *const c_void, STACK, place) };
+    let written =
+        unsafe { libc::syscall(libc::SYS_pwrite64, file.as_raw_fd(), address as *const c_void, STACK, place) };
     usize::try_from(written).unwrap_or(0)
 }
 
@@ -215,7 +227,8 @@ mod tests {
         }
         // One page of two.
         let maps = procfs::process::Process::myself().unwrap().maps().unwrap().0;
-        let stack = maps.iter().find(|map| map.pathname == procfs::process::MMapPath::Stack).expect("the first thread's stack");
+        let stack =
+            maps.iter().find(|map| map.pathname == procfs::process::MMapPath::Stack).expect("the first thread's stack");
         let end = usize::try_from(stack.address.1).unwrap();
         assert_eq!(copy(end - 4096, &file, 0), 4096);
     }

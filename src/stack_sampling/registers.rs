@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// In the order of framehop's numbers on x86-64, the program counter last; on ARM64 frame pointer, link register, stack pointer and program counter.
+/// In the order of framehop's numbers on x86-64, the program counter last; on ARM64 frame pointer, link register, stack
+/// pointer and program counter.
 pub(super) struct Registers(pub [u64; Self::COUNT]);
 
 #[cfg(target_arch = "x86_64")]
@@ -30,7 +31,8 @@ impl Registers {
             libc::REG_R15,
             libc::REG_RIP,
         ];
-        let value = |register: i32| usize::try_from(register).ok().and_then(|place| context.uc_mcontext.gregs.get(place));
+        let value =
+            |register: i32| usize::try_from(register).ok().and_then(|place| context.uc_mcontext.gregs.get(place));
         Self(order.map(|register| value(register).map_or(0, |value| value.cast_unsigned())))
     }
 

@@ -1,5 +1,5 @@
-//! From registers and the copy of a stack to its frames, by the tables that panics are unwound by too (`.eh_frame`). Nothing but the copy is read, so tables
-//! that are wrong lead nowhere.
+//! From registers and the copy of a stack to its frames, by the tables that panics are unwound by too (`.eh_frame`).
+//! Nothing but the copy is read, so tables that are wrong lead nowhere.
 
 use super::DEPTH;
 use super::registers::Registers;
@@ -7,7 +7,8 @@ use framehop::{CacheNative, ExplicitModuleSectionInfo, Module, Unwinder as _, Un
 use std::ffi::c_void;
 use std::ops::Range;
 
-/// The encoding of the pointer to `.eh_frame`, relative to itself and of 4 octets, that linkers write (LSB Core, "DWARF Exception Header Encoding").
+/// The encoding of the pointer to `.eh_frame`, relative to itself and of 4 octets, that linkers write (LSB Core, "DWARF
+/// Exception Header Encoding").
 const RELATIVE_4: u8 = 0x1b;
 /// Its place in `.eh_frame_hdr`.
 const POINTER: Range<usize> = 4..8;
@@ -66,7 +67,8 @@ struct Object {
 }
 
 extern "C" fn visit(info: *mut libc::dl_phdr_info, _size: usize, objects: *mut c_void) -> i32 {
-    // SAFETY: the C library passes a structure that is valid during the call, and the pointer that it was given, which is to this.
+    // SAFETY: the C library passes a structure that is valid during the call, and the pointer that it was given, which
+    // is to this.
     let (info, objects) = unsafe { (&*info, &mut *objects.cast::<Vec<Object>>()) };
     // SAFETY: so many headers are there, for as long as the object is loaded.
     let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
@@ -82,7 +84,8 @@ fn object(base: u64, headers: &[libc::Elf64_Phdr]) -> Option<Object> {
     let segment = loaded().map(range).find(|segment| segment.contains(&index.start) && index.end <= segment.end)?;
     let octets = |part: &Range<u64>| {
         let (start, length) = (usize::try_from(base.wrapping_add(part.start)), usize::try_from(part.end - part.start));
-        // SAFETY: the part is in a segment, which is loaded for as long as the program runs: nothing unloads libraries here. Nobody writes tables.
+        // SAFETY: the part is in a segment, which is loaded for as long as the program runs: nothing unloads libraries
+        // here. Nobody writes tables.
         Some(unsafe { std::slice::from_raw_parts(start.ok()? as *const u8, length.ok()?) })
     };
     let eh_frame_hdr = octets(&index)?;

@@ -1,11 +1,12 @@
-//! The control socket: packets with file descriptors beside them (SCM_RIGHTS, unix(7)). Never blocks but where it says so.
+//! The control socket: packets with file descriptors beside them (SCM_RIGHTS, unix(7)). Never blocks but where it says
+//! so.
 
 use super::control::{MAX_MESSAGE, Message, MessageError, decode, encode};
 use crate::platform::register_readable;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -23,7 +24,9 @@ pub enum ChannelError {
     Message(#[from] MessageError),
     #[error("the control socket fails: {0}; the other process may be gone")]
     Socket(#[from] io::Error),
-    #[error("a packet of the control socket is longer than any message, or lost its descriptors: raise the limit of open files")]
+    #[error(
+        "a packet of the control socket is longer than any message, or lost its descriptors: raise the limit of open files"
+    )]
     Truncated,
     #[error(
         "what came beside a message of the control socket is not what belongs there; both processes must be of the same build"
@@ -85,7 +88,8 @@ impl Channel {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let is_room = descriptors.len() <= MAX_DESCRIPTORS;
-        let is_pushed = descriptors.is_empty() || is_room && ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+        let is_pushed =
+            descriptors.is_empty() || is_room && ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
         if !is_pushed {
             return Err(io::Error::other("more descriptors than go beside a packet").into());
         }
@@ -95,8 +99,8 @@ impl Channel {
         Ok(())
     }
 
-    /// Sends as many descriptors as there are, in packets of as many as go beside one. `message` makes the message of each; it is told
-    /// whether others follow.
+    /// Sends as many descriptors as there are, in packets of as many as go beside one. `message` makes the message of
+    /// each; it is told whether others follow.
     ///
     /// # Errors
     /// As [`Channel::send`].
@@ -139,7 +143,8 @@ impl Channel {
             }
         }
         for passed in &descriptors {
-            // Whichever of them is closed here, its close must not wait. What is no socket has no such option; a server may not set it.
+            // Whichever of them is closed here, its close must not wait. What is no socket has no such option; a server
+            // may not set it.
             _ = socket2::SockRef::from(passed).set_linger(None);
         }
         if received.bytes == 0 {

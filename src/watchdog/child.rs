@@ -26,19 +26,22 @@ const DESCRIPTOR: i32 = 3;
 /// Read by glibc when a program starts.
 const TUNABLES: &str = "GLIBC_TUNABLES";
 const TCACHE_COUNT: &str = "glibc.malloc.tcache_count";
-/// Freed blocks of one size that glibc's allocator keeps at hand for a thread. Its own 7 are soon used up where the queries of a batch begin and
-/// end together, and the slow way took a twelfth of a miss's instructions (benches/README.md).
+/// Freed blocks of one size that glibc's allocator keeps at hand for a thread. Its own 7 are soon used up where the
+/// queries of a batch begin and end together, and the slow way took a twelfth of a miss's instructions
+/// (benches/README.md).
 const TCACHE_BLOCKS: u32 = 127;
 
-/// What a process asks to be added to what it holds when the kernel looks for one to kill, in thousandths of the memory that is short: the
-/// container's limit, or all of the machine's (proc_pid_oom_score_adj(5)).
+/// What a process asks to be added to what it holds when the kernel looks for one to kill, in thousandths of the memory
+/// that is short: the container's limit, or all of the machine's (proc_pid_oom_score_adj(5)).
 const OWN_OOM_SCORE: &str = "/proc/self/oom_score_adj";
-/// The watchdog's: killed after everything else but what must never be killed (-1000). Only CAP_SYS_RESOURCE may lower it.
+/// The watchdog's: killed after everything else but what must never be killed (-1000). Only CAP_SYS_RESOURCE may lower
+/// it.
 const OOM_SCORE: i32 = -999;
-/// How much above the watchdog's the server's is at least, which takes no capability. A server that has just begun holds less than the watchdog, and
-/// is to be killed all the same: the watchdog holds less than a fifth of any limit above 32 MiB. Not more, since when the whole machine is short each
-/// process that has the score of a guaranteed or node-critical pod (-997) and holds less than this part of it is killed after the server; every ordinary one
-/// is killed before.
+/// How much above the watchdog's the server's is at least, which takes no capability. A server that has just begun
+/// holds less than the watchdog, and is to be killed all the same: the watchdog holds less than a fifth of any limit
+/// above 32 MiB. Not more, since when the whole machine is short each process that has the score of a guaranteed or
+/// node-critical pod (-997) and holds less than this part of it is killed after the server; every ordinary one is
+/// killed before.
 const OOM_DISTANCE: i32 = 200;
 const MOST_OOM_SCORE: i32 = 1000;
 
@@ -55,7 +58,8 @@ impl ServerProgram {
         Self { arguments, oom_score: None }
     }
 
-    /// Makes this process the last to be killed when memory runs out, as far as it may, and each server one that is killed before it.
+    /// Makes this process the last to be killed when memory runs out, as far as it may, and each server one that is
+    /// killed before it.
     pub fn shield_from_oom(&mut self) {
         let Some(before) = oom_score() else { return };
         if let Err(error) = fs::write(OWN_OOM_SCORE, OOM_SCORE.to_string()) {
@@ -72,7 +76,10 @@ impl ServerProgram {
         if let Some(name) = arguments.next() {
             command.arg0(name);
         }
-        command.args(arguments).env(CONTROL_FD, DESCRIPTOR.to_string()).env(TUNABLES, tunables(std::env::var_os(TUNABLES)));
+        command
+            .args(arguments)
+            .env(CONTROL_FD, DESCRIPTOR.to_string())
+            .env(TUNABLES, tunables(std::env::var_os(TUNABLES)));
         let mapping = FdMapping { parent_fd: there.into_fd(), child_fd: DESCRIPTOR };
         command.fd_mappings(vec![mapping]).map_err(io::Error::other)?;
         let process = command.spawn()?;
@@ -86,7 +93,8 @@ impl ServerProgram {
     }
 }
 
-/// Orders servers. They are started by whoever has the other end ([`SpawnLoop`]), which may wait for the file system that a program is started from.
+/// Orders servers. They are started by whoever has the other end ([`SpawnLoop`]), which may wait for the file system
+/// that a program is started from.
 pub struct SpawnHandle(mpsc::Sender<oneshot::Sender<io::Result<ServerProcess>>>);
 
 /// Starts the servers that are ordered.
@@ -112,8 +120,9 @@ impl SpawnHandle {
 }
 
 impl SpawnLoop {
-    /// Starts servers, to be watched in `runtime`, until the [`SpawnHandle`] is gone. To be called on the main thread, which lives as long as the process: a
-    /// server is killed when the thread ends that started it, and is among that thread's children in /proc.
+    /// Starts servers, to be watched in `runtime`, until the [`SpawnHandle`] is gone. To be called on the main thread,
+    /// which lives as long as the process: a server is killed when the thread ends that started it, and is among that
+    /// thread's children in /proc.
     pub fn serve(self, runtime: &Handle) {
         let _entered = runtime.enter();
         while let Ok(wanted) = self.orders.recv() {
@@ -234,10 +243,13 @@ async fn listen(channel: &mut Option<(Channel, AsyncFd<OwnedFd>)>) -> ServerEven
     pending().await
 }
 
-/// Beside a cache belongs a file in memory, beside any other report nothing: what else came could be anything, and is kept by nobody.
+/// Beside a cache belongs a file in memory, beside any other report nothing: what else came could be anything, and is
+/// kept by nobody.
 fn to_event(report: Report, mut passed: Vec<OwnedFd>) -> ServerEvent {
     match (report, passed.pop()) {
-        (Report::Cache, Some(cache)) if passed.is_empty() && fcntl_get_seals(&cache).is_ok() => ServerEvent::Cache(cache),
+        (Report::Cache, Some(cache)) if passed.is_empty() && fcntl_get_seals(&cache).is_ok() => {
+            ServerEvent::Cache(cache)
+        }
         (report, None) => ServerEvent::Report(report),
         (_, Some(_)) => ServerEvent::ProtocolError(ChannelError::UnexpectedDescriptors),
     }

@@ -1,5 +1,5 @@
-//! The messages between watchdog and server: one JSON document in each packet of a SOCK_SEQPACKET socket. Listening sockets are passed beside them
-//! ([`super::channel`]). Pure.
+//! The messages between watchdog and server: one JSON document in each packet of a SOCK_SEQPACKET socket. Listening
+//! sockets are passed beside them ([`super::channel`]). Pure.
 
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -32,8 +32,9 @@ pub enum Report {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Instruction {
-    /// The first thing said: what to answer probes with, and whether this is the first server of its watchdog. Beside it is a socket at which the
-    /// configuration's files are to be had, then what a predecessor's caches held, if anything is.
+    /// The first thing said: what to answer probes with, and whether this is the first server of its watchdog. Beside
+    /// it is a socket at which the configuration's files are to be had, then what a predecessor's caches held, if
+    /// anything is.
     Hello { generation: u64, is_first: bool },
     /// What the rules last as long as is beside this packet: to be kept to the end, instead of one that came before.
     Hold,
@@ -132,7 +133,11 @@ mod tests {
         let addresses = || vec(address(), 0..40);
         prop_oneof![
             (addresses(), any::<usize>()).prop_map(|(dns, workers)| Report::Want { dns, workers }),
-            (addresses(), addresses(), any::<u64>()).prop_map(|(dns, http, drain_ms)| Report::Serving { dns, http, drain_ms }),
+            (addresses(), addresses(), any::<u64>()).prop_map(|(dns, http, drain_ms)| Report::Serving {
+                dns,
+                http,
+                drain_ms
+            }),
             addresses().prop_map(|addresses| Report::Upstreams { addresses }),
             ".{0,200}".prop_map(|message| Report::Failed { message }),
             Just(Report::Cache),
@@ -142,7 +147,8 @@ mod tests {
 
     fn instruction() -> impl Strategy<Value = Instruction> {
         prop_oneof![
-            (any::<u64>(), any::<bool>()).prop_map(|(generation, is_first)| Instruction::Hello { generation, is_first }),
+            (any::<u64>(), any::<bool>())
+                .prop_map(|(generation, is_first)| Instruction::Hello { generation, is_first }),
             Just(Instruction::Hold),
             any::<bool>().prop_map(|more| Instruction::Sockets { more }),
             vec(".{1,100}", 0..20).prop_map(|errors| Instruction::Refused { errors }),
@@ -186,12 +192,14 @@ mod tests {
     #[test]
     fn long_texts_are_cut_and_many_addresses_refused() {
         let long = "ü".repeat(MAX_TEXT);
-        let Report::Failed { message } = decode(&encode(&Report::Failed { message: long.clone() }).unwrap()).unwrap() else {
+        let Report::Failed { message } = decode(&encode(&Report::Failed { message: long.clone() }).unwrap()).unwrap()
+        else {
             panic!("another message")
         };
         assert!(message.len() <= MAX_TEXT && long.starts_with(&message));
         let errors = vec![long.clone(), long];
-        let Instruction::Refused { errors } = decode(&encode(&Instruction::Refused { errors }).unwrap()).unwrap() else {
+        let Instruction::Refused { errors } = decode(&encode(&Instruction::Refused { errors }).unwrap()).unwrap()
+        else {
             panic!("another message")
         };
         assert_eq!(errors.len(), 1);

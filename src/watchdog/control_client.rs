@@ -23,7 +23,9 @@ const ABOVE_SOCKETS: i32 = 1000;
 /// Why a process that was started as a server cannot be one.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlClientError {
-    #[error("{CONTROL_FD}={0:?} names no control socket: {1}; it is for the watchdog to set, so start nodelocaldns without it")]
+    #[error(
+        "{CONTROL_FD}={0:?} names no control socket: {1}; it is for the watchdog to set, so start nodelocaldns without it"
+    )]
     NoSocket(String, io::Error),
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -31,7 +33,9 @@ pub enum ControlClientError {
     Orphaned,
     #[error("the watchdog did not say what to do: {0}")]
     Channel(#[from] ChannelError),
-    #[error("the watchdog began with something else than the generation number; both processes must be of the same build")]
+    #[error(
+        "the watchdog began with something else than the generation number; both processes must be of the same build"
+    )]
     NoHello,
 }
 
@@ -44,7 +48,8 @@ pub enum ServerCommand {
     ProbeUpstreams,
     /// Report what the caches hold.
     ExportCache,
-    /// Answer what has been received, and end. With `leave` another process reads the sockets on; else they are this process's own now.
+    /// Answer what has been received, and end. With `leave` another process reads the sockets on; else they are this
+    /// process's own now.
     Stop { leave: bool },
     /// The watchdog is gone, and interception with it: it ends at once.
     Orphaned,
@@ -64,8 +69,9 @@ pub struct ControlClient {
 }
 
 impl ControlClient {
-    /// The end that the watchdog has passed; `None` in a process that no watchdog started. This process then is in its sandbox, and is
-    /// killed when the watchdog ends. To be called before any thread is started, since capabilities are a thread's.
+    /// The end that the watchdog has passed; `None` in a process that no watchdog started. This process then is in its
+    /// sandbox, and is killed when the watchdog ends. To be called before any thread is started, since capabilities are
+    /// a thread's.
     ///
     /// # Errors
     /// No socket was passed, or the watchdog does not answer.
@@ -116,9 +122,14 @@ impl ControlClient {
         self.cache.lock().take()
     }
 
-    /// DNS sockets for every address: those that `previous` has, from the watchdog for the others. Waits until the watchdog has answered.
-    /// On failure all errors are told. Not to be called while an order is awaited.
-    pub async fn sockets(&self, dns: &[SocketAddr], workers: usize, previous: &Sockets) -> Result<Sockets, Vec<String>> {
+    /// DNS sockets for every address: those that `previous` has, from the watchdog for the others. Waits until the
+    /// watchdog has answered. On failure all errors are told. Not to be called while an order is awaited.
+    pub async fn sockets(
+        &self,
+        dns: &[SocketAddr],
+        workers: usize,
+        previous: &Sockets,
+    ) -> Result<Sockets, Vec<String>> {
         let received = match previous.lacking(dns.iter().copied()) {
             lacking if lacking.is_empty() => Sockets::default(),
             lacking => self.want(lacking, workers).await?,
@@ -227,7 +238,9 @@ fn to_command(instruction: &Instruction) -> Option<ServerCommand> {
         Instruction::Intercepted => Some(ServerCommand::ProbeUpstreams),
         Instruction::ExportCache => Some(ServerCommand::ExportCache),
         Instruction::Stop { leave } => Some(ServerCommand::Stop { leave: *leave }),
-        Instruction::Hello { .. } | Instruction::Hold | Instruction::Sockets { .. } | Instruction::Refused { .. } => None,
+        Instruction::Hello { .. } | Instruction::Hold | Instruction::Sockets { .. } | Instruction::Refused { .. } => {
+            None
+        }
     }
 }
 
@@ -236,9 +249,9 @@ fn channel(value: &str) -> io::Result<Channel> {
     Channel::from_fd(take_inherited_descriptor(number)?)
 }
 
-/// The same under a number above those of the listening sockets. When a process ends the kernel closes its files from the highest to the lowest
-/// (close_files() defers each to the task's work, which is done last first; seen on Linux 6.18): so the rules are gone before the sockets, and no
-/// query meets rules that lead here and a port that is closed.
+/// The same under a number above those of the listening sockets. When a process ends the kernel closes its files from
+/// the highest to the lowest (close_files() defers each to the task's work, which is done last first; seen on Linux
+/// 6.18): so the rules are gone before the sockets, and no query meets rules that lead here and a port that is closed.
 fn close_before_sockets(owner: OwnedFd) -> OwnedFd {
     // Where so many files may not be open a query or two may be lost.
     rustix::io::fcntl_dupfd_cloexec(&owner, ABOVE_SOCKETS).unwrap_or(owner)

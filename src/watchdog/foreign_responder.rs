@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 /// The link by which kube-proxy holds ClusterIPs in IPVS mode.
 const IPVS_LINK: &str = "kube-ipvs0";
 
-/// Why questions to `address` may be answered by somebody else, and what to do; `lacks_rules` if our own rules could not be set.
+/// Why questions to `address` may be answered by somebody else, and what to do; `lacks_rules` if our own rules could
+/// not be set.
 pub(super) fn cause(address: SocketAddr, lacks_rules: bool) -> String {
     explain(address.ip(), lacks_rules, is_held_by_ipvs(address.ip()))
 }

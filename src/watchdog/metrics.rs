@@ -1,4 +1,5 @@
-//! The watchdog's metrics. It serves them itself (`-metrics-listen-address`), so that they can be read while no server lives.
+//! The watchdog's metrics. It serves them itself (`-metrics-listen-address`), so that they can be read while no server
+//! lives.
 
 use super::state::Cause;
 use crate::chain::Transport;
@@ -15,8 +16,17 @@ const SETUP_ERRORS: (&str, &str) = ("coredns_nodecache_setup_errors_total", "Err
 pub const HTTP_LISTEN: &str = "http_listen";
 
 /// The reference's error types, and ours last. Shown from the start, so that an alert can tell zero from unknown.
-const ERROR_TYPES: [&str; 9] =
-    ["iptables", "iptables_lock", "interface_add", "interface_check", "configmap", "nftables", "filter", "path", HTTP_LISTEN];
+const ERROR_TYPES: [&str; 9] = [
+    "iptables",
+    "iptables_lock",
+    "interface_add",
+    "interface_check",
+    "configmap",
+    "nftables",
+    "filter",
+    "path",
+    HTTP_LISTEN,
+];
 
 /// The watchdog's series.
 pub struct Metrics {
@@ -156,7 +166,8 @@ mod tests {
     fn the_interception_is_1_for_each_address_that_is_intercepted_and_for_all_only_if_each_is() {
         let [first, second]: [IpAddr; 2] = ["169.254.20.10", "10.96.0.10"].map(|text| text.parse().unwrap());
         let metrics = Metrics::new(&[first, second]);
-        for (intercepted, expected) in [(vec![], [0, 0, 0]), (vec![first], [0, 1, 0]), (vec![first, second], [1, 1, 1])] {
+        for (intercepted, expected) in [(vec![], [0, 0, 0]), (vec![first], [0, 1, 0]), (vec![first, second], [1, 1, 1])]
+        {
             metrics.set_interception(&Interception::of(&intercepted), ClientReachability::default());
             let text = metrics.registry().encode();
             for (series, value) in [

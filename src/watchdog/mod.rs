@@ -1,12 +1,14 @@
-//! The watchdog is the first process. It holds the listening sockets and the interception rules, and guards the server, its child process.
+//! The watchdog is the first process. It holds the listening sockets and the interception rules, and guards the server,
+//! its child process.
 //!
-//! It starts the server, passes it the sockets and asks it real questions at every address. It replaces a server that ends or hangs. When no server
-//! answers in time it withdraws the interception, so that cluster DNS answers instead. When the watchdog itself is killed, the kernel kills the
-//! server and drops the rules.
+//! It starts the server, passes it the sockets and asks it real questions at every address. It replaces a server that
+//! ends or hangs. When no server answers in time it withdraws the interception, so that cluster DNS answers instead.
+//! When the watchdog itself is killed, the kernel kills the server and drops the rules.
 //!
-//! - [`state`] decides: a state machine without sockets, processes or clocks. [`mod@run`] is the loop that feeds it and does what it says.
-//! - [`child`] starts the server's process. [`control`] has the messages between both processes, [`channel`] the socket that carries them, and
-//!   [`control_client`] the server's end of it.
+//! - [`state`] decides: a state machine without sockets, processes or clocks. [`mod@run`] is the loop that feeds it and
+//!   does what it says.
+//! - [`child`] starts the server's process. [`control`] has the messages between both processes, [`channel`] the socket
+//!   that carries them, and [`control_client`] the server's end of it.
 //! - [`probe`] asks the questions.
 //! - [`node_thread`] keeps link and rules as wanted, by way of an [`Interceptor`].
 //! - [`handover`] talks to the watchdog before this one and to the one after it.

@@ -1,5 +1,5 @@
-//! The thread that keeps link and rules as the watchdog wants them. It is a thread of its own because the tools it uses may block (the xtables lock), and
-//! a probe must not wait for that. What changes the node is an [`Interceptor`].
+//! The thread that keeps link and rules as the watchdog wants them. It is a thread of its own because the tools it uses
+//! may block (the xtables lock), and a probe must not wait for that. What changes the node is an [`Interceptor`].
 
 use crate::node::{ClientReachability, Interception, RateLimit, times};
 use crate::threads::{self, ThreadError};
@@ -38,15 +38,16 @@ pub struct EnsureOutcome {
 
 /// Makes the node intercept queries, or not. Futures stay on one thread.
 pub trait Interceptor {
-    /// Makes the node intercept these addresses and no others. It is called again after something has changed, and is cheap when nothing has.
+    /// Makes the node intercept these addresses and no others. It is called again after something has changed, and is
+    /// cheap when nothing has.
     fn ensure(&mut self, interception: &Interception) -> impl Future<Output = EnsureOutcome>;
-    /// The server sends queries to these addresses: those of the node among them are not intercepted whatever [`Interceptor::ensure`] is told, since its
-    /// own queries would come back to it. Returns them.
+    /// The server sends queries to these addresses: those of the node among them are not intercepted whatever
+    /// [`Interceptor::ensure`] is told, since its own queries would come back to it. Returns them.
     fn spare(&mut self, _upstreams: &[SocketAddr]) -> Interception {
         Interception::default()
     }
-    /// Whether queries for more addresses may be made to come here. Until then the wish for that waits, and [`Interceptor::changed`] resolves when
-    /// it is so.
+    /// Whether queries for more addresses may be made to come here. Until then the wish for that waits, and
+    /// [`Interceptor::changed`] resolves when it is so.
     fn is_ready_for_queries(&self) -> bool {
         true
     }
@@ -60,17 +61,18 @@ pub trait Interceptor {
     }
     /// Takes down everything that was set up. Returns what could not be.
     fn teardown(&mut self) -> impl Future<Output = Vec<SetupError>>;
-    /// What went wrong in the background since this was last asked: told and tried again by whoever works there, and only to be counted here.
+    /// What went wrong in the background since this was last asked: told and tried again by whoever works there, and
+    /// only to be counted here.
     fn take_background_errors(&mut self) -> Vec<SetupError> {
         Vec::new()
     }
-    /// The nftables owner socket, once after each time that the table was made. The kernel removes the table when the last process that holds the
-    /// socket has closed it. `None` with rules that no socket owns.
+    /// The nftables owner socket, once after each time that the table was made. The kernel removes the table when the
+    /// last process that holds the socket has closed it. `None` with rules that no socket owns.
     fn take_owner(&mut self) -> Option<OwnedFd> {
         None
     }
-    /// Resolves when something may have changed underneath us (netlink notifications, a periodic look). Dropped and called again at
-    /// any time.
+    /// Resolves when something may have changed underneath us (netlink notifications, a periodic look). Dropped and
+    /// called again at any time.
     fn changed(&mut self) -> impl Future<Output = ()>;
 }
 
@@ -165,9 +167,15 @@ struct SetupRetries {
 }
 
 impl SetupRetries {
-    /// Takes what became of a try. Returns the errors to tell, each with how often it has come up since it was last told: those that the try
-    /// before did not have, unless they were told a moment ago.
-    fn take(&mut self, command: &NodeCommand, is_done: bool, errors: &[SetupError], now: Instant) -> Vec<(SetupError, u64)> {
+    /// Takes what became of a try. Returns the errors to tell, each with how often it has come up since it was last
+    /// told: those that the try before did not have, unless they were told a moment ago.
+    fn take(
+        &mut self,
+        command: &NodeCommand,
+        is_done: bool,
+        errors: &[SetupError],
+        now: Instant,
+    ) -> Vec<(SetupError, u64)> {
         if let NodeCommand::Intercept(interception) = command {
             // A failure may have left some of the rules in place, and may have made some.
             self.possibly_intercepted =
@@ -183,7 +191,8 @@ impl SetupRetries {
             self.reported.retain(|(_, limit)| limit.is_recent(now));
         }
         let news = errors.iter().filter(|error| !before.contains(error));
-        news.filter_map(|error| Some((error.clone(), self.limit(error).map_or(Some(1), |limit| limit.count(now))?))).collect()
+        news.filter_map(|error| Some((error.clone(), self.limit(error).map_or(Some(1), |limit| limit.count(now))?)))
+            .collect()
     }
 
     /// None where there are too many of them.
@@ -210,8 +219,8 @@ impl SetupRetries {
     }
 }
 
-/// How long queries wait for all to be ready for them. Cluster DNS answers meanwhile, so there is no haste; but a program that hangs must not keep
-/// the node from its cache for ever.
+/// How long queries wait for all to be ready for them. Cluster DNS answers meanwhile, so there is no haste; but a
+/// program that hangs must not keep the node from its cache for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whether queries may come here.
@@ -291,7 +300,10 @@ async fn serve(
         }
         let now = Instant::now();
         for (error, count) in retries.take(&command, is_done, &errors, now) {
-            tracing::error!("watchdog: {error} (told once; tried again at least every {LONGEST_RETRY:?}){}", times(count));
+            tracing::error!(
+                "watchdog: {error} (told once; tried again at least every {LONGEST_RETRY:?}){}",
+                times(count)
+            );
         }
         if let Some(count) = retries.recovered(now).filter(|_| command != NodeCommand::TearDown) {
             tracing::info!("watchdog: the node is as it should be after all{}", times(count));
@@ -316,8 +328,8 @@ async fn until(deadline: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::{
-        EnsureOutcome, Interceptor, LONGEST_RETRY, NodeCommand, NodeOutcome, NodeThread, PATIENCE, REMEMBERED, ReadinessGate,
-        SetupError, SetupRetries,
+        EnsureOutcome, Interceptor, LONGEST_RETRY, NodeCommand, NodeOutcome, NodeThread, PATIENCE, REMEMBERED,
+        ReadinessGate, SetupError, SetupRetries,
     };
     use crate::node::Interception;
     use std::sync::Arc;
@@ -427,7 +439,8 @@ mod tests {
 
     impl Interceptor for Fake {
         async fn ensure(&mut self, _: &Interception) -> EnsureOutcome {
-            let fails = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+            let fails =
+                self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
             let error = || SetupError { errortype: "iptables_lock", message: "held".to_owned() };
             let errors = if fails { vec![error()] } else { Vec::new() };
             EnsureOutcome { is_in_place: !fails || self.is_beside, errors }

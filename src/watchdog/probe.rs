@@ -1,9 +1,10 @@
 //! The probes: real DNS queries to every listen address, through the node's own network stack.
 //!
-//! They are no business of other machines, nor of KubeDNS. An address that is not this machine's is not asked: a question comes *from* the address that
-//! it goes to, which only works where that is local. And a packet has one hop to live: local delivery does not look at that, while a router
-//! and IPVS drop it, should something on the way have given it another destination. A connection that kube-proxy redirects to a pod of this very
-//! node still gets there; so the machine asks ever more seldom where somebody else answers.
+//! They are no business of other machines, nor of KubeDNS. An address that is not this machine's is not asked: a
+//! question comes *from* the address that it goes to, which only works where that is local. And a packet has one hop to
+//! live: local delivery does not look at that, while a router and IPVS drop it, should something on the way have given
+//! it another destination. A connection that kube-proxy redirects to a pod of this very node still gets there; so the
+//! machine asks ever more seldom where somebody else answers.
 
 use super::foreign_responder;
 use super::state::{ProbeResult, ProbeTarget};
@@ -18,8 +19,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio::time::{sleep, timeout};
 
-/// Between two sendings of a question that is not answered. They leave from the same port: where each worker has its own socket, the
-/// kernel chooses by the port, so that one hanging worker among many is not excused by the others.
+/// Between two sendings of a question that is not answered. They leave from the same port: where each worker has its
+/// own socket, the kernel chooses by the port, so that one hanging worker among many is not excused by the others.
 const RESEND: Duration = Duration::from_millis(100);
 
 /// How long one port or connection is tried.
@@ -194,7 +195,9 @@ impl Prober {
             Err(_) => Ok(Attempt::Silent),
             Ok(Ok(answer)) => Ok(self.judge(id, &answer)),
             Ok(Err(error)) => match error.kind() {
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Ok(Attempt::Refused),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                    Ok(Attempt::Refused)
+                }
                 io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut => Ok(Attempt::Silent),
                 _ => Err(error),
             },

@@ -18,7 +18,8 @@ const TYPES: [u16; 6] = [A, AAAA, CNAME, TXT, ANY, 65];
 
 /// Between two hostile answers.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// Processor time that one may cost, in milliseconds, with the polite client's queries meanwhile: a hundredth of what judging by squares takes.
+/// Processor time that one may cost, in milliseconds, with the polite client's queries meanwhile: a hundredth of what
+/// judging by squares takes.
 const MOST_MILLISECONDS: f64 = if cfg!(debug_assertions) { 100.0 } else { 30.0 };
 
 #[test]
@@ -36,13 +37,23 @@ fn chains_over_udp() {
 #[test]
 #[ignore = "a row of make attacks"]
 fn pointers_over_tcp() {
-    measure("answers::pointers_over_tcp", "64 KiB of names of a hundred pointers or labels each, over TCP", POINTERS, Via::Tcp);
+    measure(
+        "answers::pointers_over_tcp",
+        "64 KiB of names of a hundred pointers or labels each, over TCP",
+        POINTERS,
+        Via::Tcp,
+    );
 }
 
 #[test]
 #[ignore = "a row of make attacks"]
 fn pointers_over_udp() {
-    measure("answers::pointers_over_udp", "64 KiB of names of a hundred pointers or labels each, over UDP", POINTERS, Via::Udp);
+    measure(
+        "answers::pointers_over_udp",
+        "64 KiB of names of a hundred pointers or labels each, over UDP",
+        POINTERS,
+        Via::Udp,
+    );
 }
 
 #[test]

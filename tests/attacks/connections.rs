@@ -18,7 +18,8 @@ pub fn held(program: Program, count: u32, from: usize, manners: &Manners) -> Out
 
 fn held_from(program: Program, setup: Setup, count: u32, addresses: &[IpAddr], manners: &Manners) -> Outcome {
     let scene = Scene::start(program, setup);
-    let (mut outcome, told) = scene.attack(|scene| crowd(addresses, scene.server, strength(count), duration(), manners));
+    let (mut outcome, told) =
+        scene.attack(|scene| crowd(addresses, scene.server, strength(count), duration(), manners));
     outcome.tell(told.to_string());
     scene.memory_goes_back(&mut outcome);
     outcome
@@ -29,8 +30,13 @@ fn silent_query() -> Vec<u8> {
 }
 
 /// One query in flight each, and one more in one round of ten.
-pub const BUSY: Manners =
-    Manners { greeting: |_| silent_query(), then: |_| now_and_then(silent_query), is_deaf: false, is_fickle: false, ends: false };
+pub const BUSY: Manners = Manners {
+    greeting: |_| silent_query(),
+    then: |_| now_and_then(silent_query),
+    is_deaf: false,
+    is_fickle: false,
+    ends: false,
+};
 
 fn now_and_then(make: fn() -> Vec<u8>) -> Vec<u8> {
     if fastrand::u8(..10) == 0 { make() } else { Vec::new() }
@@ -94,9 +100,11 @@ fn half_sent() {
 #[test]
 #[ignore = "a row of make attacks"]
 fn claims() {
-    row("connections::claims", "3,000 TCP connections that announce 65,535 octets and send one, 200 addresses", |program| {
-        held(program, 3_000, 200, &Manners { greeting: |_| vec![0xff, 0xff, b'x'], ..Manners::default() })
-    });
+    row(
+        "connections::claims",
+        "3,000 TCP connections that announce 65,535 octets and send one, 200 addresses",
+        |program| held(program, 3_000, 200, &Manners { greeting: |_| vec![0xff, 0xff, b'x'], ..Manners::default() }),
+    );
 }
 
 #[test]
@@ -181,10 +189,14 @@ fn churn() {
 #[test]
 #[ignore = "a row of make attacks"]
 fn empty_messages() {
-    row("connections::empty_messages", "100 TCP connections that pour messages of no octets, 16 addresses", |program| {
-        let many = |_: usize| vec![0; 65_536];
-        held(program, 100, 16, &Manners { greeting: many, then: many, ..Manners::default() })
-    });
+    row(
+        "connections::empty_messages",
+        "100 TCP connections that pour messages of no octets, 16 addresses",
+        |program| {
+            let many = |_: usize| vec![0; 65_536];
+            held(program, 100, 16, &Manners { greeting: many, then: many, ..Manners::default() })
+        },
+    );
 }
 
 #[test]
@@ -288,7 +300,10 @@ fn half_open() {
             while started.elapsed() < duration() {
                 while f64::from(sent) < started.elapsed().as_secs_f64() * f64::from(strength(4_000)) {
                     let [_, _, high, low] = sent.to_be_bytes();
-                    raw.send_syn((Ipv4Addr::new(127, 65, high, low), fastrand::u16(1024..)), (Ipv4Addr::LOCALHOST, port));
+                    raw.send_syn(
+                        (Ipv4Addr::new(127, 65, high, low), fastrand::u16(1024..)),
+                        (Ipv4Addr::LOCALHOST, port),
+                    );
                     sent += 1;
                 }
                 std::thread::sleep(std::time::Duration::from_millis(1));

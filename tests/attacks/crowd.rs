@@ -54,7 +54,8 @@ pub fn crowd(addresses: &[IpAddr], server: SocketAddr, count: u32, during: Durat
     const THREADS: usize = 4;
     let count = affordable(count);
     let told = std::thread::scope(|scope| {
-        let part = |thread| scope.spawn(move || part(addresses, server, (thread..count).step_by(THREADS), during, manners));
+        let part =
+            |thread| scope.spawn(move || part(addresses, server, (thread..count).step_by(THREADS), during, manners));
         let parts: Vec<_> = (0..THREADS).map(part).collect();
         parts.into_iter().map(|part| part.join().expect("it does not panic")).collect::<Vec<_>>()
     });

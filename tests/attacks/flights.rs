@@ -1,4 +1,5 @@
-//! Rows about one question, however often and however it is asked: how often it goes upstream, and whether anybody beside the path can answer it.
+//! Rows about one question, however often and however it is asked: how often it goes upstream, and whether anybody
+//! beside the path can answer it.
 
 use crate::flood::{Flood, addresses};
 use crate::outcome::Outcome;
@@ -8,7 +9,9 @@ use crate::scene::{EVIL, SERVER, Scene, Setup, UPSTREAM, duration, strength};
 use crate::sockets::{connected_to, unconnected};
 use crate::target::Program;
 use crate::upstream::{Reply, SLOWLY, Script, Via, honest};
-use crate::wire::{A, Answer, Ask, Edns, Make, Named, POISON, QUESTION_NAME, Question, Section, address_of, holds, name, query};
+use crate::wire::{
+    A, Answer, Ask, Edns, Make, Named, POISON, QUESTION_NAME, Question, Section, address_of, holds, name, query,
+};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,8 +22,8 @@ const COPIES: u32 = 2_000;
 /// Ports that the kernel gives out.
 const PORTS: std::ops::Range<u16> = 32_768..61_000;
 
-/// With answers after 1.5 s that may not be kept, so that one question is a few queries upstream in the course of an attack, and each of them may be
-/// tried several times, for each of the bits that are legitimately a key (RD, CD, DO).
+/// With answers after 1.5 s that may not be kept, so that one question is a few queries upstream in the course of an
+/// attack, and each of them may be tried several times, for each of the bits that are legitimately a key (RD, CD, DO).
 const MOST_UPSTREAM: u64 = 100;
 
 /// What makes one copy unlike the other.
@@ -145,7 +148,8 @@ pub fn knowing_spoofer(program: Program) -> Outcome {
     spoofed(program, |scene| scene.upstream.last_port("flight.example").into_iter().collect())
 }
 
-/// Answers that nobody asked the spoofer for, from the upstream's address and port: as a raw socket beside the path would send them.
+/// Answers that nobody asked the spoofer for, from the upstream's address and port: as a raw socket beside the path
+/// would send them.
 fn spoofed(program: Program, ports: impl Fn(&Scene) -> Vec<u16> + Sync) -> Outcome {
     let scene = Scene::start(program, Setup { upstream: late(), ..Setup::default() });
     let flood = Flood::from(&addresses(4), scene.server);
@@ -182,8 +186,8 @@ fn spoofed(program: Program, ports: impl Fn(&Scene) -> Vec<u16> + Sync) -> Outco
     outcome.tell(format!("{} queries upstream", scene.upstream.asked("flight.example")));
     outcome.tell(format!("{} over TCP", scene.upstream.asked_over_tcp("flight.example")));
     outcome.at_most("poisoned answers", wrong, 0);
-    let mismatched =
-        crate::support::client::metric(crate::scene::METRICS, "nodelocaldns_forward_mismatched_total").unwrap_or_default();
+    let mismatched = crate::support::client::metric(crate::scene::METRICS, "nodelocaldns_forward_mismatched_total")
+        .unwrap_or_default();
     outcome.tell(format!("{mismatched} mismatches counted"));
     scene.memory_goes_back(&mut outcome);
     outcome
@@ -216,8 +220,8 @@ fn answers_before_the_answer() {
         |program| {
             let scene = Scene::start(program, Setup::with_evil("", wrong_first()));
             let flood = Flood::from(&[IpAddr::from(Ipv4Addr::new(127, 1, 0, 1))], SERVER);
-            let (mut outcome, sent) =
-                scene.attack(|_| flood.send(20, 2 * duration(), |_| query(&crate::flood::random_name("evil.example"), A)));
+            let (mut outcome, sent) = scene
+                .attack(|_| flood.send(20, 2 * duration(), |_| query(&crate::flood::random_name("evil.example"), A)));
             let mut poisoned = 0;
             for number in 0..20 {
                 let answer = ask_once(SERVER, &query(&format!("p{number}.evil.example"), A), Duration::from_secs(3));

@@ -46,8 +46,8 @@ impl Flood {
         Self { sockets }
     }
 
-    /// Sends `rate` a second for so long, as `make` makes them by their number; how many went out. From one thread: what it cannot send in time is
-    /// not sent later.
+    /// Sends `rate` a second for so long, as `make` makes them by their number; how many went out. From one thread:
+    /// what it cannot send in time is not sent later.
     pub fn send(&self, rate: u32, during: Duration, mut make: impl FnMut(usize) -> Vec<u8>) -> usize {
         let (started, mut number, mut sent) = (Instant::now(), 0, 0);
         crate::scene::be_a_pod();

@@ -1,5 +1,5 @@
-//! Answers of up to 64 KiB whose judging costs as much as it can: many aliases, names that are walked by many pointers, sections full of
-//! something. Each is made for one query, and no longer than `limit` octets.
+//! Answers of up to 64 KiB whose judging costs as much as it can: many aliases, names that are walked by many pointers,
+//! sections full of something. Each is made for one query, and no longer than `limit` octets.
 
 use crate::wire::{A, Answer, CNAME, DNAME, NS, Named, OPT, POISON, QUESTION_NAME, Question, SOA, Section, TXT};
 
@@ -10,8 +10,13 @@ const REACH: usize = 0x3fff;
 pub type Kind = fn(&[u8], &Question, usize) -> Vec<u8>;
 
 /// Aliases: the question's name, then one name after the other, and an address at last.
-pub const CHAINS: &[Named<Kind>] =
-    &[("in order", in_order), ("reversed", reversed), ("shuffled", shuffled), ("looped", looped), ("fanned out", fanned_out)];
+pub const CHAINS: &[Named<Kind>] = &[
+    ("in order", in_order),
+    ("reversed", reversed),
+    ("shuffled", shuffled),
+    ("looped", looped),
+    ("fanned out", fanned_out),
+];
 
 /// Names of many pointers.
 pub const POINTERS: &[Named<Kind>] = &[
@@ -126,8 +131,8 @@ fn ladder(query: &[u8], question: &Question, limit: usize) -> Vec<u8> {
     answer.wire
 }
 
-/// Each owner is a label before the owner of the record before, to a hundred labels and as many pointers; beyond a pointer's reach, before the last
-/// that can be reached.
+/// Each owner is a label before the owner of the record before, to a hundred labels and as many pointers; beyond a
+/// pointer's reach, before the last that can be reached.
 fn staircase(query: &[u8], question: &Question, limit: usize) -> Vec<u8> {
     let mut answer = Answer::to(query, question);
     let (mut before, mut depth) = (12, 0);

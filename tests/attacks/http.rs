@@ -44,7 +44,8 @@ pub fn besieged(program: Program, count: u32, manners: &Manners) -> Outcome {
     });
     outcome.tell(format!("health / metrics / the watchdog's: {told}"));
     let of_port = |port: u16| failed.iter().filter(|failed| **failed == port).count();
-    outcome.tell(format!("failed of {probes} probes: {}", PORTS.map(|(port, _)| of_port(port).to_string()).join(" / ")));
+    outcome
+        .tell(format!("failed of {probes} probes: {}", PORTS.map(|(port, _)| of_port(port).to_string()).join(" / ")));
     outcome.hold_unless_starved(failed.is_empty(), "probes and scrapes are answered");
     scene.memory_goes_back(&mut outcome);
     outcome
@@ -53,7 +54,9 @@ pub fn besieged(program: Program, count: u32, manners: &Manners) -> Outcome {
 #[test]
 #[ignore = "a row of make attacks"]
 fn idle() {
-    row("http::idle", "2,000 idle connections to each HTTP port", |program| besieged(program, 2_000, &Manners::default()));
+    row("http::idle", "2,000 idle connections to each HTTP port", |program| {
+        besieged(program, 2_000, &Manners::default())
+    });
 }
 
 #[test]
@@ -86,12 +89,17 @@ fn huge_body() {
 #[test]
 #[ignore = "a row of make attacks"]
 fn unread_scrapes() {
-    row("http::unread_scrapes", "100 connections to each HTTP port that pipeline 200 scrapes and read nothing", |program| {
-        let manners = Manners { greeting: |_| SCRAPE.repeat(200), then: |_| Vec::new(), is_deaf: true, ..Manners::default() };
-        let mut outcome = besieged(program, 100, &manners);
-        outcome.hold(outcome.processor < MOST_PROCESSORS, "scrapes that nobody reads cost no processor");
-        outcome
-    });
+    row(
+        "http::unread_scrapes",
+        "100 connections to each HTTP port that pipeline 200 scrapes and read nothing",
+        |program| {
+            let manners =
+                Manners { greeting: |_| SCRAPE.repeat(200), then: |_| Vec::new(), is_deaf: true, ..Manners::default() };
+            let mut outcome = besieged(program, 100, &manners);
+            outcome.hold(outcome.processor < MOST_PROCESSORS, "scrapes that nobody reads cost no processor");
+            outcome
+        },
+    );
 }
 
 #[test]

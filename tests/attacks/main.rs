@@ -1,5 +1,6 @@
-//! Attacks on the running program: what pods and upstreams that mean harm send, and what a polite client loses beside it. Each ignored test is a row,
-//! and prints it; `make attacks` makes the table of docs/attacks.md of them. `quick` has short ones of each kind, which run with all tests.
+//! Attacks on the running program: what pods and upstreams that mean harm send, and what a polite client loses beside
+//! it. Each ignored test is a row, and prints it; `make attacks` makes the table of docs/attacks.md of them. `quick`
+//! has short ones of each kind, which run with all tests.
 
 mod answers;
 mod connections;

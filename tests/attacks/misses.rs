@@ -1,4 +1,5 @@
-//! Rows in which somebody asks for more than anybody can answer: names that no cache has, names that fill the cache, one name without end.
+//! Rows in which somebody asks for more than anybody can answer: names that no cache has, names that fill the cache,
+//! one name without end.
 
 use crate::flood::{Flood, addresses, addresses_of_networks, addresses_of_one_network, random_name};
 use crate::neighbour::Neighbour;
@@ -78,25 +79,31 @@ fn silent_from_one_address() {
 #[test]
 #[ignore = "a row of make attacks"]
 fn silent_from_four_addresses() {
-    row("misses::silent_from_four_addresses", "20,000 random names a second, upstream silent, 4 addresses", |program| {
-        silent(program, 4)
-    });
+    row(
+        "misses::silent_from_four_addresses",
+        "20,000 random names a second, upstream silent, 4 addresses",
+        |program| silent(program, 4),
+    );
 }
 
 #[test]
 #[ignore = "a row of make attacks"]
 fn silent_from_sixteen_addresses() {
-    row("misses::silent_from_sixteen_addresses", "20,000 random names a second, upstream silent, 16 addresses", |program| {
-        silent(program, 16)
-    });
+    row(
+        "misses::silent_from_sixteen_addresses",
+        "20,000 random names a second, upstream silent, 16 addresses",
+        |program| silent(program, 16),
+    );
 }
 
 #[test]
 #[ignore = "a row of make attacks"]
 fn silent_from_two_hundred_addresses() {
-    row("misses::silent_from_two_hundred_addresses", "20,000 random names a second, upstream silent, 200 addresses", |program| {
-        silent(program, 200)
-    });
+    row(
+        "misses::silent_from_two_hundred_addresses",
+        "20,000 random names a second, upstream silent, 200 addresses",
+        |program| silent(program, 200),
+    );
 }
 
 #[test]
@@ -112,9 +119,11 @@ fn silent_from_one_ipv6_network() {
 #[test]
 #[ignore = "a row of make attacks"]
 fn silent_from_many_ipv6_networks() {
-    row("misses::silent_from_many_ipv6_networks", "20,000 random names a second, upstream silent, 200 /64s", |program| {
-        silent_over_ipv6(program, addresses_of_networks(200))
-    });
+    row(
+        "misses::silent_from_many_ipv6_networks",
+        "20,000 random names a second, upstream silent, 200 /64s",
+        |program| silent_over_ipv6(program, addresses_of_networks(200)),
+    );
 }
 
 fn silent_over_ipv6(program: Program, addresses: Vec<IpAddr>) -> Outcome {
@@ -149,7 +158,10 @@ fn few_descriptors() {
             };
             flooded(
                 program,
-                Names { setup: Setup { around: Box::new(around), ..Setup::default() }, ..Names::of("silent.example", 16) },
+                Names {
+                    setup: Setup { around: Box::new(around), ..Setup::default() },
+                    ..Names::of("silent.example", 16)
+                },
             )
         },
     );
@@ -166,9 +178,11 @@ fn slow_upstream() {
 #[test]
 #[ignore = "a row of make attacks"]
 fn no_places() {
-    row("misses::no_places", "2,000 random names a second, upstream silent, `max_concurrent 100`, 16 addresses", |program| {
-        no_places_left(program)
-    });
+    row(
+        "misses::no_places",
+        "2,000 random names a second, upstream silent, `max_concurrent 100`, 16 addresses",
+        |program| no_places_left(program),
+    );
 }
 
 /// The polite client's names need places among a hundred.
@@ -197,7 +211,8 @@ fn truncated_everywhere() {
         "misses::truncated_everywhere",
         "2,000 random names a second, upstream says TC over UDP and over TCP, 16 addresses",
         |program| {
-            let truncated = |query: &[u8], question: &Question, _| Reply::Message(Answer::to(query, question).truncated().wire);
+            let truncated =
+                |query: &[u8], question: &Question, _| Reply::Message(Answer::to(query, question).truncated().wire);
             let setup = Setup::with_evil("", Arc::new(truncated));
             flooded(program, Names { rate: RATE / 10, setup, ..Names::of("evil.example", 16) })
         },
@@ -244,10 +259,14 @@ fn its_own_hits() {
 #[test]
 #[ignore = "a row of make attacks"]
 fn nobody_there() {
-    row("misses::nobody_there", "20,000 random names a second, nobody at the upstream's port, 16 addresses", |program| {
-        let setup = Setup { evil: Some((String::new(), None)), ..Setup::default() };
-        flooded(program, Names { setup, ..Names::of("evil.example", 16) })
-    });
+    row(
+        "misses::nobody_there",
+        "20,000 random names a second, nobody at the upstream's port, 16 addresses",
+        |program| {
+            let setup = Setup { evil: Some((String::new(), None)), ..Setup::default() };
+            flooded(program, Names { setup, ..Names::of("evil.example", 16) })
+        },
+    );
 }
 
 #[test]
@@ -277,9 +296,11 @@ fn the_cache_is_filled() {
 #[test]
 #[ignore = "a row of make attacks"]
 fn the_cache_is_filled_with_much() {
-    row("misses::the_cache_is_filled_with_much", "300 answers of 64 KiB a second, by way of TCP, 16 addresses", |program| {
-        big_answers(program, strength(300))
-    });
+    row(
+        "misses::the_cache_is_filled_with_much",
+        "300 answers of 64 KiB a second, by way of TCP, 16 addresses",
+        |program| big_answers(program, strength(300)),
+    );
 }
 
 /// Asked over UDP, and over TCP upstream, as the answer is too long.
@@ -311,7 +332,11 @@ fn types_and_classes() {
             let asked = name("one.silent.example");
             let (mut outcome, sent) = scene.attack(|_| {
                 flood.send(strength(RATE), duration(), |_| {
-                    let ask = Ask { recursion: fastrand::bool(), checking_disabled: fastrand::bool(), ..Ask::with_payload(1232) };
+                    let ask = Ask {
+                        recursion: fastrand::bool(),
+                        checking_disabled: fastrand::bool(),
+                        ..Ask::with_payload(1232)
+                    };
                     ask.about(&asked, fastrand::u16(..))
                 })
             });
@@ -333,9 +358,11 @@ fn one_name_from_one_address() {
 #[test]
 #[ignore = "a row of make attacks"]
 fn one_name_from_two_hundred_addresses() {
-    row("misses::one_name_from_two_hundred_addresses", "50,000 queries a second for one cached name, 200 addresses", |program| {
-        hot_name(program, 200)
-    });
+    row(
+        "misses::one_name_from_two_hundred_addresses",
+        "50,000 queries a second for one cached name, 200 addresses",
+        |program| hot_name(program, 200),
+    );
 }
 
 fn hot_name(program: Program, count: usize) -> Outcome {

@@ -1,4 +1,5 @@
-//! Another program of the node, which knows nothing of DNS: it opens sockets to wherever, and needs a port of the kernel's for each.
+//! Another program of the node, which knows nothing of DNS: it opens sockets to wherever, and needs a port of the
+//! kernel's for each.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};

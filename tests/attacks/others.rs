@@ -7,8 +7,8 @@ use crate::scene::{Scene, Setup};
 use crate::target::Program;
 use crate::upstream::{Reply, Script, Via, addressed};
 use crate::wire::{
-    A, AAAA, Answer, Ask, CNAME, Edns, NS, Named, OPT, POISON, QUESTION_NAME, REFUSED, SERVFAIL, Section, address_of, holds,
-    name, query, rcode,
+    A, AAAA, Answer, Ask, CNAME, Edns, NS, Named, OPT, POISON, QUESTION_NAME, REFUSED, SERVFAIL, Section, address_of,
+    holds, name, query, rcode,
 };
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -61,8 +61,9 @@ const TAILORED: &[(&str, Tailored)] = &[
     ("no such name", Tailored::NoName),
 ];
 
-/// Answers every query that says what is never said on behalf of stubs in the way that its name tells (`t2-5.tailored.example`), and stubs as they
-/// should be. How stubs are asked for is learned from `stub.tailored.example`: a program may set what it likes, if it does for everybody.
+/// Answers every query that says what is never said on behalf of stubs in the way that its name tells
+/// (`t2-5.tailored.example`), and stubs as they should be. How stubs are asked for is learned from
+/// `stub.tailored.example`: a program may set what it likes, if it does for everybody.
 fn tailors() -> Script {
     let honest = crate::upstream::honest();
     let of_stubs = Mutex::new(Vec::new());
@@ -124,7 +125,11 @@ pub fn what_a_client_says_shapes_no_other_answer(program: Program) -> Outcome {
     let (mut outcome, (wrong, asked, tailored)) = scene.attack(|scene| {
         let (mut wrong, mut asked, mut tailored) = (Vec::new(), 0, 0);
         for stub in [Ask::default(), Ask::with_payload(1232)] {
-            ask_once(scene.server, &stub.about(&name(&format!("stub{:x}.tailored.example", fastrand::u64(..))), A), PATIENCE);
+            ask_once(
+                scene.server,
+                &stub.about(&name(&format!("stub{:x}.tailored.example", fastrand::u64(..))), A),
+                PATIENCE,
+            );
         }
         for (what, ask) in ASKED {
             for (number, (how, _)) in TAILORED.iter().enumerate() {
@@ -136,7 +141,8 @@ pub fn what_a_client_says_shapes_no_other_answer(program: Program) -> Outcome {
                     asked += 1;
                     let answer = ask_once(scene.server, &stub.about(&name(&text), A), PATIENCE);
                     // That there is an answer at all is the polite client's business.
-                    let is_right = answer.is_none_or(|answer| rcode(&answer) == Some(0) && holds(&answer, &address_of(&text)));
+                    let is_right =
+                        answer.is_none_or(|answer| rcode(&answer) == Some(0) && holds(&answer, &address_of(&text)));
                     if !is_right {
                         wrong.push(format!("{what}: {how}"));
                     }
@@ -167,7 +173,8 @@ type Say = fn(&[u8], &crate::wire::Question) -> Vec<Vec<u8>>;
 /// What the upstream of `evil.example` says, beside or instead of an answer.
 const SAID: &[Named<Say>] = &[
     ("glue", |query, question| {
-        let answer = good(query, question).with(Section::Authority, &name("victim.example"), NS, &name("ns.evil.example"));
+        let answer =
+            good(query, question).with(Section::Authority, &name("victim.example"), NS, &name("ns.evil.example"));
         let answer = answer.with(Section::Additional, &name(VICTIM), A, &POISON);
         vec![answer.with(Section::Additional, &name("ns.evil.example"), A, &POISON).wire]
     }),
@@ -186,7 +193,8 @@ const SAID: &[Named<Say>] = &[
         vec![answer.with(Section::Answer, QUESTION_NAME, A, &address_of(&question.name)).wire]
     }),
     ("referral", |query, question| {
-        let answer = Answer::to(query, question).with(Section::Authority, &name("victim.example"), NS, &name("ns.evil.example"));
+        let answer =
+            Answer::to(query, question).with(Section::Authority, &name("victim.example"), NS, &name("ns.evil.example"));
         vec![answer.with(Section::Additional, &name("ns.evil.example"), A, &POISON).wire]
     }),
     ("wrong ID first", |query, question| {
@@ -221,7 +229,8 @@ const SAID: &[Named<Say>] = &[
         vec![wrong, good(query, question).wire]
     }),
     ("malformed first", |query, question| {
-        let wrong = [&query[..2], &[0x81, 0x80, 0, 1, 0, 5, 0, 0, 0, 0], &query[12..question.end], &[0xc0, 0xc0, 0xff]].concat();
+        let wrong = [&query[..2], &[0x81, 0x80, 0, 1, 0, 5, 0, 0, 0, 0], &query[12..question.end], &[0xc0, 0xc0, 0xff]]
+            .concat();
         vec![wrong, good(query, question).wire]
     }),
     ("short first", |query, question| vec![query[..3].to_vec(), good(query, question).wire]),

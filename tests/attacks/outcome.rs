@@ -24,7 +24,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Nobody polite may have lost anything, and no server may have been replaced; unless the machine was not there for that.
+    /// Nobody polite may have lost anything, and no server may have been replaced; unless the machine was not there for
+    /// that.
     pub fn new(target: &Target, [udp, tcp]: [HitCounter; 2], full: Full, before: u64, processor: f64) -> Self {
         let mut outcome = Self {
             udp,
@@ -54,7 +55,10 @@ impl Outcome {
         let waited = target.waited();
         if !is_all_well && waited > TOO_MUCH {
             outcome.is_judged = false;
-            outcome.tell(format!("not judged: the server waited for a processor for {:.0} % of some 400 ms", waited * 100.0));
+            outcome.tell(format!(
+                "not judged: the server waited for a processor for {:.0} % of some 400 ms",
+                waited * 100.0
+            ));
             return outcome;
         }
         let lost = udp.lost[0] + udp.lost[1];
@@ -87,7 +91,8 @@ impl Outcome {
         self.hold(number <= most, &format!("{what} at most {most}, not {number}"));
     }
 
-    /// What the table says: misses over UDP and TCP, memory, descriptors, processors, replaced servers, what else is worth a word.
+    /// What the table says: misses over UDP and TCP, memory, descriptors, processors, replaced servers, what else is
+    /// worth a word.
     pub fn cells(&self) -> [String; 7] {
         let mebibytes = |octets: u64| format!("{:.0}", octets as f64 / f64::from(1 << 20));
         let after = if self.after == 0 { "–".to_owned() } else { mebibytes(self.after) };

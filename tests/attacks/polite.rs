@@ -1,5 +1,6 @@
-//! The client beside every attack: asks by the clock, half for names that are cached and half for names that nobody has asked for, over UDP and TCP.
-//! Sends each query once and waits for as long as a resolver library does. Judges every answer by its address.
+//! The client beside every attack: asks by the clock, half for names that are cached and half for names that nobody has
+//! asked for, over UDP and TCP. Sends each query once and waits for as long as a resolver library does. Judges every
+//! answer by its address.
 
 use crate::wire::{A, address_of, holds, query, rcode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -87,8 +88,11 @@ struct Name {
 /// Every second one is cached.
 fn name(number: usize) -> Name {
     let is_cached = number.is_multiple_of(2);
-    let text =
-        if is_cached { cached_name(number / 2 % CACHED) } else { format!("u{number}-{:x}.polite.example", fastrand::u64(..)) };
+    let text = if is_cached {
+        cached_name(number / 2 % CACHED)
+    } else {
+        format!("u{number}-{:x}.polite.example", fastrand::u64(..))
+    };
     Name { text, is_cached }
 }
 
@@ -135,8 +139,8 @@ impl Polite {
     /// Waits for what is on the way; over UDP, and over TCP.
     pub fn finish(self) -> [HitCounter; 2] {
         self.stop.store(true, Ordering::Relaxed);
-        let [udp, mut tcp, one] =
-            [self.udp, self.fresh_connections, self.one_connection].map(|client| client.join().expect("it does not panic"));
+        let [udp, mut tcp, one] = [self.udp, self.fresh_connections, self.one_connection]
+            .map(|client| client.join().expect("it does not panic"));
         tcp.add(one);
         [udp, tcp]
     }
@@ -296,7 +300,8 @@ pub fn take_message(received: &mut Vec<u8>) -> Option<Vec<u8>> {
     Some(message)
 }
 
-/// A client with a connection that it keeps, and opens anew when the server has closed it; what was asked on it is lost then.
+/// A client with a connection that it keeps, and opens anew when the server has closed it; what was asked on it is lost
+/// then.
 fn ask_on_one_connection(server: SocketAddr, stop: &AtomicBool) -> HitCounter {
     let mut tally = HitCounter::default();
     let mut open: HashMap<u16, (Name, Instant)> = HashMap::new();
@@ -316,7 +321,8 @@ fn ask_on_one_connection(server: SocketAddr, stop: &AtomicBool) -> HitCounter {
             if connection.is_none() {
                 connection = tcp_from(source(server, 10), server, PATIENCE).ok().map(|stream| (stream, Vec::new()));
             }
-            let written = connection.as_mut().is_some_and(|(stream, _)| stream.write_all(&crate::wire::framed(&wire)).is_ok());
+            let written =
+                connection.as_mut().is_some_and(|(stream, _)| stream.write_all(&crate::wire::framed(&wire)).is_ok());
             match written {
                 true => _ = open.insert(number, (name, Instant::now())),
                 false => {

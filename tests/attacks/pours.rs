@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Octets that one connection may take of what nobody asked for: as much as kernels keep for a reader and a writer, and a message or two.
+/// Octets that one connection may take of what nobody asked for: as much as kernels keep for a reader and a writer, and
+/// a message or two.
 const MOST: u64 = 24 << 20;
 
 /// What a connection gives after the first query: the same again and again.
@@ -183,9 +184,11 @@ fn large_messages() {
 #[test]
 #[ignore = "a row of make attacks"]
 fn small_messages() {
-    row("pours::small_messages", "a TCP upstream pours headers, other questions, its answer again and again", |program| {
-        poured(program, &[Pour::Headers, Pour::OtherQuestions, Pour::Repeated])
-    });
+    row(
+        "pours::small_messages",
+        "a TCP upstream pours headers, other questions, its answer again and again",
+        |program| poured(program, &[Pour::Headers, Pour::OtherQuestions, Pour::Repeated]),
+    );
 }
 
 #[test]

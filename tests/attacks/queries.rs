@@ -15,7 +15,9 @@ use std::time::Duration;
 /// Datagrams that no resolver sends.
 const MALFORMED: &[Named<Make>] = &[
     ("noise", || (0..fastrand::usize(0..1500)).map(|_| fastrand::u8(..)).collect()),
-    ("noise after a header", || [&query("a.example", A)[..12], &(0..200).map(|_| fastrand::u8(..)).collect::<Vec<_>>()].concat()),
+    ("noise after a header", || {
+        [&query("a.example", A)[..12], &(0..200).map(|_| fastrand::u8(..)).collect::<Vec<_>>()].concat()
+    }),
     ("name that points to itself", || with_name(&[0xc0, 12])),
     ("name that points ahead", || with_name(&[0xc0, 200])),
     ("label of 64 octets", || with_name(&[&[64][..], &[b'a'; 64], &[0]].concat())),
@@ -72,7 +74,11 @@ fn with_name(name: &[u8]) -> Vec<u8> {
 #[test]
 #[ignore = "a row of make attacks"]
 fn malformed() {
-    row("queries::malformed", "20,000 datagrams a second that are no queries, of fourteen kinds, 16 addresses", no_queries);
+    row(
+        "queries::malformed",
+        "20,000 datagrams a second that are no queries, of fourteen kinds, 16 addresses",
+        no_queries,
+    );
 }
 
 pub fn no_queries(program: Program) -> Outcome {
@@ -137,8 +143,11 @@ fn texts() {
 /// As names, as types and operations by the thousand, and from upstreams in what is logged as wrong.
 pub fn texts_stay_texts(program: Program) -> Outcome {
     let evil: crate::upstream::Script = std::sync::Arc::new(|query, question, _| {
-        let answer = Answer::to(query, question).with(Section::Answer, &name_of(TEXTS.get(..3).expect("texts")), A, &[0; 3]);
-        crate::upstream::Reply::Message(answer.with(Section::Answer, QUESTION_NAME, CNAME, &name_of(&[TEXTS[0]])).rcode(11).wire)
+        let answer =
+            Answer::to(query, question).with(Section::Answer, &name_of(TEXTS.get(..3).expect("texts")), A, &[0; 3]);
+        crate::upstream::Reply::Message(
+            answer.with(Section::Answer, QUESTION_NAME, CNAME, &name_of(&[TEXTS[0]])).rcode(11).wire,
+        )
     });
     let setup = Setup { directives: "log".to_owned(), ..Setup::with_evil("", evil) };
     let scene = Scene::start(program, setup);
@@ -172,10 +181,12 @@ pub fn texts_stay_texts(program: Program) -> Outcome {
 /// How many series there are on the server's port, and lines that are none.
 fn series() -> (usize, usize) {
     let (_, text) = http(&format!("{METRICS}/metrics")).expect("the metrics are served");
-    let pattern = regex::Regex::new(r#"^[a-zA-Z_:][\w:]*(\{([a-zA-Z_]\w*="([^"\\\n]|\\.)*",?)*\})? [-+.\deEINanf]+( \d+)?$"#);
+    let pattern =
+        regex::Regex::new(r#"^[a-zA-Z_:][\w:]*(\{([a-zA-Z_]\w*="([^"\\\n]|\\.)*",?)*\})? [-+.\deEINanf]+( \d+)?$"#);
     let pattern = pattern.expect("a valid pattern");
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let is_odd =
-        |line: &&str| !pattern.is_match(line) || line.starts_with("forged") || line.contains(|letter: char| letter.is_control());
+    let is_odd = |line: &&str| {
+        !pattern.is_match(line) || line.starts_with("forged") || line.contains(|letter: char| letter.is_control())
+    };
     (lines.clone().count(), lines.filter(is_odd).count())
 }

@@ -1,4 +1,5 @@
-//! A row of the table: an attack on the program, and on the reference where there is one, each in namespaces of its own.
+//! A row of the table: an attack on the program, and on the reference where there is one, each in namespaces of its
+//! own.
 
 use crate::outcome::Outcome;
 use crate::support::tools::{everything, require, tool};
@@ -13,11 +14,19 @@ const CELL: &str = "measured: ";
 const BROKEN: &str = "does not hold: ";
 
 /// Columns of the table; for the reference the same again without the first.
-pub const COLUMNS: [&str; 8] =
-    ["attack", "lost over UDP", "lost over TCP", "MiB before → peak → after", "descriptors", "processors", "replaced", "besides"];
+pub const COLUMNS: [&str; 8] = [
+    "attack",
+    "lost over UDP",
+    "lost over TCP",
+    "MiB before → peak → after",
+    "descriptors",
+    "processors",
+    "replaced",
+    "besides",
+];
 
-/// Makes the attack of the test `name` on the program in namespaces of its own, where this process is root, and prints the row as Markdown. Fails
-/// when something does not hold of ours.
+/// Makes the attack of the test `name` on the program in namespaces of its own, where this process is root, and prints
+/// the row as Markdown. Fails when something does not hold of ours.
 pub fn row(name: &str, attack: &str, measure: impl FnOnce(Program) -> Outcome) {
     row_where(Place::Anywhere, name, attack, measure);
 }

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 /// Where the program serves; there is no other program in the namespace.
 pub const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
 /// The same by IPv6.
-pub const SERVER_IPV6: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::new(0xfd00, 0x53, 0, 0, 0, 0, 0, 1)), 53);
+pub const SERVER_IPV6: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::new(0xfd00, 0x53, 0, 0, 0, 0, 0, 1)), 53);
 /// Everybody's upstream.
 pub const UPSTREAM: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), 5400);
 /// The upstream of `evil.example`.
@@ -130,7 +131,10 @@ impl Scene {
         let [udp, tcp] = polite.finish();
         let full = crate::sockets::found_full(self.server.port()).since(&full);
         let mut outcome = Outcome::new(&self.target, [udp, tcp], full, self.before, processor);
-        outcome.hold_unless_starved(is_answered(self.server), "a name that nobody has asked for is answered after the attack");
+        outcome.hold_unless_starved(
+            is_answered(self.server),
+            "a name that nobody has asked for is answered after the attack",
+        );
         (outcome, told)
     }
 
@@ -151,14 +155,16 @@ impl Scene {
 }
 
 fn is_answered(server: SocketAddr) -> bool {
-    let asked = |number: usize| ask_once(server, &query(&format!("after{number}.polite.example"), A), Duration::from_secs(3));
+    let asked =
+        |number: usize| ask_once(server, &query(&format!("after{number}.polite.example"), A), Duration::from_secs(3));
     (0..3).any(|number| asked(number).is_some_and(|answer| rcode(&answer) == Some(0)))
 }
 
 /// A thousand clients have as many sockets.
 fn raise_the_limit_of_files() {
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("a limit can be raised to its maximum");
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+        .expect("a limit can be raised to its maximum");
 }
 
 /// How many descriptors this process may still open, up to `wanted`.
@@ -167,8 +173,9 @@ pub fn affordable(wanted: u32) -> usize {
     usize::try_from(u64::from(wanted).min(soft.saturating_sub(600))).expect("a small number")
 }
 
-/// Gives the calling thread less of the processors than the program and the polite client have, for good: an attacking pod has its share of them, and
-/// no machine for tests has as many as a node. What it did in spite of that stands in the table.
+/// Gives the calling thread less of the processors than the program and the polite client have, for good: an attacking
+/// pod has its share of them, and no machine for tests has as many as a node. What it did in spite of that stands in
+/// the table.
 pub fn be_a_pod() {
     _ = rustix::process::nice(10);
 }

@@ -13,13 +13,22 @@ const MOST: usize = 1232;
 const OFFERS: [Option<u16>; 7] = [None, Some(0), Some(512), Some(1232), Some(1500), Some(4096), Some(65_535)];
 
 /// Names with answers of nearly 64 KiB, which are cached.
-const LARGE: [(&str, u16); 5] =
-    [("a.big.example", TXT), ("a.many.example", A), ("a.servers.example", NS), ("a.big.example", ANY), ("a.many.example", 46)];
+const LARGE: [(&str, u16); 5] = [
+    ("a.big.example", TXT),
+    ("a.many.example", A),
+    ("a.servers.example", NS),
+    ("a.big.example", ANY),
+    ("a.many.example", 46),
+];
 
 #[test]
 #[ignore = "a row of make attacks"]
 fn replies_over_udp() {
-    row("sizes::replies_over_udp", "small queries about large answers, with offers of up to 65,535 octets", replies_fit);
+    row(
+        "sizes::replies_over_udp",
+        "small queries about large answers, with offers of up to 65,535 octets",
+        replies_fit,
+    );
 }
 
 pub fn replies_fit(program: Program) -> crate::outcome::Outcome {

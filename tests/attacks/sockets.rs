@@ -2,7 +2,8 @@
 
 use std::ops::Sub;
 
-/// Datagrams that came to a port, and found its sockets' buffers full: the program did not get to run, or they were too many.
+/// Datagrams that came to a port, and found its sockets' buffers full: the program did not get to run, or they were too
+/// many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Full {
     pub datagrams: u64,
@@ -12,7 +13,10 @@ pub struct Full {
 
 impl Full {
     pub fn since(&self, before: &Self) -> Self {
-        Self { datagrams: self.datagrams.saturating_sub(before.datagrams), received: self.received.sub(before.received) }
+        Self {
+            datagrams: self.datagrams.saturating_sub(before.datagrams),
+            received: self.received.sub(before.received),
+        }
     }
 
     /// How many of `sent` may have been lost by that: three times their share.
@@ -42,7 +46,10 @@ pub fn connected_to(port: u16) -> Vec<u16> {
 
 /// Local ports of UDP sockets that are connected to nobody, other than `known`.
 pub fn unconnected(known: &[u16]) -> Vec<u16> {
-    udp_sockets().filter(|socket| socket.remote == 0 && !known.contains(&socket.local)).map(|socket| socket.local).collect()
+    udp_sockets()
+        .filter(|socket| socket.remote == 0 && !known.contains(&socket.local))
+        .map(|socket| socket.local)
+        .collect()
 }
 
 /// A line of /proc/net/udp or udp6.
@@ -67,8 +74,7 @@ fn socket(line: &str) -> Option<Socket> {
 
 #[test]
 fn a_line_of_the_kernel_is_read() {
-    let line =
-        "  1: 0100007F:0035 0900007F:1518 07 00000000:00000000 00:00000000 00000000     0        0 1234 2 0000000000000000 42";
+    let line = "  1: 0100007F:0035 0900007F:1518 07 00000000:00000000 00:00000000 00000000     0        0 1234 2 0000000000000000 42";
     let read = socket(line).expect("a socket");
     assert_eq!((read.local, read.remote, read.drops), (53, 5400, 42));
     assert!(

@@ -1,5 +1,6 @@
-//! Whether the machine lets the program run: others may share it, and a server that gets no processor is one that hangs to its watchdog. That is then
-//! the machine's doing. Attackers give way (nice), so that they are not who keeps it waiting.
+//! Whether the machine lets the program run: others may share it, and a server that gets no processor is one that hangs
+//! to its watchdog. That is then the machine's doing. Attackers give way (nice), so that they are not who keeps it
+//! waiting.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -54,8 +55,10 @@ impl Waits {
             let window = (sample.at - before.at).as_nanos() as f64;
             let share = |after: u64, before: u64| after.saturating_sub(before) as f64 / window;
             if share(sample.run, before.run) < BUSY * processors as f64 {
-                let shares =
-                    sample.waited.iter().filter_map(|(thread, waited)| Some(share(*waited, *before.waited.get(thread)?)));
+                let shares = sample
+                    .waited
+                    .iter()
+                    .filter_map(|(thread, waited)| Some(share(*waited, *before.waited.get(thread)?)));
                 self.worst = shares.fold(self.worst, f64::max);
             }
         }

@@ -43,7 +43,11 @@ impl Program {
         let corefile = folder.join("Corefile");
         if self == Self::Ours {
             let mut command = Command::new(binary());
-            command.arg("-conf").arg(corefile).arg("-metrics-listen-address").arg(format!("127.0.0.1:{WATCHDOG_METRICS}"));
+            command
+                .arg("-conf")
+                .arg(corefile)
+                .arg("-metrics-listen-address")
+                .arg(format!("127.0.0.1:{WATCHDOG_METRICS}"));
             return command;
         }
         let theirs = reference_command(&corefile, WATCHDOG_METRICS);
@@ -78,7 +82,12 @@ struct Seen {
 
 impl Target {
     /// Starts it on a Corefile, by way of `around`, and waits until it serves `address`.
-    pub fn start(program: Program, corefile: &str, address: SocketAddr, around: impl FnOnce(Command) -> Command) -> Self {
+    pub fn start(
+        program: Program,
+        corefile: &str,
+        address: SocketAddr,
+        around: impl FnOnce(Command) -> Command,
+    ) -> Self {
         let folder = scratch();
         write_corefile(folder.path(), corefile);
         let server = Server::spawn(around(program.command(folder.path())), folder);

@@ -1,4 +1,5 @@
-//! The upstream of the program under attack, on UDP and TCP of one address: fast enough for floods, and as hostile as its script.
+//! The upstream of the program under attack, on UDP and TCP of one address: fast enough for floods, and as hostile as
+//! its script.
 
 use crate::wire::{A, AAAA, Answer, NXDOMAIN, QUESTION_NAME, Question, Section, TXT, address_of, framed};
 use socket2::{Domain, Socket, Type};
@@ -235,10 +236,14 @@ pub fn honest() -> Script {
                 let [.., octet] = address_of(&question.name);
                 Reply::Message(answer.rcode([2, 5, 1, 4, 9][usize::from(octet) % 5]).wire)
             }
-            "big.example" | "many.example" | "servers.example" if via == Via::Udp => Reply::Message(answer.truncated().wire),
+            "big.example" | "many.example" | "servers.example" if via == Via::Udp => {
+                Reply::Message(answer.truncated().wire)
+            }
             "big.example" => Reply::Message(filled(answer, TXT, &[&[255][..], &[b'x'; 255]].concat())),
             "many.example" => Reply::Message(filled(answer, A, &[10, 9, 8, 7])),
-            "servers.example" => Reply::Message(filled(answer, crate::wire::NS, &crate::wire::name("ns.servers.example"))),
+            "servers.example" => {
+                Reply::Message(filled(answer, crate::wire::NS, &crate::wire::name("ns.servers.example")))
+            }
             "slow.example" => Reply::Late(SLOWLY, addressed(answer, question)),
             "" | "example" => Reply::Message(answer.rcode(NXDOMAIN).with_soa(30).wire),
             _ => Reply::Message(addressed(answer, question)),

@@ -78,7 +78,10 @@ impl Ask {
     }
     /// With one option.
     pub fn with_option(code: u16, data: &[u8]) -> Self {
-        Self { edns: Some(Edns { payload: 1232, dnssec: false, options: vec![(code, data.to_vec())] }), ..Self::default() }
+        Self {
+            edns: Some(Edns { payload: 1232, dnssec: false, options: vec![(code, data.to_vec())] }),
+            ..Self::default()
+        }
     }
 
     /// The query, with a random ID.
@@ -261,7 +264,10 @@ fn a_question_is_read_back() {
 fn an_answer_is_what_a_library_reads() {
     let wire = query("a.example", A);
     let question = Question::of(&wire).expect("it is well-formed");
-    let answer = Answer::to(&wire, &question).with(Section::Answer, QUESTION_NAME, A, &[10, 1, 2, 3]).with_soa(5).rcode(NXDOMAIN);
+    let answer = Answer::to(&wire, &question)
+        .with(Section::Answer, QUESTION_NAME, A, &[10, 1, 2, 3])
+        .with_soa(5)
+        .rcode(NXDOMAIN);
     let read = hickory_proto::op::Message::from_vec(&answer.wire).expect("it is well-formed");
     assert_eq!((read.answers.len(), read.authorities.len()), (1, 1));
     assert_eq!(rcode(&answer.wire), Some(NXDOMAIN));

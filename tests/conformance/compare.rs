@@ -2,7 +2,8 @@
 
 use crate::case::Expectation;
 use crate::support::text::{
-    format_options, format_rcode, format_record, format_type, parse_class, parse_name, parse_rcode, parse_record, parse_type,
+    format_options, format_rcode, format_record, format_type, parse_class, parse_name, parse_rcode, parse_record,
+    parse_type,
 };
 use hickory_proto::op::{Message, Metadata};
 use hickory_proto::rr::Record;
@@ -38,8 +39,8 @@ pub fn differences(want: &Expectation, got: Option<&Answer>) -> Vec<String> {
         }
     }
     if let Some(want) = &want.question {
-        let same =
-            want.len() == message.queries.len() && want.iter().zip(&message.queries).all(|(want, got)| is_question(want, got));
+        let same = want.len() == message.queries.len()
+            && want.iter().zip(&message.queries).all(|(want, got)| is_question(want, got));
         if !same {
             out.push(format!("question: want {want:?}, got {:?}", questions(message)));
         }
@@ -66,7 +67,8 @@ pub fn differences(want: &Expectation, got: Option<&Answer>) -> Vec<String> {
         }
     }
     if let Some(want) = &want.edns {
-        let (want, got) = (want.as_ref().map(|edns| edns.dnssec_ok), message.edns.as_ref().map(|edns| edns.flags().dnssec_ok));
+        let (want, got) =
+            (want.as_ref().map(|edns| edns.dnssec_ok), message.edns.as_ref().map(|edns| edns.flags().dnssec_ok));
         if want != got {
             out.push(format!("EDNS: want {}, got {}", describe_edns(want), describe_edns(got)));
         }
@@ -102,7 +104,8 @@ fn record_differences(section: &str, want: &[String], got: &[Record]) -> Vec<Str
 /// The answer must start with these records, whatever their TTLs.
 fn order_difference(want: &[String], got: &[Record]) -> Option<String> {
     let same = want.iter().zip(got).all(|(want, got)| is_record(&parse_record(want).0, got));
-    let told = || format!("the answer starts with {:?}, want {want:?}", got.iter().map(format_record).collect::<Vec<_>>());
+    let told =
+        || format!("the answer starts with {:?}, want {want:?}", got.iter().map(format_record).collect::<Vec<_>>());
     (!same || got.len() < want.len()).then(told)
 }
 
@@ -115,7 +118,9 @@ fn is_record(want: &Record, got: &Record) -> bool {
 fn is_question(want: &str, got: &hickory_proto::op::Query) -> bool {
     let fields: Vec<&str> = want.split(' ').collect();
     let [name, class, rtype] = fields[..] else { panic!("{want:?} is not NAME CLASS TYPE") };
-    got.name().eq_case(&parse_name(name)) && got.query_class() == parse_class(class) && got.query_type() == parse_type(rtype)
+    got.name().eq_case(&parse_name(name))
+        && got.query_class() == parse_class(class)
+        && got.query_type() == parse_type(rtype)
 }
 
 fn flags(metadata: &Metadata) -> Vec<&'static str> {

@@ -1,5 +1,5 @@
-//! Scripted conversations with the built program, compared with what the reference implementation answered; each case is a test.
-//! The cases are data, in cases/*.json, taken over from the recordings as they are.
+//! Scripted conversations with the built program, compared with what the reference implementation answered; each case
+//! is a test. The cases are data, in cases/*.json, taken over from the recordings as they are.
 //!
 //! `cargo test --test conformance -- cache/` runs one family; `--include-ignored` also runs what is left out. With
 //! `NODELOCALDNS_BIN=/path/to/node-cache` the same cases are held against the reference. Cases that known_failures.json
@@ -51,7 +51,8 @@ fn load(known: &BTreeMap<String, String>) -> (Vec<Trial>, BTreeMap<String, Vec<S
         }
         let (name, lists, cause) = (case.name.clone(), lists.clone(), known.get(&case.name).cloned());
         let kind = known::kind(cause.as_ref());
-        let trial = Trial::test(name, move || known::judge(run::run(&case, &lists), cause.as_deref()).map_err(Failed::from));
+        let trial =
+            Trial::test(name, move || known::judge(run::run(&case, &lists), cause.as_deref()).map_err(Failed::from));
         trials.push(trial.with_ignored_flag(missing.is_some()).with_kind(kind));
     }
     (trials, left_out)

@@ -74,17 +74,21 @@ impl Stage {
             .map(|(name, script)| {
                 let rules = match &script.rules {
                     Rules::Listed(rules) => rules.clone(),
-                    Rules::Named(list) => lists.get(list).unwrap_or_else(|| panic!("rules.json has no list {list:?}")).clone(),
+                    Rules::Named(list) => {
+                        lists.get(list).unwrap_or_else(|| panic!("rules.json has no list {list:?}")).clone()
+                    }
                 };
                 (name.clone(), Upstream::start(rules, script.default.clone()))
             })
             .collect();
-        let mut ports: BTreeMap<String, u16> = upstreams.iter().map(|(name, upstream)| (name.clone(), upstream.port)).collect();
+        let mut ports: BTreeMap<String, u16> =
+            upstreams.iter().map(|(name, upstream)| (name.clone(), upstream.port)).collect();
         ports.extend(PORT_NAMES.iter().map(|name| ((*name).to_owned(), free_port())));
         let folder = scratch();
         for (name, text) in &case.files {
             let path = folder.path().join(name);
-            std::fs::create_dir_all(path.parent().expect("a path below the folder")).expect("the scratch folder can be written");
+            std::fs::create_dir_all(path.parent().expect("a path below the folder"))
+                .expect("the scratch folder can be written");
             std::fs::write(path, fill(text, &ports, folder.path())).expect("the scratch folder can be written");
         }
         let corefile = fill(&case.corefile, &ports, folder.path());
@@ -120,7 +124,9 @@ impl Stage {
         }
         let mut out = Vec::new();
         for (number, step) in case.steps.iter().enumerate() {
-            out.extend(self.step(step).into_iter().take(DIFFERENCES_PER_STEP).map(|line| format!("step {number}: {line}")));
+            out.extend(
+                self.step(step).into_iter().take(DIFFERENCES_PER_STEP).map(|line| format!("step {number}: {line}")),
+            );
         }
         out
     }
@@ -252,7 +258,9 @@ impl Question {
         message.add_query(question);
         if self.edns.is_some() || self.dnssec_ok || !self.options.is_empty() {
             let mut edns = Edns::new();
-            edns.set_max_payload(self.edns.unwrap_or(1232)).set_version(self.edns_version).set_dnssec_ok(self.dnssec_ok);
+            edns.set_max_payload(self.edns.unwrap_or(1232))
+                .set_version(self.edns_version)
+                .set_dnssec_ok(self.dnssec_ok);
             for (code, data) in &self.options {
                 edns.options_mut().insert(EdnsOption::Unknown(code.parse().expect("an option code"), parse_hex(data)));
             }
@@ -268,7 +276,8 @@ fn unless_equal<T: PartialEq + std::fmt::Debug>(what: &str, want: &T, got: &T) -
 
 /// Replaces `{port}` and its like, and `{dir}`, the scratch folder.
 fn fill(text: &str, ports: &BTreeMap<String, u16>, folder: &Path) -> String {
-    let with_ports =
-        ports.iter().fold(text.to_owned(), |text, (name, port)| text.replace(&format!("{{{name}}}"), &port.to_string()));
+    let with_ports = ports
+        .iter()
+        .fold(text.to_owned(), |text, (name, port)| text.replace(&format!("{{{name}}}"), &port.to_string()));
     with_ports.replace("{dir}", &folder.to_string_lossy())
 }

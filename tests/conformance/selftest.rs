@@ -85,7 +85,11 @@ fn sets_and_ttls() {
     assert_eq!(told(&["a.example. 30 IN A 192.0.2.2", "a.example. 60 IN A 192.0.2.1"]), 0, "the order does not count");
     assert_eq!(told(&["a.example. 31 IN A 192.0.2.2", "a.example. ? IN A 192.0.2.1"]), 0, "a second is forgiven");
     assert_eq!(told(&["a.example. 32 IN A 192.0.2.2", "a.example. 58 IN A 192.0.2.1"]), 2, "two seconds are not");
-    assert_eq!(told(&["a.example. 30 IN A 192.0.2.2", "a.example. 30 IN A 192.0.2.2"]), 2, "one record does not stand for two");
+    assert_eq!(
+        told(&["a.example. 30 IN A 192.0.2.2", "a.example. 30 IN A 192.0.2.2"]),
+        2,
+        "one record does not stand for two"
+    );
 }
 
 fn silence() {
@@ -122,7 +126,11 @@ fn left_out() {
         let case = json!({"name": "x/y", "corefile": corefile, "files": {"f": file}, "steps": []});
         missing_directive(serde_json::from_value::<Case>(case).expect("a well-formed case").texts())
     };
-    assert_eq!(missing(". {\n forward . 1.1.1.1 {\n  kubernetes x\n }\n cache\n}\n", ""), None, "an option is no directive");
+    assert_eq!(
+        missing(". {\n forward . 1.1.1.1 {\n  kubernetes x\n }\n cache\n}\n", ""),
+        None,
+        "an option is no directive"
+    );
     assert_eq!(missing("kubernetes {\n cache # kubernetes\n}\n", ""), None, "neither is a zone or a comment");
     assert_eq!(missing(". {\n cache {\n  success 1\n }\n kubernetes x\n}\n", ""), Some("kubernetes"));
     assert_eq!(missing("x{\n kubernetes y\n}\n", ""), Some("kubernetes"), "a brace may be glued");
@@ -157,9 +165,12 @@ fn order_and_options() {
     let mut got = answer(&["a.example. 60 IN A 192.0.2.1", "a.example. 60 IN A 192.0.2.2"]);
     let told = |want: serde_json::Value, got: &Answer| differences(&expectation(want), Some(got)).len();
     assert_eq!(told(json!({"answer_starts": ["a.example. 1 IN A 192.0.2.1"]}), &got), 0, "TTLs do not count");
-    assert_eq!(told(json!({"answer_starts": ["a.example. 60 IN A 192.0.2.2"]}), &got), 1, "the second is not the first");
-    let three =
-        json!({"answer_starts": ["a.example. 1 IN A 192.0.2.1", "a.example. 1 IN A 192.0.2.2", "a.example. 1 IN A 192.0.2.3"]});
+    assert_eq!(
+        told(json!({"answer_starts": ["a.example. 60 IN A 192.0.2.2"]}), &got),
+        1,
+        "the second is not the first"
+    );
+    let three = json!({"answer_starts": ["a.example. 1 IN A 192.0.2.1", "a.example. 1 IN A 192.0.2.2", "a.example. 1 IN A 192.0.2.3"]});
     assert_eq!(told(three, &got), 1, "two are not three");
     assert_eq!(told(json!({"options": []}), &got), 1, "no OPT record has no options");
     let mut edns = Edns::new();

@@ -148,7 +148,8 @@ fn in_place(namespace: &Namespace, folder: &Path) -> Command {
 
 /// Addresses that `bind`, `health`, `prometheus` and `ready` name.
 fn served_addresses(text: &str) -> BTreeSet<IpAddr> {
-    let text = ENVIRONMENT.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("{{${name}}}"), value));
+    let text =
+        ENVIRONMENT.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("{{${name}}}"), value));
     let of_listeners = |line: &&str| {
         let keyword = line.split_whitespace().next().unwrap_or_default();
         ["bind", "health", "prometheus", "ready"].contains(&keyword)
@@ -158,8 +159,9 @@ fn served_addresses(text: &str) -> BTreeSet<IpAddr> {
 }
 
 fn judge(namespace: &Namespace, server: &mut Server) -> Result<(), String> {
-    let says =
-        |server: &Server| server.output().lines().any(|line| line.starts_with("nodelocaldns ") && line.ends_with(" serves"));
+    let says = |server: &Server| {
+        server.output().lines().any(|line| line.starts_with("nodelocaldns ") && line.ends_with(" serves"))
+    };
     support::server::wait_until(START_PATIENCE, || says(server) || server.exit_status().is_some());
     if !says(server) {
         return Err(format!("it does not serve; its exit status is {:?}", server.exit_status()));
@@ -187,7 +189,15 @@ fn judge(namespace: &Namespace, server: &mut Server) -> Result<(), String> {
 fn ask(namespace: &Namespace, listener: SocketAddr) -> Result<String, String> {
     let address = if listener.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listener.ip() };
     let mut command = namespace.command(require("dig"));
-    command.args([&format!("@{address}"), "-p", &listener.port().to_string(), "+time=8", "+tries=1", "name.example", "A"]);
+    command.args([
+        &format!("@{address}"),
+        "-p",
+        &listener.port().to_string(),
+        "+time=8",
+        "+tries=1",
+        "name.example",
+        "A",
+    ]);
     let output = command.output().map_err(|e| e.to_string())?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -1,5 +1,6 @@
-//! Rows in which the server lives and answers, but not as it should. What it says is changed or dropped on its way out, by rules of the node's
-//! output hook that know its addresses: the probe and the clients see what they would see of a faulty server.
+//! Rows in which the server lives and answers, but not as it should. What it says is changed or dropped on its way out,
+//! by rules of the node's output hook that know its addresses: the probe and the clients see what they would see of a
+//! faulty server.
 
 use crate::cluster::{CLUSTER_IPS, SOON, shell};
 use crate::row::{row, row_at_once};
@@ -12,9 +13,11 @@ use std::time::{Duration, Instant};
 /// No watchdog may need longer to find the fault and to have KubeDNS answer; nominal: 2 s without proof, and a step.
 const FOUND: Duration = Duration::from_secs(4);
 
-/// Octets 2 and 3 of each answer say REFUSED: over UDP at the start of the payload, over TCP after the 32 octets that its header has, and the length.
+/// Octets 2 and 3 of each answer say REFUSED: over UDP at the start of the payload, over TCP after the 32 octets that
+/// its header has, and the length.
 const WRONG: &str = "udp sport 53 @th,80,16 set 0x8185; tcp sport 53 @th,288,16 set 0x8185";
-/// `meta cpu` is true always. The program cannot know that: it would find the rule and blame the firewall, not the server.
+/// `meta cpu` is true always. The program cannot know that: it would find the rule and blame the firewall, not the
+/// server.
 const SOME: &str = "ip saddr 10.96.0.10 meta l4proto { tcp, udp } th sport 53 meta cpu >= 0 drop";
 const UDP_ONLY: &str = "tcp sport 53 meta cpu >= 0 drop";
 
@@ -27,26 +30,35 @@ fn a_server_that_answers_wrongly_is_found() {
 
 #[test]
 fn a_server_that_answers_on_some_addresses_only_is_found() {
-    row("answers::a_server_that_answers_on_some_addresses_only_is_found", "server answers on some addresses", "–", |backend| {
-        measure(backend, rates(backend).take(1), SOME, &CLUSTER_IPS[..1])
-    });
+    row(
+        "answers::a_server_that_answers_on_some_addresses_only_is_found",
+        "server answers on some addresses",
+        "–",
+        |backend| measure(backend, rates(backend).take(1), SOME, &CLUSTER_IPS[..1]),
+    );
 }
 
 #[test]
 fn a_server_that_answers_over_udp_only_is_found() {
-    row_at_once("answers::a_server_that_answers_over_udp_only_is_found", "server answers over UDP only", "–", |backend| {
-        measure(backend, rates(backend).take(1), UDP_ONLY, ADDRESSES)
-    });
+    row_at_once(
+        "answers::a_server_that_answers_over_udp_only_is_found",
+        "server answers over UDP only",
+        "–",
+        |backend| measure(backend, rates(backend).take(1), UDP_ONLY, ADDRESSES),
+    );
 }
 
-/// `change` are rules for what leaves the node's own sockets from `faulty` addresses. KubeDNS's answers pass through other hooks.
+/// `change` are rules for what leaves the node's own sockets from `faulty` addresses. KubeDNS's answers pass through
+/// other hooks.
 fn measure(backend: &str, rates: impl Iterator<Item = u32>, change: &str, faulty: &[&str]) -> Vec<String> {
     let mut scene = Scene::start(backend);
     let measure = |rate: u32| {
         let began = Instant::now();
         let mut found = Duration::ZERO;
         let records = scene.ask_during(cached(rate), |scene| {
-            shell(&format!("nft 'add table inet faulty {{ chain out {{ type filter hook output priority 0; {change}; }}; }}'"));
+            shell(&format!(
+                "nft 'add table inet faulty {{ chain out {{ type filter hook output priority 0; {change}; }}; }}'"
+            ));
             let gauge = |address| format!("nodelocaldns_watchdog_intercepted{{address=\"{address}\"}}");
             let is_found = || faulty.iter().all(|address| metric(9353, &gauge(address)) == Some(0.0));
             assert!(wait_until(SOON, is_found), "not found:\n{}", scene.agent.watchdog.tail(20));

@@ -1,5 +1,5 @@
-//! A container's memory limit: a cgroup of the test's own, version 2 or 1, whichever this machine has. That takes root outside of the namespace
-//! too, which CI has; without it the test fails and says so.
+//! A container's memory limit: a cgroup of the test's own, version 2 or 1, whichever this machine has. That takes root
+//! outside of the namespace too, which CI has; without it the test fails and says so.
 
 use crate::support::server::wait_until;
 use std::fs;
@@ -27,7 +27,13 @@ impl Cgroup {
             // Processes may be in the root beside its children, nowhere else.
             _ = fs::write(root.join("cgroup.subtree_control"), "+memory");
             let folder = root.join(name);
-            Self { folder, limit: "memory.max", usage: "memory.current", idle_files: "inactive_file", events: "memory.events" }
+            Self {
+                folder,
+                limit: "memory.max",
+                usage: "memory.current",
+                idle_files: "inactive_file",
+                events: "memory.events",
+            }
         } else {
             let folder = root.join("memory").join(name);
             let (limit, usage) = ("memory.limit_in_bytes", "memory.usage_in_bytes");
@@ -35,7 +41,10 @@ impl Cgroup {
         };
         let made = fs::create_dir(&cgroup.folder).and_then(|()| fs::metadata(cgroup.folder.join(cgroup.limit)));
         made.unwrap_or_else(|e| {
-            panic!("this test limits memory by a cgroup, which it cannot make: run it as root: {}: {e}", cgroup.folder.display())
+            panic!(
+                "this test limits memory by a cgroup, which it cannot make: run it as root: {}: {e}",
+                cgroup.folder.display()
+            )
         });
         cgroup
     }
@@ -75,10 +84,12 @@ impl Cgroup {
         fs::read_to_string(self.folder.join(file)).unwrap_or_else(|e| panic!("{file} of the cgroup: {e}"))
     }
 
-    /// Has a process in it take memory until the kernel kills one, which is `victim`: a tenth of the limit ahead of the one that takes memory.
+    /// Has a process in it take memory until the kernel kills one, which is `victim`: a tenth of the limit ahead of the
+    /// one that takes memory.
     ///
-    /// Or two: while the threads of the first one end, and have not given its memory back, the kernel no longer sees it and may take the next best.
-    /// That is to be the process which takes memory, not one of those that are tested: their program's text alone is a quarter of the limit.
+    /// Or two: while the threads of the first one end, and have not given its memory back, the kernel no longer sees it
+    /// and may take the next best. That is to be the process which takes memory, not one of those that are tested:
+    /// their program's text alone is a quarter of the limit.
     pub fn kill_by_exhaustion(&self, victim: i32) {
         let before = self.killed();
         fs::write(format!("/proc/{victim}/oom_score_adj"), "1000").expect("anyone may raise a score of his own");

@@ -40,7 +40,8 @@ fn swap(scene: &Scene, template: &str) {
 }
 
 fn write(scene: &Scene, template: &str) {
-    std::fs::write(scene.agent.watchdog.folder.path().join("Corefile.base"), template).expect("the folder can be written");
+    std::fs::write(scene.agent.watchdog.folder.path().join("Corefile.base"), template)
+        .expect("the folder can be written");
 }
 
 #[test]

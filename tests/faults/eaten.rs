@@ -1,4 +1,5 @@
-//! Rows in which something on the node takes pods' packets before they arrive at the cache, and one in which nobody is left to withdraw the rules.
+//! Rows in which something on the node takes pods' packets before they arrive at the cache, and one in which nobody is
+//! left to withdraw the rules.
 
 use crate::cluster::{kill, shell, signal};
 use crate::processes::assert_none_lost;
@@ -22,7 +23,8 @@ const FIREWALL: [&str; 2] = [
      iifname \"veth-pod\" meta l4proto { udp, tcp } th dport 53 drop; }; }'",
     "nft delete table inet eater",
 ];
-/// As RHEL's and Oracle's images have it: what nothing accepts is rejected, at the end of a chain that accepts by policy.
+/// As RHEL's and Oracle's images have it: what nothing accepts is rejected, at the end of a chain that accepts by
+/// policy.
 const REJECT_LAST: [&str; 2] = [
     "for program in iptables-nft ip6tables-nft; do $program -P INPUT ACCEPT; $program -A INPUT -j REJECT; done",
     "for program in iptables-nft ip6tables-nft; do $program -D INPUT -j REJECT; $program -P INPUT DROP; done",
@@ -76,7 +78,9 @@ fn comes_and_goes(backend: &str, [come, go]: [&str; 2]) -> Vec<String> {
         let [pods, host] = [Who::Pod, Who::HostNetwork].map(|who| records.of(|record| record.kind.who == who));
         assert_none_lost(&scene, &host);
         let settled = pods.after(Duration::from_millis(1000));
-        if pods.lost() > (f64::from(rate) * LOST.as_secs_f64()) as usize || settled.from(Answer::KubeDns) != settled.asked() {
+        if pods.lost() > (f64::from(rate) * LOST.as_secs_f64()) as usize
+            || settled.from(Answer::KubeDns) != settled.asked()
+        {
             scene.fail(&pods, "KubeDNS does not answer pods");
         }
         await_doctor(&scene, 1);
@@ -90,21 +94,26 @@ fn comes_and_goes(backend: &str, [come, go]: [&str; 2]) -> Vec<String> {
 
 #[test]
 fn a_firewall_that_rejects_at_the_end_takes_nothing() {
-    row("eaten::a_firewall_that_rejects_at_the_end_takes_nothing", "iptables rejects what nothing accepts", "0", |backend| {
-        let mut scene = Scene::start(backend);
-        let measure = |rate| {
-            let records = scene.ask_during(cached(rate), |_| {
-                shell(REJECT_LAST[0]);
-                std::thread::sleep(Duration::from_secs(1));
-            });
-            assert_none_lost(&scene, &records);
-            await_doctor(&scene, 0);
-            shell(REJECT_LAST[1]);
-            scene.await_service();
-            records.to_string()
-        };
-        rates(backend).map(measure).collect()
-    });
+    row(
+        "eaten::a_firewall_that_rejects_at_the_end_takes_nothing",
+        "iptables rejects what nothing accepts",
+        "0",
+        |backend| {
+            let mut scene = Scene::start(backend);
+            let measure = |rate| {
+                let records = scene.ask_during(cached(rate), |_| {
+                    shell(REJECT_LAST[0]);
+                    std::thread::sleep(Duration::from_secs(1));
+                });
+                assert_none_lost(&scene, &records);
+                await_doctor(&scene, 0);
+                shell(REJECT_LAST[1]);
+                scene.await_service();
+                records.to_string()
+            };
+            rates(backend).map(measure).collect()
+        },
+    );
 }
 
 #[test]
@@ -139,8 +148,10 @@ fn nobody_answers_for_2_s_when_the_watchdog_hangs_and_the_server_is_killed() {
 fn await_doctor(scene: &Scene, status: i32) {
     let mut said = String::new();
     let agrees = || {
-        let output =
-            Command::new(binary()).args(["doctor", "-localip", &crate::scene::ADDRESSES.join(",")]).output().expect("it runs");
+        let output = Command::new(binary())
+            .args(["doctor", "-localip", &crate::scene::ADDRESSES.join(",")])
+            .output()
+            .expect("it runs");
         said = String::from_utf8_lossy(&output.stdout).into_owned();
         output.status.code() == Some(status)
     };

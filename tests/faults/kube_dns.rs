@@ -1,5 +1,5 @@
-//! KubeDNS, fast enough to answer everybody when the node does not. Says AA, as the `kubernetes` directive of CoreDNS does, so that an answer
-//! tells whether it came from a cache.
+//! KubeDNS, fast enough to answer everybody when the node does not. Says AA, as the `kubernetes` directive of CoreDNS
+//! does, so that an answer tells whether it came from a cache.
 
 use crate::cluster::{KUBE_DNS, Place, shell};
 use crate::wire::reply;
@@ -49,7 +49,8 @@ impl KubeDns {
     /// Whether nothing reaches it any longer, nor anything of it anybody: its pod is gone, and nobody says so.
     pub fn set_dead(&self, is_dead: bool) {
         let chain = "chain gone { type filter hook input priority 0; policy drop; };";
-        let change = if is_dead { format!("add table inet dead {{ {chain} }}") } else { "delete table inet dead".to_owned() };
+        let change =
+            if is_dead { format!("add table inet dead {{ {chain} }}") } else { "delete table inet dead".to_owned() };
         self.place.visit(|| shell(&format!("nft '{change}'")));
     }
 }

@@ -42,7 +42,11 @@ fn tcp_clients_that_take_all_files_cost_udp_nothing() {
                 let udp = records.of(|record| record.kind.transport == Transport::Udp);
                 assert_none_lost(&scene, &udp);
                 assert_none_lost(&scene, &records.after(released + Duration::from_millis(300)));
-                assert_eq!((replaced(), scene.agent.server()), (0.0, server), "the server is replaced, and its cache lost");
+                assert_eq!(
+                    (replaced(), scene.agent.server()),
+                    (0.0, server),
+                    "the server is replaced, and its cache lost"
+                );
                 records.to_string()
             };
             rates(backend).map(measure).collect()
@@ -82,7 +86,8 @@ const ROOM: u64 = 64 << 20;
 /// Octets in the cache that are enough to see some of them given up.
 const FILLED: f64 = 16e6;
 
-/// Answers of 6 KiB for names that nobody has asked for, and `--cache-memory` promises more than there is; then there is less.
+/// Answers of 6 KiB for names that nobody has asked for, and `--cache-memory` promises more than there is; then there
+/// is less.
 #[test]
 fn a_full_container_costs_the_cache_room_and_nobody_an_answer() {
     row(
@@ -122,7 +127,11 @@ fn a_full_container_costs_the_cache_room_and_nobody_an_answer() {
                 records.to_string()
             };
             let cells = rates(backend).map(measure).collect();
-            assert!(scene.agent.watchdog.output().contains("the caches give up some"), "{}", scene.agent.watchdog.tail(20));
+            assert!(
+                scene.agent.watchdog.output().contains("the caches give up some"),
+                "{}",
+                scene.agent.watchdog.tail(20)
+            );
             // Killed all the same, it is replaced as in the first row.
             let server = scene.agent.server();
             cgroup.kill_by_exhaustion(server);
@@ -133,8 +142,8 @@ fn a_full_container_costs_the_cache_room_and_nobody_an_answer() {
     );
 }
 
-/// Asks for big answers under new names until told to stop: some 1,000 a second, which a debug build can, and no more than it does answer: it is memory
-/// that is to run out.
+/// Asks for big answers under new names until told to stop: some 1,000 a second, which a debug build can, and no more
+/// than it does answer: it is memory that is to run out.
 fn flood(scene: &Scene, stop: &AtomicBool) {
     let sockets = scene.network.pod.visit(|| CLUSTER_IPS.map(connected));
     for socket in &sockets {

@@ -1,5 +1,5 @@
-//! The client: asks by the clock and not by the answers, from many ports, a pod and a program on the host network at once, over UDP and TCP, every
-//! address. Nothing is sent twice; each query's fate is written down.
+//! The client: asks by the clock and not by the answers, from many ports, a pod and a program on the host network at
+//! once, over UDP and TCP, every address. Nothing is sent twice; each query's fate is written down.
 
 use crate::cluster::{Network, Place, Transport};
 use crate::tally::{Fate, Kind, Record, Records, Who};
@@ -79,8 +79,8 @@ struct Client {
 struct Port {
     socket: UdpSocket,
     server: SocketAddr,
-    /// A pod's every second one; the kernel gives it answers of that address alone. On the host network a connected socket's own address
-    /// would be the server's, and go with the link.
+    /// A pod's every second one; the kernel gives it answers of that address alone. On the host network a connected
+    /// socket's own address would be the server's, and go with the link.
     is_connected: bool,
     next_id: u16,
     /// By ID.
@@ -107,7 +107,8 @@ impl Client {
         for address in plan.addresses {
             let server = SocketAddr::new(address.parse().expect("an address"), 53);
             for number in 0..PORTS {
-                let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+                let any: IpAddr =
+                    if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
                 let socket = UdpSocket::bind((any, 0)).expect("a socket");
                 socket.set_nonblocking(true).expect("a socket can be told not to wait");
                 let is_connected = who == Who::Pod && number % 2 == 0;
@@ -188,7 +189,8 @@ impl Client {
         });
         let data = EventData::new_u64(place as u64);
         epoll::add(&self.epoll, &socket, data, EventFlags::IN | EventFlags::OUT).expect("epoll takes a socket");
-        self.connections[place] = Some(Connection { stream: socket.into(), asked, is_sent: false, received: Vec::new() });
+        self.connections[place] =
+            Some(Connection { stream: socket.into(), asked, is_sent: false, received: Vec::new() });
     }
 
     fn serve_connection(&mut self, place: usize) {
@@ -258,7 +260,8 @@ impl Port {
         self.asked.insert(self.next_id, asked);
         let send = || if self.is_connected { self.socket.send(&wire) } else { self.socket.send_to(&wire, self.server) };
         if send().is_err() {
-            // That may have been ICMP's word on an earlier query, with which nothing was sent. A second error counts: it is lost.
+            // That may have been ICMP's word on an earlier query, with which nothing was sent. A second error counts:
+            // it is lost.
             _ = send();
         }
     }
@@ -271,7 +274,9 @@ impl Connection {
             let length = u16::try_from(self.asked.question.len()).expect("a short question").to_be_bytes();
             match self.stream.write(&[&length[..], &self.asked.question].concat()) {
                 Ok(_) => self.is_sent = true,
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => return Ok(None),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {
+                    return Ok(None);
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -1,5 +1,6 @@
-//! The fault table: clients of all kinds ask at a fixed rate while something goes wrong, and what they lose is counted. Each test is a row, and
-//! prints it; `make faults` makes the table of docs/faults.md of them. Each backend has a network of its own (tests/interception/cluster.rs).
+//! The fault table: clients of all kinds ask at a fixed rate while something goes wrong, and what they lose is counted.
+//! Each test is a row, and prints it; `make faults` makes the table of docs/faults.md of them. Each backend has a
+//! network of its own (tests/interception/cluster.rs).
 
 mod answers;
 mod cgroup;

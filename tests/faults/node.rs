@@ -23,14 +23,17 @@ fn a_flushed_ruleset_is_mended() {
             let records = scene.ask_during(cached(rate), |_| {
                 shell("nft flush ruleset");
                 flushed = began.elapsed();
-                // Rules that accept are put back where there is a table that may drop; the programs make one, and this node's is gone.
+                // Rules that accept are put back where there is a table that may drop; the programs make one, and this
+                // node's is gone.
                 let accepts = || accept_rules() == accepting || !rules().contains("table ip filter");
                 took = mended(|| accepts() && leaves_untracked());
             });
-            // The kernel takes tables away one after the other. A query meanwhile may meet the fallback and no longer iptables' rules that shadow
-            // it, and is sent where kube-proxy no longer leads it on. The table that is ours is not taken away.
-            let may_be_lost =
-                |record: &Record| scene.backend == "iptables" && LOCALS.contains(&record.kind.address) && record.sent < flushed;
+            // The kernel takes tables away one after the other. A query meanwhile may meet the fallback and no longer
+            // iptables' rules that shadow it, and is sent where kube-proxy no longer leads it on. The table that is
+            // ours is not taken away.
+            let may_be_lost = |record: &Record| {
+                scene.backend == "iptables" && LOCALS.contains(&record.kind.address) && record.sent < flushed
+            };
             assert_none_lost(scene, &records.of(|record| !may_be_lost(record)));
             // Nominal: what came in within microseconds.
             if records.lost() > rate as usize / 10 {
@@ -52,8 +55,13 @@ fn a_flushed_raw_table_is_mended() {
                 shell(FLUSH_RAW);
                 took = mended(|| rules().matches("notrack").count() == before);
             });
-            // kube-proxy picks up a pod's connection that is open when the rules go, and loses one that is open when they come back.
-            assert_few_connections_cut(scene, &records, if scene.backend == "iptables" { 2 * KINDS_OF_CONNECTIONS } else { 0 });
+            // kube-proxy picks up a pod's connection that is open when the rules go, and loses one that is open when
+            // they come back.
+            assert_few_connections_cut(
+                scene,
+                &records,
+                if scene.backend == "iptables" { 2 * KINDS_OF_CONNECTIONS } else { 0 },
+            );
             format!("{records}; mended in {} ms", took.as_millis())
         })
     });
@@ -88,7 +96,8 @@ fn measure(backend: &str, measure: impl Fn(&mut Scene, u32) -> String) -> Vec<St
     rates(backend).map(measure).collect()
 }
 
-/// Waits until the harm that was done is mended, and a little for what comes of it. How long that took, the looking included.
+/// Waits until the harm that was done is mended, and a little for what comes of it. How long that took, the looking
+/// included.
 fn mended(is_mended: impl Fn() -> bool) -> Duration {
     let harmed = Instant::now();
     assert!(wait_until(MENDED, &is_mended), "not mended after {:?}:\n{}", harmed.elapsed(), rules());

@@ -141,8 +141,8 @@ fn measure_end(backend: &str, end: impl Fn(&mut Scene)) -> Vec<String> {
         });
         scene.agent.watchdog.wait_exit(SETTLED).expect("a killed process ends");
         let [pods, host] = [Who::Pod, Who::HostNetwork].map(|who| records.of(|record| record.kind.who == who));
-        // With nftables the kernel removes the rules. Those of iptables stay; they match pods' packets only while a socket is there to take
-        // them, and the host network's come what may.
+        // With nftables the kernel removes the rules. Those of iptables stay; they match pods' packets only while a
+        // socket is there to take them, and the host network's come what may.
         let (served, told) = match backend {
             "nftables" => {
                 assert!(!leaves_untracked(), "{}", rules());
@@ -158,7 +158,11 @@ fn measure_end(backend: &str, end: impl Fn(&mut Scene)) -> Vec<String> {
         }
         if backend == "iptables" {
             let settled = host.after(SETTLED.mul_f64(0.7));
-            assert_eq!(settled.lost(), settled.asked(), "the host network is better off than the table says: mend the table");
+            assert_eq!(
+                settled.lost(),
+                settled.asked(),
+                "the host network is better off than the table says: mend the table"
+            );
         }
         scene.start_again();
         told
@@ -212,7 +216,8 @@ fn sigterm_costs_nothing() {
     });
 }
 
-/// Or only what the machine lost: it took away the processors for so long that buffers were full, and no longer than a server may hang.
+/// Or only what the machine lost: it took away the processors for so long that buffers were full, and no longer than a
+/// server may hang.
 pub fn assert_none_lost(scene: &Scene, records: &Records) {
     if records.lost_by_us() > 0 || records.lost() > 0 && records.longest_gap() > HANGS {
         scene.fail(records, "something is lost");

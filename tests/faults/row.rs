@@ -9,8 +9,8 @@ pub const BACKENDS: [&str; 2] = ["nftables", "iptables"];
 /// Marks, in what a process in a namespace prints, what is for the table.
 const MARK: &str = "measured: ";
 
-/// Measures the row of the test `name` with each backend in a network of its own, one after the other, and prints it as Markdown. `measure` returns
-/// a cell for each rate, or for the first only.
+/// Measures the row of the test `name` with each backend in a network of its own, one after the other, and prints it as
+/// Markdown. `measure` returns a cell for each rate, or for the first only.
 pub fn row(name: &str, fault: &str, reference: &str, measure: impl FnOnce(&str) -> Vec<String>) {
     if let Some(backend) = inside() {
         return measure(&backend).iter().for_each(|cell| println!("{MARK}{cell}"));

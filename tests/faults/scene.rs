@@ -9,8 +9,8 @@ use crate::wire::Answer;
 use std::process::Command;
 use std::time::Duration;
 
-/// The addresses that are asked: all that the program serves. When it does not, kube-proxy sends queries for the ClusterIPs to KubeDNS, and the
-/// fallback those for the others.
+/// The addresses that are asked: all that the program serves. When it does not, kube-proxy sends queries for the
+/// ClusterIPs to KubeDNS, and the fallback those for the others.
 pub const ADDRESSES: &[&str] = &[LOCALS[0], LOCALS[1], CLUSTER_IPS[0], CLUSTER_IPS[1]];
 
 /// From pods and from the host network, to each address. Of each about one connection is open at a time.
@@ -19,8 +19,8 @@ pub const KINDS_OF_CONNECTIONS: usize = 2 * ADDRESSES.len();
 /// Queries a second.
 pub const RATES: [u32; 2] = [2_000, 10_000];
 
-/// The rates that are measured with this backend. What differs between backends is the rules and not how many queries there are, so iptables'
-/// second rate is for the whole table (`make faults`).
+/// The rates that are measured with this backend. What differs between backends is the rules and not how many queries
+/// there are, so iptables' second rate is for the whole table (`make faults`).
 pub fn rates(backend: &str) -> impl Iterator<Item = u32> {
     let is_whole = std::env::var_os("FAULTS").is_some_and(|value| value == "whole");
     let count = if is_whole || backend == "nftables" { RATES.len() } else { 1 };
@@ -73,7 +73,8 @@ impl Scene {
         assert!(is_in_service, "not in service:\n{}\n{}\n{}", last.detail(), self.agent.watchdog.tail(30), rules());
     }
 
-    /// What becomes of the queries of `plan` before, while and after `fault`, which takes as long as it is to be watched.
+    /// What becomes of the queries of `plan` before, while and after `fault`, which takes as long as it is to be
+    /// watched.
     pub fn ask_during(&mut self, plan: Plan, fault: impl FnOnce(&mut Self)) -> Records {
         let overruns = self.network.overruns();
         let load = Load::start(&self.network, plan);

@@ -97,8 +97,11 @@ impl Records {
         let of_stream = |records: Vec<&Record>| {
             let first = records.first().map(|record| record.sent).unwrap_or_default();
             let last = records.last().map(|record| record.sent).unwrap_or_default();
-            let mut times: Vec<Duration> =
-                records.iter().filter(|record| record.is_answered()).filter_map(|record| Some(record.fate?.at)).collect();
+            let mut times: Vec<Duration> = records
+                .iter()
+                .filter(|record| record.is_answered())
+                .filter_map(|record| Some(record.fate?.at))
+                .collect();
             times.extend([first, last.max(first)]);
             times.sort_unstable();
             times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()

@@ -59,19 +59,24 @@ fn ask_fresh(scene: &Scene, name: &str) -> (Duration, Option<ResponseCode>) {
 
 #[test]
 fn reset_connections_to_the_upstream_cost_nothing() {
-    row("upstream::reset_connections_to_the_upstream_cost_nothing", "upstream resets TCP each second", "–", |backend| {
-        let mut scene = Scene::start(backend);
-        let measure = |rate| {
-            let plan = Plan { fresh_every: Some(20), ..cached(rate) };
-            let records = scene.ask_during(plan, |scene| {
-                for _ in 0..2 {
-                    scene.kube_dns.reset_connections();
-                    std::thread::sleep(Duration::from_secs(1));
-                }
-            });
-            assert_none_lost(&scene, &records);
-            records.to_string()
-        };
-        rates(backend).map(measure).collect()
-    });
+    row(
+        "upstream::reset_connections_to_the_upstream_cost_nothing",
+        "upstream resets TCP each second",
+        "–",
+        |backend| {
+            let mut scene = Scene::start(backend);
+            let measure = |rate| {
+                let plan = Plan { fresh_every: Some(20), ..cached(rate) };
+                let records = scene.ask_during(plan, |scene| {
+                    for _ in 0..2 {
+                        scene.kube_dns.reset_connections();
+                        std::thread::sleep(Duration::from_secs(1));
+                    }
+                });
+                assert_none_lost(&scene, &records);
+                records.to_string()
+            };
+            rates(backend).map(measure).collect()
+        },
+    );
 }

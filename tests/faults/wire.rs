@@ -1,4 +1,5 @@
-//! Just enough of the wire for ten thousand queries a second in a debug build, where a DNS library would be what is measured.
+//! Just enough of the wire for ten thousand queries a second in a debug build, where a DNS library would be what is
+//! measured.
 
 /// The A record of every name, of 10.96.0.1.
 pub const ADDRESS: [u8; 4] = [10, 96, 0, 1];
@@ -32,7 +33,8 @@ pub enum Answer {
 
 /// Judges what came for `question`.
 pub fn judge(question: &[u8], answer: &[u8]) -> Answer {
-    let is_for_it = answer.get(12..question.len()) == question.get(12..) && answer.get(2).is_some_and(|flags| flags & 0x80 != 0);
+    let is_for_it =
+        answer.get(12..question.len()) == question.get(12..) && answer.get(2).is_some_and(|flags| flags & 0x80 != 0);
     match answer.get(3).map(|flags| flags & 0x0f) {
         Some(0) if is_for_it && answer.ends_with(&ADDRESS) => {
             if answer[2] & 0x04 == 0 {
@@ -46,7 +48,8 @@ pub fn judge(question: &[u8], answer: &[u8]) -> Answer {
     }
 }
 
-/// What KubeDNS says to `query`: of names under `big.`, 400 addresses; of all others one; of other types than A nothing.
+/// What KubeDNS says to `query`: of names under `big.`, 400 addresses; of all others one; of other types than A
+/// nothing.
 pub fn reply(query: &[u8]) -> Option<Vec<u8>> {
     let mut end = 12;
     while *query.get(end)? != 0 {

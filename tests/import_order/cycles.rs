@@ -1,5 +1,6 @@
 //! No two files import each other, not even by way of others: a file can be read once those below it are known.
-//! A folder's `mod.rs` and what is in the folder are one, so what counts is what leads from one part of a folder to another. Tests do not count.
+//! A folder's `mod.rs` and what is in the folder are one, so what counts is what leads from one part of a folder to
+//! another. Tests do not count.
 
 use crate::imports::{imports, module_path, reexports, source_files, source_root};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,7 +14,9 @@ fn no_files_import_each_other() {
     let files: Vec<(PathBuf, String)> = source_files()
         .into_iter()
         .filter(|file| !module_path(file).iter().any(|part| ["tests", "testing", "fixtures"].contains(&part.as_str())))
-        .map(|file| (file.clone(), std::fs::read_to_string(source_root().join(file)).expect("a source file can be read")))
+        .map(|file| {
+            (file.clone(), std::fs::read_to_string(source_root().join(file)).expect("a source file can be read"))
+        })
         .collect();
     let found = cycles(&graph(&files));
     let lines: Vec<String> = found.iter().map(|cycle| cycle.join(" → ")).collect();
@@ -64,7 +67,11 @@ fn graph(files: &[(PathBuf, String)]) -> Graph {
 }
 
 /// The file that has what a path names.
-fn resolve(path: &[String], modules: &BTreeSet<Module>, reexported: &HashMap<Module, HashMap<String, Module>>) -> Option<Module> {
+fn resolve(
+    path: &[String],
+    modules: &BTreeSet<Module>,
+    reexported: &HashMap<Module, HashMap<String, Module>>,
+) -> Option<Module> {
     let length = (1..=path.len()).rev().find(|length| modules.contains(&path[..*length]))?;
     let module = path[..length].to_vec();
     match path.get(length).and_then(|name| reexported.get(&module)?.get(name)) {

@@ -1,5 +1,5 @@
-//! Imports go one way: a layer knows those before it in the list below, never one after it, and a directive's room never another's.
-//! Read off the tokens of src/**.rs, so that macros count and comments and strings do not.
+//! Imports go one way: a layer knows those before it in the list below, never one after it, and a directive's room
+//! never another's. Read off the tokens of src/**.rs, so that macros count and comments and strings do not.
 
 mod cycles;
 mod imports;
@@ -106,7 +106,11 @@ fn a_directive_that_imports_a_sibling_is_found() {
     assert_eq!(violations(room, "use crate::directives::{r#loop, cache};").len(), 1);
     assert_eq!(violations(room, "use super::super::forward::Upstream;").len(), 1);
     assert_eq!(violations(Path::new("directives/cache/mod.rs"), "use super::{forward, log};").len(), 2);
-    assert_eq!(violations(Path::new("directives/lines.rs"), "use super::log::Format;").len(), 1, "nor does a shared part");
+    assert_eq!(
+        violations(Path::new("directives/lines.rs"), "use super::log::Format;").len(),
+        1,
+        "nor does a shared part"
+    );
     assert_eq!(violations(room, "use super::entry::Entry; use crate::directives::cache::Entry;"), Vec::<String>::new());
     assert_eq!(
         violations(Path::new("directives/mod.rs"), "use self::cache::parse; use crate::directives::log;"),
@@ -132,7 +136,8 @@ fn objection(module: &[String], path: &[String]) -> Option<String> {
     if place(own).is_some_and(|own_place| wanted_place > own_place) {
         return Some(format!("comes after {own}"));
     }
-    let room = |path: &[String]| path.get(1).filter(|_| path.first().is_some_and(|layer| layer == "directives")).cloned();
+    let room =
+        |path: &[String]| path.get(1).filter(|_| path.first().is_some_and(|layer| layer == "directives")).cloned();
     let (own_room, wanted_room) = (room(module)?, room(path)?);
     let is_keyword = ORDER.iter().any(|keyword| keyword.name == wanted_room);
     (is_keyword && own_room != wanted_room).then(|| format!("is another directive's room, seen from {own_room}"))

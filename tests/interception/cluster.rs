@@ -1,5 +1,5 @@
-//! A small cluster on one machine: a node whose kube-proxy stands for two Services, a pod, and the pod that is KubeDNS, each in a network
-//! namespace of its own. The calling process is on the node.
+//! A small cluster on one machine: a node whose kube-proxy stands for two Services, a pod, and the pod that is KubeDNS,
+//! each in a network namespace of its own. The calling process is on the node.
 
 use crate::support::client::{exchange_tcp, metric, query};
 use crate::support::overrun::udp_overruns;
@@ -24,7 +24,8 @@ const INSIDE: &str = "NODELOCALDNS_TEST_INSIDE";
 /// For what takes a second on a machine that is not busy with other things.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// For an answer, as resolver libraries have by default. A TCP connection whose first packets are lost is there after 3 s.
+/// For an answer, as resolver libraries have by default. A TCP connection whose first packets are lost is there after 3
+/// s.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The link-local address of the cache.
@@ -47,8 +48,10 @@ const GATEWAY: [&str; 2] = ["10.244.0.1", "fd00:1::1"];
 /// A name that KubeDNS knows.
 pub const NAME: &str = "kubernetes.default.svc.cluster.local.";
 /// Names that KubeDNS knows, for those who need one that no cache has.
-pub const FRESH: [&str; 4] = ["one.cluster.local.", "two.cluster.local.", "three.cluster.local.", "four.cluster.local."];
-/// A name that KubeDNS knows many addresses of: more than fit into a packet, and fewer than EDNS' usual 4096 octets hold.
+pub const FRESH: [&str; 4] =
+    ["one.cluster.local.", "two.cluster.local.", "three.cluster.local.", "four.cluster.local."];
+/// A name that KubeDNS knows many addresses of: more than fit into a packet, and fewer than EDNS' usual 4096 octets
+/// hold.
 pub const LONG: &str = "long.cluster.local.";
 pub const LONG_ADDRESSES: usize = 200;
 pub const ADDRESS: &str = "10.96.0.1";
@@ -66,8 +69,8 @@ pub fn inside() -> Option<String> {
     std::env::var(INSIDE).ok()
 }
 
-/// Runs the test `name` in a process of its own, in a user and network namespace where it is root, which is told that it is `role`. Everything
-/// it printed.
+/// Runs the test `name` in a process of its own, in a user and network namespace where it is root, which is told that
+/// it is `role`. Everything it printed.
 pub fn run_in_a_namespace(name: &str, role: &str) -> String {
     for program in ["ip", "nft", "iptables-nft", "iptables-legacy", "setpriv"] {
         require(program);
@@ -162,8 +165,8 @@ impl Network {
         Self { host: Place::here(), pod, kube_dns }
     }
 
-    /// How many datagrams were lost to the machine until now, at clients, the program or KubeDNS: whoever was to read them did not get to run, and
-    /// the kernel had no room left for them.
+    /// How many datagrams were lost to the machine until now, at clients, the program or KubeDNS: whoever was to read
+    /// them did not get to run, and the kernel had no room left for them.
     pub fn overruns(&self) -> usize {
         [&self.host, &self.pod, &self.kube_dns].map(|place| place.visit(udp_overruns)).iter().sum()
     }
@@ -185,7 +188,8 @@ impl Cluster {
             let nothing = Reply { rcode: Some("NXDOMAIN".to_owned()), ..Reply::default() };
             let serve = |address: &str| {
                 let address = SocketAddr::new(address.parse().expect("an address"), 53);
-                Upstream::serving(address, &rules, Some(&nothing)).expect("the pod has the address and the port is free")
+                Upstream::serving(address, &rules, Some(&nothing))
+                    .expect("the pod has the address and the port is free")
             };
             KUBE_DNS.map(serve).into()
         };
@@ -271,7 +275,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts what `command` runs, the program or something that becomes it, as the DaemonSet does, with a Corefile template.
+    /// Starts what `command` runs, the program or something that becomes it, as the DaemonSet does, with a Corefile
+    /// template.
     pub fn start(mut command: Command, template: &str, backend: &str, metrics: u16, more: &[&str]) -> Self {
         let folder = scratch();
         let template = write(folder.path(), "Corefile.base", template);
@@ -303,7 +308,8 @@ impl Agent {
         self.await_end(server);
     }
 
-    /// Waits for the end of a watchdog that was killed, and of its server, which the kernel kills then: nftables' rules go when both have ended.
+    /// Waits for the end of a watchdog that was killed, and of its server, which the kernel kills then: nftables' rules
+    /// go when both have ended.
     pub fn await_end(&mut self, server: i32) {
         self.watchdog.wait_exit(SOON).expect("a killed process ends");
         assert!(wait_until(SOON, || !is_alive(server)), "the orphaned server goes on:\n{}", self.watchdog.tail(20));
@@ -356,7 +362,8 @@ fn attach(pod: &Place, name: &str, [ipv4, ipv6]: [&str; 2]) {
     ));
 }
 
-/// The rules that kube-proxy makes for the ClusterIPs of one family, and a firewall that lets in only what conntrack knows.
+/// The rules that kube-proxy makes for the ClusterIPs of one family, and a firewall that lets in only what conntrack
+/// knows.
 fn proxy(family: usize) {
     let (program, cluster_ip, pod, pods) = [
         ("iptables-nft-restore", CLUSTER_IPS[0], "10.244.0.2:53", "10.244.0.0/16"),
@@ -391,7 +398,8 @@ fn proxy(family: usize) {
     assert!(process.wait().expect("it ends").success(), "{program} takes the rules");
 }
 
-/// Makes the firewall drop, in and out, whatever conntrack does not know, loopback's own addresses and neighbour discovery aside.
+/// Makes the firewall drop, in and out, whatever conntrack does not know, loopback's own addresses and neighbour
+/// discovery aside.
 pub fn drop_untracked_on_lo() {
     for (program, loopback, icmp) in [("iptables-nft", "127.0.0.1", "icmp"), ("ip6tables-nft", "::1", "icmpv6")] {
         shell(&format!(
@@ -467,7 +475,8 @@ pub fn leaves_untracked() -> bool {
         is_there && shell(&format!("{family}tables-{kind} -t raw -S")).to_lowercase().contains("notrack")
     };
     let families = ["ip", "ip6"];
-    rules().contains("notrack") || families.iter().any(|family| by_iptables(family, "nft") || by_iptables(family, "legacy"))
+    rules().contains("notrack")
+        || families.iter().any(|family| by_iptables(family, "nft") || by_iptables(family, "legacy"))
 }
 
 /// Rules that accept queries and answers in the filter table.
@@ -480,14 +489,16 @@ pub fn accept_rules() -> usize {
 pub fn addresses() -> BTreeSet<String> {
     let listing = shell("ip -oneline address show dev nodelocaldns");
     let words = listing.lines().filter_map(|line| line.split_whitespace().nth(3));
-    let addresses = words.filter_map(|address| address.split('/').next()).filter(|address| !address.starts_with("fe80"));
+    let addresses =
+        words.filter_map(|address| address.split('/').next()).filter(|address| !address.starts_with("fe80"));
     addresses.map(str::to_owned).collect()
 }
 
 /// What conntrack knows of port 53 on the node: both directions of each connection, without its state and age.
 pub fn tracked_dns() -> BTreeSet<String> {
     let listing = connections();
-    let lines = listing.lines().filter(|line| line.split_whitespace().any(|word| word == "dport=53" || word == "sport=53"));
+    let lines =
+        listing.lines().filter(|line| line.split_whitespace().any(|word| word == "dport=53" || word == "sport=53"));
     let ends = ["src=", "dst=", "sport=", "dport="];
     let tuple = |line: &str| {
         let words = line.split_whitespace().enumerate();
@@ -501,8 +512,8 @@ fn connections() -> String {
     std::fs::read_to_string("/proc/self/net/nf_conntrack").expect("connections can be listed")
 }
 
-/// Whether the process has not ended; one that only waits to be reaped has. While a thread is left its sockets are open, though its first
-/// thread may be a zombie already.
+/// Whether the process has not ended; one that only waits to be reaped has. While a thread is left its sockets are
+/// open, though its first thread may be a zombie already.
 pub fn is_alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let is_running = stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'));

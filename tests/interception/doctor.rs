@@ -43,7 +43,8 @@ struct Said {
 impl Said {
     /// Runs it with these arguments more.
     fn by(mut command: Command, arguments: &[&str]) -> Self {
-        let output = command.arg("doctor").args(["--output", "json"]).args(arguments).output().expect("the program runs");
+        let output =
+            command.arg("doctor").args(["--output", "json"]).args(arguments).output().expect("the program runs");
         let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", everything(&output)));
         Self { status: output.status.code().expect("it ends by itself"), json }
     }
@@ -130,19 +131,24 @@ fn server(agent: &Agent) -> u32 {
 
 #[test]
 fn doctor_finds_nothing_wrong_with_a_healthy_agent_with_nftables() {
-    in_a_namespace("doctor::doctor_finds_nothing_wrong_with_a_healthy_agent_with_nftables", || finds_nothing_wrong("nftables"));
+    in_a_namespace("doctor::doctor_finds_nothing_wrong_with_a_healthy_agent_with_nftables", || {
+        finds_nothing_wrong("nftables")
+    });
 }
 
 #[test]
 fn doctor_finds_nothing_wrong_with_a_healthy_agent_with_iptables() {
-    in_a_namespace("doctor::doctor_finds_nothing_wrong_with_a_healthy_agent_with_iptables", || finds_nothing_wrong("iptables"));
+    in_a_namespace("doctor::doctor_finds_nothing_wrong_with_a_healthy_agent_with_iptables", || {
+        finds_nothing_wrong("iptables")
+    });
 }
 
 fn finds_nothing_wrong(backend: &str) {
     let cluster = Cluster::new();
     let agent = cluster.start(backend, &[]);
     agent.await_interception();
-    // What to look at is read from the agent's command line. A busy machine may have the interception withdrawn for a moment.
+    // What to look at is read from the agent's command line. A busy machine may have the interception withdrawn for a
+    // moment.
     let mut said = doctor(&cluster, &[]);
     wait_until(SOON, || {
         if said.status != 0 {
@@ -156,7 +162,8 @@ fn finds_nothing_wrong(backend: &str) {
         (&true.into(), vec![], vec![])
     );
     assert_eq!(said.names_with("warning"), Vec::<&str>::new(), "{said}");
-    let names: Vec<&Value> = said.json["checks"].as_array().expect("an array").iter().map(|check| &check["name"]).collect();
+    let names: Vec<&Value> =
+        said.json["checks"].as_array().expect("an array").iter().map(|check| &check["name"]).collect();
     assert_eq!(names, CHECKS);
     assert!(said.check("addresses")["seen"].to_string().contains(LOCAL), "{said}");
     assert!(said.check("kube_proxy")["seen"].to_string().contains("iptables"), "{said}");
@@ -207,11 +214,14 @@ fn doctor_names_what_is_broken_on_the_node_and_says_what_to_do() {
         assert_eq!(said.names_with("problem"), ["agent", "metrics"], "everything is whole again: {said}");
 
         let kept = shell("nft list table inet nodelocaldns-fallback");
-        for break_it in ["delete table inet nodelocaldns-fallback", "flush chain inet nodelocaldns-fallback answer-input"] {
+        for break_it in
+            ["delete table inet nodelocaldns-fallback", "flush chain inet nodelocaldns-fallback answer-input"]
+        {
             shell(&format!("nft {break_it}"));
             let check = doctor(&cluster, &[]).check("fallback").clone();
             assert!(
-                check["verdict"] == "warning" && check["seen"].to_string().contains(&format!("nobody answers at {LOCAL}")),
+                check["verdict"] == "warning"
+                    && check["seen"].to_string().contains(&format!("nobody answers at {LOCAL}")),
                 "{check}"
             );
             shell(&format!(
@@ -230,7 +240,10 @@ fn doctor_names_what_is_broken_on_the_node_and_says_what_to_do() {
         said.complains("queries", &format!("{} over udp: answered by somebody else", CLUSTER_IPS[0]), "see `rules`");
         said.complains("pod_path", CLUSTER_IPS[0], "rules");
         assert_eq!(said.json["intercepted"], false, "{said}");
-        assert!(said.check("connections")["seen"].to_string().contains("10.244.0.2:53"), "KubeDNS's pod answers: {said}");
+        assert!(
+            said.check("connections")["seen"].to_string().contains("10.244.0.2:53"),
+            "KubeDNS's pod answers: {said}"
+        );
     });
 }
 
@@ -270,7 +283,8 @@ fn doctor_names_a_server_that_is_ill_and_one_that_is_somebody_elses() {
         said.complains("agent", "none runs", "kubectl get pods");
         said.complains("rules", "rules are missing", "start the agent");
         said.complains("sockets", "nobody listens", "the agent starts a server");
-        // Where there is a fallback, cluster DNS answers; there is none for the other address that is the agent's alone.
+        // Where there is a fallback, cluster DNS answers; there is none for the other address that is the agent's
+        // alone.
         said.complains("queries", &format!("{LOCAL} over udp: answered by somebody else"), "see `rules`");
         said.complains("queries", &format!("{} over udp: nobody listens", LOCALS[1]), "start the agent");
         assert_eq!(said.check("fallback")["verdict"], "ok", "{said}");

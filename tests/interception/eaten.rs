@@ -1,8 +1,9 @@
-//! Pods' packets that come in and do not arrive, because something on the node takes them: they are left to cluster DNS.
+//! Pods' packets that come in and do not arrive, because something on the node takes them: they are left to cluster
+//! DNS.
 
 use crate::cluster::{
-    Agent, CLUSTER_IPS, Cluster, LOCAL, NAME, SOON, Transport, ask, ask_on, assert_address, connected, in_a_namespace, kill,
-    leaves_untracked, shell, signal,
+    Agent, CLUSTER_IPS, Cluster, LOCAL, NAME, SOON, Transport, ask, ask_on, assert_address, connected, in_a_namespace,
+    kill, leaves_untracked, shell, signal,
 };
 use crate::steady::Steady;
 use crate::support::client::metric;
@@ -13,8 +14,8 @@ use std::time::Duration;
 /// Addresses at which somebody answers when the cache does not.
 const SHARED: [&str; 3] = [CLUSTER_IPS[0], CLUSTER_IPS[1], LOCAL];
 
-/// A table of somebody else's that takes what pods send to port 53; no accept of ours overrides it. It goes by the interface, so that its rules do not tell
-/// what becomes of a pod's packets.
+/// A table of somebody else's that takes what pods send to port 53; no accept of ours overrides it. It goes by the
+/// interface, so that its rules do not tell what becomes of a pod's packets.
 const APPEAR: &str = "nft 'table inet eater { chain input { type filter hook input priority filter + 10; \
                       iif \"lo\" accept; iifname \"veth-pod\" meta l4proto { udp, tcp } th dport 53 drop; }; }'";
 const DISAPPEAR: &str = "nft delete table inet eater";
@@ -35,16 +36,18 @@ fn path_errors(agent: &Agent) -> f64 {
 
 #[test]
 fn pods_whose_packets_a_firewall_takes_from_now_on_are_answered_by_kube_dns_with_nftables() {
-    in_a_namespace("eaten::pods_whose_packets_a_firewall_takes_from_now_on_are_answered_by_kube_dns_with_nftables", || {
-        firewall_appears("nftables")
-    });
+    in_a_namespace(
+        "eaten::pods_whose_packets_a_firewall_takes_from_now_on_are_answered_by_kube_dns_with_nftables",
+        || firewall_appears("nftables"),
+    );
 }
 
 #[test]
 fn pods_whose_packets_a_firewall_takes_from_now_on_are_answered_by_kube_dns_with_iptables() {
-    in_a_namespace("eaten::pods_whose_packets_a_firewall_takes_from_now_on_are_answered_by_kube_dns_with_iptables", || {
-        firewall_appears("iptables")
-    });
+    in_a_namespace(
+        "eaten::pods_whose_packets_a_firewall_takes_from_now_on_are_answered_by_kube_dns_with_iptables",
+        || firewall_appears("iptables"),
+    );
 }
 
 fn firewall_appears(backend: &str) {
@@ -124,12 +127,16 @@ fn routed_past(backend: &str) {
 /// Nobody is left to withdraw the rules.
 #[test]
 fn a_watchdog_that_is_stopped_intercepts_nothing_soon_with_nftables() {
-    in_a_namespace("eaten::a_watchdog_that_is_stopped_intercepts_nothing_soon_with_nftables", || watchdog_is_stopped("nftables"));
+    in_a_namespace("eaten::a_watchdog_that_is_stopped_intercepts_nothing_soon_with_nftables", || {
+        watchdog_is_stopped("nftables")
+    });
 }
 
 #[test]
 fn a_watchdog_that_is_stopped_intercepts_nothing_soon_with_iptables() {
-    in_a_namespace("eaten::a_watchdog_that_is_stopped_intercepts_nothing_soon_with_iptables", || watchdog_is_stopped("iptables"));
+    in_a_namespace("eaten::a_watchdog_that_is_stopped_intercepts_nothing_soon_with_iptables", || {
+        watchdog_is_stopped("iptables")
+    });
 }
 
 fn watchdog_is_stopped(backend: &str) {
@@ -147,7 +154,8 @@ fn watchdog_is_stopped(backend: &str) {
     await_answers_of_the_node(&cluster, &agent);
 }
 
-/// Rules of iptables stay when both processes are killed. Those for programs on the node match whether or not somebody listens.
+/// Rules of iptables stay when both processes are killed. Those for programs on the node match whether or not somebody
+/// listens.
 #[test]
 fn what_iptables_holds_keeps_no_program_on_the_node_from_kube_dns_for_long_after_both_are_killed() {
     let name = "eaten::what_iptables_holds_keeps_no_program_on_the_node_from_kube_dns_for_long_after_both_are_killed";

@@ -100,12 +100,16 @@ fn hardly_a_query_to_the_link_local_address_is_lost_when_the_watchdog_is_killed(
 
 #[test]
 fn no_query_is_lost_at_sigterm_nor_at_the_next_start_with_nftables() {
-    in_a_namespace("fallback::no_query_is_lost_at_sigterm_nor_at_the_next_start_with_nftables", || loses_nothing("nftables"));
+    in_a_namespace("fallback::no_query_is_lost_at_sigterm_nor_at_the_next_start_with_nftables", || {
+        loses_nothing("nftables")
+    });
 }
 
 #[test]
 fn no_query_is_lost_at_sigterm_nor_at_the_next_start_with_iptables() {
-    in_a_namespace("fallback::no_query_is_lost_at_sigterm_nor_at_the_next_start_with_iptables", || loses_nothing("iptables"));
+    in_a_namespace("fallback::no_query_is_lost_at_sigterm_nor_at_the_next_start_with_iptables", || {
+        loses_nothing("iptables")
+    });
 }
 
 fn loses_nothing(backend: &str) {
@@ -148,7 +152,8 @@ fn with_iptables_kube_dns_answers_pods_at_the_link_local_address_when_the_orphan
             let clients = connected_clients(&cluster, &LOCALS);
             agent.kill();
             cluster.kube_dns_count(NAME);
-            // Rules for pods match only while a socket is bound (-m socket); those for the node's own programs stay, and keep queries untracked.
+            // Rules for pods match only while a socket is bound (-m socket); those for the node's own programs stay,
+            // and keep queries untracked.
             for (who, client) in clients.iter().filter(|(who, _)| who.starts_with("pod")) {
                 assert_address(ask_on(client, NAME, SOON).as_ref(), who);
                 assert_eq!(cluster.kube_dns_count(NAME), 1, "{who}");
@@ -168,7 +173,8 @@ fn while_the_interception_is_off_kube_dns_answers_at_the_link_local_address() {
         let agent = cluster.start("nftables", &BOTH);
         agent.await_interception();
         let rendered = agent.watchdog.corefile();
-        std::fs::write(rendered.with_file_name("Corefile.base"), "nonsense {").expect("the scratch folder can be written");
+        std::fs::write(rendered.with_file_name("Corefile.base"), "nonsense {")
+            .expect("the scratch folder can be written");
         std::fs::remove_file(rendered).expect("the rendered Corefile is there");
         kill(agent.server());
         assert!(wait_until(SOON, || !leaves_queries_untracked()), "{}", rules());
@@ -186,23 +192,27 @@ fn leaves_queries_untracked() -> bool {
 
 fn stop(mut agent: Agent) {
     agent.watchdog.signal(libc::SIGTERM);
-    let status = agent.watchdog.wait_exit(SOON).unwrap_or_else(|| panic!("it does not end:\n{}", agent.watchdog.tail(20)));
+    let status =
+        agent.watchdog.wait_exit(SOON).unwrap_or_else(|| panic!("it does not end:\n{}", agent.watchdog.tail(20)));
     assert!(status.success(), "{status}:\n{}", agent.watchdog.tail(20));
 }
 
 #[test]
 fn after_an_orderly_stop_cluster_ips_are_answered_also_where_kube_proxy_masquerades_nothing() {
-    in_a_namespace("fallback::after_an_orderly_stop_cluster_ips_are_answered_also_where_kube_proxy_masquerades_nothing", || {
-        let cluster = Cluster::new();
-        // As without --cluster-cidr, and KubeDNS on another node that has the addresses too.
-        shell("iptables-nft -t nat -F KUBE-MARK-MASQ && ip6tables-nft -t nat -F KUBE-MARK-MASQ");
-        cluster.kube_dns().visit(|| CLUSTER_IPS.map(|address| shell(&format!("ip route add blackhole {address}"))));
-        cluster.everyone_asks(&CLUSTER_IPS, NAME);
-        let mut agent = cluster.start("nftables", &BOTH);
-        agent.await_interception();
-        agent.watchdog.signal(libc::SIGTERM);
-        agent.watchdog.wait_exit(SOON).expect("it ends");
-        cluster.everyone_asks(&LOCALS, NAME);
-        cluster.everyone_asks(&CLUSTER_IPS, NAME);
-    });
+    in_a_namespace(
+        "fallback::after_an_orderly_stop_cluster_ips_are_answered_also_where_kube_proxy_masquerades_nothing",
+        || {
+            let cluster = Cluster::new();
+            // As without --cluster-cidr, and KubeDNS on another node that has the addresses too.
+            shell("iptables-nft -t nat -F KUBE-MARK-MASQ && ip6tables-nft -t nat -F KUBE-MARK-MASQ");
+            cluster.kube_dns().visit(|| CLUSTER_IPS.map(|address| shell(&format!("ip route add blackhole {address}"))));
+            cluster.everyone_asks(&CLUSTER_IPS, NAME);
+            let mut agent = cluster.start("nftables", &BOTH);
+            agent.await_interception();
+            agent.watchdog.signal(libc::SIGTERM);
+            agent.watchdog.wait_exit(SOON).expect("it ends");
+            cluster.everyone_asks(&LOCALS, NAME);
+            cluster.everyone_asks(&CLUSTER_IPS, NAME);
+        },
+    );
 }

@@ -1,8 +1,8 @@
 //! Replies that no packet of the pod's network takes whole.
 
 use super::cluster::{
-    ADDRESS, Agent, CLUSTER_IPS, Cluster, LONG, LONG_ADDRESSES, METRICS, NAME, Transport, ask, assert_address, connected,
-    corefile_template, in_a_namespace, shell,
+    ADDRESS, Agent, CLUSTER_IPS, Cluster, LONG, LONG_ADDRESSES, METRICS, NAME, Transport, ask, assert_address,
+    connected, corefile_template, in_a_namespace, shell,
 };
 use super::support::client::query;
 use hickory_proto::op::{Edns, Message};
@@ -21,7 +21,11 @@ fn a_reply_that_is_longer_than_a_packet_reaches_the_pod_as_do_those_beside_it() 
                 let socket = place.visit(|| connected(address));
                 // Forwarded, then from the cache; those beside it are then given again as they are.
                 for time in 1..=4 {
-                    assert_eq!(ask_at_once(&socket), [1, LONG_ADDRESSES, 1, LONG_ADDRESSES, 1], "{who}, {address}, time {time}");
+                    assert_eq!(
+                        ask_at_once(&socket),
+                        [1, LONG_ADDRESSES, 1, LONG_ADDRESSES, 1],
+                        "{who}, {address}, time {time}"
+                    );
                 }
             }
         }
@@ -63,10 +67,14 @@ fn replies_are_not_to_be_fragmented_on_their_way() {
 
 #[test]
 fn replies_may_be_fragmented_on_their_way_where_the_node_does_no_path_mtu_discovery() {
-    // What routers say of packets that were too long is ignored, so that a reply which must not be fragmented would be lost time and again.
-    in_a_namespace("fragments::replies_may_be_fragmented_on_their_way_where_the_node_does_no_path_mtu_discovery", || {
-        assert_eq!(replies_that_forbid_fragments("2"), 0);
-    });
+    // What routers say of packets that were too long is ignored, so that a reply which must not be fragmented would be
+    // lost time and again.
+    in_a_namespace(
+        "fragments::replies_may_be_fragmented_on_their_way_where_the_node_does_no_path_mtu_discovery",
+        || {
+            assert_eq!(replies_that_forbid_fragments("2"), 0);
+        },
+    );
 }
 
 /// Whether the reply to a pod has DF set, 1 or 0, under this `ip_no_pmtu_disc`.

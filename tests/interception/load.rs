@@ -1,4 +1,5 @@
-//! A client that asks at a fixed rate from many source ports, over UDP and TCP, each query once, and counts the answers that never came.
+//! A client that asks at a fixed rate from many source ports, over UDP and TCP, each query once, and counts the answers
+//! that never came.
 
 use crate::cluster::{CLUSTER_IPS, NAME, Place, Transport, ask, connected};
 use crate::support::client::query;
@@ -39,7 +40,14 @@ pub struct HitCounter {
 
 impl fmt::Display for HitCounter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} lost over UDP, {} of {} over TCP", self.lost.len(), self.asked, self.tcp_lost, self.tcp_asked)
+        write!(
+            f,
+            "{} of {} lost over UDP, {} of {} over TCP",
+            self.lost.len(),
+            self.asked,
+            self.tcp_lost,
+            self.tcp_asked
+        )
     }
 }
 

@@ -1,7 +1,9 @@
-//! The whole program on a node with pods, KubeDNS and kube-proxy's rules: who answers whom, in health and when a process is killed.
+//! The whole program on a node with pods, KubeDNS and kube-proxy's rules: who answers whom, in health and when a
+//! process is killed.
 //!
-//! Each test runs itself again in a user and network namespace (`unshare`), so it needs no root, and leaves nothing when it ends. To look
-//! inside one, put a `sleep` before the assertion and `nsenter --target PID --user --net --preserve-credentials`.
+//! Each test runs itself again in a user and network namespace (`unshare`), so it needs no root, and leaves nothing
+//! when it ends. To look inside one, put a `sleep` before the assertion and `nsenter --target PID --user --net
+//! --preserve-credentials`.
 
 mod cluster;
 mod doctor;
@@ -17,8 +19,8 @@ mod upgrade;
 mod support;
 
 use cluster::{
-    Agent, CLUSTER_IPS, Cluster, FRESH, LOCAL, LOCALS, NAME, SOON, accept_rules, addresses, ask_on, assert_address, connected,
-    drop_untracked_on_lo, in_a_namespace, kill, leaves_untracked, rules, shell, signal, tracked_dns,
+    Agent, CLUSTER_IPS, Cluster, FRESH, LOCAL, LOCALS, NAME, SOON, accept_rules, addresses, ask_on, assert_address,
+    connected, drop_untracked_on_lo, in_a_namespace, kill, leaves_untracked, rules, shell, signal, tracked_dns,
 };
 use load::{Load, Ports};
 use std::net::UdpSocket;
@@ -31,7 +33,8 @@ use support::tools::run;
 
 /// Every address that the program serves.
 const SERVED: [&str; 4] = [LOCALS[0], LOCALS[1], CLUSTER_IPS[0], CLUSTER_IPS[1]];
-/// For each address: queries in, replies out, and both through `lo` the other way round, over UDP and TCP; the health port's four.
+/// For each address: queries in, replies out, and both through `lo` the other way round, over UDP and TCP; the health
+/// port's four.
 const ACCEPT_RULES: usize = SERVED.len() * (4 * 2 + 4);
 
 #[test]
@@ -59,8 +62,8 @@ fn answers_come_from_the_node(backend: &str) {
     await_answers_of_the_node(&cluster, &agent);
 }
 
-/// Waits until everybody gets cached answers without KubeDNS being asked, and no connection is tracked meanwhile. On a busy machine
-/// the watchdog may take the interception back for a while.
+/// Waits until everybody gets cached answers without KubeDNS being asked, and no connection is tracked meanwhile. On a
+/// busy machine the watchdog may take the interception back for a while.
 fn await_answers_of_the_node(cluster: &Cluster, agent: &Agent) {
     let mut last = String::new();
     let is_here = || {
@@ -95,7 +98,8 @@ fn strict_firewall(backend: &str) {
     let agent = cluster.start(backend, &[]);
     agent.await_interception();
     await_answers_of_the_node(&cluster, &agent);
-    let status = || minreq::get(format!("http://{LOCAL}:8080/health")).with_timeout(5).send().map(|answer| answer.status_code);
+    let status =
+        || minreq::get(format!("http://{LOCAL}:8080/health")).with_timeout(5).send().map(|answer| answer.status_code);
     assert!(wait_until(SOON, || status().is_ok_and(|status| status == 200)), "kubelet: {:?}\n{}", status(), rules());
     // Nobody else is let in by that: what comes from another link with our address as its source.
     let way = shell("iptables-nft -S; ip6tables-nft -S");
@@ -135,16 +139,18 @@ fn server_is_killed(backend: &str) {
 /// `-upstreamsvc` is kube-dns by default, whose address is intercepted where kube-proxy does not use IPVS.
 #[test]
 fn cluster_names_are_answered_where_the_upstream_service_is_the_intercepted_one_with_nftables() {
-    in_a_namespace("cluster_names_are_answered_where_the_upstream_service_is_the_intercepted_one_with_nftables", || {
-        upstream_is_intercepted("nftables")
-    });
+    in_a_namespace(
+        "cluster_names_are_answered_where_the_upstream_service_is_the_intercepted_one_with_nftables",
+        || upstream_is_intercepted("nftables"),
+    );
 }
 
 #[test]
 fn cluster_names_are_answered_where_the_upstream_service_is_the_intercepted_one_with_iptables() {
-    in_a_namespace("cluster_names_are_answered_where_the_upstream_service_is_the_intercepted_one_with_iptables", || {
-        upstream_is_intercepted("iptables")
-    });
+    in_a_namespace(
+        "cluster_names_are_answered_where_the_upstream_service_is_the_intercepted_one_with_iptables",
+        || upstream_is_intercepted("iptables"),
+    );
 }
 
 fn upstream_is_intercepted(backend: &str) {
@@ -177,7 +183,8 @@ fn stop(pid: i32) {
         let stat = thread.and_then(|thread| std::fs::read_to_string(thread.path().join("stat")));
         stat.is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
     };
-    let are_stopped = || std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|mut threads| threads.all(is_stopped));
+    let are_stopped =
+        || std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|mut threads| threads.all(is_stopped));
     assert!(wait_until(SOON, are_stopped), "it runs on");
 }
 
@@ -252,7 +259,8 @@ fn hardly_any_lost_at_the_end(cluster: &Cluster, agent: &mut Agent, addresses: &
     steady.finish().assert_hardly_any_lost(gone);
 }
 
-/// A table that went a little before the server would let a late reply through to conntrack, and that client's port would lead here for good.
+/// A table that went a little before the server would let a late reply through to conntrack, and that client's port
+/// would lead here for good.
 #[test]
 fn no_client_is_kept_from_cluster_dns_however_often_the_watchdog_is_killed() {
     in_a_namespace("no_client_is_kept_from_cluster_dns_however_often_the_watchdog_is_killed", || {
@@ -261,7 +269,8 @@ fn no_client_is_kept_from_cluster_dns_however_often_the_watchdog_is_killed() {
         let mut agent = cluster.start("nftables", &[]);
         agent.await_interception();
         await_answers_of_the_node(&cluster, &agent);
-        let loads: Vec<_> = cluster.clients().into_iter().map(|(who, place)| (who, Load::start(place, Ports::Kept))).collect();
+        let loads: Vec<_> =
+            cluster.clients().into_iter().map(|(who, place)| (who, Load::start(place, Ports::Kept))).collect();
         for _ in 0..TIMES {
             std::thread::sleep(Duration::from_millis(150));
             agent.kill();
@@ -300,10 +309,13 @@ fn the_server_too_holds_the_rules_under_a_number_above_its_sockets() {
 /// Descriptors of a process that are sockets of this protocol (a file in /proc/net).
 fn sockets_of(pid: i32, protocol: &str) -> Vec<u32> {
     let table = std::fs::read_to_string(format!("/proc/self/net/{protocol}")).expect("the kernel has it");
-    let inodes: Vec<String> =
-        table.lines().filter_map(|line| line.split_whitespace().nth(9).map(|inode| format!("socket:[{inode}]"))).collect();
+    let inodes: Vec<String> = table
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(9).map(|inode| format!("socket:[{inode}]")))
+        .collect();
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives");
-    let is_one = |path: &Path| std::fs::read_link(path).is_ok_and(|link| inodes.iter().any(|inode| link == Path::new(inode)));
+    let is_one =
+        |path: &Path| std::fs::read_link(path).is_ok_and(|link| inodes.iter().any(|inode| link == Path::new(inode)));
     let paths = files.filter_map(|file| Some(file.ok()?.path()));
     paths.filter(|path| is_one(path)).filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect()
 }
@@ -348,12 +360,16 @@ fn teardown_by_hand_removes_what_a_killed_agent_has_left() {
 
 #[test]
 fn without_a_fallback_sigterm_takes_everything_down_with_nftables() {
-    in_a_namespace("without_a_fallback_sigterm_takes_everything_down_with_nftables", || takes_everything_down("nftables"));
+    in_a_namespace("without_a_fallback_sigterm_takes_everything_down_with_nftables", || {
+        takes_everything_down("nftables")
+    });
 }
 
 #[test]
 fn without_a_fallback_sigterm_takes_everything_down_with_iptables() {
-    in_a_namespace("without_a_fallback_sigterm_takes_everything_down_with_iptables", || takes_everything_down("iptables"));
+    in_a_namespace("without_a_fallback_sigterm_takes_everything_down_with_iptables", || {
+        takes_everything_down("iptables")
+    });
 }
 
 fn takes_everything_down(backend: &str) {
@@ -367,7 +383,8 @@ fn takes_everything_down(backend: &str) {
     assert_eq!(accept_rules(), ACCEPT_RULES);
     assert_eq!(addresses(), SERVED.map(str::to_owned).into());
     agent.watchdog.signal(libc::SIGTERM);
-    let status = agent.watchdog.wait_exit(SOON).unwrap_or_else(|| panic!("it does not end:\n{}", agent.watchdog.tail(20)));
+    let status =
+        agent.watchdog.wait_exit(SOON).unwrap_or_else(|| panic!("it does not end:\n{}", agent.watchdog.tail(20)));
     assert!(status.success(), "{status}:\n{}", agent.watchdog.tail(20));
     assert!(!leaves_untracked(), "{}", rules());
     assert_eq!((accept_rules(), addresses().len()), (0, 0), "{}\n{:?}", rules(), addresses());
@@ -388,8 +405,10 @@ fn with_skipteardown_the_link_and_what_iptables_holds_stay() {
             let mut agent = cluster.start(backend, &["-skipteardown"]);
             agent.await_interception();
             agent.watchdog.signal(libc::SIGTERM);
-            let status =
-                agent.watchdog.wait_exit(SOON).unwrap_or_else(|| panic!("it does not end:\n{}", agent.watchdog.tail(20)));
+            let status = agent
+                .watchdog
+                .wait_exit(SOON)
+                .unwrap_or_else(|| panic!("it does not end:\n{}", agent.watchdog.tail(20)));
             assert!(status.success(), "{status}:\n{}", agent.watchdog.tail(20));
             assert_eq!(addresses(), SERVED.map(str::to_owned).into(), "{backend}");
             assert_eq!(accept_rules(), ACCEPT_RULES, "{backend}");

@@ -1,4 +1,5 @@
-//! Addresses whose queries cannot be had: the others are served all the same, and whoever answers there is hardly asked by us.
+//! Addresses whose queries cannot be had: the others are served all the same, and whoever answers there is hardly asked
+//! by us.
 
 use crate::SERVED;
 use crate::cluster::{CLUSTER_IPS, Cluster, METRICS, NAME, SOON, in_a_namespace, program, shell};
@@ -9,8 +10,8 @@ use std::time::Duration;
 /// What the watchdog asks.
 const PROBE: &str = "probe.nodelocaldns.";
 
-/// Takes queries for the ClusterIP of IPv4 before our rules see them, tracked or not, and brings the answers back, as IPVS does: by way of an address
-/// that kube-proxy would send to KubeDNS.
+/// Takes queries for the ClusterIP of IPv4 before our rules see them, tracked or not, and brings the answers back, as
+/// IPVS does: by way of an address that kube-proxy would send to KubeDNS.
 fn take_cluster_ip() {
     let [cluster_ip, other] = [CLUSTER_IPS[0], "10.96.0.12"];
     let mut rules = String::new();
@@ -61,7 +62,12 @@ fn an_address_that_somebody_else_answers_costs_no_other_one() {
         let told = || agent.watchdog.output().matches("10.96.0.10 is not intercepted: somebody else answers").count();
         assert!(wait_until(SOON, || told() > 0), "{}", agent.watchdog.tail(30));
         assert_eq!(told(), 1);
-        assert_eq!(metric(METRICS, "nodelocaldns_watchdog_server_restarts_total"), Some(0.0), "{}", agent.watchdog.tail(30));
+        assert_eq!(
+            metric(METRICS, "nodelocaldns_watchdog_server_restarts_total"),
+            Some(0.0),
+            "{}",
+            agent.watchdog.tail(30)
+        );
     });
 }
 
@@ -72,14 +78,21 @@ fn where_no_interception_can_be_had_kube_dns_is_hardly_asked_for_the_watchdogs_r
         let mut command = program();
         command.env("PATH", "/nonexistent");
         let agent = cluster.start_as(command, "iptables", METRICS, &[]);
-        let told =
-            || CLUSTER_IPS.iter().all(|address| agent.watchdog.output().contains(&format!("{address} is not intercepted")));
+        let told = || {
+            CLUSTER_IPS.iter().all(|address| agent.watchdog.output().contains(&format!("{address} is not intercepted")))
+        };
         assert!(wait_until(SOON, told), "{}", agent.watchdog.tail(30));
         cluster.kube_dns_count(PROBE);
-        // Two addresses over UDP and TCP, each asked once in ever more seconds, and once more at each try to set the rules. It was 168 a second.
+        // Two addresses over UDP and TCP, each asked once in ever more seconds, and once more at each try to set the
+        // rules. It was 168 a second.
         std::thread::sleep(Duration::from_secs(10));
         let count = cluster.kube_dns_count(PROBE);
         assert!(count <= 40, "{count} questions in ten seconds\n{}", agent.watchdog.tail(30));
-        assert_eq!(metric(METRICS, "nodelocaldns_watchdog_server_restarts_total"), Some(0.0), "{}", agent.watchdog.tail(30));
+        assert_eq!(
+            metric(METRICS, "nodelocaldns_watchdog_server_restarts_total"),
+            Some(0.0),
+            "{}",
+            agent.watchdog.tail(30)
+        );
     });
 }

@@ -1,4 +1,5 @@
-//! Clients that ask for a cached name every few milliseconds, each on a socket of its own and each query once, while something ends.
+//! Clients that ask for a cached name every few milliseconds, each on a socket of its own and each query once, while
+//! something ends.
 
 use crate::cluster::{Cluster, NAME};
 use crate::connected_clients;
@@ -17,7 +18,8 @@ const INTERVAL: Duration = Duration::from_millis(2);
 /// For the last answers to come.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What a server that is killed may have read and not answered, or may wait in its socket: of one client, hardly as much as of all.
+/// What a server that is killed may have read and not answered, or may wait in its socket: of one client, hardly as
+/// much as of all.
 pub const IN_HAND: usize = 64;
 
 /// A client for each pair of who can ask and address.
@@ -59,7 +61,8 @@ impl<'a> Steady<'a> {
     /// Stops asking and waits for what is on the way.
     pub fn finish(self) -> Tallies {
         self.stop.store(true, Ordering::Relaxed);
-        let finish = |(who, client): (String, JoinHandle<HitCounter>)| (who, client.join().expect("the client does not panic"));
+        let finish =
+            |(who, client): (String, JoinHandle<HitCounter>)| (who, client.join().expect("the client does not panic"));
         let clients: Vec<(String, HitCounter)> = self.clients.into_iter().map(finish).collect();
         for (who, tally) in &clients {
             assert!(tally.asked > 20, "{who}: too few to tell anything");

@@ -1,8 +1,8 @@
 //! One instance takes the place of another, in both orders, under load: nobody's answer is lost.
 
 use crate::cluster::{
-    Agent, Cluster, FRESH, METRICS, NAME, SOON, Transport, accept_rules, addresses, ask, assert_address, in_a_namespace,
-    leaves_untracked, rules, shell,
+    Agent, Cluster, FRESH, METRICS, NAME, SOON, Transport, accept_rules, addresses, ask, assert_address,
+    in_a_namespace, leaves_untracked, rules, shell,
 };
 use crate::fallback::BOTH;
 use crate::load::{HitCounter, Load, Ports};
@@ -34,7 +34,8 @@ fn start(cluster: &Cluster, backend: &str, round: usize, socket: Option<&Path>, 
 
 fn end(agent: &mut Agent) {
     agent.watchdog.signal(libc::SIGTERM);
-    let status = agent.watchdog.wait_exit(SOON).unwrap_or_else(|| panic!("it does not end:\n{}", agent.watchdog.tail(20)));
+    let status =
+        agent.watchdog.wait_exit(SOON).unwrap_or_else(|| panic!("it does not end:\n{}", agent.watchdog.tail(20)));
     assert!(status.success(), "{status}:\n{}", agent.watchdog.tail(20));
 }
 
@@ -138,33 +139,37 @@ fn no_answer_is_lost_over_udp_when_new_and_old_share_the_port_alone() {
 
 #[test]
 fn no_answer_is_lost_when_the_old_ends_before_the_new_begins_and_there_is_a_fallback() {
-    in_a_namespace("upgrade::no_answer_is_lost_when_the_old_ends_before_the_new_begins_and_there_is_a_fallback", || {
-        let folder = scratch();
-        let socket = folder.path().join("handover.sock");
-        let cluster = Cluster::new();
-        let mut agent = start(&cluster, "nftables", 0, Some(&socket), &BOTH);
-        agent.await_interception();
-        let loads = loads(&cluster);
-        for round in 1..=ROUNDS {
-            std::thread::sleep(A_WHILE);
-            end(&mut agent);
-            assert!(!socket.exists(), "nobody listens there");
-            std::thread::sleep(A_WHILE);
-            agent = start(&cluster, "nftables", round, Some(&socket), &BOTH);
+    in_a_namespace(
+        "upgrade::no_answer_is_lost_when_the_old_ends_before_the_new_begins_and_there_is_a_fallback",
+        || {
+            let folder = scratch();
+            let socket = folder.path().join("handover.sock");
+            let cluster = Cluster::new();
+            let mut agent = start(&cluster, "nftables", 0, Some(&socket), &BOTH);
             agent.await_interception();
-        }
-        std::thread::sleep(A_WHILE);
-        let tallies = finish(loads);
-        tallies.assert_nothing_lost_over_udp();
-        // One that is open at the very moment of SIGTERM may be cut (docs/faults.md), and no other.
-        for (who, tally) in &tallies.clients {
-            assert!(tally.tcp_lost <= ROUNDS, "{who}: {tally:?}");
-        }
-    });
+            let loads = loads(&cluster);
+            for round in 1..=ROUNDS {
+                std::thread::sleep(A_WHILE);
+                end(&mut agent);
+                assert!(!socket.exists(), "nobody listens there");
+                std::thread::sleep(A_WHILE);
+                agent = start(&cluster, "nftables", round, Some(&socket), &BOTH);
+                agent.await_interception();
+            }
+            std::thread::sleep(A_WHILE);
+            let tallies = finish(loads);
+            tallies.assert_nothing_lost_over_udp();
+            // One that is open at the very moment of SIGTERM may be cut (docs/faults.md), and no other.
+            for (who, tally) in &tallies.clients {
+                assert!(tally.tcp_lost <= ROUNDS, "{who}: {tally:?}");
+            }
+        },
+    );
 }
 
-/// A firewall that drops what is not tracked lets pods' queries in by rules of ours, which only iptables can make: the interception waits for them.
-/// (Of programs on the node a query may be lost while the kernel puts an address on the link, before it has the route to it.)
+/// A firewall that drops what is not tracked lets pods' queries in by rules of ours, which only iptables can make: the
+/// interception waits for them. (Of programs on the node a query may be lost while the kernel puts an address on the
+/// link, before it has the route to it.)
 #[test]
 fn no_answer_of_a_pod_is_lost_at_the_first_start_however_long_iptables_takes() {
     in_a_namespace("upgrade::no_answer_of_a_pod_is_lost_at_the_first_start_however_long_iptables_takes", || {

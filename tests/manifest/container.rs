@@ -1,6 +1,6 @@
-//! The container that the DaemonSet describes, made of namespaces: what kubelet and the container runtime would set up, read off the pod's
-//! description. Its root has what the image has, the program alone (no shell, no iptables), and this machine's libraries, since the program under
-//! test is linked against them.
+//! The container that the DaemonSet describes, made of namespaces: what kubelet and the container runtime would set up,
+//! read off the pod's description. Its root has what the image has, the program alone (no shell, no iptables), and this
+//! machine's libraries, since the program under test is linked against them.
 
 use crate::objects::Manifest;
 use crate::support::namespace::Namespace;
@@ -22,9 +22,15 @@ pub struct Container {
 }
 
 impl Container {
-    /// Starts it in the node's network. `environment` is what links to Services give; `resolv_conf` is the node's; `host` is where the node
-    /// has what its pods share.
-    pub fn start(manifest: &Manifest, node: &Namespace, environment: &[(&str, &str)], resolv_conf: &str, host: &Path) -> Self {
+    /// Starts it in the node's network. `environment` is what links to Services give; `resolv_conf` is the node's;
+    /// `host` is where the node has what its pods share.
+    pub fn start(
+        manifest: &Manifest,
+        node: &Namespace,
+        environment: &[(&str, &str)],
+        resolv_conf: &str,
+        host: &Path,
+    ) -> Self {
         require("unshare");
         let folder = scratch();
         let volumes = folder.path().join("volumes");
@@ -58,7 +64,8 @@ impl Container {
 
     /// Stops it as kubelet does; its exit status, if it ends in time.
     pub fn stop(&mut self, patience: Duration) -> Option<ExitStatus> {
-        // SAFETY: kill has no memory effects; the process is the child of our own, which has not ended, so the ID is not another's.
+        // SAFETY: kill has no memory effects; the process is the child of our own, which has not ended, so the ID is
+        // not another's.
         let outcome = unsafe { libc::kill(self.first_process(), libc::SIGTERM) };
         assert_eq!(outcome, 0, "stopping the container: {}", std::io::Error::last_os_error());
         self.process.wait_exit(patience)
@@ -71,9 +78,11 @@ impl Container {
     }
 }
 
-/// Lays out a volume's content in `folder`, a ConfigMap's with the symbolic links that kubelet makes, a host's path below `host`.
+/// Lays out a volume's content in `folder`, a ConfigMap's with the symbolic links that kubelet makes, a host's path
+/// below `host`.
 fn fill(manifest: &Manifest, volume: &Volume, folder: &Path, host: &Path) {
-    let create = |folder: &Path| std::fs::create_dir_all(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let create =
+        |folder: &Path| std::fs::create_dir_all(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     match (&volume.config_map, &volume.host_path) {
         (Some(source), _) if Some(&source.name) == manifest.config_map.metadata.name.as_ref() => {
             let version = folder.join("..2026_01_01_00_00_00.000000001");
@@ -83,8 +92,12 @@ fn fill(manifest: &Manifest, volume: &Volume, folder: &Path, host: &Path) {
             };
             link(Path::new("..2026_01_01_00_00_00.000000001"), "..data");
             for item in source.items.iter().flatten() {
-                let text =
-                    manifest.config_map.data.as_ref().and_then(|data| data.get(&item.key)).expect("the ConfigMap has the item");
+                let text = manifest
+                    .config_map
+                    .data
+                    .as_ref()
+                    .and_then(|data| data.get(&item.key))
+                    .expect("the ConfigMap has the item");
                 write(&version, &item.path, text);
                 link(&Path::new("..data").join(&item.path), &item.path);
             }

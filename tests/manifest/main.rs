@@ -1,5 +1,5 @@
-//! `manifests/nodelocaldns.yaml` is what the API takes, asks for no more rights than it needs, and holds together with the program and with
-//! the manifest that it takes the place of.
+//! `manifests/nodelocaldns.yaml` is what the API takes, asks for no more rights than it needs, and holds together with
+//! the program and with the manifest that it takes the place of.
 
 mod container;
 mod objects;
@@ -23,8 +23,9 @@ use support::tools::{everything, write};
 fn the_objects_have_the_names_of_those_they_take_the_place_of() {
     let manifest = Manifest::read(KubeProxyMode::Iptables);
     let Manifest { service_account, upstream_service, config_map, daemon_set, metrics_service } = &manifest;
-    let name =
-        |metadata: &ObjectMeta| (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
+    let name = |metadata: &ObjectMeta| {
+        (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
+    };
     let named = |name: &str| ("kube-system".to_owned(), name.to_owned());
     assert_eq!(name(&service_account.metadata), named("node-local-dns"));
     assert_eq!(name(&upstream_service.metadata), named("kube-dns-upstream"));
@@ -46,7 +47,8 @@ fn a_field_that_the_api_does_not_have_is_found() {
         let error = Manifest::decode(&text.replace(right, wrong)).expect_err(wrong);
         assert!(error.contains(place), "{error}");
     }
-    let error = Manifest::decode(&text.replace("minReadySeconds: 10", "minReadySeconds: ten")).expect_err("a word for a number");
+    let error = Manifest::decode(&text.replace("minReadySeconds: 10", "minReadySeconds: ten"))
+        .expect_err("a word for a number");
     assert!(error.contains("DaemonSet"), "{error}");
     let twice = text.replace("hostNetwork: true", "hostNetwork: true\n      hostNetwork: false");
     assert!(Manifest::decode(&twice).is_err(), "a key written twice");
@@ -118,7 +120,8 @@ fn it_is_a_node_agent_that_every_node_gets() {
 #[test]
 fn a_new_pod_serves_before_the_old_one_ends() {
     let manifest = Manifest::read(KubeProxyMode::Iptables);
-    let strategy = manifest.daemon_set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref()).expect("an update strategy");
+    let strategy =
+        manifest.daemon_set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref()).expect("an update strategy");
     assert_eq!(strategy.type_.as_deref(), Some("RollingUpdate"));
     let rolling = strategy.rolling_update.as_ref().expect("its parameters");
     assert!(matches!(&rolling.max_surge, Some(IntOrString::String(share)) if share != "0%"), "{:?}", rolling.max_surge);
@@ -183,7 +186,8 @@ fn the_rendered_corefile_goes_where_the_read_only_root_lets_it() {
 fn the_hand_over_is_in_a_folder_of_the_host_that_the_old_and_the_new_pod_share() {
     let manifest = Manifest::read(KubeProxyMode::Iptables);
     let folder = Path::new(argument(manifest.container(), "--handover")).parent().expect("a folder");
-    let mount = mounts(&manifest).into_iter().find(|mount| Path::new(&mount.mount_path) == folder).expect("it is mounted");
+    let mount =
+        mounts(&manifest).into_iter().find(|mount| Path::new(&mount.mount_path) == folder).expect("it is mounted");
     let volume = manifest.pod().volumes.iter().flatten().find(|volume| volume.name == mount.name);
     assert!(volume.is_some_and(|volume| volume.host_path.is_some()), "{volume:?}");
 }
@@ -208,7 +212,10 @@ fn selectors_and_references_meet_what_they_name() {
     let ports: Vec<_> = upstream.ports.iter().flatten().map(|port| (port.port, port.protocol.as_deref())).collect();
     assert_eq!(ports, [(53, Some("UDP")), (53, Some("TCP"))]);
     // The program learns the Service's ClusterIP from the environment that links to Services give.
-    assert_eq!(Some(argument(manifest.container(), "-upstreamsvc")), manifest.upstream_service.metadata.name.as_deref());
+    assert_eq!(
+        Some(argument(manifest.container(), "-upstreamsvc")),
+        manifest.upstream_service.metadata.name.as_deref()
+    );
     assert_eq!(manifest.pod().enable_service_links, Some(true));
 }
 
@@ -251,7 +258,8 @@ fn probes_and_scrapes_go_where_the_corefile_serves() {
         assert_eq!(asked.path.as_deref(), Some("/health"));
     }
 
-    let pod = manifest.daemon_set.spec.as_ref().and_then(|spec| spec.template.metadata.as_ref()).expect("the pod's metadata");
+    let pod =
+        manifest.daemon_set.spec.as_ref().and_then(|spec| spec.template.metadata.as_ref()).expect("the pod's metadata");
     for metadata in [pod, &manifest.metrics_service.metadata] {
         let annotations = metadata.annotations.as_ref().expect("annotations");
         let port = annotations.get("prometheus.io/port").expect("a port");
@@ -274,7 +282,8 @@ fn the_image_is_of_this_version() {
 /// The ConfigMap's Corefile with the variables filled in that the program fills in.
 fn rendered(mode: KubeProxyMode) -> String {
     let text = Manifest::read(mode).corefile().replace("__PILLAR__DNS__SERVER__", "");
-    text.replace("__PILLAR__CLUSTER__DNS__", KUBE_DNS_UPSTREAM).replace("__PILLAR__UPSTREAM__SERVERS__", "/etc/resolv.conf")
+    text.replace("__PILLAR__CLUSTER__DNS__", KUBE_DNS_UPSTREAM)
+        .replace("__PILLAR__UPSTREAM__SERVERS__", "/etc/resolv.conf")
 }
 
 /// The lines without comments and indentation.

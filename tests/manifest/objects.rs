@@ -25,7 +25,9 @@ pub fn substituted(mode: KubeProxyMode) -> String {
     let both = format!("s/__PILLAR__LOCAL__DNS__/{LOCAL_ADDRESS}/g; s/__PILLAR__DNS__DOMAIN__/cluster.local/g");
     let script = match mode {
         KubeProxyMode::Iptables => format!("{both}; s/__PILLAR__DNS__SERVER__/{KUBE_DNS}/g"),
-        KubeProxyMode::Ipvs => format!("{both}; s/,__PILLAR__DNS__SERVER__//g; s/__PILLAR__CLUSTER__DNS__/{KUBE_DNS}/g"),
+        KubeProxyMode::Ipvs => {
+            format!("{both}; s/,__PILLAR__DNS__SERVER__//g; s/__PILLAR__CLUSTER__DNS__/{KUBE_DNS}/g")
+        }
     };
     run(tool("sed").arg(script).arg(path()))
 }
@@ -68,7 +70,11 @@ impl Manifest {
     }
 
     pub fn pod(&self) -> &PodSpec {
-        self.daemon_set.spec.as_ref().and_then(|spec| spec.template.spec.as_ref()).expect("the DaemonSet has a pod template")
+        self.daemon_set
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.template.spec.as_ref())
+            .expect("the DaemonSet has a pod template")
     }
 
     pub fn container(&self) -> &Container {
@@ -84,7 +90,8 @@ impl Manifest {
 /// The value that follows `flag` among the container's arguments.
 pub fn argument<'a>(container: &'a Container, flag: &str) -> &'a str {
     let arguments = container.args.as_deref().unwrap_or_default();
-    let place = arguments.iter().position(|argument| argument == flag).unwrap_or_else(|| panic!("no {flag} in {arguments:?}"));
+    let place =
+        arguments.iter().position(|argument| argument == flag).unwrap_or_else(|| panic!("no {flag} in {arguments:?}"));
     arguments.get(place + 1).unwrap_or_else(|| panic!("{flag} has no value"))
 }
 

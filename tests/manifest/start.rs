@@ -1,5 +1,6 @@
-//! The program started with exactly the DaemonSet's arguments, rights, environment and mounts, in the network of a node that a namespace stands
-//! for. Where the kernel lacks the dummy driver the node has a bridge of that name, which the program adopts.
+//! The program started with exactly the DaemonSet's arguments, rights, environment and mounts, in the network of a node
+//! that a namespace stands for. Where the kernel lacks the dummy driver the node has a bridge of that name, which the
+//! program adopts.
 
 use crate::container::Container;
 use crate::objects::{KUBE_DNS, KubeProxyMode, LOCAL_ADDRESS, Manifest, argument};
@@ -15,7 +16,8 @@ use tempfile::TempDir;
 /// Long for a loaded machine; what is waited for comes within a second.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The ClusterIP of kube-dns-upstream in the node's network: of loopback, so that the stand-in for KubeDNS takes its queries.
+/// The ClusterIP of kube-dns-upstream in the node's network: of loopback, so that the stand-in for KubeDNS takes its
+/// queries.
 const UPSTREAM: &str = "127.0.0.11";
 
 /// A node: KubeDNS behind the ClusterIP that nothing intercepts, and the link.
@@ -37,12 +39,16 @@ impl Node {
                 "$TTL 30\n@ SOA ns.{name}. host.{name}. 1 7200 900 1209600 30\n@ NS ns.{name}.\n*.svc A {address}\nns A {UPSTREAM}\n"
             )
         };
-        let zones = [("cluster.local", zone("cluster.local", "10.96.0.1")), ("example.test", zone("example.test", "192.0.2.7"))];
+        let zones = [
+            ("cluster.local", zone("cluster.local", "10.96.0.1")),
+            ("example.test", zone("example.test", "192.0.2.7")),
+        ];
         let zones = zones.each_ref().map(|(name, text)| (*name, text.as_str()));
         let listen = Listen { address: UPSTREAM, port: 53, udp: true };
         let kube_dns = start_unbound(listen, &zones, scratch(), |program| namespace.command(program));
         let node = Self { namespace, host: scratch(), _kube_dns: kube_dns };
-        let answers = wait_until(PATIENCE, || node.resolves(UPSTREAM, "kubernetes.default.svc.cluster.local", "10.96.0.1"));
+        let answers =
+            wait_until(PATIENCE, || node.resolves(UPSTREAM, "kubernetes.default.svc.cluster.local", "10.96.0.1"));
         assert!(answers, "KubeDNS does not answer");
         node
     }
@@ -71,7 +77,8 @@ impl Node {
 
     /// The answer of an HTTP server, its status line first.
     fn http(&self, host: &str, port: i32, path: &str) -> String {
-        let script = format!("exec 3<>/dev/tcp/{host}/{port} && printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3");
+        let script =
+            format!("exec 3<>/dev/tcp/{host}/{port} && printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3");
         everything(&self.namespace.command("bash").args(["-c", &script]).output().expect("bash runs"))
     }
 
@@ -105,14 +112,16 @@ fn the_pod_serves_with_the_rights_and_mounts_it_is_given() {
             IntOrString::Int(port) => port,
             ref name => panic!("{name:?} is no number"),
         };
-        let answer = node.http(asked.host.as_deref().unwrap_or_default(), port, asked.path.as_deref().unwrap_or_default());
+        let answer =
+            node.http(asked.host.as_deref().unwrap_or_default(), port, asked.path.as_deref().unwrap_or_default());
         assert!(answer.contains(" 200 OK"), "{answer}");
     }
     assert!(node.http("127.0.0.1", 9253, "/metrics").contains("coredns_dns_requests_total"));
     assert!(node.http("127.0.0.1", 9353, "/metrics").contains("coredns_nodecache_setup_errors_total"));
 
-    let rendered =
-        pod.read("rendered", Path::new(argument(container, "-conf")).file_name().expect("a file")).expect("it is there");
+    let rendered = pod
+        .read("rendered", Path::new(argument(container, "-conf")).file_name().expect("a file"))
+        .expect("it is there");
     assert!(rendered.contains(&format!("forward . {UPSTREAM}")) && !rendered.contains("__"), "{rendered}");
 
     // capabilities(7): bits 5, 6, 7, 10 and 12, KILL, SETGID, SETUID, NET_BIND_SERVICE and NET_ADMIN.

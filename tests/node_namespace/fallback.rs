@@ -1,7 +1,9 @@
-//! The fallback's table: that it stays, comes back, and goes when it should. Who is answered by it: `tests/interception`.
+//! The fallback's table: that it stays, comes back, and goes when it should. Who is answered by it:
+//! `tests/interception`.
 
 use super::scene::{
-    ACCEPT_RULES, accept_rules, addresses_on, bridge, in_a_namespace, kubelet, mended, nft_tables, on, run, runtime, spec,
+    ACCEPT_RULES, accept_rules, addresses_on, bridge, in_a_namespace, kubelet, mended, nft_tables, on, run, runtime,
+    spec,
 };
 use nodelocaldns::node::{Backend, Change, Fallback, Node, NodeSpec, Redirection, teardown};
 use std::time::Duration;
@@ -11,7 +13,8 @@ const SYNC: Duration = Duration::from_secs(60);
 /// For the link-local address, with an upstream of each family whose last part is `last`.
 fn wish_for(last: u8) -> NodeSpec {
     let ipv4 = Redirection { local: [169, 254, 20, 10].into(), upstream: [10, 96, 0, last].into() };
-    let ipv6 = Redirection { local: "fd00:53::10".parse().unwrap(), upstream: [0xfd00, 0, 0, 0, 0, 0, 0, last.into()].into() };
+    let ipv6 =
+        Redirection { local: "fd00:53::10".parse().unwrap(), upstream: [0xfd00, 0, 0, 0, 0, 0, 0, last.into()].into() };
     NodeSpec { fallback: Fallback { mark: 0x1000, ipv4: Some(ipv4), ipv6: Some(ipv6) }, ..spec() }
 }
 
@@ -103,7 +106,8 @@ fn the_fallback_comes_back_when_somebody_takes_it_away_or_changes_it() {
                 ] {
                     run(change);
                     while !is_there() || listing() != whole {
-                        let change = tokio::time::timeout(SYNC / 6, node.changed()).await.expect("the change is noticed");
+                        let change =
+                            tokio::time::timeout(SYNC / 6, node.changed()).await.expect("the change is noticed");
                         assert_eq!(change, Change::Rules);
                         node.ensure(&on()).await.unwrap();
                         node.ensure_fallback().unwrap();
@@ -161,7 +165,8 @@ fn without_rules_that_shadow_it_no_fallback_is_made() {
         runtime().block_on(async {
             let _node = start(NodeSpec { interface: None, ..wish_for(11) }, Backend::None).await;
             assert!(!is_there());
-            let mut node = Node::prepare(NodeSpec { interface: None, ..wish_for(11) }, Backend::Nftables, SYNC).unwrap();
+            let mut node =
+                Node::prepare(NodeSpec { interface: None, ..wish_for(11) }, Backend::Nftables, SYNC).unwrap();
             node.ensure_fallback().unwrap();
             assert!(!is_there(), "the rules are not there yet");
         });

@@ -1,5 +1,5 @@
-//! Firewalls on the node, with no iptables program for the agent: rules that accept go into iptables-nft's chains over netlink, and what a foreign table
-//! drops is not intercepted.
+//! Firewalls on the node, with no iptables program for the agent: rules that accept go into iptables-nft's chains over
+//! netlink, and what a foreign table drops is not intercepted.
 
 use super::scene::{ACCEPT_RULES, ADDRESSES, accept_rules, in_a_namespace, mended, off, on, run, runtime, spec};
 use nodelocaldns::node::{Backend, Error, Node};
@@ -36,7 +36,11 @@ fn without_programs<T>(work: impl Future<Output = T>) -> T {
 /// The rules of both families' INPUT and OUTPUT, as the programs list them.
 fn listed() -> Vec<String> {
     let listing = run("iptables-nft -S; ip6tables-nft -S");
-    listing.lines().filter(|line| line.starts_with("-A INPUT") || line.starts_with("-A OUTPUT")).map(str::to_owned).collect()
+    listing
+        .lines()
+        .filter(|line| line.starts_with("-A INPUT") || line.starts_with("-A OUTPUT"))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn ours(rules: &[String]) -> BTreeSet<String> {
@@ -114,7 +118,9 @@ fn firewalls_in_iptables_nft_keep_nobody_from_the_cache() {
         let established = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT";
         for rules in [
             "$i -P INPUT DROP; $i -A INPUT -i lo -j ACCEPT".to_owned(),
-            format!("$i -P INPUT ACCEPT; $i -A INPUT {established}; $i -A INPUT -i lo -j ACCEPT; $i -A INPUT -j REJECT"),
+            format!(
+                "$i -P INPUT ACCEPT; $i -A INPUT {established}; $i -A INPUT -i lo -j ACCEPT; $i -A INPUT -j REJECT"
+            ),
         ] {
             run(&format!("for i in iptables-nft ip6tables-nft; do $i -F INPUT; {rules}; done"));
             without_programs(async {

@@ -52,7 +52,10 @@ fn a_link_of_ours_that_somebody_renames_gets_its_name_back_and_stays_one() {
             let mut node = Node::open(spec(), Backend::None, SYNC).await.unwrap();
             node.ensure_link().await.unwrap();
             rename("nodelocaldns", "dns0");
-            mended_link(&mut node, || link_exists("nodelocaldns") && addresses_on("nodelocaldns").len() == ADDRESSES.len()).await;
+            mended_link(&mut node, || {
+                link_exists("nodelocaldns") && addresses_on("nodelocaldns").len() == ADDRESSES.len()
+            })
+            .await;
             assert!(!link_exists("dns0"));
             assert_eq!(carriers(), 1);
             assert!(node.teardown().await.is_empty());
@@ -198,7 +201,11 @@ fn ipv6_that_is_switched_off_is_told_as_such_and_nothing_is_called_mended() {
                     assert!(!text.contains("NET_ADMIN") && !error.is_lack_of_rights(), "{text}");
                     assert_eq!(error.error_type(), "interface_check");
                 }
-                assert_eq!(addresses_on("nodelocaldns"), [format!("{}/32", ADDRESSES[0])], "IPv4 is served all the same");
+                assert_eq!(
+                    addresses_on("nodelocaldns"),
+                    [format!("{}/32", ADDRESSES[0])],
+                    "IPv4 is served all the same"
+                );
                 assert_eq!(lines.with("mended").len(), mended, "{lines:?}");
                 run(&format!("echo 0 >/proc/sys/net/ipv6/conf/{place}/disable_ipv6"));
                 node.ensure_link().await.unwrap();

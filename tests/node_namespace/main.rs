@@ -1,7 +1,7 @@
 //! The node's link and rules on a real kernel, in network namespaces of the tests' own, without root.
 //!
-//! Each test runs itself again in a user and network namespace (`unshare`); a machine that allows none fails it. To look inside one, put
-//! a `sleep` before the assertion and `nsenter --target PID --user --net --preserve-credentials`.
+//! Each test runs itself again in a user and network namespace (`unshare`); a machine that allows none fails it. To
+//! look inside one, put a `sleep` before the assertion and `nsenter --target PID --user --net --preserve-credentials`.
 
 mod fallback;
 mod firewall;
@@ -192,7 +192,10 @@ fn iptables_rules_follow_the_interception_and_leave_nothing() {
                 node.ensure(&off()).await.unwrap();
                 assert_eq!(raw_rules_of(kind).len(), 8);
                 node.ensure(&on()).await.unwrap();
-                assert_eq!(node.teardown().await.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::<String>::new());
+                assert_eq!(
+                    node.teardown().await.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    Vec::<String>::new()
+                );
                 assert_eq!(raw_rules_of(kind).len(), 0);
                 assert_eq!(accept_rules(), 0);
             });
@@ -207,12 +210,16 @@ fn iptables_rules_come_back_when_they_are_flushed() {
         runtime().block_on(async {
             let mut node = Node::open(spec(), Backend::Iptables, SYNC).await.unwrap();
             node.ensure(&on()).await.unwrap();
-            for flush in
-                ["iptables-nft -t raw -F", "ip6tables-nft -t raw -F OUTPUT", "nft flush ruleset", "nft delete table ip raw"]
-            {
+            for flush in [
+                "iptables-nft -t raw -F",
+                "ip6tables-nft -t raw -F OUTPUT",
+                "nft flush ruleset",
+                "nft delete table ip raw",
+            ] {
                 run(flush);
                 assert!(notrack_rules() < NOTRACK_RULES_WHEN_ON, "{flush}");
-                mended(&mut node, &on(), || notrack_rules() == NOTRACK_RULES_WHEN_ON && accept_rules() == ACCEPT_RULES).await;
+                mended(&mut node, &on(), || notrack_rules() == NOTRACK_RULES_WHEN_ON && accept_rules() == ACCEPT_RULES)
+                    .await;
             }
         });
     });
@@ -249,7 +256,9 @@ fn rules_of_a_crashed_reference_are_cleaned_or_adopted() {
                     ));
                 }
             }
-            run("iptables-nft -t raw -I OUTPUT -p udp -d 10.96.0.10 --dport 53 -j NOTRACK -m comment --comment 'somebody else'");
+            run(
+                "iptables-nft -t raw -I OUTPUT -p udp -d 10.96.0.10 --dport 53 -j NOTRACK -m comment --comment 'somebody else'",
+            );
             assert_eq!(raw_rules_of("nft").len(), 9);
         };
         runtime().block_on(async {
@@ -383,9 +392,12 @@ fn kube_proxys_kind_of_iptables_is_found_while_it_holds_the_lock() {
         let file = std::fs::File::create(std::env::var("XTABLES_LOCKFILE").unwrap()).unwrap();
         file.lock().unwrap();
         runtime().block_on(async {
-            let mut node =
-                Node::prepare(NodeSpec { addresses: vec![ADDRESSES[0].parse().unwrap()], ..spec() }, Backend::Iptables, SYNC)
-                    .unwrap();
+            let mut node = Node::prepare(
+                NodeSpec { addresses: vec![ADDRESSES[0].parse().unwrap()], ..spec() },
+                Backend::Iptables,
+                SYNC,
+            )
+            .unwrap();
             let error = node.ensure(&off()).await.expect_err("the lock is held");
             assert_eq!(error.error_type(), "iptables_lock", "{error}");
             file.unlock().unwrap();
@@ -488,7 +500,9 @@ fn an_existing_link_is_adopted_and_gets_its_addresses_back_at_once() {
                 run(change);
                 let is_whole = || {
                     let addresses = addresses_on("nodelocaldns");
-                    ["10.96.0.10/32", "fd00::10/128"].iter().all(|wanted| addresses.iter().any(|address| address == wanted))
+                    ["10.96.0.10/32", "fd00::10/128"]
+                        .iter()
+                        .all(|wanted| addresses.iter().any(|address| address == wanted))
                         && run("ip link show nodelocaldns").contains(",UP")
                 };
                 mended_link(&mut node, is_whole).await;
@@ -523,8 +537,9 @@ fn a_link_that_is_deleted_and_made_anew_by_somebody_is_adopted_again() {
 fn the_interval_is_told_when_nothing_else_happens() {
     in_a_namespace(|| {
         runtime().block_on(async {
-            let mut node =
-                Node::open(NodeSpec { interface: None, ..spec() }, Backend::None, Duration::from_secs(1)).await.unwrap();
+            let mut node = Node::open(NodeSpec { interface: None, ..spec() }, Backend::None, Duration::from_secs(1))
+                .await
+                .unwrap();
             assert_eq!(next_change(&mut node).await, Change::SyncDue);
         });
     });

@@ -32,7 +32,8 @@ fn walk(backend: Backend) {
     for (program, cluster_ip, pod) in
         [("iptables-nft", "10.96.0.10/32", "10.244.0.2:5353"), ("ip6tables-nft", "fd00::10/128", "[fd00:1::2]:5353")]
     {
-        // kube-proxy's chains; a firewall that drops what conntrack cannot place, and lets in only what belongs to a connection.
+        // kube-proxy's chains; a firewall that drops what conntrack cannot place, and lets in only what belongs to a
+        // connection.
         run(&format!("{program} -t nat -N KUBE-SERVICES && {program} -t nat -N KUBE-SEP-DNS"));
         run(&format!("{program} -t nat -A OUTPUT -j KUBE-SERVICES && {program} -t nat -A PREROUTING -j KUBE-SERVICES"));
         for protocol in ["udp", "tcp"] {
@@ -68,7 +69,8 @@ fn walk(backend: Backend) {
             node.ensure(&off()).await.unwrap();
             assert_eq!(ask(&socket), "cluster DNS");
         }
-        // A reply that the server sends when the interception is off already makes no connection that keeps its client here.
+        // A reply that the server sends when the interception is off already makes no connection that keeps its client
+        // here.
         for address in ADDRESSES {
             node.ensure(&on()).await.unwrap();
             let socket = udp(address, None);
@@ -92,7 +94,11 @@ fn everyone_gets(wanted: &str) {
         assert_eq!(ask(&udp(address, None)), wanted, "udp {address}");
         assert_eq!(ask_tcp(address, None), wanted, "tcp {address}");
         assert_eq!(ask(&udp(address, Some(PROBE_MARK))), "node", "udp {address}, a probe");
-        assert_eq!(ask_tcp(address, Some(PROBE_MARK | 1)), "node", "tcp {address}, a probe whose mark has other bits too");
+        assert_eq!(
+            ask_tcp(address, Some(PROBE_MARK | 1)),
+            "node",
+            "tcp {address}, a probe whose mark has other bits too"
+        );
     }
 }
 

@@ -14,7 +14,8 @@ const AGENT: &str = "NODELOCALDNS_TEST_AGENT";
 pub const ADDRESSES: [&str; 2] = ["10.96.0.10", "fd00::10"];
 /// For each address: queries in and out, replies, probes, over UDP and TCP, and the health port both ways.
 pub const NOTRACK_RULES_WHEN_ON: usize = 2 * (4 * 2 + 2);
-/// For each address: queries in, replies out, and both through `lo` the other way round, over UDP and TCP; the health port's four.
+/// For each address: queries in, replies out, and both through `lo` the other way round, over UDP and TCP; the health
+/// port's four.
 pub const ACCEPT_RULES: usize = 2 * (4 * 2 + 4);
 pub const PROBE_MARK: u32 = 0x10_0000;
 
@@ -39,7 +40,8 @@ pub fn off() -> Interception {
     Interception::default()
 }
 
-/// Runs `body`, a closure that stands in a test, in namespaces of its own, where it is root: the test runs once more there.
+/// Runs `body`, a closure that stands in a test, in namespaces of its own, where it is root: the test runs once more
+/// there.
 pub fn in_a_namespace<B: FnOnce()>(body: B) {
     let name = test_of::<B>();
     if let Ok(backend) = std::env::var(AGENT) {
@@ -57,7 +59,8 @@ pub fn in_a_namespace<B: FnOnce()>(body: B) {
     let sbin = format!("{}:/usr/local/sbin:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
     // An ordinary user may not write the machine's lock, and nobody outside should wait for us.
     command.env(INSIDE, name).env("PATH", sbin).env("XTABLES_LOCKFILE", lock.path());
-    let output = command.output().unwrap_or_else(|e| panic!("running {command:?}: {e}; it is in the package util-linux"));
+    let output =
+        command.output().unwrap_or_else(|e| panic!("running {command:?}: {e}; it is in the package util-linux"));
     let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(
         output.status.success() && told.contains("1 passed"),
@@ -86,7 +89,8 @@ pub fn succeeds(line: &str) -> bool {
     Command::new("sh").args(["-c", line]).output().unwrap().status.success()
 }
 
-/// The chains that a kubelet makes in iptables-nft's filter table: without any, there is no INPUT that could drop something.
+/// The chains that a kubelet makes in iptables-nft's filter table: without any, there is no INPUT that could drop
+/// something.
 pub fn kubelet() {
     for program in ["iptables-nft", "ip6tables-nft"] {
         run(&format!(
@@ -157,7 +161,8 @@ fn rules_of(kind: &str, table: &str) -> Vec<String> {
 pub async fn mended(node: &mut Node, interception: &Interception, is_whole: impl Fn() -> bool) {
     let started = Instant::now();
     while !is_whole() {
-        let change = tokio::time::timeout(Duration::from_secs(10), node.changed()).await.expect("the change is noticed");
+        let change =
+            tokio::time::timeout(Duration::from_secs(10), node.changed()).await.expect("the change is noticed");
         assert_eq!(change, Change::Rules);
         node.ensure(interception).await.unwrap();
         assert!(started.elapsed() < Duration::from_secs(10), "not mended in time");
@@ -180,7 +185,10 @@ impl Agent {
         command.args(["--exact", &name, "--nocapture", "--test-threads=1"]).env(AGENT, backend);
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut output = BufReader::new(process.stdout.take().unwrap());
-        assert!(output.by_ref().lines().any(|line| line.unwrap().contains("the agent is ready")), "the agent ended early");
+        assert!(
+            output.by_ref().lines().any(|line| line.unwrap().contains("the agent is ready")),
+            "the agent ended early"
+        );
         let input = process.stdin.take();
         Self { process, input, _output: output }
     }

@@ -74,7 +74,10 @@ impl Agent {
     pub fn describe(&self) -> String {
         let Self { id, is_dead, is_stopped, server, .. } = self;
         let server = server.as_ref().map(|server| server.number);
-        format!("agent {id}: wants {:?}, dead {is_dead}, stopped {is_stopped}, server {server:?}", self.machine.wanted())
+        format!(
+            "agent {id}: wants {:?}, dead {is_dead}, stopped {is_stopped}, server {server:?}",
+            self.machine.wanted()
+        )
     }
 }
 
@@ -189,12 +192,15 @@ impl World {
 
     fn targets(&self) -> Vec<ProbeTarget> {
         let each = self.spec.addresses.iter().map(|address| SocketAddr::new(*address, self.spec.port));
-        each.flat_map(|address| [Transport::Udp, Transport::Tcp].map(|transport| ProbeTarget { address, transport })).collect()
+        each.flat_map(|address| [Transport::Udp, Transport::Tcp].map(|transport| ProbeTarget { address, transport }))
+            .collect()
     }
 
     /// Holds back what would happen to a stopped watchdog; true if it was.
     pub fn hold_back(&mut self, id: u32, happening: Happening) -> bool {
-        let Some(agent) = self.agents.get_mut(&id).filter(|agent| agent.is_stopped && !agent.is_dead) else { return false };
+        let Some(agent) = self.agents.get_mut(&id).filter(|agent| agent.is_stopped && !agent.is_dead) else {
+            return false;
+        };
         agent.held.push(happening);
         true
     }

@@ -68,7 +68,8 @@ impl Scene {
         let v4 = ["10.96.0.10", "169.254.20.10", "10.96.0.11", "10.244.1.5", "10.244.0.7", "192.0.2.1"];
         let v6 = ["fd00:96::a", "fd00:20::a", "fd00:96::b", "fd00:244:1::5", "fd00:244::7", "2001:db8::1"];
         let texts = if rng.bool() { v4 } else { v6 };
-        let [cluster_ip, link_local, upstream, kube_dns, pod, node] = texts.map(|text| text.parse().expect("an address"));
+        let [cluster_ip, link_local, upstream, kube_dns, pod, node] =
+            texts.map(|text| text.parse().expect("an address"));
         let backend = match rng.u8(..10) {
             0..7 => Backend::Nftables,
             choice => Backend::Iptables { has_socket_match: choice > 7 },
@@ -195,7 +196,8 @@ impl Fault {
         everywhere || scene.has_fallback && matches!(self.kind, Kind::Terminated | Kind::Upgraded | Kind::RulesFlushed)
     }
 
-    /// For how long clients may be without an answer because of this, as the fault table has it; `is_alone`: nothing else goes wrong.
+    /// For how long clients may be without an answer because of this, as the fault table has it; `is_alone`: nothing
+    /// else goes wrong.
     pub fn allows(&self, scene: &Scene, stream: &Stream, is_alone: bool) -> Duration {
         let start_limit = Timing::default().start_limit;
         let is_link_local = stream.address == scene.addresses.link_local;
@@ -204,7 +206,8 @@ impl Fault {
             let starting = if self.kind == Kind::StartsHang { start_limit } else { Duration::ZERO };
             return self.lasts + scene.restart + starting + Duration::from_secs(8);
         }
-        // The rules of iptables outlive the watchdog; for pods they end with its sockets, where there is a match for sockets.
+        // The rules of iptables outlive the watchdog; for pods they end with its sockets, where there is a match for
+        // sockets.
         let is_left_behind = match scene.backend {
             Backend::Nftables => false,
             Backend::Iptables { has_socket_match } => stream.place == Place::Host || !has_socket_match,
@@ -246,8 +249,8 @@ impl Fault {
             Kind::ProbesSlow => SLOWEST_PROBE + TAKEOVER,
             // Perhaps there is no agent to mend it until kubelet has started one.
             Kind::RulesFlushed | Kind::LinkRemoved => TAKEOVER.max(scene.restart + 2 * scene.backend.settling()),
-            // Neither of two agents takes iptables' rules away, since the other one may need them; and who stays looks at them again each
-            // second, once the other one has drained and ended.
+            // Neither of two agents takes iptables' rules away, since the other one may need them; and who stays looks
+            // at them again each second, once the other one has drained and ended.
             Kind::Upgraded if scene.backend != Backend::Nftables => {
                 self.lasts + Duration::from_secs(8) + 2 * scene.backend.settling()
             }

@@ -1,5 +1,5 @@
-//! The kernel of one node, as far as a DNS packet sees it: the raw hooks, connection tracking, kube-proxy's DNAT, the link, and sockets
-//! with their buffers. Rules are the real ones, from `node::desired()`.
+//! The kernel of one node, as far as a DNS packet sees it: the raw hooks, connection tracking, kube-proxy's DNAT, the
+//! link, and sockets with their buffers. Rules are the real ones, from `node::desired()`.
 //!
 //! What it leaves out: fragments, the filter table, and that a TCP connection is more than one packet each way.
 
@@ -116,7 +116,8 @@ impl<T> Kernel<T> {
         }
     }
 
-    /// Where a packet to `address` from `place` says it comes from: routing prefers the address itself where that is local.
+    /// Where a packet to `address` from `place` says it comes from: routing prefers the address itself where that is
+    /// local.
     pub fn source(&self, place: Place, address: IpAddr, port: u16) -> SocketAddr {
         let ip = match place {
             Place::Pod => self.addresses.pod,
@@ -144,13 +145,16 @@ impl<T> Kernel<T> {
         self.deliver(packet, translated, parcel)
     }
 
-    /// A reply of a process on this node. The address that the client sees it come from; none if the client cannot make anything of it.
+    /// A reply of a process on this node. The address that the client sees it come from; none if the client cannot make
+    /// anything of it.
     pub fn send_reply(&mut self, packet: Packet, now: Instant) -> Option<SocketAddr> {
         if self.is_untracked(Hook::RawOutput, &packet) {
             return Some(packet.source);
         }
-        let (own, opposite) =
-            ((packet.protocol, packet.source, packet.destination), (packet.protocol, packet.destination, packet.source));
+        let (own, opposite) = (
+            (packet.protocol, packet.source, packet.destination),
+            (packet.protocol, packet.destination, packet.source),
+        );
         if let Some(connection) = self.connection(own, now) {
             connection.expires = now + REPLIED;
             return Some(packet.source);
@@ -159,9 +163,13 @@ impl<T> Kernel<T> {
             // nat would have to give the reply another source port, since its tuple is taken.
             return None;
         }
-        // To conntrack this reply begins a connection, and the client's next query belongs to it: nat is not asked, the client is kept.
+        // To conntrack this reply begins a connection, and the client's next query belongs to it: nat is not asked, the
+        // client is kept.
         let (from, to) = (packet.source, packet.destination);
-        self.remember(packet.protocol, Connection { from, to, translated: to, is_shadow: false, expires: now + UNREPLIED });
+        self.remember(
+            packet.protocol,
+            Connection { from, to, translated: to, is_shadow: false, expires: now + UNREPLIED },
+        );
         Some(packet.source)
     }
 

@@ -1,10 +1,11 @@
-//! The whole as a model: the watchdog's real state machine and the node's real rules, with a model of everything around them (processes,
-//! kernel, clients, KubeDNS) on a virtual clock, and faults drawn from a seed.
+//! The whole as a model: the watchdog's real state machine and the node's real rules, with a model of everything around
+//! them (processes, kernel, clients, KubeDNS) on a virtual clock, and faults drawn from a seed.
 //!
-//! Held in every run: no client is without an answer for longer than the fault table allows (`faults::Fault::allows`), where nothing may
-//! be lost nothing is, and after the last fault the node answers everybody again.
+//! Held in every run: no client is without an answer for longer than the fault table allows (`faults::Fault::allows`),
+//! where nothing may be lost nothing is, and after the last fault the node answers everybody again.
 //!
-//! A failure names its seed and tells what happened; `SIMULATION_SEED=n cargo test --test simulation` runs that one alone.
+//! A failure names its seed and tells what happened; `SIMULATION_SEED=n cargo test --test simulation` runs that one
+//! alone.
 
 mod agent;
 mod client;
@@ -88,7 +89,10 @@ fn patience_with_a_hanging_server_is_caught() {
 
 #[test]
 fn replies_that_are_tracked_are_caught() {
-    assert_caught(Design { is_set: |rule| rule.end == PacketEnd::Destination || !rule.hook.is_raw(), ..Design::default() });
+    assert_caught(Design {
+        is_set: |rule| rule.end == PacketEnd::Destination || !rule.hook.is_raw(),
+        ..Design::default()
+    });
 }
 
 /// Why the server holds them too: its late replies, tracked, keep clients' ports on a node where nobody answers.
@@ -99,5 +103,8 @@ fn rules_that_go_before_the_server_are_caught() {
 
 #[test]
 fn a_host_network_that_is_not_intercepted_is_caught() {
-    assert_caught(Design { is_set: |rule| rule.hook != Hook::RawOutput || rule.end == PacketEnd::Source, ..Design::default() });
+    assert_caught(Design {
+        is_set: |rule| rule.hook != Hook::RawOutput || rule.end == PacketEnd::Source,
+        ..Design::default()
+    });
 }

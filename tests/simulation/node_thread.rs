@@ -6,7 +6,8 @@ use crate::world::{Happening, World};
 use nodelocaldns::node::{Interception, desired};
 use std::time::Duration;
 
-/// How long iptables waits for the xtables lock, and the thread after a failure, or while it leaves rules to another agent.
+/// How long iptables waits for the xtables lock, and the thread after a failure, or while it leaves rules to another
+/// agent.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 

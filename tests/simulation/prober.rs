@@ -72,13 +72,22 @@ impl World {
     }
 
     /// Somebody has answered a probe from this port.
-    pub fn take_probe_answer(&mut self, id: u32, target: ProbeTarget, probe_id: u64, source: SocketAddr, is_ours: bool) {
+    pub fn take_probe_answer(
+        &mut self,
+        id: u32,
+        target: ProbeTarget,
+        probe_id: u64,
+        source: SocketAddr,
+        is_ours: bool,
+    ) {
         if self.is_going_on(Kind::ProbesLost) && self.rng.u8(..4) > 0 {
             return;
         }
-        let latency = if self.is_going_on(Kind::ProbesSlow) { self.draw(1, SLOWEST_PROBE.as_millis() as u64) } else { MS / 4 };
+        let latency =
+            if self.is_going_on(Kind::ProbesSlow) { self.draw(1, SLOWEST_PROBE.as_millis() as u64) } else { MS / 4 };
         let Some(agent) = self.agents.get_mut(&id) else { return };
-        let Some(probe) = agent.probes.get_mut(&target).filter(|probe| probe.probe_id == probe_id && probe.source == source)
+        let Some(probe) =
+            agent.probes.get_mut(&target).filter(|probe| probe.probe_id == probe_id && probe.source == source)
         else {
             return;
         };
@@ -111,7 +120,8 @@ impl World {
         if agent.is_stopped {
             return agent.held.push(Happening::ProbeAgain { agent: id, target, probe_id, sent });
         }
-        let Some(probe) = agent.probes.get(&target).filter(|probe| probe.probe_id == probe_id && probe.sent == sent) else {
+        let Some(probe) = agent.probes.get(&target).filter(|probe| probe.probe_id == probe_id && probe.sent == sent)
+        else {
             return;
         };
         if probe.is_single_packet {

@@ -45,8 +45,14 @@ impl World {
         }
         let number = self.number();
         let startup = if self.is_going_on(Kind::StartsSlow) { self.draw(150, 1200) } else { self.draw(8, 40) };
-        let server =
-            Server { number, serving_since: None, is_stopped: false, is_told_to_stop: false, has_ended: false, outstanding: 0 };
+        let server = Server {
+            number,
+            serving_since: None,
+            is_stopped: false,
+            is_told_to_stop: false,
+            has_ended: false,
+            outstanding: 0,
+        };
         if let Some(agent) = self.agents.get_mut(&agent) {
             agent.server = Some(server);
         }
@@ -160,7 +166,11 @@ impl World {
             return;
         }
         self.read(agent);
-        self.kernel.sockets.iter_mut().filter(|socket| socket.agent == agent).for_each(|socket| socket.is_draining = true);
+        self.kernel
+            .sockets
+            .iter_mut()
+            .filter(|socket| socket.agent == agent)
+            .for_each(|socket| socket.is_draining = true);
         if self.server(agent).is_some_and(|server| server.outstanding == 0) {
             self.end_server(agent, Exit::Status(0), 2 * MS);
         }

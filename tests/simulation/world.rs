@@ -20,10 +20,12 @@ const MS: Duration = Duration::from_millis(1);
 /// After the last fault: the longest delay of a restart, the proving, and a second for the node's next attempt.
 const SETTLING: Duration = Duration::from_secs(10);
 
-/// Fifty proofs, 20 ms from one to the next, after a probe that was slow or lost; and the node's next attempt after a second.
+/// Fifty proofs, 20 ms from one to the next, after a probe that was slow or lost; and the node's next attempt after a
+/// second.
 const PROVING: Duration = Duration::from_millis(3500);
 
-/// What makes a world differ from another one of the same seed: as we have built it, or with something wrong in it that must be seen.
+/// What makes a world differ from another one of the same seed: as we have built it, or with something wrong in it that
+/// must be seen.
 #[derive(Clone, Copy)]
 pub struct Design {
     pub timing: Timing,
@@ -139,7 +141,8 @@ impl World {
         world
     }
 
-    /// Lets time pass until everything is well again after the last fault, or something is not as promised. What happened, if traced.
+    /// Lets time pass until everything is well again after the last fault, or something is not as promised. What
+    /// happened, if traced.
     pub fn run(mut self) -> (Result<(), Failure>, Vec<String>) {
         let outcome = loop {
             if let Some(failure) = self.failure.take() {
@@ -149,7 +152,10 @@ impl World {
                 break self.count_lost();
             }
             if self.now - self.start > self.deadline() {
-                break Err(format!("not intercepted and answered by the node, long after the last fault: {}", self.unsettled()));
+                break Err(format!(
+                    "not intercepted and answered by the node, long after the last fault: {}",
+                    self.unsettled()
+                ));
             }
             self.step();
         };
@@ -254,7 +260,11 @@ impl World {
         let Some(agent) = self.agents.values().next().filter(|agent| !self.is_settled(agent)) else { return };
         let Some(since) = agent.serving_since().map(|since| since.max(end)) else { return };
         if self.now > since + PROVING + self.asked_again_within() {
-            self.fail(format!("a server answers, and is not intercepted for {:?}: {}", self.now - since, agent.describe()));
+            self.fail(format!(
+                "a server answers, and is not intercepted for {:?}: {}",
+                self.now - since,
+                agent.describe()
+            ));
         }
     }
 
@@ -269,8 +279,8 @@ impl World {
         agent.is_idle() && *agent.wanted() == self.provable()
     }
 
-    /// How long it may take until every address is asked once more, after a fault that has made questions to one rare: somebody else has answered
-    /// there, an agent beside this one perhaps, or nobody.
+    /// How long it may take until every address is asked once more, after a fault that has made questions to one rare:
+    /// somebody else has answered there, an agent beside this one perhaps, or nobody.
     fn asked_again_within(&self) -> Duration {
         let makes_rare =
             |fault: &Fault| matches!(fault.kind, Kind::Deaf(..) | Kind::Wrong(..) | Kind::Upgraded | Kind::Terminated);
@@ -333,7 +343,8 @@ impl World {
         self.last_end().map_or(Duration::ZERO, |end| end - self.start) + starting + SETTLING + self.asked_again_within()
     }
 
-    /// Everything is in place: one agent, everything intercepted that can be, and the node has answered everybody there since the last fault.
+    /// Everything is in place: one agent, everything intercepted that can be, and the node has answered everybody there
+    /// since the last fault.
     fn is_well(&self) -> bool {
         let since = self.last_end().unwrap_or(self.start);
         let provable = self.provable();
@@ -341,12 +352,15 @@ impl World {
             let wanted = if provable.contains(stream.address) { Answerer::Node } else { Answerer::KubeDns };
             stream.last_answer.is_some_and(|(at, by)| at > since && by == wanted)
         };
-        self.agents.len() == 1 && self.agents.values().all(|agent| self.is_settled(agent)) && self.streams.iter().all(is_right)
+        self.agents.len() == 1
+            && self.agents.values().all(|agent| self.is_settled(agent))
+            && self.streams.iter().all(is_right)
     }
 
     fn unsettled(&self) -> String {
         let agents: Vec<String> = self.agents.values().map(Agent::describe).collect();
-        let streams = self.streams.iter().map(|stream| format!("{}: {:?}", stream.name(), stream.last_answer.map(|(_, by)| by)));
+        let streams =
+            self.streams.iter().map(|stream| format!("{}: {:?}", stream.name(), stream.last_answer.map(|(_, by)| by)));
         format!("{agents:?}, {:?}", streams.collect::<Vec<_>>())
     }
 

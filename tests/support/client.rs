@@ -76,12 +76,14 @@ pub fn read_tcp(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 
 /// Status and body of `http://127.0.0.1:PORT/PATH`, where `place` is `PORT/PATH`; `None` when nobody answers.
 pub fn http(place: &str) -> Option<(u16, String)> {
-    let response = minreq::get(format!("http://127.0.0.1:{place}")).with_timeout(HTTP_PATIENCE.as_secs()).send().ok()?;
+    let response =
+        minreq::get(format!("http://127.0.0.1:{place}")).with_timeout(HTTP_PATIENCE.as_secs()).send().ok()?;
     // A profile is no text.
     Some((response.status_code, String::from_utf8_lossy(response.as_bytes()).into_owned()))
 }
 
-/// The sum of all series of a metric whose labels hold those asked for, as in `coredns_x{type="A"}`; `None` when there are none.
+/// The sum of all series of a metric whose labels hold those asked for, as in `coredns_x{type="A"}`; `None` when there
+/// are none.
 pub fn metric(port: u16, series: &str) -> Option<f64> {
     let (status, text) = http(&format!("{port}/metrics"))?;
     assert_eq!(status, 200, "the status of /metrics");

@@ -18,9 +18,14 @@ pub struct Listen<'a> {
     pub udp: bool,
 }
 
-/// Starts unbound as a resolver that takes the zones for the world's. `run` makes the command that runs a program, so that it may
-/// run in a namespace.
-pub fn start_unbound(listen: Listen<'_>, zones: &[Zone<'_>], folder: TempDir, run: impl Fn(PathBuf) -> Command) -> Server {
+/// Starts unbound as a resolver that takes the zones for the world's. `run` makes the command that runs a program, so
+/// that it may run in a namespace.
+pub fn start_unbound(
+    listen: Listen<'_>,
+    zones: &[Zone<'_>],
+    folder: TempDir,
+    run: impl Fn(PathBuf) -> Command,
+) -> Server {
     start_unbound_with("", listen, zones, folder, run)
 }
 
@@ -48,7 +53,8 @@ pub fn start_unbound_with(
     for (name, text) in zones {
         let file = write(folder.path(), &format!("{name}.zone"), text);
         let file = file.display();
-        config += &format!("auth-zone:\n name: \"{name}\"\n zonefile: \"{file}\"\n for-downstream: no\n for-upstream: yes\n");
+        config +=
+            &format!("auth-zone:\n name: \"{name}\"\n zonefile: \"{file}\"\n for-downstream: no\n for-upstream: yes\n");
     }
     let config = write(folder.path(), "unbound.conf", &config);
     let mut command = run(unconfined("unbound", folder.path()));
@@ -75,8 +81,8 @@ pub fn start_bind(listen: Listen<'_>, zones: &[Zone<'_>], folder: TempDir) -> Se
     Server::spawn(command, folder)
 }
 
-/// A copy of the program beside its configuration: Debian's AppArmor profiles go by path, and would keep the installed one from
-/// reading files here.
+/// A copy of the program beside its configuration: Debian's AppArmor profiles go by path, and would keep the installed
+/// one from reading files here.
 fn unconfined(program: &str, folder: &Path) -> PathBuf {
     let copy = folder.join(program);
     std::fs::copy(require(program), &copy).unwrap_or_else(|e| panic!("copying {program}: {e}"));

@@ -1,5 +1,5 @@
-//! What the tests of the whole program share: free ports, the running server, a small DNS client, scripted upstreams, clients that ask
-//! all the while, network namespaces, and other people's programs.
+//! What the tests of the whole program share: free ports, the running server, a small DNS client, scripted upstreams,
+//! clients that ask all the while, network namespaces, and other people's programs.
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
 

@@ -1,5 +1,5 @@
-//! File systems that hang or are full, in a mount namespace of their own. Needs no root where /dev/fuse may be opened: a user namespace gives the
-//! rights.
+//! File systems that hang or are full, in a mount namespace of their own. Needs no root where /dev/fuse may be opened:
+//! a user namespace gives the rights.
 
 use super::tools::{require, tool};
 use std::io::{BufRead, BufReader};
@@ -11,8 +11,8 @@ pub struct Mounts {
     holder: Child,
 }
 
-/// A folder over which a file system is mounted that never answers (FUSE whose requests nobody reads), as NFS does whose server is gone: whoever
-/// opens anything in it hangs until he is killed.
+/// A folder over which a file system is mounted that never answers (FUSE whose requests nobody reads), as NFS does
+/// whose server is gone: whoever opens anything in it hangs until he is killed.
 pub struct Hanging<'a> {
     mounts: &'a Mounts,
     folder: PathBuf,

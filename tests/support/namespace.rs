@@ -1,5 +1,5 @@
-//! A network of its own for tests that need port 53, fixed ports, or another resolv.conf. Needs no root: a user namespace gives
-//! the rights.
+//! A network of its own for tests that need port 53, fixed ports, or another resolv.conf. Needs no root: a user
+//! namespace gives the rights.
 
 use super::tools::{require, tool};
 use std::io::{BufRead, BufReader};
@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// User, network and mount namespaces with loopback up. They end when this is dropped and the last program in them has ended.
+/// User, network and mount namespaces with loopback up. They end when this is dropped and the last program in them has
+/// ended.
 pub struct Namespace {
     holder: Child,
 }
@@ -29,7 +30,10 @@ impl Namespace {
         let output = holder.stdout.take().expect("standard output is a pipe");
         BufReader::new(output).read_line(&mut line).expect("the pipe can be read");
         let namespace = Self { holder };
-        assert_eq!(line, "ready\n", "no network namespace here: are user namespaces allowed (kernel.unprivileged_userns_clone)?");
+        assert_eq!(
+            line, "ready\n",
+            "no network namespace here: are user namespaces allowed (kernel.unprivileged_userns_clone)?"
+        );
         namespace
     }
 
@@ -51,7 +55,14 @@ impl Namespace {
     /// A command that runs inside.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = tool("nsenter");
-        command.args(["--target", &self.holder.id().to_string(), "--user", "--net", "--mount", "--preserve-credentials"]);
+        command.args([
+            "--target",
+            &self.holder.id().to_string(),
+            "--user",
+            "--net",
+            "--mount",
+            "--preserve-credentials",
+        ]);
         command.arg(program.as_ref());
         command
     }

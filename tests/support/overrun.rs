@@ -1,8 +1,10 @@
 //! What the machine itself loses: datagrams for which a program, not run for too long, had no room left.
 
-/// How many UDP datagrams the kernel has dropped in the calling thread's network namespace since the receive buffer of their socket was full.
+/// How many UDP datagrams the kernel has dropped in the calling thread's network namespace since the receive buffer of
+/// their socket was full.
 pub fn udp_overruns() -> usize {
-    let read = |file| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("the kernel counts datagrams");
+    let read =
+        |file| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("the kernel counts datagrams");
     overruns_of_ipv4(&read("snmp")) + overruns_of_ipv6(&read("snmp6"))
 }
 

@@ -5,11 +5,12 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::sync::Mutex;
 
-/// Below the range the kernel takes outgoing ports from (net.ipv4.ip_local_port_range), so that no client's socket sits on one.
+/// Below the range the kernel takes outgoing ports from (net.ipv4.ip_local_port_range), so that no client's socket sits
+/// on one.
 const RANGE: std::ops::Range<u16> = 11_000..32_000;
 
-/// Abstract sockets whose names say which ports this process has handed out; the kernel frees them with the process, and no two
-/// test processes hold the same.
+/// Abstract sockets whose names say which ports this process has handed out; the kernel frees them with the process,
+/// and no two test processes hold the same.
 static TAKEN: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
 
 /// A port of 127.0.0.1 free on both UDP and TCP, handed out once among all test processes of this machine.

@@ -10,8 +10,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// The program: the one cargo built, or what `NODELOCALDNS_BIN` names, so that the same tests can be held against another
-/// implementation.
+/// The program: the one cargo built, or what `NODELOCALDNS_BIN` names, so that the same tests can be held against
+/// another implementation.
 pub fn binary() -> PathBuf {
     std::env::var_os("NODELOCALDNS_BIN").unwrap_or_else(|| OsString::from(env!("CARGO_BIN_EXE_nodelocaldns"))).into()
 }
@@ -21,8 +21,8 @@ pub fn is_reference() -> bool {
     std::env::var_os("NODELOCALDNS_BIN").is_some()
 }
 
-/// The command of a DaemonSet's container, with everything that would touch the machine switched off. The Corefile's neighbour
-/// `Corefile.base` is the template that the reference renders to it.
+/// The command of a DaemonSet's container, with everything that would touch the machine switched off. The Corefile's
+/// neighbour `Corefile.base` is the template that the reference renders to it.
 pub fn reference_command(corefile: &Path, metrics_port: u16) -> Command {
     let mut base = corefile.as_os_str().to_owned();
     base.push(".base");
@@ -62,10 +62,12 @@ impl Server {
         let errors = output.try_clone().expect("a second handle to the log");
         command.current_dir(folder.path()).stdin(Stdio::null()).stdout(output).stderr(errors);
         let mut process = command.spawn();
-        // A program that was just copied is busy while a child that another test forked meanwhile, with the copy open, has yet to exec.
+        // A program that was just copied is busy while a child that another test forked meanwhile, with the copy open,
+        // has yet to exec.
         wait_until(Duration::from_secs(5), || {
-            let is_busy =
-                |process: &io::Result<Child>| process.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ExecutableFileBusy);
+            let is_busy = |process: &io::Result<Child>| {
+                process.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::ExecutableFileBusy)
+            };
             if is_busy(&process) {
                 process = command.spawn();
             }
@@ -107,7 +109,8 @@ impl Server {
     pub fn wait_ready(&mut self, port: u16) -> Result<(), String> {
         let patience = Duration::from_secs(10);
         let ready = wait_until(patience, || {
-            TcpStream::connect_timeout(&loopback(port), Duration::from_millis(200)).is_ok() || self.exit_status().is_some()
+            TcpStream::connect_timeout(&loopback(port), Duration::from_millis(200)).is_ok()
+                || self.exit_status().is_some()
         });
         match self.exit_status() {
             Some(status) => Err(format!("ended before it served, {status}:\n{}", self.tail(12))),

@@ -23,8 +23,8 @@ pub struct HitCounter {
     pub failed: usize,
 }
 
-/// Asks on a steady rate until told to stop, over UDP from one socket and over TCP; half of the queries for a name asked before (so
-/// that a cache answers), half for names never asked. Every query is sent once.
+/// Asks on a steady rate until told to stop, over UDP from one socket and over TCP; half of the queries for a name
+/// asked before (so that a cache answers), half for names never asked. Every query is sent once.
 pub struct SteadyClient {
     stop: Arc<AtomicBool>,
     /// Queries asked so far over UDP, and over TCP.
@@ -70,7 +70,8 @@ impl SteadyClient {
 
 /// A query as number `n` of a client, with its ID set to it.
 fn numbered(n: u16, transport: &str) -> Vec<u8> {
-    let name = if n.is_multiple_of(2) { "steady.example.".to_owned() } else { format!("{transport}{n}.steady.example.") };
+    let name =
+        if n.is_multiple_of(2) { "steady.example.".to_owned() } else { format!("{transport}{n}.steady.example.") };
     let mut message = query(&name, "A");
     message.metadata.id = n;
     message.to_vec().expect("a query of ours encodes")

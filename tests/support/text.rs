@@ -28,7 +28,10 @@ pub fn parse_rcode(text: &str) -> u16 {
 
 /// The mnemonic of a response code.
 pub fn format_rcode(code: u16) -> String {
-    RCODES.iter().find(|(_, number)| *number == code).map_or_else(|| format!("RCODE{code}"), |(name, _)| (*name).to_owned())
+    RCODES
+        .iter()
+        .find(|(_, number)| *number == code)
+        .map_or_else(|| format!("RCODE{code}"), |(name, _)| (*name).to_owned())
 }
 
 /// A type by its mnemonic or as `TYPE65400`.
@@ -47,8 +50,8 @@ pub fn format_type(rtype: RecordType) -> String {
     }
 }
 
-/// An absolute name; its case is kept. `\.` and `\032` stand for an octet (RFC 1035 section 5.1), which hickory's own reader takes
-/// in part only.
+/// An absolute name; its case is kept. `\.` and `\032` stand for an octet (RFC 1035 section 5.1), which hickory's own
+/// reader takes in part only.
 pub fn parse_name(text: &str) -> Name {
     let mut labels: Vec<Vec<u8>> = vec![Vec::new()];
     let mut octets = text.bytes();

@@ -77,8 +77,8 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Serves `rules`. What none matches gets `default`, else an NXDOMAIN with an SOA record; `. NS`, which health checks ask, an
-    /// empty NOERROR.
+    /// Serves `rules`. What none matches gets `default`, else an NXDOMAIN with an SOA record; `. NS`, which health
+    /// checks ask, an empty NOERROR.
     pub fn start(rules: Vec<Rule>, default: Option<Reply>) -> Self {
         loop {
             // Another program may take the port between its being found free and here.
@@ -163,7 +163,12 @@ impl Drop for Upstream {
     }
 }
 
-async fn serve(script: Arc<Mutex<Script>>, udp: UdpSocket, tcp: TcpListener, resets: watch::Sender<()>) -> io::Result<()> {
+async fn serve(
+    script: Arc<Mutex<Script>>,
+    udp: UdpSocket,
+    tcp: TcpListener,
+    resets: watch::Sender<()>,
+) -> io::Result<()> {
     udp.set_nonblocking(true)?;
     tcp.set_nonblocking(true)?;
     let udp = Arc::new(tokio::net::UdpSocket::from_std(udp)?);
@@ -175,7 +180,8 @@ async fn serve(script: Arc<Mutex<Script>>, udp: UdpSocket, tcp: TcpListener, res
 async fn serve_udp(script: &Arc<Mutex<Script>>, socket: &Arc<tokio::net::UdpSocket>) -> io::Result<()> {
     let mut buffer = vec![0; 65_535];
     loop {
-        // A client that has gone makes the kernel report ECONNREFUSED here (ICMP); the next datagram is none the worse for it.
+        // A client that has gone makes the kernel report ECONNREFUSED here (ICMP); the next datagram is none the worse
+        // for it.
         let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
         let (wire, script, socket) = (buffer[..length].to_vec(), script.clone(), socket.clone());
         tokio::spawn(async move {
@@ -197,7 +203,8 @@ async fn serve_tcp(
     }
 }
 
-/// Answers in whatever order answers become ready, until the client has closed and all are written, or a reset is wanted.
+/// Answers in whatever order answers become ready, until the client has closed and all are written, or a reset is
+/// wanted.
 async fn serve_connection(script: Arc<Mutex<Script>>, mut stream: TcpStream, mut resets: watch::Receiver<()>) {
     let (mut reader, mut writer) = stream.split();
     let (answers, mut ready) = mpsc::unbounded_channel();
@@ -289,8 +296,11 @@ fn encode(query: &Message, scripted: &Reply, via: &str) -> Vec<u8> {
         whole.insert_additionals(records(&scripted.additional));
         whole.to_vec().expect("a scripted answer encodes")
     };
-    let limit =
-        if via == "tcp" { 65_535 } else { usize::from(query.edns.as_ref().map_or(512, |edns| edns.max_payload().max(512))) };
+    let limit = if via == "tcp" {
+        65_535
+    } else {
+        usize::from(query.edns.as_ref().map_or(512, |edns| edns.max_payload().max(512)))
+    };
     if whole.len() <= limit {
         return whole;
     }

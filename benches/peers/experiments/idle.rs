@@ -32,7 +32,9 @@ pub fn run(lab: &Lab<'_>) -> Result<Vec<Table>> {
         }
         let setup = Setup::new("idle", Service::ManyClients);
         let Some(mut server) = lab.server(peer, &setup)? else { continue };
-        table.rows.push(row(lab, &mut server, count).with_context(|| format!("{} with {count} connections", peer.name()))?);
+        table
+            .rows
+            .push(row(lab, &mut server, count).with_context(|| format!("{} with {count} connections", peer.name()))?);
     }
     Ok(vec![table])
 }

@@ -21,7 +21,9 @@ pub fn run(lab: &Lab<'_>) -> Result<Vec<Table>> {
         &["0", "10,000", "100,000", "1,000,000"],
     );
     for peer in lab.options.peers().filter(|peer| matches!(peer, Peer::Ours | Peer::NodeCache)) {
-        if let Some(row) = four_blocks(lab, peer, 10_000 / divisor).with_context(|| format!("filling {}", peer.name()))? {
+        if let Some(row) =
+            four_blocks(lab, peer, 10_000 / divisor).with_context(|| format!("filling {}", peer.name()))?
+        {
             four.rows.push(row);
         }
         if let Some(row) = flat(lab, peer, divisor).with_context(|| format!("filling {}", peer.name()))? {
@@ -60,7 +62,9 @@ fn four_blocks(lab: &Lab<'_>, peer: Peer, entries: usize) -> Result<Option<Row>>
 }
 
 fn flat(lab: &Lab<'_>, peer: Peer, divisor: usize) -> Result<Option<Row>> {
-    let Some(mut server) = lab.server(peer, &Setup::new("memory-flat", Service::Entries(10_000)))? else { return Ok(None) };
+    let Some(mut server) = lab.server(peer, &Setup::new("memory-flat", Service::Entries(10_000)))? else {
+        return Ok(None);
+    };
     let mut cells = vec![mebibytes(server.process.memory()?.rss_octets)];
     let mut asked = 0;
     for count in [10_000, 100_000, 1_000_000] {

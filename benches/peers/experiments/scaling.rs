@@ -32,7 +32,8 @@ fn ours(lab: &Lab<'_>, service: Service) -> Result<Server> {
 
 fn entries(lab: &Lab<'_>) -> Result<Table> {
     let columns = ["CPU µs/query", "resident MiB", "octets an entry"];
-    let mut table = Table::new("scaling-entries", "cached answers, every entry equally often, by number of entries", &columns);
+    let mut table =
+        Table::new("scaling-entries", "cached answers, every entry equally often, by number of entries", &columns);
     let counts: &[usize] = if lab.options.check { &[100, 1000] } else { &[1000, 100_000, 1_000_000] };
     for count in counts {
         // A little room: shards are not filled evenly.
@@ -50,7 +51,8 @@ fn entries(lab: &Lab<'_>) -> Result<Table> {
 
 fn blocks(lab: &Lab<'_>) -> Result<Table> {
     let columns = ["CPU µs/query", "resident MiB", "/metrics ms", "/metrics KiB"];
-    let mut table = Table::new("scaling-blocks", "cached answers from as many zones, by number of server blocks", &columns);
+    let mut table =
+        Table::new("scaling-blocks", "cached answers from as many zones, by number of server blocks", &columns);
     let counts: &[usize] = if lab.options.check { &[1, 4] } else { &[1, 4, 64, 1000] };
     for count in counts {
         let mut server = ours(lab, Service::Blocks(*count))?;
@@ -66,7 +68,9 @@ fn blocks(lab: &Lab<'_>) -> Result<Table> {
             scrapes.push(microseconds(started.elapsed()) / 1e3);
         }
         let resident = mebibytes(server.process.memory()?.rss_octets);
-        table.rows.push(Row::new(&format!("{count} blocks"), &[cpu, resident, median(scrapes), octets as f64 / 1024.0]));
+        table
+            .rows
+            .push(Row::new(&format!("{count} blocks"), &[cpu, resident, median(scrapes), octets as f64 / 1024.0]));
     }
     Ok(table)
 }

@@ -30,7 +30,8 @@ pub fn run(lab: &Lab<'_>) -> Result<Vec<Table>> {
             let (mut costs, mut rates) = (Vec::new(), Vec::new());
             // The first one only settles.
             for _ in 0..=lab.options.rounds() {
-                let (outcomes, cpu) = server.cpu_time_of(|server| ask_from_many(server.address, lab.options.duration()))?;
+                let (outcomes, cpu) =
+                    server.cpu_time_of(|server| ask_from_many(server.address, lab.options.duration()))?;
                 outcomes.iter().try_for_each(|outcome| server.check_answers(outcome))?;
                 let answered: u64 = outcomes.iter().map(|outcome| outcome.answered).sum();
                 costs.push(microseconds(cpu) / answered as f64);

@@ -60,7 +60,8 @@ fn check_embedded(
 ) -> (String, bool) {
     let mut of_pillars = Diagnostics::default();
     let stand_in = StandIn::new(&embedded.text, &mut of_pillars);
-    let Examined { corefile, config, mut diagnostics } = Examined::new(path, &stand_in.text, default_port, machine, how);
+    let Examined { corefile, config, mut diagnostics } =
+        Examined::new(path, &stand_in.text, default_port, machine, how);
     let is_here = |span: &Span| span.file == FileId(0);
     diagnostics.move_spans(|span| if is_here(&span) { stand_in.in_template(span) } else { span });
     diagnostics.extend(of_pillars);
@@ -110,7 +111,9 @@ mod tests {
             assert!(told.contains(place), "{place}: {told}");
         }
         assert!(
-            told.contains("\n 2 |  bind __PILLAR__LOCAL__DNS__ 300.1.1.1\n   |                              ^^^^^^^^^\n"),
+            told.contains(
+                "\n 2 |  bind __PILLAR__LOCAL__DNS__ 300.1.1.1\n   |                              ^^^^^^^^^\n"
+            ),
             "{told}"
         );
     }

@@ -36,7 +36,8 @@ impl From<ReadFailure> for io::Error {
 
 type ReadOutcome<T> = Result<T, ReadFailure>;
 
-/// Answers by question. Environment and program are the same in both processes, so the environment is asked where it is wanted.
+/// Answers by question. Environment and program are the same in both processes, so the environment is asked where it is
+/// wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostSnapshot {
@@ -74,9 +75,9 @@ impl HostSnapshot {
 fn replay<T: Clone>(kind: &BTreeMap<String, ReadOutcome<T>>, asked: &Path) -> io::Result<T> {
     match kind.get(&key(asked)) {
         Some(outcome) => Ok(outcome.clone()?),
-        None => {
-            Err(io::Error::other("the watchdog has not read it with the rest, which may have changed meanwhile; reload again"))
-        }
+        None => Err(io::Error::other(
+            "the watchdog has not read it with the rest, which may have changed meanwhile; reload again",
+        )),
     }
 }
 
@@ -158,8 +159,12 @@ impl Loader for SnapshotRecorder<'_> {
     }
     fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
         let glob = || Ok(self.machine.glob(pattern)?.iter().map(|found| key(found)).collect::<Vec<String>>());
-        let found =
-            note(&self.snapshot, |snapshot| &mut snapshot.globs, key(pattern), || glob().map_err(|e: io::Error| e.into()))?;
+        let found = note(
+            &self.snapshot,
+            |snapshot| &mut snapshot.globs,
+            key(pattern),
+            || glob().map_err(|e: io::Error| e.into()),
+        )?;
         Ok(found.iter().map(|key| path(key)).collect())
     }
     fn list(&self, folder: &Path) -> io::Result<()> {

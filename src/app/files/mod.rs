@@ -1,8 +1,9 @@
-//! The configuration's files. The server may open none of them ([`crate::sandbox`]), so the watchdog reads and writes them for it.
+//! The configuration's files. The server may open none of them ([`crate::sandbox`]), so the watchdog reads and writes
+//! them for it.
 //!
-//! The server asks for all files of one kind at once, and gets a [`HostSnapshot`]. It cannot name a path: the watchdog finds out by itself which files
-//! belong to the configuration ([`file_server`]). Only of files of data, which directives read again while they serve, one is asked for by name, and
-//! read if a good configuration has named it.
+//! The server asks for all files of one kind at once, and gets a [`HostSnapshot`]. It cannot name a path: the watchdog
+//! finds out by itself which files belong to the configuration ([`file_server`]). Only of files of data, which
+//! directives read again while they serve, one is asked for by name, and read if a good configuration has named it.
 //!
 //! Each question carries a socket for its answer, so that one whose file system hangs holds up no other.
 
@@ -26,7 +27,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a thread waits at most for an answer. Whoever needs it sooner waits for that thread no longer ([`crate::deadline`]).
+/// How long a thread waits at most for an answer. Whoever needs it sooner waits for that thread no longer
+/// ([`crate::deadline`]).
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the server asks. Beside it is a socket for the answer and, where that is said, one thing more.
@@ -43,7 +45,8 @@ pub enum FileRequest {
     Data { path: String, unless: Option<FileStamp> },
     /// Write the rendered Corefile, whose text is beside this; one that is refused beside it.
     Write { is_refused: bool },
-    /// Watch the files that are read, in the inotify instance beside this. Of those of the Corefile itself only if it `reads` it.
+    /// Watch the files that are read, in the inotify instance beside this. Of those of the Corefile itself only if it
+    /// `reads` it.
     Watch { reads: bool },
 }
 
@@ -122,7 +125,9 @@ impl FileClient {
     pub fn data(&self, path: &Path, unless: Option<FileStamp>) -> io::Result<Option<DataFile>> {
         match self.ask(&FileRequest::Data { path: key(path), unless }, None)? {
             (FileReply::Data { changed: None }, _) => Ok(None),
-            (FileReply::Data { changed: Some(stamp) }, Some(text)) => Ok(Some(DataFile { text: text_of(text)?, stamp })),
+            (FileReply::Data { changed: Some(stamp) }, Some(text)) => {
+                Ok(Some(DataFile { text: text_of(text)?, stamp }))
+            }
             (reply, _) => Err(unexpected(reply)),
         }
     }
@@ -156,7 +161,9 @@ impl FileClient {
 
     fn snapshot(&self, ask: &FileRequest) -> io::Result<HostSnapshot> {
         match self.ask(ask, None)? {
-            (FileReply::Record, Some(snapshot)) => Ok(serde_json::from_reader(io::BufReader::new(File::from(snapshot)))?),
+            (FileReply::Record, Some(snapshot)) => {
+                Ok(serde_json::from_reader(io::BufReader::new(File::from(snapshot)))?)
+            }
             (reply, _) => Err(unexpected(reply)),
         }
     }
@@ -203,10 +210,11 @@ fn file_of(fill: impl FnOnce(&mut io::BufWriter<File>) -> io::Result<()>) -> io:
     Ok(file.into())
 }
 
-/// The text that [`file_of`] has written, at most as long as a Corefile may be. Of nothing but a file in memory: a pipe may never have anything to say,
-/// and the thread would wait for it.
+/// The text that [`file_of`] has written, at most as long as a Corefile may be. Of nothing but a file in memory: a pipe
+/// may never have anything to say, and the thread would wait for it.
 fn text_of(file: OwnedFd) -> io::Result<String> {
-    fcntl_get_seals(&file).map_err(|error| io::Error::other(format!("what is beside it is no file in memory ({error})")))?;
+    fcntl_get_seals(&file)
+        .map_err(|error| io::Error::other(format!("what is beside it is no file in memory ({error})")))?;
     Ok(String::from_utf8_lossy(&read_at_most(File::from(file))?).into_owned())
 }
 

@@ -3,10 +3,11 @@
 use super::CgroupLevel;
 use crate::server::Limits;
 
-/// Octets that a query in flight takes, with all that waits for its answer upstream: measured with a silent upstream, where each had up to two sockets
-/// to it (16 MiB for 1,365 queries, 54 for 5,096).
+/// Octets that a query in flight takes, with all that waits for its answer upstream: measured with a silent upstream,
+/// where each had up to two sockets to it (16 MiB for 1,365 queries, 54 for 5,096).
 const QUERY_OCTETS: u64 = 12 << 10;
-/// Octets that a TCP connection takes at most, in the kernel too (measured: 2.7 KiB of this process when idle, 6.7 with a query in flight).
+/// Octets that a TCP connection takes at most, in the kernel too (measured: 2.7 KiB of this process when idle, 6.7 with
+/// a query in flight).
 const CONNECTION_OCTETS: u64 = 8 << 10;
 
 /// Of the memory, one part in so many is for queries in flight.
@@ -16,13 +17,15 @@ const CONNECTION_PART: u64 = 8;
 /// One part in so many is for replies that clients have yet to take and queries that they have not finished.
 const BUFFER_PART: u64 = 16;
 
-/// Queries on a worker, connections, and octets of buffers that clients have at least: enough for the everyday work of a node with little memory.
+/// Queries on a worker, connections, and octets of buffers that clients have at least: enough for the everyday work of
+/// a node with little memory.
 const LEAST_QUERIES: u64 = 128;
 const LEAST_CONNECTIONS: u64 = 128;
 const LEAST_BUFFERS: u64 = 512 << 10;
 
-/// Below this memory limit a connection's buffers in the kernel are as small as may be: an everyday answer fits, a longer one is written piece by piece.
-/// The kernel takes twice of it, in each direction. What clients do not read and we have yet to read is of the container's memory too.
+/// Below this memory limit a connection's buffers in the kernel are as small as may be: an everyday answer fits, a
+/// longer one is written piece by piece. The kernel takes twice of it, in each direction. What clients do not read and
+/// we have yet to read is of the container's memory too.
 const SMALL_MEMORY: u64 = 1 << 30;
 const SMALL_SOCKET_BUFFER: usize = 8 << 10;
 
@@ -31,8 +34,8 @@ pub type Parts = u64;
 /// All of them.
 pub const ALL: Parts = 8;
 
-/// What clients may take in a cgroup with this limit: at most what they may without one, and half of the open files, so that upstreams are still asked
-/// and probes answered; of that, so many `parts`.
+/// What clients may take in a cgroup with this limit: at most what they may without one, and half of the open files, so
+/// that upstreams are still asked and probes answered; of that, so many `parts`.
 pub fn limits_for(memory: Option<u64>, workers: usize, open_files: u64, parts: Parts) -> Limits {
     let most = Limits::default();
     let bound = |affordable: u64, least: u64, most: usize| {
@@ -54,18 +57,20 @@ pub fn limits_for(memory: Option<u64>, workers: usize, open_files: u64, parts: P
     }
 }
 
-/// How much of their places clients have in a cgroup that holds so much: all while three eighths of the limit are free (1.5 GiB of a limit of 4 GiB or
-/// more), and one part from three sixteenths on (768 MiB), where the caches have not begun to give up anything.
+/// How much of their places clients have in a cgroup that holds so much: all while three eighths of the limit are free
+/// (1.5 GiB of a limit of 4 GiB or more), and one part from three sixteenths on (768 MiB), where the caches have not
+/// begun to give up anything.
 pub fn client_share(level: &CgroupLevel) -> Parts {
     let (from, to) = (level.limit - level.reckoned() / 8 * 3, level.limit - level.reckoned() / 16 * 3);
     let step = ((to - from) / (ALL - 1)).max(1);
     ALL - (level.held.saturating_sub(from).div_ceil(step)).min(ALL - 1)
 }
 
-/// Looks in a row at which there is little left of a peak, until it counts as over: queries to a silent upstream take seconds.
+/// Looks in a row at which there is little left of a peak, until it counts as over: queries to a silent upstream take
+/// seconds.
 const CALM_LOOKS: u32 = 8;
-/// Looks from one peak that is over to the next, 30 s: to give memory back takes a worker's allocations a while, and who makes one peak after another
-/// shall not cause that each time.
+/// Looks from one peak that is over to the next, 30 s: to give memory back takes a worker's allocations a while, and
+/// who makes one peak after another shall not cause that each time.
 const LOOKS_BETWEEN: u32 = 120;
 /// A peak has so many queries and connections at least: less takes little memory.
 const LEAST_PEAK: usize = 512;

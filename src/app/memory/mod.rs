@@ -1,5 +1,5 @@
-//! Bounds the memory of clients and caches, so that the kernel never kills the server for its cgroup's limit. The bounds follow what the cgroup holds,
-//! all the while. Clients' share ([`clients`]) is given up first.
+//! Bounds the memory of clients and caches, so that the kernel never kills the server for its cgroup's limit. The
+//! bounds follow what the cgroup holds, all the while. Clients' share ([`clients`]) is given up first.
 
 mod clients;
 
@@ -37,8 +37,8 @@ pub fn client_limits(cgroup_limit: Option<u64>, workers: usize, open_files: u64)
     limits_for(cgroup_limit, workers, open_files, clients::ALL)
 }
 
-/// Has clients, then the caches, give up memory before the cgroup's limit is reached, and take it again when there is room; and has what a peak of
-/// clients took given back to the kernel when it is over. Never ends.
+/// Has clients, then the caches, give up memory before the cgroup's limit is reached, and take it again when there is
+/// room; and has what a peak of clients took given back to the kernel when it is over. Never ends.
 pub async fn watch(budget: Arc<MemoryBudget>, capacity: Capacity, workers: usize, open_files: u64) {
     let configured = budget.limit();
     let (mut is_scarce, mut peak) = (false, Peak::default());
@@ -47,8 +47,9 @@ pub async fn watch(budget: Arc<MemoryBudget>, capacity: Capacity, workers: usize
         tokio::time::sleep(INTERVAL).await;
         let used = budget.used();
         // Read anew each time: a container's limit may be changed while it runs.
-        let levels =
-            membership().map(|membership| limited_cgroups(&membership, read_below_mount, used, configured)).unwrap_or_default();
+        let levels = membership()
+            .map(|membership| limited_cgroups(&membership, read_below_mount, used, configured))
+            .unwrap_or_default();
         let places = levels.iter().map(client_share).min().unwrap_or(clients::ALL);
         let new = limits_for(levels.iter().map(|level| level.limit).min(), workers, open_files, places);
         if new != limits {
@@ -79,22 +80,30 @@ pub async fn watch(budget: Arc<MemoryBudget>, capacity: Capacity, workers: usize
 struct CgroupLevel {
     /// Octets it may hold.
     limit: u64,
-    /// Octets it holds without cached files that nobody has used lately, as kubelet counts its working set. Files in use count: they are this
-    /// program's own text, and a busy process without room for that reads it from the disk time and again.
+    /// Octets it holds without cached files that nobody has used lately, as kubelet counts its working set. Files in
+    /// use count: they are this program's own text, and a busy process without room for that reads it from the disk
+    /// time and again.
     held: u64,
 }
 
 impl CgroupLevel {
-    /// Octets of which what is to be left free is a part: the limit, or 4 GiB if it is more. A part of a large node's memory would be far more than clients
-    /// and caches could ever fill, and mostly other pods hold it.
+    /// Octets of which what is to be left free is a part: the limit, or 4 GiB if it is more. A part of a large node's
+    /// memory would be far more than clients and caches could ever fill, and mostly other pods hold it.
     fn reckoned(&self) -> u64 {
         self.limit.min(4 << 30)
     }
 }
 
-/// The cgroups with a limit. Files are told apart where that may matter to caches, which hold `used` octets of what is `configured`, or to clients.
-fn limited_cgroups(membership: &str, read: impl Fn(&Path) -> Option<String>, used: usize, configured: usize) -> Vec<CgroupLevel> {
-    let matters = |level: &CgroupLevel| cache_limit(level, used, configured) < configured || client_share(level) < clients::ALL;
+/// The cgroups with a limit. Files are told apart where that may matter to caches, which hold `used` octets of what is
+/// `configured`, or to clients.
+fn limited_cgroups(
+    membership: &str,
+    read: impl Fn(&Path) -> Option<String>,
+    used: usize,
+    configured: usize,
+) -> Vec<CgroupLevel> {
+    let matters =
+        |level: &CgroupLevel| cache_limit(level, used, configured) < configured || client_share(level) < clients::ALL;
     levels(membership, read, matters).collect()
 }
 
@@ -104,8 +113,9 @@ fn tightest(levels: &[CgroupLevel], used: usize, configured: usize) -> Option<(C
     caps.min_by_key(|(_, cap)| *cap)
 }
 
-/// What the caches, which hold `used` octets, may hold at most, of what is `configured`: where less than an eighth of the limit is free (512 MiB of a
-/// limit of 4 GiB or more) so much less that a quarter is (1 GiB); up to a quarter no more; beyond that as much as there is.
+/// What the caches, which hold `used` octets, may hold at most, of what is `configured`: where less than an eighth of
+/// the limit is free (512 MiB of a limit of 4 GiB or more) so much less that a quarter is (1 GiB); up to a quarter no
+/// more; beyond that as much as there is.
 fn cache_limit(level: &CgroupLevel, used: usize, configured: usize) -> usize {
     let goal = level.limit - level.reckoned() / 4;
     let used = used as u64;
@@ -133,9 +143,10 @@ fn read_small(path: &Path) -> Option<String> {
     Some(text)
 }
 
-/// The cgroups of `membership` that have a limit, each and those above it: `memory.max` or `memory.high`, whichever is smaller, of cgroup v2, or
-/// `memory.limit_in_bytes` of v1. `read` reads a file below the cgroup mount. Cached files are only told apart where it `matters`, given all that is
-/// held: the kernel adds up the counts of all processors for that, which takes longer than everything else here.
+/// The cgroups of `membership` that have a limit, each and those above it: `memory.max` or `memory.high`, whichever is
+/// smaller, of cgroup v2, or `memory.limit_in_bytes` of v1. `read` reads a file below the cgroup mount. Cached files
+/// are only told apart where it `matters`, given all that is held: the kernel adds up the counts of all processors for
+/// that, which takes longer than everything else here.
 fn levels(
     membership: &str,
     read: impl Fn(&Path) -> Option<String>,
@@ -150,8 +161,8 @@ fn levels(
             "memory" => &VERSION_1,
             _ => continue,
         };
-        // Inside a container's own cgroup namespace the path is `/`; without one the mount shows only the container's part, so
-        // that the path may not exist there. Walking up ends at the mount's root either way.
+        // Inside a container's own cgroup namespace the path is `/`; without one the mount shows only the container's
+        // part, so that the path may not exist there. Walking up ends at the mount's root either way.
         let mut folder = Some(Path::new(path.trim_start_matches('/')));
         while let Some(here) = folder {
             levels.extend(version.read(&Path::new(version.root).join(here), &read, &matters));
@@ -174,8 +185,12 @@ struct CgroupVersion {
     idle_files: &'static str,
 }
 
-const VERSION_2: CgroupVersion =
-    CgroupVersion { root: "", limits: &["memory.max", "memory.high"], usage: "memory.current", idle_files: "inactive_file" };
+const VERSION_2: CgroupVersion = CgroupVersion {
+    root: "",
+    limits: &["memory.max", "memory.high"],
+    usage: "memory.current",
+    idle_files: "inactive_file",
+};
 const VERSION_1: CgroupVersion = CgroupVersion {
     root: "memory",
     limits: &["memory.limit_in_bytes"],
@@ -197,7 +212,8 @@ impl CgroupVersion {
             return Some(all);
         }
         let stat = read(&folder.join("memory.stat")).unwrap_or_default();
-        let idle = stat.lines().find_map(|line| line.strip_prefix(self.idle_files)?.strip_prefix(' ')?.trim().parse().ok());
+        let idle =
+            stat.lines().find_map(|line| line.strip_prefix(self.idle_files)?.strip_prefix(' ')?.trim().parse().ok());
         Some(CgroupLevel { held: all.held.saturating_sub(idle.unwrap_or(0)), ..all })
     }
 }
@@ -315,8 +331,16 @@ mod tests {
     fn no_limit_is_no_limit() {
         assert_eq!(limit("0::/\n", &[("memory.max", "max\n")]), None);
         assert_eq!(limit("nonsense", &[]), None);
-        assert_eq!(limit("5:memory:/\n", &[("memory/memory.limit_in_bytes", "9223372036854771712\n")]), None, "4 KiB pages");
-        assert_eq!(limit("5:memory:/\n", &[("memory/memory.limit_in_bytes", "9223372036854710272\n")]), None, "64 KiB pages");
+        assert_eq!(
+            limit("5:memory:/\n", &[("memory/memory.limit_in_bytes", "9223372036854771712\n")]),
+            None,
+            "4 KiB pages"
+        );
+        assert_eq!(
+            limit("5:memory:/\n", &[("memory/memory.limit_in_bytes", "9223372036854710272\n")]),
+            None,
+            "64 KiB pages"
+        );
     }
 
     #[test]

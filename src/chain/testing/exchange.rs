@@ -30,7 +30,8 @@ pub struct Sample {
 pub type PlainRecord<'a> = (u16, &'a [u8]);
 
 impl Sample {
-    /// A query of ID 1 for a name, over UDP from 127.0.0.1:5000 to 127.0.0.1:53, answered NOERROR with nothing by `forward`.
+    /// A query of ID 1 for a name, over UDP from 127.0.0.1:5000 to 127.0.0.1:53, answered NOERROR with nothing by
+    /// `forward`.
     pub fn new(name: &str, qtype: RecordType) -> Self {
         Self::with_edns(name, qtype, None)
     }
@@ -69,7 +70,8 @@ impl Sample {
         sample
     }
 
-    /// Sets the reply: the second word of its header but for the rcode, the rcode, and records of the answer and authority sections.
+    /// Sets the reply: the second word of its header but for the rcode, the rcode, and records of the answer and
+    /// authority sections.
     pub fn answer(&mut self, flags: u16, rcode: Rcode, answer: &[PlainRecord<'_>], authority: &[PlainRecord<'_>]) {
         let question = self.query.question(&self.wire);
         let mut reply = self.wire[..2].to_vec();

@@ -5,8 +5,8 @@ mod exchange;
 pub use exchange::{PlainRecord, Sample, SharedOutput, process};
 
 use super::{
-    Answer, BlockConfig, BuildContext, Built, Chain, Endpoint, Failure, FastPath, Handler, HttpAnswer, HttpAnswers, Interfaces,
-    Loaders, Next, Outcome, ParseContext, Peer, ProcessContext, Purpose, Request, Transport,
+    Answer, BlockConfig, BuildContext, Built, Chain, Endpoint, Failure, FastPath, Handler, HttpAnswer, HttpAnswers,
+    Interfaces, Loaders, Next, Outcome, ParseContext, Peer, ProcessContext, Purpose, Request, Transport,
 };
 use crate::corefile::{self, Diagnostics, Loader};
 use crate::message::{Name, Query, Rcode, RecordType, Response, TtlRule};
@@ -58,7 +58,8 @@ pub fn configure_with(files: &dyn Loader, parse: Parse, directives: &str) -> (Bl
 }
 
 fn configure_from(loaders: Loaders<'_>, parse: Parse, directives: &str) -> (BlockConfig, String) {
-    let (tree, mut diagnostics) = corefile::parse(Path::new("Corefile"), &format!(".:53 {{\n{directives}\n}}\n"), &Nowhere);
+    let (tree, mut diagnostics) =
+        corefile::parse(Path::new("Corefile"), &format!(".:53 {{\n{directives}\n}}\n"), &Nowhere);
     let mut block = BlockConfig::default();
     for server_block in &tree.blocks {
         let zones: Vec<Name> = server_block.keys.iter().map(|key| key.zone.clone()).collect();
@@ -106,8 +107,11 @@ impl Question {
     }
     pub fn from_wire(wire: Vec<u8>) -> Self {
         let Ok(query) = Query::read(&wire) else { panic!("a test's query is well-formed") };
-        let peer =
-            Peer { client: ([10, 240, 0, 1], 40212).into(), local: ([127, 0, 0, 1], 53).into(), transport: Transport::Udp };
+        let peer = Peer {
+            client: ([10, 240, 0, 1], 40212).into(),
+            local: ([127, 0, 0, 1], 53).into(),
+            transport: Transport::Udp,
+        };
         Self { wire, query, peer }
     }
     pub fn request(&self) -> Request<'_> {
@@ -144,8 +148,12 @@ impl Question {
     /// The records that the client gets as text, `section owner TTL class type data`.
     pub fn records(&self, answer: &Answer) -> Vec<String> {
         let message = Message::from_vec(&self.reply(answer)).expect("the reply decodes");
-        let sections = [("answer", &message.answers), ("authority", &message.authorities), ("additional", &message.additionals)];
-        sections.iter().flat_map(|(section, records)| records.iter().map(move |record| format!("{section} {record}"))).collect()
+        let sections =
+            [("answer", &message.answers), ("authority", &message.authorities), ("additional", &message.additionals)];
+        sections
+            .iter()
+            .flat_map(|(section, records)| records.iter().map(move |record| format!("{section} {record}")))
+            .collect()
     }
 }
 
@@ -157,8 +165,10 @@ impl Handler for Fixed {
         "fixed"
     }
     fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
-        let outcome =
-            self.0.clone().map(|rcode| Answer { response: Response::empty(request.query, request.wire, rcode), from: "fixed" });
+        let outcome = self
+            .0
+            .clone()
+            .map(|rcode| Answer { response: Response::empty(request.query, request.wire, rcode), from: "fixed" });
         Box::pin(async move { outcome })
     }
 }

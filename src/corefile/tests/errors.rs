@@ -51,7 +51,9 @@ fn a_server_block_inside_another_means_a_missing_brace_before_it() {
 
 #[test]
 fn keys_on_two_lines_without_a_comma_are_explained() {
-    assert!(report("a.org\nb.org {\n whoami\n}\n").contains("2:1: error: a server block cannot follow one without braces"));
+    assert!(
+        report("a.org\nb.org {\n whoami\n}\n").contains("2:1: error: a server block cannot follow one without braces")
+    );
 }
 
 #[test]
@@ -100,7 +102,10 @@ fn an_opening_brace_on_its_own_line_is_refused_for_directives() {
 
 #[test]
 fn words_after_a_closing_brace_are_refused() {
-    assert_eq!(heads(". {\n cache {\n } errors x\n whoami\n}"), ["3:4: error: something follows the brace that closes a block"]);
+    assert_eq!(
+        heads(". {\n cache {\n } errors x\n whoami\n}"),
+        ["3:4: error: something follows the brace that closes a block"]
+    );
 }
 
 #[test]

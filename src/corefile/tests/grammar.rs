@@ -10,7 +10,10 @@ fn an_empty_corefile_has_no_blocks() {
 #[test]
 fn a_block_has_keys_directives_arguments_and_options() {
     let text = ".:53 {\n  errors\n  forward . 10.0.0.1 10.0.0.2 {\n    force_tcp\n    max_fails 3\n  }\n}\n";
-    assert_eq!(show(&tree(text)), "dns://.:53 [<errors>; <forward> <.> <10.0.0.1> <10.0.0.2> { <force_tcp>; <max_fails> <3> }]");
+    assert_eq!(
+        show(&tree(text)),
+        "dns://.:53 [<errors>; <forward> <.> <10.0.0.1> <10.0.0.2> { <force_tcp>; <max_fails> <3> }]"
+    );
 }
 
 #[test]
@@ -43,7 +46,10 @@ fn the_brace_of_a_server_block_may_stand_on_the_next_line() {
 #[test]
 fn blocks_may_be_written_on_one_line() {
     assert_eq!(show(&tree(". { whoami }")), "dns://. [<whoami>]");
-    assert_eq!(show(&tree(". {\n forward . ::1 { max_fails 3 }\n}")), "dns://. [<forward> <.> <::1> { <max_fails> <3> }]");
+    assert_eq!(
+        show(&tree(". {\n forward . ::1 { max_fails 3 }\n}")),
+        "dns://. [<forward> <.> <::1> { <max_fails> <3> }]"
+    );
     assert_eq!(show(&tree("a {\n whoami\n} b {\n errors\n}")), "dns://a. [<whoami>]\ndns://b. [<errors>]");
 }
 
@@ -54,7 +60,10 @@ fn an_empty_option_block_is_no_options() {
 
 #[test]
 fn option_blocks_nest() {
-    assert_eq!(show(&tree(". {\n a {\n  b c {\n   d e\n  }\n  f\n }\n}")), "dns://. [<a> { <b> <c> { <d> <e> }; <f> }]");
+    assert_eq!(
+        show(&tree(". {\n a {\n  b c {\n   d e\n  }\n  f\n }\n}")),
+        "dns://. [<a> { <b> <c> { <d> <e> }; <f> }]"
+    );
 }
 
 #[test]
@@ -98,7 +107,10 @@ fn only_a_quote_can_be_escaped_and_only_in_quotes() {
         show(&tree(r#"whoami "a\"b\n\\" c\d"#)),
         "dns://whoami. dns://a\"b\\n\\\\. dns://cd. []".replace("a\"b\\n\\\\.", &key_text(r#"a"b\n\\"#))
     );
-    assert_eq!(show(&tree(". {\n x \"a\\\"b\" \"\\d+\\.\" \"\\\\\" a\\b\n}")), r#"dns://. [<x> <a"b> <\d+\.> <\\> <a\b>]"#);
+    assert_eq!(
+        show(&tree(". {\n x \"a\\\"b\" \"\\d+\\.\" \"\\\\\" a\\b\n}")),
+        r#"dns://. [<x> <a"b> <\d+\.> <\\> <a\b>]"#
+    );
 }
 
 fn key_text(zone: &str) -> String {
@@ -128,14 +140,19 @@ fn a_hash_inside_a_word_cuts_the_word_as_in_the_reference_and_warns() {
 
 #[test]
 fn a_backslash_at_the_end_continues_the_line() {
-    for text in [". {\n forward . a \\\n   b\n}", ". {\n forward . a\\\n   b\n}", ". {\r\n forward . \\\r\n a b\r\n}\r\n"] {
+    for text in
+        [". {\n forward . a \\\n   b\n}", ". {\n forward . a\\\n   b\n}", ". {\r\n forward . \\\r\n a b\r\n}\r\n"]
+    {
         assert_eq!(show(&tree(text)), "dns://. [<forward> <.> <a> <b>]", "{text:?}");
     }
 }
 
 #[test]
 fn windows_line_ends_and_a_byte_order_mark_do_not_matter() {
-    assert_eq!(show(&tree("\u{feff}.:53 {\r\n  cache 30\r\n  whoami # x\r\n}\r\n")), "dns://.:53 [<cache> <30>; <whoami>]");
+    assert_eq!(
+        show(&tree("\u{feff}.:53 {\r\n  cache 30\r\n  whoami # x\r\n}\r\n")),
+        "dns://.:53 [<cache> <30>; <whoami>]"
+    );
 }
 
 #[test]

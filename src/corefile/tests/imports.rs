@@ -86,7 +86,10 @@ fn the_end_of_an_imported_file_ends_the_line() {
 #[test]
 fn a_glob_imports_its_matches_in_order_and_may_match_nothing() {
     let memory = Memory::with(&[("/etc/d/2.conf", "b {\n}"), ("/etc/d/1.conf", "a {\n}"), ("/etc/d/x.other", "(((")]);
-    assert_eq!(show(&memory.tree("import d/*.conf\nimport none/*.conf\nz {\n}")), "dns://a. []\ndns://b. []\ndns://z. []");
+    assert_eq!(
+        show(&memory.tree("import d/*.conf\nimport none/*.conf\nz {\n}")),
+        "dns://a. []\ndns://b. []\ndns://z. []"
+    );
     assert_eq!(show(&memory.tree("import d/?.conf")), "dns://a. []\ndns://b. []");
 }
 
@@ -117,7 +120,10 @@ fn a_file_imported_twice_is_one_source() {
 #[test]
 fn a_snippet_goes_before_a_file_of_the_same_name_and_serves_later_files() {
     let memory = Memory::with(&[("/etc/a", "wrong"), ("/etc/b", "import a"), ("/etc/c", "(d) {\n log\n}")]);
-    assert_eq!(show(&memory.tree("(a) {\n right\n}\nimport c\n. {\n import b\n import d\n}")), "dns://. [<right>; <log>]");
+    assert_eq!(
+        show(&memory.tree("(a) {\n right\n}\nimport c\n. {\n import b\n import d\n}")),
+        "dns://. [<right>; <log>]"
+    );
 }
 
 #[test]

@@ -81,8 +81,10 @@ fn show(blocks: &[ServerBlock]) -> String {
         if options.is_empty() {
             return String::new();
         }
-        let lines: Vec<String> =
-            options.iter().map(|option| words(&option.name, &option.arguments) + &lines(&option.block, words)).collect();
+        let lines: Vec<String> = options
+            .iter()
+            .map(|option| words(&option.name, &option.arguments) + &lines(&option.block, words))
+            .collect();
         format!(" {{ {} }}", lines.join("; "))
     }
     let mut out = Vec::new();
@@ -90,7 +92,9 @@ fn show(blocks: &[ServerBlock]) -> String {
         let keys: Vec<String> = block
             .keys
             .iter()
-            .map(|key| format!("{}://{}{}", key.scheme, key.zone, key.port.map(|port| format!(":{port}")).unwrap_or_default()))
+            .map(|key| {
+                format!("{}://{}{}", key.scheme, key.zone, key.port.map(|port| format!(":{port}")).unwrap_or_default())
+            })
             .collect();
         let directives: Vec<String> = block
             .directives

@@ -60,11 +60,13 @@ fn option_line() -> impl Strategy<Value = OptionLine> {
             block,
         })
     };
-    line(Just(Vec::new()).boxed()).prop_recursive(3, 12, 3, move |inner| line(prop::collection::vec(inner, 0..3).boxed()))
+    line(Just(Vec::new()).boxed())
+        .prop_recursive(3, 12, 3, move |inner| line(prop::collection::vec(inner, 0..3).boxed()))
 }
 
 fn print_word(text: &str, out: &mut String) {
-    let is_plain = !text.is_empty() && !text.starts_with('"') && !text.contains(['#', '{', '}', ' ', '\n']) && text != "import";
+    let is_plain =
+        !text.is_empty() && !text.starts_with('"') && !text.contains(['#', '{', '}', ' ', '\n']) && text != "import";
     if is_plain {
         out.push_str(text);
     } else {

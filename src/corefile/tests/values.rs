@@ -79,7 +79,8 @@ fn a_duration_out_of_range_names_the_range_in_units() {
     let error = read(|diagnostics| duration(&token("2h"), "servfail", range.clone(), diagnostics)).unwrap_err();
     assert!(error.contains("`2h` is out of range: servfail must be between 1ms and 1h30m"), "{error}");
     let error =
-        read(|diagnostics| duration(&token("1s"), "expire", Duration::from_secs(60)..=Duration::MAX, diagnostics)).unwrap_err();
+        read(|diagnostics| duration(&token("1s"), "expire", Duration::from_secs(60)..=Duration::MAX, diagnostics))
+            .unwrap_err();
     assert!(error.contains("at least 1m"), "{error}");
 }
 
@@ -168,7 +169,8 @@ fn a_port_that_is_none_serves_nowhere_with_a_warning() {
 
 #[test]
 fn a_host_is_looked_up_in_etc_hosts_and_else_stands_for_all_addresses() {
-    let hosts = "# the node\n::1 localhost node.example\n10.0.0.7\tNode.Example other # node.test\nnonsense node.test\n";
+    let hosts =
+        "# the node\n::1 localhost node.example\n10.0.0.7\tNode.Example other # node.test\nnonsense node.test\n";
     let files = Memory::with(&[("/etc/hosts", hosts)]);
     assert_eq!(read_lenient("node.example:9253", &files), (Some("10.0.0.7:9253".to_owned()), String::new()));
     for text in ["node.test:80", "*:80", "300.1.1.1:80", "__PILLAR__LOCAL__DNS__:80"] {
@@ -193,7 +195,8 @@ fn values_beyond_their_range_become_its_bound_with_a_warning_where_that_is_asked
     assert_eq!(nearest("-1s"), (None, true, 1));
     assert_eq!(nearest("0s"), (None, true, 1));
     assert_eq!(nearest("2"), (None, true, 1));
-    let or_zero = |text: &'static str| warned(&|found| duration_or_zero(&token(text), "x", Duration::from_secs(60), found));
+    let or_zero =
+        |text: &'static str| warned(&|found| duration_or_zero(&token(text), "x", Duration::from_secs(60), found));
     assert_eq!(or_zero("-1s"), (Some(0), false, 1));
     assert_eq!(or_zero("2h"), (Some(60_000), false, 1));
     assert_eq!(or_zero("x"), (None, true, 1));

@@ -6,7 +6,8 @@ mod policy;
 pub use parse::parse;
 
 use crate::chain::{
-    Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, Next, Outcome, Purpose, Request,
+    Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, Next, Outcome, Purpose,
+    Request,
 };
 use crate::message::{ExtendedError, LowerName, Rcode, ReplyOptions, Response};
 use crate::metrics::Counter;
@@ -80,7 +81,9 @@ impl Acl {
             let Some(zone) = rule.zone_of(&request.query.name) else { continue };
             let Some(action) = rule.decide(client, request.query.qtype) else { continue };
             let metrics = self.metrics.get(request.server);
-            if let Some([blocked, filtered, dropped]) = metrics.and_then(|metrics| metrics.refused.get(index)?.get(zone)) {
+            if let Some([blocked, filtered, dropped]) =
+                metrics.and_then(|metrics| metrics.refused.get(index)?.get(zone))
+            {
                 match action {
                     Action::Allow => {}
                     Action::Block => blocked.increment(),

@@ -8,7 +8,8 @@ use crate::message::{Name, RecordType};
 use std::any::Any;
 use std::net::IpAddr;
 
-const USAGE: &str = "write `allow|block|filter|drop [type QTYPE…] [net SOURCE…]`, such as `block type A AAAA net 10.0.0.0/8`";
+const USAGE: &str =
+    "write `allow|block|filter|drop [type QTYPE…] [net SOURCE…]`, such as `block type A AAAA net 10.0.0.0/8`";
 const ACTIONS: [&str; 4] = ["allow", "block", "filter", "drop"];
 
 /// Reads one `acl` of a server block. All of a block make one part, since their order counts.
@@ -66,11 +67,13 @@ fn policy(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Policy> {
         }
         let is_all = values.iter().any(|value| value.text == "*");
         if section.text.eq_ignore_ascii_case("type") {
-            let read: Vec<_> = values.iter().filter(|value| value.text != "*").map(|value| qtype(value, diagnostics)).collect();
+            let read: Vec<_> =
+                values.iter().filter(|value| value.text != "*").map(|value| qtype(value, diagnostics)).collect();
             is_good &= read.iter().all(Option::is_some);
             qtypes.get_or_insert_with(Listed::default).add(is_all, read.into_iter().flatten());
         } else {
-            let read: Vec<_> = values.iter().filter(|value| value.text != "*").map(|value| network(value, diagnostics)).collect();
+            let read: Vec<_> =
+                values.iter().filter(|value| value.text != "*").map(|value| network(value, diagnostics)).collect();
             is_good &= read.iter().all(Option::is_some);
             networks.get_or_insert_with(Listed::default).add(is_all, read.into_iter().flatten());
         }
@@ -118,7 +121,8 @@ fn qtype(word: &Token, diagnostics: &mut Diagnostics) -> Option<RecordType> {
 }
 
 fn network(word: &Token, diagnostics: &mut Diagnostics) -> Option<(IpAddr, u8)> {
-    let (address, prefix) = word.text.split_once('/').map_or((word.text.as_str(), None), |(address, bits)| (address, Some(bits)));
+    let (address, prefix) =
+        word.text.split_once('/').map_or((word.text.as_str(), None), |(address, bits)| (address, Some(bits)));
     let found = address.parse::<IpAddr>().ok().and_then(|address| {
         let most = if address.is_ipv4() { 32 } else { 128 };
         let is_number = |bits: &&str| bits.bytes().all(|octet| octet.is_ascii_digit());

@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn a_network_has_its_first_and_its_last_address_and_none_beside() {
-        let sources = Sources::new([(address("192.0.2.77"), 24), (address("10.0.0.1"), 32), (address("2001:db8::1"), 64)]);
+        let sources =
+            Sources::new([(address("192.0.2.77"), 24), (address("10.0.0.1"), 32), (address("2001:db8::1"), 64)]);
         for inside in ["192.0.2.0", "192.0.2.255", "10.0.0.1", "2001:db8::", "2001:db8::ffff:ffff:ffff:ffff"] {
             assert!(sources.contains(address(inside)), "{inside}");
         }

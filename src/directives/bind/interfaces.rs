@@ -13,7 +13,9 @@ impl Interfaces for SystemInterfaces {
         let all = match getifaddrs() {
             Ok(all) => all,
             Err(error) => {
-                tracing::warn!("bind: the interfaces of this machine cannot be listed, so none can be bound by name: {error}");
+                tracing::warn!(
+                    "bind: the interfaces of this machine cannot be listed, so none can be bound by name: {error}"
+                );
                 return None;
             }
         };

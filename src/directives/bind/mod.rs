@@ -60,8 +60,8 @@ struct Bound {
     scope: Option<u32>,
 }
 
-/// The addresses that `tokens` mean, interfaces first, so that one named like an address is the interface; `None` if a token
-/// means nothing here.
+/// The addresses that `tokens` mean, interfaces first, so that one named like an address is the interface; `None` if a
+/// token means nothing here.
 fn resolve(tokens: &[Token], interfaces: &dyn Interfaces, diagnostics: &mut Diagnostics) -> Option<Vec<Bound>> {
     let mut all = Some(Vec::new());
     for token in tokens {
@@ -83,7 +83,10 @@ fn resolve_one(token: &Token, interfaces: &dyn Interfaces, diagnostics: &mut Dia
         }
         let index = interfaces.index(&token.text);
         return Some(
-            addresses.into_iter().map(|address| Bound { address, scope: index.filter(|_| needs_zone(address)) }).collect(),
+            addresses
+                .into_iter()
+                .map(|address| Bound { address, scope: index.filter(|_| needs_zone(address)) })
+                .collect(),
         );
     }
     if let Ok(address) = token.text.parse() {
@@ -184,7 +187,10 @@ mod tests {
         assert!(configure(parse, "bind 127.0.0.1 {\n except\n}").1.contains("at least one address"));
         assert!(configure(parse, "bind 127.0.0.1 {\n except 127.0.0.1\n}").1.contains("no address to listen on"));
         let (_, said) = configure_on(&Machine, parse, "bind empty");
-        assert!(said.contains("interface empty has no IP address") && said.contains("no address to listen on"), "{said}");
+        assert!(
+            said.contains("interface empty has no IP address") && said.contains("no address to listen on"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -9,7 +9,8 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
     value::ignored_options(directive, context.diagnostics);
     let size = match directive.arguments.as_slice() {
         [] => Some(DEFAULT_UDP_SIZE),
-        // RFC 6891 section 6.2.3 is why nothing below 512 is of use; above 4096 the reference goes along with section 6.2.5.
+        // RFC 6891 section 6.2.3 is why nothing below 512 is of use; above 4096 the reference goes along with section
+        // 6.2.5.
         [size] => value::number(size, "the size of bufsize in octets", 512..=4096, context.diagnostics)
             .and_then(|octets| u16::try_from(octets).ok()),
         [_, extra, ..] => {

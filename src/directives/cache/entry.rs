@@ -1,4 +1,5 @@
-//! One kept answer: when it was stored, how long it lives, how often it is asked for, and whether a newer one is on its way.
+//! One kept answer: when it was stored, how long it lives, how often it is asked for, and whether a newer one is on its
+//! way.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -57,8 +58,8 @@ pub struct Key<'a> {
 
 /// What the store keeps.
 pub trait Payload {
-    /// True if this answers the key's question (its flags aside). The whole question is compared: hashes alone would let a
-    /// collision serve a foreign answer.
+    /// True if this answers the key's question (its flags aside). The whole question is compared: hashes alone would
+    /// let a collision serve a foreign answer.
     fn is_for(&self, key: &Key<'_>) -> bool;
     /// Octets on the heap.
     fn heap_size(&self) -> usize;
@@ -148,8 +149,8 @@ impl<T: Payload> Entry<T> {
         self.ttl.min(cap)
     }
 
-    /// Its age, given the longest TTL and the longest staleness (both in seconds) the configuration allows now. Elapsed time is
-    /// cut to whole seconds, as the reference does.
+    /// Its age, given the longest TTL and the longest staleness (both in seconds) the configuration allows now. Elapsed
+    /// time is cut to whole seconds, as the reference does.
     pub fn age(&self, now: Moment, cap: u32, stale_seconds: u32) -> Age {
         let elapsed = now.millis_since(self.stored) / 1000;
         let ttl = u64::from(self.ttl(cap));
@@ -201,7 +202,8 @@ impl<T: Payload> Entry<T> {
 
 /// How often an entry was asked for without a pause, for `prefetch`.
 ///
-/// The time of the last query in milliseconds (40 bits: 34 years) and the count (24 bits) share one word, so that both change at once.
+/// The time of the last query in milliseconds (40 bits: 34 years) and the count (24 bits) share one word, so that both
+/// change at once.
 #[derive(Default)]
 pub struct Frequency(AtomicU64);
 
@@ -238,9 +240,9 @@ impl Frequency {
 
 /// Whether a newer answer is being fetched, or an attempt has failed lately.
 ///
-/// One word: a deadline in milliseconds, shifted left by one, and below it whether it is the end of a pause after a failure or
-/// that of an attempt in flight. An attempt ends by itself after [`Self::LONGEST`], so that one that is lost (its plan was replaced
-/// before it ran) does not keep the entry from being refreshed for ever.
+/// One word: a deadline in milliseconds, shifted left by one, and below it whether it is the end of a pause after a
+/// failure or that of an attempt in flight. An attempt ends by itself after [`Self::LONGEST`], so that one that is lost
+/// (its plan was replaced before it ran) does not keep the entry from being refreshed for ever.
 #[derive(Default)]
 pub struct RefreshState(AtomicU64);
 

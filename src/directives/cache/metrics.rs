@@ -45,7 +45,11 @@ impl Metrics {
         let counter = |name, help| registry.counter(name, help, &labels);
         let of_kinds = |name, help| {
             Kind::ALL.map(|kind| {
-                registry.counter(name, help, &[("server", server), ("type", kind.label()), ("zones", zones), ("view", "")])
+                registry.counter(
+                    name,
+                    help,
+                    &[("server", server), ("type", kind.label()), ("zones", zones), ("view", "")],
+                )
             })
         };
         let requests = counter("coredns_cache_requests_total", "Queries looked up in the cache.");
@@ -87,8 +91,8 @@ impl Metrics {
 
 /// A store and its gauges, one for each listen address it serves.
 ///
-/// A reload may bring a second store with the same labels before the first has gone, so each adds to the gauges what has changed since it last
-/// did, and takes its part out again when it goes.
+/// A reload may bring a second store with the same labels before the first has gone, so each adds to the gauges what
+/// has changed since it last did, and takes its part out again when it goes.
 pub struct Gauges<T: Payload> {
     store: Arc<Store<T>>,
     series: Vec<Series>,
@@ -110,7 +114,12 @@ impl<T: Payload> Gauges<T> {
         let series = |server, kind| Series {
             kind,
             entries: gauge(server, kind, "coredns_cache_entries", "Answers in the cache."),
-            octets: gauge(server, kind, "nodelocaldns_cache_bytes", "Memory that the answers in the cache take, in bytes."),
+            octets: gauge(
+                server,
+                kind,
+                "nodelocaldns_cache_bytes",
+                "Memory that the answers in the cache take, in bytes.",
+            ),
             told: Mutex::default(),
         };
         let series = servers.iter().flat_map(|server| Kind::ALL.map(|kind| series(server.as_str(), kind))).collect();

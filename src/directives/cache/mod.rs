@@ -15,7 +15,9 @@ mod wire;
 pub use classify::{Classification, classify};
 pub use transfer::{Bounds, ClockReading, TransferCount, TransferError, export, import};
 
-use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Configured, MemoryBudget, ParseContext, Part, ReloadState};
+use crate::chain::{
+    BlockConfig, BuildContext, BuildError, Built, Configured, MemoryBudget, ParseContext, Part, ReloadState,
+};
 use crate::corefile::Directive;
 use crate::message::{LowerName, Name, Response};
 use entry::{Age, Entry};
@@ -40,19 +42,31 @@ impl Configured for Config {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
         let zones = if self.zones.is_empty() { context.block_zones } else { &self.zones };
         let label = join(zones);
-        // What was kept under another `disable` may not be served under this one, nor what others have answered than those who would now.
+        // What was kept under another `disable` may not be served under this one, nor what others have answered than
+        // those who would now.
         let disabled = self.disabled.each_ref().map(|zones| join(zones));
         let sources = Sha256::digest(context.answer_sources);
         let key = format!("cache {} {:?} {label} {disabled:?} {sources:x}", join(context.block_zones), context.servers);
-        let kept =
-            context.process.reload_state.adopt_or(&key, || Kept::new(self.capacity, context.process, context.servers, &label));
+        let kept = context
+            .process
+            .reload_state
+            .adopt_or(&key, || Kept::new(self.capacity, context.process, context.servers, &label));
         let covers_all = context.block_zones.iter().all(|served| zones.iter().any(|zone| served.is_within(zone)));
         let inner = Arc::new(Inner {
             zones: (!covers_all).then(|| lower(zones)),
             disabled: self.disabled.each_ref().map(|zones| lower(zones)),
-            policy: Policy { lifetimes: self.lifetimes, prefetch: self.prefetch, stale: self.stale, keep_ttl: self.keep_ttl },
+            policy: Policy {
+                lifetimes: self.lifetimes,
+                prefetch: self.prefetch,
+                stale: self.stale,
+                keep_ttl: self.keep_ttl,
+            },
             kept,
-            metrics: context.servers.iter().map(|server| Metrics::new(&context.process.registry, server, &label)).collect(),
+            metrics: context
+                .servers
+                .iter()
+                .map(|server| Metrics::new(&context.process.registry, server, &label))
+                .collect(),
         });
         let budget = context.process.cache_memory.clone();
         let background = Box::pin(maintain(inner.clone(), self.capacity, budget));
@@ -60,8 +74,8 @@ impl Configured for Config {
     }
 }
 
-/// Gives an adopted store the new capacities once this plan serves, then clears out what has expired, again and again, and more when memory gets
-/// scarce.
+/// Gives an adopted store the new capacities once this plan serves, then clears out what has expired, again and again,
+/// and more when memory gets scarce.
 async fn maintain(inner: Arc<Inner>, [success, denial]: [usize; 2], budget: Arc<MemoryBudget>) {
     let store = &inner.kept.store;
     store.resize(success, denial);

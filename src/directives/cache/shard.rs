@@ -1,5 +1,6 @@
-//! A part of the store under one lock: an index, its entries, and for each kind the queue that says who is evicted (SIEVE, Zhang
-//! et al., NSDI 2024: a hand goes from the oldest entry to the newest and evicts the first that was not used since its last visit).
+//! A part of the store under one lock: an index, its entries, and for each kind the queue that says who is evicted
+//! (SIEVE, Zhang et al., NSDI 2024: a hand goes from the oldest entry to the newest and evicts the first that was not
+//! used since its last visit).
 
 use super::entry::{Entry, Key, Kind, Payload};
 use hashbrown::HashTable;
@@ -36,7 +37,9 @@ impl<T: Payload> Shard<T> {
     /// The entries of both kinds under a key, found in one look-up.
     pub fn find_kinds(&self, key: &Key<'_>) -> [Option<&Entry<T>>; 2] {
         let mut found = [None; 2];
-        for entry in self.index.iter_hash(key.hash).filter_map(|place| self.at(*place)).filter(|entry| entry.is_for(key)) {
+        for entry in
+            self.index.iter_hash(key.hash).filter_map(|place| self.at(*place)).filter(|entry| entry.is_for(key))
+        {
             found[entry.kind.index()] = Some(entry);
         }
         found
@@ -55,7 +58,8 @@ impl<T: Payload> Shard<T> {
         self.entries.get_mut(place as usize)?.as_mut()
     }
 
-    /// Puts `entry` in the place of the one with the same kind and key and returns that; gives `entry` back if there is none.
+    /// Puts `entry` in the place of the one with the same kind and key and returns that; gives `entry` back if there is
+    /// none.
     pub fn replace(&mut self, key: &Key<'_>, mut entry: Entry<T>) -> Result<Entry<T>, Entry<T>> {
         let Some(place) = self.place(entry.kind, key) else { return Err(entry) };
         let Some(old) = self.at_mut(place) else { return Err(entry) };
@@ -63,7 +67,8 @@ impl<T: Payload> Shard<T> {
         Ok(std::mem::replace(old, entry))
     }
 
-    /// Adds an entry whose kind and key are not here yet, as the newest of its kind. False if this shard can hold no more.
+    /// Adds an entry whose kind and key are not here yet, as the newest of its kind. False if this shard can hold no
+    /// more.
     pub fn add(&mut self, mut entry: Entry<T>) -> bool {
         let place = match self.vacant.pop() {
             Some(place) => place,

@@ -1,5 +1,5 @@
-//! Answers that upstreams made for some clients' subnets only (RFC 7871), beside the store of those for everybody and off its way: bounded in
-//! octets by a share of the cache memory, and in subnets for each question.
+//! Answers that upstreams made for some clients' subnets only (RFC 7871), beside the store of those for everybody and
+//! off its way: bounded in octets by a share of the cache memory, and in subnets for each question.
 
 use super::entry::Entry;
 use crate::chain::MemoryBudget;
@@ -11,11 +11,14 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Of the cache memory one part in so many may be answers of this kind, those of all caches together. The rest is not theirs to take.
+/// Of the cache memory one part in so many may be answers of this kind, those of all caches together. The rest is not
+/// theirs to take.
 const SHARE: usize = 8;
-/// Subnets for which answers to one question are kept. A client can name any subnet it likes, so they are not told by how many clients there are.
+/// Subnets for which answers to one question are kept. A client can name any subnet it likes, so they are not told by
+/// how many clients there are.
 const MOST_SUBNETS: usize = 16;
-/// Octets that a question takes beside its answers: its places in the map, in the queues and in the counts of what is asked for.
+/// Octets that a question takes beside its answers: its places in the map, in the queues and in the counts of what is
+/// asked for.
 const OVERHEAD: usize = 512;
 
 /// The answers to a question, by subnet.
@@ -29,7 +32,8 @@ pub struct SubnetAnswers {
 pub enum Audience {
     /// All clients that name a subnet within this network.
     Network(ClientSubnet),
-    /// Those that ask with exactly this subnet. A client may name a short prefix, so nothing is said of the networks in it.
+    /// Those that ask with exactly this subnet. A client may name a short prefix, so nothing is said of the networks in
+    /// it.
     Subnet(ClientSubnet),
 }
 
@@ -94,7 +98,13 @@ impl Expiry<Box<[u8]>, Arc<Answers>> for Lives {
     fn expire_after_create(&self, _: &Box<[u8]>, answers: &Arc<Answers>, _: Instant) -> Option<Duration> {
         Some(answers.lives)
     }
-    fn expire_after_update(&self, _: &Box<[u8]>, answers: &Arc<Answers>, _: Instant, _: Option<Duration>) -> Option<Duration> {
+    fn expire_after_update(
+        &self,
+        _: &Box<[u8]>,
+        answers: &Arc<Answers>,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
         Some(answers.lives)
     }
 }
@@ -117,7 +127,8 @@ impl SubnetAnswers {
         Self { answers, budget }
     }
 
-    /// The answer for the smallest network that has all of `subnet` in it. `question` is [`crate::message::QuestionKey::octets`].
+    /// The answer for the smallest network that has all of `subnet` in it. `question` is
+    /// [`crate::message::QuestionKey::octets`].
     pub fn find(
         &self,
         question: &[u8],
@@ -130,8 +141,9 @@ impl SubnetAnswers {
         fitting.max_by_key(|answer| answer.audience.subnet().prefix()).map(|answer| answer.entry.clone())
     }
 
-    /// Keeps an answer that lives for so many seconds, if there is room; else all that is kept for the question goes. It takes the place of one for the
-    /// same subnet. With too many for the question the oldest goes, and before it what is no longer of use.
+    /// Keeps an answer that lives for so many seconds, if there is room; else all that is kept for the question goes.
+    /// It takes the place of one for the same subnet. With too many for the question the oldest goes, and before it
+    /// what is no longer of use.
     pub fn keep(
         &self,
         question: &[u8],
@@ -146,7 +158,9 @@ impl SubnetAnswers {
                 let former = present.into_value();
                 lives = lives.max(former.lives);
                 list = former.take().list;
-                list.retain(|answer: &Answer| answer.audience.subnet() != audience.subnet() && is_usable(&answer.entry));
+                list.retain(|answer: &Answer| {
+                    answer.audience.subnet() != audience.subnet() && is_usable(&answer.entry)
+                });
             }
             if list.len() >= MOST_SUBNETS
                 && let Some((oldest, _)) = list.iter().enumerate().min_by_key(|(_, answer)| answer.entry.stored())
@@ -237,7 +251,10 @@ mod tests {
         let answer = |prefix, address| found(&tailored, &subnet(prefix, address));
         assert_eq!((answer(24, [10, 1, 2, 0]), answer(32, [10, 1, 2, 9])), (Some(24), Some(24)));
         assert_eq!((answer(24, [10, 1, 3, 0]), answer(23, [10, 1, 2, 0])), (Some(16), Some(16)));
-        assert_eq!((answer(24, [10, 2, 2, 0]), answer(15, [10, 0, 0, 0]), answer(8, [10, 0, 0, 0])), (None, None, None));
+        assert_eq!(
+            (answer(24, [10, 2, 2, 0]), answer(15, [10, 0, 0, 0]), answer(8, [10, 0, 0, 0])),
+            (None, None, None)
+        );
         assert!(tailored.find(b"another", &subnet(24, [10, 1, 2, 0]), |_| true).is_none());
         assert!(tailored.find(QUESTION, &subnet(24, [10, 1, 2, 0]), |_| false).is_none());
     }
@@ -247,7 +264,10 @@ mod tests {
         let (tailored, _) = roomy();
         tailored.keep(QUESTION, Audience::Subnet(subnet(8, [10, 0, 0, 0])), entry(8, 0), 60, |_| true);
         let answer = |prefix, address| found(&tailored, &subnet(prefix, address));
-        assert_eq!((answer(8, [10, 0, 0, 0]), answer(24, [10, 1, 2, 0]), answer(7, [10, 0, 0, 0])), (Some(8), None, None));
+        assert_eq!(
+            (answer(8, [10, 0, 0, 0]), answer(24, [10, 1, 2, 0]), answer(7, [10, 0, 0, 0])),
+            (Some(8), None, None)
+        );
     }
 
     #[test]
@@ -264,7 +284,8 @@ mod tests {
         for third in 0..100 {
             keep(&tailored, subnet(24, [10, 1, third, 0]), third, third.into());
         }
-        let kept: Vec<u8> = (0..100).filter(|third| found(&tailored, &subnet(24, [10, 1, *third, 0])).is_some()).collect();
+        let kept: Vec<u8> =
+            (0..100).filter(|third| found(&tailored, &subnet(24, [10, 1, *third, 0])).is_some()).collect();
         assert_eq!(kept, (84..100).collect::<Vec<u8>>());
         // One that is there is put in its own place.
         keep(&tailored, subnet(24, [10, 1, 90, 0]), 7, 200);
@@ -304,6 +325,10 @@ mod tests {
         assert_eq!(found(&tailored, &subnet(24, [10, 1, 2, 0])), Some(1));
         assert!(budget.take(budget.limit() - budget.used()));
         keep(&tailored, subnet(24, [10, 1, 3, 0]), 2, 0);
-        assert_eq!((tailored.octets(), budget.used() < budget.limit()), (0, true), "what is kept gives way to the rest");
+        assert_eq!(
+            (tailored.octets(), budget.used() < budget.limit()),
+            (0, true),
+            "what is kept gives way to the rest"
+        );
     }
 }

@@ -42,7 +42,8 @@ pub fn cname(owner: &str, ttl: u32, target: &str) -> Vec<u8> {
 
 /// An SOA record with this TTL and MINIMUM.
 pub fn soa(zone: &str, ttl: u32, minimum: u32) -> Vec<u8> {
-    let numbers: Vec<u8> = [7, 7200, 900, 1_209_600, minimum].iter().flat_map(|number: &u32| number.to_be_bytes()).collect();
+    let numbers: Vec<u8> =
+        [7, 7200, 900, 1_209_600, minimum].iter().flat_map(|number: &u32| number.to_be_bytes()).collect();
     record(zone, SOA, ttl, &[name("ns.example."), name("host.example."), numbers].concat())
 }
 
@@ -81,8 +82,10 @@ pub fn opt(dnssec_ok: bool) -> Vec<u8> {
 
 /// A client's query with RD.
 pub fn query(qname: &str, qtype: u16, flags: u16, edns: Option<bool>) -> (Vec<u8>, Query) {
-    let mut wire: Vec<u8> =
-        [0x1234, 0x0100 | flags, 1, 0, 0, u16::from(edns.is_some())].iter().flat_map(|word| word.to_be_bytes()).collect();
+    let mut wire: Vec<u8> = [0x1234, 0x0100 | flags, 1, 0, 0, u16::from(edns.is_some())]
+        .iter()
+        .flat_map(|word| word.to_be_bytes())
+        .collect();
     wire.extend(name(qname));
     wire.extend([qtype.to_be_bytes(), 1_u16.to_be_bytes()].concat());
     wire.extend(edns.map(opt).unwrap_or_default());

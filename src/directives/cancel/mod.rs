@@ -1,8 +1,8 @@
 //! The `cancel` directive; see README.md beside this file.
 
 use crate::chain::{
-    BlockConfig, BuildContext, BuildError, Built, Configured, Failure, FastPath, Handler, Next, Outcome, ParseContext, Part,
-    Request,
+    BlockConfig, BuildContext, BuildError, Built, Configured, Failure, FastPath, Handler, Next, Outcome, ParseContext,
+    Part, Request,
 };
 use crate::corefile::{Directive, value};
 use futures_util::future::BoxFuture;
@@ -19,7 +19,9 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
     value::no_options(directive, context.diagnostics);
     let limit = match directive.arguments.as_slice() {
         [] => Some(DEFAULT),
-        [limit] => value::duration(limit, "the time of cancel", Duration::from_nanos(1)..=Duration::MAX, context.diagnostics),
+        [limit] => {
+            value::duration(limit, "the time of cancel", Duration::from_nanos(1)..=Duration::MAX, context.diagnostics)
+        }
         [_, extra, ..] => {
             context
                 .diagnostics

@@ -19,7 +19,8 @@ const LONGEST: usize = 255;
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_options(directive, context.diagnostics);
     let words: Vec<&str> = directive.arguments.iter().map(|word| word.text.as_str()).collect();
-    let (version, authors) = words.split_first().map_or((None, &[][..]), |(version, authors)| (Some(*version), authors));
+    let (version, authors) =
+        words.split_first().map_or((None, &[][..]), |(version, authors)| (Some(*version), authors));
     let default_version = concat!(env!("CARGO_PKG_NAME"), "-", env!("CARGO_PKG_VERSION"));
     let authors: BTreeSet<&str> =
         if authors.is_empty() { [env!("CARGO_PKG_NAME")].into() } else { authors.iter().copied().collect() };

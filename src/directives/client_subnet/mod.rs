@@ -14,7 +14,9 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
     let limits = match directive.arguments.as_slice() {
         [] => Some(default),
         [ipv4] => limit(ipv4, IPV4, 32).map(|ipv4| PrefixLimits { ipv4, ..default }),
-        [ipv4, ipv6] => limit(ipv4, IPV4, 32).zip(limit(ipv6, IPV6, 128)).map(|(ipv4, ipv6)| PrefixLimits { ipv4, ipv6 }),
+        [ipv4, ipv6] => {
+            limit(ipv4, IPV4, 32).zip(limit(ipv6, IPV6, 128)).map(|(ipv4, ipv6)| PrefixLimits { ipv4, ipv6 })
+        }
         [_, _, extra, ..] => {
             context
                 .diagnostics

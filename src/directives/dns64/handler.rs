@@ -8,7 +8,8 @@ use futures_util::future::BoxFuture;
 use hickory_proto::ProtoError;
 use hickory_proto::rr::{RData, RecordType as HickoryType, rdata::AAAA};
 
-/// Seconds that a synthesized address is valid at most where no SOA record says how long its absence is (section 5.1.7).
+/// Seconds that a synthesized address is valid at most where no SOA record says how long its absence is (section
+/// 5.1.7).
 const LONGEST_TTL_WITHOUT_SOA: u32 = 600;
 const AUTHORITATIVE: u16 = 0x0400;
 const AUTHENTIC_DATA: u16 = 0x0020;
@@ -30,7 +31,8 @@ impl Dns64 {
             && (self.config.allow_ipv4 || request.peer.client.ip().to_canonical().is_ipv6())
     }
 
-    /// Whether an answer to such a question is given as it is: the name does not exist, or has an IPv6 address (sections 5.1.1 and 5.1.2).
+    /// Whether an answer to such a question is given as it is: the name does not exist, or has an IPv6 address
+    /// (sections 5.1.1 and 5.1.2).
     fn is_final(&self, response: &Response) -> bool {
         let is_address =
             |record: crate::message::Record<'_>| record.section == Section::Answer && record.rtype == RecordType::AAAA;
@@ -52,12 +54,14 @@ impl Dns64 {
             Rcode::NOERROR | Rcode::NXDOMAIN => self.synthesize(&of_v6.response, &of_v4),
             failed => Ok(Response::empty(request.query, request.wire, failed)),
         };
-        let failed = |error| Failure::servfail(KEYWORD, format!("the answer with IPv6 addresses cannot be composed: {error}"));
+        let failed =
+            |error| Failure::servfail(KEYWORD, format!("the answer with IPv6 addresses cannot be composed: {error}"));
         made.map(|response| Answer { response, from: KEYWORD }).map_err(failed)
     }
 
     fn synthesize(&self, of_v6: &Response, of_v4: &Response) -> Result<Response, SynthesisError> {
-        let soa = of_v6.records().find(|record| record.section == Section::Authority && record.rtype == RecordType::SOA);
+        let soa =
+            of_v6.records().find(|record| record.section == Section::Authority && record.rtype == RecordType::SOA);
         let longest = soa.map_or(LONGEST_TTL_WITHOUT_SOA, |soa| soa.ttl);
         let mut message = of_v4.to_message()?;
         for query in &mut message.queries {

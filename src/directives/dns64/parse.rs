@@ -6,8 +6,7 @@ use crate::chain::{BlockConfig, ParseContext, Part};
 use crate::corefile::{Diagnostics, Directive, Token, value};
 use std::any::Any;
 
-const USAGE: &str =
-    "write `dns64 [PREFIX]`, such as `dns64 64:ff9b::/96`; its block has `prefix PREFIX`, `translate_all` and `allow_ipv4`";
+const USAGE: &str = "write `dns64 [PREFIX]`, such as `dns64 64:ff9b::/96`; its block has `prefix PREFIX`, `translate_all` and `allow_ipv4`";
 
 /// Reads one `dns64` of a server block. Another one in the block goes on where the first ended, as in the reference.
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
@@ -69,6 +68,8 @@ fn read(directive: &Directive, config: &mut Dns64Config, diagnostics: &mut Diagn
 fn read_prefix(word: &Token, config: &mut Dns64Config, diagnostics: &mut Diagnostics) {
     match Prefix::parse(&word.text) {
         Ok(prefix) => config.prefix = prefix,
-        Err(error) => diagnostics.error(word.span, format!("`{}` is no prefix of dns64: {error}", word.text)).help(USAGE),
+        Err(error) => {
+            diagnostics.error(word.span, format!("`{}` is no prefix of dns64: {error}", word.text)).help(USAGE)
+        }
     }
 }

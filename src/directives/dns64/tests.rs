@@ -9,8 +9,8 @@ use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// What an upstream knows of every name, by its first label: `v4` has an IPv4 address, `both` has both, `none` nothing; `gone` is not there, `half` fails for AAAA,
-/// `fail` for both, and of `bare` there is no SOA record.
+/// What an upstream knows of every name, by its first label: `v4` has an IPv4 address, `both` has both, `none` nothing;
+/// `gone` is not there, `half` fails for AAAA, `fail` for both, and of `bare` there is no SOA record.
 struct Upstream;
 
 fn known(request: &Request<'_>) -> (Rcode, Vec<(Section, Record)>) {
@@ -59,8 +59,11 @@ async fn asked(text: &str, name: &str, qtype: RecordType, is_v6: bool) -> String
     let question = question(name, qtype, is_v6);
     let chain = Arc::new(Chain { handlers: Box::new([handler, Arc::new(Upstream)]) });
     let answer = chain.start().run(question.request()).await.unwrap();
-    let records: Vec<String> =
-        question.records(&answer).iter().map(|record| record.split(' ').skip(2).collect::<Vec<_>>().join(" ")).collect();
+    let records: Vec<String> = question
+        .records(&answer)
+        .iter()
+        .map(|record| record.split(' ').skip(2).collect::<Vec<_>>().join(" "))
+        .collect();
     let first = records.first().map(|first| format!(" {first}")).unwrap_or_default();
     format!("{} {}{first}", answer.from, answer.response.rcode())
 }
@@ -85,7 +88,10 @@ async fn addresses_are_made_for_names_that_have_but_ipv4_ones() {
     );
     assert_eq!(asked("dns64", "v4.example.", RecordType::A, true).await, "upstream NOERROR 300 IN A 192.0.2.33");
     let all = "dns64 2001:db8:64::/96 {\n translate_all\n}";
-    assert_eq!(asked(all, "both.example.", RecordType::AAAA, true).await, "dns64 NOERROR 300 IN AAAA 2001:db8:64::c000:221");
+    assert_eq!(
+        asked(all, "both.example.", RecordType::AAAA, true).await,
+        "dns64 NOERROR 300 IN AAAA 2001:db8:64::c000:221"
+    );
 }
 
 /// Gives this reply on the fast path.
@@ -112,7 +118,9 @@ fn replies_of_the_fast_path_are_reviewed_where_an_address_may_have_to_be_made() 
     assert_eq!(path("dns64", RecordType::AAAA, false), FastPath::Pass);
     assert_eq!(path("dns64", RecordType::A, true), FastPath::Pass);
     assert_eq!(path("dns64 {\n translate_all\n}", RecordType::AAAA, true), FastPath::Slow);
-    for (name, accepted) in [("both.example.", true), ("gone.example.", true), ("v4.example.", false), ("half.example.", false)] {
+    for (name, accepted) in
+        [("both.example.", true), ("gone.example.", true), ("v4.example.", false), ("half.example.", false)]
+    {
         let question = question(name, RecordType::AAAA, true);
         let (rcode, records) = known(&question.request());
         let response = Response::from_records(&question.query, &question.wire, rcode, &records).unwrap();

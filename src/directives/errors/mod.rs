@@ -86,7 +86,10 @@ impl Observer for Report {
             level = consolidation.pattern.level;
         }
         let query = exchange.request.query;
-        self.say(level, format_args!("{} {} {}: {}", exchange.rcode.0, query.name.to_name(), query.qtype, failure.cause));
+        self.say(
+            level,
+            format_args!("{} {} {}: {}", exchange.rcode.0, query.name.to_name(), query.qtype, failure.cause),
+        );
     }
 
     /// No failure is ever given again.

@@ -32,13 +32,18 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
     for line in &directive.options {
         match line.name.text.as_str() {
             "stacktrace" => {
-                block.stacktrace |= value::exactly::<0>(&line.name, &line.arguments, "stacktrace", diagnostics).is_some();
+                block.stacktrace |=
+                    value::exactly::<0>(&line.name, &line.arguments, "stacktrace", diagnostics).is_some();
             }
             "consolidate" => patterns.extend(parse_consolidate(line, diagnostics)),
             _ => value::unknown_option(line, "errors", &["consolidate", "stacktrace"], diagnostics),
         }
     }
-    block.parts.push(Part { keyword: "errors", span: directive.keyword.span, configured: Box::new(Errors { patterns }) });
+    block.parts.push(Part {
+        keyword: "errors",
+        span: directive.keyword.span,
+        configured: Box::new(Errors { patterns }),
+    });
 }
 
 fn parse_consolidate(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Pattern> {

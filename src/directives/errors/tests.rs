@@ -66,13 +66,18 @@ fn a_failure_is_a_line_of_code_name_type_and_cause() {
     let mut sample = Sample::new("a.example.", RecordType::A);
     sample.answer(0x8180, Rcode::REFUSED, &[], &[]);
     running.built.observer.as_ref().unwrap().observe(&sample.exchange());
-    assert_eq!(running.text(), format!("[ERROR] plugin/errors: 2 a.example. A: {TIMEOUT}\n"), "an answer is no failure");
+    assert_eq!(
+        running.text(),
+        format!("[ERROR] plugin/errors: 2 a.example. A: {TIMEOUT}\n"),
+        "an answer is no failure"
+    );
     assert!(running.built.background.is_empty(), "nothing to run without consolidation");
 }
 
 #[test]
 fn errors_alike_are_told_when_their_time_is_over() {
-    let mut running = Running::start("errors {\n consolidate 0s \".* i/o timeout$\" warning\n consolidate 1h refused\n}");
+    let mut running =
+        Running::start("errors {\n consolidate 0s \".* i/o timeout$\" warning\n consolidate 1h refused\n}");
     running.fail("a.example.", TIMEOUT);
     running.fail("b.example.", TIMEOUT);
     running.fail("c.example.", "connection refused");
@@ -90,7 +95,10 @@ fn errors_alike_are_told_when_their_time_is_over() {
         "the second is told early, since the background was stopped"
     );
     running.fail("e.example.", "connection refused");
-    assert!(running.text().ends_with("[ERROR] plugin/errors: 2 e.example. A: connection refused\n"), "nothing is withheld after");
+    assert!(
+        running.text().ends_with("[ERROR] plugin/errors: 2 e.example. A: connection refused\n"),
+        "nothing is withheld after"
+    );
 }
 
 #[test]

@@ -71,7 +71,9 @@ mod tests {
 
     #[test]
     fn lengths_out_of_range_and_other_words_are_refused() {
-        for text in ["ipv4_prefix 33", "ipv4_prefix 0", "ipv6_prefix 129", "ipv6_prefix many", "ipv4_prefix", "ipv4_prefx 24"] {
+        for text in
+            ["ipv4_prefix 33", "ipv4_prefix 0", "ipv6_prefix 129", "ipv6_prefix many", "ipv4_prefix", "ipv4_prefx 24"]
+        {
             let (fairness, said) = read(&format!("fairness {{\n {text}\n}}"));
             assert!(said.contains("Corefile:3:"), "{text}: {said}");
             assert_eq!(fairness, Some(Fairness::default()), "{text}");

@@ -17,7 +17,8 @@ pub enum AttemptKind<'a> {
     First,
     /// Another one beside these, which have got no answer yet. Their sockets are avoided.
     Again(&'a [Attempt]),
-    /// The last one, after sockets have failed. A connection is opened for it alone, because some servers close each connection after one answer.
+    /// The last one, after sockets have failed. A connection is opened for it alone, because some servers close each
+    /// connection after one answer.
     LastResort,
 }
 
@@ -56,7 +57,8 @@ pub struct Attempts {
     endpoints: Endpoints,
 }
 
-/// An upstream's failure, and the attempts that may still be answered: those of a query that has waited for the whole read timeout.
+/// An upstream's failure, and the attempts that may still be answered: those of a query that has waited for the whole
+/// read timeout.
 pub struct NoAnswer {
     pub error: UpstreamError,
     pub unanswered: Option<Box<Attempts>>,
@@ -71,7 +73,8 @@ impl From<UpstreamError> for NoAnswer {
 /// What [`Attempts::next_event`] waited for.
 pub enum AttemptEvent {
     Answered(Response),
-    /// No attempt is left, or an error came that ends them all ([`UpstreamError::may_be_forged`]). This is the error of the last one.
+    /// No attempt is left, or an error came that ends them all ([`UpstreamError::may_be_forged`]). This is the error of
+    /// the last one.
     Failed(UpstreamError),
     /// The deadline has passed and at least one attempt still waits.
     DeadlinePassed,
@@ -123,7 +126,9 @@ impl Attempts {
         });
         match (answer, failure) {
             (Some(response), _) => Poll::Ready(AttemptEvent::Answered(response)),
-            (None, Some(error)) if self.waiting.is_empty() || error.may_be_forged() => Poll::Ready(AttemptEvent::Failed(error)),
+            (None, Some(error)) if self.waiting.is_empty() || error.may_be_forged() => {
+                Poll::Ready(AttemptEvent::Failed(error))
+            }
             _ if is_expired => Poll::Ready(AttemptEvent::DeadlinePassed),
             _ => Poll::Pending,
         }

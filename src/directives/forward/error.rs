@@ -93,7 +93,9 @@ pub enum UpstreamError {
     #[error("read {0}: the error code {1} without a question")]
     NoQuestion(Endpoints, Rcode),
     /// The response repeats the question in another letter case (`use_caps_for_id`).
-    #[error("read {0}: the question came back in another case; use_caps_for_id needs an upstream that repeats it as it is")]
+    #[error(
+        "read {0}: the question came back in another case; use_caps_for_id needs an upstream that repeats it as it is"
+    )]
     CaseMismatch(Endpoints),
     /// Several responses had a wrong ID or question, so the next one that fits may be a lucky guess.
     #[error("read {0}: somebody seems to guess answers (spoofing)")]
@@ -109,12 +111,14 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
-    /// True if the error comes from a datagram, which anybody may have forged. Such an error ends no query: the upstream is asked over TCP.
+    /// True if the error comes from a datagram, which anybody may have forged. Such an error ends no query: the
+    /// upstream is asked over TCP.
     pub fn may_be_forged(&self) -> bool {
         matches!(self, Self::Malformed(from, _) | Self::NoQuestion(from, _) | Self::CaseMismatch(from) | Self::Spoofed(from) if from.transport == Transport::Udp)
     }
 
-    /// True if the socket or connection failed and the upstream may be well. The query is then sent again on another one.
+    /// True if the socket or connection failed and the upstream may be well. The query is then sent again on another
+    /// one.
     pub fn is_socket_failure(&self) -> bool {
         matches!(
             self,
@@ -139,7 +143,8 @@ mod tests {
         assert_eq!(UpstreamError::Timeout(endpoints).to_string(), "read udp 127.0.0.1:4000->127.0.0.1:53: i/o timeout");
         let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
         assert_eq!(
-            UpstreamError::Dial(Endpoints { transport: Transport::Tcp, local: None, remote }, refused.into()).to_string(),
+            UpstreamError::Dial(Endpoints { transport: Transport::Tcp, local: None, remote }, refused.into())
+                .to_string(),
             "dial tcp 127.0.0.1:53: connect: connection refused"
         );
     }

@@ -14,14 +14,15 @@ use crate::message::{Rcode, Response};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a slow upstream is waited for where the query has got no other answer, and the time limit of one query with all its upstreams: so many
-/// halves of the read timeout. With its default of 2 s they are 5 s, CoreDNS' limit and as long as a resolver waits (`timeout` of resolv.conf(5)). The
-/// upstream that is being asked at the end has its read timeout nevertheless.
+/// How long a slow upstream is waited for where the query has got no other answer, and the time limit of one query with
+/// all its upstreams: so many halves of the read timeout. With its default of 2 s they are 5 s, CoreDNS' limit and as
+/// long as a resolver waits (`timeout` of resolv.conf(5)). The upstream that is being asked at the end has its read
+/// timeout nevertheless.
 const HALVES_OF_READ_TIMEOUT: u32 = 5;
 /// How often it is looked whether the upstreams that are waited for are still up.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
-/// The pause after a round in which every upstream failed. It doubles with each round: a refused connection fails at once, and CoreDNS then asks again
-/// as fast as it can.
+/// The pause after a round in which every upstream failed. It doubles with each round: a refused connection fails at
+/// once, and CoreDNS then asks again as fast as it can.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -123,8 +124,8 @@ impl Exchanger {
         }
     }
 
-    /// The answer to an attempt that has got none within the read timeout, if one comes before `deadline`. It is not waited for once the health checks
-    /// say that all upstreams are down: they are silent, and not slow.
+    /// The answer to an attempt that has got none within the read timeout, if one comes before `deadline`. It is not
+    /// waited for once the health checks say that all upstreams are down: they are silent, and not slow.
     pub(super) async fn wait_for_late(
         &self,
         mut attempts: Box<Attempts>,
@@ -165,16 +166,23 @@ impl Exchanger {
         }
     }
 
-    /// Asks one upstream. If it does not understand EDNS it is asked once more without (RFC 6891 section 7), so that clients with and without EDNS get
-    /// the same answer. An error code without a question is an answer with that code: the upstream could not read the query, or did not try.
-    async fn ask(&self, upstream: &Upstream, query: &Arc<UpstreamQuery>, request: &Request<'_>) -> Result<Response, NoAnswer> {
+    /// Asks one upstream. If it does not understand EDNS it is asked once more without (RFC 6891 section 7), so that
+    /// clients with and without EDNS get the same answer. An error code without a question is an answer with that code:
+    /// the upstream could not read the query, or did not try.
+    async fn ask(
+        &self,
+        upstream: &Upstream,
+        query: &Arc<UpstreamQuery>,
+        request: &Request<'_>,
+    ) -> Result<Response, NoAnswer> {
         let mut without_edns = None;
         // A loop with one await, because a second one would make the future of every query larger.
         loop {
             let query = without_edns.as_ref().unwrap_or(query);
             let outcome = self.ask_over_transport(upstream, query, request.peer.transport).await;
             let refuses_edns = match &outcome {
-                // A response that repeats DO comes from a server that has understood the OPT record and refuses something else.
+                // A response that repeats DO comes from a server that has understood the OPT record and refuses
+                // something else.
                 Ok(response) => matches!(response.rcode(), Rcode::FORMERR | Rcode::NOTIMP) && !response.dnssec_ok(),
                 Err(failure) => matches!(failure.error, UpstreamError::NoQuestion(..)),
             };

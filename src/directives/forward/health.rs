@@ -33,7 +33,8 @@ impl UpstreamHealth {
         max_fails != 0 && self.failures.load(Ordering::Relaxed) > max_fails
     }
 
-    /// Probes the upstream in the background until it answers, unless that is done already. Probing ends when the upstream is dropped.
+    /// Probes the upstream in the background until it answers, unless that is done already. Probing ends when the
+    /// upstream is dropped.
     pub fn start_probing(self: &Arc<Self>) {
         if let Some(guard) = self.claim_probing() {
             tokio::spawn(probe_until_success(guard));
@@ -86,10 +87,12 @@ async fn probe_until_success(guard: ProbingGuard) {
 
 /// Sends one probe. Any response means that the upstream is up, whatever its code.
 async fn probe(remote: &Remote) -> io::Result<()> {
-    // There is one probe at a time for an upstream, and it must not fail for lack of sockets: nothing else finds out that the upstream is back.
+    // There is one probe at a time for an upstream, and it must not fail for lack of sockets: nothing else finds out
+    // that the upstream is back.
     let _permit = remote.sockets.acquire_over_limit();
     let settings = &remote.settings;
-    let query = Query::compose(rand::random(), settings.probe_name.as_wire(), RecordType::NS, settings.probe_recursion_desired);
+    let query =
+        Query::compose(rand::random(), settings.probe_name.as_wire(), RecordType::NS, settings.probe_recursion_desired);
     let client = DnsClient { source: settings.source_address, ..DnsClient::new(remote.address) };
     let limit = if remote.tls.is_some() { TLS_PROBE_TIMEOUT } else { PROBE_TIMEOUT };
     let probing = async {

@@ -70,9 +70,9 @@ impl HostLookup {
             built
         })?;
         match timeout(FILES_TIMEOUT, built).await {
-            Ok(built) => {
-                built.unwrap_or_else(|_panicked| Err(io::Error::other("it ended before its time: please report this").into()))
-            }
+            Ok(built) => built.unwrap_or_else(|_panicked| {
+                Err(io::Error::other("it ended before its time: please report this").into())
+            }),
             Err(_) => Err(late().into()),
         }
     }

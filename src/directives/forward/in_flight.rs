@@ -1,4 +1,5 @@
-//! The queries in flight on one socket or connection. Responses are matched to them by ID and question. No I/O here; the clock is the caller's.
+//! The queries in flight on one socket or connection. Responses are matched to them by ID and question. No I/O here;
+//! the clock is the caller's.
 
 use super::error::{Endpoints, UpstreamError};
 use super::letter_case::LetterCase;
@@ -26,8 +27,8 @@ pub enum Delivery {
     Late,
     /// No query has its ID: it is forged, or late on a connection that does not remember IDs.
     UnknownId,
-    /// A query has its ID, but the question differs (RFC 5452 section 9.1) or it is no response. The query stays in flight, unless only the letter
-    /// case differs.
+    /// A query has its ID, but the question differs (RFC 5452 section 9.1) or it is no response. The query stays in
+    /// flight, unless only the letter case differs.
     Mismatched,
 }
 
@@ -42,11 +43,13 @@ pub enum QueryStatus {
 
 /// The queries in flight on one socket, by ID, and the earliest deadline of their callers.
 ///
-/// One timer serves all of them: a timer of the runtime and a channel for each took a twelfth of a miss's instructions (benches/README.md).
+/// One timer serves all of them: a timer of the runtime and a channel for each took a twelfth of a miss's instructions
+/// (benches/README.md).
 #[derive(Default)]
 pub struct InFlightQueries {
     entries: HashMap<u16, QueryEntry, RandomState>,
-    /// Never after the earliest deadline of a caller. A query that ends does not move it, so that the timer is seldom set anew.
+    /// Never after the earliest deadline of a caller. A query that ends does not move it, so that the timer is seldom
+    /// set anew.
     next_deadline: Option<Instant>,
     /// Wakes the task that keeps the timer.
     timer_waker: Option<Waker>,
@@ -74,7 +77,8 @@ enum EntryState {
     DeadlinePassed,
     /// The caller has not polled since the response came.
     Answered(Response),
-    /// The caller has not polled since the failure. Boxed, because every entry would have room for a large and rare value.
+    /// The caller has not polled since the failure. Boxed, because every entry would have room for a large and rare
+    /// value.
     Failed(Box<UpstreamError>),
 }
 
@@ -94,7 +98,8 @@ impl EntryState {
 }
 
 impl InFlightQueries {
-    /// Remembers the IDs of ended queries, so that late responses are not taken for forged ones. For sockets that carry few queries.
+    /// Remembers the IDs of ended queries, so that late responses are not taken for forged ones. For sockets that carry
+    /// few queries.
     pub fn remembering_ids() -> Self {
         Self { used_ids: Some(Vec::new()), ..Self::default() }
     }
@@ -112,7 +117,8 @@ impl InFlightQueries {
         self.entries.len()
     }
 
-    /// Gives `query`, to be sent in this case, an unpredictable ID that is not in use here. `None` if too many queries are in flight.
+    /// Gives `query`, to be sent in this case, an unpredictable ID that is not in use here. `None` if too many queries
+    /// are in flight.
     pub fn register(&mut self, query: &Arc<UpstreamQuery>, case: LetterCase) -> Option<u16> {
         if !self.has_room() {
             return None;
@@ -162,8 +168,9 @@ impl InFlightQueries {
         QueryStatus::Pending
     }
 
-    /// Takes a message that came from the upstream. Header and question are compared before the rest is read, so that forged, late and duplicate
-    /// messages cost little, whatever their length. No message answers a query that `requires_tcp`.
+    /// Takes a message that came from the upstream. Header and question are compared before the rest is read, so that
+    /// forged, late and duplicate messages cost little, whatever their length. No message answers a query that
+    /// `requires_tcp`.
     pub fn deliver(
         &mut self,
         message: &[u8],
@@ -171,7 +178,9 @@ impl InFlightQueries {
         now: Instant,
         requires_tcp: impl Fn(&UpstreamQuery) -> bool,
     ) -> Delivery {
-        let Some((&[id_high, id_low, flags, low_flags, questions_high, questions_low], _)) = message.split_first_chunk() else {
+        let Some((&[id_high, id_low, flags, low_flags, questions_high, questions_low], _)) =
+            message.split_first_chunk()
+        else {
             return Delivery::Mismatched;
         };
         let id = u16::from_be_bytes([id_high, id_low]);
@@ -214,7 +223,8 @@ impl InFlightQueries {
         Delivery::Accepted
     }
 
-    /// Ends every query because somebody seems to guess the answers. Calls `each` with the queries, and returns their number.
+    /// Ends every query because somebody seems to guess the answers. Calls `each` with the queries, and returns their
+    /// number.
     pub fn end_as_spoofed(&mut self, from: Endpoints, mut each: impl FnMut(&UpstreamQuery)) -> usize {
         let mut ended = 0;
         for QueryEntry { query, state, .. } in self.entries.values_mut().filter(|entry| entry.state.is_open()) {
@@ -293,7 +303,8 @@ mod tests {
         for hostile::Hostile { kind, wire } in hostile::answers() {
             let other = Query::compose(0, b"\x05other\0", RecordType::A, true);
             let mut queries = InFlightQueries::default();
-            let id = queries.register(&Arc::new(UpstreamQuery::from_wire(other).unwrap()), LetterCase::default()).unwrap();
+            let id =
+                queries.register(&Arc::new(UpstreamQuery::from_wire(other).unwrap()), LetterCase::default()).unwrap();
             let with_id = |id: u16| [&id.to_be_bytes()[..], &wire[2..]].concat();
             for (message, expected) in [(with_id(id), Delivery::Mismatched), (with_id(!id), Delivery::UnknownId)] {
                 assert_eq!(
@@ -336,7 +347,9 @@ mod tests {
     fn a_matching_response_to_a_query_that_requires_tcp_ends_it_as_spoofed() {
         let wire = Query::compose(0, b"\x01a\0", RecordType::A, true);
         let mut queries = InFlightQueries::remembering_ids();
-        let id = queries.register(&Arc::new(UpstreamQuery::from_wire(wire.clone()).unwrap()), LetterCase::default()).unwrap();
+        let id = queries
+            .register(&Arc::new(UpstreamQuery::from_wire(wire.clone()).unwrap()), LetterCase::default())
+            .unwrap();
         let answer = [&id.to_be_bytes()[..], &[0x81, 0x80], &wire[4..]].concat();
         let now = Instant::now();
         assert_eq!(queries.deliver(&answer, endpoints(), now, |_| true), Delivery::Accepted);
@@ -348,8 +361,10 @@ mod tests {
     fn callers_are_woken_at_their_deadline_and_their_queries_stay_in_flight() {
         let query = Arc::new(UpstreamQuery::from_wire(Query::compose(0, b"\x01a\0", RecordType::A, true)).unwrap());
         let mut queries = InFlightQueries::default();
-        let (first, second) =
-            (queries.register(&query, LetterCase::default()).unwrap(), queries.register(&query, LetterCase::default()).unwrap());
+        let (first, second) = (
+            queries.register(&query, LetterCase::default()).unwrap(),
+            queries.register(&query, LetterCase::default()).unwrap(),
+        );
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let endpoints = endpoints();
@@ -366,7 +381,11 @@ mod tests {
 
         queries.fail(second, UpstreamError::Closed(endpoints));
         queries.wake_expired(after(2));
-        assert_eq!((woken.wakes(), queries.next_deadline), (2, Some(after(3))), "a caller with an outcome is woken once");
+        assert_eq!(
+            (woken.wakes(), queries.next_deadline),
+            (2, Some(after(3))),
+            "a caller with an outcome is woken once"
+        );
         assert!(matches!(queries.poll(second, after(4), &waker), QueryStatus::Done(Err(UpstreamError::Closed(_)))));
         assert_eq!(queries.len(), 1);
     }
@@ -375,7 +394,8 @@ mod tests {
     fn an_earlier_deadline_moves_the_timer_and_wakes_its_task() {
         let query = Arc::new(UpstreamQuery::from_wire(Query::compose(0, b"\x01a\0", RecordType::A, true)).unwrap());
         let timer = Arc::new(CountingWaker::default());
-        let mut queries = InFlightQueries { timer_waker: Some(Waker::from(timer.clone())), ..InFlightQueries::default() };
+        let mut queries =
+            InFlightQueries { timer_waker: Some(Waker::from(timer.clone())), ..InFlightQueries::default() };
         let ids = [(); 3].map(|()| queries.register(&query, LetterCase::default()).unwrap());
         let start = Instant::now();
         for (id, seconds, wakes) in [(ids[0], 2, 1), (ids[1], 3, 1), (ids[2], 1, 2)] {

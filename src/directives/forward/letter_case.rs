@@ -1,4 +1,5 @@
-//! DNS 0x20: the letter case of a query's name as something that a forger must guess (draft-vixie-dnsext-dns0x20, unbound's `use-caps-for-id`).
+//! DNS 0x20: the letter case of a query's name as something that a forger must guess (draft-vixie-dnsext-dns0x20,
+//! unbound's `use-caps-for-id`).
 
 /// Set where the case is random. The 63 bits below it are the case of as many letters.
 const IS_RANDOM: u64 = 1 << 63;

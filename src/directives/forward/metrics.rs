@@ -1,4 +1,5 @@
-//! The metrics of `forward`: CoreDNS' names, the names they had before CoreDNS 1.11 (dashboards still use those), and our own.
+//! The metrics of `forward`: CoreDNS' names, the names they had before CoreDNS 1.11 (dashboards still use those), and
+//! our own.
 
 use crate::message::Rcode;
 use crate::metrics::{Counter, Gauge, Histogram, Registry, TIME_BUCKETS};
@@ -49,7 +50,11 @@ pub struct SocketMetrics {
 impl SocketMetrics {
     pub fn new(registry: &Registry) -> Self {
         Self {
-            open: registry.gauge("nodelocaldns_forward_sockets", "Open UDP sockets and TCP connections to upstreams.", &[]),
+            open: registry.gauge(
+                "nodelocaldns_forward_sockets",
+                "Open UDP sockets and TCP connections to upstreams.",
+                &[],
+            ),
             limit: registry.gauge("nodelocaldns_forward_sockets_limit", "Sockets to upstreams that may be open.", &[]),
         }
     }
@@ -85,13 +90,19 @@ impl UpstreamMetrics {
     pub fn new(registry: &Registry, to: String, is_tls: bool) -> Self {
         let tcp = if is_tls { "tcp-tls" } else { "tcp" };
         let counter = |name, help| registry.counter(name, help, &[("to", &to)]);
-        let connections =
-            |name, help, proto| registry.counter(name, help, &[("proxy_name", PROXY_NAME), ("to", &to), ("proto", proto)]);
-        let reused = |proto| {
-            connections("coredns_proxy_conn_cache_hits_total", "Queries sent on a socket or connection that was open.", proto)
+        let connections = |name, help, proto| {
+            registry.counter(name, help, &[("proxy_name", PROXY_NAME), ("to", &to), ("proto", proto)])
         };
-        let opened =
-            |proto| connections("coredns_proxy_conn_cache_misses_total", "Sockets and connections that were opened.", proto);
+        let reused = |proto| {
+            connections(
+                "coredns_proxy_conn_cache_hits_total",
+                "Queries sent on a socket or connection that was open.",
+                proto,
+            )
+        };
+        let opened = |proto| {
+            connections("coredns_proxy_conn_cache_misses_total", "Sockets and connections that were opened.", proto)
+        };
         Self {
             requests: counter("coredns_forward_requests_total", "Queries asked of each upstream."),
             by_rcode: std::array::from_fn(|_| OnceLock::new()),
@@ -100,7 +111,10 @@ impl UpstreamMetrics {
                 "Failed health checks.",
                 &[("proxy_name", PROXY_NAME), ("to", &to)],
             ),
-            healthcheck_failures_pre_1_11: counter("coredns_forward_healthcheck_failures_total", "Failed health checks."),
+            healthcheck_failures_pre_1_11: counter(
+                "coredns_forward_healthcheck_failures_total",
+                "Failed health checks.",
+            ),
             udp_reused: reused("udp"),
             udp_opened: opened("udp"),
             tcp_reused: reused(tcp),
@@ -169,7 +183,12 @@ impl UpstreamMetrics {
                 TIME_BUCKETS,
                 &[("proxy_name", PROXY_NAME), ("to", &self.to), ("rcode", name)],
             ),
-            duration_pre_1_11: self.registry.histogram("coredns_forward_request_duration_seconds", help, TIME_BUCKETS, labels),
+            duration_pre_1_11: self.registry.histogram(
+                "coredns_forward_request_duration_seconds",
+                help,
+                TIME_BUCKETS,
+                labels,
+            ),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The `forward` directive; see README.md beside this file.
 //!
-//! A request joins the flight of its question ([`single_flight`]). The leader of the flight asks one upstream after another ([`exchange`]), each of
-//! them ([`upstream`]) over the worker's own UDP sockets ([`udp_pool`]) or TCP connections ([`tcp_pool`]). A query to one upstream takes one attempt
-//! or more ([`attempt`], [`retry_schedule`]), each on one socket, where it is in flight until its response is matched to it ([`in_flight`]).
+//! A request joins the flight of its question ([`single_flight`]). The leader of the flight asks one upstream after
+//! another ([`exchange`]), each of them ([`upstream`]) over the worker's own UDP sockets ([`udp_pool`]) or TCP
+//! connections ([`tcp_pool`]). A query to one upstream takes one attempt or more ([`attempt`], [`retry_schedule`]),
+//! each on one socket, where it is in flight until its response is matched to it ([`in_flight`]).
 //!
-//! The files import each other in one direction: [`remote`] and [`in_flight`] know no sockets, sockets no pools, pools no upstream, and the upstream not
-//! the set that it is in.
+//! The files import each other in one direction: [`remote`] and [`in_flight`] know no sockets, sockets no pools, pools
+//! no upstream, and the upstream not the set that it is in.
 
 mod attempt;
 mod config;
@@ -39,8 +40,8 @@ mod upstream_socket;
 mod upstream_stream;
 
 use crate::chain::{
-    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Failure, Handler, Next, Outcome, ParseContext, Part,
-    Request, Transport,
+    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Failure, Handler, Next, Outcome, ParseContext,
+    Part, Request, Transport,
 };
 use crate::corefile;
 use crate::fairness::{Entry, Gate, Policy};
@@ -101,7 +102,8 @@ impl Configured for ForwardConfig {
 /// The octets of a [`crate::message::RequestKey`], and a [`SizeLimit`] where the answer was truncated.
 type FlightKey = SmallVec<[u8; 64]>;
 
-/// How long an answer the upstream can give a request: 512 octets without EDNS, our UDP payload size with it, and any length over TCP.
+/// How long an answer the upstream can give a request: 512 octets without EDNS, our UDP payload size with it, and any
+/// length over TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum SizeLimit {
     WithoutEdns,
@@ -176,8 +178,8 @@ impl Forward {
         Ok(Answer { response, from: KEYWORD })
     }
 
-    /// As [`Forward::shared_exchange`], but for at most `max_concurrent` requests at a time. At that limit, a request of the client that has most is
-    /// refused, be it one that is being answered.
+    /// As [`Forward::shared_exchange`], but for at most `max_concurrent` requests at a time. At that limit, a request
+    /// of the client that has most is refused, be it one that is being answered.
     async fn gated_exchange(&self, gate: &Arc<Gate>, request: &Request<'_>) -> Result<Response, Failure> {
         let fairness = self.fairness.get();
         let pass = match gate.admit(fairness.client(request.peer.client.ip()), fairness.is_on) {
@@ -197,7 +199,8 @@ impl Forward {
     fn is_for_next_forward(&self, response: &Response) -> bool {
         let options = &self.exchanger.options;
         let rcode = response.rcode();
-        options.next.contains(&rcode) || (options.next_on_nodata && rcode == Rcode::NOERROR && response.answer_count() == 0)
+        options.next.contains(&rcode)
+            || (options.next_on_nodata && rcode == Rcode::NOERROR && response.answer_count() == 0)
     }
 
     /// Asks once for all requests in flight that one cache entry would answer.
@@ -205,7 +208,8 @@ impl Forward {
         let size_limit = self.size_limit_of(request);
         let mut key = request.key().octets();
         let shared = self.join_flight(request, size_limit, &key).await?;
-        // The answer may be truncated because the leader's limit was lower. Those with a higher one ask again, together.
+        // The answer may be truncated because the leader's limit was lower. Those with a higher one ask again,
+        // together.
         if shared.response.is_truncated() && shared.size_limit < size_limit {
             key.push(size_limit as u8);
             return Ok(self.join_flight(request, size_limit, &key).await?.response);
@@ -241,7 +245,9 @@ impl Forward {
                     Ok(Ok(FlightEvent::Outcome(outcome))) => return outcome,
                     Ok(Ok(FlightEvent::Promoted(leader))) => leader,
                     // The channel closes without an event only when the process ends.
-                    Ok(Err(_)) | Err(_) => return Err(Failure::servfail(KEYWORD, format!("no answer within {limit:?}"))),
+                    Ok(Err(_)) | Err(_) => {
+                        return Err(Failure::servfail(KEYWORD, format!("no answer within {limit:?}")));
+                    }
                 }
             }
         };

@@ -70,10 +70,9 @@ pub fn read(directive: &Directive, root: Option<&Path>, context: &mut ParseConte
     let zones = value::zones(from, context.diagnostics);
     if let Some([first, _, ..]) = zones.as_deref() {
         let message = format!("{} stands for several reverse zones; only {first} is forwarded", from.text);
-        context
-            .diagnostics
-            .warning(from.span, message)
-            .help("use a prefix that ends at an octet (a multiple of 8 bits, for IPv6 of 4), or one forward for each zone");
+        context.diagnostics.warning(from.span, message).help(
+            "use a prefix that ends at an octet (a multiple of 8 bits, for IPv6 of 4), or one forward for each zone",
+        );
     }
     if let Some(extra) = to.get(MAX_TARGETS) {
         let message = format!("{} upstreams where at most {MAX_TARGETS} are allowed", to.len());
@@ -89,15 +88,18 @@ pub fn read(directive: &Directive, root: Option<&Path>, context: &mut ParseConte
         if let (UpstreamTarget::Address { address, .. }, Some(source)) = (&target, options.source_address)
             && address.is_ipv4() != source.is_ipv4()
         {
-            let message = format!("{address} cannot be reached from the source_address {source}: one is IPv4, the other IPv6");
+            let message =
+                format!("{address} cannot be reached from the source_address {source}: one is IPv4, the other IPv6");
             context.diagnostics.error(token.span, message).help("give both in the same family");
         }
         targets.push(target);
     }
     let has_tls = targets.iter().any(UpstreamTarget::is_tls);
     if let (true, Some(token)) = (has_tls, plain) {
-        let message =
-            format!("{} is asked by plain DNS beside others over TLS: what is asked of it can be read on the way", token.text);
+        let message = format!(
+            "{} is asked by plain DNS beside others over TLS: what is asked of it can be read on the way",
+            token.text
+        );
         context.diagnostics.warning(token.span, message).help("write tls:// before it, if it speaks TLS");
     }
     let tls = tls.client(has_tls, &directive.keyword, context);
@@ -135,14 +137,18 @@ fn read_option(line: &OptionLine, options: &mut ForwardOptions, except: &mut Vec
             }
         }
         "read_timeout" => {
-            set(&mut options.read_timeout, duration(line, Duration::from_millis(1)..=Duration::from_secs(60), diagnostics));
+            set(
+                &mut options.read_timeout,
+                duration(line, Duration::from_millis(1)..=Duration::from_secs(60), diagnostics),
+            );
         }
         "max_idle_conns" => set(&mut options.max_idle_conns, count(line, diagnostics).and_then(|n| n.try_into().ok())),
         "max_fails" => set(&mut options.max_fails, count(line, diagnostics)),
         "max_connect_attempts" => set(&mut options.max_connect_attempts, count(line, diagnostics)),
         "max_concurrent" => set(&mut options.max_concurrent, count(line, diagnostics).and_then(|n| n.try_into().ok())),
         "policy" => {
-            if let Some([word]) = value::exactly(&line.name, &line.arguments, "policy random|round_robin|sequential", diagnostics)
+            if let Some([word]) =
+                value::exactly(&line.name, &line.arguments, "policy random|round_robin|sequential", diagnostics)
             {
                 match UpstreamPolicy::from_word(&word.text) {
                     Some(policy) => options.policy = policy,
@@ -184,7 +190,12 @@ fn read_option(line: &OptionLine, options: &mut ForwardOptions, except: &mut Vec
         "resolver" => {
             for token in at_least_one(line, "resolver IP[:PORT]...", diagnostics) {
                 match token.text.parse::<SocketAddr>().or_else(|_| {
-                    token.text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53))
+                    token
+                        .text
+                        .trim_start_matches('[')
+                        .trim_end_matches(']')
+                        .parse::<IpAddr>()
+                        .map(|ip| SocketAddr::new(ip, 53))
                 }) {
                     Ok(address) => options.resolvers.push(address),
                     Err(_) => {
@@ -208,7 +219,10 @@ fn read_health_check(line: &OptionLine, options: &mut ForwardOptions, diagnostic
         return;
     };
     let range = Duration::ZERO..=Duration::from_secs(24 * 3600);
-    set(&mut options.probe_interval, value::nearest_duration(interval, "the interval of health checks", range, diagnostics));
+    set(
+        &mut options.probe_interval,
+        value::nearest_duration(interval, "the interval of health checks", range, diagnostics),
+    );
     options.probe_name = Name::root();
     while let Some((word, after)) = rest.split_first() {
         rest = after;
@@ -260,7 +274,11 @@ fn at_least_one<'a>(line: &'a OptionLine, usage: &str, diagnostics: &mut Diagnos
     &line.arguments
 }
 
-fn duration(line: &OptionLine, range: std::ops::RangeInclusive<Duration>, diagnostics: &mut Diagnostics) -> Option<Duration> {
+fn duration(
+    line: &OptionLine,
+    range: std::ops::RangeInclusive<Duration>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Duration> {
     let [token] = value::exactly(&line.name, &line.arguments, &format!("{} DURATION", line.name.text), diagnostics)?;
     value::nearest_duration(token, &line.name.text, range, diagnostics)
 }

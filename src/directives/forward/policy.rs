@@ -43,7 +43,8 @@ impl UpstreamSelector {
         Self { policy, requests: AtomicU32::new(0) }
     }
 
-    /// The order of `count` upstreams for one request. `random_below` returns a random number below its argument, which is never 0.
+    /// The order of `count` upstreams for one request. `random_below` returns a random number below its argument, which
+    /// is never 0.
     pub fn order(&self, count: usize, mut random_below: impl FnMut(usize) -> usize) -> UpstreamOrder {
         let mut order: UpstreamOrder = (0..u16::try_from(count).unwrap_or(u16::MAX)).collect();
         match self.policy {

@@ -1,4 +1,5 @@
-//! What the sockets, connections and health checks of one upstream have in common: its address and protocol, settings, counters and limits.
+//! What the sockets, connections and health checks of one upstream have in common: its address and protocol, settings,
+//! counters and limits.
 
 use super::metrics::UpstreamMetrics;
 use super::socket_budget::SocketBudget;

@@ -1,4 +1,5 @@
-//! When a query that has no answer is sent again to the same upstream, and when it fails. No I/O here; the clock is the caller's.
+//! When a query that has no answer is sent again to the same upstream, and when it fails. No I/O here; the clock is the
+//! caller's.
 
 use crate::chain::Transport;
 use std::time::{Duration, Instant};
@@ -7,8 +8,8 @@ use std::time::{Duration, Instant};
 const INTERVALS: u32 = 3;
 /// Connections that may break under one query before it fails.
 const MAX_CONNECTIONS: u32 = 4;
-/// Sockets that may refuse to send a query before it fails. A new socket often works where an old one does not, because the old one's local address
-/// is gone.
+/// Sockets that may refuse to send a query before it fails. A new socket often works where an old one does not, because
+/// the old one's local address is gone.
 const MAX_SOCKETS: u32 = 2;
 /// How long a query waits behind others on a connection that brings nothing.
 const QUEUE_PATIENCE: Duration = Duration::from_millis(100);
@@ -21,7 +22,8 @@ pub struct RetrySchedule {
     interval: Duration,
     /// When the query counts as lost.
     next_resend: Instant,
-    /// Until when the query waits behind others on its first connection. `None` if it does not, or if that time is over.
+    /// Until when the query waits behind others on its first connection. `None` if it does not, or if that time is
+    /// over.
     queue_end: Option<Instant>,
     failed_sockets: u32,
     max_sockets: u32,
@@ -76,7 +78,8 @@ impl RetrySchedule {
         self.next_resend.min(self.end)
     }
 
-    /// What to do at `now` without an answer. `has_progress`: the connection brings other answers, so it brings this one when the upstream has it.
+    /// What to do at `now` without an answer. `has_progress`: the connection brings other answers, so it brings this
+    /// one when the upstream has it.
     pub fn next_step(&mut self, now: Instant, has_progress: bool) -> NextStep {
         if now >= self.end {
             return NextStep::Fail;
@@ -115,7 +118,9 @@ mod tests {
 
     fn schedule(transport: Transport, is_queued: bool) -> (RetrySchedule, impl Fn(u32) -> Instant) {
         let start = Instant::now();
-        (RetrySchedule::new(transport, 3000 * MILLISECOND, is_queued, start), move |millis| start + millis * MILLISECOND)
+        (RetrySchedule::new(transport, 3000 * MILLISECOND, is_queued, start), move |millis| {
+            start + millis * MILLISECOND
+        })
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Identical queries in flight are asked once (Go's `singleflight`): the first caller leads and asks, and those who come meanwhile follow and get its
-//! outcome, on whichever worker. No I/O here; followers wait on a channel.
+//! Identical queries in flight are asked once (Go's `singleflight`): the first caller leads and asks, and those who
+//! come meanwhile follow and get its outcome, on whichever worker. No I/O here; followers wait on a channel.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -54,8 +54,9 @@ pub enum FlightRole<K, V> {
     Follower(oneshot::Receiver<FlightEvent<K, V>>),
 }
 
-/// The duty to ask. If it is dropped without [`Leader::complete`] (a panic, a cancelled future), the latest follower leads: where leaders have to give
-/// way to other clients, the oldest do so first, and the query should not be asked anew for each of them.
+/// The duty to ask. If it is dropped without [`Leader::complete`] (a panic, a cancelled future), the latest follower
+/// leads: where leaders have to give way to other clients, the oldest do so first, and the query should not be asked
+/// anew for each of them.
 pub struct Leader<K, V> {
     /// `None` once the flight is complete or another caller leads.
     table: Option<Arc<FlightTable<K, V>>>,
@@ -147,7 +148,8 @@ impl<K, V> Drop for Leader<K, V> {
         let Some(mut table) = self.table.take() else { return };
         while let Some(follower) = table.successor(self.hash, self.number) {
             let leader = Self { table: Some(table), hash: self.hash, number: self.number };
-            // A follower that no longer waits gives it back. It must not be dropped here, or the calls would nest as deep as there are such followers.
+            // A follower that no longer waits gives it back. It must not be dropped here, or the calls would nest as
+            // deep as there are such followers.
             let Err(FlightEvent::Promoted(mut leader)) = follower.send(FlightEvent::Promoted(leader)) else { return };
             let Some(back) = leader.table.take() else { return };
             table = back;
@@ -249,8 +251,12 @@ mod tests {
             drop(follow(flights.join("a")));
         }
         let hash = flights.table.hasher.hash_one("a");
-        let followers =
-            flights.table.shard(hash).lock().find(hash, |flight| flight.key == "a").map(|flight| flight.followers.capacity());
+        let followers = flights
+            .table
+            .shard(hash)
+            .lock()
+            .find(hash, |flight| flight.key == "a")
+            .map(|flight| flight.followers.capacity());
         assert!(followers.is_some_and(|room| room < 16), "{followers:?}");
         // Without as many calls in one another.
         let waiting: Vec<_> = (0..100_000).map(|_| follow(flights.join("a"))).collect();
@@ -267,8 +273,9 @@ mod tests {
         // When there is no room, each follower is checked.
         let checks_of_next = || {
             let shard = flights.table.shard(hash).lock();
-            let followers =
-                shard.find(hash, |flight| flight.key == "a").map(|flight| (flight.followers.len(), flight.followers.capacity()));
+            let followers = shard
+                .find(hash, |flight| flight.key == "a")
+                .map(|flight| (flight.followers.len(), flight.followers.capacity()));
             followers.map_or(0, |(count, room)| if count == room { count } else { 0 })
         };
         let mut waiting = Vec::new();

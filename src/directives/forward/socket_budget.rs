@@ -1,4 +1,5 @@
-//! How many sockets to upstreams the process may open: UDP and TCP, all upstreams, all workers, and both plans of a reload.
+//! How many sockets to upstreams the process may open: UDP and TCP, all upstreams, all workers, and both plans of a
+//! reload.
 
 use super::metrics::SocketMetrics;
 use crate::chain::ReloadState;

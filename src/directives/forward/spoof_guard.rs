@@ -1,5 +1,5 @@
-//! Protection against spoofed responses (RFC 5452). Once somebody seems to guess the answers to a question, it is asked over TCP for a while and no
-//! datagram answers it. No I/O here; the clock is the caller's.
+//! Protection against spoofed responses (RFC 5452). Once somebody seems to guess the answers to a question, it is asked
+//! over TCP for a while and no datagram answers it. No I/O here; the clock is the caller's.
 
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
@@ -7,10 +7,11 @@ use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Responses with a wrong ID or question after which a socket is given up. PowerDNS allows 1 for a query (`spoof-nearmiss-max`); a socket here has
-/// many queries.
+/// Responses with a wrong ID or question after which a socket is given up. PowerDNS allows 1 for a query
+/// (`spoof-nearmiss-max`); a socket here has many queries.
 pub const NEAR_MISS_LIMIT: u32 = 3;
-/// How long a question is asked over TCP only. This is longer than any query is in flight, so the queries of before have ended by then.
+/// How long a question is asked over TCP only. This is longer than any query is in flight, so the queries of before
+/// have ended by then.
 const TCP_ONLY: Duration = Duration::from_secs(10);
 /// Questions that are remembered. A later one may replace an earlier one.
 const CAPACITY: usize = 1024;
@@ -89,7 +90,8 @@ impl SpoofGuard {
         if log.last.is_some_and(|last| now.saturating_duration_since(last) < LOG_INTERVAL) {
             return None;
         }
-        let SpoofLog { sockets, queries, .. } = std::mem::replace(&mut *log, SpoofLog { last: Some(now), ..SpoofLog::default() });
+        let SpoofLog { sockets, queries, .. } =
+            std::mem::replace(&mut *log, SpoofLog { last: Some(now), ..SpoofLog::default() });
         Some(SpoofReport { sockets, queries })
     }
 }

@@ -71,7 +71,10 @@ pub fn read_target(token: &Token, servername: Option<&str>, context: &mut ParseC
         }
         Some((scheme, _)) => {
             let message = format!("{}: `{scheme}` is not a protocol of upstreams", token.text);
-            context.diagnostics.error(token.span, message).help("write the address alone, or dns:// or tls:// before it");
+            context
+                .diagnostics
+                .error(token.span, message)
+                .help("write the address alone, or dns:// or tls:// before it");
             return None;
         }
         None => (token.text.as_str(), false),
@@ -98,21 +101,28 @@ pub fn read_target(token: &Token, servername: Option<&str>, context: &mut ParseC
             if address.port() == UNREACHABLE_PORT {
                 context
                     .diagnostics
-                    .warning(token.span, format!("{} has no port from 1 to 65535: this upstream is never reached", token.text))
+                    .warning(
+                        token.span,
+                        format!("{} has no port from 1 to 65535: this upstream is never reached", token.text),
+                    )
                     .help("IP, IP:PORT or [IPv6%INTERFACE]:PORT");
             }
             return Some(UpstreamTarget::Address { address, protocol });
         }
         Ok(None) => {}
         Err(why) => {
-            context.diagnostics.error(token.span, format!("{}: {why}", token.text)).help("IP, IP:PORT or [IPv6%INTERFACE]:PORT");
+            context
+                .diagnostics
+                .error(token.span, format!("{}: {why}", token.text))
+                .help("IP, IP:PORT or [IPv6%INTERFACE]:PORT");
             return None;
         }
     }
     match context.loaders.files.read(Path::new(text)) {
         Ok(content) => {
             if is_tls {
-                let message = format!("tls:// before a file is ignored: the nameservers of {text} are asked by plain DNS");
+                let message =
+                    format!("tls:// before a file is ignored: the nameservers of {text} are asked by plain DNS");
                 context.diagnostics.warning(token.span, message).help("name the upstreams' addresses after tls://");
             }
             Some(read_nameservers(token, text, &content, context))
@@ -131,7 +141,8 @@ pub fn read_target(token: &Token, servername: Option<&str>, context: &mut ParseC
     }
 }
 
-/// What comes before and after the last `%` of a TO of TLS: the address, with the port that may follow the name, and the name.
+/// What comes before and after the last `%` of a TO of TLS: the address, with the port that may follow the name, and
+/// the name.
 fn split_server_name(text: &str) -> (String, Option<String>) {
     let Some((address, name)) = text.rsplit_once('%') else { return (text.to_owned(), None) };
     let (name, port) = name.rsplit_once(':').map_or((name, None), |(name, port)| (name, Some(port)));
@@ -186,12 +197,15 @@ fn read_nameservers(token: &Token, path: &str, content: &str, context: &mut Pars
             Ok(Some(address)) if !addresses.contains(&address) => addresses.push(address),
             Ok(_) => {}
             Err(why) => {
-                context.diagnostics.warning(token.span, format!("{path}: nameserver {nameserver} is passed over: {why}"));
+                context
+                    .diagnostics
+                    .warning(token.span, format!("{path}: nameserver {nameserver} is passed over: {why}"));
             }
         }
     }
     if addresses.is_empty() {
-        let message = format!("{path} has no usable nameserver: there is no upstream in it, and queries for it will fail");
+        let message =
+            format!("{path} has no usable nameserver: there is no upstream in it, and queries for it will fail");
         context
             .diagnostics
             .warning(token.span, message)
@@ -200,9 +214,9 @@ fn read_nameservers(token: &Token, path: &str, content: &str, context: &mut Pars
     UpstreamTarget::File { path: path.to_owned(), addresses }
 }
 
-/// Reads `IP`, `IP:PORT`, `[IPv6]` or `[IPv6]:PORT`, where each IPv6 address may have a `%ZONE`. `Ok(None)` if `text` is none of these, an error if it is
-/// one that cannot be used. What is no port becomes one that nobody can be reached at: the reference takes such
-/// upstreams, and every query to them fails.
+/// Reads `IP`, `IP:PORT`, `[IPv6]` or `[IPv6]:PORT`, where each IPv6 address may have a `%ZONE`. `Ok(None)` if `text`
+/// is none of these, an error if it is one that cannot be used. What is no port becomes one that nobody can be reached
+/// at: the reference takes such upstreams, and every query to them fails.
 fn read_address(text: &str, default_port: u16, files: &dyn Loader) -> Result<Option<SocketAddr>, String> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {

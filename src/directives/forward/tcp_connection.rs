@@ -1,5 +1,6 @@
-//! A TCP connection to one upstream, with a TLS session in it or without (RFC 7858), and the task that connects, writes and reads it. Many queries are in
-//! flight on it at once, and their answers come in any order (RFC 7766 sections 6.2.1 and 7).
+//! A TCP connection to one upstream, with a TLS session in it or without (RFC 7858), and the task that connects, writes
+//! and reads it. Many queries are in flight on it at once, and their answers come in any order (RFC 7766 sections 6.2.1
+//! and 7).
 
 use super::attempt::Attempt;
 use super::deadline_timer::DeadlineTimer;
@@ -27,12 +28,13 @@ use tokio::sync::Notify;
 
 /// Queries in flight from which on a connection is busy.
 const BUSY: usize = 32;
-/// A connection with queries in flight that has brought nothing for this long is busy. Many servers, CoreDNS among them, answer the queries of one
-/// connection one after another, so that a slow name holds up all behind it.
+/// A connection with queries in flight that has brought nothing for this long is busy. Many servers, CoreDNS among
+/// them, answer the queries of one connection one after another, so that a slow name holds up all behind it.
 const STALLED: Duration = Duration::from_millis(50);
 /// The same of one whose TLS session is being made, which takes two round trips or more.
 const STALLED_OPENING: Duration = Duration::from_millis(200);
-/// How many seconds a connection takes queries, unless `max_age` says otherwise. Random for each, so that they do not all end at once.
+/// How many seconds a connection takes queries, unless `max_age` says otherwise. Random for each, so that they do not
+/// all end at once.
 const LIFETIME_SECONDS: std::ops::RangeInclusive<f64> = 30.0..=60.0;
 /// Octets that are read at once.
 const READ_SIZE: usize = 65536;
@@ -59,8 +61,8 @@ pub struct TcpConnection {
 }
 
 struct ConnectionState {
-    /// Queries with their length prefixes that are not written yet. The task writes all of them at once, so that queries which come together leave
-    /// together.
+    /// Queries with their length prefixes that are not written yet. The task writes all of them at once, so that
+    /// queries which come together leave together.
     outbox: Vec<u8>,
     /// Queries that were sent, less the messages that came. Some of their callers may no longer wait.
     unanswered: usize,
@@ -80,7 +82,8 @@ impl TcpConnection {
     /// Starts the task that connects and then serves the connection.
     pub fn open(remote: &Arc<Remote>, permit: SocketPermit, now: Instant) -> Arc<Self> {
         remote.metrics.tcp_opened.increment();
-        let lifetime = remote.settings.max_age.unwrap_or_else(|| Duration::from_secs_f64(rand::random_range(LIFETIME_SECONDS)));
+        let lifetime =
+            remote.settings.max_age.unwrap_or_else(|| Duration::from_secs_f64(rand::random_range(LIFETIME_SECONDS)));
         let connection = Arc::new(Self {
             remote: remote.clone(),
             state: Mutex::new(ConnectionState {
@@ -228,9 +231,11 @@ impl From<io::Error> for ConnectionEnd {
     }
 }
 
-/// The task of a connection: connects, writes and reads until the connection fails, is idle for long or is retired and done.
+/// The task of a connection: connects, writes and reads until the connection fails, is idle for long or is retired and
+/// done.
 async fn run(connection: Arc<TcpConnection>) {
-    let mut fail_on_drop = FailOnDrop { in_flight: &connection.in_flight, error: UpstreamError::Closed(connection.endpoints()) };
+    let mut fail_on_drop =
+        FailOnDrop { in_flight: &connection.in_flight, error: UpstreamError::Closed(connection.endpoints()) };
     let mut timer = DeadlineTimer::new();
     fail_on_drop.error = tokio::select! {
         biased;
@@ -265,7 +270,11 @@ async fn connect_and_serve(connection: &TcpConnection) -> UpstreamError {
 }
 
 /// Makes the TLS session of a connection, which may take as long as the connection itself.
-async fn make_session(connection: &TcpConnection, tls: &TlsClient, stream: TcpStream) -> Result<TlsSession, UpstreamError> {
+async fn make_session(
+    connection: &TcpConnection,
+    tls: &TlsClient,
+    stream: TcpStream,
+) -> Result<TlsSession, UpstreamError> {
     let limit = connection.remote.settings.read_timeout;
     let outcome = tokio::time::timeout(limit, tls.connect(stream)).await;
     let cut = |error: io::Error| UpstreamError::HandshakeCut(connection.endpoints(), error.into());
@@ -370,7 +379,11 @@ enum ReadOutcome {
 }
 
 /// Reads what has arrived, [`READ_SIZE`] octets at most, and delivers the messages in it.
-fn read(connection: &TcpConnection, stream: &mut impl UpstreamStream, inbox: &mut Vec<u8>) -> Result<ReadOutcome, ConnectionEnd> {
+fn read(
+    connection: &TcpConnection,
+    stream: &mut impl UpstreamStream,
+    inbox: &mut Vec<u8>,
+) -> Result<ReadOutcome, ConnectionEnd> {
     READ_BUFFER.with_borrow_mut(|buffer| match stream.try_read(buffer) {
         Ok(0) => Ok(ReadOutcome::EndOfStream),
         Ok(length) => {

@@ -1,5 +1,5 @@
-//! The TCP connections of one worker to one upstream: few, each filled with many queries (RFC 7766 section 6.2.1). README.md tells when another one
-//! is opened and when one is left.
+//! The TCP connections of one worker to one upstream: few, each filled with many queries (RFC 7766 section 6.2.1).
+//! README.md tells when another one is opened and when one is left.
 
 use super::attempt::{Attempt, AttemptKind};
 use super::error::{Endpoints, UpstreamError};
@@ -15,8 +15,8 @@ use std::time::Instant;
 
 /// Connections that take queries, for each worker and upstream, unless `max_idle_conns` says otherwise.
 const DEFAULT_CONNECTIONS: usize = 8;
-/// Connections that are open, for each worker and upstream, or twice those that take queries if that is more: some still wait for answers, and some
-/// are for one query alone.
+/// Connections that are open, for each worker and upstream, or twice those that take queries if that is more: some
+/// still wait for answers, and some are for one query alone.
 const MAX_OPEN: usize = 64;
 
 /// The TCP connections of one worker to one upstream. Each is owned by its task.
@@ -31,7 +31,12 @@ impl TcpPool {
     }
 
     /// Sends `query` on the least busy connection, or on a new one if all are busy and another one may be opened.
-    pub fn send(&self, query: &Arc<UpstreamQuery>, kind: AttemptKind<'_>, now: Instant) -> Result<Attempt, UpstreamError> {
+    pub fn send(
+        &self,
+        query: &Arc<UpstreamQuery>,
+        kind: AttemptKind<'_>,
+        now: Instant,
+    ) -> Result<Attempt, UpstreamError> {
         let wants_own = matches!(kind, AttemptKind::LastResort);
         let (connection, is_new) = self.choose(wants_own, now)?;
         let attempt = connection.send(query, now);
@@ -71,7 +76,8 @@ impl TcpPool {
                 metrics.sockets_exhausted.increment();
                 match least_busy {
                     Some((_, connection)) => return reuse(connection),
-                    // Each worker can always have one connection that takes queries, beside those that are about to close.
+                    // Each worker can always have one connection that takes queries, beside those that are about to
+                    // close.
                     None if connections.len() < limit => budget.acquire_over_limit(),
                     None => {
                         let endpoints = Endpoints { transport: Transport::Tcp, local: None, remote: *address };

@@ -21,8 +21,8 @@ pub struct TlsOptions {
 }
 
 impl TlsOptions {
-    /// Reads those of `lines` that are about TLS, and the files that they name. As in CoreDNS, that happens also where no upstream is asked over TLS.
-    /// Paths are relative to `root` if that is given.
+    /// Reads those of `lines` that are about TLS, and the files that they name. As in CoreDNS, that happens also where
+    /// no upstream is asked over TLS. Paths are relative to `root` if that is given.
     pub fn read(lines: &[OptionLine], root: Option<&Path>, context: &mut ParseContext<'_>) -> Self {
         let mut options = Self::default();
         for line in lines {
@@ -41,7 +41,8 @@ impl TlsOptions {
         self.server_name.as_deref()
     }
 
-    /// How the upstreams are asked over TLS; `None` if none is, or after a diagnostic. `keyword` is where the directive stands.
+    /// How the upstreams are asked over TLS; `None` if none is, or after a diagnostic. `keyword` is where the directive
+    /// stands.
     pub fn client(self, has_tls: bool, keyword: &Token, context: &mut ParseContext<'_>) -> Option<ClientTls> {
         if !has_tls {
             for word in &self.words {
@@ -131,8 +132,11 @@ impl TlsOptions {
 /// Warns of a server name that no certificate can be for. CoreDNS starts with it, and so do we.
 pub fn warn_unless_name(token: &Token, name: &str, diagnostics: &mut Diagnostics) {
     if !name.is_empty() && !is_server_name(name) {
-        let message =
-            format!("`{name}` is neither a host name nor an IP address: no certificate is for it, and queries will fail");
-        diagnostics.warning(token.span, message).help("the name in the upstream's certificate, such as dns.example.org");
+        let message = format!(
+            "`{name}` is neither a host name nor an IP address: no certificate is for it, and queries will fail"
+        );
+        diagnostics
+            .warning(token.span, message)
+            .help("the name in the upstream's certificate, such as dns.example.org");
     }
 }

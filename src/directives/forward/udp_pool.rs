@@ -1,8 +1,9 @@
-//! The UDP sockets of one worker to one upstream: a pool of connected sockets on random ports, each for a bounded number of queries and a bounded
-//! time. README.md tells what the bounds buy and cost.
+//! The UDP sockets of one worker to one upstream: a pool of connected sockets on random ports, each for a bounded
+//! number of queries and a bounded time. README.md tells what the bounds buy and cost.
 //!
-//! The queries of one turn of the runtime leave by one random socket in one system call, and their answers arrive in one. Who guesses ports and IDs
-//! gains nothing by that, and a system call for each query would be a quarter of a miss's cost.
+//! The queries of one turn of the runtime leave by one random socket in one system call, and their answers arrive in
+//! one. Who guesses ports and IDs gains nothing by that, and a system call for each query would be a quarter of a
+//! miss's cost.
 
 use super::attempt::{Attempt, AttemptKind};
 use super::error::UpstreamError;
@@ -18,14 +19,15 @@ use std::time::Instant;
 
 /// PoolSockets that take queries, for each worker and upstream.
 pub const POOL_SIZE: usize = 32;
-/// PoolSockets that are open, for each worker and upstream: as many again as take queries may still wait for answers. At 64 to 192 queries each that is
-/// room for some 8,000 queries in flight before sockets send more than their share.
+/// PoolSockets that are open, for each worker and upstream: as many again as take queries may still wait for answers.
+/// At 64 to 192 queries each that is room for some 8,000 queries in flight before sockets send more than their share.
 pub const MAX_OPEN: usize = 2 * POOL_SIZE;
-/// When [`MAX_OPEN`] sockets are open, queries share those that take queries. If fewer than this many do, the socket that has waited longest for
-/// answers is closed for a new one, so that the port of a query stays hard to guess.
+/// When [`MAX_OPEN`] sockets are open, queries share those that take queries. If fewer than this many do, the socket
+/// that has waited longest for answers is closed for a new one, so that the port of a query stays hard to guess.
 pub const MIN_SHARED: usize = 8;
 
-/// The UDP sockets of one worker to one upstream. Each is owned by its task, so that it closes with the runtime that the task runs on.
+/// The UDP sockets of one worker to one upstream. Each is owned by its task, so that it closes with the runtime that
+/// the task runs on.
 pub struct UdpPool {
     remote: Arc<Remote>,
     sockets: Mutex<PoolSockets>,
@@ -55,9 +57,14 @@ impl UdpPool {
         Self { remote, sockets: Mutex::default() }
     }
 
-    /// Sends `query` on the socket of this turn. A query that is sent again leaves by a new socket or, where none may be opened, by another one than
-    /// before.
-    pub fn send(&self, query: &Arc<UpstreamQuery>, kind: AttemptKind<'_>, now: Instant) -> Result<Attempt, UpstreamError> {
+    /// Sends `query` on the socket of this turn. A query that is sent again leaves by a new socket or, where none may
+    /// be opened, by another one than before.
+    pub fn send(
+        &self,
+        query: &Arc<UpstreamQuery>,
+        kind: AttemptKind<'_>,
+        now: Instant,
+    ) -> Result<Attempt, UpstreamError> {
         let metrics = &self.remote.metrics;
         let slot = match self.choose(kind, now) {
             SocketChoice::Use(socket) => {
@@ -89,10 +96,16 @@ impl UdpPool {
 
     /// An open socket whose task still runs. A socket that is done may still be in memory, held by an answered attempt.
     fn any_usable(&self) -> Option<Arc<UdpSocket>> {
-        self.sockets.lock().open.iter().filter_map(Weak::upgrade).find(|socket| !socket.is_done() && !socket.is_spoofed())
+        self.sockets
+            .lock()
+            .open
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|socket| !socket.is_done() && !socket.is_spoofed())
     }
 
-    /// Makes the sockets that take queries now refuse to send, as they do when their local address is removed from the machine.
+    /// Makes the sockets that take queries now refuse to send, as they do when their local address is removed from the
+    /// machine.
     #[cfg(test)]
     pub fn shut_down(&self) {
         for socket in self.sockets.lock().slots.iter().filter_map(Weak::upgrade) {
@@ -112,7 +125,9 @@ impl UdpPool {
         // Queries that are sent again in one turn share one new socket. Those that are sent first share one of any age.
         let gathers = |socket: &Arc<UdpSocket>| {
             socket.is_gathering()
-                && kind.earlier().is_none_or(|earlier| (is_shared || socket.is_unused()) && !socket.carries_any(earlier))
+                && kind
+                    .earlier()
+                    .is_none_or(|earlier| (is_shared || socket.is_unused()) && !socket.carries_any(earlier))
                 && (socket.reserve(now) || is_shared && socket.is_shareable())
         };
         if let Some(socket) = sockets.slots[sockets.current].upgrade().filter(gathers) {
@@ -133,7 +148,8 @@ impl UdpPool {
         }
     }
 
-    /// Permission to open a socket or, where no more may be opened, an open socket that does not carry one of `earlier` if there is one.
+    /// Permission to open a socket or, where no more may be opened, an open socket that does not carry one of `earlier`
+    /// if there is one.
     fn permit_or_shared(&self, earlier: &[Attempt]) -> Result<SocketPermit, Arc<UdpSocket>> {
         let budget = &self.remote.sockets;
         let mut sockets = self.sockets.lock();
@@ -151,7 +167,8 @@ impl UdpPool {
             shared.retain(|(_, socket)| !socket.carries_any(earlier));
         }
         if shared.len() < MIN_SHARED {
-            let oldest = sockets.open.iter().position(|socket| socket.upgrade().is_some_and(|socket| socket.is_draining()));
+            let oldest =
+                sockets.open.iter().position(|socket| socket.upgrade().is_some_and(|socket| socket.is_draining()));
             if let Some(oldest) = oldest.and_then(|index| sockets.open.remove(index).upgrade()) {
                 drop(sockets);
                 oldest.evict();
@@ -207,7 +224,8 @@ mod tests {
             message[2] |= 0x80;
             upstream.send_to(&message[..length], client).await.unwrap();
         };
-        let mut attempts = Attempts::new(attempt, Endpoints { transport: Transport::Udp, local: None, remote: address });
+        let mut attempts =
+            Attempts::new(attempt, Endpoints { transport: Transport::Udp, local: None, remote: address });
         let (event, ()) = tokio::join!(attempts.next_event(Instant::now() + Duration::from_secs(5)), answer);
         assert!(matches!(event, AttemptEvent::Answered(_)));
         socket.retire();

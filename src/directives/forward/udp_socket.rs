@@ -46,7 +46,8 @@ pub struct UdpSocket {
     endpoints: Endpoints,
     remote: Arc<Remote>,
     in_flight: Mutex<InFlightQueries>,
-    /// The queries of this turn of the runtime. The socket's task sends them in one call after the tasks that ask have run.
+    /// The queries of this turn of the runtime. The socket's task sends them in one call after the tasks that ask have
+    /// run.
     outbox: Mutex<Outbox>,
     queries_left: AtomicU32,
     /// When the socket takes no more queries.
@@ -67,7 +68,8 @@ impl UdpSocket {
         let failed = |error: io::Error| {
             UpstreamError::Dial(Endpoints { transport: Transport::Udp, local: None, remote: address }, error.into())
         };
-        let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP)).map_err(failed)?;
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))
+            .map_err(failed)?;
         if let Some(source) = settings.source_address {
             socket.bind(&SocketAddr::new(source, 0).into()).map_err(failed)?;
         }
@@ -167,7 +169,8 @@ impl UdpSocket {
         let mut outbox = self.outbox.lock();
         let queries = outbox.kept();
         let mut done = 0;
-        // The first error of a call may be that of an earlier datagram (ICMP), which the kernel reports once. Only the second one counts.
+        // The first error of a call may be that of an earlier datagram (ICMP), which the kernel reports once. Only the
+        // second one counts.
         let mut has_failed = false;
         while let Some(rest) = queries.get(done..).filter(|rest| !rest.is_empty()) {
             match datagrams::send(self.socket.as_fd(), rest) {
@@ -195,7 +198,8 @@ impl UdpSocket {
         self.is_retired.load(Ordering::Acquire) && self.in_flight.lock().is_empty()
     }
 
-    /// Counts a response with a wrong ID or question. At the limit the socket is given up, because each further guess may be the right one.
+    /// Counts a response with a wrong ID or question. At the limit the socket is given up, because each further guess
+    /// may be the right one.
     fn count_near_miss(&self, in_flight: &mut InFlightQueries, now: Instant) {
         if in_flight.is_empty() || self.near_misses.fetch_add(1, Ordering::Relaxed) + 1 != NEAR_MISS_LIMIT {
             return;
@@ -212,8 +216,8 @@ impl UdpSocket {
         }
     }
 
-    /// Receives [`MAX_BATCHES`] batches at most. True if there may be more. An ICMP error alone does not make a socket readable; it is an event of its
-    /// own.
+    /// Receives [`MAX_BATCHES`] batches at most. True if there may be more. An ICMP error alone does not make a socket
+    /// readable; it is an event of its own.
     fn receive(&self, mut ready: AsyncFdReadyGuard<'_, net::UdpSocket>) -> io::Result<bool> {
         if ready.ready().is_error() {
             ready.clear_ready_matching(Ready::ERROR);
@@ -231,7 +235,8 @@ impl UdpSocket {
                 };
                 let mut in_flight = self.in_flight.lock();
                 for datagram in inbox.datagrams() {
-                    let requires_tcp = |query: &UpstreamQuery| self.remote.spoof_guard.requires_tcp(query.question(), now);
+                    let requires_tcp =
+                        |query: &UpstreamQuery| self.remote.spoof_guard.requires_tcp(query.question(), now);
                     match in_flight.deliver(datagram.octets, self.endpoints, now, requires_tcp) {
                         Delivery::Accepted => continue,
                         Delivery::Late => (),

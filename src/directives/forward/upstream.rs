@@ -1,4 +1,5 @@
-//! One upstream: its health, and each worker's sockets and connections to it. It outlives a reload that leaves its address and settings unchanged.
+//! One upstream: its health, and each worker's sockets and connections to it. It outlives a reload that leaves its
+//! address and settings unchanged.
 
 use super::attempt::{Attempt, AttemptEvent, AttemptKind, Attempts, NoAnswer};
 use super::error::{Endpoints, UpstreamError};
@@ -75,12 +76,13 @@ impl Upstream {
         if self.tls.is_some() { Transport::Tcp } else { wanted }
     }
 
-    /// Sends `query` and waits for the answer for at most the read timeout. Within it, the query is sent again as [`RetrySchedule`] says: when it seems
-    /// lost, and when its socket or connection fails.
+    /// Sends `query` and waits for the answer for at most the read timeout. Within it, the query is sent again as
+    /// [`RetrySchedule`] says: when it seems lost, and when its socket or connection fails.
     ///
-    /// A datagram that may be forged ends no query. It is sent again over TCP, with a read timeout of its own, when a response was malformed or had no
-    /// question, and when somebody seems to guess the answers. The exception is an error code without a question to a query with EDNS: the caller
-    /// then asks without EDNS and believes nothing else of that response.
+    /// A datagram that may be forged ends no query. It is sent again over TCP, with a read timeout of its own, when a
+    /// response was malformed or had no question, and when somebody seems to guess the answers. The exception is an
+    /// error code without a question to a query with EDNS: the caller then asks without EDNS and believes nothing else
+    /// of that response.
     pub async fn ask(&self, query: &Arc<UpstreamQuery>, transport: Transport) -> Result<Response, NoAnswer> {
         let start = Instant::now();
         if self.transport_for(transport) == Transport::Udp && !self.spoof_guard.requires_tcp(query.question(), start) {
@@ -97,14 +99,20 @@ impl Upstream {
         self.ask_over(query, Transport::Tcp, Instant::now()).await
     }
 
-    async fn ask_over(&self, query: &Arc<UpstreamQuery>, transport: Transport, start: Instant) -> Result<Response, NoAnswer> {
+    async fn ask_over(
+        &self,
+        query: &Arc<UpstreamQuery>,
+        transport: Transport,
+        start: Instant,
+    ) -> Result<Response, NoAnswer> {
         self.metrics.count_request();
         let first = self.send(query, transport, AttemptKind::First, start)?;
         let mut schedule = RetrySchedule::new(transport, self.settings.read_timeout, first.queued_behind > 0, start);
         let mut attempts = Attempts::new(first, Endpoints { transport, local: None, remote: self.address });
         loop {
             let event = match attempts.next_event(schedule.deadline()).await {
-                // Sent again when a lost query would be: at once, it would take another socket where there are too many.
+                // Sent again when a lost query would be: at once, it would take another socket where there are too
+                // many.
                 AttemptEvent::Failed(UpstreamError::Evicted(_)) => {
                     tokio::time::sleep_until(schedule.resend_deadline().into()).await;
                     AttemptEvent::DeadlinePassed

@@ -26,8 +26,8 @@ impl UpstreamQuery {
         Self::with(&request.key(), udp_size)
     }
 
-    /// The same query without an OPT record, for an upstream that does not understand EDNS. Such an upstream does not know client subnets either, so
-    /// its answer is taken for one without that option.
+    /// The same query without an OPT record, for an upstream that does not understand EDNS. Such an upstream does not
+    /// know client subnets either, so its answer is taken for one without that option.
     pub fn without_edns(request: &Request<'_>) -> Self {
         Self::with(&request.key(), None)
     }
@@ -74,11 +74,14 @@ impl UpstreamQuery {
         }
     }
 
-    /// Compares the question of `response` to this one, which was sent in `case` (RFC 5452 section 9.1). Reads header and question only.
+    /// Compares the question of `response` to this one, which was sent in `case` (RFC 5452 section 9.1). Reads header
+    /// and question only.
     pub fn compare(&self, response: &[u8], case: LetterCase) -> QuestionMatch {
         let name_end = usize::from(self.name_end);
         let end = name_end + TYPE_AND_CLASS;
-        let (Some(own), Some(theirs)) = (self.wire.get(..end), response.get(..end)) else { return QuestionMatch::Different };
+        let (Some(own), Some(theirs)) = (self.wire.get(..end), response.get(..end)) else {
+            return QuestionMatch::Different;
+        };
         let ((own, own_type), (theirs, their_type)) = (own.split_at(name_end), theirs.split_at(name_end));
         let (own_name, name) = (&own[HEADER..], &theirs[HEADER..]);
         // Length octets are at most 63, below the letters, so the whole name can be compared without looking at labels.

@@ -1,4 +1,5 @@
-//! The upstreams of one `forward`: those with fixed addresses, and those whose host names are resolved in the background.
+//! The upstreams of one `forward`: those with fixed addresses, and those whose host names are resolved in the
+//! background.
 
 use super::config::ForwardConfig;
 use super::error::UpstreamError;
@@ -113,8 +114,8 @@ impl UpstreamSet {
         set
     }
 
-    /// The upstreams that may be asked: at least one, and none that leads back to us. Right after the start it waits, until `deadline` at most, for host
-    /// names to be resolved.
+    /// The upstreams that may be asked: at least one, and none that leads back to us. Right after the start it waits,
+    /// until `deadline` at most, for host names to be resolved.
     pub async fn usable(&self, deadline: Instant) -> Result<Arc<Vec<Arc<Upstream>>>, NoUpstreams> {
         let mut upstreams = self.current.load_full();
         if upstreams.is_empty() {
@@ -166,7 +167,8 @@ impl UpstreamSet {
         });
         let hosts: Vec<_> = hosts.collect();
         let first_lookups = futures_util::future::join_all(hosts.iter().map(|host| self.refresh(host))).await;
-        let mut timers: Vec<_> = first_lookups.into_iter().map(|valid| RefreshTimer::new(valid, Instant::now())).collect();
+        let mut timers: Vec<_> =
+            first_lookups.into_iter().map(|valid| RefreshTimer::new(valid, Instant::now())).collect();
         self.is_settled.send_replace(true);
         while let Some(next) = timers.iter().map(RefreshTimer::due).min() {
             tokio::time::sleep_until(next.into()).await;
@@ -179,7 +181,8 @@ impl UpstreamSet {
         }
     }
 
-    /// Looks up one host. Returns how long its addresses are valid, or `None` if the lookup failed. Then the host keeps the addresses that it had.
+    /// Looks up one host. Returns how long its addresses are valid, or `None` if the lookup failed. Then the host keeps
+    /// the addresses that it had.
     async fn refresh(&self, host: &Host) -> Option<Duration> {
         let (addresses, valid) = match self.lookup.addresses_of(&host.name).await {
             Ok(found) => found,

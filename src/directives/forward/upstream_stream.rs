@@ -6,7 +6,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConnection;
 
-/// TLS records read at one time. They need not bring a single octet of an answer, and others have their turn in between.
+/// TLS records read at one time. They need not bring a single octet of an answer, and others have their turn in
+/// between.
 const MAX_RECORDS: usize = 16;
 
 /// Octets in both directions. What cannot be done now is [`io::ErrorKind::WouldBlock`].
@@ -45,7 +46,8 @@ impl UpstreamStream for TcpStream {
 pub struct TlsSession {
     tcp: TcpStream,
     tls: ClientConnection,
-    /// There may be octets that have been decrypted and not read: the server may send them with the end of its handshake.
+    /// There may be octets that have been decrypted and not read: the server may send them with the end of its
+    /// handshake.
     has_plaintext: bool,
 }
 
@@ -71,7 +73,8 @@ impl UpstreamStream for TlsSession {
                     self.has_plaintext = count == buffer.len();
                     return Ok(count);
                 }
-                // Many servers close the connection without closing the session. Messages have lengths, so that a missing part is noticed.
+                // Many servers close the connection without closing the session. Messages have lengths, so that a
+                // missing part is noticed.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.has_plaintext = false,
                 Err(error) => return Err(error),

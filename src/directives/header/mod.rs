@@ -1,7 +1,8 @@
 //! The `header` directive; see README.md beside this file.
 
 use crate::chain::{
-    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Handler, Next, Outcome, ParseContext, Part, Request,
+    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Handler, Next, Outcome, ParseContext, Part,
+    Request,
 };
 use crate::corefile::{Diagnostics, Directive, OptionLine};
 use crate::message::{Header, Query};
@@ -69,7 +70,9 @@ fn read(line: &OptionLine, rules: &mut Rules, diagnostics: &mut Diagnostics) {
             }
             (false, RECURSION_DESIRED) => {
                 let message = "an answer repeats the client's RD (RFC 1035 section 4.1.1), so this is ignored";
-                diagnostics.warning(word.span, message).help("take `rd` away; `query set rd` changes what is asked upstream");
+                diagnostics
+                    .warning(word.span, message)
+                    .help("take `rd` away; `query set rd` changes what is asked upstream");
             }
             (false, flag) => rules.response.push((flag, on)),
         }

@@ -2,7 +2,9 @@
 
 mod poll;
 
-use crate::chain::{BlockConfig, BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer, ParseContext, Part};
+use crate::chain::{
+    BlockConfig, BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer, ParseContext, Part,
+};
 use crate::corefile::{Directive, ListenAddress, Token, listen_address, value};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,7 +23,9 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
             value::unknown_option(line, KEYWORD, &["lameduck"], diagnostics);
             continue;
         }
-        let Some([duration]) = value::exactly(&line.name, &line.arguments, "lameduck DURATION", diagnostics) else { continue };
+        let Some([duration]) = value::exactly(&line.name, &line.arguments, "lameduck DURATION", diagnostics) else {
+            continue;
+        };
         if let Some(lameduck) = value::duration_or_zero(duration, "the lameduck time", LONGEST_LAMEDUCK, diagnostics) {
             block.lameduck = lameduck;
         }

@@ -51,8 +51,12 @@ pub(super) async fn poll_forever(listener: SocketAddr, path: &'static str, serie
         let failure = poll(address, path, &series).await;
         match &failure {
             // Once, since it may be so for long: where the address cannot be listened on, say.
-            Some(why) if failure != before => tracing::warn!("health: our own request to http://{address}{path} failed: {why}"),
-            None if before.is_some() => tracing::info!("health: our own request to http://{address}{path} is answered again"),
+            Some(why) if failure != before => {
+                tracing::warn!("health: our own request to http://{address}{path} failed: {why}")
+            }
+            None if before.is_some() => {
+                tracing::info!("health: our own request to http://{address}{path} is answered again")
+            }
             _ => {}
         }
         before = failure;
@@ -105,7 +109,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_counted_and_no_failure() {
-        let (request, text) = counted(Some("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nOK")).await;
+        let (request, text) =
+            counted(Some("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nOK")).await;
         assert!(request.starts_with("GET /health HTTP/1.1\r\n"), "{request}");
         assert!(text.contains("coredns_health_request_duration_seconds_count 1\n"), "{text}");
         assert!(text.contains("coredns_health_request_duration_seconds_bucket{le=\"0.00025\"}"), "{text}");
@@ -115,9 +120,12 @@ mod tests {
 
     #[tokio::test]
     async fn another_status_nonsense_and_a_closed_port_are_failures() {
-        for answer in
-            [Some("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"), Some("nonsense\r\n\r\n"), Some(""), None]
-        {
+        for answer in [
+            Some("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"),
+            Some("nonsense\r\n\r\n"),
+            Some(""),
+            None,
+        ] {
             let (_, text) = counted(answer).await;
             assert!(text.contains("coredns_health_request_failures_total 1\n"), "{answer:?}: {text}");
             assert!(text.contains("coredns_health_request_duration_seconds_count 1\n"), "{answer:?}: {text}");

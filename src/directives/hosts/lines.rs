@@ -51,7 +51,8 @@ impl BadLines {
     }
 }
 
-/// An address as hosts files write it: the zone of an IPv6 address is left out, and one that maps an IPv4 address is that.
+/// An address as hosts files write it: the zone of an IPv6 address is left out, and one that maps an IPv4 address is
+/// that.
 pub(super) fn address(text: &str) -> Result<IpAddr, LineError> {
     let (address, _) = text.split_once('%').unwrap_or((text, ""));
     address.parse::<IpAddr>().map(|address| address.to_canonical()).map_err(|_| LineError::Address(shown(text)))
@@ -132,8 +133,9 @@ mod tests {
 
     #[test]
     fn bad_lines_are_named_and_the_good_ones_are_read() {
-        let (good, bad) =
-            entries("999.1.1.1 a\n192.0.2.062 b\nname 192.0.2.1\n192.0.2.9\n192.0.2.1 good .. also\n::ffff:192.0.2.2 m\nx\ny\n");
+        let (good, bad) = entries(
+            "999.1.1.1 a\n192.0.2.062 b\nname 192.0.2.1\n192.0.2.9\n192.0.2.1 good .. also\n::ffff:192.0.2.2 m\nx\ny\n",
+        );
         assert_eq!(good, ["192.0.2.1 good.", "192.0.2.1 also.", "192.0.2.2 m."]);
         assert_eq!(
             bad.as_deref(),

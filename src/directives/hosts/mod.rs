@@ -45,8 +45,11 @@ impl Configured for HostsConfig {
             "The combined number of entries in hosts and Corefile.",
             &[("hostsfile", &hostsfile)],
         );
-        let reloaded =
-            registry.gauge("coredns_hosts_reload_timestamp_seconds", "The timestamp of the last reload of hosts file.", &[]);
+        let reloaded = registry.gauge(
+            "coredns_hosts_reload_timestamp_seconds",
+            "The timestamp of the last reload of hosts file.",
+            &[],
+        );
         entries.set(self.table.entries() as f64);
         if let Some(stamp) = self.stamp {
             reloaded.set(stamp.modified_seconds());
@@ -71,7 +74,9 @@ impl Configured for HostsConfig {
                 changed: Arc::new(move |file| {
                     let (read, bad) = Table::new(&file.text, &rules);
                     if let Some(bad) = bad.told() {
-                        tracing::warn!("hosts: {hostsfile} has lines that are no entries: {bad}; the others are served");
+                        tracing::warn!(
+                            "hosts: {hostsfile} has lines that are no entries: {bad}; the others are served"
+                        );
                     }
                     entries.set(read.entries() as f64);
                     reloaded.set(file.stamp.modified_seconds());
@@ -84,10 +89,12 @@ impl Configured for HostsConfig {
     }
 }
 
-/// For fuzzing: reads a hosts file, and looks a name up in it; its addresses, its names if it is an address's, and whether it is there at all.
+/// For fuzzing: reads a hosts file, and looks a name up in it; its addresses, its names if it is an address's, and
+/// whether it is there at all.
 #[doc(hidden)]
 pub fn read_and_look_up(text: &str, name: &LowerName) -> (usize, usize, bool) {
-    let rules = Rules { origins: [crate::message::Name::root().to_lower()].into(), has_reverse: true, inline: [].into() };
+    let rules =
+        Rules { origins: [crate::message::Name::root().to_lower()].into(), has_reverse: true, inline: [].into() };
     let (table, _) = Table::new(text, &rules);
     (table.v4(name).len() + table.v6(name).len(), table.reverse(name).len(), table.has(name))
 }

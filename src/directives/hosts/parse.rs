@@ -117,7 +117,8 @@ impl Options {
     fn read(&mut self, line: &OptionLine, diagnostics: &mut Diagnostics) {
         match line.name.text.as_str() {
             "fallthrough" => {
-                let zones = line.arguments.iter().flat_map(|zone| value::zones(zone, diagnostics).into_iter().flatten());
+                let zones =
+                    line.arguments.iter().flat_map(|zone| value::zones(zone, diagnostics).into_iter().flatten());
                 let zones: Vec<LowerName> = zones.map(|zone| zone.to_lower()).collect();
                 let everywhere = || vec![crate::message::Name::root().to_lower()];
                 self.falls_through = Some(if line.arguments.is_empty() { everywhere() } else { zones });
@@ -176,7 +177,8 @@ impl Options {
     }
 
     fn read_entry(&mut self, line: &OptionLine, diagnostics: &mut Diagnostics) {
-        const USAGE: &str = "an entry is an IP address and names for it, such as `192.0.2.1 a.example`; this line is ignored";
+        const USAGE: &str =
+            "an entry is an IP address and names for it, such as `192.0.2.1 a.example`; this line is ignored";
         let address = match lines::address(&line.name.text) {
             Ok(address) => address,
             Err(error) => {
@@ -194,10 +196,15 @@ impl Options {
                 }
                 Ok(_) => {
                     diagnostics
-                        .warning(word.span, format!("`{}` is in none of the zones of this `hosts`, and ignored", word.text))
+                        .warning(
+                            word.span,
+                            format!("`{}` is in none of the zones of this `hosts`, and ignored", word.text),
+                        )
                         .help("name its zone behind the file, or write the name in full");
                 }
-                Err(error) => diagnostics.warning(word.span, error.to_string()).help("it is ignored; write a domain name"),
+                Err(error) => {
+                    diagnostics.warning(word.span, error.to_string()).help("it is ignored; write a domain name")
+                }
             }
         }
     }
@@ -206,6 +213,8 @@ impl Options {
 /// What the reference takes and does not heed.
 fn ignored(arguments: &[Token], usage: &str, diagnostics: &mut Diagnostics) {
     if let Some(argument) = arguments.first() {
-        diagnostics.warning(argument.span, format!("`{}` is ignored", argument.text)).help(format!("write `{usage}` alone"));
+        diagnostics
+            .warning(argument.span, format!("`{}` is ignored", argument.text))
+            .help(format!("write `{usage}` alone"));
     }
 }

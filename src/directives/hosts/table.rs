@@ -51,7 +51,13 @@ impl Table {
         (table, bad)
     }
 
-    fn add(&mut self, address: IpAddr, name: &LowerName, rules: &Rules, known: &mut HashSet<(IpAddr, Arc<[u8]>), Hasher>) {
+    fn add(
+        &mut self,
+        address: IpAddr,
+        name: &LowerName,
+        rules: &Rules,
+        known: &mut HashSet<(IpAddr, Arc<[u8]>), Hasher>,
+    ) {
         if !rules.origins.iter().any(|origin| name.is_within(origin.as_wire())) {
             return;
         }
@@ -184,7 +190,8 @@ mod tests {
 
     #[test]
     fn the_file_comes_before_the_corefile_and_what_stands_twice_is_said_once() {
-        let rules = rules(true, &[("192.0.2.3", "a.example"), ("192.0.2.1", "a.example"), ("2001:db8::1", "a.example")]);
+        let rules =
+            rules(true, &[("192.0.2.3", "a.example"), ("192.0.2.1", "a.example"), ("2001:db8::1", "a.example")]);
         let (table, _) = Table::new("192.0.2.2 a.example\n192.0.2.1 a.example b.test elsewhere.\n", &rules);
         assert_eq!(v4(&table, "a.example."), ["192.0.2.2", "192.0.2.1", "192.0.2.3"]);
         assert_eq!(table.v6(&lower("a.example.")).len(), 1);

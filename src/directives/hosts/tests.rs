@@ -16,9 +16,10 @@ impl Loader for Folder {
     }
     fn data(&self, path: &Path) -> io::Result<DataFile> {
         match path == Path::new(self.0) {
-            true => {
-                Ok(DataFile { text: self.1.to_owned(), stamp: FileStamp { modified: (7, 500_000_000), ..FileStamp::default() } })
-            }
+            true => Ok(DataFile {
+                text: self.1.to_owned(),
+                stamp: FileStamp { modified: (7, 500_000_000), ..FileStamp::default() },
+            }),
             false => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -52,8 +53,11 @@ async fn asked(handler: &Arc<dyn Handler>, name: &str, qtype: RecordType) -> Str
     }
     assert_eq!(fast, question.reply(&answer), "{name}: both paths say the same");
     assert_eq!(path, FastPath::Answered(After::CachePacket { millis: 500, note: 0 }));
-    let records: Vec<String> =
-        question.records(&answer).iter().map(|record| record.split(' ').skip(2).collect::<Vec<_>>().join(" ")).collect();
+    let records: Vec<String> = question
+        .records(&answer)
+        .iter()
+        .map(|record| record.split(' ').skip(2).collect::<Vec<_>>().join(" "))
+        .collect();
     format!("{} {}", answer.response.rcode(), records.join(", ")).trim_end().to_owned()
 }
 
@@ -124,14 +128,22 @@ fn what_the_reference_does_not_heed_is_a_warning_and_what_it_refuses_an_error() 
         assert!(said.contains(expected), "{text}: {said}");
         assert_eq!(said.matches("warning: ").count() + said.matches("error: ").count(), 1, "{text}: {said}");
     }
-    assert_eq!(said(&NOTHING, "hosts {\n 192.0.2.1 a.example\n ttl 60\n reload 0s\n no_reverse\n fallthrough a b\n}"), "");
-    assert!(said(&NOTHING, "hosts /h a.test {\n 192.0.2.1 bare\n}").contains("warning: `bare` is in none of the zones"));
+    assert_eq!(
+        said(&NOTHING, "hosts {\n 192.0.2.1 a.example\n ttl 60\n reload 0s\n no_reverse\n fallthrough a b\n}"),
+        ""
+    );
+    assert!(
+        said(&NOTHING, "hosts /h a.test {\n 192.0.2.1 bare\n}").contains("warning: `bare` is in none of the zones")
+    );
 }
 
 #[test]
 fn bad_lines_of_the_file_are_named_and_so_is_a_file_that_is_not_there() {
     let file = Folder("/h", "nonsense\n192.0.2.1 good.example\n");
-    assert!(said(&file, "hosts /h").contains("warning: /h has lines that are no entries: line 1: `nonsense` is no IP address"));
+    assert!(
+        said(&file, "hosts /h")
+            .contains("warning: /h has lines that are no entries: line 1: `nonsense` is no IP address")
+    );
     assert!(said(&file, "hosts /other").contains("warning: the hosts file /other does not exist"));
     assert_eq!(said(&file, "hosts"), "", "nobody has asked for the default file");
 }

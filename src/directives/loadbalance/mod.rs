@@ -101,13 +101,18 @@ impl LoadBalance {
             Policy::RoundRobin => shuffle(set),
             Policy::Weighted(weights) => {
                 let owner = set.owner();
-                let chosen =
-                    weights.load().choose(&owner, set.count(), |index| set.address(index), |sum| fastrand::usize(..sum.max(1)));
+                let chosen = weights.load().choose(
+                    &owner,
+                    set.count(),
+                    |index| set.address(index),
+                    |sum| fastrand::usize(..sum.max(1)),
+                );
                 set.swap(0, chosen);
             }
         }
         if !self.prefer.is_empty() {
-            let rank = |address| self.prefer.iter().position(|network| network.contains(&address)).unwrap_or(usize::MAX);
+            let rank =
+                |address| self.prefer.iter().position(|network| network.contains(&address)).unwrap_or(usize::MAX);
             set.sort_by_rank(rank);
         }
     }

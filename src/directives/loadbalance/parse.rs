@@ -16,7 +16,8 @@ const DEFAULT_RELOAD: Duration = Duration::from_secs(30);
 /// A file that is looked at more often costs more than it is worth.
 const SHORTEST_RELOAD: Duration = Duration::from_millis(100);
 
-/// Reads one `loadbalance` of a server block. Of several the last one's policy counts, and the networks of all, as in the reference.
+/// Reads one `loadbalance` of a server block. Of several the last one's policy counts, and the networks of all, as in
+/// the reference.
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let mut networks = Vec::new();
     let policy = match directive.arguments.split_first() {
@@ -28,7 +29,10 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
             None
         }
         Some((word, _)) => {
-            context.diagnostics.error(word.span, format!("unknown policy `{}` of `loadbalance`", word.text)).help(USAGE);
+            context
+                .diagnostics
+                .error(word.span, format!("unknown policy `{}` of `loadbalance`", word.text))
+                .help(USAGE);
             None
         }
     };
@@ -99,25 +103,33 @@ fn weighted(
     let path = Path::new(&file.text);
     let path = block.root.as_ref().map_or_else(|| path.to_owned(), |root| root.join(path));
     let (stamp, weights) = match context.loaders.files.data(&path) {
-        Ok(read) => match Weights::read(&read.text) {
-            Ok(weights) => (Some(read.stamp), weights),
-            Err(error) => {
-                context
+        Ok(read) => {
+            match Weights::read(&read.text) {
+                Ok(weights) => (Some(read.stamp), weights),
+                Err(error) => {
+                    context
                     .diagnostics
                     .error(file.span, format!("the weights of {} cannot be read: {error}", path.display()))
                     .help("a line has a name, and each one after it an address of that name and its weight from 1 to 255");
-                return None;
+                    return None;
+                }
             }
-        },
+        }
         Err(error) => {
             let message = match error.kind() {
                 ErrorKind::NotFound => format!("the file of weights {} does not exist", path.display()),
                 _ => format!("the file of weights {} cannot be read: {error}", path.display()),
             };
             if reload.is_zero() {
-                context.diagnostics.error(file.span, message).help("it is read but once, since `reload` is 0: put it there");
+                context
+                    .diagnostics
+                    .error(file.span, message)
+                    .help("it is read but once, since `reload` is 0: put it there");
             } else {
-                context.diagnostics.warning(file.span, message).help("until it can be read all addresses weigh the same");
+                context
+                    .diagnostics
+                    .warning(file.span, message)
+                    .help("until it can be read all addresses weigh the same");
             }
             (None, Weights::default())
         }

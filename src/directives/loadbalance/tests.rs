@@ -65,7 +65,8 @@ fn every_order_comes_about_as_often() {
 
 #[test]
 fn preferred_networks_come_first_in_their_order() {
-    let orders = orders(&*arranger("loadbalance {\n prefer 192.0.2.3/32 2001:db8::/32\n prefer 192.0.2.2/32\n}"), RecordType::A);
+    let orders =
+        orders(&*arranger("loadbalance {\n prefer 192.0.2.3/32 2001:db8::/32\n prefer 192.0.2.2/32\n}"), RecordType::A);
     assert_eq!(orders.into_keys().collect::<Vec<_>>(), [[3, 2, 1]]);
 }
 
@@ -73,7 +74,11 @@ fn preferred_networks_come_first_in_their_order() {
 fn the_heaviest_comes_first_most_often_where_addresses_are_asked_for() {
     let arranger = arranger("loadbalance weighted /w");
     let first = |qtype, octet| {
-        orders(&*arranger, qtype).into_iter().filter(|(order, _)| order[0] == octet).map(|(_, count)| count).sum::<usize>()
+        orders(&*arranger, qtype)
+            .into_iter()
+            .filter(|(order, _)| order[0] == octet)
+            .map(|(_, count)| count)
+            .sum::<usize>()
     };
     // 800 are to be expected, and 730 or 870 are more than five standard deviations off.
     assert!((730..870).contains(&first(RecordType::A, 1)), "{:?}", orders(&*arranger, RecordType::A));

@@ -29,7 +29,8 @@ pub(super) enum LineError {
     Name,
     #[error("it does not begin with an IP address")]
     Address,
-    /// With the number, if it is one. Anything else is not shown: the file may be another than was meant, with secrets in it.
+    /// With the number, if it is one. Anything else is not shown: the file may be another than was meant, with secrets
+    /// in it.
     #[error("the weight{0} is no number from 1 to 255")]
     Weight(String),
     #[error("no name stands before it whose address this is")]
@@ -79,7 +80,8 @@ impl Weights {
         }
     }
 
-    /// The place of the address that comes first this time, of so many: as often as its weight says. `below` gives a random number below its argument.
+    /// The place of the address that comes first this time, of so many: as often as its weight says. `below` gives a
+    /// random number below its argument.
     pub fn choose(
         &self,
         name: &LowerName,
@@ -113,7 +115,8 @@ mod tests {
 
     #[test]
     fn each_address_comes_first_as_often_as_its_weight_says() {
-        let text = "# weights\n\n Multi.example\n192.0.2.1 3\n192.0.2.1 9\n 192.0.2.3\t2\nother.example.\n2001:db8::5 200\n";
+        let text =
+            "# weights\n\n Multi.example\n192.0.2.1 3\n192.0.2.1 9\n 192.0.2.3\t2\nother.example.\n2001:db8::5 200\n";
         let weights = Weights::read(text).unwrap();
         let addresses: [IpAddr; 3] = [1, 2, 3].map(|last| [192, 0, 2, last].into());
         let chosen = |name: &str, number: usize| {

@@ -62,7 +62,8 @@ impl Ready {
     }
 }
 
-/// Answers names that mean this machine, or nothing at all, wherever they are asked (RFC 6761 section 6.3, RFC 6303 section 4).
+/// Answers names that mean this machine, or nothing at all, wherever they are asked (RFC 6761 section 6.3, RFC 6303
+/// section 4).
 struct Local {
     ready: Vec<Ready>,
     requests: Counter,
@@ -96,14 +97,20 @@ impl Handler for Local {
         let Some(place) = Self::place(request.query) else { return next.run(request) };
         if place == Place::LocalhostOfDomain {
             self.requests.increment();
-            tracing::debug!("local: {} {} asked by {}", request.query.name.to_name(), request.query.qtype, request.peer.client);
+            tracing::debug!(
+                "local: {} {} asked by {}",
+                request.query.name.to_name(),
+                request.query.qtype,
+                request.peer.client
+            );
         }
         let outcome = match self.ready(request.query) {
             Some(response) => Ok(response.clone()),
             None => zones::respond(place, request.query, request.wire),
         };
-        let outcome =
-            outcome.map(|response| Answer { response, from: KEYWORD }).map_err(|error| Failure::servfail(KEYWORD, error));
+        let outcome = outcome
+            .map(|response| Answer { response, from: KEYWORD })
+            .map_err(|error| Failure::servfail(KEYWORD, error));
         Box::pin(async move { outcome })
     }
 }
@@ -227,7 +234,10 @@ mod tests {
             let (quick, reply) = question.ask_quickly(&*handler);
             assert_eq!(quick, FastPath::Answered(After::Nothing), "{name}");
             let slow = futures_util::FutureExt::now_or_never(question.ask(&handler)).unwrap().unwrap();
-            assert!(reply.get(12..).is_some_and(|rest| rest.starts_with(question.query.question(&question.wire))), "{name}");
+            assert!(
+                reply.get(12..).is_some_and(|rest| rest.starts_with(question.query.question(&question.wire))),
+                "{name}"
+            );
             assert_eq!(reply, question.reply(&slow), "{name}");
         }
     }

@@ -59,8 +59,8 @@ impl ClassSet {
 }
 
 impl ResponseType {
-    /// The type of the reply to a client. `unix_now` tells whether signatures have expired, which makes the answer to a client that asked
-    /// for them an error.
+    /// The type of the reply to a client. `unix_now` tells whether signatures have expired, which makes the answer to a
+    /// client that asked for them an error.
     pub(super) fn of(exchange: &Exchange<'_>, unix_now: u32) -> Self {
         let query = exchange.request.query;
         if exchange.failure.is_some() {
@@ -78,14 +78,16 @@ impl ResponseType {
             true => Response::read(exchange.reply).ok(),
             false => None,
         };
-        if query.dnssec_ok() && records.as_ref().is_some_and(|response| response.has_signature_out_of_period(unix_now)) {
+        if query.dnssec_ok() && records.as_ref().is_some_and(|response| response.has_signature_out_of_period(unix_now))
+        {
             return Self::OtherError;
         }
         if has_answers {
             return Self::NoError;
         }
         let records = || records.iter().flat_map(Response::records);
-        let has_authority = |rtype| records().any(|record| record.section == Section::Authority && record.rtype == rtype);
+        let has_authority =
+            |rtype| records().any(|record| record.section == Section::Authority && record.rtype == rtype);
         Self::without_answer(exchange.rcode, has_authority)
     }
 

@@ -7,8 +7,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 /// The Common Log Format, which is the default.
-pub(super) const COMMON: &str =
-    r#"{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" {rcode} {>rflags} {rsize} {duration}"#;
+pub(super) const COMMON: &str = r#"{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" {rcode} {>rflags} {rsize} {duration}"#;
 
 /// What stands for a value that is not there.
 const ABSENT: &str = "-";
@@ -77,8 +76,8 @@ impl Piece {
 pub(super) struct Format(Vec<Piece>);
 
 impl Format {
-    /// Reads a format. Braces that hold no placeholder stand for themselves; `unknown` is told what they hold where that looks like
-    /// a misspelt one.
+    /// Reads a format. Braces that hold no placeholder stand for themselves; `unknown` is told what they hold where
+    /// that looks like a misspelt one.
     pub(super) fn compile(text: &str, mut unknown: impl FnMut(&str)) -> Self {
         let text = text.replace("{common}", COMMON).replace("{combined}", &format!("{COMMON} \"{{>opcode}}\""));
         let mut format = Self(Vec::new());
@@ -172,7 +171,8 @@ fn is_like_placeholder(word: &str) -> bool {
     !letters.is_empty() && letters.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'_')
 }
 
-/// IPv6 addresses stand in brackets (RFC 3986 section 3.2.2); an IPv4 client of a socket for both families is written as IPv4.
+/// IPv6 addresses stand in brackets (RFC 3986 section 3.2.2); an IPv4 client of a socket for both families is written
+/// as IPv4.
 fn append_address(address: IpAddr, line: &mut String) -> std::fmt::Result {
     match address.to_canonical() {
         IpAddr::V4(address) => write!(line, "{address}"),
@@ -241,7 +241,10 @@ mod tests {
     fn braces_without_a_placeholder_stand_for_themselves() {
         assert_eq!(compile("a } {{name} } {").0, [literal("a } {"), Piece::Name, literal(" } {")]);
         assert_eq!(compile("{}").0, [literal("{}")]);
-        assert_eq!(compile(r#"{"name":"{name}"}"#), (vec![literal(r#"{"name":""#), Piece::Name, literal(r#""}"#)], vec![]));
+        assert_eq!(
+            compile(r#"{"name":"{name}"}"#),
+            (vec![literal(r#"{"name":""#), Piece::Name, literal(r#""}"#)], vec![])
+        );
     }
 
     #[test]

@@ -47,7 +47,8 @@ struct Logger {
 impl Observer for Logger {
     fn observe(&self, exchange: &Exchange<'_>) {
         // Only the first rule in whose scope the name lies counts, as in the reference.
-        let Some(rule) = self.rules.iter().find(|rule| exchange.request.query.name.is_within(rule.scope.as_wire())) else {
+        let Some(rule) = self.rules.iter().find(|rule| exchange.request.query.name.is_within(rule.scope.as_wire()))
+        else {
             return;
         };
         let needs_type = rule.classes != ClassSet::ALL || rule.format.shows_response_type();

@@ -81,7 +81,9 @@ fn parse_classes(options: &[OptionLine], diagnostics: &mut Diagnostics) -> Class
             continue;
         }
         if line.arguments.is_empty() {
-            diagnostics.error(line.name.span, "class needs at least one class").help("write `class denial error`, for example");
+            diagnostics
+                .error(line.name.span, "class needs at least one class")
+                .help("write `class denial error`, for example");
         }
         for word in &line.arguments {
             if !classes.add(&word.text) {

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 const A: PlainRecord<'static> = (1, &[192, 0, 2, 1]);
 const NS: PlainRecord<'static> = (2, &[0]);
-const SOA: PlainRecord<'static> = (6, &[0, 0, 0, 0, 0, 7, 0, 0, 0x1c, 0x20, 0, 0, 3, 0x84, 0, 0x12, 0x75, 0, 0, 0, 0, 60]);
+const SOA: PlainRecord<'static> =
+    (6, &[0, 0, 0, 0, 0, 7, 0, 0, 0x1c, 0x20, 0, 0, 3, 0x84, 0, 0x12, 0x75, 0, 0, 0, 0, 60]);
 
 /// What `lines` of a block log for `samples`.
 fn log(lines: &str, samples: &[Sample]) -> String {
@@ -47,8 +48,9 @@ fn the_default_is_the_common_log_format() {
     sample.answer(0x8180, Rcode::NOERROR, &[A], &[]);
     sample.elapsed = Duration::from_nanos(123_456);
     let length = sample.reply.len();
-    let expected =
-        format!("[INFO] 127.0.0.1:5000 - 1 \"A IN a.example. udp 38 false 1232\" NOERROR qr,rd,ra {length} 0.000123456s\n");
+    let expected = format!(
+        "[INFO] 127.0.0.1:5000 - 1 \"A IN a.example. udp 38 false 1232\" NOERROR qr,rd,ra {length} 0.000123456s\n"
+    );
     assert_eq!(log("log", &[sample]), expected);
 }
 

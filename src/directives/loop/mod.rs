@@ -4,8 +4,8 @@ mod probes;
 mod watch;
 
 use crate::chain::{
-    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, FastPath, Handler, Next, Outcome, ParseContext, Part,
-    Request, Upstreams,
+    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, FastPath, Handler, Next, Outcome, ParseContext,
+    Part, Request, Upstreams,
 };
 use crate::corefile::{Directive, value};
 use crate::message::{Rcode, RecordType, Response};

@@ -35,8 +35,8 @@ impl Probes {
     }
 }
 
-/// The zone in which names reach an upstream: the chain's zone and the zone of its `forward`, whichever is further down; `None`
-/// if they have no name in common.
+/// The zone in which names reach an upstream: the chain's zone and the zone of its `forward`, whichever is further
+/// down; `None` if they have no name in common.
 pub(super) fn probed_zone<'a>(zone: &'a Name, from: &'a Name) -> Option<&'a Name> {
     if from.is_within(zone) { Some(from) } else { zone.is_within(from).then_some(zone) }
 }
@@ -44,7 +44,11 @@ pub(super) fn probed_zone<'a>(zone: &'a Name, from: &'a Name) -> Option<&'a Name
 /// `NUMBER.NUMBER.ZONE`, as the reference writes it. An error if the zone leaves no room for it.
 pub(super) fn probe_name(zone: &Name, random: [u64; 2]) -> Result<Name, NameError> {
     let [first, second] = random;
-    if zone.is_root() { Name::parse(&format!("{first}.{second}.")) } else { Name::parse(&format!("{first}.{second}.{zone}")) }
+    if zone.is_root() {
+        Name::parse(&format!("{first}.{second}."))
+    } else {
+        Name::parse(&format!("{first}.{second}.{zone}"))
+    }
 }
 
 #[cfg(test)]

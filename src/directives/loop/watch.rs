@@ -72,7 +72,8 @@ impl Watch {
         true
     }
 
-    /// Probes every upstream when it is listed, and again when the way to it may have changed, and those left out now and then, until it is dropped.
+    /// Probes every upstream when it is listed, and again when the way to it may have changed, and those left out now
+    /// and then, until it is dropped.
     pub(super) async fn run(self: Arc<Self>) {
         let mut watched = FuturesUnordered::new();
         let mut known: Vec<Weak<Upstream>> = Vec::new();
@@ -133,7 +134,8 @@ impl Watch {
     async fn probe(&self, upstream: &Arc<Upstream>) -> Option<Verdict> {
         let zone = probed_zone(&self.zone, upstream.from())?;
         // From the kernel: a name that can be guessed would let any client take the upstream out.
-        let name = probe_name(zone, [u64::from_ne_bytes(random_octets()?), u64::from_ne_bytes(random_octets()?)]).ok()?;
+        let name =
+            probe_name(zone, [u64::from_ne_bytes(random_octets()?), u64::from_ne_bytes(random_octets()?)]).ok()?;
         let id: [u8; 2] = random_octets()?;
         self.probes.lock().begin(&name, upstream.clone());
         let _ended = Ended { probes: &self.probes, name: &name };
@@ -165,6 +167,8 @@ impl Drop for Ended<'_> {
 /// Octets that nobody can guess; `None` where the kernel has none to give.
 fn random_octets<const N: usize>() -> Option<[u8; N]> {
     let mut octets = [0; N];
-    let count = rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut octets, rustix::rand::GetRandomFlags::empty())).ok()?;
+    let count =
+        rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut octets, rustix::rand::GetRandomFlags::empty()))
+            .ok()?;
     (count == N).then_some(octets)
 }

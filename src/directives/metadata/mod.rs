@@ -3,7 +3,8 @@
 use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, value};
 
-/// Reads one `metadata` of a server block. Its zones are checked and not kept: no directive here provides or reads metadata.
+/// Reads one `metadata` of a server block. Its zones are checked and not kept: no directive here provides or reads
+/// metadata.
 pub fn parse(directive: &Directive, _block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_options(directive, context.diagnostics);
     for zone in &directive.arguments {

@@ -1,7 +1,8 @@
 //! The `minimal` directive; see README.md beside this file.
 
 use crate::chain::{
-    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Handler, Next, Outcome, ParseContext, Part, Request,
+    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Handler, Next, Outcome, ParseContext, Part,
+    Request,
 };
 use crate::corefile::{Directive, value};
 use crate::message::{Rcode, RecordType, Response, Section};
@@ -49,8 +50,9 @@ fn is_answer(response: &Response) -> bool {
     if response.rcode() != Rcode::NOERROR {
         return false;
     }
-    let in_authority =
-        |rtype: RecordType| response.records().any(|record| record.section == Section::Authority && record.rtype == rtype);
+    let in_authority = |rtype: RecordType| {
+        response.records().any(|record| record.section == Section::Authority && record.rtype == rtype)
+    };
     response.answer_count() > 0 || !in_authority(RecordType::SOA) && !in_authority(RecordType::NS)
 }
 

@@ -16,7 +16,10 @@ pub fn parse(directive: &Directive, _block: &mut BlockConfig, context: &mut Pars
     }
     context
         .diagnostics
-        .warning(directive.keyword.span, "`multisocket` is not needed: every worker has a socket of its own on each address")
+        .warning(
+            directive.keyword.span,
+            "`multisocket` is not needed: every worker has a socket of its own on each address",
+        )
         .help("take it away; `--workers` sets how many workers there are");
 }
 

@@ -63,7 +63,9 @@ fn duration(seconds: Option<&str>) -> Result<Duration, String> {
     let number = seconds.and_then(|text| text.parse::<i64>().ok()).and_then(|number| u64::try_from(number).ok());
     match number.filter(|number| *number > 0).unwrap_or(DEFAULT_SECONDS) {
         seconds if seconds <= LONGEST => Ok(Duration::from_secs(seconds)),
-        seconds => Err(format!("A profile takes {LONGEST} seconds at most, not {seconds}: ask with ?seconds={LONGEST}\n")),
+        seconds => {
+            Err(format!("A profile takes {LONGEST} seconds at most, not {seconds}: ask with ?seconds={LONGEST}\n"))
+        }
     }
 }
 
@@ -122,7 +124,8 @@ mod tests {
 
     #[test]
     fn seconds_are_read_as_the_reference_does_and_bounded() {
-        for (text, seconds) in [(None, 30), (Some("1"), 1), (Some("60"), 60), (Some("0"), 30), (Some("-5"), 30), (Some("x"), 30)]
+        for (text, seconds) in
+            [(None, 30), (Some("1"), 1), (Some("60"), 60), (Some("0"), 30), (Some("-5"), 30), (Some("x"), 30)]
         {
             assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text:?}");
         }
@@ -149,9 +152,15 @@ mod tests {
         assert_eq!(named[1].0, "[stacks that were not kept]");
         // With the path in front where debugging information does not hold the bare name.
         assert!(named[2].0.ends_with("encode"), "{}", named[2].0);
-        assert_eq!((profile.time_nanos, profile.duration_nanos, profile.period), (1_000_000_000, 2_000_000_000, 10_000_000));
+        assert_eq!(
+            (profile.time_nanos, profile.duration_nanos, profile.period),
+            (1_000_000_000, 2_000_000_000, 10_000_000)
+        );
         assert!(
-            profile.mapping.iter().any(|mapping| mapping.memory_start <= known as u64 && (known as u64) < mapping.memory_limit)
+            profile
+                .mapping
+                .iter()
+                .any(|mapping| mapping.memory_start <= known as u64 && (known as u64) < mapping.memory_limit)
         );
     }
 
@@ -161,7 +170,10 @@ mod tests {
         for address in 0..10_000 {
             aggregate.count(&[address]);
         }
-        assert_eq!((aggregate.stacks().count() as i64 + aggregate.others(), aggregate.others()), (10_000, 10_000 - 8192));
+        assert_eq!(
+            (aggregate.stacks().count() as i64 + aggregate.others(), aggregate.others()),
+            (10_000, 10_000 - 8192)
+        );
         aggregate.count(&[0]);
         assert_eq!(aggregate.others(), 10_000 - 8192, "it is known");
     }

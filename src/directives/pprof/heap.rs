@@ -1,4 +1,5 @@
-//! What the allocator holds, as text or as a profile. It does not say who has asked for what: that would cost each allocation something.
+//! What the allocator holds, as text or as a profile. It does not say who has asked for what: that would cost each
+//! allocation something.
 
 use super::message::ProfileBuilder;
 use super::rest::Turn;
@@ -82,8 +83,15 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    const FIGURES: AllocatorFigures =
-        AllocatorFigures { in_use: 5000, free: 600, free_at_top: 70, free_pieces: 8, heaps: 5600, mapped: 3000, mappings: 2 };
+    const FIGURES: AllocatorFigures = AllocatorFigures {
+        in_use: 5000,
+        free: 600,
+        free_at_top: 70,
+        free_pieces: 8,
+        heaps: 5600,
+        mapped: 3000,
+        mappings: 2,
+    };
 
     #[test]
     fn what_is_given_out_is_shared_between_the_caches_and_everything_else() {
@@ -92,7 +100,10 @@ mod tests {
         assert_eq!(named_values(&profile), expected);
         assert_eq!(profile.time_nanos, 7);
         let [kind] = profile.sample_type.as_slice() else { panic!("one type") };
-        assert_eq!([kind.r#type, kind.unit].map(|text| profile.string_table[text as usize].as_str()), ["inuse_space", "bytes"]);
+        assert_eq!(
+            [kind.r#type, kind.unit].map(|text| profile.string_table[text as usize].as_str()),
+            ["inuse_space", "bytes"]
+        );
     }
 
     #[test]
@@ -104,7 +115,9 @@ mod tests {
     #[test]
     fn the_text_has_every_figure_under_the_allocators_name() {
         let text = text(&FIGURES, 2000);
-        for figure in ["uordblks = 5000 ", "hblkhd = 3000 ", "hblks = 2 ", "arena = 5600 ", "fordblks = 600 ", "keepcost = 70 "] {
+        for figure in
+            ["uordblks = 5000 ", "hblkhd = 3000 ", "hblks = 2 ", "arena = 5600 ", "fordblks = 600 ", "keepcost = 70 "]
+        {
             assert!(text.contains(&format!("\n# {figure}")), "{figure} in {text}");
         }
     }

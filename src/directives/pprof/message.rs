@@ -1,5 +1,5 @@
-//! The messages of a profile as pprof reads it (profile.proto of github.com/google/pprof), as far as they are used here, and how they are put together. A
-//! text is named by its place in the profile's table of texts.
+//! The messages of a profile as pprof reads it (profile.proto of github.com/google/pprof), as far as they are used
+//! here, and how they are put together. A text is named by its place in the profile's table of texts.
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -96,7 +96,8 @@ pub struct Line {
     pub line: i64,
 }
 
-/// A function. There is no name of the system's beside its own: where the two are the same, pprof takes what is between `<` and `>` out of both.
+/// A function. There is no name of the system's beside its own: where the two are the same, pprof takes what is between
+/// `<` and `>` out of both.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub struct Function {
     #[prost(uint64, tag = "1")]

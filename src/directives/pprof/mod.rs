@@ -47,7 +47,9 @@ impl Configured for Pprof {
             Endpoint::shared(address, "/debug/pprof", index),
             Endpoint::shared(address, "/debug/pprof/", index),
             Endpoint::shared(address, "/debug/pprof/cmdline", command_line),
-            Endpoint::for_each(address, "/debug/pprof/profile", |query| Box::pin(cpu::answer(parameter(query, "seconds")))),
+            Endpoint::for_each(address, "/debug/pprof/profile", |query| {
+                Box::pin(cpu::answer(parameter(query, "seconds")))
+            }),
             Endpoint::for_each(address, "/debug/pprof/heap", move |query| {
                 let is_text = parameter(query, "debug").is_some_and(|value| value != "0");
                 let heap = heap.clone();

@@ -31,7 +31,10 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
     if !address.ip().to_canonical().is_loopback() {
         context
             .diagnostics
-            .warning(span, format!("pprof on {address}: whoever reaches it sees what this process does, and has it profiled"))
+            .warning(
+                span,
+                format!("pprof on {address}: whoever reaches it sees what this process does, and has it profiled"),
+            )
             .help("write an address of this machine alone, such as `pprof localhost:6053`");
     }
     block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(Pprof { address }) });
@@ -62,7 +65,10 @@ fn parse_option(line: &OptionLine, context: &mut ParseContext<'_>) {
     };
     if is_good {
         diagnostics
-            .warning(line.name.span, "block has no effect: it is about waiting goroutines of the Go runtime, which is not here")
+            .warning(
+                line.name.span,
+                "block has no effect: it is about waiting goroutines of the Go runtime, which is not here",
+            )
             .help("take the line out");
     }
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep_until};
 
-/// Times as long as something took nothing is done afterwards: a fifth of a processor at most, as with all that is served over HTTP.
+/// Times as long as something took nothing is done afterwards: a fifth of a processor at most, as with all that is
+/// served over HTTP.
 const REST: u32 = 4;
 
 /// Who may work.

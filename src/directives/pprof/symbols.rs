@@ -58,7 +58,8 @@ impl Symbols {
         });
         if lines.is_empty() {
             // Of a file that this process may not open, or one without names.
-            let name = mapping.map_or_else(|| format!("{address:#x}"), |mapping| unknown_in(builder.text_at(mapping.filename)));
+            let name = mapping
+                .map_or_else(|| format!("{address:#x}"), |mapping| unknown_in(builder.text_at(mapping.filename)));
             lines.push(builder.line(&name, "", 0));
         }
         let location = builder.location(address, mapping.map_or(0, |mapping| mapping.id), lines);

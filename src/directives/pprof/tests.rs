@@ -84,7 +84,8 @@ fn all_paths_stand_at_the_address() {
     let (block, _) = configure(parse, "pprof");
     let endpoints = build(&block, &process()).endpoints;
     let paths: Vec<_> = endpoints.iter().map(|endpoint| endpoint.path).collect();
-    let expected = ["/debug/pprof", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/profile", "/debug/pprof/heap"];
+    let expected =
+        ["/debug/pprof", "/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/profile", "/debug/pprof/heap"];
     assert_eq!(paths, expected);
     let index = String::from_utf8(shared_answer(&endpoints[1]).body).unwrap();
     for path in &expected[2..] {

@@ -31,7 +31,8 @@ impl Configured for Prometheus {
             Arc::new(Report::new(&registry, &[UNSERVED_ZONE.to_owned()], std::slice::from_ref(server)))
         };
         let unmatched = context.servers.iter().map(unserved).collect();
-        let answer = move || HttpAnswer { status: 200, content_type: CONTENT_TYPE, body: registry.encode().into_bytes() };
+        let answer =
+            move || HttpAnswer { status: 200, content_type: CONTENT_TYPE, body: registry.encode().into_bytes() };
         Ok(Built {
             observer: Some(Arc::new(report)),
             unmatched,

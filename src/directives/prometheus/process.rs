@@ -26,7 +26,8 @@ impl ProcessMetrics {
     }
 }
 
-/// Sets `coredns_plugin_enabled` to 1 for the directives of a plan that begins to serve, and drops its series for all others.
+/// Sets `coredns_plugin_enabled` to 1 for the directives of a plan that begins to serve, and drops its series for all
+/// others.
 pub fn publish_enabled(registry: &Registry, enabled: &[Enabled]) {
     let mut published = BTreeSet::new();
     for Enabled { server, zone, keyword } in enabled {

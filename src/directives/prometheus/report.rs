@@ -1,5 +1,5 @@
-//! Counts exchanges. A series is made when its first exchange comes, as in the reference. From then on all that an exchange is counted in is found
-//! at once, side by side.
+//! Counts exchanges. A series is made when its first exchange comes, as in the reference. From then on all that an
+//! exchange is counted in is found at once, side by side.
 
 use crate::chain::{Exchange, HitCounter, Observer, PacketHits, Transport};
 use crate::message::{Rcode, RecordType};
@@ -52,15 +52,17 @@ struct SiteSeries {
     rows: [OnceLock<Arc<Row>>; HEADS],
 }
 
-/// The last rcode that fits in a header. Only an upstream gives others (RFC 6891 section 6.1.3), 4,080 if it will; they have no row
-/// kept, so that it makes no memory of them; each such answer, of the slow path alone, looks its series up in the registry.
+/// The last rcode that fits in a header. Only an upstream gives others (RFC 6891 section 6.1.3), 4,080 if it will; they
+/// have no row kept, so that it makes no memory of them; each such answer, of the slow path alone, looks its series up
+/// in the registry.
 const LAST_PLAIN_RCODE: u16 = 15;
 
 /// Lists of rows: for each of two transports, two families, two states of the DO bit, and the types.
 const HEADS: usize = 8 * TYPE_SLOTS;
 
-/// The series that one kind of exchange counts in. A client with every type and flag makes some 0.3 MB of them for a zone, together with an upstream that gives
-/// every rcode 1.8 MB. They are found without a lock: rows are only ever appended to a list.
+/// The series that one kind of exchange counts in. A client with every type and flag makes some 0.3 MB of them for a
+/// zone, together with an upstream that gives every rcode 1.8 MB. They are found without a lock: rows are only ever
+/// appended to a list.
 struct Row {
     rcode: Rcode,
     from: &'static str,
@@ -111,7 +113,12 @@ impl Report {
 
     fn requests(&self, site: &SiteSeries, proto: &str, family: &str, type_label: &str) -> Counter {
         let more = [("proto", proto), ("family", family), ("type", type_label)];
-        self.counter(site, "coredns_dns_requests_total", "DNS requests by zone, transport, address family and query type.", &more)
+        self.counter(
+            site,
+            "coredns_dns_requests_total",
+            "DNS requests by zone, transport, address family and query type.",
+            &more,
+        )
     }
     fn dnssec_ok(&self, site: &SiteSeries) -> Counter {
         self.counter(site, "coredns_dns_do_requests_total", "DNS requests with the DO bit set.", &[])
@@ -126,7 +133,8 @@ impl Report {
         )
     }
     fn durations(&self, site: &SiteSeries) -> Histogram {
-        let (name, help) = ("coredns_dns_request_duration_seconds", "Time from a request's arrival to its response, in seconds.");
+        let (name, help) =
+            ("coredns_dns_request_duration_seconds", "Time from a request's arrival to its response, in seconds.");
         self.labelled(site, &[], |labels| self.registry.histogram(name, help, TIME_BUCKETS, labels))
     }
     fn request_sizes(&self, site: &SiteSeries, proto: &str) -> Histogram {
@@ -154,7 +162,9 @@ impl Report {
         loop {
             let row = place.get_or_init(|| Arc::new(self.make_row(site, exchange)));
             // Most keywords are the same constant, which a look at the pointer tells.
-            if row.rcode == exchange.rcode && (std::ptr::eq(row.from, exchange.answered_by) || row.from == exchange.answered_by) {
+            if row.rcode == exchange.rcode
+                && (std::ptr::eq(row.from, exchange.answered_by) || row.from == exchange.answered_by)
+            {
                 return Some(work(row));
             }
             place = &row.next;

@@ -145,7 +145,10 @@ fn durations_sizes_and_the_do_bit_are_recorded() {
     without.answer(0x8180, Rcode::NOERROR, &[(16, &[0; 200])], &[]);
     observer.observe(&without.exchange());
     let zone = r#"server="dns://127.0.0.1:53",view="",zone="example.""#;
-    assert_eq!(lines(&registry, "coredns_dns_do_requests_total{"), [format!("coredns_dns_do_requests_total{{{zone}}} 1")]);
+    assert_eq!(
+        lines(&registry, "coredns_dns_do_requests_total{"),
+        [format!("coredns_dns_do_requests_total{{{zone}}} 1")]
+    );
     let text = registry.encode();
     let (request, small, large) = (sample.wire.len(), sample.reply.len(), without.reply.len());
     for line in [
@@ -211,7 +214,9 @@ fn queries_of_no_block_count_under_a_zone_that_cannot_be() {
     built.unmatched[0].observe(&sample.exchange());
     assert_eq!(
         lines(&registry, "coredns_dns_responses_total{"),
-        [r#"coredns_dns_responses_total{plugin="",rcode="REFUSED",server="dns://127.0.0.1:53",view="",zone="dropped"} 1"#]
+        [
+            r#"coredns_dns_responses_total{plugin="",rcode="REFUSED",server="dns://127.0.0.1:53",view="",zone="dropped"} 1"#
+        ]
     );
 }
 
@@ -227,7 +232,10 @@ fn zones_of_one_block_are_counted_apart() {
     (exchange.request.server, exchange.request.zone) = (1, 1);
     observer.observe(&exchange);
     let counted = lines(&process.registry, "coredns_dns_requests_total{");
-    assert!(counted.len() == 1 && counted[0].contains(SERVERS[1]) && counted[0].ends_with(r#"zone="b."} 1"#), "{counted:?}");
+    assert!(
+        counted.len() == 1 && counted[0].contains(SERVERS[1]) && counted[0].ends_with(r#"zone="b."} 1"#),
+        "{counted:?}"
+    );
 }
 
 #[test]

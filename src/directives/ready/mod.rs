@@ -23,7 +23,9 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
         let Some([monitor]) = value::exactly(&line.name, &line.arguments, usage, diagnostics) else { continue };
         if !MONITORS.contains(&monitor.text.as_str()) {
             let meant = nearest(&monitor.text, MONITORS).unwrap_or("until-ready or continuously");
-            diagnostics.error(monitor.span, format!("monitor {:?} is not known", monitor.text)).help(format!("write {meant}"));
+            diagnostics
+                .error(monitor.span, format!("monitor {:?} is not known", monitor.text))
+                .help(format!("write {meant}"));
         }
     }
     let default = Token { text: DEFAULT_ADDRESS.to_owned(), span: directive.keyword.span };
@@ -31,7 +33,9 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
         [] => &default,
         [address] => address,
         [_, extra, ..] => {
-            diagnostics.error(extra.span, "ready takes one address").help("write ready [ADDRESS], such as ready 127.0.0.1:8181");
+            diagnostics
+                .error(extra.span, "ready takes one address")
+                .help("write ready [ADDRESS], such as ready 127.0.0.1:8181");
             return;
         }
     };

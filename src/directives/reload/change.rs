@@ -41,7 +41,8 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Tells each change once, also one that turns out to be bad: a file that was refused is not tried again until it is another one.
+/// Tells each change once, also one that turns out to be bad: a file that was refused is not tried again until it is
+/// another one.
 pub struct ChangeDetector {
     seen: Fingerprint,
 }

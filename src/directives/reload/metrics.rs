@@ -45,7 +45,9 @@ mod tests {
         let of = |text: &str| Fingerprint::of(&Sources { files: vec![("Corefile".into(), text.into())] });
         let series = Series::new(&registry, of("first"));
         let shown = |version: Fingerprint| {
-            registry.encode().contains(&format!("coredns_reload_version_info{{hash=\"sha512\",value=\"{version}\"}} 1\n"))
+            registry
+                .encode()
+                .contains(&format!("coredns_reload_version_info{{hash=\"sha512\",value=\"{version}\"}} 1\n"))
         };
         assert!(shown(of("first")));
         series.set_version(of("second"));

@@ -1,5 +1,5 @@
-//! The `reload` directive; see README.md beside this file. The directive only says how often; whoever watches the Corefile uses
-//! [`period`], [`ChangeDetector`] and [`Series`].
+//! The `reload` directive; see README.md beside this file. The directive only says how often; whoever watches the
+//! Corefile uses [`period`], [`ChangeDetector`] and [`Series`].
 
 mod change;
 mod metrics;
@@ -46,8 +46,9 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
     block.reload = Some(ReloadConfig { interval, jitter: jitter.min(interval / 2) });
 }
 
-/// How long to wait between two looks at the Corefile: the interval, moved by up to half the jitter either way. `random` is
-/// drawn evenly from 0 to 1, once for each plan, so that nodes that started together do not reload together.
+/// How long to wait between two looks at the Corefile: the interval, moved by up to half the jitter either way.
+/// `random` is drawn evenly from 0 to 1, once for each plan, so that nodes that started together do not reload
+/// together.
 pub fn period(config: ReloadConfig, random: f64) -> Duration {
     config.interval.saturating_sub(config.jitter / 2) + config.jitter.mul_f64(random.clamp(0.0, 1.0))
 }
@@ -80,9 +81,15 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused() {
-        for text in
-            ["reload 1s", "reload 0s", "reload soon", "reload 30", "reload 30s 500ms", "reload 30s -5s", "reload 1m 1s 1s"]
-        {
+        for text in [
+            "reload 1s",
+            "reload 0s",
+            "reload soon",
+            "reload 30",
+            "reload 30s 500ms",
+            "reload 30s -5s",
+            "reload 1m 1s 1s",
+        ] {
             let (block, said) = configure(parse, text);
             assert_eq!(block.reload, None, "{text}");
             assert!(said.contains("Corefile:2:"), "{text}: {said}");

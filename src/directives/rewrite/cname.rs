@@ -14,8 +14,9 @@ use smallvec::SmallVec;
 pub struct CnameRule(pub NameRule);
 
 impl CnameRule {
-    /// The answer with the first alias that the rule is for leading elsewhere: the aliases up to that one, its target rewritten, and what this server
-    /// answers to a question for the new target. `None` if the rule is for none, or that question has no answer.
+    /// The answer with the first alias that the rule is for leading elsewhere: the aliases up to that one, its target
+    /// rewritten, and what this server answers to a question for the new target. `None` if the rule is for none, or
+    /// that question has no answer.
     pub async fn follow(&self, response: &Response, request: &OwnedRequest, lookup: &Lookup) -> Option<Response> {
         let (place, target) = self.find(response)?;
         let asked = asking_for(&target, request);
@@ -36,7 +37,9 @@ impl CnameRule {
             let target = record.data().ok()?.names.first()?.to_lower();
             match self.0.apply(&Subject::new(&target)) {
                 Some(Ok(target)) => return Some((place, target)),
-                Some(Err(text)) => tracing::warn!("rewrite: the CNAME target {target} becomes `{text}`, which is no name"),
+                Some(Err(text)) => {
+                    tracing::warn!("rewrite: the CNAME target {target} becomes `{text}`, which is no name")
+                }
                 None => {}
             }
         }
@@ -52,8 +55,14 @@ fn asking_for(target: &LowerName, request: &OwnedRequest) -> OwnedRequest {
     OwnedRequest { wire, query, ..borrowed.to_owned() }
 }
 
-/// The aliases of an answer up to the one at `place`, which gets this target, and then the answers to the question for that.
-fn join(response: &Response, place: usize, target: &LowerName, found: &Response) -> Result<Response, Box<dyn std::error::Error>> {
+/// The aliases of an answer up to the one at `place`, which gets this target, and then the answers to the question for
+/// that.
+fn join(
+    response: &Response,
+    place: usize,
+    target: &LowerName,
+    found: &Response,
+) -> Result<Response, Box<dyn std::error::Error>> {
     let mut message = response.to_message()?;
     let mut answers = std::mem::take(&mut message.answers);
     answers.truncate(place + 1);

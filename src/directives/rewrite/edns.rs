@@ -152,7 +152,8 @@ impl OptionChanges {
 }
 
 impl Variable {
-    /// What `{…}` stands for, without its braces; `None` if it is neither a variable nor the form of a label of metadata.
+    /// What `{…}` stands for, without its braces; `None` if it is neither a variable nor the form of a label of
+    /// metadata.
     pub fn named(word: &str) -> Option<Self> {
         Some(match word {
             "qname" => Self::QueryName,

@@ -19,7 +19,8 @@ enum Piece {
 const MOST_COUNTED: usize = 100;
 
 impl Expansion {
-    /// Reads a replacement for a pattern of `groups` groups, the whole match counted as one. `{n}` with a number that no group has is text.
+    /// Reads a replacement for a pattern of `groups` groups, the whole match counted as one. `{n}` with a number that
+    /// no group has is text.
     pub fn read(text: &str, groups: usize) -> Self {
         let mut pieces = Vec::new();
         let mut before = String::new();
@@ -66,7 +67,8 @@ pub fn name_of(text: &str) -> Result<LowerName, String> {
     LowerName::parse(text).map_err(|_| text.to_owned())
 }
 
-/// The number between the braces that `text` begins with, and what follows. Only the shortest way to write a number is one.
+/// The number between the braces that `text` begins with, and what follows. Only the shortest way to write a number is
+/// one.
 fn reference(text: &str) -> Option<(usize, &str)> {
     let (digits, after) = text.strip_prefix('{')?.split_once('}')?;
     let number = digits.parse::<usize>().ok().filter(|number| number.to_string() == digits)?;

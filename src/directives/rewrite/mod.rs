@@ -1,7 +1,8 @@
 //! The `rewrite` directive; see README.md beside this file.
 //!
-//! The rules are looked at in their order ([`rule`]). What they make of a request and of its answer is a [`change::Change`]. On both paths the rest
-//! of the chain is asked for the rewritten request, and what it says is changed back.
+//! The rules are looked at in their order ([`rule`]). What they make of a request and of its answer is a
+//! [`change::Change`]. On both paths the rest of the chain is asked for the rewritten request, and what it says is
+//! changed back.
 
 mod change;
 mod cname;
@@ -17,8 +18,8 @@ mod tests;
 pub use parse::parse;
 
 use crate::chain::{
-    After, Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, Lookup, Next, Outcome,
-    OwnedRequest, Purpose, Request,
+    After, Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, Lookup, Next,
+    Outcome, OwnedRequest, Purpose, Request,
 };
 use crate::message::{Edit, edit_reply};
 use change::Change;
@@ -71,7 +72,8 @@ impl Rewrite {
             return Ok(Answer { response, from });
         }
         let edited = response.edited(request.query, request.wire, &mut *change);
-        let response = edited.map_err(|error| Failure::servfail(KEYWORD, format!("the answer cannot be rewritten: {error}")))?;
+        let response =
+            edited.map_err(|error| Failure::servfail(KEYWORD, format!("the answer cannot be rewritten: {error}")))?;
         Ok(Answer { response, from })
     }
 }

@@ -1,4 +1,5 @@
-//! Which names a rule is for. A name is matched in lower case, in presentation form (RFC 1035 section 5.1) with its final dot.
+//! Which names a rule is for. A name is matched in lower case, in presentation form (RFC 1035 section 5.1) with its
+//! final dot.
 
 use crate::go_regex::Regex;
 use crate::message::{LowerName, NameText};
@@ -80,17 +81,27 @@ mod tests {
         assert!(matches(&below, "a.corp.") && matches(&below, "a.b.corp.") && !matches(&below, "corp."));
         assert!(!matches(&below, "acorp.") && !matches(&below, r"a\.corp."));
         let text = NameMatch::suffix("corp.");
-        assert!(matches(&text, "a.corp.") && matches(&text, "corp.") && matches(&text, "mycorp.") && !matches(&text, "corp.x."));
+        assert!(
+            matches(&text, "a.corp.")
+                && matches(&text, "corp.")
+                && matches(&text, "mycorp.")
+                && !matches(&text, "corp.x.")
+        );
     }
 
     #[test]
     fn each_way_matches_what_it_says() {
         assert!(
-            matches(&NameMatch::exact("a.example."), "a.example.") && !matches(&NameMatch::exact("a.example."), "b.a.example.")
+            matches(&NameMatch::exact("a.example."), "a.example.")
+                && !matches(&NameMatch::exact("a.example."), "b.a.example.")
         );
         assert!(!matches(&NameMatch::exact("a..example."), "a.example."));
         let prefix = NameMatch::Prefix("old.".to_owned());
-        assert!(matches(&prefix, "old.example.") && !matches(&prefix, "older.example.") && !matches(&prefix, "x.old.example."));
+        assert!(
+            matches(&prefix, "old.example.")
+                && !matches(&prefix, "older.example.")
+                && !matches(&prefix, "x.old.example.")
+        );
         let substring = NameMatch::Substring("old.".to_owned());
         assert!(matches(&substring, "threshold.example.") && !matches(&substring, "older.example."));
         let regex = NameMatch::Regex(compile(r"^[a-z]+\.example\.$").unwrap());

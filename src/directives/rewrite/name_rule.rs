@@ -10,8 +10,8 @@ use crate::message::LowerName;
 pub struct NameRule {
     pub from: NameMatch,
     pub to: Replacement,
-    /// `answer auto`: the rewritten name, and names below it, become the name before again. Always so with `exact`, never with `suffix`, which has
-    /// [`AnswerChange::Suffix`] for it.
+    /// `answer auto`: the rewritten name, and names below it, become the name before again. Always so with `exact`,
+    /// never with `suffix`, which has [`AnswerChange::Suffix`] for it.
     pub auto: bool,
     /// What else is done to the answer.
     pub answers: Vec<AnswerRule>,
@@ -92,7 +92,9 @@ impl AnswerChange {
         match self {
             Self::Regex(regex, expansion) => expansion.apply(regex, subject.text())?.ok(),
             Self::Suffix(from, _) if !from.matches(subject) => None,
-            Self::Suffix(NameMatch::Below(zone), Replacement::Above(name)) => subject.name.replace_suffix(zone.as_wire(), name),
+            Self::Suffix(NameMatch::Below(zone), Replacement::Above(name)) => {
+                subject.name.replace_suffix(zone.as_wire(), name)
+            }
             Self::Suffix(from, Replacement::Text(text)) => name_of(&replace(from, subject.text(), text)).ok(),
             Self::Suffix(..) => None,
         }

@@ -18,8 +18,10 @@ const FIELDS: [&str; 7] = ["name", "type", "class", "edns0", "ttl", "cname", "rc
 const KINDS: [&str; 5] = ["exact", "prefix", "suffix", "substring", "regex"];
 
 const USAGE: &str = "write `rewrite [continue|stop] FIELD …`, FIELD one of name, type, class, edns0, ttl, cname, rcode";
-const NAME_USAGE: &str = "write `name [exact|prefix|suffix|substring|regex] FROM TO [answer auto|name FROM TO|value FROM TO]`";
-const TTL_USAGE: &str = "write `ttl [exact|prefix|suffix|substring|regex] NAME SECONDS`, or a range such as 30-300, 30- or -300";
+const NAME_USAGE: &str =
+    "write `name [exact|prefix|suffix|substring|regex] FROM TO [answer auto|name FROM TO|value FROM TO]`";
+const TTL_USAGE: &str =
+    "write `ttl [exact|prefix|suffix|substring|regex] NAME SECONDS`, or a range such as 30-300, 30- or -300";
 const RCODE_USAGE: &str =
     "write `rcode [exact|prefix|suffix|substring|regex] NAME FROM TO`, such as `rcode example.org SERVFAIL NOERROR`";
 const CNAME_USAGE: &str = "write `cname [exact|prefix|suffix|substring|regex] FROM TO`";
@@ -53,14 +55,18 @@ impl<'a> RuleReader<'a> {
         for line in &directive.options {
             if words.len() >= 2 && directive.arguments.len() >= 2 {
                 let message = "a rule on the line of `rewrite`, and a block after it";
-                diagnostics.error(line.name.span, message).help("write the rule either on the line or between the braces");
+                diagnostics
+                    .error(line.name.span, message)
+                    .help("write the rule either on the line or between the braces");
                 return None;
             }
             words.push(&line.name);
             words.extend(&line.arguments);
             if let Some(inner) = line.block.first() {
                 let message = "a block within a rule of `rewrite`";
-                diagnostics.error(inner.name.span, message).help("take the inner braces away; the lines of a block are one rule");
+                diagnostics
+                    .error(inner.name.span, message)
+                    .help("take the inner braces away; the lines of a block are one rule");
                 return None;
             }
         }
@@ -140,7 +146,11 @@ impl<'a> RuleReader<'a> {
         Some(match kind {
             "exact" => {
                 if LowerName::parse(text).is_err() {
-                    self.warn(word.span, format!("`{}` is no domain name, so no name is it", word.text), "write a name");
+                    self.warn(
+                        word.span,
+                        format!("`{}` is no domain name, so no name is it", word.text),
+                        "write a name",
+                    );
                 }
                 NameMatch::exact(text)
             }
@@ -151,7 +161,8 @@ impl<'a> RuleReader<'a> {
         })
     }
 
-    /// The replacement for a pattern's match. As in the reference, more different groups than the pattern has are refused, and one beyond them is text.
+    /// The replacement for a pattern's match. As in the reference, more different groups than the pattern has are
+    /// refused, and one beyond them is text.
     fn expansion(&mut self, word: &Token, regex: &Regex) -> Option<Expansion> {
         let text = absolute(&word.text);
         let (used, groups) = (references(&text), regex.group_count());
@@ -177,7 +188,9 @@ impl<'a> RuleReader<'a> {
         let matcher = self.name_match(kind, from, &from_text)?;
         let replacement = match &matcher {
             NameMatch::Regex(regex) => Replacement::Expansion(self.expansion(to, regex)?),
-            NameMatch::Exact(_) => Replacement::Whole(LowerName::parse(&to_text).map(Box::new).map_err(|_| to_text.clone())),
+            NameMatch::Exact(_) => {
+                Replacement::Whole(LowerName::parse(&to_text).map(Box::new).map_err(|_| to_text.clone()))
+            }
             from => replacement_of(from, &to_text),
         };
         if matches!(&replacement, Replacement::Whole(Err(_))) {
@@ -207,7 +220,9 @@ impl<'a> RuleReader<'a> {
                     Some(kind) => kind,
                     None => return self.wrong(word.span, "`answer` without what is to be done", NAME_USAGE),
                 },
-                _ if is_first => return self.wrong(word.span, format!("`{}` stands after the rule", word.text), NAME_USAGE),
+                _ if is_first => {
+                    return self.wrong(word.span, format!("`{}` stands after the rule", word.text), NAME_USAGE);
+                }
                 _ => word,
             };
             is_first = false;
@@ -221,7 +236,11 @@ impl<'a> RuleReader<'a> {
                 other => return self.wrong(kind.span, format!("`answer` knows no `{other}`"), NAME_USAGE),
             };
             let (Some(from), Some(to)) = (words.next(), words.next()) else {
-                return self.wrong(kind.span, format!("`answer {}` takes a pattern and a replacement", kind.text), NAME_USAGE);
+                return self.wrong(
+                    kind.span,
+                    format!("`answer {}` takes a pattern and a replacement", kind.text),
+                    NAME_USAGE,
+                );
             };
             if from.text == "auto" && to.text == "answer" {
                 let message = "`answer name auto answer` changes names that match `auto` to `answer`";
@@ -235,7 +254,9 @@ impl<'a> RuleReader<'a> {
             rules.push(AnswerRule { place, change: AnswerChange::Regex(regex, expansion) });
         }
         match explicit {
-            Some(span) if auto => self.wrong(span, "`answer auto` and `answer name` in one rule", "keep one of the two"),
+            Some(span) if auto => {
+                self.wrong(span, "`answer auto` and `answer name` in one rule", "keep one of the two")
+            }
             _ => Some((auto, rules)),
         }
     }
@@ -319,7 +340,9 @@ impl<'a> RuleReader<'a> {
         };
         let to = match &matcher {
             NameMatch::Regex(regex) => Replacement::Expansion(Expansion::read(&to_text, regex.group_count())),
-            NameMatch::Exact(_) => Replacement::Whole(LowerName::parse(&to_text).map(Box::new).map_err(|_| to_text.clone())),
+            NameMatch::Exact(_) => {
+                Replacement::Whole(LowerName::parse(&to_text).map(Box::new).map_err(|_| to_text.clone()))
+            }
             _ => Replacement::Text(to_text),
         };
         Some(Action::Cname(CnameRule(NameRule { from: matcher, to, auto: false, answers: Vec::new() })))
@@ -344,8 +367,12 @@ impl<'a> RuleReader<'a> {
         };
         let kind = option.text.to_ascii_lowercase();
         let option = match (kind.as_str(), rest) {
-            ("local", [code]) if operation == Operation::Unset => EdnsOption::Local(self.code(code)?, Data::Octets(Vec::new())),
-            ("local", [code, data]) if operation != Operation::Unset => EdnsOption::Local(self.code(code)?, self.data(data)?),
+            ("local", [code]) if operation == Operation::Unset => {
+                EdnsOption::Local(self.code(code)?, Data::Octets(Vec::new()))
+            }
+            ("local", [code, data]) if operation != Operation::Unset => {
+                EdnsOption::Local(self.code(code)?, self.data(data)?)
+            }
             ("nsid", []) => EdnsOption::Nsid,
             ("subnet", []) if operation == Operation::Unset => EdnsOption::Subnet(PrefixLimits { ipv4: 0, ipv6: 0 }),
             ("subnet", [ipv4, ipv6]) if operation != Operation::Unset => {
@@ -375,7 +402,8 @@ impl<'a> RuleReader<'a> {
     fn data(&mut self, word: &Token) -> Option<Data> {
         let text = word.text.as_str();
         let octets = if let Some(variable) = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) {
-            const VARIABLES: &str = "{qname}, {qtype}, {client_ip}, {client_port}, {protocol}, {server_ip}, {server_port}";
+            const VARIABLES: &str =
+                "{qname}, {qtype}, {client_ip}, {client_port}, {protocol}, {server_ip}, {server_port}";
             return match Variable::named(variable) {
                 Some(Variable::Metadata) => {
                     let message = format!("no directive gives `{text}`, so the rule does nothing");
@@ -383,7 +411,9 @@ impl<'a> RuleReader<'a> {
                     Some(Data::Variable(Variable::Metadata))
                 }
                 Some(variable) => Some(Data::Variable(variable)),
-                None => self.wrong(word.span, format!("`{text}` is no variable"), &format!("variables are {VARIABLES}")),
+                None => {
+                    self.wrong(word.span, format!("`{text}` is no variable"), &format!("variables are {VARIABLES}"))
+                }
             };
         } else if let Some(digits) = text.strip_prefix("0x") {
             match hex(digits) {
@@ -416,7 +446,8 @@ fn replacement_of(from: &NameMatch, text: &str) -> Replacement {
 /// In lower case and with its final dot (the reference's `plugin.Name.Normalize`).
 fn absolute(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
-    let escapes = lower.strip_suffix('.').map_or(0, |text| text.bytes().rev().take_while(|octet| *octet == b'\\').count());
+    let escapes =
+        lower.strip_suffix('.').map_or(0, |text| text.bytes().rev().take_while(|octet| *octet == b'\\').count());
     if lower.ends_with('.') && escapes.is_multiple_of(2) { lower } else { lower + "." }
 }
 

@@ -43,7 +43,8 @@ pub enum Verdict<'r> {
     Slow,
 }
 
-/// Looks at the rules in their order until one says stop. `is_quick`: takes nothing from the heap, and leaves what needs it.
+/// Looks at the rules in their order until one says stop. `is_quick`: takes nothing from the heap, and leaves what
+/// needs it.
 pub fn judge<'r>(rules: &'r [Rule], request: &Request<'_>, is_quick: bool) -> Verdict<'r> {
     let query = request.query;
     let mut change = Change::new(&query.name, query.qtype, query.qclass);

@@ -211,8 +211,9 @@ fn a_clients_own_option_is_kept_by_append_changed_by_replace_and_taken_by_unset(
 
 #[test]
 fn what_an_upstream_is_sent_is_bounded_whatever_the_client_and_the_rules_say() {
-    let rules: String =
-        (0..40).map(|index| format!("rewrite continue edns0 local set {} {}\n", 65000 + index, "x".repeat(60))).collect();
+    let rules: String = (0..40)
+        .map(|index| format!("rewrite continue edns0 local set {} {}\n", 65000 + index, "x".repeat(60)))
+        .collect();
     let scene = Scene::new(&rules);
     scene.ask("a.example.", RecordType::A);
     let options = scene.example.asked.lock()[0].matches('=').count();

@@ -52,7 +52,8 @@ impl Counters {
         }
         let labels = self.labels(key);
         let labels: Vec<(&str, &str)> = labels.to_vec();
-        let counter = self.registry.counter("coredns_template_matches_total", "Counter of template regex matches.", &labels);
+        let counter =
+            self.registry.counter("coredns_template_matches_total", "Counter of template regex matches.", &labels);
         let counter = Arc::new(MatchCounter(counter));
         counter.increment();
         self.matches.rcu(|matches| {

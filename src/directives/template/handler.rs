@@ -4,7 +4,9 @@ use super::KEYWORD;
 use super::counters::Counters;
 use super::follow;
 use super::rule::{Match, NameText, RecordTemplate, Rule};
-use crate::chain::{After, Answer, BuildContext, Failure, FastPath, Handler, HitCounter, Lookup, Next, Outcome, Request};
+use crate::chain::{
+    After, Answer, BuildContext, Failure, FastPath, Handler, HitCounter, Lookup, Next, Outcome, Request,
+};
 use crate::message::{Class, Rcode, RecordType, Response, Section};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -81,7 +83,10 @@ impl Templates {
         let key = Self::key(&request, served, zone);
         self.counters.count(&key);
         if rule.rcode == Rcode::SERVFAIL {
-            return Ok(Answer { response: Response::empty(request.query, request.wire, Rcode::SERVFAIL), from: KEYWORD });
+            return Ok(Answer {
+                response: Response::empty(request.query, request.wire, Rcode::SERVFAIL),
+                from: KEYWORD,
+            });
         }
         let data = rule.data(&request, zone, pattern, &mut NameText::default());
         let asks_for_address = matches!(request.query.qtype, RecordType::A | RecordType::AAAA);
@@ -152,7 +157,9 @@ impl Handler for Templates {
             Chosen::Rule { index, served, zone, .. } if request.query.qclass == Class::IN => {
                 let ready = served.rule.ready.get(zone).and_then(Option::as_ref);
                 let Some(ready) = ready else { return FastPath::Slow };
-                let Some(counter) = self.counters.known(&Self::key(request, served, zone)) else { return FastPath::Slow };
+                let Some(counter) = self.counters.known(&Self::key(request, served, zone)) else {
+                    return FastPath::Slow;
+                };
                 let shape = request.reply(crate::message::TtlRule::Keep);
                 if !ready.write(request.query, request.wire, shape, reply) {
                     return FastPath::Slow;
@@ -200,7 +207,8 @@ mod tests {
     #[test]
     fn what_fails_all_the_time_is_told_once_a_minute() {
         let (start, mut last) = (Instant::now(), None);
-        let told = (0..200).filter(|second| is_due(&mut last, start + Duration::from_secs(*second))).collect::<Vec<_>>();
+        let told =
+            (0..200).filter(|second| is_due(&mut last, start + Duration::from_secs(*second))).collect::<Vec<_>>();
         assert_eq!(told, [0, 60, 120, 180]);
     }
 }

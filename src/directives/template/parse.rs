@@ -13,7 +13,8 @@ use std::any::Any;
 use std::sync::Arc;
 
 const USAGE: &str = "write `template CLASS TYPE [ZONES...] { … }`, such as `template IN AAAA . { rcode NOERROR }`";
-const OPTIONS: [&str; 8] = ["match", "answer", "additional", "authority", "rcode", "ederror", "fallthrough", "upstream"];
+const OPTIONS: [&str; 8] =
+    ["match", "answer", "additional", "authority", "rcode", "ederror", "fallthrough", "upstream"];
 
 /// Reads one `template` of a server block. All of a block make one part.
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
@@ -67,7 +68,10 @@ fn parse_rule(directive: &Directive, block_zones: &[Name], diagnostics: &mut Dia
             "fallthrough" => rule.falls_through = parse_zones(&line.arguments, diagnostics),
             "upstream" => {
                 diagnostics
-                    .warning(line.name.span, "upstream has no effect: targets of CNAME records are asked of this server anyway")
+                    .warning(
+                        line.name.span,
+                        "upstream has no effect: targets of CNAME records are asked of this server anyway",
+                    )
                     .help("take the line away");
             }
             "var" | "expr" => {
@@ -104,8 +108,10 @@ fn parse_class(token: &Token, diagnostics: &mut Diagnostics) -> Option<Class> {
     match class.filter(|class| class.to_string() == token.text) {
         Some(class) => Some(class),
         None => {
-            let help =
-                class.map_or_else(|| "classes are IN, CS, CH, HS, NONE and ANY".to_owned(), |class| format!("write `{class}`"));
+            let help = class.map_or_else(
+                || "classes are IN, CS, CH, HS, NONE and ANY".to_owned(),
+                |class| format!("write `{class}`"),
+            );
             diagnostics.error(token.span, format!("`{}` is no class", token.text)).help(help);
             None
         }
@@ -163,7 +169,12 @@ fn parse_patterns(line: &OptionLine, diagnostics: &mut Diagnostics) -> Vec<Regex
     compiled.collect()
 }
 
-fn parse_records(line: &OptionLine, section: Section, rule: &Rule, diagnostics: &mut Diagnostics) -> Vec<RecordTemplate> {
+fn parse_records(
+    line: &OptionLine,
+    section: Section,
+    rule: &Rule,
+    diagnostics: &mut Diagnostics,
+) -> Vec<RecordTemplate> {
     if line.arguments.is_empty() {
         let name = &line.name.text;
         diagnostics

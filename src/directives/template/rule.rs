@@ -98,7 +98,13 @@ impl Rule {
     }
 
     /// Makes all records for a query.
-    pub(super) fn data(&self, request: &Request<'_>, zone: usize, pattern: Option<usize>, text: &mut NameText) -> Value {
+    pub(super) fn data(
+        &self,
+        request: &Request<'_>,
+        zone: usize,
+        pattern: Option<usize>,
+        text: &mut NameText,
+    ) -> Value {
         let (class, rtype) = self.names(request.query);
         let zone = self.zones.get(zone).map(LowerName::to_string).unwrap_or_default();
         let pattern = pattern.and_then(|pattern| self.patterns.get(pattern));
@@ -121,7 +127,9 @@ impl Rule {
         if self.rtype != RecordType::ANY {
             fields.push("Type");
         }
-        if !self.records.iter().all(|record| record.template.depends_on_none_but(&fields)) || self.rcode == Rcode::SERVFAIL {
+        if !self.records.iter().all(|record| record.template.depends_on_none_but(&fields))
+            || self.rcode == Rcode::SERVFAIL
+        {
             return None;
         }
         let mut records = Vec::with_capacity(self.records.len());

@@ -1,8 +1,8 @@
 //! The `whoami` directive; see README.md beside this file.
 
 use crate::chain::{
-    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Failure, Handler, Next, Outcome, ParseContext, Part,
-    Request,
+    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Failure, Handler, Next, Outcome, ParseContext,
+    Part, Request,
 };
 use crate::corefile::{Directive, value};
 use crate::message::{Rcode, Response, Section, WireError};

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 const GAUGE: &str = "nodelocaldns_watchdog_interception";
 /// The same for each address.
 const GAUGE_OF_ADDRESS: &str = "nodelocaldns_watchdog_intercepted";
-const LOOK_AT_LOG: &str = "the agent's log says since when and why: `kubectl logs -n kube-system -l k8s-app=node-local-dns`";
+const LOOK_AT_LOG: &str =
+    "the agent's log says since when and why: `kubectl logs -n kube-system -l k8s-app=node-local-dns`";
 
 /// Whether an agent runs, and whether it may.
 pub fn process(findings: &Findings) -> Check {
@@ -77,7 +78,10 @@ pub fn metrics(expected: &Expectation, findings: &Findings) -> Check {
                 addresses if addresses.is_empty() => String::new(),
                 addresses => format!(" queries for {}", list(addresses)),
             };
-            check.problem(format!("http://{address}/metrics: {GAUGE} is {value}: the agent does not intercept{of}"), LOOK_AT_LOG);
+            check.problem(
+                format!("http://{address}/metrics: {GAUGE} is {value}: the agent does not intercept{of}"),
+                LOOK_AT_LOG,
+            );
         }
         Ok(None) => check.warning(
             format!("http://{address}/metrics has no {GAUGE}: it is another program's"),
@@ -96,7 +100,10 @@ pub fn health(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("health");
     let port = expected.spec.health_port;
     if findings.listeners.is_err() {
-        check.unknown(format!("whether anybody listens on TCP port {port} could not be seen"), super::RUN_WITH_PRIVILEGES);
+        check.unknown(
+            format!("whether anybody listens on TCP port {port} could not be seen"),
+            super::RUN_WITH_PRIVILEGES,
+        );
         return check;
     }
     let (mut good, mut any) = (Vec::new(), false);
@@ -111,7 +118,10 @@ pub fn health(expected: &Expectation, findings: &Findings) -> Check {
         }
     }
     if !good.is_empty() {
-        check.ok(format!("{} says OK", list(good.iter().map(|address: &SocketAddr| format!("http://{address}/health")))));
+        check.ok(format!(
+            "{} says OK",
+            list(good.iter().map(|address: &SocketAddr| format!("http://{address}/health")))
+        ));
     }
     if !any {
         check.warning(

@@ -21,7 +21,8 @@ pub fn connections(findings: &Findings) -> Check {
                 .filter_map(|connection| connection.answered_by.filter(|by| *by != connection.to))
                 .map(|by| by.to_string())
                 .collect();
-            let ends = if elsewhere.is_empty() { String::new() } else { format!(", and answered by {}", list(elsewhere)) };
+            let ends =
+                if elsewhere.is_empty() { String::new() } else { format!(", and answered by {}", list(elsewhere)) };
             let clients: BTreeSet<_> = connections.iter().map(|connection| connection.from.ip()).collect();
             let examples = list(clients.iter().take(3));
             let more = if clients.len() > 3 { " and others" } else { "" };

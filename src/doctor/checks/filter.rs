@@ -4,8 +4,8 @@ use super::{RUN_WITH_PRIVILEGES, list};
 use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::{Expectation, Findings};
 use crate::node::{
-    Chains, Hook, Interception, IptablesTable, Listing, NetfilterHook, Packet, PacketVerdict, Rule, desired, packet_verdict,
-    preceding_rules,
+    Chains, Hook, Interception, IptablesTable, Listing, NetfilterHook, Packet, PacketVerdict, Rule, desired,
+    packet_verdict, preceding_rules,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +25,8 @@ pub fn filter(expected: &Expectation, findings: &Findings) -> Check {
     }
     // What the programs of the nft kind list is among the chains.
     let is_new_to_us = |listing: &&Listing| {
-        listing.table == IptablesTable::Filter && (findings.node.firewall.is_err() || !listing.program.ends_with("-nft"))
+        listing.table == IptablesTable::Filter
+            && (findings.node.firewall.is_err() || !listing.program.ends_with("-nft"))
     };
     match &findings.node.iptables {
         Ok(listings) => listings.iter().filter(is_new_to_us).for_each(|listing| table(&mut check, &rules, listing)),
@@ -43,7 +44,8 @@ pub fn filter(expected: &Expectation, findings: &Findings) -> Check {
 
 /// What stands at the kernel's hooks, iptables-nft's chains among it.
 fn nftables(check: &mut Check, rules: &[Rule], chains: &Chains) {
-    let (mut dropped, mut doubtful) = (BTreeMap::<String, BTreeSet<String>>::new(), BTreeMap::<String, BTreeSet<String>>::new());
+    let (mut dropped, mut doubtful) =
+        (BTreeMap::<String, BTreeSet<String>>::new(), BTreeMap::<String, BTreeSet<String>>::new());
     for packet in rules.iter().filter_map(Packet::of) {
         let (kind, by) = match packet_verdict(chains, &packet) {
             PacketVerdict::Accepted => continue,
@@ -100,8 +102,10 @@ fn table(check: &mut Check, rules: &[Rule], listing: &Listing) {
         }
     }
     if let Some(rule) = lacking {
-        check
-            .problem(format!("{} -t filter: the policy is DROP, and nothing accepts {}", listing.program, packets(rule)), ACCEPT);
+        check.problem(
+            format!("{} -t filter: the policy is DROP, and nothing accepts {}", listing.program, packets(rule)),
+            ACCEPT,
+        );
     }
     if covered > 0 {
         check.ok(format!("{} -t filter: {covered} ACCEPT rules of an agent", listing.program));

@@ -55,7 +55,8 @@ pub fn addresses(expected: &Expectation, findings: &Findings) -> Check {
         return check;
     };
     let carried = view.iter().flat_map(|link| &link.addresses).map(|(address, _)| address).collect::<Vec<_>>();
-    let (there, missing): (Vec<&IpAddr>, Vec<&IpAddr>) = wanted.addresses.iter().partition(|address| carried.contains(address));
+    let (there, missing): (Vec<&IpAddr>, Vec<&IpAddr>) =
+        wanted.addresses.iter().partition(|address| carried.contains(address));
     if !there.is_empty() {
         check.ok(format!("{} on {}", list(there), wanted.name));
     }
@@ -65,7 +66,12 @@ pub fn addresses(expected: &Expectation, findings: &Findings) -> Check {
             missing.into_iter().partition(|address| address.is_ipv6() && !off.is_empty());
         if !disabled.is_empty() {
             check.problem(
-                format!("{} not on {}: IPv6 is disabled there ({} = 1)", list(disabled), wanted.name, off.join(" = 1, ")),
+                format!(
+                    "{} not on {}: IPv6 is disabled there ({} = 1)",
+                    list(disabled),
+                    wanted.name,
+                    off.join(" = 1, ")
+                ),
                 format!("`sysctl -w {}=0`, or leave the IPv6 addresses out of -localip", off.join("=0 ")),
             );
         }

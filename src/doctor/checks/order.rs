@@ -1,15 +1,15 @@
 //! Whether anything gets at packets before our rules do.
 //!
-//! An accept in one nftables chain does not keep a packet from the next chain, so beside a table of ours only what drops, rewrites or
-//! has a packet tracked matters. Within iptables' own chains, whichever rule comes first decides.
+//! An accept in one nftables chain does not keep a packet from the next chain, so beside a table of ours only what
+//! drops, rewrites or has a packet tracked matters. Within iptables' own chains, whichever rule comes first decides.
 
 use super::RUN_WITH_PRIVILEGES;
 use super::rules::{RulesFound, RulesLocation as SocketHolder, is_ours};
 use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::{Expectation, Findings};
 use crate::node::{
-    Backend, Effect, Family, GUARD_TABLE_NAME, Interception, IptablesTable, ListedChain, Listing, PrecedingRule, Rule, Ruleset,
-    desired, preceding_rules,
+    Backend, Effect, Family, GUARD_TABLE_NAME, Interception, IptablesTable, ListedChain, Listing, PrecedingRule, Rule,
+    Ruleset, desired, preceding_rules,
 };
 
 /// The check.
@@ -56,13 +56,17 @@ pub fn order(expected: &Expectation, findings: &Findings, rules_found: &RulesFou
 fn beside(check: &mut Check, chain: &ListedChain) {
     let name = format!("nftables chain {} {} {}", chain.family.name(), chain.table, chain.name);
     let has = |effect| chain.rules.iter().any(|rule| rule.effects.contains(&effect));
-    let look =
-        || format!("look whether it is about DNS: `nft list chain {} {} {}`", chain.family.name(), chain.table, chain.name);
+    let look = || {
+        format!("look whether it is about DNS: `nft list chain {} {} {}`", chain.family.name(), chain.table, chain.name)
+    };
     if has(Effect::Drop) || chain.base.is_some_and(|base| base.drops) {
         check.warning(format!("{name}, at raw priority or before, drops packets"), look());
     }
     if has(Effect::Track) {
-        check.warning(format!("{name} sets a connection tracking zone or helper, after which NOTRACK does nothing"), look());
+        check.warning(
+            format!("{name} sets a connection tracking zone or helper, after which NOTRACK does nothing"),
+            look(),
+        );
     }
     if has(Effect::Rewrite) {
         check.warning(format!("{name} writes into packets before ours are looked at"), look());
@@ -82,7 +86,8 @@ fn first(check: &mut Check, expected: &Expectation, listing: &Listing, has_iptab
     };
     let mut told: Vec<PrecedingRule> = Vec::new();
     for rule in rules.iter().filter(|rule| is_query(rule)) {
-        for found in preceding_rules(IptablesTable::Raw, &listing.text, rule).into_iter().filter(|found| matters(found)) {
+        for found in preceding_rules(IptablesTable::Raw, &listing.text, rule).into_iter().filter(|found| matters(found))
+        {
             match told.iter_mut().find(|known| known.line == found.line) {
                 Some(known) => known.is_certain |= found.is_certain,
                 None => told.push(found),
@@ -111,12 +116,15 @@ fn concerns(expected: &Expectation, chain: &ListedChain) -> bool {
 
 /// A chain that iptables programs of the nft kind keep; their listing says more.
 fn is_of_iptables(chain: &ListedChain) -> bool {
-    matches!(chain.family, Family::Ip | Family::Ip6) && chain.table == "raw" && ["PREROUTING", "OUTPUT"].contains(&&*chain.name)
+    matches!(chain.family, Family::Ip | Family::Ip6)
+        && chain.table == "raw"
+        && ["PREROUTING", "OUTPUT"].contains(&&*chain.name)
 }
 
 /// Whether table raw can be told to hold nothing without a program to list it.
 fn is_raw_empty(findings: &Findings) -> bool {
-    let is_empty =
-        |ruleset: &Ruleset| ruleset.chains.iter().filter(|chain| is_of_iptables(chain)).all(|chain| chain.rules.is_empty());
+    let is_empty = |ruleset: &Ruleset| {
+        ruleset.chains.iter().filter(|chain| is_of_iptables(chain)).all(|chain| chain.rules.is_empty())
+    };
     findings.node.nftables.as_ref().is_ok_and(is_empty) && !findings.node.legacy_tables.iter().any(|name| name == "raw")
 }

@@ -20,8 +20,10 @@ enum ProxyMode {
 fn mode(findings: &Findings) -> ProxyMode {
     let node = &findings.node;
     let is_ip = |family: Family| matches!(family, Family::Ip | Family::Ip6);
-    let has_table = |ruleset: &Ruleset| ruleset.tables.iter().any(|table| is_ip(table.family) && table.name == "kube-proxy");
-    let has_chains = |ruleset: &Ruleset| ruleset.chains.iter().any(|chain| is_ip(chain.family) && chain.name == "KUBE-SERVICES");
+    let has_table =
+        |ruleset: &Ruleset| ruleset.tables.iter().any(|table| is_ip(table.family) && table.name == "kube-proxy");
+    let has_chains =
+        |ruleset: &Ruleset| ruleset.chains.iter().any(|chain| is_ip(chain.family) && chain.name == "KUBE-SERVICES");
     let nftables = node.nftables.as_ref().ok();
     if node.ipvs_link.is_some() {
         ProxyMode::Ipvs
@@ -83,7 +85,9 @@ pub fn fallback(expected: &Expectation, findings: &Findings) -> Check {
             IpAddr::V6(v6) => v6.is_unicast_link_local(),
         };
         let is_no_cluster_ip = is_ipvs && !is_held_by_ipvs(findings, **address);
-        is_no_cluster_ip || is_link_local || expected.spec.fallback.redirections().any(|wanted| wanted.local == **address)
+        is_no_cluster_ip
+            || is_link_local
+            || expected.spec.fallback.redirections().any(|wanted| wanted.local == **address)
     };
     let alone: Vec<IpAddr> = expected.spec.addresses.iter().filter(is_ours_alone).copied().collect();
     if alone.is_empty() {
@@ -107,7 +111,8 @@ pub fn fallback(expected: &Expectation, findings: &Findings) -> Check {
         }
     }
     if !without.is_empty() {
-        let is_there = ruleset.tables.iter().any(|table| table.family == Family::Inet && table.name == FALLBACK_TABLE_NAME);
+        let is_there =
+            ruleset.tables.iter().any(|table| table.family == Family::Inet && table.name == FALLBACK_TABLE_NAME);
         let seen = if is_there { "lacks rules for that" } else { "is not there" };
         check.warning(
             format!(

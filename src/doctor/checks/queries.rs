@@ -10,7 +10,8 @@ use std::net::IpAddr;
 
 /// Whether every query of a program on the host's network is answered by our server. None if none could be sent.
 pub fn are_all_ours(findings: &Findings) -> Option<bool> {
-    let replies: Vec<&QueryReply> = of(findings, QueryPath::Client).flat_map(|test_queries| &test_queries.replies).collect();
+    let replies: Vec<&QueryReply> =
+        of(findings, QueryPath::Client).flat_map(|test_queries| &test_queries.replies).collect();
     let could_ask = !replies.is_empty() && !replies.iter().any(|reply| matches!(reply, QueryReply::Failed(_)));
     could_ask.then(|| replies.iter().all(|reply| matches!(reply, QueryReply::Ours(_))))
 }
@@ -38,8 +39,11 @@ pub fn host(expected: &Expectation, findings: &Findings) -> Check {
             continue;
         };
         let is_serving = is_serving(findings, *address, *transport);
-        let share =
-            if ours.is_empty() { String::new() } else { format!(" ({} of {count} were answered by our server)", ours.len()) };
+        let share = if ours.is_empty() {
+            String::new()
+        } else {
+            format!(" ({} of {count} were answered by our server)", ours.len())
+        };
         let (seen, advice) = match other {
             QueryReply::Other(rcode) => {
                 let seen = format!("{here}: answered by somebody else than our server ({}){share}", code(*rcode));
@@ -57,8 +61,11 @@ pub fn host(expected: &Expectation, findings: &Findings) -> Check {
         check.problem(seen, advice);
     }
     if !good.is_empty() {
-        let who =
-            if servers.len() > 1 { format!("{} servers of ours (an update?)", servers.len()) } else { "our server".to_owned() };
+        let who = if servers.len() > 1 {
+            format!("{} servers of ours (an update?)", servers.len())
+        } else {
+            "our server".to_owned()
+        };
         check.ok(format!("asked as programs on the host's network ask, {who} answered at {}", list(good)));
     }
     if check.seen.is_empty() {
@@ -67,7 +74,8 @@ pub fn host(expected: &Expectation, findings: &Findings) -> Check {
     check
 }
 
-/// Whether our server answers what goes to the sockets whatever the rules say. None if that could not be asked (no NET_ADMIN).
+/// Whether our server answers what goes to the sockets whatever the rules say. None if that could not be asked (no
+/// NET_ADMIN).
 fn is_serving(findings: &Findings, address: IpAddr, transport: Transport) -> Option<bool> {
     let test_queries = of(findings, QueryPath::Marked)
         .find(|test_queries| test_queries.address == address && test_queries.transport == transport)?;

@@ -40,7 +40,8 @@ impl RulesFound {
             rules.into_iter().filter(|rule| rule.hook.is_raw()).collect::<Vec<Rule>>()
         };
         let (on, probing) = (raw(&Interception::of(&expected.spec.addresses)), raw(&Interception::default()));
-        let lacking = |held: &HashSet<Rule>| on.iter().filter(|rule| !held.contains(rule)).copied().collect::<Vec<Rule>>();
+        let lacking =
+            |held: &HashSet<Rule>| on.iter().filter(|rule| !held.contains(rule)).copied().collect::<Vec<Rule>>();
         let mut best = Self {
             place: RulesLocation::Nowhere,
             missing: on.clone(),
@@ -52,7 +53,8 @@ impl RulesFound {
         match &findings.node.iptables {
             Ok(listings) => {
                 let of_raw = || listings.iter().filter(|listing| listing.table == IptablesTable::Raw);
-                let held: HashSet<Rule> = of_raw().flat_map(|listing| listing.ours()).map(|present| present.rule).collect();
+                let held: HashSet<Rule> =
+                    of_raw().flat_map(|listing| listing.ours()).map(|present| present.rule).collect();
                 let program = of_raw().find(|listing| !listing.ours().is_empty()).map(|listing| listing.program);
                 if let Some(program) = program {
                     best.has_probe_rules_only = probing.iter().all(|rule| held.contains(rule));
@@ -66,12 +68,15 @@ impl RulesFound {
         match &findings.node.nftables {
             Ok(ruleset) => {
                 for table in ruleset.tables.iter().filter(|table| is_ours(&table.name)) {
-                    let chains = ruleset.chains.iter().filter(|chain| chain.table == table.name && chain.family == table.family);
+                    let chains =
+                        ruleset.chains.iter().filter(|chain| chain.table == table.name && chain.family == table.family);
                     let rules: Vec<_> = chains.flat_map(|chain| &chain.rules).collect();
                     let held: HashSet<Rule> = rules.iter().filter_map(|seen| seen.rule).collect();
                     let missing = lacking(&held);
-                    if best.place == RulesLocation::Nowhere || missing.len() < best.missing.len() || missing.is_empty() {
-                        let incoming = rules.iter().filter(|seen| seen.rule.is_some_and(|rule| rule.hook == Hook::RawPrerouting));
+                    if best.place == RulesLocation::Nowhere || missing.len() < best.missing.len() || missing.is_empty()
+                    {
+                        let incoming =
+                            rules.iter().filter(|seen| seen.rule.is_some_and(|rule| rule.hook == Hook::RawPrerouting));
                         best.packets = incoming.filter_map(|seen| seen.packets).reduce(|sum, packets| sum + packets);
                         best.has_probe_rules_only = probing.iter().all(|rule| held.contains(rule));
                         best.missing = missing;
@@ -192,7 +197,9 @@ fn owner(check: &mut Check, findings: &Findings, table: &RulesetTable) {
         return;
     };
     match ours(findings).find(|agent| agent.port_ids.contains(&port_id)) {
-        Some(agent) if agent.is_stopped => check.ok(format!("{name} belongs to process {}, which is stopped", agent.pid)),
+        Some(agent) if agent.is_stopped => {
+            check.ok(format!("{name} belongs to process {}, which is stopped", agent.pid))
+        }
         Some(agent) => check.ok(format!("{name} belongs to process {}, and goes with it", agent.pid)),
         None => check.ok(format!("{name} has a living owner (netlink port {port_id}, whose process cannot be seen)")),
     }
@@ -223,7 +230,10 @@ pub fn pod_path(expected: &Expectation, findings: &Findings, rules_found: &Rules
         }
         check.ok(format!("{not_seen}; {from_a_pod}"));
     } else if rules_found.may_be_unseen() {
-        check.unknown("whether rules for pods' queries are in place could not be seen (see `rules`)", RUN_WITH_PRIVILEGES);
+        check.unknown(
+            "whether rules for pods' queries are in place could not be seen (see `rules`)",
+            RUN_WITH_PRIVILEGES,
+        );
     } else {
         let incoming = |rule: &&Rule| rule.hook == Hook::RawPrerouting && rule.end == PacketEnd::Destination;
         let missing: HashSet<_> = rules_found.missing.iter().filter(incoming).map(|rule| rule.address).collect();

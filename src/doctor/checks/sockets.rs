@@ -50,7 +50,8 @@ fn socket(
 ) -> bool {
     let port = expected.spec.port;
     let here = format!("port {port} of {address} over {}", transport.label());
-    let of_port = || listeners.iter().filter(|listener| listener.transport == transport && listener.address.port() == port);
+    let of_port =
+        || listeners.iter().filter(|listener| listener.transport == transport && listener.address.port() == port);
     let exact: Vec<SocketOwner> =
         of_port().filter(|listener| listener.address.ip() == address).map(|it| owner(findings, it)).collect();
     // `::` takes IPv4 too, unless it is told not to, which cannot be seen.
@@ -60,8 +61,9 @@ fn socket(
     };
     let wildcard: Vec<SocketOwner> = of_port().filter(takes_all).map(|listener| owner(findings, listener)).collect();
     let others = |owners: &[SocketOwner]| {
-        let named =
-            owners.iter().filter_map(|owner| if let SocketOwner::Other(name) = owner { Some(name.clone()) } else { None });
+        let named = owners
+            .iter()
+            .filter_map(|owner| if let SocketOwner::Other(name) = owner { Some(name.clone()) } else { None });
         named.collect::<BTreeSet<String>>()
     };
     let stop_it = "have that program not listen there: two on one address share the queries";
@@ -105,12 +107,16 @@ fn socket(
 
 /// A socket beside ours, whose process cannot be seen: the agent of another pod, during an update, or anybody.
 fn beside_ours(check: &mut Check, findings: &Findings, here: &str, address: IpAddr, transport: Transport) {
-    let find_out =
-        "find out on the node who it is: `ss -lunp 'sport = 53'`, `ss -ltnp 'sport = 53'`; two on one address share the queries";
+    let find_out = "find out on the node who it is: `ss -lunp 'sport = 53'`, `ss -ltnp 'sport = 53'`; two on one address share the queries";
     match proof(findings, address, transport) {
-        Proof::Ours(servers) if servers > 1 => check.ok(format!("{here}: {servers} servers of ours, as during an update")),
+        Proof::Ours(servers) if servers > 1 => {
+            check.ok(format!("{here}: {servers} servers of ours, as during an update"))
+        }
         Proof::Ours(_) | Proof::None => {
-            check.unknown(format!("{here}: beside our server a process listens that cannot be seen from here"), find_out);
+            check.unknown(
+                format!("{here}: beside our server a process listens that cannot be seen from here"),
+                find_out,
+            );
         }
         Proof::Shared => {
             check.problem(
@@ -138,8 +144,10 @@ fn proof(findings: &Findings, address: IpAddr, transport: Transport) -> Proof {
         findings.test_queries.iter().filter(of_socket).flat_map(|test_queries| &test_queries.replies).collect();
     let could_ask = |reply: &&&QueryReply| !matches!(reply, QueryReply::Failed(_));
     let test_queries = replies.iter().filter(could_ask).count();
-    let numbers: Vec<u64> =
-        replies.iter().filter_map(|reply| if let QueryReply::Ours(number) = reply { Some(*number) } else { None }).collect();
+    let numbers: Vec<u64> = replies
+        .iter()
+        .filter_map(|reply| if let QueryReply::Ours(number) = reply { Some(*number) } else { None })
+        .collect();
     match numbers.len() {
         0 => Proof::None,
         ours if ours == test_queries => Proof::Ours(numbers.into_iter().collect::<BTreeSet<u64>>().len()),

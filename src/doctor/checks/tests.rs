@@ -4,9 +4,9 @@ use crate::doctor::diagnosis::{Check, CheckStatus, Diagnosis};
 use crate::doctor::findings::{HttpPage, Listener, Privileges, QueryPath, QueryReply, SocketHolder, TestQuery};
 use crate::message::{Name, Rcode};
 use crate::node::{
-    self, Backend, BaseChain, BaseHook, ChainRule, Chains, Client, Connection, ConnectionTable, Effect, Error, Expression,
-    Fallback, Family, Hook, Interception, IptablesTable, LinkView, ListedChain, ListedRule, Listing, NetfilterHook, NodeSpec,
-    PacketEnd, Protocol, Redirection, Rewrite, Ruleset, RulesetTable, Survey, desired,
+    self, Backend, BaseChain, BaseHook, ChainRule, Chains, Client, Connection, ConnectionTable, Effect, Error,
+    Expression, Fallback, Family, Hook, Interception, IptablesTable, LinkView, ListedChain, ListedRule, Listing,
+    NetfilterHook, NodeSpec, PacketEnd, Protocol, Redirection, Rewrite, Ruleset, RulesetTable, Survey, desired,
 };
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -60,7 +60,9 @@ fn ruleset(interception: &Interception) -> Ruleset {
             table: "nodelocaldns".to_owned(),
             name: name.to_owned(),
             base: Some(BaseHook { at, priority: -300, drops: false }),
-            rules: rules.map(|rule| ListedRule { rule: Some(rule), packets: Some(2), ..ListedRule::default() }).collect(),
+            rules: rules
+                .map(|rule| ListedRule { rule: Some(rule), packets: Some(2), ..ListedRule::default() })
+                .collect(),
         }
     };
     let table = |name: &str, owner| RulesetTable { family: Family::Inet, name: name.to_owned(), owner };
@@ -178,8 +180,10 @@ fn only<'a>(diagnosis: &'a Diagnosis, verdict: CheckStatus, names: &[&str]) -> &
 }
 
 fn set_replies(findings: &mut Findings, way: QueryPath, address: &str, replies: &[QueryReply]) {
-    let test_queries =
-        findings.test_queries.iter_mut().filter(|test_queries| test_queries.way == way && test_queries.address == ip(address));
+    let test_queries = findings
+        .test_queries
+        .iter_mut()
+        .filter(|test_queries| test_queries.way == way && test_queries.address == ip(address));
     test_queries.for_each(|test_queries| test_queries.replies = replies.to_vec());
 }
 
@@ -306,16 +310,21 @@ fn rules_in_iptables_do_as_well_unless_nobody_is_there_to_answer() {
         })
         .collect();
     let with_iptables = |findings: &mut Findings, first: &str| {
-        findings.node.nftables = Ok(Ruleset { tables: ruleset(&on()).tables.split_off(1), chains: fallback_chains().into() });
+        findings.node.nftables =
+            Ok(Ruleset { tables: ruleset(&on()).tables.split_off(1), chains: fallback_chains().into() });
         let raw = format!("{first}\n{}\n", lines.join("\n"));
-        findings.node.iptables = Ok(vec![listing(IptablesTable::Raw, &raw), listing(IptablesTable::Filter, "-P INPUT ACCEPT\n")]);
+        findings.node.iptables =
+            Ok(vec![listing(IptablesTable::Raw, &raw), listing(IptablesTable::Filter, "-P INPUT ACCEPT\n")]);
     };
     let diagnosis = diagnose_with(|findings| with_iptables(findings, ""));
     assert_eq!((diagnosis.verdict, diagnosis.intercepted), (CheckStatus::Ok, Some(true)), "{diagnosis}");
 
     let diagnosis = diagnose_with(|findings| with_iptables(findings, "-A PREROUTING -p udp -j ACCEPT"));
     let check = only(&diagnosis, CheckStatus::Problem, &["rule_order"]);
-    assert!(check.seen[0].contains("-A PREROUTING -p udp -j ACCEPT") && check.seen[0].contains("past our rules"), "{diagnosis}");
+    assert!(
+        check.seen[0].contains("-A PREROUTING -p udp -j ACCEPT") && check.seen[0].contains("past our rules"),
+        "{diagnosis}"
+    );
 
     let diagnosis = diagnose_with(|findings| with_iptables(findings, "-A PREROUTING -i cali+ -j ACCEPT"));
     only(&diagnosis, CheckStatus::Warning, &["rule_order"]);
@@ -347,9 +356,12 @@ fn in_iptables_an_accept_does_not_matter_to_rules_in_nftables_but_a_zone_does() 
 
 #[test]
 fn somebodys_chain_that_drops_or_tracks_before_us_is_named() {
-    for (effect, word) in
-        [(Effect::Drop, "drops"), (Effect::Track, "zone"), (Effect::Rewrite, "writes"), (Effect::Jump, "not looked into")]
-    {
+    for (effect, word) in [
+        (Effect::Drop, "drops"),
+        (Effect::Track, "zone"),
+        (Effect::Rewrite, "writes"),
+        (Effect::Jump, "not looked into"),
+    ] {
         let diagnosis = diagnose_with(|findings| {
             let Ok(ruleset) = &mut findings.node.nftables else { return };
             ruleset.chains.push(ListedChain {
@@ -424,7 +436,10 @@ fn a_firewall_that_drops_is_named_whether_or_not_there_is_a_program() {
                 }
             });
             let check = only(&diagnosis, CheckStatus::Problem, &["filter"]);
-            assert!(check.seen[0].contains(by) && check.seen[0].contains(&format!("queries to {LOCAL} port 53")), "{diagnosis}");
+            assert!(
+                check.seen[0].contains(by) && check.seen[0].contains(&format!("queries to {LOCAL} port 53")),
+                "{diagnosis}"
+            );
             assert_eq!(diagnosis.verdict.exit_status(), 1);
         }
     }
@@ -433,7 +448,8 @@ fn a_firewall_that_drops_is_named_whether_or_not_there_is_a_program() {
 #[test]
 fn a_firewall_that_may_drop_is_a_warning_and_one_that_accepts_nothing() {
     let rule = |verdict| vec![Expression::May { name: "limit".to_owned() }, Expression::Decide(verdict)];
-    let diagnosis = diagnose_with(|findings| findings.node.firewall = Ok(firewall(false, rule(node::NftVerdict::Drop))));
+    let diagnosis =
+        diagnose_with(|findings| findings.node.firewall = Ok(firewall(false, rule(node::NftVerdict::Drop))));
     let check = only(&diagnosis, CheckStatus::Warning, &["filter"]);
     assert!(check.seen[0].contains("may drop"), "{diagnosis}");
     let accepting = firewall(true, vec![Expression::Decide(node::NftVerdict::Accept)]);
@@ -454,7 +470,10 @@ fn an_address_that_nobody_listens_on_is_named_and_so_is_somebody_else() {
         findings.listeners.as_mut().unwrap().push(listener(Transport::Udp, address, 300, "dnsmasq"));
     };
     let diagnosis = diagnose_with(|findings| add(findings, &format!("{LOCAL}:53")));
-    assert!(only(&diagnosis, CheckStatus::Problem, &["sockets"]).seen[0].contains("dnsmasq (process 300)"), "{diagnosis}");
+    assert!(
+        only(&diagnosis, CheckStatus::Problem, &["sockets"]).seen[0].contains("dnsmasq (process 300)"),
+        "{diagnosis}"
+    );
     only(&diagnose_with(|findings| add(findings, "0.0.0.0:53")), CheckStatus::Warning, &["sockets"]);
     let diagnosis = diagnose_with(|findings| {
         without(findings, Transport::Udp);
@@ -465,7 +484,8 @@ fn an_address_that_nobody_listens_on_is_named_and_so_is_somebody_else() {
 
 #[test]
 fn a_process_that_cannot_be_seen_is_ours_if_it_proves_it() {
-    let hide = |findings: &mut Findings| findings.listeners.as_mut().unwrap().iter_mut().for_each(|it| it.holders.clear());
+    let hide =
+        |findings: &mut Findings| findings.listeners.as_mut().unwrap().iter_mut().for_each(|it| it.holders.clear());
     let diagnosis = diagnose_with(|findings| {
         hide(findings);
         findings.agents.clear();
@@ -482,8 +502,9 @@ fn a_process_that_cannot_be_seen_is_ours_if_it_proves_it() {
 
 #[test]
 fn an_answer_of_somebody_else_means_that_queries_are_not_intercepted() {
-    let diagnosis =
-        diagnose_with(|findings| set_replies(findings, QueryPath::Client, CLUSTER_IP, &[QueryReply::Other(Rcode::REFUSED)]));
+    let diagnosis = diagnose_with(|findings| {
+        set_replies(findings, QueryPath::Client, CLUSTER_IP, &[QueryReply::Other(Rcode::REFUSED)])
+    });
     let check = only(&diagnosis, CheckStatus::Problem, &["queries"]);
     assert_eq!(diagnosis.intercepted, Some(false));
     assert!(check.seen[0].contains("somebody else") && check.seen[0].contains("REFUSED"), "{diagnosis}");
@@ -518,8 +539,12 @@ fn silence_is_told_from_refusal_and_the_server_from_the_way_to_it() {
 #[test]
 fn a_name_that_is_not_there_or_cannot_be_had_is_told() {
     let with = |reply: QueryReply| diagnose_with(|findings| set_replies(findings, QueryPath::Name, LOCAL, &[reply]));
-    assert!(only(&with(QueryReply::Other(Rcode::NXDOMAIN)), CheckStatus::Warning, &["name"]).advice[0].contains("--name"));
-    assert!(only(&with(QueryReply::Other(Rcode::SERVFAIL)), CheckStatus::Problem, &["name"]).advice[0].contains("KubeDNS"));
+    assert!(
+        only(&with(QueryReply::Other(Rcode::NXDOMAIN)), CheckStatus::Warning, &["name"]).advice[0].contains("--name")
+    );
+    assert!(
+        only(&with(QueryReply::Other(Rcode::SERVFAIL)), CheckStatus::Problem, &["name"]).advice[0].contains("KubeDNS")
+    );
     only(&with(QueryReply::Silent), CheckStatus::Problem, &["name"]);
 }
 
@@ -583,7 +608,10 @@ fn a_fallback_that_lacks_a_rule_or_is_for_another_address_is_none() {
     expected.spec.addresses.push(local.into());
     let diagnosis = diagnose(&expected, &healthy());
     let check = diagnosis.check("fallback").unwrap();
-    assert!(check.verdict == CheckStatus::Warning && check.seen[1].contains("nobody answers at 10.1.1.1 "), "{diagnosis}");
+    assert!(
+        check.verdict == CheckStatus::Warning && check.seen[1].contains("nobody answers at 10.1.1.1 "),
+        "{diagnosis}"
+    );
 }
 
 #[test]
@@ -632,12 +660,21 @@ fn without_rights_what_cannot_be_seen_is_unknown_and_no_failure() {
         findings.node.iptables = Err(denied("iptables"));
         findings.node.connections = Err(denied("tracked connections"));
         for address in [LOCAL, CLUSTER_IP] {
-            set_replies(findings, QueryPath::Marked, address, &[QueryReply::Failed("a packet mark needs NET_ADMIN".to_owned())]);
+            set_replies(
+                findings,
+                QueryPath::Marked,
+                address,
+                &[QueryReply::Failed("a packet mark needs NET_ADMIN".to_owned())],
+            );
         }
     });
     let unknown: Vec<&str> =
         diagnosis.checks.iter().filter(|check| check.verdict == CheckStatus::Unknown).map(|check| check.name).collect();
-    assert_eq!(unknown, ["rules", "rule_order", "filter", "pod_path", "kube_proxy", "fallback", "connections"], "{diagnosis}");
+    assert_eq!(
+        unknown,
+        ["rules", "rule_order", "filter", "pod_path", "kube_proxy", "fallback", "connections"],
+        "{diagnosis}"
+    );
     assert_eq!((diagnosis.verdict, diagnosis.intercepted), (CheckStatus::Unknown, None));
     assert_eq!(diagnosis.verdict.exit_status(), 3);
     assert!(diagnosis.to_string().contains("NET_ADMIN"), "{diagnosis}");
@@ -646,7 +683,8 @@ fn without_rights_what_cannot_be_seen_is_unknown_and_no_failure() {
 #[test]
 fn no_rules_are_missed_where_none_are_asked_for() {
     let mut findings = healthy();
-    findings.node.nftables = Ok(Ruleset { tables: ruleset(&on()).tables.split_off(1), chains: fallback_chains().into() });
+    findings.node.nftables =
+        Ok(Ruleset { tables: ruleset(&on()).tables.split_off(1), chains: fallback_chains().into() });
     findings.metrics.as_mut().unwrap().1 = Ok((200, "nodelocaldns_watchdog_interception 0\n".to_owned()));
     let diagnosis = diagnose(&Expectation { backend: Backend::None, ..expected() }, &findings);
     assert_eq!((diagnosis.verdict, diagnosis.intercepted), (CheckStatus::Ok, Some(true)), "{diagnosis}");
@@ -666,13 +704,21 @@ fn the_json_has_the_documented_fields() {
 fn a_socket_beside_ours_that_cannot_be_attributed_is_not_passed_over() {
     let with = |replies: &[QueryReply]| {
         diagnose_with(|findings| {
-            let unseen = Listener { transport: Transport::Udp, address: format!("{LOCAL}:53").parse().unwrap(), holders: vec![] };
+            let unseen = Listener {
+                transport: Transport::Udp,
+                address: format!("{LOCAL}:53").parse().unwrap(),
+                holders: vec![],
+            };
             findings.listeners.as_mut().unwrap().push(unseen);
             set_replies(findings, QueryPath::Client, LOCAL, replies);
         })
     };
     only(&with(&[QueryReply::Ours(9)]), CheckStatus::Unknown, &["sockets"]);
-    assert_eq!(with(&[QueryReply::Ours(9), QueryReply::Ours(4)]).verdict, CheckStatus::Ok, "another agent, during an update");
+    assert_eq!(
+        with(&[QueryReply::Ours(9), QueryReply::Ours(4)]).verdict,
+        CheckStatus::Ok,
+        "another agent, during an update"
+    );
     only(&with(&[QueryReply::Ours(9), QueryReply::Silent]), CheckStatus::Problem, &["sockets", "queries"]);
 }
 
@@ -695,7 +741,10 @@ fn an_address_that_is_missing_since_ipv6_is_switched_off_says_so() {
     let diagnosis = diagnose(&expected, &findings);
     let check = diagnosis.check("addresses").unwrap();
     assert_eq!(check.verdict, CheckStatus::Problem);
-    assert!(check.seen[1].contains("fd00::10") && check.seen[1].contains("net.ipv6.conf.all.disable_ipv6 = 1"), "{diagnosis}");
+    assert!(
+        check.seen[1].contains("fd00::10") && check.seen[1].contains("net.ipv6.conf.all.disable_ipv6 = 1"),
+        "{diagnosis}"
+    );
     assert!(check.advice[0].contains("sysctl -w net.ipv6.conf.all.disable_ipv6=0"), "{diagnosis}");
 }
 
@@ -712,7 +761,11 @@ fn a_full_table_of_connections_is_a_problem_with_numbers_and_sysctl() {
     only(&with(230_000, 262_144, 0), CheckStatus::Warning, &["connections"]);
     assert!(only(&with(900, 262_144, 7), CheckStatus::Warning, &["connections"]).seen[0].contains("full at times"));
     assert_eq!(with(900, 0, 0).verdict, CheckStatus::Ok, "no limit");
-    assert_eq!(diagnose_with(|findings| findings.node.connection_table = None).verdict, CheckStatus::Ok, "nothing is tracked");
+    assert_eq!(
+        diagnose_with(|findings| findings.node.connection_table = None).verdict,
+        CheckStatus::Ok,
+        "nothing is tracked"
+    );
 }
 
 #[test]
@@ -727,7 +780,10 @@ fn whoever_lacks_rights_is_told_which() {
     let all = Privileges { is_root: true, has_net_admin: true, has_net_raw: true, is_in_a_user_namespace: false };
     assert!(advice(Privileges::default()).contains("as root on the node"));
     let without = advice(Privileges { has_net_admin: false, ..all });
-    assert!(without.contains("root without the capability NET_ADMIN") && !without.contains("as root on the node"), "{without}");
+    assert!(
+        without.contains("root without the capability NET_ADMIN") && !without.contains("as root on the node"),
+        "{without}"
+    );
     assert!(advice(Privileges { is_in_a_user_namespace: true, ..all }).contains("user namespace"));
     assert!(advice(Privileges { has_net_raw: false, ..all }).contains("NET_RAW"));
     assert!(advice(all).contains("not for lack of rights"));

@@ -24,7 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Queries of one kind, each from a port of its own: the kernel chooses among the sockets of an address by it.
 const TRIES: usize = 8;
 
-/// Looks at everything that `expected` is about. Changes nothing. Must be called on a tokio runtime; takes about 6 s at most.
+/// Looks at everything that `expected` is about. Changes nothing. Must be called on a tokio runtime; takes about 6 s at
+/// most.
 pub async fn collect(expected: &Expectation) -> Findings {
     let port = expected.spec.port;
     let ports = [port, expected.spec.health_port];
@@ -37,7 +38,8 @@ pub async fn collect(expected: &Expectation) -> Findings {
         let address = reachable_address(expected.metrics_address?, false);
         Some((address, http::fetch(address, "/metrics").await))
     };
-    let (local, agents, elsewhere, test_queries, metrics) = tokio::join!(local, agents, elsewhere, test_queries, metrics);
+    let (local, agents, elsewhere, test_queries, metrics) =
+        tokio::join!(local, agents, elsewhere, test_queries, metrics);
     let listeners = local.and_then(|listed| listed.map_err(|error| error.to_string()));
     let health = health(expected, listeners.as_deref().unwrap_or_default()).await;
     Findings {
@@ -83,10 +85,13 @@ async fn health(expected: &Expectation, listeners: &[Listener]) -> Vec<(SocketAd
     let is_served = |address: &SocketAddr| {
         listeners.iter().any(|listener| {
             let ip = listener.address.ip();
-            listener.transport == Transport::Tcp && listener.address.port() == port && (ip == address.ip() || ip.is_unspecified())
+            listener.transport == Transport::Tcp
+                && listener.address.port() == port
+                && (ip == address.ip() || ip.is_unspecified())
         })
     };
     let addresses = expected.spec.addresses.iter().map(|address| SocketAddr::new(*address, port));
-    let pages = addresses.filter(is_served).map(|address| async move { (address, http::fetch(address, "/health").await) });
+    let pages =
+        addresses.filter(is_served).map(|address| async move { (address, http::fetch(address, "/health").await) });
     join_all(pages).await
 }

@@ -11,8 +11,8 @@ const PROGRAMS: [&str; 2] = ["nodelocaldns", "node-cache"];
 /// Netlink sockets of the reader's network namespace.
 const NETLINK: &str = "/proc/self/net/netlink";
 
-/// The agents in this network namespace whose processes can be seen: those of the same container, or, where the process namespace is the
-/// host's, all of the node.
+/// The agents in this network namespace whose processes can be seen: those of the same container, or, where the process
+/// namespace is the host's, all of the node.
 pub fn agents() -> Vec<AgentProcess> {
     let listing = std::fs::read_to_string(NETLINK).unwrap_or_default();
     let netfilter = netfilter_sockets(&listing);
@@ -62,8 +62,9 @@ fn is_agent(process: &Process) -> bool {
         && !arguments.get(1).is_some_and(|command| ["doctor", "teardown"].contains(&command.as_str()))
 }
 
-/// Whether the process sees the same sockets and rules as this one. The link ns/net says so too, but not to whoever has fewer rights than the
-/// process; these lists are a file of their own for each network namespace, whose number anybody may see.
+/// Whether the process sees the same sockets and rules as this one. The link ns/net says so too, but not to whoever has
+/// fewer rights than the process; these lists are a file of their own for each network namespace, whose number anybody
+/// may see.
 fn is_of_this_network(pid: i32) -> bool {
     let list = |pid: &str| std::fs::metadata(Path::new("/proc").join(pid).join("net/unix")).map(|list| list.ino());
     matches!((list(&pid.to_string()), list("self")), (Ok(theirs), Ok(ours)) if theirs == ours)
@@ -86,7 +87,8 @@ fn sockets(process: &Process) -> impl Iterator<Item = u64> {
     })
 }
 
-/// Port IDs of netfilter's netlink sockets by inode, from a listing as the kernel writes it: pointer, protocol, port ID, …, inode. Pure.
+/// Port IDs of netfilter's netlink sockets by inode, from a listing as the kernel writes it: pointer, protocol, port
+/// ID, …, inode. Pure.
 pub fn netfilter_sockets(listing: &str) -> HashMap<u64, u32> {
     let of_line = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();

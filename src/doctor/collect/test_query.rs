@@ -16,7 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// After which a datagram is sent again: one may be lost without anything being wrong.
 const RESEND: Duration = Duration::from_millis(600);
 
-/// Asks `server` for the addresses of `name`, or for what only a server of ours knows. Packets carry `mark`, for which NET_ADMIN is needed.
+/// Asks `server` for the addresses of `name`, or for what only a server of ours knows. Packets carry `mark`, for which
+/// NET_ADMIN is needed.
 pub async fn ask(server: SocketAddr, transport: Transport, name: Option<&Name>, mark: Option<u32>) -> QueryReply {
     let id = fastrand::u16(..);
     let wire = match name {
@@ -39,8 +40,12 @@ pub async fn ask(server: SocketAddr, transport: Transport, name: Option<&Name>, 
         },
         Ok(Err(error)) => match error.kind() {
             io::ErrorKind::ConnectionRefused => QueryReply::Refused,
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::TimedOut => QueryReply::Silent,
-            io::ErrorKind::PermissionDenied if mark.is_some() => QueryReply::Failed("a packet mark needs NET_ADMIN".to_owned()),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::TimedOut => {
+                QueryReply::Silent
+            }
+            io::ErrorKind::PermissionDenied if mark.is_some() => {
+                QueryReply::Failed("a packet mark needs NET_ADMIN".to_owned())
+            }
             _ => QueryReply::Failed(error.to_string()),
         },
     }

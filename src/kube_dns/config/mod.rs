@@ -96,7 +96,8 @@ fn lines(errors: &[ConfigError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Reads the folder the ConfigMap is mounted on. Its other files concern somebody else; a file that is not there asks for nothing.
+/// Reads the folder the ConfigMap is mounted on. Its other files concern somebody else; a file that is not there asks
+/// for nothing.
 pub fn read(folder: &Path, files: &dyn Loader) -> Result<Config, ConfigErrors> {
     if let Err(cause) = files.list(folder) {
         return Err(ConfigErrors(vec![ConfigError::Folder { folder: folder.to_owned(), cause }]));
@@ -115,7 +116,8 @@ pub fn read(folder: &Path, files: &dyn Loader) -> Result<Config, ConfigErrors> {
     if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
 }
 
-/// The values of both keys, as far as they are there; what is wrong with them goes to `errors`. `folder` is named there. Pure.
+/// The values of both keys, as far as they are there; what is wrong with them goes to `errors`. `folder` is named
+/// there. Pure.
 pub fn parse(
     folder: &Path,
     stub_domains: Option<&str>,
@@ -174,7 +176,12 @@ fn parse_upstream_nameservers(file: &Path, text: &str, errors: &mut Vec<ConfigEr
     parse_nameservers(file, None, &servers, errors)
 }
 
-fn parse_nameservers(file: &Path, domain: Option<&str>, servers: &[String], errors: &mut Vec<ConfigError>) -> Vec<Nameserver> {
+fn parse_nameservers(
+    file: &Path,
+    domain: Option<&str>,
+    servers: &[String],
+    errors: &mut Vec<ConfigError>,
+) -> Vec<Nameserver> {
     let mut nameservers = Vec::new();
     for text in servers {
         match parse_nameserver(text) {
@@ -230,7 +237,9 @@ fn objection(domain: &str) -> Option<&'static str> {
         _ if labels().any(|label| !is_alphanumeric(label.first()) || !is_alphanumeric(label.last())) => {
             "each of its parts must begin and end with a letter or a digit"
         }
-        _ if labels().any(|label| label.len() > MOST_LABEL_OCTETS) => "none of its parts may be longer than 63 characters",
+        _ if labels().any(|label| label.len() > MOST_LABEL_OCTETS) => {
+            "none of its parts may be longer than 63 characters"
+        }
         _ if domain.len() > MOST_NAME_OCTETS => "it may not be longer than 253 characters",
         _ => return None,
     })

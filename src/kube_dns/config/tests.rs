@@ -7,12 +7,14 @@ fn configured(files: &[(&str, &str)]) -> Result<Config, String> {
     for (name, text) in files {
         std::fs::write(folder.path().join(name), text).unwrap();
     }
-    read(folder.path(), &SystemLoader).map_err(|errors| errors.to_string().replace(&folder.path().display().to_string(), "DIR"))
+    read(folder.path(), &SystemLoader)
+        .map_err(|errors| errors.to_string().replace(&folder.path().display().to_string(), "DIR"))
 }
 
 fn stub_domains(json: &str) -> Result<Vec<(String, Vec<String>)>, String> {
     let shown = |config: Config| {
-        let shown = |(domain, servers): (_, Vec<_>)| (format!("{domain}"), servers.iter().map(ToString::to_string).collect());
+        let shown =
+            |(domain, servers): (_, Vec<_>)| (format!("{domain}"), servers.iter().map(ToString::to_string).collect());
         config.stub_domains.into_iter().map(shown).collect()
     };
     configured(&[("stubDomains", json)]).map(shown)
@@ -28,9 +30,14 @@ fn stub_domains_come_sorted_with_their_nameservers() {
     let read = stub_domains(
         r#"{"widget.local": ["[2001:db8:2:2:2::2]:10053", "2001:db8:3:3:3::3"], "acme.local": ["1.2.3.4:32564", "1.2.3.4:53"]}"#,
     );
-    let expected =
-        [("acme.local", ["1.2.3.4:32564", "1.2.3.4"]), ("widget.local", ["[2001:db8:2:2:2::2]:10053", "2001:db8:3:3:3::3"])];
-    assert_eq!(read, Ok(expected.map(|(domain, servers)| (domain.to_owned(), servers.map(str::to_owned).to_vec())).to_vec()));
+    let expected = [
+        ("acme.local", ["1.2.3.4:32564", "1.2.3.4"]),
+        ("widget.local", ["[2001:db8:2:2:2::2]:10053", "2001:db8:3:3:3::3"]),
+    ];
+    assert_eq!(
+        read,
+        Ok(expected.map(|(domain, servers)| (domain.to_owned(), servers.map(str::to_owned).to_vec())).to_vec())
+    );
 }
 
 #[test]
@@ -40,7 +47,9 @@ fn up_to_three_upstream_nameservers_are_read_in_their_order() {
         Ok(vec!["8.8.8.8".into(), "1.2.3.4:5353".into(), "2001:db8::1".into()])
     );
     assert_eq!(upstreams("[]"), Ok(vec![]));
-    assert!(upstreams(r#"["1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4"]"#).unwrap_err().contains("4 upstream nameservers"));
+    assert!(
+        upstreams(r#"["1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4"]"#).unwrap_err().contains("4 upstream nameservers")
+    );
 }
 
 #[test]
@@ -53,7 +62,10 @@ fn what_is_not_there_asks_for_nothing_and_other_files_are_ignored() {
 #[test]
 fn every_error_names_file_key_and_what_would_be_right() {
     let said = configured(&[
-        ("stubDomains", r#"{"Acme.local": ["1.2.3.4"], "foo": ["ns.foo.com", "1.2.3.4:65564"], "bar": [], "a_b": ["10.0.0.1"]}"#),
+        (
+            "stubDomains",
+            r#"{"Acme.local": ["1.2.3.4"], "foo": ["ns.foo.com", "1.2.3.4:65564"], "bar": [], "a_b": ["10.0.0.1"]}"#,
+        ),
         ("upstreamNameservers", r#"["1.1.1.1:abc", "dns.example"]"#),
     ]);
     let said = said.unwrap_err();
@@ -74,7 +86,10 @@ fn every_error_names_file_key_and_what_would_be_right() {
 fn a_value_that_is_no_such_json_is_refused_with_an_example() {
     for wrong in ["", "{", "[]", r#"{"foo": "1.2.3.4"}"#, r#"{"foo": ["1.2.3.4"]} {}"#, r#"{"foo": [1]}"#] {
         let said = stub_domains(wrong).unwrap_err();
-        assert!(said.starts_with("DIR/stubDomains of") && said.contains(r#"{"example.org": ["10.0.0.53"]}"#), "{wrong}: {said}");
+        assert!(
+            said.starts_with("DIR/stubDomains of") && said.contains(r#"{"example.org": ["10.0.0.53"]}"#),
+            "{wrong}: {said}"
+        );
     }
     for wrong in ["1.2.3.4", "{}", r#""1.2.3.4""#] {
         assert!(upstreams(wrong).unwrap_err().starts_with("DIR/upstreamNameservers of"), "{wrong}");
@@ -85,7 +100,9 @@ fn a_value_that_is_no_such_json_is_refused_with_an_example() {
 fn domains_and_nameservers_are_as_strict_as_the_reference() {
     let long_label = "a".repeat(64);
     let long_name = vec!["a".repeat(60); 5].join(".");
-    for domain in ["", "$$$$", ".", "foo.", ".foo", "a..b", "-foo", "foo-", "foo bar", "f\u{fc}r", &long_label, &long_name] {
+    for domain in
+        ["", "$$$$", ".", "foo.", ".foo", "a..b", "-foo", "foo-", "foo bar", "f\u{fc}r", &long_label, &long_name]
+    {
         let json = serde_json::json!({ domain: ["1.2.3.4"] }).to_string();
         assert!(stub_domains(&json).unwrap_err().contains("is no domain name"), "{domain}");
     }

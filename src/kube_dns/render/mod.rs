@@ -1,6 +1,7 @@
 //! Renders template and ConfigMap to a Corefile. Pure: what the template imports is asked of a [`Loader`].
 //!
-//! Every line of the template stays at its number, so that a diagnostic's line in the rendered Corefile is the template's too.
+//! Every line of the template stays at its number, so that a diagnostic's line in the rendered Corefile is the
+//! template's too.
 
 use super::config::{Config, Nameserver};
 use crate::corefile::{self, Diagnostics, Directive, FileId, Loader, Sources, Span, nearest};
@@ -17,8 +18,7 @@ const PROMETHEUS_ENDPOINT: &str = "__PROMETHEUS__ENDPOINT__";
 const PILLARS: [&str; 5] = [LOCAL_DNS, DNS_SERVER, CLUSTER_DNS, UPSTREAM_SERVERS, PROMETHEUS_ENDPOINT];
 /// A pillar of the manifest that is never filled in here.
 const DNS_DOMAIN: &str = "__PILLAR__DNS__DOMAIN__";
-const DOMAIN_HELP: &str =
-    "it is replaced before the manifest is applied, by the cluster's domain: sed s/__PILLAR__DNS__DOMAIN__/cluster.local/";
+const DOMAIN_HELP: &str = "it is replaced before the manifest is applied, by the cluster's domain: sed s/__PILLAR__DNS__DOMAIN__/cluster.local/";
 /// What every pillar begins with, so that a misspelt one is found.
 const PREFIXES: [&str; 2] = ["__PILLAR__", "__PROMETHEUS__"];
 
@@ -67,8 +67,12 @@ impl ServiceAddress {
     /// # Errors
     /// Why it is not known.
     pub fn address(&self) -> Result<IpAddr, String> {
-        let Some(value) = &self.value else { return Err(format!("the environment variable {} is not set", self.variable)) };
-        value.parse().map_err(|_| format!("the environment variable {} is `{value}`, which is no IP address", self.variable))
+        let Some(value) = &self.value else {
+            return Err(format!("the environment variable {} is not set", self.variable));
+        };
+        value
+            .parse()
+            .map_err(|_| format!("the environment variable {} is `{value}`, which is no IP address", self.variable))
     }
 }
 
@@ -196,7 +200,8 @@ impl StandIn {
     fn template_column(&self, line: u32, column: u32, is_end: bool) -> u32 {
         let from = self.replaced.partition_point(|replaced| replaced.line < line);
         let of_line = self.replaced.get(from..).unwrap_or_default().iter().take_while(|replaced| replaced.line == line);
-        let before = of_line.take_while(|replaced| replaced.column < column || (replaced.column == column && !is_end)).last();
+        let before =
+            of_line.take_while(|replaced| replaced.column < column || (replaced.column == column && !is_end)).last();
         let Some(replaced) = before else { return column };
         let end = replaced.column.saturating_add(replaced.length);
         let template_end = replaced.template_column.saturating_add(replaced.template_length);
@@ -228,7 +233,9 @@ fn stand_in(pillar: &str) -> Option<&'static str> {
 fn tell_pillar(pillar: &str, value: Option<&str>, span: Span, diagnostics: &mut Diagnostics) {
     let help = match (value, pillar) {
         (Some(_), DNS_DOMAIN) => {
-            diagnostics.warning(span, format!("{pillar} is not replaced when the Corefile is rendered")).help(DOMAIN_HELP);
+            diagnostics
+                .warning(span, format!("{pillar} is not replaced when the Corefile is rendered"))
+                .help(DOMAIN_HELP);
             return;
         }
         (Some(_), _) => return,
@@ -256,7 +263,12 @@ fn resolve(template: &str, values: &PillarValues, diagnostics: &mut Diagnostics)
                     if at < comment_start {
                         let column = line.get(..at).map_or(0, |before| before.chars().count()) + 1;
                         let to_u32 = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-                        let span = Span { file: FileId(0), line: number, column: to_u32(column), length: to_u32(pillar.len()) };
+                        let span = Span {
+                            file: FileId(0),
+                            line: number,
+                            column: to_u32(column),
+                            length: to_u32(pillar.len()),
+                        };
                         diagnostics.error(span, message).help(help);
                     }
                     out.push_str(pillar);
@@ -322,7 +334,8 @@ fn without_force_tcp(path: &Path, text: &str, loader: &dyn Loader, warnings: &mu
     // Whatever else is wrong with the text is told when the rendered Corefile is read.
     let (tree, _) = corefile::parse(path, text, loader);
     let names_pillar = |directive: &&Directive| {
-        directive.keyword.text == "forward" && directive.arguments.iter().any(|argument| argument.text.contains(UPSTREAM_SERVERS))
+        directive.keyword.text == "forward"
+            && directive.arguments.iter().any(|argument| argument.text.contains(UPSTREAM_SERVERS))
     };
     let directives = tree.blocks.iter().flat_map(|block| &block.directives).filter(names_pillar);
     let options = directives.flat_map(|directive| &directive.options).filter(|option| option.name.text == FORCE_TCP);

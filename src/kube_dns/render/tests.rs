@@ -83,7 +83,8 @@ fn config(stub_domains: &str, upstream_nameservers: &str) -> Config {
 
 fn rendered(template: &str, config: &Config) -> Rendered {
     let world = world(&[("KUBE_DNS_UPSTREAM_SERVICE_HOST", "10.96.0.11")]);
-    render(Path::new("/Corefile.base"), template, config, &values(&["169.254.20.10", "10.96.0.10"], &world), &world).unwrap()
+    render(Path::new("/Corefile.base"), template, config, &values(&["169.254.20.10", "10.96.0.10"], &world), &world)
+        .unwrap()
 }
 
 fn refused(template: &str, world: &World) -> String {
@@ -202,14 +203,17 @@ fn force_tcp_of_a_snippet_goes_and_that_of_an_imported_file_is_told() {
 
     let world = world(&[("/tcp", "force_tcp\n")]);
     let template = ".:53 {\n forward . __PILLAR__UPSTREAM__SERVERS__ {\n  import /tcp\n }\n}\n";
-    let rendered = render(Path::new("/Corefile.base"), template, &config, &values(&["127.0.0.1"], &world), &world).unwrap();
+    let rendered =
+        render(Path::new("/Corefile.base"), template, &config, &values(&["127.0.0.1"], &world), &world).unwrap();
     assert!(rendered.warnings.contains("/tcp:1") && rendered.warnings.contains("force_tcp"), "{:?}", rendered.warnings);
 }
 
 #[test]
 fn an_unresolved_pillar_is_named_with_its_place_and_what_gives_it() {
     let said = refused(".:53 {\n    forward . __PILLAR__CLUSTER__DNS__\n}\n", &world(&[]));
-    for part in ["/Corefile.base:2:15", "__PILLAR__CLUSTER__DNS__", "KUBE_DNS_UPSTREAM_SERVICE_HOST is not set", "-upstreamsvc"] {
+    for part in
+        ["/Corefile.base:2:15", "__PILLAR__CLUSTER__DNS__", "KUBE_DNS_UPSTREAM_SERVICE_HOST is not set", "-upstreamsvc"]
+    {
         assert!(said.contains(part), "{part} is not in:\n{said}");
     }
     let said = refused("forward . __PILLAR__CLUSTER__DNS__", &world(&[("KUBE_DNS_UPSTREAM_SERVICE_HOST", "None")]));

@@ -1,5 +1,5 @@
-//! Watches files with inotify, and tells of a change once it is over. Something may go unseen, so files are read at intervals too
-//! ([`FileWatch::poll_period`]).
+//! Watches files with inotify, and tells of a change once it is over. Something may go unseen, so files are read at
+//! intervals too ([`FileWatch::poll_period`]).
 
 use futures_util::StreamExt;
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchMask};
@@ -183,7 +183,12 @@ impl FileWatch {
             io::Result::Ok((Inotify::from(inotify.try_clone()?).into_event_stream([0; BUFFER_OCTETS])?, inotify))
         };
         let events = start().map_err(|cause| tracing::warn!("{}", WatchError::Start(cause))).ok();
-        Self { events, watched: HashMap::new(), debounce: Debounce::new(QUIET, LONGEST_UNREST), unwatched: BTreeSet::new() }
+        Self {
+            events,
+            watched: HashMap::new(),
+            debounce: Debounce::new(QUIET, LONGEST_UNREST),
+            unwatched: BTreeSet::new(),
+        }
     }
 
     /// What a [`Watcher`] is made of; none where nothing can be watched.
@@ -191,8 +196,9 @@ impl FileWatch {
         self.events.as_ref().map(|(_, inotify)| inotify.as_fd())
     }
 
-    /// Watches what was placed, and nothing else. To be called after each look: a folder may be another one by now, though its path is the same.
-    /// What was not watched before may have changed since that look, so something is told of it.
+    /// Watches what was placed, and nothing else. To be called after each look: a folder may be another one by now,
+    /// though its path is the same. What was not watched before may have changed since that look, so something is told
+    /// of it.
     pub fn adopt(&mut self, placed: PlacedWatches) {
         let Some((_, inotify)) = &self.events else { return };
         let PlacedWatches { watched, failed } = placed;
@@ -253,14 +259,21 @@ impl FileWatch {
 }
 
 fn concerns_us(event: &EventOwned, watched: &HashMap<i32, FolderInterest>) -> bool {
-    let is_included =
-        || watched.get(&event.wd.get_watch_descriptor_id()).is_some_and(|interest| interest.includes(event.name.as_deref()));
+    let is_included = || {
+        watched
+            .get(&event.wd.get_watch_descriptor_id())
+            .is_some_and(|interest| interest.includes(event.name.as_deref()))
+    };
     // Events were lost, and who knows which.
     event.mask.contains(EventMask::Q_OVERFLOW) || !event.mask.contains(EventMask::IGNORED) && is_included()
 }
 
 /// Watches a folder or, as long as that is not there, the nearest one above it for what leads to it.
-fn watch_nearest(watches: &mut inotify::Watches, folder: &Path, interest: FolderInterest) -> io::Result<(i32, FolderInterest)> {
+fn watch_nearest(
+    watches: &mut inotify::Watches,
+    folder: &Path,
+    interest: FolderInterest,
+) -> io::Result<(i32, FolderInterest)> {
     let mask = WatchMask::CREATE
         | WatchMask::CLOSE_WRITE
         | WatchMask::DELETE

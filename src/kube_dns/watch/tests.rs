@@ -106,7 +106,8 @@ async fn is_told(watch: &mut FileWatch) -> bool {
     tokio::time::timeout(PATIENCE, watch.changed()).await.is_ok()
 }
 
-/// The kernel has noted what was done by the time that it is done, and what concerns us begins a burst as soon as it is read.
+/// The kernel has noted what was done by the time that it is done, and what concerns us begins a burst as soon as it is
+/// read.
 async fn is_silent(watch: &mut FileWatch) -> bool {
     let is_told = tokio::time::timeout(Duration::from_millis(1), watch.changed()).await.is_ok();
     !is_told && watch.debounce.due().is_none()

@@ -1,4 +1,5 @@
-//! Why a session could not be made or has broken. The messages are Go's where it has one, so that a search for a known log line finds them.
+//! Why a session could not be made or has broken. The messages are Go's where it has one, so that a search for a known
+//! log line finds them.
 
 use rustls::{CertificateError, Error, InvalidMessage};
 use std::io;
@@ -15,7 +16,9 @@ pub enum TlsError {
     /// The server is not trusted, does not trust us, or speaks something else.
     #[error("{}", explain(.0))]
     Refused(Error),
-    #[error("tls: `{0}` is neither a host name nor an IP address, so that no certificate is for it; correct the server name")]
+    #[error(
+        "tls: `{0}` is neither a host name nor an IP address, so that no certificate is for it; correct the server name"
+    )]
     NotAName(String),
 }
 
@@ -36,10 +39,13 @@ pub fn cause(error: &io::Error) -> Option<&Error> {
 /// What a TLS error means, and what to do.
 pub fn explain(error: &Error) -> String {
     match error {
-        Error::InvalidCertificate(error) => format!("tls: failed to verify certificate: x509: {}", explain_certificate(error)),
+        Error::InvalidCertificate(error) => {
+            format!("tls: failed to verify certificate: x509: {}", explain_certificate(error))
+        }
         Error::AlertReceived(alert) => format!("remote error: tls: {alert:?}; the server has ended the session"),
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            "tls: first record does not look like a TLS handshake; check that the server speaks TLS on this port".to_owned()
+            "tls: first record does not look like a TLS handshake; check that the server speaks TLS on this port"
+                .to_owned()
         }
         other => format!("tls: {other}"),
     }
@@ -47,7 +53,9 @@ pub fn explain(error: &Error) -> String {
 
 fn explain_certificate(error: &CertificateError) -> String {
     match error {
-        CertificateError::UnknownIssuer => "certificate signed by unknown authority; name the file of its CA in `tls`".to_owned(),
+        CertificateError::UnknownIssuer => {
+            "certificate signed by unknown authority; name the file of its CA in `tls`".to_owned()
+        }
         CertificateError::NotValidForNameContext { expected, presented } => {
             let names: Vec<&str> = presented.iter().take(SHOWN_NAMES).map(|name| bare(name)).collect();
             let more = if presented.len() > SHOWN_NAMES { ", …" } else { "" };

@@ -1,4 +1,5 @@
-//! TLS as a client speaks it (rustls with ring): whom it trusts, which certificate it shows, and why a handshake failed.
+//! TLS as a client speaks it (rustls with ring): whom it trusts, which certificate it shows, and why a handshake
+//! failed.
 //!
 //! No file is opened here: a [`Loader`] reads them, since the server's process may open none.
 
@@ -86,13 +87,16 @@ impl Identity {
         if chain.is_empty() {
             return Err(TlsFileError::NoCertificate(certificate.to_owned()));
         }
-        let private = PrivateKeyDer::from_pem_slice(key_text.as_bytes()).map_err(|_| TlsFileError::NoKey(key.to_owned()))?;
+        let private =
+            PrivateKeyDer::from_pem_slice(key_text.as_bytes()).map_err(|_| TlsFileError::NoKey(key.to_owned()))?;
         let mut digest = Sha256::new();
         digest.update(&chain_text);
         digest.update(&key_text);
         let identity = Self { chain, key: private, digest };
-        let unusable = |cause| TlsFileError::Identity { certificate: certificate.to_owned(), key: key.to_owned(), cause };
-        rustls::sign::CertifiedKey::from_der(identity.chain.clone(), identity.key.clone_key(), provider()).map_err(unusable)?;
+        let unusable =
+            |cause| TlsFileError::Identity { certificate: certificate.to_owned(), key: key.to_owned(), cause };
+        rustls::sign::CertifiedKey::from_der(identity.chain.clone(), identity.key.clone_key(), provider())
+            .map_err(unusable)?;
         Ok(identity)
     }
 }
@@ -178,7 +182,8 @@ impl TlsClient {
         format!("tls {} {:x?}", self.name, self.digest)
     }
 
-    /// Makes a session over `stream`, resuming an earlier one if the server allows it. Waits forever for a server that says nothing.
+    /// Makes a session over `stream`, resuming an earlier one if the server allows it. Waits forever for a server that
+    /// says nothing.
     ///
     /// # Errors
     /// The connection fails, or the server is not who it should be.

@@ -22,8 +22,9 @@ const FILES: [&str; 6] = [
 /// Folders with a file for each, where there is no such file.
 const FOLDERS: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
 
-/// The certificates that this machine trusts; none if there are no such files. `SSL_CERT_FILE` names another file, `SSL_CERT_DIR` folders, divided by
-/// colons. Folders are read where no file has a certificate, and those of `SSL_CERT_DIR` in any case.
+/// The certificates that this machine trusts; none if there are no such files. `SSL_CERT_FILE` names another file,
+/// `SSL_CERT_DIR` folders, divided by colons. Folders are read where no file has a certificate, and those of
+/// `SSL_CERT_DIR` in any case.
 pub fn system_roots(files: &dyn Loader) -> Roots {
     let variable = |name| files.environment(name).filter(|value| !value.is_empty());
     let (named_file, named_folders) = (variable("SSL_CERT_FILE"), variable("SSL_CERT_DIR"));
@@ -66,7 +67,10 @@ mod tests {
         assert_eq!(found(&[], &[]), 0);
         assert_eq!(found(&[(debian, &both), (alpine, &a)], &[]), 2);
         assert_eq!(found(&[(alpine, &a)], &[]), 1);
-        assert_eq!(found(&[("/etc/ssl/certs/a.pem", &a), ("/etc/ssl/certs/b.0", &b), ("/etc/ssl/certs/c", "none")], &[]), 2);
+        assert_eq!(
+            found(&[("/etc/ssl/certs/a.pem", &a), ("/etc/ssl/certs/b.0", &b), ("/etc/ssl/certs/c", "none")], &[]),
+            2
+        );
     }
 
     #[test]

@@ -101,7 +101,8 @@ impl Certified {
     /// A server's side that shows it, and asks for a certificate of `clients` if that is given.
     pub fn server(self, clients: Option<&Authority>) -> ServerConfig {
         let provider = super::provider().clone();
-        let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
+        let builder =
+            ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
         let builder = match clients {
             None => builder.with_no_client_auth(),
             Some(clients) => {

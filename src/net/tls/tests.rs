@@ -26,7 +26,8 @@ async fn serve(config: ServerConfig) -> std::net::SocketAddr {
     address
 }
 
-/// How the session was made, or why not; read to its end, since a server refuses a client's certificate after the client has finished.
+/// How the session was made, or why not; read to its end, since a server refuses a client's certificate after the
+/// client has finished.
 async fn connect(client: &TlsClient, address: std::net::SocketAddr) -> Result<HandshakeKind, String> {
     let stream = TcpStream::connect(address).await.unwrap();
     let mut session = client.connect(stream).await.map_err(|error| error.to_string())?;
@@ -46,7 +47,11 @@ async fn a_server_is_believed_by_name_or_address_and_a_session_is_resumed() {
     for name in ["dns.example", "dns.example.", "DNS.example"] {
         assert_eq!(connect(&tls.client_of(name), address).await, Ok(HandshakeKind::Resumed), "{name}");
     }
-    assert_eq!(connect(&tls.client_of("127.0.0.1"), address).await, Ok(HandshakeKind::Full), "another name, another session");
+    assert_eq!(
+        connect(&tls.client_of("127.0.0.1"), address).await,
+        Ok(HandshakeKind::Full),
+        "another name, another session"
+    );
 }
 
 #[tokio::test]
@@ -138,7 +143,8 @@ async fn a_certificate_in_the_named_file_may_be_the_servers_own() {
 fn files_that_cannot_be_used_are_named() {
     let authority = Authority::new("authority");
     let (one, other) = (authority.sign(&["one.example"]), authority.sign(&["other.example"]));
-    let files = [("/one", one.certificate), ("/key", one.key), ("/other-key", other.key), ("/text", "no PEM\n".to_owned())];
+    let files =
+        [("/one", one.certificate), ("/key", one.key), ("/other-key", other.key), ("/text", "no PEM\n".to_owned())];
     let files = Files { files: files.map(|(path, text)| (path.to_owned(), text)).into(), ..Files::default() };
     let refused = |certificate, key| {
         Identity::from_files(Path::new(certificate), Path::new(key), &files).err().map(|error| error.to_string())

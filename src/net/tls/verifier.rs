@@ -9,8 +9,9 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
 use std::sync::Arc;
 
-/// Believes whom an authority of a file vouches for, as rustls does, and a server that shows one of the file's certificates itself, as Go does: what
-/// `openssl req -x509` makes is both a server's certificate and an authority's, which rustls alone refuses.
+/// Believes whom an authority of a file vouches for, as rustls does, and a server that shows one of the file's
+/// certificates itself, as Go does: what `openssl req -x509` makes is both a server's certificate and an authority's,
+/// which rustls alone refuses.
 #[derive(Debug)]
 pub struct FileVerifier {
     authorities: Arc<WebPkiServerVerifier>,

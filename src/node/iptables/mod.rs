@@ -1,5 +1,5 @@
-//! Rules through the iptables programs: the interception where nftables has no owners, and in either case the ACCEPT rules of a legacy filter
-//! table. Everything here waits for programs to end, so it belongs on a thread that may wait.
+//! Rules through the iptables programs: the interception where nftables has no owners, and in either case the ACCEPT
+//! rules of a legacy filter table. Everything here waits for programs to end, so it belongs on a thread that may wait.
 
 mod preceding;
 mod program;
@@ -40,7 +40,8 @@ impl Iptables {
             version => is_there(&version),
         };
         let chosen = select(evidence(IptablesVariant::Nft), evidence(IptablesVariant::Legacy), has_default);
-        let (variant, reason) = chosen.ok_or(Error::IptablesMissing { program: IptablesVariant::Default.program(false) })?;
+        let (variant, reason) =
+            chosen.ok_or(Error::IptablesMissing { program: IptablesVariant::Default.program(false) })?;
         Ok(Self { variant, reason, socket_match: [AtomicBool::new(true), AtomicBool::new(true)] })
     }
 
@@ -53,7 +54,11 @@ impl Iptables {
             let version = execute(IptablesVariant::Default, false, IptablesTable::Filter.name(), "--version").ok()?;
             (!version.contains("nf_tables")).then_some(IptablesVariant::Default)?
         };
-        Some(Self { variant, reason: "there is a legacy table", socket_match: [AtomicBool::new(true), AtomicBool::new(true)] })
+        Some(Self {
+            variant,
+            reason: "there is a legacy table",
+            socket_match: [AtomicBool::new(true), AtomicBool::new(true)],
+        })
     }
 
     /// The program and why it is the one to use, for the log.
@@ -61,8 +66,8 @@ impl Iptables {
         format!("{} ({})", self.variant.program(false), self.reason)
     }
 
-    /// Sees to it that those of `rules` that belong into `tables` are there, and, if `is_alone`, no other rules with our comments; true when
-    /// something had to be changed. Each table of each family changes at once or not at all.
+    /// Sees to it that those of `rules` that belong into `tables` are there, and, if `is_alone`, no other rules with
+    /// our comments; true when something had to be changed. Each table of each family changes at once or not at all.
     ///
     /// # Errors
     ///
@@ -75,8 +80,12 @@ impl Iptables {
                 continue;
             }
             for table in tables {
-                let desired: Vec<Rule> =
-                    rules.iter().filter(is_wanted).filter(|rule| IptablesTable::of(rule.hook) == *table).copied().collect();
+                let desired: Vec<Rule> = rules
+                    .iter()
+                    .filter(is_wanted)
+                    .filter(|rule| IptablesTable::of(rule.hook) == *table)
+                    .copied()
+                    .collect();
                 has_changed |= self.apply_to(*table, is_ipv6, &desired, is_alone)?;
             }
         }
@@ -106,7 +115,8 @@ impl Iptables {
     }
 }
 
-/// Removes rules with our comments from `tables`, in whichever kind of iptables they are; returns how many there were, and what went wrong.
+/// Removes rules with our comments from `tables`, in whichever kind of iptables they are; returns how many there were,
+/// and what went wrong.
 pub fn clean(tables: &[IptablesTable]) -> (usize, Vec<Error>) {
     let (mut removed, mut errors) = (0, Vec::new());
     for is_ipv6 in [false, true] {
@@ -153,7 +163,8 @@ impl Listing {
 ///
 /// # Errors
 ///
-/// As of [`Iptables::apply`]. [`Error::IptablesMissing`] only where a table is known to be there that no program is there for, or none at all.
+/// As of [`Iptables::apply`]. [`Error::IptablesMissing`] only where a table is known to be there that no program is
+/// there for, or none at all.
 pub fn listings(with_ipv6: bool) -> Result<Vec<Listing>, Error> {
     let mut listings = Vec::new();
     for is_ipv6 in [false, true].into_iter().filter(|is_ipv6| with_ipv6 || !is_ipv6) {
@@ -182,7 +193,8 @@ pub fn has_legacy_kubernetes_chains() -> Option<bool> {
     }
 }
 
-/// The kinds that may hold rules in `table`. Legacy programs are run only where the table exists, since they would make it.
+/// The kinds that may hold rules in `table`. Legacy programs are run only where the table exists, since they would make
+/// it.
 fn variants_in_use(is_ipv6: bool, table: &str) -> impl Iterator<Item = IptablesVariant> {
     let newer = if has_program(IptablesVariant::Nft) { IptablesVariant::Nft } else { IptablesVariant::Default };
     std::iter::once(newer).chain(has_legacy_table(is_ipv6, table).then_some(IptablesVariant::Legacy))
@@ -199,7 +211,8 @@ fn evidence(variant: IptablesVariant) -> Option<VariantEvidence> {
     }
     // The kubelet's canary is in mangle; kube-proxy's chains are in nat.
     let tables = [false, true].into_iter().flat_map(|is_ipv6| ["mangle", "nat"].map(|table| (is_ipv6, table)));
-    let in_use = tables.filter(|(is_ipv6, table)| variant != IptablesVariant::Legacy || has_legacy_table(*is_ipv6, table));
+    let in_use =
+        tables.filter(|(is_ipv6, table)| variant != IptablesVariant::Legacy || has_legacy_table(*is_ipv6, table));
     let mut listings = Vec::new();
     for (is_ipv6, table) in in_use {
         let listing = execute(variant, is_ipv6, table, "-S");
@@ -220,9 +233,9 @@ fn evidence(variant: IptablesVariant) -> Option<VariantEvidence> {
         Ok(_) => VariantEvidence::NoChains,
         // Only legacy programs take the lock, so somebody is at work there: kube-proxy, most likely.
         Err(Error::IptablesLock { .. }) => VariantEvidence::Chains,
-        Err(error) => {
-            VariantEvidence::Unlisted { is_denied: matches!(&error, Error::Iptables { message, .. } if is_denial(message)) }
-        }
+        Err(error) => VariantEvidence::Unlisted {
+            is_denied: matches!(&error, Error::Iptables { message, .. } if is_denial(message)),
+        },
     })))
 }
 
@@ -242,8 +255,8 @@ fn list(variant: IptablesVariant, is_ipv6: bool, table: IptablesTable) -> Result
     execute(variant, is_ipv6, table.name(), "-S").map(|listing| present(table, &listing))
 }
 
-/// Makes `todo` so, all of it or nothing. A program for each rule would take a tenth of a second for what this does in 4 ms, wait for the lock each
-/// time, and leave the rules half done on an error.
+/// Makes `todo` so, all of it or nothing. A program for each rule would take a tenth of a second for what this does in
+/// 4 ms, wait for the lock each time, and leave the rules half done on an error.
 fn restore(
     variant: IptablesVariant,
     is_ipv6: bool,

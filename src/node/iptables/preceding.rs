@@ -19,8 +19,9 @@ pub struct PrecedingRule {
     pub is_certain: bool,
 }
 
-/// The rules in `listing`, the output of `-S` for `table`, that a packet of `rule` meets before `rule` and that would end its way through the
-/// chain, or have it tracked. All of the chain's, if `rule` is not there. Each once, however often it is met; the work is linear in the listing.
+/// The rules in `listing`, the output of `-S` for `table`, that a packet of `rule` meets before `rule` and that would
+/// end its way through the chain, or have it tracked. All of the chain's, if `rule` is not there. Each once, however
+/// often it is met; the work is linear in the listing.
 pub fn preceding_rules(table: IptablesTable, listing: &str, rule: &Rule) -> Vec<PrecedingRule> {
     let mut chains: HashMap<&str, Vec<(&str, &str)>> = HashMap::new();
     for line in listing.lines() {
@@ -30,7 +31,8 @@ pub fn preceding_rules(table: IptablesTable, listing: &str, rule: &Rule) -> Vec<
             chains.entry(name).or_default().push((line, conditions));
         }
     }
-    let mut walk = PrecedingWalk { table, rule, chains, walked: HashSet::new(), told: HashSet::new(), found: Vec::new() };
+    let mut walk =
+        PrecedingWalk { table, rule, chains, walked: HashSet::new(), told: HashSet::new(), found: Vec::new() };
     walk.follow(chain(rule.hook), true, DEPTH);
     walk.found
 }
@@ -196,8 +198,7 @@ mod tests {
 
     #[test]
     fn chains_that_are_jumped_to_are_followed_and_returning_from_them_decides_nothing() {
-        let lines =
-            "-N mine\n-A PREROUTING -i cali+ -j mine\n-A mine -p tcp -j DROP\n-A mine -p udp -j ACCEPT\n-A mine -j RETURN";
+        let lines = "-N mine\n-A PREROUTING -i cali+ -j mine\n-A mine -p tcp -j DROP\n-A mine -p udp -j ACCEPT\n-A mine -j RETURN";
         assert_eq!(targets(lines), [("ACCEPT".to_owned(), false)]);
         assert_eq!(targets("-N loop\n-A loop -j loop\n-A PREROUTING -j loop"), [], "it ends");
     }

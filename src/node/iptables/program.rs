@@ -86,7 +86,10 @@ mod tests {
     #[test]
     fn a_program_gets_its_input_and_gives_its_output_and_status() {
         let output = run(shell("cat; echo bad >&2; exit 3"), b"words".to_vec(), LONG).unwrap();
-        assert_eq!((&output.stdout[..], &output.stderr[..], output.status.code()), (&b"words"[..], &b"bad\n"[..], Some(3)));
+        assert_eq!(
+            (&output.stdout[..], &output.stderr[..], output.status.code()),
+            (&b"words"[..], &b"bad\n"[..], Some(3))
+        );
         let error = run(Command::new("/no/such/program"), Vec::new(), LONG).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }

@@ -1,5 +1,5 @@
-//! Chooses among the iptables programs. Rules are seen only by programs of the same variant (legacy or nft), so ours must be of the one that kube-proxy
-//! uses. How that is found follows kubernetes-sigs/iptables-wrappers.
+//! Chooses among the iptables programs. Rules are seen only by programs of the same variant (legacy or nft), so ours
+//! must be of the one that kube-proxy uses. How that is found follows kubernetes-sigs/iptables-wrappers.
 
 /// A kind of iptables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -129,7 +129,9 @@ mod tests {
         let (variant, text) = reason(true);
         assert!(variant == IptablesVariant::Nft && text.contains("NET_RAW") && !text.contains("neither"), "{text}");
         assert!(!reason(false).1.contains("NET_RAW"));
-        assert!(!select(USED, Some(VariantEvidence::Unlisted { is_denied: true }), true).unwrap().1.contains("NET_RAW"));
+        assert!(
+            !select(USED, Some(VariantEvidence::Unlisted { is_denied: true }), true).unwrap().1.contains("NET_RAW")
+        );
     }
 
     #[test]

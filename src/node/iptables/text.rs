@@ -116,7 +116,8 @@ fn specification(rule: &Rule, needs_socket: bool) -> String {
     text
 }
 
-/// The rules with our comments in `listing`, the output of `-S` for `table`. A rule that says more than ours do is somebody else's.
+/// The rules with our comments in `listing`, the output of `-S` for `table`. A rule that says more than ours do is
+/// somebody else's.
 pub fn present(table: IptablesTable, listing: &str) -> Vec<PresentRule> {
     listing.lines().filter_map(|line| parse(table, line)).collect()
 }
@@ -191,8 +192,8 @@ fn bits(text: &str) -> Option<u32> {
     (value == mask).then(|| u32::from_str_radix(value.strip_prefix("0x")?, 16).ok()).flatten()
 }
 
-/// What makes the rules that are `present` in one table those that are `desired`. Rules that somebody else may still need are surplus only when `is_alone`;
-/// a rule that is there several times is so in any case.
+/// What makes the rules that are `present` in one table those that are `desired`. Rules that somebody else may still
+/// need are surplus only when `is_alone`; a rule that is there several times is so in any case.
 pub fn changes(desired: &[Rule], with_socket: bool, present: &[PresentRule], is_alone: bool) -> IptablesChanges {
     let wants = |rule: &Rule| with_socket && takes_socket_match(rule);
     let is_it = |rule: &Rule, present: &PresentRule| present.rule == *rule && present.needs_socket == wants(rule);
@@ -203,7 +204,10 @@ pub fn changes(desired: &[Rule], with_socket: bool, present: &[PresentRule], is_
             present.iter().take(*index).any(|earlier| earlier.text == candidate.text && earlier.rule == candidate.rule);
         is_repeated || (!is_desired && is_alone)
     });
-    IptablesChanges { missing: missing.copied().collect(), surplus: surplus.map(|(_, present)| present.clone()).collect() }
+    IptablesChanges {
+        missing: missing.copied().collect(),
+        surplus: surplus.map(|(_, present)| present.clone()).collect(),
+    }
 }
 
 #[cfg(test)]
@@ -220,7 +224,8 @@ mod tests {
     fn rules(interception: &Interception) -> Vec<Rule> {
         let addresses = on().addresses().collect();
         let fallback = Fallback::default();
-        let spec = NodeSpec { addresses, port: 53, health_port: 8080, interface: None, probe_mark: 0x10_0000, fallback };
+        let spec =
+            NodeSpec { addresses, port: 53, health_port: 8080, interface: None, probe_mark: 0x10_0000, fallback };
         desired(&spec, interception).rules
     }
 
@@ -244,7 +249,8 @@ mod tests {
 
     #[test]
     fn our_rules_are_read_from_a_listing_and_nobody_else_s() {
-        let rules: Vec<String> = present(IptablesTable::Raw, LISTING).iter().map(|present| present.rule.to_string()).collect();
+        let rules: Vec<String> =
+            present(IptablesTable::Raw, LISTING).iter().map(|present| present.rule.to_string()).collect();
         assert_eq!(
             rules,
             [

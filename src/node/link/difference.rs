@@ -39,7 +39,8 @@ impl LinkView {
     }
 }
 
-/// Alias of a link that we made under this name, so that a later process knows it for ours, also when somebody has renamed it.
+/// Alias of a link that we made under this name, so that a later process knows it for ours, also when somebody has
+/// renamed it.
 pub fn alias(name: &str) -> String {
     format!("{ALIAS} as {name}")
 }
@@ -56,8 +57,8 @@ pub struct LinkInventory {
 }
 
 impl LinkInventory {
-    /// `named` has the wanted name; `made` are those that we made under it, with whatever name. `known` is the index of the one that we have looked
-    /// after until now.
+    /// `named` has the wanted name; `made` are those that we made under it, with whatever name. `known` is the index of
+    /// the one that we have looked after until now.
     pub fn among(named: Option<LinkView>, made: Vec<LinkView>, known: Option<u32>) -> Self {
         let is_name_free = named.is_none();
         let index_of = |wanted: Option<u32>| made.iter().position(|link| Some(link.index) == wanted);
@@ -86,7 +87,8 @@ pub enum LinkStep {
     Add(IpAddr),
 }
 
-/// What makes `view` what `spec` wants, in order. Name and alias are touched only if the link `is_ours`, the name only if it `may_be_renamed`.
+/// What makes `view` what `spec` wants, in order. Name and alias are touched only if the link `is_ours`, the name only
+/// if it `may_be_renamed`.
 pub fn steps(spec: &LinkSpec, view: Option<&LinkView>, is_ours: bool, may_be_renamed: bool) -> Vec<LinkStep> {
     let Some(view) = view else {
         let addresses = spec.addresses.iter().copied().map(LinkStep::Add);
@@ -101,9 +103,9 @@ pub fn steps(spec: &LinkSpec, view: Option<&LinkView>, is_ours: bool, may_be_ren
     raise.into_iter().chain(missing).chain(mark).chain(rename).collect()
 }
 
-/// Whether the link is ours to delete: one that we made, or the leftover of a reference that crashed, which is a dummy link with the wanted name and
-/// none but addresses of ours. A dummy link that somebody prepared for us carries no address or others too, and stays; asked before ours
-/// are added to it, that is.
+/// Whether the link is ours to delete: one that we made, or the leftover of a reference that crashed, which is a dummy
+/// link with the wanted name and none but addresses of ours. A dummy link that somebody prepared for us carries no
+/// address or others too, and stays; asked before ours are added to it, that is.
 pub fn is_ours(spec: &LinkSpec, view: &LinkView) -> bool {
     if view.is_made_by_an_agent() {
         return true;
@@ -111,13 +113,15 @@ pub fn is_ours(spec: &LinkSpec, view: &LinkView) -> bool {
     if view.kind.as_deref() != Some(DUMMY) {
         return false;
     }
-    let mut given = view.addresses.iter().map(|(address, _)| address).filter(|address| !is_automatic(address)).peekable();
+    let mut given =
+        view.addresses.iter().map(|(address, _)| address).filter(|address| !is_automatic(address)).peekable();
     given.peek().is_some() && given.all(|address| spec.addresses.contains(address))
 }
 
 /// Addresses to take off a link that stays: ours, as we put them there.
 pub fn addresses_to_remove(spec: &LinkSpec, view: &LinkView) -> Vec<(IpAddr, u8)> {
-    let is_ours = |(address, prefix): &&(IpAddr, u8)| spec.addresses.contains(address) && *prefix == prefix_length(address);
+    let is_ours =
+        |(address, prefix): &&(IpAddr, u8)| spec.addresses.contains(address) && *prefix == prefix_length(address);
     view.addresses.iter().filter(is_ours).copied().collect()
 }
 
@@ -195,7 +199,11 @@ mod tests {
         assert_eq!(found(Some(3), &[], None), (Some(3), vec![], false), "somebody's");
         assert_eq!(found(Some(3), &[3], None), (Some(3), vec![], false));
         assert_eq!(found(None, &[5], None), (Some(5), vec![], true), "renamed");
-        assert_eq!(found(Some(3), &[5], None), (Some(5), vec![], false), "renamed, and the name is somebody else's now");
+        assert_eq!(
+            found(Some(3), &[5], None),
+            (Some(5), vec![], false),
+            "renamed, and the name is somebody else's now"
+        );
         assert_eq!(found(Some(3), &[5, 3], Some(5)), (Some(3), vec![5], false));
         assert_eq!(found(None, &[5, 6], Some(6)), (Some(6), vec![5], true));
     }
@@ -205,7 +213,10 @@ mod tests {
         let view = LinkView { alias: Some(alias("nodelocaldns")), name: "dns0".to_owned(), ..dummy(&[]) };
         assert!(view.is_made_by_an_agent() && view.is_made_as("nodelocaldns"));
         assert!(!view.is_made_as("nodelocaldns2") && !view.is_made_as("dns0"));
-        assert!(!LinkView { kind: Some("veth".to_owned()), ..view }.is_made_as("nodelocaldns"), "we make no such links");
+        assert!(
+            !LinkView { kind: Some("veth".to_owned()), ..view }.is_made_as("nodelocaldns"),
+            "we make no such links"
+        );
     }
 
     #[test]
@@ -222,7 +233,8 @@ mod tests {
 
     #[test]
     fn a_bridge_of_an_agent_is_known_for_one() {
-        let bridge = |alias: &str| LinkView { kind: Some("bridge".to_owned()), alias: Some(alias.to_owned()), ..dummy(&[]) };
+        let bridge =
+            |alias: &str| LinkView { kind: Some("bridge".to_owned()), alias: Some(alias.to_owned()), ..dummy(&[]) };
         assert!(bridge(&alias("nodelocaldns")).is_made_by_an_agent());
         assert!(!bridge("of the virtual machines").is_made_by_an_agent());
     }

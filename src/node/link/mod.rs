@@ -1,4 +1,5 @@
-//! The link that carries the listening addresses: a dummy link of ours (a bridge, where the kernel has no dummy links), or one that is there already.
+//! The link that carries the listening addresses: a dummy link of ours (a bridge, where the kernel has no dummy links),
+//! or one that is there already.
 
 mod difference;
 mod read;
@@ -20,8 +21,8 @@ use rtnetlink::packet_route::address::{AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::route::RouteType;
 use rtnetlink::{
-    AddressMessageBuilder, Handle, LinkBridge, LinkDummy, LinkMessageBuilder, LinkUnspec, MulticastGroup, RouteMessageBuilder,
-    new_multicast_connection,
+    AddressMessageBuilder, Handle, LinkBridge, LinkDummy, LinkMessageBuilder, LinkUnspec, MulticastGroup,
+    RouteMessageBuilder, new_multicast_connection,
 };
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -31,7 +32,8 @@ use tokio::task::JoinHandle;
 /// How long the kernel may take until packets for a new IPv6 address are delivered here; it is a millisecond or so.
 const ROUTE_WAIT: Duration = Duration::from_secs(1);
 
-/// How long a name is left alone after it was given back: somebody else may want another one, and neither should keep the other busy.
+/// How long a name is left alone after it was given back: somebody else may want another one, and neither should keep
+/// the other busy.
 const RENAME_PAUSE: Duration = Duration::from_secs(60);
 
 /// What the kernel tells without having been asked.
@@ -73,7 +75,8 @@ impl Link {
     pub fn open(spec: LinkSpec) -> Result<Self, Error> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let opened = new_multicast_connection(&groups);
-        let (connection, handle, notifications) = opened.map_err(|source| Error::Socket { purpose: "links", source })?;
+        let (connection, handle, notifications) =
+            opened.map_err(|source| Error::Socket { purpose: "links", source })?;
         let connection = tokio::spawn(connection);
         let notifications = notifications.map(|(message, _sender)| message).boxed();
         Ok(Self {
@@ -91,17 +94,19 @@ impl Link {
         })
     }
 
-    /// Sees to it that the link exists, is up and carries the addresses. One that we made is looked after also when somebody has renamed it, and
-    /// gets its name back if that is free.
+    /// Sees to it that the link exists, is up and carries the addresses. One that we made is looked after also when
+    /// somebody has renamed it, and gets its name back if that is free.
     ///
     /// # Errors
     ///
-    /// [`Error::LinkAdd`] when it cannot be made, [`Error::Ipv6Disabled`] and [`Error::LinkCheck`] for the rest, after everything has been tried.
+    /// [`Error::LinkAdd`] when it cannot be made, [`Error::Ipv6Disabled`] and [`Error::LinkCheck`] for the rest, after
+    /// everything has been tried.
     pub async fn ensure(&mut self) -> Result<(), Error> {
         let found = self.find().await?;
         let before = found.link.clone();
         let is_known = before.as_ref().is_some_and(|link| self.index == Some(link.index));
-        let mut is_ours = if is_known { self.is_ours } else { before.as_ref().is_none_or(|link| is_ours(&self.spec, link)) };
+        let mut is_ours =
+            if is_known { self.is_ours } else { before.as_ref().is_none_or(|link| is_ours(&self.spec, link)) };
         let may_be_renamed = found.is_name_free && self.renamed.is_none_or(|renamed| renamed.elapsed() >= RENAME_PAUSE);
         let wanted = steps(&self.spec, before.as_ref(), is_ours, may_be_renamed);
         let (mut view, mut done, mut first_error, mut misnomer) = (before, Vec::new(), None, None);
@@ -135,7 +140,10 @@ impl Link {
         let called = view.as_ref().map(|link| &link.name).filter(|called| **called != self.spec.name).cloned();
         if !found.is_name_free && is_ours {
             let taken = |called| {
-                format!("our link {} is called {called} now and is used as that: another link has its name", self.spec.name)
+                format!(
+                    "our link {} is called {called} now and is used as that: another link has its name",
+                    self.spec.name
+                )
             };
             misnomer = called.map(taken);
         }
@@ -180,7 +188,8 @@ impl Link {
         self.misnomer = misnomer;
     }
 
-    /// Deletes the link if it is ours, whatever its name, else takes our addresses off it. Nothing is left to do when it is gone already.
+    /// Deletes the link if it is ours, whatever its name, else takes our addresses off it. Nothing is left to do when
+    /// it is gone already.
     ///
     /// # Errors
     ///
@@ -204,7 +213,9 @@ impl Link {
 
     /// Takes our addresses off a link of somebody's that had the wanted name, and has not any more.
     async fn leave(&self, now: Option<&LinkView>) -> Result<(), Error> {
-        let Some(before) = self.index.filter(|index| now.is_some_and(|link| link.index != *index)) else { return Ok(()) };
+        let Some(before) = self.index.filter(|index| now.is_some_and(|link| link.index != *index)) else {
+            return Ok(());
+        };
         match view_of_index(&self.handle, before, &self.spec.name).await? {
             Some(link) => self.take_addresses_off(&link).await,
             None => Ok(()),
@@ -227,7 +238,8 @@ impl Link {
         accept(deleted, libc::ENODEV).map_err(|error| check_error(&link.name, "delete", error))
     }
 
-    /// The link to look after. All links are looked through only while the one that is known is not the one of the wanted name.
+    /// The link to look after. All links are looked through only while the one that is known is not the one of the
+    /// wanted name.
     async fn find(&self) -> Result<LinkInventory, Error> {
         let named = self.view().await?;
         if named.is_some() && named.as_ref().map(|link| link.index) == self.index {
@@ -241,14 +253,14 @@ impl Link {
         Ok(LinkInventory::among(named, made, self.index))
     }
 
-    /// Waits until the kernel tells of something about the link or its addresses, our own changes included. May be dropped while it
-    /// waits without losing any.
+    /// Waits until the kernel tells of something about the link or its addresses, our own changes included. May be
+    /// dropped while it waits without losing any.
     pub async fn changed(&mut self) {
         while let Some(message) = self.notifications.next().await {
             let concerns = match message.payload {
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link)) => {
-                    Some(link.header.index) == self.index || name_of(&link) == Some(&self.spec.name)
-                }
+                NetlinkPayload::InnerMessage(
+                    RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link),
+                ) => Some(link.header.index) == self.index || name_of(&link) == Some(&self.spec.name),
                 NetlinkPayload::InnerMessage(
                     RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address),
                 ) => Some(address.header.index) == self.index,
@@ -262,7 +274,10 @@ impl Link {
                 return;
             }
         }
-        tracing::error!("the kernel's notifications about link {} ended; it is looked after at intervals only", self.spec.name);
+        tracing::error!(
+            "the kernel's notifications about link {} ended; it is looked after at intervals only",
+            self.spec.name
+        );
         std::future::pending().await
     }
 
@@ -272,9 +287,11 @@ impl Link {
             (LinkStep::Create, _) => {
                 let created = self.handle.link().add(LinkDummy::new(name).build()).execute().await;
                 let mut created = accept(created, libc::EEXIST);
-                // A bridge without ports holds addresses as well; kernels of small virtual machines often come without dummy links.
+                // A bridge without ports holds addresses as well; kernels of small virtual machines often come without
+                // dummy links.
                 if created.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EOPNOTSUPP)) {
-                    created = accept(self.handle.link().add(LinkBridge::new(name).build()).execute().await, libc::EEXIST);
+                    created =
+                        accept(self.handle.link().add(LinkBridge::new(name).build()).execute().await, libc::EEXIST);
                 }
                 created.map_err(|source| Error::LinkAdd { name: name.clone(), source })?;
                 // The kernel takes no alias when a link is made.
@@ -287,13 +304,15 @@ impl Link {
                 renamed.map_err(|source| Error::LinkName { name: name.clone(), called: view.name.clone(), source })
             }
             (LinkStep::Raise, Some(view)) => {
-                let raised = self.handle.link().set(LinkUnspec::new_with_index(view.index).up().build()).execute().await;
+                let raised =
+                    self.handle.link().set(LinkUnspec::new_with_index(view.index).up().build()).execute().await;
                 accept(raised, 0).map_err(|error| self.check_error("set up", error))
             }
             (LinkStep::Add(address), Some(view)) => {
                 let mut request = self.handle.address().add(view.index, *address, prefix_length(address));
                 *request.message_mut() = address_message(view.index, *address, prefix_length(address));
-                accept(request.execute().await, libc::EEXIST).map_err(|source| self.add_error(*address, &view.name, source))
+                accept(request.execute().await, libc::EEXIST)
+                    .map_err(|source| self.add_error(*address, &view.name, source))
             }
             (_, None) => Err(self.check_error("find again", io::Error::from_raw_os_error(libc::ENODEV))),
         }
@@ -313,8 +332,8 @@ impl Link {
         check_error(link, format!("add address {address} to"), source)
     }
 
-    /// The kernel adds an IPv6 address at once, but the route that delivers its packets here a little later, from a work queue. A socket that
-    /// asks for a route in between gets one out of the link, and may keep it.
+    /// The kernel adds an IPv6 address at once, but the route that delivers its packets here a little later, from a
+    /// work queue. A socket that asks for a route in between gets one out of the link, and may keep it.
     async fn wait_until_delivered_here(&self) -> Result<(), Error> {
         let started = Instant::now();
         for address in &self.spec.addresses {
@@ -331,7 +350,8 @@ impl Link {
     }
 
     async fn is_delivered_here(&self, address: Ipv6Addr) -> bool {
-        let message = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, prefix_length(&address.into())).build();
+        let message =
+            RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, prefix_length(&address.into())).build();
         let mut routes = self.handle.route().get(message).execute();
         matches!(routes.try_next().await, Ok(Some(route)) if route.header.kind == RouteType::Local)
     }
@@ -350,7 +370,8 @@ fn address_message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
         IpAddr::V4(address) => AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, prefix).build(),
         IpAddr::V6(address) => {
             let mut message = AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(address, prefix).build();
-            // Nobody else has it, by design; sockets should bind to it at once, not after a second of asking around (RFC 4862 section 5.4).
+            // Nobody else has it, by design; sockets should bind to it at once, not after a second of asking around
+            // (RFC 4862 section 5.4).
             message.header.flags |= AddressHeaderFlags::Nodad;
             message
         }

@@ -10,7 +10,8 @@ use rtnetlink::{Handle, LinkGetRequest};
 use std::io;
 use std::net::IpAddr;
 
-/// Each of the links `names` as it is, or the one that an agent made under this name, or none; no link has an empty name. Needs no rights; must be called on a tokio runtime.
+/// Each of the links `names` as it is, or the one that an agent made under this name, or none; no link has an empty
+/// name. Needs no rights; must be called on a tokio runtime.
 ///
 /// # Errors
 ///
@@ -43,7 +44,8 @@ pub async fn view_of_index(handle: &Handle, index: u32, name: &str) -> Result<Op
 /// All links that an agent made under this name, whatever they are called now.
 pub async fn made_as(handle: &Handle, name: &str) -> Result<Vec<LinkView>, Error> {
     let links = handle.link().get().execute();
-    let links: Vec<LinkMessage> = links.try_collect().await.map_err(|error| check_error(name, "look for", into_io(error)))?;
+    let links: Vec<LinkMessage> =
+        links.try_collect().await.map_err(|error| check_error(name, "look for", into_io(error)))?;
     let mut made = Vec::new();
     for link in links.iter().filter(|link| of(link).is_made_as(name)) {
         made.push(with_addresses(handle, link, name).await?);

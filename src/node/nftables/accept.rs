@@ -1,6 +1,8 @@
-//! Rules that accept DNS packets, in the chains of iptables-nft, which are nftables chains: put there without its programs, in the form that these read.
+//! Rules that accept DNS packets, in the chains of iptables-nft, which are nftables chains: put there without its
+//! programs, in the form that these read.
 //!
-//! Only there can an accept outweigh what drops in the same chain. A chain that is not there drops nothing, and is not made.
+//! Only there can an accept outweigh what drops in the same chain. A chain that is not there drops nothing, and is not
+//! made.
 
 use super::accept_chain::{AcceptChain, AcceptChanges};
 use super::chains::{BaseChain, ChainName, Chains};
@@ -67,9 +69,10 @@ impl AcceptRules {
         Chains::read(&mut self.channel).map_err(|source| Error::Listing { what: "the rules of the firewall", source })
     }
 
-    /// Sees to it that those of `rules` that accept are in the chains of iptables-nft in `chains`, where packets reach them, and, if `is_alone`, no others with our
-    /// comment: all at once. A rule that others have put theirs before is put to the front again only if those may drop its packets: else two who want to be first
-    /// would never come to rest.
+    /// Sees to it that those of `rules` that accept are in the chains of iptables-nft in `chains`, where packets reach
+    /// them, and, if `is_alone`, no others with our comment: all at once. A rule that others have put theirs before is
+    /// put to the front again only if those may drop its packets: else two who want to be first would never come to
+    /// rest.
     ///
     /// # Errors
     ///
@@ -119,7 +122,8 @@ pub(in crate::node) fn due(rules: &[Rule], chains: &Chains, is_alone: bool) -> V
 /// What makes `base` what it should be.
 fn changes(chain: AcceptChain, wanted: &[Rule], base: &BaseChain, chains: &Chains, is_alone: bool) -> AcceptChanges {
     let mut changes = AcceptChanges::default();
-    // Of a chain that was not read, since there are too many rules before it, nothing is known: what is there may be ours.
+    // Of a chain that was not read, since there are too many rules before it, nothing is known: what is there may be
+    // ours.
     let Some(listed) = chains.rules.get(&base.name) else { return changes };
     let mut in_place = HashSet::new();
     let mut is_front = true;
@@ -130,8 +134,10 @@ fn changes(chain: AcceptChain, wanted: &[Rule], base: &BaseChain, chains: &Chain
         };
         let is_repeated = in_place.contains(&rule);
         let is_wanted = wanted.contains(&rule);
-        let is_reached =
-            || is_front || Packet::of(&rule).is_none_or(|packet| chain_verdict(chains, base, &packet) == ChainVerdict::Accepts);
+        let is_reached = || {
+            is_front
+                || Packet::of(&rule).is_none_or(|packet| chain_verdict(chains, base, &packet) == ChainVerdict::Accepts)
+        };
         if is_repeated || (!is_wanted && is_alone) || (is_wanted && !is_reached()) {
             changes.surplus.push(listed.handle);
         } else {
@@ -142,7 +148,8 @@ fn changes(chain: AcceptChain, wanted: &[Rule], base: &BaseChain, chains: &Chain
     changes
 }
 
-/// The rule that `expressions` are, if it is one such as we or the reference put into `chain`, in whichever form the programs write it.
+/// The rule that `expressions` are, if it is one such as we or the reference put into `chain`, in whichever form the
+/// programs write it.
 fn ours(chain: AcceptChain, expressions: &[Expression]) -> Option<Rule> {
     let (mut address, mut protocol, mut port) = (None, None, None);
     let (mut is_loopback, mut has_comment, mut accepts) = (false, false, false);
@@ -199,7 +206,9 @@ fn ours(chain: AcceptChain, expressions: &[Expression]) -> Option<Rule> {
 /// What the register must be equal to.
 fn compared(expression: &Expression, loaded: u32) -> Option<&[u8]> {
     match expression {
-        Expression::Compare { register, operator, value } if *register == loaded && *operator == CmpOps::Eq as u32 => Some(value),
+        Expression::Compare { register, operator, value } if *register == loaded && *operator == CmpOps::Eq as u32 => {
+            Some(value)
+        }
         _ => None,
     }
 }
@@ -217,8 +226,9 @@ fn address_of(is_ipv6: bool, offset: u32, value: &[u8]) -> Option<(PacketEnd, Ip
         false => <[u8; 4]>::try_from(value).ok()?.into(),
         true => <[u8; 16]>::try_from(value).ok()?.into(),
     };
-    let end =
-        [PacketEnd::Source, PacketEnd::Destination].into_iter().find(|end| encode::address_offset(address, *end) == offset)?;
+    let end = [PacketEnd::Source, PacketEnd::Destination]
+        .into_iter()
+        .find(|end| encode::address_offset(address, *end) == offset)?;
     Some((end, address))
 }
 
@@ -256,7 +266,8 @@ mod tests {
     fn rules() -> Vec<Rule> {
         let addresses = ["169.254.20.10", "fd00::10"].map(|text| text.parse().unwrap()).to_vec();
         let fallback = Fallback::default();
-        let spec = NodeSpec { addresses, port: 53, health_port: 8080, interface: None, probe_mark: 0x10_0000, fallback };
+        let spec =
+            NodeSpec { addresses, port: 53, health_port: 8080, interface: None, probe_mark: 0x10_0000, fallback };
         desired(&spec, &Interception::default()).rules
     }
 
@@ -297,7 +308,8 @@ mod tests {
         let mut count = 0;
         for chain in AcceptChain::ALL {
             let wanted: Vec<Rule> = rules().into_iter().filter(|rule| chain.holds(rule)).collect();
-            let read: Vec<Option<Rule>> = written(chain, &wanted).iter().map(|rule| ours(chain, &rule.expressions)).collect();
+            let read: Vec<Option<Rule>> =
+                written(chain, &wanted).iter().map(|rule| ours(chain, &rule.expressions)).collect();
             count += read.len();
             assert_eq!(read, wanted.into_iter().map(Some).collect::<Vec<_>>());
         }

@@ -52,6 +52,7 @@ impl AcceptChain {
     }
 
     pub(super) fn holds(self, rule: &Rule) -> bool {
-        rule.address.is_ipv6() == self.is_ipv6 && [false, true].map(|is_loopback| self.hook(is_loopback)).contains(&rule.hook)
+        rule.address.is_ipv6() == self.is_ipv6
+            && [false, true].map(|is_loopback| self.hook(is_loopback)).contains(&rule.hook)
     }
 }

@@ -1,20 +1,25 @@
-//! The chains that stand at the hooks `input` and `output`, with all that they lead to: what a firewall is made of. Reading needs NET_ADMIN and changes nothing.
+//! The chains that stand at the hooks `input` and `output`, with all that they lead to: what a firewall is made of.
+//! Reading needs NET_ADMIN and changes nothing.
 
 use super::expression::{Expression, NftVerdict, attribute, decode, decode_verdict, text, value};
 use super::header::header;
 use super::hooks::{BaseHook, Family, NetfilterHook};
 use super::message::messages;
 use super::socket::NetlinkSocket;
-use netlink_bindings::nftables::{OpGetchainDump, OpGetruleDump, OpGetsetelemDump, OpGettableDump, Request, VerdictCode};
+use netlink_bindings::nftables::{
+    OpGetchainDump, OpGetruleDump, OpGetsetelemDump, OpGettableDump, Request, VerdictCode,
+};
 use netlink_bindings::traits::NetlinkRequest;
 use std::collections::{HashMap, HashSet};
 use std::io;
 
-/// Rules that are read; beyond that, nothing is known of a chain. A node with Calico and a hundred pods has a few thousand, of which one takes microseconds.
+/// Rules that are read; beyond that, nothing is known of a chain. A node with Calico and a hundred pods has a few
+/// thousand, of which one takes microseconds.
 const RULE_LIMIT: usize = 50_000;
 /// Sets that are read.
 const SET_LIMIT: usize = 4096;
-/// `NFT_TABLE_F_DORMANT`, `NFT_SET_ELEM_INTERVAL_END` and `NFT_SET_ELEM_CATCHALL` (include/uapi/linux/netfilter/nf_tables.h).
+/// `NFT_TABLE_F_DORMANT`, `NFT_SET_ELEM_INTERVAL_END` and `NFT_SET_ELEM_CATCHALL`
+/// (include/uapi/linux/netfilter/nf_tables.h).
 const DORMANT: u32 = 1;
 const INTERVAL_END: u32 = 1;
 const CATCH_ALL: u32 = 2;
@@ -76,7 +81,8 @@ pub struct SetElement {
 /// What stands at the hooks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chains {
-    /// At the hooks `input` and `output`, in the order in which packets meet them; none of type nat, which untracked packets pass by.
+    /// At the hooks `input` and `output`, in the order in which packets meet them; none of type nat, which untracked
+    /// packets pass by.
     pub bases: Vec<BaseChain>,
     /// Of the chains that could be read.
     pub rules: HashMap<ChainName, Vec<ChainRule>>,
@@ -134,7 +140,9 @@ impl Chains {
         for message in messages(octets) {
             chains.take(message.message_type(), message.payload());
             let (header, attributes) = OpGetchainDump::decode_reply(message.payload());
-            if let (NEW_CHAIN, Ok(table), Ok(name)) = (message.message_type(), attributes.get_table(), attributes.get_name()) {
+            if let (NEW_CHAIN, Ok(table), Ok(name)) =
+                (message.message_type(), attributes.get_table(), attributes.get_name())
+            {
                 let name = ChainName { family: Family::of(header.nfgen_family), table: text(table), name: text(name) };
                 chains.rules.entry(name).or_default();
             }
@@ -169,7 +177,8 @@ impl Chains {
     fn take_chain(&mut self, payload: &[u8]) -> Option<()> {
         let (header, attributes) = OpGetchainDump::decode_reply(payload);
         let family = Family::of(header.nfgen_family);
-        let name = ChainName { family, table: text(attributes.get_table().ok()?), name: text(attributes.get_name().ok()?) };
+        let name =
+            ChainName { family, table: text(attributes.get_table().ok()?), name: text(attributes.get_name().ok()?) };
         let hook = attributes.get_hook().ok()?;
         let at = NetfilterHook::of(hook.get_num().ok()?);
         let is_of_concern = matches!(at, NetfilterHook::Input | NetfilterHook::Output)
@@ -188,7 +197,8 @@ impl Chains {
     fn take_rule(&mut self, payload: &[u8]) -> Option<()> {
         let (header, attributes) = OpGetruleDump::decode_reply(payload);
         let family = Family::of(header.nfgen_family);
-        let name = ChainName { family, table: text(attributes.get_table().ok()?), name: text(attributes.get_chain().ok()?) };
+        let name =
+            ChainName { family, table: text(attributes.get_table().ok()?), name: text(attributes.get_chain().ok()?) };
         let expressions = attributes.get_expressions().map(|list| decode(&list)).unwrap_or_default();
         let handle = attributes.get_handle().unwrap_or_default();
         self.rules.entry(name).or_default().push(ChainRule { handle, expressions });
@@ -198,7 +208,8 @@ impl Chains {
     fn take_elements(&mut self, payload: &[u8]) -> Option<()> {
         let (header, attributes) = OpGetsetelemDump::decode_reply(payload);
         let family = Family::of(header.nfgen_family);
-        let name = ChainName { family, table: text(attributes.get_table().ok()?), name: text(attributes.get_set().ok()?) };
+        let name =
+            ChainName { family, table: text(attributes.get_table().ok()?), name: text(attributes.get_set().ok()?) };
         let elements = self.sets.entry(name).or_default();
         for element in attributes.get_elements().ok()?.get_elem() {
             let flags = element.get_flags().ok().and_then(|flags| flags.try_into().ok()).map_or(0, u32::from_be_bytes);

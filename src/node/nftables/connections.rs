@@ -28,8 +28,11 @@ pub fn read(addresses: &[IpAddr], port: u16) -> io::Result<Vec<Connection>> {
     let mut family = Nfgenmsg::new();
     family.nfgen_family = header(0, 0).nfgen_family;
     let mut found = Vec::new();
-    let is_asked_for = |connection: &Connection| connection.to.port() == port && addresses.contains(&connection.to.ip());
-    channel.dump(&Request::new().op_get_dump(&family), |payload| found.extend(Connection::of(payload).filter(is_asked_for)))?;
+    let is_asked_for =
+        |connection: &Connection| connection.to.port() == port && addresses.contains(&connection.to.ip());
+    channel.dump(&Request::new().op_get_dump(&family), |payload| {
+        found.extend(Connection::of(payload).filter(is_asked_for))
+    })?;
     Ok(found)
 }
 

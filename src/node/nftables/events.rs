@@ -1,5 +1,5 @@
-//! What others change in the kernel's tables, as it tells everyone who listens (NFNLGRP_NFTABLES). iptables programs of the nft kind change
-//! tables there too.
+//! What others change in the kernel's tables, as it tells everyone who listens (NFNLGRP_NFTABLES). iptables programs of
+//! the nft kind change tables there too.
 
 use super::TABLE_NAME;
 use super::encode::FAMILY;
@@ -22,7 +22,8 @@ const DELETE_CHAIN: u16 = 0xa05;
 const NEW_RULE: u16 = 0xa06;
 const DELETE_RULE: u16 = 0xa08;
 
-/// Tables that hold nothing at the filter hooks, or, of kube-proxy's own, nothing that concerns untracked packets, and change all the time.
+/// Tables that hold nothing at the filter hooks, or, of kube-proxy's own, nothing that concerns untracked packets, and
+/// change all the time.
 const BUSY_TABLES: [&str; 3] = ["nat", "raw", "kube-proxy"];
 
 /// What changes concern.
@@ -83,7 +84,8 @@ impl Events {
         Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM_LIMIT), own })
     }
 
-    /// Waits for a change by which something of ours may be gone, or the firewall another. May be dropped while it waits without losing any.
+    /// Waits for a change by which something of ours may be gone, or the firewall another. May be dropped while it
+    /// waits without losing any.
     ///
     /// # Errors
     ///
@@ -108,8 +110,9 @@ impl Events {
         }
     }
 
-    /// After an overflow the kernel drops every further change, and says so no second time, until all that waits has been read
-    /// (`NETLINK_S_CONGESTED` in net/netlink/af_netlink.c). Who looked at the tables before that would miss what is changed in between.
+    /// After an overflow the kernel drops every further change, and says so no second time, until all that waits has
+    /// been read (`NETLINK_S_CONGESTED` in net/netlink/af_netlink.c). Who looked at the tables before that would miss
+    /// what is changed in between.
     fn discard_pending(&mut self) {
         loop {
             self.datagram.clear();
@@ -214,8 +217,14 @@ mod tests {
 
     #[test]
     fn what_others_do_to_a_firewall_is_noticed() {
-        for (family, table, chain) in [(1, "firewalld", "filter_INPUT"), (2, "filter", "KUBE-FORWARD"), (10, "mangle", "INPUT")] {
-            assert_eq!(change_scope(&rule_gone(family, table, chain), &OwnTables::default()), FIREWALL, "{table} {chain}");
+        for (family, table, chain) in
+            [(1, "firewalld", "filter_INPUT"), (2, "filter", "KUBE-FORWARD"), (10, "mangle", "INPUT")]
+        {
+            assert_eq!(
+                change_scope(&rule_gone(family, table, chain), &OwnTables::default()),
+                FIREWALL,
+                "{table} {chain}"
+            );
         }
         assert_eq!(
             change_scope(&rule_gone(1, "nodelocaldns-4711", "prerouting"), &OwnTables::default()),
@@ -228,7 +237,11 @@ mod tests {
     fn our_own_table_counts_when_the_change_is_not_ours() {
         let octets = delete("nodelocaldns", 1).octets;
         assert_eq!(change_scope(&octets, &own("nodelocaldns", 77)), OWN_TABLE);
-        assert_eq!(change_scope(&octets, &own("nodelocaldns", 0)), ChangeScope::NONE, "messages that we build carry port ID 0");
+        assert_eq!(
+            change_scope(&octets, &own("nodelocaldns", 0)),
+            ChangeScope::NONE,
+            "messages that we build carry port ID 0"
+        );
         assert_eq!(change_scope(&octets, &own("nodelocaldns-77", 77)), ChangeScope::NONE);
         assert_eq!(
             change_scope(&rule_gone(2, "filter", "INPUT"), &own("nodelocaldns", 0)),
@@ -241,7 +254,10 @@ mod tests {
     fn who_takes_away_everything_takes_away_everything_of_ours_whatever_comes_first() {
         let (table, rule) = (delete("nodelocaldns-fallback", 1).octets, rule_gone(2, "raw", "PREROUTING"));
         let wall = delete("firewalld", 1).octets;
-        let own = OwnTables { tables: vec!["nodelocaldns".to_owned(), "nodelocaldns-fallback".to_owned()], port_ids: vec![1, 2] };
+        let own = OwnTables {
+            tables: vec!["nodelocaldns".to_owned(), "nodelocaldns-fallback".to_owned()],
+            port_ids: vec![1, 2],
+        };
         for octets in [[table.clone(), rule.clone(), wall.clone()].concat(), [wall, rule, table].concat()] {
             assert_eq!(change_scope(&octets, &own), ChangeScope::ALL);
         }

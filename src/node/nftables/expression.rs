@@ -1,6 +1,8 @@
 //! The expressions of a rule, as far as it takes to know what becomes of a DNS packet. Pure.
 
-use netlink_bindings::nftables::{ExprOps, IterableDataAttrs, IterableExprListAttrs, IterableVerdictAttrs, VerdictCode};
+use netlink_bindings::nftables::{
+    ExprOps, IterableDataAttrs, IterableExprListAttrs, IterableVerdictAttrs, VerdictCode,
+};
 use rtnetlink::packet_core::NlaBuffer;
 use std::ffi::CStr;
 
@@ -139,9 +141,11 @@ fn operation(name: String, data: &ExprOps<'_>) -> Option<Expression> {
             (Ok(register), Ok(key)) => Expression::LoadCt { key, register },
             _ => Expression::Pass,
         },
-        ExprOps::Fib(fib) => {
-            Expression::LoadFib { flags: fib.get_flags().ok()?, result: fib.get_result().ok()?, register: fib.get_dreg().ok()? }
-        }
+        ExprOps::Fib(fib) => Expression::LoadFib {
+            flags: fib.get_flags().ok()?,
+            result: fib.get_result().ok()?,
+            register: fib.get_dreg().ok()?,
+        },
         ExprOps::Numgen(number) => Expression::LoadUnknown { register: number.get_dreg().ok()? },
         ExprOps::Immediate(immediate) => {
             let data = immediate.get_data().ok()?;
@@ -153,7 +157,9 @@ fn operation(name: String, data: &ExprOps<'_>) -> Option<Expression> {
         ExprOps::Bitwise(bitwise) => {
             let (source, register) = (bitwise.get_sreg().ok()?, bitwise.get_dreg().ok()?);
             match (bitwise.get_op().unwrap_or_default(), bitwise.get_mask(), bitwise.get_xor()) {
-                (0, Ok(mask), Ok(xor)) => Expression::Bitwise { source, register, mask: value(&mask)?, xor: value(&xor)? },
+                (0, Ok(mask), Ok(xor)) => {
+                    Expression::Bitwise { source, register, mask: value(&mask)?, xor: value(&xor)? }
+                }
                 _ => Expression::LoadUnknown { register },
             }
         }
@@ -169,8 +175,9 @@ fn operation(name: String, data: &ExprOps<'_>) -> Option<Expression> {
             to: value(&range.get_to_data().ok()?)?,
         },
         ExprOps::Lookup(lookup) => {
-            let number =
-                |kind| attribute(lookup.get_buf(), kind).and_then(|value| Some(u32::from_be_bytes(value.try_into().ok()?)));
+            let number = |kind| {
+                attribute(lookup.get_buf(), kind).and_then(|value| Some(u32::from_be_bytes(value.try_into().ok()?)))
+            };
             Expression::Lookup {
                 set: text(lookup.get_set().ok()?),
                 register: number(LOOKUP_SOURCE)?,

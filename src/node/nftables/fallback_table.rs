@@ -1,4 +1,5 @@
-//! The table that holds the fallback's rules. No process owns it, so it outlives this program, and anybody may change or delete it.
+//! The table that holds the fallback's rules. No process owns it, so it outlives this program, and anybody may change
+//! or delete it.
 
 use super::encode;
 use super::lacks;
@@ -24,7 +25,8 @@ struct InstalledFallback {
     contents: Contents,
 }
 
-/// Each rule's chain and expressions as the kernel lists them. Not its handle, which is another one when another agent has put the same there.
+/// Each rule's chain and expressions as the kernel lists them. Not its handle, which is another one when another agent
+/// has put the same there.
 type Contents = Vec<(String, Vec<u8>)>;
 
 /// What became of the table.
@@ -63,11 +65,13 @@ impl FallbackTable {
 
     /// Sees to it that the table holds exactly `rules`, all at once; that it is gone if there are none.
     ///
-    /// Where another agent is at work, whoever put its rules there last has its way: else two who want different ones would never come to rest.
+    /// Where another agent is at work, whoever put its rules there last has its way: else two who want different ones
+    /// would never come to rest.
     ///
     /// # Errors
     ///
-    /// [`Error::FallbackUnsupported`] when the kernel lacks something that the rules need, [`Error::Nftables`] else; the table is as it was.
+    /// [`Error::FallbackUnsupported`] when the kernel lacks something that the rules need, [`Error::Nftables`] else;
+    /// the table is as it was.
     pub fn apply(&mut self, rules: &[FallbackRule], is_alone: bool) -> Result<Applied, Error> {
         let present = self.contents(FALLBACK_TABLE_NAME)?;
         if rules.is_empty() {
@@ -76,9 +80,9 @@ impl FallbackTable {
                 _ => Ok(Applied::Nothing),
             };
         }
-        // A predecessor's that is as wanted is taken as it stands: queries go through it, and when a table takes another's place, though in one
-        // step, one query of some 2,000 is lost in one start out of eight (seen). Hooks are not compared: a chain that gets another one gets
-        // another name.
+        // A predecessor's that is as wanted is taken as it stands: queries go through it, and when a table takes
+        // another's place, though in one step, one query of some 2,000 is lost in one start out of eight (seen). Hooks
+        // are not compared: a chain that gets another one gets another name.
         if self.installed.is_none()
             && let Some(present) = &present
             && self.trial(rules).is_ok_and(|wanted| wanted.as_ref() == Some(present))
@@ -94,7 +98,8 @@ impl FallbackTable {
                 return Ok(Applied::Nothing);
             }
         }
-        let committed = self.channel.commit(|sequence| encode::replace_fallback(FALLBACK_TABLE_NAME, rules, false, sequence));
+        let committed =
+            self.channel.commit(|sequence| encode::replace_fallback(FALLBACK_TABLE_NAME, rules, false, sequence));
         committed.map_err(|source| refusal("put rules into", source))?;
         let contents = self.contents(FALLBACK_TABLE_NAME)?.unwrap_or_default();
         self.installed = Some(InstalledFallback { rules: rules.to_vec(), contents });
@@ -116,7 +121,8 @@ impl FallbackTable {
 
     /// How the kernel lists `rules` in a table.
     fn trial(&mut self, rules: &[FallbackRule]) -> Result<Option<Contents>, Error> {
-        let committed = self.channel.commit(|sequence| encode::replace_fallback(TRIAL_TABLE_NAME, rules, true, sequence));
+        let committed =
+            self.channel.commit(|sequence| encode::replace_fallback(TRIAL_TABLE_NAME, rules, true, sequence));
         committed.map_err(|source| refusal("try rules in", source))?;
         let contents = self.contents(TRIAL_TABLE_NAME);
         let deleted = self.channel.commit(|sequence| encode::delete(TRIAL_TABLE_NAME, sequence));

@@ -27,8 +27,8 @@ enum NetlinkAnswer {
     Part,
 }
 
-/// Gives to `part` what the messages of `datagram` bring that answer requests of these sequence numbers. True once the last of the requests is
-/// answered; answers to earlier ones, given up on after an error, are passed over.
+/// Gives to `part` what the messages of `datagram` bring that answer requests of these sequence numbers. True once the
+/// last of the requests is answered; answers to earlier ones, given up on after an error, are passed over.
 ///
 /// # Errors
 ///

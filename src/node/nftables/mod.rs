@@ -1,11 +1,13 @@
-//! Interception rules in an nftables table that the kernel takes away when we are gone, and the fallback in one that stays.
+//! Interception rules in an nftables table that the kernel takes away when we are gone, and the fallback in one that
+//! stays.
 //!
-//! The table carries the flag `owner` (Linux 5.12): only the netlink socket that made it may change it, and when that socket closes, for
-//! whatever reason, the kernel removes the table. Seen on Linux 6.18: `nft flush ruleset` of somebody else passes it over, and `nft
-//! delete table` and `nft add rule` are refused with EPERM; so nobody but us can take the rules away. [`InterceptionTable::apply`] compares all the same
-//! before it trusts that they stand.
+//! The table carries the flag `owner` (Linux 5.12): only the netlink socket that made it may change it, and when that
+//! socket closes, for whatever reason, the kernel removes the table. Seen on Linux 6.18: `nft flush ruleset` of
+//! somebody else passes it over, and `nft delete table` and `nft add rule` are refused with EPERM; so nobody but us can
+//! take the rules away. [`InterceptionTable::apply`] compares all the same before it trusts that they stand.
 //!
-//! `netlink-bindings` encodes and decodes everything here; sockets are those of `netlink-sys`, which `rtnetlink` brings anyway.
+//! `netlink-bindings` encodes and decodes everything here; sockets are those of `netlink-sys`, which `rtnetlink` brings
+//! anyway.
 
 mod accept;
 mod accept_chain;
@@ -75,19 +77,24 @@ impl InterceptionTable {
     ///
     /// # Errors
     ///
-    /// [`Error::NftablesMissing`], [`Error::NftablesUnsupported`] when the kernel lacks owners or the NOTRACK expression; [`Error::Nftables`] else.
+    /// [`Error::NftablesMissing`], [`Error::NftablesUnsupported`] when the kernel lacks owners or the NOTRACK
+    /// expression; [`Error::Nftables`] else.
     pub fn create(rules: &[Rule]) -> Result<Self, Error> {
         let missing_or = |source, else_error: fn(io::Error) -> Error| {
             if lacks(&source) { Error::NftablesMissing { source } } else { else_error(source) }
         };
-        let mut channel =
-            NetlinkSocket::open().map_err(|source| missing_or(source, |source| Error::Socket { purpose: "nftables", source }))?;
-        let refusal: fn(io::Error) -> Error =
-            |source| Error::Nftables { action: "list what is there before creating", table: TABLE_NAME.to_owned(), source };
+        let mut channel = NetlinkSocket::open()
+            .map_err(|source| missing_or(source, |source| Error::Socket { purpose: "nftables", source }))?;
+        let refusal: fn(io::Error) -> Error = |source| Error::Nftables {
+            action: "list what is there before creating",
+            table: TABLE_NAME.to_owned(),
+            source,
+        };
         // Whatever has nf_tables can list its tables.
         let tables = channel.tables().map_err(|source| missing_or(source, refusal))?;
         let is_taken = tables.iter().any(|table| table.name == TABLE_NAME);
-        // Port IDs are unique among the sockets that are open, and so are names made of them among tables with an owner.
+        // Port IDs are unique among the sockets that are open, and so are names made of them among tables with an
+        // owner.
         let name = if is_taken { format!("{TABLE_NAME}-{}", channel.port_id()) } else { TABLE_NAME.to_owned() };
         if let Some(other) = tables.iter().find(|table| table.name == TABLE_NAME) {
             let owner = if other.owner.is_some() { "another running agent" } else { "something that is no agent" };
@@ -95,7 +102,9 @@ impl InterceptionTable {
         }
         let mut table = Self { channel, name, purpose: TablePurpose::Untrack, installed: None };
         table.replace(rules).map_err(|error| match error {
-            Error::Nftables { action, table, source } => unsupported(source, |source| Error::Nftables { action, table, source }),
+            Error::Nftables { action, table, source } => {
+                unsupported(source, |source| Error::Nftables { action, table, source })
+            }
             other => other,
         })?;
         let port_id = table.channel.port_id();
@@ -109,7 +118,8 @@ impl InterceptionTable {
         Ok(table)
     }
 
-    /// Opens the socket for the table that guards rules of iptables, and leaves it as it is; [`InterceptionTable::apply`] makes it.
+    /// Opens the socket for the table that guards rules of iptables, and leaves it as it is;
+    /// [`InterceptionTable::apply`] makes it.
     ///
     /// # Errors
     ///
@@ -129,9 +139,9 @@ impl InterceptionTable {
         self.channel.port_id()
     }
 
-    /// What the table lasts as long as: it is gone when this is closed and `self` is dropped, whichever comes last. Who has it without the capability
-    /// NET_ADMIN cannot change the table, since netlink looks at the sender as well as at who opened the socket; it could only read answers
-    /// that are meant for us, which then take a change for failed.
+    /// What the table lasts as long as: it is gone when this is closed and `self` is dropped, whichever comes last. Who
+    /// has it without the capability NET_ADMIN cannot change the table, since netlink looks at the sender as well as at
+    /// who opened the socket; it could only read answers that are meant for us, which then take a change for failed.
     ///
     /// # Errors
     ///
@@ -154,8 +164,8 @@ impl InterceptionTable {
         Ok(true)
     }
 
-    /// [`InterceptionTable::apply`] for a table that several agents share: while there are others, what another one has put there stays, and so does what it may
-    /// still need of ours.
+    /// [`InterceptionTable::apply`] for a table that several agents share: while there are others, what another one has
+    /// put there stays, and so does what it may still need of ours.
     ///
     /// # Errors
     ///
@@ -163,7 +173,8 @@ impl InterceptionTable {
     pub fn apply_shared(&mut self, rules: &[Rule], is_alone: bool) -> Result<SharedTableOutcome, Error> {
         let views = self.views()?;
         let ours = self.installed.as_ref().filter(|installed| installed.views == views);
-        let only_takes_away = ours.is_some_and(|ours| ours.rules != rules && rules.iter().all(|rule| ours.rules.contains(rule)));
+        let only_takes_away =
+            ours.is_some_and(|ours| ours.rules != rules && rules.iter().all(|rule| ours.rules.contains(rule)));
         if !is_alone && !views.is_empty() && (ours.is_none() || only_takes_away) {
             return Ok(SharedTableOutcome::Left);
         }
@@ -224,8 +235,8 @@ fn unsupported(source: io::Error, else_error: impl FnOnce(io::Error) -> Error) -
 
 /// Whether `source` means that the kernel lacks something.
 fn lacks(source: &io::Error) -> bool {
-    // nfnetlink without nf_tables: EINVAL or EOPNOTSUPP; without family inet: EAFNOSUPPORT; an expression or chain type that is
-    // missing: ENOENT; the flag `owner` before 5.12: EINVAL.
+    // nfnetlink without nf_tables: EINVAL or EOPNOTSUPP; without family inet: EAFNOSUPPORT; an expression or chain type
+    // that is missing: ENOENT; the flag `owner` before 5.12: EINVAL.
     let lacks = [libc::EINVAL, libc::EOPNOTSUPP, libc::EAFNOSUPPORT, libc::EPROTONOSUPPORT, libc::ENOENT];
     source.raw_os_error().is_some_and(|code| lacks.contains(&code))
 }

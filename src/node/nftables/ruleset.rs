@@ -1,4 +1,5 @@
-//! The kernel's nftables, whoever made them, as far as a DNS packet meets them. Reading needs NET_ADMIN too, and changes nothing.
+//! The kernel's nftables, whoever made them, as far as a DNS packet meets them. Reading needs NET_ADMIN too, and
+//! changes nothing.
 
 use super::FALLBACK_TABLE_NAME;
 use super::encode::arrival;
@@ -7,8 +8,8 @@ use super::hooks::{BaseHook, Family, NetfilterHook};
 use super::socket::NetlinkSocket;
 use crate::node::desired::{Hook, PacketEnd, Protocol, Rule};
 use netlink_bindings::nftables::{
-    CtKeys, ExprOps, IterableExprListAttrs, MetaKeys, OpGetchainDump, OpGetruleDump, OpGettableDump, PayloadBase, Request,
-    VerdictCode,
+    CtKeys, ExprOps, IterableExprListAttrs, MetaKeys, OpGetchainDump, OpGetruleDump, OpGettableDump, PayloadBase,
+    Request, VerdictCode,
 };
 use netlink_bindings::traits::NetlinkRequest;
 use std::collections::HashSet;
@@ -16,7 +17,8 @@ use std::ffi::CStr;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// All tables and chains, and the rules of the fallback and of those chains that see DNS packets before connection tracking does.
+/// All tables and chains, and the rules of the fallback and of those chains that see DNS packets before connection
+/// tracking does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
     pub tables: Vec<RulesetTable>,
@@ -80,10 +82,11 @@ pub enum Effect {
 }
 
 impl Ruleset {
-    /// The address to which the fallback's table sends queries for `local`, over UDP and TCP, from pods and from programs on the node, and from
-    /// which it takes the answers back. None if it does not do all of that.
+    /// The address to which the fallback's table sends queries for `local`, over UDP and TCP, from pods and from
+    /// programs on the node, and from which it takes the answers back. None if it does not do all of that.
     pub fn fallback_of(&self, local: IpAddr, port: u16) -> Option<IpAddr> {
-        let chains = self.chains.iter().filter(|chain| chain.family == Family::Inet && chain.table == FALLBACK_TABLE_NAME);
+        let chains =
+            self.chains.iter().filter(|chain| chain.family == Family::Inet && chain.table == FALLBACK_TABLE_NAME);
         let rewrites: HashSet<(NetfilterHook, Rewrite)> = chains
             .filter_map(|chain| chain.base.map(|base| (base.at, &chain.rules)))
             .flat_map(|(at, rules)| rules.iter().filter_map(move |seen| Some((at, seen.rewrite?))))
@@ -100,7 +103,8 @@ impl Ruleset {
                 has(Protocol::Udp) && has(Protocol::Tcp)
             })
         };
-        let queries = rewrites.iter().filter(|(_, rewrite)| rewrite.end == PacketEnd::Destination && rewrite.from == local);
+        let queries =
+            rewrites.iter().filter(|(_, rewrite)| rewrite.end == PacketEnd::Destination && rewrite.from == local);
         queries.map(|(_, rewrite)| rewrite.to).find(is_whole)
     }
 }
@@ -144,7 +148,8 @@ impl ListedChain {
     /// Whether packets come here that are not tracked yet: at raw priority or before.
     pub fn sees_packets_untracked(&self) -> bool {
         self.base.is_some_and(|base| {
-            base.priority <= super::encode::RAW_PRIORITY && matches!(base.at, NetfilterHook::Prerouting | NetfilterHook::Output)
+            base.priority <= super::encode::RAW_PRIORITY
+                && matches!(base.at, NetfilterHook::Prerouting | NetfilterHook::Output)
         })
     }
 }
@@ -157,8 +162,12 @@ impl ListedChain {
 pub fn read() -> io::Result<Ruleset> {
     let mut channel = NetlinkSocket::open()?;
     let mut ruleset = Ruleset::default();
-    channel.dump(&Request::new().op_gettable_dump(&header(0, 0)), |payload| ruleset.tables.extend(RulesetTable::of(payload)))?;
-    channel.dump(&Request::new().op_getchain_dump(&header(0, 0)), |payload| ruleset.chains.extend(ListedChain::of(payload)))?;
+    channel.dump(&Request::new().op_gettable_dump(&header(0, 0)), |payload| {
+        ruleset.tables.extend(RulesetTable::of(payload))
+    })?;
+    channel.dump(&Request::new().op_getchain_dump(&header(0, 0)), |payload| {
+        ruleset.chains.extend(ListedChain::of(payload))
+    })?;
     for chain in &mut ruleset.chains {
         let is_read = chain.sees_packets_untracked() || chain.table == FALLBACK_TABLE_NAME;
         if !is_read || chain.family == Family::Other {
@@ -199,7 +208,9 @@ fn interpret(at: Option<NetfilterHook>, expressions: &IterableExprListAttrs<'_>)
         match (name, expression.get_data().ok()) {
             (b"notrack", _) => is_notrack = true,
             (_, Some(ExprOps::Counter(counter))) => seen.packets = counter.get_packets().ok(),
-            (_, Some(ExprOps::Meta(meta))) => loaded = meta.get_key().map_or(RegisterContent::Nothing, RegisterContent::Meta),
+            (_, Some(ExprOps::Meta(meta))) => {
+                loaded = meta.get_key().map_or(RegisterContent::Nothing, RegisterContent::Meta)
+            }
             (_, Some(ExprOps::Payload(payload))) if payload.get_sreg().is_ok() => {
                 seen.effects.push(Effect::Rewrite);
                 if let (Ok(base), Ok(offset)) = (payload.get_base(), payload.get_offset())
@@ -367,7 +378,10 @@ mod tests {
         let (read, beside): (Vec<ListedRule>, Vec<ListedRule>) =
             read_back(&rules).into_iter().partition(|seen| seen.rule.is_some());
         assert_eq!(beside, [ListedRule::default()], "what comes in by lo is passed by");
-        assert_eq!(read.iter().map(|seen| seen.rule).collect::<Vec<_>>(), raw.iter().copied().map(Some).collect::<Vec<_>>());
+        assert_eq!(
+            read.iter().map(|seen| seen.rule).collect::<Vec<_>>(),
+            raw.iter().copied().map(Some).collect::<Vec<_>>()
+        );
         assert!(read.iter().all(|seen| seen.packets == Some(0) && seen.effects.is_empty()));
     }
 
@@ -387,7 +401,13 @@ mod tests {
             };
             let rules = vec![interpret(Some(at), &attributes.get_expressions().unwrap())];
             let base = Some(BaseHook { at, priority: 0, drops: false });
-            ruleset.chains.push(ListedChain { family: Family::Inet, table: FALLBACK_TABLE_NAME.to_owned(), name, base, rules });
+            ruleset.chains.push(ListedChain {
+                family: Family::Inet,
+                table: FALLBACK_TABLE_NAME.to_owned(),
+                name,
+                base,
+                rules,
+            });
         }
         for Redirection { local, upstream } in fallback.redirections() {
             assert_eq!(ruleset.fallback_of(local, 53), Some(upstream));
@@ -415,7 +435,8 @@ mod tests {
                 octets[index] = value;
                 for octets in [&octets[..], &octets[..index]] {
                     let (_, attributes) = OpGetruleDump::decode_reply(octets);
-                    let _nothing_panics = attributes.get_expressions().map(|list| interpret(Some(NetfilterHook::Output), &list));
+                    let _nothing_panics =
+                        attributes.get_expressions().map(|list| interpret(Some(NetfilterHook::Output), &list));
                 }
             }
         }

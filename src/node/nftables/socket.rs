@@ -1,5 +1,5 @@
-//! A netlink socket to nf_tables. The kernel works a request off while it is sent and queues the answers before `send` returns, so nothing
-//! here waits, and no async is needed.
+//! A netlink socket to nf_tables. The kernel works a request off while it is sent and queues the answers before `send`
+//! returns, so nothing here waits, and no async is needed.
 
 use super::encode::{Batch, FAMILY};
 use super::header::header;
@@ -18,7 +18,8 @@ const DATAGRAM_LIMIT: usize = 64 * 1024;
 /// Room for the acknowledgements of a few thousand rules, as far as the machine allows it.
 const RECEIVE_BUFFER: libc::c_int = 1 << 20;
 
-/// A socket; tables that it creates with the flag `owner` go when it is closed. It is not passed on to programs that we start.
+/// A socket; tables that it creates with the flag `owner` go when it is closed. It is not passed on to programs that we
+/// start.
 pub struct NetlinkSocket {
     socket: Socket,
     port_id: u32,
@@ -160,8 +161,8 @@ impl NetlinkSocket {
         self.socket.send_to(octets, &kernel, 0).map(|_all_of_it| ())
     }
 
-    /// Reads until the request with the last of the sequence numbers is answered or one of them is refused. Answers to earlier requests,
-    /// given up on after an error, are passed over.
+    /// Reads until the request with the last of the sequence numbers is answered or one of them is refused. Answers to
+    /// earlier requests, given up on after an error, are passed over.
     fn receive(&self, sequence: RangeInclusive<u32>, mut part: impl FnMut(&[u8])) -> io::Result<()> {
         let mut datagram = Vec::with_capacity(DATAGRAM_LIMIT);
         loop {

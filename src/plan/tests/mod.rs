@@ -5,8 +5,8 @@ mod clients;
 use super::{Dispatch, Listener, Plan, PlanConfig, configure};
 use crate::chain::testing::{Nowhere, process};
 use crate::chain::{
-    After, Answer, BatchClock, Chain, Exchange, Failure, FastPath, FastRest, Handler, HitCounter, Loaders, Next, Observer,
-    Outcome, PacketHits, Peer, ProcessContext, Purpose, Received, Request, Transport,
+    After, Answer, BatchClock, Chain, Exchange, Failure, FastPath, FastRest, Handler, HitCounter, Loaders, Next,
+    Observer, Outcome, PacketHits, Peer, ProcessContext, Purpose, Received, Request, Transport,
 };
 use crate::corefile;
 use crate::message::{Name, Query, Rcode, RecordType, Response};
@@ -110,7 +110,10 @@ fn rcode(reply: &[u8]) -> u16 {
 #[test]
 fn a_directive_the_reference_has_and_we_do_not_is_refused_with_those_words() {
     let said = refusal(".:53 {\n  kubernetes cluster.local\n}\n");
-    assert!(said.starts_with("Corefile:2:3: error: CoreDNS has the directive `kubernetes`, nodelocaldns does not yet"), "{said}");
+    assert!(
+        said.starts_with("Corefile:2:3: error: CoreDNS has the directive `kubernetes`, nodelocaldns does not yet"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -155,8 +158,10 @@ fn question_with(name: &str, options: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn who_asks_for_the_servers_name_is_told_whoever_answers_and_nobody_else() {
     let process = process();
-    let plan =
-        plan(".:53 {\n bind 127.0.0.1\n nsid node-7\n local\n whoami\n}\nexample:53 {\n bind 127.0.0.1\n whoami\n}\n", &process);
+    let plan = plan(
+        ".:53 {\n bind 127.0.0.1\n nsid node-7\n local\n whoami\n}\nexample:53 {\n bind 127.0.0.1\n whoami\n}\n",
+        &process,
+    );
     let listener = &plan.listeners[0];
     const ASKED: &[u8] = &[0, 3, 0, 0];
     const NAME: &[u8] = b"\0\x0a\0\x03\0\x06node-7";
@@ -189,7 +194,10 @@ fn of_a_directive_that_stands_there_again_the_first_or_the_last_counts_as_in_the
     let timeouts = timeouts.blocks[0].config.timeouts;
     assert_eq!((timeouts.read.as_secs(), timeouts.idle.as_secs()), (2, 7));
     let said = refusal(".:53 {\n  reload\n  reload\n  debug\n  debug\n}\n");
-    assert!(said.contains("Corefile:3:3: warning: `reload` stands twice in one server block: this one is ignored"), "{said}");
+    assert!(
+        said.contains("Corefile:3:3: warning: `reload` stands twice in one server block: this one is ignored"),
+        "{said}"
+    );
     assert!(said.contains("Corefile:5:3: warning: `debug` stands twice") && said.contains("this one counts"), "{said}");
 }
 
@@ -217,10 +225,17 @@ fn errors_of_all_blocks_are_told_at_once() {
 
 #[test]
 fn a_zone_served_twice_on_an_address_is_refused() {
-    let twice = |first: &str, second: &str| refusal(&format!("a:53 {{\n{first}\n whoami\n}}\na:53 {{\n{second}\n whoami\n}}\n"));
-    for (first, second) in [("", ""), ("bind 127.0.0.1", "bind 127.0.0.1"), ("", "bind 127.0.0.1"), ("bind 127.0.0.1", "")] {
+    let twice = |first: &str, second: &str| {
+        refusal(&format!("a:53 {{\n{first}\n whoami\n}}\na:53 {{\n{second}\n whoami\n}}\n"))
+    };
+    for (first, second) in
+        [("", ""), ("bind 127.0.0.1", "bind 127.0.0.1"), ("", "bind 127.0.0.1"), ("bind 127.0.0.1", "")]
+    {
         let said = twice(first, second);
-        assert!(said.contains("zone `a.` is already served") && said.contains("line 1 has it"), "{first}/{second}: {said}");
+        assert!(
+            said.contains("zone `a.` is already served") && said.contains("line 1 has it"),
+            "{first}/{second}: {said}"
+        );
     }
     assert_eq!(twice("bind 127.0.0.1", "bind 127.0.0.2"), "");
     assert_eq!(twice("bind 127.0.0.1", "bind ::1"), "");
@@ -267,8 +282,10 @@ async fn a_class_other_than_in_is_refused_unless_a_forward_could_know_it() {
     let last = chaos.len() - 1;
     chaos[last] = 3;
     let process = process();
-    let plan =
-        plan(".:53 {\n bind 127.0.0.1\n whoami\n}\n.:54 {\n bind 127.0.0.1\n whoami\n forward x. 192.0.2.1\n}\n", &process);
+    let plan = plan(
+        ".:53 {\n bind 127.0.0.1\n whoami\n}\n.:54 {\n bind 127.0.0.1\n whoami\n forward x. 192.0.2.1\n}\n",
+        &process,
+    );
     assert_eq!(rcode(&ask(&plan.listeners[0], &chaos).await), Rcode::REFUSED.0);
     // Not the forward's zone, so whoami answers, as in the reference.
     assert_eq!(rcode(&ask(&plan.listeners[1], &chaos).await), Rcode::NOERROR.0);

@@ -26,9 +26,10 @@ impl<T> HttpConnections<T> {
         self.held.retain(|seat| is_open(&seat.connection));
     }
 
-    /// Admits a client's connection. With too many, one connection is evicted and returned: of the network with most connections (the new one
-    /// counts), and there of the address with most; ties go to whoever came first. Of that address the oldest connection goes that has had an answer,
-    /// else the oldest: many hosts may share one address behind NAT.
+    /// Admits a client's connection. With too many, one connection is evicted and returned: of the network with most
+    /// connections (the new one counts), and there of the address with most; ties go to whoever came first. Of that
+    /// address the oldest connection goes that has had an answer, else the oldest: many hosts may share one address
+    /// behind NAT.
     pub fn take(&mut self, client: IpAddr, connection: T, waits: impl Fn(&T) -> bool) -> Option<T> {
         self.held.push_back(HttpConnection { client: Fairness::default().client(client), connection });
         if self.held.len() <= self.limit {
@@ -83,7 +84,10 @@ mod tests {
     #[test]
     fn a_64_counts_as_one_client_and_a_mapped_address_as_the_ipv4_one() {
         assert_eq!(losers(&["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2:2", "192.0.2.3"]), [Some(2)]);
-        assert_eq!(losers(&["192.0.2.1", "2001:db8::1", "2001:db8:0:1::1", "::ffff:192.0.2.1", "192.0.2.3"]), [Some(0)]);
+        assert_eq!(
+            losers(&["192.0.2.1", "2001:db8::1", "2001:db8:0:1::1", "::ffff:192.0.2.1", "192.0.2.3"]),
+            [Some(0)]
+        );
     }
 
     #[test]

@@ -39,7 +39,8 @@ fn is_zero_weight(parameter: &str) -> bool {
     weight.is_some_and(|(_, value)| value.trim().parse::<f32>().is_ok_and(|value| value <= 0.0))
 }
 
-/// The octets in gzip (RFC 1952), quickly rather than as short as can be: the processor is the one that answers queries.
+/// The octets in gzip (RFC 1952), quickly rather than as short as can be: the processor is the one that answers
+/// queries.
 pub(super) fn compress(octets: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(octets.len() / 8), Compression::fast());
     // Neither fails: memory takes everything.

@@ -1,8 +1,10 @@
-//! Scrapes and probes over HTTP/1.1, on the control runtime: a table of addresses and paths, swapped with the plan. Its sockets are its own
-//! and nothing waits for them: DNS is served whether or not an address can be listened on, and that is tried again ([`Http::listen`]).
+//! Scrapes and probes over HTTP/1.1, on the control runtime: a table of addresses and paths, swapped with the plan. Its
+//! sockets are its own and nothing waits for them: DNS is served whether or not an address can be listened on, and that
+//! is tried again ([`Http::listen`]).
 //!
-//! Anybody may come here, as in the reference, so whoever comes is bounded: connections ([`admission`]), the octets of a request and of what the kernel
-//! holds for a connection, the time for either direction, and how much is made for all who ask ([`page`]).
+//! Anybody may come here, as in the reference, so whoever comes is bounded: connections ([`admission`]), the octets of
+//! a request and of what the kernel holds for a connection, the time for either direction, and how much is made for all
+//! who ask ([`page`]).
 
 mod admission;
 mod content_coding;
@@ -38,7 +40,8 @@ use tokio::task::{AbortHandle, yield_now};
 use tokio::time::Instant;
 use tokio_io_timeout::TimeoutStream;
 
-/// Connections to one address. A scraper and the kubelet need two; one more has the client that holds most lose its oldest.
+/// Connections to one address. A scraper and the kubelet need two; one more has the client that holds most lose its
+/// oldest.
 const CONNECTIONS: usize = 64;
 
 /// For a request's header, and between requests on a connection.
@@ -47,14 +50,15 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take nothing of an answer that waits for it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// From one answer on a connection to the next. Requests that come sooner wait, and what comes after them stays in the socket.
+/// From one answer on a connection to the next. Requests that come sooner wait, and what comes after them stays in the
+/// socket.
 const SPACING: Duration = Duration::from_millis(50);
 
 /// Octets of a request's header.
 const MAX_HEADER: usize = 16 << 10;
 
-/// Octets that the kernel keeps of a connection's requests, and of its answers; it takes twice as many. They count against the container's limit
-/// of memory, and would be up to 4 MiB each way.
+/// Octets that the kernel keeps of a connection's requests, and of its answers; it takes twice as many. They count
+/// against the container's limit of memory, and would be up to 4 MiB each way.
 const RECEIVE_BUFFER: usize = 16 << 10;
 const SEND_BUFFER: usize = 32 << 10;
 
@@ -115,18 +119,24 @@ impl Drop for Listening {
 impl Http {
     /// Nothing is served yet. Connections are served on `control`; `registry` counts those that are evicted.
     pub fn new(control: Handle, registry: &Registry) -> Self {
-        Self { control, evictions: Arc::new(Evictions::new(registry)), routes: Arc::default(), listening: HashMap::new() }
+        Self {
+            control,
+            evictions: Arc::new(Evictions::new(registry)),
+            routes: Arc::default(),
+            listening: HashMap::new(),
+        }
     }
 
-    /// From now on these endpoints are served and nothing else: where it is listened already at once, at other addresses from the next
-    /// [`Http::listen`] on.
+    /// From now on these endpoints are served and nothing else: where it is listened already at once, at other
+    /// addresses from the next [`Http::listen`] on.
     pub fn serve(&mut self, endpoints: &[Endpoint]) {
         let routes = routes_of(endpoints);
         self.listening.retain(|address, _| routes.contains_key(address));
         self.routes.store(Arc::new(routes));
     }
 
-    /// Listens on every address that is served and not listened on. Returns why some of them could not be: worth another try.
+    /// Listens on every address that is served and not listened on. Returns why some of them could not be: worth
+    /// another try.
     pub fn listen(&mut self) -> Vec<SocketError> {
         let mut errors = Vec::new();
         let mut lacking: Vec<SocketAddr> = self.routes.load().keys().copied().collect();
@@ -134,7 +144,8 @@ impl Http {
         lacking.sort_unstable();
         for address in lacking {
             let _entered = self.control.enter();
-            let register = |listener| TcpListener::from_std(listener).map_err(|cause| SocketError::Register { address, cause });
+            let register =
+                |listener| TcpListener::from_std(listener).map_err(|cause| SocketError::Register { address, cause });
             match bind_http(address).inspect(bound_buffers).and_then(register) {
                 Ok(listener) => {
                     let accepting = accept(listener, address, self.routes.clone(), self.evictions.clone());
@@ -194,7 +205,12 @@ async fn accept(listener: TcpListener, address: SocketAddr, routes: Arc<ArcSwap<
 }
 
 /// HttpConnections a client's connection; true if another one had to end for it.
-fn admit(connections: &mut HttpConnections<Connection>, client: IpAddr, connection: Connection, evictions: &Evictions) -> bool {
+fn admit(
+    connections: &mut HttpConnections<Connection>,
+    client: IpAddr,
+    connection: Connection,
+    evictions: &Evictions,
+) -> bool {
     let waits = |connection: &Connection| connection.waits.load(Ordering::Relaxed);
     let Some(evicted) = connections.take(client, connection, waits) else { return false };
     if waits(&evicted) { &evictions.busy } else { &evictions.idle }.increment();
@@ -202,8 +218,8 @@ fn admit(connections: &mut HttpConnections<Connection>, client: IpAddr, connecti
     true
 }
 
-/// One connection to `address` where `endpoints` are served, as each that [`Http`] accepts but over any stream, until it ends. For tests with bytes and a
-/// clock of their own.
+/// One connection to `address` where `endpoints` are served, as each that [`Http`] accepts but over any stream, until
+/// it ends. For tests with bytes and a clock of their own.
 #[doc(hidden)]
 pub async fn serve_connection(endpoints: &[Endpoint], address: SocketAddr, stream: impl AsyncRead + AsyncWrite) {
     converse(stream, address, Arc::new(ArcSwap::from_pointee(routes_of(endpoints))), Arc::default()).await;

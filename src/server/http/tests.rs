@@ -80,7 +80,11 @@ async fn an_answer_for_each_takes_its_time_sees_the_query_and_ends_with_its_clie
         let answer = async move {
             let _held = held;
             tokio::time::sleep(Duration::from_secs(60)).await;
-            HttpAnswer { status: 200, content_type: "application/octet-stream", body: [query.as_bytes(), &[0xff, 0]].concat() }
+            HttpAnswer {
+                status: 200,
+                content_type: "application/octet-stream",
+                body: [query.as_bytes(), &[0xff, 0]].concat(),
+            }
         };
         Box::pin(answer) as BoxFuture<'static, HttpAnswer>
     };

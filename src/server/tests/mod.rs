@@ -49,7 +49,12 @@ impl QueryHandler for Toy {
     fn timeouts(&self) -> Timeouts {
         self.timeouts
     }
-    fn dispatch(self: &Arc<Self>, received: Received<'_>, _packets: &mut PacketCache, out: &mut Vec<u8>) -> Dispatch<ToyPending> {
+    fn dispatch(
+        self: &Arc<Self>,
+        received: Received<'_>,
+        _packets: &mut PacketCache,
+        out: &mut Vec<u8>,
+    ) -> Dispatch<ToyPending> {
         let Received { wire, peer, .. } = received;
         assert!(out.is_empty());
         out.push(self.version);
@@ -221,7 +226,8 @@ impl Talk {
         stream.set_write_timeout(Some(SOON)).unwrap();
         Self(stream)
     }
-    /// Of a client whose kernel takes little that it does not read: by itself it takes up to `net.ipv4.tcp_rmem`, tens of megabytes on some machines.
+    /// Of a client whose kernel takes little that it does not read: by itself it takes up to `net.ipv4.tcp_rmem`, tens
+    /// of megabytes on some machines.
     fn with_little_room(ip: &str, address: SocketAddr) -> Self {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::new(ip.parse().unwrap(), 0).into()).unwrap();

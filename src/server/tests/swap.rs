@@ -188,7 +188,8 @@ fn sockets_passed_by_another_process_are_served_and_outlive_the_server() {
 fn http_endpoints_are_swapped_with_the_plan_and_keep_their_address() {
     let mut rig = Rig::new(1, Limits::default());
     let address = free("127.0.0.1");
-    let endpoint = |path: &'static str, body: &'static str| Endpoint::shared(address, path, move || HttpAnswer::text(200, body));
+    let endpoint =
+        |path: &'static str, body: &'static str| Endpoint::shared(address, path, move || HttpAnswer::text(200, body));
     let request = |stream: &mut TcpStream, request: &str| {
         write!(stream, "{request} HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
         let mut text = Vec::new();

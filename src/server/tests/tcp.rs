@@ -17,7 +17,8 @@ fn tcp_answers_come_as_they_are_ready() {
 fn pipelined_queries_in_odd_pieces_are_all_answered() {
     let (_rig, address) = rig(Limits::default());
     let mut talk = Talk::to(address);
-    let stream: Vec<u8> = (0..1000_u16).flat_map(|number| [&[0, 3, b'h'][..], &number.to_be_bytes()].concat()).collect();
+    let stream: Vec<u8> =
+        (0..1000_u16).flat_map(|number| [&[0, 3, b'h'][..], &number.to_be_bytes()].concat()).collect();
     for piece in stream.chunks(773) {
         talk.0.write_all(piece).unwrap();
         talk.0.flush().unwrap();

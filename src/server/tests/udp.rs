@@ -74,7 +74,11 @@ fn queries_in_flight_on_a_worker_are_bounded_and_what_is_refused_is_told() {
     }
     client.send_to(b"h", address).unwrap();
     let said: Vec<_> = (0..3).map(|_| receive(&client).0).collect();
-    assert_eq!(said, [refusal(b"m"), refusal(b"m"), b"\x01h".to_vec()], "what needs no flight is answered all the same");
+    assert_eq!(
+        said,
+        [refusal(b"m"), refusal(b"m"), b"\x01h".to_vec()],
+        "what needs no flight is answered all the same"
+    );
     assert_eq!(rig.metric("nodelocaldns_queries_dropped_total{reason=\"overload\"}"), 2.0);
     assert_eq!(rig.metric("nodelocaldns_queries_in_flight"), 3.0);
     rig.gate.add_permits(3);

@@ -5,7 +5,10 @@ use super::super::as_many_as_can_be;
 #[test]
 fn fewer_workers_than_wanted_serve_and_none_is_an_error() {
     let with = |possible: usize| {
-        as_many_as_can_be(4, |index| if index < possible { Ok(index) } else { Err(format!("no thread for worker {index}")) })
+        as_many_as_can_be(
+            4,
+            |index| if index < possible { Ok(index) } else { Err(format!("no thread for worker {index}")) },
+        )
     };
     assert_eq!(with(4).unwrap(), [0, 1, 2, 3]);
     assert_eq!(with(2).unwrap(), [0, 1]);

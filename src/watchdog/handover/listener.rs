@@ -6,7 +6,8 @@ use crate::deadline;
 use crate::platform::{network_namespace_cookie, register_readable};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect as connect_to, listen, socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect as connect_to, listen,
+    socket_with,
 };
 use std::fs::{self, Permissions};
 use std::io;
@@ -38,7 +39,8 @@ pub(super) struct BoundSocket {
     file: SocketFile,
 }
 
-/// The file of a socket. It is removed when this is dropped, if it still is this socket's: a successor has put its own in the place.
+/// The file of a socket. It is removed when this is dropped, if it still is this socket's: a successor has put its own
+/// in the place.
 struct SocketFile {
     path: PathBuf,
     /// Device and inode.
@@ -150,9 +152,11 @@ pub(super) fn connect(path: &Path) -> Result<Option<Channel>, HandoverError> {
     Channel::from_fd(socket).map(Some).map_err(HandoverError::Connect)
 }
 
-/// Whether these sockets, and one opened here and now, belong to the same network namespace, as far as the kernel tells (Linux 5.14).
+/// Whether these sockets, and one opened here and now, belong to the same network namespace, as far as the kernel tells
+/// (Linux 5.14).
 pub(super) fn belong_to_this_network_namespace(sockets: &[OwnedFd]) -> bool {
-    let Ok(here) = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|own| network_namespace_cookie(own.as_fd())) else {
+    let Ok(here) = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|own| network_namespace_cookie(own.as_fd()))
+    else {
         return true;
     };
     sockets.iter().all(|socket| network_namespace_cookie(socket.as_fd()).is_ok_and(|there| there == here))

@@ -1,9 +1,10 @@
-//! Hands the listening sockets and the caches' content from one watchdog to the next (`--handover`). Both servers then read the same queues, so that
-//! no query in them is lost. The messages are JSON packets as on the control socket ([`super::control`]), over a Unix socket in a folder that both see.
+//! Hands the listening sockets and the caches' content from one watchdog to the next (`--handover`). Both servers then
+//! read the same queues, so that no query in them is lost. The messages are JSON packets as on the control socket
+//! ([`super::control`]), over a Unix socket in a folder that both see.
 //!
-//! The new watchdog connects, asks, and gets everything within [`PATIENCE`], or begins afresh. The connection stays open: over it the new
-//! one tells when it has proved itself, and its end tells each that the other is gone. Whatever the other side says or fails to say ends the
-//! connection at worst.
+//! The new watchdog connects, asks, and gets everything within [`PATIENCE`], or begins afresh. The connection stays
+//! open: over it the new one tells when it has proved itself, and its end tells each that the other is gone. Whatever
+//! the other side says or fails to say ends the connection at worst.
 
 use super::channel::{Channel, ChannelError};
 use super::control::Message;
@@ -32,7 +33,8 @@ pub const PATIENCE: Duration = Duration::from_secs(1);
 /// After a message that says nothing new the successor is not listened to for so long.
 const REPETITION_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long the socket's folder may take before a predecessor is told all the same that queries come here, and before the process ends.
+/// How long the socket's folder may take before a predecessor is told all the same that queries come here, and before
+/// the process ends.
 const FOLDER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// From the new watchdog.
@@ -171,14 +173,15 @@ pub struct Handover {
 }
 
 impl Handover {
-    /// Asks whoever listens at `path` for everything; nothing if nobody is there. Blocks for twice [`PATIENCE`] at most, once for the path's file
-    /// system. To be called in a runtime.
+    /// Asks whoever listens at `path` for everything; nothing if nobody is there. Blocks for twice [`PATIENCE`] at
+    /// most, once for the path's file system. To be called in a runtime.
     ///
     /// # Errors
     /// Somebody is there, and nothing comes of it.
     pub fn take_over(&mut self, path: &Path) -> Result<Option<InheritedState>, HandoverError> {
         let whoever = path.to_owned();
-        let connected = deadline::within(PATIENCE, move || listener::connect(&whoever)).map_err(HandoverError::Connect)?;
+        let connected =
+            deadline::within(PATIENCE, move || listener::connect(&whoever)).map_err(HandoverError::Connect)?;
         let Some(channel) = connected? else { return Ok(None) };
         let until = Instant::now() + PATIENCE;
         channel.send(&SuccessorMessage::TakeOver { version: VERSION }, &[])?;
@@ -208,13 +211,15 @@ impl Handover {
                     return Ok(Some(InheritedState { sockets, cache: passed.into_iter().next() }));
                 }
                 PredecessorMessage::Refused { reason } => return Err(HandoverError::Refused(reason)),
-                PredecessorMessage::Sockets { .. } | PredecessorMessage::Cache => return Err(HandoverError::OutOfOrder),
+                PredecessorMessage::Sockets { .. } | PredecessorMessage::Cache => {
+                    return Err(HandoverError::OutOfOrder);
+                }
             }
         }
     }
 
-    /// Is there for a successor soon, and then tells a predecessor that queries come here: told first, it would remove its socket while ours takes the
-    /// place, and might remove ours. Both are [`Handover::next`]'s work.
+    /// Is there for a successor soon, and then tells a predecessor that queries come here: told first, it would remove
+    /// its socket while ours takes the place, and might remove ours. Both are [`Handover::next`]'s work.
     pub fn announce(&mut self, path: Option<&Path>) {
         let Some(path) = path.filter(|_| self.listener.is_none()) else { return self.tell_proven() };
         if self.pending.is_some() {
@@ -223,8 +228,11 @@ impl Handover {
         let own = path.to_owned();
         match deadline::begin(move || BoundSocket::take(&own)) {
             Ok(bound) => {
-                self.pending =
-                    Some(PendingListener { bound, path: path.to_owned(), limit: Some(Instant::now() + FOLDER_PATIENCE) });
+                self.pending = Some(PendingListener {
+                    bound,
+                    path: path.to_owned(),
+                    limit: Some(Instant::now() + FOLDER_PATIENCE),
+                });
             }
             Err(error) => {
                 warn_no_successor_can_come(path, &error);
@@ -251,7 +259,9 @@ impl Handover {
     }
 
     fn tell_proven(&self) {
-        if let Some(Err(error)) = self.predecessor.as_ref().map(|peer| peer.channel.send(&SuccessorMessage::Proven, &[])) {
+        if let Some(Err(error)) =
+            self.predecessor.as_ref().map(|peer| peer.channel.send(&SuccessorMessage::Proven, &[]))
+        {
             tracing::warn!("watchdog: the predecessor was not told that its time is over: {error}");
         }
     }
@@ -261,7 +271,8 @@ impl Handover {
         // What is being opened is removed again by its thread.
         self.pending = None;
         if let Some(closing) = self.listener.take().map(HandoverListener::close) {
-            self.closing = closing.inspect_err(|error| tracing::debug!("watchdog: the hand-over's socket stays: {error}")).ok();
+            self.closing =
+                closing.inspect_err(|error| tracing::debug!("watchdog: the hand-over's socket stays: {error}")).ok();
         }
         self.caller = None;
     }
@@ -345,7 +356,9 @@ impl Handover {
             Ok(SuccessorMessage::TakeOver { version: VERSION }) => send_refusal(&peer, "another one is taking over"),
             Ok(SuccessorMessage::TakeOver { version }) => {
                 send_refusal(&peer, &format!("it speaks version {VERSION} of the hand-over, we {version}"));
-                tracing::warn!("watchdog: a successor speaks version {version} of the hand-over, we {VERSION}: it begins afresh");
+                tracing::warn!(
+                    "watchdog: a successor speaks version {version} of the hand-over, we {VERSION}: it begins afresh"
+                );
             }
             Ok(_) => tracing::warn!("watchdog: a successor did not begin by asking, and is not listened to"),
             // Who only looks whether somebody is there.
@@ -413,7 +426,9 @@ async fn next_caller(listener: Option<&HandoverListener>) -> Option<Peer> {
 
 async fn first_message(caller: Option<&(Peer, Instant)>) -> Result<SuccessorMessage, ChannelError> {
     match caller {
-        Some((peer, until)) => timeout_at((*until).into(), peer.listen()).await.unwrap_or(Err(ChannelError::TimedOut(PATIENCE))),
+        Some((peer, until)) => {
+            timeout_at((*until).into(), peer.listen()).await.unwrap_or(Err(ChannelError::TimedOut(PATIENCE)))
+        }
         None => pending().await,
     }
 }

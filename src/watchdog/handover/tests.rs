@@ -119,7 +119,8 @@ async fn nobody_a_dead_peer_and_a_file_that_is_no_socket_are_no_predecessor() {
 #[tokio::test]
 async fn a_predecessor_that_hangs_ends_or_talks_nonsense_costs_a_second_at_most() {
     let (_folder, path) = folder();
-    for nonsense in [None, Some(&b"\xff\x00"[..]), Some(&br#"{"sockets":{"more":false,"new":1}}"#[..]), Some(&br#""cache""#[..])]
+    for nonsense in
+        [None, Some(&b"\xff\x00"[..]), Some(&br#"{"sockets":{"more":false,"new":1}}"#[..]), Some(&br#""cache""#[..])]
     {
         let listener = HandoverListener::open(BoundSocket::take(&path).unwrap()).unwrap();
         let peer = tokio::spawn(async move {
@@ -246,7 +247,9 @@ async fn a_successor_that_says_the_same_without_end_is_heard_once_and_holds_noth
     assert_eq!(old.next().await, HandoverEvent::SuccessorProven);
     let fill = || {
         let mut count = 0;
-        while talker.send(&SuccessorMessage::Proven, &[]).is_ok() && talker.send(&SuccessorMessage::PassedOn, &[]).is_ok() {
+        while talker.send(&SuccessorMessage::Proven, &[]).is_ok()
+            && talker.send(&SuccessorMessage::PassedOn, &[]).is_ok()
+        {
             count += 1;
         }
         count

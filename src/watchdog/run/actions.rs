@@ -35,7 +35,9 @@ impl Watchdog {
             Action::Probe { target, probe_id, is_single_packet } => self.probe(target, probe_id, is_single_packet),
             Action::CancelProbes => self.probes.drain().for_each(|(_, probe)| probe.abort()),
             Action::Intercept(interception) => {
-                tracing::debug!("watchdog: queries for {interception} are to come here: there the server has proved itself");
+                tracing::debug!(
+                    "watchdog: queries for {interception} are to come here: there the server has proved itself"
+                );
                 node.command(NodeCommand::Intercept(interception));
             }
             Action::ReportObstacle { address, obstacle } => {
@@ -68,8 +70,8 @@ impl Watchdog {
         self.spawning = Some(self.spawner.spawn());
     }
 
-    /// Has the server keep the rules until it has ended too. A reply that it sends after they are gone is tracked, and keeps its client's port on this
-    /// node, where nobody answers any longer.
+    /// Has the server keep the rules until it has ended too. A reply that it sends after they are gone is tracked, and
+    /// keeps its client's port on this node, where nobody answers any longer.
     pub(super) fn pass_owner(&self) {
         let (Some(server), Some(owner)) = (&self.server, &self.owner) else { return };
         if let Err(error) = server.tell(&Instruction::Hold, &[owner.as_fd()]) {

@@ -101,26 +101,39 @@ impl Watchdog {
         self.handle(event, node);
     }
 
-    pub(super) fn on_server_event(&mut self, event: ServerEvent, node: &NodeThread, metrics_server: &mut MetricsServer) {
+    pub(super) fn on_server_event(
+        &mut self,
+        event: ServerEvent,
+        node: &NodeThread,
+        metrics_server: &mut MetricsServer,
+    ) {
         match event {
             ServerEvent::Report(Report::Want { dns, workers }) => self.pass_sockets(&dns, workers),
             // It has no sockets for so many.
             ServerEvent::Report(Report::Serving { dns, .. }) if dns.len() > MOST_ADDRESSES => {
-                tracing::error!("watchdog: the server says that it serves {} addresses, more than it was given", dns.len());
+                tracing::error!(
+                    "watchdog: the server says that it serves {} addresses, more than it was given",
+                    dns.len()
+                );
                 self.handle(Event::ProtocolViolated, node);
             }
             ServerEvent::Report(Report::Serving { dns, http, drain_ms }) => {
                 self.sockets.retain_dns(&dns);
                 metrics_server.yield_address_to(&http);
                 let transports = [Transport::Udp, Transport::Tcp];
-                let addresses: BTreeSet<SocketAddr> =
-                    dns.iter().flat_map(|listens| reached(*listens, self.sockets.reachable(*listens), &self.addresses)).collect();
+                let addresses: BTreeSet<SocketAddr> = dns
+                    .iter()
+                    .flat_map(|listens| reached(*listens, self.sockets.reachable(*listens), &self.addresses))
+                    .collect();
                 let targets: Vec<ProbeTarget> = addresses
                     .into_iter()
                     .flat_map(|address| transports.map(|transport| ProbeTarget { address, transport }))
                     .collect();
                 self.complaints.retain(&targets);
-                self.handle(Event::Serving { targets: &targets, drain: Duration::from_millis(drain_ms.min(MAX_DRAIN_MS)) }, node);
+                self.handle(
+                    Event::Serving { targets: &targets, drain: Duration::from_millis(drain_ms.min(MAX_DRAIN_MS)) },
+                    node,
+                );
             }
             ServerEvent::Report(Report::Upstreams { addresses }) => node.spare(addresses),
             ServerEvent::Report(Report::Failed { message }) => {

@@ -23,7 +23,9 @@ impl Watchdog {
                 let addresses: Vec<String> = self.sockets.dns_addresses().map(|address| address.to_string()).collect();
                 tracing::info!("watchdog: the sockets of {} come from a predecessor", addresses.join(", "));
             }
-            Err(error) => tracing::warn!("watchdog: nothing is taken over at {}, this begins afresh: {error}", path.display()),
+            Err(error) => {
+                tracing::warn!("watchdog: nothing is taken over at {}, this begins afresh: {error}", path.display())
+            }
         }
     }
 
@@ -46,7 +48,9 @@ impl Watchdog {
                 self.handle(Event::SocketsShared { is_shared: self.handover.is_shared() }, node);
                 self.handle(Event::SuccessorGone, node);
             }
-            HandoverEvent::PredecessorGone => self.handle(Event::SocketsShared { is_shared: self.handover.is_shared() }, node),
+            HandoverEvent::PredecessorGone => {
+                self.handle(Event::SocketsShared { is_shared: self.handover.is_shared() }, node)
+            }
         }
     }
 

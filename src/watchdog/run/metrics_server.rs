@@ -20,7 +20,8 @@ impl MetricsServer {
     pub(super) fn new(address: Option<SocketAddr>, metrics: &Metrics) -> Self {
         let registry = metrics.registry().clone();
         let mut http = Http::new(Handle::current(), &registry);
-        let answer = move || HttpAnswer { status: 200, content_type: CONTENT_TYPE, body: registry.encode().into_bytes() };
+        let answer =
+            move || HttpAnswer { status: 200, content_type: CONTENT_TYPE, body: registry.encode().into_bytes() };
         let endpoint = |address| Endpoint::shared(address, "/metrics", answer);
         http.serve(&address.map(endpoint).into_iter().collect::<Vec<_>>());
         Self { http, address, retries: Retries::default() }
@@ -37,14 +38,17 @@ impl MetricsServer {
         let errors = self.http.listen();
         errors.iter().for_each(|_| metrics.count_setup_error(HTTP_LISTEN));
         for error in self.retries.take(&errors, Instant::now()) {
-            tracing::error!("watchdog: its metrics are not served: {error} (told once; tried again at least every minute)");
+            tracing::error!(
+                "watchdog: its metrics are not served: {error} (told once; tried again at least every minute)"
+            );
         }
         if is_retry && errors.is_empty() {
             tracing::info!("watchdog: its metrics are served after all");
         }
     }
 
-    /// Leaves the address to the server if its Corefile names the same: half of the scrapes would get the one, half the other.
+    /// Leaves the address to the server if its Corefile names the same: half of the scrapes would get the one, half the
+    /// other.
     pub(super) fn yield_address_to(&mut self, http: &[SocketAddr]) {
         if let Some(address) = self.address.take_if(|own| http.iter().any(|other| is_shared(*own, *other))) {
             tracing::warn!(
@@ -57,7 +61,8 @@ impl MetricsServer {
     }
 }
 
-/// Whether clients of the one listener may reach the other instead: both have the same address, or both all, of whichever family.
+/// Whether clients of the one listener may reach the other instead: both have the same address, or both all, of
+/// whichever family.
 fn is_shared(one: SocketAddr, other: SocketAddr) -> bool {
     let (ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
     one.port() == other.port() && (ip == other_ip || ip.is_unspecified() && other_ip.is_unspecified())

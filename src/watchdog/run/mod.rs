@@ -1,5 +1,5 @@
-//! The loop around the state machine. It tells the machine what happens ([`events`], [`handing_over`]) and does what the machine decides
-//! ([`actions`]). It decides nothing itself.
+//! The loop around the state machine. It tells the machine what happens ([`events`], [`handing_over`]) and does what
+//! the machine decides ([`actions`]). It decides nothing itself.
 
 mod actions;
 mod events;
@@ -69,7 +69,8 @@ pub enum RunError {
 
 /// Guards until told to stop, or until the first server refuses its configuration. Returns the exit status.
 ///
-/// `interceptor` sets the node up, on a thread of its own. Nothing here waits for files, programs or whoever reads the log.
+/// `interceptor` sets the node up, on a thread of its own. Nothing here waits for files, programs or whoever reads the
+/// log.
 ///
 /// # Errors
 /// What is needed before anything can be guarded is not to be had.
@@ -142,7 +143,9 @@ pub async fn run(settings: WatchdogSettings, interceptor: impl Interceptor + Sen
 /// The server that is being started; never where none is.
 async fn started(spawning: &mut Option<oneshot::Receiver<io::Result<ServerProcess>>>) -> io::Result<ServerProcess> {
     match spawning {
-        Some(server) => server.await.unwrap_or_else(|_ended| Err(io::Error::other("its thread has ended: please report this"))),
+        Some(server) => {
+            server.await.unwrap_or_else(|_ended| Err(io::Error::other("its thread has ended: please report this")))
+        }
         None => pending().await,
     }
 }

@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 /// More than any machine has processors.
 const MAX_WORKERS: usize = 4096;
 
-/// Addresses at which sockets are held for a server, those of a configuration and of the one that it replaces: far more than any node has.
+/// Addresses at which sockets are held for a server, those of a configuration and of the one that it replaces: far more
+/// than any node has.
 pub(super) const MOST_ADDRESSES: usize = 512;
 
 /// Opens the sockets for `dns` that `held` has not, and returns all that are for `dns`.
@@ -24,11 +25,12 @@ pub(super) fn open(held: &mut Sockets, dns: &[SocketAddr], workers: usize) -> Re
     opened.map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 
-/// Where the server is asked that listens at `listens` and is reached by programs on this node at `reachable`: with the unspecified address it
-/// listens at each of the `intercepted` ones too, and each of them is to be proven.
+/// Where the server is asked that listens at `listens` and is reached by programs on this node at `reachable`: with the
+/// unspecified address it listens at each of the `intercepted` ones too, and each of them is to be proven.
 pub(super) fn reached(listens: SocketAddr, reachable: SocketAddr, intercepted: &[IpAddr]) -> Vec<SocketAddr> {
-    let is_meant =
-        |ip: &IpAddr| listens.ip().is_unspecified() && (ip.is_ipv4() == listens.is_ipv4() || ip.is_ipv4() && reachable.is_ipv4());
+    let is_meant = |ip: &IpAddr| {
+        listens.ip().is_unspecified() && (ip.is_ipv4() == listens.is_ipv4() || ip.is_ipv4() && reachable.is_ipv4())
+    };
     let intercepted = intercepted.iter().map(IpAddr::to_canonical).filter(|ip| !ip.is_unspecified());
     let meant = intercepted.filter(is_meant).map(|ip| SocketAddr::new(ip, listens.port()));
     [reachable].into_iter().chain(meant).collect()

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 impl StateMachine {
-    /// A successor that is announced takes the interception from its predecessor, at every address. So it waits for each: until that is
-    /// intercepted here, or has gone without a proof for as long as it would have been left intercepted. That it never can be (somebody else
-    /// answers, its queries cannot be had) does not keep the update of a node up for ever; but one address there must be.
+    /// A successor that is announced takes the interception from its predecessor, at every address. So it waits for
+    /// each: until that is intercepted here, or has gone without a proof for as long as it would have been left
+    /// intercepted. That it never can be (somebody else answers, its queries cannot be had) does not keep the update of
+    /// a node up for ever; but one address there must be.
     pub(super) fn may_be_succeeded(&self, now: Instant) -> bool {
         let proven = self.proven(|_| 1);
         let is_unprovable = |address: IpAddr| {
@@ -35,7 +36,8 @@ impl StateMachine {
             _ => {
                 self.actions.push(Action::StopOffering);
                 let may_be_intercepted = |interception: &Interception| !interception.is_none();
-                let is_intercepted = may_be_intercepted(&self.wanted) || self.settled.as_ref().is_some_and(may_be_intercepted);
+                let is_intercepted =
+                    may_be_intercepted(&self.wanted) || self.settled.as_ref().is_some_and(may_be_intercepted);
                 self.actions.push(Action::CancelProbes);
                 self.targets.clear();
                 if is_intercepted && !self.keep_node {

@@ -64,8 +64,8 @@ pub enum ProbeResult {
     Answered,
     /// Somebody else did: another pod on the same address, cluster DNS.
     Foreign,
-    /// No answer from it, but a sign of life, or nothing that can be laid at its door: the connection was closed (it has as many as it
-    /// takes), nobody listens where the question went, or it could not be asked on this node at all.
+    /// No answer from it, but a sign of life, or nothing that can be laid at its door: the connection was closed (it
+    /// has as many as it takes), nobody listens where the question went, or it could not be asked on this node at all.
     Unproven,
     /// Nobody answered the one packet of a sparing probe.
     Silent,
@@ -141,8 +141,8 @@ pub enum Action {
     Stop {
         leave: bool,
     },
-    /// Ask until something is heard; a sparing probe is one packet, and ends with [`ProbeResult::Silent`] if nobody answers it. It takes the
-    /// place of the one before.
+    /// Ask until something is heard; a sparing probe is one packet, and ends with [`ProbeResult::Silent`] if nobody
+    /// answers it. It takes the place of the one before.
     Probe {
         target: ProbeTarget,
         probe_id: u64,

@@ -1,14 +1,17 @@
-//! The watchdog's state machine. It takes events and the time and returns actions. Pure: [`mod@super::run`] has the sockets, processes and rules.
+//! The watchdog's state machine. It takes events and the time and returns actions. Pure: [`mod@super::run`] has the
+//! sockets, processes and rules.
 //!
-//! [`probing`] decides which address is proven, [`service`] when the server is started and killed and what is intercepted, [`ending`] how it stops.
+//! [`probing`] decides which address is proven, [`service`] when the server is started and killed and what is
+//! intercepted, [`ending`] how it stops.
 //!
-//! Promises, held in `state/tests`, and the first two in `tests/simulation` for the whole node under faults drawn at random: *an address is
-//! intercepted only while the server is proven to answer there*; *an address where the server is proven is intercepted within its proving
-//! time, whatever becomes of the others*; *where somebody else answers, or nobody ever did, ever fewer questions are asked, and nobody is
-//! killed for it*; *sockets that another process reads are never taken from it*; *while a successor lives we serve no longer, and when it
-//! ends we serve again*.
+//! Promises, held in `state/tests`, and the first two in `tests/simulation` for the whole node under faults drawn at
+//! random: *an address is intercepted only while the server is proven to answer there*; *an address where the server is
+//! proven is intercepted within its proving time, whatever becomes of the others*; *where somebody else answers, or
+//! nobody ever did, ever fewer questions are asked, and nobody is killed for it*; *sockets that another process reads
+//! are never taken from it*; *while a successor lives we serve no longer, and when it ends we serve again*.
 //!
-//! An address is proven when all of its targets are: each of its ports, over UDP and TCP, since a client chooses among them.
+//! An address is proven when all of its targets are: each of its ports, over UDP and TCP, since a client chooses among
+//! them.
 
 mod ending;
 mod event;
@@ -111,7 +114,8 @@ pub struct StateMachine {
 }
 
 impl StateMachine {
-    /// Begins with making the node ready. With `keep_node` nothing is withdrawn or taken down at the end (`-skipteardown`).
+    /// Begins with making the node ready. With `keep_node` nothing is withdrawn or taken down at the end
+    /// (`-skipteardown`).
     pub fn new(timing: Timing, keep_node: bool, now: Instant) -> Self {
         Self {
             timing,
@@ -221,7 +225,9 @@ impl StateMachine {
         if let Some(grace) = &mut self.grace {
             *grace = now + self.timing.restart_grace;
         }
-        if let Phase::Starting { limit } | Phase::Withdrawing { limit } | Phase::Draining { limit, .. } = &mut self.phase {
+        if let Phase::Starting { limit } | Phase::Withdrawing { limit } | Phase::Draining { limit, .. } =
+            &mut self.phase
+        {
             *limit += late;
         }
     }

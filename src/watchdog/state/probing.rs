@@ -21,8 +21,8 @@ pub(super) struct TargetState {
     pub(super) proofs: u32,
     /// The present server has answered here.
     pub(super) has_answered: bool,
-    /// Questions in a row that came to nothing for which no silence of the server's is to blame: somebody else answered, or they did not come
-    /// to a server that has never answered here.
+    /// Questions in a row that came to nothing for which no silence of the server's is to blame: somebody else
+    /// answered, or they did not come to a server that has never answered here.
     pub(super) fruitless_probes: u32,
     /// What the last of them came to.
     pub(super) obstacle: Obstacle,
@@ -41,8 +41,8 @@ impl TargetState {
     }
 }
 
-/// So many questions in vain before they become sparing: where a predecessor or another agent's server reads the same queue, or one of the same
-/// group, an answer that is not ours says little about the next one.
+/// So many questions in vain before they become sparing: where a predecessor or another agent's server reads the same
+/// queue, or one of the same group, an answer that is not ours says little about the next one.
 const REPEATED_PROBES: u32 = 2;
 
 impl StateMachine {
@@ -53,7 +53,10 @@ impl StateMachine {
         let wanted = self.targets.iter().filter(|(target, _)| self.wanted.contains(target.address.ip()));
         let suspicious_from = self.suspicious_from();
         let limits = [
-            last_heard.max().filter(|_| self.has_any_answered).map(|last_heard| last_heard + self.timing.silence_of_all),
+            last_heard
+                .max()
+                .filter(|_| self.has_any_answered)
+                .map(|last_heard| last_heard + self.timing.silence_of_all),
             answering.chain(asked).min().map(|last_heard| last_heard + self.timing.silence_of_one),
             wanted.map(|(_, state)| state.last_answer + self.timing.silence_of_one).min(),
             self.targets.iter().filter_map(|(target, state)| self.due(target, state, suspicious_from)).min(),
@@ -63,7 +66,8 @@ impl StateMachine {
         limits.into_iter().flatten().min()
     }
 
-    /// Whether the server is to blame if nothing is heard from this one: where somebody else answers, silence is as well somebody else's.
+    /// Whether the server is to blame if nothing is heard from this one: where somebody else answers, silence is as
+    /// well somebody else's.
     pub(super) fn is_accountable(&self, target: &ProbeTarget, state: &TargetState) -> bool {
         state.fruitless_probes == 0 || self.wanted.contains(target.address.ip())
     }
@@ -79,7 +83,12 @@ impl StateMachine {
     }
 
     /// When to ask this one, unless it is being asked.
-    pub(super) fn due(&self, target: &ProbeTarget, state: &TargetState, suspicious_from: Option<Instant>) -> Option<Instant> {
+    pub(super) fn due(
+        &self,
+        target: &ProbeTarget,
+        state: &TargetState,
+        suspicious_from: Option<Instant>,
+    ) -> Option<Instant> {
         if state.asked.is_some() {
             return None;
         }
@@ -131,7 +140,9 @@ impl StateMachine {
         let lost = self.targets.iter().filter(|(_, state)| since(state.last_answer) >= self.timing.silence_of_one);
         let lost: Interception = lost.map(|(target, _)| target.address.ip()).collect();
         let served = self.served();
-        self.want(self.wanted.addresses().filter(|address| served.contains(*address) && !lost.contains(*address)).collect());
+        self.want(
+            self.wanted.addresses().filter(|address| served.contains(*address) && !lost.contains(*address)).collect(),
+        );
         // Answers at what has just been withdrawn, of somebody else perhaps, may have been all that was heard.
         let shortest = self.accountable().map(|state| since(state.last_heard)).min();
         if shortest.is_some_and(|shortest| shortest >= limit) {
@@ -161,7 +172,8 @@ impl StateMachine {
             let Some(state) = self.targets.get_mut(&target) else { continue };
             self.last_probe_id += 1;
             state.asked = Some(PendingProbe { probe_id: self.last_probe_id, at: now });
-            // Where rules are wanted that cannot be had, nothing keeps a question from going to whoever kube-proxy sends it to.
+            // Where rules are wanted that cannot be had, nothing keeps a question from going to whoever kube-proxy
+            // sends it to.
             let is_exposed = self.settled.is_none() && !state.has_answered;
             let is_single_packet = (state.fruitless_probes >= REPEATED_PROBES || is_exposed) && !is_intercepted;
             self.actions.push(Action::Probe { target, probe_id: self.last_probe_id, is_single_packet });
@@ -202,7 +214,8 @@ impl StateMachine {
     /// Every target has answered, but for those where it is not the server's fault.
     pub(super) fn answers_where_it_can(&self) -> bool {
         let mut states = self.targets.values();
-        states.clone().any(|state| state.proofs > 0) && states.all(|state| state.proofs > 0 || state.fruitless_probes > 0)
+        states.clone().any(|state| state.proofs > 0)
+            && states.all(|state| state.proofs > 0 || state.fruitless_probes > 0)
     }
 
     pub(super) fn asked(&mut self, target: ProbeTarget, probe_id: u64) -> Option<&mut TargetState> {

@@ -43,7 +43,8 @@ impl StateMachine {
         }
         let last_heard: Vec<Instant> = self.accountable().map(|state| state.last_heard).collect();
         let last = last_heard.iter().max().copied();
-        let all_silent = last.filter(|last_heard| now.saturating_duration_since(*last_heard) >= self.timing.silence_of_all);
+        let all_silent =
+            last.filter(|last_heard| now.saturating_duration_since(*last_heard) >= self.timing.silence_of_all);
         self.lose_service(all_silent.or(last_heard.into_iter().min()).unwrap_or(now), now);
         self.actions.push(Action::Kill);
         self.phase = Phase::Dying { cause };
@@ -58,7 +59,9 @@ impl StateMachine {
         let cause = match (self.phase, exit) {
             (Phase::Draining { then: AfterDrain::TearDown, .. }, _) => return self.tear_down(0, now),
             (Phase::Draining { then: AfterDrain::StandBy, .. }, _) => return self.stand_by(now),
-            (Phase::Starting { .. } | Phase::Serving | Phase::Dying { .. }, Exit::Status(status)) if !self.has_served => {
+            (Phase::Starting { .. } | Phase::Serving | Phase::Dying { .. }, Exit::Status(status))
+                if !self.has_served =>
+            {
                 // Whoever started us is told what is wrong, and how it ended, as by the server itself.
                 let status = u8::try_from(status).unwrap_or(1);
                 return self.tear_down(status, now);
@@ -76,7 +79,8 @@ impl StateMachine {
             self.delay = Duration::ZERO;
         }
         if matches!(self.phase, Phase::Starting { .. }) || self.delay >= self.timing.restart_grace {
-            // It did not come to serve, and the next one has no better prospects, or comes too late: nobody's query waits for that.
+            // It did not come to serve, and the next one has no better prospects, or comes too late: nobody's query
+            // waits for that.
             self.withdraw();
         }
         self.phase = Phase::Waiting { until: now + self.delay };

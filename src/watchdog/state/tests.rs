@@ -1,4 +1,5 @@
-//! The machine against a simulated server with a virtual clock, in scenes of its own; tests/simulation lets chance choose.
+//! The machine against a simulated server with a virtual clock, in scenes of its own; tests/simulation lets chance
+//! choose.
 
 use super::{Action, Cause, Event, Exit, Obstacle, ProbeResult, ProbeTarget, StateMachine, Timing};
 use crate::chain::Transport;
@@ -129,7 +130,11 @@ impl World {
                 }
                 Action::Kill => self.end_server(Exit::Signal(9), MS),
                 Action::Stop { leave } => {
-                    assert_eq!(leave, self.is_shared || self.is_succeeded, "sockets taken from another, or left to nobody");
+                    assert_eq!(
+                        leave,
+                        self.is_shared || self.is_succeeded,
+                        "sockets taken from another, or left to nobody"
+                    );
                     self.end_server(Exit::Status(0), 5 * MS);
                 }
                 Action::Probe { target, probe_id, is_single_packet } => {
@@ -187,7 +192,9 @@ impl World {
                     }
                     self.tell(Event::Exited(exit));
                 }
-                Coming::Settled(interception) => self.tell(Event::NodeSettled { interception: &interception, is_done: true }),
+                Coming::Settled(interception) => {
+                    self.tell(Event::NodeSettled { interception: &interception, is_done: true })
+                }
                 Coming::TornDown => self.tell(Event::TornDown),
             }
         }
@@ -234,13 +241,20 @@ impl World {
         let mut newest = None;
         for address in self.on.addresses() {
             for (_, target) in self.of(address) {
-                let at = self.last_answer.get(target).unwrap_or_else(|| panic!("{address} on, though {target:?} never answered"));
+                let at = self
+                    .last_answer
+                    .get(target)
+                    .unwrap_or_else(|| panic!("{address} on, though {target:?} never answered"));
                 let ago = self.now - *at;
-                assert!(ago <= self.timing.silence_of_one + grace, "{address} on, though {target:?} was silent for {ago:?}");
+                assert!(
+                    ago <= self.timing.silence_of_one + grace,
+                    "{address} on, though {target:?} was silent for {ago:?}"
+                );
                 newest = newest.max(Some(*at));
             }
         }
-        // Who answers there is somebody else, perhaps, but not nobody; and a server that hangs may have answered last where it is not intercepted.
+        // Who answers there is somebody else, perhaps, but not nobody; and a server that hangs may have answered last
+        // where it is not intercepted.
         let last_sign = self.last_answer.values().copied().max().max(self.foreign_at);
         let silence = last_sign.map_or(Duration::ZERO, |at| self.now - at);
         let is_silent = newest.is_some() && silence > self.timing.silence_of_all + grace;
@@ -253,7 +267,8 @@ impl World {
         let Nature { hangs, deaf, foreign, latency, .. } = self.nature;
         let is_well = |index| deaf != Some(index) && foreign != Some(index);
         let is_answering = self.is_serving && !hangs && !self.is_stopping;
-        let is_good = is_answering && self.of(address).next().is_some() && self.of(address).all(|(index, _)| is_well(index));
+        let is_good =
+            is_answering && self.of(address).next().is_some() && self.of(address).all(|(index, _)| is_well(index));
         if !is_good {
             self.good_since.remove(&address);
             self.doubtful.insert(address);
@@ -262,7 +277,8 @@ impl World {
         let since = *self.good_since.entry(address).or_insert(self.now);
         // A probe in flight that nobody will answer, and those of the proving time.
         let proving = (self.timing.prove_interval + latency + 2 * MS) * (self.timing.later_proofs + 1);
-        let until_asked = if self.doubtful.contains(&address) { self.timing.longest_prove_interval } else { Duration::ZERO };
+        let until_asked =
+            if self.doubtful.contains(&address) { self.timing.longest_prove_interval } else { Duration::ZERO };
         let limit = proving + self.timing.watch_tcp_interval + until_asked;
         let is_on = self.on.contains(address);
         assert!(is_on || self.now - since <= limit, "{address} proven, and not intercepted");
@@ -401,7 +417,11 @@ fn a_server_whose_successor_would_come_too_late_costs_the_interception_at_once()
     let crashed = world.now - world.start;
     world.crash(Exit::Signal(9));
     world.run(world.timing.restart_grace / 2);
-    assert!(world.when(off()).last().is_some_and(|at| *at >= crashed), "{:?}, crashed at {crashed:?}", world.when(off()));
+    assert!(
+        world.when(off()).last().is_some_and(|at| *at >= crashed),
+        "{:?}, crashed at {crashed:?}",
+        world.when(off())
+    );
 }
 
 #[test]
@@ -502,7 +522,8 @@ fn an_address_where_somebody_else_answers_is_not_intercepted_and_the_other_one_i
     assert!(world.is_on());
 }
 
-/// What was heard there was all that was heard: a server that hangs must not seem to have been heard when the address is withdrawn.
+/// What was heard there was all that was heard: a server that hangs must not seem to have been heard when the address
+/// is withdrawn.
 #[test]
 fn a_server_that_hangs_while_somebody_else_answers_is_killed_with_the_withdrawal_of_that_address() {
     let mut world = proven();
@@ -511,7 +532,8 @@ fn a_server_that_hangs_while_somebody_else_answers_is_killed_with_the_withdrawal
     world.nature.hangs = true;
     world.run(Duration::from_secs(3));
     let kill = world.when(Action::Kill)[0];
-    let withdraws = |action: &Action| matches!(action, Action::Intercept(interception) if !interception.contains(addresses()[0]));
+    let withdraws =
+        |action: &Action| matches!(action, Action::Intercept(interception) if !interception.contains(addresses()[0]));
     let withdrawn = world.log.iter().find(|(at, action)| *at > Duration::from_secs(1) && withdraws(action));
     assert_eq!(withdrawn.map(|(at, _)| *at), Some(kill), "{:?}", world.log);
 }
@@ -526,7 +548,11 @@ fn an_address_that_loses_its_proof_is_withdrawn_alone_and_told_of_once() {
     assert_eq!(world.when(Action::ReportObstacle { address: addresses()[1], obstacle }).len(), 1);
     world.crash(Exit::Signal(9));
     world.run(Duration::from_secs(3));
-    assert_eq!((world.on.clone(), world.when(off()).len()), (only(0), 1), "nobody waits for it when the server is replaced");
+    assert_eq!(
+        (world.on.clone(), world.when(off()).len()),
+        (only(0), 1),
+        "nobody waits for it when the server is replaced"
+    );
     world.nature.foreign = None;
     world.run(Duration::from_secs(12));
     assert!(world.is_on());
@@ -917,7 +943,10 @@ fn wild_event<'a>(
         }
         11 => Event::ProbeLate { target, probe_id },
         12 => Event::NodeSettled { interception: &settled[0], is_done: true },
-        13 => Event::NodeSettled { interception: &settled[1 + probe_id as usize % 2], is_done: probe_id.is_multiple_of(3) },
+        13 => Event::NodeSettled {
+            interception: &settled[1 + probe_id as usize % 2],
+            is_done: probe_id.is_multiple_of(3),
+        },
         14 => Event::ProtocolViolated,
         15 => Event::Exited(Exit::NotStarted),
         16 => Event::Reload,
@@ -971,8 +1000,8 @@ proptest! {
         prop_assert_eq!(world.exit, Some(0));
     }
 
-    /// Events in any order, sensible or not: no panic, and an address is only intercepted when every target of it has answered since the
-    /// server reported that it serves.
+    /// Events in any order, sensible or not: no panic, and an address is only intercepted when every target of it has
+    /// answered since the server reported that it serves.
     #[test]
     fn no_sequence_of_events_brings_interception_without_proof(
         events in prop::collection::vec((0_u8..23, 0_usize..4, 0_u64..40, 0_u64..120), 1..200)
@@ -1038,7 +1067,10 @@ fn a_server_that_even_a_kill_does_not_end_keeps_nobody_from_ending() {
     let mut machine = StateMachine::new(timing, false, start);
     let settled = Event::NodeSettled { interception: &Interception::default(), is_done: true };
     assert!(machine.handle(settled, start).contains(&Action::Spawn));
-    assert_eq!(machine.handle(Event::Stop, start), [Action::StopOffering, Action::CancelProbes, Action::Stop { leave: false }]);
+    assert_eq!(
+        machine.handle(Event::Stop, start),
+        [Action::StopOffering, Action::CancelProbes, Action::Stop { leave: false }]
+    );
     let mut said = Vec::new();
     while let Some(wake) = machine.wake_at() {
         said.extend(machine.handle(Event::Tick, wake));

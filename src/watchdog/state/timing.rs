@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// How long and how often. The defaults keep the gap of a hanging server under 700 ms: 400 ms until it is known, 70 ms until
-/// another one answers or the interception is withdrawn, which costs less than 100 ms with either kind of rules.
+/// How long and how often. The defaults keep the gap of a hanging server under 700 ms: 400 ms until it is known, 70 ms
+/// until another one answers or the interception is withdrawn, which costs less than 100 ms with either kind of rules.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// Between the end of a probe and the next one while the server is to prove itself.
@@ -15,18 +15,21 @@ pub struct Timing {
     /// Between probes of a server that has proved itself: over UDP, and over TCP, where each costs a connection.
     pub watch_udp_interval: Duration,
     pub watch_tcp_interval: Duration,
-    /// A probe without an answer for this long has all addresses probed at the UDP interval, over TCP too: that shows whether the whole server hangs.
+    /// A probe without an answer for this long has all addresses probed at the UDP interval, over TCP too: that shows
+    /// whether the whole server hangs.
     pub suspicion: Duration,
     /// The server hangs when no probe has been answered for this long.
     pub silence_of_all: Duration,
-    /// A part of the server hangs when one address that has answered before is silent for this long; it is no longer intercepted then. Longer than
-    /// `silence_of_all`: a flood drops single probes from a full receive buffer, and a restart, which loses the cache, would make that worse.
+    /// A part of the server hangs when one address that has answered before is silent for this long; it is no longer
+    /// intercepted then. Longer than `silence_of_all`: a flood drops single probes from a full receive buffer, and a
+    /// restart, which loses the cache, would make that worse.
     pub silence_of_one: Duration,
     /// Answers from each address and transport that prove a server at the first start.
     pub first_proofs: u32,
     /// The same after the interception had to be withdrawn.
     pub later_proofs: u32,
-    /// How long the interception outlasts a server that is gone; queries wait in the sockets for the next one meanwhile.
+    /// How long the interception outlasts a server that is gone; queries wait in the sockets for the next one
+    /// meanwhile.
     pub restart_grace: Duration,
     /// The first restart comes at once; the second after this, each later one after twice as long.
     pub first_delay: Duration,
@@ -38,7 +41,8 @@ pub struct Timing {
     /// How long the end waits for the rules to be withdrawn, and for everything to be taken down.
     pub withdraw_limit: Duration,
     pub teardown_limit: Duration,
-    /// Woken later than this the watchdog itself was held up (SIGSTOP, a frozen cgroup), and nobody is blamed for that time.
+    /// Woken later than this the watchdog itself was held up (SIGSTOP, a frozen cgroup), and nobody is blamed for that
+    /// time.
     pub own_stall: Duration,
 }
 

@@ -1,5 +1,6 @@
-//! The watchdog's end: it reads and writes the configuration's files. A file system may hang, so each request has a thread of its own. Which files
-//! those are follows from the command line and from what they name, never from what the server says.
+//! The watchdog's end: it reads and writes the configuration's files. A file system may hang, so each request has a
+//! thread of its own. Which files those are follows from the command line and from what they name, never from what the
+//! server says.
 
 use super::host_snapshot::{HostSnapshot, SnapshotRecorder};
 use super::{FileReply, FileRequest, file_of, path, text_of};
@@ -43,14 +44,16 @@ pub struct FileServer {
     rendering: OnceLock<(Template, CorefileOutput)>,
     /// What the last good Corefile imports, as it stands and as it is rendered.
     imports: Mutex<[Vec<PathBuf>; 2]>,
-    /// The files of data that good configurations have named. A server may serve one that is not the last, so none is forgotten while there are few.
+    /// The files of data that good configurations have named. A server may serve one that is not the last, so none is
+    /// forgotten while there are few.
     data: Mutex<BTreeSet<String>>,
     /// Of each thread, for whichever server.
     threads: Arc<()>,
 }
 
 impl FileServer {
-    /// For servers that are started with this mode and port. `input` is all that standard input had, if that is the Corefile.
+    /// For servers that are started with this mode and port. `input` is all that standard input had, if that is the
+    /// Corefile.
     pub fn new(mode: Mode, default_port: u16, input: Option<Vec<u8>>) -> Self {
         let fixed = Mutex::new(input.as_deref().map(CorefileSource::stdin));
         Self {
@@ -98,7 +101,8 @@ impl FileServer {
         });
     }
 
-    /// Whoever asks too much at a time gets no answer. False if there is no socket for it, or more beside the question than belongs there.
+    /// Whoever asks too much at a time gets no answer. False if there is no socket for it, or more beside the question
+    /// than belongs there.
     fn begin(self: &Arc<Self>, ask: FileRequest, passed: Vec<OwnedFd>, threads: Arc<()>) -> bool {
         let mut passed = passed.into_iter();
         let (Some(reply_to), beside, None) = (passed.next(), passed.next(), passed.next()) else { return false };
@@ -192,7 +196,8 @@ impl FileServer {
     fn read_template(&self) -> HostSnapshot {
         let recorder = SnapshotRecorder::new(&ThisHost, HostSnapshot::default());
         if let Some((template, target)) = self.rendering() {
-            // With the ConfigMap as it is, and without: what the server renders with the last good one reads no more than both.
+            // With the ConfigMap as it is, and without: what the server renders with the last good one reads no more
+            // than both.
             let with = template.clone().refresh(&recorder).rendered;
             let without = template.render_without_config(&recorder).ok();
             for rendered in without.into_iter().chain(with) {
@@ -237,9 +242,10 @@ impl FileServer {
         written.map_err(|error| error.to_string())
     }
 
-    /// Whether `text` names no file beyond those that the template names as it stands. Else whoever commands the server could have any file read by
-    /// an `import` in what it writes, which is read as this machine's Corefile next. Names are compared, since what cannot be read may be but a warning;
-    /// and unless it is refused the text is good, so that none stands behind an error that ends the reading now and is gone then.
+    /// Whether `text` names no file beyond those that the template names as it stands. Else whoever commands the server
+    /// could have any file read by an `import` in what it writes, which is read as this machine's Corefile next. Names
+    /// are compared, since what cannot be read may be but a warning; and unless it is refused the text is good, so that
+    /// none stands behind an error that ends the reading now and is gone then.
     fn follows_from_template(&self, target: &CorefileOutput, is_refused: bool, text: &str) -> bool {
         let template = self.read_template();
         let asked = SnapshotRecorder::new(&template, HostSnapshot::default());

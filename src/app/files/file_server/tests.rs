@@ -31,7 +31,9 @@ impl Stage {
         let words = [("-localip", OsString::from("127.0.0.1")), ("-conf", at("Corefile"))];
         let words = words.into_iter().chain([("-basecorefile", at("base")), ("-kubednscm", at("kube-dns"))]);
         let words = words.flat_map(|(flag, value)| [OsString::from(flag), value]);
-        let Ok(Invocation::Serve(options)) = Invocation::parse([OsString::from("nodelocaldns")].into_iter().chain(words)) else {
+        let Ok(Invocation::Serve(options)) =
+            Invocation::parse([OsString::from("nodelocaldns")].into_iter().chain(words))
+        else {
             panic!("no command line")
         };
         let file_server = Arc::new(FileServer::new(options.mode, options.dns_port, None));

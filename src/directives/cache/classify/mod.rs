@@ -6,9 +6,9 @@ use smallvec::SmallVec;
 
 /// QCLASS `*` (RFC 1035 section 3.2.5).
 const ANY_CLASS: QueryClass = QueryClass(255);
-/// CNAME records that an answer may have. unbound and BIND begin anew 11 times at most for one query (`max-query-restarts`), so neither gives an answer
-/// with more. One with more is given on as it is, since whoever asks may make something of it, but is not kept: judging it would cost the
-/// square of their number.
+/// CNAME records that an answer may have. unbound and BIND begin anew 11 times at most for one query
+/// (`max-query-restarts`), so neither gives an answer with more. One with more is given on as it is, since whoever asks
+/// may make something of it, but is not kept: judging it would cost the square of their number.
 const MAX_ALIASES: usize = 12;
 /// Seconds an answer lives that has no TTL of its own to go by.
 const WITHOUT_TTL: u32 = 5;
@@ -18,8 +18,8 @@ const WITHOUT_TTL: u32 = 5;
 pub enum ResponseClass {
     /// NOERROR that is not one of the below.
     Positive,
-    /// NOERROR whose answer section does not lead to the asked type, without an SOA record: an incomplete recursion. Or one with more
-    /// than [`MAX_ALIASES`].
+    /// NOERROR whose answer section does not lead to the asked type, without an SOA record: an incomplete recursion. Or
+    /// one with more than [`MAX_ALIASES`].
     Incomplete,
     /// NOERROR that points to other name servers.
     Referral,
@@ -48,11 +48,13 @@ impl ResponseClass {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Classification {
     pub class: ResponseClass,
-    /// True if it holds what was asked for: NOERROR, and the type at the end of the CNAME chain that begins with the question's name.
+    /// True if it holds what was asked for: NOERROR, and the type at the end of the CNAME chain that begins with the
+    /// question's name.
     pub answering: bool,
 }
 
-/// Judges an answer by its own question. With DO set, a signature that is not valid at `unix_seconds` (asked for only then) makes it [`ResponseClass::Other`].
+/// Judges an answer by its own question. With DO set, a signature that is not valid at `unix_seconds` (asked for only
+/// then) makes it [`ResponseClass::Other`].
 pub fn classify(response: &Response, unix_seconds: impl FnOnce() -> u32) -> Classification {
     let lead = if response.rcode() == Rcode::NOERROR { lead(response) } else { Lead::Nowhere };
     Classification { class: class(response, unix_seconds, lead), answering: lead == Lead::Answer }
@@ -70,7 +72,8 @@ fn class(response: &Response, unix_seconds: impl FnOnce() -> u32, lead: Lead) ->
         Lead::TooFar => return ResponseClass::Incomplete,
         Lead::Nowhere => (),
     }
-    let has_authority = |rtype| response.records().any(|record| record.section == Section::Authority && record.rtype == rtype);
+    let has_authority =
+        |rtype| response.records().any(|record| record.section == Section::Authority && record.rtype == rtype);
     match ResponseType::without_answer(response.rcode(), has_authority) {
         ResponseType::NoData => ResponseClass::NoData,
         ResponseType::NoError | ResponseType::Referral if response.answer_count() > 0 => ResponseClass::Incomplete,
@@ -172,7 +175,11 @@ pub struct Lifetimes {
 impl Default for Lifetimes {
     /// The reference's.
     fn default() -> Self {
-        Self { success: Bounds { longest: 3600, shortest: 5 }, denial: Bounds { longest: 1800, shortest: 5 }, server_error: 5 }
+        Self {
+            success: Bounds { longest: 3600, shortest: 5 },
+            denial: Bounds { longest: 1800, shortest: 5 },
+            server_error: 5,
+        }
     }
 }
 
@@ -199,7 +206,8 @@ impl Lifetimes {
 
 /// The smallest TTL of all records; for a denial also the SOA record's MINIMUM (RFC 2308 section 5).
 fn smallest_ttl(response: &Response, is_denial: bool) -> u32 {
-    let minimum = |record: &Record<'_>| record.soa_minimum().filter(|_| is_denial && record.section == Section::Authority);
+    let minimum =
+        |record: &Record<'_>| record.soa_minimum().filter(|_| is_denial && record.section == Section::Authority);
     let lives = response.records().map(|record| record.ttl.min(minimum(&record).unwrap_or(u32::MAX)));
     lives.min().unwrap_or(WITHOUT_TTL)
 }

@@ -10,8 +10,10 @@ fn class_of(qtype: u16, rcode: u16, sections: &Sections) -> ResponseClass {
 
 #[test]
 fn an_answer_with_the_asked_type_is_positive() {
-    let verdict =
-        classify(&response("A.Example.", wire::A, wire::NOERROR, 0, &Sections::answer(&[a("a.exAMPLE.", 60, 1)])), || NOW);
+    let verdict = classify(
+        &response("A.Example.", wire::A, wire::NOERROR, 0, &Sections::answer(&[a("a.exAMPLE.", 60, 1)])),
+        || NOW,
+    );
     assert_eq!(verdict, Classification { class: ResponseClass::Positive, answering: true });
 }
 
@@ -32,7 +34,8 @@ fn a_chain_in_a_circle_or_with_two_targets_answers_nothing() {
     assert_eq!(class_of(wire::A, wire::NOERROR, &Sections::answer(&circle)), ResponseClass::Incomplete);
     let two = [cname("a.example.", 60, "b.example."), cname("a.example.", 60, "c.example."), a("b.example.", 60, 1)];
     assert_eq!(class_of(wire::A, wire::NOERROR, &Sections::answer(&two)), ResponseClass::Incomplete);
-    let twice_the_same = [cname("a.example.", 60, "b.example."), cname("a.example.", 60, "B.example."), a("b.example.", 60, 1)];
+    let twice_the_same =
+        [cname("a.example.", 60, "b.example."), cname("a.example.", 60, "B.example."), a("b.example.", 60, 1)];
     assert_eq!(class_of(wire::A, wire::NOERROR, &Sections::answer(&twice_the_same)), ResponseClass::Positive);
 }
 
@@ -121,12 +124,15 @@ fn other_codes_and_transfers_are_not_kept() {
 fn a_signature_out_of_its_time_matters_with_do() {
     let signature = |inception: u32, expiration: u32| {
         let fixed =
-            [&[0, 1, 8, 2][..], &60_u32.to_be_bytes(), &expiration.to_be_bytes(), &inception.to_be_bytes(), &[0, 1]].concat();
+            [&[0, 1, 8, 2][..], &60_u32.to_be_bytes(), &expiration.to_be_bytes(), &inception.to_be_bytes(), &[0, 1]]
+                .concat();
         record("a.example.", wire::RRSIG, 60, &[fixed, wire::name("example."), vec![1, 2, 3]].concat())
     };
     let judged = |signature: Vec<u8>, dnssec_ok: bool| {
-        let sections =
-            Sections { additional: vec![wire::opt(dnssec_ok)], ..Sections::answer(&[a("a.example.", 60, 1), signature]) };
+        let sections = Sections {
+            additional: vec![wire::opt(dnssec_ok)],
+            ..Sections::answer(&[a("a.example.", 60, 1), signature])
+        };
         class_of(wire::A, wire::NOERROR, &sections)
     };
     assert_eq!(judged(signature(NOW - 10, NOW + 10), true), ResponseClass::Positive);
@@ -134,7 +140,11 @@ fn a_signature_out_of_its_time_matters_with_do() {
     assert_eq!(judged(signature(NOW - 10, NOW - 1), true), ResponseClass::Other);
     assert_eq!(judged(signature(NOW + 1, NOW + 10), true), ResponseClass::Other);
     assert_eq!(judged(signature(NOW - 10, NOW - 1), false), ResponseClass::Positive);
-    assert_eq!(judged(signature(NOW - 10, NOW.wrapping_add(0x7fff_ffff)), true), ResponseClass::Positive, "serial numbers wrap");
+    assert_eq!(
+        judged(signature(NOW - 10, NOW.wrapping_add(0x7fff_ffff)), true),
+        ResponseClass::Positive,
+        "serial numbers wrap"
+    );
 }
 
 fn life(class: ResponseClass, lifetimes: &Lifetimes, sections: &Sections) -> u32 {

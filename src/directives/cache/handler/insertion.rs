@@ -44,8 +44,8 @@ impl Inner {
         let mut payload = answer.response.clone();
         // What is kept is no longer the authority's own word.
         payload.set_flag(AUTHORITATIVE, false);
-        // A kept answer repeats the client's CD, as a resolver's must (RFC 4035 section 3.2.2) and the reference's do; one handed on is the
-        // upstream's word.
+        // A kept answer repeats the client's CD, as a resolver's must (RFC 4035 section 3.2.2) and the reference's do;
+        // one handed on is the upstream's word.
         payload.set_flag(CHECKING_DISABLED, request.query.header.checking_disabled());
         Some((kind, Fresh { payload, ttl, answering: verdict.answering }))
     }

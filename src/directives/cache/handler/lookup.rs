@@ -26,8 +26,8 @@ pub(super) enum Step {
 }
 
 impl Inner {
-    /// The entry to serve. A denial goes before a positive answer, which it is newer than; but not a SERVFAIL, which says nothing
-    /// about the name; nor any with `prefer_positive`.
+    /// The entry to serve. A denial goes before a positive answer, which it is newer than; but not a SERVFAIL, which
+    /// says nothing about the name; nor any with `prefer_positive`.
     pub(super) fn select<'v>(&self, view: &'v View<'_, Response>, key: &Key<'_>, now: Moment) -> Option<Hit<'v>> {
         let kept = view.find_kinds(key);
         let usable = |kind: Kind| {
@@ -79,7 +79,9 @@ impl Inner {
         let key = self.key(request.query);
         let now = self.store().moment(request.received);
         let Some(view) = self.store().try_view(&key) else { return FastPath::Slow };
-        let Some(hit) = self.select(&view, &key, now).filter(|hit| !self.must_verify(hit)) else { return FastPath::Slow };
+        let Some(hit) = self.select(&view, &key, now).filter(|hit| !self.must_verify(hit)) else {
+            return FastPath::Slow;
+        };
         hit.entry.touch();
         let shape = request.reply(TtlRule::Set(self.reply_ttl(&hit)));
         hit.entry.payload.write(request.query, request.wire, shape, reply);
@@ -87,8 +89,8 @@ impl Inner {
         FastPath::Answered(self.after(&hit, now))
     }
 
-    /// What is to follow a hit of the fast path. A fresh answer may be repeated while its age in seconds is the same; but not where prefetch
-    /// counts the queries for each, and not to its last millisecond, which `now` is exact to.
+    /// What is to follow a hit of the fast path. A fresh answer may be repeated while its age in seconds is the same;
+    /// but not where prefetch counts the queries for each, and not to its last millisecond, which `now` is exact to.
     fn after(&self, hit: &Hit<'_>, now: Moment) -> After {
         if self.wants_refresh(hit, now) {
             return After::Refresh;

@@ -14,8 +14,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Seconds that it is served after it has expired. A failure of the upstream is not: it says nothing about the name, and is believed for
-    /// five minutes at most (RFC 2308 section 7.1).
+    /// Seconds that it is served after it has expired. A failure of the upstream is not: it says nothing about the
+    /// name, and is believed for five minutes at most (RFC 2308 section 7.1).
     fn stale_seconds(&self, entry: &Entry<Response>) -> u32 {
         match self.stale {
             Some(stale) if !is_failure(entry.payload.rcode()) => stale.up_to,

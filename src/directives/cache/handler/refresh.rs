@@ -1,5 +1,5 @@
-//! Newer answers to what is kept: asked for in the background (prefetch, a stale answer that was served at once), or before a stale one is served
-//! (`serve_stale verify`). All come in through [`Inner::renew`].
+//! Newer answers to what is kept: asked for in the background (prefetch, a stale answer that was served at once), or
+//! before a stale one is served (`serve_stale verify`). All come in through [`Inner::renew`].
 
 use super::super::classify::{Classification, ResponseClass, classify};
 use super::super::entry::{Age, Key, Kind, Moment, Payload};
@@ -12,8 +12,8 @@ use crate::message::Rcode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a stale answer that is to be verified is held back, where `verify` has no time of its own. An upstream that is down is waited for no longer
-/// than for one try, and clients, who wait for 5 s, have their answer.
+/// How long a stale answer that is to be verified is held back, where `verify` has no time of its own. An upstream that
+/// is down is waited for no longer than for one try, and clients, who wait for 5 s, have their answer.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Inner {
@@ -21,7 +21,8 @@ impl Inner {
     pub(super) fn wants_refresh(&self, hit: &Hit<'_>, now: Moment) -> bool {
         match hit.age {
             Age::Fresh(remaining) => self.policy.prefetch.is_some_and(|prefetch| {
-                let ttl = u64::from(hit.entry.ttl(self.policy.lifetimes.cap(hit.entry.kind(), hit.entry.payload.rcode())));
+                let ttl =
+                    u64::from(hit.entry.ttl(self.policy.lifetimes.cap(hit.entry.kind(), hit.entry.payload.rcode())));
                 let threshold = (ttl * u64::from(prefetch.percentage)).div_ceil(100);
                 hit.entry.frequency.count(now, prefetch.gap) >= prefetch.amount
                     && u64::from(remaining) <= threshold
@@ -58,8 +59,8 @@ impl Inner {
         self.renew(request, next).await
     }
 
-    /// What the rest of the chain answers. Where UDP has no room for it, it is asked over TCP: whoever asks over UDP would otherwise have nothing newer
-    /// than what is kept, until somebody asks over TCP.
+    /// What the rest of the chain answers. Where UDP has no room for it, it is asked over TCP: whoever asks over UDP
+    /// would otherwise have nothing newer than what is kept, until somebody asks over TCP.
     async fn ask_for_whole(&self, request: Request<'_>, next: Next<'_>) -> Outcome {
         let answer = next.run(request).await?;
         if request.peer.transport == Transport::Tcp || !answer.response.is_truncated() {
@@ -69,8 +70,8 @@ impl Inner {
         next.run(Request { peer: &peer, ..request }).await
     }
 
-    /// Asks for a newer answer to what is kept. One that says something about the name takes its place; any other leaves it there
-    /// (RFC 8767 section 5) and is an error here.
+    /// Asks for a newer answer to what is kept. One that says something about the name takes its place; any other
+    /// leaves it there (RFC 8767 section 5) and is an error here.
     async fn renew(&self, request: Request<'_>, next: Next<'_>) -> Outcome {
         let clock = Clock::start(&request);
         let outcome = self.ask_for_whole(request, next).await;
@@ -83,7 +84,10 @@ impl Inner {
         };
         let moment = self.store().moment(now);
         let view = self.store().view(&key);
-        Kind::ALL.into_iter().filter_map(|kind| view.find(kind, &key)).for_each(|entry| entry.refresh.end(moment, pause));
+        Kind::ALL
+            .into_iter()
+            .filter_map(|kind| view.find(kind, &key))
+            .for_each(|entry| entry.refresh.end(moment, pause));
         outcome
     }
 
@@ -105,8 +109,8 @@ impl Inner {
         Err(Failure::servfail(KEYWORD, "the upstream's answer does not renew the one that is kept"))
     }
 
-    /// Whether an answer may take the place of what is kept. It must say what the name has, or that there is nothing: a referral, or aliases
-    /// without the records that they lead to, say that whoever answered did not get to the end.
+    /// Whether an answer may take the place of what is kept. It must say what the name has, or that there is nothing: a
+    /// referral, or aliases without the records that they lead to, say that whoever answered did not get to the end.
     fn renews(&self, verdict: Classification, rcode: Rcode) -> bool {
         if self.policy.prefers_positive() {
             return verdict.answering && verdict.class == ResponseClass::Positive;
@@ -115,7 +119,9 @@ impl Inner {
             ResponseClass::Positive | ResponseClass::NoData | ResponseClass::NameError => {
                 matches!(rcode, Rcode::NOERROR | Rcode::NXDOMAIN)
             }
-            ResponseClass::Incomplete | ResponseClass::Referral | ResponseClass::ServerError | ResponseClass::Other => false,
+            ResponseClass::Incomplete | ResponseClass::Referral | ResponseClass::ServerError | ResponseClass::Other => {
+                false
+            }
         }
     }
 }

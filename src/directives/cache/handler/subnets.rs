@@ -1,5 +1,5 @@
-//! Requests with a client subnet (RFC 7871), or with options that a directive has put there for the upstream: what they are given, and for whom
-//! their answers are kept.
+//! Requests with a client subnet (RFC 7871), or with options that a directive has put there for the upstream: what they
+//! are given, and for whom their answers are kept.
 
 use super::super::classify::{Classification, classify};
 use super::super::entry::{Age, Entry, Moment};
@@ -12,8 +12,8 @@ use crate::message::{ClientSubnet, RequestKey, Response, Scope};
 use smallvec::SmallVec;
 
 impl Inner {
-    /// Answers a request with a client subnet from what was made for a network that has it, or for everybody, and keeps what the rest of the chain
-    /// answers for those for whom it is. Neither prefetches nor serves what is stale.
+    /// Answers a request with a client subnet from what was made for a network that has it, or for everybody, and keeps
+    /// what the rest of the chain answers for those for whom it is. Neither prefetches nor serves what is stale.
     pub(super) async fn answer_for_subnet(&self, request: Request<'_>, subnet: &KeptSubnet, next: Next<'_>) -> Outcome {
         if let Some(response) = self.find_for_subnet(&request, subnet) {
             return Ok(Answer { response, from: KEYWORD });
@@ -30,7 +30,8 @@ impl Inner {
                 return Ok(self.take(&request, answer, verdict, clock.now(), QueryCount::Restarted).0);
             }
             scope => {
-                // Without a scope it is not from an upstream that was told of the subnet, and nobody knows for whom it is.
+                // Without a scope it is not from an upstream that was told of the subnet, and nobody knows for whom it
+                // is.
                 let audience = scope.map(|scope| match scope {
                     // For everybody whose request has these options, which is not told by the subnet.
                     Scope::Stated(0) if !asked.is_untailored() => Audience::Subnet(asked),
@@ -43,8 +44,8 @@ impl Inner {
         Ok(answer)
     }
 
-    /// The most closely fitting answer that is fresh: one for a network around the subnet, else one for everybody that was found to be so by a query
-    /// with a subnet. What those without one are given may have been made for this node.
+    /// The most closely fitting answer that is fresh: one for a network around the subnet, else one for everybody that
+    /// was found to be so by a query with a subnet. What those without one are given may have been made for this node.
     fn find_for_subnet(&self, request: &Request<'_>, subnet: &KeptSubnet) -> Option<Response> {
         let now = self.store().moment(request.received);
         let give = |entry: &Entry<Response>| {
@@ -73,8 +74,8 @@ impl Inner {
         Some(give(hit.entry))
     }
 
-    /// Answers a request with options for the upstream from what was answered to one with the same, and keeps what the rest of the chain answers for
-    /// those. Neither prefetches nor serves what is stale.
+    /// Answers a request with options for the upstream from what was answered to one with the same, and keeps what the
+    /// rest of the chain answers for those. Neither prefetches nor serves what is stale.
     pub(super) async fn answer_with_options(&self, request: Request<'_>, next: Next<'_>) -> Outcome {
         let nobody = ClientSubnet::UNTAILORED;
         if let Some(response) = self.find_for_subnet(&request, &KeptSubnet { sent: nobody, asked: nobody }) {
@@ -90,7 +91,8 @@ impl Inner {
         Ok(answer)
     }
 
-    /// Gives the answer the TTL that it has here, and keeps it for those for whom it is, if that is known and there is room for its kind.
+    /// Gives the answer the TTL that it has here, and keeps it for those for whom it is, if that is known and there is
+    /// room for its kind.
     fn keep_for(
         &self,
         audience: Option<Audience>,

@@ -162,7 +162,9 @@ fn has_arguments(line: &OptionLine, range: RangeInclusive<usize>, usage: &str, d
         None => line.name.span,
     };
     let what = if count < *range.start() { "too few" } else { "too many" };
-    diagnostics.error(span, format!("{} of cache has {what} arguments", line.name.text)).help(format!("it is written `{usage}`"));
+    diagnostics
+        .error(span, format!("{} of cache has {what} arguments", line.name.text))
+        .help(format!("it is written `{usage}`"));
     false
 }
 
@@ -183,10 +185,13 @@ fn read_kind(line: &OptionLine, kind: Kind, config: &mut Config, diagnostics: &m
         Kind::Success => &mut config.lifetimes.success,
         Kind::Denial => &mut config.lifetimes.denial,
     };
-    if let Some(longest) = arguments.next().and_then(|token| ttl(token, &format!("the TTL of {name}"), 1, diagnostics)) {
+    if let Some(longest) = arguments.next().and_then(|token| ttl(token, &format!("the TTL of {name}"), 1, diagnostics))
+    {
         bounds.longest = longest;
     }
-    if let Some(shortest) = arguments.next().and_then(|token| ttl(token, &format!("the MINTTL of {name}"), 0, diagnostics)) {
+    if let Some(shortest) =
+        arguments.next().and_then(|token| ttl(token, &format!("the MINTTL of {name}"), 0, diagnostics))
+    {
         bounds.shortest = shortest;
     }
 }
@@ -243,7 +248,9 @@ fn read_stale(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Stale>
     }
     let mut arguments = line.arguments.iter();
     let up_to = match arguments.next() {
-        Some(token) => value::duration(token, "the duration of serve_stale", Duration::ZERO..=Duration::MAX, diagnostics)?,
+        Some(token) => {
+            value::duration(token, "the duration of serve_stale", Duration::ZERO..=Duration::MAX, diagnostics)?
+        }
         None => Duration::from_secs(3600),
     };
     if let Some(mode) = arguments.next()
@@ -256,9 +263,12 @@ fn read_stale(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Stale>
     }
     let mode = if is_verify {
         let timeout = match arguments.next() {
-            Some(token) => {
-                value::duration(token, "the verify timeout of serve_stale", Duration::ZERO..=Duration::MAX, diagnostics)?
-            }
+            Some(token) => value::duration(
+                token,
+                "the verify timeout of serve_stale",
+                Duration::ZERO..=Duration::MAX,
+                diagnostics,
+            )?,
             None => Duration::ZERO,
         };
         StaleMode::Verify { timeout: (!timeout.is_zero()).then_some(timeout) }
@@ -270,7 +280,9 @@ fn read_stale(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Stale>
         None => 0,
     };
     let failure_recheck = match arguments.next() {
-        Some(token) => value::duration(token, "the failure recheck of serve_stale", Duration::ZERO..=FIVE_MINUTES, diagnostics)?,
+        Some(token) => {
+            value::duration(token, "the failure recheck of serve_stale", Duration::ZERO..=FIVE_MINUTES, diagnostics)?
+        }
         None => Duration::ZERO,
     };
     let up_to = u32::try_from(up_to.as_secs()).unwrap_or(u32::MAX);
@@ -308,7 +320,8 @@ fn read_policy(line: &OptionLine, policy: &mut Option<Span>, diagnostics: &mut D
 fn read_servfail(line: &OptionLine, config: &mut Config, diagnostics: &mut Diagnostics) {
     if has_arguments(line, 1..=1, "servfail DURATION", diagnostics)
         && let [argument] = line.arguments.as_slice()
-        && let Some(duration) = value::duration(argument, "the duration of servfail", Duration::ZERO..=FIVE_MINUTES, diagnostics)
+        && let Some(duration) =
+            value::duration(argument, "the duration of servfail", Duration::ZERO..=FIVE_MINUTES, diagnostics)
     {
         config.lifetimes.server_error = u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
     }

@@ -67,7 +67,8 @@ fn success_and_denial_have_their_own_capacity_and_bounds() {
 
 #[test]
 fn prefetch_has_a_minute_and_ten_percent_unless_told() {
-    let prefetch = |amount, seconds, percentage| Some(Prefetch { amount, gap: Duration::from_secs(seconds), percentage });
+    let prefetch =
+        |amount, seconds, percentage| Some(Prefetch { amount, gap: Duration::from_secs(seconds), percentage });
     assert_eq!(good("cache {\n prefetch 10\n}").prefetch, prefetch(10, 60, 10));
     assert_eq!(good("cache {\n prefetch 10 1h 25%\n}").prefetch, prefetch(10, 3600, 25));
     assert_eq!(good("cache {\n prefetch 0\n}").prefetch, None);
@@ -91,7 +92,9 @@ fn serve_stale_takes_what_the_newest_coredns_takes() {
     ] {
         assert_eq!(good(&format!("cache {{\n {line}\n}}")).stale, expected, "{line}");
     }
-    for order in ["serve_stale\n serve_stale_policy prefer_positive", "serve_stale_policy Prefer_Positive\n serve_stale"] {
+    for order in
+        ["serve_stale\n serve_stale_policy prefer_positive", "serve_stale_policy Prefer_Positive\n serve_stale"]
+    {
         let config = good(&format!("cache {{\n {order}\n}}"));
         assert!(config.stale.is_some_and(|stale| stale.prefer_positive));
     }

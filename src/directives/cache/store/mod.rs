@@ -1,7 +1,8 @@
-//! The kept answers of one cache: sharded, bounded exactly in entries for each kind, and in octets together with all other caches
-//! of the process.
+//! The kept answers of one cache: sharded, bounded exactly in entries for each kind, and in octets together with all
+//! other caches of the process.
 //!
-//! Why not moka: ARCHITECTURE.md ("Our own cache store"). A look-up here takes one uncontended shared lock and allocates nothing.
+//! Why not moka: ARCHITECTURE.md ("Our own cache store"). A look-up here takes one uncontended shared lock and
+//! allocates nothing.
 
 use super::entry::{Copied, Entry, Fresh, Key, Kind, Moment, Payload};
 use super::shard::Shard;
@@ -19,7 +20,8 @@ const MOST_SHARDS: usize = 64;
 /// With fewer entries in a shard, eviction would be close to random.
 const ENTRIES_IN_A_SHARD: usize = 64;
 
-/// What a store's clock shows when the store is made, so that answers taken over from another process can be older than it: 49 days.
+/// What a store's clock shows when the store is made, so that answers taken over from another process can be older than
+/// it: 49 days.
 const HEAD_START: u64 = 1 << 32;
 
 /// Kept answers, shared by all workers.
@@ -83,8 +85,11 @@ impl<T: Payload> View<'_, T> {
 impl<T: Payload> Store<T> {
     /// A store for `success` and `denial` entries whose octets are taken from `budget`.
     pub fn new(success: usize, denial: usize, budget: Arc<MemoryBudget>) -> Self {
-        let counts =
-            |capacity| Counts { capacity: AtomicUsize::new(capacity), entries: AtomicUsize::new(0), octets: AtomicUsize::new(0) };
+        let counts = |capacity| Counts {
+            capacity: AtomicUsize::new(capacity),
+            entries: AtomicUsize::new(0),
+            octets: AtomicUsize::new(0),
+        };
         let shards = (success.max(denial) / ENTRIES_IN_A_SHARD).clamp(1, MOST_SHARDS).next_power_of_two();
         Self {
             shards: (0..shards).map(|_| RwLock::new(Shard::default())).collect(),
@@ -113,8 +118,8 @@ impl<T: Payload> Store<T> {
         })
     }
 
-    /// Keeps what another process has kept, unless there is something under its key that this one has stored itself, or it has no room.
-    /// True if it is kept.
+    /// Keeps what another process has kept, unless there is something under its key that this one has stored itself, or
+    /// it has no room. True if it is kept.
     pub fn adopt(&self, key: &Key<'_>, copied: Copied<T>) -> bool {
         let is_own = |entry: &Entry<T>| entry.stored().0 >= HEAD_START;
         let view = self.view(key);
@@ -172,7 +177,8 @@ impl<T: Payload> Store<T> {
         self.kinds[kind.index()].octets.load(Ordering::Relaxed)
     }
 
-    /// Keeps `fresh`, in the place of an entry with the same kind and key if there is one. Entries that are `useless` are evicted before others. Does nothing if the answer has no room even so.
+    /// Keeps `fresh`, in the place of an entry with the same kind and key if there is one. Entries that are `useless`
+    /// are evicted before others. Does nothing if the answer has no room even so.
     pub fn insert(
         &self,
         key: &Key<'_>,
@@ -240,7 +246,8 @@ impl<T: Payload> Store<T> {
         false
     }
 
-    /// Takes `octets` from the budget for `kind`, evicting this store's entries until they are free, but only if that can be enough.
+    /// Takes `octets` from the budget for `kind`, evicting this store's entries until they are free, but only if that
+    /// can be enough.
     fn take_octets(
         &self,
         octets: usize,
@@ -254,7 +261,8 @@ impl<T: Payload> Store<T> {
             let own = self.octets_of_both();
             let can_be_enough = own.saturating_add(free) >= octets;
             let evicted_one = can_be_enough
-                && (self.evict_one(kind, key.hash, useless, evicted) || self.evict_one(kind.other(), key.hash, useless, evicted));
+                && (self.evict_one(kind, key.hash, useless, evicted)
+                    || self.evict_one(kind.other(), key.hash, useless, evicted));
             if !evicted_one {
                 return false;
             }
@@ -277,10 +285,13 @@ impl<T: Payload> Store<T> {
     fn reserve(&self, kind: Kind) -> bool {
         let capacity = self.capacity(kind);
         let counted = &self.kinds[kind.index()].entries;
-        counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |entries| (entries < capacity).then_some(entries + 1)).is_ok()
+        counted
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |entries| (entries < capacity).then_some(entries + 1))
+            .is_ok()
     }
 
-    /// Evicts one entry of `kind`, from the hash's shard or, if that has none, from the next that has. Holds one lock at a time.
+    /// Evicts one entry of `kind`, from the hash's shard or, if that has none, from the next that has. Holds one lock
+    /// at a time.
     fn evict_one(&self, kind: Kind, hash: u64, useless: &dyn Fn(&Entry<T>) -> bool, evicted: &mut Evicted) -> bool {
         let first = self.shard_number(hash);
         for offset in 0..self.shards.len() {
@@ -323,7 +334,8 @@ impl<T: Payload> Store<T> {
         let kept = own as u128 * limit.min(used) as u128 / used.max(1) as u128;
         let mut shard = 0_u64;
         while self.octets_of_both() as u128 > kept {
-            let larger = if self.octets(Kind::Success) >= self.octets(Kind::Denial) { Kind::Success } else { Kind::Denial };
+            let larger =
+                if self.octets(Kind::Success) >= self.octets(Kind::Denial) { Kind::Success } else { Kind::Denial };
             if !self.evict_one(larger, shard << 32, useless, &mut Evicted::default()) {
                 return;
             }
@@ -340,7 +352,9 @@ impl<T: Payload> Store<T> {
         for (kind, capacity) in Kind::ALL.into_iter().zip([success, denial]) {
             self.kinds[kind.index()].capacity.store(capacity, Ordering::Relaxed);
             let mut shard = 0_u64;
-            while self.entries(kind) > capacity && self.evict_one(kind, shard << 32, &|_| false, &mut Evicted::default()) {
+            while self.entries(kind) > capacity
+                && self.evict_one(kind, shard << 32, &|_| false, &mut Evicted::default())
+            {
                 shard = shard.wrapping_add(1);
             }
         }

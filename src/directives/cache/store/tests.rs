@@ -37,7 +37,14 @@ fn told(number: usize, version: u64, size: usize) -> Fresh<Told> {
 fn keep(store: &Store<Told>, kind: Kind, number: usize, version: u64, size: usize) -> Evicted {
     let name = name(number);
     store
-        .insert(&store.key(asked(&name, 0)), kind, told(number, version, size), Moment(0), QueryCount::Restarted, &|_| false)
+        .insert(
+            &store.key(asked(&name, 0)),
+            kind,
+            told(number, version, size),
+            Moment(0),
+            QueryCount::Restarted,
+            &|_| false,
+        )
         .evicted
 }
 
@@ -225,8 +232,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// Against a map of what was kept last: the bounds hold after every step, and what is found is the last answer kept under that
-    /// very key; without eviction pressure it is found.
+    /// Against a map of what was kept last: the bounds hold after every step, and what is found is the last answer kept
+    /// under that very key; without eviction pressure it is found.
     #[test]
     fn the_store_agrees_with_a_map(success in 0_usize..30, denial in 0_usize..30, limit in 0_usize..40_000, steps in steps()) {
         const TTL_MILLIS: u64 = 60_000;
@@ -256,7 +263,8 @@ proptest! {
                         prop_assert_eq!(insertion, Insertion { is_kept: true, evicted: Evicted::default() });
                     }
                     if !insertion.is_kept {
-                        // Not kept for lack of room: an older answer may be there, so forget what the model knew of its version.
+                        // Not kept for lack of room: an older answer may be there, so forget what the model knew of its
+                        // version.
                         match version(&store, kind, number) {
                             Some(older) => _ = last.insert((kind, number), (older, u64::MAX)),
                             None => _ = last.remove(&(kind, number)),

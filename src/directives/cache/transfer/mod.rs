@@ -1,11 +1,11 @@
-//! What the caches of a process hold, as octets for the process that takes its place, and back. To the one that reads them they are input
-//! like a packet's: every answer is checked as an upstream's is, and nothing goes over the bounds of the caches that take it. Pure but for
-//! the reader and the writer it is given.
+//! What the caches of a process hold, as octets for the process that takes its place, and back. To the one that reads
+//! them they are input like a packet's: every answer is checked as an upstream's is, and nothing goes over the bounds
+//! of the caches that take it. Pure but for the reader and the writer it is given.
 //!
-//! All numbers are big-endian. The header: `nldc`, the format's version (8 bits), the writer's clock in milliseconds (64). Then sections:
-//! 1, the length of a key (16), the key of a cache as [`ReloadState`] has it; and in each its answers: 2, marks (8: 1 a denial, 2 used
-//! lately), flags of the key (8), TTL in seconds (32), age in milliseconds (64), length (16), the message with an OPT record for what only that
-//! holds. At the end 0.
+//! All numbers are big-endian. The header: `nldc`, the format's version (8 bits), the writer's clock in milliseconds
+//! (64). Then sections: 1, the length of a key (16), the key of a cache as [`ReloadState`] has it; and in each its
+//! answers: 2, marks (8: 1 a denial, 2 used lately), flags of the key (8), TTL in seconds (32), age in milliseconds
+//! (64), length (16), the message with an OPT record for what only that holds. At the end 0.
 
 use super::classify::classify;
 use super::entry::{Copied, Kind, Moment};
@@ -62,7 +62,9 @@ pub enum TransferError {
     Read(#[from] io::Error),
     #[error("what was handed over as a predecessor's cache is none; this server begins with an empty one")]
     NotACache,
-    #[error("a predecessor's cache is of format {0}, and this program reads {VERSION}; this server begins with an empty one")]
+    #[error(
+        "a predecessor's cache is of format {0}, and this program reads {VERSION}; this server begins with an empty one"
+    )]
     Version(u8),
     #[error("a predecessor's cache was written by a clock that is ahead of ours; this server begins with an empty one")]
     Clock,
@@ -124,11 +126,13 @@ fn encode(copied: &Copied<Response>, now: Moment) -> Option<Vec<u8>> {
     message.get_mut(ADDITIONAL_COUNT)?.copy_from_slice(&u16::from_be_bytes(count).checked_add(1)?.to_be_bytes());
     let marks = (u8::from(copied.kind == Kind::Denial) * DENIAL) | (u8::from(copied.is_used) * USED);
     let age = now.millis_since(copied.stored);
-    let head = [&[ANSWER, marks, copied.flags][..], &copied.ttl.to_be_bytes(), &age.to_be_bytes(), &length.to_be_bytes()];
+    let head =
+        [&[ANSWER, marks, copied.flags][..], &copied.ttl.to_be_bytes(), &age.to_be_bytes(), &length.to_be_bytes()];
     Some([&head.concat()[..], &message].concat())
 }
 
-/// Reads what [`export`] has written into the caches of the same keys in `carry`, as far as the bounds allow. `input` is never to wait.
+/// Reads what [`export`] has written into the caches of the same keys in `carry`, as far as the bounds allow. `input`
+/// is never to wait.
 ///
 /// # Errors
 /// Nothing more can be read, or is.
@@ -210,7 +214,9 @@ fn adopt(kept: &Kept, answer: Answer, elapsed: Duration, now: Instant) -> bool {
     let Answer { marks, flags, ttl, age, message } = answer;
     let elapsed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
     let stored = kept.store.moment(now).0.checked_sub(age.saturating_add(elapsed));
-    let (Some(stored), Ok(mut payload), Some(key_flags)) = (stored, Response::read(&message), KeyFlags::from_bits(flags)) else {
+    let (Some(stored), Ok(mut payload), Some(key_flags)) =
+        (stored, Response::read(&message), KeyFlags::from_bits(flags))
+    else {
         return false;
     };
     let kind = if marks & DENIAL == 0 { Kind::Success } else { Kind::Denial };
@@ -223,8 +229,12 @@ fn adopt(kept: &Kept, answer: Answer, elapsed: Duration, now: Instant) -> bool {
     payload.set_flag(CHECKING_DISABLED, key_flags.contains(KeyFlags::CHECKING_DISABLED));
     payload.set_ttls(ttl);
     let name = payload.question_name();
-    let question =
-        QuestionKey { name: name.as_wire(), qtype: payload.question_type(), qclass: payload.question_class(), flags: key_flags };
+    let question = QuestionKey {
+        name: name.as_wire(),
+        qtype: payload.question_type(),
+        qclass: payload.question_class(),
+        flags: key_flags,
+    };
     let key = kept.store.key(question);
     let (is_used, answering) = (marks & USED != 0, verdict.answering);
     kept.store.adopt(&key, Copied { payload, kind, flags, ttl, answering, stored: Moment(stored), is_used })

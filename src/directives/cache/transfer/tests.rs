@@ -115,7 +115,10 @@ fn a_cache_that_is_not_there_any_more_takes_nothing() {
     let octets = filled().export();
     let elsewhere = ProcessContext::new(1, 1 << 20);
     let reading = ClockReading { now: Instant::now(), uptime: Duration::from_secs(1000) };
-    assert_eq!(import(&elsewhere.reload_state, &mut &octets[..], reading, all()).unwrap(), TransferCount { kept: 0, refused: 4 });
+    assert_eq!(
+        import(&elsewhere.reload_state, &mut &octets[..], reading, all()).unwrap(),
+        TransferCount { kept: 0, refused: 4 }
+    );
 }
 
 #[test]
@@ -165,7 +168,8 @@ fn answers_that_no_cache_could_have_kept_are_refused_one_by_one() {
     let octets = filled().export();
     let first = MAGIC.len() + 1 + 8 + 3 + KEY.len();
     let changes: [(usize, u8); 6] = [
-        // A denial that is none, a mark and a flag that do not exist, TTLs of 0 and beyond 2^31, an age from before all clocks.
+        // A denial that is none, a mark and a flag that do not exist, TTLs of 0 and beyond 2^31, an age from before all
+        // clocks.
         (first + 1, DENIAL),
         (first + 1, 4),
         (first + 2, 8),
@@ -188,7 +192,8 @@ fn an_extended_rcode_and_the_dnssec_bit_come_through() {
     wire[11] = 1;
     wire.extend_from_slice(&[0, 0, 41, 4, 208, 1, 0, 0x80, 0, 0, 0]);
     let payload = Response::read(&wire).unwrap();
-    let copied = Copied { payload, kind: Kind::Success, flags: 1, ttl: 1, answering: true, stored: Moment(0), is_used: false };
+    let copied =
+        Copied { payload, kind: Kind::Success, flags: 1, ttl: 1, answering: true, stored: Moment(0), is_used: false };
     let octets = encode(&copied, Moment(5)).unwrap();
     let read = Answer::read(&mut &octets[1..]).unwrap();
     let response = Response::read(&read.message).unwrap();

@@ -22,7 +22,11 @@ async fn transport_is_the_clients_unless_an_option_says_otherwise() {
         (ForwardOptions::default(), Transport::Tcp, Transport::Tcp),
         (ForwardOptions { force_tcp: true, ..ForwardOptions::default() }, Transport::Udp, Transport::Tcp),
         (ForwardOptions { prefer_udp: true, ..ForwardOptions::default() }, Transport::Tcp, Transport::Udp),
-        (ForwardOptions { prefer_udp: true, force_tcp: true, ..ForwardOptions::default() }, Transport::Udp, Transport::Tcp),
+        (
+            ForwardOptions { prefer_udp: true, force_tcp: true, ..ForwardOptions::default() },
+            Transport::Udp,
+            Transport::Tcp,
+        ),
     ];
     for (options, client, expected) in cases {
         let running = Running::new(&[upstream.address], options.clone());
@@ -90,8 +94,10 @@ async fn a_refusing_upstream_is_followed_by_the_next_at_once() {
 async fn a_silent_upstream_is_followed_by_the_next() {
     let silent = ScriptedUpstream::start(|_| Reaction::Silent).await;
     let sound = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
-    let running =
-        Running::new(&[silent.address, sound.address], ForwardOptions { policy: UpstreamPolicy::Sequential, ..short_timeout() });
+    let running = Running::new(
+        &[silent.address, sound.address],
+        ForwardOptions { policy: UpstreamPolicy::Sequential, ..short_timeout() },
+    );
     let response = running.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(address_in(&response), [192, 0, 2, 1]);
     let asked = silent.seen().iter().filter(|seen| seen.wire[12] != 0).count();
@@ -156,7 +162,8 @@ async fn the_first_of_several_slow_upstreams_answers_while_the_next_is_asked() {
     let response = running.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(address_in(&response), [192, 0, 2, 1]);
     assert!(slower.count(Transport::Udp) > 0, "the next one was asked meanwhile");
-    let metric = |to: &ScriptedUpstream| format!("coredns_forward_responses_total{{rcode=\"NOERROR\",to=\"{}\"}} 1", to.address);
+    let metric =
+        |to: &ScriptedUpstream| format!("coredns_forward_responses_total{{rcode=\"NOERROR\",to=\"{}\"}} 1", to.address);
     let text = running.process.registry.encode();
     assert!(text.contains(&metric(&slow)) && !text.contains(&metric(&slower)), "it is counted for who gave it");
 }
@@ -236,7 +243,8 @@ async fn failover_asks_the_next_upstream_and_the_last_answer_stands() {
 
 #[tokio::test]
 async fn next_asks_the_next_forward_and_no_other_directive() {
-    let denying = ScriptedUpstream::start(|seen| Reaction::Send(seen.empty(if seen.label() == "nodata" { 0 } else { 3 }))).await;
+    let denying =
+        ScriptedUpstream::start(|seen| Reaction::Send(seen.empty(if seen.label() == "nodata" { 0 } else { 3 }))).await;
     let process = process();
     let options = ForwardOptions { next: vec![Rcode::NXDOMAIN], next_on_nodata: true, ..ForwardOptions::default() };
     let forward = build(&[denying.address], options, &process);
@@ -257,7 +265,8 @@ async fn over_max_concurrent_a_request_is_refused_and_counted() {
     let upstream = ScriptedUpstream::start(|seen| Reaction::Later(Duration::from_millis(100), seen.answer(1))).await;
     let running = Running::new(&[upstream.address], ForwardOptions { max_concurrent: 2, ..ForwardOptions::default() });
     let requests = ["a.example.", "b.example.", "c.example."].map(|name| request(name, Transport::Udp));
-    let (first, second, third) = tokio::join!(running.ask(&requests[0]), running.ask(&requests[1]), running.ask(&requests[2]));
+    let (first, second, third) =
+        tokio::join!(running.ask(&requests[0]), running.ask(&requests[1]), running.ask(&requests[2]));
     assert!(first.is_ok() && second.is_ok());
     let refusal = third.unwrap_err();
     assert_eq!(refusal.rcode, Rcode::REFUSED);
@@ -272,12 +281,14 @@ async fn over_max_concurrent_a_request_is_refused_and_counted() {
 async fn at_max_concurrent_a_request_of_the_client_that_has_most_is_refused_for_another() {
     let upstream = ScriptedUpstream::start(|seen| Reaction::Later(Duration::from_millis(100), seen.answer(1))).await;
     let running = Running::new(&[upstream.address], ForwardOptions { max_concurrent: 3, ..ForwardOptions::default() });
-    let mut requests =
-        ["a.example.", "b.example.", "c.example.", "d.example.", "e.example."].map(|name| request(name, Transport::Udp));
+    let mut requests = ["a.example.", "b.example.", "c.example.", "d.example.", "e.example."]
+        .map(|name| request(name, Transport::Udp));
     requests[3].peer.client = "192.0.2.7:9999".parse().unwrap();
     let outcomes = futures_util::future::join_all(requests.iter().map(|request| running.ask(request))).await;
-    let rcodes: Vec<Rcode> =
-        outcomes.iter().map(|outcome| outcome.as_ref().map_or_else(|refusal| refusal.rcode, |_| Rcode::NOERROR)).collect();
+    let rcodes: Vec<Rcode> = outcomes
+        .iter()
+        .map(|outcome| outcome.as_ref().map_or_else(|refusal| refusal.rcode, |_| Rcode::NOERROR))
+        .collect();
     assert_eq!(
         rcodes,
         [Rcode::REFUSED, Rcode::NOERROR, Rcode::NOERROR, Rcode::NOERROR, Rcode::REFUSED],
@@ -331,7 +342,8 @@ async fn an_upstream_that_comes_back_is_found_by_its_health_check() {
     let upstream = ScriptedUpstream::start_at(address, |seen| Reaction::Send(seen.answer(1))).await;
     for _ in 0..200 {
         if running.ask(&request("a.example.", Transport::Udp)).await.is_ok() {
-            let probes = upstream.seen().iter().filter(|seen| seen.wire[12..17] == [0, 0, 2, 0, 1] && seen.wire[2] == 1).count();
+            let probes =
+                upstream.seen().iter().filter(|seen| seen.wire[12..17] == [0, 0, 2, 0, 1] && seen.wire[2] == 1).count();
             assert_eq!(probes, 1, "probing ends with the first success");
             return;
         }
@@ -379,7 +391,8 @@ async fn a_host_name_is_resolved_by_the_given_resolver_and_then_asked() {
         if seen.label() != "dns" {
             return Reaction::Send(seen.answer(1));
         }
-        let type_is_a = seen.wire.get(seen.wire.iter().skip(12).position(|octet| *octet == 0).unwrap() + 14) == Some(&1);
+        let type_is_a =
+            seen.wire.get(seen.wire.iter().skip(12).position(|octet| *octet == 0).unwrap() + 14) == Some(&1);
         let mut answer = if type_is_a { seen.answer(0) } else { seen.empty(0) };
         if type_is_a {
             let length = answer.len();
@@ -438,7 +451,9 @@ async fn requests_are_counted_under_the_references_names_and_the_former_ones() {
     for line in [
         format!("coredns_forward_requests_total{{to=\"{to}\"}} 1"),
         format!("coredns_forward_responses_total{{rcode=\"NXDOMAIN\",to=\"{to}\"}} 1"),
-        format!("coredns_proxy_request_duration_seconds_count{{proxy_name=\"forward\",rcode=\"NXDOMAIN\",to=\"{to}\"}} 1"),
+        format!(
+            "coredns_proxy_request_duration_seconds_count{{proxy_name=\"forward\",rcode=\"NXDOMAIN\",to=\"{to}\"}} 1"
+        ),
         format!("coredns_forward_request_duration_seconds_count{{rcode=\"NXDOMAIN\",to=\"{to}\"}} 1"),
         format!("coredns_proxy_conn_cache_misses_total{{proto=\"udp\",proxy_name=\"forward\",to=\"{to}\"}} 1"),
         "coredns_forward_healthcheck_broken_total 0".to_owned(),

@@ -16,7 +16,8 @@ fn mark(running: &Running, address: SocketAddr, is_looping: bool) {
 async fn a_looping_upstream_is_not_asked_even_when_the_others_fail() {
     let back = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(9))).await;
     let failing = ScriptedUpstream::start(|_| Reaction::Silent).await;
-    let options = ForwardOptions { max_connect_attempts: 2, failover: vec![Rcode::SERVFAIL], max_fails: 1, ..short_timeout() };
+    let options =
+        ForwardOptions { max_connect_attempts: 2, failover: vec![Rcode::SERVFAIL], max_fails: 1, ..short_timeout() };
     let running = Running::new(&[back.address, failing.address], options);
     mark(&running, back.address, true);
     assert!(running.ask(&request("a.example.", Transport::Udp)).await.unwrap_err().cause.contains("i/o timeout"));

@@ -20,7 +20,8 @@ use super::socket_budget::SocketBudget;
 use super::spoof_guard::SpoofGuard;
 use super::target::{Protocol, UpstreamTarget};
 use crate::chain::{
-    BuildContext, Chain, Failure, Handler, Next, Outcome, OwnedRequest, Peer, ProcessContext, Purpose, Request, Transport,
+    BuildContext, Chain, Failure, Handler, Next, Outcome, OwnedRequest, Peer, ProcessContext, Purpose, Request,
+    Transport,
 };
 use crate::message::{Name, Query, RecordType, Response};
 use crate::metrics::Registry;
@@ -85,7 +86,10 @@ impl Running {
     /// Value of the series whose line begins with `name`; 0 if there is none.
     fn metric(&self, name: &str) -> f64 {
         let text = self.process.registry.encode();
-        text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        text.lines()
+            .filter(|line| line.starts_with(name))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
     }
 }
 

@@ -35,7 +35,10 @@ impl Interfaces for Machine {
 }
 
 const MACHINE: Machine = Machine(&[
-    ("/etc/resolv.conf", "# two\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\nnameserver 192.0.2.1\noptions ndots:5\n"),
+    (
+        "/etc/resolv.conf",
+        "# two\nnameserver 192.0.2.1\nnameserver fe80::1%eth0\nnameserver 192.0.2.1\noptions ndots:5\n",
+    ),
     ("/etc/empty.conf", "search example.org\n"),
     ("resolv.local", "nameserver 192.0.2.7"),
     ("/sys/class/net/eth0/ifindex", "3\n"),

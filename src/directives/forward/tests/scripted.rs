@@ -100,11 +100,17 @@ impl ScriptedUpstream {
         Self::serve(udp, tcp, None, Arc::new(script))
     }
     /// One whose TCP connections have TLS sessions.
-    pub async fn start_tls(config: ServerConfig, script: impl Fn(&ReceivedQuery) -> Reaction + Send + Sync + 'static) -> Self {
+    pub async fn start_tls(
+        config: ServerConfig,
+        script: impl Fn(&ReceivedQuery) -> Reaction + Send + Sync + 'static,
+    ) -> Self {
         let (udp, tcp) = bind().await;
         Self::serve(udp, tcp, Some(TlsAcceptor::from(Arc::new(config))), Arc::new(script))
     }
-    pub async fn start_at(address: SocketAddr, script: impl Fn(&ReceivedQuery) -> Reaction + Send + Sync + 'static) -> Self {
+    pub async fn start_at(
+        address: SocketAddr,
+        script: impl Fn(&ReceivedQuery) -> Reaction + Send + Sync + 'static,
+    ) -> Self {
         let (udp, tcp) = (UdpSocket::bind(address).await.unwrap(), TcpListener::bind(address).await.unwrap());
         Self::serve(udp, tcp, None, Arc::new(script))
     }

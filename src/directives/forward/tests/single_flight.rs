@@ -135,9 +135,10 @@ async fn an_upstream_that_does_not_understand_edns_is_asked_without() {
         |seen| [&seen.wire[..2], &[0x80, 0x81, 0, 0, 0, 0, 0, 0, 0, 0]].concat(),
     ];
     for refusal in refusals {
-        let upstream =
-            ScriptedUpstream::start(move |seen| Reaction::Send(if seen.has_edns() { refusal(seen) } else { seen.answer(1) }))
-                .await;
+        let upstream = ScriptedUpstream::start(move |seen| {
+            Reaction::Send(if seen.has_edns() { refusal(seen) } else { seen.answer(1) })
+        })
+        .await;
         let running = Running::new(&[upstream.address], ForwardOptions::default());
         let response = running.answer(&with_opt(1232, 0x80, &[])).await;
         assert_eq!(address_in(&response), [192, 0, 2, 1]);

@@ -45,7 +45,8 @@ async fn sockets_to_a_silent_upstream_are_bounded_whatever_the_number_of_queries
     let all = join_all(requests.iter().map(|request| running.ask(request)));
     let (peak, outcomes) = peak(&running.sockets(), all).await;
     assert!(outcomes.iter().all(Result::is_err));
-    // Those that have been given up close in their turn, in which others are opened for them; one is the health check's.
+    // Those that have been given up close in their turn, in which others are opened for them; one is the health
+    // check's.
     assert!(peak <= MAX_OPEN + 2 * MIN_SHARED + 1, "{peak} sockets");
 }
 
@@ -63,7 +64,8 @@ async fn names_are_answered_while_queries_for_silent_names_hold_all_sockets() {
         std::future::pending::<()>().await;
     };
     let answers = async {
-        // The flood is more than the upstream's receive buffer takes at once, and what it sends again comes at the same time as what is asked now would.
+        // The flood is more than the upstream's receive buffer takes at once, and what it sends again comes at the same
+        // time as what is asked now would.
         let mut seen = 0;
         while seen == 0 || seen < upstream.seen().len() {
             seen = upstream.seen().len();
@@ -79,16 +81,22 @@ async fn names_are_answered_while_queries_for_silent_names_hold_all_sockets() {
         () = answers => (),
     }
     assert!(running.metric("nodelocaldns_forward_sockets_exhausted_total") > 0.0, "there was room for all");
-    let ports: HashSet<_> = upstream.seen().iter().filter(|seen| seen.label().starts_with('p')).map(|seen| seen.client).collect();
+    let ports: HashSet<_> =
+        upstream.seen().iter().filter(|seen| seen.label().starts_with('p')).map(|seen| seen.client).collect();
     assert!(ports.len() >= MIN_SHARED / 2, "they left by {} ports", ports.len());
 }
 
 #[tokio::test]
 async fn queries_that_are_sent_again_in_one_turn_share_a_new_socket() {
     let upstream =
-        ScriptedUpstream::start(|seen| if seen.index < 200 { Reaction::Silent } else { Reaction::Send(seen.answer(1)) }).await;
-    let running =
-        Running::new(&[upstream.address], ForwardOptions { read_timeout: Duration::from_secs(5), ..ForwardOptions::default() });
+        ScriptedUpstream::start(
+            |seen| if seen.index < 200 { Reaction::Silent } else { Reaction::Send(seen.answer(1)) },
+        )
+        .await;
+    let running = Running::new(
+        &[upstream.address],
+        ForwardOptions { read_timeout: Duration::from_secs(5), ..ForwardOptions::default() },
+    );
     let requests = requests("a", 200, Transport::Udp);
     join_all(requests.iter().map(|request| running.answer(request))).await;
     let opened = running.metric("coredns_proxy_conn_cache_misses_total{proto=\"udp\"");
@@ -98,9 +106,11 @@ async fn queries_that_are_sent_again_in_one_turn_share_a_new_socket() {
 #[tokio::test]
 async fn all_upstreams_together_keep_the_socket_limit_and_each_has_one() {
     let act = |seen: &ReceivedQuery| Reaction::Later(Duration::from_millis(30), seen.answer(1));
-    let upstreams = [ScriptedUpstream::start(act).await, ScriptedUpstream::start(act).await, ScriptedUpstream::start(act).await];
+    let upstreams =
+        [ScriptedUpstream::start(act).await, ScriptedUpstream::start(act).await, ScriptedUpstream::start(act).await];
     // By UDP, each worker may be closing some for others.
-    for (transport, rounds, queries, beyond) in [(Transport::Udp, 30, 60, 1 + MIN_SHARED), (Transport::Tcp, 3, 600, 1)] {
+    for (transport, rounds, queries, beyond) in [(Transport::Udp, 30, 60, 1 + MIN_SHARED), (Transport::Tcp, 3, 600, 1)]
+    {
         let process = process();
         let sockets = process.reload_state.adopt_or("forward sockets", || SocketBudget::new(6));
         let options = ForwardOptions { policy: super::super::policy::UpstreamPolicy::RoundRobin, ..long_timeout() };
@@ -119,7 +129,8 @@ async fn all_upstreams_together_keep_the_socket_limit_and_each_has_one() {
 #[tokio::test]
 async fn a_query_whose_socket_is_evicted_is_sent_again_when_a_lost_one_would_be() {
     let upstream =
-        ScriptedUpstream::start(|seen| if seen.index == 0 { Reaction::Silent } else { Reaction::Send(seen.answer(1)) }).await;
+        ScriptedUpstream::start(|seen| if seen.index == 0 { Reaction::Silent } else { Reaction::Send(seen.answer(1)) })
+            .await;
     let running = Running::new(&[upstream.address], short_timeout());
     let upstreams = running.forward.exchanger.upstreams.usable(Instant::now()).await.unwrap();
     let request = request("a.example.", Transport::Udp);

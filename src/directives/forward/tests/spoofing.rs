@@ -57,11 +57,10 @@ async fn after_a_few_guesses_all_queries_of_the_socket_are_sent_over_tcp() {
 
 #[tokio::test]
 async fn a_question_that_is_guessed_at_on_one_socket_is_not_answered_on_another() {
-    let upstream =
-        upstream(
-            |seen| if seen.has_edns() { Reaction::Later(Duration::from_millis(50), seen.answer(FORGED)) } else { guesses(seen) },
-        )
-        .await;
+    let upstream = upstream(|seen| {
+        if seen.has_edns() { Reaction::Later(Duration::from_millis(50), seen.answer(FORGED)) } else { guesses(seen) }
+    })
+    .await;
     let running = Running::new(&[upstream.address], ForwardOptions::default());
     let with_edns = with_dnssec_ok("a.example.");
     let plain = request("a.example.", Transport::Udp);
@@ -79,7 +78,8 @@ async fn a_question_that_is_guessed_at_on_one_socket_is_not_answered_on_another(
 #[tokio::test]
 async fn where_tcp_fails_the_next_upstream_is_asked_and_this_one_not_over_udp() {
     let guessed_at =
-        ScriptedUpstream::start(|seen| if seen.transport == Transport::Udp { guesses(seen) } else { Reaction::Reset }).await;
+        ScriptedUpstream::start(|seen| if seen.transport == Transport::Udp { guesses(seen) } else { Reaction::Reset })
+            .await;
     let sound = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(2))).await;
     let options = ForwardOptions { policy: UpstreamPolicy::Sequential, max_fails: 0, ..ForwardOptions::default() };
     let running = Running::new(&[guessed_at.address, sound.address], options.clone());
@@ -193,7 +193,8 @@ async fn with_use_caps_for_id_each_query_has_a_random_case_and_its_answer_the_us
     };
     let upstream = ScriptedUpstream::start(act).await;
     let name = "some-longer-name-with-many-letters.example.";
-    let without = Running::new(&[upstream.address], ForwardOptions::default()).answer(&request(name, Transport::Udp)).await;
+    let without =
+        Running::new(&[upstream.address], ForwardOptions::default()).answer(&request(name, Transport::Udp)).await;
     let running = Running::new(&[upstream.address], with_caps());
     for _ in 0..2 {
         assert_eq!(running.answer(&request(name, Transport::Udp)).await, without);

@@ -77,7 +77,8 @@ async fn an_answer_for_another_subnet_is_dropped_and_asked_for_over_tcp() {
     let response = running.answer(&request_of(&[10, 1, 2], Transport::Udp)).await;
     assert_eq!((address_in(&response), response.scope()), (vec![192, 0, 2, 1], Some(Scope::Stated(24))));
 
-    let always_other = ScriptedUpstream::start(|seen| Reaction::Send(answer(seen, 6, &option(24, 24, &[10, 1, 9])))).await;
+    let always_other =
+        ScriptedUpstream::start(|seen| Reaction::Send(answer(seen, 6, &option(24, 24, &[10, 1, 9])))).await;
     let options = ForwardOptions { max_connect_attempts: 1, ..ForwardOptions::default() };
     let running = Running::new(&[always_other.address], options);
     let failure = running.ask(&request_of(&[10, 1, 2], Transport::Udp)).await.map(|_| ()).unwrap_err();
@@ -96,7 +97,8 @@ async fn an_answer_without_the_option_is_for_every_subnet_only_over_tcp() {
 #[tokio::test]
 async fn an_upstream_that_does_not_understand_edns_is_asked_without_the_subnet() {
     let upstream =
-        ScriptedUpstream::start(|seen| Reaction::Send(if seen.has_edns() { seen.empty(1) } else { seen.answer(1) })).await;
+        ScriptedUpstream::start(|seen| Reaction::Send(if seen.has_edns() { seen.empty(1) } else { seen.answer(1) }))
+            .await;
     let running = Running::new(&[upstream.address], ForwardOptions::default());
     let response = running.answer(&request_of(&[10, 1, 2], Transport::Udp)).await;
     assert_eq!((address_in(&response), response.scope()), (vec![192, 0, 2, 1], Some(Scope::Unstated)));

@@ -84,8 +84,10 @@ async fn an_upstream_that_closes_after_each_answer_answers_all_queries() {
 #[tokio::test]
 async fn a_connection_that_hangs_is_left_within_the_read_timeout() {
     let upstream =
-        ScriptedUpstream::start(|seen| if seen.connection == 0 { Reaction::Silent } else { Reaction::Send(seen.answer(1)) })
-            .await;
+        ScriptedUpstream::start(
+            |seen| if seen.connection == 0 { Reaction::Silent } else { Reaction::Send(seen.answer(1)) },
+        )
+        .await;
     let running = Running::new(&[upstream.address], ForwardOptions { force_tcp: true, ..short_timeout() });
     running.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(upstream.connections(), 2);
@@ -116,7 +118,8 @@ async fn queries_behind_a_slow_one_do_not_wait_for_it_where_the_server_answers_i
 #[tokio::test]
 async fn a_connection_past_max_age_takes_no_new_queries() {
     let upstream = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
-    let running = Running::new(&[upstream.address], ForwardOptions { max_age: Some(Duration::from_millis(1)), ..tcp() });
+    let running =
+        Running::new(&[upstream.address], ForwardOptions { max_age: Some(Duration::from_millis(1)), ..tcp() });
     running.answer(&request("a.example.", Transport::Udp)).await;
     tokio::time::sleep(Duration::from_millis(5)).await;
     running.answer(&request("b.example.", Transport::Udp)).await;
@@ -136,7 +139,8 @@ async fn an_idle_connection_is_closed_after_expire() {
 #[tokio::test]
 async fn a_connection_with_more_messages_than_queries_is_closed() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let running = Running::new(&[listener.local_addr().unwrap()], ForwardOptions { force_tcp: true, ..short_timeout() });
+    let running =
+        Running::new(&[listener.local_addr().unwrap()], ForwardOptions { force_tcp: true, ..short_timeout() });
     let connections = std::cell::Cell::new(0_u32);
     let pour = async {
         loop {
@@ -155,5 +159,8 @@ async fn a_connection_with_more_messages_than_queries_is_closed() {
     assert!(failure.contains("nobody asked for"), "{failure}");
     let mismatched = running.metric("nodelocaldns_forward_mismatched_total");
     assert!(connections.get() > 1 && mismatched >= 2.0, "each is left for another one: {connections:?}, {mismatched}");
-    assert!(mismatched <= f64::from(4 * connections.get()), "{mismatched} messages were counted on {connections:?} connections");
+    assert!(
+        mismatched <= f64::from(4 * connections.get()),
+        "{mismatched} messages were counted on {connections:?} connections"
+    );
 }

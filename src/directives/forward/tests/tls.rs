@@ -96,7 +96,8 @@ async fn answers_come_in_any_order_and_of_any_length() {
 
 #[tokio::test]
 async fn queries_on_a_connection_that_is_reset_are_all_answered_in_a_session_that_is_resumed() {
-    // The tenth query resets the first connection. The first was answered, so that the tickets for a resumption have come.
+    // The tenth query resets the first connection. The first was answered, so that the tickets for a resumption have
+    // come.
     let (upstream, running) = upstream(|seen| match (seen.connection, seen.index) {
         (0, 0) => Reaction::Send(seen.answer(1)),
         (0, 9) => Reaction::Reset,
@@ -196,7 +197,8 @@ async fn an_upstream_where_nobody_listens_is_told_of_as_such() {
 async fn health_checks_go_over_tls() {
     let authority = Authority::new("authority");
     let is_probe = |seen: &ReceivedQuery| seen.wire[12] == 0;
-    let script = move |seen: &ReceivedQuery| if is_probe(seen) { Reaction::Send(seen.empty(0)) } else { Reaction::Silent };
+    let script =
+        move |seen: &ReceivedQuery| if is_probe(seen) { Reaction::Send(seen.empty(0)) } else { Reaction::Silent };
     let upstream = ScriptedUpstream::start_tls(authority.server(&[NAME], None), script).await;
     let options = ForwardOptions { max_connect_attempts: 1, ..short_timeout() };
     let running = over_tls(&[upstream.address], NAME, authority.client(), options);
@@ -213,7 +215,8 @@ async fn health_checks_of_an_upstream_that_is_not_who_it_should_be_fail() {
     let authority = Authority::new("authority");
     let script = |seen: &ReceivedQuery| Reaction::Send(seen.answer(1));
     let upstream = ScriptedUpstream::start_tls(authority.server(&[NAME], None), script).await;
-    let options = ForwardOptions { max_connect_attempts: 1, probe_interval: Duration::from_millis(10), ..short_timeout() };
+    let options =
+        ForwardOptions { max_connect_attempts: 1, probe_interval: Duration::from_millis(10), ..short_timeout() };
     let running = over_tls(&[upstream.address], "other.example", authority.client(), options);
     failure(&running).await;
     while running.metric("coredns_proxy_healthcheck_failures_total") < 2.0 {

@@ -79,7 +79,8 @@ async fn the_case_of_the_question_may_change_on_the_way() {
 #[tokio::test]
 async fn a_lost_datagram_is_sent_again_from_another_port_with_another_id() {
     let upstream =
-        ScriptedUpstream::start(|seen| if seen.index == 0 { Reaction::Silent } else { Reaction::Send(seen.answer(1)) }).await;
+        ScriptedUpstream::start(|seen| if seen.index == 0 { Reaction::Silent } else { Reaction::Send(seen.answer(1)) })
+            .await;
     let running = Running::new(&[upstream.address], short_timeout());
     let response = running.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(address_in(&response), [192, 0, 2, 1]);
@@ -94,7 +95,8 @@ async fn a_lost_datagram_is_sent_again_from_another_port_with_another_id() {
 #[tokio::test]
 async fn a_query_whose_socket_refuses_to_send_is_sent_by_a_new_one() {
     let answering = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
-    let running = Running::new(&[answering.address], ForwardOptions { max_connect_attempts: 1, ..ForwardOptions::default() });
+    let running =
+        Running::new(&[answering.address], ForwardOptions { max_connect_attempts: 1, ..ForwardOptions::default() });
     let upstreams = running.forward.exchanger.upstreams.usable(Instant::now()).await.unwrap();
     for index in 0..100 {
         upstreams[0].udp_pool().shut_down();
@@ -109,8 +111,10 @@ async fn an_answer_to_the_first_datagram_counts_although_it_was_sent_again() {
         if seen.index == 0 { Reaction::Later(Duration::from_millis(1500), seen.answer(1)) } else { Reaction::Silent }
     })
     .await;
-    let running =
-        Running::new(&[upstream.address], ForwardOptions { read_timeout: Duration::from_secs(3), ..ForwardOptions::default() });
+    let running = Running::new(
+        &[upstream.address],
+        ForwardOptions { read_timeout: Duration::from_secs(3), ..ForwardOptions::default() },
+    );
     let response = running.answer(&request("a.example.", Transport::Udp)).await;
     assert_eq!(address_in(&response), [192, 0, 2, 1]);
     assert_eq!(upstream.seen().len(), 2);

@@ -7,7 +7,8 @@ use crate::message::RecordType;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-const KEYS: [&str; 9] = ["mandatory", "alpn", "no-default-alpn", "port", "ipv4hint", "ech", "ipv6hint", "dohpath", "ohttp"];
+const KEYS: [&str; 9] =
+    ["mandatory", "alpn", "no-default-alpn", "port", "ipv4hint", "ech", "ipv6hint", "dohpath", "ohttp"];
 
 /// The parameters in wire form, in the order of their keys.
 pub(super) fn parameters(rtype: RecordType, words: &[Word]) -> Result<Vec<u8>, RecordError> {

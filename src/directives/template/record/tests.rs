@@ -55,7 +55,11 @@ fn records_of_all_forms_are_read() {
         assert!(read.as_ref().is_ok_and(|read| read.starts_with(expected)), "{text}: {read:?}");
     }
     let long = shown(&format!("x 1 TXT {}", "y".repeat(300))).unwrap();
-    assert_eq!((long.matches("ff79").count(), long.matches("2d79").count()), (1, 1), "a text of 300 octets becomes two");
+    assert_eq!(
+        (long.matches("ff79").count(), long.matches("2d79").count()),
+        (1, 1),
+        "a text of 300 octets becomes two"
+    );
 }
 
 #[test]

@@ -1,8 +1,10 @@
-//! Rules that accept, in the chains of iptables-nft. Every version of its programs reads a table whole or not at all, so they have the form that the oldest ones
-//! write: the protocol from the IPv4 header, ports by the matches `udp` and `tcp`, a comment by the match `comment`.
+//! Rules that accept, in the chains of iptables-nft. Every version of its programs reads a table whole or not at all,
+//! so they have the form that the oldest ones write: the protocol from the IPv4 header, ports by the matches `udp` and
+//! `tcp`, a comment by the match `comment`.
 
 use super::{
-    Batch, SUBSYSTEM, address_offset, compare, compare_meta, compare_payload, finish, header, load_meta, protocol_number,
+    Batch, SUBSYSTEM, address_offset, compare, compare_meta, compare_payload, finish, header, load_meta,
+    protocol_number,
 };
 use crate::node::desired::{ALLOW_TRAFFIC, PacketEnd, Protocol, Rule};
 use crate::node::nftables::accept_chain::{AcceptChain, AcceptChanges};
@@ -13,7 +15,8 @@ use netlink_bindings::traits::Pusher;
 const IPV4_PROTOCOL_OFFSET: u32 = 9;
 /// Length of `xt_comment_info` (include/uapi/linux/netfilter/xt_comment.h).
 const COMMENT_LENGTH: usize = 256;
-/// Lengths of `xt_udp` and `xt_tcp` (include/uapi/linux/netfilter/xt_tcpudp.h), up to a multiple of eight octets (`XT_ALIGN`).
+/// Lengths of `xt_udp` and `xt_tcp` (include/uapi/linux/netfilter/xt_tcpudp.h), up to a multiple of eight octets
+/// (`XT_ALIGN`).
 const PORTS_LENGTH: usize = 16;
 
 /// A batch that makes `changes`: deletes rules, and puts new ones to the front of their chains, all at once.
@@ -73,7 +76,8 @@ fn expressions<P: Pusher>(list: PushExprListAttrs<P>, chain: AcceptChain, rule: 
     verdict.push_code(VerdictCode::Accept as u32).end_nested().end_nested().end_nested().end_nested()
 }
 
-/// Both begin with the first and last source port and the first and last destination port, in the host's order; what follows asks for nothing when it is zero.
+/// Both begin with the first and last source port and the first and last destination port, in the host's order; what
+/// follows asks for nothing when it is zero.
 fn ports(rule: &Rule) -> [u8; PORTS_LENGTH] {
     let (only, any) = ([rule.port; 2], [0, u16::MAX]);
     let [source, destination] = match rule.end {

@@ -1,30 +1,33 @@
-//! The part of the owned table by which the kernel itself keeps to two rules: a client's packets are only kept from kube-proxy while they arrive
-//! behind the node's packet filter, and anybody's only while the watchdog asks its questions.
+//! The part of the owned table by which the kernel itself keeps to two rules: a client's packets are only kept from
+//! kube-proxy while they arrive behind the node's packet filter, and anybody's only while the watchdog asks its
+//! questions.
 //!
 //! # Arrival
 //!
-//! What is between raw priority and the socket may eat a pod's packet: a firewall, policy routing, rp_filter, an eBPF program. So the kernel
-//! notes, by interface and source address, whose packets come through:
+//! What is between raw priority and the socket may eat a pod's packet: a firewall, policy routing, rp_filter, an eBPF
+//! program. So the kernel notes, by interface and source address, whose packets come through:
 //!
 //! - `arriving`: clients of which a packet has passed the last chain of the input hook within [`ARRIVING_FOR`].
-//! - `noted`: those of which that was written down within half that time, so that a packet costs one look-up at either end and hardly ever more
-//!   (0.4 µs a query more than rules without sets, where a write for each packet took 0.9; a flood over veth on Linux 6.18, sender and softirq
-//!   together 5.2 µs).
-//! - `blocked`: clients of which a packet was let in and has not arrived. Their other packets take the way that they would take without this program,
-//!   for [`FIRST_PAUSE`]; then one is tried again. Arrival takes a client out at once.
-//! - `trying`: clients of which a packet was let in less than [`TRYING_FOR`] ago, so that a second packet, which another processor handles at
-//!   the same moment, goes the same way.
+//! - `noted`: those of which that was written down within half that time, so that a packet costs one look-up at either
+//!   end and hardly ever more (0.4 µs a query more than rules without sets, where a write for each packet took 0.9; a
+//!   flood over veth on Linux 6.18, sender and softirq together 5.2 µs).
+//! - `blocked`: clients of which a packet was let in and has not arrived. Their other packets take the way that they
+//!   would take without this program, for [`FIRST_PAUSE`]; then one is tried again. Arrival takes a client out at once.
+//! - `trying`: clients of which a packet was let in less than [`TRYING_FOR`] ago, so that a second packet, which
+//!   another processor handles at the same moment, goes the same way.
 //!
-//! A client that asks is thus `arriving`, or one packet in [`FIRST_PAUSE`] is at stake, and fewer once [`ArrivalTracker`](crate::node::arrival::ArrivalTracker) lengthens the pause. No process takes part in it, so it holds when none of ours
-//! runs. Where a set is full the packet goes on as without this program.
+//! A client that asks is thus `arriving`, or one packet in [`FIRST_PAUSE`] is at stake, and fewer once
+//! [`ArrivalTracker`](crate::node::arrival::ArrivalTracker) lengthens the pause. No process takes part in it, so it
+//! holds when none of ours runs. Where a set is full the packet goes on as without this program.
 //!
 //! # The lease
 //!
-//! Each probe of the watchdog puts its family into `watched` for [`WATCHED_FOR`]. Without that no client's arrival is noted and none is tried: a
-//! watchdog that is stopped or hangs, and could not withdraw the rules, intercepts nothing.
+//! Each probe of the watchdog puts its family into `watched` for [`WATCHED_FOR`]. Without that no client's arrival is
+//! noted and none is tried: a watchdog that is stopped or hangs, and could not withdraw the rules, intercepts nothing.
 
 use super::{
-    Batch, FAMILY, PREROUTING, SUBSYSTEM, TablePurpose, compare_meta, finish, header, load_meta, match_packets, notrack, track,
+    Batch, FAMILY, PREROUTING, SUBSYSTEM, TablePurpose, compare_meta, finish, header, load_meta, match_packets,
+    notrack, track,
 };
 use crate::node::arrival::{Client, FIRST_PAUSE};
 use crate::node::desired::{Hook, Rule};
@@ -37,25 +40,28 @@ use std::ffi::CStr;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// How long a packet's arrival stands for those that follow, and with that how long a firewall that appears can eat them. Twice the time
-/// would lose twice as many; with half of it, more clients that ask now and then would be tried anew.
+/// How long a packet's arrival stands for those that follow, and with that how long a firewall that appears can eat
+/// them. Twice the time would lose twice as many; with half of it, more clients that ask now and then would be tried
+/// anew.
 const ARRIVING_FOR: Duration = Duration::from_millis(150);
 const NOTED_FOR: Duration = Duration::from_millis(75);
-/// Longer than the way from one hook to the other takes, on a machine that is not stuck. Two ticks of a kernel with 100 a second: what is less than one
-/// was no limit at all before Linux 6.12 (`nf_msecs_to_jiffies64`).
+/// Longer than the way from one hook to the other takes, on a machine that is not stuck. Two ticks of a kernel with 100
+/// a second: what is less than one was no limit at all before Linux 6.12 (`nf_msecs_to_jiffies64`).
 const TRYING_FOR: Duration = Duration::from_millis(20);
 /// Twenty probes over UDP.
 const WATCHED_FOR: Duration = Duration::from_secs(2);
-/// Before Linux 6.5 and its stable branches of summer 2023 an element that a packet deletes keeps its place in the set: after so many tries that went well
-/// nobody is tried any more, and cluster DNS answers, until the table is made anew.
+/// Before Linux 6.5 and its stable branches of summer 2023 an element that a packet deletes keeps its place in the set:
+/// after so many tries that went well nobody is tried any more, and cluster DNS answers, until the table is made anew.
 ///
-/// A node has some hundred pods. What a pod that makes up source addresses can take of the kernel's memory is about 1 MiB a set.
+/// A node has some hundred pods. What a pod that makes up source addresses can take of the kernel's memory is about 1
+/// MiB a set.
 const SET_SIZE: u32 = 8192;
-/// Behind every filter: connections are confirmed at the very last place (`NF_IP_PRI_CONNTRACK_CONFIRM`), which leaves untracked packets alone.
+/// Behind every filter: connections are confirmed at the very last place (`NF_IP_PRI_CONNTRACK_CONFIRM`), which leaves
+/// untracked packets alone.
 const LAST_PRIORITY: i32 = i32::MAX - 1;
 
-/// `NFTA_DYNSET_SET_NAME` and `NFTA_LOOKUP_SET`, `NFTA_LOOKUP_SREG`, `NFTA_LOOKUP_FLAGS`, `NFT_LOOKUP_F_INV`, `NFTA_DYNSET_OP`,
-/// `NFTA_DYNSET_SREG_KEY` (include/uapi/linux/netfilter/nf_tables.h).
+/// `NFTA_DYNSET_SET_NAME` and `NFTA_LOOKUP_SET`, `NFTA_LOOKUP_SREG`, `NFTA_LOOKUP_FLAGS`, `NFT_LOOKUP_F_INV`,
+/// `NFTA_DYNSET_OP`, `NFTA_DYNSET_SREG_KEY` (include/uapi/linux/netfilter/nf_tables.h).
 const SET_NAME: u16 = 1;
 const LOOKUP_REGISTER: u16 = 2;
 const LOOKUP_FLAGS: u16 = 5;
@@ -176,7 +182,8 @@ pub(super) fn push_frame(batch: &mut Chained<'_>, table: &str) {
     // Who writes this is told by the watchdog: a table that somebody took away need not wait for its next probe.
     for number in [libc::NFPROTO_IPV4, libc::NFPROTO_IPV6] {
         let mut request = batch.request().set_create().op_newsetelem_do(&family);
-        let elements = request.encode().push_table_bytes(table.as_bytes()).push_set_bytes(WATCHED.as_bytes()).nested_elements();
+        let elements =
+            request.encode().push_table_bytes(table.as_bytes()).push_set_bytes(WATCHED.as_bytes()).nested_elements();
         elements.nested_elem().nested_key().push_value(&[number as u8]).end_nested().end_nested().end_nested();
     }
     for name in FAMILIES.iter().flat_map(|family| [family.enter, family.arrive]) {
@@ -275,7 +282,8 @@ pub(super) fn rules(rules: &[Rule], purpose: TablePurpose) -> Vec<ChainRule> {
         all.push((arrive, written(|list| accept(is_in(list, noted)))));
         // Not in one rule with what follows: where there is nothing to delete, it ends there.
         all.push((arrive, written(|list| change_in(list, blocked, Operation::Delete))));
-        let note = |list| change_in(change_in(match_lease(list), arriving, Operation::Update), noted, Operation::Update);
+        let note =
+            |list| change_in(change_in(match_lease(list), arriving, Operation::Update), noted, Operation::Update);
         all.push((arrive, written(note)));
     }
     for chain in [PREROUTING, ARRIVED] {
@@ -338,9 +346,14 @@ fn change<P: Pusher>(list: PushExprListAttrs<P>, set: &str, operation: Operation
     about_set(list, c"dynset", set, &[(DYNSET_OPERATION, operation as u32), key])
 }
 
-/// An expression whose first attribute is the name of a set. `netlink-bindings` 0.3.5 has no `dynset`, and numbers the attributes of `lookup` otherwise
-/// than the kernel.
-fn about_set<P: Pusher>(list: PushExprListAttrs<P>, name: &CStr, set: &str, numbers: &[(u16, u32)]) -> PushExprListAttrs<P> {
+/// An expression whose first attribute is the name of a set. `netlink-bindings` 0.3.5 has no `dynset`, and numbers the
+/// attributes of `lookup` otherwise than the kernel.
+fn about_set<P: Pusher>(
+    list: PushExprListAttrs<P>,
+    name: &CStr,
+    set: &str,
+    numbers: &[(u16, u32)],
+) -> PushExprListAttrs<P> {
     let mut expression = list.nested_elem().push_name(name);
     let octets = expression.as_vec_mut();
     let data = push_nested_header(octets, EXPRESSION_DATA);
@@ -394,8 +407,9 @@ mod tests {
             port: 53,
             mark: None,
         };
-        let noted =
-            |rules: &[Rule]| super::rules(rules, TablePurpose::Untrack).iter().filter(|(chain, _)| *chain == ARRIVED).count();
+        let noted = |rules: &[Rule]| {
+            super::rules(rules, TablePurpose::Untrack).iter().filter(|(chain, _)| *chain == ARRIVED).count()
+        };
         assert_eq!(noted(&[]), 1, "what comes by lo is passed by");
         assert_eq!(noted(&[entering, Rule { hook: Hook::RawOutput, ..entering }]), 2);
     }

@@ -1,7 +1,8 @@
 //! The fallback's rules as nf_tables messages. Pure.
 
 use super::{
-    Batch, FAMILY, SUBSYSTEM, address_offset, bitwise, comment, compare, finish, header, load_meta, match_bits, match_packets,
+    Batch, FAMILY, SUBSYSTEM, address_offset, bitwise, comment, compare, finish, header, load_meta, match_bits,
+    match_packets,
 };
 use crate::node::desired::PacketEnd;
 use crate::node::fallback_rules::{FallbackRule, FallbackStage, Redirection};
@@ -27,8 +28,8 @@ const PSEUDO_HEADER: u32 = 1;
 
 /// A batch after which `table` holds exactly `rules`, whatever it was before; nobody owns it.
 ///
-/// It is deleted and made anew in one step, so that also a table of another shape, from another version of this program, can be replaced.
-/// To be deleted it must be there, hence the first message.
+/// It is deleted and made anew in one step, so that also a table of another shape, from another version of this
+/// program, can be replaced. To be deleted it must be there, hence the first message.
 ///
 /// With `is_dormant` its chains stand at no hook (`NFT_TABLE_F_DORMANT`): no packet sees them.
 pub fn replace(table: &str, rules: &[FallbackRule], is_dormant: bool, first_sequence: u32) -> Batch {
@@ -73,7 +74,9 @@ impl FallbackChain {
     fn of(stage: FallbackStage) -> Self {
         let (name, kind, hook, priority) = match stage {
             // After those who keep packets from being tracked, before conntrack.
-            FallbackStage::QueryPrerouting => ("query-prerouting", c"filter", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_RAW + 1),
+            FallbackStage::QueryPrerouting => {
+                ("query-prerouting", c"filter", libc::NF_INET_PRE_ROUTING, libc::NF_IP_PRI_RAW + 1)
+            }
             FallbackStage::QueryOutput => ("query-output", c"filter", libc::NF_INET_LOCAL_OUT, libc::NF_IP_PRI_RAW + 1),
             // After conntrack, before NAT. Not of type `route`, which would look for a way to a ClusterIP.
             FallbackStage::UnmarkPrerouting | FallbackStage::MarkPrerouting => {
@@ -90,7 +93,9 @@ impl FallbackChain {
             FallbackStage::AnswerPostrouting => {
                 ("answer-postrouting", c"filter", libc::NF_INET_POST_ROUTING, libc::NF_IP_PRI_CONNTRACK_HELPER)
             }
-            FallbackStage::AnswerInput => ("answer-input", c"filter", libc::NF_INET_LOCAL_IN, libc::NF_IP_PRI_CONNTRACK_HELPER),
+            FallbackStage::AnswerInput => {
+                ("answer-input", c"filter", libc::NF_INET_LOCAL_IN, libc::NF_IP_PRI_CONNTRACK_HELPER)
+            }
         };
         Self { name, kind, hook, priority }
     }
@@ -102,8 +107,8 @@ impl FallbackChain {
     }
 }
 
-/// `rule` as the expressions that nf_tables evaluates from first to last, until one does not match. They hold nothing that changes by itself, such as
-/// a counter: whoever lists them sees whether they are ours.
+/// `rule` as the expressions that nf_tables evaluates from first to last, until one does not match. They hold nothing
+/// that changes by itself, such as a counter: whoever lists them sees whether they are ours.
 fn expressions<P: Pusher>(list: PushExprListAttrs<P>, rule: &FallbackRule) -> PushExprListAttrs<P> {
     let FallbackRule { stage, protocol, redirection: Redirection { local, upstream }, port, mark } = *rule;
     match stage {
@@ -202,7 +207,8 @@ mod tests {
     fn both_addresses_of_each_redirection_are_in_the_rules() {
         let octets = replace("fallback", &Fallback::sample().rules(53, &[]), false, 1).octets;
         let count = |wanted: &[u8]| octets.windows(wanted.len()).filter(|window| *window == wanted).count();
-        // Local in queries (2), source (1), answers (2); upstream in queries (2), marks (4), answers (2); over UDP and TCP.
+        // Local in queries (2), source (1), answers (2); upstream in queries (2), marks (4), answers (2); over UDP and
+        // TCP.
         assert_eq!((count(&[169, 254, 20, 10]), count(&[10, 96, 0, 11])), (10, 16));
         assert_eq!(count(b"masq\0"), 4);
     }

@@ -43,9 +43,10 @@ pub struct Batch {
 pub enum TablePurpose {
     /// It leaves packets untracked, and the kernel removes it with its owner, us.
     Untrack,
-    /// Rules of iptables leave packets untracked, and stay when we are gone; this table, which stays too, keeps them from it where
-    /// [`arrival`] says so. It stands just before them, and gives a packet a template of connection tracking's own zone: NOTRACK leaves packets alone
-    /// that have one, and connection tracking takes them as any other.
+    /// Rules of iptables leave packets untracked, and stay when we are gone; this table, which stays too, keeps them
+    /// from it where [`arrival`] says so. It stands just before them, and gives a packet a template of connection
+    /// tracking's own zone: NOTRACK leaves packets alone that have one, and connection tracking takes them as any
+    /// other.
     GuardIptables,
 }
 
@@ -67,8 +68,8 @@ impl TablePurpose {
 
 /// A batch after which `table` holds exactly `rules`, of which only those at raw priority count.
 ///
-/// The same messages do for a table that is not there and for one that is: creating what exists is no error, and a flush empties
-/// what was there before.
+/// The same messages do for a table that is not there and for one that is: creating what exists is no error, and a
+/// flush empties what was there before.
 pub fn replace(table: &str, purpose: TablePurpose, rules: &[Rule], first_sequence: u32) -> Batch {
     let mut batch = Chained::new(first_sequence);
     let (family, destination) = (header(FAMILY, 0), header(0, SUBSYSTEM));
@@ -105,8 +106,8 @@ pub fn delete(table: &str, first_sequence: u32) -> Batch {
     finish(batch, first_sequence)
 }
 
-/// Name and hook number (`NF_INET_…`) of the chain that stands for `hook`. The filter table is not ours: an accept in a table of ours could not override
-/// a drop there.
+/// Name and hook number (`NF_INET_…`) of the chain that stands for `hook`. The filter table is not ours: an accept in a
+/// table of ours could not override a drop there.
 fn chain(hook: Hook) -> Option<(&'static str, u32)> {
     match hook {
         Hook::RawPrerouting => Some((PREROUTING, libc::NF_INET_PRE_ROUTING as u32)),
@@ -115,7 +116,8 @@ fn chain(hook: Hook) -> Option<(&'static str, u32)> {
     }
 }
 
-/// The batch's octets. Kernels before 6.10 do not answer the two messages that bracket it, so nobody should wait for that.
+/// The batch's octets. Kernels before 6.10 do not answer the two messages that bracket it, so nobody should wait for
+/// that.
 fn finish(batch: Chained<'static>, first_sequence: u32) -> Batch {
     let octets = batch.finalize().into_chained().into_buf();
     let messages = super::message::messages(&octets).count();
@@ -123,7 +125,8 @@ fn finish(batch: Chained<'static>, first_sequence: u32) -> Batch {
     Batch { octets, sequence: first_sequence.saturating_add(1)..=first_sequence.saturating_add(last) }
 }
 
-/// `rule` as the expressions that nf_tables evaluates from first to last, until one does not match; none where the role asks for nothing.
+/// `rule` as the expressions that nf_tables evaluates from first to last, until one does not match; none where the role
+/// asks for nothing.
 fn expressions(rule: &Rule, purpose: TablePurpose) -> Option<Vec<u8>> {
     let packets = |list| match_packets(list, rule.protocol, rule.end, rule.address, Some(rule.port));
     let marked = |list, mark| match_bits(load_meta(packets(list), MetaKeys::Mark), mark);
@@ -221,7 +224,12 @@ fn load_meta<P: Pusher>(list: PushExprListAttrs<P>, key: MetaKeys) -> PushExprLi
     meta.push_key(key as u32).push_dreg(Registers::Reg1 as u32).end_nested().end_nested()
 }
 
-fn compare_payload<P: Pusher>(list: PushExprListAttrs<P>, base: PayloadBase, offset: u32, value: &[u8]) -> PushExprListAttrs<P> {
+fn compare_payload<P: Pusher>(
+    list: PushExprListAttrs<P>,
+    base: PayloadBase,
+    offset: u32,
+    value: &[u8],
+) -> PushExprListAttrs<P> {
     let payload = list.nested_elem().nested_data_payload().push_dreg(Registers::Reg1 as u32);
     let payload = payload.push_base(base as u32).push_offset(offset).push_len(value.len() as u32);
     compare(payload.end_nested().end_nested(), value)
@@ -253,16 +261,28 @@ mod tests {
     use crate::node::nftables::message::messages;
 
     fn rule(hook: Hook) -> Rule {
-        Rule { hook, protocol: Protocol::Udp, end: PacketEnd::Destination, address: [10, 96, 0, 10].into(), port: 53, mark: None }
+        Rule {
+            hook,
+            protocol: Protocol::Udp,
+            end: PacketEnd::Destination,
+            address: [10, 96, 0, 10].into(),
+            port: 53,
+            mark: None,
+        }
     }
 
     #[test]
     fn a_batch_is_bracketed_and_numbered() {
-        let batch = replace("nodelocaldns", TablePurpose::Untrack, &[rule(Hook::RawOutput), rule(Hook::FilterInput)], 100);
+        let batch =
+            replace("nodelocaldns", TablePurpose::Untrack, &[rule(Hook::RawOutput), rule(Hook::FilterInput)], 100);
         let types: Vec<u16> = messages(&batch.octets).map(|message| message.message_type()).collect();
-        // begin, table, two chains; nine sets, two elements and five chains; flush, rules, end (include/uapi/linux/netfilter/nf_tables.h).
+        // begin, table, two chains; nine sets, two elements and five chains; flush, rules, end
+        // (include/uapi/linux/netfilter/nf_tables.h).
         assert_eq!(types[..4], [16, 0xa00, 0xa03, 0xa03]);
-        assert_eq!((&types[4..13], &types[13..15], &types[15..20]), (&[0xa09; 9][..], &[0xa0c; 2][..], &[0xa03; 5][..]));
+        assert_eq!(
+            (&types[4..13], &types[13..15], &types[15..20]),
+            (&[0xa09; 9][..], &[0xa0c; 2][..], &[0xa03; 5][..])
+        );
         let (flush, rules) = (types[20], &types[21..types.len() - 1]);
         assert!(flush == 0xa08 && rules.iter().all(|kind| *kind == 0xa06) && types.last() == Some(&17), "{types:x?}");
         let numbers: Vec<u32> = messages(&batch.octets).map(|message| message.sequence_number()).collect();
@@ -272,7 +292,12 @@ mod tests {
 
     #[test]
     fn a_rule_compares_address_protocol_and_port_and_skips_tracking() {
-        let batch = replace("nodelocaldns", TablePurpose::Untrack, &[Rule { mark: Some(0x10_0000), ..rule(Hook::RawOutput) }], 1);
+        let batch = replace(
+            "nodelocaldns",
+            TablePurpose::Untrack,
+            &[Rule { mark: Some(0x10_0000), ..rule(Hook::RawOutput) }],
+            1,
+        );
         let octets = batch.octets;
         let has = |wanted: &[u8]| octets.windows(wanted.len()).any(|window| window == wanted);
         assert!(has(&[10, 96, 0, 10]) && has(&[0, 53]) && has(b"notrack\0") && has(b"counter\0"));
@@ -282,7 +307,11 @@ mod tests {
 
     #[test]
     fn a_guard_untracks_nothing_has_no_owner_and_stands_before_iptables() {
-        let rules = [rule(Hook::RawPrerouting), rule(Hook::RawOutput), Rule { end: PacketEnd::Source, ..rule(Hook::RawOutput) }];
+        let rules = [
+            rule(Hook::RawPrerouting),
+            rule(Hook::RawOutput),
+            Rule { end: PacketEnd::Source, ..rule(Hook::RawOutput) },
+        ];
         let [owned, guard] = [TablePurpose::Untrack, TablePurpose::GuardIptables]
             .map(|purpose| replace("nodelocaldns", purpose, &rules, 1).octets);
         let has = |octets: &[u8], wanted: &[u8]| octets.windows(wanted.len()).any(|window| window == wanted);

@@ -8,7 +8,8 @@ use crate::node::desired::{PacketEnd, Protocol};
 const CONNTRACK_STATE: u16 = 1;
 const CONNTRACK_UNTRACKED: u16 = 1 << 8;
 const STATE_UNTRACKED: u32 = 1 << 6;
-/// Where `match_flags` stands in `xt_conntrack_mtinfo2` and its successor: behind eight addresses of sixteen octets, two times and five short numbers.
+/// Where `match_flags` stands in `xt_conntrack_mtinfo2` and its successor: behind eight addresses of sixteen octets,
+/// two times and five short numbers.
 const CONNTRACK_FLAGS: usize = 8 * 16 + 2 * 4 + 5 * 2;
 /// `RTN_LOCAL` as a bit, and `XT_ADDRTYPE_INVERT_DEST` (xt_addrtype.h).
 const LOCAL: u16 = 1 << 2;

@@ -1,8 +1,9 @@
 //! Whether the node's firewall drops our DNS packets, as far as its rules tell. Pure.
 //!
-//! A packet passes the chains at its hook in the order of their priorities; each must let it through, so no accept of ours outweighs another table's drop. What
-//! a rule asks for that we cannot know of a packet (its interface, a mark, a rate) may hold or not, and so the answer may be [`PacketVerdict::Unknown`]. Each chain is
-//! followed once, so the work is linear in the rules.
+//! A packet passes the chains at its hook in the order of their priorities; each must let it through, so no accept of
+//! ours outweighs another table's drop. What a rule asks for that we cannot know of a packet (its interface, a mark, a
+//! rate) may hold or not, and so the answer may be [`PacketVerdict::Unknown`]. Each chain is followed once, so the work
+//! is linear in the rules.
 
 mod matches;
 mod registers;
@@ -56,7 +57,9 @@ impl fmt::Display for DropSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ChainName { family, table, name } = &self.chain;
         match self.rule {
-            Some(handle) => write!(f, "the rule with handle {handle} of nftables chain {} {table} {name}", family.name()),
+            Some(handle) => {
+                write!(f, "the rule with handle {handle} of nftables chain {} {table} {name}", family.name())
+            }
             None => write!(f, "the policy of nftables chain {} {table} {name}", family.name()),
         }
     }
@@ -78,7 +81,8 @@ pub enum PacketVerdict {
 /// What becomes of `packet` at its hook.
 pub fn packet_verdict(chains: &Chains, packet: &Packet) -> PacketVerdict {
     let mut doubt = None;
-    let concerned = chains.bases.iter().filter(|chain| chain.base.at == packet.at && chain.name.family.sees(packet.address));
+    let concerned =
+        chains.bases.iter().filter(|chain| chain.base.at == packet.at && chain.name.family.sees(packet.address));
     for chain in concerned {
         match chain_verdict(chains, chain, packet) {
             ChainVerdict::Accepts => {}

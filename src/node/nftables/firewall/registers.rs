@@ -91,7 +91,8 @@ impl Registers {
         }
     }
 
-    /// What `ct` loads of a packet that is untracked; false if the rule ends there, since there is no connection to ask.
+    /// What `ct` loads of a packet that is untracked; false if the rule ends there, since there is no connection to
+    /// ask.
     pub fn load_ct(&mut self, key: u32, register: u32) -> bool {
         let is_state = key == CtKeys::State as u32;
         if is_state {
@@ -180,7 +181,8 @@ impl Registers {
         }
     }
 
-    /// The elements that the register may be in, and how sure that is of each. The catch-all element is among them unless another one is sure.
+    /// The elements that the register may be in, and how sure that is of each. The catch-all element is among them
+    /// unless another one is sure.
     pub fn elements<'a>(&self, register: u32, elements: &'a [SetElement]) -> Vec<(Certainty, &'a SetElement)> {
         let mut found = if elements.iter().any(|element| element.ends_interval) {
             self.intervals(register, elements)
@@ -205,7 +207,8 @@ impl Registers {
     /// Each interval reaches from its element to the next greater one.
     fn intervals<'a>(&self, register: u32, elements: &'a [SetElement]) -> Vec<(Certainty, &'a SetElement)> {
         let keyed = || elements.iter().filter_map(|element| Some((element.key.as_ref()?, element)));
-        let orders: Option<Vec<_>> = keyed().map(|(key, element)| Some((self.order(register, key)?, key, element))).collect();
+        let orders: Option<Vec<_>> =
+            keyed().map(|(key, element)| Some((self.order(register, key)?, key, element))).collect();
         let Some(orders) = orders else {
             let starts = keyed().filter(|(_, element)| !element.ends_interval);
             return starts.map(|(_, element)| (Certainty::Maybe, element)).collect();

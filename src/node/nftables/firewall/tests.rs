@@ -136,9 +136,17 @@ fn intervals_and_verdict_maps_are_read() {
         packet_verdict(&chains, &packet)
     };
     // `ip saddr @allowed accept` may let anybody in; `{ 22, 80-90, 443 }` does.
-    for (port, is_let_in) in
-        [(21, false), (22, true), (23, false), (79, false), (80, true), (85, true), (90, true), (91, false), (443, true)]
-    {
+    for (port, is_let_in) in [
+        (21, false),
+        (22, true),
+        (23, false),
+        (79, false),
+        (80, true),
+        (85, true),
+        (90, true),
+        (91, false),
+        (443, true),
+    ] {
         assert_eq!(tcp(port) == PacketVerdict::Accepted, is_let_in, "{port}: {:?}", tcp(port));
     }
     let udp = |port| packet_verdict(&chains, &Packet { protocol: Protocol::Udp, port, ..packets()[0] });

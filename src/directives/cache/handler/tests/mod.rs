@@ -59,8 +59,8 @@ struct Bench {
     upstream: Arc<Upstream>,
     start: Instant,
     now_millis: u64,
-    /// Its clock stands still: on a machine under load the time a test takes would otherwise count as the upstream's. A test with a runtime of
-    /// its own lets that one keep the time.
+    /// Its clock stands still: on a machine under load the time a test takes would otherwise count as the upstream's. A
+    /// test with a runtime of its own lets that one keep the time.
     stopped_clock: Option<tokio::runtime::Runtime>,
 }
 
@@ -84,9 +84,9 @@ impl Bench {
         let upstream = Arc::new(upstream);
         let handlers: [Arc<dyn Handler>; 2] = [cache.clone(), upstream.clone()];
         let chain = Arc::new(Chain { handlers: Box::new(handlers) });
-        let stopped_clock = tokio::runtime::Handle::try_current()
-            .is_err()
-            .then(|| tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime"));
+        let stopped_clock = tokio::runtime::Handle::try_current().is_err().then(|| {
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime")
+        });
         Self { process, chain, cache, upstream, start: Instant::now(), now_millis: 0, stopped_clock }
     }
 
@@ -139,7 +139,8 @@ impl Bench {
         }
     }
 
-    /// As the server does: the fast path, then the slow one if that says so, then a refresh if one is due. The reply, read.
+    /// As the server does: the fast path, then the slow one if that says so, then a refresh if one is due. The reply,
+    /// read.
     fn ask(&self, asked: &(Vec<u8>, Query)) -> Told {
         let (quick, mut reply) = self.serve_fast(asked);
         if quick == FastPath::Slow {
@@ -182,7 +183,8 @@ struct Told {
 impl Told {
     fn read(reply: &[u8]) -> Self {
         let response = Response::read(reply).expect("a good reply");
-        let records = response.records().map(|record| (record.ttl, *record.rdata().last().expect("some data"))).collect();
+        let records =
+            response.records().map(|record| (record.ttl, *record.rdata().last().expect("some data"))).collect();
         Self {
             rcode: response.rcode(),
             records,
@@ -254,7 +256,8 @@ fn a_fresh_hit_may_be_repeated_until_its_ttl_is_another_and_counts_as_a_hit_each
     bench.wait(1);
     assert_eq!(bench.serve_fast(&question()).0, repeat(999));
     let asked = question();
-    let tally = bench.cache.hit_counter(&bench.request(&Bench::peer(), &asked, Purpose::Answer), note_of(Kind::Success));
+    let tally =
+        bench.cache.hit_counter(&bench.request(&Bench::peer(), &asked, Purpose::Answer), note_of(Kind::Success));
     tally.expect("hits are counted").count(40, 60, Duration::from_micros(9));
     assert_eq!((bench.of_kind("coredns_cache_hits_total", "success"), bench.counter("requests_total")), (5.0, 6.0));
 }
@@ -347,7 +350,8 @@ fn ad_is_for_those_who_ask_for_it_and_aa_for_none() {
 #[test]
 fn what_may_not_be_kept_is_asked_again() {
     let truncated = response(NAME, wire::A, wire::NOERROR, TC, &Sections::answer(&[a(NAME, 60, 1)]));
-    let incomplete = response(NAME, wire::A, wire::NOERROR, 0, &Sections::answer(&[wire::cname(NAME, 60, "b.example.")]));
+    let incomplete =
+        response(NAME, wire::A, wire::NOERROR, 0, &Sections::answer(&[wire::cname(NAME, 60, "b.example.")]));
     for answer in [code(wire::REFUSED), code(wire::NXDOMAIN), truncated, incomplete] {
         let bench = Bench::new(&Config::default());
         bench.upstream.then(answer);
@@ -385,7 +389,13 @@ fn a_failed_chain_is_not_kept() {
 #[test]
 fn an_answer_to_another_question_is_passed_on_and_not_kept() {
     let bench = Bench::new(&any_ttl());
-    bench.upstream.then(response("b.example.", wire::A, wire::NOERROR, 0, &Sections::answer(&[a("b.example.", 60, 1)])));
+    bench.upstream.then(response(
+        "b.example.",
+        wire::A,
+        wire::NOERROR,
+        0,
+        &Sections::answer(&[a("b.example.", 60, 1)]),
+    ));
     bench.serve(&question(), Purpose::Answer).expect("passed on");
     assert_eq!(bench.counter("drops_total"), 1.0);
     assert_eq!(bench.of_kind("coredns_cache_entries", "success"), 0.0);
@@ -460,7 +470,8 @@ fn a_good_answer_goes_before_a_kept_servfail() {
     bench.upstream.then(code(wire::SERVFAIL));
     runtime.block_on(async {
         let open = async { bench.upstream.gate.as_ref().expect("a gate").add_permits(2) };
-        let both = futures_util::future::join3(bench.chain.start().run(request), bench.chain.start().run(request), open);
+        let both =
+            futures_util::future::join3(bench.chain.start().run(request), bench.chain.start().run(request), open);
         let (one, other, ()) = both.await;
         assert_eq!(one.expect("answered").response.rcode(), Rcode::NOERROR);
         assert_eq!(other.expect("answered").response.rcode(), Rcode::SERVFAIL);

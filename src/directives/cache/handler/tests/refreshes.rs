@@ -39,7 +39,11 @@ fn prefetch_waits_for_its_share_of_the_ttl() {
     bench.wait(84_000);
     assert_eq!(bench.serve_fast(&question()).0, FastPath::Answered(After::Nothing));
     bench.wait(1_000);
-    assert_eq!(bench.serve_fast(&question()).0, FastPath::Answered(After::Refresh), "10 left of 95: a tenth, rounded up");
+    assert_eq!(
+        bench.serve_fast(&question()).0,
+        FastPath::Answered(After::Refresh),
+        "10 left of 95: a tenth, rounded up"
+    );
 }
 
 #[test]
@@ -104,7 +108,8 @@ fn the_slow_gear_refreshes_a_stale_answer_by_itself() {
 #[test]
 fn a_failure_does_not_push_out_what_is_stale() {
     for kept in [positive(2, 1), nxdomain(2)] {
-        for refusal in [code(wire::SERVFAIL), code(wire::REFUSED), response(NAME, wire::A, 0, TC, &Sections::default())] {
+        for refusal in [code(wire::SERVFAIL), code(wire::REFUSED), response(NAME, wire::A, 0, TC, &Sections::default())]
+        {
             let mut bench = Bench::new(&stale(StaleMode::Immediate));
             let rcode = kept.rcode();
             bench.upstream.then(kept.clone());

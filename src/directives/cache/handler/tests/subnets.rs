@@ -4,7 +4,8 @@ use super::*;
 use crate::chain::KeptSubnet;
 use crate::message::{ClientSubnet, PrefixLimits};
 
-/// Makes its answers for whoever asks: their last octet is the third one of the subnet it was asked with, 200 without one.
+/// Makes its answers for whoever asks: their last octet is the third one of the subnet it was asked with, 200 without
+/// one.
 #[derive(Default)]
 struct Tailor {
     scope: Mutex<Option<u8>>,
@@ -70,15 +71,17 @@ impl Scene {
         Self { chain, upstream, process, start: Instant::now(), seconds: 0 }
     }
 
-    /// Last octet of what a client in 10.1.THIRD.FOURTH is given that tells so many bits of its address, and how many bits it is for; 0 is given for
-    /// an answer without records. Without bits: a client that names no subnet.
+    /// Last octet of what a client in 10.1.THIRD.FOURTH is given that tells so many bits of its address, and how many
+    /// bits it is for; 0 is given for an answer without records. Without bits: a client that names no subnet.
     fn ask(&self, bits: Option<u8>, [third, fourth]: [u8; 2]) -> (u8, Option<u8>) {
         let (mut wire, _) = query(NAME, wire::A, 0, Some(false));
         if let Some(bits) = bits {
             let octets = [10, 1, third, fourth].split_at(usize::from(bits).div_ceil(8)).0.to_vec();
             let end = wire.len() - 2;
             wire.truncate(end);
-            wire.extend([&[0, 8 + octets.len() as u8, 0, 8, 0, 4 + octets.len() as u8, 0, 1, bits, 0][..], &octets].concat());
+            wire.extend(
+                [&[0, 8 + octets.len() as u8, 0, 8, 0, 4 + octets.len() as u8, 0, 1, bits, 0][..], &octets].concat(),
+            );
         }
         let Ok(query) = Query::read(&wire) else { panic!("a good query") };
         let subnet = KeptSubnet::of(&query, &wire, PrefixLimits::default()).unwrap();
@@ -96,7 +99,8 @@ impl Scene {
             received: self.start + Duration::from_secs(self.seconds),
             purpose: Purpose::Answer,
         };
-        let outcome = futures_util::FutureExt::now_or_never(self.chain.start().run(request)).expect("it answers at once");
+        let outcome =
+            futures_util::FutureExt::now_or_never(self.chain.start().run(request)).expect("it answers at once");
         let response = outcome.unwrap().response;
         let mut reply = Vec::new();
         request.write(&response, &mut reply);
@@ -136,8 +140,9 @@ fn an_answer_made_for_a_network_is_for_all_in_it_and_for_nobody_else() {
     assert_eq!(scene.ask(None, [0, 0]).0, 200);
     assert_eq!(scene.asked(), 5);
     let text = scene.process.registry.encode();
-    let counted =
-        |name: &str, value: u32| text.lines().any(|line| line.starts_with(name) && line.ends_with(&format!(" {value}")));
+    let counted = |name: &str, value: u32| {
+        text.lines().any(|line| line.starts_with(name) && line.ends_with(&format!(" {value}")))
+    };
     assert!(counted("coredns_cache_misses_total", 5) && counted("coredns_cache_requests_total", 9), "{text}");
 }
 
@@ -239,7 +244,8 @@ fn one_client_with_any_number_of_subnets_takes_nothing_from_what_is_kept_for_all
     assert_eq!((scene.ask(None, [0, 0]).0, scene.asked()), (200, 257));
     let text = scene.process.registry.encode();
     assert!(
-        text.lines().any(|line| line.starts_with("coredns_cache_entries") && line.contains("success") && line.ends_with(" 1"))
+        text.lines()
+            .any(|line| line.starts_with("coredns_cache_entries") && line.contains("success") && line.ends_with(" 1"))
     );
 }
 
@@ -251,13 +257,18 @@ impl crate::chain::Handler for Counts {
     fn keyword(&self) -> &'static str {
         "counts"
     }
-    fn serve<'a>(&'a self, request: Request<'a>, _next: crate::chain::Next<'a>) -> futures_util::future::BoxFuture<'a, Outcome> {
+    fn serve<'a>(
+        &'a self,
+        request: Request<'a>,
+        _next: crate::chain::Next<'a>,
+    ) -> futures_util::future::BoxFuture<'a, Outcome> {
         let last = self.0.fetch_add(1, Ordering::Relaxed) as u8;
         let address = hickory_proto::rr::RData::A(hickory_proto::rr::rdata::A::new(192, 0, 2, last));
         let name = request.query.name.to_name().to_hickory().unwrap();
         let record = hickory_proto::rr::Record::from_rdata(name, 60, address);
         let records = [(crate::message::Section::Answer, record)];
-        let response = Response::from_records(request.query, request.wire, crate::message::Rcode::NOERROR, &records).unwrap();
+        let response =
+            Response::from_records(request.query, request.wire, crate::message::Rcode::NOERROR, &records).unwrap();
         Box::pin(async move { Ok(crate::chain::Answer { response, from: "counts" }) })
     }
 }
