@@ -21,13 +21,15 @@ pub(super) struct BlockPlan {
     pub(super) keywords: Vec<&'static Keyword>,
     /// See [`crate::chain::BuildContext::answer_sources`].
     pub(super) answer_sources: String,
+    /// All of its zones are such as [`crate::corefile::Key::is_mistaken`].
+    is_mistaken: bool,
     pub(super) config: BlockConfig,
 }
 
 impl PlanConfig {
-    /// True if no server block serves anything.
+    /// True if no client's query is for a zone of any server block.
     pub fn serves_nothing(&self) -> bool {
-        self.blocks.is_empty()
+        self.blocks.iter().all(|block| block.is_mistaken)
     }
 
     /// Ports that are served on all addresses of the machine, sorted.
@@ -111,6 +113,7 @@ fn configure_block(
         zones: zones.iter().cloned().zip(ports).collect(),
         keywords,
         answer_sources: answer_sources(block),
+        is_mistaken: block.keys.iter().all(|key| key.is_mistaken),
         config,
     }
 }
