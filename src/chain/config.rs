@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use std::any::Any;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -100,12 +101,19 @@ pub struct Timeouts {
     pub write: Duration,
     /// Between messages.
     pub idle: Duration,
+    /// How many queries are answered before it is closed; `None`: any number.
+    pub max_queries: Option<NonZeroU32>,
 }
 
 impl Default for Timeouts {
     /// The reference's: core/dnsserver of CoreDNS.
     fn default() -> Self {
-        Self { read: Duration::from_secs(3), write: Duration::from_secs(5), idle: Duration::from_secs(10) }
+        Self {
+            read: Duration::from_secs(3),
+            write: Duration::from_secs(5),
+            idle: Duration::from_secs(10),
+            max_queries: None,
+        }
     }
 }
 

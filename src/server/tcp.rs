@@ -127,6 +127,7 @@ fn admit<A: QueryHandler>(stream: TcpStream, binding: &Arc<Binding<A>>, state: &
         replies: Arc::new(Replies::new(memory.clone())),
         awaiting_rest_since: None,
         has_dispatched: false,
+        queries: 0,
         is_reserved: permit.is_reserved(),
     };
     tokio::spawn(serve(stream, connection, permit, memory));
@@ -215,6 +216,7 @@ async fn converse<A: QueryHandler>(
             tokio::task::yield_now().await;
             continue;
         }
+        is_finishing |= connection.has_had_all();
 
         let is_waiting = connection.replies.are_none_due();
         if is_finishing && is_waiting && progress == Progress::Starved {
@@ -282,6 +284,8 @@ struct TcpConnection<A> {
     /// Since when a message is incomplete.
     awaiting_rest_since: Option<Instant>,
     has_dispatched: bool,
+    /// Dispatched in all.
+    queries: u32,
     /// It has one of the places for the watchdog's probes, and gets one reply.
     is_reserved: bool,
 }
@@ -343,6 +347,10 @@ impl<A: QueryHandler> TcpConnection<A> {
                 Frame::Incomplete => break Progress::Starved,
                 Frame::OutOfBounds => return Err(CloseReason::Malformed),
             };
+            if self.has_had_all() {
+                rest = &[];
+                break Progress::Starved;
+            }
             if self.replies.in_flight() >= self.state.limits.queries_per_connection {
                 break Progress::Full;
             }
@@ -351,6 +359,7 @@ impl<A: QueryHandler> TcpConnection<A> {
             }
             rest = after;
             self.has_dispatched = true;
+            self.queries = self.queries.saturating_add(1);
             self.awaiting_rest_since = None;
             reply.clear();
             let received = Received { wire: message, peer: &self.peer, clock: &clock };
@@ -388,6 +397,11 @@ impl<A: QueryHandler> TcpConnection<A> {
             self.awaiting_rest_since.get_or_insert(now);
         }
         Ok(progress)
+    }
+
+    /// As many queries have come as one connection may have.
+    fn has_had_all(&self) -> bool {
+        self.binding.handler.load().timeouts().max_queries.is_some_and(|most| self.queries >= most.get())
     }
 
     /// A place for one more query.
