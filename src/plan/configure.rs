@@ -118,10 +118,12 @@ fn configure_block(
     }
 }
 
-/// The text of the directives that answer what the cache hands on, in the order of the file.
+/// The text of the directives that answer what the cache hands on, and of settings that they depend on, in the order of
+/// the file.
 fn answer_sources(block: &ServerBlock) -> String {
     let after_cache = ORDER.iter().skip_while(|keyword| keyword.name != "cache").skip(1);
-    let sources: Vec<&Keyword> = after_cache.filter(|keyword| keyword.is_plugin).collect();
+    let settings = ORDER.iter().filter(|keyword| keyword.is_for_answers);
+    let sources: Vec<&Keyword> = after_cache.filter(|keyword| keyword.is_plugin).chain(settings).collect();
     let text = |directive: &Directive| {
         let keyword = sources.iter().find(|keyword| keyword.name == directive.keyword.text)?;
         Some((keyword.answer_source)(directive))
