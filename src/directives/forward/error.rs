@@ -111,10 +111,25 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
+    /// Who has sent a message that is no answer; `None` where none came.
+    pub fn sender(&self) -> Option<&Endpoints> {
+        match self {
+            Self::Malformed(from, _) | Self::NoQuestion(from, _) | Self::CaseMismatch(from) | Self::Spoofed(from) => {
+                Some(from)
+            }
+            _ => None,
+        }
+    }
+
+    /// True if an error code without a question came.
+    pub fn is_code_alone(&self) -> bool {
+        matches!(self, Self::NoQuestion(..))
+    }
+
     /// True if the error comes from a datagram, which anybody may have forged. Such an error ends no query: the
     /// upstream is asked over TCP.
     pub fn may_be_forged(&self) -> bool {
-        matches!(self, Self::Malformed(from, _) | Self::NoQuestion(from, _) | Self::CaseMismatch(from) | Self::Spoofed(from) if from.transport == Transport::Udp)
+        self.sender().is_some_and(|from| from.transport == Transport::Udp)
     }
 
     /// True if the socket or connection failed and the upstream may be well. The query is then sent again on another

@@ -2,7 +2,6 @@
 //! background.
 
 use super::config::ForwardConfig;
-use super::error::UpstreamError;
 use super::host_lookup::{HostLookup, RefreshTimer};
 use super::remote::UpstreamSettings;
 use super::socket_budget::SocketBudget;
@@ -218,7 +217,7 @@ fn loop_probe(upstream: Arc<Upstream>, transport: Transport) -> Ask {
             let Some(query) = UpstreamQuery::from_wire(query) else { return false };
             match upstream.ask(&Arc::new(query), transport).await {
                 Ok(_) => true,
-                Err(failure) => matches!(failure.error, UpstreamError::NoQuestion(..)),
+                Err(failure) => failure.error.is_code_alone(),
             }
         })
     })

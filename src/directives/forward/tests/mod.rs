@@ -138,6 +138,7 @@ fn request_from(wire: &[u8], transport: Transport) -> OwnedRequest {
         nsid: None,
         wants_refresh: false,
         options: None,
+        metadata: None,
         received: Instant::now(),
         purpose: Purpose::Answer,
     }
