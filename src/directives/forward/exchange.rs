@@ -45,6 +45,17 @@ pub(super) struct Late<'a> {
     pub deadline: Instant,
 }
 
+impl<'a> Late<'a> {
+    pub fn new(
+        request: &'a Request<'a>,
+        query: &'a Arc<UpstreamQuery>,
+        upstreams: &'a [Arc<Upstream>],
+        deadline: Instant,
+    ) -> Self {
+        Self { request, query, upstreams, deadline }
+    }
+}
+
 impl Exchanger {
     pub fn new(options: ForwardOptions, upstreams: Arc<UpstreamSet>, metrics: ForwardMetrics) -> Self {
         Self { selector: UpstreamSelector::new(options.policy), options, upstreams, metrics }
@@ -92,7 +103,7 @@ impl Exchanger {
                         Box::pin(self.ask_beside(
                             earlier,
                             upstream,
-                            Late { request, query: &query, upstreams: &upstreams, deadline },
+                            Late::new(request, &query, &upstreams, deadline),
                             asked,
                         ))
                         .await
@@ -131,12 +142,9 @@ impl Exchanger {
                 return Ok(response);
             }
             if let Some(unanswered) = unanswered {
-                let response = Box::pin(self.wait_for_late(
-                    unanswered,
-                    Late { request, query: &query, upstreams: &upstreams, deadline },
-                    asked,
-                ))
-                .await;
+                let response =
+                    Box::pin(self.wait_for_late(unanswered, Late::new(request, &query, &upstreams, deadline), asked))
+                        .await;
                 return response.ok_or_else(|| servfail(failure));
             }
             let pause = backoff.next_pause();

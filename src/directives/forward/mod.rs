@@ -10,11 +10,14 @@
 
 mod attempt;
 mod config;
+mod connection_task;
 mod deadline_timer;
 mod error;
 mod exchange;
 mod health;
 mod host_lookup;
+mod https_streams;
+mod idle_timer;
 mod in_flight;
 mod letter_case;
 mod metrics;
@@ -27,6 +30,7 @@ mod socket_budget;
 mod spoof_guard;
 mod target;
 mod tcp_connection;
+mod tcp_messages;
 mod tcp_pool;
 #[cfg(test)]
 mod tests;
@@ -69,7 +73,8 @@ pub fn parse(directive: &corefile::Directive, block: &mut BlockConfig, context: 
 }
 
 /// Options that say how upstreams are asked. Which answers they give does not depend on them.
-const WAYS_OF_ASKING: [&str; 12] = [
+const WAYS_OF_ASKING: [&str; 13] = [
+    "doh_method",
     "expire",
     "failfast_all_unhealthy_upstreams",
     "force_tcp",

@@ -288,7 +288,7 @@ async fn nothing_is_waited_for_once_all_attempts_have_failed() {
     let upstreams = exchanger.upstreams.usable(deadline).await.unwrap();
     let request = request("a.example.", Transport::Tcp);
     let (request, query) = (request.borrow(), Arc::new(UpstreamQuery::new(&request.borrow())));
-    let late = Late { request: &request, query: &query, upstreams: &upstreams, deadline };
+    let late = Late::new(&request, &query, &upstreams, deadline);
     let mut asked = None;
     let answer = exchanger.wait_for_late(attempts, late, &mut asked);
     assert!(futures_util::FutureExt::now_or_never(answer).is_some_and(|response| response.is_none()));

@@ -1,9 +1,11 @@
 //! The directive against scripted upstreams on loopback.
 
 mod exchange;
+mod https;
 mod loops;
 mod parse;
 mod scripted;
+mod scripted_https;
 mod single_flight;
 mod socket_limits;
 mod spoofing;
@@ -15,7 +17,7 @@ mod udp;
 use super::Forward;
 use super::config::{ForwardConfig, ForwardOptions};
 use super::metrics::UpstreamMetrics;
-use super::remote::{Remote, UpstreamSettings};
+use super::remote::{Remote, UpstreamProtocol, UpstreamSettings};
 use super::socket_budget::SocketBudget;
 use super::spoof_guard::SpoofGuard;
 use super::target::{Protocol, UpstreamTarget};
@@ -28,6 +30,7 @@ use crate::metrics::Registry;
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 fn process() -> ProcessContext {
@@ -51,9 +54,10 @@ pub(super) fn upstream_settings() -> UpstreamSettings {
 }
 
 pub(super) fn remote(address: SocketAddr, settings: UpstreamSettings) -> Arc<Remote> {
-    let metrics = UpstreamMetrics::new(&Registry::new(1), address.to_string(), false);
+    let metrics = UpstreamMetrics::new(&Registry::new(1), address.to_string(), "tcp");
     let (sockets, spoof_guard) = (Arc::new(SocketBudget::new(8)), SpoofGuard::default());
-    Arc::new(Remote { address, tls: None, settings, metrics, sockets, spoof_guard })
+    let (protocol, streams) = (UpstreamProtocol::Dns, AtomicUsize::new(0));
+    Arc::new(Remote { address, protocol, streams, settings, metrics, sockets, spoof_guard })
 }
 
 /// A running `forward . TO...` and what it was built with.
