@@ -19,6 +19,7 @@ mod questions;
 mod report;
 mod tcp;
 mod upstream;
+mod upstream_tls;
 mod workloads;
 mod zone;
 
@@ -37,9 +38,8 @@ fn main() -> ExitCode {
         Some(Role::Instructions { update, folder }) => instructions::run(folder, *update),
         Some(Role::HitPath { kind }) => hit_path::run(*kind),
         Some(Role::Floor { address }) => floor::serve(*address).with_context(|| format!("cannot serve {address}")),
-        Some(Role::Upstream { address }) => {
-            upstream::serve(*address).with_context(|| format!("cannot serve {address}"))
-        }
+        Some(Role::Upstream { address, certificate }) => upstream_tls::start(*address, certificate)
+            .and_then(|()| upstream::serve((*address).into()).with_context(|| format!("cannot serve {address}"))),
         None => run(&options),
     };
     match outcome {

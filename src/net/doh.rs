@@ -18,7 +18,7 @@ pub const HTTPS_PORT: u16 = 443;
 /// Where servers are asked unless something else is said, as in CoreDNS.
 pub const DEFAULT_PATH: &str = "/dns-query";
 /// RFC 8484 section 6.
-const MEDIA_TYPE: &str = "application/dns-message";
+pub const MEDIA_TYPE: &str = "application/dns-message";
 /// Octets of a DNS message at most (RFC 8484 section 6).
 const MAX_MESSAGE: usize = 65535;
 /// Octets that may come on all streams of a connection before we have read them. A stream alone has what HTTP/2 gives
