@@ -93,18 +93,19 @@ impl Streams<'_> {
             state.busy_from = streams;
             (std::mem::take(&mut state.outbox), std::mem::take(&mut state.forgotten))
         };
-        for id in forgotten {
-            match self.open.remove(&id) {
-                Some(mut stream) => stream.send_reset(Reason::CANCEL),
-                None => self.waiting.retain(|(waiting, _)| *waiting != id),
-            }
-        }
         let mut rest = outbox.as_slice();
         while let Frame::Message { octets: query, rest: after } = framing::first(rest, 0..=usize::from(u16::MAX)) {
             if let Some(id) = query.first_chunk() {
                 self.waiting.push_back((u16::from_be_bytes(*id), query.to_vec()));
             }
             rest = after;
+        }
+        // After the others, for among them may be some that were given up before there was a session.
+        for id in forgotten {
+            match self.open.remove(&id) {
+                Some(mut stream) => stream.send_reset(Reason::CANCEL),
+                None => self.waiting.retain(|(waiting, _)| *waiting != id),
+            }
         }
     }
 

@@ -17,7 +17,7 @@ const NAME: &str = "dns.example";
 fn server(authority: &Authority) -> HttpsBehaviour {
     let mut tls = authority.server(&[NAME], None);
     tls.alpn_protocols = vec![b"h2".to_vec()];
-    HttpsBehaviour { tls, max_streams: 250 }
+    HttpsBehaviour { tls, max_streams: 250, session_delay: Duration::ZERO }
 }
 
 /// Upstreams that are asked over HTTPS, and believed if `tls` trusts their certificates for `name`.
@@ -254,6 +254,19 @@ async fn a_request_that_nobody_waits_for_is_ended() {
 }
 
 #[tokio::test]
+async fn what_was_given_up_before_there_is_a_session_is_not_asked() {
+    let authority = Authority::new("authority");
+    let behaviour = HttpsBehaviour { session_delay: Duration::from_millis(100), ..server(&authority) };
+    let upstream = HttpsUpstream::start(behaviour, answer).await;
+    let running = over_https(&[upstream.address], NAME, authority.client(), ForwardOptions::default());
+    let given_up = request("gone.example.", Transport::Udp);
+    tokio::time::timeout(Duration::from_millis(20), running.ask(&given_up)).await.unwrap_err();
+    all_are_answered(&running, &requests(1)).await;
+    let asked: Vec<String> = upstream.requests().iter().map(|seen| seen.query.label()).collect();
+    assert_eq!((asked.as_slice(), upstream.sessions().len()), (&["n0".to_owned()][..], 1));
+}
+
+#[tokio::test]
 async fn a_connection_that_is_idle_for_long_is_closed_with_a_goodbye() {
     let options = ForwardOptions { expire: Duration::from_millis(50), ..ForwardOptions::default() };
     let (upstream, running) = upstream_with(options, answer).await;
@@ -272,7 +285,7 @@ async fn a_connection_that_is_idle_for_long_is_closed_with_a_goodbye() {
 async fn a_server_that_speaks_no_http2_or_is_somebody_else_is_asked_nothing() {
     let authority = Authority::new("authority");
     let without_alpn: ServerConfig = authority.server(&[NAME], None);
-    let old = HttpsUpstream::start(HttpsBehaviour { tls: without_alpn, max_streams: 1 }, answer).await;
+    let old = HttpsUpstream::start(HttpsBehaviour { tls: without_alpn, ..server(&authority) }, answer).await;
     let said = failure(&over_https(&[old.address], NAME, authority.client(), once())).await;
     assert!(said.contains("does not offer HTTP/2"), "{said}");
     let upstream = HttpsUpstream::start(server(&authority), answer).await;

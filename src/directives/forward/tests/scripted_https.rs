@@ -48,6 +48,8 @@ pub struct HttpsBehaviour {
     pub tls: ServerConfig,
     /// Streams that may be open on a connection at a time.
     pub max_streams: u32,
+    /// How long the session of the first connection takes.
+    pub session_delay: Duration,
 }
 
 type Script = Arc<dyn Fn(&ReceivedRequest) -> HttpsReaction + Send + Sync>;
@@ -105,8 +107,13 @@ async fn serve(listener: TcpListener, behaviour: HttpsBehaviour, script: Script,
     let mut connections = tokio::task::JoinSet::new();
     for connection in 0.. {
         let (stream, client) = listener.accept().await.unwrap();
+        let delay = if connection == 0 { behaviour.session_delay } else { Duration::ZERO };
         let (tls, script, seen) = (tls.clone(), script.clone(), seen.clone());
-        connections.spawn(serve_connection(stream, client, connection, tls, behaviour.max_streams, script, seen));
+        let serving = serve_connection(stream, client, connection, tls, behaviour.max_streams, script, seen);
+        connections.spawn(async move {
+            tokio::time::sleep(delay).await;
+            serving.await;
+        });
     }
 }
 
