@@ -26,11 +26,7 @@ fn over_https(upstreams: &[SocketAddr], name: &str, tls: ClientTls, options: For
         address: *address,
         protocol: Protocol::Https { server_name: Some(name.to_owned()), path: PathAndQuery::from_static("/dns-query") },
     };
-    let targets = upstreams.iter().map(target).collect();
-    let config = ForwardConfig { from: Name::root(), except: Vec::new(), targets, tls: Some(tls), options };
-    let process = process();
-    let forward = build_config(&config, &process);
-    Running { forward, process }
+    Running::over_tls(upstreams.iter().map(target).collect(), tls, options)
 }
 
 /// An upstream that is believed.
@@ -58,18 +54,10 @@ fn once() -> ForwardOptions {
     ForwardOptions { max_connect_attempts: 1, ..ForwardOptions::default() }
 }
 
-fn requests(count: usize) -> Vec<OwnedRequest> {
-    (0..count).map(|index| request(&format!("n{index}.example."), Transport::Udp)).collect()
-}
-
 async fn all_are_answered(running: &Running, requests: &[OwnedRequest]) {
     for response in join_all(requests.iter().map(|request| running.answer(request))).await {
         assert_eq!(address_in(&response), [192, 0, 2, 1]);
     }
-}
-
-async fn failure(running: &Running) -> String {
-    format!("{:?}", running.ask(&request("a.example.", Transport::Udp)).await.expect_err("a failure"))
 }
 
 #[tokio::test]
@@ -136,7 +124,7 @@ async fn what_is_no_answer_is_said_and_the_next_upstream_asked() {
         })
         .await;
         let alone = over_https(&[bad.address], NAME, authority.client(), once());
-        let said = failure(&alone).await;
+        let said = alone.failure().await;
         assert!(said.contains(says) && said.contains(&bad.address.to_string()), "{says}: {said}");
         let good = HttpsUpstream::start(server(&authority), answer).await;
         let options =
@@ -286,12 +274,12 @@ async fn a_server_that_speaks_no_http2_or_is_somebody_else_is_asked_nothing() {
     let authority = Authority::new("authority");
     let without_alpn: ServerConfig = authority.server(&[NAME], None);
     let old = HttpsUpstream::start(HttpsBehaviour { tls: without_alpn, ..server(&authority) }, answer).await;
-    let said = failure(&over_https(&[old.address], NAME, authority.client(), once())).await;
+    let said = over_https(&[old.address], NAME, authority.client(), once()).failure().await;
     assert!(said.contains("does not offer HTTP/2"), "{said}");
     let upstream = HttpsUpstream::start(server(&authority), answer).await;
-    let said = failure(&over_https(&[upstream.address], "other.example", authority.client(), once())).await;
+    let said = over_https(&[upstream.address], "other.example", authority.client(), once()).failure().await;
     assert!(said.contains("x509: certificate is valid for dns.example, not other.example"), "{said}");
-    let said = failure(&over_https(&[dead_address()], NAME, authority.client(), once())).await;
+    let said = over_https(&[dead_address()], NAME, authority.client(), once()).failure().await;
     assert!(said.contains("connection refused"), "{said}");
     assert_eq!((old.requests().len(), upstream.requests().len()), (0, 0));
 }
@@ -307,7 +295,7 @@ async fn health_checks_go_over_https_and_need_an_answer() {
             (true, false) => HttpsReaction::Respond(500, Vec::new(), Vec::new()),
         };
         let (upstream, running) = upstream_with(ForwardOptions { max_connect_attempts: 1, ..options }, script).await;
-        failure(&running).await;
+        running.failure().await;
         while !upstream.requests().iter().any(is_probe)
             || running.metric("coredns_proxy_healthcheck_failures_total") < failures
         {

@@ -27,6 +27,7 @@ use crate::chain::{
 };
 use crate::message::{Name, Query, RecordType, Response};
 use crate::metrics::Registry;
+use crate::net::tls::ClientTls;
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -73,6 +74,14 @@ impl Running {
         Self { forward, process }
     }
 
+    /// One whose upstreams are believed if `tls` trusts them.
+    fn over_tls(targets: Vec<UpstreamTarget>, tls: ClientTls, options: ForwardOptions) -> Self {
+        let config = ForwardConfig { from: Name::root(), except: Vec::new(), targets, tls: Some(tls), options };
+        let process = process();
+        let forward = build_config(&config, &process);
+        Self { forward, process }
+    }
+
     async fn ask(&self, request: &OwnedRequest) -> Outcome {
         let chain = Arc::new(Chain { handlers: [self.forward.clone() as Arc<dyn Handler>].into() });
         chain.start().run(request.borrow()).await
@@ -81,6 +90,11 @@ impl Running {
     /// The answer; a failure ends the test.
     async fn answer(&self, request: &OwnedRequest) -> Response {
         self.ask(request).await.expect("an answer").response
+    }
+
+    /// Why a query has no answer.
+    async fn failure(&self) -> String {
+        format!("{:?}", self.ask(&request("a.example.", Transport::Udp)).await.expect_err("a failure"))
     }
 
     fn sockets(&self) -> Arc<SocketBudget> {
@@ -146,6 +160,11 @@ fn request_from(wire: &[u8], transport: Transport) -> OwnedRequest {
         received: Instant::now(),
         purpose: Purpose::Answer,
     }
+}
+
+/// So many of different names, by UDP.
+fn requests(count: usize) -> Vec<OwnedRequest> {
+    (0..count).map(|index| request(&format!("n{index}.example."), Transport::Udp)).collect()
 }
 
 /// The octets of the first A record's address.
