@@ -59,6 +59,8 @@ pub struct BlockConfig {
     pub client_subnet: Option<PrefixLimits>,
     /// `nsid`: this server's name, for clients that ask for it; `None`: it is not told.
     pub nsid: Option<Arc<[u8]>>,
+    /// `metadata`: directives say what they know of each request.
+    pub metadata: bool,
     pub timeouts: Timeouts,
     pub reload: Option<ReloadConfig>,
     /// `fairness`, of the whole process, and where it stands.
