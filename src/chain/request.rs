@@ -1,6 +1,6 @@
 //! A client's request on its way through a chain.
 
-use super::BatchClock;
+use super::{BatchClock, Spans};
 use crate::message::{
     ClientSubnet, DEFAULT_UDP_SIZE, PrefixLimits, Query, Reply, ReplyOptions, RequestKey, Response, TtlRule,
     UpstreamOptions, WireError,
@@ -156,6 +156,7 @@ impl Request<'_> {
             received: self.received,
             purpose: self.purpose,
             wants_refresh: false,
+            spans: None,
         }
     }
 }
@@ -176,6 +177,8 @@ pub struct OwnedRequest {
     pub purpose: Purpose,
     /// A [`Purpose::Refresh`] of it is to run beside it: who would have answered on the fast path wanted one.
     pub wants_refresh: bool,
+    /// Where its spans are recorded, if it is traced.
+    pub spans: Option<Arc<Spans>>,
 }
 
 impl OwnedRequest {

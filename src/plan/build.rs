@@ -91,11 +91,13 @@ impl Draft {
         let sockets = sockets(block);
         let labels: Vec<String> = sockets.iter().map(server_label).collect();
         let parts = build_parts(block, &labels, process)?;
-        let (mut handlers, mut observers, mut unmatched, mut arranger) = (Vec::new(), Vec::new(), Vec::new(), None);
+        let (mut handlers, mut observers, mut unmatched) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut arranger, mut tracer) = (None, None);
         for part in parts {
             handlers.extend(part.handler);
             observers.extend(part.observer);
             arranger = part.arranger.or(arranger);
+            tracer = part.tracer.or(tracer);
             unmatched.extend(part.unmatched);
             self.background.extend(part.background);
             for endpoint in part.endpoints {
@@ -114,7 +116,8 @@ impl Draft {
         let options = (client_subnet.is_some() || nsid.is_some()).then(|| Box::new(options));
         let depends_on_client = chain.handlers.iter().any(|handler| handler.depends_on_client());
         let udp_cap = *udp_cap;
-        let running = Block { chain, observers: observers.into(), arranger, udp_cap, options, depends_on_client };
+        let observers = observers.into();
+        let running = Block { chain, observers, arranger, udp_cap, options, depends_on_client, tracer };
         let running = Arc::new(running);
         let any_class = block.keywords.iter().any(|keyword| keyword.any_class);
         for (zone_index, (zone, port)) in block.zones.iter().enumerate() {
@@ -175,8 +178,18 @@ fn build_parts(block: &BlockPlan, servers: &[String], process: &ProcessContext) 
     if zones.is_empty() {
         return Err(BuildError("a server block without a zone; write at least one, such as `.`".to_owned()));
     }
-    let context = BuildContext { answer_sources: &block.answer_sources, ..BuildContext::new(&zones, servers, process) };
-    block.config.parts.iter().map(|part| part.configured.build(&context)).collect()
+    let (mut built, mut upstream_observers) = (Vec::new(), Vec::new());
+    for part in &block.config.parts {
+        let context = BuildContext {
+            answer_sources: &block.answer_sources,
+            upstream_observers: &upstream_observers,
+            ..BuildContext::new(&zones, servers, process)
+        };
+        let part = part.configured.build(&context)?;
+        upstream_observers.extend(part.upstream_observer.clone());
+        built.push(part);
+    }
+    Ok(built)
 }
 
 /// The `server` label of metrics, as the reference writes it: `dns://127.0.0.1:53`, or `dns://:53` for the unspecified

@@ -55,6 +55,9 @@ pub struct Attempts {
     start: Instant,
     /// Without the local address, which each attempt has for itself.
     endpoints: Endpoints,
+    /// Those of the attempt that was answered.
+    answered: Option<Endpoints>,
+    is_tls: bool,
 }
 
 /// An upstream's failure, and the attempts that may still be answered: those of a query that has waited for the whole
@@ -82,7 +85,7 @@ pub enum AttemptEvent {
 
 impl Attempts {
     pub fn new(first: Attempt, endpoints: Endpoints) -> Self {
-        Self { start: first.sent, waiting: smallvec![first], endpoints }
+        Self { start: first.sent, waiting: smallvec![first], endpoints, answered: None, is_tls: false }
     }
 
     /// Waits for those too, which were made at another upstream before.
@@ -107,6 +110,7 @@ impl Attempts {
 
     fn poll(&mut self, deadline: Instant, context: &mut Context<'_>) -> Poll<AttemptEvent> {
         let (mut answer, mut failure, mut is_expired) = (None, None, false);
+        let (answered, is_tls, of_latest) = (&mut self.answered, &mut self.is_tls, self.endpoints);
         self.waiting.retain(|attempt| match attempt.socket.poll(attempt.id, deadline, context.waker()) {
             QueryStatus::Pending => true,
             QueryStatus::DeadlinePassed => {
@@ -116,7 +120,11 @@ impl Attempts {
             QueryStatus::Done(outcome) => {
                 match outcome {
                     Ok(response) => {
-                        attempt.socket.remote().metrics.count_response(response.rcode(), self.start.elapsed());
+                        let remote = attempt.socket.remote();
+                        remote.metrics.count_response(response.rcode(), self.start.elapsed());
+                        let local = attempt.socket.local_address();
+                        *is_tls = remote.tls.is_some();
+                        *answered = Some(Endpoints { local, remote: remote.address, ..of_latest });
                         answer = Some(response);
                     }
                     Err(error) => failure = Some(error),
@@ -144,6 +152,21 @@ impl Attempts {
         for attempt in &self.waiting {
             attempt.socket.retire_if_silent_since(attempt.sent);
         }
+    }
+
+    /// When the first attempt was sent.
+    pub fn start(&self) -> Instant {
+        self.start
+    }
+
+    /// The upstream that has answered is asked over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    /// Whom the answer has come from, and where it has come to; `None` as long as there is none.
+    pub fn answered(&self) -> Option<Endpoints> {
+        self.answered
     }
 
     /// The endpoints of the latest attempt, for messages.

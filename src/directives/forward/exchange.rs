@@ -2,14 +2,14 @@
 
 use super::attempt::{AttemptEvent, Attempts, NoAnswer};
 use super::config::{ForwardOptions, KEYWORD};
-use super::error::UpstreamError;
+use super::error::{Endpoints, UpstreamError};
 use super::metrics::ForwardMetrics;
 use super::policy::UpstreamSelector;
 use super::upstream::Upstream;
 use super::upstream_query::UpstreamQuery;
 use super::upstream_set::UpstreamSet;
 use crate::backoff::Backoff;
-use crate::chain::{Failure, Request, Transport};
+use crate::chain::{Failure, OpenSpan, Request, Transport, UpstreamExchange, UpstreamObserver};
 use crate::message::{Rcode, Response};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,11 +32,19 @@ pub struct Exchanger {
     pub upstreams: Arc<UpstreamSet>,
     selector: UpstreamSelector,
     metrics: ForwardMetrics,
+    /// Who sees what is asked.
+    observers: Box<[Arc<dyn UpstreamObserver>]>,
 }
 
 impl Exchanger {
-    pub fn new(options: ForwardOptions, upstreams: Arc<UpstreamSet>, metrics: ForwardMetrics) -> Self {
-        Self { selector: UpstreamSelector::new(options.policy), options, upstreams, metrics }
+    pub fn new(
+        options: ForwardOptions,
+        upstreams: Arc<UpstreamSet>,
+        metrics: ForwardMetrics,
+        observers: &[Arc<dyn UpstreamObserver>],
+    ) -> Self {
+        let selector = UpstreamSelector::new(options.policy);
+        Self { selector, options, upstreams, metrics, observers: observers.into() }
     }
 
     /// Asks upstreams in the order of the policy until one answers.
@@ -112,8 +120,9 @@ impl Exchanger {
             if let Some(response) = last_response {
                 return Ok(response);
             }
-            if let Some(unanswered) = unanswered {
-                let late = Box::pin(self.wait_for_late(unanswered, &upstreams, deadline)).await;
+            if let Some(mut unanswered) = unanswered {
+                let late = Box::pin(self.wait_for_late(&mut unanswered, &upstreams, deadline)).await;
+                self.observe_late(request, &query, &unanswered, late.as_ref());
                 return late.ok_or_else(|| servfail(failure));
             }
             let pause = backoff.next_pause();
@@ -128,7 +137,7 @@ impl Exchanger {
     /// waited for once the health checks say that all upstreams are down: they are silent, and not slow.
     pub(super) async fn wait_for_late(
         &self,
-        mut attempts: Box<Attempts>,
+        attempts: &mut Attempts,
         upstreams: &[Arc<Upstream>],
         deadline: Instant,
     ) -> Option<Response> {
@@ -159,7 +168,10 @@ impl Exchanger {
         tokio::select! {
             biased;
             event = earlier.next_event(deadline) => match event {
-                AttemptEvent::Answered(response) => Ok(response),
+                AttemptEvent::Answered(response) => {
+                    self.observe_late(request, query, earlier, Some(&response));
+                    Ok(response)
+                }
                 AttemptEvent::Failed(_) | AttemptEvent::DeadlinePassed => asking.await,
             },
             outcome = &mut asking => outcome,
@@ -179,7 +191,7 @@ impl Exchanger {
         // A loop with one await, because a second one would make the future of every query larger.
         loop {
             let query = without_edns.as_ref().unwrap_or(query);
-            let outcome = self.ask_over_transport(upstream, query, request.peer.transport).await;
+            let outcome = self.ask_over_transport(upstream, query, request).await;
             let refuses_edns = match &outcome {
                 // A response that repeats DO comes from a server that has understood the OPT record and refuses
                 // something else.
@@ -203,18 +215,73 @@ impl Exchanger {
         &self,
         upstream: &Upstream,
         query: &Arc<UpstreamQuery>,
-        client: Transport,
+        request: &Request<'_>,
     ) -> Result<Response, NoAnswer> {
-        let transport = upstream.transport_for(match (self.options.force_tcp, self.options.prefer_udp) {
+        let mut transport = upstream.transport_for(match (self.options.force_tcp, self.options.prefer_udp) {
             (true, _) => Transport::Tcp,
             (false, true) => Transport::Udp,
-            (false, false) => client,
+            (false, false) => request.peer.transport,
         });
-        let response = upstream.ask(query, transport).await?;
-        if response.is_truncated() && transport == Transport::Udp && self.options.prefer_udp {
-            return upstream.ask(query, Transport::Tcp).await;
+        // A loop with one await, because a second one would make the future of every query larger.
+        loop {
+            let span = OpenSpan::enter("connect");
+            if let Some(span) = &span {
+                span.set_peer(upstream.address);
+            }
+            let started = Instant::now();
+            let outcome = upstream.ask(query, transport).await;
+            drop(span);
+            if !self.observers.is_empty() {
+                let endpoints = query.take_answered().unwrap_or(Endpoints {
+                    transport,
+                    local: None,
+                    remote: upstream.address,
+                });
+                self.observe(request, query, started, endpoints, upstream.tls.is_some(), outcome.as_ref().ok());
+            }
+            let is_to_repeat = |response: &Response| {
+                response.is_truncated() && transport == Transport::Udp && self.options.prefer_udp
+            };
+            if !outcome.as_ref().is_ok_and(is_to_repeat) {
+                return outcome;
+            }
+            transport = Transport::Tcp;
         }
-        Ok(response)
+    }
+
+    fn observe(
+        &self,
+        request: &Request<'_>,
+        query: &UpstreamQuery,
+        started: Instant,
+        endpoints: Endpoints,
+        is_tls: bool,
+        response: Option<&Response>,
+    ) {
+        let exchange = UpstreamExchange {
+            request,
+            query: query.wire(),
+            reply: response.map(Response::wire),
+            upstream: endpoints.remote,
+            local: endpoints.local,
+            transport: endpoints.transport,
+            is_tls,
+            started,
+        };
+        self.observers.iter().for_each(|observer| observer.observe_upstream(&exchange));
+    }
+
+    /// An answer to an attempt whose query has been observed without one.
+    fn observe_late(
+        &self,
+        request: &Request<'_>,
+        query: &UpstreamQuery,
+        attempts: &Attempts,
+        response: Option<&Response>,
+    ) {
+        if let (false, Some(response), Some(endpoints)) = (self.observers.is_empty(), response, attempts.answered()) {
+            self.observe(request, query, attempts.start(), endpoints, attempts.is_tls(), Some(response));
+        }
     }
 }
 

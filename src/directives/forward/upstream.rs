@@ -120,7 +120,10 @@ impl Upstream {
                 event => event,
             };
             match event {
-                AttemptEvent::Answered(response) => return Ok(response),
+                AttemptEvent::Answered(response) => {
+                    query.set_answered(attempts.answered());
+                    return Ok(response);
+                }
                 AttemptEvent::Failed(error) => {
                     let now = Instant::now();
                     let kind = match error.is_socket_failure().then(|| schedule.after_socket_failure(now)) {

@@ -3,7 +3,6 @@
 
 use super::config::ForwardConfig;
 use super::error::UpstreamError;
-use super::host_lookup::{HostLookup, RefreshTimer};
 use super::remote::UpstreamSettings;
 use super::socket_budget::SocketBudget;
 use super::target::{Protocol, UpstreamTarget};
@@ -13,6 +12,7 @@ use crate::chain::{Ask, BuildContext, Listing, Transport, Upstreams};
 use crate::message::Name;
 use crate::metrics::Registry;
 use crate::net::tls::ClientTls;
+use crate::net::{HostLookup, RefreshTimer};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::sync::Arc;

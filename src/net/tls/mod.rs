@@ -27,7 +27,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use verifier::FileVerifier;
+use verifier::{AnyServer, FileVerifier};
 
 /// The certificates that a client trusts.
 pub struct Roots {
@@ -133,6 +133,17 @@ impl ClientTls {
             None => builder.with_no_client_auth(),
         };
         Ok(Self { config: Arc::new(config), digest: digest.finalize().into() })
+    }
+
+    /// As [`ClientTls::new`], but it believes any server, and shows no certificate.
+    ///
+    /// # Errors
+    /// TLS cannot be used.
+    pub fn unverified() -> Result<Self, rustls::Error> {
+        let builder = ClientConfig::builder_with_provider(provider().clone()).with_safe_default_protocol_versions()?;
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider().clone())));
+        let digest = Sha256::digest("unverified").into();
+        Ok(Self { config: Arc::new(builder.with_no_client_auth()), digest })
     }
 
     /// A client of the server that shows a certificate for `name`: a host name or an IP address.

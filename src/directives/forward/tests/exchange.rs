@@ -202,7 +202,7 @@ async fn nothing_is_waited_for_once_all_attempts_have_failed() {
     assert!(matches!(attempts.next_event(deadline).await, AttemptEvent::Failed(_)));
     let exchanger = &running.forward.exchanger;
     let upstreams = exchanger.upstreams.usable(deadline).await.unwrap();
-    let late = exchanger.wait_for_late(attempts, &upstreams, deadline);
+    let late = exchanger.wait_for_late(&mut attempts, &upstreams, deadline);
     assert!(futures_util::FutureExt::now_or_never(late).is_some_and(|response| response.is_none()));
 }
 

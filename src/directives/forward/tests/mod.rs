@@ -137,6 +137,7 @@ fn request_from(wire: &[u8], transport: Transport) -> OwnedRequest {
         client_subnet: None,
         nsid: None,
         wants_refresh: false,
+        spans: None,
         options: None,
         received: Instant::now(),
         purpose: Purpose::Answer,
