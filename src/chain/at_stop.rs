@@ -1,8 +1,10 @@
 //! What is still to be said when a process ends: directives that write somewhere from a thread of their own.
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
+use tokio::sync::Notify;
 
 /// Somebody who may hold what is not written yet.
 pub trait Flush: Send + Sync {
@@ -29,5 +31,46 @@ impl AtStop {
         let all: Vec<_> = self.0.lock().iter().filter_map(Weak::upgrade).collect();
         all.iter().for_each(|one| one.begin_flush());
         all.iter().for_each(|one| one.wait_flushed(deadline));
+    }
+}
+
+/// The end of such a thread: it is asked for, and later has come.
+#[derive(Default)]
+pub struct Ending {
+    is_asked: AtomicBool,
+    asked: Notify,
+    has_come: Mutex<bool>,
+    came: Condvar,
+}
+
+impl Ending {
+    /// The thread is to write what it holds, and end.
+    pub fn ask(&self) {
+        self.is_asked.store(true, Ordering::Release);
+        self.asked.notify_one();
+    }
+
+    /// Whether that was said.
+    pub fn is_asked(&self) -> bool {
+        self.is_asked.load(Ordering::Acquire)
+    }
+
+    /// Waits until it is. May be dropped and called again at any time, by one task.
+    pub async fn asked(&self) {
+        while !self.is_asked() {
+            self.asked.notified().await;
+        }
+    }
+
+    /// The thread has written all that it could.
+    pub fn set_come(&self) {
+        *self.has_come.lock() = true;
+        self.came.notify_all();
+    }
+
+    /// Waits for that, at most until `deadline`. Blocks the thread.
+    pub fn wait(&self, deadline: Instant) {
+        let mut has_come = self.has_come.lock();
+        while !*has_come && !self.came.wait_until(&mut has_come, deadline).timed_out() {}
     }
 }

@@ -26,7 +26,7 @@ mod upstreams;
 pub mod testing;
 
 pub use answer::{Answer, Failure, Outcome};
-pub use at_stop::{AtStop, Flush};
+pub use at_stop::{AtStop, Ending, Flush};
 pub use clock::{BatchClock, unix_seconds};
 pub use config::{
     AnswerEach, BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, Endpoint, HttpAnswer, HttpAnswers,

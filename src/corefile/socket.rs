@@ -1,5 +1,7 @@
 //! Stream sockets with a path (unix(7)).
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -24,9 +26,13 @@ pub enum SocketRole {
 pub fn unix_socket(path: &Path, role: SocketRole) -> io::Result<OwnedFd> {
     match role {
         SocketRole::Connect => {
-            let stream = UnixStream::connect(path)?;
-            stream.set_nonblocking(true)?;
-            Ok(stream.into())
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            match connect(&socket, &SocketAddrUnix::new(path)?) {
+                // What does not block does not wait for it either.
+                Err(Errno::AGAIN) => Err(io::Error::other("whoever listens there takes no more connections")),
+                connected => Ok(connected.map(|()| socket)?),
+            }
         }
         SocketRole::Listen => {
             let is_left = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse && is_left_behind(path);
@@ -67,6 +73,21 @@ mod tests {
         let (mut accepted, _) = listener.accept().unwrap();
         accepted.read_exact(&mut octet).unwrap();
         assert_eq!(octet, *b"a");
+    }
+
+    #[test]
+    fn who_accepts_nobody_keeps_nobody_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let _listener = unix_socket(&path, SocketRole::Listen).unwrap();
+        let mut held = Vec::new();
+        let refused = loop {
+            match unix_socket(&path, SocketRole::Connect) {
+                Ok(socket) => held.push(socket),
+                Err(error) => break error,
+            }
+        };
+        assert!(refused.to_string().contains("takes no more connections"), "{refused} after {}", held.len());
     }
 
     #[test]

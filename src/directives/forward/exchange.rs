@@ -232,16 +232,12 @@ impl Exchanger {
             let outcome = upstream.ask(query, transport).await;
             drop(span);
             if !self.observers.is_empty() {
-                let endpoints = query.take_answered().unwrap_or(Endpoints {
-                    transport,
-                    local: None,
-                    remote: upstream.address,
-                });
+                let endpoints =
+                    query.take_answered().unwrap_or(Endpoints { transport, local: None, remote: upstream.address });
                 self.observe(request, query, started, endpoints, upstream.tls.is_some(), outcome.as_ref().ok());
             }
-            let is_to_repeat = |response: &Response| {
-                response.is_truncated() && transport == Transport::Udp && self.options.prefer_udp
-            };
+            let is_to_repeat =
+                |response: &Response| response.is_truncated() && transport == Transport::Udp && self.options.prefer_udp;
             if !outcome.as_ref().is_ok_and(is_to_repeat) {
                 return outcome;
             }

@@ -1,11 +1,12 @@
-//! TLS as a client speaks it (rustls with ring): whom it trusts, which certificate it shows, and why a handshake
-//! failed.
+//! TLS as a client and as a server speaks it (rustls with ring): whom it trusts, which certificate it shows, and why a
+//! handshake failed.
 //!
 //! No file is opened here: a [`Loader`] reads them, since the server's process may open none.
 
 mod failure;
 mod files;
 mod roots;
+mod server;
 #[cfg(test)]
 pub mod testing;
 mod verifier;
@@ -13,6 +14,7 @@ mod verifier;
 pub use failure::{TlsError, cause, explain};
 pub use files::TlsFileError;
 pub use roots::system_roots;
+pub use server::{ClientAuth, ServerTls};
 
 use crate::corefile::Loader;
 use files::{certificates, read};
@@ -144,6 +146,11 @@ impl ClientTls {
         let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider().clone())));
         let digest = Sha256::digest("unverified").into();
         Ok(Self { config: Arc::new(builder.with_no_client_auth()), digest })
+    }
+
+    /// The same for two that trust the same and show the same.
+    pub fn key(&self) -> String {
+        format!("tls {:x?}", self.digest)
     }
 
     /// A client of the server that shows a certificate for `name`: a host name or an IP address.

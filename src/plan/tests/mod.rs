@@ -69,6 +69,7 @@ fn listener_of(
         udp_cap: None,
         options: None,
         depends_on_client: false,
+        tracer: None,
     });
     let mut zones = ZoneTable::default();
     zones.insert(&Name::root(), ZoneBinding { block, server: 0, zone: 0 });
