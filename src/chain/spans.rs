@@ -66,6 +66,11 @@ impl Spans {
         CURRENT.try_with(Arc::clone).ok()
     }
 
+    /// Whether this task answers a query that is traced.
+    pub fn are_recorded() -> bool {
+        CURRENT.try_with(|_| ()).is_ok()
+    }
+
     /// Runs `work` for the query of these.
     pub fn scope<F: Future>(self: Arc<Self>, work: F) -> impl Future<Output = F::Output> {
         CURRENT.scope(self, work)

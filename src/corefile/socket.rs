@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 /// What is done with such a socket.
@@ -18,22 +18,14 @@ pub enum SocketRole {
     Listen,
 }
 
-/// A socket that is connected to the one at `path`, or that listens there; it does not block. One that somebody has left
-/// behind who listens no longer is replaced.
+/// A socket that is connected to the one at `path`, or that listens there; it does not block. One that somebody has
+/// left behind who listens no longer is replaced.
 ///
 /// # Errors
 /// Those of connect(2) and bind(2).
 pub fn unix_socket(path: &Path, role: SocketRole) -> io::Result<OwnedFd> {
     match role {
-        SocketRole::Connect => {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-            match connect(&socket, &SocketAddrUnix::new(path)?) {
-                // What does not block does not wait for it either.
-                Err(Errno::AGAIN) => Err(io::Error::other("whoever listens there takes no more connections")),
-                connected => Ok(connected.map(|()| socket)?),
-            }
-        }
+        SocketRole::Connect => connect_to(path),
         SocketRole::Listen => {
             let is_left = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse && is_left_behind(path);
             let listener = match UnixListener::bind(path) {
@@ -49,10 +41,20 @@ pub fn unix_socket(path: &Path, role: SocketRole) -> io::Result<OwnedFd> {
     }
 }
 
+/// Waits neither for who listens there nor for room in their queue.
+fn connect_to(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match connect(&socket, &SocketAddrUnix::new(path)?) {
+        Err(Errno::AGAIN) => Err(io::Error::other("whoever listens there takes no more connections")),
+        connected => Ok(connected.map(|()| socket)?),
+    }
+}
+
 /// True for a socket at which nobody listens.
 fn is_left_behind(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
-        && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        && connect_to(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 #[cfg(test)]

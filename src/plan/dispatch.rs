@@ -90,8 +90,8 @@ impl Listener {
         })
     }
 
-    /// What the block of a packet says to its use, with its records put into order once more. `out` is empty again where
-    /// it is not to be sent.
+    /// What the block of a packet says to its use, with its records put into order once more. `out` is empty again
+    /// where it is not to be sent.
     #[inline(never)]
     fn ask_block(&self, site: usize, out: &mut Vec<u8>) -> PacketUse {
         let Some(block) = self.zones.site(site).map(|site| &site.block) else { return PacketUse::Send };

@@ -1,7 +1,7 @@
 //! The listener of an endpoint that readers connect to. Each of them gets what comes while it is connected, and is cut
 //! off where it reads too slowly.
 
-use super::endpoint::{Address, Mode, Shared, Taken, Troubles};
+use super::shared::{Address, Mode, Shared, Taken, Troubles};
 use super::writer::{
     self, GATHERING, PATIENCE, Stream, WriteError, addresses, gather, is_gone, shake_hands, unix_socket,
 };

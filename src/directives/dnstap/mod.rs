@@ -9,6 +9,7 @@ mod listener;
 mod message;
 mod parse;
 mod queue;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -19,8 +20,9 @@ use crate::chain::{
     BuildContext, BuildError, Built, Configured, Exchange, Format, Observer, Request, Transport, UpstreamExchange,
     UpstreamObserver,
 };
-use endpoint::{Endpoint, EndpointConfig};
+use endpoint::Endpoint;
 use message::{Kind, Protocol, TapMessage, Wire};
+use shared::EndpointConfig;
 use std::cell::RefCell;
 use std::fmt::Write;
 use std::sync::Arc;

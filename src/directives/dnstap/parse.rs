@@ -1,6 +1,6 @@
 //! `dnstap [listen] SOCKET [full] [WRITEBUFFER] [QUEUE] { ... }`
 
-use super::endpoint::{Address, EndpointConfig, Mode};
+use super::shared::{Address, EndpointConfig, Mode};
 use super::{KEYWORD, TapConfig};
 use crate::chain::{BlockConfig, Format, ParseContext, Part, host_name, placeholders};
 use crate::corefile::{Diagnostics, Directive, OptionLine, Token, nearest, value};
@@ -122,8 +122,14 @@ struct Options {
     version: Option<String>,
     extra: Option<Format>,
     skip_verify: Option<Token>,
-    /// Where `tls` stands, and what it names.
-    tls: Option<(Token, Option<(Identity, Option<Roots>)>)>,
+    /// Where `tls` stands, and what it names; `None` after a diagnostic.
+    tls: Option<(Token, Option<ServerFiles>)>,
+}
+
+/// What readers are shown, and who vouches for them.
+struct ServerFiles {
+    identity: Identity,
+    roots: Option<Roots>,
 }
 
 impl Options {
@@ -216,7 +222,7 @@ impl Options {
                 None
             }
             (true, Some((_, None))) => None,
-            (true, Some((word, Some((identity, roots))))) => {
+            (true, Some((word, Some(ServerFiles { identity, roots })))) => {
                 let clients = match roots {
                     None => ClientAuth::None,
                     Some(roots) if self.skip_verify.is_some() => ClientAuth::IfGiven(roots),
@@ -254,11 +260,7 @@ fn word(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<String> {
     Some(first.text.clone())
 }
 
-fn read_tls(
-    line: &OptionLine,
-    root: Option<&Path>,
-    context: &mut ParseContext<'_>,
-) -> Option<(Identity, Option<Roots>)> {
+fn read_tls(line: &OptionLine, root: Option<&Path>, context: &mut ParseContext<'_>) -> Option<ServerFiles> {
     let path = |token: &Token| root.map_or_else(|| PathBuf::from(&token.text), |root| root.join(&token.text));
     let (certificate, key, roots) = match line.arguments.as_slice() {
         [certificate, key] => (certificate, key, None),
@@ -280,5 +282,5 @@ fn read_tls(
         refuse(if error.path() == Some(&key_path) { key } else { certificate }, &error);
     });
     let roots = roots.map(|token| Roots::from_file(&path(token), files).map_err(|error| refuse(token, &error)));
-    Some((identity.ok()?, roots.transpose().ok()?))
+    Some(ServerFiles { identity: identity.ok()?, roots: roots.transpose().ok()? })
 }

@@ -1,8 +1,8 @@
 //! The writer of an endpoint that we connect to: it says what comes, writes it, and connects again when the reader is
 //! gone.
 
-use super::endpoint::{Address, Mode, Shared, Taken, Troubles};
 use super::frames::{self, CONTROL_HEADER, Control, FrameError};
+use super::shared::{Address, Mode, Shared, Taken, Troubles};
 use crate::backoff::Backoff;
 use crate::corefile::SocketRole;
 use crate::deadline;

@@ -9,7 +9,7 @@ use super::upstream::Upstream;
 use super::upstream_query::UpstreamQuery;
 use super::upstream_set::UpstreamSet;
 use crate::backoff::Backoff;
-use crate::chain::{Failure, OpenSpan, Request, Transport, UpstreamExchange, UpstreamObserver};
+use crate::chain::{Failure, OpenSpan, Request, Spans, Transport, UpstreamExchange, UpstreamObserver};
 use crate::message::{Rcode, Response};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -222,27 +222,38 @@ impl Exchanger {
             (false, true) => Transport::Udp,
             (false, false) => request.peer.transport,
         });
-        // A loop with one await, because a second one would make the future of every query larger.
         loop {
-            let span = OpenSpan::enter("connect");
-            if let Some(span) = &span {
-                span.set_peer(upstream.address);
-            }
-            let started = Instant::now();
-            let outcome = upstream.ask(query, transport).await;
-            drop(span);
-            if !self.observers.is_empty() {
-                let endpoints =
-                    query.take_answered().unwrap_or(Endpoints { transport, local: None, remote: upstream.address });
-                self.observe(request, query, started, endpoints, upstream.tls.is_some(), outcome.as_ref().ok());
-            }
-            let is_to_repeat =
-                |response: &Response| response.is_truncated() && transport == Transport::Udp && self.options.prefer_udp;
-            if !outcome.as_ref().is_ok_and(is_to_repeat) {
-                return outcome;
+            let response = match self.observers.is_empty() && !Spans::are_recorded() {
+                true => upstream.ask(query, transport).await?,
+                // Boxed: the future of every query would have room for it.
+                false => Box::pin(self.ask_watched(upstream, query, request, transport)).await?,
+            };
+            if !response.is_truncated() || transport != Transport::Udp || !self.options.prefer_udp {
+                return Ok(response);
             }
             transport = Transport::Tcp;
         }
+    }
+
+    /// [`Upstream::ask`] of a query that is traced or observed.
+    async fn ask_watched(
+        &self,
+        upstream: &Upstream,
+        query: &Arc<UpstreamQuery>,
+        request: &Request<'_>,
+        transport: Transport,
+    ) -> Result<Response, NoAnswer> {
+        let span = OpenSpan::enter("connect");
+        if let Some(span) = &span {
+            span.set_peer(upstream.address);
+        }
+        let started = Instant::now();
+        let outcome = upstream.ask(query, transport).await;
+        drop(span);
+        let unknown = Endpoints { transport, local: None, remote: upstream.address };
+        let endpoints = query.take_answered().unwrap_or(unknown);
+        self.observe(request, query, started, endpoints, upstream.tls.is_some(), outcome.as_ref().ok());
+        outcome
     }
 
     fn observe(

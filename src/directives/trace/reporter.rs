@@ -264,8 +264,7 @@ impl Shared {
     }
 
     async fn send(&self, batch: &Backlog) -> Result<(), ReportError> {
-        let traces: Vec<QueryTrace> = batch.traces.iter().cloned().collect();
-        let body = zipkin::encode(&traces, &self.config.local, || rand::random_range(1..=u64::MAX));
+        let body = zipkin::encode(&batch.traces, &self.config.local, || rand::random_range(1..=u64::MAX));
         match timeout(PATIENCE, self.post(body)).await {
             Ok(Ok(status)) if status.is_success() => Ok(()),
             Ok(Ok(status)) => Err(ReportError::Status(status)),

@@ -92,8 +92,13 @@ struct Annotation {
 }
 
 /// The body of a request that tells of these. `next_id` gives IDs of spans that no other has.
-pub fn encode(traces: &[QueryTrace], local: &LocalEndpoint, mut next_id: impl FnMut() -> u64) -> Vec<u8> {
-    let spans: Vec<ZipkinSpan<'_>> = traces.iter().flat_map(|trace| spans_of(trace, local, &mut next_id)).collect();
+pub fn encode<'a>(
+    traces: impl IntoIterator<Item = &'a QueryTrace>,
+    local: &'a LocalEndpoint,
+    mut next_id: impl FnMut() -> u64,
+) -> Vec<u8> {
+    let spans = traces.into_iter().flat_map(|trace| spans_of(trace, local, &mut next_id));
+    let spans: Vec<ZipkinSpan<'_>> = spans.collect();
     // Nothing in it can fail to be written: its keys are texts.
     serde_json::to_vec(&spans).unwrap_or_default()
 }
@@ -189,28 +194,31 @@ mod tests {
         };
         let local = LocalEndpoint::new("coredns", Some(([127, 0, 0, 1], 53).into()));
         let mut id = 0;
-        let body = encode(std::slice::from_ref(&trace), &local, || {
+        let body = encode([&trace], &local, || {
             id += 1;
             id
         });
-        let local = json!({"serviceName": "coredns", "ipv4": "127.0.0.1", "port": 53});
+        let (trace_id, local) =
+            ("0000000000000abc", json!({"serviceName": "coredns", "ipv4": "127.0.0.1", "port": 53}));
+        let cause = "event=error error=plugin/forward: i/o timeout";
         let expected = json!([
             {
-                "traceId": "0000000000000abc", "id": "0000000000000abc", "name": "servedns", "kind": "SERVER",
+                "traceId": trace_id, "id": trace_id, "name": "servedns", "kind": "SERVER",
                 "timestamp": 1_000_000, "duration": 500, "localEndpoint": local,
                 "tags": {
                     "coredns.io/name": "a.example.", "coredns.io/type": "A", "coredns.io/rcode": "SERVFAIL",
                     "coredns.io/proto": "udp", "coredns.io/remote": "10.0.0.1", "error": "true",
                 },
-                "annotations": [{"timestamp": 1_000_500, "value": "event=error error=plugin/forward: i/o timeout"}],
+                "annotations": [{"timestamp": 1_000_500, "value": cause}],
             },
             {
-                "traceId": "0000000000000abc", "id": "0000000000000001", "parentId": "0000000000000abc", "name": "cache",
+                "traceId": trace_id, "id": "0000000000000001", "parentId": trace_id, "name": "cache",
                 "timestamp": 1_000_010, "duration": 400, "localEndpoint": local,
             },
             {
-                "traceId": "0000000000000abc", "id": "0000000000000002", "parentId": "0000000000000001", "name": "connect",
-                "timestamp": 1_000_030, "duration": 470, "localEndpoint": local, "tags": {"peer.address": "192.0.2.1:53"},
+                "traceId": trace_id, "id": "0000000000000002", "parentId": "0000000000000001", "name": "connect",
+                "timestamp": 1_000_030, "duration": 470, "localEndpoint": local,
+                "tags": {"peer.address": "192.0.2.1:53"},
             },
         ]);
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).unwrap(), expected);

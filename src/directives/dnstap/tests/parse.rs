@@ -1,4 +1,4 @@
-use super::super::endpoint::{Address, Mode};
+use super::super::shared::{Address, Mode};
 use super::super::{TapConfig, parse};
 use crate::chain::testing::{configure, configure_with};
 use crate::net::tls::testing::{Authority, Files};
