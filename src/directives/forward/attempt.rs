@@ -55,9 +55,8 @@ pub struct Attempts {
     start: Instant,
     /// Without the local address, which each attempt has for itself.
     endpoints: Endpoints,
-    /// Those of the attempt that was answered.
-    answered: Option<Endpoints>,
-    is_tls: bool,
+    /// That of the attempt that was answered.
+    answered: Option<Arc<dyn UpstreamSocket>>,
 }
 
 /// An upstream's failure, and the attempts that may still be answered: those of a query that has waited for the whole
@@ -85,7 +84,7 @@ pub enum AttemptEvent {
 
 impl Attempts {
     pub fn new(first: Attempt, endpoints: Endpoints) -> Self {
-        Self { start: first.sent, waiting: smallvec![first], endpoints, answered: None, is_tls: false }
+        Self { start: first.sent, waiting: smallvec![first], endpoints, answered: None }
     }
 
     /// Waits for those too, which were made at another upstream before.
@@ -110,7 +109,7 @@ impl Attempts {
 
     fn poll(&mut self, deadline: Instant, context: &mut Context<'_>) -> Poll<AttemptEvent> {
         let (mut answer, mut failure, mut is_expired) = (None, None, false);
-        let (answered, is_tls, of_latest) = (&mut self.answered, &mut self.is_tls, self.endpoints);
+        let answered = &mut self.answered;
         self.waiting.retain(|attempt| match attempt.socket.poll(attempt.id, deadline, context.waker()) {
             QueryStatus::Pending => true,
             QueryStatus::DeadlinePassed => {
@@ -120,11 +119,8 @@ impl Attempts {
             QueryStatus::Done(outcome) => {
                 match outcome {
                     Ok(response) => {
-                        let remote = attempt.socket.remote();
-                        remote.metrics.count_response(response.rcode(), self.start.elapsed());
-                        let local = attempt.socket.local_address();
-                        *is_tls = remote.tls.is_some();
-                        *answered = Some(Endpoints { local, remote: remote.address, ..of_latest });
+                        attempt.socket.remote().metrics.count_response(response.rcode(), self.start.elapsed());
+                        *answered = Some(attempt.socket.clone());
                         answer = Some(response);
                     }
                     Err(error) => failure = Some(error),
@@ -159,14 +155,15 @@ impl Attempts {
         self.start
     }
 
-    /// The upstream that has answered is asked over TLS.
-    pub fn is_tls(&self) -> bool {
-        self.is_tls
-    }
-
     /// Whom the answer has come from, and where it has come to; `None` as long as there is none.
     pub fn answered(&self) -> Option<Endpoints> {
-        self.answered
+        let socket = self.answered.as_ref()?;
+        Some(Endpoints { local: socket.local_address(), remote: socket.remote().address, ..self.endpoints })
+    }
+
+    /// The upstream that has answered is asked over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.answered.as_ref().is_some_and(|socket| socket.remote().tls.is_some())
     }
 
     /// The endpoints of the latest attempt, for messages.

@@ -226,7 +226,8 @@ impl Shared {
                     if batch.spans > 0 && told.take().is_some() {
                         tracing::info!("plugin/trace: {} takes spans again", self.config.url);
                     }
-                    if self.ending.is_asked() {
+                    // What has come while that was sent is sent too.
+                    if self.ending.is_asked() && self.backlog.lock().spans == 0 {
                         return;
                     }
                 }

@@ -220,6 +220,20 @@ async fn a_full_batch_is_sent_before_its_time_and_an_end_waits_for_what_is_left(
 }
 
 #[tokio::test]
+async fn what_comes_while_a_batch_is_sent_is_sent_at_the_end_too() {
+    let (collector, process) = (Collector::start(), process());
+    let text = format!("trace {} {{\n zipkin_max_batch_interval 1h\n zipkin_max_batch_size 3\n}}", collector.url);
+    let built = trace(&text, &process);
+    query(&built, "a.example.").await;
+    let (mut first, _) = receive(collector.listener.accept().unwrap().0);
+    query(&built, "b.example.").await;
+    // Asked for, and not waited for.
+    process.at_stop.flush(Instant::now());
+    first.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+    assert_eq!(names(&collector.answer("200 OK")), ["b.example."]);
+}
+
+#[tokio::test]
 async fn a_collector_that_is_silent_or_away_costs_no_query() {
     let process = process();
     let collector = Collector::start();
