@@ -8,7 +8,8 @@ use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
-use support::client::{ask, loopback, metric};
+use support::client::{ask, http, loopback, metric};
+use support::dnstap::{Capture, count};
 use support::ports::free_port;
 use support::processes::children;
 use support::server::{Server, binary, reference_command, scratch, wait_until};
@@ -158,6 +159,39 @@ fn files_that_only_root_may_read_are_read_at_start_reload_and_replacement_and_th
     send(before, libc::SIGKILL);
     scene.await_other(before);
     assert!(wait_until(SOON, is_forwarded), "{}", scene.watchdog.output());
+}
+
+#[test]
+fn sockets_that_only_root_may_reach_are_tapped_to_from_the_start_and_from_a_reload_on() {
+    require_root();
+    // Only root may enter it.
+    let folder = scratch();
+    let [one, two, listening] = ["one", "two", "listening"].map(|name| folder.path().join(name).display().to_string());
+    let captures = [(&one, "first"), (&two, "second")]
+        .map(|(socket, name)| Capture::start(&["-u", socket.as_str()], folder.path(), name));
+    let scene = Scene::start(&format!(" dnstap {one} full\n dnstap listen {listening}\n whoami\n"));
+    let is_read = |socket: &str| {
+        let line = format!("nodelocaldns_dnstap_readers{{endpoint=\"{socket}\"}} 1");
+        let is_told = || http(&format!("{}/metrics", scene.metrics)).is_some_and(|(_, text)| text.contains(&line));
+        assert!(wait_until(SOON, is_told), "{socket} has no reader:\n{}", scene.watchdog.tail(20));
+    };
+    is_read(&one);
+    let reader = std::os::unix::net::UnixStream::connect(&listening).expect("the watchdog listens there");
+    is_read(&listening);
+    drop(reader);
+    let template = std::fs::read_to_string(scene.path("Corefile.base")).expect("it was written");
+    let changed = template.replace(" whoami\n", &format!(" dnstap {two} full\n whoami\n"));
+    std::fs::write(scene.path("Corefile.base"), changed).expect("the scratch folder can be written");
+    is_read(&two);
+    scene.await_answer("tapped.example.");
+    let mut watchdog = scene.watchdog;
+    watchdog.signal(libc::SIGTERM);
+    assert!(watchdog.wait_exit(SOON).is_some(), "it does not end");
+    for capture in captures {
+        let told = capture.finish();
+        let is_tapped = told.iter().any(|line| line.ends_with(" tapped.example/IN/A"));
+        assert!(is_tapped && count(&told, "CQ") == count(&told, "CR"), "{}", told.join("\n"));
+    }
 }
 
 #[test]

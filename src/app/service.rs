@@ -41,6 +41,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// watchdog has not yet taken us, who answer no probe, for hanging.
 const HASTY_DRAIN_LIMIT: Duration = Duration::from_millis(200);
 
+/// How long directives may then take to write what they still hold to whoever reads it.
+const WRITE_LIMIT: Duration = Duration::from_millis(500);
+
 /// What a service is started with.
 pub struct ServiceOptions {
     pub default_port: u16,
@@ -148,6 +151,10 @@ impl Service {
         services.data_files = {
             let reader = reader.clone();
             DataFiles::new(Arc::new(move |path: &Path, unless| reader.data(path, unless)))
+        };
+        services.unix_sockets = {
+            let reader = reader.clone();
+            Arc::new(move |path: &Path, role| reader.socket(path, role))
         };
         let InitialConfiguration { files, loaded, unwritten } =
             origin.load(options.default_port, reader, errors).await?;
@@ -572,6 +579,7 @@ impl Service {
         if unanswered > 0 {
             tracing::warn!("{unanswered} queries were still waiting for their upstream and are left without an answer");
         }
+        self.services.at_stop.flush(std::time::Instant::now() + WRITE_LIMIT);
         self.lines.flush(Duration::from_secs(1));
     }
 }

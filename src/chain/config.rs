@@ -1,8 +1,8 @@
 //! From what the user wrote to what serves. A directive's `parse` reads its lines into a [`BlockConfig`]: settings of
 //! the block, and parts. A part, [`Configured`], is a plain value; [`Configured::build`] makes the running thing of it.
 
-use super::{Arranger, DataFiles, Handler, Observer, ReloadState};
-use crate::corefile::{DataFile, Diagnostics, FileStamp, Loader, Span, read_data_file};
+use super::{Arranger, AtStop, DataFiles, Handler, Observer, ReloadState, Tracer, UpstreamObserver};
+use crate::corefile::{DataFile, Diagnostics, FileStamp, Loader, SocketRole, Span, read_data_file, unix_socket};
 use crate::fairness::{Fairness, Policy};
 use crate::message::{Name, PrefixLimits};
 use crate::metrics::{Counter, Registry};
@@ -11,6 +11,7 @@ use std::any::Any;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -153,6 +154,10 @@ pub struct Built {
     pub handler: Option<Arc<dyn Handler>>,
     pub observer: Option<Arc<dyn Observer>>,
     pub arranger: Option<Arc<dyn Arranger>>,
+    /// Who sees what the block's directives ask upstreams.
+    pub upstream_observer: Option<Arc<dyn UpstreamObserver>>,
+    /// Who chooses queries to be traced.
+    pub tracer: Option<Arc<dyn Tracer>>,
     /// Who sees the exchanges that no block of a listener takes: one for each of [`BuildContext::servers`], or none.
     /// With them the block's plugins are shown as enabled.
     pub unmatched: Vec<Arc<dyn Observer>>,
@@ -235,13 +240,15 @@ pub struct BuildContext<'a> {
     /// What the block's answers come from: the text of the directives that stand behind `cache`. A cache is kept over a
     /// reload only while this is the same.
     pub answer_sources: &'a str,
+    /// Who sees what is asked upstreams: those of the directives before.
+    pub upstream_observers: &'a [Arc<dyn UpstreamObserver>],
     pub process: &'a ProcessContext,
 }
 
 impl<'a> BuildContext<'a> {
     /// For a server block whose answers come from nowhere.
     pub fn new(block_zones: &'a [Name], servers: &'a [String], process: &'a ProcessContext) -> Self {
-        Self { block_zones, servers, answer_sources: "", process }
+        Self { block_zones, servers, answer_sources: "", upstream_observers: &[], process }
     }
     /// The zone of the block's first key.
     pub fn zone(&self) -> Name {
@@ -266,10 +273,17 @@ pub struct ProcessContext {
     /// How `/etc/resolv.conf` and `/etc/hosts` are read, which may take as long as a file system does.
     pub files: ReadFile,
     pub data_files: DataFiles,
+    /// How sockets with a path are had that directives have named to their [`Loaders`].
+    pub unix_sockets: UnixSockets,
+    /// What is still to be written when the process ends.
+    pub at_stop: AtStop,
 }
 
-/// Gives the text of a file.
-pub type ReadFile = Arc<dyn Fn(&Path) -> io::Result<String> + Send + Sync>;
+pub use crate::net::ReadFile;
+
+/// Gives a stream socket that is connected to one with this path, or that listens there. It may take as long as a file
+/// system does.
+pub type UnixSockets = Arc<dyn Fn(&Path, SocketRole) -> io::Result<OwnedFd> + Send + Sync>;
 
 /// Gives what a file of data holds, unless it still has this stamp. It may take as long as a file system does.
 pub type ReadDataFile = Arc<dyn Fn(&Path, Option<FileStamp>) -> io::Result<Option<DataFile>> + Send + Sync>;
@@ -293,6 +307,8 @@ impl ProcessContext {
             generation: None,
             files: Arc::new(|path: &Path| std::fs::read_to_string(path)),
             data_files: DataFiles::new(Arc::new(read_data_file)),
+            unix_sockets: Arc::new(unix_socket),
+            at_stop: AtStop::default(),
         }
     }
 }

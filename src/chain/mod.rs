@@ -7,9 +7,11 @@
 //! errors) is an [`Observer`] and costs a block that does not have it nothing.
 
 mod answer;
+mod at_stop;
 mod clock;
 mod config;
 mod data_file;
+mod format;
 mod host_name;
 mod line_sink;
 mod lookup;
@@ -17,19 +19,23 @@ mod metadata;
 mod next;
 mod reload_state;
 mod request;
+mod spans;
+mod upstream_exchange;
 mod upstreams;
 
 #[cfg(test)]
 pub mod testing;
 
 pub use answer::{Answer, Failure, Outcome};
+pub use at_stop::{AtStop, Ending, Flush};
 pub use clock::{BatchClock, unix_seconds};
 pub use config::{
     AnswerEach, BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, Endpoint, HttpAnswer, HttpAnswers,
     Interfaces, Lifecycle, Loaders, MemoryBudget, ParseContext, Part, ProcessContext, ReadDataFile, ReadFile,
-    ReloadConfig, Timeouts,
+    ReloadConfig, Timeouts, UnixSockets,
 };
 pub use data_file::{DataFilePoll, DataFiles};
+pub use format::{AppendLabel, COMMON, Format, placeholders};
 pub use host_name::host_name;
 pub use line_sink::{Level, LineSink};
 pub use lookup::{Lookup, Resolver};
@@ -37,6 +43,8 @@ pub use metadata::Metadata;
 pub use next::{Chain, FastRest, Next, Rest};
 pub use reload_state::ReloadState;
 pub use request::{KeptSubnet, OwnedRequest, Peer, Purpose, Received, Request, Transport};
+pub use spans::{OpenSpan, Span, Spans, Tracer};
+pub use upstream_exchange::{UpstreamExchange, UpstreamObserver};
 pub use upstreams::{Ask, Listing, Upstream, Upstreams, Watching};
 
 use futures_util::future::BoxFuture;

@@ -1,6 +1,6 @@
 //! The rest of a chain.
 
-use super::{Failure, FastPath, Handler, Outcome, Request};
+use super::{Failure, FastPath, Handler, OpenSpan, Outcome, Request};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
@@ -71,7 +71,19 @@ impl<'a> Next<'a> {
     /// Asks the next handler. At the end of the chain that is a SERVFAIL, as in the reference.
     pub fn run(self, request: Request<'a>) -> BoxFuture<'a, Outcome> {
         match self.chain.handlers.get(self.index) {
-            Some(handler) => handler.serve(request, Next { chain: self.chain, index: self.index + 1 }),
+            Some(handler) => {
+                // Opened first: a handler may ask the next one before it has a future to give.
+                let span = OpenSpan::enter(handler.keyword());
+                let serving = handler.serve(request, Next { chain: self.chain, index: self.index + 1 });
+                match span {
+                    None => serving,
+                    Some(span) => Box::pin(async move {
+                        let outcome = serving.await;
+                        drop(span);
+                        outcome
+                    }),
+                }
+            }
             None => {
                 let cause = self.chain.unanswered();
                 Box::pin(async { Err(Failure::servfail("", cause)) })

@@ -1,6 +1,6 @@
 //! A client's request on its way through a chain.
 
-use super::{BatchClock, Metadata};
+use super::{BatchClock, Metadata, Spans};
 use crate::message::{
     ClientSubnet, DEFAULT_UDP_SIZE, PrefixLimits, Query, Reply, ReplyOptions, RequestKey, Response, TtlRule,
     UpstreamOptions, WireError,
@@ -159,6 +159,7 @@ impl Request<'_> {
             received: self.received,
             purpose: self.purpose,
             wants_refresh: false,
+            spans: None,
         }
     }
 }
@@ -180,6 +181,8 @@ pub struct OwnedRequest {
     pub purpose: Purpose,
     /// A [`Purpose::Refresh`] of it is to run beside it: who would have answered on the fast path wanted one.
     pub wants_refresh: bool,
+    /// Where its spans are recorded, if it is traced.
+    pub spans: Option<Arc<Spans>>,
 }
 
 impl OwnedRequest {

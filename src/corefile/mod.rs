@@ -11,6 +11,7 @@ mod loader;
 mod parser;
 mod reader;
 mod redaction;
+mod socket;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -22,6 +23,7 @@ pub use duration::GoDuration;
 pub use format::{FormatError, format};
 pub use listen_address::{ListenAddress, listen_address};
 pub use loader::{DataFile, FileStamp, read_at_most, read_data_file, read_file};
+pub use socket::{SocketRole, unix_socket};
 pub use tree::{Corefile, Directive, FileId, Key, OptionLine, ServerBlock, Sources, Span, Token};
 
 use std::io;
@@ -34,6 +36,10 @@ pub trait Loader {
     /// A file that a directive reads again while it serves (`hosts`), whatever its octets.
     fn data(&self, path: &Path) -> io::Result<DataFile> {
         Ok(DataFile { text: self.read(path)?, stamp: FileStamp::default() })
+    }
+    /// Notes that a directive connects to a socket with this path, or listens there, while it serves.
+    fn socket(&self, path: &Path) {
+        let _ = path;
     }
     /// Paths that match a shell pattern, sorted.
     fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>>;

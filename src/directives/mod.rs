@@ -11,6 +11,7 @@ pub mod chaos;
 pub mod client_subnet;
 pub mod debug;
 pub mod dns64;
+pub mod dnstap;
 pub mod errors;
 pub mod fairness;
 pub mod forward;
@@ -34,6 +35,7 @@ pub mod root;
 pub mod shed;
 pub mod template;
 pub mod timeouts;
+pub mod trace;
 pub mod whoami;
 
 use crate::chain::{BlockConfig, ParseContext};
@@ -236,7 +238,7 @@ pub const ORDER: &[Keyword] = &[
     plugin("bufsize", bufsize::parse).first_counts(),
     setting("bind", bind::parse).repeatable(),
     setting("debug", debug::parse).last_counts(),
-    not_yet("trace"),
+    plugin("trace", trace::parse).last_counts(),
     setting("ready", ready::parse),
     setting("health", health::parse).last_counts(),
     setting("pprof", pprof::parse),
@@ -244,7 +246,7 @@ pub const ORDER: &[Keyword] = &[
     plugin("prometheus", prometheus::parse),
     plugin("errors", errors::parse),
     plugin("log", log::parse).repeatable(),
-    not_yet("dnstap"),
+    plugin("dnstap", dnstap::parse).repeatable(),
     plugin("local", local::parse),
     plugin("dns64", dns64::parse).repeatable(),
     plugin("any", any::parse),

@@ -1,12 +1,13 @@
-//! HTTP GET requests to one address, each over a connection of its own. The caller sets the time limit.
+//! HTTP requests to one address, each over a connection of its own. The caller sets the time limit.
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONNECTION, HOST};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST};
 use hyper::{Request, Response, StatusCode, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use std::future::Future;
 use std::net::SocketAddr;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// Why a request has failed: in connecting, in the protocol, or because the body was too long.
@@ -46,6 +47,29 @@ async fn get<T>(
     drive(exchange, connection).await
 }
 
+/// Sends `body` to `path` of `host` over a connection to it, and returns the status. What the answer holds is not read.
+///
+/// # Errors
+/// The connection fails, or what comes is not HTTP.
+pub async fn post<S>(
+    stream: S,
+    (host, path): (&str, &str),
+    content_type: &str,
+    body: impl Into<Bytes>,
+) -> Result<StatusCode, Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::post(path)
+        .header(HOST, host)
+        .header(CONTENT_TYPE, content_type)
+        .header(CONNECTION, "close")
+        .body(Full::new(body.into()))?;
+    let exchange = async { Ok(sender.send_request(request).await?.status()) };
+    drive(exchange, connection).await
+}
+
 /// The connection moves only while it is polled, and it may end before the whole answer is read.
 async fn drive<T>(
     exchange: impl Future<Output = Result<T, Error>>,
@@ -62,7 +86,7 @@ async fn drive<T>(
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::{get_status, get_text};
+    use super::{get_status, get_text, post};
     use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -103,6 +127,20 @@ pub(crate) mod tests {
         let answer = "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n";
         let (status, _) = tokio::join!(get_status(address, "/"), serve(listener, answer));
         assert_eq!(status.unwrap().as_u16(), 200);
+    }
+
+    #[tokio::test]
+    async fn what_is_posted_arrives_whole_under_the_name_of_its_host() {
+        let (listener, address) = listener().await;
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let answer = "HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n";
+        let posting = post(stream, ("collector:9411", "/api/v2/spans"), "application/json", "[]");
+        let (status, request) = tokio::join!(posting, serve(listener, answer));
+        assert_eq!(status.unwrap().as_u16(), 202);
+        assert!(request.starts_with("POST /api/v2/spans HTTP/1.1\r\n"), "{request}");
+        for line in ["host: collector:9411\r\n", "content-type: application/json\r\n", "content-length: 2\r\n"] {
+            assert!(request.contains(line), "{request}");
+        }
     }
 
     #[tokio::test]

@@ -91,11 +91,13 @@ impl Draft {
         let sockets = sockets(block);
         let labels: Vec<String> = sockets.iter().map(server_label).collect();
         let parts = build_parts(block, &labels, process)?;
-        let (mut handlers, mut observers, mut unmatched, mut arranger) = (Vec::new(), Vec::new(), Vec::new(), None);
+        let (mut handlers, mut observers, mut unmatched) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut arranger, mut tracer) = (None, None);
         for part in parts {
             handlers.extend(part.handler);
             observers.extend(part.observer);
             arranger = part.arranger.or(arranger);
+            tracer = part.tracer.or(tracer);
             unmatched.extend(part.unmatched);
             self.background.extend(part.background);
             for endpoint in part.endpoints {
@@ -121,6 +123,7 @@ impl Draft {
             options,
             depends_on_client,
             has_metadata: block.config.metadata,
+            tracer,
         };
         let running = Arc::new(running);
         let any_class = block.keywords.iter().any(|keyword| keyword.any_class);
@@ -182,8 +185,18 @@ fn build_parts(block: &BlockPlan, servers: &[String], process: &ProcessContext) 
     if zones.is_empty() {
         return Err(BuildError("a server block without a zone; write at least one, such as `.`".to_owned()));
     }
-    let context = BuildContext { answer_sources: &block.answer_sources, ..BuildContext::new(&zones, servers, process) };
-    block.config.parts.iter().map(|part| part.configured.build(&context)).collect()
+    let (mut built, mut upstream_observers) = (Vec::new(), Vec::new());
+    for part in &block.config.parts {
+        let context = BuildContext {
+            answer_sources: &block.answer_sources,
+            upstream_observers: &upstream_observers,
+            ..BuildContext::new(&zones, servers, process)
+        };
+        let part = part.configured.build(&context)?;
+        upstream_observers.extend(part.upstream_observer.clone());
+        built.push(part);
+    }
+    Ok(built)
 }
 
 /// The `server` label of metrics, as the reference writes it: `dns://127.0.0.1:53`, or `dns://:53` for the unspecified

@@ -4,7 +4,7 @@ use super::packet_cache::{CachedPacket, HitCounting, PacketCache, PacketHit, Pac
 use super::{Block, HeededOptions, Listener, ZoneBinding, probe};
 use crate::chain::{
     After, BatchClock, Exchange, Failure, FastPath, Handler, KeptSubnet, Observer, Outcome, OwnedRequest, PacketHits,
-    Purpose, Received, Request,
+    Purpose, Received, Request, Tracer,
 };
 use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
 use futures_util::FutureExt;
@@ -28,6 +28,15 @@ pub enum Dispatch<P = Pending> {
     Silence,
 }
 
+/// What becomes of a packet that the packet cache has found.
+enum PacketUse {
+    Send,
+    /// Its query is traced, and takes the slow path.
+    Trace,
+    /// It cannot be had.
+    No,
+}
+
 /// A request for the slow path. Small: it is moved from hand to hand, and a hit pays for the room of it.
 pub struct Pending {
     listener: Arc<Listener>,
@@ -47,18 +56,21 @@ impl Listener {
     ) -> Dispatch {
         let wire = received.wire;
         let key = packets.key(wire, received.peer, self.number);
+        let mut is_sampled = false;
         if let Some((packet, hit)) = packets.find(&key, received.clock.received()) {
             out.extend_from_slice(wire.get(..2).unwrap_or_default());
             out.extend_from_slice(packet.reply());
-            if !packet.is_arranged || self.arrange_again(packet.counting.site, out) {
-                return Dispatch::PacketHit(hit);
+            match if packet.asks_block { self.ask_block(packet.counting.site, out) } else { PacketUse::Send } {
+                PacketUse::Send => return Dispatch::PacketHit(hit),
+                PacketUse::Trace => is_sampled = true,
+                PacketUse::No => {}
             }
         }
         let query = match Query::read(wire) {
             Ok(query) => query,
             Err(rejection) => return reject(&rejection, wire, out),
         };
-        self.guarded(&query, wire, out, |out| self.answer(&query, received, &key, packets, out))
+        self.guarded(&query, wire, out, |out| self.answer(&query, received, &key, packets, is_sampled, out))
     }
 
     /// What a panic could leave half done is `out`, which is cleared.
@@ -78,16 +90,22 @@ impl Listener {
         })
     }
 
-    /// Puts the records of a packet into order once more. False if that panicked, with `out` empty again.
+    /// What the block of a packet says to its use, with its records put into order once more. `out` is empty again
+    /// where it is not to be sent.
     #[inline(never)]
-    fn arrange_again(&self, site: usize, out: &mut Vec<u8>) -> bool {
-        let Some(arranger) = self.zones.site(site).and_then(|site| site.block.arranger.as_ref()) else { return true };
-        let is_arranged = catch_unwind(AssertUnwindSafe(|| arranger.arrange(&mut *out, 0))).is_ok();
-        if !is_arranged {
-            self.panics.increment();
+    fn ask_block(&self, site: usize, out: &mut Vec<u8>) -> PacketUse {
+        let Some(block) = self.zones.site(site).map(|site| &site.block) else { return PacketUse::Send };
+        if block.tracer.as_ref().is_some_and(|tracer| tracer.is_sampled()) {
             out.clear();
+            return PacketUse::Trace;
         }
-        is_arranged
+        let Some(arranger) = &block.arranger else { return PacketUse::Send };
+        if catch_unwind(AssertUnwindSafe(|| arranger.arrange(&mut *out, 0))).is_ok() {
+            return PacketUse::Send;
+        }
+        self.panics.increment();
+        out.clear();
+        PacketUse::No
     }
 
     /// Counts a hit of the packet cache, which `reply` came from. Takes what [`Listener::dispatch`] took; before the
@@ -127,6 +145,7 @@ impl Listener {
         received: Received<'_>,
         key: &PacketKey<'_>,
         packets: &mut PacketCache,
+        is_sampled: bool,
         out: &mut Vec<u8>,
     ) -> Dispatch {
         let Received { wire, clock, .. } = received;
@@ -146,6 +165,11 @@ impl Listener {
         };
         let block = &site.block;
         let request = request(query, received, Some(site));
+        if let Some(tracer) = &block.tracer
+            && (is_sampled || tracer.is_sampled())
+        {
+            return self.take_traced(block, &**tracer, &request, clock, out);
+        }
         if let Some(options) = &block.options
             && query.edns.is_some()
             && let Some(dispatch) = self.take_with_options(block, &request, options, clock, out)
@@ -177,8 +201,8 @@ impl Listener {
                         let counting = || {
                             let exchange = fast_exchange(request, out, handler.keyword(), Duration::ZERO);
                             let counting = hit_counting(&exchange, &**handler, note, &block.observers);
-                            let is_arranged = block.arranger.is_some();
-                            HitCounting { site: index, handler: handler_index, is_arranged, ..counting }
+                            let asks_block = block.arranger.is_some() || block.tracer.is_some();
+                            HitCounting { site: index, handler: handler_index, asks_block, ..counting }
                         };
                         packets.insert(key, out, now, until, counting);
                     }
@@ -217,6 +241,25 @@ impl Listener {
         }
     }
 
+    /// Takes a request that is traced, which is for the slow path, where spans are.
+    #[cold]
+    fn take_traced(
+        self: &Arc<Self>,
+        block: &Arc<Block>,
+        tracer: &dyn Tracer,
+        request: &Request<'_>,
+        clock: &BatchClock,
+        out: &mut Vec<u8>,
+    ) -> Dispatch {
+        let options = block.options.as_ref().filter(|_| request.query.edns.is_some());
+        let taken = options.and_then(|options| self.take_with_options(block, request, options, clock, out));
+        let mut dispatch = taken.unwrap_or_else(|| Dispatch::Pending(self.pending(block, request, Purpose::Answer)));
+        if let Dispatch::Pending(pending) = &mut dispatch {
+            pending.request.spans = Some(tracer.begin());
+        }
+        dispatch
+    }
+
     fn pending(self: &Arc<Self>, block: &Arc<Block>, request: &Request<'_>, purpose: Purpose) -> Pending {
         let mut request = Box::new(Request { purpose, ..*request }.to_owned());
         request.metadata = block.has_metadata.then(Arc::default);
@@ -229,6 +272,14 @@ impl Pending {
     /// this client. A panic below costs this request a SERVFAIL and is counted: one task runs many of these. The future
     /// is Send; run it on the worker. Dropped halfway, it has appended nothing.
     pub async fn run(&self, out: &mut Vec<u8>) {
+        match &self.request.spans {
+            None => self.serve(out).await,
+            // Boxed: it is rare, and the future of every query would have room for it.
+            Some(spans) => Box::pin(spans.clone().scope(self.serve(out))).await,
+        }
+    }
+
+    async fn serve(&self, out: &mut Vec<u8>) {
         let request = self.request.borrow();
         if self.request.wants_refresh {
             let refresh = self.listener.pending(&self.block, &request, Purpose::Refresh);

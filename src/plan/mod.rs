@@ -16,7 +16,7 @@ pub use configure::{PlanConfig, configure};
 pub use dispatch::{Dispatch, Pending};
 pub use packet_cache::{PacketCache, PacketHit};
 
-use crate::chain::{Arranger, Chain, Enabled, Endpoint, Observer, ReloadConfig, Timeouts};
+use crate::chain::{Arranger, Chain, Enabled, Endpoint, Observer, ReloadConfig, Timeouts, Tracer};
 use crate::fairness::Fairness;
 use crate::message::PrefixLimits;
 use crate::metrics::Counter;
@@ -85,6 +85,8 @@ struct Block {
     depends_on_client: bool,
     /// Directives say what they know of each request (`metadata`).
     has_metadata: bool,
+    /// Chooses queries to be traced.
+    tracer: Option<Arc<dyn Tracer>>,
 }
 
 /// What of clients' EDNS options a block heeds. Whoever sends one of them takes the slow path.

@@ -81,8 +81,8 @@ pub(super) struct HitCounting {
     pub site: usize,
     /// Who answered: the handler's index in the block's chain.
     pub handler: usize,
-    /// The block has an arranger.
-    pub is_arranged: bool,
+    /// The block has an arranger or a tracer.
+    pub asks_block: bool,
 }
 
 /// A request and its reply. What a hit needs comes first, so that it shares as few cache lines as may be.
@@ -92,8 +92,8 @@ pub(super) struct CachedPacket {
     /// Where the request ends and the reply begins, and where the reply ends.
     request_end: u16,
     reply_end: u16,
-    /// The block has an arranger, which is to see each copy of the reply.
-    pub is_arranged: bool,
+    /// The block has an arranger, which is to see each copy of the reply, or a tracer, which chooses among the queries.
+    pub asks_block: bool,
     octets: [u8; MAX_OCTETS],
     pub counting: HitCounting,
 }
@@ -107,7 +107,7 @@ impl CachedPacket {
         octets.get_mut(..request_end)?.copy_from_slice(key.request);
         octets.get_mut(request_end..reply_end)?.copy_from_slice(reply);
         let (request_end, reply_end, counting) = (request_end as u16, reply_end as u16, counting());
-        Some(Self { source: key.source, request_end, reply_end, is_arranged: counting.is_arranged, octets, counting })
+        Some(Self { source: key.source, request_end, reply_end, asks_block: counting.asks_block, octets, counting })
     }
     #[inline]
     fn request(&self) -> &[u8] {

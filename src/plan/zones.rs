@@ -87,6 +87,7 @@ mod tests {
                 options: None,
                 depends_on_client: false,
                 has_metadata: false,
+                tracer: None,
             };
             let block = Arc::new(block);
             table.insert(&Name::parse(zone).unwrap(), ZoneBinding { block, server: 0, zone: index });

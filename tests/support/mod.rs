@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod daemons;
+pub mod dnstap;
 pub mod known;
 pub mod mounts;
 pub mod namespace;

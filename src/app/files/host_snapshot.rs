@@ -6,7 +6,7 @@ use crate::chain::Interfaces;
 use crate::corefile::{DataFile, Loader, SystemLoader};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -46,6 +46,7 @@ pub struct HostSnapshot {
     texts: BTreeMap<String, ReadOutcome<String>>,
     files: BTreeMap<String, ReadOutcome<String>>,
     data: BTreeMap<String, ReadOutcome<DataFile>>,
+    sockets: BTreeSet<String>,
     folders: BTreeMap<String, ReadOutcome<()>>,
     globs: BTreeMap<String, ReadOutcome<Vec<String>>>,
     addresses: BTreeMap<String, Option<Vec<IpAddr>>>,
@@ -58,7 +59,7 @@ impl HostSnapshot {
         self.texts.insert(key(path), text.map_err(ReadFailure::from));
     }
 
-    /// Whether every file, folder and pattern that `other` was asked for is in this one, whatever came of it.
+    /// Whether every file, socket, folder and pattern that `other` was asked for is in this one, whatever came of it.
     pub fn covers(&self, other: &Self) -> bool {
         fn has_all<A, B>(ours: &BTreeMap<String, A>, theirs: &BTreeMap<String, B>) -> bool {
             theirs.keys().all(|asked| ours.contains_key(asked))
@@ -66,6 +67,7 @@ impl HostSnapshot {
         has_all(&self.texts, &other.texts)
             && has_all(&self.files, &other.files)
             && has_all(&self.data, &other.data)
+            && self.sockets.is_superset(&other.sockets)
             && has_all(&self.folders, &other.folders)
             && has_all(&self.globs, &other.globs)
     }
@@ -128,6 +130,10 @@ impl<'a> SnapshotRecorder<'a> {
     pub fn data_files(&self) -> Vec<String> {
         self.snapshot.borrow().data.keys().cloned().collect()
     }
+    /// The sockets that were named until now.
+    pub fn sockets(&self) -> Vec<String> {
+        self.snapshot.borrow().sockets.iter().cloned().collect()
+    }
     pub fn finish(self) -> HostSnapshot {
         self.snapshot.into_inner()
     }
@@ -156,6 +162,9 @@ impl Loader for SnapshotRecorder<'_> {
     fn data(&self, path: &Path) -> io::Result<DataFile> {
         let read = || self.machine.data(path).map_err(ReadFailure::from);
         Ok(note(&self.snapshot, |snapshot| &mut snapshot.data, key(path), read)?)
+    }
+    fn socket(&self, path: &Path) {
+        self.snapshot.borrow_mut().sockets.insert(key(path));
     }
     fn glob(&self, pattern: &Path) -> io::Result<Vec<PathBuf>> {
         let glob = || Ok(self.machine.glob(pattern)?.iter().map(|found| key(found)).collect::<Vec<String>>());

@@ -3,7 +3,8 @@
 //!
 //! The server asks for all files of one kind at once, and gets a [`HostSnapshot`]. It cannot name a path: the watchdog
 //! finds out by itself which files belong to the configuration ([`file_server`]). Only of files of data, which
-//! directives read again while they serve, one is asked for by name, and read if a good configuration has named it.
+//! directives read again while they serve, one is asked for by name, and read if a good configuration has named it. The
+//! same holds for sockets with a path, which directives connect to.
 //!
 //! Each question carries a socket for its answer, so that one whose file system hangs holds up no other.
 
@@ -14,7 +15,7 @@ pub use file_server::FileServer;
 pub use host_snapshot::{HostSnapshot, SnapshotRecorder};
 
 use crate::app::host::Host;
-use crate::corefile::{DataFile, FileStamp, read_at_most};
+use crate::corefile::{DataFile, FileStamp, SocketRole, read_at_most};
 use crate::kube_dns::WriteError;
 use crate::kube_dns::watch::PlacedWatches;
 use crate::watchdog::channel::{Channel, ChannelError};
@@ -43,6 +44,8 @@ pub enum FileRequest {
     Resolver,
     /// Read a file of data again that a good configuration has named (`hosts`), unless it still has this stamp.
     Data { path: String, unless: Option<FileStamp> },
+    /// Connect to a socket that a good configuration has named (`dnstap`), or listen there.
+    Socket { path: String, role: SocketRole },
     /// Write the rendered Corefile, whose text is beside this; one that is refused beside it.
     Write { is_refused: bool },
     /// Watch the files that are read, in the inotify instance beside this. Of those of the Corefile itself only if it
@@ -60,6 +63,8 @@ pub enum FileReply {
     Data {
         changed: Option<FileStamp>,
     },
+    /// The socket is beside this.
+    Socket,
     /// Or why not.
     Written {
         error: Option<String>,
@@ -128,6 +133,17 @@ impl FileClient {
             (FileReply::Data { changed: Some(stamp) }, Some(text)) => {
                 Ok(Some(DataFile { text: text_of(text)?, stamp }))
             }
+            (reply, _) => Err(unexpected(reply)),
+        }
+    }
+
+    /// A socket with a path that the configuration has named.
+    ///
+    /// # Errors
+    /// See [`FileClient::corefile`]; those of connect(2) and bind(2); no good configuration has named it.
+    pub fn socket(&self, path: &Path, role: SocketRole) -> io::Result<OwnedFd> {
+        match self.ask(&FileRequest::Socket { path: key(path), role }, None)? {
+            (FileReply::Socket, Some(socket)) => Ok(socket),
             (reply, _) => Err(unexpected(reply)),
         }
     }

@@ -56,6 +56,8 @@ pub struct Attempts {
     start: Instant,
     /// Without the local address, which each attempt has for itself.
     endpoints: Endpoints,
+    /// That of the attempt that was answered.
+    answered: Option<Arc<dyn UpstreamSocket>>,
 }
 
 /// An upstream's failure, and the attempts that may still be answered: those of a query that has waited for the whole
@@ -84,7 +86,7 @@ pub enum AttemptEvent {
 
 impl Attempts {
     pub fn new(first: Attempt, endpoints: Endpoints) -> Self {
-        Self { start: first.sent, waiting: smallvec![first], endpoints }
+        Self { start: first.sent, waiting: smallvec![first], endpoints, answered: None }
     }
 
     /// Waits for those too, which were made at another upstream before.
@@ -109,6 +111,7 @@ impl Attempts {
 
     fn poll(&mut self, deadline: Instant, context: &mut Context<'_>) -> Poll<AttemptEvent> {
         let (mut answer, mut failure, mut is_expired) = (None, None, false);
+        let answered = &mut self.answered;
         self.waiting.retain(|attempt| match attempt.socket.poll(attempt.id, deadline, context.waker()) {
             QueryStatus::Pending => true,
             QueryStatus::DeadlinePassed => {
@@ -120,6 +123,7 @@ impl Attempts {
                     Ok(response) => {
                         attempt.socket.remote().metrics.count_response(response.rcode(), self.start.elapsed());
                         answer = Some((response, attempt.socket.remote().address));
+                        *answered = Some(attempt.socket.clone());
                     }
                     Err(error) => failure = Some(error),
                 }
@@ -146,6 +150,22 @@ impl Attempts {
         for attempt in &self.waiting {
             attempt.socket.retire_if_silent_since(attempt.sent);
         }
+    }
+
+    /// When the first attempt was sent.
+    pub fn start(&self) -> Instant {
+        self.start
+    }
+
+    /// Whom the answer has come from, and where it has come to; `None` as long as there is none.
+    pub fn answered(&self) -> Option<Endpoints> {
+        let socket = self.answered.as_ref()?;
+        Some(Endpoints { local: socket.local_address(), remote: socket.remote().address, ..self.endpoints })
+    }
+
+    /// The upstream that has answered is asked over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.answered.as_ref().is_some_and(|socket| socket.remote().tls.is_some())
     }
 
     /// The endpoints of the latest attempt, for messages.

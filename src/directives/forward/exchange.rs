@@ -2,14 +2,14 @@
 
 use super::attempt::{AttemptEvent, Attempts, NoAnswer};
 use super::config::{ForwardOptions, KEYWORD};
-use super::error::UpstreamError;
+use super::error::{Endpoints, UpstreamError};
 use super::metrics::ForwardMetrics;
 use super::policy::UpstreamSelector;
 use super::upstream::Upstream;
 use super::upstream_query::UpstreamQuery;
 use super::upstream_set::UpstreamSet;
 use crate::backoff::Backoff;
-use crate::chain::{Failure, Request, Transport};
+use crate::chain::{Failure, OpenSpan, Request, Spans, Transport, UpstreamExchange, UpstreamObserver};
 use crate::message::{Rcode, Response};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +33,8 @@ pub struct Exchanger {
     pub upstreams: Arc<UpstreamSet>,
     selector: UpstreamSelector,
     metrics: ForwardMetrics,
+    /// Who sees what is asked.
+    observers: Box<[Arc<dyn UpstreamObserver>]>,
 }
 
 /// What is needed to make an answer of what comes from an upstream after it was given up.
@@ -57,8 +59,14 @@ impl<'a> Late<'a> {
 }
 
 impl Exchanger {
-    pub fn new(options: ForwardOptions, upstreams: Arc<UpstreamSet>, metrics: ForwardMetrics) -> Self {
-        Self { selector: UpstreamSelector::new(options.policy), options, upstreams, metrics }
+    pub fn new(
+        options: ForwardOptions,
+        upstreams: Arc<UpstreamSet>,
+        metrics: ForwardMetrics,
+        observers: &[Arc<dyn UpstreamObserver>],
+    ) -> Self {
+        let selector = UpstreamSelector::new(options.policy);
+        Self { selector, options, upstreams, metrics, observers: observers.into() }
     }
 
     /// Asks upstreams in the order of the policy until one answers. Sets `asked` to the one that answered, or else to
@@ -170,6 +178,7 @@ impl Exchanger {
             && !late.upstreams.iter().all(|upstream| upstream.health.is_down(self.options.max_fails))
         {
             let event = attempts.next_event(late.deadline.min(Instant::now() + HEALTH_INTERVAL)).await;
+            self.observe_late(&event, &attempts, late);
             if let Some(response) = self.settle_late(event, late, asked).await {
                 return Some(response);
             }
@@ -186,7 +195,11 @@ impl Exchanger {
         asked: &mut Option<SocketAddr>,
     ) -> Result<Response, NoAnswer> {
         let asking = self.ask(upstream, late.query, late.request);
-        let settling = async { self.settle_late(earlier.next_event(late.deadline).await, late, asked).await };
+        let settling = async {
+            let event = earlier.next_event(late.deadline).await;
+            self.observe_late(&event, earlier, late);
+            self.settle_late(event, late, asked).await
+        };
         tokio::select! {
             biased;
             Some(response) = settling => Ok(response),
@@ -217,7 +230,7 @@ impl Exchanger {
         };
         if late.query.has_edns() && refuses_edns(&said) {
             let query = Arc::new(UpstreamQuery::without_edns(late.request));
-            said = self.ask_over_transport(upstream, &query, late.request.peer.transport).await;
+            said = self.ask_over_transport(upstream, &query, late.request).await;
         }
         let response = answer_of(said, late.request).ok()?;
         *asked = Some(from);
@@ -236,7 +249,7 @@ impl Exchanger {
         // A loop with one await, because a second one would make the future of every query larger.
         loop {
             let query = without_edns.as_ref().unwrap_or(query);
-            let outcome = self.ask_over_transport(upstream, query, request.peer.transport).await;
+            let outcome = self.ask_over_transport(upstream, query, request).await;
             if without_edns.is_some() || !query.has_edns() || !refuses_edns(&outcome) {
                 return answer_of(outcome, request);
             }
@@ -249,18 +262,76 @@ impl Exchanger {
         &self,
         upstream: &Upstream,
         query: &Arc<UpstreamQuery>,
-        client: Transport,
+        request: &Request<'_>,
     ) -> Result<Response, NoAnswer> {
-        let transport = upstream.transport_for(match (self.options.force_tcp, self.options.prefer_udp) {
+        let mut transport = upstream.transport_for(match (self.options.force_tcp, self.options.prefer_udp) {
             (true, _) => Transport::Tcp,
             (false, true) => Transport::Udp,
-            (false, false) => client,
+            (false, false) => request.peer.transport,
         });
-        let response = upstream.ask(query, transport).await?;
-        if response.is_truncated() && transport == Transport::Udp && self.options.prefer_udp {
-            return upstream.ask(query, Transport::Tcp).await;
+        loop {
+            let response = match self.observers.is_empty() && !Spans::are_recorded() {
+                true => upstream.ask(query, transport).await?,
+                // Boxed: the future of every query would have room for it.
+                false => Box::pin(self.ask_watched(upstream, query, request, transport)).await?,
+            };
+            if !response.is_truncated() || transport != Transport::Udp || !self.options.prefer_udp {
+                return Ok(response);
+            }
+            transport = Transport::Tcp;
         }
-        Ok(response)
+    }
+
+    /// [`Upstream::ask`] of a query that is traced or observed.
+    async fn ask_watched(
+        &self,
+        upstream: &Upstream,
+        query: &Arc<UpstreamQuery>,
+        request: &Request<'_>,
+        transport: Transport,
+    ) -> Result<Response, NoAnswer> {
+        let span = OpenSpan::enter("connect");
+        if let Some(span) = &span {
+            span.set_peer(upstream.address);
+        }
+        let started = Instant::now();
+        let outcome = upstream.ask(query, transport).await;
+        drop(span);
+        let unknown = Endpoints { transport, local: None, remote: upstream.address };
+        let endpoints = query.take_answered().unwrap_or(unknown);
+        self.observe(request, query, started, endpoints, upstream.tls.is_some(), outcome.as_ref().ok());
+        outcome
+    }
+
+    fn observe(
+        &self,
+        request: &Request<'_>,
+        query: &UpstreamQuery,
+        started: Instant,
+        endpoints: Endpoints,
+        is_tls: bool,
+        response: Option<&Response>,
+    ) {
+        let exchange = UpstreamExchange {
+            request,
+            query: query.wire(),
+            reply: response.map(Response::wire),
+            upstream: endpoints.remote,
+            local: endpoints.local,
+            transport: endpoints.transport,
+            is_tls,
+            started,
+        };
+        self.observers.iter().for_each(|observer| observer.observe_upstream(&exchange));
+    }
+
+    /// An answer to an attempt whose query has been observed without one.
+    fn observe_late(&self, event: &AttemptEvent, attempts: &Attempts, late: Late<'_>) {
+        let AttemptEvent::Answered(response, _) = event else { return };
+        if let (false, Some(endpoints)) = (self.observers.is_empty(), attempts.answered()) {
+            let (started, is_tls) = (attempts.start(), attempts.is_tls());
+            self.observe(late.request, late.query, started, endpoints, is_tls, Some(response));
+        }
     }
 }
 

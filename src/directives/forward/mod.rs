@@ -15,7 +15,6 @@ mod deadline_timer;
 mod error;
 mod exchange;
 mod health;
-mod host_lookup;
 mod https_streams;
 mod idle_timer;
 mod in_flight;
@@ -164,7 +163,7 @@ impl Forward {
         Self {
             from: config.from.to_lower(),
             except: config.except.iter().map(Name::to_lower).collect(),
-            exchanger: Exchanger::new(options.clone(), upstreams, metrics.clone()),
+            exchanger: Exchanger::new(options.clone(), upstreams, metrics.clone(), context.upstream_observers),
             flights: SingleFlight::default(),
             gate: (options.max_concurrent > 0).then(|| Arc::new(Gate::new(options.max_concurrent))),
             fairness: process.fairness.clone(),

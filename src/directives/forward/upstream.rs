@@ -119,7 +119,10 @@ impl Upstream {
                 event => event,
             };
             match event {
-                AttemptEvent::Answered(response, _) => return Ok(response),
+                AttemptEvent::Answered(response, _) => {
+                    query.set_answered(attempts.answered());
+                    return Ok(response);
+                }
                 AttemptEvent::Failed(error) => {
                     let now = Instant::now();
                     let kind = match error.is_socket_failure().then(|| schedule.after_socket_failure(now)) {

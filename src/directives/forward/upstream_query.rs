@@ -1,8 +1,10 @@
 //! A query as it is sent to an upstream, and whether a response repeats its question.
 
+use super::error::Endpoints;
 use super::letter_case::LetterCase;
 use crate::chain::{Request, Transport};
 use crate::message::{ClientSubnet, Query, RequestKey, Response, WireError};
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 /// Octets of a message before its question (RFC 1035 section 4.1.1).
@@ -17,6 +19,8 @@ pub struct UpstreamQuery {
     name_end: u16,
     /// The client's subnet, for which the answer may be made (RFC 7871).
     client_subnet: Option<ClientSubnet>,
+    /// Of the attempt that was answered last.
+    answered: Mutex<Option<Endpoints>>,
 }
 
 impl UpstreamQuery {
@@ -34,18 +38,34 @@ impl UpstreamQuery {
 
     fn with(key: &RequestKey<'_>, udp_size: Option<u16>) -> Self {
         let name_end = (HEADER + key.question.name.len()) as u16;
-        Self { wire: key.to_upstream(udp_size), name_end, client_subnet: key.client_subnet.copied() }
+        let client_subnet = key.client_subnet.copied();
+        Self { wire: key.to_upstream(udp_size), name_end, client_subnet, answered: Mutex::default() }
     }
 
     /// A query that we composed ourselves. `None` if `wire` is not a query.
     pub fn from_wire(wire: Vec<u8>) -> Option<Self> {
         let name_end = HEADER + Query::read(&wire).ok()?.name.as_wire().len();
-        Some(Self { wire: wire.into(), name_end: name_end as u16, client_subnet: None })
+        Some(Self { wire: wire.into(), name_end: name_end as u16, client_subnet: None, answered: Mutex::default() })
+    }
+
+    /// Notes on which socket the answer has come.
+    pub fn set_answered(&self, endpoints: Option<Endpoints>) {
+        *self.answered.lock() = endpoints;
+    }
+
+    /// On which socket the last answer has come, once.
+    pub fn take_answered(&self) -> Option<Endpoints> {
+        self.answered.lock().take()
     }
 
     /// Length of the message in octets.
     pub fn len(&self) -> usize {
         self.wire.len()
+    }
+
+    /// The message, with ID 0.
+    pub fn wire(&self) -> &[u8] {
+        &self.wire
     }
 
     /// Name, type and class in wire form.

@@ -2,7 +2,6 @@
 //! background.
 
 use super::config::ForwardConfig;
-use super::host_lookup::{HostLookup, RefreshTimer};
 use super::remote::{UpstreamProtocol, UpstreamSettings};
 use super::socket_budget::SocketBudget;
 use super::target::{Protocol, UpstreamTarget};
@@ -13,6 +12,7 @@ use crate::message::Name;
 use crate::metrics::Registry;
 use crate::net::doh::{DohMethod, DohResource};
 use crate::net::tls::ClientTls;
+use crate::net::{HostLookup, RefreshTimer};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::sync::Arc;

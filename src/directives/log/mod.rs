@@ -1,18 +1,22 @@
 //! The `log` directive; see README.md beside this file.
 
 mod class;
-mod format;
 mod parse;
 #[cfg(test)]
 mod tests;
 
 pub use parse::parse;
 
-use crate::chain::{BuildContext, BuildError, Built, Configured, Exchange, Level, LineSink, Observer, unix_seconds};
+use crate::chain::{
+    BuildContext, BuildError, Built, Configured, Exchange, Format, Level, LineSink, Observer, unix_seconds,
+};
 use crate::message::LowerName;
 use class::{ClassSet, ResponseType};
-use format::Format;
 use std::sync::Arc;
+
+/// Metadata that `log` itself has.
+const TYPE: &str = "/log/type";
+const CLASS: &str = "/log/class";
 
 /// All `log` lines of a server block.
 #[derive(Default)]
@@ -51,13 +55,21 @@ impl Observer for Logger {
         else {
             return;
         };
-        let needs_type = rule.classes != ClassSet::ALL || rule.format.shows_response_type();
+        let needs_type = rule.classes != ClassSet::ALL || rule.format.has_label(&[TYPE, CLASS]);
         let response_type = match needs_type {
             true => ResponseType::of(exchange, unix_seconds()),
             false => ResponseType::NoError,
         };
         if rule.classes.contains(response_type.class()) {
-            self.sink.line(Level::Info, |line| rule.format.append(exchange, response_type, line));
+            let label = |label: &str, line: &mut String| {
+                match label {
+                    TYPE => line.push_str(response_type.label()),
+                    CLASS => line.push_str(response_type.class().label()),
+                    _ => return false,
+                }
+                true
+            };
+            self.sink.line(Level::Info, |line| rule.format.append(&exchange.request, Some(exchange), &label, line));
         }
     }
 }

@@ -1,9 +1,8 @@
 //! `log [NAMES...] [FORMAT] { class CLASSES... }`
 
 use super::class::ClassSet;
-use super::format::{self, Format};
 use super::{Log, Rule};
-use crate::chain::{BlockConfig, ParseContext, Part};
+use crate::chain::{BlockConfig, COMMON, Format, ParseContext, Part, placeholders};
 use crate::corefile::{Diagnostics, Directive, OptionLine, Token, nearest, value};
 use crate::message::{LowerName, Name};
 use std::any::Any;
@@ -13,7 +12,7 @@ use std::sync::Arc;
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let diagnostics = &mut *context.diagnostics;
     let (names, format) = split_arguments(&directive.arguments, diagnostics);
-    let format = Arc::new(format.map_or_else(|| compile_known(format::COMMON), |format| compile(format, diagnostics)));
+    let format = Arc::new(format.map_or_else(|| compile_known(COMMON), |format| compile(format, diagnostics)));
     let classes = parse_classes(&directive.options, diagnostics);
     let scopes: Vec<LowerName> = match names {
         [] => vec![Name::root().to_lower()],
@@ -51,11 +50,11 @@ fn compile(format: &Token, diagnostics: &mut Diagnostics) -> Format {
     Format::compile(&format.text, |word| {
         let message = format!("`{{{word}}}` is no placeholder and is logged as it stands");
         let warning = diagnostics.warning(format.span, message);
-        match nearest(word, format::placeholders()) {
+        match nearest(word, placeholders()) {
             Some(near) => warning.help(format!("did you mean `{{{near}}}`?")),
             None => warning.help(format!(
                 "placeholders are {{common}} {{combined}} {}",
-                format::placeholders().map(|word| format!("{{{word}}}")).collect::<Vec<_>>().join(" ")
+                placeholders().map(|word| format!("{{{word}}}")).collect::<Vec<_>>().join(" ")
             )),
         }
     })

@@ -105,6 +105,7 @@ fn rewritten(request: &Request<'_>, change: &Change<'_>) -> OwnedRequest {
         received: request.received,
         purpose: request.purpose,
         wants_refresh: false,
+        spans: None,
     }
 }
 

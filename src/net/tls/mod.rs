@@ -1,11 +1,12 @@
-//! TLS as a client speaks it (rustls with ring): whom it trusts, which certificate it shows, and why a handshake
-//! failed.
+//! TLS as a client and as a server speaks it (rustls with ring): whom it trusts, which certificate it shows, and why a
+//! handshake failed.
 //!
 //! No file is opened here: a [`Loader`] reads them, since the server's process may open none.
 
 mod failure;
 mod files;
 mod roots;
+mod server;
 #[cfg(test)]
 pub mod testing;
 mod verifier;
@@ -13,6 +14,7 @@ mod verifier;
 pub use failure::{TlsError, cause, explain};
 pub use files::TlsFileError;
 pub use roots::system_roots;
+pub use server::{ClientAuth, ServerTls};
 
 use crate::corefile::Loader;
 use files::{certificates, read};
@@ -28,7 +30,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use verifier::FileVerifier;
+use verifier::{AnyServer, FileVerifier};
 
 /// What ALPN calls HTTP/2 (RFC 9113 section 3.1).
 const HTTP2: &[u8] = b"h2";
@@ -145,6 +147,22 @@ impl ClientTls {
         config.alpn_protocols = vec![HTTP2.to_vec()];
         config.resumption = Resumption::default();
         Self { config: Arc::new(config), digest: self.digest }
+    }
+
+    /// As [`ClientTls::new`], but it believes any server, and shows no certificate.
+    ///
+    /// # Errors
+    /// TLS cannot be used.
+    pub fn unverified() -> Result<Self, rustls::Error> {
+        let builder = ClientConfig::builder_with_provider(provider().clone()).with_safe_default_protocol_versions()?;
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider().clone())));
+        let digest = Sha256::digest("unverified").into();
+        Ok(Self { config: Arc::new(builder.with_no_client_auth()), digest })
+    }
+
+    /// The same for two that trust the same and show the same.
+    pub fn key(&self) -> String {
+        format!("tls {:x?}", self.digest)
     }
 
     /// A client of the server that shows a certificate for `name`: a host name or an IP address.

@@ -70,6 +70,7 @@ fn listener_of(
         options: None,
         has_metadata: false,
         depends_on_client: false,
+        tracer: None,
     });
     let mut zones = ZoneTable::default();
     zones.insert(&Name::root(), ZoneBinding { block, server: 0, zone: 0 });

@@ -8,7 +8,7 @@ use crate::app::corefile_template::{target, template};
 use crate::app::host::{Host, ThisHost};
 use crate::app::load::{CorefileSource, LoadError};
 use crate::cli::{Corefile, Mode};
-use crate::corefile::{DataFile, FileStamp, read_data_file};
+use crate::corefile::{DataFile, FileStamp, SocketRole, read_data_file, unix_socket};
 use crate::deadline;
 use crate::kube_dns::watch::{WatchedPaths, Watcher};
 use crate::kube_dns::{CorefileOutput, Template};
@@ -25,8 +25,8 @@ const MOST_THREADS: usize = 16;
 /// The same of all servers, those included that are gone.
 const MOST_THREADS_OF_ALL: usize = 64;
 
-/// Names of files of data that are remembered from one configuration to the next.
-const MOST_DATA_FILES: usize = 4096;
+/// Names of files of data, and of sockets, that are remembered from one configuration to the next.
+const MOST_NAMES: usize = 4096;
 
 /// What host names of upstreams are resolved with.
 const OF_RESOLVER: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
@@ -47,6 +47,8 @@ pub struct FileServer {
     /// The files of data that good configurations have named. A server may serve one that is not the last, so none is
     /// forgotten while there are few.
     data: Mutex<BTreeSet<String>>,
+    /// The same of sockets.
+    sockets: Mutex<BTreeSet<String>>,
     /// Of each thread, for whichever server.
     threads: Arc<()>,
 }
@@ -63,6 +65,7 @@ impl FileServer {
             rendering: OnceLock::new(),
             imports: Mutex::default(),
             data: Mutex::default(),
+            sockets: Mutex::default(),
             threads: Arc::default(),
         }
     }
@@ -132,6 +135,10 @@ impl FileServer {
                     return reply_to.send(&FileReply::Data { changed: Some(stamp) }, &[text.as_fd()]);
                 }
                 Ok(None) => FileReply::Data { changed: None },
+                Err(error) => FileReply::Failed { error: error.to_string() },
+            },
+            FileRequest::Socket { path, role } => match self.socket(path, *role) {
+                Ok(socket) => return reply_to.send(&FileReply::Socket, &[socket.as_fd()]),
                 Err(error) => FileReply::Failed { error: error.to_string() },
             },
             FileRequest::Write { is_refused } => {
@@ -212,18 +219,23 @@ impl FileServer {
     fn load(&self, source: &CorefileSource, recorder: &SnapshotRecorder<'_>, which: usize) {
         if let Ok(loaded) = source.load(self.default_port, recorder) {
             self.imports.lock()[which] = loaded.imports;
-            let mut data = self.data.lock();
-            if data.len() > MOST_DATA_FILES {
-                data.clear();
-            }
-            data.extend(recorder.data_files());
+            remember(&self.data, recorder.data_files());
+            remember(&self.sockets, recorder.sockets());
         }
+    }
+
+    /// A socket, if it may be had.
+    fn socket(&self, named: &str, role: SocketRole) -> io::Result<OwnedFd> {
+        if !self.sockets.lock().contains(named) {
+            return Err(not_named());
+        }
+        unix_socket(&path(named), role)
     }
 
     /// A file of data, if it may be read and has changed.
     fn read_data(&self, named: &str, unless: Option<FileStamp>) -> io::Result<Option<(OwnedFd, FileStamp)>> {
         if !self.data.lock().contains(named) {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "no good configuration has named it"));
+            return Err(not_named());
         }
         let Some(DataFile { text, stamp }) = read_data_file(&path(named), unless)? else { return Ok(None) };
         Ok(Some((file_of(|file| file.write_all(text.as_bytes()))?, stamp)))
@@ -273,6 +285,18 @@ impl FileServer {
         }
         subjects
     }
+}
+
+fn not_named() -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, "no good configuration has named it")
+}
+
+fn remember(known: &Mutex<BTreeSet<String>>, named: Vec<String>) {
+    let mut known = known.lock();
+    if known.len() > MOST_NAMES {
+        known.clear();
+    }
+    known.extend(named);
 }
 
 fn read_resolver() -> HostSnapshot {

@@ -3,11 +3,13 @@
 use super::FileServer;
 use crate::app::files::{FileClient, FileReply, FileRequest};
 use crate::cli::{Corefile, Invocation, Mode};
+use crate::corefile::SocketRole;
 use crate::watchdog::channel::Channel;
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -68,6 +70,7 @@ fn a_server_that_writes_a_corefile_with_an_import_is_refused_and_reads_nothing_b
         format!(".:53 {{\n import {secret}\n}}\n"),
         format!(".:53 {{\n import {folder}/*\n}}\n"),
         format!(".:53 {{\n forward . {secret}\n}}\n"),
+        format!(".:53 {{\n dnstap {secret}\n forward . __PILLAR__UPSTREAM__SERVERS__\n}}\n"),
         // Reading ends before it, this time.
         format!("}}\n.:53 {{\n import {secret}\n}}\n"),
         format!(".:53 {{\n import no-such-snippet\n}}\na:53 {{\n import {secret}\n}}\n"),
@@ -132,6 +135,25 @@ fn of_files_of_data_those_alone_are_read_again_that_a_good_configuration_has_nam
     assert!(stage.files.data(&later, None).is_err());
     stage.put("later", "\n");
     assert!(stage.files.data(&later, None).unwrap().is_some());
+}
+
+#[test]
+fn of_sockets_those_alone_are_connected_to_that_a_good_configuration_has_named() {
+    let stage = Stage::new("");
+    let [named, other, bad] = ["named", "other", "bad"].map(|name| stage.at(name));
+    let _listeners = [&named, &other, &bad].map(|path| UnixListener::bind(path).unwrap());
+    let connect = |path: &Path| stage.files.socket(path, SocketRole::Connect).map(drop).map_err(|e| e.to_string());
+    let base = |path: &Path, more: &str| format!(".:53 {{\n dnstap {}\n whoami\n{more}}}\n", path.display());
+    assert!(connect(&named).is_err(), "nothing has been read");
+    stage.put("base", &base(&named, ""));
+    stage.rendered();
+    assert_eq!(connect(&named), Ok(()));
+    stage.put("base", &base(&bad, " nonsense\n"));
+    _ = stage.files.template().unwrap();
+    for path in [&other, &bad] {
+        assert!(connect(path).unwrap_err().contains("no good configuration has named it"), "{}", path.display());
+    }
+    assert_eq!(connect(&named), Ok(()), "what the former one named is known still");
 }
 
 #[test]

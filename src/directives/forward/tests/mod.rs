@@ -155,6 +155,7 @@ fn request_from(wire: &[u8], transport: Transport) -> OwnedRequest {
         client_subnet: None,
         nsid: None,
         wants_refresh: false,
+        spans: None,
         options: None,
         metadata: None,
         received: Instant::now(),

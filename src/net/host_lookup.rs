@@ -1,7 +1,6 @@
-//! Looks up the host names of TO arguments, and says when to do so again.
+//! Looks up host names that a configuration names, and says when to do so again.
 
 use crate::backoff::Backoff;
-use crate::chain::ReadFile;
 use crate::deadline;
 use crate::message::Name;
 use hickory_resolver::config::{
@@ -35,6 +34,9 @@ const MAX_READER_THREADS: usize = 4;
 static READER_THREADS: AtomicUsize = AtomicUsize::new(0);
 /// Addresses of one host that are used.
 const MAX_ADDRESSES: usize = 32;
+
+/// Gives the text of a file.
+pub type ReadFile = Arc<dyn Fn(&Path) -> io::Result<String> + Send + Sync>;
 
 /// How host names are looked up.
 pub struct HostLookup {

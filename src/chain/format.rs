@@ -1,13 +1,13 @@
-//! A log line's format, compiled once into pieces (CoreDNS plugin/pkg/replacer).
+//! A text about a query with placeholders, compiled once into pieces (CoreDNS plugin/pkg/replacer): a line of `log`, or
+//! what `dnstap` adds to its messages.
 
-use super::class::ResponseType;
-use crate::chain::{Exchange, Transport};
+use super::{Exchange, Request, Spans, Transport};
 use crate::message::{Class, Rcode};
 use std::fmt::Write;
 use std::net::IpAddr;
 
 /// The Common Log Format, which is the default.
-pub(super) const COMMON: &str = r#"{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" {rcode} {>rflags} {rsize} {duration}"#;
+pub const COMMON: &str = r#"{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" {rcode} {>rflags} {rsize} {duration}"#;
 
 /// What stands for a value that is not there.
 const ABSENT: &str = "-";
@@ -31,14 +31,12 @@ enum Piece {
     ResponseSize,
     Duration,
     ResponseFlags,
-    ResponseType,
-    ResponseClass,
-    /// What a directive has said of the request under this label (`metadata`).
-    Metadata(String),
+    /// A metadata label.
+    Label(String),
 }
 
 /// What may stand between braces.
-const PLACEHOLDERS: [(&str, Piece); 18] = [
+const PLACEHOLDERS: [(&str, Piece); 16] = [
     ("type", Piece::Type),
     ("name", Piece::Name),
     ("class", Piece::Class),
@@ -55,30 +53,35 @@ const PLACEHOLDERS: [(&str, Piece); 18] = [
     ("rsize", Piece::ResponseSize),
     ("duration", Piece::Duration),
     (">rflags", Piece::ResponseFlags),
-    ("/log/type", Piece::ResponseType),
-    ("/log/class", Piece::ResponseClass),
 ];
 
 /// The words of all placeholders, without braces.
-pub(super) fn placeholders() -> impl Iterator<Item = &'static str> {
-    PLACEHOLDERS.iter().map(|(word, _)| *word)
+pub fn placeholders() -> impl Iterator<Item = &'static str> {
+    PLACEHOLDERS.iter().map(|(word, _)| *word).chain(LABELS)
 }
+
+/// Metadata labels that stand for something in every format (`trace/traceid`), or in those of `log`.
+const LABELS: [&str; 3] = ["/log/type", "/log/class", TRACE_ID];
+const TRACE_ID: &str = "/trace/traceid";
+
+/// Appends what a metadata label stands for, with its leading slash; false if nothing sets it.
+pub type AppendLabel<'a> = &'a dyn Fn(&str, &mut String) -> bool;
 
 impl Piece {
     fn placeholder(word: &str) -> Option<Self> {
         let known = PLACEHOLDERS.iter().find(|(known, _)| *known == word).map(|(_, piece)| piece.clone());
-        known.or_else(|| word.strip_prefix('/').map(|label| Self::Metadata(label.to_owned())))
+        known.or_else(|| word.starts_with('/').then(|| Self::Label(word.to_owned())))
     }
 }
 
 /// A compiled format.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Format(Vec<Piece>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Format(Vec<Piece>);
 
 impl Format {
     /// Reads a format. Braces that hold no placeholder stand for themselves; `unknown` is told what they hold where
     /// that looks like a misspelt one.
-    pub(super) fn compile(text: &str, mut unknown: impl FnMut(&str)) -> Self {
+    pub fn compile(text: &str, mut unknown: impl FnMut(&str)) -> Self {
         let text = text.replace("{common}", COMMON).replace("{combined}", &format!("{COMMON} \"{{>opcode}}\""));
         let mut format = Self(Vec::new());
         let mut rest = text.as_str();
@@ -112,25 +115,36 @@ impl Format {
         }
     }
 
-    /// Whether [`Self::append`] looks at the response's type.
-    pub(super) fn shows_response_type(&self) -> bool {
-        self.0.iter().any(|piece| matches!(piece, Piece::ResponseType | Piece::ResponseClass))
+    /// Whether it has one of these metadata labels, written with their leading slash.
+    pub fn has_label(&self, labels: &[&str]) -> bool {
+        self.0.iter().any(|piece| matches!(piece, Piece::Label(label) if labels.contains(&label.as_str())))
     }
 
-    /// Appends the line for an exchange.
-    pub(super) fn append(&self, exchange: &Exchange<'_>, response_type: ResponseType, line: &mut String) {
+    /// Appends the text about a request and, once it is over, the exchange.
+    pub fn append(
+        &self,
+        request: &Request<'_>,
+        exchange: Option<&Exchange<'_>>,
+        label: AppendLabel<'_>,
+        line: &mut String,
+    ) {
         for piece in &self.0 {
             // Writing to a String does not fail.
-            piece.append(exchange, response_type, line).ok();
+            piece.append(request, exchange, label, line).ok();
         }
     }
 }
 
 impl Piece {
-    fn append(&self, exchange: &Exchange<'_>, response_type: ResponseType, line: &mut String) -> std::fmt::Result {
-        let (request, peer) = (&exchange.request, exchange.request.peer);
-        let query = request.query;
-        let is_answered = exchange.failure.is_none();
+    fn append(
+        &self,
+        request: &Request<'_>,
+        exchange: Option<&Exchange<'_>>,
+        label: AppendLabel<'_>,
+        line: &mut String,
+    ) -> std::fmt::Result {
+        let (query, peer) = (request.query, request.peer);
+        let answered = exchange.filter(|exchange| exchange.failure.is_none());
         match self {
             Self::Literal(text) => line.write_str(text),
             Self::Type => write!(line, "{}", query.qtype),
@@ -153,19 +167,36 @@ impl Piece {
                 }
             },
             // Where no directive answered, the reference has seen no response yet: the server makes the SERVFAIL later.
-            Self::Rcode if is_answered => append_rcode(exchange.rcode, line),
-            Self::ResponseSize if is_answered => write!(line, "{}", exchange.reply.len()),
-            Self::ResponseFlags if is_answered => append_flags(exchange.reply, line),
-            Self::ResponseSize => line.write_str("0"),
-            Self::Rcode | Self::ResponseFlags => line.write_str(ABSENT),
-            Self::Metadata(label) => {
+            Self::Rcode => or_absent(line, answered, |exchange, line| append_rcode(exchange.rcode, line)),
+            Self::ResponseFlags => or_absent(line, answered, |exchange, line| append_flags(exchange.reply, line)),
+            Self::ResponseSize => or_absent(line, exchange, |exchange, line| {
+                write!(line, "{}", if exchange.failure.is_none() { exchange.reply.len() } else { 0 })
+            }),
+            Self::Duration => {
+                or_absent(line, exchange, |exchange, line| write!(line, "{}s", exchange.elapsed.as_secs_f64()))
+            }
+            Self::Label(name) if label(name, line) => Ok(()),
+            Self::Label(name) if name == TRACE_ID => match Spans::current() {
+                Some(spans) => write!(line, "{:016x}", spans.trace_id),
+                None => line.write_str(ABSENT),
+            },
+            Self::Label(name) => {
+                let label = name.strip_prefix('/').unwrap_or(name);
                 let value = request.metadata.and_then(|metadata| metadata.get(label));
                 line.write_str(value.as_deref().unwrap_or(ABSENT))
             }
-            Self::Duration => write!(line, "{}s", exchange.elapsed.as_secs_f64()),
-            Self::ResponseType => line.write_str(response_type.label()),
-            Self::ResponseClass => line.write_str(response_type.class().label()),
         }
+    }
+}
+
+fn or_absent<'a>(
+    line: &mut String,
+    exchange: Option<&Exchange<'a>>,
+    append: impl FnOnce(&Exchange<'a>, &mut String) -> std::fmt::Result,
+) -> std::fmt::Result {
+    match exchange {
+        Some(exchange) => append(exchange, line),
+        None => line.write_str(ABSENT),
     }
 }
 
@@ -262,7 +293,7 @@ mod tests {
     fn metadata_labels_are_placeholders_too() {
         assert_eq!(
             compile("{/log/type}{/log/class}{/kubernetes/pod}").0,
-            [Piece::ResponseType, Piece::ResponseClass, Piece::Metadata("kubernetes/pod".to_owned())]
+            ["/log/type", "/log/class", "/kubernetes/pod"].map(|label| Piece::Label(label.to_owned()))
         );
     }
 

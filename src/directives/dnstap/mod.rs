@@ -1,0 +1,158 @@
+//! The `dnstap` directive; see README.md beside this file.
+//!
+//! A [`Tap`] writes two frames ([`message`]) for each exchange into the [`queue`] of its [`endpoint`]; the endpoint's
+//! thread connects and writes ([`writer`]), or listens for readers ([`listener`]), in Frame Streams ([`frames`]).
+
+mod endpoint;
+mod frames;
+mod listener;
+mod message;
+mod parse;
+mod queue;
+mod shared;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use parse::parse;
+
+use crate::chain::{
+    BuildContext, BuildError, Built, Configured, Exchange, Format, Observer, Request, Transport, UpstreamExchange,
+    UpstreamObserver,
+};
+use endpoint::Endpoint;
+use message::{Kind, Protocol, TapMessage, Wire};
+use shared::EndpointConfig;
+use std::cell::RefCell;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+const KEYWORD: &str = "dnstap";
+/// The label that says whom a query was forwarded to.
+const UPSTREAM: &str = "/forward/upstream";
+
+/// One `dnstap` of a server block.
+struct TapConfig {
+    endpoint: EndpointConfig,
+    is_full: bool,
+    identity: String,
+    version: String,
+    extra: Option<Format>,
+}
+
+impl Configured for TapConfig {
+    fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
+        let tap = Arc::new(Tap {
+            endpoint: Endpoint::adopt_or_new(&self.endpoint, context.process)?,
+            envelope: message::envelope(self.identity.as_bytes(), self.version.as_bytes()),
+            is_full: self.is_full,
+            extra: self.extra.clone(),
+        });
+        Ok(Built { observer: Some(tap.clone()), upstream_observer: Some(tap), ..Built::default() })
+    }
+}
+
+/// Writes what clients ask and are answered, and what upstreams are asked and answer.
+struct Tap {
+    endpoint: Arc<Endpoint>,
+    envelope: Box<[u8]>,
+    /// DNS messages are in it.
+    is_full: bool,
+    extra: Option<Format>,
+}
+
+thread_local! {
+    static FRAMES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static EXTRA: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+impl Tap {
+    /// Writes these messages, about this request.
+    fn write<'m>(
+        &self,
+        request: &Request<'_>,
+        upstream: Option<&UpstreamExchange<'_>>,
+        messages: impl IntoIterator<Item = TapMessage<'m>>,
+    ) {
+        FRAMES.with_borrow_mut(|frames| {
+            EXTRA.with_borrow_mut(|extra| {
+                frames.clear();
+                extra.clear();
+                if let Some(format) = &self.extra {
+                    let label = |label: &str, line: &mut String| {
+                        let upstream = upstream.filter(|_| label == UPSTREAM);
+                        upstream.is_some_and(|exchange| write!(line, "{}", exchange.upstream).is_ok())
+                    };
+                    format.append(request, None, &label, extra);
+                }
+                let extra = self.extra.as_ref().map(|_| extra.as_str());
+                let mut count = 0;
+                for message in messages {
+                    let wire = message.wire.filter(|_| self.is_full);
+                    message::append(&self.envelope, extra, &TapMessage { wire, ..message }, frames);
+                    count += 1;
+                }
+                self.endpoint.write(frames, count);
+            });
+        });
+    }
+}
+
+impl Observer for Tap {
+    fn observe(&self, exchange: &Exchange<'_>) {
+        if !self.endpoint.is_wanted() {
+            return;
+        }
+        let (request, now) = (&exchange.request, now());
+        let query = TapMessage {
+            kind: Kind::ClientQuery,
+            protocol: match request.peer.transport {
+                Transport::Udp => Protocol::Udp,
+                Transport::Tcp => Protocol::Tcp,
+            },
+            query: Some(request.peer.client),
+            response: Some(request.peer.local),
+            query_time: Some(now.saturating_sub(exchange.elapsed)),
+            response_time: None,
+            wire: Some(Wire::of(request.wire)),
+        };
+        let wire = Some(Wire::of(exchange.reply));
+        let response = TapMessage { kind: Kind::ClientResponse, response_time: Some(now), wire, ..query };
+        self.write(request, None, [query, response]);
+    }
+}
+
+impl UpstreamObserver for Tap {
+    fn observe_upstream(&self, exchange: &UpstreamExchange<'_>) {
+        if !self.endpoint.is_wanted() {
+            return;
+        }
+        let (request, now) = (exchange.request, now());
+        let query = TapMessage {
+            kind: Kind::ForwarderQuery,
+            protocol: match exchange.transport {
+                Transport::Udp => Protocol::Udp,
+                Transport::Tcp if exchange.is_tls => Protocol::Tls,
+                Transport::Tcp => Protocol::Tcp,
+            },
+            query: exchange.local,
+            response: Some(exchange.upstream),
+            query_time: Some(now.saturating_sub(exchange.started.elapsed())),
+            response_time: None,
+            wire: Some(Wire::with_id(exchange.query, request.wire)),
+        };
+        let response = exchange.reply.map(|reply| TapMessage {
+            kind: Kind::ForwarderResponse,
+            response_time: Some(now),
+            wire: Some(Wire::with_id(reply, request.wire)),
+            ..query
+        });
+        self.write(request, Some(exchange), [Some(query), response].into_iter().flatten());
+    }
+}
+
+/// Since the Unix epoch.
+fn now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}

@@ -1,0 +1,162 @@
+//! What an endpoint's taps and its thread share: where it is, its queue, and its troubles.
+
+use super::frames;
+use super::queue::Queue;
+use crate::chain::{Ending, UnixSockets};
+use crate::metrics::{Counter, Gauge};
+use crate::net::HostLookup;
+use crate::net::tls::{ClientTls, ServerTls};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often the same trouble is told.
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    Unix(PathBuf),
+    /// An address or a host name. One without a host, at which is listened, stands for all addresses.
+    Tcp {
+        host: String,
+        port: u16,
+    },
+}
+
+/// Who connects to whom.
+#[derive(Clone)]
+pub enum Mode {
+    Connect {
+        tls: Option<ClientTls>,
+        /// Of the socket's send buffer.
+        buffer_octets: usize,
+    },
+    Listen {
+        tls: Option<ServerTls>,
+    },
+}
+
+/// Where a tap writes to, as configured.
+#[derive(Clone)]
+pub struct EndpointConfig {
+    /// As the Corefile has it.
+    pub text: String,
+    pub address: Address,
+    pub mode: Mode,
+    /// `QUEUE`: parts of 4,000,000 octets.
+    pub queue: usize,
+}
+
+impl EndpointConfig {
+    /// The same for two that are one endpoint.
+    pub fn key(&self) -> String {
+        let Self { text, mode, queue, .. } = self;
+        match mode {
+            Mode::Connect { tls, buffer_octets } => {
+                let tls = tls.as_ref().map(ClientTls::key).unwrap_or_default();
+                format!("dnstap {text} {queue} {buffer_octets} {tls}")
+            }
+            Mode::Listen { tls } => {
+                let tls = tls.as_ref().map(ServerTls::key).unwrap_or_default();
+                format!("dnstap listen {text} {queue} {tls}")
+            }
+        }
+    }
+}
+
+/// What the taps of an endpoint and its thread share.
+pub struct Shared {
+    pub config: EndpointConfig,
+    pub queue: Queue,
+    pub lookup: HostLookup,
+    pub unix_sockets: UnixSockets,
+    /// One for each thread that waits for such a socket.
+    pub unix_threads: Arc<()>,
+    /// Frames that readers were sent.
+    pub sent: Counter,
+    /// Readers that are connected.
+    pub readers: Gauge,
+    pub ending: Ending,
+}
+
+/// Tells of an endpoint's troubles, each kind once in [`TELL_INTERVAL`] at most.
+pub struct Troubles<'a> {
+    shared: &'a Shared,
+    told_failure: Option<Instant>,
+    told_drops: Option<Instant>,
+}
+
+impl<'a> Troubles<'a> {
+    pub fn new(shared: &'a Shared) -> Self {
+        Self { shared, told_failure: None, told_drops: None }
+    }
+
+    /// There is no reader, or no longer.
+    pub fn failed(&mut self, why: &dyn std::fmt::Display) {
+        let text = &self.shared.config.text;
+        if is_due(&mut self.told_failure) {
+            tracing::warn!("plugin/dnstap: {text}: {why}; it is tried again");
+        } else {
+            tracing::debug!("plugin/dnstap: {text}: {why}");
+        }
+    }
+
+    /// All is well.
+    pub fn connected(&mut self) {
+        if self.told_failure.take().is_some() {
+            tracing::info!("plugin/dnstap: {} has a reader again", self.shared.config.text);
+        }
+    }
+
+    /// Tells of messages that were dropped, if there were some.
+    pub fn tell_drops(&mut self) {
+        if self.told_drops.is_some_and(|told| told.elapsed() < TELL_INTERVAL) {
+            return;
+        }
+        match self.shared.queue.take_untold() {
+            0 => {}
+            dropped => {
+                self.told_drops = Some(Instant::now());
+                let text = &self.shared.config.text;
+                tracing::warn!(
+                    "plugin/dnstap: {text}: {dropped} messages were dropped since nobody reads them in time"
+                );
+            }
+        }
+    }
+}
+
+fn is_due(told: &mut Option<Instant>) -> bool {
+    let is_due = told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL);
+    if is_due {
+        *told = Some(Instant::now());
+    }
+    is_due
+}
+
+/// Frames that were taken from the queue, and how far they are written.
+#[derive(Default)]
+pub struct Taken {
+    pub frames: Vec<u8>,
+    pub written: usize,
+}
+
+impl Taken {
+    /// What is not written yet.
+    pub fn rest(&self) -> &[u8] {
+        self.frames.get(self.written..).unwrap_or_default()
+    }
+
+    /// Counts what is written whole, and keeps the rest, from the beginning of a frame that is cut.
+    pub fn settle(&mut self, sent: &Counter) {
+        let whole = frames::first_unwritten(&self.frames, self.written);
+        sent.add(frames::count(self.frames.get(..whole).unwrap_or_default()));
+        if whole == self.frames.len() {
+            self.frames.clear();
+        } else {
+            self.frames.drain(..whole);
+        }
+        self.written = 0;
+    }
+}
