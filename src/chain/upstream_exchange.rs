@@ -25,6 +25,8 @@ pub struct UpstreamExchange<'a> {
     pub transport: Transport,
     /// It went over TLS.
     pub is_tls: bool,
+    /// The query has been observed before, when no answer had come in time.
+    pub is_late: bool,
     /// When it was first sent.
     pub started: Instant,
 }

@@ -142,13 +142,14 @@ impl UpstreamObserver for Tap {
             response_time: None,
             wire: Some(Wire::with_id(exchange.query, request.wire)),
         };
+        let query_message = Some(query).filter(|_| !exchange.is_late);
         let response = exchange.reply.map(|reply| TapMessage {
             kind: Kind::ForwarderResponse,
             response_time: Some(now),
             wire: Some(Wire::with_id(reply, request.wire)),
             ..query
         });
-        self.write(request, Some(exchange), [Some(query), response].into_iter().flatten());
+        self.write(request, Some(exchange), [query_message, response].into_iter().flatten());
     }
 }
 

@@ -252,30 +252,16 @@ impl Exchanger {
         drop(span);
         let unknown = Endpoints { transport, local: None, remote: upstream.address };
         let endpoints = query.take_answered().unwrap_or(unknown);
-        self.observe(request, query, started, endpoints, upstream.tls.is_some(), outcome.as_ref().ok());
+        self.observe(&UpstreamExchange {
+            is_tls: upstream.tls.is_some(),
+            reply: outcome.as_ref().ok().map(Response::wire),
+            ..exchange_with(request, query, started, endpoints)
+        });
         outcome
     }
 
-    fn observe(
-        &self,
-        request: &Request<'_>,
-        query: &UpstreamQuery,
-        started: Instant,
-        endpoints: Endpoints,
-        is_tls: bool,
-        response: Option<&Response>,
-    ) {
-        let exchange = UpstreamExchange {
-            request,
-            query: query.wire(),
-            reply: response.map(Response::wire),
-            upstream: endpoints.remote,
-            local: endpoints.local,
-            transport: endpoints.transport,
-            is_tls,
-            started,
-        };
-        self.observers.iter().for_each(|observer| observer.observe_upstream(&exchange));
+    fn observe(&self, exchange: &UpstreamExchange<'_>) {
+        self.observers.iter().for_each(|observer| observer.observe_upstream(exchange));
     }
 
     /// An answer to an attempt whose query has been observed without one.
@@ -287,8 +273,33 @@ impl Exchanger {
         response: Option<&Response>,
     ) {
         if let (false, Some(response), Some(endpoints)) = (self.observers.is_empty(), response, attempts.answered()) {
-            self.observe(request, query, attempts.start(), endpoints, attempts.is_tls(), Some(response));
+            self.observe(&UpstreamExchange {
+                is_tls: attempts.is_tls(),
+                is_late: true,
+                reply: Some(response.wire()),
+                ..exchange_with(request, query, attempts.start(), endpoints)
+            });
         }
+    }
+}
+
+/// A query without TLS that has got no answer.
+fn exchange_with<'a>(
+    request: &'a Request<'a>,
+    query: &'a UpstreamQuery,
+    started: Instant,
+    endpoints: Endpoints,
+) -> UpstreamExchange<'a> {
+    UpstreamExchange {
+        request,
+        query: query.wire(),
+        reply: None,
+        upstream: endpoints.remote,
+        local: endpoints.local,
+        transport: endpoints.transport,
+        is_tls: false,
+        is_late: false,
+        started,
     }
 }
 
