@@ -44,7 +44,7 @@ pub use next::{Chain, FastRest, Next, Rest};
 pub use reload_state::ReloadState;
 pub use request::{KeptSubnet, OwnedRequest, Peer, Purpose, Received, Request, Transport};
 pub use spans::{OpenSpan, Span, Spans, Tracer};
-pub use upstream_exchange::{UpstreamExchange, UpstreamObserver};
+pub use upstream_exchange::{Encryption, UpstreamExchange, UpstreamObserver};
 pub use upstreams::{Ask, Listing, Upstream, Upstreams, Watching};
 
 use futures_util::future::BoxFuture;

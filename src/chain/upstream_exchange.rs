@@ -10,6 +10,15 @@ pub trait UpstreamObserver: Send + Sync {
     fn observe_upstream(&self, exchange: &UpstreamExchange<'_>);
 }
 
+/// How messages are encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encryption {
+    /// DNS over TLS (RFC 7858).
+    Tls,
+    /// DNS over HTTPS (RFC 8484).
+    Https,
+}
+
 /// A query to one upstream, however often it was sent.
 #[derive(Clone, Copy)]
 pub struct UpstreamExchange<'a> {
@@ -23,8 +32,10 @@ pub struct UpstreamExchange<'a> {
     /// Where it was sent from, if that is known.
     pub local: Option<SocketAddr>,
     pub transport: Transport,
-    /// It went over TLS.
-    pub is_tls: bool,
+    /// What hid it on the way.
+    pub encryption: Option<Encryption>,
+    /// The query has been observed before, when no answer had come in time.
+    pub is_late: bool,
     /// When it was first sent.
     pub started: Instant,
 }

@@ -24,6 +24,7 @@ pub enum Protocol {
     Udp = 1,
     Tcp = 2,
     Tls = 3,
+    Https = 4,
 }
 
 /// `Message`, as far as it is used here.

@@ -17,8 +17,8 @@ mod writer;
 pub use parse::parse;
 
 use crate::chain::{
-    BuildContext, BuildError, Built, Configured, Exchange, Format, Observer, Request, Transport, UpstreamExchange,
-    UpstreamObserver,
+    BuildContext, BuildError, Built, Configured, Encryption, Exchange, Format, Observer, Request, Transport,
+    UpstreamExchange, UpstreamObserver,
 };
 use endpoint::Endpoint;
 use message::{Kind, Protocol, TapMessage, Wire};
@@ -131,10 +131,11 @@ impl UpstreamObserver for Tap {
         let (request, now) = (exchange.request, now());
         let query = TapMessage {
             kind: Kind::ForwarderQuery,
-            protocol: match exchange.transport {
-                Transport::Udp => Protocol::Udp,
-                Transport::Tcp if exchange.is_tls => Protocol::Tls,
-                Transport::Tcp => Protocol::Tcp,
+            protocol: match (exchange.encryption, exchange.transport) {
+                (Some(Encryption::Tls), _) => Protocol::Tls,
+                (Some(Encryption::Https), _) => Protocol::Https,
+                (None, Transport::Udp) => Protocol::Udp,
+                (None, Transport::Tcp) => Protocol::Tcp,
             },
             query: exchange.local,
             response: Some(exchange.upstream),
@@ -142,13 +143,14 @@ impl UpstreamObserver for Tap {
             response_time: None,
             wire: Some(Wire::with_id(exchange.query, request.wire)),
         };
+        let query_message = Some(query).filter(|_| !exchange.is_late);
         let response = exchange.reply.map(|reply| TapMessage {
             kind: Kind::ForwarderResponse,
             response_time: Some(now),
             wire: Some(Wire::with_id(reply, request.wire)),
             ..query
         });
-        self.write(request, Some(exchange), [Some(query), response].into_iter().flatten());
+        self.write(request, Some(exchange), [query_message, response].into_iter().flatten());
     }
 }
 

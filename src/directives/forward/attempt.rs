@@ -3,6 +3,7 @@
 use super::error::{Endpoints, UpstreamError};
 use super::in_flight::QueryStatus;
 use super::upstream_socket::UpstreamSocket;
+use crate::chain::Encryption;
 use crate::message::Response;
 use smallvec::{SmallVec, smallvec};
 use std::future::poll_fn;
@@ -157,15 +158,12 @@ impl Attempts {
         self.start
     }
 
-    /// Whom the answer has come from, and where it has come to; `None` as long as there is none.
-    pub fn answered(&self) -> Option<Endpoints> {
+    /// Whom the answer has come from, where it has come to, and what hid it on the way; `None` as long as there is none.
+    pub fn answered(&self) -> Option<(Endpoints, Option<Encryption>)> {
         let socket = self.answered.as_ref()?;
-        Some(Endpoints { local: socket.local_address(), remote: socket.remote().address, ..self.endpoints })
-    }
-
-    /// The upstream that has answered is asked over TLS.
-    pub fn is_tls(&self) -> bool {
-        self.answered.as_ref().is_some_and(|socket| socket.remote().tls.is_some())
+        let remote = socket.remote();
+        let endpoints = Endpoints { local: socket.local_address(), remote: remote.address, ..self.endpoints };
+        Some((endpoints, remote.protocol.encryption()))
     }
 
     /// The endpoints of the latest attempt, for messages.

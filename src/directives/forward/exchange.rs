@@ -9,7 +9,7 @@ use super::upstream::Upstream;
 use super::upstream_query::UpstreamQuery;
 use super::upstream_set::UpstreamSet;
 use crate::backoff::Backoff;
-use crate::chain::{Failure, OpenSpan, Request, Spans, Transport, UpstreamExchange, UpstreamObserver};
+use crate::chain::{Encryption, Failure, OpenSpan, Request, Spans, Transport, UpstreamExchange, UpstreamObserver};
 use crate::message::{Rcode, Response};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -299,38 +299,26 @@ impl Exchanger {
         drop(span);
         let unknown = Endpoints { transport, local: None, remote: upstream.address };
         let endpoints = query.take_answered().unwrap_or(unknown);
-        self.observe(request, query, started, endpoints, upstream.tls.is_some(), outcome.as_ref().ok());
+        self.observe(&UpstreamExchange {
+            reply: outcome.as_ref().ok().map(Response::wire),
+            ..exchange_with(request, query, started, (endpoints, upstream.protocol.encryption()))
+        });
         outcome
     }
 
-    fn observe(
-        &self,
-        request: &Request<'_>,
-        query: &UpstreamQuery,
-        started: Instant,
-        endpoints: Endpoints,
-        is_tls: bool,
-        response: Option<&Response>,
-    ) {
-        let exchange = UpstreamExchange {
-            request,
-            query: query.wire(),
-            reply: response.map(Response::wire),
-            upstream: endpoints.remote,
-            local: endpoints.local,
-            transport: endpoints.transport,
-            is_tls,
-            started,
-        };
-        self.observers.iter().for_each(|observer| observer.observe_upstream(&exchange));
+    fn observe(&self, exchange: &UpstreamExchange<'_>) {
+        self.observers.iter().for_each(|observer| observer.observe_upstream(exchange));
     }
 
     /// An answer to an attempt whose query has been observed without one.
     fn observe_late(&self, event: &AttemptEvent, attempts: &Attempts, late: Late<'_>) {
         let AttemptEvent::Answered(response, _) = event else { return };
-        if let (false, Some(endpoints)) = (self.observers.is_empty(), attempts.answered()) {
-            let (started, is_tls) = (attempts.start(), attempts.is_tls());
-            self.observe(late.request, late.query, started, endpoints, is_tls, Some(response));
+        if let (false, Some(socket)) = (self.observers.is_empty(), attempts.answered()) {
+            self.observe(&UpstreamExchange {
+                is_late: true,
+                reply: Some(response.wire()),
+                ..exchange_with(late.request, late.query, attempts.start(), socket)
+            });
         }
     }
 }
@@ -351,6 +339,26 @@ fn answer_of(outcome: Result<Response, NoAnswer>, request: &Request<'_>) -> Resu
             Ok(Response::empty(request.query, request.wire, rcode))
         }
         outcome => outcome,
+    }
+}
+
+/// A query that has got no answer.
+fn exchange_with<'a>(
+    request: &'a Request<'a>,
+    query: &'a UpstreamQuery,
+    started: Instant,
+    (endpoints, encryption): (Endpoints, Option<Encryption>),
+) -> UpstreamExchange<'a> {
+    UpstreamExchange {
+        request,
+        query: query.wire(),
+        reply: None,
+        upstream: endpoints.remote,
+        local: endpoints.local,
+        transport: endpoints.transport,
+        encryption,
+        is_late: false,
+        started,
     }
 }
 

@@ -4,6 +4,7 @@
 use super::metrics::UpstreamMetrics;
 use super::socket_budget::SocketBudget;
 use super::spoof_guard::SpoofGuard;
+use crate::chain::Encryption;
 use crate::message::Name;
 use crate::net::doh::DohResource;
 use crate::net::tls::TlsClient;
@@ -52,6 +53,15 @@ impl UpstreamProtocol {
     /// True if it has connections alone, whatever the client's transport.
     pub fn is_encrypted(&self) -> bool {
         !matches!(self, Self::Dns)
+    }
+
+    /// What hides the queries.
+    pub fn encryption(&self) -> Option<Encryption> {
+        match self {
+            Self::Dns => None,
+            Self::Tls(_) => Some(Encryption::Tls),
+            Self::Https(..) => Some(Encryption::Https),
+        }
     }
 
     /// How metrics call its connections: CoreDNS' value of `proto`.

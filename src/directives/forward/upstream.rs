@@ -120,7 +120,7 @@ impl Upstream {
             };
             match event {
                 AttemptEvent::Answered(response, _) => {
-                    query.set_answered(attempts.answered());
+                    query.set_answered(attempts.answered().map(|(endpoints, _)| endpoints));
                     return Ok(response);
                 }
                 AttemptEvent::Failed(error) => {

@@ -2,7 +2,7 @@ use super::super::endpoint::Endpoint;
 use super::super::parse;
 use super::{accept, next_frame, next_message};
 use crate::chain::testing::{Sample, build, configure, configure_with};
-use crate::chain::{Observer, ProcessContext, Transport, UpstreamExchange};
+use crate::chain::{Encryption, Observer, ProcessContext, Transport, UpstreamExchange};
 use crate::message::RecordType;
 use crate::net::tls::testing::{Authority, Files};
 use std::io::{ErrorKind, Read, Write};
@@ -110,18 +110,23 @@ fn what_is_asked_upstreams_is_told_with_whom_and_where_from() {
         upstream: "[2001:db8::1]:853".parse().unwrap(),
         local: Some("[2001:db8::2]:4000".parse().unwrap()),
         transport: Transport::Tcp,
-        is_tls: true,
+        encryption: Some(Encryption::Tls),
+        is_late: false,
         started: Instant::now(),
     };
     let observer = built.upstream_observer.as_ref().expect("a tap observes upstreams");
     observer.observe_upstream(&exchange);
-    (exchange.reply, exchange.local, exchange.is_tls) = (None, None, false);
+    let reply = std::mem::take(&mut exchange.reply);
+    (exchange.local, exchange.encryption) = (None, None);
+    observer.observe_upstream(&exchange);
+    // Its answer comes after all.
+    (exchange.reply, exchange.is_late) = (reply, true);
     observer.observe_upstream(&exchange);
     let mut stream = next_reader(&listener);
-    let told = [(); 3].map(|()| next_message(&mut stream));
+    let told = [(); 4].map(|()| next_message(&mut stream));
     assert!(told.iter().all(|told| told.extra.as_deref() == Some(b"[2001:db8::1]:853")));
-    let [query, response, lost] = told.map(|told| told.message.unwrap());
-    assert_eq!([query.r#type, response.r#type, lost.r#type], [Some(7), Some(8), Some(7)]);
+    let [query, response, lost, late] = told.map(|told| told.message.unwrap());
+    assert_eq!([query.r#type, response.r#type, lost.r#type, late.r#type], [Some(7), Some(8), Some(7), Some(8)]);
     assert_eq!([query.socket_protocol, lost.socket_protocol], [Some(3), Some(2)]);
     assert_eq!((query.socket_family, query.query_port, query.response_port), (Some(2), Some(4000), Some(853)));
     assert_eq!((lost.socket_family, lost.query_port, lost.response_port), (Some(2), None, Some(853)));
