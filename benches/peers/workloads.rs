@@ -42,6 +42,22 @@ const SETTLE: f64 = 0.3;
 /// Distinct names for each run.
 const NAMES_A_RUN: u32 = 1 << 21;
 
+/// A new name each time.
+const fn missed(name: &'static str, about: &'static str, service: Service) -> Workload {
+    Workload {
+        name,
+        about,
+        service,
+        over: Over::Udp,
+        outstanding: &[64],
+        at_fixed_rate: false,
+        settle: SETTLE,
+        has_floor: false,
+        warm: Vec::new,
+        questions: |run| Box::new(Distinct::new("m-", "miss.bench.example", run.wrapping_mul(NAMES_A_RUN))),
+    }
+}
+
 /// All of them, in the order of the report.
 pub const WORKLOADS: &[Workload] = &[
     Workload {
@@ -56,54 +72,14 @@ pub const WORKLOADS: &[Workload] = &[
         warm: || long_lived(1000),
         questions: |_| Box::new(Popular::new(long_lived(1000))),
     },
-    Workload {
-        name: "missed",
-        about: "missed: a new name each time, the upstream asked over UDP",
-        service: UDP,
-        over: Over::Udp,
-        outstanding: &[64],
-        at_fixed_rate: false,
-        settle: SETTLE,
-        has_floor: false,
-        warm: Vec::new,
-        questions: |run| Box::new(Distinct::new("m-", "miss.bench.example", run.wrapping_mul(NAMES_A_RUN))),
-    },
-    Workload {
-        name: "missed-tcp",
-        about: "missed: a new name each time, the upstream asked over TCP only",
-        service: Service::Forward { over_tcp: true },
-        over: Over::Udp,
-        outstanding: &[64],
-        at_fixed_rate: false,
-        settle: SETTLE,
-        has_floor: false,
-        warm: Vec::new,
-        questions: |run| Box::new(Distinct::new("m-", "miss.bench.example", run.wrapping_mul(NAMES_A_RUN))),
-    },
-    Workload {
-        name: "missed-tls",
-        about: "missed: a new name each time, the upstream asked over TLS",
-        service: Service::ForwardTls,
-        over: Over::Udp,
-        outstanding: &[64],
-        at_fixed_rate: false,
-        settle: SETTLE,
-        has_floor: false,
-        warm: Vec::new,
-        questions: |run| Box::new(Distinct::new("m-", "miss.bench.example", run.wrapping_mul(NAMES_A_RUN))),
-    },
-    Workload {
-        name: "missed-https",
-        about: "missed: a new name each time, the upstream asked over HTTPS",
-        service: Service::ForwardHttps,
-        over: Over::Udp,
-        outstanding: &[64],
-        at_fixed_rate: false,
-        settle: SETTLE,
-        has_floor: false,
-        warm: Vec::new,
-        questions: |run| Box::new(Distinct::new("m-", "miss.bench.example", run.wrapping_mul(NAMES_A_RUN))),
-    },
+    missed("missed", "missed: a new name each time, the upstream asked over UDP", UDP),
+    missed(
+        "missed-tcp",
+        "missed: a new name each time, the upstream asked over TCP only",
+        Service::Forward { over_tcp: true },
+    ),
+    missed("missed-tls", "missed: a new name each time, the upstream asked over TLS", Service::ForwardTls),
+    missed("missed-https", "missed: a new name each time, the upstream asked over HTTPS", Service::ForwardHttps),
     Workload {
         name: "cluster",
         about: "the stock node-local Corefile under a cluster's mix: search paths (ndots:5), A and AAAA, TTL 5 and 30",
