@@ -17,6 +17,7 @@ pub mod forward;
 pub mod header;
 pub mod health;
 pub mod hosts;
+pub mod https;
 pub mod loadbalance;
 pub mod local;
 pub mod log;
@@ -34,6 +35,7 @@ pub mod root;
 pub mod shed;
 pub mod template;
 pub mod timeouts;
+pub mod tls;
 pub mod whoami;
 
 use crate::chain::{BlockConfig, ParseContext};
@@ -209,12 +211,12 @@ pub const ORDER: &[Keyword] = &[
     plugin("metadata", metadata::parse),
     of_zones("geoip"),
     plugin("cancel", cancel::parse).repeatable(),
-    not_yet("tls"),
+    setting("tls", tls::parse).last_counts(),
     not_yet("proxyproto"),
-    not_yet("quic"),
-    not_yet("grpc_server"),
-    not_yet("https"),
-    not_yet("https3"),
+    missing("quic", true, "DNS over QUIC is not served: take it out, and serve the zone over TLS with `tls://`"),
+    missing("grpc_server", true, "DNS over gRPC is not served: take it out, and serve the zone over TLS with `tls://`"),
+    setting("https", https::parse),
+    missing("https3", true, "HTTP/3 is not served: take it out, and serve the zone over HTTP/2 with `https://`"),
     setting("timeouts", timeouts::parse).last_counts(),
     // Ours.
     setting("fairness", fairness::parse),
