@@ -25,7 +25,7 @@ pub enum WebConfigError {
     #[error(transparent)]
     File(#[from] TlsFileError),
     #[error("TLS cannot be served with {}: {cause}", path.display())]
-    Tls { path: PathBuf, cause: tokio_rustls::rustls::Error },
+    Tls { path: PathBuf, cause: rustls::Error },
 }
 
 impl WebConfigError {

@@ -58,10 +58,11 @@ pub enum TlsVersions {
 
 impl TlsVersions {
     fn supported(self) -> &'static [&'static SupportedProtocolVersion] {
+        static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
         match self {
-            Self::Both => &[&TLS13, &TLS12],
-            Self::Only12 => &[&TLS12],
-            Self::Only13 => &[&TLS13],
+            Self::Both => &BOTH,
+            Self::Only12 => &BOTH[1..],
+            Self::Only13 => &BOTH[..1],
         }
     }
 }

@@ -21,7 +21,7 @@ fn routes(octets: usize) -> (Arc<ArcSwap<Routes>>, Arc<AtomicUsize>) {
         HttpAnswer::text(200, "x".repeat(octets))
     };
     let pages = HashMap::from([("/metrics", Route::Shared(Arc::new(Page::new(Arc::new(answer)))))]);
-    (Arc::new(ArcSwap::from_pointee(Routes::from([(here(), pages)]))), made)
+    (Arc::new(ArcSwap::from_pointee(Routes::from([(here(), Site { pages, tls: None })]))), made)
 }
 
 /// A connection, and the client's end of it; between them 4 KiB at most.

@@ -7,7 +7,7 @@ mod workers;
 
 use super::*;
 use crate::chain::{HttpAnswer, Received, Timeouts};
-use crate::plan::{Dispatch, PacketCache, PacketHit};
+use crate::plan::{ClientProtocol, Dispatch, PacketCache, PacketHit};
 use futures_util::FutureExt;
 use socket2::{Domain, Socket, Type};
 use std::collections::HashSet;
@@ -28,6 +28,7 @@ struct Toy {
     address: SocketAddr,
     version: u8,
     timeouts: Timeouts,
+    protocol: ClientProtocol,
     /// What the queries in flight wait for.
     gate: Arc<Semaphore>,
     refreshed: Arc<AtomicUsize>,
@@ -48,6 +49,9 @@ impl QueryHandler for Toy {
     }
     fn timeouts(&self) -> Timeouts {
         self.timeouts
+    }
+    fn protocol(&self) -> &ClientProtocol {
+        &self.protocol
     }
     fn dispatch(
         self: &Arc<Self>,
@@ -136,14 +140,15 @@ impl Rig {
     fn toys(&self, addresses: &[SocketAddr], version: u8) -> Vec<Arc<Toy>> {
         let toy = |address: &SocketAddr| {
             let (gate, refreshed, blocked) = (self.gate.clone(), self.refreshed.clone(), self.blocked.clone());
-            Arc::new(Toy { address: *address, version, timeouts: self.timeouts, gate, refreshed, blocked })
+            let (timeouts, protocol) = (self.timeouts, ClientProtocol::Plain);
+            Arc::new(Toy { address: *address, version, timeouts, protocol, gate, refreshed, blocked })
         };
         addresses.iter().map(toy).collect()
     }
 
     fn apply(&mut self, addresses: &[SocketAddr], version: u8) {
         let toys = self.toys(addresses, version);
-        let sockets = Sockets::bind(addresses.iter().copied(), self.workers, self.server.sockets()).unwrap();
+        let sockets = Sockets::bind(&addresses.iter().copied().collect(), self.workers, self.server.sockets()).unwrap();
         self.server.apply(&toys, &[], sockets).unwrap();
     }
 
