@@ -217,10 +217,6 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
-    fn identity(certified: &Certified) -> Identity {
-        Identity::from_pem((Path::new("cert"), &certified.certificate), (Path::new("key"), &certified.key)).unwrap()
-    }
-
     /// What a client gets that sends `ping`: how the session was made, or why there is none.
     async fn ping(server: &ServerTls, client: &ClientTls) -> Result<HandshakeKind, String> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -257,7 +253,7 @@ mod tests {
         let certified = authority.sign(&["dns.example"]);
         let make = || {
             let roots = Roots::none();
-            ServerTls::new(identity(&certified), ClientAuth::NoCertificate, roots, TlsVersions::Both).unwrap()
+            ServerTls::new(certified.identity(), ClientAuth::NoCertificate, roots, TlsVersions::Both).unwrap()
         };
         let (server, client) = (make(), authority.client());
         assert_eq!(ping(&server, &client).await, Ok(HandshakeKind::Full));
@@ -274,7 +270,7 @@ mod tests {
         let client = |shown: Option<&Certified>| {
             let mut roots = Roots::none();
             roots.add(&authority.pem());
-            ClientTls::new(roots, shown.map(identity)).unwrap()
+            ClientTls::new(roots, shown.map(Certified::identity)).unwrap()
         };
         let trusted = clients.sign(&["client.example"]);
         let stranger = Authority::new("strangers").sign(&["client.example"]);
@@ -289,7 +285,7 @@ mod tests {
         ] {
             for versions in [TlsVersions::Only12, TlsVersions::Only13] {
                 let roots = Roots::from_pem(Path::new("ca"), &(clients.pem() + &own.certificate)).unwrap();
-                let server = ServerTls::new(identity(&certified), auth, roots, versions).unwrap();
+                let server = ServerTls::new(certified.identity(), auth, roots, versions).unwrap();
                 for (client, expected) in [&none, &good, &other, &in_file].into_iter().zip(expected) {
                     let got = ping(&server, client).await;
                     assert_eq!(got.is_ok(), expected, "{auth:?} {versions:?}: {got:?}");
@@ -297,7 +293,7 @@ mod tests {
             }
         }
         let nobody =
-            ServerTls::new(identity(&certified), ClientAuth::RequireAndVerify, Roots::none(), TlsVersions::Both);
+            ServerTls::new(certified.identity(), ClientAuth::RequireAndVerify, Roots::none(), TlsVersions::Both);
         assert!(ping(&nobody.unwrap(), &good).await.is_err(), "no authority is known");
     }
 }

@@ -1,5 +1,6 @@
 //! The server on loopback, with a handler whose queries say what is to become of them.
 
+mod streams;
 mod swap;
 mod tcp;
 mod udp;
