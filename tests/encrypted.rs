@@ -2,7 +2,7 @@
 
 mod support;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use socket2::{Domain, Socket, Type};
@@ -32,6 +32,8 @@ impl Authority {
     fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // By another name than the server's: OpenSSL would take that for one that has signed itself.
+        params.distinguished_name.push(DnType::CommonName, "authority");
         let key = KeyPair::generate().expect("a key is made");
         Self(CertifiedIssuer::self_signed(params, key).expect("a certificate is made"))
     }
@@ -271,12 +273,13 @@ fn check_tells_where_certificates_are_wrong_and_warns_where_they_are_not_here() 
 fn flood(server: SocketAddr, authority: &[u8], stop: &AtomicBool) -> usize {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority).expect("a certificate")).expect("an authority");
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let config = Arc::new(ClientConfig { resumption: rustls::client::Resumption::disabled(), ..config });
+    config.resumption = rustls::client::Resumption::disabled();
+    let config = Arc::new(config);
     let name = ServerName::try_from(NAME).expect("a name");
     let (mut begun, mut held) = (0, Vec::new());
     while !stop.load(Ordering::Relaxed) {
@@ -305,11 +308,10 @@ fn flood(server: SocketAddr, authority: &[u8], stop: &AtomicBool) -> usize {
 #[test]
 fn a_flood_of_handshakes_costs_no_other_client_an_answer() {
     let service = Service::start("", "");
-    let stop = AtomicBool::new(false);
-    let pem = std::fs::read(&service.ca).expect("it is there");
+    let (stop, pem) = (&AtomicBool::new(false), &std::fs::read(&service.ca).expect("it is there"));
     std::thread::scope(|scope| {
-        let floods: Vec<_> =
-            [service.tls, service.https].map(|port| scope.spawn(|| flood(loopback(port), &pem, &stop))).into();
+        let floods: [_; 2] =
+            [service.tls, service.https].map(|port| scope.spawn(move || flood(loopback(port), pem, stop)));
         let steady = SteadyClient::start(service.plain);
         for _ in 0..3 {
             steady.await_queries();
