@@ -137,13 +137,15 @@ fn kdig_and_dig_get_answers_over_tls_and_https() {
         service.assert_answered(program, service.https, "+https-get");
     }
     // Many on one session.
-    let text = run(&mut service.client("kdig", service.tls, &service.ca, "+tls +keepopen b.example. A a.example. AAAA"));
+    let mut command = tool("kdig");
+    command.args(["@127.0.0.1", "-p", &service.tls.to_string(), "+tls", "+keepopen", "+timeout=5"]);
+    let text = run(command.args(["a.example.", "a.example.", "AAAA", "nx.example."]));
     assert_eq!(text.matches("status: ").count(), 3, "{text}");
     assert!(ask(loopback(service.plain), "a.example.", "A").is_some());
     let series = |port: u16, scheme: &str| {
-        let counted = format!("coredns_dns_requests_total{{family=\"1\",proto=\"tcp\",server=\"{scheme}://127.0.0.1:{port}\"");
-        let text = support::client::http(&format!("127.0.0.1:{}/metrics", service.metrics)).expect("metrics").1;
-        support::client::sum_of_series(&text, &counted).unwrap_or_default()
+        let counted =
+            format!("coredns_dns_requests_total{{family=\"1\",proto=\"tcp\",server=\"{scheme}://127.0.0.1:{port}\"");
+        metric(service.metrics, &counted).unwrap_or_default()
     };
     assert!(wait_until(SOON, || series(service.tls, "tls") >= 5.0), "{}", series(service.tls, "tls"));
     assert!(series(service.https, "https") >= 4.0);
@@ -164,8 +166,10 @@ fn curl_gets_what_rfc_8484_says_over_both_versions_of_http() {
         assert!(service.curl(&[version, &url("/dns-query")]).contains(" 400"));
     }
     let count = |status: &str| {
-        let series =
-            format!("coredns_dns_https_responses_total{{server=\"https://127.0.0.1:{}\",status=\"{status}\"}}", service.https);
+        let series = format!(
+            "coredns_dns_https_responses_total{{server=\"https://127.0.0.1:{}\",status=\"{status}\"}}",
+            service.https
+        );
         metric(service.metrics, &series)
     };
     let counts = || ["200", "404", "400"].map(&count);
@@ -179,7 +183,11 @@ fn clients_show_a_certificate_where_it_is_required() {
     service.authority.write(folder, "client");
     Authority::new().write(folder, "stranger");
     let shown = |name: &str| {
-        format!("+tls-certfile={} +tls-keyfile={}", service.path(&format!("{name}.crt")).display(), service.path(&format!("{name}.key")).display())
+        format!(
+            "+tls-certfile={} +tls-keyfile={}",
+            service.path(&format!("{name}.crt")).display(),
+            service.path(&format!("{name}.key")).display()
+        )
     };
     service.assert_answered("kdig", service.tls, &format!("+tls {}", shown("client")));
     service.assert_answered("kdig", service.https, &format!("+https {}", shown("client")));
@@ -204,6 +212,16 @@ fn a_reload_shows_the_new_certificate_and_a_bad_one_leaves_the_old_one() {
     service.server.wait_output("the changed Corefile is refused, the one before serves on", SOON);
     service.server.wait_output("has no certificate that can be used", SOON);
     assert!(shows_other() && service.is_answered("kdig", service.https, &other_ca, "+https"));
+}
+
+#[test]
+fn an_end_waits_for_no_client_that_says_nothing() {
+    let mut service = Service::start("", "");
+    let _silent: Vec<_> = (0..5).map(|_| TcpStream::connect(loopback(service.tls)).expect("it listens")).collect();
+    service.assert_answered("kdig", service.tls, "+tls");
+    service.server.signal(libc::SIGTERM);
+    let status = service.server.wait_exit(SOON).unwrap_or_else(|| panic!("it goes on:\n{}", service.server.tail(20)));
+    assert!(status.success(), "{}", service.server.tail(20));
 }
 
 #[test]
@@ -236,9 +254,15 @@ fn metrics_are_served_over_tls_compressed_for_who_takes_that() {
     server.wait_ready(port).unwrap_or_else(|e| panic!("{e}"));
     server.wait_output(&format!("https://127.0.0.1:{metrics}/metrics"), SOON);
     let mut command = tool("curl");
-    command.args(["-sS", "-i", "--compressed", "--cacert"]).arg(&ca).arg(format!("https://127.0.0.1:{metrics}/metrics"));
+    command
+        .args(["-sS", "-i", "--compressed", "--cacert"])
+        .arg(&ca)
+        .arg(format!("https://127.0.0.1:{metrics}/metrics"));
     let answer = run(&mut command);
-    assert!(answer.to_lowercase().contains("content-encoding: gzip") && answer.contains("coredns_build_info"), "{answer}");
+    assert!(
+        answer.to_lowercase().contains("content-encoding: gzip") && answer.contains("coredns_build_info"),
+        "{answer}"
+    );
     let plain = tool("curl").args(["-sS", &format!("http://127.0.0.1:{metrics}/metrics")]).output().expect("it runs");
     assert!(!plain.status.success(), "{}", everything(&plain));
 }

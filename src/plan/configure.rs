@@ -1,7 +1,7 @@
 //! A parsed Corefile to a configuration that is known to be good. Pure but for what the directives ask of their
 //! loaders.
 
-use super::scheme::{Scheme, Schemes};
+use super::scheme::{BlockSchemes, Scheme, Schemes};
 use crate::chain::{BlockConfig, Loaders, ParseContext};
 use crate::corefile::{Corefile, Diagnostics, Directive, Key, ServerBlock, Span, nearest};
 use crate::directives::{Keyword, ORDER, Parse, Repeats, Support};
@@ -49,6 +49,17 @@ impl PlanConfig {
 }
 
 impl BlockPlan {
+    /// What it says of its listeners.
+    fn schemes(&self, block: &ServerBlock) -> BlockSchemes<'_> {
+        let keys = block.keys.iter().zip(&self.zones);
+        BlockSchemes {
+            keys: keys.map(|(key, zone)| (key.span, zone.scheme, self.sockets_on(zone.port))).collect(),
+            names_tls: self.keywords.iter().any(|keyword| keyword.name == "tls"),
+            tls: &self.config.tls,
+            https: self.config.https_connections.map(|(_, span)| span),
+        }
+    }
+
     /// Where the block serves on a port; the unspecified address without `bind`.
     pub(super) fn sockets_on(&self, port: u16) -> Vec<SocketAddr> {
         self.config.listen_addresses(port).unwrap_or_else(|| vec![(Ipv6Addr::UNSPECIFIED, port).into()])
@@ -69,7 +80,7 @@ pub fn configure(corefile: &Corefile, default_port: u16, loaders: Loaders<'_>) -
         }
         let plan = configure_block(block, default_port, loaders, &mut diagnostics);
         served.add(block, &plan, &mut diagnostics);
-        schemes.add(block, &plan, &mut diagnostics);
+        schemes.add(&plan.schemes(block), &mut diagnostics);
         blocks.push(plan);
     }
     schemes.finish(&mut diagnostics);

@@ -1,7 +1,6 @@
 //! How clients speak with a listener: what the schemes of a server block's keys stand for.
 
-use super::configure::BlockPlan;
-use crate::corefile::{Diagnostics, ServerBlock, Span};
+use crate::corefile::{Diagnostics, Span};
 use crate::metrics::{Counter, Registry};
 use crate::net::tls::ServerTls;
 use std::collections::BTreeMap;
@@ -27,9 +26,13 @@ impl Scheme {
             "dns" => Ok(Self::Dns),
             "tls" => Ok(Self::Tls),
             "https" => Ok(Self::Https),
-            "quic" => Err("DNS over QUIC would make the program larger by a protocol stack of its own: serve the zone \
-                           over TLS, with `tls://`, which the same clients speak"),
-            "https3" => Err("HTTP/3 is spoken over QUIC, which is not here: serve the zone over HTTP/2, with `https://`"),
+            "quic" => {
+                Err("DNS over QUIC would make the program larger by a protocol stack of its own: serve the zone \
+                           over TLS, with `tls://`, which the same clients speak")
+            }
+            "https3" => {
+                Err("HTTP/3 is spoken over QUIC, which is not here: serve the zone over HTTP/2, with `https://`")
+            }
             "grpc" => Err("no client of a node speaks DNS over gRPC, CoreDNS aside: serve the zone over TLS, with \
                            `tls://`, and write `forward . tls://ADDRESS` in that CoreDNS"),
             _ => Err("write the zone without a scheme, or with `dns://`, `tls://` or `https://`"),
@@ -138,6 +141,17 @@ impl ClientProtocol {
     }
 }
 
+/// What a block says of its listeners.
+pub(super) struct BlockSchemes<'a> {
+    /// Its keys, each with its scheme and where it is served.
+    pub keys: Vec<(Span, Scheme, Vec<SocketAddr>)>,
+    /// It has `tls`, be it one that could not be read.
+    pub names_tls: bool,
+    pub tls: &'a Option<(ServerTls, Span)>,
+    /// Where `https` stands, if it says anything.
+    pub https: Option<Span>,
+}
+
 /// What the blocks say of each address and port, to find where they differ.
 #[derive(Default)]
 pub(super) struct Schemes(BTreeMap<SocketAddr, Said>);
@@ -147,46 +161,27 @@ struct Said {
     /// Of the first key.
     at: Span,
     tls: Option<(ServerTls, Span)>,
-    /// A block has `tls`, be it one that could not be read.
+    /// A block has `tls`.
     names_tls: bool,
 }
 
 impl Schemes {
     /// Takes a block, and tells where it differs from those before.
-    pub fn add(&mut self, block: &ServerBlock, plan: &BlockPlan, diagnostics: &mut Diagnostics) {
-        let has = |keyword: &str| plan.keywords.iter().any(|there| there.name == keyword);
-        let (names_tls, own) = (has("tls"), &plan.config.tls);
-        for (key, zone) in block.keys.iter().zip(&plan.zones) {
-            for socket in plan.sockets_on(zone.port) {
-                let first = Said { scheme: zone.scheme, at: key.span, tls: None, names_tls };
-                let said = self.0.entry(socket).or_insert(first);
-                if said.scheme != zone.scheme {
-                    let (scheme, other) = (zone.scheme.prefix(), said.scheme.prefix());
-                    let message = format!("{socket} is served with `{other}` already, so it cannot be with `{scheme}`");
-                    let help = format!("line {} has the other; serve one of them on another port", said.at.line);
-                    diagnostics.error(key.span, message).help(help);
-                    continue;
-                }
-                said.names_tls |= names_tls;
-                match (&said.tls, own) {
-                    (Some((first, at)), Some((tls, span))) if first != tls => {
-                        let message = format!("{socket} has TLS of line {} already, which counts there", at.line);
-                        diagnostics.warning(*span, message).help("write the same `tls` in both blocks");
-                    }
-                    (None, Some(_)) => said.tls.clone_from(own),
-                    _ => {}
-                }
+    pub fn add(&mut self, block: &BlockSchemes<'_>, diagnostics: &mut Diagnostics) {
+        for (at, scheme, sockets) in &block.keys {
+            for socket in sockets {
+                self.add_listener(*socket, *scheme, *at, block, diagnostics);
             }
         }
-        let is_any = |schemes: &[Scheme]| plan.zones.iter().any(|zone| schemes.contains(&zone.scheme));
-        if let Some((_, span)) = own
+        let is_any = |schemes: &[Scheme]| block.keys.iter().any(|(_, scheme, _)| schemes.contains(scheme));
+        if let Some((_, span)) = block.tls
             && !is_any(&[Scheme::Tls, Scheme::Https])
         {
             diagnostics
                 .warning(*span, "tls is not heeded: no zone of this block is served over TLS")
                 .help("write `tls://` or `https://` before those that are, such as `tls://.`");
         }
-        if let Some((_, span)) = plan.config.https_connections
+        if let Some(span) = block.https
             && !is_any(&[Scheme::Https])
         {
             diagnostics
@@ -195,13 +190,41 @@ impl Schemes {
         }
     }
 
+    fn add_listener(
+        &mut self,
+        socket: SocketAddr,
+        scheme: Scheme,
+        at: Span,
+        block: &BlockSchemes<'_>,
+        diagnostics: &mut Diagnostics,
+    ) {
+        let said = self.0.entry(socket).or_insert(Said { scheme, at, tls: None, names_tls: false });
+        if said.scheme != scheme {
+            let (scheme, other) = (scheme.prefix(), said.scheme.prefix());
+            diagnostics
+                .error(at, format!("{socket} is served with `{other}` already, so it cannot be with `{scheme}`"))
+                .help(format!("line {} has the other; serve one of them on another port", said.at.line));
+            return;
+        }
+        said.names_tls |= block.names_tls;
+        match (&said.tls, block.tls) {
+            (Some((first, at)), Some((tls, span))) if first != tls => {
+                diagnostics
+                    .warning(*span, format!("{socket} has TLS of line {} already, which counts there", at.line))
+                    .help("write the same `tls` in both blocks");
+            }
+            (None, Some(_)) => said.tls.clone_from(block.tls),
+            _ => {}
+        }
+    }
+
     /// Tells what all blocks leave out.
     pub fn finish(self, diagnostics: &mut Diagnostics) {
         for said in self.0.into_values().filter(|said| said.scheme != Scheme::Dns && !said.names_tls) {
             let without = if said.scheme == Scheme::Tls { "DNS over TCP" } else { "DNS over HTTP" };
-            let message = format!("there is no `tls` in this block: as in CoreDNS, {without} is served, which anybody on the way can read");
+            let message = "there is no `tls` in this block: as in CoreDNS,";
             diagnostics
-                .warning(said.at, message)
+                .warning(said.at, format!("{message} {without} is served, which anybody on the way can read"))
                 .help("name a certificate: `tls CERTIFICATE KEY`; without TLS clients of the scheme get no session");
         }
     }

@@ -23,11 +23,7 @@ pub struct Load {
 }
 
 impl Capacity {
-    pub(super) fn new(
-        states: Vec<Arc<WorkerState>>,
-        connections: Arc<Connections>,
-        streams: Arc<Streams>,
-    ) -> Self {
+    pub(super) fn new(states: Vec<Arc<WorkerState>>, connections: Arc<Connections>, streams: Arc<Streams>) -> Self {
         Self { states, connections, streams }
     }
 

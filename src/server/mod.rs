@@ -2,8 +2,8 @@
 //!
 //! Each worker is a thread with a runtime of its own and one UDP socket of every listen address; a datagram is
 //! received, answered and sent, or waits for its answer, on one thread. TCP connections stay with the worker that
-//! accepted them. Those of clients within TLS or HTTPS have a thread of their own ([`streams`]). HTTP runs on the control
-//! runtime, so that a scrape does not keep a query waiting.
+//! accepted them. Those of clients within TLS or HTTPS have a thread of their own ([`streams`]). HTTP runs on the
+//! control runtime, so that a scrape does not keep a query waiting.
 //!
 //! [`Sockets::bind`] opens what a plan needs, or [`Sockets::from_fds`] takes it over; [`Server::apply`] swaps a plan
 //! in; [`Server::listen_http`] opens what HTTP needs, [`Server::drain`] ends it all.
@@ -273,7 +273,8 @@ impl<A: QueryHandler> Server<A> {
         Ok(registered)
     }
 
-    /// Registers the listener of an address for TLS or HTTPS with the worker of those, which is started if there is none.
+    /// Registers the listener of an address for TLS or HTTPS with the worker of those, which is started if there is
+    /// none.
     fn register_stream(&mut self, sockets: &DnsSockets) -> io::Result<Registered> {
         let worker = match self.stream_worker.take() {
             Some(worker) => worker,

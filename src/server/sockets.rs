@@ -147,22 +147,19 @@ impl Sockets {
     /// SO_REUSEPORT is set on all, as the reference does: the pod of a rolling update binds while its predecessor still
     /// serves. The unspecified IPv6 address serves IPv4 too, as in the reference, and stands for the unspecified IPv4
     /// address where the kernel has no IPv6.
-    pub fn bind(
-        wanted: &ListenAddresses,
-        workers: usize,
-        previous: &Self,
-    ) -> Result<Self, Vec<SocketError>> {
+    pub fn bind(wanted: &ListenAddresses, workers: usize, previous: &Self) -> Result<Self, Vec<SocketError>> {
         let mut errors = Vec::new();
-        let mut take = |addresses: &[SocketAddr], held, bind: &dyn Fn(SocketAddr) -> Result<DnsSockets, SocketError>| {
-            let mut taken = BTreeMap::new();
-            for address in addresses.iter().copied().collect::<BTreeSet<_>>() {
-                match find(held, address).map_or_else(|| bind(address).map(Arc::new), Ok) {
-                    Ok(found) => _ = taken.insert(address, found),
-                    Err(error) => errors.push(error),
+        let mut take =
+            |addresses: &[SocketAddr], held, bind: &dyn Fn(SocketAddr) -> Result<DnsSockets, SocketError>| {
+                let mut taken = BTreeMap::new();
+                for address in addresses.iter().copied().collect::<BTreeSet<_>>() {
+                    match find(held, address).map_or_else(|| bind(address).map(Arc::new), Ok) {
+                        Ok(found) => _ = taken.insert(address, found),
+                        Err(error) => errors.push(error),
+                    }
                 }
-            }
-            taken
-        };
+                taken
+            };
         let dns = take(&wanted.dns, &previous.dns, &|address| bind_dns(address, workers));
         let streams = take(&wanted.streams, &previous.streams, &bind_stream);
         if errors.is_empty() { Ok(Self { dns, streams }) } else { Err(errors) }
@@ -197,9 +194,9 @@ impl Sockets {
             let tcp = tcp.remove(&address).ok_or(SocketError::NoTcpListener(address))?;
             sockets.dns.insert(address, Arc::new(DnsSockets { udp, tcp, is_shared: true.into() }));
         }
-        let streams = tcp.into_iter().map(|(address, tcp)| {
-            (address, Arc::new(DnsSockets { udp: Vec::new(), tcp, is_shared: true.into() }))
-        });
+        let streams = tcp
+            .into_iter()
+            .map(|(address, tcp)| (address, Arc::new(DnsSockets { udp: Vec::new(), tcp, is_shared: true.into() })));
         sockets.streams.extend(streams);
         Ok(sockets)
     }
@@ -211,11 +208,7 @@ impl Sockets {
 
     /// Sockets for every address: those `previous` has, else those of `received`, which another process has bound. On
     /// failure all errors are told.
-    pub fn assemble(
-        wanted: &ListenAddresses,
-        received: &Self,
-        previous: &Self,
-    ) -> Result<Self, Vec<SocketError>> {
+    pub fn assemble(wanted: &ListenAddresses, received: &Self, previous: &Self) -> Result<Self, Vec<SocketError>> {
         let mut errors = Vec::new();
         let mut take = |addresses: &[SocketAddr], previous, received| {
             let mut taken = BTreeMap::new();
@@ -455,14 +448,17 @@ mod tests {
         let assembled = Sockets::assemble(&listen([kept, new]), &received, &previous).unwrap();
         assert!(Arc::ptr_eq(&assembled.dns[&kept], &previous.dns[&kept]));
         assert!(Arc::ptr_eq(&assembled.dns[&new], &received.dns[&new]));
-        let Err(errors) = Sockets::assemble(&listen([kept, new]), &Sockets::default(), &previous) else { panic!("assembled") };
+        let Err(errors) = Sockets::assemble(&listen([kept, new]), &Sockets::default(), &previous) else {
+            panic!("assembled")
+        };
         assert!(matches!(errors[..], [SocketError::NotBound(missing)] if missing == new));
     }
 
     #[test]
     fn a_stream_is_another_thing_than_dns_at_the_same_address() {
         let at = free();
-        let streams = |streams: &[SocketAddr]| ListenAddresses { streams: streams.to_vec(), ..ListenAddresses::default() };
+        let streams =
+            |streams: &[SocketAddr]| ListenAddresses { streams: streams.to_vec(), ..ListenAddresses::default() };
         let plain = Sockets::bind(&listen([at]), 1, &Sockets::default()).unwrap();
         assert_eq!(plain.lacking(&streams(&[at])), streams(&[at]));
         let mut held = Sockets::bind(&streams(&[at]), 1, &plain).unwrap();

@@ -289,7 +289,8 @@ async fn converse<A: QueryHandler, S: ClientStream>(
                 is_finishing = read? == Read::Closed;
             }
             () = &mut alarm, if deadline.is_some() => {
-                return Err(if connection.awaiting_rest_since.is_some() { CloseReason::SlowSender } else { CloseReason::Over });
+                let is_unfinished = connection.awaiting_rest_since.is_some();
+                return Err(if is_unfinished { CloseReason::SlowSender } else { CloseReason::Over });
             }
         }
     }
@@ -343,11 +344,7 @@ impl Input {
 
 impl<A: QueryHandler> TcpConnection<A> {
     /// Reads up to a buffer's worth. The buffer is on the stack, where it costs the idle connections nothing.
-    fn poll_read<S: ClientStream>(
-        &mut self,
-        stream: Pin<&mut S>,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<Read>> {
+    fn poll_read<S: ClientStream>(&mut self, stream: Pin<&mut S>, context: &mut Context<'_>) -> Poll<io::Result<Read>> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut buffer = ReadBuf::uninit(&mut buffer);
         match ready!(stream.poll_read(context, &mut buffer)) {

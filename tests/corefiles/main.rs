@@ -166,7 +166,8 @@ fn judge(namespace: &Namespace, server: &mut Server) -> Result<(), String> {
     if !says(server) {
         return Err(format!("it does not serve; its exit status is {:?}", server.exit_status()));
     }
-    let listeners = listeners(&server.output());
+    let output = server.output();
+    let listeners = listeners(&output);
     for (listener, protocol) in &listeners {
         let told = ask(namespace, *listener, protocol)?;
         if !told.contains("status: ") {
@@ -184,8 +185,8 @@ fn judge(namespace: &Namespace, server: &mut Server) -> Result<(), String> {
     }
 }
 
-/// One name for each address and port of the banner, in the way that it names. SERVFAIL is right where the upstreams are out of reach, and
-/// REFUSED where no zone fits.
+/// One name for each address and port of the banner, in the way that it names. SERVFAIL is right where the upstreams
+/// are out of reach, and REFUSED where no zone fits.
 fn ask(namespace: &Namespace, listener: SocketAddr, protocol: &str) -> Result<String, String> {
     let address = if listener.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listener.ip() };
     if protocol == "HTTP" {
@@ -206,7 +207,7 @@ fn ask(namespace: &Namespace, listener: SocketAddr, protocol: &str) -> Result<St
         &listener.port().to_string(),
         "+time=8",
         "+tries=1",
-        if protocol == "TCP" { "+tcp" } else { "+notcp" },
+        &format!("+{}tcp", if protocol == "TCP" { "" } else { "no" }),
         "name.example",
         "A",
     ]);

@@ -27,7 +27,10 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
     for line in &directive.options {
         match line.name.text.as_str() {
             "tls" if web.is_some() => {
-                context.diagnostics.error(line.name.span, "tls stands twice in one `prometheus`").help("keep one of them");
+                context
+                    .diagnostics
+                    .error(line.name.span, "tls stands twice in one `prometheus`")
+                    .help("keep one of them");
             }
             "tls" => web = Some(read_tls(line, context)),
             _ => parse_option(line, context),
@@ -46,7 +49,10 @@ fn parse_option(line: &OptionLine, context: &mut ParseContext<'_>) {
         "runtime_metrics" => {
             if value::exactly::<0>(&line.name, &line.arguments, "runtime_metrics", diagnostics).is_some() {
                 diagnostics
-                    .warning(line.name.span, "runtime_metrics has no effect: it is about the Go runtime, which is not here")
+                    .warning(
+                        line.name.span,
+                        "runtime_metrics has no effect: it is about the Go runtime, which is not here",
+                    )
                     .help("take the line out; process_* metrics are there without it");
             }
         }

@@ -292,8 +292,7 @@ fn parse(path: &Path, text: &str) -> Result<Node, WebConfigError> {
     // What is open, each mapping with the key whose value is read.
     let mut open: Vec<(Node, Option<String>)> = Vec::new();
     for event in Parser::new_from_str(text) {
-        let (event, span) =
-            event.map_err(|error| fail(error.marker().line(), error.marker().col(), error.info()))?;
+        let (event, span) = event.map_err(|error| fail(error.marker().line(), error.marker().col(), error.info()))?;
         let fail = |what| fail(span.start.line(), span.start.col(), what);
         let mut done = match event {
             Event::MappingStart(..) | Event::SequenceStart(..) if open.len() >= MOST_NESTED => {
@@ -364,7 +363,9 @@ mod tests {
     #[test]
     fn files_are_relative_to_the_web_configurations_folder_and_texts_may_stand_in_it() {
         assert!(of_tls("").unwrap().tls.is_some());
-        assert!(of_tls("  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n").unwrap().tls.is_some());
+        assert!(
+            of_tls("  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n").unwrap().tls.is_some()
+        );
         let certified = Authority::new("authority").sign(&["metrics.example"]);
         let block = |pem: &str| pem.lines().map(|line| format!("    {line}\n")).collect::<String>();
         let inline = format!(
@@ -415,6 +416,15 @@ mod tests {
         for (nested, said) in [(20, "too much stands within each other"), (100_000, "is not YAML that can be read")] {
             let error = read(&format!("a: {}{}\n", "[".repeat(nested), "]".repeat(nested))).unwrap_err();
             assert!(error.contains(said), "{error}");
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { cases: 64, ..proptest::prelude::ProptestConfig::default() })]
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "([a-z_]{0,6}[:\\[\\]{}&*!|>'\"#,-]?[ \n]{0,3}){0,40}|.{0,100}") {
+            _ = parse(Path::new("web.yaml"), &text);
         }
     }
 }

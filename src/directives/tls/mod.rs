@@ -40,8 +40,9 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
         refuse(if is_of_key { key } else { certificate }, &error, context.diagnostics);
     });
     let roots = match authorities {
-        Some(token) => Roots::from_file(&resolve(root, token), files)
-            .map_err(|error| refuse(token, &error, context.diagnostics)),
+        Some(token) => {
+            Roots::from_file(&resolve(root, token), files).map_err(|error| refuse(token, &error, context.diagnostics))
+        }
         None if auth.is_some_and(ClientAuth::is_verified) => Ok(roots_of_machine(keyword, context)),
         None => Ok(Roots::none()),
     };

@@ -2,7 +2,6 @@ use super::parse;
 use crate::chain::testing::configure_with;
 use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::Directive;
-use crate::directives::root;
 use crate::net::tls::testing::{Authority, Files};
 
 /// A machine with a certificate, its key, the authority of clients, and some that do not fit.
@@ -35,11 +34,11 @@ fn certificate_and_key_are_read_and_clients_are_asked_as_told() {
 
 #[test]
 fn paths_are_below_the_root_of_the_block() {
-    let parse_both = |directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>| {
-        let parse = if directive.keyword.text == "root" { root::parse } else { parse };
+    let parse_below = |directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>| {
+        block.root = Some("/tls".into());
         parse(directive, block, context);
     };
-    let (block, said) = configure_with(&machine(), parse_both, "root /tls\ntls tls.crt tls.key");
+    let (block, said) = configure_with(&machine(), parse_below, "tls tls.crt tls.key");
     assert!(block.tls.is_some(), "{said}");
 }
 

@@ -244,7 +244,9 @@ fn a_zone_served_twice_on_an_address_is_refused() {
 
 #[test]
 fn a_scheme_that_is_not_served_is_refused_with_what_to_do_instead() {
-    for (scheme, instead) in [("quic", "`tls://`"), ("https3", "`https://`"), ("grpc", "`tls://`"), ("unix", "`dns://`")] {
+    for (scheme, instead) in
+        [("quic", "`tls://`"), ("https3", "`https://`"), ("grpc", "`tls://`"), ("unix", "`dns://`")]
+    {
         let said = refusal(&format!("{scheme}://.:853 {{\n  whoami\n}}\n"));
         let place = "Corefile:1:1: error: ";
         assert!(said.contains(&format!("{place}`{scheme}://` is not served")) && said.contains(instead), "{said}");
@@ -290,7 +292,8 @@ fn listeners_are_the_blocks_addresses_and_ports_each_once() {
     let plan = plan("a b:54 {\n bind 127.0.0.1 127.0.0.2\n whoami\n}\nc {\n whoami\n}\n", &process);
     let addresses: Vec<String> = plan.listeners.iter().map(|listener| listener.address.to_string()).collect();
     assert_eq!(addresses, ["127.0.0.1:53", "127.0.0.1:54", "127.0.0.2:53", "127.0.0.2:54", "[::]:53"]);
-    let lines = ["a. on 127.0.0.1:53", "a. on 127.0.0.2:53", "b. on 127.0.0.1:54", "b. on 127.0.0.2:54", "c. on :53"].map(|line| format!("{line} (UDP and TCP)"));
+    let lines = ["a. on 127.0.0.1:53", "a. on 127.0.0.2:53", "b. on 127.0.0.1:54", "b. on 127.0.0.2:54", "c. on :53"]
+        .map(|line| format!("{line} (UDP and TCP)"));
     assert_eq!(plan.summary, lines);
 }
 

@@ -208,7 +208,11 @@ async fn an_address_with_tls_is_served_within_it_whatever_stands_there() {
     let endpoint = |address, path| Endpoint::shared(address, path, || HttpAnswer::text(200, "x".repeat(5000)));
     let tls = authority.listener(&["metrics.example"]).speaking(&[b"http/1.1"]);
     let mut http = Http::new(Handle::current(), &Registry::new(1));
-    http.serve(&[endpoint(secret, "/ready"), endpoint(secret, "/metrics").over(Some(tls)), endpoint(plain, "/metrics")]);
+    http.serve(&[
+        endpoint(secret, "/ready"),
+        endpoint(secret, "/metrics").over(Some(tls)),
+        endpoint(plain, "/metrics"),
+    ]);
     assert!(http.listen().is_empty());
     let client = authority.client().client_of("metrics.example");
     for path in ["/metrics", "/ready"] {

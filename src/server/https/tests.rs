@@ -19,3 +19,13 @@ fn what_is_too_short_or_a_response_asks_for_nothing() {
     assert!(!is_request(&[0; 11]));
     assert!(!is_request(&[0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_uri_is_read_and_what_was_written_comes_back(uri in ".{0,200}", message in proptest::collection::vec(0_u8.., 0..600)) {
+        _ = query_of_uri(&uri);
+        let written = format!("{uri}&dns={}", BASE64URL_NOPAD.encode(&message));
+        let expected = (!uri.split('&').any(|pair| pair.starts_with("dns="))).then_some(message);
+        proptest::prop_assert_eq!(query_of_uri(&written), expected);
+    }
+}

@@ -15,11 +15,7 @@ pub(super) const MOST_ADDRESSES: usize = 512;
 ///
 /// # Errors
 /// Some could not be opened, or there would be too many: one text for each, with what to do.
-pub(super) fn open(
-    held: &mut Sockets,
-    wanted: &ListenAddresses,
-    workers: usize,
-) -> Result<Sockets, Vec<String>> {
+pub(super) fn open(held: &mut Sockets, wanted: &ListenAddresses, workers: usize) -> Result<Sockets, Vec<String>> {
     held.drop_stopped();
     let count = address_count(held, wanted);
     if count > MOST_ADDRESSES {
