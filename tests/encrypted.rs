@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use support::client::{ask, loopback, metric};
 use support::ports::free_port;
+use support::processes::children;
 use support::server::{Server, binary, reference_command, scratch, wait_until, write_corefile};
 use support::steady::SteadyClient;
 use support::tools::{everything, run, tool, write};
@@ -212,6 +213,29 @@ fn a_reload_shows_the_new_certificate_and_a_bad_one_leaves_the_old_one() {
     service.server.wait_output("the changed Corefile is refused, the one before serves on", SOON);
     service.server.wait_output("has no certificate that can be used", SOON);
     assert!(shows_other() && service.is_answered("kdig", service.https, &other_ca, "+https"));
+}
+
+#[test]
+fn sockets_outlive_a_server_and_a_reload_changes_what_an_address_speaks() {
+    let service = Service::start("", "");
+    let server = || children(service.server.pid()).first().copied();
+    let before = server().expect("the watchdog has a child");
+    // SAFETY: kill has no memory effects; the process was a child of our child a moment ago.
+    assert_eq!(unsafe { libc::kill(before, libc::SIGKILL) }, 0);
+    let is_answered = |port, words| service.is_answered("kdig", port, &service.ca, words);
+    let is_served_again = || server().is_some_and(|now| now != before) && is_answered(service.tls, "+tls +retry=0");
+    assert!(wait_until(SOON, is_served_again), "{}", service.server.tail(20));
+    let base = service.path("Corefile.base");
+    let text = std::fs::read_to_string(&base).expect("it is there");
+    let [tls, https] = [service.tls, service.https];
+    let changed = text
+        .replace(&format!("tls://.:{tls}"), &format!("https://.:{tls}"))
+        .replace(&format!("https://.:{https}"), &format!(".:{https}"));
+    std::fs::write(&base, changed).expect("it can be written");
+    service.server.signal(libc::SIGUSR1);
+    assert!(wait_until(SOON, || is_answered(tls, "+https +retry=0")), "{}", service.server.tail(20));
+    assert!(wait_until(SOON, || ask(loopback(https), "a.example.", "A").is_some()), "{}", service.server.tail(20));
+    assert!(!is_answered(https, "+https +retry=0"), "it is plain DNS");
 }
 
 #[test]

@@ -420,8 +420,6 @@ mod tests {
     }
 
     proptest::proptest! {
-        #![proptest_config(proptest::prelude::ProptestConfig { cases: 64, ..proptest::prelude::ProptestConfig::default() })]
-
         #[test]
         fn any_text_is_read_or_refused(text in "([a-z_]{0,6}[:\\[\\]{}&*!|>'\"#,-]?[ \n]{0,3}){0,40}|.{0,100}") {
             _ = parse(Path::new("web.yaml"), &text);
