@@ -6,7 +6,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
 FUZZ_SECONDS ?= 60
 # What `make bench` is told: BENCH='--workload cached --rounds 3'. `make bench BENCH=--help` says what there is.
 BENCH ?=
-SCRIPTS := scripts/install-test-deps scripts/build-image scripts/fuzz scripts/fuzz-rustc scripts/supply-chain .ci/run
+SCRIPTS := scripts/install-test-deps scripts/test-all scripts/build-image scripts/fuzz scripts/fuzz-rustc scripts/supply-chain .ci/run
 
 .PHONY: help build image run test check supply-chain bench bench-instructions faults attacks simulation fuzz
 
@@ -26,15 +26,7 @@ test: ## Install what the tests need, then check and test everything
 	scripts/install-test-deps
 	$(MAKE) check
 	scripts/supply-chain
-	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	    echo "$(CARGO) nextest run --locked --workspace --exclude nodelocaldns-fuzz"; $(CARGO) nextest run --locked --workspace --exclude nodelocaldns-fuzz; \
-	else \
-	    echo "$(CARGO) test --locked"; $(CARGO) test --locked --workspace --exclude nodelocaldns-fuzz --lib --bins --tests --no-fail-fast; \
-	fi
-	$(CARGO) test --locked --doc
-	@$(CARGO) test --quiet --locked --test conformance -- --quiet runner/ # for its list of what is left out
-	@$(CARGO) test --quiet --locked --test corefiles -- --quiet none/ # for the same
-	$(CARGO) build --release --locked --workspace --exclude nodelocaldns-fuzz
+	scripts/test-all
 	target/release/bench instructions
 	target/release/bench --check
 	scripts/fuzz --quick --seconds 8

@@ -540,7 +540,8 @@ fn an_emptied_corefile_is_refused_and_the_old_one_serves_on() {
     let corefile = write(folder.path(), "Corefile", &ports.corefile(upstream.port, ""));
     let server = serve(&corefile, ports.dns);
     let failures = || metric(ports.metrics, "coredns_reload_failed_total").unwrap_or_default();
-    for (number, text) in ["", "# nothing\n", "(unused) {\n whoami\n}\n"].into_iter().enumerate() {
+    let texts = ["", "# nothing\n", "(unused) {\n whoami\n}\n", "10.0.0.0/33 {\n bind 127.0.0.1\n whoami\n}\n"];
+    for (number, text) in texts.into_iter().enumerate() {
         write(folder.path(), "Corefile", text);
         server.signal(libc::SIGUSR1);
         let refused = wait_until(RELOAD_PATIENCE, || failures() > number as f64);

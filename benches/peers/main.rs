@@ -9,6 +9,7 @@ mod generator;
 mod hit_path;
 mod instructions;
 mod lab;
+mod libraries;
 mod measure;
 mod message;
 mod options;
@@ -37,6 +38,9 @@ fn main() -> ExitCode {
         Some(Role::Instructions { update, folder }) => instructions::run(folder, *update),
         Some(Role::HitPath { kind }) => hit_path::run(*kind),
         Some(Role::Floor { address }) => floor::serve(*address).with_context(|| format!("cannot serve {address}")),
+        Some(Role::Libraries { address, upstream, entries }) => {
+            libraries::serve(*address, *upstream, *entries).with_context(|| format!("cannot serve {address}"))
+        }
         Some(Role::Upstream { address }) => {
             upstream::serve(*address).with_context(|| format!("cannot serve {address}"))
         }

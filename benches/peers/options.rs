@@ -63,6 +63,8 @@ pub enum Role {
     #[command(hide = true)]
     Floor { address: SocketAddr },
     #[command(hide = true)]
+    Libraries { address: SocketAddr, upstream: SocketAddr, entries: u64 },
+    #[command(hide = true)]
     Upstream { address: SocketAddr },
 }
 

@@ -21,14 +21,24 @@ pub enum Peer {
     /// PowerDNS Recursor
     Recursor,
     Dnsmasq,
+    /// hickory-server and moka
+    Libraries,
     /// The reference, if NODE_CACHE names its binary
     NodeCache,
 }
 
 impl Peer {
     /// In the order of tables.
-    pub const ALL: [Self; 7] =
-        [Self::Floor, Self::Ours, Self::Unbound, Self::Dnsdist, Self::Recursor, Self::Dnsmasq, Self::NodeCache];
+    pub const ALL: [Self; 8] = [
+        Self::Floor,
+        Self::Ours,
+        Self::Unbound,
+        Self::Dnsdist,
+        Self::Recursor,
+        Self::Dnsmasq,
+        Self::Libraries,
+        Self::NodeCache,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -38,6 +48,7 @@ impl Peer {
             Self::Dnsdist => "dnsdist",
             Self::Recursor => "recursor",
             Self::Dnsmasq => "dnsmasq",
+            Self::Libraries => "libraries",
             Self::NodeCache => "node-cache",
         }
     }
@@ -49,7 +60,7 @@ impl Peer {
             Self::Dnsdist => Some(("dnsdist", "dnsdist")),
             Self::Recursor => Some(("pdns_recursor", "pdns-recursor")),
             Self::Dnsmasq => Some(("dnsmasq", "dnsmasq-base")),
-            Self::Floor | Self::Ours | Self::NodeCache => None,
+            Self::Floor | Self::Ours | Self::Libraries | Self::NodeCache => None,
         }
     }
 }
@@ -112,6 +123,14 @@ impl Peer {
             Self::Floor => {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.args(["floor", &address.to_string()]);
+                command
+            }
+            // It asks over UDP alone.
+            Self::Libraries if over_tcp => return Ok(None),
+            Self::Libraries => {
+                let mut command = Command::new(std::env::current_exe()?);
+                let entries = CACHED_NAMES.to_string();
+                command.args(["libraries", &address.to_string(), &upstream.to_string(), &entries]);
                 command
             }
             Self::Ours => {

@@ -144,7 +144,7 @@ impl Examined {
         diagnostics.extend(more);
         if config.serves_nothing() && !diagnostics.has_errors() {
             diagnostics
-                .warning_without_span("there is no server block: nothing is served")
+                .warning_without_span("there is no server block with a zone that clients ask for: nothing is served")
                 .help("write at least one, such as `.:53 {`, a `forward` or another directive, and `}`");
         }
         diagnostics.retain(|diagnostic| how.is_portable || diagnostic.severity != Severity::Portability);
@@ -213,7 +213,9 @@ mod tests {
 
     #[test]
     fn a_corefile_that_serves_nothing_is_good_with_a_warning() {
-        for text in ["", "# nothing\n", "\u{feff}", "(s) {\n whoami\n}\n", "{\n whoami\n}\n"] {
+        let unasked = ["10.0.0.0/33 {\n whoami\n}\n", "example.org{ {\n whoami\n}\na:b {\n whoami\n}\n"];
+        let empty = ["", "# nothing\n", "\u{feff}", "(s) {\n whoami\n}\n", "{\n whoami\n}\n"];
+        for text in empty.into_iter().chain(unasked) {
             let loaded = load(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert!(loaded.config.serves_nothing() && loaded.warnings.contains("nothing is served"), "{text}");
         }

@@ -9,7 +9,7 @@ use super::files;
 use super::load::{CorefileSource, LoadError, LoadedCorefile};
 use super::log::Verbosity;
 use super::setup_errors::SetupErrors;
-use crate::chain::{BuildError, LineSink, MemoryBudget, ProcessContext, Upstreams};
+use crate::chain::{BuildError, DataFiles, LineSink, MemoryBudget, ProcessContext, Upstreams};
 use crate::directives::cache;
 use crate::directives::prometheus::{self, ProcessMetrics};
 use crate::directives::reload::{self, ChangeDetector, Fingerprint, Series};
@@ -147,7 +147,7 @@ impl Service {
         };
         services.data_files = {
             let reader = reader.clone();
-            Arc::new(move |path: &Path, unless| reader.data(path, unless))
+            DataFiles::new(Arc::new(move |path: &Path, unless| reader.data(path, unless)))
         };
         let InitialConfiguration { files, loaded, unwritten } =
             origin.load(options.default_port, reader, errors).await?;

@@ -1,7 +1,7 @@
 //! From what the user wrote to what serves. A directive's `parse` reads its lines into a [`BlockConfig`]: settings of
 //! the block, and parts. A part, [`Configured`], is a plain value; [`Configured::build`] makes the running thing of it.
 
-use super::{Arranger, Handler, Observer, ReloadState};
+use super::{Arranger, DataFiles, Handler, Observer, ReloadState};
 use crate::corefile::{DataFile, Diagnostics, FileStamp, Loader, Span, read_data_file};
 use crate::fairness::{Fairness, Policy};
 use crate::message::{Name, PrefixLimits};
@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use std::any::Any;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -106,12 +107,19 @@ pub struct Timeouts {
     pub write: Duration,
     /// Between messages.
     pub idle: Duration,
+    /// How many queries are answered before it is closed; `None`: any number.
+    pub max_queries: Option<NonZeroU32>,
 }
 
 impl Default for Timeouts {
     /// The reference's: core/dnsserver of CoreDNS.
     fn default() -> Self {
-        Self { read: Duration::from_secs(3), write: Duration::from_secs(5), idle: Duration::from_secs(10) }
+        Self {
+            read: Duration::from_secs(3),
+            write: Duration::from_secs(5),
+            idle: Duration::from_secs(10),
+            max_queries: None,
+        }
     }
 }
 
@@ -267,8 +275,7 @@ pub struct ProcessContext {
     pub generation: Option<u64>,
     /// How `/etc/resolv.conf` and `/etc/hosts` are read, which may take as long as a file system does.
     pub files: ReadFile,
-    /// How files of data are read that directives have asked their [`Loaders`] for and read again while they serve.
-    pub data_files: ReadDataFile,
+    pub data_files: DataFiles,
 }
 
 /// Gives the text of a file.
@@ -295,7 +302,7 @@ impl ProcessContext {
             fairness: Arc::default(),
             generation: None,
             files: Arc::new(|path: &Path| std::fs::read_to_string(path)),
-            data_files: Arc::new(read_data_file),
+            data_files: DataFiles::new(Arc::new(read_data_file)),
         }
     }
 }

@@ -7,10 +7,30 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// After how long it is told that a file's file system seems to hang.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many files are read at a time: half of what the watchdog reads for one server, so that the Corefile can be read
+/// while these hang.
+const MOST_AT_A_TIME: usize = 8;
+
+/// How files of data are read that directives have asked their [`super::Loaders`] for and read again while they serve.
+/// Cloning shares the bound of how many are read at a time.
+#[derive(Clone)]
+pub struct DataFiles {
+    read: ReadDataFile,
+    turns: Arc<Semaphore>,
+}
+
+impl DataFiles {
+    /// Reads them so.
+    pub fn new(read: ReadDataFile) -> Self {
+        Self { read, turns: Arc::new(Semaphore::new(MOST_AT_A_TIME)) }
+    }
+}
 
 /// Looks at a file at intervals, on a thread of its own, because its file system may hang: then no second thread is
 /// begun.
@@ -22,7 +42,7 @@ pub struct DataFilePoll {
     pub interval: Duration,
     /// Of what is known of it; `None` if it could not be read.
     pub known: Option<FileStamp>,
-    pub read: ReadDataFile,
+    pub files: DataFiles,
     /// Takes what it holds now, on that thread.
     pub changed: Arc<dyn Fn(&DataFile) + Send + Sync>,
 }
@@ -61,8 +81,12 @@ impl DataFilePoll {
 
     /// The stamp of what is known now.
     async fn look(&self) -> io::Result<FileStamp> {
-        let (read, changed, path, known) = (self.read.clone(), self.changed.clone(), self.path.clone(), self.known);
+        let DataFiles { read, turns } = self.files.clone();
+        let (changed, path, known) = (self.changed.clone(), self.path.clone(), self.known);
+        let turn = turns.acquire_owned().await.map_err(io::Error::other)?;
         let mut looking = deadline::begin(move || {
+            // Also while nobody waits any longer.
+            let _turn = turn;
             let Some(file) = read(&path, known)? else { return Ok(known.unwrap_or_default()) };
             changed(&file);
             Ok(file.stamp)
@@ -103,11 +127,11 @@ mod tests {
             path: path.clone(),
             interval: Duration::from_millis(1),
             known: None,
-            read: Arc::new(move |path, unless| {
+            files: DataFiles::new(Arc::new(move |path, unless| {
                 *counted.lock() += 1;
                 _ = looked.send(());
                 read_data_file(path, unless)
-            }),
+            })),
             changed: Arc::new(move |file| _ = tell.send(file.text.clone())),
         };
         let running = tokio::spawn(poll.run());
@@ -127,5 +151,42 @@ mod tests {
         std::fs::rename(folder.path().join("new"), &path).unwrap();
         assert_eq!(told.recv().await.as_deref(), Some("third"));
         running.abort();
+    }
+    #[tokio::test]
+    async fn files_that_hang_take_no_more_than_their_threads() {
+        let (begun, mut begins) = mpsc::unbounded_channel();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = Mutex::new(held);
+        let files = DataFiles::new(Arc::new(move |_, _| {
+            _ = begun.send(());
+            _ = held.lock().recv();
+            Ok(None)
+        }));
+        let polls: Vec<_> = (0..=MOST_AT_A_TIME)
+            .map(|_| {
+                let poll = DataFilePoll {
+                    directive: "test",
+                    path: PathBuf::new(),
+                    interval: Duration::from_millis(1),
+                    known: None,
+                    files: files.clone(),
+                    changed: Arc::new(|_| {}),
+                };
+                tokio::spawn(poll.run())
+            })
+            .collect();
+        for _ in 0..MOST_AT_A_TIME {
+            begins.recv().await.unwrap();
+        }
+        assert_eq!(files.turns.available_permits(), 0);
+        // The plan that polls is gone, and the threads hang on.
+        polls.iter().for_each(tokio::task::JoinHandle::abort);
+        for poll in polls {
+            assert!(poll.await.unwrap_err().is_cancelled());
+        }
+        assert_eq!((files.turns.available_permits(), begins.try_recv().is_err()), (0, true));
+        drop(release);
+        let all = u32::try_from(MOST_AT_A_TIME).unwrap();
+        files.turns.acquire_many(all).await.unwrap().forget();
     }
 }

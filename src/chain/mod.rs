@@ -28,7 +28,7 @@ pub use config::{
     Interfaces, Lifecycle, Loaders, MemoryBudget, ParseContext, Part, ProcessContext, ReadDataFile, ReadFile,
     ReloadConfig, Timeouts,
 };
-pub use data_file::DataFilePoll;
+pub use data_file::{DataFilePoll, DataFiles};
 pub use host_name::host_name;
 pub use line_sink::{Level, LineSink};
 pub use lookup::{Lookup, Resolver};

@@ -144,7 +144,7 @@ impl Diagnostic {
 }
 
 /// The text of a token for a message: in backquotes, and cut short where it is long.
-pub(super) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     const SHOWN_CHARACTERS: usize = 80;
     match text.char_indices().nth(SHOWN_CHARACTERS) {
         Some((end, _)) => format!("`{}…`", text.get(..end).unwrap_or_default()),

@@ -17,7 +17,7 @@ mod tree;
 pub mod value;
 mod zone;
 
-pub use diagnostic::{Diagnostic, Diagnostics, Severity, printable};
+pub use diagnostic::{Diagnostic, Diagnostics, Severity, printable, quote};
 pub use duration::GoDuration;
 pub use format::{FormatError, format};
 pub use listen_address::{ListenAddress, listen_address};

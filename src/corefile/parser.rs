@@ -113,6 +113,7 @@ impl Parser<'_> {
                         scheme: read.scheme.clone(),
                         zone,
                         port: read.port,
+                        is_mistaken: read.is_mistaken,
                         span,
                     }));
                 }

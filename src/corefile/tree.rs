@@ -40,6 +40,9 @@ pub struct Key {
     pub zone: Name,
     /// Absent: the default port.
     pub port: Option<u16>,
+    /// The zone is a name only because it is nothing else, such as `10.0.0.0/33.` or `example.org{.`, and clients ask
+    /// for nothing in it. A warning tells what it should have been.
+    pub is_mistaken: bool,
     pub span: Span,
 }
 

@@ -16,6 +16,8 @@ pub(super) struct ZoneText {
     /// In lower case. Several if a CIDR does not end at a label of the reverse tree.
     pub zones: Vec<Name>,
     pub port: Option<u16>,
+    /// See [`super::tree::Key::is_mistaken`].
+    pub is_mistaken: bool,
 }
 
 /// Reads `[scheme://]zone[:port]` as the reference does: what is neither a scheme, nor a port, nor a CIDR belongs to
@@ -44,10 +46,8 @@ pub(super) fn read_zones(text: &str, span: Span, diagnostics: &mut Diagnostics) 
             }
         }
     }
-    if zone.parse::<IpNet>().is_err() {
-        tell_odd_name(text, zone, port, span, diagnostics);
-    }
-    Some(ZoneText { scheme: scheme.to_owned(), zones: names, port })
+    let is_mistaken = zone.parse::<IpNet>().is_err() && tell_odd_name(text, zone, port, span, diagnostics);
+    Some(ZoneText { scheme: scheme.to_owned(), zones: names, port, is_mistaken })
 }
 
 /// The scheme, and what follows it; a word that is no scheme is left where it is.
@@ -98,9 +98,9 @@ fn split_port<'a>(text: &'a str, span: Span, diagnostics: &mut Diagnostics) -> O
     Some((zone, number.ok()))
 }
 
-/// Tells of a zone that is a name only because it is nothing else. Names such as `0/25.2.0.192.in-addr.arpa` hold
-/// slashes (RFC 2317).
-fn tell_odd_name(text: &str, zone: &str, port: Option<u16>, span: Span, diagnostics: &mut Diagnostics) {
+/// Tells of a zone that is a name only because it is nothing else, and whether it is one. Names such as
+/// `0/25.2.0.192.in-addr.arpa` hold slashes (RFC 2317).
+fn tell_odd_name(text: &str, zone: &str, port: Option<u16>, span: Span, diagnostics: &mut Diagnostics) -> bool {
     let is_address = zone.rsplit_once('/').is_some_and(|(address, _)| address.parse::<IpAddr>().is_ok());
     let read_as = match port {
         Some(port) => format!("{} is read as the name {} and the port {port}", quote(text), quote(zone)),
@@ -110,7 +110,7 @@ fn tell_odd_name(text: &str, zone: &str, port: Option<u16>, span: Span, diagnost
         diagnostics
             .warning(span, format!("the brace is read as part of the zone's name: {} serves no query", quote(zone)))
             .help(format!("put a space before it: `{word} {{`"));
-        return;
+        return true;
     } else if let Ok(address) = text.parse::<Ipv6Addr>() {
         format!("write `{address}/128` for its reverse zone")
     } else if let Ok(address) = zone.parse::<Ipv4Addr>() {
@@ -121,9 +121,10 @@ fn tell_odd_name(text: &str, zone: &str, port: Option<u16>, span: Span, diagnost
     } else if zone.contains(':') && !zone.contains("://") {
         "a port is a number after the colon: `example.org:53`".to_owned()
     } else {
-        return;
+        return false;
     };
     diagnostics.warning(span, read_as).help(help);
+    true
 }
 
 /// The reverse zones that together cover `network`, whose host bits are zero.

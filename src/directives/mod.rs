@@ -49,9 +49,12 @@ pub struct Keyword {
     pub is_plugin: bool,
     /// With it the reference answers classes other than IN (`EnableChaos` of its core/dnsserver).
     pub any_class: bool,
-    /// What of the directive's text its answers depend on. Standing behind `cache`, it has the block's cache begun anew
-    /// when that changes.
+    /// What of the directive's text answers depend on: its own, or with a setting those of others. Standing behind
+    /// `cache`, it has the block's cache begun anew when that changes, and so does a setting that
+    /// [`Keyword::is_for_answers`].
     pub answer_source: fn(&Directive) -> String,
+    /// A setting that answers depend on.
+    pub is_for_answers: bool,
 }
 
 /// What we can do with a keyword.
@@ -91,12 +94,19 @@ impl Keyword {
             is_plugin,
             any_class: false,
             answer_source: Directive::to_string,
+            is_for_answers: false,
         }
     }
 
     /// Its answers depend on less than its whole text.
     const fn answers_by(mut self, source: fn(&Directive) -> String) -> Self {
         self.answer_source = source;
+        self
+    }
+
+    /// A setting that what others answer depends on.
+    const fn for_answers(mut self) -> Self {
+        self.is_for_answers = true;
         self
     }
 
@@ -147,6 +157,7 @@ const fn missing(name: &'static str, is_for_good: bool, instead: &'static str) -
         is_plugin: false,
         any_class: false,
         answer_source: Directive::to_string,
+        is_for_answers: false,
     }
 }
 
@@ -207,7 +218,7 @@ const REFERENCE_BUILD: [&str; 22] = [
 
 /// Every keyword in the order in which their handlers stand in a chain.
 pub const ORDER: &[Keyword] = &[
-    setting("root", root::parse).repeatable(),
+    setting("root", root::parse).repeatable().for_answers(),
     plugin("metadata", metadata::parse),
     of_zones("geoip"),
     plugin("cancel", cancel::parse).repeatable(),

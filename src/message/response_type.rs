@@ -17,7 +17,7 @@ pub enum ResponseType {
     ServerError,
     /// A response to a zone transfer.
     Meta,
-    /// Another error code, or NXDOMAIN without an SOA record.
+    /// Another error code.
     OtherError,
 }
 
@@ -29,7 +29,7 @@ impl ResponseType {
             Rcode::NOERROR if has_authority(RecordType::SOA) => Self::NoData,
             Rcode::NOERROR if has_authority(RecordType::NS) => Self::Referral,
             Rcode::NOERROR => Self::NoError,
-            Rcode::NXDOMAIN if has_authority(RecordType::SOA) => Self::NameError,
+            Rcode::NXDOMAIN => Self::NameError,
             Rcode::SERVFAIL | Rcode::NOTIMP => Self::ServerError,
             _ => Self::OtherError,
         }
@@ -49,7 +49,7 @@ mod tests {
             (Rcode::NOERROR, vec![ns], ResponseType::Referral),
             (Rcode::NOERROR, vec![ns, soa], ResponseType::NoData),
             (Rcode::NXDOMAIN, vec![soa], ResponseType::NameError),
-            (Rcode::NXDOMAIN, vec![ns], ResponseType::OtherError),
+            (Rcode::NXDOMAIN, vec![], ResponseType::NameError),
             (Rcode::SERVFAIL, vec![soa], ResponseType::ServerError),
             (Rcode::NOTIMP, vec![], ResponseType::ServerError),
             (Rcode::REFUSED, vec![soa], ResponseType::OtherError),

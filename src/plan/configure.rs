@@ -22,6 +22,8 @@ pub(super) struct BlockPlan {
     pub(super) keywords: Vec<&'static Keyword>,
     /// See [`crate::chain::BuildContext::answer_sources`].
     pub(super) answer_sources: String,
+    /// All of its zones are such as [`crate::corefile::Key::is_mistaken`].
+    is_mistaken: bool,
     pub(super) config: BlockConfig,
 }
 
@@ -33,9 +35,9 @@ pub(super) struct BlockZone {
 }
 
 impl PlanConfig {
-    /// True if no server block serves anything.
+    /// True if no client's query is for a zone of any server block.
     pub fn serves_nothing(&self) -> bool {
-        self.blocks.is_empty()
+        self.blocks.iter().all(|block| block.is_mistaken)
     }
 
     /// Ports that are served on all addresses of the machine, sorted.
@@ -135,14 +137,17 @@ fn configure_block(
         zones: block.keys.iter().zip(zones).zip(schemes).map(zone).collect(),
         keywords,
         answer_sources: answer_sources(block),
+        is_mistaken: block.keys.iter().all(|key| key.is_mistaken),
         config,
     }
 }
 
-/// The text of the directives that answer what the cache hands on, in the order of the file.
+/// The text of the directives that answer what the cache hands on, and of settings that they depend on, in the order of
+/// the file.
 fn answer_sources(block: &ServerBlock) -> String {
     let after_cache = ORDER.iter().skip_while(|keyword| keyword.name != "cache").skip(1);
-    let sources: Vec<&Keyword> = after_cache.filter(|keyword| keyword.is_plugin).collect();
+    let settings = ORDER.iter().filter(|keyword| keyword.is_for_answers);
+    let sources: Vec<&Keyword> = after_cache.filter(|keyword| keyword.is_plugin).chain(settings).collect();
     let text = |directive: &Directive| {
         let keyword = sources.iter().find(|keyword| keyword.name == directive.keyword.text)?;
         Some((keyword.answer_source)(directive))

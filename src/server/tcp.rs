@@ -167,6 +167,7 @@ pub(super) fn connection<A: QueryHandler>(
         replies: Arc::new(Replies::new(memory.clone())),
         awaiting_rest_since: None,
         has_dispatched: false,
+        queries: 0,
         is_reserved: permit.is_reserved(),
     };
     (connection, permit, memory)
@@ -256,6 +257,7 @@ async fn converse<A: QueryHandler, S: ClientStream>(
             tokio::task::yield_now().await;
             continue;
         }
+        is_finishing |= connection.has_had_all();
 
         let is_waiting = connection.replies.are_none_due();
         if is_finishing && is_waiting && progress == Progress::Starved {
@@ -324,6 +326,8 @@ pub(super) struct TcpConnection<A> {
     /// Since when a message is incomplete.
     awaiting_rest_since: Option<Instant>,
     has_dispatched: bool,
+    /// Dispatched in all.
+    queries: u32,
     /// It has one of the places for the watchdog's probes, and gets one reply.
     is_reserved: bool,
 }
@@ -373,6 +377,10 @@ impl<A: QueryHandler> TcpConnection<A> {
                 Frame::Incomplete => break Progress::Starved,
                 Frame::OutOfBounds => return Err(CloseReason::Malformed),
             };
+            if self.has_had_all() {
+                rest = &[];
+                break Progress::Starved;
+            }
             if self.replies.in_flight() >= self.state.limits.queries_per_connection {
                 break Progress::Full;
             }
@@ -381,6 +389,7 @@ impl<A: QueryHandler> TcpConnection<A> {
             }
             rest = after;
             self.has_dispatched = true;
+            self.queries = self.queries.saturating_add(1);
             self.awaiting_rest_since = None;
             reply.clear();
             let received = Received { wire: message, peer: &self.peer, clock: &clock };
@@ -418,6 +427,11 @@ impl<A: QueryHandler> TcpConnection<A> {
             self.awaiting_rest_since.get_or_insert(now);
         }
         Ok(progress)
+    }
+
+    /// As many queries have come as one connection may have.
+    fn has_had_all(&self) -> bool {
+        self.binding.handler.load().timeouts().max_queries.is_some_and(|most| self.queries >= most.get())
     }
 
     /// A place for one more query.

@@ -42,28 +42,32 @@ impl Embedded {
         }
     }
 
-    fn of_scalar(file: &str, value: &str, style: ScalarStyle, start: Marker) -> Self {
-        let (line, column) = (start.line(), to_u32(start.col()).saturating_add(1));
-        let at = Place::At { line: to_u32(line), column };
-        // A literal block begins, for the parser, at its first line that is not empty.
-        let empty_lines =
-            if style == ScalarStyle::Literal { value.bytes().take_while(|octet| *octet == b'\n').count() } else { 0 };
-        let lines_before = line.saturating_sub(1).saturating_sub(empty_lines);
-        let text = "\n".repeat(lines_before) + value;
-        let place = match style {
-            ScalarStyle::Literal => indents(file, value, lines_before).map_or(at, Place::Indented),
-            _ => at,
+    fn of_scalar(lines: &[&str], value: &str, style: ScalarStyle, start: Marker) -> Self {
+        let literal = (style == ScalarStyle::Literal).then(|| literal_lines(lines, value, start)).flatten();
+        let Some((before, indents)) = literal else {
+            let place = Place::At { line: to_u32(start.line()), column: to_u32(start.col()).saturating_add(1) };
+            return Self { text: "\n".repeat(start.line().saturating_sub(1)) + value, place };
         };
-        Self { text, place }
+        let columns = std::iter::repeat_n(0, before).chain(indents).collect();
+        Self { text: "\n".repeat(before) + value, place: Place::Indented(columns) }
     }
 }
 
-/// By how much each line of a literal block is indented; `None` if the block does not stand below `before` lines as it
-/// is.
-fn indents(file: &str, value: &str, before: usize) -> Option<Vec<u32>> {
-    let mut found = vec![0; before];
-    for (line, written) in value.lines().zip(file.lines().skip(before)) {
-        let indent = written.trim_end_matches('\r').strip_suffix(line.trim_end_matches('\r'))?;
+/// How many lines stand before a literal block, and its lines' indents. The parser says where the first line is that
+/// is not empty or, of some, where the indicator `|` is; `None` if the block stands at neither as it is.
+fn literal_lines(lines: &[&str], value: &str, start: Marker) -> Option<(usize, Vec<u32>)> {
+    let empty_lines = value.bytes().take_while(|octet| *octet == b'\n').count();
+    [start.line().saturating_sub(1).saturating_sub(empty_lines), start.line()]
+        .into_iter()
+        .find_map(|before| Some((before, indents(lines.get(before..)?, value)?)))
+}
+
+/// By how much each line of a literal block is indented; `None` if the block is not what `lines` begin with.
+fn indents(lines: &[&str], value: &str) -> Option<Vec<u32>> {
+    let mut written = lines.iter();
+    let mut found = Vec::new();
+    for line in value.lines() {
+        let indent = written.next()?.trim_end_matches('\r').strip_suffix(line.trim_end_matches('\r'))?;
         if !indent.chars().all(|character| character == ' ') {
             return None;
         }
@@ -78,69 +82,94 @@ fn to_u32(number: usize) -> u32 {
 
 /// By its name, or since it says what version of an API it is for, which no line of a Corefile does.
 pub fn is_manifest(path: &Path, text: &str) -> bool {
-    let is_yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-    is_yaml || text.lines().any(|line| line.starts_with("apiVersion:"))
+    let is_named =
+        path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
+    let text = text.trim_start_matches('\u{feff}');
+    let is_json = text.trim_start().starts_with('{') && text.contains("\"apiVersion\"");
+    is_named || is_json || text.lines().any(|line| line.starts_with("apiVersion:"))
 }
 
-/// All Corefiles of a manifest, in their order.
+/// All Corefiles of a manifest, in their order: those of ConfigMaps, and of objects that do not say their kind (the
+/// values of a chart). JSON is YAML.
 ///
 /// # Errors
 /// It is not YAML.
 pub fn corefiles(file: &str) -> Result<Vec<Embedded>, ManifestError> {
-    let mut found = Vec::new();
-    // What is open around an event: for each mapping the key whose value is read, for a sequence nothing.
-    let mut open: Vec<Open> = Vec::new();
-    for event in Parser::new_from_str(file) {
+    let lines: Vec<&str> = file.lines().collect();
+    let mut found = Found::default();
+    for event in Parser::new_from_str(file.trim_start_matches('\u{feff}')) {
         let (event, span) = event.map_err(|error| {
             let at = error.marker();
             let (line, column) = (to_u32(at.line()), to_u32(at.col()).saturating_add(1));
             ManifestError { span: Span { file: FileId(0), line, column, length: 1 }, message: error.info().to_owned() }
         })?;
         match event {
-            Event::MappingStart(..) => open.push(Open::Mapping { key: None }),
-            Event::SequenceStart(..) => open.push(Open::Sequence),
-            Event::MappingEnd | Event::SequenceEnd => {
-                open.pop();
-                value_ends(&mut open);
+            Event::MappingStart(..) => {
+                let corefiles_before = found.corefiles.len();
+                found.open.push(Open::Mapping(Mapping { key: None, kind: None, corefiles_before }));
             }
-            Event::Alias(_) => value_ends(&mut open),
+            Event::SequenceStart(..) => found.open.push(Open::Sequence),
+            Event::MappingEnd | Event::SequenceEnd => found.close(),
+            Event::Alias(_) => found.node_ends(""),
             Event::Scalar(value, style, ..) => {
-                let is_value = match open.last_mut() {
-                    Some(Open::Mapping { key: key @ None }) => {
-                        *key = Some(value.clone().into_owned());
-                        continue;
-                    }
-                    Some(Open::Mapping { key: Some(key) }) => is_corefile(key) && is_data(&open),
-                    _ => false,
-                };
-                if is_value {
-                    found.push(Embedded::of_scalar(file, &value, style, span.start));
+                if found.is_data_of_corefile() {
+                    found.corefiles.push((found.open.len(), Embedded::of_scalar(&lines, &value, style, span.start)));
                 }
-                value_ends(&mut open);
+                found.node_ends(&value);
             }
             _ => {}
         }
     }
-    Ok(found)
+    Ok(found.corefiles.into_iter().map(|(_, embedded)| embedded).collect())
+}
+
+#[derive(Default)]
+struct Found {
+    /// Each with how many mappings and sequences were open around it.
+    corefiles: Vec<(usize, Embedded)>,
+    open: Vec<Open>,
 }
 
 enum Open {
-    Mapping { key: Option<String> },
+    Mapping(Mapping),
     Sequence,
 }
 
-/// After a value a key comes.
-fn value_ends(open: &mut [Open]) {
-    if let Some(Open::Mapping { key }) = open.last_mut() {
-        *key = None;
+struct Mapping {
+    /// Whose value comes next; `None` before a key.
+    key: Option<String>,
+    /// The value of `kind`.
+    kind: Option<String>,
+    /// How many Corefiles had been found when it began.
+    corefiles_before: usize,
+}
+
+impl Found {
+    /// A scalar, alias, mapping or sequence has been read: in a mapping, a key or a key's value.
+    fn node_ends(&mut self, scalar: &str) {
+        let Some(Open::Mapping(mapping)) = self.open.last_mut() else { return };
+        match mapping.key.take() {
+            None => mapping.key = Some(scalar.to_owned()),
+            Some(key) if key == "kind" => mapping.kind = Some(scalar.to_owned()),
+            Some(_) => {}
+        }
     }
-}
 
-fn is_corefile(key: &str) -> bool {
-    key.starts_with("Corefile") || key.ends_with(".server")
-}
+    fn close(&mut self) {
+        if let Some(Open::Mapping(Mapping { kind: Some(kind), corefiles_before, .. })) = self.open.pop()
+            && kind != "ConfigMap"
+        {
+            // What stands in its own `data` is two levels below what is around it; that of a List's objects is deeper.
+            let own = self.open.len() + 2;
+            let inside = self.corefiles.split_off(corefiles_before);
+            self.corefiles.extend(inside.into_iter().filter(|(depth, _)| *depth != own));
+        }
+        self.node_ends("");
+    }
 
-/// Whether the innermost mapping is the value of `data`.
-fn is_data(open: &[Open]) -> bool {
-    matches!(open, [.., Open::Mapping { key: Some(key) }, Open::Mapping { .. }] if key == "data")
+    fn is_data_of_corefile(&self) -> bool {
+        let [.., Open::Mapping(object), Open::Mapping(data)] = self.open.as_slice() else { return false };
+        let is_data = object.key.as_deref() == Some("data");
+        is_data && data.key.as_deref().is_some_and(|key| key.starts_with("Corefile") || key.ends_with(".server"))
+    }
 }

@@ -141,6 +141,49 @@ mod tests {
     }
 
     #[test]
+    fn diagnostics_point_into_literal_blocks_with_anchors_tags_and_indicators_and_into_files_with_a_mark() {
+        for head in ["|", "&a |", "!!str |", "|-", "|2", "&a !!str |+", "\n    |", "| # of the node"] {
+            for mark in ["", "\u{feff}"] {
+                let lines = head.matches('\n').count();
+                let yaml =
+                    format!("{mark}kind: ConfigMap\ndata:\n  Corefile: {head}\n    .:53 {{\n      cahce\n    }}\n");
+                let (told, _) = check("x.yaml", &yaml);
+                assert!(
+                    told.starts_with(&format!("x.yaml:{}:7: error: unknown directive", 5 + lines)),
+                    "{head}: {told}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn only_data_of_config_maps_is_a_corefile() {
+        let bad = "data:\n  Corefile: nonsense {\n";
+        for (yaml, is_found) in [
+            (format!("kind: Secret\n{bad}"), false),
+            (format!("{bad}kind: Secret\nstringData:\n  Corefile: b {{\n"), false),
+            (format!("{bad}kind: ConfigMap\n"), true),
+            (bad.to_owned(), true),
+            ("kind: List\nitems:\n- data: {Corefile: \"a {\"}\n  kind: ConfigMap\n".to_owned(), true),
+            ("kind: List\nitems:\n- data: {Corefile: \"a {\"}\n  kind: Secret\n".to_owned(), false),
+            ("? {a: b}\n: c\n? [d, e]\n: f\ndata: {x: y, Corefile: \"a {\"}\n".to_owned(), true),
+            ("x: {data: {Corefile: a}}\n".to_owned(), true),
+        ] {
+            let (told, _) = check("x.yaml", &yaml);
+            assert_eq!(!told.contains("there is no Corefile in this manifest"), is_found, "{yaml}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_may_be_json() {
+        let json = "{\n  \"apiVersion\": \"v1\", \"kind\": \"ConfigMap\",\n  \"data\": {\"Corefile\": \".:53 {\\n cahce\\n}\"}\n}\n";
+        for name in ["x.json", "x"] {
+            let (told, is_good) = check(name, json);
+            assert!(!is_good && told.starts_with(&format!("{name}:3:24: error: unknown directive `cahce`")), "{told}");
+        }
+    }
+
+    #[test]
     fn what_is_no_yaml_or_has_no_corefile_is_told() {
         let (told, is_good) = check("x.yaml", "apiVersion: v1\ndata: [\n");
         assert!(!is_good && told.starts_with("x.yaml:"), "{told}");

@@ -66,7 +66,7 @@ pub(super) fn name(text: &str) -> Result<LowerName, LineError> {
 /// Reads a file; `each` takes an address and a name.
 pub(super) fn read(text: &str, mut each: impl FnMut(IpAddr, LowerName)) -> BadLines {
     let (mut bad, mut has_good) = (BadLines::default(), false);
-    for (number, line) in (1..).zip(text.lines()) {
+    for (number, line) in (1..).zip(text.strip_prefix('\u{feff}').unwrap_or(text).lines()) {
         let (line, _) = line.split_once('#').unwrap_or((line, ""));
         let mut words = line.split_whitespace();
         let Some(first) = words.next() else { continue };
@@ -129,6 +129,11 @@ mod tests {
             "fe80::1 s.test.",
         ];
         assert_eq!(entries(text), (expected.map(str::to_owned).to_vec(), None));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_line() {
+        assert_eq!(entries("\u{feff}192.0.2.1 a\n"), (vec!["192.0.2.1 a.".to_owned()], None));
     }
 
     #[test]

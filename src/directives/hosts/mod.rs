@@ -70,7 +70,7 @@ impl Configured for HostsConfig {
                 path: self.path.clone(),
                 interval: self.reload,
                 known: self.stamp,
-                read: context.process.data_files.clone(),
+                files: context.process.data_files.clone(),
                 changed: Arc::new(move |file| {
                     let (read, bad) = Table::new(&file.text, &rules);
                     if let Some(bad) = bad.told() {

@@ -45,7 +45,9 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
 
     let path = file.map_or(Path::new(DEFAULT_FILE), |file| Path::new(&file.text));
     let path = block.root.as_ref().map_or_else(|| path.to_owned(), |root| root.join(path));
-    let read = read_file(&path, file, context);
+    // Who names it wants the Corefile's entries alone.
+    let has_file = path != Path::new("/dev/null");
+    let read = has_file.then(|| read_file(&path, file, context)).flatten();
     let Options { origins, has_reverse, inline, ttl, reload, falls_through, other_types } = options;
     let rules = Rules { origins, has_reverse, inline: inline.into() };
     let (table, bad) = Table::new(read.as_ref().map_or("", |read| &read.text), &rules);
@@ -62,7 +64,7 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
         table: Arc::new(table),
         rules,
         ttl,
-        reload,
+        reload: if has_file { reload } else { Duration::ZERO },
         falls_through: falls_through.unwrap_or_default().into(),
         other_types_fall_through: other_types.is_some(),
     };

@@ -146,6 +146,8 @@ fn bad_lines_of_the_file_are_named_and_so_is_a_file_that_is_not_there() {
     );
     assert!(said(&file, "hosts /other").contains("warning: the hosts file /other does not exist"));
     assert_eq!(said(&file, "hosts"), "", "nobody has asked for the default file");
+    let (block, said) = configure_with(&file, parse, "hosts /dev/null {\n 192.0.2.1 a.example\n}");
+    assert_eq!((said.as_str(), build(&block, &process()).background.len()), ("", 0), "there is no file");
 }
 
 #[test]

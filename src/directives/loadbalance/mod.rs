@@ -52,7 +52,7 @@ impl Configured for LoadBalanceConfig {
                         path: path.clone(),
                         interval: *reload,
                         known: *stamp,
-                        read: context.process.data_files.clone(),
+                        files: context.process.data_files.clone(),
                         changed: Arc::new(move |file| match Weights::read(&file.text) {
                             Ok(read) => current.store(Arc::new(read)),
                             Err(error) => {

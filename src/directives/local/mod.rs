@@ -6,7 +6,7 @@ use crate::chain::{
     After, Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Failure, FastPath, Handler, Next, Outcome,
     ParseContext, Part, Request,
 };
-use crate::corefile::{Directive, value};
+use crate::corefile::{Diagnostics, Directive, OptionLine, quote, value};
 use crate::message::{Class, Query, RecordType, Response, TtlRule};
 use crate::metrics::Counter;
 use futures_util::future::BoxFuture;
@@ -18,11 +18,41 @@ const KEYWORD: &str = "local";
 /// Reads one `local` of a server block.
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_arguments(directive, context.diagnostics);
-    value::no_options(directive, context.diagnostics);
-    block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(LocalConfig) });
+    let mut config = LocalConfig { has_localhost_of_domain: true };
+    for line in &directive.options {
+        match line.name.text.as_str() {
+            "localhost_prefix" => {
+                if let Some(is_on) = localhost_prefix(line, context.diagnostics) {
+                    config.has_localhost_of_domain = is_on;
+                }
+            }
+            _ => value::unknown_option(line, KEYWORD, &["localhost_prefix"], context.diagnostics),
+        }
+    }
+    block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(config) });
 }
 
-struct LocalConfig;
+fn localhost_prefix(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<bool> {
+    let [word] = value::exactly(&line.name, &line.arguments, "localhost_prefix on|off", diagnostics)?;
+    diagnostics
+        .beyond_reference(line.name.span, "CoreDNS has the option `localhost_prefix` from 1.14.7 on")
+        .help("take it out before you go back to a node-cache that is older");
+    match word.text.as_str() {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => {
+            diagnostics
+                .error(word.span, format!("{} is neither `on` nor `off`", quote(&word.text)))
+                .help("`localhost_prefix off` leaves localhost.DOMAIN to those after `local`");
+            None
+        }
+    }
+}
+
+struct LocalConfig {
+    /// `localhost.DOMAIN` is answered here.
+    has_localhost_of_domain: bool,
+}
 
 impl Configured for LocalConfig {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
@@ -33,7 +63,8 @@ impl Configured for LocalConfig {
         );
         let ready = READY.iter().map(|(name, qtype)| Ready::new(name, *qtype)).collect::<Result<_, _>>();
         let ready = ready.map_err(|error| BuildError(format!("local: its answers cannot be composed: {error}")))?;
-        Ok(Built { handler: Some(Arc::new(Local { ready, requests })), ..Built::default() })
+        let local = Local { ready, has_localhost_of_domain: self.has_localhost_of_domain, requests };
+        Ok(Built { handler: Some(Arc::new(local)), ..Built::default() })
     }
 }
 
@@ -66,12 +97,14 @@ impl Ready {
 /// section 4).
 struct Local {
     ready: Vec<Ready>,
+    has_localhost_of_domain: bool,
     requests: Counter,
 }
 
 impl Local {
-    fn place(query: &Query) -> Option<Place> {
-        if query.qclass == Class::IN { zones::place(&query.name) } else { None }
+    fn place(&self, query: &Query) -> Option<Place> {
+        let place = if query.qclass == Class::IN { zones::place(&query.name) } else { None };
+        place.filter(|place| self.has_localhost_of_domain || *place != Place::LocalhostOfDomain)
     }
     fn ready(&self, query: &Query) -> Option<&Response> {
         let asked = |ready: &&Ready| ready.qtype == query.qtype && ready.name == query.name.as_wire();
@@ -85,7 +118,7 @@ impl Handler for Local {
     }
 
     fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
-        if Self::place(request.query).is_none() {
+        if self.place(request.query).is_none() {
             return FastPath::Pass;
         }
         let Some(response) = self.ready(request.query) else { return FastPath::Slow };
@@ -94,8 +127,8 @@ impl Handler for Local {
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
-        let Some(place) = Self::place(request.query) else { return next.run(request) };
-        if place == Place::LocalhostOfDomain {
+        let Some(place) = self.place(request.query) else { return next.run(request) };
+        if matches!(place, Place::BelowLocalhost | Place::LocalhostOfDomain) {
             self.requests.increment();
             tracing::debug!(
                 "local: {} {} asked by {}",
@@ -147,6 +180,22 @@ mod tests {
         assert_eq!(ask("localhost.", RecordType::NS).await, answer("localhost. 604800 IN NS localhost."));
         assert_eq!(ask("localhost.", RecordType::SOA).await.1, [soa("localhost.").replace("authority", "answer")]);
         assert_eq!(ask("localhost.", RecordType::TXT).await, (Rcode::NOERROR, vec![soa("localhost.")]));
+    }
+
+    #[test]
+    fn localhost_of_a_domain_is_left_to_others_if_it_is_switched_off() {
+        let is_passed_on = |options: &str, name: &str| {
+            let (block, said) = configure(parse, &format!("local {{\n {options}\n}}"));
+            assert!(!said.contains(": error"), "{said}");
+            let handler = build(&block, &ProcessContext::new(1, 0)).handler.unwrap();
+            matches!(Question::new(name, RecordType::A).ask_quickly(&*handler).0, FastPath::Pass)
+        };
+        assert!(is_passed_on("localhost_prefix off", "localhost.example.org."));
+        assert!(!is_passed_on("localhost_prefix off", "localhost."));
+        assert!(!is_passed_on("localhost_prefix on", "localhost.example.org."));
+        for text in ["localhost_prefix", "localhost_prefix maybe", "localhost_prefix on off", "prefix"] {
+            assert!(configure(parse, &format!("local {{\n {text}\n}}")).1.contains("Corefile:3:"), "{text}");
+        }
     }
 
     #[tokio::test]

@@ -138,11 +138,11 @@ fn classes_choose_by_the_kind_of_answer() {
     };
     let logged = |class: &str| log(&format!("log . \"{{name}} {{/log/type}}\" {{\n class {class}\n}}"), &samples());
     assert_eq!(logged("success"), "[INFO] success.test. NOERROR\n[INFO] delegation.test. DELEGATION\n");
-    assert_eq!(logged("denial"), "[INFO] nodata.test. NODATA\n[INFO] nxdomain.test. NXDOMAIN\n");
     assert_eq!(
-        logged("error"),
-        "[INFO] nosoa.test. OTHERERROR\n[INFO] refused.test. OTHERERROR\n[INFO] failed.test. OTHERERROR\n"
+        logged("denial"),
+        "[INFO] nodata.test. NODATA\n[INFO] nxdomain.test. NXDOMAIN\n[INFO] nosoa.test. NXDOMAIN\n"
     );
+    assert_eq!(logged("error"), "[INFO] refused.test. OTHERERROR\n[INFO] failed.test. OTHERERROR\n");
     assert_eq!(logged("denial\n class error").lines().count(), 5);
     assert_eq!(logged("denial all").lines().count(), 7);
 }

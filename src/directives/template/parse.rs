@@ -52,17 +52,13 @@ fn parse_rule(directive: &Directive, block_zones: &[Name], diagnostics: &mut Dia
         falls_through: Vec::new(),
         ready: Vec::new(),
     };
-    let mut has_rcode = false;
     for line in &directive.options {
         match line.name.text.as_str() {
             "match" => rule.patterns.extend(parse_patterns(line, diagnostics)),
             "answer" => rule.records.extend(parse_records(line, Section::Answer, &rule, diagnostics)),
             "additional" => rule.records.extend(parse_records(line, Section::Additional, &rule, diagnostics)),
             "authority" => rule.records.extend(parse_records(line, Section::Authority, &rule, diagnostics)),
-            "rcode" => {
-                has_rcode = true;
-                rule.rcode = parse_rcode(line, diagnostics).unwrap_or(rule.rcode);
-            }
+            "rcode" => rule.rcode = parse_rcode(line, diagnostics).unwrap_or(rule.rcode),
             "ederror" => rule.extended_error = parse_extended_error(line, diagnostics).map(Arc::new),
             "fallthrough" if line.arguments.is_empty() => rule.falls_through = vec![Name::root().to_lower()],
             "fallthrough" => rule.falls_through = parse_zones(&line.arguments, diagnostics),
@@ -91,7 +87,10 @@ fn parse_rule(directive: &Directive, block_zones: &[Name], diagnostics: &mut Dia
         Section::Additional => 1,
         Section::Authority => 2,
     });
-    if rule.records.is_empty() && !has_rcode && rule.extended_error.is_none() {
+    let says_what = |line: &OptionLine| {
+        matches!(line.name.text.as_str(), "answer" | "additional" | "authority" | "rcode" | "ederror")
+    };
+    if !directive.options.iter().any(says_what) {
         let span = directive.keyword.span;
         diagnostics
             .warning(

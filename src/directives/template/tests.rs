@@ -213,6 +213,8 @@ fn what_is_wrong_is_told_with_its_place_and_the_right_form() {
             "{text}: {said}"
         );
     }
+    let malformed = configure(parse, "template IN A {\nanswer \"{{\"\n}").1;
+    assert!(malformed.contains("3:8: error: ") && !malformed.contains("neither"), "{malformed}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The `timeouts` directive; see README.md beside this file.
 
 use crate::chain::{BlockConfig, ParseContext};
-use crate::corefile::{Directive, value};
+use crate::corefile::{Diagnostics, Directive, OptionLine, quote, value};
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -21,8 +22,14 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
             "read" => (&mut block.timeouts.read, "read DURATION"),
             "write" => (&mut block.timeouts.write, "write DURATION"),
             "idle" => (&mut block.timeouts.idle, "idle DURATION"),
+            "maxtcpqueries" => {
+                if let Some(most) = max_queries(line, diagnostics) {
+                    block.timeouts.max_queries = most;
+                }
+                continue;
+            }
             _ => {
-                value::unknown_option(line, "timeouts", &["read", "write", "idle"], diagnostics);
+                value::unknown_option(line, "timeouts", &["read", "write", "idle", "maxtcpqueries"], diagnostics);
                 continue;
             }
         };
@@ -30,6 +37,25 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
         let what = format!("the {} timeout", line.name.text);
         if let Some(duration) = value::seconds_or_duration(duration, &what, ALLOWED, diagnostics) {
             *set = duration;
+        }
+    }
+}
+
+/// How many queries a connection may have; -1 is any number.
+fn max_queries(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Option<NonZeroU32>> {
+    let [number] = value::exactly(&line.name, &line.arguments, "maxtcpqueries MAXIMUM", diagnostics)?;
+    diagnostics
+        .beyond_reference(line.name.span, "CoreDNS has the option `maxtcpqueries` from 1.14.7 on")
+        .help("take it out before you go back to a node-cache that is older");
+    match number.text.parse::<i64>() {
+        Ok(-1) => Some(None),
+        // More than fit are as good as any number.
+        Ok(most @ 1..) => Some(NonZeroU32::new(u32::try_from(most).unwrap_or(u32::MAX))),
+        _ => {
+            diagnostics
+                .error(number.span, format!("{} is not a number of queries", quote(&number.text)))
+                .help("write -1 for any number, or how many queries a connection may have, from 1");
+            None
         }
     }
 }
@@ -48,6 +74,17 @@ mod tests {
         let expected = Timeouts { read: Duration::from_secs(20), idle: Duration::from_secs(90), ..Timeouts::default() };
         assert_eq!(block.timeouts, expected);
         assert_eq!(configure(parse, "timeouts {\n write 24h\n}").0.timeouts.write, Duration::from_secs(86_400));
+    }
+
+    #[test]
+    fn a_number_of_queries_is_positive_or_minus_one() {
+        let most = |text: &str| configure(parse, &format!("timeouts {{\n maxtcpqueries {text}\n}}"));
+        assert_eq!(most("128").0.timeouts.max_queries.map(|most| most.get()), Some(128));
+        assert_eq!(most("99999999999").0.timeouts.max_queries.map(|most| most.get()), Some(u32::MAX));
+        assert_eq!(most("-1").0.timeouts, Timeouts::default());
+        for text in ["0", "-2", "many", "", "1 2"] {
+            assert!(most(text).1.contains("Corefile:3:"), "{text}: {}", most(text).1);
+        }
     }
 
     #[test]

@@ -203,6 +203,16 @@ fn of_a_directive_that_stands_there_again_the_first_or_the_last_counts_as_in_the
 }
 
 #[test]
+fn the_folder_of_relative_paths_is_among_what_answers_depend_on() {
+    let sources = |folder: &str, size: u16| {
+        let text = format!(".:53 {{\n  root {folder}\n  bufsize {size}\n  hosts names\n}}\n");
+        config(&text).blocks[0].answer_sources.clone()
+    };
+    assert_ne!(sources("/a", 1000), sources("/b", 1000));
+    assert_eq!(sources("/a", 1000), sources("/a", 1232));
+}
+
+#[test]
 fn a_block_without_a_key_serves_nothing_and_its_options_are_not_looked_at() {
     assert!(config("{\n whoami x\n}\n").serves_nothing());
     assert!(refusal("{\n whomai\n}\n").contains("did you mean `whoami`?"));

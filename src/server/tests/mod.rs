@@ -125,7 +125,7 @@ impl Rig {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let registry = Registry::new(workers + 1);
         let server = Server::start(workers, limits, Arc::default(), runtime.handle().clone(), &registry).unwrap();
-        let timeouts = Timeouts { read: SOON, write: SOON, idle: SOON };
+        let timeouts = Timeouts { read: SOON, write: SOON, idle: SOON, max_queries: None };
         Self {
             server,
             runtime,

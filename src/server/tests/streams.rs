@@ -201,7 +201,8 @@ fn connections_that_say_nothing_cost_no_other_client_its_own() {
         for _ in 0..100 {
             silent.push(connect([127, 0, 0, 2], address).await);
         }
-        for session in [&mut modest, &mut session(&client, address).await] {
+        let mut late = session(&client, address).await;
+        for session in [&mut modest, &mut late] {
             session.write_all(&frame(&message(b'h'))).await.unwrap();
             assert_eq!(read_reply(session).await[1], b'h');
         }

@@ -41,6 +41,20 @@ fn queries_in_flight_on_a_connection_are_bounded_and_the_rest_waits() {
 }
 
 #[test]
+fn a_connection_ends_when_it_has_had_as_many_queries_as_it_may() {
+    let (mut rig, address) = rig(Limits::default());
+    rig.timeouts.max_queries = std::num::NonZeroU32::new(3);
+    rig.apply(&[address], 1);
+    let mut talk = Talk::to(address);
+    // The first is answered last.
+    talk.say(&[b"m1", b"h2", b"h3", b"h4"]);
+    assert_eq!([talk.hear(), talk.hear()], [b"\x01h2".to_vec(), b"\x01h3".to_vec()]);
+    rig.gate.add_permits(1);
+    assert_eq!(talk.hear(), b"\x01m1");
+    assert!(talk.is_closed());
+}
+
+#[test]
 fn a_client_that_closes_its_side_still_gets_its_answers() {
     let (rig, address) = rig(Limits::default());
     let mut talk = Talk::to(address);

@@ -74,14 +74,15 @@ fn class(response: &Response, unix_seconds: impl FnOnce() -> u32, lead: Lead) ->
     }
     let has_authority =
         |rtype| response.records().any(|record| record.section == Section::Authority && record.rtype == rtype);
-    match ResponseType::without_answer(response.rcode(), has_authority) {
+    match ResponseType::without_answer(response.rcode(), &has_authority) {
         ResponseType::NoData => ResponseClass::NoData,
         ResponseType::NoError | ResponseType::Referral if response.answer_count() > 0 => ResponseClass::Incomplete,
         ResponseType::Referral => ResponseClass::Referral,
         ResponseType::NoError => ResponseClass::Positive,
-        ResponseType::NameError => ResponseClass::NameError,
+        // How long it may be kept, the SOA record says (RFC 2308 section 5).
+        ResponseType::NameError if has_authority(RecordType::SOA) => ResponseClass::NameError,
         ResponseType::ServerError => ResponseClass::ServerError,
-        ResponseType::Meta | ResponseType::OtherError => ResponseClass::Other,
+        ResponseType::NameError | ResponseType::Meta | ResponseType::OtherError => ResponseClass::Other,
     }
 }
 
