@@ -1,4 +1,4 @@
-//! Real servers behind us: unbound and BIND, over UDP and TCP, and unbound over TLS. What comes through us is what they
+//! Real servers behind us: unbound and BIND, over UDP and TCP, and unbound over TLS and HTTPS. What comes through us is what they
 //! say themselves.
 
 mod support;
@@ -6,6 +6,7 @@ mod support;
 use hickory_proto::op::{Edns, Message};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::time::Duration;
 use support::client::{PATIENCE, ask, exchange_tcp, exchange_udp, loopback, metric, query};
 use support::daemons::{Listen, start_bind, start_unbound, start_unbound_with};
@@ -13,6 +14,7 @@ use support::ports::free_port;
 use support::server::{Server, scratch, wait_until};
 use support::text::format_record;
 use support::tools::write;
+use tempfile::TempDir;
 
 const ZONE: &str = r#"$TTL 300
 @ SOA ns.example.test. host.example.test. 7 3600 600 86400 30
@@ -90,6 +92,56 @@ fn answers_of_bind_come_through_over_tcp() {
 
 #[test]
 fn answers_of_unbound_come_through_over_tls_if_it_is_who_it_should_be() {
+    let upstream = unbound_over_tls(|port| format!(" tls-port: {port}\n"));
+    come_through_if_it_is_who_it_should_be(&upstream, "tls", "");
+}
+
+#[test]
+fn answers_of_unbound_come_through_over_https_if_it_is_who_it_should_be() {
+    let upstream =
+        unbound_over_tls(|port| format!(" https-port: {port}\n http-endpoint: \"/ask\"\n http-max-streams: 20\n"));
+    come_through_if_it_is_who_it_should_be(&upstream, "https", "/ask");
+    let get = upstream.forward("https", "/ask", "tls_servername dns.example.test\n  doh_method GET");
+    compare(&upstream.daemon, &get);
+
+    let port = free_port();
+    let forward = upstream.forward("https", "/elsewhere", "tls_servername dns.example.test");
+    let server = Server::start(&format!(".:{port} {{\n bind 127.0.0.1\n errors\n {forward}\n}}\n"), port);
+    over_tcp(port, "a.example.test.", "A");
+    assert!(wait_until(PATIENCE, || server.tail(20).contains("HTTP status 404")), "{}", server.tail(20));
+}
+
+fn come_through_if_it_is_who_it_should_be(upstream: &TlsDaemon, scheme: &str, path: &str) {
+    compare(&upstream.daemon, &upstream.forward(scheme, path, "tls_servername dns.example.test"));
+
+    let port = free_port();
+    let forward = upstream.forward(scheme, path, "tls_servername other.example.test");
+    let server = Server::start(&format!(".:{port} {{\n bind 127.0.0.1\n errors\n {forward}\n}}\n"), port);
+    let refused = over_tcp(port, "a.example.test.", "A");
+    assert_eq!(support::text::format_rcode(refused.metadata.response_code.into()), "SERVFAIL");
+    let why = "x509: certificate is valid for dns.example.test, not other.example.test";
+    assert!(wait_until(PATIENCE, || server.tail(20).contains(why)), "{}", server.tail(20));
+}
+
+/// A daemon that is also asked in TLS sessions.
+struct TlsDaemon {
+    daemon: Daemon,
+    tls_port: u16,
+    /// The authority that its certificate is of.
+    ca: PathBuf,
+    _folder: TempDir,
+}
+
+impl TlsDaemon {
+    /// The directive that asks it by `scheme`.
+    fn forward(&self, scheme: &str, path: &str, options: &str) -> String {
+        let (port, ca) = (self.tls_port, self.ca.display());
+        format!("forward . {scheme}://127.0.0.1:{port}{path} {{\n  tls {ca}\n  {options}\n }}")
+    }
+}
+
+/// unbound with a certificate for `dns.example.test`, told by these lines what it speaks at a port.
+fn unbound_over_tls(lines: impl Fn(u16) -> String) -> TlsDaemon {
     let (authority, shown, key) = certificates("dns.example.test");
     let folder = scratch();
     let (ca, pem) = (write(folder.path(), "ca.pem", &authority), write(folder.path(), "server.pem", &shown));
@@ -98,25 +150,16 @@ fn answers_of_unbound_come_through_over_tls_if_it_is_who_it_should_be() {
     std::fs::set_permissions(&ca, std::fs::Permissions::from_mode(0o600)).expect("the file is ours");
     let (port, tls_port) = (free_port(), free_port());
     let lines = format!(
-        " interface: 127.0.0.1@{tls_port}\n tls-port: {tls_port}\n tls-service-key: \"{}\"\n tls-service-pem: \"{}\"\n",
+        " interface: 127.0.0.1@{tls_port}\n tls-service-key: \"{}\"\n tls-service-pem: \"{}\"\n{}",
         key.display(),
-        pem.display()
+        pem.display(),
+        lines(tls_port)
     );
     let zones = zones();
     let zones: Vec<_> = zones.iter().map(|(name, text)| (*name, text.as_str())).collect();
     let listen = Listen { address: "127.0.0.1", port, udp: false };
-    let upstream = answering(port, start_unbound_with(&lines, listen, &zones, scratch(), std::process::Command::new));
-    let forward =
-        |to: &str, name: &str| format!("forward . tls://127.0.0.1{to} {{\n  tls {}\n  {name}\n }}", ca.display());
-    compare(&upstream, &forward(&format!(":{tls_port}"), "tls_servername dns.example.test"));
-
-    let port = free_port();
-    let forward = forward(&format!("%other.example.test:{tls_port}"), "");
-    let server = Server::start(&format!(".:{port} {{\n bind 127.0.0.1\n errors\n {forward}\n}}\n"), port);
-    let refused = over_tcp(port, "a.example.test.", "A");
-    assert_eq!(support::text::format_rcode(refused.metadata.response_code.into()), "SERVFAIL");
-    let why = "x509: certificate is valid for dns.example.test, not other.example.test";
-    assert!(wait_until(PATIENCE, || server.tail(20).contains(why)), "{}", server.tail(20));
+    let daemon = answering(port, start_unbound_with(&lines, listen, &zones, scratch(), std::process::Command::new));
+    TlsDaemon { daemon, tls_port, ca, _folder: folder }
 }
 
 /// An authority's certificate, and one that it has signed for `name` with its key, in PEM.

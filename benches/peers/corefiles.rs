@@ -1,6 +1,7 @@
 //! The Corefiles that ours and the reference are started with.
 
 use crate::peers::{Place, Service};
+use crate::upstream_tls::{NAME, https_address, tls_address};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// An address of a server that has several; the first is its own.
@@ -14,17 +15,27 @@ pub fn listen_address(server: SocketAddrV4, number: usize) -> SocketAddrV4 {
 pub fn corefile(service: Service, place: &Place<'_>) -> String {
     let Place { address, upstream, .. } = place;
     let (ip, port) = (address.ip(), address.port());
-    let block = |zone: &str, bind: &str, entries: usize, options: &str| {
+    let forwarding = |zone: &str, bind: &str, entries: usize, to: &str, options: &str| {
         format!(
             "{zone}:{port} {{\n    errors\n    cache {{\n        success {entries} 3600\n        denial {entries} 3600\n    }}\n    \
-             bind {bind}\n    forward . {upstream}{options}\n    prometheus {ip}:9253\n    timeouts {{\n        read 60s\n        idle 120s\n    \
+             bind {bind}\n    forward . {to}{options}\n    prometheus {ip}:9253\n    timeouts {{\n        read 60s\n        idle 120s\n    \
              }}\n}}\n"
         )
     };
+    let block = |zone: &str, bind: &str, entries, options: &str| {
+        forwarding(zone, bind, entries, &upstream.to_string(), options)
+    };
     let own = ip.to_string();
+    let over_tls = |scheme: &str, address: SocketAddrV4| {
+        let certificate = place.certificate.display();
+        let options = format!(" {{\n        tls {certificate}\n        tls_servername {NAME}\n    }}");
+        forwarding(".", &own, STOCK_ENTRIES, &format!("{scheme}://{address}"), &options)
+    };
     match service {
         Service::Forward { over_tcp: false } | Service::ManyClients => block(".", &own, STOCK_ENTRIES, ""),
         Service::Forward { over_tcp: true } => block(".", &own, STOCK_ENTRIES, " {\n        force_tcp\n    }"),
+        Service::ForwardTls => over_tls("tls", tls_address(*upstream)),
+        Service::ForwardHttps => over_tls("https", https_address(*upstream)),
         Service::Entries(entries) => block(".", &own, entries, ""),
         Service::Blocks(count) => {
             // The first one has all other names, too.

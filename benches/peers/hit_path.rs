@@ -70,8 +70,15 @@ pub fn run(kind: Kind) -> Result<()> {
     std::thread::spawn(|| upstream::serve(UPSTREAM.into()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let nowhere = Path::new("");
-    let place =
-        Place { address: ADDRESS, upstream: UPSTREAM, folder: nowhere, ours: nowhere, node_cache: None, workers: 1 };
+    let place = Place {
+        address: ADDRESS,
+        upstream: UPSTREAM,
+        certificate: nowhere,
+        folder: nowhere,
+        ours: nowhere,
+        node_cache: None,
+        workers: 1,
+    };
     let stock = corefile(Service::NodeLocal, &place);
     let text = if kind == Kind::ArrangedHit {
         stock.replace(" {\n    errors\n", " {\n    loadbalance\n    errors\n")

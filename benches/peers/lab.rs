@@ -19,6 +19,8 @@ pub const GENERATOR_CORE: usize = 1;
 /// Everything listens on addresses of 127.53.0.0/16 with this port; nothing else is likely to.
 const PORT: u16 = 5300;
 const UPSTREAM: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 53, 0, 1), PORT);
+/// The file with the upstream's certificate.
+const CERTIFICATE: &str = "upstream.pem";
 /// How long a server may take to start.
 const START: Duration = Duration::from_secs(20);
 /// How often a server that starts is asked.
@@ -67,7 +69,7 @@ impl<'a> Lab<'a> {
         // Some servers change their working directory.
         let folder = folder.canonicalize()?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["upstream", &UPSTREAM.to_string()]);
+        command.args(["upstream", &UPSTREAM.to_string()]).arg(folder.join(CERTIFICATE));
         let mut upstream = Process::start(command, &[GENERATOR_CORE], &folder.join("upstream.log"))?;
         let ready = Generator::new(UPSTREAM)?.wait_for(&Question::new("ready.bench.example", A), START, ASK_INTERVAL);
         upstream.check().and(ready).context("the scripted upstream does not answer")?;
@@ -95,6 +97,7 @@ impl<'a> Lab<'a> {
         let place = Place {
             address,
             upstream: UPSTREAM,
+            certificate: &self.folder.join(CERTIFICATE),
             folder: &folder,
             ours: &self.options.binary,
             node_cache: node_cache.as_deref(),

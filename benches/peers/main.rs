@@ -20,6 +20,7 @@ mod questions;
 mod report;
 mod tcp;
 mod upstream;
+mod upstream_tls;
 mod workloads;
 mod zone;
 
@@ -41,9 +42,8 @@ fn main() -> ExitCode {
         Some(Role::Libraries { address, upstream, entries }) => {
             libraries::serve(*address, *upstream, *entries).with_context(|| format!("cannot serve {address}"))
         }
-        Some(Role::Upstream { address }) => {
-            upstream::serve(*address).with_context(|| format!("cannot serve {address}"))
-        }
+        Some(Role::Upstream { address, certificate }) => upstream_tls::start(*address, certificate)
+            .and_then(|()| upstream::serve((*address).into()).with_context(|| format!("cannot serve {address}"))),
         None => run(&options),
     };
     match outcome {

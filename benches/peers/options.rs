@@ -3,7 +3,7 @@
 use crate::hit_path::Kind;
 use crate::peers::Peer;
 use clap::{Parser, Subcommand};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ pub enum Role {
     #[command(hide = true)]
     Libraries { address: SocketAddr, upstream: SocketAddr, entries: u64 },
     #[command(hide = true)]
-    Upstream { address: SocketAddr },
+    Upstream { address: SocketAddrV4, certificate: PathBuf },
 }
 
 impl Options {

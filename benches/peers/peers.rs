@@ -70,6 +70,10 @@ impl Peer {
 pub enum Service {
     /// Everything forwarded to the upstream, over UDP or TCP only.
     Forward { over_tcp: bool },
+    /// Only of ours: everything forwarded over TLS,
+    ForwardTls,
+    /// over HTTPS.
+    ForwardHttps,
     /// As over UDP, with thousands of TCP clients.
     ManyClients,
     /// What the stock node-local Corefile does: ours and the reference get that file. Its cluster domain is asked for
@@ -87,6 +91,8 @@ pub enum Service {
 pub struct Place<'a> {
     pub address: SocketAddrV4,
     pub upstream: SocketAddrV4,
+    /// The upstream's certificate, in PEM.
+    pub certificate: &'a Path,
     /// Scratch of its own.
     pub folder: &'a Path,
     /// The program under test.
@@ -115,6 +121,9 @@ impl Peer {
         };
         let shown = folder.display();
         let idle_seconds = IDLE_MILLISECONDS / 1000;
+        if matches!(service, Service::ForwardTls | Service::ForwardHttps) && self != Self::Ours {
+            return Ok(None);
+        }
         let is_for_corefiles = matches!(service, Service::Entries(_) | Service::Blocks(_) | Service::Addresses(_));
         if is_for_corefiles && !matches!(self, Self::Ours | Self::NodeCache) {
             return Ok(None);

@@ -90,33 +90,37 @@ fn send(replies: &mut Datagrams, udp: &UdpSocket) {
 /// Answers one connection's queries in order, all that one read brought in one write.
 fn serve_stream(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let (mut input, mut held, mut out, mut reply) = (vec![0; 65_536], 0, Vec::new(), Vec::new());
+    let (mut input, mut held, mut out) = (vec![0; 65_536], 0, Vec::new());
     loop {
         let count = stream.read(&mut input[held..])?;
         if count == 0 {
             return Ok(());
         }
         held += count;
-        let mut at = 0;
-        while let Some(length) =
-            input[at..held].first_chunk::<2>().map(|length| usize::from(u16::from_be_bytes(*length)))
-        {
-            let Some(query) = input[..held].get(at + 2..at + 2 + length) else { break };
-            reply.clear();
-            answer(query, &mut reply);
-            out.extend_from_slice(&u16::try_from(reply.len()).unwrap_or(0).to_be_bytes());
-            out.extend_from_slice(&reply);
-            at += 2 + length;
-        }
-        input.copy_within(at..held, 0);
-        held -= at;
+        let taken = answer_messages(&input[..held], &mut out);
+        input.copy_within(taken..held, 0);
+        held -= taken;
         stream.write_all(&out)?;
         out.clear();
     }
 }
 
+/// Answers the whole messages at the front of `input`, each behind its length. Returns how many octets they take.
+pub fn answer_messages(input: &[u8], out: &mut Vec<u8>) -> usize {
+    let (mut at, mut reply) = (0, Vec::new());
+    while let Some(length) = input[at..].first_chunk::<2>().map(|length| usize::from(u16::from_be_bytes(*length))) {
+        let Some(query) = input.get(at + 2..at + 2 + length) else { break };
+        reply.clear();
+        answer(query, &mut reply);
+        out.extend_from_slice(&u16::try_from(reply.len()).unwrap_or(0).to_be_bytes());
+        out.extend_from_slice(&reply);
+        at += 2 + length;
+    }
+    at
+}
+
 /// Writes the reply to `query`, or nothing if that is no query.
-fn answer(query: &[u8], out: &mut Vec<u8>) {
+pub fn answer(query: &[u8], out: &mut Vec<u8>) {
     if let Some((labels, rtype)) = question(query) {
         write_reply(query, content(&labels, rtype), out);
     }

@@ -60,6 +60,8 @@ pub struct BlockConfig {
     pub client_subnet: Option<PrefixLimits>,
     /// `nsid`: this server's name, for clients that ask for it; `None`: it is not told.
     pub nsid: Option<Arc<[u8]>>,
+    /// `metadata`: directives say what they know of each request.
+    pub metadata: bool,
     pub timeouts: Timeouts,
     /// `tls`: how its listeners for `tls://` and `https://` speak TLS, and where that stands; `None`: not at all.
     pub tls: Option<(ServerTls, Span)>,

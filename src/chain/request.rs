@@ -1,6 +1,6 @@
 //! A client's request on its way through a chain.
 
-use super::BatchClock;
+use super::{BatchClock, Metadata};
 use crate::message::{
     ClientSubnet, DEFAULT_UDP_SIZE, PrefixLimits, Query, Reply, ReplyOptions, RequestKey, Response, TtlRule,
     UpstreamOptions, WireError,
@@ -94,6 +94,8 @@ pub struct Request<'a> {
     pub nsid: Option<&'a Arc<[u8]>>,
     /// EDNS options that a directive before has put there for the upstream. Such a request takes the slow path alone.
     pub options: Option<&'a UpstreamOptions>,
+    /// Where directives leave what they know of this request, in a block with `metadata`. On the slow path alone.
+    pub metadata: Option<&'a Arc<Metadata>>,
     pub received: Instant,
     pub purpose: Purpose,
 }
@@ -153,6 +155,7 @@ impl Request<'_> {
             client_subnet: self.client_subnet.copied(),
             nsid: self.nsid.cloned(),
             options: self.options.cloned(),
+            metadata: self.metadata.cloned(),
             received: self.received,
             purpose: self.purpose,
             wants_refresh: false,
@@ -172,6 +175,7 @@ pub struct OwnedRequest {
     pub client_subnet: Option<KeptSubnet>,
     pub nsid: Option<Arc<[u8]>>,
     pub options: Option<UpstreamOptions>,
+    pub metadata: Option<Arc<Metadata>>,
     pub received: Instant,
     pub purpose: Purpose,
     /// A [`Purpose::Refresh`] of it is to run beside it: who would have answered on the fast path wanted one.
@@ -190,6 +194,7 @@ impl OwnedRequest {
             client_subnet: self.client_subnet.as_ref(),
             nsid: self.nsid.as_ref(),
             options: self.options.as_ref(),
+            metadata: self.metadata.as_ref(),
             received: self.received,
             purpose: self.purpose,
         }

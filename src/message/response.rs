@@ -217,6 +217,10 @@ impl Response {
     pub fn set_ttls(&mut self, seconds: u32) {
         self.map_ttls(|_| seconds);
     }
+    /// Takes so many seconds off every TTL, down to 0.
+    pub fn reduce_ttls(&mut self, seconds: u32) {
+        self.map_ttls(|ttl| ttl.saturating_sub(seconds));
+    }
     /// Leaves out the authority and additional sections.
     pub fn keep_answers_only(&mut self) {
         let parts = self.parts();

@@ -1,5 +1,6 @@
 //! One DNS query over a socket of its own. The caller composes the query and sets the time limit.
 
+use super::doh::{self, DohResource};
 use super::tls::TlsClient;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
@@ -72,6 +73,18 @@ impl DnsClient {
     pub async fn query_tls(&self, query: &[u8], tls: &TlsClient) -> io::Result<Vec<u8>> {
         let session = tls.connect(self.connect().await?).await.map_err(io::Error::other)?;
         self.exchange(session, query).await
+    }
+
+    /// As [`DnsClient::query_tcp`], over HTTPS (RFC 8484). `tls` has to be one [`super::tls::ClientTls::for_http2`].
+    ///
+    /// # Errors
+    /// Those of [`DnsClient::query_tls`]; the response is no answer.
+    pub async fn query_https(&self, query: &[u8], tls: &TlsClient, resource: &DohResource) -> io::Result<Vec<u8>> {
+        let session = tls.connect(self.connect().await?).await.map_err(io::Error::other)?;
+        let mut message = doh::exchange(session, resource, query.to_vec()).await.map_err(io::Error::other)?.message;
+        // It was asked with another ID, and has its stream for itself.
+        message.iter_mut().zip(query.iter().take(2)).for_each(|(octet, id)| *octet = *id);
+        if is_response_to(query, &message) { Ok(message) } else { Err(io::ErrorKind::InvalidData.into()) }
     }
 
     async fn connect(&self) -> io::Result<TcpStream> {

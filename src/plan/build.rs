@@ -119,8 +119,15 @@ impl Draft {
         let options = HeededOptions { client_subnet: *client_subnet, nsid: nsid.clone() };
         let options = (client_subnet.is_some() || nsid.is_some()).then(|| Box::new(options));
         let depends_on_client = chain.handlers.iter().any(|handler| handler.depends_on_client());
-        let udp_cap = *udp_cap;
-        let running = Block { chain, observers: observers.into(), arranger, udp_cap, options, depends_on_client };
+        let running = Block {
+            chain,
+            observers: observers.into(),
+            arranger,
+            udp_cap: *udp_cap,
+            options,
+            depends_on_client,
+            has_metadata: block.config.metadata,
+        };
         let running = Arc::new(running);
         let any_class = block.keywords.iter().any(|keyword| keyword.any_class);
         let https_connections = block.config.https_connections.map(|(connections, _)| connections);

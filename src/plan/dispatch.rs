@@ -218,7 +218,8 @@ impl Listener {
     }
 
     fn pending(self: &Arc<Self>, block: &Arc<Block>, request: &Request<'_>, purpose: Purpose) -> Pending {
-        let request = Box::new(Request { purpose, ..*request }.to_owned());
+        let mut request = Box::new(Request { purpose, ..*request }.to_owned());
+        request.metadata = block.has_metadata.then(Arc::default);
         Pending { listener: self.clone(), block: block.clone(), request }
     }
 }
@@ -312,6 +313,7 @@ fn request<'a>(query: &'a Query, received: Received<'a>, site: Option<&ZoneBindi
         client_subnet: None,
         nsid: None,
         options: None,
+        metadata: None,
         received: clock.received(),
         purpose: Purpose::Answer,
     }

@@ -91,6 +91,8 @@ struct Block {
     /// A handler answers the same question otherwise to another client, so replies are not for the packet cache, which
     /// does not know clients.
     depends_on_client: bool,
+    /// Directives say what they know of each request (`metadata`).
+    has_metadata: bool,
 }
 
 /// What of clients' EDNS options a block heeds. Whoever sends one of them takes the slow path.

@@ -79,8 +79,15 @@ mod tests {
         for (index, zone) in zones.iter().enumerate() {
             let observers = Box::new([]);
             let chain = chain.clone();
-            let block =
-                Block { chain, observers, arranger: None, udp_cap: None, options: None, depends_on_client: false };
+            let block = Block {
+                chain,
+                observers,
+                arranger: None,
+                udp_cap: None,
+                options: None,
+                depends_on_client: false,
+                has_metadata: false,
+            };
             let block = Arc::new(block);
             table.insert(&Name::parse(zone).unwrap(), ZoneBinding { block, server: 0, zone: index });
         }

@@ -106,6 +106,7 @@ impl Sample {
             client_subnet: None,
             nsid: None,
             options: None,
+            metadata: None,
             received: self.received,
             purpose: Purpose::Answer,
         };

@@ -125,6 +125,7 @@ impl Question {
             client_subnet: None,
             nsid: None,
             options: None,
+            metadata: None,
             received: Instant::now(),
             purpose: Purpose::Answer,
         }

@@ -6,6 +6,7 @@ use super::upstream_socket::UpstreamSocket;
 use crate::message::Response;
 use smallvec::{SmallVec, smallvec};
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -72,7 +73,8 @@ impl From<UpstreamError> for NoAnswer {
 
 /// What [`Attempts::next_event`] waited for.
 pub enum AttemptEvent {
-    Answered(Response),
+    /// An answer, and who gave it.
+    Answered(Response, SocketAddr),
     /// No attempt is left, or an error came that ends them all ([`UpstreamError::may_be_forged`]). This is the error of
     /// the last one.
     Failed(UpstreamError),
@@ -117,7 +119,7 @@ impl Attempts {
                 match outcome {
                     Ok(response) => {
                         attempt.socket.remote().metrics.count_response(response.rcode(), self.start.elapsed());
-                        answer = Some(response);
+                        answer = Some((response, attempt.socket.remote().address));
                     }
                     Err(error) => failure = Some(error),
                 }
@@ -125,7 +127,7 @@ impl Attempts {
             }
         });
         match (answer, failure) {
-            (Some(response), _) => Poll::Ready(AttemptEvent::Answered(response)),
+            (Some((response, from)), _) => Poll::Ready(AttemptEvent::Answered(response, from)),
             (None, Some(error)) if self.waiting.is_empty() || error.may_be_forged() => {
                 Poll::Ready(AttemptEvent::Failed(error))
             }

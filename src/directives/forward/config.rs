@@ -3,6 +3,7 @@
 use super::policy::UpstreamPolicy;
 use super::target::UpstreamTarget;
 use crate::message::{Name, Rcode};
+use crate::net::doh::DohMethod;
 use crate::net::tls::ClientTls;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -45,6 +46,7 @@ pub struct ForwardOptions {
     pub failover: Vec<Rcode>,
     pub failfast_all_unhealthy_upstreams: bool,
     pub source_address: Option<IpAddr>,
+    pub doh_method: DohMethod,
     /// Names are sent in a random letter case (DNS 0x20).
     pub use_caps_for_id: bool,
     /// Empty: the nameservers of /etc/resolv.conf.
@@ -72,6 +74,7 @@ impl Default for ForwardOptions {
             failover: Vec::new(),
             failfast_all_unhealthy_upstreams: false,
             source_address: None,
+            doh_method: DohMethod::Post,
             use_caps_for_id: false,
             resolvers: Vec::new(),
         }

@@ -2,6 +2,7 @@
 
 use crate::chain::Transport;
 use crate::message::{Rcode, WireError};
+use crate::net::doh::DohError;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -33,9 +34,15 @@ pub struct SystemError {
     code: Option<i32>,
 }
 
+impl From<&io::Error> for SystemError {
+    fn from(error: &io::Error) -> Self {
+        Self { kind: error.kind(), code: error.raw_os_error() }
+    }
+}
+
 impl From<io::Error> for SystemError {
     fn from(error: io::Error) -> Self {
-        Self { kind: error.kind(), code: error.raw_os_error() }
+        Self::from(&error)
     }
 }
 
@@ -70,7 +77,7 @@ pub enum UpstreamError {
     /// The connection failed before there was a TLS session.
     #[error("dial {0}: tls: handshake: {1}")]
     HandshakeCut(Endpoints, SystemError),
-    /// The TLS session failed: the upstream has ended it, or sent what does not belong to it.
+    /// The TLS session failed, or HTTP/2 in it: the upstream has ended it, or sent what does not belong to it.
     #[error("read {0}: {1}")]
     Session(Endpoints, Arc<str>),
     /// The upstream's machine says that nobody listens (ICMP), or the socket failed.
@@ -89,6 +96,9 @@ pub enum UpstreamError {
     Unsolicited(Endpoints),
     #[error("read {0}: malformed answer: {1}")]
     Malformed(Endpoints, WireError),
+    /// The upstream answered over HTTPS, and not with a DNS message.
+    #[error("read {0}: {1}")]
+    Https(Endpoints, Arc<DohError>),
     /// The response has this error code and no question section.
     #[error("read {0}: the error code {1} without a question")]
     NoQuestion(Endpoints, Rcode),
@@ -111,10 +121,25 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
+    /// Who has sent a message that is no answer; `None` where none came.
+    pub fn sender(&self) -> Option<&Endpoints> {
+        match self {
+            Self::Malformed(from, _) | Self::NoQuestion(from, _) | Self::CaseMismatch(from) | Self::Spoofed(from) => {
+                Some(from)
+            }
+            _ => None,
+        }
+    }
+
+    /// True if an error code without a question came.
+    pub fn is_code_alone(&self) -> bool {
+        matches!(self, Self::NoQuestion(..))
+    }
+
     /// True if the error comes from a datagram, which anybody may have forged. Such an error ends no query: the
     /// upstream is asked over TCP.
     pub fn may_be_forged(&self) -> bool {
-        matches!(self, Self::Malformed(from, _) | Self::NoQuestion(from, _) | Self::CaseMismatch(from) | Self::Spoofed(from) if from.transport == Transport::Udp)
+        self.sender().is_some_and(|from| from.transport == Transport::Udp)
     }
 
     /// True if the socket or connection failed and the upstream may be well. The query is then sent again on another

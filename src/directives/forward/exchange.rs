@@ -11,6 +11,7 @@ use super::upstream_set::UpstreamSet;
 use crate::backoff::Backoff;
 use crate::chain::{Failure, Request, Transport};
 use crate::message::{Rcode, Response};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,17 +35,36 @@ pub struct Exchanger {
     metrics: ForwardMetrics,
 }
 
+/// What is needed to make an answer of what comes from an upstream after it was given up.
+#[derive(Clone, Copy)]
+pub(super) struct Late<'a> {
+    pub request: &'a Request<'a>,
+    pub query: &'a Arc<UpstreamQuery>,
+    pub upstreams: &'a [Arc<Upstream>],
+    /// Until when it is waited for.
+    pub deadline: Instant,
+}
+
+impl<'a> Late<'a> {
+    pub fn new(
+        request: &'a Request<'a>,
+        query: &'a Arc<UpstreamQuery>,
+        upstreams: &'a [Arc<Upstream>],
+        deadline: Instant,
+    ) -> Self {
+        Self { request, query, upstreams, deadline }
+    }
+}
+
 impl Exchanger {
     pub fn new(options: ForwardOptions, upstreams: Arc<UpstreamSet>, metrics: ForwardMetrics) -> Self {
         Self { selector: UpstreamSelector::new(options.policy), options, upstreams, metrics }
     }
 
-    /// Asks upstreams in the order of the policy until one answers.
-    pub async fn exchange(&self, request: &Request<'_>) -> Result<Response, Failure> {
-        let start = Instant::now();
-        let deadline = start + overall_timeout(self.options.read_timeout);
-        // A client gets its failure after one read timeout, so that it has time left to ask another server.
-        let last_round = deadline.min(start + self.options.read_timeout);
+    /// Asks upstreams in the order of the policy until one answers. Sets `asked` to the one that answered, or else to
+    /// the one that was asked last.
+    pub async fn exchange(&self, request: &Request<'_>, asked: &mut Option<SocketAddr>) -> Result<Response, Failure> {
+        let deadline = Instant::now() + overall_timeout(self.options.read_timeout);
         let upstreams = self.upstreams.usable(deadline).await.map_err(|error| Failure::servfail(KEYWORD, error))?;
         let order = self.selector.order(upstreams.len(), |bound| rand::random_range(0..bound));
         let query = Arc::new(UpstreamQuery::new(request));
@@ -75,10 +95,19 @@ impl Exchanger {
                         upstream = any;
                     }
                 }
+                *asked = Some(upstream.address);
                 let outcome = match &mut unanswered {
                     None => self.ask(upstream, &query, request).await,
                     // Boxed: it is rare, and the future of every query would have room for it.
-                    Some(earlier) => Box::pin(self.ask_beside(earlier, upstream, &query, request, deadline)).await,
+                    Some(earlier) => {
+                        Box::pin(self.ask_beside(
+                            earlier,
+                            upstream,
+                            Late::new(request, &query, &upstreams, deadline),
+                            asked,
+                        ))
+                        .await
+                    }
                 };
                 match outcome {
                     Ok(response) if options.failover.contains(&response.rcode()) => {
@@ -113,33 +142,36 @@ impl Exchanger {
                 return Ok(response);
             }
             if let Some(unanswered) = unanswered {
-                let late = Box::pin(self.wait_for_late(unanswered, &upstreams, deadline)).await;
-                return late.ok_or_else(|| servfail(failure));
+                let response =
+                    Box::pin(self.wait_for_late(unanswered, Late::new(request, &query, &upstreams, deadline), asked))
+                        .await;
+                return response.ok_or_else(|| servfail(failure));
             }
             let pause = backoff.next_pause();
-            if Instant::now() + pause >= last_round {
+            // A client gets its failure after one read timeout, so that it has time left to ask another server.
+            let time_left = overall_timeout(options.read_timeout) - options.read_timeout;
+            if Instant::now() + pause + time_left >= deadline {
                 return Err(servfail(failure));
             }
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// The answer to an attempt that has got none within the read timeout, if one comes before `deadline`. It is not
+    /// The answer to an attempt that has got none within the read timeout, if one comes before the deadline. It is not
     /// waited for once the health checks say that all upstreams are down: they are silent, and not slow.
     pub(super) async fn wait_for_late(
         &self,
         mut attempts: Box<Attempts>,
-        upstreams: &[Arc<Upstream>],
-        deadline: Instant,
+        late: Late<'_>,
+        asked: &mut Option<SocketAddr>,
     ) -> Option<Response> {
         while !attempts.waiting().is_empty()
-            && Instant::now() < deadline
-            && !upstreams.iter().all(|upstream| upstream.health.is_down(self.options.max_fails))
+            && Instant::now() < late.deadline
+            && !late.upstreams.iter().all(|upstream| upstream.health.is_down(self.options.max_fails))
         {
-            match attempts.next_event(deadline.min(Instant::now() + HEALTH_INTERVAL)).await {
-                AttemptEvent::Answered(response) => return Some(response),
-                AttemptEvent::Failed(_) => return None,
-                AttemptEvent::DeadlinePassed => (),
+            let event = attempts.next_event(late.deadline.min(Instant::now() + HEALTH_INTERVAL)).await;
+            if let Some(response) = self.settle_late(event, late, asked).await {
+                return Some(response);
             }
         }
         None
@@ -150,25 +182,50 @@ impl Exchanger {
         &self,
         earlier: &mut Attempts,
         upstream: &Upstream,
-        query: &Arc<UpstreamQuery>,
-        request: &Request<'_>,
-        deadline: Instant,
+        late: Late<'_>,
+        asked: &mut Option<SocketAddr>,
     ) -> Result<Response, NoAnswer> {
-        let asking = self.ask(upstream, query, request);
-        tokio::pin!(asking);
+        let asking = self.ask(upstream, late.query, late.request);
+        let settling = async { self.settle_late(earlier.next_event(late.deadline).await, late, asked).await };
         tokio::select! {
             biased;
-            event = earlier.next_event(deadline) => match event {
-                AttemptEvent::Answered(response) => Ok(response),
-                AttemptEvent::Failed(_) | AttemptEvent::DeadlinePassed => asking.await,
-            },
-            outcome = &mut asking => outcome,
+            Some(response) = settling => Ok(response),
+            outcome = asking => outcome,
         }
     }
 
+    /// The answer that comes of what an upstream has said after it was given up, as if it had said that in time: one
+    /// that does not understand EDNS is asked without, and what anybody may have sent is asked over TCP.
+    async fn settle_late(
+        &self,
+        event: AttemptEvent,
+        late: Late<'_>,
+        asked: &mut Option<SocketAddr>,
+    ) -> Option<Response> {
+        let (from, said) = match event {
+            AttemptEvent::Answered(response, from) => (from, Ok(response)),
+            AttemptEvent::Failed(error) => (error.sender()?.remote, Err(error)),
+            AttemptEvent::DeadlinePassed => return None,
+        };
+        let upstream = late.upstreams.iter().find(|upstream| upstream.address == from)?;
+        let mut said = match said {
+            // The one thing that is believed of anybody is that the upstream does not understand EDNS.
+            Err(error) if error.may_be_forged() && !(error.is_code_alone() && late.query.has_edns()) => {
+                upstream.ask(late.query, Transport::Tcp).await
+            }
+            said => said.map_err(NoAnswer::from),
+        };
+        if late.query.has_edns() && refuses_edns(&said) {
+            let query = Arc::new(UpstreamQuery::without_edns(late.request));
+            said = self.ask_over_transport(upstream, &query, late.request.peer.transport).await;
+        }
+        let response = answer_of(said, late.request).ok()?;
+        *asked = Some(from);
+        Some(response)
+    }
+
     /// Asks one upstream. If it does not understand EDNS it is asked once more without (RFC 6891 section 7), so that
-    /// clients with and without EDNS get the same answer. An error code without a question is an answer with that code:
-    /// the upstream could not read the query, or did not try.
+    /// clients with and without EDNS get the same answer.
     async fn ask(
         &self,
         upstream: &Upstream,
@@ -180,19 +237,8 @@ impl Exchanger {
         loop {
             let query = without_edns.as_ref().unwrap_or(query);
             let outcome = self.ask_over_transport(upstream, query, request.peer.transport).await;
-            let refuses_edns = match &outcome {
-                // A response that repeats DO comes from a server that has understood the OPT record and refuses
-                // something else.
-                Ok(response) => matches!(response.rcode(), Rcode::FORMERR | Rcode::NOTIMP) && !response.dnssec_ok(),
-                Err(failure) => matches!(failure.error, UpstreamError::NoQuestion(..)),
-            };
-            if !refuses_edns || without_edns.is_some() || request.query.edns.is_none() {
-                return match outcome {
-                    Err(NoAnswer { error: UpstreamError::NoQuestion(_, rcode), .. }) => {
-                        Ok(Response::empty(request.query, request.wire, rcode))
-                    }
-                    outcome => outcome,
-                };
+            if without_edns.is_some() || !query.has_edns() || !refuses_edns(&outcome) {
+                return answer_of(outcome, request);
             }
             without_edns = Some(Arc::new(UpstreamQuery::without_edns(request)));
         }
@@ -215,6 +261,25 @@ impl Exchanger {
             return upstream.ask(query, Transport::Tcp).await;
         }
         Ok(response)
+    }
+}
+
+/// True if this comes of an upstream that does not understand EDNS.
+fn refuses_edns(outcome: &Result<Response, NoAnswer>) -> bool {
+    match outcome {
+        // A response that repeats DO comes from a server that has understood the OPT record and refuses something else.
+        Ok(response) => matches!(response.rcode(), Rcode::FORMERR | Rcode::NOTIMP) && !response.dnssec_ok(),
+        Err(failure) => failure.error.is_code_alone(),
+    }
+}
+
+/// An error code without a question is an answer with that code: the upstream could not read the query, or did not try.
+fn answer_of(outcome: Result<Response, NoAnswer>, request: &Request<'_>) -> Result<Response, NoAnswer> {
+    match outcome {
+        Err(NoAnswer { error: UpstreamError::NoQuestion(_, rcode), .. }) => {
+            Ok(Response::empty(request.query, request.wire, rcode))
+        }
+        outcome => outcome,
     }
 }
 

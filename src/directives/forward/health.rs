@@ -1,6 +1,6 @@
 //! Whether an upstream is up. It is probed only after a query to it has failed, until a probe succeeds.
 
-use super::remote::Remote;
+use super::remote::{Remote, UpstreamProtocol};
 use crate::message::{Query, RecordType};
 use crate::net::dns_client::DnsClient;
 use std::io;
@@ -94,12 +94,14 @@ async fn probe(remote: &Remote) -> io::Result<()> {
     let query =
         Query::compose(rand::random(), settings.probe_name.as_wire(), RecordType::NS, settings.probe_recursion_desired);
     let client = DnsClient { source: settings.source_address, ..DnsClient::new(remote.address) };
-    let limit = if remote.tls.is_some() { TLS_PROBE_TIMEOUT } else { PROBE_TIMEOUT };
+    let limit = if remote.protocol.is_encrypted() { TLS_PROBE_TIMEOUT } else { PROBE_TIMEOUT };
     let probing = async {
-        match &remote.tls {
-            Some(tls) => client.query_tls(&query, tls).await,
-            None if settings.probe_tcp => client.query_tcp(&query).await,
-            None => client.query_udp(&query, None).await,
+        match &remote.protocol {
+            // Boxed: it is large and rare.
+            UpstreamProtocol::Https(tls, resource) => Box::pin(client.query_https(&query, tls, resource)).await,
+            UpstreamProtocol::Tls(tls) => client.query_tls(&query, tls).await,
+            UpstreamProtocol::Dns if settings.probe_tcp => client.query_tcp(&query).await,
+            UpstreamProtocol::Dns => client.query_udp(&query, None).await,
         }
     };
     let response = tokio::time::timeout(limit, probing).await;

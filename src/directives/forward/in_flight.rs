@@ -133,13 +133,11 @@ impl InFlightQueries {
         }
     }
 
-    /// Ends the query `id` without an outcome: its caller no longer waits.
-    pub fn forget(&mut self, id: u16) {
-        if self.entries.remove(&id).is_some()
-            && let Some(used_ids) = &mut self.used_ids
-        {
-            used_ids.push(id);
-        }
+    /// Ends the query `id` without an outcome: its caller no longer waits. True if an answer may still come.
+    pub fn forget(&mut self, id: u16) -> bool {
+        let Some(entry) = self.entries.remove(&id) else { return false };
+        self.used_ids.iter_mut().for_each(|used_ids| used_ids.push(id));
+        entry.state.is_open()
     }
 
     /// The status of query `id`. If it is pending, `waker` is woken when that changes or `deadline` passes.
@@ -238,6 +236,13 @@ impl InFlightQueries {
     /// True if a response was accepted at `instant` or later.
     pub fn has_response_since(&self, instant: Instant) -> bool {
         self.last_response.is_some_and(|last| last >= instant)
+    }
+
+    /// Takes so many seconds off the TTLs of the answer to query `id`, if it has one that its caller has not seen yet.
+    pub fn age_answer(&mut self, id: u16, seconds: u32) {
+        if let Some(QueryEntry { state: EntryState::Answered(response), .. }) = self.entries.get_mut(&id) {
+            response.reduce_ttls(seconds);
+        }
     }
 
     /// Ends query `id` with `error`.

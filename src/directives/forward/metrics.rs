@@ -86,9 +86,8 @@ struct ByRcode {
 }
 
 impl UpstreamMetrics {
-    /// The counters of the upstream `to`. `is_tls`: its TCP connections have TLS sessions.
-    pub fn new(registry: &Registry, to: String, is_tls: bool) -> Self {
-        let tcp = if is_tls { "tcp-tls" } else { "tcp" };
+    /// The counters of the upstream `to`, whose connections are counted under this `proto`.
+    pub fn new(registry: &Registry, to: String, connection_label: &str) -> Self {
         let counter = |name, help| registry.counter(name, help, &[("to", &to)]);
         let connections = |name, help, proto| {
             registry.counter(name, help, &[("proxy_name", PROXY_NAME), ("to", &to), ("proto", proto)])
@@ -117,8 +116,8 @@ impl UpstreamMetrics {
             ),
             udp_reused: reused("udp"),
             udp_opened: opened("udp"),
-            tcp_reused: reused(tcp),
-            tcp_opened: opened(tcp),
+            tcp_reused: reused(connection_label),
+            tcp_opened: opened(connection_label),
             retries: counter(
                 "nodelocaldns_forward_retries_total",
                 "Queries sent again: a datagram seemed lost, or a connection broke or hung.",

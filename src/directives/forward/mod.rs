@@ -10,11 +10,14 @@
 
 mod attempt;
 mod config;
+mod connection_task;
 mod deadline_timer;
 mod error;
 mod exchange;
 mod health;
 mod host_lookup;
+mod https_streams;
+mod idle_timer;
 mod in_flight;
 mod letter_case;
 mod metrics;
@@ -27,6 +30,7 @@ mod socket_budget;
 mod spoof_guard;
 mod target;
 mod tcp_connection;
+mod tcp_messages;
 mod tcp_pool;
 #[cfg(test)]
 mod tests;
@@ -53,9 +57,13 @@ use metrics::ForwardMetrics;
 use remote::UpstreamSettings;
 use single_flight::{FlightEvent, FlightRole, SingleFlight};
 use smallvec::SmallVec;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use upstream_set::UpstreamSet;
+
+/// The label of metadata that names the upstream.
+const UPSTREAM_LABEL: &str = "forward/upstream";
 
 /// Reads one `forward` of a server block.
 pub fn parse(directive: &corefile::Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
@@ -65,7 +73,8 @@ pub fn parse(directive: &corefile::Directive, block: &mut BlockConfig, context: 
 }
 
 /// Options that say how upstreams are asked. Which answers they give does not depend on them.
-const WAYS_OF_ASKING: [&str; 12] = [
+const WAYS_OF_ASKING: [&str; 13] = [
+    "doh_method",
     "expire",
     "failfast_all_unhealthy_upstreams",
     "force_tcp",
@@ -111,10 +120,12 @@ enum SizeLimit {
     Tcp,
 }
 
-/// An answer that the requests of one flight share.
+/// What the requests of one flight share.
 #[derive(Clone)]
-struct SharedResponse {
-    response: Response,
+struct SharedExchange {
+    outcome: Result<Response, Failure>,
+    /// The one that answered, or else the one that was asked last.
+    upstream: Option<SocketAddr>,
     /// The limit that the leader's request had.
     size_limit: SizeLimit,
 }
@@ -124,7 +135,7 @@ pub struct Forward {
     from: LowerName,
     except: Vec<LowerName>,
     exchanger: Exchanger,
-    flights: SingleFlight<FlightKey, Result<SharedResponse, Failure>>,
+    flights: SingleFlight<FlightKey, SharedExchange>,
     /// Enforces `max_concurrent`.
     gate: Option<Arc<Gate>>,
     fairness: Arc<Policy>,
@@ -207,14 +218,17 @@ impl Forward {
     async fn shared_exchange(&self, request: &Request<'_>) -> Result<Response, Failure> {
         let size_limit = self.size_limit_of(request);
         let mut key = request.key().octets();
-        let shared = self.join_flight(request, size_limit, &key).await?;
+        let mut shared = self.join_flight(request, size_limit, &key).await;
         // The answer may be truncated because the leader's limit was lower. Those with a higher one ask again,
         // together.
-        if shared.response.is_truncated() && shared.size_limit < size_limit {
+        if shared.size_limit < size_limit && shared.outcome.as_ref().is_ok_and(Response::is_truncated) {
             key.push(size_limit as u8);
-            return Ok(self.join_flight(request, size_limit, &key).await?.response);
+            shared = self.join_flight(request, size_limit, &key).await;
         }
-        Ok(shared.response)
+        if let (Some(metadata), Some(upstream)) = (request.metadata, shared.upstream) {
+            metadata.set(UPSTREAM_LABEL, upstream.to_string());
+        }
+        shared.outcome
     }
 
     fn size_limit_of(&self, request: &Request<'_>) -> SizeLimit {
@@ -229,12 +243,7 @@ impl Forward {
     }
 
     /// Leads the flight of `key`, or waits for its outcome.
-    async fn join_flight(
-        &self,
-        request: &Request<'_>,
-        size_limit: SizeLimit,
-        key: &FlightKey,
-    ) -> Result<SharedResponse, Failure> {
+    async fn join_flight(&self, request: &Request<'_>, size_limit: SizeLimit, key: &FlightKey) -> SharedExchange {
         let leader = match self.flights.join(key.clone()) {
             FlightRole::Leader(leader) => leader,
             FlightRole::Follower(receiver) => {
@@ -246,17 +255,19 @@ impl Forward {
                     Ok(Ok(FlightEvent::Promoted(leader))) => leader,
                     // The channel closes without an event only when the process ends.
                     Ok(Err(_)) | Err(_) => {
-                        return Err(Failure::servfail(KEYWORD, format!("no answer within {limit:?}")));
+                        let outcome = Err(Failure::servfail(KEYWORD, format!("no answer within {limit:?}")));
+                        return SharedExchange { outcome, upstream: None, size_limit };
                     }
                 }
             }
         };
         // Boxed apart from this future: together they would be larger than what the allocator serves fast (1 KiB).
-        let outcome = Box::pin(self.exchanger.exchange(request)).await;
-        let outcome = outcome.map(|response| SharedResponse { response, size_limit });
-        let followers = leader.complete(&outcome);
+        let mut upstream = None;
+        let outcome = Box::pin(self.exchanger.exchange(request, &mut upstream)).await;
+        let shared = SharedExchange { outcome, upstream, size_limit };
+        let followers = leader.complete(&shared);
         self.metrics.shared.add(followers as u64);
-        outcome
+        shared
     }
 }
 

@@ -7,6 +7,7 @@ use super::tls_options::TlsOptions;
 use crate::chain::ParseContext;
 use crate::corefile::{Diagnostics, Directive, OptionLine, Token, nearest, value};
 use crate::message::{Name, Rcode};
+use crate::net::doh::DohMethod;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use std::time::Duration;
 pub const MAX_TARGETS: usize = 15;
 const USAGE: &str = "forward FROM TO...";
 
-const OPTIONS: [&str; 21] = [
+const OPTIONS: [&str; 22] = [
     "except",
     "force_tcp",
     "prefer_udp",
@@ -35,6 +36,7 @@ const OPTIONS: [&str; 21] = [
     "source_address",
     "use_caps_for_id",
     "resolver",
+    "doh_method",
     "tls",
     "tls_servername",
 ];
@@ -95,12 +97,20 @@ pub fn read(directive: &Directive, root: Option<&Path>, context: &mut ParseConte
         targets.push(target);
     }
     let has_tls = targets.iter().any(UpstreamTarget::is_tls);
+    if let Some(line) = directive.options.iter().find(|line| line.name.text == "doh_method")
+        && !targets.iter().any(UpstreamTarget::is_https)
+    {
+        context
+            .diagnostics
+            .warning(line.name.span, "doh_method is ignored: no upstream is asked over HTTPS")
+            .help("write https:// before the addresses of those that are, or remove it");
+    }
     if let (true, Some(token)) = (has_tls, plain) {
         let message = format!(
             "{} is asked by plain DNS beside others over TLS: what is asked of it can be read on the way",
             token.text
         );
-        context.diagnostics.warning(token.span, message).help("write tls:// before it, if it speaks TLS");
+        context.diagnostics.warning(token.span, message).help("write tls:// or https:// before it, if it speaks that");
     }
     let tls = tls.client(has_tls, &directive.keyword, context);
     Some(ForwardConfig { from: zones?.into_iter().next()?, except, targets, tls, options })
@@ -183,6 +193,18 @@ fn read_option(line: &OptionLine, options: &mut ForwardOptions, except: &mut Vec
                         diagnostics
                             .error(word.span, format!("source_address must be an IP address, not `{}`", word.text))
                             .help("an address of this machine, such as 192.0.2.1");
+                    }
+                }
+            }
+        }
+        "doh_method" => {
+            if let Some([word]) = value::exactly(&line.name, &line.arguments, "doh_method GET|POST", diagnostics) {
+                match word.text.as_str() {
+                    "GET" => options.doh_method = DohMethod::Get,
+                    "POST" => options.doh_method = DohMethod::Post,
+                    _ => {
+                        let message = format!("doh_method must be GET or POST, not `{}`", word.text);
+                        diagnostics.error(word.span, message).help("in capitals, as CoreDNS wants it");
                     }
                 }
             }

@@ -5,9 +5,11 @@ use super::metrics::UpstreamMetrics;
 use super::socket_budget::SocketBudget;
 use super::spoof_guard::SpoofGuard;
 use crate::message::Name;
+use crate::net::doh::DohResource;
 use crate::net::tls::TlsClient;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 /// The options that two upstreams of one address must share to be the same upstream.
@@ -33,11 +35,50 @@ pub struct UpstreamSettings {
     pub probe_tcp: bool,
 }
 
+/// Streams on a connection that every server over HTTPS should take (RFC 9113 section 6.5.2). We ask no more of any.
+pub const MAX_STREAMS: usize = 100;
+
+/// How an upstream is spoken with.
+pub enum UpstreamProtocol {
+    /// By plain UDP and TCP.
+    Dns,
+    /// Over TLS (RFC 7858).
+    Tls(TlsClient),
+    /// Over HTTPS (RFC 8484), with a session that speaks HTTP/2.
+    Https(TlsClient, DohResource),
+}
+
+impl UpstreamProtocol {
+    /// True if it has connections alone, whatever the client's transport.
+    pub fn is_encrypted(&self) -> bool {
+        !matches!(self, Self::Dns)
+    }
+
+    /// How metrics call its connections: CoreDNS' value of `proto`.
+    pub fn connection_label(&self) -> &'static str {
+        match self {
+            Self::Dns => "tcp",
+            Self::Tls(_) => "tcp-tls",
+            Self::Https(..) => "https",
+        }
+    }
+
+    /// The same for two protocols that speak alike and expect the same server.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Dns => String::new(),
+            Self::Tls(tls) => tls.key(),
+            Self::Https(tls, resource) => format!("{} {resource:?}", tls.key()),
+        }
+    }
+}
+
 /// An upstream server as its sockets, connections and health checks know it.
 pub struct Remote {
     pub address: SocketAddr,
-    /// How it is spoken with over TLS; `None`: it is asked by plain UDP and TCP.
-    pub tls: Option<TlsClient>,
+    pub protocol: UpstreamProtocol,
+    /// Streams that it takes on a connection over HTTPS, as it has said last; up to then what every server should take.
+    pub streams: AtomicUsize,
     pub settings: UpstreamSettings,
     pub metrics: UpstreamMetrics,
     /// The budget of all upstreams together.

@@ -4,6 +4,8 @@ use super::tls_options::warn_unless_name;
 use crate::chain::ParseContext;
 use crate::corefile::{Loader, Token};
 use crate::message::Name;
+use crate::net::doh::{DEFAULT_PATH, HTTPS_PORT};
+use hyper::http::uri::PathAndQuery;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
@@ -15,7 +17,7 @@ const UNREACHABLE_PORT: u16 = 0;
 const TLS_PORT: u16 = 853;
 const SYSTEM_RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Schemes of CoreDNS and its plugins that upstreams are not asked by.
-const OTHER_SCHEMES: [&str; 5] = ["https", "https3", "quic", "grpc", "unix"];
+const OTHER_SCHEMES: [&str; 4] = ["https3", "quic", "grpc", "unix"];
 
 /// How an upstream is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,23 @@ pub enum Protocol {
     Dns,
     /// Over TLS (RFC 7858), and whom its certificate must be for; `None`: its address.
     Tls { server_name: Option<String> },
+    /// Over HTTPS (RFC 8484), and where on that server.
+    Https { server_name: Option<String>, path: PathAndQuery },
+}
+
+impl Protocol {
+    /// The port that an upstream has unless the Corefile says otherwise.
+    fn default_port(&self) -> u16 {
+        match self {
+            Self::Dns => DNS_PORT,
+            Self::Tls { .. } => TLS_PORT,
+            Self::Https { .. } => HTTPS_PORT,
+        }
+    }
+
+    fn is_tls(&self) -> bool {
+        *self != Self::Dns
+    }
 }
 
 /// What a TO argument names.
@@ -49,43 +68,47 @@ pub enum UpstreamTarget {
 impl UpstreamTarget {
     /// True if it is asked over TLS.
     pub fn is_tls(&self) -> bool {
+        self.protocol().is_tls()
+    }
+
+    /// True if it is asked over HTTPS.
+    pub fn is_https(&self) -> bool {
+        matches!(self.protocol(), Protocol::Https { .. })
+    }
+
+    fn protocol(&self) -> &Protocol {
         match self {
-            Self::Address { protocol, .. } | Self::Host { protocol, .. } => *protocol != Protocol::Dns,
-            Self::File { .. } => false,
+            Self::Address { protocol, .. } | Self::Host { protocol, .. } => protocol,
+            Self::File { .. } => &Protocol::Dns,
         }
     }
 }
 
 /// Reads one TO; `None` after a diagnostic. `servername` is that of the option `tls_servername`.
 pub fn read_target(token: &Token, servername: Option<&str>, context: &mut ParseContext<'_>) -> Option<UpstreamTarget> {
-    let (text, is_tls) = match token.text.split_once("://") {
-        Some(("dns", rest)) => (rest, false),
-        Some(("tls", rest)) => (rest, true),
-        Some((scheme, _)) if OTHER_SCHEMES.contains(&scheme) => {
-            let message = format!("{}: upstreams by {scheme}:// are not supported yet", token.text);
-            context
-                .diagnostics
-                .error(token.span, message)
-                .help("plain DNS by UDP and TCP is, and tls://: write the address alone, such as 10.96.0.10");
+    let (scheme, text) = token.text.split_once("://").unwrap_or(("dns", &token.text));
+    let (text, path) = match scheme {
+        "dns" | "tls" => (text, None),
+        "https" => {
+            let (text, path) = read_path(token, text, context)?;
+            (text, Some(path))
+        }
+        _ => {
+            refuse_scheme(token, scheme, context);
             return None;
         }
-        Some((scheme, _)) => {
-            let message = format!("{}: `{scheme}` is not a protocol of upstreams", token.text);
-            context
-                .diagnostics
-                .error(token.span, message)
-                .help("write the address alone, or dns:// or tls:// before it");
-            return None;
-        }
-        None => (token.text.as_str(), false),
     };
-    let (own_text, own_name) = if is_tls { split_server_name(text) } else { (text.to_owned(), None) };
+    let (own_text, own_name) = if scheme == "dns" { (text.to_owned(), None) } else { split_server_name(text) };
     let text = own_text.as_str();
     if let Some(name) = &own_name {
         warn_unless_name(token, name, context.diagnostics);
         if text.contains('%') {
             let message = format!("CoreDNS takes no interface before a server name: {}", token.text);
             context.diagnostics.beyond_reference(token.span, message).help("an address that needs no interface");
+        }
+        if path.is_some() {
+            let message = format!("CoreDNS does not heed the server name in {}", token.text);
+            context.diagnostics.beyond_reference(token.span, message).help("give it in tls_servername");
         }
     }
     if let (Some(own), Some(of_all)) = (&own_name, servername) {
@@ -94,8 +117,12 @@ pub fn read_target(token: &Token, servername: Option<&str>, context: &mut ParseC
         return None;
     }
     let server_name = own_name.as_deref().or(servername).map(str::to_owned);
-    let protocol = if is_tls { Protocol::Tls { server_name } } else { Protocol::Dns };
-    let default_port = if is_tls { TLS_PORT } else { DNS_PORT };
+    let protocol = match path {
+        Some(path) => Protocol::Https { server_name, path },
+        None if scheme == "tls" => Protocol::Tls { server_name },
+        None => Protocol::Dns,
+    };
+    let default_port = protocol.default_port();
     match read_address(text, default_port, context.loaders.files) {
         Ok(Some(address)) => {
             if address.port() == UNREACHABLE_PORT {
@@ -120,10 +147,11 @@ pub fn read_target(token: &Token, servername: Option<&str>, context: &mut ParseC
     }
     match context.loaders.files.read(Path::new(text)) {
         Ok(content) => {
-            if is_tls {
+            if protocol.is_tls() {
                 let message =
-                    format!("tls:// before a file is ignored: the nameservers of {text} are asked by plain DNS");
-                context.diagnostics.warning(token.span, message).help("name the upstreams' addresses after tls://");
+                    format!("{scheme}:// before a file is ignored: the nameservers of {text} are asked by plain DNS");
+                let help = format!("name the upstreams' addresses after {scheme}://");
+                context.diagnostics.warning(token.span, message).help(help);
             }
             Some(read_nameservers(token, text, &content, context))
         }
@@ -138,6 +166,44 @@ pub fn read_target(token: &Token, servername: Option<&str>, context: &mut ParseC
             None
         }
         Err(_) => read_host(token, text, protocol, default_port, context),
+    }
+}
+
+fn refuse_scheme(token: &Token, scheme: &str, context: &mut ParseContext<'_>) {
+    let (message, help) = match OTHER_SCHEMES.contains(&scheme) {
+        true => (
+            format!("{}: upstreams by {scheme}:// are not supported", token.text),
+            "plain DNS by UDP and TCP is, tls:// and https://: write the address alone, such as 10.96.0.10",
+        ),
+        false => (
+            format!("{}: `{scheme}` is not a protocol of upstreams", token.text),
+            "write the address alone, or dns://, tls:// or https:// before it",
+        ),
+    };
+    context.diagnostics.error(token.span, message).help(help);
+}
+
+/// What comes before the path of a TO of HTTPS, and the path; `None` after a diagnostic.
+fn read_path<'a>(token: &Token, text: &'a str, context: &mut ParseContext<'_>) -> Option<(&'a str, PathAndQuery)> {
+    let Some(start) = text.find('/') else { return Some((text, PathAndQuery::from_static(DEFAULT_PATH))) };
+    let (host, path) = text.split_at(start);
+    // A template (RFC 8484 section 3) would be asked literally, and what follows `#` would not be asked at all.
+    let is_plain = !path.contains(['{', '}', '#']);
+    match PathAndQuery::try_from(path) {
+        Ok(read) if is_plain => {
+            let message = format!("CoreDNS takes no path in {}: it asks at {DEFAULT_PATH}", token.text);
+            let help = "take it out, if the upstream answers at that path";
+            context.diagnostics.beyond_reference(token.span, message).help(help);
+            Some((host, read))
+        }
+        _ => {
+            let message = format!("{}: `{path}` is not the path of a URL", token.text);
+            context
+                .diagnostics
+                .error(token.span, message)
+                .help("such as https://dns.example.org/dns-query, without what stands in braces");
+            None
+        }
     }
 }
 

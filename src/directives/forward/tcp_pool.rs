@@ -2,6 +2,7 @@
 //! README.md tells when another one is opened and when one is left.
 
 use super::attempt::{Attempt, AttemptKind};
+use super::connection_task;
 use super::error::{Endpoints, UpstreamError};
 use super::remote::Remote;
 use super::tcp_connection::{ConnectionLoad, TcpConnection};
@@ -86,7 +87,7 @@ impl TcpPool {
                 }
             }
         };
-        let connection = TcpConnection::open(&self.remote, permit, now);
+        let connection = connection_task::open(&self.remote, permit, now);
         connections.push(Arc::downgrade(&connection));
         Ok((connection, true))
     }

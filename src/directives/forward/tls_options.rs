@@ -50,7 +50,7 @@ impl TlsOptions {
                 context
                     .diagnostics
                     .warning(word.span, message)
-                    .help("write tls:// before the addresses of those that are, or remove it");
+                    .help("write tls:// or https:// before the addresses of those that are, or remove it");
             }
             return None;
         }

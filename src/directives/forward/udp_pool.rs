@@ -227,7 +227,7 @@ mod tests {
         let mut attempts =
             Attempts::new(attempt, Endpoints { transport: Transport::Udp, local: None, remote: address });
         let (event, ()) = tokio::join!(attempts.next_event(Instant::now() + Duration::from_secs(5)), answer);
-        assert!(matches!(event, AttemptEvent::Answered(_)));
+        assert!(matches!(event, AttemptEvent::Answered(..)));
         socket.retire();
         tokio::task::yield_now().await;
 

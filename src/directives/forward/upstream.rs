@@ -5,7 +5,7 @@ use super::attempt::{Attempt, AttemptEvent, AttemptKind, Attempts, NoAnswer};
 use super::error::{Endpoints, UpstreamError};
 use super::health::UpstreamHealth;
 use super::metrics::UpstreamMetrics;
-use super::remote::{Remote, UpstreamSettings};
+use super::remote::{MAX_STREAMS, Remote, UpstreamProtocol, UpstreamSettings};
 use super::retry_schedule::{AfterFailure, NextStep, RetrySchedule};
 use super::socket_budget::SocketBudget;
 use super::spoof_guard::SpoofGuard;
@@ -15,10 +15,10 @@ use super::upstream_query::UpstreamQuery;
 use crate::chain::{ReloadState, Transport};
 use crate::message::Response;
 use crate::metrics::Registry;
-use crate::net::tls::TlsClient;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 use thread_local::ThreadLocal;
 
@@ -44,36 +44,35 @@ struct Pools {
 }
 
 impl Upstream {
-    /// An upstream that is asked over TLS if `tls` is given.
     pub fn new(
         address: SocketAddr,
-        tls: Option<TlsClient>,
+        protocol: UpstreamProtocol,
         settings: UpstreamSettings,
         registry: &Registry,
         sockets: Arc<SocketBudget>,
     ) -> Self {
-        let metrics = UpstreamMetrics::new(registry, address.to_string(), tls.is_some());
-        let remote = Arc::new(Remote { address, tls, settings, metrics, sockets, spoof_guard: SpoofGuard::default() });
+        let metrics = UpstreamMetrics::new(registry, address.to_string(), protocol.connection_label());
+        let (spoof_guard, streams) = (SpoofGuard::default(), AtomicUsize::new(MAX_STREAMS));
+        let remote = Arc::new(Remote { address, protocol, streams, settings, metrics, sockets, spoof_guard });
         Self { health: Arc::new(UpstreamHealth::new(remote.clone())), remote, pools: ThreadLocal::new() }
     }
 
     /// The upstream of the running plan if it has the same address, protocol and settings, else a new one.
     pub fn adopt_or_new(
         address: SocketAddr,
-        tls: Option<TlsClient>,
+        protocol: UpstreamProtocol,
         settings: &UpstreamSettings,
         registry: &Registry,
         reload_state: &ReloadState,
         sockets: &Arc<SocketBudget>,
     ) -> Arc<Self> {
-        let protocol = tls.as_ref().map(TlsClient::key).unwrap_or_default();
-        let new = || Self::new(address, tls, settings.clone(), registry, sockets.clone());
-        reload_state.adopt_or(&format!("forward upstream {address} {protocol} {settings:?}"), new)
+        let key = format!("forward upstream {address} {} {settings:?}", protocol.key());
+        reload_state.adopt_or(&key, || Self::new(address, protocol, settings.clone(), registry, sockets.clone()))
     }
 
     /// The transport that a query is sent over where `wanted` is what the options or the client say.
     pub fn transport_for(&self, wanted: Transport) -> Transport {
-        if self.tls.is_some() { Transport::Tcp } else { wanted }
+        if self.protocol.is_encrypted() { Transport::Tcp } else { wanted }
     }
 
     /// Sends `query` and waits for the answer for at most the read timeout. Within it, the query is sent again as
@@ -120,7 +119,7 @@ impl Upstream {
                 event => event,
             };
             match event {
-                AttemptEvent::Answered(response) => return Ok(response),
+                AttemptEvent::Answered(response, _) => return Ok(response),
                 AttemptEvent::Failed(error) => {
                     let now = Instant::now();
                     let kind = match error.is_socket_failure().then(|| schedule.after_socket_failure(now)) {

@@ -2,9 +2,8 @@
 //! background.
 
 use super::config::ForwardConfig;
-use super::error::UpstreamError;
 use super::host_lookup::{HostLookup, RefreshTimer};
-use super::remote::UpstreamSettings;
+use super::remote::{UpstreamProtocol, UpstreamSettings};
 use super::socket_budget::SocketBudget;
 use super::target::{Protocol, UpstreamTarget};
 use super::upstream::Upstream;
@@ -12,6 +11,7 @@ use super::upstream_query::UpstreamQuery;
 use crate::chain::{Ask, BuildContext, Listing, Transport, Upstreams};
 use crate::message::Name;
 use crate::metrics::Registry;
+use crate::net::doh::{DohMethod, DohResource};
 use crate::net::tls::ClientTls;
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
@@ -36,8 +36,7 @@ pub enum NoUpstreams {
 struct Host {
     name: Name,
     port: u16,
-    /// Whom the certificates of its upstreams must be for; `None`: they are asked by plain UDP and TCP.
-    server_name: Option<String>,
+    protocol: Protocol,
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
 }
 
@@ -53,7 +52,7 @@ pub struct UpstreamSet {
     /// The same list for `loop`, which probes it and marks the upstreams that lead back to us.
     listing: Listing,
     settings: UpstreamSettings,
-    tls: Option<ClientTls>,
+    speaking: Speaking,
     registry: Registry,
     sockets: Arc<SocketBudget>,
     lookup: HostLookup,
@@ -62,17 +61,58 @@ pub struct UpstreamSet {
     why_empty: NoUpstreams,
 }
 
+/// How the upstreams of one `forward` are spoken with.
+struct Speaking {
+    tls: Option<ClientTls>,
+    /// The same with HTTP/2 in it.
+    https: Option<ClientTls>,
+    doh_method: DohMethod,
+}
+
+impl Speaking {
+    fn new(config: &ForwardConfig) -> Self {
+        let has_https = config.targets.iter().any(UpstreamTarget::is_https);
+        Self {
+            tls: config.tls.clone(),
+            https: config.tls.as_ref().filter(|_| has_https).map(ClientTls::for_http2),
+            doh_method: config.options.doh_method,
+        }
+    }
+
+    /// How an upstream of `protocol` is spoken with. Its certificate must be for `name`, unless the Corefile names
+    /// another.
+    fn with(&self, protocol: &Protocol, name: &str, port: u16) -> UpstreamProtocol {
+        match (protocol, &self.tls, &self.https) {
+            (Protocol::Tls { server_name }, Some(tls), _) => {
+                UpstreamProtocol::Tls(tls.client_of(server_name.as_deref().unwrap_or(name)))
+            }
+            (Protocol::Https { server_name, path }, _, Some(tls)) => {
+                let name = server_name.as_deref().unwrap_or(name);
+                let resource = DohResource::new(name, port, path, self.doh_method);
+                UpstreamProtocol::Https(tls.client_of(name), resource)
+            }
+            _ => UpstreamProtocol::Dns,
+        }
+    }
+
+    /// What of it two `forward` have to have in common to share the upstreams of a host name.
+    fn key(&self, protocol: &Protocol) -> String {
+        match protocol {
+            Protocol::Dns => String::new(),
+            _ => format!("{protocol:?} {:?} {:?}", self.tls, self.doh_method),
+        }
+    }
+}
+
 impl UpstreamSet {
     pub fn new(config: &ForwardConfig, settings: UpstreamSettings, context: &BuildContext<'_>) -> Self {
         let (registry, reload_state) = (&context.process.registry, &context.process.reload_state);
         let sockets = SocketBudget::shared(reload_state, registry);
+        let speaking = Speaking::new(config);
         let adopt = |address: SocketAddr, protocol: &Protocol| {
-            let server_name = match protocol {
-                Protocol::Dns => None,
-                Protocol::Tls { server_name } => Some(server_name.clone().unwrap_or_else(|| address.ip().to_string())),
-            };
-            let tls = config.tls.as_ref().zip(server_name).map(|(tls, name)| tls.client_of(&name));
-            UpstreamSource::Fixed(Upstream::adopt_or_new(address, tls, &settings, registry, reload_state, &sockets))
+            let protocol = speaking.with(protocol, &address.ip().to_string(), address.port());
+            let upstream = Upstream::adopt_or_new(address, protocol, &settings, registry, reload_state, &sockets);
+            UpstreamSource::Fixed(upstream)
         };
         let resolvers = &config.options.resolvers;
         let mut sources = Vec::new();
@@ -86,13 +126,10 @@ impl UpstreamSet {
                 }
                 UpstreamTarget::Host { name, port, protocol } => {
                     why_empty = NoUpstreams::Unresolved(name.to_string());
-                    let server_name = match protocol {
-                        Protocol::Dns => None,
-                        Protocol::Tls { server_name } => Some(server_name.clone().unwrap_or_else(|| name.to_string())),
-                    };
-                    let protocol = server_name.as_ref().zip(config.tls.as_ref());
-                    let key = format!("forward host {name}:{port} {protocol:?} {resolvers:?} {settings:?}");
-                    let new = || Host { name: name.clone(), port: *port, server_name, upstreams: ArcSwap::default() };
+                    let key =
+                        format!("forward host {name}:{port} {} {resolvers:?} {settings:?}", speaking.key(protocol));
+                    let (name, port, protocol) = (name.clone(), *port, protocol.clone());
+                    let new = || Host { name, port, protocol, upstreams: ArcSwap::default() };
                     sources.push(UpstreamSource::Host(reload_state.adopt_or(&key, new)));
                 }
             }
@@ -105,7 +142,7 @@ impl UpstreamSet {
             registry: registry.clone(),
             sockets: sockets.clone(),
             settings,
-            tls: config.tls.clone(),
+            speaking,
             lookup: HostLookup { resolvers: resolvers.clone(), files: context.process.files.clone() },
             is_settled: watch::Sender::new(!has_hosts),
             why_empty,
@@ -199,8 +236,9 @@ impl UpstreamSet {
             .map(|address| match former.iter().find(|upstream| upstream.address == address) {
                 Some(upstream) => upstream.clone(),
                 None => {
-                    let tls = self.tls.as_ref().zip(host.server_name.as_deref()).map(|(tls, name)| tls.client_of(name));
-                    Arc::new(Upstream::new(address, tls, self.settings.clone(), &self.registry, self.sockets.clone()))
+                    let protocol = self.speaking.with(&host.protocol, &host.name.to_string(), host.port);
+                    let (settings, sockets) = (self.settings.clone(), self.sockets.clone());
+                    Arc::new(Upstream::new(address, protocol, settings, &self.registry, sockets))
                 }
             })
             .collect();
@@ -218,7 +256,7 @@ fn loop_probe(upstream: Arc<Upstream>, transport: Transport) -> Ask {
             let Some(query) = UpstreamQuery::from_wire(query) else { return false };
             match upstream.ask(&Arc::new(query), transport).await {
                 Ok(_) => true,
-                Err(failure) => matches!(failure.error, UpstreamError::NoQuestion(..)),
+                Err(failure) => failure.error.is_code_alone(),
             }
         })
     })

@@ -33,8 +33,8 @@ enum Piece {
     ResponseFlags,
     ResponseType,
     ResponseClass,
-    /// A metadata label that nothing sets.
-    Absent,
+    /// What a directive has said of the request under this label (`metadata`).
+    Metadata(String),
 }
 
 /// What may stand between braces.
@@ -67,7 +67,7 @@ pub(super) fn placeholders() -> impl Iterator<Item = &'static str> {
 impl Piece {
     fn placeholder(word: &str) -> Option<Self> {
         let known = PLACEHOLDERS.iter().find(|(known, _)| *known == word).map(|(_, piece)| piece.clone());
-        known.or_else(|| word.starts_with('/').then_some(Self::Absent))
+        known.or_else(|| word.strip_prefix('/').map(|label| Self::Metadata(label.to_owned())))
     }
 }
 
@@ -157,7 +157,11 @@ impl Piece {
             Self::ResponseSize if is_answered => write!(line, "{}", exchange.reply.len()),
             Self::ResponseFlags if is_answered => append_flags(exchange.reply, line),
             Self::ResponseSize => line.write_str("0"),
-            Self::Rcode | Self::ResponseFlags | Self::Absent => line.write_str(ABSENT),
+            Self::Rcode | Self::ResponseFlags => line.write_str(ABSENT),
+            Self::Metadata(label) => {
+                let value = request.metadata.and_then(|metadata| metadata.get(label));
+                line.write_str(value.as_deref().unwrap_or(ABSENT))
+            }
             Self::Duration => write!(line, "{}s", exchange.elapsed.as_secs_f64()),
             Self::ResponseType => line.write_str(response_type.label()),
             Self::ResponseClass => line.write_str(response_type.class().label()),
@@ -258,7 +262,7 @@ mod tests {
     fn metadata_labels_are_placeholders_too() {
         assert_eq!(
             compile("{/log/type}{/log/class}{/kubernetes/pod}").0,
-            [Piece::ResponseType, Piece::ResponseClass, Piece::Absent]
+            [Piece::ResponseType, Piece::ResponseClass, Piece::Metadata("kubernetes/pod".to_owned())]
         );
     }
 

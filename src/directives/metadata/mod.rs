@@ -3,9 +3,10 @@
 use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, value};
 
-/// Reads one `metadata` of a server block. Its zones are checked and not kept: no directive here provides or reads
-/// metadata.
-pub fn parse(directive: &Directive, _block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+/// Reads one `metadata` of a server block. Its zones are checked and not kept: what directives here know is kept
+/// whatever the zone, as in the reference, whose zones are for directives that there are none of here.
+pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+    block.metadata = true;
     value::no_options(directive, context.diagnostics);
     for zone in &directive.arguments {
         value::zones_or_none(zone, context.diagnostics);
@@ -18,10 +19,10 @@ mod tests {
     use crate::chain::testing::configure;
 
     #[test]
-    fn zones_are_optional_and_leave_the_block_as_it_was() {
+    fn zones_are_optional_and_metadata_is_kept_in_the_block() {
         for text in ["metadata", "metadata example.org 10.0.0.0/8"] {
             let (block, said) = configure(parse, text);
-            assert_eq!((block.parts.len(), said.as_str()), (0, ""), "{text}");
+            assert_eq!((block.metadata, block.parts.len(), said.as_str()), (true, 0, ""), "{text}");
         }
     }
 

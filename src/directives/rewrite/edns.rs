@@ -51,7 +51,7 @@ pub enum Variable {
     Protocol,
     ServerAddress,
     ServerPort,
-    /// A label of `metadata`, which no directive gives.
+    /// A label of `metadata`, which no directive before this one gives.
     Metadata,
 }
 

@@ -101,6 +101,7 @@ fn rewritten(request: &Request<'_>, change: &Change<'_>) -> OwnedRequest {
         client_subnet,
         nsid: request.nsid.cloned(),
         options,
+        metadata: request.metadata.cloned(),
         received: request.received,
         purpose: request.purpose,
         wants_refresh: false,

@@ -406,7 +406,7 @@ impl<'a> RuleReader<'a> {
                 "{qname}, {qtype}, {client_ip}, {client_port}, {protocol}, {server_ip}, {server_port}";
             return match Variable::named(variable) {
                 Some(Variable::Metadata) => {
-                    let message = format!("no directive gives `{text}`, so the rule does nothing");
+                    let message = format!("no directive before `rewrite` gives `{text}`, so the rule does nothing");
                     self.warn(word.span, message, &format!("variables that there are: {VARIABLES}"));
                     Some(Data::Variable(Variable::Metadata))
                 }

@@ -141,7 +141,7 @@ impl Data for QueryData {
             _ => return None,
         })
     }
-    /// No directive provides metadata, and what nobody provides is the empty text in the reference.
+    /// No directive before this one gives metadata, and what nobody gives is the empty text in the reference.
     fn call(&self, name: &str, _argument: &str) -> Option<Value> {
         self.has_method(name).then(|| Value::text(""))
     }

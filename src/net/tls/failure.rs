@@ -20,6 +20,8 @@ pub enum TlsError {
         "tls: `{0}` is neither a host name nor an IP address, so that no certificate is for it; correct the server name"
     )]
     NotAName(String),
+    #[error("tls: the server does not offer HTTP/2 (ALPN h2); check that https:// is asked there")]
+    NoHttp2,
 }
 
 impl From<io::Error> for TlsError {

@@ -18,6 +18,7 @@ pub use server::{ClientAuth, ServerTls, TlsVersions};
 
 use crate::corefile::Loader;
 use files::{certificates, read};
+use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -30,6 +31,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use verifier::FileVerifier;
+
+/// What ALPN calls HTTP/2 (RFC 9113 section 3.1).
+const HTTP2: &[u8] = b"h2";
 
 /// The certificates that a client trusts.
 pub struct Roots {
@@ -154,9 +158,18 @@ impl ClientTls {
         Ok(Self { config: Arc::new(config), digest: digest.finalize().into() })
     }
 
+    /// The same for servers that are to speak HTTP/2 (ALPN, RFC 7301), with sessions of their own to resume.
+    pub fn for_http2(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = vec![HTTP2.to_vec()];
+        config.resumption = Resumption::default();
+        Self { config: Arc::new(config), digest: self.digest }
+    }
+
     /// A client of the server that shows a certificate for `name`: a host name or an IP address.
     pub fn client_of(&self, name: &str) -> TlsClient {
         TlsClient {
+            wants_http2: !self.config.alpn_protocols.is_empty(),
             connector: TlsConnector::from(self.config.clone()),
             server_name: server_name(name),
             name: name.to_owned(),
@@ -187,6 +200,8 @@ pub struct TlsClient {
     /// `None` if `name` is neither a host name nor an address, so that no certificate can be for it.
     server_name: Option<ServerName<'static>>,
     name: String,
+    /// Whoever speaks something else in the session is not asked.
+    wants_http2: bool,
     digest: [u8; 32],
 }
 
@@ -198,17 +213,21 @@ impl TlsClient {
 
     /// The same for two clients that trust the same, show the same and expect the same name.
     pub fn key(&self) -> String {
-        format!("tls {} {:x?}", self.name, self.digest)
+        format!("tls {} {} {:x?}", self.wants_http2, self.name, self.digest)
     }
 
     /// Makes a session over `stream`, resuming an earlier one if the server allows it. Waits forever for a server that
     /// says nothing.
     ///
     /// # Errors
-    /// The connection fails, or the server is not who it should be.
+    /// The connection fails, the server is not who it should be, or it does not speak HTTP/2 where it should.
     pub async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsError> {
         let Some(name) = &self.server_name else { return Err(TlsError::NotAName(self.name.clone())) };
-        Ok(self.connector.connect(name.clone(), stream).await?)
+        let session = self.connector.connect(name.clone(), stream).await?;
+        if self.wants_http2 && session.get_ref().1.alpn_protocol() != Some(HTTP2) {
+            return Err(TlsError::NoHttp2);
+        }
+        Ok(session)
     }
 }
 

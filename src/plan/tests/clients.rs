@@ -41,6 +41,7 @@ fn where_an_answer_depends_on_the_client_no_packet_is_repeated_to_another() {
             arranger: None,
             udp_cap: None,
             options: None,
+            has_metadata: false,
         });
         let mut zones = ZoneTable::default();
         zones.insert(&Name::root(), ZoneBinding { block, server: 0, zone: 0 });
@@ -121,6 +122,7 @@ async fn a_rewritten_cname_target_is_asked_for_at_the_block_that_has_it() {
         client_subnet: None,
         nsid: None,
         options: None,
+        metadata: None,
         received: Instant::now(),
         purpose: crate::chain::Purpose::Answer,
     };

@@ -68,6 +68,7 @@ fn listener_of(
         arranger: None,
         udp_cap: None,
         options: None,
+        has_metadata: false,
         depends_on_client: false,
     });
     let mut zones = ZoneTable::default();

@@ -2,10 +2,12 @@
 
 use super::super::attempt::{Attempt, AttemptEvent, Attempts};
 use super::super::error::{Endpoints, UpstreamError};
+use super::super::exchange::Late;
 use super::super::in_flight::QueryStatus;
 use super::super::policy::UpstreamPolicy;
+use super::super::upstream_query::UpstreamQuery;
 use super::super::upstream_socket::UpstreamSocket;
-use super::scripted::{Reaction, ScriptedUpstream};
+use super::scripted::{Reaction, ReceivedQuery, ScriptedUpstream};
 use super::*;
 use crate::message::Rcode;
 use std::task::Waker;
@@ -168,6 +170,88 @@ async fn the_first_of_several_slow_upstreams_answers_while_the_next_is_asked() {
     assert!(text.contains(&metric(&slow)) && !text.contains(&metric(&slower)), "it is counted for who gave it");
 }
 
+/// Only the error code of an answer.
+fn code_alone(code: u8, seen: &ReceivedQuery) -> Vec<u8> {
+    let mut header = seen.empty(code)[..12].to_vec();
+    header[5] = 0;
+    header
+}
+
+/// A query with an OPT record.
+fn with_edns(name: &str, transport: Transport) -> OwnedRequest {
+    let mut wire = request(name, transport).wire.to_vec();
+    wire[11] = 1;
+    wire.extend_from_slice(&[0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0]);
+    request_from(&wire, transport)
+}
+
+#[tokio::test]
+async fn a_late_upstream_that_does_not_understand_edns_is_asked_without_it() {
+    type Refusal = fn(&ReceivedQuery) -> Vec<u8>;
+    let refusals: [Refusal; 2] = [|seen| seen.empty(1), |seen| code_alone(1, seen)];
+    for (refusal, transport) in
+        refusals.into_iter().flat_map(|refusal| [(refusal, Transport::Udp), (refusal, Transport::Tcp)])
+    {
+        let slow = Duration::from_millis(330);
+        let old = ScriptedUpstream::start(move |seen| match seen.has_edns() {
+            true => Reaction::Later(slow, refusal(seen)),
+            false => Reaction::Send(seen.answer(1)),
+        })
+        .await;
+        let options = ForwardOptions { max_fails: 0, ..short_timeout() };
+        let alone = Running::new(&[old.address], options.clone());
+        assert_eq!(address_in(&alone.answer(&with_edns("a.example.", transport)).await), [192, 0, 2, 1]);
+        // The same while the next one is asked.
+        let silent = ScriptedUpstream::start(|_| Reaction::Silent).await;
+        let options = ForwardOptions { policy: UpstreamPolicy::Sequential, ..options };
+        let both = Running::new(&[old.address, silent.address], options);
+        assert_eq!(address_in(&both.answer(&with_edns("b.example.", transport)).await), [192, 0, 2, 1]);
+    }
+}
+
+#[tokio::test]
+async fn a_late_error_code_alone_is_the_upstreams_answer() {
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let slow = Duration::from_millis(330);
+        let terse = ScriptedUpstream::start(move |seen| match seen.transport {
+            Transport::Udp => Reaction::Later(slow, code_alone(5, seen)),
+            // By UDP anybody may have said so, and it is asked whether that is true.
+            Transport::Tcp if transport == Transport::Udp => Reaction::Send(code_alone(5, seen)),
+            Transport::Tcp => Reaction::Later(slow, code_alone(5, seen)),
+        })
+        .await;
+        let running = Running::new(&[terse.address], ForwardOptions { max_fails: 0, ..short_timeout() });
+        let response = running.answer(&request("a.example.", transport)).await;
+        assert_eq!(response.rcode(), Rcode::REFUSED, "{transport:?}");
+    }
+}
+
+#[tokio::test]
+async fn metadata_names_the_upstream_that_answered_or_was_asked_last() {
+    let upstream_of = async |running: &Running, name: &str| {
+        let metadata = Arc::<crate::chain::Metadata>::default();
+        let one = OwnedRequest { metadata: Some(metadata.clone()), ..request(name, Transport::Udp) };
+        // Who joins the exchange of another has its upstream.
+        let other = OwnedRequest { metadata: Some(Arc::default()), ..request(name, Transport::Udp) };
+        let _ = tokio::join!(running.ask(&one), running.ask(&other));
+        let label = |metadata: &crate::chain::Metadata| metadata.get("forward/upstream");
+        assert_eq!(label(&metadata), other.metadata.as_deref().and_then(label));
+        label(&metadata)
+    };
+    let sound = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
+    let dead = dead_address();
+    let running = Running::new(&[dead, sound.address], sequential());
+    assert_eq!(upstream_of(&running, "a.example.").await, Some(sound.address.to_string()));
+    let running = Running::new(&[dead], ForwardOptions { max_connect_attempts: 1, ..sequential() });
+    assert_eq!(upstream_of(&running, "a.example.").await, Some(dead.to_string()));
+    // One that answers late, while the next one is asked, is the one that answered.
+    let slow = ScriptedUpstream::start(|seen| Reaction::Later(Duration::from_millis(500), seen.answer(1))).await;
+    let silent = ScriptedUpstream::start(|_| Reaction::Silent).await;
+    let options = ForwardOptions { policy: UpstreamPolicy::Sequential, ..short_timeout() };
+    let running = Running::new(&[slow.address, silent.address], options);
+    assert_eq!(upstream_of(&running, "a.example.").await, Some(slow.address.to_string()));
+}
+
 /// Every query on it has failed.
 struct Broken(Arc<Remote>);
 
@@ -202,19 +286,18 @@ async fn nothing_is_waited_for_once_all_attempts_have_failed() {
     assert!(matches!(attempts.next_event(deadline).await, AttemptEvent::Failed(_)));
     let exchanger = &running.forward.exchanger;
     let upstreams = exchanger.upstreams.usable(deadline).await.unwrap();
-    let late = exchanger.wait_for_late(attempts, &upstreams, deadline);
-    assert!(futures_util::FutureExt::now_or_never(late).is_some_and(|response| response.is_none()));
+    let request = request("a.example.", Transport::Tcp);
+    let (request, query) = (request.borrow(), Arc::new(UpstreamQuery::new(&request.borrow())));
+    let late = Late::new(&request, &query, &upstreams, deadline);
+    let mut asked = None;
+    let answer = exchanger.wait_for_late(attempts, late, &mut asked);
+    assert!(futures_util::FutureExt::now_or_never(answer).is_some_and(|response| response.is_none()));
 }
 
 #[tokio::test]
 async fn an_error_code_alone_is_the_upstreams_answer() {
     for (code, rcode) in [(1, Rcode::FORMERR), (2, Rcode::SERVFAIL), (5, Rcode::REFUSED)] {
-        let terse = ScriptedUpstream::start(move |seen| {
-            let mut header = seen.empty(code)[..12].to_vec();
-            header[5] = 0;
-            Reaction::Send(header)
-        })
-        .await;
+        let terse = ScriptedUpstream::start(move |seen| Reaction::Send(code_alone(code, seen))).await;
         let sound = ScriptedUpstream::start(|seen| Reaction::Send(seen.answer(1))).await;
         let running = Running::new(&[terse.address], sequential());
         assert_eq!(running.answer(&request("a.example.", Transport::Udp)).await.rcode(), rcode);
@@ -467,6 +550,6 @@ async fn the_future_of_an_exchange_fits_into_what_the_allocator_serves_fast() {
     let running = Running::new(&[dead_address()], ForwardOptions::default());
     let request = request("a.example.", Transport::Udp);
     let request = request.borrow();
-    let octets = std::mem::size_of_val(&running.forward.exchanger.exchange(&request));
+    let octets = std::mem::size_of_val(&running.forward.exchanger.exchange(&request, &mut None));
     assert!(octets <= 1024, "{octets} octets");
 }

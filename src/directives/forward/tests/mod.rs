@@ -1,9 +1,11 @@
 //! The directive against scripted upstreams on loopback.
 
 mod exchange;
+mod https;
 mod loops;
 mod parse;
 mod scripted;
+mod scripted_https;
 mod single_flight;
 mod socket_limits;
 mod spoofing;
@@ -15,7 +17,7 @@ mod udp;
 use super::Forward;
 use super::config::{ForwardConfig, ForwardOptions};
 use super::metrics::UpstreamMetrics;
-use super::remote::{Remote, UpstreamSettings};
+use super::remote::{Remote, UpstreamProtocol, UpstreamSettings};
 use super::socket_budget::SocketBudget;
 use super::spoof_guard::SpoofGuard;
 use super::target::{Protocol, UpstreamTarget};
@@ -25,9 +27,11 @@ use crate::chain::{
 };
 use crate::message::{Name, Query, RecordType, Response};
 use crate::metrics::Registry;
+use crate::net::tls::ClientTls;
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 fn process() -> ProcessContext {
@@ -51,9 +55,10 @@ pub(super) fn upstream_settings() -> UpstreamSettings {
 }
 
 pub(super) fn remote(address: SocketAddr, settings: UpstreamSettings) -> Arc<Remote> {
-    let metrics = UpstreamMetrics::new(&Registry::new(1), address.to_string(), false);
+    let metrics = UpstreamMetrics::new(&Registry::new(1), address.to_string(), "tcp");
     let (sockets, spoof_guard) = (Arc::new(SocketBudget::new(8)), SpoofGuard::default());
-    Arc::new(Remote { address, tls: None, settings, metrics, sockets, spoof_guard })
+    let (protocol, streams) = (UpstreamProtocol::Dns, AtomicUsize::new(0));
+    Arc::new(Remote { address, protocol, streams, settings, metrics, sockets, spoof_guard })
 }
 
 /// A running `forward . TO...` and what it was built with.
@@ -69,6 +74,14 @@ impl Running {
         Self { forward, process }
     }
 
+    /// One whose upstreams are believed if `tls` trusts them.
+    fn over_tls(targets: Vec<UpstreamTarget>, tls: ClientTls, options: ForwardOptions) -> Self {
+        let config = ForwardConfig { from: Name::root(), except: Vec::new(), targets, tls: Some(tls), options };
+        let process = process();
+        let forward = build_config(&config, &process);
+        Self { forward, process }
+    }
+
     async fn ask(&self, request: &OwnedRequest) -> Outcome {
         let chain = Arc::new(Chain { handlers: [self.forward.clone() as Arc<dyn Handler>].into() });
         chain.start().run(request.borrow()).await
@@ -77,6 +90,11 @@ impl Running {
     /// The answer; a failure ends the test.
     async fn answer(&self, request: &OwnedRequest) -> Response {
         self.ask(request).await.expect("an answer").response
+    }
+
+    /// Why a query has no answer.
+    async fn failure(&self) -> String {
+        format!("{:?}", self.ask(&request("a.example.", Transport::Udp)).await.expect_err("a failure"))
     }
 
     fn sockets(&self) -> Arc<SocketBudget> {
@@ -138,9 +156,15 @@ fn request_from(wire: &[u8], transport: Transport) -> OwnedRequest {
         nsid: None,
         wants_refresh: false,
         options: None,
+        metadata: None,
         received: Instant::now(),
         purpose: Purpose::Answer,
     }
+}
+
+/// So many of different names, by UDP.
+fn requests(count: usize) -> Vec<OwnedRequest> {
+    (0..count).map(|index| request(&format!("n{index}.example."), Transport::Udp)).collect()
 }
 
 /// The octets of the first A record's address.

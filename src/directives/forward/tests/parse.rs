@@ -7,6 +7,7 @@ use super::super::target::{Protocol, UpstreamTarget};
 use crate::chain::{Interfaces, Loaders, ParseContext};
 use crate::corefile::{self, Diagnostics, Loader, Severity};
 use crate::message::{Name, Rcode};
+use crate::net::doh::DohMethod;
 use crate::net::tls::testing::Authority;
 use std::io;
 use std::net::IpAddr;
@@ -82,6 +83,7 @@ fn over(protocol: &Protocol) -> String {
     match protocol {
         Protocol::Dns => String::new(),
         Protocol::Tls { server_name } => format!(" tls {}", server_name.as_deref().unwrap_or("-")),
+        Protocol::Https { server_name, path } => format!(" https {} {path}", server_name.as_deref().unwrap_or("-")),
     }
 }
 
@@ -138,8 +140,12 @@ fn upstreams_are_addresses_files_and_host_names() {
 fn an_unusable_to_argument_is_an_error_with_a_hint() {
     for (to, says) in [
         ("tls://", "neither an IP address"),
-        ("https://dns.example/dns-query", "not supported yet"),
-        ("grpc://192.0.2.1", "not supported yet"),
+        ("https://", "neither an IP address"),
+        ("https:///etc/resolv.conf", "neither an IP address"),
+        ("https://192.0.2.1/dns-query{?dns}", "not the path of a URL"),
+        ("\"https://192.0.2.1/a#b\"", "not the path of a URL"),
+        ("https://192.0.2.1/\u{1}", "not the path of a URL"),
+        ("grpc://192.0.2.1", "upstreams by grpc:// are not supported"),
         ("smtp://192.0.2.1", "`smtp` is not a protocol"),
         ("192.0.2.1%eth0", "only an IPv6 address has a zone"),
         ("[fe80::1%eth9]:53", "no interface `eth9`"),
@@ -230,6 +236,7 @@ fn every_option_is_read() {
             next_on_nodata: true,
             failover: vec![Rcode::SERVFAIL],
             failfast_all_unhealthy_upstreams: true,
+            doh_method: DohMethod::Post,
             source_address: Some("192.0.2.200".parse().unwrap()),
             use_caps_for_id: true,
             resolvers: ["192.0.2.10:53", "192.0.2.11:5353", "[2001:db8::1]:53", "[2001:db8::2]:54"]
@@ -327,7 +334,7 @@ fn what_is_more_than_can_be_becomes_the_most_with_a_warning() {
 
 #[test]
 fn all_errors_are_reported_at_once() {
-    let (_, diagnostics) = read_on(&MACHINE, "forward . https://192.0.2.1 192.0.2.1:0 {\npolicy fastest\nexpire x\n}");
+    let (_, diagnostics) = read_on(&MACHINE, "forward . grpc://192.0.2.1 192.0.2.1:0 {\npolicy fastest\nexpire x\n}");
     assert_eq!(diagnostics.iter().count(), 4, "{diagnostics:?}");
 }
 
@@ -361,6 +368,50 @@ fn upstreams_over_tls_have_a_port_and_a_name_of_their_own() {
     assert_eq!(addresses(&config.targets), ["192.0.2.1:853 tls -"]);
     let message = refused("forward . tls://192.0.2.1%a.example {\ntls_servername b.example\n}");
     assert!(message.contains("`a.example`") && message.contains("`b.example`"), "{message}");
+}
+
+#[test]
+fn upstreams_over_https_have_a_port_a_name_and_a_path() {
+    let (config, _) = warned(
+        "forward . https://192.0.2.1 https://192.0.2.2:8443/ask https://192.0.2.3%a.example https://[2001:db8::1] \
+         https://[2001:db8::2%b.example]:8443/a/b?c=d https://dns.example https://dns.example:8443/",
+    );
+    assert_eq!(
+        addresses(&config.targets),
+        [
+            "192.0.2.1:443 https - /dns-query",
+            "192.0.2.2:8443 https - /ask",
+            "192.0.2.3:443 https a.example /dns-query",
+            "[2001:db8::1]:443 https - /dns-query",
+            "[2001:db8::2]:8443 https b.example /a/b?c=d",
+            "dns.example. 443 https - /dns-query",
+            "dns.example. 8443 https - /",
+        ]
+    );
+    assert_eq!(config.options.doh_method, DohMethod::Post);
+    let (config, _) = warned("forward . https://192.0.2.1 {\ntls_servername dns.example\ndoh_method GET\n}");
+    assert_eq!(addresses(&config.targets), ["192.0.2.1:443 https dns.example /dns-query"]);
+    assert_eq!(config.options.doh_method, DohMethod::Get);
+    for (line, says) in [("doh_method", "doh_method"), ("doh_method get", "must be GET or POST, not `get`")] {
+        let message = refused(&format!("forward . https://192.0.2.1 {{\n{line}\n}}"));
+        assert!(message.contains(says), "{line}: {message}");
+    }
+    let (_, said) = warned("forward . 192.0.2.1 {\ndoh_method GET\n}");
+    assert!(said.contains("doh_method is ignored"), "{said}");
+    let (_, said) = warned("forward . https://resolv.local");
+    assert!(said.contains("https:// before a file is ignored"), "{said}");
+}
+
+#[test]
+fn what_the_reference_takes_otherwise_of_https_is_named() {
+    for (to, says) in [
+        ("https://192.0.2.1/dns-query", "CoreDNS takes no path"),
+        ("https://192.0.2.1%dns.example", "CoreDNS does not heed the server name"),
+    ] {
+        let (_, diagnostics) = read_on(&MACHINE, &format!("forward . {to}"));
+        let told = diagnostics.iter().find(|told| told.severity == Severity::Portability);
+        assert!(told.is_some_and(|told| told.message.contains(says)), "{to}: {diagnostics:?}");
+    }
 }
 
 #[test]

@@ -15,11 +15,7 @@ fn over_tls(upstreams: &[SocketAddr], name: &str, tls: ClientTls, options: Forwa
         address: *address,
         protocol: Protocol::Tls { server_name: Some(name.to_owned()) },
     };
-    let targets = upstreams.iter().map(tls_target).collect();
-    let config = ForwardConfig { from: Name::root(), except: Vec::new(), targets, tls: Some(tls), options };
-    let process = process();
-    let forward = build_config(&config, &process);
-    Running { forward, process }
+    Running::over_tls(upstreams.iter().map(tls_target).collect(), tls, options)
 }
 
 /// An upstream that is believed.
@@ -28,14 +24,6 @@ async fn upstream(script: impl Fn(&ReceivedQuery) -> Reaction + Send + Sync + 's
     let upstream = ScriptedUpstream::start_tls(authority.server(&[NAME], None), script).await;
     let running = over_tls(&[upstream.address], NAME, authority.client(), ForwardOptions::default());
     (upstream, running)
-}
-
-fn requests(count: usize) -> Vec<OwnedRequest> {
-    (0..count).map(|index| request(&format!("n{index}.example."), Transport::Udp)).collect()
-}
-
-async fn failure(running: &Running) -> String {
-    format!("{:?}", running.ask(&request("a.example.", Transport::Udp)).await.expect_err("a failure"))
 }
 
 #[tokio::test]
@@ -151,7 +139,7 @@ async fn a_handshake_that_hangs_is_left_within_the_read_timeout_and_the_next_ups
     let running = over_tls(&upstreams, NAME, authority.client(), options.clone());
     assert_eq!(address_in(&running.answer(&request("a.example.", Transport::Udp)).await), [192, 0, 2, 1]);
     let alone = over_tls(&upstreams[..1], NAME, authority.client(), options);
-    let said = failure(&alone).await;
+    let said = alone.failure().await;
     assert!(said.contains("i/o timeout"), "{said}");
 }
 
@@ -162,13 +150,13 @@ async fn nothing_is_asked_of_an_upstream_that_is_not_who_it_should_be_and_the_fa
     let upstream = ScriptedUpstream::start_tls(authority.server(&[NAME], None), script).await;
     let to = [upstream.address];
     let options = ForwardOptions { max_connect_attempts: 1, ..ForwardOptions::default() };
-    let said = failure(&over_tls(&to, "other.example", authority.client(), options.clone())).await;
+    let said = over_tls(&to, "other.example", authority.client(), options.clone()).failure().await;
     assert!(said.contains("x509: certificate is valid for dns.example, not other.example"), "{said}");
     assert!(said.contains(&upstream.address.to_string()), "{said}");
     let stranger = Authority::new("stranger").client();
-    let said = failure(&over_tls(&to, NAME, stranger, options.clone())).await;
+    let said = over_tls(&to, NAME, stranger, options.clone()).failure().await;
     assert!(said.contains("x509: certificate signed by unknown authority"), "{said}");
-    let said = failure(&over_tls(&to, "no name", authority.client(), options)).await;
+    let said = over_tls(&to, "no name", authority.client(), options).failure().await;
     assert!(said.contains("`no name` is neither"), "{said}");
     assert_eq!(upstream.seen().len(), 0);
     assert_eq!(upstream.connections(), 3, "each was tried once: trying again does not help");
@@ -180,7 +168,7 @@ async fn an_upstream_that_wants_to_know_who_asks_says_so_in_the_failure() {
     let script = |seen: &ReceivedQuery| Reaction::Send(seen.answer(1));
     let upstream = ScriptedUpstream::start_tls(authority.server(&[NAME], Some(&clients)), script).await;
     let options = ForwardOptions { max_connect_attempts: 1, ..ForwardOptions::default() };
-    let said = failure(&over_tls(&[upstream.address], NAME, authority.client(), options)).await;
+    let said = over_tls(&[upstream.address], NAME, authority.client(), options).failure().await;
     assert!(said.contains("remote error: tls: CertificateRequired"), "{said}");
 }
 
@@ -189,7 +177,7 @@ async fn an_upstream_where_nobody_listens_is_told_of_as_such() {
     let options = ForwardOptions { max_connect_attempts: 1, ..short_timeout() };
     let tls = Authority::new("authority").client();
     let refusing = over_tls(&[dead_address()], NAME, tls, options);
-    let said = failure(&refusing).await;
+    let said = refusing.failure().await;
     assert!(said.contains("connection refused"), "{said}");
 }
 
@@ -202,7 +190,7 @@ async fn health_checks_go_over_tls() {
     let upstream = ScriptedUpstream::start_tls(authority.server(&[NAME], None), script).await;
     let options = ForwardOptions { max_connect_attempts: 1, ..short_timeout() };
     let running = over_tls(&[upstream.address], NAME, authority.client(), options);
-    failure(&running).await;
+    running.failure().await;
     while !upstream.seen().iter().any(is_probe) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -218,7 +206,7 @@ async fn health_checks_of_an_upstream_that_is_not_who_it_should_be_fail() {
     let options =
         ForwardOptions { max_connect_attempts: 1, probe_interval: Duration::from_millis(10), ..short_timeout() };
     let running = over_tls(&[upstream.address], "other.example", authority.client(), options);
-    failure(&running).await;
+    running.failure().await;
     while running.metric("coredns_proxy_healthcheck_failures_total") < 2.0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -118,6 +118,7 @@ impl Bench {
             client_subnet: None,
             nsid: None,
             options: None,
+            metadata: None,
             received,
             purpose,
         }

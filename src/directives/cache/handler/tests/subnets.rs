@@ -96,6 +96,7 @@ impl Scene {
             client_subnet: subnet.as_ref(),
             nsid: None,
             options: None,
+            metadata: None,
             received: self.start + Duration::from_secs(self.seconds),
             purpose: Purpose::Answer,
         };
@@ -300,6 +301,7 @@ fn an_answer_to_a_question_with_options_for_the_upstream_is_for_those_with_the_s
             client_subnet,
             nsid,
             options,
+            metadata: None,
             received,
             purpose,
         };
