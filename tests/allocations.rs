@@ -184,7 +184,7 @@ impl Scene {
         let mut server = Server::start(1, Limits::default(), Arc::default(), self.runtime.handle().clone(), &registry)
             .expect("the server starts");
         let addresses = self.plan.listeners.iter().map(|listener| listener.address);
-        let sockets = Sockets::bind(addresses, 1, &Sockets::default()).expect("the ports are free");
+        let sockets = Sockets::bind(&addresses.collect(), 1, &Sockets::default()).expect("the ports are free");
         server.apply(&self.plan.listeners, &[], sockets).expect("the plan is applied");
         (server, self.plan.listeners[0].address)
     }

@@ -15,8 +15,8 @@ use crate::directives::prometheus::{self, ProcessMetrics};
 use crate::directives::reload::{self, ChangeDetector, Fingerprint, Series};
 use crate::kube_dns::render::Rendered;
 use crate::kube_dns::watch::FileWatch;
-use crate::plan::Plan;
-use crate::server::{Capacity, Limits, Retries, Server};
+use crate::plan::{Listener, Plan};
+use crate::server::{Capacity, Limits, ListenAddresses, Retries, Server};
 use crate::threads;
 use crate::watchdog::{ControlClient, HTTP_LISTEN};
 use anyhow::Context;
@@ -595,12 +595,14 @@ fn fingerprint(outcome: &Result<LoadedCorefile, LoadError>) -> Option<Fingerprin
 
 /// Serves `plan`, HTTP where it is listened already. On failure everything is as it was, and why is told.
 async fn apply(server: &mut Server, plan: &Plan, options: &ServiceOptions) -> Result<(), Vec<String>> {
-    let dns: Vec<SocketAddr> = plan.listeners.iter().map(|listener| listener.address).collect();
+    let (plain, streams): (Vec<_>, Vec<_>) = plan.listeners.iter().partition(|listener| listener.protocol.is_plain());
+    let addresses = |listeners: Vec<&Arc<Listener>>| listeners.iter().map(|listener| listener.address).collect();
+    let listen = ListenAddresses { dns: addresses(plain), streams: addresses(streams) };
     let http: Vec<SocketAddr> = plan.endpoints.iter().map(|endpoint| endpoint.address).collect();
     let watchdog = &options.watchdog;
-    let sockets = watchdog.sockets(&dns, options.workers, server.sockets()).await?;
+    let sockets = watchdog.sockets(&listen, options.workers, server.sockets()).await?;
     server.apply(&plan.listeners, &plan.endpoints, sockets).map_err(|error| vec![error.to_string()])?;
-    watchdog.report_serving(dns, http, plan.lameduck + DRAIN_LIMIT);
+    watchdog.report_serving(listen, http, plan.lameduck + DRAIN_LIMIT);
     Ok(())
 }
 

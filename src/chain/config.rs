@@ -6,6 +6,7 @@ use crate::corefile::{DataFile, Diagnostics, FileStamp, Loader, SocketRole, Span
 use crate::fairness::{Fairness, Policy};
 use crate::message::{Name, PrefixLimits};
 use crate::metrics::{Counter, Registry};
+use crate::net::tls::ServerTls;
 use futures_util::future::BoxFuture;
 use std::any::Any;
 use std::io;
@@ -63,6 +64,11 @@ pub struct BlockConfig {
     /// `metadata`: directives say what they know of each request.
     pub metadata: bool,
     pub timeouts: Timeouts,
+    /// `tls`: how its listeners for `tls://` and `https://` speak TLS, and where that stands; `None`: not at all.
+    pub tls: Option<(ServerTls, Span)>,
+    /// `https`: connections at a time to each of its listeners for `https://`, 0 for no bound but that of all, and
+    /// where that stands; `None` without the option.
+    pub https_connections: Option<(usize, Span)>,
     pub reload: Option<ReloadConfig>,
     /// `fairness`, of the whole process, and where it stands.
     pub fairness: Option<(Fairness, Span)>,
@@ -181,6 +187,8 @@ pub struct Endpoint {
     pub address: SocketAddr,
     pub path: &'static str,
     pub answers: HttpAnswers,
+    /// With it the address is served over TLS, whatever else stands there.
+    pub tls: Option<ServerTls>,
 }
 
 impl Endpoint {
@@ -190,7 +198,7 @@ impl Endpoint {
         path: &'static str,
         answer: impl Fn() -> HttpAnswer + Send + Sync + 'static,
     ) -> Self {
-        Self { address, path, answers: HttpAnswers::Shared(Arc::new(answer)) }
+        Self { address, path, answers: HttpAnswers::Shared(Arc::new(answer)), tls: None }
     }
     /// One whose answers are [`HttpAnswers::ForEach`].
     pub fn for_each(
@@ -198,7 +206,11 @@ impl Endpoint {
         path: &'static str,
         answer: impl Fn(&str) -> BoxFuture<'static, HttpAnswer> + Send + Sync + 'static,
     ) -> Self {
-        Self { address, path, answers: HttpAnswers::ForEach(Arc::new(answer)) }
+        Self { address, path, answers: HttpAnswers::ForEach(Arc::new(answer)), tls: None }
+    }
+    /// The same over TLS, if that is given.
+    pub fn over(self, tls: Option<ServerTls>) -> Self {
+        Self { tls, ..self }
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Diagnostic {
     pub severity: Severity,
     /// The line where it stands is not to be shown.
     pub is_secret: bool,
+    /// It is about this machine alone, and may be well on the one that serves.
+    pub is_of_machine: bool,
 }
 
 /// What was found wrong, in the order found.
@@ -42,6 +44,17 @@ impl Diagnostics {
     /// Records an error; the returned reference lets the caller add [`Diagnostic::help`].
     pub fn error(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
         self.add(Some(span), message.into(), Severity::Error)
+    }
+    /// Records an error that is none on a machine which has the file that is not here.
+    pub fn absent_file(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
+        let diagnostic = self.error(span, message);
+        diagnostic.is_of_machine = true;
+        diagnostic
+    }
+    /// Takes errors of this machine alone for warnings: it is another one that serves.
+    pub fn excuse_machine(&mut self) {
+        let of_machine = self.list.iter_mut().filter(|diagnostic| diagnostic.is_of_machine);
+        of_machine.for_each(|diagnostic| diagnostic.severity = Severity::Warning);
     }
     /// Records something doubtful that does not keep the file from being used.
     pub fn warning(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
@@ -60,7 +73,7 @@ impl Diagnostics {
         self.add(None, message.into(), Severity::Warning)
     }
     fn add(&mut self, span: Option<Span>, message: String, severity: Severity) -> &mut Diagnostic {
-        self.list.push(Diagnostic { span, message, help: None, severity, is_secret: false });
+        self.list.push(Diagnostic { span, message, help: None, severity, is_secret: false, is_of_machine: false });
         self.list.last_mut().expect("an element was just pushed")
     }
     /// Records a diagnostic made elsewhere.

@@ -50,6 +50,7 @@ fn of_strange_file(mut places: Vec<Span>, severity: Severity) -> Diagnostic {
         ),
         severity,
         is_secret: true,
+        is_of_machine: false,
     }
 }
 

@@ -18,6 +18,7 @@ pub mod forward;
 pub mod header;
 pub mod health;
 pub mod hosts;
+pub mod https;
 pub mod loadbalance;
 pub mod local;
 pub mod log;
@@ -35,6 +36,7 @@ pub mod root;
 pub mod shed;
 pub mod template;
 pub mod timeouts;
+pub mod tls;
 pub mod trace;
 pub mod whoami;
 
@@ -222,12 +224,12 @@ pub const ORDER: &[Keyword] = &[
     plugin("metadata", metadata::parse),
     of_zones("geoip"),
     plugin("cancel", cancel::parse).repeatable(),
-    not_yet("tls"),
+    setting("tls", tls::parse).last_counts(),
     not_yet("proxyproto"),
-    not_yet("quic"),
-    not_yet("grpc_server"),
-    not_yet("https"),
-    not_yet("https3"),
+    missing("quic", true, "DNS over QUIC is not served: take it out, and serve the zone over TLS with `tls://`"),
+    missing("grpc_server", true, "DNS over gRPC is not served: take it out, and serve the zone over TLS with `tls://`"),
+    setting("https", https::parse),
+    missing("https3", true, "HTTP/3 is not served: take it out, and serve the zone over HTTP/2 with `https://`"),
     setting("timeouts", timeouts::parse).last_counts(),
     // Ours.
     setting("fairness", fairness::parse),

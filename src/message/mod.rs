@@ -11,6 +11,7 @@ mod fixed_answer;
 #[cfg(test)]
 mod fixtures;
 pub mod framing;
+mod freshness;
 mod header;
 #[cfg(test)]
 pub(crate) mod hostile;
@@ -41,6 +42,7 @@ pub use case_folding::lower_case_echoes;
 pub use client_subnet::{ClientSubnet, PrefixLimits, Scope};
 pub use edit::{Edit, edit_reply};
 pub use fixed_answer::FixedAnswer;
+pub use freshness::freshness;
 pub use header::Header;
 pub use name::{LowerName, Name};
 pub use opt::DEFAULT_UDP_SIZE;

@@ -1,6 +1,7 @@
 //! A configuration to the plan that serves.
 
-use super::configure::BlockPlan;
+use super::configure::{BlockPlan, BlockZone};
+use super::scheme::{ClientProtocol, Scheme};
 use super::zones::ZoneTable;
 use super::{Block, HeededOptions, Listener, Plan, PlanConfig, ZoneBinding};
 use crate::chain::{
@@ -9,6 +10,7 @@ use crate::chain::{
 };
 use crate::directives::Keyword;
 use crate::message::Name;
+use crate::net::tls::ServerTls;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -38,6 +40,7 @@ impl PlanConfig {
             let lookup = Lookup::new(resolvers);
             block.chain.handlers.iter().for_each(|handler| handler.set_lookup(&lookup));
         }
+        let summary = draft.summary.iter().map(|(zone, address)| summary(zone, *address, &listeners)).collect();
         Ok(Plan {
             listeners,
             endpoints: draft.endpoints,
@@ -49,7 +52,7 @@ impl PlanConfig {
                 .find_map(|block| block.config.fairness)
                 .map(|(fairness, _)| fairness)
                 .unwrap_or_default(),
-            summary: draft.summary,
+            summary,
             enabled: draft.enabled,
             background: Mutex::new(draft.background),
         })
@@ -72,7 +75,7 @@ struct Draft {
     listeners: BTreeMap<SocketAddr, ListenerDraft>,
     endpoints: Vec<Endpoint>,
     background: Vec<BoxFuture<'static, ()>>,
-    summary: Vec<String>,
+    summary: Vec<(Name, SocketAddr)>,
     enabled: Vec<Enabled>,
     /// Each with the addresses that it serves on.
     blocks: Vec<(Arc<Block>, Vec<SocketAddr>)>,
@@ -80,6 +83,9 @@ struct Draft {
 
 #[derive(Default)]
 struct ListenerDraft {
+    scheme: Scheme,
+    tls: Option<ServerTls>,
+    https_connections: Option<usize>,
     timeouts: Timeouts,
     zones: ZoneTable,
     any_class: bool,
@@ -89,7 +95,7 @@ struct ListenerDraft {
 impl Draft {
     fn add(&mut self, block: &BlockPlan, process: &ProcessContext) -> Result<(), BuildError> {
         let sockets = sockets(block);
-        let labels: Vec<String> = sockets.iter().map(server_label).collect();
+        let labels: Vec<String> = sockets.iter().map(|(scheme, address)| server_label(*scheme, address)).collect();
         let parts = build_parts(block, &labels, process)?;
         let (mut handlers, mut observers, mut unmatched) = (Vec::new(), Vec::new(), Vec::new());
         let (mut arranger, mut tracer) = (None, None);
@@ -127,13 +133,17 @@ impl Draft {
         };
         let running = Arc::new(running);
         let any_class = block.keywords.iter().any(|keyword| keyword.any_class);
-        for (zone_index, (zone, port)) in block.zones.iter().enumerate() {
-            for (server, address) in sockets.iter().enumerate().filter(|(_, address)| address.port() == *port) {
-                let first = || ListenerDraft { timeouts: block.config.timeouts, ..ListenerDraft::default() };
+        let https_connections = block.config.https_connections.map(|(connections, _)| connections);
+        for (zone_index, BlockZone { name: zone, port, .. }) in block.zones.iter().enumerate() {
+            let on_port = |(_, (_, address)): &(usize, &(Scheme, SocketAddr))| address.port() == *port;
+            for (server, (scheme, address)) in sockets.iter().enumerate().filter(on_port) {
+                let (scheme, timeouts) = (*scheme, block.config.timeouts);
+                let first = || ListenerDraft { scheme, timeouts, https_connections, ..ListenerDraft::default() };
                 let listener = self.listeners.entry(*address).or_insert_with(first);
+                listener.tls = listener.tls.take().or_else(|| Some(block.config.tls.as_ref()?.0.clone()));
                 listener.any_class |= any_class;
                 listener.zones.insert(zone, ZoneBinding { block: running.clone(), server, zone: zone_index });
-                self.summary.push(format!("{zone} on {}", display(address)));
+                self.summary.push((zone.clone(), *address));
                 if let Some(observer) = unmatched.get(server) {
                     listener.unmatched = Some(observer.clone());
                     let plugins = block.keywords.iter().filter(|keyword| keyword.is_plugin);
@@ -146,17 +156,19 @@ impl Draft {
                 }
             }
         }
-        self.blocks.push((running, sockets));
+        self.blocks.push((running, sockets.into_iter().map(|(_, address)| address).collect()));
         Ok(())
     }
 }
 
 impl ListenerDraft {
     fn finish(self, address: SocketAddr, process: &ProcessContext) -> Arc<Listener> {
-        let Self { timeouts, zones, any_class, unmatched } = self;
+        let Self { scheme, tls, https_connections, timeouts, zones, any_class, unmatched } = self;
+        let server = server_label(scheme, &address);
         Arc::new(Listener {
             number: LISTENERS.fetch_add(1, Ordering::Relaxed),
             address,
+            protocol: ClientProtocol::new(scheme, tls, https_connections, &process.registry, &server),
             timeouts,
             zones,
             any_class,
@@ -168,20 +180,27 @@ impl ListenerDraft {
 }
 
 /// Every address and port of a block, each once.
-fn sockets(block: &BlockPlan) -> Vec<SocketAddr> {
+fn sockets(block: &BlockPlan) -> Vec<(Scheme, SocketAddr)> {
     let mut sockets = Vec::new();
-    for (_, port) in &block.zones {
-        for socket in block.sockets_on(*port) {
-            if !sockets.contains(&socket) {
-                sockets.push(socket);
+    for zone in &block.zones {
+        for address in block.sockets_on(zone.port) {
+            if !sockets.contains(&(zone.scheme, address)) {
+                sockets.push((zone.scheme, address));
             }
         }
     }
     sockets
 }
 
+/// `ZONE on ADDRESS (PROTOCOL)`
+fn summary(zone: &Name, address: SocketAddr, listeners: &[Arc<Listener>]) -> String {
+    let listener = listeners.iter().find(|listener| listener.address == address);
+    let protocol = listener.map_or("", |listener| listener.protocol.name());
+    format!("{zone} on {} ({protocol})", display(&address))
+}
+
 fn build_parts(block: &BlockPlan, servers: &[String], process: &ProcessContext) -> Result<Vec<Built>, BuildError> {
-    let zones: Vec<Name> = block.zones.iter().map(|(zone, _)| zone.clone()).collect();
+    let zones: Vec<Name> = block.zones.iter().map(|zone| zone.name.clone()).collect();
     if zones.is_empty() {
         return Err(BuildError("a server block without a zone; write at least one, such as `.`".to_owned()));
     }
@@ -201,8 +220,8 @@ fn build_parts(block: &BlockPlan, servers: &[String], process: &ProcessContext) 
 
 /// The `server` label of metrics, as the reference writes it: `dns://127.0.0.1:53`, or `dns://:53` for the unspecified
 /// address.
-fn server_label(address: &SocketAddr) -> String {
-    format!("dns://{}", display(address))
+fn server_label(scheme: Scheme, address: &SocketAddr) -> String {
+    format!("{}{}", scheme.prefix(), display(address))
 }
 
 fn display(address: &SocketAddr) -> String {

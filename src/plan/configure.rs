@@ -1,8 +1,9 @@
 //! A parsed Corefile to a configuration that is known to be good. Pure but for what the directives ask of their
 //! loaders.
 
+use super::scheme::{BlockSchemes, Scheme, Schemes};
 use crate::chain::{BlockConfig, Loaders, ParseContext};
-use crate::corefile::{Corefile, Diagnostics, Directive, ServerBlock, Span, nearest};
+use crate::corefile::{Corefile, Diagnostics, Directive, Key, ServerBlock, Span, nearest};
 use crate::directives::{Keyword, ORDER, Parse, Repeats, Support};
 use crate::message::Name;
 use std::collections::btree_map::Entry;
@@ -17,13 +18,20 @@ pub struct PlanConfig {
 /// One server block: its zones with their ports, the keywords it has, in the order of [`ORDER`], and its settings and
 /// parts.
 pub(super) struct BlockPlan {
-    pub(super) zones: Vec<(Name, u16)>,
+    pub(super) zones: Vec<BlockZone>,
     pub(super) keywords: Vec<&'static Keyword>,
     /// See [`crate::chain::BuildContext::answer_sources`].
     pub(super) answer_sources: String,
     /// All of its zones are such as [`crate::corefile::Key::is_mistaken`].
     is_mistaken: bool,
     pub(super) config: BlockConfig,
+}
+
+/// A zone of a block, and where it is served.
+pub(super) struct BlockZone {
+    pub(super) name: Name,
+    pub(super) scheme: Scheme,
+    pub(super) port: u16,
 }
 
 impl PlanConfig {
@@ -35,7 +43,7 @@ impl PlanConfig {
     /// Ports that are served on all addresses of the machine, sorted.
     pub fn on_all_addresses(&self) -> Vec<u16> {
         let sockets =
-            self.blocks.iter().flat_map(|block| block.zones.iter().flat_map(|(_, port)| block.sockets_on(*port)));
+            self.blocks.iter().flat_map(|block| block.zones.iter().flat_map(|zone| block.sockets_on(zone.port)));
         let ports: BTreeSet<u16> =
             sockets.filter(|socket| socket.ip().is_unspecified()).map(|socket| socket.port()).collect();
         ports.into_iter().collect()
@@ -43,6 +51,17 @@ impl PlanConfig {
 }
 
 impl BlockPlan {
+    /// What it says of its listeners.
+    fn schemes(&self, block: &ServerBlock) -> BlockSchemes<'_> {
+        let keys = block.keys.iter().zip(&self.zones);
+        BlockSchemes {
+            keys: keys.map(|(key, zone)| (key.span, zone.scheme, self.sockets_on(zone.port))).collect(),
+            names_tls: self.keywords.iter().any(|keyword| keyword.name == "tls"),
+            tls: &self.config.tls,
+            https: self.config.https_connections.map(|(_, span)| span),
+        }
+    }
+
     /// Where the block serves on a port; the unspecified address without `bind`.
     pub(super) fn sockets_on(&self, port: u16) -> Vec<SocketAddr> {
         self.config.listen_addresses(port).unwrap_or_else(|| vec![(Ipv6Addr::UNSPECIFIED, port).into()])
@@ -54,7 +73,7 @@ impl BlockPlan {
 pub fn configure(corefile: &Corefile, default_port: u16, loaders: Loaders<'_>) -> (PlanConfig, Diagnostics) {
     let mut diagnostics = Diagnostics::default();
     let mut blocks = Vec::new();
-    let mut served = Served::default();
+    let (mut served, mut schemes) = (Served::default(), Schemes::default());
     for block in &corefile.blocks {
         if block.is_ignored {
             // The reference looks at no more of it than that there are such directives.
@@ -63,8 +82,10 @@ pub fn configure(corefile: &Corefile, default_port: u16, loaders: Loaders<'_>) -
         }
         let plan = configure_block(block, default_port, loaders, &mut diagnostics);
         served.add(block, &plan, &mut diagnostics);
+        schemes.add(&plan.schemes(block), &mut diagnostics);
         blocks.push(plan);
     }
+    schemes.finish(&mut diagnostics);
     check_fairness(&blocks, &mut diagnostics);
     (PlanConfig { blocks }, diagnostics)
 }
@@ -75,13 +96,13 @@ fn configure_block(
     loaders: Loaders<'_>,
     diagnostics: &mut Diagnostics,
 ) -> BlockPlan {
-    for key in &block.keys {
-        if key.scheme != "dns" {
-            diagnostics.error(key.span, format!("`{}://` is not supported yet", key.scheme)).help(
-                "nodelocaldns serves plain DNS over UDP and TCP: write the zone without a scheme, or with `dns://`",
-            );
-        }
-    }
+    let scheme = |key: &Key| {
+        Scheme::parse(&key.scheme).unwrap_or_else(|instead| {
+            diagnostics.error(key.span, format!("`{}://` is not served", key.scheme)).help(instead);
+            Scheme::Dns
+        })
+    };
+    let schemes: Vec<Scheme> = block.keys.iter().map(scheme).collect();
     let zones: Vec<Name> = block.keys.iter().map(|key| key.zone.to_lower().to_name()).collect();
     let mut config = BlockConfig::default();
     // By place in the chain's order.
@@ -108,9 +129,12 @@ fn configure_block(
     }
     config.parts.sort_by_key(|part| ORDER.iter().position(|keyword| keyword.name == part.keyword));
     let keywords = first.keys().filter_map(|place| ORDER.get(*place)).collect();
-    let ports = block.keys.iter().map(|key| key.port.unwrap_or(default_port));
+    let zone = |((key, name), scheme): ((&Key, Name), Scheme)| {
+        let port = key.port.unwrap_or_else(|| scheme.default_port(default_port));
+        BlockZone { name, scheme, port }
+    };
     BlockPlan {
-        zones: zones.iter().cloned().zip(ports).collect(),
+        zones: block.keys.iter().zip(zones).zip(schemes).map(zone).collect(),
         keywords,
         answer_sources: answer_sources(block),
         is_mistaken: block.keys.iter().all(|key| key.is_mistaken),
@@ -194,7 +218,7 @@ struct Served(HashMap<(Name, u16), Vec<(SocketAddr, Span)>>);
 
 impl Served {
     fn add(&mut self, block: &ServerBlock, plan: &BlockPlan, diagnostics: &mut Diagnostics) {
-        for (key, (zone, port)) in block.keys.iter().zip(&plan.zones) {
+        for (key, BlockZone { name: zone, port, .. }) in block.keys.iter().zip(&plan.zones) {
             let sockets = plan.sockets_on(*port);
             let taken = self.0.entry((zone.clone(), *port)).or_default();
             let clash = sockets.iter().find_map(|socket| {

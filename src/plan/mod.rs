@@ -8,6 +8,7 @@ mod dispatch;
 mod lookup;
 mod packet_cache;
 pub mod probe;
+mod scheme;
 #[cfg(test)]
 mod tests;
 mod zones;
@@ -15,6 +16,7 @@ mod zones;
 pub use configure::{PlanConfig, configure};
 pub use dispatch::{Dispatch, Pending};
 pub use packet_cache::{PacketCache, PacketHit};
+pub use scheme::{ClientProtocol, Https, HttpsResponses};
 
 use crate::chain::{Arranger, Chain, Enabled, Endpoint, Observer, ReloadConfig, Timeouts, Tracer};
 use crate::fairness::Fairness;
@@ -40,7 +42,7 @@ pub struct Plan {
     pub reload: Option<ReloadConfig>,
     /// Who gives way when something is full.
     pub fairness: Fairness,
-    /// One line for each zone and address, as the reference prints them at start.
+    /// One line for each zone and address, and what is spoken there.
     pub summary: Vec<String>,
     /// What `coredns_plugin_enabled` tells while this plan serves.
     pub enabled: Vec<Enabled>,
@@ -48,6 +50,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether HTTP is served over TLS at an address: for all paths, where one of them asks for it.
+    pub fn is_over_tls(&self, address: SocketAddr) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.address == address && endpoint.tls.is_some())
+    }
+
     /// What the plan's directives do on their own; to be spawned when the plan starts to serve and stopped when it is
     /// replaced. Empty when called again.
     pub fn take_background(&self) -> Vec<BoxFuture<'static, ()>> {
@@ -60,6 +67,7 @@ pub struct Listener {
     /// No other of this process has it.
     number: u64,
     pub address: SocketAddr,
+    pub protocol: ClientProtocol,
     pub timeouts: Timeouts,
     zones: zones::ZoneTable,
     /// Classes other than IN are answered: a directive that knows about them is on this listener.

@@ -2,6 +2,7 @@
 
 use super::Limits;
 use super::connections::Connections;
+use super::streams::Streams;
 use super::worker::WorkerState;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use std::sync::Arc;
 pub struct Capacity {
     states: Vec<Arc<WorkerState>>,
     connections: Arc<Connections>,
+    streams: Arc<Streams>,
 }
 
 /// What clients have now.
@@ -21,8 +23,8 @@ pub struct Load {
 }
 
 impl Capacity {
-    pub(super) fn new(states: Vec<Arc<WorkerState>>, connections: Arc<Connections>) -> Self {
-        Self { states, connections }
+    pub(super) fn new(states: Vec<Arc<WorkerState>>, connections: Arc<Connections>, streams: Arc<Streams>) -> Self {
+        Self { states, connections, streams }
     }
 
     /// Sets other limits but that of queries on a connection. Whoever has most gives up what is beyond them.
@@ -32,10 +34,13 @@ impl Capacity {
         if let Some(state) = self.states.first() {
             closed.iter().for_each(|closed| state.count_closed(closed));
         }
+        self.streams.set_limits(limits);
     }
 
     pub fn load(&self) -> Load {
-        let queries = self.states.iter().map(|state| state.in_flight()).sum();
-        Load { queries, connections: self.connections.count() }
+        let streams = self.streams.state();
+        let queries = self.states.iter().chain(streams).map(|state| state.in_flight()).sum();
+        let connections = self.connections.count() + streams.map_or(0, |state| state.connections.count());
+        Load { queries, connections }
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct ConnectionsCut {
     pub crowded: Counter,
     /// What came is no DNS message.
     pub malformed: Counter,
+    /// TLS was not agreed on in time or at all, or the handshake made room for another client's.
+    pub handshake: Counter,
 }
 
 impl ServerMetrics {
@@ -66,6 +68,7 @@ impl ServerMetrics {
                 slow_sender: cut("slow_sender"),
                 crowded: cut("crowded"),
                 malformed: cut("malformed"),
+                handshake: cut("handshake"),
             },
         }
     }

@@ -2,19 +2,24 @@
 //!
 //! Each worker is a thread with a runtime of its own and one UDP socket of every listen address; a datagram is
 //! received, answered and sent, or waits for its answer, on one thread. TCP connections stay with the worker that
-//! accepted them. HTTP runs on the control runtime, so that a scrape does not keep a query waiting.
+//! accepted them. Those of clients within TLS or HTTPS have a thread of their own ([`streams`]). HTTP runs on the
+//! control runtime, so that a scrape does not keep a query waiting.
 //!
 //! [`Sockets::bind`] opens what a plan needs, or [`Sockets::from_fds`] takes it over; [`Server::apply`] swaps a plan
 //! in; [`Server::listen_http`] opens what HTTP needs, [`Server::drain`] ends it all.
 
 mod buffers;
 mod capacity;
+mod client_stream;
 mod connections;
 mod http;
+mod https;
+mod listen_addresses;
 mod metrics;
 mod query_handler;
 mod retries;
 mod sockets;
+mod streams;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -25,6 +30,7 @@ pub use capacity::{Capacity, Load};
 pub use http::Http;
 #[doc(hidden)]
 pub use http::serve_connection;
+pub use listen_addresses::ListenAddresses;
 pub use query_handler::QueryHandler;
 pub use retries::Retries;
 pub use sockets::{SocketError, SocketUse, Sockets};
@@ -38,12 +44,14 @@ use crate::threads::ThreadError;
 use connections::Connections;
 use metrics::ServerMetrics;
 use socket2::SockRef;
+use sockets::DnsSockets;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use streams::Streams;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -95,6 +103,9 @@ pub enum ServerError {
 pub struct Server<A: QueryHandler = Listener> {
     workers: Vec<Worker>,
     connections: Arc<Connections>,
+    streams: Arc<Streams>,
+    /// There is none before a plan has listeners for TLS or HTTPS.
+    stream_worker: Option<Worker>,
     bindings: HashMap<SocketAddr, Arc<Binding<A>>>,
     sockets: Sockets,
     http: Http,
@@ -116,6 +127,7 @@ impl<A: QueryHandler> Server<A> {
     ) -> Result<Self, ServerError> {
         let shared = Arc::new(Shared::new(ServerMetrics::new(registry), fairness));
         let connections = Arc::new(Connections::new(limits.tcp_connections, limits.buffer_octets, Instant::now()));
+        let streams = Arc::new(Streams::new(limits, shared.clone()));
         let start = |index| Worker::start(index, WorkerState::new(limits, shared.clone(), connections.clone()));
         let workers = as_many_as_can_be(workers.max(1), start)?;
 
@@ -124,24 +136,38 @@ impl<A: QueryHandler> Server<A> {
             registry.gauge("nodelocaldns_tcp_reply_bytes", "Octets of replies that TCP clients have yet to take.", &[]);
         let in_flight = registry.gauge("nodelocaldns_queries_in_flight", "Queries that wait for their answer.", &[]);
         let states: Vec<_> = workers.iter().map(|worker| worker.state.clone()).collect();
+        let capacity = Capacity::new(states, connections.clone(), streams.clone());
         let clients = connections.clone();
         let gauges: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
-            open.set(clients.count() as f64);
+            let load = capacity.load();
+            open.set(load.connections as f64);
             replies.set(clients.reply_octets() as f64);
-            in_flight.set(states.iter().map(|state| state.in_flight()).sum::<usize>() as f64);
+            in_flight.set(load.queries as f64);
         });
         registry.before_scrape(Arc::downgrade(&gauges));
 
         let (alive, all_done) = mpsc::channel(1);
         let (bindings, sockets) = (HashMap::new(), Sockets::default());
         let http = Http::new(control, registry);
-        Ok(Self { workers, connections, bindings, sockets, http, alive, all_done, _gauges: gauges })
+        let stream_worker = None;
+        Ok(Self {
+            workers,
+            connections,
+            streams,
+            stream_worker,
+            bindings,
+            sockets,
+            http,
+            alive,
+            all_done,
+            _gauges: gauges,
+        })
     }
 
     /// What clients take, and how much of it they may.
     pub fn capacity(&self) -> Capacity {
         let states = self.workers.iter().map(|worker| worker.state.clone()).collect();
-        Capacity::new(states, self.connections.clone())
+        Capacity::new(states, self.connections.clone(), self.streams.clone())
     }
 
     /// The sockets that are served, for [`Sockets::bind`] to keep.
@@ -167,15 +193,20 @@ impl<A: QueryHandler> Server<A> {
         let mut registered = Vec::new();
         for listener in listeners {
             let address = listener.address();
-            let bound = sockets.dns.get(&address).ok_or(SocketError::NotBound(address))?;
-            let current = self.sockets.dns.get(&address).filter(|current| Arc::ptr_eq(current, bound));
+            let is_plain = listener.protocol().is_plain();
+            let bound = sockets.get(&address, is_plain).ok_or(SocketError::NotBound(address))?;
+            let current = self.sockets.get(&address, is_plain).filter(|current| Arc::ptr_eq(current, bound));
             let binding = match current.and_then(|_| self.bindings.get(&address)) {
                 Some(binding) => {
                     kept.push((binding.clone(), listener.clone()));
                     binding.clone()
                 }
                 None => {
-                    let sockets = self.register(bound).map_err(|cause| SocketError::Register { address, cause })?;
+                    let sockets = match is_plain {
+                        true => self.register(bound),
+                        false => self.register_stream(bound),
+                    };
+                    let sockets = sockets.map_err(|cause| SocketError::Register { address, cause })?;
                     let binding = Arc::new(Binding::new(listener.clone(), self.alive.clone()));
                     registered.push((binding.clone(), sockets));
                     binding
@@ -189,20 +220,29 @@ impl<A: QueryHandler> Server<A> {
             binding.handler.store(listener);
         }
         for (binding, sockets) in registered {
-            for ((worker, tcp), udp) in self.workers.iter().zip(sockets.tcp).zip(sockets.udp) {
+            let Registered { udp, tcp, stream } = sockets;
+            for ((worker, tcp), udp) in self.workers.iter().zip(tcp).zip(udp) {
                 for socket in udp {
                     worker.runtime.spawn(udp::serve(socket, binding.clone(), worker.state.clone()));
                 }
-                worker.runtime.spawn(tcp::accept(tcp, binding.clone(), worker.state.clone()));
+                worker.runtime.spawn(tcp::accept(tcp, binding.clone(), worker.state.clone(), tcp::admit));
+            }
+            if let (Some(worker), Some(stream)) = (&self.stream_worker, stream) {
+                let admit = self.streams.admitter();
+                worker.runtime.spawn(tcp::accept(stream, binding, worker.state.clone(), admit));
             }
         }
         self.http.serve(endpoints);
-        sockets.dns.retain(|address, _| bindings.contains_key(address));
+        let is_served = |address: &SocketAddr, is_plain| {
+            bindings.get(address).is_some_and(|binding| binding.handler.load().protocol().is_plain() == is_plain)
+        };
+        sockets.dns.retain(|address, _| is_served(address, true));
+        sockets.streams.retain(|address, _| is_served(address, false));
         let old_sockets = std::mem::replace(&mut self.sockets, sockets);
         let old_bindings = std::mem::replace(&mut self.bindings, bindings);
         for (address, binding) in old_bindings {
             if self.bindings.get(&address).is_none_or(|binding_now| !Arc::ptr_eq(binding_now, &binding)) {
-                if let Some(left) = old_sockets.dns.get(&address) {
+                for left in [true, false].into_iter().filter_map(|is_plain| old_sockets.get(&address, is_plain)) {
                     // Whoever passed them lets go of them too once it hears what is served: from now on what comes to
                     // the address is for sockets that still serve it (those of all addresses), not for a queue that
                     // nobody reads.
@@ -221,21 +261,31 @@ impl<A: QueryHandler> Server<A> {
     }
 
     /// Registers the sockets of an address with the workers' runtimes, UDP sockets in turn.
-    fn register(&self, sockets: &sockets::DnsSockets) -> io::Result<Registered> {
-        let mut registered = Registered { udp: Vec::new(), tcp: Vec::new() };
+    fn register(&self, sockets: &DnsSockets) -> io::Result<Registered> {
+        let mut registered = Registered::default();
         for (index, worker) in self.workers.iter().enumerate() {
             let _entered = worker.runtime.enter();
-            if let Some(octets) = worker.state.limits.socket_buffer {
-                // Connections inherit them. Best effort: larger ones serve as well.
-                let listener = SockRef::from(&sockets.tcp);
-                _ = listener.set_send_buffer_size(octets);
-                _ = listener.set_recv_buffer_size(octets);
-            }
+            bound_buffers(&sockets.tcp, worker);
             let own = sockets.udp.iter().skip(index).step_by(self.workers.len());
             registered.udp.push(own.map(|socket| datagrams::register(socket.try_clone()?)).collect::<io::Result<_>>()?);
             registered.tcp.push(TcpListener::from_std(sockets.tcp.try_clone()?)?);
         }
         Ok(registered)
+    }
+
+    /// Registers the listener of an address for TLS or HTTPS with the worker of those, which is started if there is
+    /// none.
+    fn register_stream(&mut self, sockets: &DnsSockets) -> io::Result<Registered> {
+        let worker = match self.stream_worker.take() {
+            Some(worker) => worker,
+            None => Worker::start_as("streams", None, self.streams.new_state()).map_err(io::Error::other)?,
+        };
+        self.streams.set_state(worker.state.clone());
+        let worker = self.stream_worker.insert(worker);
+        let _entered = worker.runtime.enter();
+        bound_buffers(&sockets.tcp, worker);
+        let stream = Some(TcpListener::from_std(sockets.tcp.try_clone()?)?);
+        Ok(Registered { stream, ..Registered::default() })
     }
 
     /// Takes nothing new from now on, answers what has been received, and ends when that is done or `within` is over.
@@ -247,11 +297,13 @@ impl<A: QueryHandler> Server<A> {
             }
             binding.stop();
         }
-        self.sockets.dns.clear();
+        self.sockets = Sockets::default();
         drop(self.alive);
         let is_done = tokio::time::timeout(within, self.all_done.recv()).await.is_ok();
-        let unanswered = if is_done { 0 } else { self.workers.iter().map(|worker| worker.state.in_flight()).sum() };
-        for worker in self.workers {
+        let workers = self.workers.into_iter().chain(self.stream_worker);
+        let workers: Vec<Worker> = workers.collect();
+        let unanswered = if is_done { 0 } else { workers.iter().map(|worker| worker.state.in_flight()).sum() };
+        for worker in workers {
             worker.end();
         }
         unanswered
@@ -277,8 +329,21 @@ fn as_many_as_can_be<T, E: std::fmt::Display>(
     Ok(started)
 }
 
-/// Sockets of an address, registered: one entry for each worker.
+/// As small in the kernel as the worker's limits say. Connections inherit that. Best effort: larger ones serve as well.
+fn bound_buffers(listener: &std::net::TcpListener, worker: &Worker) {
+    if let Some(octets) = worker.state.limits.socket_buffer {
+        let listener = SockRef::from(listener);
+        _ = listener.set_send_buffer_size(octets);
+        _ = listener.set_recv_buffer_size(octets);
+    }
+}
+
+/// Sockets of an address, registered.
+#[derive(Default)]
 struct Registered {
+    /// One entry for each worker.
     udp: Vec<Vec<AsyncFd<std::net::UdpSocket>>>,
     tcp: Vec<TcpListener>,
+    /// For the worker of clients within TLS or HTTPS.
+    stream: Option<TcpListener>,
 }

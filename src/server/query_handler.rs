@@ -1,7 +1,7 @@
 //! What the sockets need of a plan, and no more: the seam at which tests put something simpler.
 
 use crate::chain::{Received, Timeouts};
-use crate::plan::{Dispatch, Listener, PacketCache, PacketHit, Pending};
+use crate::plan::{ClientProtocol, Dispatch, Listener, PacketCache, PacketHit, Pending};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,6 +13,8 @@ pub trait QueryHandler: Send + Sync + Sized + 'static {
 
     fn address(&self) -> SocketAddr;
     fn timeouts(&self) -> Timeouts;
+    /// How clients speak with it.
+    fn protocol(&self) -> &ClientProtocol;
     /// As [`Listener::dispatch`]; must not panic.
     fn dispatch(
         self: &Arc<Self>,
@@ -36,6 +38,9 @@ impl QueryHandler for Listener {
     }
     fn timeouts(&self) -> Timeouts {
         self.timeouts
+    }
+    fn protocol(&self) -> &ClientProtocol {
+        &self.protocol
     }
     #[inline]
     fn dispatch(self: &Arc<Self>, received: Received<'_>, packets: &mut PacketCache, out: &mut Vec<u8>) -> Dispatch {

@@ -1,5 +1,6 @@
 //! The bound DNS sockets, apart from who serves on them: opened here, or taken over from the process that did.
 
+use super::listen_addresses::ListenAddresses;
 use crate::datagrams::{forbid_fragments, force_receive_buffer, request_packet_information};
 use crate::net::reachable_address;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -28,6 +29,8 @@ const BACKLOG: i32 = 4096;
 pub enum SocketUse {
     DnsUdp,
     DnsTcp,
+    /// DNS within TLS or HTTP.
+    DnsStream,
     Http,
 }
 
@@ -36,6 +39,7 @@ impl fmt::Display for SocketUse {
         f.write_str(match self {
             Self::DnsUdp => "DNS over UDP",
             Self::DnsTcp => "DNS over TCP",
+            Self::DnsStream => "DNS over TLS or HTTPS",
             Self::Http => "HTTP",
         })
     }
@@ -52,8 +56,6 @@ pub enum SocketError {
     NotListening { fd: i32, cause: io::Error },
     #[error("UDP sockets on {0} were passed without a TCP listener; pass both for every address")]
     NoTcpListener(SocketAddr),
-    #[error("a TCP listener on {0} was passed without UDP sockets; pass both for every address")]
-    NoUdpSocket(SocketAddr),
     #[error("no sockets for {0}; bind them before the plan is applied")]
     NotBound(SocketAddr),
     #[error(
@@ -69,6 +71,10 @@ fn remedy(cause: &io::Error, address: SocketAddr, usage: SocketUse) -> String {
         Some(libc::EADDRINUSE) if usage == SocketUse::Http => format!(
             "; another process holds it (`ss -lntp 'sport = :{port}'` names it): stop that one, or write another port in the Corefile \
              (`prometheus`, `health`, `ready`) or after -metrics-listen-address"
+        ),
+        Some(libc::EADDRINUSE) if usage == SocketUse::DnsStream => format!(
+            "; another process holds it (`ss -lntp 'sport = :{port}'` names it): stop that one, or choose another address with \
+             `bind` or another port"
         ),
         Some(libc::EADDRINUSE) => format!(
             "; another process holds it (`ss -lunpt 'sport = :{port}'` names it; often systemd-resolved, dnsmasq or another DNS \
@@ -91,7 +97,8 @@ fn remedy(cause: &io::Error, address: SocketAddr, usage: SocketUse) -> String {
 
 /// Sockets of one DNS listen address.
 pub(super) struct DnsSockets {
-    /// With SO_REUSEPORT: the kernel spreads clients over them, so all of them must be read.
+    /// With SO_REUSEPORT: the kernel spreads clients over them, so all of them must be read. None where clients come
+    /// over TCP alone.
     pub udp: Vec<UdpSocket>,
     pub tcp: TcpListener,
     /// Another process holds them too, and will read what waits in them when this one is gone.
@@ -128,6 +135,8 @@ impl DnsSockets {
 #[derive(Clone, Default)]
 pub struct Sockets {
     pub(super) dns: BTreeMap<SocketAddr, Arc<DnsSockets>>,
+    /// [`ListenAddresses::streams`]
+    pub(super) streams: BTreeMap<SocketAddr, Arc<DnsSockets>>,
 }
 
 impl Sockets {
@@ -138,24 +147,26 @@ impl Sockets {
     /// SO_REUSEPORT is set on all, as the reference does: the pod of a rolling update binds while its predecessor still
     /// serves. The unspecified IPv6 address serves IPv4 too, as in the reference, and stands for the unspecified IPv4
     /// address where the kernel has no IPv6.
-    pub fn bind(
-        dns: impl IntoIterator<Item = SocketAddr>,
-        workers: usize,
-        previous: &Self,
-    ) -> Result<Self, Vec<SocketError>> {
-        let mut sockets = Self::default();
+    pub fn bind(wanted: &ListenAddresses, workers: usize, previous: &Self) -> Result<Self, Vec<SocketError>> {
         let mut errors = Vec::new();
-        for address in dns.into_iter().collect::<BTreeSet<_>>() {
-            let found = find(&previous.dns, address).map_or_else(|| bind_dns(address, workers).map(Arc::new), Ok);
-            match found {
-                Ok(found) => _ = sockets.dns.insert(address, found),
-                Err(error) => errors.push(error),
-            }
-        }
-        if errors.is_empty() { Ok(sockets) } else { Err(errors) }
+        let mut take =
+            |addresses: &[SocketAddr], held, bind: &dyn Fn(SocketAddr) -> Result<DnsSockets, SocketError>| {
+                let mut taken = BTreeMap::new();
+                for address in addresses.iter().copied().collect::<BTreeSet<_>>() {
+                    match find(held, address).map_or_else(|| bind(address).map(Arc::new), Ok) {
+                        Ok(found) => _ = taken.insert(address, found),
+                        Err(error) => errors.push(error),
+                    }
+                }
+                taken
+            };
+        let dns = take(&wanted.dns, &previous.dns, &|address| bind_dns(address, workers));
+        let streams = take(&wanted.streams, &previous.streams, &bind_stream);
+        if errors.is_empty() { Ok(Self { dns, streams }) } else { Err(errors) }
     }
 
-    /// Takes over what another process has bound. Each socket tells its own address and kind.
+    /// Takes over what another process has bound. Each socket tells its own address and kind; a TCP listener without
+    /// UDP sockets at its address is for DNS within TLS or HTTP.
     pub fn from_fds(fds: impl IntoIterator<Item = OwnedFd>) -> Result<Self, SocketError> {
         let mut udp: BTreeMap<SocketAddr, Vec<UdpSocket>> = BTreeMap::new();
         let mut tcp = BTreeMap::new();
@@ -183,58 +194,71 @@ impl Sockets {
             let tcp = tcp.remove(&address).ok_or(SocketError::NoTcpListener(address))?;
             sockets.dns.insert(address, Arc::new(DnsSockets { udp, tcp, is_shared: true.into() }));
         }
-        match tcp.into_keys().next() {
-            Some(address) => Err(SocketError::NoUdpSocket(address)),
-            None => Ok(sockets),
-        }
+        let streams = tcp
+            .into_iter()
+            .map(|(address, tcp)| (address, Arc::new(DnsSockets { udp: Vec::new(), tcp, is_shared: true.into() })));
+        sockets.streams.extend(streams);
+        Ok(sockets)
     }
 
     /// All of them, to be passed to another process and taken over there by [`Sockets::from_fds`].
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.dns.values().flat_map(|sockets| sockets.udp.iter().map(AsFd::as_fd).chain([sockets.tcp.as_fd()]))
+        self.all().flat_map(|sockets| sockets.udp.iter().map(AsFd::as_fd).chain([sockets.tcp.as_fd()]))
     }
 
     /// Sockets for every address: those `previous` has, else those of `received`, which another process has bound. On
     /// failure all errors are told.
-    pub fn assemble(
-        dns: impl IntoIterator<Item = SocketAddr>,
-        received: &Self,
-        previous: &Self,
-    ) -> Result<Self, Vec<SocketError>> {
-        let (mut sockets, mut errors) = (Self::default(), Vec::new());
-        for address in dns {
-            match find(&previous.dns, address).or_else(|| find(&received.dns, address)) {
-                Some(found) => _ = sockets.dns.insert(address, found),
-                None => errors.push(SocketError::NotBound(address)),
+    pub fn assemble(wanted: &ListenAddresses, received: &Self, previous: &Self) -> Result<Self, Vec<SocketError>> {
+        let mut errors = Vec::new();
+        let mut take = |addresses: &[SocketAddr], previous, received| {
+            let mut taken = BTreeMap::new();
+            for address in addresses {
+                match find(previous, *address).or_else(|| find(received, *address)) {
+                    Some(found) => _ = taken.insert(*address, found),
+                    None => errors.push(SocketError::NotBound(*address)),
+                }
             }
-        }
-        if errors.is_empty() { Ok(sockets) } else { Err(errors) }
+            taken
+        };
+        let dns = take(&wanted.dns, &previous.dns, &received.dns);
+        let streams = take(&wanted.streams, &previous.streams, &received.streams);
+        if errors.is_empty() { Ok(Self { dns, streams }) } else { Err(errors) }
     }
 
-    /// Those of `addresses` for which there are no DNS sockets.
-    pub fn lacking(&self, addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
-        addresses.into_iter().filter(|address| find(&self.dns, *address).is_none()).collect()
+    /// Those of `wanted` for which there are no DNS sockets.
+    pub fn lacking(&self, wanted: &ListenAddresses) -> ListenAddresses {
+        let lacking = |addresses: &[SocketAddr], held| {
+            addresses.iter().copied().filter(|address| find(held, *address).is_none()).collect()
+        };
+        ListenAddresses { dns: lacking(&wanted.dns, &self.dns), streams: lacking(&wanted.streams, &self.streams) }
     }
 
     /// The other process will not read them any more: from now on they may be stopped.
     pub fn claim(&self) {
-        self.dns.values().for_each(|sockets| sockets.claim());
+        self.all().for_each(|sockets| sockets.claim());
     }
 
     /// Takes the sockets of `other` in, beside its own.
     pub fn join(&mut self, other: Self) {
         self.dns.extend(other.dns);
+        self.streams.extend(other.streams);
     }
 
-    /// Lets go of DNS sockets but those of `addresses`.
-    pub fn retain_dns(&mut self, addresses: &[SocketAddr]) {
-        self.dns.retain(|address, _| addresses.contains(address));
+    /// Lets go of DNS sockets but those of `served`.
+    pub fn retain(&mut self, served: &ListenAddresses) {
+        self.dns.retain(|address, _| served.dns.contains(address));
+        self.streams.retain(|address, _| served.streams.contains(address));
     }
 
     /// Lets go of DNS sockets that a process which holds them too has stopped ([`Sockets::claim`]): nothing arrives
     /// there any more.
     pub fn drop_stopped(&mut self) {
         self.dns.retain(|_, sockets| sockets.udp.iter().all(|socket| socket.peer_addr().is_err()));
+    }
+
+    /// Those of an address over UDP and TCP, or over TCP alone.
+    pub(super) fn get(&self, address: &SocketAddr, is_plain: bool) -> Option<&Arc<DnsSockets>> {
+        if is_plain { &self.dns } else { &self.streams }.get(address)
     }
 
     /// Where a client on this machine reaches the DNS sockets of `address`: for the unspecified address the loopback
@@ -245,8 +269,12 @@ impl Sockets {
     }
 
     /// Addresses that serve DNS.
-    pub fn dns_addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.dns.keys().copied()
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.dns.keys().chain(self.streams.keys()).copied()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<DnsSockets>> {
+        self.dns.values().chain(self.streams.values())
     }
 }
 
@@ -264,6 +292,10 @@ fn without_ipv6(address: SocketAddr) -> Option<SocketAddr> {
 fn bind_dns(address: SocketAddr, workers: usize) -> Result<DnsSockets, SocketError> {
     let udp = (0..workers.max(1)).map(|_| bind_udp(address)).collect::<Result<_, _>>()?;
     Ok(DnsSockets { udp, tcp: bind_tcp(address, SocketUse::DnsTcp)?, is_shared: false.into() })
+}
+
+fn bind_stream(address: SocketAddr) -> Result<DnsSockets, SocketError> {
+    Ok(DnsSockets { udp: Vec::new(), tcp: bind_tcp(address, SocketUse::DnsStream)?, is_shared: false.into() })
 }
 
 fn bind_udp(address: SocketAddr) -> Result<UdpSocket, SocketError> {
@@ -289,7 +321,7 @@ pub(super) fn bind_http(address: SocketAddr) -> Result<TcpListener, SocketError>
 fn bind_tcp(address: SocketAddr, usage: SocketUse) -> Result<TcpListener, SocketError> {
     open(address, usage, |socket, address| {
         socket.set_reuse_address(true)?;
-        if usage == SocketUse::DnsTcp {
+        if usage != SocketUse::Http {
             _ = socket.set_recv_buffer_size(TCP_RECEIVE_BUFFER);
             _ = socket.set_send_buffer_size(TCP_SEND_BUFFER);
         }
@@ -314,7 +346,7 @@ fn open(
     let open = |address: SocketAddr| -> io::Result<Socket> {
         let (kind, protocol) = match usage {
             SocketUse::DnsUdp => (Type::DGRAM, Protocol::UDP),
-            SocketUse::DnsTcp | SocketUse::Http => (Type::STREAM, Protocol::TCP),
+            SocketUse::DnsTcp | SocketUse::DnsStream | SocketUse::Http => (Type::STREAM, Protocol::TCP),
         };
         let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
         socket.set_nonblocking(true)?;
@@ -336,6 +368,10 @@ fn open(
 mod tests {
     use super::*;
 
+    fn listen<const N: usize>(dns: [SocketAddr; N]) -> ListenAddresses {
+        dns.into_iter().collect()
+    }
+
     fn free() -> SocketAddr {
         TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
     }
@@ -343,8 +379,8 @@ mod tests {
     #[test]
     fn an_address_of_the_previous_sockets_keeps_them() {
         let (first, second) = (free(), free());
-        let before = Sockets::bind([first], 2, &Sockets::default()).unwrap();
-        let after = Sockets::bind([first, second], 2, &before).unwrap();
+        let before = Sockets::bind(&listen([first]), 2, &Sockets::default()).unwrap();
+        let after = Sockets::bind(&listen([first, second]), 2, &before).unwrap();
         assert!(Arc::ptr_eq(&before.dns[&first], &after.dns[&first]));
         assert_eq!(after.dns[&second].udp.len(), 2);
         assert_eq!(after.fds().count(), 6);
@@ -355,7 +391,7 @@ mod tests {
         let holder = UdpSocket::bind("127.0.0.1:0").unwrap();
         let taken = holder.local_addr().unwrap();
         let nowhere: SocketAddr = "192.0.2.1:1053".parse().unwrap();
-        let Err(mut errors) = Sockets::bind([taken, nowhere], 1, &Sockets::default()) else { panic!("bound") };
+        let Err(mut errors) = Sockets::bind(&listen([taken, nowhere]), 1, &Sockets::default()) else { panic!("bound") };
         errors.extend([taken, nowhere].map(|address| bind_http(address).err()).into_iter().flatten());
         let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), 3, "the port is free for TCP");
@@ -379,7 +415,7 @@ mod tests {
     #[test]
     fn passed_descriptors_tell_their_own_addresses() {
         let dns = free();
-        let bound = Sockets::bind([dns], 3, &Sockets::default()).unwrap();
+        let bound = Sockets::bind(&listen([dns]), 3, &Sockets::default()).unwrap();
         let taken = Sockets::from_fds(bound.fds().map(|fd| fd.try_clone_to_owned().unwrap())).unwrap();
         assert_eq!(taken.dns[&dns].udp.len(), 3);
         assert!(taken.dns[&dns].is_shared.load(Ordering::Relaxed));
@@ -393,8 +429,10 @@ mod tests {
         assert!(matches!(Sockets::from_fds([unbound.into()]), Err(SocketError::NotListening { .. })));
         let lonely = OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap());
         assert!(matches!(Sockets::from_fds([lonely]), Err(SocketError::NoTcpListener(_))));
-        let lonely = OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
-        assert!(matches!(Sockets::from_fds([lonely]), Err(SocketError::NoUdpSocket(_))));
+        let lonely = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = lonely.local_addr().unwrap();
+        let streams = Sockets::from_fds([OwnedFd::from(lonely)]).unwrap();
+        assert!(streams.dns.is_empty() && streams.streams.contains_key(&address), "for TLS or HTTP");
     }
 
     #[test]
@@ -403,37 +441,57 @@ mod tests {
         let dup = |sockets: &Sockets| {
             Sockets::from_fds(sockets.fds().map(|fd| fd.try_clone_to_owned().unwrap()).collect::<Vec<_>>()).unwrap()
         };
-        let watchdog = Sockets::bind([kept, new], 1, &Sockets::default()).unwrap();
-        let previous = dup(&Sockets::bind([kept], 1, &watchdog).unwrap());
-        assert_eq!(previous.lacking([kept, new]), [new]);
+        let watchdog = Sockets::bind(&listen([kept, new]), 1, &Sockets::default()).unwrap();
+        let previous = dup(&Sockets::bind(&listen([kept]), 1, &watchdog).unwrap());
+        assert_eq!(previous.lacking(&listen([kept, new])), listen([new]));
         let received = dup(&watchdog);
-        let assembled = Sockets::assemble([kept, new], &received, &previous).unwrap();
+        let assembled = Sockets::assemble(&listen([kept, new]), &received, &previous).unwrap();
         assert!(Arc::ptr_eq(&assembled.dns[&kept], &previous.dns[&kept]));
         assert!(Arc::ptr_eq(&assembled.dns[&new], &received.dns[&new]));
-        let Err(errors) = Sockets::assemble([kept, new], &Sockets::default(), &previous) else { panic!("assembled") };
+        let Err(errors) = Sockets::assemble(&listen([kept, new]), &Sockets::default(), &previous) else {
+            panic!("assembled")
+        };
         assert!(matches!(errors[..], [SocketError::NotBound(missing)] if missing == new));
+    }
+
+    #[test]
+    fn a_stream_is_another_thing_than_dns_at_the_same_address() {
+        let at = free();
+        let streams =
+            |streams: &[SocketAddr]| ListenAddresses { streams: streams.to_vec(), ..ListenAddresses::default() };
+        let plain = Sockets::bind(&listen([at]), 1, &Sockets::default()).unwrap();
+        assert_eq!(plain.lacking(&streams(&[at])), streams(&[at]));
+        let mut held = Sockets::bind(&streams(&[at]), 1, &plain).unwrap();
+        assert_eq!((held.fds().count(), held.dns.len()), (1, 0), "no UDP");
+        assert!(Sockets::assemble(&listen([at]), &held, &Sockets::default()).is_err());
+        let taken = Sockets::from_fds(held.fds().map(|fd| fd.try_clone_to_owned().unwrap())).unwrap();
+        assert_eq!(taken.lacking(&streams(&[at])), ListenAddresses::default());
+        held.drop_stopped();
+        held.join(plain);
+        held.retain(&listen([at]));
+        assert_eq!((held.dns.len(), held.streams.len()), (1, 0));
     }
 
     #[test]
     fn shared_sockets_stop_only_when_claimed_and_the_other_process_sees_it() {
         let (first, second) = (free(), free());
-        let mut held = Sockets::bind([first, second], 1, &Sockets::default()).unwrap();
+        let mut held = Sockets::bind(&listen([first, second]), 1, &Sockets::default()).unwrap();
         let passed =
             Sockets::from_fds(held.fds().map(|fd| fd.try_clone_to_owned().unwrap()).collect::<Vec<_>>()).unwrap();
         passed.dns[&first].stop_receiving();
         held.drop_stopped();
-        assert_eq!(held.dns_addresses().count(), 2, "another process reads them on");
+        assert_eq!(held.addresses().count(), 2, "another process reads them on");
         passed.claim();
         passed.dns[&first].stop_receiving();
         held.drop_stopped();
-        assert_eq!(held.dns_addresses().collect::<Vec<_>>(), [second]);
+        assert_eq!(held.addresses().collect::<Vec<_>>(), [second]);
     }
 
     #[test]
     fn an_unspecified_address_is_reached_through_loopback() {
         let port = free().port();
         let everywhere = SocketAddr::new("::".parse().unwrap(), port);
-        let sockets = Sockets::bind([everywhere], 1, &Sockets::default()).unwrap();
+        let sockets = Sockets::bind(&listen([everywhere]), 1, &Sockets::default()).unwrap();
         assert_eq!(sockets.reachable(everywhere), SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
         let one = free();
         assert_eq!(sockets.reachable(one), one);
@@ -446,13 +504,13 @@ mod tests {
             let port = free().port();
             let (bind, asked) =
                 (SocketAddr::new(bind.parse().unwrap(), port), SocketAddr::new(asked.parse().unwrap(), port));
-            let old = Sockets::bind([bind], 1, &Sockets::default()).unwrap();
+            let old = Sockets::bind(&listen([bind]), 1, &Sockets::default()).unwrap();
             let old = &old.dns[&bind];
             let client = UdpSocket::bind(if asked.is_ipv6() { "[::1]:0" } else { "127.0.0.1:0" }).unwrap();
             client.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
             client.send_to(b"early", asked).unwrap();
             old.stop_receiving();
-            let new = Sockets::bind([bind], 1, &Sockets::default()).unwrap();
+            let new = Sockets::bind(&listen([bind]), 1, &Sockets::default()).unwrap();
             for _ in 0..20 {
                 client.send_to(b"late", asked).unwrap();
             }

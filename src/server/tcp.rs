@@ -1,6 +1,7 @@
 //! Queries over TCP (RFC 7766): many on a connection, each answered as soon as its answer is there.
 
 use super::buffers::{ConnectionMemory, Reservation};
+use super::client_stream::ClientStream;
 use super::connections::{Caller, Closed, ConnectionAdmission, ConnectionPermit};
 use super::query_handler::QueryHandler;
 use super::worker::{Binding, WorkerState};
@@ -9,9 +10,8 @@ use crate::fairness::Pass;
 use crate::message::framing::{self, Frame};
 use crate::plan::Dispatch;
 use parking_lot::Mutex;
-use socket2::SockRef;
 use std::future::poll_fn;
-use std::io::{self, Read as _};
+use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -30,7 +30,7 @@ const EVICTION_PAUSE: Duration = Duration::from_millis(5);
 
 /// Octets of the longest query that is read: a name, and EDNS options far beyond any in use. What is longer is no
 /// question, and a buffer for it would only serve whoever wants us out of memory.
-const MAX_QUERY: usize = 4096;
+pub(super) const MAX_QUERY: usize = 4096;
 
 /// Octets of replies that are gathered before they are written though more could be made.
 const ENOUGH_REPLIES: usize = 16 << 10;
@@ -45,8 +45,13 @@ const ALWAYS_KEPT_INPUT: usize = 512;
 /// Octets of a buffer that an idle connection keeps.
 const KEPT_BUFFER: usize = 512;
 
-/// Accepts from one listener until its binding stops, then what has been waiting.
-pub(super) async fn accept<A: QueryHandler>(listener: TcpListener, binding: Arc<Binding<A>>, state: Arc<WorkerState>) {
+/// Accepts from one listener until its binding stops, then what has been waiting. `admit` takes each connection.
+pub(super) async fn accept<A: QueryHandler>(
+    listener: TcpListener,
+    binding: Arc<Binding<A>>,
+    state: Arc<WorkerState>,
+    admit: impl Fn(TcpStream, &Arc<Binding<A>>, &Arc<WorkerState>),
+) {
     let mut stopped = pin!(binding.stopped());
     loop {
         let accepted = tokio::select! {
@@ -95,9 +100,30 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     kinds.contains(&error.kind()) || error.raw_os_error() == Some(libc::EPROTO)
 }
 
-fn admit<A: QueryHandler>(stream: TcpStream, binding: &Arc<Binding<A>>, state: &Arc<WorkerState>) {
+/// A connection that has its place.
+pub(super) struct Entered {
+    pub peer: Peer,
+    pub caller: Caller,
+    pub is_fair: bool,
+    pub permit: ConnectionPermit,
+    pub memory: Arc<ConnectionMemory>,
+}
+
+/// Takes a connection in and serves it.
+pub(super) fn admit<A: QueryHandler>(stream: TcpStream, binding: &Arc<Binding<A>>, state: &Arc<WorkerState>) {
+    let Some(entered) = enter(&stream, binding, state) else { return };
+    let (connection, permit, memory) = connection(entered, binding, state);
+    tokio::spawn(serve(stream, connection, permit, memory));
+}
+
+/// A place for a connection; `None`, counted, if there is none.
+pub(super) fn enter<A: QueryHandler>(
+    stream: &TcpStream,
+    binding: &Arc<Binding<A>>,
+    state: &Arc<WorkerState>,
+) -> Option<Entered> {
     // Fails only if the client is gone already.
-    let (Ok(client), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
+    let (client, local) = (stream.peer_addr().ok()?, stream.local_addr().ok()?);
     let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
     let peer = Peer { client: canonical(client), local: canonical(local), transport: Transport::Tcp };
     let (now, fairness) = (Instant::now(), state.shared.fairness.get());
@@ -109,16 +135,30 @@ fn admit<A: QueryHandler>(stream: TcpStream, binding: &Arc<Binding<A>>, state: &
             if state.shared.connections.is_due(now) {
                 let Closed { client, held, .. } = closed;
                 tracing::warn!(
-                    "there are as many TCP connections as there may be: {client}, which has most of them ({held}), gives some up for others (told once \
-                     a minute at most; nodelocaldns_tcp_connections_cut_total counts)"
+                    "there are as many connections to {} as there may be: {client}, which has most of them ({held}), gives some up for others \
+                     (told once a minute at most; nodelocaldns_tcp_connections_cut_total counts)",
+                    binding.address
                 );
             }
             permit
         }
-        ConnectionAdmission::Full => return state.metrics().cut.refused.increment(),
+        ConnectionAdmission::Full => {
+            state.metrics().cut.refused.increment();
+            return None;
+        }
     };
     _ = stream.set_nodelay(true);
     let memory = state.connections.buffers.memory(caller.client, fairness.is_on);
+    Some(Entered { peer, caller, is_fair: fairness.is_on, permit, memory })
+}
+
+/// What a connection that carries DNS messages begins with.
+pub(super) fn connection<A: QueryHandler>(
+    entered: Entered,
+    binding: &Arc<Binding<A>>,
+    state: &Arc<WorkerState>,
+) -> (TcpConnection<A>, ConnectionPermit, Arc<ConnectionMemory>) {
+    let Entered { peer, permit, memory, .. } = entered;
     let connection = TcpConnection {
         binding: binding.clone(),
         state: state.clone(),
@@ -130,7 +170,7 @@ fn admit<A: QueryHandler>(stream: TcpStream, binding: &Arc<Binding<A>>, state: &
         queries: 0,
         is_reserved: permit.is_reserved(),
     };
-    tokio::spawn(serve(stream, connection, permit, memory));
+    (connection, permit, memory)
 }
 
 /// Why a connection ends before the client wants it to.
@@ -152,8 +192,9 @@ impl From<io::Error> for CloseReason {
     }
 }
 
-async fn serve<A: QueryHandler>(
-    mut stream: TcpStream,
+/// Serves until either side ends it.
+pub(super) async fn serve<A: QueryHandler, S: ClientStream>(
+    mut stream: S,
     mut connection: TcpConnection<A>,
     permit: ConnectionPermit,
     memory: Arc<ConnectionMemory>,
@@ -168,16 +209,16 @@ async fn serve<A: QueryHandler>(
     };
     match outcome {
         // Replies are taken before the connection is seen to close.
-        Ok(()) => _ = stream.shutdown().await,
+        Ok(()) | Err(CloseReason::Over) => stream.end(),
         Err(CloseReason::Malformed) => state.metrics().cut.malformed.increment(),
         Err(CloseReason::SlowSender) => state.metrics().cut.slow_sender.increment(),
         Err(CloseReason::Crowded) if !connection.replies.lack_room() => state.metrics().cut.crowded.increment(),
         Err(CloseReason::SlowReader | CloseReason::Crowded) => {
             state.metrics().cut.slow_reader.increment();
-            forget_unread(&stream);
+            forget_unread(stream.socket());
         }
-        Err(CloseReason::Evicted) if connection.replies.unwritten() > 0 => forget_unread(&stream),
-        Err(CloseReason::Evicted | CloseReason::Over) => {}
+        Err(CloseReason::Evicted) if connection.replies.unwritten() > 0 => forget_unread(stream.socket()),
+        Err(CloseReason::Evicted) => {}
     }
     connection.replies.close();
 }
@@ -189,8 +230,8 @@ fn forget_unread(stream: &TcpStream) {
 }
 
 /// Serves until the client has closed its side, or the binding stops, and all is answered.
-async fn converse<A: QueryHandler>(
-    stream: &mut TcpStream,
+async fn converse<A: QueryHandler, S: ClientStream>(
+    stream: &mut S,
     connection: &mut TcpConnection<A>,
     permit: &ConnectionPermit,
 ) -> Result<(), CloseReason> {
@@ -241,7 +282,7 @@ async fn converse<A: QueryHandler>(
             biased;
             () = replies.ready.notified() => {}
             () = &mut stopped, if !is_finishing => {
-                connection.read_received(stream)?;
+                stream.read_received(&mut connection.input.octets)?;
                 is_finishing = true;
             }
             read = poll_fn(|context| connection.poll_read(Pin::new(stream), context)),
@@ -250,7 +291,8 @@ async fn converse<A: QueryHandler>(
                 is_finishing = read? == Read::Closed;
             }
             () = &mut alarm, if deadline.is_some() => {
-                return Err(if connection.awaiting_rest_since.is_some() { CloseReason::SlowSender } else { CloseReason::Over });
+                let is_unfinished = connection.awaiting_rest_since.is_some();
+                return Err(if is_unfinished { CloseReason::SlowSender } else { CloseReason::Over });
             }
         }
     }
@@ -274,7 +316,7 @@ enum Read {
 }
 
 /// One connection's state. Small while idle: its buffers are then empty.
-struct TcpConnection<A> {
+pub(super) struct TcpConnection<A> {
     binding: Arc<Binding<A>>,
     state: Arc<WorkerState>,
     peer: Peer,
@@ -306,28 +348,16 @@ impl Input {
 
 impl<A: QueryHandler> TcpConnection<A> {
     /// Reads up to a buffer's worth. The buffer is on the stack, where it costs the idle connections nothing.
-    fn poll_read(&mut self, stream: Pin<&mut TcpStream>, context: &mut Context<'_>) -> Poll<io::Result<Read>> {
+    fn poll_read<S: ClientStream>(&mut self, stream: Pin<&mut S>, context: &mut Context<'_>) -> Poll<io::Result<Read>> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut buffer = ReadBuf::uninit(&mut buffer);
-        ready!(stream.poll_read(context, &mut buffer))?;
+        match ready!(stream.poll_read(context, &mut buffer)) {
+            // Of TLS: a client that has closed its side without a word may wait for replies all the same.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(Read::Closed)),
+            outcome => outcome?,
+        }
         self.input.octets.extend_from_slice(buffer.filled());
         Poll::Ready(Ok(if buffer.filled().is_empty() { Read::Closed } else { Read::Some }))
-    }
-
-    /// Reads all that has been received, asking the kernel itself: the runtime may not have heard of it yet.
-    fn read_received(&mut self, stream: &TcpStream) -> io::Result<()> {
-        let socket = SockRef::from(stream);
-        let mut buffer = [0; 4096];
-        // More than the kernel's buffer holds, so that only a client that goes on sending is cut off.
-        while self.input.octets.len() < 256 << 10 {
-            match (&*socket).read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => self.input.octets.extend_from_slice(buffer.get(..count).unwrap_or_default()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 
     /// Dispatches whole messages of the input.
@@ -410,19 +440,23 @@ impl<A: QueryHandler> TcpConnection<A> {
     }
 
     /// Writes the replies that are ready, in one piece; tells whether there were any.
-    async fn write(&self, stream: &mut TcpStream) -> Result<bool, CloseReason> {
+    async fn write<S: ClientStream>(&self, stream: &mut S) -> Result<bool, CloseReason> {
         let octets = self.replies.take();
         if octets.is_empty() {
             return Ok(false);
         }
-        let written = match stream.try_write(&octets) {
+        let written = match stream.write_at_once(&octets) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error.into()),
         };
         if let Some(rest) = octets.get(written..).filter(|rest| !rest.is_empty()) {
             let patience = self.binding.handler.load().timeouts().write;
-            timeout(patience, stream.write_all(rest)).await.map_err(|_| CloseReason::SlowReader)??;
+            let write = async {
+                stream.write_all(rest).await?;
+                stream.flush().await
+            };
+            timeout(patience, write).await.map_err(|_| CloseReason::SlowReader)??;
         }
         self.replies.give_back(octets);
         Ok(true)

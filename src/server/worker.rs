@@ -34,15 +34,21 @@ pub(super) struct Worker {
 impl Worker {
     /// Starts the worker with number `index`, counted from zero.
     pub fn start(index: usize, state: WorkerState) -> Result<Self, ServerError> {
+        Self::start_as(&format!("worker-{index}"), Some(index + 1), state)
+    }
+
+    /// Starts one under a name. Without a slot of its own it counts in that of all other threads, which costs it a
+    /// locked instruction for each.
+    pub fn start_as(name: &str, slot: Option<usize>, state: WorkerState) -> Result<Self, ServerError> {
         let (end, ended) = oneshot::channel::<Infallible>();
         let make = || runtime::Builder::new_current_thread().enable_io().enable_time().build();
         let work = move |runtime: runtime::Runtime| {
-            metrics::enter_worker_slot(index + 1);
+            slot.into_iter().for_each(metrics::enter_worker_slot);
             _ = runtime.block_on(ended);
             // Without waiting for what a directive may have put on a blocking thread.
             runtime.shutdown_background();
         };
-        let (runtime, thread) = threads::spawn_with_runtime(&format!("worker-{index}"), None, make, work)?;
+        let (runtime, thread) = threads::spawn_with_runtime(name, None, make, work)?;
         Ok(Self { runtime, state: Arc::new(state), end, thread })
     }
 

@@ -1,6 +1,7 @@
 //! The messages between watchdog and server: one JSON document in each packet of a SOCK_SEQPACKET socket. Listening
 //! sockets are passed beside them ([`super::channel`]). Pure.
 
+use crate::server::ListenAddresses;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -15,9 +16,9 @@ const MAX_TEXT: usize = 16 << 10;
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Report {
     /// It needs DNS sockets for these addresses, as many UDP sockets for each as there are workers.
-    Want { dns: Vec<SocketAddr>, workers: usize },
+    Want { listen: ListenAddresses, workers: usize },
     /// It serves these, HTTP on sockets of its own, and nothing else; it takes at most so many milliseconds to end.
-    Serving { dns: Vec<SocketAddr>, http: Vec<SocketAddr>, drain_ms: u64 },
+    Serving { listen: ListenAddresses, http: Vec<SocketAddr>, drain_ms: u64 },
     /// It sends queries to these: none of them may be made to come back to it.
     Upstreams { addresses: Vec<SocketAddr> },
     /// It will not take its configuration, and ends. What is wrong it has told its standard error.
@@ -116,7 +117,7 @@ fn cut(text: &mut String, octets: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Instruction, MAX_MESSAGE, MAX_TEXT, Message, MessageError, Report, decode, encode};
+    use super::{Instruction, ListenAddresses, MAX_MESSAGE, MAX_TEXT, Message, MessageError, Report, decode, encode};
     use proptest::collection::vec;
     use proptest::prelude::*;
     use std::fmt::Debug;
@@ -131,10 +132,11 @@ mod tests {
 
     fn report() -> impl Strategy<Value = Report> {
         let addresses = || vec(address(), 0..40);
+        let listen = || (addresses(), addresses()).prop_map(|(dns, streams)| ListenAddresses { dns, streams });
         prop_oneof![
-            (addresses(), any::<usize>()).prop_map(|(dns, workers)| Report::Want { dns, workers }),
-            (addresses(), addresses(), any::<u64>()).prop_map(|(dns, http, drain_ms)| Report::Serving {
-                dns,
+            (listen(), any::<usize>()).prop_map(|(listen, workers)| Report::Want { listen, workers }),
+            (listen(), addresses(), any::<u64>()).prop_map(|(listen, http, drain_ms)| Report::Serving {
+                listen,
                 http,
                 drain_ms
             }),
@@ -203,7 +205,8 @@ mod tests {
             panic!("another message")
         };
         assert_eq!(errors.len(), 1);
-        let many = Report::Want { dns: vec![([10, 0, 0, 1], 5353).into(); MAX_MESSAGE / 16], workers: 1 };
+        let listen = std::iter::repeat_n(([10, 0, 0, 1], 5353).into(), MAX_MESSAGE / 16).collect();
+        let many = Report::Want { listen, workers: 1 };
         assert!(matches!(encode(&many), Err(MessageError::TooLong(_))));
     }
 

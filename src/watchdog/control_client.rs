@@ -5,7 +5,7 @@ use super::child::CONTROL_FD;
 use super::control::{Instruction, Report};
 use crate::platform::take_inherited_descriptor;
 use crate::sandbox::{self, MissingLayer, SandboxError, SandboxLayers};
-use crate::server::Sockets;
+use crate::server::{ListenAddresses, Sockets};
 use parking_lot::Mutex;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use std::collections::VecDeque;
@@ -126,22 +126,22 @@ impl ControlClient {
     /// watchdog has answered. On failure all errors are told. Not to be called while an order is awaited.
     pub async fn sockets(
         &self,
-        dns: &[SocketAddr],
+        wanted: &ListenAddresses,
         workers: usize,
         previous: &Sockets,
     ) -> Result<Sockets, Vec<String>> {
-        let received = match previous.lacking(dns.iter().copied()) {
+        let received = match previous.lacking(wanted) {
             lacking if lacking.is_empty() => Sockets::default(),
             lacking => self.want(lacking, workers).await?,
         };
-        Sockets::assemble(dns.iter().copied(), &received, previous)
+        Sockets::assemble(wanted, &received, previous)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect())
     }
 
-    async fn want(&self, dns: Vec<SocketAddr>, workers: usize) -> Result<Sockets, Vec<String>> {
+    async fn want(&self, listen: ListenAddresses, workers: usize) -> Result<Sockets, Vec<String>> {
         let failed = |error: ChannelError| vec![format!("no sockets from the watchdog: {error}")];
         let readable = self.channel.watch().map_err(|error| failed(error.into()))?;
-        self.channel.send(&Report::Want { dns, workers }, &[]).map_err(failed)?;
+        self.channel.send(&Report::Want { listen, workers }, &[]).map_err(failed)?;
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let mut descriptors = Vec::new();
         loop {
@@ -167,9 +167,9 @@ impl ControlClient {
     }
 
     /// Tells the watchdog what is served from now on, and how long the end may take.
-    pub fn report_serving(&self, dns: Vec<SocketAddr>, http: Vec<SocketAddr>, drain: Duration) {
+    pub fn report_serving(&self, listen: ListenAddresses, http: Vec<SocketAddr>, drain: Duration) {
         let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
-        self.report(&Report::Serving { dns, http, drain_ms });
+        self.report(&Report::Serving { listen, http, drain_ms });
     }
 
     /// Tells the watchdog where queries are sent.

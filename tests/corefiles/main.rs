@@ -43,7 +43,7 @@ const HOSTS: &str = "127.0.0.1 localhost node.example\n::1 localhost\n";
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_A_TIME);
-    for name in ["ip", "nsenter", "dig"] {
+    for name in ["ip", "nsenter", "dig", "curl"] {
         require(name);
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corefiles");
@@ -166,11 +166,12 @@ fn judge(namespace: &Namespace, server: &mut Server) -> Result<(), String> {
     if !says(server) {
         return Err(format!("it does not serve; its exit status is {:?}", server.exit_status()));
     }
-    let listeners = listeners(&server.output());
-    for listener in &listeners {
-        let told = ask(namespace, *listener)?;
+    let output = server.output();
+    let listeners = listeners(&output);
+    for (listener, protocol) in &listeners {
+        let told = ask(namespace, *listener, protocol)?;
         if !told.contains("status: ") {
-            return Err(format!("no answer from {listener}: {told}"));
+            return Err(format!("no answer from {listener} over {protocol}: {told}"));
         }
     }
     // Warnings go to standard error by a thread of their own.
@@ -184,10 +185,21 @@ fn judge(namespace: &Namespace, server: &mut Server) -> Result<(), String> {
     }
 }
 
-/// One name for each address and port of the banner. SERVFAIL is right where the upstreams are out of reach, and
-/// REFUSED where no zone fits.
-fn ask(namespace: &Namespace, listener: SocketAddr) -> Result<String, String> {
+/// One name for each address and port of the banner, in the way that it names. SERVFAIL is right where the upstreams
+/// are out of reach, and REFUSED where no zone fits.
+fn ask(namespace: &Namespace, listener: SocketAddr, protocol: &str) -> Result<String, String> {
     let address = if listener.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listener.ip() };
+    if protocol == "HTTP" {
+        // name.example. A, in base64url.
+        let query = "AAABAAABAAAAAAAABG5hbWUHZXhhbXBsZQAAAQAB";
+        let mut command = namespace.command(require("curl"));
+        command.args(["-sS", "-o", "/dev/null", "--max-time", "8", "-w", "status: %{http_code} %{content_type}"]);
+        command.arg(format!("http://{}/dns-query?dns={query}", SocketAddr::new(address, listener.port())));
+        let output = command.output().map_err(|e| e.to_string())?;
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let is_answer = told == "status: 200 application/dns-message";
+        return if is_answer { Ok(told) } else { Err(format!("{listener} answers over HTTP: {told}")) };
+    }
     let mut command = namespace.command(require("dig"));
     command.args([
         &format!("@{address}"),
@@ -195,6 +207,7 @@ fn ask(namespace: &Namespace, listener: SocketAddr) -> Result<String, String> {
         &listener.port().to_string(),
         "+time=8",
         "+tries=1",
+        &format!("+{}tcp", if protocol == "TCP" { "" } else { "no" }),
         "name.example",
         "A",
     ]);
@@ -202,13 +215,16 @@ fn ask(namespace: &Namespace, listener: SocketAddr) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// `  ZONE on ADDRESS (UDP and TCP)`, each address once.
-fn listeners(output: &str) -> BTreeSet<SocketAddr> {
-    let lines = output.lines().filter_map(|line| Some(line.strip_suffix(" (UDP and TCP)")?.rsplit_once(" on ")?.1));
+/// `  ZONE on ADDRESS (PROTOCOL)`, each address once.
+fn listeners(output: &str) -> BTreeMap<SocketAddr, &str> {
+    let lines = output.lines().filter_map(|line| {
+        let (rest, protocol) = line.strip_prefix("  ")?.strip_suffix(')')?.rsplit_once(" (")?;
+        Some((rest.rsplit_once(" on ")?.1, protocol))
+    });
     lines
-        .map(|address| {
+        .map(|(address, protocol)| {
             let whole = if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.to_owned() };
-            whole.parse().unwrap_or_else(|e| panic!("{address} in the banner: {e}"))
+            (whole.parse().unwrap_or_else(|e| panic!("{address} in the banner: {e}")), protocol)
         })
         .collect()
 }

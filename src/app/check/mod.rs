@@ -62,6 +62,8 @@ fn check_embedded(
     let stand_in = StandIn::new(&embedded.text, &mut of_pillars);
     let Examined { corefile, config, mut diagnostics } =
         Examined::new(path, &stand_in.text, default_port, machine, how);
+    // What serves may be another machine, or a container with mounts of its own.
+    diagnostics.excuse_machine();
     let is_here = |span: &Span| span.file == FileId(0);
     diagnostics.move_spans(|span| if is_here(&span) { stand_in.in_template(span) } else { span });
     diagnostics.extend(of_pillars);

@@ -4,7 +4,7 @@ use super::shared::{Address, EndpointConfig, Mode};
 use super::{KEYWORD, TapConfig};
 use crate::chain::{BlockConfig, Format, ParseContext, Part, host_name, placeholders};
 use crate::corefile::{Diagnostics, Directive, OptionLine, Token, nearest, value};
-use crate::net::tls::{ClientAuth, ClientTls, Identity, Roots, ServerTls, TlsFileError, system_roots};
+use crate::net::tls::{ClientAuth, ClientTls, Identity, Roots, ServerTls, TlsFileError, TlsVersions, system_roots};
 use std::path::{Path, PathBuf};
 
 const USAGE: &str = "dnstap [listen] SOCKET [full] [WRITEBUFFER] [QUEUE]";
@@ -223,12 +223,12 @@ impl Options {
             }
             (true, Some((_, None))) => None,
             (true, Some((word, Some(ServerFiles { identity, roots })))) => {
-                let clients = match roots {
-                    None => ClientAuth::None,
-                    Some(roots) if self.skip_verify.is_some() => ClientAuth::IfGiven(roots),
-                    Some(roots) => ClientAuth::Required(roots),
+                let auth = match (&roots, &self.skip_verify) {
+                    (None, _) => ClientAuth::NoCertificate,
+                    (Some(_), Some(_)) => ClientAuth::VerifyIfGiven,
+                    (Some(_), None) => ClientAuth::RequireAndVerify,
                 };
-                match ServerTls::new(identity, clients) {
+                match ServerTls::new(identity, auth, roots.unwrap_or_else(Roots::none), TlsVersions::Both) {
                     Ok(tls) => Some(Mode::Listen { tls: Some(tls) }),
                     Err(error) => {
                         context.diagnostics.error(word.span, format!("TLS cannot be used: {error}")).help(TLS_USAGE);

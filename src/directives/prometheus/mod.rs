@@ -5,21 +5,25 @@ mod process;
 mod report;
 #[cfg(test)]
 mod tests;
+mod web_config;
 
 pub use parse::parse;
 pub use process::{ProcessMetrics, publish_enabled};
 
 use crate::chain::{BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer, Observer};
 use crate::metrics::CONTENT_TYPE;
+use crate::net::tls::ServerTls;
 use report::{Report, UNSERVED_ZONE};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// `prometheus ADDRESS`.
+/// `prometheus ADDRESS { tls FILE }`.
 #[derive(Debug, PartialEq, Eq)]
 struct Prometheus {
     /// `None`: queries are counted, and nothing is served here.
     address: Option<SocketAddr>,
+    /// `None`: metrics are served without TLS.
+    tls: Option<ServerTls>,
 }
 
 impl Configured for Prometheus {
@@ -33,10 +37,11 @@ impl Configured for Prometheus {
         let unmatched = context.servers.iter().map(unserved).collect();
         let answer =
             move || HttpAnswer { status: 200, content_type: CONTENT_TYPE, body: registry.encode().into_bytes() };
+        let endpoint = |address| Endpoint::shared(address, "/metrics", answer).over(self.tls.clone());
         Ok(Built {
             observer: Some(Arc::new(report)),
             unmatched,
-            endpoints: self.address.map(|address| Endpoint::shared(address, "/metrics", answer)).into_iter().collect(),
+            endpoints: self.address.map(endpoint).into_iter().collect(),
             ..Built::default()
         })
     }

@@ -1,9 +1,11 @@
-//! `prometheus [ADDRESS] { runtime_metrics }`
+//! `prometheus [ADDRESS] { tls FILE; runtime_metrics }`
 
 use super::Prometheus;
+use super::web_config::WebConfig;
 use crate::chain::{BlockConfig, ParseContext, Part};
 use crate::corefile::{Directive, ListenAddress, OptionLine, listen_address, value};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 /// `localhost:9153`, the port registered for CoreDNS exporters.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9153);
@@ -21,11 +23,22 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
             None
         }
     };
+    let mut web = None;
     for line in &directive.options {
-        parse_option(line, context);
+        match line.name.text.as_str() {
+            "tls" if web.is_some() => {
+                context
+                    .diagnostics
+                    .error(line.name.span, "tls stands twice in one `prometheus`")
+                    .help("keep one of them");
+            }
+            "tls" => web = Some(read_tls(line, context)),
+            _ => parse_option(line, context),
+        }
     }
     if let Some(address) = address {
-        let configured = Box::new(Prometheus { address: address.address() });
+        let tls = web.flatten().and_then(|web| web.tls);
+        let configured = Box::new(Prometheus { address: address.address(), tls });
         block.parts.push(Part { keyword: "prometheus", span: directive.keyword.span, configured });
     }
 }
@@ -36,13 +49,35 @@ fn parse_option(line: &OptionLine, context: &mut ParseContext<'_>) {
         "runtime_metrics" => {
             if value::exactly::<0>(&line.name, &line.arguments, "runtime_metrics", diagnostics).is_some() {
                 diagnostics
-                    .warning(line.name.span, "runtime_metrics has no effect: it is about the Go runtime, which is not here")
+                    .warning(
+                        line.name.span,
+                        "runtime_metrics has no effect: it is about the Go runtime, which is not here",
+                    )
                     .help("take the line out; process_* metrics are there without it");
             }
         }
-        "tls" => diagnostics.error(line.name.span, "metrics over TLS are not served yet").help(
-            "take the line out and serve metrics on an address only the scraper reaches, such as `prometheus 127.0.0.1:9153`",
-        ),
-        _ => value::unknown_option(line, "prometheus", &["runtime_metrics"], diagnostics),
+        _ => value::unknown_option(line, "prometheus", &["runtime_metrics", "tls"], diagnostics),
+    }
+}
+
+/// Reads the web configuration that `tls` names. `None` after an error.
+fn read_tls(line: &OptionLine, context: &mut ParseContext<'_>) -> Option<WebConfig> {
+    let diagnostics = &mut *context.diagnostics;
+    let [file] = value::exactly(&line.name, &line.arguments, "tls FILE", diagnostics)?;
+    match WebConfig::read(Path::new(&file.text), context.loaders.files) {
+        Ok(config) => {
+            for key in &config.ignored {
+                diagnostics.warning(file.span, format!("`{key}` of {} is not heeded", file.text)).help("take it out");
+            }
+            Some(config)
+        }
+        Err(error) => {
+            let told = match error.is_absence() {
+                true => diagnostics.absent_file(file.span, error.to_string()),
+                false => diagnostics.error(file.span, error.to_string()),
+            };
+            told.help("the file is a web configuration of Prometheus' exporter-toolkit, with `tls_server_config`");
+            None
+        }
     }
 }

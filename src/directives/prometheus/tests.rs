@@ -29,7 +29,10 @@ fn wrong_lines_are_told_where_they_stand() {
     for (lines, position, says) in [
         ("  prometheus :9153 :9154", "Corefile:2:20:", "`:9154` is too many"),
         ("  prometheus 9153", "Corefile:2:14:", "9153"),
-        ("  prometheus {\n    tls /etc/tls.yaml\n  }", "Corefile:3:5:", "TLS"),
+        ("  prometheus {\n    tls /absent.yaml\n  }", "Corefile:3:9:", "/absent.yaml cannot be read"),
+        ("  prometheus {\n    tls\n  }", "Corefile:3:5:", "tls FILE"),
+        ("  prometheus {\n    tls a b\n  }", "Corefile:3:", "tls FILE"),
+        ("  prometheus {\n    tls /absent\n    tls /absent\n  }", "Corefile:4:5:", "twice"),
         ("  prometheus {\n    runtime_metric\n  }", "Corefile:3:5:", "runtime_metrics"),
         ("  prometheus {\n    runtime_metrics all\n  }", "Corefile:3:", "runtime_metrics"),
     ] {
@@ -50,7 +53,7 @@ fn an_address_where_nothing_can_be_served_is_a_warning_and_queries_are_counted()
     let (block, said) = configure(parse, "prometheus :99999");
     assert!(said.starts_with("Corefile:2:12: warning: ") && said.contains("nothing is served"), "{said}");
     let configured = <dyn Any>::downcast_ref::<Prometheus>(&*block.parts[0].configured).expect("a Prometheus part");
-    assert_eq!(configured, &Prometheus { address: None });
+    assert_eq!(configured, &Prometheus { address: None, tls: None });
 }
 
 const SERVERS: [&str; 2] = ["dns://127.0.0.1:53", "dns://[::1]:53"];

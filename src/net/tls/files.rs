@@ -20,6 +20,11 @@ pub enum TlsFileError {
 }
 
 impl TlsFileError {
+    /// True if a file is not there: it may be on another machine.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Read { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
+    }
+
     /// The file that is wrong; `None` if two do not fit each other.
     pub fn path(&self) -> Option<&Path> {
         match self {

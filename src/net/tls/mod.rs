@@ -14,7 +14,7 @@ mod verifier;
 pub use failure::{TlsError, cause, explain};
 pub use files::TlsFileError;
 pub use roots::system_roots;
-pub use server::{ClientAuth, ServerTls};
+pub use server::{ClientAuth, ServerTls, TlsVersions};
 
 use crate::corefile::Loader;
 use files::{certificates, read};
@@ -55,10 +55,17 @@ impl Roots {
     /// # Errors
     /// The file cannot be read, or has no certificate.
     pub fn from_file(path: &Path, files: &dyn Loader) -> Result<Self, TlsFileError> {
+        Self::from_pem(path, &read(path, files)?)
+    }
+
+    /// Those of a PEM text, which stands in a file.
+    ///
+    /// # Errors
+    /// It has no certificate.
+    pub fn from_pem(path: &Path, pem: &str) -> Result<Self, TlsFileError> {
         let mut roots = Self::none();
-        let pem = read(path, files)?;
-        roots.add(&pem);
-        roots.named.extend(certificates(&pem));
+        roots.add(pem);
+        roots.named.extend(certificates(pem));
         if roots.store.is_empty() { Err(TlsFileError::NoCertificate(path.to_owned())) } else { Ok(roots) }
     }
 
@@ -74,7 +81,7 @@ impl Roots {
     }
 }
 
-/// The certificate that a client shows, with those of its chain, and its key.
+/// The certificate that we show, with those of its chain, and its key.
 pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -87,17 +94,27 @@ impl Identity {
     /// # Errors
     /// A file cannot be read, or has no certificate or no key; the key belongs to another certificate.
     pub fn from_files(certificate: &Path, key: &Path, files: &dyn Loader) -> Result<Self, TlsFileError> {
-        let chain_text = read(certificate, files)?;
-        let key_text = read(key, files)?;
-        let chain: Vec<_> = certificates(&chain_text).collect();
+        let (chain_text, key_text) = (read(certificate, files)?, read(key, files)?);
+        Self::from_pem((certificate, &chain_text), (key, &key_text))
+    }
+
+    /// Reads two PEM texts, each with the file that it stands in.
+    ///
+    /// # Errors
+    /// One has no certificate or no key; the key belongs to another certificate.
+    pub fn from_pem(
+        (certificate, chain_text): (&Path, &str),
+        (key, key_text): (&Path, &str),
+    ) -> Result<Self, TlsFileError> {
+        let chain: Vec<_> = certificates(chain_text).collect();
         if chain.is_empty() {
             return Err(TlsFileError::NoCertificate(certificate.to_owned()));
         }
         let private =
             PrivateKeyDer::from_pem_slice(key_text.as_bytes()).map_err(|_| TlsFileError::NoKey(key.to_owned()))?;
         let mut digest = Sha256::new();
-        digest.update(&chain_text);
-        digest.update(&key_text);
+        digest.update(chain_text);
+        digest.update(key_text);
         let identity = Self { chain, key: private, digest };
         let unusable =
             |cause| TlsFileError::Identity { certificate: certificate.to_owned(), key: key.to_owned(), cause };

@@ -1,6 +1,6 @@
 //! Certificates for tests, and a machine that has them in files.
 
-use super::{ClientTls, Roots};
+use super::{ClientAuth, ClientTls, Identity, Roots, ServerTls, TlsVersions};
 use crate::corefile::Loader;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::ServerConfig;
@@ -66,6 +66,12 @@ impl Authority {
         self.sign(names).server(clients)
     }
 
+    /// How a listener shows a certificate for these names, and asks for none.
+    pub fn listener(&self, names: &[&str]) -> ServerTls {
+        let identity = self.sign(names).identity();
+        ServerTls::new(identity, ClientAuth::NoCertificate, Roots::none(), TlsVersions::Both).unwrap()
+    }
+
     /// A client's side that trusts this authority and shows no certificate.
     pub fn client(&self) -> ClientTls {
         let mut roots = Roots::none();
@@ -96,6 +102,11 @@ impl Certified {
             key_der: key.serialize_der(),
             der: certificate.der().to_vec(),
         }
+    }
+
+    /// It is shown.
+    pub fn identity(&self) -> Identity {
+        Identity::from_pem((Path::new("cert"), &self.certificate), (Path::new("key"), &self.key)).unwrap()
     }
 
     /// A server's side that shows it, and asks for a certificate of `clients` if that is given.

@@ -76,7 +76,7 @@ impl ServerCertVerifier for FileVerifier {
 }
 
 /// True if the certificate is refused for being an authority's, and for nothing that is looked at before that.
-fn is_of_authority(error: &Error) -> bool {
+pub(super) fn is_of_authority(error: &Error) -> bool {
     let Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) = error else { return false };
     matches!(cause.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }

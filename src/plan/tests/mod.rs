@@ -77,6 +77,7 @@ fn listener_of(
     Arc::new(Listener {
         number,
         address: ([127, 0, 0, 1], 53).into(),
+        protocol: super::ClientProtocol::Plain,
         timeouts: crate::chain::Timeouts::default(),
         zones,
         any_class: false,
@@ -254,9 +255,47 @@ fn a_zone_served_twice_on_an_address_is_refused() {
 }
 
 #[test]
-fn a_scheme_other_than_dns_is_refused() {
-    let said = refusal("tls://.:853 {\n  whoami\n}\n");
-    assert!(said.contains("`tls://` is not supported yet"), "{said}");
+fn a_scheme_that_is_not_served_is_refused_with_what_to_do_instead() {
+    for (scheme, instead) in
+        [("quic", "`tls://`"), ("https3", "`https://`"), ("grpc", "`tls://`"), ("unix", "`dns://`")]
+    {
+        let said = refusal(&format!("{scheme}://.:853 {{\n  whoami\n}}\n"));
+        let place = "Corefile:1:1: error: ";
+        assert!(said.contains(&format!("{place}`{scheme}://` is not served")) && said.contains(instead), "{said}");
+    }
+}
+
+#[test]
+fn tls_and_https_have_ports_of_their_own_and_the_labels_of_the_reference() {
+    let process = process();
+    let config = config("tls://. https://. . {\n bind 127.0.0.1\n prometheus\n whoami\n}\n");
+    let plan = config.build(&process).unwrap();
+    let expected = [". on 127.0.0.1:853 (TCP)", ". on 127.0.0.1:443 (HTTP)", ". on 127.0.0.1:53 (UDP and TCP)"];
+    assert_eq!(plan.summary, expected);
+    let servers: BTreeSet<&str> = plan.enabled.iter().map(|enabled| enabled.server.as_str()).collect();
+    let expected = ["dns://127.0.0.1:53", "https://127.0.0.1:443", "tls://127.0.0.1:853"];
+    assert_eq!(servers, expected.into());
+}
+
+#[test]
+fn one_address_is_served_in_one_way() {
+    let said = refusal("tls://a:853 {\n whoami\n}\nb:853 {\n whoami\n}\n");
+    assert!(said.contains("Corefile:4:1: error: [::]:853 is served with `tls://` already"), "{said}");
+    let said = refusal("tls://a:853 b:853 {\n whoami\n}\n");
+    assert!(said.contains("so it cannot be with `dns://`") && said.contains("line 1 has the other"), "{said}");
+    let apart = "tls://a:853 {\n bind 127.0.0.1\n whoami\n}\nb:853 {\n bind 127.0.0.2\n whoami\n}\n";
+    assert!(!refusal(apart).contains("error"));
+}
+
+#[test]
+fn what_only_encrypted_listeners_heed_is_told_elsewhere_and_its_lack_there() {
+    let said = refusal("tls://. {\n whoami\n}\n");
+    assert!(said.contains("Corefile:1:1: warning: there is no `tls`") && said.contains("DNS over TCP"), "{said}");
+    let said = refusal("https://. {\n whoami\n}\n");
+    assert!(said.contains("Corefile:1:1: warning: there is no `tls`") && said.contains("DNS over HTTP"), "{said}");
+    let said = refusal("tls://. {\n https {\n max_connections 1\n }\n tls a b\n whoami\n}\n");
+    assert!(said.contains("Corefile:2:2: warning: https is not heeded"), "{said}");
+    assert!(!said.contains("there is no `tls`"), "one that cannot be read is there: {said}");
 }
 
 #[test]
@@ -265,7 +304,8 @@ fn listeners_are_the_blocks_addresses_and_ports_each_once() {
     let plan = plan("a b:54 {\n bind 127.0.0.1 127.0.0.2\n whoami\n}\nc {\n whoami\n}\n", &process);
     let addresses: Vec<String> = plan.listeners.iter().map(|listener| listener.address.to_string()).collect();
     assert_eq!(addresses, ["127.0.0.1:53", "127.0.0.1:54", "127.0.0.2:53", "127.0.0.2:54", "[::]:53"]);
-    let lines = ["a. on 127.0.0.1:53", "a. on 127.0.0.2:53", "b. on 127.0.0.1:54", "b. on 127.0.0.2:54", "c. on :53"];
+    let lines = ["a. on 127.0.0.1:53", "a. on 127.0.0.2:53", "b. on 127.0.0.1:54", "b. on 127.0.0.2:54", "c. on :53"]
+        .map(|line| format!("{line} (UDP and TCP)"));
     assert_eq!(plan.summary, lines);
 }
 

@@ -11,9 +11,11 @@ mod content_coding;
 mod page;
 mod text;
 
+use super::client_stream::{Duplex, with_write_timeout};
 use super::sockets::{SocketError, bind_http};
 use crate::chain::{AnswerEach, Endpoint, HttpAnswer, HttpAnswers};
 use crate::metrics::{Counter, Registry};
+use crate::net::tls::ServerTls;
 use admission::HttpConnections;
 use arc_swap::ArcSwap;
 use content_coding::Coding;
@@ -34,11 +36,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use text::Text;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, yield_now};
 use tokio::time::Instant;
-use tokio_io_timeout::TimeoutStream;
 
 /// Connections to one address. A scraper and the kubelet need two; one more has the client that holds most lose its
 /// oldest.
@@ -62,7 +63,15 @@ const MAX_HEADER: usize = 16 << 10;
 const RECEIVE_BUFFER: usize = 16 << 10;
 const SEND_BUFFER: usize = 32 << 10;
 
-type Routes = HashMap<SocketAddr, HashMap<&'static str, Route>>;
+type Routes = HashMap<SocketAddr, Site>;
+
+/// What stands at one address.
+#[derive(Default)]
+struct Site {
+    pages: HashMap<&'static str, Route>,
+    /// Without it clients come without TLS.
+    tls: Option<ServerTls>,
+}
 
 /// What stands at one path.
 #[derive(Clone)]
@@ -163,8 +172,9 @@ impl Http {
 fn routes_of(endpoints: &[Endpoint]) -> Routes {
     let mut routes = Routes::new();
     for endpoint in endpoints {
-        let pages = routes.entry(endpoint.address).or_default();
-        pages.entry(endpoint.path).or_insert_with(|| Route::from(&endpoint.answers));
+        let site = routes.entry(endpoint.address).or_default();
+        site.pages.entry(endpoint.path).or_insert_with(|| Route::from(&endpoint.answers));
+        site.tls = site.tls.take().or_else(|| endpoint.tls.clone());
     }
     routes
 }
@@ -190,7 +200,7 @@ async fn accept(listener: TcpListener, address: SocketAddr, routes: Arc<ArcSwap<
             Ok((stream, client)) => {
                 connections.retain(|connection| !connection.task.is_finished());
                 let waits = Arc::new(AtomicBool::new(false));
-                let task = tokio::spawn(converse(stream, address, routes.clone(), waits.clone())).abort_handle();
+                let task = tokio::spawn(serve(stream, address, routes.clone(), waits.clone())).abort_handle();
                 if admit(&mut connections, client.ip(), Connection { task, waits }, &evictions) {
                     // Each that comes has a turn before the next one may cost it its place.
                     yield_now().await;
@@ -221,12 +231,28 @@ fn admit(
 /// One connection to `address` where `endpoints` are served, as each that [`Http`] accepts but over any stream, until
 /// it ends. For tests with bytes and a clock of their own.
 #[doc(hidden)]
-pub async fn serve_connection(endpoints: &[Endpoint], address: SocketAddr, stream: impl AsyncRead + AsyncWrite) {
+pub async fn serve_connection(
+    endpoints: &[Endpoint],
+    address: SocketAddr,
+    stream: impl AsyncRead + AsyncWrite + Send + 'static,
+) {
     converse(stream, address, Arc::new(ArcSwap::from_pointee(routes_of(endpoints))), Arc::default()).await;
 }
 
+/// A client's connection, with TLS where that is wanted now.
+async fn serve(stream: TcpStream, address: SocketAddr, routes: Arc<ArcSwap<Routes>>, waits: Arc<AtomicBool>) {
+    let Some(tls) = routes.load().get(&address).and_then(|site| site.tls.clone()) else {
+        return converse(stream, address, routes, waits).await;
+    };
+    match tokio::time::timeout(HEADER_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(session)) => converse(session, address, routes, waits).await,
+        Ok(Err(error)) => tracing::debug!("TLS of a connection to {address}: {error}"),
+        Err(_) => tracing::debug!("TLS of a connection to {address}: no session within {HEADER_TIMEOUT:?}"),
+    }
+}
+
 async fn converse(
-    stream: impl AsyncRead + AsyncWrite,
+    stream: impl Duplex + 'static,
     address: SocketAddr,
     routes: Arc<ArcSwap<Routes>>,
     waits: Arc<AtomicBool>,
@@ -244,13 +270,11 @@ async fn converse(
         *next.lock() = Some(Instant::now() + SPACING);
         Ok::<_, Infallible>(response)
     });
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEADER)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+        .serve_connection(TokioIo::new(with_write_timeout(stream, WRITE_TIMEOUT)), service);
     if let Err(error) = connection.await {
         tracing::debug!("HTTP connection to {address}: {error}");
     }
@@ -258,7 +282,7 @@ async fn converse(
 
 async fn respond<B>(routes: &ArcSwap<Routes>, address: SocketAddr, request: &Request<B>) -> Response<Text> {
     let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
-    let route = routes.load().get(&address).and_then(|pages| pages.get(path)).cloned();
+    let route = routes.load().get(&address).and_then(|site| site.pages.get(path)).cloned();
     let Some(route) = route else {
         return for_one(HttpAnswer::text(404, "404 page not found\n"));
     };

@@ -21,7 +21,7 @@ fn routes(octets: usize) -> (Arc<ArcSwap<Routes>>, Arc<AtomicUsize>) {
         HttpAnswer::text(200, "x".repeat(octets))
     };
     let pages = HashMap::from([("/metrics", Route::Shared(Arc::new(Page::new(Arc::new(answer)))))]);
-    (Arc::new(ArcSwap::from_pointee(Routes::from([(here(), pages)]))), made)
+    (Arc::new(ArcSwap::from_pointee(Routes::from([(here(), Site { pages, tls: None })]))), made)
 }
 
 /// A connection, and the client's end of it; between them 4 KiB at most.
@@ -198,4 +198,37 @@ async fn connections_that_are_evicted_are_counted_by_whether_they_wait_for_a_fir
     assert_eq!(counted(), [1, 0]);
     assert!(admit(true).0 && waiting.await.unwrap_err().is_cancelled());
     assert_eq!(counted(), [1, 1]);
+}
+
+#[tokio::test]
+async fn an_address_with_tls_is_served_within_it_whatever_stands_there() {
+    let authority = crate::net::tls::testing::Authority::new("authority");
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (secret, plain) = (free(), free());
+    let endpoint = |address, path| Endpoint::shared(address, path, || HttpAnswer::text(200, "x".repeat(5000)));
+    let tls = authority.listener(&["metrics.example"]).speaking(&[b"http/1.1"]);
+    let mut http = Http::new(Handle::current(), &Registry::new(1));
+    http.serve(&[
+        endpoint(secret, "/ready"),
+        endpoint(secret, "/metrics").over(Some(tls)),
+        endpoint(plain, "/metrics"),
+    ]);
+    assert!(http.listen().is_empty());
+    let client = authority.client().client_of("metrics.example");
+    for path in ["/metrics", "/ready"] {
+        let mut session = client.connect(TcpStream::connect(secret).await.unwrap()).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n");
+        session.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        session.read_to_end(&mut answer).await.unwrap();
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.starts_with("HTTP/1.1 200 OK") && text.contains("content-encoding: gzip"), "{text}");
+    }
+    for address in [secret, plain] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(REQUEST).await.unwrap();
+        let mut answer = [0; 8];
+        let is_answered = stream.read_exact(&mut answer).await.is_ok() && &answer == b"HTTP/1.1";
+        assert_eq!(is_answered, address == plain);
+    }
 }

@@ -1,5 +1,6 @@
 //! The server on loopback, with a handler whose queries say what is to become of them.
 
+mod streams;
 mod swap;
 mod tcp;
 mod udp;
@@ -7,7 +8,7 @@ mod workers;
 
 use super::*;
 use crate::chain::{HttpAnswer, Received, Timeouts};
-use crate::plan::{Dispatch, PacketCache, PacketHit};
+use crate::plan::{ClientProtocol, Dispatch, PacketCache, PacketHit};
 use futures_util::FutureExt;
 use socket2::{Domain, Socket, Type};
 use std::collections::HashSet;
@@ -28,6 +29,7 @@ struct Toy {
     address: SocketAddr,
     version: u8,
     timeouts: Timeouts,
+    protocol: ClientProtocol,
     /// What the queries in flight wait for.
     gate: Arc<Semaphore>,
     refreshed: Arc<AtomicUsize>,
@@ -48,6 +50,9 @@ impl QueryHandler for Toy {
     }
     fn timeouts(&self) -> Timeouts {
         self.timeouts
+    }
+    fn protocol(&self) -> &ClientProtocol {
+        &self.protocol
     }
     fn dispatch(
         self: &Arc<Self>,
@@ -136,14 +141,15 @@ impl Rig {
     fn toys(&self, addresses: &[SocketAddr], version: u8) -> Vec<Arc<Toy>> {
         let toy = |address: &SocketAddr| {
             let (gate, refreshed, blocked) = (self.gate.clone(), self.refreshed.clone(), self.blocked.clone());
-            Arc::new(Toy { address: *address, version, timeouts: self.timeouts, gate, refreshed, blocked })
+            let (timeouts, protocol) = (self.timeouts, ClientProtocol::Plain);
+            Arc::new(Toy { address: *address, version, timeouts, protocol, gate, refreshed, blocked })
         };
         addresses.iter().map(toy).collect()
     }
 
     fn apply(&mut self, addresses: &[SocketAddr], version: u8) {
         let toys = self.toys(addresses, version);
-        let sockets = Sockets::bind(addresses.iter().copied(), self.workers, self.server.sockets()).unwrap();
+        let sockets = Sockets::bind(&addresses.iter().copied().collect(), self.workers, self.server.sockets()).unwrap();
         self.server.apply(&toys, &[], sockets).unwrap();
     }
 

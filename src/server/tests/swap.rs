@@ -66,7 +66,7 @@ fn swaps_under_load_lose_nothing() {
 fn a_swap_that_cannot_be_made_changes_nothing() {
     let (mut rig, address) = rig(Limits::default());
     let other = free("127.0.0.1");
-    let sockets = Sockets::bind([address], 1, rig.server.sockets()).unwrap();
+    let sockets = Sockets::bind(&[address].into_iter().collect(), 1, rig.server.sockets()).unwrap();
     let toys = rig.toys(&[address, other], 2);
     assert!(matches!(rig.server.apply(&toys, &[], sockets), Err(SocketError::NotBound(missing)) if missing == other));
     let client = client("127.0.0.1");
@@ -162,7 +162,7 @@ fn draining_ends_in_time_and_tells_what_is_left() {
 #[test]
 fn sockets_passed_by_another_process_are_served_and_outlive_the_server() {
     let address = free("127.0.0.1");
-    let held = Sockets::bind([address], 3, &Sockets::default()).unwrap();
+    let held = Sockets::bind(&[address].into_iter().collect(), 3, &Sockets::default()).unwrap();
     let pass = || Sockets::from_fds(held.fds().map(|fd| fd.as_fd().try_clone_to_owned().unwrap())).unwrap();
     let clients: Vec<_> = (0..32).map(|_| client("127.0.0.1")).collect();
     for version in 1..=2 {
@@ -174,7 +174,7 @@ fn sockets_passed_by_another_process_are_served_and_outlive_the_server() {
         talk.say(&[b"h"]);
         let mut rig = Rig::new(2, Limits::default());
         let toys = rig.toys(&[address], version);
-        let sockets = Sockets::bind([address], 2, &pass()).unwrap();
+        let sockets = Sockets::bind(&[address].into_iter().collect(), 2, &pass()).unwrap();
         rig.server.apply(&toys, &[], sockets).unwrap();
         for client in &clients {
             assert_eq!(receive(client).0, [version, b'h']);
@@ -228,7 +228,7 @@ fn idle_sockets_of_a_removed_address_are_given_up_at_once() {
     let address = free("127.0.0.1");
     let toys = rig.toys(&[address], 1);
     let handler = Arc::downgrade(&toys[0]);
-    let sockets = Sockets::bind([address], 2, &Sockets::default()).unwrap();
+    let sockets = Sockets::bind(&[address].into_iter().collect(), 2, &Sockets::default()).unwrap();
     rig.server.apply(&toys, &[], sockets).unwrap();
     drop(toys);
     let client = client("127.0.0.1");

@@ -16,7 +16,7 @@ fn folder() -> (TempDir, PathBuf) {
 
 fn bound() -> (SocketAddr, Sockets) {
     let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    (address, Sockets::bind([address], 2, &Sockets::default()).unwrap())
+    (address, Sockets::bind(&[address].into_iter().collect(), 2, &Sockets::default()).unwrap())
 }
 
 fn file(text: &str) -> OwnedFd {
@@ -70,7 +70,7 @@ async fn a_successor_gets_sockets_and_cache_and_tells_of_its_proof_and_of_its_en
     let serving = tokio::spawn(serve(old, sockets.clone(), 2));
     let (mut new, outcome) = take_over(&path).await;
     let inherited = outcome.unwrap().expect("somebody was there");
-    assert_eq!(inherited.sockets.dns_addresses().collect::<Vec<_>>(), [address]);
+    assert_eq!(inherited.sockets.addresses().collect::<Vec<_>>(), [address]);
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.send_to(b"waits", address).unwrap();
     assert_eq!(inherited.sockets.fds().count(), 3, "each socket, and no other in its place");

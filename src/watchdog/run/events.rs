@@ -4,6 +4,7 @@ use super::metrics_server::MetricsServer;
 use super::server_sockets::{self, MOST_ADDRESSES, reached};
 use super::{PROBE_DEADLINE, ProbeUpdate, Watchdog};
 use crate::chain::Transport;
+use crate::server::ListenAddresses;
 use crate::watchdog::channel::{Channel, ChannelError};
 use crate::watchdog::child::{ServerEvent, ServerProcess};
 use crate::watchdog::control::{Instruction, Report};
@@ -108,20 +109,22 @@ impl Watchdog {
         metrics_server: &mut MetricsServer,
     ) {
         match event {
-            ServerEvent::Report(Report::Want { dns, workers }) => self.pass_sockets(&dns, workers),
+            ServerEvent::Report(Report::Want { listen, workers }) => self.pass_sockets(&listen, workers),
             // It has no sockets for so many.
-            ServerEvent::Report(Report::Serving { dns, .. }) if dns.len() > MOST_ADDRESSES => {
+            ServerEvent::Report(Report::Serving { listen, .. }) if listen.all().count() > MOST_ADDRESSES => {
                 tracing::error!(
                     "watchdog: the server says that it serves {} addresses, more than it was given",
-                    dns.len()
+                    listen.all().count()
                 );
                 self.handle(Event::ProtocolViolated, node);
             }
-            ServerEvent::Report(Report::Serving { dns, http, drain_ms }) => {
-                self.sockets.retain_dns(&dns);
+            ServerEvent::Report(Report::Serving { listen, http, drain_ms }) => {
+                self.sockets.retain(&listen);
                 metrics_server.yield_address_to(&http);
                 let transports = [Transport::Udp, Transport::Tcp];
-                let addresses: BTreeSet<SocketAddr> = dns
+                // Not the streams: who speaks TLS there is the same process, which is proven by its plain listeners.
+                let addresses: BTreeSet<SocketAddr> = listen
+                    .dns
                     .iter()
                     .flat_map(|listens| reached(*listens, self.sockets.reachable(*listens), &self.addresses))
                     .collect();
@@ -168,9 +171,9 @@ impl Watchdog {
     }
 
     /// Opens what is not held, and passes copies of all that is wanted.
-    pub(super) fn pass_sockets(&mut self, dns: &[SocketAddr], workers: usize) {
+    pub(super) fn pass_sockets(&mut self, wanted: &ListenAddresses, workers: usize) {
         let Some(server) = &self.server else { return };
-        let sent = match server_sockets::open(&mut self.sockets, dns, workers) {
+        let sent = match server_sockets::open(&mut self.sockets, wanted, workers) {
             Ok(wanted) => {
                 let sent = server.pass(&wanted);
                 self.sockets.join(wanted);

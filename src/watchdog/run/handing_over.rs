@@ -20,7 +20,7 @@ impl Watchdog {
             Ok(Some(inherited)) => {
                 self.sockets = inherited.sockets;
                 self.cache = inherited.cache;
-                let addresses: Vec<String> = self.sockets.dns_addresses().map(|address| address.to_string()).collect();
+                let addresses: Vec<String> = self.sockets.addresses().map(|address| address.to_string()).collect();
                 tracing::info!("watchdog: the sockets of {} come from a predecessor", addresses.join(", "));
             }
             Err(error) => {

@@ -1,6 +1,6 @@
 //! The DNS sockets that a server is passed, and the addresses at which it is then probed.
 
-use crate::server::Sockets;
+use crate::server::{ListenAddresses, Sockets};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,17 +11,17 @@ const MAX_WORKERS: usize = 4096;
 /// than any node has.
 pub(super) const MOST_ADDRESSES: usize = 512;
 
-/// Opens the sockets for `dns` that `held` has not, and returns all that are for `dns`.
+/// Opens the sockets for `wanted` that `held` has not, and returns all that are for `wanted`.
 ///
 /// # Errors
 /// Some could not be opened, or there would be too many: one text for each, with what to do.
-pub(super) fn open(held: &mut Sockets, dns: &[SocketAddr], workers: usize) -> Result<Sockets, Vec<String>> {
+pub(super) fn open(held: &mut Sockets, wanted: &ListenAddresses, workers: usize) -> Result<Sockets, Vec<String>> {
     held.drop_stopped();
-    let count = address_count(held, dns);
+    let count = address_count(held, wanted);
     if count > MOST_ADDRESSES {
         return Err(vec![format!("DNS would be served at {count} addresses, more than {MOST_ADDRESSES}: serve fewer")]);
     }
-    let opened = Sockets::bind(dns.iter().copied(), workers.clamp(1, MAX_WORKERS), held);
+    let opened = Sockets::bind(wanted, workers.clamp(1, MAX_WORKERS), held);
     opened.map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 
@@ -37,24 +37,24 @@ pub(super) fn reached(listens: SocketAddr, reachable: SocketAddr, intercepted: &
 }
 
 /// At how many addresses there are sockets once those of `wanted` are held too.
-fn address_count(held: &Sockets, wanted: &[SocketAddr]) -> usize {
-    held.dns_addresses().chain(wanted.iter().copied()).collect::<BTreeSet<_>>().len()
+fn address_count(held: &Sockets, wanted: &ListenAddresses) -> usize {
+    held.addresses().chain(wanted.all()).collect::<BTreeSet<_>>().len()
 }
 
 #[cfg(test)]
 mod tests {
     use super::{MOST_ADDRESSES, address_count, reached};
-    use crate::server::Sockets;
+    use crate::server::{ListenAddresses, Sockets};
     use std::net::{IpAddr, SocketAddr};
 
     #[test]
     fn a_server_is_passed_no_more_sockets_than_of_512_addresses_those_that_are_held_included() {
         let at = |port: usize| SocketAddr::from(([192, 0, 2, 1], u16::try_from(port).unwrap()));
-        let wanted: Vec<SocketAddr> = (0..MOST_ADDRESSES).map(|port| at(port + 1)).collect();
+        let wanted: ListenAddresses = (0..MOST_ADDRESSES).map(|port| at(port + 1)).collect();
         assert_eq!(address_count(&Sockets::default(), &wanted), MOST_ADDRESSES);
-        let twice = [&wanted[..], &wanted[..]].concat();
+        let twice = ListenAddresses { streams: wanted.dns.clone(), ..wanted.clone() };
         assert_eq!(address_count(&Sockets::default(), &twice), MOST_ADDRESSES);
-        let held = Sockets::bind([([127, 0, 0, 1], 0).into()], 1, &Sockets::default()).unwrap();
+        let held = Sockets::bind(&[([127, 0, 0, 1], 0).into()].into_iter().collect(), 1, &Sockets::default()).unwrap();
         assert_eq!(address_count(&held, &wanted), MOST_ADDRESSES + 1, "more than may be");
     }
 
