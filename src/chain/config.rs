@@ -1,7 +1,7 @@
 //! From what the user wrote to what serves. A directive's `parse` reads its lines into a [`BlockConfig`]: settings of
 //! the block, and parts. A part, [`Configured`], is a plain value; [`Configured::build`] makes the running thing of it.
 
-use super::{Arranger, DataFiles, Handler, Observer, ReloadState};
+use super::{Arranger, DataFiles, Handler, Metadata, Observer, ReloadState, View};
 use crate::corefile::{DataFile, Diagnostics, FileStamp, Loader, Span, read_data_file};
 use crate::fairness::{Fairness, Policy};
 use crate::message::{Name, PrefixLimits};
@@ -54,6 +54,10 @@ pub struct BlockConfig {
     pub bind_scopes: Vec<(Ipv6Addr, u32)>,
     /// `root`: the folder in which directives look for files that are named without one.
     pub root: Option<PathBuf>,
+    /// `metadata`: below these names directives set labels for each other; `None`: nowhere.
+    pub metadata: Option<Vec<Name>>,
+    /// `view`: which queries the block takes; `None`: every one.
+    pub view: Option<View>,
     pub udp_cap: Option<u16>,
     /// `client_subnet`: how much of clients' subnets goes upstream; `None`: nothing.
     pub client_subnet: Option<PrefixLimits>,
@@ -165,6 +169,8 @@ pub struct Enabled {
     /// Label of the listen address.
     pub server: String,
     pub zone: String,
+    /// Name of the block's view; empty without one.
+    pub view: String,
     pub keyword: &'static str,
 }
 
@@ -233,13 +239,21 @@ pub struct BuildContext<'a> {
     /// What the block's answers come from: the text of the directives that stand behind `cache`. A cache is kept over a
     /// reload only while this is the same.
     pub answer_sources: &'a str,
+    /// The block's view, if it has one.
+    pub view: Option<&'a View>,
+    /// The labels that the block's directives set.
+    pub metadata: Metadata,
     pub process: &'a ProcessContext,
 }
 
 impl<'a> BuildContext<'a> {
     /// For a server block whose answers come from nowhere.
     pub fn new(block_zones: &'a [Name], servers: &'a [String], process: &'a ProcessContext) -> Self {
-        Self { block_zones, servers, answer_sources: "", process }
+        Self { block_zones, servers, answer_sources: "", view: None, metadata: Metadata::default(), process }
+    }
+    /// The `view` label of metrics: empty for a block without one.
+    pub fn view_name(&self) -> &'a str {
+        self.view.map_or("", |view| &*view.name)
     }
     /// The zone of the block's first key.
     pub fn zone(&self) -> Name {

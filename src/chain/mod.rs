@@ -17,6 +17,7 @@ mod next;
 mod reload_state;
 mod request;
 mod upstreams;
+mod view;
 
 #[cfg(test)]
 pub mod testing;
@@ -36,6 +37,7 @@ pub use next::{Chain, FastRest, Next, Rest};
 pub use reload_state::ReloadState;
 pub use request::{KeptSubnet, OwnedRequest, Peer, Purpose, Received, Request, Transport};
 pub use upstreams::{Ask, Listing, Upstream, Upstreams, Watching};
+pub use view::{Metadata, QueryFilter, View};
 
 use futures_util::future::BoxFuture;
 use std::sync::Arc;

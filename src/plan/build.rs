@@ -4,8 +4,8 @@ use super::configure::BlockPlan;
 use super::zones::ZoneTable;
 use super::{Block, HeededOptions, Listener, Plan, PlanConfig, ZoneBinding};
 use crate::chain::{
-    BlockConfig, BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Lookup, Observer, ProcessContext, Resolver,
-    Timeouts,
+    BlockConfig, BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Lookup, Metadata, Observer, ProcessContext,
+    Resolver, Timeouts,
 };
 use crate::directives::Keyword;
 use crate::message::Name;
@@ -113,8 +113,10 @@ impl Draft {
         let options = HeededOptions { client_subnet: *client_subnet, nsid: nsid.clone() };
         let options = (client_subnet.is_some() || nsid.is_some()).then(|| Box::new(options));
         let depends_on_client = chain.handlers.iter().any(|handler| handler.depends_on_client());
+        let filter = block.config.view.as_ref().map(|view| view.filter.clone());
         let udp_cap = *udp_cap;
-        let running = Block { chain, observers: observers.into(), arranger, udp_cap, options, depends_on_client };
+        let observers = observers.into();
+        let running = Block { chain, observers, arranger, udp_cap, options, depends_on_client, filter };
         let running = Arc::new(running);
         let any_class = block.keywords.iter().any(|keyword| keyword.any_class);
         for (zone_index, (zone, port)) in block.zones.iter().enumerate() {
@@ -123,13 +125,17 @@ impl Draft {
                 let listener = self.listeners.entry(*address).or_insert_with(first);
                 listener.any_class |= any_class;
                 listener.zones.insert(zone, ZoneBinding { block: running.clone(), server, zone: zone_index });
-                self.summary.push(format!("{zone} on {}", display(address)));
+                let line = format!("{zone} on {}", display(address));
+                if !self.summary.contains(&line) {
+                    self.summary.push(line);
+                }
                 if let Some(observer) = unmatched.get(server) {
                     listener.unmatched = Some(observer.clone());
                     let plugins = block.keywords.iter().filter(|keyword| keyword.is_plugin);
                     let of = |keyword: &&Keyword| Enabled {
                         server: labels[server].clone(),
                         zone: zone.to_string(),
+                        view: block.view_name().to_owned(),
                         keyword: keyword.name,
                     };
                     self.enabled.extend(plugins.map(of));
@@ -175,7 +181,13 @@ fn build_parts(block: &BlockPlan, servers: &[String], process: &ProcessContext) 
     if zones.is_empty() {
         return Err(BuildError("a server block without a zone; write at least one, such as `.`".to_owned()));
     }
-    let context = BuildContext { answer_sources: &block.answer_sources, ..BuildContext::new(&zones, servers, process) };
+    let BlockConfig { metadata, view, .. } = &block.config;
+    let context = BuildContext {
+        answer_sources: &block.answer_sources,
+        view: view.as_ref(),
+        metadata: Metadata::new(metadata.as_deref().unwrap_or_default(), view.as_ref().map(|view| view.name.clone())),
+        ..BuildContext::new(&zones, servers, process)
+    };
     block.config.parts.iter().map(|part| part.configured.build(&context)).collect()
 }
 

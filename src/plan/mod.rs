@@ -16,7 +16,7 @@ pub use configure::{PlanConfig, configure};
 pub use dispatch::{Dispatch, Pending};
 pub use packet_cache::{PacketCache, PacketHit};
 
-use crate::chain::{Arranger, Chain, Enabled, Endpoint, Observer, ReloadConfig, Timeouts};
+use crate::chain::{Arranger, Chain, Enabled, Endpoint, Observer, QueryFilter, ReloadConfig, Timeouts};
 use crate::fairness::Fairness;
 use crate::message::PrefixLimits;
 use crate::metrics::Counter;
@@ -83,6 +83,8 @@ struct Block {
     /// A handler answers the same question otherwise to another client, so replies are not for the packet cache, which
     /// does not know clients.
     depends_on_client: bool,
+    /// Which of its zones' queries the block takes; `None`: every one.
+    filter: Option<Arc<dyn QueryFilter>>,
 }
 
 /// What of clients' EDNS options a block heeds. Whoever sends one of them takes the slow path.
@@ -97,4 +99,14 @@ struct ZoneBinding {
     block: Arc<Block>,
     server: usize,
     zone: usize,
+}
+
+/// The block that takes a query.
+#[derive(Clone, Copy)]
+struct Choice<'l> {
+    /// The site's place on its listener.
+    index: usize,
+    site: &'l ZoneBinding,
+    /// Another client with the same query may be another block's.
+    depends_on_client: bool,
 }

@@ -1,7 +1,7 @@
 //! A log line's format, compiled once into pieces (CoreDNS plugin/pkg/replacer).
 
 use super::class::ResponseType;
-use crate::chain::{Exchange, Transport};
+use crate::chain::{Exchange, Metadata, Transport};
 use crate::message::{Class, Rcode};
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -33,8 +33,8 @@ enum Piece {
     ResponseFlags,
     ResponseType,
     ResponseClass,
-    /// A metadata label that nothing sets.
-    Absent,
+    /// A label of the block's metadata.
+    Label(String),
 }
 
 /// What may stand between braces.
@@ -67,7 +67,7 @@ pub(super) fn placeholders() -> impl Iterator<Item = &'static str> {
 impl Piece {
     fn placeholder(word: &str) -> Option<Self> {
         let known = PLACEHOLDERS.iter().find(|(known, _)| *known == word).map(|(_, piece)| piece.clone());
-        known.or_else(|| word.starts_with('/').then_some(Self::Absent))
+        known.or_else(|| word.strip_prefix('/').map(|label| Self::Label(label.to_owned())))
     }
 }
 
@@ -118,16 +118,28 @@ impl Format {
     }
 
     /// Appends the line for an exchange.
-    pub(super) fn append(&self, exchange: &Exchange<'_>, response_type: ResponseType, line: &mut String) {
+    pub(super) fn append(
+        &self,
+        exchange: &Exchange<'_>,
+        response_type: ResponseType,
+        metadata: &Metadata,
+        line: &mut String,
+    ) {
         for piece in &self.0 {
             // Writing to a String does not fail.
-            piece.append(exchange, response_type, line).ok();
+            piece.append(exchange, response_type, metadata, line).ok();
         }
     }
 }
 
 impl Piece {
-    fn append(&self, exchange: &Exchange<'_>, response_type: ResponseType, line: &mut String) -> std::fmt::Result {
+    fn append(
+        &self,
+        exchange: &Exchange<'_>,
+        response_type: ResponseType,
+        metadata: &Metadata,
+        line: &mut String,
+    ) -> std::fmt::Result {
         let (request, peer) = (&exchange.request, exchange.request.peer);
         let query = request.query;
         let is_answered = exchange.failure.is_none();
@@ -157,7 +169,8 @@ impl Piece {
             Self::ResponseSize if is_answered => write!(line, "{}", exchange.reply.len()),
             Self::ResponseFlags if is_answered => append_flags(exchange.reply, line),
             Self::ResponseSize => line.write_str("0"),
-            Self::Rcode | Self::ResponseFlags | Self::Absent => line.write_str(ABSENT),
+            Self::Rcode | Self::ResponseFlags => line.write_str(ABSENT),
+            Self::Label(label) => line.write_str(metadata.get(label, &query.name).unwrap_or(ABSENT)),
             Self::Duration => write!(line, "{}s", exchange.elapsed.as_secs_f64()),
             Self::ResponseType => line.write_str(response_type.label()),
             Self::ResponseClass => line.write_str(response_type.class().label()),
@@ -258,7 +271,7 @@ mod tests {
     fn metadata_labels_are_placeholders_too() {
         assert_eq!(
             compile("{/log/type}{/log/class}{/kubernetes/pod}").0,
-            [Piece::ResponseType, Piece::ResponseClass, Piece::Absent]
+            [Piece::ResponseType, Piece::ResponseClass, Piece::Label("kubernetes/pod".to_owned())]
         );
     }
 

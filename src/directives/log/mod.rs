@@ -8,7 +8,9 @@ mod tests;
 
 pub use parse::parse;
 
-use crate::chain::{BuildContext, BuildError, Built, Configured, Exchange, Level, LineSink, Observer, unix_seconds};
+use crate::chain::{
+    BuildContext, BuildError, Built, Configured, Exchange, Level, LineSink, Metadata, Observer, unix_seconds,
+};
 use crate::message::LowerName;
 use class::{ClassSet, ResponseType};
 use format::Format;
@@ -34,13 +36,14 @@ impl Configured for Log {
             BuildError(format!("log cannot write to standard output: {error}; keep it open, or leave log out"))
         })?;
         sink.count_drops(&context.process.registry);
-        let logger = Logger { rules: self.rules.clone().into(), sink };
+        let logger = Logger { rules: self.rules.clone().into(), metadata: context.metadata.clone(), sink };
         Ok(Built { observer: Some(Arc::new(logger)), ..Built::default() })
     }
 }
 
 struct Logger {
     rules: Box<[Rule]>,
+    metadata: Metadata,
     sink: Arc<LineSink>,
 }
 
@@ -57,7 +60,7 @@ impl Observer for Logger {
             false => ResponseType::NoError,
         };
         if rule.classes.contains(response_type.class()) {
-            self.sink.line(Level::Info, |line| rule.format.append(exchange, response_type, line));
+            self.sink.line(Level::Info, |line| rule.format.append(exchange, response_type, &self.metadata, line));
         }
     }
 }

@@ -26,9 +26,9 @@ impl Configured for Prometheus {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
         let registry = context.process.registry.clone();
         let zones: Vec<String> = context.block_zones.iter().map(ToString::to_string).collect();
-        let report = Report::new(&registry, &zones, context.servers);
+        let report = Report::new(&registry, &zones, context.servers, context.view_name());
         let unserved = |server: &String| -> Arc<dyn Observer> {
-            Arc::new(Report::new(&registry, &[UNSERVED_ZONE.to_owned()], std::slice::from_ref(server)))
+            Arc::new(Report::new(&registry, &[UNSERVED_ZONE.to_owned()], std::slice::from_ref(server), ""))
         };
         let unmatched = context.servers.iter().map(unserved).collect();
         let answer =

@@ -36,6 +36,7 @@ fn where_an_answer_depends_on_the_client_no_packet_is_repeated_to_another() {
         let chain = Arc::new(Chain { handlers: Box::new([handler.clone()]) });
         let block = Arc::new(Block {
             depends_on_client: chain.handlers.iter().any(|handler| handler.depends_on_client()),
+            filter: None,
             chain,
             observers: Box::new([]),
             arranger: None,

@@ -1,6 +1,7 @@
 //! A Corefile's text to a plan, and messages through it.
 
 mod clients;
+mod views;
 
 use super::{Dispatch, Listener, Plan, PlanConfig, configure};
 use crate::chain::testing::{Nowhere, process};
@@ -69,6 +70,7 @@ fn listener_of(
         udp_cap: None,
         options: None,
         depends_on_client: false,
+        filter: None,
     });
     let mut zones = ZoneTable::default();
     zones.insert(&Name::root(), ZoneBinding { block, server: 0, zone: 0 });
