@@ -5,7 +5,7 @@ use super::{Arranger, DataFiles, Handler, Metadata, Observer, ReloadState, View}
 use crate::corefile::{DataFile, Diagnostics, FileStamp, Loader, Span, read_data_file};
 use crate::fairness::{Fairness, Policy};
 use crate::message::{Name, PrefixLimits};
-use crate::metrics::{Counter, Registry};
+use crate::metrics::{CONTENT_TYPE, Counter, Registry, union};
 use futures_util::future::BoxFuture;
 use std::any::Any;
 use std::io;
@@ -183,13 +183,30 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// One whose answers are [`HttpAnswers::Shared`].
+    /// One whose answers are [`HttpAnswers::Shared`] and made at once.
     pub fn shared(
         address: SocketAddr,
         path: &'static str,
         answer: impl Fn() -> HttpAnswer + Send + Sync + 'static,
     ) -> Self {
-        Self { address, path, answers: HttpAnswers::Shared(Arc::new(answer)) }
+        let at_once = move || -> BoxFuture<'static, HttpAnswer> { Box::pin(std::future::ready(answer())) };
+        Self { address, path, answers: HttpAnswers::Shared(Arc::new(at_once)) }
+    }
+    /// `/metrics`: what `registry` has, and what the other process of this program counts if it says so.
+    pub fn metrics(address: SocketAddr, registry: Registry, other: Option<AskMetrics>) -> Self {
+        let answer = move || -> BoxFuture<'static, HttpAnswer> {
+            let (registry, asked) = (registry.clone(), other.as_ref().map(|ask| ask()));
+            Box::pin(async move {
+                let theirs = match asked {
+                    Some(asked) => asked.await,
+                    None => None,
+                };
+                let own = registry.encode();
+                let body = theirs.and_then(|theirs| union(&own, &theirs)).unwrap_or(own).into_bytes();
+                HttpAnswer { status: 200, content_type: CONTENT_TYPE, body }
+            })
+        };
+        Self { address, path: "/metrics", answers: HttpAnswers::Shared(Arc::new(answer)) }
     }
     /// One whose answers are [`HttpAnswers::ForEach`].
     pub fn for_each(
@@ -204,12 +221,16 @@ impl Endpoint {
 /// How an endpoint's answers are made.
 #[derive(Clone)]
 pub enum HttpAnswers {
-    /// At once, and one for all who ask while it may not be made yet. It is compressed for those who take that.
-    Shared(Arc<dyn Fn() -> HttpAnswer + Send + Sync>),
+    /// One for all who ask while it may not be made yet. It is compressed for those who take that. It may wait for
+    /// somebody for a bounded time, in which none is made for others.
+    Shared(AnswerAll),
     /// One for each request, from the query of its URI (RFC 3986 section 3.4; empty if there is none). It may take
     /// time, and is dropped when its client goes. Whoever gives it bounds how much is made for all who ask.
     ForEach(AnswerEach),
 }
+
+/// Makes an answer for all who ask.
+pub type AnswerAll = Arc<dyn Fn() -> BoxFuture<'static, HttpAnswer> + Send + Sync>;
 
 /// Makes an answer from a request's query.
 pub type AnswerEach = Arc<dyn Fn(&str) -> BoxFuture<'static, HttpAnswer> + Send + Sync>;
@@ -278,7 +299,12 @@ pub struct ProcessContext {
     /// How `/etc/resolv.conf` and `/etc/hosts` are read, which may take as long as a file system does.
     pub files: ReadFile,
     pub data_files: DataFiles,
+    /// How the other process of this program is asked for its metrics; `None` where there is no other.
+    pub other_metrics: Option<AskMetrics>,
 }
+
+/// Asks the other process of this program for its metrics in text format; `None` if it does not say, or not in time.
+pub type AskMetrics = Arc<dyn Fn() -> BoxFuture<'static, Option<String>> + Send + Sync>;
 
 /// Gives the text of a file.
 pub type ReadFile = Arc<dyn Fn(&Path) -> io::Result<String> + Send + Sync>;
@@ -305,6 +331,7 @@ impl ProcessContext {
             generation: None,
             files: Arc::new(|path: &Path| std::fs::read_to_string(path)),
             data_files: DataFiles::new(Arc::new(read_data_file)),
+            other_metrics: None,
         }
     }
 }

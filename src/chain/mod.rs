@@ -25,9 +25,9 @@ pub mod testing;
 pub use answer::{Answer, Failure, Outcome};
 pub use clock::{BatchClock, unix_seconds};
 pub use config::{
-    AnswerEach, BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, Endpoint, HttpAnswer, HttpAnswers,
-    Interfaces, Lifecycle, Loaders, MemoryBudget, ParseContext, Part, ProcessContext, ReadDataFile, ReadFile,
-    ReloadConfig, Timeouts,
+    AnswerAll, AnswerEach, AskMetrics, BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, Endpoint,
+    HttpAnswer, HttpAnswers, Interfaces, Lifecycle, Loaders, MemoryBudget, ParseContext, Part, ProcessContext,
+    ReadDataFile, ReadFile, ReloadConfig, Timeouts,
 };
 pub use data_file::{DataFilePoll, DataFiles};
 pub use host_name::host_name;

@@ -9,8 +9,7 @@ mod tests;
 pub use parse::parse;
 pub use process::{ProcessMetrics, publish_enabled};
 
-use crate::chain::{BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer, Observer};
-use crate::metrics::CONTENT_TYPE;
+use crate::chain::{BuildContext, BuildError, Built, Configured, Endpoint, Observer};
 use report::{Report, UNSERVED_ZONE};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,12 +30,12 @@ impl Configured for Prometheus {
             Arc::new(Report::new(&registry, &[UNSERVED_ZONE.to_owned()], std::slice::from_ref(server), ""))
         };
         let unmatched = context.servers.iter().map(unserved).collect();
-        let answer =
-            move || HttpAnswer { status: 200, content_type: CONTENT_TYPE, body: registry.encode().into_bytes() };
+        let other = &context.process.other_metrics;
+        let endpoint = |address| Endpoint::metrics(address, registry.clone(), other.clone());
         Ok(Built {
             observer: Some(Arc::new(report)),
             unmatched,
-            endpoints: self.address.map(|address| Endpoint::shared(address, "/metrics", answer)).into_iter().collect(),
+            endpoints: self.address.map(endpoint).into_iter().collect(),
             ..Built::default()
         })
     }
