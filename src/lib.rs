@@ -27,6 +27,8 @@ pub mod go_regex;
 
 pub mod go_template;
 
+pub mod expression;
+
 pub mod net;
 
 pub mod fairness;

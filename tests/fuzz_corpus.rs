@@ -8,6 +8,8 @@ mod client_packet;
 mod corefile;
 #[path = "../fuzz/bodies/data_files.rs"]
 mod data_files;
+#[path = "../fuzz/bodies/expression.rs"]
+mod expression;
 #[path = "../fuzz/bodies/http_requests.rs"]
 mod http_requests;
 #[path = "../fuzz/bodies/netlink.rs"]
@@ -108,4 +110,9 @@ fn regular_expressions_of_the_corpus_hold_what_the_fuzzer_demands() {
 #[test]
 fn templates_of_the_corpus_hold_what_the_fuzzer_demands() {
     replay("template", template::run);
+}
+
+#[test]
+fn expressions_of_the_corpus_hold_what_the_fuzzer_demands() {
+    replay("expression", expression::run);
 }

@@ -17,18 +17,23 @@ use support::upstream::Upstream;
 struct Service {
     port: u16,
     metrics: u16,
+    watchdog_metrics: u16,
     _server: Server,
     _upstream: Upstream,
 }
 
 fn serve() -> Service {
     let upstream = Upstream::of_list("basic");
-    let (port, metrics) = (free_port(), free_port());
+    let (port, metrics, watchdog_metrics) = (free_port(), free_port(), free_port());
     let corefile = format!(
         ".:{port} {{\n bind 127.0.0.1\n errors\n cache 300\n loop\n prometheus 127.0.0.1:{metrics}\n forward . 127.0.0.1:{}\n}}\n",
         upstream.port
     );
-    Service { port, metrics, _server: Server::start(&corefile, port), _upstream: upstream }
+    let folder = scratch();
+    let path = write_corefile(folder.path(), &corefile);
+    let mut server = Server::spawn(reference_command(&path, watchdog_metrics), folder);
+    server.wait_ready(port).unwrap_or_else(|error| panic!("{error}"));
+    Service { port, metrics, watchdog_metrics, _server: server, _upstream: upstream }
 }
 
 impl Service {
@@ -158,20 +163,62 @@ fn promtool_finds_nothing_wrong_with_the_metrics() {
     ] {
         service.dig(arguments);
     }
-    let (status, exposition) = http(&format!("{}/metrics", service.metrics)).expect("/metrics answers");
-    assert_eq!(status, 200);
-    assert_holds(&exposition, &["coredns_cache_hits_total", "coredns_dns_requests_total", "coredns_build_info"]);
-    let folder = scratch();
-    let file = write(folder.path(), "metrics", &exposition);
-    let mut command = tool("promtool");
-    command.args(["check", "metrics"]).stdin(Stdio::from(std::fs::File::open(file).expect("it was just written")));
-    let output = command.output().expect("promtool runs");
-    assert!(
-        output.status.success() && everything(&output).is_empty(),
-        "promtool check metrics:\n{}",
-        everything(&output)
-    );
+    // Both ports have both processes' metrics, as the reference's one registry is on both.
+    let mut families = Vec::new();
+    for port in [service.metrics, service.watchdog_metrics] {
+        let mut exposition = String::new();
+        // A scrape for which the other process has no time has its own metrics alone.
+        wait_until(Duration::from_secs(30), || {
+            let (status, text) = http(&format!("{port}/metrics")).expect("/metrics answers");
+            assert_eq!(status, 200);
+            exposition = text;
+            ["coredns_dns_requests_total", "nodelocaldns_watchdog_interception"]
+                .iter()
+                .all(|family| exposition.contains(&format!("# TYPE {family} ")))
+        });
+        let named = OF_DASHBOARDS.map(|family| format!("# TYPE {family} "));
+        assert_holds(&exposition, &named.each_ref().map(String::as_str));
+        let folder = scratch();
+        let file = write(folder.path(), "metrics", &exposition);
+        let mut command = tool("promtool");
+        command.args(["check", "metrics"]).stdin(Stdio::from(std::fs::File::open(file).expect("it was just written")));
+        let output = command.output().expect("promtool runs");
+        assert!(
+            output.status.success() && everything(&output).is_empty(),
+            "promtool check metrics:\n{}",
+            everything(&output)
+        );
+        let heads = exposition.lines().filter(|line| line.starts_with("# TYPE ")).map(str::to_owned);
+        families.push(heads.collect::<Vec<String>>());
+    }
+    assert_eq!(families[0], families[1], "the same families on both");
 }
+
+/// What dashboards and alerts for node-local-dns and CoreDNS name, on either port, of the directives in [`serve`].
+const OF_DASHBOARDS: [&str; 22] = [
+    "coredns_build_info",
+    "coredns_cache_entries",
+    "coredns_cache_hits_total",
+    "coredns_cache_misses_total",
+    "coredns_cache_requests_total",
+    "coredns_dns_do_requests_total",
+    "coredns_dns_request_duration_seconds",
+    "coredns_dns_request_size_bytes",
+    "coredns_dns_requests_total",
+    "coredns_dns_response_size_bytes",
+    "coredns_dns_responses_total",
+    "coredns_forward_healthcheck_broken_total",
+    "coredns_forward_max_concurrent_rejects_total",
+    "coredns_nodecache_setup_errors_total",
+    "coredns_panics_total",
+    "coredns_plugin_enabled",
+    "coredns_proxy_request_duration_seconds",
+    "process_cpu_seconds_total",
+    "process_max_fds",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+    "process_start_time_seconds",
+];
 
 const CLUSTER_ZONE: &str = "$TTL 30
 @ SOA ns.dns.cluster.local. hostmaster.cluster.local. 1 7200 1800 86400 5

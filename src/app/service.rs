@@ -18,7 +18,8 @@ use crate::kube_dns::watch::FileWatch;
 use crate::plan::{Listener, Plan};
 use crate::server::{Capacity, Limits, ListenAddresses, Retries, Server};
 use crate::threads;
-use crate::watchdog::{ControlClient, HTTP_LISTEN};
+use crate::watchdog::channel::Channel;
+use crate::watchdog::{ControlClient, HTTP_LISTEN, MetricsExchange};
 use anyhow::Context;
 use std::collections::BTreeSet;
 use std::convert::identity;
@@ -156,6 +157,13 @@ impl Service {
             let reader = reader.clone();
             Arc::new(move |path: &Path, role| reader.socket(path, role))
         };
+        services.other_metrics = options.watchdog.take_metrics().and_then(|end| {
+            let exchange = Channel::from_fd(end).and_then(|end| MetricsExchange::start(end, services.registry.clone()));
+            exchange
+                .inspect_err(|error| tracing::warn!("the watchdog is not asked for its metrics: {error}"))
+                .ok()
+                .map(MetricsExchange::into_ask)
+        });
         let InitialConfiguration { files, loaded, unwritten } =
             origin.load(options.default_port, reader, errors).await?;
         if !loaded.warnings.is_empty() {

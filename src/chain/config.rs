@@ -1,11 +1,13 @@
 //! From what the user wrote to what serves. A directive's `parse` reads its lines into a [`BlockConfig`]: settings of
 //! the block, and parts. A part, [`Configured`], is a plain value; [`Configured::build`] makes the running thing of it.
 
-use super::{Arranger, AtStop, DataFiles, Handler, Observer, ReloadState, Tracer, UpstreamObserver};
+use super::{
+    Arranger, AtStop, BlockMetadata, DataFiles, Handler, Observer, ReloadState, Tracer, UpstreamObserver, View,
+};
 use crate::corefile::{DataFile, Diagnostics, FileStamp, Loader, SocketRole, Span, read_data_file, unix_socket};
 use crate::fairness::{Fairness, Policy};
 use crate::message::{Name, PrefixLimits};
-use crate::metrics::{Counter, Registry};
+use crate::metrics::{CONTENT_TYPE, Counter, Registry, union};
 use crate::net::tls::ServerTls;
 use futures_util::future::BoxFuture;
 use std::any::Any;
@@ -56,13 +58,15 @@ pub struct BlockConfig {
     pub bind_scopes: Vec<(Ipv6Addr, u32)>,
     /// `root`: the folder in which directives look for files that are named without one.
     pub root: Option<PathBuf>,
+    /// `metadata`: below these names directives set labels for each other; `None`: nowhere.
+    pub metadata: Option<Vec<Name>>,
+    /// `view`: which queries the block takes; `None`: every one.
+    pub view: Option<View>,
     pub udp_cap: Option<u16>,
     /// `client_subnet`: how much of clients' subnets goes upstream; `None`: nothing.
     pub client_subnet: Option<PrefixLimits>,
     /// `nsid`: this server's name, for clients that ask for it; `None`: it is not told.
     pub nsid: Option<Arc<[u8]>>,
-    /// `metadata`: directives say what they know of each request.
-    pub metadata: bool,
     pub timeouts: Timeouts,
     /// `tls`: how its listeners for `tls://` and `https://` speak TLS, and where that stands; `None`: not at all.
     pub tls: Option<(ServerTls, Span)>,
@@ -178,6 +182,8 @@ pub struct Enabled {
     /// Label of the listen address.
     pub server: String,
     pub zone: String,
+    /// Name of the block's view; empty without one.
+    pub view: String,
     pub keyword: &'static str,
 }
 
@@ -192,13 +198,30 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// One whose answers are [`HttpAnswers::Shared`].
+    /// One whose answers are [`HttpAnswers::Shared`] and made at once.
     pub fn shared(
         address: SocketAddr,
         path: &'static str,
         answer: impl Fn() -> HttpAnswer + Send + Sync + 'static,
     ) -> Self {
-        Self { address, path, answers: HttpAnswers::Shared(Arc::new(answer)), tls: None }
+        let at_once = move || -> BoxFuture<'static, HttpAnswer> { Box::pin(std::future::ready(answer())) };
+        Self { address, path, answers: HttpAnswers::Shared(Arc::new(at_once)), tls: None }
+    }
+    /// `/metrics`: what `registry` has, and what the other process of this program counts if it says so.
+    pub fn metrics(address: SocketAddr, registry: Registry, other: Option<AskMetrics>) -> Self {
+        let answer = move || -> BoxFuture<'static, HttpAnswer> {
+            let (registry, asked) = (registry.clone(), other.as_ref().map(|ask| ask()));
+            Box::pin(async move {
+                let theirs = match asked {
+                    Some(asked) => asked.await,
+                    None => None,
+                };
+                let own = registry.encode();
+                let body = theirs.and_then(|theirs| union(&own, &theirs)).unwrap_or(own).into_bytes();
+                HttpAnswer { status: 200, content_type: CONTENT_TYPE, body }
+            })
+        };
+        Self { address, path: "/metrics", answers: HttpAnswers::Shared(Arc::new(answer)), tls: None }
     }
     /// One whose answers are [`HttpAnswers::ForEach`].
     pub fn for_each(
@@ -217,12 +240,16 @@ impl Endpoint {
 /// How an endpoint's answers are made.
 #[derive(Clone)]
 pub enum HttpAnswers {
-    /// At once, and one for all who ask while it may not be made yet. It is compressed for those who take that.
-    Shared(Arc<dyn Fn() -> HttpAnswer + Send + Sync>),
+    /// One for all who ask while it may not be made yet. It is compressed for those who take that. It may wait for
+    /// somebody for a bounded time, in which none is made for others.
+    Shared(AnswerAll),
     /// One for each request, from the query of its URI (RFC 3986 section 3.4; empty if there is none). It may take
     /// time, and is dropped when its client goes. Whoever gives it bounds how much is made for all who ask.
     ForEach(AnswerEach),
 }
+
+/// Makes an answer for all who ask.
+pub type AnswerAll = Arc<dyn Fn() -> BoxFuture<'static, HttpAnswer> + Send + Sync>;
 
 /// Makes an answer from a request's query.
 pub type AnswerEach = Arc<dyn Fn(&str) -> BoxFuture<'static, HttpAnswer> + Send + Sync>;
@@ -254,13 +281,29 @@ pub struct BuildContext<'a> {
     pub answer_sources: &'a str,
     /// Who sees what is asked upstreams: those of the directives before.
     pub upstream_observers: &'a [Arc<dyn UpstreamObserver>],
+    /// The block's view, if it has one.
+    pub view: Option<&'a View>,
+    /// The labels that the block's directives set.
+    pub metadata: BlockMetadata,
     pub process: &'a ProcessContext,
 }
 
 impl<'a> BuildContext<'a> {
     /// For a server block whose answers come from nowhere.
     pub fn new(block_zones: &'a [Name], servers: &'a [String], process: &'a ProcessContext) -> Self {
-        Self { block_zones, servers, answer_sources: "", upstream_observers: &[], process }
+        Self {
+            block_zones,
+            servers,
+            answer_sources: "",
+            upstream_observers: &[],
+            view: None,
+            metadata: BlockMetadata::default(),
+            process,
+        }
+    }
+    /// The `view` label of metrics: empty for a block without one.
+    pub fn view_name(&self) -> &'a str {
+        self.view.map_or("", |view| &*view.name)
     }
     /// The zone of the block's first key.
     pub fn zone(&self) -> Name {
@@ -289,7 +332,12 @@ pub struct ProcessContext {
     pub unix_sockets: UnixSockets,
     /// What is still to be written when the process ends.
     pub at_stop: AtStop,
+    /// How the other process of this program is asked for its metrics; `None` where there is no other.
+    pub other_metrics: Option<AskMetrics>,
 }
+
+/// Asks the other process of this program for its metrics in text format; `None` if it does not say, or not in time.
+pub type AskMetrics = Arc<dyn Fn() -> BoxFuture<'static, Option<String>> + Send + Sync>;
 
 pub use crate::net::ReadFile;
 
@@ -321,6 +369,7 @@ impl ProcessContext {
             data_files: DataFiles::new(Arc::new(read_data_file)),
             unix_sockets: Arc::new(unix_socket),
             at_stop: AtStop::default(),
+            other_metrics: None,
         }
     }
 }

@@ -22,6 +22,7 @@ mod request;
 mod spans;
 mod upstream_exchange;
 mod upstreams;
+mod view;
 
 #[cfg(test)]
 pub mod testing;
@@ -30,9 +31,9 @@ pub use answer::{Answer, Failure, Outcome};
 pub use at_stop::{AtStop, Ending, Flush};
 pub use clock::{BatchClock, unix_seconds};
 pub use config::{
-    AnswerEach, BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, Endpoint, HttpAnswer, HttpAnswers,
-    Interfaces, Lifecycle, Loaders, MemoryBudget, ParseContext, Part, ProcessContext, ReadDataFile, ReadFile,
-    ReloadConfig, Timeouts, UnixSockets,
+    AnswerAll, AnswerEach, AskMetrics, BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, Endpoint,
+    HttpAnswer, HttpAnswers, Interfaces, Lifecycle, Loaders, MemoryBudget, ParseContext, Part, ProcessContext,
+    ReadDataFile, ReadFile, ReloadConfig, Timeouts, UnixSockets,
 };
 pub use data_file::{DataFilePoll, DataFiles};
 pub use format::{AppendLabel, COMMON, Format, placeholders};
@@ -46,6 +47,7 @@ pub use request::{KeptSubnet, OwnedRequest, Peer, Purpose, Received, Request, Tr
 pub use spans::{OpenSpan, Span, Spans, Tracer};
 pub use upstream_exchange::{Encryption, UpstreamExchange, UpstreamObserver};
 pub use upstreams::{Ask, Listing, Upstream, Upstreams, Watching};
+pub use view::{BlockMetadata, QueryFilter, View};
 
 use futures_util::future::BoxFuture;
 use std::sync::Arc;

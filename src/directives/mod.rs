@@ -38,6 +38,7 @@ pub mod template;
 pub mod timeouts;
 pub mod tls;
 pub mod trace;
+pub mod view;
 pub mod whoami;
 
 use crate::chain::{BlockConfig, ParseContext};
@@ -281,10 +282,6 @@ pub const ORDER: &[Keyword] = &[
     plugin("whoami", whoami::parse).first_counts(),
     not_yet("on"),
     of_zones("sign"),
-    missing(
-        "view",
-        false,
-        "give the clients that it is for an address of their own: two blocks of one zone may `bind` different addresses",
-    ),
+    plugin("view", view::parse),
     authoritative("nomad"),
 ];

@@ -9,10 +9,12 @@ mod registry;
 mod series;
 #[cfg(test)]
 mod tests;
+mod union;
 mod worker_slot;
 
 pub use registry::{Labels, Registry};
 pub use series::{Counter, Gauge, Histogram, HistogramBuckets};
+pub use union::union;
 pub use worker_slot::{enter_worker_slot, slot};
 
 /// The buckets of `coredns_dns_request_duration_seconds` and its kin: 0.00025 s × 2ⁿ, n = 0 to 15.

@@ -5,15 +5,15 @@ use super::scheme::{ClientProtocol, Scheme};
 use super::zones::ZoneTable;
 use super::{Block, HeededOptions, Listener, Plan, PlanConfig, ZoneBinding};
 use crate::chain::{
-    BlockConfig, BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Lookup, Observer, ProcessContext, Resolver,
-    Timeouts,
+    BlockConfig, BlockMetadata, BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Lookup, Observer,
+    ProcessContext, Resolver, Timeouts,
 };
 use crate::directives::Keyword;
 use crate::message::Name;
 use crate::net::tls::ServerTls;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -40,7 +40,9 @@ impl PlanConfig {
             let lookup = Lookup::new(resolvers);
             block.chain.handlers.iter().for_each(|handler| handler.set_lookup(&lookup));
         }
-        let summary = draft.summary.iter().map(|(zone, address)| summary(zone, *address, &listeners)).collect();
+        let mut told = HashSet::new();
+        let new = draft.summary.iter().filter(|served| told.insert(*served));
+        let summary = new.map(|(zone, address)| summary(zone, *address, &listeners)).collect();
         Ok(Plan {
             listeners,
             endpoints: draft.endpoints,
@@ -121,6 +123,7 @@ impl Draft {
         let options = HeededOptions { client_subnet: *client_subnet, nsid: nsid.clone() };
         let options = (client_subnet.is_some() || nsid.is_some()).then(|| Box::new(options));
         let depends_on_client = chain.handlers.iter().any(|handler| handler.depends_on_client());
+        let filter = block.config.view.as_ref().map(|view| view.filter.clone());
         let running = Block {
             chain,
             observers: observers.into(),
@@ -128,8 +131,9 @@ impl Draft {
             udp_cap: *udp_cap,
             options,
             depends_on_client,
-            has_metadata: block.config.metadata,
+            has_metadata: block.config.metadata.is_some(),
             tracer,
+            filter,
         };
         let running = Arc::new(running);
         let any_class = block.keywords.iter().any(|keyword| keyword.any_class);
@@ -150,6 +154,7 @@ impl Draft {
                     let of = |keyword: &&Keyword| Enabled {
                         server: labels[server].clone(),
                         zone: zone.to_string(),
+                        view: block.view_name().to_owned(),
                         keyword: keyword.name,
                     };
                     self.enabled.extend(plugins.map(of));
@@ -204,11 +209,16 @@ fn build_parts(block: &BlockPlan, servers: &[String], process: &ProcessContext) 
     if zones.is_empty() {
         return Err(BuildError("a server block without a zone; write at least one, such as `.`".to_owned()));
     }
+    let BlockConfig { metadata, view, .. } = &block.config;
+    let name = view.as_ref().map(|view| view.name.clone());
+    let metadata = BlockMetadata::new(metadata.as_deref().unwrap_or_default(), name);
     let (mut built, mut upstream_observers) = (Vec::new(), Vec::new());
     for part in &block.config.parts {
         let context = BuildContext {
             answer_sources: &block.answer_sources,
             upstream_observers: &upstream_observers,
+            view: view.as_ref(),
+            metadata: metadata.clone(),
             ..BuildContext::new(&zones, servers, process)
         };
         let part = part.configured.build(&context)?;

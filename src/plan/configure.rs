@@ -51,6 +51,10 @@ impl PlanConfig {
 }
 
 impl BlockPlan {
+    /// Name of its view; empty without one.
+    pub(super) fn view_name(&self) -> &str {
+        self.config.view.as_ref().map_or("", |view| &*view.name)
+    }
     /// What it says of its listeners.
     fn schemes(&self, block: &ServerBlock) -> BlockSchemes<'_> {
         let keys = block.keys.iter().zip(&self.zones);
@@ -217,22 +221,33 @@ fn check_fairness(blocks: &[BlockPlan], diagnostics: &mut Diagnostics) {
 struct Served(HashMap<(Name, u16), Vec<(SocketAddr, Span)>>);
 
 impl Served {
+    /// As in the reference, blocks with a view may share a zone and an address, with each other and with one block
+    /// without a view.
     fn add(&mut self, block: &ServerBlock, plan: &BlockPlan, diagnostics: &mut Diagnostics) {
         for (key, BlockZone { name: zone, port, .. }) in block.keys.iter().zip(&plan.zones) {
             let sockets = plan.sockets_on(*port);
             let taken = self.0.entry((zone.clone(), *port)).or_default();
             let clash = sockets.iter().find_map(|socket| {
-                let (_, earlier) = taken.iter().find(|(other, _)| overlap(socket, other))?;
-                Some((*socket, *earlier))
+                let (other, earlier) = taken.iter().find(|(other, _)| overlap(socket, other))?;
+                Some((*socket, *other, *earlier))
             });
-            if let Some((socket, earlier)) = clash {
-                diagnostics.error(key.span, format!("zone `{zone}` is already served on {socket}")).help(format!(
-                    "line {} has it; join the blocks, or `bind` them to different addresses",
-                    earlier.line
-                ));
-                continue;
+            match clash {
+                Some((socket, other, earlier)) if plan.config.view.is_some() && socket == other => {
+                    let message = format!("no query for `{zone}` on {socket} comes to this block");
+                    diagnostics.warning(key.span, message).help(format!(
+                        "line {} has the zone, without a view, and blocks are asked in their order: write it last",
+                        earlier.line
+                    ));
+                }
+                Some((socket, _, earlier)) => {
+                    diagnostics.error(key.span, format!("zone `{zone}` is already served on {socket}")).help(format!(
+                        "line {} has it; join the blocks, or `bind` them to different addresses",
+                        earlier.line
+                    ));
+                }
+                None if plan.config.view.is_some() => {}
+                None => taken.extend(sockets.into_iter().map(|socket| (socket, key.span))),
             }
-            taken.extend(sockets.into_iter().map(|socket| (socket, key.span)));
         }
     }
 }

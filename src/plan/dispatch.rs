@@ -1,10 +1,10 @@
 //! The way of one message: read, find its zone, try the fast path, else hand over to the slow one.
 
 use super::packet_cache::{CachedPacket, HitCounting, PacketCache, PacketHit, PacketKey};
-use super::{Block, HeededOptions, Listener, ZoneBinding, probe};
+use super::{Block, Choice, HeededOptions, Listener, ZoneBinding, probe};
 use crate::chain::{
     After, BatchClock, Exchange, Failure, FastPath, Handler, KeptSubnet, Observer, Outcome, OwnedRequest, PacketHits,
-    Purpose, Received, Request, Tracer,
+    Peer, Purpose, Received, Request, Tracer,
 };
 use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
 use futures_util::FutureExt;
@@ -156,8 +156,11 @@ impl Listener {
             write(&response, query, wire, out);
             return Dispatch::Reply;
         }
-        let index = self.zones.find(&query.name, query.qtype).filter(|_| self.any_class || query.qclass == Class::IN);
-        let Some((index, site)) = index.and_then(|index| Some((index, self.zones.site(index)?))) else {
+        let choice = match self.any_class || query.qclass == Class::IN {
+            true => self.choose(query, wire, received.peer),
+            false => None,
+        };
+        let Some(Choice { index, site, depends_on_client }) = choice else {
             let request = request(query, received, None);
             write_empty(query, wire, Rcode::REFUSED, out);
             observe(&self.unmatched, request, out, Rcode::REFUSED, "", None, || clock.elapsed());
@@ -194,7 +197,7 @@ impl Listener {
                     After::Refresh => {
                         return Dispatch::ReplyAndRefresh(self.pending(block, &request, Purpose::Refresh));
                     }
-                    After::CachePacket { .. } if block.depends_on_client => {}
+                    After::CachePacket { .. } if block.depends_on_client || depends_on_client => {}
                     After::CachePacket { millis, note } => {
                         let now = clock.received();
                         let until = now + Duration::from_millis(millis.into());
@@ -211,6 +214,24 @@ impl Listener {
             }
             _ => Dispatch::Pending(self.pending(block, &request, Purpose::Answer)),
         }
+    }
+
+    /// The block that takes a query: of the longest zone that holds its name and of whose blocks one takes it, the
+    /// first that does.
+    #[inline]
+    pub(super) fn choose(&self, query: &Query, wire: &[u8], peer: &Peer) -> Option<Choice<'_>> {
+        let (name, qtype) = (&query.name, query.qtype);
+        let mut depends_on_client = false;
+        let index = match self.zones.has_views() {
+            false => self.zones.find(name, qtype),
+            true => self.zones.find_taker(name, qtype, |site| {
+                site.block.filter.as_ref().is_none_or(|filter| {
+                    depends_on_client |= filter.depends_on_client();
+                    filter.takes(query, wire, peer)
+                })
+            }),
+        }?;
+        Some(Choice { index, site: self.zones.site(index)?, depends_on_client })
     }
 
     /// Takes a request with an option that the block heeds, which is for the slow path alone: what it is given is for

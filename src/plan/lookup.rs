@@ -1,6 +1,6 @@
 //! This server asked by its own directives.
 
-use super::Listener;
+use super::{Choice, Listener};
 use crate::chain::{Failure, Outcome, Request, Resolver};
 use crate::message::Rcode;
 use futures_util::future::BoxFuture;
@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 impl Resolver for Listener {
     fn resolve<'a>(&'a self, request: Request<'a>) -> BoxFuture<'a, Outcome> {
         let query = request.query;
-        let Some(site) = self.zones.find(&query.name, query.qtype).and_then(|index| self.zones.site(index)) else {
+        let Some(Choice { site, .. }) = self.choose(query, request.wire, request.peer) else {
             let cause = format!("no server block of this listen address has {}", query.name);
             return Box::pin(async { Err(Failure { rcode: Rcode::REFUSED, directive: "", cause }) });
         };

@@ -18,7 +18,7 @@ pub use dispatch::{Dispatch, Pending};
 pub use packet_cache::{PacketCache, PacketHit};
 pub use scheme::{ClientProtocol, Https, HttpsResponses};
 
-use crate::chain::{Arranger, Chain, Enabled, Endpoint, Observer, ReloadConfig, Timeouts, Tracer};
+use crate::chain::{Arranger, Chain, Enabled, Endpoint, Observer, QueryFilter, ReloadConfig, Timeouts, Tracer};
 use crate::fairness::Fairness;
 use crate::message::PrefixLimits;
 use crate::metrics::Counter;
@@ -95,6 +95,8 @@ struct Block {
     has_metadata: bool,
     /// Chooses queries to be traced.
     tracer: Option<Arc<dyn Tracer>>,
+    /// Which of its zones' queries the block takes; `None`: every one.
+    filter: Option<Arc<dyn QueryFilter>>,
 }
 
 /// What of clients' EDNS options a block heeds. Whoever sends one of them takes the slow path.
@@ -109,4 +111,14 @@ struct ZoneBinding {
     block: Arc<Block>,
     server: usize,
     zone: usize,
+}
+
+/// The block that takes a query.
+#[derive(Clone, Copy)]
+struct Choice<'l> {
+    /// The site's place on its listener.
+    index: usize,
+    site: &'l ZoneBinding,
+    /// Another client with the same query may be another block's.
+    depends_on_client: bool,
 }

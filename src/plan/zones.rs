@@ -13,30 +13,44 @@ pub(super) struct ZoneTable {
     root: Option<usize>,
     /// Bit n is set if a zone's wire form has n octets (mod 256).
     lengths: [u64; 4],
+    /// The site of the same zone that is asked after this one; empty if no block has a view.
+    following: HashMap<usize, usize, foldhash::fast::RandomState>,
+    /// A block has a view.
+    has_views: bool,
 }
 
 impl ZoneTable {
-    /// Adds a zone; one that is there already stays.
+    /// Adds a zone. Where one is there already, that stays, and this one has what the blocks before it do not take.
     pub(super) fn insert(&mut self, zone: &Name, site: ZoneBinding) {
         let lower = zone.to_lower();
         let wire = lower.as_wire();
-        if self.at(wire).is_some() {
-            return;
-        }
         let index = self.sites.len();
-        self.sites.push(site);
-        if zone.is_root() {
+        if let Some(first) = self.at(wire) {
+            let last = self.same_zone(first).last().unwrap_or(first);
+            if self.sites.get(last).is_none_or(|site| site.block.filter.is_none()) {
+                return;
+            }
+            self.following.insert(last, index);
+        } else if zone.is_root() {
             self.root = Some(index);
         } else {
             self.lengths[wire.len() / 64 % 4] |= 1 << (wire.len() % 64);
             self.below_root.insert(wire.into(), index);
         }
+        self.has_views |= site.block.filter.is_some();
+        self.sites.push(site);
     }
 
     /// The site with this index.
     #[inline]
     pub(super) fn site(&self, index: usize) -> Option<&ZoneBinding> {
         self.sites.get(index)
+    }
+
+    /// True if a block has a view, so that not every block takes each query.
+    #[inline]
+    pub(super) fn has_views(&self) -> bool {
+        self.has_views
     }
 
     fn at(&self, suffix: &[u8]) -> Option<usize> {
@@ -49,17 +63,40 @@ impl ZoneTable {
         self.below_root.get(suffix).copied()
     }
 
-    /// The index of the longest zone's site that holds `name`. A DS record belongs to the parent's side of a zone cut
-    /// (RFC 4035 section 3.1.4.1), so for that type the shortest zone below the root is taken, as the reference does.
+    /// The sites of one zone, from its first one, in the order of the file.
+    fn same_zone(&self, first: usize) -> impl Iterator<Item = usize> {
+        std::iter::successors(Some(first), |index| self.following.get(index).copied())
+    }
+
+    /// The index of the longest zone's first site that holds `name`. A DS record belongs to the parent's side of a zone
+    /// cut (RFC 4035 section 3.1.4.1), so for that type the shortest zone below the root is taken, as the reference
+    /// does.
+    #[inline]
     pub(super) fn find(&self, name: &LowerName, qtype: RecordType) -> Option<usize> {
+        Self::find_by(name, qtype, |suffix| self.at(suffix))
+    }
+
+    /// [`ZoneTable::find`] among the sites that take the query: where none of a zone does, a shorter one is looked at.
+    pub(super) fn find_taker(
+        &self,
+        name: &LowerName,
+        qtype: RecordType,
+        mut takes: impl FnMut(&ZoneBinding) -> bool,
+    ) -> Option<usize> {
+        Self::find_by(name, qtype, |suffix| {
+            self.same_zone(self.at(suffix)?).find(|index| self.sites.get(*index).is_some_and(&mut takes))
+        })
+    }
+
+    #[inline]
+    fn find_by(name: &LowerName, qtype: RecordType, mut site_of: impl FnMut(&[u8]) -> Option<usize>) -> Option<usize> {
         if qtype != RecordType::DS {
-            return name.suffixes().find_map(|suffix| self.at(suffix));
+            return name.suffixes().find_map(site_of);
         }
         let mut found = None;
         for suffix in name.suffixes() {
-            match self.at(suffix) {
-                Some(site) if suffix.len() > 1 || found.is_none() => found = Some(site),
-                _ => {}
+            if suffix.len() > 1 || found.is_none() {
+                found = site_of(suffix).or(found);
             }
         }
         found
@@ -88,6 +125,7 @@ mod tests {
                 depends_on_client: false,
                 has_metadata: false,
                 tracer: None,
+                filter: None,
             };
             let block = Arc::new(block);
             table.insert(&Name::parse(zone).unwrap(), ZoneBinding { block, server: 0, zone: index });

@@ -4,11 +4,13 @@
 use super::control::{MAX_MESSAGE, Message, MessageError, decode, encode};
 use crate::platform::register_readable;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
-use std::io::{self, IoSlice, IoSliceMut};
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Seek};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -42,6 +44,18 @@ impl From<rustix::io::Errno> for ChannelError {
     fn from(error: rustix::io::Errno) -> Self {
         Self::Socket(error.into())
     }
+}
+
+/// A file in memory (memfd), to be passed beside a packet and read from its beginning.
+///
+/// # Errors
+/// Open files or memory are at their limit; what `fill` fails with.
+pub fn memory_file(name: &str, fill: impl FnOnce(&mut io::BufWriter<File>) -> io::Result<()>) -> io::Result<OwnedFd> {
+    let mut file = io::BufWriter::new(File::from(memfd_create(name, MemfdFlags::CLOEXEC)?));
+    fill(&mut file)?;
+    let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.rewind()?;
+    Ok(file.into())
 }
 
 /// One end of it.

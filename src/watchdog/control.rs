@@ -34,8 +34,8 @@ pub enum Report {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Instruction {
     /// The first thing said: what to answer probes with, and whether this is the first server of its watchdog. Beside
-    /// it is a socket at which the configuration's files are to be had, then what a predecessor's caches held, if
-    /// anything is.
+    /// it is a socket at which the configuration's files are to be had, one at which each process asks the other for
+    /// its metrics, then what a predecessor's caches held, if anything is.
     Hello { generation: u64, is_first: bool },
     /// What the rules last as long as is beside this packet: to be kept to the end, instead of one that came before.
     Hold,

@@ -63,6 +63,7 @@ pub struct ControlClient {
     is_first: bool,
     missing_layers: Vec<MissingLayer>,
     files: Mutex<Option<OwnedFd>>,
+    metrics: Mutex<Option<OwnedFd>>,
     cache: Mutex<Option<OwnedFd>>,
     /// Kept for its end alone.
     rules_owner: Mutex<Option<OwnedFd>>,
@@ -89,9 +90,20 @@ impl ControlClient {
         match channel.wait(PATIENCE)? {
             (Instruction::Hello { generation, is_first }, passed) => {
                 let mut passed = passed.into_iter();
-                let (files, cache) = (Mutex::new(passed.next()), Mutex::new(passed.next()));
+                let mut next = || Mutex::new(passed.next());
+                let (files, metrics, cache) = (next(), next(), next());
                 let (commands, rules_owner) = (Mutex::default(), Mutex::default());
-                Ok(Some(Self { channel, commands, generation, is_first, missing_layers, files, cache, rules_owner }))
+                Ok(Some(Self {
+                    channel,
+                    commands,
+                    generation,
+                    is_first,
+                    missing_layers,
+                    files,
+                    metrics,
+                    cache,
+                    rules_owner,
+                }))
             }
             _ => Err(ControlClientError::NoHello),
         }
@@ -115,6 +127,11 @@ impl ControlClient {
     /// The socket at which the configuration's files are to be had, once.
     pub fn take_files(&self) -> Option<OwnedFd> {
         self.files.lock().take()
+    }
+
+    /// The socket at which each process asks the other for its metrics, once.
+    pub fn take_metrics(&self) -> Option<OwnedFd> {
+        self.metrics.lock().take()
     }
 
     /// What a predecessor's caches held, once, if anything was handed over.

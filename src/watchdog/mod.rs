@@ -10,6 +10,7 @@
 //! - [`child`] starts the server's process. [`control`] has the messages between both processes, [`channel`] the socket
 //!   that carries them, and [`control_client`] the server's end of it.
 //! - [`probe`] asks the questions.
+//! - [`metrics_exchange`] has each of them tell the other what it counts.
 //! - [`node_thread`] keeps link and rules as wanted, by way of an [`Interceptor`].
 //! - [`handover`] talks to the watchdog before this one and to the one after it.
 
@@ -20,6 +21,7 @@ pub mod control_client;
 mod foreign_responder;
 pub mod handover;
 pub mod metrics;
+pub mod metrics_exchange;
 mod node_thread;
 pub mod probe;
 pub mod run;
@@ -27,5 +29,6 @@ pub mod state;
 
 pub use control_client::{ControlClient, ServerCommand};
 pub use metrics::{HTTP_LISTEN, Metrics};
+pub use metrics_exchange::MetricsExchange;
 pub use node_thread::{EnsureOutcome, Interceptor, NoopInterceptor, SetupError};
 pub use run::{WatchdogSettings, run};

@@ -21,6 +21,7 @@ const LAYERS: &[&str] = &[
     "backoff",
     "go_regex",
     "go_template",
+    "expression",
     "net",
     "fairness",
     "sandbox",

@@ -18,12 +18,12 @@ use crate::app::host::Host;
 use crate::corefile::{DataFile, FileStamp, SocketRole, read_at_most};
 use crate::kube_dns::WriteError;
 use crate::kube_dns::watch::PlacedWatches;
-use crate::watchdog::channel::{Channel, ChannelError};
+use crate::watchdog::channel::{Channel, ChannelError, memory_file};
 use crate::watchdog::control::Message;
-use rustix::fs::{MemfdFlags, fcntl_get_seals, memfd_create};
+use rustix::fs::fcntl_get_seals;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -219,11 +219,7 @@ fn unexpected(reply: FileReply) -> io::Error {
 
 /// A file without a name, to be read from its beginning.
 fn file_of(fill: impl FnOnce(&mut io::BufWriter<File>) -> io::Result<()>) -> io::Result<OwnedFd> {
-    let mut file = io::BufWriter::new(File::from(memfd_create("configuration", MemfdFlags::CLOEXEC)?));
-    fill(&mut file)?;
-    let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.rewind()?;
-    Ok(file.into())
+    memory_file("configuration", fill)
 }
 
 /// The text that [`file_of`] has written, at most as long as a Corefile may be. Of nothing but a file in memory: a pipe

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::corefile::{self, Diagnostics, Loader};
 use crate::message::{Name, Query, Rcode, RecordType, Response, TtlRule};
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use hickory_proto::op::Message;
 use std::io;
@@ -87,7 +88,7 @@ pub fn build(block: &BlockConfig, process: &ProcessContext) -> Built {
 /// What an endpoint answers whoever asks now.
 pub fn shared_answer(endpoint: &Endpoint) -> HttpAnswer {
     match &endpoint.answers {
-        HttpAnswers::Shared(answer) => answer(),
+        HttpAnswers::Shared(answer) => answer().now_or_never().expect("it waits for nobody"),
         HttpAnswers::ForEach(_) => panic!("{} has an answer for each request", endpoint.path),
     }
 }

@@ -44,10 +44,10 @@ struct Metrics {
 
 impl Metrics {
     fn new(rules: &[Rule], server: &str, context: &BuildContext<'_>) -> Self {
-        let registry = &context.process.registry;
+        let (registry, view) = (&context.process.registry, context.view_name());
         let of_zone = |zone: &LowerName| {
             let zone = zone.to_string();
-            let labels = [("server", server), ("zone", zone.as_str()), ("view", "")];
+            let labels = [("server", server), ("zone", zone.as_str()), ("view", view)];
             [
                 registry.counter("coredns_acl_blocked_requests_total", "Requests answered REFUSED.", &labels),
                 registry.counter("coredns_acl_filtered_requests_total", "Requests answered without records.", &labels),
@@ -58,7 +58,7 @@ impl Metrics {
             allowed: registry.counter(
                 "coredns_acl_allowed_requests_total",
                 "Requests handed on.",
-                &[("server", server), ("view", "")],
+                &[("server", server), ("view", view)],
             ),
             refused: rules.iter().map(|rule| rule.zones.iter().map(of_zone).collect()).collect(),
         }

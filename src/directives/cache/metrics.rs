@@ -8,6 +8,15 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Labels of a cache's series beside `server`.
+#[derive(Clone, Copy)]
+pub struct Labels<'a> {
+    /// The zones, separated by commas.
+    pub zones: &'a str,
+    /// Name of the block's view; empty without one.
+    pub view: &'a str,
+}
+
 /// Of one listen address.
 pub struct Metrics {
     misses: Counter,
@@ -39,16 +48,15 @@ impl HitCounter for Hits {
 }
 
 impl Metrics {
-    /// `zones` is the label's value: the zones, separated by commas.
-    pub fn new(registry: &Registry, server: &str, zones: &str) -> Self {
-        let labels = [("server", server), ("zones", zones), ("view", "")];
+    pub fn new(registry: &Registry, server: &str, Labels { zones, view }: Labels<'_>) -> Self {
+        let labels = [("server", server), ("zones", zones), ("view", view)];
         let counter = |name, help| registry.counter(name, help, &labels);
         let of_kinds = |name, help| {
             Kind::ALL.map(|kind| {
                 registry.counter(
                     name,
                     help,
-                    &[("server", server), ("type", kind.label()), ("zones", zones), ("view", "")],
+                    &[("server", server), ("type", kind.label()), ("zones", zones), ("view", view)],
                 )
             })
         };
@@ -107,9 +115,14 @@ struct Series {
 }
 
 impl<T: Payload> Gauges<T> {
-    pub fn new(store: Arc<Store<T>>, registry: &Registry, servers: &[String], zones: &str) -> Self {
+    pub fn new(
+        store: Arc<Store<T>>,
+        registry: &Registry,
+        servers: &[String],
+        Labels { zones, view }: Labels<'_>,
+    ) -> Self {
         let gauge = |server, kind: Kind, name, help| {
-            registry.gauge(name, help, &[("server", server), ("type", kind.label()), ("zones", zones), ("view", "")])
+            registry.gauge(name, help, &[("server", server), ("type", kind.label()), ("zones", zones), ("view", view)])
         };
         let series = |server, kind| Series {
             kind,

@@ -22,7 +22,7 @@ use crate::corefile::Directive;
 use crate::message::{LowerName, Name, Response};
 use entry::{Age, Entry};
 use handler::{Cache, Inner, KEYWORD, Kept, Policy};
-use metrics::Metrics;
+use metrics::{Labels, Metrics};
 use parse::Config;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -46,11 +46,20 @@ impl Configured for Config {
         // those who would now.
         let disabled = self.disabled.each_ref().map(|zones| join(zones));
         let sources = Sha256::digest(context.answer_sources);
-        let key = format!("cache {} {:?} {label} {disabled:?} {sources:x}", join(context.block_zones), context.servers);
-        let kept = context
-            .process
-            .reload_state
-            .adopt_or(&key, || Kept::new(self.capacity, context.process, context.servers, &label));
+        let mut key =
+            format!("cache {} {:?} {label} {disabled:?} {sources:x}", join(context.block_zones), context.servers);
+        if let Some(view) = context.view {
+            // Another block may have the same zones, and answer otherwise.
+            key.push_str(&format!(" view {:?} {:x}", view.name, Sha256::digest(&view.rules)));
+        }
+        let kept = context.process.reload_state.adopt_or(&key, || {
+            Kept::new(
+                self.capacity,
+                context.process,
+                context.servers,
+                Labels { zones: &label, view: context.view_name() },
+            )
+        });
         let covers_all = context.block_zones.iter().all(|served| zones.iter().any(|zone| served.is_within(zone)));
         let inner = Arc::new(Inner {
             zones: (!covers_all).then(|| lower(zones)),
@@ -65,7 +74,10 @@ impl Configured for Config {
             metrics: context
                 .servers
                 .iter()
-                .map(|server| Metrics::new(&context.process.registry, server, &label))
+                .map(|server| {
+                    let labels = Labels { zones: &label, view: context.view_name() };
+                    Metrics::new(&context.process.registry, server, labels)
+                })
                 .collect(),
         });
         let budget = context.process.cache_memory.clone();

@@ -17,8 +17,8 @@ mod writer;
 pub use parse::parse;
 
 use crate::chain::{
-    BuildContext, BuildError, Built, Configured, Encryption, Exchange, Format, Observer, Request, Transport,
-    UpstreamExchange, UpstreamObserver,
+    BlockMetadata, BuildContext, BuildError, Built, Configured, Encryption, Exchange, Format, Observer, Request,
+    Transport, UpstreamExchange, UpstreamObserver,
 };
 use endpoint::Endpoint;
 use message::{Kind, Protocol, TapMessage, Wire};
@@ -48,6 +48,7 @@ impl Configured for TapConfig {
             envelope: message::envelope(self.identity.as_bytes(), self.version.as_bytes()),
             is_full: self.is_full,
             extra: self.extra.clone(),
+            metadata: context.metadata.clone(),
         });
         Ok(Built { observer: Some(tap.clone()), upstream_observer: Some(tap), ..Built::default() })
     }
@@ -60,6 +61,7 @@ struct Tap {
     /// DNS messages are in it.
     is_full: bool,
     extra: Option<Format>,
+    metadata: BlockMetadata,
 }
 
 thread_local! {
@@ -80,9 +82,13 @@ impl Tap {
                 frames.clear();
                 extra.clear();
                 if let Some(format) = &self.extra {
-                    let label = |label: &str, line: &mut String| {
-                        let upstream = upstream.filter(|_| label == UPSTREAM);
-                        upstream.is_some_and(|exchange| write!(line, "{}", exchange.upstream).is_ok())
+                    let label = |label: &str, line: &mut String| match (
+                        upstream,
+                        self.metadata.get(label.trim_start_matches('/'), &request.query.name),
+                    ) {
+                        (Some(exchange), _) if label == UPSTREAM => write!(line, "{}", exchange.upstream).is_ok(),
+                        (_, Some(value)) => write!(line, "{value}").is_ok(),
+                        _ => false,
                     };
                     format.append(request, None, &label, extra);
                 }

@@ -8,10 +8,12 @@ mod tests;
 pub use parse::parse;
 
 use crate::chain::{
-    BuildContext, BuildError, Built, Configured, Exchange, Format, Level, LineSink, Observer, unix_seconds,
+    BlockMetadata, BuildContext, BuildError, Built, Configured, Exchange, Format, Level, LineSink, Observer,
+    unix_seconds,
 };
 use crate::message::LowerName;
 use class::{ClassSet, ResponseType};
+use std::fmt::Write;
 use std::sync::Arc;
 
 /// Metadata that `log` itself has.
@@ -38,13 +40,14 @@ impl Configured for Log {
             BuildError(format!("log cannot write to standard output: {error}; keep it open, or leave log out"))
         })?;
         sink.count_drops(&context.process.registry);
-        let logger = Logger { rules: self.rules.clone().into(), sink };
+        let logger = Logger { rules: self.rules.clone().into(), metadata: context.metadata.clone(), sink };
         Ok(Built { observer: Some(Arc::new(logger)), ..Built::default() })
     }
 }
 
 struct Logger {
     rules: Box<[Rule]>,
+    metadata: BlockMetadata,
     sink: Arc<LineSink>,
 }
 
@@ -61,13 +64,14 @@ impl Observer for Logger {
             false => ResponseType::NoError,
         };
         if rule.classes.contains(response_type.class()) {
+            let name = &exchange.request.query.name;
             let label = |label: &str, line: &mut String| {
-                match label {
-                    TYPE => line.push_str(response_type.label()),
-                    CLASS => line.push_str(response_type.class().label()),
-                    _ => return false,
-                }
-                true
+                let value = match label {
+                    TYPE => Some(response_type.label()),
+                    CLASS => Some(response_type.class().label()),
+                    _ => self.metadata.get(label.trim_start_matches('/'), name),
+                };
+                value.is_some_and(|value| write!(line, "{value}").is_ok())
             };
             self.sink.line(Level::Info, |line| rule.format.append(&exchange.request, Some(exchange), &label, line));
         }

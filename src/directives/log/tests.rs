@@ -1,8 +1,8 @@
 use super::class::{Class, ResponseType};
 use super::{Log, Logger, parse};
 use crate::chain::testing::{PlainRecord, Sample, SharedOutput, configure};
-use crate::chain::{LineSink, Observer, Transport};
-use crate::message::{Query, Rcode, RecordType};
+use crate::chain::{BlockMetadata, LineSink, Observer, Transport};
+use crate::message::{Name, Query, Rcode, RecordType};
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,18 @@ const SOA: PlainRecord<'static> =
 
 /// What `lines` of a block log for `samples`.
 fn log(lines: &str, samples: &[Sample]) -> String {
+    log_with(&BlockMetadata::default(), lines, samples)
+}
+
+/// The same in a block with this metadata.
+fn log_with(metadata: &BlockMetadata, lines: &str, samples: &[Sample]) -> String {
     let (block, diagnostics) = configure(parse, lines);
     assert_eq!(diagnostics, "");
     assert_eq!(block.parts.len(), 1, "one part however many lines");
     let log = <dyn Any>::downcast_ref::<Log>(&*block.parts[0].configured).expect("a Log part");
     let output = SharedOutput::default();
     let sink = Arc::new(LineSink::to(output.clone(), 1 << 16).unwrap());
-    let logger = Logger { rules: log.rules.clone().into(), sink: sink.clone() };
+    let logger = Logger { rules: log.rules.clone().into(), metadata: metadata.clone(), sink: sink.clone() };
     for sample in samples {
         logger.observe(&sample.exchange());
     }
@@ -187,4 +192,12 @@ fn wrong_lines_are_told_where_they_stand() {
         let (_, diagnostics) = configure(parse, lines);
         assert!(diagnostics.contains(position) && diagnostics.contains(says), "{lines}\n{diagnostics}");
     }
+}
+
+#[test]
+fn the_view_is_shown_where_the_block_has_metadata_for_the_name() {
+    let metadata = BlockMetadata::new(&[Name::parse("example.").unwrap()], Some("inner".into()));
+    let lines = "log . {name}={/view/name},{/kubernetes/pod}";
+    let expected = "[INFO] a.example.=inner,-\n[INFO] a.test.=-,-\n";
+    assert_eq!(log_with(&metadata, lines, &[success("a.example."), success("a.test.")]), expected);
 }

@@ -3,14 +3,14 @@
 use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, value};
 
-/// Reads one `metadata` of a server block. Its zones are checked and not kept: what directives here know is kept
-/// whatever the zone, as in the reference, whose zones are for directives that there are none of here.
+/// Reads one `metadata` of a server block. Without zones of its own it has the block's.
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
-    block.metadata = true;
     value::no_options(directive, context.diagnostics);
-    for zone in &directive.arguments {
-        value::zones_or_none(zone, context.diagnostics);
-    }
+    let zones = directive.arguments.iter().flat_map(|zone| value::zones_or_none(zone, context.diagnostics));
+    block.metadata = Some(match directive.arguments.is_empty() {
+        true => context.zones.to_vec(),
+        false => zones.collect(),
+    });
 }
 
 #[cfg(test)]
@@ -19,10 +19,13 @@ mod tests {
     use crate::chain::testing::configure;
 
     #[test]
-    fn zones_are_optional_and_metadata_is_kept_in_the_block() {
-        for text in ["metadata", "metadata example.org 10.0.0.0/8"] {
+    fn zones_are_those_that_are_written_or_the_blocks() {
+        for (text, expected) in [("metadata", ".".to_owned()), ("metadata example.org a", "example.org. a.".to_owned())]
+        {
             let (block, said) = configure(parse, text);
-            assert_eq!((block.metadata, block.parts.len(), said.as_str()), (true, 0, ""), "{text}");
+            let zones: Vec<String> = block.metadata.unwrap_or_default().iter().map(ToString::to_string).collect();
+            assert_eq!((zones.join(" "), said.as_str()), (expected, ""), "{text}");
+            assert!(block.parts.is_empty());
         }
     }
 

@@ -10,8 +10,7 @@ mod web_config;
 pub use parse::parse;
 pub use process::{ProcessMetrics, publish_enabled};
 
-use crate::chain::{BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer, Observer};
-use crate::metrics::CONTENT_TYPE;
+use crate::chain::{BuildContext, BuildError, Built, Configured, Endpoint, Observer};
 use crate::net::tls::ServerTls;
 use report::{Report, UNSERVED_ZONE};
 use std::net::SocketAddr;
@@ -30,14 +29,13 @@ impl Configured for Prometheus {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
         let registry = context.process.registry.clone();
         let zones: Vec<String> = context.block_zones.iter().map(ToString::to_string).collect();
-        let report = Report::new(&registry, &zones, context.servers);
+        let report = Report::new(&registry, &zones, context.servers, context.view_name());
         let unserved = |server: &String| -> Arc<dyn Observer> {
-            Arc::new(Report::new(&registry, &[UNSERVED_ZONE.to_owned()], std::slice::from_ref(server)))
+            Arc::new(Report::new(&registry, &[UNSERVED_ZONE.to_owned()], std::slice::from_ref(server), ""))
         };
         let unmatched = context.servers.iter().map(unserved).collect();
-        let answer =
-            move || HttpAnswer { status: 200, content_type: CONTENT_TYPE, body: registry.encode().into_bytes() };
-        let endpoint = |address| Endpoint::shared(address, "/metrics", answer).over(self.tls.clone());
+        let other = &context.process.other_metrics;
+        let endpoint = |address| Endpoint::metrics(address, registry.clone(), other.clone()).over(self.tls.clone());
         Ok(Built {
             observer: Some(Arc::new(report)),
             unmatched,

@@ -30,8 +30,8 @@ impl ProcessMetrics {
 /// others.
 pub fn publish_enabled(registry: &Registry, enabled: &[Enabled]) {
     let mut published = BTreeSet::new();
-    for Enabled { server, zone, keyword } in enabled {
-        let labels = [("server", server.as_str()), ("zone", zone.as_str()), ("view", ""), ("name", keyword)];
+    for Enabled { server, zone, view, keyword } in enabled {
+        let labels = [("server", server.as_str()), ("zone", zone.as_str()), ("view", view.as_str()), ("name", keyword)];
         registry.gauge(ENABLED, "1 for every directive that is enabled in a server block.", &labels).set(1.0);
         published.insert(labels.map(|(_, value)| value));
     }

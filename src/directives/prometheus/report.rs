@@ -40,6 +40,8 @@ pub(super) const UNSERVED_ZONE: &str = "dropped";
 pub(super) struct Report {
     registry: Registry,
     zones: usize,
+    /// Name of the block's view; empty without one.
+    view: String,
     /// By server, then by zone.
     sites: Box<[SiteSeries]>,
 }
@@ -92,18 +94,19 @@ impl HitCounter for Row {
 type More<'a> = &'a [(&'static str, &'a str)];
 
 impl Report {
-    pub(super) fn new(registry: &Registry, zones: &[String], servers: &[String]) -> Self {
+    pub(super) fn new(registry: &Registry, zones: &[String], servers: &[String], view: &str) -> Self {
         let site = |server: &String, zone: &String| SiteSeries {
             server: server.clone(),
             zone: zone.clone(),
             rows: [const { OnceLock::new() }; HEADS],
         };
         let sites = servers.iter().flat_map(|server| zones.iter().map(move |zone| site(server, zone)));
-        Self { registry: registry.clone(), zones: zones.len(), sites: sites.collect() }
+        Self { registry: registry.clone(), zones: zones.len(), view: view.to_owned(), sites: sites.collect() }
     }
 
     fn labelled<T>(&self, site: &SiteSeries, more: More<'_>, make: impl FnOnce(&[(&'static str, &str)]) -> T) -> T {
-        let mut labels = vec![("server", site.server.as_str()), ("zone", site.zone.as_str()), ("view", "")];
+        let mut labels =
+            vec![("server", site.server.as_str()), ("zone", site.zone.as_str()), ("view", self.view.as_str())];
         labels.extend(more);
         make(&labels)
     }

@@ -266,7 +266,12 @@ fn the_process_tells_its_version_and_its_resources() {
 #[test]
 fn enabled_directives_are_those_of_the_plan_that_serves() {
     let registry = Registry::new(1);
-    let enabled = |server: &str, keyword| Enabled { server: server.to_owned(), zone: "example.".to_owned(), keyword };
+    let enabled = |server: &str, keyword| Enabled {
+        server: server.to_owned(),
+        zone: "example.".to_owned(),
+        view: String::new(),
+        keyword,
+    };
     let [first, second] = SERVERS;
     let both = [first, second].map(|server| ["cache", "forward"].map(|keyword| enabled(server, keyword)));
     publish_enabled(&registry, &both.concat());

@@ -3,7 +3,7 @@
 //! without a lock.
 
 use super::rule::{MakeError, RecordTemplate};
-use crate::chain::HitCounter;
+use crate::chain::{BuildContext, HitCounter};
 use crate::metrics::{Counter, Registry};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
@@ -17,6 +17,8 @@ type Key = (usize, Arc<str>, &'static str, &'static str);
 pub(super) struct Counters {
     registry: Registry,
     servers: Vec<String>,
+    /// Name of the block's view; empty without one.
+    view: String,
     matches: ArcSwap<HashMap<Key, Arc<MatchCounter>>>,
 }
 
@@ -36,8 +38,13 @@ impl HitCounter for MatchCounter {
 }
 
 impl Counters {
-    pub(super) fn new(registry: &Registry, servers: &[String]) -> Self {
-        Self { registry: registry.clone(), servers: servers.to_vec(), matches: ArcSwap::default() }
+    pub(super) fn new(context: &BuildContext<'_>) -> Self {
+        Self {
+            registry: context.process.registry.clone(),
+            servers: context.servers.to_vec(),
+            view: context.view_name().to_owned(),
+            matches: ArcSwap::default(),
+        }
     }
 
     /// The counter of these labels, if something has been counted there.
@@ -76,6 +83,6 @@ impl Counters {
 
     fn labels<'a>(&'a self, (server, zone, class, rtype): &'a Key) -> [(&'static str, &'a str); 5] {
         let server = self.servers.get(*server).map_or("", String::as_str);
-        [("server", server), ("zone", zone), ("view", ""), ("class", class), ("type", rtype)]
+        [("server", server), ("zone", zone), ("view", &self.view), ("class", class), ("type", rtype)]
     }
 }

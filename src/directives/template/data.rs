@@ -1,9 +1,9 @@
 //! What templates are given: the fields of the reference's `templateData`, and of the message that it holds.
 
-use crate::chain::Request;
+use crate::chain::{BlockMetadata, Request};
 use crate::go_regex::Regex;
 use crate::go_template::{Data, Value};
-use crate::message::{Class, Edns, Header, Name, RecordType};
+use crate::message::{Class, Edns, Header, LowerName, Name, RecordType};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,6 +44,9 @@ pub(super) struct QueryData {
     header: Header,
     edns: Option<Edns>,
     length: usize,
+    metadata: BlockMetadata,
+    /// What labels are looked up for.
+    asked: LowerName,
 }
 
 #[derive(Clone)]
@@ -60,8 +63,8 @@ impl QueryData {
         request: &Request<'_>,
         (class, rtype): (&'static str, &'static str),
         zone: String,
-        pattern: Option<&Regex>,
-        text: &str,
+        (pattern, text): (Option<&Regex>, &str),
+        metadata: &BlockMetadata,
     ) -> Self {
         let query = request.query;
         let spelt = Name::read(request.wire, 12).map_or_else(|_| text.to_owned(), |(name, _)| name.to_string());
@@ -79,6 +82,8 @@ impl QueryData {
             header: query.header,
             edns: query.edns,
             length: request.wire.len(),
+            metadata: metadata.clone(),
+            asked: query.name.clone(),
         }
     }
 
@@ -98,6 +103,8 @@ impl QueryData {
             header: Header { id: 0, flags: 0 },
             edns: None,
             length: 0,
+            metadata: BlockMetadata::default(),
+            asked: Name::root().to_lower(),
         }
     }
 }
@@ -141,9 +148,10 @@ impl Data for QueryData {
             _ => return None,
         })
     }
-    /// No directive before this one gives metadata, and what nobody gives is the empty text in the reference.
-    fn call(&self, name: &str, _argument: &str) -> Option<Value> {
-        self.has_method(name).then(|| Value::text(""))
+    /// What nobody has set is the empty text, as in the reference.
+    fn call(&self, name: &str, argument: &str) -> Option<Value> {
+        let label = || self.metadata.get(argument, &self.asked).unwrap_or_default();
+        self.has_method(name).then(|| Value::text(label()))
     }
     fn has_method(&self, name: &str) -> bool {
         name == "Meta"

@@ -5,7 +5,7 @@ use super::counters::Counters;
 use super::follow;
 use super::rule::{Match, NameText, RecordTemplate, Rule};
 use crate::chain::{
-    After, Answer, BuildContext, Failure, FastPath, Handler, HitCounter, Lookup, Next, Outcome, Request,
+    After, Answer, BlockMetadata, BuildContext, Failure, FastPath, Handler, HitCounter, Lookup, Next, Outcome, Request,
 };
 use crate::message::{Class, Rcode, RecordType, Response, Section};
 use futures_util::future::BoxFuture;
@@ -23,6 +23,7 @@ const BETWEEN_LINES: Duration = Duration::from_secs(60);
 pub(super) struct Templates {
     rules: Vec<Served>,
     counters: Counters,
+    metadata: BlockMetadata,
     lookup: OnceLock<Lookup>,
 }
 
@@ -56,7 +57,8 @@ impl Templates {
         };
         Self {
             rules: rules.into_iter().map(served).collect(),
-            counters: Counters::new(&context.process.registry, context.servers),
+            counters: Counters::new(context),
+            metadata: context.metadata.clone(),
             lookup: OnceLock::new(),
         }
     }
@@ -88,7 +90,7 @@ impl Templates {
                 from: KEYWORD,
             });
         }
-        let data = rule.data(&request, zone, pattern, &mut NameText::default());
+        let data = rule.data(&request, zone, pattern, &self.metadata, &mut NameText::default());
         let asks_for_address = matches!(request.query.qtype, RecordType::A | RecordType::AAAA);
         let (mut records, mut is_truncated) = (Vec::with_capacity(rule.records.len()), false);
         for (index, record) in rule.records.iter().enumerate() {

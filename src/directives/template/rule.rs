@@ -2,7 +2,7 @@
 
 use super::data::{QueryData, class_name, type_name};
 use super::record::{self, RecordError};
-use crate::chain::Request;
+use crate::chain::{BlockMetadata, Request};
 use crate::go_regex::Regex;
 use crate::go_template::{Template, TemplateError, Value};
 use crate::message::{Class, ExtendedError, FixedAnswer, LowerName, Query, Rcode, RecordType, Section};
@@ -103,13 +103,14 @@ impl Rule {
         request: &Request<'_>,
         zone: usize,
         pattern: Option<usize>,
+        metadata: &BlockMetadata,
         text: &mut NameText,
     ) -> Value {
         let (class, rtype) = self.names(request.query);
         let zone = self.zones.get(zone).map(LowerName::to_string).unwrap_or_default();
         let pattern = pattern.and_then(|pattern| self.patterns.get(pattern));
         let name = text.of(&request.query.name);
-        Value::Object(Arc::new(QueryData::new(request, (class, rtype), zone, pattern, name)))
+        Value::Object(Arc::new(QueryData::new(request, (class, rtype), zone, (pattern, name), metadata)))
     }
 
     /// Prepares what is the same for all queries of class IN. A zone whose answer fails, or depends on more, is left

@@ -37,6 +37,7 @@ fn where_an_answer_depends_on_the_client_no_packet_is_repeated_to_another() {
         let block = Arc::new(Block {
             depends_on_client: chain.handlers.iter().any(|handler| handler.depends_on_client()),
             tracer: None,
+            filter: None,
             chain,
             observers: Box::new([]),
             arranger: None,

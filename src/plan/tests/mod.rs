@@ -1,6 +1,7 @@
 //! A Corefile's text to a plan, and messages through it.
 
 mod clients;
+mod views;
 
 use super::{Dispatch, Listener, Plan, PlanConfig, configure};
 use crate::chain::testing::{Nowhere, process};
@@ -71,6 +72,7 @@ fn listener_of(
         has_metadata: false,
         depends_on_client: false,
         tracer: None,
+        filter: None,
     });
     let mut zones = ZoneTable::default();
     zones.insert(&Name::root(), ZoneBinding { block, server: 0, zone: 0 });

@@ -3,7 +3,8 @@
 
 use super::content_coding::{self, Coding};
 use super::text::{Source, Text};
-use crate::chain::HttpAnswer;
+use crate::chain::{AnswerAll, HttpAnswer};
+use futures_util::future::poll_fn;
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -16,10 +17,8 @@ const REST: u32 = 4;
 /// Octets of what is still being sent to somebody, but for the newest. Beyond it the oldest is withdrawn.
 const HELD_OCTETS: usize = 4 << 20;
 
-type Make = Arc<dyn Fn() -> HttpAnswer + Send + Sync>;
-
 pub(super) struct Page {
-    make: Make,
+    make: AnswerAll,
     last: Mutex<Last>,
 }
 
@@ -72,7 +71,7 @@ impl Held {
 }
 
 impl Page {
-    pub fn new(make: Make) -> Self {
+    pub fn new(make: AnswerAll) -> Self {
         let held = VecDeque::new();
         Self { make, last: Mutex::new(Last { began: None, made: Weak::new(), rest_until: Instant::now(), held }) }
     }
@@ -87,10 +86,10 @@ impl Page {
             Some(made) => made,
             None => {
                 not_before(last.rest_until).await;
-                last.began = Some(Instant::now());
-                let (made, took) = timed(|| self.make());
+                let began = Instant::now();
+                let (made, took) = self.make().await;
                 last.rest_until = Instant::now() + took * REST;
-                last.hold(&made);
+                last.hold(began, &made);
                 made
             }
         };
@@ -101,14 +100,23 @@ impl Page {
         made
     }
 
-    fn make(&self) -> Arc<Made> {
-        let HttpAnswer { status, content_type, body } = (self.make)();
-        Arc::new(Made { status, content_type, plain: Source::new(body), compressed: OnceLock::new() })
+    /// Also how long the processor was used for it, which is less than it took if it waited for somebody.
+    async fn make(&self) -> (Arc<Made>, Duration) {
+        let (mut making, mut took) = timed(|| (self.make)());
+        let HttpAnswer { status, content_type, body } = poll_fn(|context| {
+            let (polled, more) = timed(|| making.as_mut().poll(context));
+            took += more;
+            polled
+        })
+        .await;
+        (Arc::new(Made { status, content_type, plain: Source::new(body), compressed: OnceLock::new() }), took)
     }
 }
 
 impl Last {
-    fn hold(&mut self, made: &Arc<Made>) {
+    /// Keeps what has been made since `began`.
+    fn hold(&mut self, began: Instant, made: &Arc<Made>) {
+        self.began = Some(began);
         self.made = Arc::downgrade(made);
         self.held.retain(|held| held.sources().next().is_some());
         self.held.push_back(Held { plain: Arc::downgrade(&made.plain), ..Held::default() });
@@ -154,7 +162,7 @@ pub(super) async fn not_before(time: Instant) {
 mod tests {
     use super::{Coding, HELD_OCTETS, Made, Page};
     use crate::chain::HttpAnswer;
-    use futures_util::future::join_all;
+    use futures_util::future::{join_all, ready};
     use http_body_util::BodyExt;
     use std::io::Read;
     use std::sync::Arc;
@@ -167,11 +175,8 @@ mod tests {
         Page::new(Arc::new(move || {
             std::thread::sleep(Duration::from_millis(5));
             let number = made.fetch_add(1, Ordering::Relaxed) + 1;
-            HttpAnswer {
-                status: 200,
-                content_type: "text/plain",
-                body: [vec![b' '; octets - 1], number.to_string().into()].concat(),
-            }
+            let body = [vec![b' '; octets - 1], number.to_string().into()].concat();
+            Box::pin(ready(HttpAnswer { status: 200, content_type: "text/plain", body }))
         }))
     }
 
@@ -211,6 +216,28 @@ mod tests {
         assert_eq!(asked(&page).await, "2");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_up_while_it_is_made_leaves_nothing_behind_that_is_older_than_a_question() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let page = Page::new(Arc::new(move || {
+            let number = made.fetch_add(1, Ordering::Relaxed) + 1;
+            Box::pin(async move {
+                // Waits for somebody, who is gone at the second time.
+                tokio::time::sleep(Duration::from_secs(if number == 2 { 1000 } else { 1 })).await;
+                HttpAnswer::text(200, number.to_string())
+            })
+        }));
+        let held = page.answer(Coding::Identity).await;
+        let waits_behind = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            asked(&page).await
+        };
+        let gives_up = tokio::time::timeout(Duration::from_secs(10), page.answer(Coding::Identity));
+        let (given_up, behind) = tokio::join!(gives_up, waits_behind);
+        assert!(given_up.is_err());
+        assert_eq!((read(&held).await.as_deref(), behind.as_str()), (Some("1"), "3"));
+    }
+
     #[tokio::test]
     async fn what_slow_readers_keep_is_bounded_and_the_newest_is_always_had() {
         let page = page(HELD_OCTETS / 3);
@@ -225,7 +252,7 @@ mod tests {
             read_now.push(read(made).await);
         }
         assert_eq!(read_now, [None, Some("2".into()), Some("3".into()), Some("4".into())]);
-        let large = Page::new(Arc::new(|| HttpAnswer::text(200, "x".repeat(2 * HELD_OCTETS))));
+        let large = Page::new(Arc::new(|| Box::pin(ready(HttpAnswer::text(200, "x".repeat(2 * HELD_OCTETS))))));
         assert_eq!(asked(&large).await.len(), 2 * HELD_OCTETS, "one is always had");
     }
 

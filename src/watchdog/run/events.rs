@@ -30,7 +30,9 @@ impl Watchdog {
                 let greet = || -> Result<(), ChannelError> {
                     let (here, there) = Channel::pair()?;
                     let there = there.into_fd();
-                    let beside: Vec<BorrowedFd<'_>> = [&there].into_iter().chain(&cache).map(AsFd::as_fd).collect();
+                    let metrics = self.server_metrics.connect(&self.metrics)?;
+                    let beside = [&there, &metrics].into_iter().chain(&cache);
+                    let beside: Vec<BorrowedFd<'_>> = beside.map(AsFd::as_fd).collect();
                     (self.files)(here);
                     server.tell(&hello, &beside)
                 };

@@ -1,12 +1,39 @@
 //! Serves the watchdog's metrics over HTTP.
 
-use crate::chain::{Endpoint, HttpAnswer};
-use crate::metrics::CONTENT_TYPE;
+use crate::chain::{AskMetrics, Endpoint};
 use crate::server::{Http, Retries};
+use crate::watchdog::channel::Channel;
 use crate::watchdog::metrics::{HTTP_LISTEN, Metrics};
+use crate::watchdog::metrics_exchange::MetricsExchange;
+use arc_swap::ArcSwapOption;
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::runtime::Handle;
+
+/// How the server that there is is asked for its metrics. Cloning shares it.
+#[derive(Clone, Default)]
+pub(super) struct ServerMetrics(Arc<ArcSwapOption<MetricsExchange>>);
+
+impl ServerMetrics {
+    /// From now on the server that gets this end is asked, and told what is in `metrics`.
+    pub(super) fn connect(&self, metrics: &Metrics) -> io::Result<OwnedFd> {
+        let (here, there) = Channel::pair()?;
+        let exchange = MetricsExchange::start(here, metrics.registry().clone())?;
+        self.0.store(Some(Arc::new(exchange)));
+        Ok(there.into_fd())
+    }
+
+    fn as_ask(&self) -> AskMetrics {
+        let server = self.0.clone();
+        Arc::new(move || {
+            let exchange = server.load_full();
+            Box::pin(async move { exchange?.ask().await })
+        })
+    }
+}
 
 /// The watchdog's metrics over HTTP.
 pub(super) struct MetricsServer {
@@ -17,12 +44,10 @@ pub(super) struct MetricsServer {
 
 impl MetricsServer {
     /// Nothing is listened on yet.
-    pub(super) fn new(address: Option<SocketAddr>, metrics: &Metrics) -> Self {
-        let registry = metrics.registry().clone();
-        let mut http = Http::new(Handle::current(), &registry);
-        let answer =
-            move || HttpAnswer { status: 200, content_type: CONTENT_TYPE, body: registry.encode().into_bytes() };
-        let endpoint = |address| Endpoint::shared(address, "/metrics", answer);
+    pub(super) fn new(address: Option<SocketAddr>, metrics: &Metrics, server: &ServerMetrics) -> Self {
+        let registry = metrics.registry();
+        let mut http = Http::new(Handle::current(), registry);
+        let endpoint = |address| Endpoint::metrics(address, registry.clone(), Some(server.as_ask()));
         http.serve(&address.map(endpoint).into_iter().collect::<Vec<_>>());
         Self { http, address, retries: Retries::default() }
     }

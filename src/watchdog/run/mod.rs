@@ -8,7 +8,7 @@ mod metrics_server;
 mod server_sockets;
 mod signals;
 
-use self::metrics_server::MetricsServer;
+use self::metrics_server::{MetricsServer, ServerMetrics};
 use self::signals::WatchdogSignals;
 use super::channel::Channel;
 use super::child::{ServerEvent, ServerProcess, SpawnHandle};
@@ -81,7 +81,8 @@ pub async fn run(settings: WatchdogSettings, interceptor: impl Interceptor + Sen
     let (report_probe, mut probe_updates) = mpsc::unbounded_channel();
     let metrics = Metrics::new(&settings.addresses);
     LineSink::stdout().map_err(RunError::Lines)?.count_drops(metrics.registry());
-    let mut metrics_server = MetricsServer::new(settings.metrics_address, &metrics);
+    let server_metrics = ServerMetrics::default();
+    let mut metrics_server = MetricsServer::new(settings.metrics_address, &metrics, &server_metrics);
     metrics_server.listen(&metrics);
     let mut watchdog = Watchdog {
         spawner: settings.spawner,
@@ -92,6 +93,7 @@ pub async fn run(settings: WatchdogSettings, interceptor: impl Interceptor + Sen
         lacks_rules: false,
         machine,
         metrics,
+        server_metrics,
         server: None,
         generation: 0,
         has_started: false,
@@ -177,6 +179,7 @@ struct Watchdog {
     lacks_rules: bool,
     machine: StateMachine,
     metrics: Metrics,
+    server_metrics: ServerMetrics,
     server: Option<ServerProcess>,
     generation: u64,
     has_started: bool,

@@ -12,7 +12,7 @@ pub(super) use policy::Policy;
 
 use super::classify::classify;
 use super::entry::{Key, Kind, Payload};
-use super::metrics::{Gauges, Metrics};
+use super::metrics::{Gauges, Labels, Metrics};
 use super::store::{QueryCount, Store};
 use super::subnet_answers::SubnetAnswers;
 use crate::chain::{
@@ -64,9 +64,14 @@ pub(super) struct Kept {
 
 impl Kept {
     /// A store with these capacities, and its gauges for each server.
-    pub fn new([success, denial]: [usize; 2], process: &ProcessContext, servers: &[String], zones: &str) -> Self {
+    pub fn new(
+        [success, denial]: [usize; 2],
+        process: &ProcessContext,
+        servers: &[String],
+        labels: Labels<'_>,
+    ) -> Self {
         let store = Arc::new(Store::new(success, denial, process.cache_memory.clone()));
-        let gauges = Gauges::new(store.clone(), &process.registry, servers, zones);
+        let gauges = Gauges::new(store.clone(), &process.registry, servers, labels);
         let before_scrape: Arc<dyn Fn() + Send + Sync> = Arc::new(move || gauges.refresh());
         process.registry.before_scrape(Arc::downgrade(&before_scrape));
         let budget = process.cache_memory.clone();

@@ -1,4 +1,5 @@
 use super::super::entry::{Age, Fresh, Key};
+use super::super::metrics::Labels;
 use super::super::store::{QueryCount, Store};
 use super::super::wire::{self, NXDOMAIN, SERVFAIL, Sections, a, response, soa};
 use super::*;
@@ -19,7 +20,10 @@ struct Process {
 impl Process {
     fn new(capacity: [usize; 2], octets: usize) -> Self {
         let process = ProcessContext::new(1, octets);
-        let make = || Kept::new(capacity, &process, &["dns://127.0.0.1:53".to_owned()], ".");
+        let make = || {
+            let labels = Labels { zones: ".", view: "" };
+            Kept::new(capacity, &process, &["dns://127.0.0.1:53".to_owned()], labels)
+        };
         let kept = process.reload_state.adopt_or(KEY, make);
         Self { kept, process, reading: ClockReading { now: Instant::now(), uptime: Duration::from_secs(1000) } }
     }
