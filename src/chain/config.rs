@@ -4,6 +4,7 @@
 use super::{Arranger, Handler, Observer, ReloadState};
 use crate::corefile::{DataFile, Diagnostics, FileStamp, Loader, Span, read_data_file};
 use crate::fairness::{Fairness, Policy};
+use crate::go_regex::Patterns;
 use crate::message::{Name, PrefixLimits};
 use crate::metrics::{Counter, Registry};
 use futures_util::future::BoxFuture;
@@ -41,6 +42,8 @@ pub struct ParseContext<'a> {
     pub loaders: Loaders<'a>,
     /// Zones of the server block, in the order of its keys.
     pub zones: &'a [Name],
+    /// The patterns of the whole Corefile.
+    pub patterns: &'a Patterns,
 }
 
 /// A server block as configured.

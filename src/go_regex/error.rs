@@ -30,6 +30,16 @@ pub enum RegexProblem {
     TooLong(usize),
     #[error("it becomes too large; write smaller counts in `{{ }}`, or fewer classes such as `\\pL`")]
     TooLarge,
+    #[error(
+        "a Corefile may have {max} patterns, and this is one more; join several with `|`, or match without a pattern",
+        max = super::patterns::MOST_PATTERNS
+    )]
+    TooMany,
+    #[error(
+        "the Corefile's patterns take more than {max} MiB together; write smaller counts in `{{ }}`, fewer classes such as `\\pL`, or fewer patterns",
+        max = super::patterns::MOST_OCTETS >> 20
+    )]
+    TooLargeTogether,
     #[error("groups stand more than {max} deep in each other; take parentheses away", max = GROUP_DEPTH)]
     TooDeep,
     #[error(

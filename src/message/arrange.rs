@@ -132,6 +132,12 @@ fn pass(
         return Ok(Found::InOrder);
     }
     let at = query::question_name_end(message)? + 4;
+    if additionals < 2
+        && let Some(run) = plain_run(message, at, answers.into())
+    {
+        arrange(&mut AddressSet { message, owner: at, run });
+        return Ok(Found::InOrder);
+    }
     let at = match section(message, at, answers, true, shuffles_mx, arrange)? {
         Some(at) => at,
         None => return Ok(Found::Misordered),
@@ -141,6 +147,26 @@ fn pass(
         section(message, at, additionals, false, false, arrange)?;
     }
     Ok(Found::InOrder)
+}
+
+/// The answer section, where it is but addresses of one name, to which each record points: nearly every reply that has
+/// addresses to put into order.
+#[inline]
+fn plain_run(message: &[u8], at: usize, count: usize) -> Option<Run> {
+    const HEAD: usize = 12;
+    let first: &[u8; HEAD] = message.get(at..)?.first_chunk()?;
+    let [0xc0..=0xff, _, type_high, type_low, .., 0, length] = *first else { return None };
+    let width = match (RecordType(u16::from_be_bytes([type_high, type_low])), length) {
+        (RecordType::A, 4) => 4,
+        (RecordType::AAAA, 16) => 16,
+        _ => return None,
+    };
+    let stride = HEAD + width;
+    let is_like_first =
+        |record: &[u8]| record.first_chunk::<4>() == first.first_chunk() && record.get(10..HEAD) == first.get(10..);
+    let records = message.get(at..at + stride * count)?;
+    let run = Run { count, first: at + HEAD, second: at + HEAD + stride, stride, width };
+    records.chunks_exact(stride).all(is_like_first).then_some(run)
 }
 
 /// Goes over a section; gives the offset after it, or `None` if its records are to be written anew, with nothing

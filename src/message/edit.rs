@@ -2,6 +2,7 @@
 //! that rewrites requests does to what comes back. It goes from octets to octets in one pass and takes nothing from the
 //! heap, so that cache hits pass through it too.
 
+use super::edit_plain::edit_plain;
 use super::header::TC;
 use super::layout;
 use super::reply_records::opt_of;
@@ -18,6 +19,12 @@ pub trait Edit {
     /// Another name in the data of a CNAME, DNAME, MX, NAPTR, NS, PTR, SOA (its first) or SRV record; `None`: it stays.
     fn value(&mut self, name: &LowerName) -> Option<LowerName>;
     fn ttl(&self, seconds: u32) -> u32;
+    /// The seconds and the address of the AAAA record that takes the place of an A record in the answer section;
+    /// `None`, for all of them: they stay.
+    fn address(&self, seconds: u32, address: [u8; 4]) -> Option<(u32, [u8; 16])> {
+        let _ = (seconds, address);
+        None
+    }
     fn rcode(&self, rcode: Rcode) -> Rcode;
 }
 
@@ -37,6 +44,9 @@ pub fn edit_reply(
     reply: &mut Vec<u8>,
     start: usize,
 ) -> Result<(), WireError> {
+    if edit_plain((query, wire), edit, limit, reply, start) {
+        return Ok(());
+    }
     let end = reply.len();
     let opt_length = if query.edns.is_some() { opt_length(&reply[start..])? } else { 0 };
     // What is written stands behind what is read, and then takes its place.
@@ -114,7 +124,7 @@ fn write(
     'sections: for (section, count) in counts.into_iter().enumerate() {
         for _ in 0..count {
             let before = writer.octets.len();
-            at = writer.record(at, edit)?;
+            at = writer.record(at, section == 0, edit)?;
             if writer.octets.len() - to + opt_length > limit {
                 writer.octets.truncate(before);
                 is_cut = true;
@@ -159,7 +169,7 @@ impl Writer<'_> {
     }
 
     /// One record, from its owner's offset; gives the offset after it.
-    fn record(&mut self, at: usize, edit: &mut impl Edit) -> Result<usize, WireError> {
+    fn record(&mut self, at: usize, is_answer: bool, edit: &mut impl Edit) -> Result<usize, WireError> {
         let fixed = self.owner(at, edit)?;
         let message = self.message();
         let (rtype, class) = (RecordType(u16_at(message, fixed)?), Class(u16_at(message, fixed + 2)?));
@@ -168,6 +178,18 @@ impl Writer<'_> {
         let end = data + length;
         if end > message.len() {
             return Err(WireError::Short(data));
+        }
+        if is_answer
+            && (rtype, class, length) == (RecordType::A, Class::IN, 4)
+            && let Some(address) = message.get(data..).and_then(<[u8]>::first_chunk)
+            && let Some((ttl, address)) = edit.address(ttl, *address)
+        {
+            self.octets.extend_from_slice(&RecordType::AAAA.0.to_be_bytes());
+            self.octets.extend_from_slice(&Class::IN.0.to_be_bytes());
+            self.octets.extend_from_slice(&ttl.to_be_bytes());
+            self.octets.extend_from_slice(&(address.len() as u16).to_be_bytes());
+            self.octets.extend_from_slice(&address);
+            return Ok(end);
         }
         let head = self.from + fixed;
         self.octets.extend_from_within(head..head + 4);

@@ -6,6 +6,7 @@ mod case_folding;
 mod client_subnet;
 mod compose;
 mod edit;
+mod edit_plain;
 mod empty_reply;
 mod fixed_answer;
 #[cfg(test)]
@@ -52,7 +53,7 @@ pub use record::{Data, Record, Section};
 pub use rejection::Rejection;
 pub use reply::{Reply, TtlRule};
 pub use reply_options::{ExtendedError, ReplyOptions};
-pub use reply_records::{has_answer, question_type_of};
+pub use reply_records::{absence_ttl, has_answer, question_type_of};
 pub use response::Response;
 pub use response_type::ResponseType;
 pub use types::{Class, Rcode, RecordType};

@@ -4,8 +4,8 @@ use super::configure::BlockPlan;
 use super::zones::ZoneTable;
 use super::{Block, HeededOptions, Listener, Plan, PlanConfig, ZoneBinding};
 use crate::chain::{
-    BlockConfig, BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Lookup, Observer, ProcessContext, Resolver,
-    Timeouts,
+    AddressClasses, BlockConfig, BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Lookup, Networks, Observer,
+    ProcessContext, Resolver, Timeouts,
 };
 use crate::directives::Keyword;
 use crate::message::Name;
@@ -84,6 +84,8 @@ struct ListenerDraft {
     zones: ZoneTable,
     any_class: bool,
     unmatched: Option<Arc<dyn Observer>>,
+    /// By what its blocks tell clients apart.
+    networks: Vec<Networks>,
 }
 
 impl Draft {
@@ -113,14 +115,18 @@ impl Draft {
         let options = HeededOptions { client_subnet: *client_subnet, nsid: nsid.clone() };
         let options = (client_subnet.is_some() || nsid.is_some()).then(|| Box::new(options));
         let depends_on_client = chain.handlers.iter().any(|handler| handler.depends_on_client());
+        let networks = || chain.handlers.iter().flat_map(|handler| handler.client_networks());
+        for address in &sockets {
+            let first = || ListenerDraft { timeouts: block.config.timeouts, ..ListenerDraft::default() };
+            self.listeners.entry(*address).or_insert_with(first).networks.extend(networks());
+        }
         let udp_cap = *udp_cap;
         let running = Block { chain, observers: observers.into(), arranger, udp_cap, options, depends_on_client };
         let running = Arc::new(running);
         let any_class = block.keywords.iter().any(|keyword| keyword.any_class);
         for (zone_index, (zone, port)) in block.zones.iter().enumerate() {
             for (server, address) in sockets.iter().enumerate().filter(|(_, address)| address.port() == *port) {
-                let first = || ListenerDraft { timeouts: block.config.timeouts, ..ListenerDraft::default() };
-                let listener = self.listeners.entry(*address).or_insert_with(first);
+                let listener = self.listeners.entry(*address).or_default();
                 listener.any_class |= any_class;
                 listener.zones.insert(zone, ZoneBinding { block: running.clone(), server, zone: zone_index });
                 self.summary.push(format!("{zone} on {}", display(address)));
@@ -143,9 +149,12 @@ impl Draft {
 
 impl ListenerDraft {
     fn finish(self, address: SocketAddr, process: &ProcessContext) -> Arc<Listener> {
-        let Self { timeouts, zones, any_class, unmatched } = self;
+        let Self { timeouts, zones, any_class, unmatched, networks } = self;
+        let clients = AddressClasses::new(&networks);
+        let numbers = clients.as_ref().map_or(1, AddressClasses::count);
         Arc::new(Listener {
-            number: LISTENERS.fetch_add(1, Ordering::Relaxed),
+            number: LISTENERS.fetch_add(numbers.into(), Ordering::Relaxed),
+            clients,
             address,
             timeouts,
             zones,

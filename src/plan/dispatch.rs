@@ -3,12 +3,13 @@
 use super::packet_cache::{CachedPacket, HitCounting, PacketCache, PacketHit, PacketKey};
 use super::{Block, HeededOptions, Listener, ZoneBinding, probe};
 use crate::chain::{
-    After, BatchClock, Exchange, Failure, FastPath, Handler, KeptSubnet, Observer, Outcome, OwnedRequest, PacketHits,
-    Purpose, Received, Request,
+    After, BatchClock, Exchange, Failure, FastPath, KeptSubnet, Observer, Outcome, OwnedRequest, PacketAnswer,
+    PacketHits, Peer, Purpose, Received, Request,
 };
 use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use smallvec::SmallVec;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +47,7 @@ impl Listener {
         out: &mut Vec<u8>,
     ) -> Dispatch {
         let wire = received.wire;
-        let key = packets.key(wire, received.peer, self.number);
+        let key = packets.key(wire, received.peer, self.number_for(received.peer));
         if let Some((packet, hit)) = packets.find(&key, received.clock.received()) {
             out.extend_from_slice(wire.get(..2).unwrap_or_default());
             out.extend_from_slice(packet.reply());
@@ -59,6 +60,12 @@ impl Listener {
             Err(rejection) => return reject(&rejection, wire, out),
         };
         self.guarded(&query, wire, out, |out| self.answer(&query, received, &key, packets, out))
+    }
+
+    /// What the packet cache knows this listener by for the clients that are like this one.
+    #[inline]
+    fn number_for(&self, peer: &Peer) -> u64 {
+        self.number + self.clients.as_ref().map_or(0, |classes| classes.of(peer.client.ip()).into())
     }
 
     /// What a panic could leave half done is `out`, which is cleared.
@@ -98,6 +105,9 @@ impl Listener {
             if !counting.counters.is_empty() {
                 let elapsed = received.clock.elapsed();
                 counting.counters.iter().for_each(|counter| counter.count(received.wire.len(), reply.len(), elapsed));
+            }
+            for observer in &counting.hit_observers {
+                observer.observe_hit(received, received.clock.elapsed());
             }
             if !counting.observers.is_empty() {
                 self.observe_hit(counting, received, reply);
@@ -174,13 +184,15 @@ impl Listener {
                     After::CachePacket { millis, note } => {
                         let now = clock.received();
                         let until = now + Duration::from_millis(millis.into());
+                        if !packets.note(key, now, until) {
+                            return Dispatch::Reply;
+                        }
                         let counting = || {
                             let exchange = fast_exchange(request, out, handler.keyword(), Duration::ZERO);
-                            let counting = hit_counting(&exchange, &**handler, note, &block.observers);
-                            let is_arranged = block.arranger.is_some();
-                            HitCounting { site: index, handler: handler_index, is_arranged, ..counting }
+                            let answered = PacketAnswer { place: handler_index, note };
+                            hit_counting(&exchange, block, index, answered)
                         };
-                        packets.insert(key, out, now, until, counting);
+                        packets.cache(key, out, now, until, counting);
                     }
                 }
                 Dispatch::Reply
@@ -339,22 +351,21 @@ fn rcode_of(reply: &[u8]) -> Rcode {
     Rcode(reply.get(3).map_or(0, |octet| u16::from(octet & 0x0f)))
 }
 
-/// How the packet hits after an exchange that `handler` has answered are counted; whose block it is, is for the caller
-/// to say.
-fn hit_counting(
-    exchange: &Exchange<'_>,
-    handler: &dyn Handler,
-    note: u8,
-    observers: &[Arc<dyn Observer>],
-) -> HitCounting {
+/// How the packet hits after an exchange of this site are counted.
+fn hit_counting(exchange: &Exchange<'_>, block: &Block, site: usize, answered: PacketAnswer) -> HitCounting {
     let mut counting = HitCounting {
-        counters: handler.hit_counter(&exchange.request, note).into_iter().collect(),
-        ..HitCounting::default()
+        counters: block.chain.hit_counters(&exchange.request, answered),
+        hit_observers: SmallVec::new(),
+        observers: SmallVec::new(),
+        site,
+        handler: answered.place,
+        is_arranged: block.arranger.is_some(),
     };
-    for (index, observer) in (0..).zip(observers) {
+    for (index, observer) in (0..).zip(&block.observers) {
         match observer.packet_hits(exchange) {
             PacketHits::Ignore => {}
             PacketHits::Count(counter) => counting.counters.push(counter),
+            PacketHits::Show(observer) => counting.hit_observers.push(observer),
             PacketHits::Observe => counting.observers.push(index),
         }
     }

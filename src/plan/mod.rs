@@ -16,7 +16,7 @@ pub use configure::{PlanConfig, configure};
 pub use dispatch::{Dispatch, Pending};
 pub use packet_cache::{PacketCache, PacketHit};
 
-use crate::chain::{Arranger, Chain, Enabled, Endpoint, Observer, ReloadConfig, Timeouts};
+use crate::chain::{AddressClasses, Arranger, Chain, Enabled, Endpoint, Observer, ReloadConfig, Timeouts};
 use crate::fairness::Fairness;
 use crate::message::PrefixLimits;
 use crate::metrics::Counter;
@@ -57,8 +57,10 @@ impl Plan {
 
 /// An address and port, and the zones served there.
 pub struct Listener {
-    /// No other of this process has it.
+    /// No other of this process has it, nor one of those after it, as many as there are classes of clients.
     number: u64,
+    /// How the handlers tell clients apart; `None` if they do not.
+    clients: Option<AddressClasses>,
     pub address: SocketAddr,
     pub timeouts: Timeouts,
     zones: zones::ZoneTable,
@@ -81,7 +83,7 @@ struct Block {
     /// `None` where nothing of a client's EDNS options is heeded.
     options: Option<Box<HeededOptions>>,
     /// A handler answers the same question otherwise to another client, so replies are not for the packet cache, which
-    /// does not know clients.
+    /// knows no more of clients than their class.
     depends_on_client: bool,
 }
 

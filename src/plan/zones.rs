@@ -43,17 +43,21 @@ impl ZoneTable {
         if suffix.len() == 1 {
             return self.root;
         }
-        if self.lengths[suffix.len() / 64 % 4] & (1 << (suffix.len() % 64)) == 0 {
-            return None;
-        }
-        self.below_root.get(suffix).copied()
+        self.has_length(suffix.len()).then(|| self.below_root.get(suffix).copied())?
+    }
+
+    /// False if no zone below the root has a wire form of so many octets.
+    #[inline]
+    fn has_length(&self, length: usize) -> bool {
+        self.lengths[length / 64 % 4] & (1 << (length % 64)) != 0
     }
 
     /// The index of the longest zone's site that holds `name`. A DS record belongs to the parent's side of a zone cut
     /// (RFC 4035 section 3.1.4.1), so for that type the shortest zone below the root is taken, as the reference does.
     pub(super) fn find(&self, name: &LowerName, qtype: RecordType) -> Option<usize> {
         if qtype != RecordType::DS {
-            return name.suffixes().find_map(|suffix| self.at(suffix));
+            let mut below_root = name.suffixes().filter(|suffix| self.has_length(suffix.len()));
+            return below_root.find_map(|suffix| self.below_root.get(suffix).copied()).or(self.root);
         }
         let mut found = None;
         for suffix in name.suffixes() {

@@ -8,11 +8,15 @@ mod tests;
 
 pub use parse::parse;
 
-use crate::chain::{BuildContext, BuildError, Built, Configured, Exchange, Level, LineSink, Observer, unix_seconds};
+use crate::chain::{
+    BuildContext, BuildError, Built, Configured, Exchange, HitObserver, Level, LineSink, Observer, PacketHits,
+    Received, unix_seconds,
+};
 use crate::message::LowerName;
 use class::{ClassSet, ResponseType};
-use format::Format;
+use format::{Differing, Format, PacketFormat};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// All `log` lines of a server block.
 #[derive(Default)]
@@ -44,20 +48,48 @@ struct Logger {
     sink: Arc<LineSink>,
 }
 
-impl Observer for Logger {
-    fn observe(&self, exchange: &Exchange<'_>) {
+impl Logger {
+    /// How an exchange is logged, if it is.
+    fn format_of(&self, exchange: &Exchange<'_>) -> Option<(&Format, ResponseType)> {
         // Only the first rule in whose scope the name lies counts, as in the reference.
-        let Some(rule) = self.rules.iter().find(|rule| exchange.request.query.name.is_within(rule.scope.as_wire()))
-        else {
-            return;
-        };
+        let rule = self.rules.iter().find(|rule| exchange.request.query.name.is_within(rule.scope.as_wire()))?;
         let needs_type = rule.classes != ClassSet::ALL || rule.format.shows_response_type();
         let response_type = match needs_type {
             true => ResponseType::of(exchange, unix_seconds()),
             false => ResponseType::NoError,
         };
-        if rule.classes.contains(response_type.class()) {
-            self.sink.line(Level::Info, |line| rule.format.append(exchange, response_type, line));
+        rule.classes.contains(response_type.class()).then_some((&rule.format, response_type))
+    }
+}
+
+impl Observer for Logger {
+    fn observe(&self, exchange: &Exchange<'_>) {
+        if let Some((format, response_type)) = self.format_of(exchange) {
+            self.sink.line(Level::Info, |line| format.append(exchange, response_type, line));
         }
+    }
+
+    fn packet_hits(&self, exchange: &Exchange<'_>) -> PacketHits {
+        match self.format_of(exchange) {
+            Some((format, response_type)) => {
+                let format = format.for_packet(exchange, response_type);
+                PacketHits::Show(Arc::new(PacketLogger { format, sink: self.sink.clone() }))
+            }
+            None => PacketHits::Ignore,
+        }
+    }
+}
+
+/// Logs the packet cache's hits with one packet.
+struct PacketLogger {
+    format: PacketFormat,
+    sink: Arc<LineSink>,
+}
+
+impl HitObserver for PacketLogger {
+    fn observe_hit(&self, received: Received<'_>, elapsed: Duration) {
+        let id = received.wire.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
+        let hit = Differing { peer: received.peer, id, elapsed };
+        self.sink.line(Level::Info, |line| self.format.append(hit, line));
     }
 }

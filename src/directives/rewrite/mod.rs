@@ -18,8 +18,8 @@ mod tests;
 pub use parse::parse;
 
 use crate::chain::{
-    After, Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, Lookup, Next,
-    Outcome, OwnedRequest, Purpose, Request,
+    After, Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, HitCounters,
+    Lookup, Next, Outcome, OwnedRequest, PacketAnswer, Purpose, Request,
 };
 use crate::message::{Edit, edit_reply};
 use change::Change;
@@ -124,14 +124,16 @@ impl Handler for Rewrite {
     fn serve_fast_through(&self, request: &Request<'_>, rest: FastRest<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
         let mut change = match judge(&self.rules, request, true) {
             Verdict::Untouched => return rest.run(request, reply),
-            Verdict::Changed(change) if request.wire.len() <= QUICK_LENGTH / 2 => change,
-            Verdict::Changed(_) | Verdict::NoName(_) | Verdict::Slow => return (FastPath::Slow, 0),
+            Verdict::Changed(change) => change,
+            Verdict::NoName(_) | Verdict::Slow => return (FastPath::Slow, 0),
         };
-        let mut wire: SmallVec<[u8; QUICK_LENGTH]> = SmallVec::new();
+        let mut buffer = [0; QUICK_LENGTH];
         let question = (change.name(), change.qtype, change.qclass);
-        let query = request.query.with_question(request.wire, question, &mut wire);
+        let Some((query, wire)) = request.query.with_question_in(request.wire, question, &mut buffer) else {
+            return (FastPath::Slow, 0);
+        };
         let start = reply.len();
-        let (said, place) = rest.run(&Request { wire: &wire, query: &query, ..*request }, reply);
+        let (said, place) = rest.run(&Request { wire, query: &query, ..*request }, reply);
         match said {
             FastPath::Answered(_) => {}
             FastPath::Silent | FastPath::SlowAndRefresh => return (said, place),
@@ -148,6 +150,19 @@ impl Handler for Rewrite {
             return (if wants_refresh { FastPath::SlowAndRefresh } else { FastPath::Slow }, place);
         }
         (said, place)
+    }
+
+    fn hit_counters(
+        &self,
+        request: &Request<'_>,
+        answered: PacketAnswer,
+        rest: FastRest<'_>,
+        counters: &mut HitCounters,
+    ) {
+        match judge(&self.rules, request, true) {
+            Verdict::Changed(change) => rest.hit_counters(&rewritten(request, &change).borrow(), answered, counters),
+            Verdict::Untouched | Verdict::NoName(_) | Verdict::Slow => rest.hit_counters(request, answered, counters),
+        }
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {

@@ -3,12 +3,10 @@
 //! without a lock.
 
 use super::rule::{MakeError, RecordTemplate};
-use crate::chain::HitCounter;
 use crate::metrics::{Counter, Registry};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What a match counts under: listen address, zone, class, type. Names, not numbers, so that there are no more than
 /// there are names.
@@ -17,22 +15,7 @@ type Key = (usize, Arc<str>, &'static str, &'static str);
 pub(super) struct Counters {
     registry: Registry,
     servers: Vec<String>,
-    matches: ArcSwap<HashMap<Key, Arc<MatchCounter>>>,
-}
-
-/// A series of `coredns_template_matches_total`.
-pub(super) struct MatchCounter(Counter);
-
-impl MatchCounter {
-    pub(super) fn increment(&self) {
-        self.0.increment();
-    }
-}
-
-impl HitCounter for MatchCounter {
-    fn count(&self, _request: usize, _reply: usize, _elapsed: Duration) {
-        self.increment();
-    }
+    matches: ArcSwap<HashMap<Key, Arc<Counter>, foldhash::fast::RandomState>>,
 }
 
 impl Counters {
@@ -41,7 +24,7 @@ impl Counters {
     }
 
     /// The counter of these labels, if something has been counted there.
-    pub(super) fn known(&self, key: &Key) -> Option<Arc<MatchCounter>> {
+    pub(super) fn known(&self, key: &Key) -> Option<Arc<Counter>> {
         self.matches.load().get(key).cloned()
     }
 
@@ -54,7 +37,7 @@ impl Counters {
         let labels: Vec<(&str, &str)> = labels.to_vec();
         let counter =
             self.registry.counter("coredns_template_matches_total", "Counter of template regex matches.", &labels);
-        let counter = Arc::new(MatchCounter(counter));
+        let counter = Arc::new(counter);
         counter.increment();
         self.matches.rcu(|matches| {
             let mut matches = HashMap::clone(matches);

@@ -74,6 +74,7 @@ fn listener_of(
     zones.insert(&Name::root(), ZoneBinding { block, server: 0, zone: 0 });
     Arc::new(Listener {
         number,
+        clients: None,
         address: ([127, 0, 0, 1], 53).into(),
         timeouts: crate::chain::Timeouts::default(),
         zones,
@@ -411,7 +412,7 @@ impl Handler for Cacheable {
         reply.push(asked);
         FastPath::Answered(After::CachePacket { millis: 500, note: 3 })
     }
-    fn hit_counter(&self, request: &Request<'_>, note: u8) -> Option<Arc<dyn HitCounter>> {
+    fn hit_counter(&self, request: &Request<'_>, note: u32) -> Option<Arc<dyn HitCounter>> {
         assert_eq!((request.query.name.to_string().as_str(), note), ("a.example.", 3));
         Some(self.counted.clone())
     }
