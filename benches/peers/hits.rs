@@ -52,6 +52,8 @@ impl Kind {
         match self {
             Self::Answer | Self::AnswerEdns | Self::Denial | Self::NoData | Self::PacketHit => None,
             Self::LogAnswer | Self::LogPacket => Some((plain, 3.0)),
+            // Two answers are looked up and written for each.
+            Self::Dns64Answer => Some((plain, 2.0)),
             _ => Some((plain, 1.5)),
         }
     }

@@ -154,7 +154,7 @@ pub struct PacketAnswer {
 }
 
 /// What counts the hits of one packet.
-pub type HitCounters = SmallVec<[Arc<dyn HitCounter>; 4]>;
+pub type HitCounters = SmallVec<[Arc<dyn HitCounter>; 3]>;
 
 /// Puts the records of a block's replies into order, whoever of its handlers answered, each time that a client gets
 /// one: also those that are given again from a cache. A reply is handed to the server's own observers as it goes to the

@@ -54,7 +54,7 @@ impl AddressSet<'_> {
         v4.or_else(|| octets.try_into().ok().map(|octets: [u8; 16]| Ipv6Addr::from(octets).into()))
     }
     /// Lets two addresses change places.
-    #[inline]
+    #[inline(always)]
     pub fn swap(&mut self, one: usize, other: usize) {
         let width = self.run.width;
         let (low, high) = (self.offset(one.min(other)), self.offset(one.max(other)));
@@ -125,8 +125,9 @@ fn pass(
     shuffles_mx: bool,
     arrange: &mut impl FnMut(&mut AddressSet<'_>),
 ) -> Result<Found, WireError> {
+    let Some(header) = message.first_chunk::<HEADER_LENGTH>() else { return Err(WireError::Short(0)) };
     let [flags, answers, authorities, additionals] =
-        [u16_at(message, 2)?, u16_at(message, 6)?, u16_at(message, 8)?, u16_at(message, 10)?];
+        [2, 6, 8, 10].map(|at| u16::from_be_bytes([header[at], header[at + 1]]));
     // Of one record there is no other order; OPT is one of the additional ones.
     if flags & 0x0f != 0 || answers < 2 && additionals < 2 {
         return Ok(Found::InOrder);
@@ -162,11 +163,16 @@ fn plain_run(message: &[u8], at: usize, count: usize) -> Option<Run> {
         _ => return None,
     };
     let stride = HEAD + width;
-    let is_like_first =
-        |record: &[u8]| record.first_chunk::<4>() == first.first_chunk() && record.get(10..HEAD) == first.get(10..);
-    let records = message.get(at..at + stride * count)?;
+    let mut end = at + stride;
+    for _ in 1..count {
+        let next: &[u8; HEAD] = message.get(end..)?.first_chunk()?;
+        if next[..4] != first[..4] || next[10..] != first[10..] {
+            return None;
+        }
+        end += stride;
+    }
     let run = Run { count, first: at + HEAD, second: at + HEAD + stride, stride, width };
-    records.chunks_exact(stride).all(is_like_first).then_some(run)
+    (end <= message.len()).then_some(run)
 }
 
 /// Goes over a section; gives the offset after it, or `None` if its records are to be written anew, with nothing

@@ -16,6 +16,14 @@ use std::cell::Cell;
 pub trait Edit {
     /// Another owner for a record; `None`: it stays.
     fn owner(&mut self, name: &LowerName) -> Option<LowerName>;
+    /// Whether the owner `asked` becomes `client`, the client's own name: as [`Edit::owner`] says, but told at once by
+    /// whoever can.
+    fn restores(&mut self, asked: &LowerName, client: &LowerName) -> bool {
+        match self.owner(asked) {
+            Some(owner) => owner == *client,
+            None => asked == client,
+        }
+    }
     /// Another name in the data of a CNAME, DNAME, MX, NAPTR, NS, PTR, SOA (its first) or SRV record; `None`: it stays.
     fn value(&mut self, name: &LowerName) -> Option<LowerName>;
     fn ttl(&self, seconds: u32) -> u32;
@@ -32,21 +40,33 @@ pub trait Edit {
 const WITH_VALUE: [u16; 8] = [5, 39, 15, 35, 2, 12, 6, 33];
 
 /// Changes the reply that stands in `reply` from `start` on, as the rest of a chain has written it for another question
-/// than this client's: at most `limit` octets, and TC where a record did not fit. Its OPT record, if the client sent
+/// than this client's, about the name `asked`: at most `limit` octets, and TC where a record did not fit. Its OPT record, if the client sent
 /// one, is the last. Codes above 15 are not for this.
 ///
 /// # Errors
 /// The reply is malformed, which none is that was written here; it is left as it was.
 pub fn edit_reply(
     (query, wire): (&Query, &[u8]),
+    asked: &LowerName,
     edit: &mut impl Edit,
     limit: usize,
     reply: &mut Vec<u8>,
     start: usize,
 ) -> Result<(), WireError> {
-    if edit_plain((query, wire), edit, limit, reply, start) {
+    if edit_plain((query, wire), asked, edit, limit, reply, start) {
         return Ok(());
     }
+    edit_anew((query, wire), edit, limit, reply, start)
+}
+
+/// [`edit_reply`] for whatever reply: all names are written anew.
+pub(super) fn edit_anew(
+    (query, wire): (&Query, &[u8]),
+    edit: &mut impl Edit,
+    limit: usize,
+    reply: &mut Vec<u8>,
+    start: usize,
+) -> Result<(), WireError> {
     let end = reply.len();
     let opt_length = if query.edns.is_some() { opt_length(&reply[start..])? } else { 0 };
     // What is written stands behind what is read, and then takes its place.
@@ -363,6 +383,10 @@ mod tests {
         }
     }
 
+    fn example() -> LowerName {
+        LowerName::parse("example.").unwrap()
+    }
+
     fn stored(flags: u16, records: &[(Section, Vec<u8>)]) -> Response {
         Response::read(&answer(flags, records)).unwrap()
     }
@@ -373,7 +397,7 @@ mod tests {
         let inner = query("example.", RD, client.0.edns.map(|edns| edns.dnssec_ok));
         let mut quick = b"before".to_vec();
         response.write(&inner.0, &inner.1, shape, &mut quick);
-        edit_reply((&client.0, &client.1), &mut Renamed, limit, &mut quick, 6).unwrap();
+        edit_reply((&client.0, &client.1), &example(), &mut Renamed, limit, &mut quick, 6).unwrap();
         assert!(quick.starts_with(b"before"));
         let mut slow = Vec::new();
         response.edited(&client.0, &client.1, &mut Renamed).unwrap().write(&client.0, &client.1, shape, &mut slow);
@@ -465,8 +489,9 @@ mod tests {
             let client = query("client.test.", RD, None);
             let mut reply = answer(QR, &records);
             assert!(reply.len() > 50_000);
-            let edited =
-                super::super::work::of(|| edit_reply((&client.0, &client.1), &mut Renamed, 65_535, &mut reply, 0));
+            let edited = super::super::work::of(|| {
+                edit_reply((&client.0, &client.1), &example(), &mut Renamed, 65_535, &mut reply, 0)
+            });
             assert!(edited.0.is_ok() && edited.1 <= MOST_STEPS as usize + 70_000, "{} steps", edited.1);
             assert_eq!(listing(&reply).len(), 240);
         }
@@ -477,7 +502,7 @@ mod tests {
         let client = query("client.test.", RD, Some(false));
         let opt = [&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 6][..], &[0, 15, 0, 2, 0, 15]].concat();
         let mut reply = answer(QR, &[address(Answer, 60, 1), (Additional, opt.clone())]);
-        edit_reply((&client.0, &client.1), &mut Renamed, 1232, &mut reply, 0).unwrap();
+        edit_reply((&client.0, &client.1), &example(), &mut Renamed, 1232, &mut reply, 0).unwrap();
         assert!(reply.ends_with(&opt));
         assert_eq!(listing(&reply), ["Answer client.test. 7 A 4"]);
     }
@@ -488,7 +513,10 @@ mod tests {
         let sound = answer(QR, &many());
         for length in 0..sound.len() {
             let mut reply = sound[..length].to_vec();
-            assert!(edit_reply((&client.0, &client.1), &mut Renamed, 65_535, &mut reply, 0).is_err(), "{length}");
+            assert!(
+                edit_reply((&client.0, &client.1), &example(), &mut Renamed, 65_535, &mut reply, 0).is_err(),
+                "{length}"
+            );
             assert_eq!(reply, sound[..length]);
         }
         for at in 0..sound.len() {
@@ -496,7 +524,7 @@ mod tests {
                 let mut reply = sound.clone();
                 reply[at] = octet;
                 // Refused or changed, never a panic.
-                _ = edit_reply((&client.0, &client.1), &mut Renamed, 65_535, &mut reply, 0);
+                _ = edit_reply((&client.0, &client.1), &example(), &mut Renamed, 65_535, &mut reply, 0);
             }
         }
     }

@@ -24,6 +24,7 @@ struct Plain {
 #[inline]
 pub(super) fn edit_plain(
     (query, wire): (&Query, &[u8]),
+    asked: &LowerName,
     edit: &mut impl Edit,
     limit: usize,
     reply: &mut Vec<u8>,
@@ -31,13 +32,9 @@ pub(super) fn edit_plain(
 ) -> bool {
     let message = reply.get(start..).unwrap_or_default();
     let Some(plain) = Plain::of(message, query.edns.is_some()) else { return false };
-    let asked = LowerName::from_wire(message.get(HEADER_LENGTH..plain.question_end - 4).unwrap_or_default());
     // Owners point to the question, so they become what that is.
-    let is_clients = match edit.owner(&asked) {
-        Some(owner) => owner == query.name,
-        None => asked == query.name,
-    };
-    if !is_clients {
+    if message.get(HEADER_LENGTH..plain.question_end - 4) != Some(asked.as_wire()) || !edit.restores(asked, &query.name)
+    {
         return false;
     }
     let makes_addresses = edit.address(0, [0; 4]).is_some();
@@ -142,5 +139,116 @@ fn replace_question(plain: &Plain, question: &[u8], reply: &mut Vec<u8>, start: 
     }
     if let Some(place) = reply.get_mut(start + HEADER_LENGTH..to) {
         place.copy_from_slice(question);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Section;
+    use super::super::edit::edit_anew;
+    use super::super::fixtures::{TO_QUESTION, address, answer, listing, opt, query, record};
+    use super::super::header::{QR, RD};
+    use super::*;
+    use Section::{Additional, Answer, Authority};
+
+    /// The question's name becomes `to`, and TTLs 7.
+    struct Renamed(&'static str);
+
+    impl Edit for Renamed {
+        fn owner(&mut self, name: &LowerName) -> Option<LowerName> {
+            (name.to_string() == "example.").then(|| LowerName::parse(self.0).unwrap())
+        }
+        fn value(&mut self, _name: &LowerName) -> Option<LowerName> {
+            None
+        }
+        fn ttl(&self, _seconds: u32) -> u32 {
+            7
+        }
+        fn rcode(&self, rcode: Rcode) -> Rcode {
+            if rcode == Rcode::NXDOMAIN { Rcode::NOERROR } else { rcode }
+        }
+    }
+
+    /// Each A record becomes an AAAA record, valid for 9 seconds.
+    struct Mapped;
+
+    impl Edit for Mapped {
+        fn owner(&mut self, _name: &LowerName) -> Option<LowerName> {
+            None
+        }
+        fn value(&mut self, _name: &LowerName) -> Option<LowerName> {
+            None
+        }
+        fn ttl(&self, seconds: u32) -> u32 {
+            seconds
+        }
+        fn address(&self, _seconds: u32, [.., last]: [u8; 4]) -> Option<(u32, [u8; 16])> {
+            Some((9, [last; 16]))
+        }
+        fn rcode(&self, rcode: Rcode) -> Rcode {
+            rcode
+        }
+    }
+
+    fn edited(edit: &mut impl Edit, name: &str, records: &[(Section, Vec<u8>)], limit: usize) -> (bool, Vec<u8>) {
+        let has_opt = records.iter().any(|(_, record)| record.starts_with(&[0, 0, 41]));
+        let client = query(name, RD, has_opt.then_some(false));
+        let mut reply = [&b"before"[..], &answer(QR | 3, records)].concat();
+        let before = reply.clone();
+        let asked = LowerName::parse("example.").unwrap();
+        let is_edited = edit_plain((&client.0, &client.1), &asked, edit, limit, &mut reply, 6);
+        assert!(reply.starts_with(b"before") && (is_edited || reply == before));
+        // Who writes it anew comes to the same.
+        if is_edited {
+            let mut anew = before;
+            edit_anew((&client.0, &client.1), edit, limit, &mut anew, 6).unwrap();
+            assert_eq!(reply, anew);
+        }
+        (is_edited, reply.split_off(6))
+    }
+
+    #[test]
+    fn records_stay_where_they_are_under_a_shorter_a_longer_and_an_equally_long_name() {
+        for name in ["a.", "Elpmaxe.", "much.longer.example."] {
+            let renamed = &mut Renamed(name);
+            for opt in [None, Some(opt(0))] {
+                let records =
+                    [vec![address(Answer, 60, 1), address(Authority, 61, 2)], opt.into_iter().collect()].concat();
+                let (is_edited, reply) = edited(renamed, name, &records, 512);
+                assert!(is_edited, "{name}");
+                let name = LowerName::parse(name).unwrap();
+                assert_eq!(listing(&reply)[..2], [format!("Answer {name} 7 A 4"), format!("Authority {name} 7 A 4")]);
+                assert_eq!(reply[3] & 0x0f, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn each_address_becomes_one_of_the_other_family() {
+        let records = [address(Answer, 60, 1), address(Answer, 61, 2), opt(0)];
+        let (is_edited, reply) = edited(&mut Mapped, "example.", &records, 512);
+        assert!(is_edited);
+        assert_eq!(listing(&reply)[..2], ["Answer example. 9 AAAA 16"; 2]);
+        assert!(reply.ends_with(&[&[2; 16][..], &opt(0).1].concat()));
+    }
+
+    #[test]
+    fn what_is_not_plain_or_does_not_fit_is_left_to_who_writes_it_anew() {
+        let rename = |records: &[(Section, Vec<u8>)], limit| edited(&mut Renamed("a."), "a.", records, limit).0;
+        assert!(rename(&[address(Answer, 60, 1)], 512));
+        for records in [
+            [record(Answer, TO_QUESTION, 5, 30, b"\x01a\xc0\x0c"), address(Answer, 60, 1)],
+            [record(Answer, b"\x01b\x00", 1, 30, &[0; 4]), address(Answer, 60, 1)],
+        ] {
+            assert!(!rename(&records, 512), "{records:?}");
+        }
+        let length = answer(QR, &[address(Answer, 60, 1)]).len();
+        let longer = |limit| edited(&mut Renamed("another."), "another.", &[address(Answer, 60, 1)], limit).0;
+        assert!(longer(length) && !longer(length - 1));
+        // The client asked for another name than the one that the owner becomes.
+        assert!(!edited(&mut Renamed("a."), "b.", &[address(Answer, 60, 1)], 512).0);
+        let map = |records: &[(Section, Vec<u8>)], limit| edited(&mut Mapped, "example.", records, limit).0;
+        assert!(map(&[address(Answer, 60, 1)], length + 12) && !map(&[address(Answer, 60, 1)], length + 11));
+        assert!(!map(&[address(Answer, 60, 1), address(Additional, 60, 1)], 512));
     }
 }

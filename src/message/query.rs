@@ -110,8 +110,9 @@ impl Query {
         octets.resize(HEADER_LENGTH + question.0.as_wire().len() + 4 + after, 0);
         self.with_question_in(wire, question, octets).map_or_else(|| self.clone(), |(query, _)| query)
     }
-    /// As [`Query::with_question`], in a buffer that its octets are then a part of; `None` if it has no room.
-    #[inline]
+    /// As [`Query::with_question`], in a buffer that its octets are then a part of; `None` if it has no room. Always
+    /// inlined: a query is large to be handed back.
+    #[inline(always)]
     pub fn with_question_in<'b>(
         &self,
         wire: &[u8],

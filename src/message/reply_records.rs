@@ -15,8 +15,12 @@ pub fn question_type_of(reply: &[u8]) -> Option<RecordType> {
 /// Whether a reply has a record of a type in its answer section.
 pub fn has_answer(reply: &[u8], rtype: RecordType) -> bool {
     let find = || -> Result<bool, WireError> {
+        let answers = u16_at(reply, 6)?;
+        if answers == 0 {
+            return Ok(false);
+        }
         let mut at = query::question_name_end(reply)? + 4;
-        for _ in 0..u16_at(reply, 6)? {
+        for _ in 0..answers {
             let record = Place::at(reply, at)?;
             if record.rtype == rtype {
                 return Ok(true);

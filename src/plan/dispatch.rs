@@ -3,8 +3,8 @@
 use super::packet_cache::{CachedPacket, HitCounting, PacketCache, PacketHit, PacketKey};
 use super::{Block, HeededOptions, Listener, ZoneBinding, probe};
 use crate::chain::{
-    After, BatchClock, Exchange, Failure, FastPath, KeptSubnet, Observer, Outcome, OwnedRequest, PacketAnswer,
-    PacketHits, Peer, Purpose, Received, Request,
+    AddressClasses, After, BatchClock, Exchange, Failure, FastPath, KeptSubnet, Observer, Outcome, OwnedRequest,
+    PacketAnswer, PacketHits, Peer, Purpose, Received, Request,
 };
 use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
 use futures_util::FutureExt;
@@ -51,7 +51,7 @@ impl Listener {
         if let Some((packet, hit)) = packets.find(&key, received.clock.received()) {
             out.extend_from_slice(wire.get(..2).unwrap_or_default());
             out.extend_from_slice(packet.reply());
-            if !packet.is_arranged || self.arrange_again(packet.counting.site, out) {
+            if !packet.is_arranged || self.arrange_again(packet.counting.site as usize, out) {
                 return Dispatch::PacketHit(hit);
             }
         }
@@ -65,7 +65,10 @@ impl Listener {
     /// What the packet cache knows this listener by for the clients that are like this one.
     #[inline]
     fn number_for(&self, peer: &Peer) -> u64 {
-        self.number + self.clients.as_ref().map_or(0, |classes| classes.of(peer.client.ip()).into())
+        match &self.clients {
+            None => self.number,
+            Some(classes) => self.number + class_of(classes, peer),
+        }
     }
 
     /// What a panic could leave half done is `out`, which is cleared.
@@ -106,10 +109,7 @@ impl Listener {
                 let elapsed = received.clock.elapsed();
                 counting.counters.iter().for_each(|counter| counter.count(received.wire.len(), reply.len(), elapsed));
             }
-            for observer in &counting.hit_observers {
-                observer.observe_hit(received, received.clock.elapsed());
-            }
-            if !counting.observers.is_empty() {
+            if counting.is_observed {
                 self.observe_hit(counting, received, reply);
             }
         });
@@ -119,9 +119,16 @@ impl Listener {
     }
 
     /// Shows a hit of the packet cache to the observers that want to see each.
+    #[inline(never)]
     fn observe_hit(&self, counting: &HitCounting, received: Received<'_>, reply: &[u8]) {
-        if let Some(site) = self.zones.site(counting.site)
-            && let Some(handler) = site.block.chain.handlers.get(counting.handler)
+        for observer in &counting.hit_observers {
+            observer.observe_hit(received, received.clock.elapsed());
+        }
+        if counting.observers.is_empty() {
+            return;
+        }
+        if let Some(site) = self.zones.site(counting.site as usize)
+            && let Some(handler) = site.block.chain.handlers.get(counting.handler as usize)
             && let Ok(query) = Query::read(received.wire)
         {
             let request = request(&query, received, Some(site));
@@ -310,6 +317,12 @@ impl Pending {
     }
 }
 
+/// The class of a client. Not inlined: most listeners have none, and pay nothing for the room that it takes.
+#[inline(never)]
+fn class_of(classes: &AddressClasses, peer: &Peer) -> u64 {
+    classes.of(peer.client.ip()).into()
+}
+
 /// The request as the site's block sees it; `None` where no zone matches.
 fn request<'a>(query: &'a Query, received: Received<'a>, site: Option<&ZoneBinding>) -> Request<'a> {
     let Received { wire, peer, clock } = received;
@@ -357,9 +370,10 @@ fn hit_counting(exchange: &Exchange<'_>, block: &Block, site: usize, answered: P
         counters: block.chain.hit_counters(&exchange.request, answered),
         hit_observers: SmallVec::new(),
         observers: SmallVec::new(),
-        site,
-        handler: answered.place,
+        site: site as u32,
+        handler: answered.place as u32,
         is_arranged: block.arranger.is_some(),
+        is_observed: false,
     };
     for (index, observer) in (0..).zip(&block.observers) {
         match observer.packet_hits(exchange) {
@@ -369,6 +383,7 @@ fn hit_counting(exchange: &Exchange<'_>, block: &Block, site: usize, answered: P
             PacketHits::Observe => counting.observers.push(index),
         }
     }
+    counting.is_observed = !counting.hit_observers.is_empty() || !counting.observers.is_empty();
     counting
 }
 

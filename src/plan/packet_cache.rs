@@ -55,14 +55,19 @@ pub(super) struct PacketKey<'a> {
     hash: u64,
 }
 
-/// Where a request came from.
+/// Where a request came from, in one number: the listener's number, and below it whether it came over TCP, and whether
+/// the client's address is an IPv4 one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Source {
-    /// The listener's number, for a class of clients. No other listener has it, and a new plan has new ones, so nothing is invalidated.
-    listener: u64,
-    transport: Transport,
-    /// The client's address is an IPv4 one.
-    is_ipv4: bool,
+struct Source(u64);
+
+impl Source {
+    /// `listener` is its number, for a class of clients. No other listener has it, and a new plan has new ones, so
+    /// nothing is invalidated.
+    #[inline]
+    fn new(listener: u64, peer: &Peer) -> Self {
+        let is_tcp = peer.transport == Transport::Tcp;
+        Self(listener << 2 | u64::from(is_tcp) << 1 | u64::from(peer.client.is_ipv4()))
+    }
 }
 
 /// A reply from the packet cache that is still to be counted ([`super::Listener::count`]).
@@ -80,11 +85,13 @@ pub(super) struct HitCounting {
     pub observers: SmallVec<[u8; 8]>,
     /// The block: the site's index on its listener. Not the block itself, which would live on with the packet after its
     /// plan has gone.
-    pub site: usize,
+    pub site: u32,
     /// Who answered: the handler's index in the block's chain.
-    pub handler: usize,
+    pub handler: u32,
     /// The block has an arranger.
     pub is_arranged: bool,
+    /// There are [`HitCounting::hit_observers`] or [`HitCounting::observers`].
+    pub is_observed: bool,
 }
 
 /// A request and its reply. What a hit needs comes first, so that it shares as few cache lines as may be.
@@ -142,11 +149,10 @@ impl PacketCache {
     #[inline]
     pub(super) fn key<'a>(&self, wire: &'a [u8], peer: &Peer, listener: u64) -> PacketKey<'a> {
         let request = wire.get(2..).unwrap_or_default();
-        let source = Source { listener, transport: peer.transport, is_ipv4: peer.client.is_ipv4() };
+        let source = Source::new(listener, peer);
         let mut hasher = self.hasher.build_hasher();
         hasher.write(request);
-        hasher
-            .write_u64(listener << 2 | u64::from(source.transport == Transport::Tcp) << 1 | u64::from(source.is_ipv4));
+        hasher.write_u64(source.0);
         PacketKey { request, source, hash: hasher.finish() }
     }
 
@@ -167,7 +173,7 @@ impl PacketCache {
     /// Notes that a request which came at `now` got a reply that is right until `until`. True if both are to be cached:
     /// it is the second time, or it was cached before and its slot is still its own. What is cached has its slot until
     /// its time is over: that is soon, and what is popular comes first then.
-    #[inline]
+    #[inline(always)]
     pub(super) fn note(&mut self, key: &PacketKey<'_>, now: Instant, until: Instant) -> bool {
         if self.sets.is_empty() {
             self.make_room();

@@ -11,8 +11,16 @@ pub(super) struct ZoneTable {
     /// Indices of `sites`, by the zone's lower-case wire form; that of the root has a place of its own.
     below_root: HashMap<Box<[u8]>, usize, foldhash::fast::RandomState>,
     root: Option<usize>,
-    /// Bit n is set if a zone's wire form has n octets (mod 256).
-    lengths: [u64; 4],
+    /// Whether a zone's wire form has so many octets.
+    lengths: Lengths,
+}
+
+struct Lengths([bool; 256]);
+
+impl Default for Lengths {
+    fn default() -> Self {
+        Self([false; 256])
+    }
 }
 
 impl ZoneTable {
@@ -28,7 +36,7 @@ impl ZoneTable {
         if zone.is_root() {
             self.root = Some(index);
         } else {
-            self.lengths[wire.len() / 64 % 4] |= 1 << (wire.len() % 64);
+            self.lengths.0[usize::from(wire.len() as u8)] = true;
             self.below_root.insert(wire.into(), index);
         }
     }
@@ -43,21 +51,37 @@ impl ZoneTable {
         if suffix.len() == 1 {
             return self.root;
         }
-        self.has_length(suffix.len()).then(|| self.below_root.get(suffix).copied())?
+        self.has_length(suffix).then(|| self.below_root.get(suffix).copied())?
     }
 
-    /// False if no zone below the root has a wire form of so many octets.
+    /// False if no zone below the root is as long as this.
     #[inline]
-    fn has_length(&self, length: usize) -> bool {
-        self.lengths[length / 64 % 4] & (1 << (length % 64)) != 0
+    fn has_length(&self, suffix: &[u8]) -> bool {
+        // No name has more octets than the index has values.
+        self.lengths.0[usize::from(suffix.len() as u8)]
+    }
+
+    /// That of the longest zone below the root that holds `name`. A loop of few steps: every query passes it, and most
+    /// labels begin no suffix that is as long as a zone.
+    #[inline]
+    fn longest(&self, name: &LowerName) -> Option<usize> {
+        let mut rest = name.as_wire();
+        while let Some(length @ 1..) = rest.first() {
+            if self.has_length(rest)
+                && let Some(index) = self.below_root.get(rest)
+            {
+                return Some(*index);
+            }
+            rest = rest.get(usize::from(*length) + 1..).unwrap_or_default();
+        }
+        None
     }
 
     /// The index of the longest zone's site that holds `name`. A DS record belongs to the parent's side of a zone cut
     /// (RFC 4035 section 3.1.4.1), so for that type the shortest zone below the root is taken, as the reference does.
     pub(super) fn find(&self, name: &LowerName, qtype: RecordType) -> Option<usize> {
         if qtype != RecordType::DS {
-            let mut below_root = name.suffixes().filter(|suffix| self.has_length(suffix.len()));
-            return below_root.find_map(|suffix| self.below_root.get(suffix).copied()).or(self.root);
+            return self.longest(name).or(self.root);
         }
         let mut found = None;
         for suffix in name.suffixes() {

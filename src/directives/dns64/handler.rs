@@ -101,7 +101,9 @@ impl Dns64 {
             return (said, place);
         }
         let mut synthesis = Synthesis { config: &self.config, longest };
-        if edit_reply((request.query, request.wire), &mut synthesis, request.limit(), reply, start).is_err() {
+        if edit_reply((request.query, request.wire), &query.name, &mut synthesis, request.limit(), reply, start)
+            .is_err()
+        {
             reply.truncate(start);
             return (if after == After::Refresh { FastPath::SlowAndRefresh } else { FastPath::Slow }, place);
         }
@@ -213,7 +215,9 @@ enum SynthesisError {
     Write(#[from] WireError),
 }
 
-/// The same without the heap, for a query that is not longer than that.
+/// The same without the heap, for a query that is not longer than that. Always inlined: a query is large to be handed
+/// back.
+#[inline(always)]
 fn for_v4_fast(request: &Request<'_>) -> (SmallVec<[u8; QUICK_LENGTH]>, Query) {
     let mut wire = SmallVec::from_slice(request.wire);
     let end = usize::from(request.query.question_end);

@@ -97,6 +97,21 @@ impl Edit for Change<'_> {
     fn owner(&mut self, name: &LowerName) -> Option<LowerName> {
         self.changed(name, Place::Owner)
     }
+    fn restores(&mut self, asked: &LowerName, client: &LowerName) -> bool {
+        let is_of_owners = |undo: &&Undo<'_>| match undo {
+            Undo::Name(_) => true,
+            Undo::Answer(rule) => rule.place == Place::Owner,
+            Undo::Ttl(..) | Undo::Rcode(..) | Undo::Cname(_) => false,
+        };
+        let mut owners = self.undo.iter().filter(is_of_owners);
+        let told = match (owners.next(), owners.next()) {
+            (None, _) => Some(asked == client),
+            (Some(Undo::Name(0)), None) if self.names.first() == Some(asked) => Some(self.asked == client),
+            (Some(Undo::Answer(rule)), None) => rule.change.restores(asked, client),
+            _ => None,
+        };
+        told.unwrap_or_else(|| self.changed(asked, Place::Owner).as_ref().unwrap_or(asked) == client)
+    }
     fn value(&mut self, name: &LowerName) -> Option<LowerName> {
         self.changed(name, Place::Value)
     }

@@ -50,7 +50,7 @@ struct Rewrite {
 }
 
 /// Octets of a rewritten query that are kept on the stack; with longer ones the slow path is taken.
-const QUICK_LENGTH: usize = 512;
+const QUICK_LENGTH: usize = 320;
 
 impl Rewrite {
     async fn answer(&self, request: Request<'_>, mut change: Box<Change<'_>>, next: Next<'_>) -> Outcome {
@@ -144,7 +144,9 @@ impl Handler for Rewrite {
             if let Some(place) = reply.get_mut(start + 12..start + 12 + asked.len()) {
                 place.copy_from_slice(asked);
             }
-        } else if edit_reply((request.query, request.wire), &mut change, request.limit(), reply, start).is_err() {
+        } else if edit_reply((request.query, request.wire), &query.name, &mut change, request.limit(), reply, start)
+            .is_err()
+        {
             reply.truncate(start);
             let wants_refresh = said == FastPath::Answered(After::Refresh);
             return (if wants_refresh { FastPath::SlowAndRefresh } else { FastPath::Slow }, place);

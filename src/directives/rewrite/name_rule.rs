@@ -32,6 +32,7 @@ pub enum Replacement {
 
 impl NameRule {
     /// What the name becomes; `None` if the rule is not for it, an error with the text that is no name.
+    #[inline]
     pub fn apply(&self, subject: &Subject<'_>) -> Option<Result<LowerName, String>> {
         match (&self.from, &self.to) {
             (NameMatch::Regex(regex), Replacement::Expansion(expansion)) => expansion.apply(regex, subject.text()),
@@ -91,6 +92,17 @@ pub enum AnswerChange {
 }
 
 impl AnswerChange {
+    /// Whether `asked` becomes `client`; `None` where that is seen only by doing it.
+    pub fn restores(&self, asked: &LowerName, client: &LowerName) -> Option<bool> {
+        match self {
+            Self::Suffix(NameMatch::Below(zone), Replacement::Above(name)) => {
+                let is_below = asked.as_wire().len() > zone.as_wire().len();
+                Some(is_below && client.is_replaced(asked, zone.as_wire(), name))
+            }
+            _ => None,
+        }
+    }
+
     /// What the name becomes. `None` if it is not matched, or would be no name: then it stays.
     pub fn apply(&self, subject: &Subject<'_>) -> Option<LowerName> {
         match self {
