@@ -40,8 +40,8 @@ pub trait Edit {
 const WITH_VALUE: [u16; 8] = [5, 39, 15, 35, 2, 12, 6, 33];
 
 /// Changes the reply that stands in `reply` from `start` on, as the rest of a chain has written it for another question
-/// than this client's, about the name `asked`: at most `limit` octets, and TC where a record did not fit. Its OPT record, if the client sent
-/// one, is the last. Codes above 15 are not for this.
+/// than this client's, about the name `asked`: at most `limit` octets, and TC where a record did not fit. Its OPT
+/// record, if the client sent one, is the last. Codes above 15 are not for this.
 ///
 /// # Errors
 /// The reply is malformed, which none is that was written here; it is left as it was.
