@@ -120,7 +120,7 @@ fn compare(baseline: &Counts, counted: &Counts) -> (String, bool) {
             most * 100.0
         );
     }
-    _ = writeln!(out, "{:<20}{:>14}{:>14}{:>12}  {}", "hit", "instructions", "baseline", "change", "of a plain hit");
+    _ = writeln!(out, "{:<20}{:>14}{:>14}{:>12}  of a plain hit", "hit", "instructions", "baseline", "change");
     let mut is_good = true;
     for (kind, count) in &counted.instructions_per_hit {
         _ = write!(out, "{:<20}{count:>14.1}", format!("{kind:?}"));

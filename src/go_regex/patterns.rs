@@ -1,13 +1,8 @@
 //! The patterns of one configuration, which are bounded together as well as each.
 
+use super::error::{MOST_OCTETS, MOST_PATTERNS};
 use super::{Regex, RegexError, RegexProblem, compile};
 use std::cell::Cell;
-
-/// Patterns that one configuration may have. Rules are tried one after another, so a query for which none of so many
-/// is takes a tenth of a millisecond; and each thread has an automaton for each that it has used.
-pub(super) const MOST_PATTERNS: usize = 1_000;
-/// Octets that all of them may take, compiled. Those of two configurations are there while one takes over.
-pub(super) const MOST_OCTETS: usize = 32 << 20;
 
 /// Counts the patterns of one configuration.
 #[derive(Debug, Default)]

@@ -3,6 +3,7 @@
 //! heap, so that cache hits pass through it too.
 
 use super::edit_plain::edit_plain;
+use super::editor::Edit;
 use super::header::TC;
 use super::layout;
 use super::reply_records::opt_of;
@@ -11,30 +12,6 @@ use super::wire_reader::{HEADER_LENGTH, MAX_MESSAGE_LENGTH, Suffixes, u16_at, u3
 use super::{Class, LowerName, Query, Rcode, RecordType, WireError, work};
 use smallvec::SmallVec;
 use std::cell::Cell;
-
-/// What is changed. Names are given, and taken, in lower case; those that stay as they are keep theirs.
-pub trait Edit {
-    /// Another owner for a record; `None`: it stays.
-    fn owner(&mut self, name: &LowerName) -> Option<LowerName>;
-    /// Whether the owner `asked` becomes `client`, the client's own name: as [`Edit::owner`] says, but told at once by
-    /// whoever can.
-    fn restores(&mut self, asked: &LowerName, client: &LowerName) -> bool {
-        match self.owner(asked) {
-            Some(owner) => owner == *client,
-            None => asked == client,
-        }
-    }
-    /// Another name in the data of a CNAME, DNAME, MX, NAPTR, NS, PTR, SOA (its first) or SRV record; `None`: it stays.
-    fn value(&mut self, name: &LowerName) -> Option<LowerName>;
-    fn ttl(&self, seconds: u32) -> u32;
-    /// The seconds and the address of the AAAA record that takes the place of an A record in the answer section;
-    /// `None`, for all of them: they stay.
-    fn address(&self, seconds: u32, address: [u8; 4]) -> Option<(u32, [u8; 16])> {
-        let _ = (seconds, address);
-        None
-    }
-    fn rcode(&self, rcode: Rcode) -> Rcode;
-}
 
 /// Types in whose data a name may be changed: CNAME, DNAME, MX, NAPTR, NS, PTR, SOA, SRV.
 const WITH_VALUE: [u16; 8] = [5, 39, 15, 35, 2, 12, 6, 33];
@@ -60,7 +37,7 @@ pub fn edit_reply(
 }
 
 /// [`edit_reply`] for whatever reply: all names are written anew.
-pub(super) fn edit_anew(
+fn edit_anew(
     (query, wire): (&Query, &[u8]),
     edit: &mut impl Edit,
     limit: usize,
@@ -385,6 +362,20 @@ mod tests {
 
     fn example() -> LowerName {
         LowerName::parse("example.").unwrap()
+    }
+
+    #[test]
+    fn a_reply_that_is_changed_in_place_is_the_one_that_is_written_anew() {
+        for records in [vec![address(Answer, 60, 1)], vec![address(Answer, 60, 1), address(Authority, 61, 2)], vec![]] {
+            for (name, limit) in [("client.test.", 512), ("Client.Test.", 65_535)] {
+                let client = query(name, RD, None);
+                let [mut quick, mut anew] = [(); 2].map(|()| [&b"before"[..], &answer(QR | 3, &records)].concat());
+                let both = (&client.0, &client.1[..]);
+                assert!(edit_plain(both, &example(), &mut Renamed, limit, &mut quick, 6), "{name}");
+                edit_anew(both, &mut Renamed, limit, &mut anew, 6).unwrap();
+                assert_eq!(quick, anew, "{name}");
+            }
+        }
     }
 
     fn stored(flags: u16, records: &[(Section, Vec<u8>)]) -> Response {

@@ -7,6 +7,7 @@ mod client_subnet;
 mod compose;
 mod edit;
 mod edit_plain;
+mod editor;
 mod empty_reply;
 mod fixed_answer;
 #[cfg(test)]
@@ -40,7 +41,8 @@ pub mod work;
 pub use arrange::{AddressSet, arrange_addresses};
 pub use case_folding::lower_case_echoes;
 pub use client_subnet::{ClientSubnet, PrefixLimits, Scope};
-pub use edit::{Edit, edit_reply};
+pub use edit::edit_reply;
+pub use editor::Edit;
 pub use fixed_answer::FixedAnswer;
 pub use header::Header;
 pub use name::{LowerName, Name};
