@@ -2,11 +2,10 @@
 //! No sockets, so that its instructions can be counted.
 
 use crate::corefiles::corefile;
-use crate::message::{A, AAAA, query};
+use crate::hits::{HITS, Kind};
 use crate::peers::{Place, Service};
 use crate::upstream;
 use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
 use nodelocaldns::chain::{BatchClock, Loaders, Peer, ProcessContext, Received, Transport};
 use nodelocaldns::corefile::SystemLoader;
 use nodelocaldns::directives::bind::SystemInterfaces;
@@ -17,54 +16,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What is hit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// Two A records of a site outside the cluster.
-    Answer,
-    /// The same, asked for with EDNS.
-    AnswerEdns,
-    /// A name of a search path that does not exist.
-    Denial,
-    /// AAAA of a service that has an IPv4 address only.
-    NoData,
-    /// As the first, asked for so often within a second that the packet cache answers.
-    PacketHit,
-    /// The same in a block with `loadbalance`, which puts each reply's addresses into order.
-    ArrangedHit,
-}
-
-/// Hits that are counted.
-pub const HITS: u64 = 2_000;
 /// The function whose instructions count.
 pub const COUNTED: &str = "hits_of_the_cache";
 
 const ADDRESS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 53, 0, 3), 5300);
 const UPSTREAM: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(127, 53, 0, 2), 5300);
-
-impl Kind {
-    /// It is of one popular name.
-    fn is_packet_hit(self) -> bool {
-        matches!(self, Self::PacketHit | Self::ArrangedHit)
-    }
-
-    fn query(self, number: usize) -> Vec<u8> {
-        let site = format!("api-{number}.test-site.com");
-        match self {
-            Self::Answer | Self::PacketHit | Self::ArrangedHit => query(7, &site, A),
-            Self::AnswerEdns => {
-                let mut query = query(7, &site, A);
-                query[11] = 1;
-                query.extend_from_slice(&[0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0]);
-                query
-            }
-            Self::Denial => query(7, &format!("{site}.ns-1.svc.cluster.local"), A),
-            Self::NoData => query(7, &format!("svc-{number}.ns-1.svc.cluster.local"), AAAA),
-        }
-    }
-}
-
 /// Fills the cache of the stock node-local Corefile, then hits it [`HITS`] times in [`hits_of_the_cache`].
 pub fn run(kind: Kind) -> Result<()> {
     std::thread::spawn(|| upstream::serve(UPSTREAM.into()));
@@ -80,15 +36,8 @@ pub fn run(kind: Kind) -> Result<()> {
         workers: 1,
     };
     let stock = corefile(Service::NodeLocal, &place);
-    let text = if kind == Kind::ArrangedHit {
-        stock.replace(" {\n    errors\n", " {\n    loadbalance\n    errors\n")
-    } else {
-        stock
-    };
-    ensure!(
-        kind != Kind::ArrangedHit || text.contains("loadbalance"),
-        "the stock Corefile's blocks do not begin with `errors`"
-    );
+    let text = stock.replace(" {\n    errors\n", &format!(" {{\n{}\n    errors\n", kind.directive()));
+    ensure!(text != stock, "the stock Corefile's blocks do not begin with `errors`");
     let (tree, diagnostics) = nodelocaldns::corefile::parse(Path::new("Corefile"), &text, &SystemLoader);
     ensure!(!diagnostics.has_errors(), "{}", diagnostics.render(&tree.sources));
     let (config, diagnostics) = configure(&tree, 53, Loaders { files: &SystemLoader, interfaces: &SystemInterfaces });
@@ -117,8 +66,12 @@ pub fn run(kind: Kind) -> Result<()> {
         if let Dispatch::Pending(pending) = listener.dispatch(received, &mut packets, &mut out) {
             runtime.block_on(pending.run(&mut out));
         }
-        let expected = crate::zone::expected(query);
+        let expected = kind.expected(query);
         ensure!(crate::message::is_right(query, &out, expected), "{kind:?} is not rightly answered: {out:?}");
+    }
+    // What is answered without the answer cache was noted when it was asked for first, and would be a packet now.
+    if !kind.is_packet_hit() {
+        packets = PacketCache::default();
     }
     let replies = hits_of_the_cache(listener, &queries, &peer, &clock, &mut packets, &mut out);
     ensure!(replies == HITS, "{replies} of {HITS} were hits");

@@ -7,6 +7,7 @@ mod experiments;
 mod floor;
 mod generator;
 mod hit_path;
+mod hits;
 mod instructions;
 mod lab;
 mod libraries;

@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::hit_path::Kind;
+use crate::hits::Kind;
 use crate::peers::Peer;
 use clap::{Parser, Subcommand};
 use std::net::{SocketAddr, SocketAddrV4};

@@ -112,7 +112,8 @@ fn change(answer: &[u8], wire: &[u8]) {
     for limit in [limit, 512] {
         let mut fast = Vec::new();
         response.write(&inner, &inner_wire, Reply { limit, ..shape }, &mut fast);
-        edit_reply((&query, wire), &mut Doubled, limit, &mut fast, 0).expect("a reply of our own is well-formed");
+        edit_reply((&query, wire), &inner.name, &mut Doubled, limit, &mut fast, 0)
+            .expect("a reply of our own is well-formed");
         assert!(fast.len() <= limit);
         let fast = Response::read(&fast).expect("what is changed is well-formed");
         let whole: Vec<_> = edited.records().collect();

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::corefile::{DataFile, Diagnostics, FileStamp, Loader, SocketRole, Span, read_data_file, unix_socket};
 use crate::fairness::{Fairness, Policy};
+use crate::go_regex::Patterns;
 use crate::message::{Name, PrefixLimits};
 use crate::metrics::{CONTENT_TYPE, Counter, Registry, union};
 use crate::net::tls::ServerTls;
@@ -46,6 +47,8 @@ pub struct ParseContext<'a> {
     pub loaders: Loaders<'a>,
     /// Zones of the server block, in the order of its keys.
     pub zones: &'a [Name],
+    /// The patterns of the whole Corefile.
+    pub patterns: &'a Patterns,
 }
 
 /// A server block as configured.

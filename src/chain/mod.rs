@@ -16,6 +16,7 @@ mod host_name;
 mod line_sink;
 mod lookup;
 mod metadata;
+mod networks;
 mod next;
 mod reload_state;
 mod request;
@@ -36,11 +37,12 @@ pub use config::{
     ReadDataFile, ReadFile, ReloadConfig, Timeouts, UnixSockets,
 };
 pub use data_file::{DataFilePoll, DataFiles};
-pub use format::{AppendLabel, COMMON, Format, placeholders};
+pub use format::{AppendLabel, COMMON, Differing, Format, PacketFormat, placeholders};
 pub use host_name::host_name;
 pub use line_sink::{Level, LineSink};
 pub use lookup::{Lookup, Resolver};
 pub use metadata::Metadata;
+pub use networks::{AddressClasses, Networks};
 pub use next::{Chain, FastRest, Next, Rest};
 pub use reload_state::ReloadState;
 pub use request::{KeptSubnet, OwnedRequest, Peer, Purpose, Received, Request, Transport};
@@ -49,7 +51,9 @@ pub use upstream_exchange::{Encryption, UpstreamExchange, UpstreamObserver};
 pub use upstreams::{Ask, Listing, Upstream, Upstreams, Watching};
 pub use view::{BlockMetadata, QueryFilter, View};
 
+use crate::metrics::Counter;
 use futures_util::future::BoxFuture;
+use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,11 +84,11 @@ pub enum After {
     Refresh,
     /// The packet cache may keep the reply. For so many milliseconds from the request's arrival it is right, but for
     /// its ID, for each request with the same octets to the same listen address over the same transport; the handlers
-    /// before this one pass such a request. Hits of the packet are counted by what [`Handler::hit_counter`] gives for
+    /// before this one pass such a request. Hits of the packet are counted by what [`Handler::hit_counters`] gives for
     /// this note.
     CachePacket {
         millis: u16,
-        note: u8,
+        note: u32,
     },
 }
 
@@ -108,10 +112,16 @@ pub trait Handler: Send + Sync {
         rest.run(request, reply)
     }
 
-    /// True if it answers the same question otherwise to another client. Then no reply of its block goes into the
-    /// packet cache.
+    /// True if it answers the same question otherwise to another client, for more than
+    /// [`Handler::client_networks`] tells. Then no reply of its block goes into the packet cache.
     fn depends_on_client(&self) -> bool {
         false
+    }
+
+    /// By what it tells clients apart: those that the same of these sets have get the same answers. The packet cache
+    /// keeps them for each class of clients.
+    fn client_networks(&self) -> Vec<Networks> {
+        Vec::new()
     }
 
     /// How this server is asked itself, once all of the plan is built. For a handler that asks questions of its own.
@@ -119,16 +129,44 @@ pub trait Handler: Send + Sync {
         let _ = lookup;
     }
 
-    /// What counts the packet cache's hits with the reply to this request. Must not block or allocate.
-    fn hit_counter(&self, request: &Request<'_>, note: u8) -> Option<Arc<dyn HitCounter>> {
+    /// What counts the packet cache's hits with the reply that this handler gave to this request. Must not block or
+    /// allocate.
+    fn hit_counter(&self, request: &Request<'_>, note: u32) -> Option<Arc<dyn HitCounter>> {
         let _ = (request, note);
         None
+    }
+
+    /// Adds all that counts the packet cache's hits with a reply to this request which this handler gave, or had from
+    /// those after it, `rest`. Must not block.
+    fn hit_counters(
+        &self,
+        request: &Request<'_>,
+        answered: PacketAnswer,
+        rest: FastRest<'_>,
+        counters: &mut HitCounters,
+    ) {
+        match answered.place < rest.place() {
+            true => counters.extend(self.hit_counter(request, answered.note)),
+            false => rest.hit_counters(request, answered, counters),
+        }
     }
 
     /// Answers, or hands on with [`Next::run`]. Runs on the worker that received the request. Dropped halfway where the
     /// request loses its place to another client's, so whatever it has begun ends or goes on without it.
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome>;
 }
+
+/// Who gave a reply that the packet cache may keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketAnswer {
+    /// The handler's place in the chain.
+    pub place: usize,
+    /// The note of its [`After::CachePacket`].
+    pub note: u32,
+}
+
+/// What counts the hits of one packet.
+pub type HitCounters = SmallVec<[Arc<dyn HitCounter>; 3]>;
 
 /// Puts the records of a block's replies into order, whoever of its handlers answered, each time that a client gets
 /// one: also those that are given again from a cache. A reply is handed to the server's own observers as it goes to the
@@ -143,8 +181,8 @@ pub trait Observer: Send + Sync {
     /// Must not block. Called on the worker's thread, right after the reply's octets are ready.
     fn observe(&self, exchange: &Exchange<'_>);
 
-    /// What is to be done with the packet cache's hits after this exchange, which it has observed. Must not block or
-    /// allocate.
+    /// What is to be done with the packet cache's hits after this exchange, which it has observed. Asked once for a
+    /// packet. Must not block.
     fn packet_hits(&self, exchange: &Exchange<'_>) -> PacketHits {
         let _ = exchange;
         PacketHits::Observe
@@ -158,8 +196,17 @@ pub enum PacketHits {
     Ignore,
     /// This counts it.
     Count(Arc<dyn HitCounter>),
+    /// This sees it.
+    Show(Arc<dyn HitObserver>),
     /// It is observed as any other exchange.
     Observe,
+}
+
+/// Sees the packet cache's hits with one packet, and has prepared for all that they have in common: request, but for
+/// its ID, and reply. It may outlive its plan, with the packet.
+pub trait HitObserver: Send + Sync {
+    /// As [`Observer::observe`]; the time is that from the request's arrival.
+    fn observe_hit(&self, received: Received<'_>, elapsed: Duration);
 }
 
 /// Counts the packet cache's hits that all count alike. Found once for a packet, so that nothing is looked up for a
@@ -168,6 +215,12 @@ pub trait HitCounter: Send + Sync {
     /// Counts one more: the octets of request and reply, and the time from the request's arrival. Must not block or
     /// allocate.
     fn count(&self, request: usize, reply: usize, elapsed: Duration);
+}
+
+impl HitCounter for Counter {
+    fn count(&self, _request: usize, _reply: usize, _elapsed: Duration) {
+        self.increment();
+    }
 }
 
 /// A finished exchange.

@@ -1,6 +1,6 @@
 //! The rest of a chain.
 
-use super::{Failure, FastPath, Handler, OpenSpan, Outcome, Request};
+use super::{Failure, FastPath, Handler, HitCounters, OpenSpan, Outcome, PacketAnswer, Request};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
@@ -14,6 +14,12 @@ impl Chain {
     #[inline]
     pub fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
         FastRest { handlers: &self.handlers, index: 0 }.run(request, reply)
+    }
+    /// What counts the packet cache's hits with a reply to this request.
+    pub fn hit_counters(&self, request: &Request<'_>, answered: PacketAnswer) -> HitCounters {
+        let mut counters = HitCounters::new();
+        FastRest { handlers: &self.handlers, index: 0 }.hit_counters(request, answered, &mut counters);
+        counters
     }
     /// The whole chain, from its first handler.
     pub fn start(self: &Arc<Self>) -> Next<'_> {
@@ -40,6 +46,13 @@ impl FastRest<'_> {
     /// The place in the chain of the first of them: one more than that of the handler that is given them.
     pub fn place(&self) -> usize {
         self.index
+    }
+    /// Adds what counts the packet cache's hits with a reply that one of them gave.
+    pub fn hit_counters(self, request: &Request<'_>, answered: PacketAnswer, counters: &mut HitCounters) {
+        if let Some(handler) = self.handlers.get(self.index) {
+            let rest = FastRest { handlers: self.handlers, index: self.index + 1 };
+            handler.hit_counters(request, answered, rest, counters);
+        }
     }
     /// Asks them one after another: what the first said that did not pass, and its place in the chain.
     /// [`FastPath::Pass`] if all passed.

@@ -52,6 +52,9 @@ pub enum Purpose {
     Answer,
     /// The cache wants a newer answer; nobody waits.
     Refresh,
+    /// A client waits, and a cache before has no answer. On the fast path alone: what a cache would keep
+    /// ([`crate::message::Rcode::is_cached_bare`]) is for the slow path, where it is asked.
+    Uncached,
 }
 
 /// The subnet of a client in a server block that keeps those (`client_subnet`).

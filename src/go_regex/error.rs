@@ -4,6 +4,11 @@ use std::fmt;
 
 /// Groups within each other. The crate compiles them by recursion, and a thread has 2 MiB of stack.
 pub(super) const GROUP_DEPTH: usize = 50;
+/// Patterns that one configuration may have. Rules are tried one after another, so a query for which none of so many
+/// is takes a tenth of a millisecond; and each thread has an automaton for each that it has used.
+pub(super) const MOST_PATTERNS: usize = 1_000;
+/// Octets that all of them may take, compiled. Those of two configurations are there while one takes over.
+pub(super) const MOST_OCTETS: usize = 32 << 20;
 /// Characters of a pattern that a message shows.
 const SHOWN: usize = 32;
 
@@ -30,6 +35,16 @@ pub enum RegexProblem {
     TooLong(usize),
     #[error("it becomes too large; write smaller counts in `{{ }}`, or fewer classes such as `\\pL`")]
     TooLarge,
+    #[error(
+        "a Corefile may have {max} patterns, and this is one more; join several with `|`, or match without a pattern",
+        max = MOST_PATTERNS
+    )]
+    TooMany,
+    #[error(
+        "the Corefile's patterns take more than {max} MiB together; write smaller counts in `{{ }}`, fewer classes such as `\\pL`, or fewer patterns",
+        max = MOST_OCTETS >> 20
+    )]
+    TooLargeTogether,
     #[error("groups stand more than {max} deep in each other; take parentheses away", max = GROUP_DEPTH)]
     TooDeep,
     #[error(

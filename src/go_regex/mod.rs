@@ -12,14 +12,18 @@
 mod class;
 mod error;
 mod escape;
+mod patterns;
 #[cfg(test)]
 mod tests;
 mod translate;
 
 pub use error::{RegexError, RegexProblem};
+pub use patterns::Patterns;
 
 use parking_lot::Mutex;
 use regex::{CaptureLocations, Captures, RegexBuilder};
+use regex_automata::nfa::thompson;
+use regex_automata::util::syntax;
 use std::fmt;
 use std::sync::Arc;
 
@@ -28,7 +32,8 @@ pub const PATTERN_OCTETS: usize = 10_000;
 /// Octets the compiled pattern may take.
 const COMPILED_OCTETS: usize = 8 << 20;
 /// Octets that the automaton built while matching may take, on each thread that matches, beyond which it begins anew.
-const AUTOMATON_OCTETS: usize = 256 << 10;
+/// A usual pattern's takes a tenth.
+const AUTOMATON_OCTETS: usize = 64 << 10;
 /// Groups and classes within each other in the translated pattern, which has at most four for each of the pattern's
 /// own.
 const TRANSLATED_DEPTH: u32 = 8 * error::GROUP_DEPTH as u32;
@@ -46,12 +51,17 @@ pub struct Regex {
     names: Arc<[Option<String>]>,
     /// Places of groups, for [`Regex::with_groups`] to use again.
     spare: Arc<Mutex<Vec<CaptureLocations>>>,
+    octets: usize,
 }
 
 impl Regex {
     /// The pattern as written.
     pub fn as_str(&self) -> &str {
         &self.source
+    }
+    /// Octets that it takes on the heap, compiled: those of what it is made of, which it has for both directions.
+    pub fn octets(&self) -> usize {
+        self.octets
     }
     /// Whether it matches anywhere in `text`.
     pub fn is_match(&self, text: &str) -> bool {
@@ -127,5 +137,15 @@ pub fn compile(pattern: &str) -> Result<Regex, RegexError> {
                 other => RegexProblem::Other(other.to_string().lines().last().unwrap_or_default().to_owned()),
             },
         })?;
-    Ok(Regex { compiled, source: pattern.into(), names: translated.names.into(), spare: Arc::default() })
+    let octets = octets(&translated.pattern);
+    Ok(Regex { compiled, source: pattern.into(), names: translated.names.into(), spare: Arc::default(), octets })
+}
+
+/// The crate does not say how large a compiled pattern is; the most of it is an automaton for each direction, one of
+/// which is built here and measured.
+fn octets(translated: &str) -> usize {
+    let mut compiler = thompson::Compiler::new();
+    compiler.syntax(syntax::Config::new().nest_limit(TRANSLATED_DEPTH));
+    compiler.configure(thompson::Config::new().nfa_size_limit(Some(COMPILED_OCTETS)));
+    compiler.build(translated).map_or(COMPILED_OCTETS, |automaton| 2 * automaton.memory_usage())
 }

@@ -2,6 +2,8 @@
 //! that rewrites requests does to what comes back. It goes from octets to octets in one pass and takes nothing from the
 //! heap, so that cache hits pass through it too.
 
+use super::edit_plain::edit_plain;
+use super::editor::Edit;
 use super::header::TC;
 use super::layout;
 use super::reply_records::opt_of;
@@ -11,26 +13,31 @@ use super::{Class, LowerName, Query, Rcode, RecordType, WireError, work};
 use smallvec::SmallVec;
 use std::cell::Cell;
 
-/// What is changed. Names are given, and taken, in lower case; those that stay as they are keep theirs.
-pub trait Edit {
-    /// Another owner for a record; `None`: it stays.
-    fn owner(&mut self, name: &LowerName) -> Option<LowerName>;
-    /// Another name in the data of a CNAME, DNAME, MX, NAPTR, NS, PTR, SOA (its first) or SRV record; `None`: it stays.
-    fn value(&mut self, name: &LowerName) -> Option<LowerName>;
-    fn ttl(&self, seconds: u32) -> u32;
-    fn rcode(&self, rcode: Rcode) -> Rcode;
-}
-
 /// Types in whose data a name may be changed: CNAME, DNAME, MX, NAPTR, NS, PTR, SOA, SRV.
 const WITH_VALUE: [u16; 8] = [5, 39, 15, 35, 2, 12, 6, 33];
 
 /// Changes the reply that stands in `reply` from `start` on, as the rest of a chain has written it for another question
-/// than this client's: at most `limit` octets, and TC where a record did not fit. Its OPT record, if the client sent
-/// one, is the last. Codes above 15 are not for this.
+/// than this client's, about the name `asked`: at most `limit` octets, and TC where a record did not fit. Its OPT
+/// record, if the client sent one, is the last. Codes above 15 are not for this.
 ///
 /// # Errors
 /// The reply is malformed, which none is that was written here; it is left as it was.
 pub fn edit_reply(
+    (query, wire): (&Query, &[u8]),
+    asked: &LowerName,
+    edit: &mut impl Edit,
+    limit: usize,
+    reply: &mut Vec<u8>,
+    start: usize,
+) -> Result<(), WireError> {
+    if edit_plain((query, wire), asked, edit, limit, reply, start) {
+        return Ok(());
+    }
+    edit_anew((query, wire), edit, limit, reply, start)
+}
+
+/// [`edit_reply`] for whatever reply: all names are written anew.
+fn edit_anew(
     (query, wire): (&Query, &[u8]),
     edit: &mut impl Edit,
     limit: usize,
@@ -114,7 +121,7 @@ fn write(
     'sections: for (section, count) in counts.into_iter().enumerate() {
         for _ in 0..count {
             let before = writer.octets.len();
-            at = writer.record(at, edit)?;
+            at = writer.record(at, section == 0, edit)?;
             if writer.octets.len() - to + opt_length > limit {
                 writer.octets.truncate(before);
                 is_cut = true;
@@ -159,7 +166,7 @@ impl Writer<'_> {
     }
 
     /// One record, from its owner's offset; gives the offset after it.
-    fn record(&mut self, at: usize, edit: &mut impl Edit) -> Result<usize, WireError> {
+    fn record(&mut self, at: usize, is_answer: bool, edit: &mut impl Edit) -> Result<usize, WireError> {
         let fixed = self.owner(at, edit)?;
         let message = self.message();
         let (rtype, class) = (RecordType(u16_at(message, fixed)?), Class(u16_at(message, fixed + 2)?));
@@ -168,6 +175,18 @@ impl Writer<'_> {
         let end = data + length;
         if end > message.len() {
             return Err(WireError::Short(data));
+        }
+        if is_answer
+            && (rtype, class, length) == (RecordType::A, Class::IN, 4)
+            && let Some(address) = message.get(data..).and_then(<[u8]>::first_chunk)
+            && let Some((ttl, address)) = edit.address(ttl, *address)
+        {
+            self.octets.extend_from_slice(&RecordType::AAAA.0.to_be_bytes());
+            self.octets.extend_from_slice(&Class::IN.0.to_be_bytes());
+            self.octets.extend_from_slice(&ttl.to_be_bytes());
+            self.octets.extend_from_slice(&(address.len() as u16).to_be_bytes());
+            self.octets.extend_from_slice(&address);
+            return Ok(end);
         }
         let head = self.from + fixed;
         self.octets.extend_from_within(head..head + 4);
@@ -341,6 +360,24 @@ mod tests {
         }
     }
 
+    fn example() -> LowerName {
+        LowerName::parse("example.").unwrap()
+    }
+
+    #[test]
+    fn a_reply_that_is_changed_in_place_is_the_one_that_is_written_anew() {
+        for records in [vec![address(Answer, 60, 1)], vec![address(Answer, 60, 1), address(Authority, 61, 2)], vec![]] {
+            for (name, limit) in [("client.test.", 512), ("Client.Test.", 65_535)] {
+                let client = query(name, RD, None);
+                let [mut quick, mut anew] = [(); 2].map(|()| [&b"before"[..], &answer(QR | 3, &records)].concat());
+                let both = (&client.0, &client.1[..]);
+                assert!(edit_plain(both, &example(), &mut Renamed, limit, &mut quick, 6), "{name}");
+                edit_anew(both, &mut Renamed, limit, &mut anew, 6).unwrap();
+                assert_eq!(quick, anew, "{name}");
+            }
+        }
+    }
+
     fn stored(flags: u16, records: &[(Section, Vec<u8>)]) -> Response {
         Response::read(&answer(flags, records)).unwrap()
     }
@@ -351,7 +388,7 @@ mod tests {
         let inner = query("example.", RD, client.0.edns.map(|edns| edns.dnssec_ok));
         let mut quick = b"before".to_vec();
         response.write(&inner.0, &inner.1, shape, &mut quick);
-        edit_reply((&client.0, &client.1), &mut Renamed, limit, &mut quick, 6).unwrap();
+        edit_reply((&client.0, &client.1), &example(), &mut Renamed, limit, &mut quick, 6).unwrap();
         assert!(quick.starts_with(b"before"));
         let mut slow = Vec::new();
         response.edited(&client.0, &client.1, &mut Renamed).unwrap().write(&client.0, &client.1, shape, &mut slow);
@@ -443,8 +480,9 @@ mod tests {
             let client = query("client.test.", RD, None);
             let mut reply = answer(QR, &records);
             assert!(reply.len() > 50_000);
-            let edited =
-                super::super::work::of(|| edit_reply((&client.0, &client.1), &mut Renamed, 65_535, &mut reply, 0));
+            let edited = super::super::work::of(|| {
+                edit_reply((&client.0, &client.1), &example(), &mut Renamed, 65_535, &mut reply, 0)
+            });
             assert!(edited.0.is_ok() && edited.1 <= MOST_STEPS as usize + 70_000, "{} steps", edited.1);
             assert_eq!(listing(&reply).len(), 240);
         }
@@ -455,7 +493,7 @@ mod tests {
         let client = query("client.test.", RD, Some(false));
         let opt = [&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 6][..], &[0, 15, 0, 2, 0, 15]].concat();
         let mut reply = answer(QR, &[address(Answer, 60, 1), (Additional, opt.clone())]);
-        edit_reply((&client.0, &client.1), &mut Renamed, 1232, &mut reply, 0).unwrap();
+        edit_reply((&client.0, &client.1), &example(), &mut Renamed, 1232, &mut reply, 0).unwrap();
         assert!(reply.ends_with(&opt));
         assert_eq!(listing(&reply), ["Answer client.test. 7 A 4"]);
     }
@@ -466,7 +504,10 @@ mod tests {
         let sound = answer(QR, &many());
         for length in 0..sound.len() {
             let mut reply = sound[..length].to_vec();
-            assert!(edit_reply((&client.0, &client.1), &mut Renamed, 65_535, &mut reply, 0).is_err(), "{length}");
+            assert!(
+                edit_reply((&client.0, &client.1), &example(), &mut Renamed, 65_535, &mut reply, 0).is_err(),
+                "{length}"
+            );
             assert_eq!(reply, sound[..length]);
         }
         for at in 0..sound.len() {
@@ -474,7 +515,7 @@ mod tests {
                 let mut reply = sound.clone();
                 reply[at] = octet;
                 // Refused or changed, never a panic.
-                _ = edit_reply((&client.0, &client.1), &mut Renamed, 65_535, &mut reply, 0);
+                _ = edit_reply((&client.0, &client.1), &example(), &mut Renamed, 65_535, &mut reply, 0);
             }
         }
     }

@@ -34,6 +34,11 @@ impl FixedAnswer {
         (rcode.0 <= 0x0f && is_short).then(|| Self { rcode, counts, records: octets.into(), options })
     }
 
+    /// Whether a cache keeps it.
+    pub fn is_cached(&self) -> bool {
+        !self.records.is_empty() || self.rcode.is_cached_bare()
+    }
+
     /// Appends the reply for one client: ID, RD, CD and question are its own; an OPT record if it sent one. False,
     /// and nothing appended, if that is
     /// more than it may get. Allocates nothing when `out` has room.

@@ -121,6 +121,12 @@ impl LowerName {
         octets.get_mut(kept..length)?.copy_from_slice(by.as_wire());
         Some(Self { length: u8::try_from(length).ok()?, octets })
     }
+    /// True if it is what [`LowerName::replace_suffix`] makes of `name`.
+    pub fn is_replaced(&self, name: &Self, suffix: &[u8], by: &Self) -> bool {
+        let kept = name.as_wire().len().saturating_sub(suffix.len());
+        let (head, tail) = self.as_wire().split_at_checked(kept).unwrap_or_default();
+        tail == by.as_wire() && name.as_wire().starts_with(head) && name.is_within(suffix)
+    }
     /// True if this is `zone` (lower-case wire form) or lies below it.
     pub fn is_within(&self, zone: &[u8]) -> bool {
         suffix_of_length(self.as_wire(), zone.len()) == Some(zone)
@@ -194,6 +200,15 @@ mod tests {
         assert_eq!(replaced("corp.", "corp.", ".").as_deref(), Some("."));
         assert_eq!(replaced("a.b.", ".", "c.").as_deref(), Some("a.b.c."));
         assert_eq!(replaced("acorp.", "corp.", "example."), None);
+        let is_replaced = |text: &str, name: &str| {
+            let suffix = LowerName::parse("corp.").unwrap();
+            let [text, name, by] = [text, name, "example.org."].map(|text| LowerName::parse(text).unwrap());
+            text.is_replaced(&name, suffix.as_wire(), &by)
+        };
+        assert!(is_replaced("a.example.org.", "a.corp.") && is_replaced("example.org.", "corp."));
+        for (text, name) in [("b.example.org.", "a.corp."), ("a.example.org.", "acorp."), ("example.org.", "x.")] {
+            assert!(!is_replaced(text, name), "{text} {name}");
+        }
         let long = format!("{0}.{0}.{0}.b.", "x".repeat(63));
         let ended = |by: usize| replaced(&long, "b.", &format!("{}.", "y".repeat(by)));
         assert_eq!((ended(61).map(|name| name.len()), ended(62)), (Some(254), None));

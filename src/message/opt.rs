@@ -34,6 +34,12 @@ pub(super) fn append(
     message.extend(options.iter().copied());
 }
 
+/// True if these octets are an OPT record and no more.
+pub(super) fn is_one(octets: &[u8]) -> bool {
+    octets.starts_with(&[0, 0, 41])
+        && u16_at(octets, OPT_LENGTH - 2).is_ok_and(|length| octets.len() == OPT_LENGTH + usize::from(length))
+}
+
 /// The options of an OPT record's data: code and the whole option, header included. Ends early where the framing
 /// breaks; [`are_well_framed`] tells.
 pub(super) struct Options<'a>(pub &'a [u8]);

@@ -79,6 +79,26 @@ fn finish_label(wire: &mut SmallVec<impl Array<Item = u8>>, label: &mut SmallVec
     Ok(())
 }
 
+/// Octets of a label that stand for themselves in text: nearly all there are.
+const IS_PLAIN: [bool; 256] = {
+    let (mut plain, mut octet) = ([false; 256], 0);
+    while octet < 256 {
+        plain[octet] = (octet as u8).is_ascii_graphic()
+            && !matches!(octet as u8, b'.' | b'\'' | b'@' | b';' | b'(' | b')' | b'"' | b'\\');
+        octet += 1;
+    }
+    plain
+};
+
+/// Writes one octet of a label.
+fn escape(octet: u8, text: &mut SmallVec<[u8; TEXT_INLINE]>) {
+    match octet {
+        plain if IS_PLAIN[usize::from(plain)] => text.push(plain),
+        b' '..=b'~' => text.extend_from_slice(&[b'\\', octet]),
+        _ => text.extend_from_slice(&[b'\\', b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10]),
+    }
+}
+
 /// Octets of text that are kept without the heap: those of the longest name whose octets need no escape.
 const TEXT_INLINE: usize = 256;
 
@@ -95,14 +115,11 @@ impl NameText {
         }
         for suffix in Suffixes(wire) {
             let Some((length, rest)) = suffix.split_first() else { break };
-            for &octet in rest.iter().take(usize::from(*length)) {
-                match octet {
-                    b'.' | b' ' | b'\'' | b'@' | b';' | b'(' | b')' | b'"' | b'\\' => {
-                        text.extend_from_slice(&[b'\\', octet])
-                    }
-                    b'!'..=b'~' => text.push(octet),
-                    _ => text.extend([b'\\', b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10]),
-                }
+            let label = rest.get(..usize::from(*length)).unwrap_or(rest);
+            if label.iter().all(|octet| IS_PLAIN[usize::from(*octet)]) {
+                text.extend_from_slice(label);
+            } else {
+                label.iter().for_each(|octet| escape(*octet, &mut text));
             }
             if *length > 0 {
                 text.push(b'.');

@@ -99,20 +99,37 @@ impl Query {
         opt::Options(options).find(|(other, _)| *other == code).and_then(|(_, option)| option.get(4..))
     }
     /// The same query with another question, as a directive rewrites it: ID, flags and the records after the question
-    /// stay. Its octets are appended to `octets`, which is empty. `wire` is what this was read from.
+    /// stay. Its octets are put into `octets`, which is empty. `wire` is what this was read from.
     pub fn with_question<A: Array<Item = u8>>(
         &self,
         wire: &[u8],
-        (name, qtype, qclass): (&LowerName, RecordType, Class),
+        question: (&LowerName, RecordType, Class),
         octets: &mut SmallVec<A>,
     ) -> Self {
-        octets.extend_from_slice(wire.get(..HEADER_LENGTH).unwrap_or_default());
-        octets.extend_from_slice(name.as_wire());
-        octets.extend_from_slice(&qtype.0.to_be_bytes());
-        octets.extend_from_slice(&qclass.0.to_be_bytes());
-        let question_end = octets.len() as u16;
-        octets.extend_from_slice(wire.get(usize::from(self.question_end)..).unwrap_or_default());
-        Self { header: self.header, name: name.clone(), qtype, qclass, question_end, edns: self.edns }
+        let after = wire.len().saturating_sub(self.question_end.into());
+        octets.resize(HEADER_LENGTH + question.0.as_wire().len() + 4 + after, 0);
+        self.with_question_in(wire, question, octets).map_or_else(|| self.clone(), |(query, _)| query)
+    }
+    /// As [`Query::with_question`], in a buffer that its octets are then a part of; `None` if it has no room. Always
+    /// inlined: a query is large to be handed back.
+    #[inline(always)]
+    pub fn with_question_in<'b>(
+        &self,
+        wire: &[u8],
+        (name, qtype, qclass): (&LowerName, RecordType, Class),
+        buffer: &'b mut [u8],
+    ) -> Option<(Self, &'b [u8])> {
+        let after = wire.get(usize::from(self.question_end)..)?;
+        let name_end = HEADER_LENGTH + name.as_wire().len();
+        let question_end = name_end + 4;
+        let octets = buffer.get_mut(..question_end + after.len())?;
+        *octets.first_chunk_mut()? = *wire.first_chunk::<HEADER_LENGTH>()?;
+        octets[HEADER_LENGTH..name_end].copy_from_slice(name.as_wire());
+        octets[name_end..name_end + 2].copy_from_slice(&qtype.0.to_be_bytes());
+        octets[name_end + 2..question_end].copy_from_slice(&qclass.0.to_be_bytes());
+        octets[question_end..].copy_from_slice(after);
+        let question_end = question_end as u16;
+        Some((Self { header: self.header, name: name.clone(), qtype, qclass, question_end, edns: self.edns }, octets))
     }
     /// Gives it an OPT record that offers this size, if it has none. `octets` are its own.
     pub fn offer_edns<A: Array<Item = u8>>(&mut self, octets: &mut SmallVec<A>, udp_size: u16) {

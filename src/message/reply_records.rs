@@ -1,6 +1,6 @@
 //! Records of a reply, found in its octets without reading all of it.
 
-use super::wire_reader::{u16_at, walk_name};
+use super::wire_reader::{u16_at, u32_at, walk_name};
 use super::{RecordType, WireError, query};
 
 /// Octets of a record between its owner and its data.
@@ -15,8 +15,12 @@ pub fn question_type_of(reply: &[u8]) -> Option<RecordType> {
 /// Whether a reply has a record of a type in its answer section.
 pub fn has_answer(reply: &[u8], rtype: RecordType) -> bool {
     let find = || -> Result<bool, WireError> {
+        let answers = u16_at(reply, 6)?;
+        if answers == 0 {
+            return Ok(false);
+        }
         let mut at = query::question_name_end(reply)? + 4;
-        for _ in 0..u16_at(reply, 6)? {
+        for _ in 0..answers {
             let record = Place::at(reply, at)?;
             if record.rtype == rtype {
                 return Ok(true);
@@ -26,6 +30,24 @@ pub fn has_answer(reply: &[u8], rtype: RecordType) -> bool {
         Ok(false)
     };
     find().unwrap_or(false)
+}
+
+/// How long a name's or a type's absence is valid: seconds of the SOA record in a reply's authority section (RFC 2308
+/// section 5); `None` without one.
+///
+/// # Errors
+/// The reply is malformed.
+pub fn absence_ttl(reply: &[u8]) -> Result<Option<u32>, WireError> {
+    let (answers, authorities) = (u16_at(reply, 6)?, u16_at(reply, 8)?);
+    let mut at = query::question_name_end(reply)? + 4;
+    for index in 0..u32::from(answers) + u32::from(authorities) {
+        let record = Place::at(reply, at)?;
+        if record.rtype == RecordType::SOA && index >= u32::from(answers) {
+            return u32_at(reply, record.data - FIXED + 4).map(Some);
+        }
+        at = record.end;
+    }
+    Ok(None)
 }
 
 /// Offsets of a record.
@@ -82,6 +104,16 @@ mod tests {
     use super::super::fixtures::{TO_QUESTION, address, answer, opt, record};
     use super::super::header::QR;
     use super::*;
+
+    #[test]
+    fn an_absence_is_as_long_as_the_soa_record_of_the_authority_section() {
+        let soa = |section, ttl| record(section, TO_QUESTION, RecordType::SOA.0, ttl, &[0; 22]);
+        let reply = answer(QR, &[soa(Answer, 9), address(Authority, 60, 1), soa(Authority, 70_000), opt(0)]);
+        assert_eq!(absence_ttl(&reply), Ok(Some(70_000)));
+        assert_eq!(absence_ttl(&answer(QR, &[soa(Answer, 9), address(Authority, 60, 1)])), Ok(None));
+        assert!(absence_ttl(&reply[..reply.len() - 40]).is_err());
+        assert_eq!(absence_ttl(&[]), Err(WireError::Short(6)));
+    }
 
     #[test]
     fn answers_of_a_type_are_found_and_what_is_elsewhere_or_cut_off_is_not() {

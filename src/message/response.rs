@@ -151,8 +151,9 @@ impl Response {
         self.parts().message
     }
     /// All 12 bits.
+    #[inline]
     pub fn rcode(&self) -> Rcode {
-        self.parts().rcode
+        Rcode(u16_of(&self.block, 0))
     }
     pub fn is_truncated(&self) -> bool {
         self.parts().header(1) & TC != 0

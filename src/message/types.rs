@@ -127,6 +127,11 @@ impl Rcode {
     pub fn from_mnemonic(text: &str) -> Option<Self> {
         RCODES.iter().find(|(_, mnemonic)| mnemonic.eq_ignore_ascii_case(text)).map(|(code, _)| Self(*code))
     }
+    /// Whether caches keep an answer with this code that has no record: it says that the type is not there, or that
+    /// the server fails (RFC 2308 section 7.1). NXDOMAIN is kept only with the SOA record that says how long.
+    pub fn is_cached_bare(self) -> bool {
+        matches!(self, Self::NOERROR | Self::SERVFAIL | Self::NOTIMP)
+    }
     /// The mnemonic of an assigned code.
     pub fn mnemonic(self) -> Option<&'static str> {
         RCODES.iter().find(|(code, _)| *code == self.0).map(|(_, mnemonic)| *mnemonic)

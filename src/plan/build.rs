@@ -5,8 +5,8 @@ use super::scheme::{ClientProtocol, Scheme};
 use super::zones::ZoneTable;
 use super::{Block, HeededOptions, Listener, Plan, PlanConfig, ZoneBinding};
 use crate::chain::{
-    BlockConfig, BlockMetadata, BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Lookup, Observer,
-    ProcessContext, Resolver, Timeouts,
+    AddressClasses, BlockConfig, BlockMetadata, BuildContext, BuildError, Built, Chain, Enabled, Endpoint, Lookup,
+    Networks, Observer, ProcessContext, Resolver, Timeouts,
 };
 use crate::directives::Keyword;
 use crate::message::Name;
@@ -92,6 +92,8 @@ struct ListenerDraft {
     zones: ZoneTable,
     any_class: bool,
     unmatched: Option<Arc<dyn Observer>>,
+    /// By what its blocks tell clients apart.
+    networks: Vec<Networks>,
 }
 
 impl Draft {
@@ -124,6 +126,13 @@ impl Draft {
         let options = (client_subnet.is_some() || nsid.is_some()).then(|| Box::new(options));
         let depends_on_client = chain.handlers.iter().any(|handler| handler.depends_on_client());
         let filter = block.config.view.as_ref().map(|view| view.filter.clone());
+        let networks: Vec<Networks> = chain.handlers.iter().flat_map(|handler| handler.client_networks()).collect();
+        let https_connections = block.config.https_connections.map(|(connections, _)| connections);
+        for (scheme, address) in &sockets {
+            let (scheme, timeouts) = (*scheme, block.config.timeouts);
+            let first = || ListenerDraft { scheme, timeouts, https_connections, ..ListenerDraft::default() };
+            self.listeners.entry(*address).or_insert_with(first).networks.extend_from_slice(&networks);
+        }
         let running = Block {
             chain,
             observers: observers.into(),
@@ -137,13 +146,10 @@ impl Draft {
         };
         let running = Arc::new(running);
         let any_class = block.keywords.iter().any(|keyword| keyword.any_class);
-        let https_connections = block.config.https_connections.map(|(connections, _)| connections);
         for (zone_index, BlockZone { name: zone, port, .. }) in block.zones.iter().enumerate() {
             let on_port = |(_, (_, address)): &(usize, &(Scheme, SocketAddr))| address.port() == *port;
-            for (server, (scheme, address)) in sockets.iter().enumerate().filter(on_port) {
-                let (scheme, timeouts) = (*scheme, block.config.timeouts);
-                let first = || ListenerDraft { scheme, timeouts, https_connections, ..ListenerDraft::default() };
-                let listener = self.listeners.entry(*address).or_insert_with(first);
+            for (server, (_, address)) in sockets.iter().enumerate().filter(on_port) {
+                let listener = self.listeners.entry(*address).or_default();
                 listener.tls = listener.tls.take().or_else(|| Some(block.config.tls.as_ref()?.0.clone()));
                 listener.any_class |= any_class;
                 listener.zones.insert(zone, ZoneBinding { block: running.clone(), server, zone: zone_index });
@@ -168,10 +174,13 @@ impl Draft {
 
 impl ListenerDraft {
     fn finish(self, address: SocketAddr, process: &ProcessContext) -> Arc<Listener> {
-        let Self { scheme, tls, https_connections, timeouts, zones, any_class, unmatched } = self;
+        let Self { scheme, tls, https_connections, timeouts, zones, any_class, unmatched, networks } = self;
+        let clients = AddressClasses::new(&networks);
+        let numbers = clients.as_ref().map_or(1, AddressClasses::count);
         let server = server_label(scheme, &address);
         Arc::new(Listener {
-            number: LISTENERS.fetch_add(1, Ordering::Relaxed),
+            number: LISTENERS.fetch_add(numbers.into(), Ordering::Relaxed),
+            clients,
             address,
             protocol: ClientProtocol::new(scheme, tls, https_connections, &process.registry, &server),
             timeouts,

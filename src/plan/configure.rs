@@ -5,6 +5,7 @@ use super::scheme::{BlockSchemes, Scheme, Schemes};
 use crate::chain::{BlockConfig, Loaders, ParseContext};
 use crate::corefile::{Corefile, Diagnostics, Directive, Key, ServerBlock, Span, nearest};
 use crate::directives::{Keyword, ORDER, Parse, Repeats, Support};
+use crate::go_regex::Patterns;
 use crate::message::Name;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -78,13 +79,14 @@ pub fn configure(corefile: &Corefile, default_port: u16, loaders: Loaders<'_>) -
     let mut diagnostics = Diagnostics::default();
     let mut blocks = Vec::new();
     let (mut served, mut schemes) = (Served::default(), Schemes::default());
+    let patterns = Patterns::default();
     for block in &corefile.blocks {
         if block.is_ignored {
             // The reference looks at no more of it than that there are such directives.
             block.directives.iter().for_each(|directive| _ = look_up(directive, &mut diagnostics));
             continue;
         }
-        let plan = configure_block(block, default_port, loaders, &mut diagnostics);
+        let plan = configure_block(block, default_port, loaders, &patterns, &mut diagnostics);
         served.add(block, &plan, &mut diagnostics);
         schemes.add(&plan.schemes(block), &mut diagnostics);
         blocks.push(plan);
@@ -98,6 +100,7 @@ fn configure_block(
     block: &ServerBlock,
     default_port: u16,
     loaders: Loaders<'_>,
+    patterns: &Patterns,
     diagnostics: &mut Diagnostics,
 ) -> BlockPlan {
     let scheme = |key: &Key| {
@@ -129,7 +132,7 @@ fn configure_block(
                 }
             }
         }
-        parse(directive, &mut config, &mut ParseContext { diagnostics, loaders, zones: &zones });
+        parse(directive, &mut config, &mut ParseContext { diagnostics, loaders, zones: &zones, patterns });
     }
     config.parts.sort_by_key(|part| ORDER.iter().position(|keyword| keyword.name == part.keyword));
     let keywords = first.keys().filter_map(|place| ORDER.get(*place)).collect();

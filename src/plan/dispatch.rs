@@ -3,12 +3,13 @@
 use super::packet_cache::{CachedPacket, HitCounting, PacketCache, PacketHit, PacketKey};
 use super::{Block, Choice, HeededOptions, Listener, ZoneBinding, probe};
 use crate::chain::{
-    After, BatchClock, Exchange, Failure, FastPath, Handler, KeptSubnet, Observer, Outcome, OwnedRequest, PacketHits,
-    Peer, Purpose, Received, Request, Tracer,
+    AddressClasses, After, BatchClock, Exchange, Failure, FastPath, KeptSubnet, Observer, Outcome, OwnedRequest,
+    PacketAnswer, PacketHits, Peer, Purpose, Received, Request, Tracer,
 };
 use crate::message::{Class, Query, Rcode, Rejection, Response, TtlRule};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use smallvec::SmallVec;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,12 +56,13 @@ impl Listener {
         out: &mut Vec<u8>,
     ) -> Dispatch {
         let wire = received.wire;
-        let key = packets.key(wire, received.peer, self.number);
+        let key = packets.key(wire, received.peer, self.number_for(received.peer));
         let mut is_sampled = false;
         if let Some((packet, hit)) = packets.find(&key, received.clock.received()) {
             out.extend_from_slice(wire.get(..2).unwrap_or_default());
             out.extend_from_slice(packet.reply());
-            match if packet.asks_block { self.ask_block(packet.counting.site, out) } else { PacketUse::Send } {
+            let site = packet.counting.site as usize;
+            match if packet.asks_block { self.ask_block(site, out) } else { PacketUse::Send } {
                 PacketUse::Send => return Dispatch::PacketHit(hit),
                 PacketUse::Trace => is_sampled = true,
                 PacketUse::No => {}
@@ -71,6 +73,15 @@ impl Listener {
             Err(rejection) => return reject(&rejection, wire, out),
         };
         self.guarded(&query, wire, out, |out| self.answer(&query, received, &key, packets, is_sampled, out))
+    }
+
+    /// What the packet cache knows this listener by for the clients that are like this one.
+    #[inline]
+    fn number_for(&self, peer: &Peer) -> u64 {
+        match &self.clients {
+            None => self.number,
+            Some(classes) => self.number + class_of(classes, peer),
+        }
     }
 
     /// What a panic could leave half done is `out`, which is cleared.
@@ -117,7 +128,7 @@ impl Listener {
                 let elapsed = received.clock.elapsed();
                 counting.counters.iter().for_each(|counter| counter.count(received.wire.len(), reply.len(), elapsed));
             }
-            if !counting.observers.is_empty() {
+            if counting.is_observed {
                 self.observe_hit(counting, received, reply);
             }
         });
@@ -127,9 +138,16 @@ impl Listener {
     }
 
     /// Shows a hit of the packet cache to the observers that want to see each.
+    #[inline(never)]
     fn observe_hit(&self, counting: &HitCounting, received: Received<'_>, reply: &[u8]) {
-        if let Some(site) = self.zones.site(counting.site)
-            && let Some(handler) = site.block.chain.handlers.get(counting.handler)
+        for observer in &counting.hit_observers {
+            observer.observe_hit(received, received.clock.elapsed());
+        }
+        if counting.observers.is_empty() {
+            return;
+        }
+        if let Some(site) = self.zones.site(counting.site as usize)
+            && let Some(handler) = site.block.chain.handlers.get(counting.handler as usize)
             && let Ok(query) = Query::read(received.wire)
         {
             let request = request(&query, received, Some(site));
@@ -201,13 +219,15 @@ impl Listener {
                     After::CachePacket { millis, note } => {
                         let now = clock.received();
                         let until = now + Duration::from_millis(millis.into());
+                        if !packets.note(key, now, until) {
+                            return Dispatch::Reply;
+                        }
                         let counting = || {
                             let exchange = fast_exchange(request, out, handler.keyword(), Duration::ZERO);
-                            let counting = hit_counting(&exchange, &**handler, note, &block.observers);
-                            let asks_block = block.arranger.is_some() || block.tracer.is_some();
-                            HitCounting { site: index, handler: handler_index, asks_block, ..counting }
+                            let answered = PacketAnswer { place: handler_index, note };
+                            hit_counting(&exchange, block, index, answered)
                         };
-                        packets.insert(key, out, now, until, counting);
+                        packets.cache(key, out, now, until, counting);
                     }
                 }
                 Dispatch::Reply
@@ -371,6 +391,12 @@ impl Pending {
     }
 }
 
+/// The class of a client. Not inlined: most listeners have none, and pay nothing for the room that it takes.
+#[inline(never)]
+fn class_of(classes: &AddressClasses, peer: &Peer) -> u64 {
+    classes.of(peer.client.ip()).into()
+}
+
 /// The request as the site's block sees it; `None` where no zone matches.
 fn request<'a>(query: &'a Query, received: Received<'a>, site: Option<&ZoneBinding>) -> Request<'a> {
     let Received { wire, peer, clock } = received;
@@ -413,25 +439,26 @@ fn rcode_of(reply: &[u8]) -> Rcode {
     Rcode(reply.get(3).map_or(0, |octet| u16::from(octet & 0x0f)))
 }
 
-/// How the packet hits after an exchange that `handler` has answered are counted; whose block it is, is for the caller
-/// to say.
-fn hit_counting(
-    exchange: &Exchange<'_>,
-    handler: &dyn Handler,
-    note: u8,
-    observers: &[Arc<dyn Observer>],
-) -> HitCounting {
+/// How the packet hits after an exchange of this site are counted.
+fn hit_counting(exchange: &Exchange<'_>, block: &Block, site: usize, answered: PacketAnswer) -> HitCounting {
     let mut counting = HitCounting {
-        counters: handler.hit_counter(&exchange.request, note).into_iter().collect(),
-        ..HitCounting::default()
+        counters: block.chain.hit_counters(&exchange.request, answered),
+        hit_observers: SmallVec::new(),
+        observers: SmallVec::new(),
+        site: site as u32,
+        handler: answered.place as u32,
+        asks_block: block.arranger.is_some() || block.tracer.is_some(),
+        is_observed: false,
     };
-    for (index, observer) in (0..).zip(observers) {
+    for (index, observer) in (0..).zip(&block.observers) {
         match observer.packet_hits(exchange) {
             PacketHits::Ignore => {}
             PacketHits::Count(counter) => counting.counters.push(counter),
+            PacketHits::Show(observer) => counting.hit_observers.push(observer),
             PacketHits::Observe => counting.observers.push(index),
         }
     }
+    counting.is_observed = !counting.hit_observers.is_empty() || !counting.observers.is_empty();
     counting
 }
 

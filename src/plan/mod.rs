@@ -18,7 +18,9 @@ pub use dispatch::{Dispatch, Pending};
 pub use packet_cache::{PacketCache, PacketHit};
 pub use scheme::{ClientProtocol, Https, HttpsResponses};
 
-use crate::chain::{Arranger, Chain, Enabled, Endpoint, Observer, QueryFilter, ReloadConfig, Timeouts, Tracer};
+use crate::chain::{
+    AddressClasses, Arranger, Chain, Enabled, Endpoint, Observer, QueryFilter, ReloadConfig, Timeouts, Tracer,
+};
 use crate::fairness::Fairness;
 use crate::message::PrefixLimits;
 use crate::metrics::Counter;
@@ -64,8 +66,10 @@ impl Plan {
 
 /// An address and port, and the zones served there.
 pub struct Listener {
-    /// No other of this process has it.
+    /// No other of this process has it, nor one of those after it, as many as there are classes of clients.
     number: u64,
+    /// How the handlers tell clients apart; `None` if they do not.
+    clients: Option<AddressClasses>,
     pub address: SocketAddr,
     pub protocol: ClientProtocol,
     pub timeouts: Timeouts,
@@ -89,7 +93,7 @@ struct Block {
     /// `None` where nothing of a client's EDNS options is heeded.
     options: Option<Box<HeededOptions>>,
     /// A handler answers the same question otherwise to another client, so replies are not for the packet cache, which
-    /// does not know clients.
+    /// knows no more of clients than their class.
     depends_on_client: bool,
     /// Directives say what they know of each request (`metadata`).
     has_metadata: bool,

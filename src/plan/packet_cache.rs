@@ -6,7 +6,7 @@
 //! third query gets what is cached; in a later second, if no other name has taken its slot by then, the second one
 //! does. benches/README.md has what that gives.
 
-use crate::chain::{HitCounter, Peer, Transport};
+use crate::chain::{HitCounters, HitObserver, Peer, Transport};
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 use std::hash::{BuildHasher, Hasher};
@@ -55,14 +55,19 @@ pub(super) struct PacketKey<'a> {
     hash: u64,
 }
 
-/// Where a request came from.
+/// Where a request came from, in one number: the listener's number, and below it whether it came over TCP, and whether
+/// the client's address is an IPv4 one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Source {
-    /// The listener's number. No other listener has it, and a new plan has new ones, so nothing is invalidated.
-    listener: u64,
-    transport: Transport,
-    /// The client's address is an IPv4 one.
-    is_ipv4: bool,
+struct Source(u64);
+
+impl Source {
+    /// `listener` is its number, for a class of clients. No other listener has it, and a new plan has new ones, so
+    /// nothing is invalidated.
+    #[inline]
+    fn new(listener: u64, peer: &Peer) -> Self {
+        let is_tcp = peer.transport == Transport::Tcp;
+        Self(listener << 2 | u64::from(is_tcp) << 1 | u64::from(peer.client.is_ipv4()))
+    }
 }
 
 /// A reply from the packet cache that is still to be counted ([`super::Listener::count`]).
@@ -73,16 +78,20 @@ pub struct PacketHit(u32);
 /// How the hits of a cached packet are counted.
 #[derive(Default)]
 pub(super) struct HitCounting {
-    pub counters: SmallVec<[Arc<dyn HitCounter>; 2]>,
-    /// The block's observers that want to see each hit, by index.
+    pub counters: HitCounters,
+    /// What of the block's observers sees each hit.
+    pub hit_observers: SmallVec<[Arc<dyn HitObserver>; 1]>,
+    /// The block's observers that want to see each hit as an exchange, by index.
     pub observers: SmallVec<[u8; 8]>,
     /// The block: the site's index on its listener. Not the block itself, which would live on with the packet after its
     /// plan has gone.
-    pub site: usize,
+    pub site: u32,
     /// Who answered: the handler's index in the block's chain.
-    pub handler: usize,
+    pub handler: u32,
     /// The block has an arranger or a tracer.
     pub asks_block: bool,
+    /// There are [`HitCounting::hit_observers`] or [`HitCounting::observers`].
+    pub is_observed: bool,
 }
 
 /// A request and its reply. What a hit needs comes first, so that it shares as few cache lines as may be.
@@ -123,6 +132,13 @@ impl CachedPacket {
 impl Slot {
     const EMPTY: Self = Self { tag: 0, packet: u32::MAX, until: None, is_cached: false };
 
+    /// It was taken for requests of this key, and no other has it yet.
+    #[inline]
+    fn is_of(&self, key: &PacketKey<'_>, now: Instant) -> bool {
+        self.tag == key.tag() && (self.is_cached || !self.is_over(now))
+    }
+
+    #[inline]
     fn is_over(&self, now: Instant) -> bool {
         self.until.is_none_or(|until| until <= now)
     }
@@ -133,11 +149,10 @@ impl PacketCache {
     #[inline]
     pub(super) fn key<'a>(&self, wire: &'a [u8], peer: &Peer, listener: u64) -> PacketKey<'a> {
         let request = wire.get(2..).unwrap_or_default();
-        let source = Source { listener, transport: peer.transport, is_ipv4: peer.client.is_ipv4() };
+        let source = Source::new(listener, peer);
         let mut hasher = self.hasher.build_hasher();
         hasher.write(request);
-        hasher
-            .write_u64(listener << 2 | u64::from(source.transport == Transport::Tcp) << 1 | u64::from(source.is_ipv4));
+        hasher.write_u64(source.0);
         PacketKey { request, source, hash: hasher.finish() }
     }
 
@@ -155,10 +170,38 @@ impl PacketCache {
         self.packets.get(hit.0 as usize)
     }
 
-    /// Notes that a request which came at `now` got a reply that is right until `until`, and caches both if it is the
-    /// second time, or if it was cached before and its slot is still its own. What is cached has its slot until its
-    /// time is over: that is soon, and what is popular comes first then.
-    pub(super) fn insert(
+    /// Notes that a request which came at `now` got a reply that is right until `until`. True if both are to be cached:
+    /// it is the second time, or it was cached before and its slot is still its own. What is cached has its slot until
+    /// its time is over: that is soon, and what is popular comes first then.
+    #[inline(always)]
+    pub(super) fn note(&mut self, key: &PacketKey<'_>, now: Instant, until: Instant) -> bool {
+        if self.sets.is_empty() {
+            self.make_room();
+        }
+        let Some(set) = self.sets.get_mut(key.set()) else { return false };
+        // Not `any`, which is not inlined here.
+        for slot in &*set {
+            if slot.is_of(key, now) {
+                return true;
+            }
+        }
+        let free =
+            set.iter().position(|slot| slot.is_over(now)).or_else(|| set.iter().position(|slot| !slot.is_cached));
+        if let Some(free) = free.and_then(|free| set.get_mut(free)) {
+            *free = Slot { tag: key.tag(), until: Some(until), is_cached: false, ..*free };
+        }
+        false
+    }
+
+    #[cold]
+    fn make_room(&mut self) {
+        self.sets = vec![[Slot::EMPTY; WAYS]; SETS].into();
+        self.packets.reserve_exact(SLOTS);
+    }
+
+    /// Caches what [`PacketCache::note`] has just said is to be cached, with the same times.
+    #[inline(never)]
+    pub(super) fn cache(
         &mut self,
         key: &PacketKey<'_>,
         reply: &[u8],
@@ -166,20 +209,8 @@ impl PacketCache {
         until: Instant,
         counting: impl FnOnce() -> HitCounting,
     ) {
-        if self.sets.is_empty() {
-            self.sets = vec![[Slot::EMPTY; WAYS]; SETS].into();
-            self.packets.reserve_exact(SLOTS);
-        }
         let Some(set) = self.sets.get_mut(key.set()) else { return };
-        let own = set.iter().position(|slot| slot.tag == key.tag() && (slot.is_cached || !slot.is_over(now)));
-        let Some(slot) = own.and_then(|own| set.get_mut(own)) else {
-            let free =
-                set.iter().position(|slot| slot.is_over(now)).or_else(|| set.iter().position(|slot| !slot.is_cached));
-            if let Some(free) = free.and_then(|free| set.get_mut(free)) {
-                *free = Slot { tag: key.tag(), until: Some(until), is_cached: false, ..*free };
-            }
-            return;
-        };
+        let Some(slot) = set.iter_mut().find(|slot| slot.is_of(key, now)) else { return };
         let Some(packet) = CachedPacket::new(key, reply, counting) else { return };
         match self.packets.get_mut(slot.packet as usize) {
             Some(old) => *old = packet,
@@ -193,9 +224,11 @@ impl PacketCache {
 }
 
 impl PacketKey<'_> {
+    #[inline]
     fn set(&self) -> usize {
         self.hash as usize % SETS
     }
+    #[inline]
     fn tag(&self) -> u32 {
         (self.hash >> 32) as u32
     }
@@ -222,6 +255,12 @@ mod tests {
         cache.key(request, &peer, listener)
     }
 
+    fn insert(cache: &mut PacketCache, key: &PacketKey<'_>, reply: &[u8], now: Instant, until: Instant) {
+        if cache.note(key, now, until) {
+            cache.cache(key, reply, now, until, HitCounting::default);
+        }
+    }
+
     fn is_cached(cache: &PacketCache, request: &[u8], from: (u64, Peer), now: Instant) -> bool {
         cache.find(&key(cache, request, from), now).is_some()
     }
@@ -234,7 +273,7 @@ mod tests {
             return (String::from_utf8(packet.reply().to_vec()).unwrap(), true);
         }
         let octets = [&request[..2], reply.as_bytes()].concat();
-        cache.insert(&key, &octets, now, until, HitCounting::default);
+        insert(cache, &key, &octets, now, until);
         (reply.to_owned(), false)
     }
 
@@ -308,7 +347,7 @@ mod tests {
             let hash = key(&cache, &one, HERE).hash;
             let key = PacketKey { hash, ..key(&cache, cached, from) };
             for _ in 0..2 {
-                cache.insert(&key, b"\0\0reply", now, now + SECOND, HitCounting::default);
+                insert(&mut cache, &key, b"\0\0reply", now, now + SECOND);
             }
             assert_eq!(cache.packets[0].source, key.source, "it is cached");
             assert!(!is_cached(&cache, &one, HERE, now));

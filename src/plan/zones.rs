@@ -11,12 +11,20 @@ pub(super) struct ZoneTable {
     /// Indices of `sites`, by the zone's lower-case wire form; that of the root has a place of its own.
     below_root: HashMap<Box<[u8]>, usize, foldhash::fast::RandomState>,
     root: Option<usize>,
-    /// Bit n is set if a zone's wire form has n octets (mod 256).
-    lengths: [u64; 4],
+    /// Whether a zone's wire form has so many octets.
+    lengths: Lengths,
     /// The site of the same zone that is asked after this one; empty if no block has a view.
     following: HashMap<usize, usize, foldhash::fast::RandomState>,
     /// A block has a view.
     has_views: bool,
+}
+
+struct Lengths([bool; 256]);
+
+impl Default for Lengths {
+    fn default() -> Self {
+        Self([false; 256])
+    }
 }
 
 impl ZoneTable {
@@ -34,7 +42,7 @@ impl ZoneTable {
         } else if zone.is_root() {
             self.root = Some(index);
         } else {
-            self.lengths[wire.len() / 64 % 4] |= 1 << (wire.len() % 64);
+            self.lengths.0[usize::from(wire.len() as u8)] = true;
             self.below_root.insert(wire.into(), index);
         }
         self.has_views |= site.block.filter.is_some();
@@ -57,10 +65,30 @@ impl ZoneTable {
         if suffix.len() == 1 {
             return self.root;
         }
-        if self.lengths[suffix.len() / 64 % 4] & (1 << (suffix.len() % 64)) == 0 {
-            return None;
+        self.has_length(suffix).then(|| self.below_root.get(suffix).copied())?
+    }
+
+    /// False if no zone below the root is as long as this.
+    #[inline]
+    fn has_length(&self, suffix: &[u8]) -> bool {
+        // No name has more octets than the index has values.
+        self.lengths.0[usize::from(suffix.len() as u8)]
+    }
+
+    /// That of the longest zone below the root that holds `name`. A loop of few steps: every query passes it, and most
+    /// labels begin no suffix that is as long as a zone.
+    #[inline]
+    fn longest(&self, name: &LowerName) -> Option<usize> {
+        let mut rest = name.as_wire();
+        while let Some(length @ 1..) = rest.first() {
+            if self.has_length(rest)
+                && let Some(index) = self.below_root.get(rest)
+            {
+                return Some(*index);
+            }
+            rest = rest.get(usize::from(*length) + 1..).unwrap_or_default();
         }
-        self.below_root.get(suffix).copied()
+        None
     }
 
     /// The sites of one zone, from its first one, in the order of the file.
@@ -73,6 +101,9 @@ impl ZoneTable {
     /// does.
     #[inline]
     pub(super) fn find(&self, name: &LowerName, qtype: RecordType) -> Option<usize> {
+        if qtype != RecordType::DS {
+            return self.longest(name).or(self.root);
+        }
         Self::find_by(name, qtype, |suffix| self.at(suffix))
     }
 

@@ -9,6 +9,7 @@ use super::{
     Interfaces, Loaders, Next, Outcome, ParseContext, Peer, ProcessContext, Purpose, Request, Transport,
 };
 use crate::corefile::{self, Diagnostics, Loader};
+use crate::go_regex::Patterns;
 use crate::message::{Name, Query, Rcode, RecordType, Response, TtlRule};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -61,11 +62,16 @@ pub fn configure_with(files: &dyn Loader, parse: Parse, directives: &str) -> (Bl
 fn configure_from(loaders: Loaders<'_>, parse: Parse, directives: &str) -> (BlockConfig, String) {
     let (tree, mut diagnostics) =
         corefile::parse(Path::new("Corefile"), &format!(".:53 {{\n{directives}\n}}\n"), &Nowhere);
-    let mut block = BlockConfig::default();
+    let (mut block, patterns) = (BlockConfig::default(), Patterns::default());
     for server_block in &tree.blocks {
         let zones: Vec<Name> = server_block.keys.iter().map(|key| key.zone.clone()).collect();
         for directive in &server_block.directives {
-            parse(directive, &mut block, &mut ParseContext { diagnostics: &mut diagnostics, loaders, zones: &zones });
+            let diagnostics = &mut diagnostics;
+            parse(
+                directive,
+                &mut block,
+                &mut ParseContext { diagnostics, loaders, zones: &zones, patterns: &patterns },
+            );
         }
     }
     (block, print(&diagnostics, &tree.sources))

@@ -6,8 +6,8 @@ mod policy;
 pub use parse::parse;
 
 use crate::chain::{
-    Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, Next, Outcome, Purpose,
-    Request,
+    Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, HitCounters, Networks,
+    Next, Outcome, PacketAnswer, Purpose, Request,
 };
 use crate::message::{ExtendedError, LowerName, Rcode, ReplyOptions, Response};
 use crate::metrics::Counter;
@@ -28,16 +28,15 @@ pub struct AclConfig {
 
 impl Configured for AclConfig {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
-        let depends_on_client = self.rules.iter().any(Rule::depends_on_client);
         let metrics = context.servers.iter().map(|server| Metrics::new(&self.rules, server, context)).collect();
-        let acl = Acl { rules: self.rules.clone(), metrics, depends_on_client };
+        let acl = Acl { rules: self.rules.clone(), metrics };
         Ok(Built { handler: Some(Arc::new(acl)), ..Built::default() })
     }
 }
 
 /// Counters of one listen address.
 struct Metrics {
-    allowed: Counter,
+    allowed: Arc<Counter>,
     /// By rule and zone: blocked, filtered, dropped.
     refused: Vec<Vec<[Counter; 3]>>,
 }
@@ -55,11 +54,11 @@ impl Metrics {
             ]
         };
         Self {
-            allowed: registry.counter(
+            allowed: Arc::new(registry.counter(
                 "coredns_acl_allowed_requests_total",
                 "Requests handed on.",
                 &[("server", server), ("view", view)],
-            ),
+            )),
             refused: rules.iter().map(|rule| rule.zones.iter().map(of_zone).collect()).collect(),
         }
     }
@@ -70,7 +69,6 @@ struct Acl {
     rules: Vec<Rule>,
     /// By listen address.
     metrics: Vec<Metrics>,
-    depends_on_client: bool,
 }
 
 impl Acl {
@@ -108,8 +106,22 @@ impl Handler for Acl {
         KEYWORD
     }
 
-    fn depends_on_client(&self) -> bool {
-        self.depends_on_client
+    fn client_networks(&self) -> Vec<Networks> {
+        self.rules.iter().flat_map(Rule::networks).cloned().collect()
+    }
+
+    fn hit_counters(
+        &self,
+        request: &Request<'_>,
+        answered: PacketAnswer,
+        rest: FastRest<'_>,
+        counters: &mut HitCounters,
+    ) {
+        // What it answers itself goes into no packet.
+        if let Some(metrics) = self.metrics.get(request.server) {
+            counters.push(metrics.allowed.clone());
+        }
+        rest.hit_counters(request, answered, counters);
     }
 
     fn serve_fast(&self, _request: &Request<'_>, _reply: &mut Vec<u8>) -> FastPath {

@@ -1,8 +1,8 @@
 //! `acl [ZONES…] { ACTION [type QTYPE…] [net SOURCE…] }`
 
-use super::policy::{Action, Policy, Rule, Sources};
+use super::policy::{Action, Policy, Rule};
 use super::{AclConfig, KEYWORD};
-use crate::chain::{BlockConfig, ParseContext, Part};
+use crate::chain::{BlockConfig, Networks, ParseContext, Part};
 use crate::corefile::{Diagnostics, Directive, OptionLine, Token, nearest, value};
 use crate::message::{Name, RecordType};
 use std::any::Any;
@@ -79,7 +79,7 @@ fn policy(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Policy> {
         }
     }
     let qtypes = qtypes.and_then(Listed::into_list);
-    let sources = networks.and_then(Listed::into_list).map(Sources::new);
+    let sources = networks.and_then(Listed::into_list).map(Networks::new);
     is_good.then_some(Policy { action, qtypes, sources })
 }
 

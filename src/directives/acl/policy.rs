@@ -1,5 +1,6 @@
 //! Which clients and questions a policy is for.
 
+use crate::chain::Networks;
 use crate::message::{LowerName, RecordType};
 use std::net::IpAddr;
 
@@ -29,61 +30,7 @@ pub struct Policy {
     /// `None`: all.
     pub qtypes: Option<Vec<RecordType>>,
     /// `None`: all.
-    pub sources: Option<Sources>,
-}
-
-/// Addresses, as ranges that neither overlap nor touch, in order; IPv4 apart from IPv6.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sources {
-    ipv4: Vec<(u128, u128)>,
-    ipv6: Vec<(u128, u128)>,
-}
-
-impl Sources {
-    /// Those of all these networks.
-    pub fn new(networks: impl IntoIterator<Item = (IpAddr, u8)>) -> Self {
-        let mut sources = Self::default();
-        for (address, prefix) in networks {
-            let (bits, ranges) = match address {
-                IpAddr::V4(_) => (32, &mut sources.ipv4),
-                IpAddr::V6(_) => (128, &mut sources.ipv6),
-            };
-            let rest = bits - u32::from(prefix).min(bits);
-            let beyond = u128::MAX.checked_shr(128 - rest).unwrap_or_default();
-            let number = number_of(address);
-            ranges.push((number & !beyond, number | beyond));
-        }
-        merge(&mut sources.ipv4);
-        merge(&mut sources.ipv6);
-        sources
-    }
-
-    /// True if the address is in one of the networks. Costs as many steps as the number of networks has bits.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        let ranges = if address.is_ipv4() { &self.ipv4 } else { &self.ipv6 };
-        let number = number_of(address);
-        let after = ranges.partition_point(|(first, _)| *first <= number);
-        after.checked_sub(1).and_then(|index| ranges.get(index)).is_some_and(|(_, last)| number <= *last)
-    }
-}
-
-fn number_of(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => u32::from(address).into(),
-        IpAddr::V6(address) => address.into(),
-    }
-}
-
-fn merge(ranges: &mut Vec<(u128, u128)>) {
-    ranges.sort_unstable();
-    let mut merged: Vec<(u128, u128)> = Vec::with_capacity(ranges.len());
-    for (first, last) in ranges.drain(..) {
-        match merged.last_mut() {
-            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
-            _ => merged.push((first, last)),
-        }
-    }
-    *ranges = merged;
+    pub sources: Option<Networks>,
 }
 
 impl Rule {
@@ -102,48 +49,8 @@ impl Rule {
         self.policies.iter().find(is_for).map(|policy| policy.action)
     }
 
-    /// True if a policy looks at the client.
-    pub fn depends_on_client(&self) -> bool {
-        self.policies.iter().any(|policy| policy.sources.is_some())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn address(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn a_network_has_its_first_and_its_last_address_and_none_beside() {
-        let sources =
-            Sources::new([(address("192.0.2.77"), 24), (address("10.0.0.1"), 32), (address("2001:db8::1"), 64)]);
-        for inside in ["192.0.2.0", "192.0.2.255", "10.0.0.1", "2001:db8::", "2001:db8::ffff:ffff:ffff:ffff"] {
-            assert!(sources.contains(address(inside)), "{inside}");
-        }
-        for outside in ["192.0.1.255", "192.0.3.0", "10.0.0.0", "10.0.0.2", "2001:db8:0:1::", "::c000:200"] {
-            assert!(!sources.contains(address(outside)), "{outside}");
-        }
-        let all = Sources::new([(address("0.0.0.0"), 0)]);
-        assert!(all.contains(address("255.255.255.255")) && !all.contains(address("::1")));
-        assert!(Sources::new([(address("::"), 0)]).contains(address("ffff::")));
-    }
-
-    proptest! {
-        #[test]
-        fn merged_networks_have_the_addresses_that_one_of_them_has(
-            networks in prop::collection::vec((any::<[u8; 2]>(), 16_u8..=32), 0..20),
-            client in any::<[u8; 2]>(),
-        ) {
-            let of = |[third, fourth]: [u8; 2]| IpAddr::from([10, 1, third, fourth]);
-            let sources = Sources::new(networks.iter().map(|(octets, prefix)| (of(*octets), *prefix)));
-            let mask = |prefix: u8| u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or_default();
-            let number = |octets| number_of(of(octets)) as u32;
-            let expected = networks.iter().any(|(octets, prefix)| number(*octets) & mask(*prefix) == number(client) & mask(*prefix));
-            prop_assert_eq!(sources.contains(of(client)), expected);
-        }
+    /// What its policies know of clients.
+    pub fn networks(&self) -> impl Iterator<Item = &Networks> {
+        self.policies.iter().filter_map(|policy| policy.sources.as_ref())
     }
 }

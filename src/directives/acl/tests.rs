@@ -108,8 +108,8 @@ fn a_client_with_edns_is_told_why() {
 }
 
 #[test]
-fn only_rules_about_clients_keep_replies_out_of_the_packet_cache() {
-    let depends = |text: &str| Scene::new(text).chain.handlers[0].depends_on_client();
-    assert!(depends("acl {\n block net 192.0.2.0/24\n}"));
-    assert!(!depends("acl {\n block type ANY\n filter net *\n}"));
+fn clients_are_told_apart_by_the_networks_of_all_rules() {
+    let count = |text: &str| Scene::new(text).chain.handlers[0].client_networks().len();
+    assert_eq!(count("acl {\n block net 192.0.2.0/24 2001:db8::/32\n allow\n}\nacl {\n filter net ::/0\n}"), 2);
+    assert_eq!(count("acl {\n block type ANY\n filter net *\n}"), 0);
 }

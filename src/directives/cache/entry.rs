@@ -151,6 +151,7 @@ impl<T: Payload> Entry<T> {
 
     /// Its age, given the longest TTL and the longest staleness (both in seconds) the configuration allows now. Elapsed
     /// time is cut to whole seconds, as the reference does.
+    #[inline]
     pub fn age(&self, now: Moment, cap: u32, stale_seconds: u32) -> Age {
         let elapsed = now.millis_since(self.stored) / 1000;
         let ttl = u64::from(self.ttl(cap));

@@ -19,29 +19,28 @@ pub struct Labels<'a> {
 
 /// Of one listen address.
 pub struct Metrics {
-    misses: Counter,
+    misses: Arc<Lookups>,
     pub prefetches: Counter,
     pub drops: Counter,
     pub served_stale: Counter,
-    requests: Counter,
-    hits: [Arc<Hits>; 2],
+    hits: [Arc<Lookups>; 2],
     evictions: [Counter; 2],
 }
 
-/// Counts hits of one kind.
-pub struct Hits {
+/// Counts lookups that had one outcome.
+pub struct Lookups {
     requests: Counter,
-    hits: Counter,
+    of_outcome: Counter,
 }
 
-impl Hits {
+impl Lookups {
     fn increment(&self) {
         self.requests.increment();
-        self.hits.increment();
+        self.of_outcome.increment();
     }
 }
 
-impl HitCounter for Hits {
+impl HitCounter for Lookups {
     fn count(&self, _request: usize, _reply: usize, _elapsed: Duration) {
         self.increment();
     }
@@ -62,10 +61,11 @@ impl Metrics {
         };
         let requests = counter("coredns_cache_requests_total", "Queries looked up in the cache.");
         let hits = of_kinds("coredns_cache_hits_total", "Queries answered from the cache.");
+        let lookups = |of_outcome| Arc::new(Lookups { requests: requests.clone(), of_outcome });
+        let misses = counter("coredns_cache_misses_total", "Queries that the cache had no answer for.");
         Self {
-            hits: hits.map(|hits| Arc::new(Hits { requests: requests.clone(), hits })),
-            requests,
-            misses: counter("coredns_cache_misses_total", "Queries that the cache had no answer for."),
+            hits: hits.map(lookups),
+            misses: lookups(misses),
             prefetches: counter("coredns_cache_prefetch_total", "Answers asked for anew before or after they expired."),
             drops: counter("coredns_cache_drops_total", "Answers not kept because they belong to another question."),
             served_stale: counter("coredns_cache_served_stale_total", "Queries answered with an expired answer."),
@@ -75,8 +75,12 @@ impl Metrics {
 
     /// A query that was looked up in vain.
     pub fn miss(&self) {
-        self.requests.increment();
         self.misses.increment();
+    }
+
+    /// What counts queries that are looked up in vain.
+    pub fn misses(&self) -> &Arc<Lookups> {
+        &self.misses
     }
 
     pub fn hit(&self, kind: Kind) {
@@ -84,7 +88,7 @@ impl Metrics {
     }
 
     /// What counts hits of a kind.
-    pub fn hits(&self, kind: Kind) -> &Arc<Hits> {
+    pub fn hits(&self, kind: Kind) -> &Arc<Lookups> {
         &self.hits[kind.index()]
     }
 

@@ -1,12 +1,20 @@
 //! The answers (RFC 6147 section 5).
 
 use super::{Dns64Config, KEYWORD};
-use crate::chain::{After, Answer, Failure, FastPath, FastRest, Handler, Next, Outcome, OwnedRequest, Request};
-use crate::message::{Class, Rcode, RecordType, Response, Section, WireError, has_answer};
+use crate::chain::{
+    After, Answer, Failure, FastPath, FastRest, Handler, HitCounter, HitCounters, Next, Outcome, OwnedRequest,
+    PacketAnswer, Request,
+};
+use crate::message::{
+    Class, Edit, LowerName, Query, Rcode, RecordType, ReplyOptions, Response, Section, WireError, absence_ttl,
+    edit_reply, has_answer,
+};
 use crate::metrics::Counter;
 use futures_util::future::BoxFuture;
 use hickory_proto::ProtoError;
 use hickory_proto::rr::{RData, RecordType as HickoryType, rdata::AAAA};
+use smallvec::SmallVec;
+use std::sync::Arc;
 
 /// Seconds that a synthesized address is valid at most where no SOA record says how long its absence is (section
 /// 5.1.7).
@@ -14,12 +22,16 @@ const LONGEST_TTL_WITHOUT_SOA: u32 = 600;
 const AUTHORITATIVE: u16 = 0x0400;
 const AUTHENTIC_DATA: u16 = 0x0020;
 const RECURSION_AVAILABLE: u16 = 0x0080;
+const TRUNCATED: u16 = 0x0200;
+
+/// Octets of a query that are kept on the stack for the second question; with longer ones the slow path is taken.
+const QUICK_LENGTH: usize = 256;
 
 /// The `dns64` of a server block.
 pub(super) struct Dns64 {
     pub config: Dns64Config,
     /// One for each listen address.
-    pub translated: Box<[Counter]>,
+    pub translated: Box<[Arc<Counter>]>,
 }
 
 impl Dns64 {
@@ -59,6 +71,51 @@ impl Dns64 {
         made.map(|response| Answer { response, from: KEYWORD }).map_err(failed)
     }
 
+    /// Asks the rest of the chain for the IPv4 addresses, and makes of its reply the one with IPv6 addresses, valid for
+    /// so many seconds at most: what the rest said, and whose place that is. Nothing is written unless it answered.
+    fn synthesize_fast(
+        &self,
+        request: &Request<'_>,
+        longest: u32,
+        rest: FastRest<'_>,
+        reply: &mut Vec<u8>,
+    ) -> (FastPath, usize) {
+        if request.wire.len() > QUICK_LENGTH {
+            return (FastPath::Slow, rest.place());
+        }
+        let start = reply.len();
+        let (wire, query) = for_v4_fast(request);
+        let (said, place) = rest.run(&Request { wire: &wire, query: &query, ..*request }, reply);
+        let FastPath::Answered(after) = said else {
+            let is_whole = matches!(said, FastPath::Silent | FastPath::SlowAndRefresh);
+            return (if is_whole { said } else { FastPath::Slow }, place);
+        };
+        let failed = match rcode_of(reply.get(start..).unwrap_or_default()) {
+            // That the name has no IPv4 address does not say that it is not there.
+            Rcode::NOERROR | Rcode::NXDOMAIN => None,
+            failed => Some(failed),
+        };
+        if let Some(failed) = failed {
+            reply.truncate(start);
+            request.query.write_empty(request.wire, failed, request.udp_size(), &ReplyOptions::default(), reply);
+            return (said, place);
+        }
+        let mut synthesis = Synthesis { config: &self.config, longest };
+        if edit_reply((request.query, request.wire), &query.name, &mut synthesis, request.limit(), reply, start)
+            .is_err()
+        {
+            reply.truncate(start);
+            return (if after == After::Refresh { FastPath::SlowAndRefresh } else { FastPath::Slow }, place);
+        }
+        if let Some([_, _, high, low, _, _, answers @ .., _, _, _, _]) =
+            reply.get_mut(start..).and_then(<[u8]>::first_chunk_mut::<12>)
+        {
+            let flags = u16::from_be_bytes([*high, *low]) & !cleared(answers != &[0, 0]);
+            [*high, *low] = flags.to_be_bytes();
+        }
+        (said, place)
+    }
+
     fn synthesize(&self, of_v6: &Response, of_v4: &Response) -> Result<Response, SynthesisError> {
         let soa =
             of_v6.records().find(|record| record.section == Section::Authority && record.rtype == RecordType::SOA);
@@ -75,14 +132,78 @@ impl Dns64 {
         }
         message.metadata.response_code = hickory_proto::op::ResponseCode::NoError;
         let mut response = Response::from_message(&message)?;
-        response.set_flag(AUTHORITATIVE, false);
-        // Nobody has signed what is made here.
-        response.set_flag(AUTHENTIC_DATA, false);
-        // As the reference has it, but for an empty answer: without it, that looks like a lame referral to some.
-        if response.answer_count() > 0 {
-            response.set_flag(RECURSION_AVAILABLE, false);
+        let cleared = cleared(response.answer_count() > 0);
+        for flag in [AUTHORITATIVE, AUTHENTIC_DATA, RECURSION_AVAILABLE].into_iter().filter(|flag| cleared & flag != 0)
+        {
+            response.set_flag(flag, false);
         }
         Ok(response)
+    }
+}
+
+/// Flags that an answer which was made here does not have. Nobody has signed it. RA is cleared as the reference has it,
+/// but for an empty answer: without it, that looks like a lame referral to some.
+fn cleared(has_answers: bool) -> u16 {
+    AUTHORITATIVE | AUTHENTIC_DATA | if has_answers { RECURSION_AVAILABLE } else { 0 }
+}
+
+/// Whether a reply's header has a flag set.
+fn has_flag(reply: &[u8], flag: u16) -> bool {
+    reply.get(2..4).is_some_and(|flags| u16::from_be_bytes([flags[0], flags[1]]) & flag != 0)
+}
+
+fn rcode_of(reply: &[u8]) -> Rcode {
+    Rcode(reply.get(3).map_or(0, |octet| u16::from(octet & 0x0f)))
+}
+
+/// What becomes of a reply with IPv4 addresses.
+struct Synthesis<'a> {
+    config: &'a Dns64Config,
+    /// Seconds that an address is valid at most.
+    longest: u32,
+}
+
+impl Edit for Synthesis<'_> {
+    fn owner(&mut self, _name: &LowerName) -> Option<LowerName> {
+        None
+    }
+    fn value(&mut self, _name: &LowerName) -> Option<LowerName> {
+        None
+    }
+    fn ttl(&self, seconds: u32) -> u32 {
+        seconds
+    }
+    fn address(&self, seconds: u32, address: [u8; 4]) -> Option<(u32, [u8; 16])> {
+        Some((seconds.min(self.longest), self.config.prefix.map(address.into()).octets()))
+    }
+    fn rcode(&self, _rcode: Rcode) -> Rcode {
+        Rcode::NOERROR
+    }
+}
+
+/// Who gave the two replies that one is made of, in 32 bits. `None` if that is not enough.
+fn note_of([v6, v4]: [PacketAnswer; 2]) -> Option<u32> {
+    let octets = [v6.place as u32, v6.note, v4.place as u32, v4.note].map(|number| u8::try_from(number).ok());
+    let [Some(v6_place), Some(v6_note), Some(v4_place), Some(v4_note)] = octets else { return None };
+    Some(u32::from_be_bytes([v6_place, v6_note, v4_place, v4_note]))
+}
+
+fn answers_of(note: u32) -> [PacketAnswer; 2] {
+    let [v6_place, v6_note, v4_place, v4_note] = note.to_be_bytes();
+    let answer = |place: u8, note: u8| PacketAnswer { place: place.into(), note: note.into() };
+    [answer(v6_place, v6_note), answer(v4_place, v4_note)]
+}
+
+/// What follows a reply that is made of two.
+fn after_both([(v6, v6_place), (v4, v4_place)]: [(After, usize); 2]) -> After {
+    match (v6, v4) {
+        (After::Refresh, _) | (_, After::Refresh) => After::Refresh,
+        (After::CachePacket { millis: v6_millis, note: v6 }, After::CachePacket { millis: v4_millis, note: v4 }) => {
+            let answers = [PacketAnswer { place: v6_place, note: v6 }, PacketAnswer { place: v4_place, note: v4 }];
+            let millis = v6_millis.min(v4_millis);
+            note_of(answers).map_or(After::Nothing, |note| After::CachePacket { millis, note })
+        }
+        _ => After::Nothing,
     }
 }
 
@@ -92,6 +213,18 @@ enum SynthesisError {
     Read(#[from] ProtoError),
     #[error("{0}")]
     Write(#[from] WireError),
+}
+
+/// The same without the heap, for a query that is not longer than that. Always inlined: a query is large to be handed
+/// back.
+#[inline(always)]
+fn for_v4_fast(request: &Request<'_>) -> (SmallVec<[u8; QUICK_LENGTH]>, Query) {
+    let mut wire = SmallVec::from_slice(request.wire);
+    let end = usize::from(request.query.question_end);
+    if let Some(place) = wire.get_mut(end - 4..end - 2) {
+        place.copy_from_slice(&RecordType::A.0.to_be_bytes());
+    }
+    (wire, Query { qtype: RecordType::A, ..request.query.clone() })
 }
 
 /// The question for the IPv4 addresses of the same name.
@@ -111,25 +244,53 @@ impl Handler for Dns64 {
     }
 
     fn serve_fast(&self, request: &Request<'_>, _reply: &mut Vec<u8>) -> FastPath {
-        match self.concerns(request) {
-            false => FastPath::Pass,
-            true if self.config.translate_all => FastPath::Slow,
-            true => FastPath::Through,
-        }
+        if self.concerns(request) { FastPath::Through } else { FastPath::Pass }
     }
 
     fn serve_fast_through(&self, request: &Request<'_>, rest: FastRest<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
         let start = reply.len();
-        let (said, place) = rest.run(request, reply);
-        let FastPath::Answered(after) = said else { return (said, place) };
+        let (said, v6_place) = rest.run(request, reply);
+        let FastPath::Answered(of_v6) = said else { return (said, v6_place) };
         let written = reply.get(start..).unwrap_or_default();
-        let is_name_error = written.get(3).is_some_and(|octet| u16::from(octet & 0x0f) == Rcode::NXDOMAIN.0);
-        if is_name_error || has_answer(written, RecordType::AAAA) {
-            return (said, place);
+        let has_address = || !self.config.translate_all && has_answer(written, RecordType::AAAA);
+        if rcode_of(written) == Rcode::NXDOMAIN || has_address() {
+            return (said, v6_place);
         }
+        let longest = absence_ttl(written).map(|ttl| ttl.unwrap_or(LONGEST_TTL_WITHOUT_SOA));
+        let longest = longest.ok().filter(|_| !has_flag(written, TRUNCATED));
         reply.truncate(start);
-        // The answer is made anew; what the cache wanted to be refreshed is refreshed all the same.
-        (if after == After::Refresh { FastPath::SlowAndRefresh } else { FastPath::Slow }, place)
+        let (said, v4_place) = match longest {
+            Some(longest) => self.synthesize_fast(request, longest, rest, reply),
+            None => (FastPath::Slow, v6_place),
+        };
+        match said {
+            FastPath::Answered(of_v4) => {
+                if let Some(counter) = self.translated.get(request.server) {
+                    counter.increment();
+                }
+                (FastPath::Answered(after_both([(of_v6, v6_place), (of_v4, v4_place)])), rest.place() - 1)
+            }
+            // The slow path makes the answer; what the cache wanted to be refreshed is refreshed all the same.
+            FastPath::Slow if of_v6 == After::Refresh => (FastPath::SlowAndRefresh, v4_place),
+            said => (said, v4_place),
+        }
+    }
+
+    fn hit_counters(
+        &self,
+        request: &Request<'_>,
+        answered: PacketAnswer,
+        rest: FastRest<'_>,
+        counters: &mut HitCounters,
+    ) {
+        if answered.place >= rest.place() {
+            return rest.hit_counters(request, answered, counters);
+        }
+        let [v6, v4] = answers_of(answered.note);
+        rest.hit_counters(request, v6, counters);
+        let (wire, query) = for_v4_fast(request);
+        rest.hit_counters(&Request { wire: &wire, query: &query, ..*request }, v4, counters);
+        counters.extend(self.translated.get(request.server).map(|counter| counter.clone() as Arc<dyn HitCounter>));
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {

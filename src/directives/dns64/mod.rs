@@ -26,12 +26,12 @@ struct Dns64Config {
 
 impl Configured for Dns64Config {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
-        let counter = |server: &String| -> Counter {
-            context.process.registry.counter(
+        let counter = |server: &String| -> Arc<Counter> {
+            Arc::new(context.process.registry.counter(
                 "coredns_dns64_requests_translated_total",
                 "Counter of DNS requests translated by dns64.",
                 &[("server", server)],
-            )
+            ))
         };
         let translated = context.servers.iter().map(counter).collect();
         Ok(Built { handler: Some(Arc::new(Dns64 { config: self.clone(), translated })), ..Built::default() })

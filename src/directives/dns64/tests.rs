@@ -1,13 +1,18 @@
 use super::{Dns64Config, parse};
 use crate::chain::testing::{Question, build, configure, process};
-use crate::chain::{After, Answer, Chain, FastPath, Handler, Next, Outcome, Request};
-use crate::message::{Rcode, RecordType, Response, Section};
+use crate::chain::{
+    After, Answer, Chain, FastPath, Handler, HitCounter, Next, Outcome, PacketAnswer, ProcessContext, Request,
+};
+use crate::message::{Rcode, RecordType, Response, Section, TtlRule};
 use futures_util::future::BoxFuture;
+use hickory_proto::op::Message;
 use hickory_proto::rr::{Name, RData, Record, rdata};
+use parking_lot::Mutex;
 use std::any::Any;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What an upstream knows of every name, by its first label: `v4` has an IPv4 address, `both` has both, `none` nothing;
 /// `gone` is not there, `half` fails for AAAA, `fail` for both, and of `bare` there is no SOA record.
@@ -94,45 +99,113 @@ async fn addresses_are_made_for_names_that_have_but_ipv4_ones() {
     );
 }
 
-/// Gives this reply on the fast path.
-struct Says(Vec<u8>, After);
+/// [`Upstream`] on both paths.
+#[derive(Default)]
+struct Quick {
+    /// What follows its replies, to questions for AAAA and for A; `None`: it has none on the fast path.
+    after: [Option<After>; 2],
+    /// What it was asked to count.
+    counted: Mutex<Vec<(RecordType, u32)>>,
+}
 
-impl Handler for Says {
+fn quick(v6: After, v4: Option<After>) -> Quick {
+    Quick { after: [Some(v6), v4], ..Quick::default() }
+}
+
+impl Handler for Quick {
     fn keyword(&self) -> &'static str {
-        "says"
+        "upstream"
     }
-    fn serve_fast(&self, _request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
-        reply.extend_from_slice(&self.0);
-        FastPath::Answered(self.1)
+    fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
+        let Some(after) = self.after[usize::from(request.query.qtype == RecordType::A)] else { return FastPath::Slow };
+        let (rcode, records) = known(request);
+        let mut response = Response::from_records(request.query, request.wire, rcode, &records).unwrap();
+        response.set_flag(0x0080, true);
+        response.write(request.query, request.wire, request.reply(TtlRule::Keep), reply);
+        FastPath::Answered(after)
+    }
+    fn hit_counter(&self, request: &Request<'_>, note: u32) -> Option<Arc<dyn HitCounter>> {
+        self.counted.lock().push((request.query.qtype, note));
+        None
     }
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
-        next.run(request)
+        Upstream.serve(request, next)
+    }
+}
+
+fn chain(text: &str, upstream: Arc<Quick>, process: &ProcessContext) -> Arc<Chain> {
+    let handler = build(&configure(parse, text).0, process).handler.unwrap();
+    Arc::new(Chain { handlers: Box::new([handler, upstream]) })
+}
+
+#[tokio::test]
+async fn the_fast_path_makes_the_same_answers() {
+    for text in ["dns64", "dns64 2001:db8:64::/96 {\n translate_all\n}"] {
+        let chain = chain(text, Arc::new(quick(After::Nothing, Some(After::Nothing))), &process());
+        for name in ["v4", "both", "gone", "none", "half", "bare", "fail"] {
+            for opt in [&[][..], &[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]] {
+                let mut wire = question(&format!("{name}.example."), RecordType::AAAA, true).wire;
+                wire[11] = u8::from(!opt.is_empty());
+                let mut question = Question::from_wire([&wire, opt].concat());
+                question.peer.client = (Ipv6Addr::LOCALHOST, 4000).into();
+                let slow = chain.start().run(question.request()).await.unwrap();
+                let mut fast = b"before".to_vec();
+                let (said, place) = chain.serve_fast(&question.request(), &mut fast);
+                assert_eq!(said, FastPath::Answered(After::Nothing), "{name}");
+                assert_eq!(["dns64", "upstream"][place], slow.from, "{name}");
+                let read = |reply: &[u8]| Message::from_vec(reply).unwrap();
+                assert_eq!(read(&fast[6..]), read(&question.reply(&slow)), "{text}: {name}");
+            }
+        }
     }
 }
 
 #[test]
-fn replies_of_the_fast_path_are_reviewed_where_an_address_may_have_to_be_made() {
+fn what_follows_an_answer_is_what_follows_both_that_it_is_made_of() {
+    let packet = |millis, note| After::CachePacket { millis, note };
+    let said = |v6, v4| {
+        let question = question("v4.example.", RecordType::AAAA, true);
+        let mut written = b"before".to_vec();
+        let (said, _) =
+            chain("dns64", Arc::new(quick(v6, v4)), &process()).serve_fast(&question.request(), &mut written);
+        (said, written.len() > 6)
+    };
+    for (v6, v4, expected) in [
+        (After::Nothing, packet(9, 0), After::Nothing),
+        (After::Refresh, packet(9, 0), After::Refresh),
+        (packet(9, 0), After::Refresh, After::Refresh),
+        (packet(500, 1), packet(300, 2), packet(300, 0x0101_0102)),
+        (packet(500, 256), packet(300, 2), After::Nothing),
+    ] {
+        assert_eq!(said(v6, Some(v4)), (FastPath::Answered(expected), true), "{v6:?} {v4:?}");
+    }
+    assert_eq!(said(packet(9, 0), None), (FastPath::Slow, false));
+    assert_eq!(said(After::Refresh, None), (FastPath::SlowAndRefresh, false));
+}
+
+#[test]
+fn a_packet_counts_for_both_answers_that_it_is_made_of_and_as_translated() {
+    let (upstream, process) = (Arc::new(Quick::default()), process());
+    let chain = chain("dns64", upstream.clone(), &process);
+    let question = question("v4.example.", RecordType::AAAA, true);
+    let counters = chain.hit_counters(&question.request(), PacketAnswer { place: 0, note: 0x0107_0103 });
+    assert_eq!(*upstream.counted.lock(), [(RecordType::AAAA, 7), (RecordType::A, 3)]);
+    counters.iter().for_each(|counter| counter.count(1, 1, Duration::ZERO));
+    let text = process.registry.encode();
+    assert!(text.contains("coredns_dns64_requests_translated_total{server=\"dns://127.0.0.1:53\"} 1\n"), "{text}");
+    // One that it has handed on counts where it was given.
+    let counters = chain.hit_counters(&question.request(), PacketAnswer { place: 1, note: 5 });
+    assert_eq!((counters.len(), upstream.counted.lock().pop()), (0, Some((RecordType::AAAA, 5))));
+}
+
+#[test]
+fn only_what_concerns_it_passes_through_it() {
     let handler = |text: &str| build(&configure(parse, text).0, &process()).handler.unwrap();
     let path = |text: &str, qtype, is_v6| question("v4.example.", qtype, is_v6).ask_quickly(&*handler(text)).0;
     assert_eq!(path("dns64", RecordType::AAAA, true), FastPath::Through);
     assert_eq!(path("dns64", RecordType::AAAA, false), FastPath::Pass);
     assert_eq!(path("dns64", RecordType::A, true), FastPath::Pass);
-    assert_eq!(path("dns64 {\n translate_all\n}", RecordType::AAAA, true), FastPath::Slow);
-    for (name, accepted) in
-        [("both.example.", true), ("gone.example.", true), ("v4.example.", false), ("half.example.", false)]
-    {
-        let question = question(name, RecordType::AAAA, true);
-        let (rcode, records) = known(&question.request());
-        let response = Response::from_records(&question.query, &question.wire, rcode, &records).unwrap();
-        let reply = question.reply(&Answer { response, from: "upstream" });
-        for (after, anew) in [(After::Nothing, FastPath::Slow), (After::Refresh, FastPath::SlowAndRefresh)] {
-            let chain = Chain { handlers: Box::new([handler("dns64"), Arc::new(Says(reply.clone(), after))]) };
-            let mut written = b"before".to_vec();
-            let (said, _) = chain.serve_fast(&question.request(), &mut written);
-            let expected = if accepted { (FastPath::Answered(after), &reply[..]) } else { (anew, &b""[..]) };
-            assert_eq!((said, &written[6..]), expected, "{name}");
-        }
-    }
+    assert_eq!(path("dns64 {\n translate_all\n}", RecordType::AAAA, true), FastPath::Through);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::Errors;
 use super::consolidate::Pattern;
 use crate::chain::{BlockConfig, Level, ParseContext, Part};
 use crate::corefile::{Diagnostics, Directive, OptionLine, Token, nearest, value};
-use crate::go_regex::{self, Regex};
+use crate::go_regex::{Patterns, Regex};
 use std::time::Duration;
 
 /// The longest duration that Go, and so the reference, knows.
@@ -35,7 +35,7 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
                 block.stacktrace |=
                     value::exactly::<0>(&line.name, &line.arguments, "stacktrace", diagnostics).is_some();
             }
-            "consolidate" => patterns.extend(parse_consolidate(line, diagnostics)),
+            "consolidate" => patterns.extend(parse_consolidate(line, context.patterns, diagnostics)),
             _ => value::unknown_option(line, "errors", &["consolidate", "stacktrace"], diagnostics),
         }
     }
@@ -46,19 +46,19 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
     });
 }
 
-fn parse_consolidate(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Pattern> {
+fn parse_consolidate(line: &OptionLine, patterns: &Patterns, diagnostics: &mut Diagnostics) -> Option<Pattern> {
     let [period, regex, optional @ ..] = line.arguments.as_slice() else {
         diagnostics.error(line.name.span, "consolidate needs a duration and a regular expression").help(USAGE);
         return None;
     };
     let period = value::duration_or_zero(period, "the time to consolidate over", PERIOD_LIMIT, diagnostics);
-    let regex = parse_regex(regex, diagnostics);
+    let regex = parse_regex(regex, patterns, diagnostics);
     let (level, shows_first) = parse_optional(optional, diagnostics)?;
     Some(Pattern { period: period?, regex: regex?, level, shows_first })
 }
 
-fn parse_regex(token: &Token, diagnostics: &mut Diagnostics) -> Option<Regex> {
-    match go_regex::compile(&token.text) {
+fn parse_regex(token: &Token, patterns: &Patterns, diagnostics: &mut Diagnostics) -> Option<Regex> {
+    match patterns.compile(&token.text) {
         Ok(regex) => Some(regex),
         Err(error) => {
             diagnostics

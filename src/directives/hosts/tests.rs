@@ -166,7 +166,12 @@ fn the_file_is_where_root_says_and_its_entries_are_counted() {
     let (tree, mut diagnostics) = crate::corefile::parse(Path::new("Corefile"), ".:53 {\nhosts h\n}\n", &file);
     let loaders = crate::chain::Loaders { files: &file, interfaces: &crate::chain::testing::Nowhere };
     let zones = [crate::message::Name::root()];
-    let mut context = crate::chain::ParseContext { diagnostics: &mut diagnostics, loaders, zones: &zones };
+    let mut context = crate::chain::ParseContext {
+        diagnostics: &mut diagnostics,
+        loaders,
+        zones: &zones,
+        patterns: &Default::default(),
+    };
     parse(&tree.blocks[0].directives[0], &mut block, &mut context);
     assert!(diagnostics.is_empty(), "the file is found");
     let configured: &dyn Configured = &*block.parts[0].configured;

@@ -95,7 +95,7 @@ struct LoadBalance {
 }
 
 impl LoadBalance {
-    #[inline]
+    #[inline(always)]
     fn order(&self, set: &mut AddressSet<'_>) {
         match &self.policy {
             Policy::RoundRobin => shuffle(set),

@@ -8,13 +8,13 @@ mod tests;
 pub use parse::parse;
 
 use crate::chain::{
-    BlockMetadata, BuildContext, BuildError, Built, Configured, Exchange, Format, Level, LineSink, Observer,
-    unix_seconds,
+    BlockMetadata, BuildContext, BuildError, Built, Configured, Differing, Exchange, Format, HitObserver, Level,
+    LineSink, Observer, PacketFormat, PacketHits, Received, unix_seconds,
 };
 use crate::message::LowerName;
 use class::{ClassSet, ResponseType};
-use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Metadata that `log` itself has.
 const TYPE: &str = "/log/type";
@@ -51,29 +51,62 @@ struct Logger {
     sink: Arc<LineSink>,
 }
 
-impl Observer for Logger {
-    fn observe(&self, exchange: &Exchange<'_>) {
+impl Logger {
+    /// How an exchange is logged, if it is.
+    fn format_of(&self, exchange: &Exchange<'_>) -> Option<(&Format, ResponseType)> {
         // Only the first rule in whose scope the name lies counts, as in the reference.
-        let Some(rule) = self.rules.iter().find(|rule| exchange.request.query.name.is_within(rule.scope.as_wire()))
-        else {
-            return;
-        };
+        let rule = self.rules.iter().find(|rule| exchange.request.query.name.is_within(rule.scope.as_wire()))?;
         let needs_type = rule.classes != ClassSet::ALL || rule.format.has_label(&[TYPE, CLASS]);
         let response_type = match needs_type {
             true => ResponseType::of(exchange, unix_seconds()),
             false => ResponseType::NoError,
         };
-        if rule.classes.contains(response_type.class()) {
+        rule.classes.contains(response_type.class()).then_some((&rule.format, response_type))
+    }
+
+    /// Appends what this directive and the block know of an exchange under a label.
+    fn append_label(&self, name: &LowerName, response_type: ResponseType, label: &str, line: &mut String) -> bool {
+        let value = match label {
+            TYPE => Some(response_type.label()),
+            CLASS => Some(response_type.class().label()),
+            _ => self.metadata.get(label.trim_start_matches('/'), name),
+        };
+        value.inspect(|value| line.push_str(value)).is_some()
+    }
+}
+
+impl Observer for Logger {
+    fn observe(&self, exchange: &Exchange<'_>) {
+        if let Some((format, response_type)) = self.format_of(exchange) {
             let name = &exchange.request.query.name;
-            let label = |label: &str, line: &mut String| {
-                let value = match label {
-                    TYPE => Some(response_type.label()),
-                    CLASS => Some(response_type.class().label()),
-                    _ => self.metadata.get(label.trim_start_matches('/'), name),
-                };
-                value.is_some_and(|value| write!(line, "{value}").is_ok())
-            };
-            self.sink.line(Level::Info, |line| rule.format.append(&exchange.request, Some(exchange), &label, line));
+            let label = |label: &str, line: &mut String| self.append_label(name, response_type, label, line);
+            self.sink.line(Level::Info, |line| format.append(&exchange.request, Some(exchange), &label, line));
         }
+    }
+
+    fn packet_hits(&self, exchange: &Exchange<'_>) -> PacketHits {
+        match self.format_of(exchange) {
+            Some((format, response_type)) => {
+                let name = &exchange.request.query.name;
+                let label = |label: &str, line: &mut String| self.append_label(name, response_type, label, line);
+                let format = format.for_packet(exchange, &label);
+                PacketHits::Show(Arc::new(PacketLogger { format, sink: self.sink.clone() }))
+            }
+            None => PacketHits::Ignore,
+        }
+    }
+}
+
+/// Logs the packet cache's hits with one packet.
+struct PacketLogger {
+    format: PacketFormat,
+    sink: Arc<LineSink>,
+}
+
+impl HitObserver for PacketLogger {
+    fn observe_hit(&self, received: Received<'_>, elapsed: Duration) {
+        let id = received.wire.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
+        let hit = Differing { peer: received.peer, id, elapsed: Some(elapsed) };
+        self.sink.line(Level::Info, |line| self.format.append(hit, line));
     }
 }

@@ -1,11 +1,11 @@
 use super::class::{Class, ResponseType};
 use super::{Log, Logger, parse};
 use crate::chain::testing::{PlainRecord, Sample, SharedOutput, configure};
-use crate::chain::{BlockMetadata, LineSink, Observer, Transport};
+use crate::chain::{BatchClock, BlockMetadata, LineSink, Observer, PacketHits, Received, Transport};
 use crate::message::{Name, Query, Rcode, RecordType};
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const A: PlainRecord<'static> = (1, &[192, 0, 2, 1]);
 const NS: PlainRecord<'static> = (2, &[0]);
@@ -200,4 +200,34 @@ fn the_view_is_shown_where_the_block_has_metadata_for_the_name() {
     let lines = "log . {name}={/view/name},{/kubernetes/pod}";
     let expected = "[INFO] a.example.=inner,-\n[INFO] a.test.=-,-\n";
     assert_eq!(log_with(&metadata, lines, &[success("a.example."), success("a.test.")]), expected);
+}
+
+#[test]
+fn a_hit_of_the_packet_cache_is_logged_as_a_query_that_came_by_the_whole_chain() {
+    let (block, _) = configure(parse, "log . \"{combined} {local} {/log/class}\" {\n class success\n}");
+    let log = <dyn Any>::downcast_ref::<Log>(&*block.parts[0].configured).expect("a Log part");
+    let output = SharedOutput::default();
+    let sink = Arc::new(LineSink::to(output.clone(), 1 << 16).unwrap());
+    let logger = Logger { rules: log.rules.clone().into(), metadata: BlockMetadata::default(), sink: sink.clone() };
+    let (first, mut second) = (success("a.example."), success("a.example."));
+    let PacketHits::Show(prepared) = logger.packet_hits(&first.exchange()) else { panic!("it is logged") };
+    second.wire[..2].copy_from_slice(&[0xab, 0xcd]);
+    second.query = Query::read(&second.wire).unwrap();
+    second.peer.client = ([192, 0, 100, 9], 65_535).into();
+    second.elapsed = Duration::from_micros(1_200);
+    logger.observe(&second.exchange());
+    let clock = BatchClock::start(Instant::now());
+    prepared.observe_hit(Received { wire: &second.wire, peer: &second.peer, clock: &clock }, second.elapsed);
+    assert!(sink.flush(Duration::from_secs(30)));
+    let text = output.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0], lines[1]);
+    assert!(
+        lines[0].starts_with("[INFO] 192.0.100.9:65535 - 43981 ") && lines[0].contains(" 0.0012s "),
+        "{}",
+        lines[0]
+    );
+    let denied = answered("b.example.", 0x8183, Rcode::NXDOMAIN, &[], &[SOA]);
+    assert!(matches!(logger.packet_hits(&denied.exchange()), PacketHits::Ignore));
 }

@@ -2,15 +2,17 @@
 
 use super::cname::CnameRule;
 use super::edns::OptionChanges;
-use super::name_match::{Subject, is_below};
+use super::name_match::Subject;
 use super::name_rule::{AnswerRule, Place};
 use crate::message::{Class, Edit, LowerName, Rcode, RecordType};
 use smallvec::SmallVec;
 
 /// A request as the rules have rewritten it, and what is to be done to its answer.
 pub struct Change<'r> {
-    /// The client's name, and what it became, rule after rule.
-    names: SmallVec<[LowerName; 2]>,
+    /// The client's name.
+    asked: &'r LowerName,
+    /// What it became, rule after rule.
+    names: SmallVec<[LowerName; 1]>,
     pub qtype: RecordType,
     pub qclass: Class,
     /// EDNS options for the upstream; `None` if no rule has touched any.
@@ -23,7 +25,8 @@ pub struct Change<'r> {
 
 /// What one rule wants done to the answer.
 pub enum Undo<'r> {
-    /// `answer auto`: the name at this place among the names, and names below it, become the one before it.
+    /// `answer auto`: the name at this place among the names, and names below it, become the one before it, or the
+    /// client's.
     Name(usize),
     Answer(&'r AnswerRule),
     /// TTLs are at least, and at most, so many seconds.
@@ -34,20 +37,17 @@ pub enum Undo<'r> {
 }
 
 impl<'r> Change<'r> {
-    pub fn new(name: &LowerName, qtype: RecordType, qclass: Class) -> Self {
-        let mut names = SmallVec::new();
-        names.push(name.clone());
-        Self { names, qtype, qclass, options: None, undo: SmallVec::new(), is_touched: false }
+    pub fn new(asked: &'r LowerName, qtype: RecordType, qclass: Class) -> Self {
+        Self { asked, names: SmallVec::new(), qtype, qclass, options: None, undo: SmallVec::new(), is_touched: false }
     }
 
     /// The name as it is now.
     pub fn name(&self) -> &LowerName {
-        // There is always one.
-        &self.names[self.names.len() - 1]
+        self.names.last().unwrap_or(self.asked)
     }
     /// True if it is not the client's.
     pub fn is_renamed(&self) -> bool {
-        self.names.len() > 1 && self.names[0].as_wire() != self.name().as_wire()
+        self.names.last().is_some_and(|name| name != self.asked)
     }
     pub fn rename(&mut self, name: LowerName, auto: bool, answers: &'r [AnswerRule]) {
         self.names.push(name);
@@ -83,16 +83,34 @@ impl<'r> Change<'r> {
     }
 
     fn renamed_back(&self, name: &LowerName, at: usize) -> Option<LowerName> {
-        let (before, after) = (self.names.get(at.checked_sub(1)?)?, self.names.get(at)?);
+        let after = self.names.get(at)?;
+        let before = at.checked_sub(1).map_or(Some(self.asked), |before| self.names.get(before))?;
         let is_root = after.as_wire().len() == 1;
-        let is_it = name.as_wire() == after.as_wire();
-        (is_it || !is_root && is_below(name, after)).then(|| name.replace_suffix(after.as_wire(), before))?
+        if is_root && name.as_wire().len() > 1 {
+            return None;
+        }
+        name.replace_suffix(after.as_wire(), before)
     }
 }
 
 impl Edit for Change<'_> {
     fn owner(&mut self, name: &LowerName) -> Option<LowerName> {
         self.changed(name, Place::Owner)
+    }
+    fn restores(&mut self, asked: &LowerName, client: &LowerName) -> bool {
+        let is_of_owners = |undo: &&Undo<'_>| match undo {
+            Undo::Name(_) => true,
+            Undo::Answer(rule) => rule.place == Place::Owner,
+            Undo::Ttl(..) | Undo::Rcode(..) | Undo::Cname(_) => false,
+        };
+        let mut owners = self.undo.iter().filter(is_of_owners);
+        let told = match (owners.next(), owners.next()) {
+            (None, _) => Some(asked == client),
+            (Some(Undo::Name(0)), None) if self.names.first() == Some(asked) => Some(self.asked == client),
+            (Some(Undo::Answer(rule)), None) => rule.change.restores(asked, client),
+            _ => None,
+        };
+        told.unwrap_or_else(|| self.changed(asked, Place::Owner).as_ref().unwrap_or(asked) == client)
     }
     fn value(&mut self, name: &LowerName) -> Option<LowerName> {
         self.changed(name, Place::Value)

@@ -18,8 +18,8 @@ mod tests;
 pub use parse::parse;
 
 use crate::chain::{
-    After, Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, Lookup, Next,
-    Outcome, OwnedRequest, Purpose, Request,
+    After, Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, HitCounters,
+    Lookup, Next, Outcome, OwnedRequest, PacketAnswer, Purpose, Request,
 };
 use crate::message::{Edit, edit_reply};
 use change::Change;
@@ -50,7 +50,7 @@ struct Rewrite {
 }
 
 /// Octets of a rewritten query that are kept on the stack; with longer ones the slow path is taken.
-const QUICK_LENGTH: usize = 512;
+const QUICK_LENGTH: usize = 320;
 
 impl Rewrite {
     async fn answer(&self, request: Request<'_>, mut change: Box<Change<'_>>, next: Next<'_>) -> Outcome {
@@ -126,14 +126,16 @@ impl Handler for Rewrite {
     fn serve_fast_through(&self, request: &Request<'_>, rest: FastRest<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
         let mut change = match judge(&self.rules, request, true) {
             Verdict::Untouched => return rest.run(request, reply),
-            Verdict::Changed(change) if request.wire.len() <= QUICK_LENGTH / 2 => change,
-            Verdict::Changed(_) | Verdict::NoName(_) | Verdict::Slow => return (FastPath::Slow, 0),
+            Verdict::Changed(change) => change,
+            Verdict::NoName(_) | Verdict::Slow => return (FastPath::Slow, 0),
         };
-        let mut wire: SmallVec<[u8; QUICK_LENGTH]> = SmallVec::new();
+        let mut buffer = [0; QUICK_LENGTH];
         let question = (change.name(), change.qtype, change.qclass);
-        let query = request.query.with_question(request.wire, question, &mut wire);
+        let Some((query, wire)) = request.query.with_question_in(request.wire, question, &mut buffer) else {
+            return (FastPath::Slow, 0);
+        };
         let start = reply.len();
-        let (said, place) = rest.run(&Request { wire: &wire, query: &query, ..*request }, reply);
+        let (said, place) = rest.run(&Request { wire, query: &query, ..*request }, reply);
         match said {
             FastPath::Answered(_) => {}
             FastPath::Silent | FastPath::SlowAndRefresh => return (said, place),
@@ -144,12 +146,27 @@ impl Handler for Rewrite {
             if let Some(place) = reply.get_mut(start + 12..start + 12 + asked.len()) {
                 place.copy_from_slice(asked);
             }
-        } else if edit_reply((request.query, request.wire), &mut change, request.limit(), reply, start).is_err() {
+        } else if edit_reply((request.query, request.wire), &query.name, &mut change, request.limit(), reply, start)
+            .is_err()
+        {
             reply.truncate(start);
             let wants_refresh = said == FastPath::Answered(After::Refresh);
             return (if wants_refresh { FastPath::SlowAndRefresh } else { FastPath::Slow }, place);
         }
         (said, place)
+    }
+
+    fn hit_counters(
+        &self,
+        request: &Request<'_>,
+        answered: PacketAnswer,
+        rest: FastRest<'_>,
+        counters: &mut HitCounters,
+    ) {
+        match judge(&self.rules, request, true) {
+            Verdict::Changed(change) => rest.hit_counters(&rewritten(request, &change).borrow(), answered, counters),
+            Verdict::Untouched | Verdict::NoName(_) | Verdict::Slow => rest.hit_counters(request, answered, counters),
+        }
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {

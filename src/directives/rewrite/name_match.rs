@@ -62,7 +62,7 @@ impl NameMatch {
 }
 
 /// True if `name` lies below `zone` and is not it.
-pub fn is_below(name: &LowerName, zone: &LowerName) -> bool {
+fn is_below(name: &LowerName, zone: &LowerName) -> bool {
     name.as_wire().len() > zone.as_wire().len() && name.is_within(zone.as_wire())
 }
 

@@ -32,15 +32,20 @@ pub enum Replacement {
 
 impl NameRule {
     /// What the name becomes; `None` if the rule is not for it, an error with the text that is no name.
+    #[inline]
     pub fn apply(&self, subject: &Subject<'_>) -> Option<Result<LowerName, String>> {
         match (&self.from, &self.to) {
             (NameMatch::Regex(regex), Replacement::Expansion(expansion)) => expansion.apply(regex, subject.text()),
+            (NameMatch::Below(zone), Replacement::Above(name)) => {
+                match subject.name.replace_suffix(zone.as_wire(), name) {
+                    Some(_) if subject.name.as_wire().len() <= zone.as_wire().len() => None,
+                    Some(renamed) => Some(Ok(renamed)),
+                    // It is not for it, or the name would be too long.
+                    None => self.from.matches(subject).then(|| Err(subject.text().to_owned())),
+                }
+            }
             (from, _) if !from.matches(subject) => None,
             (_, Replacement::Whole(name)) => Some(name.as_deref().cloned().map_err(Clone::clone)),
-            (NameMatch::Below(zone), Replacement::Above(name)) => {
-                let too_long = || subject.text().to_owned();
-                Some(subject.name.replace_suffix(zone.as_wire(), name).ok_or_else(too_long))
-            }
             (from, Replacement::Text(text)) => Some(name_of(&replace(from, subject.text(), text))),
             (_, Replacement::Above(_) | Replacement::Expansion(_)) => None,
         }
@@ -87,14 +92,26 @@ pub enum AnswerChange {
 }
 
 impl AnswerChange {
+    /// Whether `asked` becomes `client`; `None` where that is seen only by doing it.
+    pub fn restores(&self, asked: &LowerName, client: &LowerName) -> Option<bool> {
+        match self {
+            Self::Suffix(NameMatch::Below(zone), Replacement::Above(name)) => {
+                let is_below = asked.as_wire().len() > zone.as_wire().len();
+                Some(is_below && client.is_replaced(asked, zone.as_wire(), name))
+            }
+            _ => None,
+        }
+    }
+
     /// What the name becomes. `None` if it is not matched, or would be no name: then it stays.
     pub fn apply(&self, subject: &Subject<'_>) -> Option<LowerName> {
         match self {
             Self::Regex(regex, expansion) => expansion.apply(regex, subject.text())?.ok(),
-            Self::Suffix(from, _) if !from.matches(subject) => None,
             Self::Suffix(NameMatch::Below(zone), Replacement::Above(name)) => {
-                subject.name.replace_suffix(zone.as_wire(), name)
+                let is_below = subject.name.as_wire().len() > zone.as_wire().len();
+                is_below.then(|| subject.name.replace_suffix(zone.as_wire(), name))?
             }
+            Self::Suffix(from, _) if !from.matches(subject) => None,
             Self::Suffix(from, Replacement::Text(text)) => name_of(&replace(from, subject.text(), text)).ok(),
             Self::Suffix(..) => None,
         }

@@ -9,7 +9,7 @@ use super::rule::{Action, Rule};
 use super::{KEYWORD, RewriteConfig};
 use crate::chain::{BlockConfig, ParseContext, Part};
 use crate::corefile::{Diagnostics, Directive, Span, Token, nearest};
-use crate::go_regex::{self, Regex};
+use crate::go_regex::{Patterns, Regex};
 use crate::message::{Class, LowerName, PrefixLimits, Rcode, RecordType};
 use std::any::Any;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ const EDNS_USAGE: &str = "write `edns0 local set|append|replace CODE DATA [rever
 
 /// Reads one `rewrite` of a server block. All of a block make one part, since their order counts.
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
-    let Some(rule) = RuleReader::new(directive, context.diagnostics).and_then(RuleReader::rule) else { return };
+    let Some(rule) = RuleReader::new(directive, context).and_then(RuleReader::rule) else { return };
     let part = block.parts.iter_mut().find_map(|part| <dyn Any>::downcast_mut::<RewriteConfig>(&mut *part.configured));
     match part.and_then(|config| Arc::get_mut(&mut config.rules)) {
         Some(rules) => rules.push(rule),
@@ -46,11 +46,13 @@ struct RuleReader<'a> {
     keyword: Span,
     words: Vec<&'a Token>,
     diagnostics: &'a mut Diagnostics,
+    patterns: &'a Patterns,
 }
 
 impl<'a> RuleReader<'a> {
     /// As in the reference a block is read if fewer than two words stand on the line, and its lines are one.
-    fn new(directive: &'a Directive, diagnostics: &'a mut Diagnostics) -> Option<Self> {
+    fn new(directive: &'a Directive, context: &'a mut ParseContext<'_>) -> Option<Self> {
+        let (diagnostics, patterns) = (&mut *context.diagnostics, context.patterns);
         let mut words: Vec<&Token> = directive.arguments.iter().collect();
         for line in &directive.options {
             if words.len() >= 2 && directive.arguments.len() >= 2 {
@@ -70,7 +72,7 @@ impl<'a> RuleReader<'a> {
                 return None;
             }
         }
-        Some(Self { keyword: directive.keyword.span, words, diagnostics })
+        Some(Self { keyword: directive.keyword.span, words, diagnostics, patterns })
     }
 
     fn rule(mut self) -> Option<Rule> {
@@ -132,7 +134,7 @@ impl<'a> RuleReader<'a> {
     }
 
     fn regex(&mut self, word: &Token) -> Option<Regex> {
-        match go_regex::compile(&word.text) {
+        match self.patterns.compile(&word.text) {
             Ok(regex) => Some(regex),
             Err(error) => {
                 let message = format!("`{}` is no regular expression: {error}", word.text);

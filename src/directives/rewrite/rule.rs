@@ -45,7 +45,7 @@ pub enum Verdict<'r> {
 
 /// Looks at the rules in their order until one says stop. `is_quick`: takes nothing from the heap, and leaves what
 /// needs it.
-pub fn judge<'r>(rules: &'r [Rule], request: &Request<'_>, is_quick: bool) -> Verdict<'r> {
+pub fn judge<'r>(rules: &'r [Rule], request: &Request<'r>, is_quick: bool) -> Verdict<'r> {
     let query = request.query;
     let mut change = Change::new(&query.name, query.qtype, query.qclass);
     for rule in rules {

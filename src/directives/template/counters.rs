@@ -1,14 +1,12 @@
 //! The counters of the reference. Series are made when there is first something to count, as there; from then on a
-//! hit finds its own
-//! without a lock.
+//! hit finds its own without a lock.
 
 use super::rule::{MakeError, RecordTemplate};
-use crate::chain::{BuildContext, HitCounter};
+use crate::chain::BuildContext;
 use crate::metrics::{Counter, Registry};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What a match counts under: listen address, zone, class, type. Names, not numbers, so that there are no more than
 /// there are names.
@@ -19,22 +17,7 @@ pub(super) struct Counters {
     servers: Vec<String>,
     /// Name of the block's view; empty without one.
     view: String,
-    matches: ArcSwap<HashMap<Key, Arc<MatchCounter>>>,
-}
-
-/// A series of `coredns_template_matches_total`.
-pub(super) struct MatchCounter(Counter);
-
-impl MatchCounter {
-    pub(super) fn increment(&self) {
-        self.0.increment();
-    }
-}
-
-impl HitCounter for MatchCounter {
-    fn count(&self, _request: usize, _reply: usize, _elapsed: Duration) {
-        self.increment();
-    }
+    matches: ArcSwap<HashMap<Key, Arc<Counter>, foldhash::fast::RandomState>>,
 }
 
 impl Counters {
@@ -48,7 +31,7 @@ impl Counters {
     }
 
     /// The counter of these labels, if something has been counted there.
-    pub(super) fn known(&self, key: &Key) -> Option<Arc<MatchCounter>> {
+    pub(super) fn known(&self, key: &Key) -> Option<Arc<Counter>> {
         self.matches.load().get(key).cloned()
     }
 
@@ -61,7 +44,7 @@ impl Counters {
         let labels: Vec<(&str, &str)> = labels.to_vec();
         let counter =
             self.registry.counter("coredns_template_matches_total", "Counter of template regex matches.", &labels);
-        let counter = Arc::new(MatchCounter(counter));
+        let counter = Arc::new(counter);
         counter.increment();
         self.matches.rcu(|matches| {
             let mut matches = HashMap::clone(matches);

@@ -5,9 +5,11 @@ use super::counters::Counters;
 use super::follow;
 use super::rule::{Match, NameText, RecordTemplate, Rule};
 use crate::chain::{
-    After, Answer, BlockMetadata, BuildContext, Failure, FastPath, Handler, HitCounter, Lookup, Next, Outcome, Request,
+    After, Answer, BlockMetadata, BuildContext, Failure, FastPath, Handler, HitCounter, Lookup, Next, Outcome, Purpose,
+    Request,
 };
-use crate::message::{Class, Rcode, RecordType, Response, Section};
+use crate::message::{Class, FixedAnswer, Rcode, RecordType, Response, Section};
+use crate::metrics::Counter;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
@@ -31,6 +33,8 @@ struct Served {
     rule: Arc<Rule>,
     /// The text of each zone, as metrics have it.
     zones: Vec<Arc<str>>,
+    /// By server, then by zone: what counts the matches of class IN and of the rule's own type, once there was one.
+    usual: Vec<OnceLock<Arc<Counter>>>,
     /// When each record last had a line in the log.
     told: Mutex<Vec<Option<Instant>>>,
 }
@@ -52,6 +56,7 @@ impl Templates {
     pub(super) fn new(rules: Vec<Arc<Rule>>, context: &BuildContext<'_>) -> Self {
         let served = |rule: Arc<Rule>| Served {
             zones: rule.zones.iter().map(|zone| zone.to_string().into()).collect(),
+            usual: vec![OnceLock::new(); rule.zones.len() * context.servers.len()],
             told: Mutex::new(vec![None; rule.records.len()]),
             rule,
         };
@@ -77,6 +82,22 @@ impl Templates {
     fn key(request: &Request<'_>, served: &Served, zone: usize) -> (usize, Arc<str>, &'static str, &'static str) {
         let (class, rtype) = served.rule.names(request.query);
         (request.server, served.zones.get(zone).cloned().unwrap_or_else(|| "".into()), class, rtype)
+    }
+
+    /// What counts the matches of such a request, if there was one before.
+    fn counter(&self, request: &Request<'_>, served: &Served, zone: usize) -> Option<Arc<Counter>> {
+        let (rule, query) = (&served.rule, request.query);
+        let is_usual = query.qclass == Class::IN && rule.rtype != RecordType::ANY;
+        let usual = served.usual.get(request.server * served.zones.len() + zone).filter(|_| is_usual);
+        if let Some(counter) = usual.and_then(OnceLock::get) {
+            return Some(counter.clone());
+        }
+        let counter = self.counters.known(&Self::key(request, served, zone))?;
+        if let Some(usual) = usual {
+            // Whoever was first has set the same.
+            _ = usual.set(counter.clone());
+        }
+        Some(counter)
     }
 
     /// Makes the answer of a rule.
@@ -158,28 +179,24 @@ impl Handler for Templates {
             Chosen::None => FastPath::Pass,
             Chosen::Rule { index, served, zone, .. } if request.query.qclass == Class::IN => {
                 let ready = served.rule.ready.get(zone).and_then(Option::as_ref);
-                let Some(ready) = ready else { return FastPath::Slow };
-                let Some(counter) = self.counters.known(&Self::key(request, served, zone)) else {
-                    return FastPath::Slow;
-                };
+                let is_wanted = |ready: &&FixedAnswer| request.purpose != Purpose::Uncached || !ready.is_cached();
+                let Some(ready) = ready.filter(is_wanted) else { return FastPath::Slow };
+                let Some(counter) = self.counter(request, served, zone) else { return FastPath::Slow };
                 let shape = request.reply(crate::message::TtlRule::Keep);
                 if !ready.write(request.query, request.wire, shape, reply) {
                     return FastPath::Slow;
                 }
                 counter.increment();
-                match u8::try_from(index) {
-                    Ok(note) => FastPath::Answered(After::CachePacket { millis: PACKET_MILLIS, note }),
-                    Err(_) => FastPath::Answered(After::Nothing),
-                }
+                FastPath::Answered(After::CachePacket { millis: PACKET_MILLIS, note: index as u32 })
             }
             _ => FastPath::Slow,
         }
     }
 
-    fn hit_counter(&self, request: &Request<'_>, note: u8) -> Option<Arc<dyn HitCounter>> {
-        let served = self.rules.get(usize::from(note))?;
+    fn hit_counter(&self, request: &Request<'_>, note: u32) -> Option<Arc<dyn HitCounter>> {
+        let served = self.rules.get(note as usize)?;
         let Match::Yes { zone, .. } = served.rule.look_at(request.query, &mut NameText::default()) else { return None };
-        self.counters.known(&Self::key(request, served, zone)).map(|counter| counter as Arc<dyn HitCounter>)
+        self.counter(request, served, zone).map(|counter| counter as Arc<dyn HitCounter>)
     }
 
     fn set_lookup(&self, lookup: &Lookup) {

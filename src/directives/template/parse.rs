@@ -6,7 +6,7 @@ use super::rule::{MakeError, RecordTemplate, Rule};
 use super::{KEYWORD, Template, data::QueryData};
 use crate::chain::{BlockConfig, ParseContext, Part};
 use crate::corefile::{Diagnostics, Directive, OptionLine, Severity, Token, nearest, value};
-use crate::go_regex::{self, Regex};
+use crate::go_regex::{Patterns, Regex};
 use crate::go_template::{self, Value};
 use crate::message::{Class, ExtendedError, LowerName, Name, Rcode, RecordType, Section};
 use std::any::Any;
@@ -18,8 +18,7 @@ const OPTIONS: [&str; 8] =
 
 /// Reads one `template` of a server block. All of a block make one part.
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
-    let diagnostics = &mut *context.diagnostics;
-    let Some(mut rule) = parse_rule(directive, context.zones, diagnostics) else { return };
+    let Some(mut rule) = parse_rule(directive, context) else { return };
     rule.prepare();
     match block.parts.iter_mut().find_map(|part| <dyn Any>::downcast_mut::<Template>(&mut *part.configured)) {
         Some(template) => template.rules.push(Arc::new(rule)),
@@ -30,7 +29,8 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
     }
 }
 
-fn parse_rule(directive: &Directive, block_zones: &[Name], diagnostics: &mut Diagnostics) -> Option<Rule> {
+fn parse_rule(directive: &Directive, context: &mut ParseContext<'_>) -> Option<Rule> {
+    let diagnostics = &mut *context.diagnostics;
     let [class, rtype, zones @ ..] = directive.arguments.as_slice() else {
         diagnostics.error(directive.keyword.span, "template needs a class and a type").help(USAGE);
         return None;
@@ -38,7 +38,7 @@ fn parse_rule(directive: &Directive, block_zones: &[Name], diagnostics: &mut Dia
     let class = parse_class(class, diagnostics);
     let rtype = parse_type(rtype, diagnostics);
     let zones = match zones {
-        [] => block_zones.iter().map(Name::to_lower).collect(),
+        [] => context.zones.iter().map(Name::to_lower).collect(),
         zones => parse_zones(zones, diagnostics),
     };
     let mut rule = Rule {
@@ -54,7 +54,7 @@ fn parse_rule(directive: &Directive, block_zones: &[Name], diagnostics: &mut Dia
     };
     for line in &directive.options {
         match line.name.text.as_str() {
-            "match" => rule.patterns.extend(parse_patterns(line, diagnostics)),
+            "match" => rule.patterns.extend(parse_patterns(line, context.patterns, diagnostics)),
             "answer" => rule.records.extend(parse_records(line, Section::Answer, &rule, diagnostics)),
             "additional" => rule.records.extend(parse_records(line, Section::Additional, &rule, diagnostics)),
             "authority" => rule.records.extend(parse_records(line, Section::Authority, &rule, diagnostics)),
@@ -150,13 +150,13 @@ fn parse_zones(tokens: &[Token], diagnostics: &mut Diagnostics) -> Vec<LowerName
     zones
 }
 
-fn parse_patterns(line: &OptionLine, diagnostics: &mut Diagnostics) -> Vec<Regex> {
+fn parse_patterns(line: &OptionLine, patterns: &Patterns, diagnostics: &mut Diagnostics) -> Vec<Regex> {
     if line.arguments.is_empty() {
         diagnostics
             .error(line.name.span, "match needs at least one regular expression")
             .help("write `match REGEX...`, such as `match \"^ip-([0-9]+)[.]example[.]$\"`");
     }
-    let compiled = line.arguments.iter().filter_map(|token| match go_regex::compile(&token.text) {
+    let compiled = line.arguments.iter().filter_map(|token| match patterns.compile(&token.text) {
         Ok(regex) => Some(regex),
         Err(error) => {
             diagnostics

@@ -5,9 +5,7 @@ use super::record::{self, RecordError};
 use crate::chain::{BlockMetadata, Request};
 use crate::go_regex::Regex;
 use crate::go_template::{Template, TemplateError, Value};
-use crate::message::{Class, ExtendedError, FixedAnswer, LowerName, Query, Rcode, RecordType, Section};
-use smallvec::SmallVec;
-use std::fmt::{self, Write};
+use crate::message::{self, Class, ExtendedError, FixedAnswer, LowerName, Query, Rcode, RecordType, Section};
 use std::sync::Arc;
 
 /// A `template` of a server block.
@@ -153,24 +151,13 @@ fn nearest(zones: &[LowerName], name: &LowerName) -> Option<usize> {
     within.max_by_key(|(_, zone)| zone.as_wire().len()).map(|(index, _)| index)
 }
 
-/// A name's text, written once. Nothing is taken from the heap for a name that has few escapes.
+/// A name's text, written once.
 #[derive(Default)]
-pub(super) struct NameText(SmallVec<[u8; 256]>);
+pub(super) struct NameText(Option<message::NameText>);
 
 impl NameText {
     /// The text of this name, which must be the same each time.
     pub(super) fn of(&mut self, name: &LowerName) -> &str {
-        if self.0.is_empty() {
-            // Writing to memory does not fail.
-            _ = write!(self, "{name}");
-        }
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
-
-impl fmt::Write for NameText {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
+        self.0.get_or_insert_with(|| name.text()).as_str()
     }
 }

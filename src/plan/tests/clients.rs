@@ -135,3 +135,59 @@ async fn a_rewritten_cname_target_is_asked_for_at_the_block_that_has_it() {
     let failure = plan.listeners[0].resolve(Request { wire: &elsewhere, query: &query, ..request }).await;
     assert_eq!(failure.map(|_| ()).unwrap_err().rcode, Rcode::REFUSED);
 }
+
+#[test]
+fn clients_that_no_network_tells_apart_share_a_packet_and_others_do_not() {
+    let process = process();
+    let text = "example:53 {\n bind 127.0.0.1\n acl {\n block type A net 10.0.1.0/24\n allow net 10.0.0.0/16\n filter\n }\n\
+                hosts {\n  192.0.2.1 a.example\n }\n}\n";
+    let plan = plan(text, &process);
+    let (mut packets, clock) = (PacketCache::default(), BatchClock::start(Instant::now()));
+    let mut ask = |client: [u8; 4]| {
+        let peer = Peer { client: (client, 4000).into(), ..peer() };
+        let (wire, mut out) = (question("a.example."), Vec::new());
+        let received = Received { wire: &wire, peer: &peer, clock: &clock };
+        let is_packet = match plan.listeners[0].dispatch(received, &mut packets, &mut out) {
+            Dispatch::PacketHit(hit) => {
+                plan.listeners[0].count(hit, received, &packets, &out);
+                true
+            }
+            _ => false,
+        };
+        (rcode(&out), out[7], is_packet)
+    };
+    let allowed = [ask([10, 0, 0, 1]), ask([10, 0, 0, 2]), ask([10, 0, 0, 3]), ask([10, 0, 2, 3])];
+    assert_eq!(allowed, [(0, 1, false), (0, 1, false), (0, 1, true), (0, 1, true)]);
+    assert_eq!([ask([10, 0, 1, 1]), ask([10, 0, 1, 1])], [(Rcode::REFUSED.0, 0, false); 2]);
+    assert_eq!(ask([10, 1, 0, 1]), (0, 0, false));
+    assert_eq!(ask([10, 0, 0, 1]), (0, 1, true));
+    let text = process.registry.encode();
+    // Those of the packet cache are among them.
+    let line = "coredns_acl_allowed_requests_total{server=\"dns://127.0.0.1:53\",view=\"\"} 5\n";
+    assert!(text.contains(line), "{text}");
+}
+
+#[tokio::test]
+async fn what_no_cache_keeps_passes_one_on_the_fast_path_and_is_counted_once() {
+    let process = process();
+    let text = ".:53 {\n bind 127.0.0.1\n cache\n template IN AAAA {\n  rcode NXDOMAIN\n }\n template IN A {\n  \
+                answer \"a.test. 60 IN A 192.0.2.9\"\n }\n}\n";
+    let plan = plan(text, &process);
+    let ways = async |wire: &[u8]| {
+        let replies = dispatched(&plan.listeners[0], wire, 4).await;
+        replies.iter().map(|(how, reply)| (*how, rcode(reply))).collect::<Vec<_>>()
+    };
+    let aaaa = Query::compose(7, Name::parse("a.test.").unwrap().as_wire(), RecordType::AAAA, true);
+    assert_eq!(ways(&aaaa).await, [("slow", 3), ("fast", 3), ("fast", 3), ("packet", 3)]);
+    let kept = ways(&question("a.test.")).await;
+    let text = process.registry.encode();
+    let of = |name: &str, labels: &[&str]| -> f64 {
+        let is_it = |line: &&str| line.starts_with(name) && labels.iter().all(|label| line.contains(label));
+        text.lines().find(is_it).and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
+    };
+    // The packet's hit is not counted by `dispatched`.
+    let slow = kept.iter().filter(|(how, _)| *how == "slow").count() as f64;
+    assert_eq!(of("coredns_template_matches_total", &["type=\"AAAA\""]), 3.0);
+    assert_eq!(of("coredns_template_matches_total", &["type=\"A\""]), slow);
+    assert_eq!(of("coredns_cache_misses_total", &[]), 3.0 + slow);
+}

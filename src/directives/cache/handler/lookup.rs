@@ -5,8 +5,8 @@ use super::super::parse::{Stale, StaleMode};
 use super::super::store::View;
 use super::Inner;
 use super::policy::is_failure;
-use crate::chain::{After, FastPath, Request};
-use crate::message::{Response, TtlRule};
+use crate::chain::{After, FastPath, FastRest, Purpose, Request};
+use crate::message::{Rcode, Response, TtlRule};
 
 /// An entry that may be served.
 pub(super) struct Hit<'a> {
@@ -79,14 +79,37 @@ impl Inner {
         let key = self.key(request.query);
         let now = self.store().moment(request.received);
         let Some(view) = self.store().try_view(&key) else { return FastPath::Slow };
-        let Some(hit) = self.select(&view, &key, now).filter(|hit| !self.must_verify(hit)) else {
+        let Some(hit) = self.select(&view, &key, now) else { return FastPath::Through };
+        if self.must_verify(&hit) {
             return FastPath::Slow;
-        };
+        }
         hit.entry.touch();
         let shape = request.reply(TtlRule::Set(self.reply_ttl(&hit)));
         hit.entry.payload.write(request.query, request.wire, shape, reply);
         self.count_hit(request, &hit);
         FastPath::Answered(self.after(&hit, now))
+    }
+
+    /// Hands on a question to which nothing is kept: an answer that would not be kept either need not take the slow
+    /// path. Any other, and one that needs it, comes by there.
+    pub(super) fn hand_on_fast(
+        &self,
+        request: &Request<'_>,
+        rest: FastRest<'_>,
+        reply: &mut Vec<u8>,
+    ) -> (FastPath, usize) {
+        let start = reply.len();
+        let (said, place) = rest.run(&Request { purpose: Purpose::Uncached, ..*request }, reply);
+        if let FastPath::Answered(_) = said {
+            if is_never_kept(reply.get(start..).unwrap_or_default(), request.query.edns.is_some()) {
+                if let Some(metrics) = self.metrics(request) {
+                    metrics.miss();
+                }
+                return (said, place);
+            }
+            reply.truncate(start);
+        }
+        (FastPath::Slow, place)
     }
 
     /// What is to follow a hit of the fast path. A fresh answer may be repeated while its age in seconds is the same;
@@ -131,7 +154,14 @@ impl Inner {
     }
 }
 
+/// True of a reply that is not kept whatever the configuration, and given on as it is: it has no record, but for that
+/// of EDNS.
+fn is_never_kept(reply: &[u8], has_opt: bool) -> bool {
+    let Some([_, _, _, flags, _, _, counts @ ..]) = reply.first_chunk::<12>() else { return false };
+    *counts == [0, 0, 0, 0, 0, has_opt.into()] && !Rcode(u16::from(flags & 0x0f)).is_cached_bare()
+}
+
 /// Note of a reply that may be repeated: the kind of the hit.
-pub(super) fn note_of(kind: Kind) -> u8 {
-    kind.index() as u8
+pub(super) fn note_of(kind: Kind) -> u32 {
+    kind.index() as u32
 }

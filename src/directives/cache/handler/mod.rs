@@ -16,7 +16,8 @@ use super::metrics::{Gauges, Labels, Metrics};
 use super::store::{QueryCount, Store};
 use super::subnet_answers::SubnetAnswers;
 use crate::chain::{
-    Answer, FastPath, Handler, HitCounter, MemoryBudget, Next, Outcome, ProcessContext, Purpose, Request, unix_seconds,
+    Answer, FastPath, FastRest, Handler, HitCounter, HitCounters, MemoryBudget, Next, Outcome, PacketAnswer,
+    ProcessContext, Purpose, Request, unix_seconds,
 };
 use crate::message::{LowerName, Query, RecordType, Response};
 use futures_util::future::BoxFuture;
@@ -153,8 +154,28 @@ impl Handler for Cache {
         self.0.serve_fast(request, reply)
     }
 
-    fn hit_counter(&self, request: &Request<'_>, note: u8) -> Option<Arc<dyn HitCounter>> {
-        let (metrics, kind) = (self.0.metrics(request)?, Kind::ALL.get(usize::from(note))?);
+    fn serve_fast_through(&self, request: &Request<'_>, rest: FastRest<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
+        self.0.hand_on_fast(request, rest, reply)
+    }
+
+    fn hit_counters(
+        &self,
+        request: &Request<'_>,
+        answered: PacketAnswer,
+        rest: FastRest<'_>,
+        counters: &mut HitCounters,
+    ) {
+        if answered.place < rest.place() {
+            return counters.extend(self.hit_counter(request, answered.note));
+        }
+        if let Some(metrics) = self.0.metrics(request).filter(|_| self.0.covers(request.query)) {
+            counters.push(metrics.misses().clone());
+        }
+        rest.hit_counters(request, answered, counters);
+    }
+
+    fn hit_counter(&self, request: &Request<'_>, note: u32) -> Option<Arc<dyn HitCounter>> {
+        let (metrics, kind) = (self.0.metrics(request)?, Kind::ALL.get(note as usize)?);
         Some(metrics.hits(*kind).clone())
     }
 
@@ -169,7 +190,7 @@ impl Handler for Cache {
             return Box::pin(self.0.answer_with_options(request, next));
         }
         match request.purpose {
-            Purpose::Answer => Box::pin(self.0.answer(request, next)),
+            Purpose::Answer | Purpose::Uncached => Box::pin(self.0.answer(request, next)),
             Purpose::Refresh => Box::pin(self.0.refresh(request, next)),
         }
     }

@@ -16,6 +16,7 @@ pub struct Policy {
 impl Policy {
     /// Seconds that it is served after it has expired. A failure of the upstream is not: it says nothing about the
     /// name, and is believed for five minutes at most (RFC 2308 section 7.1).
+    #[inline]
     fn stale_seconds(&self, entry: &Entry<Response>) -> u32 {
         match self.stale {
             Some(stale) if !is_failure(entry.payload.rcode()) => stale.up_to,
@@ -24,6 +25,7 @@ impl Policy {
     }
 
     /// Its age under this configuration.
+    #[inline]
     pub fn age(&self, entry: &Entry<Response>, now: Moment) -> Age {
         entry.age(now, self.lifetimes.cap(entry.kind(), entry.payload.rcode()), self.stale_seconds(entry))
     }

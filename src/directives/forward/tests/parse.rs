@@ -49,7 +49,8 @@ fn read_on(machine: &Machine, line: &str) -> (Option<ForwardConfig>, Diagnostics
     let (tree, mut diagnostics) = corefile::parse(Path::new("Corefile"), &format!(". {{\n{line}\n}}\n"), machine);
     assert!(diagnostics.iter().all(|told| told.severity == Severity::Portability), "{line}: {diagnostics:?}");
     let loaders = Loaders { files: machine, interfaces: machine };
-    let mut context = ParseContext { diagnostics: &mut diagnostics, loaders, zones: &[] };
+    let mut context =
+        ParseContext { diagnostics: &mut diagnostics, loaders, zones: &[], patterns: &Default::default() };
     (read(&tree.blocks[0].directives[0], Some(Path::new("/root")), &mut context), diagnostics)
 }
 
