@@ -5,7 +5,7 @@ use crate::plan::Plan;
 use std::fmt::Write;
 
 /// A few readable lines about what is served.
-pub fn banner(plan: &Plan) -> String {
+pub(super) fn banner(plan: &Plan) -> String {
     let mut text = format!("nodelocaldns {} serves\n", env!("CARGO_PKG_VERSION"));
     for line in &plan.summary {
         // Writing to a String cannot fail.

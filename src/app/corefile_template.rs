@@ -15,7 +15,7 @@ const DEFAULT_KUBE_DNS: &str = "/etc/kube-dns";
 const KUBE_DNS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How the agent's Corefile comes about.
-pub fn template(agent: &Agent, default_port: u16) -> Template {
+pub(super) fn template(agent: &Agent, default_port: u16) -> Template {
     template_of(&Render {
         local_addresses: agent.local_addresses.clone(),
         dns_port: default_port,
@@ -27,7 +27,7 @@ pub fn template(agent: &Agent, default_port: u16) -> Template {
 }
 
 /// How a Corefile comes about that is rendered with these flags.
-pub fn template_of(flags: &Render) -> Template {
+pub(super) fn template_of(flags: &Render) -> Template {
     let values = PillarValues {
         local_addresses: flags.local_addresses.clone(),
         port: flags.dns_port,
@@ -41,6 +41,6 @@ pub fn template_of(flags: &Render) -> Template {
 }
 
 /// Where it is written.
-pub fn target(agent: &Agent) -> CorefileOutput {
+pub(super) fn target(agent: &Agent) -> CorefileOutput {
     CorefileOutput::new(agent.conf.clone(), agent.template.clone())
 }

@@ -11,12 +11,13 @@ use std::process::ExitCode;
 const USAGE: u8 = 2;
 
 /// Examines this node; the exit status is that of the diagnosis.
-pub fn examine(doctor: Doctor) -> anyhow::Result<ExitCode> {
+pub(super) fn examine(doctor: Doctor) -> anyhow::Result<ExitCode> {
     let (output, name) = (doctor.output, doctor.name.clone());
     let Some((options, agent)) = doctor.completed(running()) else {
-        eprintln!(
+        writeln!(
+            io::stderr(),
             "no agent is seen here whose -localip could be taken over: add the addresses it serves, such as -localip 169.254.20.10,10.96.0.10"
-        );
+        )?;
         return Ok(ExitCode::from(USAGE));
     };
     let expected = Expectation {

@@ -23,7 +23,7 @@ const START_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A Corefile's template and what becomes of it.
 #[derive(Clone)]
-pub struct Rendering {
+pub(super) struct Rendering {
     template: Template,
     target: CorefileOutput,
     default_port: u16,
@@ -35,18 +35,18 @@ type Judged = (Rendered, Result<LoadedCorefile, LoadError>);
 
 impl Rendering {
     /// As the agent is told. `files` reads and writes them.
-    pub fn new(agent: &Agent, default_port: u16, files: Arc<FileClient>) -> Self {
+    pub(super) fn new(agent: &Agent, default_port: u16, files: Arc<FileClient>) -> Self {
         Self { template: template(agent, default_port), target: target(agent), default_port, files }
     }
     /// The template.
-    pub fn template(&self) -> &Template {
+    pub(super) fn template(&self) -> &Template {
         &self.template
     }
 
     /// What to serve at start: the template with the ConfigMap or, where that cannot be, what stands where the rendered
     /// Corefile is written (this process's predecessor served it) or, where nothing does, the template alone. May wait
     /// for a file system that hangs, but serves what a predecessor has written first.
-    pub fn start(&mut self, errors: &SetupErrors) -> anyhow::Result<RenderedStart> {
+    pub(super) fn start(&mut self, errors: &SetupErrors) -> anyhow::Result<RenderedStart> {
         let Some((refresh, snapshot)) = self.first_refresh(errors)? else {
             let source = CorefileSource::File(self.target.path().to_owned());
             let loaded = source.load(self.default_port, &self.files.corefile()?)?;
@@ -119,7 +119,7 @@ impl Rendering {
 
     /// A Corefile that is another one than before, judged, as `snapshot` has its files. Whatever keeps template and
     /// ConfigMap from being used is told and counted.
-    pub fn refresh(&mut self, snapshot: &HostSnapshot, errors: &SetupErrors) -> Option<Judged> {
+    pub(super) fn refresh(&mut self, snapshot: &HostSnapshot, errors: &SetupErrors) -> Option<Judged> {
         let refresh = self.template.refresh(snapshot);
         for problem in refresh.problems {
             errors.count_configmap();
@@ -144,7 +144,7 @@ impl Rendering {
                 let base = self.template.base().display();
                 LoadError::Refused { diagnostics: format!("rendered from {base}:\n{diagnostics}"), fingerprint }
             }
-            other => other,
+            unread @ LoadError::Read { .. } => unread,
         });
         (rendered, outcome)
     }
@@ -202,7 +202,7 @@ impl Rendering {
     }
 
     /// Says what has been rendered and serves.
-    pub fn announce(&self, rendered: &Rendered) {
+    pub(super) fn announce(&self, rendered: &Rendered) {
         let Rendered { stub_domain_count, upstreams, warnings, .. } = rendered;
         for warning in warnings.lines() {
             tracing::warn!("{warning}");
@@ -214,12 +214,12 @@ impl Rendering {
     }
 
     /// Writes it. May wait for a file system that hangs.
-    pub fn write(&self, rendered: &Rendered) -> Result<(), WriteError> {
+    pub(super) fn write(&self, rendered: &Rendered) -> Result<(), WriteError> {
         self.files.write(&rendered.text)
     }
 
     /// Where to read the Corefile from now: where it could not be written it is kept in memory.
-    pub fn written(
+    pub(super) fn written(
         &self,
         rendered: &Rendered,
         outcome: Result<(), WriteError>,
@@ -238,7 +238,7 @@ impl Rendering {
 }
 
 /// What is served first.
-pub struct RenderedStart {
+pub(super) struct RenderedStart {
     pub source: CorefileSource,
     pub loaded: LoadedCorefile,
     /// Is to be written still.

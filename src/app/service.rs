@@ -42,7 +42,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 const HASTY_DRAIN_LIMIT: Duration = Duration::from_millis(200);
 
 /// What a service is started with.
-pub struct ServiceOptions {
+pub(super) struct ServiceOptions {
     pub default_port: u16,
     pub workers: usize,
     /// Octets all caches together may take.
@@ -58,7 +58,7 @@ pub struct ServiceOptions {
 
 /// Why a service stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopReason {
+pub(super) enum StopReason {
     /// The watchdog says so, and has told the node.
     Shutdown,
     /// The watchdog says so: another server reads the same sockets already.
@@ -68,7 +68,7 @@ pub enum StopReason {
 }
 
 /// What it is time for.
-pub enum ServiceEvent {
+pub(super) enum ServiceEvent {
     /// To look at the files: something watched has changed, or nobody looked for a while.
     CheckFiles,
     /// To take what the look has found.
@@ -99,7 +99,7 @@ enum SwapError {
 }
 
 /// Everything that serves.
-pub struct Service {
+pub(super) struct Service {
     options: ServiceOptions,
     /// What is read when the Corefile may have changed.
     files: ConfigurationFiles,
@@ -136,7 +136,11 @@ pub struct Service {
 
 impl Service {
     /// Loads, binds and serves. Fails without having served.
-    pub async fn start(origin: CorefileOrigin, options: ServiceOptions, verbosity: Verbosity) -> anyhow::Result<Self> {
+    pub(super) async fn start(
+        origin: CorefileOrigin,
+        options: ServiceOptions,
+        verbosity: Verbosity,
+    ) -> anyhow::Result<Self> {
         let mut services = ProcessContext::new(options.workers, options.cache_memory);
         services.generation = Some(options.watchdog.generation());
         let errors = SetupErrors::new(options.watchdog.clone());
@@ -209,12 +213,12 @@ impl Service {
     }
 
     /// What clients take, and may take.
-    pub fn capacity(&self) -> Capacity {
+    pub(super) fn capacity(&self) -> Capacity {
         self.server.capacity()
     }
 
     /// What all caches together may hold.
-    pub fn cache_memory(&self) -> Arc<MemoryBudget> {
+    pub(super) fn cache_memory(&self) -> Arc<MemoryBudget> {
         self.services.cache_memory.clone()
     }
 
@@ -230,7 +234,7 @@ impl Service {
     }
 
     /// Resolves when it is time for something. May be dropped and called again at any time.
-    pub async fn next_event(&mut self) -> ServiceEvent {
+    pub(super) async fn next_event(&mut self) -> ServiceEvent {
         let is_idle = !self.is_at_work();
         tokio::select! {
             looked = self.checking.outcome() => ServiceEvent::FilesChecked(Box::new(looked.and_then(identity))),
@@ -244,7 +248,7 @@ impl Service {
 
     /// Does what it is time for, and waits for nothing but the watchdog's sockets. To look is to find out whether
     /// template, ConfigMap, Corefile or a file it imports has changed, and if so to swap it in.
-    pub async fn handle(&mut self, event: ServiceEvent) {
+    pub(super) async fn handle(&mut self, event: ServiceEvent) {
         match event {
             ServiceEvent::CheckFiles => self.check(),
             ServiceEvent::FilesChecked(looked) => match *looked {
@@ -271,7 +275,7 @@ impl Service {
 
     /// Reads the Corefile again and swaps it in, changed or not (SIGUSR1): an upstream's host file or an interface may
     /// have changed. What is cached is given up.
-    pub fn reload(&mut self) {
+    pub(super) fn reload(&mut self) {
         self.is_reload_requested = true;
         self.check();
     }
@@ -513,7 +517,7 @@ impl Service {
     }
 
     /// Probes every upstream again, where `loop` does.
-    pub fn probe_upstreams(&self) {
+    pub(super) fn probe_upstreams(&self) {
         self.services.reload_state.all::<Upstreams>().iter().for_each(|(_, upstreams)| upstreams.doubt());
     }
 
@@ -528,7 +532,7 @@ impl Service {
     }
 
     /// Has what the caches hold written down for another server, beside everything else.
-    pub fn export_cache(&self) {
+    pub(super) fn export_cache(&self) {
         self.export();
     }
 
@@ -548,7 +552,7 @@ impl Service {
     }
 
     /// Serves on for the lameduck, then answers what has been received, and ends.
-    pub async fn stop(self, reason: StopReason) {
+    pub(super) async fn stop(self, reason: StopReason) {
         let drain_limit = match reason {
             StopReason::Shutdown => {
                 self.server.sockets().claim();

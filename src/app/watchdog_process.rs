@@ -25,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 const START_LIMIT: Duration = Duration::from_secs(1);
 
 /// Guards the server until told to stop.
-pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
+pub(super) fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
     log::start().context("cannot start the thread that writes log lines")?;
     // For the server, which inherits it and may not raise it: each TCP client and each upstream socket takes a
     // descriptor.

@@ -46,4 +46,4 @@ impl fmt::Display for Failure {
 }
 impl std::error::Error for Failure {}
 
-pub type Outcome = Result<Answer, Failure>;
+pub(crate) type Outcome = Result<Answer, Failure>;

@@ -31,7 +31,9 @@ pub trait Interfaces {
 /// Files and interfaces a directive may ask while it is parsed.
 #[derive(Clone, Copy)]
 pub struct Loaders<'a> {
+    /// Where files are read, `import` and data files alike.
     pub files: &'a dyn Loader,
+    /// The machine's network interfaces.
     pub interfaces: &'a dyn Interfaces,
 }
 
@@ -163,8 +165,11 @@ pub struct Enabled {
 /// An HTTP path served on an address. The same address and path asked by several blocks is one endpoint.
 #[derive(Clone)]
 pub struct Endpoint {
+    /// Where it listens.
     pub address: SocketAddr,
+    /// The path of the URL, such as `/health`.
     pub path: &'static str,
+    /// Who makes the answers.
     pub answers: HttpAnswers,
 }
 
@@ -198,13 +203,16 @@ pub enum HttpAnswers {
 }
 
 /// Makes an answer from a request's query.
-pub type AnswerEach = Arc<dyn Fn(&str) -> BoxFuture<'static, HttpAnswer> + Send + Sync>;
+pub(crate) type AnswerEach = Arc<dyn Fn(&str) -> BoxFuture<'static, HttpAnswer> + Send + Sync>;
 
 /// An HTTP answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpAnswer {
+    /// The HTTP status code.
     pub status: u16,
+    /// The value of Content-Type.
     pub content_type: &'static str,
+    /// What follows the headers.
     pub body: Vec<u8>,
 }
 
@@ -241,11 +249,15 @@ impl<'a> BuildContext<'a> {
 
 /// What all plans of a process share.
 pub struct ProcessContext {
+    /// Where counters, gauges and histograms come from.
     pub registry: Registry,
     /// Panics that were caught while a query was answered.
     pub panics: Counter,
+    /// What a directive keeps over a reload.
     pub reload_state: Arc<ReloadState>,
+    /// Whether the process starts, serves or ends.
     pub lifecycle: Lifecycle,
+    /// How many octets all caches may take together.
     pub cache_memory: Arc<MemoryBudget>,
     /// Workers that serve.
     pub workers: usize,
@@ -260,10 +272,10 @@ pub struct ProcessContext {
 }
 
 /// Gives the text of a file.
-pub type ReadFile = Arc<dyn Fn(&Path) -> io::Result<String> + Send + Sync>;
+pub(crate) type ReadFile = Arc<dyn Fn(&Path) -> io::Result<String> + Send + Sync>;
 
 /// Gives what a file of data holds, unless it still has this stamp. It may take as long as a file system does.
-pub type ReadDataFile = Arc<dyn Fn(&Path, Option<FileStamp>) -> io::Result<Option<DataFile>> + Send + Sync>;
+pub(crate) type ReadDataFile = Arc<dyn Fn(&Path, Option<FileStamp>) -> io::Result<Option<DataFile>> + Send + Sync>;
 
 impl ProcessContext {
     /// For a process with this many workers, whose caches may together hold this many octets.

@@ -4,7 +4,7 @@
 const NAMELESS: &str = "localhost";
 
 /// The host's name, as the kernel has it for this process.
-pub fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if name.is_empty() { NAMELESS.to_owned() } else { name }
 }

@@ -19,23 +19,26 @@ mod request;
 mod upstreams;
 
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 
-pub use answer::{Answer, Failure, Outcome};
-pub use clock::{BatchClock, unix_seconds};
-pub use config::{
-    AnswerEach, BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, Endpoint, HttpAnswer, HttpAnswers,
-    Interfaces, Lifecycle, Loaders, MemoryBudget, ParseContext, Part, ProcessContext, ReadDataFile, ReadFile,
-    ReloadConfig, Timeouts,
+pub(crate) use answer::{Answer, Failure, Outcome};
+pub use clock::BatchClock;
+pub(crate) use clock::unix_seconds;
+pub(crate) use config::{
+    AnswerEach, BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, HttpAnswers, Lifecycle,
+    MemoryBudget, ParseContext, Part, ReadDataFile, ReadFile, ReloadConfig, Timeouts,
 };
-pub use data_file::DataFilePoll;
-pub use host_name::host_name;
-pub use line_sink::{Level, LineSink};
-pub use lookup::{Lookup, Resolver};
-pub use next::{Chain, FastRest, Next, Rest};
-pub use reload_state::ReloadState;
-pub use request::{KeptSubnet, OwnedRequest, Peer, Purpose, Received, Request, Transport};
-pub use upstreams::{Ask, Listing, Upstream, Upstreams, Watching};
+pub use config::{Endpoint, HttpAnswer, Interfaces, Loaders, ProcessContext};
+pub(crate) use data_file::DataFilePoll;
+pub(crate) use host_name::host_name;
+pub(crate) use line_sink::{Level, LineSink};
+pub(crate) use lookup::{Lookup, Resolver};
+pub(crate) use next::{Chain, FastRest, Next};
+pub(crate) use reload_state::ReloadState;
+pub(crate) use request::{KeptSubnet, OwnedRequest, Purpose, Request};
+pub use request::{Peer, Received, Transport};
+pub use upstreams::Listing;
+pub(crate) use upstreams::{Ask, Upstream, Upstreams, Watching};
 
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -61,7 +64,9 @@ pub enum FastPath {
 
 /// What is to follow a reply of the fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variant says what its fields are")]
 pub enum After {
+    /// The reply is all.
     Nothing,
     /// The slow path runs once more in the background with [`Purpose::Refresh`], and its answer is thrown away
     /// (prefetch, stale answers).
@@ -70,10 +75,7 @@ pub enum After {
     /// its ID, for each request with the same octets to the same listen address over the same transport; the handlers
     /// before this one pass such a request. Hits of the packet are counted by what [`Handler::hit_counter`] gives for
     /// this note.
-    CachePacket {
-        millis: u16,
-        note: u8,
-    },
+    CachePacket { millis: u16, note: u8 },
 }
 
 /// A directive in a block's chain: one instance for a server block, shared by its zones, listen addresses and all
@@ -161,12 +163,15 @@ pub trait HitCounter: Send + Sync {
 /// A finished exchange.
 #[derive(Clone, Copy)]
 pub struct Exchange<'a> {
+    /// As the client sent it.
     pub request: Request<'a>,
     /// The reply as it goes to the client.
     pub reply: &'a [u8],
+    /// The reply's code, all 12 bits.
     pub rcode: crate::message::Rcode,
     /// Keyword of the handler that answered; empty if none did.
     pub answered_by: &'static str,
+    /// Why no handler could answer, if that is so.
     pub failure: Option<&'a Failure>,
     /// From the datagram's arrival to the reply.
     pub elapsed: Duration,

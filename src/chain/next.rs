@@ -5,18 +5,18 @@ use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
 /// A block's handlers in the reference's fixed order.
-pub struct Chain {
+pub(crate) struct Chain {
     pub handlers: Box<[Arc<dyn Handler>]>,
 }
 
 impl Chain {
     /// Asks the handlers one after another, synchronously: what the first said that did not pass, and its place.
     #[inline]
-    pub fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
+    pub(crate) fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
         FastRest { handlers: &self.handlers, index: 0 }.run(request, reply)
     }
     /// The whole chain, from its first handler.
-    pub fn start(self: &Arc<Self>) -> Next<'_> {
+    pub(crate) fn start(self: &Arc<Self>) -> Next<'_> {
         Next { chain: self, index: 0 }
     }
     /// Why a query that every handler handed on has no answer, in the reference's words: `errors { consolidate }`

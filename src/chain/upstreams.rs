@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 /// Sends a query over the upstream's own transport and waits for its answer: true once one came, whatever its rcode;
 /// false if none came in the time the upstream is given. Also while the upstream is marked. The query's ID may be
 /// changed.
-pub type Ask = Box<dyn Fn(Vec<u8>) -> BoxFuture<'static, bool> + Send + Sync>;
+pub(crate) type Ask = Box<dyn Fn(Vec<u8>) -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// The upstreams of the chain of one server block. Lives as long as one of its listings or its `loop`, so also over a
 /// reload.

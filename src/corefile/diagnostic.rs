@@ -225,7 +225,7 @@ fn visible(character: char) -> char {
 
 /// Text of ours with somebody else's text in it: one line of a log must stay one line, and a terminal must not be
 /// steered.
-pub fn printable(text: &str, keep_line_breaks: bool) -> String {
+pub(crate) fn printable(text: &str, keep_line_breaks: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -197,7 +197,7 @@ mod tests {
             let text = pieces.concat();
             if let Ok(once) = format(&text) {
                 prop_assert_eq!(words(&once), words(&text));
-                prop_assert_eq!(format(&once), Ok(once.clone()));
+                prop_assert_eq!(format(&once), Ok(once));
             }
         }
     }

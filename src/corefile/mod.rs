@@ -14,15 +14,17 @@ mod redaction;
 #[cfg(test)]
 mod tests;
 mod tree;
-pub mod value;
+pub(crate) mod value;
 mod zone;
 
-pub use diagnostic::{Diagnostic, Diagnostics, Severity, printable};
-pub use duration::GoDuration;
-pub use format::{FormatError, format};
-pub use listen_address::{ListenAddress, listen_address};
-pub use loader::{DataFile, FileStamp, read_at_most, read_data_file, read_file};
-pub use tree::{Corefile, Directive, FileId, Key, OptionLine, ServerBlock, Sources, Span, Token};
+pub use diagnostic::Diagnostics;
+pub(crate) use diagnostic::{Severity, printable};
+pub(crate) use duration::GoDuration;
+pub use format::format;
+pub(crate) use listen_address::{ListenAddress, listen_address};
+pub(crate) use loader::{DataFile, FileStamp, read_at_most, read_data_file, read_file};
+pub use tree::{Corefile, OptionLine, Span, Token};
+pub(crate) use tree::{Directive, FileId, ServerBlock, Sources};
 
 use std::io;
 use std::path::{Path, PathBuf};

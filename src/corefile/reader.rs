@@ -96,7 +96,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(path: &Path, text: &str, loader: &'a dyn Loader) -> Self {
+    pub(super) fn new(path: &Path, text: &str, loader: &'a dyn Loader) -> Self {
         let mut reader = Self {
             loader,
             diagnostics: Diagnostics::default(),
@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next word, wherever it stands.
-    pub fn peek(&mut self) -> Option<Ahead> {
+    pub(super) fn peek(&mut self) -> Option<Ahead> {
         if self.diagnostics.is_full() && !self.halted {
             self.halted = true;
             self.diagnostics.error_without_span("reading stopped: there are too many errors");
@@ -136,14 +136,14 @@ impl<'a> Reader<'a> {
     }
 
     /// The next word, if it stands on the line of the one just taken. An import ends the line.
-    pub fn peek_on_line(&self) -> Option<Ahead> {
+    pub(super) fn peek_on_line(&self) -> Option<Ahead> {
         let frame = self.frames.last().filter(|_| !self.halted)?;
         let lexeme = frame.stretch.peek()?;
         (frame.stretch.next > frame.start && !lexeme.starts_line).then(|| ahead(lexeme))
     }
 
     /// The next word that is no `import`; imports on the way are followed.
-    pub fn peek_following_imports(&mut self) -> Option<Ahead> {
+    pub(super) fn peek_following_imports(&mut self) -> Option<Ahead> {
         loop {
             let ahead = self.peek()?;
             if ahead.kind != Kind::Import {
@@ -154,7 +154,7 @@ impl<'a> Reader<'a> {
     }
 
     /// True if the next word can be no directive but may be a server block's key.
-    pub fn peek_looks_like_key(&self) -> bool {
+    pub(super) fn peek_looks_like_key(&self) -> bool {
         let lexeme = self.frames.last().and_then(|frame| frame.stretch.peek());
         lexeme.is_some_and(|lexeme| {
             !lexeme.quoted && (lexeme.text.contains(['.', ':', '/']) || lexeme.text.starts_with('('))
@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
     }
 
     /// True if a `{` stands further on in this line.
-    pub fn line_opens_block(&self) -> bool {
+    pub(super) fn line_opens_block(&self) -> bool {
         let Some(frame) = self.frames.last() else { return false };
         let rest = frame.stretch.lexemes.get(frame.stretch.next..frame.stretch.end).unwrap_or_default();
         let line_rest = rest.iter().enumerate().take_while(|(index, lexeme)| *index == 0 || !lexeme.starts_line);
@@ -170,14 +170,14 @@ impl<'a> Reader<'a> {
     }
 
     /// Passes over the word that was peeked.
-    pub fn skip(&mut self) {
+    pub(super) fn skip(&mut self) {
         let Some(frame) = self.frames.last_mut() else { return };
         frame.stretch.next += 1;
         self.count_words(1);
     }
 
     /// Counts against the bound of words: those passed, and the zones that a CIDR stands for.
-    pub fn count_words(&mut self, count: usize) {
+    pub(super) fn count_words(&mut self, count: usize) {
         self.words = self.words.saturating_add(count);
         if self.words > WORDS && !self.halted {
             self.halt(format!("the Corefile has more than {WORDS} words, those that imports repeat included"));
@@ -185,7 +185,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes the word that was peeked, with variables and arguments replaced.
-    pub fn take(&mut self) -> Option<Token> {
+    pub(super) fn take(&mut self) -> Option<Token> {
         let frame = self.frames.last()?;
         let lexemes = Arc::clone(&frame.stretch.lexemes);
         let lexeme = lexemes.get(frame.stretch.next)?;
@@ -209,7 +209,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Passes over the rest of the line, up to a brace.
-    pub fn skip_words_on_line(&mut self) {
+    pub(super) fn skip_words_on_line(&mut self) {
         while self.peek_on_line().is_some_and(|ahead| matches!(ahead.kind, Kind::Word | Kind::Import)) {
             self.skip();
         }
@@ -217,7 +217,7 @@ impl<'a> Reader<'a> {
 
     /// Takes the words up to the brace that matches the one just taken, unread. `None` if there is no such brace before
     /// the file or snippet ends.
-    pub fn take_block(&mut self) -> Option<Stretch> {
+    pub(super) fn take_block(&mut self) -> Option<Stretch> {
         let frame = self.frames.last()?;
         let stretch = frame.stretch.clone();
         let mut depth = 0_usize;
@@ -238,7 +238,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Keeps a snippet's words for its imports.
-    pub fn define_snippet(&mut self, name: &str, name_span: Span, body: Stretch) {
+    pub(super) fn define_snippet(&mut self, name: &str, name_span: Span, body: Stretch) {
         if let Some(first) = self.snippets.get(name) {
             let place = self.place(first.name_span);
             self.diagnostics

@@ -12,9 +12,13 @@ pub struct FileId(pub u32);
 /// Where a token stands: line and column from 1, columns and length in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
+    /// The file it stands in.
     pub file: FileId,
+    /// From 1.
     pub line: u32,
+    /// In characters, from 1.
     pub column: u32,
+    /// In characters.
     pub length: u32,
 }
 
@@ -27,7 +31,9 @@ pub struct Sources {
 /// A word, with quotes and escapes resolved and environment variables replaced.
 #[derive(Clone, Debug)]
 pub struct Token {
+    /// Without quotes and escapes.
     pub text: String,
+    /// Where it stands.
     pub span: Span,
 }
 
@@ -87,14 +93,19 @@ fn write_line(f: &mut fmt::Formatter<'_>, name: &Token, arguments: &[Token], blo
 /// One line inside a directive's block; `block` holds a nested block's lines.
 #[derive(Clone, Debug)]
 pub struct OptionLine {
+    /// The first word.
     pub name: Token,
+    /// The words after it.
     pub arguments: Vec<Token>,
+    /// The lines in its braces.
     pub block: Vec<OptionLine>,
 }
 
 /// A parsed Corefile: snippets and imports are resolved.
 #[derive(Clone, Debug, Default)]
 pub struct Corefile {
+    /// Its server blocks, in the order of the text.
     pub blocks: Vec<ServerBlock>,
+    /// The files that it was read from.
     pub sources: Sources,
 }

@@ -1,47 +1,49 @@
 //! A folder for each Corefile keyword, and the one list that fixes their order: the reference's
 //! (CoreDNS 1.14.7, core/dnsserver/zdirectives.go), and what is ours alone. Directives never import each other.
 
-pub mod acl;
-pub mod any;
+mod acl;
+mod any;
 pub mod bind;
-pub mod bufsize;
+mod bufsize;
 pub mod cache;
-pub mod cancel;
-pub mod chaos;
-pub mod client_subnet;
-pub mod debug;
-pub mod dns64;
-pub mod errors;
-pub mod fairness;
-pub mod forward;
-pub mod header;
-pub mod health;
+mod cancel;
+mod chaos;
+mod client_subnet;
+mod debug;
+mod dns64;
+mod errors;
+mod fairness;
+mod forward;
+mod header;
+mod health;
 pub mod hosts;
 pub mod loadbalance;
-pub mod local;
-pub mod log;
-pub mod r#loop;
-pub mod metadata;
-pub mod minimal;
-pub mod multisocket;
-pub mod nsid;
+mod local;
+mod log;
+mod r#loop;
+mod metadata;
+mod minimal;
+mod multisocket;
+mod nsid;
 pub mod pprof;
-pub mod prometheus;
-pub mod ready;
-pub mod reload;
-pub mod rewrite;
-pub mod root;
-pub mod shed;
-pub mod template;
-pub mod timeouts;
-pub mod whoami;
+pub(crate) mod prometheus;
+mod ready;
+pub(crate) mod reload;
+mod rewrite;
+mod root;
+mod shed;
+mod template;
+mod timeouts;
+mod whoami;
 
 use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, nearest};
 
 /// A keyword the Corefile may hold, and all that the plan knows of it.
 pub struct Keyword {
+    /// As the Corefile writes it.
     pub name: &'static str,
+    /// Whether it can be used here.
     pub support: Support,
     /// Stands in the chain in the reference, so `coredns_plugin_enabled` shows it; else it only sets something.
     pub is_plugin: bool,
@@ -53,6 +55,7 @@ pub struct Keyword {
 }
 
 /// What we can do with a keyword.
+#[allow(missing_docs, reason = "the variant says what its fields are")]
 pub enum Support {
     /// Built here. `parse` reads one occurrence into the block.
     Here { parse: Parse, repeats: Repeats },

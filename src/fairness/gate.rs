@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 /// How many futures may run at a time. Those of the client that has most end for those of others.
-pub struct Gate {
+pub(crate) struct Gate {
     places: Mutex<Places<Running>>,
 }
 
@@ -26,7 +26,7 @@ impl Occupant for Running {
 }
 
 /// What came of asking to run.
-pub enum Entry {
+pub(crate) enum Entry {
     Room(Pass),
     /// Another one has been told to end: one of `client`, which had `held` places.
     Instead {
@@ -39,19 +39,19 @@ pub enum Entry {
 }
 
 /// The right to run, until it is dropped or taken away.
-pub struct Pass {
+pub(crate) struct Pass {
     gate: Arc<Gate>,
     place: Place,
 }
 
 impl Gate {
     /// For so many at a time, at least one.
-    pub fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self { places: Mutex::new(Places::new(limit)) }
     }
 
     /// Asks for `client`, by [`Places::admit`].
-    pub fn admit(self: &Arc<Self>, client: Client, is_fair: bool) -> Entry {
+    pub(crate) fn admit(self: &Arc<Self>, client: Client, is_fair: bool) -> Entry {
         let admission = self.places.lock().admit(client, Running(None), is_fair);
         let pass = |place| Pass { gate: self.clone(), place };
         match admission {
@@ -65,12 +65,12 @@ impl Gate {
     }
 
     /// How many run.
-    pub fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.places.lock().len()
     }
 
     /// From now on so many may run. Returns how many have been told to end for that.
-    pub fn set_limit(&self, limit: usize) -> usize {
+    pub(crate) fn set_limit(&self, limit: usize) -> usize {
         let evicted = self.places.lock().set_limit(limit);
         evicted.into_iter().map(|evicted| evicted.occupant.wake()).count()
     }
@@ -113,12 +113,12 @@ impl<F: Future> Future for Hold<'_, F> {
 
 impl Pass {
     /// Runs `work` to its end; `None` if it has to end before.
-    pub fn hold<F: Future>(&self, work: F) -> Hold<'_, F> {
+    pub(crate) fn hold<F: Future>(&self, work: F) -> Hold<'_, F> {
         Hold { pass: self, has_begun: false, work }
     }
 
     /// It has not been taken away.
-    pub fn is_valid(&self) -> bool {
+    pub(crate) fn is_valid(&self) -> bool {
         self.gate.places.lock().occupant(self.place).is_some()
     }
 

@@ -12,7 +12,7 @@ mod places;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Client, Fairness, Policy};
-pub use gate::{Entry, Gate, Pass};
-pub use notice::Notice;
-pub use places::{Admission, Evicted, Occupant, Place, Places};
+pub(crate) use client::{Client, Fairness, Policy};
+pub(crate) use gate::{Entry, Gate, Pass};
+pub(crate) use notice::Notice;
+pub(crate) use places::{Admission, Evicted, Occupant, Place, Places};

@@ -40,7 +40,7 @@ const NETWORK_LEVEL: usize = 1;
 const ADDRESS_LEVEL: usize = 2;
 
 /// What has a place.
-pub trait Occupant {
+pub(crate) trait Occupant {
     /// It may be idle at all.
     const IDLES: bool;
     /// Since when it is idle, in any unit; `None` if it is not. Of a client's places the longest idle gives way, else
@@ -50,14 +50,14 @@ pub trait Occupant {
 
 /// Names a place for as long as its occupant has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub(crate) struct Place {
     index: u32,
     generation: u32,
 }
 
 /// What came of asking for a place.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Admission<P> {
+pub(crate) enum Admission<P> {
     Room(Place),
     /// Another one had to go.
     Instead(Place, Evicted<P>),
@@ -67,7 +67,7 @@ pub enum Admission<P> {
 
 /// One who had to go.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Evicted<P> {
+pub(crate) struct Evicted<P> {
     pub occupant: P,
     /// Whose it was.
     pub client: Client,
@@ -76,7 +76,7 @@ pub struct Evicted<P> {
 }
 
 /// Places, and who has them.
-pub struct Places<P> {
+pub(crate) struct Places<P> {
     limit: usize,
     count: usize,
     nodes: Vec<Node>,
@@ -138,7 +138,7 @@ impl Node {
 
 impl<P: Occupant> Places<P> {
     /// So many places, at least one.
-    pub fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         let all = Node::new(Client { address: 0, network: None }, NONE, ALL_LEVEL);
         Self {
             limit: limit.max(1),
@@ -154,17 +154,13 @@ impl<P: Occupant> Places<P> {
     }
 
     /// Places that are taken.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.count
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
     }
 
     /// Gives `client` a place. If none is free, one of the client that holds most is taken from it, unless `client` is
     /// that one itself, or `!is_fair`: then an idle one of its own, if it has one.
-    pub fn admit(&mut self, client: Client, occupant: P, is_fair: bool) -> Admission<P> {
+    pub(crate) fn admit(&mut self, client: Client, occupant: P, is_fair: bool) -> Admission<P> {
         if self.count < self.limit {
             return Admission::Room(self.seat(client, occupant));
         }
@@ -177,12 +173,12 @@ impl<P: Occupant> Places<P> {
     }
 
     /// Who has a place; `None` if it had to go.
-    pub fn occupant(&mut self, place: Place) -> Option<&mut P> {
+    pub(crate) fn occupant(&mut self, place: Place) -> Option<&mut P> {
         self.seats.get_mut(place.index as usize).filter(|seat| seat.generation == place.generation)?.occupant.as_mut()
     }
 
     /// Frees a place; what was there, unless it had to go before.
-    pub fn release(&mut self, place: Place) -> Option<P> {
+    pub(crate) fn release(&mut self, place: Place) -> Option<P> {
         self.occupant(place)?;
         let occupant = self.vacate(place.index);
         if self.count == 0 {
@@ -192,20 +188,20 @@ impl<P: Occupant> Places<P> {
     }
 
     /// From now on there are so many places, at least one. Those who have to go for that.
-    pub fn set_limit(&mut self, limit: usize) -> Vec<Evicted<P>> {
+    pub(crate) fn set_limit(&mut self, limit: usize) -> Vec<Evicted<P>> {
         self.limit = limit.max(1);
         let too_many = self.count.saturating_sub(self.limit);
         (0..too_many).filter_map(|_| self.evict_one()).collect()
     }
 
     /// Takes a place from the client that holds most; `None` if there is none.
-    pub fn evict_one(&mut self) -> Option<Evicted<P>> {
+    pub(crate) fn evict_one(&mut self) -> Option<Evicted<P>> {
         let seat = self.victim(ALL);
         self.evict(seat)
     }
 
     /// As [`Places::evict_one`], if that place is idle or its client has some to spare.
-    pub fn evict_spare_one(&mut self) -> Option<Evicted<P>> {
+    pub(crate) fn evict_spare_one(&mut self) -> Option<Evicted<P>> {
         let seat = self.victim(ALL);
         let Seat { occupant, node, .. } = self.seats.get(seat as usize)?;
         let is_spare = occupant.as_ref().is_some_and(|occupant| occupant.idle_since().is_some());

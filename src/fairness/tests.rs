@@ -340,6 +340,6 @@ proptest! {
         for (place, _) in taken {
             prop_assert!(places.release(place).is_some());
         }
-        prop_assert!(places.is_empty());
+        prop_assert_eq!(places.len(), 0);
     }
 }

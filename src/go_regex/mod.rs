@@ -16,7 +16,8 @@ mod escape;
 mod tests;
 mod translate;
 
-pub use error::{RegexError, RegexProblem};
+pub(crate) use error::RegexError;
+pub use error::RegexProblem;
 
 use parking_lot::Mutex;
 use regex::{CaptureLocations, Captures, RegexBuilder};

@@ -20,7 +20,7 @@ mod tests;
 mod tree;
 mod value;
 
-pub use error::{Problem, TemplateError};
+pub(crate) use error::TemplateError;
 pub use value::{Data, Value};
 
 use std::collections::HashMap;

@@ -1,6 +1,7 @@
 //! What Go's text/template does with the same templates (its documentation, exec_test.go's behaviour, package fmt).
 
-use super::{Data, OUTPUT_OCTETS, Problem, Template, Value};
+use super::error::Problem;
+use super::{Data, OUTPUT_OCTETS, Template, Value};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -9,15 +9,23 @@ use std::sync::Arc;
 pub enum Value {
     /// What a map gives for a key that it does not have; written as `<no value>`.
     Missing,
+    /// Go's `nil`.
     Nil,
+    /// Go's `bool`.
     Bool(bool),
+    /// Go's `int`.
     Int(i64),
+    /// Go's `uint64`.
     Uint(u64),
+    /// Go's `float64`.
     Float(f64),
+    /// Go's `string`.
     Text(Arc<str>),
+    /// Go's `[]string`.
     List(Arc<[Value]>),
     /// Its values are texts, so the empty text is what `index` gives for a key that it does not have.
     Map(Arc<BTreeMap<String, Value>>),
+    /// What has fields and methods.
     Object(Arc<dyn Data>),
 }
 
@@ -44,6 +52,7 @@ pub trait Data: Send + Sync {
 }
 
 impl Value {
+    /// A text.
     pub fn text(text: impl Into<Arc<str>>) -> Self {
         Self::Text(text.into())
     }

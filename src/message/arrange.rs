@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Two or more addresses that a name has in one section of a reply, all of one family.
-pub struct AddressSet<'a> {
+pub(crate) struct AddressSet<'a> {
     message: &'a mut [u8],
     /// Where the name is written.
     owner: usize,
@@ -31,7 +31,7 @@ struct Run {
 
 impl AddressSet<'_> {
     #[inline]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.run.count
     }
     #[inline]
@@ -48,14 +48,14 @@ impl AddressSet<'_> {
         self.message.get(at..at + self.run.width).filter(|_| index < self.run.count).unwrap_or_default()
     }
     /// The address at a place below [`AddressSet::count`].
-    pub fn address(&self, index: usize) -> Option<IpAddr> {
+    pub(crate) fn address(&self, index: usize) -> Option<IpAddr> {
         let octets = self.octets(index);
         let v4 = octets.try_into().ok().map(|octets: [u8; 4]| Ipv4Addr::from(octets).into());
         v4.or_else(|| octets.try_into().ok().map(|octets: [u8; 16]| Ipv6Addr::from(octets).into()))
     }
     /// Lets two addresses change places.
     #[inline]
-    pub fn swap(&mut self, one: usize, other: usize) {
+    pub(crate) fn swap(&mut self, one: usize, other: usize) {
         let width = self.run.width;
         let (low, high) = (self.offset(one.min(other)), self.offset(one.max(other)));
         if one == other || one.max(other) >= self.run.count {
@@ -67,7 +67,7 @@ impl AddressSet<'_> {
         }
     }
     /// Puts the addresses into the order of their ranks, those of one rank as they stand.
-    pub fn sort_by_rank(&mut self, rank: impl Fn(IpAddr) -> usize) {
+    pub(crate) fn sort_by_rank(&mut self, rank: impl Fn(IpAddr) -> usize) {
         let mut ranked: SmallVec<[(usize, [u8; 16]); 16]> = SmallVec::new();
         for index in 0..self.run.count {
             let Some(address) = self.address(index) else { return };
@@ -87,7 +87,7 @@ impl AddressSet<'_> {
         }
     }
     /// Whose addresses they are.
-    pub fn owner(&self) -> LowerName {
+    pub(crate) fn owner(&self) -> LowerName {
         Name::read(self.message, self.owner).map_or_else(|_| Name::root(), |(name, _)| name).to_lower()
     }
 }
@@ -97,7 +97,7 @@ impl AddressSet<'_> {
 /// order if `below` gives random numbers below its argument: for that the records are written anew, which allocates.
 /// Else nothing does. A name that borrowed the octets of an address, as no server writes it, may become another.
 #[inline]
-pub fn arrange_addresses(
+pub(crate) fn arrange_addresses(
     reply: &mut Vec<u8>,
     start: usize,
     below: Option<fn(usize) -> usize>,
@@ -132,10 +132,7 @@ fn pass(
         return Ok(Found::InOrder);
     }
     let at = query::question_name_end(message)? + 4;
-    let at = match section(message, at, answers, true, shuffles_mx, arrange)? {
-        Some(at) => at,
-        None => return Ok(Found::Misordered),
-    };
+    let Some(at) = section(message, at, answers, true, shuffles_mx, arrange)? else { return Ok(Found::Misordered) };
     if additionals > 1 {
         let at = section(message, at, authorities, false, false, &mut |_| ())?.unwrap_or(message.len());
         section(message, at, additionals, false, false, arrange)?;
@@ -302,7 +299,7 @@ mod tests {
         // The name of the alias's target, where it first stands.
         let target = (0xc000_u16 | (12 + 13 + 12)).to_be_bytes();
         let at = |owner: &[u8], last: u8| record(Answer, owner, 1, 60, &[192, 0, 2, last]);
-        let of_alias = answer(QR, &[alias.clone(), at(&target, 1), at(&target, 2)]);
+        let of_alias = answer(QR, &[alias, at(&target, 1), at(&target, 2)]);
         assert_eq!(
             records(&arranged(of_alias, true, reversed)),
             ["example. CNAME 12", "a.example. A 2", "a.example. A 1"]

@@ -17,7 +17,9 @@ pub trait Edit {
     fn owner(&mut self, name: &LowerName) -> Option<LowerName>;
     /// Another name in the data of a CNAME, DNAME, MX, NAPTR, NS, PTR, SOA (its first) or SRV record; `None`: it stays.
     fn value(&mut self, name: &LowerName) -> Option<LowerName>;
+    /// The TTL in place of `seconds`.
     fn ttl(&self, seconds: u32) -> u32;
+    /// The code in place of `rcode`.
     fn rcode(&self, rcode: Rcode) -> Rcode;
 }
 

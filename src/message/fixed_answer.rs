@@ -8,7 +8,7 @@ use super::{ExtendedError, Query, Rcode, Reply, ReplyOptions};
 
 /// An authoritative answer to any question.
 #[derive(Clone, Debug)]
-pub struct FixedAnswer {
+pub(crate) struct FixedAnswer {
     rcode: Rcode,
     counts: [u16; 3],
     records: Box<[u8]>,
@@ -18,7 +18,7 @@ pub struct FixedAnswer {
 impl FixedAnswer {
     /// From records in wire form, names written out. `None` if it needs an OPT record for its rcode, or is longer
     /// than any client takes over UDP.
-    pub fn new(rcode: Rcode, records: &[(Section, Vec<u8>)], error: Option<&ExtendedError>) -> Option<Self> {
+    pub(crate) fn new(rcode: Rcode, records: &[(Section, Vec<u8>)], error: Option<&ExtendedError>) -> Option<Self> {
         let (mut counts, mut octets) = ([0_u16; 3], Vec::new());
         for section in Section::ALL {
             for (_, record) in records.iter().filter(|(of, _)| *of == section) {
@@ -37,7 +37,7 @@ impl FixedAnswer {
     /// Appends the reply for one client: ID, RD, CD and question are its own; an OPT record if it sent one. False,
     /// and nothing appended, if that is
     /// more than it may get. Allocates nothing when `out` has room.
-    pub fn write(&self, query: &Query, wire: &[u8], reply: Reply, out: &mut Vec<u8>) -> bool {
+    pub(crate) fn write(&self, query: &Query, wire: &[u8], reply: Reply, out: &mut Vec<u8>) -> bool {
         let question = query.question(wire);
         let options = self.options.octets();
         let opt_length = if query.edns.is_some() { OPT_LENGTH + options.len() } else { 0 };

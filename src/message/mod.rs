@@ -36,27 +36,31 @@ mod validate;
 mod wire_reader;
 pub mod work;
 
-pub use arrange::{AddressSet, arrange_addresses};
-pub use case_folding::lower_case_echoes;
-pub use client_subnet::{ClientSubnet, PrefixLimits, Scope};
+pub(crate) use arrange::{AddressSet, arrange_addresses};
+pub(crate) use case_folding::lower_case_echoes;
+pub use client_subnet::PrefixLimits;
+pub(crate) use client_subnet::{ClientSubnet, Scope};
 pub use edit::{Edit, edit_reply};
-pub use fixed_answer::FixedAnswer;
-pub use header::Header;
+pub(crate) use fixed_answer::FixedAnswer;
+pub(crate) use header::Header;
 pub use name::{LowerName, Name};
-pub use opt::DEFAULT_UDP_SIZE;
-pub use own_answer::OwnAnswer;
-pub use presentation::{NameError, NameText};
-pub use query::{Edns, Query};
-pub use question_key::{KeyFlags, QuestionKey, RequestKey};
+pub(crate) use opt::DEFAULT_UDP_SIZE;
+pub(crate) use own_answer::OwnAnswer;
+pub use presentation::NameError;
+pub(crate) use presentation::NameText;
+pub(crate) use query::Edns;
+pub use query::Query;
+pub(crate) use question_key::{KeyFlags, QuestionKey, RequestKey};
 pub use record::{Data, Record, Section};
 pub use rejection::Rejection;
 pub use reply::{Reply, TtlRule};
-pub use reply_options::{ExtendedError, ReplyOptions};
-pub use reply_records::{has_answer, question_type_of};
+pub(crate) use reply_options::{ExtendedError, ReplyOptions};
+pub(crate) use reply_records::{has_answer, question_type_of};
 pub use response::Response;
-pub use response_type::ResponseType;
-pub use types::{Class, Rcode, RecordType};
-pub use upstream_options::UpstreamOptions;
+pub(crate) use response_type::ResponseType;
+pub(crate) use types::Class;
+pub use types::{Rcode, RecordType};
+pub(crate) use upstream_options::UpstreamOptions;
 
 /// Why bytes could not be read as (part of) a DNS message, or a message could not be made. Offsets are octets from the
 /// start of the message, where reading stopped.

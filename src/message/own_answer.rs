@@ -13,7 +13,7 @@ const RECORD_HEAD: usize = 12;
 
 /// What is said of the name asked for. The data of its records comes apart.
 #[derive(Clone, Copy, Debug)]
-pub struct OwnAnswer {
+pub(crate) struct OwnAnswer {
     /// The lower four bits count.
     pub rcode: Rcode,
     pub rtype: RecordType,
@@ -25,7 +25,7 @@ impl OwnAnswer {
     /// Appends the reply for one client: an authoritative answer, RD and CD copied, RA clear, an OPT record if the
     /// client sent one, cut to the limit with TC. The TTL is this answer's. `data` is in wire form and has no
     /// compressed names. Allocates nothing when `out` has room.
-    pub fn write<'d>(
+    pub(crate) fn write<'d>(
         self,
         query: &Query,
         wire: &[u8],
@@ -65,7 +65,7 @@ impl OwnAnswer {
     ///
     /// # Errors
     /// Data that does not fit the type.
-    pub fn response<'d>(
+    pub(crate) fn response<'d>(
         self,
         query: &Query,
         wire: &[u8],

@@ -7,13 +7,13 @@ use super::{RecordType, WireError, query};
 const FIXED: usize = 10;
 
 /// Type of the question of a reply.
-pub fn question_type_of(reply: &[u8]) -> Option<RecordType> {
+pub(crate) fn question_type_of(reply: &[u8]) -> Option<RecordType> {
     let end = query::question_name_end(reply).ok()?;
     u16_at(reply, end).ok().map(RecordType)
 }
 
 /// Whether a reply has a record of a type in its answer section.
-pub fn has_answer(reply: &[u8], rtype: RecordType) -> bool {
+pub(crate) fn has_answer(reply: &[u8], rtype: RecordType) -> bool {
     let find = || -> Result<bool, WireError> {
         let mut at = query::question_name_end(reply)? + 4;
         for _ in 0..u16_at(reply, 6)? {
@@ -38,7 +38,7 @@ pub(super) struct Place {
 
 impl Place {
     #[inline]
-    pub fn at(message: &[u8], owner: usize) -> Result<Self, WireError> {
+    pub(super) fn at(message: &[u8], owner: usize) -> Result<Self, WireError> {
         let fixed = match message.get(owner) {
             Some(0xc0..) => owner + 2,
             Some(0) => owner + 1,
@@ -56,7 +56,7 @@ impl Place {
         }
         Ok(Self { owner, rtype: RecordType(u16::from_be_bytes([*type_high, *type_low])), data, end })
     }
-    pub fn owner<'m>(&self, message: &'m [u8]) -> &'m [u8] {
+    pub(super) fn owner<'m>(&self, message: &'m [u8]) -> &'m [u8] {
         message.get(self.owner..self.data - FIXED).unwrap_or_default()
     }
 }

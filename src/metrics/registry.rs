@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 const SERIES_AT_ONCE: usize = 64;
 
 /// Label names and values of one series, in the family's order.
-pub type Labels<'a> = &'a [(&'static str, &'a str)];
+pub(crate) type Labels<'a> = &'a [(&'static str, &'a str)];
 
 /// All families of a process. Cloning shares it.
 #[derive(Clone)]

@@ -14,6 +14,6 @@ pub fn enter_worker_slot(index: usize) {
 
 /// The calling thread's slot.
 #[inline]
-pub fn slot() -> usize {
+pub(crate) fn slot() -> usize {
     SLOT.get()
 }

@@ -10,13 +10,13 @@ use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
 /// Why a request has failed: in connecting, in the protocol, or because the body was too long.
-pub type Error = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// The status of `http://ADDRESS/PATH`. The body is not read.
 ///
 /// # Errors
 /// The connection fails, or what comes is not HTTP.
-pub async fn get_status(address: SocketAddr, path: &str) -> Result<StatusCode, Error> {
+pub(crate) async fn get_status(address: SocketAddr, path: &str) -> Result<StatusCode, Error> {
     get(address, path, async |response| Ok(response.status())).await
 }
 
@@ -24,7 +24,11 @@ pub async fn get_status(address: SocketAddr, path: &str) -> Result<StatusCode, E
 ///
 /// # Errors
 /// The connection fails, what comes is not HTTP, or the body has more than `max_octets`.
-pub async fn get_text(address: SocketAddr, path: &str, max_octets: usize) -> Result<(StatusCode, String), Error> {
+pub(crate) async fn get_text(
+    address: SocketAddr,
+    path: &str,
+    max_octets: usize,
+) -> Result<(StatusCode, String), Error> {
     get(address, path, async |response| {
         let status = response.status();
         let body = Limited::new(response.into_body(), max_octets).collect().await?.to_bytes();

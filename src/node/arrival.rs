@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// How long the kernel leaves a client alone after the first packet that did not arrive.
-pub const FIRST_PAUSE: Duration = Duration::from_secs(10);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(10);
 /// The longest pause: each try may cost a query.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// A packet that was let in less than this ago may be on its way.
@@ -31,7 +31,7 @@ pub struct Client {
 
 /// What the kernel has noted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ArrivalSnapshot {
+pub(super) struct ArrivalSnapshot {
     /// Clients whose last packet that was let in has not arrived (yet), and how long they are left alone from now on.
     pub blocked: Vec<(Client, Duration)>,
     /// Clients whose packets have arrived just now.
@@ -40,7 +40,7 @@ pub struct ArrivalSnapshot {
 
 impl ArrivalSnapshot {
     /// The blocked ones without those whose packet may be on its way.
-    pub fn surely_blocked(&self) -> impl Iterator<Item = Client> {
+    pub(super) fn surely_blocked(&self) -> impl Iterator<Item = Client> {
         let is_on_the_way = |pause: Duration| pause > FIRST_PAUSE - ON_THE_WAY && pause <= FIRST_PAUSE;
         self.blocked.iter().filter(move |(_, pause)| !is_on_the_way(*pause)).map(|(client, _)| *client)
     }
@@ -48,7 +48,7 @@ impl ArrivalSnapshot {
 
 /// What is new.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ArrivalChanges {
+pub(super) struct ArrivalChanges {
     /// Their packets do not arrive.
     pub blocked: Vec<Client>,
     /// Their packets arrive again.
@@ -68,7 +68,7 @@ pub struct ClientReachability {
 
 /// Everybody who is blocked.
 #[derive(Debug, Default)]
-pub struct ArrivalTracker {
+pub(super) struct ArrivalTracker {
     blocked: BTreeMap<Client, BlockedClient>,
     /// How many of them the kernel left alone at the last look.
     left_alone: usize,
@@ -83,7 +83,7 @@ struct BlockedClient {
 
 impl ArrivalTracker {
     /// Takes what was seen at `now`.
-    pub fn take(&mut self, snapshot: &ArrivalSnapshot, now: Instant) -> ArrivalChanges {
+    pub(super) fn take(&mut self, snapshot: &ArrivalSnapshot, now: Instant) -> ArrivalChanges {
         let mut changes = ArrivalChanges::default();
         if !snapshot.arriving.is_empty() {
             self.last_arrival = Some(now);
@@ -121,12 +121,12 @@ impl ArrivalTracker {
     }
 
     /// Everybody will be tried again, as if each pause was over at `now`.
-    pub fn end_pauses(&mut self, now: Instant) {
+    pub(super) fn end_pauses(&mut self, now: Instant) {
         self.blocked.values_mut().for_each(|blocked| blocked.until = now);
     }
 
     /// How things stand at `now`.
-    pub fn reach(&self, now: Instant) -> ClientReachability {
+    pub(super) fn reach(&self, now: Instant) -> ClientReachability {
         let is_any_served = self.last_arrival.is_some_and(|at| now < at + ARRIVAL_COUNTS_FOR);
         ClientReachability { blocked: self.left_alone, is_nobody_served: self.left_alone > 0 && !is_any_served }
     }

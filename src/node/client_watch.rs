@@ -17,7 +17,7 @@ const TRY_ALL_PERIOD: Duration = Duration::from_secs(10);
 const NAMED: usize = 3;
 
 /// What is known of them, and what has not been said yet.
-pub struct ClientWatch {
+pub(super) struct ClientWatch {
     arrivals: ArrivalTracker,
     tick: Interval,
     reach: ClientReachability,
@@ -32,7 +32,7 @@ pub struct ClientWatch {
 
 impl ClientWatch {
     /// Knows of nobody. Must be called on a tokio runtime.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut tick = interval(PERIOD);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
@@ -48,17 +48,17 @@ impl ClientWatch {
     }
 
     /// How things stood at the last look.
-    pub fn reach(&self) -> ClientReachability {
+    pub(super) fn reach(&self) -> ClientReachability {
         self.reach
     }
 
     /// Resolves when it is time for [`ClientWatch::look`].
-    pub async fn due(&mut self) {
+    pub(super) async fn due(&mut self) {
         self.tick.tick().await;
     }
 
     /// Reads the kernel's notes; true if [`ClientWatch::reach`] is another now.
-    pub fn look(&mut self, table: &mut InterceptionTable) -> bool {
+    pub(super) fn look(&mut self, table: &mut InterceptionTable) -> bool {
         let look = match table.look_at_clients() {
             Ok(look) => look,
             Err(error) => {
@@ -90,7 +90,7 @@ impl ClientWatch {
     }
 
     /// Something on the node has changed by which packets may arrive now.
-    pub fn try_all(&mut self, table: &mut InterceptionTable) {
+    pub(super) fn try_all(&mut self, table: &mut InterceptionTable) {
         let now = Instant::now();
         self.is_try_owed = self.tried_all_at.is_some_and(|at| now < at + TRY_ALL_PERIOD);
         if self.is_try_owed {
@@ -104,7 +104,7 @@ impl ClientWatch {
     }
 
     /// The clients blocked since this was last asked, as an error to be counted.
-    pub fn take_error(&mut self) -> Option<Error> {
+    pub(super) fn take_error(&mut self) -> Option<Error> {
         let count = std::mem::take(&mut self.uncounted);
         (count > 0).then_some(Error::PathBlocked { clients: count })
     }
@@ -120,7 +120,7 @@ fn blocked(clients: &[Client]) -> String {
 }
 
 /// The first few by address and link, and how many more.
-pub fn describe_clients(clients: &[Client]) -> String {
+pub(crate) fn describe_clients(clients: &[Client]) -> String {
     let link = |client: &Client| match if_indextoname(client.interface) {
         Ok(name) if !name.is_empty() => name.to_string_lossy().into_owned(),
         // It is gone.

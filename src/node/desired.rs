@@ -38,7 +38,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 /// The comment of rules that accept: the reference's, ours too.
-pub const ALLOW_TRAFFIC: &str = "NodeLocal DNS Cache: allow DNS traffic";
+pub(super) const ALLOW_TRAFFIC: &str = "NodeLocal DNS Cache: allow DNS traffic";
 
 /// What the user asks of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,7 +158,9 @@ pub enum Hook {
 /// Which end of the packet has the rule's address and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PacketEnd {
+    /// Where the packet comes from.
     Source,
+    /// Where the packet goes to.
     Destination,
 }
 
@@ -166,10 +168,15 @@ pub enum PacketEnd {
 /// `hook` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rule {
+    /// The chain it stands in.
     pub hook: Hook,
+    /// UDP or TCP.
     pub protocol: Protocol,
+    /// Which end of the packet is ours.
     pub end: PacketEnd,
+    /// The address of that end.
     pub address: IpAddr,
+    /// The port of that end.
     pub port: u16,
     /// Bits that must be set in the packet's mark.
     pub mark: Option<u32>,

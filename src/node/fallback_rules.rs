@@ -35,7 +35,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub struct Fallback {
     /// The bit of packet and connection marks that is ours; one bit.
     pub mark: u32,
+    /// For queries over IPv4.
     pub ipv4: Option<Redirection<Ipv4Addr>>,
+    /// For queries over IPv6.
     pub ipv6: Option<Redirection<Ipv6Addr>>,
 }
 

@@ -5,7 +5,9 @@ use std::fmt;
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
+    /// RFC 1035 section 4.2.1.
     Udp,
+    /// RFC 7766.
     Tcp,
 }
 

@@ -27,8 +27,11 @@ pub struct Survey {
     pub link: Result<Option<LinkView>, Error>,
     /// Sysctls that switch IPv6 off on the link.
     pub ipv6_disabled_by: Vec<String>,
+    /// The link of kube-proxy in IPVS mode, if there is one.
     pub ipvs_link: Option<LinkView>,
+    /// Cilium is at work on this node.
     pub has_cilium: bool,
+    /// All tables that a DNS packet meets.
     pub nftables: Result<Ruleset, Error>,
     /// What stands at the hooks `input` and `output`.
     pub firewall: Result<Chains, Error>,
@@ -50,7 +53,7 @@ pub struct Survey {
 
 /// Looks at everything that concerns `spec`, none of which takes longer than `patience`. Needs a tokio runtime, and
 /// NET_ADMIN for the rules.
-pub async fn survey(spec: &NodeSpec, patience: Duration) -> Survey {
+pub(crate) async fn survey(spec: &NodeSpec, patience: Duration) -> Survey {
     let name = spec.interface.as_deref().unwrap_or_default();
     let links = link::look([name, IPVS_LINK, CILIUM_LINK]);
     let with_ipv6 = spec.addresses.iter().any(std::net::IpAddr::is_ipv6);

@@ -12,9 +12,12 @@ pub mod probe;
 mod tests;
 mod zones;
 
-pub use configure::{PlanConfig, configure};
-pub use dispatch::{Dispatch, Pending};
-pub use packet_cache::{PacketCache, PacketHit};
+pub(crate) use configure::PlanConfig;
+pub use configure::configure;
+pub use dispatch::Dispatch;
+pub(crate) use dispatch::Pending;
+pub use packet_cache::PacketCache;
+pub(crate) use packet_cache::PacketHit;
 
 use crate::chain::{Arranger, Chain, Enabled, Endpoint, Observer, ReloadConfig, Timeouts};
 use crate::fairness::Fairness;
@@ -33,6 +36,7 @@ pub const DEFAULT_PORT: u16 = 53;
 pub struct Plan {
     /// One for each distinct address and port.
     pub listeners: Vec<Arc<Listener>>,
+    /// What is served over HTTP.
     pub endpoints: Vec<Endpoint>,
     /// How long to serve on after SIGTERM: the longest of the blocks' lameducks.
     pub lameduck: Duration,
@@ -59,7 +63,9 @@ impl Plan {
 pub struct Listener {
     /// No other of this process has it.
     number: u64,
+    /// Where it listens.
     pub address: SocketAddr,
+    /// How long TCP clients may take.
     pub timeouts: Timeouts,
     zones: zones::ZoneTable,
     /// Classes other than IN are answered: a directive that knows about them is on this listener.

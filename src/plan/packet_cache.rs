@@ -115,7 +115,7 @@ impl CachedPacket {
     }
     /// The reply but for its ID.
     #[inline]
-    pub fn reply(&self) -> &[u8] {
+    pub(super) fn reply(&self) -> &[u8] {
         self.octets.get(self.request_end.into()..self.reply_end.into()).unwrap_or_default()
     }
 }

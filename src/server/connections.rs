@@ -81,29 +81,29 @@ pub(super) struct Closed {
 
 impl Connections {
     /// At most `limit` connections, for whose clients `buffer_limit` octets are kept.
-    pub fn new(limit: usize, buffer_limit: usize, now: Instant) -> Self {
+    pub(super) fn new(limit: usize, buffer_limit: usize, now: Instant) -> Self {
         let open = Mutex::new(Open { places: Places::new(limit), reserved: VecDeque::new() });
         Self { buffers: Arc::new(Buffers::new(buffer_limit)), epoch: now, open }
     }
 
     /// From now on so many connections, and octets for their clients. Those that are closed for the former.
-    pub fn set_limits(&self, limit: usize, buffer_limit: usize) -> Vec<Closed> {
+    pub(super) fn set_limits(&self, limit: usize, buffer_limit: usize) -> Vec<Closed> {
         self.buffers.set_limit(buffer_limit);
         let evicted = self.open.lock().places.set_limit(limit);
         evicted.into_iter().map(close).collect()
     }
 
-    pub fn reply_octets(&self) -> usize {
+    pub(super) fn reply_octets(&self) -> usize {
         self.buffers.replies.load(Ordering::Relaxed)
     }
 
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         let open = self.open.lock();
         open.places.len() + open.reserved.len()
     }
 
     /// Lets a connection in, at the cost of one of the client that has most if there are as many as allowed.
-    pub fn admit(self: &Arc<Self>, caller: Caller, is_fair: bool, now: Instant) -> ConnectionAdmission {
+    pub(super) fn admit(self: &Arc<Self>, caller: Caller, is_fair: bool, now: Instant) -> ConnectionAdmission {
         let activity = Arc::new(Activity { idle_since: AtomicU64::new(self.time(now)), evicted: Notify::new() });
         let mut open = self.open.lock();
         let admission = open.places.admit(caller.client, activity.clone(), is_fair);
@@ -125,7 +125,7 @@ impl Connections {
 
     /// Closes a connection of the client that has most, if it is idle or that client has more than a few: for want of
     /// something else than places.
-    pub fn evict(&self) -> Option<Closed> {
+    pub(super) fn evict(&self) -> Option<Closed> {
         let evicted = self.open.lock().places.evict_spare_one();
         evicted.map(close)
     }
@@ -151,17 +151,17 @@ pub(super) struct ConnectionPermit {
 
 impl ConnectionPermit {
     /// Resolves when the connection is to make room.
-    pub async fn evicted(&self) {
+    pub(super) async fn evicted(&self) {
         self.activity.evicted.notified().await;
     }
-    pub fn set_idle(&self, since: Instant) {
+    pub(super) fn set_idle(&self, since: Instant) {
         self.activity.idle_since.store(self.connections.time(since), Ordering::Relaxed);
     }
-    pub fn set_busy(&self) {
+    pub(super) fn set_busy(&self) {
         self.activity.idle_since.store(BUSY, Ordering::Relaxed);
     }
     /// It is good for one reply.
-    pub fn is_reserved(&self) -> bool {
+    pub(super) fn is_reserved(&self) -> bool {
         self.place.is_none()
     }
 }

@@ -21,13 +21,14 @@ mod tests;
 mod udp;
 mod worker;
 
-pub use capacity::{Capacity, Load};
-pub use http::Http;
+pub(crate) use capacity::Capacity;
+pub(crate) use http::Http;
 #[doc(hidden)]
 pub use http::serve_connection;
-pub use query_handler::QueryHandler;
-pub use retries::Retries;
-pub use sockets::{SocketError, SocketUse, Sockets};
+pub(crate) use query_handler::QueryHandler;
+pub(crate) use retries::Retries;
+pub(crate) use sockets::SocketError;
+pub use sockets::Sockets;
 
 use crate::chain::Endpoint;
 use crate::datagrams;
@@ -86,6 +87,7 @@ impl Default for Limits {
 
 /// Why a server could not be started.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
 pub enum ServerError {
     #[error(transparent)]
     Worker(#[from] ThreadError),

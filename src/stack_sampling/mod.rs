@@ -6,7 +6,7 @@
 //! has the kernel copy the stack into a file in memory: where the stack ends the kernel finds nothing to read, and says
 //! so. The frames are found later, in the copy ([`unwind`]).
 
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "a signal handler, and stacks as they are")]
 
 mod registers;
 mod unwind;
@@ -62,6 +62,7 @@ static COPIES: OnceLock<File> = OnceLock::new();
 
 /// Why no samples can be taken.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
 pub enum SamplingError {
     #[error("samples of this process are taken already: try again when that is over")]
     Busy,

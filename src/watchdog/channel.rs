@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 
 /// Descriptors beside one packet; the kernel takes at most 253 (SCM_MAX_FD).
-pub const MAX_DESCRIPTORS: usize = 128;
+pub(crate) const MAX_DESCRIPTORS: usize = 128;
 
 /// Why nothing could be said or heard.
 #[derive(Debug, thiserror::Error)]
@@ -46,14 +46,14 @@ impl From<rustix::io::Errno> for ChannelError {
 
 /// One end of it.
 #[derive(Debug)]
-pub struct Channel(OwnedFd);
+pub(crate) struct Channel(OwnedFd);
 
 impl Channel {
     /// Both ends.
     ///
     /// # Errors
     /// Those of socketpair(2).
-    pub fn pair() -> io::Result<(Self, Self)> {
+    pub(crate) fn pair() -> io::Result<(Self, Self)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (here, there) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         Ok((Self(here), Self(there)))
@@ -63,7 +63,7 @@ impl Channel {
     ///
     /// # Errors
     /// What was passed is no such socket.
-    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let socket = socket2::SockRef::from(&fd);
         let kind = socket.r#type()?;
         if kind != socket2::Type::SEQPACKET {
@@ -75,7 +75,7 @@ impl Channel {
     }
 
     /// The descriptor, to be passed to another process.
-    pub fn into_fd(self) -> OwnedFd {
+    pub(crate) fn into_fd(self) -> OwnedFd {
         self.0
     }
 
@@ -83,7 +83,7 @@ impl Channel {
     ///
     /// # Errors
     /// Also when the other side has not read for so long that there is no room.
-    pub fn send<M: Message>(&self, message: &M, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+    pub(crate) fn send<M: Message>(&self, message: &M, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         let packet = encode(message)?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -104,7 +104,7 @@ impl Channel {
     ///
     /// # Errors
     /// As [`Channel::send`].
-    pub fn send_in_packets<M: Message>(
+    pub(crate) fn send_in_packets<M: Message>(
         &self,
         descriptors: &[BorrowedFd<'_>],
         message: impl Fn(bool) -> M,
@@ -123,7 +123,7 @@ impl Channel {
     ///
     /// # Errors
     /// [`ChannelError::Closed`] once the other side is gone.
-    pub fn receive<M: Message>(&self) -> Result<Option<(M, Vec<OwnedFd>)>, ChannelError> {
+    pub(crate) fn receive<M: Message>(&self) -> Result<Option<(M, Vec<OwnedFd>)>, ChannelError> {
         let mut packet = vec![0; MAX_MESSAGE];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -160,7 +160,7 @@ impl Channel {
     ///
     /// # Errors
     /// As [`Channel::receive`], and [`ChannelError::TimedOut`].
-    pub fn wait<M: Message>(&self, patience: Duration) -> Result<(M, Vec<OwnedFd>), ChannelError> {
+    pub(crate) fn wait<M: Message>(&self, patience: Duration) -> Result<(M, Vec<OwnedFd>), ChannelError> {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(received) = self.receive()? {
@@ -182,7 +182,7 @@ impl Channel {
     ///
     /// # Errors
     /// Those of dup(2) and epoll_ctl(2).
-    pub fn watch(&self) -> io::Result<AsyncFd<OwnedFd>> {
+    pub(crate) fn watch(&self) -> io::Result<AsyncFd<OwnedFd>> {
         register_readable(self.0.try_clone()?)
     }
 }

@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 /// Names the descriptor of the control socket in the server's environment.
-pub const CONTROL_FD: &str = "NODELOCALDNS_CONTROL_FD";
+pub(crate) const CONTROL_FD: &str = "NODELOCALDNS_CONTROL_FD";
 const DESCRIPTOR: i32 = 3;
 
 /// Read by glibc when a program starts.
@@ -46,7 +46,7 @@ const OOM_DISTANCE: i32 = 200;
 const MOST_OOM_SCORE: i32 = 1000;
 
 /// What to start, time and again.
-pub struct ServerProgram {
+pub(crate) struct ServerProgram {
     arguments: Vec<OsString>,
     /// The server's score for the out-of-memory killer, if it is not simply ours.
     oom_score: Option<i32>,
@@ -54,13 +54,13 @@ pub struct ServerProgram {
 
 impl ServerProgram {
     /// This program with these arguments, the first of which is its name.
-    pub fn new(arguments: Vec<OsString>) -> Self {
+    pub(crate) fn new(arguments: Vec<OsString>) -> Self {
         Self { arguments, oom_score: None }
     }
 
     /// Makes this process the last to be killed when memory runs out, as far as it may, and each server one that is
     /// killed before it.
-    pub fn shield_from_oom(&mut self) {
+    pub(crate) fn shield_from_oom(&mut self) {
         let Some(before) = oom_score() else { return };
         if let Err(error) = fs::write(OWN_OOM_SCORE, OOM_SCORE.to_string()) {
             tracing::debug!("watchdog: the score for the out-of-memory killer stays {before}: {error}");
@@ -95,17 +95,17 @@ impl ServerProgram {
 
 /// Orders servers. They are started by whoever has the other end ([`SpawnLoop`]), which may wait for the file system
 /// that a program is started from.
-pub struct SpawnHandle(mpsc::Sender<oneshot::Sender<io::Result<ServerProcess>>>);
+pub(crate) struct SpawnHandle(mpsc::Sender<oneshot::Sender<io::Result<ServerProcess>>>);
 
 /// Starts the servers that are ordered.
-pub struct SpawnLoop {
+pub(crate) struct SpawnLoop {
     program: ServerProgram,
     orders: mpsc::Receiver<oneshot::Sender<io::Result<ServerProcess>>>,
 }
 
 impl SpawnHandle {
     /// Both ends.
-    pub fn new(program: ServerProgram) -> (Self, SpawnLoop) {
+    pub(crate) fn new(program: ServerProgram) -> (Self, SpawnLoop) {
         let (order, orders) = mpsc::channel();
         (Self(order), SpawnLoop { program, orders })
     }
@@ -123,7 +123,7 @@ impl SpawnLoop {
     /// Starts servers, to be watched in `runtime`, until the [`SpawnHandle`] is gone. To be called on the main thread,
     /// which lives as long as the process: a server is killed when the thread ends that started it, and is among that
     /// thread's children in /proc.
-    pub fn serve(self, runtime: &Handle) {
+    pub(crate) fn serve(self, runtime: &Handle) {
         let _entered = runtime.enter();
         while let Ok(wanted) = self.orders.recv() {
             if !wanted.is_closed() {
@@ -176,7 +176,7 @@ pub(super) struct ServerProcess {
 
 impl ServerProcess {
     /// The next news. May be dropped and called again at any time.
-    pub async fn next_event(&mut self) -> ServerEvent {
+    pub(super) async fn next_event(&mut self) -> ServerEvent {
         let Self { process, channel } = self;
         // Through a pidfd, so that the end is known at once.
         let exit = tokio::select! {
@@ -191,19 +191,19 @@ impl ServerProcess {
     }
 
     /// Says something, with descriptors beside it.
-    pub fn tell(&self, instruction: &Instruction, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+    pub(super) fn tell(&self, instruction: &Instruction, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         self.channel.as_ref().map_or(Err(ChannelError::Closed), |(channel, _)| channel.send(instruction, descriptors))
     }
 
     /// Passes sockets that it wanted.
-    pub fn pass(&self, sockets: &Sockets) -> Result<(), ChannelError> {
+    pub(super) fn pass(&self, sockets: &Sockets) -> Result<(), ChannelError> {
         let descriptors: Vec<BorrowedFd<'_>> = sockets.fds().collect();
         let (channel, _) = self.channel.as_ref().ok_or(ChannelError::Closed)?;
         channel.send_in_packets(&descriptors, |more| Instruction::Sockets { more })
     }
 
     /// Ends it now, even if it is stopped.
-    pub fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         // Fails only if it has ended.
         _ = self.process.start_kill();
     }

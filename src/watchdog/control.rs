@@ -13,6 +13,7 @@ const MAX_TEXT: usize = 16 << 10;
 /// From the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[allow(missing_docs, reason = "the variant says what its fields are")]
 pub enum Report {
     /// It needs DNS sockets for these addresses, as many UDP sockets for each as there are workers.
     Want { dns: Vec<SocketAddr>, workers: usize },
@@ -31,6 +32,7 @@ pub enum Report {
 /// From the watchdog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[allow(missing_docs, reason = "the variant says what its fields are")]
 pub enum Instruction {
     /// The first thing said: what to answer probes with, and whether this is the first server of its watchdog. Beside
     /// it is a socket at which the configuration's files are to be had, then what a predecessor's caches held, if
@@ -54,6 +56,7 @@ pub enum Instruction {
 
 /// Why a packet is no message, or a message no packet.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
 pub enum MessageError {
     #[error("a message of {0} octets is longer than the control socket takes ({MAX_MESSAGE}): serve fewer addresses")]
     TooLong(usize),

@@ -71,7 +71,7 @@ pub(super) struct Complaints(HashMap<ProbeTarget, String>);
 
 impl Complaints {
     /// The complaint, if it is news. A target that has answered may complain anew.
-    pub fn take(&mut self, target: ProbeTarget, outcome: ProbeOutcome) -> Option<String> {
+    pub(super) fn take(&mut self, target: ProbeTarget, outcome: ProbeOutcome) -> Option<String> {
         match outcome {
             ProbeOutcome { result: ProbeResult::Answered, .. } => {
                 self.0.remove(&target);
@@ -85,7 +85,7 @@ impl Complaints {
         }
     }
     /// Forgets targets that are asked no longer.
-    pub fn retain(&mut self, targets: &[ProbeTarget]) {
+    pub(super) fn retain(&mut self, targets: &[ProbeTarget]) {
         self.0.retain(|target, _| targets.contains(target));
     }
 }
@@ -101,7 +101,7 @@ enum Attempt {
 
 impl Prober {
     /// Asks until something is heard, at most for as long as somebody else answers.
-    pub async fn ask(self, target: ProbeTarget) -> ProbeOutcome {
+    pub(super) async fn ask(self, target: ProbeTarget) -> ProbeOutcome {
         let mut foreign = 0;
         loop {
             let started = Instant::now();

@@ -181,7 +181,7 @@ fn no_places() {
     row(
         "misses::no_places",
         "2,000 random names a second, upstream silent, `max_concurrent 100`, 16 addresses",
-        |program| no_places_left(program),
+        no_places_left,
     );
 }
 

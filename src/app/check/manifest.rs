@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// A Corefile's text, with as many empty lines before it as stand before it in its file, so that its lines have the
 /// file's numbers.
-pub struct Embedded {
+pub(super) struct Embedded {
     pub text: String,
     place: Place,
 }
@@ -20,19 +20,19 @@ enum Place {
 }
 
 /// Why a manifest cannot be read.
-pub struct ManifestError {
+pub(super) struct ManifestError {
     pub span: Span,
     pub message: String,
 }
 
 impl Embedded {
     /// A file that is nothing but a Corefile.
-    pub fn whole(text: &str) -> Self {
+    pub(super) fn whole(text: &str) -> Self {
         Self { text: text.to_owned(), place: Place::Indented(Vec::new()) }
     }
 
     /// The place in the file of one in [`Embedded::text`].
-    pub fn in_file(&self, span: Span) -> Span {
+    pub(super) fn in_file(&self, span: Span) -> Span {
         match &self.place {
             Place::Indented(indents) => {
                 let line = (span.line as usize).saturating_sub(1);
@@ -77,7 +77,7 @@ fn to_u32(number: usize) -> u32 {
 }
 
 /// By its name, or since it says what version of an API it is for, which no line of a Corefile does.
-pub fn is_manifest(path: &Path, text: &str) -> bool {
+pub(crate) fn is_manifest(path: &Path, text: &str) -> bool {
     let is_yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
     is_yaml || text.lines().any(|line| line.starts_with("apiVersion:"))
 }
@@ -86,7 +86,7 @@ pub fn is_manifest(path: &Path, text: &str) -> bool {
 ///
 /// # Errors
 /// It is not YAML.
-pub fn corefiles(file: &str) -> Result<Vec<Embedded>, ManifestError> {
+pub(super) fn corefiles(file: &str) -> Result<Vec<Embedded>, ManifestError> {
     let mut found = Vec::new();
     // What is open around an event: for each mapping the key whose value is read, for a sequence nothing.
     let mut open: Vec<Open> = Vec::new();

@@ -8,11 +8,11 @@ use super::load::{CorefileSource, Examined, LoadError, Strictness, open_to_all};
 use crate::corefile::{Diagnostics, FileId, Sources, Span};
 use crate::kube_dns::render::StandIn;
 use manifest::Embedded;
-pub use manifest::is_manifest;
+pub(super) use manifest::is_manifest;
 use std::path::Path;
 
 /// Checks one file: the text to print, and whether the file is good.
-pub fn check(path: &Path, default_port: u16, how: Strictness) -> (String, bool) {
+pub(super) fn check(path: &Path, default_port: u16, how: Strictness) -> (String, bool) {
     match CorefileSource::File(path.to_owned()).text(&ThisHost) {
         Ok(text) => check_text(path, &text, default_port, how, &ThisHost),
         Err(error @ (LoadError::Read { .. } | LoadError::Refused { .. })) => (format!("{error}\n"), false),

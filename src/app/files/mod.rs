@@ -10,7 +10,7 @@
 mod file_server;
 mod host_snapshot;
 
-pub use file_server::FileServer;
+pub(crate) use file_server::FileServer;
 pub use host_snapshot::{HostSnapshot, SnapshotRecorder};
 
 use crate::app::host::Host;

@@ -3,7 +3,7 @@
 mod parse;
 mod policy;
 
-pub use parse::parse;
+pub(super) use parse::parse;
 
 use crate::chain::{
     Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, Next, Outcome, Purpose,
@@ -22,7 +22,7 @@ const BLOCKED: u16 = 15;
 const FILTERED: u16 = 17;
 
 /// All `acl` of a server block.
-pub struct AclConfig {
+pub(super) struct AclConfig {
     rules: Vec<Rule>,
 }
 

@@ -13,7 +13,7 @@ const USAGE: &str =
 const ACTIONS: [&str; 4] = ["allow", "block", "filter", "drop"];
 
 /// Reads one `acl` of a server block. All of a block make one part, since their order counts.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(crate) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let diagnostics = &mut *context.diagnostics;
     let zones: Vec<Name> = match directive.arguments.as_slice() {
         [] => context.zones.to_vec(),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(super) enum Action {
     Allow,
     /// REFUSED.
     Block,
@@ -17,14 +17,14 @@ pub enum Action {
 
 /// One `acl`: its zones, and its policies in order.
 #[derive(Clone, Debug)]
-pub struct Rule {
+pub(super) struct Rule {
     pub zones: Vec<LowerName>,
     pub policies: Vec<Policy>,
 }
 
 /// One line of an `acl`.
 #[derive(Clone, Debug)]
-pub struct Policy {
+pub(super) struct Policy {
     pub action: Action,
     /// `None`: all.
     pub qtypes: Option<Vec<RecordType>>,
@@ -34,14 +34,14 @@ pub struct Policy {
 
 /// Addresses, as ranges that neither overlap nor touch, in order; IPv4 apart from IPv6.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sources {
+pub(super) struct Sources {
     ipv4: Vec<(u128, u128)>,
     ipv6: Vec<(u128, u128)>,
 }
 
 impl Sources {
     /// Those of all these networks.
-    pub fn new(networks: impl IntoIterator<Item = (IpAddr, u8)>) -> Self {
+    pub(super) fn new(networks: impl IntoIterator<Item = (IpAddr, u8)>) -> Self {
         let mut sources = Self::default();
         for (address, prefix) in networks {
             let (bits, ranges) = match address {
@@ -59,7 +59,7 @@ impl Sources {
     }
 
     /// True if the address is in one of the networks. Costs as many steps as the number of networks has bits.
-    pub fn contains(&self, address: IpAddr) -> bool {
+    pub(super) fn contains(&self, address: IpAddr) -> bool {
         let ranges = if address.is_ipv4() { &self.ipv4 } else { &self.ipv6 };
         let number = number_of(address);
         let after = ranges.partition_point(|(first, _)| *first <= number);
@@ -88,13 +88,13 @@ fn merge(ranges: &mut Vec<(u128, u128)>) {
 
 impl Rule {
     /// The longest of the rule's zones that has the name, by its place; `None` if none has.
-    pub fn zone_of(&self, name: &LowerName) -> Option<usize> {
+    pub(super) fn zone_of(&self, name: &LowerName) -> Option<usize> {
         let within = self.zones.iter().enumerate().filter(|(_, zone)| name.is_within(zone.as_wire()));
         within.max_by_key(|(_, zone)| zone.as_wire().len()).map(|(index, _)| index)
     }
 
     /// What the first policy that is for this client and type says.
-    pub fn decide(&self, client: IpAddr, qtype: RecordType) -> Option<Action> {
+    pub(super) fn decide(&self, client: IpAddr, qtype: RecordType) -> Option<Action> {
         let is_for = |policy: &&Policy| {
             policy.qtypes.as_ref().is_none_or(|qtypes| qtypes.contains(&qtype))
                 && policy.sources.as_ref().is_none_or(|sources| sources.contains(client))
@@ -103,7 +103,7 @@ impl Rule {
     }
 
     /// True if a policy looks at the client.
-    pub fn depends_on_client(&self) -> bool {
+    pub(super) fn depends_on_client(&self) -> bool {
         self.policies.iter().any(|policy| policy.sources.is_some())
     }
 }

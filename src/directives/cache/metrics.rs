@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Of one listen address.
-pub struct Metrics {
+pub(super) struct Metrics {
     misses: Counter,
     pub prefetches: Counter,
     pub drops: Counter,
@@ -20,7 +20,7 @@ pub struct Metrics {
 }
 
 /// Counts hits of one kind.
-pub struct Hits {
+pub(super) struct Hits {
     requests: Counter,
     hits: Counter,
 }
@@ -40,7 +40,7 @@ impl HitCounter for Hits {
 
 impl Metrics {
     /// `zones` is the label's value: the zones, separated by commas.
-    pub fn new(registry: &Registry, server: &str, zones: &str) -> Self {
+    pub(super) fn new(registry: &Registry, server: &str, zones: &str) -> Self {
         let labels = [("server", server), ("zones", zones), ("view", "")];
         let counter = |name, help| registry.counter(name, help, &labels);
         let of_kinds = |name, help| {
@@ -66,21 +66,21 @@ impl Metrics {
     }
 
     /// A query that was looked up in vain.
-    pub fn miss(&self) {
+    pub(super) fn miss(&self) {
         self.requests.increment();
         self.misses.increment();
     }
 
-    pub fn hit(&self, kind: Kind) {
+    pub(super) fn hit(&self, kind: Kind) {
         self.hits[kind.index()].increment();
     }
 
     /// What counts hits of a kind.
-    pub fn hits(&self, kind: Kind) -> &Arc<Hits> {
+    pub(super) fn hits(&self, kind: Kind) -> &Arc<Hits> {
         &self.hits[kind.index()]
     }
 
-    pub fn evicted(&self, evicted: Evicted) {
+    pub(super) fn evicted(&self, evicted: Evicted) {
         for kind in Kind::ALL {
             if evicted.of(kind) > 0 {
                 self.evictions[kind.index()].add(evicted.of(kind));
@@ -93,7 +93,7 @@ impl Metrics {
 ///
 /// A reload may bring a second store with the same labels before the first has gone, so each adds to the gauges what
 /// has changed since it last did, and takes its part out again when it goes.
-pub struct Gauges<T: Payload> {
+pub(super) struct Gauges<T: Payload> {
     store: Arc<Store<T>>,
     series: Vec<Series>,
 }
@@ -107,7 +107,7 @@ struct Series {
 }
 
 impl<T: Payload> Gauges<T> {
-    pub fn new(store: Arc<Store<T>>, registry: &Registry, servers: &[String], zones: &str) -> Self {
+    pub(super) fn new(store: Arc<Store<T>>, registry: &Registry, servers: &[String], zones: &str) -> Self {
         let gauge = |server, kind: Kind, name, help| {
             registry.gauge(name, help, &[("server", server), ("type", kind.label()), ("zones", zones), ("view", "")])
         };
@@ -127,7 +127,7 @@ impl<T: Payload> Gauges<T> {
     }
 
     /// Brings the gauges up to date.
-    pub fn refresh(&self) {
+    pub(super) fn refresh(&self) {
         for series in &self.series {
             series.tell(self.store.entries(series.kind) as f64, self.store.octets(series.kind) as f64);
         }

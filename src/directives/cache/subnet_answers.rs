@@ -22,14 +22,14 @@ const MOST_SUBNETS: usize = 16;
 const OVERHEAD: usize = 512;
 
 /// The answers to a question, by subnet.
-pub struct SubnetAnswers {
+pub(super) struct SubnetAnswers {
     answers: Cache<Box<[u8]>, Arc<Answers>, foldhash::fast::RandomState>,
     budget: Arc<MemoryBudget>,
 }
 
 /// For whom an answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Audience {
+pub(super) enum Audience {
     /// All clients that name a subnet within this network.
     Network(ClientSubnet),
     /// Those that ask with exactly this subnet. A client may name a short prefix, so nothing is said of the networks in
@@ -117,7 +117,7 @@ impl Answers {
 
 impl SubnetAnswers {
     /// Takes its octets from `budget`, at most a share of it together with all others.
-    pub fn new(budget: Arc<MemoryBudget>) -> Self {
+    pub(super) fn new(budget: Arc<MemoryBudget>) -> Self {
         let answers = Cache::builder()
             .max_capacity((budget.largest_limit() / SHARE) as u64)
             .weigher(|_, answers: &Arc<Answers>| u32::try_from(answers.octets).unwrap_or(u32::MAX))
@@ -129,7 +129,7 @@ impl SubnetAnswers {
 
     /// The answer for the smallest network that has all of `subnet` in it. `question` is
     /// [`crate::message::QuestionKey::octets`].
-    pub fn find(
+    pub(super) fn find(
         &self,
         question: &[u8],
         subnet: &ClientSubnet,
@@ -144,7 +144,7 @@ impl SubnetAnswers {
     /// Keeps an answer that lives for so many seconds, if there is room; else all that is kept for the question goes.
     /// It takes the place of one for the same subnet. With too many for the question the oldest goes, and before it
     /// what is no longer of use.
-    pub fn keep(
+    pub(super) fn keep(
         &self,
         question: &[u8],
         audience: Audience,
@@ -184,19 +184,19 @@ impl SubnetAnswers {
     }
 
     /// Gives back the memory of what has expired.
-    pub fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         self.answers.run_pending_tasks();
     }
 
     /// Gives everything up.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         self.answers.invalidate_all();
         self.answers.run_pending_tasks();
     }
 
     /// Octets that the answers take.
     #[cfg(test)]
-    pub fn octets(&self) -> u64 {
+    pub(super) fn octets(&self) -> u64 {
         self.answers.weighted_size()
     }
 }

@@ -5,7 +5,7 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-pub use parse::parse;
+pub(super) use parse::parse;
 
 use crate::chain::{BuildContext, BuildError, Built, Configured, Exchange, Level, LineSink, Observer, PacketHits};
 use consolidate::{Consolidation, Pattern};

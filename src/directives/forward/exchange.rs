@@ -27,7 +27,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Asks the upstreams of one `forward`.
-pub struct Exchanger {
+pub(super) struct Exchanger {
     pub options: ForwardOptions,
     pub upstreams: Arc<UpstreamSet>,
     selector: UpstreamSelector,
@@ -35,12 +35,12 @@ pub struct Exchanger {
 }
 
 impl Exchanger {
-    pub fn new(options: ForwardOptions, upstreams: Arc<UpstreamSet>, metrics: ForwardMetrics) -> Self {
+    pub(super) fn new(options: ForwardOptions, upstreams: Arc<UpstreamSet>, metrics: ForwardMetrics) -> Self {
         Self { selector: UpstreamSelector::new(options.policy), options, upstreams, metrics }
     }
 
     /// Asks upstreams in the order of the policy until one answers.
-    pub async fn exchange(&self, request: &Request<'_>) -> Result<Response, Failure> {
+    pub(super) async fn exchange(&self, request: &Request<'_>) -> Result<Response, Failure> {
         let start = Instant::now();
         let deadline = start + overall_timeout(self.options.read_timeout);
         // A client gets its failure after one read timeout, so that it has time left to ask another server.
@@ -219,7 +219,7 @@ impl Exchanger {
 }
 
 /// See [`HALVES_OF_READ_TIMEOUT`].
-pub fn overall_timeout(read_timeout: Duration) -> Duration {
+pub(super) fn overall_timeout(read_timeout: Duration) -> Duration {
     read_timeout * HALVES_OF_READ_TIMEOUT / 2
 }
 

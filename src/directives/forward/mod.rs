@@ -58,7 +58,7 @@ use std::time::Duration;
 use upstream_set::UpstreamSet;
 
 /// Reads one `forward` of a server block.
-pub fn parse(directive: &corefile::Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &corefile::Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     if let Some(config) = parse::read(directive, block.root.as_deref(), context) {
         block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(config) });
     }
@@ -81,7 +81,7 @@ const WAYS_OF_ASKING: [&str; 12] = [
 ];
 
 /// What of a `forward` its answers depend on: which names it asks for, and whom.
-pub fn answer_source(directive: &corefile::Directive) -> String {
+pub(super) fn answer_source(directive: &corefile::Directive) -> String {
     let mut source = directive.clone();
     source.options.retain(|line| !WAYS_OF_ASKING.contains(&line.name.text.as_str()));
     source.to_string()
@@ -120,7 +120,7 @@ struct SharedResponse {
 }
 
 /// The running directive.
-pub struct Forward {
+pub(super) struct Forward {
     from: LowerName,
     except: Vec<LowerName>,
     exchanger: Exchanger,

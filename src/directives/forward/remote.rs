@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// The options that two upstreams of one address must share to be the same upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamSettings {
+pub(super) struct UpstreamSettings {
     /// `source_address`.
     pub source_address: Option<IpAddr>,
     /// `expire`.
@@ -34,7 +34,7 @@ pub struct UpstreamSettings {
 }
 
 /// An upstream server as its sockets, connections and health checks know it.
-pub struct Remote {
+pub(super) struct Remote {
     pub address: SocketAddr,
     /// How it is spoken with over TLS; `None`: it is asked by plain UDP and TCP.
     pub tls: Option<TlsClient>,

@@ -19,7 +19,7 @@ const OTHER_SCHEMES: [&str; 5] = ["https", "https3", "quic", "grpc", "unix"];
 
 /// How an upstream is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub(super) enum Protocol {
     /// By UDP and TCP.
     Dns,
     /// Over TLS (RFC 7858), and whom its certificate must be for; `None`: its address.
@@ -28,7 +28,7 @@ pub enum Protocol {
 
 /// What a TO argument names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UpstreamTarget {
+pub(super) enum UpstreamTarget {
     Address {
         address: SocketAddr,
         protocol: Protocol,
@@ -48,7 +48,7 @@ pub enum UpstreamTarget {
 
 impl UpstreamTarget {
     /// True if it is asked over TLS.
-    pub fn is_tls(&self) -> bool {
+    pub(super) fn is_tls(&self) -> bool {
         match self {
             Self::Address { protocol, .. } | Self::Host { protocol, .. } => *protocol != Protocol::Dns,
             Self::File { .. } => false,
@@ -57,7 +57,11 @@ impl UpstreamTarget {
 }
 
 /// Reads one TO; `None` after a diagnostic. `servername` is that of the option `tls_servername`.
-pub fn read_target(token: &Token, servername: Option<&str>, context: &mut ParseContext<'_>) -> Option<UpstreamTarget> {
+pub(super) fn read_target(
+    token: &Token,
+    servername: Option<&str>,
+    context: &mut ParseContext<'_>,
+) -> Option<UpstreamTarget> {
     let (text, is_tls) = match token.text.split_once("://") {
         Some(("dns", rest)) => (rest, false),
         Some(("tls", rest)) => (rest, true),

@@ -45,13 +45,13 @@ thread_local! {
 
 /// How busy a connection is. The least is the best choice for a new query.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ConnectionLoad {
+pub(super) struct ConnectionLoad {
     pub is_busy: bool,
     in_flight: usize,
 }
 
 /// A TCP connection to one upstream.
-pub struct TcpConnection {
+pub(super) struct TcpConnection {
     remote: Arc<Remote>,
     state: Mutex<ConnectionState>,
     in_flight: Mutex<InFlightQueries>,
@@ -80,7 +80,7 @@ struct ConnectionState {
 
 impl TcpConnection {
     /// Starts the task that connects and then serves the connection.
-    pub fn open(remote: &Arc<Remote>, permit: SocketPermit, now: Instant) -> Arc<Self> {
+    pub(super) fn open(remote: &Arc<Remote>, permit: SocketPermit, now: Instant) -> Arc<Self> {
         remote.metrics.tcp_opened.increment();
         let lifetime =
             remote.settings.max_age.unwrap_or_else(|| Duration::from_secs_f64(rand::random_range(LIFETIME_SECONDS)));
@@ -109,7 +109,7 @@ impl TcpConnection {
     }
 
     /// How busy the connection is; `None` if it takes no more queries. Retires it if its lifetime is over.
-    pub fn load(&self, now: Instant) -> Option<ConnectionLoad> {
+    pub(super) fn load(&self, now: Instant) -> Option<ConnectionLoad> {
         let in_flight = self.in_flight.lock().len();
         let mut state = self.state.lock();
         if !state.is_retired && now >= state.end {
@@ -121,7 +121,7 @@ impl TcpConnection {
         (!state.is_retired).then_some(ConnectionLoad { is_busy: is_stalled || in_flight >= BUSY, in_flight })
     }
 
-    pub fn send(self: &Arc<Self>, query: &Arc<UpstreamQuery>, now: Instant) -> Result<Attempt, UpstreamError> {
+    pub(super) fn send(self: &Arc<Self>, query: &Arc<UpstreamQuery>, now: Instant) -> Result<Attempt, UpstreamError> {
         let (queued_behind, registered) = {
             let mut in_flight = self.in_flight.lock();
             (in_flight.len(), in_flight.register(query, LetterCase::default()))

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 /// Why there is no upstream to ask.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoUpstreams {
+pub(super) enum NoUpstreams {
     #[error("no upstream: {0} has no usable nameserver; add one and reload")]
     EmptyFile(String),
     #[error("no upstream: {0} could not be resolved yet; check the name and the resolver")]
@@ -47,7 +47,7 @@ enum UpstreamSource {
 }
 
 /// The upstreams of one `forward`.
-pub struct UpstreamSet {
+pub(super) struct UpstreamSet {
     sources: Vec<UpstreamSource>,
     current: ArcSwap<Vec<Arc<Upstream>>>,
     /// The same list for `loop`, which probes it and marks the upstreams that lead back to us.
@@ -63,7 +63,7 @@ pub struct UpstreamSet {
 }
 
 impl UpstreamSet {
-    pub fn new(config: &ForwardConfig, settings: UpstreamSettings, context: &BuildContext<'_>) -> Self {
+    pub(super) fn new(config: &ForwardConfig, settings: UpstreamSettings, context: &BuildContext<'_>) -> Self {
         let (registry, reload_state) = (&context.process.registry, &context.process.reload_state);
         let sockets = SocketBudget::shared(reload_state, registry);
         let adopt = |address: SocketAddr, protocol: &Protocol| {
@@ -116,7 +116,7 @@ impl UpstreamSet {
 
     /// The upstreams that may be asked: at least one, and none that leads back to us. Right after the start it waits,
     /// until `deadline` at most, for host names to be resolved.
-    pub async fn usable(&self, deadline: Instant) -> Result<Arc<Vec<Arc<Upstream>>>, NoUpstreams> {
+    pub(super) async fn usable(&self, deadline: Instant) -> Result<Arc<Vec<Arc<Upstream>>>, NoUpstreams> {
         let mut upstreams = self.current.load_full();
         if upstreams.is_empty() {
             let mut settled = self.is_settled.subscribe();
@@ -136,7 +136,7 @@ impl UpstreamSet {
         if upstreams.is_empty() { Err(NoUpstreams::Looping) } else { Ok(upstreams) }
     }
 
-    pub fn has_hosts(&self) -> bool {
+    pub(super) fn has_hosts(&self) -> bool {
         self.sources.iter().any(|source| matches!(source, UpstreamSource::Host(_)))
     }
 
@@ -160,7 +160,7 @@ impl UpstreamSet {
     }
 
     /// Keeps the host names resolved. Never ends.
-    pub async fn keep_resolved(self: Arc<Self>) {
+    pub(super) async fn keep_resolved(self: Arc<Self>) {
         let hosts = self.sources.iter().filter_map(|source| match source {
             UpstreamSource::Fixed(_) => None,
             UpstreamSource::Host(host) => Some(host.clone()),

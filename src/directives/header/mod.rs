@@ -13,7 +13,7 @@ const KEYWORD: &str = "header";
 const USAGE: &str = "write `query|response set|clear FLAGS…`, FLAGS of aa, ra, rd";
 
 /// Reads one `header` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let diagnostics = &mut *context.diagnostics;
     if let Some(argument) = directive.arguments.first() {
         let message = format!("what `header` changes stands in its block; `{}` is ignored", argument.text);

@@ -16,7 +16,7 @@ const DEFAULT_ADDRESS: &str = ":8080";
 const LONGEST_LAMEDUCK: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Reads one `health` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let diagnostics = &mut *context.diagnostics;
     for line in &directive.options {
         if line.name.text != "lameduck" {

@@ -41,7 +41,7 @@ impl BadLines {
     }
 
     /// In one line; `None` if there are none.
-    pub fn told(&self) -> Option<String> {
+    pub(super) fn told(&self) -> Option<String> {
         let first: Vec<String> = self.first.iter().map(|(line, error)| format!("line {line}: {error}")).collect();
         let more = match self.count - first.len() {
             0 => String::new(),

@@ -44,7 +44,7 @@ impl Weights {
     ///
     /// # Errors
     /// The first line that is neither.
-    pub fn read(text: &str) -> Result<Self, WeightsError> {
+    pub(super) fn read(text: &str) -> Result<Self, WeightsError> {
         let mut weights = Self::default();
         let mut current: Option<Box<[u8]>> = None;
         for (line, content) in (1..).zip(text.lines().map(str::trim)) {
@@ -82,7 +82,7 @@ impl Weights {
 
     /// The place of the address that comes first this time, of so many: as often as its weight says. `below` gives a
     /// random number below its argument.
-    pub fn choose(
+    pub(super) fn choose(
         &self,
         name: &LowerName,
         count: usize,

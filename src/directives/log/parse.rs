@@ -10,7 +10,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 /// Reads one `log` of a server block. All of a block make one part, since the first whose name matches decides.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(crate) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let diagnostics = &mut *context.diagnostics;
     let (names, format) = split_arguments(&directive.arguments, diagnostics);
     let format = Arc::new(format.map_or_else(|| compile_known(format::COMMON), |format| compile(format, diagnostics)));

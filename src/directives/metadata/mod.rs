@@ -5,7 +5,7 @@ use crate::corefile::{Directive, value};
 
 /// Reads one `metadata` of a server block. Its zones are checked and not kept: no directive here provides or reads
 /// metadata.
-pub fn parse(directive: &Directive, _block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, _block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_options(directive, context.diagnostics);
     for zone in &directive.arguments {
         value::zones_or_none(zone, context.diagnostics);

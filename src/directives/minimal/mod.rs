@@ -12,7 +12,7 @@ use std::sync::Arc;
 const KEYWORD: &str = "minimal";
 
 /// Reads one `minimal` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_arguments(directive, context.diagnostics);
     value::no_options(directive, context.diagnostics);
     block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(MinimalConfig) });

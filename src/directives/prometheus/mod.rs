@@ -6,8 +6,8 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-pub use parse::parse;
-pub use process::{ProcessMetrics, publish_enabled};
+pub(crate) use parse::parse;
+pub(crate) use process::{ProcessMetrics, publish_enabled};
 
 use crate::chain::{BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer, Observer};
 use crate::metrics::CONTENT_TYPE;

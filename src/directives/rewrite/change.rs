@@ -8,7 +8,7 @@ use crate::message::{Class, Edit, LowerName, Rcode, RecordType};
 use smallvec::SmallVec;
 
 /// A request as the rules have rewritten it, and what is to be done to its answer.
-pub struct Change<'r> {
+pub(super) struct Change<'r> {
     /// The client's name, and what it became, rule after rule.
     names: SmallVec<[LowerName; 2]>,
     pub qtype: RecordType,
@@ -22,7 +22,7 @@ pub struct Change<'r> {
 }
 
 /// What one rule wants done to the answer.
-pub enum Undo<'r> {
+pub(super) enum Undo<'r> {
     /// `answer auto`: the name at this place among the names, and names below it, become the one before it.
     Name(usize),
     Answer(&'r AnswerRule),
@@ -34,37 +34,37 @@ pub enum Undo<'r> {
 }
 
 impl<'r> Change<'r> {
-    pub fn new(name: &LowerName, qtype: RecordType, qclass: Class) -> Self {
+    pub(super) fn new(name: &LowerName, qtype: RecordType, qclass: Class) -> Self {
         let mut names = SmallVec::new();
         names.push(name.clone());
         Self { names, qtype, qclass, options: None, undo: SmallVec::new(), is_touched: false }
     }
 
     /// The name as it is now.
-    pub fn name(&self) -> &LowerName {
+    pub(super) fn name(&self) -> &LowerName {
         // There is always one.
         &self.names[self.names.len() - 1]
     }
     /// True if it is not the client's.
-    pub fn is_renamed(&self) -> bool {
+    pub(super) fn is_renamed(&self) -> bool {
         self.names.len() > 1 && self.names[0].as_wire() != self.name().as_wire()
     }
-    pub fn rename(&mut self, name: LowerName, auto: bool, answers: &'r [AnswerRule]) {
+    pub(super) fn rename(&mut self, name: LowerName, auto: bool, answers: &'r [AnswerRule]) {
         self.names.push(name);
         if auto {
             self.undo.push(Undo::Name(self.names.len() - 1));
         }
         self.undo.extend(answers.iter().map(Undo::Answer));
     }
-    pub fn undo(&mut self, undo: Undo<'r>) {
+    pub(super) fn undo(&mut self, undo: Undo<'r>) {
         self.undo.push(undo);
     }
     /// True if there is nothing to do to the answer but to put the client's question in.
-    pub fn leaves_records(&self) -> bool {
+    pub(super) fn leaves_records(&self) -> bool {
         self.undo.is_empty() && !self.is_renamed()
     }
     /// The rules for targets of CNAME records, in the order in which they are done.
-    pub fn cname_rules(&self) -> impl Iterator<Item = &'r CnameRule> + '_ {
+    pub(super) fn cname_rules(&self) -> impl Iterator<Item = &'r CnameRule> + '_ {
         self.undo.iter().rev().filter_map(|undo| if let Undo::Cname(rule) = undo { Some(*rule) } else { None })
     }
 

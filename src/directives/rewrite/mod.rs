@@ -15,7 +15,7 @@ mod rule;
 #[cfg(test)]
 mod tests;
 
-pub use parse::parse;
+pub(super) use parse::parse;
 
 use crate::chain::{
     After, Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, Lookup, Next,
@@ -31,7 +31,7 @@ use std::sync::{Arc, OnceLock};
 const KEYWORD: &str = "rewrite";
 
 /// The rules of a server block, all its `rewrite` lines.
-pub struct RewriteConfig {
+pub(super) struct RewriteConfig {
     rules: Arc<Vec<Rule>>,
 }
 

@@ -29,7 +29,7 @@ const EDNS_USAGE: &str = "write `edns0 local set|append|replace CODE DATA [rever
                           `edns0 subnet set|append|replace IPV4BITS IPV6BITS [revert]`, or `unset` in place of those: `edns0 local unset CODE`";
 
 /// Reads one `rewrite` of a server block. All of a block make one part, since their order counts.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(crate) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let Some(rule) = RuleReader::new(directive, context.diagnostics).and_then(RuleReader::rule) else { return };
     let part = block.parts.iter_mut().find_map(|part| <dyn Any>::downcast_mut::<RewriteConfig>(&mut *part.configured));
     match part.and_then(|config| Arc::get_mut(&mut config.rules)) {

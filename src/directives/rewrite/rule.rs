@@ -10,7 +10,7 @@ use crate::message::{Class, Rcode, RecordType};
 
 /// One rule.
 #[derive(Debug)]
-pub struct Rule {
+pub(super) struct Rule {
     /// `continue`: the rules after this one are looked at too once it has matched.
     pub goes_on: bool,
     pub action: Action,
@@ -18,7 +18,7 @@ pub struct Rule {
 
 /// What a rule does.
 #[derive(Debug)]
-pub enum Action {
+pub(super) enum Action {
     Name(NameRule),
     /// The first type becomes the second.
     Type(RecordType, RecordType),
@@ -31,9 +31,9 @@ pub enum Action {
     Cname(CnameRule),
 }
 
-/// What the rules say of a request. Not boxed: a hit of the cache passes through it, and takes nothing from the heap.
-#[allow(clippy::large_enum_variant)]
-pub enum Verdict<'r> {
+/// What the rules say of a request.
+#[allow(clippy::large_enum_variant, reason = "a hit of the cache passes through it, and takes nothing from the heap")]
+pub(super) enum Verdict<'r> {
     /// No rule is for it.
     Untouched,
     Changed(Change<'r>),
@@ -45,7 +45,7 @@ pub enum Verdict<'r> {
 
 /// Looks at the rules in their order until one says stop. `is_quick`: takes nothing from the heap, and leaves what
 /// needs it.
-pub fn judge<'r>(rules: &'r [Rule], request: &Request<'_>, is_quick: bool) -> Verdict<'r> {
+pub(super) fn judge<'r>(rules: &'r [Rule], request: &Request<'_>, is_quick: bool) -> Verdict<'r> {
     let query = request.query;
     let mut change = Change::new(&query.name, query.qtype, query.qclass);
     for rule in rules {

@@ -17,7 +17,7 @@ const OPTIONS: [&str; 8] =
     ["match", "answer", "additional", "authority", "rcode", "ederror", "fallthrough", "upstream"];
 
 /// Reads one `template` of a server block. All of a block make one part.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(crate) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let diagnostics = &mut *context.diagnostics;
     let Some(mut rule) = parse_rule(directive, context.zones, diagnostics) else { return };
     rule.prepare();

@@ -13,7 +13,7 @@ use crate::node::{
 };
 
 /// The check.
-pub fn order(expected: &Expectation, findings: &Findings, rules_found: &RulesFound) -> Check {
+pub(super) fn order(expected: &Expectation, findings: &Findings, rules_found: &RulesFound) -> Check {
     let mut check = Check::new("rule_order");
     if expected.backend == Backend::None {
         check.ok("no rules are asked for");

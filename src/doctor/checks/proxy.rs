@@ -43,7 +43,7 @@ fn mode(findings: &Findings) -> ProxyMode {
 }
 
 /// kube-proxy's mode, and whether the addresses suit it.
-pub fn kube_proxy(expected: &Expectation, findings: &Findings) -> Check {
+pub(super) fn kube_proxy(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("kube_proxy");
     match mode(findings) {
         ProxyMode::Ipvs => {
@@ -71,12 +71,12 @@ pub fn kube_proxy(expected: &Expectation, findings: &Findings) -> Check {
 }
 
 /// IPVS holds every ClusterIP.
-pub fn is_held_by_ipvs(findings: &Findings, address: IpAddr) -> bool {
+pub(super) fn is_held_by_ipvs(findings: &Findings, address: IpAddr) -> bool {
     findings.node.ipvs_link.iter().flat_map(|link| &link.addresses).any(|(held, _)| *held == address)
 }
 
 /// What sends queries for addresses that are ours alone to cluster DNS when the agent is gone.
-pub fn fallback(expected: &Expectation, findings: &Findings) -> Check {
+pub(super) fn fallback(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("fallback");
     let is_ipvs = mode(findings) == ProxyMode::Ipvs;
     let is_ours_alone = |address: &&IpAddr| {

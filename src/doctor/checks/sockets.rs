@@ -16,7 +16,7 @@ enum SocketOwner {
 }
 
 /// The check.
-pub fn sockets(expected: &Expectation, findings: &Findings) -> Check {
+pub(super) fn sockets(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("sockets");
     let listeners = match &findings.listeners {
         Ok(listeners) => listeners,

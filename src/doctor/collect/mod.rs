@@ -16,7 +16,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use privileges::of as privileges_of;
-pub use processes::{agents, netfilter_sockets};
+pub(crate) use processes::agents;
+pub use processes::netfilter_sockets;
 
 /// For lists of the kernel's and programs that make them.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -26,7 +27,7 @@ const TRIES: usize = 8;
 
 /// Looks at everything that `expected` is about. Changes nothing. Must be called on a tokio runtime; takes about 6 s at
 /// most.
-pub async fn collect(expected: &Expectation) -> Findings {
+pub(crate) async fn collect(expected: &Expectation) -> Findings {
     let port = expected.spec.port;
     let ports = [port, expected.spec.health_port];
     let local = aside("listing sockets", move || sockets::listeners(&ports));

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 /// # Errors
 ///
 /// /proc is not mounted.
-pub fn listeners(ports: &[u16]) -> Result<Vec<Listener>, ProcError> {
+pub(super) fn listeners(ports: &[u16]) -> Result<Vec<Listener>, ProcError> {
     let mut found: Vec<(Transport, SocketAddr, u64)> = Vec::new();
     // Where the kernel has no IPv6 there are no lists of it.
     let udp = procfs::net::udp()?.into_iter().chain(procfs::net::udp6().unwrap_or_default());

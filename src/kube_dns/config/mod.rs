@@ -25,6 +25,7 @@ const DNS_PORT: u16 = 53;
 pub struct Config {
     /// By domain, so that their order is always the same. No list is empty.
     pub stub_domains: BTreeMap<StubDomain, Vec<Nameserver>>,
+    /// Who is asked for all other names (`upstreamNameservers`).
     pub upstream_nameservers: Vec<Nameserver>,
 }
 
@@ -51,6 +52,7 @@ impl fmt::Display for Nameserver {
 
 /// One thing wrong with the ConfigMap.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
 pub enum ConfigError {
     #[error(
         "cannot read the kube-dns ConfigMap folder {folder}: {cause}; mount the ConfigMap there, or name its folder with -kubednscm"

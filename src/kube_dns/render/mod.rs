@@ -79,6 +79,7 @@ impl ServiceAddress {
 /// A Corefile made of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
+    /// The whole Corefile.
     pub text: String,
     /// How many stub domains were added.
     pub stub_domain_count: usize,
@@ -90,6 +91,7 @@ pub struct Rendered {
 
 /// Why there is no Corefile.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
 pub enum RenderError {
     /// Pillars without a value: rendered diagnostics that point into the template.
     #[error("{diagnostics}")]
@@ -142,6 +144,7 @@ fn joined(words: &[impl Display]) -> String {
 
 /// A template in which something stands for each pillar, so that it can be checked before anybody knows their values.
 pub struct StandIn {
+    /// The whole Corefile.
     pub text: String,
     /// In the order of the text.
     replaced: Vec<Replaced>,

@@ -7,12 +7,12 @@ mod failure;
 mod files;
 mod roots;
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 mod verifier;
 
-pub use failure::{TlsError, cause, explain};
-pub use files::TlsFileError;
-pub use roots::system_roots;
+pub(crate) use failure::{TlsError, cause, explain};
+pub(crate) use files::TlsFileError;
+pub(crate) use roots::system_roots;
 
 use crate::corefile::Loader;
 use files::{certificates, read};
@@ -30,7 +30,7 @@ use tokio_rustls::client::TlsStream;
 use verifier::FileVerifier;
 
 /// The certificates that a client trusts.
-pub struct Roots {
+pub(crate) struct Roots {
     store: RootCertStore,
     /// Those of a file that was named, which a server may show itself.
     named: Vec<CertificateDer<'static>>,
@@ -40,7 +40,7 @@ pub struct Roots {
 
 impl Roots {
     /// No root: no server is trusted.
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { store: RootCertStore::empty(), named: Vec::new(), digest: Sha256::new() }
     }
 
@@ -48,7 +48,7 @@ impl Roots {
     ///
     /// # Errors
     /// The file cannot be read, or has no certificate.
-    pub fn from_file(path: &Path, files: &dyn Loader) -> Result<Self, TlsFileError> {
+    pub(crate) fn from_file(path: &Path, files: &dyn Loader) -> Result<Self, TlsFileError> {
         let mut roots = Self::none();
         let pem = read(path, files)?;
         roots.add(&pem);
@@ -63,13 +63,13 @@ impl Roots {
     }
 
     /// True if there is none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.store.is_empty()
     }
 }
 
 /// The certificate that a client shows, with those of its chain, and its key.
-pub struct Identity {
+pub(crate) struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     digest: Sha256,
@@ -80,7 +80,7 @@ impl Identity {
     ///
     /// # Errors
     /// A file cannot be read, or has no certificate or no key; the key belongs to another certificate.
-    pub fn from_files(certificate: &Path, key: &Path, files: &dyn Loader) -> Result<Self, TlsFileError> {
+    pub(crate) fn from_files(certificate: &Path, key: &Path, files: &dyn Loader) -> Result<Self, TlsFileError> {
         let chain_text = read(certificate, files)?;
         let key_text = read(key, files)?;
         let chain: Vec<_> = certificates(&chain_text).collect();
@@ -103,7 +103,7 @@ impl Identity {
 
 /// How this process speaks TLS with the servers of one configuration, which share the sessions that are resumed.
 #[derive(Clone)]
-pub struct ClientTls {
+pub(crate) struct ClientTls {
     config: Arc<ClientConfig>,
     /// Of all that it was made from.
     digest: [u8; 32],
@@ -114,7 +114,7 @@ impl ClientTls {
     ///
     /// # Errors
     /// The identity cannot be used.
-    pub fn new(roots: Roots, identity: Option<Identity>) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(roots: Roots, identity: Option<Identity>) -> Result<Self, rustls::Error> {
         let mut digest = roots.digest;
         let builder = ClientConfig::builder_with_provider(provider().clone()).with_safe_default_protocol_versions()?;
         let builder = match roots.named.is_empty() {
@@ -136,7 +136,7 @@ impl ClientTls {
     }
 
     /// A client of the server that shows a certificate for `name`: a host name or an IP address.
-    pub fn client_of(&self, name: &str) -> TlsClient {
+    pub(crate) fn client_of(&self, name: &str) -> TlsClient {
         TlsClient {
             connector: TlsConnector::from(self.config.clone()),
             server_name: server_name(name),
@@ -153,7 +153,7 @@ impl fmt::Debug for ClientTls {
 }
 
 /// True if a certificate can be for `name`: it is a host name or an IP address.
-pub fn is_server_name(name: &str) -> bool {
+pub(crate) fn is_server_name(name: &str) -> bool {
     server_name(name).is_some()
 }
 
@@ -163,7 +163,7 @@ fn server_name(name: &str) -> Option<ServerName<'static>> {
 }
 
 /// How this process speaks TLS with one server.
-pub struct TlsClient {
+pub(crate) struct TlsClient {
     connector: TlsConnector,
     /// `None` if `name` is neither a host name nor an address, so that no certificate can be for it.
     server_name: Option<ServerName<'static>>,
@@ -172,13 +172,8 @@ pub struct TlsClient {
 }
 
 impl TlsClient {
-    /// Whom the server's certificate must be for.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// The same for two clients that trust the same, show the same and expect the same name.
-    pub fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         format!("tls {} {:x?}", self.name, self.digest)
     }
 
@@ -187,7 +182,7 @@ impl TlsClient {
     ///
     /// # Errors
     /// The connection fails, or the server is not who it should be.
-    pub async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsError> {
+    pub(crate) async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsError> {
         let Some(name) = &self.server_name else { return Err(TlsError::NotAName(self.name.clone())) };
         Ok(self.connector.connect(name.clone(), stream).await?)
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// certificates itself, as Go does: what `openssl req -x509` makes is both a server's certificate and an authority's,
 /// which rustls alone refuses.
 #[derive(Debug)]
-pub struct FileVerifier {
+pub(super) struct FileVerifier {
     authorities: Arc<WebPkiServerVerifier>,
     certificates: Vec<CertificateDer<'static>>,
 }
@@ -23,7 +23,7 @@ impl FileVerifier {
     ///
     /// # Errors
     /// There is none.
-    pub fn new(
+    pub(super) fn new(
         roots: RootCertStore,
         certificates: Vec<CertificateDer<'static>>,
         provider: Arc<CryptoProvider>,

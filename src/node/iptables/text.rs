@@ -10,13 +10,17 @@ const SKIP_CONNTRACK: &str = "NodeLocal DNS Cache: skip conntrack";
 /// Tables that hold rules of ours, with what they do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IptablesTable {
+    /// `raw`: no connection tracking.
     Raw,
+    /// `filter`: accept and drop.
     Filter,
 }
 
 impl IptablesTable {
+    /// Both tables.
     pub const ALL: [Self; 2] = [Self::Raw, Self::Filter];
 
+    /// As `-t` takes it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
@@ -24,6 +28,7 @@ impl IptablesTable {
         }
     }
 
+    /// The table of a rule for this hook.
     pub fn of(hook: Hook) -> Self {
         if hook.is_raw() { Self::Raw } else { Self::Filter }
     }
@@ -49,7 +54,9 @@ pub struct PresentRule {
 /// What makes one table what it should be.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct IptablesChanges {
+    /// To be added.
     pub missing: Vec<Rule>,
+    /// To be deleted.
     pub surplus: Vec<PresentRule>,
 }
 
@@ -73,7 +80,7 @@ fn link_match(hook: Hook) -> &'static str {
 }
 
 /// Whether `rule` can be narrowed to while a socket is bound: only packets that come in are looked up.
-pub fn takes_socket_match(rule: &Rule) -> bool {
+pub(super) fn takes_socket_match(rule: &Rule) -> bool {
     rule.hook == Hook::RawPrerouting
 }
 

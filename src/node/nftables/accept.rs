@@ -20,13 +20,13 @@ use std::io;
 use std::net::IpAddr;
 
 /// The rules, in the kernel, and the socket by which they are put there.
-pub struct AcceptRules {
+pub(crate) struct AcceptRules {
     channel: NetlinkSocket,
 }
 
 /// What was done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct AcceptCounts {
+pub(crate) struct AcceptCounts {
     /// Rules put in, again or for the first time.
     pub put: usize,
     pub removed: usize,
@@ -50,13 +50,13 @@ impl AcceptRules {
     /// # Errors
     ///
     /// [`Error::Nftables`]: the kernel has no netfilter over netlink, or descriptors are short.
-    pub fn open() -> Result<Self, Error> {
+    pub(crate) fn open() -> Result<Self, Error> {
         let channel = NetlinkSocket::open().map_err(|source| refusal("open", source))?;
         Ok(Self { channel })
     }
 
     /// The sender of every change that is ours.
-    pub fn port_id(&self) -> u32 {
+    pub(crate) fn port_id(&self) -> u32 {
         self.channel.port_id()
     }
 
@@ -65,7 +65,7 @@ impl AcceptRules {
     /// # Errors
     ///
     /// [`Error::Listing`].
-    pub fn chains(&mut self) -> Result<Chains, Error> {
+    pub(crate) fn chains(&mut self) -> Result<Chains, Error> {
         Chains::read(&mut self.channel).map_err(|source| Error::Listing { what: "the rules of the firewall", source })
     }
 
@@ -77,7 +77,7 @@ impl AcceptRules {
     /// # Errors
     ///
     /// [`Error::Nftables`]; the chains are as they were.
-    pub fn apply(&mut self, rules: &[Rule], chains: &Chains, is_alone: bool) -> Result<AcceptCounts, Error> {
+    pub(crate) fn apply(&mut self, rules: &[Rule], chains: &Chains, is_alone: bool) -> Result<AcceptCounts, Error> {
         let todo = due(rules, chains, is_alone);
         if todo.is_empty() {
             return Ok(AcceptCounts::default());
@@ -94,7 +94,7 @@ impl AcceptRules {
     /// # Errors
     ///
     /// [`Error::Nftables`], [`Error::Listing`]. A kernel that can hold none has none.
-    pub fn remove_all() -> Result<usize, Error> {
+    pub(crate) fn remove_all() -> Result<usize, Error> {
         let mut rules = match NetlinkSocket::open() {
             Ok(channel) => Self { channel },
             Err(source) if lacks(&source) => return Ok(0),

@@ -16,7 +16,7 @@ impl InterceptionTable {
     /// # Errors
     ///
     /// [`Error::Nftables`].
-    pub fn look_at_clients(&mut self) -> Result<ArrivalSnapshot, Error> {
+    pub(crate) fn look_at_clients(&mut self) -> Result<ArrivalSnapshot, Error> {
         let mut snapshot = ArrivalSnapshot::default();
         for family in arrival::FAMILIES {
             let blocked = members(&mut self.channel, &self.name, family.blocked);
@@ -33,7 +33,7 @@ impl InterceptionTable {
     /// # Errors
     ///
     /// [`Error::Nftables`].
-    pub fn leave_alone(&mut self, clients: &[(Client, Duration)]) -> Result<(), Error> {
+    pub(crate) fn leave_alone(&mut self, clients: &[(Client, Duration)]) -> Result<(), Error> {
         match self.channel.commit(|sequence| arrival::lengthen(&self.name, clients, sequence)) {
             Err(source) if source.raw_os_error() != Some(libc::ENOENT) => Err(self.refusal("change", source)),
             _ => Ok(()),
@@ -45,7 +45,7 @@ impl InterceptionTable {
     /// # Errors
     ///
     /// [`Error::Nftables`].
-    pub fn try_all_clients(&mut self) -> Result<(), Error> {
+    pub(crate) fn try_all_clients(&mut self) -> Result<(), Error> {
         let committed = self.channel.commit(|sequence| arrival::free_all(&self.name, sequence));
         committed.map_err(|source| self.refusal("change", source))
     }
@@ -56,7 +56,7 @@ impl InterceptionTable {
 /// # Errors
 ///
 /// The kernel refused.
-pub fn read(table: &str) -> io::Result<ArrivalSnapshot> {
+pub(crate) fn read(table: &str) -> io::Result<ArrivalSnapshot> {
     let mut channel = NetlinkSocket::open()?;
     let mut snapshot = ArrivalSnapshot::default();
     for family in arrival::FAMILIES {

@@ -23,7 +23,7 @@ pub struct Connection {
 /// # Errors
 ///
 /// The kernel cannot list them, or refuses for lack of NET_ADMIN.
-pub fn read(addresses: &[IpAddr], port: u16) -> io::Result<Vec<Connection>> {
+pub(crate) fn read(addresses: &[IpAddr], port: u16) -> io::Result<Vec<Connection>> {
     let mut channel = NetlinkSocket::open()?;
     let mut family = Nfgenmsg::new();
     family.nfgen_family = header(0, 0).nfgen_family;

@@ -66,10 +66,15 @@ pub struct BaseHook {
 /// The hooks (`NF_INET_…`) that queries and answers of this node pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NetfilterHook {
+    /// `NF_INET_PRE_ROUTING`.
     Prerouting,
+    /// `NF_INET_LOCAL_IN`.
     Input,
+    /// `NF_INET_LOCAL_OUT`.
     Output,
+    /// `NF_INET_POST_ROUTING`.
     Postrouting,
+    /// Any other, which no DNS packet of ours passes.
     Other,
 }
 

@@ -159,7 +159,7 @@ impl ListedChain {
 /// # Errors
 ///
 /// The kernel has no nf_tables, or refuses for lack of NET_ADMIN.
-pub fn read() -> io::Result<Ruleset> {
+pub(crate) fn read() -> io::Result<Ruleset> {
     let mut channel = NetlinkSocket::open()?;
     let mut ruleset = Ruleset::default();
     channel.dump(&Request::new().op_gettable_dump(&header(0, 0)), |payload| {
@@ -198,6 +198,7 @@ enum RegisterContent {
 }
 
 /// Puts together what the expressions of one rule say, the inverse of what `encode` writes.
+#[allow(clippy::too_many_lines, reason = "one arm an expression of the kernel")]
 fn interpret(at: Option<NetfilterHook>, expressions: &IterableExprListAttrs<'_>) -> ListedRule {
     let mut seen = ListedRule::default();
     let (mut address, mut protocol, mut port, mut mark) = (None, None, None, None);

@@ -17,12 +17,12 @@ struct HttpConnection<T> {
 }
 
 impl<T> HttpConnections<T> {
-    pub fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self { limit, held: VecDeque::new() }
     }
 
     /// Keeps those that are not over.
-    pub fn retain(&mut self, is_open: impl Fn(&T) -> bool) {
+    pub(super) fn retain(&mut self, is_open: impl Fn(&T) -> bool) {
         self.held.retain(|seat| is_open(&seat.connection));
     }
 
@@ -30,7 +30,7 @@ impl<T> HttpConnections<T> {
     /// connections (the new one counts), and there of the address with most; ties go to whoever came first. Of that
     /// address the oldest connection goes that has had an answer, else the oldest: many hosts may share one address
     /// behind NAT.
-    pub fn take(&mut self, client: IpAddr, connection: T, waits: impl Fn(&T) -> bool) -> Option<T> {
+    pub(super) fn take(&mut self, client: IpAddr, connection: T, waits: impl Fn(&T) -> bool) -> Option<T> {
         self.held.push_back(HttpConnection { client: Fairness::default().client(client), connection });
         if self.held.len() <= self.limit {
             return None;

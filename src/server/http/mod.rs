@@ -81,7 +81,7 @@ impl From<&HttpAnswers> for Route {
 }
 
 /// Serves endpoints over HTTP: a server's side of it, or all that a process without DNS serves.
-pub struct Http {
+pub(crate) struct Http {
     control: Handle,
     evictions: Arc<Evictions>,
     routes: Arc<ArcSwap<Routes>>,
@@ -118,7 +118,7 @@ impl Drop for Listening {
 
 impl Http {
     /// Nothing is served yet. Connections are served on `control`; `registry` counts those that are evicted.
-    pub fn new(control: Handle, registry: &Registry) -> Self {
+    pub(crate) fn new(control: Handle, registry: &Registry) -> Self {
         Self {
             control,
             evictions: Arc::new(Evictions::new(registry)),
@@ -129,7 +129,7 @@ impl Http {
 
     /// From now on these endpoints are served and nothing else: where it is listened already at once, at other
     /// addresses from the next [`Http::listen`] on.
-    pub fn serve(&mut self, endpoints: &[Endpoint]) {
+    pub(crate) fn serve(&mut self, endpoints: &[Endpoint]) {
         let routes = routes_of(endpoints);
         self.listening.retain(|address, _| routes.contains_key(address));
         self.routes.store(Arc::new(routes));
@@ -137,7 +137,7 @@ impl Http {
 
     /// Listens on every address that is served and not listened on. Returns why some of them could not be: worth
     /// another try.
-    pub fn listen(&mut self) -> Vec<SocketError> {
+    pub(crate) fn listen(&mut self) -> Vec<SocketError> {
         let mut errors = Vec::new();
         let mut lacking: Vec<SocketAddr> = self.routes.load().keys().copied().collect();
         lacking.retain(|address| !self.listening.contains_key(address));

@@ -34,12 +34,12 @@ pub(super) struct Made {
 
 impl Made {
     /// The octets, to be sent to one client.
-    pub fn text(&self, coding: Coding) -> Text {
+    pub(super) fn text(&self, coding: Coding) -> Text {
         let compressed = self.compressed.get().filter(|_| coding == Coding::Gzip);
         compressed.unwrap_or(&self.plain).text()
     }
     /// The best coding for a client that takes `accepted`. What is shorter than a packet is not worth one.
-    pub fn coding(&self, accepted: Coding) -> Coding {
+    pub(super) fn coding(&self, accepted: Coding) -> Coding {
         if self.plain.octets() >= content_coding::WORTHWHILE { accepted } else { Coding::Identity }
     }
 }
@@ -72,13 +72,13 @@ impl Held {
 }
 
 impl Page {
-    pub fn new(make: Make) -> Self {
+    pub(super) fn new(make: Make) -> Self {
         let held = VecDeque::new();
         Self { make, last: Mutex::new(Last { began: None, made: Weak::new(), rest_until: Instant::now(), held }) }
     }
 
     /// As it is now: made after it was asked for, and compressed if that is what `accepted` allows and is worth while.
-    pub async fn answer(&self, accepted: Coding) -> Arc<Made> {
+    pub(super) async fn answer(&self, accepted: Coding) -> Arc<Made> {
         let asked = Instant::now();
         // Given in the order of asking.
         let mut last = self.last.lock().await;

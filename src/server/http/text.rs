@@ -29,21 +29,21 @@ pub(super) struct Text {
 }
 
 impl Source {
-    pub fn new(text: Vec<u8>) -> Arc<Self> {
+    pub(super) fn new(text: Vec<u8>) -> Arc<Self> {
         Arc::new(Self { octets: text.len(), text: Mutex::new(Some(text)) })
     }
-    pub fn octets(&self) -> usize {
+    pub(super) fn octets(&self) -> usize {
         self.octets
     }
-    pub fn text(self: &Arc<Self>) -> Text {
+    pub(super) fn text(self: &Arc<Self>) -> Text {
         Text { source: self.clone(), sent: 0 }
     }
     /// What `read` makes of the octets; None if they are withdrawn.
-    pub fn map<T>(&self, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    pub(super) fn map<T>(&self, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
         self.text.lock().as_deref().map(read)
     }
     /// Gives its memory back. Who has not read all of it has the connection closed.
-    pub fn withdraw(&self) {
+    pub(super) fn withdraw(&self) {
         *self.text.lock() = None;
     }
 }

@@ -40,6 +40,7 @@ const FOLDER_PATIENCE: Duration = Duration::from_secs(1);
 /// From the new watchdog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[allow(missing_docs, reason = "the variant says what its fields are")]
 pub enum SuccessorMessage {
     /// The first thing said.
     TakeOver { version: u32 },
@@ -52,6 +53,7 @@ pub enum SuccessorMessage {
 /// From the old one, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[allow(missing_docs, reason = "the variant says what its fields are")]
 pub enum PredecessorMessage {
     /// Listening sockets are beside it; with `more` others follow.
     Sockets { more: bool },
@@ -75,6 +77,7 @@ impl Message for PredecessorMessage {
 
 /// Why nothing was taken over.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
 pub enum HandoverError {
     #[error("cannot connect: {0}")]
     Connect(io::Error),
@@ -94,7 +97,9 @@ pub enum HandoverError {
 
 /// What a predecessor has passed.
 pub struct InheritedState {
+    /// Those that it listens on.
     pub sockets: Sockets,
+    /// What its caches hold, in a file in memory.
     pub cache: Option<OwnedFd>,
 }
 
@@ -107,6 +112,7 @@ pub enum HandoverEvent {
     SuccessorProven,
     /// The successor is gone, and nobody in its place.
     SuccessorGone,
+    /// The predecessor has ended.
     PredecessorGone,
 }
 

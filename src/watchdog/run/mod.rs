@@ -35,7 +35,7 @@ use tokio::task::AbortHandle;
 const PROBE_DEADLINE: Duration = Duration::from_millis(250);
 
 /// How to guard.
-pub struct WatchdogSettings {
+pub(crate) struct WatchdogSettings {
     /// What starts servers.
     pub spawner: SpawnHandle,
     /// Gives a server the configuration's files, at this end of a socket, until it is gone.
@@ -54,11 +54,11 @@ pub struct WatchdogSettings {
 }
 
 /// What serves files to a server, in the present runtime.
-pub type ServeFiles = Box<dyn Fn(Channel) + Send>;
+pub(crate) type ServeFiles = Box<dyn Fn(Channel) + Send>;
 
 /// Why the watchdog could not begin.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
+pub(crate) enum RunError {
     #[error("cannot catch signals: {0}")]
     Signals(io::Error),
     #[error("cannot start the thread that writes log lines: {0}")]
@@ -74,7 +74,10 @@ pub enum RunError {
 ///
 /// # Errors
 /// What is needed before anything can be guarded is not to be had.
-pub async fn run(settings: WatchdogSettings, interceptor: impl Interceptor + Send + 'static) -> Result<u8, RunError> {
+pub(crate) async fn run(
+    settings: WatchdogSettings,
+    interceptor: impl Interceptor + Send + 'static,
+) -> Result<u8, RunError> {
     let mut signals = WatchdogSignals::catch().map_err(RunError::Signals)?;
     let mut node = NodeThread::start(interceptor)?;
     let machine = StateMachine::new(settings.timing, settings.keep_node, Instant::now());

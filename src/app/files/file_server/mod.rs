@@ -36,7 +36,7 @@ const AS_IT_STANDS: usize = 0;
 const RENDERED: usize = 1;
 
 /// Knows where the configuration is.
-pub struct FileServer {
+pub(crate) struct FileServer {
     mode: Mode,
     default_port: u16,
     /// A Corefile that can be read but once: what standard input had, or a pipe.
@@ -54,7 +54,7 @@ pub struct FileServer {
 impl FileServer {
     /// For servers that are started with this mode and port. `input` is all that standard input had, if that is the
     /// Corefile.
-    pub fn new(mode: Mode, default_port: u16, input: Option<Vec<u8>>) -> Self {
+    pub(crate) fn new(mode: Mode, default_port: u16, input: Option<Vec<u8>>) -> Self {
         let fixed = Mutex::new(input.as_deref().map(CorefileSource::stdin));
         Self {
             mode,
@@ -68,7 +68,7 @@ impl FileServer {
     }
 
     /// Answers a server in the present runtime until it is gone.
-    pub fn serve(self: &Arc<Self>, channel: Channel) {
+    pub(crate) fn serve(self: &Arc<Self>, channel: Channel) {
         let file_server = self.clone();
         tokio::spawn(async move {
             let threads = Arc::new(());

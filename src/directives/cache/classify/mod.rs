@@ -151,7 +151,7 @@ fn alias(aliases: &[Record<'_>], name: &Name) -> Result<Option<Name>, Ambiguous>
 
 /// The longest and shortest lives the configuration allows, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub(super) struct Bounds {
     pub longest: u32,
     pub shortest: u32,
 }
@@ -165,7 +165,7 @@ impl Bounds {
 
 /// How long answers live, by what they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lifetimes {
+pub(super) struct Lifetimes {
     pub success: Bounds,
     pub denial: Bounds,
     /// Of SERVFAIL and NOTIMP, in seconds.
@@ -185,7 +185,7 @@ impl Default for Lifetimes {
 
 impl Lifetimes {
     /// Seconds this answer lives, which all its records get as their TTL. 0: it is not kept.
-    pub fn of(&self, class: ResponseClass, response: &Response) -> u32 {
+    pub(super) fn of(&self, class: ResponseClass, response: &Response) -> u32 {
         match class {
             ResponseClass::ServerError => self.server_error,
             ResponseClass::NoData | ResponseClass::NameError => self.denial.apply(smallest_ttl(response, true)),
@@ -195,7 +195,7 @@ impl Lifetimes {
     }
 
     /// The longest life of an answer of this kind and code, in seconds, however long it was given when it was stored.
-    pub fn cap(&self, kind: Kind, rcode: Rcode) -> u32 {
+    pub(super) fn cap(&self, kind: Kind, rcode: Rcode) -> u32 {
         match (kind, rcode) {
             (Kind::Success, _) => self.success.longest,
             (Kind::Denial, Rcode::SERVFAIL | Rcode::NOTIMP) => self.server_error,

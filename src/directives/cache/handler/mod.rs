@@ -64,7 +64,12 @@ pub(super) struct Kept {
 
 impl Kept {
     /// A store with these capacities, and its gauges for each server.
-    pub fn new([success, denial]: [usize; 2], process: &ProcessContext, servers: &[String], zones: &str) -> Self {
+    pub(super) fn new(
+        [success, denial]: [usize; 2],
+        process: &ProcessContext,
+        servers: &[String],
+        zones: &str,
+    ) -> Self {
         let store = Arc::new(Store::new(success, denial, process.cache_memory.clone()));
         let gauges = Gauges::new(store.clone(), &process.registry, servers, zones);
         let before_scrape: Arc<dyn Fn() + Send + Sync> = Arc::new(move || gauges.refresh());

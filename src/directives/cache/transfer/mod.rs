@@ -35,13 +35,16 @@ const ADDITIONAL_COUNT: std::ops::Range<usize> = 10..12;
 /// One moment on two clocks: this process's, and the one that all processes of a machine share (CLOCK_MONOTONIC).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockReading {
+    /// This process's clock.
     pub now: Instant,
+    /// Since the machine was started.
     pub uptime: Duration,
 }
 
 /// How much is written, or read, at most.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
+    /// Of all answers together.
     pub octets: usize,
     /// It ends then.
     pub until: Instant,
@@ -50,6 +53,7 @@ pub struct Bounds {
 /// What became of answers that were written or read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TransferCount {
+    /// Written, or put into a cache.
     pub kept: usize,
     /// No room, no cache for them here, expired clocks, or no such answer as could be kept.
     pub refused: usize,

@@ -95,7 +95,7 @@ enum Operation {
 
 /// The sets and chains of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FamilyChains {
+pub(crate) struct FamilyChains {
     /// Clients whose packets arrive.
     pub arriving: &'static str,
     noted: &'static str,
@@ -113,7 +113,7 @@ pub struct FamilyChains {
 }
 
 /// Both.
-pub const FAMILIES: [FamilyChains; 2] = [
+pub(crate) const FAMILIES: [FamilyChains; 2] = [
     FamilyChains {
         arriving: "arriving-ip",
         noted: "noted-ip",
@@ -144,12 +144,12 @@ const WATCHED: &str = "watched";
 const ARRIVED: &str = "arrived";
 
 /// Whether a packet that is handed to `chain` of the owned table may be left untracked there.
-pub fn is_entrance(chain: &[u8]) -> bool {
+pub(crate) fn is_entrance(chain: &[u8]) -> bool {
     FAMILIES.iter().any(|family| family.enter.as_bytes() == chain)
 }
 
 /// Whether `set` is that of the lease.
-pub fn is_lease(set: &[u8]) -> bool {
+pub(crate) fn is_lease(set: &[u8]) -> bool {
     set == WATCHED.as_bytes()
 }
 
@@ -206,7 +206,7 @@ fn milliseconds(time: Duration) -> u64 {
 /// # Errors
 ///
 /// The kernel's: one of them has been freed meanwhile.
-pub fn lengthen(table: &str, clients: &[(Client, Duration)], first_sequence: u32) -> Batch {
+pub(crate) fn lengthen(table: &str, clients: &[(Client, Duration)], first_sequence: u32) -> Batch {
     let mut batch = Chained::new(first_sequence);
     let (family, destination) = (header(FAMILY, 0), header(0, SUBSYSTEM));
     batch.request().op_batch_begin_do(&destination);
@@ -227,7 +227,7 @@ pub fn lengthen(table: &str, clients: &[(Client, Duration)], first_sequence: u32
 }
 
 /// A batch after which nobody is left alone.
-pub fn free_all(table: &str, first_sequence: u32) -> Batch {
+pub(crate) fn free_all(table: &str, first_sequence: u32) -> Batch {
     let mut batch = Chained::new(first_sequence);
     batch.request().op_batch_begin_do(&header(0, SUBSYSTEM));
     for family in FAMILIES {
@@ -250,7 +250,7 @@ fn key(client: &Client) -> Vec<u8> {
 }
 
 /// The inverse: none for a key of another length.
-pub fn client(key: &[u8]) -> Option<Client> {
+pub(crate) fn client(key: &[u8]) -> Option<Client> {
     let (interface, address) = key.split_first_chunk::<4>()?;
     let address = match address.len() {
         4 => IpAddr::from(<[u8; 4]>::try_from(address).ok()?),

@@ -41,7 +41,7 @@ const PASSING: [&str; 19] = [
 ];
 
 /// Whether a packet that is untracked fulfils a match; what is not known here, it may.
-pub fn matches(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Certainty {
+pub(super) fn matches(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Certainty {
     let known = match (name, revision) {
         ("comment", _) => Some(Certainty::Yes),
         ("udp", 0) => ports(info, packet, Protocol::Udp),
@@ -60,7 +60,7 @@ pub fn matches(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Certa
 }
 
 /// What a target does: drop the packet, let it go on, or none if that is not known.
-pub fn target(name: &str) -> Option<bool> {
+pub(super) fn target(name: &str) -> Option<bool> {
     match name {
         "DROP" | "REJECT" | "TARPIT" => Some(true),
         passing if PASSING.contains(&passing) => Some(false),
