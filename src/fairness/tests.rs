@@ -284,7 +284,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn nobody_gives_way_while_another_holds_more_than_a_few_and_nobody_who_holds_less_is_refused(steps in steps(), limit in 1..300_usize) {
+    fn nobody_gives_way_while_another_holds_more_than_a_few_and_nobody_who_holds_less_is_refused(
+        steps in steps(), limit in 1..300_usize
+    ) {
         let mut places = Places::new(limit);
         let (mut limit, mut taken) = (limit, Vec::<(Place, Client)>::new());
         let mut numbers = 0;

@@ -248,7 +248,8 @@ async fn converse<A: QueryHandler>(
                 is_finishing = read? == Read::Closed;
             }
             () = &mut alarm, if deadline.is_some() => {
-                return Err(if connection.awaiting_rest_since.is_some() { CloseReason::SlowSender } else { CloseReason::Over });
+                let is_slow = connection.awaiting_rest_since.is_some();
+                return Err(if is_slow { CloseReason::SlowSender } else { CloseReason::Over });
             }
         }
     }

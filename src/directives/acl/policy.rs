@@ -142,7 +142,8 @@ mod tests {
             let sources = Sources::new(networks.iter().map(|(octets, prefix)| (of(*octets), *prefix)));
             let mask = |prefix: u8| u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or_default();
             let number = |octets| number_of(of(octets)) as u32;
-            let expected = networks.iter().any(|(octets, prefix)| number(*octets) & mask(*prefix) == number(client) & mask(*prefix));
+            let expected =
+                networks.iter().any(|(octets, prefix)| (number(*octets) ^ number(client)) & mask(*prefix) == 0);
             prop_assert_eq!(sources.contains(of(client)), expected);
         }
     }

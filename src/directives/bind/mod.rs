@@ -105,7 +105,8 @@ fn resolve_one(token: &Token, interfaces: &dyn Interfaces, diagnostics: &mut Dia
 
 /// Link-local IPv6 addresses mean something only together with an interface (RFC 4007 section 6).
 fn needs_zone(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local() || (address.is_multicast() && address.segments()[0] & 0x0f == 2))
+    let IpAddr::V6(address) = address else { return false };
+    address.is_unicast_link_local() || (address.is_multicast() && address.segments()[0] & 0x0f == 2)
 }
 
 #[cfg(test)]

@@ -114,7 +114,12 @@ impl UpstreamError {
     /// True if the error comes from a datagram, which anybody may have forged. Such an error ends no query: the
     /// upstream is asked over TCP.
     pub(super) fn may_be_forged(&self) -> bool {
-        matches!(self, Self::Malformed(from, _) | Self::NoQuestion(from, _) | Self::CaseMismatch(from) | Self::Spoofed(from) if from.transport == Transport::Udp)
+        match self {
+            Self::Malformed(from, _) | Self::NoQuestion(from, _) | Self::CaseMismatch(from) | Self::Spoofed(from) => {
+                from.transport == Transport::Udp
+            }
+            _ => false,
+        }
     }
 
     /// True if the socket or connection failed and the upstream may be well. The query is then sent again on another

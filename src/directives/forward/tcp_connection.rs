@@ -361,7 +361,8 @@ async fn serve<S: UpstreamStream>(connection: &TcpConnection, mut stream: S) -> 
                 let now = Instant::now();
                 // Retires the connection if its lifetime is over.
                 connection.load(now);
-                if connection.in_flight.lock().is_empty() && now.saturating_duration_since(idle_since) >= settings.expire {
+                let is_old = now.saturating_duration_since(idle_since) >= settings.expire;
+                if is_old && connection.in_flight.lock().is_empty() {
                     connection.state.lock().is_retired = true;
                     continue;
                 }

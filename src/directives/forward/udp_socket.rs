@@ -314,7 +314,9 @@ async fn run(socket: Arc<UdpSocket>) {
                 }
             }
             never = timer.run(&socket.in_flight) => match never {},
-            () = &mut end, if !socket.is_retired.load(Ordering::Relaxed) => socket.is_retired.store(true, Ordering::Release),
+            () = &mut end, if !socket.is_retired.load(Ordering::Relaxed) => {
+                socket.is_retired.store(true, Ordering::Release);
+            }
         }
     }
 }

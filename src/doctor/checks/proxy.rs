@@ -48,7 +48,8 @@ pub(super) fn kube_proxy(expected: &Expectation, findings: &Findings) -> Check {
     match mode(findings) {
         ProxyMode::Ipvs => {
             check.ok("IPVS (link kube-ipvs0)");
-            let taken: Vec<&IpAddr> = expected.spec.addresses.iter().filter(|address| is_held_by_ipvs(findings, **address)).collect();
+            let addresses = expected.spec.addresses.iter();
+            let taken: Vec<&IpAddr> = addresses.filter(|address| is_held_by_ipvs(findings, **address)).collect();
             if !taken.is_empty() {
                 check.problem(
                     format!("{} is held by IPVS (kube-ipvs0), which takes its packets whether they are tracked or not", list(taken)),

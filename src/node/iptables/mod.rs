@@ -229,7 +229,10 @@ fn evidence(variant: IptablesVariant) -> Option<VariantEvidence> {
         }
     }
     // A program for nf_tables on a kernel without it is none.
-    let is_useless = |listing: &Result<String, Error>| matches!(listing, Err(Error::Iptables { message, .. }) if message.contains("Failed to initialize nft"));
+    let is_useless = |listing: &Result<String, Error>| match listing {
+        Err(Error::Iptables { message, .. }) => message.contains("Failed to initialize nft"),
+        _ => false,
+    };
     if !listings.is_empty() && listings.iter().all(is_useless) {
         return None;
     }

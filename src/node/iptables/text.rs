@@ -350,9 +350,14 @@ mod tests {
 
         /// Whatever is there, the changes make it what it should be, and a second look finds nothing to do.
         #[test]
-        fn changes_lead_to_what_is_desired(picks in prop::collection::vec((0_usize..24, any::<bool>()), 0..30), intercepted in prop::sample::subsequence(on().addresses().collect::<Vec<_>>(), 0..=2), with_socket: bool) {
+        fn changes_lead_to_what_is_desired(
+            picks in prop::collection::vec((0_usize..24, any::<bool>()), 0..30),
+            intercepted in prop::sample::subsequence(on().addresses().collect::<Vec<_>>(), 0..=2),
+            with_socket: bool,
+        ) {
             let all = raw_rules(&on());
-            let before: Vec<PresentRule> = picks.iter().flat_map(|(index, socket)| listed(&[all[index % all.len()]], *socket)).collect();
+            let listed_one = |(index, socket): &(usize, bool)| listed(&[all[index % all.len()]], *socket);
+            let before: Vec<PresentRule> = picks.iter().flat_map(listed_one).collect();
             let desired = raw_rules(&Interception::of(&intercepted));
             let changes_found = changes(&desired, with_socket, &before, true);
             let mut after: Vec<PresentRule> = before;

@@ -124,7 +124,9 @@ pub(crate) async fn run(
         let (wake, offer_by, listen_due) = (watchdog.machine.wake_at(), watchdog.offer_by, metrics_server.listen_due());
         tokio::select! {
             started = started(&mut watchdog.spawning) => watchdog.on_started(started),
-            event = next_server_event(&mut watchdog.server) => watchdog.on_server_event(event, &node, &mut metrics_server),
+            event = next_server_event(&mut watchdog.server) => {
+                watchdog.on_server_event(event, &node, &mut metrics_server);
+            }
             Some(update) = probe_updates.recv() => watchdog.on_probe_update(update, &node),
             outcome = node.outcome() => match outcome {
                 Some(outcome) => watchdog.on_node_outcome(outcome, &node),

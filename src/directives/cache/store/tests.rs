@@ -235,7 +235,9 @@ proptest! {
     /// Against a map of what was kept last: the bounds hold after every step, and what is found is the last answer kept
     /// under that very key; without eviction pressure it is found.
     #[test]
-    fn the_store_agrees_with_a_map(success in 0_usize..30, denial in 0_usize..30, limit in 0_usize..40_000, steps in steps()) {
+    fn the_store_agrees_with_a_map(
+        success in 0_usize..30, denial in 0_usize..30, limit in 0_usize..40_000, steps in steps()
+    ) {
         const TTL_MILLIS: u64 = 60_000;
         let budget = Arc::new(MemoryBudget::new(limit));
         let store = Store::new(success, denial, budget.clone());
