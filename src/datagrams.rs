@@ -36,25 +36,25 @@ struct Control([u8; 64]);
 /// A socket address as the kernel reads and writes it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-union Name {
+union SocketName {
     v4: libc::sockaddr_in,
     v6: libc::sockaddr_in6,
 }
 
 /// What one call needs beside the octets. All fields are valid when zero. Used again from call to call: to zero it each
 /// time cost as much as a tenth of a query's way through the program (measured: benches/README.md).
-struct Frame {
+struct BatchBuffers {
     headers: [libc::mmsghdr; BATCH],
     parts: [libc::iovec; BATCH],
-    names: [Name; BATCH],
+    names: [SocketName; BATCH],
     controls: [Control; BATCH],
 }
 
 // SAFETY: the pointers in it are written before each use and lead to memory of whoever uses it then; nobody follows
 // them otherwise.
-unsafe impl Send for Frame {}
+unsafe impl Send for BatchBuffers {}
 
-impl Frame {
+impl BatchBuffers {
     fn new() -> Box<Self> {
         // SAFETY: the fields are integers, null pointers, and unions and arrays of integers, for which all zeroes is
         // valid.
@@ -77,7 +77,7 @@ impl Frame {
 
 thread_local! {
     /// For sending.
-    static FRAME: RefCell<Box<Frame>> = RefCell::new(Frame::new());
+    static FRAME: RefCell<Box<BatchBuffers>> = RefCell::new(BatchBuffers::new());
 }
 
 /// A received datagram.
@@ -107,13 +107,13 @@ pub(crate) struct Inbox {
     /// Octets of the longest datagram.
     longest: usize,
     arrivals: Vec<Arrival>,
-    origin: Origin,
-    frame: Box<Frame>,
+    origin: AddressDetail,
+    frame: Box<BatchBuffers>,
 }
 
 /// What is to be told of a datagram beside its octets.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
+enum AddressDetail {
     Nothing,
     Client,
     ClientAndLocal,
@@ -123,18 +123,19 @@ impl Inbox {
     /// For datagrams of at most `longest` octets. `wants_local`: the socket was given to
     /// [`request_packet_information`].
     pub(crate) fn new(longest: usize, wants_local: bool) -> Self {
-        Self::of(longest, if wants_local { Origin::ClientAndLocal } else { Origin::Client })
+        Self::of(longest, if wants_local { AddressDetail::ClientAndLocal } else { AddressDetail::Client })
     }
 
     /// The same for connected sockets, whose datagrams all come from where they are connected: [`Datagram::client`] is
     /// unspecified.
     pub(crate) fn of_connected(longest: usize) -> Self {
-        Self::of(longest, Origin::Nothing)
+        Self::of(longest, AddressDetail::Nothing)
     }
 
-    fn of(longest: usize, origin: Origin) -> Self {
+    fn of(longest: usize, origin: AddressDetail) -> Self {
         let octets = Box::new_uninit_slice(BATCH * (longest + GAP));
-        let mut inbox = Self { octets, longest, arrivals: Vec::with_capacity(BATCH), origin, frame: Frame::new() };
+        let mut inbox =
+            Self { octets, longest, arrivals: Vec::with_capacity(BATCH), origin, frame: BatchBuffers::new() };
         inbox.prepare(BATCH);
         inbox
     }
@@ -145,11 +146,11 @@ impl Inbox {
         for (index, buffer) in octets.chunks_exact_mut(*longest + GAP).take(count).enumerate() {
             frame.prepare(index, libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: *longest });
             let header = &mut frame.headers[index].msg_hdr;
-            if *origin != Origin::Nothing {
+            if *origin != AddressDetail::Nothing {
                 header.msg_name = (&raw mut frame.names[index]).cast();
-                header.msg_namelen = mem::size_of::<Name>() as _;
+                header.msg_namelen = mem::size_of::<SocketName>() as _;
             }
-            if *origin == Origin::ClientAndLocal {
+            if *origin == AddressDetail::ClientAndLocal {
                 header.msg_control = (&raw mut frame.controls[index]).cast();
                 header.msg_controllen = mem::size_of::<Control>() as _;
             }
@@ -179,7 +180,7 @@ impl Inbox {
         })?;
         for (header, name) in frame.headers.iter().zip(&frame.names).take(received) {
             let (client, local) = match origin {
-                Origin::Nothing => (None, None),
+                AddressDetail::Nothing => (None, None),
                 // SAFETY: the kernel has filled this header, name and control buffer.
                 _ => unsafe { (read_name(name), read_packet_information(&header.msg_hdr)) },
             };
@@ -417,7 +418,7 @@ fn retry(mut call: impl FnMut() -> libc::c_int) -> io::Result<usize> {
 
 /// # Safety
 /// `name` is initialised for as long as its family says.
-unsafe fn read_name(name: &Name) -> Option<SocketAddr> {
+unsafe fn read_name(name: &SocketName) -> Option<SocketAddr> {
     // SAFETY: both variants begin with the family; the rest is read as the family says.
     unsafe {
         match libc::c_int::from(name.v4.sin_family) {
@@ -436,7 +437,7 @@ unsafe fn read_name(name: &Name) -> Option<SocketAddr> {
 }
 
 /// Writes `address` into `name`; returns its length in octets.
-fn write_name(address: SocketAddr, name: &mut Name) -> usize {
+fn write_name(address: SocketAddr, name: &mut SocketName) -> usize {
     match address {
         SocketAddr::V4(address) => {
             // SAFETY: `name` was zeroed once and every variant is integers, so each is initialised.

@@ -5,7 +5,7 @@ use super::files;
 use super::load::{BUILT_IN_PATH, CorefileSource, LoadError, LoadedCorefile, STDIN};
 use super::rendering::{RenderedStart, Rendering};
 use super::setup_errors::SetupErrors;
-use crate::cli::Corefile;
+use crate::cli::CorefileArgument;
 use crate::deadline;
 use crate::kube_dns::WriteError;
 use crate::kube_dns::render::Rendered;
@@ -30,7 +30,7 @@ const MOST_THREADS: usize = 4;
 /// Where the Corefile comes from, as the user says.
 pub(super) enum CorefileOrigin {
     /// It is served as it is.
-    Plain(Corefile),
+    Plain(CorefileArgument),
     /// It is rendered, and rendered again whenever its template or the kube-dns ConfigMap changes.
     Rendering(Box<Rendering>),
 }
@@ -56,7 +56,7 @@ impl CorefileOrigin {
         errors: SetupErrors,
     ) -> anyhow::Result<InitialConfiguration> {
         let waits_for = match &self {
-            Self::Plain(Corefile::File(path)) => path.display().to_string(),
+            Self::Plain(CorefileArgument::File(path)) => path.display().to_string(),
             Self::Plain(_) => "the Corefile".to_owned(),
             Self::Rendering(rendering) => {
                 format!("{} or the kube-dns ConfigMap", rendering.template().base().display())
@@ -82,9 +82,9 @@ impl CorefileOrigin {
         errors: SetupErrors,
     ) -> anyhow::Result<InitialConfiguration> {
         let path = match self {
-            Self::Plain(Corefile::BuiltIn) => BUILT_IN_PATH.into(),
-            Self::Plain(Corefile::Stdin) => STDIN.into(),
-            Self::Plain(Corefile::File(path)) => path,
+            Self::Plain(CorefileArgument::BuiltIn) => BUILT_IN_PATH.into(),
+            Self::Plain(CorefileArgument::Stdin) => STDIN.into(),
+            Self::Plain(CorefileArgument::File(path)) => path,
             Self::Rendering(mut rendering) => {
                 let RenderedStart { source, loaded, unwritten } = rendering.start(&errors)?;
                 let files = ConfigurationFiles { source, rendering: Some((*rendering, errors)), default_port, reader };

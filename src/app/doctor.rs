@@ -1,7 +1,7 @@
 //! The command `doctor`: collects findings, makes a diagnosis of them, prints it.
 
 use super::interceptor::spec;
-use crate::cli::{Doctor, Invocation, Mode, Output, ServeOptions};
+use crate::cli::{Doctor, Invocation, Mode, OutputFormat, ServeOptions};
 use crate::doctor::{Expectation, agents, collect, diagnose};
 use anyhow::Context;
 use std::io::{self, Write};
@@ -34,8 +34,8 @@ pub(super) fn examine(doctor: Doctor) -> anyhow::Result<ExitCode> {
     let diagnosis = diagnose(&expected, &findings);
     let mut out = io::stdout().lock();
     match output {
-        Output::Text => write!(out, "{diagnosis}")?,
-        Output::Json => {
+        OutputFormat::Text => write!(out, "{diagnosis}")?,
+        OutputFormat::Json => {
             serde_json::to_writer_pretty(&mut out, &diagnosis)?;
             writeln!(out)?;
         }

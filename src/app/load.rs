@@ -1,6 +1,6 @@
 //! Reads a Corefile and makes a configuration of it.
 
-use super::host::Host;
+use super::host::ConfigurationSource;
 use crate::chain::Loaders;
 use crate::corefile::{self, Corefile, Diagnostics, Severity};
 use crate::directives::is_keyword_or_near;
@@ -92,7 +92,7 @@ impl CorefileSource {
         }
     }
     /// The text as it stands on this machine.
-    pub(super) fn text(&self, machine: &dyn Host) -> Result<String, LoadError> {
+    pub(super) fn text(&self, machine: &dyn ConfigurationSource) -> Result<String, LoadError> {
         match self {
             Self::Text { text, .. } => Ok(text.clone()),
             Self::File(path) => machine.text(path).map_err(|cause| LoadError::Read { path: path.clone(), cause }),
@@ -100,7 +100,11 @@ impl CorefileSource {
     }
 
     /// Reads and checks everything.
-    pub(super) fn load(&self, default_port: u16, machine: &dyn Host) -> Result<LoadedCorefile, LoadError> {
+    pub(super) fn load(
+        &self,
+        default_port: u16,
+        machine: &dyn ConfigurationSource,
+    ) -> Result<LoadedCorefile, LoadError> {
         self.load_as(default_port, machine, Strictness::default())
     }
 
@@ -108,7 +112,7 @@ impl CorefileSource {
     pub(super) fn load_as(
         &self,
         default_port: u16,
-        machine: &dyn Host,
+        machine: &dyn ConfigurationSource,
         how: Strictness,
     ) -> Result<LoadedCorefile, LoadError> {
         let Examined { corefile, config, diagnostics } =
@@ -142,7 +146,13 @@ pub(super) struct Examined {
 
 impl Examined {
     /// Reads and checks a text that stands in `path`.
-    pub(super) fn new(path: &Path, text: &str, default_port: u16, machine: &dyn Host, how: Strictness) -> Self {
+    pub(super) fn new(
+        path: &Path,
+        text: &str,
+        default_port: u16,
+        machine: &dyn ConfigurationSource,
+        how: Strictness,
+    ) -> Self {
         let (corefile, mut diagnostics) = corefile::parse(path, text, machine);
         let loaders = Loaders { files: machine, interfaces: machine };
         let (config, more) = configure(&corefile, default_port, loaders);

@@ -108,12 +108,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + 'static,
 {
-    tracing_subscriber::fmt::layer().event_format(Lines).with_ansi(false).with_writer(writer)
+    tracing_subscriber::fmt::layer().event_format(LineFormat).with_ansi(false).with_writer(writer)
 }
 
-struct Lines;
+struct LineFormat;
 
-impl<S, N> FormatEvent<S, N> for Lines
+impl<S, N> FormatEvent<S, N> for LineFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -137,9 +137,9 @@ mod tests {
     use std::sync::Mutex;
 
     #[derive(Clone, Default)]
-    struct Page(Arc<Mutex<Vec<u8>>>);
+    struct LogPage(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Page {
+    impl Write for LogPage {
         fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(octets)
         }
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_line_is_level_message_and_fields_without_colours() {
-        let page = Page::default();
+        let page = LogPage::default();
         let writer = page.clone();
         let subscriber = tracing_subscriber::registry().with(lines(move || writer.clone()));
         tracing::subscriber::with_default(subscriber, || tracing::warn!(upstream = "192.0.2.1:53", "no answer"));

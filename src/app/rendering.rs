@@ -3,13 +3,13 @@
 
 use super::corefile_template::{target, template};
 use super::files::{FileClient, HostSnapshot};
-use super::host::Host;
+use super::host::ConfigurationSource;
 use super::load::{CorefileSource, LoadError, LoadedCorefile};
 use super::setup_errors::SetupErrors;
 use crate::cli::Agent;
 use crate::deadline;
 use crate::kube_dns::render::Rendered;
-use crate::kube_dns::{CorefileOutput, Refresh, Template, TemplateError, WriteError};
+use crate::kube_dns::{CorefileOutput, CorefileTemplate, CorefileTemplateError, Refresh, WriteError};
 use crate::threads;
 use std::io;
 use std::path::Path;
@@ -24,7 +24,7 @@ const START_PATIENCE: Duration = Duration::from_secs(2);
 /// A Corefile's template and what becomes of it.
 #[derive(Clone)]
 pub(super) struct Rendering {
-    template: Template,
+    template: CorefileTemplate,
     target: CorefileOutput,
     default_port: u16,
     files: Arc<FileClient>,
@@ -39,7 +39,7 @@ impl Rendering {
         Self { template: template(agent, default_port), target: target(agent), default_port, files }
     }
     /// The template.
-    pub(super) fn template(&self) -> &Template {
+    pub(super) fn template(&self) -> &CorefileTemplate {
         &self.template
     }
 
@@ -53,7 +53,8 @@ impl Rendering {
             return Ok(RenderedStart { source, loaded, unwritten: None });
         };
         let mut refusals = Vec::new();
-        let is_config_good = !refresh.problems.iter().any(|problem| matches!(problem, TemplateError::Config(_)));
+        let is_config_good =
+            !refresh.problems.iter().any(|problem| matches!(problem, CorefileTemplateError::Config(_)));
         for problem in refresh.problems {
             errors.count_configmap();
             refusals.push(problem.to_string());
@@ -130,7 +131,7 @@ impl Rendering {
 
     /// Reads the text as if it stood where it is to be written. If it is refused it is written beside that, so that
     /// whoever reads the diagnostics finds their lines.
-    fn judge(&self, rendered: Rendered, machine: &dyn Host) -> Judged {
+    fn judge(&self, rendered: Rendered, machine: &dyn ConfigurationSource) -> Judged {
         let load = |path: &Path| {
             CorefileSource::Text { path: path.to_owned(), text: rendered.text.clone() }.load(self.default_port, machine)
         };

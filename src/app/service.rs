@@ -9,10 +9,10 @@ use super::files;
 use super::load::{CorefileSource, LoadError, LoadedCorefile};
 use super::log::Verbosity;
 use super::setup_errors::SetupErrors;
-use crate::chain::{BuildError, LineSink, MemoryBudget, ProcessContext, Upstreams};
+use crate::chain::{BuildError, ChainUpstreams, LineSink, MemoryBudget, ProcessContext};
 use crate::directives::cache;
 use crate::directives::prometheus::{self, ProcessMetrics};
-use crate::directives::reload::{self, ChangeDetector, Fingerprint, Series};
+use crate::directives::reload::{self, ChangeDetector, Fingerprint, ReloadMetrics};
 use crate::kube_dns::render::Rendered;
 use crate::kube_dns::watch::FileWatch;
 use crate::plan::Plan;
@@ -129,7 +129,7 @@ pub(super) struct Service {
     upstreams: Vec<SocketAddr>,
     swaps: Retries,
     listens: Retries,
-    reloads: Series,
+    reloads: ReloadMetrics,
     lines: Arc<LineSink>,
     _process: ProcessMetrics,
 }
@@ -174,7 +174,7 @@ impl Service {
         options.watchdog.report_upstreams(upstreams.clone());
         apply(&mut server, &plan, &options).await.map_err(|errors| anyhow::anyhow!(errors.join("\n")))?;
         let mut service = Self {
-            reloads: Series::new(&services.registry, loaded.fingerprint),
+            reloads: ReloadMetrics::new(&services.registry, loaded.fingerprint),
             changes: ChangeDetector::new(loaded.fingerprint),
             background: JoinSet::new(),
             next_check: None,
@@ -518,7 +518,7 @@ impl Service {
 
     /// Probes every upstream again, where `loop` does.
     pub(super) fn probe_upstreams(&self) {
-        self.services.reload_state.all::<Upstreams>().iter().for_each(|(_, upstreams)| upstreams.doubt());
+        self.services.reload_state.all::<ChainUpstreams>().iter().for_each(|(_, upstreams)| upstreams.doubt());
     }
 
     /// Tells the watchdog where queries are sent, if that has changed: also since a host name stands for other
@@ -602,7 +602,7 @@ async fn apply(server: &mut Server, plan: &Plan, options: &ServiceOptions) -> Re
 
 /// Where queries are sent, each address once, in their order.
 fn upstreams(services: &ProcessContext) -> Vec<SocketAddr> {
-    let all = services.reload_state.all::<Upstreams>();
+    let all = services.reload_state.all::<ChainUpstreams>();
     let addresses = all.iter().flat_map(|(_, upstreams)| upstreams.current()).map(|upstream| upstream.address());
     addresses.collect::<BTreeSet<_>>().into_iter().collect()
 }

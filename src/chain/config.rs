@@ -2,8 +2,8 @@
 //! the block, and parts. A part, [`Configured`], is a plain value; [`Configured::build`] makes the running thing of it.
 
 use super::{Arranger, Handler, Observer, ReloadState};
-use crate::corefile::{DataFile, Diagnostics, FileStamp, Loader, Span, read_data_file};
-use crate::fairness::{Fairness, Policy};
+use crate::corefile::{DataFile, Diagnostics, Directive, FileStamp, Loader, Span, read_data_file};
+use crate::fairness::{Fairness, SharedFairness};
 use crate::message::{Name, PrefixLimits};
 use crate::metrics::{Counter, Registry};
 use futures_util::future::BoxFuture;
@@ -36,6 +36,9 @@ pub struct Loaders<'a> {
     /// The machine's network interfaces.
     pub interfaces: &'a dyn Interfaces,
 }
+
+/// Reads one occurrence of a directive into its block, and reports everything that is wrong with it.
+pub(crate) type Parse = fn(&Directive, &mut BlockConfig, &mut ParseContext<'_>);
 
 /// What a directive's `parse` is given beside its lines.
 pub struct ParseContext<'a> {
@@ -262,7 +265,7 @@ pub struct ProcessContext {
     /// Workers that serve.
     pub workers: usize,
     /// Who counts as one client where something is full.
-    pub fairness: Arc<Policy>,
+    pub fairness: Arc<SharedFairness>,
     /// What this process answers the watchdog's probes with; `None` where no watchdog asks.
     pub generation: Option<u64>,
     /// How `/etc/resolv.conf` and `/etc/hosts` are read, which may take as long as a file system does.

@@ -47,9 +47,9 @@ impl Level {
 }
 
 /// Takes lines without waiting and writes them from a thread of its own.
-pub(crate) struct LineSink(Arc<Shared>);
+pub(crate) struct LineSink(Arc<SinkState>);
 
-struct Shared {
+struct SinkState {
     state: Mutex<State>,
     capacity: usize,
     /// There are lines to write, or the sink is gone.
@@ -80,7 +80,7 @@ impl LineSink {
     /// Writes to `output`, holding back at most `capacity` octets of lines. Fails if no thread can be started.
     pub(crate) fn to(output: impl Write + Send + 'static, capacity: usize) -> io::Result<Self> {
         let shared =
-            Arc::new(Shared { state: Mutex::default(), capacity, filled: Condvar::new(), drained: Condvar::new() });
+            Arc::new(SinkState { state: Mutex::default(), capacity, filled: Condvar::new(), drained: Condvar::new() });
         let sink = Self(shared.clone());
         let output = Output { output, is_within_line: false };
         threads::spawn("lines", None, move || shared.drain(output))?;
@@ -176,7 +176,7 @@ impl State {
     }
 }
 
-impl Shared {
+impl SinkState {
     fn push(&self, lines: &[u8]) {
         let mut state = self.state.lock();
         if state.pending.len() + lines.len() > self.capacity {

@@ -26,7 +26,7 @@ pub use clock::BatchClock;
 pub(crate) use clock::unix_seconds;
 pub(crate) use config::{
     AnswerEach, BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, HttpAnswers, Lifecycle,
-    MemoryBudget, ParseContext, Part, ReadDataFile, ReadFile, ReloadConfig, Timeouts,
+    MemoryBudget, Parse, ParseContext, Part, ReadDataFile, ReadFile, ReloadConfig, Timeouts,
 };
 pub use config::{Endpoint, HttpAnswer, Interfaces, Loaders, ProcessContext};
 pub(crate) use data_file::DataFilePoll;
@@ -37,8 +37,7 @@ pub(crate) use next::{Chain, FastRest, Next};
 pub(crate) use reload_state::ReloadState;
 pub(crate) use request::{KeptSubnet, OwnedRequest, Purpose, Request};
 pub use request::{Peer, Received, Transport};
-pub use upstreams::Listing;
-pub(crate) use upstreams::{Ask, Upstream, Upstreams, Watching};
+pub(crate) use upstreams::{ChainUpstreams, ExchangeFn, ForwardUpstreams, ListedUpstream, ProberGuard};
 
 use futures_util::future::BoxFuture;
 use std::sync::Arc;

@@ -18,12 +18,12 @@ pub(crate) struct Doctor {
     pub metrics_listen_address: Option<SocketAddr>,
     /// An ordinary name to ask for.
     pub name: Name,
-    pub output: Output,
+    pub output: OutputFormat,
 }
 
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Output {
+pub(crate) enum OutputFormat {
     /// For people
     Text,
     /// For programs; src/doctor/README.md has the fields

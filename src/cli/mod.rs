@@ -6,7 +6,7 @@ mod doctor;
 mod flags;
 mod values;
 
-pub(crate) use doctor::{Doctor, Output};
+pub(crate) use doctor::{Doctor, OutputFormat};
 
 use crate::node::Backend;
 use crate::plan::DEFAULT_PORT;
@@ -115,14 +115,14 @@ pub(crate) struct ServeOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// A Corefile, and nothing of the machine is touched.
-    Plain(Corefile),
+    Plain(CorefileArgument),
     /// The node's agent (`-localip`).
     Agent(Box<Agent>),
 }
 
 /// Where a Corefile comes from that is served as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Corefile {
+pub(crate) enum CorefileArgument {
     BuiltIn,
     Stdin,
     File(PathBuf),
@@ -263,9 +263,9 @@ fn mode(flags: Flags) -> Result<Mode, Objection> {
             return Err((ErrorKind::MissingRequiredArgument, message));
         }
         return Ok(Mode::Plain(match given {
-            Some(path) if path == Path::new("stdin") => Corefile::Stdin,
-            Some(path) => Corefile::File(path),
-            None => Corefile::BuiltIn,
+            Some(path) if path == Path::new("stdin") => CorefileArgument::Stdin,
+            Some(path) => CorefileArgument::File(path),
+            None => CorefileArgument::BuiltIn,
         }));
     };
     if given.as_deref() == Some(Path::new("stdin")) {

@@ -28,7 +28,7 @@ const SNIPPETS_COMPARED: usize = 500;
 
 /// What the next word is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum WordKind {
     Open,
     Close,
     Import,
@@ -38,7 +38,7 @@ pub(super) enum Kind {
 /// The next word, not yet taken.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ahead {
-    pub kind: Kind,
+    pub kind: WordKind,
     pub span: Span,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Stretch {
 }
 
 /// A stretch being read: the Corefile, or an import.
-struct Frame {
+struct OpenStretch {
     stretch: Stretch,
     start: usize,
     /// `None` in the Corefile itself.
@@ -83,7 +83,7 @@ pub(super) struct Reader<'a> {
     loader: &'a dyn Loader,
     pub diagnostics: Diagnostics,
     pub sources: Sources,
-    frames: Vec<Frame>,
+    frames: Vec<OpenStretch>,
     snippets: BTreeMap<String, Snippet>,
     files: HashMap<PathBuf, (FileId, Stretch)>,
     unset_variables: HashSet<String>,
@@ -112,7 +112,7 @@ impl<'a> Reader<'a> {
             halted: false,
         };
         if let Some((_, stretch)) = reader.add_file(path, text) {
-            reader.frames.push(Frame { stretch, start: 0, import: None });
+            reader.frames.push(OpenStretch { stretch, start: 0, import: None });
         }
         reader
     }
@@ -146,7 +146,7 @@ impl<'a> Reader<'a> {
     pub(super) fn peek_following_imports(&mut self) -> Option<Ahead> {
         loop {
             let ahead = self.peek()?;
-            if ahead.kind != Kind::Import {
+            if ahead.kind != WordKind::Import {
                 return Some(ahead);
             }
             self.follow_import();
@@ -166,7 +166,7 @@ impl<'a> Reader<'a> {
         let Some(frame) = self.frames.last() else { return false };
         let rest = frame.stretch.lexemes.get(frame.stretch.next..frame.stretch.end).unwrap_or_default();
         let line_rest = rest.iter().enumerate().take_while(|(index, lexeme)| *index == 0 || !lexeme.starts_line);
-        line_rest.into_iter().any(|(_, lexeme)| ahead(lexeme).kind == Kind::Open)
+        line_rest.into_iter().any(|(_, lexeme)| ahead(lexeme).kind == WordKind::Open)
     }
 
     /// Passes over the word that was peeked.
@@ -210,7 +210,7 @@ impl<'a> Reader<'a> {
 
     /// Passes over the rest of the line, up to a brace.
     pub(super) fn skip_words_on_line(&mut self) {
-        while self.peek_on_line().is_some_and(|ahead| matches!(ahead.kind, Kind::Word | Kind::Import)) {
+        while self.peek_on_line().is_some_and(|ahead| matches!(ahead.kind, WordKind::Word | WordKind::Import)) {
             self.skip();
         }
     }
@@ -226,11 +226,11 @@ impl<'a> Reader<'a> {
             let index = self.frames.last().map_or(0, |frame| frame.stretch.next);
             self.skip();
             match kind {
-                Kind::Open => depth += 1,
-                Kind::Close if depth == 0 => {
+                WordKind::Open => depth += 1,
+                WordKind::Close if depth == 0 => {
                     return Some(Stretch::new(Arc::clone(&stretch.lexemes), stretch.next, index));
                 }
-                Kind::Close => depth -= 1,
+                WordKind::Close => depth -= 1,
                 _ => {}
             }
         }
@@ -324,10 +324,10 @@ impl<'a> Reader<'a> {
         let within = self.frames.last().and_then(|frame| frame.import.clone());
         let Some(keyword) = self.take() else { return };
         let mut words = Vec::new();
-        while self.peek_on_line().is_some_and(|ahead| matches!(ahead.kind, Kind::Word | Kind::Import)) {
+        while self.peek_on_line().is_some_and(|ahead| matches!(ahead.kind, WordKind::Word | WordKind::Import)) {
             words.extend(self.take());
         }
-        if let Some(ahead) = self.peek_on_line().filter(|ahead| ahead.kind == Kind::Open) {
+        if let Some(ahead) = self.peek_on_line().filter(|ahead| ahead.kind == WordKind::Open) {
             self.diagnostics
                 .error(ahead.span, "`import` takes no block")
                 .help("values for a snippet are given as `import NAME ARGUMENT...`");
@@ -376,7 +376,7 @@ impl<'a> Reader<'a> {
                 return self.halt(format!("more than {IMPORTS} imports were followed"));
             }
             let import = Import { origin, arguments: Rc::clone(&arguments), depth, within: within.clone() };
-            self.frames.push(Frame { start: stretch.next, stretch, import: Some(Rc::new(import)) });
+            self.frames.push(OpenStretch { start: stretch.next, stretch, import: Some(Rc::new(import)) });
         }
     }
 
@@ -503,11 +503,11 @@ impl Stretch {
 
 fn ahead(lexeme: &Lexeme) -> Ahead {
     let kind = match lexeme.text.as_str() {
-        _ if lexeme.quoted => Kind::Word,
-        "{" => Kind::Open,
-        "}" => Kind::Close,
-        "import" => Kind::Import,
-        _ => Kind::Word,
+        _ if lexeme.quoted => WordKind::Word,
+        "{" => WordKind::Open,
+        "}" => WordKind::Close,
+        "import" => WordKind::Import,
+        _ => WordKind::Word,
     };
     Ahead { kind, span: lexeme.span }
 }

@@ -40,7 +40,7 @@ pub struct Token {
 /// One key of a server block, such as `dns://example.org:1053` or `10.0.0.0/8`. A CIDR off an octet boundary gives
 /// several keys.
 #[derive(Clone, Debug)]
-pub struct Key {
+pub struct BlockKey {
     /// `dns` unless written otherwise (`tls`, `grpc`, `https`, ...).
     pub scheme: String,
     pub zone: Name,
@@ -52,7 +52,7 @@ pub struct Key {
 /// `KEY... { DIRECTIVE... }`
 #[derive(Clone, Debug)]
 pub struct ServerBlock {
-    pub keys: Vec<Key>,
+    pub keys: Vec<BlockKey>,
     pub directives: Vec<Directive>,
     /// It has no key, so nothing is served by it.
     pub is_ignored: bool,

@@ -36,7 +36,7 @@ mod template;
 mod timeouts;
 mod whoami;
 
-use crate::chain::{BlockConfig, ParseContext};
+use crate::chain::Parse;
 use crate::corefile::{Directive, nearest};
 
 /// A keyword the Corefile may hold, and all that the plan knows of it.
@@ -80,9 +80,6 @@ pub enum Repeats {
     /// Each is read, and where they differ the last counts.
     LastCounts,
 }
-
-/// Reads one occurrence of a directive into its block, and reports everything that is wrong with it.
-pub type Parse = fn(&Directive, &mut BlockConfig, &mut ParseContext<'_>);
 
 impl Keyword {
     const fn here(name: &'static str, parse: Parse, is_plugin: bool) -> Self {

@@ -30,7 +30,7 @@ pub struct Findings {
     /// Link, addresses and rules.
     pub node: Survey,
     /// Sockets on the DNS port and the health port, whoever's, or why they cannot be listed.
-    pub listeners: Result<Vec<Listener>, String>,
+    pub listeners: Result<Vec<ListeningSocket>, String>,
     /// Test queries.
     pub test_queries: Vec<TestQuery>,
     /// What the health endpoint says on each address that somebody listens on.
@@ -73,7 +73,7 @@ pub struct AgentProcess {
 
 /// A socket that takes queries or connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
+pub struct ListeningSocket {
     /// UDP or TCP.
     pub transport: Transport,
     /// Where it is bound.

@@ -12,4 +12,4 @@ mod findings;
 pub use checks::diagnose;
 pub(crate) use collect::{agents, collect};
 pub use collect::{netfilter_sockets, privileges_of};
-pub use findings::{AgentProcess, Expectation, Findings, Listener, SocketHolder};
+pub use findings::{AgentProcess, Expectation, Findings, ListeningSocket, SocketHolder};

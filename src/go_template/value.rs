@@ -26,11 +26,11 @@ pub enum Value {
     /// Its values are texts, so the empty text is what `index` gives for a key that it does not have.
     Map(Arc<BTreeMap<String, Value>>),
     /// What has fields and methods.
-    Object(Arc<dyn Data>),
+    Object(Arc<dyn TemplateData>),
 }
 
 /// What has fields and methods.
-pub trait Data: Send + Sync {
+pub trait TemplateData: Send + Sync {
     /// What it is called in errors, such as `the data`.
     fn kind(&self) -> &'static str;
     /// The value of a field, or of a method that takes nothing.
@@ -40,7 +40,7 @@ pub trait Data: Send + Sync {
         let _ = (name, argument);
         None
     }
-    /// Whether [`Data::call`] knows the name.
+    /// Whether [`TemplateData::call`] knows the name.
     fn has_method(&self, name: &str) -> bool {
         let _ = name;
         false

@@ -7,6 +7,6 @@ mod template;
 pub(crate) mod watch;
 mod write;
 
-pub use template::Template;
-pub(crate) use template::{Refresh, TemplateError};
+pub use template::CorefileTemplate;
+pub(crate) use template::{CorefileTemplateError, Refresh};
 pub(crate) use write::{CorefileOutput, WriteError};

@@ -3,7 +3,7 @@
 
 use super::compose::Composer;
 use super::header::QR;
-use super::reply_records::{Place, opt_of};
+use super::reply_records::{LocatedRecord, opt_of};
 use super::wire_reader::{HEADER_LENGTH, u16_at};
 use super::{LowerName, Name, RecordType, Response, WireError, query};
 use smallvec::SmallVec;
@@ -14,12 +14,12 @@ pub(crate) struct AddressSet<'a> {
     message: &'a mut [u8],
     /// Where the name is written.
     owner: usize,
-    run: Run,
+    run: RecordRun,
 }
 
 /// Records of one owner and type in a row. The first may write its owner out, and the others point to it.
 #[derive(Clone, Copy)]
-struct Run {
+struct RecordRun {
     count: usize,
     /// Offsets of the data of the first and of the second, and how far it is to each one after that.
     first: usize,
@@ -152,9 +152,9 @@ fn section(
     arrange: &mut impl FnMut(&mut AddressSet<'_>),
 ) -> Result<Option<usize>, WireError> {
     let (mut index, mut has_addresses, mut mx) = (0, false, 0);
-    let mut runs: SmallVec<[(usize, Run); 2]> = SmallVec::new();
+    let mut runs: SmallVec<[(usize, RecordRun); 2]> = SmallVec::new();
     while index < count {
-        let record = Place::at(message, at)?;
+        let record = LocatedRecord::at(message, at)?;
         at = record.end;
         index += 1;
         let width = match record.rtype {
@@ -174,9 +174,9 @@ fn section(
         if record.end - record.data != width {
             continue;
         }
-        let mut run = Run { count: 1, first: record.data, second: 0, stride: 0, width };
+        let mut run = RecordRun { count: 1, first: record.data, second: 0, stride: 0, width };
         while index < count {
-            let next = Place::at(message, at)?;
+            let next = LocatedRecord::at(message, at)?;
             let is_of_run = next.rtype == record.rtype
                 && next.end - next.data == width
                 && is_same_owner(message, &record, &next)
@@ -205,7 +205,7 @@ fn section(
 
 /// True if the owners are written alike, or the second points to the first.
 #[inline]
-fn is_same_owner(message: &[u8], first: &Place, next: &Place) -> bool {
+fn is_same_owner(message: &[u8], first: &LocatedRecord, next: &LocatedRecord) -> bool {
     let (one, other) = (first.owner(message), next.owner(message));
     one == other
         || matches!(*other, [high, low] if usize::from(u16::from_be_bytes([high, low])) == 0xc000 | first.owner)

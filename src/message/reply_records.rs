@@ -17,7 +17,7 @@ pub(crate) fn has_answer(reply: &[u8], rtype: RecordType) -> bool {
     let find = || -> Result<bool, WireError> {
         let mut at = query::question_name_end(reply)? + 4;
         for _ in 0..u16_at(reply, 6)? {
-            let record = Place::at(reply, at)?;
+            let record = LocatedRecord::at(reply, at)?;
             if record.rtype == rtype {
                 return Ok(true);
             }
@@ -29,14 +29,14 @@ pub(crate) fn has_answer(reply: &[u8], rtype: RecordType) -> bool {
 }
 
 /// Offsets of a record.
-pub(super) struct Place {
+pub(super) struct LocatedRecord {
     pub owner: usize,
     pub rtype: RecordType,
     pub data: usize,
     pub end: usize,
 }
 
-impl Place {
+impl LocatedRecord {
     #[inline]
     pub(super) fn at(message: &[u8], owner: usize) -> Result<Self, WireError> {
         let fixed = match message.get(owner) {
@@ -67,7 +67,7 @@ pub(super) fn opt_of(message: &[u8], question_end: usize) -> Result<&[u8], WireE
         [6, 8, 10].into_iter().map(|offset| u16_at(message, offset).map(u32::from)).sum::<Result<_, _>>()?;
     let (mut at, mut opt) = (question_end, &[][..]);
     for _ in 0..records {
-        let record = Place::at(message, at)?;
+        let record = LocatedRecord::at(message, at)?;
         if record.rtype == RecordType::OPT {
             opt = message.get(record.owner..record.end).unwrap_or_default();
         }

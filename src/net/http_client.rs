@@ -10,13 +10,13 @@ use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
 /// Why a request has failed: in connecting, in the protocol, or because the body was too long.
-pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type HttpError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The status of `http://ADDRESS/PATH`. The body is not read.
 ///
 /// # Errors
 /// The connection fails, or what comes is not HTTP.
-pub(crate) async fn get_status(address: SocketAddr, path: &str) -> Result<StatusCode, Error> {
+pub(crate) async fn get_status(address: SocketAddr, path: &str) -> Result<StatusCode, HttpError> {
     get(address, path, async |response| Ok(response.status())).await
 }
 
@@ -28,7 +28,7 @@ pub(crate) async fn get_text(
     address: SocketAddr,
     path: &str,
     max_octets: usize,
-) -> Result<(StatusCode, String), Error> {
+) -> Result<(StatusCode, String), HttpError> {
     get(address, path, async |response| {
         let status = response.status();
         let body = Limited::new(response.into_body(), max_octets).collect().await?.to_bytes();
@@ -40,8 +40,8 @@ pub(crate) async fn get_text(
 async fn get<T>(
     address: SocketAddr,
     path: &str,
-    read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, Error>,
-) -> Result<T, Error> {
+    read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, HttpError>,
+) -> Result<T, HttpError> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request =
@@ -52,9 +52,9 @@ async fn get<T>(
 
 /// The connection moves only while it is polled, and it may end before the whole answer is read.
 async fn drive<T>(
-    exchange: impl Future<Output = Result<T, Error>>,
+    exchange: impl Future<Output = Result<T, HttpError>>,
     connection: impl Future<Output = hyper::Result<()>>,
-) -> Result<T, Error> {
+) -> Result<T, HttpError> {
     tokio::pin!(exchange);
     tokio::select! {
         biased;

@@ -22,7 +22,7 @@ const ARRIVAL_COUNTS_FOR: Duration = Duration::from_secs(30);
 
 /// A client, as a packet shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Client {
+pub struct ArrivingClient {
     /// Index of the link by which its packets come in.
     pub interface: u32,
     /// Its address.
@@ -33,14 +33,14 @@ pub struct Client {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ArrivalSnapshot {
     /// Clients whose last packet that was let in has not arrived (yet), and how long they are left alone from now on.
-    pub blocked: Vec<(Client, Duration)>,
+    pub blocked: Vec<(ArrivingClient, Duration)>,
     /// Clients whose packets have arrived just now.
-    pub arriving: Vec<Client>,
+    pub arriving: Vec<ArrivingClient>,
 }
 
 impl ArrivalSnapshot {
     /// The blocked ones without those whose packet may be on its way.
-    pub(super) fn surely_blocked(&self) -> impl Iterator<Item = Client> {
+    pub(super) fn surely_blocked(&self) -> impl Iterator<Item = ArrivingClient> {
         let is_on_the_way = |pause: Duration| pause > FIRST_PAUSE - ON_THE_WAY && pause <= FIRST_PAUSE;
         self.blocked.iter().filter(move |(_, pause)| !is_on_the_way(*pause)).map(|(client, _)| *client)
     }
@@ -50,11 +50,11 @@ impl ArrivalSnapshot {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ArrivalChanges {
     /// Their packets do not arrive.
-    pub blocked: Vec<Client>,
+    pub blocked: Vec<ArrivingClient>,
     /// Their packets arrive again.
-    pub freed: Vec<Client>,
+    pub freed: Vec<ArrivingClient>,
     /// They are to be left alone for so long, having been tried in vain again.
-    pub lengthened: Vec<(Client, Duration)>,
+    pub lengthened: Vec<(ArrivingClient, Duration)>,
 }
 
 /// How many clients are served, as far as the kernel could tell.
@@ -69,7 +69,7 @@ pub struct ClientReachability {
 /// Everybody who is blocked.
 #[derive(Debug, Default)]
 pub(super) struct ArrivalTracker {
-    blocked: BTreeMap<Client, BlockedClient>,
+    blocked: BTreeMap<ArrivingClient, BlockedClient>,
     /// How many of them the kernel left alone at the last look.
     left_alone: usize,
     last_arrival: Option<Instant>,
@@ -106,8 +106,8 @@ impl ArrivalTracker {
                 }
             }
         }
-        let noted: HashSet<&Client> = snapshot.blocked.iter().map(|(client, _)| client).collect();
-        let arriving: HashSet<&Client> = snapshot.arriving.iter().collect();
+        let noted: HashSet<&ArrivingClient> = snapshot.blocked.iter().map(|(client, _)| client).collect();
+        let arriving: HashSet<&ArrivingClient> = snapshot.arriving.iter().collect();
         self.blocked.retain(|client, blocked| {
             // The kernel takes out whose packet has arrived, before its pause is over.
             let is_freed = !noted.contains(client) && (arriving.contains(client) || now + SLACK < blocked.until);
@@ -136,15 +136,17 @@ impl ArrivalTracker {
 mod tests {
     use super::*;
 
-    const POD: Client = Client { interface: 7, address: IpAddr::V4(std::net::Ipv4Addr::new(10, 244, 1, 2)) };
-    const OTHER: Client = Client { interface: 8, address: IpAddr::V4(std::net::Ipv4Addr::new(10, 244, 1, 3)) };
+    const POD: ArrivingClient =
+        ArrivingClient { interface: 7, address: IpAddr::V4(std::net::Ipv4Addr::new(10, 244, 1, 2)) };
+    const OTHER: ArrivingClient =
+        ArrivingClient { interface: 8, address: IpAddr::V4(std::net::Ipv4Addr::new(10, 244, 1, 3)) };
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn blocked(client: Client, pause: Duration) -> ArrivalSnapshot {
+    fn blocked(client: ArrivingClient, pause: Duration) -> ArrivalSnapshot {
         ArrivalSnapshot { blocked: vec![(client, pause)], arriving: Vec::new() }
     }
 
-    fn arriving(client: Client) -> ArrivalSnapshot {
+    fn arriving(client: ArrivingClient) -> ArrivalSnapshot {
         ArrivalSnapshot { blocked: Vec::new(), arriving: vec![client] }
     }
 

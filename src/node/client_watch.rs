@@ -1,6 +1,6 @@
 //! Logs and counts the clients whose packets come in and do not reach the cache.
 
-use super::arrival::{ArrivalTracker, Client, ClientReachability};
+use super::arrival::{ArrivalTracker, ArrivingClient, ClientReachability};
 use super::error::Error;
 use super::nftables::InterceptionTable;
 use nix::net::if_::if_indextoname;
@@ -21,7 +21,7 @@ pub(super) struct ClientWatch {
     arrivals: ArrivalTracker,
     tick: Interval,
     reach: ClientReachability,
-    unsaid: Vec<Client>,
+    unsaid: Vec<ArrivingClient>,
     said_at: Option<Instant>,
     tried_all_at: Option<Instant>,
     /// Everybody is to be tried once that is allowed.
@@ -110,7 +110,7 @@ impl ClientWatch {
     }
 }
 
-fn blocked(clients: &[Client]) -> String {
+fn blocked(clients: &[ArrivingClient]) -> String {
     format!(
         "packets from {} for the cache's addresses come in and do not arrive at the cache: a firewall, policy routing, rp_filter or an eBPF program on \
          this node takes them (`nodelocaldns doctor` looks for it). Cluster DNS answers these clients; they are tried again in 10 s, then ever more \
@@ -120,8 +120,8 @@ fn blocked(clients: &[Client]) -> String {
 }
 
 /// The first few by address and link, and how many more.
-pub(crate) fn describe_clients(clients: &[Client]) -> String {
-    let link = |client: &Client| match if_indextoname(client.interface) {
+pub(crate) fn describe_clients(clients: &[ArrivingClient]) -> String {
+    let link = |client: &ArrivingClient| match if_indextoname(client.interface) {
         Ok(name) if !name.is_empty() => name.to_string_lossy().into_owned(),
         // It is gone.
         _ => format!("link {}", client.interface),
@@ -140,8 +140,8 @@ mod tests {
 
     #[test]
     fn a_few_clients_are_named_and_the_rest_counted() {
-        let client = |last| Client { interface: u32::MAX, address: [10, 244, 1, last].into() };
-        let clients: Vec<Client> = (2..7).map(client).collect();
+        let client = |last| ArrivingClient { interface: u32::MAX, address: [10, 244, 1, last].into() };
+        let clients: Vec<ArrivingClient> = (2..7).map(client).collect();
         assert_eq!(describe_clients(&clients[..1]), "10.244.1.2 (by link 4294967295)");
         let text = blocked(&clients);
         assert!(

@@ -32,7 +32,7 @@
 //! `tests/node_namespace` walks the way of a probe with kube-proxy's rules in place.
 
 use super::fallback_rules::Fallback;
-pub use super::protocol::Protocol;
+pub use super::protocol::TransportProtocol;
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -171,7 +171,7 @@ pub struct Rule {
     /// The chain it stands in.
     pub hook: Hook,
     /// UDP or TCP.
-    pub protocol: Protocol,
+    pub protocol: TransportProtocol,
     /// Which end of the packet is ours.
     pub end: PacketEnd,
     /// The address of that end.
@@ -218,8 +218,11 @@ pub fn desired(spec: &NodeSpec, interception: &Interception) -> Desired {
     let mut rules = Vec::new();
     let mut add =
         |hook, end, protocol, address, port, mark| rules.push(Rule { hook, protocol, end, address, port, mark });
-    let each =
-        || addresses.iter().flat_map(|address| [Protocol::Udp, Protocol::Tcp].map(|protocol| (*address, protocol)));
+    let each = || {
+        addresses
+            .iter()
+            .flat_map(|address| [TransportProtocol::Udp, TransportProtocol::Tcp].map(|protocol| (*address, protocol)))
+    };
     for (address, protocol) in each() {
         // Where the filter table lets only tracked connections through, untracked packets need a rule of their own.
         add(Hook::FilterInput, PacketEnd::Destination, protocol, address, spec.port, None);
@@ -230,7 +233,7 @@ pub fn desired(spec: &NodeSpec, interception: &Interception) -> Desired {
     for address in &addresses {
         for hook in [Hook::FilterInputLoopback, Hook::FilterOutputLoopback] {
             for end in [PacketEnd::Source, PacketEnd::Destination] {
-                add(hook, end, Protocol::Tcp, *address, spec.health_port, None);
+                add(hook, end, TransportProtocol::Tcp, *address, spec.health_port, None);
             }
         }
     }
@@ -242,8 +245,8 @@ pub fn desired(spec: &NodeSpec, interception: &Interception) -> Desired {
     }
     let is_intercepted = |address: &IpAddr| interception.contains(*address);
     for address in addresses.iter().copied().filter(is_intercepted) {
-        add(Hook::RawOutput, PacketEnd::Source, Protocol::Tcp, address, spec.health_port, None);
-        add(Hook::RawOutput, PacketEnd::Destination, Protocol::Tcp, address, spec.health_port, None);
+        add(Hook::RawOutput, PacketEnd::Source, TransportProtocol::Tcp, address, spec.health_port, None);
+        add(Hook::RawOutput, PacketEnd::Destination, TransportProtocol::Tcp, address, spec.health_port, None);
     }
     for (address, protocol) in each().filter(|(address, _)| is_intercepted(address)) {
         add(Hook::RawOutput, PacketEnd::Destination, protocol, address, spec.port, None);

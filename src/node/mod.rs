@@ -38,15 +38,15 @@ pub use changes::Change;
 pub(crate) use client_watch::describe_clients;
 pub(crate) use conntrack::ConnectionTable;
 pub use conntrack::dropped as dropped_connections;
-pub use desired::{Hook, Interception, NodeSpec, PacketEnd, Protocol, Rule, desired};
+pub use desired::{Hook, Interception, NodeSpec, PacketEnd, Rule, TransportProtocol, desired};
 pub use error::Error;
 pub use fallback_rules::{Fallback, Redirection};
 pub(crate) use iptables::PrecedingRule;
 pub use iptables::{IptablesChanges, IptablesTable, Listing, changes, preceding_rules, present, script};
 pub use nftables::Chains;
 pub use nftables::firewall::{DropSource, Packet, PacketVerdict, packet_verdict};
-pub(crate) use nftables::hooks::Family;
 pub use nftables::hooks::NetfilterHook;
+pub(crate) use nftables::hooks::TableFamily;
 pub(crate) use nftables::ruleset::{Effect, ListedChain, Ruleset, RulesetTable};
 pub use nftables::{ChangeScope, OwnTables};
 pub(crate) use nftables::{FALLBACK_TABLE_NAME, GUARD_TABLE_NAME, TABLE_NAME};
@@ -58,11 +58,11 @@ pub use teardown::teardown;
 
 #[cfg(test)]
 pub(crate) use self::{
-    arrival::Client,
+    arrival::ArrivingClient,
     link::LinkView,
-    nftables::connections::Connection,
+    nftables::connections::TrackedConnection,
     nftables::hooks::BaseHook,
-    nftables::ruleset::{ListedRule, Rewrite},
+    nftables::ruleset::{AddressRewrite, ListedRule},
     nftables::{BaseChain, ChainName, ChainRule, Expression, NftVerdict},
 };
 

@@ -1,6 +1,6 @@
 //! Reads the state of the node without changing anything.
 
-use super::arrival::Client;
+use super::arrival::ArrivingClient;
 use super::conntrack::{self, ConnectionTable};
 use super::desired::NodeSpec;
 use super::error::{self, Error};
@@ -8,7 +8,7 @@ use super::iptables::{self, Listing};
 use super::ipv6;
 use super::link::{self, LinkView};
 use super::nftables::arrival;
-use super::nftables::connections::{self, Connection};
+use super::nftables::connections::{self, TrackedConnection};
 use super::nftables::ruleset::{self, Ruleset, RulesetTable};
 use super::nftables::{AcceptRules, Chains};
 use super::{GUARD_TABLE_NAME, TABLE_NAME, on_own_thread, presence};
@@ -42,9 +42,9 @@ pub struct Survey {
     /// None where no program can tell.
     pub has_legacy_kubernetes_chains: Option<bool>,
     /// Clients whose packets come in and do not arrive, as the agents' tables have it.
-    pub blocked_clients: Vec<Client>,
+    pub blocked_clients: Vec<ArrivingClient>,
     /// Tracked connections to the DNS port of the addresses.
-    pub connections: Result<Vec<Connection>, Error>,
+    pub connections: Result<Vec<TrackedConnection>, Error>,
     /// None where nothing is tracked.
     pub connection_table: Option<ConnectionTable>,
     /// Whether an agent's presence is seen (it may be in another process namespace).

@@ -1,9 +1,9 @@
 //! A parsed Corefile to a configuration that is known to be good. Pure but for what the directives ask of their
 //! loaders.
 
-use crate::chain::{BlockConfig, Loaders, ParseContext};
+use crate::chain::{BlockConfig, Loaders, Parse, ParseContext};
 use crate::corefile::{Corefile, Diagnostics, Directive, ServerBlock, Span, nearest};
-use crate::directives::{Keyword, ORDER, Parse, Repeats, Support};
+use crate::directives::{Keyword, ORDER, Repeats, Support};
 use crate::message::Name;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

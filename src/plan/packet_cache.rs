@@ -51,13 +51,13 @@ struct Slot {
 pub(super) struct PacketKey<'a> {
     /// The request's octets after its ID.
     request: &'a [u8],
-    source: Source,
+    source: PacketSource,
     hash: u64,
 }
 
 /// Where a request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Source {
+struct PacketSource {
     /// The listener's number. No other listener has it, and a new plan has new ones, so nothing is invalidated.
     listener: u64,
     transport: Transport,
@@ -88,7 +88,7 @@ pub(super) struct HitCounting {
 /// A request and its reply. What a hit needs comes first, so that it shares as few cache lines as may be.
 #[repr(C, align(64))]
 pub(super) struct CachedPacket {
-    source: Source,
+    source: PacketSource,
     /// Where the request ends and the reply begins, and where the reply ends.
     request_end: u16,
     reply_end: u16,
@@ -133,7 +133,7 @@ impl PacketCache {
     #[inline]
     pub(super) fn key<'a>(&self, wire: &'a [u8], peer: &Peer, listener: u64) -> PacketKey<'a> {
         let request = wire.get(2..).unwrap_or_default();
-        let source = Source { listener, transport: peer.transport, is_ipv4: peer.client.is_ipv4() };
+        let source = PacketSource { listener, transport: peer.transport, is_ipv4: peer.client.is_ipv4() };
         let mut hasher = self.hasher.build_hasher();
         hasher.write(request);
         hasher

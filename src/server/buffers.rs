@@ -102,8 +102,8 @@ impl Reservation {
             }
             while pieces.len() < wanted {
                 match places.admit(memory.client, memory.clone(), memory.is_fair) {
-                    Admission::Room(piece) => pieces.push(piece),
-                    Admission::Instead(piece, other) => {
+                    Admission::Granted(piece) => pieces.push(piece),
+                    Admission::Evicting(piece, other) => {
                         pieces.push(piece);
                         evicted.push(other);
                     }

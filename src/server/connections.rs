@@ -25,10 +25,10 @@ pub(super) struct Connections {
     pub buffers: Arc<Buffers>,
     /// Times are counted from here.
     epoch: Instant,
-    open: Mutex<Open>,
+    open: Mutex<OpenConnections>,
 }
 
-struct Open {
+struct OpenConnections {
     places: Places<Arc<Activity>>,
     reserved: VecDeque<Arc<Activity>>,
 }
@@ -63,9 +63,9 @@ pub(super) struct Caller {
 
 /// How a connection was let in.
 pub(super) enum ConnectionAdmission {
-    Room(ConnectionPermit),
+    Granted(ConnectionPermit),
     /// Another one has been told to close.
-    Instead(ConnectionPermit, Closed),
+    Evicting(ConnectionPermit, Closed),
     /// No client has more than this one, and none of its own is idle.
     Full,
 }
@@ -82,7 +82,7 @@ pub(super) struct Closed {
 impl Connections {
     /// At most `limit` connections, for whose clients `buffer_limit` octets are kept.
     pub(super) fn new(limit: usize, buffer_limit: usize, now: Instant) -> Self {
-        let open = Mutex::new(Open { places: Places::new(limit), reserved: VecDeque::new() });
+        let open = Mutex::new(OpenConnections { places: Places::new(limit), reserved: VecDeque::new() });
         Self { buffers: Arc::new(Buffers::new(buffer_limit)), epoch: now, open }
     }
 
@@ -112,13 +112,13 @@ impl Connections {
             let oldest = if open.reserved.len() > RESERVED { open.reserved.pop_front() } else { None };
             drop(open);
             oldest.inspect(|oldest| oldest.evicted.notify_one());
-            return ConnectionAdmission::Room(ConnectionPermit { connections: self.clone(), place: None, activity });
+            return ConnectionAdmission::Granted(ConnectionPermit { connections: self.clone(), place: None, activity });
         }
         drop(open);
         let permit = |place| ConnectionPermit { connections: self.clone(), place: Some(place), activity };
         match admission {
-            Admission::Room(place) => ConnectionAdmission::Room(permit(place)),
-            Admission::Instead(place, evicted) => ConnectionAdmission::Instead(permit(place), close(evicted)),
+            Admission::Granted(place) => ConnectionAdmission::Granted(permit(place)),
+            Admission::Evicting(place, evicted) => ConnectionAdmission::Evicting(permit(place), close(evicted)),
             Admission::Full => ConnectionAdmission::Full,
         }
     }
@@ -189,7 +189,7 @@ mod tests {
 
     fn room(entry: ConnectionAdmission) -> ConnectionPermit {
         match entry {
-            ConnectionAdmission::Room(permit) | ConnectionAdmission::Instead(permit, _) => permit,
+            ConnectionAdmission::Granted(permit) | ConnectionAdmission::Evicting(permit, _) => permit,
             ConnectionAdmission::Full => panic!("full"),
         }
     }
@@ -205,7 +205,7 @@ mod tests {
         let older = room(admit(1));
         let newer = room(admit(2));
         older.set_idle(at(5));
-        let ConnectionAdmission::Instead(latest, closed) = admit(6) else { panic!("not full") };
+        let ConnectionAdmission::Evicting(latest, closed) = admit(6) else { panic!("not full") };
         assert_eq!(closed, Closed { client: caller(1).client, held: 3, was_idle: true });
         assert!(newer.evicted().now_or_never().is_some());
         assert!(older.evicted().now_or_never().is_none());
@@ -216,7 +216,7 @@ mod tests {
         latest.set_busy();
         assert!(matches!(admit(7), ConnectionAdmission::Full));
         drop(busy);
-        assert!(matches!(admit(8), ConnectionAdmission::Room(_)));
+        assert!(matches!(admit(8), ConnectionAdmission::Granted(_)));
     }
 
     #[test]
@@ -225,7 +225,7 @@ mod tests {
         let connections = Arc::new(Connections::new(3, 0, start));
         let theirs: Vec<ConnectionPermit> = (0..3).map(|_| room(connections.admit(caller(1), true, start))).collect();
         theirs.iter().for_each(ConnectionPermit::set_busy);
-        let ConnectionAdmission::Instead(modest, closed) = connections.admit(caller(2), true, start) else {
+        let ConnectionAdmission::Evicting(modest, closed) = connections.admit(caller(2), true, start) else {
             panic!("refused")
         };
         assert_eq!((closed.client, closed.was_idle), (caller(1).client, false));

@@ -32,7 +32,7 @@ pub use sockets::Sockets;
 
 use crate::chain::Endpoint;
 use crate::datagrams;
-use crate::fairness::Policy;
+use crate::fairness::SharedFairness;
 use crate::metrics::Registry;
 use crate::plan::Listener;
 use crate::threads::ThreadError;
@@ -112,7 +112,7 @@ impl<A: QueryHandler> Server<A> {
     pub fn start(
         workers: usize,
         limits: Limits,
-        fairness: Arc<Policy>,
+        fairness: Arc<SharedFairness>,
         control: Handle,
         registry: &Registry,
     ) -> Result<Self, ServerError> {

@@ -5,7 +5,7 @@ use super::connections::{Closed, Connections};
 use super::metrics::ServerMetrics;
 use super::query_handler::QueryHandler;
 use super::{Limits, ServerError};
-use crate::fairness::{Entry, Gate, Notice, Pass, Policy};
+use crate::fairness::{ConcurrencyLimiter, LogThrottle, Permit, PermitOutcome, SharedFairness};
 use crate::metrics;
 use crate::plan::PacketCache;
 use crate::threads;
@@ -56,7 +56,7 @@ impl Worker {
 /// What all tasks of a worker share.
 pub(super) struct WorkerState {
     /// The queries in flight.
-    flight: Arc<Gate>,
+    flight: Arc<ConcurrencyLimiter>,
     scratch: Mutex<Vec<u8>>,
     packets: Mutex<PacketCache>,
     pub limits: Limits,
@@ -67,22 +67,22 @@ pub(super) struct WorkerState {
 /// What all workers have in common.
 pub(super) struct Shared {
     pub metrics: ServerMetrics,
-    pub fairness: Arc<Policy>,
+    pub fairness: Arc<SharedFairness>,
     /// Told when queries give way, and when connections do.
-    pub queries: Notice,
-    pub connections: Notice,
+    pub queries: LogThrottle,
+    pub connections: LogThrottle,
 }
 
 impl Shared {
-    pub(super) fn new(metrics: ServerMetrics, fairness: Arc<Policy>) -> Self {
+    pub(super) fn new(metrics: ServerMetrics, fairness: Arc<SharedFairness>) -> Self {
         let now = Instant::now();
-        Self { metrics, fairness, queries: Notice::new(now), connections: Notice::new(now) }
+        Self { metrics, fairness, queries: LogThrottle::new(now), connections: LogThrottle::new(now) }
     }
 }
 
 impl WorkerState {
     pub(super) fn new(limits: Limits, shared: Arc<Shared>, connections: Arc<Connections>) -> Self {
-        let flight = Arc::new(Gate::new(limits.queries_per_worker));
+        let flight = Arc::new(ConcurrencyLimiter::new(limits.queries_per_worker));
         Self { flight, scratch: Mutex::default(), packets: Mutex::default(), limits, shared, connections }
     }
 
@@ -111,11 +111,11 @@ impl WorkerState {
 
     /// A place for one more query in flight of `client`, who waits for it or has caused it. `None`, counted, if all are
     /// taken and no other client has more.
-    pub(super) fn admit(&self, client: IpAddr) -> Option<Pass> {
+    pub(super) fn admit(&self, client: IpAddr) -> Option<Permit> {
         let fairness = self.shared.fairness.get();
         match self.flight.admit(fairness.client(client), fairness.is_on) {
-            Entry::Room(pass) => Some(pass),
-            Entry::Instead { pass, client, held } => {
+            PermitOutcome::Granted(permit) => Some(permit),
+            PermitOutcome::Evicting { permit, client, held } => {
                 self.metrics().dropped.evicted.increment();
                 if self.shared.queries.is_due(Instant::now()) {
                     tracing::warn!(
@@ -123,9 +123,9 @@ impl WorkerState {
                          (told once a minute at most; nodelocaldns_queries_dropped_total counts)"
                     );
                 }
-                Some(pass)
+                Some(permit)
             }
-            Entry::Full => {
+            PermitOutcome::Full => {
                 self.metrics().dropped.overload.increment();
                 None
             }
@@ -149,8 +149,8 @@ impl WorkerState {
 
     /// Runs what nobody waits for, and `client` has caused.
     pub(super) fn refresh<A: QueryHandler>(&self, pending: A::Pending, client: IpAddr) {
-        if let Some(pass) = self.admit(client) {
-            tokio::spawn(async move { pass.hold(A::run(&pending, &mut Vec::new())).await });
+        if let Some(permit) = self.admit(client) {
+            tokio::spawn(async move { permit.hold(A::run(&pending, &mut Vec::new())).await });
         }
     }
 }

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// In the order of framehop's numbers on x86-64, the program counter last; on ARM64 frame pointer, link register, stack
 /// pointer and program counter.
-pub(super) struct Registers(pub [u64; Self::COUNT]);
+pub(super) struct CpuRegisters(pub [u64; Self::COUNT]);
 
 #[cfg(target_arch = "x86_64")]
-impl Registers {
+impl CpuRegisters {
     pub(super) const COUNT: usize = 17;
     const STACK_POINTER: usize = 7;
 
@@ -65,7 +65,7 @@ impl Registers {
 }
 
 #[cfg(target_arch = "aarch64")]
-impl Registers {
+impl CpuRegisters {
     pub const COUNT: usize = 4;
     const STACK_POINTER: usize = 2;
 
@@ -80,7 +80,7 @@ impl Registers {
     }
 }
 
-impl Registers {
+impl CpuRegisters {
     pub(super) fn program_counter(&self) -> u64 {
         self.0[Self::COUNT - 1]
     }

@@ -2,7 +2,7 @@
 //! Nothing but the copy is read, so tables that are wrong lead nowhere.
 
 use super::DEPTH;
-use super::registers::Registers;
+use super::registers::CpuRegisters;
 use framehop::{CacheNative, ExplicitModuleSectionInfo, Module, Unwinder as _, UnwinderNative};
 use std::ffi::c_void;
 use std::ops::Range;
@@ -37,7 +37,7 @@ impl Unwinder {
     }
 
     /// Return addresses from the innermost function outwards. `stack` begins where the stack pointer points.
-    pub(super) fn frames(&mut self, registers: &Registers, stack: &[u8]) -> &[usize] {
+    pub(super) fn frames(&mut self, registers: &CpuRegisters, stack: &[u8]) -> &[usize] {
         let base = registers.stack_pointer() as u64;
         let mut read = |address: u64| {
             let offset = address.checked_sub(base).and_then(|offset| usize::try_from(offset).ok());

@@ -190,7 +190,7 @@ impl Channel {
 #[cfg(test)]
 mod tests {
     use super::{Channel, ChannelError, MAX_DESCRIPTORS};
-    use crate::watchdog::control::{Instruction, Report};
+    use crate::watchdog::control::{Instruction, ServerReport};
     use std::io::Write;
     use std::net::UdpSocket;
     use std::os::fd::{AsFd, BorrowedFd};
@@ -219,10 +219,10 @@ mod tests {
     #[test]
     fn what_was_said_before_the_end_is_heard_and_then_the_end() {
         let (here, there) = Channel::pair().unwrap();
-        here.send(&Report::Failed { message: "bad".to_owned() }, &[]).unwrap();
+        here.send(&ServerReport::Failed { message: "bad".to_owned() }, &[]).unwrap();
         drop(here);
-        assert!(matches!(there.wait::<Report>(SOON), Ok((Report::Failed { .. }, _))));
-        assert!(matches!(there.wait::<Report>(SOON), Err(ChannelError::Closed)));
+        assert!(matches!(there.wait::<ServerReport>(SOON), Ok((ServerReport::Failed { .. }, _))));
+        assert!(matches!(there.wait::<ServerReport>(SOON), Err(ChannelError::Closed)));
         assert!(matches!(there.send(&Instruction::Reload, &[]), Err(ChannelError::Socket(_))));
     }
 
@@ -230,8 +230,8 @@ mod tests {
     fn a_message_of_the_other_side_or_none_in_time_is_an_error() {
         let (here, there) = Channel::pair().unwrap();
         here.send(&Instruction::Reload, &[]).unwrap();
-        assert!(matches!(there.receive::<Report>(), Err(ChannelError::Message(_))));
-        assert!(matches!(there.wait::<Report>(Duration::from_millis(1)), Err(ChannelError::TimedOut(_))));
+        assert!(matches!(there.receive::<ServerReport>(), Err(ChannelError::Message(_))));
+        assert!(matches!(there.wait::<ServerReport>(Duration::from_millis(1)), Err(ChannelError::TimedOut(_))));
     }
 
     #[test]
@@ -251,12 +251,12 @@ mod tests {
         while stream.write(&[0; 65536]).is_ok() {}
         socket2::SockRef::from(&stream).set_linger(Some(Duration::from_secs(3600))).unwrap();
         let (here, there) = Channel::pair().unwrap();
-        here.send(&Report::SetupError { errortype: "text".to_owned() }, &[stream.as_fd()]).unwrap();
+        here.send(&ServerReport::SetupError { errortype: "text".to_owned() }, &[stream.as_fd()]).unwrap();
         // For a close of this copy, the last but one, nobody waits.
         drop(stream);
         let (done, is_done) = mpsc::channel();
         std::thread::spawn(move || {
-            drop(there.wait::<Report>(SOON).unwrap());
+            drop(there.wait::<ServerReport>(SOON).unwrap());
             done.send(())
         });
         is_done.recv_timeout(Duration::from_secs(60)).expect("it is closed");

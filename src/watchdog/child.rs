@@ -1,7 +1,7 @@
 //! Starts and watches the server's process: this program again, with the control socket as descriptor 3.
 
 use super::channel::{Channel, ChannelError};
-use super::control::{Instruction, Report};
+use super::control::{Instruction, ServerReport};
 use super::state::Exit;
 use crate::server::Sockets;
 use command_fds::{CommandFdExt, FdMapping};
@@ -159,7 +159,7 @@ fn tunables(ours: Option<OsString>) -> OsString {
 /// News of the server.
 #[derive(Debug)]
 pub(super) enum ServerEvent {
-    Report(Report),
+    Report(ServerReport),
     /// What its caches hold.
     Cache(OwnedFd),
     /// It has said what is no report; nothing it says is listened to any longer.
@@ -245,9 +245,9 @@ async fn listen(channel: &mut Option<(Channel, AsyncFd<OwnedFd>)>) -> ServerEven
 
 /// Beside a cache belongs a file in memory, beside any other report nothing: what else came could be anything, and is
 /// kept by nobody.
-fn to_event(report: Report, mut passed: Vec<OwnedFd>) -> ServerEvent {
+fn to_event(report: ServerReport, mut passed: Vec<OwnedFd>) -> ServerEvent {
     match (report, passed.pop()) {
-        (Report::Cache, Some(cache)) if passed.is_empty() && fcntl_get_seals(&cache).is_ok() => {
+        (ServerReport::Cache, Some(cache)) if passed.is_empty() && fcntl_get_seals(&cache).is_ok() => {
             ServerEvent::Cache(cache)
         }
         (report, None) => ServerEvent::Report(report),
@@ -265,7 +265,7 @@ fn to_exit(status: ExitStatus) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::{Exit, ServerEvent, server_oom_score, to_event, to_exit, tunables};
-    use crate::watchdog::control::Report;
+    use crate::watchdog::control::ServerReport;
     use rustix::fs::{MemfdFlags, memfd_create};
     use std::os::unix::process::ExitStatusExt;
     use std::process::ExitStatus;
@@ -297,12 +297,12 @@ mod tests {
     fn nothing_but_a_file_in_memory_is_taken_and_that_beside_a_cache_alone() {
         let file = || memfd_create("cache", MemfdFlags::CLOEXEC).unwrap();
         let (reader, _writer) = std::io::pipe().unwrap();
-        let other = || Report::SetupError { errortype: "text".to_owned() };
-        assert!(matches!(to_event(Report::Cache, vec![file()]), ServerEvent::Cache(_)));
-        assert!(matches!(to_event(Report::Cache, vec![]), ServerEvent::Report(Report::Cache)));
+        let other = || ServerReport::SetupError { errortype: "text".to_owned() };
+        assert!(matches!(to_event(ServerReport::Cache, vec![file()]), ServerEvent::Cache(_)));
+        assert!(matches!(to_event(ServerReport::Cache, vec![]), ServerEvent::Report(ServerReport::Cache)));
         assert!(matches!(to_event(other(), vec![]), ServerEvent::Report(_)));
-        assert!(matches!(to_event(Report::Cache, vec![reader.into()]), ServerEvent::ProtocolError(_)));
-        assert!(matches!(to_event(Report::Cache, vec![file(), file()]), ServerEvent::ProtocolError(_)));
+        assert!(matches!(to_event(ServerReport::Cache, vec![reader.into()]), ServerEvent::ProtocolError(_)));
+        assert!(matches!(to_event(ServerReport::Cache, vec![file(), file()]), ServerEvent::ProtocolError(_)));
         assert!(matches!(to_event(other(), vec![file()]), ServerEvent::ProtocolError(_)));
     }
 }

@@ -14,7 +14,7 @@ const MAX_TEXT: usize = 16 << 10;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[allow(missing_docs, reason = "the variant says what its fields are")]
-pub enum Report {
+pub enum ServerReport {
     /// It needs DNS sockets for these addresses, as many UDP sockets for each as there are workers.
     Want { dns: Vec<SocketAddr>, workers: usize },
     /// It serves these, HTTP on sockets of its own, and nothing else; it takes at most so many milliseconds to end.
@@ -81,13 +81,13 @@ pub fn decode<M: Message>(packet: &[u8]) -> Result<M, MessageError> {
     Ok(serde_json::from_slice(packet)?)
 }
 
-/// [`Report`] or [`Instruction`].
+/// [`ServerReport`] or [`Instruction`].
 pub trait Message: Serialize + for<'de> Deserialize<'de> + Clone {
     /// The same with texts of a length that fits.
     fn shortened(&self) -> Self;
 }
 
-impl Message for Report {
+impl Message for ServerReport {
     fn shortened(&self) -> Self {
         let mut short = self.clone();
         if let Self::Failed { message: text } | Self::SetupError { errortype: text } = &mut short {
@@ -119,7 +119,7 @@ fn cut(text: &mut String, octets: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Instruction, MAX_MESSAGE, MAX_TEXT, Message, MessageError, Report, decode, encode};
+    use super::{Instruction, MAX_MESSAGE, MAX_TEXT, Message, MessageError, ServerReport, decode, encode};
     use proptest::collection::vec;
     use proptest::prelude::*;
     use std::fmt::Debug;
@@ -132,19 +132,19 @@ mod tests {
         prop_oneof![plain, scoped]
     }
 
-    fn report() -> impl Strategy<Value = Report> {
+    fn report() -> impl Strategy<Value = ServerReport> {
         let addresses = || vec(address(), 0..40);
         prop_oneof![
-            (addresses(), any::<usize>()).prop_map(|(dns, workers)| Report::Want { dns, workers }),
-            (addresses(), addresses(), any::<u64>()).prop_map(|(dns, http, drain_ms)| Report::Serving {
+            (addresses(), any::<usize>()).prop_map(|(dns, workers)| ServerReport::Want { dns, workers }),
+            (addresses(), addresses(), any::<u64>()).prop_map(|(dns, http, drain_ms)| ServerReport::Serving {
                 dns,
                 http,
                 drain_ms
             }),
-            addresses().prop_map(|addresses| Report::Upstreams { addresses }),
-            ".{0,200}".prop_map(|message| Report::Failed { message }),
-            Just(Report::Cache),
-            ".{0,200}".prop_map(|errortype| Report::SetupError { errortype }),
+            addresses().prop_map(|addresses| ServerReport::Upstreams { addresses }),
+            ".{0,200}".prop_map(|message| ServerReport::Failed { message }),
+            Just(ServerReport::Cache),
+            ".{0,200}".prop_map(|errortype| ServerReport::SetupError { errortype }),
         ]
     }
 
@@ -182,20 +182,21 @@ mod tests {
             at in any::<prop::sample::Index>(),
             octet in any::<u8>()
         ) {
-            let _ = decode::<Report>(&octets);
+            let _ = decode::<ServerReport>(&octets);
             let _ = decode::<Instruction>(&octets);
             let mut packet = encode(&report).unwrap();
             let end = packet.len();
-            prop_assert!(decode::<Report>(&packet[..at.index(end)]).is_err(), "cut short");
+            prop_assert!(decode::<ServerReport>(&packet[..at.index(end)]).is_err(), "cut short");
             packet[at.index(end)] = octet;
-            let _ = decode::<Report>(&packet);
+            let _ = decode::<ServerReport>(&packet);
         }
     }
 
     #[test]
     fn long_texts_are_cut_and_many_addresses_refused() {
         let long = "ü".repeat(MAX_TEXT);
-        let Report::Failed { message } = decode(&encode(&Report::Failed { message: long.clone() }).unwrap()).unwrap()
+        let ServerReport::Failed { message } =
+            decode(&encode(&ServerReport::Failed { message: long.clone() }).unwrap()).unwrap()
         else {
             panic!("another message")
         };
@@ -206,7 +207,7 @@ mod tests {
             panic!("another message")
         };
         assert_eq!(errors.len(), 1);
-        let many = Report::Want { dns: vec![([10, 0, 0, 1], 5353).into(); MAX_MESSAGE / 16], workers: 1 };
+        let many = ServerReport::Want { dns: vec![([10, 0, 0, 1], 5353).into(); MAX_MESSAGE / 16], workers: 1 };
         assert!(matches!(encode(&many), Err(MessageError::TooLong(_))));
     }
 

@@ -2,7 +2,7 @@
 
 use super::channel::{Channel, ChannelError};
 use super::child::CONTROL_FD;
-use super::control::{Instruction, Report};
+use super::control::{Instruction, ServerReport};
 use crate::platform::take_inherited_descriptor;
 use crate::sandbox::{self, MissingLayer, SandboxError, SandboxLayers};
 use crate::server::Sockets;
@@ -141,7 +141,7 @@ impl ControlClient {
     async fn want(&self, dns: Vec<SocketAddr>, workers: usize) -> Result<Sockets, Vec<String>> {
         let failed = |error: ChannelError| vec![format!("no sockets from the watchdog: {error}")];
         let readable = self.channel.watch().map_err(|error| failed(error.into()))?;
-        self.channel.send(&Report::Want { dns, workers }, &[]).map_err(failed)?;
+        self.channel.send(&ServerReport::Want { dns, workers }, &[]).map_err(failed)?;
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let mut descriptors = Vec::new();
         loop {
@@ -169,34 +169,34 @@ impl ControlClient {
     /// Tells the watchdog what is served from now on, and how long the end may take.
     pub(crate) fn report_serving(&self, dns: Vec<SocketAddr>, http: Vec<SocketAddr>, drain: Duration) {
         let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
-        self.report(&Report::Serving { dns, http, drain_ms });
+        self.report(&ServerReport::Serving { dns, http, drain_ms });
     }
 
     /// Tells the watchdog where queries are sent.
     pub(crate) fn report_upstreams(&self, addresses: Vec<SocketAddr>) {
-        self.report(&Report::Upstreams { addresses });
+        self.report(&ServerReport::Upstreams { addresses });
     }
 
     /// Tells the watchdog that the configuration cannot be served.
     pub(crate) fn report_failure(&self, message: String) {
-        self.report(&Report::Failed { message });
+        self.report(&ServerReport::Failed { message });
     }
 
     /// Has the watchdog count an error of this type, such as `configmap`.
     pub(crate) fn report_setup_error(&self, errortype: &str) {
-        self.report(&Report::SetupError { errortype: errortype.to_owned() });
+        self.report(&ServerReport::SetupError { errortype: errortype.to_owned() });
     }
 
     /// Hands the watchdog what the caches hold, for the server that comes next.
     pub(crate) fn report_cache(&self, cache: BorrowedFd<'_>) {
-        self.report_beside(&Report::Cache, &[cache]);
+        self.report_beside(&ServerReport::Cache, &[cache]);
     }
 
-    fn report(&self, report: &Report) {
+    fn report(&self, report: &ServerReport) {
         self.report_beside(report, &[]);
     }
 
-    fn report_beside(&self, report: &Report, descriptors: &[BorrowedFd<'_>]) {
+    fn report_beside(&self, report: &ServerReport, descriptors: &[BorrowedFd<'_>]) {
         if let Err(error) = self.channel.send(report, descriptors) {
             tracing::warn!("the watchdog was not told: {error}");
         }

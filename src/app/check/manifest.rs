@@ -9,10 +9,10 @@ use std::path::Path;
 /// file's numbers.
 pub(super) struct Embedded {
     pub text: String,
-    place: Place,
+    place: CorefilePosition,
 }
 
-enum Place {
+enum CorefilePosition {
     /// Columns by which each line is moved to the right, from the file's first line on.
     Indented(Vec<u32>),
     /// In quotes or folded: all of it stands where it begins.
@@ -28,30 +28,30 @@ pub(super) struct ManifestError {
 impl Embedded {
     /// A file that is nothing but a Corefile.
     pub(super) fn whole(text: &str) -> Self {
-        Self { text: text.to_owned(), place: Place::Indented(Vec::new()) }
+        Self { text: text.to_owned(), place: CorefilePosition::Indented(Vec::new()) }
     }
 
     /// The place in the file of one in [`Embedded::text`].
     pub(super) fn in_file(&self, span: Span) -> Span {
         match &self.place {
-            Place::Indented(indents) => {
+            CorefilePosition::Indented(indents) => {
                 let line = (span.line as usize).saturating_sub(1);
                 Span { column: span.column.saturating_add(indents.get(line).copied().unwrap_or(0)), ..span }
             }
-            Place::At { line, column } => Span { line: *line, column: *column, length: 1, ..span },
+            CorefilePosition::At { line, column } => Span { line: *line, column: *column, length: 1, ..span },
         }
     }
 
     fn of_scalar(file: &str, value: &str, style: ScalarStyle, start: Marker) -> Self {
         let (line, column) = (start.line(), to_u32(start.col()).saturating_add(1));
-        let at = Place::At { line: to_u32(line), column };
+        let at = CorefilePosition::At { line: to_u32(line), column };
         // A literal block begins, for the parser, at its first line that is not empty.
         let empty_lines =
             if style == ScalarStyle::Literal { value.bytes().take_while(|octet| *octet == b'\n').count() } else { 0 };
         let lines_before = line.saturating_sub(1).saturating_sub(empty_lines);
         let text = "\n".repeat(lines_before) + value;
         let place = match style {
-            ScalarStyle::Literal => indents(file, value, lines_before).map_or(at, Place::Indented),
+            ScalarStyle::Literal => indents(file, value, lines_before).map_or(at, CorefilePosition::Indented),
             _ => at,
         };
         Self { text, place }
@@ -89,7 +89,7 @@ pub(crate) fn is_manifest(path: &Path, text: &str) -> bool {
 pub(super) fn corefiles(file: &str) -> Result<Vec<Embedded>, ManifestError> {
     let mut found = Vec::new();
     // What is open around an event: for each mapping the key whose value is read, for a sequence nothing.
-    let mut open: Vec<Open> = Vec::new();
+    let mut open: Vec<OpenNode> = Vec::new();
     for event in Parser::new_from_str(file) {
         let (event, span) = event.map_err(|error| {
             let at = error.marker();
@@ -97,8 +97,8 @@ pub(super) fn corefiles(file: &str) -> Result<Vec<Embedded>, ManifestError> {
             ManifestError { span: Span { file: FileId(0), line, column, length: 1 }, message: error.info().to_owned() }
         })?;
         match event {
-            Event::MappingStart(..) => open.push(Open::Mapping { key: None }),
-            Event::SequenceStart(..) => open.push(Open::Sequence),
+            Event::MappingStart(..) => open.push(OpenNode::Mapping { key: None }),
+            Event::SequenceStart(..) => open.push(OpenNode::Sequence),
             Event::MappingEnd | Event::SequenceEnd => {
                 open.pop();
                 value_ends(&mut open);
@@ -106,11 +106,11 @@ pub(super) fn corefiles(file: &str) -> Result<Vec<Embedded>, ManifestError> {
             Event::Alias(_) => value_ends(&mut open),
             Event::Scalar(value, style, ..) => {
                 let is_value = match open.last_mut() {
-                    Some(Open::Mapping { key: key @ None }) => {
+                    Some(OpenNode::Mapping { key: key @ None }) => {
                         *key = Some(value.clone().into_owned());
                         continue;
                     }
-                    Some(Open::Mapping { key: Some(key) }) => is_corefile(key) && is_data(&open),
+                    Some(OpenNode::Mapping { key: Some(key) }) => is_corefile(key) && is_data(&open),
                     _ => false,
                 };
                 if is_value {
@@ -124,14 +124,14 @@ pub(super) fn corefiles(file: &str) -> Result<Vec<Embedded>, ManifestError> {
     Ok(found)
 }
 
-enum Open {
+enum OpenNode {
     Mapping { key: Option<String> },
     Sequence,
 }
 
 /// After a value a key comes.
-fn value_ends(open: &mut [Open]) {
-    if let Some(Open::Mapping { key }) = open.last_mut() {
+fn value_ends(open: &mut [OpenNode]) {
+    if let Some(OpenNode::Mapping { key }) = open.last_mut() {
         *key = None;
     }
 }
@@ -141,6 +141,6 @@ fn is_corefile(key: &str) -> bool {
 }
 
 /// Whether the innermost mapping is the value of `data`.
-fn is_data(open: &[Open]) -> bool {
-    matches!(open, [.., Open::Mapping { key: Some(key) }, Open::Mapping { .. }] if key == "data")
+fn is_data(open: &[OpenNode]) -> bool {
+    matches!(open, [.., OpenNode::Mapping { key: Some(key) }, OpenNode::Mapping { .. }] if key == "data")
 }

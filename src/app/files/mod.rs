@@ -13,7 +13,7 @@ mod host_snapshot;
 pub(crate) use file_server::FileServer;
 pub use host_snapshot::{HostSnapshot, SnapshotRecorder};
 
-use crate::app::host::Host;
+use crate::app::host::ConfigurationSource;
 use crate::corefile::{DataFile, FileStamp, read_at_most};
 use crate::kube_dns::WriteError;
 use crate::kube_dns::watch::PlacedWatches;

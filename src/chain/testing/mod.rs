@@ -6,7 +6,7 @@ pub(crate) use exchange::{PlainRecord, Sample, SharedOutput, process};
 
 use super::{
     Answer, BlockConfig, BuildContext, Built, Chain, Endpoint, Failure, FastPath, Handler, HttpAnswer, HttpAnswers,
-    Interfaces, Loaders, Next, Outcome, ParseContext, Peer, ProcessContext, Purpose, Request, Transport,
+    Interfaces, Loaders, Next, Outcome, Parse, ParseContext, Peer, ProcessContext, Purpose, Request, Transport,
 };
 use crate::corefile::{self, Diagnostics, Loader};
 use crate::message::{Name, Query, Rcode, RecordType, Response, TtlRule};
@@ -17,9 +17,6 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-
-/// The type of a directive's `parse`.
-pub(crate) type Parse = fn(&corefile::Directive, &mut BlockConfig, &mut ParseContext<'_>);
 
 /// No files, no environment, no interfaces.
 pub(crate) struct Nowhere;

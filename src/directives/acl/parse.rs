@@ -1,6 +1,6 @@
 //! `acl [ZONES…] { ACTION [type QTYPE…] [net SOURCE…] }`
 
-use super::policy::{Action, Policy, Rule, Sources};
+use super::policy::{AclAction, AclPolicy, AclRule, AddressRanges};
 use super::{AclConfig, KEYWORD};
 use crate::chain::{BlockConfig, ParseContext, Part};
 use crate::corefile::{Diagnostics, Directive, OptionLine, Token, nearest, value};
@@ -23,7 +23,7 @@ pub(crate) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mu
         diagnostics.warning(directive.keyword.span, "an `acl` without a policy allows everything").help(USAGE);
     }
     let policies = directive.options.iter().filter_map(|line| policy(line, diagnostics)).collect();
-    let rule = Rule { zones: zones.iter().map(Name::to_lower).collect(), policies };
+    let rule = AclRule { zones: zones.iter().map(Name::to_lower).collect(), policies };
     match block.parts.iter_mut().find_map(|part| <dyn Any>::downcast_mut::<AclConfig>(&mut *part.configured)) {
         Some(config) => config.rules.push(rule),
         None => {
@@ -33,12 +33,12 @@ pub(crate) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mu
     }
 }
 
-fn policy(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Policy> {
+fn policy(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<AclPolicy> {
     let action = match line.name.text.to_ascii_lowercase().as_str() {
-        "allow" => Action::Allow,
-        "block" => Action::Block,
-        "filter" => Action::Filter,
-        "drop" => Action::Drop,
+        "allow" => AclAction::Allow,
+        "block" => AclAction::Block,
+        "filter" => AclAction::Filter,
+        "drop" => AclAction::Drop,
         other => {
             let message = format!("`{}` is no action of `acl`", line.name.text);
             let help = match nearest(other, ACTIONS.iter().copied()) {
@@ -79,8 +79,8 @@ fn policy(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Policy> {
         }
     }
     let qtypes = qtypes.and_then(Listed::into_list);
-    let sources = networks.and_then(Listed::into_list).map(Sources::new);
-    is_good.then_some(Policy { action, qtypes, sources })
+    let sources = networks.and_then(Listed::into_list).map(AddressRanges::new);
+    is_good.then_some(AclPolicy { action, qtypes, sources })
 }
 
 /// What sections list: all, or these.

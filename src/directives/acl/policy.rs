@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(super) enum AclAction {
     Allow,
     /// REFUSED.
     Block,
@@ -17,29 +17,29 @@ pub(super) enum Action {
 
 /// One `acl`: its zones, and its policies in order.
 #[derive(Clone, Debug)]
-pub(super) struct Rule {
+pub(super) struct AclRule {
     pub zones: Vec<LowerName>,
-    pub policies: Vec<Policy>,
+    pub policies: Vec<AclPolicy>,
 }
 
 /// One line of an `acl`.
 #[derive(Clone, Debug)]
-pub(super) struct Policy {
-    pub action: Action,
+pub(super) struct AclPolicy {
+    pub action: AclAction,
     /// `None`: all.
     pub qtypes: Option<Vec<RecordType>>,
     /// `None`: all.
-    pub sources: Option<Sources>,
+    pub sources: Option<AddressRanges>,
 }
 
 /// Addresses, as ranges that neither overlap nor touch, in order; IPv4 apart from IPv6.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sources {
+pub(super) struct AddressRanges {
     ipv4: Vec<(u128, u128)>,
     ipv6: Vec<(u128, u128)>,
 }
 
-impl Sources {
+impl AddressRanges {
     /// Those of all these networks.
     pub(super) fn new(networks: impl IntoIterator<Item = (IpAddr, u8)>) -> Self {
         let mut sources = Self::default();
@@ -86,7 +86,7 @@ fn merge(ranges: &mut Vec<(u128, u128)>) {
     *ranges = merged;
 }
 
-impl Rule {
+impl AclRule {
     /// The longest of the rule's zones that has the name, by its place; `None` if none has.
     pub(super) fn zone_of(&self, name: &LowerName) -> Option<usize> {
         let within = self.zones.iter().enumerate().filter(|(_, zone)| name.is_within(zone.as_wire()));
@@ -94,8 +94,8 @@ impl Rule {
     }
 
     /// What the first policy that is for this client and type says.
-    pub(super) fn decide(&self, client: IpAddr, qtype: RecordType) -> Option<Action> {
-        let is_for = |policy: &&Policy| {
+    pub(super) fn decide(&self, client: IpAddr, qtype: RecordType) -> Option<AclAction> {
+        let is_for = |policy: &&AclPolicy| {
             policy.qtypes.as_ref().is_none_or(|qtypes| qtypes.contains(&qtype))
                 && policy.sources.as_ref().is_none_or(|sources| sources.contains(client))
         };
@@ -120,16 +120,16 @@ mod tests {
     #[test]
     fn a_network_has_its_first_and_its_last_address_and_none_beside() {
         let sources =
-            Sources::new([(address("192.0.2.77"), 24), (address("10.0.0.1"), 32), (address("2001:db8::1"), 64)]);
+            AddressRanges::new([(address("192.0.2.77"), 24), (address("10.0.0.1"), 32), (address("2001:db8::1"), 64)]);
         for inside in ["192.0.2.0", "192.0.2.255", "10.0.0.1", "2001:db8::", "2001:db8::ffff:ffff:ffff:ffff"] {
             assert!(sources.contains(address(inside)), "{inside}");
         }
         for outside in ["192.0.1.255", "192.0.3.0", "10.0.0.0", "10.0.0.2", "2001:db8:0:1::", "::c000:200"] {
             assert!(!sources.contains(address(outside)), "{outside}");
         }
-        let all = Sources::new([(address("0.0.0.0"), 0)]);
+        let all = AddressRanges::new([(address("0.0.0.0"), 0)]);
         assert!(all.contains(address("255.255.255.255")) && !all.contains(address("::1")));
-        assert!(Sources::new([(address("::"), 0)]).contains(address("ffff::")));
+        assert!(AddressRanges::new([(address("::"), 0)]).contains(address("ffff::")));
     }
 
     proptest! {
@@ -139,7 +139,7 @@ mod tests {
             client in any::<[u8; 2]>(),
         ) {
             let of = |[third, fourth]: [u8; 2]| IpAddr::from([10, 1, third, fourth]);
-            let sources = Sources::new(networks.iter().map(|(octets, prefix)| (of(*octets), *prefix)));
+            let sources = AddressRanges::new(networks.iter().map(|(octets, prefix)| (of(*octets), *prefix)));
             let mask = |prefix: u8| u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or_default();
             let number = |octets| number_of(of(octets)) as u32;
             let expected =

@@ -281,8 +281,8 @@ impl RefreshState {
 mod tests {
     use super::*;
 
-    struct Any;
-    impl Payload for Any {
+    struct AnyPayload;
+    impl Payload for AnyPayload {
         fn is_for(&self, _key: &Key<'_>) -> bool {
             true
         }
@@ -291,9 +291,9 @@ mod tests {
         }
     }
 
-    fn entry(ttl: u32, stored: u64) -> Entry<Any> {
+    fn entry(ttl: u32, stored: u64) -> Entry<AnyPayload> {
         let key = Key { hash: 1, name: &[0], qtype: 1, qclass: 1, flags: 0 };
-        Entry::new(&key, Kind::Success, Fresh { payload: Any, ttl, answering: true }, Moment(stored))
+        Entry::new(&key, Kind::Success, Fresh { payload: AnyPayload, ttl, answering: true }, Moment(stored))
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Counters of the directive, and the gauges of its store.
 
 use super::entry::{Kind, Payload};
-use super::store::{Evicted, Store};
+use super::store::{EvictionCounts, Store};
 use crate::chain::HitCounter;
 use crate::metrics::{Counter, Gauge, Registry};
 use parking_lot::Mutex;
@@ -80,7 +80,7 @@ impl Metrics {
         &self.hits[kind.index()]
     }
 
-    pub(super) fn evicted(&self, evicted: Evicted) {
+    pub(super) fn evicted(&self, evicted: EvictionCounts) {
         for kind in Kind::ALL {
             if evicted.of(kind) > 0 {
                 self.evictions[kind.index()].add(evicted.of(kind));
@@ -95,10 +95,10 @@ impl Metrics {
 /// has changed since it last did, and takes its part out again when it goes.
 pub(super) struct Gauges<T: Payload> {
     store: Arc<Store<T>>,
-    series: Vec<Series>,
+    series: Vec<KindGauges>,
 }
 
-struct Series {
+struct KindGauges {
     kind: Kind,
     entries: Gauge,
     octets: Gauge,
@@ -111,7 +111,7 @@ impl<T: Payload> Gauges<T> {
         let gauge = |server, kind: Kind, name, help| {
             registry.gauge(name, help, &[("server", server), ("type", kind.label()), ("zones", zones), ("view", "")])
         };
-        let series = |server, kind| Series {
+        let series = |server, kind| KindGauges {
             kind,
             entries: gauge(server, kind, "coredns_cache_entries", "Answers in the cache."),
             octets: gauge(
@@ -134,7 +134,7 @@ impl<T: Payload> Gauges<T> {
     }
 }
 
-impl Series {
+impl KindGauges {
     fn tell(&self, entries: f64, octets: f64) {
         let mut told = self.told.lock();
         self.entries.add(entries - told.0);

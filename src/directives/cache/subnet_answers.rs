@@ -53,7 +53,7 @@ impl Audience {
 }
 
 /// An answer and for whom it is.
-struct Answer {
+struct SubnetAnswer {
     audience: Audience,
     entry: Arc<Entry<Response>>,
 }
@@ -61,14 +61,14 @@ struct Answer {
 /// All answers to one question.
 struct Answers {
     /// Empty once it is out of the map, whose own garbage is collected later.
-    held: Mutex<Held>,
+    held: Mutex<HeldAnswers>,
     lives: Duration,
     octets: usize,
 }
 
 #[derive(Default)]
-struct Held {
-    list: Vec<Answer>,
+struct HeldAnswers {
+    list: Vec<SubnetAnswer>,
     /// Of the memory of all caches, for as long as they are held.
     _share: Option<Share>,
 }
@@ -110,7 +110,7 @@ impl Expiry<Box<[u8]>, Arc<Answers>> for Lives {
 }
 
 impl Answers {
-    fn take(&self) -> Held {
+    fn take(&self) -> HeldAnswers {
         std::mem::take(&mut self.held.lock())
     }
 }
@@ -158,7 +158,7 @@ impl SubnetAnswers {
                 let former = present.into_value();
                 lives = lives.max(former.lives);
                 list = former.take().list;
-                list.retain(|answer: &Answer| {
+                list.retain(|answer: &SubnetAnswer| {
                     answer.audience.subnet() != audience.subnet() && is_usable(&answer.entry)
                 });
             }
@@ -167,12 +167,12 @@ impl SubnetAnswers {
             {
                 list.swap_remove(oldest);
             }
-            list.push(Answer { audience, entry: Arc::new(entry) });
-            let answers: usize = list.iter().map(|answer| size_of::<Answer>() + answer.entry.octets()).sum();
+            list.push(SubnetAnswer { audience, entry: Arc::new(entry) });
+            let answers: usize = list.iter().map(|answer| size_of::<SubnetAnswer>() + answer.entry.octets()).sum();
             let octets = OVERHEAD + question.len() + answers;
             match Share::take(octets, &self.budget) {
                 Some(share) => {
-                    let held = Mutex::new(Held { list, _share: Some(share) });
+                    let held = Mutex::new(HeldAnswers { list, _share: Some(share) });
                     Op::Put(Arc::new(Answers { held, lives, octets }))
                 }
                 // Memory is scarce, and they are the first to go.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// What an upstream knows of every name, by its first label: `v4` has an IPv4 address, `both` has both, `none` nothing;
 /// `gone` is not there, `half` fails for AAAA, `fail` for both, and of `bare` there is no SOA record.
-struct Upstream;
+struct DualStackUpstream;
 
 fn known(request: &Request<'_>) -> (Rcode, Vec<(Section, Record)>) {
     let name = request.query.name.to_string();
@@ -32,7 +32,7 @@ fn known(request: &Request<'_>) -> (Rcode, Vec<(Section, Record)>) {
     }
 }
 
-impl Handler for Upstream {
+impl Handler for DualStackUpstream {
     fn keyword(&self) -> &'static str {
         "upstream"
     }
@@ -57,7 +57,7 @@ async fn asked(text: &str, name: &str, qtype: RecordType, is_v6: bool) -> String
     assert_eq!(said, "");
     let handler = build(&block, &process()).handler.unwrap();
     let question = question(name, qtype, is_v6);
-    let chain = Arc::new(Chain { handlers: Box::new([handler, Arc::new(Upstream)]) });
+    let chain = Arc::new(Chain { handlers: Box::new([handler, Arc::new(DualStackUpstream)]) });
     let answer = chain.start().run(question.request()).await.unwrap();
     let records: Vec<String> = question
         .records(&answer)

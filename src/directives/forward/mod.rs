@@ -44,7 +44,7 @@ use crate::chain::{
     Part, Request, Transport,
 };
 use crate::corefile;
-use crate::fairness::{Entry, Gate, Policy};
+use crate::fairness::{ConcurrencyLimiter, PermitOutcome, SharedFairness};
 use crate::message::{LowerName, Name, Rcode, Response};
 use config::{ForwardConfig, KEYWORD};
 use exchange::{Exchanger, overall_timeout};
@@ -126,8 +126,8 @@ pub(super) struct Forward {
     exchanger: Exchanger,
     flights: SingleFlight<FlightKey, Result<SharedResponse, Failure>>,
     /// Enforces `max_concurrent`.
-    gate: Option<Arc<Gate>>,
-    fairness: Arc<Policy>,
+    limiter: Option<Arc<ConcurrencyLimiter>>,
+    fairness: Arc<SharedFairness>,
     metrics: ForwardMetrics,
 }
 
@@ -155,7 +155,7 @@ impl Forward {
             except: config.except.iter().map(Name::to_lower).collect(),
             exchanger: Exchanger::new(options.clone(), upstreams, metrics.clone()),
             flights: SingleFlight::default(),
-            gate: (options.max_concurrent > 0).then(|| Arc::new(Gate::new(options.max_concurrent))),
+            limiter: (options.max_concurrent > 0).then(|| Arc::new(ConcurrencyLimiter::new(options.max_concurrent))),
             fairness: process.fairness.clone(),
             metrics,
         }
@@ -168,8 +168,8 @@ impl Forward {
     }
 
     async fn answer(&self, request: Request<'_>, next: Next<'_>) -> Outcome {
-        let response = match &self.gate {
-            Some(gate) => Box::pin(self.gated_exchange(gate, &request)).await?,
+        let response = match &self.limiter {
+            Some(limiter) => Box::pin(self.limited_exchange(limiter, &request)).await?,
             None => self.shared_exchange(&request).await?,
         };
         if next.keyword() == Some(KEYWORD) && self.is_for_next_forward(&response) {
@@ -180,14 +180,18 @@ impl Forward {
 
     /// As [`Forward::shared_exchange`], but for at most `max_concurrent` requests at a time. At that limit, a request
     /// of the client that has most is refused, be it one that is being answered.
-    async fn gated_exchange(&self, gate: &Arc<Gate>, request: &Request<'_>) -> Result<Response, Failure> {
+    async fn limited_exchange(
+        &self,
+        limiter: &Arc<ConcurrencyLimiter>,
+        request: &Request<'_>,
+    ) -> Result<Response, Failure> {
         let fairness = self.fairness.get();
-        let pass = match gate.admit(fairness.client(request.peer.client.ip()), fairness.is_on) {
-            Entry::Room(pass) | Entry::Instead { pass, .. } => Some(pass),
-            Entry::Full => None,
+        let permit = match limiter.admit(fairness.client(request.peer.client.ip()), fairness.is_on) {
+            PermitOutcome::Granted(permit) | PermitOutcome::Evicting { permit, .. } => Some(permit),
+            PermitOutcome::Full => None,
         };
-        if let Some(pass) = pass
-            && let Some(outcome) = pass.hold(self.shared_exchange(request)).await
+        if let Some(permit) = permit
+            && let Some(outcome) = permit.hold(self.shared_exchange(request)).await
         {
             return outcome;
         }

@@ -9,7 +9,7 @@ use super::socket_budget::SocketBudget;
 use super::target::{Protocol, UpstreamTarget};
 use super::upstream::Upstream;
 use super::upstream_query::UpstreamQuery;
-use crate::chain::{Ask, BuildContext, Listing, Transport, Upstreams};
+use crate::chain::{BuildContext, ChainUpstreams, ExchangeFn, ForwardUpstreams, Transport};
 use crate::message::Name;
 use crate::metrics::Registry;
 use crate::net::tls::ClientTls;
@@ -51,7 +51,7 @@ pub(super) struct UpstreamSet {
     sources: Vec<UpstreamSource>,
     current: ArcSwap<Vec<Arc<Upstream>>>,
     /// The same list for `loop`, which probes it and marks the upstreams that lead back to us.
-    listing: Listing,
+    listing: ForwardUpstreams,
     settings: UpstreamSettings,
     tls: Option<ClientTls>,
     registry: Registry,
@@ -101,7 +101,7 @@ impl UpstreamSet {
         let set = Self {
             sources,
             current: ArcSwap::default(),
-            listing: Listing::new(Upstreams::of(context), config.from.clone()),
+            listing: ForwardUpstreams::new(ChainUpstreams::of(context), config.from.clone()),
             registry: registry.clone(),
             sockets: sockets.clone(),
             settings,
@@ -211,7 +211,7 @@ impl UpstreamSet {
 }
 
 /// How `loop` asks an upstream: directly, whatever else is in flight and however healthy it is.
-fn loop_probe(upstream: Arc<Upstream>, transport: Transport) -> Ask {
+fn loop_probe(upstream: Arc<Upstream>, transport: Transport) -> ExchangeFn {
     Box::new(move |query| {
         let upstream = upstream.clone();
         Box::pin(async move {

@@ -22,7 +22,7 @@ pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mu
     if directive.options.is_empty() {
         diagnostics.error(directive.keyword.span, "`header` without a rule").help(USAGE);
     }
-    let mut rules = Rules::default();
+    let mut rules = HeaderRules::default();
     for line in &directive.options {
         read(line, &mut rules, diagnostics);
     }
@@ -30,7 +30,7 @@ pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mu
 }
 
 /// Reads `query|response set|clear FLAGS…`.
-fn read(line: &OptionLine, rules: &mut Rules, diagnostics: &mut Diagnostics) {
+fn read(line: &OptionLine, rules: &mut HeaderRules, diagnostics: &mut Diagnostics) {
     let is_query = match line.name.text.to_ascii_lowercase().as_str() {
         "query" => true,
         "response" => false,
@@ -86,21 +86,21 @@ const RECURSION_DESIRED: u16 = 0x0100;
 
 /// What is changed.
 #[derive(Clone, Debug, Default)]
-struct Rules {
+struct HeaderRules {
     /// RD of the query as it goes on; `None`: the client's.
     recursion_desired: Option<bool>,
     /// Flags of the response, and what they become, one after another.
     response: Vec<(u16, bool)>,
 }
 
-impl Configured for Rules {
+impl Configured for HeaderRules {
     fn build(&self, _context: &BuildContext<'_>) -> Result<Built, BuildError> {
         Ok(Built { handler: Some(Arc::new(HeaderFlags(self.clone()))), ..Built::default() })
     }
 }
 
 /// The running directive.
-struct HeaderFlags(Rules);
+struct HeaderFlags(HeaderRules);
 
 impl HeaderFlags {
     /// The query with another RD; `None` if it stays.

@@ -59,7 +59,7 @@ impl Configured for Health {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
         let mut built = Built::default();
         built.endpoints.push(Endpoint::shared(self.address, PATH, healthy));
-        let series = poll::Series::new(&context.process.registry);
+        let series = poll::PollMetrics::new(&context.process.registry);
         built.background.push(Box::pin(poll::poll_forever(self.address, PATH, series)));
         Ok(built)
     }

@@ -11,7 +11,7 @@ type Hasher = foldhash::fast::RandomState;
 
 /// Which lines make entries, and of what kind.
 #[derive(Clone)]
-pub(super) struct Rules {
+pub(super) struct EntryRules {
     /// Names in these zones alone.
     pub origins: Arc<[LowerName]>,
     /// Names are found by address too.
@@ -41,7 +41,7 @@ const WILDCARD: &[u8] = b"\x01*";
 
 impl Table {
     /// The entries of a file with this text and of the Corefile, and what is wrong with the file.
-    pub(super) fn new(text: &str, rules: &Rules) -> (Self, BadLines) {
+    pub(super) fn new(text: &str, rules: &EntryRules) -> (Self, BadLines) {
         let mut table = Self::default();
         let mut known = HashSet::with_hasher(Hasher::default());
         let bad = lines::read(text, |address, name| table.add(address, &name, rules, &mut known));
@@ -55,7 +55,7 @@ impl Table {
         &mut self,
         address: IpAddr,
         name: &LowerName,
-        rules: &Rules,
+        rules: &EntryRules,
         known: &mut HashSet<(IpAddr, Arc<[u8]>), Hasher>,
     ) {
         if !rules.origins.iter().any(|origin| name.is_within(origin.as_wire())) {
@@ -170,9 +170,9 @@ mod tests {
         Name::parse(name).unwrap().to_lower()
     }
 
-    fn rules(has_reverse: bool, inline: &[(&str, &str)]) -> Rules {
+    fn rules(has_reverse: bool, inline: &[(&str, &str)]) -> EntryRules {
         let inline = inline.iter().map(|(address, name)| (address.parse().unwrap(), lower(name)));
-        Rules { origins: [lower("example."), lower("test.")].into(), has_reverse, inline: inline.collect() }
+        EntryRules { origins: [lower("example."), lower("test.")].into(), has_reverse, inline: inline.collect() }
     }
 
     fn table(text: &str) -> Table {

@@ -11,7 +11,7 @@ use crate::message::{Class, Query, RecordType, Response, TtlRule};
 use crate::metrics::Counter;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
-use zones::Place;
+use zones::LocalName;
 
 const KEYWORD: &str = "local";
 
@@ -31,7 +31,7 @@ impl Configured for LocalConfig {
             "Requests for localhost.DOMAIN, which are answered with the loopback address.",
             &[],
         );
-        let ready = READY.iter().map(|(name, qtype)| Ready::new(name, *qtype)).collect::<Result<_, _>>();
+        let ready = READY.iter().map(|(name, qtype)| PreparedAnswer::new(name, *qtype)).collect::<Result<_, _>>();
         let ready = ready.map_err(|error| BuildError(format!("local: its answers cannot be composed: {error}")))?;
         Ok(Built { handler: Some(Arc::new(Local { ready, requests })), ..Built::default() })
     }
@@ -46,13 +46,13 @@ const READY: [(&[u8], RecordType); 4] = [
 ];
 
 /// An answer made in advance.
-struct Ready {
+struct PreparedAnswer {
     name: &'static [u8],
     qtype: RecordType,
     response: Response,
 }
 
-impl Ready {
+impl PreparedAnswer {
     fn new(name: &'static [u8], qtype: RecordType) -> Result<Self, String> {
         let wire = Query::compose(0, name, qtype, true);
         let query = Query::read(&wire).map_err(|_| "malformed question".to_owned())?;
@@ -65,16 +65,16 @@ impl Ready {
 /// Answers names that mean this machine, or nothing at all, wherever they are asked (RFC 6761 section 6.3, RFC 6303
 /// section 4).
 struct Local {
-    ready: Vec<Ready>,
+    ready: Vec<PreparedAnswer>,
     requests: Counter,
 }
 
 impl Local {
-    fn place(query: &Query) -> Option<Place> {
+    fn place(query: &Query) -> Option<LocalName> {
         if query.qclass == Class::IN { zones::place(&query.name) } else { None }
     }
     fn ready(&self, query: &Query) -> Option<&Response> {
-        let asked = |ready: &&Ready| ready.qtype == query.qtype && ready.name == query.name.as_wire();
+        let asked = |ready: &&PreparedAnswer| ready.qtype == query.qtype && ready.name == query.name.as_wire();
         self.ready.iter().find(asked).map(|ready| &ready.response)
     }
 }
@@ -95,7 +95,7 @@ impl Handler for Local {
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
         let Some(place) = Self::place(request.query) else { return next.run(request) };
-        if place == Place::LocalhostOfDomain {
+        if place == LocalName::LocalhostOfDomain {
             self.requests.increment();
             tracing::debug!(
                 "local: {} {} asked by {}",

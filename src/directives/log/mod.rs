@@ -17,12 +17,12 @@ use std::sync::Arc;
 /// All `log` lines of a server block.
 #[derive(Default)]
 struct Log {
-    rules: Vec<Rule>,
+    rules: Vec<LogRule>,
 }
 
 /// What is logged of the queries for a name and everything below it.
 #[derive(Clone)]
-struct Rule {
+struct LogRule {
     scope: LowerName,
     classes: ClassSet,
     format: Arc<Format>,
@@ -40,7 +40,7 @@ impl Configured for Log {
 }
 
 struct Logger {
-    rules: Box<[Rule]>,
+    rules: Box<[LogRule]>,
     sink: Arc<LineSink>,
 }
 

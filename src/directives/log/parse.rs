@@ -2,7 +2,7 @@
 
 use super::class::ClassSet;
 use super::format::{self, Format};
-use super::{Log, Rule};
+use super::{Log, LogRule};
 use crate::chain::{BlockConfig, ParseContext, Part};
 use crate::corefile::{Diagnostics, Directive, OptionLine, Token, nearest, value};
 use crate::message::{LowerName, Name};
@@ -19,7 +19,7 @@ pub(crate) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mu
         [] => vec![Name::root().to_lower()],
         names => names.iter().filter_map(|name| parse_scope(name, diagnostics)).collect(),
     };
-    let rules = scopes.into_iter().map(|scope| Rule { scope, classes, format: format.clone() });
+    let rules = scopes.into_iter().map(|scope| LogRule { scope, classes, format: format.clone() });
     match block.parts.iter_mut().find_map(|part| <dyn Any>::downcast_mut::<Log>(&mut *part.configured)) {
         Some(log) => log.rules.extend(rules),
         None => {

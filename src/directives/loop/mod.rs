@@ -4,8 +4,8 @@ mod probes;
 mod watch;
 
 use crate::chain::{
-    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, FastPath, Handler, Next, Outcome, ParseContext,
-    Part, Request, Upstreams,
+    Answer, BlockConfig, BuildContext, BuildError, Built, ChainUpstreams, Configured, FastPath, Handler, Next, Outcome,
+    ParseContext, Part, Request,
 };
 use crate::corefile::{Directive, value};
 use crate::message::{Rcode, RecordType, Response};
@@ -28,7 +28,7 @@ struct LoopConfig;
 
 impl Configured for LoopConfig {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
-        let watch = Arc::new(Watch::new(context.zone(), Upstreams::of(context)));
+        let watch = Arc::new(Watch::new(context.zone(), ChainUpstreams::of(context)));
         let registry = &context.process.registry;
         let handler = Loop::new(watch.clone(), context.servers.into(), registry.clone());
         Ok(Built { handler: Some(Arc::new(handler)), background: vec![Box::pin(watch.run())], ..Built::default() })

@@ -6,12 +6,12 @@ use crate::metrics::{Counter, Registry};
 const VERSION: &str = "coredns_reload_version_info";
 
 /// `coredns_reload_failed_total` and `coredns_reload_version_info`.
-pub(crate) struct Series {
+pub(crate) struct ReloadMetrics {
     registry: Registry,
     failed: Counter,
 }
 
-impl Series {
+impl ReloadMetrics {
     /// In `registry`, with `served` as the version.
     pub(crate) fn new(registry: &Registry, served: Fingerprint) -> Self {
         let failed = registry.counter("coredns_reload_failed_total", "Changed Corefiles that were refused.", &[]);
@@ -34,7 +34,7 @@ impl Series {
 
 #[cfg(test)]
 mod tests {
-    use super::Series;
+    use super::ReloadMetrics;
     use crate::corefile::Sources;
     use crate::directives::reload::Fingerprint;
     use crate::metrics::Registry;
@@ -43,7 +43,7 @@ mod tests {
     fn only_the_last_version_is_shown() {
         let registry = Registry::new(2);
         let of = |text: &str| Fingerprint::of(&Sources { files: vec![("Corefile".into(), text.into())] });
-        let series = Series::new(&registry, of("first"));
+        let series = ReloadMetrics::new(&registry, of("first"));
         let shown = |version: Fingerprint| {
             registry
                 .encode()

@@ -1,11 +1,11 @@
 //! The `reload` directive; see README.md beside this file. The directive only says how often; whoever watches the
-//! Corefile uses [`period`], [`ChangeDetector`] and [`Series`].
+//! Corefile uses [`period`], [`ChangeDetector`] and [`ReloadMetrics`].
 
 mod change;
 mod metrics;
 
 pub(crate) use change::{ChangeDetector, Fingerprint};
-pub(crate) use metrics::Series;
+pub(crate) use metrics::ReloadMetrics;
 
 use crate::chain::{BlockConfig, ParseContext, ReloadConfig};
 use crate::corefile::{Directive, value};

@@ -3,12 +3,12 @@
 use super::cname::CnameRule;
 use super::edns::OptionChanges;
 use super::name_match::{Subject, is_below};
-use super::name_rule::{AnswerRule, Place};
+use super::name_rule::{AnswerRule, NamePosition};
 use crate::message::{Class, Edit, LowerName, Rcode, RecordType};
 use smallvec::SmallVec;
 
 /// A request as the rules have rewritten it, and what is to be done to its answer.
-pub(super) struct Change<'r> {
+pub(super) struct RewrittenRequest<'r> {
     /// The client's name, and what it became, rule after rule.
     names: SmallVec<[LowerName; 2]>,
     pub qtype: RecordType,
@@ -33,7 +33,7 @@ pub(super) enum Undo<'r> {
     Cname(&'r CnameRule),
 }
 
-impl<'r> Change<'r> {
+impl<'r> RewrittenRequest<'r> {
     pub(super) fn new(name: &LowerName, qtype: RecordType, qclass: Class) -> Self {
         let mut names = SmallVec::new();
         names.push(name.clone());
@@ -68,7 +68,7 @@ impl<'r> Change<'r> {
         self.undo.iter().rev().filter_map(|undo| if let Undo::Cname(rule) = undo { Some(*rule) } else { None })
     }
 
-    fn changed(&self, name: &LowerName, place: Place) -> Option<LowerName> {
+    fn changed(&self, name: &LowerName, place: NamePosition) -> Option<LowerName> {
         let mut changed: Option<LowerName> = None;
         for undo in self.undo.iter().rev() {
             let name = changed.as_ref().unwrap_or(name);
@@ -90,12 +90,12 @@ impl<'r> Change<'r> {
     }
 }
 
-impl Edit for Change<'_> {
+impl Edit for RewrittenRequest<'_> {
     fn owner(&mut self, name: &LowerName) -> Option<LowerName> {
-        self.changed(name, Place::Owner)
+        self.changed(name, NamePosition::Owner)
     }
     fn value(&mut self, name: &LowerName) -> Option<LowerName> {
-        self.changed(name, Place::Value)
+        self.changed(name, NamePosition::Value)
     }
     fn ttl(&self, seconds: u32) -> u32 {
         self.undo.iter().rev().fold(seconds, |seconds, undo| match undo {

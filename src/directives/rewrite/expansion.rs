@@ -6,11 +6,11 @@ use crate::message::{LowerName, NameText};
 /// What stands in the place of a name that a pattern matches: text, with the pattern's groups in it.
 #[derive(Debug)]
 pub(super) struct Expansion {
-    pieces: Vec<Piece>,
+    pieces: Vec<ExpansionPart>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Piece {
+enum ExpansionPart {
     Text(String),
     Group(usize),
 }
@@ -30,8 +30,8 @@ impl Expansion {
             before.push_str(head);
             match reference(tail) {
                 Some((group, after)) if group < groups => {
-                    pieces.push(Piece::Text(std::mem::take(&mut before)));
-                    pieces.push(Piece::Group(group));
+                    pieces.push(ExpansionPart::Text(std::mem::take(&mut before)));
+                    pieces.push(ExpansionPart::Group(group));
                     rest = after;
                 }
                 _ => {
@@ -41,8 +41,8 @@ impl Expansion {
             }
         }
         before.push_str(rest);
-        pieces.push(Piece::Text(before));
-        pieces.retain(|piece| *piece != Piece::Text(String::new()));
+        pieces.push(ExpansionPart::Text(before));
+        pieces.retain(|piece| *piece != ExpansionPart::Text(String::new()));
         Self { pieces }
     }
 
@@ -52,8 +52,8 @@ impl Expansion {
             let mut text = NameText::default();
             for piece in &self.pieces {
                 match piece {
-                    Piece::Text(piece) => text.push_str(piece),
-                    Piece::Group(index) => text.push_str(group(*index)),
+                    ExpansionPart::Text(piece) => text.push_str(piece),
+                    ExpansionPart::Group(index) => text.push_str(group(*index)),
                 }
             }
             text

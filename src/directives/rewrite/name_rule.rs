@@ -63,7 +63,7 @@ fn replace(from: &NameMatch, text: &str, by: &str) -> String {
 
 /// Which names of an answer a rule changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum NamePosition {
     /// Owners of records.
     Owner,
     /// Names in their data.
@@ -73,7 +73,7 @@ pub(super) enum Place {
 /// What is done to names of an answer.
 #[derive(Debug)]
 pub(super) struct AnswerRule {
-    pub place: Place,
+    pub place: NamePosition,
     pub change: AnswerChange,
 }
 

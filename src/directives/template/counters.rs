@@ -12,12 +12,12 @@ use std::time::Duration;
 
 /// What a match counts under: listen address, zone, class, type. Names, not numbers, so that there are no more than
 /// there are names.
-type Key = (usize, Arc<str>, &'static str, &'static str);
+type CounterKey = (usize, Arc<str>, &'static str, &'static str);
 
 pub(super) struct Counters {
     registry: Registry,
     servers: Vec<String>,
-    matches: ArcSwap<HashMap<Key, Arc<MatchCounter>>>,
+    matches: ArcSwap<HashMap<CounterKey, Arc<MatchCounter>>>,
 }
 
 /// A series of `coredns_template_matches_total`.
@@ -41,12 +41,12 @@ impl Counters {
     }
 
     /// The counter of these labels, if something has been counted there.
-    pub(super) fn known(&self, key: &Key) -> Option<Arc<MatchCounter>> {
+    pub(super) fn known(&self, key: &CounterKey) -> Option<Arc<MatchCounter>> {
         self.matches.load().get(key).cloned()
     }
 
     /// Counts a match.
-    pub(super) fn count(&self, key: &Key) {
+    pub(super) fn count(&self, key: &CounterKey) {
         if let Some(counter) = self.known(key) {
             return counter.increment();
         }
@@ -64,7 +64,7 @@ impl Counters {
     }
 
     /// Counts a record that could not be made.
-    pub(super) fn count_failure(&self, key: &Key, record: &RecordTemplate, error: &MakeError) {
+    pub(super) fn count_failure(&self, key: &CounterKey, record: &RecordTemplate, error: &MakeError) {
         let (name, help) = match error {
             MakeError::Template(_) => ("coredns_template_template_failures_total", "Counter of go template failures."),
             MakeError::Record { .. } => ("coredns_template_rr_failures_total", "Counter of mis-templated RRs."),
@@ -74,7 +74,7 @@ impl Counters {
         self.registry.counter(name, help, &labels).increment();
     }
 
-    fn labels<'a>(&'a self, (server, zone, class, rtype): &'a Key) -> [(&'static str, &'a str); 5] {
+    fn labels<'a>(&'a self, (server, zone, class, rtype): &'a CounterKey) -> [(&'static str, &'a str); 5] {
         let server = self.servers.get(*server).map_or("", String::as_str);
         [("server", server), ("zone", zone), ("view", ""), ("class", class), ("type", rtype)]
     }

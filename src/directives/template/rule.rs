@@ -11,7 +11,7 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 /// A `template` of a server block.
-pub(super) struct Rule {
+pub(super) struct TemplateRule {
     pub class: Class,
     pub rtype: RecordType,
     /// Zones whose names it is for.
@@ -70,9 +70,9 @@ pub(super) enum Match {
     Yes { zone: usize, pattern: Option<usize> },
 }
 
-impl Rule {
+impl TemplateRule {
     /// Looks at a query, whose name's text is written when a pattern first needs it.
-    pub(super) fn look_at(&self, query: &Query, text: &mut NameText) -> Match {
+    pub(super) fn look_at(&self, query: &Query, text: &mut PrintedName) -> Match {
         let is_class = self.class == Class::ANY || query.qclass == Class::ANY || self.class == query.qclass;
         let is_type = self.rtype == RecordType::ANY || query.qtype == RecordType::ANY || self.rtype == query.qtype;
         if !is_class || !is_type {
@@ -103,7 +103,7 @@ impl Rule {
         request: &Request<'_>,
         zone: usize,
         pattern: Option<usize>,
-        text: &mut NameText,
+        text: &mut PrintedName,
     ) -> Value {
         let (class, rtype) = self.names(request.query);
         let zone = self.zones.get(zone).map(LowerName::to_string).unwrap_or_default();
@@ -154,9 +154,9 @@ fn nearest(zones: &[LowerName], name: &LowerName) -> Option<usize> {
 
 /// A name's text, written once. Nothing is taken from the heap for a name that has few escapes.
 #[derive(Default)]
-pub(super) struct NameText(SmallVec<[u8; 256]>);
+pub(super) struct PrintedName(SmallVec<[u8; 256]>);
 
-impl NameText {
+impl PrintedName {
     /// The text of this name, which must be the same each time.
     pub(super) fn of(&mut self, name: &LowerName) -> &str {
         if self.0.is_empty() {
@@ -167,7 +167,7 @@ impl NameText {
     }
 }
 
-impl fmt::Write for NameText {
+impl fmt::Write for PrintedName {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.0.extend_from_slice(text.as_bytes());
         Ok(())

@@ -8,8 +8,8 @@ use super::rules::{RulesFound, RulesLocation as SocketHolder, is_ours};
 use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::{Expectation, Findings};
 use crate::node::{
-    Backend, Effect, Family, GUARD_TABLE_NAME, Interception, IptablesTable, ListedChain, Listing, PrecedingRule, Rule,
-    Ruleset, desired, preceding_rules,
+    Backend, Effect, GUARD_TABLE_NAME, Interception, IptablesTable, ListedChain, Listing, PrecedingRule, Rule, Ruleset,
+    TableFamily, desired, preceding_rules,
 };
 
 /// The check.
@@ -116,7 +116,7 @@ fn concerns(expected: &Expectation, chain: &ListedChain) -> bool {
 
 /// A chain that iptables programs of the nft kind keep; their listing says more.
 fn is_of_iptables(chain: &ListedChain) -> bool {
-    matches!(chain.family, Family::Ip | Family::Ip6)
+    matches!(chain.family, TableFamily::Ip | TableFamily::Ip6)
         && chain.table == "raw"
         && ["PREROUTING", "OUTPUT"].contains(&&*chain.name)
 }

@@ -3,7 +3,7 @@
 use super::{RUN_WITH_PRIVILEGES, list};
 use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::{Expectation, Findings};
-use crate::node::{FALLBACK_TABLE_NAME, Family, Ruleset};
+use crate::node::{FALLBACK_TABLE_NAME, Ruleset, TableFamily};
 use std::net::IpAddr;
 
 /// How kube-proxy, or what stands for it, sends ClusterIPs on.
@@ -19,7 +19,7 @@ enum ProxyMode {
 
 fn mode(findings: &Findings) -> ProxyMode {
     let node = &findings.node;
-    let is_ip = |family: Family| matches!(family, Family::Ip | Family::Ip6);
+    let is_ip = |family: TableFamily| matches!(family, TableFamily::Ip | TableFamily::Ip6);
     let has_table =
         |ruleset: &Ruleset| ruleset.tables.iter().any(|table| is_ip(table.family) && table.name == "kube-proxy");
     let has_chains =
@@ -113,7 +113,7 @@ pub(super) fn fallback(expected: &Expectation, findings: &Findings) -> Check {
     }
     if !without.is_empty() {
         let is_there =
-            ruleset.tables.iter().any(|table| table.family == Family::Inet && table.name == FALLBACK_TABLE_NAME);
+            ruleset.tables.iter().any(|table| table.family == TableFamily::Inet && table.name == FALLBACK_TABLE_NAME);
         let seen = if is_there { "lacks rules for that" } else { "is not there" };
         check.warning(
             format!(

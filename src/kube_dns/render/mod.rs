@@ -3,7 +3,7 @@
 //! Every line of the template stays at its number, so that a diagnostic's line in the rendered Corefile is the
 //! template's too.
 
-use super::config::{Config, Nameserver};
+use super::config::{KubeDnsConfig, Nameserver};
 use crate::corefile::{self, Diagnostics, Directive, FileId, Loader, Sources, Span, nearest};
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
@@ -107,7 +107,7 @@ pub enum RenderError {
 pub fn render(
     path: &Path,
     template: &str,
-    config: &Config,
+    config: &KubeDnsConfig,
     values: &PillarValues,
     loader: &dyn Loader,
 ) -> Result<Rendered, RenderError> {

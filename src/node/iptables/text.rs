@@ -1,6 +1,6 @@
 //! Rules as iptables writes them, and what there is to do to those that exist. Pure.
 
-use crate::node::desired::{ALLOW_TRAFFIC, Hook, PacketEnd, Protocol, Rule};
+use crate::node::desired::{ALLOW_TRAFFIC, Hook, PacketEnd, Rule, TransportProtocol};
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -98,8 +98,8 @@ pub fn script(table: IptablesTable, changes: &IptablesChanges, with_socket: bool
 /// What stands after the chain.
 fn specification(rule: &Rule, needs_socket: bool) -> String {
     let protocol = match rule.protocol {
-        Protocol::Udp => "udp",
-        Protocol::Tcp => "tcp",
+        TransportProtocol::Udp => "udp",
+        TransportProtocol::Tcp => "tcp",
     };
     let (address, port) = match rule.end {
         PacketEnd::Source => ("-s", "--sport"),
@@ -147,8 +147,8 @@ fn parse(table: IptablesTable, line: &str) -> Option<PresentRule> {
         match word {
             "-p" => {
                 protocol = match words.next()? {
-                    "udp" => Some(Protocol::Udp),
-                    "tcp" => Some(Protocol::Tcp),
+                    "udp" => Some(TransportProtocol::Udp),
+                    "tcp" => Some(TransportProtocol::Tcp),
                     _ => return None,
                 }
             }

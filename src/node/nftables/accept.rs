@@ -9,10 +9,10 @@ use super::chains::{BaseChain, ChainName, Chains};
 use super::encode;
 use super::expression::{Expression, NftVerdict};
 use super::firewall::{ChainVerdict, Packet, chain_verdict};
-use super::hooks::{Family, NetfilterHook};
+use super::hooks::{NetfilterHook, TableFamily};
 use super::lacks;
 use super::socket::NetlinkSocket;
-use crate::node::desired::{ALLOW_TRAFFIC, PacketEnd, Protocol, Rule};
+use crate::node::desired::{ALLOW_TRAFFIC, PacketEnd, Rule, TransportProtocol};
 use crate::node::error::Error;
 use netlink_bindings::nftables::{CmpOps, MetaKeys, PayloadBase};
 use std::collections::HashSet;
@@ -35,7 +35,7 @@ pub(crate) struct AcceptCounts {
 /// The chain in `chains`, if it is there and hooked in as iptables does, and may be changed.
 fn find(chain: AcceptChain, chains: &Chains) -> Option<&BaseChain> {
     let name = ChainName {
-        family: if chain.is_ipv6 { Family::Ip6 } else { Family::Ip },
+        family: if chain.is_ipv6 { TableFamily::Ip6 } else { TableFamily::Ip },
         table: AcceptChain::TABLE.to_owned(),
         name: chain.name().to_owned(),
     };
@@ -213,10 +213,10 @@ fn compared(expression: &Expression, loaded: u32) -> Option<&[u8]> {
     }
 }
 
-fn protocol_of(value: &[u8]) -> Option<Protocol> {
+fn protocol_of(value: &[u8]) -> Option<TransportProtocol> {
     match libc::c_int::from(*value.first()?) {
-        libc::IPPROTO_UDP => Some(Protocol::Udp),
-        libc::IPPROTO_TCP => Some(Protocol::Tcp),
+        libc::IPPROTO_UDP => Some(TransportProtocol::Udp),
+        libc::IPPROTO_TCP => Some(TransportProtocol::Tcp),
         _ => None,
     }
 }
@@ -256,7 +256,7 @@ mod tests {
     use crate::node::fallback_rules::Fallback;
     use crate::node::nftables::chains::{ChainName, ChainRule};
     use crate::node::nftables::expression::decode;
-    use crate::node::nftables::hooks::{BaseHook, Family, NetfilterHook};
+    use crate::node::nftables::hooks::{BaseHook, NetfilterHook, TableFamily};
     use crate::node::nftables::message::messages;
     use netlink_bindings::nftables::OpGetruleDump;
     use netlink_bindings::traits::NetlinkRequest;
@@ -291,7 +291,7 @@ mod tests {
     }
 
     fn chains(rules: Vec<ChainRule>) -> Chains {
-        let name = ChainName { family: Family::Ip, table: "filter".to_owned(), name: "INPUT".to_owned() };
+        let name = ChainName { family: TableFamily::Ip, table: "filter".to_owned(), name: "INPUT".to_owned() };
         let base = BaseHook { at: NetfilterHook::Input, priority: 0, drops: true };
         let mut chains = Chains::default();
         chains.bases.push(BaseChain { name: name.clone(), base });

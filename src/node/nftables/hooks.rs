@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 /// Family of a table, under the name that `nft` gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Family {
+pub enum TableFamily {
     Inet,
     Ip,
     Ip6,
@@ -12,7 +12,7 @@ pub enum Family {
     Other,
 }
 
-impl Family {
+impl TableFamily {
     pub(in crate::node) fn of(number: u8) -> Self {
         match libc::c_int::from(number) {
             libc::NFPROTO_INET => Self::Inet,

@@ -62,16 +62,16 @@ const MAX_HEADER: usize = 16 << 10;
 const RECEIVE_BUFFER: usize = 16 << 10;
 const SEND_BUFFER: usize = 32 << 10;
 
-type Routes = HashMap<SocketAddr, HashMap<&'static str, Route>>;
+type Routes = HashMap<SocketAddr, HashMap<&'static str, PathHandler>>;
 
 /// What stands at one path.
 #[derive(Clone)]
-enum Route {
+enum PathHandler {
     Shared(Arc<Page>),
     ForEach(AnswerEach),
 }
 
-impl From<&HttpAnswers> for Route {
+impl From<&HttpAnswers> for PathHandler {
     fn from(answers: &HttpAnswers) -> Self {
         match answers {
             HttpAnswers::Shared(answer) => Self::Shared(Arc::new(Page::new(answer.clone()))),
@@ -164,7 +164,7 @@ fn routes_of(endpoints: &[Endpoint]) -> Routes {
     let mut routes = Routes::new();
     for endpoint in endpoints {
         let pages = routes.entry(endpoint.address).or_default();
-        pages.entry(endpoint.path).or_insert_with(|| Route::from(&endpoint.answers));
+        pages.entry(endpoint.path).or_insert_with(|| PathHandler::from(&endpoint.answers));
     }
     routes
 }
@@ -268,7 +268,7 @@ async fn respond<B>(routes: &ArcSwap<Routes>, address: SocketAddr, request: &Req
         return response;
     }
     match route {
-        Route::Shared(page) => {
+        PathHandler::Shared(page) => {
             let accepted = Coding::accepted(request.headers());
             let made = page.answer(accepted).await;
             let coding = made.coding(accepted);
@@ -279,7 +279,7 @@ async fn respond<B>(routes: &ArcSwap<Routes>, address: SocketAddr, request: &Req
             response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
             response
         }
-        Route::ForEach(answer) => for_one(answer(query).await),
+        PathHandler::ForEach(answer) => for_one(answer(query).await),
     }
 }
 

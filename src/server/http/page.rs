@@ -2,7 +2,7 @@
 //! who waits meanwhile shares what is made next. However slowly they read, what is kept for them is bounded too.
 
 use super::content_coding::{self, Coding};
-use super::text::{Source, Text};
+use super::text::{SharedText, Text};
 use crate::chain::HttpAnswer;
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock, Weak};
@@ -27,9 +27,9 @@ pub(super) struct Page {
 pub(super) struct Made {
     pub status: u16,
     pub content_type: &'static str,
-    plain: Arc<Source>,
+    plain: Arc<SharedText>,
     /// Once somebody has asked for it.
-    compressed: OnceLock<Arc<Source>>,
+    compressed: OnceLock<Arc<SharedText>>,
 }
 
 impl Made {
@@ -52,18 +52,18 @@ struct Last {
     made: Weak<Made>,
     rest_until: Instant,
     /// What may still be being sent, the oldest first.
-    held: VecDeque<Held>,
+    held: VecDeque<HeldCodings>,
 }
 
 /// One answer in each coding that it was made in.
 #[derive(Default)]
-struct Held {
-    plain: Weak<Source>,
-    compressed: Weak<Source>,
+struct HeldCodings {
+    plain: Weak<SharedText>,
+    compressed: Weak<SharedText>,
 }
 
-impl Held {
-    fn sources(&self) -> impl Iterator<Item = Arc<Source>> {
+impl HeldCodings {
+    fn sources(&self) -> impl Iterator<Item = Arc<SharedText>> {
         [&self.plain, &self.compressed].into_iter().filter_map(Weak::upgrade)
     }
     fn octets(&self) -> usize {
@@ -103,7 +103,7 @@ impl Page {
 
     fn make(&self) -> Arc<Made> {
         let HttpAnswer { status, content_type, body } = (self.make)();
-        Arc::new(Made { status, content_type, plain: Source::new(body), compressed: OnceLock::new() })
+        Arc::new(Made { status, content_type, plain: SharedText::new(body), compressed: OnceLock::new() })
     }
 }
 
@@ -111,14 +111,14 @@ impl Last {
     fn hold(&mut self, made: &Arc<Made>) {
         self.made = Arc::downgrade(made);
         self.held.retain(|held| held.sources().next().is_some());
-        self.held.push_back(Held { plain: Arc::downgrade(&made.plain), ..Held::default() });
+        self.held.push_back(HeldCodings { plain: Arc::downgrade(&made.plain), ..HeldCodings::default() });
         self.bound();
     }
 
     /// `made` is the newest.
     fn compress(&mut self, made: &Made) {
         let Some(compressed) = made.plain.map(content_coding::compress) else { return };
-        let compressed = made.compressed.get_or_init(|| Source::new(compressed));
+        let compressed = made.compressed.get_or_init(|| SharedText::new(compressed));
         if let Some(newest) = self.held.back_mut() {
             newest.compressed = Arc::downgrade(compressed);
         }
@@ -126,7 +126,7 @@ impl Last {
     }
 
     fn bound(&mut self) {
-        let mut octets: usize = self.held.iter().map(Held::octets).sum();
+        let mut octets: usize = self.held.iter().map(HeldCodings::octets).sum();
         while octets > HELD_OCTETS
             && self.held.len() > 1
             && let Some(oldest) = self.held.pop_front()

@@ -20,7 +20,7 @@ fn routes(octets: usize) -> (Arc<ArcSwap<Routes>>, Arc<AtomicUsize>) {
         counter.fetch_add(1, Ordering::Relaxed);
         HttpAnswer::text(200, "x".repeat(octets))
     };
-    let pages = HashMap::from([("/metrics", Route::Shared(Arc::new(Page::new(Arc::new(answer)))))]);
+    let pages = HashMap::from([("/metrics", PathHandler::Shared(Arc::new(Page::new(Arc::new(answer)))))]);
     (Arc::new(ArcSwap::from_pointee(Routes::from([(here(), pages)]))), made)
 }
 

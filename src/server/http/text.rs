@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 const PIECE: usize = 16 << 10;
 
 /// What several clients may be sent.
-pub(super) struct Source {
+pub(super) struct SharedText {
     octets: usize,
     /// None once it is withdrawn.
     text: Mutex<Option<Vec<u8>>>,
@@ -24,11 +24,11 @@ pub(super) struct Withdrawn;
 
 /// What one client is still to be sent.
 pub(super) struct Text {
-    source: Arc<Source>,
+    source: Arc<SharedText>,
     sent: usize,
 }
 
-impl Source {
+impl SharedText {
     pub(super) fn new(text: Vec<u8>) -> Arc<Self> {
         Arc::new(Self { octets: text.len(), text: Mutex::new(Some(text)) })
     }
@@ -50,7 +50,7 @@ impl Source {
 
 impl From<Vec<u8>> for Text {
     fn from(text: Vec<u8>) -> Self {
-        Source::new(text).text()
+        SharedText::new(text).text()
     }
 }
 

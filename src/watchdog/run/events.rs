@@ -6,7 +6,7 @@ use super::{PROBE_DEADLINE, ProbeUpdate, Watchdog};
 use crate::chain::Transport;
 use crate::watchdog::channel::{Channel, ChannelError};
 use crate::watchdog::child::{ServerEvent, ServerProcess};
-use crate::watchdog::control::{Instruction, Report};
+use crate::watchdog::control::{Instruction, ServerReport};
 use crate::watchdog::node_thread::{NodeCommand, NodeOutcome, NodeThread};
 use crate::watchdog::state::{Event, Exit, ProbeResult, ProbeTarget};
 use std::collections::BTreeSet;
@@ -108,16 +108,16 @@ impl Watchdog {
         metrics_server: &mut MetricsServer,
     ) {
         match event {
-            ServerEvent::Report(Report::Want { dns, workers }) => self.pass_sockets(&dns, workers),
+            ServerEvent::Report(ServerReport::Want { dns, workers }) => self.pass_sockets(&dns, workers),
             // It has no sockets for so many.
-            ServerEvent::Report(Report::Serving { dns, .. }) if dns.len() > MOST_ADDRESSES => {
+            ServerEvent::Report(ServerReport::Serving { dns, .. }) if dns.len() > MOST_ADDRESSES => {
                 tracing::error!(
                     "watchdog: the server says that it serves {} addresses, more than it was given",
                     dns.len()
                 );
                 self.handle(Event::ProtocolViolated, node);
             }
-            ServerEvent::Report(Report::Serving { dns, http, drain_ms }) => {
+            ServerEvent::Report(ServerReport::Serving { dns, http, drain_ms }) => {
                 self.sockets.retain_dns(&dns);
                 metrics_server.yield_address_to(&http);
                 let transports = [Transport::Udp, Transport::Tcp];
@@ -135,14 +135,14 @@ impl Watchdog {
                     node,
                 );
             }
-            ServerEvent::Report(Report::Upstreams { addresses }) => node.spare(addresses),
-            ServerEvent::Report(Report::Failed { message }) => {
+            ServerEvent::Report(ServerReport::Upstreams { addresses }) => node.spare(addresses),
+            ServerEvent::Report(ServerReport::Failed { message }) => {
                 let first = message.lines().next().unwrap_or_default();
                 tracing::debug!("watchdog: the server refuses its configuration: {first}");
                 self.handle(Event::ConfigurationRefused, node);
             }
-            ServerEvent::Report(Report::SetupError { errortype }) => self.metrics.count_setup_error(&errortype),
-            ServerEvent::Report(Report::Cache) => {
+            ServerEvent::Report(ServerReport::SetupError { errortype }) => self.metrics.count_setup_error(&errortype),
+            ServerEvent::Report(ServerReport::Cache) => {
                 tracing::warn!("watchdog: the server says that its cache is beside a packet, where none is")
             }
             ServerEvent::Cache(cache) => {

@@ -3,7 +3,7 @@
 use crate::chain::{Endpoint, HttpAnswer};
 use crate::metrics::CONTENT_TYPE;
 use crate::server::{Http, Retries};
-use crate::watchdog::metrics::{HTTP_LISTEN, Metrics};
+use crate::watchdog::metrics::{HTTP_LISTEN, WatchdogMetrics};
 use std::net::SocketAddr;
 use std::time::Instant;
 use tokio::runtime::Handle;
@@ -17,7 +17,7 @@ pub(super) struct MetricsServer {
 
 impl MetricsServer {
     /// Nothing is listened on yet.
-    pub(super) fn new(address: Option<SocketAddr>, metrics: &Metrics) -> Self {
+    pub(super) fn new(address: Option<SocketAddr>, metrics: &WatchdogMetrics) -> Self {
         let registry = metrics.registry().clone();
         let mut http = Http::new(Handle::current(), &registry);
         let answer =
@@ -33,7 +33,7 @@ impl MetricsServer {
     }
 
     /// Serves them if it can, else later: DNS goes before metrics.
-    pub(super) fn listen(&mut self, metrics: &Metrics) {
+    pub(super) fn listen(&mut self, metrics: &WatchdogMetrics) {
         let is_retry = self.retries.due().is_some();
         let errors = self.http.listen();
         errors.iter().for_each(|_| metrics.count_setup_error(HTTP_LISTEN));

@@ -13,7 +13,7 @@ use self::signals::WatchdogSignals;
 use super::channel::Channel;
 use super::child::{ServerEvent, ServerProcess, SpawnHandle};
 use super::handover::{Handover, at};
-use super::metrics::Metrics;
+use super::metrics::WatchdogMetrics;
 use super::node_thread::{Interceptor, NodeThread};
 use super::probe::{Complaints, ProbeOutcome};
 use super::state::{Event, Exit, ProbeTarget, StateMachine, Timing};
@@ -82,7 +82,7 @@ pub(crate) async fn run(
     let mut node = NodeThread::start(interceptor)?;
     let machine = StateMachine::new(settings.timing, settings.keep_node, Instant::now());
     let (report_probe, mut probe_updates) = mpsc::unbounded_channel();
-    let metrics = Metrics::new(&settings.addresses);
+    let metrics = WatchdogMetrics::new(&settings.addresses);
     LineSink::stdout().map_err(RunError::Lines)?.count_drops(metrics.registry());
     let mut metrics_server = MetricsServer::new(settings.metrics_address, &metrics);
     metrics_server.listen(&metrics);
@@ -181,7 +181,7 @@ struct Watchdog {
     /// What was last wanted of the node could not be done.
     lacks_rules: bool,
     machine: StateMachine,
-    metrics: Metrics,
+    metrics: WatchdogMetrics,
     server: Option<ServerProcess>,
     generation: u64,
     has_started: bool,

@@ -151,12 +151,12 @@ fn alias(aliases: &[Record<'_>], name: &Name) -> Result<Option<Name>, Ambiguous>
 
 /// The longest and shortest lives the configuration allows, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Bounds {
+pub(super) struct TtlBounds {
     pub longest: u32,
     pub shortest: u32,
 }
 
-impl Bounds {
+impl TtlBounds {
     /// The longest wins over the shortest.
     fn apply(self, seconds: u32) -> u32 {
         seconds.max(self.shortest).min(self.longest)
@@ -166,8 +166,8 @@ impl Bounds {
 /// How long answers live, by what they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lifetimes {
-    pub success: Bounds,
-    pub denial: Bounds,
+    pub success: TtlBounds,
+    pub denial: TtlBounds,
     /// Of SERVFAIL and NOTIMP, in seconds.
     pub server_error: u32,
 }
@@ -176,8 +176,8 @@ impl Default for Lifetimes {
     /// The reference's.
     fn default() -> Self {
         Self {
-            success: Bounds { longest: 3600, shortest: 5 },
-            denial: Bounds { longest: 1800, shortest: 5 },
+            success: TtlBounds { longest: 3600, shortest: 5 },
+            denial: TtlBounds { longest: 1800, shortest: 5 },
             server_error: 5,
         }
     }

@@ -20,7 +20,7 @@ use crate::chain::{
 };
 use crate::message::{LowerName, Query, RecordType, Response};
 use futures_util::future::BoxFuture;
-use lookup::Step;
+use lookup::LookupOutcome;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -99,18 +99,18 @@ impl Inner {
     async fn answer(self: &Arc<Self>, request: Request<'_>, next: Next<'_>) -> Outcome {
         let key = self.key(request.query);
         match self.step(&request, &key) {
-            Step::Ask => {
+            LookupOutcome::Ask => {
                 let clock = Clock::start(&request);
                 let answer = next.run(request).await?;
                 let verdict = classify(&answer.response, unix_seconds);
                 Ok(self.take(&request, answer, verdict, clock.now(), QueryCount::Restarted).0)
             }
-            Step::Serve(response) => Ok(Answer { response, from: KEYWORD }),
-            Step::ServeAndRefresh(response) => {
+            LookupOutcome::Serve(response) => Ok(Answer { response, from: KEYWORD }),
+            LookupOutcome::ServeAndRefresh(response) => {
                 self.refresh_later(&request, next);
                 Ok(Answer { response, from: KEYWORD })
             }
-            Step::Verify(stale) => {
+            LookupOutcome::Verify(stale) => {
                 if let Some(answer) = self.verify(request, next).await {
                     return Ok(answer);
                 }

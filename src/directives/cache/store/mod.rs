@@ -55,14 +55,14 @@ pub(super) enum QueryCount {
 pub(super) struct Insertion {
     /// False if the answer had no room.
     pub is_kept: bool,
-    pub evicted: Evicted,
+    pub evicted: EvictionCounts,
 }
 
 /// How many entries of each kind were evicted to make room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Evicted([u64; 2]);
+pub(super) struct EvictionCounts([u64; 2]);
 
-impl Evicted {
+impl EvictionCounts {
     pub(super) fn of(self, kind: Kind) -> u64 {
         self.0[kind.index()]
     }
@@ -188,7 +188,7 @@ impl<T: Payload> Store<T> {
         count: QueryCount,
         useless: &dyn Fn(&Entry<T>) -> bool,
     ) -> Insertion {
-        let mut evicted = Evicted::default();
+        let mut evicted = EvictionCounts::default();
         let entry = Entry::new(key, kind, fresh, now);
         let octets = entry.octets();
         let has_octets = self.capacity(kind) > 0 && self.take_octets(octets, key, kind, useless, &mut evicted);
@@ -206,7 +206,7 @@ impl<T: Payload> Store<T> {
         entry: Entry<T>,
         count: QueryCount,
         useless: &dyn Fn(&Entry<T>) -> bool,
-        evicted: &mut Evicted,
+        evicted: &mut EvictionCounts,
     ) -> bool {
         let kind = entry.kind;
         let mut entry = entry;
@@ -254,7 +254,7 @@ impl<T: Payload> Store<T> {
         key: &Key<'_>,
         kind: Kind,
         useless: &dyn Fn(&Entry<T>) -> bool,
-        evicted: &mut Evicted,
+        evicted: &mut EvictionCounts,
     ) -> bool {
         while !self.budget.take(octets) {
             let free = self.budget.limit().saturating_sub(self.budget.used());
@@ -292,7 +292,13 @@ impl<T: Payload> Store<T> {
 
     /// Evicts one entry of `kind`, from the hash's shard or, if that has none, from the next that has. Holds one lock
     /// at a time.
-    fn evict_one(&self, kind: Kind, hash: u64, useless: &dyn Fn(&Entry<T>) -> bool, evicted: &mut Evicted) -> bool {
+    fn evict_one(
+        &self,
+        kind: Kind,
+        hash: u64,
+        useless: &dyn Fn(&Entry<T>) -> bool,
+        evicted: &mut EvictionCounts,
+    ) -> bool {
         let first = self.shard_number(hash);
         for offset in 0..self.shards.len() {
             let number = (first + offset) & (self.shards.len() - 1);
@@ -336,7 +342,7 @@ impl<T: Payload> Store<T> {
         while self.octets_of_both() as u128 > kept {
             let larger =
                 if self.octets(Kind::Success) >= self.octets(Kind::Denial) { Kind::Success } else { Kind::Denial };
-            if !self.evict_one(larger, shard << 32, useless, &mut Evicted::default()) {
+            if !self.evict_one(larger, shard << 32, useless, &mut EvictionCounts::default()) {
                 return;
             }
             shard = shard.wrapping_add(1);
@@ -353,7 +359,7 @@ impl<T: Payload> Store<T> {
             self.kinds[kind.index()].capacity.store(capacity, Ordering::Relaxed);
             let mut shard = 0_u64;
             while self.entries(kind) > capacity
-                && self.evict_one(kind, shard << 32, &|_| false, &mut Evicted::default())
+                && self.evict_one(kind, shard << 32, &|_| false, &mut EvictionCounts::default())
             {
                 shard = shard.wrapping_add(1);
             }

@@ -6,7 +6,7 @@ use super::{
     Batch, SUBSYSTEM, address_offset, compare, compare_meta, compare_payload, finish, header, load_meta,
     protocol_number,
 };
-use crate::node::desired::{ALLOW_TRAFFIC, Hook, PacketEnd, Protocol, Rule};
+use crate::node::desired::{ALLOW_TRAFFIC, Hook, PacketEnd, Rule, TransportProtocol};
 use crate::node::nftables::accept_chain::{AcceptChain, AcceptChanges};
 use netlink_bindings::nftables::{Chained, MetaKeys, PayloadBase, PushExprListAttrs, Registers, VerdictCode};
 use netlink_bindings::traits::Pusher;
@@ -62,8 +62,8 @@ fn expressions<P: Pusher>(list: PushExprListAttrs<P>, chain: AcceptChain, rule: 
     };
     list = compare_payload(list, PayloadBase::NetworkHeader, address_offset(rule.address, rule.end), &octets);
     let name = match rule.protocol {
-        Protocol::Udp => c"udp",
-        Protocol::Tcp => c"tcp",
+        TransportProtocol::Udp => c"udp",
+        TransportProtocol::Tcp => c"tcp",
     };
     let ports = list.nested_elem().nested_data_match().push_name(name).push_rev(0).push_info(&ports(rule));
     let list = ports.end_nested().end_nested();

@@ -8,7 +8,7 @@ pub(super) use accept::accept;
 pub(super) use fallback_chains::replace as replace_fallback;
 
 use super::header::header;
-use crate::node::desired::{Hook, PacketEnd, Protocol, Rule};
+use crate::node::desired::{Hook, PacketEnd, Rule, TransportProtocol};
 use netlink_bindings::nftables::{
     Chained, CmpOps, CtKeys, MetaKeys, PayloadBase, PushExprListAttrs, Registers, TableFlags, VerdictCode,
 };
@@ -171,7 +171,7 @@ fn notrack<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
 /// Packets of `protocol` whose `end` is `address` and, if given, `port`.
 fn match_packets<P: Pusher>(
     list: PushExprListAttrs<P>,
-    protocol: Protocol,
+    protocol: TransportProtocol,
     end: PacketEnd,
     address: IpAddr,
     port: Option<u16>,
@@ -193,10 +193,10 @@ fn match_packets<P: Pusher>(
 }
 
 /// `IPPROTO_…`
-fn protocol_number(protocol: Protocol) -> u8 {
+fn protocol_number(protocol: TransportProtocol) -> u8 {
     match protocol {
-        Protocol::Udp => libc::IPPROTO_UDP as u8,
-        Protocol::Tcp => libc::IPPROTO_TCP as u8,
+        TransportProtocol::Udp => libc::IPPROTO_UDP as u8,
+        TransportProtocol::Tcp => libc::IPPROTO_TCP as u8,
     }
 }
 
@@ -263,7 +263,7 @@ mod tests {
     fn rule(hook: Hook) -> Rule {
         Rule {
             hook,
-            protocol: Protocol::Udp,
+            protocol: TransportProtocol::Udp,
             end: PacketEnd::Destination,
             address: [10, 96, 0, 10].into(),
             port: 53,

@@ -12,7 +12,7 @@ mod walk;
 pub(crate) use walk::{ChainVerdict, chain_verdict};
 
 use super::{ChainName, Chains, NetfilterHook};
-use crate::node::desired::{Hook, PacketEnd, Protocol, Rule};
+use crate::node::desired::{Hook, PacketEnd, Rule, TransportProtocol};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -24,7 +24,7 @@ pub struct Packet {
     /// Whether it goes through `lo`; else through any other link.
     pub is_loopback: bool,
     /// UDP or TCP.
-    pub protocol: Protocol,
+    pub protocol: TransportProtocol,
     /// Which end of it has `address` and `port`; the other end's are not known.
     pub end: PacketEnd,
     /// The address of that end.

@@ -1,7 +1,7 @@
 //! The registers of nf_tables for a packet that is known only in part.
 
 use super::Packet;
-use crate::node::desired::{PacketEnd, Protocol};
+use crate::node::desired::{PacketEnd, TransportProtocol};
 use crate::node::nftables::{NetfilterHook, SetElement};
 use netlink_bindings::nftables::{CmpOps, CtKeys, FibFlags, MetaKeys, PayloadBase};
 use std::cmp::Ordering;
@@ -273,9 +273,9 @@ fn offset(register: u32) -> Option<usize> {
 }
 
 /// `IPPROTO_…`
-pub(super) fn protocol_number(protocol: Protocol) -> u8 {
+pub(super) fn protocol_number(protocol: TransportProtocol) -> u8 {
     match protocol {
-        Protocol::Udp => libc::IPPROTO_UDP as u8,
-        Protocol::Tcp => libc::IPPROTO_TCP as u8,
+        TransportProtocol::Udp => libc::IPPROTO_UDP as u8,
+        TransportProtocol::Tcp => libc::IPPROTO_TCP as u8,
     }
 }

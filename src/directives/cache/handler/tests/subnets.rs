@@ -251,9 +251,9 @@ fn one_client_with_any_number_of_subnets_takes_nothing_from_what_is_kept_for_all
 
 /// Answers every question with nothing, and counts.
 #[derive(Default)]
-struct Counts(AtomicUsize);
+struct NothingCounter(AtomicUsize);
 
-impl crate::chain::Handler for Counts {
+impl crate::chain::Handler for NothingCounter {
     fn keyword(&self) -> &'static str {
         "counts"
     }
@@ -278,7 +278,7 @@ fn an_answer_to_a_question_with_options_for_the_upstream_is_for_those_with_the_s
     let runtime = runtime();
     let _entered = runtime.enter();
     let process = ProcessContext::new(1, 1 << 20);
-    let counts = Arc::new(Counts::default());
+    let counts = Arc::new(NothingCounter::default());
     let chain = Arc::new(Chain { handlers: Box::new([build(&any_ttl(), &process), counts.clone()]) });
     let (wire, query) = query(NAME, wire::A, 0, Some(false));
     let (peer, received) = (Bench::peer(), Instant::now());

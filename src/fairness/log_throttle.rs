@@ -8,14 +8,14 @@ const PAUSE: Duration = Duration::from_secs(60);
 
 /// When it was last told.
 #[derive(Debug)]
-pub(crate) struct Notice {
+pub(crate) struct LogThrottle {
     /// Times are counted from here.
     epoch: Instant,
     /// Milliseconds after the epoch from which on it may be told again.
     due: AtomicU64,
 }
 
-impl Notice {
+impl LogThrottle {
     pub(crate) fn new(now: Instant) -> Self {
         Self { epoch: now, due: AtomicU64::new(0) }
     }
