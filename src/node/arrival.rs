@@ -3,6 +3,7 @@
 //! The kernel decides on each packet by itself (`nftables/encode/arrival.rs`). This makes a client that stays blocked
 //! be tried ever more seldom, and keeps count for the log and the metrics.
 
+use crate::backoff::pause_after;
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -100,8 +101,9 @@ impl ArrivalTracker {
                     changes.blocked.push(*client);
                 }
                 Some(known) => {
-                    let pause = (FIRST_PAUSE * 2_u32.saturating_pow(known.tries)).min(LONGEST_PAUSE);
-                    *known = BlockedClient { tries: known.tries.saturating_add(1), until: now + pause };
+                    let tries = known.tries.saturating_add(1);
+                    let pause = pause_after(tries, FIRST_PAUSE, LONGEST_PAUSE);
+                    *known = BlockedClient { tries, until: now + pause };
                     changes.lengthened.push((*client, pause));
                 }
             }

@@ -1,6 +1,7 @@
 //! When the firewall is checked next. A change is followed by a check at once, but one who changes the firewall all the
 //! time, or puts his rules before ours again and again, causes ever fewer. Pure.
 
+use crate::backoff::pause_after;
 use std::time::{Duration, Instant};
 
 /// The shortest time between two looks that are for others' changes: somebody who fills a table makes many.
@@ -51,7 +52,7 @@ impl CheckSchedule {
         }
         let pause = match self.put_back {
             0 => Duration::ZERO,
-            times => FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(times - 1)).min(LONGEST_PAUSE),
+            times => pause_after(times, FIRST_PAUSE, LONGEST_PAUSE),
         };
         let earliest = match urgency {
             Urgency::Now => now,

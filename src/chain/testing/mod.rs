@@ -128,7 +128,8 @@ impl Question {
     }
     /// Asks a chain of this one handler, whose end answers REFUSED.
     pub(crate) async fn ask(&self, handler: &Arc<dyn Handler>) -> Outcome {
-        let end: Arc<dyn Handler> = Arc::new(Fixed(Ok(Rcode::REFUSED)));
+        let refuse = |request: &Request<'_>| Ok(Response::empty(request.query, request.wire, Rcode::REFUSED));
+        let end = responder("fixed", refuse);
         Arc::new(Chain { handlers: Box::new([handler.clone(), end]) }).start().run(self.request()).await
     }
     /// Asks the handler on its fast path; the reply, if it gave one.
@@ -154,18 +155,26 @@ impl Question {
     }
 }
 
-/// A handler that gives everyone the same outcome: the end of a chain under test.
-pub(crate) struct Fixed(pub Result<Rcode, Failure>);
+/// The end of a chain under test: a handler that answers each request by a function of it.
+struct Responder<F> {
+    keyword: &'static str,
+    respond: F,
+}
 
-impl Handler for Fixed {
+impl<F: Fn(&Request<'_>) -> Result<Response, Failure> + Send + Sync> Handler for Responder<F> {
     fn keyword(&self) -> &'static str {
-        "fixed"
+        self.keyword
     }
     fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
-        let outcome = self
-            .0
-            .clone()
-            .map(|rcode| Answer { response: Response::empty(request.query, request.wire, rcode), from: "fixed" });
+        let outcome = (self.respond)(&request).map(|response| Answer { response, from: self.keyword });
         Box::pin(async move { outcome })
     }
+}
+
+/// A handler named `keyword` that gives what `respond` makes of a request.
+pub(crate) fn responder(
+    keyword: &'static str,
+    respond: impl Fn(&Request<'_>) -> Result<Response, Failure> + Send + Sync + 'static,
+) -> Arc<dyn Handler> {
+    Arc::new(Responder { keyword, respond })
 }

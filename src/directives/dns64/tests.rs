@@ -1,5 +1,5 @@
 use super::{Dns64Config, parse};
-use crate::chain::testing::{Question, build, configure, process};
+use crate::chain::testing::{Question, build, configure, process, responder};
 use crate::chain::{After, Answer, Chain, FastPath, Handler, Next, Outcome, Request};
 use crate::message::{Rcode, RecordType, Response, Section};
 use futures_util::future::BoxFuture;
@@ -9,10 +9,8 @@ use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// What an upstream knows of every name, by its first label: `v4` has an IPv4 address, `both` has both, `none` nothing;
+/// What [`upstream`] knows of every name, by its first label: `v4` has an IPv4 address, `both` has both, `none` nothing;
 /// `gone` is not there, `half` fails for AAAA, `fail` for both, and of `bare` there is no SOA record.
-struct DualStackUpstream;
-
 fn known(request: &Request<'_>) -> (Rcode, Vec<(Section, Record)>) {
     let name = request.query.name.to_string();
     let owner = Name::from_str(&name).unwrap();
@@ -32,16 +30,14 @@ fn known(request: &Request<'_>) -> (Rcode, Vec<(Section, Record)>) {
     }
 }
 
-impl Handler for DualStackUpstream {
-    fn keyword(&self) -> &'static str {
-        "upstream"
-    }
-    fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
-        let (rcode, records) = known(&request);
+/// A handler that answers by [`known`], with RA.
+fn upstream() -> Arc<dyn Handler> {
+    responder("upstream", |request| {
+        let (rcode, records) = known(request);
         let mut response = Response::from_records(request.query, request.wire, rcode, &records).unwrap();
         response.set_flag(0x0080, true);
-        Box::pin(async move { Ok(Answer { response, from: "upstream" }) })
-    }
+        Ok(response)
+    })
 }
 
 fn question(name: &str, qtype: RecordType, is_v6: bool) -> Question {
@@ -57,7 +53,7 @@ async fn asked(text: &str, name: &str, qtype: RecordType, is_v6: bool) -> String
     assert_eq!(said, "");
     let handler = build(&block, &process()).handler.unwrap();
     let question = question(name, qtype, is_v6);
-    let chain = Arc::new(Chain { handlers: Box::new([handler, Arc::new(DualStackUpstream)]) });
+    let chain = Arc::new(Chain { handlers: Box::new([handler, upstream()]) });
     let answer = chain.start().run(question.request()).await.unwrap();
     let records: Vec<String> = question
         .records(&answer)

@@ -134,33 +134,24 @@ impl Handler for HeaderFlags {
 #[cfg(test)]
 mod tests {
     use super::{RECURSION_AVAILABLE, RECURSION_DESIRED, parse};
-    use crate::chain::testing::{Question, build, configure};
-    use crate::chain::{Answer, Chain, Handler, Next, Outcome, ProcessContext, Request};
+    use crate::chain::testing::{Question, build, configure, responder};
+    use crate::chain::{Chain, ProcessContext};
     use crate::message::{Rcode, RecordType, Response};
     use futures_util::FutureExt;
-    use futures_util::future::BoxFuture;
     use std::sync::Arc;
-
-    /// Answers with RA as the query's RD is.
-    struct Repeats;
-
-    impl Handler for Repeats {
-        fn keyword(&self) -> &'static str {
-            "repeats"
-        }
-        fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
-            let mut response = Response::empty(request.query, request.wire, Rcode::NOERROR);
-            response.set_flag(RECURSION_AVAILABLE, request.query.header.recursion_desired());
-            Box::pin(async move { Ok(Answer { response, from: "repeats" }) })
-        }
-    }
 
     /// Flags of the reply to a query with RD as told.
     fn flags(rules: &str, recursion_desired: bool) -> u16 {
         let (block, said) = configure(parse, &format!("header {{\n{rules}\n}}"));
         assert!(!said.contains("error"), "{said}");
         let handler = build(&block, &ProcessContext::new(1, 0)).handler.unwrap();
-        let chain = Arc::new(Chain { handlers: Box::new([handler, Arc::new(Repeats)]) });
+        // RA as the query's RD is.
+        let repeats = responder("repeats", |request| {
+            let mut response = Response::empty(request.query, request.wire, Rcode::NOERROR);
+            response.set_flag(RECURSION_AVAILABLE, request.query.header.recursion_desired());
+            Ok(response)
+        });
+        let chain = Arc::new(Chain { handlers: Box::new([handler, repeats]) });
         let mut wire = Question::new("a.example.", RecordType::A).wire;
         wire[2] = u8::from(recursion_desired);
         let question = Question::from_wire(wire);
