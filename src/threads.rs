@@ -1,4 +1,4 @@
-//! Threads, and a plain word where the system refuses one.
+//! Starts threads, and explains what to do where the system refuses one.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,4 @@
-//! What a person reads at start: where it listens, and a line to try.
+//! The banner that is printed at start: the addresses that are served, and a `dig` command to try.
 
 use crate::net::reachable_address;
 use crate::plan::Plan;

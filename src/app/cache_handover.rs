@@ -1,4 +1,4 @@
-//! Hands what the caches hold to the next server, in a memory file (memfd) that has no name.
+//! Passes the content of the caches to the next server, in an anonymous file in memory (memfd_create(2)).
 
 use crate::chain::ReloadState;
 use crate::directives::cache::{Bounds, ClockReading, export, import};

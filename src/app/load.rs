@@ -1,4 +1,4 @@
-//! Reads a Corefile and makes a configuration of it.
+//! Reads a Corefile from wherever the command line names it, and checks it.
 
 use super::host::ConfigurationSource;
 use crate::chain::Loaders;

@@ -1,4 +1,4 @@
-//! What a chain gives back.
+//! The outcome of a chain: an answer, or why there is none.
 
 use crate::message::{Rcode, Response};
 use std::fmt;

@@ -1,4 +1,4 @@
-//! The time of a few messages at once.
+//! The time of receipt that a batch of datagrams shares, so that the clock is read once a batch.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant, SystemTime};

@@ -1,4 +1,4 @@
-//! From what the user wrote to what serves. A directive's `parse` reads its lines into a [`BlockConfig`]: settings of
+//! How a directive is configured and built. A directive's `parse` reads its lines into a [`BlockConfig`]: settings of
 //! the block, and parts. A part, [`Configured`], is a plain value; [`Configured::build`] makes the running thing of it.
 
 use super::{Arranger, Handler, Observer, ReloadState};

@@ -1,4 +1,4 @@
-//! What this machine is called.
+//! The name of this machine (uname(2)).
 
 /// What a machine is called whose name cannot be had.
 const NAMELESS: &str = "localhost";

@@ -1,4 +1,4 @@
-//! The rest of a chain.
+//! The handlers of a chain after the one that runs, as it is given them to call.
 
 use super::{Failure, FastPath, Handler, Outcome, Request};
 use futures_util::future::BoxFuture;

@@ -1,5 +1,5 @@
-//! Words to blocks and lines (facts: coredns/caddy caddyfile/parse.go). After an error reading goes on, so that all are
-//! told.
+//! Parses words into server blocks and lines (facts: coredns/caddy caddyfile/parse.go). After an error reading goes on,
+//! so that all are told.
 
 use super::diagnostic::{Diagnostics, quote};
 use super::reader::{Ahead, Reader, WordKind};

@@ -1,4 +1,4 @@
-//! What the user wrote.
+//! The tree of a Corefile, as the user wrote it.
 
 use crate::message::Name;
 use std::fmt;

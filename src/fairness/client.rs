@@ -1,4 +1,4 @@
-//! What counts as one client.
+//! Which addresses count as one client: a prefix for each address family.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};

@@ -1,4 +1,4 @@
-//! Places of futures, which end when they have to give way.
+//! Limits how many futures run at a time. One that has to give way to another client's ends.
 
 use super::client::Client;
 use super::places::{Admission, Evicted, Occupant, Place, Places};

@@ -1,4 +1,4 @@
-//! Tells once in a while of what happens many times a second.
+//! Lets a log line through once a minute, for events that happen many times a second.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

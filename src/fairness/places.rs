@@ -1,5 +1,5 @@
-//! The places themselves: who holds how many, and whose is taken. Every step takes the same time, whatever the number
-//! of clients and of places.
+//! A bounded number of places: which client holds how many, and whose place is taken for another client. Every step
+//! takes the same time, whatever the number of clients and of places.
 //!
 //! Clients are ranked by what they hold, which changes by one at a time: for each number there is a list of those who
 //! hold so many.

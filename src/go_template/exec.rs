@@ -1,4 +1,4 @@
-//! Runs a tree, within its bounds.
+//! Executes a parsed template, within bounds on steps and output.
 
 use super::error::{Problem, TemplateError, wrong};
 use super::functions::{self, TemplateFunction};

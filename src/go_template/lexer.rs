@@ -1,4 +1,4 @@
-//! A template's text into words. Text between actions is one word, trimmed as `{{-` and `-}}` ask.
+//! Splits a template's text into tokens. Text between actions is one word, trimmed as `{{-` and `-}}` ask.
 
 use super::error::{Problem, TemplateError, wrong};
 use std::sync::Arc;

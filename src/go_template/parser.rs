@@ -1,4 +1,4 @@
-//! Words into a tree.
+//! Parses the tokens of a template into a tree.
 
 use super::error::{Problem, TemplateError, wrong};
 use super::functions::{NAMES, TemplateFunction};

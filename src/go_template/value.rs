@@ -1,4 +1,4 @@
-//! What templates work with.
+//! The values that templates compute with.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What an answer repeats of its question.
+//! Lower-cases the owner names that a server repeats from a question whose letter case was drawn by chance (DNS 0x20).
 
 use super::WireError;
 use super::query::question_name_end;

@@ -6,7 +6,6 @@ mod case_folding;
 mod client_subnet;
 mod compose;
 mod edit;
-mod empty_reply;
 mod fixed_answer;
 #[cfg(test)]
 mod fixtures;
@@ -18,6 +17,7 @@ mod layout;
 mod name;
 mod opt;
 mod own_answer;
+mod own_reply;
 mod presentation;
 mod query;
 mod question_key;

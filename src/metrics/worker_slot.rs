@@ -1,4 +1,4 @@
-//! Which slot of every counter the calling thread writes.
+//! The worker slot of a thread: which cell of every counter it writes.
 
 use std::cell::Cell;
 

@@ -1,3 +1,5 @@
+//! The address at which a client on this machine reaches a listener.
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The address at which a client on this machine reaches a listener. For an unspecified address that is the loopback

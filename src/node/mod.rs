@@ -170,7 +170,7 @@ impl Node {
         if let Some(HeldRules::Nftables { filter, .. }) = &mut node.rules {
             filter.finish().await;
         }
-        // What was done until now is no news.
+        // What was done until now is no change by others.
         node.events = node.rules.as_ref().and_then(|rules| rules.events(node.fallback.as_ref(), node.sync.period()));
         Ok(node)
     }

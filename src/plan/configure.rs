@@ -1,5 +1,4 @@
-//! A parsed Corefile to a configuration that is known to be good. Pure but for what the directives ask of their
-//! loaders.
+//! Makes a checked configuration of a parsed Corefile. Pure but for what the directives ask of their loaders.
 
 use crate::chain::{BlockConfig, Loaders, Parse, ParseContext};
 use crate::corefile::{Corefile, Diagnostics, Directive, ServerBlock, Span, nearest};

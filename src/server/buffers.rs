@@ -1,6 +1,6 @@
-//! What is kept for TCP clients, of all connections: queries that they have not finished, and replies that they have
-//! yet to take. It is counted in pieces, which are places as queries and connections are: when there are no more, a
-//! connection of the client that has most of them makes room.
+//! Bounds the memory for TCP clients over all connections: queries that they have not finished, and replies that they
+//! have yet to take. It is counted in pieces, which are places as queries and connections are: when there are no more,
+//! a connection of the client that has most of them makes room.
 
 use crate::fairness::{Admission, Client, Occupant, Place, Places};
 use parking_lot::Mutex;

@@ -1,4 +1,4 @@
-//! What is tried again by itself until it succeeds: when, and what of it is told. Pure.
+//! Retries what has failed until it succeeds: when, and which errors are logged. Pure.
 
 use crate::backoff::pause_after;
 use std::fmt::Display;

@@ -175,7 +175,7 @@ pub(super) struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// The next news. May be dropped and called again at any time.
+    /// The next event. May be dropped and called again at any time.
     pub(super) async fn next_event(&mut self) -> ServerEvent {
         let Self { process, channel } = self;
         // Through a pidfd, so that the end is known at once.

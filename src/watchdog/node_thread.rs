@@ -190,8 +190,9 @@ impl SetupRetries {
         if self.reported.len() >= REMEMBERED {
             self.reported.retain(|(_, limit)| limit.is_recent(now));
         }
-        let news = errors.iter().filter(|error| !before.contains(error));
-        news.filter_map(|error| Some((error.clone(), self.limit(error).map_or(Some(1), |limit| limit.count(now))?)))
+        let unsaid = errors.iter().filter(|error| !before.contains(error));
+        unsaid
+            .filter_map(|error| Some((error.clone(), self.limit(error).map_or(Some(1), |limit| limit.count(now))?)))
             .collect()
     }
 

@@ -70,7 +70,7 @@ impl From<ProbeResult> for ProbeOutcome {
 pub(super) struct Complaints(HashMap<ProbeTarget, String>);
 
 impl Complaints {
-    /// The complaint, if it is news. A target that has answered may complain anew.
+    /// The complaint, if it is not the one before. A target that has answered may complain anew.
     pub(super) fn take(&mut self, target: ProbeTarget, outcome: ProbeOutcome) -> Option<String> {
         match outcome {
             ProbeOutcome { result: ProbeResult::Answered, .. } => {
@@ -358,14 +358,14 @@ mod tests {
         let target = ProbeTarget { address: "192.0.2.1:53".parse().unwrap(), transport: Transport::Udp };
         let found = |text: &str| ProbeOutcome { result: ProbeResult::Unproven, complaint: Some(text.to_owned()) };
         let mut complaints = Complaints::default();
-        let mut is_news = |outcome| complaints.take(target, outcome).is_some();
-        assert!(is_news(found("unreachable")));
-        assert!(!is_news(found("unreachable")));
-        assert!(!is_news(ProbeResult::Unproven.into()), "closed without a word");
-        assert!(!is_news(found("unreachable")));
-        assert!(is_news(found("denied")));
-        assert!(!is_news(ProbeResult::Answered.into()));
-        assert!(is_news(found("denied")));
+        let mut is_logged = |outcome| complaints.take(target, outcome).is_some();
+        assert!(is_logged(found("unreachable")));
+        assert!(!is_logged(found("unreachable")));
+        assert!(!is_logged(ProbeResult::Unproven.into()), "closed without a word");
+        assert!(!is_logged(found("unreachable")));
+        assert!(is_logged(found("denied")));
+        assert!(!is_logged(ProbeResult::Answered.into()));
+        assert!(is_logged(found("denied")));
         complaints.retain(&[]);
         assert!(complaints.take(target, found("denied")).is_some());
     }

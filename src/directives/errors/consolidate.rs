@@ -1,4 +1,4 @@
-//! Many errors alike, told as one. Pure: the time is passed in.
+//! Consolidates errors that match a pattern into one log line a period. Pure: the time is passed in.
 
 use crate::chain::Level;
 use crate::corefile::GoDuration;

@@ -1,4 +1,4 @@
-//! What is looked up: addresses by name, and names by address. Immutable; a changed file makes a new one.
+//! The table of a hosts file: addresses by name, and names by address. Immutable; a changed file makes a new one.
 
 use super::lines::{self, BadLines};
 use crate::message::LowerName;

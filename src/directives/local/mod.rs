@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn both_gears_give_the_same_answer_in_the_clients_case() {
+    fn both_paths_give_the_same_answer_in_the_clients_case() {
         let handler = handler(&ProcessContext::new(1, 0));
         for (name, qtype) in [
             ("LocalHost.", RecordType::A),
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_quick_gear_passes_what_is_not_local_and_leaves_rare_answers_to_the_slow_one() {
+    fn the_fast_path_passes_what_is_not_local_and_leaves_rare_answers_to_the_slow_one() {
         let handler = handler(&ProcessContext::new(1, 0));
         for (name, qtype, expected) in [
             ("example.org.", RecordType::A, FastPath::Pass),

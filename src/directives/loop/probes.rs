@@ -1,4 +1,4 @@
-//! The probes on their way: which name was sent to which upstream, and whether it has come back.
+//! The probes in flight: which name was sent to which upstream, and whether it has come back.
 
 use crate::chain::ListedUpstream;
 use crate::message::{LowerName, Name, NameError};

@@ -1,5 +1,5 @@
-//! What the allocator holds, as text or as a profile. It does not say who has asked for what: that would cost each
-//! allocation something.
+//! The heap profile: what the allocator holds, as text or as a profile. It does not say who has asked for what: that
+//! would cost each allocation something.
 
 use super::message::ProfileBuilder;
 use super::rest::Turn;

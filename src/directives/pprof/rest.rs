@@ -1,4 +1,4 @@
-//! A bound for what is made for anybody who asks: one at a time, and a rest after each.
+//! Bounds how often profiles are made: one at a time, and a pause after each.
 
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};

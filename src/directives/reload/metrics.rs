@@ -1,4 +1,4 @@
-//! What reloads are counted in.
+//! The metrics of `reload`.
 
 use super::Fingerprint;
 use crate::metrics::{Counter, Registry};

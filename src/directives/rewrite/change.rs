@@ -1,4 +1,4 @@
-//! What the rules make of one request, and of its answer.
+//! A request as the rules have rewritten it, and how its answer is rewritten back.
 
 use super::cname::CnameRule;
 use super::edns::OptionChanges;

@@ -1,4 +1,4 @@
-//! Whether anything gets at packets before our rules do.
+//! Finds rules of others that see DNS packets before ours do.
 //!
 //! An accept in one nftables chain does not keep a packet from the next chain, so beside a table of ours only what
 //! drops, rewrites or has a packet tracked matters. Within iptables' own chains, whichever rule comes first decides.

@@ -1,4 +1,4 @@
-//! Which server's certificate is believed.
+//! Verifies a server's certificate, by name or by IP address.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_name;

@@ -1,4 +1,4 @@
-//! Families of tables, and where chains are hooked into the way of a packet.
+//! Families of tables, and the netfilter hooks of chains.
 
 use std::net::IpAddr;
 

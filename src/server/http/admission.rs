@@ -1,4 +1,4 @@
-//! Who holds the connections to one HTTP address, and whose makes room for the next.
+//! Bounds the connections to one HTTP address, and chooses which is closed for the next.
 
 use crate::fairness::{Client, Fairness};
 use std::collections::{HashMap, VecDeque};

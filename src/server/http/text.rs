@@ -1,5 +1,5 @@
-//! The octets of an answer on their way to one or several clients. They are copied in pieces, so that those which wait
-//! for a client are few; the whole can be withdrawn, whoever still reads it.
+//! The body of an HTTP answer, sent to one or several clients. They are copied in pieces, so that those which wait for
+//! a client are few; the whole can be withdrawn, whoever still reads it.
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use parking_lot::Mutex;

@@ -1,4 +1,4 @@
-//! What is served of what is kept, on both paths.
+//! Looks a question up in the cache, on the fast path and on the slow one.
 
 use super::super::entry::{Age, Entry, Key, Kind, Moment};
 use super::super::parse::{Stale, StaleMode};

@@ -1,4 +1,4 @@
-//! What decides how long an answer is served.
+//! The settings of one cache that decide how long an answer is served.
 
 use super::super::classify::Lifetimes;
 use super::super::entry::{Age, Entry, Moment};

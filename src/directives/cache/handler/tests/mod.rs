@@ -263,7 +263,7 @@ fn a_fresh_hit_may_be_repeated_until_its_ttl_is_another_and_counts_as_a_hit_each
 }
 
 #[test]
-fn a_hit_is_served_by_the_quick_gear_in_the_clients_spelling() {
+fn a_hit_is_served_by_the_fast_path_in_the_clients_spelling() {
     let bench = Bench::new(&any_ttl());
     bench.upstream.then(positive(60, 1));
     bench.ask(&question());
@@ -281,7 +281,7 @@ fn nothing_is_written_when_nothing_is_kept() {
 }
 
 #[test]
-fn the_slow_gear_finds_a_kept_answer_too() {
+fn the_slow_path_finds_a_kept_answer_too() {
     let bench = Bench::new(&any_ttl());
     bench.upstream.then(positive(60, 1));
     bench.ask(&question());

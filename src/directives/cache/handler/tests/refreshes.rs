@@ -88,7 +88,7 @@ fn stale_answer_is_refreshed_after_it_was_served() {
 }
 
 #[test]
-fn the_slow_gear_refreshes_a_stale_answer_by_itself() {
+fn the_slow_path_refreshes_a_stale_answer_by_itself() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut bench = Bench::new(&stale(StaleMode::Immediate));
