@@ -98,8 +98,8 @@ impl ForwardUpstreams {
         Self { upstreams, from, current: ArcSwap::default() }
     }
 
-    /// From now on these are in use, and no others. What an [`ExchangeFn`] captures must not hold this listing, or neither is
-    /// ever dropped.
+    /// From now on these are in use, and no others. What an [`ExchangeFn`] captures must not hold this listing, or
+    /// neither is ever dropped.
     pub(crate) fn set(&self, addresses: impl IntoIterator<Item = (SocketAddr, ExchangeFn)>) {
         let former = self.current.load();
         let find = |address| former.iter().find(|upstream| upstream.address == address);

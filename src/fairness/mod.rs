@@ -2,8 +2,8 @@
 //! `max_concurrent` of a forward. The largest holder does, so that whoever asks most loses, and nobody else, however
 //! many addresses ask.
 //!
-//! [`Places`] is the rule, pure. [`ConcurrencyLimiter`] applies it to futures, which it can end. [`LogThrottle`] lets the
-//! log say so once a minute.
+//! [`Places`] is the rule, pure. [`ConcurrencyLimiter`] applies it to futures, which it can end. [`LogThrottle`] lets
+//! the log say so once a minute.
 
 mod client;
 mod concurrency_limiter;

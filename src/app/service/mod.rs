@@ -1,7 +1,7 @@
 //! The running service: the configuration that serves, and its replacement by a changed one without a lost query.
 //!
-//! [`mod@start`] makes it of a configuration. [`check`] looks at the files, [`swap`] puts a changed configuration in the
-//! place of the one that serves, and [`stop`] ends it.
+//! [`mod@start`] makes it of a configuration. [`check`] looks at the files, [`swap`] puts a changed configuration in
+//! the place of the one that serves, and [`stop`] ends it.
 
 mod check;
 mod start;

@@ -9,8 +9,8 @@ use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// What [`upstream`] knows of every name, by its first label: `v4` has an IPv4 address, `both` has both, `none` nothing;
-/// `gone` is not there, `half` fails for AAAA, `fail` for both, and of `bare` there is no SOA record.
+/// What [`upstream`] knows of every name, by its first label: `v4` has an IPv4 address, `both` has both, `none`
+/// nothing; `gone` is not there, `half` fails for AAAA, `fail` for both, and of `bare` there is no SOA record.
 fn known(request: &Request<'_>) -> (Rcode, Vec<(Section, Record)>) {
     let name = request.query.name.to_string();
     let owner = Name::from_str(&name).unwrap();

@@ -1,8 +1,8 @@
 //! The `rewrite` directive; see README.md beside this file.
 //!
 //! The rules are looked at in their order ([`rule`]). What they make of a request and of its answer is a
-//! [`change::RewrittenRequest`]. On both paths the rest of the chain is asked for the rewritten request, and what it says is
-//! changed back.
+//! [`change::RewrittenRequest`]. On both paths the rest of the chain is asked for the rewritten request, and what it
+//! says is changed back.
 
 mod change;
 mod cname;
