@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 /// The pause after so many failures in a row: `first` after one, `longest` at most.
-pub fn pause_after(failures: u32, first: Duration, longest: Duration) -> Duration {
+pub(crate) fn pause_after(failures: u32, first: Duration, longest: Duration) -> Duration {
     first.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(longest)
 }
 
 /// The pauses between the attempts at one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     longest: Duration,
     failures: u32,
@@ -17,18 +17,18 @@ pub struct Backoff {
 
 impl Backoff {
     /// Pauses from `first` to `longest`.
-    pub const fn new(first: Duration, longest: Duration) -> Self {
+    pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, failures: 0 }
     }
 
     /// Counts a failure and returns the pause after it.
-    pub fn next_pause(&mut self) -> Duration {
+    pub(crate) fn next_pause(&mut self) -> Duration {
         self.failures = self.failures.saturating_add(1);
         pause_after(self.failures, self.first, self.longest)
     }
 
     /// The next pause is the first one again.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 }

@@ -2,7 +2,8 @@
 //! socket's registration for reading only; for clients' sockets and for those to upstreams. The `unsafe` code of the
 //! query's path is all here: recvmmsg(2), sendmmsg(2), cmsg(3), IP_PKTINFO of ip(7), IPV6_RECVPKTINFO (RFC 3542 section
 //! 6).
-#![allow(unsafe_code)]
+
+#![allow(unsafe_code, reason = "recvmmsg(2) and sendmmsg(2), which no crate offers safely")]
 
 use crate::message::DEFAULT_UDP_SIZE;
 use std::cell::RefCell;
@@ -16,13 +17,13 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// Datagrams taken or sent in one call.
-pub const BATCH: usize = 32;
+pub(crate) const BATCH: usize = 32;
 
 /// Octets of the longest query that is read over UDP. Queries are far shorter: a name and a few EDNS options.
-pub const MAX_QUERY: usize = DEFAULT_UDP_SIZE as usize;
+pub(crate) const MAX_QUERY: usize = DEFAULT_UDP_SIZE as usize;
 
 /// Octets of the longest answer that is ever asked for over UDP (`bufsize 4096`).
-pub const MAX_ANSWER: usize = 4096;
+pub(crate) const MAX_ANSWER: usize = 4096;
 
 /// Between one buffer and the next, so that their first lines do not share one set of the processor's cache.
 const GAP: usize = 64;
@@ -35,25 +36,25 @@ struct Control([u8; 64]);
 /// A socket address as the kernel reads and writes it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-union Name {
+union SocketName {
     v4: libc::sockaddr_in,
     v6: libc::sockaddr_in6,
 }
 
 /// What one call needs beside the octets. All fields are valid when zero. Used again from call to call: to zero it each
 /// time cost as much as a tenth of a query's way through the program (measured: benches/README.md).
-struct Frame {
+struct BatchBuffers {
     headers: [libc::mmsghdr; BATCH],
     parts: [libc::iovec; BATCH],
-    names: [Name; BATCH],
+    names: [SocketName; BATCH],
     controls: [Control; BATCH],
 }
 
 // SAFETY: the pointers in it are written before each use and lead to memory of whoever uses it then; nobody follows
 // them otherwise.
-unsafe impl Send for Frame {}
+unsafe impl Send for BatchBuffers {}
 
-impl Frame {
+impl BatchBuffers {
     fn new() -> Box<Self> {
         // SAFETY: the fields are integers, null pointers, and unions and arrays of integers, for which all zeroes is
         // valid.
@@ -76,11 +77,11 @@ impl Frame {
 
 thread_local! {
     /// For sending.
-    static FRAME: RefCell<Box<Frame>> = RefCell::new(Frame::new());
+    static FRAME: RefCell<Box<BatchBuffers>> = RefCell::new(BatchBuffers::new());
 }
 
 /// A received datagram.
-pub struct Datagram<'a> {
+pub(crate) struct Datagram<'a> {
     pub octets: &'a [u8],
     /// It was longer than the inbox takes; the rest is lost.
     pub is_cut: bool,
@@ -99,20 +100,20 @@ struct Arrival {
 }
 
 /// Receives batches into buffers of its own, which are used again by the next batch.
-pub struct Inbox {
+pub(crate) struct Inbox {
     /// Not zeroed, so that buffers which no batch has reached take no memory: few sockets ever have so many datagrams
     /// waiting.
     octets: Box<[MaybeUninit<u8>]>,
     /// Octets of the longest datagram.
     longest: usize,
     arrivals: Vec<Arrival>,
-    origin: Origin,
-    frame: Box<Frame>,
+    origin: AddressDetail,
+    frame: Box<BatchBuffers>,
 }
 
 /// What is to be told of a datagram beside its octets.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
+enum AddressDetail {
     Nothing,
     Client,
     ClientAndLocal,
@@ -121,19 +122,20 @@ enum Origin {
 impl Inbox {
     /// For datagrams of at most `longest` octets. `wants_local`: the socket was given to
     /// [`request_packet_information`].
-    pub fn new(longest: usize, wants_local: bool) -> Self {
-        Self::of(longest, if wants_local { Origin::ClientAndLocal } else { Origin::Client })
+    pub(crate) fn new(longest: usize, wants_local: bool) -> Self {
+        Self::of(longest, if wants_local { AddressDetail::ClientAndLocal } else { AddressDetail::Client })
     }
 
     /// The same for connected sockets, whose datagrams all come from where they are connected: [`Datagram::client`] is
     /// unspecified.
-    pub fn of_connected(longest: usize) -> Self {
-        Self::of(longest, Origin::Nothing)
+    pub(crate) fn of_connected(longest: usize) -> Self {
+        Self::of(longest, AddressDetail::Nothing)
     }
 
-    fn of(longest: usize, origin: Origin) -> Self {
+    fn of(longest: usize, origin: AddressDetail) -> Self {
         let octets = Box::new_uninit_slice(BATCH * (longest + GAP));
-        let mut inbox = Self { octets, longest, arrivals: Vec::with_capacity(BATCH), origin, frame: Frame::new() };
+        let mut inbox =
+            Self { octets, longest, arrivals: Vec::with_capacity(BATCH), origin, frame: BatchBuffers::new() };
         inbox.prepare(BATCH);
         inbox
     }
@@ -144,11 +146,11 @@ impl Inbox {
         for (index, buffer) in octets.chunks_exact_mut(*longest + GAP).take(count).enumerate() {
             frame.prepare(index, libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: *longest });
             let header = &mut frame.headers[index].msg_hdr;
-            if *origin != Origin::Nothing {
+            if *origin != AddressDetail::Nothing {
                 header.msg_name = (&raw mut frame.names[index]).cast();
-                header.msg_namelen = mem::size_of::<Name>() as _;
+                header.msg_namelen = mem::size_of::<SocketName>() as _;
             }
-            if *origin == Origin::ClientAndLocal {
+            if *origin == AddressDetail::ClientAndLocal {
                 header.msg_control = (&raw mut frame.controls[index]).cast();
                 header.msg_controllen = mem::size_of::<Control>() as _;
             }
@@ -157,7 +159,7 @@ impl Inbox {
 
     /// Takes up to [`BATCH`] datagrams, without waiting, in place of those of the last call. Fewer than that: the
     /// socket was empty.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         // The kernel has written to no other headers than those of the last call's datagrams.
         self.prepare(self.arrivals.len());
         let Self { longest, arrivals, origin, frame, .. } = self;
@@ -178,7 +180,7 @@ impl Inbox {
         })?;
         for (header, name) in frame.headers.iter().zip(&frame.names).take(received) {
             let (client, local) = match origin {
-                Origin::Nothing => (None, None),
+                AddressDetail::Nothing => (None, None),
                 // SAFETY: the kernel has filled this header, name and control buffer.
                 _ => unsafe { (read_name(name), read_packet_information(&header.msg_hdr)) },
             };
@@ -195,7 +197,7 @@ impl Inbox {
     }
 
     /// The datagrams of the last [`Inbox::receive`].
-    pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
+    pub(crate) fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
         self.arrivals.iter().enumerate().map(|(index, arrival)| Datagram {
             octets: self.octets(index),
             is_cut: arrival.is_cut,
@@ -206,7 +208,7 @@ impl Inbox {
 
     /// The octets of one of them.
     #[inline]
-    pub fn octets(&self, index: usize) -> &[u8] {
+    pub(crate) fn octets(&self, index: usize) -> &[u8] {
         let length = self.arrivals.get(index).map_or(0, |arrival| arrival.length);
         let start = index * (self.longest + GAP);
         let received = self.octets.get(start..start + length).unwrap_or_default();
@@ -217,13 +219,13 @@ impl Inbox {
 
 /// Where a reply goes, and the address it comes from if the socket has no address of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
+pub(crate) struct Route {
     pub to: SocketAddr,
     pub from: Option<IpAddr>,
 }
 
 /// A datagram to send.
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     /// `None`: to where the socket is connected.
     pub route: Option<Route>,
     pub octets: Vec<u8>,
@@ -233,7 +235,7 @@ pub struct Outgoing {
 const KEPT: usize = 4096;
 
 /// Datagrams gathered to be sent together, in buffers that are used again.
-pub struct Outbox {
+pub(crate) struct Outbox {
     datagrams: Vec<Outgoing>,
     used: usize,
     /// Octets that a buffer begins with.
@@ -249,12 +251,12 @@ impl Default for Outbox {
 
 impl Outbox {
     /// For datagrams most of which have no more than so many octets.
-    pub fn of_short(room: usize) -> Self {
+    pub(crate) fn of_short(room: usize) -> Self {
         Self { datagrams: Vec::new(), used: 0, room }
     }
 
     /// The buffer for the next datagram, empty.
-    pub fn buffer(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         if self.used == self.datagrams.len() {
             self.datagrams.push(Outgoing { route: None, octets: Vec::with_capacity(self.room) });
         }
@@ -264,7 +266,7 @@ impl Outbox {
     }
 
     /// Keeps what was written to the buffer; nothing is no datagram.
-    pub fn keep(&mut self, route: Option<Route>) {
+    pub(crate) fn keep(&mut self, route: Option<Route>) {
         if let Some(datagram) = self.datagrams.get_mut(self.used)
             && !datagram.octets.is_empty()
         {
@@ -274,12 +276,12 @@ impl Outbox {
     }
 
     /// What is kept, in order.
-    pub fn kept(&self) -> &[Outgoing] {
+    pub(crate) fn kept(&self) -> &[Outgoing] {
         &self.datagrams[..self.used]
     }
 
     /// Forgets what is kept but the datagrams from `done` on, which it gives back.
-    pub fn clear(&mut self, done: usize) -> Vec<Outgoing> {
+    pub(crate) fn clear(&mut self, done: usize) -> Vec<Outgoing> {
         let unsent = self.datagrams[done.min(self.used)..self.used].iter_mut();
         let unsent = unsent
             .map(|datagram| Outgoing { route: datagram.route, octets: std::mem::take(&mut datagram.octets) })
@@ -296,7 +298,7 @@ impl Outbox {
 
 /// Sends the first of `batch`, as many as one call takes, without waiting; tells how many were sent. An error is the
 /// first one's.
-pub fn send(socket: BorrowedFd<'_>, batch: &[Outgoing]) -> io::Result<usize> {
+pub(crate) fn send(socket: BorrowedFd<'_>, batch: &[Outgoing]) -> io::Result<usize> {
     FRAME.with_borrow_mut(|frame| {
         let count = batch.len().min(BATCH);
         for (index, outgoing) in batch.iter().take(count).enumerate() {
@@ -332,7 +334,7 @@ pub fn send(socket: BorrowedFd<'_>, batch: &[Outgoing]) -> io::Result<usize> {
 
 /// Has every datagram tell the address it was sent to, so that a socket on the unspecified address can answer from
 /// there.
-pub fn request_packet_information(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::Result<()> {
+pub(crate) fn request_packet_information(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::Result<()> {
     if is_ipv6 {
         set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
     } else {
@@ -347,12 +349,12 @@ pub fn request_packet_information(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::
 /// Where the node has path MTU discovery switched off (`net.ipv4.ip_no_pmtu_disc`) nothing changes: DF, which both set,
 /// must not be set there. Only where a route's MTU is locked (`ip route … mtu lock`) does DF appear that was not there
 /// before; a link beyond, with an MTU smaller still, drops such a reply.
-pub fn forbid_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn forbid_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
     change_discovery(socket, libc::IP_PMTUDISC_WANT, libc::IP_PMTUDISC_DO)
 }
 
 /// Has the kernel fragment what is too long for a packet, from now on, if that was [forbidden](forbid_fragments).
-pub fn allow_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn allow_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
     change_discovery(socket, libc::IP_PMTUDISC_DO, libc::IP_PMTUDISC_WANT)
 }
 
@@ -365,14 +367,14 @@ fn change_discovery(socket: BorrowedFd<'_>, from: libc::c_int, to: libc::c_int) 
 }
 
 /// Sets the receive buffer beyond net.core.rmem_max, which needs NET_ADMIN.
-pub fn force_receive_buffer(socket: BorrowedFd<'_>, octets: usize) -> io::Result<()> {
+pub(crate) fn force_receive_buffer(socket: BorrowedFd<'_>, octets: usize) -> io::Result<()> {
     let octets = libc::c_int::try_from(octets).unwrap_or(libc::c_int::MAX);
     set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, octets)
 }
 
 /// Registers a socket with the runtime whose context this is called in. For reading only: told of writing too, as
 /// tokio's own socket is, the runtime would be woken by every datagram that leaves.
-pub fn register(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
+pub(crate) fn register(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
     // SAFETY: the registration owns the socket and lends it only by shared reference, so its descriptor stays open and
     // the same.
     Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
@@ -416,7 +418,7 @@ fn retry(mut call: impl FnMut() -> libc::c_int) -> io::Result<usize> {
 
 /// # Safety
 /// `name` is initialised for as long as its family says.
-unsafe fn read_name(name: &Name) -> Option<SocketAddr> {
+unsafe fn read_name(name: &SocketName) -> Option<SocketAddr> {
     // SAFETY: both variants begin with the family; the rest is read as the family says.
     unsafe {
         match libc::c_int::from(name.v4.sin_family) {
@@ -435,7 +437,7 @@ unsafe fn read_name(name: &Name) -> Option<SocketAddr> {
 }
 
 /// Writes `address` into `name`; returns its length in octets.
-fn write_name(address: SocketAddr, name: &mut Name) -> usize {
+fn write_name(address: SocketAddr, name: &mut SocketName) -> usize {
     match address {
         SocketAddr::V4(address) => {
             // SAFETY: `name` was zeroed once and every variant is integers, so each is initialised.

@@ -15,7 +15,7 @@ const STACK: usize = 2 << 20;
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] after `limit`; no thread can be started.
-pub fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+pub(crate) fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     let (done, outcome) = mpsc::sync_channel(1);
     thread(move || _ = done.send(work()))?;
     outcome.recv_timeout(limit).map_err(|_| late(limit))
@@ -25,7 +25,7 @@ pub fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Sen
 ///
 /// # Errors
 /// No thread can be started.
-pub fn begin<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<oneshot::Receiver<T>> {
+pub(crate) fn begin<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<oneshot::Receiver<T>> {
     let (done, outcome) = oneshot::channel();
     // Nobody waits any longer, perhaps.
     thread(move || _ = done.send(work()))?;
@@ -33,7 +33,7 @@ pub fn begin<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io
 }
 
 /// The error of what was not done in time.
-pub fn late(limit: Duration) -> io::Error {
+pub(crate) fn late(limit: Duration) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}; does its file system hang?"))
 }
 

@@ -3,7 +3,10 @@
 //! The modules below are listed in import order: each may import those above it, never one below
 //! (`tests/import_order` enforces it). `ARCHITECTURE.md` tells the journey of a query through them.
 
-#![deny(unsafe_code, clippy::undocumented_unsafe_blocks)]
+// What tests/ and benches/ use is public; everything else says how far it is seen.
+#![warn(unreachable_pub)]
+// Neither a value that is missing nor an output that nobody reads may end the program.
+#![warn(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 pub mod message;
 
@@ -11,17 +14,17 @@ pub mod corefile;
 
 pub mod metrics;
 
-pub mod platform;
+mod platform;
 
-pub mod datagrams;
+mod datagrams;
 
-pub mod threads;
+mod threads;
 
-pub mod deadline;
+mod deadline;
 
 pub mod stack_sampling;
 
-pub mod backoff;
+mod backoff;
 
 pub mod go_regex;
 
@@ -29,9 +32,9 @@ pub mod go_template;
 
 pub mod expression;
 
-pub mod net;
+mod net;
 
-pub mod fairness;
+mod fairness;
 
 pub mod sandbox;
 
@@ -51,6 +54,6 @@ pub mod watchdog;
 
 pub mod doctor;
 
-pub mod cli;
+mod cli;
 
 pub mod app;

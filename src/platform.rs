@@ -1,7 +1,7 @@
 //! The few calls of the operating system and the C library that no crate offers safely. With `datagrams` and
 //! `stack_sampling` this is the only file with unsafe code.
 
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "calls that no crate offers safely")]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -16,7 +16,7 @@ const LAST_STANDARD_DESCRIPTOR: RawFd = 2;
 ///
 /// # Errors
 /// Those of epoll_ctl(2).
-pub fn register_readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn register_readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: the registration owns the descriptor and lends it only by shared reference, so it stays open and the
     // same.
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
@@ -27,7 +27,7 @@ pub fn register_readable(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 ///
 /// # Errors
 /// Nothing is open under this number, it is a standard one, or this was called before.
-pub fn take_inherited_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+pub(crate) fn take_inherited_descriptor(number: RawFd) -> io::Result<OwnedFd> {
     static IS_TAKEN: AtomicBool = AtomicBool::new(false);
     let is_open = std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok();
     if number <= LAST_STANDARD_DESCRIPTOR || !is_open {
@@ -44,7 +44,7 @@ pub fn take_inherited_descriptor(number: RawFd) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// Those of getsockopt(2).
-pub fn network_namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+pub(crate) fn network_namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     let mut cookie = 0_u64;
     let mut length = libc::socklen_t::try_from(size_of_val(&cookie)).map_err(io::Error::other)?;
     let (level, name) = (libc::SOL_SOCKET, libc::SO_NETNS_COOKIE);
@@ -55,7 +55,7 @@ pub fn network_namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
 }
 
 /// Gives memory that is no longer used back to the kernel. The allocator would keep it for later.
-pub fn release_free_memory() {
+pub(crate) fn release_free_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes the allocator's own locks and touches no memory that is in use.
     unsafe {
@@ -65,7 +65,7 @@ pub fn release_free_memory() {
 
 /// What the allocator holds, in octets (mallinfo2(3)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AllocatorFigures {
+pub(crate) struct AllocatorFigures {
     /// Given out, of what the heaps hold.
     pub in_use: usize,
     /// Of the heaps, free for the next who asks.
@@ -83,7 +83,7 @@ pub struct AllocatorFigures {
 }
 
 /// Asks the allocator, which looks through its free pieces for it. None if it is not the GNU C library's.
-pub fn allocator_figures() -> Option<AllocatorFigures> {
+pub(crate) fn allocator_figures() -> Option<AllocatorFigures> {
     #[cfg(target_env = "gnu")]
     {
         // SAFETY: it takes the allocator's own locks, and gives numbers alone.

@@ -1,4 +1,4 @@
-//! Threads, and a plain word where the system refuses one.
+//! Starts threads, and explains what to do where the system refuses one.
 
 use std::fs;
 use std::io;
@@ -28,7 +28,7 @@ impl From<ThreadError> for io::Error {
 /// # Errors
 ///
 /// Processes or memory are at their limit, or a system call is refused.
-pub fn spawn(
+pub(crate) fn spawn(
     name: &str,
     stack: Option<usize>,
     body: impl FnOnce() + Send + 'static,
@@ -44,7 +44,7 @@ pub fn spawn(
 /// # Errors
 ///
 /// As of [`spawn`], or open files are at their limit.
-pub fn spawn_with_runtime(
+pub(crate) fn spawn_with_runtime(
     name: &str,
     stack: Option<usize>,
     make: impl FnOnce() -> io::Result<Runtime> + Send + 'static,
@@ -71,7 +71,7 @@ pub fn spawn_with_runtime(
 /// # Errors
 ///
 /// As of [`spawn`].
-pub fn run_blocking<T: Send + 'static>(
+pub(crate) fn run_blocking<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<oneshot::Receiver<T>, ThreadError> {

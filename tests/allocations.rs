@@ -1,5 +1,7 @@
 //! A cache hit allocates nothing: the stock node-local Corefile in this process, with an allocator that counts.
 
+#![allow(unsafe_code, reason = "an allocator of its own counts")]
+
 mod support;
 
 use nodelocaldns::chain::{BatchClock, Loaders, Peer, ProcessContext, Received, Transport};

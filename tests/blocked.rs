@@ -13,7 +13,7 @@ use support::client::{ask, loopback, metric};
 use support::mounts::Mounts;
 use support::namespace::Namespace;
 use support::ports::free_port;
-use support::processes::children;
+use support::processes::{children, signal};
 use support::server::{Server, binary, scratch, wait_until};
 use tempfile::TempDir;
 
@@ -108,7 +108,7 @@ impl Silent {
         Self(command.spawn().expect("the program starts"))
     }
     fn signal(&self, signal: libc::c_int) {
-        send(i32::try_from(self.0.id()).expect("a process ID"), signal);
+        support::processes::signal(self.0.id().cast_signed(), signal);
     }
     fn wait_exit(&mut self) -> Option<ExitStatus> {
         let mut status = None;
@@ -127,12 +127,6 @@ impl Drop for Silent {
     }
 }
 
-fn send(pid: i32, signal: libc::c_int) {
-    // SAFETY: kill has no memory effects; the process is a child of ours or of one of ours, seen a moment ago.
-    let outcome = unsafe { libc::kill(pid, signal) };
-    assert_eq!(outcome, 0, "sending signal {signal} to {pid}: {}", std::io::Error::last_os_error());
-}
-
 #[test]
 fn nobody_reads_the_output_and_the_server_is_replaced_reloaded_and_ended_all_the_same() {
     let scene = Scene::new();
@@ -140,7 +134,7 @@ fn nobody_reads_the_output_and_the_server_is_replaced_reloaded_and_ended_all_the
     let mut program = Silent::start(&scene, output);
     assert!(wait_until(SOON, || scene.is_answered()));
     let server = children(program.0.id())[0];
-    send(server, libc::SIGKILL);
+    signal(server, libc::SIGKILL);
     assert!(wait_until(SOON, || children(program.0.id()).first().is_some_and(|next| *next != server)));
     assert!(wait_until(SOON, || scene.is_answered()));
     scene.write_template(" debug\n");
@@ -212,7 +206,7 @@ fn a_server_that_begins_while_the_templates_folder_hangs_serves_what_the_one_bef
     let scene = Scene::new();
     let mut program = scene.start();
     let hanging = scene.mounts.hang(&scene.at("kube-dns"));
-    send(children(program.pid())[0], libc::SIGKILL);
+    signal(children(program.pid())[0], libc::SIGKILL);
     program.wait_output("is served as it stands", SOON);
     scene.await_answer(&program);
     hanging.release();
@@ -260,7 +254,7 @@ fn folders_that_begin_to_hang_keep_nobody_from_being_replaced_and_ending() {
     let scene = Scene::new();
     let mut program = scene.start();
     let _hanging: Vec<_> = ["conf", "handover", "pid"].iter().map(|name| scene.mounts.hang(&scene.at(name))).collect();
-    send(children(program.pid())[0], libc::SIGKILL);
+    signal(children(program.pid())[0], libc::SIGKILL);
     program.wait_output("ended by signal 9", SOON);
     scene.await_answer(&program);
     assert_ends(&mut program);
@@ -378,7 +372,7 @@ fn a_reload_that_needs_a_stopped_watchdog_keeps_nobody_from_metrics_and_answers(
     let template = std::fs::read_to_string(scene.at("base/Corefile.base")).expect("it was written");
     std::fs::write(scene.at("base/Corefile.base"), format!("{template}.:{other} {{\n bind 127.0.0.1\n whoami\n}}\n"))
         .expect("a file");
-    send(server, libc::SIGUSR1);
+    signal(server, libc::SIGUSR1);
     let is_told = || {
         assert!(scene.is_answered(), "{}", program.tail(20));
         assert!(metric(scene.metrics, "coredns_build_info").is_some(), "{}", program.tail(20));
@@ -386,6 +380,6 @@ fn a_reload_that_needs_a_stopped_watchdog_keeps_nobody_from_metrics_and_answers(
     };
     assert!(wait_until(SOON, is_told), "{}", program.tail(20));
     program.signal(libc::SIGCONT);
-    send(server, libc::SIGUSR1);
+    signal(server, libc::SIGUSR1);
     assert!(wait_until(SOON, || ask(loopback(other), "ready.example.", "A").is_some()), "{}", program.tail(20));
 }

@@ -220,8 +220,7 @@ fn sockets_outlive_a_server_and_a_reload_changes_what_an_address_speaks() {
     let service = Service::start("", "");
     let server = || children(service.server.pid()).first().copied();
     let before = server().expect("the watchdog has a child");
-    // SAFETY: kill has no memory effects; the process was a child of our child a moment ago.
-    assert_eq!(unsafe { libc::kill(before, libc::SIGKILL) }, 0);
+    support::processes::signal(before, libc::SIGKILL);
     let is_answered = |port, words| service.is_answered("kdig", port, &service.ca, words);
     let is_served_again = || server().is_some_and(|now| now != before) && is_answered(service.tls, "+tls +retry=0");
     assert!(wait_until(SOON, is_served_again), "{}", service.server.tail(20));

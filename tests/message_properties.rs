@@ -197,7 +197,8 @@ proptest! {
 
     #[test]
     fn a_copy_says_what_the_upstream_said(
-        upstream in answer(), uncompressed in any::<bool>(), id in any::<u16>(), flags in any::<[bool; 3]>(), client_edns in edns()
+        upstream in answer(), uncompressed in any::<bool>(), id in any::<u16>(), flags in any::<[bool; 3]>(),
+        client_edns in edns()
     ) {
         let octets = if uncompressed { without_compression(&upstream) } else { upstream.to_vec().unwrap() };
         let response = Response::read(&octets).unwrap();
@@ -230,7 +231,9 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_copy_keeps_the_limit_and_the_first_records(upstream in answer(), client_edns in edns(), limit in 512..1400_usize) {
+    fn a_cut_copy_keeps_the_limit_and_the_first_records(
+        upstream in answer(), client_edns in edns(), limit in 512..1400_usize
+    ) {
         let response = Response::read(&upstream.to_vec().unwrap()).unwrap();
         let wire = query_for(&upstream, 1, [true; 3], client_edns);
         let reply = write(&response, &wire, Reply { limit, ..WHOLE });
@@ -263,9 +266,13 @@ proptest! {
     fn records_are_listed_as_hickory_decodes_them(upstream in answer()) {
         let response = Response::read(&upstream.to_vec().unwrap()).unwrap();
         let theirs = [
-            (Section::Answer, &upstream.answers), (Section::Authority, &upstream.authorities), (Section::Additional, &upstream.additionals)
+            (Section::Answer, &upstream.answers), (Section::Authority, &upstream.authorities),
+            (Section::Additional, &upstream.additionals),
         ];
-        let theirs: Vec<_> = theirs.into_iter().flat_map(|(section, records)| records.iter().map(move |record| (section, record))).collect();
+        let theirs = theirs
+            .into_iter()
+            .flat_map(|(section, records)| records.iter().map(move |record| (section, record)))
+            .collect::<Vec<_>>();
         prop_assert_eq!(response.records().count(), theirs.len());
         for (ours, (section, theirs)) in response.records().zip(theirs) {
             prop_assert_eq!((ours.section, ours.ttl, ours.rtype.0), (section, theirs.ttl, theirs.record_type().into()));
@@ -289,7 +296,8 @@ proptest! {
         question in question(), id in any::<u16>(), flags in any::<[bool; 3]>(), client_edns in edns()
     ) {
         let mut message = Message::new(id, MessageType::Query, OpCode::Query);
-        [message.metadata.recursion_desired, message.metadata.authentic_data, message.metadata.checking_disabled] = flags;
+        let header = &mut message.metadata;
+        [header.recursion_desired, header.authentic_data, header.checking_disabled] = flags;
         message.queries.push(question.clone());
         message.edns = client_edns.clone();
         let wire = message.to_vec().unwrap();
@@ -368,7 +376,8 @@ proptest! {
 
     #[test]
     fn random_octets_behind_a_plausible_header_never_panic(
-        flags in any::<u16>(), counts in any::<[u8; 3]>(), octets in vec(prop_oneof![Just(0), Just(0xc0), Just(12), 1..64_u8, any::<u8>()], 0..300)
+        flags in any::<u16>(), counts in any::<[u8; 3]>(),
+        octets in vec(prop_oneof![Just(0), Just(0xc0), Just(12), 1..64_u8, any::<u8>()], 0..300)
     ) {
         let [answers, authorities, additionals] = counts.map(|count| count % 4);
         let [high, low] = (flags & !0x7800).to_be_bytes();
@@ -380,7 +389,8 @@ proptest! {
     #[test]
     fn mutated_messages_never_panic(
         upstream in answer(), client_edns in edns(),
-        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6), end in any::<prop::sample::Index>(), cut in any::<bool>()
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6), end in any::<prop::sample::Index>(),
+        cut in any::<bool>()
     ) {
         for octets in [upstream.to_vec().unwrap(), query_for(&upstream, 1, [true; 3], client_edns)] {
             let mut octets = octets;

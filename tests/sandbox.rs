@@ -3,6 +3,8 @@
 //! Each attempt is made by this program, started anew for it, behind some of the walls; so one that succeeds spoils no
 //! other.
 
+#![allow(unsafe_code, reason = "system calls are made as they are, to see them refused")]
+
 use libtest_mimic::{Arguments, Failed, Trial};
 use nodelocaldns::sandbox::{MissingLayer, SandboxLayers, enter};
 use std::ffi::{CString, c_int, c_long};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use support::client::{ask, http, loopback, metric};
 use support::dnstap::{Capture, count};
 use support::ports::free_port;
-use support::processes::children;
+use support::processes::{children, signal};
 use support::server::{Server, binary, reference_command, scratch, wait_until};
 use support::tools::write;
 use support::upstream::{Upstream, address_rule};
@@ -76,12 +76,6 @@ impl Scene {
     }
 }
 
-fn send(pid: i32, signal: libc::c_int) {
-    // SAFETY: kill has no memory effects; the process is a child of ours or of one of ours, seen a moment ago.
-    let outcome = unsafe { libc::kill(pid, signal) };
-    assert_eq!(outcome, 0, "sending signal {signal} to {pid}: {}", std::io::Error::last_os_error());
-}
-
 fn is_there(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
@@ -119,11 +113,11 @@ fn the_watchdog_can_end_it_and_its_own_end_is_the_servers_though_that_is_stopped
     require_root();
     let scene = Scene::start(" whoami\n");
     let first = scene.server();
-    send(first, libc::SIGSTOP);
+    signal(first, libc::SIGSTOP);
     scene.await_other(first);
     scene.await_answer("after.example.");
     let second = scene.server();
-    send(second, libc::SIGSTOP);
+    signal(second, libc::SIGSTOP);
     scene.watchdog.signal(libc::SIGKILL);
     assert!(wait_until(SOON, || !is_there(second)), "a server outlives its watchdog");
 }
@@ -156,7 +150,7 @@ fn files_that_only_root_may_read_are_read_at_start_reload_and_replacement_and_th
     let is_written = || std::fs::read_to_string(scene.path("Corefile")).is_ok_and(|text| text.contains("more.conf"));
     assert!(wait_until(SOON, is_written), "{}", scene.watchdog.output());
     let before = scene.server();
-    send(before, libc::SIGKILL);
+    signal(before, libc::SIGKILL);
     scene.await_other(before);
     assert!(wait_until(SOON, is_forwarded), "{}", scene.watchdog.output());
 }

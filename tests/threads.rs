@@ -1,5 +1,7 @@
 //! A system that refuses threads: the program ends with a status and says why, and nothing panics.
 
+#![allow(unsafe_code, reason = "a seccomp filter is installed between fork and exec")]
+
 mod support;
 
 use std::os::unix::process::CommandExt;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use support::client::{PATIENCE, ask, loopback, metric, query};
 use support::namespace::Namespace;
 use support::ports::free_port;
+use support::processes::signal;
 use support::server::{Server, binary, reference_command, scratch, wait_until, write_corefile};
 use support::steady::SteadyClient;
 use support::tools::write;
@@ -74,12 +75,6 @@ impl Guarded {
 /// The only child of a process.
 fn child_of(pid: u32) -> Option<i32> {
     support::processes::children(pid).first().copied()
-}
-
-fn signal(pid: i32, signal: libc::c_int) {
-    // SAFETY: kill has no memory effects; the process is a child of ours or of one of ours, seen a moment ago.
-    let outcome = unsafe { libc::kill(pid, signal) };
-    assert_eq!(outcome, 0, "sending signal {signal} to {pid}: {}", std::io::Error::last_os_error());
 }
 
 /// Whether the process has not ended; one that only waits to be reaped has. While a thread is left its sockets are

@@ -1,5 +1,7 @@
 //! Many datagrams in one system call: recvmmsg(2) and sendmmsg(2) over IPv4. All `unsafe` code of the sockets is here.
 
+#![allow(unsafe_code, reason = "many datagrams in one system call, which no crate offers safely")]
+
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddrV4};

@@ -79,6 +79,7 @@ pub fn run(kind: Kind) -> Result<()> {
 }
 
 /// The counted part. Its name is what valgrind is told.
+#[allow(unsafe_code, reason = "no other function has this name")]
 #[unsafe(no_mangle)]
 #[inline(never)]
 fn hits_of_the_cache(

@@ -109,6 +109,7 @@ const IDLE_MILLISECONDS: u64 = 120_000;
 
 impl Peer {
     /// The command that runs it in the foreground; `None` where it cannot be what is wanted.
+    #[allow(clippy::too_many_lines, reason = "one arm a program")]
     pub fn command(self, service: Service, place: &Place<'_>) -> Result<Option<Command>> {
         let Place { address, upstream, folder, .. } = place;
         let (ip, port) = (address.ip(), address.port());

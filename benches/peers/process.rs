@@ -1,5 +1,7 @@
 //! Servers as processes: pinned to a core, ended with this program however it ends, and what the kernel says they took.
 
+#![allow(unsafe_code, reason = "clocks of other processes, and what a child does before it is another program")]
+
 use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};

@@ -6,7 +6,6 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use hyper::body::Bytes;
 use hyper::{Request, Response};
-use nodelocaldns::net::doh::MEDIA_TYPE;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, TcpListener as StdListener};
@@ -19,6 +18,9 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::server::TlsStream;
+
+/// Of messages in DNS over HTTPS (RFC 8484 section 6).
+const MEDIA_TYPE: &str = "application/dns-message";
 
 /// Whom the certificate is for.
 pub const NAME: &str = "upstream.bench.example";

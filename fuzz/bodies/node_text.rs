@@ -3,7 +3,7 @@
 
 use nodelocaldns::chain::{Interfaces, Loaders};
 use nodelocaldns::corefile::{Loader, parse};
-use nodelocaldns::doctor::{self, Expectation, Findings, Listener, netfilter_sockets, privileges_of};
+use nodelocaldns::doctor::{self, Expectation, Findings, ListeningSocket, netfilter_sockets, privileges_of};
 use nodelocaldns::kube_dns::config;
 use nodelocaldns::kube_dns::render::{PillarValues, ServiceAddress, render};
 use nodelocaldns::message::Name;
@@ -244,7 +244,7 @@ fn check_doctor(text: &str, page: &str, program: &str) {
             connection_table: None,
             has_agent: true,
         },
-        listeners: Ok(vec![Listener { transport: nodelocaldns::chain::Transport::Udp, address, holders }]),
+        listeners: Ok(vec![ListeningSocket { transport: nodelocaldns::chain::Transport::Udp, address, holders }]),
         test_queries: vec![],
         health: vec![(address, Ok((500, page.to_owned()))), (address, Err(page.to_owned()))],
         metrics: Some((address, Ok((200, page.to_owned())))),

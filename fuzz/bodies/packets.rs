@@ -3,12 +3,12 @@
 //! which.
 
 use nodelocaldns::app::files::{FileReply, FileRequest, HostSnapshot, SnapshotRecorder};
-use nodelocaldns::app::host::Host;
+use nodelocaldns::app::host::ConfigurationSource;
 use nodelocaldns::chain::Loaders;
 use nodelocaldns::corefile::parse;
 use nodelocaldns::message::{Name, Query};
 use nodelocaldns::plan::{configure, probe};
-use nodelocaldns::watchdog::control::{Instruction, MAX_MESSAGE, Message, MessageError, Report, decode, encode};
+use nodelocaldns::watchdog::control::{Instruction, MAX_MESSAGE, Message, MessageError, ServerReport, decode, encode};
 use nodelocaldns::watchdog::handover::{PredecessorMessage, SuccessorMessage};
 use std::fmt::Debug;
 use std::path::Path;
@@ -17,7 +17,7 @@ use std::path::Path;
 pub fn run(octets: &[u8]) {
     let Some((kind, packet)) = octets.split_first() else { return };
     match kind {
-        b'r' => check_message::<Report>(packet),
+        b'r' => check_message::<ServerReport>(packet),
         b'i' => check_message::<Instruction>(packet),
         b'q' => check_message::<SuccessorMessage>(packet),
         b'o' => check_message::<PredecessorMessage>(packet),
@@ -59,7 +59,7 @@ fn check_record(octets: &[u8]) {
 }
 
 /// What is told of the Corefile that a machine has.
-fn load(machine: &dyn Host) -> String {
+fn load(machine: &dyn ConfigurationSource) -> String {
     let path = Path::new("Corefile");
     let text = match machine.text(path) {
         Ok(text) => text,

@@ -1,14 +1,14 @@
 //! A template of Go and, after an octet of zero, a name: refused with a place in the template, or run within its
 //! bounds, with the same result each time.
 
-use nodelocaldns::go_template::{Data, OUTPUT_OCTETS, Template, Value};
+use nodelocaldns::go_template::{OUTPUT_OCTETS, Template, TemplateData, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Fields such as the directive gives.
 struct Fields(String);
 
-impl Data for Fields {
+impl TemplateData for Fields {
     fn kind(&self) -> &'static str {
         "the data"
     }

@@ -1,11 +1,11 @@
-//! What a person reads at start: where it listens, and a line to try.
+//! The banner that is printed at start: the addresses that are served, and a `dig` command to try.
 
 use crate::net::reachable_address;
 use crate::plan::Plan;
 use std::fmt::Write;
 
 /// A few readable lines about what is served.
-pub fn banner(plan: &Plan) -> String {
+pub(super) fn banner(plan: &Plan) -> String {
     let mut text = format!("nodelocaldns {} serves\n", env!("CARGO_PKG_VERSION"));
     for line in &plan.summary {
         // Writing to a String cannot fail.

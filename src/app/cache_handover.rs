@@ -1,4 +1,4 @@
-//! Hands what the caches hold to the next server, in a memory file (memfd) that has no name.
+//! Passes the content of the caches to the next server, in an anonymous file in memory (memfd_create(2)).
 
 use crate::chain::ReloadState;
 use crate::directives::cache::{Bounds, ClockReading, export, import};
@@ -37,7 +37,7 @@ fn reading() -> ClockReading {
 ///
 /// # Errors
 /// Open files or memory are at their limit.
-pub fn save(reload_state: &ReloadState, octets: usize) -> io::Result<OwnedFd> {
+pub(super) fn save(reload_state: &ReloadState, octets: usize) -> io::Result<OwnedFd> {
     let started = Instant::now();
     let file = File::from(memfd_create("cache", MemfdFlags::CLOEXEC)?);
     let mut out = BufWriter::with_capacity(BUFFER, file);
@@ -51,7 +51,7 @@ pub fn save(reload_state: &ReloadState, octets: usize) -> io::Result<OwnedFd> {
 /// Fills the caches with what [`save`] has written, on a thread of its own, and waits a little for that. No more octets
 /// are read than the caches may take, and nothing but a file in memory: whoever passes another may never have anything
 /// to say, and the thread would wait for it.
-pub fn restore(reload_state: Arc<ReloadState>, cache: OwnedFd, octets: usize) {
+pub(super) fn restore(reload_state: Arc<ReloadState>, cache: OwnedFd, octets: usize) {
     if let Err(error) = fcntl_get_seals(&cache) {
         return tracing::warn!(
             "what was handed over as a predecessor's cache is no file in memory ({error}); this server begins with an empty one"

@@ -5,7 +5,7 @@ use super::files;
 use super::load::{BUILT_IN_PATH, CorefileSource, LoadError, LoadedCorefile, STDIN};
 use super::rendering::{RenderedStart, Rendering};
 use super::setup_errors::SetupErrors;
-use crate::cli::Corefile;
+use crate::cli::CorefileArgument;
 use crate::deadline;
 use crate::kube_dns::WriteError;
 use crate::kube_dns::render::Rendered;
@@ -19,24 +19,24 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// How long files may take. Later the service goes on with what it has, and looks again.
-pub const LIMIT: Duration = Duration::from_secs(5);
+pub(super) const LIMIT: Duration = Duration::from_secs(5);
 
 /// When it looks again.
-pub const PAUSE: Duration = Duration::from_secs(2);
+pub(super) const PAUSE: Duration = Duration::from_secs(2);
 
 /// Threads that may hang at the same time in the same kind of work.
 const MOST_THREADS: usize = 4;
 
 /// Where the Corefile comes from, as the user says.
-pub enum CorefileOrigin {
+pub(super) enum CorefileOrigin {
     /// It is served as it is.
-    Plain(Corefile),
+    Plain(CorefileArgument),
     /// It is rendered, and rendered again whenever its template or the kube-dns ConfigMap changes.
     Rendering(Box<Rendering>),
 }
 
 /// What is read first.
-pub struct InitialConfiguration {
+pub(super) struct InitialConfiguration {
     pub files: ConfigurationFiles,
     pub loaded: LoadedCorefile,
     /// Is to be written still.
@@ -49,14 +49,14 @@ impl CorefileOrigin {
     ///
     /// # Errors
     /// It is bad, or cannot be read.
-    pub async fn load(
+    pub(super) async fn load(
         self,
         default_port: u16,
         files: Arc<files::FileClient>,
         errors: SetupErrors,
     ) -> anyhow::Result<InitialConfiguration> {
         let waits_for = match &self {
-            Self::Plain(Corefile::File(path)) => path.display().to_string(),
+            Self::Plain(CorefileArgument::File(path)) => path.display().to_string(),
             Self::Plain(_) => "the Corefile".to_owned(),
             Self::Rendering(rendering) => {
                 format!("{} or the kube-dns ConfigMap", rendering.template().base().display())
@@ -82,9 +82,9 @@ impl CorefileOrigin {
         errors: SetupErrors,
     ) -> anyhow::Result<InitialConfiguration> {
         let path = match self {
-            Self::Plain(Corefile::BuiltIn) => BUILT_IN_PATH.into(),
-            Self::Plain(Corefile::Stdin) => STDIN.into(),
-            Self::Plain(Corefile::File(path)) => path,
+            Self::Plain(CorefileArgument::BuiltIn) => BUILT_IN_PATH.into(),
+            Self::Plain(CorefileArgument::Stdin) => STDIN.into(),
+            Self::Plain(CorefileArgument::File(path)) => path,
             Self::Rendering(mut rendering) => {
                 let RenderedStart { source, loaded, unwritten } = rendering.start(&errors)?;
                 let files = ConfigurationFiles { source, rendering: Some((*rendering, errors)), default_port, reader };
@@ -107,7 +107,7 @@ impl CorefileOrigin {
 
 /// Where the Corefile comes from.
 #[derive(Clone)]
-pub struct ConfigurationFiles {
+pub(super) struct ConfigurationFiles {
     pub source: CorefileSource,
     /// Of a Corefile that is rendered.
     pub rendering: Option<(Rendering, SetupErrors)>,
@@ -117,7 +117,7 @@ pub struct ConfigurationFiles {
 }
 
 /// What a look at them has found.
-pub struct CheckedFiles {
+pub(super) struct CheckedFiles {
     /// Another Corefile than before, if one is rendered.
     pub rendered: Option<(Rendered, Result<LoadedCorefile, LoadError>)>,
     /// The Corefile as it stands, if it was read.
@@ -129,7 +129,7 @@ impl ConfigurationFiles {
     ///
     /// # Errors
     /// They cannot be had from the watchdog.
-    pub fn check(mut self, reads: bool) -> io::Result<(Self, CheckedFiles)> {
+    pub(super) fn check(mut self, reads: bool) -> io::Result<(Self, CheckedFiles)> {
         let mut rendered = None;
         let mut record = None;
         if let Some((rendering, errors)) = &mut self.rendering {
@@ -152,7 +152,7 @@ impl ConfigurationFiles {
     ///
     /// # Errors
     /// The watchdog does not answer.
-    pub fn write_and_watch(
+    pub(super) fn write_and_watch(
         mut self,
         unwritten: Option<Rendered>,
         reads: bool,
@@ -173,14 +173,14 @@ impl ConfigurationFiles {
 }
 
 /// What has become of it.
-pub struct WrittenFiles {
+pub(super) struct WrittenFiles {
     /// Which text was to be written, and whether it is.
     pub written: Option<(String, Result<(), WriteError>)>,
     pub placed: Option<PlacedWatches>,
 }
 
 /// Work on a thread of its own, one piece at a time.
-pub struct BackgroundWork<T> {
+pub(super) struct BackgroundWork<T> {
     running: Option<(oneshot::Receiver<T>, Instant)>,
     /// One for each thread, those included that nobody waits for any longer.
     threads: Arc<()>,
@@ -194,11 +194,11 @@ impl<T> Default for BackgroundWork<T> {
 
 impl<T: Send + 'static> BackgroundWork<T> {
     /// Whether it is waited for.
-    pub fn is_running(&self) -> bool {
+    pub(super) fn is_running(&self) -> bool {
         self.running.is_some()
     }
     /// Whether a thread is at it, waited for or not.
-    pub fn has_threads(&self) -> bool {
+    pub(super) fn has_threads(&self) -> bool {
         Arc::strong_count(&self.threads) > 1
     }
 
@@ -206,7 +206,7 @@ impl<T: Send + 'static> BackgroundWork<T> {
     ///
     /// # Errors
     /// That; no thread can be started.
-    pub fn begin(&mut self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<()> {
+    pub(super) fn begin(&mut self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<()> {
         if Arc::strong_count(&self.threads) > MOST_THREADS {
             return Err(deadline::late(LIMIT));
         }
@@ -224,7 +224,7 @@ impl<T: Send + 'static> BackgroundWork<T> {
     ///
     /// # Errors
     /// It is late, and nobody waits for it any longer.
-    pub async fn outcome(&mut self) -> io::Result<T> {
+    pub(super) async fn outcome(&mut self) -> io::Result<T> {
         let Some((outcome, limit)) = &mut self.running else { return std::future::pending().await };
         let done = tokio::select! {
             biased;

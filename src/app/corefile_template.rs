@@ -4,7 +4,7 @@ use crate::cli::{Agent, Render};
 use crate::corefile::SystemLoader;
 use crate::deadline;
 use crate::kube_dns::render::{PillarValues, ServiceAddress};
-use crate::kube_dns::{CorefileOutput, Template};
+use crate::kube_dns::{CorefileOutput, CorefileTemplate};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const DEFAULT_KUBE_DNS: &str = "/etc/kube-dns";
 const KUBE_DNS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How the agent's Corefile comes about.
-pub fn template(agent: &Agent, default_port: u16) -> Template {
+pub(super) fn template(agent: &Agent, default_port: u16) -> CorefileTemplate {
     template_of(&Render {
         local_addresses: agent.local_addresses.clone(),
         dns_port: default_port,
@@ -27,7 +27,7 @@ pub fn template(agent: &Agent, default_port: u16) -> Template {
 }
 
 /// How a Corefile comes about that is rendered with these flags.
-pub fn template_of(flags: &Render) -> Template {
+pub(super) fn template_of(flags: &Render) -> CorefileTemplate {
     let values = PillarValues {
         local_addresses: flags.local_addresses.clone(),
         port: flags.dns_port,
@@ -37,10 +37,10 @@ pub fn template_of(flags: &Render) -> Template {
     // A file system that does not answer is there, and is waited for where it is read.
     let exists = || deadline::within(KUBE_DNS_PATIENCE, || Path::new(DEFAULT_KUBE_DNS).exists()).unwrap_or(true);
     let default_kube_dns = || exists().then(|| PathBuf::from(DEFAULT_KUBE_DNS));
-    Template::new(flags.template.clone(), flags.kube_dns.clone().or_else(default_kube_dns), values)
+    CorefileTemplate::new(flags.template.clone(), flags.kube_dns.clone().or_else(default_kube_dns), values)
 }
 
 /// Where it is written.
-pub fn target(agent: &Agent) -> CorefileOutput {
+pub(super) fn target(agent: &Agent) -> CorefileOutput {
     CorefileOutput::new(agent.conf.clone(), agent.template.clone())
 }

@@ -1,7 +1,7 @@
 //! The command `doctor`: collects findings, makes a diagnosis of them, prints it.
 
 use super::interceptor::spec;
-use crate::cli::{Doctor, Invocation, Mode, Output, ServeOptions};
+use crate::cli::{Doctor, Invocation, Mode, OutputFormat, ServeOptions};
 use crate::doctor::{Expectation, agents, collect, diagnose};
 use anyhow::Context;
 use std::io::{self, Write};
@@ -11,12 +11,13 @@ use std::process::ExitCode;
 const USAGE: u8 = 2;
 
 /// Examines this node; the exit status is that of the diagnosis.
-pub fn examine(doctor: Doctor) -> anyhow::Result<ExitCode> {
+pub(super) fn examine(doctor: Doctor) -> anyhow::Result<ExitCode> {
     let (output, name) = (doctor.output, doctor.name.clone());
     let Some((options, agent)) = doctor.completed(running()) else {
-        eprintln!(
+        writeln!(
+            io::stderr(),
             "no agent is seen here whose -localip could be taken over: add the addresses it serves, such as -localip 169.254.20.10,10.96.0.10"
-        );
+        )?;
         return Ok(ExitCode::from(USAGE));
     };
     let expected = Expectation {
@@ -33,8 +34,8 @@ pub fn examine(doctor: Doctor) -> anyhow::Result<ExitCode> {
     let diagnosis = diagnose(&expected, &findings);
     let mut out = io::stdout().lock();
     match output {
-        Output::Text => write!(out, "{diagnosis}")?,
-        Output::Json => {
+        OutputFormat::Text => write!(out, "{diagnosis}")?,
+        OutputFormat::Json => {
             serde_json::to_writer_pretty(&mut out, &diagnosis)?;
             writeln!(out)?;
         }

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What the environment tells of Services: kubelet puts those of the pod's namespace there, each with one of its
 /// addresses.
-pub struct ServiceEnvironment {
+pub(super) struct ServiceEnvironment {
     /// The one of `-upstreamsvc`.
     pub upstream: ServiceAddress,
     /// Of all of them.
@@ -19,7 +19,7 @@ pub struct ServiceEnvironment {
 
 impl ServiceEnvironment {
     /// Of this process's environment.
-    pub fn read(agent: &Agent) -> Self {
+    pub(super) fn read(agent: &Agent) -> Self {
         let is_address = |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.ends_with("_SERVICE_HOST"));
         let variables = std::env::vars_os().filter(|(name, _)| is_address(name));
         let addresses = variables.filter_map(|(_, value)| value.to_str()?.parse().ok()).collect();
@@ -29,7 +29,7 @@ impl ServiceEnvironment {
 
 /// The fallback, and why it is not what somebody may expect.
 #[derive(Debug, PartialEq, Eq)]
-pub struct FallbackPlan {
+pub(super) struct FallbackPlan {
     pub fallback: Fallback,
     /// One for each address at which nobody will answer when this program is gone.
     pub warnings: Vec<String>,
@@ -38,7 +38,7 @@ pub struct FallbackPlan {
 /// An address that the environment names is a ClusterIP, which leads to its Service when we are gone; the others are
 /// ours alone, and queries for them go to the upstream Service. There is no fallback without interception, which has to
 /// shadow it.
-pub fn fallback_plan(agent: &Agent, dns_port: u16, services: &ServiceEnvironment) -> FallbackPlan {
+pub(super) fn fallback_plan(agent: &Agent, dns_port: u16, services: &ServiceEnvironment) -> FallbackPlan {
     let mut warnings = Vec::new();
     let (ipv4, ipv6) = match agent.fallback {
         _ if agent.interception.is_none() => (None, None),

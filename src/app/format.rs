@@ -13,7 +13,7 @@ use std::process::ExitCode;
 ///
 /// # Errors
 /// Standard output or error cannot be written.
-pub fn format(files: &[impl AsRef<Path>], how: FormatMode) -> anyhow::Result<ExitCode> {
+pub(super) fn format(files: &[impl AsRef<Path>], how: FormatMode) -> anyhow::Result<ExitCode> {
     let mut status = ExitCode::SUCCESS;
     for path in files {
         let path = path.as_ref();

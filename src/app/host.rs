@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// All that a configuration is read from.
-pub trait Host: Loader + Interfaces {
+pub trait ConfigurationSource: Loader + Interfaces {
     /// The text of a file, whatever it holds; what is not UTF-8 is replaced.
     fn text(&self, path: &Path) -> io::Result<String>;
 }
@@ -43,7 +43,7 @@ impl Interfaces for ThisHost {
     }
 }
 
-impl Host for ThisHost {
+impl ConfigurationSource for ThisHost {
     fn text(&self, path: &Path) -> io::Result<String> {
         Ok(String::from_utf8_lossy(&corefile::read_file(path)?).into_owned())
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Sets the node's link and rules up. The node is opened when something is first wanted of it, and again after that has
 /// failed.
-pub struct NodeInterceptor {
+pub(super) struct NodeInterceptor {
     spec: NodeSpec,
     backend: Backend,
     sync_interval: Duration,
@@ -22,7 +22,7 @@ pub struct NodeInterceptor {
 
 impl NodeInterceptor {
     /// For what the flags say.
-    pub fn new(agent: &Agent, dns_port: u16) -> Self {
+    pub(super) fn new(agent: &Agent, dns_port: u16) -> Self {
         for warning in fallback_plan(agent, dns_port, &ServiceEnvironment::read(agent)).warnings {
             tracing::warn!("{warning}");
         }
@@ -45,7 +45,7 @@ impl NodeInterceptor {
 }
 
 /// What the node is to look like.
-pub fn spec(agent: &Agent, dns_port: u16) -> NodeSpec {
+pub(super) fn spec(agent: &Agent, dns_port: u16) -> NodeSpec {
     NodeSpec {
         addresses: agent.local_addresses.clone(),
         port: dns_port,

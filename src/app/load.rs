@@ -1,6 +1,6 @@
-//! Reads a Corefile and makes a configuration of it.
+//! Reads a Corefile from wherever the command line names it, and checks it.
 
-use super::host::Host;
+use super::host::ConfigurationSource;
 use crate::chain::Loaders;
 use crate::corefile::{self, Corefile, Diagnostics, Severity};
 use crate::directives::is_keyword_or_near;
@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 const BUILT_IN: &str = include_str!("../../config/Corefile.local");
 
 /// What diagnostics call the Corefile that is in no file.
-pub const BUILT_IN_PATH: &str = "<built-in>";
-pub const STDIN: &str = "<stdin>";
+pub(super) const BUILT_IN_PATH: &str = "<built-in>";
+pub(super) const STDIN: &str = "<stdin>";
 
 /// Where the Corefile comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CorefileSource {
+pub(super) enum CorefileSource {
     File(PathBuf),
     /// A text that stands nowhere else; the path is what diagnostics call it, and where its imports are relative to.
     Text {
@@ -31,7 +31,7 @@ pub enum CorefileSource {
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
-pub enum LoadError {
+pub(super) enum LoadError {
     #[error("cannot read the Corefile {path}: {cause}; check the path and its permissions, or name another with -conf")]
     Read { path: PathBuf, cause: io::Error },
     /// The Corefile is bad: its rendered diagnostics, and of which text.
@@ -41,7 +41,7 @@ pub enum LoadError {
 
 /// What is told of a good Corefile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Strictness {
+pub(super) struct Strictness {
     /// A warning makes it bad.
     pub is_strict: bool,
     /// What the reference does not take is a warning.
@@ -49,7 +49,7 @@ pub struct Strictness {
 }
 
 /// A good configuration, what it was read from, and warnings.
-pub struct LoadedCorefile {
+pub(super) struct LoadedCorefile {
     pub config: PlanConfig,
     /// Of the Corefile and every file it imports.
     pub fingerprint: Fingerprint,
@@ -63,15 +63,15 @@ pub struct LoadedCorefile {
 
 impl CorefileSource {
     /// The one shipped as config/Corefile.local.
-    pub fn built_in() -> Self {
+    pub(super) fn built_in() -> Self {
         Self::Text { path: BUILT_IN_PATH.into(), text: BUILT_IN.to_owned() }
     }
     /// What standard input had.
-    pub fn stdin(octets: &[u8]) -> Self {
+    pub(super) fn stdin(octets: &[u8]) -> Self {
         Self::Text { path: STDIN.into(), text: String::from_utf8_lossy(octets).into_owned() }
     }
     /// A file. What can be read but once, such as a pipe, is read here.
-    pub fn file(path: &Path) -> Result<Self, LoadError> {
+    pub(super) fn file(path: &Path) -> Result<Self, LoadError> {
         let is_stream =
             |metadata: std::fs::Metadata| metadata.file_type().is_fifo() || metadata.file_type().is_char_device();
         match path.metadata().is_ok_and(is_stream) {
@@ -86,13 +86,13 @@ impl CorefileSource {
         }
     }
     /// Its path.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         match self {
             Self::File(path) | Self::Text { path, .. } => path,
         }
     }
     /// The text as it stands on this machine.
-    pub fn text(&self, machine: &dyn Host) -> Result<String, LoadError> {
+    pub(super) fn text(&self, machine: &dyn ConfigurationSource) -> Result<String, LoadError> {
         match self {
             Self::Text { text, .. } => Ok(text.clone()),
             Self::File(path) => machine.text(path).map_err(|cause| LoadError::Read { path: path.clone(), cause }),
@@ -100,12 +100,21 @@ impl CorefileSource {
     }
 
     /// Reads and checks everything.
-    pub fn load(&self, default_port: u16, machine: &dyn Host) -> Result<LoadedCorefile, LoadError> {
+    pub(super) fn load(
+        &self,
+        default_port: u16,
+        machine: &dyn ConfigurationSource,
+    ) -> Result<LoadedCorefile, LoadError> {
         self.load_as(default_port, machine, Strictness::default())
     }
 
     /// [`CorefileSource::load`], more or less strictly.
-    pub fn load_as(&self, default_port: u16, machine: &dyn Host, how: Strictness) -> Result<LoadedCorefile, LoadError> {
+    pub(super) fn load_as(
+        &self,
+        default_port: u16,
+        machine: &dyn ConfigurationSource,
+        how: Strictness,
+    ) -> Result<LoadedCorefile, LoadError> {
         let Examined { corefile, config, diagnostics } =
             Examined::new(self.path(), &self.text(machine)?, default_port, machine, how);
         let rendered = diagnostics.render(&corefile.sources);
@@ -123,13 +132,13 @@ impl CorefileSource {
 
 impl Strictness {
     /// Whether a Corefile of which this is told is bad.
-    pub fn refuses(self, diagnostics: &Diagnostics) -> bool {
+    pub(super) fn refuses(self, diagnostics: &Diagnostics) -> bool {
         diagnostics.has_errors() || (self.is_strict && !diagnostics.is_empty())
     }
 }
 
 /// A Corefile's text, read, and all that is to be told of it.
-pub struct Examined {
+pub(super) struct Examined {
     pub corefile: Corefile,
     pub config: PlanConfig,
     pub diagnostics: Diagnostics,
@@ -137,7 +146,13 @@ pub struct Examined {
 
 impl Examined {
     /// Reads and checks a text that stands in `path`.
-    pub fn new(path: &Path, text: &str, default_port: u16, machine: &dyn Host, how: Strictness) -> Self {
+    pub(super) fn new(
+        path: &Path,
+        text: &str,
+        default_port: u16,
+        machine: &dyn ConfigurationSource,
+        how: Strictness,
+    ) -> Self {
         let (corefile, mut diagnostics) = corefile::parse(path, text, machine);
         let loaders = Loaders { files: machine, interfaces: machine };
         let (config, more) = configure(&corefile, default_port, loaders);
@@ -154,7 +169,7 @@ impl Examined {
 }
 
 /// What to know where clients may come by any address of the machine.
-pub fn open_to_all(ports: &[u16]) -> Option<String> {
+pub(super) fn open_to_all(ports: &[u16]) -> Option<String> {
     let ports = match ports {
         [] => return None,
         [port] => format!("port {port}"),

@@ -30,12 +30,12 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// How much is written; may change while the process runs.
 #[derive(Clone)]
-pub struct Verbosity(Option<Handle<LevelFilter, tracing_subscriber::Registry>>);
+pub(super) struct Verbosity(Option<Handle<LevelFilter, tracing_subscriber::Registry>>);
 
 impl Verbosity {
     /// As much as a configuration asks for: lines of debug level (`debug`), a backtrace after a panic's line (`errors {
     /// stacktrace }`).
-    pub fn follow(&self, config: &PlanConfig) {
+    pub(super) fn follow(&self, config: &PlanConfig) {
         STACKTRACE.store(config.wants_stacktrace(), Ordering::Relaxed);
         if let Some(handle) = &self.0 {
             let level = if config.is_debug() { LevelFilter::DEBUG } else { LevelFilter::INFO };
@@ -50,7 +50,7 @@ impl Verbosity {
 ///
 /// # Errors
 /// No thread can be started to write them.
-pub fn start() -> io::Result<Verbosity> {
+pub(super) fn start() -> io::Result<Verbosity> {
     let sink = LineSink::stdout()?;
     LINES.get_or_init(|| sink.clone());
     std::panic::set_hook(Box::new(|panic| {
@@ -67,19 +67,19 @@ pub fn start() -> io::Result<Verbosity> {
 }
 
 /// Writes whole lines to standard error, and waits for that a little: whoever should read them may not.
-pub fn complain(lines: &str) {
+pub(super) fn complain(lines: &str) {
     match LineSink::stderr() {
         Ok(sink) => {
             sink.text(format!("{lines}\n").as_bytes());
             sink.flush(FLUSH_LIMIT);
         }
         // No thread is to be had, which is most likely what the complaint is about.
-        Err(_) => eprintln!("{lines}"),
+        Err(_) => _ = writeln!(io::stderr(), "{lines}"),
     }
 }
 
 /// Waits a little for all lines to be written when it is dropped, also by a panic: the process ends.
-pub struct FlushOnDrop;
+pub(super) struct FlushOnDrop;
 
 impl Drop for FlushOnDrop {
     fn drop(&mut self) {
@@ -108,12 +108,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + 'static,
 {
-    tracing_subscriber::fmt::layer().event_format(Lines).with_ansi(false).with_writer(writer)
+    tracing_subscriber::fmt::layer().event_format(LineFormat).with_ansi(false).with_writer(writer)
 }
 
-struct Lines;
+struct LineFormat;
 
-impl<S, N> FormatEvent<S, N> for Lines
+impl<S, N> FormatEvent<S, N> for LineFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -137,9 +137,9 @@ mod tests {
     use std::sync::Mutex;
 
     #[derive(Clone, Default)]
-    struct Page(Arc<Mutex<Vec<u8>>>);
+    struct LogPage(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Page {
+    impl Write for LogPage {
         fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(octets)
         }
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_line_is_level_message_and_fields_without_colours() {
-        let page = Page::default();
+        let page = LogPage::default();
         let writer = page.clone();
         let subscriber = tracing_subscriber::registry().with(lines(move || writer.clone()));
         tracing::subscriber::with_default(subscriber, || tracing::warn!(upstream = "192.0.2.1:53", "no answer"));

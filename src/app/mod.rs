@@ -1,4 +1,4 @@
-//! The parts put together: load a Corefile, serve it, swap a changed one in, stop in order.
+//! The commands of the program, made of the modules above: serve, check, fmt, render, doctor, teardown.
 
 mod banner;
 mod cache_handover;

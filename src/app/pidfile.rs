@@ -18,7 +18,7 @@ const MOST_OCTETS: u64 = 32;
 
 /// Why there is none.
 #[derive(Debug, thiserror::Error)]
-pub enum PidfileError {
+pub(super) enum PidfileError {
     #[error("cannot write the process ID to {path}: {cause}; name another file with -pidfile")]
     Write { path: PathBuf, cause: io::Error },
     #[error(
@@ -36,7 +36,7 @@ impl PidfileError {
 }
 
 /// The file, which this process has written.
-pub struct Pidfile {
+pub(super) struct Pidfile {
     path: PathBuf,
     text: String,
 }
@@ -47,7 +47,7 @@ impl Pidfile {
     ///
     /// # Errors
     /// The path leads to a symbolic link or to what is no regular file, or cannot be written.
-    pub fn write(path: PathBuf) -> Result<Self, PidfileError> {
+    pub(super) fn write(path: PathBuf) -> Result<Self, PidfileError> {
         let pidfile = Self { path, text: format!("{}\n", std::process::id()) };
         let (path, text) = (pidfile.path.clone(), pidfile.text.clone());
         match deadline::within(LIMIT, move || write(&path, &text)) {

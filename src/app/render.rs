@@ -11,7 +11,7 @@ use std::process::ExitCode;
 ///
 /// # Errors
 /// Standard output or error cannot be written.
-pub fn render(flags: &Render) -> anyhow::Result<ExitCode> {
+pub(super) fn render(flags: &Render) -> anyhow::Result<ExitCode> {
     let mut template = template_of(flags);
     let refresh = template.refresh(&ThisHost);
     let mut errors = io::stderr().lock();

@@ -3,13 +3,13 @@
 
 use super::corefile_template::{target, template};
 use super::files::{FileClient, HostSnapshot};
-use super::host::Host;
+use super::host::ConfigurationSource;
 use super::load::{CorefileSource, LoadError, LoadedCorefile};
 use super::setup_errors::SetupErrors;
 use crate::cli::Agent;
 use crate::deadline;
 use crate::kube_dns::render::Rendered;
-use crate::kube_dns::{CorefileOutput, Refresh, Template, TemplateError, WriteError};
+use crate::kube_dns::{CorefileOutput, CorefileTemplate, CorefileTemplateError, Refresh, WriteError};
 use crate::threads;
 use std::io;
 use std::path::Path;
@@ -23,8 +23,8 @@ const START_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A Corefile's template and what becomes of it.
 #[derive(Clone)]
-pub struct Rendering {
-    template: Template,
+pub(super) struct Rendering {
+    template: CorefileTemplate,
     target: CorefileOutput,
     default_port: u16,
     files: Arc<FileClient>,
@@ -35,25 +35,26 @@ type Judged = (Rendered, Result<LoadedCorefile, LoadError>);
 
 impl Rendering {
     /// As the agent is told. `files` reads and writes them.
-    pub fn new(agent: &Agent, default_port: u16, files: Arc<FileClient>) -> Self {
+    pub(super) fn new(agent: &Agent, default_port: u16, files: Arc<FileClient>) -> Self {
         Self { template: template(agent, default_port), target: target(agent), default_port, files }
     }
     /// The template.
-    pub fn template(&self) -> &Template {
+    pub(super) fn template(&self) -> &CorefileTemplate {
         &self.template
     }
 
     /// What to serve at start: the template with the ConfigMap or, where that cannot be, what stands where the rendered
     /// Corefile is written (this process's predecessor served it) or, where nothing does, the template alone. May wait
     /// for a file system that hangs, but serves what a predecessor has written first.
-    pub fn start(&mut self, errors: &SetupErrors) -> anyhow::Result<RenderedStart> {
+    pub(super) fn start(&mut self, errors: &SetupErrors) -> anyhow::Result<RenderedStart> {
         let Some((refresh, snapshot)) = self.first_refresh(errors)? else {
             let source = CorefileSource::File(self.target.path().to_owned());
             let loaded = source.load(self.default_port, &self.files.corefile()?)?;
             return Ok(RenderedStart { source, loaded, unwritten: None });
         };
         let mut refusals = Vec::new();
-        let is_config_good = !refresh.problems.iter().any(|problem| matches!(problem, TemplateError::Config(_)));
+        let is_config_good =
+            !refresh.problems.iter().any(|problem| matches!(problem, CorefileTemplateError::Config(_)));
         for problem in refresh.problems {
             errors.count_configmap();
             refusals.push(problem.to_string());
@@ -119,7 +120,7 @@ impl Rendering {
 
     /// A Corefile that is another one than before, judged, as `snapshot` has its files. Whatever keeps template and
     /// ConfigMap from being used is told and counted.
-    pub fn refresh(&mut self, snapshot: &HostSnapshot, errors: &SetupErrors) -> Option<Judged> {
+    pub(super) fn refresh(&mut self, snapshot: &HostSnapshot, errors: &SetupErrors) -> Option<Judged> {
         let refresh = self.template.refresh(snapshot);
         for problem in refresh.problems {
             errors.count_configmap();
@@ -130,7 +131,7 @@ impl Rendering {
 
     /// Reads the text as if it stood where it is to be written. If it is refused it is written beside that, so that
     /// whoever reads the diagnostics finds their lines.
-    fn judge(&self, rendered: Rendered, machine: &dyn Host) -> Judged {
+    fn judge(&self, rendered: Rendered, machine: &dyn ConfigurationSource) -> Judged {
         let load = |path: &Path| {
             CorefileSource::Text { path: path.to_owned(), text: rendered.text.clone() }.load(self.default_port, machine)
         };
@@ -144,7 +145,7 @@ impl Rendering {
                 let base = self.template.base().display();
                 LoadError::Refused { diagnostics: format!("rendered from {base}:\n{diagnostics}"), fingerprint }
             }
-            other => other,
+            unread @ LoadError::Read { .. } => unread,
         });
         (rendered, outcome)
     }
@@ -202,7 +203,7 @@ impl Rendering {
     }
 
     /// Says what has been rendered and serves.
-    pub fn announce(&self, rendered: &Rendered) {
+    pub(super) fn announce(&self, rendered: &Rendered) {
         let Rendered { stub_domain_count, upstreams, warnings, .. } = rendered;
         for warning in warnings.lines() {
             tracing::warn!("{warning}");
@@ -214,12 +215,12 @@ impl Rendering {
     }
 
     /// Writes it. May wait for a file system that hangs.
-    pub fn write(&self, rendered: &Rendered) -> Result<(), WriteError> {
+    pub(super) fn write(&self, rendered: &Rendered) -> Result<(), WriteError> {
         self.files.write(&rendered.text)
     }
 
     /// Where to read the Corefile from now: where it could not be written it is kept in memory.
-    pub fn written(
+    pub(super) fn written(
         &self,
         rendered: &Rendered,
         outcome: Result<(), WriteError>,
@@ -238,7 +239,7 @@ impl Rendering {
 }
 
 /// What is served first.
-pub struct RenderedStart {
+pub(super) struct RenderedStart {
     pub source: CorefileSource,
     pub loaded: LoadedCorefile,
     /// Is to be written still.

@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 const NAME: &std::ffi::CStr = c"nodelocaldns";
 
 /// Serves until told to stop.
-pub fn serve(options: ServeOptions, watchdog: ControlClient) -> anyhow::Result<ExitCode> {
+pub(super) fn serve(options: ServeOptions, watchdog: ControlClient) -> anyhow::Result<ExitCode> {
     // Best effort: only for those who look.
     _ = rustix::thread::set_name(NAME);
     let watchdog = Arc::new(watchdog);

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 /// Tells the watchdog.
 #[derive(Clone)]
-pub struct SetupErrors(Arc<ControlClient>);
+pub(super) struct SetupErrors(Arc<ControlClient>);
 
 impl SetupErrors {
-    pub fn new(watchdog: Arc<ControlClient>) -> Self {
+    pub(super) fn new(watchdog: Arc<ControlClient>) -> Self {
         Self(watchdog)
     }
     /// A template or ConfigMap was refused, or the Corefile made of them, or it could not be written.
-    pub fn count_configmap(&self) {
+    pub(super) fn count_configmap(&self) {
         self.0.report_setup_error("configmap");
     }
 }

@@ -4,7 +4,7 @@ use super::files::FileServer;
 use super::interceptor::NodeInterceptor;
 use super::log;
 use super::pidfile::Pidfile;
-use crate::cli::{Corefile, Mode, ServeOptions};
+use crate::cli::{CorefileArgument, Mode, ServeOptions};
 use crate::corefile;
 use crate::deadline;
 use crate::threads;
@@ -25,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 const START_LIMIT: Duration = Duration::from_secs(1);
 
 /// Guards the server until told to stop.
-pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
+pub(super) fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
     log::start().context("cannot start the thread that writes log lines")?;
     // For the server, which inherits it and may not raise it: each TCP client and each upstream socket takes a
     // descriptor.
@@ -35,7 +35,7 @@ pub fn guard(options: ServeOptions) -> anyhow::Result<ExitCode> {
     // Removed at whichever end of this function.
     let _pidfile = options.pidfile.map(Pidfile::write).transpose()?;
     let runtime = new_runtime().context("cannot start the runtime")?;
-    let reads_stdin = options.mode == Mode::Plain(Corefile::Stdin);
+    let reads_stdin = options.mode == Mode::Plain(CorefileArgument::Stdin);
     let input = match reads_stdin {
         false => None,
         true => match runtime.block_on(read_stdin())? {

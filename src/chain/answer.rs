@@ -1,4 +1,4 @@
-//! What a chain gives back.
+//! The outcome of a chain: an answer, or why there is none.
 
 use crate::message::{Rcode, Response};
 use std::fmt;
@@ -46,4 +46,4 @@ impl fmt::Display for Failure {
 }
 impl std::error::Error for Failure {}
 
-pub type Outcome = Result<Answer, Failure>;
+pub(crate) type Outcome = Result<Answer, Failure>;

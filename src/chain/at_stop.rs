@@ -36,7 +36,7 @@ impl AtStop {
 
 /// The end of such a thread: it is asked for, and later has come.
 #[derive(Default)]
-pub struct Ending {
+pub(crate) struct Ending {
     is_asked: AtomicBool,
     asked: Notify,
     has_come: Mutex<bool>,
@@ -45,31 +45,31 @@ pub struct Ending {
 
 impl Ending {
     /// The thread is to write what it holds, and end.
-    pub fn ask(&self) {
+    pub(crate) fn ask(&self) {
         self.is_asked.store(true, Ordering::Release);
         self.asked.notify_one();
     }
 
     /// Whether that was said.
-    pub fn is_asked(&self) -> bool {
+    pub(crate) fn is_asked(&self) -> bool {
         self.is_asked.load(Ordering::Acquire)
     }
 
     /// Waits until it is. May be dropped and called again at any time, by one task.
-    pub async fn asked(&self) {
+    pub(crate) async fn asked(&self) {
         while !self.is_asked() {
             self.asked.notified().await;
         }
     }
 
     /// The thread has written all that it could.
-    pub fn set_come(&self) {
+    pub(crate) fn set_come(&self) {
         *self.has_come.lock() = true;
         self.came.notify_all();
     }
 
     /// Waits for that, at most until `deadline`. Blocks the thread.
-    pub fn wait(&self, deadline: Instant) {
+    pub(crate) fn wait(&self, deadline: Instant) {
         let mut has_come = self.has_come.lock();
         while !*has_come && !self.came.wait_until(&mut has_come, deadline).timed_out() {}
     }

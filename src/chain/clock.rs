@@ -1,4 +1,4 @@
-//! The time of a few messages at once.
+//! The time of receipt that a batch of datagrams shares, so that the clock is read once a batch.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant, SystemTime};
@@ -39,7 +39,7 @@ impl BatchClock {
 }
 
 /// Seconds since 1970 modulo 2³², as the validity periods of DNSSEC signatures are written (RFC 4034 section 3.1.5).
-pub fn unix_seconds() -> u32 {
+pub(crate) fn unix_seconds() -> u32 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32)
 }
 

@@ -1,11 +1,13 @@
-//! From what the user wrote to what serves. A directive's `parse` reads its lines into a [`BlockConfig`]: settings of
+//! How a directive is configured and built. A directive's `parse` reads its lines into a [`BlockConfig`]: settings of
 //! the block, and parts. A part, [`Configured`], is a plain value; [`Configured::build`] makes the running thing of it.
 
 use super::{
     Arranger, AtStop, BlockMetadata, DataFiles, Handler, Observer, ReloadState, Tracer, UpstreamObserver, View,
 };
-use crate::corefile::{DataFile, Diagnostics, FileStamp, Loader, SocketRole, Span, read_data_file, unix_socket};
-use crate::fairness::{Fairness, Policy};
+use crate::corefile::{
+    DataFile, Diagnostics, Directive, FileStamp, Loader, SocketRole, Span, read_data_file, unix_socket,
+};
+use crate::fairness::{Fairness, SharedFairness};
 use crate::go_regex::Patterns;
 use crate::message::{Name, PrefixLimits};
 use crate::metrics::{CONTENT_TYPE, Counter, Registry, union};
@@ -37,9 +39,14 @@ pub trait Interfaces {
 /// Files and interfaces a directive may ask while it is parsed.
 #[derive(Clone, Copy)]
 pub struct Loaders<'a> {
+    /// Where files are read, `import` and data files alike.
     pub files: &'a dyn Loader,
+    /// The machine's network interfaces.
     pub interfaces: &'a dyn Interfaces,
 }
+
+/// Reads one occurrence of a directive into its block, and reports everything that is wrong with it.
+pub(crate) type Parse = fn(&Directive, &mut BlockConfig, &mut ParseContext<'_>);
 
 /// What a directive's `parse` is given beside its lines.
 pub struct ParseContext<'a> {
@@ -193,8 +200,11 @@ pub struct Enabled {
 /// An HTTP path served on an address. The same address and path asked by several blocks is one endpoint.
 #[derive(Clone)]
 pub struct Endpoint {
+    /// Where it listens.
     pub address: SocketAddr,
+    /// The path of the URL, such as `/health`.
     pub path: &'static str,
+    /// Who makes the answers.
     pub answers: HttpAnswers,
     /// With it the address is served over TLS, whatever else stands there.
     pub tls: Option<ServerTls>,
@@ -252,16 +262,19 @@ pub enum HttpAnswers {
 }
 
 /// Makes an answer for all who ask.
-pub type AnswerAll = Arc<dyn Fn() -> BoxFuture<'static, HttpAnswer> + Send + Sync>;
+pub(crate) type AnswerAll = Arc<dyn Fn() -> BoxFuture<'static, HttpAnswer> + Send + Sync>;
 
 /// Makes an answer from a request's query.
-pub type AnswerEach = Arc<dyn Fn(&str) -> BoxFuture<'static, HttpAnswer> + Send + Sync>;
+pub(crate) type AnswerEach = Arc<dyn Fn(&str) -> BoxFuture<'static, HttpAnswer> + Send + Sync>;
 
 /// An HTTP answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpAnswer {
+    /// The HTTP status code.
     pub status: u16,
+    /// The value of Content-Type.
     pub content_type: &'static str,
+    /// What follows the headers.
     pub body: Vec<u8>,
 }
 
@@ -316,20 +329,25 @@ impl<'a> BuildContext<'a> {
 
 /// What all plans of a process share.
 pub struct ProcessContext {
+    /// Where counters, gauges and histograms come from.
     pub registry: Registry,
     /// Panics that were caught while a query was answered.
     pub panics: Counter,
+    /// What a directive keeps over a reload.
     pub reload_state: Arc<ReloadState>,
+    /// Whether the process starts, serves or ends.
     pub lifecycle: Lifecycle,
+    /// How many octets all caches may take together.
     pub cache_memory: Arc<MemoryBudget>,
     /// Workers that serve.
     pub workers: usize,
     /// Who counts as one client where something is full.
-    pub fairness: Arc<Policy>,
+    pub fairness: Arc<SharedFairness>,
     /// What this process answers the watchdog's probes with; `None` where no watchdog asks.
     pub generation: Option<u64>,
     /// How `/etc/resolv.conf` and `/etc/hosts` are read, which may take as long as a file system does.
     pub files: ReadFile,
+    /// How files of data are read that directives have asked their [`Loaders`] for and read again while they serve.
     pub data_files: DataFiles,
     /// How sockets with a path are had that directives have named to their [`Loaders`].
     pub unix_sockets: UnixSockets,
@@ -340,16 +358,16 @@ pub struct ProcessContext {
 }
 
 /// Asks the other process of this program for its metrics in text format; `None` if it does not say, or not in time.
-pub type AskMetrics = Arc<dyn Fn() -> BoxFuture<'static, Option<String>> + Send + Sync>;
+pub(crate) type AskMetrics = Arc<dyn Fn() -> BoxFuture<'static, Option<String>> + Send + Sync>;
 
-pub use crate::net::ReadFile;
+pub(crate) use crate::net::ReadFile;
 
 /// Gives a stream socket that is connected to one with this path, or that listens there. It may take as long as a file
 /// system does.
-pub type UnixSockets = Arc<dyn Fn(&Path, SocketRole) -> io::Result<OwnedFd> + Send + Sync>;
+pub(crate) type UnixSockets = Arc<dyn Fn(&Path, SocketRole) -> io::Result<OwnedFd> + Send + Sync>;
 
 /// Gives what a file of data holds, unless it still has this stamp. It may take as long as a file system does.
-pub type ReadDataFile = Arc<dyn Fn(&Path, Option<FileStamp>) -> io::Result<Option<DataFile>> + Send + Sync>;
+pub(crate) type ReadDataFile = Arc<dyn Fn(&Path, Option<FileStamp>) -> io::Result<Option<DataFile>> + Send + Sync>;
 
 impl ProcessContext {
     /// For a process with this many workers, whose caches may together hold this many octets.

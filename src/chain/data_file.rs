@@ -34,7 +34,7 @@ impl DataFiles {
 
 /// Looks at a file at intervals, on a thread of its own, because its file system may hang: then no second thread is
 /// begun.
-pub struct DataFilePoll {
+pub(crate) struct DataFilePoll {
     /// Keyword of who reads it.
     pub directive: &'static str,
     pub path: PathBuf,
@@ -49,7 +49,7 @@ pub struct DataFilePoll {
 
 impl DataFilePoll {
     /// Goes on until it is dropped. What was read last holds while the file cannot be read, which is told once.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut ticks = interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first is due at once.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// The Common Log Format, which is the default.
-pub const COMMON: &str = r#"{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" {rcode} {>rflags} {rsize} {duration}"#;
+pub(crate) const COMMON: &str = r#"{remote}:{port} - {>id} "{type} {class} {name} {proto} {size} {>do} {>bufsize}" {rcode} {>rflags} {rsize} {duration}"#;
 
 /// What stands for a value that is not there.
 const ABSENT: &str = "-";
@@ -57,7 +57,7 @@ const PLACEHOLDERS: [(&str, Piece); 16] = [
 ];
 
 /// The words of all placeholders, without braces.
-pub fn placeholders() -> impl Iterator<Item = &'static str> {
+pub(crate) fn placeholders() -> impl Iterator<Item = &'static str> {
     PLACEHOLDERS.iter().map(|(word, _)| *word).chain(LABELS)
 }
 
@@ -66,7 +66,7 @@ const LABELS: [&str; 3] = ["/log/type", "/log/class", TRACE_ID];
 const TRACE_ID: &str = "/trace/traceid";
 
 /// Appends what a metadata label stands for, with its leading slash; false if nothing sets it.
-pub type AppendLabel<'a> = &'a dyn Fn(&str, &mut String) -> bool;
+pub(crate) type AppendLabel<'a> = &'a dyn Fn(&str, &mut String) -> bool;
 
 impl Piece {
     fn placeholder(word: &str) -> Option<Self> {
@@ -77,12 +77,12 @@ impl Piece {
 
 /// A compiled format.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Format(Vec<Piece>);
+pub(crate) struct Format(Vec<Piece>);
 
 impl Format {
     /// Reads a format. Braces that hold no placeholder stand for themselves; `unknown` is told what they hold where
     /// that looks like a misspelt one.
-    pub fn compile(text: &str, mut unknown: impl FnMut(&str)) -> Self {
+    pub(crate) fn compile(text: &str, mut unknown: impl FnMut(&str)) -> Self {
         let text = text.replace("{common}", COMMON).replace("{combined}", &format!("{COMMON} \"{{>opcode}}\""));
         let mut format = Self(Vec::new());
         let mut rest = text.as_str();
@@ -117,13 +117,13 @@ impl Format {
     }
 
     /// Whether it has one of these metadata labels, written with their leading slash.
-    pub fn has_label(&self, labels: &[&str]) -> bool {
+    pub(crate) fn has_label(&self, labels: &[&str]) -> bool {
         self.0.iter().any(|piece| matches!(piece, Piece::Label(label) if labels.contains(&label.as_str())))
     }
 
     /// Appends the text about a request and, once it is over, the exchange. Nothing goes through `fmt` that each line
     /// has: that would be most of what a line costs.
-    pub fn append(
+    pub(crate) fn append(
         &self,
         request: &Request<'_>,
         exchange: Option<&Exchange<'_>>,
@@ -136,7 +136,7 @@ impl Format {
     }
 
     /// The same format for the hits of a packet, whose exchange this is.
-    pub fn for_packet(&self, exchange: &Exchange<'_>, label: AppendLabel<'_>) -> PacketFormat {
+    pub(crate) fn for_packet(&self, exchange: &Exchange<'_>, label: AppendLabel<'_>) -> PacketFormat {
         let mut format = Self(Vec::new());
         for piece in &self.0 {
             if piece.differs() {
@@ -153,7 +153,7 @@ impl Format {
 
 /// What is different of requests that one packet of the packet cache answers.
 #[derive(Clone, Copy)]
-pub struct Differing<'a> {
+pub(crate) struct Differing<'a> {
     pub peer: &'a Peer,
     pub id: u16,
     /// From the request's arrival; `None` as long as it is not over.
@@ -161,11 +161,11 @@ pub struct Differing<'a> {
 }
 
 /// The line for one packet's hits: all but what differs is written already.
-pub struct PacketFormat(Box<[Piece]>);
+pub(crate) struct PacketFormat(Box<[Piece]>);
 
 impl PacketFormat {
     /// Appends the line for a hit.
-    pub fn append(&self, hit: Differing<'_>, line: &mut String) {
+    pub(crate) fn append(&self, hit: Differing<'_>, line: &mut String) {
         for piece in &self.0 {
             match piece {
                 Piece::Literal(text) => line.push_str(text),

@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// How grave a line is; what it begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
+pub(crate) enum Level {
     Debug,
     Info,
     Warning,
@@ -47,9 +47,9 @@ impl Level {
 }
 
 /// Takes lines without waiting and writes them from a thread of its own.
-pub struct LineSink(Arc<Shared>);
+pub(crate) struct LineSink(Arc<SinkState>);
 
-struct Shared {
+struct SinkState {
     state: Mutex<State>,
     capacity: usize,
     /// There are lines to write, or the sink is gone.
@@ -78,9 +78,9 @@ type Process = LazyLock<io::Result<Arc<LineSink>>>;
 
 impl LineSink {
     /// Writes to `output`, holding back at most `capacity` octets of lines. Fails if no thread can be started.
-    pub fn to(output: impl Write + Send + 'static, capacity: usize) -> io::Result<Self> {
+    pub(crate) fn to(output: impl Write + Send + 'static, capacity: usize) -> io::Result<Self> {
         let shared =
-            Arc::new(Shared { state: Mutex::default(), capacity, filled: Condvar::new(), drained: Condvar::new() });
+            Arc::new(SinkState { state: Mutex::default(), capacity, filled: Condvar::new(), drained: Condvar::new() });
         let sink = Self(shared.clone());
         let output = Output { output, is_within_line: false };
         threads::spawn("lines", None, move || shared.drain(output))?;
@@ -88,7 +88,7 @@ impl LineSink {
     }
 
     /// The process's standard output. Fails if it is closed, or no thread can be started.
-    pub fn stdout() -> io::Result<Arc<Self>> {
+    pub(crate) fn stdout() -> io::Result<Arc<Self>> {
         static STDOUT: Process = LazyLock::new(|| {
             use std::os::fd::AsFd;
             LineSink::to_copy_of(io::stdout().as_fd())
@@ -97,7 +97,7 @@ impl LineSink {
     }
 
     /// The process's standard error, as [`LineSink::stdout`].
-    pub fn stderr() -> io::Result<Arc<Self>> {
+    pub(crate) fn stderr() -> io::Result<Arc<Self>> {
         static STDERR: Process = LazyLock::new(|| {
             use std::os::fd::AsFd;
             LineSink::to_copy_of(io::stderr().as_fd())
@@ -115,7 +115,7 @@ impl LineSink {
     }
 
     /// Counts dropped lines in `registry`, those before as well. The first registry keeps them.
-    pub fn count_drops(&self, registry: &Registry) {
+    pub(crate) fn count_drops(&self, registry: &Registry) {
         let mut state = self.0.state.lock();
         if state.dropped.is_none() {
             let dropped = registry.counter(
@@ -129,7 +129,7 @@ impl LineSink {
     }
 
     /// Appends one line: `level`'s prefix, what `compose` appends, a line feed. Dropped if it does not fit.
-    pub fn line(&self, level: Level, compose: impl FnOnce(&mut String)) {
+    pub(crate) fn line(&self, level: Level, compose: impl FnOnce(&mut String)) {
         LINE.with_borrow_mut(|line| {
             line.clear();
             line.push_str(level.prefix());
@@ -140,13 +140,13 @@ impl LineSink {
     }
 
     /// Appends whole lines as they are, all or none of them.
-    pub fn text(&self, lines: &[u8]) {
+    pub(crate) fn text(&self, lines: &[u8]) {
         self.0.push(lines);
     }
 
     /// Waits until all lines so far are written, at most for `timeout`; tells whether they are. To be called before the
     /// process ends.
-    pub fn flush(&self, timeout: Duration) -> bool {
+    pub(crate) fn flush(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let mut state = self.0.state.lock();
         while state.is_writing || !state.pending.is_empty() {
@@ -176,7 +176,7 @@ impl State {
     }
 }
 
-impl Shared {
+impl SinkState {
     fn push(&self, lines: &[u8]) {
         let mut state = self.state.lock();
         if state.pending.len() + lines.len() > self.capacity {

@@ -25,13 +25,13 @@ const MOST_QUESTIONS: u8 = 16;
 
 tokio::task_local! {
     /// Questions that the first one has led to so far.
-    static ASKED: Arc<Asked>;
+    static ASKED: Arc<QuestionCount>;
 }
 
 #[derive(Default)]
-struct Asked(AtomicU8);
+struct QuestionCount(AtomicU8);
 
-impl Asked {
+impl QuestionCount {
     /// Counts one more; false if there may be no more.
     fn count(&self) -> bool {
         self.0

@@ -26,30 +26,37 @@ mod upstreams;
 mod view;
 
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 
-pub use answer::{Answer, Failure, Outcome};
-pub use at_stop::{AtStop, Ending, Flush};
-pub use clock::{BatchClock, unix_seconds};
-pub use config::{
-    AnswerAll, AnswerEach, AskMetrics, BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, Endpoint,
-    HttpAnswer, HttpAnswers, Interfaces, Lifecycle, Loaders, MemoryBudget, ParseContext, Part, ProcessContext,
-    ReadDataFile, ReadFile, ReloadConfig, Timeouts, UnixSockets,
+pub(crate) use answer::Outcome;
+pub(crate) use answer::{Answer, Failure};
+pub(crate) use at_stop::{AtStop, Ending, Flush};
+pub use clock::BatchClock;
+pub(crate) use clock::unix_seconds;
+pub(crate) use config::{
+    AnswerAll, AskMetrics, BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, HttpAnswers, Lifecycle,
+    MemoryBudget, ParseContext, Part, ReloadConfig, Timeouts, UnixSockets,
 };
-pub use data_file::{DataFilePoll, DataFiles};
-pub use format::{AppendLabel, COMMON, Differing, Format, PacketFormat, placeholders};
-pub use host_name::host_name;
-pub use line_sink::{Level, LineSink};
-pub use lookup::{Lookup, Resolver};
-pub use metadata::Metadata;
-pub use networks::{AddressClasses, Networks};
-pub use next::{Chain, FastRest, Next, Rest};
-pub use reload_state::ReloadState;
-pub use request::{KeptSubnet, OwnedRequest, Peer, Purpose, Received, Request, Transport};
-pub use spans::{OpenSpan, Span, Spans, Tracer};
-pub use upstream_exchange::{Encryption, UpstreamExchange, UpstreamObserver};
-pub use upstreams::{Ask, Listing, Upstream, Upstreams, Watching};
-pub use view::{BlockMetadata, QueryFilter, View};
+pub(crate) use config::{AnswerEach, Parse, ReadDataFile};
+pub use config::{Endpoint, HttpAnswer, Interfaces, Loaders, ProcessContext};
+pub(crate) use data_file::DataFilePoll;
+pub(crate) use data_file::DataFiles;
+pub(crate) use format::{COMMON, Differing, Format, PacketFormat, placeholders};
+pub(crate) use host_name::host_name;
+pub(crate) use line_sink::{Level, LineSink};
+pub(crate) use lookup::{Lookup, Resolver};
+pub(crate) use metadata::Metadata;
+pub(crate) use networks::{AddressClasses, Networks};
+pub(crate) use next::Chain;
+pub(crate) use next::{FastRest, Next};
+pub(crate) use reload_state::ReloadState;
+pub(crate) use request::{KeptSubnet, OwnedRequest, Purpose, Request};
+pub use request::{Peer, Received, Transport};
+pub use spans::Span;
+pub(crate) use spans::{OpenSpan, Spans, Tracer};
+pub(crate) use upstream_exchange::{Encryption, UpstreamExchange, UpstreamObserver};
+pub(crate) use upstreams::{ChainUpstreams, ExchangeFn, ForwardUpstreams, ListedUpstream, ProberGuard};
+pub(crate) use view::{BlockMetadata, QueryFilter, View};
 
 use crate::metrics::Counter;
 use futures_util::future::BoxFuture;
@@ -77,7 +84,9 @@ pub enum FastPath {
 
 /// What is to follow a reply of the fast path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variant says what its fields are")]
 pub enum After {
+    /// The reply is all.
     Nothing,
     /// The slow path runs once more in the background with [`Purpose::Refresh`], and its answer is thrown away
     /// (prefetch, stale answers).
@@ -86,10 +95,7 @@ pub enum After {
     /// its ID, for each request with the same octets to the same listen address over the same transport; the handlers
     /// before this one pass such a request. Hits of the packet are counted by what [`Handler::hit_counters`] gives for
     /// this note.
-    CachePacket {
-        millis: u16,
-        note: u32,
-    },
+    CachePacket { millis: u16, note: u32 },
 }
 
 /// A directive in a block's chain: one instance for a server block, shared by its zones, listen addresses and all
@@ -226,12 +232,15 @@ impl HitCounter for Counter {
 /// A finished exchange.
 #[derive(Clone, Copy)]
 pub struct Exchange<'a> {
+    /// As the client sent it.
     pub request: Request<'a>,
     /// The reply as it goes to the client.
     pub reply: &'a [u8],
+    /// The reply's code, all 12 bits.
     pub rcode: crate::message::Rcode,
     /// Keyword of the handler that answered; empty if none did.
     pub answered_by: &'static str,
+    /// Why no handler could answer, if that is so.
     pub failure: Option<&'a Failure>,
     /// From the datagram's arrival to the reply.
     pub elapsed: Duration,

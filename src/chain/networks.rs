@@ -59,7 +59,7 @@ fn merge(ranges: &mut Vec<(u128, u128)>) {
 
 /// Classes of addresses: two of one class are in the same of some sets of networks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddressClasses {
+pub(crate) struct AddressClasses {
     /// Where a run of addresses of one class begins, in order, the first at the family's first address; its class.
     ipv4: Vec<(u32, u32)>,
     ipv6: Vec<(u128, u32)>,
@@ -68,7 +68,7 @@ pub struct AddressClasses {
 
 impl AddressClasses {
     /// Those of all these sets. `None` without any.
-    pub fn new(sets: &[Networks]) -> Option<Self> {
+    pub(crate) fn new(sets: &[Networks]) -> Option<Self> {
         let mut known = HashMap::new();
         let ipv4 = runs(sets.iter().map(|set| &set.ipv4), u32::MAX.into(), &mut known);
         let ipv4 = ipv4.into_iter().map(|(first, class)| (first as u32, class)).collect();
@@ -77,13 +77,13 @@ impl AddressClasses {
     }
 
     /// How many there are.
-    pub fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         self.count
     }
 
     /// The class of an address, below [`Self::count`]. Costs as many steps as the number of networks has bits.
     #[inline]
-    pub fn of(&self, address: IpAddr) -> u32 {
+    pub(crate) fn of(&self, address: IpAddr) -> u32 {
         match address {
             IpAddr::V4(address) => class_of(&self.ipv4, address.into()),
             IpAddr::V6(address) => class_of(&self.ipv6, address.into()),

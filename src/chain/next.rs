@@ -1,28 +1,28 @@
-//! The rest of a chain.
+//! The handlers of a chain after the one that runs, as it is given them to call.
 
 use super::{Failure, FastPath, Handler, HitCounters, OpenSpan, Outcome, PacketAnswer, Request};
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
 /// A block's handlers in the reference's fixed order.
-pub struct Chain {
+pub(crate) struct Chain {
     pub handlers: Box<[Arc<dyn Handler>]>,
 }
 
 impl Chain {
     /// Asks the handlers one after another, synchronously: what the first said that did not pass, and its place.
     #[inline]
-    pub fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
+    pub(crate) fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
         FastRest { handlers: &self.handlers, index: 0 }.run(request, reply)
     }
     /// What counts the packet cache's hits with a reply to this request.
-    pub fn hit_counters(&self, request: &Request<'_>, answered: PacketAnswer) -> HitCounters {
+    pub(crate) fn hit_counters(&self, request: &Request<'_>, answered: PacketAnswer) -> HitCounters {
         let mut counters = HitCounters::new();
         FastRest { handlers: &self.handlers, index: 0 }.hit_counters(request, answered, &mut counters);
         counters
     }
     /// The whole chain, from its first handler.
-    pub fn start(self: &Arc<Self>) -> Next<'_> {
+    pub(crate) fn start(self: &Arc<Self>) -> Next<'_> {
         Next { chain: self, index: 0 }
     }
     /// Why a query that every handler handed on has no answer, in the reference's words: `errors { consolidate }`

@@ -13,7 +13,9 @@ use std::time::Instant;
 /// How the request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
+    /// A datagram (RFC 1035 section 4.2.1).
     Udp,
+    /// A stream (RFC 7766).
     Tcp,
 }
 
@@ -30,8 +32,11 @@ impl Transport {
 /// The two ends and the transport of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
+    /// Where it came from.
     pub client: SocketAddr,
+    /// Where it arrived.
     pub local: SocketAddr,
+    /// How it came.
     pub transport: Transport,
 }
 
@@ -40,6 +45,7 @@ pub struct Peer {
 pub struct Received<'a> {
     /// Its octets, without TCP's length.
     pub wire: &'a [u8],
+    /// Between whom.
     pub peer: &'a Peer,
     /// When it was received, and how long ago that is.
     pub clock: &'a BatchClock,
@@ -147,6 +153,7 @@ impl Request<'_> {
     pub fn reply(&self, ttl: TtlRule) -> Reply {
         Reply { ttl, limit: self.limit(), udp_size: self.udp_size() }
     }
+    #[allow(clippy::wrong_self_convention, reason = "a copy is larger than the reference")]
     pub fn to_owned(&self) -> OwnedRequest {
         OwnedRequest {
             wire: self.wire.into(),

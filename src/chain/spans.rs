@@ -29,6 +29,7 @@ pub trait Tracer: Send + Sync {
 /// A part of the time that a query took.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
+    /// What was done: the reference's name for it.
     pub name: &'static str,
     /// Index of the span within which it was opened; `None`: the query itself.
     pub parent: Option<usize>,
@@ -97,19 +98,19 @@ impl Spans {
 }
 
 /// A span that ends when this is dropped.
-pub struct OpenSpan {
+pub(crate) struct OpenSpan {
     spans: Arc<Spans>,
     index: usize,
 }
 
 impl OpenSpan {
     /// Opens one within the span that is open in this task. `None` if its query is not traced.
-    pub fn enter(name: &'static str) -> Option<Self> {
+    pub(crate) fn enter(name: &'static str) -> Option<Self> {
         Spans::current()?.open(name)
     }
 
     /// Notes whom it is spent on.
-    pub fn set_peer(&self, peer: SocketAddr) {
+    pub(crate) fn set_peer(&self, peer: SocketAddr) {
         if let Some(span) = self.spans.recorded.lock().spans.get_mut(self.index) {
             span.peer = Some(peer);
         }

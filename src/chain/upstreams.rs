@@ -15,13 +15,13 @@ use tokio::sync::Notify;
 /// Sends a query over the upstream's own transport and waits for its answer: true once one came, whatever its rcode;
 /// false if none came in the time the upstream is given. Also while the upstream is marked. The query's ID may be
 /// changed.
-pub type Ask = Box<dyn Fn(Vec<u8>) -> BoxFuture<'static, bool> + Send + Sync>;
+pub(crate) type ExchangeFn = Box<dyn Fn(Vec<u8>) -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// The upstreams of the chain of one server block. Lives as long as one of its listings or its `loop`, so also over a
 /// reload.
 #[derive(Default)]
-pub struct Upstreams {
-    list: Mutex<Vec<Weak<Upstream>>>,
+pub(crate) struct ChainUpstreams {
+    list: Mutex<Vec<Weak<ListedUpstream>>>,
     listed: Notify,
     doubted: Notify,
     watches: AtomicUsize,
@@ -29,78 +29,78 @@ pub struct Upstreams {
 
 /// Says that somebody probes the upstreams of a chain. When the last of them is dropped, no upstream is marked any
 /// longer: nobody is left to find out that it may be used again.
-pub struct Watching(Arc<Upstreams>);
+pub(crate) struct ProberGuard(Arc<ChainUpstreams>);
 
 /// The upstreams of one `forward`.
-pub struct Listing {
-    upstreams: Arc<Upstreams>,
+pub(crate) struct ForwardUpstreams {
+    upstreams: Arc<ChainUpstreams>,
     from: Name,
-    current: ArcSwap<Vec<Arc<Upstream>>>,
+    current: ArcSwap<Vec<Arc<ListedUpstream>>>,
 }
 
 /// One upstream of one `forward`.
-pub struct Upstream {
+pub(crate) struct ListedUpstream {
     from: Name,
     address: SocketAddr,
-    ask: Ask,
+    ask: ExchangeFn,
     looping: AtomicBool,
 }
 
-impl Upstreams {
+impl ChainUpstreams {
     /// Those of the chain that is being built.
-    pub fn of(context: &BuildContext<'_>) -> Arc<Self> {
+    pub(crate) fn of(context: &BuildContext<'_>) -> Arc<Self> {
         let key = format!("upstreams {} {}", context.zone(), context.servers.join(" "));
         context.process.reload_state.adopt_or(&key, Self::default)
     }
 
     /// From now until it is dropped, marks are looked after.
-    pub fn watch(self: Arc<Self>) -> Watching {
+    pub(crate) fn watch(self: Arc<Self>) -> ProberGuard {
         self.watches.fetch_add(1, Ordering::Relaxed);
-        Watching(self)
+        ProberGuard(self)
     }
 
     /// Those in use now.
-    pub fn current(&self) -> Vec<Arc<Upstream>> {
+    pub(crate) fn current(&self) -> Vec<Arc<ListedUpstream>> {
         self.list.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Told whenever an upstream is listed from the call on.
-    pub fn listed(&self) -> &Notify {
+    pub(crate) fn listed(&self) -> &Notify {
         &self.listed
     }
 
     /// Something has changed on the way to them: whoever probes them is to do so again.
-    pub fn doubt(&self) {
+    pub(crate) fn doubt(&self) {
         self.doubted.notify_waiters();
     }
 
-    /// Told of each [`Upstreams::doubt`] from the call on.
-    pub fn doubted(&self) -> &Notify {
+    /// Told of each [`ChainUpstreams::doubt`] from the call on.
+    pub(crate) fn doubted(&self) -> &Notify {
         &self.doubted
     }
 
     /// An upstream that is listed anew, as in a reload, keeps its mark.
-    fn add(&self, from: &Name, address: SocketAddr, ask: Ask) -> Arc<Upstream> {
+    fn add(&self, from: &Name, address: SocketAddr, ask: ExchangeFn) -> Arc<ListedUpstream> {
         let mut list = self.list.lock();
         list.retain(|upstream| upstream.strong_count() > 0);
-        let known = |upstream: &Arc<Upstream>| upstream.address == address && upstream.from == *from;
+        let known = |upstream: &Arc<ListedUpstream>| upstream.address == address && upstream.from == *from;
         let looping = list.iter().filter_map(Weak::upgrade).any(|upstream| known(&upstream) && upstream.is_looping());
-        let upstream = Arc::new(Upstream { from: from.clone(), address, ask, looping: AtomicBool::new(looping) });
+        let upstream = Arc::new(ListedUpstream { from: from.clone(), address, ask, looping: AtomicBool::new(looping) });
         list.push(Arc::downgrade(&upstream));
         self.listed.notify_waiters();
         upstream
     }
 }
 
-impl Listing {
+impl ForwardUpstreams {
     /// The empty list of a `forward` that asks for names in `from`. What it lists is listed until it is dropped.
-    pub fn new(upstreams: Arc<Upstreams>, from: Name) -> Self {
+    pub(crate) fn new(upstreams: Arc<ChainUpstreams>, from: Name) -> Self {
         Self { upstreams, from, current: ArcSwap::default() }
     }
 
-    /// From now on these are in use, and no others. What an [`Ask`] captures must not hold this listing, or neither is
-    /// ever dropped.
-    pub fn set(&self, addresses: impl IntoIterator<Item = (SocketAddr, Ask)>) {
+    /// From now on these are in use, and no others. What an [`ExchangeFn`] captures must not hold this listing, or
+    /// neither is ever dropped.
+    pub(crate) fn set(&self, addresses: impl IntoIterator<Item = (SocketAddr, ExchangeFn)>) {
         let former = self.current.load();
         let find = |address| former.iter().find(|upstream| upstream.address == address);
         let entry = |(address, ask)| match find(address) {
@@ -112,20 +112,20 @@ impl Listing {
 
     /// Addresses from which what is sent comes back to us: not to be asked for a client until that has ended. Does not
     /// wait.
-    pub fn looping(&self) -> Vec<SocketAddr> {
+    pub(crate) fn looping(&self) -> Vec<SocketAddr> {
         self.current.load().iter().filter(|upstream| upstream.is_looping()).map(|upstream| upstream.address).collect()
     }
 }
 
-impl Deref for Watching {
-    type Target = Upstreams;
+impl Deref for ProberGuard {
+    type Target = ChainUpstreams;
 
-    fn deref(&self) -> &Upstreams {
+    fn deref(&self) -> &ChainUpstreams {
         &self.0
     }
 }
 
-impl Drop for Watching {
+impl Drop for ProberGuard {
     fn drop(&mut self) {
         if self.0.watches.fetch_sub(1, Ordering::AcqRel) == 1 {
             for upstream in self.0.current() {
@@ -135,51 +135,51 @@ impl Drop for Watching {
     }
 }
 
-impl Upstream {
+impl ListedUpstream {
     /// The zone whose names it is asked for: FROM of its `forward`.
-    pub fn from(&self) -> &Name {
+    pub(crate) fn from(&self) -> &Name {
         &self.from
     }
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
-    /// See [`Ask`].
-    pub fn ask(&self, query: Vec<u8>) -> BoxFuture<'static, bool> {
+    /// See [`ExchangeFn`].
+    pub(crate) fn ask(&self, query: Vec<u8>) -> BoxFuture<'static, bool> {
         (self.ask)(query)
     }
-    pub fn is_looping(&self) -> bool {
+    pub(crate) fn is_looping(&self) -> bool {
         self.looping.load(Ordering::Relaxed)
     }
     /// True if that is new.
-    pub fn set_looping(&self, looping: bool) -> bool {
+    pub(crate) fn set_looping(&self, looping: bool) -> bool {
         self.looping.swap(looping, Ordering::Relaxed) != looping
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Ask, Listing, Upstreams};
+    use super::{ChainUpstreams, ExchangeFn, ForwardUpstreams};
     use crate::message::Name;
     use std::net::SocketAddr;
     use std::sync::Arc;
 
-    fn entry(address: &str) -> (SocketAddr, Ask) {
+    fn entry(address: &str) -> (SocketAddr, ExchangeFn) {
         (address.parse().unwrap(), Box::new(|_| Box::pin(async { false })))
     }
 
-    fn listing(upstreams: &Arc<Upstreams>, from: &str, addresses: &[&str]) -> Listing {
-        let listing = Listing::new(upstreams.clone(), Name::parse(from).unwrap());
+    fn listing(upstreams: &Arc<ChainUpstreams>, from: &str, addresses: &[&str]) -> ForwardUpstreams {
+        let listing = ForwardUpstreams::new(upstreams.clone(), Name::parse(from).unwrap());
         listing.set(addresses.iter().map(|address| entry(address)));
         listing
     }
 
-    fn addresses(upstreams: &Upstreams) -> Vec<String> {
+    fn addresses(upstreams: &ChainUpstreams) -> Vec<String> {
         upstreams.current().iter().map(|upstream| upstream.address().to_string()).collect()
     }
 
     #[test]
     fn upstreams_are_listed_until_they_are_replaced_or_their_listing_is_dropped() {
-        let upstreams = Arc::new(Upstreams::default());
+        let upstreams = Arc::new(ChainUpstreams::default());
         let first = listing(&upstreams, ".", &["127.0.0.1:53", "127.0.0.2:53"]);
         let second = listing(&upstreams, "example.", &["127.0.0.3:53"]);
         first.set([entry("127.0.0.2:53"), entry("127.0.0.4:53")]);
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_mark_is_for_one_address_and_zone_and_outlives_a_reload() {
-        let upstreams = Arc::new(Upstreams::default());
+        let upstreams = Arc::new(ChainUpstreams::default());
         let (marked, other) = ("127.0.0.1:53", "127.0.0.2:53");
         let old = listing(&upstreams, ".", &[marked, other]);
         assert!(upstreams.current()[0].set_looping(true));
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_mark_ends_with_the_last_watch() {
-        let upstreams = Arc::new(Upstreams::default());
+        let upstreams = Arc::new(ChainUpstreams::default());
         let listing = listing(&upstreams, ".", &["127.0.0.1:53"]);
         let before = upstreams.clone().watch();
         before.current()[0].set_looping(true);

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 /// What the user asks of `doctor`. What is not given is what the running agent was told, else the agent's default.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Doctor {
+pub(crate) struct Doctor {
     pub local_addresses: Option<Vec<IpAddr>>,
     pub interface: Option<String>,
     pub dns_port: Option<u16>,
@@ -18,12 +18,12 @@ pub struct Doctor {
     pub metrics_listen_address: Option<SocketAddr>,
     /// An ordinary name to ask for.
     pub name: Name,
-    pub output: Output,
+    pub output: OutputFormat,
 }
 
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
+pub(crate) enum OutputFormat {
     /// For people
     Text,
     /// For programs; src/doctor/README.md has the fields
@@ -33,7 +33,7 @@ pub enum Output {
 impl Doctor {
     /// The whole of what to examine, `running` being what the agent that runs was told. None if nobody said which
     /// addresses.
-    pub fn completed(self, running: Option<ServeOptions>) -> Option<(ServeOptions, Agent)> {
+    pub(crate) fn completed(self, running: Option<ServeOptions>) -> Option<(ServeOptions, Agent)> {
         let mut options = match (running, &self.local_addresses) {
             (Some(options), _) => options,
             // With the agent's defaults.

@@ -1,6 +1,6 @@
 //! The flags as clap reads them, before they are checked against each other.
 
-use super::doctor::Output;
+use super::doctor::OutputFormat;
 use super::{FallbackTo, values};
 use crate::message::Name;
 use crate::node::Backend;
@@ -247,5 +247,5 @@ pub(super) struct DoctorFlags {
     pub name: Name,
     /// How to print
     #[arg(long, value_name = "FORM", default_value = "text")]
-    pub output: Output,
+    pub output: OutputFormat,
 }

@@ -6,7 +6,7 @@ mod doctor;
 mod flags;
 mod values;
 
-pub use doctor::{Doctor, Output};
+pub(crate) use doctor::{Doctor, OutputFormat};
 
 use crate::node::Backend;
 use crate::plan::DEFAULT_PORT;
@@ -37,7 +37,7 @@ const KUBE_PROXY_MARKS: u32 = 0x8000 | 0x4000;
 
 /// What the user asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Invocation {
+pub(crate) enum Invocation {
     /// `check FILE…`
     Check {
         files: Vec<PathBuf>,
@@ -73,7 +73,7 @@ pub enum Invocation {
 
 /// What becomes of a text that is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FormatMode {
+pub(crate) enum FormatMode {
     /// It is printed.
     Print,
     /// It takes the place of the file.
@@ -84,7 +84,7 @@ pub enum FormatMode {
 
 /// What a Corefile is rendered with; the fields are [`Agent`]'s.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Render {
+pub(crate) struct Render {
     pub local_addresses: Vec<IpAddr>,
     pub dns_port: u16,
     pub template: PathBuf,
@@ -95,7 +95,7 @@ pub struct Render {
 
 /// How to serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServeOptions {
+pub(crate) struct ServeOptions {
     pub mode: Mode,
     /// Port of server blocks that name none.
     pub dns_port: u16,
@@ -113,16 +113,16 @@ pub struct ServeOptions {
 
 /// What is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// A Corefile, and nothing of the machine is touched.
-    Plain(Corefile),
+    Plain(CorefileArgument),
     /// The node's agent (`-localip`).
     Agent(Box<Agent>),
 }
 
 /// Where a Corefile comes from that is served as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Corefile {
+pub(crate) enum CorefileArgument {
     BuiltIn,
     Stdin,
     File(PathBuf),
@@ -130,7 +130,7 @@ pub enum Corefile {
 
 /// What the node's agent is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Agent {
+pub(crate) struct Agent {
     /// At least one, none twice.
     pub local_addresses: Vec<IpAddr>,
     /// The interface to set up; `None`: none.
@@ -162,7 +162,7 @@ pub struct Agent {
 
 /// Who answers at an address of this node alone when this program is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FallbackTo {
+pub(crate) enum FallbackTo {
     /// The Service of `-upstreamsvc`, at the address that the environment tells.
     Upstream,
     Nowhere,
@@ -176,7 +176,7 @@ pub enum FallbackTo {
 impl Invocation {
     /// Reads a command line, the program's name first. The error prints itself, with what would be right; it also
     /// stands for `--help`.
-    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+    pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut flags = Flags::try_parse_from(go_style(arguments))?;
         match flags.command.take() {
             Some(Command::Check { files, strict, portable }) => {
@@ -263,9 +263,9 @@ fn mode(flags: Flags) -> Result<Mode, Objection> {
             return Err((ErrorKind::MissingRequiredArgument, message));
         }
         return Ok(Mode::Plain(match given {
-            Some(path) if path == Path::new("stdin") => Corefile::Stdin,
-            Some(path) => Corefile::File(path),
-            None => Corefile::BuiltIn,
+            Some(path) if path == Path::new("stdin") => CorefileArgument::Stdin,
+            Some(path) => CorefileArgument::File(path),
+            None => CorefileArgument::BuiltIn,
         }));
     };
     if given.as_deref() == Some(Path::new("stdin")) {

@@ -1,4 +1,6 @@
-use super::{Agent, Corefile, Doctor, FallbackTo, Flags, FormatMode, Invocation, Mode, Output, ServeOptions};
+use super::{
+    Agent, CorefileArgument, Doctor, FallbackTo, Flags, FormatMode, Invocation, Mode, OutputFormat, ServeOptions,
+};
 use crate::node::Backend;
 use clap::CommandFactory;
 use std::ffi::OsString;
@@ -37,7 +39,7 @@ fn the_declaration_is_consistent() {
 #[test]
 fn without_arguments_nothing_of_the_machine_is_touched() {
     let options = serve(&[]);
-    assert_eq!(options.mode, Mode::Plain(Corefile::BuiltIn));
+    assert_eq!(options.mode, Mode::Plain(CorefileArgument::BuiltIn));
     assert_eq!(
         (options.metrics_listen_address, options.dns_port, options.pidfile, options.quiet),
         (None, 53, None, false)
@@ -48,7 +50,7 @@ fn without_arguments_nothing_of_the_machine_is_touched() {
 fn flags_may_have_one_dash_or_two_and_a_space_or_an_equals_sign() {
     for arguments in [&["-conf", "a"][..], &["--conf", "a"], &["-conf=a"], &["--conf=a"], &["-conf", "b", "-conf", "a"]]
     {
-        assert_eq!(serve(arguments).mode, Mode::Plain(Corefile::File(PathBuf::from("a"))), "{arguments:?}");
+        assert_eq!(serve(arguments).mode, Mode::Plain(CorefileArgument::File(PathBuf::from("a"))), "{arguments:?}");
     }
     for arguments in [&["-p", "5353"][..], &["-p=5353"], &["--p=5353"], &["-dns.port=5353"], &["--dns.port", "5353"]] {
         assert_eq!(serve(arguments).dns_port, 5353, "{arguments:?}");
@@ -57,10 +59,10 @@ fn flags_may_have_one_dash_or_two_and_a_space_or_an_equals_sign() {
 
 #[test]
 fn conf_wins_over_corefile_and_stdin_is_standard_input() {
-    assert_eq!(serve(&["-corefile", "b"]).mode, Mode::Plain(Corefile::File("b".into())));
-    assert_eq!(serve(&["-corefile", "b", "-conf", "a"]).mode, Mode::Plain(Corefile::File("a".into())));
-    assert_eq!(serve(&["-corefile", "b", "-conf="]).mode, Mode::Plain(Corefile::File("b".into())));
-    assert_eq!(serve(&["-conf", "stdin"]).mode, Mode::Plain(Corefile::Stdin));
+    assert_eq!(serve(&["-corefile", "b"]).mode, Mode::Plain(CorefileArgument::File("b".into())));
+    assert_eq!(serve(&["-corefile", "b", "-conf", "a"]).mode, Mode::Plain(CorefileArgument::File("a".into())));
+    assert_eq!(serve(&["-corefile", "b", "-conf="]).mode, Mode::Plain(CorefileArgument::File("b".into())));
+    assert_eq!(serve(&["-conf", "stdin"]).mode, Mode::Plain(CorefileArgument::Stdin));
 }
 
 #[test]
@@ -253,7 +255,7 @@ fn what_is_for_the_agent_needs_its_addresses() {
         "--fallback=none",
         "-skipteardown=false",
     ];
-    assert_eq!(serve(&harmless).mode, Mode::Plain(Corefile::BuiltIn));
+    assert_eq!(serve(&harmless).mode, Mode::Plain(CorefileArgument::BuiltIn));
 }
 
 #[test]
@@ -376,7 +378,7 @@ fn doctor_needs_nothing_and_takes_the_agents_flags_in_either_spelling() {
         health_port: None,
         metrics_listen_address: None,
         name: crate::message::Name::parse("kubernetes.default.svc.cluster.local.").unwrap(),
-        output: Output::Text,
+        output: OutputFormat::Text,
     };
     assert_eq!(doctor(&[]), expected);
     let given = doctor(&[
@@ -399,7 +401,7 @@ fn doctor_needs_nothing_and_takes_the_agents_flags_in_either_spelling() {
     );
     assert_eq!(
         (given.health_port, given.name.to_string(), given.output),
-        (Some(8081), "a.example.".to_owned(), Output::Json)
+        (Some(8081), "a.example.".to_owned(), OutputFormat::Json)
     );
     assert!(refused(&["doctor", "--output", "xml"]).contains("json"), "what is possible is told");
     assert!(refused(&["doctor", "--name", "a..b"]).contains("--name"));

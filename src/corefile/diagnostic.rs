@@ -144,7 +144,7 @@ impl Diagnostic {
 }
 
 /// The text of a token for a message: in backquotes, and cut short where it is long.
-pub fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     const SHOWN_CHARACTERS: usize = 80;
     match text.char_indices().nth(SHOWN_CHARACTERS) {
         Some((end, _)) => format!("`{}…`", text.get(..end).unwrap_or_default()),
@@ -238,7 +238,7 @@ fn visible(character: char) -> char {
 
 /// Text of ours with somebody else's text in it: one line of a log must stay one line, and a terminal must not be
 /// steered.
-pub fn printable(text: &str, keep_line_breaks: bool) -> String {
+pub(crate) fn printable(text: &str, keep_line_breaks: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

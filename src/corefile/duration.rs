@@ -93,7 +93,7 @@ impl fmt::Display for CorefileDuration {
 }
 
 /// Prints a duration as Go does (`5m0s`, `1.5s`, `20ms`).
-pub struct GoDuration(pub Duration);
+pub(crate) struct GoDuration(pub Duration);
 
 impl fmt::Display for GoDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,4 +1,4 @@
-//! What is replaced inside words: environment variables, and the arguments of an `import`.
+//! Expands what stands for something else in a word: environment variables, and arguments of an `import`.
 
 /// The text grew over the limit while values were put in.
 #[derive(Debug, PartialEq, Eq)]

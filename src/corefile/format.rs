@@ -25,7 +25,7 @@ pub fn format(text: &str) -> Result<String, FormatError> {
     let mut out = String::with_capacity(text.len());
     let (mut depth, mut is_continued, mut blanks) = (0_usize, false, 0);
     while !scanner.rest.is_empty() {
-        let Line { pieces, continues } = scanner.line()?;
+        let FormattedLine { pieces, continues } = scanner.line()?;
         if pieces.is_empty() && !continues {
             // Of several empty lines one is kept, between others.
             blanks += 1;
@@ -70,7 +70,7 @@ fn depth_after(pieces: &[Cow<'_, str>], depth: usize) -> usize {
 }
 
 /// The words of a line as they are written, quotes included, and its comment.
-struct Line<'a> {
+struct FormattedLine<'a> {
     pieces: Vec<Cow<'a, str>>,
     /// A backslash ends it.
     continues: bool,
@@ -83,20 +83,20 @@ struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     /// Through the end of the line; of a quoted word that spans lines, through the end of its last.
-    fn line(&mut self) -> Result<Line<'a>, FormatError> {
+    fn line(&mut self) -> Result<FormattedLine<'a>, FormatError> {
         let mut pieces = Vec::new();
         loop {
             let blanks = self.rest.find(|character: char| !character.is_whitespace() || character == '\n');
             self.rest = self.rest.get(blanks.unwrap_or(self.rest.len())..).unwrap_or_default();
             if let Some(end) = ["\\\n", "\\\r\n"].into_iter().find(|end| self.rest.starts_with(*end)) {
                 self.skip_line_end(end.len());
-                return Ok(Line { pieces, continues: true });
+                return Ok(FormattedLine { pieces, continues: true });
             }
             match self.rest.chars().next() {
-                None => return Ok(Line { pieces, continues: false }),
+                None => return Ok(FormattedLine { pieces, continues: false }),
                 Some('\n') => {
                     self.skip_line_end(1);
-                    return Ok(Line { pieces, continues: false });
+                    return Ok(FormattedLine { pieces, continues: false });
                 }
                 Some('#') => pieces.push(self.comment().into()),
                 Some('"') => pieces.push(self.quoted()?.into()),
@@ -197,7 +197,7 @@ mod tests {
             let text = pieces.concat();
             if let Ok(once) = format(&text) {
                 prop_assert_eq!(words(&once), words(&text));
-                prop_assert_eq!(format(&once), Ok(once.clone()));
+                prop_assert_eq!(format(&once), Ok(once));
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Text to words: quotes, comments and line continuations (facts: coredns/caddy caddyfile/lexer.go).
+//! Splits the text of a Corefile into words: quotes, comments and line continuations (facts: coredns/caddy
+//! caddyfile/lexer.go).
 
 use super::diagnostic::{Diagnostics, quote};
 use super::tree::{FileId, Span};

@@ -17,7 +17,7 @@ const ALL: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// A listen address as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListenAddress {
+pub(crate) enum ListenAddress {
     At(SocketAddr),
     /// It has a form that the reference takes, and nothing can be served there. A warning has told so.
     Nowhere,
@@ -25,7 +25,7 @@ pub enum ListenAddress {
 
 impl ListenAddress {
     /// The address, if there is one.
-    pub fn address(self) -> Option<SocketAddr> {
+    pub(crate) fn address(self) -> Option<SocketAddr> {
         match self {
             Self::At(address) => Some(address),
             Self::Nowhere => None,
@@ -35,7 +35,11 @@ impl ListenAddress {
 
 /// Reads `host:port`, `:port`, `[v6]:port`. The host is an IP address, `localhost` (127.0.0.1), or a name of
 /// `/etc/hosts`; an empty one, and one that is not known, stands for all addresses. `None` after an error.
-pub fn listen_address(token: &Token, files: &dyn Loader, diagnostics: &mut Diagnostics) -> Option<ListenAddress> {
+pub(crate) fn listen_address(
+    token: &Token,
+    files: &dyn Loader,
+    diagnostics: &mut Diagnostics,
+) -> Option<ListenAddress> {
     let text = token.text.as_str();
     let (host, port) = match split(text) {
         Ok(parts) => parts,

@@ -45,7 +45,7 @@ pub struct DataFile {
 ///
 /// # Errors
 /// As the operating system tells; a file that is not regular, or too large.
-pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     read_at_most(open(path)?.0)
 }
 
@@ -53,7 +53,7 @@ pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// See [`read_file`].
-pub fn read_data_file(path: &Path, unless: Option<FileStamp>) -> io::Result<Option<DataFile>> {
+pub(crate) fn read_data_file(path: &Path, unless: Option<FileStamp>) -> io::Result<Option<DataFile>> {
     let (file, metadata) = open(path)?;
     let stamp = FileStamp::of(&metadata);
     if unless == Some(stamp) {
@@ -79,7 +79,7 @@ fn open(path: &Path) -> io::Result<(File, Metadata)> {
 ///
 /// # Errors
 /// As the source tells; more than that.
-pub fn read_at_most(source: impl Read) -> io::Result<Vec<u8>> {
+pub(crate) fn read_at_most(source: impl Read) -> io::Result<Vec<u8>> {
     let mut octets = Vec::new();
     source.take(FILE_OCTETS + 1).read_to_end(&mut octets)?;
     match octets.len() as u64 > FILE_OCTETS {

@@ -15,16 +15,20 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod tree;
-pub mod value;
+pub(crate) mod value;
 mod zone;
 
-pub use diagnostic::{Diagnostic, Diagnostics, Severity, printable, quote};
-pub use duration::GoDuration;
-pub use format::{FormatError, format};
-pub use listen_address::{ListenAddress, listen_address};
-pub use loader::{DataFile, FileStamp, read_at_most, read_data_file, read_file};
-pub use socket::{SocketRole, unix_socket};
-pub use tree::{Corefile, Directive, FileId, Key, OptionLine, ServerBlock, Sources, Span, Token};
+pub use diagnostic::Diagnostics;
+pub(crate) use diagnostic::printable;
+pub(crate) use diagnostic::{Severity, quote};
+pub(crate) use duration::GoDuration;
+pub use format::format;
+pub(crate) use listen_address::{ListenAddress, listen_address};
+pub(crate) use loader::{DataFile, FileStamp};
+pub(crate) use loader::{read_at_most, read_data_file, read_file};
+pub(crate) use socket::{SocketRole, unix_socket};
+pub(crate) use tree::{BlockKey, Directive, FileId, ServerBlock, Sources};
+pub use tree::{Corefile, OptionLine, Span, Token};
 
 use std::io;
 use std::path::{Path, PathBuf};

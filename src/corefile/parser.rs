@@ -1,9 +1,9 @@
-//! Words to blocks and lines (facts: coredns/caddy caddyfile/parse.go). After an error reading goes on, so that all are
-//! told.
+//! Parses words into server blocks and lines (facts: coredns/caddy caddyfile/parse.go). After an error reading goes on,
+//! so that all are told.
 
 use super::diagnostic::{Diagnostics, quote};
-use super::reader::{Ahead, Kind, Reader};
-use super::tree::{Corefile, Directive, Key, OptionLine, ServerBlock, Span, Token};
+use super::reader::{Ahead, Reader, WordKind};
+use super::tree::{BlockKey, Corefile, Directive, OptionLine, ServerBlock, Span, Token};
 use super::zone::read_zones;
 
 /// Blocks within blocks. The grammar has no bound; the stack has.
@@ -24,7 +24,7 @@ struct Parser<'a> {
 }
 
 /// A keyword, its arguments and its block.
-struct Line {
+struct ParsedLine {
     name: Token,
     arguments: Vec<Token>,
     block: Vec<OptionLine>,
@@ -35,14 +35,14 @@ impl Parser<'_> {
         let mut blocks = Vec::new();
         while let Some(ahead) = self.reader.peek_following_imports() {
             match ahead.kind {
-                Kind::Close => self.stray_closes(),
-                Kind::Open => {
+                WordKind::Close => self.stray_closes(),
+                WordKind::Open => {
                     self.without_key(ahead.span);
                     self.reader.skip();
                     let directives = self.directives(Some(ahead.span), false);
                     blocks.push(ServerBlock { keys: Vec::new(), directives, is_ignored: true });
                 }
-                Kind::Word | Kind::Import => blocks.extend(self.server_block()),
+                WordKind::Word | WordKind::Import => blocks.extend(self.server_block()),
             }
         }
         blocks
@@ -50,7 +50,7 @@ impl Parser<'_> {
 
     fn server_block(&mut self) -> Option<ServerBlock> {
         let words = self.key_words();
-        let open = self.reader.peek().filter(|ahead| ahead.kind == Kind::Open);
+        let open = self.reader.peek().filter(|ahead| ahead.kind == WordKind::Open);
         if open.is_some() {
             self.reader.skip();
         }
@@ -81,7 +81,7 @@ impl Parser<'_> {
                 self.reader.peek_on_line()
             };
             match ahead.map(|ahead| ahead.kind) {
-                Some(Kind::Word | Kind::Import) => {
+                Some(WordKind::Word | WordKind::Import) => {
                     let Some(word) = self.reader.take() else { return words };
                     comma = word.text.ends_with(',').then_some(word.span);
                     words.push(word);
@@ -99,7 +99,7 @@ impl Parser<'_> {
         }
     }
 
-    fn keys(&mut self, words: &[Token]) -> Vec<Key> {
+    fn keys(&mut self, words: &[Token]) -> Vec<BlockKey> {
         let mut keys = Vec::new();
         // An empty word is no key, in the reference neither.
         for word in words.iter().filter(|word| !word.text.is_empty()) {
@@ -109,7 +109,7 @@ impl Parser<'_> {
                 }
                 if let Some(read) = read_zones(text, span, &mut self.reader.diagnostics) {
                     self.reader.count_words(read.zones.len());
-                    keys.extend(read.zones.into_iter().map(|zone| Key {
+                    keys.extend(read.zones.into_iter().map(|zone| BlockKey {
                         scheme: read.scheme.clone(),
                         zone,
                         port: read.port,
@@ -155,7 +155,7 @@ impl Parser<'_> {
                 return directives;
             };
             match ahead.kind {
-                Kind::Close => {
+                WordKind::Close => {
                     self.reader.skip();
                     if open.is_none() && !is_glued {
                         // Not an error, since the reference ends the block here without a word.
@@ -167,14 +167,14 @@ impl Parser<'_> {
                     self.suspect = None;
                     return directives;
                 }
-                Kind::Open => self.unexpected_block(ahead.span),
-                Kind::Word | Kind::Import => {
+                WordKind::Open => self.unexpected_block(ahead.span),
+                WordKind::Word | WordKind::Import => {
                     let is_line_start = self.reader.peek_on_line().is_none();
                     if is_line_start && self.reader.peek_looks_like_key() && self.reader.line_opens_block() {
                         self.nested_server_block(ahead.span, open);
                         return directives;
                     }
-                    if let Some(Line { name, arguments, block }) = self.line(1) {
+                    if let Some(ParsedLine { name, arguments, block }) = self.line(1) {
                         directives.push(Directive { keyword: name, arguments, options: block });
                     }
                 }
@@ -183,14 +183,14 @@ impl Parser<'_> {
     }
 
     /// A line and its block. `depth` counts the blocks around it.
-    fn line(&mut self, depth: usize) -> Option<Line> {
+    fn line(&mut self, depth: usize) -> Option<ParsedLine> {
         let name = self.reader.take()?;
-        let mut line = Line { name, arguments: Vec::new(), block: Vec::new() };
+        let mut line = ParsedLine { name, arguments: Vec::new(), block: Vec::new() };
         while let Some(ahead) = self.reader.peek_on_line() {
             match ahead.kind {
-                Kind::Word | Kind::Import => line.arguments.extend(self.reader.take()),
-                Kind::Close => return Some(line),
-                Kind::Open => {
+                WordKind::Word | WordKind::Import => line.arguments.extend(self.reader.take()),
+                WordKind::Close => return Some(line),
+                WordKind::Open => {
                     self.reader.skip();
                     line.block = self.options(ahead.span, &line.name, depth + 1);
                     self.nothing_after_block();
@@ -198,7 +198,7 @@ impl Parser<'_> {
                 }
             }
         }
-        if let Some(ahead) = self.reader.peek().filter(|ahead| ahead.kind == Kind::Open) {
+        if let Some(ahead) = self.reader.peek().filter(|ahead| ahead.kind == WordKind::Open) {
             // What stands in another file is not quoted here ([`Diagnostics::conceal`]).
             let opener = match ahead.span.file == line.name.span.file {
                 true => quote(&line.name.text),
@@ -231,7 +231,7 @@ impl Parser<'_> {
                 return options;
             };
             match ahead.kind {
-                Kind::Close => {
+                WordKind::Close => {
                     self.reader.skip();
                     let (close, start) = (ahead.span, opener.span);
                     if self.suspect.is_none()
@@ -243,9 +243,9 @@ impl Parser<'_> {
                     }
                     return options;
                 }
-                Kind::Open => self.unexpected_block(ahead.span),
-                Kind::Word | Kind::Import => {
-                    if let Some(Line { name, arguments, block }) = self.line(depth) {
+                WordKind::Open => self.unexpected_block(ahead.span),
+                WordKind::Word | WordKind::Import => {
+                    if let Some(ParsedLine { name, arguments, block }) = self.line(depth) {
                         options.push(OptionLine { name, arguments, block });
                     }
                 }
@@ -257,9 +257,9 @@ impl Parser<'_> {
     fn nothing_after_block(&mut self) {
         let Some(ahead) = self.reader.peek_on_line() else { return };
         match ahead.kind {
-            Kind::Close => {}
-            Kind::Open => self.unexpected_block(ahead.span),
-            Kind::Word | Kind::Import => {
+            WordKind::Close => {}
+            WordKind::Open => self.unexpected_block(ahead.span),
+            WordKind::Word | WordKind::Import => {
                 self.reader
                     .diagnostics
                     .error(ahead.span, "something follows the brace that closes a block")
@@ -286,7 +286,7 @@ impl Parser<'_> {
         const MESSAGE: &str = "this brace closes nothing";
         let mut braces = Vec::new();
         let mut next = self.reader.peek_following_imports();
-        while let Some(ahead) = next.filter(|ahead| ahead.kind == Kind::Close) {
+        while let Some(ahead) = next.filter(|ahead| ahead.kind == WordKind::Close) {
             braces.push(ahead.span);
             self.reader.skip();
             next = self.reader.peek_following_imports();

@@ -28,7 +28,7 @@ const SNIPPETS_COMPARED: usize = 500;
 
 /// What the next word is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum WordKind {
     Open,
     Close,
     Import,
@@ -38,7 +38,7 @@ pub(super) enum Kind {
 /// The next word, not yet taken.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ahead {
-    pub kind: Kind,
+    pub kind: WordKind,
     pub span: Span,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Stretch {
 }
 
 /// A stretch being read: the Corefile, or an import.
-struct Frame {
+struct OpenStretch {
     stretch: Stretch,
     start: usize,
     /// `None` in the Corefile itself.
@@ -83,7 +83,7 @@ pub(super) struct Reader<'a> {
     loader: &'a dyn Loader,
     pub diagnostics: Diagnostics,
     pub sources: Sources,
-    frames: Vec<Frame>,
+    frames: Vec<OpenStretch>,
     snippets: BTreeMap<String, Snippet>,
     files: HashMap<PathBuf, (FileId, Stretch)>,
     unset_variables: HashSet<String>,
@@ -96,7 +96,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(path: &Path, text: &str, loader: &'a dyn Loader) -> Self {
+    pub(super) fn new(path: &Path, text: &str, loader: &'a dyn Loader) -> Self {
         let mut reader = Self {
             loader,
             diagnostics: Diagnostics::default(),
@@ -112,13 +112,13 @@ impl<'a> Reader<'a> {
             halted: false,
         };
         if let Some((_, stretch)) = reader.add_file(path, text) {
-            reader.frames.push(Frame { stretch, start: 0, import: None });
+            reader.frames.push(OpenStretch { stretch, start: 0, import: None });
         }
         reader
     }
 
     /// The next word, wherever it stands.
-    pub fn peek(&mut self) -> Option<Ahead> {
+    pub(super) fn peek(&mut self) -> Option<Ahead> {
         if self.diagnostics.is_full() && !self.halted {
             self.halted = true;
             self.diagnostics.error_without_span("reading stopped: there are too many errors");
@@ -136,17 +136,17 @@ impl<'a> Reader<'a> {
     }
 
     /// The next word, if it stands on the line of the one just taken. An import ends the line.
-    pub fn peek_on_line(&self) -> Option<Ahead> {
+    pub(super) fn peek_on_line(&self) -> Option<Ahead> {
         let frame = self.frames.last().filter(|_| !self.halted)?;
         let lexeme = frame.stretch.peek()?;
         (frame.stretch.next > frame.start && !lexeme.starts_line).then(|| ahead(lexeme))
     }
 
     /// The next word that is no `import`; imports on the way are followed.
-    pub fn peek_following_imports(&mut self) -> Option<Ahead> {
+    pub(super) fn peek_following_imports(&mut self) -> Option<Ahead> {
         loop {
             let ahead = self.peek()?;
-            if ahead.kind != Kind::Import {
+            if ahead.kind != WordKind::Import {
                 return Some(ahead);
             }
             self.follow_import();
@@ -154,7 +154,7 @@ impl<'a> Reader<'a> {
     }
 
     /// True if the next word can be no directive but may be a server block's key.
-    pub fn peek_looks_like_key(&self) -> bool {
+    pub(super) fn peek_looks_like_key(&self) -> bool {
         let lexeme = self.frames.last().and_then(|frame| frame.stretch.peek());
         lexeme.is_some_and(|lexeme| {
             !lexeme.quoted && (lexeme.text.contains(['.', ':', '/']) || lexeme.text.starts_with('('))
@@ -162,22 +162,22 @@ impl<'a> Reader<'a> {
     }
 
     /// True if a `{` stands further on in this line.
-    pub fn line_opens_block(&self) -> bool {
+    pub(super) fn line_opens_block(&self) -> bool {
         let Some(frame) = self.frames.last() else { return false };
         let rest = frame.stretch.lexemes.get(frame.stretch.next..frame.stretch.end).unwrap_or_default();
         let line_rest = rest.iter().enumerate().take_while(|(index, lexeme)| *index == 0 || !lexeme.starts_line);
-        line_rest.into_iter().any(|(_, lexeme)| ahead(lexeme).kind == Kind::Open)
+        line_rest.into_iter().any(|(_, lexeme)| ahead(lexeme).kind == WordKind::Open)
     }
 
     /// Passes over the word that was peeked.
-    pub fn skip(&mut self) {
+    pub(super) fn skip(&mut self) {
         let Some(frame) = self.frames.last_mut() else { return };
         frame.stretch.next += 1;
         self.count_words(1);
     }
 
     /// Counts against the bound of words: those passed, and the zones that a CIDR stands for.
-    pub fn count_words(&mut self, count: usize) {
+    pub(super) fn count_words(&mut self, count: usize) {
         self.words = self.words.saturating_add(count);
         if self.words > WORDS && !self.halted {
             self.halt(format!("the Corefile has more than {WORDS} words, those that imports repeat included"));
@@ -185,7 +185,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes the word that was peeked, with variables and arguments replaced.
-    pub fn take(&mut self) -> Option<Token> {
+    pub(super) fn take(&mut self) -> Option<Token> {
         let frame = self.frames.last()?;
         let lexemes = Arc::clone(&frame.stretch.lexemes);
         let lexeme = lexemes.get(frame.stretch.next)?;
@@ -209,15 +209,15 @@ impl<'a> Reader<'a> {
     }
 
     /// Passes over the rest of the line, up to a brace.
-    pub fn skip_words_on_line(&mut self) {
-        while self.peek_on_line().is_some_and(|ahead| matches!(ahead.kind, Kind::Word | Kind::Import)) {
+    pub(super) fn skip_words_on_line(&mut self) {
+        while self.peek_on_line().is_some_and(|ahead| matches!(ahead.kind, WordKind::Word | WordKind::Import)) {
             self.skip();
         }
     }
 
     /// Takes the words up to the brace that matches the one just taken, unread. `None` if there is no such brace before
     /// the file or snippet ends.
-    pub fn take_block(&mut self) -> Option<Stretch> {
+    pub(super) fn take_block(&mut self) -> Option<Stretch> {
         let frame = self.frames.last()?;
         let stretch = frame.stretch.clone();
         let mut depth = 0_usize;
@@ -226,11 +226,11 @@ impl<'a> Reader<'a> {
             let index = self.frames.last().map_or(0, |frame| frame.stretch.next);
             self.skip();
             match kind {
-                Kind::Open => depth += 1,
-                Kind::Close if depth == 0 => {
+                WordKind::Open => depth += 1,
+                WordKind::Close if depth == 0 => {
                     return Some(Stretch::new(Arc::clone(&stretch.lexemes), stretch.next, index));
                 }
-                Kind::Close => depth -= 1,
+                WordKind::Close => depth -= 1,
                 _ => {}
             }
         }
@@ -238,7 +238,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Keeps a snippet's words for its imports.
-    pub fn define_snippet(&mut self, name: &str, name_span: Span, body: Stretch) {
+    pub(super) fn define_snippet(&mut self, name: &str, name_span: Span, body: Stretch) {
         if let Some(first) = self.snippets.get(name) {
             let place = self.place(first.name_span);
             self.diagnostics
@@ -324,10 +324,10 @@ impl<'a> Reader<'a> {
         let within = self.frames.last().and_then(|frame| frame.import.clone());
         let Some(keyword) = self.take() else { return };
         let mut words = Vec::new();
-        while self.peek_on_line().is_some_and(|ahead| matches!(ahead.kind, Kind::Word | Kind::Import)) {
+        while self.peek_on_line().is_some_and(|ahead| matches!(ahead.kind, WordKind::Word | WordKind::Import)) {
             words.extend(self.take());
         }
-        if let Some(ahead) = self.peek_on_line().filter(|ahead| ahead.kind == Kind::Open) {
+        if let Some(ahead) = self.peek_on_line().filter(|ahead| ahead.kind == WordKind::Open) {
             self.diagnostics
                 .error(ahead.span, "`import` takes no block")
                 .help("values for a snippet are given as `import NAME ARGUMENT...`");
@@ -376,7 +376,7 @@ impl<'a> Reader<'a> {
                 return self.halt(format!("more than {IMPORTS} imports were followed"));
             }
             let import = Import { origin, arguments: Rc::clone(&arguments), depth, within: within.clone() };
-            self.frames.push(Frame { start: stretch.next, stretch, import: Some(Rc::new(import)) });
+            self.frames.push(OpenStretch { start: stretch.next, stretch, import: Some(Rc::new(import)) });
         }
     }
 
@@ -503,11 +503,11 @@ impl Stretch {
 
 fn ahead(lexeme: &Lexeme) -> Ahead {
     let kind = match lexeme.text.as_str() {
-        _ if lexeme.quoted => Kind::Word,
-        "{" => Kind::Open,
-        "}" => Kind::Close,
-        "import" => Kind::Import,
-        _ => Kind::Word,
+        _ if lexeme.quoted => WordKind::Word,
+        "{" => WordKind::Open,
+        "}" => WordKind::Close,
+        "import" => WordKind::Import,
+        _ => WordKind::Word,
     };
     Ahead { kind, span: lexeme.span }
 }

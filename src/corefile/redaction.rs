@@ -1,5 +1,6 @@
-//! What is not told of an imported file that is no Corefile. Whoever wrote the `import`, and whoever reads the log, may
-//! not be allowed to read that file (`import /run/secrets/token`), and diagnostics quote what they are about.
+//! Keeps the text of an imported file that is no Corefile out of diagnostics. Whoever wrote the `import`, and whoever
+//! reads the log, may not be allowed to read that file (`import /run/secrets/token`), and diagnostics quote what they
+//! are about.
 
 use super::diagnostic::{Diagnostic, Diagnostics, Severity};
 use super::tree::{Sources, Span};

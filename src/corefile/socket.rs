@@ -23,7 +23,7 @@ pub enum SocketRole {
 ///
 /// # Errors
 /// Those of connect(2) and bind(2).
-pub fn unix_socket(path: &Path, role: SocketRole) -> io::Result<OwnedFd> {
+pub(crate) fn unix_socket(path: &Path, role: SocketRole) -> io::Result<OwnedFd> {
     match role {
         SocketRole::Connect => connect_to(path),
         SocketRole::Listen => {

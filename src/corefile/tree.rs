@@ -1,4 +1,4 @@
-//! What the user wrote.
+//! The tree of a Corefile, as the user wrote it.
 
 use crate::message::Name;
 use std::fmt;
@@ -12,9 +12,13 @@ pub struct FileId(pub u32);
 /// Where a token stands: line and column from 1, columns and length in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
+    /// The file it stands in.
     pub file: FileId,
+    /// From 1.
     pub line: u32,
+    /// In characters, from 1.
     pub column: u32,
+    /// In characters.
     pub length: u32,
 }
 
@@ -27,14 +31,16 @@ pub struct Sources {
 /// A word, with quotes and escapes resolved and environment variables replaced.
 #[derive(Clone, Debug)]
 pub struct Token {
+    /// Without quotes and escapes.
     pub text: String,
+    /// Where it stands.
     pub span: Span,
 }
 
 /// One key of a server block, such as `dns://example.org:1053` or `10.0.0.0/8`. A CIDR off an octet boundary gives
 /// several keys.
 #[derive(Clone, Debug)]
-pub struct Key {
+pub struct BlockKey {
     /// `dns` unless written otherwise (`tls`, `grpc`, `https`, ...).
     pub scheme: String,
     pub zone: Name,
@@ -49,7 +55,7 @@ pub struct Key {
 /// `KEY... { DIRECTIVE... }`
 #[derive(Clone, Debug)]
 pub struct ServerBlock {
-    pub keys: Vec<Key>,
+    pub keys: Vec<BlockKey>,
     pub directives: Vec<Directive>,
     /// It has no key, so nothing is served by it.
     pub is_ignored: bool,
@@ -90,14 +96,19 @@ fn write_line(f: &mut fmt::Formatter<'_>, name: &Token, arguments: &[Token], blo
 /// One line inside a directive's block; `block` holds a nested block's lines.
 #[derive(Clone, Debug)]
 pub struct OptionLine {
+    /// The first word.
     pub name: Token,
+    /// The words after it.
     pub arguments: Vec<Token>,
+    /// The lines in its braces.
     pub block: Vec<OptionLine>,
 }
 
 /// A parsed Corefile: snippets and imports are resolved.
 #[derive(Clone, Debug, Default)]
 pub struct Corefile {
+    /// Its server blocks, in the order of the text.
     pub blocks: Vec<ServerBlock>,
+    /// The files that it was read from.
     pub sources: Sources,
 }

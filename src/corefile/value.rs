@@ -11,7 +11,12 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// A whole number within `range`; `what` names it in the message (`"the port"`).
-pub fn number(token: &Token, what: &str, range: RangeInclusive<u64>, diagnostics: &mut Diagnostics) -> Option<u64> {
+pub(crate) fn number(
+    token: &Token,
+    what: &str,
+    range: RangeInclusive<u64>,
+    diagnostics: &mut Diagnostics,
+) -> Option<u64> {
     let text = token.text.as_str();
     let digits = text.strip_prefix('+').unwrap_or(text);
     let is_number = is_digits(digits.strip_prefix('-').unwrap_or(digits));
@@ -29,7 +34,7 @@ pub fn number(token: &Token, what: &str, range: RangeInclusive<u64>, diagnostics
 }
 
 /// [`number`]; what is more than the range holds becomes the most, with a warning.
-pub fn number_at_most(
+pub(crate) fn number_at_most(
     token: &Token,
     what: &str,
     range: RangeInclusive<u64>,
@@ -45,7 +50,7 @@ pub fn number_at_most(
 }
 
 /// A Go duration (`1h30m`, `500ms`, `0`), within `range`. Negative ones are refused with their text.
-pub fn duration(
+pub(crate) fn duration(
     token: &Token,
     what: &str,
     range: RangeInclusive<Duration>,
@@ -57,7 +62,7 @@ pub fn duration(
 
 /// [`duration`]; one outside the range becomes its nearest bound, with a warning. Zero, where it is not in the range,
 /// and negative ones are refused all the same.
-pub fn nearest_duration(
+pub(crate) fn nearest_duration(
     token: &Token,
     what: &str,
     range: RangeInclusive<Duration>,
@@ -76,7 +81,12 @@ pub fn nearest_duration(
 }
 
 /// [`nearest_duration`] from zero on, where a negative one stands for zero.
-pub fn duration_or_zero(token: &Token, what: &str, most: Duration, diagnostics: &mut Diagnostics) -> Option<Duration> {
+pub(crate) fn duration_or_zero(
+    token: &Token,
+    what: &str,
+    most: Duration,
+    diagnostics: &mut Diagnostics,
+) -> Option<Duration> {
     if parse_duration(&token.text) == Err(DurationError::Negative) {
         used_instead(token, &format!("{} is negative, which {what} cannot be", quote(&token.text)), "0s", diagnostics);
         return Some(Duration::ZERO);
@@ -91,7 +101,7 @@ fn used_instead(token: &Token, why: &str, instead: impl fmt::Display, diagnostic
 }
 
 /// Seconds as a bare number, or a Go duration.
-pub fn seconds_or_duration(
+pub(crate) fn seconds_or_duration(
     token: &Token,
     what: &str,
     range: RangeInclusive<Duration>,
@@ -152,7 +162,7 @@ fn bounds(least: impl fmt::Display, most: impl fmt::Display, is_open: bool) -> S
 
 /// A zone: a domain name, or a CIDR that becomes its reverse zones (several off an octet boundary, as
 /// CoreDNS's plugin.Host.NormalizeExact does). In lower case; a scheme and port are dropped, the port with a warning.
-pub fn zones(token: &Token, diagnostics: &mut Diagnostics) -> Option<Vec<Name>> {
+pub(crate) fn zones(token: &Token, diagnostics: &mut Diagnostics) -> Option<Vec<Name>> {
     let read = read_zones(&token.text, token.span, diagnostics)?;
     if read.port.is_some() {
         diagnostics
@@ -163,7 +173,7 @@ pub fn zones(token: &Token, diagnostics: &mut Diagnostics) -> Option<Vec<Name>> 
 }
 
 /// [`zones`] of a list in which malformed ones are passed over, with a warning, as the reference does.
-pub fn zones_or_none(token: &Token, diagnostics: &mut Diagnostics) -> Vec<Name> {
+pub(crate) fn zones_or_none(token: &Token, diagnostics: &mut Diagnostics) -> Vec<Name> {
     let mut found = Diagnostics::default();
     let names = zones(token, &mut found);
     if names.is_some() {
@@ -176,7 +186,7 @@ pub fn zones_or_none(token: &Token, diagnostics: &mut Diagnostics) -> Vec<Name> 
 }
 
 /// The arguments as an array if there are exactly as many as `N`; else a diagnostic that shows `usage`.
-pub fn exactly<'a, const N: usize>(
+pub(crate) fn exactly<'a, const N: usize>(
     name: &'a Token,
     arguments: &'a [Token],
     usage: &str,
@@ -195,7 +205,7 @@ pub fn exactly<'a, const N: usize>(
 }
 
 /// Refuses arguments where a directive takes none.
-pub fn no_arguments(directive: &Directive, diagnostics: &mut Diagnostics) {
+pub(crate) fn no_arguments(directive: &Directive, diagnostics: &mut Diagnostics) {
     if let Some(argument) = directive.arguments.first() {
         let name = &directive.keyword.text;
         diagnostics
@@ -205,7 +215,7 @@ pub fn no_arguments(directive: &Directive, diagnostics: &mut Diagnostics) {
 }
 
 /// Warns of arguments after the last that is heeded.
-pub fn ignored_arguments(extra: &[Token], usage: &str, diagnostics: &mut Diagnostics) {
+pub(crate) fn ignored_arguments(extra: &[Token], usage: &str, diagnostics: &mut Diagnostics) {
     if let Some(first) = extra.first() {
         diagnostics
             .warning(first.span, format!("{} and what follows on this line is ignored", quote(&first.text)))
@@ -214,7 +224,7 @@ pub fn ignored_arguments(extra: &[Token], usage: &str, diagnostics: &mut Diagnos
 }
 
 /// Warns of a block where a directive takes none and the reference does not look.
-pub fn ignored_options(directive: &Directive, diagnostics: &mut Diagnostics) {
+pub(crate) fn ignored_options(directive: &Directive, diagnostics: &mut Diagnostics) {
     if let Some(option) = directive.options.first() {
         let name = &directive.keyword.text;
         diagnostics
@@ -224,7 +234,7 @@ pub fn ignored_options(directive: &Directive, diagnostics: &mut Diagnostics) {
 }
 
 /// Refuses a block where a directive takes none.
-pub fn no_options(directive: &Directive, diagnostics: &mut Diagnostics) {
+pub(crate) fn no_options(directive: &Directive, diagnostics: &mut Diagnostics) {
     if let Some(option) = directive.options.first() {
         let name = &directive.keyword.text;
         diagnostics
@@ -234,7 +244,7 @@ pub fn no_options(directive: &Directive, diagnostics: &mut Diagnostics) {
 }
 
 /// Says that an option is unknown and names its nearest neighbour among `known`.
-pub fn unknown_option(line: &OptionLine, directive: &str, known: &[&str], diagnostics: &mut Diagnostics) {
+pub(crate) fn unknown_option(line: &OptionLine, directive: &str, known: &[&str], diagnostics: &mut Diagnostics) {
     let help = match nearest(&line.name.text, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None if known.is_empty() => format!("{} takes no options", quote(directive)),

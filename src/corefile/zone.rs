@@ -16,7 +16,7 @@ pub(super) struct ZoneText {
     /// In lower case. Several if a CIDR does not end at a label of the reverse tree.
     pub zones: Vec<Name>,
     pub port: Option<u16>,
-    /// See [`super::tree::Key::is_mistaken`].
+    /// See [`super::tree::BlockKey::is_mistaken`].
     pub is_mistaken: bool,
 }
 

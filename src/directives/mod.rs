@@ -1,10 +1,10 @@
 //! A folder for each Corefile keyword, and the one list that fixes their order: the reference's
 //! (CoreDNS 1.14.7, core/dnsserver/zdirectives.go), and what is ours alone. Directives never import each other.
 
-pub mod acl;
-pub mod any;
+mod acl;
+mod any;
 pub mod bind;
-pub mod bufsize;
+mod bufsize;
 pub mod cache;
 pub mod cancel;
 pub mod chaos;
@@ -20,13 +20,13 @@ pub mod health;
 pub mod hosts;
 pub mod https;
 pub mod loadbalance;
-pub mod local;
-pub mod log;
-pub mod r#loop;
-pub mod metadata;
-pub mod minimal;
-pub mod multisocket;
-pub mod nsid;
+mod local;
+mod log;
+mod r#loop;
+mod metadata;
+mod minimal;
+mod multisocket;
+mod nsid;
 pub mod pprof;
 pub mod prometheus;
 pub mod ready;
@@ -41,12 +41,14 @@ pub mod trace;
 pub mod view;
 pub mod whoami;
 
-use crate::chain::{BlockConfig, ParseContext};
+use crate::chain::Parse;
 use crate::corefile::{Directive, nearest};
 
 /// A keyword the Corefile may hold, and all that the plan knows of it.
 pub struct Keyword {
+    /// As the Corefile writes it.
     pub name: &'static str,
+    /// Whether it can be used here.
     pub support: Support,
     /// Stands in the chain in the reference, so `coredns_plugin_enabled` shows it; else it only sets something.
     pub is_plugin: bool,
@@ -61,6 +63,7 @@ pub struct Keyword {
 }
 
 /// What we can do with a keyword.
+#[allow(missing_docs, reason = "the variant says what its fields are")]
 pub enum Support {
     /// Built here. `parse` reads one occurrence into the block.
     Here { parse: Parse, repeats: Repeats },
@@ -85,9 +88,6 @@ pub enum Repeats {
     /// Each is read, and where they differ the last counts.
     LastCounts,
 }
-
-/// Reads one occurrence of a directive into its block, and reports everything that is wrong with it.
-pub type Parse = fn(&Directive, &mut BlockConfig, &mut ParseContext<'_>);
 
 impl Keyword {
     const fn here(name: &'static str, parse: Parse, is_plugin: bool) -> Self {

@@ -8,11 +8,13 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckStatus {
+    /// Nothing is wrong.
     Ok,
     /// Queries are intercepted all the same.
     Warning,
     /// It could not be looked at.
     Unknown,
+    /// Something is wrong.
     Problem,
 }
 
@@ -21,6 +23,7 @@ pub enum CheckStatus {
 pub struct Check {
     /// The same in every version, such as `rule_order`.
     pub name: &'static str,
+    /// How it came out.
     pub verdict: CheckStatus,
     /// Sentences.
     pub seen: Vec<String>,
@@ -35,13 +38,14 @@ pub struct Diagnosis {
     pub verdict: CheckStatus,
     /// Whether queries for every address are answered by this node's cache; none where that could not be told.
     pub intercepted: Option<bool>,
+    /// In the order in which they are shown.
     pub checks: Vec<Check>,
 }
 
 impl CheckStatus {
     /// The exit status: 0 for nothing wrong (warnings too), 1 for a problem, 3 if nothing wrong was seen but not
     /// everything could be looked at. 2 is for wrong usage.
-    pub fn exit_status(self) -> u8 {
+    pub(crate) fn exit_status(self) -> u8 {
         match self {
             Self::Ok | Self::Warning => 0,
             Self::Problem => 1,
@@ -94,7 +98,8 @@ impl Diagnosis {
     }
 
     /// The check of this name.
-    pub fn check(&self, name: &str) -> Option<&Check> {
+    #[cfg(test)]
+    pub(crate) fn check(&self, name: &str) -> Option<&Check> {
         self.checks.iter().find(|check| check.name == name)
     }
 }

@@ -27,9 +27,10 @@ pub struct Findings {
     pub elsewhere: Vec<i32>,
     /// What the one who looks may.
     pub privileges: Privileges,
+    /// Link, addresses and rules.
     pub node: Survey,
     /// Sockets on the DNS port and the health port, whoever's, or why they cannot be listed.
-    pub listeners: Result<Vec<Listener>, String>,
+    pub listeners: Result<Vec<ListeningSocket>, String>,
     /// Test queries.
     pub test_queries: Vec<TestQuery>,
     /// What the health endpoint says on each address that somebody listens on.
@@ -51,11 +52,12 @@ pub struct Privileges {
 }
 
 /// Status and body of a page, or why there is none.
-pub type HttpPage = Result<(u16, String), String>;
+pub(crate) type HttpPage = Result<(u16, String), String>;
 
 /// A process of an agent, ours or the reference's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentProcess {
+    /// Its process ID.
     pub pid: i32,
     /// Such as `nodelocaldns` or `node-cache`.
     pub program: String,
@@ -71,8 +73,10 @@ pub struct AgentProcess {
 
 /// A socket that takes queries or connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
+pub struct ListeningSocket {
+    /// UDP or TCP.
     pub transport: Transport,
+    /// Where it is bound.
     pub address: SocketAddr,
     /// Processes that hold it; none where they cannot be seen.
     pub holders: Vec<SocketHolder>,
@@ -81,7 +85,9 @@ pub struct Listener {
 /// A process that holds a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketHolder {
+    /// Its process ID.
     pub pid: i32,
+    /// The name of its program.
     pub program: String,
 }
 

@@ -1,7 +1,8 @@
 //! `nodelocaldns doctor`: whether this node's queries are really intercepted, and what to do if not.
 //!
-//! [`collect()`] sees what is there ([`Findings`]) and changes nothing; [`diagnose()`] makes a [`Diagnosis`] of it,
-//! purely. README.md beside this file lists the checks and the fields of the JSON output.
+//! [`collect()`] sees what is there ([`Findings`]) and changes nothing; [`diagnose()`] makes a
+//! [`diagnosis::Diagnosis`] of it, purely. README.md beside this file lists the checks and the fields of the JSON
+//! output.
 
 mod checks;
 mod collect;
@@ -9,8 +10,6 @@ mod diagnosis;
 mod findings;
 
 pub use checks::diagnose;
-pub use collect::{agents, collect, netfilter_sockets, privileges_of};
-pub use diagnosis::{Check, CheckStatus, Diagnosis};
-pub use findings::{
-    AgentProcess, Expectation, Findings, HttpPage, Listener, Privileges, QueryPath, QueryReply, SocketHolder, TestQuery,
-};
+pub(crate) use collect::{agents, collect};
+pub use collect::{netfilter_sockets, privileges_of};
+pub use findings::{AgentProcess, Expectation, Findings, ListeningSocket, SocketHolder};

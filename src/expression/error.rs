@@ -76,16 +76,32 @@ pub(super) fn wrong<T>(at: usize, problem: Problem) -> Result<T, ExpressionError
 /// Why an expression has no value for this query.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvaluationError {
+    /// More than [`STEPS`].
     #[error("it takes more than {STEPS} steps; repeat less")]
     Steps,
+    /// More than [`OCTETS_MADE`].
     #[error("it makes more than {OCTETS_MADE} octets of text; make less")]
     Octets,
+    /// An operand is of a type that the operation does not take.
     #[error("`{operation}` does not go with {found}")]
-    Type { operation: &'static str, found: &'static str },
+    Type {
+        /// As it is written.
+        operation: &'static str,
+        /// What the operand is.
+        found: &'static str,
+    },
+    /// An integer divided by zero, or the rest of that.
     #[error("a division by zero")]
     DivisionByZero,
+    /// A list or text is shorter.
     #[error("there is no element {index} of {length}")]
-    Index { index: i64, length: usize },
+    Index {
+        /// The place asked for, from 0.
+        index: i64,
+        /// How many there are.
+        length: usize,
+    },
+    /// A function does not take this value; why.
     #[error("{0}")]
     Value(String),
 }

@@ -20,8 +20,9 @@ mod tests;
 mod types;
 mod value;
 
-pub use error::{EvaluationError, ExpressionError, Problem};
-pub use types::{Element, Type};
+pub use error::EvaluationError;
+pub(crate) use error::ExpressionError;
+pub use types::Type;
 pub use value::Value;
 
 use std::any::Any;
@@ -38,8 +39,11 @@ const DEPTH: usize = 64;
 
 /// A function that expressions may call beside those of the language.
 pub struct Function {
+    /// As it is called, without parentheses.
     pub name: &'static str,
+    /// The types of its arguments, in their order.
     pub parameters: &'static [Type],
+    /// The type of what it gives.
     pub returns: Type,
     /// Looks at the arguments that are constants, when the expression is read: what the call is to be given beside its
     /// arguments, or what is wrong with them.

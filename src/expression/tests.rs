@@ -1,5 +1,7 @@
 //! Tables of expressions: what they give, and what is refused.
 
+use super::error::Problem;
+use super::types::Element;
 use super::*;
 use proptest::prelude::*;
 use std::borrow::Cow;

@@ -7,11 +7,17 @@ use std::fmt;
 pub enum Type {
     /// Nothing: it is looked at when it is there.
     Any,
+    /// `nil`.
     Nil,
+    /// `true` or `false`.
     Bool,
+    /// A whole number of 64 bits.
     Int,
+    /// A floating-point number of 64 bits.
     Float,
+    /// A string.
     Text,
+    /// An array.
     List(Element),
 }
 

@@ -8,15 +8,22 @@ use std::sync::Arc;
 /// A value. Texts are borrowed from the expression or from the query where they can be.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value<'v> {
+    /// `nil`.
     Nil,
+    /// `true` or `false`.
     Bool(bool),
+    /// A whole number.
     Int(i64),
+    /// A floating-point number.
     Float(f64),
+    /// A string.
     Text(Cow<'v, str>),
+    /// An array.
     List(Arc<[Value<'v>]>),
 }
 
 impl<'v> Value<'v> {
+    /// A string.
     pub fn text(text: impl Into<Cow<'v, str>>) -> Self {
         Self::Text(text.into())
     }

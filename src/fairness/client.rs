@@ -1,4 +1,4 @@
-//! What counts as one client.
+//! Which addresses count as one client: a prefix for each address family.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -92,9 +92,9 @@ impl fmt::Display for Client {
 
 /// The [`Fairness`] of a process, which a changed Corefile may change.
 #[derive(Debug)]
-pub struct Policy(AtomicU32);
+pub struct SharedFairness(AtomicU32);
 
-impl Default for Policy {
+impl Default for SharedFairness {
     fn default() -> Self {
         let policy = Self(AtomicU32::new(0));
         policy.set(Fairness::default());
@@ -102,7 +102,7 @@ impl Default for Policy {
     }
 }
 
-impl Policy {
+impl SharedFairness {
     /// From now on, for places that are taken anew.
     pub fn set(&self, fairness: Fairness) {
         let Fairness { is_on, ipv4_prefix, ipv6_prefix } = fairness;

@@ -1,5 +1,5 @@
-//! Lists whose members are elements of a slice and know their neighbours: whoever is in one leaves it in a few steps.
-//! Circular, so that the head is all there is to remember of one.
+//! Doubly linked lists of elements of a slice, so that a member is removed in constant time. Circular, so that the head
+//! is all there is to remember of one.
 
 /// No element.
 pub(super) const NONE: u32 = u32::MAX;

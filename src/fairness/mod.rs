@@ -2,17 +2,18 @@
 //! `max_concurrent` of a forward. The largest holder does, so that whoever asks most loses, and nobody else, however
 //! many addresses ask.
 //!
-//! [`Places`] is the rule, pure; [`Gate`] is places of futures, which it can end; [`Notice`] is what is told of it.
+//! [`Places`] is the rule, pure. [`ConcurrencyLimiter`] applies it to futures, which it can end. [`LogThrottle`] lets
+//! the log say so once a minute.
 
 mod client;
-mod gate;
+mod concurrency_limiter;
 mod lists;
-mod notice;
+mod log_throttle;
 mod places;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Client, Fairness, Policy};
-pub use gate::{Entry, Gate, Pass};
-pub use notice::Notice;
-pub use places::{Admission, Evicted, Occupant, Place, Places};
+pub(crate) use client::{Client, Fairness, SharedFairness};
+pub(crate) use concurrency_limiter::{ConcurrencyLimiter, Permit, PermitOutcome};
+pub(crate) use log_throttle::LogThrottle;
+pub(crate) use places::{Admission, Evicted, Occupant, Place, Places};

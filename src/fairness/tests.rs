@@ -39,7 +39,7 @@ fn v6(network: u16, last: u16) -> Client {
 /// Who gave way to `client`; `None` if nobody had to or it was refused.
 fn evicted<P: Occupant>(places: &mut Places<P>, client: Client, occupant: P) -> Option<Client> {
     match places.admit(client, occupant, true) {
-        Admission::Instead(_, evicted) => Some(evicted.client),
+        Admission::Evicting(_, evicted) => Some(evicted.client),
         _ => None,
     }
 }
@@ -53,9 +53,9 @@ fn one_who_holds_less_takes_the_largest_holders_oldest_place_and_the_largest_is_
     places.admit(v4(2), Busy(4), true);
     places.admit(v4(2), Busy(5), true);
     assert_eq!(places.admit(v4(1), Busy(6), true), Admission::Full);
-    let Admission::Instead(_, evicted) = places.admit(v4(3), Busy(7), true) else { panic!("refused") };
+    let Admission::Evicting(_, evicted) = places.admit(v4(3), Busy(7), true) else { panic!("refused") };
     assert_eq!(evicted, Evicted { occupant: Busy(0), client: v4(1), held: 4 });
-    let Admission::Instead(_, evicted) = places.admit(v4(2), Busy(8), true) else { panic!("refused") };
+    let Admission::Evicting(_, evicted) = places.admit(v4(2), Busy(8), true) else { panic!("refused") };
     assert_eq!(evicted, Evicted { occupant: Busy(1), client: v4(1), held: 3 });
     assert_eq!(places.admit(v4(2), Busy(9), true), Admission::Full, "it has most itself");
     assert_eq!(places.len(), 6);
@@ -89,18 +89,18 @@ fn between_clients_that_hold_few_the_oldest_place_gives_way() {
         places.admit(Fairness::default().client(address.into()), Busy(number), true);
     }
     for number in 0..2 {
-        let Admission::Instead(_, evicted) = places.admit(v4(1), Busy(2000), true) else { panic!("refused") };
+        let Admission::Evicting(_, evicted) = places.admit(v4(1), Busy(2000), true) else { panic!("refused") };
         assert_eq!(evicted.occupant, Busy(number), "not those of the one that comes");
     }
     assert_eq!(places.admit(v4(1), Busy(2001), true), Admission::Full, "it has most now, and no longer few");
-    let Admission::Instead(_, evicted) = places.admit(v4(2), Busy(2002), true) else { panic!("refused") };
+    let Admission::Evicting(_, evicted) = places.admit(v4(2), Busy(2002), true) else { panic!("refused") };
     assert_eq!(evicted.occupant, Busy(2));
 }
 
 #[test]
 fn one_in_flight_outlasts_a_flood_from_an_eighth_as_many_addresses_as_places() {
     let mut places = Places::new(1000);
-    let Admission::Room(polite) = places.admit(v4(1), Busy(0), true) else { panic!("full") };
+    let Admission::Granted(polite) = places.admit(v4(1), Busy(0), true) else { panic!("full") };
     for number in 0..10_000_u32 {
         let address = Ipv4Addr::from_bits(0x0a00_0000 + number % 200);
         places.admit(Fairness::default().client(address.into()), Busy(1), true);
@@ -111,7 +111,7 @@ fn one_in_flight_outlasts_a_flood_from_an_eighth_as_many_addresses_as_places() {
 #[test]
 fn an_idle_connection_of_a_small_holder_outlasts_busy_ones_of_many() {
     let mut places = Places::new(1000);
-    let Admission::Room(polite) = places.admit(v4(1), (0, Some(1)), true) else { panic!("full") };
+    let Admission::Granted(polite) = places.admit(v4(1), (0, Some(1)), true) else { panic!("full") };
     for number in 0..10_000_u32 {
         let address = Ipv4Addr::from_bits(0x0a00_0000 + number % 200);
         places.admit(Fairness::default().client(address.into()), (1, None), true);
@@ -135,7 +135,7 @@ fn the_longest_idle_place_goes_before_any_that_is_busy() {
         places.admit(v4(1), guest, true);
     }
     let mut gone = |client, number| match places.admit(client, (number, None), true) {
-        Admission::Instead(_, evicted) => Some(evicted.occupant.0),
+        Admission::Evicting(_, evicted) => Some(evicted.occupant.0),
         _ => None,
     };
     assert_eq!(gone(v4(2), 4), Some(2));
@@ -147,8 +147,8 @@ fn the_longest_idle_place_goes_before_any_that_is_busy() {
 #[test]
 fn places_that_were_freed_or_taken_away_are_not_freed_again() {
     let mut places = Places::new(2);
-    let Admission::Room(first) = places.admit(v4(1), Busy(0), true) else { panic!("full") };
-    let Admission::Room(second) = places.admit(v4(1), Busy(1), true) else { panic!("full") };
+    let Admission::Granted(first) = places.admit(v4(1), Busy(0), true) else { panic!("full") };
+    let Admission::Granted(second) = places.admit(v4(1), Busy(1), true) else { panic!("full") };
     assert_eq!(evicted(&mut places, v4(2), Busy(2)), Some(v4(1)));
     assert_eq!(places.release(first), None, "it was taken away");
     assert_eq!((places.release(second), places.release(second)), (Some(Busy(1)), None));
@@ -160,7 +160,7 @@ fn the_room_of_a_peak_is_given_back_and_old_places_mean_nothing_then() {
     let mut places = Places::new(4000);
     let taken: Vec<Place> = (0..4000_usize)
         .map(|number| match places.admit(v4((number % 200) as u8), Busy(number), true) {
-            Admission::Room(place) => place,
+            Admission::Granted(place) => place,
             _ => panic!("full"),
         })
         .collect();
@@ -200,7 +200,7 @@ fn an_ipv4_mapped_address_is_the_ipv4_address_and_prefixes_make_networks() {
     assert_eq!(client(wide, "192.0.2.1").to_string(), "192.0.2.0/24");
     assert_eq!(client(wide, "192.0.2.1").network, client(wide, "192.0.2.200").network);
     assert_eq!(client(wide, "2001:db8::4").to_string(), "2001:db8::4");
-    let policy = Policy::default();
+    let policy = SharedFairness::default();
     assert_eq!(policy.get(), fairness);
     policy.set(Fairness { is_on: false, ..wide });
     assert_eq!(policy.get(), Fairness { is_on: false, ..wide });
@@ -208,42 +208,42 @@ fn an_ipv4_mapped_address_is_the_ipv4_address_and_prefixes_make_networks() {
 
 #[test]
 fn a_future_that_has_to_give_way_is_woken_and_ends() {
-    let gate = Arc::new(Gate::new(2));
+    let limiter = Arc::new(ConcurrencyLimiter::new(2));
     let mut running = FuturesUnordered::new();
     for number in 0..2 {
-        let Entry::Room(pass) = gate.admit(v4(1), true) else { panic!("full") };
-        running.push(async move { (number, pass.hold(std::future::pending::<()>()).await) });
+        let PermitOutcome::Granted(permit) = limiter.admit(v4(1), true) else { panic!("full") };
+        running.push(async move { (number, permit.hold(std::future::pending::<()>()).await) });
     }
     assert!(running.next().now_or_never().is_none());
-    let Entry::Instead { pass, client, held } = gate.admit(v4(2), true) else { panic!("refused") };
+    let PermitOutcome::Evicting { permit, client, held } = limiter.admit(v4(2), true) else { panic!("refused") };
     assert_eq!((client, held), (v4(1), 2));
     assert_eq!(running.next().now_or_never(), Some(Some((0, None))), "the oldest");
-    assert_eq!(pass.hold(async { 7 }).now_or_never(), Some(Some(7)));
-    assert_eq!(gate.running(), 2);
-    drop((pass, running));
-    assert_eq!(gate.running(), 0);
+    assert_eq!(permit.hold(async { 7 }).now_or_never(), Some(Some(7)));
+    assert_eq!(limiter.running(), 2);
+    drop((permit, running));
+    assert_eq!(limiter.running(), 0);
 }
 
 #[test]
 fn a_future_that_has_to_give_way_before_it_began_does_not_begin() {
-    let gate = Arc::new(Gate::new(1));
-    let Entry::Room(pass) = gate.admit(v4(1), true) else { panic!("full") };
-    let Entry::Instead { .. } = gate.admit(v4(2), true) else { panic!("refused") };
-    assert_eq!(pass.hold(async { panic!("it ran") }).now_or_never(), Some(None::<()>));
+    let limiter = Arc::new(ConcurrencyLimiter::new(1));
+    let PermitOutcome::Granted(permit) = limiter.admit(v4(1), true) else { panic!("full") };
+    let PermitOutcome::Evicting { .. } = limiter.admit(v4(2), true) else { panic!("refused") };
+    assert_eq!(permit.hold(async { panic!("it ran") }).now_or_never(), Some(None::<()>));
 }
 
 #[test]
 fn it_is_told_at_once_and_then_once_a_minute() {
     let start = Instant::now();
     let at = |seconds| start + Duration::from_secs(seconds);
-    let notice = Notice::new(start);
+    let notice = LogThrottle::new(start);
     let told: Vec<bool> = [0, 0, 1, 59, 60, 61, 120].map(|seconds| notice.is_due(at(seconds))).into();
     assert_eq!(told, [true, false, false, false, true, false, true]);
 }
 
 /// What a client or the clock does.
 #[derive(Clone, Debug)]
-enum Step {
+enum PlaceStep {
     Come(Client),
     /// The place with this number, of those that are taken, is freed.
     Leave(usize),
@@ -257,11 +257,11 @@ fn clients() -> impl Strategy<Value = Client> {
     ]
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<PlaceStep>> {
     let step = prop_oneof![
-        12 => clients().prop_map(Step::Come),
-        5 => any::<usize>().prop_map(Step::Leave),
-        1 => (1..400_usize).prop_map(Step::Limit),
+        12 => clients().prop_map(PlaceStep::Come),
+        5 => any::<usize>().prop_map(PlaceStep::Leave),
+        1 => (1..400_usize).prop_map(PlaceStep::Limit),
     ];
     prop::collection::vec(step, 1..600)
 }
@@ -284,36 +284,38 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn nobody_gives_way_while_another_holds_more_than_a_few_and_nobody_who_holds_less_is_refused(steps in steps(), limit in 1..300_usize) {
+    fn nobody_gives_way_while_another_holds_more_than_a_few_and_nobody_who_holds_less_is_refused(
+        steps in steps(), limit in 1..300_usize
+    ) {
         let mut places = Places::new(limit);
         let (mut limit, mut taken) = (limit, Vec::<(Place, Client)>::new());
         let mut numbers = 0;
         for step in steps {
             let few = 2.min(limit / 64);
             match step {
-                Step::Leave(number) if !taken.is_empty() => {
+                PlaceStep::Leave(number) if !taken.is_empty() => {
                     let (place, _) = taken.swap_remove(number % taken.len());
                     prop_assert!(places.release(place).is_some());
                 }
-                Step::Leave(_) => {}
-                Step::Limit(new) => {
+                PlaceStep::Leave(_) => {}
+                PlaceStep::Limit(new) => {
                     limit = new;
                     let evicted = places.set_limit(new).len();
                     let before = taken.len();
                     taken.retain(|(place, _)| places.occupant(*place).is_some());
                     prop_assert_eq!((evicted, taken.len()), (before - taken.len(), before.min(limit)));
                 }
-                Step::Come(client) => {
+                PlaceStep::Come(client) => {
                     let (top, addresses) = holdings(&taken);
                     let held = top.get(&top_of(client)).copied().unwrap_or(0);
                     let most = top.values().copied().max().unwrap_or(0);
                     numbers += 1;
                     match places.admit(client, Busy(numbers), true) {
-                        Admission::Room(place) => {
+                        Admission::Granted(place) => {
                             prop_assert!(taken.len() < limit);
                             taken.push((place, client));
                         }
-                        Admission::Instead(place, evicted) => {
+                        Admission::Evicting(place, evicted) => {
                             prop_assert_eq!(taken.len(), limit);
                             prop_assert_eq!(evicted.held, top[&top_of(evicted.client)]);
                             let is_within = top_of(evicted.client) == top_of(client) && held == most;
@@ -340,6 +342,6 @@ proptest! {
         for (place, _) in taken {
             prop_assert!(places.release(place).is_some());
         }
-        prop_assert!(places.is_empty());
+        prop_assert_eq!(places.len(), 0);
     }
 }

@@ -15,13 +15,13 @@ const LAST_CASED: u32 = 0x1_e943;
 const FOLDABLE_OF_UNICODE: usize = 140_000;
 
 /// A class as the crate writes it.
-pub(super) struct Class {
+pub(super) struct CharacterClass {
     pub text: String,
     /// How many of its characters may have another case, apart from ASCII.
     pub foldable: usize,
 }
 
-impl Class {
+impl CharacterClass {
     pub(super) fn ascii(text: &str) -> Self {
         Self { text: text.to_owned(), foldable: 0 }
     }
@@ -46,7 +46,7 @@ pub(super) fn perl(kind: char) -> Option<&'static str> {
 
 impl UnicodeNames {
     /// Reads `\pN`, `\p{Greek}`, `\p{^Greek}`, `\PN` at the beginning of `text`: the class, and the octets it took.
-    pub(super) fn read(&mut self, text: &str, at: usize) -> Result<(Class, usize), RegexError> {
+    pub(super) fn read(&mut self, text: &str, at: usize) -> Result<(CharacterClass, usize), RegexError> {
         let refuse = |shown: &str| RegexError { at, problem: RegexProblem::Range(clip(shown)) };
         let mut is_negated = text.starts_with("\\P");
         let rest = text.get(2..).unwrap_or_default();
@@ -79,7 +79,7 @@ impl UnicodeNames {
                 format!("\\{negation}{{{}={letters}}}", kind.ok_or_else(|| refuse(whole))?)
             }
         };
-        Ok((Class { text, foldable: FOLDABLE_OF_UNICODE }, 2 + taken))
+        Ok((CharacterClass { text, foldable: FOLDABLE_OF_UNICODE }, 2 + taken))
     }
 }
 
@@ -90,7 +90,7 @@ fn kind_of(name: &str) -> Option<&'static str> {
 
 /// Reads the class at the beginning of `text`, which begins with `[`: the class in the form of the crate, and the
 /// octets it took.
-pub(super) fn read(text: &str, at: usize, names: &mut UnicodeNames) -> Result<(Class, usize), RegexError> {
+pub(super) fn read(text: &str, at: usize, names: &mut UnicodeNames) -> Result<(CharacterClass, usize), RegexError> {
     let mut class = String::from("[");
     let mut foldable = 0_usize;
     let mut next = 1;
@@ -131,10 +131,10 @@ pub(super) fn read(text: &str, at: usize, names: &mut UnicodeNames) -> Result<(C
     }
     // The crate has no class without content.
     if class.len() == content {
-        return Ok((Class::ascii(if content == 1 { NOTHING } else { EVERYTHING }), next + 1));
+        return Ok((CharacterClass::ascii(if content == 1 { NOTHING } else { EVERYTHING }), next + 1));
     }
     class.push(']');
-    Ok((Class { text: class, foldable }, next + 1))
+    Ok((CharacterClass { text: class, foldable }, next + 1))
 }
 
 /// A character, or two with `-` between them: the first and the last, and the octets taken. `Err(None)`: the text

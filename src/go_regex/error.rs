@@ -30,6 +30,7 @@ pub struct RegexError {
 
 /// What is wrong with a pattern. Texts are parts of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
 pub enum RegexProblem {
     #[error("it has {0} octets, more than the {max} allowed; match less, or write several patterns", max = super::PATTERN_OCTETS)]
     TooLong(usize),

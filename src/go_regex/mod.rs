@@ -17,8 +17,9 @@ mod patterns;
 mod tests;
 mod translate;
 
-pub use error::{RegexError, RegexProblem};
-pub use patterns::Patterns;
+pub(crate) use error::RegexError;
+pub use error::RegexProblem;
+pub(crate) use patterns::Patterns;
 
 use parking_lot::Mutex;
 use regex::{CaptureLocations, Captures, RegexBuilder};

@@ -2,7 +2,7 @@
 //! number, so that nothing has
 //! another meaning there.
 
-use super::class::{self, Class, UnicodeNames};
+use super::class::{self, CharacterClass, UnicodeNames};
 use super::error::{GROUP_DEPTH, RegexError, RegexProblem, clip};
 use super::escape;
 
@@ -19,7 +19,7 @@ pub(super) struct Translated {
 
 /// What `(?…)` sets.
 #[derive(Clone, Copy, Default)]
-struct Flags {
+struct GroupFlags {
     ignores_case: bool,
     many_lines: bool,
     dot_is_any: bool,
@@ -41,7 +41,7 @@ struct Group {
     /// Where it begins in the translated pattern.
     start: usize,
     /// Those outside it.
-    flags: Flags,
+    flags: GroupFlags,
     /// The largest product of counts before it, in the group that it is in.
     counts: u64,
 }
@@ -50,7 +50,7 @@ struct Translation<'a> {
     pattern: &'a str,
     at: usize,
     out: String,
-    flags: Flags,
+    flags: GroupFlags,
     groups: Vec<Group>,
     last: Option<Item>,
     /// Of the items so far in this group.
@@ -68,7 +68,7 @@ pub(super) fn translate(pattern: &str) -> Result<Translated, RegexError> {
         pattern,
         at: 0,
         out: String::with_capacity(2 * pattern.len()),
-        flags: Flags::default(),
+        flags: GroupFlags::default(),
         groups: Vec::new(),
         last: None,
         counts: 1,
@@ -136,7 +136,7 @@ impl Translation<'_> {
     }
 
     /// A class that stands for one character, with the case flag.
-    fn push_class(&mut self, class: &Class, taken: usize) -> Result<(), RegexError> {
+    fn push_class(&mut self, class: &CharacterClass, taken: usize) -> Result<(), RegexError> {
         if !self.flags.ignores_case {
             self.push_item(&class.text, taken);
             return Ok(());
@@ -183,7 +183,7 @@ impl Translation<'_> {
                 self.push_class(&class, taken)?;
             }
             _ => match kind.and_then(class::perl) {
-                Some(text) => self.push_class(&Class::ascii(text), 2)?,
+                Some(text) => self.push_class(&CharacterClass::ascii(text), 2)?,
                 None => {
                     let (value, taken) = escape::read(rest, self.at)?;
                     self.push_character(value, taken);
@@ -193,7 +193,7 @@ impl Translation<'_> {
         Ok(())
     }
 
-    fn open(&mut self, opening: &str, flags: Flags) -> Result<(), RegexError> {
+    fn open(&mut self, opening: &str, flags: GroupFlags) -> Result<(), RegexError> {
         if self.groups.len() == GROUP_DEPTH {
             return Err(self.wrong(RegexProblem::TooDeep));
         }
@@ -257,8 +257,8 @@ impl Translation<'_> {
         Err(self.wrong(RegexProblem::GroupKind(clip(rest))))
     }
 
-    fn counted(&mut self, before: Option<usize>, counts: Counts, taken: usize) -> Result<(), RegexError> {
-        let Counts { least, most } = counts;
+    fn counted(&mut self, before: Option<usize>, counts: Repetition, taken: usize) -> Result<(), RegexError> {
+        let Repetition { least, most } = counts;
         let inner = self.last.map_or(1, |item| item.counts);
         let largest = most.unwrap_or(least);
         // Where nothing is left over, Go does not look at what is within.
@@ -303,14 +303,14 @@ impl Translation<'_> {
 }
 
 /// How often an item is repeated. A number that is too large for any count is as `u64::MAX`.
-struct Counts {
+struct Repetition {
     least: u64,
     /// `None`: without end.
     most: Option<u64>,
 }
 
 /// `{n}`, `{n,}` or `{n,m}` at the beginning of `text`, and the octets it takes; anything else is a brace.
-fn read_counts(text: &str) -> Option<(Counts, usize)> {
+fn read_counts(text: &str) -> Option<(Repetition, usize)> {
     let inner = text.strip_prefix('{')?;
     let inner = &inner[..inner.bytes().take_while(|octet| octet.is_ascii_digit() || *octet == b',').count()];
     if !text[1 + inner.len()..].starts_with('}') {
@@ -319,10 +319,10 @@ fn read_counts(text: &str) -> Option<(Counts, usize)> {
     let counts = match inner.split_once(',') {
         None => {
             let count = read_count(inner)?;
-            Counts { least: count, most: Some(count) }
+            Repetition { least: count, most: Some(count) }
         }
-        Some((least, "")) => Counts { least: read_count(least)?, most: None },
-        Some((least, most)) => Counts { least: read_count(least)?, most: Some(read_count(most)?) },
+        Some((least, "")) => Repetition { least: read_count(least)?, most: None },
+        Some((least, most)) => Repetition { least: read_count(least)?, most: Some(read_count(most)?) },
     };
     Some((counts, inner.len() + 2))
 }

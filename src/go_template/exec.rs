@@ -1,9 +1,9 @@
-//! Runs a tree, within its bounds.
+//! Executes a parsed template, within bounds on steps and output.
 
 use super::error::{Problem, TemplateError, wrong};
-use super::functions::{self, Function};
+use super::functions::{self, TemplateFunction};
 use super::print::written;
-use super::tree::{Branch, Command, Node, Operand, OperandKind, Pipe};
+use super::tree::{Branch, Operand, OperandKind, Pipe, TemplateCommand, TemplateNode};
 use super::value::Value;
 use super::{OUTPUT_OCTETS, STEPS};
 use std::collections::HashMap;
@@ -13,18 +13,18 @@ use std::sync::Arc;
 const DEPTH: usize = 150;
 
 pub(super) fn execute(
-    root: &[Node],
-    named: &HashMap<Box<str>, Vec<Node>>,
+    root: &[TemplateNode],
+    named: &HashMap<Box<str>, Vec<TemplateNode>>,
     data: Value,
 ) -> Result<String, TemplateError> {
     let variables = vec![("$".into(), data.clone())];
-    let mut run = Run { named, variables, steps: STEPS, octets: OUTPUT_OCTETS, depth: 0, out: String::new() };
+    let mut run = Execution { named, variables, steps: STEPS, octets: OUTPUT_OCTETS, depth: 0, out: String::new() };
     run.list(0, root, &data)?;
     Ok(run.out)
 }
 
-struct Run<'t> {
-    named: &'t HashMap<Box<str>, Vec<Node>>,
+struct Execution<'t> {
+    named: &'t HashMap<Box<str>, Vec<TemplateNode>>,
     variables: Vec<(Arc<str>, Value)>,
     /// What is left of both.
     steps: usize,
@@ -41,7 +41,7 @@ enum Flow {
     Continue,
 }
 
-impl Run<'_> {
+impl Execution<'_> {
     fn step(&mut self, at: usize) -> Result<(), TemplateError> {
         match self.steps.checked_sub(1) {
             Some(left) => {
@@ -77,7 +77,7 @@ impl Run<'_> {
         result
     }
 
-    fn list(&mut self, at: usize, nodes: &[Node], dot: &Value) -> Result<Flow, TemplateError> {
+    fn list(&mut self, at: usize, nodes: &[TemplateNode], dot: &Value) -> Result<Flow, TemplateError> {
         self.deeper(at, |run| {
             for node in nodes {
                 match run.node(node, dot)? {
@@ -89,14 +89,14 @@ impl Run<'_> {
         })
     }
 
-    fn node(&mut self, node: &Node, dot: &Value) -> Result<Flow, TemplateError> {
+    fn node(&mut self, node: &TemplateNode, dot: &Value) -> Result<Flow, TemplateError> {
         match node {
-            Node::Text(text) => {
+            TemplateNode::Text(text) => {
                 self.step(0)?;
                 self.charge(0, text.len())?;
                 self.out.push_str(text);
             }
-            Node::Action(pipe) => {
+            TemplateNode::Action(pipe) => {
                 let value = self.pipe(pipe, dot)?;
                 if pipe.variables.is_empty() {
                     let at = place(pipe);
@@ -105,11 +105,11 @@ impl Run<'_> {
                     self.out.push_str(&text);
                 }
             }
-            Node::If(branch) | Node::With(branch) => {
+            TemplateNode::If(branch) | TemplateNode::With(branch) => {
                 let mark = self.variables.len();
                 let at = place(&branch.pipe);
                 let value = self.pipe(&branch.pipe, dot)?;
-                let inner = if matches!(node, Node::With(_)) { &value } else { dot };
+                let inner = if matches!(node, TemplateNode::With(_)) { &value } else { dot };
                 let flow = if value.is_true() {
                     self.list(at, &branch.then, inner)
                 } else {
@@ -118,10 +118,10 @@ impl Run<'_> {
                 self.variables.truncate(mark);
                 return flow;
             }
-            Node::Range(branch) => return self.range(branch, dot),
-            Node::Template { at, name, argument } => self.template(*at, name, argument.as_ref(), dot)?,
-            Node::Break => return Ok(Flow::Break),
-            Node::Continue => return Ok(Flow::Continue),
+            TemplateNode::Range(branch) => return self.range(branch, dot),
+            TemplateNode::Template { at, name, argument } => self.template(*at, name, argument.as_ref(), dot)?,
+            TemplateNode::Break => return Ok(Flow::Break),
+            TemplateNode::Continue => return Ok(Flow::Continue),
         }
         Ok(Flow::On)
     }
@@ -220,7 +220,7 @@ impl Run<'_> {
     }
 
     /// `last` is what the command before this one in its pipeline gave.
-    fn command(&mut self, command: &Command, dot: &Value, last: Option<Value>) -> Result<Value, TemplateError> {
+    fn command(&mut self, command: &TemplateCommand, dot: &Value, last: Option<Value>) -> Result<Value, TemplateError> {
         let at = command.head.at;
         self.step(at)?;
         let arguments = &command.arguments;
@@ -287,7 +287,7 @@ impl Run<'_> {
     fn call(
         &mut self,
         at: usize,
-        function: Function,
+        function: TemplateFunction,
         operands: &[Operand],
         dot: &Value,
         last: Option<Value>,

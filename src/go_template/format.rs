@@ -8,7 +8,7 @@ use std::fmt::Write;
 const WIDEST: usize = 10_000;
 
 #[derive(Clone, Copy, Default)]
-struct Flags {
+struct FormatFlags {
     plus: bool,
     minus: bool,
     sharp: bool,
@@ -70,7 +70,7 @@ impl Formatter<'_> {
 
     /// What stands after a `%`; gives what follows the verb.
     fn verb<'l>(&mut self, mut rest: &'l str) -> Result<&'l str, String> {
-        let mut flags = Flags::default();
+        let mut flags = FormatFlags::default();
         while let Some(flag) = rest.chars().next() {
             match flag {
                 '+' => flags.plus = true,
@@ -124,7 +124,7 @@ impl Formatter<'_> {
     }
 
     /// Digits, or `*` for an argument. A negative one sets the minus flag.
-    fn count<'l>(&mut self, rest: &'l str, flags: &mut Flags) -> (Option<usize>, &'l str) {
+    fn count<'l>(&mut self, rest: &'l str, flags: &mut FormatFlags) -> (Option<usize>, &'l str) {
         if let Some(after) = rest.strip_prefix('*') {
             let value = match self.arguments.get(self.next) {
                 Some(Value::Int(value)) => Some(*value),
@@ -143,7 +143,7 @@ impl Formatter<'_> {
         (value.or((digits > 0).then_some(WIDEST)), &rest[digits..])
     }
 
-    fn value(&mut self, value: &Value, verb: char, flags: Flags) -> Result<(), String> {
+    fn value(&mut self, value: &Value, verb: char, flags: FormatFlags) -> Result<(), String> {
         match (verb, value) {
             ('T', value) => self.pad(value.type_name(), flags),
             (_, Value::List(list)) => {
@@ -168,7 +168,7 @@ impl Formatter<'_> {
                 }
                 self.out.push(']');
             }
-            ('v', Value::Text(text)) if flags.sharp => self.pad(&quote(text), Flags { precision: None, ..flags }),
+            ('v', Value::Text(text)) if flags.sharp => self.pad(&quote(text), FormatFlags { precision: None, ..flags }),
             ('v', Value::Int(_) | Value::Uint(_)) => self.value(value, 'd', flags)?,
             ('v', Value::Text(_)) => self.value(value, 's', flags)?,
             ('v', Value::Float(float)) => {
@@ -236,7 +236,7 @@ impl Formatter<'_> {
         Ok(())
     }
 
-    fn whole(&mut self, is_negative: bool, number: u64, verb: char, flags: Flags) {
+    fn whole(&mut self, is_negative: bool, number: u64, verb: char, flags: FormatFlags) {
         let mut digits = match verb {
             'b' => format!("{number:b}"),
             'o' | 'O' => format!("{number:o}"),
@@ -256,16 +256,16 @@ impl Formatter<'_> {
             _ => "",
         };
         // A precision says how many digits there are, so zeros do not pad.
-        let flags = Flags { zero: flags.zero && flags.precision.is_none(), ..flags };
+        let flags = FormatFlags { zero: flags.zero && flags.precision.is_none(), ..flags };
         self.signed(is_negative, prefix, &digits, flags);
     }
 
-    fn number(&mut self, is_negative: bool, digits: &str, flags: Flags) {
+    fn number(&mut self, is_negative: bool, digits: &str, flags: FormatFlags) {
         self.signed(is_negative, "", digits, flags);
     }
 
     /// A number with its sign, padded with zeros after that if asked.
-    fn signed(&mut self, is_negative: bool, prefix: &str, digits: &str, flags: Flags) {
+    fn signed(&mut self, is_negative: bool, prefix: &str, digits: &str, flags: FormatFlags) {
         let sign = match (is_negative, flags.plus, flags.space) {
             (true, ..) => "-",
             (_, true, _) => "+",
@@ -278,10 +278,10 @@ impl Formatter<'_> {
             true => format!("{digits:0>width$}", width = width - taken),
             false => digits.to_owned(),
         };
-        self.pad(&format!("{sign}{prefix}{digits}"), Flags { zero: false, ..flags });
+        self.pad(&format!("{sign}{prefix}{digits}"), FormatFlags { zero: false, ..flags });
     }
 
-    fn pad(&mut self, text: &str, flags: Flags) {
+    fn pad(&mut self, text: &str, flags: FormatFlags) {
         let missing = flags.width.unwrap_or(0).saturating_sub(text.chars().count());
         let filler = if flags.zero && !flags.minus { '0' } else { ' ' };
         let fill = |out: &mut String| out.extend(std::iter::repeat_n(filler, missing));
@@ -311,7 +311,7 @@ fn general(value: f64, precision: usize) -> String {
     trim(&format!("{:.*}", (precision as i32 - 1 - magnitude).max(0) as usize, value))
 }
 
-fn hexadecimal(octets: &[u8], is_upper: bool, flags: Flags) -> String {
+fn hexadecimal(octets: &[u8], is_upper: bool, flags: FormatFlags) -> String {
     let mut out = String::with_capacity(2 * octets.len());
     for (index, octet) in octets.iter().enumerate() {
         if flags.space && index > 0 {

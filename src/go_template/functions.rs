@@ -10,11 +10,11 @@ macro_rules! functions {
     ($($variant:ident $name:literal),* $(,)?) => {
         /// A function of templates.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(super) enum Function {
+        pub(super) enum TemplateFunction {
             $($variant),*
         }
         pub(super) const NAMES: &[&str] = &[$($name),*];
-        impl Function {
+        impl TemplateFunction {
             pub(super) fn find(name: &str) -> Option<Self> {
                 match name {
                     $($name => Some(Self::$variant),)*
@@ -35,7 +35,7 @@ functions! {
     Or "or", ParseInt "parseInt", Print "print", Printf "printf", Println "println", Slice "slice", UrlQuery "urlquery",
 }
 
-impl Function {
+impl TemplateFunction {
     /// Of `and` and `or`: the truth of an argument that makes it the result.
     pub(super) fn decides_on(self) -> Option<bool> {
         match self {
@@ -47,31 +47,35 @@ impl Function {
 }
 
 /// Calls a function, which may make at most `room` octets; the error says why it failed.
-pub(super) fn call(function: Function, arguments: &[Value], room: usize) -> Result<Value, String> {
+pub(super) fn call(function: TemplateFunction, arguments: &[Value], room: usize) -> Result<Value, String> {
     let text = |text: String| Ok(Value::text(text));
     match function {
-        Function::And | Function::Or | Function::Call => Err("there is no function to call".to_owned()),
-        Function::Not => one(arguments).map(|value| Value::Bool(!value.is_true())),
-        Function::Len => one(arguments).and_then(length),
-        Function::Index => index(arguments),
-        Function::Slice => slice(arguments),
-        Function::Print => text(joined(arguments, false, room)?),
-        Function::Println => text(joined(arguments, true, room)? + "\n"),
-        Function::Printf => match arguments {
+        TemplateFunction::And | TemplateFunction::Or | TemplateFunction::Call => {
+            Err("there is no function to call".to_owned())
+        }
+        TemplateFunction::Not => one(arguments).map(|value| Value::Bool(!value.is_true())),
+        TemplateFunction::Len => one(arguments).and_then(length),
+        TemplateFunction::Index => index(arguments),
+        TemplateFunction::Slice => slice(arguments),
+        TemplateFunction::Print => text(joined(arguments, false, room)?),
+        TemplateFunction::Println => text(joined(arguments, true, room)? + "\n"),
+        TemplateFunction::Printf => match arguments {
             [Value::Text(layout), rest @ ..] => text(format(layout, rest, room)?),
             [] => Err("it needs a layout".to_owned()),
             _ => Err("its layout must be a text".to_owned()),
         },
-        Function::Html => text(escaped(&texts(arguments, room)?, html)),
-        Function::Js => text(escaped(&texts(arguments, room)?, js)),
-        Function::UrlQuery => text(url_query(&texts(arguments, room)?)),
-        Function::Eq => equal(arguments).map(Value::Bool),
-        Function::Ne => two(arguments).and_then(|(left, right)| is_equal(left, right)).map(|equal| Value::Bool(!equal)),
-        Function::Lt => compared(arguments, |order| order == Ordering::Less),
-        Function::Le => compared(arguments, |order| order != Ordering::Greater),
-        Function::Gt => compared(arguments, |order| order == Ordering::Greater),
-        Function::Ge => compared(arguments, |order| order != Ordering::Less),
-        Function::ParseInt => parse_int(arguments),
+        TemplateFunction::Html => text(escaped(&texts(arguments, room)?, html)),
+        TemplateFunction::Js => text(escaped(&texts(arguments, room)?, js)),
+        TemplateFunction::UrlQuery => text(url_query(&texts(arguments, room)?)),
+        TemplateFunction::Eq => equal(arguments).map(Value::Bool),
+        TemplateFunction::Ne => {
+            two(arguments).and_then(|(left, right)| is_equal(left, right)).map(|equal| Value::Bool(!equal))
+        }
+        TemplateFunction::Lt => compared(arguments, |order| order == Ordering::Less),
+        TemplateFunction::Le => compared(arguments, |order| order != Ordering::Greater),
+        TemplateFunction::Gt => compared(arguments, |order| order == Ordering::Greater),
+        TemplateFunction::Ge => compared(arguments, |order| order != Ordering::Less),
+        TemplateFunction::ParseInt => parse_int(arguments),
     }
 }
 

@@ -1,11 +1,11 @@
-//! A template's text into words. Text between actions is one word, trimmed as `{{-` and `-}}` ask.
+//! Splits a template's text into tokens. Text between actions is one word, trimmed as `{{-` and `-}}` ask.
 
 use super::error::{Problem, TemplateError, wrong};
 use std::sync::Arc;
 
 /// What may stand in an action.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum TemplateTokenKind {
     /// Text outside actions.
     Text(String),
     Open,
@@ -32,17 +32,17 @@ pub(super) enum Kind {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Token {
+pub(super) struct TemplateToken {
     pub at: usize,
     /// White space stands before it.
     pub is_apart: bool,
-    pub kind: Kind,
+    pub kind: TemplateTokenKind,
 }
 
 const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
 
-/// All words of a template; the last is [`Kind::End`].
-pub(super) fn lex(text: &str) -> Result<Vec<Token>, TemplateError> {
+/// All words of a template; the last is [`TemplateTokenKind::End`].
+pub(super) fn lex(text: &str) -> Result<Vec<TemplateToken>, TemplateError> {
     let mut tokens = Vec::new();
     let mut at = 0;
     let mut trims_next = false;
@@ -61,10 +61,14 @@ pub(super) fn lex(text: &str) -> Result<Vec<Token>, TemplateError> {
             literal = literal.trim_end_matches(SPACE);
         }
         if !literal.is_empty() {
-            tokens.push(Token { at: start, is_apart: false, kind: Kind::Text(literal.to_owned()) });
+            tokens.push(TemplateToken {
+                at: start,
+                is_apart: false,
+                kind: TemplateTokenKind::Text(literal.to_owned()),
+            });
         }
         let Some(_) = after else {
-            tokens.push(Token { at, is_apart: false, kind: Kind::End });
+            tokens.push(TemplateToken { at, is_apart: false, kind: TemplateTokenKind::End });
             return Ok(tokens);
         };
         let open = at;
@@ -72,8 +76,8 @@ pub(super) fn lex(text: &str) -> Result<Vec<Token>, TemplateError> {
         (at, trims_next) = if text[at..].starts_with("/*") {
             comment(text, open, at)?
         } else {
-            tokens.push(Token { at: open, is_apart: false, kind: Kind::Open });
-            Action { text, open, at, tokens: &mut tokens }.lex()?
+            tokens.push(TemplateToken { at: open, is_apart: false, kind: TemplateTokenKind::Open });
+            ActionLexer { text, open, at, tokens: &mut tokens }.lex()?
         };
     }
 }
@@ -96,14 +100,14 @@ fn closing(rest: &str) -> Option<(usize, bool)> {
     (rest.starts_with(SPACE) && rest[1..].starts_with("-}}")).then_some((4, true))
 }
 
-struct Action<'t, 'o> {
+struct ActionLexer<'t, 'o> {
     text: &'t str,
     open: usize,
     at: usize,
-    tokens: &'o mut Vec<Token>,
+    tokens: &'o mut Vec<TemplateToken>,
 }
 
-impl Action<'_, '_> {
+impl ActionLexer<'_, '_> {
     /// Reads up to the closing delimiter: where the text goes on, and whether it is trimmed.
     fn lex(mut self) -> Result<(usize, bool), TemplateError> {
         let mut depth = 0_usize;
@@ -115,7 +119,7 @@ impl Action<'_, '_> {
                 if depth > 0 {
                     return wrong(self.at, Problem::Unclosed("(", ")"));
                 }
-                self.tokens.push(Token { at: self.at, is_apart: true, kind: Kind::Close });
+                self.tokens.push(TemplateToken { at: self.at, is_apart: true, kind: TemplateTokenKind::Close });
                 return Ok((self.at + length, trims));
             }
             let word = rest.trim_start_matches(SPACE);
@@ -131,43 +135,43 @@ impl Action<'_, '_> {
             let (kind, length) = match first {
                 '(' => {
                     depth += 1;
-                    (Kind::OpenParenthesis, 1)
+                    (TemplateTokenKind::OpenParenthesis, 1)
                 }
                 ')' => {
                     if depth == 0 {
                         return unexpected(at, "`)`", "the end of the action, or a word");
                     }
                     depth -= 1;
-                    (Kind::CloseParenthesis, 1)
+                    (TemplateTokenKind::CloseParenthesis, 1)
                 }
-                '|' => (Kind::Pipe, 1),
-                ',' => (Kind::Comma, 1),
-                '=' => (Kind::Assign, 1),
-                ':' if word.starts_with(":=") => (Kind::Declare, 2),
+                '|' => (TemplateTokenKind::Pipe, 1),
+                ',' => (TemplateTokenKind::Comma, 1),
+                '=' => (TemplateTokenKind::Assign, 1),
+                ':' if word.starts_with(":=") => (TemplateTokenKind::Declare, 2),
                 '"' => quoted(word, at)?,
                 '`' => match word[1..].find('`') {
-                    Some(end) => (Kind::Quoted(word[1..=end].replace('\r', "")), end + 2),
+                    Some(end) => (TemplateTokenKind::Quoted(word[1..=end].replace('\r', "")), end + 2),
                     None => return wrong(at, Problem::Text(clip(word))),
                 },
                 '\'' => character(word, at)?,
                 '.' if !word[1..].starts_with(|next: char| next.is_ascii_digit()) => {
                     let name = name(&word[1..]);
                     match name {
-                        "" => (Kind::Dot, 1),
-                        name => (Kind::Field(name.into()), 1 + name.len()),
+                        "" => (TemplateTokenKind::Dot, 1),
+                        name => (TemplateTokenKind::Field(name.into()), 1 + name.len()),
                     }
                 }
                 '$' => {
                     let name = name(&word[1..]);
-                    (Kind::Variable(word[..=name.len()].into()), 1 + name.len())
+                    (TemplateTokenKind::Variable(word[..=name.len()].into()), 1 + name.len())
                 }
                 '+' | '-' | '.' | '0'..='9' => {
                     let digits = number(word);
-                    (Kind::Number(digits.to_owned()), digits.len())
+                    (TemplateTokenKind::Number(digits.to_owned()), digits.len())
                 }
                 letter if letter.is_alphanumeric() || letter == '_' => {
                     let name = name(word);
-                    (Kind::Word(name.to_owned()), name.len())
+                    (TemplateTokenKind::Word(name.to_owned()), name.len())
                 }
                 other => return unexpected(at, &format!("`{other}`"), "a word, or the end of the action"),
             };
@@ -176,14 +180,20 @@ impl Action<'_, '_> {
                 let next: String = self.text[self.at..].chars().take(1).collect();
                 return unexpected(self.at, &format!("`{next}`"), "white space after a word");
             }
-            self.tokens.push(Token { at, is_apart, kind });
+            self.tokens.push(TemplateToken { at, is_apart, kind });
             is_apart = false;
         }
     }
 }
 
-fn ends_with_a_word(kind: &Kind) -> bool {
-    matches!(kind, Kind::Word(_) | Kind::Field(_) | Kind::Variable(_) | Kind::Number(_))
+fn ends_with_a_word(kind: &TemplateTokenKind) -> bool {
+    matches!(
+        kind,
+        TemplateTokenKind::Word(_)
+            | TemplateTokenKind::Field(_)
+            | TemplateTokenKind::Variable(_)
+            | TemplateTokenKind::Number(_)
+    )
 }
 
 /// Whether a name may end before `rest` (atTerminator of text/template/parse/lex.go).
@@ -223,7 +233,7 @@ pub(super) fn clip(text: &str) -> String {
 }
 
 /// A text in double quotes, with Go's escapes.
-fn quoted(word: &str, at: usize) -> Result<(Kind, usize), TemplateError> {
+fn quoted(word: &str, at: usize) -> Result<(TemplateTokenKind, usize), TemplateError> {
     let mut octets = Vec::new();
     let mut index = 1;
     loop {
@@ -248,11 +258,11 @@ fn quoted(word: &str, at: usize) -> Result<(Kind, usize), TemplateError> {
         }
     }
     // Octets that are no UTF-8 have no place in a record's text either; Go keeps them as they are.
-    Ok((Kind::Quoted(String::from_utf8_lossy(&octets).into_owned()), index + 1))
+    Ok((TemplateTokenKind::Quoted(String::from_utf8_lossy(&octets).into_owned()), index + 1))
 }
 
 /// A character in single quotes.
-fn character(word: &str, at: usize) -> Result<(Kind, usize), TemplateError> {
+fn character(word: &str, at: usize) -> Result<(TemplateTokenKind, usize), TemplateError> {
     let refuse = || TemplateError { at, problem: Problem::Text(clip(word)) };
     let rest = &word[1..];
     let (value, length) = match rest.chars().next().ok_or_else(refuse)? {
@@ -266,7 +276,7 @@ fn character(word: &str, at: usize) -> Result<(Kind, usize), TemplateError> {
     if !rest[length..].starts_with('\'') {
         return Err(refuse());
     }
-    Ok((Kind::Character(value), length + 2))
+    Ok((TemplateTokenKind::Character(value), length + 2))
 }
 
 enum Escaped {

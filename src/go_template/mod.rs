@@ -20,8 +20,8 @@ mod tests;
 mod tree;
 mod value;
 
-pub use error::{Problem, TemplateError};
-pub use value::{Data, Value};
+pub(crate) use error::TemplateError;
+pub use value::{TemplateData, Value};
 
 use std::collections::HashMap;
 
@@ -35,9 +35,9 @@ pub const OUTPUT_OCTETS: usize = 128 << 10;
 /// A template that was read.
 #[derive(Clone, Debug)]
 pub struct Template {
-    root: Vec<tree::Node>,
+    root: Vec<tree::TemplateNode>,
     /// Those of `define` and `block`.
-    named: HashMap<Box<str>, Vec<tree::Node>>,
+    named: HashMap<Box<str>, Vec<tree::TemplateNode>>,
     /// It names the dot, or what may be a field of another value.
     uses_dot: bool,
     fields: Vec<(usize, String)>,

@@ -1,9 +1,9 @@
-//! Words into a tree.
+//! Parses the tokens of a template into a tree.
 
 use super::error::{Problem, TemplateError, wrong};
-use super::functions::{Function, NAMES};
-use super::lexer::{Kind, Token, clip, lex};
-use super::tree::{Branch, Command, Node, Operand, OperandKind, Pipe};
+use super::functions::{NAMES, TemplateFunction};
+use super::lexer::{TemplateToken, TemplateTokenKind, clip, lex};
+use super::tree::{Branch, Operand, OperandKind, Pipe, TemplateCommand, TemplateNode};
 use super::value::Value;
 use super::{TEMPLATE_OCTETS, Template, number};
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ pub(super) fn parse(text: &str) -> Result<Template, TemplateError> {
         return wrong(0, Problem::TooLong(text.len()));
     }
     let tokens = lex(text)?;
-    let mut parser = Parser {
+    let mut parser = TemplateParser {
         tokens: &tokens,
         next: 0,
         variables: vec!["$".into()],
@@ -43,12 +43,12 @@ enum Ending {
     Else(usize),
 }
 
-struct Parser<'t> {
-    tokens: &'t [Token],
+struct TemplateParser<'t> {
+    tokens: &'t [TemplateToken],
     next: usize,
     /// Those declared here.
     variables: Vec<Arc<str>>,
-    named: HashMap<Box<str>, Vec<Node>>,
+    named: HashMap<Box<str>, Vec<TemplateNode>>,
     depth: usize,
     /// `range` around here.
     loops: usize,
@@ -61,12 +61,12 @@ struct Parser<'t> {
     fields: Vec<(usize, String)>,
 }
 
-impl Parser<'_> {
-    fn peek(&self) -> &Token {
+impl TemplateParser<'_> {
+    fn peek(&self) -> &TemplateToken {
         // The last is the end, which is never passed.
         &self.tokens[self.next.min(self.tokens.len() - 1)]
     }
-    fn take(&mut self) -> &Token {
+    fn take(&mut self) -> &TemplateToken {
         let index = self.next.min(self.tokens.len() - 1);
         self.next += 1;
         &self.tokens[index]
@@ -74,22 +74,22 @@ impl Parser<'_> {
     fn unexpected<T>(&self, wanted: &'static str) -> Result<T, TemplateError> {
         let token = self.peek();
         let found = match &token.kind {
-            Kind::Text(_) | Kind::End => "the end of the action".to_owned(),
-            Kind::Open => "`{{`".to_owned(),
-            Kind::Close => "`}}`".to_owned(),
-            Kind::Word(word) => format!("`{}`", clip(word)),
-            Kind::Field(name) => format!("`.{}`", clip(name)),
-            Kind::Dot => "`.`".to_owned(),
-            Kind::Variable(name) => format!("`{}`", clip(name)),
-            Kind::Number(number) => format!("`{}`", clip(number)),
-            Kind::Character(character) => format!("`'{character}'`"),
-            Kind::Quoted(text) => format!("the text {:?}", clip(text)),
-            Kind::Declare => "`:=`".to_owned(),
-            Kind::Assign => "`=`".to_owned(),
-            Kind::Comma => "`,`".to_owned(),
-            Kind::Pipe => "`|`".to_owned(),
-            Kind::OpenParenthesis => "`(`".to_owned(),
-            Kind::CloseParenthesis => "`)`".to_owned(),
+            TemplateTokenKind::Text(_) | TemplateTokenKind::End => "the end of the action".to_owned(),
+            TemplateTokenKind::Open => "`{{`".to_owned(),
+            TemplateTokenKind::Close => "`}}`".to_owned(),
+            TemplateTokenKind::Word(word) => format!("`{}`", clip(word)),
+            TemplateTokenKind::Field(name) => format!("`.{}`", clip(name)),
+            TemplateTokenKind::Dot => "`.`".to_owned(),
+            TemplateTokenKind::Variable(name) => format!("`{}`", clip(name)),
+            TemplateTokenKind::Number(number) => format!("`{}`", clip(number)),
+            TemplateTokenKind::Character(character) => format!("`'{character}'`"),
+            TemplateTokenKind::Quoted(text) => format!("the text {:?}", clip(text)),
+            TemplateTokenKind::Declare => "`:=`".to_owned(),
+            TemplateTokenKind::Assign => "`=`".to_owned(),
+            TemplateTokenKind::Comma => "`,`".to_owned(),
+            TemplateTokenKind::Pipe => "`|`".to_owned(),
+            TemplateTokenKind::OpenParenthesis => "`(`".to_owned(),
+            TemplateTokenKind::CloseParenthesis => "`)`".to_owned(),
         };
         wrong(token.at, Problem::Unexpected { found, wanted })
     }
@@ -105,7 +105,7 @@ impl Parser<'_> {
     }
     fn close(&mut self) -> Result<(), TemplateError> {
         match self.peek().kind {
-            Kind::Close => {
+            TemplateTokenKind::Close => {
                 self.take();
                 Ok(())
             }
@@ -115,7 +115,7 @@ impl Parser<'_> {
     /// The word that comes next, if one does.
     fn word(&self) -> Option<&str> {
         match &self.peek().kind {
-            Kind::Word(word) => Some(word),
+            TemplateTokenKind::Word(word) => Some(word),
             _ => None,
         }
     }
@@ -130,14 +130,14 @@ impl Parser<'_> {
     }
 
     /// Nodes up to `end`, `else` or the end of the template.
-    fn list(&mut self) -> Result<(Vec<Node>, Ending), TemplateError> {
+    fn list(&mut self) -> Result<(Vec<TemplateNode>, Ending), TemplateError> {
         self.deeper(|parser| {
             let mut nodes = Vec::new();
             loop {
                 let at = parser.peek().at;
                 match parser.take().kind.clone() {
-                    Kind::Text(text) => nodes.push(Node::Text(text.into())),
-                    Kind::End => return Ok((nodes, Ending::Text)),
+                    TemplateTokenKind::Text(text) => nodes.push(TemplateNode::Text(text.into())),
+                    TemplateTokenKind::End => return Ok((nodes, Ending::Text)),
                     // The lexer makes nothing else outside of actions.
                     _ => match parser.word() {
                         Some("end") => {
@@ -157,7 +157,7 @@ impl Parser<'_> {
     }
 
     /// What stands after `{{`. A definition is no node.
-    fn action(&mut self) -> Result<Option<Node>, TemplateError> {
+    fn action(&mut self) -> Result<Option<TemplateNode>, TemplateError> {
         let at = self.peek().at;
         let keyword = self.word().unwrap_or_default().to_owned();
         match keyword.as_str() {
@@ -172,14 +172,14 @@ impl Parser<'_> {
                 }
                 self.take();
                 self.close()?;
-                Ok(Some(if keyword == "break" { Node::Break } else { Node::Continue }))
+                Ok(Some(if keyword == "break" { TemplateNode::Break } else { TemplateNode::Continue }))
             }
             "template" => {
                 self.take();
                 let name = self.template_name()?;
                 let argument = self.optional_pipe()?;
                 self.close()?;
-                Ok(Some(Node::Template { at, name, argument }))
+                Ok(Some(TemplateNode::Template { at, name, argument }))
             }
             "define" => {
                 self.take();
@@ -194,23 +194,23 @@ impl Parser<'_> {
                 let argument = Some(self.pipe(Ends::Action, false)?);
                 self.close()?;
                 self.definition(at, name.clone())?;
-                Ok(Some(Node::Template { at, name, argument }))
+                Ok(Some(TemplateNode::Template { at, name, argument }))
             }
             _ => {
                 let pipe = self.pipe(Ends::Action, false)?;
                 self.close()?;
-                Ok(Some(Node::Action(pipe)))
+                Ok(Some(TemplateNode::Action(pipe)))
             }
         }
     }
 
     fn optional_pipe(&mut self) -> Result<Option<Pipe>, TemplateError> {
-        if self.peek().kind == Kind::Close { Ok(None) } else { self.pipe(Ends::Action, false).map(Some) }
+        if self.peek().kind == TemplateTokenKind::Close { Ok(None) } else { self.pipe(Ends::Action, false).map(Some) }
     }
 
     fn template_name(&mut self) -> Result<Box<str>, TemplateError> {
         match self.peek().kind.clone() {
-            Kind::Quoted(name) => {
+            TemplateTokenKind::Quoted(name) => {
                 self.take();
                 Ok(name.into())
             }
@@ -230,8 +230,9 @@ impl Parser<'_> {
         let (nodes, ending) = list?;
         let Ending::End(_) = ending else { return self.unexpected_ending(ending) };
         // An empty one is replaced, as in Go.
-        let is_empty =
-            |nodes: &[Node]| nodes.iter().all(|node| matches!(node, Node::Text(text) if text.trim().is_empty()));
+        let is_empty = |nodes: &[TemplateNode]| {
+            nodes.iter().all(|node| matches!(node, TemplateNode::Text(text) if text.trim().is_empty()))
+        };
         match self.named.get(&name) {
             Some(other) if !is_empty(other) && !is_empty(&nodes) => wrong(at, Problem::DefinedTwice(clip(&name))),
             Some(other) if !is_empty(other) => Ok(()),
@@ -243,7 +244,7 @@ impl Parser<'_> {
     }
 
     /// The rest of `if`, `with` or `range`.
-    fn branch(&mut self, keyword: &str) -> Result<Node, TemplateError> {
+    fn branch(&mut self, keyword: &str) -> Result<TemplateNode, TemplateError> {
         self.deeper(|parser| {
             let variables = parser.variables.len();
             let is_root = parser.dot_is_root;
@@ -274,9 +275,9 @@ impl Parser<'_> {
             parser.variables.truncate(variables);
             let branch = Branch { pipe, then, otherwise };
             Ok(match keyword {
-                "if" => Node::If(branch),
-                "with" => Node::With(branch),
-                _ => Node::Range(branch),
+                "if" => TemplateNode::If(branch),
+                "with" => TemplateNode::With(branch),
+                _ => TemplateNode::Range(branch),
             })
         })
     }
@@ -299,8 +300,9 @@ impl Parser<'_> {
                 }
                 commands.push(command);
                 match (&parser.peek().kind, &ends) {
-                    (Kind::Pipe, _) => _ = parser.take(),
-                    (Kind::Close, Ends::Action) | (Kind::CloseParenthesis, Ends::Parenthesis) => break,
+                    (TemplateTokenKind::Pipe, _) => _ = parser.take(),
+                    (TemplateTokenKind::Close, Ends::Action)
+                    | (TemplateTokenKind::CloseParenthesis, Ends::Parenthesis) => break,
                     _ => return parser.unexpected("`|`, or the end of the pipeline"),
                 }
             }
@@ -313,14 +315,14 @@ impl Parser<'_> {
 
     /// `$x :=`, `$x =`, or `$i, $x :=`, if one stands here: the variables, and whether they were there before.
     fn declaration(&mut self, may_have_two: bool) -> Result<(Vec<Arc<str>>, bool), TemplateError> {
-        let name = |token: Option<&Token>| match token.map(|token| &token.kind) {
-            Some(Kind::Variable(name)) => Some(name.clone()),
+        let name = |token: Option<&TemplateToken>| match token.map(|token| &token.kind) {
+            Some(TemplateTokenKind::Variable(name)) => Some(name.clone()),
             _ => None,
         };
         let Some(first) = name(self.tokens.get(self.next)) else { return Ok((Vec::new(), false)) };
         let mut names = vec![first];
         let mut after = self.next + 1;
-        if matches!(self.tokens.get(after).map(|token| &token.kind), Some(Kind::Comma)) {
+        if matches!(self.tokens.get(after).map(|token| &token.kind), Some(TemplateTokenKind::Comma)) {
             let Some(second) = name(self.tokens.get(after + 1)).filter(|_| may_have_two) else {
                 self.next = after;
                 return self.unexpected("`:=`; two variables have a place with `range` alone");
@@ -329,8 +331,8 @@ impl Parser<'_> {
             after += 2;
         }
         let assigns = match self.tokens.get(after).map(|token| &token.kind) {
-            Some(Kind::Declare) => false,
-            Some(Kind::Assign) => true,
+            Some(TemplateTokenKind::Declare) => false,
+            Some(TemplateTokenKind::Assign) => true,
             _ if names.len() == 1 => return Ok((Vec::new(), false)),
             _ => {
                 self.next = after;
@@ -350,13 +352,13 @@ impl Parser<'_> {
         if self.variables.contains(name) { Ok(()) } else { wrong(at, Problem::UnknownVariable(clip(name))) }
     }
 
-    fn command(&mut self) -> Result<Command, TemplateError> {
+    fn command(&mut self) -> Result<TemplateCommand, TemplateError> {
         let head = self.operand()?;
         let mut arguments = Vec::new();
         loop {
             let token = self.peek();
             match token.kind {
-                Kind::Pipe | Kind::Close | Kind::CloseParenthesis => break,
+                TemplateTokenKind::Pipe | TemplateTokenKind::Close | TemplateTokenKind::CloseParenthesis => break,
                 _ if token.is_apart => arguments.push(self.operand()?),
                 _ => return self.unexpected("white space, `|`, or the end of the pipeline"),
             }
@@ -378,7 +380,7 @@ impl Parser<'_> {
                     },
                 )
             }
-            _ => Ok(Command { head, arguments }),
+            _ => Ok(TemplateCommand { head, arguments }),
         }
     }
 
@@ -386,11 +388,11 @@ impl Parser<'_> {
         let token = self.peek().clone();
         let at = token.at;
         let kind = match token.kind {
-            Kind::Dot => {
+            TemplateTokenKind::Dot => {
                 self.uses_dot = true;
                 OperandKind::Dot
             }
-            Kind::Field(name) => {
+            TemplateTokenKind::Field(name) => {
                 match self.dot_is_root {
                     true => self.fields.push((at, name.to_string())),
                     false => self.uses_dot = true,
@@ -398,7 +400,7 @@ impl Parser<'_> {
                 self.take();
                 return Ok(Operand { at, kind: OperandKind::Fields(self.fields_after(vec![name])) });
             }
-            Kind::Variable(name) => {
+            TemplateTokenKind::Variable(name) => {
                 self.check_variable(at, &name)?;
                 self.take();
                 let fields = self.fields_after(Vec::new());
@@ -411,22 +413,22 @@ impl Parser<'_> {
                 }
                 return Ok(Operand { at, kind: OperandKind::Variable(name, fields) });
             }
-            Kind::Word(word) => match word.as_str() {
+            TemplateTokenKind::Word(word) => match word.as_str() {
                 "true" => OperandKind::Constant(Value::Bool(true)),
                 "false" => OperandKind::Constant(Value::Bool(false)),
                 "nil" => OperandKind::Nil,
-                _ => match Function::find(&word) {
+                _ => match TemplateFunction::find(&word) {
                     Some(function) => OperandKind::Function(function),
                     None => return wrong(at, Problem::UnknownFunction { name: clip(&word), known: NAMES }),
                 },
             },
-            Kind::Number(text) => match number::constant(&text) {
+            TemplateTokenKind::Number(text) => match number::constant(&text) {
                 Some(value) => OperandKind::Constant(value),
                 None => return wrong(at, Problem::Number(clip(&text))),
             },
-            Kind::Character(character) => OperandKind::Constant(Value::Int(u32::from(character).into())),
-            Kind::Quoted(text) => OperandKind::Constant(Value::text(text)),
-            Kind::OpenParenthesis => {
+            TemplateTokenKind::Character(character) => OperandKind::Constant(Value::Int(u32::from(character).into())),
+            TemplateTokenKind::Quoted(text) => OperandKind::Constant(Value::text(text)),
+            TemplateTokenKind::OpenParenthesis => {
                 self.take();
                 let pipe = self.pipe(Ends::Parenthesis, false)?;
                 OperandKind::Pipe(Box::new(pipe))
@@ -435,7 +437,7 @@ impl Parser<'_> {
         };
         self.take();
         let operand = Operand { at, kind };
-        let is_field = |token: &Token| matches!(token.kind, Kind::Field(_)) && !token.is_apart;
+        let is_field = |token: &TemplateToken| matches!(token.kind, TemplateTokenKind::Field(_)) && !token.is_apart;
         if !is_field(self.peek()) {
             return Ok(operand);
         }
@@ -450,7 +452,7 @@ impl Parser<'_> {
 
     /// The fields that follow without white space, after those that were read.
     fn fields_after(&mut self, mut fields: Vec<Arc<str>>) -> Vec<Arc<str>> {
-        while let Kind::Field(name) = &self.peek().kind
+        while let TemplateTokenKind::Field(name) = &self.peek().kind
             && !self.peek().is_apart
         {
             fields.push(name.clone());

@@ -1,14 +1,15 @@
 //! What Go's text/template does with the same templates (its documentation, exec_test.go's behaviour, package fmt).
 
-use super::{Data, OUTPUT_OCTETS, Problem, Template, Value};
+use super::error::Problem;
+use super::{OUTPUT_OCTETS, Template, TemplateData, Value};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Data such as the directive `template` gives.
-struct Query;
+struct SampleData;
 
-impl Data for Query {
+impl TemplateData for SampleData {
     fn kind(&self) -> &'static str {
         "the data"
     }
@@ -36,7 +37,7 @@ impl Data for Query {
 }
 
 fn data() -> Value {
-    Value::Object(Arc::new(Query))
+    Value::Object(Arc::new(SampleData))
 }
 
 fn run(text: &str) -> Result<String, String> {

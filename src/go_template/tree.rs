@@ -1,11 +1,11 @@
 //! A template as a tree. Every `at` is the octets of the template before it.
 
-use super::functions::Function;
+use super::functions::TemplateFunction;
 use super::value::Value;
 use std::sync::Arc;
 
 #[derive(Clone, Debug)]
-pub(super) enum Node {
+pub(super) enum TemplateNode {
     Text(Box<str>),
     Action(Pipe),
     If(Branch),
@@ -20,8 +20,8 @@ pub(super) enum Node {
 #[derive(Clone, Debug)]
 pub(super) struct Branch {
     pub pipe: Pipe,
-    pub then: Vec<Node>,
-    pub otherwise: Vec<Node>,
+    pub then: Vec<TemplateNode>,
+    pub otherwise: Vec<TemplateNode>,
 }
 
 #[derive(Clone, Debug)]
@@ -30,12 +30,12 @@ pub(super) struct Pipe {
     pub variables: Vec<Arc<str>>,
     /// They were there before: `=`, not `:=`.
     pub assigns: bool,
-    pub commands: Vec<Command>,
+    pub commands: Vec<TemplateCommand>,
 }
 
 /// An operand, with arguments if it is a function or method.
 #[derive(Clone, Debug)]
-pub(super) struct Command {
+pub(super) struct TemplateCommand {
     pub head: Operand,
     pub arguments: Vec<Operand>,
 }
@@ -51,7 +51,7 @@ pub(super) enum OperandKind {
     Dot,
     Nil,
     Constant(Value),
-    Function(Function),
+    Function(TemplateFunction),
     /// `.A.B`
     Fields(Vec<Arc<str>>),
     /// `$x.A.B`

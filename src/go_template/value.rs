@@ -1,4 +1,4 @@
-//! What templates work with.
+//! The values that templates compute with.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,20 +9,28 @@ use std::sync::Arc;
 pub enum Value {
     /// What a map gives for a key that it does not have; written as `<no value>`.
     Missing,
+    /// Go's `nil`.
     Nil,
+    /// Go's `bool`.
     Bool(bool),
+    /// Go's `int`.
     Int(i64),
+    /// Go's `uint64`.
     Uint(u64),
+    /// Go's `float64`.
     Float(f64),
+    /// Go's `string`.
     Text(Arc<str>),
+    /// Go's `[]string`.
     List(Arc<[Value]>),
     /// Its values are texts, so the empty text is what `index` gives for a key that it does not have.
     Map(Arc<BTreeMap<String, Value>>),
-    Object(Arc<dyn Data>),
+    /// What has fields and methods.
+    Object(Arc<dyn TemplateData>),
 }
 
 /// What has fields and methods.
-pub trait Data: Send + Sync {
+pub trait TemplateData: Send + Sync {
     /// What it is called in errors, such as `the data`.
     fn kind(&self) -> &'static str;
     /// The value of a field, or of a method that takes nothing.
@@ -32,7 +40,7 @@ pub trait Data: Send + Sync {
         let _ = (name, argument);
         None
     }
-    /// Whether [`Data::call`] knows the name.
+    /// Whether [`TemplateData::call`] knows the name.
     fn has_method(&self, name: &str) -> bool {
         let _ = name;
         false
@@ -44,6 +52,7 @@ pub trait Data: Send + Sync {
 }
 
 impl Value {
+    /// A text.
     pub fn text(text: impl Into<Arc<str>>) -> Self {
         Self::Text(text.into())
     }

@@ -4,8 +4,9 @@
 pub mod config;
 pub mod render;
 mod template;
-pub mod watch;
+pub(crate) mod watch;
 mod write;
 
-pub use template::{Refresh, Template, TemplateError};
-pub use write::{CorefileOutput, WriteError};
+pub(crate) use template::CorefileTemplate;
+pub(crate) use template::{CorefileTemplateError, Refresh};
+pub(crate) use write::{CorefileOutput, WriteError};

@@ -1,6 +1,6 @@
 //! The template and the ConfigMap as they stand on disk, read anew whenever they may have changed.
 
-use super::config::{self, Config, ConfigErrors};
+use super::config::{self, ConfigErrors, KubeDnsConfig};
 use super::render::{PillarValues, RenderError, Rendered, render};
 use crate::corefile::Loader;
 use std::io;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Why the template, or the ConfigMap, is not used.
 #[derive(Debug, thiserror::Error)]
-pub enum TemplateError {
+pub(crate) enum CorefileTemplateError {
     #[error(
         "cannot read the template {path}: {cause}; check the path and its permissions, or name another with -basecorefile"
     )]
@@ -21,42 +21,42 @@ pub enum TemplateError {
 
 /// What has come of a look at the files.
 #[derive(Debug, Default)]
-pub struct Refresh {
+pub(crate) struct Refresh {
     /// A Corefile that is another one than at the look before.
     pub rendered: Option<Rendered>,
     /// What was found wrong and was not at the look before.
-    pub problems: Vec<TemplateError>,
+    pub problems: Vec<CorefileTemplateError>,
 }
 
 /// Where a Corefile is rendered from.
 #[derive(Clone)]
-pub struct Template {
+pub(crate) struct CorefileTemplate {
     base: PathBuf,
     kube_dns: Option<PathBuf>,
     values: PillarValues,
     /// The last ConfigMap that was good.
-    config: Config,
+    config: KubeDnsConfig,
     last_text: Option<String>,
     last_problems: Vec<String>,
 }
 
-impl Template {
+impl CorefileTemplate {
     /// `base` is the template, `kube_dns` the folder the ConfigMap is mounted on, if there is one.
-    pub fn new(base: PathBuf, kube_dns: Option<PathBuf>, values: PillarValues) -> Self {
-        Self { base, kube_dns, values, config: Config::default(), last_text: None, last_problems: Vec::new() }
+    pub(crate) fn new(base: PathBuf, kube_dns: Option<PathBuf>, values: PillarValues) -> Self {
+        Self { base, kube_dns, values, config: KubeDnsConfig::default(), last_text: None, last_problems: Vec::new() }
     }
     /// The template's path.
-    pub fn base(&self) -> &Path {
+    pub(crate) fn base(&self) -> &Path {
         &self.base
     }
     /// The ConfigMap's folder.
-    pub fn kube_dns(&self) -> Option<&Path> {
+    pub(crate) fn kube_dns(&self) -> Option<&Path> {
         self.kube_dns.as_deref()
     }
 
     /// Reads the files. With a bad ConfigMap the last good one is rendered, so that the template's own changes are not
     /// held up.
-    pub fn refresh(&mut self, files: &dyn Loader) -> Refresh {
+    pub(crate) fn refresh(&mut self, files: &dyn Loader) -> Refresh {
         let mut problems = Vec::new();
         match self.kube_dns.as_deref().map(|folder| config::read(folder, files)) {
             Some(Ok(config)) => self.config = config,
@@ -75,29 +75,30 @@ impl Template {
     }
 
     /// What the template alone gives, as if the ConfigMap were empty.
-    pub fn render_without_config(&self, files: &dyn Loader) -> Result<Rendered, TemplateError> {
-        self.render(&Config::default(), files)
+    pub(crate) fn render_without_config(&self, files: &dyn Loader) -> Result<Rendered, CorefileTemplateError> {
+        self.render(&KubeDnsConfig::default(), files)
     }
 
-    fn render(&self, config: &Config, files: &dyn Loader) -> Result<Rendered, TemplateError> {
-        let text = files.read(&self.base).map_err(|cause| TemplateError::Read { path: self.base.clone(), cause })?;
+    fn render(&self, config: &KubeDnsConfig, files: &dyn Loader) -> Result<Rendered, CorefileTemplateError> {
+        let text =
+            files.read(&self.base).map_err(|cause| CorefileTemplateError::Read { path: self.base.clone(), cause })?;
         Ok(render(&self.base, &text, config, &self.values, files)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Refresh, Template, TemplateError};
+    use super::{CorefileTemplate, CorefileTemplateError, Refresh};
     use crate::corefile::SystemLoader;
     use crate::kube_dns::render::{PillarValues, ServiceAddress};
     use tempfile::TempDir;
 
-    struct Stage {
+    struct Scene {
         folder: TempDir,
-        template: Template,
+        template: CorefileTemplate,
     }
 
-    impl Stage {
+    impl Scene {
         fn new(base: &str) -> Self {
             let folder = tempfile::tempdir().unwrap();
             std::fs::create_dir(folder.path().join("kube-dns")).unwrap();
@@ -107,7 +108,8 @@ mod tests {
                 cluster_dns: ServiceAddress::read("no-such-service", &SystemLoader),
                 prometheus: ":9253".to_owned(),
             };
-            let template = Template::new(folder.path().join("base"), Some(folder.path().join("kube-dns")), values);
+            let template =
+                CorefileTemplate::new(folder.path().join("base"), Some(folder.path().join("kube-dns")), values);
             let stage = Self { folder, template };
             stage.write("base", base);
             stage
@@ -125,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_change_is_told_once() {
-        let mut stage = Stage::new("first");
+        let mut stage = Scene::new("first");
         assert_eq!(stage.text().as_deref(), Some("first"));
         assert_eq!(stage.text(), None);
         stage.write("base", "second");
@@ -138,13 +140,13 @@ mod tests {
 
     #[test]
     fn a_bad_configmap_is_told_once_and_the_last_good_one_is_rendered_on() {
-        let mut stage = Stage::new("first");
+        let mut stage = Scene::new("first");
         stage.write("kube-dns/stubDomains", r#"{"acme.local": ["1.2.3.4"]}"#);
         stage.text();
         stage.write("kube-dns/stubDomains", "{");
         let refresh = stage.refresh();
         assert!(refresh.rendered.is_none());
-        assert!(matches!(refresh.problems.as_slice(), [TemplateError::Config(_)]));
+        assert!(matches!(refresh.problems.as_slice(), [CorefileTemplateError::Config(_)]));
         stage.write("base", "second");
         let refresh = stage.refresh();
         assert!(refresh.rendered.is_some_and(|rendered| rendered.text.starts_with("second\nacme.local:53")));
@@ -159,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_template_that_cannot_be_read_or_resolved_is_told_with_its_path() {
-        let mut stage = Stage::new("forward . __PILLAR__CLUSTER__DNS__");
+        let mut stage = Scene::new("forward . __PILLAR__CLUSTER__DNS__");
         let refresh = stage.refresh();
         assert!(refresh.rendered.is_none());
         let said = refresh.problems[0].to_string();

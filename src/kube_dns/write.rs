@@ -26,36 +26,36 @@ pub enum WriteError {
 
 /// Where `-conf` wants the rendered Corefile.
 #[derive(Clone, Debug)]
-pub struct CorefileOutput {
+pub(crate) struct CorefileOutput {
     path: PathBuf,
     template: PathBuf,
 }
 
 impl CorefileOutput {
     /// `path`, rendered from `template`.
-    pub fn new(path: PathBuf, template: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf, template: PathBuf) -> Self {
         Self { path, template }
     }
     /// The path as given.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
     /// Beside it: the last text that was refused, for whoever looks for the lines its diagnostics name.
-    pub fn refused_path(&self) -> PathBuf {
+    pub(crate) fn refused_path(&self) -> PathBuf {
         let mut path = self.path.clone().into_os_string();
         path.push(".refused");
         path.into()
     }
 
     /// Writes what is served now. Whoever reads the file meanwhile sees the one before or this one, never a part.
-    pub fn write(&self, text: &str) -> Result<(), WriteError> {
+    pub(crate) fn write(&self, text: &str) -> Result<(), WriteError> {
         self.replace(&self.path, text)?;
         // It was there only if the text before was refused.
         let _ = fs::remove_file(self.refused_path());
         Ok(())
     }
     /// Writes what is refused, and says where.
-    pub fn write_refused(&self, text: &str) -> Result<PathBuf, WriteError> {
+    pub(crate) fn write_refused(&self, text: &str) -> Result<PathBuf, WriteError> {
         let path = self.refused_path();
         self.replace(&path, text)?;
         Ok(path)

@@ -3,23 +3,23 @@
 
 use super::compose::Composer;
 use super::header::QR;
-use super::reply_records::{Place, opt_of};
+use super::reply_records::{LocatedRecord, opt_of};
 use super::wire_reader::{HEADER_LENGTH, u16_at};
 use super::{LowerName, Name, RecordType, Response, WireError, query};
 use smallvec::SmallVec;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Two or more addresses that a name has in one section of a reply, all of one family.
-pub struct AddressSet<'a> {
+pub(crate) struct AddressSet<'a> {
     message: &'a mut [u8],
     /// Where the name is written.
     owner: usize,
-    run: Run,
+    run: RecordRun,
 }
 
 /// Records of one owner and type in a row. The first may write its owner out, and the others point to it.
 #[derive(Clone, Copy)]
-struct Run {
+struct RecordRun {
     count: usize,
     /// Offsets of the data of the first and of the second, and how far it is to each one after that.
     first: usize,
@@ -31,7 +31,7 @@ struct Run {
 
 impl AddressSet<'_> {
     #[inline]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.run.count
     }
     #[inline]
@@ -48,14 +48,14 @@ impl AddressSet<'_> {
         self.message.get(at..at + self.run.width).filter(|_| index < self.run.count).unwrap_or_default()
     }
     /// The address at a place below [`AddressSet::count`].
-    pub fn address(&self, index: usize) -> Option<IpAddr> {
+    pub(crate) fn address(&self, index: usize) -> Option<IpAddr> {
         let octets = self.octets(index);
         let v4 = octets.try_into().ok().map(|octets: [u8; 4]| Ipv4Addr::from(octets).into());
         v4.or_else(|| octets.try_into().ok().map(|octets: [u8; 16]| Ipv6Addr::from(octets).into()))
     }
     /// Lets two addresses change places.
     #[inline(always)]
-    pub fn swap(&mut self, one: usize, other: usize) {
+    pub(crate) fn swap(&mut self, one: usize, other: usize) {
         let width = self.run.width;
         let (low, high) = (self.offset(one.min(other)), self.offset(one.max(other)));
         if one == other || one.max(other) >= self.run.count {
@@ -67,7 +67,7 @@ impl AddressSet<'_> {
         }
     }
     /// Puts the addresses into the order of their ranks, those of one rank as they stand.
-    pub fn sort_by_rank(&mut self, rank: impl Fn(IpAddr) -> usize) {
+    pub(crate) fn sort_by_rank(&mut self, rank: impl Fn(IpAddr) -> usize) {
         let mut ranked: SmallVec<[(usize, [u8; 16]); 16]> = SmallVec::new();
         for index in 0..self.run.count {
             let Some(address) = self.address(index) else { return };
@@ -87,7 +87,7 @@ impl AddressSet<'_> {
         }
     }
     /// Whose addresses they are.
-    pub fn owner(&self) -> LowerName {
+    pub(crate) fn owner(&self) -> LowerName {
         Name::read(self.message, self.owner).map_or_else(|_| Name::root(), |(name, _)| name).to_lower()
     }
 }
@@ -97,7 +97,7 @@ impl AddressSet<'_> {
 /// order if `below` gives random numbers below its argument: for that the records are written anew, which allocates.
 /// Else nothing does. A name that borrowed the octets of an address, as no server writes it, may become another.
 #[inline]
-pub fn arrange_addresses(
+pub(crate) fn arrange_addresses(
     reply: &mut Vec<u8>,
     start: usize,
     below: Option<fn(usize) -> usize>,
@@ -139,10 +139,7 @@ fn pass(
         arrange(&mut AddressSet { message, owner: at, run });
         return Ok(Found::InOrder);
     }
-    let at = match section(message, at, answers, true, shuffles_mx, arrange)? {
-        Some(at) => at,
-        None => return Ok(Found::Misordered),
-    };
+    let Some(at) = section(message, at, answers, true, shuffles_mx, arrange)? else { return Ok(Found::Misordered) };
     if additionals > 1 {
         let at = section(message, at, authorities, false, false, &mut |_| ())?.unwrap_or(message.len());
         section(message, at, additionals, false, false, arrange)?;
@@ -153,7 +150,7 @@ fn pass(
 /// The answer section, where it is but addresses of one name, to which each record points: nearly every reply that has
 /// addresses to put into order.
 #[inline]
-fn plain_run(message: &[u8], at: usize, count: usize) -> Option<Run> {
+fn plain_run(message: &[u8], at: usize, count: usize) -> Option<RecordRun> {
     const HEAD: usize = 12;
     let first: &[u8; HEAD] = message.get(at..)?.first_chunk()?;
     let [0xc0..=0xff, _, type_high, type_low, .., 0, length] = *first else { return None };
@@ -171,7 +168,7 @@ fn plain_run(message: &[u8], at: usize, count: usize) -> Option<Run> {
         }
         end += stride;
     }
-    let run = Run { count, first: at + HEAD, second: at + HEAD + stride, stride, width };
+    let run = RecordRun { count, first: at + HEAD, second: at + HEAD + stride, stride, width };
     (end <= message.len()).then_some(run)
 }
 
@@ -187,9 +184,9 @@ fn section(
     arrange: &mut impl FnMut(&mut AddressSet<'_>),
 ) -> Result<Option<usize>, WireError> {
     let (mut index, mut has_addresses, mut mx) = (0, false, 0);
-    let mut runs: SmallVec<[(usize, Run); 2]> = SmallVec::new();
+    let mut runs: SmallVec<[(usize, RecordRun); 2]> = SmallVec::new();
     while index < count {
-        let record = Place::at(message, at)?;
+        let record = LocatedRecord::at(message, at)?;
         at = record.end;
         index += 1;
         let width = match record.rtype {
@@ -209,9 +206,9 @@ fn section(
         if record.end - record.data != width {
             continue;
         }
-        let mut run = Run { count: 1, first: record.data, second: 0, stride: 0, width };
+        let mut run = RecordRun { count: 1, first: record.data, second: 0, stride: 0, width };
         while index < count {
-            let next = Place::at(message, at)?;
+            let next = LocatedRecord::at(message, at)?;
             let is_of_run = next.rtype == record.rtype
                 && next.end - next.data == width
                 && is_same_owner(message, &record, &next)
@@ -240,7 +237,7 @@ fn section(
 
 /// True if the owners are written alike, or the second points to the first.
 #[inline]
-fn is_same_owner(message: &[u8], first: &Place, next: &Place) -> bool {
+fn is_same_owner(message: &[u8], first: &LocatedRecord, next: &LocatedRecord) -> bool {
     let (one, other) = (first.owner(message), next.owner(message));
     one == other
         || matches!(*other, [high, low] if usize::from(u16::from_be_bytes([high, low])) == 0xc000 | first.owner)
@@ -334,7 +331,7 @@ mod tests {
         // The name of the alias's target, where it first stands.
         let target = (0xc000_u16 | (12 + 13 + 12)).to_be_bytes();
         let at = |owner: &[u8], last: u8| record(Answer, owner, 1, 60, &[192, 0, 2, last]);
-        let of_alias = answer(QR, &[alias.clone(), at(&target, 1), at(&target, 2)]);
+        let of_alias = answer(QR, &[alias, at(&target, 1), at(&target, 2)]);
         assert_eq!(
             records(&arranged(of_alias, true, reversed)),
             ["example. CNAME 12", "a.example. A 2", "a.example. A 1"]

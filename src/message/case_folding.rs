@@ -1,4 +1,4 @@
-//! What an answer repeats of its question.
+//! Lower-cases the owner names that a server repeats from a question whose letter case was drawn by chance (DNS 0x20).
 
 use super::WireError;
 use super::query::question_name_end;
@@ -9,7 +9,7 @@ use std::ops::Range;
 /// Writes in lower case, in an answer to a question whose letters have a case drawn by chance, the owner names that
 /// servers make of the question's: its name and those above it. Other names stay as they are. What cannot be read is
 /// left for [`super::Response::read`] to refuse.
-pub fn lower_case_echoes(wire: &mut [u8]) {
+pub(crate) fn lower_case_echoes(wire: &mut [u8]) {
     // How far it came does not matter.
     let _ = lower_case_owners(wire);
 }

@@ -1,5 +1,5 @@
-//! An answer given under another question than it was asked for, names and TTLs changed on the way: what a directive
-//! that rewrites requests does to what comes back. It goes from octets to octets in one pass and takes nothing from the
+//! Rewrites names and TTLs of a reply that is given under another question than the client asked: what a directive that
+//! rewrites requests does to what comes back. It goes from octets to octets in one pass and takes nothing from the
 //! heap, so that cache hits pass through it too.
 
 use super::edit_plain::edit_plain;

@@ -16,6 +16,7 @@ pub trait Edit {
     }
     /// Another name in the data of a CNAME, DNAME, MX, NAPTR, NS, PTR, SOA (its first) or SRV record; `None`: it stays.
     fn value(&mut self, name: &LowerName) -> Option<LowerName>;
+    /// The TTL, in seconds, in place of this one.
     fn ttl(&self, seconds: u32) -> u32;
     /// The seconds and the address of the AAAA record that takes the place of an A record in the answer section;
     /// `None`, for all of them: they stay.
@@ -23,5 +24,6 @@ pub trait Edit {
         let _ = (seconds, address);
         None
     }
+    /// The response code in place of this one.
     fn rcode(&self, rcode: Rcode) -> Rcode;
 }

@@ -1,14 +1,13 @@
 //! An answer that is the same whatever name is asked for: written for each client without being made for its name
 //! first.
 
-use super::header::{AA, CD, OPCODE, QR, RD};
-use super::opt::{self, OPT_LENGTH};
+use super::header::AA;
 use super::record::Section;
 use super::{ExtendedError, Query, Rcode, Reply, ReplyOptions};
 
 /// An authoritative answer to any question.
 #[derive(Clone, Debug)]
-pub struct FixedAnswer {
+pub(crate) struct FixedAnswer {
     rcode: Rcode,
     counts: [u16; 3],
     records: Box<[u8]>,
@@ -18,7 +17,7 @@ pub struct FixedAnswer {
 impl FixedAnswer {
     /// From records in wire form, names written out. `None` if it needs an OPT record for its rcode, or is longer
     /// than any client takes over UDP.
-    pub fn new(rcode: Rcode, records: &[(Section, Vec<u8>)], error: Option<&ExtendedError>) -> Option<Self> {
+    pub(crate) fn new(rcode: Rcode, records: &[(Section, Vec<u8>)], error: Option<&ExtendedError>) -> Option<Self> {
         let (mut counts, mut octets) = ([0_u16; 3], Vec::new());
         for section in Section::ALL {
             for (_, record) in records.iter().filter(|(of, _)| *of == section) {
@@ -35,30 +34,21 @@ impl FixedAnswer {
     }
 
     /// Whether a cache keeps it.
-    pub fn is_cached(&self) -> bool {
+    pub(crate) fn is_cached(&self) -> bool {
         !self.records.is_empty() || self.rcode.is_cached_bare()
     }
 
     /// Appends the reply for one client: ID, RD, CD and question are its own; an OPT record if it sent one. False,
-    /// and nothing appended, if that is
-    /// more than it may get. Allocates nothing when `out` has room.
-    pub fn write(&self, query: &Query, wire: &[u8], reply: Reply, out: &mut Vec<u8>) -> bool {
-        let question = query.question(wire);
+    /// and nothing appended, if that is more than it may get. Allocates nothing when `out` has room.
+    pub(crate) fn write(&self, query: &Query, wire: &[u8], reply: Reply, out: &mut Vec<u8>) -> bool {
         let options = self.options.octets();
-        let opt_length = if query.edns.is_some() { OPT_LENGTH + options.len() } else { 0 };
-        if 12 + question.len() + self.records.len() + opt_length > reply.limit {
+        let length = usize::from(query.question_end) + self.records.len() + query.opt_length(options);
+        if length > reply.limit {
             return false;
         }
-        let flags = QR | AA | self.rcode.0 | query.header.flags & (OPCODE | RD | CD);
-        let additionals = self.counts[2] + u16::from(query.edns.is_some());
-        for word in [query.header.id, flags, 1, self.counts[0], self.counts[1], additionals] {
-            out.extend_from_slice(&word.to_be_bytes());
-        }
-        out.extend_from_slice(question);
+        query.write_head(wire, AA | self.rcode.0, self.counts, out);
         out.extend_from_slice(&self.records);
-        if let Some(edns) = query.edns {
-            opt::append(reply.udp_size, 0, edns.dnssec_ok, options, out);
-        }
+        query.write_opt(reply.udp_size, options, out);
         true
     }
 }
@@ -67,6 +57,7 @@ impl FixedAnswer {
 mod tests {
     use super::super::TtlRule;
     use super::super::fixtures::{listing, query};
+    use super::super::header::{CD, QR, RD};
     use super::*;
 
     const ADDRESS: &[u8] = b"\x01a\x07Example\0\0\x01\0\x01\0\0\0\x1e\0\x04\xc0\0\x02\x01";

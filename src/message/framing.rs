@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 /// What stands at the front of a stream's octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variant says what its fields are")]
 pub enum Frame<'a> {
     /// A message, and what comes after it.
     Message { octets: &'a [u8], rest: &'a [u8] },

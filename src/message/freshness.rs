@@ -1,6 +1,6 @@
 //! How long a reply may be kept by whoever caches what came over HTTP (RFC 8484 section 5.1).
 
-use super::reply_records::Place;
+use super::reply_records::LocatedRecord;
 use super::wire_reader::{u16_at, u32_at};
 use super::{Rcode, RecordType, WireError, query};
 
@@ -11,7 +11,7 @@ const MOST: u32 = 60 * 60;
 
 /// Seconds for which a reply is fresh: the smallest TTL of its records, an hour at most; 5 for one that has none, or
 /// whose rcode is neither NOERROR nor NXDOMAIN.
-pub fn freshness(reply: &[u8]) -> u32 {
+pub(crate) fn freshness(reply: &[u8]) -> u32 {
     smallest_ttl(reply).ok().flatten().unwrap_or(LEAST)
 }
 
@@ -25,7 +25,7 @@ fn smallest_ttl(reply: &[u8]) -> Result<Option<u32>, WireError> {
     let counts = [6, 8, 10].map(|offset| u16_at(reply, offset).map(u32::from));
     let mut smallest = None;
     for _ in 0..counts.into_iter().sum::<Result<u32, _>>()? {
-        let record = Place::at(reply, at)?;
+        let record = LocatedRecord::at(reply, at)?;
         if record.rtype != RecordType::OPT {
             // Six octets before its data: TTL and length.
             let ttl = u32_at(reply, record.data - 6)?;

@@ -13,7 +13,7 @@ const RP: u16 = 17;
 const TO_QUESTION: [u8; 2] = [0xc0, 12];
 
 /// What an answer of a kind is made of: records, which are added until there is no room.
-pub struct Hostile {
+pub(crate) struct Hostile {
     pub kind: &'static str,
     pub wire: Vec<u8>,
 }
@@ -108,7 +108,7 @@ fn strangers(kind: &'static str, rtype: u16) -> Hostile {
 }
 
 /// One of each kind, all of about 64 KiB.
-pub fn answers() -> Vec<Hostile> {
+pub(crate) fn answers() -> Vec<Hostile> {
     let long = of_labels(127);
     let mut named_twice = Hostile::new("long names written out, then pointed to", b"\x07example\0");
     let first = named_twice.wire.len();

@@ -30,6 +30,7 @@ impl Name {
     pub fn as_wire(&self) -> &[u8] {
         &self.0
     }
+    /// True for the root, `.`.
     pub fn is_root(&self) -> bool {
         self.0.len() == 1
     }
@@ -131,6 +132,7 @@ impl LowerName {
     pub fn is_within(&self, zone: &[u8]) -> bool {
         suffix_of_length(self.as_wire(), zone.len()) == Some(zone)
     }
+    /// The same name where the case may matter.
     pub fn to_name(&self) -> Name {
         Name(SmallVec::from_slice(self.as_wire()))
     }

@@ -5,7 +5,7 @@ use super::work;
 
 /// The UDP payload size that we state and ask for: a datagram of this size crosses every path unfragmented (DNS flag
 /// day 2020).
-pub const DEFAULT_UDP_SIZE: u16 = 1232;
+pub(crate) const DEFAULT_UDP_SIZE: u16 = 1232;
 
 /// Octets of an OPT record without options.
 pub(super) const OPT_LENGTH: usize = 11;

@@ -1,19 +1,21 @@
-//! Answers from data of our own: records of one type that the name asked for owns.
+//! Answers from local data: records of one type that the name asked for owns.
 
-use super::header::{AA, CD, QR, RD, TC};
-use super::opt::{self, OPT_LENGTH};
+use super::header::{AA, TC};
+use super::opt::DEFAULT_UDP_SIZE;
 use super::reply::MIN_LIMIT;
 use super::wire_reader::{HEADER_LENGTH, MAX_MESSAGE_LENGTH};
 use super::{Query, Rcode, RecordType, Reply, Response, WireError};
 
 /// The owner of each record: a pointer to the question's name, which every client spells as it likes.
 const OWNER: [u8; 2] = [0xc0, HEADER_LENGTH as u8];
+/// TC in the third octet of the header.
+const TC_OCTET: u8 = TC.to_be_bytes()[0];
 /// Octets of a record before its data.
 const RECORD_HEAD: usize = 12;
 
 /// What is said of the name asked for. The data of its records comes apart.
 #[derive(Clone, Copy, Debug)]
-pub struct OwnAnswer {
+pub(crate) struct OwnAnswer {
     /// The lower four bits count.
     pub rcode: Rcode,
     pub rtype: RecordType,
@@ -25,7 +27,7 @@ impl OwnAnswer {
     /// Appends the reply for one client: an authoritative answer, RD and CD copied, RA clear, an OPT record if the
     /// client sent one, cut to the limit with TC. The TTL is this answer's. `data` is in wire form and has no
     /// compressed names. Allocates nothing when `out` has room.
-    pub fn write<'d>(
+    pub(crate) fn write<'d>(
         self,
         query: &Query,
         wire: &[u8],
@@ -33,15 +35,12 @@ impl OwnAnswer {
         data: impl Iterator<Item = &'d [u8]>,
         out: &mut Vec<u8>,
     ) {
-        let opt_length = if query.edns.is_some() { OPT_LENGTH } else { 0 };
-        let limit = reply.limit.clamp(MIN_LIMIT, MAX_MESSAGE_LENGTH) - opt_length;
-        let start = out.len();
-        let (mut count, mut flags) = (0_u16, QR | AA | query.header.flags & (RD | CD) | self.rcode.0 & 0x0f);
-        out.extend_from_slice(&[0; HEADER_LENGTH]);
-        out.extend_from_slice(query.question(wire));
+        let limit = reply.limit.clamp(MIN_LIMIT, MAX_MESSAGE_LENGTH) - query.opt_length(&[]);
+        let (start, mut count) = (out.len(), 0_u16);
+        query.write_head(wire, AA | self.rcode.0 & 0x0f, [0; 3], out);
         for data in data {
             if out.len() - start + RECORD_HEAD + data.len() > limit {
-                flags |= TC;
+                out[start + 2] |= TC_OCTET;
                 break;
             }
             out.extend_from_slice(&OWNER);
@@ -52,26 +51,21 @@ impl OwnAnswer {
             out.extend_from_slice(data);
             count += 1;
         }
-        let header = [query.header.id, flags, 1, count, 0, query.edns.is_some().into()];
-        for (place, number) in out[start..].as_chunks_mut().0.iter_mut().zip(header) {
-            *place = number.to_be_bytes();
-        }
-        if let Some(edns) = query.edns {
-            out.extend_from_slice(&opt::encode(reply.udp_size, 0, edns.dnssec_ok));
-        }
+        out[start + 6..start + 8].copy_from_slice(&count.to_be_bytes());
+        query.write_opt(reply.udp_size, &[], out);
     }
 
     /// The same as an answer for whoever asks this, for the slow path.
     ///
     /// # Errors
     /// Data that does not fit the type.
-    pub fn response<'d>(
+    pub(crate) fn response<'d>(
         self,
         query: &Query,
         wire: &[u8],
         data: impl Iterator<Item = &'d [u8]>,
     ) -> Result<Response, WireError> {
-        let whole = Reply { ttl: super::TtlRule::Keep, limit: MAX_MESSAGE_LENGTH, udp_size: opt::DEFAULT_UDP_SIZE };
+        let whole = Reply { ttl: super::TtlRule::Keep, limit: MAX_MESSAGE_LENGTH, udp_size: DEFAULT_UDP_SIZE };
         let mut message = Vec::new();
         self.write(query, wire, whole, data, &mut message);
         Response::read(&message)
@@ -82,6 +76,7 @@ impl OwnAnswer {
 mod tests {
     use super::super::TtlRule;
     use super::super::fixtures::{listing, query};
+    use super::super::header::{CD, RD};
     use super::*;
 
     const ADDRESSES: OwnAnswer = OwnAnswer { rcode: Rcode::NOERROR, rtype: RecordType::A, ttl: 60 };

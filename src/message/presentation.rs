@@ -9,6 +9,7 @@ pub(super) const INLINE: usize = 64;
 
 /// Why a text is not a domain name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
 pub enum NameError {
     #[error("a label has {0} octets where at most 63 are allowed")]
     LabelTooLong(usize),

@@ -20,12 +20,17 @@ pub struct Edns {
 /// A well-formed query with exactly one question. Holds facts and offsets; the octets stay in the datagram.
 #[derive(Clone, Debug)]
 pub struct Query {
+    /// The first twelve octets.
     pub header: Header,
+    /// QNAME in lower case.
     pub name: LowerName,
+    /// QTYPE (RFC 1035 section 4.1.2).
     pub qtype: RecordType,
+    /// QCLASS (RFC 1035 section 4.1.2).
     pub qclass: Class,
     /// Offset just after the question section; the question begins at 12.
     pub question_end: u16,
+    /// Its OPT record (RFC 6891), if it has one.
     pub edns: Option<Edns>,
 }
 
@@ -62,6 +67,7 @@ impl Query {
     pub fn question<'a>(&self, wire: &'a [u8]) -> &'a [u8] {
         wire.get(HEADER_LENGTH..usize::from(self.question_end)).unwrap_or_default()
     }
+    /// DO (RFC 3225); false without an OPT record.
     pub fn dnssec_ok(&self) -> bool {
         self.edns.is_some_and(|edns| edns.dnssec_ok)
     }

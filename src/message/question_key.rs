@@ -108,6 +108,7 @@ impl RequestKey<'_> {
     /// The query to send upstream, with ID 0 for the sender to set: the key's RD, CD and question; AD, since whoever
     /// keeps an answer wants to know (RFC 6840 section 5.7); and an OPT record where a UDP payload size is offered,
     /// with the key's DO, the client's subnet if there is one, and what a directive has put there.
+    #[allow(clippy::wrong_self_convention, reason = "a copy is larger than the reference")]
     pub fn to_upstream(&self, udp_size: Option<u16>) -> SmallVec<[u8; 128]> {
         let question = &self.question;
         let mut message = SmallVec::with_capacity(HEADER_LENGTH + question.name.len() + 4 + OPT_LENGTH);

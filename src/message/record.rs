@@ -7,8 +7,11 @@ use smallvec::SmallVec;
 /// The three sections that hold records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
+    /// Of the question.
     Answer,
+    /// Who is responsible.
     Authority,
+    /// What may be of use.
     Additional,
 }
 
@@ -19,11 +22,17 @@ impl Section {
 /// One record of a [`super::Response`], as offsets into its octets.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
+    /// Where it stands.
     pub section: Section,
+    /// The whole response.
     pub message: &'a [u8],
+    /// Offset of the owner's name.
     pub owner: usize,
+    /// TYPE.
     pub rtype: RecordType,
+    /// CLASS.
     pub class: Class,
+    /// Seconds, as they stand in the response.
     pub ttl: u32,
     /// Offset and length.
     pub rdata: (usize, usize),
@@ -71,6 +80,7 @@ impl<'a> Record<'a> {
         });
         walked.is_ok() && is_same && rest == [0]
     }
+    /// The octets of the data; names in them may be compressed.
     pub fn rdata(&self) -> &'a [u8] {
         self.message.get(self.rdata.0..self.end()).unwrap_or_default()
     }

@@ -7,6 +7,7 @@ use super::{Header, Rcode, WireError};
 
 /// What to do with octets that are not a query we can answer.
 #[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the variant says what its fields are")]
 pub enum Rejection {
     /// Say nothing: shorter than a header, or the response bit is set.
     Drop,

@@ -18,6 +18,7 @@ pub enum TtlRule {
 /// How a reply is shaped for one client.
 #[derive(Clone, Copy, Debug)]
 pub struct Reply {
+    /// What becomes of the TTLs.
     pub ttl: TtlRule,
     /// Octets the reply may have; records that do not fit are left out and TC is set (RFC 2181 section 9). Below 512
     /// counts as 512 (RFC 6891 section 6.2.3).

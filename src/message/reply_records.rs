@@ -7,13 +7,13 @@ use super::{RecordType, WireError, query};
 const FIXED: usize = 10;
 
 /// Type of the question of a reply.
-pub fn question_type_of(reply: &[u8]) -> Option<RecordType> {
+pub(crate) fn question_type_of(reply: &[u8]) -> Option<RecordType> {
     let end = query::question_name_end(reply).ok()?;
     u16_at(reply, end).ok().map(RecordType)
 }
 
 /// Whether a reply has a record of a type in its answer section.
-pub fn has_answer(reply: &[u8], rtype: RecordType) -> bool {
+pub(crate) fn has_answer(reply: &[u8], rtype: RecordType) -> bool {
     let find = || -> Result<bool, WireError> {
         let answers = u16_at(reply, 6)?;
         if answers == 0 {
@@ -21,7 +21,7 @@ pub fn has_answer(reply: &[u8], rtype: RecordType) -> bool {
         }
         let mut at = query::question_name_end(reply)? + 4;
         for _ in 0..answers {
-            let record = Place::at(reply, at)?;
+            let record = LocatedRecord::at(reply, at)?;
             if record.rtype == rtype {
                 return Ok(true);
             }
@@ -37,11 +37,11 @@ pub fn has_answer(reply: &[u8], rtype: RecordType) -> bool {
 ///
 /// # Errors
 /// The reply is malformed.
-pub fn absence_ttl(reply: &[u8]) -> Result<Option<u32>, WireError> {
+pub(crate) fn absence_ttl(reply: &[u8]) -> Result<Option<u32>, WireError> {
     let (answers, authorities) = (u16_at(reply, 6)?, u16_at(reply, 8)?);
     let mut at = query::question_name_end(reply)? + 4;
     for index in 0..u32::from(answers) + u32::from(authorities) {
-        let record = Place::at(reply, at)?;
+        let record = LocatedRecord::at(reply, at)?;
         if record.rtype == RecordType::SOA && index >= u32::from(answers) {
             return u32_at(reply, record.data - FIXED + 4).map(Some);
         }
@@ -51,16 +51,16 @@ pub fn absence_ttl(reply: &[u8]) -> Result<Option<u32>, WireError> {
 }
 
 /// Offsets of a record.
-pub(super) struct Place {
+pub(super) struct LocatedRecord {
     pub owner: usize,
     pub rtype: RecordType,
     pub data: usize,
     pub end: usize,
 }
 
-impl Place {
+impl LocatedRecord {
     #[inline]
-    pub fn at(message: &[u8], owner: usize) -> Result<Self, WireError> {
+    pub(super) fn at(message: &[u8], owner: usize) -> Result<Self, WireError> {
         let fixed = match message.get(owner) {
             Some(0xc0..) => owner + 2,
             Some(0) => owner + 1,
@@ -78,7 +78,7 @@ impl Place {
         }
         Ok(Self { owner, rtype: RecordType(u16::from_be_bytes([*type_high, *type_low])), data, end })
     }
-    pub fn owner<'m>(&self, message: &'m [u8]) -> &'m [u8] {
+    pub(super) fn owner<'m>(&self, message: &'m [u8]) -> &'m [u8] {
         message.get(self.owner..self.data - FIXED).unwrap_or_default()
     }
 }
@@ -89,7 +89,7 @@ pub(super) fn opt_of(message: &[u8], question_end: usize) -> Result<&[u8], WireE
         [6, 8, 10].into_iter().map(|offset| u16_at(message, offset).map(u32::from)).sum::<Result<_, _>>()?;
     let (mut at, mut opt) = (question_end, &[][..]);
     for _ in 0..records {
-        let record = Place::at(message, at)?;
+        let record = LocatedRecord::at(message, at)?;
         if record.rtype == RecordType::OPT {
             opt = message.get(record.owner..record.end).unwrap_or_default();
         }

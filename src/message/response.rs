@@ -155,9 +155,11 @@ impl Response {
     pub fn rcode(&self) -> Rcode {
         Rcode(u16_of(&self.block, 0))
     }
+    /// TC: records are missing.
     pub fn is_truncated(&self) -> bool {
         self.parts().header(1) & TC != 0
     }
+    /// AA.
     pub fn is_authoritative(&self) -> bool {
         self.parts().header(1) & AA != 0
     }
@@ -177,9 +179,11 @@ impl Response {
     pub fn question_name(&self) -> Name {
         Name::read(self.wire(), HEADER_LENGTH).map_or_else(|_| Name::root(), |(name, _)| name)
     }
+    /// QTYPE of its question.
     pub fn question_type(&self) -> RecordType {
         self.parts().question_type()
     }
+    /// QCLASS of its question.
     pub fn question_class(&self) -> Class {
         self.parts().question_class()
     }
@@ -319,6 +323,7 @@ impl Response {
     pub fn extended_error(&self) -> Option<&ExtendedError> {
         self.extended_error.as_deref()
     }
+    /// Has replies of it carry this extended DNS error (RFC 8914).
     pub fn set_extended_error(&mut self, error: Arc<ExtendedError>) {
         self.extended_error = Some(error);
     }
@@ -577,10 +582,9 @@ mod tests {
         // Found by fuzzing: the class's zero octet reads as the root, to which the record's data points.
         let mut wire =
             answer(QR, &[record(Answer, TO_QUESTION, 5, 60, &(0xc000 | (QUESTION_END as u16 - 2)).to_be_bytes())]);
-        let (query, asked) = query("example.", 0, None);
+        let (query, mut asked_otherwise) = query("example.", 0, None);
         wire[QUESTION_END - 2..QUESTION_END].copy_from_slice(&[0, 1]);
         let response = Response::read(&wire).unwrap();
-        let mut asked_otherwise = asked.clone();
         asked_otherwise[QUESTION_END - 2] = 1;
         let mut copy = Vec::new();
         response.write(&query, &asked_otherwise, Reply { ttl: TtlRule::Keep, limit: 512, udp_size: 1232 }, &mut copy);

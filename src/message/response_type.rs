@@ -4,7 +4,7 @@ use super::{Rcode, RecordType};
 
 /// The type of a response, as CoreDNS' `response.Type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResponseType {
+pub(crate) enum ResponseType {
     /// NOERROR, but for the types below.
     NoError,
     /// The name exists, the record type does not (RFC 2308 section 2.2).
@@ -24,7 +24,7 @@ pub enum ResponseType {
 impl ResponseType {
     /// The type of a response without an answer to its question. `has_authority` says whether its authority section has
     /// records of a type.
-    pub fn without_answer(rcode: Rcode, has_authority: impl Fn(RecordType) -> bool) -> Self {
+    pub(crate) fn without_answer(rcode: Rcode, has_authority: impl Fn(RecordType) -> bool) -> Self {
         match rcode {
             Rcode::NOERROR if has_authority(RecordType::SOA) => Self::NoData,
             Rcode::NOERROR if has_authority(RecordType::NS) => Self::Referral,

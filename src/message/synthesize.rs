@@ -1,4 +1,4 @@
-//! Answers that are made here rather than received, and the way through hickory-proto's types and back.
+//! Makes answers from records instead of receiving them, and converts answers to hickory-proto's types and back.
 
 use super::compose::Composer;
 use super::header::{CD, RD};

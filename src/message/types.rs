@@ -8,6 +8,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordType(pub u16);
 
+#[allow(missing_docs, reason = "mnemonics of the IANA registry")]
 impl RecordType {
     pub const A: Self = Self(1);
     pub const NS: Self = Self(2);
@@ -114,6 +115,7 @@ const RCODES: &[(u16, &str)] = &[
     (16, "BADSIG"),
 ];
 
+#[allow(missing_docs, reason = "mnemonics of the IANA registry")]
 impl Rcode {
     pub const NOERROR: Self = Self(0);
     pub const FORMERR: Self = Self(1);

@@ -1,5 +1,5 @@
-//! Where counts are kept: chunks of cells, a copy of each chunk for every slot. A series takes the same cells in all
-//! slots. That makes a count 8 octets a slot, and yet no two slots ever share a cache line.
+//! Memory for counters: chunks of cells, a copy of each chunk for every worker slot. A series takes the same cells in
+//! all slots. That makes a count 8 octets a slot, and yet no two slots ever share a cache line.
 
 use super::slot;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //! tests hold it): that wants every series as a tree of owned strings first, which took 54 ms with a thousand zones
 //! instead of 11, and several times the text's memory.
 
-use super::family::{Family, Kind, Series};
+use super::family::{Family, MetricKind, Series};
 use super::series::Histogram;
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use std::fmt::Write;
 const EXACT: u64 = 1 << 53;
 
 /// Writes the samples of one family.
-pub(super) struct Sampler {
+pub(super) struct FamilyWriter {
     name: &'static str,
     is_started: bool,
     /// How the line of each bucket goes on after the labels.
@@ -19,7 +19,7 @@ pub(super) struct Sampler {
     labels: String,
 }
 
-impl Sampler {
+impl FamilyWriter {
     pub(super) fn new(name: &'static str) -> Self {
         Self { name, is_started: false, buckets: Vec::new(), labels: String::new() }
     }
@@ -49,9 +49,9 @@ impl Sampler {
 
     fn start(&mut self, family: &Family, text: &mut String) {
         let kind = match family.kind {
-            Kind::Counter | Kind::ExternalCounter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram(buckets) => {
+            MetricKind::Counter | MetricKind::ExternalCounter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram(buckets) => {
                 self.buckets = buckets.0.iter().map(|bound| format!("le=\"{bound}\"}} ")).collect();
                 "histogram"
             }

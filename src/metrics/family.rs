@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 pub(super) struct Family {
     pub(super) help: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: MetricKind,
     /// As they are asked for.
     pub(super) label_names: Vec<&'static str>,
     /// Indices of `label_names`, by name: the order that labels are written in, as the reference's client library does.
@@ -16,7 +16,7 @@ pub(super) struct Family {
 }
 
 impl Family {
-    pub(super) fn new(help: &'static str, kind: Kind, label_names: Vec<&'static str>) -> Self {
+    pub(super) fn new(help: &'static str, kind: MetricKind, label_names: Vec<&'static str>) -> Self {
         let mut order: Vec<usize> = (0..label_names.len()).collect();
         order.sort_by_key(|index| label_names[*index]);
         Self { help, kind, label_names, order, series: BTreeMap::new() }
@@ -29,7 +29,7 @@ impl Family {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Kind {
+pub(super) enum MetricKind {
     Counter,
     /// A counter whose count is kept elsewhere: its series are gauges.
     ExternalCounter,
@@ -45,11 +45,11 @@ pub(super) enum Series {
 }
 
 impl Series {
-    pub(super) fn new(kind: Kind, arena: &mut Arena) -> Self {
+    pub(super) fn new(kind: MetricKind, arena: &mut Arena) -> Self {
         match kind {
-            Kind::Counter => Self::Counter(Counter(arena.take(1))),
-            Kind::ExternalCounter | Kind::Gauge => Self::Gauge(Gauge::default()),
-            Kind::Histogram(buckets) => {
+            MetricKind::Counter => Self::Counter(Counter(arena.take(1))),
+            MetricKind::ExternalCounter | MetricKind::Gauge => Self::Gauge(Gauge::default()),
+            MetricKind::Histogram(buckets) => {
                 Self::Histogram(Histogram::new(arena.take(Histogram::cell_count(buckets)), buckets))
             }
         }

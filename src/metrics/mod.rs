@@ -4,7 +4,7 @@
 mod cells;
 mod exposition;
 mod family;
-pub mod process;
+pub(crate) mod process;
 mod registry;
 mod series;
 #[cfg(test)]
@@ -12,10 +12,11 @@ mod tests;
 mod union;
 mod worker_slot;
 
-pub use registry::{Labels, Registry};
-pub use series::{Counter, Gauge, Histogram, HistogramBuckets};
-pub use union::union;
-pub use worker_slot::{enter_worker_slot, slot};
+pub use registry::Registry;
+pub(crate) use series::{Counter, Gauge, Histogram, HistogramBuckets};
+pub(crate) use union::union;
+pub use worker_slot::enter_worker_slot;
+pub(crate) use worker_slot::slot;
 
 /// The buckets of `coredns_dns_request_duration_seconds` and its kin: 0.00025 s × 2ⁿ, n = 0 to 15.
 pub const TIME_BUCKETS: HistogramBuckets = HistogramBuckets(&[

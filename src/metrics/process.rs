@@ -6,13 +6,13 @@ use procfs::{ProcResult, WithCurrentSystemInfo};
 use std::sync::Arc;
 
 /// Keeps the `process_*` metrics up to date while it is held. What /proc refuses to tell keeps its last value.
-pub struct ProcessCollector {
+pub(crate) struct ProcessCollector {
     _refresh: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl ProcessCollector {
     /// Puts the metrics into `registry`.
-    pub fn register(registry: &Registry) -> Self {
+    pub(crate) fn register(registry: &Registry) -> Self {
         let readings = Readings::register(registry);
         let refresh: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
             // Nothing to tell anybody here: without /proc the process serves on, and its metrics stand still.

@@ -1,8 +1,8 @@
 //! Families and their series. Asking for a series that exists returns it, so that counters go on over a reload.
 
 use super::cells::Arena;
-use super::exposition::Sampler;
-use super::family::{Family, Kind, Series};
+use super::exposition::FamilyWriter;
+use super::family::{Family, MetricKind, Series};
 use super::series::{Counter, Gauge, Histogram, HistogramBuckets};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 const SERIES_AT_ONCE: usize = 64;
 
 /// Label names and values of one series, in the family's order.
-pub type Labels<'a> = &'a [(&'static str, &'a str)];
+pub(crate) type Labels<'a> = &'a [(&'static str, &'a str)];
 
 /// All families of a process. Cloning shares it.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ impl Registry {
     }
     /// The counter of these labels; its family is made when first asked for.
     pub fn counter(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Counter {
-        match self.series(name, help, Kind::Counter, labels) {
+        match self.series(name, help, MetricKind::Counter, labels) {
             Series::Counter(counter) => counter,
             _ => unreachable!("a series is of the kind asked for"),
         }
@@ -52,14 +52,14 @@ impl Registry {
     /// A counter whose count is kept elsewhere (by the kernel, by a library) and copied with [`Gauge::set`] before a
     /// scrape.
     pub fn external_counter(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Gauge {
-        match self.series(name, help, Kind::ExternalCounter, labels) {
+        match self.series(name, help, MetricKind::ExternalCounter, labels) {
             Series::Gauge(gauge) => gauge,
             _ => unreachable!("a series is of the kind asked for"),
         }
     }
     /// The gauge of these labels.
     pub fn gauge(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Gauge {
-        match self.series(name, help, Kind::Gauge, labels) {
+        match self.series(name, help, MetricKind::Gauge, labels) {
             Series::Gauge(gauge) => gauge,
             _ => unreachable!("a series is of the kind asked for"),
         }
@@ -72,13 +72,13 @@ impl Registry {
         buckets: HistogramBuckets,
         labels: Labels<'_>,
     ) -> Histogram {
-        match self.series(name, help, Kind::Histogram(buckets), labels) {
+        match self.series(name, help, MetricKind::Histogram(buckets), labels) {
             Series::Histogram(histogram) => histogram,
             _ => unreachable!("a series is of the kind asked for"),
         }
     }
 
-    fn series(&self, name: &'static str, help: &'static str, kind: Kind, labels: Labels<'_>) -> Series {
+    fn series(&self, name: &'static str, help: &'static str, kind: MetricKind, labels: Labels<'_>) -> Series {
         let mut families = self.0.families.lock();
         let Families { by_name, arena } = &mut *families;
         let label_names = || labels.iter().map(|(name, _)| *name);
@@ -132,7 +132,7 @@ impl Registry {
 
     /// Appends a family, if it has series. Locked for some series at a time only: a worker may be asking for a new one.
     fn append(&self, name: &'static str, text: &mut String) {
-        let mut sampler = Sampler::new(name);
+        let mut sampler = FamilyWriter::new(name);
         let mut last: Option<Vec<String>> = None;
         loop {
             let families = self.0.families.lock();

@@ -1,4 +1,4 @@
-//! The handles that count.
+//! Counters, gauges and histograms: the handles through which series are counted.
 
 use super::cells::Cells;
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 /// What is in either of two expositions in text format, as [`super::Registry::encode`] writes them: families sorted by
 /// name. A family that both have is `own`'s. `None` if `other` is not such a text, which a process at the other end of
 /// a socket may say; linear in the length of both.
-pub fn union(own: &str, other: &str) -> Option<String> {
+pub(crate) fn union(own: &str, other: &str) -> Option<String> {
     let theirs = families(other)?;
     // Ours is known to be whole.
     let ours = families(own).unwrap_or_default();

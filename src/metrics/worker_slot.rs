@@ -1,4 +1,4 @@
-//! Which slot of every counter the calling thread writes.
+//! The worker slot of a thread: which cell of every counter it writes.
 
 use std::cell::Cell;
 
@@ -14,6 +14,6 @@ pub fn enter_worker_slot(index: usize) {
 
 /// The calling thread's slot.
 #[inline]
-pub fn slot() -> usize {
+pub(crate) fn slot() -> usize {
     SLOT.get()
 }

@@ -15,7 +15,7 @@ const HEADER: usize = 12;
 
 /// How a query is sent, and how much of its response is read.
 #[derive(Clone, Copy, Debug)]
-pub struct DnsClient {
+pub(crate) struct DnsClient {
     pub server: SocketAddr,
     /// The local address; `None` for the kernel's choice.
     pub source: Option<IpAddr>,
@@ -29,7 +29,7 @@ pub struct DnsClient {
 
 impl DnsClient {
     /// A client of `server` that reads responses of 4,096 octets at most.
-    pub fn new(server: SocketAddr) -> Self {
+    pub(crate) fn new(server: SocketAddr) -> Self {
         Self { server, source: None, mark: None, resets: false, max_octets: 4096 }
     }
 
@@ -38,7 +38,7 @@ impl DnsClient {
     ///
     /// # Errors
     /// The socket fails, or ICMP says that nobody listens. Waits forever if no response comes.
-    pub async fn query_udp(&self, query: &[u8], resend: Option<Duration>) -> io::Result<Vec<u8>> {
+    pub(crate) async fn query_udp(&self, query: &[u8], resend: Option<Duration>) -> io::Result<Vec<u8>> {
         let socket = self.socket(Type::DGRAM, Protocol::UDP)?;
         socket.connect(&self.server.into())?;
         let socket = UdpSocket::from_std(socket.into())?;
@@ -62,7 +62,7 @@ impl DnsClient {
     ///
     /// # Errors
     /// The connection fails, or [`io::ErrorKind::InvalidData`]: something else came. Waits forever if nothing comes.
-    pub async fn query_tcp(&self, query: &[u8]) -> io::Result<Vec<u8>> {
+    pub(crate) async fn query_tcp(&self, query: &[u8]) -> io::Result<Vec<u8>> {
         self.exchange(self.connect().await?, query).await
     }
 
@@ -70,7 +70,7 @@ impl DnsClient {
     ///
     /// # Errors
     /// Those of [`DnsClient::query_tcp`]; there is no session.
-    pub async fn query_tls(&self, query: &[u8], tls: &TlsClient) -> io::Result<Vec<u8>> {
+    pub(crate) async fn query_tls(&self, query: &[u8], tls: &TlsClient) -> io::Result<Vec<u8>> {
         let session = tls.connect(self.connect().await?).await.map_err(io::Error::other)?;
         self.exchange(session, query).await
     }
@@ -79,7 +79,12 @@ impl DnsClient {
     ///
     /// # Errors
     /// Those of [`DnsClient::query_tls`]; the response is no answer.
-    pub async fn query_https(&self, query: &[u8], tls: &TlsClient, resource: &DohResource) -> io::Result<Vec<u8>> {
+    pub(crate) async fn query_https(
+        &self,
+        query: &[u8],
+        tls: &TlsClient,
+        resource: &DohResource,
+    ) -> io::Result<Vec<u8>> {
         let session = tls.connect(self.connect().await?).await.map_err(io::Error::other)?;
         let mut message = doh::exchange(session, resource, query.to_vec()).await.map_err(io::Error::other)?.message;
         // It was asked with another ID, and has its stream for itself.

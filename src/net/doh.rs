@@ -14,11 +14,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 /// RFC 9110 section 4.2.2.
-pub const HTTPS_PORT: u16 = 443;
+pub(crate) const HTTPS_PORT: u16 = 443;
 /// Where servers are asked unless something else is said, as in CoreDNS.
-pub const DEFAULT_PATH: &str = "/dns-query";
+pub(crate) const DEFAULT_PATH: &str = "/dns-query";
 /// RFC 8484 section 6.
-pub const MEDIA_TYPE: &str = "application/dns-message";
+pub(crate) const MEDIA_TYPE: &str = "application/dns-message";
 /// Octets of a DNS message at most (RFC 8484 section 6).
 const MAX_MESSAGE: usize = 65535;
 /// Octets that may come on all streams of a connection before we have read them. A stream alone has what HTTP/2 gives
@@ -32,13 +32,13 @@ const MAX_ENDED_STREAMS: usize = 100;
 const SHOWN_TYPE: usize = 60;
 
 /// Sends requests on a connection.
-pub type DohSender = SendRequest<Bytes>;
+pub(crate) type DohSender = SendRequest<Bytes>;
 /// Moves what is sent and received. It has to be polled.
-pub type DohConnection = Connection<TlsStream<TcpStream>, Bytes>;
+pub(crate) type DohConnection = Connection<TlsStream<TcpStream>, Bytes>;
 
 /// How a query is put into a request (RFC 8484 section 4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DohMethod {
+pub(crate) enum DohMethod {
     /// In the URI, so that HTTP caches may answer.
     Get,
     /// In the body.
@@ -48,7 +48,7 @@ pub enum DohMethod {
 
 /// Where queries are asked, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DohResource {
+pub(crate) struct DohResource {
     uri: Uri,
     method: DohMethod,
 }
@@ -56,7 +56,7 @@ pub struct DohResource {
 impl DohResource {
     /// `https://HOST:PORT/PATH`, where the host is a name or an address. A host that is neither, which no certificate
     /// can be for either, is asked as `invalid` (RFC 2606 section 2).
-    pub fn new(host: &str, port: u16, path: &PathAndQuery, method: DohMethod) -> Self {
+    pub(crate) fn new(host: &str, port: u16, path: &PathAndQuery, method: DohMethod) -> Self {
         let host = host.strip_suffix('.').unwrap_or(host);
         let mut authority = match host.parse::<Ipv6Addr>() {
             Ok(address) => format!("[{address}]"),
@@ -116,7 +116,7 @@ fn uri(authority: Authority, path: PathAndQuery) -> Uri {
 
 /// Why a response is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DohError {
+pub(crate) enum DohError {
     #[error("HTTP status {0}; check the path after https://, and whether this machine may ask there")]
     Status(u16),
     #[error("the response is of the type `{0}`, not {MEDIA_TYPE}; check the path after https://")]
@@ -129,7 +129,7 @@ pub enum DohError {
 
 /// Why a request has brought no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum ExchangeError {
+pub(crate) enum ExchangeError {
     /// The stream or its connection has failed; another one may not.
     #[error("{0}")]
     Http2(#[from] h2::Error),
@@ -139,7 +139,7 @@ pub enum ExchangeError {
 
 /// A response that carries a DNS message.
 #[derive(Debug, PartialEq, Eq)]
-pub struct DohResponse {
+pub(crate) struct DohResponse {
     pub message: Vec<u8>,
     /// Seconds that it has spent in HTTP caches, by which its TTLs are too long (RFC 8484 section 5.1).
     pub age: u32,
@@ -149,7 +149,10 @@ pub struct DohResponse {
 ///
 /// # Errors
 /// The connection fails.
-pub async fn handshake(session: TlsStream<TcpStream>, streams: usize) -> Result<(DohSender, DohConnection), h2::Error> {
+pub(crate) async fn handshake(
+    session: TlsStream<TcpStream>,
+    streams: usize,
+) -> Result<(DohSender, DohConnection), h2::Error> {
     Builder::new()
         .initial_max_send_streams(streams)
         .enable_push(false)
@@ -165,7 +168,7 @@ pub async fn handshake(session: TlsStream<TcpStream>, streams: usize) -> Result<
 ///
 /// # Errors
 /// The connection takes no more requests.
-pub fn send(
+pub(crate) fn send(
     sender: &mut DohSender,
     resource: &DohResource,
     mut query: Vec<u8>,
@@ -183,7 +186,7 @@ pub fn send(
 ///
 /// # Errors
 /// The stream fails; the response is no answer.
-pub async fn receive(response: ResponseFuture) -> Result<DohResponse, ExchangeError> {
+pub(crate) async fn receive(response: ResponseFuture) -> Result<DohResponse, ExchangeError> {
     let (head, body) = response.await?.into_parts();
     let expected = read_head(head.status, &head.headers)?;
     let message = read_body(body, expected).await?;
@@ -194,7 +197,7 @@ pub async fn receive(response: ResponseFuture) -> Result<DohResponse, ExchangeEr
 ///
 /// # Errors
 /// Those of [`receive`]; the connection fails.
-pub async fn exchange(
+pub(crate) async fn exchange(
     session: TlsStream<TcpStream>,
     resource: &DohResource,
     query: Vec<u8>,

@@ -36,10 +36,10 @@ static READER_THREADS: AtomicUsize = AtomicUsize::new(0);
 const MAX_ADDRESSES: usize = 32;
 
 /// Gives the text of a file.
-pub type ReadFile = Arc<dyn Fn(&Path) -> io::Result<String> + Send + Sync>;
+pub(crate) type ReadFile = Arc<dyn Fn(&Path) -> io::Result<String> + Send + Sync>;
 
 /// How host names are looked up.
-pub struct HostLookup {
+pub(crate) struct HostLookup {
     /// The servers to ask. If there are none, the nameservers and the search list of /etc/resolv.conf are used.
     pub resolvers: Vec<SocketAddr>,
     pub files: ReadFile,
@@ -47,7 +47,7 @@ pub struct HostLookup {
 
 impl HostLookup {
     /// The addresses of a host and how long they are valid.
-    pub async fn addresses_of(&self, name: &Name) -> Result<(Vec<IpAddr>, Duration), NetError> {
+    pub(crate) async fn addresses_of(&self, name: &Name) -> Result<(Vec<IpAddr>, Duration), NetError> {
         let resolver = self.resolver().await?;
         let text = name.to_string();
         // The search list of resolv.conf applies to names without a final dot, and a printed name always has one.
@@ -127,7 +127,7 @@ fn build_resolver(resolvers: &[SocketAddr], files: &ReadFile) -> Result<TokioRes
 
 /// When a host is looked up next.
 #[derive(Debug, PartialEq, Eq)]
-pub struct RefreshTimer {
+pub(crate) struct RefreshTimer {
     due: Instant,
     /// The pauses after failed lookups.
     retry: Backoff,
@@ -135,18 +135,18 @@ pub struct RefreshTimer {
 
 impl RefreshTimer {
     /// After a lookup whose addresses are valid for this time, or that failed.
-    pub fn new(valid: Option<Duration>, now: Instant) -> Self {
+    pub(crate) fn new(valid: Option<Duration>, now: Instant) -> Self {
         let mut timer = Self { due: now, retry: Backoff::new(FIRST_RETRY, LONGEST_RETRY) };
         timer.restart(valid, now);
         timer
     }
 
-    pub fn due(&self) -> Instant {
+    pub(crate) fn due(&self) -> Instant {
         self.due
     }
 
     /// As [`RefreshTimer::new`], but repeated failures double the pause.
-    pub fn restart(&mut self, valid: Option<Duration>, now: Instant) {
+    pub(crate) fn restart(&mut self, valid: Option<Duration>, now: Instant) {
         match valid {
             Some(valid) => {
                 self.due = now + valid.clamp(SHORTEST_REFRESH, LONGEST_REFRESH);

@@ -11,13 +11,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// Why a request has failed: in connecting, in the protocol, or because the body was too long.
-pub type Error = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type HttpError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The status of `http://ADDRESS/PATH`. The body is not read.
 ///
 /// # Errors
 /// The connection fails, or what comes is not HTTP.
-pub async fn get_status(address: SocketAddr, path: &str) -> Result<StatusCode, Error> {
+pub(crate) async fn get_status(address: SocketAddr, path: &str) -> Result<StatusCode, HttpError> {
     get(address, path, async |response| Ok(response.status())).await
 }
 
@@ -25,7 +25,11 @@ pub async fn get_status(address: SocketAddr, path: &str) -> Result<StatusCode, E
 ///
 /// # Errors
 /// The connection fails, what comes is not HTTP, or the body has more than `max_octets`.
-pub async fn get_text(address: SocketAddr, path: &str, max_octets: usize) -> Result<(StatusCode, String), Error> {
+pub(crate) async fn get_text(
+    address: SocketAddr,
+    path: &str,
+    max_octets: usize,
+) -> Result<(StatusCode, String), HttpError> {
     get(address, path, async |response| {
         let status = response.status();
         let body = Limited::new(response.into_body(), max_octets).collect().await?.to_bytes();
@@ -37,8 +41,8 @@ pub async fn get_text(address: SocketAddr, path: &str, max_octets: usize) -> Res
 async fn get<T>(
     address: SocketAddr,
     path: &str,
-    read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, Error>,
-) -> Result<T, Error> {
+    read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, HttpError>,
+) -> Result<T, HttpError> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request =
@@ -51,12 +55,12 @@ async fn get<T>(
 ///
 /// # Errors
 /// The connection fails, or what comes is not HTTP.
-pub async fn post<S>(
+pub(crate) async fn post<S>(
     stream: S,
     (host, path): (&str, &str),
     content_type: &str,
     body: impl Into<Bytes>,
-) -> Result<StatusCode, Error>
+) -> Result<StatusCode, HttpError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -72,9 +76,9 @@ where
 
 /// The connection moves only while it is polled, and it may end before the whole answer is read.
 async fn drive<T>(
-    exchange: impl Future<Output = Result<T, Error>>,
+    exchange: impl Future<Output = Result<T, HttpError>>,
     connection: impl Future<Output = hyper::Result<()>>,
-) -> Result<T, Error> {
+) -> Result<T, HttpError> {
     tokio::pin!(exchange);
     tokio::select! {
         biased;

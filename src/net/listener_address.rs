@@ -1,9 +1,11 @@
+//! The address at which a client on this machine reaches a listener.
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The address at which a client on this machine reaches a listener. For an unspecified address that is the loopback
 /// address: the IPv6 one only if the listener takes nothing else, because a machine may have IPv6 switched off and a
 /// listener on `[::]` usually takes IPv4 too.
-pub fn reachable_address(listener: SocketAddr, only_v6: bool) -> SocketAddr {
+pub(crate) fn reachable_address(listener: SocketAddr, only_v6: bool) -> SocketAddr {
     if !listener.ip().is_unspecified() {
         return listener;
     }

@@ -3,12 +3,13 @@
 //! The kernel decides on each packet by itself (`nftables/encode/arrival.rs`). This makes a client that stays blocked
 //! be tried ever more seldom, and keeps count for the log and the metrics.
 
+use crate::backoff::pause_after;
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// How long the kernel leaves a client alone after the first packet that did not arrive.
-pub const FIRST_PAUSE: Duration = Duration::from_secs(10);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(10);
 /// The longest pause: each try may cost a query.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// A packet that was let in less than this ago may be on its way.
@@ -22,7 +23,7 @@ const ARRIVAL_COUNTS_FOR: Duration = Duration::from_secs(30);
 
 /// A client, as a packet shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Client {
+pub struct ArrivingClient {
     /// Index of the link by which its packets come in.
     pub interface: u32,
     /// Its address.
@@ -31,16 +32,16 @@ pub struct Client {
 
 /// What the kernel has noted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ArrivalSnapshot {
+pub(super) struct ArrivalSnapshot {
     /// Clients whose last packet that was let in has not arrived (yet), and how long they are left alone from now on.
-    pub blocked: Vec<(Client, Duration)>,
+    pub blocked: Vec<(ArrivingClient, Duration)>,
     /// Clients whose packets have arrived just now.
-    pub arriving: Vec<Client>,
+    pub arriving: Vec<ArrivingClient>,
 }
 
 impl ArrivalSnapshot {
     /// The blocked ones without those whose packet may be on its way.
-    pub fn surely_blocked(&self) -> impl Iterator<Item = Client> {
+    pub(super) fn surely_blocked(&self) -> impl Iterator<Item = ArrivingClient> {
         let is_on_the_way = |pause: Duration| pause > FIRST_PAUSE - ON_THE_WAY && pause <= FIRST_PAUSE;
         self.blocked.iter().filter(move |(_, pause)| !is_on_the_way(*pause)).map(|(client, _)| *client)
     }
@@ -48,13 +49,13 @@ impl ArrivalSnapshot {
 
 /// What is new.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ArrivalChanges {
+pub(super) struct ArrivalChanges {
     /// Their packets do not arrive.
-    pub blocked: Vec<Client>,
+    pub blocked: Vec<ArrivingClient>,
     /// Their packets arrive again.
-    pub freed: Vec<Client>,
+    pub freed: Vec<ArrivingClient>,
     /// They are to be left alone for so long, having been tried in vain again.
-    pub lengthened: Vec<(Client, Duration)>,
+    pub lengthened: Vec<(ArrivingClient, Duration)>,
 }
 
 /// How many clients are served, as far as the kernel could tell.
@@ -68,8 +69,8 @@ pub struct ClientReachability {
 
 /// Everybody who is blocked.
 #[derive(Debug, Default)]
-pub struct ArrivalTracker {
-    blocked: BTreeMap<Client, BlockedClient>,
+pub(super) struct ArrivalTracker {
+    blocked: BTreeMap<ArrivingClient, BlockedClient>,
     /// How many of them the kernel left alone at the last look.
     left_alone: usize,
     last_arrival: Option<Instant>,
@@ -83,7 +84,7 @@ struct BlockedClient {
 
 impl ArrivalTracker {
     /// Takes what was seen at `now`.
-    pub fn take(&mut self, snapshot: &ArrivalSnapshot, now: Instant) -> ArrivalChanges {
+    pub(super) fn take(&mut self, snapshot: &ArrivalSnapshot, now: Instant) -> ArrivalChanges {
         let mut changes = ArrivalChanges::default();
         if !snapshot.arriving.is_empty() {
             self.last_arrival = Some(now);
@@ -100,14 +101,15 @@ impl ArrivalTracker {
                     changes.blocked.push(*client);
                 }
                 Some(known) => {
-                    let pause = (FIRST_PAUSE * 2_u32.saturating_pow(known.tries)).min(LONGEST_PAUSE);
-                    *known = BlockedClient { tries: known.tries.saturating_add(1), until: now + pause };
+                    let tries = known.tries.saturating_add(1);
+                    let pause = pause_after(tries, FIRST_PAUSE, LONGEST_PAUSE);
+                    *known = BlockedClient { tries, until: now + pause };
                     changes.lengthened.push((*client, pause));
                 }
             }
         }
-        let noted: HashSet<&Client> = snapshot.blocked.iter().map(|(client, _)| client).collect();
-        let arriving: HashSet<&Client> = snapshot.arriving.iter().collect();
+        let noted: HashSet<&ArrivingClient> = snapshot.blocked.iter().map(|(client, _)| client).collect();
+        let arriving: HashSet<&ArrivingClient> = snapshot.arriving.iter().collect();
         self.blocked.retain(|client, blocked| {
             // The kernel takes out whose packet has arrived, before its pause is over.
             let is_freed = !noted.contains(client) && (arriving.contains(client) || now + SLACK < blocked.until);
@@ -121,12 +123,12 @@ impl ArrivalTracker {
     }
 
     /// Everybody will be tried again, as if each pause was over at `now`.
-    pub fn end_pauses(&mut self, now: Instant) {
+    pub(super) fn end_pauses(&mut self, now: Instant) {
         self.blocked.values_mut().for_each(|blocked| blocked.until = now);
     }
 
     /// How things stand at `now`.
-    pub fn reach(&self, now: Instant) -> ClientReachability {
+    pub(super) fn reach(&self, now: Instant) -> ClientReachability {
         let is_any_served = self.last_arrival.is_some_and(|at| now < at + ARRIVAL_COUNTS_FOR);
         ClientReachability { blocked: self.left_alone, is_nobody_served: self.left_alone > 0 && !is_any_served }
     }
@@ -136,15 +138,17 @@ impl ArrivalTracker {
 mod tests {
     use super::*;
 
-    const POD: Client = Client { interface: 7, address: IpAddr::V4(std::net::Ipv4Addr::new(10, 244, 1, 2)) };
-    const OTHER: Client = Client { interface: 8, address: IpAddr::V4(std::net::Ipv4Addr::new(10, 244, 1, 3)) };
+    const POD: ArrivingClient =
+        ArrivingClient { interface: 7, address: IpAddr::V4(std::net::Ipv4Addr::new(10, 244, 1, 2)) };
+    const OTHER: ArrivingClient =
+        ArrivingClient { interface: 8, address: IpAddr::V4(std::net::Ipv4Addr::new(10, 244, 1, 3)) };
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn blocked(client: Client, pause: Duration) -> ArrivalSnapshot {
+    fn blocked(client: ArrivingClient, pause: Duration) -> ArrivalSnapshot {
         ArrivalSnapshot { blocked: vec![(client, pause)], arriving: Vec::new() }
     }
 
-    fn arriving(client: Client) -> ArrivalSnapshot {
+    fn arriving(client: ArrivingClient) -> ArrivalSnapshot {
         ArrivalSnapshot { blocked: Vec::new(), arriving: vec![client] }
     }
 

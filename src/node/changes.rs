@@ -85,7 +85,9 @@ impl Node {
                 Some(Change::Link)
             }
             background = background => match (background, self.rules.as_mut().and_then(HeldRules::clients)) {
-                (BackgroundDue::ClientsDue, Some((table, clients))) => clients.look(table).then_some(Change::ClientReachability),
+                (BackgroundDue::ClientsDue, Some((table, clients))) => {
+                    clients.look(table).then_some(Change::ClientReachability)
+                }
                 _ => Some(Change::Rules),
             },
             () = alone => Some(Change::Rules),

@@ -1,6 +1,7 @@
 //! When the firewall is checked next. A change is followed by a check at once, but one who changes the firewall all the
 //! time, or puts his rules before ours again and again, causes ever fewer. Pure.
 
+use crate::backoff::pause_after;
 use std::time::{Duration, Instant};
 
 /// The shortest time between two looks that are for others' changes: somebody who fills a table makes many.
@@ -17,7 +18,7 @@ const FIGHT: u32 = 4;
 
 /// Why it is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Urgency {
+pub(super) enum Urgency {
     /// It is time for it.
     Now,
     /// Something of ours may be gone.
@@ -28,7 +29,7 @@ pub enum Urgency {
 
 /// When the next look is due.
 #[derive(Debug)]
-pub struct CheckSchedule {
+pub(super) struct CheckSchedule {
     due: Option<Instant>,
     /// Somebody has been told that it is due.
     is_announced: bool,
@@ -40,18 +41,18 @@ pub struct CheckSchedule {
 
 impl CheckSchedule {
     /// The first look is due at once.
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self { due: Some(now), is_announced: false, began: None, put_back: 0, put_at: None }
     }
 
     /// A look is wanted; the earliest time that is allowed counts.
-    pub fn want(&mut self, urgency: Urgency, now: Instant) {
+    pub(super) fn want(&mut self, urgency: Urgency, now: Instant) {
         if urgency != Urgency::Now && self.put_at.is_some_and(|at| now >= at + PEACE) {
             self.put_back = 0;
         }
         let pause = match self.put_back {
             0 => Duration::ZERO,
-            times => FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(times - 1)).min(LONGEST_PAUSE),
+            times => pause_after(times, FIRST_PAUSE, LONGEST_PAUSE),
         };
         let earliest = match urgency {
             Urgency::Now => now,
@@ -65,27 +66,27 @@ impl CheckSchedule {
     }
 
     /// When somebody is to be told to look; none if nothing asks for it.
-    pub fn due_at(&self) -> Option<Instant> {
+    pub(super) fn due_at(&self) -> Option<Instant> {
         self.due.filter(|_| !self.is_announced)
     }
 
     /// Whoever should look has been told: once is enough.
-    pub fn announce(&mut self) {
+    pub(super) fn announce(&mut self) {
         self.is_announced = true;
     }
 
-    pub fn is_due(&self, now: Instant) -> bool {
+    pub(super) fn is_due(&self, now: Instant) -> bool {
         self.due.is_some_and(|due| due <= now)
     }
 
     /// A look begins.
-    pub fn begin(&mut self, now: Instant) {
+    pub(super) fn begin(&mut self, now: Instant) {
         self.due = None;
         self.began = Some(now);
     }
 
     /// It has ended, and rules had to be put in, or not. True when that has become a fight.
-    pub fn end(&mut self, has_put: bool, now: Instant) -> bool {
+    pub(super) fn end(&mut self, has_put: bool, now: Instant) -> bool {
         if !has_put {
             return false;
         }

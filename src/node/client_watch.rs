@@ -1,6 +1,6 @@
 //! Logs and counts the clients whose packets come in and do not reach the cache.
 
-use super::arrival::{ArrivalTracker, Client, ClientReachability};
+use super::arrival::{ArrivalTracker, ArrivingClient, ClientReachability};
 use super::error::Error;
 use super::nftables::InterceptionTable;
 use nix::net::if_::if_indextoname;
@@ -17,11 +17,11 @@ const TRY_ALL_PERIOD: Duration = Duration::from_secs(10);
 const NAMED: usize = 3;
 
 /// What is known of them, and what has not been said yet.
-pub struct ClientWatch {
+pub(super) struct ClientWatch {
     arrivals: ArrivalTracker,
     tick: Interval,
     reach: ClientReachability,
-    unsaid: Vec<Client>,
+    unsaid: Vec<ArrivingClient>,
     said_at: Option<Instant>,
     tried_all_at: Option<Instant>,
     /// Everybody is to be tried once that is allowed.
@@ -32,7 +32,7 @@ pub struct ClientWatch {
 
 impl ClientWatch {
     /// Knows of nobody. Must be called on a tokio runtime.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut tick = interval(PERIOD);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
@@ -48,17 +48,17 @@ impl ClientWatch {
     }
 
     /// How things stood at the last look.
-    pub fn reach(&self) -> ClientReachability {
+    pub(super) fn reach(&self) -> ClientReachability {
         self.reach
     }
 
     /// Resolves when it is time for [`ClientWatch::look`].
-    pub async fn due(&mut self) {
+    pub(super) async fn due(&mut self) {
         self.tick.tick().await;
     }
 
     /// Reads the kernel's notes; true if [`ClientWatch::reach`] is another now.
-    pub fn look(&mut self, table: &mut InterceptionTable) -> bool {
+    pub(super) fn look(&mut self, table: &mut InterceptionTable) -> bool {
         let look = match table.look_at_clients() {
             Ok(look) => look,
             Err(error) => {
@@ -90,7 +90,7 @@ impl ClientWatch {
     }
 
     /// Something on the node has changed by which packets may arrive now.
-    pub fn try_all(&mut self, table: &mut InterceptionTable) {
+    pub(super) fn try_all(&mut self, table: &mut InterceptionTable) {
         let now = Instant::now();
         self.is_try_owed = self.tried_all_at.is_some_and(|at| now < at + TRY_ALL_PERIOD);
         if self.is_try_owed {
@@ -104,13 +104,13 @@ impl ClientWatch {
     }
 
     /// The clients blocked since this was last asked, as an error to be counted.
-    pub fn take_error(&mut self) -> Option<Error> {
+    pub(super) fn take_error(&mut self) -> Option<Error> {
         let count = std::mem::take(&mut self.uncounted);
         (count > 0).then_some(Error::PathBlocked { clients: count })
     }
 }
 
-fn blocked(clients: &[Client]) -> String {
+fn blocked(clients: &[ArrivingClient]) -> String {
     format!(
         "packets from {} for the cache's addresses come in and do not arrive at the cache: a firewall, policy routing, rp_filter or an eBPF program on \
          this node takes them (`nodelocaldns doctor` looks for it). Cluster DNS answers these clients; they are tried again in 10 s, then ever more \
@@ -120,8 +120,8 @@ fn blocked(clients: &[Client]) -> String {
 }
 
 /// The first few by address and link, and how many more.
-pub fn describe_clients(clients: &[Client]) -> String {
-    let link = |client: &Client| match if_indextoname(client.interface) {
+pub(crate) fn describe_clients(clients: &[ArrivingClient]) -> String {
+    let link = |client: &ArrivingClient| match if_indextoname(client.interface) {
         Ok(name) if !name.is_empty() => name.to_string_lossy().into_owned(),
         // It is gone.
         _ => format!("link {}", client.interface),
@@ -140,8 +140,8 @@ mod tests {
 
     #[test]
     fn a_few_clients_are_named_and_the_rest_counted() {
-        let client = |last| Client { interface: u32::MAX, address: [10, 244, 1, last].into() };
-        let clients: Vec<Client> = (2..7).map(client).collect();
+        let client = |last| ArrivingClient { interface: u32::MAX, address: [10, 244, 1, last].into() };
+        let clients: Vec<ArrivingClient> = (2..7).map(client).collect();
         assert_eq!(describe_clients(&clients[..1]), "10.244.1.2 (by link 4294967295)");
         let text = blocked(&clients);
         assert!(

@@ -21,7 +21,7 @@ pub struct ConnectionTable {
 }
 
 /// The table of this network namespace; none where nothing is tracked.
-pub fn read() -> Option<ConnectionTable> {
+pub(super) fn read() -> Option<ConnectionTable> {
     let number = |file| fs::read_to_string(file).ok()?.trim().parse().ok();
     let dropped = fs::read_to_string(STATISTICS).map(|statistics| dropped(&statistics)).unwrap_or_default();
     Some(ConnectionTable { count: number(COUNT)?, max: number(MAX)?, dropped })

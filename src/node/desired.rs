@@ -32,13 +32,13 @@
 //! `tests/node_namespace` walks the way of a probe with kube-proxy's rules in place.
 
 use super::fallback_rules::Fallback;
-pub use super::protocol::Protocol;
+pub use super::protocol::TransportProtocol;
 use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 
 /// The comment of rules that accept: the reference's, ours too.
-pub const ALLOW_TRAFFIC: &str = "NodeLocal DNS Cache: allow DNS traffic";
+pub(super) const ALLOW_TRAFFIC: &str = "NodeLocal DNS Cache: allow DNS traffic";
 
 /// What the user asks of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,7 +158,9 @@ pub enum Hook {
 /// Which end of the packet has the rule's address and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PacketEnd {
+    /// Where the packet comes from.
     Source,
+    /// Where the packet goes to.
     Destination,
 }
 
@@ -166,10 +168,15 @@ pub enum PacketEnd {
 /// `hook` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rule {
+    /// The chain it stands in.
     pub hook: Hook,
-    pub protocol: Protocol,
+    /// UDP or TCP.
+    pub protocol: TransportProtocol,
+    /// Which end of the packet is ours.
     pub end: PacketEnd,
+    /// The address of that end.
     pub address: IpAddr,
+    /// The port of that end.
     pub port: u16,
     /// Bits that must be set in the packet's mark.
     pub mark: Option<u32>,
@@ -211,8 +218,11 @@ pub fn desired(spec: &NodeSpec, interception: &Interception) -> Desired {
     let mut rules = Vec::new();
     let mut add =
         |hook, end, protocol, address, port, mark| rules.push(Rule { hook, protocol, end, address, port, mark });
-    let each =
-        || addresses.iter().flat_map(|address| [Protocol::Udp, Protocol::Tcp].map(|protocol| (*address, protocol)));
+    let each = || {
+        addresses
+            .iter()
+            .flat_map(|address| [TransportProtocol::Udp, TransportProtocol::Tcp].map(|protocol| (*address, protocol)))
+    };
     for (address, protocol) in each() {
         // Where the filter table lets only tracked connections through, untracked packets need a rule of their own.
         add(Hook::FilterInput, PacketEnd::Destination, protocol, address, spec.port, None);
@@ -223,7 +233,7 @@ pub fn desired(spec: &NodeSpec, interception: &Interception) -> Desired {
     for address in &addresses {
         for hook in [Hook::FilterInputLoopback, Hook::FilterOutputLoopback] {
             for end in [PacketEnd::Source, PacketEnd::Destination] {
-                add(hook, end, Protocol::Tcp, *address, spec.health_port, None);
+                add(hook, end, TransportProtocol::Tcp, *address, spec.health_port, None);
             }
         }
     }
@@ -235,8 +245,8 @@ pub fn desired(spec: &NodeSpec, interception: &Interception) -> Desired {
     }
     let is_intercepted = |address: &IpAddr| interception.contains(*address);
     for address in addresses.iter().copied().filter(is_intercepted) {
-        add(Hook::RawOutput, PacketEnd::Source, Protocol::Tcp, address, spec.health_port, None);
-        add(Hook::RawOutput, PacketEnd::Destination, Protocol::Tcp, address, spec.health_port, None);
+        add(Hook::RawOutput, PacketEnd::Source, TransportProtocol::Tcp, address, spec.health_port, None);
+        add(Hook::RawOutput, PacketEnd::Destination, TransportProtocol::Tcp, address, spec.health_port, None);
     }
     for (address, protocol) in each().filter(|(address, _)| is_intercepted(address)) {
         add(Hook::RawOutput, PacketEnd::Destination, protocol, address, spec.port, None);

@@ -1,10 +1,10 @@
 //! Reads netlink messages from bytes instead of a socket, several one behind the other as in a datagram. Tests and fuzz
 //! targets use it. Pure.
 
-use super::arrival::Client;
+use super::arrival::ArrivingClient;
 use super::desired::Rule;
 use super::link::{LinkView, address_of, of};
-use super::nftables::connections::Connection;
+use super::nftables::connections::TrackedConnection;
 use super::nftables::firewall::DropSource;
 use super::nftables::ruleset::{ListedChain, Ruleset, RulesetTable};
 use super::nftables::{
@@ -93,13 +93,13 @@ pub fn change_scope(datagram: &[u8], own: &OwnTables) -> ChangeScope {
 }
 
 /// Clients that the elements of sets tell of, each with what is left of its time.
-pub fn clients(octets: &[u8]) -> Vec<(Client, Duration)> {
+pub fn clients(octets: &[u8]) -> Vec<(ArrivingClient, Duration)> {
     messages(octets).flat_map(|message| arrival::clients(message.payload())).collect()
 }
 
 /// Tracked connections.
-pub fn connections(octets: &[u8]) -> Vec<Connection> {
-    messages(octets).filter_map(|message| Connection::of(message.payload())).collect()
+pub fn connections(octets: &[u8]) -> Vec<TrackedConnection> {
+    messages(octets).filter_map(|message| TrackedConnection::of(message.payload())).collect()
 }
 
 /// Links with the addresses that were told of after them.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 /// Something about the node that is not as it should be.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
 pub enum Error {
     /// No program of the name exists here.
     #[error(
@@ -102,7 +103,7 @@ pub enum Error {
 }
 
 /// What [`Error::Listing`] calls nftables.
-pub const NFTABLES: &str = "nftables";
+pub(super) const NFTABLES: &str = "nftables";
 
 impl Error {
     /// Value of the label `errortype` of `coredns_nodecache_setup_errors_total`; all but `nftables`, `filter` and

@@ -26,7 +26,7 @@
 //!
 //! With one bit there is one address of ours for each family. `tests/interception` walks this way.
 
-use super::protocol::Protocol;
+use super::protocol::TransportProtocol;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -35,7 +35,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub struct Fallback {
     /// The bit of packet and connection marks that is ours; one bit.
     pub mark: u32,
+    /// For queries over IPv4.
     pub ipv4: Option<Redirection<Ipv4Addr>>,
+    /// For queries over IPv6.
     pub ipv6: Option<Redirection<Ipv6Addr>>,
 }
 
@@ -93,7 +95,7 @@ impl FallbackStage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FallbackRule {
     pub stage: FallbackStage,
-    pub protocol: Protocol,
+    pub protocol: TransportProtocol,
     pub redirection: Redirection<IpAddr>,
     /// DNS port, ours and the upstream's.
     pub port: u16,
@@ -118,7 +120,7 @@ impl Fallback {
     pub fn rules(&self, port: u16, addresses: &[IpAddr]) -> Vec<FallbackRule> {
         let rule = |stage, protocol, redirection| FallbackRule { stage, protocol, redirection, port, mark: self.mark };
         let of = |redirection| {
-            let protocols = [Protocol::Udp, Protocol::Tcp];
+            let protocols = [TransportProtocol::Udp, TransportProtocol::Tcp];
             protocols
                 .into_iter()
                 .flat_map(move |protocol| FallbackStage::ALL.map(|stage| rule(stage, protocol, redirection)))
@@ -129,7 +131,7 @@ impl Fallback {
         let cluster_ips = addresses.iter().filter(|address| !rules.is_empty() && is_cluster_ip(address));
         let of_cluster_ip = |address: &IpAddr| {
             let itself = Redirection { local: *address, upstream: *address };
-            [Protocol::Udp, Protocol::Tcp]
+            [TransportProtocol::Udp, TransportProtocol::Tcp]
                 .map(|protocol| rule(FallbackStage::ClusterSourcePostrouting, protocol, itself))
         };
         let more: Vec<FallbackRule> = cluster_ips.flat_map(of_cluster_ip).collect();

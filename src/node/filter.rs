@@ -21,10 +21,10 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// Addresses for which pods' packets are sure to be dropped, and what drops them.
-pub type RefusedAddresses = BTreeMap<IpAddr, DropSource>;
+pub(super) type RefusedAddresses = BTreeMap<IpAddr, DropSource>;
 
 /// The firewall, and the present run.
-pub struct FilterReconciler {
+pub(super) struct FilterReconciler {
     tools: FirewallTools,
     /// The sender of changes that are ours.
     port_id: Option<u32>,
@@ -66,7 +66,7 @@ const TASK: &str = "looks after the firewall";
 
 impl FilterReconciler {
     /// Everything is due, nothing is run.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut errors = Vec::new();
         let opened = AcceptRules::open();
         let accept = opened.map_err(|error| tell(error, &mut errors)).ok();
@@ -83,30 +83,30 @@ impl FilterReconciler {
     }
 
     /// The sender of changes that are ours.
-    pub fn port_id(&self) -> Option<u32> {
+    pub(super) fn port_id(&self) -> Option<u32> {
         self.port_id
     }
 
     /// The rules may have been changed: a [`FilterReconciler::begin`] looks, when it is time.
-    pub fn look(&mut self, urgency: Urgency) {
+    pub(super) fn look(&mut self, urgency: Urgency) {
         self.schedule.want(urgency, Instant::now());
     }
 
     /// What failed may succeed by now: the next [`FilterReconciler::begin`] tries again.
-    pub fn retry(&mut self) {
+    pub(super) fn retry(&mut self) {
         if self.has_failed {
             self.look(Urgency::Now);
         }
     }
 
     /// Addresses for which the firewall drops pods' packets.
-    pub fn refused(&self) -> &RefusedAddresses {
+    pub(super) fn refused(&self) -> &RefusedAddresses {
         &self.refused
     }
 
     /// Sees to it that those of `rules` that accept are there, and how the firewall takes them, and does not wait for
     /// it. Nothing if nothing is due, or a run goes on: then what is due is so at its end. What goes wrong is logged.
-    pub fn begin(&mut self, rules: &[Rule], is_alone: bool) {
+    pub(super) fn begin(&mut self, rules: &[Rule], is_alone: bool) {
         let now = Instant::now();
         let is_due = self.schedule.is_due(now);
         let cleans_raw = self.is_raw_due && is_alone && (is_due || !self.has_failed);
@@ -141,18 +141,18 @@ impl FilterReconciler {
     }
 
     /// Whether a run goes on.
-    pub fn is_running(&self) -> bool {
+    pub(super) fn is_running(&self) -> bool {
         self.run.is_some()
     }
 
     /// What went wrong since this was last asked; it has been logged.
-    pub fn take_errors(&mut self) -> Vec<Error> {
+    pub(super) fn take_errors(&mut self) -> Vec<Error> {
         std::mem::take(&mut self.errors)
     }
 
     /// Waits for the end of the present run, or, if there is none, until it is time for the next. May be dropped and
     /// called again at any time.
-    pub async fn due(&mut self) {
+    pub(super) async fn due(&mut self) {
         if self.run.is_some() {
             return self.ended().await;
         }
@@ -166,7 +166,7 @@ impl FilterReconciler {
     }
 
     /// Waits until nothing runs.
-    pub async fn finish(&mut self) {
+    pub(super) async fn finish(&mut self) {
         if self.run.is_some() {
             self.ended().await;
         }
@@ -272,7 +272,7 @@ impl FirewallTools {
 
 /// The addresses of `rules` for which pods' packets, or the answers, are sure to be dropped. What is not sure the
 /// kernel notes (`arrival`).
-pub fn refused(rules: &[Rule], chains: &Chains) -> RefusedAddresses {
+pub(super) fn refused(rules: &[Rule], chains: &Chains) -> RefusedAddresses {
     let mut refused = RefusedAddresses::new();
     for packet in rules.iter().filter_map(Packet::of).filter(|packet| !packet.is_loopback) {
         if let PacketVerdict::Dropped { by } = packet_verdict(chains, &packet) {

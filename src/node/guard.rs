@@ -7,7 +7,7 @@ use super::error::Error;
 use super::nftables::{InterceptionTable, SharedTableOutcome};
 
 /// The table, and the clients in it.
-pub struct IptablesGuard {
+pub(super) struct IptablesGuard {
     pub table: InterceptionTable,
     pub clients: Box<ClientWatch>,
     /// The table is as another agent wants it.
@@ -16,7 +16,7 @@ pub struct IptablesGuard {
 
 impl IptablesGuard {
     /// Changes nothing yet. None where the kernel has no nf_tables, which is logged. Must be called on a tokio runtime.
-    pub fn open() -> Option<Self> {
+    pub(super) fn open() -> Option<Self> {
         let table = InterceptionTable::guard().inspect_err(say_there_is_none).ok()?;
         Some(Self { table, clients: Box::new(ClientWatch::new()), is_left: false })
     }
@@ -30,7 +30,7 @@ impl IptablesGuard {
     /// # Errors
     ///
     /// [`Error::Nftables`]; worth another try.
-    pub fn apply(&mut self, rules: &[Rule], is_alone: bool) -> Result<bool, Error> {
+    pub(super) fn apply(&mut self, rules: &[Rule], is_alone: bool) -> Result<bool, Error> {
         match self.table.apply_shared(rules, is_alone) {
             Ok(shared) => {
                 self.is_left = shared == SharedTableOutcome::Left;

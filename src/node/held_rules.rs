@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What holds the rules.
-pub enum HeldRules {
+pub(super) enum HeldRules {
     Nftables { table: nftables::InterceptionTable, filter: Box<FilterReconciler>, clients: Box<ClientWatch> },
     Iptables { programs: Arc<Iptables>, guard: Option<IptablesGuard> },
     None,

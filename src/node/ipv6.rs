@@ -8,7 +8,7 @@ use std::path::Path;
 const SETTINGS: &str = "/proc/sys/net/ipv6/conf";
 
 /// Names of the sysctls that switch IPv6 off on the link of this name; none if it is on, or nobody tells.
-pub fn disabled_by(link: &str) -> Vec<String> {
+pub(super) fn disabled_by(link: &str) -> Vec<String> {
     let is_off = |place: &str| {
         let file = Path::new(SETTINGS).join(place).join("disable_ipv6");
         fs::read_to_string(file).is_ok_and(|value| value.trim() != "0")

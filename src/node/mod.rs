@@ -33,30 +33,38 @@ mod rate_limit;
 mod survey;
 mod teardown;
 
-pub use arrival::{Client, ClientReachability};
+pub(crate) use arrival::ClientReachability;
 pub use changes::Change;
-pub use client_watch::describe_clients;
-pub use conntrack::ConnectionTable;
+pub(crate) use client_watch::describe_clients;
+pub(crate) use conntrack::ConnectionTable;
 pub use conntrack::dropped as dropped_connections;
-pub use desired::{Desired, Hook, Interception, LinkSpec, NodeSpec, PacketEnd, Protocol, Rule, desired};
+pub use desired::{Hook, Interception, NodeSpec, PacketEnd, Rule, TransportProtocol, desired};
 pub use error::Error;
 pub use fallback_rules::{Fallback, Redirection};
-pub use iptables::{
-    IptablesChanges, IptablesTable, Listing, PrecedingRule, PresentRule, changes, preceding_rules, present, script,
-};
-pub use link::LinkView;
-pub use nftables::connections::Connection;
+pub(crate) use iptables::PrecedingRule;
+pub use iptables::{IptablesChanges, IptablesTable, Listing, changes, preceding_rules, present, script};
+pub use nftables::Chains;
 pub use nftables::firewall::{DropSource, Packet, PacketVerdict, packet_verdict};
-pub use nftables::hooks::{BaseHook, Family, NetfilterHook};
-pub use nftables::ruleset::{Effect, ListedChain, ListedRule, Rewrite, Ruleset, RulesetTable};
-pub use nftables::{
-    BaseChain, ChainName, ChainRule, Chains, Expression, FALLBACK_TABLE_NAME, GUARD_TABLE_NAME, NftVerdict, TABLE_NAME,
-};
+pub use nftables::hooks::NetfilterHook;
+pub(crate) use nftables::hooks::TableFamily;
+pub(crate) use nftables::ruleset::{Effect, ListedChain, Ruleset, RulesetTable};
 pub use nftables::{ChangeScope, OwnTables};
+pub(crate) use nftables::{FALLBACK_TABLE_NAME, GUARD_TABLE_NAME, TABLE_NAME};
 pub use presence::others as other_agents;
-pub use rate_limit::{RateLimit, times};
-pub use survey::{Survey, survey};
+pub(crate) use rate_limit::{RateLimit, times};
+pub use survey::Survey;
+pub(crate) use survey::survey;
 pub use teardown::teardown;
+
+#[cfg(test)]
+pub(crate) use self::{
+    arrival::ArrivingClient,
+    link::LinkView,
+    nftables::connections::TrackedConnection,
+    nftables::hooks::BaseHook,
+    nftables::ruleset::{AddressRewrite, ListedRule},
+    nftables::{BaseChain, ChainName, ChainRule, Expression, NftVerdict},
+};
 
 use self::filter::RefusedAddresses;
 use self::held_rules::{HeldRules, apply_programs};
@@ -162,7 +170,7 @@ impl Node {
         if let Some(HeldRules::Nftables { filter, .. }) = &mut node.rules {
             filter.finish().await;
         }
-        // What was done until now is no news.
+        // What was done until now is no change by others.
         node.events = node.rules.as_ref().and_then(|rules| rules.events(node.fallback.as_ref(), node.sync.period()));
         Ok(node)
     }

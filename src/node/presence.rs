@@ -13,7 +13,7 @@ const PREFIX: &str = "nodelocaldns-agent/";
 const LISTING: &str = "/proc/self/net/unix";
 
 /// This agent's presence, until it is dropped.
-pub struct Presence {
+pub(super) struct Presence {
     _socket: UnixDatagram,
     name: String,
 }
@@ -24,20 +24,20 @@ impl Presence {
     /// # Errors
     ///
     /// No descriptor is free.
-    pub fn announce() -> io::Result<Self> {
+    pub(super) fn announce() -> io::Result<Self> {
         let name = format!("{PREFIX}{:016x}", fastrand::u64(..));
         let address = SocketAddr::from_abstract_name(&name)?;
         Ok(Self { _socket: UnixDatagram::bind_addr(&address)?, name })
     }
 
     /// Whether no other agent is seen. Where sockets cannot be listed, none is.
-    pub fn is_alone(&self) -> bool {
+    pub(super) fn is_alone(&self) -> bool {
         std::fs::read_to_string(LISTING).map_or(true, |listing| others(&listing, Some(&self.name)) == 0)
     }
 }
 
 /// Whether any agent is seen, by somebody who is none.
-pub fn is_any() -> bool {
+pub(super) fn is_any() -> bool {
     std::fs::read_to_string(LISTING).is_ok_and(|listing| others(&listing, None) > 0)
 }
 

@@ -4,12 +4,14 @@ use std::fmt;
 
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Protocol {
+pub enum TransportProtocol {
+    /// RFC 1035 section 4.2.1.
     Udp,
+    /// RFC 7766.
     Tcp,
 }
 
-impl fmt::Display for Protocol {
+impl fmt::Display for TransportProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Udp => "udp",

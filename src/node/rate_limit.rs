@@ -7,19 +7,19 @@ const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Counts what happens, and says when to tell of it.
 #[derive(Debug, Clone, Default)]
-pub struct RateLimit {
+pub(crate) struct RateLimit {
     told: Option<Instant>,
     untold: u64,
 }
 
 impl RateLimit {
     /// It has happened once more.
-    pub fn add(&mut self) {
+    pub(crate) fn add(&mut self) {
         self.untold = self.untold.saturating_add(1);
     }
 
     /// How often it has happened since it was last told, if that is to be told now.
-    pub fn due(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn due(&mut self, now: Instant) -> Option<u64> {
         if self.untold == 0 || self.is_recent(now) {
             return None;
         }
@@ -28,19 +28,19 @@ impl RateLimit {
     }
 
     /// [`RateLimit::add`], and whether it is to be told.
-    pub fn count(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn count(&mut self, now: Instant) -> Option<u64> {
         self.add();
         self.due(now)
     }
 
     /// Whether it was told a moment ago.
-    pub fn is_recent(&self, now: Instant) -> bool {
+    pub(crate) fn is_recent(&self, now: Instant) -> bool {
         self.told.is_some_and(|told| now.saturating_duration_since(told) < INTERVAL)
     }
 }
 
 /// How a line goes on that tells of `count`.
-pub fn times(count: u64) -> String {
+pub(crate) fn times(count: u64) -> String {
     if count > 1 { format!(" ({count} times since this was last told)") } else { String::new() }
 }
 

@@ -1,6 +1,6 @@
 //! Reads the state of the node without changing anything.
 
-use super::arrival::Client;
+use super::arrival::ArrivingClient;
 use super::conntrack::{self, ConnectionTable};
 use super::desired::NodeSpec;
 use super::error::{self, Error};
@@ -8,7 +8,7 @@ use super::iptables::{self, Listing};
 use super::ipv6;
 use super::link::{self, LinkView};
 use super::nftables::arrival;
-use super::nftables::connections::{self, Connection};
+use super::nftables::connections::{self, TrackedConnection};
 use super::nftables::ruleset::{self, Ruleset, RulesetTable};
 use super::nftables::{AcceptRules, Chains};
 use super::{GUARD_TABLE_NAME, TABLE_NAME, on_own_thread, presence};
@@ -27,8 +27,11 @@ pub struct Survey {
     pub link: Result<Option<LinkView>, Error>,
     /// Sysctls that switch IPv6 off on the link.
     pub ipv6_disabled_by: Vec<String>,
+    /// The link of kube-proxy in IPVS mode, if there is one.
     pub ipvs_link: Option<LinkView>,
+    /// Cilium is at work on this node.
     pub has_cilium: bool,
+    /// All tables that a DNS packet meets.
     pub nftables: Result<Ruleset, Error>,
     /// What stands at the hooks `input` and `output`.
     pub firewall: Result<Chains, Error>,
@@ -39,9 +42,9 @@ pub struct Survey {
     /// None where no program can tell.
     pub has_legacy_kubernetes_chains: Option<bool>,
     /// Clients whose packets come in and do not arrive, as the agents' tables have it.
-    pub blocked_clients: Vec<Client>,
+    pub blocked_clients: Vec<ArrivingClient>,
     /// Tracked connections to the DNS port of the addresses.
-    pub connections: Result<Vec<Connection>, Error>,
+    pub connections: Result<Vec<TrackedConnection>, Error>,
     /// None where nothing is tracked.
     pub connection_table: Option<ConnectionTable>,
     /// Whether an agent's presence is seen (it may be in another process namespace).
@@ -50,7 +53,7 @@ pub struct Survey {
 
 /// Looks at everything that concerns `spec`, none of which takes longer than `patience`. Needs a tokio runtime, and
 /// NET_ADMIN for the rules.
-pub async fn survey(spec: &NodeSpec, patience: Duration) -> Survey {
+pub(crate) async fn survey(spec: &NodeSpec, patience: Duration) -> Survey {
     let name = spec.interface.as_deref().unwrap_or_default();
     let links = link::look([name, IPVS_LINK, CILIUM_LINK]);
     let with_ipv6 = spec.addresses.iter().any(std::net::IpAddr::is_ipv6);

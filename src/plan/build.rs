@@ -1,4 +1,4 @@
-//! A configuration to the plan that serves.
+//! Builds the plan that serves from a checked configuration.
 
 use super::configure::{BlockPlan, BlockZone};
 use super::scheme::{ClientProtocol, Scheme};

@@ -1,10 +1,10 @@
-//! A parsed Corefile to a configuration that is known to be good. Pure but for what the directives ask of their
-//! loaders.
+//! Makes a checked configuration of a parsed Corefile. Pure but for what the directives ask of their loaders.
 
 use super::scheme::{BlockSchemes, Scheme, Schemes};
+use crate::chain::Parse;
 use crate::chain::{BlockConfig, Loaders, ParseContext};
-use crate::corefile::{Corefile, Diagnostics, Directive, Key, ServerBlock, Span, nearest};
-use crate::directives::{Keyword, ORDER, Parse, Repeats, Support};
+use crate::corefile::{BlockKey, Corefile, Diagnostics, Directive, ServerBlock, Span, nearest};
+use crate::directives::{Keyword, ORDER, Repeats, Support};
 use crate::go_regex::Patterns;
 use crate::message::Name;
 use std::collections::btree_map::Entry;
@@ -23,7 +23,7 @@ pub(super) struct BlockPlan {
     pub(super) keywords: Vec<&'static Keyword>,
     /// See [`crate::chain::BuildContext::answer_sources`].
     pub(super) answer_sources: String,
-    /// All of its zones are such as [`crate::corefile::Key::is_mistaken`].
+    /// All of its zones are such as [`crate::corefile::BlockKey::is_mistaken`].
     is_mistaken: bool,
     pub(super) config: BlockConfig,
 }
@@ -103,7 +103,7 @@ fn configure_block(
     patterns: &Patterns,
     diagnostics: &mut Diagnostics,
 ) -> BlockPlan {
-    let scheme = |key: &Key| {
+    let scheme = |key: &BlockKey| {
         Scheme::parse(&key.scheme).unwrap_or_else(|instead| {
             diagnostics.error(key.span, format!("`{}://` is not served", key.scheme)).help(instead);
             Scheme::Dns
@@ -136,7 +136,7 @@ fn configure_block(
     }
     config.parts.sort_by_key(|part| ORDER.iter().position(|keyword| keyword.name == part.keyword));
     let keywords = first.keys().filter_map(|place| ORDER.get(*place)).collect();
-    let zone = |((key, name), scheme): ((&Key, Name), Scheme)| {
+    let zone = |((key, name), scheme): ((&BlockKey, Name), Scheme)| {
         let port = key.port.unwrap_or_else(|| scheme.default_port(default_port));
         BlockZone { name, scheme, port }
     };

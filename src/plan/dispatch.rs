@@ -1,4 +1,4 @@
-//! The way of one message: read, find its zone, try the fast path, else hand over to the slow one.
+//! Handles one message: reads it, finds its zone, tries the fast path, and else hands it to the slow path.
 
 use super::packet_cache::{CachedPacket, HitCounting, PacketCache, PacketHit, PacketKey};
 use super::{Block, Choice, HeededOptions, Listener, ZoneBinding, probe};

@@ -1,4 +1,4 @@
-//! This server asked by its own directives.
+//! Answers the questions that directives ask this server itself.
 
 use super::{Choice, Listener};
 use crate::chain::{Failure, Outcome, Request, Resolver};

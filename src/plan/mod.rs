@@ -13,10 +13,13 @@ mod scheme;
 mod tests;
 mod zones;
 
-pub use configure::{PlanConfig, configure};
-pub use dispatch::{Dispatch, Pending};
-pub use packet_cache::{PacketCache, PacketHit};
-pub use scheme::{ClientProtocol, Https, HttpsResponses};
+pub(crate) use configure::PlanConfig;
+pub use configure::configure;
+pub use dispatch::Dispatch;
+pub(crate) use dispatch::Pending;
+pub use packet_cache::PacketCache;
+pub(crate) use packet_cache::PacketHit;
+pub(crate) use scheme::{ClientProtocol, Https, HttpsResponses};
 
 use crate::chain::{
     AddressClasses, Arranger, Chain, Enabled, Endpoint, Observer, QueryFilter, ReloadConfig, Timeouts, Tracer,
@@ -37,6 +40,7 @@ pub const DEFAULT_PORT: u16 = 53;
 pub struct Plan {
     /// One for each distinct address and port.
     pub listeners: Vec<Arc<Listener>>,
+    /// What is served over HTTP.
     pub endpoints: Vec<Endpoint>,
     /// How long to serve on after SIGTERM: the longest of the blocks' lameducks.
     pub lameduck: Duration,
@@ -70,8 +74,11 @@ pub struct Listener {
     number: u64,
     /// How the handlers tell clients apart; `None` if they do not.
     clients: Option<AddressClasses>,
+    /// Where it listens.
     pub address: SocketAddr,
+    /// What clients speak there.
     pub protocol: ClientProtocol,
+    /// Of connections.
     pub timeouts: Timeouts,
     zones: zones::ZoneTable,
     /// Classes other than IN are answered: a directive that knows about them is on this listener.

@@ -51,16 +51,16 @@ struct Slot {
 pub(super) struct PacketKey<'a> {
     /// The request's octets after its ID.
     request: &'a [u8],
-    source: Source,
+    source: PacketSource,
     hash: u64,
 }
 
 /// Where a request came from, in one number: the listener's number, and below it whether it came over TCP, and whether
 /// the client's address is an IPv4 one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Source(u64);
+struct PacketSource(u64);
 
-impl Source {
+impl PacketSource {
     /// `listener` is its number, for a class of clients. No other listener has it, and a new plan has new ones, so
     /// nothing is invalidated.
     #[inline]
@@ -97,7 +97,7 @@ pub(super) struct HitCounting {
 /// A request and its reply. What a hit needs comes first, so that it shares as few cache lines as may be.
 #[repr(C, align(64))]
 pub(super) struct CachedPacket {
-    source: Source,
+    source: PacketSource,
     /// Where the request ends and the reply begins, and where the reply ends.
     request_end: u16,
     reply_end: u16,
@@ -124,7 +124,7 @@ impl CachedPacket {
     }
     /// The reply but for its ID.
     #[inline]
-    pub fn reply(&self) -> &[u8] {
+    pub(super) fn reply(&self) -> &[u8] {
         self.octets.get(self.request_end.into()..self.reply_end.into()).unwrap_or_default()
     }
 }
@@ -149,7 +149,7 @@ impl PacketCache {
     #[inline]
     pub(super) fn key<'a>(&self, wire: &'a [u8], peer: &Peer, listener: u64) -> PacketKey<'a> {
         let request = wire.get(2..).unwrap_or_default();
-        let source = Source::new(listener, peer);
+        let source = PacketSource::new(listener, peer);
         let mut hasher = self.hasher.build_hasher();
         hasher.write(request);
         hasher.write_u64(source.0);

@@ -21,7 +21,7 @@ pub(super) enum Scheme {
 
 impl Scheme {
     /// As a key is written; an error says what to do in place of one that is not served.
-    pub fn parse(scheme: &str) -> Result<Self, &'static str> {
+    pub(super) fn parse(scheme: &str) -> Result<Self, &'static str> {
         match scheme {
             "dns" => Ok(Self::Dns),
             "tls" => Ok(Self::Tls),
@@ -40,7 +40,7 @@ impl Scheme {
     }
 
     /// The port of a key that names none. `dns` is that of plain DNS.
-    pub fn default_port(self, dns: u16) -> u16 {
+    pub(super) fn default_port(self, dns: u16) -> u16 {
         match self {
             Self::Dns => dns,
             Self::Tls => 853,
@@ -49,7 +49,7 @@ impl Scheme {
     }
 
     /// The label `server` of metrics, as the reference writes it, up to the address.
-    pub fn prefix(self) -> &'static str {
+    pub(super) fn prefix(self) -> &'static str {
         match self {
             Self::Dns => "dns://",
             Self::Tls => "tls://",
@@ -167,7 +167,7 @@ struct Said {
 
 impl Schemes {
     /// Takes a block, and tells where it differs from those before.
-    pub fn add(&mut self, block: &BlockSchemes<'_>, diagnostics: &mut Diagnostics) {
+    pub(super) fn add(&mut self, block: &BlockSchemes<'_>, diagnostics: &mut Diagnostics) {
         for (at, scheme, sockets) in &block.keys {
             for socket in sockets {
                 self.add_listener(*socket, *scheme, *at, block, diagnostics);
@@ -219,7 +219,7 @@ impl Schemes {
     }
 
     /// Tells what all blocks leave out.
-    pub fn finish(self, diagnostics: &mut Diagnostics) {
+    pub(super) fn finish(self, diagnostics: &mut Diagnostics) {
         for said in self.0.into_values().filter(|said| said.scheme != Scheme::Dns && !said.names_tls) {
             let without = if said.scheme == Scheme::Tls { "DNS over TCP" } else { "DNS over HTTP" };
             let message = "there is no `tls` in this block: as in CoreDNS,";

@@ -1,4 +1,4 @@
-//! Which site answers a name: the longest match of its suffixes.
+//! Finds the server block for a name: the longest zone that it is in.
 
 use super::ZoneBinding;
 use crate::message::{LowerName, Name, RecordType};

@@ -19,7 +19,7 @@ const NEEDED: [(CapabilitySet, &str); 3] = [
 ];
 
 /// Becomes [`USER`], without any other group.
-pub fn change() -> std::result::Result<(), MissingLayer> {
+pub(super) fn change() -> std::result::Result<(), MissingLayer> {
     if !geteuid().is_root() {
         return Err(MissingLayer::NotRoot);
     }
@@ -74,7 +74,7 @@ fn lock() {
 }
 
 /// Leaves this thread, and those it starts, without any capability.
-pub fn give_up_capabilities() -> Result<()> {
+pub(super) fn give_up_capabilities() -> Result<()> {
     match clear_ambient_capability_set() {
         // Before Linux 4.3 there is no such set.
         Ok(()) | Err(Errno::INVAL) => {}

@@ -33,7 +33,7 @@ const SCOPES: ABI = ABI::V6;
 
 /// Leaves this thread, and those it starts, nothing but [`READABLE`], and no process outside to send a signal or
 /// connect to by an abstract name.
-pub fn restrict() -> Option<MissingLayer> {
+pub(super) fn restrict() -> Option<MissingLayer> {
     match apply() {
         Ok(RestrictionStatus { ruleset: RulesetStatus::NotEnforced, landlock, .. }) => {
             Some(MissingLayer::Files(match landlock {

@@ -18,17 +18,22 @@ pub const USER: u32 = 61053;
 /// Which layers are to be set up. Capabilities are given up in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SandboxLayers {
+    /// A user of its own.
     pub user: bool,
+    /// No files (landlock(7)).
     pub files: bool,
+    /// Only the system calls it needs (seccomp(2)).
     pub calls: bool,
 }
 
 impl SandboxLayers {
+    /// All layers.
     pub const ALL: Self = Self { user: true, files: true, calls: true };
 }
 
 /// Why the sandbox could not be entered at all.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
 pub enum SandboxError {
     #[error("cannot rule out new privileges: {0}")]
     Privileges(io::Error),
@@ -38,6 +43,7 @@ pub enum SandboxError {
 
 /// A layer that is not there, or not whole, and why.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
 pub enum MissingLayer {
     #[error("a user of its own, since the watchdog is not root")]
     NotRoot,

@@ -208,7 +208,7 @@ fn allowed_with_arguments() -> Vec<(i64, Vec<Vec<Argument>>)> {
 }
 
 /// Keeps this thread, and those it starts, to these calls.
-pub fn restrict() -> Result<(), MissingLayer> {
+pub(super) fn restrict() -> Result<(), MissingLayer> {
     let missing = |error: &dyn std::fmt::Display| MissingLayer::Calls(error.to_string());
     for filter in filters().map_err(|error| missing(&error))? {
         apply_filter(&filter).map_err(|error| missing(&error))?;

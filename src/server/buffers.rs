@@ -1,6 +1,6 @@
-//! What is kept for TCP clients, of all connections: queries that they have not finished, and replies that they have
-//! yet to take. It is counted in pieces, which are places as queries and connections are: when there are no more, a
-//! connection of the client that has most of them makes room.
+//! Bounds the memory for TCP clients over all connections: queries that they have not finished, and replies that they
+//! have yet to take. It is counted in pieces, which are places as queries and connections are: when there are no more,
+//! a connection of the client that has most of them makes room.
 
 use crate::fairness::{Admission, Client, Occupant, Place, Places};
 use parking_lot::Mutex;
@@ -43,18 +43,18 @@ impl Occupant for Arc<ConnectionMemory> {
 
 impl Buffers {
     /// For so many octets, at least those of one piece.
-    pub fn new(octets: usize) -> Self {
+    pub(super) fn new(octets: usize) -> Self {
         Self { pieces: Mutex::new(Places::new(octets / PIECE)), replies: AtomicUsize::new(0) }
     }
 
     /// From now on for so many octets. Connections that have too much are told to make room.
-    pub fn set_limit(&self, octets: usize) {
+    pub(super) fn set_limit(&self, octets: usize) {
         let evicted = self.pieces.lock().set_limit(octets / PIECE);
         evicted.iter().for_each(|evicted| evicted.occupant.close());
     }
 
     /// The memory of a connection of `client`, which takes from others what they have more than it, if that `is_fair`.
-    pub fn memory(self: &Arc<Self>, client: Client, is_fair: bool) -> Arc<ConnectionMemory> {
+    pub(super) fn memory(self: &Arc<Self>, client: Client, is_fair: bool) -> Arc<ConnectionMemory> {
         Arc::new(ConnectionMemory {
             buffers: self.clone(),
             client,
@@ -73,25 +73,25 @@ impl ConnectionMemory {
     }
 
     /// Resolves when the connection is to end for want of room.
-    pub async fn cut(&self) {
+    pub(super) async fn cut(&self) {
         self.cut.notified().await;
     }
 
     /// Of all connections.
-    pub fn buffers(&self) -> &Buffers {
+    pub(super) fn buffers(&self) -> &Buffers {
         &self.buffers
     }
 }
 
 impl Reservation {
     /// None yet.
-    pub fn new(memory: Arc<ConnectionMemory>) -> Self {
+    pub(super) fn new(memory: Arc<ConnectionMemory>) -> Self {
         Self { memory, pieces: Vec::new() }
     }
 
     /// Has what so many octets need, no more and no less. Where there is no room for them the connection is to end;
     /// false then, or if it was to already.
-    pub fn fit(&mut self, octets: usize) -> bool {
+    pub(super) fn fit(&mut self, octets: usize) -> bool {
         let Self { memory, pieces } = self;
         let wanted = octets.div_ceil(PIECE);
         let mut evicted = Vec::new();
@@ -102,8 +102,8 @@ impl Reservation {
             }
             while pieces.len() < wanted {
                 match places.admit(memory.client, memory.clone(), memory.is_fair) {
-                    Admission::Room(piece) => pieces.push(piece),
-                    Admission::Instead(piece, other) => {
+                    Admission::Granted(piece) => pieces.push(piece),
+                    Admission::Evicting(piece, other) => {
                         pieces.push(piece);
                         evicted.push(other);
                     }
@@ -163,6 +163,6 @@ mod tests {
         buffers.set_limit(6 * PIECE);
         assert!(is_cut(&one) && !is_cut(&other));
         drop((one, other));
-        assert!(buffers.pieces.lock().is_empty());
+        assert_eq!(buffers.pieces.lock().len(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! What clients take of a server and may take, for whoever looks after its memory.
+//! How many queries and connections clients have and may have, for the module that bounds memory.
 
 use super::Limits;
 use super::connections::Connections;

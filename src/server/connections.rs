@@ -25,10 +25,10 @@ pub(super) struct Connections {
     pub buffers: Arc<Buffers>,
     /// Times are counted from here.
     epoch: Instant,
-    open: Mutex<Open>,
+    open: Mutex<OpenConnections>,
 }
 
-struct Open {
+struct OpenConnections {
     places: Places<Arc<Activity>>,
     reserved: VecDeque<Arc<Activity>>,
 }
@@ -63,9 +63,9 @@ pub(super) struct Caller {
 
 /// How a connection was let in.
 pub(super) enum ConnectionAdmission {
-    Room(ConnectionPermit),
+    Granted(ConnectionPermit),
     /// Another one has been told to close.
-    Instead(ConnectionPermit, Closed),
+    Evicting(ConnectionPermit, Closed),
     /// No client has more than this one, and none of its own is idle.
     Full,
 }
@@ -81,29 +81,29 @@ pub(super) struct Closed {
 
 impl Connections {
     /// At most `limit` connections, for whose clients `buffer_limit` octets are kept.
-    pub fn new(limit: usize, buffer_limit: usize, now: Instant) -> Self {
-        let open = Mutex::new(Open { places: Places::new(limit), reserved: VecDeque::new() });
+    pub(super) fn new(limit: usize, buffer_limit: usize, now: Instant) -> Self {
+        let open = Mutex::new(OpenConnections { places: Places::new(limit), reserved: VecDeque::new() });
         Self { buffers: Arc::new(Buffers::new(buffer_limit)), epoch: now, open }
     }
 
     /// From now on so many connections, and octets for their clients. Those that are closed for the former.
-    pub fn set_limits(&self, limit: usize, buffer_limit: usize) -> Vec<Closed> {
+    pub(super) fn set_limits(&self, limit: usize, buffer_limit: usize) -> Vec<Closed> {
         self.buffers.set_limit(buffer_limit);
         let evicted = self.open.lock().places.set_limit(limit);
         evicted.into_iter().map(close).collect()
     }
 
-    pub fn reply_octets(&self) -> usize {
+    pub(super) fn reply_octets(&self) -> usize {
         self.buffers.replies.load(Ordering::Relaxed)
     }
 
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         let open = self.open.lock();
         open.places.len() + open.reserved.len()
     }
 
     /// Lets a connection in, at the cost of one of the client that has most if there are as many as allowed.
-    pub fn admit(self: &Arc<Self>, caller: Caller, is_fair: bool, now: Instant) -> ConnectionAdmission {
+    pub(super) fn admit(self: &Arc<Self>, caller: Caller, is_fair: bool, now: Instant) -> ConnectionAdmission {
         let activity = Arc::new(Activity { idle_since: AtomicU64::new(self.time(now)), evicted: Notify::new() });
         let mut open = self.open.lock();
         let admission = open.places.admit(caller.client, activity.clone(), is_fair);
@@ -112,20 +112,20 @@ impl Connections {
             let oldest = if open.reserved.len() > RESERVED { open.reserved.pop_front() } else { None };
             drop(open);
             oldest.inspect(|oldest| oldest.evicted.notify_one());
-            return ConnectionAdmission::Room(ConnectionPermit { connections: self.clone(), place: None, activity });
+            return ConnectionAdmission::Granted(ConnectionPermit { connections: self.clone(), place: None, activity });
         }
         drop(open);
         let permit = |place| ConnectionPermit { connections: self.clone(), place: Some(place), activity };
         match admission {
-            Admission::Room(place) => ConnectionAdmission::Room(permit(place)),
-            Admission::Instead(place, evicted) => ConnectionAdmission::Instead(permit(place), close(evicted)),
+            Admission::Granted(place) => ConnectionAdmission::Granted(permit(place)),
+            Admission::Evicting(place, evicted) => ConnectionAdmission::Evicting(permit(place), close(evicted)),
             Admission::Full => ConnectionAdmission::Full,
         }
     }
 
     /// Closes a connection of the client that has most, if it is idle or that client has more than a few: for want of
     /// something else than places.
-    pub fn evict(&self) -> Option<Closed> {
+    pub(super) fn evict(&self) -> Option<Closed> {
         let evicted = self.open.lock().places.evict_spare_one();
         evicted.map(close)
     }
@@ -151,17 +151,17 @@ pub(super) struct ConnectionPermit {
 
 impl ConnectionPermit {
     /// Resolves when the connection is to make room.
-    pub async fn evicted(&self) {
+    pub(super) async fn evicted(&self) {
         self.activity.evicted.notified().await;
     }
-    pub fn set_idle(&self, since: Instant) {
+    pub(super) fn set_idle(&self, since: Instant) {
         self.activity.idle_since.store(self.connections.time(since), Ordering::Relaxed);
     }
-    pub fn set_busy(&self) {
+    pub(super) fn set_busy(&self) {
         self.activity.idle_since.store(BUSY, Ordering::Relaxed);
     }
     /// It is good for one reply.
-    pub fn is_reserved(&self) -> bool {
+    pub(super) fn is_reserved(&self) -> bool {
         self.place.is_none()
     }
 }
@@ -189,7 +189,7 @@ mod tests {
 
     fn room(entry: ConnectionAdmission) -> ConnectionPermit {
         match entry {
-            ConnectionAdmission::Room(permit) | ConnectionAdmission::Instead(permit, _) => permit,
+            ConnectionAdmission::Granted(permit) | ConnectionAdmission::Evicting(permit, _) => permit,
             ConnectionAdmission::Full => panic!("full"),
         }
     }
@@ -205,7 +205,7 @@ mod tests {
         let older = room(admit(1));
         let newer = room(admit(2));
         older.set_idle(at(5));
-        let ConnectionAdmission::Instead(latest, closed) = admit(6) else { panic!("not full") };
+        let ConnectionAdmission::Evicting(latest, closed) = admit(6) else { panic!("not full") };
         assert_eq!(closed, Closed { client: caller(1).client, held: 3, was_idle: true });
         assert!(newer.evicted().now_or_never().is_some());
         assert!(older.evicted().now_or_never().is_none());
@@ -216,7 +216,7 @@ mod tests {
         latest.set_busy();
         assert!(matches!(admit(7), ConnectionAdmission::Full));
         drop(busy);
-        assert!(matches!(admit(8), ConnectionAdmission::Room(_)));
+        assert!(matches!(admit(8), ConnectionAdmission::Granted(_)));
     }
 
     #[test]
@@ -225,7 +225,7 @@ mod tests {
         let connections = Arc::new(Connections::new(3, 0, start));
         let theirs: Vec<ConnectionPermit> = (0..3).map(|_| room(connections.admit(caller(1), true, start))).collect();
         theirs.iter().for_each(ConnectionPermit::set_busy);
-        let ConnectionAdmission::Instead(modest, closed) = connections.admit(caller(2), true, start) else {
+        let ConnectionAdmission::Evicting(modest, closed) = connections.admit(caller(2), true, start) else {
             panic!("refused")
         };
         assert_eq!((closed.client, closed.was_idle), (caller(1).client, false));

@@ -43,7 +43,7 @@ pub(super) struct ConnectionsCut {
 }
 
 impl ServerMetrics {
-    pub fn new(registry: &Registry) -> Self {
+    pub(super) fn new(registry: &Registry) -> Self {
         let dropped = |reason| {
             let help =
                 "Queries that were received and got no answer but SERVFAIL for want of a place, or none, by reason.";

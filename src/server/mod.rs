@@ -26,18 +26,19 @@ mod tests;
 mod udp;
 mod worker;
 
-pub use capacity::{Capacity, Load};
-pub use http::Http;
+pub(crate) use capacity::Capacity;
+pub(crate) use http::Http;
 #[doc(hidden)]
 pub use http::serve_connection;
-pub use listen_addresses::ListenAddresses;
-pub use query_handler::QueryHandler;
-pub use retries::Retries;
-pub use sockets::{SocketError, SocketUse, Sockets};
+pub(crate) use listen_addresses::ListenAddresses;
+pub(crate) use query_handler::QueryHandler;
+pub(crate) use retries::Retries;
+pub(crate) use sockets::SocketError;
+pub use sockets::Sockets;
 
 use crate::chain::Endpoint;
 use crate::datagrams;
-use crate::fairness::Policy;
+use crate::fairness::SharedFairness;
 use crate::metrics::Registry;
 use crate::plan::Listener;
 use crate::threads::ThreadError;
@@ -94,6 +95,7 @@ impl Default for Limits {
 
 /// Why a server could not be started.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
 pub enum ServerError {
     #[error(transparent)]
     Worker(#[from] ThreadError),
@@ -121,7 +123,7 @@ impl<A: QueryHandler> Server<A> {
     pub fn start(
         workers: usize,
         limits: Limits,
-        fairness: Arc<Policy>,
+        fairness: Arc<SharedFairness>,
         control: Handle,
         registry: &Registry,
     ) -> Result<Self, ServerError> {

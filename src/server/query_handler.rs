@@ -1,4 +1,4 @@
-//! What the sockets need of a plan, and no more: the seam at which tests put something simpler.
+//! The interface between sockets and plan. Tests put a simpler handler in its place.
 
 use crate::chain::{Received, Timeouts};
 use crate::plan::{ClientProtocol, Dispatch, Listener, PacketCache, PacketHit, Pending};

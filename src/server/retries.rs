@@ -1,4 +1,4 @@
-//! What is tried again by itself until it succeeds: when, and what of it is told. Pure.
+//! Retries what has failed until it succeeds: when, and which errors are logged. Pure.
 
 use crate::backoff::pause_after;
 use std::fmt::Display;
@@ -11,7 +11,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// The tries of one thing.
 #[derive(Debug, Default)]
-pub struct Retries {
+pub(crate) struct Retries {
     /// What the last try failed with, as told.
     errors: Vec<String>,
     /// Tries that ended with the same errors.
@@ -22,7 +22,7 @@ pub struct Retries {
 impl Retries {
     /// Takes what a try failed with; nothing if all is well. Returns the errors that the try before did not have, to be
     /// told.
-    pub fn take<E: Display>(&mut self, errors: &[E], now: Instant) -> Vec<String> {
+    pub(crate) fn take<E: Display>(&mut self, errors: &[E], now: Instant) -> Vec<String> {
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let new = errors.iter().filter(|error| !self.errors.contains(error)).cloned().collect();
         self.in_vain = if self.errors == errors { self.in_vain.saturating_add(1) } else { 1 };
@@ -32,7 +32,7 @@ impl Retries {
     }
 
     /// When to try again; `None` when nothing failed.
-    pub fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         self.due
     }
 }

@@ -107,14 +107,14 @@ pub(super) struct DnsSockets {
 
 impl DnsSockets {
     /// The other process will not read them any more: from now on they may be stopped.
-    pub fn claim(&self) {
+    pub(super) fn claim(&self) {
         self.is_shared.store(false, Ordering::Relaxed);
     }
 
     /// Has the kernel deliver no more datagrams here; those that wait can still be read, and replies sent. A UDP socket
     /// that is connected receives only from that peer; nobody answers from our own discard port. Left alone if another
     /// process holds the sockets too: what waits in them is then for that one to read.
-    pub fn stop_receiving(&self) {
+    pub(super) fn stop_receiving(&self) {
         if self.is_shared.load(Ordering::Relaxed) {
             return;
         }

@@ -12,7 +12,7 @@ use super::https::{self, HttpsConnection};
 use super::query_handler::QueryHandler;
 use super::tcp::{self, Entered};
 use super::worker::{Binding, Shared, WorkerState};
-use crate::fairness::{Entry, Gate};
+use crate::fairness::{ConcurrencyLimiter, PermitOutcome};
 use crate::net::tls::ServerTls;
 use crate::plan::{ClientProtocol, Https};
 use parking_lot::Mutex;
@@ -41,36 +41,36 @@ pub(super) struct Streams {
     shared: Arc<Shared>,
     limits: Mutex<Limits>,
     state: OnceLock<Arc<WorkerState>>,
-    handshakes: Arc<Gate>,
+    handshakes: Arc<ConcurrencyLimiter>,
 }
 
 impl Streams {
     /// Nobody is served yet. `limits` are those of clients without TLS.
-    pub fn new(limits: Limits, shared: Arc<Shared>) -> Self {
-        let handshakes = Arc::new(Gate::new(HANDSHAKES));
+    pub(super) fn new(limits: Limits, shared: Arc<Shared>) -> Self {
+        let handshakes = Arc::new(ConcurrencyLimiter::new(HANDSHAKES));
         Self { shared, limits: Mutex::new(share(limits)), state: OnceLock::new(), handshakes }
     }
 
     /// What their worker has, once there is one.
-    pub fn state(&self) -> Option<&Arc<WorkerState>> {
+    pub(super) fn state(&self) -> Option<&Arc<WorkerState>> {
         self.state.get()
     }
 
     /// What a worker for them begins with.
-    pub fn new_state(&self) -> WorkerState {
+    pub(super) fn new_state(&self) -> WorkerState {
         let limits = *self.limits.lock();
         let connections = Connections::new(limits.tcp_connections, limits.buffer_octets, Instant::now());
         WorkerState::new(limits, self.shared.clone(), Arc::new(connections))
     }
 
     /// This one serves them from now on.
-    pub fn set_state(&self, state: Arc<WorkerState>) {
+    pub(super) fn set_state(&self, state: Arc<WorkerState>) {
         // The only one that there ever is.
         _ = self.state.set(state);
     }
 
     /// Sets other limits: those of clients without TLS, of which these have a part.
-    pub fn set_limits(&self, limits: Limits) {
+    pub(super) fn set_limits(&self, limits: Limits) {
         let limits = share(limits);
         *self.limits.lock() = limits;
         let Some(state) = self.state() else { return };
@@ -80,7 +80,9 @@ impl Streams {
     }
 
     /// What lets connections to one listener in.
-    pub fn admitter<A: QueryHandler>(&self) -> impl Fn(TcpStream, &Arc<Binding<A>>, &Arc<WorkerState>) + Send + use<A> {
+    pub(super) fn admitter<A: QueryHandler>(
+        &self,
+    ) -> impl Fn(TcpStream, &Arc<Binding<A>>, &Arc<WorkerState>) + Send + use<A> {
         let of_listener = Arc::new(Connections::new(1, 0, Instant::now()));
         let handshakes = self.handshakes.clone();
         move |stream, binding, state| admit(stream, binding, state, &of_listener, &handshakes)
@@ -101,7 +103,7 @@ fn admit<A: QueryHandler>(
     binding: &Arc<Binding<A>>,
     state: &Arc<WorkerState>,
     of_listener: &Arc<Connections>,
-    handshakes: &Arc<Gate>,
+    handshakes: &Arc<ConcurrencyLimiter>,
 ) {
     let Some(entered) = tcp::enter(&stream, binding, state) else { return };
     let mut permit = None;
@@ -126,8 +128,8 @@ fn admit_to_listener(
     // A reload may have changed it.
     of_listener.set_limits(connections, 0).iter().for_each(count);
     match of_listener.admit(entered.caller, entered.is_fair, Instant::now()) {
-        ConnectionAdmission::Room(permit) => Some(permit),
-        ConnectionAdmission::Instead(permit, closed) => {
+        ConnectionAdmission::Granted(permit) => Some(permit),
+        ConnectionAdmission::Evicting(permit, closed) => {
             count(&closed);
             Some(permit)
         }
@@ -141,7 +143,7 @@ async fn serve<A: QueryHandler>(
     of_listener: Option<ConnectionPermit>,
     binding: Arc<Binding<A>>,
     state: Arc<WorkerState>,
-    handshakes: Arc<Gate>,
+    handshakes: Arc<ConcurrencyLimiter>,
 ) {
     let handler = binding.handler.load_full();
     let patience = handler.timeouts().read;
@@ -204,13 +206,13 @@ async fn handshake(
     tls: &ServerTls,
     entered: &Entered,
     state: &WorkerState,
-    handshakes: &Arc<Gate>,
+    handshakes: &Arc<ConcurrencyLimiter>,
     patience: Duration,
 ) -> Option<TlsStream<TcpStream>> {
     let client = entered.peer.client;
-    let pass = match handshakes.admit(entered.caller.client, entered.is_fair) {
-        Entry::Room(pass) | Entry::Instead { pass, .. } => pass,
-        Entry::Full => {
+    let permit = match handshakes.admit(entered.caller.client, entered.is_fair) {
+        PermitOutcome::Granted(permit) | PermitOutcome::Evicting { permit, .. } => permit,
+        PermitOutcome::Full => {
             state.metrics().cut.refused.increment();
             return None;
         }
@@ -219,7 +221,7 @@ async fn handshake(
         biased;
         // Counted by whoever takes its place.
         () = entered.permit.evicted() => return None,
-        outcome = timeout(patience, pass.hold(tls.accept(stream))) => outcome,
+        outcome = timeout(patience, permit.hold(tls.accept(stream))) => outcome,
     };
     match outcome {
         Ok(Some(Ok(session))) => return Some(session),

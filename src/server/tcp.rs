@@ -6,7 +6,7 @@ use super::connections::{Caller, Closed, ConnectionAdmission, ConnectionPermit};
 use super::query_handler::QueryHandler;
 use super::worker::{Binding, WorkerState};
 use crate::chain::{BatchClock, Peer, Received, Transport};
-use crate::fairness::Pass;
+use crate::fairness::Permit;
 use crate::message::framing::{self, Frame};
 use crate::plan::Dispatch;
 use parking_lot::Mutex;
@@ -129,8 +129,8 @@ pub(super) fn enter<A: QueryHandler>(
     let (now, fairness) = (Instant::now(), state.shared.fairness.get());
     let caller = Caller { client: fairness.client(peer.client.ip()), is_own: peer.client.ip() == peer.local.ip() };
     let permit = match state.connections.admit(caller, fairness.is_on, now) {
-        ConnectionAdmission::Room(permit) => permit,
-        ConnectionAdmission::Instead(permit, closed) => {
+        ConnectionAdmission::Granted(permit) => permit,
+        ConnectionAdmission::Evicting(permit, closed) => {
             state.count_closed(&closed);
             if state.shared.connections.is_due(now) {
                 let Closed { client, held, .. } = closed;
@@ -157,9 +157,9 @@ pub(super) fn connection<A: QueryHandler>(
     entered: Entered,
     binding: &Arc<Binding<A>>,
     state: &Arc<WorkerState>,
-) -> (TcpConnection<A>, ConnectionPermit, Arc<ConnectionMemory>) {
+) -> (ServedConnection<A>, ConnectionPermit, Arc<ConnectionMemory>) {
     let Entered { peer, permit, memory, .. } = entered;
-    let connection = TcpConnection {
+    let connection = ServedConnection {
         binding: binding.clone(),
         state: state.clone(),
         peer,
@@ -195,7 +195,7 @@ impl From<io::Error> for CloseReason {
 /// Serves until either side ends it.
 pub(super) async fn serve<A: QueryHandler, S: ClientStream>(
     mut stream: S,
-    mut connection: TcpConnection<A>,
+    mut connection: ServedConnection<A>,
     permit: ConnectionPermit,
     memory: Arc<ConnectionMemory>,
 ) {
@@ -232,7 +232,7 @@ fn forget_unread(stream: &TcpStream) {
 /// Serves until the client has closed its side, or the binding stops, and all is answered.
 async fn converse<A: QueryHandler, S: ClientStream>(
     stream: &mut S,
-    connection: &mut TcpConnection<A>,
+    connection: &mut ServedConnection<A>,
     permit: &ConnectionPermit,
 ) -> Result<(), CloseReason> {
     let replies = connection.replies.clone();
@@ -316,7 +316,7 @@ enum Read {
 }
 
 /// One connection's state. Small while idle: its buffers are then empty.
-pub(super) struct TcpConnection<A> {
+pub(super) struct ServedConnection<A> {
     binding: Arc<Binding<A>>,
     state: Arc<WorkerState>,
     peer: Peer,
@@ -346,7 +346,7 @@ impl Input {
     }
 }
 
-impl<A: QueryHandler> TcpConnection<A> {
+impl<A: QueryHandler> ServedConnection<A> {
     /// Reads up to a buffer's worth. The buffer is on the stack, where it costs the idle connections nothing.
     fn poll_read<S: ClientStream>(&mut self, stream: Pin<&mut S>, context: &mut Context<'_>) -> Poll<io::Result<Read>> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
@@ -404,9 +404,9 @@ impl<A: QueryHandler> TcpConnection<A> {
                     self.state.refresh::<A>(pending, self.peer.client.ip());
                 }
                 Dispatch::Pending(pending) => match self.admit() {
-                    Some(pass) => {
+                    Some(permit) => {
                         let due = PendingReply::new(self.replies.clone());
-                        tokio::spawn(answer::<A>(pending, due, pass, self.binding.clone()));
+                        tokio::spawn(answer::<A>(pending, due, permit, self.binding.clone()));
                     }
                     None => {
                         A::refuse(&pending, &mut reply);
@@ -435,7 +435,7 @@ impl<A: QueryHandler> TcpConnection<A> {
     }
 
     /// A place for one more query.
-    fn admit(&self) -> Option<Pass> {
+    fn admit(&self) -> Option<Permit> {
         if self.is_reserved { None } else { self.state.admit(self.peer.client.ip()) }
     }
 
@@ -474,16 +474,16 @@ impl<A: QueryHandler> TcpConnection<A> {
 
 /// Runs the slow path. A task of its own: others may wait for the same answer, and a client that does not read, or is
 /// gone, must not keep it from them.
-async fn answer<A: QueryHandler>(pending: A::Pending, due: PendingReply, pass: Pass, binding: Arc<Binding<A>>) {
+async fn answer<A: QueryHandler>(pending: A::Pending, due: PendingReply, permit: Permit, binding: Arc<Binding<A>>) {
     let mut reply = Vec::new();
-    if pass.hold(A::run(&pending, &mut reply)).await.is_none() {
+    if permit.hold(A::run(&pending, &mut reply)).await.is_none() {
         A::refuse(&pending, &mut reply);
     }
     // A directive may say nothing to this client.
     if !reply.is_empty() {
         due.replies.push(&reply);
     }
-    drop((due, pass, binding));
+    drop((due, permit, binding));
 }
 
 /// Replies on their way from those who answer to the one who writes.

@@ -7,7 +7,7 @@ use super::worker::{Binding, WorkerState};
 use crate::backoff::Backoff;
 use crate::chain::{BatchClock, Peer, Received, Transport};
 use crate::datagrams::{BATCH, Inbox, MAX_QUERY, Outbox, Outgoing, Route, allow_fragments, send};
-use crate::fairness::Pass;
+use crate::fairness::Permit;
 use crate::plan::{Dispatch, PacketHit};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -168,8 +168,8 @@ impl<A: QueryHandler> UdpLoop<A> {
                     self.state.refresh::<A>(pending, peer.client.ip());
                 }
                 Dispatch::Pending(pending) => match self.state.admit(peer.client.ip()) {
-                    Some(pass) => {
-                        let held = QueryPermit { pass, _binding: self.binding.clone() };
+                    Some(permit) => {
+                        let held = QueryPermit { permit, _binding: self.binding.clone() };
                         // Fails only when the runtime goes.
                         _ = self.slow.send(SlowQuery { pending, route, held });
                     }
@@ -191,8 +191,8 @@ impl<A: QueryHandler> UdpLoop<A> {
         drop((handler, packets));
         let unsent = self.outbox.clear(sent);
         let keep = |reply: Outgoing| {
-            let pass = self.state.admit(reply.route?.to.ip().to_canonical())?;
-            Some((reply, QueryPermit { pass, _binding: self.binding.clone() }))
+            let permit = self.state.admit(reply.route?.to.ip().to_canonical())?;
+            Some((reply, QueryPermit { permit, _binding: self.binding.clone() }))
         };
         let unsent: Vec<_> = unsent.into_iter().filter_map(keep).collect();
         if !unsent.is_empty() {
@@ -235,7 +235,7 @@ fn is_full(error: &io::Error) -> bool {
 
 /// What a query holds until its reply is sent: its place among those in flight, and its listen address.
 struct QueryPermit<B> {
-    pass: Pass,
+    permit: Permit,
     _binding: B,
 }
 
@@ -249,7 +249,7 @@ struct SlowQuery<A: QueryHandler> {
 impl<A: QueryHandler> SlowQuery<A> {
     async fn answer(self) -> (Outgoing, QueryPermit<Arc<Binding<A>>>) {
         let mut octets = Vec::new();
-        if self.held.pass.hold(A::run(&self.pending, &mut octets)).await.is_none() {
+        if self.held.permit.hold(A::run(&self.pending, &mut octets)).await.is_none() {
             A::refuse(&self.pending, &mut octets);
         }
         (Outgoing { route: Some(self.route), octets }, self.held)
@@ -323,7 +323,7 @@ async fn send_patiently<B>(
     while !replies.is_empty() && Instant::now() < give_up {
         // Not by waiting until the socket is writable: the queue that is full may be one below it.
         tokio::time::sleep(backoff.next_pause()).await;
-        (replies, held) = replies.into_iter().zip(held).filter(|(_, held)| held.pass.is_valid()).unzip();
+        (replies, held) = replies.into_iter().zip(held).filter(|(_, held)| held.permit.is_valid()).unzip();
         let done = send_now(&socket, &replies, &state);
         replies.drain(..done);
         held.drain(..done);
@@ -380,7 +380,7 @@ mod tests {
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_nonblocking(true).unwrap();
         let route = Route { to: client.local_addr().unwrap(), from: None };
-        let admit = |ip: [u8; 4]| state.admit(ip.into()).map(|pass| QueryPermit { pass, _binding: () });
+        let admit = |ip: [u8; 4]| state.admit(ip.into()).map(|permit| QueryPermit { permit, _binding: () });
         let unsent = (0..3)
             .map(|number| (Outgoing { route: Some(route), octets: vec![number] }, admit([127, 0, 0, 1]).unwrap()));
         let unsent = unsent.collect();

@@ -5,7 +5,7 @@ use super::connections::{Closed, Connections};
 use super::metrics::ServerMetrics;
 use super::query_handler::QueryHandler;
 use super::{Limits, ServerError};
-use crate::fairness::{Entry, Gate, Notice, Pass, Policy};
+use crate::fairness::{ConcurrencyLimiter, LogThrottle, Permit, PermitOutcome, SharedFairness};
 use crate::metrics;
 use crate::plan::PacketCache;
 use crate::threads;
@@ -33,13 +33,13 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Starts the worker with number `index`, counted from zero.
-    pub fn start(index: usize, state: WorkerState) -> Result<Self, ServerError> {
+    pub(super) fn start(index: usize, state: WorkerState) -> Result<Self, ServerError> {
         Self::start_as(&format!("worker-{index}"), Some(index + 1), state)
     }
 
     /// Starts one under a name. Without a slot of its own it counts in that of all other threads, which costs it a
     /// locked instruction for each.
-    pub fn start_as(name: &str, slot: Option<usize>, state: WorkerState) -> Result<Self, ServerError> {
+    pub(super) fn start_as(name: &str, slot: Option<usize>, state: WorkerState) -> Result<Self, ServerError> {
         let (end, ended) = oneshot::channel::<Infallible>();
         let make = || runtime::Builder::new_current_thread().enable_io().enable_time().build();
         let work = move |runtime: runtime::Runtime| {
@@ -53,7 +53,7 @@ impl Worker {
     }
 
     /// Ends the tasks where they stand and waits for the thread.
-    pub fn end(self) {
+    pub(super) fn end(self) {
         drop(self.end);
         _ = self.thread.join();
     }
@@ -62,7 +62,7 @@ impl Worker {
 /// What all tasks of a worker share.
 pub(super) struct WorkerState {
     /// The queries in flight.
-    flight: Arc<Gate>,
+    flight: Arc<ConcurrencyLimiter>,
     scratch: Mutex<Vec<u8>>,
     packets: Mutex<PacketCache>,
     pub limits: Limits,
@@ -73,42 +73,42 @@ pub(super) struct WorkerState {
 /// What all workers have in common.
 pub(super) struct Shared {
     pub metrics: ServerMetrics,
-    pub fairness: Arc<Policy>,
+    pub fairness: Arc<SharedFairness>,
     /// Told when queries give way, and when connections do.
-    pub queries: Notice,
-    pub connections: Notice,
+    pub queries: LogThrottle,
+    pub connections: LogThrottle,
 }
 
 impl Shared {
-    pub fn new(metrics: ServerMetrics, fairness: Arc<Policy>) -> Self {
+    pub(super) fn new(metrics: ServerMetrics, fairness: Arc<SharedFairness>) -> Self {
         let now = Instant::now();
-        Self { metrics, fairness, queries: Notice::new(now), connections: Notice::new(now) }
+        Self { metrics, fairness, queries: LogThrottle::new(now), connections: LogThrottle::new(now) }
     }
 }
 
 impl WorkerState {
-    pub fn new(limits: Limits, shared: Arc<Shared>, connections: Arc<Connections>) -> Self {
-        let flight = Arc::new(Gate::new(limits.queries_per_worker));
+    pub(super) fn new(limits: Limits, shared: Arc<Shared>, connections: Arc<Connections>) -> Self {
+        let flight = Arc::new(ConcurrencyLimiter::new(limits.queries_per_worker));
         Self { flight, scratch: Mutex::default(), packets: Mutex::default(), limits, shared, connections }
     }
 
-    pub fn metrics(&self) -> &ServerMetrics {
+    pub(super) fn metrics(&self) -> &ServerMetrics {
         &self.shared.metrics
     }
 
     /// The worker's packet cache. No other thread asks for it, and no task keeps it while it waits.
-    pub fn packets(&self) -> MutexGuard<'_, PacketCache> {
+    pub(super) fn packets(&self) -> MutexGuard<'_, PacketCache> {
         self.packets.lock()
     }
 
     /// An empty buffer that keeps its size from use to use, for what does not wait. Not the connections' own: most of
     /// them are idle.
-    pub fn take_scratch(&self) -> Vec<u8> {
+    pub(super) fn take_scratch(&self) -> Vec<u8> {
         std::mem::take(&mut *self.scratch.lock())
     }
 
     /// Gives the buffer back; one that has grown large is freed.
-    pub fn give_back_scratch(&self, mut buffer: Vec<u8>) {
+    pub(super) fn give_back_scratch(&self, mut buffer: Vec<u8>) {
         if buffer.capacity() <= KEPT_SCRATCH {
             buffer.clear();
             *self.scratch.lock() = buffer;
@@ -117,11 +117,11 @@ impl WorkerState {
 
     /// A place for one more query in flight of `client`, who waits for it or has caused it. `None`, counted, if all are
     /// taken and no other client has more.
-    pub fn admit(&self, client: IpAddr) -> Option<Pass> {
+    pub(super) fn admit(&self, client: IpAddr) -> Option<Permit> {
         let fairness = self.shared.fairness.get();
         match self.flight.admit(fairness.client(client), fairness.is_on) {
-            Entry::Room(pass) => Some(pass),
-            Entry::Instead { pass, client, held } => {
+            PermitOutcome::Granted(permit) => Some(permit),
+            PermitOutcome::Evicting { permit, client, held } => {
                 self.metrics().dropped.evicted.increment();
                 if self.shared.queries.is_due(Instant::now()) {
                     tracing::warn!(
@@ -129,9 +129,9 @@ impl WorkerState {
                          (told once a minute at most; nodelocaldns_queries_dropped_total counts)"
                     );
                 }
-                Some(pass)
+                Some(permit)
             }
-            Entry::Full => {
+            PermitOutcome::Full => {
                 self.metrics().dropped.overload.increment();
                 None
             }
@@ -139,24 +139,24 @@ impl WorkerState {
     }
 
     /// Counts a connection that was told to close.
-    pub fn count_closed(&self, closed: &Closed) {
+    pub(super) fn count_closed(&self, closed: &Closed) {
         let cut = &self.metrics().cut;
         if closed.was_idle { &cut.evicted } else { &cut.evicted_busy }.increment();
     }
 
-    pub fn in_flight(&self) -> usize {
+    pub(super) fn in_flight(&self) -> usize {
         self.flight.running()
     }
 
     /// From now on so many queries may be in flight.
-    pub fn set_queries(&self, limit: usize) {
+    pub(super) fn set_queries(&self, limit: usize) {
         self.metrics().dropped.evicted.add(self.flight.set_limit(limit) as u64);
     }
 
     /// Runs what nobody waits for, and `client` has caused.
-    pub fn refresh<A: QueryHandler>(&self, pending: A::Pending, client: IpAddr) {
-        if let Some(pass) = self.admit(client) {
-            tokio::spawn(async move { pass.hold(A::run(&pending, &mut Vec::new())).await });
+    pub(super) fn refresh<A: QueryHandler>(&self, pending: A::Pending, client: IpAddr) {
+        if let Some(permit) = self.admit(client) {
+            tokio::spawn(async move { permit.hold(A::run(&pending, &mut Vec::new())).await });
         }
     }
 }
@@ -173,23 +173,23 @@ pub(super) struct Binding<A> {
 }
 
 impl<A: QueryHandler> Binding<A> {
-    pub fn new(handler: Arc<A>, alive: mpsc::Sender<Infallible>) -> Self {
+    pub(super) fn new(handler: Arc<A>, alive: mpsc::Sender<Infallible>) -> Self {
         let address = handler.address();
         Self { address, handler: ArcSwap::new(handler), stop: watch::Sender::new(false), _alive: alive }
     }
 
     /// No more is taken from the sockets than what is there now.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.stop.send_replace(true);
     }
 
     /// Whether it is to stop.
-    pub fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         *self.stop.borrow()
     }
 
     /// Resolves once it is to stop.
-    pub fn stopped(&self) -> impl Future<Output = ()> + Send + use<A> {
+    pub(super) fn stopped(&self) -> impl Future<Output = ()> + Send + use<A> {
         let mut stop = self.stop.subscribe();
         async move { _ = stop.wait_for(|stop| *stop).await }
     }

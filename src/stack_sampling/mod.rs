@@ -6,12 +6,12 @@
 //! has the kernel copy the stack into a file in memory: where the stack ends the kernel finds nothing to read, and says
 //! so. The frames are found later, in the copy ([`unwind`]).
 
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "a signal handler, and stacks as they are")]
 
 mod registers;
 mod unwind;
 
-use registers::Registers;
+use registers::CpuRegisters;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::ffi::c_void;
 use std::fs::File;
@@ -39,17 +39,17 @@ const FREE: u8 = 0;
 const TAKEN: u8 = 1;
 const FULL: u8 = 2;
 
-struct Slot {
+struct SampleSlot {
     state: AtomicU8,
-    registers: [AtomicU64; Registers::COUNT],
+    registers: [AtomicU64; CpuRegisters::COUNT],
     /// Octets of the stack that were copied.
     length: AtomicUsize,
 }
 
-static SLOT: [Slot; SLOTS] = [const {
-    Slot {
+static SLOT: [SampleSlot; SLOTS] = [const {
+    SampleSlot {
         state: AtomicU8::new(FREE),
-        registers: [const { AtomicU64::new(0) }; Registers::COUNT],
+        registers: [const { AtomicU64::new(0) }; CpuRegisters::COUNT],
         length: AtomicUsize::new(0),
     }
 }; SLOTS];
@@ -62,6 +62,7 @@ static COPIES: OnceLock<File> = OnceLock::new();
 
 /// Why no samples can be taken.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
 pub enum SamplingError {
     #[error("samples of this process are taken already: try again when that is over")]
     Busy,
@@ -110,7 +111,7 @@ impl Sampler {
             if slot.state.load(Ordering::Acquire) != FULL {
                 continue;
             }
-            let registers = Registers::load(&slot.registers);
+            let registers = CpuRegisters::load(&slot.registers);
             let copied = self.stack.get_mut(..slot.length.load(Ordering::Relaxed)).unwrap_or_default();
             // What cannot be read back ends the stack there.
             let length = self.copies.read_at(copied, (number * STACK) as u64).unwrap_or(0);
@@ -181,13 +182,14 @@ extern "C" fn on_signal(_signal: i32, _info: *mut libc::siginfo_t, context: *mut
     // SAFETY: it points to this thread's own errno, which whoever was interrupted may be about to read.
     let errno = unsafe { *libc::__errno_location() };
     // SAFETY: with SA_SIGINFO the kernel passes a ucontext_t.
-    record(&Registers::interrupted(unsafe { &*context.cast::<libc::ucontext_t>() }));
+    record(&CpuRegisters::interrupted(unsafe { &*context.cast::<libc::ucontext_t>() }));
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };
 }
 
-fn record(registers: &Registers) {
-    let is_taken = |slot: &Slot| slot.state.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_ok();
+fn record(registers: &CpuRegisters) {
+    let is_taken =
+        |slot: &SampleSlot| slot.state.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_ok();
     let (Some((number, slot)), Some(copies)) = (SLOT.iter().enumerate().find(|(_, slot)| is_taken(slot)), COPIES.get())
     else {
         LOST.fetch_add(1, Ordering::Relaxed);

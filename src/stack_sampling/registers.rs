@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// In the order of framehop's numbers on x86-64, the program counter last; on ARM64 frame pointer, link register, stack
 /// pointer and program counter.
-pub(super) struct Registers(pub [u64; Self::COUNT]);
+pub(super) struct CpuRegisters(pub [u64; Self::COUNT]);
 
 #[cfg(target_arch = "x86_64")]
-impl Registers {
-    pub const COUNT: usize = 17;
+impl CpuRegisters {
+    pub(super) const COUNT: usize = 17;
     const STACK_POINTER: usize = 7;
 
-    pub fn interrupted(context: &libc::ucontext_t) -> Self {
+    pub(super) fn interrupted(context: &libc::ucontext_t) -> Self {
         let order = [
             libc::REG_RAX,
             libc::REG_RDX,
@@ -36,7 +36,7 @@ impl Registers {
         Self(order.map(|register| value(register).map_or(0, |value| value.cast_unsigned())))
     }
 
-    pub fn unwinding(&self) -> framehop::x86_64::UnwindRegsX86_64 {
+    pub(super) fn unwinding(&self) -> framehop::x86_64::UnwindRegsX86_64 {
         use framehop::x86_64::Reg;
         let order = [
             Reg::RAX,
@@ -65,7 +65,7 @@ impl Registers {
 }
 
 #[cfg(target_arch = "aarch64")]
-impl Registers {
+impl CpuRegisters {
     pub const COUNT: usize = 4;
     const STACK_POINTER: usize = 2;
 
@@ -80,18 +80,18 @@ impl Registers {
     }
 }
 
-impl Registers {
-    pub fn program_counter(&self) -> u64 {
+impl CpuRegisters {
+    pub(super) fn program_counter(&self) -> u64 {
         self.0[Self::COUNT - 1]
     }
     /// Where the stack's words begin.
-    pub fn stack_pointer(&self) -> usize {
+    pub(super) fn stack_pointer(&self) -> usize {
         self.0[Self::STACK_POINTER] as usize & !7
     }
-    pub fn load(places: &[AtomicU64; Self::COUNT]) -> Self {
+    pub(super) fn load(places: &[AtomicU64; Self::COUNT]) -> Self {
         Self(std::array::from_fn(|register| places[register].load(Ordering::Relaxed)))
     }
-    pub fn store(&self, places: &[AtomicU64; Self::COUNT]) {
+    pub(super) fn store(&self, places: &[AtomicU64; Self::COUNT]) {
         for (place, value) in places.iter().zip(self.0) {
             place.store(value, Ordering::Relaxed);
         }

@@ -2,7 +2,7 @@
 //! Nothing but the copy is read, so tables that are wrong lead nowhere.
 
 use super::DEPTH;
-use super::registers::Registers;
+use super::registers::CpuRegisters;
 use framehop::{CacheNative, ExplicitModuleSectionInfo, Module, Unwinder as _, UnwinderNative};
 use std::ffi::c_void;
 use std::ops::Range;
@@ -22,7 +22,7 @@ pub(super) struct Unwinder {
 
 impl Unwinder {
     /// For the program and the libraries that are loaded now.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut objects: Vec<Object> = Vec::new();
         // SAFETY: `visit` casts the pointer back to what it is, which nothing else uses meanwhile.
         unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut objects).cast()) };
@@ -37,7 +37,7 @@ impl Unwinder {
     }
 
     /// Return addresses from the innermost function outwards. `stack` begins where the stack pointer points.
-    pub fn frames(&mut self, registers: &Registers, stack: &[u8]) -> &[usize] {
+    pub(super) fn frames(&mut self, registers: &CpuRegisters, stack: &[u8]) -> &[usize] {
         let base = registers.stack_pointer() as u64;
         let mut read = |address: u64| {
             let offset = address.checked_sub(base).and_then(|offset| usize::try_from(offset).ok());

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 
 /// Descriptors beside one packet; the kernel takes at most 253 (SCM_MAX_FD).
-pub const MAX_DESCRIPTORS: usize = 128;
+pub(crate) const MAX_DESCRIPTORS: usize = 128;
 
 /// Why nothing could be said or heard.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,10 @@ impl From<rustix::io::Errno> for ChannelError {
 ///
 /// # Errors
 /// Open files or memory are at their limit; what `fill` fails with.
-pub fn memory_file(name: &str, fill: impl FnOnce(&mut io::BufWriter<File>) -> io::Result<()>) -> io::Result<OwnedFd> {
+pub(crate) fn memory_file(
+    name: &str,
+    fill: impl FnOnce(&mut io::BufWriter<File>) -> io::Result<()>,
+) -> io::Result<OwnedFd> {
     let mut file = io::BufWriter::new(File::from(memfd_create(name, MemfdFlags::CLOEXEC)?));
     fill(&mut file)?;
     let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -60,14 +63,14 @@ pub fn memory_file(name: &str, fill: impl FnOnce(&mut io::BufWriter<File>) -> io
 
 /// One end of it.
 #[derive(Debug)]
-pub struct Channel(OwnedFd);
+pub(crate) struct Channel(OwnedFd);
 
 impl Channel {
     /// Both ends.
     ///
     /// # Errors
     /// Those of socketpair(2).
-    pub fn pair() -> io::Result<(Self, Self)> {
+    pub(crate) fn pair() -> io::Result<(Self, Self)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (here, there) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         Ok((Self(here), Self(there)))
@@ -77,7 +80,7 @@ impl Channel {
     ///
     /// # Errors
     /// What was passed is no such socket.
-    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let socket = socket2::SockRef::from(&fd);
         let kind = socket.r#type()?;
         if kind != socket2::Type::SEQPACKET {
@@ -89,7 +92,7 @@ impl Channel {
     }
 
     /// The descriptor, to be passed to another process.
-    pub fn into_fd(self) -> OwnedFd {
+    pub(crate) fn into_fd(self) -> OwnedFd {
         self.0
     }
 
@@ -97,7 +100,7 @@ impl Channel {
     ///
     /// # Errors
     /// Also when the other side has not read for so long that there is no room.
-    pub fn send<M: Message>(&self, message: &M, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+    pub(crate) fn send<M: Message>(&self, message: &M, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         let packet = encode(message)?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -118,7 +121,7 @@ impl Channel {
     ///
     /// # Errors
     /// As [`Channel::send`].
-    pub fn send_in_packets<M: Message>(
+    pub(crate) fn send_in_packets<M: Message>(
         &self,
         descriptors: &[BorrowedFd<'_>],
         message: impl Fn(bool) -> M,
@@ -137,7 +140,7 @@ impl Channel {
     ///
     /// # Errors
     /// [`ChannelError::Closed`] once the other side is gone.
-    pub fn receive<M: Message>(&self) -> Result<Option<(M, Vec<OwnedFd>)>, ChannelError> {
+    pub(crate) fn receive<M: Message>(&self) -> Result<Option<(M, Vec<OwnedFd>)>, ChannelError> {
         let mut packet = vec![0; MAX_MESSAGE];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -174,7 +177,7 @@ impl Channel {
     ///
     /// # Errors
     /// As [`Channel::receive`], and [`ChannelError::TimedOut`].
-    pub fn wait<M: Message>(&self, patience: Duration) -> Result<(M, Vec<OwnedFd>), ChannelError> {
+    pub(crate) fn wait<M: Message>(&self, patience: Duration) -> Result<(M, Vec<OwnedFd>), ChannelError> {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(received) = self.receive()? {
@@ -196,7 +199,7 @@ impl Channel {
     ///
     /// # Errors
     /// Those of dup(2) and epoll_ctl(2).
-    pub fn watch(&self) -> io::Result<AsyncFd<OwnedFd>> {
+    pub(crate) fn watch(&self) -> io::Result<AsyncFd<OwnedFd>> {
         register_readable(self.0.try_clone()?)
     }
 }
@@ -204,7 +207,7 @@ impl Channel {
 #[cfg(test)]
 mod tests {
     use super::{Channel, ChannelError, MAX_DESCRIPTORS};
-    use crate::watchdog::control::{Instruction, Report};
+    use crate::watchdog::control::{Instruction, ServerReport};
     use std::io::Write;
     use std::net::UdpSocket;
     use std::os::fd::{AsFd, BorrowedFd};
@@ -233,10 +236,10 @@ mod tests {
     #[test]
     fn what_was_said_before_the_end_is_heard_and_then_the_end() {
         let (here, there) = Channel::pair().unwrap();
-        here.send(&Report::Failed { message: "bad".to_owned() }, &[]).unwrap();
+        here.send(&ServerReport::Failed { message: "bad".to_owned() }, &[]).unwrap();
         drop(here);
-        assert!(matches!(there.wait::<Report>(SOON), Ok((Report::Failed { .. }, _))));
-        assert!(matches!(there.wait::<Report>(SOON), Err(ChannelError::Closed)));
+        assert!(matches!(there.wait::<ServerReport>(SOON), Ok((ServerReport::Failed { .. }, _))));
+        assert!(matches!(there.wait::<ServerReport>(SOON), Err(ChannelError::Closed)));
         assert!(matches!(there.send(&Instruction::Reload, &[]), Err(ChannelError::Socket(_))));
     }
 
@@ -244,8 +247,8 @@ mod tests {
     fn a_message_of_the_other_side_or_none_in_time_is_an_error() {
         let (here, there) = Channel::pair().unwrap();
         here.send(&Instruction::Reload, &[]).unwrap();
-        assert!(matches!(there.receive::<Report>(), Err(ChannelError::Message(_))));
-        assert!(matches!(there.wait::<Report>(Duration::from_millis(1)), Err(ChannelError::TimedOut(_))));
+        assert!(matches!(there.receive::<ServerReport>(), Err(ChannelError::Message(_))));
+        assert!(matches!(there.wait::<ServerReport>(Duration::from_millis(1)), Err(ChannelError::TimedOut(_))));
     }
 
     #[test]
@@ -265,12 +268,12 @@ mod tests {
         while stream.write(&[0; 65536]).is_ok() {}
         socket2::SockRef::from(&stream).set_linger(Some(Duration::from_secs(3600))).unwrap();
         let (here, there) = Channel::pair().unwrap();
-        here.send(&Report::SetupError { errortype: "text".to_owned() }, &[stream.as_fd()]).unwrap();
+        here.send(&ServerReport::SetupError { errortype: "text".to_owned() }, &[stream.as_fd()]).unwrap();
         // For a close of this copy, the last but one, nobody waits.
         drop(stream);
         let (done, is_done) = mpsc::channel();
         std::thread::spawn(move || {
-            drop(there.wait::<Report>(SOON).unwrap());
+            drop(there.wait::<ServerReport>(SOON).unwrap());
             done.send(())
         });
         is_done.recv_timeout(Duration::from_secs(60)).expect("it is closed");

@@ -1,7 +1,7 @@
 //! Starts and watches the server's process: this program again, with the control socket as descriptor 3.
 
 use super::channel::{Channel, ChannelError};
-use super::control::{Instruction, Report};
+use super::control::{Instruction, ServerReport};
 use super::state::Exit;
 use crate::server::Sockets;
 use command_fds::{CommandFdExt, FdMapping};
@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 /// Names the descriptor of the control socket in the server's environment.
-pub const CONTROL_FD: &str = "NODELOCALDNS_CONTROL_FD";
+pub(crate) const CONTROL_FD: &str = "NODELOCALDNS_CONTROL_FD";
 const DESCRIPTOR: i32 = 3;
 
 /// Read by glibc when a program starts.
@@ -46,7 +46,7 @@ const OOM_DISTANCE: i32 = 200;
 const MOST_OOM_SCORE: i32 = 1000;
 
 /// What to start, time and again.
-pub struct ServerProgram {
+pub(crate) struct ServerProgram {
     arguments: Vec<OsString>,
     /// The server's score for the out-of-memory killer, if it is not simply ours.
     oom_score: Option<i32>,
@@ -54,13 +54,13 @@ pub struct ServerProgram {
 
 impl ServerProgram {
     /// This program with these arguments, the first of which is its name.
-    pub fn new(arguments: Vec<OsString>) -> Self {
+    pub(crate) fn new(arguments: Vec<OsString>) -> Self {
         Self { arguments, oom_score: None }
     }
 
     /// Makes this process the last to be killed when memory runs out, as far as it may, and each server one that is
     /// killed before it.
-    pub fn shield_from_oom(&mut self) {
+    pub(crate) fn shield_from_oom(&mut self) {
         let Some(before) = oom_score() else { return };
         if let Err(error) = fs::write(OWN_OOM_SCORE, OOM_SCORE.to_string()) {
             tracing::debug!("watchdog: the score for the out-of-memory killer stays {before}: {error}");
@@ -95,17 +95,17 @@ impl ServerProgram {
 
 /// Orders servers. They are started by whoever has the other end ([`SpawnLoop`]), which may wait for the file system
 /// that a program is started from.
-pub struct SpawnHandle(mpsc::Sender<oneshot::Sender<io::Result<ServerProcess>>>);
+pub(crate) struct SpawnHandle(mpsc::Sender<oneshot::Sender<io::Result<ServerProcess>>>);
 
 /// Starts the servers that are ordered.
-pub struct SpawnLoop {
+pub(crate) struct SpawnLoop {
     program: ServerProgram,
     orders: mpsc::Receiver<oneshot::Sender<io::Result<ServerProcess>>>,
 }
 
 impl SpawnHandle {
     /// Both ends.
-    pub fn new(program: ServerProgram) -> (Self, SpawnLoop) {
+    pub(crate) fn new(program: ServerProgram) -> (Self, SpawnLoop) {
         let (order, orders) = mpsc::channel();
         (Self(order), SpawnLoop { program, orders })
     }
@@ -123,7 +123,7 @@ impl SpawnLoop {
     /// Starts servers, to be watched in `runtime`, until the [`SpawnHandle`] is gone. To be called on the main thread,
     /// which lives as long as the process: a server is killed when the thread ends that started it, and is among that
     /// thread's children in /proc.
-    pub fn serve(self, runtime: &Handle) {
+    pub(crate) fn serve(self, runtime: &Handle) {
         let _entered = runtime.enter();
         while let Ok(wanted) = self.orders.recv() {
             if !wanted.is_closed() {
@@ -159,7 +159,7 @@ fn tunables(ours: Option<OsString>) -> OsString {
 /// News of the server.
 #[derive(Debug)]
 pub(super) enum ServerEvent {
-    Report(Report),
+    Report(ServerReport),
     /// What its caches hold.
     Cache(OwnedFd),
     /// It has said what is no report; nothing it says is listened to any longer.
@@ -175,8 +175,8 @@ pub(super) struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// The next news. May be dropped and called again at any time.
-    pub async fn next_event(&mut self) -> ServerEvent {
+    /// The next event. May be dropped and called again at any time.
+    pub(super) async fn next_event(&mut self) -> ServerEvent {
         let Self { process, channel } = self;
         // Through a pidfd, so that the end is known at once.
         let exit = tokio::select! {
@@ -191,19 +191,19 @@ impl ServerProcess {
     }
 
     /// Says something, with descriptors beside it.
-    pub fn tell(&self, instruction: &Instruction, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+    pub(super) fn tell(&self, instruction: &Instruction, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         self.channel.as_ref().map_or(Err(ChannelError::Closed), |(channel, _)| channel.send(instruction, descriptors))
     }
 
     /// Passes sockets that it wanted.
-    pub fn pass(&self, sockets: &Sockets) -> Result<(), ChannelError> {
+    pub(super) fn pass(&self, sockets: &Sockets) -> Result<(), ChannelError> {
         let descriptors: Vec<BorrowedFd<'_>> = sockets.fds().collect();
         let (channel, _) = self.channel.as_ref().ok_or(ChannelError::Closed)?;
         channel.send_in_packets(&descriptors, |more| Instruction::Sockets { more })
     }
 
     /// Ends it now, even if it is stopped.
-    pub fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         // Fails only if it has ended.
         _ = self.process.start_kill();
     }
@@ -245,9 +245,9 @@ async fn listen(channel: &mut Option<(Channel, AsyncFd<OwnedFd>)>) -> ServerEven
 
 /// Beside a cache belongs a file in memory, beside any other report nothing: what else came could be anything, and is
 /// kept by nobody.
-fn to_event(report: Report, mut passed: Vec<OwnedFd>) -> ServerEvent {
+fn to_event(report: ServerReport, mut passed: Vec<OwnedFd>) -> ServerEvent {
     match (report, passed.pop()) {
-        (Report::Cache, Some(cache)) if passed.is_empty() && fcntl_get_seals(&cache).is_ok() => {
+        (ServerReport::Cache, Some(cache)) if passed.is_empty() && fcntl_get_seals(&cache).is_ok() => {
             ServerEvent::Cache(cache)
         }
         (report, None) => ServerEvent::Report(report),
@@ -265,7 +265,7 @@ fn to_exit(status: ExitStatus) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::{Exit, ServerEvent, server_oom_score, to_event, to_exit, tunables};
-    use crate::watchdog::control::Report;
+    use crate::watchdog::control::ServerReport;
     use rustix::fs::{MemfdFlags, memfd_create};
     use std::os::unix::process::ExitStatusExt;
     use std::process::ExitStatus;
@@ -297,12 +297,12 @@ mod tests {
     fn nothing_but_a_file_in_memory_is_taken_and_that_beside_a_cache_alone() {
         let file = || memfd_create("cache", MemfdFlags::CLOEXEC).unwrap();
         let (reader, _writer) = std::io::pipe().unwrap();
-        let other = || Report::SetupError { errortype: "text".to_owned() };
-        assert!(matches!(to_event(Report::Cache, vec![file()]), ServerEvent::Cache(_)));
-        assert!(matches!(to_event(Report::Cache, vec![]), ServerEvent::Report(Report::Cache)));
+        let other = || ServerReport::SetupError { errortype: "text".to_owned() };
+        assert!(matches!(to_event(ServerReport::Cache, vec![file()]), ServerEvent::Cache(_)));
+        assert!(matches!(to_event(ServerReport::Cache, vec![]), ServerEvent::Report(ServerReport::Cache)));
         assert!(matches!(to_event(other(), vec![]), ServerEvent::Report(_)));
-        assert!(matches!(to_event(Report::Cache, vec![reader.into()]), ServerEvent::ProtocolError(_)));
-        assert!(matches!(to_event(Report::Cache, vec![file(), file()]), ServerEvent::ProtocolError(_)));
+        assert!(matches!(to_event(ServerReport::Cache, vec![reader.into()]), ServerEvent::ProtocolError(_)));
+        assert!(matches!(to_event(ServerReport::Cache, vec![file(), file()]), ServerEvent::ProtocolError(_)));
         assert!(matches!(to_event(other(), vec![file()]), ServerEvent::ProtocolError(_)));
     }
 }

@@ -14,7 +14,8 @@ const MAX_TEXT: usize = 16 << 10;
 /// From the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Report {
+#[allow(missing_docs, reason = "the variant says what its fields are")]
+pub enum ServerReport {
     /// It needs DNS sockets for these addresses, as many UDP sockets for each as there are workers.
     Want { listen: ListenAddresses, workers: usize },
     /// It serves these, HTTP on sockets of its own, and nothing else; it takes at most so many milliseconds to end.
@@ -32,6 +33,7 @@ pub enum Report {
 /// From the watchdog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[allow(missing_docs, reason = "the variant says what its fields are")]
 pub enum Instruction {
     /// The first thing said: what to answer probes with, and whether this is the first server of its watchdog. Beside
     /// it is a socket at which the configuration's files are to be had, one at which each process asks the other for
@@ -55,6 +57,7 @@ pub enum Instruction {
 
 /// Why a packet is no message, or a message no packet.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
 pub enum MessageError {
     #[error("a message of {0} octets is longer than the control socket takes ({MAX_MESSAGE}): serve fewer addresses")]
     TooLong(usize),
@@ -79,13 +82,13 @@ pub fn decode<M: Message>(packet: &[u8]) -> Result<M, MessageError> {
     Ok(serde_json::from_slice(packet)?)
 }
 
-/// [`Report`] or [`Instruction`].
+/// [`ServerReport`] or [`Instruction`].
 pub trait Message: Serialize + for<'de> Deserialize<'de> + Clone {
     /// The same with texts of a length that fits.
     fn shortened(&self) -> Self;
 }
 
-impl Message for Report {
+impl Message for ServerReport {
     fn shortened(&self) -> Self {
         let mut short = self.clone();
         if let Self::Failed { message: text } | Self::SetupError { errortype: text } = &mut short {
@@ -117,7 +120,9 @@ fn cut(text: &mut String, octets: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Instruction, ListenAddresses, MAX_MESSAGE, MAX_TEXT, Message, MessageError, Report, decode, encode};
+    use super::{
+        Instruction, ListenAddresses, MAX_MESSAGE, MAX_TEXT, Message, MessageError, ServerReport, decode, encode,
+    };
     use proptest::collection::vec;
     use proptest::prelude::*;
     use std::fmt::Debug;
@@ -130,20 +135,20 @@ mod tests {
         prop_oneof![plain, scoped]
     }
 
-    fn report() -> impl Strategy<Value = Report> {
+    fn report() -> impl Strategy<Value = ServerReport> {
         let addresses = || vec(address(), 0..40);
         let listen = || (addresses(), addresses()).prop_map(|(dns, streams)| ListenAddresses { dns, streams });
         prop_oneof![
-            (listen(), any::<usize>()).prop_map(|(listen, workers)| Report::Want { listen, workers }),
-            (listen(), addresses(), any::<u64>()).prop_map(|(listen, http, drain_ms)| Report::Serving {
+            (listen(), any::<usize>()).prop_map(|(listen, workers)| ServerReport::Want { listen, workers }),
+            (listen(), addresses(), any::<u64>()).prop_map(|(listen, http, drain_ms)| ServerReport::Serving {
                 listen,
                 http,
                 drain_ms
             }),
-            addresses().prop_map(|addresses| Report::Upstreams { addresses }),
-            ".{0,200}".prop_map(|message| Report::Failed { message }),
-            Just(Report::Cache),
-            ".{0,200}".prop_map(|errortype| Report::SetupError { errortype }),
+            addresses().prop_map(|addresses| ServerReport::Upstreams { addresses }),
+            ".{0,200}".prop_map(|message| ServerReport::Failed { message }),
+            Just(ServerReport::Cache),
+            ".{0,200}".prop_map(|errortype| ServerReport::SetupError { errortype }),
         ]
     }
 
@@ -181,20 +186,21 @@ mod tests {
             at in any::<prop::sample::Index>(),
             octet in any::<u8>()
         ) {
-            let _ = decode::<Report>(&octets);
+            let _ = decode::<ServerReport>(&octets);
             let _ = decode::<Instruction>(&octets);
             let mut packet = encode(&report).unwrap();
             let end = packet.len();
-            prop_assert!(decode::<Report>(&packet[..at.index(end)]).is_err(), "cut short");
+            prop_assert!(decode::<ServerReport>(&packet[..at.index(end)]).is_err(), "cut short");
             packet[at.index(end)] = octet;
-            let _ = decode::<Report>(&packet);
+            let _ = decode::<ServerReport>(&packet);
         }
     }
 
     #[test]
     fn long_texts_are_cut_and_many_addresses_refused() {
         let long = "ü".repeat(MAX_TEXT);
-        let Report::Failed { message } = decode(&encode(&Report::Failed { message: long.clone() }).unwrap()).unwrap()
+        let ServerReport::Failed { message } =
+            decode(&encode(&ServerReport::Failed { message: long.clone() }).unwrap()).unwrap()
         else {
             panic!("another message")
         };
@@ -206,7 +212,7 @@ mod tests {
         };
         assert_eq!(errors.len(), 1);
         let listen = std::iter::repeat_n(([10, 0, 0, 1], 5353).into(), MAX_MESSAGE / 16).collect();
-        let many = Report::Want { listen, workers: 1 };
+        let many = ServerReport::Want { listen, workers: 1 };
         assert!(matches!(encode(&many), Err(MessageError::TooLong(_))));
     }
 

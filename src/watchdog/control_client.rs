@@ -2,7 +2,7 @@
 
 use super::channel::{Channel, ChannelError};
 use super::child::CONTROL_FD;
-use super::control::{Instruction, Report};
+use super::control::{Instruction, ServerReport};
 use crate::platform::take_inherited_descriptor;
 use crate::sandbox::{self, MissingLayer, SandboxError, SandboxLayers};
 use crate::server::{ListenAddresses, Sockets};
@@ -22,7 +22,7 @@ const ABOVE_SOCKETS: i32 = 1000;
 
 /// Why a process that was started as a server cannot be one.
 #[derive(Debug, thiserror::Error)]
-pub enum ControlClientError {
+pub(crate) enum ControlClientError {
     #[error(
         "{CONTROL_FD}={0:?} names no control socket: {1}; it is for the watchdog to set, so start nodelocaldns without it"
     )]
@@ -41,7 +41,7 @@ pub enum ControlClientError {
 
 /// What the watchdog wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerCommand {
+pub(crate) enum ServerCommand {
     /// Look at the configuration again.
     Reload,
     /// Queries for more of the listen addresses come here: see whether those to upstreams do too.
@@ -56,7 +56,7 @@ pub enum ServerCommand {
 }
 
 /// The server's end of the control socket.
-pub struct ControlClient {
+pub(crate) struct ControlClient {
     channel: Channel,
     commands: Mutex<VecDeque<ServerCommand>>,
     generation: u64,
@@ -76,7 +76,7 @@ impl ControlClient {
     ///
     /// # Errors
     /// No socket was passed, or the watchdog does not answer.
-    pub fn from_environment() -> Result<Option<Self>, ControlClientError> {
+    pub(crate) fn from_environment() -> Result<Option<Self>, ControlClientError> {
         let Some(value) = std::env::var_os(CONTROL_FD) else { return Ok(None) };
         let value = value.to_string_lossy().into_owned();
         let channel = channel(&value).map_err(|error| ControlClientError::NoSocket(value, error))?;
@@ -110,38 +110,38 @@ impl ControlClient {
     }
 
     /// What to answer probes with.
-    pub fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
 
     /// Whether no server of this watchdog ran before.
-    pub fn is_first(&self) -> bool {
+    pub(crate) fn is_first(&self) -> bool {
         self.is_first
     }
 
     /// What the sandbox lacks.
-    pub fn missing_layers(&self) -> &[MissingLayer] {
+    pub(crate) fn missing_layers(&self) -> &[MissingLayer] {
         &self.missing_layers
     }
 
     /// The socket at which the configuration's files are to be had, once.
-    pub fn take_files(&self) -> Option<OwnedFd> {
+    pub(crate) fn take_files(&self) -> Option<OwnedFd> {
         self.files.lock().take()
     }
 
     /// The socket at which each process asks the other for its metrics, once.
-    pub fn take_metrics(&self) -> Option<OwnedFd> {
+    pub(crate) fn take_metrics(&self) -> Option<OwnedFd> {
         self.metrics.lock().take()
     }
 
     /// What a predecessor's caches held, once, if anything was handed over.
-    pub fn take_cache(&self) -> Option<OwnedFd> {
+    pub(crate) fn take_cache(&self) -> Option<OwnedFd> {
         self.cache.lock().take()
     }
 
     /// DNS sockets for every address: those that `previous` has, from the watchdog for the others. Waits until the
     /// watchdog has answered. On failure all errors are told. Not to be called while an order is awaited.
-    pub async fn sockets(
+    pub(crate) async fn sockets(
         &self,
         wanted: &ListenAddresses,
         workers: usize,
@@ -158,7 +158,7 @@ impl ControlClient {
     async fn want(&self, listen: ListenAddresses, workers: usize) -> Result<Sockets, Vec<String>> {
         let failed = |error: ChannelError| vec![format!("no sockets from the watchdog: {error}")];
         let readable = self.channel.watch().map_err(|error| failed(error.into()))?;
-        self.channel.send(&Report::Want { listen, workers }, &[]).map_err(failed)?;
+        self.channel.send(&ServerReport::Want { listen, workers }, &[]).map_err(failed)?;
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let mut descriptors = Vec::new();
         loop {
@@ -184,36 +184,36 @@ impl ControlClient {
     }
 
     /// Tells the watchdog what is served from now on, and how long the end may take.
-    pub fn report_serving(&self, listen: ListenAddresses, http: Vec<SocketAddr>, drain: Duration) {
+    pub(crate) fn report_serving(&self, listen: ListenAddresses, http: Vec<SocketAddr>, drain: Duration) {
         let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
-        self.report(&Report::Serving { listen, http, drain_ms });
+        self.report(&ServerReport::Serving { listen, http, drain_ms });
     }
 
     /// Tells the watchdog where queries are sent.
-    pub fn report_upstreams(&self, addresses: Vec<SocketAddr>) {
-        self.report(&Report::Upstreams { addresses });
+    pub(crate) fn report_upstreams(&self, addresses: Vec<SocketAddr>) {
+        self.report(&ServerReport::Upstreams { addresses });
     }
 
     /// Tells the watchdog that the configuration cannot be served.
-    pub fn report_failure(&self, message: String) {
-        self.report(&Report::Failed { message });
+    pub(crate) fn report_failure(&self, message: String) {
+        self.report(&ServerReport::Failed { message });
     }
 
     /// Has the watchdog count an error of this type, such as `configmap`.
-    pub fn report_setup_error(&self, errortype: &str) {
-        self.report(&Report::SetupError { errortype: errortype.to_owned() });
+    pub(crate) fn report_setup_error(&self, errortype: &str) {
+        self.report(&ServerReport::SetupError { errortype: errortype.to_owned() });
     }
 
     /// Hands the watchdog what the caches hold, for the server that comes next.
-    pub fn report_cache(&self, cache: BorrowedFd<'_>) {
-        self.report_beside(&Report::Cache, &[cache]);
+    pub(crate) fn report_cache(&self, cache: BorrowedFd<'_>) {
+        self.report_beside(&ServerReport::Cache, &[cache]);
     }
 
-    fn report(&self, report: &Report) {
+    fn report(&self, report: &ServerReport) {
         self.report_beside(report, &[]);
     }
 
-    fn report_beside(&self, report: &Report, descriptors: &[BorrowedFd<'_>]) {
+    fn report_beside(&self, report: &ServerReport, descriptors: &[BorrowedFd<'_>]) {
         if let Err(error) = self.channel.send(report, descriptors) {
             tracing::warn!("the watchdog was not told: {error}");
         }
@@ -227,7 +227,7 @@ impl ControlClient {
     }
 
     /// The next order. May be dropped and called again at any time.
-    pub async fn next_command(&self) -> ServerCommand {
+    pub(crate) async fn next_command(&self) -> ServerCommand {
         let Ok(readable) = self.channel.watch() else { return ServerCommand::Orphaned };
         loop {
             if let Some(command) = self.commands.lock().pop_front() {

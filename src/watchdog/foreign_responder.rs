@@ -1,4 +1,4 @@
-//! Says who else may answer a probe at one of our addresses.
+//! Explains which other program may answer a probe at one of our addresses.
 
 use nix::ifaddrs::getifaddrs;
 use std::net::{IpAddr, SocketAddr};

@@ -29,7 +29,7 @@ const ERROR_TYPES: [&str; 9] = [
 ];
 
 /// The watchdog's series.
-pub struct Metrics {
+pub struct WatchdogMetrics {
     registry: Registry,
     probe_duration: Histogram,
     interception: Gauge,
@@ -39,7 +39,7 @@ pub struct Metrics {
     _process: ProcessCollector,
 }
 
-impl Metrics {
+impl WatchdogMetrics {
     /// In a registry of their own, for a node with these addresses (`-localip`).
     pub fn new(addresses: &[IpAddr]) -> Self {
         let registry = Registry::new(1);
@@ -136,14 +136,14 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use super::Metrics;
+    use super::WatchdogMetrics;
     use crate::node::{ClientReachability, Interception};
     use crate::watchdog::state::Cause;
     use std::net::IpAddr;
 
     #[test]
     fn series_are_there_from_the_start_and_unknown_error_types_are_not_made() {
-        let metrics = Metrics::new(&[]);
+        let metrics = WatchdogMetrics::new(&[]);
         metrics.count_restart(Cause::Hang);
         metrics.count_setup_error("configmap");
         metrics.count_setup_error("anything\"");
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn the_interception_is_1_for_each_address_that_is_intercepted_and_for_all_only_if_each_is() {
         let [first, second]: [IpAddr; 2] = ["169.254.20.10", "10.96.0.10"].map(|text| text.parse().unwrap());
-        let metrics = Metrics::new(&[first, second]);
+        let metrics = WatchdogMetrics::new(&[first, second]);
         for (intercepted, expected) in [(vec![], [0, 0, 0]), (vec![first], [0, 1, 0]), (vec![first, second], [1, 1, 1])]
         {
             metrics.set_interception(&Interception::of(&intercepted), ClientReachability::default());
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn who_intercepts_and_reaches_nobody_does_not_intercept() {
         let address: IpAddr = "10.96.0.10".parse().unwrap();
-        let metrics = Metrics::new(&[address]);
+        let metrics = WatchdogMetrics::new(&[address]);
         for (blocked, is_nobody_served, expected) in [(1, false, 1), (2, true, 0)] {
             metrics.set_interception(&Interception::of(&[address]), ClientReachability { blocked, is_nobody_served });
             let text = metrics.registry().encode();

@@ -31,7 +31,7 @@ const REST: u32 = 4;
 /// What one process says to the other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum MetricsMessage {
+pub(super) enum MetricsMessage {
     /// Say what you count.
     Ask { number: u64 },
     /// It is in a file beside this packet; none could be made if there is none.
@@ -45,7 +45,7 @@ impl Message for MetricsMessage {
 }
 
 /// A process's end. Dropped, it is closed.
-pub struct MetricsExchange {
+pub(crate) struct MetricsExchange {
     shared: Arc<Shared>,
     task: AbortHandle,
 }
@@ -63,7 +63,7 @@ impl MetricsExchange {
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
-    pub fn start(channel: Channel, registry: Registry) -> io::Result<Self> {
+    pub(crate) fn start(channel: Channel, registry: Registry) -> io::Result<Self> {
         let readable = channel.watch()?;
         let shared =
             Arc::new(Shared { channel, registry, turn: tokio::sync::Mutex::default(), answer: Mutex::default() });
@@ -80,12 +80,12 @@ impl MetricsExchange {
     }
 
     /// What the other process counts, in text format; `None` if it does not say in time.
-    pub async fn ask(&self) -> Option<String> {
+    pub(crate) async fn ask(&self) -> Option<String> {
         timeout(PATIENCE, self.shared.ask()).await.ok().flatten()
     }
 
     /// [`MetricsExchange::ask`], for who makes expositions.
-    pub fn into_ask(self) -> AskMetrics {
+    pub(crate) fn into_ask(self) -> AskMetrics {
         let exchange = Arc::new(self);
         Arc::new(move || {
             let exchange = exchange.clone();

@@ -14,21 +14,21 @@
 //! - [`node_thread`] keeps link and rules as wanted, by way of an [`Interceptor`].
 //! - [`handover`] talks to the watchdog before this one and to the one after it.
 
-pub mod channel;
-pub mod child;
+pub(crate) mod channel;
+pub(crate) mod child;
 pub mod control;
-pub mod control_client;
+pub(crate) mod control_client;
 mod foreign_responder;
 pub mod handover;
 pub mod metrics;
-pub mod metrics_exchange;
+mod metrics_exchange;
 mod node_thread;
 pub mod probe;
-pub mod run;
+pub(crate) mod run;
 pub mod state;
 
-pub use control_client::{ControlClient, ServerCommand};
-pub use metrics::{HTTP_LISTEN, Metrics};
-pub use metrics_exchange::MetricsExchange;
-pub use node_thread::{EnsureOutcome, Interceptor, NoopInterceptor, SetupError};
-pub use run::{WatchdogSettings, run};
+pub(crate) use control_client::{ControlClient, ServerCommand};
+pub(crate) use metrics::HTTP_LISTEN;
+pub(crate) use metrics_exchange::MetricsExchange;
+pub(crate) use node_thread::{EnsureOutcome, Interceptor, NoopInterceptor, SetupError};
+pub(crate) use run::{WatchdogSettings, run};

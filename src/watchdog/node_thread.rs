@@ -20,7 +20,7 @@ const REMEMBERED: usize = 64;
 /// Something on the node could not be set up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct SetupError {
+pub(crate) struct SetupError {
     /// The label of `coredns_nodecache_setup_errors_total`, such as `iptables_lock`.
     pub errortype: &'static str,
     /// What failed, on what, and what to do.
@@ -29,7 +29,7 @@ pub struct SetupError {
 
 /// What came of [`Interceptor::ensure`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EnsureOutcome {
+pub(crate) struct EnsureOutcome {
     /// The interception is as wanted. Something else may have failed all the same: the link, the fallback.
     pub is_in_place: bool,
     /// Everything that went wrong.
@@ -37,7 +37,7 @@ pub struct EnsureOutcome {
 }
 
 /// Makes the node intercept queries, or not. Futures stay on one thread.
-pub trait Interceptor {
+pub(crate) trait Interceptor {
     /// Makes the node intercept these addresses and no others. It is called again after something has changed, and is
     /// cheap when nothing has.
     fn ensure(&mut self, interception: &Interception) -> impl Future<Output = EnsureOutcome>;
@@ -78,7 +78,7 @@ pub trait Interceptor {
 
 /// Nothing to set up: every start without the node's flags.
 #[derive(Clone, Copy, Debug)]
-pub struct NoopInterceptor;
+pub(crate) struct NoopInterceptor;
 
 impl Interceptor for NoopInterceptor {
     async fn ensure(&mut self, _: &Interception) -> EnsureOutcome {
@@ -125,7 +125,7 @@ pub(super) struct NodeThread {
 
 impl NodeThread {
     /// Starts the thread, on which `interceptor` works, in a runtime of its own.
-    pub fn start(interceptor: impl Interceptor + Send + 'static) -> Result<Self, ThreadError> {
+    pub(super) fn start(interceptor: impl Interceptor + Send + 'static) -> Result<Self, ThreadError> {
         let (command, commands) = watch::channel(None);
         let (upstreams, spared) = watch::channel(Vec::new());
         let (report, outcomes) = mpsc::unbounded_channel();
@@ -136,17 +136,17 @@ impl NodeThread {
         Ok(Self { command, upstreams, outcomes })
     }
 
-    pub fn command(&self, command: NodeCommand) {
+    pub(super) fn command(&self, command: NodeCommand) {
         self.command.send_replace(Some(command));
     }
 
     /// [`Interceptor::spare`]
-    pub fn spare(&self, upstreams: Vec<SocketAddr>) {
+    pub(super) fn spare(&self, upstreams: Vec<SocketAddr>) {
         self.upstreams.send_replace(upstreams);
     }
 
     /// The next outcome; none if the thread is gone: then nothing can be withdrawn any longer.
-    pub async fn outcome(&mut self) -> Option<NodeOutcome> {
+    pub(super) async fn outcome(&mut self) -> Option<NodeOutcome> {
         self.outcomes.recv().await
     }
 }
@@ -190,8 +190,9 @@ impl SetupRetries {
         if self.reported.len() >= REMEMBERED {
             self.reported.retain(|(_, limit)| limit.is_recent(now));
         }
-        let news = errors.iter().filter(|error| !before.contains(error));
-        news.filter_map(|error| Some((error.clone(), self.limit(error).map_or(Some(1), |limit| limit.count(now))?)))
+        let unsaid = errors.iter().filter(|error| !before.contains(error));
+        unsaid
+            .filter_map(|error| Some((error.clone(), self.limit(error).map_or(Some(1), |limit| limit.count(now))?)))
             .collect()
     }
 

@@ -70,8 +70,8 @@ impl From<ProbeResult> for ProbeOutcome {
 pub(super) struct Complaints(HashMap<ProbeTarget, String>);
 
 impl Complaints {
-    /// The complaint, if it is news. A target that has answered may complain anew.
-    pub fn take(&mut self, target: ProbeTarget, outcome: ProbeOutcome) -> Option<String> {
+    /// The complaint, if it is not the one before. A target that has answered may complain anew.
+    pub(super) fn take(&mut self, target: ProbeTarget, outcome: ProbeOutcome) -> Option<String> {
         match outcome {
             ProbeOutcome { result: ProbeResult::Answered, .. } => {
                 self.0.remove(&target);
@@ -85,13 +85,13 @@ impl Complaints {
         }
     }
     /// Forgets targets that are asked no longer.
-    pub fn retain(&mut self, targets: &[ProbeTarget]) {
+    pub(super) fn retain(&mut self, targets: &[ProbeTarget]) {
         self.0.retain(|target, _| targets.contains(target));
     }
 }
 
 /// One attempt's end.
-enum Attempt {
+enum AttemptOutcome {
     Answered,
     Foreign,
     Silent,
@@ -101,7 +101,7 @@ enum Attempt {
 
 impl Prober {
     /// Asks until something is heard, at most for as long as somebody else answers.
-    pub async fn ask(self, target: ProbeTarget) -> ProbeOutcome {
+    pub(super) async fn ask(self, target: ProbeTarget) -> ProbeOutcome {
         let mut foreign = 0;
         loop {
             let started = Instant::now();
@@ -110,12 +110,12 @@ impl Prober {
                 Transport::Tcp => self.ask_tcp(target.address).await,
             };
             match attempt {
-                Ok(Attempt::Answered) => return ProbeResult::Answered.into(),
-                Ok(Attempt::Foreign) if foreign < FOREIGN_TRIES && !self.is_single_packet => {
+                Ok(AttemptOutcome::Answered) => return ProbeResult::Answered.into(),
+                Ok(AttemptOutcome::Foreign) if foreign < FOREIGN_TRIES && !self.is_single_packet => {
                     foreign += 1;
                     sleep(FOREIGN_PAUSE).await;
                 }
-                Ok(Attempt::Foreign) => {
+                Ok(AttemptOutcome::Foreign) => {
                     let complaint = format!(
                         "{} over {} is answered by somebody else than our server: {}",
                         target.address,
@@ -124,9 +124,9 @@ impl Prober {
                     );
                     return ProbeOutcome { result: ProbeResult::Foreign, complaint: Some(complaint) };
                 }
-                Ok(Attempt::Refused) => return ProbeResult::Unproven.into(),
-                Ok(Attempt::Silent) if self.is_single_packet => return ProbeResult::Silent.into(),
-                Ok(Attempt::Silent) => sleep(RESEND.saturating_sub(started.elapsed())).await,
+                Ok(AttemptOutcome::Refused) => return ProbeResult::Unproven.into(),
+                Ok(AttemptOutcome::Silent) if self.is_single_packet => return ProbeResult::Silent.into(),
+                Ok(AttemptOutcome::Silent) => sleep(RESEND.saturating_sub(started.elapsed())).await,
                 Err(error) => {
                     sleep(RESEND).await;
                     let why = match error.kind() {
@@ -142,7 +142,7 @@ impl Prober {
         }
     }
 
-    async fn ask_udp(self, address: SocketAddr) -> io::Result<Attempt> {
+    async fn ask_udp(self, address: SocketAddr) -> io::Result<AttemptOutcome> {
         let socket = self.socket(address, Type::DGRAM, Protocol::UDP)?;
         socket.connect(&address.into())?;
         let socket = UdpSocket::from_std(socket.into())?;
@@ -173,10 +173,10 @@ impl Prober {
                 }
             }
         }
-        Ok(Attempt::Silent)
+        Ok(AttemptOutcome::Silent)
     }
 
-    async fn ask_tcp(self, address: SocketAddr) -> io::Result<Attempt> {
+    async fn ask_tcp(self, address: SocketAddr) -> io::Result<AttemptOutcome> {
         let socket = TcpSocket::from_std_stream(self.socket(address, Type::STREAM, Protocol::TCP)?.into());
         // Closed with a reset: no connection of ours lingers in TIME_WAIT.
         SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
@@ -192,20 +192,24 @@ impl Prober {
             Ok::<_, io::Error>(answer)
         };
         match timeout(PATIENCE, exchange).await {
-            Err(_) => Ok(Attempt::Silent),
+            Err(_) => Ok(AttemptOutcome::Silent),
             Ok(Ok(answer)) => Ok(self.judge(id, &answer)),
             Ok(Err(error)) => match error.kind() {
                 io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                    Ok(Attempt::Refused)
+                    Ok(AttemptOutcome::Refused)
                 }
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut => Ok(Attempt::Silent),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut => Ok(AttemptOutcome::Silent),
                 _ => Err(error),
             },
         }
     }
 
-    fn judge(self, id: u16, answer: &[u8]) -> Attempt {
-        if read_answer(id, answer) == Some(self.generation) { Attempt::Answered } else { Attempt::Foreign }
+    fn judge(self, id: u16, answer: &[u8]) -> AttemptOutcome {
+        if read_answer(id, answer) == Some(self.generation) {
+            AttemptOutcome::Answered
+        } else {
+            AttemptOutcome::Foreign
+        }
     }
 
     fn socket(self, address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
@@ -354,14 +358,14 @@ mod tests {
         let target = ProbeTarget { address: "192.0.2.1:53".parse().unwrap(), transport: Transport::Udp };
         let found = |text: &str| ProbeOutcome { result: ProbeResult::Unproven, complaint: Some(text.to_owned()) };
         let mut complaints = Complaints::default();
-        let mut is_news = |outcome| complaints.take(target, outcome).is_some();
-        assert!(is_news(found("unreachable")));
-        assert!(!is_news(found("unreachable")));
-        assert!(!is_news(ProbeResult::Unproven.into()), "closed without a word");
-        assert!(!is_news(found("unreachable")));
-        assert!(is_news(found("denied")));
-        assert!(!is_news(ProbeResult::Answered.into()));
-        assert!(is_news(found("denied")));
+        let mut is_logged = |outcome| complaints.take(target, outcome).is_some();
+        assert!(is_logged(found("unreachable")));
+        assert!(!is_logged(found("unreachable")));
+        assert!(!is_logged(ProbeResult::Unproven.into()), "closed without a word");
+        assert!(!is_logged(found("unreachable")));
+        assert!(is_logged(found("denied")));
+        assert!(!is_logged(ProbeResult::Answered.into()));
+        assert!(is_logged(found("denied")));
         complaints.retain(&[]);
         assert!(complaints.take(target, found("denied")).is_some());
     }

@@ -1,13 +1,13 @@
 //! What came of an attack: the cells of a row, and what did not hold.
 
-use crate::polite::HitCounter;
+use crate::polite::QueryCounts;
 use crate::sockets::Full;
 use crate::starvation::TOO_MUCH;
 use crate::target::Target;
 
 pub struct Outcome {
-    pub udp: HitCounter,
-    pub tcp: HitCounter,
+    pub udp: QueryCounts,
+    pub tcp: QueryCounts,
     /// Octets.
     pub peak: u64,
     pub before: u64,
@@ -26,7 +26,7 @@ pub struct Outcome {
 impl Outcome {
     /// Nobody polite may have lost anything, and no server may have been replaced; unless the machine was not there for
     /// that.
-    pub fn new(target: &Target, [udp, tcp]: [HitCounter; 2], full: Full, before: u64, processor: f64) -> Self {
+    pub fn new(target: &Target, [udp, tcp]: [QueryCounts; 2], full: Full, before: u64, processor: f64) -> Self {
         let mut outcome = Self {
             udp,
             tcp,

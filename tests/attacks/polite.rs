@@ -27,7 +27,7 @@ const CACHED: usize = 50;
 
 /// What became of the queries of one transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HitCounter {
+pub struct QueryCounts {
     pub sent: usize,
     /// No answer, for whatever cause, names cached and not.
     pub lost: [usize; 2],
@@ -37,7 +37,7 @@ pub struct HitCounter {
     pub wrong: usize,
 }
 
-impl HitCounter {
+impl QueryCounts {
     /// What was of no use.
     pub fn missed(&self) -> usize {
         self.lost[0] + self.lost[1] + self.failed + self.wrong
@@ -69,7 +69,7 @@ impl HitCounter {
 }
 
 /// As it stands in the table: missed of sent, and what kind of miss, if there are any.
-impl fmt::Display for HitCounter {
+impl fmt::Display for QueryCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {}", self.missed(), self.sent)?;
         if self.missed() > 0 {
@@ -103,9 +103,9 @@ fn cached_name(number: usize) -> String {
 /// A polite client that asks until it is stopped.
 pub struct Polite {
     stop: Arc<AtomicBool>,
-    udp: JoinHandle<HitCounter>,
-    fresh_connections: JoinHandle<HitCounter>,
-    one_connection: JoinHandle<HitCounter>,
+    udp: JoinHandle<QueryCounts>,
+    fresh_connections: JoinHandle<QueryCounts>,
+    one_connection: JoinHandle<QueryCounts>,
 }
 
 impl Polite {
@@ -116,10 +116,10 @@ impl Polite {
             let name = Name { text, is_cached: false };
             // An answer may have been lost on a machine that does something else.
             let is_there = (0..3).any(|_| {
-                let mut tally = HitCounter::default();
+                let mut counts = QueryCounts::default();
                 let answer = ask_once(server, &query(&name.text, A), Duration::from_secs(2));
-                tally.note(&name, answer.as_deref());
-                tally.missed() == 0
+                counts.note(&name, answer.as_deref());
+                counts.missed() == 0
             });
             assert!(is_there, "no answer for {} before the attack", name.text);
         }
@@ -137,7 +137,7 @@ impl Polite {
     }
 
     /// Waits for what is on the way; over UDP, and over TCP.
-    pub fn finish(self) -> [HitCounter; 2] {
+    pub fn finish(self) -> [QueryCounts; 2] {
         self.stop.store(true, Ordering::Relaxed);
         let [udp, mut tcp, one] = [self.udp, self.fresh_connections, self.one_connection]
             .map(|client| client.join().expect("it does not panic"));
@@ -194,19 +194,19 @@ pub fn tcp_from(source: IpAddr, server: SocketAddr, patience: Duration) -> io::R
     Ok(socket.into())
 }
 
-fn ask_udp(server: SocketAddr, stop: &AtomicBool) -> HitCounter {
+fn ask_udp(server: SocketAddr, stop: &AtomicBool) -> QueryCounts {
     let sockets: Vec<UdpSocket> = (0..UDP_SOCKETS).map(|_| udp_from(source(server, 9), server)).collect();
     for socket in &sockets {
         socket.set_nonblocking(true).expect("a socket can be told not to wait");
     }
     let mut open: HashMap<(usize, u16), (Name, Instant)> = HashMap::new();
-    let (mut tally, mut number, mut next) = (HitCounter::default(), 0, Instant::now());
+    let (mut counts, mut number, mut next) = (QueryCounts::default(), 0, Instant::now());
     let mut buffer = [0; 4096];
     loop {
         let stopping = stop.load(Ordering::Relaxed);
-        tally.give_up_late(&mut open);
+        counts.give_up_late(&mut open);
         if stopping && open.is_empty() {
-            return tally;
+            return counts;
         }
         while !stopping && Instant::now() >= next {
             let name = name(number);
@@ -226,7 +226,7 @@ fn ask_udp(server: SocketAddr, stop: &AtomicBool) -> HitCounter {
             while let Ok(length) = socket.recv(&mut buffer) {
                 let Some(id) = buffer[..length].first_chunk().map(|id| u16::from_be_bytes(*id)) else { continue };
                 if let Some((name, _)) = open.remove(&(place, id)) {
-                    tally.note(&name, Some(&buffer[..length]));
+                    counts.note(&name, Some(&buffer[..length]));
                 }
             }
         }
@@ -244,25 +244,25 @@ fn wait(sockets: &[UdpSocket]) {
     _ = poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 2_000_000 }));
 }
 
-fn ask_on_fresh_connections(server: SocketAddr, stop: &AtomicBool) -> HitCounter {
+fn ask_on_fresh_connections(server: SocketAddr, stop: &AtomicBool) -> QueryCounts {
     let (mut asked, mut number) = (Vec::new(), 0);
     let mut next = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         number += 1;
         asked.push(std::thread::spawn(move || {
             let name = name(number);
-            let mut tally = HitCounter::default();
-            tally.note(&name, ask_on_a_connection(server, &query(&name.text, A)).ok().as_deref());
-            tally
+            let mut counts = QueryCounts::default();
+            counts.note(&name, ask_on_a_connection(server, &query(&name.text, A)).ok().as_deref());
+            counts
         }));
         next = after(next, 2 * TCP_INTERVAL);
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }
-    let mut tally = HitCounter::default();
+    let mut counts = QueryCounts::default();
     for one in asked {
-        tally.add(one.join().expect("it does not panic"));
+        counts.add(one.join().expect("it does not panic"));
     }
-    tally
+    counts
 }
 
 /// The answer to one query on a connection of its own.
@@ -302,17 +302,17 @@ pub fn take_message(received: &mut Vec<u8>) -> Option<Vec<u8>> {
 
 /// A client with a connection that it keeps, and opens anew when the server has closed it; what was asked on it is lost
 /// then.
-fn ask_on_one_connection(server: SocketAddr, stop: &AtomicBool) -> HitCounter {
-    let mut tally = HitCounter::default();
+fn ask_on_one_connection(server: SocketAddr, stop: &AtomicBool) -> QueryCounts {
+    let mut counts = QueryCounts::default();
     let mut open: HashMap<u16, (Name, Instant)> = HashMap::new();
     let mut connection: Option<(TcpStream, Vec<u8>)> = None;
     let (mut number, mut next) = (0_u16, Instant::now());
     let mut buffer = vec![0; 65_537];
     loop {
         let stopping = stop.load(Ordering::Relaxed);
-        tally.give_up_late(&mut open);
+        counts.give_up_late(&mut open);
         if stopping && open.is_empty() {
-            return tally;
+            return counts;
         }
         if !stopping && Instant::now() >= next {
             let name = name(usize::from(number));
@@ -326,7 +326,7 @@ fn ask_on_one_connection(server: SocketAddr, stop: &AtomicBool) -> HitCounter {
             match written {
                 true => _ = open.insert(number, (name, Instant::now())),
                 false => {
-                    tally.note(&name, None);
+                    counts.note(&name, None);
                     connection = None;
                 }
             }
@@ -342,7 +342,7 @@ fn ask_on_one_connection(server: SocketAddr, stop: &AtomicBool) -> HitCounter {
             Ok(length) if length > 0 => received.extend_from_slice(&buffer[..length]),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
             _ => {
-                open.drain().for_each(|(_, (name, _))| tally.note(&name, None));
+                open.drain().for_each(|(_, (name, _))| counts.note(&name, None));
                 connection = None;
                 continue;
             }
@@ -350,7 +350,7 @@ fn ask_on_one_connection(server: SocketAddr, stop: &AtomicBool) -> HitCounter {
         while let Some(answer) = take_message(received) {
             let id = answer.first_chunk().map(|id| u16::from_be_bytes(*id));
             if let Some((name, _)) = id.and_then(|id| open.remove(&id)) {
-                tally.note(&name, Some(&answer));
+                counts.note(&name, Some(&answer));
             }
         }
     }

@@ -3,10 +3,10 @@
 
 use crate::cluster::{kill, shell, signal};
 use crate::processes::assert_none_lost;
+use crate::records::Who;
 use crate::row::row;
 use crate::scene::{RATES, Scene, cached, rates};
 use crate::support::server::{binary, wait_until};
-use crate::tally::Who;
 use crate::wire::Answer;
 use std::process::Command;
 use std::time::Duration;

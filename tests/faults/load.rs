@@ -2,7 +2,7 @@
 //! once, over UDP and TCP, every address. Nothing is sent twice; each query's fate is written down.
 
 use crate::cluster::{Network, Place, Transport};
-use crate::tally::{Fate, Kind, Record, Records, Who};
+use crate::records::{Fate, Kind, Record, Records, Who};
 use crate::wire::{Answer, judge, question};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};

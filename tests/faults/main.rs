@@ -11,9 +11,9 @@ mod limits;
 mod load;
 mod node;
 mod processes;
+mod records;
 mod row;
 mod scene;
-mod tally;
 mod upstream;
 mod wire;
 

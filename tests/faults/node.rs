@@ -2,10 +2,10 @@
 
 use crate::cluster::{LOCALS, accept_rules, addresses, leaves_untracked, rules, shell};
 use crate::processes::{assert_few_connections_cut, assert_none_lost};
+use crate::records::Record;
 use crate::row::row;
 use crate::scene::{KINDS_OF_CONNECTIONS, Scene, cached, rates};
 use crate::support::server::wait_until;
-use crate::tally::Record;
 use std::time::{Duration, Instant};
 
 /// Nominal: 100 ms, of which looking takes a good part here.

@@ -1,11 +1,11 @@
 //! Rows in which a process ends, hangs, or cannot start.
 
 use crate::cluster::{Transport, is_alive, kill, leaves_untracked, rules, signal};
+use crate::records::{Records, Who};
 use crate::row::row;
 use crate::scene::{KINDS_OF_CONNECTIONS, RATES, Scene, cached, rates};
 use crate::support::client::metric;
 use crate::support::server::{wait_until, write_corefile};
-use crate::tally::{Records, Who};
 use crate::wire::Answer;
 use std::time::Duration;
 

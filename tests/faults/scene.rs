@@ -3,8 +3,8 @@
 use crate::cluster::{Agent, CLUSTER_IPS, LOCAL, LOCALS, METRICS, Network, SOON, program, rules};
 use crate::kube_dns::KubeDns;
 use crate::load::{CACHED, Load, Plan};
+use crate::records::Records;
 use crate::support::server::wait_until;
-use crate::tally::Records;
 use crate::wire::Answer;
 use std::process::Command;
 use std::time::Duration;

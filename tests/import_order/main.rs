@@ -3,6 +3,7 @@
 
 mod cycles;
 mod imports;
+mod widths;
 
 use imports::{imports, module_path, source_files, source_root};
 use nodelocaldns::directives::ORDER;

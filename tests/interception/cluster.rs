@@ -4,6 +4,7 @@
 use crate::support::client::{exchange_tcp, metric, query};
 use crate::support::overrun::udp_overruns;
 use crate::support::processes::children;
+pub use crate::support::processes::signal;
 use crate::support::server::{Server, binary, scratch, wait_until};
 use crate::support::tools::{require, run, tool, write};
 use crate::support::upstream::{Reply, Rule, Upstream, address_rule};
@@ -101,6 +102,7 @@ impl Place {
         Self(File::open("/proc/self/ns/net").expect("a process can see its namespaces").into())
     }
 
+    #[allow(unsafe_code, reason = "a crate offers it, but not safely")]
     fn new() -> Self {
         let opened = std::thread::spawn(|| {
             // SAFETY: the network namespace alone is unshared, no memory and no file descriptors.
@@ -523,11 +525,4 @@ pub fn is_alive(pid: i32) -> bool {
 /// Ends a process with SIGKILL.
 pub fn kill(pid: i32) {
     signal(pid, libc::SIGKILL);
-}
-
-/// Sends a signal to a process.
-pub fn signal(pid: i32, signal: libc::c_int) {
-    // SAFETY: kill has no memory effects; the process is a child of ours or of one of ours, seen a moment ago.
-    let outcome = unsafe { libc::kill(pid, signal) };
-    assert_eq!(outcome, 0, "sending signal {signal} to {pid}: {}", std::io::Error::last_os_error());
 }

@@ -1,7 +1,7 @@
 //! What `nodelocaldns doctor` says of this node in health, and when one thing after another is broken.
 
 use crate::SERVED;
-use crate::cluster::{Agent, CLUSTER_IPS, Cluster, LOCAL, LOCALS, SOON, connected, in_a_namespace, shell};
+use crate::cluster::{Agent, CLUSTER_IPS, Cluster, LOCAL, LOCALS, SOON, connected, in_a_namespace, shell, signal};
 use crate::support::server::{binary, wait_until};
 use crate::support::tools::{everything, tool};
 use serde_json::Value;
@@ -83,7 +83,7 @@ fn doctor(cluster: &Cluster, arguments: &[&str]) -> Said {
 
 /// Nobody mends what is broken from here on.
 fn stop(pid: u32) {
-    signal(pid, libc::SIGSTOP);
+    signal(pid.cast_signed(), libc::SIGSTOP);
     let is_stopped = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "));
     assert!(wait_until(SOON, is_stopped), "{pid} does not stop");
 }
@@ -117,12 +117,6 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
-}
-
-fn signal(pid: u32, signal: libc::c_int) {
-    let pid = pid.try_into().expect("a process ID");
-    // SAFETY: kill has no memory effects; the process is a child of ours or of one of ours.
-    assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "signal {signal} to {pid}: {}", std::io::Error::last_os_error());
 }
 
 fn server(agent: &Agent) -> u32 {

@@ -59,14 +59,19 @@ fn firewall_appears(backend: &str) {
     std::thread::sleep(Duration::from_millis(200));
     shell(APPEAR);
     std::thread::sleep(Duration::from_secs(1));
-    let tallies = steady.finish();
-    for (who, tally) in &tallies.clients {
+    let all_counts = steady.finish();
+    for (who, counts) in &all_counts.clients {
         // A query each 2 ms: 200 ms of them, and 20 ms for a try.
         let most = if who.starts_with("pod") { 110 } else { 0 };
-        assert!(tally.lost.len() <= most + tallies.overruns, "{who}: {} of {} lost", tally.lost.len(), tally.asked);
+        assert!(
+            counts.lost.len() <= most + all_counts.overruns,
+            "{who}: {} of {} lost",
+            counts.lost.len(),
+            counts.asked
+        );
     }
     assert!(
-        tallies.clients.iter().any(|(who, tally)| who.starts_with("pod") && !tally.lost.is_empty()),
+        all_counts.clients.iter().any(|(who, counts)| who.starts_with("pod") && !counts.lost.is_empty()),
         "the firewall takes nothing"
     );
     assert!(wait_until(SOON, || kube_dns_answers_pods(&cluster)), "{}", agent.watchdog.tail(20));

@@ -21,7 +21,7 @@ const INTERVAL: Duration = Duration::from_millis(1);
 /// Between two TCP queries, each on a connection of its own.
 const TCP_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Queries below which a tally tells nothing: what is tested may be over sooner than they are asked.
+/// Queries below which a counts tells nothing: what is tested may be over sooner than they are asked.
 const ENOUGH: usize = 500;
 const ENOUGH_OVER_TCP: usize = 20;
 
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What became of the queries of one client.
 #[derive(Debug, Default)]
-pub struct HitCounter {
+pub struct QueryCounts {
     pub asked: usize,
     /// Got no answer with an address; when they were sent, counted from the first query.
     pub lost: Vec<Duration>,
@@ -38,7 +38,7 @@ pub struct HitCounter {
     pub tcp_lost: usize,
 }
 
-impl fmt::Display for HitCounter {
+impl fmt::Display for QueryCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -62,7 +62,7 @@ pub enum Ports {
 
 pub struct Load {
     stop: Arc<AtomicBool>,
-    udp: JoinHandle<HitCounter>,
+    udp: JoinHandle<QueryCounts>,
     tcp: JoinHandle<(usize, usize)>,
 }
 
@@ -77,11 +77,11 @@ impl Load {
     }
 
     /// Stops asking, once enough has been asked to tell anything, and waits for what is on the way.
-    pub fn finish(self) -> HitCounter {
+    pub fn finish(self) -> QueryCounts {
         self.stop.store(true, Ordering::Relaxed);
-        let mut tally = self.udp.join().expect("the client does not panic");
-        (tally.tcp_asked, tally.tcp_lost) = self.tcp.join().expect("the client does not panic");
-        tally
+        let mut counts = self.udp.join().expect("the client does not panic");
+        (counts.tcp_asked, counts.tcp_lost) = self.tcp.join().expect("the client does not panic");
+        counts
     }
 }
 
@@ -117,7 +117,7 @@ impl Asker {
     }
 }
 
-fn ask_udp(ports: Ports, stop: &AtomicBool) -> HitCounter {
+fn ask_udp(ports: Ports, stop: &AtomicBool) -> QueryCounts {
     let mut question = query(NAME, "A");
     let place = |index: usize| CLUSTER_IPS[index % CLUSTER_IPS.len()];
     let mut askers: VecDeque<Asker> = (0..PORTS * CLUSTER_IPS.len()).map(|index| Asker::new(place(index))).collect();
@@ -154,7 +154,7 @@ fn ask_udp(ports: Ports, stop: &AtomicBool) -> HitCounter {
     }
     lost.extend(askers.iter().flat_map(|asker| asker.open.values()).map(|sent| *sent - start));
     lost.sort();
-    HitCounter { asked, lost, ..HitCounter::default() }
+    QueryCounts { asked, lost, ..QueryCounts::default() }
 }
 
 fn ask_tcp(stop: &AtomicBool) -> (usize, usize) {

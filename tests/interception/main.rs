@@ -279,9 +279,9 @@ fn no_client_is_kept_from_cluster_dns_however_often_the_watchdog_is_killed() {
             agent.await_interception();
         }
         for (who, load) in loads {
-            let tally = load.finish();
-            eprintln!("{who}: {tally}");
-            assert!(tally.lost.len() <= IN_HAND * TIMES && tally.tcp_lost <= TIMES, "{who}: {tally:?}");
+            let counts = load.finish();
+            eprintln!("{who}: {counts}");
+            assert!(counts.lost.len() <= IN_HAND * TIMES && counts.tcp_lost <= TIMES, "{who}: {counts:?}");
         }
     });
 }

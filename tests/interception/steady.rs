@@ -27,12 +27,12 @@ pub struct Steady<'a> {
     cluster: &'a Cluster,
     overruns: usize,
     stop: Arc<AtomicBool>,
-    clients: Vec<(String, JoinHandle<HitCounter>)>,
+    clients: Vec<(String, JoinHandle<QueryCounts>)>,
 }
 
 /// What became of the queries of one client.
 #[derive(Debug)]
-pub struct HitCounter {
+pub struct QueryCounts {
     pub asked: usize,
     /// When those were sent that got no answer.
     pub lost: Vec<Instant>,
@@ -40,7 +40,7 @@ pub struct HitCounter {
 
 /// Of all clients.
 pub struct Tallies {
-    pub clients: Vec<(String, HitCounter)>,
+    pub clients: Vec<(String, QueryCounts)>,
     /// Datagrams that were lost to the machine meanwhile.
     pub overruns: usize,
 }
@@ -62,10 +62,10 @@ impl<'a> Steady<'a> {
     pub fn finish(self) -> Tallies {
         self.stop.store(true, Ordering::Relaxed);
         let finish =
-            |(who, client): (String, JoinHandle<HitCounter>)| (who, client.join().expect("the client does not panic"));
-        let clients: Vec<(String, HitCounter)> = self.clients.into_iter().map(finish).collect();
-        for (who, tally) in &clients {
-            assert!(tally.asked > 20, "{who}: too few to tell anything");
+            |(who, client): (String, JoinHandle<QueryCounts>)| (who, client.join().expect("the client does not panic"));
+        let clients: Vec<(String, QueryCounts)> = self.clients.into_iter().map(finish).collect();
+        for (who, counts) in &clients {
+            assert!(counts.asked > 20, "{who}: too few to tell anything");
         }
         Tallies { clients, overruns: self.cluster.overruns() - self.overruns }
     }
@@ -79,7 +79,7 @@ impl Tallies {
 
     /// Nothing that was sent from `gone` on is lost but to the machine, and before that hardly anything.
     pub fn assert_hardly_any_lost(&self, gone: Instant) {
-        for (who, HitCounter { asked, lost }) in &self.clients {
+        for (who, QueryCounts { asked, lost }) in &self.clients {
             assert!(
                 lost.len() <= IN_HAND + self.overruns,
                 "{who}: {} of {asked} lost, {} to the machine",
@@ -91,15 +91,15 @@ impl Tallies {
     }
 
     fn assert_none_lost_of(&self, when: &str, is_of: impl Fn(Instant) -> bool) {
-        let lost = |tally: &HitCounter| tally.lost.iter().filter(|sent| is_of(**sent)).count();
+        let lost = |counts: &QueryCounts| counts.lost.iter().filter(|sent| is_of(**sent)).count();
         let told: Vec<String> =
-            self.clients.iter().map(|(who, tally)| format!("{who}: {} of {}", lost(tally), tally.asked)).collect();
-        let all: usize = self.clients.iter().map(|(_, tally)| lost(tally)).sum();
+            self.clients.iter().map(|(who, counts)| format!("{who}: {} of {}", lost(counts), counts.asked)).collect();
+        let all: usize = self.clients.iter().map(|(_, counts)| lost(counts)).sum();
         assert!(all <= self.overruns, "lost {when}, {} to the machine: {told:#?}", self.overruns);
     }
 }
 
-fn ask_until(socket: &UdpSocket, stop: &AtomicBool) -> HitCounter {
+fn ask_until(socket: &UdpSocket, stop: &AtomicBool) -> QueryCounts {
     socket.set_nonblocking(true).expect("a socket can be told not to wait");
     let mut question = query(NAME, "A");
     let (mut asked, mut open) = (0_u16, HashMap::new());
@@ -113,7 +113,7 @@ fn ask_until(socket: &UdpSocket, stop: &AtomicBool) -> HitCounter {
             let _earlier = socket.send(&question.to_vec().expect("a query of ours encodes"));
             asked = asked.checked_add(1).expect("fewer queries than IDs");
         } else if open.is_empty() || stopped.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
-            return HitCounter { asked: asked.into(), lost: open.into_values().collect() };
+            return QueryCounts { asked: asked.into(), lost: open.into_values().collect() };
         }
         // Not a read timeout: the kernel counts those in ticks of up to 10 ms.
         std::thread::sleep(INTERVAL);

@@ -5,7 +5,7 @@ use crate::cluster::{
     in_a_namespace, leaves_untracked, rules, shell,
 };
 use crate::fallback::BOTH;
-use crate::load::{HitCounter, Load, Ports};
+use crate::load::{Load, Ports, QueryCounts};
 use crate::steady::IN_HAND;
 use crate::support::client::metric;
 use crate::support::processes::children;
@@ -48,7 +48,7 @@ struct Loads<'a> {
 
 /// What became of their queries, and how many datagrams were lost to the machine meanwhile.
 struct Tallies {
-    clients: Vec<(&'static str, HitCounter)>,
+    clients: Vec<(&'static str, QueryCounts)>,
     overruns: usize,
 }
 
@@ -61,13 +61,13 @@ fn loads(cluster: &Cluster) -> Loads<'_> {
 }
 
 fn finish(loads: Loads<'_>) -> Tallies {
-    let tallies: Vec<_> = loads.loads.into_iter().map(|(who, load)| (who, load.finish())).collect();
+    let all_counts: Vec<_> = loads.loads.into_iter().map(|(who, load)| (who, load.finish())).collect();
     let overruns = loads.cluster.overruns() - loads.overruns;
     eprintln!("{overruns} datagrams lost to the machine");
-    for (who, tally) in &tallies {
-        eprintln!("{who}: {tally}");
+    for (who, counts) in &all_counts {
+        eprintln!("{who}: {counts}");
     }
-    Tallies { clients: tallies, overruns }
+    Tallies { clients: all_counts, overruns }
 }
 
 fn new_before_old(backend: &str, socket: Option<&Path>) -> Tallies {
@@ -88,7 +88,7 @@ fn new_before_old(backend: &str, socket: Option<&Path>) -> Tallies {
         old = new;
         std::thread::sleep(A_WHILE);
     }
-    let tallies = finish(loads);
+    let all_counts = finish(loads);
     assert_eq!(addresses(), SERVED.map(str::to_owned).into(), "what the new one needs was taken down");
     old.await_interception();
     await_answers_of_the_node(&cluster, &old);
@@ -96,20 +96,20 @@ fn new_before_old(backend: &str, socket: Option<&Path>) -> Tallies {
     assert!(!leaves_untracked() && accept_rules() == 0, "the last one leaves no rules but the fallback's: {}", rules());
     assert_eq!(shell("nft list tables | grep nodelocaldns"), "table inet nodelocaldns-fallback\n");
     assert_eq!(addresses(), SERVED.map(str::to_owned).into(), "programs on the node have sockets connected from them");
-    tallies
+    all_counts
 }
 
 impl Tallies {
     /// Nothing but to the machine, and a connection that is open at the very moment of a SIGTERM (docs/faults.md).
     fn assert_nothing_lost(&self) {
         self.assert_nothing_lost_over_udp();
-        for (who, tally) in &self.clients {
-            assert!(tally.tcp_lost <= ROUNDS, "{who}: {tally:?}");
+        for (who, counts) in &self.clients {
+            assert!(counts.tcp_lost <= ROUNDS, "{who}: {counts:?}");
         }
     }
 
     fn assert_nothing_lost_over_udp(&self) {
-        let lost: usize = self.clients.iter().map(|(_, tally)| tally.lost.len()).sum();
+        let lost: usize = self.clients.iter().map(|(_, counts)| counts.lost.len()).sum();
         assert!(lost <= self.overruns, "{} to the machine: {:#?}", self.overruns, self.clients);
     }
 }
@@ -157,11 +157,11 @@ fn no_answer_is_lost_when_the_old_ends_before_the_new_begins_and_there_is_a_fall
                 agent.await_interception();
             }
             std::thread::sleep(A_WHILE);
-            let tallies = finish(loads);
-            tallies.assert_nothing_lost_over_udp();
+            let all_counts = finish(loads);
+            all_counts.assert_nothing_lost_over_udp();
             // One that is open at the very moment of SIGTERM may be cut (docs/faults.md), and no other.
-            for (who, tally) in &tallies.clients {
-                assert!(tally.tcp_lost <= ROUNDS, "{who}: {tally:?}");
+            for (who, counts) in &all_counts.clients {
+                assert!(counts.tcp_lost <= ROUNDS, "{who}: {counts:?}");
             }
         },
     );
@@ -183,8 +183,8 @@ fn no_answer_of_a_pod_is_lost_at_the_first_start_however_long_iptables_takes() {
         let agent = cluster.start_as(command, "nftables", METRICS, &[]);
         agent.await_interception();
         std::thread::sleep(A_WHILE);
-        let tally = load.finish();
-        assert!(tally.lost.is_empty() && tally.tcp_lost == 0, "{who}: {tally:?}");
+        let counts = load.finish();
+        assert!(counts.lost.is_empty() && counts.tcp_lost == 0, "{who}: {counts:?}");
         assert_eq!(accept_rules(), ACCEPT_RULES);
     });
 }
@@ -264,10 +264,10 @@ fn a_successor_that_dies_gives_everything_back() {
         new.watchdog.wait_exit(SOON).expect("a killed process ends");
         old.await_interception();
         await_answers_of_the_node(&cluster, &old);
-        let tallies = finish(loads);
-        for (who, tally) in tallies.clients {
+        let all_counts = finish(loads);
+        for (who, counts) in all_counts.clients {
             // What lay in the hands of a server that was killed.
-            assert!(tally.lost.len() <= IN_HAND + tallies.overruns, "{who}: {tally:?}");
+            assert!(counts.lost.len() <= IN_HAND + all_counts.overruns, "{who}: {counts:?}");
         }
         let next = start(&cluster, "nftables", 1, Some(&socket), &[]);
         old.watchdog.wait_output("the successor is gone", SOON);

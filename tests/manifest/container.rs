@@ -4,6 +4,7 @@
 
 use crate::objects::Manifest;
 use crate::support::namespace::Namespace;
+use crate::support::processes::signal;
 use crate::support::server::{Server, binary, scratch};
 use crate::support::tools::{require, write};
 use k8s_openapi::api::core::v1::{SecurityContext, Volume};
@@ -64,10 +65,7 @@ impl Container {
 
     /// Stops it as kubelet does; its exit status, if it ends in time.
     pub fn stop(&mut self, patience: Duration) -> Option<ExitStatus> {
-        // SAFETY: kill has no memory effects; the process is the child of our own, which has not ended, so the ID is
-        // not another's.
-        let outcome = unsafe { libc::kill(self.first_process(), libc::SIGTERM) };
-        assert_eq!(outcome, 0, "stopping the container: {}", std::io::Error::last_os_error());
+        signal(self.first_process(), libc::SIGTERM);
         self.process.wait_exit(patience)
     }
 

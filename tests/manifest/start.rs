@@ -110,7 +110,7 @@ fn the_pod_serves_with_the_rights_and_mounts_it_is_given() {
         let asked = probe.as_ref().and_then(|probe| probe.http_get.as_ref()).expect("a probe over HTTP");
         let port = match asked.port {
             IntOrString::Int(port) => port,
-            ref name => panic!("{name:?} is no number"),
+            IntOrString::String(ref name) => panic!("{name:?} is no number"),
         };
         let answer =
             node.http(asked.host.as_deref().unwrap_or_default(), port, asked.path.as_deref().unwrap_or_default());

@@ -11,7 +11,7 @@ use std::time::Duration;
 const SYNC: Duration = Duration::from_secs(60);
 
 /// For the link-local address, with an upstream of each family whose last part is `last`.
-fn wish_for(last: u8) -> NodeSpec {
+fn node_spec(last: u8) -> NodeSpec {
     let ipv4 = Redirection { local: [169, 254, 20, 10].into(), upstream: [10, 96, 0, last].into() };
     let ipv6 =
         Redirection { local: "fd00:53::10".parse().unwrap(), upstream: [0xfd00, 0, 0, 0, 0, 0, 0, last.into()].into() };
@@ -39,13 +39,13 @@ fn a_fallback_that_is_as_wanted_is_taken_over_as_it_stands() {
         bridge("nodelocaldns");
         let handles = || run("nft --handle list table inet nodelocaldns-fallback");
         runtime().block_on(async {
-            assert!(start(wish_for(11), Backend::Nftables).await.teardown().await.is_empty());
+            assert!(start(node_spec(11), Backend::Nftables).await.teardown().await.is_empty());
             let first = handles();
-            let node = start(wish_for(11), Backend::Nftables).await;
+            let node = start(node_spec(11), Backend::Nftables).await;
             assert_eq!(handles(), first, "neither the table nor a rule of it is another one");
             assert!(nft_tables("nodelocaldns-fallback-trial").is_empty());
             assert!(node.teardown().await.is_empty());
-            let node = start(wish_for(12), Backend::Nftables).await;
+            let node = start(node_spec(12), Backend::Nftables).await;
             assert_ne!(handles(), first, "one that is not as wanted is replaced");
             assert!(node.teardown().await.is_empty());
         });
@@ -57,7 +57,7 @@ fn the_fallback_stays_with_the_link_when_its_agent_ends_and_the_next_one_replace
     in_a_namespace(|| {
         bridge("nodelocaldns");
         runtime().block_on(async {
-            let node = start(wish_for(11), Backend::Nftables).await;
+            let node = start(node_spec(11), Backend::Nftables).await;
             let first = listing();
             for rule in [
                 "ip daddr 169.254.20.10 udp dport 53 ct state",
@@ -78,10 +78,10 @@ fn the_fallback_stays_with_the_link_when_its_agent_ends_and_the_next_one_replace
             // Of another shape, as another version may leave it.
             run("nft flush chain inet nodelocaldns-fallback query-output && nft delete chain inet nodelocaldns-fallback query-output");
             run("nft add chain inet nodelocaldns-fallback query-output '{ type route hook output priority 0; }'");
-            let node = start(wish_for(11), Backend::Nftables).await;
+            let node = start(node_spec(11), Backend::Nftables).await;
             assert_eq!(listing(), first);
             drop(node);
-            let node = start(wish_for(12), Backend::Nftables).await;
+            let node = start(node_spec(12), Backend::Nftables).await;
             assert!(listing().contains("set 10.96.0.12 ") && !listing().contains("10.96.0.11"), "{}", listing());
             assert!(node.teardown().await.is_empty());
             assert!(teardown(&spec()).await.is_empty());
@@ -95,7 +95,7 @@ fn the_fallback_comes_back_when_somebody_takes_it_away_or_changes_it() {
     in_a_namespace(|| {
         runtime().block_on(async {
             for backend in [Backend::Nftables, Backend::Iptables] {
-                let mut node = start(NodeSpec { interface: None, ..wish_for(11) }, backend).await;
+                let mut node = start(NodeSpec { interface: None, ..node_spec(11) }, backend).await;
                 node.ensure(&on()).await.unwrap();
                 let whole = listing();
                 for change in [
@@ -125,7 +125,7 @@ fn the_fallback_comes_back_when_somebody_takes_it_away_or_changes_it() {
 fn a_change_is_noticed_also_after_others_came_faster_than_they_were_read() {
     in_a_namespace(|| {
         runtime().block_on(async {
-            let mut node = start(NodeSpec { interface: None, ..wish_for(11) }, Backend::Nftables).await;
+            let mut node = start(NodeSpec { interface: None, ..node_spec(11) }, Backend::Nftables).await;
             node.ensure(&on()).await.unwrap();
             let whole = listing();
             run("nft 'add table ip somebody; add chain ip somebody forward'");
@@ -148,7 +148,7 @@ fn a_predecessors_fallback_goes_when_none_is_wanted_and_no_other_agent_needs_it(
     in_a_namespace(|| {
         runtime().block_on(async {
             for backend in [Backend::Nftables, Backend::Iptables, Backend::None] {
-                let old = start(NodeSpec { interface: None, ..wish_for(11) }, Backend::Nftables).await;
+                let old = start(NodeSpec { interface: None, ..node_spec(11) }, Backend::Nftables).await;
                 let mut new = start(NodeSpec { interface: None, ..spec() }, backend).await;
                 assert!(is_there(), "the old one is at work");
                 drop(old);
@@ -163,10 +163,10 @@ fn a_predecessors_fallback_goes_when_none_is_wanted_and_no_other_agent_needs_it(
 fn without_rules_that_shadow_it_no_fallback_is_made() {
     in_a_namespace(|| {
         runtime().block_on(async {
-            let _node = start(NodeSpec { interface: None, ..wish_for(11) }, Backend::None).await;
+            let _node = start(NodeSpec { interface: None, ..node_spec(11) }, Backend::None).await;
             assert!(!is_there());
             let mut node =
-                Node::prepare(NodeSpec { interface: None, ..wish_for(11) }, Backend::Nftables, SYNC).unwrap();
+                Node::prepare(NodeSpec { interface: None, ..node_spec(11) }, Backend::Nftables, SYNC).unwrap();
             node.ensure_fallback().unwrap();
             assert!(!is_there(), "the rules are not there yet");
         });
@@ -177,8 +177,8 @@ fn without_rules_that_shadow_it_no_fallback_is_made() {
 fn two_agents_that_want_different_fallbacks_come_to_rest() {
     in_a_namespace(|| {
         runtime().block_on(async {
-            let mut old = start(NodeSpec { interface: None, ..wish_for(11) }, Backend::Nftables).await;
-            let mut new = start(NodeSpec { interface: None, ..wish_for(12) }, Backend::Nftables).await;
+            let mut old = start(NodeSpec { interface: None, ..node_spec(11) }, Backend::Nftables).await;
+            let mut new = start(NodeSpec { interface: None, ..node_spec(12) }, Backend::Nftables).await;
             let has = |last: u8| is_there() && listing().contains(&format!("set 10.96.0.{last} "));
             run("nft delete table inet nodelocaldns-fallback");
             let quiet = Duration::from_millis(300);

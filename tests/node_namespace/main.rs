@@ -3,6 +3,8 @@
 //! Each test runs itself again in a user and network namespace (`unshare`); a machine that allows none fails it. To
 //! look inside one, put a `sleep` before the assertion and `nsenter --target PID --user --net --preserve-credentials`.
 
+#![allow(unsafe_code, reason = "the programs are hidden by way of PATH")]
+
 mod fallback;
 mod firewall;
 mod links;

@@ -42,6 +42,8 @@ pub struct Agent {
     /// Another agent is to take its place.
     pub is_leaving: bool,
     pub node: NodeThread,
+    /// What the machine wanted to be intercepted last.
+    wanted: Interception,
     pub server: Option<Server>,
     pub probes: BTreeMap<ProbeTarget, Probe>,
     pub next_port: u16,
@@ -64,7 +66,7 @@ impl Agent {
 
     /// What it wants to be intercepted.
     pub fn wanted(&self) -> &Interception {
-        self.machine.wanted()
+        &self.wanted
     }
 
     pub fn serving_since(&self) -> Option<Instant> {
@@ -74,10 +76,7 @@ impl Agent {
     pub fn describe(&self) -> String {
         let Self { id, is_dead, is_stopped, server, .. } = self;
         let server = server.as_ref().map(|server| server.number);
-        format!(
-            "agent {id}: wants {:?}, dead {is_dead}, stopped {is_stopped}, server {server:?}",
-            self.machine.wanted()
-        )
+        format!("agent {id}: wants {:?}, dead {is_dead}, stopped {is_stopped}, server {server:?}", self.wanted)
     }
 }
 
@@ -97,6 +96,7 @@ impl World {
             held: Vec::new(),
             is_leaving: false,
             node: NodeThread::default(),
+            wanted: Interception::default(),
             server: None,
             probes: BTreeMap::new(),
             next_port: 0,
@@ -154,7 +154,12 @@ impl World {
                     agent.probes.clear();
                 }
             }
-            Action::Intercept(interception) => self.spec(id, NodeCommand::Intercept(interception)),
+            Action::Intercept(interception) => {
+                if let Some(agent) = self.agents.get_mut(&id) {
+                    agent.wanted = interception.clone();
+                }
+                self.spec(id, NodeCommand::Intercept(interception));
+            }
             Action::Teardown => self.spec(id, NodeCommand::TearDown),
             Action::Exit(_) => self.end_watchdog(id, Duration::ZERO),
             Action::Reload

@@ -1,7 +1,7 @@
 //! Who asks: one stream of queries for each place, address and protocol, and how long each has been without an answer.
 
 use crate::kernel::{DNS, Place};
-use nodelocaldns::node::Protocol;
+use nodelocaldns::node::TransportProtocol;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ pub struct Query {
     pub stream: usize,
     pub source: SocketAddr,
     pub asked: SocketAddr,
-    pub protocol: Protocol,
+    pub protocol: TransportProtocol,
     pub at: Instant,
     /// The node's server can answer it at once.
     pub is_cached: bool,
@@ -39,7 +39,7 @@ pub struct Query {
 pub struct Stream {
     pub place: Place,
     pub address: IpAddr,
-    pub protocol: Protocol,
+    pub protocol: TransportProtocol,
     next_port: u16,
     /// When the first question was asked after the last answer came.
     pub silent_since: Option<Instant>,
@@ -50,7 +50,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub fn new(place: Place, address: IpAddr, protocol: Protocol) -> Self {
+    pub fn new(place: Place, address: IpAddr, protocol: TransportProtocol) -> Self {
         Self { place, address, protocol, next_port: 0, silent_since: None, last_answer: None, asked: 0, answered: 0 }
     }
 

@@ -3,7 +3,7 @@
 use crate::client::Stream;
 use crate::kernel::{Addresses, Place};
 use fastrand::Rng;
-use nodelocaldns::node::Protocol;
+use nodelocaldns::node::TransportProtocol;
 use nodelocaldns::watchdog::state::Timing;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -100,9 +100,9 @@ pub enum Kind {
     StartsSlow,
     ForkFails,
     /// Servers do not read what comes to one address over one protocol.
-    Deaf(IpAddr, Protocol),
+    Deaf(IpAddr, TransportProtocol),
     /// Servers answer there, and not as ours do.
-    Wrong(IpAddr, Protocol),
+    Wrong(IpAddr, TransportProtocol),
     ProbesSlow,
     ProbesLost,
     WatchdogKilled,
@@ -137,7 +137,7 @@ impl Fault {
     fn draw(scene: &Scene, rng: &mut Rng) -> Self {
         let Addresses { cluster_ip, link_local, .. } = scene.addresses;
         let address = if rng.bool() { cluster_ip } else { link_local };
-        let protocol = if rng.bool() { Protocol::Udp } else { Protocol::Tcp };
+        let protocol = if rng.bool() { TransportProtocol::Udp } else { TransportProtocol::Tcp };
         let kinds = [
             Kind::ServerKilled,
             Kind::ServerExits,

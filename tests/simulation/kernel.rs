@@ -4,7 +4,7 @@
 //! What it leaves out: fragments, the filter table, and that a TCP connection is more than one packet each way.
 
 use crate::faults::Scene;
-use nodelocaldns::node::{Hook, PacketEnd, Protocol, Rule};
+use nodelocaldns::node::{Hook, PacketEnd, Rule, TransportProtocol};
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ pub enum Place {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
-    pub protocol: Protocol,
+    pub protocol: TransportProtocol,
     pub source: SocketAddr,
     pub destination: SocketAddr,
     pub mark: u32,
@@ -56,7 +56,7 @@ pub enum Arrival {
     Nobody,
 }
 
-type Tuple = (Protocol, SocketAddr, SocketAddr);
+type Tuple = (TransportProtocol, SocketAddr, SocketAddr);
 
 #[derive(Clone, Copy, Debug)]
 struct Connection {
@@ -72,7 +72,7 @@ struct Connection {
 /// A listening socket and what waits in its buffer.
 pub struct Socket<T> {
     pub agent: u32,
-    pub protocol: Protocol,
+    pub protocol: TransportProtocol,
     pub address: IpAddr,
     /// Closed to new packets, while those in the buffer can still be read.
     pub is_draining: bool,
@@ -206,7 +206,7 @@ impl<T> Kernel<T> {
     }
 
     /// A listening socket for `agent`.
-    pub fn bind(&mut self, agent: u32, protocol: Protocol, address: IpAddr) {
+    pub fn bind(&mut self, agent: u32, protocol: TransportProtocol, address: IpAddr) {
         self.sockets.push(Socket { agent, protocol, address, is_draining: false, buffer: VecDeque::new() });
     }
 
@@ -284,7 +284,7 @@ impl<T> Kernel<T> {
         Some(&mut self.connections[index]).filter(|connection| connection.expires > now)
     }
 
-    fn remember(&mut self, protocol: Protocol, connection: Connection) {
+    fn remember(&mut self, protocol: TransportProtocol, connection: Connection) {
         let index = self.connections.len();
         self.connections.push(connection);
         self.tuples.insert((protocol, connection.from, connection.to), index);
@@ -292,6 +292,6 @@ impl<T> Kernel<T> {
     }
 }
 
-fn is_open<T>(socket: &Socket<T>, protocol: Protocol, address: IpAddr) -> bool {
+fn is_open<T>(socket: &Socket<T>, protocol: TransportProtocol, address: IpAddr) -> bool {
     socket.protocol == protocol && socket.address == address && !socket.is_draining
 }

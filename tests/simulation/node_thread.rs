@@ -83,7 +83,7 @@ impl World {
         self.begin_job(id);
     }
 
-    /// Begins with what is wished, if there is news and nothing is being done.
+    /// Begins with what is wanted, if it has changed and nothing is being done.
     pub fn begin_job(&mut self, id: u32) {
         let backend = self.scene.backend;
         let Some(agent) = self.agents.get_mut(&id).filter(|agent| !agent.is_dead && !agent.is_stopped) else { return };

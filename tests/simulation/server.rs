@@ -5,7 +5,7 @@ use crate::client::{Answerer, Query};
 use crate::faults::Kind;
 use crate::kernel::Packet;
 use crate::world::{Happening, World};
-use nodelocaldns::node::Protocol;
+use nodelocaldns::node::TransportProtocol;
 use nodelocaldns::watchdog::state::{Exit, ProbeTarget};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -210,7 +210,7 @@ impl World {
             return false;
         }
         for address in self.spec.addresses.clone() {
-            for protocol in [Protocol::Udp, Protocol::Tcp] {
+            for protocol in [TransportProtocol::Udp, TransportProtocol::Tcp] {
                 self.kernel.bind(agent, protocol, address);
             }
         }

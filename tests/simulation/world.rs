@@ -6,7 +6,7 @@ use crate::faults::{Fault, Kind, MENDING, Scene};
 use crate::kernel::{Arrival, DNS, Kernel, Packet, Place};
 use crate::server::Parcel;
 use fastrand::Rng;
-use nodelocaldns::node::{Fallback, Interception, NodeSpec, Protocol, Rule};
+use nodelocaldns::node::{Fallback, Interception, NodeSpec, Rule, TransportProtocol};
 use nodelocaldns::watchdog::state::{Exit, ProbeTarget, Timing};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -101,7 +101,7 @@ impl World {
         let addresses = [scene.addresses.link_local, scene.addresses.cluster_ip];
         let mut streams = Vec::new();
         for address in addresses {
-            for protocol in [Protocol::Udp, Protocol::Tcp] {
+            for protocol in [TransportProtocol::Udp, TransportProtocol::Tcp] {
                 streams.extend([Place::Pod, Place::Host].map(|place| Stream::new(place, address, protocol)));
             }
         }
@@ -403,10 +403,10 @@ impl World {
     }
 
     /// The address and protocol of a target, as the kernel has them.
-    pub fn end_of(target: ProbeTarget) -> (SocketAddr, Protocol) {
+    pub fn end_of(target: ProbeTarget) -> (SocketAddr, TransportProtocol) {
         let protocol = match target.transport {
-            nodelocaldns::chain::Transport::Udp => Protocol::Udp,
-            nodelocaldns::chain::Transport::Tcp => Protocol::Tcp,
+            nodelocaldns::chain::Transport::Udp => TransportProtocol::Udp,
+            nodelocaldns::chain::Transport::Tcp => TransportProtocol::Tcp,
         };
         (target.address, protocol)
     }

@@ -137,10 +137,7 @@ impl Server {
 
     /// Sends a signal, such as `libc::SIGTERM`.
     pub fn signal(&self, signal: libc::c_int) {
-        let pid = libc::pid_t::try_from(self.process.id()).expect("a process ID");
-        // SAFETY: kill has no memory effects; the child is ours and not yet reaped, so the ID is not another's.
-        let outcome = unsafe { libc::kill(pid, signal) };
-        assert_eq!(outcome, 0, "sending signal {signal} to {pid}: {}", std::io::Error::last_os_error());
+        super::processes::signal(self.process.id().cast_signed(), signal);
     }
 }
 

@@ -16,7 +16,7 @@ const TCP_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What became of the queries.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct HitCounter {
+pub struct QueryCounts {
     pub asked: usize,
     pub lost: usize,
     /// Answered SERVFAIL or REFUSED.
@@ -29,8 +29,8 @@ pub struct SteadyClient {
     stop: Arc<AtomicBool>,
     /// Queries asked so far over UDP, and over TCP.
     asked: Arc<[AtomicUsize; 2]>,
-    udp: JoinHandle<HitCounter>,
-    tcp: JoinHandle<HitCounter>,
+    udp: JoinHandle<QueryCounts>,
+    tcp: JoinHandle<QueryCounts>,
 }
 
 impl SteadyClient {
@@ -54,13 +54,13 @@ impl SteadyClient {
     /// Stops asking, waits for what is on the way, and fails if any query got no answer, or SERVFAIL or REFUSED.
     pub fn finish(self) {
         let (udp, tcp) = self.hit_counter();
-        for (transport, tally) in [("UDP", udp), ("TCP", tcp)] {
-            assert_eq!((tally.lost, tally.failed), (0, 0), "queries lost or failed over {transport}: {tally:?}");
+        for (transport, counts) in [("UDP", udp), ("TCP", tcp)] {
+            assert_eq!((counts.lost, counts.failed), (0, 0), "queries lost or failed over {transport}: {counts:?}");
         }
     }
 
     /// Stops asking, waits for what is on the way, and tells what became of the queries over UDP and over TCP.
-    pub fn hit_counter(self) -> (HitCounter, HitCounter) {
+    pub fn hit_counter(self) -> (QueryCounts, QueryCounts) {
         self.stop.store(true, Ordering::Relaxed);
         let [udp, tcp] = [self.udp, self.tcp].map(|client| client.join().expect("the client does not panic"));
         assert!(udp.asked > 20 && tcp.asked > 20, "too few queries to tell anything: {udp:?}, {tcp:?}");
@@ -82,7 +82,7 @@ fn is_failure(answer: &[u8]) -> bool {
     answer.get(3).is_some_and(|octet| matches!(octet & 0x0f, 2 | 5))
 }
 
-fn ask_udp(port: u16, stop: &AtomicBool, count: &AtomicUsize) -> HitCounter {
+fn ask_udp(port: u16, stop: &AtomicBool, count: &AtomicUsize) -> QueryCounts {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
     socket.connect(loopback(port)).expect("loopback");
     let mut open: HashSet<u16> = HashSet::new();
@@ -102,7 +102,7 @@ fn ask_udp(port: u16, stop: &AtomicBool, count: &AtomicUsize) -> HitCounter {
             (next, last_asked) = (next + UDP_INTERVAL, now);
         }
         if stopping && (open.is_empty() || now.duration_since(last_asked) > PATIENCE) {
-            return HitCounter { asked: usize::from(asked), lost: open.len(), failed };
+            return QueryCounts { asked: usize::from(asked), lost: open.len(), failed };
         }
         let left = next.saturating_duration_since(now).clamp(Duration::from_micros(100), UDP_INTERVAL);
         socket.set_read_timeout(Some(left)).expect("a timeout above zero");
@@ -115,16 +115,16 @@ fn ask_udp(port: u16, stop: &AtomicBool, count: &AtomicUsize) -> HitCounter {
     }
 }
 
-fn ask_tcp(port: u16, stop: &AtomicBool, count: &AtomicUsize) -> HitCounter {
-    let mut tally = HitCounter::default();
+fn ask_tcp(port: u16, stop: &AtomicBool, count: &AtomicUsize) -> QueryCounts {
+    let mut counts = QueryCounts::default();
     while !stop.load(Ordering::Relaxed) {
-        let number = u16::try_from(tally.asked).expect("fewer queries than IDs");
+        let number = u16::try_from(counts.asked).expect("fewer queries than IDs");
         let answer = exchange_tcp(loopback(port), &numbered(number, "tcp"), PATIENCE);
-        tally.asked += 1;
+        counts.asked += 1;
         count.fetch_add(1, Ordering::Relaxed);
-        tally.lost += usize::from(answer.is_err());
-        tally.failed += usize::from(answer.is_ok_and(|answer| is_failure(&answer)));
+        counts.lost += usize::from(answer.is_err());
+        counts.failed += usize::from(answer.is_ok_and(|answer| is_failure(&answer)));
         std::thread::sleep(TCP_INTERVAL);
     }
-    tally
+    counts
 }

@@ -7,12 +7,12 @@ use std::path::Path;
 
 /// A Corefile's text, with as many empty lines before it as stand before it in its file, so that its lines have the
 /// file's numbers.
-pub struct Embedded {
+pub(super) struct Embedded {
     pub text: String,
-    place: Place,
+    place: CorefilePosition,
 }
 
-enum Place {
+enum CorefilePosition {
     /// Columns by which each line is moved to the right, from the file's first line on.
     Indented(Vec<u32>),
     /// In quotes or folded: all of it stands where it begins.
@@ -20,36 +20,37 @@ enum Place {
 }
 
 /// Why a manifest cannot be read.
-pub struct ManifestError {
+pub(super) struct ManifestError {
     pub span: Span,
     pub message: String,
 }
 
 impl Embedded {
     /// A file that is nothing but a Corefile.
-    pub fn whole(text: &str) -> Self {
-        Self { text: text.to_owned(), place: Place::Indented(Vec::new()) }
+    pub(super) fn whole(text: &str) -> Self {
+        Self { text: text.to_owned(), place: CorefilePosition::Indented(Vec::new()) }
     }
 
     /// The place in the file of one in [`Embedded::text`].
-    pub fn in_file(&self, span: Span) -> Span {
+    pub(super) fn in_file(&self, span: Span) -> Span {
         match &self.place {
-            Place::Indented(indents) => {
+            CorefilePosition::Indented(indents) => {
                 let line = (span.line as usize).saturating_sub(1);
                 Span { column: span.column.saturating_add(indents.get(line).copied().unwrap_or(0)), ..span }
             }
-            Place::At { line, column } => Span { line: *line, column: *column, length: 1, ..span },
+            CorefilePosition::At { line, column } => Span { line: *line, column: *column, length: 1, ..span },
         }
     }
 
     fn of_scalar(lines: &[&str], value: &str, style: ScalarStyle, start: Marker) -> Self {
         let literal = (style == ScalarStyle::Literal).then(|| literal_lines(lines, value, start)).flatten();
         let Some((before, indents)) = literal else {
-            let place = Place::At { line: to_u32(start.line()), column: to_u32(start.col()).saturating_add(1) };
+            let place =
+                CorefilePosition::At { line: to_u32(start.line()), column: to_u32(start.col()).saturating_add(1) };
             return Self { text: "\n".repeat(start.line().saturating_sub(1)) + value, place };
         };
         let columns = std::iter::repeat_n(0, before).chain(indents).collect();
-        Self { text: "\n".repeat(before) + value, place: Place::Indented(columns) }
+        Self { text: "\n".repeat(before) + value, place: CorefilePosition::Indented(columns) }
     }
 }
 
@@ -81,7 +82,7 @@ fn to_u32(number: usize) -> u32 {
 }
 
 /// By its name, or since it says what version of an API it is for, which no line of a Corefile does.
-pub fn is_manifest(path: &Path, text: &str) -> bool {
+pub(crate) fn is_manifest(path: &Path, text: &str) -> bool {
     let is_named =
         path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
     let text = text.trim_start_matches('\u{feff}');
@@ -94,7 +95,7 @@ pub fn is_manifest(path: &Path, text: &str) -> bool {
 ///
 /// # Errors
 /// It is not YAML.
-pub fn corefiles(file: &str) -> Result<Vec<Embedded>, ManifestError> {
+pub(super) fn corefiles(file: &str) -> Result<Vec<Embedded>, ManifestError> {
     let lines: Vec<&str> = file.lines().collect();
     let mut found = Found::default();
     for event in Parser::new_from_str(file.trim_start_matches('\u{feff}')) {
@@ -106,9 +107,9 @@ pub fn corefiles(file: &str) -> Result<Vec<Embedded>, ManifestError> {
         match event {
             Event::MappingStart(..) => {
                 let corefiles_before = found.corefiles.len();
-                found.open.push(Open::Mapping(Mapping { key: None, kind: None, corefiles_before }));
+                found.open.push(OpenNode::Mapping(Mapping { key: None, kind: None, corefiles_before }));
             }
-            Event::SequenceStart(..) => found.open.push(Open::Sequence),
+            Event::SequenceStart(..) => found.open.push(OpenNode::Sequence),
             Event::MappingEnd | Event::SequenceEnd => found.close(),
             Event::Alias(_) => found.node_ends(""),
             Event::Scalar(value, style, ..) => {
@@ -127,10 +128,10 @@ pub fn corefiles(file: &str) -> Result<Vec<Embedded>, ManifestError> {
 struct Found {
     /// Each with how many mappings and sequences were open around it.
     corefiles: Vec<(usize, Embedded)>,
-    open: Vec<Open>,
+    open: Vec<OpenNode>,
 }
 
-enum Open {
+enum OpenNode {
     Mapping(Mapping),
     Sequence,
 }
@@ -147,7 +148,7 @@ struct Mapping {
 impl Found {
     /// A scalar, alias, mapping or sequence has been read: in a mapping, a key or a key's value.
     fn node_ends(&mut self, scalar: &str) {
-        let Some(Open::Mapping(mapping)) = self.open.last_mut() else { return };
+        let Some(OpenNode::Mapping(mapping)) = self.open.last_mut() else { return };
         match mapping.key.take() {
             None => mapping.key = Some(scalar.to_owned()),
             Some(key) if key == "kind" => mapping.kind = Some(scalar.to_owned()),
@@ -156,7 +157,7 @@ impl Found {
     }
 
     fn close(&mut self) {
-        if let Some(Open::Mapping(Mapping { kind: Some(kind), corefiles_before, .. })) = self.open.pop()
+        if let Some(OpenNode::Mapping(Mapping { kind: Some(kind), corefiles_before, .. })) = self.open.pop()
             && kind != "ConfigMap"
         {
             // What stands in its own `data` is two levels below what is around it; that of a List's objects is deeper.
@@ -168,7 +169,7 @@ impl Found {
     }
 
     fn is_data_of_corefile(&self) -> bool {
-        let [.., Open::Mapping(object), Open::Mapping(data)] = self.open.as_slice() else { return false };
+        let [.., OpenNode::Mapping(object), OpenNode::Mapping(data)] = self.open.as_slice() else { return false };
         let is_data = object.key.as_deref() == Some("data");
         is_data && data.key.as_deref().is_some_and(|key| key.starts_with("Corefile") || key.ends_with(".server"))
     }

@@ -3,23 +3,29 @@
 
 mod manifest;
 
-use super::host::{Host, ThisHost};
+use super::host::{ConfigurationSource, ThisHost};
 use super::load::{CorefileSource, Examined, LoadError, Strictness, open_to_all};
 use crate::corefile::{Diagnostics, FileId, Sources, Span};
 use crate::kube_dns::render::StandIn;
 use manifest::Embedded;
-pub use manifest::is_manifest;
+pub(super) use manifest::is_manifest;
 use std::path::Path;
 
 /// Checks one file: the text to print, and whether the file is good.
-pub fn check(path: &Path, default_port: u16, how: Strictness) -> (String, bool) {
+pub(super) fn check(path: &Path, default_port: u16, how: Strictness) -> (String, bool) {
     match CorefileSource::File(path.to_owned()).text(&ThisHost) {
         Ok(text) => check_text(path, &text, default_port, how, &ThisHost),
         Err(error @ (LoadError::Read { .. } | LoadError::Refused { .. })) => (format!("{error}\n"), false),
     }
 }
 
-fn check_text(path: &Path, text: &str, default_port: u16, how: Strictness, machine: &dyn Host) -> (String, bool) {
+fn check_text(
+    path: &Path,
+    text: &str,
+    default_port: u16,
+    how: Strictness,
+    machine: &dyn ConfigurationSource,
+) -> (String, bool) {
     if !manifest::is_manifest(path, text) {
         return check_embedded(path, text, &Embedded::whole(text), default_port, how, machine);
     }
@@ -56,7 +62,7 @@ fn check_embedded(
     embedded: &Embedded,
     default_port: u16,
     how: Strictness,
-    machine: &dyn Host,
+    machine: &dyn ConfigurationSource,
 ) -> (String, bool) {
     let mut of_pillars = Diagnostics::default();
     let stand_in = StandIn::new(&embedded.text, &mut of_pillars);

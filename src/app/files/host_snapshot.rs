@@ -1,7 +1,7 @@
 //! What one process has read of the machine. The other process gets the same answers to the same questions from it.
 
 use super::{key, path};
-use crate::app::host::Host;
+use crate::app::host::ConfigurationSource;
 use crate::chain::Interfaces;
 use crate::corefile::{DataFile, Loader, SystemLoader};
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ impl From<ReadFailure> for io::Error {
     }
 }
 
-type ReadOutcome<T> = Result<T, ReadFailure>;
+type ReadResult<T> = Result<T, ReadFailure>;
 
 /// Answers by question. Environment and program are the same in both processes, so the environment is asked where it is
 /// wanted.
@@ -43,12 +43,12 @@ type ReadOutcome<T> = Result<T, ReadFailure>;
 pub struct HostSnapshot {
     /// The Corefile is no file that could be read once more, but a pipe, standard input, or in the program.
     pub is_fixed: bool,
-    texts: BTreeMap<String, ReadOutcome<String>>,
-    files: BTreeMap<String, ReadOutcome<String>>,
-    data: BTreeMap<String, ReadOutcome<DataFile>>,
+    texts: BTreeMap<String, ReadResult<String>>,
+    files: BTreeMap<String, ReadResult<String>>,
+    data: BTreeMap<String, ReadResult<DataFile>>,
     sockets: BTreeSet<String>,
-    folders: BTreeMap<String, ReadOutcome<()>>,
-    globs: BTreeMap<String, ReadOutcome<Vec<String>>>,
+    folders: BTreeMap<String, ReadResult<()>>,
+    globs: BTreeMap<String, ReadResult<Vec<String>>>,
     addresses: BTreeMap<String, Option<Vec<IpAddr>>>,
     indices: BTreeMap<String, Option<u32>>,
 }
@@ -74,7 +74,7 @@ impl HostSnapshot {
 }
 
 /// The answer of `kind` to `asked`.
-fn replay<T: Clone>(kind: &BTreeMap<String, ReadOutcome<T>>, asked: &Path) -> io::Result<T> {
+fn replay<T: Clone>(kind: &BTreeMap<String, ReadResult<T>>, asked: &Path) -> io::Result<T> {
     match kind.get(&key(asked)) {
         Some(outcome) => Ok(outcome.clone()?),
         None => Err(io::Error::other(
@@ -110,7 +110,7 @@ impl Interfaces for HostSnapshot {
     }
 }
 
-impl Host for HostSnapshot {
+impl ConfigurationSource for HostSnapshot {
     fn text(&self, path: &Path) -> io::Result<String> {
         replay(&self.texts, path)
     }
@@ -118,12 +118,12 @@ impl Host for HostSnapshot {
 
 /// Asks a machine, and writes down what it says. What is asked twice is read once.
 pub struct SnapshotRecorder<'a> {
-    machine: &'a dyn Host,
+    machine: &'a dyn ConfigurationSource,
     snapshot: RefCell<HostSnapshot>,
 }
 
 impl<'a> SnapshotRecorder<'a> {
-    pub fn new(machine: &'a dyn Host, snapshot: HostSnapshot) -> Self {
+    pub fn new(machine: &'a dyn ConfigurationSource, snapshot: HostSnapshot) -> Self {
         Self { machine, snapshot: RefCell::new(snapshot) }
     }
     /// The files of data that were asked for until now, as a record calls them.
@@ -194,7 +194,7 @@ impl Interfaces for SnapshotRecorder<'_> {
     }
 }
 
-impl Host for SnapshotRecorder<'_> {
+impl ConfigurationSource for SnapshotRecorder<'_> {
     fn text(&self, path: &Path) -> io::Result<String> {
         Ok(note(
             &self.snapshot,
@@ -207,7 +207,7 @@ impl Host for SnapshotRecorder<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Host, HostSnapshot, SnapshotRecorder};
+    use super::{ConfigurationSource, HostSnapshot, SnapshotRecorder};
     use crate::app::host::ThisHost;
     use crate::chain::Interfaces;
     use crate::corefile::Loader;
@@ -215,7 +215,7 @@ mod tests {
     use std::path::Path;
 
     /// What both say to the same questions.
-    fn answers(machine: &dyn Host, folder: &Path) -> Vec<String> {
+    fn answers(machine: &dyn ConfigurationSource, folder: &Path) -> Vec<String> {
         let at = |name: &str| folder.join(name);
         vec![
             format!("{:?}", machine.read(&at("text")).map_err(|e| e.to_string())),

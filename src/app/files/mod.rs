@@ -11,10 +11,10 @@
 mod file_server;
 mod host_snapshot;
 
-pub use file_server::FileServer;
+pub(crate) use file_server::FileServer;
 pub use host_snapshot::{HostSnapshot, SnapshotRecorder};
 
-use crate::app::host::Host;
+use crate::app::host::ConfigurationSource;
 use crate::corefile::{DataFile, FileStamp, SocketRole, read_at_most};
 use crate::kube_dns::WriteError;
 use crate::kube_dns::watch::PlacedWatches;

@@ -30,13 +30,13 @@ const SMALL_MEMORY: u64 = 1 << 30;
 const SMALL_SOCKET_BUFFER: usize = 8 << 10;
 
 /// How much of their places clients have, in parts of [`ALL`].
-pub type Parts = u64;
+pub(super) type LoadParts = u64;
 /// All of them.
-pub const ALL: Parts = 8;
+pub(super) const ALL: LoadParts = 8;
 
 /// What clients may take in a cgroup with this limit: at most what they may without one, and half of the open files, so
 /// that upstreams are still asked and probes answered; of that, so many `parts`.
-pub fn limits_for(memory: Option<u64>, workers: usize, open_files: u64, parts: Parts) -> Limits {
+pub(super) fn limits_for(memory: Option<u64>, workers: usize, open_files: u64, parts: LoadParts) -> Limits {
     let most = Limits::default();
     let bound = |affordable: u64, least: u64, most: usize| {
         usize::try_from((affordable * parts / ALL).max(least)).unwrap_or(usize::MAX).min(most)
@@ -60,7 +60,7 @@ pub fn limits_for(memory: Option<u64>, workers: usize, open_files: u64, parts: P
 /// How much of their places clients have in a cgroup that holds so much: all while three eighths of the limit are free
 /// (1.5 GiB of a limit of 4 GiB or more), and one part from three sixteenths on (768 MiB), where the caches have not
 /// begun to give up anything.
-pub fn client_share(level: &CgroupLevel) -> Parts {
+pub(super) fn client_share(level: &CgroupLevel) -> LoadParts {
     let (from, to) = (level.limit - level.reckoned() / 8 * 3, level.limit - level.reckoned() / 16 * 3);
     let step = ((to - from) / (ALL - 1)).max(1);
     ALL - (level.held.saturating_sub(from).div_ceil(step)).min(ALL - 1)
@@ -77,7 +77,7 @@ const LEAST_PEAK: usize = 512;
 
 /// When a peak of what clients have is over.
 #[derive(Debug, Default)]
-pub struct Peak {
+pub(super) struct Peak {
     highest: usize,
     calm_looks: u32,
     /// Looks until one may be over again.
@@ -86,7 +86,7 @@ pub struct Peak {
 
 impl Peak {
     /// Takes what clients have now; true once when a peak is over, and not again for a while.
-    pub fn is_over(&mut self, now: usize) -> bool {
+    pub(super) fn is_over(&mut self, now: usize) -> bool {
         self.highest = self.highest.max(now);
         let is_calm = self.highest >= LEAST_PEAK && now <= self.highest / 4;
         self.calm_looks = if is_calm { self.calm_looks + 1 } else { 0 };

@@ -20,7 +20,7 @@ const INTERVAL: Duration = Duration::from_millis(250);
 const LEAST: u64 = 1 << 20;
 
 /// Octets all caches together may take: a quarter of the cgroup's memory limit, at least 4 MiB and at most 256 MiB.
-pub fn default_cache_memory(cgroup_limit: Option<u64>) -> usize {
+pub(super) fn default_cache_memory(cgroup_limit: Option<u64>) -> usize {
     const MOST: u64 = 256 << 20;
     const LEAST: u64 = 4 << 20;
     let quarter = cgroup_limit.map_or(MOST, |limit| limit / 4);
@@ -28,18 +28,18 @@ pub fn default_cache_memory(cgroup_limit: Option<u64>) -> usize {
 }
 
 /// The smallest memory limit of this process's cgroup and those above it, in octets; `None` if there is none.
-pub fn cgroup_limit() -> Option<u64> {
+pub(super) fn cgroup_limit() -> Option<u64> {
     levels(&membership()?, read_below_mount, |_| false).map(|level| level.limit).min()
 }
 
 /// What clients may take in a cgroup with this limit, of a process with so many workers that may open so many files.
-pub fn client_limits(cgroup_limit: Option<u64>, workers: usize, open_files: u64) -> Limits {
+pub(super) fn client_limits(cgroup_limit: Option<u64>, workers: usize, open_files: u64) -> Limits {
     limits_for(cgroup_limit, workers, open_files, clients::ALL)
 }
 
 /// Has clients, then the caches, give up memory before the cgroup's limit is reached, and take it again when there is
 /// room; and has what a peak of clients took given back to the kernel when it is over. Never ends.
-pub async fn watch(budget: Arc<MemoryBudget>, capacity: Capacity, workers: usize, open_files: u64) {
+pub(super) async fn watch(budget: Arc<MemoryBudget>, capacity: Capacity, workers: usize, open_files: u64) {
     let configured = budget.limit();
     let (mut is_scarce, mut peak) = (false, Peak::default());
     let mut limits = client_limits(cgroup_limit(), workers, open_files);

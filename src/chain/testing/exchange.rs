@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A process with a registry of one worker.
-pub fn process() -> ProcessContext {
+pub(crate) fn process() -> ProcessContext {
     ProcessContext::new(1, 1 << 20)
 }
 
 /// An exchange, owned. Made by [`Sample::new`] and then changed by field.
-pub struct Sample {
+pub(crate) struct Sample {
     pub wire: Vec<u8>,
     pub query: Query,
     pub peer: Peer,
@@ -27,17 +27,17 @@ pub struct Sample {
 }
 
 /// A record for [`Sample::reply`]: type and RDATA. Its owner is the question's name, its TTL 60.
-pub type PlainRecord<'a> = (u16, &'a [u8]);
+pub(crate) type PlainRecord<'a> = (u16, &'a [u8]);
 
 impl Sample {
     /// A query of ID 1 for a name, over UDP from 127.0.0.1:5000 to 127.0.0.1:53, answered NOERROR with nothing by
     /// `forward`.
-    pub fn new(name: &str, qtype: RecordType) -> Self {
+    pub(crate) fn new(name: &str, qtype: RecordType) -> Self {
         Self::with_edns(name, qtype, None)
     }
 
     /// The same with an OPT record that states this UDP payload size and DO bit.
-    pub fn with_edns(name: &str, qtype: RecordType, edns: Option<(u16, bool)>) -> Self {
+    pub(crate) fn with_edns(name: &str, qtype: RecordType, edns: Option<(u16, bool)>) -> Self {
         let mut wire = vec![0, 1, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0];
         wire.extend_from_slice(Name::parse(name).unwrap().as_wire());
         wire.extend_from_slice(&qtype.0.to_be_bytes());
@@ -72,7 +72,13 @@ impl Sample {
 
     /// Sets the reply: the second word of its header but for the rcode, the rcode, and records of the answer and
     /// authority sections.
-    pub fn answer(&mut self, flags: u16, rcode: Rcode, answer: &[PlainRecord<'_>], authority: &[PlainRecord<'_>]) {
+    pub(crate) fn answer(
+        &mut self,
+        flags: u16,
+        rcode: Rcode,
+        answer: &[PlainRecord<'_>],
+        authority: &[PlainRecord<'_>],
+    ) {
         let question = self.query.question(&self.wire);
         let mut reply = self.wire[..2].to_vec();
         for word in [flags | rcode.0, 1, answer.len() as u16, authority.len() as u16, 0] {
@@ -90,12 +96,12 @@ impl Sample {
     }
 
     /// Makes it a failure: nothing answered, and the server says SERVFAIL.
-    pub fn fail(&mut self, cause: &str) {
+    pub(crate) fn fail(&mut self, cause: &str) {
         self.answer(0x8180, Rcode::SERVFAIL, &[], &[]);
         (self.answered_by, self.failure) = ("", Some(Failure::servfail("forward", cause)));
     }
 
-    pub fn exchange(&self) -> Exchange<'_> {
+    pub(crate) fn exchange(&self) -> Exchange<'_> {
         let request = Request {
             wire: &self.wire,
             query: &self.query,
@@ -123,10 +129,10 @@ impl Sample {
 
 /// An output whose octets can be read while a [`super::LineSink`] writes them.
 #[derive(Clone, Default)]
-pub struct SharedOutput(Arc<parking_lot::Mutex<Vec<u8>>>);
+pub(crate) struct SharedOutput(Arc<parking_lot::Mutex<Vec<u8>>>);
 
 impl SharedOutput {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.lock().clone()).unwrap()
     }
 }

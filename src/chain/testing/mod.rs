@@ -2,11 +2,11 @@
 
 mod exchange;
 
-pub use exchange::{PlainRecord, Sample, SharedOutput, process};
+pub(crate) use exchange::{PlainRecord, Sample, SharedOutput, process};
 
 use super::{
     Answer, BlockConfig, BuildContext, Built, Chain, Endpoint, Failure, FastPath, Handler, HttpAnswer, HttpAnswers,
-    Interfaces, Loaders, Next, Outcome, ParseContext, Peer, ProcessContext, Purpose, Request, Transport,
+    Interfaces, Loaders, Next, Outcome, Parse, ParseContext, Peer, ProcessContext, Purpose, Request, Transport,
 };
 use crate::corefile::{self, Diagnostics, Loader};
 use crate::go_regex::Patterns;
@@ -20,11 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The type of a directive's `parse`.
-pub type Parse = fn(&corefile::Directive, &mut BlockConfig, &mut ParseContext<'_>);
-
 /// No files, no environment, no interfaces.
-pub struct Nowhere;
+pub(crate) struct Nowhere;
 
 impl Loader for Nowhere {
     fn read(&self, path: &Path) -> io::Result<String> {
@@ -45,17 +42,17 @@ impl Interfaces for Nowhere {
 }
 
 /// Reads the directives between the braces of a block for the root zone; also what the diagnostics print.
-pub fn configure(parse: Parse, directives: &str) -> (BlockConfig, String) {
+pub(crate) fn configure(parse: Parse, directives: &str) -> (BlockConfig, String) {
     configure_on(&Nowhere, parse, directives)
 }
 
 /// As [`configure`], on a machine with these interfaces.
-pub fn configure_on(interfaces: &dyn Interfaces, parse: Parse, directives: &str) -> (BlockConfig, String) {
+pub(crate) fn configure_on(interfaces: &dyn Interfaces, parse: Parse, directives: &str) -> (BlockConfig, String) {
     configure_from(Loaders { files: &Nowhere, interfaces }, parse, directives)
 }
 
 /// As [`configure`], on a machine with these files.
-pub fn configure_with(files: &dyn Loader, parse: Parse, directives: &str) -> (BlockConfig, String) {
+pub(crate) fn configure_with(files: &dyn Loader, parse: Parse, directives: &str) -> (BlockConfig, String) {
     configure_from(Loaders { files, interfaces: &Nowhere }, parse, directives)
 }
 
@@ -82,7 +79,7 @@ fn print(diagnostics: &Diagnostics, sources: &corefile::Sources) -> String {
 }
 
 /// Builds the only part of `block` for the root zone on `dns://127.0.0.1:53`.
-pub fn build(block: &BlockConfig, process: &ProcessContext) -> Built {
+pub(crate) fn build(block: &BlockConfig, process: &ProcessContext) -> Built {
     let [part] = block.parts.as_slice() else { panic!("{} parts where one is tested", block.parts.len()) };
     let zone = Name::root();
     let servers = ["dns://127.0.0.1:53".to_owned()];
@@ -92,7 +89,7 @@ pub fn build(block: &BlockConfig, process: &ProcessContext) -> Built {
 }
 
 /// What an endpoint answers whoever asks now.
-pub fn shared_answer(endpoint: &Endpoint) -> HttpAnswer {
+pub(crate) fn shared_answer(endpoint: &Endpoint) -> HttpAnswer {
     match &endpoint.answers {
         HttpAnswers::Shared(answer) => answer().now_or_never().expect("it waits for nobody"),
         HttpAnswers::ForEach(_) => panic!("{} has an answer for each request", endpoint.path),
@@ -100,7 +97,7 @@ pub fn shared_answer(endpoint: &Endpoint) -> HttpAnswer {
 }
 
 /// A question and who asks it.
-pub struct Question {
+pub(crate) struct Question {
     pub wire: Vec<u8>,
     pub query: Query,
     pub peer: Peer,
@@ -108,11 +105,11 @@ pub struct Question {
 
 impl Question {
     /// Class IN over UDP from 10.240.0.1:40212.
-    pub fn new(name: &str, qtype: RecordType) -> Self {
+    pub(crate) fn new(name: &str, qtype: RecordType) -> Self {
         let name = Name::parse(name).expect("a test's name is well-formed");
         Self::from_wire(Query::compose(1, name.as_wire(), qtype, true))
     }
-    pub fn from_wire(wire: Vec<u8>) -> Self {
+    pub(crate) fn from_wire(wire: Vec<u8>) -> Self {
         let Ok(query) = Query::read(&wire) else { panic!("a test's query is well-formed") };
         let peer = Peer {
             client: ([10, 240, 0, 1], 40212).into(),
@@ -121,7 +118,7 @@ impl Question {
         };
         Self { wire, query, peer }
     }
-    pub fn request(&self) -> Request<'_> {
+    pub(crate) fn request(&self) -> Request<'_> {
         Request {
             wire: &self.wire,
             query: &self.query,
@@ -138,23 +135,24 @@ impl Question {
         }
     }
     /// Asks a chain of this one handler, whose end answers REFUSED.
-    pub async fn ask(&self, handler: &Arc<dyn Handler>) -> Outcome {
-        let end: Arc<dyn Handler> = Arc::new(Fixed(Ok(Rcode::REFUSED)));
+    pub(crate) async fn ask(&self, handler: &Arc<dyn Handler>) -> Outcome {
+        let refuse = |request: &Request<'_>| Ok(Response::empty(request.query, request.wire, Rcode::REFUSED));
+        let end = responder("fixed", refuse);
         Arc::new(Chain { handlers: Box::new([handler.clone(), end]) }).start().run(self.request()).await
     }
     /// Asks the handler on its fast path; the reply, if it gave one.
-    pub fn ask_quickly(&self, handler: &dyn Handler) -> (FastPath, Vec<u8>) {
+    pub(crate) fn ask_quickly(&self, handler: &dyn Handler) -> (FastPath, Vec<u8>) {
         let mut reply = Vec::new();
         (handler.serve_fast(&self.request(), &mut reply), reply)
     }
     /// The reply that the client gets.
-    pub fn reply(&self, answer: &Answer) -> Vec<u8> {
+    pub(crate) fn reply(&self, answer: &Answer) -> Vec<u8> {
         let mut reply = Vec::new();
         answer.response.write(&self.query, &self.wire, self.request().reply(TtlRule::Keep), &mut reply);
         reply
     }
     /// The records that the client gets as text, `section owner TTL class type data`.
-    pub fn records(&self, answer: &Answer) -> Vec<String> {
+    pub(crate) fn records(&self, answer: &Answer) -> Vec<String> {
         let message = Message::from_vec(&self.reply(answer)).expect("the reply decodes");
         let sections =
             [("answer", &message.answers), ("authority", &message.authorities), ("additional", &message.additionals)];
@@ -165,18 +163,26 @@ impl Question {
     }
 }
 
-/// A handler that gives everyone the same outcome: the end of a chain under test.
-pub struct Fixed(pub Result<Rcode, Failure>);
+/// The end of a chain under test: a handler that answers each request by a function of it.
+struct Responder<F> {
+    keyword: &'static str,
+    respond: F,
+}
 
-impl Handler for Fixed {
+impl<F: Fn(&Request<'_>) -> Result<Response, Failure> + Send + Sync> Handler for Responder<F> {
     fn keyword(&self) -> &'static str {
-        "fixed"
+        self.keyword
     }
     fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
-        let outcome = self
-            .0
-            .clone()
-            .map(|rcode| Answer { response: Response::empty(request.query, request.wire, rcode), from: "fixed" });
+        let outcome = (self.respond)(&request).map(|response| Answer { response, from: self.keyword });
         Box::pin(async move { outcome })
     }
+}
+
+/// A handler named `keyword` that gives what `respond` makes of a request.
+pub(crate) fn responder(
+    keyword: &'static str,
+    respond: impl Fn(&Request<'_>) -> Result<Response, Failure> + Send + Sync + 'static,
+) -> Arc<dyn Handler> {
+    Arc::new(Responder { keyword, respond })
 }

@@ -1,5 +1,6 @@
 use super::*;
-use crate::corefile::{FileId, Span, listen_address};
+use crate::corefile::diagnostic::Diagnostic;
+use crate::corefile::{Directive, FileId, Span, listen_address};
 use proptest::prelude::*;
 
 /// Text made of what the grammar knows, so that its corners are met.
@@ -100,7 +101,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_text_makes_the_parser_panic_or_point_outside_the_source(text in prop_oneof![corefile_like(), any::<String>()], file in corefile_like()) {
+    fn no_text_makes_the_parser_panic_or_point_outside_the_source(
+        text in prop_oneof![corefile_like(), any::<String>()], file in corefile_like()
+    ) {
         let (corefile, diagnostics) = memory(&file).parse(&text);
         assert_spans_point_inside(&corefile, &diagnostics);
         let report = diagnostics.render(&corefile.sources);
@@ -119,13 +122,18 @@ proptest! {
             zones(&token, &mut diagnostics).is_none(),
             listen_address(&token, &memory(""), &mut diagnostics).is_none(),
         ];
-        let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == crate::corefile::Severity::Error).count();
+        let is_error = |diagnostic: &&Diagnostic| diagnostic.severity == Severity::Error;
+        let errors = diagnostics.iter().filter(is_error).count();
         prop_assert_eq!(errors, refused.iter().filter(|refused| **refused).count());
     }
 
     #[test]
     fn a_printed_tree_parses_to_the_same_tree(
-        blocks in prop::collection::vec((prop::collection::vec("[a-z]{1,5}(\\.[a-z]{1,5}){0,2}", 1..3), prop::option::of(any::<u16>()), prop::collection::vec(option_line(), 0..4)), 0..4),
+        blocks in prop::collection::vec((
+            prop::collection::vec("[a-z]{1,5}(\\.[a-z]{1,5}){0,2}", 1..3),
+            prop::option::of(any::<u16>()),
+            prop::collection::vec(option_line(), 0..4),
+        ), 0..4),
     ) {
         let (mut text, mut expected) = (String::new(), Vec::new());
         for (zones, port, lines) in blocks {
@@ -135,7 +143,9 @@ proptest! {
             print_lines(&lines, 1, &mut text);
             text += "}\n";
             let shown: Vec<String> = zones.iter().map(|zone| format!("dns://{zone}.{port}")).collect();
-            let directives = lines.into_iter().map(|line| crate::corefile::Directive { keyword: line.name, arguments: line.arguments, options: line.block });
+            let directives = lines
+                .into_iter()
+                .map(|OptionLine { name, arguments, block }| Directive { keyword: name, arguments, options: block });
             let body = show(&[ServerBlock { keys: Vec::new(), directives: directives.collect(), is_ignored: false }]);
             expected.push(shown.join(" ") + &body);
         }

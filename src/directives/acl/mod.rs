@@ -3,7 +3,7 @@
 mod parse;
 mod policy;
 
-pub use parse::parse;
+pub(super) use parse::parse;
 
 use crate::chain::{
     Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, HitCounters, Networks,
@@ -12,7 +12,7 @@ use crate::chain::{
 use crate::message::{ExtendedError, LowerName, Rcode, ReplyOptions, Response};
 use crate::metrics::Counter;
 use futures_util::future::BoxFuture;
-use policy::{Action, Rule};
+use policy::{AclAction, AclRule};
 use std::sync::Arc;
 
 const KEYWORD: &str = "acl";
@@ -22,27 +22,27 @@ const BLOCKED: u16 = 15;
 const FILTERED: u16 = 17;
 
 /// All `acl` of a server block.
-pub struct AclConfig {
-    rules: Vec<Rule>,
+pub(super) struct AclConfig {
+    rules: Vec<AclRule>,
 }
 
 impl Configured for AclConfig {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
-        let metrics = context.servers.iter().map(|server| Metrics::new(&self.rules, server, context)).collect();
+        let metrics = context.servers.iter().map(|server| AclMetrics::new(&self.rules, server, context)).collect();
         let acl = Acl { rules: self.rules.clone(), metrics };
         Ok(Built { handler: Some(Arc::new(acl)), ..Built::default() })
     }
 }
 
 /// Counters of one listen address.
-struct Metrics {
+struct AclMetrics {
     allowed: Arc<Counter>,
     /// By rule and zone: blocked, filtered, dropped.
     refused: Vec<Vec<[Counter; 3]>>,
 }
 
-impl Metrics {
-    fn new(rules: &[Rule], server: &str, context: &BuildContext<'_>) -> Self {
+impl AclMetrics {
+    fn new(rules: &[AclRule], server: &str, context: &BuildContext<'_>) -> Self {
         let (registry, view) = (&context.process.registry, context.view_name());
         let of_zone = |zone: &LowerName| {
             let zone = zone.to_string();
@@ -66,14 +66,14 @@ impl Metrics {
 
 /// The running directive.
 struct Acl {
-    rules: Vec<Rule>,
+    rules: Vec<AclRule>,
     /// By listen address.
-    metrics: Vec<Metrics>,
+    metrics: Vec<AclMetrics>,
 }
 
 impl Acl {
     /// What is to be done with the request. All but what is allowed is counted.
-    fn decide(&self, request: &Request<'_>) -> Action {
+    fn decide(&self, request: &Request<'_>) -> AclAction {
         let client = request.peer.client.ip().to_canonical();
         for (index, rule) in self.rules.iter().enumerate() {
             let Some(zone) = rule.zone_of(&request.query.name) else { continue };
@@ -83,15 +83,15 @@ impl Acl {
                 metrics.and_then(|metrics| metrics.refused.get(index)?.get(zone))
             {
                 match action {
-                    Action::Allow => {}
-                    Action::Block => blocked.increment(),
-                    Action::Filter => filtered.increment(),
-                    Action::Drop => dropped.increment(),
+                    AclAction::Allow => {}
+                    AclAction::Block => blocked.increment(),
+                    AclAction::Filter => filtered.increment(),
+                    AclAction::Drop => dropped.increment(),
                 }
             }
             return action;
         }
-        Action::Allow
+        AclAction::Allow
     }
 
     fn count_allowed(&self, request: &Request<'_>) {
@@ -107,7 +107,7 @@ impl Handler for Acl {
     }
 
     fn client_networks(&self) -> Vec<Networks> {
-        self.rules.iter().flat_map(Rule::networks).cloned().collect()
+        self.rules.iter().flat_map(AclRule::networks).cloned().collect()
     }
 
     fn hit_counters(
@@ -130,7 +130,7 @@ impl Handler for Acl {
 
     fn serve_fast_through(&self, request: &Request<'_>, rest: FastRest<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
         let (rcode, why) = match self.decide(request) {
-            Action::Allow => {
+            AclAction::Allow => {
                 let (said, place) = rest.run(request, reply);
                 // What takes the slow path is decided, and counted, there.
                 return match said {
@@ -142,9 +142,9 @@ impl Handler for Acl {
                     FastPath::Pass | FastPath::Slow | FastPath::Through => (FastPath::Slow, place),
                 };
             }
-            Action::Drop => return (FastPath::Silent, rest.place() - 1),
-            Action::Block => (Rcode::REFUSED, BLOCKED),
-            Action::Filter => (Rcode::NOERROR, FILTERED),
+            AclAction::Drop => return (FastPath::Silent, rest.place() - 1),
+            AclAction::Block => (Rcode::REFUSED, BLOCKED),
+            AclAction::Filter => (Rcode::NOERROR, FILTERED),
         };
         let mut options = ReplyOptions::default();
         options.push_extended_error(&ExtendedError { code: why, text: String::new() });
@@ -154,15 +154,15 @@ impl Handler for Acl {
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
         let rcode = match self.decide(&request) {
-            Action::Allow => {
+            AclAction::Allow => {
                 if request.purpose == Purpose::Answer {
                     self.count_allowed(&request);
                 }
                 return next.run(request);
             }
-            Action::Drop => return Box::pin(async { Err(Failure::silence(KEYWORD)) }),
-            Action::Block => Rcode::REFUSED,
-            Action::Filter => Rcode::NOERROR,
+            AclAction::Drop => return Box::pin(async { Err(Failure::silence(KEYWORD)) }),
+            AclAction::Block => Rcode::REFUSED,
+            AclAction::Filter => Rcode::NOERROR,
         };
         let response = Response::empty(request.query, request.wire, rcode);
         Box::pin(async move { Ok(Answer { response, from: KEYWORD }) })

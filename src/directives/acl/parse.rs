@@ -1,6 +1,6 @@
 //! `acl [ZONES…] { ACTION [type QTYPE…] [net SOURCE…] }`
 
-use super::policy::{Action, Policy, Rule};
+use super::policy::{AclAction, AclPolicy, AclRule};
 use super::{AclConfig, KEYWORD};
 use crate::chain::{BlockConfig, Networks, ParseContext, Part};
 use crate::corefile::{Diagnostics, Directive, OptionLine, Token, nearest, value};
@@ -13,7 +13,7 @@ const USAGE: &str =
 const ACTIONS: [&str; 4] = ["allow", "block", "filter", "drop"];
 
 /// Reads one `acl` of a server block. All of a block make one part, since their order counts.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(crate) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let diagnostics = &mut *context.diagnostics;
     let zones: Vec<Name> = match directive.arguments.as_slice() {
         [] => context.zones.to_vec(),
@@ -23,7 +23,7 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
         diagnostics.warning(directive.keyword.span, "an `acl` without a policy allows everything").help(USAGE);
     }
     let policies = directive.options.iter().filter_map(|line| policy(line, diagnostics)).collect();
-    let rule = Rule { zones: zones.iter().map(Name::to_lower).collect(), policies };
+    let rule = AclRule { zones: zones.iter().map(Name::to_lower).collect(), policies };
     match block.parts.iter_mut().find_map(|part| <dyn Any>::downcast_mut::<AclConfig>(&mut *part.configured)) {
         Some(config) => config.rules.push(rule),
         None => {
@@ -33,12 +33,12 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
     }
 }
 
-fn policy(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Policy> {
+fn policy(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<AclPolicy> {
     let action = match line.name.text.to_ascii_lowercase().as_str() {
-        "allow" => Action::Allow,
-        "block" => Action::Block,
-        "filter" => Action::Filter,
-        "drop" => Action::Drop,
+        "allow" => AclAction::Allow,
+        "block" => AclAction::Block,
+        "filter" => AclAction::Filter,
+        "drop" => AclAction::Drop,
         other => {
             let message = format!("`{}` is no action of `acl`", line.name.text);
             let help = match nearest(other, ACTIONS.iter().copied()) {
@@ -80,7 +80,7 @@ fn policy(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Policy> {
     }
     let qtypes = qtypes.and_then(Listed::into_list);
     let sources = networks.and_then(Listed::into_list).map(Networks::new);
-    is_good.then_some(Policy { action, qtypes, sources })
+    is_good.then_some(AclPolicy { action, qtypes, sources })
 }
 
 /// What sections list: all, or these.

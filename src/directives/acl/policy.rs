@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(super) enum AclAction {
     Allow,
     /// REFUSED.
     Block,
@@ -18,31 +18,31 @@ pub enum Action {
 
 /// One `acl`: its zones, and its policies in order.
 #[derive(Clone, Debug)]
-pub struct Rule {
+pub(super) struct AclRule {
     pub zones: Vec<LowerName>,
-    pub policies: Vec<Policy>,
+    pub policies: Vec<AclPolicy>,
 }
 
 /// One line of an `acl`.
 #[derive(Clone, Debug)]
-pub struct Policy {
-    pub action: Action,
+pub(super) struct AclPolicy {
+    pub action: AclAction,
     /// `None`: all.
     pub qtypes: Option<Vec<RecordType>>,
     /// `None`: all.
     pub sources: Option<Networks>,
 }
 
-impl Rule {
+impl AclRule {
     /// The longest of the rule's zones that has the name, by its place; `None` if none has.
-    pub fn zone_of(&self, name: &LowerName) -> Option<usize> {
+    pub(super) fn zone_of(&self, name: &LowerName) -> Option<usize> {
         let within = self.zones.iter().enumerate().filter(|(_, zone)| name.is_within(zone.as_wire()));
         within.max_by_key(|(_, zone)| zone.as_wire().len()).map(|(index, _)| index)
     }
 
     /// What the first policy that is for this client and type says.
-    pub fn decide(&self, client: IpAddr, qtype: RecordType) -> Option<Action> {
-        let is_for = |policy: &&Policy| {
+    pub(super) fn decide(&self, client: IpAddr, qtype: RecordType) -> Option<AclAction> {
+        let is_for = |policy: &&AclPolicy| {
             policy.qtypes.as_ref().is_none_or(|qtypes| qtypes.contains(&qtype))
                 && policy.sources.as_ref().is_none_or(|sources| sources.contains(client))
         };
@@ -50,7 +50,7 @@ impl Rule {
     }
 
     /// What its policies know of clients.
-    pub fn networks(&self) -> impl Iterator<Item = &Networks> {
+    pub(super) fn networks(&self) -> impl Iterator<Item = &Networks> {
         self.policies.iter().filter_map(|policy| policy.sources.as_ref())
     }
 }

@@ -1,8 +1,8 @@
 //! Whom the directive answers, and how, on both paths.
 
 use super::parse;
-use crate::chain::testing::{Fixed, Question, build, configure};
-use crate::chain::{After, Chain, FastPath, Handler, Next, Outcome, ProcessContext, Request};
+use crate::chain::testing::{Question, build, configure};
+use crate::chain::{After, Answer, Chain, FastPath, Handler, Next, Outcome, ProcessContext, Request};
 use crate::message::{Rcode, RecordType, Response, TtlRule};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -20,8 +20,9 @@ impl Handler for Nobody {
         response.write(request.query, request.wire, request.reply(TtlRule::Keep), reply);
         FastPath::Answered(After::CachePacket { millis: 100, note: 0 })
     }
-    fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
-        Fixed(Ok(Rcode::NXDOMAIN)).serve(request, next).now_or_never().map(|outcome| async { outcome }.boxed()).unwrap()
+    fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
+        let response = Response::empty(request.query, request.wire, Rcode::NXDOMAIN);
+        Box::pin(async move { Ok(Answer { response, from: "nobody" }) })
     }
 }
 

@@ -15,7 +15,7 @@ const DATA: &[u8] = b"\x0dANY obsoleted\x0cSee RFC 8482";
 const ANSWER: OwnAnswer = OwnAnswer { rcode: Rcode::NOERROR, rtype: RecordType::HINFO, ttl: 8482 };
 
 /// Reads one `any` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_arguments(directive, context.diagnostics);
     value::no_options(directive, context.diagnostics);
     block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(Any) });

@@ -105,7 +105,8 @@ fn resolve_one(token: &Token, interfaces: &dyn Interfaces, diagnostics: &mut Dia
 
 /// Link-local IPv6 addresses mean something only together with an interface (RFC 4007 section 6).
 fn needs_zone(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local() || (address.is_multicast() && address.segments()[0] & 0x0f == 2))
+    let IpAddr::V6(address) = address else { return false };
+    address.is_unicast_link_local() || (address.is_multicast() && address.segments()[0] & 0x0f == 2)
 }
 
 #[cfg(test)]
@@ -116,9 +117,9 @@ mod tests {
     use std::net::{IpAddr, SocketAddr};
 
     /// `eth0` is interface 2 with three addresses, `eth1` interface 3 with one of them, `empty` has none.
-    struct Machine;
+    struct TwoInterfaces;
 
-    impl Interfaces for Machine {
+    impl Interfaces for TwoInterfaces {
         fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
             match name {
                 "eth0" => Some(["192.0.2.7", "2001:db8::7", "fe80::7"].map(|text| text.parse().unwrap()).into()),
@@ -145,29 +146,33 @@ mod tests {
 
     #[test]
     fn an_interface_means_all_its_addresses_link_local_ones_with_their_zone() {
-        let (block, said) = configure_on(&Machine, parse, "bind eth0");
+        let (block, said) = configure_on(&TwoInterfaces, parse, "bind eth0");
         assert_eq!(said, "");
         assert_eq!(bound(&block), ["192.0.2.7:53", "[2001:db8::7]:53", "[fe80::7%2]:53"]);
     }
 
     #[test]
     fn a_link_local_address_of_two_interfaces_is_bound_on_each() {
-        let (block, said) = configure_on(&Machine, parse, "bind eth1\nbind eth0 {\n except 192.0.2.7 2001:db8::7\n}");
+        let (block, said) =
+            configure_on(&TwoInterfaces, parse, "bind eth1\nbind eth0 {\n except 192.0.2.7 2001:db8::7\n}");
         assert_eq!(said, "");
         assert_eq!(bound(&block), ["[fe80::7%3]:53", "[fe80::7%2]:53"]);
     }
 
     #[test]
     fn exceptions_are_taken_out_of_their_own_line_only() {
-        let (block, said) =
-            configure_on(&Machine, parse, "bind eth0 {\n except 192.0.2.7\n}\nbind 192.0.2.7 {\n except 127.0.0.1\n}");
+        let (block, said) = configure_on(
+            &TwoInterfaces,
+            parse,
+            "bind eth0 {\n except 192.0.2.7\n}\nbind 192.0.2.7 {\n except 127.0.0.1\n}",
+        );
         assert_eq!(said, "");
         assert_eq!(bound(&block), ["[2001:db8::7]:53", "[fe80::7%2]:53", "192.0.2.7:53"]);
     }
 
     #[test]
     fn exceptions_may_be_interfaces() {
-        let (block, said) = configure_on(&Machine, parse, "bind 127.0.0.1 192.0.2.7 eth0 {\n except eth0\n}");
+        let (block, said) = configure_on(&TwoInterfaces, parse, "bind 127.0.0.1 192.0.2.7 eth0 {\n except eth0\n}");
         assert_eq!(said, "");
         assert_eq!(bound(&block), ["127.0.0.1:53"]);
     }
@@ -186,7 +191,7 @@ mod tests {
         assert!(configure(parse, "bind").1.contains("at least one address"));
         assert!(configure(parse, "bind 127.0.0.1 {\n except\n}").1.contains("at least one address"));
         assert!(configure(parse, "bind 127.0.0.1 {\n except 127.0.0.1\n}").1.contains("no address to listen on"));
-        let (_, said) = configure_on(&Machine, parse, "bind empty");
+        let (_, said) = configure_on(&TwoInterfaces, parse, "bind empty");
         assert!(
             said.contains("interface empty has no IP address") && said.contains("no address to listen on"),
             "{said}"

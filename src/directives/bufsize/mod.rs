@@ -5,7 +5,7 @@ use crate::corefile::{Directive, value};
 use crate::message::DEFAULT_UDP_SIZE;
 
 /// Reads one `bufsize` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::ignored_options(directive, context.diagnostics);
     let size = match directive.arguments.as_slice() {
         [] => Some(DEFAULT_UDP_SIZE),

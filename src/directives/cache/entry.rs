@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Milliseconds on the store's clock ([`super::store::Store::moment`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(pub u64);
+pub(super) struct Moment(pub u64);
 
 impl Moment {
     pub(super) fn millis_since(self, earlier: Self) -> u64 {
@@ -47,7 +47,7 @@ impl Kind {
 
 /// What an answer is kept under. The name is in lower-case wire form.
 #[derive(Clone, Copy, Debug)]
-pub struct Key<'a> {
+pub(super) struct Key<'a> {
     pub hash: u64,
     pub name: &'a [u8],
     pub qtype: u16,
@@ -57,7 +57,7 @@ pub struct Key<'a> {
 }
 
 /// What the store keeps.
-pub trait Payload {
+pub(super) trait Payload {
     /// True if this answers the key's question (its flags aside). The whole question is compared: hashes alone would
     /// let a collision serve a foreign answer.
     fn is_for(&self, key: &Key<'_>) -> bool;
@@ -67,7 +67,7 @@ pub trait Payload {
 
 /// An answer to be kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Fresh<T> {
+pub(super) struct Fresh<T> {
     pub payload: T,
     /// Seconds it lives.
     pub ttl: u32,
@@ -76,7 +76,7 @@ pub struct Fresh<T> {
 }
 
 /// A kept answer.
-pub struct Entry<T> {
+pub(super) struct Entry<T> {
     pub payload: T,
     pub(super) hash: u64,
     stored: Moment,
@@ -94,7 +94,7 @@ pub struct Entry<T> {
 
 /// What of an entry another process can go on with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Copied<T> {
+pub(super) struct Copied<T> {
     pub payload: T,
     pub kind: Kind,
     /// As in [`Key`].
@@ -109,7 +109,7 @@ pub struct Copied<T> {
 
 /// How old an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Age {
+pub(super) enum Age {
     /// Whole seconds left, at least 1.
     Fresh(u32),
     /// Expired, and not longer ago than stale answers may be.
@@ -119,7 +119,7 @@ pub enum Age {
 }
 
 impl<T: Payload> Entry<T> {
-    pub fn new(key: &Key<'_>, kind: Kind, fresh: Fresh<T>, now: Moment) -> Self {
+    pub(super) fn new(key: &Key<'_>, kind: Kind, fresh: Fresh<T>, now: Moment) -> Self {
         Self {
             payload: fresh.payload,
             hash: key.hash,
@@ -136,23 +136,23 @@ impl<T: Payload> Entry<T> {
         }
     }
 
-    pub fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> Kind {
         self.kind
     }
 
-    pub fn is_for(&self, key: &Key<'_>) -> bool {
+    pub(super) fn is_for(&self, key: &Key<'_>) -> bool {
         self.hash == key.hash && self.flags == key.flags && self.payload.is_for(key)
     }
 
     /// Seconds it was to live when it was stored, or `cap` if the configuration now says less.
-    pub fn ttl(&self, cap: u32) -> u32 {
+    pub(super) fn ttl(&self, cap: u32) -> u32 {
         self.ttl.min(cap)
     }
 
     /// Its age, given the longest TTL and the longest staleness (both in seconds) the configuration allows now. Elapsed
     /// time is cut to whole seconds, as the reference does.
     #[inline]
-    pub fn age(&self, now: Moment, cap: u32, stale_seconds: u32) -> Age {
+    pub(super) fn age(&self, now: Moment, cap: u32, stale_seconds: u32) -> Age {
         let elapsed = now.millis_since(self.stored) / 1000;
         let ttl = u64::from(self.ttl(cap));
         match ttl.checked_sub(elapsed) {
@@ -163,12 +163,12 @@ impl<T: Payload> Entry<T> {
     }
 
     /// Milliseconds until its age in whole seconds is another, at least 1.
-    pub fn millis_to_next_second(&self, now: Moment) -> u16 {
+    pub(super) fn millis_to_next_second(&self, now: Moment) -> u16 {
         1000 - (now.millis_since(self.stored) % 1000) as u16
     }
 
     /// Marks it as used, for eviction. Written only when clear, so that hits do not fight over its cache line.
-    pub fn touch(&self) {
+    pub(super) fn touch(&self) {
         if !self.visited.load(Ordering::Relaxed) {
             self.visited.store(true, Ordering::Relaxed);
         }
@@ -180,11 +180,11 @@ impl<T: Payload> Entry<T> {
     }
 
     /// When it was stored.
-    pub fn stored(&self) -> Moment {
+    pub(super) fn stored(&self) -> Moment {
         self.stored
     }
 
-    pub fn copy(&self) -> Copied<T>
+    pub(super) fn copy(&self) -> Copied<T>
     where
         T: Clone,
     {
@@ -195,7 +195,7 @@ impl<T: Payload> Entry<T> {
     }
 
     /// Octets it takes: itself, its payload, its place in the index, and the allocator's headers.
-    pub fn octets(&self) -> usize {
+    pub(super) fn octets(&self) -> usize {
         const INDEX_AND_HEADERS: usize = 8 + 16;
         size_of::<Option<Self>>() + INDEX_AND_HEADERS + self.payload.heap_size()
     }
@@ -206,12 +206,12 @@ impl<T: Payload> Entry<T> {
 /// The time of the last query in milliseconds (40 bits: 34 years) and the count (24 bits) share one word, so that both
 /// change at once.
 #[derive(Default)]
-pub struct Frequency(AtomicU64);
+pub(super) struct Frequency(AtomicU64);
 
 impl Frequency {
     const COUNT_BITS: u32 = 24;
     /// Counting stops here.
-    pub const MAX: u32 = (1 << Self::COUNT_BITS) - 1;
+    pub(super) const MAX: u32 = (1 << Self::COUNT_BITS) - 1;
 
     fn pack(last: Moment, count: u32) -> u64 {
         last.0 << Self::COUNT_BITS | u64::from(count.min(Self::MAX))
@@ -221,7 +221,7 @@ impl Frequency {
     }
 
     /// Counts a query at `now`; begins again at 1 if the last one is more than `gap` ago. Returns the count.
-    pub fn count(&self, now: Moment, gap: Duration) -> u32 {
+    pub(super) fn count(&self, now: Moment, gap: Duration) -> u32 {
         let next = |word| {
             let (last, count) = Self::unpack(word);
             let goes_on = count > 0 && u128::from(now.millis_since(last)) <= gap.as_millis();
@@ -234,7 +234,7 @@ impl Frequency {
     }
 
     /// Takes over the count of the entry this one's replaces.
-    pub fn inherit(&self, from: &Self) {
+    pub(super) fn inherit(&self, from: &Self) {
         self.0.store(from.0.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
@@ -245,18 +245,18 @@ impl Frequency {
 /// failure or that of an attempt in flight. An attempt ends by itself after [`Self::LONGEST`], so that one that is lost
 /// (its plan was replaced before it ran) does not keep the entry from being refreshed for ever.
 #[derive(Default)]
-pub struct RefreshState(AtomicU64);
+pub(super) struct RefreshState(AtomicU64);
 
 impl RefreshState {
     /// Longer than any chain waits for its upstreams.
-    pub const LONGEST: Duration = Duration::from_secs(30);
+    pub(super) const LONGEST: Duration = Duration::from_secs(30);
 
     fn deadline(word: u64) -> u64 {
         word >> 1
     }
 
     /// True for the one caller that shall refresh the entry now.
-    pub fn begin(&self, now: Moment) -> bool {
+    pub(super) fn begin(&self, now: Moment) -> bool {
         let word = self.0.load(Ordering::Acquire);
         if Self::deadline(word) > now.0 {
             return false;
@@ -266,13 +266,13 @@ impl RefreshState {
     }
 
     /// An attempt has ended: the next may be made after `pause`, which is zero unless it failed.
-    pub fn end(&self, now: Moment, pause: Duration) {
+    pub(super) fn end(&self, now: Moment, pause: Duration) {
         let word = if pause.is_zero() { 0 } else { (now.0 + pause.as_millis() as u64) << 1 | 1 };
         self.0.store(word, Ordering::Release);
     }
 
     /// True while the pause after a failed attempt lasts.
-    pub fn is_pausing(&self, now: Moment) -> bool {
+    pub(super) fn is_pausing(&self, now: Moment) -> bool {
         let word = self.0.load(Ordering::Acquire);
         word & 1 == 1 && Self::deadline(word) > now.0
     }
@@ -282,8 +282,8 @@ impl RefreshState {
 mod tests {
     use super::*;
 
-    struct Any;
-    impl Payload for Any {
+    struct AnyPayload;
+    impl Payload for AnyPayload {
         fn is_for(&self, _key: &Key<'_>) -> bool {
             true
         }
@@ -292,9 +292,9 @@ mod tests {
         }
     }
 
-    fn entry(ttl: u32, stored: u64) -> Entry<Any> {
+    fn entry(ttl: u32, stored: u64) -> Entry<AnyPayload> {
         let key = Key { hash: 1, name: &[0], qtype: 1, qclass: 1, flags: 0 };
-        Entry::new(&key, Kind::Success, Fresh { payload: Any, ttl, answering: true }, Moment(stored))
+        Entry::new(&key, Kind::Success, Fresh { payload: AnyPayload, ttl, answering: true }, Moment(stored))
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Counters of the directive, and the gauges of its store.
 
 use super::entry::{Kind, Payload};
-use super::store::{Evicted, Store};
+use super::store::{EvictionCounts, Store};
 use crate::chain::HitCounter;
 use crate::metrics::{Counter, Gauge, Registry};
 use parking_lot::Mutex;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// Labels of a cache's series beside `server`.
 #[derive(Clone, Copy)]
-pub struct Labels<'a> {
+pub(super) struct Labels<'a> {
     /// The zones, separated by commas.
     pub zones: &'a str,
     /// Name of the block's view; empty without one.
@@ -18,7 +18,7 @@ pub struct Labels<'a> {
 }
 
 /// Of one listen address.
-pub struct Metrics {
+pub(super) struct Metrics {
     misses: Arc<Lookups>,
     pub prefetches: Counter,
     pub drops: Counter,
@@ -28,7 +28,7 @@ pub struct Metrics {
 }
 
 /// Counts lookups that had one outcome.
-pub struct Lookups {
+pub(super) struct Lookups {
     requests: Counter,
     of_outcome: Counter,
 }
@@ -47,7 +47,7 @@ impl HitCounter for Lookups {
 }
 
 impl Metrics {
-    pub fn new(registry: &Registry, server: &str, Labels { zones, view }: Labels<'_>) -> Self {
+    pub(super) fn new(registry: &Registry, server: &str, Labels { zones, view }: Labels<'_>) -> Self {
         let labels = [("server", server), ("zones", zones), ("view", view)];
         let counter = |name, help| registry.counter(name, help, &labels);
         let of_kinds = |name, help| {
@@ -74,25 +74,25 @@ impl Metrics {
     }
 
     /// A query that was looked up in vain.
-    pub fn miss(&self) {
+    pub(super) fn miss(&self) {
         self.misses.increment();
     }
 
     /// What counts queries that are looked up in vain.
-    pub fn misses(&self) -> &Arc<Lookups> {
+    pub(super) fn misses(&self) -> &Arc<Lookups> {
         &self.misses
     }
 
-    pub fn hit(&self, kind: Kind) {
+    pub(super) fn hit(&self, kind: Kind) {
         self.hits[kind.index()].increment();
     }
 
     /// What counts hits of a kind.
-    pub fn hits(&self, kind: Kind) -> &Arc<Lookups> {
+    pub(super) fn hits(&self, kind: Kind) -> &Arc<Lookups> {
         &self.hits[kind.index()]
     }
 
-    pub fn evicted(&self, evicted: Evicted) {
+    pub(super) fn evicted(&self, evicted: EvictionCounts) {
         for kind in Kind::ALL {
             if evicted.of(kind) > 0 {
                 self.evictions[kind.index()].add(evicted.of(kind));
@@ -105,12 +105,12 @@ impl Metrics {
 ///
 /// A reload may bring a second store with the same labels before the first has gone, so each adds to the gauges what
 /// has changed since it last did, and takes its part out again when it goes.
-pub struct Gauges<T: Payload> {
+pub(super) struct Gauges<T: Payload> {
     store: Arc<Store<T>>,
-    series: Vec<Series>,
+    series: Vec<KindGauges>,
 }
 
-struct Series {
+struct KindGauges {
     kind: Kind,
     entries: Gauge,
     octets: Gauge,
@@ -119,7 +119,7 @@ struct Series {
 }
 
 impl<T: Payload> Gauges<T> {
-    pub fn new(
+    pub(super) fn new(
         store: Arc<Store<T>>,
         registry: &Registry,
         servers: &[String],
@@ -128,7 +128,7 @@ impl<T: Payload> Gauges<T> {
         let gauge = |server, kind: Kind, name, help| {
             registry.gauge(name, help, &[("server", server), ("type", kind.label()), ("zones", zones), ("view", view)])
         };
-        let series = |server, kind| Series {
+        let series = |server, kind| KindGauges {
             kind,
             entries: gauge(server, kind, "coredns_cache_entries", "Answers in the cache."),
             octets: gauge(
@@ -144,14 +144,14 @@ impl<T: Payload> Gauges<T> {
     }
 
     /// Brings the gauges up to date.
-    pub fn refresh(&self) {
+    pub(super) fn refresh(&self) {
         for series in &self.series {
             series.tell(self.store.entries(series.kind) as f64, self.store.octets(series.kind) as f64);
         }
     }
 }
 
-impl Series {
+impl KindGauges {
     fn tell(&self, entries: f64, octets: f64) {
         let mut told = self.told.lock();
         self.entries.add(entries - told.0);

@@ -12,8 +12,8 @@ mod transfer;
 #[cfg(test)]
 mod wire;
 
-pub use classify::{Classification, classify};
-pub use transfer::{Bounds, ClockReading, TransferCount, TransferError, export, import};
+pub use classify::classify;
+pub use transfer::{Bounds, ClockReading, TransferCount, export, import};
 
 use crate::chain::{
     BlockConfig, BuildContext, BuildError, Built, Configured, MemoryBudget, ParseContext, Part, ReloadState,

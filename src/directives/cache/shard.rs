@@ -30,12 +30,12 @@ impl<T> Default for Shard<T> {
 }
 
 impl<T: Payload> Shard<T> {
-    pub fn find(&self, kind: Kind, key: &Key<'_>) -> Option<&Entry<T>> {
+    pub(super) fn find(&self, kind: Kind, key: &Key<'_>) -> Option<&Entry<T>> {
         self.at(self.place(kind, key)?)
     }
 
     /// The entries of both kinds under a key, found in one look-up.
-    pub fn find_kinds(&self, key: &Key<'_>) -> [Option<&Entry<T>>; 2] {
+    pub(super) fn find_kinds(&self, key: &Key<'_>) -> [Option<&Entry<T>>; 2] {
         let mut found = [None; 2];
         for entry in
             self.index.iter_hash(key.hash).filter_map(|place| self.at(*place)).filter(|entry| entry.is_for(key))
@@ -60,7 +60,7 @@ impl<T: Payload> Shard<T> {
 
     /// Puts `entry` in the place of the one with the same kind and key and returns that; gives `entry` back if there is
     /// none.
-    pub fn replace(&mut self, key: &Key<'_>, mut entry: Entry<T>) -> Result<Entry<T>, Entry<T>> {
+    pub(super) fn replace(&mut self, key: &Key<'_>, mut entry: Entry<T>) -> Result<Entry<T>, Entry<T>> {
         let Some(place) = self.place(entry.kind, key) else { return Err(entry) };
         let Some(old) = self.at_mut(place) else { return Err(entry) };
         (entry.newer, entry.older) = (old.newer, old.older);
@@ -69,7 +69,7 @@ impl<T: Payload> Shard<T> {
 
     /// Adds an entry whose kind and key are not here yet, as the newest of its kind. False if this shard can hold no
     /// more.
-    pub fn add(&mut self, mut entry: Entry<T>) -> bool {
+    pub(super) fn add(&mut self, mut entry: Entry<T>) -> bool {
         let place = match self.vacant.pop() {
             Some(place) => place,
             None => match u32::try_from(self.entries.len()) {
@@ -96,13 +96,13 @@ impl<T: Payload> Shard<T> {
         true
     }
 
-    pub fn remove(&mut self, kind: Kind, key: &Key<'_>) -> Option<Entry<T>> {
+    pub(super) fn remove(&mut self, kind: Kind, key: &Key<'_>) -> Option<Entry<T>> {
         let place = self.place(kind, key)?;
         self.take(place)
     }
 
     /// Takes out the next entry of `kind` that is `useless`, or was not used lately.
-    pub fn evict(&mut self, kind: Kind, useless: impl Fn(&Entry<T>) -> bool) -> Option<Entry<T>> {
+    pub(super) fn evict(&mut self, kind: Kind, useless: impl Fn(&Entry<T>) -> bool) -> Option<Entry<T>> {
         let queue = &self.queues[kind.index()];
         let oldest = queue.oldest;
         let mut place = if queue.hand == NONE { oldest } else { queue.hand };
@@ -118,7 +118,7 @@ impl<T: Payload> Shard<T> {
     }
 
     /// Every entry of `kind`, the oldest first.
-    pub fn oldest_first(&self, kind: Kind) -> impl Iterator<Item = &Entry<T>> {
+    pub(super) fn oldest_first(&self, kind: Kind) -> impl Iterator<Item = &Entry<T>> {
         let mut place = self.queues[kind.index()].oldest;
         std::iter::from_fn(move || {
             let entry = self.at(place)?;
@@ -128,7 +128,7 @@ impl<T: Payload> Shard<T> {
     }
 
     /// Takes out every useless entry.
-    pub fn sweep(&mut self, useless: impl Fn(&Entry<T>) -> bool) -> Vec<Entry<T>> {
+    pub(super) fn sweep(&mut self, useless: impl Fn(&Entry<T>) -> bool) -> Vec<Entry<T>> {
         let is_useless = |place: &u32| self.at(*place).is_some_and(&useless);
         let places: Vec<u32> = (0..u32::try_from(self.entries.len()).unwrap_or(NONE)).filter(is_useless).collect();
         places.into_iter().filter_map(|place| self.take(place)).collect()

@@ -22,14 +22,14 @@ const MOST_SUBNETS: usize = 16;
 const OVERHEAD: usize = 512;
 
 /// The answers to a question, by subnet.
-pub struct SubnetAnswers {
+pub(super) struct SubnetAnswers {
     answers: Cache<Box<[u8]>, Arc<Answers>, foldhash::fast::RandomState>,
     budget: Arc<MemoryBudget>,
 }
 
 /// For whom an answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Audience {
+pub(super) enum Audience {
     /// All clients that name a subnet within this network.
     Network(ClientSubnet),
     /// Those that ask with exactly this subnet. A client may name a short prefix, so nothing is said of the networks in
@@ -53,7 +53,7 @@ impl Audience {
 }
 
 /// An answer and for whom it is.
-struct Answer {
+struct SubnetAnswer {
     audience: Audience,
     entry: Arc<Entry<Response>>,
 }
@@ -61,14 +61,14 @@ struct Answer {
 /// All answers to one question.
 struct Answers {
     /// Empty once it is out of the map, whose own garbage is collected later.
-    held: Mutex<Held>,
+    held: Mutex<HeldAnswers>,
     lives: Duration,
     octets: usize,
 }
 
 #[derive(Default)]
-struct Held {
-    list: Vec<Answer>,
+struct HeldAnswers {
+    list: Vec<SubnetAnswer>,
     /// Of the memory of all caches, for as long as they are held.
     _share: Option<Share>,
 }
@@ -110,14 +110,14 @@ impl Expiry<Box<[u8]>, Arc<Answers>> for Lives {
 }
 
 impl Answers {
-    fn take(&self) -> Held {
+    fn take(&self) -> HeldAnswers {
         std::mem::take(&mut self.held.lock())
     }
 }
 
 impl SubnetAnswers {
     /// Takes its octets from `budget`, at most a share of it together with all others.
-    pub fn new(budget: Arc<MemoryBudget>) -> Self {
+    pub(super) fn new(budget: Arc<MemoryBudget>) -> Self {
         let answers = Cache::builder()
             .max_capacity((budget.largest_limit() / SHARE) as u64)
             .weigher(|_, answers: &Arc<Answers>| u32::try_from(answers.octets).unwrap_or(u32::MAX))
@@ -129,7 +129,7 @@ impl SubnetAnswers {
 
     /// The answer for the smallest network that has all of `subnet` in it. `question` is
     /// [`crate::message::QuestionKey::octets`].
-    pub fn find(
+    pub(super) fn find(
         &self,
         question: &[u8],
         subnet: &ClientSubnet,
@@ -144,7 +144,7 @@ impl SubnetAnswers {
     /// Keeps an answer that lives for so many seconds, if there is room; else all that is kept for the question goes.
     /// It takes the place of one for the same subnet. With too many for the question the oldest goes, and before it
     /// what is no longer of use.
-    pub fn keep(
+    pub(super) fn keep(
         &self,
         question: &[u8],
         audience: Audience,
@@ -158,7 +158,7 @@ impl SubnetAnswers {
                 let former = present.into_value();
                 lives = lives.max(former.lives);
                 list = former.take().list;
-                list.retain(|answer: &Answer| {
+                list.retain(|answer: &SubnetAnswer| {
                     answer.audience.subnet() != audience.subnet() && is_usable(&answer.entry)
                 });
             }
@@ -167,12 +167,12 @@ impl SubnetAnswers {
             {
                 list.swap_remove(oldest);
             }
-            list.push(Answer { audience, entry: Arc::new(entry) });
-            let answers: usize = list.iter().map(|answer| size_of::<Answer>() + answer.entry.octets()).sum();
+            list.push(SubnetAnswer { audience, entry: Arc::new(entry) });
+            let answers: usize = list.iter().map(|answer| size_of::<SubnetAnswer>() + answer.entry.octets()).sum();
             let octets = OVERHEAD + question.len() + answers;
             match Share::take(octets, &self.budget) {
                 Some(share) => {
-                    let held = Mutex::new(Held { list, _share: Some(share) });
+                    let held = Mutex::new(HeldAnswers { list, _share: Some(share) });
                     Op::Put(Arc::new(Answers { held, lives, octets }))
                 }
                 // Memory is scarce, and they are the first to go.
@@ -184,19 +184,19 @@ impl SubnetAnswers {
     }
 
     /// Gives back the memory of what has expired.
-    pub fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         self.answers.run_pending_tasks();
     }
 
     /// Gives everything up.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         self.answers.invalidate_all();
         self.answers.run_pending_tasks();
     }
 
     /// Octets that the answers take.
     #[cfg(test)]
-    pub fn octets(&self) -> u64 {
+    pub(super) fn octets(&self) -> u64 {
         self.answers.weighted_size()
     }
 }

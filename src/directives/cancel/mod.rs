@@ -15,7 +15,7 @@ const KEYWORD: &str = "cancel";
 const DEFAULT: Duration = Duration::from_millis(5001);
 
 /// Reads one `cancel` of a server block. Of several the last counts.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_options(directive, context.diagnostics);
     let limit = match directive.arguments.as_slice() {
         [] => Some(DEFAULT),

@@ -16,7 +16,7 @@ const ANSWER: OwnAnswer = OwnAnswer { rcode: Rcode::NOERROR, rtype: RecordType::
 const LONGEST: usize = 255;
 
 /// Reads one `chaos` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_options(directive, context.diagnostics);
     let words: Vec<&str> = directive.arguments.iter().map(|word| word.text.as_str()).collect();
     let (version, authors) =

@@ -5,7 +5,7 @@ use crate::corefile::{Directive, Token, value};
 use crate::message::PrefixLimits;
 
 /// Reads one `client_subnet` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_options(directive, context.diagnostics);
     let mut limit = |token: &Token, what: &str, longest: u8| {
         value::number(token, what, 0..=u64::from(longest), context.diagnostics).and_then(|bits| u8::try_from(bits).ok())

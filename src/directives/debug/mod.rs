@@ -4,7 +4,7 @@ use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, value};
 
 /// Reads one `debug` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_arguments(directive, context.diagnostics);
     value::no_options(directive, context.diagnostics);
     block.debug = true;

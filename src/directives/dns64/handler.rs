@@ -1,4 +1,4 @@
-//! The answers (RFC 6147 section 5).
+//! Makes AAAA records of A records (RFC 6147 section 5).
 
 use super::{Dns64Config, KEYWORD};
 use crate::chain::{

@@ -6,7 +6,7 @@ mod prefix;
 #[cfg(test)]
 mod tests;
 
-pub use parse::parse;
+pub(super) use parse::parse;
 
 use crate::chain::{BuildContext, BuildError, Built, Configured};
 use crate::metrics::Counter;

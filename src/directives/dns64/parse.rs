@@ -9,7 +9,7 @@ use std::any::Any;
 const USAGE: &str = "write `dns64 [PREFIX]`, such as `dns64 64:ff9b::/96`; its block has `prefix PREFIX`, `translate_all` and `allow_ipv4`";
 
 /// Reads one `dns64` of a server block. Another one in the block goes on where the first ended, as in the reference.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(crate) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let earlier = block.parts.iter_mut().find(|part| part.keyword == KEYWORD).and_then(|part| {
         let configured: &mut dyn Any = &mut *part.configured;
         configured.downcast_mut::<Dns64Config>()

@@ -35,7 +35,7 @@ impl Prefix {
     ///
     /// # Errors
     /// Another form or length.
-    pub fn parse(text: &str) -> Result<Self, PrefixError> {
+    pub(super) fn parse(text: &str) -> Result<Self, PrefixError> {
         let Ok(IpNet::V6(network)) = text.parse() else { return Err(PrefixError::Network) };
         Self::of(network.trunc())
     }
@@ -49,7 +49,7 @@ impl Prefix {
     }
 
     /// The address that stands for an IPv4 one.
-    pub fn map(&self, address: Ipv4Addr) -> Ipv6Addr {
+    pub(super) fn map(&self, address: Ipv4Addr) -> Ipv6Addr {
         let mut octets = [0; 16];
         octets[..self.length].copy_from_slice(&self.octets[..self.length]);
         // A prefix longer than 64 bits covers the reserved octet itself.

@@ -1,5 +1,5 @@
 use super::{Dns64Config, parse};
-use crate::chain::testing::{Question, build, configure, process};
+use crate::chain::testing::{Question, build, configure, process, responder};
 use crate::chain::{
     After, Answer, Chain, FastPath, Handler, HitCounter, Next, Outcome, PacketAnswer, ProcessContext, Request,
 };
@@ -14,10 +14,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What an upstream knows of every name, by its first label: `v4` has an IPv4 address, `both` has both, `none` nothing;
-/// `gone` is not there, `half` fails for AAAA, `fail` for both, and of `bare` there is no SOA record.
-struct Upstream;
-
+/// What [`upstream`] knows of every name, by its first label: `v4` has an IPv4 address, `both` has both, `none`
+/// nothing; `gone` is not there, `half` fails for AAAA, `fail` for both, and of `bare` there is no SOA record.
 fn known(request: &Request<'_>) -> (Rcode, Vec<(Section, Record)>) {
     let name = request.query.name.to_string();
     let owner = Name::from_str(&name).unwrap();
@@ -37,16 +35,16 @@ fn known(request: &Request<'_>) -> (Rcode, Vec<(Section, Record)>) {
     }
 }
 
-impl Handler for Upstream {
-    fn keyword(&self) -> &'static str {
-        "upstream"
-    }
-    fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
-        let (rcode, records) = known(&request);
-        let mut response = Response::from_records(request.query, request.wire, rcode, &records).unwrap();
-        response.set_flag(0x0080, true);
-        Box::pin(async move { Ok(Answer { response, from: "upstream" }) })
-    }
+/// A handler that answers by [`known`], with RA.
+fn upstream() -> Arc<dyn Handler> {
+    responder("upstream", |request| Ok(answer(request)))
+}
+
+fn answer(request: &Request<'_>) -> Response {
+    let (rcode, records) = known(request);
+    let mut response = Response::from_records(request.query, request.wire, rcode, &records).unwrap();
+    response.set_flag(0x0080, true);
+    response
 }
 
 fn question(name: &str, qtype: RecordType, is_v6: bool) -> Question {
@@ -62,7 +60,7 @@ async fn asked(text: &str, name: &str, qtype: RecordType, is_v6: bool) -> String
     assert_eq!(said, "");
     let handler = build(&block, &process()).handler.unwrap();
     let question = question(name, qtype, is_v6);
-    let chain = Arc::new(Chain { handlers: Box::new([handler, Arc::new(Upstream)]) });
+    let chain = Arc::new(Chain { handlers: Box::new([handler, upstream()]) });
     let answer = chain.start().run(question.request()).await.unwrap();
     let records: Vec<String> = question
         .records(&answer)
@@ -99,7 +97,7 @@ async fn addresses_are_made_for_names_that_have_but_ipv4_ones() {
     );
 }
 
-/// [`Upstream`] on both paths.
+/// [`upstream`] on both paths.
 #[derive(Default)]
 struct Quick {
     /// What follows its replies, to questions for AAAA and for A; `None`: it has none on the fast path.
@@ -118,18 +116,16 @@ impl Handler for Quick {
     }
     fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
         let Some(after) = self.after[usize::from(request.query.qtype == RecordType::A)] else { return FastPath::Slow };
-        let (rcode, records) = known(request);
-        let mut response = Response::from_records(request.query, request.wire, rcode, &records).unwrap();
-        response.set_flag(0x0080, true);
-        response.write(request.query, request.wire, request.reply(TtlRule::Keep), reply);
+        answer(request).write(request.query, request.wire, request.reply(TtlRule::Keep), reply);
         FastPath::Answered(after)
     }
     fn hit_counter(&self, request: &Request<'_>, note: u32) -> Option<Arc<dyn HitCounter>> {
         self.counted.lock().push((request.query.qtype, note));
         None
     }
-    fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
-        Upstream.serve(request, next)
+    fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
+        let response = answer(&request);
+        Box::pin(async move { Ok(Answer { response, from: "upstream" }) })
     }
 }
 

@@ -17,14 +17,14 @@ use std::time::Instant;
 const QUEUE_OCTETS: usize = 4_000_000;
 
 /// A running endpoint.
-pub struct Endpoint(Arc<Shared>);
+pub(super) struct Endpoint(Arc<Shared>);
 
 impl Endpoint {
     /// That of the running plan if there is one as configured, else a new one.
     ///
     /// # Errors
     /// Its thread cannot be started.
-    pub fn adopt_or_new(config: &EndpointConfig, process: &ProcessContext) -> Result<Arc<Self>, BuildError> {
+    pub(super) fn adopt_or_new(config: &EndpointConfig, process: &ProcessContext) -> Result<Arc<Self>, BuildError> {
         let key = config.key();
         if let Some(running) = process.reload_state.find::<Self>(&key) {
             return Ok(running);
@@ -67,12 +67,12 @@ impl Endpoint {
     }
 
     /// Whether anybody reads what is written.
-    pub fn is_wanted(&self) -> bool {
+    pub(super) fn is_wanted(&self) -> bool {
         self.0.queue.is_wanted()
     }
 
     /// Queues `count` whole frames, or drops and counts them. Does not block.
-    pub fn write(&self, frames: &[u8], count: u64) {
+    pub(super) fn write(&self, frames: &[u8], count: u64) {
         self.0.queue.push(frames, count);
     }
 }

@@ -4,16 +4,16 @@
 use super::message::FRAME_HEADER;
 
 /// What the frames hold.
-pub const CONTENT_TYPE: &[u8] = b"protobuf:dnstap.Dnstap";
+pub(super) const CONTENT_TYPE: &[u8] = b"protobuf:dnstap.Dnstap";
 
 /// Octets of the longest control frame (FSTRM_CONTROL_FRAME_LENGTH_MAX).
 const LONGEST_CONTROL: usize = 512;
 /// Octets before a control frame's type: a length of zero, and its own length.
-pub const CONTROL_HEADER: usize = 8;
+pub(super) const CONTROL_HEADER: usize = 8;
 
 /// Control frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Control {
+pub(super) enum Control {
     Accept = 1,
     Start = 2,
     Stop = 3,
@@ -23,7 +23,7 @@ pub enum Control {
 
 /// Why what the other end says is no Frame Stream of dnstap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
+pub(super) enum FrameError {
     #[error("what it says is no Frame Stream: is it a reader of dnstap?")]
     NoControlFrame,
     #[error("it says control frame {0} where {1:?} is due")]
@@ -34,7 +34,7 @@ pub enum FrameError {
 
 impl Control {
     /// The frame; READY, ACCEPT and START with the content type.
-    pub fn frame(self) -> Vec<u8> {
+    pub(super) fn frame(self) -> Vec<u8> {
         let mut body = (self as u32).to_be_bytes().to_vec();
         if matches!(self, Self::Ready | Self::Accept | Self::Start) {
             body.extend_from_slice(&CONTENT_TYPE_FIELD.to_be_bytes());
@@ -48,7 +48,7 @@ impl Control {
     ///
     /// # Errors
     /// They are of none.
-    pub fn length(header: [u8; CONTROL_HEADER]) -> Result<usize, FrameError> {
+    pub(super) fn length(header: [u8; CONTROL_HEADER]) -> Result<usize, FrameError> {
         let [escape, length] = [&header[..4], &header[4..]].map(|octets| word(octets).unwrap_or_default());
         let length = length as usize;
         if escape != 0 || !(4..=LONGEST_CONTROL).contains(&length) {
@@ -61,7 +61,7 @@ impl Control {
     ///
     /// # Errors
     /// Why not.
-    pub fn check(self, body: &[u8]) -> Result<(), FrameError> {
+    pub(super) fn check(self, body: &[u8]) -> Result<(), FrameError> {
         let kind = word(body).ok_or(FrameError::NoControlFrame)?;
         if kind != self as u32 {
             return Err(FrameError::Unexpected(kind, self));
@@ -88,7 +88,7 @@ fn word(octets: &[u8]) -> Option<u32> {
 }
 
 /// Where the first frame begins of which not all octets are among the first `written`.
-pub fn first_unwritten(frames: &[u8], written: usize) -> usize {
+pub(super) fn first_unwritten(frames: &[u8], written: usize) -> usize {
     let mut start = 0;
     while let Some(length) = frames.get(start..).and_then(word) {
         let end = start + FRAME_HEADER + length as usize;
@@ -101,7 +101,7 @@ pub fn first_unwritten(frames: &[u8], written: usize) -> usize {
 }
 
 /// How many frames there are.
-pub fn count(frames: &[u8]) -> u64 {
+pub(super) fn count(frames: &[u8]) -> u64 {
     let (mut start, mut count) = (0, 0);
     while let Some(length) = frames.get(start..).and_then(word) {
         start += FRAME_HEADER + length as usize;

@@ -54,7 +54,7 @@ struct Reader {
 }
 
 /// The task of the endpoint's thread.
-pub struct Listener<'a> {
+pub(super) struct Listener<'a> {
     shared: &'a Shared,
     troubles: Troubles<'a>,
     readers: Vec<Reader>,
@@ -62,12 +62,12 @@ pub struct Listener<'a> {
 }
 
 impl<'a> Listener<'a> {
-    pub fn new(shared: &'a Shared) -> Self {
+    pub(super) fn new(shared: &'a Shared) -> Self {
         Self { shared, troubles: Troubles::new(shared), readers: Vec::new(), tasks: JoinSet::new() }
     }
 
     /// Serves readers until the endpoint is closed.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         while !self.shared.ending.is_asked() {
             match listen(self.shared).await {

@@ -7,11 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Octets before each frame: its length (fstrm's data frames).
-pub const FRAME_HEADER: usize = 4;
+pub(super) const FRAME_HEADER: usize = 4;
 
 /// What a message tells of (`Message.Type`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     ClientQuery = 5,
     ClientResponse = 6,
     ForwarderQuery = 7,
@@ -20,7 +20,7 @@ pub enum Kind {
 
 /// How it was sent (`SocketProtocol`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub(super) enum Protocol {
     Udp = 1,
     Tcp = 2,
     Tls = 3,
@@ -29,7 +29,7 @@ pub enum Protocol {
 
 /// `Message`, as far as it is used here.
 #[derive(Clone, Copy, Debug)]
-pub struct TapMessage<'a> {
+pub(super) struct TapMessage<'a> {
     pub kind: Kind,
     pub protocol: Protocol,
     /// Who asks.
@@ -45,26 +45,26 @@ pub struct TapMessage<'a> {
 
 /// A DNS message, whose ID may stand elsewhere.
 #[derive(Clone, Copy, Debug)]
-pub struct Wire<'a> {
+pub(super) struct Wire<'a> {
     pub id: [u8; 2],
     pub after_id: &'a [u8],
 }
 
 impl<'a> Wire<'a> {
     /// This message.
-    pub fn of(message: &'a [u8]) -> Self {
+    pub(super) fn of(message: &'a [u8]) -> Self {
         Self::with_id(message, message)
     }
 
     /// This message with the ID of another.
-    pub fn with_id(message: &'a [u8], other: &[u8]) -> Self {
+    pub(super) fn with_id(message: &'a [u8], other: &[u8]) -> Self {
         let id = other.first_chunk().copied().unwrap_or_default();
         Self { id, after_id: message.get(2..).unwrap_or_default() }
     }
 }
 
 /// What every message of a tap begins with: who tells it, by which program.
-pub fn envelope(identity: &[u8], version: &[u8]) -> Box<[u8]> {
+pub(super) fn envelope(identity: &[u8], version: &[u8]) -> Box<[u8]> {
     let mut out = Vec::new();
     put_octets(1, &[identity], &mut out);
     put_octets(2, &[version], &mut out);
@@ -77,7 +77,7 @@ thread_local! {
 }
 
 /// Appends a frame with one message.
-pub fn append(envelope: &[u8], extra: Option<&str>, message: &TapMessage<'_>, out: &mut Vec<u8>) {
+pub(super) fn append(envelope: &[u8], extra: Option<&str>, message: &TapMessage<'_>, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&[0; FRAME_HEADER]);
     out.extend_from_slice(envelope);

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 const KEPT: usize = 64 << 10;
 
 /// A bounded queue of whole frames.
-pub struct Queue {
+pub(super) struct Queue {
     parts: ThreadLocal<Mutex<Vec<u8>>>,
     /// Octets of one part.
     share: usize,
@@ -28,7 +28,7 @@ pub struct Queue {
 
 impl Queue {
     /// For this many workers, which may together hold so many octets.
-    pub fn new(octets: usize, workers: usize, is_wanted: bool, dropped: Counter) -> Self {
+    pub(super) fn new(octets: usize, workers: usize, is_wanted: bool, dropped: Counter) -> Self {
         Self {
             parts: ThreadLocal::new(),
             share: octets / workers.max(1),
@@ -42,17 +42,17 @@ impl Queue {
     }
 
     /// Whether what is pushed is read.
-    pub fn is_wanted(&self) -> bool {
+    pub(super) fn is_wanted(&self) -> bool {
         self.is_wanted.load(Ordering::Relaxed)
     }
 
     /// Sets that.
-    pub fn set_wanted(&self, is_wanted: bool) {
+    pub(super) fn set_wanted(&self, is_wanted: bool) {
         self.is_wanted.store(is_wanted, Ordering::Relaxed);
     }
 
     /// Appends `count` whole frames, all or none of them.
-    pub fn push(&self, frames: &[u8], count: u64) {
+    pub(super) fn push(&self, frames: &[u8], count: u64) {
         let mut part = self.parts.get_or_default().lock();
         let length = part.len() + frames.len();
         if length > self.share {
@@ -77,28 +77,28 @@ impl Queue {
     }
 
     /// Counts frames that nobody will get.
-    pub fn drop_frames(&self, count: u64) {
+    pub(super) fn drop_frames(&self, count: u64) {
         self.dropped.add(count);
         self.untold.fetch_add(count, Ordering::Relaxed);
     }
 
     /// How many were dropped since this was asked last.
-    pub fn take_untold(&self) -> u64 {
+    pub(super) fn take_untold(&self) -> u64 {
         self.untold.swap(0, Ordering::Relaxed)
     }
 
     /// Waits until there is something. May be dropped and called again at any time.
-    pub async fn filled(&self) {
+    pub(super) async fn filled(&self) {
         self.filled.notified().await;
     }
 
     /// Waits until a part is half full. May be dropped and called again at any time.
-    pub async fn half_full(&self) {
+    pub(super) async fn half_full(&self) {
         self.half_full.notified().await;
     }
 
     /// Appends all that there is to `frames`; false if there is nothing.
-    pub fn take(&self, frames: &mut Vec<u8>) -> bool {
+    pub(super) fn take(&self, frames: &mut Vec<u8>) -> bool {
         self.is_told.store(false, Ordering::Release);
         let before = frames.len();
         for part in &self.parts {

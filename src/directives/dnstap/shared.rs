@@ -15,7 +15,7 @@ const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
+pub(super) enum Address {
     Unix(PathBuf),
     /// An address or a host name. One without a host, at which is listened, stands for all addresses.
     Tcp {
@@ -26,7 +26,7 @@ pub enum Address {
 
 /// Who connects to whom.
 #[derive(Clone)]
-pub enum Mode {
+pub(super) enum Mode {
     Connect {
         tls: Option<ClientTls>,
         /// Of the socket's send buffer.
@@ -39,7 +39,7 @@ pub enum Mode {
 
 /// Where a tap writes to, as configured.
 #[derive(Clone)]
-pub struct EndpointConfig {
+pub(super) struct EndpointConfig {
     /// As the Corefile has it.
     pub text: String,
     pub address: Address,
@@ -50,7 +50,7 @@ pub struct EndpointConfig {
 
 impl EndpointConfig {
     /// The same for two that are one endpoint.
-    pub fn key(&self) -> String {
+    pub(super) fn key(&self) -> String {
         let Self { text, mode, queue, .. } = self;
         match mode {
             Mode::Connect { tls, buffer_octets } => {
@@ -66,7 +66,7 @@ impl EndpointConfig {
 }
 
 /// What the taps of an endpoint and its thread share.
-pub struct Shared {
+pub(super) struct Shared {
     pub config: EndpointConfig,
     pub queue: Queue,
     pub lookup: HostLookup,
@@ -81,19 +81,19 @@ pub struct Shared {
 }
 
 /// Tells of an endpoint's troubles, each kind once in [`TELL_INTERVAL`] at most.
-pub struct Troubles<'a> {
+pub(super) struct Troubles<'a> {
     shared: &'a Shared,
     told_failure: Option<Instant>,
     told_drops: Option<Instant>,
 }
 
 impl<'a> Troubles<'a> {
-    pub fn new(shared: &'a Shared) -> Self {
+    pub(super) fn new(shared: &'a Shared) -> Self {
         Self { shared, told_failure: None, told_drops: None }
     }
 
     /// There is no reader, or no longer.
-    pub fn failed(&mut self, why: &dyn std::fmt::Display) {
+    pub(super) fn failed(&mut self, why: &dyn std::fmt::Display) {
         let text = &self.shared.config.text;
         if is_due(&mut self.told_failure) {
             tracing::warn!("plugin/dnstap: {text}: {why}; it is tried again");
@@ -103,14 +103,14 @@ impl<'a> Troubles<'a> {
     }
 
     /// All is well.
-    pub fn connected(&mut self) {
+    pub(super) fn connected(&mut self) {
         if self.told_failure.take().is_some() {
             tracing::info!("plugin/dnstap: {} has a reader again", self.shared.config.text);
         }
     }
 
     /// Tells of messages that were dropped, if there were some.
-    pub fn tell_drops(&mut self) {
+    pub(super) fn tell_drops(&mut self) {
         if self.told_drops.is_some_and(|told| told.elapsed() < TELL_INTERVAL) {
             return;
         }
@@ -137,19 +137,19 @@ fn is_due(told: &mut Option<Instant>) -> bool {
 
 /// Frames that were taken from the queue, and how far they are written.
 #[derive(Default)]
-pub struct Taken {
+pub(super) struct Taken {
     pub frames: Vec<u8>,
     pub written: usize,
 }
 
 impl Taken {
     /// What is not written yet.
-    pub fn rest(&self) -> &[u8] {
+    pub(super) fn rest(&self) -> &[u8] {
         self.frames.get(self.written..).unwrap_or_default()
     }
 
     /// Counts what is written whole, and keeps the rest, from the beginning of a frame that is cut.
-    pub fn settle(&mut self, sent: &Counter) {
+    pub(super) fn settle(&mut self, sent: &Counter) {
         let whole = frames::first_unwritten(&self.frames, self.written);
         sent.add(frames::count(self.frames.get(..whole).unwrap_or_default()));
         if whole == self.frames.len() {

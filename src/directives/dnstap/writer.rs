@@ -20,16 +20,16 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 /// How long a reader may take for each step: to be connected, to say that it takes dnstap, and to take some octets
 /// (tcpTimeout of CoreDNS' plugin/dnstap).
-pub const PATIENCE: Duration = Duration::from_secs(4);
+pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 /// How long frames gather before they are written in one call.
-pub const GATHERING: Duration = Duration::from_millis(50);
+pub(super) const GATHERING: Duration = Duration::from_millis(50);
 /// The pause before another attempt doubles from here to there (errorCheckInterval of CoreDNS' plugin/dnstap).
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Why nothing can be written.
 #[derive(Debug, thiserror::Error)]
-pub enum WriteError {
+pub(super) enum WriteError {
     #[error("no connection: {0}")]
     Connect(io::Error),
     #[error("no connection: the name {0} cannot be resolved: {1}")]
@@ -45,11 +45,11 @@ pub enum WriteError {
 }
 
 /// A connection.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// `work` within [`PATIENCE`].
-pub async fn patiently<T>(
+pub(super) async fn patiently<T>(
     what: &'static str,
     work: impl Future<Output = Result<T, WriteError>>,
 ) -> Result<T, WriteError> {
@@ -60,7 +60,7 @@ pub async fn patiently<T>(
 ///
 /// # Errors
 /// The reader does not, or not in time.
-pub async fn shake_hands(stream: &mut dyn Stream) -> Result<(), WriteError> {
+pub(super) async fn shake_hands(stream: &mut dyn Stream) -> Result<(), WriteError> {
     let agree = async {
         stream.write_all(&Control::Ready.frame()).await.map_err(WriteError::Gone)?;
         stream.flush().await.map_err(WriteError::Gone)?;
@@ -72,7 +72,7 @@ pub async fn shake_hands(stream: &mut dyn Stream) -> Result<(), WriteError> {
 }
 
 /// The last frame is written: STOP, FINISH.
-pub async fn take_leave(stream: &mut dyn Stream) {
+pub(super) async fn take_leave(stream: &mut dyn Stream) {
     let leave = async {
         stream.write_all(&Control::Stop.frame()).await.map_err(WriteError::Gone)?;
         stream.flush().await.map_err(WriteError::Gone)?;
@@ -94,7 +94,7 @@ async fn read_control(stream: &mut dyn Stream, due: Control) -> Result<(), Write
 ///
 /// # Errors
 /// It takes nothing for [`PATIENCE`], or is gone.
-pub async fn write_taken(stream: &mut dyn Stream, taken: &mut Taken) -> Result<(), WriteError> {
+pub(super) async fn write_taken(stream: &mut dyn Stream, taken: &mut Taken) -> Result<(), WriteError> {
     while !taken.rest().is_empty() {
         let write = async {
             match stream.write(taken.rest()).await {
@@ -109,7 +109,7 @@ pub async fn write_taken(stream: &mut dyn Stream, taken: &mut Taken) -> Result<(
 }
 
 /// Resolves when the reader has closed the connection; what it says before that has no meaning.
-pub async fn is_gone(stream: &mut dyn Stream) -> WriteError {
+pub(super) async fn is_gone(stream: &mut dyn Stream) -> WriteError {
     let mut octets = [0; 64];
     loop {
         match stream.read(&mut octets).await {
@@ -121,19 +121,19 @@ pub async fn is_gone(stream: &mut dyn Stream) -> WriteError {
 }
 
 /// The task of the endpoint's thread.
-pub struct Writer<'a> {
+pub(super) struct Writer<'a> {
     shared: &'a Shared,
     taken: Taken,
     troubles: Troubles<'a>,
 }
 
 impl<'a> Writer<'a> {
-    pub fn new(shared: &'a Shared) -> Self {
+    pub(super) fn new(shared: &'a Shared) -> Self {
         Self { shared, taken: Taken::default(), troubles: Troubles::new(shared) }
     }
 
     /// Writes until the endpoint is closed. What could not be written then is dropped and counted.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let outcome = match connect(self.shared).await {
@@ -191,7 +191,7 @@ impl<'a> Writer<'a> {
 }
 
 /// Waits for more frames, unless there are many already.
-pub async fn gather(shared: &Shared) {
+pub(super) async fn gather(shared: &Shared) {
     tokio::select! {
         () = sleep(GATHERING) => {}
         () = shared.queue.half_full() => {}
@@ -230,7 +230,7 @@ async fn connect_unix(shared: &Shared) -> Result<Box<dyn Stream>, WriteError> {
 ///
 /// # Errors
 /// Those of connect(2) and bind(2), and of the watchdog.
-pub async fn unix_socket(shared: &Shared, role: SocketRole) -> io::Result<OwnedFd> {
+pub(super) async fn unix_socket(shared: &Shared, role: SocketRole) -> io::Result<OwnedFd> {
     let Address::Unix(path) = shared.config.address.clone() else { return Err(io::ErrorKind::Unsupported.into()) };
     // The one before may hang still.
     if Arc::strong_count(&shared.unix_threads) > 1 {
@@ -249,7 +249,7 @@ pub async fn unix_socket(shared: &Shared, role: SocketRole) -> io::Result<OwnedF
 ///
 /// # Errors
 /// Its name cannot be resolved.
-pub async fn addresses(shared: &Shared, host: &str, port: u16) -> Result<Vec<SocketAddr>, WriteError> {
+pub(super) async fn addresses(shared: &Shared, host: &str, port: u16) -> Result<Vec<SocketAddr>, WriteError> {
     if let Ok(address) = host.parse() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }

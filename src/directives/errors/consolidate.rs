@@ -1,4 +1,4 @@
-//! Many errors alike, told as one. Pure: the time is passed in.
+//! Consolidates errors that match a pattern into one log line a period. Pure: the time is passed in.
 
 use crate::chain::Level;
 use crate::corefile::GoDuration;
@@ -20,11 +20,11 @@ pub(super) struct Pattern {
 /// A pattern and the errors that matched it.
 pub(super) struct Consolidation {
     pub(super) pattern: Pattern,
-    pending: Mutex<Pending>,
+    pending: Mutex<PendingSummary>,
 }
 
 #[derive(Default)]
-struct Pending {
+struct PendingSummary {
     count: u64,
     /// When the summary is due. None: nothing has been counted.
     due: Option<Instant>,
@@ -33,7 +33,7 @@ struct Pending {
 
 /// What becomes of an error that matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct ErrorOutcome {
     /// It is told at once.
     pub(super) is_told: bool,
     /// A period has begun with it.
@@ -46,17 +46,17 @@ impl Consolidation {
     }
 
     /// Counts an error.
-    pub(super) fn record(&self, now: Instant) -> Verdict {
+    pub(super) fn record(&self, now: Instant) -> ErrorOutcome {
         let mut pending = self.pending.lock();
         if pending.is_stopped {
-            return Verdict { is_told: true, begins: false };
+            return ErrorOutcome { is_told: true, begins: false };
         }
         pending.count += 1;
         let begins = pending.due.is_none();
         if begins {
             pending.due = Some(now + self.pattern.period);
         }
-        Verdict { is_told: begins && self.pattern.shows_first, begins }
+        ErrorOutcome { is_told: begins && self.pattern.shows_first, begins }
     }
 
     /// When the summary is due, if errors have been counted.
@@ -78,7 +78,7 @@ impl Consolidation {
         self.take(&mut pending)
     }
 
-    fn take(&self, pending: &mut Pending) -> Option<String> {
+    fn take(&self, pending: &mut PendingSummary) -> Option<String> {
         pending.due = None;
         let count = std::mem::take(&mut pending.count);
         let told_already = u64::from(self.pattern.shows_first);
@@ -91,7 +91,7 @@ impl Consolidation {
 
 #[cfg(test)]
 mod tests {
-    use super::{Consolidation, Pattern, Verdict};
+    use super::{Consolidation, ErrorOutcome, Pattern};
     use crate::chain::Level;
     use std::time::{Duration, Instant};
 
@@ -106,14 +106,14 @@ mod tests {
     fn errors_are_withheld_until_the_period_from_the_first_is_over() {
         let (consolidation, start) = (consolidation(false), Instant::now());
         assert_eq!(consolidation.due(), None);
-        assert_eq!(consolidation.record(start), Verdict { is_told: false, begins: true });
-        assert_eq!(consolidation.record(start + PERIOD / 2), Verdict { is_told: false, begins: false });
+        assert_eq!(consolidation.record(start), ErrorOutcome { is_told: false, begins: true });
+        assert_eq!(consolidation.record(start + PERIOD / 2), ErrorOutcome { is_told: false, begins: false });
         assert_eq!(consolidation.due(), Some(start + PERIOD));
         assert_eq!(consolidation.take_due(start + PERIOD - Duration::from_nanos(1)), None);
         let summary = consolidation.take_due(start + PERIOD).unwrap();
         assert_eq!(summary, "2 errors like '.* i/o timeout$' occurred in last 5m0s");
         assert_eq!((consolidation.due(), consolidation.take_due(start + PERIOD * 2)), (None, None));
-        assert_eq!(consolidation.record(start + PERIOD * 3), Verdict { is_told: false, begins: true });
+        assert_eq!(consolidation.record(start + PERIOD * 3), ErrorOutcome { is_told: false, begins: true });
         assert_eq!(consolidation.due(), Some(start + PERIOD * 4));
     }
 
@@ -138,7 +138,7 @@ mod tests {
         consolidation.record(start);
         assert!(consolidation.stop().unwrap().starts_with("1 errors"));
         assert_eq!(consolidation.stop(), None);
-        assert_eq!(consolidation.record(start), Verdict { is_told: true, begins: false });
+        assert_eq!(consolidation.record(start), ErrorOutcome { is_told: true, begins: false });
         assert_eq!(consolidation.due(), None);
     }
 }

@@ -5,7 +5,7 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-pub use parse::parse;
+pub(super) use parse::parse;
 
 use crate::chain::{BuildContext, BuildError, Built, Configured, Exchange, Level, LineSink, Observer, PacketHits};
 use consolidate::{Consolidation, Pattern};
@@ -26,19 +26,19 @@ impl Configured for Errors {
             BuildError(format!("errors cannot write to standard output: {error}; keep it open, or leave errors out"))
         })?;
         sink.count_drops(&context.process.registry);
-        Ok(Report::start(&self.patterns, sink))
+        Ok(ErrorLog::start(&self.patterns, sink))
     }
 }
 
 /// Writes a line for every failure, or one for many alike.
-struct Report {
+struct ErrorLog {
     consolidations: Box<[Consolidation]>,
     /// A consolidation has begun to count.
     began: Notify,
     sink: Arc<LineSink>,
 }
 
-impl Report {
+impl ErrorLog {
     fn start(patterns: &[Pattern], sink: Arc<LineSink>) -> Built {
         let consolidations = patterns.iter().cloned().map(Consolidation::new).collect();
         let report = Arc::new(Self { consolidations, began: Notify::new(), sink });
@@ -71,7 +71,7 @@ impl Report {
     }
 }
 
-impl Observer for Report {
+impl Observer for ErrorLog {
     fn observe(&self, exchange: &Exchange<'_>) {
         let Some(failure) = exchange.failure else { return };
         let mut level = Level::Error;
@@ -99,7 +99,7 @@ impl Observer for Report {
 }
 
 /// Tells what is pending when the plan is replaced or the process stops.
-struct StopOnDrop(Arc<Report>);
+struct StopOnDrop(Arc<ErrorLog>);
 
 impl StopOnDrop {
     fn tell_summaries(self) -> BoxFuture<'static, ()> {

@@ -17,7 +17,7 @@ const LEVELS: [(&str, Level); 4] =
 const SHOW_FIRST: &str = "show_first";
 
 /// Reads one `errors` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(crate) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let diagnostics = &mut *context.diagnostics;
     match directive.arguments.as_slice() {
         [] => {}

@@ -1,4 +1,4 @@
-use super::{Errors, Report, parse};
+use super::{ErrorLog, Errors, parse};
 use crate::chain::testing::{Sample, SharedOutput, configure};
 use crate::chain::{Built, Level, LineSink};
 use crate::message::{Rcode, RecordType};
@@ -9,20 +9,20 @@ use std::time::Duration;
 
 const TIMEOUT: &str = "read udp 127.0.0.1:4242->10.0.0.1:53: i/o timeout";
 
-struct Running {
+struct Scene {
     built: Built,
     sink: Arc<LineSink>,
     output: SharedOutput,
 }
 
-impl Running {
+impl Scene {
     fn start(lines: &str) -> Self {
         let (block, diagnostics) = configure(parse, lines);
         assert_eq!(diagnostics, "");
         let errors = <dyn Any>::downcast_ref::<Errors>(&*block.parts[0].configured).expect("an Errors part");
         let output = SharedOutput::default();
         let sink = Arc::new(LineSink::to(output.clone(), 1 << 16).unwrap());
-        Self { built: Report::start(&errors.patterns, sink.clone()), sink, output }
+        Self { built: ErrorLog::start(&errors.patterns, sink.clone()), sink, output }
     }
     fn fail(&self, name: &str, cause: &str) {
         let mut sample = Sample::new(name, RecordType::A);
@@ -61,7 +61,7 @@ impl Running {
 
 #[test]
 fn a_failure_is_a_line_of_code_name_type_and_cause() {
-    let running = Running::start("errors");
+    let running = Scene::start("errors");
     running.fail("A.example.", TIMEOUT);
     let mut sample = Sample::new("a.example.", RecordType::A);
     sample.answer(0x8180, Rcode::REFUSED, &[], &[]);
@@ -76,8 +76,7 @@ fn a_failure_is_a_line_of_code_name_type_and_cause() {
 
 #[test]
 fn errors_alike_are_told_when_their_time_is_over() {
-    let mut running =
-        Running::start("errors {\n consolidate 0s \".* i/o timeout$\" warning\n consolidate 1h refused\n}");
+    let mut running = Scene::start("errors {\n consolidate 0s \".* i/o timeout$\" warning\n consolidate 1h refused\n}");
     running.fail("a.example.", TIMEOUT);
     running.fail("b.example.", TIMEOUT);
     running.fail("c.example.", "connection refused");
@@ -103,15 +102,15 @@ fn errors_alike_are_told_when_their_time_is_over() {
 
 #[test]
 fn an_error_during_the_wait_for_another_shortens_it() {
-    let mut running = Running::start("errors {\n consolidate 1h refused\n consolidate 10ms timeout\n}");
+    let mut running = Scene::start("errors {\n consolidate 1h refused\n consolidate 10ms timeout\n}");
     running.fail("a.example.", "connection refused");
-    let late = |running: &Running| running.fail("b.example.", TIMEOUT);
+    let late = |running: &Scene| running.fail("b.example.", TIMEOUT);
     running.run_and(late, |text| text.contains("1 errors like 'timeout' occurred in last 10ms"));
 }
 
 #[test]
 fn the_first_of_many_can_be_shown_at_the_patterns_level() {
-    let running = Running::start("errors {\n consolidate 5m timeout warning show_first\n}");
+    let running = Scene::start("errors {\n consolidate 5m timeout warning show_first\n}");
     running.fail("a.example.", TIMEOUT);
     running.fail("b.example.", TIMEOUT);
     assert_eq!(running.text(), format!("[WARNING] plugin/errors: 2 a.example. A: {TIMEOUT}\n"));
@@ -119,14 +118,14 @@ fn the_first_of_many_can_be_shown_at_the_patterns_level() {
 
 #[test]
 fn a_plan_that_never_ran_drops_its_background_without_a_word() {
-    let mut running = Running::start("errors {\n consolidate 5m timeout\n}");
+    let mut running = Scene::start("errors {\n consolidate 5m timeout\n}");
     drop(running.built.background.pop());
     assert_eq!(running.text(), "");
 }
 
 #[test]
 fn what_is_counted_is_told_when_the_background_goes_unpolled() {
-    let mut running = Running::start("errors {\n consolidate 5m timeout\n}");
+    let mut running = Scene::start("errors {\n consolidate 5m timeout\n}");
     running.fail("a.example.", TIMEOUT);
     drop(running.built.background.pop());
     assert_eq!(running.text(), "[ERROR] plugin/errors: 1 errors like 'timeout' occurred in last 5m0s\n");

@@ -5,7 +5,7 @@ use crate::corefile::{Directive, value};
 use crate::fairness::Fairness;
 
 /// Reads one `fairness` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let diagnostics = &mut *context.diagnostics;
     let mut fairness = Fairness::default();
     match directive.arguments.as_slice() {

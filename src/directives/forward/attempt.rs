@@ -14,7 +14,7 @@ use std::time::Instant;
 
 /// Which attempt at a query is to be made. It decides the socket or connection that the query is sent on.
 #[derive(Clone, Copy)]
-pub enum AttemptKind<'a> {
+pub(super) enum AttemptKind<'a> {
     /// The first one. Any socket will do.
     First,
     /// Another one beside these, which have got no answer yet. Their sockets are avoided.
@@ -26,7 +26,7 @@ pub enum AttemptKind<'a> {
 
 impl<'a> AttemptKind<'a> {
     /// The attempts whose sockets are to be avoided; `None` for the first attempt.
-    pub fn earlier(self) -> Option<&'a [Attempt]> {
+    pub(super) fn earlier(self) -> Option<&'a [Attempt]> {
         match self {
             Self::First => None,
             Self::Again(earlier) => Some(earlier),
@@ -36,7 +36,7 @@ impl<'a> AttemptKind<'a> {
 }
 
 /// One sending of a query. When it is dropped, its socket forgets the query.
-pub struct Attempt {
+pub(super) struct Attempt {
     pub socket: Arc<dyn UpstreamSocket>,
     pub id: u16,
     pub sent: Instant,
@@ -51,7 +51,7 @@ impl Drop for Attempt {
 }
 
 /// All attempts at one query that wait for an answer.
-pub struct Attempts {
+pub(super) struct Attempts {
     waiting: SmallVec<[Attempt; 1]>,
     /// When the first of them was sent.
     start: Instant,
@@ -63,7 +63,7 @@ pub struct Attempts {
 
 /// An upstream's failure, and the attempts that may still be answered: those of a query that has waited for the whole
 /// read timeout.
-pub struct NoAnswer {
+pub(super) struct NoAnswer {
     pub error: UpstreamError,
     pub unanswered: Option<Box<Attempts>>,
 }
@@ -75,7 +75,7 @@ impl From<UpstreamError> for NoAnswer {
 }
 
 /// What [`Attempts::next_event`] waited for.
-pub enum AttemptEvent {
+pub(super) enum AttemptEvent {
     /// An answer, and who gave it.
     Answered(Response, SocketAddr),
     /// No attempt is left, or an error came that ends them all ([`UpstreamError::may_be_forged`]). This is the error of
@@ -86,27 +86,27 @@ pub enum AttemptEvent {
 }
 
 impl Attempts {
-    pub fn new(first: Attempt, endpoints: Endpoints) -> Self {
+    pub(super) fn new(first: Attempt, endpoints: Endpoints) -> Self {
         Self { start: first.sent, waiting: smallvec![first], endpoints, answered: None }
     }
 
     /// Waits for those too, which were made at another upstream before.
-    pub fn join(&mut self, earlier: Self) {
+    pub(super) fn join(&mut self, earlier: Self) {
         self.start = self.start.min(earlier.start);
         self.waiting.extend(earlier.waiting);
     }
 
-    pub fn add(&mut self, attempt: Attempt) {
+    pub(super) fn add(&mut self, attempt: Attempt) {
         self.waiting.push(attempt);
     }
 
     /// The attempts that still wait for an answer.
-    pub fn waiting(&self) -> &[Attempt] {
+    pub(super) fn waiting(&self) -> &[Attempt] {
         &self.waiting
     }
 
     /// Waits for an answer, which is counted, for the failure of the last attempt, or until `deadline`.
-    pub async fn next_event(&mut self, deadline: Instant) -> AttemptEvent {
+    pub(super) async fn next_event(&mut self, deadline: Instant) -> AttemptEvent {
         poll_fn(|context| self.poll(deadline, context)).await
     }
 
@@ -142,24 +142,24 @@ impl Attempts {
     }
 
     /// True if one of the sockets shows that its answer is still on the way.
-    pub fn have_progress(&self) -> bool {
+    pub(super) fn have_progress(&self) -> bool {
         self.waiting.iter().any(|attempt| attempt.socket.has_progress_since(attempt.sent))
     }
 
     /// Retires the sockets that have brought no answer since their attempt was sent.
-    pub fn retire_silent_sockets(&self) {
+    pub(super) fn retire_silent_sockets(&self) {
         for attempt in &self.waiting {
             attempt.socket.retire_if_silent_since(attempt.sent);
         }
     }
 
     /// When the first attempt was sent.
-    pub fn start(&self) -> Instant {
+    pub(super) fn start(&self) -> Instant {
         self.start
     }
 
     /// Whom the answer has come from, where it has come to, and what hid it on the way; `None` as long as there is none.
-    pub fn answered(&self) -> Option<(Endpoints, Option<Encryption>)> {
+    pub(super) fn answered(&self) -> Option<(Endpoints, Option<Encryption>)> {
         let socket = self.answered.as_ref()?;
         let remote = socket.remote();
         let endpoints = Endpoints { local: socket.local_address(), remote: remote.address, ..self.endpoints };
@@ -167,7 +167,7 @@ impl Attempts {
     }
 
     /// The endpoints of the latest attempt, for messages.
-    pub fn latest_endpoints(&self) -> Endpoints {
+    pub(super) fn latest_endpoints(&self) -> Endpoints {
         Endpoints { local: self.waiting.last().and_then(|attempt| attempt.socket.local_address()), ..self.endpoints }
     }
 }

@@ -9,11 +9,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// The keyword of the directive, which also names it in failures.
-pub const KEYWORD: &str = "forward";
+pub(super) const KEYWORD: &str = "forward";
 
 /// A `forward` as configured.
 #[derive(Clone, Debug)]
-pub struct ForwardConfig {
+pub(super) struct ForwardConfig {
     pub from: Name,
     pub except: Vec<Name>,
     pub targets: Vec<UpstreamTarget>,
@@ -24,7 +24,7 @@ pub struct ForwardConfig {
 
 /// The options of the block. The defaults are those of CoreDNS.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ForwardOptions {
+pub(super) struct ForwardOptions {
     pub force_tcp: bool,
     pub prefer_udp: bool,
     pub expire: Duration,

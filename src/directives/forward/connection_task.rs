@@ -20,7 +20,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
 
 /// Opens a connection and starts its task.
-pub fn open(remote: &Arc<Remote>, permit: SocketPermit, now: Instant) -> Arc<TcpConnection> {
+pub(super) fn open(remote: &Arc<Remote>, permit: SocketPermit, now: Instant) -> Arc<TcpConnection> {
     let connection = Arc::new(TcpConnection::new(remote, permit, now));
     tokio::spawn(run(connection.clone()));
     connection

@@ -10,19 +10,19 @@ use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 
 /// The one timer that a socket's task has, however many queries are in flight.
-pub struct DeadlineTimer {
+pub(super) struct DeadlineTimer {
     sleep: Pin<Box<Sleep>>,
     /// When `sleep` ends; `None` if it has ended already.
     set_to: Option<Instant>,
 }
 
 impl DeadlineTimer {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), set_to: None }
     }
 
     /// Wakes callers at their deadlines. Never ends.
-    pub async fn run(&mut self, in_flight: &Mutex<InFlightQueries>) -> Infallible {
+    pub(super) async fn run(&mut self, in_flight: &Mutex<InFlightQueries>) -> Infallible {
         poll_fn(|context| {
             loop {
                 let Some(deadline) = in_flight.lock().next_deadline(context.waker()) else { return Poll::Pending };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// Transport and addresses of a socket or connection to an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Endpoints {
+pub(super) struct Endpoints {
     pub transport: Transport,
     /// Unknown until the socket is bound or connected.
     pub local: Option<SocketAddr>,
@@ -29,7 +29,7 @@ impl fmt::Display for Endpoints {
 
 /// An operating system's error that can be cloned, because one failure ends many queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SystemError {
+pub(super) struct SystemError {
     kind: io::ErrorKind,
     code: Option<i32>,
 }
@@ -64,7 +64,7 @@ impl fmt::Display for SystemError {
 
 /// Why an upstream gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UpstreamError {
+pub(super) enum UpstreamError {
     /// The upstream did not answer within the read timeout.
     #[error("read {0}: i/o timeout")]
     Timeout(Endpoints),
@@ -122,7 +122,7 @@ pub enum UpstreamError {
 
 impl UpstreamError {
     /// Who has sent a message that is no answer; `None` where none came.
-    pub fn sender(&self) -> Option<&Endpoints> {
+    pub(super) fn sender(&self) -> Option<&Endpoints> {
         match self {
             Self::Malformed(from, _) | Self::NoQuestion(from, _) | Self::CaseMismatch(from) | Self::Spoofed(from) => {
                 Some(from)
@@ -132,19 +132,19 @@ impl UpstreamError {
     }
 
     /// True if an error code without a question came.
-    pub fn is_code_alone(&self) -> bool {
+    pub(super) fn is_code_alone(&self) -> bool {
         matches!(self, Self::NoQuestion(..))
     }
 
     /// True if the error comes from a datagram, which anybody may have forged. Such an error ends no query: the
     /// upstream is asked over TCP.
-    pub fn may_be_forged(&self) -> bool {
+    pub(super) fn may_be_forged(&self) -> bool {
         self.sender().is_some_and(|from| from.transport == Transport::Udp)
     }
 
     /// True if the socket or connection failed and the upstream may be well. The query is then sent again on another
     /// one.
-    pub fn is_socket_failure(&self) -> bool {
+    pub(super) fn is_socket_failure(&self) -> bool {
         matches!(
             self,
             Self::Closed(_)

@@ -28,7 +28,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Asks the upstreams of one `forward`.
-pub struct Exchanger {
+pub(super) struct Exchanger {
     pub options: ForwardOptions,
     pub upstreams: Arc<UpstreamSet>,
     selector: UpstreamSelector,
@@ -48,7 +48,7 @@ pub(super) struct Late<'a> {
 }
 
 impl<'a> Late<'a> {
-    pub fn new(
+    pub(super) fn new(
         request: &'a Request<'a>,
         query: &'a Arc<UpstreamQuery>,
         upstreams: &'a [Arc<Upstream>],
@@ -59,7 +59,7 @@ impl<'a> Late<'a> {
 }
 
 impl Exchanger {
-    pub fn new(
+    pub(super) fn new(
         options: ForwardOptions,
         upstreams: Arc<UpstreamSet>,
         metrics: ForwardMetrics,
@@ -71,7 +71,11 @@ impl Exchanger {
 
     /// Asks upstreams in the order of the policy until one answers. Sets `asked` to the one that answered, or else to
     /// the one that was asked last.
-    pub async fn exchange(&self, request: &Request<'_>, asked: &mut Option<SocketAddr>) -> Result<Response, Failure> {
+    pub(super) async fn exchange(
+        &self,
+        request: &Request<'_>,
+        asked: &mut Option<SocketAddr>,
+    ) -> Result<Response, Failure> {
         let deadline = Instant::now() + overall_timeout(self.options.read_timeout);
         let upstreams = self.upstreams.usable(deadline).await.map_err(|error| Failure::servfail(KEYWORD, error))?;
         let order = self.selector.order(upstreams.len(), |bound| rand::random_range(0..bound));
@@ -363,7 +367,7 @@ fn exchange_with<'a>(
 }
 
 /// See [`HALVES_OF_READ_TIMEOUT`].
-pub fn overall_timeout(read_timeout: Duration) -> Duration {
+pub(super) fn overall_timeout(read_timeout: Duration) -> Duration {
     read_timeout * HALVES_OF_READ_TIMEOUT / 2
 }
 

@@ -16,7 +16,7 @@ const TLS_PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The health of one upstream, shared by all workers.
-pub struct UpstreamHealth {
+pub(super) struct UpstreamHealth {
     remote: Arc<Remote>,
     /// Failed probes in a row.
     failures: AtomicU32,
@@ -24,18 +24,18 @@ pub struct UpstreamHealth {
 }
 
 impl UpstreamHealth {
-    pub fn new(remote: Arc<Remote>) -> Self {
+    pub(super) fn new(remote: Arc<Remote>) -> Self {
         Self { remote, failures: AtomicU32::new(0), is_probing: AtomicBool::new(false) }
     }
 
     /// True if more than `max_fails` probes failed in a row. Never true if `max_fails` is 0.
-    pub fn is_down(&self, max_fails: u32) -> bool {
+    pub(super) fn is_down(&self, max_fails: u32) -> bool {
         max_fails != 0 && self.failures.load(Ordering::Relaxed) > max_fails
     }
 
     /// Probes the upstream in the background until it answers, unless that is done already. Probing ends when the
     /// upstream is dropped.
-    pub fn start_probing(self: &Arc<Self>) {
+    pub(super) fn start_probing(self: &Arc<Self>) {
         if let Some(guard) = self.claim_probing() {
             tokio::spawn(probe_until_success(guard));
         }

@@ -25,7 +25,7 @@ use tokio_rustls::client::TlsStream;
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Sends queries and takes answers. Ends well when the upstream closes the connection, or when it is retired and done.
-pub async fn serve(
+pub(super) async fn serve(
     connection: &TcpConnection,
     session: TlsStream<TcpStream>,
     resource: &DohResource,

@@ -10,7 +10,7 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The timer of one connection.
-pub struct IdleTimer {
+pub(super) struct IdleTimer {
     /// When something was sent or came last.
     since: Instant,
     interval: Duration,
@@ -19,18 +19,18 @@ pub struct IdleTimer {
 
 impl IdleTimer {
     /// For a connection that is closed after being idle for `expire`.
-    pub fn new(expire: Duration) -> Self {
+    pub(super) fn new(expire: Duration) -> Self {
         let interval = expire.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
         Self { since: Instant::now(), interval, sleep: Box::pin(tokio::time::sleep(interval)) }
     }
 
     /// Something was sent, or came.
-    pub fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.since = Instant::now();
     }
 
     /// Waits until it is time to look, and retires the connection if it is old, or idle with nothing in flight.
-    pub async fn tick(&mut self, connection: &TcpConnection) {
+    pub(super) async fn tick(&mut self, connection: &TcpConnection) {
         self.sleep.as_mut().await;
         let now = Instant::now();
         self.sleep.as_mut().reset((now + self.interval).into());

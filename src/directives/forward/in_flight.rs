@@ -16,11 +16,11 @@ use std::time::Instant;
 const MAX_IN_FLIGHT: usize = 8192;
 
 /// How a query in flight ends.
-pub type QueryOutcome = Result<Response, UpstreamError>;
+pub(super) type QueryOutcome = Result<Response, UpstreamError>;
 
 /// What an arriving message was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
+pub(super) enum Delivery {
     /// It ended a query.
     Accepted,
     /// Its ID is that of a query that has ended: the message is late or a duplicate.
@@ -34,7 +34,7 @@ pub enum Delivery {
 
 /// How far a query in flight is.
 #[derive(Debug)]
-pub enum QueryStatus {
+pub(super) enum QueryStatus {
     Pending,
     /// The deadline of the caller has passed. The query is still in flight.
     DeadlinePassed,
@@ -46,7 +46,7 @@ pub enum QueryStatus {
 /// One timer serves all of them: a timer of the runtime and a channel for each took a twelfth of a miss's instructions
 /// (benches/README.md).
 #[derive(Default)]
-pub struct InFlightQueries {
+pub(super) struct InFlightQueries {
     entries: HashMap<u16, QueryEntry, RandomState>,
     /// Never after the earliest deadline of a caller. A query that ends does not move it, so that the timer is seldom
     /// set anew.
@@ -100,26 +100,26 @@ impl EntryState {
 impl InFlightQueries {
     /// Remembers the IDs of ended queries, so that late responses are not taken for forged ones. For sockets that carry
     /// few queries.
-    pub fn remembering_ids() -> Self {
+    pub(super) fn remembering_ids() -> Self {
         Self { used_ids: Some(Vec::new()), ..Self::default() }
     }
 
     /// True if another query may be registered.
-    pub fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.entries.len() + self.used_ids.as_ref().map_or(0, Vec::len) < MAX_IN_FLIGHT
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Gives `query`, to be sent in this case, an unpredictable ID that is not in use here. `None` if too many queries
     /// are in flight.
-    pub fn register(&mut self, query: &Arc<UpstreamQuery>, case: LetterCase) -> Option<u16> {
+    pub(super) fn register(&mut self, query: &Arc<UpstreamQuery>, case: LetterCase) -> Option<u16> {
         if !self.has_room() {
             return None;
         }
@@ -134,14 +134,14 @@ impl InFlightQueries {
     }
 
     /// Ends the query `id` without an outcome: its caller no longer waits. True if an answer may still come.
-    pub fn forget(&mut self, id: u16) -> bool {
+    pub(super) fn forget(&mut self, id: u16) -> bool {
         let Some(entry) = self.entries.remove(&id) else { return false };
         self.used_ids.iter_mut().for_each(|used_ids| used_ids.push(id));
         entry.state.is_open()
     }
 
     /// The status of query `id`. If it is pending, `waker` is woken when that changes or `deadline` passes.
-    pub fn poll(&mut self, id: u16, deadline: Instant, waker: &Waker) -> QueryStatus {
+    pub(super) fn poll(&mut self, id: u16, deadline: Instant, waker: &Waker) -> QueryStatus {
         let Occupied(mut entry) = self.entries.entry(id) else { return QueryStatus::DeadlinePassed };
         match &mut entry.get_mut().state {
             EntryState::Answered(_) | EntryState::Failed(_) => {
@@ -169,7 +169,7 @@ impl InFlightQueries {
     /// Takes a message that came from the upstream. Header and question are compared before the rest is read, so that
     /// forged, late and duplicate messages cost little, whatever their length. No message answers a query that
     /// `requires_tcp`.
-    pub fn deliver(
+    pub(super) fn deliver(
         &mut self,
         message: &[u8],
         from: Endpoints,
@@ -223,7 +223,7 @@ impl InFlightQueries {
 
     /// Ends every query because somebody seems to guess the answers. Calls `each` with the queries, and returns their
     /// number.
-    pub fn end_as_spoofed(&mut self, from: Endpoints, mut each: impl FnMut(&UpstreamQuery)) -> usize {
+    pub(super) fn end_as_spoofed(&mut self, from: Endpoints, mut each: impl FnMut(&UpstreamQuery)) -> usize {
         let mut ended = 0;
         for QueryEntry { query, state, .. } in self.entries.values_mut().filter(|entry| entry.state.is_open()) {
             each(query);
@@ -234,39 +234,39 @@ impl InFlightQueries {
     }
 
     /// True if a response was accepted at `instant` or later.
-    pub fn has_response_since(&self, instant: Instant) -> bool {
+    pub(super) fn has_response_since(&self, instant: Instant) -> bool {
         self.last_response.is_some_and(|last| last >= instant)
     }
 
     /// Takes so many seconds off the TTLs of the answer to query `id`, if it has one that its caller has not seen yet.
-    pub fn age_answer(&mut self, id: u16, seconds: u32) {
+    pub(super) fn age_answer(&mut self, id: u16, seconds: u32) {
         if let Some(QueryEntry { state: EntryState::Answered(response), .. }) = self.entries.get_mut(&id) {
             response.reduce_ttls(seconds);
         }
     }
 
     /// Ends query `id` with `error`.
-    pub fn fail(&mut self, id: u16, error: UpstreamError) {
+    pub(super) fn fail(&mut self, id: u16, error: UpstreamError) {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.state.end(Err(error));
         }
     }
 
     /// Ends every query with `error`, and those that are registered later: the socket's task has ended.
-    pub fn close(&mut self, error: &UpstreamError) {
+    pub(super) fn close(&mut self, error: &UpstreamError) {
         self.fail_all(error);
         self.closed = Some(error.clone());
     }
 
     /// Ends every query with `error`.
-    pub fn fail_all(&mut self, error: &UpstreamError) {
+    pub(super) fn fail_all(&mut self, error: &UpstreamError) {
         for entry in self.entries.values_mut() {
             entry.state.end(Err(error.clone()));
         }
     }
 
     /// When [`InFlightQueries::wake_expired`] is due. `waker` is woken whenever that changes.
-    pub fn next_deadline(&mut self, waker: &Waker) -> Option<Instant> {
+    pub(super) fn next_deadline(&mut self, waker: &Waker) -> Option<Instant> {
         if !self.timer_waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             self.timer_waker = Some(waker.clone());
         }
@@ -274,7 +274,7 @@ impl InFlightQueries {
     }
 
     /// Wakes every caller whose deadline has passed at `now`, and finds the next deadline.
-    pub fn wake_expired(&mut self, now: Instant) {
+    pub(super) fn wake_expired(&mut self, now: Instant) {
         self.next_deadline = None;
         for QueryEntry { state, .. } in self.entries.values_mut() {
             match state {

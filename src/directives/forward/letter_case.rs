@@ -6,20 +6,20 @@ const IS_RANDOM: u64 = 1 << 63;
 
 /// The letter case in which one query is sent. The default leaves names as they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LetterCase(u64);
+pub(super) struct LetterCase(u64);
 
 impl LetterCase {
     /// A random case for the first 63 letters. Later letters are lower case.
-    pub fn random() -> Self {
+    pub(super) fn random() -> Self {
         Self(rand::random::<u64>() | IS_RANDOM)
     }
 
-    pub fn is_random(self) -> bool {
+    pub(super) fn is_random(self) -> bool {
         self.0 & IS_RANDOM != 0
     }
 
     /// Writes a name (uncompressed wire form) in this case.
-    pub fn apply(self, name: &mut [u8]) {
+    pub(super) fn apply(self, name: &mut [u8]) {
         if self.is_random() {
             // Length octets are never letters: they are at most 63.
             for (letter, is_upper) in name.iter_mut().filter(|octet| octet.is_ascii_alphabetic()).zip(self.letters()) {
@@ -29,7 +29,7 @@ impl LetterCase {
     }
 
     /// True if `name` is written in this case. The default matches every name.
-    pub fn matches(self, name: &[u8]) -> bool {
+    pub(super) fn matches(self, name: &[u8]) -> bool {
         let mut letters = name.iter().filter(|octet| octet.is_ascii_alphabetic()).zip(self.letters());
         !self.is_random() || letters.all(|(letter, is_upper)| letter.is_ascii_uppercase() == is_upper)
     }

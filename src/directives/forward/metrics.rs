@@ -13,14 +13,14 @@ const RCODES: usize = 24;
 
 /// Counters of a `forward`, whatever the upstream.
 #[derive(Clone)]
-pub struct ForwardMetrics {
+pub(super) struct ForwardMetrics {
     pub healthcheck_broken: Counter,
     pub max_concurrent_rejects: Counter,
     pub shared: Counter,
 }
 
 impl ForwardMetrics {
-    pub fn new(registry: &Registry) -> Self {
+    pub(super) fn new(registry: &Registry) -> Self {
         Self {
             healthcheck_broken: registry.counter(
                 "coredns_forward_healthcheck_broken_total",
@@ -42,13 +42,13 @@ impl ForwardMetrics {
 }
 
 /// Gauges of the sockets to all upstreams.
-pub struct SocketMetrics {
+pub(super) struct SocketMetrics {
     pub open: Gauge,
     pub limit: Gauge,
 }
 
 impl SocketMetrics {
-    pub fn new(registry: &Registry) -> Self {
+    pub(super) fn new(registry: &Registry) -> Self {
         Self {
             open: registry.gauge(
                 "nodelocaldns_forward_sockets",
@@ -61,7 +61,7 @@ impl SocketMetrics {
 }
 
 /// Counters of one upstream.
-pub struct UpstreamMetrics {
+pub(super) struct UpstreamMetrics {
     registry: Registry,
     to: String,
     requests: Counter,
@@ -87,7 +87,7 @@ struct ByRcode {
 
 impl UpstreamMetrics {
     /// The counters of the upstream `to`, whose connections are counted under this `proto`.
-    pub fn new(registry: &Registry, to: String, connection_label: &str) -> Self {
+    pub(super) fn new(registry: &Registry, to: String, connection_label: &str) -> Self {
         let counter = |name, help| registry.counter(name, help, &[("to", &to)]);
         let connections = |name, help, proto| {
             registry.counter(name, help, &[("proxy_name", PROXY_NAME), ("to", &to), ("proto", proto)])
@@ -140,12 +140,12 @@ impl UpstreamMetrics {
     }
 
     /// Counts a query that is sent to the upstream.
-    pub fn count_request(&self) {
+    pub(super) fn count_request(&self) {
         self.requests.increment();
     }
 
     /// Counts an answer of the upstream.
-    pub fn count_response(&self, rcode: Rcode, elapsed: Duration) {
+    pub(super) fn count_response(&self, rcode: Rcode, elapsed: Duration) {
         let seconds = elapsed.as_secs_f64();
         let observe = |series: &ByRcode| {
             series.responses.increment();
@@ -159,7 +159,7 @@ impl UpstreamMetrics {
     }
 
     /// Counts a failed health check.
-    pub fn count_healthcheck_failure(&self) {
+    pub(super) fn count_healthcheck_failure(&self) {
         self.healthcheck_failures.increment();
         self.healthcheck_failures_pre_1_11.increment();
     }

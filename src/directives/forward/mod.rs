@@ -47,7 +47,7 @@ use crate::chain::{
     Part, Request, Transport,
 };
 use crate::corefile;
-use crate::fairness::{Entry, Gate, Policy};
+use crate::fairness::{ConcurrencyLimiter, PermitOutcome, SharedFairness};
 use crate::message::{LowerName, Name, Rcode, Response};
 use config::{ForwardConfig, KEYWORD};
 use exchange::{Exchanger, overall_timeout};
@@ -65,7 +65,7 @@ use upstream_set::UpstreamSet;
 const UPSTREAM_LABEL: &str = "forward/upstream";
 
 /// Reads one `forward` of a server block.
-pub fn parse(directive: &corefile::Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &corefile::Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     if let Some(config) = parse::read(directive, block.root.as_deref(), context) {
         block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(config) });
     }
@@ -89,7 +89,7 @@ const WAYS_OF_ASKING: [&str; 13] = [
 ];
 
 /// What of a `forward` its answers depend on: which names it asks for, and whom.
-pub fn answer_source(directive: &corefile::Directive) -> String {
+pub(super) fn answer_source(directive: &corefile::Directive) -> String {
     let mut source = directive.clone();
     source.options.retain(|line| !WAYS_OF_ASKING.contains(&line.name.text.as_str()));
     source.to_string()
@@ -130,14 +130,14 @@ struct SharedExchange {
 }
 
 /// The running directive.
-pub struct Forward {
+pub(super) struct Forward {
     from: LowerName,
     except: Vec<LowerName>,
     exchanger: Exchanger,
     flights: SingleFlight<FlightKey, SharedExchange>,
     /// Enforces `max_concurrent`.
-    gate: Option<Arc<Gate>>,
-    fairness: Arc<Policy>,
+    limiter: Option<Arc<ConcurrencyLimiter>>,
+    fairness: Arc<SharedFairness>,
     metrics: ForwardMetrics,
 }
 
@@ -165,7 +165,7 @@ impl Forward {
             except: config.except.iter().map(Name::to_lower).collect(),
             exchanger: Exchanger::new(options.clone(), upstreams, metrics.clone(), context.upstream_observers),
             flights: SingleFlight::default(),
-            gate: (options.max_concurrent > 0).then(|| Arc::new(Gate::new(options.max_concurrent))),
+            limiter: (options.max_concurrent > 0).then(|| Arc::new(ConcurrencyLimiter::new(options.max_concurrent))),
             fairness: process.fairness.clone(),
             metrics,
         }
@@ -178,8 +178,8 @@ impl Forward {
     }
 
     async fn answer(&self, request: Request<'_>, next: Next<'_>) -> Outcome {
-        let response = match &self.gate {
-            Some(gate) => Box::pin(self.gated_exchange(gate, &request)).await?,
+        let response = match &self.limiter {
+            Some(limiter) => Box::pin(self.limited_exchange(limiter, &request)).await?,
             None => self.shared_exchange(&request).await?,
         };
         if next.keyword() == Some(KEYWORD) && self.is_for_next_forward(&response) {
@@ -190,14 +190,18 @@ impl Forward {
 
     /// As [`Forward::shared_exchange`], but for at most `max_concurrent` requests at a time. At that limit, a request
     /// of the client that has most is refused, be it one that is being answered.
-    async fn gated_exchange(&self, gate: &Arc<Gate>, request: &Request<'_>) -> Result<Response, Failure> {
+    async fn limited_exchange(
+        &self,
+        limiter: &Arc<ConcurrencyLimiter>,
+        request: &Request<'_>,
+    ) -> Result<Response, Failure> {
         let fairness = self.fairness.get();
-        let pass = match gate.admit(fairness.client(request.peer.client.ip()), fairness.is_on) {
-            Entry::Room(pass) | Entry::Instead { pass, .. } => Some(pass),
-            Entry::Full => None,
+        let permit = match limiter.admit(fairness.client(request.peer.client.ip()), fairness.is_on) {
+            PermitOutcome::Granted(permit) | PermitOutcome::Evicting { permit, .. } => Some(permit),
+            PermitOutcome::Full => None,
         };
-        if let Some(pass) = pass
-            && let Some(outcome) = pass.hold(self.shared_exchange(request)).await
+        if let Some(permit) = permit
+            && let Some(outcome) = permit.hold(self.shared_exchange(request)).await
         {
             return outcome;
         }

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// TO arguments that one `forward` may have, as in CoreDNS.
-pub const MAX_TARGETS: usize = 15;
+pub(super) const MAX_TARGETS: usize = 15;
 const USAGE: &str = "forward FROM TO...";
 
 const OPTIONS: [&str; 22] = [
@@ -43,7 +43,11 @@ const OPTIONS: [&str; 22] = [
 
 /// Reads one `forward`. `None`, with diagnostics, if FROM is unusable.
 /// `root` is the folder of the directive `root`.
-pub fn read(directive: &Directive, root: Option<&Path>, context: &mut ParseContext<'_>) -> Option<ForwardConfig> {
+pub(super) fn read(
+    directive: &Directive,
+    root: Option<&Path>,
+    context: &mut ParseContext<'_>,
+) -> Option<ForwardConfig> {
     // The block comes first, so that its errors are reported even if the first line has some too.
     let mut except = Vec::new();
     let mut options = ForwardOptions::default();
@@ -116,6 +120,7 @@ pub fn read(directive: &Directive, root: Option<&Path>, context: &mut ParseConte
     Some(ForwardConfig { from: zones?.into_iter().next()?, except, targets, tls, options })
 }
 
+#[allow(clippy::too_many_lines, reason = "one arm an option")]
 fn read_option(line: &OptionLine, options: &mut ForwardOptions, except: &mut Vec<Name>, diagnostics: &mut Diagnostics) {
     if let Some(nested) = line.block.first() {
         diagnostics

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// `policy random|round_robin|sequential`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum UpstreamPolicy {
+pub(super) enum UpstreamPolicy {
     #[default]
     Random,
     RoundRobin,
@@ -14,10 +14,10 @@ pub enum UpstreamPolicy {
 
 impl UpstreamPolicy {
     /// The values of the option.
-    pub const WORDS: [&'static str; 3] = ["random", "round_robin", "sequential"];
+    pub(super) const WORDS: [&'static str; 3] = ["random", "round_robin", "sequential"];
 
     /// The policy that a value of the option names.
-    pub fn from_word(word: &str) -> Option<Self> {
+    pub(super) fn from_word(word: &str) -> Option<Self> {
         match word {
             "random" => Some(Self::Random),
             "round_robin" => Some(Self::RoundRobin),
@@ -28,24 +28,24 @@ impl UpstreamPolicy {
 }
 
 /// Indices into the list of upstreams, first to ask first. Small, because each query in flight holds one.
-pub type UpstreamOrder = SmallVec<[u16; 8]>;
+pub(super) type UpstreamOrder = SmallVec<[u16; 8]>;
 
 /// A policy and its state.
 #[derive(Debug, Default)]
-pub struct UpstreamSelector {
+pub(super) struct UpstreamSelector {
     policy: UpstreamPolicy,
     /// Requests so far, for `round_robin`.
     requests: AtomicU32,
 }
 
 impl UpstreamSelector {
-    pub fn new(policy: UpstreamPolicy) -> Self {
+    pub(super) fn new(policy: UpstreamPolicy) -> Self {
         Self { policy, requests: AtomicU32::new(0) }
     }
 
     /// The order of `count` upstreams for one request. `random_below` returns a random number below its argument, which
     /// is never 0.
-    pub fn order(&self, count: usize, mut random_below: impl FnMut(usize) -> usize) -> UpstreamOrder {
+    pub(super) fn order(&self, count: usize, mut random_below: impl FnMut(usize) -> usize) -> UpstreamOrder {
         let mut order: UpstreamOrder = (0..u16::try_from(count).unwrap_or(u16::MAX)).collect();
         match self.policy {
             UpstreamPolicy::Sequential => {}

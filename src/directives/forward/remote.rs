@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// The options that two upstreams of one address must share to be the same upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamSettings {
+pub(super) struct UpstreamSettings {
     /// `source_address`.
     pub source_address: Option<IpAddr>,
     /// `expire`.
@@ -37,10 +37,10 @@ pub struct UpstreamSettings {
 }
 
 /// Streams on a connection that every server over HTTPS should take (RFC 9113 section 6.5.2). We ask no more of any.
-pub const MAX_STREAMS: usize = 100;
+pub(super) const MAX_STREAMS: usize = 100;
 
 /// How an upstream is spoken with.
-pub enum UpstreamProtocol {
+pub(super) enum UpstreamProtocol {
     /// By plain UDP and TCP.
     Dns,
     /// Over TLS (RFC 7858).
@@ -51,12 +51,12 @@ pub enum UpstreamProtocol {
 
 impl UpstreamProtocol {
     /// True if it has connections alone, whatever the client's transport.
-    pub fn is_encrypted(&self) -> bool {
+    pub(super) fn is_encrypted(&self) -> bool {
         !matches!(self, Self::Dns)
     }
 
     /// What hides the queries.
-    pub fn encryption(&self) -> Option<Encryption> {
+    pub(super) fn encryption(&self) -> Option<Encryption> {
         match self {
             Self::Dns => None,
             Self::Tls(_) => Some(Encryption::Tls),
@@ -65,7 +65,7 @@ impl UpstreamProtocol {
     }
 
     /// How metrics call its connections: CoreDNS' value of `proto`.
-    pub fn connection_label(&self) -> &'static str {
+    pub(super) fn connection_label(&self) -> &'static str {
         match self {
             Self::Dns => "tcp",
             Self::Tls(_) => "tcp-tls",
@@ -74,7 +74,7 @@ impl UpstreamProtocol {
     }
 
     /// The same for two protocols that speak alike and expect the same server.
-    pub fn key(&self) -> String {
+    pub(super) fn key(&self) -> String {
         match self {
             Self::Dns => String::new(),
             Self::Tls(tls) => tls.key(),
@@ -84,7 +84,7 @@ impl UpstreamProtocol {
 }
 
 /// An upstream server as its sockets, connections and health checks know it.
-pub struct Remote {
+pub(super) struct Remote {
     pub address: SocketAddr,
     pub protocol: UpstreamProtocol,
     /// Streams that it takes on a connection over HTTPS, as it has said last; up to then what every server should take.

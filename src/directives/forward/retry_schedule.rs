@@ -16,7 +16,7 @@ const QUEUE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The schedule of one query to one upstream over one transport.
 #[derive(Debug)]
-pub struct RetrySchedule {
+pub(super) struct RetrySchedule {
     /// When the read timeout ends.
     end: Instant,
     interval: Duration,
@@ -31,7 +31,7 @@ pub struct RetrySchedule {
 
 /// What to do when a deadline has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NextStep {
+pub(super) enum NextStep {
     Wait,
     /// Send the query again. Its connection is slow and stays in use.
     Resend,
@@ -43,7 +43,7 @@ pub enum NextStep {
 
 /// What to do when a socket has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AfterFailure {
+pub(super) enum AfterFailure {
     Resend,
     /// Send the query once more, on a connection of its own.
     LastResort,
@@ -52,7 +52,7 @@ pub enum AfterFailure {
 
 impl RetrySchedule {
     /// For a query that was first sent at `start`. `is_queued`: other queries were in flight on its socket before it.
-    pub fn new(transport: Transport, read_timeout: Duration, is_queued: bool, start: Instant) -> Self {
+    pub(super) fn new(transport: Transport, read_timeout: Duration, is_queued: bool, start: Instant) -> Self {
         let interval = read_timeout / INTERVALS;
         let (max_sockets, waits_in_queue) = match transport {
             Transport::Udp => (MAX_SOCKETS, false),
@@ -69,18 +69,18 @@ impl RetrySchedule {
     }
 
     /// When [`RetrySchedule::next_step`] is due.
-    pub fn deadline(&self) -> Instant {
+    pub(super) fn deadline(&self) -> Instant {
         self.queue_end.unwrap_or(self.end).min(self.resend_deadline())
     }
 
     /// When a lost query would be sent again, or fail.
-    pub fn resend_deadline(&self) -> Instant {
+    pub(super) fn resend_deadline(&self) -> Instant {
         self.next_resend.min(self.end)
     }
 
     /// What to do at `now` without an answer. `has_progress`: the connection brings other answers, so it brings this
     /// one when the upstream has it.
-    pub fn next_step(&mut self, now: Instant, has_progress: bool) -> NextStep {
+    pub(super) fn next_step(&mut self, now: Instant, has_progress: bool) -> NextStep {
         if now >= self.end {
             return NextStep::Fail;
         }
@@ -97,7 +97,7 @@ impl RetrySchedule {
     }
 
     /// What to do when a socket has failed at `now` and no other attempt waits.
-    pub fn after_socket_failure(&mut self, now: Instant) -> AfterFailure {
+    pub(super) fn after_socket_failure(&mut self, now: Instant) -> AfterFailure {
         if now >= self.end {
             return AfterFailure::Fail;
         }

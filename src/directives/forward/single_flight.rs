@@ -28,14 +28,14 @@ struct Flight<K, V> {
 }
 
 /// What a follower gets.
-pub enum FlightEvent<K, V> {
+pub(super) enum FlightEvent<K, V> {
     Outcome(V),
     /// The leader is gone without an outcome, and the follower leads in its place.
     Promoted(Leader<K, V>),
 }
 
 /// The queries in flight, and who waits for each.
-pub struct SingleFlight<K, V> {
+pub(super) struct SingleFlight<K, V> {
     table: Arc<FlightTable<K, V>>,
 }
 
@@ -47,7 +47,7 @@ struct FlightTable<K, V> {
 }
 
 /// What a caller has to do.
-pub enum FlightRole<K, V> {
+pub(super) enum FlightRole<K, V> {
     /// Ask, then call [`Leader::complete`].
     Leader(Leader<K, V>),
     /// Wait: somebody asks already.
@@ -57,7 +57,7 @@ pub enum FlightRole<K, V> {
 /// The duty to ask. If it is dropped without [`Leader::complete`] (a panic, a cancelled future), the latest follower
 /// leads: where leaders have to give way to other clients, the oldest do so first, and the query should not be asked
 /// anew for each of them.
-pub struct Leader<K, V> {
+pub(super) struct Leader<K, V> {
     /// `None` once the flight is complete or another caller leads.
     table: Option<Arc<FlightTable<K, V>>>,
     hash: u64,
@@ -78,7 +78,7 @@ impl<K, V> Default for SingleFlight<K, V> {
 
 impl<K: Hash + Eq, V> SingleFlight<K, V> {
     /// Joins the flight of `key`, or leads a new one if there is none.
-    pub fn join(&self, key: K) -> FlightRole<K, V> {
+    pub(super) fn join(&self, key: K) -> FlightRole<K, V> {
         let hash = self.table.hasher.hash_one(&key);
         let mut shard = self.table.shard(hash).lock();
         match shard.find_mut(hash, |flight| flight.hash == hash && flight.key == key) {
@@ -113,7 +113,7 @@ impl<K, V> FlightTable<K, V> {
 
 impl<K, V: Clone> Leader<K, V> {
     /// Ends the flight and gives `outcome` to all followers. Returns how many got it.
-    pub fn complete(mut self, outcome: &V) -> usize {
+    pub(super) fn complete(mut self, outcome: &V) -> usize {
         let followers = self.table.take().map(|table| table.remove(self.hash, self.number)).unwrap_or_default();
         followers.into_iter().filter_map(|follower| follower.send(FlightEvent::Outcome(outcome.clone())).ok()).count()
     }

@@ -16,18 +16,18 @@ const DEFAULT_PORTS: usize = 60999 - 32768 + 1;
 const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
 /// Counts open sockets and limits their number.
-pub struct SocketBudget {
+pub(super) struct SocketBudget {
     limit: usize,
     open: AtomicUsize,
     metrics: Option<SocketMetrics>,
 }
 
 /// Permission to have one socket open. Dropped with the socket.
-pub struct SocketPermit(Arc<SocketBudget>);
+pub(super) struct SocketPermit(Arc<SocketBudget>);
 
 impl SocketBudget {
     /// The budget of the process, which all plans share.
-    pub fn shared(reload_state: &ReloadState, registry: &Registry) -> Arc<Self> {
+    pub(super) fn shared(reload_state: &ReloadState, registry: &Registry) -> Arc<Self> {
         reload_state.adopt_or("forward sockets", || {
             // Read once: programs that run already keep to the old range when it is changed.
             let ports = std::fs::read_to_string(PORT_RANGE).ok();
@@ -39,19 +39,19 @@ impl SocketBudget {
     }
 
     /// A budget of `limit` sockets.
-    pub fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self { limit, open: AtomicUsize::new(0), metrics: None }
     }
 
     /// A permit, unless the limit is reached.
-    pub fn try_acquire(self: &Arc<Self>) -> Option<SocketPermit> {
+    pub(super) fn try_acquire(self: &Arc<Self>) -> Option<SocketPermit> {
         let may_open = |open: usize| (open < self.limit).then_some(open + 1);
         self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, may_open).ok()?;
         Some(self.permit())
     }
 
     /// A permit that ignores the limit, for a worker that would have no socket otherwise.
-    pub fn acquire_over_limit(self: &Arc<Self>) -> SocketPermit {
+    pub(super) fn acquire_over_limit(self: &Arc<Self>) -> SocketPermit {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.permit()
     }
@@ -63,7 +63,7 @@ impl SocketBudget {
 
     /// Sockets that are open.
     #[cfg(test)]
-    pub fn open(&self) -> usize {
+    pub(super) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 }

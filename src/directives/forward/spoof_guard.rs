@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// Responses with a wrong ID or question after which a socket is given up. PowerDNS allows 1 for a query
 /// (`spoof-nearmiss-max`); a socket here has many queries.
-pub const NEAR_MISS_LIMIT: u32 = 3;
+pub(super) const NEAR_MISS_LIMIT: u32 = 3;
 /// How long a question is asked over TCP only. This is longer than any query is in flight, so the queries of before
 /// have ended by then.
 const TCP_ONLY: Duration = Duration::from_secs(10);
@@ -20,7 +20,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The questions that one upstream is asked over TCP only. Costs next to nothing while there are none.
 #[derive(Default)]
-pub struct SpoofGuard {
+pub(super) struct SpoofGuard {
     has_questions: AtomicBool,
     questions: Mutex<Questions>,
     log: Mutex<SpoofLog>,
@@ -45,7 +45,7 @@ struct SpoofLog {
 
 /// The content of one log line.
 #[derive(Debug, PartialEq, Eq)]
-pub struct SpoofReport {
+pub(super) struct SpoofReport {
     /// Sockets that were given up since the last report.
     pub sockets: u64,
     /// Queries that were in flight on them.
@@ -54,7 +54,7 @@ pub struct SpoofReport {
 
 impl SpoofGuard {
     /// From now on `question` (name, type and class in wire form) is asked over TCP only.
-    pub fn require_tcp(&self, question: &[u8], now: Instant) {
+    pub(super) fn require_tcp(&self, question: &[u8], now: Instant) {
         let mut questions = self.questions.lock();
         if questions.slots.is_empty() {
             questions.slots = vec![None; CAPACITY];
@@ -67,7 +67,7 @@ impl SpoofGuard {
     }
 
     /// True if no datagram may answer `question`.
-    pub fn requires_tcp(&self, question: &[u8], now: Instant) -> bool {
+    pub(super) fn requires_tcp(&self, question: &[u8], now: Instant) -> bool {
         if !self.has_questions.load(Ordering::Relaxed) {
             return false;
         }
@@ -83,7 +83,7 @@ impl SpoofGuard {
     }
 
     /// Counts a socket that was given up with so many queries in flight. Returns what to log, at most once a minute.
-    pub fn report(&self, queries: usize, now: Instant) -> Option<SpoofReport> {
+    pub(super) fn report(&self, queries: usize, now: Instant) -> Option<SpoofReport> {
         let mut log = self.log.lock();
         log.sockets += 1;
         log.queries += queries as u64;

@@ -21,7 +21,7 @@ const OTHER_SCHEMES: [&str; 4] = ["https3", "quic", "grpc", "unix"];
 
 /// How an upstream is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub(super) enum Protocol {
     /// By UDP and TCP.
     Dns,
     /// Over TLS (RFC 7858), and whom its certificate must be for; `None`: its address.
@@ -47,7 +47,7 @@ impl Protocol {
 
 /// What a TO argument names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UpstreamTarget {
+pub(super) enum UpstreamTarget {
     Address {
         address: SocketAddr,
         protocol: Protocol,
@@ -67,12 +67,12 @@ pub enum UpstreamTarget {
 
 impl UpstreamTarget {
     /// True if it is asked over TLS.
-    pub fn is_tls(&self) -> bool {
+    pub(super) fn is_tls(&self) -> bool {
         self.protocol().is_tls()
     }
 
     /// True if it is asked over HTTPS.
-    pub fn is_https(&self) -> bool {
+    pub(super) fn is_https(&self) -> bool {
         matches!(self.protocol(), Protocol::Https { .. })
     }
 
@@ -85,7 +85,11 @@ impl UpstreamTarget {
 }
 
 /// Reads one TO; `None` after a diagnostic. `servername` is that of the option `tls_servername`.
-pub fn read_target(token: &Token, servername: Option<&str>, context: &mut ParseContext<'_>) -> Option<UpstreamTarget> {
+pub(super) fn read_target(
+    token: &Token,
+    servername: Option<&str>,
+    context: &mut ParseContext<'_>,
+) -> Option<UpstreamTarget> {
     let (scheme, text) = token.text.split_once("://").unwrap_or(("dns", &token.text));
     let (text, path) = match scheme {
         "dns" | "tls" => (text, None),

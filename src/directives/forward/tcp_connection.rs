@@ -34,13 +34,13 @@ const LIFETIME_SECONDS: std::ops::RangeInclusive<f64> = 30.0..=60.0;
 
 /// How busy a connection is. The least is the best choice for a new query.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ConnectionLoad {
+pub(super) struct ConnectionLoad {
     pub is_busy: bool,
     in_flight: usize,
 }
 
 /// A TCP connection to one upstream.
-pub struct TcpConnection {
+pub(super) struct TcpConnection {
     pub remote: Arc<Remote>,
     pub state: Mutex<ConnectionState>,
     pub in_flight: Mutex<InFlightQueries>,
@@ -50,7 +50,7 @@ pub struct TcpConnection {
 }
 
 /// What the task of a connection shares with those who use it.
-pub struct ConnectionState {
+pub(super) struct ConnectionState {
     /// Queries with their length prefixes that are not written yet. The task writes all of them at once, so that
     /// queries which come together leave together.
     pub outbox: Vec<u8>,
@@ -74,7 +74,7 @@ pub struct ConnectionState {
 
 impl TcpConnection {
     /// One that is yet to be made, and counted.
-    pub fn new(remote: &Arc<Remote>, permit: SocketPermit, now: Instant) -> Self {
+    pub(super) fn new(remote: &Arc<Remote>, permit: SocketPermit, now: Instant) -> Self {
         remote.metrics.tcp_opened.increment();
         let busy_from = match remote.protocol {
             UpstreamProtocol::Https(..) => remote.streams.load(Ordering::Relaxed),
@@ -107,12 +107,12 @@ impl TcpConnection {
         matches!(self.remote.protocol, UpstreamProtocol::Https(..))
     }
 
-    pub fn endpoints(&self) -> Endpoints {
+    pub(super) fn endpoints(&self) -> Endpoints {
         Endpoints { transport: Transport::Tcp, local: self.state.lock().local, remote: self.remote.address }
     }
 
     /// How busy the connection is; `None` if it takes no more queries. Retires it if its lifetime is over.
-    pub fn load(&self, now: Instant) -> Option<ConnectionLoad> {
+    pub(super) fn load(&self, now: Instant) -> Option<ConnectionLoad> {
         let in_flight = self.in_flight.lock().len();
         let mut state = self.state.lock();
         if !state.is_retired && now >= state.end {
@@ -125,7 +125,7 @@ impl TcpConnection {
         (!state.is_retired).then_some(ConnectionLoad { is_busy: is_stalled || in_flight >= state.busy_from, in_flight })
     }
 
-    pub fn send(self: &Arc<Self>, query: &Arc<UpstreamQuery>, now: Instant) -> Result<Attempt, UpstreamError> {
+    pub(super) fn send(self: &Arc<Self>, query: &Arc<UpstreamQuery>, now: Instant) -> Result<Attempt, UpstreamError> {
         let (queued_behind, registered) = {
             let mut in_flight = self.in_flight.lock();
             (in_flight.len(), in_flight.register(query, LetterCase::default()))
@@ -146,7 +146,7 @@ impl TcpConnection {
     }
 
     /// True if it takes no more queries and all are answered.
-    pub fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.state.lock().is_retired && self.in_flight.lock().is_empty()
     }
 }
@@ -192,7 +192,7 @@ impl UpstreamSocket for TcpConnection {
 }
 
 /// Why a connection has failed.
-pub enum ConnectionEnd {
+pub(super) enum ConnectionEnd {
     System(SystemError),
     /// The TLS session failed, or HTTP/2 in it, and why.
     Session(Arc<str>),
@@ -220,7 +220,7 @@ impl From<h2::Error> for ConnectionEnd {
 
 impl ConnectionEnd {
     /// What it means to the queries on a connection.
-    pub fn error(self, endpoints: Endpoints) -> UpstreamError {
+    pub(super) fn error(self, endpoints: Endpoints) -> UpstreamError {
         match self {
             Self::System(error) => UpstreamError::Broken(endpoints, error),
             Self::Session(why) => UpstreamError::Session(endpoints, why),

@@ -18,7 +18,7 @@ thread_local! {
 }
 
 /// Writes queries and reads answers. Ends well when the upstream closes the connection, or when it is retired and done.
-pub async fn serve<S: UpstreamStream>(connection: &TcpConnection, mut stream: S) -> Result<(), ConnectionEnd> {
+pub(super) async fn serve<S: UpstreamStream>(connection: &TcpConnection, mut stream: S) -> Result<(), ConnectionEnd> {
     let mut inbox = Vec::new();
     let mut outbox = Vec::new();
     let mut written = 0;

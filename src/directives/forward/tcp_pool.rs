@@ -21,18 +21,18 @@ const DEFAULT_CONNECTIONS: usize = 8;
 const MAX_OPEN: usize = 64;
 
 /// The TCP connections of one worker to one upstream. Each is owned by its task.
-pub struct TcpPool {
+pub(super) struct TcpPool {
     remote: Arc<Remote>,
     connections: Mutex<Vec<Weak<TcpConnection>>>,
 }
 
 impl TcpPool {
-    pub fn new(remote: Arc<Remote>) -> Self {
+    pub(super) fn new(remote: Arc<Remote>) -> Self {
         Self { remote, connections: Mutex::default() }
     }
 
     /// Sends `query` on the least busy connection, or on a new one if all are busy and another one may be opened.
-    pub fn send(
+    pub(super) fn send(
         &self,
         query: &Arc<UpstreamQuery>,
         kind: AttemptKind<'_>,

@@ -9,7 +9,7 @@ const TLS_USAGE: &str = "tls, tls CA, tls CERTIFICATE KEY or tls CERTIFICATE KEY
 
 /// The options of one `forward` for TLS. Of each that stands twice the last counts, as in CoreDNS.
 #[derive(Default)]
-pub struct TlsOptions {
+pub(super) struct TlsOptions {
     /// `None`: the machine's.
     roots: Option<Roots>,
     identity: Option<Identity>,
@@ -23,7 +23,7 @@ pub struct TlsOptions {
 impl TlsOptions {
     /// Reads those of `lines` that are about TLS, and the files that they name. As in CoreDNS, that happens also where
     /// no upstream is asked over TLS. Paths are relative to `root` if that is given.
-    pub fn read(lines: &[OptionLine], root: Option<&Path>, context: &mut ParseContext<'_>) -> Self {
+    pub(super) fn read(lines: &[OptionLine], root: Option<&Path>, context: &mut ParseContext<'_>) -> Self {
         let mut options = Self::default();
         for line in lines {
             match line.name.text.as_str() {
@@ -37,13 +37,13 @@ impl TlsOptions {
     }
 
     /// What `tls_servername` says.
-    pub fn server_name(&self) -> Option<&str> {
+    pub(super) fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()
     }
 
     /// How the upstreams are asked over TLS; `None` if none is, or after a diagnostic. `keyword` is where the directive
     /// stands.
-    pub fn client(self, has_tls: bool, keyword: &Token, context: &mut ParseContext<'_>) -> Option<ClientTls> {
+    pub(super) fn client(self, has_tls: bool, keyword: &Token, context: &mut ParseContext<'_>) -> Option<ClientTls> {
         if !has_tls {
             for word in &self.words {
                 let message = format!("{} is ignored: no upstream is asked over TLS", word.text);
@@ -130,7 +130,7 @@ impl TlsOptions {
 }
 
 /// Warns of a server name that no certificate can be for. CoreDNS starts with it, and so do we.
-pub fn warn_unless_name(token: &Token, name: &str, diagnostics: &mut Diagnostics) {
+pub(super) fn warn_unless_name(token: &Token, name: &str, diagnostics: &mut Diagnostics) {
     if !name.is_empty() && !is_server_name(name) {
         let message = format!(
             "`{name}` is neither a host name nor an IP address: no certificate is for it, and queries will fail"

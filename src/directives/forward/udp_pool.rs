@@ -18,17 +18,17 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 /// PoolSockets that take queries, for each worker and upstream.
-pub const POOL_SIZE: usize = 32;
+pub(super) const POOL_SIZE: usize = 32;
 /// PoolSockets that are open, for each worker and upstream: as many again as take queries may still wait for answers.
 /// At 64 to 192 queries each that is room for some 8,000 queries in flight before sockets send more than their share.
-pub const MAX_OPEN: usize = 2 * POOL_SIZE;
+pub(super) const MAX_OPEN: usize = 2 * POOL_SIZE;
 /// When [`MAX_OPEN`] sockets are open, queries share those that take queries. If fewer than this many do, the socket
 /// that has waited longest for answers is closed for a new one, so that the port of a query stays hard to guess.
-pub const MIN_SHARED: usize = 8;
+pub(super) const MIN_SHARED: usize = 8;
 
 /// The UDP sockets of one worker to one upstream. Each is owned by its task, so that it closes with the runtime that
 /// the task runs on.
-pub struct UdpPool {
+pub(super) struct UdpPool {
     remote: Arc<Remote>,
     sockets: Mutex<PoolSockets>,
 }
@@ -53,13 +53,13 @@ enum SocketChoice {
 }
 
 impl UdpPool {
-    pub fn new(remote: Arc<Remote>) -> Self {
+    pub(super) fn new(remote: Arc<Remote>) -> Self {
         Self { remote, sockets: Mutex::default() }
     }
 
     /// Sends `query` on the socket of this turn. A query that is sent again leaves by a new socket or, where none may
     /// be opened, by another one than before.
-    pub fn send(
+    pub(super) fn send(
         &self,
         query: &Arc<UpstreamQuery>,
         kind: AttemptKind<'_>,
@@ -107,7 +107,7 @@ impl UdpPool {
     /// Makes the sockets that take queries now refuse to send, as they do when their local address is removed from the
     /// machine.
     #[cfg(test)]
-    pub fn shut_down(&self) {
+    pub(super) fn shut_down(&self) {
         for socket in self.sockets.lock().slots.iter().filter_map(Weak::upgrade) {
             socket.shut_down();
         }
@@ -115,7 +115,7 @@ impl UdpPool {
 
     /// Closes all sockets as if to make room for others.
     #[cfg(test)]
-    pub fn evict_all(&self) {
+    pub(super) fn evict_all(&self) {
         self.sockets.lock().open.iter().filter_map(Weak::upgrade).for_each(|socket| socket.evict());
     }
 

@@ -41,7 +41,7 @@ thread_local! {
 }
 
 /// A connected UDP socket to one upstream.
-pub struct UdpSocket {
+pub(super) struct UdpSocket {
     socket: AsyncFd<net::UdpSocket>,
     endpoints: Endpoints,
     remote: Arc<Remote>,
@@ -63,7 +63,7 @@ pub struct UdpSocket {
 
 impl UdpSocket {
     /// Opens a socket on a random port (RFC 6056: the kernel's choice) and starts its task.
-    pub fn open(remote: &Arc<Remote>, permit: SocketPermit, now: Instant) -> Result<Arc<Self>, UpstreamError> {
+    pub(super) fn open(remote: &Arc<Remote>, permit: SocketPermit, now: Instant) -> Result<Arc<Self>, UpstreamError> {
         let (address, settings) = (remote.address, &remote.settings);
         let failed = |error: io::Error| {
             UpstreamError::Dial(Endpoints { transport: Transport::Udp, local: None, remote: address }, error.into())
@@ -96,7 +96,7 @@ impl UdpSocket {
     }
 
     /// Counts one query against the socket's share. False if the socket takes no more.
-    pub fn reserve(&self, now: Instant) -> bool {
+    pub(super) fn reserve(&self, now: Instant) -> bool {
         if self.is_retired.load(Ordering::Relaxed) || now >= self.end {
             return false;
         }
@@ -104,17 +104,17 @@ impl UdpSocket {
     }
 
     /// True if the outbox has queries that are not sent yet, and room for more.
-    pub fn is_gathering(&self) -> bool {
+    pub(super) fn is_gathering(&self) -> bool {
         (1..BATCH).contains(&self.outbox.lock().kept().len())
     }
 
     /// True if the socket has sent nothing yet.
-    pub fn is_unused(&self) -> bool {
+    pub(super) fn is_unused(&self) -> bool {
         !self.has_sent.load(Ordering::Relaxed)
     }
 
     /// True if the socket may send queries beyond its share when no other socket can be opened.
-    pub fn is_shareable(&self) -> bool {
+    pub(super) fn is_shareable(&self) -> bool {
         if !self.in_flight.lock().has_room() {
             self.retire();
         }
@@ -122,33 +122,33 @@ impl UdpSocket {
     }
 
     /// True if the socket takes no queries and only waits for answers.
-    pub fn is_draining(&self) -> bool {
+    pub(super) fn is_draining(&self) -> bool {
         self.is_retired.load(Ordering::Relaxed) && !self.in_flight.lock().is_empty()
     }
 
     /// True if so many responses had a wrong ID or question that no datagram to this socket counts.
-    pub fn is_spoofed(&self) -> bool {
+    pub(super) fn is_spoofed(&self) -> bool {
         self.near_misses.load(Ordering::Relaxed) >= NEAR_MISS_LIMIT
     }
 
     /// True if one of `attempts` was sent on this socket.
-    pub fn carries_any(self: &Arc<Self>, attempts: &[Attempt]) -> bool {
+    pub(super) fn carries_any(self: &Arc<Self>, attempts: &[Attempt]) -> bool {
         attempts.iter().any(|attempt| std::ptr::addr_eq(Arc::as_ptr(&attempt.socket), Arc::as_ptr(self)))
     }
 
     /// Closes the socket although queries are in flight on it. They are sent again.
-    pub fn evict(&self) {
+    pub(super) fn evict(&self) {
         self.in_flight.lock().close(&UpstreamError::Evicted(self.endpoints));
         self.retire();
     }
 
     /// Makes every send fail, as it does when the local address is removed from the machine.
     #[cfg(test)]
-    pub fn shut_down(&self) {
+    pub(super) fn shut_down(&self) {
         socket2::SockRef::from(&self.socket).shutdown(std::net::Shutdown::Write).unwrap();
     }
 
-    pub fn send(self: &Arc<Self>, query: &Arc<UpstreamQuery>, now: Instant) -> Result<Attempt, UpstreamError> {
+    pub(super) fn send(self: &Arc<Self>, query: &Arc<UpstreamQuery>, now: Instant) -> Result<Attempt, UpstreamError> {
         let case = if self.remote.settings.use_caps_for_id { LetterCase::random() } else { LetterCase::default() };
         let (queued_behind, registered) = {
             let mut in_flight = self.in_flight.lock();
@@ -194,7 +194,7 @@ impl UdpSocket {
     }
 
     /// True if the socket takes no queries and waits for no answer.
-    pub fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.is_retired.load(Ordering::Acquire) && self.in_flight.lock().is_empty()
     }
 
@@ -314,7 +314,9 @@ async fn run(socket: Arc<UdpSocket>) {
                 }
             }
             never = timer.run(&socket.in_flight) => match never {},
-            () = &mut end, if !socket.is_retired.load(Ordering::Relaxed) => socket.is_retired.store(true, Ordering::Release),
+            () = &mut end, if !socket.is_retired.load(Ordering::Relaxed) => {
+                socket.is_retired.store(true, Ordering::Release);
+            }
         }
     }
 }

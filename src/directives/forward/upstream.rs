@@ -23,7 +23,7 @@ use std::time::Instant;
 use thread_local::ThreadLocal;
 
 /// An upstream server.
-pub struct Upstream {
+pub(super) struct Upstream {
     remote: Arc<Remote>,
     pub health: Arc<UpstreamHealth>,
     pools: ThreadLocal<Pools>,
@@ -44,7 +44,7 @@ struct Pools {
 }
 
 impl Upstream {
-    pub fn new(
+    pub(super) fn new(
         address: SocketAddr,
         protocol: UpstreamProtocol,
         settings: UpstreamSettings,
@@ -58,7 +58,7 @@ impl Upstream {
     }
 
     /// The upstream of the running plan if it has the same address, protocol and settings, else a new one.
-    pub fn adopt_or_new(
+    pub(super) fn adopt_or_new(
         address: SocketAddr,
         protocol: UpstreamProtocol,
         settings: &UpstreamSettings,
@@ -71,7 +71,7 @@ impl Upstream {
     }
 
     /// The transport that a query is sent over where `wanted` is what the options or the client say.
-    pub fn transport_for(&self, wanted: Transport) -> Transport {
+    pub(super) fn transport_for(&self, wanted: Transport) -> Transport {
         if self.protocol.is_encrypted() { Transport::Tcp } else { wanted }
     }
 
@@ -82,7 +82,7 @@ impl Upstream {
     /// response was malformed or had no question, and when somebody seems to guess the answers. The exception is an
     /// error code without a question to a query with EDNS: the caller then asks without EDNS and believes nothing else
     /// of that response.
-    pub async fn ask(&self, query: &Arc<UpstreamQuery>, transport: Transport) -> Result<Response, NoAnswer> {
+    pub(super) async fn ask(&self, query: &Arc<UpstreamQuery>, transport: Transport) -> Result<Response, NoAnswer> {
         let start = Instant::now();
         if self.transport_for(transport) == Transport::Udp && !self.spoof_guard.requires_tcp(query.question(), start) {
             match self.ask_over(query, Transport::Udp, start).await {
@@ -179,7 +179,7 @@ impl Upstream {
 
     /// This thread's sockets.
     #[cfg(test)]
-    pub fn udp_pool(&self) -> &UdpPool {
+    pub(super) fn udp_pool(&self) -> &UdpPool {
         &self.pools().udp
     }
 }

@@ -13,7 +13,7 @@ const HEADER: usize = 12;
 const TYPE_AND_CLASS: usize = 4;
 
 /// A query as it is sent to an upstream. Every attempt sets its own ID.
-pub struct UpstreamQuery {
+pub(super) struct UpstreamQuery {
     wire: SmallVec<[u8; 128]>,
     /// Offset of the question's type. The name before it is not compressed.
     name_end: u16,
@@ -25,14 +25,14 @@ pub struct UpstreamQuery {
 
 impl UpstreamQuery {
     /// The query of `request`, with an OPT record if the client sent one.
-    pub fn new(request: &Request<'_>) -> Self {
+    pub(super) fn new(request: &Request<'_>) -> Self {
         let udp_size = request.query.edns.map(|_| request.udp_size());
         Self::with(&request.key(), udp_size)
     }
 
     /// The same query without an OPT record, for an upstream that does not understand EDNS. Such an upstream does not
     /// know client subnets either, so its answer is taken for one without that option.
-    pub fn without_edns(request: &Request<'_>) -> Self {
+    pub(super) fn without_edns(request: &Request<'_>) -> Self {
         Self::with(&request.key(), None)
     }
 
@@ -43,43 +43,43 @@ impl UpstreamQuery {
     }
 
     /// A query that we composed ourselves. `None` if `wire` is not a query.
-    pub fn from_wire(wire: Vec<u8>) -> Option<Self> {
+    pub(super) fn from_wire(wire: Vec<u8>) -> Option<Self> {
         let name_end = HEADER + Query::read(&wire).ok()?.name.as_wire().len();
         Some(Self { wire: wire.into(), name_end: name_end as u16, client_subnet: None, answered: Mutex::default() })
     }
 
     /// Notes on which socket the answer has come.
-    pub fn set_answered(&self, endpoints: Option<Endpoints>) {
+    pub(super) fn set_answered(&self, endpoints: Option<Endpoints>) {
         *self.answered.lock() = endpoints;
     }
 
     /// On which socket the last answer has come, once.
-    pub fn take_answered(&self) -> Option<Endpoints> {
+    pub(super) fn take_answered(&self) -> Option<Endpoints> {
         self.answered.lock().take()
     }
 
     /// Length of the message in octets.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.wire.len()
     }
 
     /// The message, with ID 0.
-    pub fn wire(&self) -> &[u8] {
+    pub(super) fn wire(&self) -> &[u8] {
         &self.wire
     }
 
     /// Name, type and class in wire form.
-    pub fn question(&self) -> &[u8] {
+    pub(super) fn question(&self) -> &[u8] {
         self.wire.get(HEADER..usize::from(self.name_end) + TYPE_AND_CLASS).unwrap_or_default()
     }
 
     /// True if the query has an OPT record, the only record that our queries ever have.
-    pub fn has_edns(&self) -> bool {
+    pub(super) fn has_edns(&self) -> bool {
         self.wire.get(10..HEADER) != Some(&[0, 0])
     }
 
     /// Appends the message to `out` with this ID and letter case.
-    pub fn write(&self, id: u16, case: LetterCase, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, id: u16, case: LetterCase, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&id.to_be_bytes());
         out.extend_from_slice(self.wire.get(2..).unwrap_or_default());
@@ -87,7 +87,7 @@ impl UpstreamQuery {
     }
 
     /// Reads a response to this query that came over `transport`.
-    pub fn read_response(&self, message: &[u8], transport: Transport) -> Result<Response, WireError> {
+    pub(super) fn read_response(&self, message: &[u8], transport: Transport) -> Result<Response, WireError> {
         match &self.client_subnet {
             Some(subnet) => Response::read_for(message, subnet, transport == Transport::Tcp),
             None => Response::read(message),
@@ -96,7 +96,7 @@ impl UpstreamQuery {
 
     /// Compares the question of `response` to this one, which was sent in `case` (RFC 5452 section 9.1). Reads header
     /// and question only.
-    pub fn compare(&self, response: &[u8], case: LetterCase) -> QuestionMatch {
+    pub(super) fn compare(&self, response: &[u8], case: LetterCase) -> QuestionMatch {
         let name_end = usize::from(self.name_end);
         let end = name_end + TYPE_AND_CLASS;
         let (Some(own), Some(theirs)) = (self.wire.get(..end), response.get(..end)) else {
@@ -117,7 +117,7 @@ impl UpstreamQuery {
 
 /// How a response's question compares to the one that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QuestionMatch {
+pub(super) enum QuestionMatch {
     Exact,
     /// Equal but for letter case, and the case was random.
     OtherCase,

@@ -7,7 +7,7 @@ use super::socket_budget::SocketBudget;
 use super::target::{Protocol, UpstreamTarget};
 use super::upstream::Upstream;
 use super::upstream_query::UpstreamQuery;
-use crate::chain::{Ask, BuildContext, Listing, Transport, Upstreams};
+use crate::chain::{BuildContext, ChainUpstreams, ExchangeFn, ForwardUpstreams, Transport};
 use crate::message::Name;
 use crate::metrics::Registry;
 use crate::net::doh::{DohMethod, DohResource};
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 /// Why there is no upstream to ask.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoUpstreams {
+pub(super) enum NoUpstreams {
     #[error("no upstream: {0} has no usable nameserver; add one and reload")]
     EmptyFile(String),
     #[error("no upstream: {0} could not be resolved yet; check the name and the resolver")]
@@ -46,11 +46,11 @@ enum UpstreamSource {
 }
 
 /// The upstreams of one `forward`.
-pub struct UpstreamSet {
+pub(super) struct UpstreamSet {
     sources: Vec<UpstreamSource>,
     current: ArcSwap<Vec<Arc<Upstream>>>,
     /// The same list for `loop`, which probes it and marks the upstreams that lead back to us.
-    listing: Listing,
+    listing: ForwardUpstreams,
     settings: UpstreamSettings,
     speaking: Speaking,
     registry: Registry,
@@ -105,7 +105,7 @@ impl Speaking {
 }
 
 impl UpstreamSet {
-    pub fn new(config: &ForwardConfig, settings: UpstreamSettings, context: &BuildContext<'_>) -> Self {
+    pub(super) fn new(config: &ForwardConfig, settings: UpstreamSettings, context: &BuildContext<'_>) -> Self {
         let (registry, reload_state) = (&context.process.registry, &context.process.reload_state);
         let sockets = SocketBudget::shared(reload_state, registry);
         let speaking = Speaking::new(config);
@@ -138,7 +138,7 @@ impl UpstreamSet {
         let set = Self {
             sources,
             current: ArcSwap::default(),
-            listing: Listing::new(Upstreams::of(context), config.from.clone()),
+            listing: ForwardUpstreams::new(ChainUpstreams::of(context), config.from.clone()),
             registry: registry.clone(),
             sockets: sockets.clone(),
             settings,
@@ -153,7 +153,7 @@ impl UpstreamSet {
 
     /// The upstreams that may be asked: at least one, and none that leads back to us. Right after the start it waits,
     /// until `deadline` at most, for host names to be resolved.
-    pub async fn usable(&self, deadline: Instant) -> Result<Arc<Vec<Arc<Upstream>>>, NoUpstreams> {
+    pub(super) async fn usable(&self, deadline: Instant) -> Result<Arc<Vec<Arc<Upstream>>>, NoUpstreams> {
         let mut upstreams = self.current.load_full();
         if upstreams.is_empty() {
             let mut settled = self.is_settled.subscribe();
@@ -173,7 +173,7 @@ impl UpstreamSet {
         if upstreams.is_empty() { Err(NoUpstreams::Looping) } else { Ok(upstreams) }
     }
 
-    pub fn has_hosts(&self) -> bool {
+    pub(super) fn has_hosts(&self) -> bool {
         self.sources.iter().any(|source| matches!(source, UpstreamSource::Host(_)))
     }
 
@@ -197,7 +197,7 @@ impl UpstreamSet {
     }
 
     /// Keeps the host names resolved. Never ends.
-    pub async fn keep_resolved(self: Arc<Self>) {
+    pub(super) async fn keep_resolved(self: Arc<Self>) {
         let hosts = self.sources.iter().filter_map(|source| match source {
             UpstreamSource::Fixed(_) => None,
             UpstreamSource::Host(host) => Some(host.clone()),
@@ -249,7 +249,7 @@ impl UpstreamSet {
 }
 
 /// How `loop` asks an upstream: directly, whatever else is in flight and however healthy it is.
-fn loop_probe(upstream: Arc<Upstream>, transport: Transport) -> Ask {
+fn loop_probe(upstream: Arc<Upstream>, transport: Transport) -> ExchangeFn {
     Box::new(move |query| {
         let upstream = upstream.clone();
         Box::pin(async move {

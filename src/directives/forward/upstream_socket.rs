@@ -9,7 +9,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 /// A UDP socket or a TCP connection to one upstream.
-pub trait UpstreamSocket: Send + Sync {
+pub(super) trait UpstreamSocket: Send + Sync {
     /// The status of the query with this ID; see [`InFlightQueries::poll`].
     fn poll(&self, id: u16, deadline: Instant, waker: &Waker) -> QueryStatus;
     /// The caller of this query no longer waits for its answer.
@@ -27,7 +27,7 @@ pub trait UpstreamSocket: Send + Sync {
 }
 
 /// Fails the queries in flight when the task that serves a socket ends, however it ends.
-pub struct FailOnDrop<'a> {
+pub(super) struct FailOnDrop<'a> {
     pub in_flight: &'a Mutex<InFlightQueries>,
     pub error: UpstreamError,
 }

@@ -11,7 +11,7 @@ use tokio_rustls::rustls::ClientConnection;
 const MAX_RECORDS: usize = 16;
 
 /// Octets in both directions. What cannot be done now is [`io::ErrorKind::WouldBlock`].
-pub trait UpstreamStream: Send + Sync {
+pub(super) trait UpstreamStream: Send + Sync {
     /// Waits until [`UpstreamStream::try_read`] may succeed.
     fn readable(&self) -> impl Future<Output = io::Result<()>> + Send;
     /// Waits until [`UpstreamStream::try_write`] or [`UpstreamStream::try_flush`] may succeed.
@@ -43,7 +43,7 @@ impl UpstreamStream for TcpStream {
 }
 
 /// A TLS session. It says goodbye when it is dropped, if that can be sent without waiting.
-pub struct TlsSession {
+pub(super) struct TlsSession {
     tcp: TcpStream,
     tls: ClientConnection,
     /// There may be octets that have been decrypted and not read: the server may send them with the end of its

@@ -13,7 +13,7 @@ const KEYWORD: &str = "header";
 const USAGE: &str = "write `query|response set|clear FLAGS…`, FLAGS of aa, ra, rd";
 
 /// Reads one `header` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let diagnostics = &mut *context.diagnostics;
     if let Some(argument) = directive.arguments.first() {
         let message = format!("what `header` changes stands in its block; `{}` is ignored", argument.text);
@@ -22,7 +22,7 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
     if directive.options.is_empty() {
         diagnostics.error(directive.keyword.span, "`header` without a rule").help(USAGE);
     }
-    let mut rules = Rules::default();
+    let mut rules = HeaderRules::default();
     for line in &directive.options {
         read(line, &mut rules, diagnostics);
     }
@@ -30,7 +30,7 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
 }
 
 /// Reads `query|response set|clear FLAGS…`.
-fn read(line: &OptionLine, rules: &mut Rules, diagnostics: &mut Diagnostics) {
+fn read(line: &OptionLine, rules: &mut HeaderRules, diagnostics: &mut Diagnostics) {
     let is_query = match line.name.text.to_ascii_lowercase().as_str() {
         "query" => true,
         "response" => false,
@@ -86,21 +86,21 @@ const RECURSION_DESIRED: u16 = 0x0100;
 
 /// What is changed.
 #[derive(Clone, Debug, Default)]
-struct Rules {
+struct HeaderRules {
     /// RD of the query as it goes on; `None`: the client's.
     recursion_desired: Option<bool>,
     /// Flags of the response, and what they become, one after another.
     response: Vec<(u16, bool)>,
 }
 
-impl Configured for Rules {
+impl Configured for HeaderRules {
     fn build(&self, _context: &BuildContext<'_>) -> Result<Built, BuildError> {
         Ok(Built { handler: Some(Arc::new(HeaderFlags(self.clone()))), ..Built::default() })
     }
 }
 
 /// The running directive.
-struct HeaderFlags(Rules);
+struct HeaderFlags(HeaderRules);
 
 impl HeaderFlags {
     /// The query with another RD; `None` if it stays.
@@ -134,33 +134,24 @@ impl Handler for HeaderFlags {
 #[cfg(test)]
 mod tests {
     use super::{RECURSION_AVAILABLE, RECURSION_DESIRED, parse};
-    use crate::chain::testing::{Question, build, configure};
-    use crate::chain::{Answer, Chain, Handler, Next, Outcome, ProcessContext, Request};
+    use crate::chain::testing::{Question, build, configure, responder};
+    use crate::chain::{Chain, ProcessContext};
     use crate::message::{Rcode, RecordType, Response};
     use futures_util::FutureExt;
-    use futures_util::future::BoxFuture;
     use std::sync::Arc;
-
-    /// Answers with RA as the query's RD is.
-    struct Repeats;
-
-    impl Handler for Repeats {
-        fn keyword(&self) -> &'static str {
-            "repeats"
-        }
-        fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
-            let mut response = Response::empty(request.query, request.wire, Rcode::NOERROR);
-            response.set_flag(RECURSION_AVAILABLE, request.query.header.recursion_desired());
-            Box::pin(async move { Ok(Answer { response, from: "repeats" }) })
-        }
-    }
 
     /// Flags of the reply to a query with RD as told.
     fn flags(rules: &str, recursion_desired: bool) -> u16 {
         let (block, said) = configure(parse, &format!("header {{\n{rules}\n}}"));
         assert!(!said.contains("error"), "{said}");
         let handler = build(&block, &ProcessContext::new(1, 0)).handler.unwrap();
-        let chain = Arc::new(Chain { handlers: Box::new([handler, Arc::new(Repeats)]) });
+        // RA as the query's RD is.
+        let repeats = responder("repeats", |request| {
+            let mut response = Response::empty(request.query, request.wire, Rcode::NOERROR);
+            response.set_flag(RECURSION_AVAILABLE, request.query.header.recursion_desired());
+            Ok(response)
+        });
+        let chain = Arc::new(Chain { handlers: Box::new([handler, repeats]) });
         let mut wire = Question::new("a.example.", RecordType::A).wire;
         wire[2] = u8::from(recursion_desired);
         let question = Question::from_wire(wire);

@@ -16,7 +16,7 @@ const DEFAULT_ADDRESS: &str = ":8080";
 const LONGEST_LAMEDUCK: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Reads one `health` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let diagnostics = &mut *context.diagnostics;
     for line in &directive.options {
         if line.name.text != "lameduck" {
@@ -59,7 +59,7 @@ impl Configured for Health {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
         let mut built = Built::default();
         built.endpoints.push(Endpoint::shared(self.address, PATH, healthy));
-        let series = poll::Series::new(&context.process.registry);
+        let series = poll::PollMetrics::new(&context.process.registry);
         built.background.push(Box::pin(poll::poll_forever(self.address, PATH, series)));
         Ok(built)
     }

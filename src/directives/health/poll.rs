@@ -15,12 +15,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const SLOW: Duration = Duration::from_secs(1);
 
 /// What the polls are counted in.
-pub(super) struct Series {
+pub(super) struct PollMetrics {
     duration: Histogram,
     failures: Counter,
 }
 
-impl Series {
+impl PollMetrics {
     pub(super) fn new(registry: &Registry) -> Self {
         Self {
             duration: registry.histogram(
@@ -39,7 +39,7 @@ impl Series {
 }
 
 /// Asks every second and counts, until it is dropped.
-pub(super) async fn poll_forever(listener: SocketAddr, path: &'static str, series: Series) {
+pub(super) async fn poll_forever(listener: SocketAddr, path: &'static str, series: PollMetrics) {
     let address = reachable_address(listener, false);
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -64,7 +64,7 @@ pub(super) async fn poll_forever(listener: SocketAddr, path: &'static str, serie
 }
 
 /// Asks once and counts. Returns why it failed, if it did.
-async fn poll(address: SocketAddr, path: &str, series: &Series) -> Option<String> {
+async fn poll(address: SocketAddr, path: &str, series: &PollMetrics) -> Option<String> {
     let start = Instant::now();
     let outcome = timeout(PATIENCE, http_client::get_status(address, path)).await;
     let elapsed = start.elapsed();
@@ -87,7 +87,7 @@ async fn poll(address: SocketAddr, path: &str, series: &Series) -> Option<String
 
 #[cfg(test)]
 mod tests {
-    use super::{Series, poll};
+    use super::{PollMetrics, poll};
     use crate::metrics::Registry;
     use crate::net::http_client::tests::serve;
     use tokio::net::TcpListener;
@@ -96,7 +96,7 @@ mod tests {
         let registry = Registry::new(2);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let series = Series::new(&registry);
+        let series = PollMetrics::new(&registry);
         let request = if let Some(answer) = answer {
             tokio::join!(poll(address, "/health", &series), serve(listener, answer)).1
         } else {

@@ -1,4 +1,4 @@
-//! The answers.
+//! Answers queries for names and addresses of the table.
 
 use super::KEYWORD;
 use super::table::Table;

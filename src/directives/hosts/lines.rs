@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 /// Why a line, or a part of it, says nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum LineError {
+pub(super) enum HostsLineError {
     #[error("`{0}` is no IP address")]
     Address(String),
     #[error("`{0}` has no name beside it")]
@@ -18,14 +18,14 @@ pub(super) enum LineError {
 /// What is wrong with a file, and in which lines; not more than somebody wants to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct BadLines {
-    first: Vec<(usize, LineError)>,
+    first: Vec<(usize, HostsLineError)>,
     count: usize,
 }
 
 impl BadLines {
     const TOLD: usize = 5;
 
-    fn push(&mut self, line: usize, error: LineError) {
+    fn push(&mut self, line: usize, error: HostsLineError) {
         if self.count < Self::TOLD {
             self.first.push((line, error));
         }
@@ -35,13 +35,13 @@ impl BadLines {
     /// Leaves out what the lines say: a file without one good line may be another than was meant, with secrets in it.
     fn conceal(&mut self) {
         for (_, error) in &mut self.first {
-            let (LineError::Address(text) | LineError::NoName(text) | LineError::Name(text)) = error;
+            let (HostsLineError::Address(text) | HostsLineError::NoName(text) | HostsLineError::Name(text)) = error;
             "…".clone_into(text);
         }
     }
 
     /// In one line; `None` if there are none.
-    pub fn told(&self) -> Option<String> {
+    pub(super) fn told(&self) -> Option<String> {
         let first: Vec<String> = self.first.iter().map(|(line, error)| format!("line {line}: {error}")).collect();
         let more = match self.count - first.len() {
             0 => String::new(),
@@ -53,14 +53,14 @@ impl BadLines {
 
 /// An address as hosts files write it: the zone of an IPv6 address is left out, and one that maps an IPv4 address is
 /// that.
-pub(super) fn address(text: &str) -> Result<IpAddr, LineError> {
+pub(super) fn address(text: &str) -> Result<IpAddr, HostsLineError> {
     let (address, _) = text.split_once('%').unwrap_or((text, ""));
-    address.parse::<IpAddr>().map(|address| address.to_canonical()).map_err(|_| LineError::Address(shown(text)))
+    address.parse::<IpAddr>().map(|address| address.to_canonical()).map_err(|_| HostsLineError::Address(shown(text)))
 }
 
 /// A name as hosts files write it: absolute also without a final dot.
-pub(super) fn name(text: &str) -> Result<LowerName, LineError> {
-    Name::parse(text).map(|name| name.to_lower()).map_err(|_| LineError::Name(shown(text)))
+pub(super) fn name(text: &str) -> Result<LowerName, HostsLineError> {
+    Name::parse(text).map(|name| name.to_lower()).map_err(|_| HostsLineError::Name(shown(text)))
 }
 
 /// Reads a file; `each` takes an address and a name.
@@ -89,7 +89,7 @@ pub(super) fn read(text: &str, mut each: impl FnMut(IpAddr, LowerName)) -> BadLi
             }
         }
         if !has_name {
-            bad.push(number, LineError::NoName(shown(first)));
+            bad.push(number, HostsLineError::NoName(shown(first)));
         }
     }
     if !has_good {

@@ -17,7 +17,7 @@ use handler::Hosts;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use table::{Rules, Table};
+use table::{EntryRules, Table};
 
 const KEYWORD: &str = "hosts";
 
@@ -27,7 +27,7 @@ struct HostsConfig {
     /// `None` if the file could not be read.
     stamp: Option<FileStamp>,
     table: Arc<Table>,
-    rules: Rules,
+    rules: EntryRules,
     /// Seconds.
     ttl: u32,
     /// Zero: the file is not read again.
@@ -94,7 +94,7 @@ impl Configured for HostsConfig {
 #[doc(hidden)]
 pub fn read_and_look_up(text: &str, name: &LowerName) -> (usize, usize, bool) {
     let rules =
-        Rules { origins: [crate::message::Name::root().to_lower()].into(), has_reverse: true, inline: [].into() };
+        EntryRules { origins: [crate::message::Name::root().to_lower()].into(), has_reverse: true, inline: [].into() };
     let (table, _) = Table::new(text, &rules);
     (table.v4(name).len() + table.v6(name).len(), table.reverse(name).len(), table.has(name))
 }

@@ -1,6 +1,6 @@
 //! Reads one `hosts` of a server block.
 
-use super::table::{Rules, Table};
+use super::table::{EntryRules, Table};
 use super::{HostsConfig, KEYWORD, lines};
 use crate::chain::{BlockConfig, ParseContext, Part};
 use crate::corefile::{DataFile, Diagnostics, Directive, OptionLine, Span, Token, value};
@@ -32,7 +32,7 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
     if zones.is_empty() {
         origins.extend(context.zones.iter().map(|zone| zone.to_lower()));
     }
-    let mut options = Options::new(origins.into());
+    let mut options = HostsOptions::new(origins.into());
     for line in &directive.options {
         options.read(line, context.diagnostics);
     }
@@ -48,8 +48,8 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
     // Who names it wants the Corefile's entries alone.
     let has_file = path != Path::new("/dev/null");
     let read = has_file.then(|| read_file(&path, file, context)).flatten();
-    let Options { origins, has_reverse, inline, ttl, reload, falls_through, other_types } = options;
-    let rules = Rules { origins, has_reverse, inline: inline.into() };
+    let HostsOptions { origins, has_reverse, inline, ttl, reload, falls_through, other_types } = options;
+    let rules = EntryRules { origins, has_reverse, inline: inline.into() };
     let (table, bad) = Table::new(read.as_ref().map_or("", |read| &read.text), &rules);
     if let Some(bad) = bad.told() {
         let message = format!("{} has lines that are no entries: {bad}", path.display());
@@ -93,7 +93,7 @@ fn read_file(path: &Path, named: Option<&Token>, context: &mut ParseContext<'_>)
     None
 }
 
-struct Options {
+struct HostsOptions {
     origins: Arc<[LowerName]>,
     has_reverse: bool,
     inline: Vec<(IpAddr, LowerName)>,
@@ -103,7 +103,7 @@ struct Options {
     other_types: Option<Span>,
 }
 
-impl Options {
+impl HostsOptions {
     fn new(origins: Arc<[LowerName]>) -> Self {
         Self {
             origins,

@@ -1,4 +1,4 @@
-//! What is looked up: addresses by name, and names by address. Immutable; a changed file makes a new one.
+//! The table of a hosts file: addresses by name, and names by address. Immutable; a changed file makes a new one.
 
 use super::lines::{self, BadLines};
 use crate::message::LowerName;
@@ -11,7 +11,7 @@ type Hasher = foldhash::fast::RandomState;
 
 /// Which lines make entries, and of what kind.
 #[derive(Clone)]
-pub(super) struct Rules {
+pub(super) struct EntryRules {
     /// Names in these zones alone.
     pub origins: Arc<[LowerName]>,
     /// Names are found by address too.
@@ -41,7 +41,7 @@ const WILDCARD: &[u8] = b"\x01*";
 
 impl Table {
     /// The entries of a file with this text and of the Corefile, and what is wrong with the file.
-    pub fn new(text: &str, rules: &Rules) -> (Self, BadLines) {
+    pub(super) fn new(text: &str, rules: &EntryRules) -> (Self, BadLines) {
         let mut table = Self::default();
         let mut known = HashSet::with_hasher(Hasher::default());
         let bad = lines::read(text, |address, name| table.add(address, &name, rules, &mut known));
@@ -55,7 +55,7 @@ impl Table {
         &mut self,
         address: IpAddr,
         name: &LowerName,
-        rules: &Rules,
+        rules: &EntryRules,
         known: &mut HashSet<(IpAddr, Arc<[u8]>), Hasher>,
     ) {
         if !rules.origins.iter().any(|origin| name.is_within(origin.as_wire())) {
@@ -83,21 +83,21 @@ impl Table {
     }
 
     /// As the reference counts: names by address as well, and what stands twice twice.
-    pub fn entries(&self) -> usize {
+    pub(super) fn entries(&self) -> usize {
         self.entries
     }
 
     /// The IPv4 addresses of a name: its own, or else those of the wildcard in its place.
-    pub fn v4(&self, name: &LowerName) -> &[[u8; 4]] {
+    pub(super) fn v4(&self, name: &LowerName) -> &[[u8; 4]] {
         self.of(name, |addresses| &addresses.v4)
     }
 
     /// The IPv6 addresses of a name, likewise.
-    pub fn v6(&self, name: &LowerName) -> &[[u8; 16]] {
+    pub(super) fn v6(&self, name: &LowerName) -> &[[u8; 16]] {
         self.of(name, |addresses| &addresses.v6)
     }
 
-    pub fn has(&self, name: &LowerName) -> bool {
+    pub(super) fn has(&self, name: &LowerName) -> bool {
         self.exact(name).is_some() || self.wildcard(name).is_some()
     }
 
@@ -122,7 +122,7 @@ impl Table {
     }
 
     /// The names of the address that this name of a reverse zone is for.
-    pub fn reverse(&self, name: &LowerName) -> &[Arc<[u8]>] {
+    pub(super) fn reverse(&self, name: &LowerName) -> &[Arc<[u8]>] {
         let names = address_of(name).and_then(|address| self.by_address.get(&address));
         names.map(Vec::as_slice).unwrap_or_default()
     }
@@ -170,9 +170,9 @@ mod tests {
         Name::parse(name).unwrap().to_lower()
     }
 
-    fn rules(has_reverse: bool, inline: &[(&str, &str)]) -> Rules {
+    fn rules(has_reverse: bool, inline: &[(&str, &str)]) -> EntryRules {
         let inline = inline.iter().map(|(address, name)| (address.parse().unwrap(), lower(name)));
-        Rules { origins: [lower("example."), lower("test.")].into(), has_reverse, inline: inline.collect() }
+        EntryRules { origins: [lower("example."), lower("test.")].into(), has_reverse, inline: inline.collect() }
     }
 
     fn table(text: &str) -> Table {

@@ -42,7 +42,7 @@ impl Configured for LoadBalanceConfig {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
         let mut built = Built::default();
         let policy = match &self.policy {
-            PolicyConfig::RoundRobin => Policy::RoundRobin,
+            PolicyConfig::RoundRobin => BalancePolicy::RoundRobin,
             PolicyConfig::Weighted { path, stamp, weights, reload } => {
                 let weights = Arc::new(ArcSwap::new(weights.clone()));
                 if !reload.is_zero() {
@@ -62,7 +62,7 @@ impl Configured for LoadBalanceConfig {
                     };
                     built.background.push(Box::pin(poll.run()));
                 }
-                Policy::Weighted(weights)
+                BalancePolicy::Weighted(weights)
             }
         };
         built.arranger = Some(Arc::new(LoadBalance { policy, prefer: self.prefer.clone().into() }));
@@ -80,17 +80,17 @@ pub fn read_weights(text: &str) -> bool {
 #[doc(hidden)]
 pub fn shuffle_reply(reply: &mut Vec<u8>) {
     let prefer = ["192.0.2.0/25", "2001:db8::/32"].iter().flat_map(|network| network.parse()).collect();
-    LoadBalance { policy: Policy::RoundRobin, prefer }.arrange(reply, 0);
+    LoadBalance { policy: BalancePolicy::RoundRobin, prefer }.arrange(reply, 0);
 }
 
-enum Policy {
+enum BalancePolicy {
     RoundRobin,
     Weighted(Arc<ArcSwap<Weights>>),
 }
 
 /// The `loadbalance` of a server block.
 struct LoadBalance {
-    policy: Policy,
+    policy: BalancePolicy,
     prefer: Box<[IpNet]>,
 }
 
@@ -98,8 +98,8 @@ impl LoadBalance {
     #[inline(always)]
     fn order(&self, set: &mut AddressSet<'_>) {
         match &self.policy {
-            Policy::RoundRobin => shuffle(set),
-            Policy::Weighted(weights) => {
+            BalancePolicy::RoundRobin => shuffle(set),
+            BalancePolicy::Weighted(weights) => {
                 let owner = set.owner();
                 let chosen = weights.load().choose(
                     &owner,
@@ -129,8 +129,8 @@ fn shuffle(set: &mut AddressSet<'_>) {
 impl Arranger for LoadBalance {
     fn arrange(&self, reply: &mut Vec<u8>, start: usize) {
         let below = match self.policy {
-            Policy::RoundRobin => Some((|count| fastrand::usize(..count)) as fn(usize) -> usize),
-            Policy::Weighted(_) => {
+            BalancePolicy::RoundRobin => Some((|count| fastrand::usize(..count)) as fn(usize) -> usize),
+            BalancePolicy::Weighted(_) => {
                 let asked = reply.get(start..).and_then(question_type_of);
                 if !matches!(asked, Some(RecordType::A | RecordType::AAAA | RecordType::SRV)) {
                     return;

@@ -18,11 +18,11 @@ pub(super) struct Weights(HashMap<Box<[u8]>, HashMap<IpAddr, u8, Hasher>, Hasher
 #[error("line {line}: {cause}")]
 pub(super) struct WeightsError {
     line: usize,
-    cause: LineError,
+    cause: WeightLineError,
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum LineError {
+pub(super) enum WeightLineError {
     #[error("an address without its weight; write `ADDRESS WEIGHT`")]
     NoWeight,
     #[error("it is no domain name")]
@@ -44,7 +44,7 @@ impl Weights {
     ///
     /// # Errors
     /// The first line that is neither.
-    pub fn read(text: &str) -> Result<Self, WeightsError> {
+    pub(super) fn read(text: &str) -> Result<Self, WeightsError> {
         let mut weights = Self::default();
         let mut current: Option<Box<[u8]>> = None;
         for (line, content) in (1..).zip(text.lines().map(str::trim)) {
@@ -56,33 +56,33 @@ impl Weights {
         Ok(weights)
     }
 
-    fn read_line(&mut self, line: &str, current: &mut Option<Box<[u8]>>) -> Result<(), LineError> {
+    fn read_line(&mut self, line: &str, current: &mut Option<Box<[u8]>>) -> Result<(), WeightLineError> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
-            [name] if name.parse::<IpAddr>().is_ok() => Err(LineError::NoWeight),
+            [name] if name.parse::<IpAddr>().is_ok() => Err(WeightLineError::NoWeight),
             [name] => {
-                let name = Name::parse(name).map_err(|_| LineError::Name)?.to_lower();
+                let name = Name::parse(name).map_err(|_| WeightLineError::Name)?.to_lower();
                 *current = Some(name.as_wire().into());
                 Ok(())
             }
             [address, weight] => {
-                let address: IpAddr = address.parse().map_err(|_| LineError::Address)?;
+                let address: IpAddr = address.parse().map_err(|_| WeightLineError::Address)?;
                 let weight = weight.parse().ok().filter(|weight| *weight > 0).ok_or_else(|| {
                     let is_shown = weight.len() < 8 && weight.bytes().all(|octet| octet.is_ascii_digit());
-                    LineError::Weight(if is_shown { format!(" {weight}") } else { String::new() })
+                    WeightLineError::Weight(if is_shown { format!(" {weight}") } else { String::new() })
                 })?;
-                let name = current.clone().ok_or(LineError::NoName)?;
+                let name = current.clone().ok_or(WeightLineError::NoName)?;
                 // The first weight of an address counts.
                 self.0.entry(name).or_default().entry(address.to_canonical()).or_insert(weight);
                 Ok(())
             }
-            _ => Err(LineError::Words),
+            _ => Err(WeightLineError::Words),
         }
     }
 
     /// The place of the address that comes first this time, of so many: as often as its weight says. `below` gives a
     /// random number below its argument.
-    pub fn choose(
+    pub(super) fn choose(
         &self,
         name: &LowerName,
         count: usize,

@@ -11,12 +11,12 @@ use crate::message::{Class, Query, RecordType, Response, TtlRule};
 use crate::metrics::Counter;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
-use zones::Place;
+use zones::LocalName;
 
 const KEYWORD: &str = "local";
 
 /// Reads one `local` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_arguments(directive, context.diagnostics);
     let mut config = LocalConfig { has_localhost_of_domain: true };
     for line in &directive.options {
@@ -61,7 +61,7 @@ impl Configured for LocalConfig {
             "Requests for localhost.DOMAIN, which are answered with the loopback address.",
             &[],
         );
-        let ready = READY.iter().map(|(name, qtype)| Ready::new(name, *qtype)).collect::<Result<_, _>>();
+        let ready = READY.iter().map(|(name, qtype)| PreparedAnswer::new(name, *qtype)).collect::<Result<_, _>>();
         let ready = ready.map_err(|error| BuildError(format!("local: its answers cannot be composed: {error}")))?;
         let local = Local { ready, has_localhost_of_domain: self.has_localhost_of_domain, requests };
         Ok(Built { handler: Some(Arc::new(local)), ..Built::default() })
@@ -77,13 +77,13 @@ const READY: [(&[u8], RecordType); 4] = [
 ];
 
 /// An answer made in advance.
-struct Ready {
+struct PreparedAnswer {
     name: &'static [u8],
     qtype: RecordType,
     response: Response,
 }
 
-impl Ready {
+impl PreparedAnswer {
     fn new(name: &'static [u8], qtype: RecordType) -> Result<Self, String> {
         let wire = Query::compose(0, name, qtype, true);
         let query = Query::read(&wire).map_err(|_| "malformed question".to_owned())?;
@@ -96,18 +96,18 @@ impl Ready {
 /// Answers names that mean this machine, or nothing at all, wherever they are asked (RFC 6761 section 6.3, RFC 6303
 /// section 4).
 struct Local {
-    ready: Vec<Ready>,
+    ready: Vec<PreparedAnswer>,
     has_localhost_of_domain: bool,
     requests: Counter,
 }
 
 impl Local {
-    fn place(&self, query: &Query) -> Option<Place> {
+    fn place(&self, query: &Query) -> Option<LocalName> {
         let place = if query.qclass == Class::IN { zones::place(&query.name) } else { None };
-        place.filter(|place| self.has_localhost_of_domain || *place != Place::LocalhostOfDomain)
+        place.filter(|place| self.has_localhost_of_domain || *place != LocalName::LocalhostOfDomain)
     }
     fn ready(&self, query: &Query) -> Option<&Response> {
-        let asked = |ready: &&Ready| ready.qtype == query.qtype && ready.name == query.name.as_wire();
+        let asked = |ready: &&PreparedAnswer| ready.qtype == query.qtype && ready.name == query.name.as_wire();
         self.ready.iter().find(asked).map(|ready| &ready.response)
     }
 }
@@ -128,7 +128,7 @@ impl Handler for Local {
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
         let Some(place) = self.place(request.query) else { return next.run(request) };
-        if matches!(place, Place::BelowLocalhost | Place::LocalhostOfDomain) {
+        if matches!(place, LocalName::BelowLocalhost | LocalName::LocalhostOfDomain) {
             self.requests.increment();
             tracing::debug!(
                 "local: {} {} asked by {}",
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn both_gears_give_the_same_answer_in_the_clients_case() {
+    fn both_paths_give_the_same_answer_in_the_clients_case() {
         let handler = handler(&ProcessContext::new(1, 0));
         for (name, qtype) in [
             ("LocalHost.", RecordType::A),
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_quick_gear_passes_what_is_not_local_and_leaves_rare_answers_to_the_slow_one() {
+    fn the_fast_path_passes_what_is_not_local_and_leaves_rare_answers_to_the_slow_one() {
         let handler = handler(&ProcessContext::new(1, 0));
         for (name, qtype, expected) in [
             ("example.org.", RecordType::A, FastPath::Pass),

@@ -20,7 +20,7 @@ const TTL: u32 = 604_800;
 
 /// Where a local name stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum LocalName {
     /// `localhost.` itself.
     Localhost,
     /// Below `localhost.`
@@ -36,26 +36,26 @@ pub(super) enum Place {
 }
 
 /// Where `name` stands, if it is local.
-pub(super) fn place(name: &LowerName) -> Option<Place> {
+pub(super) fn place(name: &LowerName) -> Option<LocalName> {
     let wire = name.as_wire();
     // Most names end here: three comparisons of a few octets.
     if !wire.ends_with(b"localhost\0") && !wire.ends_with(b"\x04arpa\0") && !wire.starts_with(b"\x09localhost") {
         return None;
     }
     if wire == LOCALHOST {
-        return Some(Place::Localhost);
+        return Some(LocalName::Localhost);
     }
     if name.is_within(LOCALHOST) {
-        return Some(Place::BelowLocalhost);
+        return Some(LocalName::BelowLocalhost);
     }
     if wire.starts_with(b"\x09localhost") {
-        return Some(Place::LocalhostOfDomain);
+        return Some(LocalName::LocalhostOfDomain);
     }
     let zone = REVERSE_ZONES.into_iter().find(|zone| name.is_within(zone))?;
     Some(match wire {
-        LOOPBACK_V4 | LOOPBACK_V6 => Place::Loopback(zone),
-        apex if apex == zone => Place::Apex(zone),
-        _ => Place::Reverse(zone),
+        LOOPBACK_V4 | LOOPBACK_V6 => LocalName::Loopback(zone),
+        apex if apex == zone => LocalName::Apex(zone),
+        _ => LocalName::Reverse(zone),
     })
 }
 
@@ -71,7 +71,7 @@ pub(super) enum RespondError {
 }
 
 /// The answer to a query for a name at `place`.
-pub(super) fn respond(place: Place, query: &Query, wire: &[u8]) -> Result<Response, RespondError> {
+pub(super) fn respond(place: LocalName, query: &Query, wire: &[u8]) -> Result<Response, RespondError> {
     // In lower case it compresses to a pointer to the question, which has the client's case.
     let name = Name::from_bytes(query.name.as_wire())?;
     let localhost = Name::from_bytes(LOCALHOST)?;
@@ -80,22 +80,22 @@ pub(super) fn respond(place: Place, query: &Query, wire: &[u8]) -> Result<Respon
     let start = RData::SOA(SOA::new(localhost.clone(), rname, 1, 0, 0, 0, TTL));
     let nothing = |rcode, zone: Name| (rcode, Section::Authority, Record::from_rdata(zone, TTL, start.clone()));
     let zone = match place {
-        Place::Localhost | Place::BelowLocalhost => localhost.clone(),
-        Place::LocalhostOfDomain => name.clone(),
-        Place::Loopback(zone) | Place::Apex(zone) | Place::Reverse(zone) => Name::from_bytes(zone)?,
+        LocalName::Localhost | LocalName::BelowLocalhost => localhost.clone(),
+        LocalName::LocalhostOfDomain => name.clone(),
+        LocalName::Loopback(zone) | LocalName::Apex(zone) | LocalName::Reverse(zone) => Name::from_bytes(zone)?,
     };
-    let apex = matches!(place, Place::Localhost | Place::Apex(_) | Place::Loopback(LOOPBACK_V6));
+    let apex = matches!(place, LocalName::Localhost | LocalName::Apex(_) | LocalName::Loopback(LOOPBACK_V6));
     let (rcode, section, record) = match (place, query.qtype) {
-        (Place::Localhost | Place::BelowLocalhost | Place::LocalhostOfDomain, RecordType::A) => {
+        (LocalName::Localhost | LocalName::BelowLocalhost | LocalName::LocalhostOfDomain, RecordType::A) => {
             answer(RData::A(A(Ipv4Addr::LOCALHOST)))
         }
-        (Place::Localhost | Place::BelowLocalhost | Place::LocalhostOfDomain, RecordType::AAAA) => {
+        (LocalName::Localhost | LocalName::BelowLocalhost | LocalName::LocalhostOfDomain, RecordType::AAAA) => {
             answer(RData::AAAA(AAAA(Ipv6Addr::LOCALHOST)))
         }
-        (Place::Loopback(_), RecordType::PTR) => answer(RData::PTR(PTR(localhost))),
+        (LocalName::Loopback(_), RecordType::PTR) => answer(RData::PTR(PTR(localhost))),
         (_, RecordType::NS) if apex => answer(RData::NS(NS(localhost))),
         (_, RecordType::SOA) if apex => answer(start.clone()),
-        (Place::Reverse(_), _) => nothing(Rcode::NXDOMAIN, zone),
+        (LocalName::Reverse(_), _) => nothing(Rcode::NXDOMAIN, zone),
         _ => nothing(Rcode::NOERROR, zone),
     };
     Ok(Response::from_records(query, wire, rcode, &[(section, record)])?)

@@ -7,14 +7,14 @@ pub(super) use crate::message::ResponseType;
 
 /// The classes of `class CLASSES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub(super) enum LoggedClass {
     Success,
     /// A name or a type that does not exist, proved by an SOA record (RFC 2308).
     Denial,
     Error,
 }
 
-impl Class {
+impl LoggedClass {
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -49,11 +49,11 @@ impl ClassSet {
         }
         true
     }
-    pub(super) fn contains(self, class: Class) -> bool {
+    pub(super) fn contains(self, class: LoggedClass) -> bool {
         match class {
-            Class::Success => self.success,
-            Class::Denial => self.denial,
-            Class::Error => self.error,
+            LoggedClass::Success => self.success,
+            LoggedClass::Denial => self.denial,
+            LoggedClass::Error => self.error,
         }
     }
 }
@@ -91,11 +91,11 @@ impl ResponseType {
         Self::without_answer(exchange.rcode, has_authority)
     }
 
-    pub(super) fn class(self) -> Class {
+    pub(super) fn class(self) -> LoggedClass {
         match self {
-            Self::NoError | Self::Referral => Class::Success,
-            Self::NameError | Self::NoData => Class::Denial,
-            Self::ServerError | Self::Meta | Self::OtherError => Class::Error,
+            Self::NoError | Self::Referral => LoggedClass::Success,
+            Self::NameError | Self::NoData => LoggedClass::Denial,
+            Self::ServerError | Self::Meta | Self::OtherError => LoggedClass::Error,
         }
     }
 

@@ -5,7 +5,7 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-pub use parse::parse;
+pub(super) use parse::parse;
 
 use crate::chain::{
     BlockMetadata, BuildContext, BuildError, Built, Configured, Differing, Exchange, Format, HitObserver, Level,
@@ -23,12 +23,12 @@ const CLASS: &str = "/log/class";
 /// All `log` lines of a server block.
 #[derive(Default)]
 struct Log {
-    rules: Vec<Rule>,
+    rules: Vec<LogRule>,
 }
 
 /// What is logged of the queries for a name and everything below it.
 #[derive(Clone)]
-struct Rule {
+struct LogRule {
     scope: LowerName,
     classes: ClassSet,
     format: Arc<Format>,
@@ -46,7 +46,7 @@ impl Configured for Log {
 }
 
 struct Logger {
-    rules: Box<[Rule]>,
+    rules: Box<[LogRule]>,
     metadata: BlockMetadata,
     sink: Arc<LineSink>,
 }

@@ -1,7 +1,7 @@
 //! `log [NAMES...] [FORMAT] { class CLASSES... }`
 
 use super::class::ClassSet;
-use super::{Log, Rule};
+use super::{Log, LogRule};
 use crate::chain::{BlockConfig, COMMON, Format, ParseContext, Part, placeholders};
 use crate::corefile::{Diagnostics, Directive, OptionLine, Token, nearest, value};
 use crate::message::{LowerName, Name};
@@ -9,7 +9,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 /// Reads one `log` of a server block. All of a block make one part, since the first whose name matches decides.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(crate) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let diagnostics = &mut *context.diagnostics;
     let (names, format) = split_arguments(&directive.arguments, diagnostics);
     let format = Arc::new(format.map_or_else(|| compile_known(COMMON), |format| compile(format, diagnostics)));
@@ -18,7 +18,7 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
         [] => vec![Name::root().to_lower()],
         names => names.iter().filter_map(|name| parse_scope(name, diagnostics)).collect(),
     };
-    let rules = scopes.into_iter().map(|scope| Rule { scope, classes, format: format.clone() });
+    let rules = scopes.into_iter().map(|scope| LogRule { scope, classes, format: format.clone() });
     match block.parts.iter_mut().find_map(|part| <dyn Any>::downcast_mut::<Log>(&mut *part.configured)) {
         Some(log) => log.rules.extend(rules),
         None => {

@@ -1,4 +1,4 @@
-use super::class::{Class, ResponseType};
+use super::class::{LoggedClass, ResponseType};
 use super::{Log, Logger, parse};
 use crate::chain::testing::{PlainRecord, Sample, SharedOutput, configure};
 use crate::chain::{BatchClock, BlockMetadata, LineSink, Observer, PacketHits, Received, Transport};
@@ -161,11 +161,11 @@ fn signatures_count_only_for_who_asked_for_them() {
     rdata.extend_from_slice(&BEGINS.to_be_bytes());
     rdata.extend_from_slice(&[0, 1, 0, 1, 2, 3]);
     for (dnssec_ok, now, class) in [
-        (true, BEGINS - 1, Class::Error),
-        (true, BEGINS, Class::Success),
-        (true, EXPIRES, Class::Success),
-        (true, EXPIRES + 1, Class::Error),
-        (false, EXPIRES + 1, Class::Success),
+        (true, BEGINS - 1, LoggedClass::Error),
+        (true, BEGINS, LoggedClass::Success),
+        (true, EXPIRES, LoggedClass::Success),
+        (true, EXPIRES + 1, LoggedClass::Error),
+        (false, EXPIRES + 1, LoggedClass::Success),
     ] {
         let mut sample = Sample::with_edns("a.example.", RecordType::A, Some((1232, dnssec_ok)));
         sample.answer(0x8180, Rcode::NOERROR, &[A, (46, &rdata)], &[]);

@@ -4,8 +4,8 @@ mod probes;
 mod watch;
 
 use crate::chain::{
-    Answer, BlockConfig, BuildContext, BuildError, Built, Configured, FastPath, Handler, Next, Outcome, ParseContext,
-    Part, Request, Upstreams,
+    Answer, BlockConfig, BuildContext, BuildError, Built, ChainUpstreams, Configured, FastPath, Handler, Next, Outcome,
+    ParseContext, Part, Request,
 };
 use crate::corefile::{Directive, value};
 use crate::message::{Rcode, RecordType, Response};
@@ -18,7 +18,7 @@ const KEYWORD: &str = "loop";
 const DETECTED: &str = "nodelocaldns_loop_detected";
 
 /// Reads one `loop` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_arguments(directive, context.diagnostics);
     value::no_options(directive, context.diagnostics);
     block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(LoopConfig) });
@@ -28,7 +28,7 @@ struct LoopConfig;
 
 impl Configured for LoopConfig {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
-        let watch = Arc::new(Watch::new(context.zone(), Upstreams::of(context)));
+        let watch = Arc::new(Watch::new(context.zone(), ChainUpstreams::of(context)));
         let registry = &context.process.registry;
         let handler = Loop::new(watch.clone(), context.servers.into(), registry.clone());
         Ok(Built { handler: Some(Arc::new(handler)), background: vec![Box::pin(watch.run())], ..Built::default() })

@@ -1,6 +1,6 @@
-//! The probes on their way: which name was sent to which upstream, and whether it has come back.
+//! The probes in flight: which name was sent to which upstream, and whether it has come back.
 
-use crate::chain::Upstream;
+use crate::chain::ListedUpstream;
 use crate::message::{LowerName, Name, NameError};
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ pub(super) struct Probes(Vec<Probe>);
 
 struct Probe {
     name: LowerName,
-    upstream: Arc<Upstream>,
+    upstream: Arc<ListedUpstream>,
     returned: bool,
 }
 
 impl Probes {
-    pub(super) fn begin(&mut self, name: &Name, upstream: Arc<Upstream>) {
+    pub(super) fn begin(&mut self, name: &Name, upstream: Arc<ListedUpstream>) {
         self.0.push(Probe { name: name.to_lower(), upstream, returned: false });
     }
     /// A query for `name` has come in: the upstream it was sent to, if it is one of ours.
-    pub(super) fn sight(&mut self, name: &LowerName) -> Option<Arc<Upstream>> {
+    pub(super) fn sight(&mut self, name: &LowerName) -> Option<Arc<ListedUpstream>> {
         let probe = self.0.iter_mut().find(|probe| probe.name.as_wire() == name.as_wire())?;
         probe.returned = true;
         Some(probe.upstream.clone())
@@ -54,7 +54,7 @@ pub(super) fn probe_name(zone: &Name, random: [u64; 2]) -> Result<Name, NameErro
 #[cfg(test)]
 mod tests {
     use super::{Probes, probe_name, probed_zone};
-    use crate::chain::{Ask, Listing, Upstreams};
+    use crate::chain::{ChainUpstreams, ExchangeFn, ForwardUpstreams};
     use crate::message::Name;
     use std::sync::Arc;
 
@@ -64,9 +64,9 @@ mod tests {
 
     #[test]
     fn a_probe_is_known_from_its_beginning_to_its_end() {
-        let upstreams = Arc::new(Upstreams::default());
-        let listing = Listing::new(upstreams.clone(), Name::root());
-        let ask: Ask = Box::new(|_| Box::pin(async { false }));
+        let upstreams = Arc::new(ChainUpstreams::default());
+        let listing = ForwardUpstreams::new(upstreams.clone(), Name::root());
+        let ask: ExchangeFn = Box::new(|_| Box::pin(async { false }));
         listing.set([("127.0.0.1:53".parse().unwrap(), ask)]);
         let [upstream] = upstreams.current().try_into().ok().unwrap();
         let mut probes = Probes::default();

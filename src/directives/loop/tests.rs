@@ -1,6 +1,8 @@
 use super::parse;
 use crate::chain::testing::{Question, build, configure};
-use crate::chain::{Ask, BuildContext, Built, FastPath, Handler, Listing, ProcessContext, Upstreams};
+use crate::chain::{
+    BuildContext, Built, ChainUpstreams, ExchangeFn, FastPath, ForwardUpstreams, Handler, ProcessContext,
+};
 use crate::message::{Name, Query, Rcode, RecordType};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -36,22 +38,22 @@ impl Elsewhere {
     }
 }
 
-struct Bench {
+struct Scene {
     process: ProcessContext,
     handler: Arc<dyn Handler>,
     elsewhere: Arc<Elsewhere>,
-    listing: Listing,
-    upstreams: Arc<Upstreams>,
+    listing: ForwardUpstreams,
+    upstreams: Arc<ChainUpstreams>,
 }
 
-impl Bench {
+impl Scene {
     fn is_looping(&self) -> bool {
         self.listing.looping() == [UPSTREAM.parse().unwrap()]
     }
 }
 
 /// A chain of `loop` for the root zone with one upstream; its background runs.
-fn bench(elsewhere: Elsewhere) -> Bench {
+fn bench(elsewhere: Elsewhere) -> Scene {
     let (block, said) = configure(parse, "loop");
     assert_eq!(said, "");
     let process = ProcessContext::new(1, 0);
@@ -63,17 +65,17 @@ fn bench(elsewhere: Elsewhere) -> Bench {
     let zone = Name::root();
     let servers = ["dns://127.0.0.1:53".to_owned()];
     let context = BuildContext::new(std::slice::from_ref(&zone), &servers, &process);
-    let upstreams = Upstreams::of(&context);
+    let upstreams = ChainUpstreams::of(&context);
     let elsewhere = Arc::new(elsewhere);
     assert!(elsewhere.handler.set(Arc::downgrade(&handler)).is_ok());
     let listing = list(&upstreams, &elsewhere);
-    Bench { process, handler, elsewhere, listing, upstreams }
+    Scene { process, handler, elsewhere, listing, upstreams }
 }
 
-fn list(upstreams: &Arc<Upstreams>, elsewhere: &Arc<Elsewhere>) -> Listing {
-    let listing = Listing::new(upstreams.clone(), Name::root());
+fn list(upstreams: &Arc<ChainUpstreams>, elsewhere: &Arc<Elsewhere>) -> ForwardUpstreams {
+    let listing = ForwardUpstreams::new(upstreams.clone(), Name::root());
     let elsewhere = elsewhere.clone();
-    let ask: Ask = Box::new(move |query| Box::pin(elsewhere.clone().ask(query)));
+    let ask: ExchangeFn = Box::new(move |query| Box::pin(elsewhere.clone().ask(query)));
     listing.set([(UPSTREAM.parse().unwrap(), ask)]);
     listing
 }
@@ -177,7 +179,7 @@ async fn other_hinfo_queries_are_handed_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replaced_chain_takes_its_gauges_with_it() {
-    let Bench { process, handler, listing: _listing, .. } =
+    let Scene { process, handler, listing: _listing, .. } =
         bench(Elsewhere { forwards_to_us: true.into(), ..Elsewhere::default() });
     sleep(Duration::from_secs(1)).await;
     assert_eq!(gauge(&process).as_deref(), Some("1"));

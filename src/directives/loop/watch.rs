@@ -1,7 +1,7 @@
 //! Sends a probe to each upstream of a chain and marks those from which it comes back.
 
 use super::probes::{Probes, probe_name, probed_zone};
-use crate::chain::{Upstream, Upstreams, Watching};
+use crate::chain::{ChainUpstreams, ListedUpstream, ProberGuard};
 use crate::message::{LowerName, Name, Query, RecordType};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -24,13 +24,13 @@ const RECHECK: Duration = Duration::from_secs(30);
 /// The upstreams of one chain and the probes sent to them.
 pub(super) struct Watch {
     zone: Name,
-    upstreams: Watching,
+    upstreams: ProberGuard,
     probes: Mutex<Probes>,
 }
 
 /// How a probe ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum LoopProbeOutcome {
     /// It came back to us.
     Returned,
     /// It was answered and did not come back.
@@ -40,7 +40,7 @@ enum Verdict {
 }
 
 impl Watch {
-    pub(super) fn new(zone: Name, upstreams: Arc<Upstreams>) -> Self {
+    pub(super) fn new(zone: Name, upstreams: Arc<ChainUpstreams>) -> Self {
         Self { zone, upstreams: upstreams.watch(), probes: Mutex::default() }
     }
 
@@ -76,7 +76,7 @@ impl Watch {
     /// and then, until it is dropped.
     pub(super) async fn run(self: Arc<Self>) {
         let mut watched = FuturesUnordered::new();
-        let mut known: Vec<Weak<Upstream>> = Vec::new();
+        let mut known: Vec<Weak<ListedUpstream>> = Vec::new();
         loop {
             let (listed, doubted) = (self.upstreams.listed().notified(), self.upstreams.doubted().notified());
             tokio::pin!(listed, doubted);
@@ -106,12 +106,12 @@ impl Watch {
     }
 
     /// Probes one upstream until it is known to be no loop, or is gone.
-    async fn watch(&self, upstream: Weak<Upstream>) {
+    async fn watch(&self, upstream: Weak<ListedUpstream>) {
         let started = Instant::now();
         loop {
             let Some(upstream) = upstream.upgrade() else { return };
             let Some(verdict) = self.probe(&upstream).await else { return };
-            if verdict == Verdict::Answered && upstream.set_looping(false) {
+            if verdict == LoopProbeOutcome::Answered && upstream.set_looping(false) {
                 tracing::info!(
                     "loop: the upstream {} of zone {:?} is no loop any longer",
                     upstream.address(),
@@ -120,7 +120,7 @@ impl Watch {
             }
             let pause = if upstream.is_looping() {
                 RECHECK
-            } else if verdict == Verdict::Lost && started.elapsed() < STARTING {
+            } else if verdict == LoopProbeOutcome::Lost && started.elapsed() < STARTING {
                 RETRY
             } else {
                 return;
@@ -131,7 +131,7 @@ impl Watch {
     }
 
     /// Sends one probe and waits for what becomes of it; `None` if there is no name to ask the upstream for.
-    async fn probe(&self, upstream: &Arc<Upstream>) -> Option<Verdict> {
+    async fn probe(&self, upstream: &Arc<ListedUpstream>) -> Option<LoopProbeOutcome> {
         let zone = probed_zone(&self.zone, upstream.from())?;
         // From the kernel: a name that can be guessed would let any client take the upstream out.
         let name =
@@ -146,9 +146,9 @@ impl Watch {
         }
         let returned = self.probes.lock().has_returned(&name);
         Some(match (returned, answered) {
-            (true, _) => Verdict::Returned,
-            (false, true) => Verdict::Answered,
-            (false, false) => Verdict::Lost,
+            (true, _) => LoopProbeOutcome::Returned,
+            (false, true) => LoopProbeOutcome::Answered,
+            (false, false) => LoopProbeOutcome::Lost,
         })
     }
 }

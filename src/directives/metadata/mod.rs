@@ -4,7 +4,7 @@ use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, value};
 
 /// Reads one `metadata` of a server block. Without zones of its own it has the block's.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_options(directive, context.diagnostics);
     let zones = directive.arguments.iter().flat_map(|zone| value::zones_or_none(zone, context.diagnostics));
     block.metadata = Some(match directive.arguments.is_empty() {

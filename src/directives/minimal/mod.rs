@@ -12,7 +12,7 @@ use std::sync::Arc;
 const KEYWORD: &str = "minimal";
 
 /// Reads one `minimal` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_arguments(directive, context.diagnostics);
     value::no_options(directive, context.diagnostics);
     block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(MinimalConfig) });
@@ -59,27 +59,13 @@ fn is_answer(response: &Response) -> bool {
 #[cfg(test)]
 mod tests {
     use super::parse;
-    use crate::chain::testing::{Question, build, configure};
-    use crate::chain::{Answer, Chain, Handler, Next, Outcome, ProcessContext, Request};
+    use crate::chain::testing::{Question, build, configure, responder};
+    use crate::chain::{Chain, ProcessContext};
     use crate::message::{Name, Rcode, RecordType, Response, Section};
     use futures_util::FutureExt;
-    use futures_util::future::BoxFuture;
     use hickory_proto::rr::rdata::{A, NS, SOA};
     use hickory_proto::rr::{RData, Record};
     use std::sync::Arc;
-
-    /// Answers with these.
-    struct Records(Rcode, Vec<(Section, Record)>);
-
-    impl Handler for Records {
-        fn keyword(&self) -> &'static str {
-            "records"
-        }
-        fn serve<'a>(&'a self, request: Request<'a>, _next: Next<'a>) -> BoxFuture<'a, Outcome> {
-            let response = Response::from_records(request.query, request.wire, self.0, &self.1).unwrap();
-            Box::pin(async move { Ok(Answer { response, from: "records" }) })
-        }
-    }
 
     fn record(section: Section, data: RData) -> (Section, Record) {
         (section, Record::from_rdata(Name::parse("a.example.").unwrap().to_hickory().unwrap(), 60, data))
@@ -90,7 +76,10 @@ mod tests {
         let (block, said) = configure(parse, "minimal");
         assert_eq!(said, "");
         let handler = build(&block, &ProcessContext::new(1, 0)).handler.unwrap();
-        let chain = Arc::new(Chain { handlers: Box::new([handler, Arc::new(Records(rcode, records))]) });
+        let records = responder("records", move |request| {
+            Ok(Response::from_records(request.query, request.wire, rcode, &records).unwrap())
+        });
+        let chain = Arc::new(Chain { handlers: Box::new([handler, records]) });
         let question = Question::new("a.example.", RecordType::A);
         let answer = chain.start().run(question.request()).now_or_never().unwrap().unwrap();
         [Section::Answer, Section::Authority, Section::Additional]

@@ -4,7 +4,7 @@ use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, value};
 
 /// Reads one `multisocket` of a server block, which nothing follows from.
-pub fn parse(directive: &Directive, _block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, _block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     const USAGE: &str = "write `multisocket [NUMBER]`, or take it away";
     value::no_options(directive, context.diagnostics);
     match directive.arguments.as_slice() {

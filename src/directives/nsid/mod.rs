@@ -5,7 +5,7 @@ use crate::corefile::{Directive, value};
 use crate::message::ReplyOptions;
 
 /// Reads one `nsid` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_options(directive, context.diagnostics);
     let words: Vec<&str> = directive.arguments.iter().map(|word| word.text.as_str()).collect();
     let name = match words.as_slice() {

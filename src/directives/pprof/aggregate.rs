@@ -14,7 +14,7 @@ pub(super) struct Aggregate {
 }
 
 impl Aggregate {
-    pub fn count(&mut self, stack: &[usize]) {
+    pub(super) fn count(&mut self, stack: &[usize]) {
         if let Some(count) = self.stacks.get_mut(stack) {
             *count += 1;
         } else if self.stacks.len() < MOST_STACKS {
@@ -23,10 +23,10 @@ impl Aggregate {
             self.others += 1;
         }
     }
-    pub fn stacks(&self) -> impl Iterator<Item = (&[usize], i64)> {
+    pub(super) fn stacks(&self) -> impl Iterator<Item = (&[usize], i64)> {
         self.stacks.iter().map(|(stack, count)| (&**stack, *count))
     }
-    pub fn others(&self) -> i64 {
+    pub(super) fn others(&self) -> i64 {
         self.others
     }
 }

@@ -1,4 +1,4 @@
-//! What the process uses its processor time for, over some seconds.
+//! The CPU profile: samples of the stacks that use processor time, over some seconds.
 
 use super::aggregate::Aggregate;
 use super::message::ProfileBuilder;

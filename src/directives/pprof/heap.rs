@@ -1,5 +1,5 @@
-//! What the allocator holds, as text or as a profile. It does not say who has asked for what: that would cost each
-//! allocation something.
+//! The heap profile: what the allocator holds, as text or as a profile. It does not say who has asked for what: that
+//! would cost each allocation something.
 
 use super::message::ProfileBuilder;
 use super::rest::Turn;
@@ -17,12 +17,12 @@ pub(super) struct Heap {
 
 impl Heap {
     /// Of a process whose caches together hold `caches`.
-    pub fn new(caches: Arc<MemoryBudget>) -> Self {
+    pub(super) fn new(caches: Arc<MemoryBudget>) -> Self {
         Self { caches, turn: Turn::new() }
     }
 
     /// As text, or as a profile. The allocator is asked for one at a time, since it stands still meanwhile.
-    pub async fn answer(&self, is_text: bool) -> HttpAnswer {
+    pub(super) async fn answer(&self, is_text: bool) -> HttpAnswer {
         let working = self.turn.wait().await;
         let began = Instant::now();
         let figures = allocator_figures();

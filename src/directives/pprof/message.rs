@@ -9,6 +9,7 @@ use std::io::Write;
 
 /// A whole profile.
 #[derive(Clone, PartialEq, Message)]
+#[allow(missing_docs, reason = "fields of profile.proto, which explains them")]
 pub struct Profile {
     #[prost(message, repeated, tag = "1")]
     pub sample_type: Vec<ValueType>,
@@ -117,7 +118,7 @@ pub(super) struct ProfileBuilder {
 
 impl ProfileBuilder {
     /// Of numbers of these types, each with its unit.
-    pub fn new(types: &[(&str, &str)]) -> Self {
+    pub(super) fn new(types: &[(&str, &str)]) -> Self {
         let mut builder = Self { profile: Profile::default(), texts: HashMap::new(), functions: HashMap::new() };
         builder.text("");
         builder.profile.sample_type = types.iter().map(|(name, unit)| builder.value_type(name, unit)).collect();
@@ -125,7 +126,7 @@ impl ProfileBuilder {
     }
 
     /// The number of a text.
-    pub fn text(&mut self, text: &str) -> i64 {
+    pub(super) fn text(&mut self, text: &str) -> i64 {
         if let Some(number) = self.texts.get(text) {
             return *number;
         }
@@ -136,16 +137,16 @@ impl ProfileBuilder {
     }
 
     /// The text of this number.
-    pub fn text_at(&self, number: i64) -> &str {
+    pub(super) fn text_at(&self, number: i64) -> &str {
         usize::try_from(number).ok().and_then(|number| self.profile.string_table.get(number)).map_or("", String::as_str)
     }
 
-    pub fn value_type(&mut self, name: &str, unit: &str) -> ValueType {
+    pub(super) fn value_type(&mut self, name: &str, unit: &str) -> ValueType {
         ValueType { r#type: self.text(name), unit: self.text(unit) }
     }
 
     /// A line of the function of this name in this file; zero and an empty name if they are not known.
-    pub fn line(&mut self, name: &str, file: &str, line: u32) -> Line {
+    pub(super) fn line(&mut self, name: &str, file: &str, line: u32) -> Line {
         let (name, filename) = (self.text(name), self.text(file));
         let next = self.functions.len() as u64 + 1;
         let function_id = *self.functions.entry((name, filename)).or_insert(next);
@@ -156,14 +157,14 @@ impl ProfileBuilder {
     }
 
     /// The number of a new place in the code, at an address or, with zero, at none.
-    pub fn location(&mut self, address: u64, mapping_id: u64, line: Vec<Line>) -> u64 {
+    pub(super) fn location(&mut self, address: u64, mapping_id: u64, line: Vec<Line>) -> u64 {
         let id = self.profile.location.len() as u64 + 1;
         self.profile.location.push(Location { id, mapping_id, address, line });
         id
     }
 
     /// So much of each type at this stack, from the innermost outwards.
-    pub fn sample<N: Copy>(&mut self, stack: &[u64], values: &[N])
+    pub(super) fn sample<N: Copy>(&mut self, stack: &[u64], values: &[N])
     where
         i64: TryFrom<N>,
     {
@@ -171,13 +172,13 @@ impl ProfileBuilder {
         self.profile.sample.push(Sample { location_id: stack.to_vec(), value });
     }
 
-    pub fn comment(&mut self, text: &str) {
+    pub(super) fn comment(&mut self, text: &str) {
         let number = self.text(text);
         self.profile.comment.push(number);
     }
 
     /// In gzip (RFC 1952), as it is passed on.
-    pub fn finish(self) -> Vec<u8> {
+    pub(super) fn finish(self) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         // Neither fails: memory takes everything.
         _ = encoder.write_all(&self.profile.encode_to_vec());

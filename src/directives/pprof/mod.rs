@@ -10,7 +10,7 @@ mod symbols;
 #[cfg(test)]
 mod tests;
 
-pub use message::{Function, Line, Location, Mapping, Profile, Sample, ValueType};
+pub use message::Profile;
 pub use parse::parse;
 
 use crate::chain::{BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer};

@@ -1,4 +1,4 @@
-//! A bound for what is made for anybody who asks: one at a time, and a rest after each.
+//! Bounds how often profiles are made: one at a time, and a pause after each.
 
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
@@ -15,15 +15,15 @@ pub(super) struct Turn(Mutex<Instant>);
 pub(super) struct Working<'a>(MutexGuard<'a, Instant>);
 
 impl Turn {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Mutex::new(Instant::now()))
     }
     /// Waits for the others that came before, and for the rest after the last of them.
-    pub async fn wait(&self) -> Working<'_> {
+    pub(super) async fn wait(&self) -> Working<'_> {
         Working::after_rest(self.0.lock().await).await
     }
     /// The same, or none if somebody else works or waits.
-    pub async fn try_wait(&self) -> Option<Working<'_>> {
+    pub(super) async fn try_wait(&self) -> Option<Working<'_>> {
         Some(Working::after_rest(self.0.try_lock().ok()?).await)
     }
 }
@@ -36,7 +36,7 @@ impl<'a> Working<'a> {
         Self(guard)
     }
     /// It is done, and took this much of a processor's time.
-    pub fn done(mut self, took: Duration) {
+    pub(super) fn done(mut self, took: Duration) {
         *self.0 = Instant::now() + took * REST;
     }
 }

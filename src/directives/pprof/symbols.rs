@@ -14,7 +14,7 @@ pub(super) struct Symbols {
 
 impl Symbols {
     /// For one profile. What /proc refuses to tell is not in it.
-    pub fn new(builder: &mut ProfileBuilder) -> Self {
+    pub(super) fn new(builder: &mut ProfileBuilder) -> Self {
         let maps = Process::myself().and_then(|process| process.maps()).map(|maps| maps.0).unwrap_or_default();
         let code = maps.into_iter().filter(|map| map.perms.contains(MMPermissions::EXECUTE));
         let mut mappings = Vec::new();
@@ -39,7 +39,7 @@ impl Symbols {
     }
 
     /// The number of the place that a return address comes from.
-    pub fn location(&mut self, builder: &mut ProfileBuilder, return_address: usize) -> u64 {
+    pub(super) fn location(&mut self, builder: &mut ProfileBuilder, return_address: usize) -> u64 {
         if let Some(known) = self.locations.get(&return_address) {
             return *known;
         }

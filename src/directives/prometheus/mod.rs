@@ -7,8 +7,8 @@ mod report;
 mod tests;
 mod web_config;
 
-pub use parse::parse;
-pub use process::{ProcessMetrics, publish_enabled};
+pub(crate) use parse::parse;
+pub(crate) use process::{ProcessMetrics, publish_enabled};
 
 use crate::chain::{BuildContext, BuildError, Built, Configured, Endpoint, Observer};
 use crate::net::tls::ServerTls;

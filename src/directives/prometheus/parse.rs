@@ -11,7 +11,7 @@ use std::path::Path;
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9153);
 
 /// Reads one `prometheus` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(crate) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let address = match directive.arguments.as_slice() {
         [] => Some(ListenAddress::At(DEFAULT_ADDRESS)),
         [address] => listen_address(address, context.loaders.files, context.diagnostics),

@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 const ENABLED: &str = "coredns_plugin_enabled";
 
 /// Metrics that every process has: `coredns_build_info` and `process_*`. To be held as long as it runs.
-pub struct ProcessMetrics {
+pub(crate) struct ProcessMetrics {
     _collector: ProcessCollector,
 }
 
 impl ProcessMetrics {
     /// Puts them into `registry`.
-    pub fn register(registry: &Registry) -> Self {
+    pub(crate) fn register(registry: &Registry) -> Self {
         let labels = [
             ("version", env!("CARGO_PKG_VERSION")),
             ("revision", option_env!("NODELOCALDNS_REVISION").unwrap_or_default()),
@@ -28,7 +28,7 @@ impl ProcessMetrics {
 
 /// Sets `coredns_plugin_enabled` to 1 for the directives of a plan that begins to serve, and drops its series for all
 /// others.
-pub fn publish_enabled(registry: &Registry, enabled: &[Enabled]) {
+pub(crate) fn publish_enabled(registry: &Registry, enabled: &[Enabled]) {
     let mut published = BTreeSet::new();
     for Enabled { server, zone, view, keyword } in enabled {
         let labels = [("server", server.as_str()), ("zone", zone.as_str()), ("view", view.as_str()), ("name", keyword)];

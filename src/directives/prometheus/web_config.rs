@@ -11,7 +11,7 @@ const MOST_NESTED: usize = 16;
 
 /// Why a web configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum WebConfigError {
+pub(super) enum WebConfigError {
     #[error("the file {} cannot be read: {cause}", path.display())]
     Read { path: PathBuf, cause: std::io::Error },
     #[error("{}:{line}:{column} is not YAML that can be read: {what}", path.display())]
@@ -30,7 +30,7 @@ pub enum WebConfigError {
 
 impl WebConfigError {
     /// True if a file is not there: it may be on another machine.
-    pub fn is_absence(&self) -> bool {
+    pub(super) fn is_absence(&self) -> bool {
         match self {
             Self::Read { cause, .. } => cause.kind() == std::io::ErrorKind::NotFound,
             Self::File(error) => error.is_absence(),
@@ -41,7 +41,7 @@ impl WebConfigError {
 
 /// What a web configuration asks for.
 #[derive(Debug)]
-pub struct WebConfig {
+pub(super) struct WebConfig {
     /// `None`: no TLS, as with an empty file.
     pub tls: Option<ServerTls>,
     /// Keys that are not heeded.
@@ -53,7 +53,7 @@ impl WebConfig {
     ///
     /// # Errors
     /// One of them cannot be read or used, or it asks for what is not done here.
-    pub fn read(path: &Path, files: &dyn Loader) -> Result<Self, WebConfigError> {
+    pub(super) fn read(path: &Path, files: &dyn Loader) -> Result<Self, WebConfigError> {
         let text = files.read(path).map_err(|cause| WebConfigError::Read { path: path.to_owned(), cause })?;
         let mut reading = Reading { path, ignored: Vec::new() };
         let mut settings = TlsSettings::default();

@@ -12,7 +12,7 @@ const DEFAULT_ADDRESS: &str = ":8181";
 const MONITORS: [&str; 2] = ["until-ready", "continuously"];
 
 /// Reads one `ready` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let diagnostics = &mut *context.diagnostics;
     for line in &directive.options {
         if line.name.text != "monitor" {

@@ -7,14 +7,14 @@ use std::os::unix::ffi::OsStrExt;
 
 /// SHA-512 over the path and the text of every file of a Corefile, in the order they were read.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Fingerprint([u8; 64]);
+pub(crate) struct Fingerprint([u8; 64]);
 
 impl Fingerprint {
     /// The name of the hash, for the `hash` label of `coredns_reload_version_info`.
-    pub const HASH: &'static str = "sha512";
+    pub(crate) const HASH: &'static str = "sha512";
 
     /// Of everything that was read for one Corefile.
-    pub fn of(sources: &Sources) -> Self {
+    pub(crate) fn of(sources: &Sources) -> Self {
         let mut hash = Sha512::new();
         let mut feed = |octets: &[u8]| {
             // Lengths keep the end of one part and the start of the next apart.
@@ -43,17 +43,17 @@ impl fmt::Debug for Fingerprint {
 
 /// Tells each change once, also one that turns out to be bad: a file that was refused is not tried again until it is
 /// another one.
-pub struct ChangeDetector {
+pub(crate) struct ChangeDetector {
     seen: Fingerprint,
 }
 
 impl ChangeDetector {
     /// Starts with what is served.
-    pub fn new(served: Fingerprint) -> Self {
+    pub(crate) fn new(served: Fingerprint) -> Self {
         Self { seen: served }
     }
     /// True if this differs from what was last shown.
-    pub fn is_changed(&mut self, now: Fingerprint) -> bool {
+    pub(crate) fn is_changed(&mut self, now: Fingerprint) -> bool {
         std::mem::replace(&mut self.seen, now) != now
     }
 }

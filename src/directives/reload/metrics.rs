@@ -1,4 +1,4 @@
-//! What reloads are counted in.
+//! The metrics of `reload`.
 
 use super::Fingerprint;
 use crate::metrics::{Counter, Registry};
@@ -6,25 +6,25 @@ use crate::metrics::{Counter, Registry};
 const VERSION: &str = "coredns_reload_version_info";
 
 /// `coredns_reload_failed_total` and `coredns_reload_version_info`.
-pub struct Series {
+pub(crate) struct ReloadMetrics {
     registry: Registry,
     failed: Counter,
 }
 
-impl Series {
+impl ReloadMetrics {
     /// In `registry`, with `served` as the version.
-    pub fn new(registry: &Registry, served: Fingerprint) -> Self {
+    pub(crate) fn new(registry: &Registry, served: Fingerprint) -> Self {
         let failed = registry.counter("coredns_reload_failed_total", "Changed Corefiles that were refused.", &[]);
         let series = Self { registry: registry.clone(), failed };
         series.set_version(served);
         series
     }
     /// A changed Corefile was refused.
-    pub fn count_failure(&self) {
+    pub(crate) fn count_failure(&self) {
         self.failed.increment();
     }
     /// The last version seen, refused or not, as in the reference. The one before goes.
-    pub fn set_version(&self, version: Fingerprint) {
+    pub(crate) fn set_version(&self, version: Fingerprint) {
         let value = version.to_string();
         self.registry.retain(VERSION, |labels| labels.get(1) == Some(&value.as_str()));
         let help = "Always 1; its labels tell which hash of the Corefile and its imports was last loaded.";
@@ -34,7 +34,7 @@ impl Series {
 
 #[cfg(test)]
 mod tests {
-    use super::Series;
+    use super::ReloadMetrics;
     use crate::corefile::Sources;
     use crate::directives::reload::Fingerprint;
     use crate::metrics::Registry;
@@ -43,7 +43,7 @@ mod tests {
     fn only_the_last_version_is_shown() {
         let registry = Registry::new(2);
         let of = |text: &str| Fingerprint::of(&Sources { files: vec![("Corefile".into(), text.into())] });
-        let series = Series::new(&registry, of("first"));
+        let series = ReloadMetrics::new(&registry, of("first"));
         let shown = |version: Fingerprint| {
             registry
                 .encode()

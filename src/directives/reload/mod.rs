@@ -1,11 +1,11 @@
 //! The `reload` directive; see README.md beside this file. The directive only says how often; whoever watches the
-//! Corefile uses [`period`], [`ChangeDetector`] and [`Series`].
+//! Corefile uses [`period`], [`ChangeDetector`] and [`ReloadMetrics`].
 
 mod change;
 mod metrics;
 
-pub use change::{ChangeDetector, Fingerprint};
-pub use metrics::Series;
+pub(crate) use change::{ChangeDetector, Fingerprint};
+pub(crate) use metrics::ReloadMetrics;
 
 use crate::chain::{BlockConfig, ParseContext, ReloadConfig};
 use crate::corefile::{Directive, value};
@@ -19,7 +19,7 @@ const LEAST_JITTER: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_nanos(i64::MAX as u64);
 
 /// Reads one `reload` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(crate) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let diagnostics = &mut *context.diagnostics;
     value::ignored_options(directive, diagnostics);
     if let [_, _, extra, ..] = directive.arguments.as_slice() {
@@ -49,7 +49,7 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
 /// How long to wait between two looks at the Corefile: the interval, moved by up to half the jitter either way.
 /// `random` is drawn evenly from 0 to 1, once for each plan, so that nodes that started together do not reload
 /// together.
-pub fn period(config: ReloadConfig, random: f64) -> Duration {
+pub(crate) fn period(config: ReloadConfig, random: f64) -> Duration {
     config.interval.saturating_sub(config.jitter / 2) + config.jitter.mul_f64(random.clamp(0.0, 1.0))
 }
 

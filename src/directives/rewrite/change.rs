@@ -1,14 +1,14 @@
-//! What the rules make of one request, and of its answer.
+//! A request as the rules have rewritten it, and how its answer is rewritten back.
 
 use super::cname::CnameRule;
 use super::edns::OptionChanges;
 use super::name_match::Subject;
-use super::name_rule::{AnswerRule, Place};
+use super::name_rule::{AnswerRule, NamePosition};
 use crate::message::{Class, Edit, LowerName, Rcode, RecordType};
 use smallvec::SmallVec;
 
 /// A request as the rules have rewritten it, and what is to be done to its answer.
-pub struct Change<'r> {
+pub(super) struct RewrittenRequest<'r> {
     /// The client's name.
     asked: &'r LowerName,
     /// What it became, rule after rule.
@@ -24,7 +24,7 @@ pub struct Change<'r> {
 }
 
 /// What one rule wants done to the answer.
-pub enum Undo<'r> {
+pub(super) enum Undo<'r> {
     /// `answer auto`: the name at this place among the names, and names below it, become the one before it, or the
     /// client's.
     Name(usize),
@@ -36,39 +36,39 @@ pub enum Undo<'r> {
     Cname(&'r CnameRule),
 }
 
-impl<'r> Change<'r> {
-    pub fn new(asked: &'r LowerName, qtype: RecordType, qclass: Class) -> Self {
+impl<'r> RewrittenRequest<'r> {
+    pub(super) fn new(asked: &'r LowerName, qtype: RecordType, qclass: Class) -> Self {
         Self { asked, names: SmallVec::new(), qtype, qclass, options: None, undo: SmallVec::new(), is_touched: false }
     }
 
     /// The name as it is now.
-    pub fn name(&self) -> &LowerName {
+    pub(super) fn name(&self) -> &LowerName {
         self.names.last().unwrap_or(self.asked)
     }
     /// True if it is not the client's.
-    pub fn is_renamed(&self) -> bool {
+    pub(super) fn is_renamed(&self) -> bool {
         self.names.last().is_some_and(|name| name != self.asked)
     }
-    pub fn rename(&mut self, name: LowerName, auto: bool, answers: &'r [AnswerRule]) {
+    pub(super) fn rename(&mut self, name: LowerName, auto: bool, answers: &'r [AnswerRule]) {
         self.names.push(name);
         if auto {
             self.undo.push(Undo::Name(self.names.len() - 1));
         }
         self.undo.extend(answers.iter().map(Undo::Answer));
     }
-    pub fn undo(&mut self, undo: Undo<'r>) {
+    pub(super) fn undo(&mut self, undo: Undo<'r>) {
         self.undo.push(undo);
     }
     /// True if there is nothing to do to the answer but to put the client's question in.
-    pub fn leaves_records(&self) -> bool {
+    pub(super) fn leaves_records(&self) -> bool {
         self.undo.is_empty() && !self.is_renamed()
     }
     /// The rules for targets of CNAME records, in the order in which they are done.
-    pub fn cname_rules(&self) -> impl Iterator<Item = &'r CnameRule> + '_ {
+    pub(super) fn cname_rules(&self) -> impl Iterator<Item = &'r CnameRule> + '_ {
         self.undo.iter().rev().filter_map(|undo| if let Undo::Cname(rule) = undo { Some(*rule) } else { None })
     }
 
-    fn changed(&self, name: &LowerName, place: Place) -> Option<LowerName> {
+    fn changed(&self, name: &LowerName, place: NamePosition) -> Option<LowerName> {
         let mut changed: Option<LowerName> = None;
         for undo in self.undo.iter().rev() {
             let name = changed.as_ref().unwrap_or(name);
@@ -93,14 +93,14 @@ impl<'r> Change<'r> {
     }
 }
 
-impl Edit for Change<'_> {
+impl Edit for RewrittenRequest<'_> {
     fn owner(&mut self, name: &LowerName) -> Option<LowerName> {
-        self.changed(name, Place::Owner)
+        self.changed(name, NamePosition::Owner)
     }
     fn restores(&mut self, asked: &LowerName, client: &LowerName) -> bool {
         let is_of_owners = |undo: &&Undo<'_>| match undo {
             Undo::Name(_) => true,
-            Undo::Answer(rule) => rule.place == Place::Owner,
+            Undo::Answer(rule) => rule.place == NamePosition::Owner,
             Undo::Ttl(..) | Undo::Rcode(..) | Undo::Cname(_) => false,
         };
         let mut owners = self.undo.iter().filter(is_of_owners);
@@ -110,10 +110,10 @@ impl Edit for Change<'_> {
             (Some(Undo::Answer(rule)), None) => rule.change.restores(asked, client),
             _ => None,
         };
-        told.unwrap_or_else(|| self.changed(asked, Place::Owner).as_ref().unwrap_or(asked) == client)
+        told.unwrap_or_else(|| self.changed(asked, NamePosition::Owner).as_ref().unwrap_or(asked) == client)
     }
     fn value(&mut self, name: &LowerName) -> Option<LowerName> {
-        self.changed(name, Place::Value)
+        self.changed(name, NamePosition::Value)
     }
     fn ttl(&self, seconds: u32) -> u32 {
         self.undo.iter().rev().fold(seconds, |seconds, undo| match undo {

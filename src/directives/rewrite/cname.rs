@@ -11,13 +11,18 @@ use smallvec::SmallVec;
 
 /// Which targets become which.
 #[derive(Debug)]
-pub struct CnameRule(pub NameRule);
+pub(super) struct CnameRule(pub NameRule);
 
 impl CnameRule {
     /// The answer with the first alias that the rule is for leading elsewhere: the aliases up to that one, its target
     /// rewritten, and what this server answers to a question for the new target. `None` if the rule is for none, or
     /// that question has no answer.
-    pub async fn follow(&self, response: &Response, request: &OwnedRequest, lookup: &Lookup) -> Option<Response> {
+    pub(super) async fn follow(
+        &self,
+        response: &Response,
+        request: &OwnedRequest,
+        lookup: &Lookup,
+    ) -> Option<Response> {
         let (place, target) = self.find(response)?;
         let asked = asking_for(&target, request);
         let found = match lookup.ask(&asked, KEYWORD).await {

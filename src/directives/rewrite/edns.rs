@@ -7,14 +7,14 @@ use std::net::{IpAddr, SocketAddr};
 
 /// What an `edns0` rule does, and to which option.
 #[derive(Debug)]
-pub struct EdnsRule {
-    pub operation: Operation,
+pub(super) struct EdnsRule {
+    pub operation: EdnsOperation,
     pub option: EdnsOption,
 }
 
 /// How an option is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub(super) enum EdnsOperation {
     /// Put there, or changed if it is there.
     Set,
     /// Put there if it is not.
@@ -26,8 +26,8 @@ pub enum Operation {
 
 /// An option and what it is to hold.
 #[derive(Debug)]
-pub enum EdnsOption {
-    Local(u16, Data),
+pub(super) enum EdnsOption {
+    Local(u16, OptionData),
     /// Asks for the server's name (RFC 5001); empty in a query.
     Nsid,
     /// The network of the client, of so many bits (RFC 7871).
@@ -36,14 +36,14 @@ pub enum EdnsOption {
 
 /// The data of a local option.
 #[derive(Debug)]
-pub enum Data {
+pub(super) enum OptionData {
     Octets(Vec<u8>),
     Variable(Variable),
 }
 
 /// What a variable stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Variable {
+pub(super) enum Variable {
     QueryName,
     QueryType,
     ClientAddress,
@@ -57,7 +57,7 @@ pub enum Variable {
 
 /// The options that rules have touched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OptionChanges {
+pub(super) struct OptionChanges {
     /// In the order in which they were put there. `None`: taken away.
     list: Vec<(u16, Option<Vec<u8>>)>,
     /// `None`: not touched.
@@ -65,7 +65,7 @@ pub struct OptionChanges {
 }
 
 /// The question as it is when a rule is looked at.
-pub struct Asked {
+pub(super) struct RewriteQuestion {
     /// `None`: the client's own name.
     pub renamed: Option<LowerName>,
     pub qtype: RecordType,
@@ -76,12 +76,12 @@ const NSID: u16 = 3;
 
 impl EdnsRule {
     /// Puts, changes or takes away the option; false if there was nothing to do.
-    pub fn apply(&self, request: &Request<'_>, asked: &Asked, options: &mut OptionChanges) -> bool {
+    pub(super) fn apply(&self, request: &Request<'_>, asked: &RewriteQuestion, options: &mut OptionChanges) -> bool {
         match &self.option {
             EdnsOption::Subnet(limits) => self.apply_subnet(request, options, *limits),
             EdnsOption::Nsid => self.apply_local(request, options, NSID, &[]),
-            EdnsOption::Local(code, Data::Octets(octets)) => self.apply_local(request, options, *code, octets),
-            EdnsOption::Local(code, Data::Variable(variable)) => match variable.value(request, asked) {
+            EdnsOption::Local(code, OptionData::Octets(octets)) => self.apply_local(request, options, *code, octets),
+            EdnsOption::Local(code, OptionData::Variable(variable)) => match variable.value(request, asked) {
                 Some(octets) => self.apply_local(request, options, *code, &octets),
                 None => false,
             },
@@ -94,11 +94,13 @@ impl EdnsRule {
             None => request.query.option(request.wire, code).map(<[u8]>::to_vec),
         };
         let data = match (self.operation, present) {
-            (Operation::Set, _) | (Operation::Append, None) | (Operation::Replace, Some(_)) => Some(octets.to_vec()),
+            (EdnsOperation::Set, _) | (EdnsOperation::Append, None) | (EdnsOperation::Replace, Some(_)) => {
+                Some(octets.to_vec())
+            }
             // The client's own stays, and goes upstream as it is.
-            (Operation::Append, Some(present)) => Some(present),
-            (Operation::Unset, _) => None,
-            (Operation::Replace, None) => return false,
+            (EdnsOperation::Append, Some(present)) => Some(present),
+            (EdnsOperation::Unset, _) => None,
+            (EdnsOperation::Replace, None) => return false,
         };
         match options.list.iter_mut().find(|(other, _)| *other == code) {
             Some(place) => place.1 = data,
@@ -121,10 +123,12 @@ impl EdnsRule {
             ClientSubnet::of(address, prefix)
         };
         options.subnet = match (self.operation, present) {
-            (Operation::Set, _) | (Operation::Append, None) | (Operation::Replace, Some(_)) => Some(Some(own())),
-            (Operation::Append, Some(present)) => Some(Some(present)),
-            (Operation::Unset, _) => Some(None),
-            (Operation::Replace, None) => return false,
+            (EdnsOperation::Set, _) | (EdnsOperation::Append, None) | (EdnsOperation::Replace, Some(_)) => {
+                Some(Some(own()))
+            }
+            (EdnsOperation::Append, Some(present)) => Some(Some(present)),
+            (EdnsOperation::Unset, _) => Some(None),
+            (EdnsOperation::Replace, None) => return false,
         };
         true
     }
@@ -132,7 +136,7 @@ impl EdnsRule {
 
 impl OptionChanges {
     /// What goes upstream; `None` if nothing does. What has no room is left out.
-    pub fn for_upstream(&self) -> Option<UpstreamOptions> {
+    pub(super) fn for_upstream(&self) -> Option<UpstreamOptions> {
         let mut options = UpstreamOptions::default();
         for (code, data) in &self.list {
             if let Some(data) = data {
@@ -143,7 +147,7 @@ impl OptionChanges {
     }
 
     /// The subnet that goes upstream, in the place of the request's own.
-    pub fn subnet(&self, kept: Option<&KeptSubnet>) -> Option<KeptSubnet> {
+    pub(super) fn subnet(&self, kept: Option<&KeptSubnet>) -> Option<KeptSubnet> {
         match self.subnet {
             None => kept.copied(),
             Some(subnet) => subnet.map(|asked| KeptSubnet { sent: kept.map_or(asked, |kept| kept.sent), asked }),
@@ -154,7 +158,7 @@ impl OptionChanges {
 impl Variable {
     /// What `{…}` stands for, without its braces; `None` if it is neither a variable nor the form of a label of
     /// metadata.
-    pub fn named(word: &str) -> Option<Self> {
+    pub(super) fn named(word: &str) -> Option<Self> {
         Some(match word {
             "qname" => Self::QueryName,
             "qtype" => Self::QueryType,
@@ -174,7 +178,7 @@ impl Variable {
     }
 
     /// The octets for this request: names as text, numbers and addresses as on the wire.
-    fn value(self, request: &Request<'_>, asked: &Asked) -> Option<SmallVec<[u8; 64]>> {
+    fn value(self, request: &Request<'_>, asked: &RewriteQuestion) -> Option<SmallVec<[u8; 64]>> {
         let port = |address: SocketAddr| SmallVec::from_slice(&address.port().to_be_bytes());
         Some(match self {
             Self::QueryName => match &asked.renamed {

@@ -5,12 +5,12 @@ use crate::message::{LowerName, NameText};
 
 /// What stands in the place of a name that a pattern matches: text, with the pattern's groups in it.
 #[derive(Debug)]
-pub struct Expansion {
-    pieces: Vec<Piece>,
+pub(super) struct Expansion {
+    pieces: Vec<ExpansionPart>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Piece {
+enum ExpansionPart {
     Text(String),
     Group(usize),
 }
@@ -21,7 +21,7 @@ const MOST_COUNTED: usize = 100;
 impl Expansion {
     /// Reads a replacement for a pattern of `groups` groups, the whole match counted as one. `{n}` with a number that
     /// no group has is text.
-    pub fn read(text: &str, groups: usize) -> Self {
+    pub(super) fn read(text: &str, groups: usize) -> Self {
         let mut pieces = Vec::new();
         let mut before = String::new();
         let mut rest = text;
@@ -30,8 +30,8 @@ impl Expansion {
             before.push_str(head);
             match reference(tail) {
                 Some((group, after)) if group < groups => {
-                    pieces.push(Piece::Text(std::mem::take(&mut before)));
-                    pieces.push(Piece::Group(group));
+                    pieces.push(ExpansionPart::Text(std::mem::take(&mut before)));
+                    pieces.push(ExpansionPart::Group(group));
                     rest = after;
                 }
                 _ => {
@@ -41,19 +41,19 @@ impl Expansion {
             }
         }
         before.push_str(rest);
-        pieces.push(Piece::Text(before));
-        pieces.retain(|piece| *piece != Piece::Text(String::new()));
+        pieces.push(ExpansionPart::Text(before));
+        pieces.retain(|piece| *piece != ExpansionPart::Text(String::new()));
         Self { pieces }
     }
 
     /// What `name` becomes: `None` if the pattern does not match, else a name or the text that is none.
-    pub fn apply(&self, regex: &Regex, name: &str) -> Option<Result<LowerName, String>> {
+    pub(super) fn apply(&self, regex: &Regex, name: &str) -> Option<Result<LowerName, String>> {
         let text = regex.with_groups(name, |group| {
             let mut text = NameText::default();
             for piece in &self.pieces {
                 match piece {
-                    Piece::Text(piece) => text.push_str(piece),
-                    Piece::Group(index) => text.push_str(group(*index)),
+                    ExpansionPart::Text(piece) => text.push_str(piece),
+                    ExpansionPart::Group(index) => text.push_str(group(*index)),
                 }
             }
             text
@@ -63,7 +63,7 @@ impl Expansion {
 }
 
 /// The name that a text is, in lower case; the text itself if it is none.
-pub fn name_of(text: &str) -> Result<LowerName, String> {
+pub(super) fn name_of(text: &str) -> Result<LowerName, String> {
     LowerName::parse(text).map_err(|_| text.to_owned())
 }
 
@@ -76,7 +76,7 @@ fn reference(text: &str) -> Option<(usize, &str)> {
 }
 
 /// The numbers up to 100 that a replacement refers to, each once.
-pub fn references(text: &str) -> Vec<usize> {
+pub(super) fn references(text: &str) -> Vec<usize> {
     (0..=MOST_COUNTED).filter(|number| text.contains(&format!("{{{number}}}"))).collect()
 }
 

@@ -1,8 +1,8 @@
 //! The `rewrite` directive; see README.md beside this file.
 //!
 //! The rules are looked at in their order ([`rule`]). What they make of a request and of its answer is a
-//! [`change::Change`]. On both paths the rest of the chain is asked for the rewritten request, and what it says is
-//! changed back.
+//! [`change::RewrittenRequest`]. On both paths the rest of the chain is asked for the rewritten request, and what it
+//! says is changed back.
 
 mod change;
 mod cname;
@@ -15,24 +15,24 @@ mod rule;
 #[cfg(test)]
 mod tests;
 
-pub use parse::parse;
+pub(super) use parse::parse;
 
 use crate::chain::{
     After, Answer, BuildContext, BuildError, Built, Configured, Failure, FastPath, FastRest, Handler, HitCounters,
     Lookup, Next, Outcome, OwnedRequest, PacketAnswer, Purpose, Request,
 };
 use crate::message::{Edit, edit_reply};
-use change::Change;
+use change::RewrittenRequest;
 use futures_util::future::BoxFuture;
-use rule::{Rule, Verdict, judge};
+use rule::{RewriteOutcome, RewriteRule, judge};
 use smallvec::SmallVec;
 use std::sync::{Arc, OnceLock};
 
 const KEYWORD: &str = "rewrite";
 
 /// The rules of a server block, all its `rewrite` lines.
-pub struct RewriteConfig {
-    rules: Arc<Vec<Rule>>,
+pub(super) struct RewriteConfig {
+    rules: Arc<Vec<RewriteRule>>,
 }
 
 impl Configured for RewriteConfig {
@@ -44,7 +44,7 @@ impl Configured for RewriteConfig {
 
 /// The running directive.
 struct Rewrite {
-    rules: Arc<Vec<Rule>>,
+    rules: Arc<Vec<RewriteRule>>,
     /// For targets of CNAME records.
     lookup: OnceLock<Lookup>,
 }
@@ -53,7 +53,7 @@ struct Rewrite {
 const QUICK_LENGTH: usize = 320;
 
 impl Rewrite {
-    async fn answer(&self, request: Request<'_>, mut change: Box<Change<'_>>, next: Next<'_>) -> Outcome {
+    async fn answer(&self, request: Request<'_>, mut change: Box<RewrittenRequest<'_>>, next: Next<'_>) -> Outcome {
         let rewritten = Box::new(rewritten(&request, &change));
         let answer = match next.run(rewritten.borrow()).await {
             Ok(answer) => answer,
@@ -79,7 +79,7 @@ impl Rewrite {
 }
 
 /// The request as it goes on.
-fn rewritten(request: &Request<'_>, change: &Change<'_>) -> OwnedRequest {
+fn rewritten(request: &Request<'_>, change: &RewrittenRequest<'_>) -> OwnedRequest {
     let mut wire = SmallVec::new();
     let question = (change.name(), change.qtype, change.qclass);
     let mut query = request.query.with_question(request.wire, question, &mut wire);
@@ -125,9 +125,9 @@ impl Handler for Rewrite {
 
     fn serve_fast_through(&self, request: &Request<'_>, rest: FastRest<'_>, reply: &mut Vec<u8>) -> (FastPath, usize) {
         let mut change = match judge(&self.rules, request, true) {
-            Verdict::Untouched => return rest.run(request, reply),
-            Verdict::Changed(change) => change,
-            Verdict::NoName(_) | Verdict::Slow => return (FastPath::Slow, 0),
+            RewriteOutcome::Untouched => return rest.run(request, reply),
+            RewriteOutcome::Changed(change) => change,
+            RewriteOutcome::NoName(_) | RewriteOutcome::Slow => return (FastPath::Slow, 0),
         };
         let mut buffer = [0; QUICK_LENGTH];
         let question = (change.name(), change.qtype, change.qclass);
@@ -164,16 +164,20 @@ impl Handler for Rewrite {
         counters: &mut HitCounters,
     ) {
         match judge(&self.rules, request, true) {
-            Verdict::Changed(change) => rest.hit_counters(&rewritten(request, &change).borrow(), answered, counters),
-            Verdict::Untouched | Verdict::NoName(_) | Verdict::Slow => rest.hit_counters(request, answered, counters),
+            RewriteOutcome::Changed(change) => {
+                rest.hit_counters(&rewritten(request, &change).borrow(), answered, counters)
+            }
+            RewriteOutcome::Untouched | RewriteOutcome::NoName(_) | RewriteOutcome::Slow => {
+                rest.hit_counters(request, answered, counters)
+            }
         }
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
         match judge(&self.rules, &request, false) {
-            Verdict::Untouched | Verdict::Slow => next.run(request),
-            Verdict::Changed(change) => Box::pin(self.answer(request, Box::new(change), next)),
-            Verdict::NoName(text) => {
+            RewriteOutcome::Untouched | RewriteOutcome::Slow => next.run(request),
+            RewriteOutcome::Changed(change) => Box::pin(self.answer(request, Box::new(change), next)),
+            RewriteOutcome::NoName(text) => {
                 let failure = Failure::servfail(KEYWORD, format!("invalid name after rewrite: {text}"));
                 Box::pin(async { Err(failure) })
             }

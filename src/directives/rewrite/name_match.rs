@@ -6,23 +6,23 @@ use crate::message::{LowerName, NameText};
 use std::cell::OnceCell;
 
 /// A name that rules look at; its text is made once for all that need it.
-pub struct Subject<'a> {
+pub(super) struct Subject<'a> {
     pub name: &'a LowerName,
     text: OnceCell<NameText>,
 }
 
 impl<'a> Subject<'a> {
-    pub fn new(name: &'a LowerName) -> Self {
+    pub(super) fn new(name: &'a LowerName) -> Self {
         Self { name, text: OnceCell::new() }
     }
-    pub fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         self.text.get_or_init(|| self.name.text()).as_str()
     }
 }
 
 /// The five ways to match a name.
 #[derive(Debug)]
-pub enum NameMatch {
+pub(super) enum NameMatch {
     /// This name. `None`: what is written is no name, so none is it.
     Exact(Option<Box<LowerName>>),
     /// It begins with this text, which ends in a dot.
@@ -37,19 +37,19 @@ pub enum NameMatch {
 
 impl NameMatch {
     /// `text` is in lower case and ends in a dot.
-    pub fn exact(text: &str) -> Self {
+    pub(super) fn exact(text: &str) -> Self {
         Self::Exact(LowerName::parse(text).ok().map(Box::new))
     }
 
     /// `text` is in lower case and ends in a dot.
-    pub fn suffix(text: &str) -> Self {
+    pub(super) fn suffix(text: &str) -> Self {
         match text.strip_prefix('.').and_then(|name| LowerName::parse(name).ok()) {
             Some(name) => Self::Below(Box::new(name)),
             None => Self::Suffix(text.to_owned()),
         }
     }
 
-    pub fn matches(&self, subject: &Subject<'_>) -> bool {
+    pub(super) fn matches(&self, subject: &Subject<'_>) -> bool {
         match self {
             Self::Exact(name) => name.as_ref().is_some_and(|name| name.as_wire() == subject.name.as_wire()),
             Self::Below(name) => is_below(subject.name, name),

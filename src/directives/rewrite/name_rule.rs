@@ -7,7 +7,7 @@ use crate::message::LowerName;
 
 /// What a `name` rule does.
 #[derive(Debug)]
-pub struct NameRule {
+pub(super) struct NameRule {
     pub from: NameMatch,
     pub to: Replacement,
     /// `answer auto`: the rewritten name, and names below it, become the name before again. Always so with `exact`,
@@ -19,7 +19,7 @@ pub struct NameRule {
 
 /// What a matching name becomes.
 #[derive(Debug)]
-pub enum Replacement {
+pub(super) enum Replacement {
     /// With `exact`. The text if it is no name.
     Whole(Result<Box<LowerName>, String>),
     /// With `prefix`, `suffix` and `substring`: in the place of what was matched.
@@ -33,7 +33,7 @@ pub enum Replacement {
 impl NameRule {
     /// What the name becomes; `None` if the rule is not for it, an error with the text that is no name.
     #[inline]
-    pub fn apply(&self, subject: &Subject<'_>) -> Option<Result<LowerName, String>> {
+    pub(super) fn apply(&self, subject: &Subject<'_>) -> Option<Result<LowerName, String>> {
         match (&self.from, &self.to) {
             (NameMatch::Regex(regex), Replacement::Expansion(expansion)) => expansion.apply(regex, subject.text()),
             (NameMatch::Below(zone), Replacement::Above(name)) => {
@@ -68,7 +68,7 @@ fn replace(from: &NameMatch, text: &str, by: &str) -> String {
 
 /// Which names of an answer a rule changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(super) enum NamePosition {
     /// Owners of records.
     Owner,
     /// Names in their data.
@@ -77,14 +77,14 @@ pub enum Place {
 
 /// What is done to names of an answer.
 #[derive(Debug)]
-pub struct AnswerRule {
-    pub place: Place,
+pub(super) struct AnswerRule {
+    pub place: NamePosition,
     pub change: AnswerChange,
 }
 
 /// How a name of an answer is changed.
 #[derive(Debug)]
-pub enum AnswerChange {
+pub(super) enum AnswerChange {
     /// `suffix … answer auto`: a suffix rule the other way round.
     Suffix(NameMatch, Replacement),
     /// `answer name FROM TO`, `answer value FROM TO`.
@@ -93,7 +93,7 @@ pub enum AnswerChange {
 
 impl AnswerChange {
     /// Whether `asked` becomes `client`; `None` where that is seen only by doing it.
-    pub fn restores(&self, asked: &LowerName, client: &LowerName) -> Option<bool> {
+    pub(super) fn restores(&self, asked: &LowerName, client: &LowerName) -> Option<bool> {
         match self {
             Self::Suffix(NameMatch::Below(zone), Replacement::Above(name)) => {
                 let is_below = asked.as_wire().len() > zone.as_wire().len();
@@ -104,7 +104,7 @@ impl AnswerChange {
     }
 
     /// What the name becomes. `None` if it is not matched, or would be no name: then it stays.
-    pub fn apply(&self, subject: &Subject<'_>) -> Option<LowerName> {
+    pub(super) fn apply(&self, subject: &Subject<'_>) -> Option<LowerName> {
         match self {
             Self::Regex(regex, expansion) => expansion.apply(regex, subject.text())?.ok(),
             Self::Suffix(NameMatch::Below(zone), Replacement::Above(name)) => {

@@ -1,11 +1,11 @@
 //! `rewrite [continue|stop] FIELD …`: a line, or a block that holds one rule.
 
 use super::cname::CnameRule;
-use super::edns::{Data, EdnsOption, EdnsRule, Operation, Variable};
+use super::edns::{EdnsOperation, EdnsOption, EdnsRule, OptionData, Variable};
 use super::expansion::{Expansion, references};
 use super::name_match::NameMatch;
-use super::name_rule::{AnswerChange, AnswerRule, NameRule, Place, Replacement};
-use super::rule::{Action, Rule};
+use super::name_rule::{AnswerChange, AnswerRule, NamePosition, NameRule, Replacement};
+use super::rule::{RewriteAction, RewriteRule};
 use super::{KEYWORD, RewriteConfig};
 use crate::chain::{BlockConfig, ParseContext, Part};
 use crate::corefile::{Diagnostics, Directive, Span, Token, nearest};
@@ -29,7 +29,7 @@ const EDNS_USAGE: &str = "write `edns0 local set|append|replace CODE DATA [rever
                           `edns0 subnet set|append|replace IPV4BITS IPV6BITS [revert]`, or `unset` in place of those: `edns0 local unset CODE`";
 
 /// Reads one `rewrite` of a server block. All of a block make one part, since their order counts.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(crate) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let Some(rule) = RuleReader::new(directive, context).and_then(RuleReader::rule) else { return };
     let part = block.parts.iter_mut().find_map(|part| <dyn Any>::downcast_mut::<RewriteConfig>(&mut *part.configured));
     match part.and_then(|config| Arc::get_mut(&mut config.rules)) {
@@ -75,7 +75,7 @@ impl<'a> RuleReader<'a> {
         Some(Self { keyword: directive.keyword.span, words, diagnostics, patterns })
     }
 
-    fn rule(mut self) -> Option<Rule> {
+    fn rule(mut self) -> Option<RewriteRule> {
         let mut words = std::mem::take(&mut self.words).into_iter().peekable();
         let mode = words.peek().map(|word| word.text.to_ascii_lowercase());
         let goes_on = mode.as_deref() == Some("continue");
@@ -102,7 +102,7 @@ impl<'a> RuleReader<'a> {
                 }
             }
         }?;
-        Some(Rule { goes_on, action })
+        Some(RewriteRule { goes_on, action })
     }
 
     /// Records an error; gives `None` for the caller to give back.
@@ -179,7 +179,7 @@ impl<'a> RuleReader<'a> {
         Some(Expansion::read(&text, groups))
     }
 
-    fn name(&mut self, field: &Token, words: &[&Token]) -> Option<Action> {
+    fn name(&mut self, field: &Token, words: &[&Token]) -> Option<RewriteAction> {
         let (kind, from, to, answers) = match words {
             [from, to] => ("exact", *from, *to, &[][..]),
             [kind, from, to, answers @ ..] => (self.kind(kind, NAME_USAGE)?, *from, *to, answers),
@@ -205,10 +205,10 @@ impl<'a> RuleReader<'a> {
                 let to = replacement_of(&from, &from_text);
                 AnswerRule { place, change: AnswerChange::Suffix(from, to) }
             };
-            answers.splice(0..0, [back(Place::Owner), back(Place::Value)]);
+            answers.splice(0..0, [back(NamePosition::Owner), back(NamePosition::Value)]);
         }
         let auto = kind == "exact" || auto && kind != "suffix";
-        Some(Action::Name(NameRule { from: matcher, to: replacement, auto, answers }))
+        Some(RewriteAction::Name(NameRule { from: matcher, to: replacement, auto, answers }))
     }
 
     /// `answer auto`, `answer name FROM TO`, `answer value FROM TO`; `answer` may be left out from the second on.
@@ -233,8 +233,8 @@ impl<'a> RuleReader<'a> {
                     auto = true;
                     continue;
                 }
-                "name" => Place::Owner,
-                "value" => Place::Value,
+                "name" => NamePosition::Owner,
+                "value" => NamePosition::Value,
                 other => return self.wrong(kind.span, format!("`answer` knows no `{other}`"), NAME_USAGE),
             };
             let (Some(from), Some(to)) = (words.next(), words.next()) else {
@@ -250,7 +250,7 @@ impl<'a> RuleReader<'a> {
             }
             let regex = self.regex(from)?;
             let expansion = self.expansion(to, &regex)?;
-            if place == Place::Owner {
+            if place == NamePosition::Owner {
                 explicit = Some(kind.span);
             }
             rules.push(AnswerRule { place, change: AnswerChange::Regex(regex, expansion) });
@@ -263,7 +263,7 @@ impl<'a> RuleReader<'a> {
         }
     }
 
-    fn record_types(&mut self, field: &Token, words: &[&Token]) -> Option<Action> {
+    fn record_types(&mut self, field: &Token, words: &[&Token]) -> Option<RewriteAction> {
         const USAGE: &str = "write `type FROM TO`, such as `type ANY HINFO`";
         let [from, to] = words else { return self.count(field, words, "two", USAGE) };
         let mut read = |word: &Token| match RecordType::from_mnemonic(&word.text) {
@@ -271,10 +271,10 @@ impl<'a> RuleReader<'a> {
             None => self.wrong(word.span, format!("`{}` is no record type", word.text), USAGE),
         };
         let (from, to) = (read(from), read(to));
-        Some(Action::Type(from?, to?))
+        Some(RewriteAction::Type(from?, to?))
     }
 
-    fn classes(&mut self, field: &Token, words: &[&Token]) -> Option<Action> {
+    fn classes(&mut self, field: &Token, words: &[&Token]) -> Option<RewriteAction> {
         const USAGE: &str = "write `class FROM TO`, such as `class CH IN`";
         let [from, to] = words else { return self.count(field, words, "two", USAGE) };
         let mut read = |word: &Token| match Class::from_mnemonic(&word.text) {
@@ -282,10 +282,10 @@ impl<'a> RuleReader<'a> {
             None => self.wrong(word.span, format!("`{}` is no class", word.text), USAGE),
         };
         let (from, to) = (read(from), read(to));
-        Some(Action::Class(from?, to?))
+        Some(RewriteAction::Class(from?, to?))
     }
 
-    fn ttl(&mut self, field: &Token, words: &[&Token]) -> Option<Action> {
+    fn ttl(&mut self, field: &Token, words: &[&Token]) -> Option<RewriteAction> {
         let (kind, name, ttl) = match words {
             [name, ttl] => ("exact", *name, *ttl),
             [kind, name, ttl] => (self.kind(kind, TTL_USAGE)?, *name, *ttl),
@@ -295,10 +295,10 @@ impl<'a> RuleReader<'a> {
             return self.wrong(ttl.span, format!("`{}` is neither seconds nor a range of them", ttl.text), TTL_USAGE);
         };
         let matcher = self.name_match(kind, name, &absolute(&name.text))?;
-        Some(Action::Ttl(matcher, least, most))
+        Some(RewriteAction::Ttl(matcher, least, most))
     }
 
-    fn rcode(&mut self, field: &Token, words: &[&Token]) -> Option<Action> {
+    fn rcode(&mut self, field: &Token, words: &[&Token]) -> Option<RewriteAction> {
         let (kind, name, old, new) = match words {
             [name, old, new] => ("exact", *name, *old, *new),
             [kind, name, old, new] => (self.kind(kind, RCODE_USAGE)?, *name, *old, *new),
@@ -313,10 +313,10 @@ impl<'a> RuleReader<'a> {
         };
         let (old, new) = (read(old), read(new));
         let matcher = self.name_match(kind, name, &absolute(&name.text))?;
-        Some(Action::Rcode(matcher, old?, new?))
+        Some(RewriteAction::Rcode(matcher, old?, new?))
     }
 
-    fn cname(&mut self, field: &Token, words: &[&Token]) -> Option<Action> {
+    fn cname(&mut self, field: &Token, words: &[&Token]) -> Option<RewriteAction> {
         let (kind, from, to) = match words {
             [from, to] => ("exact", *from, *to),
             [kind, from, to] => (self.kind(kind, CNAME_USAGE)?, *from, *to),
@@ -347,16 +347,16 @@ impl<'a> RuleReader<'a> {
             }
             _ => Replacement::Text(to_text),
         };
-        Some(Action::Cname(CnameRule(NameRule { from: matcher, to, auto: false, answers: Vec::new() })))
+        Some(RewriteAction::Cname(CnameRule(NameRule { from: matcher, to, auto: false, answers: Vec::new() })))
     }
 
-    fn edns(&mut self, field: &Token, words: &[&Token]) -> Option<Action> {
+    fn edns(&mut self, field: &Token, words: &[&Token]) -> Option<RewriteAction> {
         let [option, operation, rest @ ..] = words else { return self.count(field, words, "two or more", EDNS_USAGE) };
         let operation = match operation.text.to_ascii_lowercase().as_str() {
-            "set" => Operation::Set,
-            "append" => Operation::Append,
-            "replace" => Operation::Replace,
-            "unset" => Operation::Unset,
+            "set" => EdnsOperation::Set,
+            "append" => EdnsOperation::Append,
+            "replace" => EdnsOperation::Replace,
+            "unset" => EdnsOperation::Unset,
             _ => {
                 let message = format!("`edns0` knows no `{}`", operation.text);
                 return self.wrong(operation.span, message, EDNS_USAGE);
@@ -364,27 +364,29 @@ impl<'a> RuleReader<'a> {
         };
         // Nothing that a rule puts there comes back to the client, so `revert` is always so.
         let rest = match rest {
-            [rest @ .., last] if last.text == "revert" && operation != Operation::Unset => rest,
+            [rest @ .., last] if last.text == "revert" && operation != EdnsOperation::Unset => rest,
             rest => rest,
         };
         let kind = option.text.to_ascii_lowercase();
         let option = match (kind.as_str(), rest) {
-            ("local", [code]) if operation == Operation::Unset => {
-                EdnsOption::Local(self.code(code)?, Data::Octets(Vec::new()))
+            ("local", [code]) if operation == EdnsOperation::Unset => {
+                EdnsOption::Local(self.code(code)?, OptionData::Octets(Vec::new()))
             }
-            ("local", [code, data]) if operation != Operation::Unset => {
+            ("local", [code, data]) if operation != EdnsOperation::Unset => {
                 EdnsOption::Local(self.code(code)?, self.data(data)?)
             }
             ("nsid", []) => EdnsOption::Nsid,
-            ("subnet", []) if operation == Operation::Unset => EdnsOption::Subnet(PrefixLimits { ipv4: 0, ipv6: 0 }),
-            ("subnet", [ipv4, ipv6]) if operation != Operation::Unset => {
+            ("subnet", []) if operation == EdnsOperation::Unset => {
+                EdnsOption::Subnet(PrefixLimits { ipv4: 0, ipv6: 0 })
+            }
+            ("subnet", [ipv4, ipv6]) if operation != EdnsOperation::Unset => {
                 let (ipv4, ipv6) = (self.bits(ipv4, 32), self.bits(ipv6, 128));
                 EdnsOption::Subnet(PrefixLimits { ipv4: ipv4?, ipv6: ipv6? })
             }
             ("local" | "nsid" | "subnet", _) => return self.count(option, rest, "another number of", EDNS_USAGE),
             _ => return self.wrong(option.span, format!("`edns0` knows no option `{}`", option.text), EDNS_USAGE),
         };
-        Some(Action::Edns(EdnsRule { operation, option }))
+        Some(RewriteAction::Edns(EdnsRule { operation, option }))
     }
 
     fn code(&mut self, word: &Token) -> Option<u16> {
@@ -401,7 +403,7 @@ impl<'a> RuleReader<'a> {
         }
     }
 
-    fn data(&mut self, word: &Token) -> Option<Data> {
+    fn data(&mut self, word: &Token) -> Option<OptionData> {
         let text = word.text.as_str();
         let octets = if let Some(variable) = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) {
             const VARIABLES: &str =
@@ -410,9 +412,9 @@ impl<'a> RuleReader<'a> {
                 Some(Variable::Metadata) => {
                     let message = format!("no directive before `rewrite` gives `{text}`, so the rule does nothing");
                     self.warn(word.span, message, &format!("variables that there are: {VARIABLES}"));
-                    Some(Data::Variable(Variable::Metadata))
+                    Some(OptionData::Variable(Variable::Metadata))
                 }
-                Some(variable) => Some(Data::Variable(variable)),
+                Some(variable) => Some(OptionData::Variable(variable)),
                 None => {
                     self.wrong(word.span, format!("`{text}` is no variable"), &format!("variables are {VARIABLES}"))
                 }
@@ -432,7 +434,7 @@ impl<'a> RuleReader<'a> {
         if octets.len() > most {
             return self.wrong(word.span, format!("{} octets of data, more than {most}", octets.len()), "write less");
         }
-        Some(Data::Octets(octets))
+        Some(OptionData::Octets(octets))
     }
 }
 

@@ -1,8 +1,8 @@
 //! The rules of a server block, in order.
 
-use super::change::{Change, Undo};
+use super::change::{RewrittenRequest, Undo};
 use super::cname::CnameRule;
-use super::edns::{Asked, EdnsRule};
+use super::edns::{EdnsRule, RewriteQuestion};
 use super::name_match::{NameMatch, Subject};
 use super::name_rule::NameRule;
 use crate::chain::Request;
@@ -10,15 +10,15 @@ use crate::message::{Class, Rcode, RecordType};
 
 /// One rule.
 #[derive(Debug)]
-pub struct Rule {
+pub(super) struct RewriteRule {
     /// `continue`: the rules after this one are looked at too once it has matched.
     pub goes_on: bool,
-    pub action: Action,
+    pub action: RewriteAction,
 }
 
 /// What a rule does.
 #[derive(Debug)]
-pub enum Action {
+pub(super) enum RewriteAction {
     Name(NameRule),
     /// The first type becomes the second.
     Type(RecordType, RecordType),
@@ -31,12 +31,12 @@ pub enum Action {
     Cname(CnameRule),
 }
 
-/// What the rules say of a request. Not boxed: a hit of the cache passes through it, and takes nothing from the heap.
-#[allow(clippy::large_enum_variant)]
-pub enum Verdict<'r> {
+/// What the rules say of a request.
+#[allow(clippy::large_enum_variant, reason = "a hit of the cache passes through it, and takes nothing from the heap")]
+pub(super) enum RewriteOutcome<'r> {
     /// No rule is for it.
     Untouched,
-    Changed(Change<'r>),
+    Changed(RewrittenRequest<'r>),
     /// The name that a rule has made is none.
     NoName(String),
     /// Only where a quick verdict was asked for: the slow path is to ask.
@@ -45,48 +45,50 @@ pub enum Verdict<'r> {
 
 /// Looks at the rules in their order until one says stop. `is_quick`: takes nothing from the heap, and leaves what
 /// needs it.
-pub fn judge<'r>(rules: &'r [Rule], request: &Request<'r>, is_quick: bool) -> Verdict<'r> {
+pub(super) fn judge<'r>(rules: &'r [RewriteRule], request: &Request<'r>, is_quick: bool) -> RewriteOutcome<'r> {
     let query = request.query;
-    let mut change = Change::new(&query.name, query.qtype, query.qclass);
+    let mut change = RewrittenRequest::new(&query.name, query.qtype, query.qclass);
     for rule in rules {
         let is_match = match &rule.action {
-            Action::Name(rule) => match rule.apply(&Subject::new(change.name())) {
+            RewriteAction::Name(rule) => match rule.apply(&Subject::new(change.name())) {
                 Some(Ok(name)) => {
                     change.rename(name, rule.auto, &rule.answers);
                     true
                 }
-                Some(Err(text)) => return Verdict::NoName(text),
+                Some(Err(text)) => return RewriteOutcome::NoName(text),
                 None => false,
             },
-            Action::Type(from, to) if change.qtype == *from => {
+            RewriteAction::Type(from, to) if change.qtype == *from => {
                 change.qtype = *to;
                 true
             }
-            Action::Class(from, to) if change.qclass == *from => {
+            RewriteAction::Class(from, to) if change.qclass == *from => {
                 change.qclass = *to;
                 true
             }
-            Action::Type(..) | Action::Class(..) => false,
-            Action::Edns(_) | Action::Cname(_) if is_quick => return Verdict::Slow,
-            Action::Edns(rule) => {
+            RewriteAction::Type(..) | RewriteAction::Class(..) => false,
+            RewriteAction::Edns(_) | RewriteAction::Cname(_) if is_quick => return RewriteOutcome::Slow,
+            RewriteAction::Edns(rule) => {
                 let renamed = change.is_renamed().then(|| change.name().clone());
-                let asked = Asked { renamed, qtype: change.qtype };
+                let asked = RewriteQuestion { renamed, qtype: change.qtype };
                 rule.apply(request, &asked, change.options.get_or_insert_default())
             }
-            Action::Ttl(name, least, most) if name.matches(&Subject::new(change.name())) => {
+            RewriteAction::Ttl(name, least, most) if name.matches(&Subject::new(change.name())) => {
                 change.undo(Undo::Ttl(*least, *most));
                 true
             }
             // The upper bits of such a code stand in an OPT record.
-            Action::Rcode(name, _, new) if is_quick && new.0 > 0x0f && name.matches(&Subject::new(change.name())) => {
-                return Verdict::Slow;
+            RewriteAction::Rcode(name, _, new)
+                if is_quick && new.0 > 0x0f && name.matches(&Subject::new(change.name())) =>
+            {
+                return RewriteOutcome::Slow;
             }
-            Action::Rcode(name, old, new) if name.matches(&Subject::new(change.name())) => {
+            RewriteAction::Rcode(name, old, new) if name.matches(&Subject::new(change.name())) => {
                 change.undo(Undo::Rcode(*old, *new));
                 true
             }
-            Action::Ttl(..) | Action::Rcode(..) => false,
-            Action::Cname(rule) => {
+            RewriteAction::Ttl(..) | RewriteAction::Rcode(..) => false,
+            RewriteAction::Cname(rule) => {
                 change.undo(Undo::Cname(rule));
                 true
             }
@@ -96,5 +98,5 @@ pub fn judge<'r>(rules: &'r [Rule], request: &Request<'r>, is_quick: bool) -> Ve
             break;
         }
     }
-    if change.is_touched { Verdict::Changed(change) } else { Verdict::Untouched }
+    if change.is_touched { RewriteOutcome::Changed(change) } else { RewriteOutcome::Untouched }
 }

@@ -4,7 +4,7 @@ use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, value};
 
 /// Reads one `root` of a server block. Of several the last counts.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_options(directive, context.diagnostics);
     let Some((folder, more)) = directive.arguments.split_first() else {
         context

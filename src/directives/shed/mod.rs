@@ -4,7 +4,7 @@ use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, value};
 
 /// Reads one `shed` of a server block, which nothing follows from.
-pub fn parse(directive: &Directive, _block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, _block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_arguments(directive, context.diagnostics);
     value::no_options(directive, context.diagnostics);
     context

@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 /// What a match counts under: listen address, zone, class, type. Names, not numbers, so that there are no more than
 /// there are names.
-type Key = (usize, Arc<str>, &'static str, &'static str);
+type CounterKey = (usize, Arc<str>, &'static str, &'static str);
 
 pub(super) struct Counters {
     registry: Registry,
     servers: Vec<String>,
     /// Name of the block's view; empty without one.
     view: String,
-    matches: ArcSwap<HashMap<Key, Arc<Counter>, foldhash::fast::RandomState>>,
+    matches: ArcSwap<HashMap<CounterKey, Arc<Counter>, foldhash::fast::RandomState>>,
 }
 
 impl Counters {
@@ -31,12 +31,12 @@ impl Counters {
     }
 
     /// The counter of these labels, if something has been counted there.
-    pub(super) fn known(&self, key: &Key) -> Option<Arc<Counter>> {
+    pub(super) fn known(&self, key: &CounterKey) -> Option<Arc<Counter>> {
         self.matches.load().get(key).cloned()
     }
 
     /// Counts a match.
-    pub(super) fn count(&self, key: &Key) {
+    pub(super) fn count(&self, key: &CounterKey) {
         if let Some(counter) = self.known(key) {
             return counter.increment();
         }
@@ -54,7 +54,7 @@ impl Counters {
     }
 
     /// Counts a record that could not be made.
-    pub(super) fn count_failure(&self, key: &Key, record: &RecordTemplate, error: &MakeError) {
+    pub(super) fn count_failure(&self, key: &CounterKey, record: &RecordTemplate, error: &MakeError) {
         let (name, help) = match error {
             MakeError::Template(_) => ("coredns_template_template_failures_total", "Counter of go template failures."),
             MakeError::Record { .. } => ("coredns_template_rr_failures_total", "Counter of mis-templated RRs."),
@@ -64,7 +64,7 @@ impl Counters {
         self.registry.counter(name, help, &labels).increment();
     }
 
-    fn labels<'a>(&'a self, (server, zone, class, rtype): &'a Key) -> [(&'static str, &'a str); 5] {
+    fn labels<'a>(&'a self, (server, zone, class, rtype): &'a CounterKey) -> [(&'static str, &'a str); 5] {
         let server = self.servers.get(*server).map_or("", String::as_str);
         [("server", server), ("zone", zone), ("view", &self.view), ("class", class), ("type", rtype)]
     }

@@ -2,7 +2,7 @@
 
 use crate::chain::{BlockMetadata, Request};
 use crate::go_regex::Regex;
-use crate::go_template::{Data, Value};
+use crate::go_template::{TemplateData, Value};
 use crate::message::{Class, Edns, Header, LowerName, Name, RecordType};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -40,7 +40,7 @@ pub(super) struct QueryData {
     matches: Vec<Value>,
     groups: BTreeMap<String, Value>,
     remote: Option<IpAddr>,
-    question: Question,
+    question: QuestionData,
     header: Header,
     edns: Option<Edns>,
     length: usize,
@@ -50,7 +50,7 @@ pub(super) struct QueryData {
 }
 
 #[derive(Clone)]
-struct Question {
+struct QuestionData {
     /// As the client spelt it.
     name: String,
     rtype: RecordType,
@@ -78,7 +78,7 @@ impl QueryData {
             matches,
             groups,
             remote: Some(request.peer.client.ip().to_canonical()),
-            question: Question { name: spelt, rtype: query.qtype, class: query.qclass },
+            question: QuestionData { name: spelt, rtype: query.qtype, class: query.qclass },
             header: query.header,
             edns: query.edns,
             length: request.wire.len(),
@@ -89,7 +89,7 @@ impl QueryData {
 
     /// Of all queries in a zone: for templates that look at nothing else.
     pub(super) fn of_zone(zone: String, class: &'static str, rtype: &'static str) -> Self {
-        let question = Question { name: ".".to_owned(), rtype: RecordType::ANY, class: Class::IN };
+        let question = QuestionData { name: ".".to_owned(), rtype: RecordType::ANY, class: Class::IN };
         Self {
             zone,
             name: ".".to_owned(),
@@ -124,7 +124,7 @@ fn groups(pattern: Option<&Regex>, text: &str) -> (Vec<Value>, BTreeMap<String, 
     (values, groups)
 }
 
-impl Data for QueryData {
+impl TemplateData for QueryData {
     fn kind(&self) -> &'static str {
         "the data of a query"
     }
@@ -133,7 +133,7 @@ impl Data for QueryData {
             "Class" => Value::text(self.class),
             "Group" => Value::Map(Arc::new(self.groups.clone())),
             "Match" => Value::List(self.matches.clone().into()),
-            "Message" => Value::Object(Arc::new(Message {
+            "Message" => Value::Object(Arc::new(MessageData {
                 header: self.header,
                 edns: self.edns,
                 question: self.question.clone(),
@@ -158,7 +158,7 @@ impl Data for QueryData {
     }
 }
 
-impl Data for Question {
+impl TemplateData for QuestionData {
     fn kind(&self) -> &'static str {
         "the question"
     }
@@ -177,14 +177,14 @@ impl Data for Question {
 }
 
 /// The query's message.
-struct Message {
+struct MessageData {
     header: Header,
     edns: Option<Edns>,
-    question: Question,
+    question: QuestionData,
     length: usize,
 }
 
-impl Data for Message {
+impl TemplateData for MessageData {
     fn kind(&self) -> &'static str {
         "the message"
     }
@@ -212,7 +212,7 @@ impl Data for Message {
     }
 }
 
-impl Data for Edns {
+impl TemplateData for Edns {
     fn kind(&self) -> &'static str {
         "the OPT record"
     }

@@ -3,7 +3,7 @@
 use super::KEYWORD;
 use super::counters::Counters;
 use super::follow;
-use super::rule::{Match, NameText, RecordTemplate, Rule};
+use super::rule::{Match, PrintedName, RecordTemplate, TemplateRule};
 use crate::chain::{
     After, Answer, BlockMetadata, BuildContext, Failure, FastPath, Handler, HitCounter, Lookup, Next, Outcome, Purpose,
     Request,
@@ -23,14 +23,14 @@ const PACKET_MILLIS: u16 = 60_000;
 const BETWEEN_LINES: Duration = Duration::from_secs(60);
 
 pub(super) struct Templates {
-    rules: Vec<Served>,
+    rules: Vec<ZoneRule>,
     counters: Counters,
     metadata: BlockMetadata,
     lookup: OnceLock<Lookup>,
 }
 
-struct Served {
-    rule: Arc<Rule>,
+struct ZoneRule {
+    rule: Arc<TemplateRule>,
     /// The text of each zone, as metrics have it.
     zones: Vec<Arc<str>>,
     /// By server, then by zone: what counts the matches of class IN and of the rule's own type, once there was one.
@@ -46,15 +46,15 @@ enum Chosen<'h> {
     Refused,
     Rule {
         index: usize,
-        served: &'h Served,
+        served: &'h ZoneRule,
         zone: usize,
         pattern: Option<usize>,
     },
 }
 
 impl Templates {
-    pub(super) fn new(rules: Vec<Arc<Rule>>, context: &BuildContext<'_>) -> Self {
-        let served = |rule: Arc<Rule>| Served {
+    pub(super) fn new(rules: Vec<Arc<TemplateRule>>, context: &BuildContext<'_>) -> Self {
+        let served = |rule: Arc<TemplateRule>| ZoneRule {
             zones: rule.zones.iter().map(|zone| zone.to_string().into()).collect(),
             usual: vec![OnceLock::new(); rule.zones.len() * context.servers.len()],
             told: Mutex::new(vec![None; rule.records.len()]),
@@ -68,7 +68,7 @@ impl Templates {
         }
     }
 
-    fn choose(&self, request: &Request<'_>, text: &mut NameText) -> Chosen<'_> {
+    fn choose(&self, request: &Request<'_>, text: &mut PrintedName) -> Chosen<'_> {
         for (index, served) in self.rules.iter().enumerate() {
             match served.rule.look_at(request.query, text) {
                 Match::Other => {}
@@ -79,13 +79,13 @@ impl Templates {
         Chosen::None
     }
 
-    fn key(request: &Request<'_>, served: &Served, zone: usize) -> (usize, Arc<str>, &'static str, &'static str) {
+    fn key(request: &Request<'_>, served: &ZoneRule, zone: usize) -> (usize, Arc<str>, &'static str, &'static str) {
         let (class, rtype) = served.rule.names(request.query);
         (request.server, served.zones.get(zone).cloned().unwrap_or_else(|| "".into()), class, rtype)
     }
 
     /// What counts the matches of such a request, if there was one before.
-    fn counter(&self, request: &Request<'_>, served: &Served, zone: usize) -> Option<Arc<Counter>> {
+    fn counter(&self, request: &Request<'_>, served: &ZoneRule, zone: usize) -> Option<Arc<Counter>> {
         let (rule, query) = (&served.rule, request.query);
         let is_usual = query.qclass == Class::IN && rule.rtype != RecordType::ANY;
         let usual = served.usual.get(request.server * served.zones.len() + zone).filter(|_| is_usual);
@@ -101,7 +101,7 @@ impl Templates {
     }
 
     /// Makes the answer of a rule.
-    async fn answer(&self, request: Request<'_>, served: &Served, zone: usize, pattern: Option<usize>) -> Outcome {
+    async fn answer(&self, request: Request<'_>, served: &ZoneRule, zone: usize, pattern: Option<usize>) -> Outcome {
         let rule = &served.rule;
         let key = Self::key(&request, served, zone);
         self.counters.count(&key);
@@ -111,7 +111,7 @@ impl Templates {
                 from: KEYWORD,
             });
         }
-        let data = rule.data(&request, zone, pattern, &self.metadata, &mut NameText::default());
+        let data = rule.data(&request, zone, pattern, &self.metadata, &mut PrintedName::default());
         let asks_for_address = matches!(request.query.qtype, RecordType::A | RecordType::AAAA);
         let (mut records, mut is_truncated) = (Vec::with_capacity(rule.records.len()), false);
         for (index, record) in rule.records.iter().enumerate() {
@@ -145,7 +145,7 @@ impl Templates {
     }
 }
 
-impl Served {
+impl ZoneRule {
     /// Says why a record cannot be made, once a minute.
     fn tell(&self, index: usize, record: &RecordTemplate, error: &super::rule::MakeError, now: Instant) {
         let mut told = self.told.lock();
@@ -175,7 +175,7 @@ impl Handler for Templates {
     }
 
     fn serve_fast(&self, request: &Request<'_>, reply: &mut Vec<u8>) -> FastPath {
-        match self.choose(request, &mut NameText::default()) {
+        match self.choose(request, &mut PrintedName::default()) {
             Chosen::None => FastPath::Pass,
             Chosen::Rule { index, served, zone, .. } if request.query.qclass == Class::IN => {
                 let ready = served.rule.ready.get(zone).and_then(Option::as_ref);
@@ -195,7 +195,9 @@ impl Handler for Templates {
 
     fn hit_counter(&self, request: &Request<'_>, note: u32) -> Option<Arc<dyn HitCounter>> {
         let served = self.rules.get(note as usize)?;
-        let Match::Yes { zone, .. } = served.rule.look_at(request.query, &mut NameText::default()) else { return None };
+        let Match::Yes { zone, .. } = served.rule.look_at(request.query, &mut PrintedName::default()) else {
+            return None;
+        };
         self.counter(request, served, zone).map(|counter| counter as Arc<dyn HitCounter>)
     }
 
@@ -205,7 +207,7 @@ impl Handler for Templates {
     }
 
     fn serve<'a>(&'a self, request: Request<'a>, next: Next<'a>) -> BoxFuture<'a, Outcome> {
-        match self.choose(&request, &mut NameText::default()) {
+        match self.choose(&request, &mut PrintedName::default()) {
             Chosen::None => next.run(request),
             Chosen::Refused => {
                 let response = Response::empty(request.query, request.wire, Rcode::SERVFAIL);

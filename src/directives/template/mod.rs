@@ -10,21 +10,21 @@ mod rule;
 #[cfg(test)]
 mod tests;
 
-pub use parse::parse;
+pub(super) use parse::parse;
 
 use crate::chain::{BuildContext, BuildError, Built, Configured};
 use handler::Templates;
-use rule::Rule;
+use rule::TemplateRule;
 use std::sync::Arc;
 
 const KEYWORD: &str = "template";
 
 /// All `template`s of a server block: the reference asks them one after another, in the order of the file.
-struct Template {
-    rules: Vec<Arc<Rule>>,
+struct TemplateHandler {
+    rules: Vec<Arc<TemplateRule>>,
 }
 
-impl Configured for Template {
+impl Configured for TemplateHandler {
     fn build(&self, context: &BuildContext<'_>) -> Result<Built, BuildError> {
         let handler = Templates::new(self.rules.clone(), context);
         Ok(Built { handler: Some(Arc::new(handler)), ..Built::default() })

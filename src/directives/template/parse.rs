@@ -2,8 +2,8 @@
 //! upstream }`
 
 use super::data::FIELDS;
-use super::rule::{MakeError, RecordTemplate, Rule};
-use super::{KEYWORD, Template, data::QueryData};
+use super::rule::{MakeError, RecordTemplate, TemplateRule};
+use super::{KEYWORD, TemplateHandler, data::QueryData};
 use crate::chain::{BlockConfig, ParseContext, Part};
 use crate::corefile::{Diagnostics, Directive, OptionLine, Severity, Token, nearest, value};
 use crate::go_regex::{Patterns, Regex};
@@ -17,19 +17,19 @@ const OPTIONS: [&str; 8] =
     ["match", "answer", "additional", "authority", "rcode", "ederror", "fallthrough", "upstream"];
 
 /// Reads one `template` of a server block. All of a block make one part.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(crate) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let Some(mut rule) = parse_rule(directive, context) else { return };
     rule.prepare();
-    match block.parts.iter_mut().find_map(|part| <dyn Any>::downcast_mut::<Template>(&mut *part.configured)) {
+    match block.parts.iter_mut().find_map(|part| <dyn Any>::downcast_mut::<TemplateHandler>(&mut *part.configured)) {
         Some(template) => template.rules.push(Arc::new(rule)),
         None => {
-            let configured = Box::new(Template { rules: vec![Arc::new(rule)] });
+            let configured = Box::new(TemplateHandler { rules: vec![Arc::new(rule)] });
             block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured });
         }
     }
 }
 
-fn parse_rule(directive: &Directive, context: &mut ParseContext<'_>) -> Option<Rule> {
+fn parse_rule(directive: &Directive, context: &mut ParseContext<'_>) -> Option<TemplateRule> {
     let diagnostics = &mut *context.diagnostics;
     let [class, rtype, zones @ ..] = directive.arguments.as_slice() else {
         diagnostics.error(directive.keyword.span, "template needs a class and a type").help(USAGE);
@@ -41,7 +41,7 @@ fn parse_rule(directive: &Directive, context: &mut ParseContext<'_>) -> Option<R
         [] => context.zones.iter().map(Name::to_lower).collect(),
         zones => parse_zones(zones, diagnostics),
     };
-    let mut rule = Rule {
+    let mut rule = TemplateRule {
         class: class?,
         rtype: rtype?,
         zones,
@@ -171,7 +171,7 @@ fn parse_patterns(line: &OptionLine, patterns: &Patterns, diagnostics: &mut Diag
 fn parse_records(
     line: &OptionLine,
     section: Section,
-    rule: &Rule,
+    rule: &TemplateRule,
     diagnostics: &mut Diagnostics,
 ) -> Vec<RecordTemplate> {
     if line.arguments.is_empty() {
@@ -183,7 +183,12 @@ fn parse_records(
     line.arguments.iter().filter_map(|token| parse_record(token, section, rule, diagnostics)).collect()
 }
 
-fn parse_record(token: &Token, section: Section, rule: &Rule, diagnostics: &mut Diagnostics) -> Option<RecordTemplate> {
+fn parse_record(
+    token: &Token,
+    section: Section,
+    rule: &TemplateRule,
+    diagnostics: &mut Diagnostics,
+) -> Option<RecordTemplate> {
     let template = match go_template::Template::parse(&token.text) {
         Ok(template) => template,
         Err(error) => {
@@ -211,7 +216,7 @@ fn parse_record(token: &Token, section: Section, rule: &Rule, diagnostics: &mut 
 }
 
 /// What is the same for every query is tried: if it fails, it fails for all.
-fn warn_of_failure(token: &Token, record: &RecordTemplate, rule: &Rule, diagnostics: &mut Diagnostics) {
+fn warn_of_failure(token: &Token, record: &RecordTemplate, rule: &TemplateRule, diagnostics: &mut Diagnostics) {
     let Some(zone) = rule.zones.first() else { return };
     let data = QueryData::of_zone(zone.to_string(), "IN", "A");
     let Err(error) = record.make(Value::Object(Arc::new(data))) else { return };

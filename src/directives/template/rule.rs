@@ -9,7 +9,7 @@ use crate::message::{self, Class, ExtendedError, FixedAnswer, LowerName, Query, 
 use std::sync::Arc;
 
 /// A `template` of a server block.
-pub(super) struct Rule {
+pub(super) struct TemplateRule {
     pub class: Class,
     pub rtype: RecordType,
     /// Zones whose names it is for.
@@ -68,9 +68,9 @@ pub(super) enum Match {
     Yes { zone: usize, pattern: Option<usize> },
 }
 
-impl Rule {
+impl TemplateRule {
     /// Looks at a query, whose name's text is written when a pattern first needs it.
-    pub(super) fn look_at(&self, query: &Query, text: &mut NameText) -> Match {
+    pub(super) fn look_at(&self, query: &Query, text: &mut PrintedName) -> Match {
         let is_class = self.class == Class::ANY || query.qclass == Class::ANY || self.class == query.qclass;
         let is_type = self.rtype == RecordType::ANY || query.qtype == RecordType::ANY || self.rtype == query.qtype;
         if !is_class || !is_type {
@@ -102,7 +102,7 @@ impl Rule {
         zone: usize,
         pattern: Option<usize>,
         metadata: &BlockMetadata,
-        text: &mut NameText,
+        text: &mut PrintedName,
     ) -> Value {
         let (class, rtype) = self.names(request.query);
         let zone = self.zones.get(zone).map(LowerName::to_string).unwrap_or_default();
@@ -153,9 +153,9 @@ fn nearest(zones: &[LowerName], name: &LowerName) -> Option<usize> {
 
 /// A name's text, written once.
 #[derive(Default)]
-pub(super) struct NameText(Option<message::NameText>);
+pub(super) struct PrintedName(Option<message::NameText>);
 
-impl NameText {
+impl PrintedName {
     /// The text of this name, which must be the same each time.
     pub(super) fn of(&mut self, name: &LowerName) -> &str {
         self.0.get_or_insert_with(|| name.text()).as_str()

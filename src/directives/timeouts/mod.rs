@@ -9,7 +9,7 @@ use std::time::Duration;
 const ALLOWED: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
 
 /// Reads one `timeouts` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     let diagnostics = &mut *context.diagnostics;
     value::no_arguments(directive, diagnostics);
     if directive.options.is_empty() {

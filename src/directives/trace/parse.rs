@@ -24,7 +24,7 @@ const MOST_SPANS: u64 = 1_000_000;
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// The collector's address.
-pub struct Endpoint {
+pub(super) struct Endpoint {
     pub url: String,
     pub host: String,
     pub port: u16,

@@ -31,7 +31,7 @@ const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Where traces are sent, and how many at once.
 #[derive(Clone)]
-pub struct ReporterConfig {
+pub(super) struct ReporterConfig {
     /// As it is shown.
     pub url: String,
     pub host: String,
@@ -71,7 +71,7 @@ enum ReportError {
     #[error("no connection: {0}")]
     Connect(io::Error),
     #[error("{0}")]
-    Http(http_client::Error),
+    Http(http_client::HttpError),
     #[error("it does not answer within {PATIENCE:?}")]
     Late,
     #[error("it answers {0}")]
@@ -118,14 +118,14 @@ struct Shared {
 }
 
 /// A running reporter.
-pub struct Reporter(Arc<Shared>);
+pub(super) struct Reporter(Arc<Shared>);
 
 impl Reporter {
     /// That of the running plan if there is one as configured, else a new one.
     ///
     /// # Errors
     /// Its thread cannot be started.
-    pub fn adopt_or_new(config: &ReporterConfig, process: &ProcessContext) -> Result<Arc<Self>, BuildError> {
+    pub(super) fn adopt_or_new(config: &ReporterConfig, process: &ProcessContext) -> Result<Arc<Self>, BuildError> {
         let key = config.key();
         if let Some(running) = process.reload_state.find::<Self>(&key) {
             return Ok(running);
@@ -166,7 +166,7 @@ impl Reporter {
     }
 
     /// Queues a trace. Does not block.
-    pub fn report(&self, trace: QueryTrace) {
+    pub(super) fn report(&self, trace: QueryTrace) {
         let mut backlog = self.0.backlog.lock();
         let was_empty = backlog.spans == 0;
         backlog.spans += trace.span_count();

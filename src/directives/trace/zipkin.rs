@@ -14,7 +14,7 @@ const PEER: &str = "peer.address";
 
 /// A query that was traced, when it is over.
 #[derive(Clone, Debug)]
-pub struct QueryTrace {
+pub(super) struct QueryTrace {
     pub trace_id: u64,
     /// When it was received, since the Unix epoch.
     pub start: Duration,
@@ -33,7 +33,7 @@ pub struct QueryTrace {
 
 impl QueryTrace {
     /// Its spans, that of the whole query among them.
-    pub fn span_count(&self) -> usize {
+    pub(super) fn span_count(&self) -> usize {
         1 + self.spans.len()
     }
 }
@@ -41,7 +41,7 @@ impl QueryTrace {
 /// Who tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct LocalEndpoint {
+pub(super) struct LocalEndpoint {
     service_name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     ipv4: Option<Ipv4Addr>,
@@ -53,7 +53,7 @@ pub struct LocalEndpoint {
 
 impl LocalEndpoint {
     /// The service of this name, which listens there, if that is one address.
-    pub fn new(service_name: &str, listens: Option<SocketAddr>) -> Self {
+    pub(super) fn new(service_name: &str, listens: Option<SocketAddr>) -> Self {
         let address = listens.map(|listens| listens.ip().to_canonical());
         Self {
             service_name: service_name.to_owned(),
@@ -92,7 +92,7 @@ struct Annotation {
 }
 
 /// The body of a request that tells of these. `next_id` gives IDs of spans that no other has.
-pub fn encode<'a>(
+pub(super) fn encode<'a>(
     traces: impl IntoIterator<Item = &'a QueryTrace>,
     local: &'a LocalEndpoint,
     mut next_id: impl FnMut() -> u64,

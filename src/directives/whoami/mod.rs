@@ -17,7 +17,7 @@ const KEYWORD: &str = "whoami";
 const AUTHORITATIVE: u16 = 0x0400;
 
 /// Reads one `whoami` of a server block.
-pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
+pub(super) fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
     value::no_arguments(directive, context.diagnostics);
     value::no_options(directive, context.diagnostics);
     block.parts.push(Part { keyword: KEYWORD, span: directive.keyword.span, configured: Box::new(Whoami) });

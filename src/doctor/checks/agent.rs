@@ -12,7 +12,7 @@ const LOOK_AT_LOG: &str =
     "the agent's log says since when and why: `kubectl logs -n kube-system -l k8s-app=node-local-dns`";
 
 /// Whether an agent runs, and whether it may.
-pub fn process(findings: &Findings) -> Check {
+pub(super) fn process(findings: &Findings) -> Check {
     let mut check = Check::new("agent");
     for agent in &findings.agents {
         let role = if agent.is_server { "server" } else { "watchdog" };
@@ -61,7 +61,7 @@ pub fn process(findings: &Findings) -> Check {
 }
 
 /// What the watchdog itself says about the interception.
-pub fn metrics(expected: &Expectation, findings: &Findings) -> Check {
+pub(super) fn metrics(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("metrics");
     let Some((address, page)) = &findings.metrics else {
         check.ok("no metrics endpoint is configured");
@@ -96,7 +96,7 @@ pub fn metrics(expected: &Expectation, findings: &Findings) -> Check {
 }
 
 /// What kubelet asks.
-pub fn health(expected: &Expectation, findings: &Findings) -> Check {
+pub(super) fn health(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("health");
     let port = expected.spec.health_port;
     if findings.listeners.is_err() {

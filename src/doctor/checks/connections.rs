@@ -7,7 +7,7 @@ use crate::node::ConnectionTable;
 use std::collections::BTreeSet;
 
 /// Tracked ones are looked at by kube-proxy's rules; there are none while queries are intercepted.
-pub fn connections(findings: &Findings) -> Check {
+pub(super) fn connections(findings: &Findings) -> Check {
     let mut check = Check::new("connections");
     if let Some(table) = findings.node.connection_table {
         room(&mut check, table);

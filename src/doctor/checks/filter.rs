@@ -14,7 +14,7 @@ const ACCEPT: &str = "let the agent have iptables programs (docs/kubernetes.md, 
                       and TCP packets to and from the cache's addresses and port there yourself";
 
 /// The check.
-pub fn filter(expected: &Expectation, findings: &Findings) -> Check {
+pub(super) fn filter(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("filter");
     let rules = desired(&expected.spec, &Interception::of(&expected.spec.addresses)).rules;
     match &findings.node.firewall {

@@ -6,7 +6,7 @@ use crate::doctor::findings::{Expectation, Findings};
 use std::net::IpAddr;
 
 /// Whether the link exists and is up, and whose it is.
-pub fn link(expected: &Expectation, findings: &Findings) -> Check {
+pub(super) fn link(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("link");
     let Some(name) = &expected.spec.interface else {
         check.ok("none is asked for (-setupinterface=false)");
@@ -44,7 +44,7 @@ pub fn link(expected: &Expectation, findings: &Findings) -> Check {
 }
 
 /// Whether the link carries every address.
-pub fn addresses(expected: &Expectation, findings: &Findings) -> Check {
+pub(super) fn addresses(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("addresses");
     let wanted = crate::node::desired(&expected.spec, &crate::node::Interception::default()).link;
     let (Some(wanted), Ok(view)) = (wanted, &findings.node.link) else {

@@ -1,4 +1,4 @@
-//! Whether anything gets at packets before our rules do.
+//! Finds rules of others that see DNS packets before ours do.
 //!
 //! An accept in one nftables chain does not keep a packet from the next chain, so beside a table of ours only what
 //! drops, rewrites or has a packet tracked matters. Within iptables' own chains, whichever rule comes first decides.
@@ -8,12 +8,12 @@ use super::rules::{RulesFound, RulesLocation as SocketHolder, is_ours};
 use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::{Expectation, Findings};
 use crate::node::{
-    Backend, Effect, Family, GUARD_TABLE_NAME, Interception, IptablesTable, ListedChain, Listing, PrecedingRule, Rule,
-    Ruleset, desired, preceding_rules,
+    Backend, Effect, GUARD_TABLE_NAME, Interception, IptablesTable, ListedChain, Listing, PrecedingRule, Rule, Ruleset,
+    TableFamily, desired, preceding_rules,
 };
 
 /// The check.
-pub fn order(expected: &Expectation, findings: &Findings, rules_found: &RulesFound) -> Check {
+pub(super) fn order(expected: &Expectation, findings: &Findings, rules_found: &RulesFound) -> Check {
     let mut check = Check::new("rule_order");
     if expected.backend == Backend::None {
         check.ok("no rules are asked for");
@@ -116,7 +116,7 @@ fn concerns(expected: &Expectation, chain: &ListedChain) -> bool {
 
 /// A chain that iptables programs of the nft kind keep; their listing says more.
 fn is_of_iptables(chain: &ListedChain) -> bool {
-    matches!(chain.family, Family::Ip | Family::Ip6)
+    matches!(chain.family, TableFamily::Ip | TableFamily::Ip6)
         && chain.table == "raw"
         && ["PREROUTING", "OUTPUT"].contains(&&*chain.name)
 }

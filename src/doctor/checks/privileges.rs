@@ -6,7 +6,7 @@ const IN_THE_AGENTS_CONTAINER: &str =
     "run it where the agent's rights are: `kubectl exec -n kube-system POD -- /nodelocaldns doctor`";
 
 /// For whoever has `privileges` and was refused something.
-pub fn advice(privileges: Privileges) -> String {
+pub(super) fn advice(privileges: Privileges) -> String {
     match privileges {
         Privileges { is_root: false, has_net_admin: false, .. } => format!("{IN_THE_AGENTS_CONTAINER}, or as root on the node"),
         Privileges { has_net_admin: false, .. } => format!(

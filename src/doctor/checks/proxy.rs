@@ -3,7 +3,7 @@
 use super::{RUN_WITH_PRIVILEGES, list};
 use crate::doctor::diagnosis::Check;
 use crate::doctor::findings::{Expectation, Findings};
-use crate::node::{FALLBACK_TABLE_NAME, Family, Ruleset};
+use crate::node::{FALLBACK_TABLE_NAME, Ruleset, TableFamily};
 use std::net::IpAddr;
 
 /// How kube-proxy, or what stands for it, sends ClusterIPs on.
@@ -19,7 +19,7 @@ enum ProxyMode {
 
 fn mode(findings: &Findings) -> ProxyMode {
     let node = &findings.node;
-    let is_ip = |family: Family| matches!(family, Family::Ip | Family::Ip6);
+    let is_ip = |family: TableFamily| matches!(family, TableFamily::Ip | TableFamily::Ip6);
     let has_table =
         |ruleset: &Ruleset| ruleset.tables.iter().any(|table| is_ip(table.family) && table.name == "kube-proxy");
     let has_chains =
@@ -43,12 +43,13 @@ fn mode(findings: &Findings) -> ProxyMode {
 }
 
 /// kube-proxy's mode, and whether the addresses suit it.
-pub fn kube_proxy(expected: &Expectation, findings: &Findings) -> Check {
+pub(super) fn kube_proxy(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("kube_proxy");
     match mode(findings) {
         ProxyMode::Ipvs => {
             check.ok("IPVS (link kube-ipvs0)");
-            let taken: Vec<&IpAddr> = expected.spec.addresses.iter().filter(|address| is_held_by_ipvs(findings, **address)).collect();
+            let addresses = expected.spec.addresses.iter();
+            let taken: Vec<&IpAddr> = addresses.filter(|address| is_held_by_ipvs(findings, **address)).collect();
             if !taken.is_empty() {
                 check.problem(
                     format!("{} is held by IPVS (kube-ipvs0), which takes its packets whether they are tracked or not", list(taken)),
@@ -71,12 +72,12 @@ pub fn kube_proxy(expected: &Expectation, findings: &Findings) -> Check {
 }
 
 /// IPVS holds every ClusterIP.
-pub fn is_held_by_ipvs(findings: &Findings, address: IpAddr) -> bool {
+pub(super) fn is_held_by_ipvs(findings: &Findings, address: IpAddr) -> bool {
     findings.node.ipvs_link.iter().flat_map(|link| &link.addresses).any(|(held, _)| *held == address)
 }
 
 /// What sends queries for addresses that are ours alone to cluster DNS when the agent is gone.
-pub fn fallback(expected: &Expectation, findings: &Findings) -> Check {
+pub(super) fn fallback(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("fallback");
     let is_ipvs = mode(findings) == ProxyMode::Ipvs;
     let is_ours_alone = |address: &&IpAddr| {
@@ -112,7 +113,7 @@ pub fn fallback(expected: &Expectation, findings: &Findings) -> Check {
     }
     if !without.is_empty() {
         let is_there =
-            ruleset.tables.iter().any(|table| table.family == Family::Inet && table.name == FALLBACK_TABLE_NAME);
+            ruleset.tables.iter().any(|table| table.family == TableFamily::Inet && table.name == FALLBACK_TABLE_NAME);
         let seen = if is_there { "lacks rules for that" } else { "is not there" };
         check.warning(
             format!(

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// Whether every query of a program on the host's network is answered by our server. None if none could be sent.
-pub fn are_all_ours(findings: &Findings) -> Option<bool> {
+pub(super) fn are_all_ours(findings: &Findings) -> Option<bool> {
     let replies: Vec<&QueryReply> =
         of(findings, QueryPath::Client).flat_map(|test_queries| &test_queries.replies).collect();
     let could_ask = !replies.is_empty() && !replies.iter().any(|reply| matches!(reply, QueryReply::Failed(_)));
@@ -21,7 +21,7 @@ fn of(findings: &Findings, way: QueryPath) -> impl Iterator<Item = &TestQuery> {
 }
 
 /// The question that only our server can answer, asked as a program on the host's network asks.
-pub fn host(expected: &Expectation, findings: &Findings) -> Check {
+pub(super) fn host(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("queries");
     let (mut good, mut servers) = (Vec::new(), BTreeSet::<u64>::new());
     for test_queries in of(findings, QueryPath::Client) {
@@ -118,7 +118,7 @@ fn nobody(findings: &Findings) -> String {
 }
 
 /// An ordinary name, as any program asks.
-pub fn name(expected: &Expectation, findings: &Findings) -> Check {
+pub(super) fn name(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("name");
     let (name, mut good) = (&expected.name, Vec::new());
     for test_queries in of(findings, QueryPath::Name) {

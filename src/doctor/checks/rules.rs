@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 /// How the rules stand.
-pub struct RulesFound {
+pub(super) struct RulesFound {
     /// Where the best of them were found.
     pub place: RulesLocation,
     /// Those of the whole interception that are not there.
@@ -27,14 +27,14 @@ pub struct RulesFound {
 
 /// What holds the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RulesLocation {
+pub(super) enum RulesLocation {
     Nftables(RulesetTable),
     Iptables(&'static str),
     Nowhere,
 }
 
 impl RulesFound {
-    pub fn of(expected: &Expectation, findings: &Findings) -> Self {
+    pub(super) fn of(expected: &Expectation, findings: &Findings) -> Self {
         let raw = |interception: &Interception| {
             let rules = desired(&expected.spec, interception).rules;
             rules.into_iter().filter(|rule| rule.hook.is_raw()).collect::<Vec<Rule>>()
@@ -95,7 +95,7 @@ impl RulesFound {
     }
 
     /// Whether all queries are left untracked, or no rules are asked for. None if that could not be seen.
-    pub fn lets_pods_in(&self, expected: &Expectation) -> Option<bool> {
+    pub(super) fn lets_pods_in(&self, expected: &Expectation) -> Option<bool> {
         let is_so = expected.backend == Backend::None || self.missing.is_empty();
         (is_so || !self.may_be_unseen()).then_some(is_so)
     }
@@ -122,13 +122,13 @@ impl RulesFound {
 }
 
 /// Whether a table of this name is an agent's: the second of two has its owner's number behind the name.
-pub fn is_ours(table: &str) -> bool {
+pub(super) fn is_ours(table: &str) -> bool {
     let number = table.strip_prefix(TABLE_NAME).map(|rest| rest.strip_prefix('-').unwrap_or(rest));
     number.is_some_and(|number| number.bytes().all(|octet| octet.is_ascii_digit()))
 }
 
 /// Whether the rules are there, and live.
-pub fn rules(expected: &Expectation, findings: &Findings, rules_found: &RulesFound) -> Check {
+pub(super) fn rules(expected: &Expectation, findings: &Findings, rules_found: &RulesFound) -> Check {
     let mut check = Check::new("rules");
     if expected.backend == Backend::None {
         check.ok("none are asked for (--interception none)");
@@ -206,7 +206,7 @@ fn owner(check: &mut Check, findings: &Findings, table: &RulesetTable) {
 }
 
 /// What can be told from the node about the way of pods' queries.
-pub fn pod_path(expected: &Expectation, findings: &Findings, rules_found: &RulesFound) -> Check {
+pub(super) fn pod_path(expected: &Expectation, findings: &Findings, rules_found: &RulesFound) -> Check {
     let mut check = Check::new("pod_path");
     let not_seen = "not seen from here: whether a pod's packets come through this node's PREROUTING at all (a network plugin with a datapath \
                     of its own, such as Cilium's, may take another way), and whether network policies let them";

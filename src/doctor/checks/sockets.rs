@@ -3,7 +3,7 @@
 use super::{OURS, RUN_WITH_PRIVILEGES, list};
 use crate::chain::Transport;
 use crate::doctor::diagnosis::Check;
-use crate::doctor::findings::{Expectation, Findings, Listener, QueryPath, QueryReply, TestQuery};
+use crate::doctor::findings::{Expectation, Findings, ListeningSocket, QueryPath, QueryReply, TestQuery};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ enum SocketOwner {
 }
 
 /// The check.
-pub fn sockets(expected: &Expectation, findings: &Findings) -> Check {
+pub(super) fn sockets(expected: &Expectation, findings: &Findings) -> Check {
     let mut check = Check::new("sockets");
     let listeners = match &findings.listeners {
         Ok(listeners) => listeners,
@@ -44,7 +44,7 @@ fn socket(
     check: &mut Check,
     expected: &Expectation,
     findings: &Findings,
-    listeners: &[Listener],
+    listeners: &[ListeningSocket],
     address: IpAddr,
     transport: Transport,
 ) -> bool {
@@ -55,7 +55,7 @@ fn socket(
     let exact: Vec<SocketOwner> =
         of_port().filter(|listener| listener.address.ip() == address).map(|it| owner(findings, it)).collect();
     // `::` takes IPv4 too, unless it is told not to, which cannot be seen.
-    let takes_all = |listener: &&Listener| {
+    let takes_all = |listener: &&ListeningSocket| {
         let ip = listener.address.ip();
         ip.is_unspecified() && (ip.is_ipv6() || address.is_ipv4())
     };
@@ -155,7 +155,7 @@ fn proof(findings: &Findings, address: IpAddr, transport: Transport) -> Proof {
     }
 }
 
-fn owner(findings: &Findings, listener: &Listener) -> SocketOwner {
+fn owner(findings: &Findings, listener: &ListeningSocket) -> SocketOwner {
     let is_ours = |pid: i32| findings.agents.iter().any(|agent| agent.pid == pid && agent.program == OURS);
     if listener.holders.iter().any(|holder| is_ours(holder.pid)) {
         return SocketOwner::Ours;

@@ -1,12 +1,13 @@
 use super::*;
 use crate::chain::Transport;
 use crate::doctor::diagnosis::{Check, CheckStatus, Diagnosis};
-use crate::doctor::findings::{HttpPage, Listener, Privileges, QueryPath, QueryReply, SocketHolder, TestQuery};
+use crate::doctor::findings::{HttpPage, ListeningSocket, Privileges, QueryPath, QueryReply, SocketHolder, TestQuery};
 use crate::message::{Name, Rcode};
 use crate::node::{
-    self, Backend, BaseChain, BaseHook, ChainRule, Chains, Client, Connection, ConnectionTable, Effect, Error,
-    Expression, Fallback, Family, Hook, Interception, IptablesTable, LinkView, ListedChain, ListedRule, Listing,
-    NetfilterHook, NodeSpec, PacketEnd, Protocol, Redirection, Rewrite, Ruleset, RulesetTable, Survey, desired,
+    self, AddressRewrite, ArrivingClient, Backend, BaseChain, BaseHook, ChainRule, Chains, ConnectionTable, Effect,
+    Error, Expression, Fallback, Hook, Interception, IptablesTable, LinkView, ListedChain, ListedRule, Listing,
+    NetfilterHook, NodeSpec, PacketEnd, Redirection, Ruleset, RulesetTable, Survey, TableFamily, TrackedConnection,
+    TransportProtocol, desired,
 };
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -56,7 +57,7 @@ fn ruleset(interception: &Interception) -> Ruleset {
     let chain = |name: &str, at: NetfilterHook, hook: Hook| {
         let rules = desired(&expected().spec, interception).rules.into_iter().filter(|rule| rule.hook == hook);
         ListedChain {
-            family: Family::Inet,
+            family: TableFamily::Inet,
             table: "nodelocaldns".to_owned(),
             name: name.to_owned(),
             base: Some(BaseHook { at, priority: -300, drops: false }),
@@ -65,7 +66,7 @@ fn ruleset(interception: &Interception) -> Ruleset {
                 .collect(),
         }
     };
-    let table = |name: &str, owner| RulesetTable { family: Family::Inet, name: name.to_owned(), owner };
+    let table = |name: &str, owner| RulesetTable { family: TableFamily::Inet, name: name.to_owned(), owner };
     let mut chains = vec![
         chain("prerouting", NetfilterHook::Prerouting, Hook::RawPrerouting),
         chain("output", NetfilterHook::Output, Hook::RawOutput),
@@ -88,15 +89,15 @@ fn fallback_chains() -> [ListedChain; 4] {
     .map(|(at, (end, from, to))| {
         let rewrite = |protocol| ListedRule {
             effects: vec![Effect::Rewrite],
-            rewrite: Some(Rewrite { end, protocol, from, to, port: 53 }),
+            rewrite: Some(AddressRewrite { end, protocol, from, to, port: 53 }),
             ..ListedRule::default()
         };
         ListedChain {
-            family: Family::Inet,
+            family: TableFamily::Inet,
             table: "nodelocaldns-fallback".to_owned(),
             name: format!("{at:?}"),
             base: Some(BaseHook { at, priority: -299, drops: false }),
-            rules: [Protocol::Udp, Protocol::Tcp].map(rewrite).into(),
+            rules: [TransportProtocol::Udp, TransportProtocol::Tcp].map(rewrite).into(),
         }
     })
 }
@@ -105,9 +106,9 @@ fn listing(table: IptablesTable, text: &str) -> Listing {
     Listing { program: "iptables-nft", is_ipv6: false, table, text: text.to_owned() }
 }
 
-fn listener(transport: Transport, address: &str, pid: i32, program: &str) -> Listener {
+fn listener(transport: Transport, address: &str, pid: i32, program: &str) -> ListeningSocket {
     let holders = vec![SocketHolder { pid, program: program.to_owned() }];
-    Listener { transport, address: address.parse().unwrap(), holders }
+    ListeningSocket { transport, address: address.parse().unwrap(), holders }
 }
 
 fn healthy() -> Findings {
@@ -255,7 +256,7 @@ fn rules_that_only_let_probes_through_are_a_withdrawn_interception() {
 
 #[test]
 fn clients_whose_packets_do_not_arrive_are_a_problem_and_named() {
-    let client = Client { interface: u32::MAX, address: ip("10.244.1.2") };
+    let client = ArrivingClient { interface: u32::MAX, address: ip("10.244.1.2") };
     let diagnosis = diagnose_with(|findings| findings.node.blocked_clients = vec![client]);
     let check = only(&diagnosis, CheckStatus::Problem, &["pod_path"]);
     assert!(check.seen[0].contains("10.244.1.2") && check.advice[0].contains("rp_filter"), "{diagnosis}");
@@ -300,7 +301,7 @@ fn rules_in_iptables_do_as_well_unless_nobody_is_there_to_answer() {
         .map(|rule| {
             let chain = if rule.hook == Hook::RawPrerouting { "PREROUTING" } else { "OUTPUT" };
             let (end, port) = if rule.end == crate::node::PacketEnd::Source { ("-s", "--sport") } else { ("-d", "--dport") };
-            let protocol = if rule.protocol == Protocol::Udp { "udp" } else { "tcp" };
+            let protocol = if rule.protocol == TransportProtocol::Udp { "udp" } else { "tcp" };
             let mark = rule.mark.map(|mark| format!("-m mark --mark {mark:#x}/{mark:#x} ")).unwrap_or_default();
             format!(
                 "-A {chain} {end} {}/32 -p {protocol} -m {protocol} {port} {} {mark}-m comment --comment \"NodeLocal DNS Cache: skip \
@@ -365,7 +366,7 @@ fn somebodys_chain_that_drops_or_tracks_before_us_is_named() {
         let diagnosis = diagnose_with(|findings| {
             let Ok(ruleset) = &mut findings.node.nftables else { return };
             ruleset.chains.push(ListedChain {
-                family: Family::Ip,
+                family: TableFamily::Ip,
                 table: "guard".to_owned(),
                 name: "early".to_owned(),
                 base: Some(BaseHook { at: NetfilterHook::Prerouting, priority: -310, drops: false }),
@@ -411,7 +412,7 @@ fn without_an_iptables_program_what_the_kernel_tells_may_do() {
 
 /// A table of somebody's with one chain at the hook `input`, of which `expressions` are the only rule.
 fn firewall(drops: bool, expressions: Vec<Expression>) -> Chains {
-    let name = node::ChainName { family: Family::Inet, table: "wall".to_owned(), name: "incoming".to_owned() };
+    let name = node::ChainName { family: TableFamily::Inet, table: "wall".to_owned(), name: "incoming".to_owned() };
     let base = BaseHook { at: NetfilterHook::Input, priority: 10, drops };
     let mut chains = Chains::default();
     chains.bases.push(BaseChain { name: name.clone(), base });
@@ -564,7 +565,7 @@ fn kube_proxys_mode_is_told_and_an_address_that_ipvs_holds_is_a_problem() {
 
     let diagnosis = diagnose_with(|findings| {
         let Ok(ruleset) = &mut findings.node.nftables else { return };
-        ruleset.tables.push(RulesetTable { family: Family::Ip, name: "kube-proxy".to_owned(), owner: None });
+        ruleset.tables.push(RulesetTable { family: TableFamily::Ip, name: "kube-proxy".to_owned(), owner: None });
     });
     assert!(seen(&diagnosis).starts_with("nftables"));
     let diagnosis = diagnose_with(|findings| findings.node.has_legacy_kubernetes_chains = Some(true));
@@ -617,8 +618,8 @@ fn a_fallback_that_lacks_a_rule_or_is_for_another_address_is_none() {
 #[test]
 fn tracked_queries_are_told_with_who_answers_them() {
     let end = |text: &str| text.parse::<SocketAddr>().unwrap();
-    let connection = Connection {
-        protocol: Protocol::Udp,
+    let connection = TrackedConnection {
+        protocol: TransportProtocol::Udp,
         from: end("10.244.0.3:4000"),
         to: end("10.96.0.10:53"),
         answered_by: Some(end("10.244.0.2:53")),
@@ -704,7 +705,7 @@ fn the_json_has_the_documented_fields() {
 fn a_socket_beside_ours_that_cannot_be_attributed_is_not_passed_over() {
     let with = |replies: &[QueryReply]| {
         diagnose_with(|findings| {
-            let unseen = Listener {
+            let unseen = ListeningSocket {
                 transport: Transport::Udp,
                 address: format!("{LOCAL}:53").parse().unwrap(),
                 holders: vec![],

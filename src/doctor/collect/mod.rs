@@ -6,7 +6,7 @@ mod processes;
 mod sockets;
 mod test_query;
 
-use super::findings::{Expectation, Findings, HttpPage, Listener, QueryPath, QueryReply, TestQuery};
+use super::findings::{Expectation, Findings, HttpPage, ListeningSocket, QueryPath, QueryReply, TestQuery};
 use crate::chain::Transport;
 use crate::net::reachable_address;
 use crate::node::survey;
@@ -16,7 +16,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use privileges::of as privileges_of;
-pub use processes::{agents, netfilter_sockets};
+pub(crate) use processes::agents;
+pub use processes::netfilter_sockets;
 
 /// For lists of the kernel's and programs that make them.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -26,7 +27,7 @@ const TRIES: usize = 8;
 
 /// Looks at everything that `expected` is about. Changes nothing. Must be called on a tokio runtime; takes about 6 s at
 /// most.
-pub async fn collect(expected: &Expectation) -> Findings {
+pub(crate) async fn collect(expected: &Expectation) -> Findings {
     let port = expected.spec.port;
     let ports = [port, expected.spec.health_port];
     let local = aside("listing sockets", move || sockets::listeners(&ports));
@@ -63,14 +64,14 @@ async fn aside<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 
     }
 }
 
-type Kind = (IpAddr, Transport, QueryPath);
+type QueryKind = (IpAddr, Transport, QueryPath);
 
-fn kinds(address: IpAddr) -> impl Iterator<Item = Kind> {
+fn kinds(address: IpAddr) -> impl Iterator<Item = QueryKind> {
     let ways = [QueryPath::Client, QueryPath::Marked, QueryPath::Name];
     [Transport::Udp, Transport::Tcp].into_iter().flat_map(move |transport| ways.map(|way| (address, transport, way)))
 }
 
-async fn ask(expected: &Expectation, (address, transport, way): Kind) -> TestQuery {
+async fn ask(expected: &Expectation, (address, transport, way): QueryKind) -> TestQuery {
     let server = SocketAddr::new(address, expected.spec.port);
     let mark = (way == QueryPath::Marked).then_some(expected.spec.probe_mark);
     let name = (way == QueryPath::Name).then_some(&expected.name);
@@ -80,7 +81,7 @@ async fn ask(expected: &Expectation, (address, transport, way): Kind) -> TestQue
 }
 
 /// The health page at each of our addresses that somebody listens on.
-async fn health(expected: &Expectation, listeners: &[Listener]) -> Vec<(SocketAddr, HttpPage)> {
+async fn health(expected: &Expectation, listeners: &[ListeningSocket]) -> Vec<(SocketAddr, HttpPage)> {
     let port = expected.spec.health_port;
     let is_served = |address: &SocketAddr| {
         listeners.iter().any(|listener| {

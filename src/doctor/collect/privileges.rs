@@ -8,7 +8,7 @@ const NET_ADMIN: u64 = 1 << 12;
 const NET_RAW: u64 = 1 << 13;
 
 /// Nothing, where /proc does not tell.
-pub fn privileges() -> Privileges {
+pub(super) fn privileges() -> Privileges {
     let status = Process::myself().and_then(|process| process.status());
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     status.map_or_else(|_| Privileges::default(), |status| of(status.euid, status.capeff, &map))

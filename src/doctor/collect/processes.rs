@@ -13,7 +13,7 @@ const NETLINK: &str = "/proc/self/net/netlink";
 
 /// The agents in this network namespace whose processes can be seen: those of the same container, or, where the process
 /// namespace is the host's, all of the node.
-pub fn agents() -> Vec<AgentProcess> {
+pub(crate) fn agents() -> Vec<AgentProcess> {
     let listing = std::fs::read_to_string(NETLINK).unwrap_or_default();
     let netfilter = netfilter_sockets(&listing);
     let found: Vec<(AgentProcess, i32)> = processes().filter_map(|process| agent(&process, &netfilter)).collect();
@@ -22,13 +22,13 @@ pub fn agents() -> Vec<AgentProcess> {
 }
 
 /// Processes of agents that are in another network namespace than this one.
-pub fn elsewhere() -> Vec<i32> {
+pub(super) fn elsewhere() -> Vec<i32> {
     let of_agents = processes().filter(|process| is_agent(process) && !is_of_this_network(process.pid()));
     of_agents.map(|process| process.pid()).collect()
 }
 
 /// Processes by the inodes of the sockets that they hold, of `wanted`, as far as their descriptors can be read.
-pub fn holders(wanted: &HashSet<u64>) -> HashMap<u64, Vec<SocketHolder>> {
+pub(super) fn holders(wanted: &HashSet<u64>) -> HashMap<u64, Vec<SocketHolder>> {
     let mut holders: HashMap<u64, Vec<SocketHolder>> = HashMap::new();
     for process in processes() {
         let held: HashSet<u64> = sockets(&process).filter(|inode| wanted.contains(inode)).collect();

@@ -2,7 +2,7 @@
 
 use super::processes::holders;
 use crate::chain::Transport;
-use crate::doctor::findings::Listener;
+use crate::doctor::findings::ListeningSocket;
 use procfs::ProcError;
 use procfs::net::TcpState;
 use std::collections::HashSet;
@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 /// # Errors
 ///
 /// /proc is not mounted.
-pub fn listeners(ports: &[u16]) -> Result<Vec<Listener>, ProcError> {
+pub(super) fn listeners(ports: &[u16]) -> Result<Vec<ListeningSocket>, ProcError> {
     let mut found: Vec<(Transport, SocketAddr, u64)> = Vec::new();
     // Where the kernel has no IPv6 there are no lists of it.
     let udp = procfs::net::udp()?.into_iter().chain(procfs::net::udp6().unwrap_or_default());
@@ -25,7 +25,7 @@ pub fn listeners(ports: &[u16]) -> Result<Vec<Listener>, ProcError> {
     found.extend(listening.map(|socket| (Transport::Tcp, socket.local_address, socket.inode)));
     found.retain(|(_, address, _)| ports.contains(&address.port()));
     let holders = holders(&found.iter().map(|(_, _, inode)| *inode).collect::<HashSet<u64>>());
-    let listener = |(transport, address, inode): (Transport, SocketAddr, u64)| Listener {
+    let listener = |(transport, address, inode): (Transport, SocketAddr, u64)| ListeningSocket {
         transport,
         address,
         holders: holders.get(&inode).cloned().unwrap_or_default(),

@@ -18,7 +18,12 @@ const RESEND: Duration = Duration::from_millis(600);
 
 /// Asks `server` for the addresses of `name`, or for what only a server of ours knows. Packets carry `mark`, for which
 /// NET_ADMIN is needed.
-pub async fn ask(server: SocketAddr, transport: Transport, name: Option<&Name>, mark: Option<u32>) -> QueryReply {
+pub(super) async fn ask(
+    server: SocketAddr,
+    transport: Transport,
+    name: Option<&Name>,
+    mark: Option<u32>,
+) -> QueryReply {
     let id = fastrand::u16(..);
     let wire = match name {
         Some(name) => Query::compose(id, name.as_wire(), RecordType::A, true),

@@ -22,9 +22,10 @@ const DNS_PORT: u16 = 53;
 
 /// What the ConfigMap asks for. Without the ConfigMap, or without its keys: nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Config {
+pub struct KubeDnsConfig {
     /// By domain, so that their order is always the same. No list is empty.
     pub stub_domains: BTreeMap<StubDomain, Vec<Nameserver>>,
+    /// Who is asked for all other names (`upstreamNameservers`).
     pub upstream_nameservers: Vec<Nameserver>,
 }
 
@@ -51,6 +52,7 @@ impl fmt::Display for Nameserver {
 
 /// One thing wrong with the ConfigMap.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
 pub enum ConfigError {
     #[error(
         "cannot read the kube-dns ConfigMap folder {folder}: {cause}; mount the ConfigMap there, or name its folder with -kubednscm"
@@ -98,7 +100,7 @@ fn lines(errors: &[ConfigError]) -> String {
 
 /// Reads the folder the ConfigMap is mounted on. Its other files concern somebody else; a file that is not there asks
 /// for nothing.
-pub fn read(folder: &Path, files: &dyn Loader) -> Result<Config, ConfigErrors> {
+pub fn read(folder: &Path, files: &dyn Loader) -> Result<KubeDnsConfig, ConfigErrors> {
     if let Err(cause) = files.list(folder) {
         return Err(ConfigErrors(vec![ConfigError::Folder { folder: folder.to_owned(), cause }]));
     }
@@ -123,8 +125,8 @@ pub fn parse(
     stub_domains: Option<&str>,
     upstream_nameservers: Option<&str>,
     errors: &mut Vec<ConfigError>,
-) -> Config {
-    let mut config = Config::default();
+) -> KubeDnsConfig {
+    let mut config = KubeDnsConfig::default();
     if let Some(text) = stub_domains {
         config.stub_domains = parse_stub_domains(&folder.join(STUB_DOMAINS), text, errors);
     }

@@ -1,8 +1,8 @@
-use super::{Config, read};
+use super::{KubeDnsConfig, read};
 use crate::corefile::SystemLoader;
 use std::path::Path;
 
-fn configured(files: &[(&str, &str)]) -> Result<Config, String> {
+fn configured(files: &[(&str, &str)]) -> Result<KubeDnsConfig, String> {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
         std::fs::write(folder.path().join(name), text).unwrap();
@@ -12,7 +12,7 @@ fn configured(files: &[(&str, &str)]) -> Result<Config, String> {
 }
 
 fn stub_domains(json: &str) -> Result<Vec<(String, Vec<String>)>, String> {
-    let shown = |config: Config| {
+    let shown = |config: KubeDnsConfig| {
         let shown =
             |(domain, servers): (_, Vec<_>)| (format!("{domain}"), servers.iter().map(ToString::to_string).collect());
         config.stub_domains.into_iter().map(shown).collect()
@@ -54,9 +54,9 @@ fn up_to_three_upstream_nameservers_are_read_in_their_order() {
 
 #[test]
 fn what_is_not_there_asks_for_nothing_and_other_files_are_ignored() {
-    assert_eq!(configured(&[]), Ok(Config::default()));
-    assert_eq!(configured(&[("federations", "not json"), (".hidden", "\u{1}")]), Ok(Config::default()));
-    assert_eq!(configured(&[("stubDomains", "null"), ("upstreamNameservers", "null")]), Ok(Config::default()));
+    assert_eq!(configured(&[]), Ok(KubeDnsConfig::default()));
+    assert_eq!(configured(&[("federations", "not json"), (".hidden", "\u{1}")]), Ok(KubeDnsConfig::default()));
+    assert_eq!(configured(&[("stubDomains", "null"), ("upstreamNameservers", "null")]), Ok(KubeDnsConfig::default()));
 }
 
 #[test]

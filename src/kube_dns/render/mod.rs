@@ -3,7 +3,7 @@
 //! Every line of the template stays at its number, so that a diagnostic's line in the rendered Corefile is the
 //! template's too.
 
-use super::config::{Config, Nameserver};
+use super::config::{KubeDnsConfig, Nameserver};
 use crate::corefile::{self, Diagnostics, Directive, FileId, Loader, Sources, Span, nearest};
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
@@ -79,6 +79,7 @@ impl ServiceAddress {
 /// A Corefile made of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
+    /// The whole Corefile.
     pub text: String,
     /// How many stub domains were added.
     pub stub_domain_count: usize,
@@ -90,6 +91,7 @@ pub struct Rendered {
 
 /// Why there is no Corefile.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
 pub enum RenderError {
     /// Pillars without a value: rendered diagnostics that point into the template.
     #[error("{diagnostics}")]
@@ -105,7 +107,7 @@ pub enum RenderError {
 pub fn render(
     path: &Path,
     template: &str,
-    config: &Config,
+    config: &KubeDnsConfig,
     values: &PillarValues,
     loader: &dyn Loader,
 ) -> Result<Rendered, RenderError> {
@@ -142,6 +144,7 @@ fn joined(words: &[impl Display]) -> String {
 
 /// A template in which something stands for each pillar, so that it can be checked before anybody knows their values.
 pub struct StandIn {
+    /// The whole Corefile.
     pub text: String,
     /// In the order of the text.
     replaced: Vec<Replaced>,

@@ -1,6 +1,6 @@
 use super::{PillarValues, Rendered, ServiceAddress, render};
 use crate::corefile::{self, Loader, SystemLoader};
-use crate::kube_dns::config::{Config, read};
+use crate::kube_dns::config::{KubeDnsConfig, read};
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,9 +46,9 @@ in-addr.arpa:53 {
     }
 ";
 
-struct World(HashMap<&'static str, &'static str>);
+struct ServiceVariables(HashMap<&'static str, &'static str>);
 
-impl Loader for World {
+impl Loader for ServiceVariables {
     fn read(&self, path: &Path) -> io::Result<String> {
         let text = path.to_str().and_then(|path| self.0.get(path));
         text.map(|text| (*text).to_owned()).ok_or_else(|| io::ErrorKind::NotFound.into())
@@ -61,11 +61,11 @@ impl Loader for World {
     }
 }
 
-fn world(entries: &[(&'static str, &'static str)]) -> World {
-    World(entries.iter().copied().collect())
+fn world(entries: &[(&'static str, &'static str)]) -> ServiceVariables {
+    ServiceVariables(entries.iter().copied().collect())
 }
 
-fn values(local: &[&str], world: &World) -> PillarValues {
+fn values(local: &[&str], world: &ServiceVariables) -> PillarValues {
     PillarValues {
         local_addresses: local.iter().map(|address| address.parse().unwrap()).collect(),
         port: 53,
@@ -74,22 +74,22 @@ fn values(local: &[&str], world: &World) -> PillarValues {
     }
 }
 
-fn config(stub_domains: &str, upstream_nameservers: &str) -> Config {
+fn config(stub_domains: &str, upstream_nameservers: &str) -> KubeDnsConfig {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("stubDomains"), stub_domains).unwrap();
     std::fs::write(folder.path().join("upstreamNameservers"), upstream_nameservers).unwrap();
     read(folder.path(), &SystemLoader).unwrap()
 }
 
-fn rendered(template: &str, config: &Config) -> Rendered {
+fn rendered(template: &str, config: &KubeDnsConfig) -> Rendered {
     let world = world(&[("KUBE_DNS_UPSTREAM_SERVICE_HOST", "10.96.0.11")]);
     render(Path::new("/Corefile.base"), template, config, &values(&["169.254.20.10", "10.96.0.10"], &world), &world)
         .unwrap()
 }
 
-fn refused(template: &str, world: &World) -> String {
+fn refused(template: &str, world: &ServiceVariables) -> String {
     let values = values(&["169.254.20.10"], world);
-    render(Path::new("/Corefile.base"), template, &Config::default(), &values, world).unwrap_err().to_string()
+    render(Path::new("/Corefile.base"), template, &KubeDnsConfig::default(), &values, world).unwrap_err().to_string()
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn the_manifests_pillars_are_filled_in_as_the_reference_does() {
         .replace("__PILLAR__CLUSTER__DNS__", "10.96.0.11")
         .replace("__PILLAR__UPSTREAM__SERVERS__", "/etc/resolv.conf")
         .replace("__PROMETHEUS__ENDPOINT__", ":9253");
-    let rendered = rendered(MANIFEST, &Config::default());
+    let rendered = rendered(MANIFEST, &KubeDnsConfig::default());
     assert_eq!(rendered.text, expected);
     assert_eq!(
         (rendered.stub_domain_count, rendered.upstreams.as_str(), rendered.warnings.as_str()),
@@ -113,7 +113,7 @@ fn ipv6_addresses_are_filled_in_too() {
     let world = world(&[("KUBE_DNS_UPSTREAM_SERVICE_HOST", "2001:db8::1")]);
     let values = values(&["fe80:169:254::1", "fd00:1:2:3::5"], &world);
     let template = "bind __PILLAR__LOCAL__DNS__\nforward . __PILLAR__CLUSTER__DNS__\n";
-    let rendered = render(Path::new("b"), template, &Config::default(), &values, &world).unwrap();
+    let rendered = render(Path::new("b"), template, &KubeDnsConfig::default(), &values, &world).unwrap();
     assert_eq!(rendered.text, "bind fe80:169:254::1 fd00:1:2:3::5\nforward . 2001:db8::1\n");
 }
 
@@ -235,7 +235,8 @@ fn unknown_pillars_are_told_all_at_once_with_the_nearest_known() {
 fn a_pillar_in_a_comment_needs_no_value() {
     let template = "# __PILLAR__DNS__DOMAIN__\n.:53 { # __PILLAR__CLUSTER__DNS__\n whoami \"#\" # __PILLAR__X__\n}\n";
     let none = world(&[]);
-    let rendered = render(Path::new("b"), template, &Config::default(), &values(&["127.0.0.1"], &none), &none).unwrap();
+    let rendered =
+        render(Path::new("b"), template, &KubeDnsConfig::default(), &values(&["127.0.0.1"], &none), &none).unwrap();
     assert_eq!(rendered.text, template);
     assert!(refused("whoami \"# __PILLAR__X__\"", &none).contains("__PILLAR__X__"));
 }

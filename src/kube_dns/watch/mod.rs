@@ -27,7 +27,7 @@ const BUFFER_OCTETS: usize = 4096;
 
 /// Turns a burst of events into one.
 #[derive(Debug)]
-pub struct Debounce {
+pub(crate) struct Debounce {
     quiet: Duration,
     longest: Duration,
     /// When the burst began, and its last event.
@@ -36,19 +36,19 @@ pub struct Debounce {
 
 impl Debounce {
     /// A burst ends once nothing happened for `quiet`, or `longest` after it began.
-    pub fn new(quiet: Duration, longest: Duration) -> Self {
+    pub(crate) fn new(quiet: Duration, longest: Duration) -> Self {
         Self { quiet, longest, burst: None }
     }
     /// Something happened.
-    pub fn note(&mut self, now: Instant) {
+    pub(crate) fn note(&mut self, now: Instant) {
         self.burst = Some((self.burst.map_or(now, |(first, _)| first), now));
     }
     /// When the burst ends, if nothing more happens; `None` outside a burst.
-    pub fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         self.burst.map(|(first, last)| (last + self.quiet).min(first + self.longest))
     }
     /// True, once, when the burst has ended.
-    pub fn take(&mut self, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
         let is_due = self.due().is_some_and(|due| now >= due);
         if is_due {
             self.burst = None;
@@ -84,18 +84,18 @@ impl FolderInterest {
 
 /// Files and folders to watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WatchedPaths(BTreeMap<PathBuf, FolderInterest>);
+pub(crate) struct WatchedPaths(BTreeMap<PathBuf, FolderInterest>);
 
 impl WatchedPaths {
     /// A file: its name in its folder and, if that is a symbolic link, what it stands for.
-    pub fn add_file(&mut self, path: &Path) {
+    pub(crate) fn add_file(&mut self, path: &Path) {
         self.add_name(path);
         if let Ok(real) = fs::canonicalize(path) {
             self.add_name(&real);
         }
     }
     /// All files of a folder.
-    pub fn add_folder(&mut self, path: &Path) {
+    pub(crate) fn add_folder(&mut self, path: &Path) {
         self.add(or_here(path), FolderInterest::Everything);
     }
     fn add_name(&mut self, path: &Path) {
@@ -118,7 +118,7 @@ fn or_here(folder: &Path) -> &Path {
 
 /// Why files are polled rather than watched.
 #[derive(Debug, thiserror::Error)]
-pub enum WatchError {
+pub(crate) enum WatchError {
     #[error(
         "cannot watch files: {0}; they are read every {UNWATCHED_POLL:?} instead. If fs.inotify.max_user_instances is used up, raise it \
          (sysctl)"
@@ -134,7 +134,7 @@ pub enum WatchError {
 }
 
 /// Places watches for a [`FileWatch`], in whichever process may see the folders.
-pub struct Watcher(Inotify);
+pub(crate) struct Watcher(Inotify);
 
 /// Watches that were placed, by the kernel's numbers, and folders where that failed, with why.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,12 +147,12 @@ pub struct PlacedWatches {
 
 impl Watcher {
     /// `inotify` is that of the [`FileWatch`], or another descriptor of the same.
-    pub fn new(inotify: OwnedFd) -> Self {
+    pub(crate) fn new(inotify: OwnedFd) -> Self {
         Self(inotify.into())
     }
 
     /// Places watches on these. May wait for their file systems.
-    pub fn place(self, subjects: WatchedPaths) -> PlacedWatches {
+    pub(crate) fn place(self, subjects: WatchedPaths) -> PlacedWatches {
         let mut placed = PlacedWatches::default();
         for (folder, interest) in subjects.0 {
             match watch_nearest(&mut self.0.watches(), &folder, interest) {
@@ -168,7 +168,7 @@ impl Watcher {
 }
 
 /// Tells when watched files may have changed. Whatever cannot be watched is said once, in the log.
-pub struct FileWatch {
+pub(crate) struct FileWatch {
     events: Option<(EventStream<[u8; BUFFER_OCTETS]>, OwnedFd)>,
     watched: HashMap<i32, FolderInterest>,
     debounce: Debounce,
@@ -177,7 +177,7 @@ pub struct FileWatch {
 
 impl FileWatch {
     /// With nothing to watch yet. To be called within a tokio runtime.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let start = || {
             let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
             io::Result::Ok((Inotify::from(inotify.try_clone()?).into_event_stream([0; BUFFER_OCTETS])?, inotify))
@@ -192,14 +192,14 @@ impl FileWatch {
     }
 
     /// What a [`Watcher`] is made of; none where nothing can be watched.
-    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.events.as_ref().map(|(_, inotify)| inotify.as_fd())
     }
 
     /// Watches what was placed, and nothing else. To be called after each look: a folder may be another one by now,
     /// though its path is the same. What was not watched before may have changed since that look, so something is told
     /// of it.
-    pub fn adopt(&mut self, placed: PlacedWatches) {
+    pub(crate) fn adopt(&mut self, placed: PlacedWatches) {
         let Some((_, inotify)) = &self.events else { return };
         let PlacedWatches { watched, failed } = placed;
         let mut unwatched = BTreeSet::new();
@@ -220,12 +220,12 @@ impl FileWatch {
     }
 
     /// How often to look though nothing was told: some file systems tell nothing.
-    pub fn poll_period(&self) -> Duration {
+    pub(crate) fn poll_period(&self) -> Duration {
         if self.events.is_some() && self.unwatched.is_empty() { WATCHED_POLL } else { UNWATCHED_POLL }
     }
 
     /// Resolves when something watched may have changed and is at rest. May be dropped and called again.
-    pub async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         loop {
             if self.debounce.take(Instant::now()) {
                 return;

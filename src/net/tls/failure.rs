@@ -9,7 +9,7 @@ const SHOWN_NAMES: usize = 5;
 
 /// Why a session could not be made.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub(crate) enum TlsError {
     /// The connection failed, as any may.
     #[error("{0}")]
     Connection(io::Error),
@@ -34,12 +34,12 @@ impl From<io::Error> for TlsError {
 }
 
 /// The TLS error that an error of a TLS stream stands for; `None` if the connection itself failed.
-pub fn cause(error: &io::Error) -> Option<&Error> {
+pub(crate) fn cause(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref()
 }
 
 /// What a TLS error means, and what to do.
-pub fn explain(error: &Error) -> String {
+pub(crate) fn explain(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(error) => {
             format!("tls: failed to verify certificate: x509: {}", explain_certificate(error))

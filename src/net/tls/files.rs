@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Why a file of certificates or keys cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsFileError {
+pub(crate) enum TlsFileError {
     #[error("the file {} cannot be read: {cause}", path.display())]
     Read { path: PathBuf, cause: io::Error },
     #[error("{} has no certificate that can be used, in PEM (`-----BEGIN CERTIFICATE-----`)", .0.display())]
@@ -21,12 +21,12 @@ pub enum TlsFileError {
 
 impl TlsFileError {
     /// True if a file is not there: it may be on another machine.
-    pub fn is_absence(&self) -> bool {
+    pub(crate) fn is_absence(&self) -> bool {
         matches!(self, Self::Read { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
     }
 
     /// The file that is wrong; `None` if two do not fit each other.
-    pub fn path(&self) -> Option<&Path> {
+    pub(crate) fn path(&self) -> Option<&Path> {
         match self {
             Self::Read { path, .. } | Self::NoCertificate(path) | Self::NoKey(path) => Some(path),
             Self::Identity { .. } => None,

@@ -8,13 +8,13 @@ mod files;
 mod roots;
 mod server;
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 mod verifier;
 
-pub use failure::{TlsError, cause, explain};
-pub use files::TlsFileError;
-pub use roots::system_roots;
-pub use server::{ClientAuth, ServerTls, TlsVersions};
+pub(crate) use failure::{TlsError, cause, explain};
+pub(crate) use files::TlsFileError;
+pub(crate) use roots::system_roots;
+pub(crate) use server::{ClientAuth, ServerTls, TlsVersions};
 
 use crate::corefile::Loader;
 use files::{certificates, read};
@@ -36,7 +36,7 @@ use verifier::{AnyServer, FileVerifier};
 const HTTP2: &[u8] = b"h2";
 
 /// The certificates that a client trusts.
-pub struct Roots {
+pub(crate) struct Roots {
     store: RootCertStore,
     /// Those of a file that was named, which a server may show itself.
     named: Vec<CertificateDer<'static>>,
@@ -46,7 +46,7 @@ pub struct Roots {
 
 impl Roots {
     /// No root: no server is trusted.
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { store: RootCertStore::empty(), named: Vec::new(), digest: Sha256::new() }
     }
 
@@ -54,7 +54,7 @@ impl Roots {
     ///
     /// # Errors
     /// The file cannot be read, or has no certificate.
-    pub fn from_file(path: &Path, files: &dyn Loader) -> Result<Self, TlsFileError> {
+    pub(crate) fn from_file(path: &Path, files: &dyn Loader) -> Result<Self, TlsFileError> {
         Self::from_pem(path, &read(path, files)?)
     }
 
@@ -62,7 +62,7 @@ impl Roots {
     ///
     /// # Errors
     /// It has no certificate.
-    pub fn from_pem(path: &Path, pem: &str) -> Result<Self, TlsFileError> {
+    pub(crate) fn from_pem(path: &Path, pem: &str) -> Result<Self, TlsFileError> {
         let mut roots = Self::none();
         roots.add(pem);
         roots.named.extend(certificates(pem));
@@ -76,13 +76,13 @@ impl Roots {
     }
 
     /// True if there is none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.store.is_empty()
     }
 }
 
 /// The certificate that we show, with those of its chain, and its key.
-pub struct Identity {
+pub(crate) struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     digest: Sha256,
@@ -93,7 +93,7 @@ impl Identity {
     ///
     /// # Errors
     /// A file cannot be read, or has no certificate or no key; the key belongs to another certificate.
-    pub fn from_files(certificate: &Path, key: &Path, files: &dyn Loader) -> Result<Self, TlsFileError> {
+    pub(crate) fn from_files(certificate: &Path, key: &Path, files: &dyn Loader) -> Result<Self, TlsFileError> {
         let (chain_text, key_text) = (read(certificate, files)?, read(key, files)?);
         Self::from_pem((certificate, &chain_text), (key, &key_text))
     }
@@ -102,7 +102,7 @@ impl Identity {
     ///
     /// # Errors
     /// One has no certificate or no key; the key belongs to another certificate.
-    pub fn from_pem(
+    pub(crate) fn from_pem(
         (certificate, chain_text): (&Path, &str),
         (key, key_text): (&Path, &str),
     ) -> Result<Self, TlsFileError> {
@@ -126,7 +126,7 @@ impl Identity {
 
 /// How this process speaks TLS with the servers of one configuration, which share the sessions that are resumed.
 #[derive(Clone)]
-pub struct ClientTls {
+pub(crate) struct ClientTls {
     config: Arc<ClientConfig>,
     /// Of all that it was made from.
     digest: [u8; 32],
@@ -137,7 +137,7 @@ impl ClientTls {
     ///
     /// # Errors
     /// The identity cannot be used.
-    pub fn new(roots: Roots, identity: Option<Identity>) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(roots: Roots, identity: Option<Identity>) -> Result<Self, rustls::Error> {
         let mut digest = roots.digest;
         let builder = ClientConfig::builder_with_provider(provider().clone()).with_safe_default_protocol_versions()?;
         let builder = match roots.named.is_empty() {
@@ -159,7 +159,7 @@ impl ClientTls {
     }
 
     /// The same for servers that are to speak HTTP/2 (ALPN, RFC 7301), with sessions of their own to resume.
-    pub fn for_http2(&self) -> Self {
+    pub(crate) fn for_http2(&self) -> Self {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = vec![HTTP2.to_vec()];
         config.resumption = Resumption::default();
@@ -170,7 +170,7 @@ impl ClientTls {
     ///
     /// # Errors
     /// TLS cannot be used.
-    pub fn unverified() -> Result<Self, rustls::Error> {
+    pub(crate) fn unverified() -> Result<Self, rustls::Error> {
         let builder = ClientConfig::builder_with_provider(provider().clone()).with_safe_default_protocol_versions()?;
         let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider().clone())));
         let digest = Sha256::digest("unverified").into();
@@ -178,12 +178,12 @@ impl ClientTls {
     }
 
     /// The same for two that trust the same and show the same.
-    pub fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         format!("tls {:x?}", self.digest)
     }
 
     /// A client of the server that shows a certificate for `name`: a host name or an IP address.
-    pub fn client_of(&self, name: &str) -> TlsClient {
+    pub(crate) fn client_of(&self, name: &str) -> TlsClient {
         TlsClient {
             wants_http2: !self.config.alpn_protocols.is_empty(),
             connector: TlsConnector::from(self.config.clone()),
@@ -201,7 +201,7 @@ impl fmt::Debug for ClientTls {
 }
 
 /// True if a certificate can be for `name`: it is a host name or an IP address.
-pub fn is_server_name(name: &str) -> bool {
+pub(crate) fn is_server_name(name: &str) -> bool {
     server_name(name).is_some()
 }
 
@@ -211,7 +211,7 @@ fn server_name(name: &str) -> Option<ServerName<'static>> {
 }
 
 /// How this process speaks TLS with one server.
-pub struct TlsClient {
+pub(crate) struct TlsClient {
     connector: TlsConnector,
     /// `None` if `name` is neither a host name nor an address, so that no certificate can be for it.
     server_name: Option<ServerName<'static>>,
@@ -222,13 +222,8 @@ pub struct TlsClient {
 }
 
 impl TlsClient {
-    /// Whom the server's certificate must be for.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// The same for two clients that trust the same, show the same and expect the same name.
-    pub fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         format!("tls {} {} {:x?}", self.wants_http2, self.name, self.digest)
     }
 
@@ -237,7 +232,7 @@ impl TlsClient {
     ///
     /// # Errors
     /// The connection fails, the server is not who it should be, or it does not speak HTTP/2 where it should.
-    pub async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsError> {
+    pub(crate) async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, TlsError> {
         let Some(name) = &self.server_name else { return Err(TlsError::NotAName(self.name.clone())) };
         let session = self.connector.connect(name.clone(), stream).await?;
         if self.wants_http2 && session.get_ref().1.alpn_protocol() != Some(HTTP2) {

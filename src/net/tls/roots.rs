@@ -25,7 +25,7 @@ const FOLDERS: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
 /// The certificates that this machine trusts; none if there are no such files. `SSL_CERT_FILE` names another file,
 /// `SSL_CERT_DIR` folders, divided by colons. Folders are read where no file has a certificate, and those of
 /// `SSL_CERT_DIR` in any case.
-pub fn system_roots(files: &dyn Loader) -> Roots {
+pub(crate) fn system_roots(files: &dyn Loader) -> Roots {
     let variable = |name| files.environment(name).filter(|value| !value.is_empty());
     let (named_file, named_folders) = (variable("SSL_CERT_FILE"), variable("SSL_CERT_DIR"));
     let read = |path: &str| files.read(Path::new(path)).ok();

@@ -23,7 +23,7 @@ use tokio_rustls::server::TlsStream;
 
 /// Whether clients are asked for a certificate, and what becomes of it: the ClientAuthType of Go's crypto/tls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClientAuth {
+pub(crate) enum ClientAuth {
     /// None is asked for.
     #[default]
     NoCertificate,
@@ -39,7 +39,7 @@ pub enum ClientAuth {
 
 impl ClientAuth {
     /// Whether it takes authorities to tell which certificates are good.
-    pub fn is_verified(self) -> bool {
+    pub(crate) fn is_verified(self) -> bool {
         matches!(self, Self::VerifyIfGiven | Self::RequireAndVerify)
     }
     fn is_required(self) -> bool {
@@ -49,7 +49,7 @@ impl ClientAuth {
 
 /// The versions of TLS that are spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TlsVersions {
+pub(crate) enum TlsVersions {
     #[default]
     Both,
     Only12,
@@ -82,7 +82,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// The identity cannot be used, or there are no random numbers.
-    pub fn new(
+    pub(crate) fn new(
         identity: Identity,
         client_auth: ClientAuth,
         roots: Roots,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// A machine with these files and variables.
 #[derive(Default)]
-pub struct Files {
+pub(crate) struct Files {
     pub files: BTreeMap<String, String>,
     pub variables: BTreeMap<String, String>,
 }
@@ -31,10 +31,10 @@ impl Loader for Files {
 }
 
 /// Who signs certificates.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, in PEM.
-pub struct Certified {
+pub(crate) struct Certified {
     pub certificate: String,
     pub key: String,
     key_der: Vec<u8>,
@@ -42,19 +42,19 @@ pub struct Certified {
 }
 
 impl Authority {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    pub fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
 
     /// A certificate for these names and addresses.
-    pub fn sign(&self, names: &[&str]) -> Certified {
+    pub(crate) fn sign(&self, names: &[&str]) -> Certified {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
@@ -62,18 +62,18 @@ impl Authority {
     }
 
     /// A server's side that shows a certificate for these names, and asks for one of `clients` if that is given.
-    pub fn server(&self, names: &[&str], clients: Option<&Authority>) -> ServerConfig {
+    pub(crate) fn server(&self, names: &[&str], clients: Option<&Authority>) -> ServerConfig {
         self.sign(names).server(clients)
     }
 
     /// How a listener shows a certificate for these names, and asks for none.
-    pub fn listener(&self, names: &[&str]) -> ServerTls {
+    pub(crate) fn listener(&self, names: &[&str]) -> ServerTls {
         let identity = self.sign(names).identity();
         ServerTls::new(identity, ClientAuth::NoCertificate, Roots::none(), TlsVersions::Both).unwrap()
     }
 
     /// A client's side that trusts this authority and shows no certificate.
-    pub fn client(&self) -> ClientTls {
+    pub(crate) fn client(&self) -> ClientTls {
         let mut roots = Roots::none();
         roots.add(&self.pem());
         ClientTls::new(roots, None).unwrap()
@@ -82,7 +82,7 @@ impl Authority {
 
 impl Certified {
     /// One for these names that its own key has signed: an authority's too, as `openssl req -x509` makes it, or not.
-    pub fn by_itself(names: &[&str], is_authority: bool, has_expired: bool) -> Self {
+    pub(crate) fn by_itself(names: &[&str], is_authority: bool, has_expired: bool) -> Self {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         if is_authority {
@@ -105,12 +105,12 @@ impl Certified {
     }
 
     /// It is shown.
-    pub fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> Identity {
         Identity::from_pem((Path::new("cert"), &self.certificate), (Path::new("key"), &self.key)).unwrap()
     }
 
     /// A server's side that shows it, and asks for a certificate of `clients` if that is given.
-    pub fn server(self, clients: Option<&Authority>) -> ServerConfig {
+    pub(crate) fn server(self, clients: Option<&Authority>) -> ServerConfig {
         let provider = super::provider().clone();
         let builder =
             ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();

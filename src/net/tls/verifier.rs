@@ -1,4 +1,4 @@
-//! Which server's certificate is believed.
+//! Verifies a server's certificate, by name or by IP address.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_name;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// certificates itself, as Go does: what `openssl req -x509` makes is both a server's certificate and an authority's,
 /// which rustls alone refuses.
 #[derive(Debug)]
-pub struct FileVerifier {
+pub(super) struct FileVerifier {
     authorities: Arc<WebPkiServerVerifier>,
     certificates: Vec<CertificateDer<'static>>,
 }
@@ -23,7 +23,7 @@ impl FileVerifier {
     ///
     /// # Errors
     /// There is none.
-    pub fn new(
+    pub(super) fn new(
         roots: RootCertStore,
         certificates: Vec<CertificateDer<'static>>,
         provider: Arc<CryptoProvider>,
@@ -83,7 +83,7 @@ pub(super) fn is_of_authority(error: &Error) -> bool {
 
 /// Believes whoever holds the key of the certificate that it shows: Go's `InsecureSkipVerify`.
 #[derive(Debug)]
-pub struct AnyServer(pub Arc<CryptoProvider>);
+pub(super) struct AnyServer(pub Arc<CryptoProvider>);
 
 impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(

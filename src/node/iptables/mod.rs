@@ -8,19 +8,21 @@ mod text;
 
 use super::desired::Rule;
 use super::error::Error;
-pub use preceding::{PrecedingRule, preceding_rules};
+pub(crate) use preceding::PrecedingRule;
+pub use preceding::preceding_rules;
 use select::{IptablesVariant, VariantEvidence, has_kubernetes_chains, select};
 use std::io;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
+pub(crate) use text::PresentRule;
 use text::takes_socket_match;
-pub use text::{IptablesChanges, IptablesTable, PresentRule, changes, present, script};
+pub use text::{IptablesChanges, IptablesTable, changes, present, script};
 
 /// How long a program waits for the xtables lock.
 const LOCK_WAIT_SECONDS: u32 = 5;
 
 /// The programs of one kind.
-pub struct Iptables {
+pub(super) struct Iptables {
     variant: IptablesVariant,
     reason: &'static str,
     /// Whether `-m socket` may be had, for IPv4 and IPv6; so until a program says no.
@@ -33,7 +35,7 @@ impl Iptables {
     /// # Errors
     ///
     /// [`Error::IptablesMissing`], [`Error::IptablesHangs`].
-    pub fn find() -> Result<Self, Error> {
+    pub(super) fn find() -> Result<Self, Error> {
         let has_default = match version(IptablesVariant::Default) {
             // The others are most likely the same program.
             Err(error @ Error::IptablesHangs { .. }) => return Err(error),
@@ -46,7 +48,7 @@ impl Iptables {
     }
 
     /// The programs for legacy tables, if there are any.
-    pub fn legacy() -> Option<Self> {
+    pub(super) fn legacy() -> Option<Self> {
         let variant = if has_program(IptablesVariant::Legacy) {
             IptablesVariant::Legacy
         } else {
@@ -62,7 +64,7 @@ impl Iptables {
     }
 
     /// The program and why it is the one to use, for the log.
-    pub fn description(&self) -> String {
+    pub(super) fn description(&self) -> String {
         format!("{} ({})", self.variant.program(false), self.reason)
     }
 
@@ -72,7 +74,7 @@ impl Iptables {
     /// # Errors
     ///
     /// [`Error::IptablesLock`], [`Error::Iptables`], [`Error::IptablesMissing`].
-    pub fn apply(&self, rules: &[Rule], tables: &[IptablesTable], is_alone: bool) -> Result<bool, Error> {
+    pub(super) fn apply(&self, rules: &[Rule], tables: &[IptablesTable], is_alone: bool) -> Result<bool, Error> {
         let mut has_changed = false;
         for is_ipv6 in [false, true] {
             let is_wanted = |rule: &&Rule| rule.address.is_ipv6() == is_ipv6;
@@ -117,7 +119,7 @@ impl Iptables {
 
 /// Removes rules with our comments from `tables`, in whichever kind of iptables they are; returns how many there were,
 /// and what went wrong.
-pub fn clean(tables: &[IptablesTable]) -> (usize, Vec<Error>) {
+pub(super) fn clean(tables: &[IptablesTable]) -> (usize, Vec<Error>) {
     let (mut removed, mut errors) = (0, Vec::new());
     for is_ipv6 in [false, true] {
         for table in tables {
@@ -145,8 +147,11 @@ pub fn clean(tables: &[IptablesTable]) -> (usize, Vec<Error>) {
 /// What one program says of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
+    /// The program that listed them, such as `iptables-nft`.
     pub program: &'static str,
+    /// Rules for IPv6.
     pub is_ipv6: bool,
+    /// The table they stand in.
     pub table: IptablesTable,
     /// The output of `-S`.
     pub text: String,
@@ -165,7 +170,7 @@ impl Listing {
 ///
 /// As of [`Iptables::apply`]. [`Error::IptablesMissing`] only where a table is known to be there that no program is
 /// there for, or none at all.
-pub fn listings(with_ipv6: bool) -> Result<Vec<Listing>, Error> {
+pub(super) fn listings(with_ipv6: bool) -> Result<Vec<Listing>, Error> {
     let mut listings = Vec::new();
     for is_ipv6 in [false, true].into_iter().filter(|is_ipv6| with_ipv6 || !is_ipv6) {
         for table in IptablesTable::ALL {
@@ -179,13 +184,13 @@ pub fn listings(with_ipv6: bool) -> Result<Vec<Listing>, Error> {
 }
 
 /// The legacy tables of one family that the kernel has; they are seen by legacy programs only.
-pub fn legacy_tables(is_ipv6: bool) -> Vec<String> {
+pub(super) fn legacy_tables(is_ipv6: bool) -> Vec<String> {
     let file = if is_ipv6 { "/proc/self/net/ip6_tables_names" } else { "/proc/self/net/ip_tables_names" };
     std::fs::read_to_string(file).map(|names| names.lines().map(str::to_owned).collect()).unwrap_or_default()
 }
 
 /// Whether kube-proxy or the kubelet has chains in legacy tables; none where no program can tell.
-pub fn has_legacy_kubernetes_chains() -> Option<bool> {
+pub(super) fn has_legacy_kubernetes_chains() -> Option<bool> {
     match evidence(IptablesVariant::Legacy)? {
         VariantEvidence::Chains => Some(true),
         VariantEvidence::NoChains => Some(false),
@@ -224,7 +229,10 @@ fn evidence(variant: IptablesVariant) -> Option<VariantEvidence> {
         }
     }
     // A program for nf_tables on a kernel without it is none.
-    let is_useless = |listing: &Result<String, Error>| matches!(listing, Err(Error::Iptables { message, .. }) if message.contains("Failed to initialize nft"));
+    let is_useless = |listing: &Result<String, Error>| match listing {
+        Err(Error::Iptables { message, .. }) => message.contains("Failed to initialize nft"),
+        _ => false,
+    };
     if !listings.is_empty() && listings.iter().all(is_useless) {
         return None;
     }

@@ -1,7 +1,7 @@
 //! The rules that a packet meets in a built-in chain of iptables before the rule that is for it. Pure.
 
 use super::text::{IptablesTable, chain, present};
-use crate::node::desired::{PacketEnd, Protocol, Rule};
+use crate::node::desired::{PacketEnd, Rule, TransportProtocol};
 use ipnet::IpNet;
 use std::collections::{HashMap, HashSet};
 
@@ -83,8 +83,8 @@ fn applies(conditions: &str, rule: &Rule) -> Option<(bool, String)> {
                 continue;
             }
             "-p" => Some(match (words.next()?, rule.protocol) {
-                ("udp", protocol) => protocol == Protocol::Udp,
-                ("tcp", protocol) => protocol == Protocol::Tcp,
+                ("udp", protocol) => protocol == TransportProtocol::Udp,
+                ("tcp", protocol) => protocol == TransportProtocol::Tcp,
                 ("all", _) => true,
                 _ => false,
             }),
@@ -148,7 +148,7 @@ mod tests {
 
     const RULE: Rule = Rule {
         hook: Hook::RawPrerouting,
-        protocol: Protocol::Udp,
+        protocol: TransportProtocol::Udp,
         end: PacketEnd::Destination,
         address: std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 10)),
         port: 53,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 /// How long an iptables program may take: the wait for the xtables lock (5 s), and its work.
-pub const LIMIT: Duration = Duration::from_secs(8);
+pub(super) const LIMIT: Duration = Duration::from_secs(8);
 
 /// How long a program that was killed may take to be gone. One that the kernel holds is left behind.
 const REAP: Duration = Duration::from_millis(500);
@@ -24,7 +24,7 @@ struct ProgramRun {
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] after `limit`; it cannot be started.
-pub fn run(mut command: Command, input: Vec<u8>, limit: Duration) -> io::Result<Output> {
+pub(super) fn run(mut command: Command, input: Vec<u8>, limit: Duration) -> io::Result<Output> {
     // A group of its own, since a program may be a script.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let run = Arc::new(Mutex::new(ProgramRun::default()));

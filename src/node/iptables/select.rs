@@ -3,7 +3,7 @@
 
 /// A kind of iptables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum IptablesVariant {
+pub(super) enum IptablesVariant {
     /// Rules in nf_tables.
     Nft,
     /// Rules in the kernel's own iptables.
@@ -14,7 +14,7 @@ pub enum IptablesVariant {
 
 impl IptablesVariant {
     /// The program for a family.
-    pub fn program(self, is_ipv6: bool) -> &'static str {
+    pub(super) fn program(self, is_ipv6: bool) -> &'static str {
         match (self, is_ipv6) {
             (Self::Nft, false) => "iptables-nft",
             (Self::Nft, true) => "ip6tables-nft",
@@ -26,7 +26,7 @@ impl IptablesVariant {
     }
 
     /// The program that changes many rules at once.
-    pub fn restore_program(self, is_ipv6: bool) -> &'static str {
+    pub(super) fn restore_program(self, is_ipv6: bool) -> &'static str {
         match (self, is_ipv6) {
             (Self::Nft, false) => "iptables-nft-restore",
             (Self::Nft, true) => "ip6tables-nft-restore",
@@ -40,7 +40,7 @@ impl IptablesVariant {
 
 /// What was found out about one kind: none if there is no such program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VariantEvidence {
+pub(super) enum VariantEvidence {
     /// The kubelet or kube-proxy has chains there.
     Chains,
     /// Neither has.
@@ -54,7 +54,7 @@ pub enum VariantEvidence {
 
 impl VariantEvidence {
     /// Of what listing each table came to: whether it has chains, or [`VariantEvidence::Unlisted`].
-    pub fn among(tables: impl IntoIterator<Item = VariantEvidence>) -> Self {
+    pub(super) fn among(tables: impl IntoIterator<Item = VariantEvidence>) -> Self {
         let found: Vec<Self> = tables.into_iter().collect();
         if found.contains(&Self::Chains) {
             return Self::Chains;
@@ -68,7 +68,7 @@ impl VariantEvidence {
 }
 
 /// The kind to use and why, if there is any.
-pub fn select(
+pub(super) fn select(
     nft: Option<VariantEvidence>,
     legacy: Option<VariantEvidence>,
     has_default: bool,
@@ -99,7 +99,7 @@ pub fn select(
 }
 
 /// Whether a listing (`-S`) holds chains of the kubelet or kube-proxy.
-pub fn has_kubernetes_chains(listing: &str) -> bool {
+pub(super) fn has_kubernetes_chains(listing: &str) -> bool {
     listing.lines().any(|line| line.starts_with("-N KUBE-"))
 }
 

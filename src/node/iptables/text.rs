@@ -1,6 +1,6 @@
 //! Rules as iptables writes them, and what there is to do to those that exist. Pure.
 
-use crate::node::desired::{ALLOW_TRAFFIC, Hook, PacketEnd, Protocol, Rule};
+use crate::node::desired::{ALLOW_TRAFFIC, Hook, PacketEnd, Rule, TransportProtocol};
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -10,13 +10,17 @@ const SKIP_CONNTRACK: &str = "NodeLocal DNS Cache: skip conntrack";
 /// Tables that hold rules of ours, with what they do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IptablesTable {
+    /// `raw`: no connection tracking.
     Raw,
+    /// `filter`: accept and drop.
     Filter,
 }
 
 impl IptablesTable {
+    /// Both tables.
     pub const ALL: [Self; 2] = [Self::Raw, Self::Filter];
 
+    /// As `-t` takes it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
@@ -24,6 +28,7 @@ impl IptablesTable {
         }
     }
 
+    /// The table of a rule for this hook.
     pub fn of(hook: Hook) -> Self {
         if hook.is_raw() { Self::Raw } else { Self::Filter }
     }
@@ -49,7 +54,9 @@ pub struct PresentRule {
 /// What makes one table what it should be.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct IptablesChanges {
+    /// To be added.
     pub missing: Vec<Rule>,
+    /// To be deleted.
     pub surplus: Vec<PresentRule>,
 }
 
@@ -73,7 +80,7 @@ fn link_match(hook: Hook) -> &'static str {
 }
 
 /// Whether `rule` can be narrowed to while a socket is bound: only packets that come in are looked up.
-pub fn takes_socket_match(rule: &Rule) -> bool {
+pub(super) fn takes_socket_match(rule: &Rule) -> bool {
     rule.hook == Hook::RawPrerouting
 }
 
@@ -91,8 +98,8 @@ pub fn script(table: IptablesTable, changes: &IptablesChanges, with_socket: bool
 /// What stands after the chain.
 fn specification(rule: &Rule, needs_socket: bool) -> String {
     let protocol = match rule.protocol {
-        Protocol::Udp => "udp",
-        Protocol::Tcp => "tcp",
+        TransportProtocol::Udp => "udp",
+        TransportProtocol::Tcp => "tcp",
     };
     let (address, port) = match rule.end {
         PacketEnd::Source => ("-s", "--sport"),
@@ -140,8 +147,8 @@ fn parse(table: IptablesTable, line: &str) -> Option<PresentRule> {
         match word {
             "-p" => {
                 protocol = match words.next()? {
-                    "udp" => Some(Protocol::Udp),
-                    "tcp" => Some(Protocol::Tcp),
+                    "udp" => Some(TransportProtocol::Udp),
+                    "tcp" => Some(TransportProtocol::Tcp),
                     _ => return None,
                 }
             }
@@ -343,9 +350,14 @@ mod tests {
 
         /// Whatever is there, the changes make it what it should be, and a second look finds nothing to do.
         #[test]
-        fn changes_lead_to_what_is_desired(picks in prop::collection::vec((0_usize..24, any::<bool>()), 0..30), intercepted in prop::sample::subsequence(on().addresses().collect::<Vec<_>>(), 0..=2), with_socket: bool) {
+        fn changes_lead_to_what_is_desired(
+            picks in prop::collection::vec((0_usize..24, any::<bool>()), 0..30),
+            intercepted in prop::sample::subsequence(on().addresses().collect::<Vec<_>>(), 0..=2),
+            with_socket: bool,
+        ) {
             let all = raw_rules(&on());
-            let before: Vec<PresentRule> = picks.iter().flat_map(|(index, socket)| listed(&[all[index % all.len()]], *socket)).collect();
+            let listed_one = |(index, socket): &(usize, bool)| listed(&[all[index % all.len()]], *socket);
+            let before: Vec<PresentRule> = picks.iter().flat_map(listed_one).collect();
             let desired = raw_rules(&Interception::of(&intercepted));
             let changes_found = changes(&desired, with_socket, &before, true);
             let mut after: Vec<PresentRule> = before;

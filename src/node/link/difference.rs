@@ -41,13 +41,13 @@ impl LinkView {
 
 /// Alias of a link that we made under this name, so that a later process knows it for ours, also when somebody has
 /// renamed it.
-pub fn alias(name: &str) -> String {
+pub(super) fn alias(name: &str) -> String {
     format!("{ALIAS} as {name}")
 }
 
 /// Which link to look after, and what there is beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LinkInventory {
+pub(super) struct LinkInventory {
     /// None if it is to be made.
     pub link: Option<LinkView>,
     /// Ours too: it goes, since no address is to be on two links.
@@ -59,7 +59,7 @@ pub struct LinkInventory {
 impl LinkInventory {
     /// `named` has the wanted name; `made` are those that we made under it, with whatever name. `known` is the index of
     /// the one that we have looked after until now.
-    pub fn among(named: Option<LinkView>, made: Vec<LinkView>, known: Option<u32>) -> Self {
+    pub(super) fn among(named: Option<LinkView>, made: Vec<LinkView>, known: Option<u32>) -> Self {
         let is_name_free = named.is_none();
         let index_of = |wanted: Option<u32>| made.iter().position(|link| Some(link.index) == wanted);
         let chosen = index_of(named.as_ref().map(|link| link.index)).or_else(|| index_of(known));
@@ -74,7 +74,7 @@ impl LinkInventory {
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LinkStep {
+pub(super) enum LinkStep {
     /// Make the link, with our alias.
     Create,
     /// Give it our alias.
@@ -89,7 +89,7 @@ pub enum LinkStep {
 
 /// What makes `view` what `spec` wants, in order. Name and alias are touched only if the link `is_ours`, the name only
 /// if it `may_be_renamed`.
-pub fn steps(spec: &LinkSpec, view: Option<&LinkView>, is_ours: bool, may_be_renamed: bool) -> Vec<LinkStep> {
+pub(super) fn steps(spec: &LinkSpec, view: Option<&LinkView>, is_ours: bool, may_be_renamed: bool) -> Vec<LinkStep> {
     let Some(view) = view else {
         let addresses = spec.addresses.iter().copied().map(LinkStep::Add);
         return [LinkStep::Create, LinkStep::Raise].into_iter().chain(addresses).collect();
@@ -106,7 +106,7 @@ pub fn steps(spec: &LinkSpec, view: Option<&LinkView>, is_ours: bool, may_be_ren
 /// Whether the link is ours to delete: one that we made, or the leftover of a reference that crashed, which is a dummy
 /// link with the wanted name and none but addresses of ours. A dummy link that somebody prepared for us carries no
 /// address or others too, and stays; asked before ours are added to it, that is.
-pub fn is_ours(spec: &LinkSpec, view: &LinkView) -> bool {
+pub(super) fn is_ours(spec: &LinkSpec, view: &LinkView) -> bool {
     if view.is_made_by_an_agent() {
         return true;
     }
@@ -119,14 +119,14 @@ pub fn is_ours(spec: &LinkSpec, view: &LinkView) -> bool {
 }
 
 /// Addresses to take off a link that stays: ours, as we put them there.
-pub fn addresses_to_remove(spec: &LinkSpec, view: &LinkView) -> Vec<(IpAddr, u8)> {
+pub(super) fn addresses_to_remove(spec: &LinkSpec, view: &LinkView) -> Vec<(IpAddr, u8)> {
     let is_ours =
         |(address, prefix): &&(IpAddr, u8)| spec.addresses.contains(address) && *prefix == prefix_length(address);
     view.addresses.iter().filter(is_ours).copied().collect()
 }
 
 /// The prefix that holds one address.
-pub fn prefix_length(address: &IpAddr) -> u8 {
+pub(super) fn prefix_length(address: &IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 

@@ -8,11 +8,11 @@ use super::desired::LinkSpec;
 use super::error::Error;
 use super::ipv6;
 use super::rate_limit::{RateLimit, times};
-pub use difference::LinkView;
+pub(crate) use difference::LinkView;
 use difference::{LinkInventory, LinkStep, addresses_to_remove, alias, is_ours, prefix_length, steps};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
-pub use read::look;
+pub(super) use read::look;
 pub(in crate::node) use read::{address_of, of};
 use read::{check_error, made_as, name_of, view, view_of_index};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
@@ -40,7 +40,7 @@ const RENAME_PAUSE: Duration = Duration::from_secs(60);
 type Notifications = BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>;
 
 /// The link, and a connection to the kernel about it.
-pub struct Link {
+pub(super) struct Link {
     spec: LinkSpec,
     handle: Handle,
     notifications: Notifications,
@@ -72,7 +72,7 @@ impl Link {
     /// # Errors
     ///
     /// [`Error::Socket`].
-    pub fn open(spec: LinkSpec) -> Result<Self, Error> {
+    pub(super) fn open(spec: LinkSpec) -> Result<Self, Error> {
         let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
         let opened = new_multicast_connection(&groups);
         let (connection, handle, notifications) =
@@ -101,7 +101,7 @@ impl Link {
     ///
     /// [`Error::LinkAdd`] when it cannot be made, [`Error::Ipv6Disabled`] and [`Error::LinkCheck`] for the rest, after
     /// everything has been tried.
-    pub async fn ensure(&mut self) -> Result<(), Error> {
+    pub(super) async fn ensure(&mut self) -> Result<(), Error> {
         let found = self.find().await?;
         let before = found.link.clone();
         let is_known = before.as_ref().is_some_and(|link| self.index == Some(link.index));
@@ -194,7 +194,7 @@ impl Link {
     /// # Errors
     ///
     /// [`Error::LinkCheck`], the last of several.
-    pub async fn remove(&mut self) -> Result<(), Error> {
+    pub(super) async fn remove(&mut self) -> Result<(), Error> {
         let LinkInventory { link, surplus, .. } = self.find().await?;
         let mut outcome = Ok(());
         for link in link.iter().chain(&surplus) {
@@ -255,7 +255,7 @@ impl Link {
 
     /// Waits until the kernel tells of something about the link or its addresses, our own changes included. May be
     /// dropped while it waits without losing any.
-    pub async fn changed(&mut self) {
+    pub(super) async fn changed(&mut self) {
         while let Some(message) = self.notifications.next().await {
             let concerns = match message.payload {
                 NetlinkPayload::InnerMessage(
@@ -311,8 +311,7 @@ impl Link {
             (LinkStep::Add(address), Some(view)) => {
                 let mut request = self.handle.address().add(view.index, *address, prefix_length(address));
                 *request.message_mut() = address_message(view.index, *address, prefix_length(address));
-                accept(request.execute().await, libc::EEXIST)
-                    .map_err(|source| self.add_error(*address, &view.name, source))
+                accept(request.execute().await, libc::EEXIST).map_err(|source| add_error(*address, &view.name, source))
             }
             (_, None) => Err(self.check_error("find again", io::Error::from_raw_os_error(libc::ENODEV))),
         }
@@ -322,14 +321,6 @@ impl Link {
         let message = link.append_extra_attribute(LinkAttribute::IfAlias(alias(&self.spec.name))).build();
         let marked = self.handle.link().set(message).execute().await;
         accept(marked, 0).map_err(|error| self.check_error("give an alias to", error))
-    }
-
-    fn add_error(&self, address: IpAddr, link: &str, source: io::Error) -> Error {
-        let sysctls = if address.is_ipv6() { ipv6::disabled_by(link) } else { Vec::new() };
-        if source.raw_os_error() == Some(libc::EACCES) && !sysctls.is_empty() {
-            return Error::Ipv6Disabled { address, link: link.to_owned(), sysctls };
-        }
-        check_error(link, format!("add address {address} to"), source)
     }
 
     /// The kernel adds an IPv6 address at once, but the route that delivers its packets here a little later, from a
@@ -391,4 +382,13 @@ fn into_io(error: rtnetlink::Error) -> io::Error {
         rtnetlink::Error::NetlinkError(message) => io::Error::from_raw_os_error(message.raw_code().saturating_abs()),
         other => io::Error::other(other.to_string()),
     }
+}
+
+/// Why an address could not be added to a link.
+fn add_error(address: IpAddr, link: &str, source: io::Error) -> Error {
+    let sysctls = if address.is_ipv6() { ipv6::disabled_by(link) } else { Vec::new() };
+    if source.raw_os_error() == Some(libc::EACCES) && !sysctls.is_empty() {
+        return Error::Ipv6Disabled { address, link: link.to_owned(), sysctls };
+    }
+    check_error(link, format!("add address {address} to"), source)
 }

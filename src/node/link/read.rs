@@ -16,7 +16,7 @@ use std::net::IpAddr;
 /// # Errors
 ///
 /// [`Error::Socket`], [`Error::LinkCheck`].
-pub async fn look<const N: usize>(names: [&str; N]) -> Result<[Option<LinkView>; N], Error> {
+pub(crate) async fn look<const N: usize>(names: [&str; N]) -> Result<[Option<LinkView>; N], Error> {
     let opened = rtnetlink::new_connection();
     let (connection, handle, _) = opened.map_err(|source| Error::Socket { purpose: "links", source })?;
     let connection = tokio::spawn(connection);
@@ -32,17 +32,17 @@ pub async fn look<const N: usize>(names: [&str; N]) -> Result<[Option<LinkView>;
 }
 
 /// The link of this name, or none.
-pub async fn view(handle: &Handle, name: &str) -> Result<Option<LinkView>, Error> {
+pub(super) async fn view(handle: &Handle, name: &str) -> Result<Option<LinkView>, Error> {
     one(handle, handle.link().get().match_name(name.to_owned()), name).await
 }
 
 /// The link of this index, whatever its name, or none. `name` is the one to tell in an error.
-pub async fn view_of_index(handle: &Handle, index: u32, name: &str) -> Result<Option<LinkView>, Error> {
+pub(super) async fn view_of_index(handle: &Handle, index: u32, name: &str) -> Result<Option<LinkView>, Error> {
     one(handle, handle.link().get().match_index(index), name).await
 }
 
 /// All links that an agent made under this name, whatever they are called now.
-pub async fn made_as(handle: &Handle, name: &str) -> Result<Vec<LinkView>, Error> {
+pub(super) async fn made_as(handle: &Handle, name: &str) -> Result<Vec<LinkView>, Error> {
     let links = handle.link().get().execute();
     let links: Vec<LinkMessage> =
         links.try_collect().await.map_err(|error| check_error(name, "look for", into_io(error)))?;
@@ -81,11 +81,11 @@ pub(in crate::node) fn of(link: &LinkMessage) -> LinkView {
     }
 }
 
-pub fn check_error(name: &str, action: impl Into<String>, source: io::Error) -> Error {
+pub(super) fn check_error(name: &str, action: impl Into<String>, source: io::Error) -> Error {
     Error::LinkCheck { action: action.into(), name: name.to_owned(), source }
 }
 
-pub fn name_of(link: &LinkMessage) -> Option<&String> {
+pub(super) fn name_of(link: &LinkMessage) -> Option<&String> {
     link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name),
         _ => None,

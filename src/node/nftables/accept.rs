@@ -9,10 +9,10 @@ use super::chains::{BaseChain, ChainName, Chains};
 use super::encode;
 use super::expression::{Expression, NftVerdict};
 use super::firewall::{ChainVerdict, Packet, chain_verdict};
-use super::hooks::{Family, NetfilterHook};
+use super::hooks::{NetfilterHook, TableFamily};
 use super::lacks;
 use super::socket::NetlinkSocket;
-use crate::node::desired::{ALLOW_TRAFFIC, PacketEnd, Protocol, Rule};
+use crate::node::desired::{ALLOW_TRAFFIC, PacketEnd, Rule, TransportProtocol};
 use crate::node::error::Error;
 use netlink_bindings::nftables::{CmpOps, MetaKeys, PayloadBase};
 use std::collections::HashSet;
@@ -20,13 +20,13 @@ use std::io;
 use std::net::IpAddr;
 
 /// The rules, in the kernel, and the socket by which they are put there.
-pub struct AcceptRules {
+pub(crate) struct AcceptRules {
     channel: NetlinkSocket,
 }
 
 /// What was done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct AcceptCounts {
+pub(crate) struct AcceptCounts {
     /// Rules put in, again or for the first time.
     pub put: usize,
     pub removed: usize,
@@ -35,7 +35,7 @@ pub struct AcceptCounts {
 /// The chain in `chains`, if it is there and hooked in as iptables does, and may be changed.
 fn find(chain: AcceptChain, chains: &Chains) -> Option<&BaseChain> {
     let name = ChainName {
-        family: if chain.is_ipv6 { Family::Ip6 } else { Family::Ip },
+        family: if chain.is_ipv6 { TableFamily::Ip6 } else { TableFamily::Ip },
         table: AcceptChain::TABLE.to_owned(),
         name: chain.name().to_owned(),
     };
@@ -50,13 +50,13 @@ impl AcceptRules {
     /// # Errors
     ///
     /// [`Error::Nftables`]: the kernel has no netfilter over netlink, or descriptors are short.
-    pub fn open() -> Result<Self, Error> {
+    pub(crate) fn open() -> Result<Self, Error> {
         let channel = NetlinkSocket::open().map_err(|source| refusal("open", source))?;
         Ok(Self { channel })
     }
 
     /// The sender of every change that is ours.
-    pub fn port_id(&self) -> u32 {
+    pub(crate) fn port_id(&self) -> u32 {
         self.channel.port_id()
     }
 
@@ -65,7 +65,7 @@ impl AcceptRules {
     /// # Errors
     ///
     /// [`Error::Listing`].
-    pub fn chains(&mut self) -> Result<Chains, Error> {
+    pub(crate) fn chains(&mut self) -> Result<Chains, Error> {
         Chains::read(&mut self.channel).map_err(|source| Error::Listing { what: "the rules of the firewall", source })
     }
 
@@ -77,7 +77,7 @@ impl AcceptRules {
     /// # Errors
     ///
     /// [`Error::Nftables`]; the chains are as they were.
-    pub fn apply(&mut self, rules: &[Rule], chains: &Chains, is_alone: bool) -> Result<AcceptCounts, Error> {
+    pub(crate) fn apply(&mut self, rules: &[Rule], chains: &Chains, is_alone: bool) -> Result<AcceptCounts, Error> {
         let todo = due(rules, chains, is_alone);
         if todo.is_empty() {
             return Ok(AcceptCounts::default());
@@ -94,7 +94,7 @@ impl AcceptRules {
     /// # Errors
     ///
     /// [`Error::Nftables`], [`Error::Listing`]. A kernel that can hold none has none.
-    pub fn remove_all() -> Result<usize, Error> {
+    pub(crate) fn remove_all() -> Result<usize, Error> {
         let mut rules = match NetlinkSocket::open() {
             Ok(channel) => Self { channel },
             Err(source) if lacks(&source) => return Ok(0),
@@ -213,10 +213,10 @@ fn compared(expression: &Expression, loaded: u32) -> Option<&[u8]> {
     }
 }
 
-fn protocol_of(value: &[u8]) -> Option<Protocol> {
+fn protocol_of(value: &[u8]) -> Option<TransportProtocol> {
     match libc::c_int::from(*value.first()?) {
-        libc::IPPROTO_UDP => Some(Protocol::Udp),
-        libc::IPPROTO_TCP => Some(Protocol::Tcp),
+        libc::IPPROTO_UDP => Some(TransportProtocol::Udp),
+        libc::IPPROTO_TCP => Some(TransportProtocol::Tcp),
         _ => None,
     }
 }
@@ -256,7 +256,7 @@ mod tests {
     use crate::node::fallback_rules::Fallback;
     use crate::node::nftables::chains::{ChainName, ChainRule};
     use crate::node::nftables::expression::decode;
-    use crate::node::nftables::hooks::{BaseHook, Family, NetfilterHook};
+    use crate::node::nftables::hooks::{BaseHook, NetfilterHook, TableFamily};
     use crate::node::nftables::message::messages;
     use netlink_bindings::nftables::OpGetruleDump;
     use netlink_bindings::traits::NetlinkRequest;
@@ -291,7 +291,7 @@ mod tests {
     }
 
     fn chains(rules: Vec<ChainRule>) -> Chains {
-        let name = ChainName { family: Family::Ip, table: "filter".to_owned(), name: "INPUT".to_owned() };
+        let name = ChainName { family: TableFamily::Ip, table: "filter".to_owned(), name: "INPUT".to_owned() };
         let base = BaseHook { at: NetfilterHook::Input, priority: 0, drops: true };
         let mut chains = Chains::default();
         chains.bases.push(BaseChain { name: name.clone(), base });

@@ -4,7 +4,7 @@ use crate::node::desired::{Hook, Rule};
 
 /// A chain of iptables-nft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AcceptChain {
+pub(crate) struct AcceptChain {
     pub is_ipv6: bool,
     /// INPUT, else OUTPUT.
     pub is_input: bool,
@@ -12,7 +12,7 @@ pub struct AcceptChain {
 
 /// What there is to do to a chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AcceptChanges {
+pub(crate) struct AcceptChanges {
     /// To be put to the front.
     pub missing: Vec<Rule>,
     /// Handles.
@@ -20,7 +20,7 @@ pub struct AcceptChanges {
 }
 
 impl AcceptChain {
-    pub const TABLE: &str = "filter";
+    pub(crate) const TABLE: &str = "filter";
     pub(super) const ALL: [Self; 4] = [
         Self { is_ipv6: false, is_input: true },
         Self { is_ipv6: false, is_input: false },
@@ -28,18 +28,13 @@ impl AcceptChain {
         Self { is_ipv6: true, is_input: false },
     ];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         if self.is_input { "INPUT" } else { "OUTPUT" }
     }
 
     /// `NFPROTO_…`
-    pub fn family(self) -> u8 {
+    pub(crate) fn family(self) -> u8 {
         (if self.is_ipv6 { libc::NFPROTO_IPV6 } else { libc::NFPROTO_IPV4 }) as u8
-    }
-
-    /// Whether rules for `hook` are for `lo` alone.
-    pub fn is_loopback(self, hook: Hook) -> bool {
-        matches!(hook, Hook::FilterInputLoopback | Hook::FilterOutputLoopback)
     }
 
     pub(super) fn hook(self, is_loopback: bool) -> Hook {

@@ -3,7 +3,7 @@
 use super::encode::{FAMILY, arrival};
 use super::header::header;
 use super::{InterceptionTable, socket::NetlinkSocket};
-use crate::node::arrival::{ArrivalSnapshot, Client};
+use crate::node::arrival::{ArrivalSnapshot, ArrivingClient};
 use crate::node::error::Error;
 use netlink_bindings::nftables::{OpGetsetelemDump, Request};
 use netlink_bindings::traits::NetlinkRequest;
@@ -16,7 +16,7 @@ impl InterceptionTable {
     /// # Errors
     ///
     /// [`Error::Nftables`].
-    pub fn look_at_clients(&mut self) -> Result<ArrivalSnapshot, Error> {
+    pub(crate) fn look_at_clients(&mut self) -> Result<ArrivalSnapshot, Error> {
         let mut snapshot = ArrivalSnapshot::default();
         for family in arrival::FAMILIES {
             let blocked = members(&mut self.channel, &self.name, family.blocked);
@@ -33,7 +33,7 @@ impl InterceptionTable {
     /// # Errors
     ///
     /// [`Error::Nftables`].
-    pub fn leave_alone(&mut self, clients: &[(Client, Duration)]) -> Result<(), Error> {
+    pub(crate) fn leave_alone(&mut self, clients: &[(ArrivingClient, Duration)]) -> Result<(), Error> {
         match self.channel.commit(|sequence| arrival::lengthen(&self.name, clients, sequence)) {
             Err(source) if source.raw_os_error() != Some(libc::ENOENT) => Err(self.refusal("change", source)),
             _ => Ok(()),
@@ -45,7 +45,7 @@ impl InterceptionTable {
     /// # Errors
     ///
     /// [`Error::Nftables`].
-    pub fn try_all_clients(&mut self) -> Result<(), Error> {
+    pub(crate) fn try_all_clients(&mut self) -> Result<(), Error> {
         let committed = self.channel.commit(|sequence| arrival::free_all(&self.name, sequence));
         committed.map_err(|source| self.refusal("change", source))
     }
@@ -56,7 +56,7 @@ impl InterceptionTable {
 /// # Errors
 ///
 /// The kernel refused.
-pub fn read(table: &str) -> io::Result<ArrivalSnapshot> {
+pub(crate) fn read(table: &str) -> io::Result<ArrivalSnapshot> {
     let mut channel = NetlinkSocket::open()?;
     let mut snapshot = ArrivalSnapshot::default();
     for family in arrival::FAMILIES {
@@ -66,7 +66,7 @@ pub fn read(table: &str) -> io::Result<ArrivalSnapshot> {
 }
 
 /// The clients in a set, each with what is left of its time.
-fn members(channel: &mut NetlinkSocket, table: &str, set: &str) -> io::Result<Vec<(Client, Duration)>> {
+fn members(channel: &mut NetlinkSocket, table: &str, set: &str) -> io::Result<Vec<(ArrivingClient, Duration)>> {
     let mut request = Request::new().op_getsetelem_dump(&header(FAMILY, 0));
     request.encode().push_table_bytes(table.as_bytes()).push_set_bytes(set.as_bytes());
     let mut members = Vec::new();
@@ -75,7 +75,7 @@ fn members(channel: &mut NetlinkSocket, table: &str, set: &str) -> io::Result<Ve
 }
 
 /// The clients that a message tells of as elements of a set, each with what is left of its time.
-pub(in crate::node) fn clients(payload: &[u8]) -> Vec<(Client, Duration)> {
+pub(in crate::node) fn clients(payload: &[u8]) -> Vec<(ArrivingClient, Duration)> {
     let (_, attributes) = OpGetsetelemDump::decode_reply(payload);
     let elements = attributes.get_elements().ok();
     let clients = elements.iter().flat_map(|elements| elements.get_elem()).filter_map(|element| {

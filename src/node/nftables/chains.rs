@@ -3,7 +3,7 @@
 
 use super::expression::{Expression, NftVerdict, attribute, decode, decode_verdict, text, value};
 use super::header::header;
-use super::hooks::{BaseHook, Family, NetfilterHook};
+use super::hooks::{BaseHook, NetfilterHook, TableFamily};
 use super::message::messages;
 use super::socket::NetlinkSocket;
 use netlink_bindings::nftables::{
@@ -37,7 +37,7 @@ const NEW_ELEMENTS: u16 = 0xa0c;
 /// Where a chain or a set is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChainName {
-    pub family: Family,
+    pub family: TableFamily,
     pub table: String,
     /// The chain's or the set's own.
     pub name: String,
@@ -89,8 +89,8 @@ pub struct Chains {
     /// Of the sets that could be read.
     pub sets: HashMap<ChainName, Vec<SetElement>>,
     /// Tables with an owner, which only that one may change.
-    pub owned_tables: HashSet<(Family, String)>,
-    dormant_tables: HashSet<(Family, String)>,
+    pub owned_tables: HashSet<(TableFamily, String)>,
+    dormant_tables: HashSet<(TableFamily, String)>,
 }
 
 impl Chains {
@@ -143,7 +143,8 @@ impl Chains {
             if let (NEW_CHAIN, Ok(table), Ok(name)) =
                 (message.message_type(), attributes.get_table(), attributes.get_name())
             {
-                let name = ChainName { family: Family::of(header.nfgen_family), table: text(table), name: text(name) };
+                let name =
+                    ChainName { family: TableFamily::of(header.nfgen_family), table: text(table), name: text(name) };
                 chains.rules.entry(name).or_default();
             }
         }
@@ -164,7 +165,7 @@ impl Chains {
 
     fn take_table(&mut self, payload: &[u8]) -> Option<()> {
         let (header, attributes) = OpGettableDump::decode_reply(payload);
-        let table = (Family::of(header.nfgen_family), text(attributes.get_name().ok()?));
+        let table = (TableFamily::of(header.nfgen_family), text(attributes.get_name().ok()?));
         if attributes.get_flags().unwrap_or_default() & DORMANT != 0 {
             self.dormant_tables.insert(table.clone());
         }
@@ -176,13 +177,13 @@ impl Chains {
 
     fn take_chain(&mut self, payload: &[u8]) -> Option<()> {
         let (header, attributes) = OpGetchainDump::decode_reply(payload);
-        let family = Family::of(header.nfgen_family);
+        let family = TableFamily::of(header.nfgen_family);
         let name =
             ChainName { family, table: text(attributes.get_table().ok()?), name: text(attributes.get_name().ok()?) };
         let hook = attributes.get_hook().ok()?;
         let at = NetfilterHook::of(hook.get_num().ok()?);
         let is_of_concern = matches!(at, NetfilterHook::Input | NetfilterHook::Output)
-            && family != Family::Other
+            && family != TableFamily::Other
             && attributes.get_type().ok()?.to_bytes() != b"nat"
             && !self.dormant_tables.contains(&(family, name.table.clone()));
         if is_of_concern {
@@ -196,7 +197,7 @@ impl Chains {
 
     fn take_rule(&mut self, payload: &[u8]) -> Option<()> {
         let (header, attributes) = OpGetruleDump::decode_reply(payload);
-        let family = Family::of(header.nfgen_family);
+        let family = TableFamily::of(header.nfgen_family);
         let name =
             ChainName { family, table: text(attributes.get_table().ok()?), name: text(attributes.get_chain().ok()?) };
         let expressions = attributes.get_expressions().map(|list| decode(&list)).unwrap_or_default();
@@ -207,7 +208,7 @@ impl Chains {
 
     fn take_elements(&mut self, payload: &[u8]) -> Option<()> {
         let (header, attributes) = OpGetsetelemDump::decode_reply(payload);
-        let family = Family::of(header.nfgen_family);
+        let family = TableFamily::of(header.nfgen_family);
         let name =
             ChainName { family, table: text(attributes.get_table().ok()?), name: text(attributes.get_set().ok()?) };
         let elements = self.sets.entry(name).or_default();

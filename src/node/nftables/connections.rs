@@ -2,7 +2,7 @@
 
 use super::header::header;
 use super::socket::NetlinkSocket;
-use crate::node::desired::Protocol;
+use crate::node::desired::TransportProtocol;
 use netlink_bindings::conntrack::{IterableTupleAttrs, Nfgenmsg, OpGetDump, Request};
 use netlink_bindings::traits::NetlinkRequest;
 use std::io;
@@ -10,8 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 
 /// A connection, as the client that began it sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Connection {
-    pub protocol: Protocol,
+pub struct TrackedConnection {
+    pub protocol: TransportProtocol,
     pub from: SocketAddr,
     pub to: SocketAddr,
     /// Who answers in truth; differs from `to` where the destination is rewritten.
@@ -23,20 +23,20 @@ pub struct Connection {
 /// # Errors
 ///
 /// The kernel cannot list them, or refuses for lack of NET_ADMIN.
-pub fn read(addresses: &[IpAddr], port: u16) -> io::Result<Vec<Connection>> {
+pub(crate) fn read(addresses: &[IpAddr], port: u16) -> io::Result<Vec<TrackedConnection>> {
     let mut channel = NetlinkSocket::open()?;
     let mut family = Nfgenmsg::new();
     family.nfgen_family = header(0, 0).nfgen_family;
     let mut found = Vec::new();
     let is_asked_for =
-        |connection: &Connection| connection.to.port() == port && addresses.contains(&connection.to.ip());
+        |connection: &TrackedConnection| connection.to.port() == port && addresses.contains(&connection.to.ip());
     channel.dump(&Request::new().op_get_dump(&family), |payload| {
-        found.extend(Connection::of(payload).filter(is_asked_for))
+        found.extend(TrackedConnection::of(payload).filter(is_asked_for))
     })?;
     Ok(found)
 }
 
-impl Connection {
+impl TrackedConnection {
     /// What a message tells of a connection.
     pub(in crate::node) fn of(payload: &[u8]) -> Option<Self> {
         let (_, attributes) = OpGetDump::decode_reply(payload);
@@ -47,12 +47,12 @@ impl Connection {
 }
 
 /// Protocol, source and destination of one direction.
-fn ends(tuple: &IterableTupleAttrs<'_>) -> Option<(Protocol, SocketAddr, SocketAddr)> {
+fn ends(tuple: &IterableTupleAttrs<'_>) -> Option<(TransportProtocol, SocketAddr, SocketAddr)> {
     let ip = tuple.get_tuple_ip().ok()?;
     let transport = tuple.get_tuple_proto().ok()?;
     let protocol = match libc::c_int::from(transport.get_proto_num().ok()?) {
-        libc::IPPROTO_UDP => Protocol::Udp,
-        libc::IPPROTO_TCP => Protocol::Tcp,
+        libc::IPPROTO_UDP => TransportProtocol::Udp,
+        libc::IPPROTO_TCP => TransportProtocol::Tcp,
         _ => return None,
     };
     let (source, destination): (IpAddr, IpAddr) = match (ip.get_ip_v4_src(), ip.get_ip_v4_dst()) {

@@ -61,7 +61,7 @@ pub struct OwnTables {
 }
 
 /// A subscription.
-pub struct Events {
+pub(crate) struct Events {
     socket: TokioSocket,
     datagram: Vec<u8>,
     own: OwnTables,
@@ -73,7 +73,7 @@ impl Events {
     /// # Errors
     ///
     /// [`Error::Socket`].
-    pub fn subscribe(own: OwnTables) -> Result<Self, Error> {
+    pub(crate) fn subscribe(own: OwnTables) -> Result<Self, Error> {
         let open = || -> io::Result<TokioSocket> {
             let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
             socket.socket_mut().bind_auto()?;
@@ -90,7 +90,7 @@ impl Events {
     /// # Errors
     ///
     /// The socket is of no more use.
-    pub async fn next(&mut self) -> io::Result<ChangeScope> {
+    pub(crate) async fn next(&mut self) -> io::Result<ChangeScope> {
         loop {
             self.datagram.clear();
             match self.socket.recv(&mut self.datagram).await {
@@ -126,7 +126,7 @@ impl Events {
 }
 
 /// What the changes in `datagram`, a notification of the kernel's, concern that others have made. Pure.
-pub fn change_scope(datagram: &[u8], own: &OwnTables) -> ChangeScope {
+pub(crate) fn change_scope(datagram: &[u8], own: &OwnTables) -> ChangeScope {
     let others = messages(datagram).filter(|message| !own.port_ids.contains(&message.port_number()));
     let each = others.filter_map(|message| {
         let payload = message.payload();

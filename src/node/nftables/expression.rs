@@ -105,7 +105,7 @@ pub enum NftVerdict {
 }
 
 /// The expressions in `list`.
-pub fn decode(list: &IterableExprListAttrs<'_>) -> Vec<Expression> {
+pub(super) fn decode(list: &IterableExprListAttrs<'_>) -> Vec<Expression> {
     let mut expressions = Vec::new();
     for element in list.get_elem() {
         let name = element.get_name().unwrap_or_default();
@@ -198,7 +198,7 @@ fn operation(name: String, data: &ExprOps<'_>) -> Option<Expression> {
 }
 
 /// A verdict, as a rule or an element of a map has it.
-pub fn decode_verdict(verdict: &IterableVerdictAttrs<'_>) -> Option<NftVerdict> {
+pub(super) fn decode_verdict(verdict: &IterableVerdictAttrs<'_>) -> Option<NftVerdict> {
     let chain = || verdict.get_chain().ok().map(text);
     Some(match verdict.get_code().ok()? {
         code if code == VerdictCode::Accept as u32 => NftVerdict::Accept,
@@ -212,12 +212,12 @@ pub fn decode_verdict(verdict: &IterableVerdictAttrs<'_>) -> Option<NftVerdict> 
 }
 
 /// The octets of a datum.
-pub fn value(data: &IterableDataAttrs<'_>) -> Option<Vec<u8>> {
+pub(super) fn value(data: &IterableDataAttrs<'_>) -> Option<Vec<u8>> {
     data.get_value().ok().map(<[u8]>::to_vec)
 }
 
 /// The value of an attribute that `netlink-bindings` cannot find.
-pub fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
+pub(super) fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
     let mut rest = attributes;
     loop {
         let found = NlaBuffer::new_checked(rest).ok()?;
@@ -231,7 +231,7 @@ pub fn attribute(attributes: &[u8], kind: u16) -> Option<&[u8]> {
 }
 
 /// A name of the kernel's.
-pub fn text(name: &CStr) -> String {
+pub(super) fn text(name: &CStr) -> String {
     name.to_string_lossy().into_owned()
 }
 

@@ -9,12 +9,12 @@ use crate::node::fallback_rules::FallbackRule;
 use std::io;
 
 /// Name of the table, always the same, so that a successor replaces what a predecessor left.
-pub const FALLBACK_TABLE_NAME: &str = "nodelocaldns-fallback";
+pub(crate) const FALLBACK_TABLE_NAME: &str = "nodelocaldns-fallback";
 /// Where rules are put for a moment, at no hook, to see how the kernel lists them.
 const TRIAL_TABLE_NAME: &str = "nodelocaldns-fallback-trial";
 
 /// The table, and the socket that changes it.
-pub struct FallbackTable {
+pub(crate) struct FallbackTable {
     channel: NetlinkSocket,
     installed: Option<InstalledFallback>,
 }
@@ -31,7 +31,7 @@ type Contents = Vec<(String, Vec<u8>)>;
 
 /// What became of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Applied {
+pub(crate) enum Applied {
     /// It was as wanted, or it is not ours to change.
     Nothing,
     /// It is there for the first time since we know of it.
@@ -48,18 +48,18 @@ impl FallbackTable {
     /// # Errors
     ///
     /// [`Error::FallbackUnsupported`]: the kernel has no netfilter over netlink, or descriptors are short.
-    pub fn open() -> Result<Self, Error> {
+    pub(crate) fn open() -> Result<Self, Error> {
         let channel = NetlinkSocket::open().map_err(|source| Error::FallbackUnsupported { source })?;
         Ok(Self { channel, installed: None })
     }
 
     /// The sender of every change that is ours.
-    pub fn port_id(&self) -> u32 {
+    pub(crate) fn port_id(&self) -> u32 {
         self.channel.port_id()
     }
 
     /// Whether it is in place, as far as we know.
-    pub fn is_in_place(&self) -> bool {
+    pub(crate) fn is_in_place(&self) -> bool {
         self.installed.is_some()
     }
 
@@ -72,7 +72,7 @@ impl FallbackTable {
     ///
     /// [`Error::FallbackUnsupported`] when the kernel lacks something that the rules need, [`Error::Nftables`] else;
     /// the table is as it was.
-    pub fn apply(&mut self, rules: &[FallbackRule], is_alone: bool) -> Result<Applied, Error> {
+    pub(crate) fn apply(&mut self, rules: &[FallbackRule], is_alone: bool) -> Result<Applied, Error> {
         let present = self.contents(FALLBACK_TABLE_NAME)?;
         if rules.is_empty() {
             return match present {
@@ -111,7 +111,7 @@ impl FallbackTable {
     /// # Errors
     ///
     /// [`Error::Nftables`].
-    pub fn remove(&mut self) -> Result<(), Error> {
+    pub(crate) fn remove(&mut self) -> Result<(), Error> {
         self.installed = None;
         match self.channel.commit(|sequence| encode::delete(FALLBACK_TABLE_NAME, sequence)) {
             Err(source) if source.raw_os_error() != Some(libc::ENOENT) => Err(refusal("remove", source)),
@@ -146,7 +146,7 @@ impl FallbackTable {
 /// # Errors
 ///
 /// [`Error::Nftables`]. A kernel that can hold none has none.
-pub fn remove_fallback() -> Result<bool, Error> {
+pub(crate) fn remove_fallback() -> Result<bool, Error> {
     let gone = FallbackTable::open().and_then(|mut table| {
         let is_there = table.contents(FALLBACK_TABLE_NAME)?.is_some();
         table.remove().map(|()| is_there)

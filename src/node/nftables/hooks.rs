@@ -1,10 +1,10 @@
-//! Families of tables, and where chains are hooked into the way of a packet.
+//! Families of tables, and the netfilter hooks of chains.
 
 use std::net::IpAddr;
 
 /// Family of a table, under the name that `nft` gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Family {
+pub enum TableFamily {
     Inet,
     Ip,
     Ip6,
@@ -12,7 +12,7 @@ pub enum Family {
     Other,
 }
 
-impl Family {
+impl TableFamily {
     pub(in crate::node) fn of(number: u8) -> Self {
         match libc::c_int::from(number) {
             libc::NFPROTO_INET => Self::Inet,
@@ -66,10 +66,15 @@ pub struct BaseHook {
 /// The hooks (`NF_INET_…`) that queries and answers of this node pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NetfilterHook {
+    /// `NF_INET_PRE_ROUTING`.
     Prerouting,
+    /// `NF_INET_LOCAL_IN`.
     Input,
+    /// `NF_INET_LOCAL_OUT`.
     Output,
+    /// `NF_INET_POST_ROUTING`.
     Postrouting,
+    /// Any other, which no DNS packet of ours passes.
     Other,
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::RangeInclusive;
 
 /// The messages of a datagram, up to the first that is not whole.
-pub fn messages(octets: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
+pub(crate) fn messages(octets: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
     let mut rest = octets;
     std::iter::from_fn(move || {
         let message = NetlinkBuffer::new_checked(rest).ok()?;
@@ -33,7 +33,11 @@ enum NetlinkAnswer {
 /// # Errors
 ///
 /// One of the requests was refused.
-pub fn take_answers(datagram: &[u8], sequence: &RangeInclusive<u32>, mut part: impl FnMut(&[u8])) -> io::Result<bool> {
+pub(crate) fn take_answers(
+    datagram: &[u8],
+    sequence: &RangeInclusive<u32>,
+    mut part: impl FnMut(&[u8]),
+) -> io::Result<bool> {
     for message in messages(datagram).filter(|message| sequence.contains(&message.sequence_number())) {
         match answer(&message) {
             NetlinkAnswer::Failed(error) => return Err(error),
@@ -63,7 +67,7 @@ mod tests {
     use super::*;
 
     /// Length, type, flags, sequence number, port ID, payload (RFC 3549 section 2.2), padded.
-    pub fn message(kind: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
+    pub(super) fn message(kind: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
         let mut octets = Vec::new();
         octets.extend((16 + payload.len() as u32).to_ne_bytes());
         octets.extend(kind.to_ne_bytes());

@@ -11,28 +11,34 @@
 
 mod accept;
 mod accept_chain;
-pub mod arrival;
+pub(super) mod arrival;
 mod chains;
-pub mod connections;
+pub(super) mod connections;
 mod encode;
 mod events;
 mod expression;
 mod fallback_table;
-pub mod firewall;
+pub(super) mod firewall;
 mod header;
-pub mod hooks;
+pub(super) mod hooks;
 mod message;
-pub mod ruleset;
+pub(super) mod ruleset;
 mod socket;
 
 pub(in crate::node) use accept::due;
-pub use accept::{AcceptCounts, AcceptRules};
-pub use chains::{BaseChain, ChainName, ChainRule, Chains, SetElement};
+pub(super) use accept::{AcceptCounts, AcceptRules};
+#[cfg(test)]
+pub(crate) use chains::ChainRule;
+pub use chains::Chains;
+pub(super) use chains::SetElement;
+pub(crate) use chains::{BaseChain, ChainName};
 pub(in crate::node) use chains::{NEW_CHAIN, NEW_RULE, NEW_TABLE};
-pub use events::{ChangeScope, Events, OwnTables, change_scope};
-pub use expression::{Expression, NftVerdict};
-pub use fallback_table::{Applied, FALLBACK_TABLE_NAME, FallbackTable, remove_fallback};
-pub use hooks::NetfilterHook;
+pub use events::{ChangeScope, OwnTables};
+pub(super) use events::{Events, change_scope};
+pub(crate) use expression::{Expression, NftVerdict};
+pub(crate) use fallback_table::FALLBACK_TABLE_NAME;
+pub(super) use fallback_table::{Applied, FallbackTable, remove_fallback};
+pub(super) use hooks::NetfilterHook;
 pub(in crate::node) use message::{messages, take_answers};
 
 use super::desired::Rule;
@@ -44,13 +50,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 /// Name of the table, unless another agent has one of this name (a rolling update with a surge runs two for a while).
-pub const TABLE_NAME: &str = "nodelocaldns";
+pub(crate) const TABLE_NAME: &str = "nodelocaldns";
 
 /// Name of the table that guards rules of iptables.
-pub const GUARD_TABLE_NAME: &str = "nodelocaldns-guard";
+pub(crate) const GUARD_TABLE_NAME: &str = "nodelocaldns-guard";
 
 /// A table and the socket that makes it, which owns the one that leaves packets untracked itself.
-pub struct InterceptionTable {
+pub(super) struct InterceptionTable {
     channel: NetlinkSocket,
     name: String,
     purpose: TablePurpose,
@@ -59,7 +65,7 @@ pub struct InterceptionTable {
 
 /// What became of a table that several agents share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SharedTableOutcome {
+pub(super) enum SharedTableOutcome {
     /// It is as wanted.
     Applied,
     /// Another agent may need what is there.
@@ -79,7 +85,7 @@ impl InterceptionTable {
     ///
     /// [`Error::NftablesMissing`], [`Error::NftablesUnsupported`] when the kernel lacks owners or the NOTRACK
     /// expression; [`Error::Nftables`] else.
-    pub fn create(rules: &[Rule]) -> Result<Self, Error> {
+    pub(super) fn create(rules: &[Rule]) -> Result<Self, Error> {
         let missing_or = |source, else_error: fn(io::Error) -> Error| {
             if lacks(&source) { Error::NftablesMissing { source } } else { else_error(source) }
         };
@@ -124,18 +130,18 @@ impl InterceptionTable {
     /// # Errors
     ///
     /// [`Error::NftablesUnsupported`] when the kernel lacks nf_tables.
-    pub fn guard() -> Result<Self, Error> {
+    pub(super) fn guard() -> Result<Self, Error> {
         let channel = NetlinkSocket::open().map_err(|source| Error::NftablesUnsupported { source })?;
         Ok(Self { channel, name: GUARD_TABLE_NAME.to_owned(), purpose: TablePurpose::GuardIptables, installed: None })
     }
 
     /// Name of the table, in family inet.
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.name
     }
 
     /// Port ID of the owner, the sender of every change that is ours.
-    pub fn port_id(&self) -> u32 {
+    pub(super) fn port_id(&self) -> u32 {
         self.channel.port_id()
     }
 
@@ -146,7 +152,7 @@ impl InterceptionTable {
     /// # Errors
     ///
     /// Descriptors are short.
-    pub fn duplicate_owner(&self) -> io::Result<OwnedFd> {
+    pub(super) fn duplicate_owner(&self) -> io::Result<OwnedFd> {
         self.channel.duplicate()
     }
 
@@ -155,7 +161,7 @@ impl InterceptionTable {
     /// # Errors
     ///
     /// [`Error::Nftables`]; the table is as it was.
-    pub fn apply(&mut self, rules: &[Rule]) -> Result<bool, Error> {
+    pub(super) fn apply(&mut self, rules: &[Rule]) -> Result<bool, Error> {
         let views = if self.installed.is_some() { self.views()? } else { Vec::new() };
         if self.installed.as_ref().is_some_and(|installed| installed.rules == rules && installed.views == views) {
             return Ok(false);
@@ -170,7 +176,7 @@ impl InterceptionTable {
     /// # Errors
     ///
     /// [`Error::NftablesUnsupported`] when the kernel lacks something that the rules need, [`Error::Nftables`] else.
-    pub fn apply_shared(&mut self, rules: &[Rule], is_alone: bool) -> Result<SharedTableOutcome, Error> {
+    pub(super) fn apply_shared(&mut self, rules: &[Rule], is_alone: bool) -> Result<SharedTableOutcome, Error> {
         let views = self.views()?;
         let ours = self.installed.as_ref().filter(|installed| installed.views == views);
         let only_takes_away =
@@ -192,7 +198,7 @@ impl InterceptionTable {
     /// # Errors
     ///
     /// [`Error::Nftables`]; closing the socket removes it all the same.
-    pub fn remove(&mut self) -> Result<(), Error> {
+    pub(super) fn remove(&mut self) -> Result<(), Error> {
         self.installed = None;
         match self.channel.commit(|sequence| encode::delete(&self.name, sequence)) {
             Err(source) if source.raw_os_error() != Some(libc::ENOENT) => Err(self.refusal("remove", source)),
@@ -223,7 +229,7 @@ impl InterceptionTable {
 /// # Errors
 ///
 /// [`Error::Nftables`].
-pub fn remove_guard() -> Result<(), Error> {
+pub(super) fn remove_guard() -> Result<(), Error> {
     // A kernel without nf_tables holds no table.
     InterceptionTable::guard().map_or(Ok(()), |mut table| table.remove())
 }

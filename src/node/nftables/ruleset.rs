@@ -4,9 +4,9 @@
 use super::FALLBACK_TABLE_NAME;
 use super::encode::arrival;
 use super::header::header;
-use super::hooks::{BaseHook, Family, NetfilterHook};
+use super::hooks::{BaseHook, NetfilterHook, TableFamily};
 use super::socket::NetlinkSocket;
-use crate::node::desired::{Hook, PacketEnd, Protocol, Rule};
+use crate::node::desired::{Hook, PacketEnd, Rule, TransportProtocol};
 use netlink_bindings::nftables::{
     CtKeys, ExprOps, IterableExprListAttrs, MetaKeys, OpGetchainDump, OpGetruleDump, OpGettableDump, PayloadBase,
     Request, VerdictCode,
@@ -28,7 +28,7 @@ pub struct Ruleset {
 /// A table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RulesetTable {
-    pub family: Family,
+    pub family: TableFamily,
     pub name: String,
     /// Port ID of the netlink socket that owns it; the table lives no longer than that.
     pub owner: Option<u32>,
@@ -37,7 +37,7 @@ pub struct RulesetTable {
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedChain {
-    pub family: Family,
+    pub family: TableFamily,
     pub table: String,
     pub name: String,
     /// None for a chain that is only jumped to.
@@ -56,14 +56,14 @@ pub struct ListedRule {
     /// What may keep a packet from us, or from being left untracked.
     pub effects: Vec<Effect>,
     /// The address that it writes into packets, if it is one such as the fallback has.
-    pub rewrite: Option<Rewrite>,
+    pub rewrite: Option<AddressRewrite>,
 }
 
 /// DNS packets with address `from` at `end` get `to` there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Rewrite {
+pub struct AddressRewrite {
     pub end: PacketEnd,
-    pub protocol: Protocol,
+    pub protocol: TransportProtocol,
     pub from: IpAddr,
     pub to: IpAddr,
     pub port: u16,
@@ -86,8 +86,8 @@ impl Ruleset {
     /// programs on the node, and from which it takes the answers back. None if it does not do all of that.
     pub fn fallback_of(&self, local: IpAddr, port: u16) -> Option<IpAddr> {
         let chains =
-            self.chains.iter().filter(|chain| chain.family == Family::Inet && chain.table == FALLBACK_TABLE_NAME);
-        let rewrites: HashSet<(NetfilterHook, Rewrite)> = chains
+            self.chains.iter().filter(|chain| chain.family == TableFamily::Inet && chain.table == FALLBACK_TABLE_NAME);
+        let rewrites: HashSet<(NetfilterHook, AddressRewrite)> = chains
             .filter_map(|chain| chain.base.map(|base| (base.at, &chain.rules)))
             .flat_map(|(at, rules)| rules.iter().filter_map(move |seen| Some((at, seen.rewrite?))))
             .collect();
@@ -99,8 +99,8 @@ impl Ruleset {
                 (NetfilterHook::Input, PacketEnd::Source, *upstream, local),
             ];
             stages.into_iter().all(|(at, end, from, to)| {
-                let has = |protocol| rewrites.contains(&(at, Rewrite { end, protocol, from, to, port }));
-                has(Protocol::Udp) && has(Protocol::Tcp)
+                let has = |protocol| rewrites.contains(&(at, AddressRewrite { end, protocol, from, to, port }));
+                has(TransportProtocol::Udp) && has(TransportProtocol::Tcp)
             })
         };
         let queries =
@@ -114,7 +114,7 @@ impl RulesetTable {
     pub(in crate::node) fn of(payload: &[u8]) -> Option<Self> {
         let (header, attributes) = OpGettableDump::decode_reply(payload);
         let name = text(attributes.get_name().ok()?);
-        Some(Self { family: Family::of(header.nfgen_family), name, owner: attributes.get_owner().ok() })
+        Some(Self { family: TableFamily::of(header.nfgen_family), name, owner: attributes.get_owner().ok() })
     }
 }
 
@@ -128,13 +128,17 @@ impl ListedChain {
             let drops = attributes.get_policy().ok() == Some(VerdictCode::Drop as u32);
             Some(BaseHook { at, priority: hook.get_priority().ok()?, drops })
         });
-        Some(Self { family: Family::of(header.nfgen_family), table, name, base, rules: Vec::new() })
+        Some(Self { family: TableFamily::of(header.nfgen_family), table, name, base, rules: Vec::new() })
     }
 
     /// Family, table and name of the chain of the rule that a message tells of.
-    pub(in crate::node) fn of_rule(payload: &[u8]) -> Option<(Family, String, String)> {
+    pub(in crate::node) fn of_rule(payload: &[u8]) -> Option<(TableFamily, String, String)> {
         let (header, attributes) = OpGetruleDump::decode_reply(payload);
-        Some((Family::of(header.nfgen_family), text(attributes.get_table().ok()?), text(attributes.get_chain().ok()?)))
+        Some((
+            TableFamily::of(header.nfgen_family),
+            text(attributes.get_table().ok()?),
+            text(attributes.get_chain().ok()?),
+        ))
     }
 
     /// Adds the rule that a message tells of.
@@ -159,7 +163,7 @@ impl ListedChain {
 /// # Errors
 ///
 /// The kernel has no nf_tables, or refuses for lack of NET_ADMIN.
-pub fn read() -> io::Result<Ruleset> {
+pub(crate) fn read() -> io::Result<Ruleset> {
     let mut channel = NetlinkSocket::open()?;
     let mut ruleset = Ruleset::default();
     channel.dump(&Request::new().op_gettable_dump(&header(0, 0)), |payload| {
@@ -170,7 +174,7 @@ pub fn read() -> io::Result<Ruleset> {
     })?;
     for chain in &mut ruleset.chains {
         let is_read = chain.sees_packets_untracked() || chain.table == FALLBACK_TABLE_NAME;
-        if !is_read || chain.family == Family::Other {
+        if !is_read || chain.family == TableFamily::Other {
             continue;
         }
         let mut request = Request::new().op_getrule_dump(&header(chain.family.number(), 0));
@@ -198,6 +202,7 @@ enum RegisterContent {
 }
 
 /// Puts together what the expressions of one rule say, the inverse of what `encode` writes.
+#[allow(clippy::too_many_lines, reason = "one arm an expression of the kernel")]
 fn interpret(at: Option<NetfilterHook>, expressions: &IterableExprListAttrs<'_>) -> ListedRule {
     let mut seen = ListedRule::default();
     let (mut address, mut protocol, mut port, mut mark) = (None, None, None, None);
@@ -296,7 +301,7 @@ fn interpret(at: Option<NetfilterHook>, expressions: &IterableExprListAttrs<'_>)
         && end == address_end
         && end == port_end
     {
-        seen.rewrite = Some(Rewrite { end, protocol, from, to, port });
+        seen.rewrite = Some(AddressRewrite { end, protocol, from, to, port });
     }
     seen
 }
@@ -309,10 +314,10 @@ fn effect_of(verdict: u32) -> Option<Effect> {
     }
 }
 
-fn protocol_of(value: &[u8]) -> Option<Protocol> {
+fn protocol_of(value: &[u8]) -> Option<TransportProtocol> {
     match libc::c_int::from(*value.first()?) {
-        libc::IPPROTO_UDP => Some(Protocol::Udp),
-        libc::IPPROTO_TCP => Some(Protocol::Tcp),
+        libc::IPPROTO_UDP => Some(TransportProtocol::Udp),
+        libc::IPPROTO_TCP => Some(TransportProtocol::Tcp),
         _ => None,
     }
 }
@@ -402,7 +407,7 @@ mod tests {
             let rules = vec![interpret(Some(at), &attributes.get_expressions().unwrap())];
             let base = Some(BaseHook { at, priority: 0, drops: false });
             ruleset.chains.push(ListedChain {
-                family: Family::Inet,
+                family: TableFamily::Inet,
                 table: FALLBACK_TABLE_NAME.to_owned(),
                 name,
                 base,
@@ -420,7 +425,7 @@ mod tests {
     fn octets_that_are_no_rule_do_not_panic() {
         let rule = Rule {
             hook: Hook::RawOutput,
-            protocol: Protocol::Udp,
+            protocol: TransportProtocol::Udp,
             end: PacketEnd::Source,
             address: [10, 96, 0, 10].into(),
             port: 53,

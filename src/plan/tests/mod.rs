@@ -611,9 +611,9 @@ impl Handler for Rejects {
 
 /// Has a stale answer, and notes what it is asked for.
 #[derive(Default)]
-struct Stale(Mutex<Vec<Purpose>>);
+struct StaleHandler(Mutex<Vec<Purpose>>);
 
-impl Handler for Stale {
+impl Handler for StaleHandler {
     fn keyword(&self) -> &'static str {
         "stale"
     }
@@ -631,7 +631,7 @@ impl Handler for Stale {
 #[tokio::test]
 async fn a_stale_reply_that_is_not_taken_is_refreshed_all_the_same() {
     let process = process();
-    let stale = Arc::new(Stale::default());
+    let stale = Arc::new(StaleHandler::default());
     let listener = listener_of(1, Box::new([Arc::new(Rejects), stale.clone()]), vec![], &process);
     let reply = ask(&listener, &question("a.example.")).await;
     assert_eq!((rcode(&reply), reply.len()), (0, 27), "nothing is left of what was not taken");

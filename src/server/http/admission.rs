@@ -1,4 +1,4 @@
-//! Who holds the connections to one HTTP address, and whose makes room for the next.
+//! Bounds the connections to one HTTP address, and chooses which is closed for the next.
 
 use crate::fairness::{Client, Fairness};
 use std::collections::{HashMap, VecDeque};
@@ -17,31 +17,31 @@ struct HttpConnection<T> {
 }
 
 impl<T> HttpConnections<T> {
-    pub fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self { limit, held: VecDeque::new() }
     }
 
     /// Keeps those that are not over.
-    pub fn retain(&mut self, is_open: impl Fn(&T) -> bool) {
-        self.held.retain(|seat| is_open(&seat.connection));
+    pub(super) fn retain(&mut self, is_open: impl Fn(&T) -> bool) {
+        self.held.retain(|entry| is_open(&entry.connection));
     }
 
     /// Admits a client's connection. With too many, one connection is evicted and returned: of the network with most
     /// connections (the new one counts), and there of the address with most; ties go to whoever came first. Of that
     /// address the oldest connection goes that has had an answer, else the oldest: many hosts may share one address
     /// behind NAT.
-    pub fn take(&mut self, client: IpAddr, connection: T, waits: impl Fn(&T) -> bool) -> Option<T> {
+    pub(super) fn take(&mut self, client: IpAddr, connection: T, waits: impl Fn(&T) -> bool) -> Option<T> {
         self.held.push_back(HttpConnection { client: Fairness::default().client(client), connection });
         if self.held.len() <= self.limit {
             return None;
         }
-        let clients = || self.held.iter().map(|seat| seat.client);
+        let clients = || self.held.iter().map(|entry| entry.client);
         let largest_holder = largest(clients().map(Client::holder))?;
         let largest = largest(clients().filter(|client| client.holder() == largest_holder).map(Client::address))?;
-        let of_largest = || self.held.iter().enumerate().filter(|(_, seat)| seat.client.address() == largest);
-        let loser = of_largest().find(|(_, seat)| !waits(&seat.connection)).or_else(|| of_largest().next());
+        let of_largest = || self.held.iter().enumerate().filter(|(_, entry)| entry.client.address() == largest);
+        let loser = of_largest().find(|(_, entry)| !waits(&entry.connection)).or_else(|| of_largest().next());
         let (index, _) = loser?;
-        self.held.remove(index).map(|seat| seat.connection)
+        self.held.remove(index).map(|entry| entry.connection)
     }
 }
 
@@ -60,10 +60,10 @@ mod tests {
     use super::HttpConnections;
     use std::net::IpAddr;
 
-    /// HttpConnections for four, taken by these in turn; who loses a seat each time, by the order of coming.
+    /// HttpConnections for four, taken by these in turn; who loses a place each time, by the order of coming.
     fn losers(clients: &[&str]) -> Vec<Option<usize>> {
-        let mut seats = HttpConnections::new(4);
-        let take = |(number, client): (usize, &&str)| seats.take(client.parse::<IpAddr>().unwrap(), number, |_| false);
+        let mut held = HttpConnections::new(4);
+        let take = |(number, client): (usize, &&str)| held.take(client.parse::<IpAddr>().unwrap(), number, |_| false);
         clients.iter().enumerate().map(take).skip(4).collect()
     }
 
@@ -96,28 +96,28 @@ mod tests {
         assert_eq!(losers(&[modest, attack, attack, attack, attack, attack]), [Some(1), Some(2)]);
         assert_eq!(losers(&[attack, attack, attack, attack, modest]), [Some(0)]);
         // Nor does it matter that all but the one who comes wait for a first answer.
-        let mut seats = HttpConnections::new(2);
-        let mut take = |address: &str, number| seats.take(address.parse().unwrap(), number, |number| *number != 3);
+        let mut held = HttpConnections::new(2);
+        let mut take = |address: &str, number| held.take(address.parse().unwrap(), number, |number| *number != 3);
         assert_eq!([take(attack, 1), take(attack, 2), take(modest, 3)], [None, None, Some(1)]);
     }
 
     #[test]
-    fn what_is_over_takes_no_seat() {
-        let mut seats = HttpConnections::new(1);
+    fn what_is_over_takes_no_place() {
+        let mut held = HttpConnections::new(1);
         let client: IpAddr = "192.0.2.1".parse().unwrap();
-        assert_eq!(seats.take(client, 1, |_| false), None);
-        seats.retain(|connection| *connection != 1);
-        assert_eq!(seats.take(client, 2, |_| false), None);
-        assert_eq!(seats.take(client, 3, |_| false), Some(2));
+        assert_eq!(held.take(client, 1, |_| false), None);
+        held.retain(|connection| *connection != 1);
+        assert_eq!(held.take(client, 2, |_| false), None);
+        assert_eq!(held.take(client, 3, |_| false), Some(2));
     }
 
     #[test]
-    fn who_waits_for_a_first_answer_loses_no_seat_to_those_of_one_address_that_have_theirs() {
-        let mut seats = HttpConnections::new(3);
+    fn who_waits_for_a_first_answer_loses_no_place_to_those_of_one_address_that_have_theirs() {
+        let mut held = HttpConnections::new(3);
         let client: IpAddr = "192.0.2.1".parse().unwrap();
         let waits = |connection: &i32| [1, 4, 5].contains(connection);
-        let losers: Vec<_> = (1..=6).map(|number| seats.take(client, number, waits)).collect();
+        let losers: Vec<_> = (1..=6).map(|number| held.take(client, number, waits)).collect();
         assert_eq!(losers, [None, None, None, Some(2), Some(3), Some(6)]);
-        assert_eq!(seats.take(client, 7, |_| true), Some(1), "all wait");
+        assert_eq!(held.take(client, 7, |_| true), Some(1), "all wait");
     }
 }

@@ -17,7 +17,7 @@ pub(super) enum Coding {
 
 impl Coding {
     /// What a client takes that sent these headers. A name stands for itself before `*` does; `q=0` refuses it.
-    pub fn accepted(headers: &HeaderMap) -> Self {
+    pub(super) fn accepted(headers: &HeaderMap) -> Self {
         let values = headers.get_all(ACCEPT_ENCODING).into_iter().filter_map(|value| value.to_str().ok());
         let mut any = false;
         for choice in values.flat_map(|value| value.split(',')) {

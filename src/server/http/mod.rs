@@ -68,19 +68,19 @@ type Routes = HashMap<SocketAddr, Site>;
 /// What stands at one address.
 #[derive(Default)]
 struct Site {
-    pages: HashMap<&'static str, Route>,
+    pages: HashMap<&'static str, PathHandler>,
     /// Without it clients come without TLS.
     tls: Option<ServerTls>,
 }
 
 /// What stands at one path.
 #[derive(Clone)]
-enum Route {
+enum PathHandler {
     Shared(Arc<Page>),
     ForEach(AnswerEach),
 }
 
-impl From<&HttpAnswers> for Route {
+impl From<&HttpAnswers> for PathHandler {
     fn from(answers: &HttpAnswers) -> Self {
         match answers {
             HttpAnswers::Shared(answer) => Self::Shared(Arc::new(Page::new(answer.clone()))),
@@ -90,7 +90,7 @@ impl From<&HttpAnswers> for Route {
 }
 
 /// Serves endpoints over HTTP: a server's side of it, or all that a process without DNS serves.
-pub struct Http {
+pub(crate) struct Http {
     control: Handle,
     evictions: Arc<Evictions>,
     routes: Arc<ArcSwap<Routes>>,
@@ -127,7 +127,7 @@ impl Drop for Listening {
 
 impl Http {
     /// Nothing is served yet. Connections are served on `control`; `registry` counts those that are evicted.
-    pub fn new(control: Handle, registry: &Registry) -> Self {
+    pub(crate) fn new(control: Handle, registry: &Registry) -> Self {
         Self {
             control,
             evictions: Arc::new(Evictions::new(registry)),
@@ -138,7 +138,7 @@ impl Http {
 
     /// From now on these endpoints are served and nothing else: where it is listened already at once, at other
     /// addresses from the next [`Http::listen`] on.
-    pub fn serve(&mut self, endpoints: &[Endpoint]) {
+    pub(crate) fn serve(&mut self, endpoints: &[Endpoint]) {
         let routes = routes_of(endpoints);
         self.listening.retain(|address, _| routes.contains_key(address));
         self.routes.store(Arc::new(routes));
@@ -146,7 +146,7 @@ impl Http {
 
     /// Listens on every address that is served and not listened on. Returns why some of them could not be: worth
     /// another try.
-    pub fn listen(&mut self) -> Vec<SocketError> {
+    pub(crate) fn listen(&mut self) -> Vec<SocketError> {
         let mut errors = Vec::new();
         let mut lacking: Vec<SocketAddr> = self.routes.load().keys().copied().collect();
         lacking.retain(|address| !self.listening.contains_key(address));
@@ -173,7 +173,7 @@ fn routes_of(endpoints: &[Endpoint]) -> Routes {
     let mut routes = Routes::new();
     for endpoint in endpoints {
         let site = routes.entry(endpoint.address).or_default();
-        site.pages.entry(endpoint.path).or_insert_with(|| Route::from(&endpoint.answers));
+        site.pages.entry(endpoint.path).or_insert_with(|| PathHandler::from(&endpoint.answers));
         site.tls = site.tls.take().or_else(|| endpoint.tls.clone());
     }
     routes
@@ -292,7 +292,7 @@ async fn respond<B>(routes: &ArcSwap<Routes>, address: SocketAddr, request: &Req
         return response;
     }
     match route {
-        Route::Shared(page) => {
+        PathHandler::Shared(page) => {
             let accepted = Coding::accepted(request.headers());
             let made = page.answer(accepted).await;
             let coding = made.coding(accepted);
@@ -303,7 +303,7 @@ async fn respond<B>(routes: &ArcSwap<Routes>, address: SocketAddr, request: &Req
             response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
             response
         }
-        Route::ForEach(answer) => for_one(answer(query).await),
+        PathHandler::ForEach(answer) => for_one(answer(query).await),
     }
 }
 

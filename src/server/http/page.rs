@@ -1,8 +1,8 @@
-//! What stands at one path. However many ask, it is made by one at a time and for a bounded part of a processor's time;
+//! The answer at one path. However many ask, it is made by one at a time and for a bounded part of a processor's time;
 //! who waits meanwhile shares what is made next. However slowly they read, what is kept for them is bounded too.
 
 use super::content_coding::{self, Coding};
-use super::text::{Source, Text};
+use super::text::{SharedText, Text};
 use crate::chain::{AnswerAll, HttpAnswer};
 use futures_util::future::poll_fn;
 use std::collections::VecDeque;
@@ -26,19 +26,19 @@ pub(super) struct Page {
 pub(super) struct Made {
     pub status: u16,
     pub content_type: &'static str,
-    plain: Arc<Source>,
+    plain: Arc<SharedText>,
     /// Once somebody has asked for it.
-    compressed: OnceLock<Arc<Source>>,
+    compressed: OnceLock<Arc<SharedText>>,
 }
 
 impl Made {
     /// The octets, to be sent to one client.
-    pub fn text(&self, coding: Coding) -> Text {
+    pub(super) fn text(&self, coding: Coding) -> Text {
         let compressed = self.compressed.get().filter(|_| coding == Coding::Gzip);
         compressed.unwrap_or(&self.plain).text()
     }
     /// The best coding for a client that takes `accepted`. What is shorter than a packet is not worth one.
-    pub fn coding(&self, accepted: Coding) -> Coding {
+    pub(super) fn coding(&self, accepted: Coding) -> Coding {
         if self.plain.octets() >= content_coding::WORTHWHILE { accepted } else { Coding::Identity }
     }
 }
@@ -51,18 +51,18 @@ struct Last {
     made: Weak<Made>,
     rest_until: Instant,
     /// What may still be being sent, the oldest first.
-    held: VecDeque<Held>,
+    held: VecDeque<HeldCodings>,
 }
 
 /// One answer in each coding that it was made in.
 #[derive(Default)]
-struct Held {
-    plain: Weak<Source>,
-    compressed: Weak<Source>,
+struct HeldCodings {
+    plain: Weak<SharedText>,
+    compressed: Weak<SharedText>,
 }
 
-impl Held {
-    fn sources(&self) -> impl Iterator<Item = Arc<Source>> {
+impl HeldCodings {
+    fn sources(&self) -> impl Iterator<Item = Arc<SharedText>> {
         [&self.plain, &self.compressed].into_iter().filter_map(Weak::upgrade)
     }
     fn octets(&self) -> usize {
@@ -71,13 +71,13 @@ impl Held {
 }
 
 impl Page {
-    pub fn new(make: AnswerAll) -> Self {
+    pub(super) fn new(make: AnswerAll) -> Self {
         let held = VecDeque::new();
         Self { make, last: Mutex::new(Last { began: None, made: Weak::new(), rest_until: Instant::now(), held }) }
     }
 
     /// As it is now: made after it was asked for, and compressed if that is what `accepted` allows and is worth while.
-    pub async fn answer(&self, accepted: Coding) -> Arc<Made> {
+    pub(super) async fn answer(&self, accepted: Coding) -> Arc<Made> {
         let asked = Instant::now();
         // Given in the order of asking.
         let mut last = self.last.lock().await;
@@ -109,7 +109,7 @@ impl Page {
             polled
         })
         .await;
-        (Arc::new(Made { status, content_type, plain: Source::new(body), compressed: OnceLock::new() }), took)
+        (Arc::new(Made { status, content_type, plain: SharedText::new(body), compressed: OnceLock::new() }), took)
     }
 }
 
@@ -119,14 +119,14 @@ impl Last {
         self.began = Some(began);
         self.made = Arc::downgrade(made);
         self.held.retain(|held| held.sources().next().is_some());
-        self.held.push_back(Held { plain: Arc::downgrade(&made.plain), ..Held::default() });
+        self.held.push_back(HeldCodings { plain: Arc::downgrade(&made.plain), ..HeldCodings::default() });
         self.bound();
     }
 
     /// `made` is the newest.
     fn compress(&mut self, made: &Made) {
         let Some(compressed) = made.plain.map(content_coding::compress) else { return };
-        let compressed = made.compressed.get_or_init(|| Source::new(compressed));
+        let compressed = made.compressed.get_or_init(|| SharedText::new(compressed));
         if let Some(newest) = self.held.back_mut() {
             newest.compressed = Arc::downgrade(compressed);
         }
@@ -134,7 +134,7 @@ impl Last {
     }
 
     fn bound(&mut self) {
-        let mut octets: usize = self.held.iter().map(Held::octets).sum();
+        let mut octets: usize = self.held.iter().map(HeldCodings::octets).sum();
         while octets > HELD_OCTETS
             && self.held.len() > 1
             && let Some(oldest) = self.held.pop_front()

@@ -20,7 +20,7 @@ fn routes(octets: usize) -> (Arc<ArcSwap<Routes>>, Arc<AtomicUsize>) {
         counter.fetch_add(1, Ordering::Relaxed);
         HttpAnswer::text(200, "x".repeat(octets))
     };
-    let pages = HashMap::from([("/metrics", Route::from(&Endpoint::shared(here(), "/metrics", answer).answers))]);
+    let pages = HashMap::from([("/metrics", PathHandler::from(&Endpoint::shared(here(), "/metrics", answer).answers))]);
     (Arc::new(ArcSwap::from_pointee(Routes::from([(here(), Site { pages, tls: None })]))), made)
 }
 

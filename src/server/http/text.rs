@@ -1,5 +1,5 @@
-//! The octets of an answer on their way to one or several clients. They are copied in pieces, so that those which wait
-//! for a client are few; the whole can be withdrawn, whoever still reads it.
+//! The body of an HTTP answer, sent to one or several clients. They are copied in pieces, so that those which wait for
+//! a client are few; the whole can be withdrawn, whoever still reads it.
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use parking_lot::Mutex;
@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 const PIECE: usize = 16 << 10;
 
 /// What several clients may be sent.
-pub(super) struct Source {
+pub(super) struct SharedText {
     octets: usize,
     /// None once it is withdrawn.
     text: Mutex<Option<Vec<u8>>>,
@@ -24,33 +24,33 @@ pub(super) struct Withdrawn;
 
 /// What one client is still to be sent.
 pub(super) struct Text {
-    source: Arc<Source>,
+    source: Arc<SharedText>,
     sent: usize,
 }
 
-impl Source {
-    pub fn new(text: Vec<u8>) -> Arc<Self> {
+impl SharedText {
+    pub(super) fn new(text: Vec<u8>) -> Arc<Self> {
         Arc::new(Self { octets: text.len(), text: Mutex::new(Some(text)) })
     }
-    pub fn octets(&self) -> usize {
+    pub(super) fn octets(&self) -> usize {
         self.octets
     }
-    pub fn text(self: &Arc<Self>) -> Text {
+    pub(super) fn text(self: &Arc<Self>) -> Text {
         Text { source: self.clone(), sent: 0 }
     }
     /// What `read` makes of the octets; None if they are withdrawn.
-    pub fn map<T>(&self, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+    pub(super) fn map<T>(&self, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
         self.text.lock().as_deref().map(read)
     }
     /// Gives its memory back. Who has not read all of it has the connection closed.
-    pub fn withdraw(&self) {
+    pub(super) fn withdraw(&self) {
         *self.text.lock() = None;
     }
 }
 
 impl From<Vec<u8>> for Text {
     fn from(text: Vec<u8>) -> Self {
-        Source::new(text).text()
+        SharedText::new(text).text()
     }
 }
 

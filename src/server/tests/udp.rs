@@ -140,7 +140,7 @@ fn places_that_are_taken_away_while_a_server_runs_are_those_of_who_has_most() {
     modest.send_to(b"m", address).unwrap();
     rig.wait_for("all in flight", |rig| rig.metric("nodelocaldns_queries_in_flight") == 7.0);
     let capacity = rig.server.capacity();
-    assert_eq!(capacity.load(), Load { queries: 7, connections: 0 });
+    assert_eq!(capacity.load(), crate::server::capacity::Load { queries: 7, connections: 0 });
     capacity.set(Limits { queries_per_worker: 3, ..Limits::default() });
     for _ in 0..4 {
         assert_eq!(receive(&greedy).0, refusal(b"m"));

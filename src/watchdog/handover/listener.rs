@@ -52,7 +52,7 @@ impl BoundSocket {
     ///
     /// # Errors
     /// The folder is not there or cannot be written, or the path is longer than a socket's may be.
-    pub fn take(path: &Path) -> io::Result<Self> {
+    pub(super) fn take(path: &Path) -> io::Result<Self> {
         let socket = packet_socket()?;
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".{:08x}", fastrand::u32(..)));
@@ -76,7 +76,7 @@ impl HandoverListener {
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
-    pub fn open(bound: BoundSocket) -> io::Result<Self> {
+    pub(super) fn open(bound: BoundSocket) -> io::Result<Self> {
         let socket = register_readable(bound.socket)?;
         Ok(Self { socket, file: bound.file })
     }
@@ -85,14 +85,14 @@ impl HandoverListener {
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn close(self) -> io::Result<oneshot::Receiver<()>> {
+    pub(super) fn close(self) -> io::Result<oneshot::Receiver<()>> {
         let Self { socket, file } = self;
         drop(socket);
         deadline::begin(move || drop(file))
     }
 
     /// The next one that connects; `None` for one that is not let in. May be dropped and called again at any time.
-    pub async fn accept(&self) -> Option<Channel> {
+    pub(super) async fn accept(&self) -> Option<Channel> {
         loop {
             let Ok(mut ready) = self.socket.readable().await else { std::future::pending().await };
             match accept_with(self.socket.get_ref(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {

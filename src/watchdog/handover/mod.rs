@@ -40,6 +40,7 @@ const FOLDER_PATIENCE: Duration = Duration::from_secs(1);
 /// From the new watchdog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[allow(missing_docs, reason = "the variant says what its fields are")]
 pub enum SuccessorMessage {
     /// The first thing said.
     TakeOver { version: u32 },
@@ -52,6 +53,7 @@ pub enum SuccessorMessage {
 /// From the old one, in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[allow(missing_docs, reason = "the variant says what its fields are")]
 pub enum PredecessorMessage {
     /// Listening sockets are beside it; with `more` others follow.
     Sockets { more: bool },
@@ -75,6 +77,7 @@ impl Message for PredecessorMessage {
 
 /// Why nothing was taken over.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
 pub enum HandoverError {
     #[error("cannot connect: {0}")]
     Connect(io::Error),
@@ -94,7 +97,9 @@ pub enum HandoverError {
 
 /// What a predecessor has passed.
 pub struct InheritedState {
+    /// Those that it listens on.
     pub sockets: Sockets,
+    /// What its caches hold, in a file in memory.
     pub cache: Option<OwnedFd>,
 }
 
@@ -107,16 +112,17 @@ pub enum HandoverEvent {
     SuccessorProven,
     /// The successor is gone, and nobody in its place.
     SuccessorGone,
+    /// The predecessor has ended.
     PredecessorGone,
 }
 
 /// Another watchdog, connected.
-struct Peer {
+struct PeerWatchdog {
     channel: Channel,
     readable: AsyncFd<OwnedFd>,
 }
 
-impl Peer {
+impl PeerWatchdog {
     fn new(channel: Channel) -> io::Result<Self> {
         let readable = channel.watch()?;
         Ok(Self { channel, readable })
@@ -160,10 +166,10 @@ pub struct Handover {
     pending: Option<PendingListener>,
     /// One that is being taken away.
     closing: Option<oneshot::Receiver<()>>,
-    predecessor: Option<Peer>,
+    predecessor: Option<PeerWatchdog>,
     /// Has connected, and has this long to ask.
-    caller: Option<(Peer, Instant)>,
-    successor: Option<Peer>,
+    caller: Option<(PeerWatchdog, Instant)>,
+    successor: Option<PeerWatchdog>,
     /// The successor has proved itself.
     is_successor_proven: bool,
     /// The successor has one of its own, which has proved itself.
@@ -207,7 +213,7 @@ impl Handover {
                         return Err(HandoverError::OtherNetworkNamespace);
                     }
                     let sockets = Sockets::from_fds(descriptors)?;
-                    self.predecessor = Some(Peer::new(channel).map_err(ChannelError::Socket)?);
+                    self.predecessor = Some(PeerWatchdog::new(channel).map_err(ChannelError::Socket)?);
                     return Ok(Some(InheritedState { sockets, cache: passed.into_iter().next() }));
                 }
                 PredecessorMessage::Refused { reason } => return Err(HandoverError::Refused(reason)),
@@ -345,7 +351,7 @@ impl Handover {
     }
 
     /// Whether the caller is the successor from now on.
-    fn accept_caller(&mut self, caller: Option<Peer>, request: Result<SuccessorMessage, ChannelError>) -> bool {
+    fn accept_caller(&mut self, caller: Option<PeerWatchdog>, request: Result<SuccessorMessage, ChannelError>) -> bool {
         let Some(peer) = caller else { return false };
         match request {
             Ok(SuccessorMessage::TakeOver { version: VERSION }) if self.successor.is_none() => {
@@ -412,19 +418,19 @@ fn warn_no_successor_can_come(path: &Path, error: &io::Error) {
     );
 }
 
-fn send_refusal(peer: &Peer, reason: &str) {
+fn send_refusal(peer: &PeerWatchdog, reason: &str) {
     // It learns as much from the end of the connection.
     _ = peer.channel.send(&PredecessorMessage::Refused { reason: reason.to_owned() }, &[]);
 }
 
-async fn next_caller(listener: Option<&HandoverListener>) -> Option<Peer> {
+async fn next_caller(listener: Option<&HandoverListener>) -> Option<PeerWatchdog> {
     match listener {
-        Some(listener) => listener.accept().await.map(Peer::new)?.ok(),
+        Some(listener) => listener.accept().await.map(PeerWatchdog::new)?.ok(),
         None => pending().await,
     }
 }
 
-async fn first_message(caller: Option<&(Peer, Instant)>) -> Result<SuccessorMessage, ChannelError> {
+async fn first_message(caller: Option<&(PeerWatchdog, Instant)>) -> Result<SuccessorMessage, ChannelError> {
     match caller {
         Some((peer, until)) => {
             timeout_at((*until).into(), peer.listen()).await.unwrap_or(Err(ChannelError::TimedOut(PATIENCE)))
@@ -433,14 +439,14 @@ async fn first_message(caller: Option<&(Peer, Instant)>) -> Result<SuccessorMess
     }
 }
 
-async fn next_message<M: Message>(peer: Option<&Peer>) -> Result<M, ChannelError> {
+async fn next_message<M: Message>(peer: Option<&PeerWatchdog>) -> Result<M, ChannelError> {
     match peer {
         Some(peer) => peer.listen().await,
         None => pending().await,
     }
 }
 
-async fn next_message_after<M: Message>(time: Option<Instant>, peer: Option<&Peer>) -> Result<M, ChannelError> {
+async fn next_message_after<M: Message>(time: Option<Instant>, peer: Option<&PeerWatchdog>) -> Result<M, ChannelError> {
     if time.is_some() {
         at(time).await;
     }

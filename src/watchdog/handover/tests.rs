@@ -222,8 +222,11 @@ async fn a_predecessor_that_never_ends_costs_a_second_at_most() {
     let peer = tokio::spawn(async move {
         let channel = listener.accept().await.unwrap();
         // Until nobody hears it, and waiting a little where there is no room.
-        while !matches!(channel.send(&PredecessorMessage::Sockets { more: true }, &[]), Err(ChannelError::Socket(error)) if error.kind() != io::ErrorKind::WouldBlock)
-        {
+        loop {
+            let sent = channel.send(&PredecessorMessage::Sockets { more: true }, &[]);
+            if matches!(sent, Err(ChannelError::Socket(error)) if error.kind() != io::ErrorKind::WouldBlock) {
+                break;
+            }
             tokio::task::yield_now().await;
         }
     });

@@ -7,7 +7,7 @@ use crate::chain::Transport;
 use crate::server::ListenAddresses;
 use crate::watchdog::channel::{Channel, ChannelError};
 use crate::watchdog::child::{ServerEvent, ServerProcess};
-use crate::watchdog::control::{Instruction, Report};
+use crate::watchdog::control::{Instruction, ServerReport};
 use crate::watchdog::node_thread::{NodeCommand, NodeOutcome, NodeThread};
 use crate::watchdog::state::{Event, Exit, ProbeResult, ProbeTarget};
 use std::collections::BTreeSet;
@@ -111,16 +111,16 @@ impl Watchdog {
         metrics_server: &mut MetricsServer,
     ) {
         match event {
-            ServerEvent::Report(Report::Want { listen, workers }) => self.pass_sockets(&listen, workers),
+            ServerEvent::Report(ServerReport::Want { listen, workers }) => self.pass_sockets(&listen, workers),
             // It has no sockets for so many.
-            ServerEvent::Report(Report::Serving { listen, .. }) if listen.all().count() > MOST_ADDRESSES => {
+            ServerEvent::Report(ServerReport::Serving { listen, .. }) if listen.all().count() > MOST_ADDRESSES => {
                 tracing::error!(
                     "watchdog: the server says that it serves {} addresses, more than it was given",
                     listen.all().count()
                 );
                 self.handle(Event::ProtocolViolated, node);
             }
-            ServerEvent::Report(Report::Serving { listen, http, drain_ms }) => {
+            ServerEvent::Report(ServerReport::Serving { listen, http, drain_ms }) => {
                 self.sockets.retain(&listen);
                 metrics_server.yield_address_to(&http);
                 let transports = [Transport::Udp, Transport::Tcp];
@@ -140,14 +140,14 @@ impl Watchdog {
                     node,
                 );
             }
-            ServerEvent::Report(Report::Upstreams { addresses }) => node.spare(addresses),
-            ServerEvent::Report(Report::Failed { message }) => {
+            ServerEvent::Report(ServerReport::Upstreams { addresses }) => node.spare(addresses),
+            ServerEvent::Report(ServerReport::Failed { message }) => {
                 let first = message.lines().next().unwrap_or_default();
                 tracing::debug!("watchdog: the server refuses its configuration: {first}");
                 self.handle(Event::ConfigurationRefused, node);
             }
-            ServerEvent::Report(Report::SetupError { errortype }) => self.metrics.count_setup_error(&errortype),
-            ServerEvent::Report(Report::Cache) => {
+            ServerEvent::Report(ServerReport::SetupError { errortype }) => self.metrics.count_setup_error(&errortype),
+            ServerEvent::Report(ServerReport::Cache) => {
                 tracing::warn!("watchdog: the server says that its cache is beside a packet, where none is")
             }
             ServerEvent::Cache(cache) => {

@@ -3,7 +3,7 @@
 use crate::chain::{AskMetrics, Endpoint};
 use crate::server::{Http, Retries};
 use crate::watchdog::channel::Channel;
-use crate::watchdog::metrics::{HTTP_LISTEN, Metrics};
+use crate::watchdog::metrics::{HTTP_LISTEN, WatchdogMetrics};
 use crate::watchdog::metrics_exchange::MetricsExchange;
 use arc_swap::ArcSwapOption;
 use std::io;
@@ -19,7 +19,7 @@ pub(super) struct ServerMetrics(Arc<ArcSwapOption<MetricsExchange>>);
 
 impl ServerMetrics {
     /// From now on the server that gets this end is asked, and told what is in `metrics`.
-    pub(super) fn connect(&self, metrics: &Metrics) -> io::Result<OwnedFd> {
+    pub(super) fn connect(&self, metrics: &WatchdogMetrics) -> io::Result<OwnedFd> {
         let (here, there) = Channel::pair()?;
         let exchange = MetricsExchange::start(here, metrics.registry().clone())?;
         self.0.store(Some(Arc::new(exchange)));
@@ -44,7 +44,7 @@ pub(super) struct MetricsServer {
 
 impl MetricsServer {
     /// Nothing is listened on yet.
-    pub(super) fn new(address: Option<SocketAddr>, metrics: &Metrics, server: &ServerMetrics) -> Self {
+    pub(super) fn new(address: Option<SocketAddr>, metrics: &WatchdogMetrics, server: &ServerMetrics) -> Self {
         let registry = metrics.registry();
         let mut http = Http::new(Handle::current(), registry);
         let endpoint = |address| Endpoint::metrics(address, registry.clone(), Some(server.as_ask()));
@@ -58,7 +58,7 @@ impl MetricsServer {
     }
 
     /// Serves them if it can, else later: DNS goes before metrics.
-    pub(super) fn listen(&mut self, metrics: &Metrics) {
+    pub(super) fn listen(&mut self, metrics: &WatchdogMetrics) {
         let is_retry = self.retries.due().is_some();
         let errors = self.http.listen();
         errors.iter().for_each(|_| metrics.count_setup_error(HTTP_LISTEN));

@@ -13,7 +13,7 @@ use self::signals::WatchdogSignals;
 use super::channel::Channel;
 use super::child::{ServerEvent, ServerProcess, SpawnHandle};
 use super::handover::{Handover, at};
-use super::metrics::Metrics;
+use super::metrics::WatchdogMetrics;
 use super::node_thread::{Interceptor, NodeThread};
 use super::probe::{Complaints, ProbeOutcome};
 use super::state::{Event, Exit, ProbeTarget, StateMachine, Timing};
@@ -35,7 +35,7 @@ use tokio::task::AbortHandle;
 const PROBE_DEADLINE: Duration = Duration::from_millis(250);
 
 /// How to guard.
-pub struct WatchdogSettings {
+pub(crate) struct WatchdogSettings {
     /// What starts servers.
     pub spawner: SpawnHandle,
     /// Gives a server the configuration's files, at this end of a socket, until it is gone.
@@ -54,11 +54,11 @@ pub struct WatchdogSettings {
 }
 
 /// What serves files to a server, in the present runtime.
-pub type ServeFiles = Box<dyn Fn(Channel) + Send>;
+pub(crate) type ServeFiles = Box<dyn Fn(Channel) + Send>;
 
 /// Why the watchdog could not begin.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
+pub(crate) enum RunError {
     #[error("cannot catch signals: {0}")]
     Signals(io::Error),
     #[error("cannot start the thread that writes log lines: {0}")]
@@ -74,12 +74,15 @@ pub enum RunError {
 ///
 /// # Errors
 /// What is needed before anything can be guarded is not to be had.
-pub async fn run(settings: WatchdogSettings, interceptor: impl Interceptor + Send + 'static) -> Result<u8, RunError> {
+pub(crate) async fn run(
+    settings: WatchdogSettings,
+    interceptor: impl Interceptor + Send + 'static,
+) -> Result<u8, RunError> {
     let mut signals = WatchdogSignals::catch().map_err(RunError::Signals)?;
     let mut node = NodeThread::start(interceptor)?;
     let machine = StateMachine::new(settings.timing, settings.keep_node, Instant::now());
     let (report_probe, mut probe_updates) = mpsc::unbounded_channel();
-    let metrics = Metrics::new(&settings.addresses);
+    let metrics = WatchdogMetrics::new(&settings.addresses);
     LineSink::stdout().map_err(RunError::Lines)?.count_drops(metrics.registry());
     let server_metrics = ServerMetrics::default();
     let mut metrics_server = MetricsServer::new(settings.metrics_address, &metrics, &server_metrics);
@@ -123,7 +126,9 @@ pub async fn run(settings: WatchdogSettings, interceptor: impl Interceptor + Sen
         let (wake, offer_by, listen_due) = (watchdog.machine.wake_at(), watchdog.offer_by, metrics_server.listen_due());
         tokio::select! {
             started = started(&mut watchdog.spawning) => watchdog.on_started(started),
-            event = next_server_event(&mut watchdog.server) => watchdog.on_server_event(event, &node, &mut metrics_server),
+            event = next_server_event(&mut watchdog.server) => {
+                watchdog.on_server_event(event, &node, &mut metrics_server);
+            }
             Some(update) = probe_updates.recv() => watchdog.on_probe_update(update, &node),
             outcome = node.outcome() => match outcome {
                 Some(outcome) => watchdog.on_node_outcome(outcome, &node),
@@ -178,7 +183,7 @@ struct Watchdog {
     /// What was last wanted of the node could not be done.
     lacks_rules: bool,
     machine: StateMachine,
-    metrics: Metrics,
+    metrics: WatchdogMetrics,
     server_metrics: ServerMetrics,
     server: Option<ServerProcess>,
     generation: u64,

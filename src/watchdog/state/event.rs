@@ -8,7 +8,9 @@ use std::time::Duration;
 /// What is probed: a listen address as a client on this machine reaches it, over one transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProbeTarget {
+    /// Where a client asks.
     pub address: SocketAddr,
+    /// UDP or TCP.
     pub transport: Transport,
 }
 
@@ -84,39 +86,28 @@ pub enum Obstacle {
 
 /// What has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variant says what its fields are")]
 pub enum Event<'a> {
     /// Nothing but that time has passed.
     Tick,
     /// The server serves these, and takes at most `drain` to end.
-    Serving {
-        targets: &'a [ProbeTarget],
-        drain: Duration,
-    },
+    Serving { targets: &'a [ProbeTarget], drain: Duration },
     /// The server says that it will not take its configuration.
     ConfigurationRefused,
     /// The server has broken the protocol of the control socket.
     ProtocolViolated,
+    /// The server's process has ended.
     Exited(Exit),
-    ProbeEnded {
-        target: ProbeTarget,
-        probe_id: u64,
-        result: ProbeResult,
-    },
+    /// A probe has ended.
+    ProbeEnded { target: ProbeTarget, probe_id: u64, result: ProbeResult },
     /// A probe has had no answer for so long that it counts as missed; it is still under way.
-    ProbeLate {
-        target: ProbeTarget,
-        probe_id: u64,
-    },
+    ProbeLate { target: ProbeTarget, probe_id: u64 },
     /// The node is as told, or could not be made so.
-    NodeSettled {
-        interception: &'a Interception,
-        is_done: bool,
-    },
+    NodeSettled { interception: &'a Interception, is_done: bool },
+    /// Link and rules are gone.
     TornDown,
     /// Another process reads the same sockets too (a predecessor's or a successor's server), or does no longer.
-    SocketsShared {
-        is_shared: bool,
-    },
+    SocketsShared { is_shared: bool },
     /// A successor has the sockets, its server has proved itself, and its interception is in place.
     SuccessorServes,
     /// It has ended, and nobody in its place.
@@ -131,32 +122,25 @@ pub enum Event<'a> {
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variant says what its fields are")]
 pub enum Action {
+    /// Start a server.
     Spawn,
     /// End the server now.
     Kill,
     /// Tell the server to look at its configuration again.
     Reload,
     /// Tell the server to answer what it has, and end. With `leave` somebody else reads its sockets on.
-    Stop {
-        leave: bool,
-    },
+    Stop { leave: bool },
     /// Ask until something is heard; a sparing probe is one packet, and ends with [`ProbeResult::Silent`] if nobody
     /// answers it. It takes the place of the one before.
-    Probe {
-        target: ProbeTarget,
-        probe_id: u64,
-        is_single_packet: bool,
-    },
+    Probe { target: ProbeTarget, probe_id: u64, is_single_packet: bool },
     /// Ask nobody any longer.
     CancelProbes,
     /// Queries for these addresses are to come to the server, and for no others.
     Intercept(Interception),
     /// Say that queries for this address do not come to a server that serves, and why. Once, until that changes.
-    ReportObstacle {
-        address: IpAddr,
-        obstacle: Obstacle,
-    },
+    ReportObstacle { address: IpAddr, obstacle: Obstacle },
     /// Queries come to a proven server: a predecessor is told so, and a successor may come.
     AnnounceProven,
     /// No successor may come any longer.

@@ -147,11 +147,6 @@ impl StateMachine {
         }
     }
 
-    /// What the node should be like.
-    pub fn wanted(&self) -> &Interception {
-        &self.wanted
-    }
-
     /// For how long in all no server has answered.
     pub fn without_service(&self, now: Instant) -> Duration {
         self.without_service + self.down_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))

@@ -234,7 +234,7 @@ impl World {
 
     /// The promises.
     fn judge(&mut self) {
-        assert_eq!(&self.on, self.machine.wanted());
+        assert_eq!(&self.on, &self.machine.wanted);
         assert!(self.on.is_none() || !self.is_succeeded, "two intercept for one");
         assert!(self.on.is_none() || self.exit.is_none() || self.machine.keep_node);
         let grace = self.timing.restart_grace + 2 * MS;
@@ -685,7 +685,7 @@ fn time_in_which_the_watchdog_did_not_run_is_nobodys_fault() {
     world.now += Duration::from_secs(30);
     world.tell(Event::Tick);
     world.nature.hangs = false;
-    assert!(world.when(Action::Kill).is_empty() && !world.machine.wanted().is_none());
+    assert!(world.when(Action::Kill).is_empty() && !world.machine.wanted.is_none());
     for at in world.last_answer.values_mut() {
         *at += Duration::from_secs(30);
     }

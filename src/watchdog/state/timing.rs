@@ -12,8 +12,9 @@ pub struct Timing {
     pub longest_prove_interval: Duration,
     /// A probe that was in vain is repeated when the node has changed, but no sooner than this after it.
     pub change_interval: Duration,
-    /// Between probes of a server that has proved itself: over UDP, and over TCP, where each costs a connection.
+    /// Between probes over UDP of a server that has proved itself.
     pub watch_udp_interval: Duration,
+    /// The same over TCP, where each costs a connection.
     pub watch_tcp_interval: Duration,
     /// A probe without an answer for this long has all addresses probed at the UDP interval, over TCP too: that shows
     /// whether the whole server hangs.
@@ -33,13 +34,15 @@ pub struct Timing {
     pub restart_grace: Duration,
     /// The first restart comes at once; the second after this, each later one after twice as long.
     pub first_delay: Duration,
+    /// The longest that this becomes.
     pub longest_delay: Duration,
     /// After serving for this long the next restart comes at once again.
     pub healthy_time: Duration,
     /// How long a server may take to report that it serves.
     pub start_limit: Duration,
-    /// How long the end waits for the rules to be withdrawn, and for everything to be taken down.
+    /// How long the end waits for the rules to be withdrawn.
     pub withdraw_limit: Duration,
+    /// How long the end waits for everything to be taken down.
     pub teardown_limit: Duration,
     /// Woken later than this the watchdog itself was held up (SIGSTOP, a frozen cgroup), and nobody is blamed for that
     /// time.

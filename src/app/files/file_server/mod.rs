@@ -5,13 +5,13 @@
 use super::host_snapshot::{HostSnapshot, SnapshotRecorder};
 use super::{FileReply, FileRequest, file_of, path, text_of};
 use crate::app::corefile_template::{target, template};
-use crate::app::host::{Host, ThisHost};
+use crate::app::host::{ConfigurationSource, ThisHost};
 use crate::app::load::{CorefileSource, LoadError};
-use crate::cli::{Corefile, Mode};
+use crate::cli::{CorefileArgument, Mode};
 use crate::corefile::{DataFile, FileStamp, SocketRole, read_data_file, unix_socket};
 use crate::deadline;
 use crate::kube_dns::watch::{WatchedPaths, Watcher};
-use crate::kube_dns::{CorefileOutput, Template};
+use crate::kube_dns::{CorefileOutput, CorefileTemplate};
 use crate::watchdog::channel::{Channel, ChannelError};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
@@ -36,12 +36,12 @@ const AS_IT_STANDS: usize = 0;
 const RENDERED: usize = 1;
 
 /// Knows where the configuration is.
-pub struct FileServer {
+pub(crate) struct FileServer {
     mode: Mode,
     default_port: u16,
     /// A Corefile that can be read but once: what standard input had, or a pipe.
     fixed: Mutex<Option<CorefileSource>>,
-    rendering: OnceLock<(Template, CorefileOutput)>,
+    rendering: OnceLock<(CorefileTemplate, CorefileOutput)>,
     /// What the last good Corefile imports, as it stands and as it is rendered.
     imports: Mutex<[Vec<PathBuf>; 2]>,
     /// The files of data that good configurations have named. A server may serve one that is not the last, so none is
@@ -56,7 +56,7 @@ pub struct FileServer {
 impl FileServer {
     /// For servers that are started with this mode and port. `input` is all that standard input had, if that is the
     /// Corefile.
-    pub fn new(mode: Mode, default_port: u16, input: Option<Vec<u8>>) -> Self {
+    pub(crate) fn new(mode: Mode, default_port: u16, input: Option<Vec<u8>>) -> Self {
         let fixed = Mutex::new(input.as_deref().map(CorefileSource::stdin));
         Self {
             mode,
@@ -71,7 +71,7 @@ impl FileServer {
     }
 
     /// Answers a server in the present runtime until it is gone.
-    pub fn serve(self: &Arc<Self>, channel: Channel) {
+    pub(crate) fn serve(self: &Arc<Self>, channel: Channel) {
         let file_server = self.clone();
         tokio::spawn(async move {
             let threads = Arc::new(());
@@ -154,7 +154,7 @@ impl FileServer {
         reply_to.send(&reply, &[])
     }
 
-    fn rendering(&self) -> Option<&(Template, CorefileOutput)> {
+    fn rendering(&self) -> Option<&(CorefileTemplate, CorefileOutput)> {
         let Mode::Agent(agent) = &self.mode else { return None };
         Some(self.rendering.get_or_init(|| (template(agent, self.default_port), target(agent))))
     }
@@ -170,10 +170,10 @@ impl FileServer {
             return Ok(source.clone());
         }
         let source = match corefile {
-            Corefile::BuiltIn => Ok(CorefileSource::built_in()),
+            CorefileArgument::BuiltIn => Ok(CorefileSource::built_in()),
             // Only where nothing was given for it.
-            Corefile::Stdin => Ok(CorefileSource::stdin(&[])),
-            Corefile::File(path) => CorefileSource::file(path),
+            CorefileArgument::Stdin => Ok(CorefileSource::stdin(&[])),
+            CorefileArgument::File(path) => CorefileSource::file(path),
         }?;
         if matches!(source, CorefileSource::Text { .. }) {
             *fixed = Some(source.clone());

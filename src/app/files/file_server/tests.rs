@@ -2,7 +2,7 @@
 
 use super::FileServer;
 use crate::app::files::{FileClient, FileReply, FileRequest};
-use crate::cli::{Corefile, Invocation, Mode};
+use crate::cli::{CorefileArgument, Invocation, Mode};
 use crate::corefile::SocketRole;
 use crate::watchdog::channel::Channel;
 use std::ffi::OsString;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 /// A folder with a template, a ConfigMap and a file that neither names, and a watchdog that reads them for a server.
-struct Stage {
+struct Scene {
     folder: TempDir,
     file_server: Arc<FileServer>,
     files: FileClient,
@@ -23,7 +23,7 @@ struct Stage {
 
 const SECRET: &str = "hunter2";
 
-impl Stage {
+impl Scene {
     fn new(base: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("kube-dns")).unwrap();
@@ -62,7 +62,7 @@ impl Stage {
 
 #[test]
 fn a_server_that_writes_a_corefile_with_an_import_is_refused_and_reads_nothing_by_it() {
-    let stage = Stage::new(".:53 {\n errors\n forward . __PILLAR__UPSTREAM__SERVERS__\n}\n");
+    let stage = Scene::new(".:53 {\n errors\n forward . __PILLAR__UPSTREAM__SERVERS__\n}\n");
     let secret = stage.at("secret").display().to_string();
     let folder = stage.folder.path().display();
     for text in [
@@ -89,7 +89,7 @@ fn a_server_that_writes_a_corefile_with_an_import_is_refused_and_reads_nothing_b
 
 #[test]
 fn what_the_template_and_the_configmap_give_is_written_also_with_the_last_good_configmap() {
-    let stage = Stage::new("import zones/*.conf\n.:53 {\n import part\n forward . __PILLAR__UPSTREAM__SERVERS__\n}\n");
+    let stage = Scene::new("import zones/*.conf\n.:53 {\n import part\n forward . __PILLAR__UPSTREAM__SERVERS__\n}\n");
     fs::create_dir(stage.at("zones")).unwrap();
     stage.put("zones/one.conf", "one.test:53 {\n forward . 192.0.2.1\n}\n");
     stage.put("part", "errors\n");
@@ -110,7 +110,7 @@ fn what_the_template_and_the_configmap_give_is_written_also_with_the_last_good_c
 
 #[test]
 fn of_files_of_data_those_alone_are_read_again_that_a_good_configuration_has_named() {
-    let stage = Stage::new("");
+    let stage = Scene::new("");
     let hosts = stage.at("hosts");
     let secret = stage.at("secret");
     let base = |path: &std::path::Path, more: &str| format!(".:53 {{\n hosts {}\n{more}}}\n", path.display());
@@ -139,7 +139,7 @@ fn of_files_of_data_those_alone_are_read_again_that_a_good_configuration_has_nam
 
 #[test]
 fn of_sockets_those_alone_are_connected_to_that_a_good_configuration_has_named() {
-    let stage = Stage::new("");
+    let stage = Scene::new("");
     let [named, other, bad] = ["named", "other", "bad"].map(|name| stage.at(name));
     let _listeners = [&named, &other, &bad].map(|path| UnixListener::bind(path).unwrap());
     let connect = |path: &Path| stage.files.socket(path, SocketRole::Connect).map(drop).map_err(|e| e.to_string());
@@ -158,7 +158,7 @@ fn of_sockets_those_alone_are_connected_to_that_a_good_configuration_has_named()
 
 #[test]
 fn a_pipe_in_place_of_a_text_is_refused_and_holds_no_thread() {
-    let stage = Stage::new(".:53 {\n whoami\n}\n");
+    let stage = Scene::new(".:53 {\n whoami\n}\n");
     let (reader, writer) = std::io::pipe().unwrap();
     let (reply, _) = stage.files.ask(&FileRequest::Write { is_refused: true }, Some(reader.as_fd())).unwrap();
     assert!(matches!(reply, FileReply::Written { error: Some(_) }), "{reply:?}");
@@ -176,7 +176,7 @@ fn a_server_that_asks_without_end_keeps_nothing_else_waiting() {
     }
     let here = here.into_fd();
     let same = Channel::from_fd(here.try_clone().unwrap()).unwrap();
-    let file_server = Arc::new(FileServer::new(Mode::Plain(Corefile::BuiltIn), 53, None));
+    let file_server = Arc::new(FileServer::new(Mode::Plain(CorefileArgument::BuiltIn), 53, None));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let left = runtime.block_on(async {
         file_server.serve(Channel::from_fd(here).unwrap());
@@ -189,7 +189,7 @@ fn a_server_that_asks_without_end_keeps_nothing_else_waiting() {
 
 #[test]
 fn a_server_that_asks_without_a_socket_for_the_answer_is_listened_to_no_longer() {
-    let stage = Stage::new(".:53 {\n whoami\n}\n");
+    let stage = Scene::new(".:53 {\n whoami\n}\n");
     stage.files.0.send(&FileRequest::Resolver, &[]).unwrap();
     // The other end closes.
     while stage.files.0.send(&FileRequest::Resolver, &[]).is_ok() {

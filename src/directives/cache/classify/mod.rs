@@ -74,7 +74,7 @@ fn class(response: &Response, unix_seconds: impl FnOnce() -> u32, lead: Lead) ->
     }
     let has_authority =
         |rtype| response.records().any(|record| record.section == Section::Authority && record.rtype == rtype);
-    match ResponseType::without_answer(response.rcode(), &has_authority) {
+    match ResponseType::without_answer(response.rcode(), has_authority) {
         ResponseType::NoData => ResponseClass::NoData,
         ResponseType::NoError | ResponseType::Referral if response.answer_count() > 0 => ResponseClass::Incomplete,
         ResponseType::Referral => ResponseClass::Referral,
@@ -152,12 +152,12 @@ fn alias(aliases: &[Record<'_>], name: &Name) -> Result<Option<Name>, Ambiguous>
 
 /// The longest and shortest lives the configuration allows, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub(super) struct TtlBounds {
     pub longest: u32,
     pub shortest: u32,
 }
 
-impl Bounds {
+impl TtlBounds {
     /// The longest wins over the shortest.
     fn apply(self, seconds: u32) -> u32 {
         seconds.max(self.shortest).min(self.longest)
@@ -166,9 +166,9 @@ impl Bounds {
 
 /// How long answers live, by what they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lifetimes {
-    pub success: Bounds,
-    pub denial: Bounds,
+pub(super) struct Lifetimes {
+    pub success: TtlBounds,
+    pub denial: TtlBounds,
     /// Of SERVFAIL and NOTIMP, in seconds.
     pub server_error: u32,
 }
@@ -177,8 +177,8 @@ impl Default for Lifetimes {
     /// The reference's.
     fn default() -> Self {
         Self {
-            success: Bounds { longest: 3600, shortest: 5 },
-            denial: Bounds { longest: 1800, shortest: 5 },
+            success: TtlBounds { longest: 3600, shortest: 5 },
+            denial: TtlBounds { longest: 1800, shortest: 5 },
             server_error: 5,
         }
     }
@@ -186,7 +186,7 @@ impl Default for Lifetimes {
 
 impl Lifetimes {
     /// Seconds this answer lives, which all its records get as their TTL. 0: it is not kept.
-    pub fn of(&self, class: ResponseClass, response: &Response) -> u32 {
+    pub(super) fn of(&self, class: ResponseClass, response: &Response) -> u32 {
         match class {
             ResponseClass::ServerError => self.server_error,
             ResponseClass::NoData | ResponseClass::NameError => self.denial.apply(smallest_ttl(response, true)),
@@ -196,7 +196,7 @@ impl Lifetimes {
     }
 
     /// The longest life of an answer of this kind and code, in seconds, however long it was given when it was stored.
-    pub fn cap(&self, kind: Kind, rcode: Rcode) -> u32 {
+    pub(super) fn cap(&self, kind: Kind, rcode: Rcode) -> u32 {
         match (kind, rcode) {
             (Kind::Success, _) => self.success.longest,
             (Kind::Denial, Rcode::SERVFAIL | Rcode::NOTIMP) => self.server_error,

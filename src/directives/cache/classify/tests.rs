@@ -162,9 +162,9 @@ fn an_answer_lives_as_long_as_its_smallest_ttl_within_the_bounds() {
     assert_eq!(life(ResponseClass::Positive, &defaults, &long), 3600);
     let additional = Sections { additional: vec![a("b.example.", 7, 1)], ..with(60) };
     assert_eq!(life(ResponseClass::Positive, &defaults, &additional), 7);
-    let contradicting = Lifetimes { success: Bounds { longest: 2, shortest: 10 }, ..defaults };
+    let contradicting = Lifetimes { success: TtlBounds { longest: 2, shortest: 10 }, ..defaults };
     assert_eq!(life(ResponseClass::Positive, &contradicting, &long), 2, "the longest wins, as in the reference");
-    let no_minimum = Lifetimes { success: Bounds { longest: 300, shortest: 0 }, ..defaults };
+    let no_minimum = Lifetimes { success: TtlBounds { longest: 300, shortest: 0 }, ..defaults };
     assert_eq!(life(ResponseClass::Positive, &no_minimum, &with(0)), 0);
 }
 

@@ -1,4 +1,4 @@
-//! What is kept of an answer, and what it puts out of its place.
+//! Puts answers into the cache, and removes those that they contradict.
 
 use super::super::classify::Classification;
 use super::super::entry::{Age, Entry, Fresh, Key, Kind, Moment, Payload};

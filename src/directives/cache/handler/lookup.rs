@@ -1,4 +1,4 @@
-//! What is served of what is kept, on both paths.
+//! Looks a question up in the cache, on the fast path and on the slow one.
 
 use super::super::entry::{Age, Entry, Key, Kind, Moment};
 use super::super::parse::{Stale, StaleMode};
@@ -15,7 +15,7 @@ pub(super) struct Hit<'a> {
 }
 
 /// What the slow path does with a request.
-pub(super) enum Step {
+pub(super) enum LookupOutcome {
     /// Nothing is kept that may be served.
     Ask,
     Serve(Response),
@@ -127,30 +127,34 @@ impl Inner {
         }
     }
 
-    pub(super) fn step(&self, request: &Request<'_>, key: &Key<'_>) -> Step {
+    pub(super) fn step(&self, request: &Request<'_>, key: &Key<'_>) -> LookupOutcome {
         let now = self.store().moment(request.received);
         let view = self.store().view(key);
         let Some(hit) = self.select(&view, key, now) else {
             if let Some(metrics) = self.metrics(request) {
                 metrics.miss();
             }
-            return Step::Ask;
+            return LookupOutcome::Ask;
         };
         hit.entry.touch();
         let mut response = hit.entry.payload.clone();
         response.set_ttls(self.reply_ttl(&hit));
         if !self.must_verify(&hit) {
             self.count_hit(request, &hit);
-            return if self.wants_refresh(&hit, now) { Step::ServeAndRefresh(response) } else { Step::Serve(response) };
+            return if self.wants_refresh(&hit, now) {
+                LookupOutcome::ServeAndRefresh(response)
+            } else {
+                LookupOutcome::Serve(response)
+            };
         }
         if hit.entry.refresh.is_pausing(now) {
             self.count_hit(request, &hit);
-            return Step::Serve(response);
+            return LookupOutcome::Serve(response);
         }
         if let Some(metrics) = self.metrics(request) {
             metrics.hit(hit.entry.kind());
         }
-        Step::Verify(response)
+        LookupOutcome::Verify(response)
     }
 }
 

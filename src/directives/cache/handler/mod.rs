@@ -21,7 +21,7 @@ use crate::chain::{
 };
 use crate::message::{LowerName, Query, RecordType, Response};
 use futures_util::future::BoxFuture;
-use lookup::Step;
+use lookup::LookupOutcome;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -65,7 +65,7 @@ pub(super) struct Kept {
 
 impl Kept {
     /// A store with these capacities, and its gauges for each server.
-    pub fn new(
+    pub(super) fn new(
         [success, denial]: [usize; 2],
         process: &ProcessContext,
         servers: &[String],
@@ -100,18 +100,18 @@ impl Inner {
     async fn answer(self: &Arc<Self>, request: Request<'_>, next: Next<'_>) -> Outcome {
         let key = self.key(request.query);
         match self.step(&request, &key) {
-            Step::Ask => {
+            LookupOutcome::Ask => {
                 let clock = Clock::start(&request);
                 let answer = next.run(request).await?;
                 let verdict = classify(&answer.response, unix_seconds);
                 Ok(self.take(&request, answer, verdict, clock.now(), QueryCount::Restarted).0)
             }
-            Step::Serve(response) => Ok(Answer { response, from: KEYWORD }),
-            Step::ServeAndRefresh(response) => {
+            LookupOutcome::Serve(response) => Ok(Answer { response, from: KEYWORD }),
+            LookupOutcome::ServeAndRefresh(response) => {
                 self.refresh_later(&request, next);
                 Ok(Answer { response, from: KEYWORD })
             }
-            Step::Verify(stale) => {
+            LookupOutcome::Verify(stale) => {
                 if let Some(answer) = self.verify(request, next).await {
                     return Ok(answer);
                 }

@@ -1,4 +1,4 @@
-//! What decides how long an answer is served.
+//! The settings of one cache that decide how long an answer is served.
 
 use super::super::classify::Lifetimes;
 use super::super::entry::{Age, Entry, Moment};
@@ -6,7 +6,7 @@ use super::super::parse::{Prefetch, Stale};
 use crate::message::{Rcode, Response};
 
 /// What decides how long answers are served.
-pub struct Policy {
+pub(crate) struct Policy {
     pub lifetimes: Lifetimes,
     pub prefetch: Option<Prefetch>,
     pub stale: Option<Stale>,
@@ -26,17 +26,17 @@ impl Policy {
 
     /// Its age under this configuration.
     #[inline]
-    pub fn age(&self, entry: &Entry<Response>, now: Moment) -> Age {
+    pub(crate) fn age(&self, entry: &Entry<Response>, now: Moment) -> Age {
         entry.age(now, self.lifetimes.cap(entry.kind(), entry.payload.rcode()), self.stale_seconds(entry))
     }
 
     /// Positive answers go before denials while they may be served stale.
-    pub fn prefers_positive(&self) -> bool {
+    pub(crate) fn prefers_positive(&self) -> bool {
         self.stale.is_some_and(|stale| stale.prefer_positive && stale.up_to > 0)
     }
 }
 
 /// Says something of the upstream and nothing of the name.
-pub fn is_failure(rcode: Rcode) -> bool {
+pub(super) fn is_failure(rcode: Rcode) -> bool {
     matches!(rcode, Rcode::SERVFAIL | Rcode::NOTIMP)
 }

@@ -7,10 +7,11 @@ use super::super::parse::{Stale, StaleMode};
 use super::super::store::QueryCount;
 use super::lookup::Hit;
 use super::{Clock, Inner, KEYWORD};
-use crate::chain::{Answer, Failure, Next, Outcome, Peer, Purpose, Request, Transport, unix_seconds};
+use crate::chain::{Answer, Failure, Next, Outcome, OwnedRequest, Peer, Purpose, Request, Transport, unix_seconds};
 use crate::message::Rcode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 /// How long a stale answer that is to be verified is held back, where `verify` has no time of its own. An upstream that
 /// is down is waited for no longer than for one try, and clients, who wait for 5 s, have their answer.
@@ -38,24 +39,37 @@ impl Inner {
             Some(Stale { mode: StaleMode::Verify { timeout: Some(timeout) }, .. }) => timeout,
             _ => VERIFY_TIMEOUT,
         };
-        let (inner, owned, rest) = (Arc::clone(self), request.to_owned(), next.to_rest());
-        let asking = tokio::spawn(async move { inner.renew(owned.borrow(), rest.next()).await.ok() });
-        tokio::time::timeout(timeout, asking).await.ok()?.ok()?
+        let renewal = self.renew_in_background(&request, next, request.purpose);
+        tokio::time::timeout(timeout, renewal).await.ok()?.ok()?.ok()
     }
 
     /// Has the rest of the chain asked in the background for a newer answer to what is served now.
     pub(super) fn refresh_later(self: &Arc<Self>, request: &Request<'_>, next: Next<'_>) {
+        self.count_prefetch(request);
+        self.renew_in_background(request, next, Purpose::Refresh);
+    }
+
+    /// Has [`Inner::renew`] run to its end, whoever waits for it.
+    fn renew_in_background(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        next: Next<'_>,
+        purpose: Purpose,
+    ) -> JoinHandle<Outcome> {
         let (inner, rest) = (Arc::clone(self), next.to_rest());
-        let mut owned = request.to_owned();
-        owned.purpose = Purpose::Refresh;
-        tokio::spawn(async move { inner.refresh(owned.borrow(), rest.next()).await });
+        let owned = OwnedRequest { purpose, ..request.to_owned() };
+        tokio::spawn(async move { inner.renew(owned.borrow(), rest.next()).await })
+    }
+
+    fn count_prefetch(&self, request: &Request<'_>) {
+        if let Some(metrics) = self.metrics(request) {
+            metrics.prefetches.increment();
+        }
     }
 
     /// The run of the chain that nobody waits for.
     pub(super) async fn refresh(&self, request: Request<'_>, next: Next<'_>) -> Outcome {
-        if let Some(metrics) = self.metrics(&request) {
-            metrics.prefetches.increment();
-        }
+        self.count_prefetch(&request);
         self.renew(request, next).await
     }
 

@@ -21,7 +21,7 @@ const OPTIONS: &[&str] =
 
 /// The directive as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub(super) struct Config {
     /// Empty: those of the server block.
     pub zones: Vec<Name>,
     pub lifetimes: Lifetimes,
@@ -36,7 +36,7 @@ pub struct Config {
 
 /// `prefetch AMOUNT [DURATION] [PERCENTAGE%]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Prefetch {
+pub(super) struct Prefetch {
     /// Queries, at least 1.
     pub amount: u32,
     /// No longer pause between them.
@@ -47,7 +47,7 @@ pub struct Prefetch {
 
 /// `serve_stale [DURATION] [MODE ...]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stale {
+pub(super) struct Stale {
     /// Seconds after its expiry that an answer may be served.
     pub up_to: u32,
     pub mode: StaleMode,
@@ -61,7 +61,7 @@ pub struct Stale {
 
 /// When the refresh of a stale answer is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StaleMode {
+pub(super) enum StaleMode {
     /// After it was served.
     Immediate,
     /// Before; it is served if that fails, or after the timeout.
@@ -84,7 +84,7 @@ impl Default for Config {
 
 /// Reads the directive. What is wrong is recorded and left at its default. `None` if zones are written and none of them
 /// is one: it caches nothing.
-pub fn read(directive: &Directive, diagnostics: &mut Diagnostics) -> Option<Config> {
+pub(super) fn read(directive: &Directive, diagnostics: &mut Diagnostics) -> Option<Config> {
     let mut config = Config::default();
     let mut zones = directive.arguments.as_slice();
     if let [first, rest @ ..] = zones

@@ -25,7 +25,7 @@ const ENTRIES_IN_A_SHARD: usize = 64;
 const HEAD_START: u64 = 1 << 32;
 
 /// Kept answers, shared by all workers.
-pub struct Store<T: Payload> {
+pub(super) struct Store<T: Payload> {
     shards: Box<[RwLock<Shard<T>>]>,
     hasher: RandomState,
     epoch: Instant,
@@ -43,7 +43,7 @@ struct Counts {
 
 /// The queries for an answer, which prefetch counts, once another takes its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QueryCount {
+pub(super) enum QueryCount {
     /// Are counted from zero.
     Restarted,
     /// Are counted on from those of the former answer.
@@ -52,39 +52,39 @@ pub enum QueryCount {
 
 /// What became of an insertion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Insertion {
+pub(super) struct Insertion {
     /// False if the answer had no room.
     pub is_kept: bool,
-    pub evicted: Evicted,
+    pub evicted: EvictionCounts,
 }
 
 /// How many entries of each kind were evicted to make room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Evicted([u64; 2]);
+pub(super) struct EvictionCounts([u64; 2]);
 
-impl Evicted {
-    pub fn of(self, kind: Kind) -> u64 {
+impl EvictionCounts {
+    pub(super) fn of(self, kind: Kind) -> u64 {
         self.0[kind.index()]
     }
 }
 
 /// One shard, for reading. While it is held, insertions wait.
-pub struct View<'a, T>(RwLockReadGuard<'a, Shard<T>>);
+pub(super) struct View<'a, T>(RwLockReadGuard<'a, Shard<T>>);
 
 impl<T: Payload> View<'_, T> {
     /// The entry of this kind under the whole key, however old.
-    pub fn find(&self, kind: Kind, key: &Key<'_>) -> Option<&Entry<T>> {
+    pub(super) fn find(&self, kind: Kind, key: &Key<'_>) -> Option<&Entry<T>> {
         self.0.find(kind, key)
     }
     /// The same of both kinds at once, by [`Kind::index`].
-    pub fn find_kinds(&self, key: &Key<'_>) -> [Option<&Entry<T>>; 2] {
+    pub(super) fn find_kinds(&self, key: &Key<'_>) -> [Option<&Entry<T>>; 2] {
         self.0.find_kinds(key)
     }
 }
 
 impl<T: Payload> Store<T> {
     /// A store for `success` and `denial` entries whose octets are taken from `budget`.
-    pub fn new(success: usize, denial: usize, budget: Arc<MemoryBudget>) -> Self {
+    pub(super) fn new(success: usize, denial: usize, budget: Arc<MemoryBudget>) -> Self {
         let counts = |capacity| Counts {
             capacity: AtomicUsize::new(capacity),
             entries: AtomicUsize::new(0),
@@ -101,14 +101,14 @@ impl<T: Payload> Store<T> {
     }
 
     /// `now` on this store's clock.
-    pub fn moment(&self, now: Instant) -> Moment {
+    pub(super) fn moment(&self, now: Instant) -> Moment {
         let elapsed = now.saturating_duration_since(self.epoch);
         // Not as_millis, which is of 128 bits.
         Moment(HEAD_START + elapsed.as_secs() * 1000 + u64::from(elapsed.subsec_millis()))
     }
 
     /// Copies of all entries, shard by shard, the oldest of each kind first.
-    pub fn copies(&self) -> impl Iterator<Item = Vec<Copied<T>>>
+    pub(super) fn copies(&self) -> impl Iterator<Item = Vec<Copied<T>>>
     where
         T: Clone,
     {
@@ -120,7 +120,7 @@ impl<T: Payload> Store<T> {
 
     /// Keeps what another process has kept, unless there is something under its key that this one has stored itself, or
     /// it has no room. True if it is kept.
-    pub fn adopt(&self, key: &Key<'_>, copied: Copied<T>) -> bool {
+    pub(super) fn adopt(&self, key: &Key<'_>, copied: Copied<T>) -> bool {
         let is_own = |entry: &Entry<T>| entry.stored().0 >= HEAD_START;
         let view = self.view(key);
         if Kind::ALL.into_iter().filter_map(|kind| view.find(kind, key)).any(is_own) {
@@ -140,7 +140,7 @@ impl<T: Payload> Store<T> {
     }
 
     /// What an answer to this question is kept under.
-    pub fn key<'a>(&self, question: QuestionKey<'a>) -> Key<'a> {
+    pub(super) fn key<'a>(&self, question: QuestionKey<'a>) -> Key<'a> {
         // All of it: what is added there is not to be forgotten here.
         let QuestionKey { name, qtype: RecordType(qtype), qclass: Class(qclass), flags } = question;
         let flags = flags.bits();
@@ -160,26 +160,26 @@ impl<T: Payload> Store<T> {
     }
 
     /// The entries under `key`, without waiting; `None` while another thread writes there.
-    pub fn try_view(&self, key: &Key<'_>) -> Option<View<'_, T>> {
+    pub(super) fn try_view(&self, key: &Key<'_>) -> Option<View<'_, T>> {
         self.shard(key.hash).try_read().map(View)
     }
 
     /// The entries under `key`.
-    pub fn view(&self, key: &Key<'_>) -> View<'_, T> {
+    pub(super) fn view(&self, key: &Key<'_>) -> View<'_, T> {
         View(self.shard(key.hash).read())
     }
 
-    pub fn entries(&self, kind: Kind) -> usize {
+    pub(super) fn entries(&self, kind: Kind) -> usize {
         self.kinds[kind.index()].entries.load(Ordering::Relaxed)
     }
 
-    pub fn octets(&self, kind: Kind) -> usize {
+    pub(super) fn octets(&self, kind: Kind) -> usize {
         self.kinds[kind.index()].octets.load(Ordering::Relaxed)
     }
 
     /// Keeps `fresh`, in the place of an entry with the same kind and key if there is one. Entries that are `useless`
     /// are evicted before others. Does nothing if the answer has no room even so.
-    pub fn insert(
+    pub(super) fn insert(
         &self,
         key: &Key<'_>,
         kind: Kind,
@@ -188,7 +188,7 @@ impl<T: Payload> Store<T> {
         count: QueryCount,
         useless: &dyn Fn(&Entry<T>) -> bool,
     ) -> Insertion {
-        let mut evicted = Evicted::default();
+        let mut evicted = EvictionCounts::default();
         let entry = Entry::new(key, kind, fresh, now);
         let octets = entry.octets();
         let has_octets = self.capacity(kind) > 0 && self.take_octets(octets, key, kind, useless, &mut evicted);
@@ -206,7 +206,7 @@ impl<T: Payload> Store<T> {
         entry: Entry<T>,
         count: QueryCount,
         useless: &dyn Fn(&Entry<T>) -> bool,
-        evicted: &mut Evicted,
+        evicted: &mut EvictionCounts,
     ) -> bool {
         let kind = entry.kind;
         let mut entry = entry;
@@ -254,7 +254,7 @@ impl<T: Payload> Store<T> {
         key: &Key<'_>,
         kind: Kind,
         useless: &dyn Fn(&Entry<T>) -> bool,
-        evicted: &mut Evicted,
+        evicted: &mut EvictionCounts,
     ) -> bool {
         while !self.budget.take(octets) {
             let free = self.budget.limit().saturating_sub(self.budget.used());
@@ -277,7 +277,7 @@ impl<T: Payload> Store<T> {
     }
 
     /// Entries of this kind that may be kept; 0: none is to be.
-    pub fn capacity(&self, kind: Kind) -> usize {
+    pub(super) fn capacity(&self, kind: Kind) -> usize {
         self.kinds[kind.index()].capacity.load(Ordering::Relaxed)
     }
 
@@ -292,7 +292,13 @@ impl<T: Payload> Store<T> {
 
     /// Evicts one entry of `kind`, from the hash's shard or, if that has none, from the next that has. Holds one lock
     /// at a time.
-    fn evict_one(&self, kind: Kind, hash: u64, useless: &dyn Fn(&Entry<T>) -> bool, evicted: &mut Evicted) -> bool {
+    fn evict_one(
+        &self,
+        kind: Kind,
+        hash: u64,
+        useless: &dyn Fn(&Entry<T>) -> bool,
+        evicted: &mut EvictionCounts,
+    ) -> bool {
         let first = self.shard_number(hash);
         for offset in 0..self.shards.len() {
             let number = (first + offset) & (self.shards.len() - 1);
@@ -312,7 +318,7 @@ impl<T: Payload> Store<T> {
     }
 
     /// Removes the entry of this kind under the key.
-    pub fn remove(&self, kind: Kind, key: &Key<'_>) {
+    pub(super) fn remove(&self, kind: Kind, key: &Key<'_>) {
         let old = self.shard(key.hash).write().remove(kind, key);
         if let Some(old) = old {
             self.forget(&old);
@@ -320,7 +326,7 @@ impl<T: Payload> Store<T> {
     }
 
     /// Gives back the memory of useless entries.
-    pub fn sweep(&self, useless: &dyn Fn(&Entry<T>) -> bool) {
+    pub(super) fn sweep(&self, useless: &dyn Fn(&Entry<T>) -> bool) {
         for shard in &self.shards {
             let old = shard.write().sweep(useless);
             old.iter().for_each(|old| self.forget(old));
@@ -328,7 +334,7 @@ impl<T: Payload> Store<T> {
     }
 
     /// If all caches together hold more than they may, evicts this one's share of what is too much.
-    pub fn shrink(&self, useless: &dyn Fn(&Entry<T>) -> bool) {
+    pub(super) fn shrink(&self, useless: &dyn Fn(&Entry<T>) -> bool) {
         let (used, limit) = (self.budget.used(), self.budget.limit());
         let own = self.octets_of_both();
         let kept = own as u128 * limit.min(used) as u128 / used.max(1) as u128;
@@ -336,7 +342,7 @@ impl<T: Payload> Store<T> {
         while self.octets_of_both() as u128 > kept {
             let larger =
                 if self.octets(Kind::Success) >= self.octets(Kind::Denial) { Kind::Success } else { Kind::Denial };
-            if !self.evict_one(larger, shard << 32, useless, &mut Evicted::default()) {
+            if !self.evict_one(larger, shard << 32, useless, &mut EvictionCounts::default()) {
                 return;
             }
             shard = shard.wrapping_add(1);
@@ -348,12 +354,12 @@ impl<T: Payload> Store<T> {
     }
 
     /// Sets new capacities and evicts what is above them.
-    pub fn resize(&self, success: usize, denial: usize) {
+    pub(super) fn resize(&self, success: usize, denial: usize) {
         for (kind, capacity) in Kind::ALL.into_iter().zip([success, denial]) {
             self.kinds[kind.index()].capacity.store(capacity, Ordering::Relaxed);
             let mut shard = 0_u64;
             while self.entries(kind) > capacity
-                && self.evict_one(kind, shard << 32, &|_| false, &mut Evicted::default())
+                && self.evict_one(kind, shard << 32, &|_| false, &mut EvictionCounts::default())
             {
                 shard = shard.wrapping_add(1);
             }

@@ -7,13 +7,13 @@ use std::sync::atomic::AtomicBool;
 
 /// A payload that knows its question, a version of the answer, and a made-up size.
 #[derive(Clone, Debug, PartialEq)]
-struct Told {
+struct VersionedPayload {
     name: Vec<u8>,
     version: u64,
     size: usize,
 }
 
-impl Payload for Told {
+impl Payload for VersionedPayload {
     fn is_for(&self, key: &Key<'_>) -> bool {
         self.name == key.name
     }
@@ -30,11 +30,11 @@ fn asked(name: &[u8], flags: u8) -> QuestionKey<'_> {
     QuestionKey { name, qtype: RecordType::A, qclass: Class::IN, flags: KeyFlags::from_bits(flags).unwrap() }
 }
 
-fn told(number: usize, version: u64, size: usize) -> Fresh<Told> {
-    Fresh { payload: Told { name: name(number), version, size }, ttl: 60, answering: true }
+fn told(number: usize, version: u64, size: usize) -> Fresh<VersionedPayload> {
+    Fresh { payload: VersionedPayload { name: name(number), version, size }, ttl: 60, answering: true }
 }
 
-fn keep(store: &Store<Told>, kind: Kind, number: usize, version: u64, size: usize) -> Evicted {
+fn keep(store: &Store<VersionedPayload>, kind: Kind, number: usize, version: u64, size: usize) -> EvictionCounts {
     let name = name(number);
     store
         .insert(
@@ -48,7 +48,7 @@ fn keep(store: &Store<Told>, kind: Kind, number: usize, version: u64, size: usiz
         .evicted
 }
 
-fn version(store: &Store<Told>, kind: Kind, number: usize) -> Option<u64> {
+fn version(store: &Store<VersionedPayload>, kind: Kind, number: usize) -> Option<u64> {
     let name = name(number);
     let key = store.key(asked(&name, 0));
     let view = store.view(&key);
@@ -101,7 +101,7 @@ fn a_capacity_of_one_holds_the_newest_answer() {
 #[test]
 fn a_capacity_of_zero_keeps_nothing() {
     let budget = plenty();
-    let store = Store::<Told>::new(0, 1, budget.clone());
+    let store = Store::<VersionedPayload>::new(0, 1, budget.clone());
     keep(&store, Kind::Success, 1, 1, 10);
     assert_eq!(version(&store, Kind::Success, 1), None);
     assert_eq!(budget.used(), 0);
@@ -112,7 +112,7 @@ fn nothing_is_evicted_before_the_store_is_full() {
     for capacity in [7, 64, 1000, 9984] {
         let store = Store::new(capacity, 1, plenty());
         for number in 0..capacity {
-            assert_eq!(keep(&store, Kind::Success, number, 1, 10), Evicted::default());
+            assert_eq!(keep(&store, Kind::Success, number, 1, 10), EvictionCounts::default());
         }
         assert!((0..capacity).all(|number| version(&store, Kind::Success, number) == Some(1)));
         assert_eq!(keep(&store, Kind::Success, capacity, 1, 10).of(Kind::Success), 1);
@@ -125,7 +125,7 @@ fn an_answer_larger_than_the_budget_evicts_nothing() {
     let budget = Arc::new(MemoryBudget::new(2000));
     let store = Store::new(100, 100, budget);
     keep(&store, Kind::Success, 1, 1, 100);
-    assert_eq!(keep(&store, Kind::Success, 2, 1, 10_000), Evicted::default());
+    assert_eq!(keep(&store, Kind::Success, 2, 1, 10_000), EvictionCounts::default());
     assert_eq!(version(&store, Kind::Success, 1), Some(1));
     assert_eq!(version(&store, Kind::Success, 2), None);
 }
@@ -198,7 +198,7 @@ fn a_refreshed_entry_inherits_its_frequency() {
 
 #[test]
 fn a_shard_being_written_is_not_waited_for() {
-    let store = Store::<Told>::new(10, 10, plenty());
+    let store = Store::<VersionedPayload>::new(10, 10, plenty());
     let name = name(1);
     let key = store.key(asked(&name, 0));
     let writing = store.shard(key.hash).write();
@@ -208,7 +208,7 @@ fn a_shard_being_written_is_not_waited_for() {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum StoreStep {
     Keep { kind: Kind, number: usize, size: usize },
     Ask { kind: Kind, number: usize },
     Remove { kind: Kind, number: usize },
@@ -217,16 +217,16 @@ enum Step {
     Sweep,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<StoreStep>> {
     let kind = || prop_oneof![Just(Kind::Success), Just(Kind::Denial)];
     let number = || 0_usize..40;
     let step = prop_oneof![
-        6 => (kind(), number(), 0_usize..2000).prop_map(|(kind, number, size)| Step::Keep { kind, number, size }),
-        6 => (kind(), number()).prop_map(|(kind, number)| Step::Ask { kind, number }),
-        1 => (kind(), number()).prop_map(|(kind, number)| Step::Remove { kind, number }),
-        1 => (0_usize..30, 0_usize..30).prop_map(|(success, denial)| Step::Resize { success, denial }),
-        2 => (0_u64..30_000).prop_map(|millis| Step::Wait { millis }),
-        1 => Just(Step::Sweep),
+        6 => (kind(), number(), 0_usize..2000).prop_map(|(kind, number, size)| StoreStep::Keep { kind, number, size }),
+        6 => (kind(), number()).prop_map(|(kind, number)| StoreStep::Ask { kind, number }),
+        1 => (kind(), number()).prop_map(|(kind, number)| StoreStep::Remove { kind, number }),
+        1 => (0_usize..30, 0_usize..30).prop_map(|(success, denial)| StoreStep::Resize { success, denial }),
+        2 => (0_u64..30_000).prop_map(|millis| StoreStep::Wait { millis }),
+        1 => Just(StoreStep::Sweep),
     ];
     proptest::collection::vec(step, 1..200)
 }
@@ -235,7 +235,9 @@ proptest! {
     /// Against a map of what was kept last: the bounds hold after every step, and what is found is the last answer kept
     /// under that very key; without eviction pressure it is found.
     #[test]
-    fn the_store_agrees_with_a_map(success in 0_usize..30, denial in 0_usize..30, limit in 0_usize..40_000, steps in steps()) {
+    fn the_store_agrees_with_a_map(
+        success in 0_usize..30, denial in 0_usize..30, limit in 0_usize..40_000, steps in steps()
+    ) {
         const TTL_MILLIS: u64 = 60_000;
         let budget = Arc::new(MemoryBudget::new(limit));
         let store = Store::new(success, denial, budget.clone());
@@ -244,9 +246,9 @@ proptest! {
         let mut now = 0_u64;
         let mut version_kept = 0_u64;
         for step in steps {
-            let useless = |entry: &Entry<Told>| entry.age(Moment(now), u32::MAX, 0) == Age::Gone;
+            let useless = |entry: &Entry<VersionedPayload>| entry.age(Moment(now), u32::MAX, 0) == Age::Gone;
             match step {
-                Step::Keep { kind, number, size } => {
+                StoreStep::Keep { kind, number, size } => {
                     version_kept += 1;
                     let name = name(number);
                     let key = store.key(asked(&name, 0));
@@ -260,7 +262,7 @@ proptest! {
                     last.insert((kind, number), (version_kept, now));
                     let has_room = octets <= free && (replaced || had[kind.index()] < capacity[kind.index()]);
                     if capacity[kind.index()] > 0 && has_room {
-                        prop_assert_eq!(insertion, Insertion { is_kept: true, evicted: Evicted::default() });
+                        prop_assert_eq!(insertion, Insertion { is_kept: true, evicted: EvictionCounts::default() });
                     }
                     if !insertion.is_kept {
                         // Not kept for lack of room: an older answer may be there, so forget what the model knew of its
@@ -271,7 +273,7 @@ proptest! {
                         }
                     }
                 }
-                Step::Ask { kind, number } => {
+                StoreStep::Ask { kind, number } => {
                     let name = name(number);
                     let key = store.key(asked(&name, 0));
                     let view = store.view(&key);
@@ -289,17 +291,17 @@ proptest! {
                     let foreign = store.key(asked(&name, 1));
                     prop_assert!(store.view(&foreign).find(kind, &foreign).is_none());
                 }
-                Step::Remove { kind, number } => {
+                StoreStep::Remove { kind, number } => {
                     let name = name(number);
                     store.remove(kind, &store.key(asked(&name, 0)));
                     prop_assert_eq!(version(&store, kind, number), None);
                 }
-                Step::Resize { success, denial } => {
+                StoreStep::Resize { success, denial } => {
                     store.resize(success, denial);
                     capacity = [success, denial];
                 }
-                Step::Wait { millis } => now += millis,
-                Step::Sweep => store.sweep(&useless),
+                StoreStep::Wait { millis } => now += millis,
+                StoreStep::Sweep => store.sweep(&useless),
             }
             for kind in Kind::ALL {
                 let found = (0..40).filter(|number| version(&store, kind, *number).is_some()).count();
@@ -319,7 +321,7 @@ fn threads_that_read_and_write_at_once_see_whole_answers_within_the_bounds() {
     const CAPACITY: usize = 300;
     const LIMIT: usize = 60_000;
     let budget = Arc::new(MemoryBudget::new(LIMIT));
-    let store = Store::<Told>::new(CAPACITY, CAPACITY, budget.clone());
+    let store = Store::<VersionedPayload>::new(CAPACITY, CAPACITY, budget.clone());
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3_u64)

@@ -35,13 +35,16 @@ const ADDITIONAL_COUNT: std::ops::Range<usize> = 10..12;
 /// One moment on two clocks: this process's, and the one that all processes of a machine share (CLOCK_MONOTONIC).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockReading {
+    /// This process's clock.
     pub now: Instant,
+    /// Since the machine was started.
     pub uptime: Duration,
 }
 
 /// How much is written, or read, at most.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
+    /// Of all answers together.
     pub octets: usize,
     /// It ends then.
     pub until: Instant,
@@ -50,6 +53,7 @@ pub struct Bounds {
 /// What became of answers that were written or read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TransferCount {
+    /// Written, or put into a cache.
     pub kept: usize,
     /// No room, no cache for them here, expired clocks, or no such answer as could be kept.
     pub refused: usize,
@@ -182,7 +186,7 @@ fn import_all(
                 kept = reload_state.find::<Kept>(&key);
             }
             ANSWER => {
-                let answer = Answer::read(input)?;
+                let answer = TransferredAnswer::read(input)?;
                 let is_kept = kept.as_deref().is_some_and(|kept| adopt(kept, answer, elapsed, reading.now));
                 *(if is_kept { &mut count.kept } else { &mut count.refused }) += 1;
             }
@@ -192,7 +196,7 @@ fn import_all(
 }
 
 /// An answer as it was written, nothing of it checked.
-struct Answer {
+struct TransferredAnswer {
     marks: u8,
     flags: u8,
     ttl: u32,
@@ -200,7 +204,7 @@ struct Answer {
     message: Vec<u8>,
 }
 
-impl Answer {
+impl TransferredAnswer {
     fn read(input: &mut impl Read) -> io::Result<Self> {
         let [marks, flags] = take(input)?;
         let ttl = u32::from_be_bytes(take(input)?);
@@ -210,8 +214,8 @@ impl Answer {
 }
 
 /// Puts an answer into a cache, if it is one that this cache could have kept itself.
-fn adopt(kept: &Kept, answer: Answer, elapsed: Duration, now: Instant) -> bool {
-    let Answer { marks, flags, ttl, age, message } = answer;
+fn adopt(kept: &Kept, answer: TransferredAnswer, elapsed: Duration, now: Instant) -> bool {
+    let TransferredAnswer { marks, flags, ttl, age, message } = answer;
     let elapsed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
     let stored = kept.store.moment(now).0.checked_sub(age.saturating_add(elapsed));
     let (Some(stored), Ok(mut payload), Some(key_flags)) =

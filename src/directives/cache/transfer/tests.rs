@@ -11,13 +11,13 @@ use std::sync::Arc;
 const KEY: &str = "cache . [\"dns://127.0.0.1:53\"] .";
 
 /// A process with one cache.
-struct Process {
+struct OneCache {
     process: ProcessContext,
     kept: Arc<Kept>,
     reading: ClockReading,
 }
 
-impl Process {
+impl OneCache {
     fn new(capacity: [usize; 2], octets: usize) -> Self {
         let process = ProcessContext::new(1, octets);
         let make = || {
@@ -81,8 +81,8 @@ fn denial(name: &str, rcode: u16) -> Response {
     response(name, wire::A, rcode, 0, &Sections { authority, ..Sections::default() })
 }
 
-fn filled() -> Process {
-    let old = Process::new([100, 100], 1 << 20);
+fn filled() -> OneCache {
+    let old = OneCache::new([100, 100], 1 << 20);
     old.keep(Kind::Success, 0, 60, answer("one.example."));
     old.keep(Kind::Success, 3, 60, answer("one.example."));
     old.keep(Kind::Denial, 0, 30, denial("two.example.", NXDOMAIN));
@@ -93,21 +93,21 @@ fn filled() -> Process {
 #[test]
 fn answers_go_over_with_their_age_and_flags() {
     let octets = filled().later(2_500).export();
-    let new = Process::new([100, 100], 1 << 20).later(4_600);
+    let new = OneCache::new([100, 100], 1 << 20).later(4_600);
     assert_eq!(new.import(&octets).unwrap(), TransferCount { kept: 4, refused: 0 });
     assert_eq!(new.age(Kind::Success, "one.example.", 0), Some(Age::Fresh(56)));
     assert_eq!(new.age(Kind::Success, "one.example.", 3), Some(Age::Fresh(56)));
     assert_eq!(new.age(Kind::Denial, "two.example.", 0), Some(Age::Fresh(26)));
     assert_eq!(new.age(Kind::Denial, "three.example.", 0), Some(Age::Fresh(1)));
     assert_eq!(new.age(Kind::Success, "two.example.", 0), None);
-    let third = Process::new([100, 100], 1 << 20).later(4_600);
+    let third = OneCache::new([100, 100], 1 << 20).later(4_600);
     assert_eq!(third.import(&new.export()).unwrap().kept, 4, "and on to the next");
 }
 
 #[test]
 fn what_this_process_has_learnt_itself_is_kept_whatever_comes() {
     let octets = filled().export();
-    let new = Process::new([100, 100], 1 << 20).later(10_000);
+    let new = OneCache::new([100, 100], 1 << 20).later(10_000);
     new.keep(Kind::Success, 0, 9, answer("two.example."));
     assert_eq!(new.import(&octets).unwrap(), TransferCount { kept: 3, refused: 1 });
     assert_eq!(new.age(Kind::Denial, "two.example.", 0), None);
@@ -127,13 +127,13 @@ fn a_cache_that_is_not_there_any_more_takes_nothing() {
 
 #[test]
 fn the_bounds_of_the_one_that_takes_over_hold() {
-    let old = Process::new([1000, 1000], 1 << 20);
+    let old = OneCache::new([1000, 1000], 1 << 20);
     for number in 0..500 {
         old.keep(Kind::Success, 0, 60, answer(&format!("n{number}.example.")));
     }
     let octets = old.export();
     for (capacity, limit) in [([10, 10], 1 << 20), ([1000, 1000], 4096), ([0, 0], 1 << 20)] {
-        let new = Process::new(capacity, limit);
+        let new = OneCache::new(capacity, limit);
         new.import(&octets).unwrap();
         assert!(new.len() <= capacity[0] && new.process.cache_memory.used() <= limit);
         assert_eq!(new.len() > 0, capacity[0] > 0);
@@ -147,13 +147,17 @@ fn what_is_written_is_bounded_in_octets_and_in_time() {
         let mut out = Vec::new();
         let count = export(&old.process.reload_state, &mut out, old.reading, Bounds { octets, until }).unwrap();
         assert!(count.kept <= 2 && out.len() < 150 + 13 + 3 + KEY.len() + 1, "{count:?}, {}", out.len());
-        assert_eq!(Process::new([9, 9], 1 << 20).import(&out).unwrap().kept, count.kept, "and whole as far as it goes");
+        assert_eq!(
+            OneCache::new([9, 9], 1 << 20).import(&out).unwrap().kept,
+            count.kept,
+            "and whole as far as it goes"
+        );
     }
 }
 
 #[test]
 fn another_format_another_clock_and_what_is_no_cache_are_refused() {
-    let new = Process::new([9, 9], 1 << 20);
+    let new = OneCache::new([9, 9], 1 << 20);
     let octets = filled().export();
     assert!(matches!(new.import(b""), Err(TransferError::NotACache)));
     assert!(matches!(new.import(b"nope and more of it"), Err(TransferError::NotACache)));
@@ -184,7 +188,7 @@ fn answers_that_no_cache_could_have_kept_are_refused_one_by_one() {
     for (at, octet) in changes {
         let mut changed = octets.clone();
         changed[at] = octet;
-        let new = Process::new([9, 9], 1 << 20);
+        let new = OneCache::new([9, 9], 1 << 20);
         assert_eq!(new.import(&changed).unwrap(), TransferCount { kept: 3, refused: 1 }, "octet {at}");
     }
 }
@@ -199,7 +203,7 @@ fn an_extended_rcode_and_the_dnssec_bit_come_through() {
     let copied =
         Copied { payload, kind: Kind::Success, flags: 1, ttl: 1, answering: true, stored: Moment(0), is_used: false };
     let octets = encode(&copied, Moment(5)).unwrap();
-    let read = Answer::read(&mut &octets[1..]).unwrap();
+    let read = TransferredAnswer::read(&mut &octets[1..]).unwrap();
     let response = Response::read(&read.message).unwrap();
     assert_eq!(response, copied.payload);
     assert!(response.dnssec_ok() && response.rcode().0 == 16);
@@ -221,7 +225,7 @@ proptest! {
         }
         octets.truncate(end.index(octets.len() + 1));
         octets.extend(noise);
-        let new = Process::new([3, 3], 2048);
+        let new = OneCache::new([3, 3], 2048);
         let _ = new.import(&octets);
         prop_assert!(new.len() <= 6 && new.process.cache_memory.used() <= 2048);
     }
@@ -233,7 +237,7 @@ fn what_never_ends_is_read_up_to_the_bounds() {
     // All but the end, and then sections without end.
     let section = [&[SECTION, 0, 3][..], b"key"].concat();
     let endless = || (&octets[..octets.len() - 1]).chain(Repeat(section.clone(), 0));
-    let new = Process::new([100, 100], 1 << 20);
+    let new = OneCache::new([100, 100], 1 << 20);
     let some = Bounds { octets: 1 << 16, ..all() };
     let outcome = import(&new.process.reload_state, &mut endless(), new.reading, some);
     assert!(matches!(outcome, Err(TransferError::TooMuch(4))), "{outcome:?}");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// dnstap.proto, as far as it is read here.
 #[derive(Clone, PartialEq, Message)]
-pub struct Dnstap {
+pub(crate) struct Dnstap {
     #[prost(bytes = "vec", optional, tag = "1")]
     pub identity: Option<Vec<u8>>,
     #[prost(bytes = "vec", optional, tag = "2")]
@@ -23,7 +23,7 @@ pub struct Dnstap {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Body {
+pub(crate) struct Body {
     #[prost(uint32, optional, tag = "1")]
     pub r#type: Option<u32>,
     #[prost(uint32, optional, tag = "2")]

@@ -357,7 +357,7 @@ async fn over_max_concurrent_a_request_is_refused_and_counted() {
     assert_eq!(running.metric("coredns_forward_max_concurrent_rejects_total"), 1.0);
     // All that were counted, the refused one too, are off the count again.
     running.answer(&requests[2]).await;
-    assert_eq!(running.forward.gate.as_ref().map(|gate| gate.running()), Some(0));
+    assert_eq!(running.forward.limiter.as_ref().map(|limiter| limiter.running()), Some(0));
 }
 
 #[tokio::test]
@@ -378,7 +378,7 @@ async fn at_max_concurrent_a_request_of_the_client_that_has_most_is_refused_for_
         "its oldest, and one too many"
     );
     assert_eq!(running.metric("coredns_forward_max_concurrent_rejects_total"), 2.0);
-    assert_eq!(running.forward.gate.as_ref().map(|gate| gate.running()), Some(0));
+    assert_eq!(running.forward.limiter.as_ref().map(|limiter| limiter.running()), Some(0));
 }
 
 #[tokio::test]

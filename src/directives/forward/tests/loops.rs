@@ -2,12 +2,12 @@
 
 use super::scripted::{Reaction, ScriptedUpstream};
 use super::*;
-use crate::chain::Upstreams;
+use crate::chain::ChainUpstreams;
 use crate::message::Rcode;
 
 /// Marks the upstream at `address`, as `loop` does.
 fn mark(running: &Running, address: SocketAddr, is_looping: bool) {
-    let upstreams = in_context(&running.process, Upstreams::of);
+    let upstreams = in_context(&running.process, ChainUpstreams::of);
     let listed = upstreams.current().into_iter().find(|upstream| upstream.address() == address).expect("it is listed");
     listed.set_looping(is_looping);
 }
@@ -50,7 +50,7 @@ async fn loop_probes_a_marked_upstream_over_the_transport_of_its_queries() {
     for (force_tcp, transport) in [(false, Transport::Udp), (true, Transport::Tcp)] {
         let running = Running::new(&[upstream.address], ForwardOptions { force_tcp, ..short_timeout() });
         mark(&running, upstream.address, true);
-        let listed = in_context(&running.process, Upstreams::of).current();
+        let listed = in_context(&running.process, ChainUpstreams::of).current();
         let probe = |name| Query::compose(1, Name::parse(name).unwrap().as_wire(), RecordType::HINFO, true);
         assert!(listed[0].ask(probe("1.2.")).await);
         assert_eq!(upstream.seen().last().unwrap().transport, transport);

@@ -12,7 +12,7 @@ use tokio_rustls::rustls::{HandshakeKind, ServerConfig};
 
 /// A query that reached the upstream.
 #[derive(Clone, Debug)]
-pub struct ReceivedQuery {
+pub(super) struct ReceivedQuery {
     pub transport: Transport,
     pub wire: Vec<u8>,
     pub client: SocketAddr,
@@ -24,13 +24,13 @@ pub struct ReceivedQuery {
 
 impl ReceivedQuery {
     /// An answer with one A record `192.0.2.last`.
-    pub fn answer(&self, last: u8) -> Vec<u8> {
+    pub(super) fn answer(&self, last: u8) -> Vec<u8> {
         let mut message = self.header(0, 1);
         message.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, last]);
         message
     }
     /// An answer with so many A records.
-    pub fn long_answer(&self, records: u16) -> Vec<u8> {
+    pub(super) fn long_answer(&self, records: u16) -> Vec<u8> {
         let mut message = self.header(0, 0);
         message[6..8].copy_from_slice(&records.to_be_bytes());
         for record in 0..records {
@@ -40,20 +40,20 @@ impl ReceivedQuery {
         message
     }
     /// An answer without records.
-    pub fn empty(&self, rcode: u8) -> Vec<u8> {
+    pub(super) fn empty(&self, rcode: u8) -> Vec<u8> {
         self.header(rcode, 0)
     }
     /// An empty answer with TC.
-    pub fn truncated(&self) -> Vec<u8> {
+    pub(super) fn truncated(&self) -> Vec<u8> {
         let mut message = self.header(0, 0);
         message[2] |= 0x02;
         message
     }
-    pub fn has_edns(&self) -> bool {
+    pub(super) fn has_edns(&self) -> bool {
         self.wire[11] == 1
     }
     /// The first label of the question's name.
-    pub fn label(&self) -> String {
+    pub(super) fn label(&self) -> String {
         let length = usize::from(self.wire[12]);
         String::from_utf8(self.wire[13..13 + length].to_vec()).unwrap()
     }
@@ -71,7 +71,7 @@ impl ReceivedQuery {
 }
 
 /// What the upstream does when a query comes.
-pub enum Reaction {
+pub(super) enum Reaction {
     Silent,
     Send(Vec<u8>),
     /// Several messages, one after another.
@@ -85,7 +85,7 @@ pub enum Reaction {
 
 type Script = Arc<dyn Fn(&ReceivedQuery) -> Reaction + Send + Sync>;
 
-pub struct ScriptedUpstream {
+pub(super) struct ScriptedUpstream {
     pub address: SocketAddr,
     udp: Arc<UdpSocket>,
     seen: Arc<Mutex<Vec<ReceivedQuery>>>,
@@ -95,19 +95,19 @@ pub struct ScriptedUpstream {
 }
 
 impl ScriptedUpstream {
-    pub async fn start(script: impl Fn(&ReceivedQuery) -> Reaction + Send + Sync + 'static) -> Self {
+    pub(super) async fn start(script: impl Fn(&ReceivedQuery) -> Reaction + Send + Sync + 'static) -> Self {
         let (udp, tcp) = bind().await;
         Self::serve(udp, tcp, None, Arc::new(script))
     }
     /// One whose TCP connections have TLS sessions.
-    pub async fn start_tls(
+    pub(super) async fn start_tls(
         config: ServerConfig,
         script: impl Fn(&ReceivedQuery) -> Reaction + Send + Sync + 'static,
     ) -> Self {
         let (udp, tcp) = bind().await;
         Self::serve(udp, tcp, Some(TlsAcceptor::from(Arc::new(config))), Arc::new(script))
     }
-    pub async fn start_at(
+    pub(super) async fn start_at(
         address: SocketAddr,
         script: impl Fn(&ReceivedQuery) -> Reaction + Send + Sync + 'static,
     ) -> Self {
@@ -128,21 +128,21 @@ impl ScriptedUpstream {
     }
 
     /// Its socket, for messages that are no answer.
-    pub fn udp(&self) -> &UdpSocket {
+    pub(super) fn udp(&self) -> &UdpSocket {
         &self.udp
     }
-    pub fn seen(&self) -> Vec<ReceivedQuery> {
+    pub(super) fn seen(&self) -> Vec<ReceivedQuery> {
         self.seen.lock().clone()
     }
-    pub fn count(&self, transport: Transport) -> usize {
+    pub(super) fn count(&self, transport: Transport) -> usize {
         self.seen.lock().iter().filter(|seen| seen.transport == transport).count()
     }
     /// How each TLS session so far was made.
-    pub fn sessions(&self) -> Vec<HandshakeKind> {
+    pub(super) fn sessions(&self) -> Vec<HandshakeKind> {
         self.sessions.lock().clone()
     }
     /// TCP connections accepted so far.
-    pub fn connections(&self) -> usize {
+    pub(super) fn connections(&self) -> usize {
         *self.connections.lock()
     }
 }

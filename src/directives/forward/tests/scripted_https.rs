@@ -19,7 +19,7 @@ use tokio_rustls::rustls::{HandshakeKind, ServerConfig};
 
 /// A request that reached the upstream.
 #[derive(Clone, Debug)]
-pub struct ReceivedRequest {
+pub(crate) struct ReceivedRequest {
     pub query: ReceivedQuery,
     pub method: Method,
     pub uri: Uri,
@@ -27,7 +27,7 @@ pub struct ReceivedRequest {
 }
 
 /// What the upstream does when a request comes.
-pub enum HttpsReaction {
+pub(crate) enum HttpsReaction {
     Silent,
     Answer(Vec<u8>),
     Later(Duration, Vec<u8>),
@@ -44,7 +44,7 @@ pub enum HttpsReaction {
 }
 
 /// How an upstream is to be.
-pub struct HttpsBehaviour {
+pub(crate) struct HttpsBehaviour {
     pub tls: ServerConfig,
     /// Streams that may be open on a connection at a time.
     pub max_streams: u32,
@@ -62,14 +62,14 @@ struct Seen {
     goodbyes: usize,
 }
 
-pub struct HttpsUpstream {
+pub(crate) struct HttpsUpstream {
     pub address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl HttpsUpstream {
-    pub async fn start(
+    pub(crate) async fn start(
         behaviour: HttpsBehaviour,
         script: impl Fn(&ReceivedRequest) -> HttpsReaction + Send + Sync + 'static,
     ) -> Self {
@@ -79,19 +79,19 @@ impl HttpsUpstream {
         let task = tokio::spawn(serve(listener, behaviour, Arc::new(script), seen.clone()));
         Self { address, seen, task }
     }
-    pub fn requests(&self) -> Vec<ReceivedRequest> {
+    pub(crate) fn requests(&self) -> Vec<ReceivedRequest> {
         self.seen.lock().requests.clone()
     }
     /// How each session so far was made.
-    pub fn sessions(&self) -> Vec<HandshakeKind> {
+    pub(crate) fn sessions(&self) -> Vec<HandshakeKind> {
         self.seen.lock().sessions.clone()
     }
     /// Requests that the client has ended before they were answered.
-    pub fn cancelled(&self) -> usize {
+    pub(crate) fn cancelled(&self) -> usize {
         self.seen.lock().cancelled
     }
     /// Connections that the client has ended, with GOAWAY and the end of the session.
-    pub fn goodbyes(&self) -> usize {
+    pub(crate) fn goodbyes(&self) -> usize {
         self.seen.lock().goodbyes
     }
 }

@@ -1,6 +1,6 @@
-//! A record's text, as a zone file has it (RFC 1035 section 5.1), to its wire form. What may be left out is what the
-//! reference's reader
-//! (dns.NewRR of miekg/dns) lets be: the TTL is then an hour, the class IN; names without a final dot are complete.
+//! Parses a record's text, as a zone file has it (RFC 1035 section 5.1), into wire form. What may be left out is what
+//! the reference's reader (dns.NewRR of miekg/dns) lets be: the TTL is then an hour, the class IN; names without a
+//! final dot are complete.
 
 mod digits;
 mod fields;

@@ -6,7 +6,7 @@ use super::{
     Batch, SUBSYSTEM, address_offset, compare, compare_meta, compare_payload, finish, header, load_meta,
     protocol_number,
 };
-use crate::node::desired::{ALLOW_TRAFFIC, PacketEnd, Protocol, Rule};
+use crate::node::desired::{ALLOW_TRAFFIC, Hook, PacketEnd, Rule, TransportProtocol};
 use crate::node::nftables::accept_chain::{AcceptChain, AcceptChanges};
 use netlink_bindings::nftables::{Chained, MetaKeys, PayloadBase, PushExprListAttrs, Registers, VerdictCode};
 use netlink_bindings::traits::Pusher;
@@ -20,7 +20,7 @@ const COMMENT_LENGTH: usize = 256;
 const PORTS_LENGTH: usize = 16;
 
 /// A batch that makes `changes`: deletes rules, and puts new ones to the front of their chains, all at once.
-pub fn accept(changes: &[(AcceptChain, AcceptChanges)], first_sequence: u32) -> Batch {
+pub(crate) fn accept(changes: &[(AcceptChain, AcceptChanges)], first_sequence: u32) -> Batch {
     let mut batch = Chained::new(first_sequence);
     batch.request().op_batch_begin_do(&header(0, SUBSYSTEM));
     for (chain, changes) in changes {
@@ -45,7 +45,7 @@ pub fn accept(changes: &[(AcceptChain, AcceptChanges)], first_sequence: u32) -> 
 
 fn expressions<P: Pusher>(list: PushExprListAttrs<P>, chain: AcceptChain, rule: &Rule) -> PushExprListAttrs<P> {
     let mut list = list;
-    if chain.is_loopback(rule.hook) {
+    if matches!(rule.hook, Hook::FilterInputLoopback | Hook::FilterOutputLoopback) {
         let key = if chain.is_input { MetaKeys::Iifname } else { MetaKeys::Oifname };
         // With its zero octet: the whole name.
         list = compare(load_meta(list, key), b"lo\0");
@@ -62,8 +62,8 @@ fn expressions<P: Pusher>(list: PushExprListAttrs<P>, chain: AcceptChain, rule: 
     };
     list = compare_payload(list, PayloadBase::NetworkHeader, address_offset(rule.address, rule.end), &octets);
     let name = match rule.protocol {
-        Protocol::Udp => c"udp",
-        Protocol::Tcp => c"tcp",
+        TransportProtocol::Udp => c"udp",
+        TransportProtocol::Tcp => c"tcp",
     };
     let ports = list.nested_elem().nested_data_match().push_name(name).push_rev(0).push_info(&ports(rule));
     let list = ports.end_nested().end_nested();

@@ -29,7 +29,7 @@ use super::{
     Batch, FAMILY, PREROUTING, SUBSYSTEM, TablePurpose, compare_meta, finish, header, load_meta, match_packets,
     notrack, track,
 };
-use crate::node::arrival::{Client, FIRST_PAUSE};
+use crate::node::arrival::{ArrivingClient, FIRST_PAUSE};
 use crate::node::desired::{Hook, Rule};
 use netlink_bindings::nftables::{
     Chained, MetaKeys, PayloadBase, PushExprListAttrs, PushSetAttrs, Registers, SetFlags, VerdictCode,
@@ -84,7 +84,7 @@ type List = PushExprListAttrs<Vec<u8>>;
 
 /// What is done to a set by a packet (`NFT_DYNSET_OP_*`).
 #[derive(Clone, Copy)]
-enum Operation {
+enum SetOperation {
     /// The key is there, and if it was, its time goes on.
     Add = 0,
     /// The key is there, and its time begins anew.
@@ -95,7 +95,7 @@ enum Operation {
 
 /// The sets and chains of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FamilyChains {
+pub(crate) struct FamilyChains {
     /// Clients whose packets arrive.
     pub arriving: &'static str,
     noted: &'static str,
@@ -113,7 +113,7 @@ pub struct FamilyChains {
 }
 
 /// Both.
-pub const FAMILIES: [FamilyChains; 2] = [
+pub(crate) const FAMILIES: [FamilyChains; 2] = [
     FamilyChains {
         arriving: "arriving-ip",
         noted: "noted-ip",
@@ -144,12 +144,12 @@ const WATCHED: &str = "watched";
 const ARRIVED: &str = "arrived";
 
 /// Whether a packet that is handed to `chain` of the owned table may be left untracked there.
-pub fn is_entrance(chain: &[u8]) -> bool {
+pub(crate) fn is_entrance(chain: &[u8]) -> bool {
     FAMILIES.iter().any(|family| family.enter.as_bytes() == chain)
 }
 
 /// Whether `set` is that of the lease.
-pub fn is_lease(set: &[u8]) -> bool {
+pub(crate) fn is_lease(set: &[u8]) -> bool {
     set == WATCHED.as_bytes()
 }
 
@@ -206,7 +206,7 @@ fn milliseconds(time: Duration) -> u64 {
 /// # Errors
 ///
 /// The kernel's: one of them has been freed meanwhile.
-pub fn lengthen(table: &str, clients: &[(Client, Duration)], first_sequence: u32) -> Batch {
+pub(crate) fn lengthen(table: &str, clients: &[(ArrivingClient, Duration)], first_sequence: u32) -> Batch {
     let mut batch = Chained::new(first_sequence);
     let (family, destination) = (header(FAMILY, 0), header(0, SUBSYSTEM));
     batch.request().op_batch_begin_do(&destination);
@@ -227,7 +227,7 @@ pub fn lengthen(table: &str, clients: &[(Client, Duration)], first_sequence: u32
 }
 
 /// A batch after which nobody is left alone.
-pub fn free_all(table: &str, first_sequence: u32) -> Batch {
+pub(crate) fn free_all(table: &str, first_sequence: u32) -> Batch {
     let mut batch = Chained::new(first_sequence);
     batch.request().op_batch_begin_do(&header(0, SUBSYSTEM));
     for family in FAMILIES {
@@ -240,7 +240,7 @@ pub fn free_all(table: &str, first_sequence: u32) -> Batch {
 }
 
 /// A client as the sets hold it.
-fn key(client: &Client) -> Vec<u8> {
+fn key(client: &ArrivingClient) -> Vec<u8> {
     let mut key = client.interface.to_ne_bytes().to_vec();
     match client.address {
         IpAddr::V4(address) => key.extend(address.octets()),
@@ -250,20 +250,20 @@ fn key(client: &Client) -> Vec<u8> {
 }
 
 /// The inverse: none for a key of another length.
-pub fn client(key: &[u8]) -> Option<Client> {
+pub(crate) fn client(key: &[u8]) -> Option<ArrivingClient> {
     let (interface, address) = key.split_first_chunk::<4>()?;
     let address = match address.len() {
         4 => IpAddr::from(<[u8; 4]>::try_from(address).ok()?),
         _ => IpAddr::from(<[u8; 16]>::try_from(address).ok()?),
     };
-    Some(Client { interface: u32::from_ne_bytes(*interface), address })
+    Some(ArrivingClient { interface: u32::from_ne_bytes(*interface), address })
 }
 
 /// A chain of the table, and the expressions of a rule in it.
-pub(super) type ChainRule = (&'static str, Vec<u8>);
+pub(super) type ArrivalRule = (&'static str, Vec<u8>);
 
 /// What decides on packets, family by family, and notes their arrival; `rules` say which packets.
-pub(super) fn rules(rules: &[Rule], purpose: TablePurpose) -> Vec<ChainRule> {
+pub(super) fn rules(rules: &[Rule], purpose: TablePurpose) -> Vec<ArrivalRule> {
     let mut all = Vec::new();
     // Who is let in and who is left to others, for this table or for iptables, which comes next.
     let let_in = |list| accept(if purpose == TablePurpose::Untrack { notrack(list) } else { list });
@@ -275,15 +275,16 @@ pub(super) fn rules(rules: &[Rule], purpose: TablePurpose) -> Vec<ChainRule> {
         all.push((enter, written(|list| let_in(is_in(list, arriving)))));
         all.push((enter, written(|list| let_in(is_in(list, trying)))));
         all.push((enter, written(|list| leave(is_in(list, blocked)))));
-        let tried = |list| change_in(change_in(match_lease(list), blocked, Operation::Add), trying, Operation::Update);
+        let tried =
+            |list| change_in(change_in(match_lease(list), blocked, SetOperation::Add), trying, SetOperation::Update);
         all.push((enter, written(|list| let_in(tried(list)))));
         // A set is full, or nobody watches.
         all.push((enter, written(leave)));
         all.push((arrive, written(|list| accept(is_in(list, noted)))));
         // Not in one rule with what follows: where there is nothing to delete, it ends there.
-        all.push((arrive, written(|list| change_in(list, blocked, Operation::Delete))));
+        all.push((arrive, written(|list| change_in(list, blocked, SetOperation::Delete))));
         let note =
-            |list| change_in(change_in(match_lease(list), arriving, Operation::Update), noted, Operation::Update);
+            |list| change_in(change_in(match_lease(list), arriving, SetOperation::Update), noted, SetOperation::Update);
         all.push((arrive, written(note)));
     }
     for chain in [PREROUTING, ARRIVED] {
@@ -313,7 +314,7 @@ pub(super) fn enter<P: Pusher>(list: PushExprListAttrs<P>, address: IpAddr) -> P
 
 /// The watchdog has asked a question.
 pub(super) fn renew_lease<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
-    change(load_meta(list, MetaKeys::Nfproto), WATCHED, Operation::Update)
+    change(load_meta(list, MetaKeys::Nfproto), WATCHED, SetOperation::Update)
 }
 
 /// Goes on if the watchdog has asked lately.
@@ -341,7 +342,7 @@ fn look_up<P: Pusher>(list: PushExprListAttrs<P>, set: &str) -> PushExprListAttr
 }
 
 /// Goes on if it could be done to what was loaded.
-fn change<P: Pusher>(list: PushExprListAttrs<P>, set: &str, operation: Operation) -> PushExprListAttrs<P> {
+fn change<P: Pusher>(list: PushExprListAttrs<P>, set: &str, operation: SetOperation) -> PushExprListAttrs<P> {
     let key = (DYNSET_KEY_REGISTER, Registers::Reg1 as u32);
     about_set(list, c"dynset", set, &[(DYNSET_OPERATION, operation as u32), key])
 }
@@ -384,13 +385,13 @@ fn jump<P: Pusher>(list: PushExprListAttrs<P>, chain: &str) -> PushExprListAttrs
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::desired::{PacketEnd, Protocol};
+    use crate::node::desired::{PacketEnd, TransportProtocol};
     use crate::node::nftables::message::messages;
 
     #[test]
     fn a_client_comes_out_of_its_key_as_it_went_in() {
         for address in ["10.244.1.2", "fd00:1::3"] {
-            let expected = Client { interface: 77, address: address.parse().unwrap() };
+            let expected = ArrivingClient { interface: 77, address: address.parse().unwrap() };
             assert_eq!(client(&key(&expected)), Some(expected));
         }
         assert_eq!(client(&[]), None);
@@ -401,7 +402,7 @@ mod tests {
     fn arrival_is_noted_for_what_may_come_in_and_nothing_else() {
         let entering = Rule {
             hook: Hook::RawPrerouting,
-            protocol: Protocol::Udp,
+            protocol: TransportProtocol::Udp,
             end: PacketEnd::Destination,
             address: [10, 96, 0, 10].into(),
             port: 53,
@@ -416,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_longer_pause_takes_the_place_of_the_one_before_in_one_step() {
-        let client = Client { interface: 7, address: [10, 244, 1, 2].into() };
+        let client = ArrivingClient { interface: 7, address: [10, 244, 1, 2].into() };
         let batch = lengthen("nodelocaldns", &[(client, Duration::from_secs(20))], 1);
         let types: Vec<u16> = messages(&batch.octets).map(|message| message.message_type()).collect();
         assert_eq!(types, [16, 0xa0e, 0xa0c, 17]);

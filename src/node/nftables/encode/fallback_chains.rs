@@ -32,7 +32,7 @@ const PSEUDO_HEADER: u32 = 1;
 /// program, can be replaced. To be deleted it must be there, hence the first message.
 ///
 /// With `is_dormant` its chains stand at no hook (`NFT_TABLE_F_DORMANT`): no packet sees them.
-pub fn replace(table: &str, rules: &[FallbackRule], is_dormant: bool, first_sequence: u32) -> Batch {
+pub(crate) fn replace(table: &str, rules: &[FallbackRule], is_dormant: bool, first_sequence: u32) -> Batch {
     let mut batch = Chained::new(first_sequence);
     let (family, destination) = (header(FAMILY, 0), header(0, SUBSYSTEM));
     batch.request().op_batch_begin_do(&destination);

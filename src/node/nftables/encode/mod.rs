@@ -1,14 +1,14 @@
 //! Rules as nf_tables messages, with `netlink-bindings`. Pure.
 
 mod accept;
-pub mod arrival;
+pub(super) mod arrival;
 mod fallback_chains;
 
-pub use accept::accept;
-pub use fallback_chains::replace as replace_fallback;
+pub(super) use accept::accept;
+pub(super) use fallback_chains::replace as replace_fallback;
 
 use super::header::header;
-use crate::node::desired::{Hook, PacketEnd, Protocol, Rule};
+use crate::node::desired::{Hook, PacketEnd, Rule, TransportProtocol};
 use netlink_bindings::nftables::{
     Chained, CmpOps, CtKeys, MetaKeys, PayloadBase, PushExprListAttrs, Registers, TableFlags, VerdictCode,
 };
@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 /// `NFPROTO_INET`: one table for both families.
-pub const FAMILY: u8 = libc::NFPROTO_INET as u8;
+pub(super) const FAMILY: u8 = libc::NFPROTO_INET as u8;
 /// `NFNL_SUBSYS_NFTABLES`, which a batch names as its destination.
 const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
 /// Before connection tracking (-200), after its defragmentation (-400).
@@ -40,7 +40,7 @@ pub struct Batch {
 
 /// What a table with rules at raw priority is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TablePurpose {
+pub(super) enum TablePurpose {
     /// It leaves packets untracked, and the kernel removes it with its owner, us.
     Untrack,
     /// Rules of iptables leave packets untracked, and stay when we are gone; this table, which stays too, keeps them
@@ -70,7 +70,7 @@ impl TablePurpose {
 ///
 /// The same messages do for a table that is not there and for one that is: creating what exists is no error, and a
 /// flush empties what was there before.
-pub fn replace(table: &str, purpose: TablePurpose, rules: &[Rule], first_sequence: u32) -> Batch {
+pub(super) fn replace(table: &str, purpose: TablePurpose, rules: &[Rule], first_sequence: u32) -> Batch {
     let mut batch = Chained::new(first_sequence);
     let (family, destination) = (header(FAMILY, 0), header(0, SUBSYSTEM));
     batch.request().op_batch_begin_do(&destination);
@@ -98,7 +98,7 @@ pub fn replace(table: &str, purpose: TablePurpose, rules: &[Rule], first_sequenc
 }
 
 /// A batch that removes `table`.
-pub fn delete(table: &str, first_sequence: u32) -> Batch {
+pub(super) fn delete(table: &str, first_sequence: u32) -> Batch {
     let mut batch = Chained::new(first_sequence);
     batch.request().op_batch_begin_do(&header(0, SUBSYSTEM));
     batch.request().op_deltable_do(&header(FAMILY, 0)).encode().push_name_bytes(table.as_bytes());
@@ -171,7 +171,7 @@ fn notrack<P: Pusher>(list: PushExprListAttrs<P>) -> PushExprListAttrs<P> {
 /// Packets of `protocol` whose `end` is `address` and, if given, `port`.
 fn match_packets<P: Pusher>(
     list: PushExprListAttrs<P>,
-    protocol: Protocol,
+    protocol: TransportProtocol,
     end: PacketEnd,
     address: IpAddr,
     port: Option<u16>,
@@ -193,10 +193,10 @@ fn match_packets<P: Pusher>(
 }
 
 /// `IPPROTO_…`
-fn protocol_number(protocol: Protocol) -> u8 {
+fn protocol_number(protocol: TransportProtocol) -> u8 {
     match protocol {
-        Protocol::Udp => libc::IPPROTO_UDP as u8,
-        Protocol::Tcp => libc::IPPROTO_TCP as u8,
+        TransportProtocol::Udp => libc::IPPROTO_UDP as u8,
+        TransportProtocol::Tcp => libc::IPPROTO_TCP as u8,
     }
 }
 
@@ -263,7 +263,7 @@ mod tests {
     fn rule(hook: Hook) -> Rule {
         Rule {
             hook,
-            protocol: Protocol::Udp,
+            protocol: TransportProtocol::Udp,
             end: PacketEnd::Destination,
             address: [10, 96, 0, 10].into(),
             port: 53,

@@ -2,7 +2,7 @@
 
 use super::Packet;
 use super::registers::Certainty;
-use crate::node::desired::{PacketEnd, Protocol};
+use crate::node::desired::{PacketEnd, TransportProtocol};
 
 /// `XT_CONNTRACK_STATE` and `XT_CONNTRACK_STATE_UNTRACKED` (xt_conntrack.h), `XT_STATE_UNTRACKED` (xt_state.h).
 const CONNTRACK_STATE: u16 = 1;
@@ -41,11 +41,11 @@ const PASSING: [&str; 19] = [
 ];
 
 /// Whether a packet that is untracked fulfils a match; what is not known here, it may.
-pub fn matches(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Certainty {
+pub(super) fn matches(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Certainty {
     let known = match (name, revision) {
         ("comment", _) => Some(Certainty::Yes),
-        ("udp", 0) => ports(info, packet, Protocol::Udp),
-        ("tcp", 0) => ports(info, packet, Protocol::Tcp),
+        ("udp", 0) => ports(info, packet, TransportProtocol::Udp),
+        ("tcp", 0) => ports(info, packet, TransportProtocol::Tcp),
         ("multiport", 1) => multiport(info, packet),
         ("state", 0) => number(info, 0).map(|mask| Certainty::of(mask & STATE_UNTRACKED != 0)),
         ("conntrack" | "state", 2 | 3) => conntrack(info),
@@ -60,7 +60,7 @@ pub fn matches(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Certa
 }
 
 /// What a target does: drop the packet, let it go on, or none if that is not known.
-pub fn target(name: &str) -> Option<bool> {
+pub(super) fn target(name: &str) -> Option<bool> {
     match name {
         "DROP" | "REJECT" | "TARPIT" => Some(true),
         passing if PASSING.contains(&passing) => Some(false),
@@ -69,16 +69,18 @@ pub fn target(name: &str) -> Option<bool> {
 }
 
 /// `xt_udp` and `xt_tcp`
-fn ports(info: &[u8], packet: &Packet, protocol: Protocol) -> Option<Certainty> {
+fn ports(info: &[u8], packet: &Packet, protocol: TransportProtocol) -> Option<Certainty> {
     if packet.protocol != protocol {
         return Some(Certainty::No);
     }
     let range = |at: usize| Some(short(info, at)?..=short(info, at + 2)?);
     let [source, destination] = [range(0)?, range(4)?];
     let (inverted, asks_more) = match protocol {
-        Protocol::Udp => (*info.get(8)?, false),
+        TransportProtocol::Udp => (*info.get(8)?, false),
         // An option, flags.
-        Protocol::Tcp => (*info.get(11)?, *info.get(8)? != 0 || *info.get(9)? != 0 || *info.get(11)? & !3 != 0),
+        TransportProtocol::Tcp => {
+            (*info.get(11)?, *info.get(8)? != 0 || *info.get(9)? != 0 || *info.get(11)? & !3 != 0)
+        }
     };
     let one = |range: &std::ops::RangeInclusive<u16>, end: PacketEnd| {
         if packet.end == end {

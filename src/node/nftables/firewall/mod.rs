@@ -9,10 +9,10 @@ mod matches;
 mod registers;
 mod walk;
 
-pub use walk::{ChainVerdict, chain_verdict};
+pub(crate) use walk::{ChainVerdict, chain_verdict};
 
 use super::{ChainName, Chains, NetfilterHook};
-use crate::node::desired::{Hook, PacketEnd, Protocol, Rule};
+use crate::node::desired::{Hook, PacketEnd, Rule, TransportProtocol};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -23,10 +23,13 @@ pub struct Packet {
     pub at: NetfilterHook,
     /// Whether it goes through `lo`; else through any other link.
     pub is_loopback: bool,
-    pub protocol: Protocol,
+    /// UDP or TCP.
+    pub protocol: TransportProtocol,
     /// Which end of it has `address` and `port`; the other end's are not known.
     pub end: PacketEnd,
+    /// The address of that end.
     pub address: IpAddr,
+    /// The port of that end.
     pub port: u16,
 }
 
@@ -48,6 +51,7 @@ impl Packet {
 /// What drops packets: a rule, or else the policy of a chain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DropSource {
+    /// The chain whose rule, or policy, it is.
     pub chain: ChainName,
     /// Handle of the rule.
     pub rule: Option<u64>,
@@ -67,15 +71,14 @@ impl fmt::Display for DropSource {
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variant says what its fields are")]
 pub enum PacketVerdict {
+    /// Every rule lets it pass.
     Accepted,
-    Dropped {
-        by: DropSource,
-    },
+    /// A rule drops it.
+    Dropped { by: DropSource },
     /// It depends on what cannot be known here; the first that may drop it.
-    Unknown {
-        by: DropSource,
-    },
+    Unknown { by: DropSource },
 }
 
 /// What becomes of `packet` at its hook.

@@ -1,7 +1,7 @@
 //! The registers of nf_tables for a packet that is known only in part.
 
 use super::Packet;
-use crate::node::desired::{PacketEnd, Protocol};
+use crate::node::desired::{PacketEnd, TransportProtocol};
 use crate::node::nftables::{NetfilterHook, SetElement};
 use netlink_bindings::nftables::{CmpOps, CtKeys, FibFlags, MetaKeys, PayloadBase};
 use std::cmp::Ordering;
@@ -25,19 +25,19 @@ const NAME_LENGTH: usize = 16;
 
 /// Whether something is so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Certainty {
+pub(super) enum Certainty {
     No,
     Maybe,
     Yes,
 }
 
 impl Certainty {
-    pub fn of(is_so: bool) -> Self {
+    pub(super) fn of(is_so: bool) -> Self {
         if is_so { Self::Yes } else { Self::No }
     }
 
     /// The contrary, if `is_inverted`.
-    pub fn inverted(self, is_inverted: bool) -> Self {
+    pub(super) fn inverted(self, is_inverted: bool) -> Self {
         match (self, is_inverted) {
             (Self::No, true) => Self::Yes,
             (Self::Yes, true) => Self::No,
@@ -47,19 +47,19 @@ impl Certainty {
 }
 
 /// What the registers hold; octets that are not known are none.
-pub struct Registers {
+pub(super) struct Registers {
     octets: [Option<u8>; LENGTH],
     /// Where there is the name or the index of a link that is not `lo`, but not known else.
     foreign_link: Option<usize>,
 }
 
 impl Registers {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { octets: [None; LENGTH], foreign_link: None }
     }
 
     /// What `meta` loads.
-    pub fn load_meta(&mut self, key: u32, register: u32, packet: &Packet) {
+    pub(super) fn load_meta(&mut self, key: u32, register: u32, packet: &Packet) {
         let is_key = |wanted: MetaKeys| key == wanted as u32;
         let (is_ipv6, is_input) = (packet.address.is_ipv6(), packet.at == NetfilterHook::Input);
         if is_key(MetaKeys::Iifname) || is_key(MetaKeys::Oifname) || is_key(MetaKeys::Iif) || is_key(MetaKeys::Oif) {
@@ -93,7 +93,7 @@ impl Registers {
 
     /// What `ct` loads of a packet that is untracked; false if the rule ends there, since there is no connection to
     /// ask.
-    pub fn load_ct(&mut self, key: u32, register: u32) -> bool {
+    pub(super) fn load_ct(&mut self, key: u32, register: u32) -> bool {
         let is_state = key == CtKeys::State as u32;
         if is_state {
             self.write_known(register, &UNTRACKED.to_ne_bytes());
@@ -102,7 +102,7 @@ impl Registers {
     }
 
     /// What `fib` loads.
-    pub fn load_fib(&mut self, flags: u32, result: u32, register: u32, packet: &Packet) {
+    pub(super) fn load_fib(&mut self, flags: u32, result: u32, register: u32, packet: &Packet) {
         let is_ours = packet.end == PacketEnd::Destination && flags == FibFlags::Daddr as u32;
         if is_ours && result == FIB_ADDRESS_TYPE {
             self.write_known(register, &LOCAL.to_ne_bytes());
@@ -112,7 +112,7 @@ impl Registers {
     }
 
     /// What `payload` loads.
-    pub fn load_payload(&mut self, base: u32, offset: u32, length: u32, register: u32, packet: &Packet) {
+    pub(super) fn load_payload(&mut self, base: u32, offset: u32, length: u32, register: u32, packet: &Packet) {
         let (offset, length) = (offset as usize, (length as usize).min(LENGTH));
         let mut header = vec![None; offset.saturating_add(length).min(256)];
         let mut put = |place: usize, octets: &[u8]| {
@@ -138,16 +138,16 @@ impl Registers {
     }
 
     /// Something that is not known.
-    pub fn load_unknown(&mut self, register: u32) {
+    pub(super) fn load_unknown(&mut self, register: u32) {
         self.write(register, vec![None; NAME_LENGTH]);
     }
 
-    pub fn write_known(&mut self, register: u32, octets: &[u8]) {
+    pub(super) fn write_known(&mut self, register: u32, octets: &[u8]) {
         self.write(register, octets.iter().copied().map(Some).collect());
     }
 
     /// `(source & mask) ^ xor`
-    pub fn bitwise(&mut self, source: u32, register: u32, mask: &[u8], xor: &[u8]) {
+    pub(super) fn bitwise(&mut self, source: u32, register: u32, mask: &[u8], xor: &[u8]) {
         let octets = self.read(source, mask.len());
         let changed = octets.iter().zip(mask).zip(xor.iter().chain(std::iter::repeat(&0)));
         let changed = changed.map(|((octet, mask), xor)| match (octet, mask) {
@@ -158,7 +158,7 @@ impl Registers {
     }
 
     /// Whether `operator` (`NFT_CMP_…`) holds of the register and `value`.
-    pub fn compares(&self, register: u32, operator: u32, value: &[u8]) -> Certainty {
+    pub(super) fn compares(&self, register: u32, operator: u32, value: &[u8]) -> Certainty {
         let is_operator = |wanted: CmpOps| operator == wanted as u32;
         if is_operator(CmpOps::Eq) || is_operator(CmpOps::Neq) {
             return self.equals(register, value).inverted(is_operator(CmpOps::Neq));
@@ -174,7 +174,7 @@ impl Registers {
     }
 
     /// Whether it is neither less than `from` nor greater than `to`.
-    pub fn is_between(&self, register: u32, from: &[u8], to: &[u8]) -> Certainty {
+    pub(super) fn is_between(&self, register: u32, from: &[u8], to: &[u8]) -> Certainty {
         match (self.order(register, from), self.order(register, to)) {
             (Some(from), Some(to)) => Certainty::of(from != Ordering::Less && to != Ordering::Greater),
             _ => Certainty::Maybe,
@@ -183,7 +183,7 @@ impl Registers {
 
     /// The elements that the register may be in, and how sure that is of each. The catch-all element is among them
     /// unless another one is sure.
-    pub fn elements<'a>(&self, register: u32, elements: &'a [SetElement]) -> Vec<(Certainty, &'a SetElement)> {
+    pub(super) fn elements<'a>(&self, register: u32, elements: &'a [SetElement]) -> Vec<(Certainty, &'a SetElement)> {
         let mut found = if elements.iter().any(|element| element.ends_interval) {
             self.intervals(register, elements)
         } else {
@@ -273,9 +273,9 @@ fn offset(register: u32) -> Option<usize> {
 }
 
 /// `IPPROTO_…`
-pub fn protocol_number(protocol: Protocol) -> u8 {
+pub(super) fn protocol_number(protocol: TransportProtocol) -> u8 {
     match protocol {
-        Protocol::Udp => libc::IPPROTO_UDP as u8,
-        Protocol::Tcp => libc::IPPROTO_TCP as u8,
+        TransportProtocol::Udp => libc::IPPROTO_UDP as u8,
+        TransportProtocol::Tcp => libc::IPPROTO_TCP as u8,
     }
 }

@@ -13,7 +13,9 @@ macro_rules! recorded {
 const ADDRESSES: [&str; 3] = ["10.96.0.10", "169.254.20.10", "fd00::10"];
 
 fn packets() -> Vec<Packet> {
-    let each = ADDRESSES.iter().flat_map(|address| [Protocol::Udp, Protocol::Tcp].map(|protocol| (protocol, address)));
+    let each = ADDRESSES
+        .iter()
+        .flat_map(|address| [TransportProtocol::Udp, TransportProtocol::Tcp].map(|protocol| (protocol, address)));
     each.map(|(protocol, address)| Packet {
         at: NetfilterHook::Input,
         is_loopback: false,
@@ -132,7 +134,7 @@ fn other_ports_have_another_fate() {
 fn intervals_and_verdict_maps_are_read() {
     let chains = recorded!("nftables-drop");
     let tcp = |port| {
-        let packet = Packet { protocol: Protocol::Tcp, port, ..packets()[0] };
+        let packet = Packet { protocol: TransportProtocol::Tcp, port, ..packets()[0] };
         packet_verdict(&chains, &packet)
     };
     // `ip saddr @allowed accept` may let anybody in; `{ 22, 80-90, 443 }` does.
@@ -149,7 +151,7 @@ fn intervals_and_verdict_maps_are_read() {
     ] {
         assert_eq!(tcp(port) == PacketVerdict::Accepted, is_let_in, "{port}: {:?}", tcp(port));
     }
-    let udp = |port| packet_verdict(&chains, &Packet { protocol: Protocol::Udp, port, ..packets()[0] });
+    let udp = |port| packet_verdict(&chains, &Packet { protocol: TransportProtocol::Udp, port, ..packets()[0] });
     assert_eq!(udp(68), PacketVerdict::Accepted);
     assert_ne!(udp(5353), PacketVerdict::Accepted, "it is for multicast addresses");
 }

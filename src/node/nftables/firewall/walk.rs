@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 /// What a base chain does to a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ChainVerdict {
+pub(crate) enum ChainVerdict {
     Accepts,
     Drops(DropSource),
     /// The first that may.
@@ -19,7 +19,7 @@ pub enum ChainVerdict {
 const DEPTH: usize = 16;
 
 /// What `chain` does to `packet`.
-pub fn chain_verdict(chains: &Chains, chain: &BaseChain, packet: &Packet) -> ChainVerdict {
+pub(crate) fn chain_verdict(chains: &Chains, chain: &BaseChain, packet: &Packet) -> ChainVerdict {
     let mut walk = ChainWalk { chains, packet, known: HashMap::new() };
     let mut outcomes = walk.follow(&chain.name, DEPTH);
     if outcomes.goes_on {

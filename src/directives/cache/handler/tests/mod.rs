@@ -1,4 +1,4 @@
-use super::super::classify::Bounds;
+use super::super::classify::TtlBounds;
 use super::super::parse::Config;
 use super::super::parse::{Prefetch, Stale, StaleMode};
 use super::super::wire::{self, AA, AD, Sections, TC, a, query, record, response, soa};
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// Gives what it is told to, then the last of it for ever.
 #[derive(Default)]
-struct Upstream {
+struct ScriptedAnswers {
     answers: Mutex<VecDeque<Result<Response, Failure>>>,
     asked: AtomicUsize,
     transport: Mutex<Option<Transport>>,
@@ -21,7 +21,7 @@ struct Upstream {
     gate: Option<tokio::sync::Semaphore>,
 }
 
-impl Upstream {
+impl ScriptedAnswers {
     fn then(&self, answer: Response) {
         self.answers.lock().push_back(Ok(answer));
     }
@@ -33,7 +33,7 @@ impl Upstream {
     }
 }
 
-impl Handler for Upstream {
+impl Handler for ScriptedAnswers {
     fn keyword(&self) -> &'static str {
         "upstream"
     }
@@ -56,7 +56,7 @@ struct Bench {
     process: ProcessContext,
     chain: Arc<Chain>,
     cache: Arc<dyn Handler>,
-    upstream: Arc<Upstream>,
+    upstream: Arc<ScriptedAnswers>,
     start: Instant,
     now_millis: u64,
     /// Its clock stands still: on a machine under load the time a test takes would otherwise count as the upstream's. A
@@ -75,10 +75,10 @@ fn build(config: &Config, process: &ProcessContext) -> Arc<dyn Handler> {
 
 impl Bench {
     fn new(config: &Config) -> Self {
-        Self::with_upstream(config, Upstream::default())
+        Self::with_upstream(config, ScriptedAnswers::default())
     }
 
-    fn with_upstream(config: &Config, upstream: Upstream) -> Self {
+    fn with_upstream(config: &Config, upstream: ScriptedAnswers) -> Self {
         let process = ProcessContext::new(1, 1 << 20);
         let cache = build(config, &process);
         let upstream = Arc::new(upstream);
@@ -264,7 +264,7 @@ fn a_fresh_hit_may_be_repeated_until_its_ttl_is_another_and_counts_as_a_hit_each
 }
 
 #[test]
-fn a_hit_is_served_by_the_quick_gear_in_the_clients_spelling() {
+fn a_hit_is_served_by_the_fast_path_in_the_clients_spelling() {
     let bench = Bench::new(&any_ttl());
     bench.upstream.then(positive(60, 1));
     bench.ask(&question());
@@ -282,7 +282,7 @@ fn nothing_is_written_when_nothing_is_kept() {
 }
 
 #[test]
-fn the_slow_gear_finds_a_kept_answer_too() {
+fn the_slow_path_finds_a_kept_answer_too() {
     let bench = Bench::new(&any_ttl());
     bench.upstream.then(positive(60, 1));
     bench.ask(&question());
@@ -461,7 +461,7 @@ fn a_new_answer_takes_the_place_of_an_older_one_of_the_other_kind() {
 
 #[test]
 fn a_good_answer_goes_before_a_kept_servfail() {
-    let upstream = Upstream { gate: Some(tokio::sync::Semaphore::new(0)), ..Upstream::default() };
+    let upstream = ScriptedAnswers { gate: Some(tokio::sync::Semaphore::new(0)), ..ScriptedAnswers::default() };
     let bench = Bench::with_upstream(&any_ttl(), upstream);
     let (peer, asked) = (Bench::peer(), question());
     let request = bench.request(&peer, &asked, Purpose::Answer);
@@ -488,7 +488,7 @@ fn a_reload_keeps_the_answers_and_a_lower_cap_holds_for_them() {
     bench.upstream.then(positive(60, 1));
     bench.ask(&question());
     let mut config = any_ttl();
-    config.lifetimes.success = Bounds { longest: 10, shortest: 0 };
+    config.lifetimes.success = TtlBounds { longest: 10, shortest: 0 };
     bench.reload(&config);
     bench.wait(4_000);
     assert_eq!(bench.ask(&question()), Told::positive(6, 1));

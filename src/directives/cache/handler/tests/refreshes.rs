@@ -88,7 +88,7 @@ fn stale_answer_is_refreshed_after_it_was_served() {
 }
 
 #[test]
-fn the_slow_gear_refreshes_a_stale_answer_by_itself() {
+fn the_slow_path_refreshes_a_stale_answer_by_itself() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut bench = Bench::new(&stale(StaleMode::Immediate));
@@ -195,7 +195,7 @@ fn verify_does_not_ask_again_before_the_recheck() {
 fn verify_serves_the_stale_answer_after_its_timeout_and_keeps_the_late_one() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let upstream = Upstream { gate: Some(tokio::sync::Semaphore::new(1)), ..Upstream::default() };
+        let upstream = ScriptedAnswers { gate: Some(tokio::sync::Semaphore::new(1)), ..ScriptedAnswers::default() };
         let config = stale(StaleMode::Verify { timeout: Some(Duration::from_millis(20)) });
         let mut bench = Bench::with_upstream(&config, upstream);
         bench.upstream.then(positive(2, 1));

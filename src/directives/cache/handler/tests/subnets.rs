@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::chain::KeptSubnet;
-use crate::message::{ClientSubnet, PrefixLimits};
+use crate::chain::testing::responder;
+use crate::message::{ClientSubnet, PrefixLimits, Rcode, Section};
+use hickory_proto::rr::{RData, Record, rdata};
 
 /// Makes its answers for whoever asks: their last octet is the third one of the subnet it was asked with, 200 without
 /// one.
@@ -250,37 +252,22 @@ fn one_client_with_any_number_of_subnets_takes_nothing_from_what_is_kept_for_all
     );
 }
 
-/// Answers every question with nothing, and counts.
-#[derive(Default)]
-struct Counts(AtomicUsize);
-
-impl crate::chain::Handler for Counts {
-    fn keyword(&self) -> &'static str {
-        "counts"
-    }
-    fn serve<'a>(
-        &'a self,
-        request: Request<'a>,
-        _next: crate::chain::Next<'a>,
-    ) -> futures_util::future::BoxFuture<'a, Outcome> {
-        let last = self.0.fetch_add(1, Ordering::Relaxed) as u8;
-        let address = hickory_proto::rr::RData::A(hickory_proto::rr::rdata::A::new(192, 0, 2, last));
-        let name = request.query.name.to_name().to_hickory().unwrap();
-        let record = hickory_proto::rr::Record::from_rdata(name, 60, address);
-        let records = [(crate::message::Section::Answer, record)];
-        let response =
-            Response::from_records(request.query, request.wire, crate::message::Rcode::NOERROR, &records).unwrap();
-        Box::pin(async move { Ok(crate::chain::Answer { response, from: "counts" }) })
-    }
-}
-
 #[test]
 fn an_answer_to_a_question_with_options_for_the_upstream_is_for_those_with_the_same_options() {
     let runtime = runtime();
     let _entered = runtime.enter();
     let process = ProcessContext::new(1, 1 << 20);
-    let counts = Arc::new(Counts::default());
-    let chain = Arc::new(Chain { handlers: Box::new([build(&any_ttl(), &process), counts.clone()]) });
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counts = asked.clone();
+    // The address's last octet is the number of the question.
+    let numbers = responder("numbers", move |request| {
+        let last = counts.fetch_add(1, Ordering::Relaxed) as u8;
+        let address = RData::A(rdata::A::new(192, 0, 2, last));
+        let name = request.query.name.to_name().to_hickory().unwrap();
+        let records = [(Section::Answer, Record::from_rdata(name, 60, address))];
+        Ok(Response::from_records(request.query, request.wire, Rcode::NOERROR, &records).unwrap())
+    });
+    let chain = Arc::new(Chain { handlers: Box::new([build(&any_ttl(), &process), numbers]) });
     let (wire, query) = query(NAME, wire::A, 0, Some(false));
     let (peer, received) = (Bench::peer(), Instant::now());
     let ask = |data: Option<&[u8]>| {
@@ -311,5 +298,5 @@ fn an_answer_to_a_question_with_options_for_the_upstream_is_for_those_with_the_s
     };
     assert_eq!((ask(Some(b"a")), ask(Some(b"b")), ask(None)), (Some(0), Some(1), Some(2)));
     assert_eq!((ask(Some(b"a")), ask(Some(b"b")), ask(None)), (Some(0), Some(1), Some(2)));
-    assert_eq!(counts.0.load(Ordering::Relaxed), 3);
+    assert_eq!(asked.load(Ordering::Relaxed), 3);
 }

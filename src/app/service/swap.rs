@@ -1,0 +1,151 @@
+//! Swaps a good Corefile in: sockets, plan and what begins with it.
+
+use super::{DRAIN_LIMIT, PendingCorefile, Service, ServiceOptions};
+use crate::app::load::{CorefileSource, LoadedCorefile};
+use crate::chain::{BuildError, ChainUpstreams, ProcessContext};
+use crate::directives::prometheus;
+use crate::plan::{Listener, Plan};
+use crate::server::{ListenAddresses, Retries, Server};
+use crate::watchdog::HTTP_LISTEN;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// Why a good Corefile is not served.
+#[derive(Debug, thiserror::Error)]
+enum SwapError {
+    /// It never can be.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// Listen addresses that another has, or that this machine does not have yet: each with what to do.
+    #[error("{}\nit is tried again by itself, at least every minute", .0.join("\n"))]
+    Sockets(Vec<String>),
+}
+
+impl Service {
+    /// What begins once a plan serves.
+    pub(super) fn begin(&mut self) {
+        self.services.fairness.set(self.plan.fairness);
+        prometheus::publish_enabled(&self.services.registry, &self.plan.enabled);
+        self.background = JoinSet::new();
+        for task in self.plan.take_background() {
+            self.background.spawn(task);
+        }
+        self.services.lifecycle.set_serving();
+    }
+
+    /// Serves a good Corefile instead of the one before; true if it could be. If only its sockets are not to be had it
+    /// is tried again.
+    pub(super) async fn serve(&mut self, candidate: PendingCorefile) -> bool {
+        let is_retry = self.swaps.due().is_some();
+        let is_rendered = candidate.rendered.is_some();
+        if candidate.loaded.config.serves_nothing() && !self.plan.listeners.is_empty() {
+            // A file that was emptied, or is still being written, must not end the service.
+            self.refuse(&anyhow::anyhow!("{}", candidate.loaded.warnings), is_rendered);
+            return false;
+        }
+        match self.swap(&candidate.loaded).await {
+            Ok(plan) => {
+                self.swaps = Retries::default();
+                self.plan = plan;
+                let PendingCorefile { loaded, rendered } = candidate;
+                let warnings = loaded.warnings;
+                if let (Some(rendered), Some((rendering, _))) = (rendered, &self.files.rendering) {
+                    rendering.announce(&rendered);
+                    // Until it is written.
+                    self.files.source =
+                        CorefileSource::Text { path: self.files.source.path().to_owned(), text: rendered.text.clone() };
+                    self.unwritten = Some(rendered);
+                    self.changes.is_changed(loaded.fingerprint);
+                }
+                self.begin();
+                self.listen_http();
+                tracing::info!("plugin/reload: the changed Corefile serves");
+                if !warnings.is_empty() {
+                    tracing::warn!("plugin/reload: what of it is not heeded:\n{warnings}");
+                }
+                return true;
+            }
+            Err(error) => {
+                let mut new = Vec::new();
+                if let SwapError::Sockets(errors) = &error {
+                    new = self.swaps.take(errors, std::time::Instant::now());
+                    self.candidate = Some(candidate);
+                }
+                if !is_retry {
+                    self.refuse(&error.into(), is_rendered);
+                } else if !new.is_empty() {
+                    tracing::error!("plugin/reload: the changed Corefile still cannot be served:\n{}", new.join("\n"));
+                }
+            }
+        }
+        false
+    }
+
+    /// Listens where HTTP is to be served and is not yet. What cannot be is told, and tried again: DNS is served
+    /// without it.
+    pub(super) fn listen_http(&mut self) {
+        let is_retry = self.listens.due().is_some();
+        let errors = self.server.listen_http();
+        errors.iter().for_each(|_| self.options.watchdog.report_setup_error(HTTP_LISTEN));
+        for error in self.listens.take(&errors, std::time::Instant::now()) {
+            tracing::error!("{error} (DNS is served without it; told once, tried again at least every minute)");
+        }
+        if is_retry && errors.is_empty() {
+            tracing::info!("HTTP is served on every address that the Corefile names after all");
+        }
+    }
+
+    pub(super) fn refuse(&self, error: &anyhow::Error, is_rendered: bool) {
+        self.reloads.count_failure();
+        if is_rendered {
+            self.count_configmap();
+        }
+        tracing::error!("plugin/reload: the changed Corefile is refused, the one before serves on:\n{error:#}");
+    }
+
+    /// Serves the plan of `loaded` and returns it.
+    async fn swap(&mut self, loaded: &LoadedCorefile) -> Result<Plan, SwapError> {
+        let plan = loaded.config.build(&self.services)?;
+        self.report_upstreams();
+        apply(&mut self.server, &plan, &self.options).await.map_err(SwapError::Sockets)?;
+        self.verbosity.follow(&loaded.config);
+        Ok(plan)
+    }
+
+    /// Probes every upstream again, where `loop` does.
+    pub(in crate::app) fn probe_upstreams(&self) {
+        self.services.reload_state.all::<ChainUpstreams>().iter().for_each(|(_, upstreams)| upstreams.doubt());
+    }
+
+    /// Tells the watchdog where queries are sent, if that has changed: also since a host name stands for other
+    /// addresses, or the last query of a plan that is gone has been answered.
+    pub(super) fn report_upstreams(&mut self) {
+        let upstreams = upstreams(&self.services);
+        if upstreams != self.upstreams {
+            self.options.watchdog.report_upstreams(upstreams.clone());
+            self.upstreams = upstreams;
+        }
+    }
+}
+
+/// Serves `plan`, HTTP where it is listened already. On failure everything is as it was, and why is told.
+pub(super) async fn apply(server: &mut Server, plan: &Plan, options: &ServiceOptions) -> Result<(), Vec<String>> {
+    let (plain, streams): (Vec<_>, Vec<_>) = plan.listeners.iter().partition(|listener| listener.protocol.is_plain());
+    let addresses = |listeners: Vec<&Arc<Listener>>| listeners.iter().map(|listener| listener.address).collect();
+    let listen = ListenAddresses { dns: addresses(plain), streams: addresses(streams) };
+    let http: Vec<SocketAddr> = plan.endpoints.iter().map(|endpoint| endpoint.address).collect();
+    let watchdog = &options.watchdog;
+    let sockets = watchdog.sockets(&listen, options.workers, server.sockets()).await?;
+    server.apply(&plan.listeners, &plan.endpoints, sockets).map_err(|error| vec![error.to_string()])?;
+    watchdog.report_serving(listen, http, plan.lameduck + DRAIN_LIMIT);
+    Ok(())
+}
+
+/// Where queries are sent, each address once, in their order.
+pub(super) fn upstreams(services: &ProcessContext) -> Vec<SocketAddr> {
+    let all = services.reload_state.all::<ChainUpstreams>();
+    let addresses = all.iter().flat_map(|(_, upstreams)| upstreams.current()).map(|upstream| upstream.address());
+    addresses.collect::<BTreeSet<_>>().into_iter().collect()
+}
