@@ -1,28 +1,19 @@
 //! How a directive is configured and built. A directive's `parse` reads its lines into a [`BlockConfig`]: settings of
 //! the block, and parts. A part, [`Configured`], is a plain value; [`Configured::build`] makes the running thing of it.
 
-use super::{
-    Arranger, AtStop, BlockMetadata, DataFiles, Handler, Observer, ReloadState, Tracer, UpstreamObserver, View,
-};
-use crate::corefile::{
-    DataFile, Diagnostics, Directive, FileStamp, Loader, SocketRole, Span, read_data_file, unix_socket,
-};
-use crate::fairness::{Fairness, SharedFairness};
+use super::{Arranger, BlockMetadata, Endpoint, Handler, Observer, ProcessContext, Tracer, UpstreamObserver, View};
+use crate::corefile::{Diagnostics, Directive, Loader, Span};
+use crate::fairness::Fairness;
 use crate::go_regex::Patterns;
 use crate::message::{Name, PrefixLimits};
-use crate::metrics::{CONTENT_TYPE, Counter, Registry, union};
 use crate::net::tls::ServerTls;
 use futures_util::future::BoxFuture;
 use std::any::Any;
-use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::num::NonZeroU32;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::Notify;
 
 /// The network interfaces of this machine, asked by `bind`.
 pub trait Interfaces {
@@ -197,94 +188,6 @@ pub struct Enabled {
     pub keyword: &'static str,
 }
 
-/// An HTTP path served on an address. The same address and path asked by several blocks is one endpoint.
-#[derive(Clone)]
-pub struct Endpoint {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// The path of the URL, such as `/health`.
-    pub path: &'static str,
-    /// Who makes the answers.
-    pub answers: HttpAnswers,
-    /// With it the address is served over TLS, whatever else stands there.
-    pub tls: Option<ServerTls>,
-}
-
-impl Endpoint {
-    /// One whose answers are [`HttpAnswers::Shared`] and made at once.
-    pub fn shared(
-        address: SocketAddr,
-        path: &'static str,
-        answer: impl Fn() -> HttpAnswer + Send + Sync + 'static,
-    ) -> Self {
-        let at_once = move || -> BoxFuture<'static, HttpAnswer> { Box::pin(std::future::ready(answer())) };
-        Self { address, path, answers: HttpAnswers::Shared(Arc::new(at_once)), tls: None }
-    }
-    /// `/metrics`: what `registry` has, and what the other process of this program counts if it says so.
-    pub fn metrics(address: SocketAddr, registry: Registry, other: Option<AskMetrics>) -> Self {
-        let answer = move || -> BoxFuture<'static, HttpAnswer> {
-            let (registry, asked) = (registry.clone(), other.as_ref().map(|ask| ask()));
-            Box::pin(async move {
-                let theirs = match asked {
-                    Some(asked) => asked.await,
-                    None => None,
-                };
-                let own = registry.encode();
-                let body = theirs.and_then(|theirs| union(&own, &theirs)).unwrap_or(own).into_bytes();
-                HttpAnswer { status: 200, content_type: CONTENT_TYPE, body }
-            })
-        };
-        Self { address, path: "/metrics", answers: HttpAnswers::Shared(Arc::new(answer)), tls: None }
-    }
-    /// One whose answers are [`HttpAnswers::ForEach`].
-    pub fn for_each(
-        address: SocketAddr,
-        path: &'static str,
-        answer: impl Fn(&str) -> BoxFuture<'static, HttpAnswer> + Send + Sync + 'static,
-    ) -> Self {
-        Self { address, path, answers: HttpAnswers::ForEach(Arc::new(answer)), tls: None }
-    }
-    /// The same over TLS, if that is given.
-    pub fn over(self, tls: Option<ServerTls>) -> Self {
-        Self { tls, ..self }
-    }
-}
-
-/// How an endpoint's answers are made.
-#[derive(Clone)]
-pub enum HttpAnswers {
-    /// One for all who ask while it may not be made yet. It is compressed for those who take that. It may wait for
-    /// somebody for a bounded time, in which none is made for others.
-    Shared(AnswerAll),
-    /// One for each request, from the query of its URI (RFC 3986 section 3.4; empty if there is none). It may take
-    /// time, and is dropped when its client goes. Whoever gives it bounds how much is made for all who ask.
-    ForEach(AnswerEach),
-}
-
-/// Makes an answer for all who ask.
-pub(crate) type AnswerAll = Arc<dyn Fn() -> BoxFuture<'static, HttpAnswer> + Send + Sync>;
-
-/// Makes an answer from a request's query.
-pub(crate) type AnswerEach = Arc<dyn Fn(&str) -> BoxFuture<'static, HttpAnswer> + Send + Sync>;
-
-/// An HTTP answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpAnswer {
-    /// The HTTP status code.
-    pub status: u16,
-    /// The value of Content-Type.
-    pub content_type: &'static str,
-    /// What follows the headers.
-    pub body: Vec<u8>,
-}
-
-impl HttpAnswer {
-    /// Plain text.
-    pub fn text(status: u16, text: impl Into<Vec<u8>>) -> Self {
-        Self { status, content_type: "text/plain; charset=utf-8", body: text.into() }
-    }
-}
-
 /// What a directive is built with.
 pub struct BuildContext<'a> {
     /// All zones of the server block, lower-cased; [`super::Request::zone`] indexes it.
@@ -324,168 +227,5 @@ impl<'a> BuildContext<'a> {
     /// The zone of the block's first key.
     pub fn zone(&self) -> Name {
         self.block_zones.first().cloned().unwrap_or_else(Name::root)
-    }
-}
-
-/// What all plans of a process share.
-pub struct ProcessContext {
-    /// Where counters, gauges and histograms come from.
-    pub registry: Registry,
-    /// Panics that were caught while a query was answered.
-    pub panics: Counter,
-    /// What a directive keeps over a reload.
-    pub reload_state: Arc<ReloadState>,
-    /// Whether the process starts, serves or ends.
-    pub lifecycle: Lifecycle,
-    /// How many octets all caches may take together.
-    pub cache_memory: Arc<MemoryBudget>,
-    /// Workers that serve.
-    pub workers: usize,
-    /// Who counts as one client where something is full.
-    pub fairness: Arc<SharedFairness>,
-    /// What this process answers the watchdog's probes with; `None` where no watchdog asks.
-    pub generation: Option<u64>,
-    /// How `/etc/resolv.conf` and `/etc/hosts` are read, which may take as long as a file system does.
-    pub files: ReadFile,
-    /// How files of data are read that directives have asked their [`Loaders`] for and read again while they serve.
-    pub data_files: DataFiles,
-    /// How sockets with a path are had that directives have named to their [`Loaders`].
-    pub unix_sockets: UnixSockets,
-    /// What is still to be written when the process ends.
-    pub at_stop: AtStop,
-    /// How the other process of this program is asked for its metrics; `None` where there is no other.
-    pub other_metrics: Option<AskMetrics>,
-}
-
-/// Asks the other process of this program for its metrics in text format; `None` if it does not say, or not in time.
-pub(crate) type AskMetrics = Arc<dyn Fn() -> BoxFuture<'static, Option<String>> + Send + Sync>;
-
-pub(crate) use crate::net::ReadFile;
-
-/// Gives a stream socket that is connected to one with this path, or that listens there. It may take as long as a file
-/// system does.
-pub(crate) type UnixSockets = Arc<dyn Fn(&Path, SocketRole) -> io::Result<OwnedFd> + Send + Sync>;
-
-/// Gives what a file of data holds, unless it still has this stamp. It may take as long as a file system does.
-pub(crate) type ReadDataFile = Arc<dyn Fn(&Path, Option<FileStamp>) -> io::Result<Option<DataFile>> + Send + Sync>;
-
-impl ProcessContext {
-    /// For a process with this many workers, whose caches may together hold this many octets.
-    pub fn new(workers: usize, cache_octets: usize) -> Self {
-        let registry = Registry::new(workers + 1);
-        Self {
-            panics: registry.counter(
-                "coredns_panics_total",
-                "Panics that were caught while a query was answered.",
-                &[],
-            ),
-            registry,
-            reload_state: Arc::default(),
-            lifecycle: Lifecycle::default(),
-            cache_memory: Arc::new(MemoryBudget::new(cache_octets)),
-            workers,
-            fairness: Arc::default(),
-            generation: None,
-            files: Arc::new(|path: &Path| std::fs::read_to_string(path)),
-            data_files: DataFiles::new(Arc::new(read_data_file)),
-            unix_sockets: Arc::new(unix_socket),
-            at_stop: AtStop::default(),
-            other_metrics: None,
-        }
-    }
-}
-
-/// Where the process stands. Cloning shares it.
-#[derive(Clone, Default)]
-pub struct Lifecycle(Arc<Stages>);
-
-#[derive(Default)]
-struct Stages {
-    serving: AtomicBool,
-    stopping: AtomicBool,
-}
-
-impl Lifecycle {
-    /// All sockets of a plan are served.
-    pub fn set_serving(&self) {
-        self.0.serving.store(true, Ordering::Release);
-    }
-    /// SIGTERM has come.
-    pub fn set_stopping(&self) {
-        self.0.stopping.store(true, Ordering::Release);
-    }
-    pub fn is_serving(&self) -> bool {
-        self.0.serving.load(Ordering::Acquire) && !self.is_stopping()
-    }
-    pub fn is_stopping(&self) -> bool {
-        self.0.stopping.load(Ordering::Acquire)
-    }
-}
-
-/// Octets that all caches together may hold.
-pub struct MemoryBudget {
-    limit: AtomicUsize,
-    largest_limit: usize,
-    used: AtomicUsize,
-    /// Of `used`, what [`MemoryBudget::take_part`] has taken.
-    in_part: AtomicUsize,
-    lowered: Notify,
-}
-
-impl MemoryBudget {
-    pub fn new(limit: usize) -> Self {
-        let (used, in_part) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { limit: AtomicUsize::new(limit), largest_limit: limit, used, in_part, lowered: Notify::new() }
-    }
-    pub fn limit(&self) -> usize {
-        self.limit.load(Ordering::Relaxed)
-    }
-    /// The limit that it was made with, whatever it is now.
-    pub fn largest_limit(&self) -> usize {
-        self.largest_limit
-    }
-    pub fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
-    }
-    /// Sets another limit. If more is used than that, whoever waits in [`MemoryBudget::exceeded`] is told.
-    pub fn set_limit(&self, limit: usize) {
-        self.limit.store(limit, Ordering::Relaxed);
-        if self.used() > limit {
-            self.lowered.notify_waiters();
-        }
-    }
-    /// Resolves when the limit was lowered below what is used.
-    pub async fn exceeded(&self) {
-        self.lowered.notified().await;
-    }
-    /// Takes `octets` if they are free.
-    pub fn take(&self, octets: usize) -> bool {
-        let limit = self.limit();
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(octets).filter(|sum| *sum <= limit)
-            })
-            .is_ok()
-    }
-    pub fn release(&self, octets: usize) {
-        self.used.fetch_sub(octets, Ordering::Relaxed);
-    }
-    /// Takes `octets` if they are free and all that is taken this way stays below one part in `parts` of the limit.
-    pub fn take_part(&self, octets: usize, parts: usize) -> bool {
-        let most = self.limit() / parts;
-        let fits = |taken: usize| taken.checked_add(octets).filter(|sum| *sum <= most);
-        if self.in_part.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
-            return false;
-        }
-        let is_taken = self.take(octets);
-        if !is_taken {
-            self.in_part.fetch_sub(octets, Ordering::Relaxed);
-        }
-        is_taken
-    }
-    /// Gives back what [`MemoryBudget::take_part`] took.
-    pub fn release_part(&self, octets: usize) {
-        self.in_part.fetch_sub(octets, Ordering::Relaxed);
-        self.release(octets);
     }
 }

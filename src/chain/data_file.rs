@@ -1,14 +1,16 @@
 //! Files of data that a directive reads again while it serves, such as a hosts file.
 
-use super::ReadDataFile;
 use crate::corefile::{DataFile, FileStamp};
 use crate::deadline;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, timeout};
+
+/// Gives what a file of data holds, unless it still has this stamp. It may take as long as a file system does.
+pub(crate) type ReadDataFile = Arc<dyn Fn(&Path, Option<FileStamp>) -> io::Result<Option<DataFile>> + Send + Sync>;
 
 /// After how long it is told that a file's file system seems to hang.
 const PATIENCE: Duration = Duration::from_secs(5);

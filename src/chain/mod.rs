@@ -11,6 +11,7 @@ mod at_stop;
 mod clock;
 mod config;
 mod data_file;
+mod endpoint;
 mod format;
 mod host_name;
 mod line_sink;
@@ -18,6 +19,7 @@ mod lookup;
 mod metadata;
 mod networks;
 mod next;
+mod process;
 mod reload_state;
 mod request;
 mod spans;
@@ -28,27 +30,27 @@ mod view;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub(crate) use answer::Outcome;
-pub(crate) use answer::{Answer, Failure};
+pub(crate) use answer::{Answer, Failure, Outcome};
 pub(crate) use at_stop::{AtStop, Ending, Flush};
 pub use clock::BatchClock;
 pub(crate) use clock::unix_seconds;
 pub(crate) use config::{
-    AnswerAll, AskMetrics, BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, HttpAnswers, Lifecycle,
-    MemoryBudget, ParseContext, Part, ReloadConfig, Timeouts, UnixSockets,
+    BlockConfig, BuildContext, BuildError, Built, Configured, Enabled, Parse, ParseContext, Part, ReloadConfig,
+    Timeouts,
 };
-pub(crate) use config::{AnswerEach, Parse, ReadDataFile};
-pub use config::{Endpoint, HttpAnswer, Interfaces, Loaders, ProcessContext};
-pub(crate) use data_file::DataFilePoll;
-pub(crate) use data_file::DataFiles;
+pub use config::{Interfaces, Loaders};
+pub(crate) use data_file::{DataFilePoll, DataFiles};
+pub(crate) use endpoint::{AnswerAll, AnswerEach, AskMetrics, HttpAnswers};
+pub use endpoint::{Endpoint, HttpAnswer};
 pub(crate) use format::{COMMON, Differing, Format, PacketFormat, placeholders};
 pub(crate) use host_name::host_name;
 pub(crate) use line_sink::{Level, LineSink};
 pub(crate) use lookup::{Lookup, Resolver};
 pub(crate) use metadata::Metadata;
 pub(crate) use networks::{AddressClasses, Networks};
-pub(crate) use next::Chain;
-pub(crate) use next::{FastRest, Next};
+pub(crate) use next::{Chain, FastRest, Next};
+pub use process::ProcessContext;
+pub(crate) use process::{Lifecycle, MemoryBudget, UnixSockets};
 pub(crate) use reload_state::ReloadState;
 pub(crate) use request::{KeptSubnet, OwnedRequest, Purpose, Request};
 pub use request::{Peer, Received, Transport};
