@@ -1,5 +1,5 @@
-//! Real servers behind us: unbound and BIND, over UDP and TCP, and unbound over TLS and HTTPS. What comes through us is what they
-//! say themselves.
+//! Real servers behind us: unbound and BIND, over UDP and TCP, and unbound over TLS and HTTPS. What comes through us is
+//! what they say themselves.
 
 mod support;
 

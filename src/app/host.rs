@@ -1,4 +1,4 @@
-//! What a configuration is read from: files, the environment and network interfaces.
+//! The machine as a configuration is read from it: files, the environment and network interfaces.
 
 use crate::chain::Interfaces;
 use crate::corefile::{self, DataFile, Loader, SystemLoader};

@@ -1,4 +1,5 @@
-//! What is still to be said when a process ends: directives that write somewhere from a thread of their own.
+//! Lets directives that write from a thread of their own (`dnstap`, `trace`) write what they still hold when the process
+//! ends.
 
 use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};

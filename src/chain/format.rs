@@ -243,8 +243,8 @@ impl Piece {
     }
 }
 
-/// Appends the value of a metadata label: what the one who writes the text knows, the query's trace, or what a directive
-/// has said of the request.
+/// Appends the value of a metadata label: what the one who writes the text knows, the query's trace, or what a
+/// directive has said of the request.
 fn append_label(name: &str, request: &Request<'_>, label: AppendLabel<'_>, line: &mut String) {
     if label(name, line) {
         return;

@@ -3,7 +3,7 @@
 //!
 //! A block serves on two paths. The **fast path** is synchronous: every handler is asked in order through
 //! [`Handler::serve_fast`], and the first that answers writes the reply's octets. The **slow path** starts from the top
-//! through [`Handler::serve`], async, once a handler said [`FastPath::Slow`]. Whoever only watches (metrics, log,
+//! through [`Handler::serve`], async, once a handler said [`FastPath::Slow`] or all of them passed. Whoever only watches (metrics, log,
 //! errors) is an [`Observer`] and costs a block that does not have it nothing.
 
 mod answer;
@@ -177,7 +177,7 @@ pub struct PacketAnswer {
 pub type HitCounters = SmallVec<[Arc<dyn HitCounter>; 3]>;
 
 /// Puts the records of a block's replies into order, whoever of its handlers answered, each time that a client gets
-/// one: also those that are given again from a cache. A reply is handed to the server's own observers as it goes to the
+/// one: also those that are given again from a cache. The block's observers see a reply as it goes to the
 /// client.
 pub trait Arranger: Send + Sync {
     /// `reply[start..]` is a whole reply. May not make it longer. Must not block.

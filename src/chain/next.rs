@@ -1,4 +1,4 @@
-//! The handlers of a chain after the one that runs, as it is given them to call.
+//! A block's chain of handlers, and the rest of it as each handler is given it to call.
 
 use super::{Failure, FastPath, Handler, HitCounters, OpenSpan, Outcome, PacketAnswer, Request};
 use futures_util::future::BoxFuture;

@@ -58,8 +58,9 @@ pub enum Purpose {
     Answer,
     /// The cache wants a newer answer; nobody waits.
     Refresh,
-    /// A client waits, and a cache before has no answer. On the fast path alone: what a cache would keep
-    /// ([`crate::message::Rcode::is_cached_bare`]) is for the slow path, where it is asked.
+    /// A client waits, and a cache before has no answer: the handlers behind it are tried on the fast path. One that
+    /// would give what a cache keeps ([`crate::message::Rcode::is_cached_bare`]) says [`super::FastPath::Slow`], so that
+    /// the cache sees its answer.
     Uncached,
 }
 

@@ -26,8 +26,8 @@ pub trait QueryFilter: Send + Sync {
     fn depends_on_client(&self) -> bool;
 }
 
-/// The labels that are known of a query before it is answered, from what the block is, for those that read them, such as
-/// `log`: none unless the block has `metadata`. What directives say as they answer is in [`super::Metadata`].
+/// The labels that are known of a query before it is answered, from what the block is, for those that read them, such
+/// as `log`: none unless the block has `metadata`. What directives say as they answer is in [`super::Metadata`].
 #[derive(Clone, Debug, Default)]
 pub struct BlockMetadata {
     /// Names below these have labels.

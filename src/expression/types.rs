@@ -1,4 +1,4 @@
-//! What is known of values before they are there.
+//! The types that an expression's parts have when it is read.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! How many queries and connections clients have and may have, for the module that bounds memory.
+//! Tells `app/memory` how many queries and connections clients have, and takes from it how many they may have.
 
 use super::Limits;
 use super::connections::Connections;

@@ -1,4 +1,4 @@
-//! Where DNS is served, by what it takes to be listened to there.
+//! The addresses where DNS is served: those with sockets for UDP and TCP, and those with TCP's alone (TLS, HTTPS).
 
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;

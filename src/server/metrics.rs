@@ -1,4 +1,4 @@
-//! What the sockets count. Families of ours; none of them is touched on the way of a query that is answered.
+//! The metrics of the sockets: what is received, refused, evicted and cut. A query that finds room touches none of them.
 
 use crate::metrics::{Counter, Registry};
 

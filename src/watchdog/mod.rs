@@ -3,7 +3,7 @@
 //!
 //! It starts the server, passes it the sockets and asks it real questions at every address. It replaces a server that
 //! ends or hangs. When no server answers in time it withdraws the interception, so that cluster DNS answers instead.
-//! When the watchdog itself is killed, the kernel kills the server and drops the rules.
+//! When the watchdog itself is killed, the kernel kills the server and drops nftables' rules.
 //!
 //! - [`state`] decides: a state machine without sockets, processes or clocks. [`mod@run`] is the loop that feeds it and
 //!   does what it says.

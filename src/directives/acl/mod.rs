@@ -1,4 +1,5 @@
-//! The `acl` directive; see README.md beside this file.
+//! The `acl` directive decides by a client's address, and by what it asks, who is answered; see README.md beside this
+//! file.
 
 mod parse;
 mod policy;

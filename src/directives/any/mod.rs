@@ -1,4 +1,5 @@
-//! The `any` directive; see README.md beside this file.
+//! The `any` directive answers questions for records of all types (ANY) with one HINFO record that says that this is
+//! obsolete (RFC 8482); see README.md beside this file.
 
 use crate::chain::{
     After, Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Failure, FastPath, Handler, Next, Outcome,

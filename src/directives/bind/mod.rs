@@ -1,4 +1,4 @@
-//! The `bind` directive; see README.md beside this file.
+//! The `bind` directive says on which addresses a server block listens; see README.md beside this file.
 
 mod interfaces;
 

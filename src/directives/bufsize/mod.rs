@@ -1,4 +1,4 @@
-//! The `bufsize` directive; see README.md beside this file.
+//! The `bufsize` directive sets the largest UDP payload size (EDNS(0), RFC 6891); see README.md beside this file.
 
 use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, value};

@@ -1,4 +1,5 @@
-//! The `cache` directive; see README.md beside this file.
+//! The `cache` directive keeps what the rest of the block's chain answers, and answers from that until the TTL is over;
+//! see README.md beside this file.
 
 mod classify;
 mod entry;

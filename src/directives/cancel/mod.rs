@@ -1,4 +1,4 @@
-//! The `cancel` directive; see README.md beside this file.
+//! The `cancel` directive answers a query SERVFAIL that takes longer than a time; see README.md beside this file.
 
 use crate::chain::{
     BlockConfig, BuildContext, BuildError, Built, Configured, Failure, FastPath, Handler, Next, Outcome, ParseContext,

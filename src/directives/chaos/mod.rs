@@ -1,4 +1,5 @@
-//! The `chaos` directive; see README.md beside this file.
+//! The `chaos` directive tells of the server itself: its version, its authors, its host name; see README.md beside this
+//! file.
 
 use crate::chain::{
     After, Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Failure, FastPath, Handler, Next, Outcome,

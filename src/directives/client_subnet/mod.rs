@@ -1,4 +1,5 @@
-//! The `client_subnet` directive; see README.md beside this file.
+//! The `client_subnet` directive passes on to the upstreams in which networks clients are (EDNS Client Subnet, RFC
+//! 7871), for answers that are made for those; see README.md beside this file.
 
 use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, Token, value};

@@ -1,4 +1,4 @@
-//! The `debug` directive; see README.md beside this file.
+//! The `debug` directive logs at debug level; see README.md beside this file.
 
 use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, value};

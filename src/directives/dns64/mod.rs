@@ -1,4 +1,5 @@
-//! The `dns64` directive; see README.md beside this file.
+//! The `dns64` directive gives names that have no IPv6 address one that leads to their IPv4 address through a NAT64
+//! (RFC 6147), for clients that have IPv6 alone; see README.md beside this file.
 
 mod handler;
 mod parse;

@@ -1,4 +1,5 @@
-//! The `dnstap` directive; see README.md beside this file.
+//! The `dnstap` directive writes what clients ask and are answered, and what `forward` asks upstreams and is answered,
+//! to readers of `dnstap`; see README.md beside this file.
 //!
 //! A [`Tap`] writes two frames ([`message`]) for each exchange into the [`queue`] of its [`endpoint`]; the endpoint's
 //! thread connects and writes ([`writer`]), or listens for readers ([`listener`]), in Frame Streams ([`frames`]).

@@ -1,4 +1,5 @@
-//! The `errors` directive; see README.md beside this file.
+//! The `errors` directive writes a line to standard output for every query that no directive could answer, with the
+//! reason; see README.md beside this file.
 
 mod consolidate;
 mod parse;

@@ -1,4 +1,5 @@
-//! The `fairness` directive; see README.md beside this file.
+//! The `fairness` directive says who gives way when something that clients take places in is full; see README.md beside
+//! this file.
 
 use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, value};

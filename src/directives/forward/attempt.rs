@@ -158,7 +158,8 @@ impl Attempts {
         self.start
     }
 
-    /// Whom the answer has come from, where it has come to, and what hid it on the way; `None` as long as there is none.
+    /// Whom the answer has come from, where it has come to, and what hid it on the way; `None` as long as there is
+    /// none.
     pub(super) fn answered(&self) -> Option<(Endpoints, Option<Encryption>)> {
         let socket = self.answered.as_ref()?;
         let remote = socket.remote();

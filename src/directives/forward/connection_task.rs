@@ -1,5 +1,5 @@
-//! The task of a TCP connection to an upstream: it connects, makes the TLS session if there is to be one, and serves the
-//! connection until it ends.
+//! The task of a TCP connection to an upstream: it connects, makes the TLS session if there is to be one, and serves
+//! the connection until it ends.
 
 use super::deadline_timer::DeadlineTimer;
 use super::error::{SystemError, UpstreamError};

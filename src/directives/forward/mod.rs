@@ -1,4 +1,5 @@
-//! The `forward` directive; see README.md beside this file.
+//! The `forward` directive sends queries to other DNS servers, the upstreams, and hands their answers on; see README.md
+//! beside this file.
 //!
 //! A request joins the flight of its question ([`single_flight`]). The leader of the flight asks one upstream after
 //! another ([`exchange`]), each of them ([`upstream`]) over the worker's own UDP sockets ([`udp_pool`]) or TCP

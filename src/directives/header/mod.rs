@@ -1,4 +1,5 @@
-//! The `header` directive; see README.md beside this file.
+//! The `header` directive sets or clears header flags of queries that go on and of answers that come back; see
+//! README.md beside this file.
 
 use crate::chain::{
     Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Handler, Next, Outcome, ParseContext, Part,

@@ -1,4 +1,4 @@
-//! The `health` directive; see README.md beside this file.
+//! The `health` directive serves `/health` over HTTP: whether the process lives; see README.md beside this file.
 
 mod poll;
 

@@ -1,4 +1,5 @@
-//! The `hosts` directive; see README.md beside this file.
+//! The `hosts` directive answers from a hosts file (hosts(5)) and from entries in the Corefile; see README.md beside
+//! this file.
 
 mod handler;
 mod lines;

@@ -1,4 +1,5 @@
-//! The `https` directive; see README.md beside this file.
+//! The `https` directive says how many connections zones with `https://` have (RFC 8484); see README.md beside this
+//! file.
 
 use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, value};

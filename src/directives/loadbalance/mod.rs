@@ -1,4 +1,5 @@
-//! The `loadbalance` directive; see README.md beside this file.
+//! The `loadbalance` directive changes the order of the addresses in answers, so that clients which take the first
+//! spread over all of them; see README.md beside this file.
 
 mod parse;
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The `local` directive; see README.md beside this file.
+//! The `local` directive answers names that mean this machine, or nothing, so that they never leave it (RFC 6761
+//! section 6.3, RFC 6303); see README.md beside this file.
 
 mod zones;
 

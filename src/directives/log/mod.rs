@@ -1,4 +1,4 @@
-//! The `log` directive; see README.md beside this file.
+//! The `log` directive writes a line to standard output for every query, or for some; see README.md beside this file.
 
 mod class;
 mod parse;

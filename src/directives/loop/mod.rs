@@ -1,4 +1,4 @@
-//! The `loop` directive; see README.md beside this file.
+//! The `loop` directive finds upstreams that lead back to us and leaves them out; see README.md beside this file.
 
 mod probes;
 mod watch;

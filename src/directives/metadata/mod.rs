@@ -1,4 +1,5 @@
-//! The `metadata` directive; see README.md beside this file.
+//! The `metadata` directive lets directives of the block say what they know of a query under labels, for each other;
+//! see README.md beside this file.
 
 use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, value};

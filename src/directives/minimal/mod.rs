@@ -1,4 +1,5 @@
-//! The `minimal` directive; see README.md beside this file.
+//! The `minimal` directive leaves the authority and additional sections out of answers, so that they are as small as
+//! they can be; see README.md beside this file.
 
 use crate::chain::{
     Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Handler, Next, Outcome, ParseContext, Part,

@@ -1,4 +1,5 @@
-//! The `multisocket` directive; see README.md beside this file.
+//! The `multisocket` directive is accepted for Corefiles that have it, and has nothing to do; see README.md beside this
+//! file.
 
 use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, value};

@@ -1,4 +1,5 @@
-//! The `nsid` directive; see README.md beside this file.
+//! The `nsid` directive tells a client that asks for it which server answers (RFC 5001); see README.md beside this
+//! file.
 
 use crate::chain::{BlockConfig, ParseContext, host_name};
 use crate::corefile::{Directive, value};

@@ -1,4 +1,5 @@
-//! The `pprof` directive; see README.md beside this file.
+//! The `pprof` directive serves profiles of the process over HTTP, as `go tool pprof` reads them; see README.md beside
+//! this file.
 
 mod aggregate;
 mod cpu;

@@ -1,4 +1,5 @@
-//! The `prometheus` directive; see README.md beside this file.
+//! The `prometheus` directive serves the metrics of the whole program over HTTP at `/metrics`, and counts the queries
+//! of the server block it stands in; see README.md beside this file.
 
 mod parse;
 mod process;

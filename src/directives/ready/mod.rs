@@ -1,4 +1,4 @@
-//! The `ready` directive; see README.md beside this file.
+//! The `ready` directive serves `/ready` over HTTP: whether the directives are ready; see README.md beside this file.
 
 use crate::chain::{
     BlockConfig, BuildContext, BuildError, Built, Configured, Endpoint, HttpAnswer, Lifecycle, ParseContext, Part,

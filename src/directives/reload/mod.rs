@@ -1,5 +1,6 @@
-//! The `reload` directive; see README.md beside this file. The directive only says how often; whoever watches the
-//! Corefile uses [`period`], [`ChangeDetector`] and [`ReloadMetrics`].
+//! The `reload` directive looks whether the Corefile, or a file it imports, has changed; see README.md beside this
+//! file. The directive only says how often; whoever watches the Corefile uses [`period`], [`ChangeDetector`] and
+//! [`ReloadMetrics`].
 
 mod change;
 mod metrics;

@@ -1,4 +1,5 @@
-//! The `rewrite` directive; see README.md beside this file.
+//! The `rewrite` directive changes a query before others answer it, and what they answered before the client gets it;
+//! see README.md beside this file.
 //!
 //! The rules are looked at in their order ([`rule`]). What they make of a request and of its answer is a
 //! [`change::RewrittenRequest`]. On both paths the rest of the chain is asked for the rewritten request, and what it

@@ -1,4 +1,5 @@
-//! The `root` directive; see README.md beside this file.
+//! The `root` directive names the folder in which files are that other directives of the server block name without one;
+//! see README.md beside this file.
 
 use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, value};

@@ -1,4 +1,4 @@
-//! The `shed` directive; see README.md beside this file.
+//! The `shed` directive is accepted for Corefiles that have it, and has nothing to do; see README.md beside this file.
 
 use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Directive, value};

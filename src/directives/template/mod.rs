@@ -1,4 +1,5 @@
-//! The `template` directive; see README.md beside this file.
+//! The `template` directive answers queries with records that are made from them, by Go's text/template; see README.md
+//! beside this file.
 
 mod counters;
 mod data;

@@ -1,4 +1,5 @@
-//! The `timeouts` directive; see README.md beside this file.
+//! The `timeouts` directive says how long a connection from a client may take, and how many queries it may have; see
+//! README.md beside this file.
 
 use crate::chain::{BlockConfig, ParseContext};
 use crate::corefile::{Diagnostics, Directive, OptionLine, quote, value};

@@ -1,4 +1,5 @@
-//! The `tls` directive; see README.md beside this file.
+//! The `tls` directive names the certificate that zones with `tls://` and `https://` show (RFC 7858, RFC 8484); see
+//! README.md beside this file.
 
 #[cfg(test)]
 mod tests;

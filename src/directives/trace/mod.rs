@@ -1,4 +1,4 @@
-//! The `trace` directive; see README.md beside this file.
+//! The `trace` directive sends spans of queries to a collector of Zipkin's; see README.md beside this file.
 //!
 //! The chain asks the [`Tracer`] of each query, and records the [`Spans`] of those that it chooses. When such a query
 //! is over, the [`Observer`] makes a [`zipkin::QueryTrace`] of them, which the [`reporter`] sends.

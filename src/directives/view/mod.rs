@@ -1,4 +1,5 @@
-//! The `view` directive; see README.md beside this file.
+//! The `view` directive has a server block take some of its zones' queries only, so that several blocks may serve one
+//! zone; see README.md beside this file.
 
 mod environment;
 #[cfg(test)]

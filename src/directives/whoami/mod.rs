@@ -1,4 +1,4 @@
-//! The `whoami` directive; see README.md beside this file.
+//! The `whoami` directive tells a client how we see it; see README.md beside this file.
 
 use crate::chain::{
     Answer, BlockConfig, BuildContext, BuildError, Built, Configured, Failure, Handler, Next, Outcome, ParseContext,

@@ -1,4 +1,4 @@
-//! What the test queries say.
+//! Judges what came of the doctor's test queries: to the cache, to cluster DNS, by each transport.
 
 use super::{is_any_at_work, list};
 use crate::chain::Transport;

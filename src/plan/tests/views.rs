@@ -179,7 +179,7 @@ async fn each_view_has_its_own_series_and_its_own_cache() {
     let views: BTreeSet<&str> = plan.enabled.iter().map(|enabled| enabled.view.as_str()).collect();
     assert_eq!(views, BTreeSet::from(["", "inner"]));
     assert!(plan.enabled.iter().any(|enabled| enabled.keyword == "view"));
-    assert_eq!(plan.summary, [". on 127.0.0.1:53"], "a zone is told once");
+    assert_eq!(plan.summary, [". on 127.0.0.1:53 (UDP and TCP)"], "a zone is told once");
 }
 
 #[tokio::test]
