@@ -1,5 +1,5 @@
-//! Lets directives that write from a thread of their own (`dnstap`, `trace`) write what they still hold when the process
-//! ends.
+//! Lets directives that write from a thread of their own (`dnstap`, `trace`) write what they still hold when the
+//! process ends.
 
 use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};

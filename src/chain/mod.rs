@@ -3,8 +3,8 @@
 //!
 //! A block serves on two paths. The **fast path** is synchronous: every handler is asked in order through
 //! [`Handler::serve_fast`], and the first that answers writes the reply's octets. The **slow path** starts from the top
-//! through [`Handler::serve`], async, once a handler said [`FastPath::Slow`] or all of them passed. Whoever only watches (metrics, log,
-//! errors) is an [`Observer`] and costs a block that does not have it nothing.
+//! through [`Handler::serve`], async, once a handler said [`FastPath::Slow`] or all of them passed. Whoever only
+//! watches (metrics, log, errors) is an [`Observer`] and costs a block that does not have it nothing.
 
 mod answer;
 mod at_stop;

@@ -32,9 +32,10 @@ pub struct ProcessContext {
     pub generation: Option<u64>,
     /// How `/etc/resolv.conf` and `/etc/hosts` are read, which may take as long as a file system does.
     pub files: ReadFile,
-    /// How files of data are read that directives have asked their [`Loaders`] for and read again while they serve.
+    /// How files of data are read that directives have asked their [`super::Loaders`] for and read again while they
+    /// serve.
     pub data_files: DataFiles,
-    /// How sockets with a path are had that directives have named to their [`Loaders`].
+    /// How sockets with a path are had that directives have named to their [`super::Loaders`].
     pub unix_sockets: UnixSockets,
     /// What is still to be written when the process ends.
     pub at_stop: AtStop,

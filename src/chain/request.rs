@@ -59,8 +59,8 @@ pub enum Purpose {
     /// The cache wants a newer answer; nobody waits.
     Refresh,
     /// A client waits, and a cache before has no answer: the handlers behind it are tried on the fast path. One that
-    /// would give what a cache keeps ([`crate::message::Rcode::is_cached_bare`]) says [`super::FastPath::Slow`], so that
-    /// the cache sees its answer.
+    /// would give what a cache keeps ([`crate::message::Rcode::is_cached_bare`]) says [`super::FastPath::Slow`], so
+    /// that the cache sees its answer.
     Uncached,
 }
 

@@ -1,4 +1,5 @@
-//! The metrics of the sockets: what is received, refused, evicted and cut. A query that finds room touches none of them.
+//! The metrics of the sockets: what is received, refused, evicted and cut. A query that finds room touches none of
+//! them.
 
 use crate::metrics::{Counter, Registry};
 

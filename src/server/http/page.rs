@@ -1,5 +1,6 @@
-//! Makes the answer at one HTTP path. However many ask, it is made by one at a time and for a bounded part of a processor's time;
-//! who waits meanwhile shares what is made next. However slowly they read, what is kept for them is bounded too.
+//! Makes the answer at one HTTP path. However many ask, it is made by one at a time and for a bounded part of a
+//! processor's time; who waits meanwhile shares what is made next. However slowly they read, what is kept for them is
+//! bounded too.
 
 use super::content_coding::{self, Coding};
 use super::text::{SharedText, Text};
