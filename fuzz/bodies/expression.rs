@@ -2,6 +2,7 @@
 //! bounds, with the same value each time and of the type that was known before.
 
 use nodelocaldns::expression::{Environment, EvaluationError, Expression, Function, Prepared, Type, Value};
+use nodelocaldns::go_regex::Patterns;
 
 const FUNCTIONS: &[Function] = &[
     Function { name: "name", parameters: &[], returns: Type::Text, prepare: None },
@@ -39,7 +40,7 @@ pub fn run(octets: &[u8]) {
     let Ok(input) = std::str::from_utf8(octets) else { return };
     let (text, name) = input.split_once('\0').unwrap_or((input, "a.b.example."));
     let query = Query(name.chars().take(1004).collect());
-    let expression = match Expression::parse(text, FUNCTIONS) {
+    let expression = match Expression::parse(text, FUNCTIONS, &Patterns::default()) {
         Ok(expression) => expression,
         Err(error) => {
             assert!(error.at <= text.len() && text.is_char_boundary(error.at), "{error}");

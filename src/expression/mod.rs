@@ -25,6 +25,7 @@ pub(crate) use error::ExpressionError;
 pub use types::Type;
 pub use value::Value;
 
+use crate::go_regex::Patterns;
 use std::any::Any;
 use std::sync::Arc;
 
@@ -81,12 +82,12 @@ pub struct Expression {
 }
 
 impl Expression {
-    /// Reads an expression that may call these functions.
+    /// Reads an expression that may call these functions. Its patterns count among those of the configuration.
     ///
     /// # Errors
     /// It is not one, or is longer than [`EXPRESSION_OCTETS`] or too deep in itself: what is wrong, with its place.
-    pub fn parse(text: &str, functions: &[Function]) -> Result<Self, ExpressionError> {
-        parser::parse(text, functions)
+    pub fn parse(text: &str, functions: &[Function], patterns: &Patterns) -> Result<Self, ExpressionError> {
+        parser::parse(text, functions, patterns)
     }
 
     /// What is known of its value's type.

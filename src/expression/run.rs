@@ -39,7 +39,7 @@ impl<'v> Run<'v> {
             }
             Node::Matches(operand, pattern) => match self.value(operand)? {
                 Value::Text(text) => {
-                    self.budget.look_at(text.len())?;
+                    self.budget.match_in(text.len(), pattern.octets())?;
                     Ok(Value::Bool(pattern.is_match(&text)))
                 }
                 other => Err(wrong("matches", &other)),

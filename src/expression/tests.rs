@@ -51,7 +51,7 @@ impl Environment for Query {
 }
 
 fn parse(text: &str) -> Result<Expression, ExpressionError> {
-    Expression::parse(text, FUNCTIONS)
+    Expression::parse(text, FUNCTIONS, &Patterns::default())
 }
 
 /// What an expression gives, in the words of these tests; of an error what it says.
@@ -234,6 +234,8 @@ fn an_evaluation_is_bounded_in_steps_and_in_octets_made() {
         ("join(map(1..1000, repeat('a', 100)), 'x') == ''", &octets),
         ("len(uniq(1..1000)) > 0", &steps),
         ("len(split(repeat('a.', 15000), '.')) > 0", &steps),
+        ("let a = repeat('ab', 15000); any(1..12, a matches '(a|b)*a(a|b){700}c')", &steps),
+        ("trim(repeat('a', 20000), repeat('b', 20000) + 'a') == ''", "true"),
     ]);
 }
 

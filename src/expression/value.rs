@@ -85,6 +85,10 @@ pub(super) struct Budget {
     octets: usize,
 }
 
+/// Octets of a compiled pattern that are tried at an octet of text, at the worst, while many octets of text are looked
+/// at. A usual pattern takes 1 to 60 thousand.
+const PATTERN_OCTETS: usize = 2_000;
+
 /// Octets of text that are looked at in the time of one step.
 const OCTETS_A_STEP: usize = 32;
 
@@ -103,6 +107,11 @@ impl Budget {
     /// Looks at so many octets of text.
     pub(super) fn look_at(&mut self, octets: usize) -> Result<(), EvaluationError> {
         self.steps(octets / OCTETS_A_STEP)
+    }
+    /// Looks for a pattern that takes so many octets compiled in so many octets of text: the time for that is at most
+    /// proportional to both, where a pattern is of the worst kind.
+    pub(super) fn match_in(&mut self, text: usize, pattern: usize) -> Result<(), EvaluationError> {
+        self.look_at(text.saturating_mul((pattern / PATTERN_OCTETS).max(1)))
     }
     /// Makes so many octets of text. To be asked before they are made.
     pub(super) fn make(&mut self, octets: usize) -> Result<(), EvaluationError> {

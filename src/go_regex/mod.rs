@@ -19,7 +19,7 @@ mod translate;
 
 pub(crate) use error::RegexError;
 pub use error::RegexProblem;
-pub(crate) use patterns::Patterns;
+pub use patterns::Patterns;
 
 use parking_lot::Mutex;
 use regex::{CaptureLocations, Captures, RegexBuilder};

@@ -145,7 +145,11 @@ impl Shared {
             let file = memory_file("metrics", |file| file.write_all(text.as_bytes()));
             let file = file.inspect_err(|error| tracing::debug!("metrics cannot be passed on: {error}")).ok();
             let beside: Vec<_> = file.iter().map(AsFd::as_fd).collect();
-            self.channel.send(&MetricsMessage::Counts { number }, &beside)?;
+            match self.channel.send(&MetricsMessage::Counts { number }, &beside) {
+                // Questions that nobody reads fill it: the other process does not run, and asks again when it does.
+                Err(ChannelError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => sent?,
+            }
         }
         Ok(Instant::now() + began.elapsed() * REST)
     }
@@ -182,6 +186,20 @@ mod tests {
         let registry = Registry::new(1);
         registry.counter(name, "Counts.", &[]).increment();
         registry
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_for_which_there_is_no_room_is_left_out_and_the_next_is_given() {
+        let (here, there) = Channel::pair().unwrap();
+        let here = MetricsExchange::start(here, registry("here_total")).unwrap();
+        while here.shared.channel.send(&MetricsMessage::Ask { number: 0 }, &[]).is_ok() {}
+        there.send(&MetricsMessage::Ask { number: 1 }, &[]).unwrap();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        while there.receive::<MetricsMessage>().unwrap().is_some() {}
+        there.send(&MetricsMessage::Ask { number: 2 }, &[]).unwrap();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let told = there.receive::<MetricsMessage>().unwrap();
+        assert!(matches!(told, Some((MetricsMessage::Counts { number: 2 }, _))));
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ mod tests;
 use crate::chain::{BlockConfig, BlockMetadata, ParseContext, Peer, QueryFilter, View};
 use crate::corefile::{Diagnostics, Directive, OptionLine, Span, Token, value};
 use crate::expression::{Expression, ExpressionError, Type, Value};
+use crate::go_regex::Patterns;
 use crate::message::Query;
 use environment::{Asked, FUNCTIONS, depends_on_client};
 use std::sync::Arc;
@@ -17,14 +18,14 @@ const USAGE: &str = "view NAME { expr EXPRESSION }";
 
 /// Reads the one `view` of a server block.
 pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut ParseContext<'_>) {
-    let diagnostics = &mut *context.diagnostics;
+    let (patterns, diagnostics) = (context.patterns, &mut *context.diagnostics);
     let name = value::exactly(&directive.keyword, &directive.arguments, USAGE, diagnostics);
     let mut expressions = Vec::new();
     let mut rules = String::new();
     for line in &directive.options {
         match line.name.text.as_str() {
             "expr" => {
-                expressions.extend(parse_expression(line, diagnostics));
+                expressions.extend(parse_expression(line, patterns, diagnostics));
                 rules.push_str(&format!("{line};"));
             }
             _ => value::unknown_option(line, KEYWORD, &["expr"], diagnostics),
@@ -37,7 +38,7 @@ pub fn parse(directive: &Directive, block: &mut BlockConfig, context: &mut Parse
     block.view = Some(View { name, rules, filter });
 }
 
-fn parse_expression(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<Expression> {
+fn parse_expression(line: &OptionLine, patterns: &Patterns, diagnostics: &mut Diagnostics) -> Option<Expression> {
     if let Some(inner) = line.block.first() {
         diagnostics
             .error(inner.name.span, "`expr` takes no block")
@@ -49,7 +50,7 @@ fn parse_expression(line: &OptionLine, diagnostics: &mut Diagnostics) -> Option<
         return None;
     }
     let words: Vec<&str> = line.arguments.iter().map(|word| word.text.as_str()).collect();
-    match Expression::parse(&words.join(" "), FUNCTIONS) {
+    match Expression::parse(&words.join(" "), FUNCTIONS, patterns) {
         Ok(expression) if matches!(expression.kind(), Type::Bool | Type::Any) => Some(expression),
         Ok(expression) => {
             let message =

@@ -4,6 +4,7 @@ use super::Builtin;
 use crate::expression::error::EvaluationError;
 use crate::expression::value::{Budget, Value};
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 impl Builtin {
@@ -57,7 +58,10 @@ impl Builtin {
                 |text| text.to_uppercase(),
             )?,
             Self::Trim => cut(subject, |text| match second {
-                Some(characters) => text.trim_matches(|one| characters.contains(one)),
+                Some(characters) => {
+                    let characters: HashSet<char> = characters.chars().collect();
+                    text.trim_matches(|one| characters.contains(&one))
+                }
                 None => text.trim(),
             }),
             Self::TrimPrefix => cut(subject, |text| text.strip_prefix(second.unwrap_or(" ")).unwrap_or(text)),

@@ -11,10 +11,10 @@ use super::node::{Iteration, Node};
 use super::operators::Operator;
 use super::types::Type;
 use super::{DEPTH, EXPRESSION_OCTETS, Expression, Function};
-use crate::go_regex;
+use crate::go_regex::Patterns;
 use std::sync::Arc;
 
-pub(super) fn parse(text: &str, functions: &[Function]) -> Result<Expression, ExpressionError> {
+pub(super) fn parse(text: &str, functions: &[Function], patterns: &Patterns) -> Result<Expression, ExpressionError> {
     if text.len() > EXPRESSION_OCTETS {
         return wrong(EXPRESSION_OCTETS, Problem::TooLong(text.len()));
     }
@@ -23,6 +23,7 @@ pub(super) fn parse(text: &str, functions: &[Function]) -> Result<Expression, Ex
         tokens,
         place: 0,
         functions,
+        patterns,
         variables: Vec::new(),
         height: 0,
         elements: Vec::new(),
@@ -109,6 +110,7 @@ struct Parser<'f> {
     tokens: Vec<Token>,
     place: usize,
     functions: &'f [Function],
+    patterns: &'f Patterns,
     /// Those of `let` that may be named here: name, place and type.
     variables: Vec<(String, usize, Type)>,
     /// Values that stand on the stack here.
@@ -329,7 +331,9 @@ impl Parser<'_> {
             let (left, right) = (left.kind, Type::Text);
             return wrong(at, Problem::Operands { operator: "matches", left, right });
         }
-        let compiled = go_regex::compile(&pattern)
+        let compiled = self
+            .patterns
+            .compile(&pattern)
             .map_err(|error| ExpressionError { at: pattern_at, problem: Problem::Pattern(error) })?;
         Self::around(at, left.depth, Type::Bool, Node::Matches(Box::new(left.node), compiled))
     }
